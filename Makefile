@@ -1,0 +1,36 @@
+# The few commands. Root is needed by run, test and bench: they make containers.
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS  = -s -w -X main.version=$(VERSION)
+export CGO_ENABLED = 0
+
+help: ## what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## the programs, into bin/
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+run: ## install what is missing, build, start a daemon of its own under .run/, run two containers
+	@scripts/run
+
+stop: ## end the daemon of make run and its containers
+	@scripts/run stop
+
+test: ## install what the tests need, and run them all
+	@scripts/test
+
+bench: build ## measure against the docker, podman, runc and crun that are installed
+	@scripts/bench
+
+fuzz: ## every fuzz target for a while
+	@scripts/fuzz
+
+vet: ## formatting and the compiler's doubts
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
+	$(GO) vet ./...
+
+clean: ## remove what was built
+	rm -rf bin
+
+.PHONY: help build run stop test bench fuzz vet clean
+.DEFAULT_GOAL := help

@@ -1,0 +1,228 @@
+package archive
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"io"
+	"path"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const blockSize = 4096
+
+func mode(hdr *tar.Header) uint32 { return uint32(hdr.Mode) & 0o7777 }
+
+// make calls create; when something of the name stands in the way it is
+// removed first, as the last entry of a name counts.
+func (x *extractor) make(dir int, base string, create func() error) error {
+	err := create()
+	if !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	if err := x.remove(dir, base); err != nil {
+		return err
+	}
+	return create()
+}
+
+func (x *extractor) file(dir int, base string, hdr *tar.Header, data io.Reader) error {
+	if hdr.Size > maxSize {
+		return refuse(hdr.Name, "has %d bytes, more than any file may", hdr.Size)
+	}
+	var fd int
+	err := x.make(dir, base, func() (err error) {
+		fd, err = unix.Openat(dir, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+		return err
+	})
+	if err != nil {
+		return failed(hdr.Name, err)
+	}
+	defer unix.Close(fd)
+	if hdr.Size > 0 {
+		if err := x.copy(fd, hdr, data); err != nil {
+			return err
+		}
+	}
+	// The order matters: chown clears set-ID bits and capabilities.
+	if err := unix.Fchown(fd, hdr.Uid, hdr.Gid); err != nil {
+		return failed(hdr.Name, err)
+	}
+	if err := unix.Fchmod(fd, mode(hdr)); err != nil {
+		return failed(hdr.Name, err)
+	}
+	if err := setXattrs(hdr, func(k string, v []byte) error { return unix.Fsetxattr(fd, k, v, 0) }); err != nil {
+		return err
+	}
+	return setTimes(dir, base, hdr)
+}
+
+// copy writes the file's data. Of a sparse entry, runs of zeros become holes.
+func (x *extractor) copy(fd int, hdr *tar.Header, data io.Reader) error {
+	sparse := hdr.Typeflag == tar.TypeGNUSparse || hdr.PAXRecords["GNU.sparse.realsize"] != "" || hdr.PAXRecords["GNU.sparse.size"] != ""
+	var offset int64
+	for {
+		n, err := io.ReadFull(data, x.buffer[:min(int64(len(x.buffer)), hdr.Size-offset+1)])
+		chunk := x.buffer[:n]
+		if !sparse || !zeros(chunk) {
+			for done := 0; done < n; {
+				w, err := unix.Pwrite(fd, chunk[done:], offset+int64(done))
+				if err != nil && !errors.Is(err, unix.EINTR) {
+					return failed(hdr.Name, err)
+				}
+				done += max(w, 0)
+			}
+			x.stats.Bytes += int64(n+blockSize-1) &^ (blockSize - 1)
+		}
+		offset += int64(n)
+		if err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) && offset == hdr.Size {
+			break
+		}
+		if err != nil {
+			return tarError(err)
+		}
+	}
+	if !sparse {
+		return nil
+	}
+	if err := unix.Ftruncate(fd, offset); err != nil {
+		return failed(hdr.Name, err)
+	}
+	return nil
+}
+
+func zeros(p []byte) bool {
+	return len(p) == 0 || p[0] == 0 && bytes.Equal(p[1:], p[:len(p)-1])
+}
+
+func (x *extractor) directory(name string, hdr *tar.Header) error {
+	fd := x.root
+	if name != "." {
+		dir, err := x.parent(name)
+		if err != nil {
+			return err
+		}
+		if fd, err = x.openOrMakeDir(dir, path.Base(name)); err != nil {
+			return failed(hdr.Name, err)
+		}
+		x.remember(name, fd)
+	}
+	x.stats.Bytes += blockSize
+	if err := unix.Fchown(fd, hdr.Uid, hdr.Gid); err != nil {
+		return failed(hdr.Name, err)
+	}
+	if err := unix.Fchmod(fd, mode(hdr)); err != nil {
+		return failed(hdr.Name, err)
+	}
+	x.times = append(x.times, dirTime{name, hdr.ModTime})
+	return setXattrs(hdr, func(k string, v []byte) error { return unix.Fsetxattr(fd, k, v, 0) })
+}
+
+// openOrMakeDir opens a directory that is there itself, not by a link, or
+// makes it in the place of what is there.
+func (x *extractor) openOrMakeDir(dir int, base string) (int, error) {
+	const flags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	err := unix.Mkdirat(dir, base, 0o700)
+	if errors.Is(err, unix.EEXIST) {
+		if fd, err := unix.Openat(dir, base, flags, 0); err == nil {
+			return fd, nil
+		}
+		err = x.make(dir, base, func() error { return unix.Mkdirat(dir, base, 0o700) })
+	}
+	if err != nil {
+		return -1, err
+	}
+	return unix.Openat(dir, base, flags, 0)
+}
+
+func (x *extractor) symlink(dir int, base string, hdr *tar.Header) error {
+	if hdr.Linkname == "" || len(hdr.Linkname) >= maxName {
+		return refuse(hdr.Name, "is a symbolic link whose target is empty or too long")
+	}
+	err := x.make(dir, base, func() error { return unix.Symlinkat(hdr.Linkname, dir, base) })
+	if err != nil {
+		return failed(hdr.Name, err)
+	}
+	return x.attributes(dir, base, hdr)
+}
+
+// hardlink links to what an earlier entry of the same archive made.
+func (x *extractor) hardlink(dir int, base string, hdr *tar.Header) error {
+	target, err := inside(hdr.Linkname)
+	if err != nil {
+		return refuse(hdr.Name, "is a hard link to %q, which is outside of the root of the archive", hdr.Linkname)
+	}
+	from, err := x.open(path.Dir(target))
+	if err != nil {
+		return refuse(hdr.Name, "is a hard link to %q, which is not in the archive before it", hdr.Linkname)
+	}
+	var old, now unix.Stat_t
+	last := path.Base(target)
+	if unix.Fstatat(from, last, &old, unix.AT_SYMLINK_NOFOLLOW) != nil {
+		return refuse(hdr.Name, "is a hard link to %q, which is not in the archive before it", hdr.Linkname)
+	}
+	if old.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return refuse(hdr.Name, "is a hard link to the directory %q", hdr.Linkname)
+	}
+	if unix.Fstatat(dir, base, &now, unix.AT_SYMLINK_NOFOLLOW) == nil && now.Ino == old.Ino && now.Dev == old.Dev {
+		return nil // to itself
+	}
+	if err := x.make(dir, base, func() error { return unix.Linkat(from, last, dir, base, 0) }); err != nil {
+		return failed(hdr.Name, err)
+	}
+	return nil
+}
+
+func (x *extractor) node(dir int, base string, hdr *tar.Header) error {
+	kind := map[byte]uint32{tar.TypeChar: unix.S_IFCHR, tar.TypeBlock: unix.S_IFBLK, tar.TypeFifo: unix.S_IFIFO}[hdr.Typeflag]
+	if hdr.Devmajor < 0 || hdr.Devmajor >= 1<<12 || hdr.Devminor < 0 || hdr.Devminor >= 1<<20 {
+		return refuse(hdr.Name, "is the device %d:%d, which cannot be", hdr.Devmajor, hdr.Devminor)
+	}
+	var dev uint64
+	if hdr.Typeflag != tar.TypeFifo {
+		dev = unix.Mkdev(uint32(hdr.Devmajor), uint32(hdr.Devminor))
+	}
+	err := x.make(dir, base, func() error { return unix.Mknodat(dir, base, kind|0o600, int(dev)) })
+	if err != nil {
+		return failed(hdr.Name, err)
+	}
+	return x.attributes(dir, base, hdr)
+}
+
+// attributes sets owner, mode, extended attributes and time of an entry that
+// is not to be opened.
+func (x *extractor) attributes(dir int, base string, hdr *tar.Header) error {
+	if err := unix.Fchownat(dir, base, hdr.Uid, hdr.Gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return failed(hdr.Name, err)
+	}
+	if hdr.Typeflag != tar.TypeSymlink {
+		// We have just made it and it is no link; nobody else writes here.
+		if err := unix.Fchmodat(dir, base, mode(hdr), 0); err != nil {
+			return failed(hdr.Name, err)
+		}
+	}
+	if err := setXattrs(hdr, func(k string, v []byte) error { return unix.Lsetxattr(procPath(dir, base), k, v, 0) }); err != nil {
+		return err
+	}
+	return setTimes(dir, base, hdr)
+}
+
+func timespecs(access, modify time.Time) []unix.Timespec {
+	if access.IsZero() {
+		access = modify
+	}
+	return []unix.Timespec{
+		{Sec: access.Unix(), Nsec: int64(access.Nanosecond())},
+		{Sec: modify.Unix(), Nsec: int64(modify.Nanosecond())},
+	}
+}
+
+func setTimes(dir int, base string, hdr *tar.Header) error {
+	err := unix.UtimesNanoAt(dir, base, timespecs(hdr.AccessTime, hdr.ModTime), unix.AT_SYMLINK_NOFOLLOW)
+	if err != nil {
+		return failed(hdr.Name, err)
+	}
+	return nil
+}

@@ -1,0 +1,238 @@
+package archive
+
+import (
+	"errors"
+	"os"
+	"path"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxDirs is how many open directories are kept at hand from one entry to the
+// next. Archives list the entries of a directory together, so a few suffice.
+const maxDirs = 64
+
+// maxLinks is how many symbolic links without a target a missing parent may
+// lead through, as the kernel's limit for those that have one.
+const maxLinks = 40
+
+type dirTime struct {
+	name string
+	time time.Time
+}
+
+func procPath(dir int, base string) string {
+	return "/proc/self/fd/" + strconv.Itoa(dir) + "/" + base
+}
+
+// resolve opens name below root with the flags; no component leads out.
+func resolve(root int, name string, flags uint64) (int, error) {
+	how := unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	for {
+		fd, err := unix.Openat2(root, name, &how)
+		// EAGAIN: a rename elsewhere raced with the walk.
+		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
+			return fd, err
+		}
+	}
+}
+
+// open returns a descriptor of the directory name, which the extractor keeps.
+func (x *extractor) open(name string) (int, error) {
+	if name == "." {
+		return x.root, nil
+	}
+	if fd, ok := x.dirs[name]; ok {
+		return fd, nil
+	}
+	fd, err := resolve(x.root, name, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return -1, err
+	}
+	x.remember(name, fd)
+	return fd, nil
+}
+
+func (x *extractor) remember(name string, fd int) {
+	if old, ok := x.dirs[name]; ok {
+		unix.Close(old)
+		delete(x.dirs, name)
+	}
+	x.dirs[name] = fd
+}
+
+// forget closes what is kept. It is called only between entries, which have
+// descriptors in hand.
+func (x *extractor) forget() {
+	for name, fd := range x.dirs {
+		unix.Close(fd)
+		delete(x.dirs, name)
+	}
+}
+
+// parent returns a descriptor of the directory that holds name, making those
+// that are missing. It is valid until the next call.
+func (x *extractor) parent(name string) (int, error) {
+	dir := path.Dir(name)
+	fd, err := x.open(dir)
+	if errors.Is(err, unix.ENOENT) {
+		if err = x.makeParents(dir, 0); err == nil {
+			fd, err = x.open(dir)
+		}
+	}
+	if err != nil {
+		return -1, failed(name, err)
+	}
+	return fd, nil
+}
+
+// makeParents makes the directory name and those above it that are missing.
+func (x *extractor) makeParents(name string, links int) error {
+	if name == "." {
+		return nil
+	}
+	if _, err := x.open(name); !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	if err := x.makeParents(path.Dir(name), links); err != nil {
+		return err
+	}
+	up, err := x.open(path.Dir(name))
+	if err != nil {
+		return err
+	}
+	base := path.Base(name)
+	err = unix.Mkdirat(up, base, 0o755)
+	if err == nil {
+		x.stats.Bytes += blockSize
+		return x.takeAfterLower(up, base, name)
+	}
+	if !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	// It is there and yet not found: a symbolic link whose target is missing
+	// here, though a layer below may have it.
+	if links++; links > maxLinks {
+		return unix.ELOOP
+	}
+	target, err := readlink(up, base)
+	if err != nil {
+		return err
+	}
+	if !path.IsAbs(target) {
+		target = path.Join("/", path.Dir(name), target)
+	}
+	return x.makeParents(path.Join(".", path.Clean(target)), links)
+}
+
+func readlink(dir int, base string) (string, error) {
+	buf := make([]byte, maxName)
+	n, err := unix.Readlinkat(dir, base, buf)
+	if err != nil {
+		return "", err
+	}
+	return string(buf[:n]), nil
+}
+
+// takeAfterLower gives a directory that the archive had no entry for the
+// attributes that the layers below know: overlayfs shows those of the topmost
+// layer that has the directory.
+func (x *extractor) takeAfterLower(up int, base, name string) error {
+	fd, err := unix.Openat(up, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	for _, layer := range x.lower {
+		low, err := resolve(int(layer.Fd()), name, unix.O_RDONLY|unix.O_DIRECTORY)
+		if err != nil {
+			continue
+		}
+		defer unix.Close(low)
+		mtime, err := copyAttributes(fd, low)
+		x.times = append(x.times, dirTime{name, mtime})
+		return err
+	}
+	return unix.Fchmod(fd, 0o755) // whatever the umask
+}
+
+// CopyAttributes gives the directory to the owner, mode and extended
+// attributes of from, and its time.
+func CopyAttributes(to, from *os.File) error {
+	mtime, err := copyAttributes(int(to.Fd()), int(from.Fd()))
+	if err != nil {
+		return err
+	}
+	return setTime(int(to.Fd()), mtime)
+}
+
+func copyAttributes(to, from int) (mtime time.Time, err error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(from, &st); err != nil {
+		return mtime, err
+	}
+	if err := unix.Fchown(to, int(st.Uid), int(st.Gid)); err != nil {
+		return mtime, err
+	}
+	if err := unix.Fchmod(to, st.Mode&0o7777); err != nil {
+		return mtime, err
+	}
+	return time.Unix(st.Mtim.Unix()), copyXattrs(to, from)
+}
+
+func setTime(fd int, t time.Time) error {
+	return unix.UtimesNanoAt(fd, "", timespecs(t, t), unix.AT_EMPTY_PATH)
+}
+
+// setDirTimes sets the times of the directories at the very end, since each
+// entry made in one changes its time.
+func (x *extractor) setDirTimes() error {
+	x.forget()
+	for _, d := range x.times {
+		fd, err := resolve(x.root, d.name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW)
+		if err != nil {
+			continue // a later entry took its place
+		}
+		err = setTime(fd, d.time)
+		unix.Close(fd)
+		if err != nil {
+			return failed(d.name, err)
+		}
+	}
+	return nil
+}
+
+// remove takes away what has the name in dir, a whole tree too.
+func (x *extractor) remove(dir int, base string) error {
+	err := unix.Unlinkat(dir, base, 0)
+	if errors.Is(err, unix.EISDIR) {
+		err = removeTree(dir, base)
+	}
+	x.stale = true
+	return err
+}
+
+func removeTree(dir int, base string) error {
+	fd, err := unix.Openat(dir, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	d := os.NewFile(uintptr(fd), base)
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		err := unix.Unlinkat(fd, name, 0)
+		if errors.Is(err, unix.EISDIR) {
+			err = removeTree(fd, name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return unix.Unlinkat(dir, base, unix.AT_REMOVEDIR)
+}

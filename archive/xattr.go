@@ -1,0 +1,137 @@
+package archive
+
+import (
+	"archive/tar"
+	"encoding/binary"
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const paxXattr = "SCHILY.xattr."
+
+// setXattrs gives an entry the extended attributes of its PAX records. Those
+// of overlayfs itself are refused: they would make a layer point elsewhere. A
+// file system that knows no extended attributes is an error only where one is
+// needed for the file to work as meant: capabilities and access lists.
+func setXattrs(hdr *tar.Header, set func(name string, value []byte) error) error {
+	for key, value := range hdr.PAXRecords {
+		name, ok := strings.CutPrefix(key, paxXattr)
+		data := []byte(value)
+		if !ok {
+			var err error
+			if name, data, err = textACL(key, value); err != nil {
+				return refuse(hdr.Name, "has an access list that cannot be read: %v", err)
+			}
+		}
+		if name == "" {
+			continue
+		}
+		if strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.") {
+			return refuse(hdr.Name, "has the attribute %s, which belongs to the overlay file system", name)
+		}
+		err := set(name, data)
+		needed := name == "security.capability" || strings.HasPrefix(name, "system.posix_acl_")
+		if !needed && (errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM)) {
+			continue
+		}
+		if err != nil {
+			return failed(hdr.Name, err)
+		}
+	}
+	return nil
+}
+
+// copyXattrs copies all but overlayfs's own attributes of a directory.
+func copyXattrs(to, from int) error {
+	buf := make([]byte, 4096)
+	n, err := unix.Flistxattr(from, buf)
+	if err != nil || n == 0 {
+		return nil // none, or a file system without
+	}
+	value := make([]byte, 65536)
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(buf[:n]), "\x00"), "\x00") {
+		if strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.") {
+			continue
+		}
+		n, err := unix.Fgetxattr(from, name, value)
+		if err != nil {
+			continue
+		}
+		if err := unix.Fsetxattr(to, name, value[:n], 0); err != nil && !errors.Is(err, unix.ENOTSUP) && !errors.Is(err, unix.EPERM) {
+			return err
+		}
+	}
+	return nil
+}
+
+// textACL turns the access lists that GNU tar writes as text (acl_to_text(3))
+// into the kernel's form (linux/posix_acl_xattr.h): a version, then tag,
+// permissions and ID of each entry.
+func textACL(key, text string) (name string, value []byte, err error) {
+	switch key {
+	case "SCHILY.acl.access":
+		name = "system.posix_acl_access"
+	case "SCHILY.acl.default":
+		name = "system.posix_acl_default"
+	default:
+		return "", nil, nil
+	}
+	type entry struct {
+		tag, perm uint16
+		id        uint32
+	}
+	var entries []entry
+	for line := range strings.FieldsFuncSeq(text, func(r rune) bool { return r == '\n' || r == ',' }) {
+		line, _, _ = strings.Cut(line, "#")
+		fields := strings.Split(strings.TrimSpace(line), ":")
+		if len(fields) == 1 && fields[0] == "" {
+			continue
+		}
+		if len(fields) < 3 {
+			return "", nil, errors.New(strconv.Quote(line))
+		}
+		e := entry{id: 0xffffffff}
+		base, ok := map[string]uint16{"user": 1, "u": 1, "group": 4, "g": 4, "mask": 0x10, "m": 0x10, "other": 0x20, "o": 0x20}[fields[0]]
+		if !ok {
+			return "", nil, errors.New(strconv.Quote(line))
+		}
+		e.tag = base
+		if qualifier := fields[1]; qualifier != "" && base <= 4 {
+			// The numeric ID is a fourth field where tar knew the name.
+			if len(fields) > 3 {
+				qualifier = fields[3]
+			}
+			id, err := strconv.ParseUint(qualifier, 10, 32)
+			if err != nil {
+				return "", nil, errors.New("no ID for " + strconv.Quote(fields[1]))
+			}
+			e.tag, e.id = base*2, uint32(id)
+		}
+		for i, c := range []byte("rwx") {
+			if strings.IndexByte(fields[2], c) >= 0 {
+				e.perm |= 4 >> i
+			}
+		}
+		entries = append(entries, e)
+	}
+	if len(entries) == 0 {
+		return "", nil, nil
+	}
+	slices.SortStableFunc(entries, func(a, b entry) int {
+		if a.tag != b.tag {
+			return int(a.tag) - int(b.tag)
+		}
+		return int(int64(a.id) - int64(b.id))
+	})
+	value = binary.LittleEndian.AppendUint32(nil, 2)
+	for _, e := range entries {
+		value = binary.LittleEndian.AppendUint16(value, e.tag)
+		value = binary.LittleEndian.AppendUint16(value, e.perm)
+		value = binary.LittleEndian.AppendUint32(value, e.id)
+	}
+	return name, value, nil
+}

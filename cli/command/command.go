@@ -1,0 +1,79 @@
+// Package command holds what every command of tare is made of: its
+// description, the streams and the daemon that it works with, and its errors.
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// Command describes one command. It is built only when it is called, or when
+// its help is asked for.
+type Command struct {
+	Usage   string // what follows the command's words: "[OPTIONS] CONTAINER"
+	Long    string // the help's first sentence; "" takes the list's
+	MinArgs int
+	MaxArgs int // -1: any number
+	// Program is set for commands whose arguments end in another program's
+	// command line: flags after the first argument belong to that program.
+	Program bool
+	Flags   *pflag.FlagSet
+	Run     func(ctx context.Context, s *Session, args []string) error
+}
+
+// NewFlags returns an empty set of flags.
+func NewFlags() *pflag.FlagSet {
+	f := pflag.NewFlagSet("", pflag.ContinueOnError)
+	f.SortFlags = true
+	f.Usage = func() {}
+	f.SetOutput(io.Discard)
+	return f
+}
+
+// Exit is an error that chooses the exit code. Without Err nothing is printed.
+type Exit struct {
+	Code int
+	Err  error
+}
+
+func (e *Exit) Error() string {
+	if e.Err == nil {
+		return fmt.Sprintf("exit status %d", e.Code)
+	}
+	return e.Err.Error()
+}
+
+func (e *Exit) Unwrap() error { return e.Err }
+
+// WithHelp adds the program's name and where help is to be found.
+func WithHelp(err error, words string) error {
+	return &helped{err, words}
+}
+
+type helped struct {
+	err   error
+	words string
+}
+
+func (h *helped) Error() string {
+	return "tare: " + strings.TrimSuffix(h.err.Error(), "\n") + "\n\nRun 'tare " + h.words + " --help' for more information"
+}
+
+func (h *helped) Unwrap() error { return h.err }
+
+// Each runs a function for every name; all are tried. It prints nothing; the
+// errors are joined, one a line.
+func Each(names []string, f func(name string) error) error {
+	var errs []error
+	for _, name := range names {
+		if err := f(name); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,93 @@
+// Package config reads the files of Docker's client, so that tare finds what a
+// user has set up there: config.json and the stored contexts.
+//
+//	<dir>/config.json
+//	<dir>/contexts/meta/<sha256 of the name>/meta.json
+//	<dir>/contexts/tls/<sha256 of the name>/docker/{ca,cert,key}.pem
+package config
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/tarehq/tare/client"
+	"github.com/tarehq/tare/fault"
+)
+
+// File is what tare reads of config.json.
+type File struct {
+	DetachKeys   string          `json:"detachKeys,omitempty"`
+	PsFormat     string          `json:"psFormat,omitempty"`
+	ImagesFormat string          `json:"imagesFormat,omitempty"`
+	Auths        map[string]Auth `json:"auths,omitempty"`
+}
+
+// Auth is one registry's credentials: Auth is base64 of user:password.
+type Auth struct {
+	Auth          string `json:"auth,omitempty"`
+	IdentityToken string `json:"identitytoken,omitempty"`
+}
+
+// Load reads config.json; a missing one is an empty one. The file is never
+// nil.
+func Load(dir string) (*File, error) {
+	f := &File{}
+	path := filepath.Join(dir, "config.json")
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return f, nil
+	}
+	if err != nil {
+		return f, err
+	}
+	if err := json.Unmarshal(text, f); err != nil {
+		return &File{}, fault.New(fault.Invalid, "%s: %w", path, err)
+	}
+	return f, nil
+}
+
+// Context reads the endpoint of a stored context.
+func Context(dir, name string) (client.Endpoint, error) {
+	sum := sha256.Sum256([]byte(name))
+	key := hex.EncodeToString(sum[:])
+	text, err := os.ReadFile(filepath.Join(dir, "contexts", "meta", key, "meta.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return client.Endpoint{}, fault.New(fault.NotFound, "context %q: context not found in %s: make it with: docker context create %s",
+			name, filepath.Join(dir, "contexts"), name)
+	}
+	if err != nil {
+		return client.Endpoint{}, err
+	}
+	var meta struct {
+		Endpoints map[string]struct {
+			Host          string
+			SkipTLSVerify bool
+		}
+	}
+	if err := json.Unmarshal(text, &meta); err != nil {
+		return client.Endpoint{}, fault.New(fault.Invalid, "context %q: meta.json: %w", name, err)
+	}
+	docker, ok := meta.Endpoints["docker"]
+	if !ok || docker.Host == "" {
+		return client.Endpoint{}, fault.New(fault.Invalid, "context %q has no docker endpoint", name)
+	}
+	e := client.Endpoint{Host: docker.Host}
+	files := filepath.Join(dir, "contexts", "tls", key, "docker")
+	tls := client.TLSFile{Verify: !docker.SkipTLSVerify}
+	for _, f := range []struct {
+		name string
+		to   *string
+	}{{"ca.pem", &tls.CA}, {"cert.pem", &tls.Cert}, {"key.pem", &tls.Key}} {
+		path := filepath.Join(files, f.name)
+		if _, err := os.Stat(path); err == nil {
+			*f.to = path
+			e.TLS = &tls
+		}
+	}
+	return e, nil
+}

@@ -1,0 +1,162 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/tarehq/tare/cli/command"
+	"github.com/tarehq/tare/cli/stream"
+	"github.com/tarehq/tare/client"
+	"github.com/tarehq/tare/fault"
+)
+
+// Create is the command create.
+func Create() *command.Command {
+	f := command.NewFlags()
+	flags := newCreateFlags(f)
+	return &command.Command{
+		Usage: "[OPTIONS] IMAGE [COMMAND] [ARG...]", MinArgs: 1, MaxArgs: -1, Program: true, Flags: f,
+		Run: func(ctx context.Context, s *command.Session, args []string) error {
+			r, err := flags.request(args[0], args[1:])
+			if err != nil {
+				return &command.Exit{Code: 125, Err: command.WithHelp(err, "create")}
+			}
+			r.HostConfig.ConsoleSize[0], r.HostConfig.ConsoleSize[1] = stream.Size(s.Out)
+			id, err := flags.create(ctx, s, r)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(s.Out, id)
+			return err
+		},
+	}
+}
+
+// create makes the container, asking for the image when it is missing, and
+// writes the file of --cidfile. It returns the container's ID.
+func (c *createFlags) create(ctx context.Context, s *command.Session, r *client.CreateRequest) (string, error) {
+	cl, err := s.Client()
+	if err != nil {
+		return "", err
+	}
+	cid, err := newIDFile(c.cidFile)
+	if err != nil {
+		return "", err
+	}
+	defer cid.discard()
+	if c.pull == "always" {
+		if err := c.fetch(ctx, s, cl, r.Image); err != nil {
+			return "", err
+		}
+	}
+	created, err := cl.ContainerCreate(ctx, c.name, c.platform, r)
+	if errors.Is(err, fault.NotFound) && isMissingImage(err) && c.pull == "missing" {
+		if !c.quiet {
+			fmt.Fprintf(s.Err, "Unable to find image '%s' locally\n", withTag(r.Image))
+		}
+		if err := c.fetch(ctx, s, cl, r.Image); err != nil {
+			return "", err
+		}
+		created, err = cl.ContainerCreate(ctx, c.name, c.platform, r)
+	}
+	if err != nil {
+		return "", err
+	}
+	for _, w := range created.Warnings {
+		fmt.Fprintf(s.Err, "WARNING: %s\n", w)
+	}
+	return created.Id, cid.write(created.Id)
+}
+
+func isMissingImage(err error) bool {
+	return strings.Contains(strings.ToLower(err.Error()), "no such image")
+}
+
+// withTag completes an image's name by the tag that is meant.
+func withTag(image string) string {
+	repo, tag := splitTag(image)
+	if tag == "" {
+		return image
+	}
+	if strings.HasPrefix(tag, "sha256:") {
+		return repo + "@" + tag
+	}
+	return repo + ":" + tag
+}
+
+// splitTag splits an image's name and its tag or digest, latest by default.
+func splitTag(image string) (repo, tag string) {
+	if repo, digest, ok := strings.Cut(image, "@"); ok {
+		return repo, digest
+	}
+	if i := strings.LastIndexByte(image, ':'); i > strings.LastIndexByte(image, '/') {
+		return image[:i], image[i+1:]
+	}
+	return image, "latest"
+}
+
+// fetch has the daemon pull the image.
+func (c *createFlags) fetch(ctx context.Context, s *command.Session, cl *client.Client, image string) error {
+	repo, tag := splitTag(image)
+	return cl.ImagePull(ctx, repo, tag, c.platform, "", func(p client.Progress) error {
+		if c.quiet || p.Status == "" {
+			return nil
+		}
+		if p.ID != "" {
+			_, err := fmt.Fprintf(s.Err, "%s: %s\n", p.ID, p.Status)
+			return err
+		}
+		_, err := fmt.Fprintln(s.Err, p.Status)
+		return err
+	})
+}
+
+// idFile is the file of --cidfile. It must not exist before, and is removed
+// when no container was made.
+type idFile struct {
+	path    string
+	file    *os.File
+	written bool
+}
+
+func newIDFile(path string) (*idFile, error) {
+	if path == "" {
+		return &idFile{}, nil
+	}
+	if _, err := os.Lstat(path); err == nil {
+		return nil, fault.New(fault.Conflict, "container ID file found, make sure the other container isn't running or delete %s", path)
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "failed to create the container ID file: %w", err)
+	}
+	return &idFile{path: path, file: f}, nil
+}
+
+func (f *idFile) write(id string) error {
+	if f.file == nil {
+		return nil
+	}
+	f.written = true
+	_, err := f.file.WriteString(id)
+	if cerr := f.file.Close(); err == nil {
+		err = cerr
+	}
+	f.file = nil
+	if err != nil {
+		return fault.New(fault.Internal, "failed to write the container ID (%s) to the file: %w", id, err)
+	}
+	return nil
+}
+
+func (f *idFile) discard() {
+	if f.file != nil {
+		f.file.Close()
+	}
+	if f.path != "" && !f.written {
+		os.Remove(f.path)
+	}
+}

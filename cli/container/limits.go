@@ -1,0 +1,219 @@
+package container
+
+import (
+	"math/big"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/tarehq/tare/cli/option"
+	"github.com/tarehq/tare/client"
+	"github.com/tarehq/tare/fault"
+)
+
+// fillLimits adds what is limited by the kernel.
+func (c *createFlags) fillLimits(r *client.CreateRequest) error {
+	h := r.HostConfig
+	h.Memory, h.MemorySwap, h.MemoryReservation = c.memory.N, c.memorySwap.N, c.memoryReserve.N
+	if c.swappiness != -1 {
+		if c.swappiness < -1 || c.swappiness > 100 {
+			return fault.New(fault.Invalid, "invalid value: %d. Valid memory swappiness range is 0-100", c.swappiness)
+		}
+		h.MemorySwappiness = &c.swappiness
+	}
+	h.NanoCpus, h.CpuShares, h.CpuPeriod, h.CpuQuota = int64(c.cpus), c.cpuShares, c.cpuPeriod, c.cpuQuota
+	h.CpuRealtimePeriod, h.CpuRealtimeRuntime = c.cpuRTPeriod, c.cpuRTRuntime
+	h.CpusetCpus, h.CpusetMems = c.cpusetCPUs, c.cpusetMems
+	h.OomScoreAdj = c.oomScore
+	if c.noOOM {
+		h.OomKillDisable = &c.noOOM
+	}
+	if c.pids != 0 {
+		h.PidsLimit = &c.pids
+	}
+	h.Ulimits = c.ulimits
+	h.BlkioWeight = c.blkioWeight
+	for _, w := range c.weightDevices.Values {
+		path, value, ok := strings.Cut(w, ":")
+		weight, err := strconv.ParseUint(value, 10, 16)
+		if !ok || !strings.HasPrefix(path, "/dev/") || err != nil || weight > 0 && (weight < 10 || weight > 1000) {
+			return fault.New(fault.Invalid, "invalid weight for device: %s: use /dev/NAME:WEIGHT with a weight of 10 to 1000", w)
+		}
+		h.BlkioWeightDevice = append(h.BlkioWeightDevice, client.WeightDevice{Path: path, Weight: uint16(weight)})
+	}
+	bytes := func(s string) (uint64, error) {
+		n, err := option.ParseBytes(s)
+		return uint64(n), err
+	}
+	number := func(s string) (uint64, error) { return strconv.ParseUint(s, 10, 64) }
+	for _, t := range []struct {
+		from  *option.List
+		parse func(string) (uint64, error)
+		to    *[]client.ThrottleDevice
+	}{{c.readBps, bytes, &h.BlkioDeviceReadBps}, {c.writeBps, bytes, &h.BlkioDeviceWriteBps},
+		{c.readIOps, number, &h.BlkioDeviceReadIOps}, {c.writeIOps, number, &h.BlkioDeviceWriteIOps}} {
+		for _, v := range t.from.Values {
+			path, value, ok := strings.Cut(v, ":")
+			rate, err := t.parse(value)
+			if !ok || !strings.HasPrefix(path, "/dev/") || err != nil {
+				return fault.New(fault.Invalid, "invalid rate for device: %s: the correct format is <device-path>:<number>[<unit>]", v)
+			}
+			*t.to = append(*t.to, client.ThrottleDevice{Path: path, Rate: rate})
+		}
+	}
+	return nil
+}
+
+// fillDevices adds --device, --device-cgroup-rule and --gpus.
+func (c *createFlags) fillDevices(r *client.CreateRequest) error {
+	h := r.HostConfig
+	var cdi []string
+	for _, d := range c.devices.Values {
+		if vendor, rest, ok := strings.Cut(d, "/"); ok && vendor != "" && strings.Contains(rest, "=") {
+			cdi = append(cdi, d)
+			continue
+		}
+		m, err := parseDevice(d)
+		if err != nil {
+			return err
+		}
+		h.Devices = append(h.Devices, m)
+	}
+	if len(cdi) > 0 {
+		h.DeviceRequests = append(h.DeviceRequests, client.DeviceRequest{Driver: "cdi", DeviceIDs: cdi})
+	}
+	h.DeviceCgroupRules = c.deviceRules.Values
+	for _, g := range c.gpus.Values {
+		request, err := parseGPU(g)
+		if err != nil {
+			return err
+		}
+		h.DeviceRequests = append(h.DeviceRequests, request)
+	}
+	return nil
+}
+
+// parseDevice reads path[:path in the container][:permissions].
+func parseDevice(s string) (client.DeviceMapping, error) {
+	parts := strings.Split(s, ":")
+	m := client.DeviceMapping{PathOnHost: parts[0], PathInContainer: parts[0], CgroupPermissions: "rwm"}
+	valid := func(mode string) bool { return mode != "" && strings.Trim(mode, "rwm") == "" && len(mode) <= 3 }
+	switch len(parts) {
+	case 1:
+	case 2:
+		if valid(parts[1]) {
+			m.CgroupPermissions = parts[1]
+		} else {
+			m.PathInContainer = parts[1]
+		}
+	case 3:
+		m.PathInContainer, m.CgroupPermissions = parts[1], parts[2]
+		if !valid(parts[2]) {
+			return m, fault.New(fault.Invalid, "bad mode specified: %s", parts[2])
+		}
+	default:
+		return m, fault.New(fault.Invalid, "invalid device specification: %s", s)
+	}
+	// A directory stands for the devices in it, which the daemon finds out.
+	if _, err := os.Lstat(m.PathOnHost); err != nil && !strings.HasPrefix(m.PathOnHost, "/") {
+		return m, fault.New(fault.Invalid, "invalid device specification: %s: the path must be absolute", s)
+	}
+	return m, nil
+}
+
+// parseGPU reads all, a number, or count=N,device=ID,capabilities=X,driver=D.
+func parseGPU(s string) (client.DeviceRequest, error) {
+	r := client.DeviceRequest{Capabilities: [][]string{{"gpu"}}}
+	for _, field := range strings.Split(s, ",") {
+		key, value, ok := strings.Cut(field, "=")
+		if !ok {
+			key, value = "count", field
+		}
+		switch key {
+		case "count":
+			n, err := strconv.Atoi(value)
+			if value == "all" {
+				n, err = -1, nil
+			}
+			if err != nil {
+				return r, fault.New(fault.Invalid, "invalid count (%s): value must be either \"all\" or an integer", value)
+			}
+			r.Count = n
+		case "device":
+			r.DeviceIDs = append(r.DeviceIDs, value)
+		case "driver":
+			r.Driver = value
+		case "capabilities":
+			if !slices.Contains(r.Capabilities[0], value) {
+				r.Capabilities[0] = append(r.Capabilities[0], value)
+			}
+		default:
+			return r, fault.New(fault.Invalid, "unexpected key '%s' in '%s'", key, field)
+		}
+	}
+	return r, nil
+}
+
+// cpus is the flag --cpus, in units of 10⁻⁹ CPUs.
+type cpus int64
+
+func (c *cpus) String() string {
+	if *c == 0 {
+		return ""
+	}
+	return new(big.Rat).SetFrac64(int64(*c), 1e9).FloatString(3)
+}
+
+func (c *cpus) Type() string { return "decimal" }
+
+func (c *cpus) Set(s string) error {
+	v, ok := new(big.Rat).SetString(s)
+	if !ok {
+		return fault.New(fault.Invalid, "failed to parse %s as a rational number", s)
+	}
+	nano := v.Mul(v, big.NewRat(1e9, 1))
+	if !nano.IsInt() {
+		return fault.New(fault.Invalid, "value is too precise")
+	}
+	*c = cpus(nano.Num().Int64())
+	return nil
+}
+
+// ulimits is the flag --ulimit, name=soft[:hard]. A later one of a name
+// replaces an earlier one.
+type ulimits []client.Ulimit
+
+func (u *ulimits) String() string { return "" }
+func (u *ulimits) Type() string   { return "ulimit" }
+
+func (u *ulimits) Set(s string) error {
+	name, limits, ok := strings.Cut(s, "=")
+	if !ok {
+		return fault.New(fault.Invalid, "invalid ulimit argument: %s", s)
+	}
+	switch name {
+	case "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack":
+	default:
+		return fault.New(fault.Invalid, "invalid ulimit type: %s", name)
+	}
+	softText, hardText, two := strings.Cut(limits, ":")
+	if !two {
+		hardText = softText
+	}
+	soft, err := strconv.ParseInt(softText, 10, 64)
+	if err != nil {
+		return err
+	}
+	hard, err := strconv.ParseInt(hardText, 10, 64)
+	if err != nil {
+		return err
+	}
+	if hard != -1 && (soft == -1 || soft > hard) {
+		return fault.New(fault.Invalid, "ulimit soft limit must be less than or equal to hard limit: %d > %d", soft, hard)
+	}
+	*u = slices.DeleteFunc(*u, func(l client.Ulimit) bool { return l.Name == name })
+	*u = append(*u, client.Ulimit{Name: name, Soft: soft, Hard: hard})
+	slices.SortFunc(*u, func(a, b client.Ulimit) int { return strings.Compare(a.Name, b.Name) })
+	return nil
+}

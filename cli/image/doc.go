@@ -1,0 +1,2 @@
+// Package image holds the commands about images, one operation per file.
+package image

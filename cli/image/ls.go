@@ -1,0 +1,151 @@
+package image
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tarehq/tare/cli/command"
+	"github.com/tarehq/tare/cli/format"
+	"github.com/tarehq/tare/cli/option"
+	"github.com/tarehq/tare/client"
+)
+
+// Ls is the command image ls, or images.
+func Ls() *command.Command {
+	f := command.NewFlags()
+	o := &ls{filter: option.NewFilter(f)}
+	f.BoolVarP(&o.all, "all", "a", false, "Show all images (default hides intermediate images)")
+	f.BoolVar(&o.digests, "digests", false, "Show digests")
+	f.StringVar(&o.format, "format", "", option.FormatTable)
+	f.BoolVar(&o.noTrunc, "no-trunc", false, "Don't truncate output")
+	f.BoolVarP(&o.quiet, "quiet", "q", false, "Only show image IDs")
+	return &command.Command{Usage: "[OPTIONS] [REPOSITORY[:TAG]]", MaxArgs: 1, Flags: f, Run: o.run}
+}
+
+type ls struct {
+	all, digests, noTrunc, quiet bool
+	format                       string
+	filter                       *option.Filter
+}
+
+func (o *ls) run(ctx context.Context, s *command.Session, args []string) error {
+	cl, err := s.Client()
+	if err != nil {
+		return err
+	}
+	if len(args) == 1 {
+		o.filter.Filters["reference"] = append(o.filter.Filters["reference"], args[0])
+	}
+	images, err := cl.ImageList(ctx, client.ImageListOptions{All: o.all, Filters: o.filter.Filters})
+	if err != nil {
+		return err
+	}
+	slices.SortStableFunc(images, func(a, b client.ImageSummary) int { return int(b.Created - a.Created) })
+	text := o.format
+	if text == "" && !o.quiet {
+		text = s.Config().ImagesFormat
+	}
+	var rows []any
+	for i := range images {
+		for _, r := range o.rows(&images[i], text) {
+			rows = append(rows, r)
+		}
+	}
+	return o.table().Write(s.Out, text, o.quiet, rows)
+}
+
+func (o *ls) table() format.Table {
+	t := format.Table{
+		Columns: map[string]string{"ID": "IMAGE ID", "Repository": "REPOSITORY", "Tag": "TAG", "Digest": "DIGEST",
+			"CreatedSince": "CREATED", "CreatedAt": "CREATED AT", "Size": "SIZE", "Containers": "CONTAINERS",
+			"VirtualSize": "SIZE", "SharedSize": "SHARED SIZE", "UniqueSize": "UNIQUE SIZE"},
+		Default: "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}",
+		Quiet:   "{{.ID}}",
+	}
+	if o.digests {
+		t.Default = "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}"
+	}
+	return t
+}
+
+// row is one name of an image as a template sees it. The fields are those of
+// docker images --format json.
+type row struct {
+	Containers, CreatedAt, CreatedSince, Digest, ID, Repository, SharedSize, Size, Tag, UniqueSize, VirtualSize string
+}
+
+const none = "<none>"
+
+// rows makes one row for every name of an image, and for every digest of a
+// name where digests are shown.
+func (o *ls) rows(i *client.ImageSummary, text string) []row {
+	digests := o.digests || strings.Contains(text, ".Digest")
+	base := row{ID: i.Id, CreatedAt: time.Unix(i.Created, 0).String(), Containers: count(i.Containers), Repository: none, Tag: none,
+		Digest: none, Size: format.Size(float64(i.Size)), VirtualSize: format.SizeFine(float64(i.Size)), SharedSize: "N/A", UniqueSize: "N/A"}
+	if i.Created > 0 {
+		base.CreatedSince = format.Ago(i.Created)
+	} else {
+		base.CreatedSince = "N/A"
+	}
+	if !o.noTrunc {
+		base.ID = format.ShortID(i.Id)
+	}
+	if i.SharedSize >= 0 {
+		base.SharedSize = format.Size(float64(i.SharedSize))
+		base.UniqueSize = format.Size(float64(i.Size - i.SharedSize))
+	}
+	byRepo := map[string][]string{}
+	for _, name := range i.RepoDigests {
+		repo, digest, _ := strings.Cut(name, "@")
+		if repo != none {
+			byRepo[repo] = append(byRepo[repo], digest)
+		}
+	}
+	var out []row
+	add := func(repo, tag, digest string) {
+		r := base
+		r.Repository, r.Tag, r.Digest = repo, tag, digest
+		out = append(out, r)
+	}
+	tagged := map[string]bool{}
+	for _, name := range i.RepoTags {
+		at := strings.LastIndexByte(name, ':')
+		if at < 0 || name == "<none>:<none>" {
+			continue
+		}
+		repo, tag := name[:at], name[at+1:]
+		tagged[repo] = true
+		if !digests || len(byRepo[repo]) == 0 {
+			add(repo, tag, none)
+			continue
+		}
+		for _, digest := range byRepo[repo] {
+			add(repo, tag, digest)
+		}
+	}
+	for _, name := range i.RepoDigests {
+		repo, digest, _ := strings.Cut(name, "@")
+		if repo == none || tagged[repo] {
+			continue
+		}
+		if !digests {
+			digest = none
+			tagged[repo] = true
+		}
+		add(repo, none, digest)
+	}
+	if len(out) == 0 {
+		out = append(out, base)
+	}
+	return out
+}
+
+func count(n int64) string {
+	if n < 0 {
+		return "N/A"
+	}
+	return strconv.FormatInt(n, 10)
+}

@@ -1,0 +1,140 @@
+package stream
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+
+	"github.com/tarehq/tare/cli/command"
+	"github.com/tarehq/tare/fault"
+)
+
+// CheckInput refuses a terminal whose input is not one.
+func CheckInput(in any, stdin, tty bool) error {
+	if !stdin || !tty {
+		return nil
+	}
+	if _, ok := command.Terminal(in); !ok {
+		return fault.New(fault.Invalid, "the input device is not a TTY")
+	}
+	return nil
+}
+
+// Raw puts a terminal in raw mode, so that every key reaches the process. The
+// returned function restores it and may be called more than once; a signal
+// that ends this program restores it too. Anything else than a terminal is
+// left as it is.
+func Raw(in any) (restore func(), err error) {
+	fd, ok := command.Terminal(in)
+	if !ok {
+		return func() {}, nil
+	}
+	state, err := term.MakeRaw(fd)
+	if err != nil {
+		return nil, err
+	}
+	ending := make(chan os.Signal, 1)
+	signal.Notify(ending, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT)
+	var once sync.Once
+	restore = func() {
+		once.Do(func() {
+			signal.Stop(ending)
+			close(ending)
+			term.Restore(fd, state)
+		})
+	}
+	go func() {
+		if sig, ok := <-ending; ok {
+			term.Restore(fd, state)
+			os.Exit(128 + int(sig.(syscall.Signal)))
+		}
+	}()
+	return restore, nil
+}
+
+// Size returns the size of a terminal, zeros for anything else.
+func Size(out any) (height, width uint) {
+	fd, ok := command.Terminal(out)
+	if !ok {
+		return 0, 0
+	}
+	w, h, err := term.GetSize(fd)
+	if err != nil {
+		return 0, 0
+	}
+	return uint(h), uint(w)
+}
+
+// FollowSize calls resize with the size of the terminal now and whenever it
+// changes, until the returned function is called.
+func FollowSize(out any, resize func(height, width uint)) (stop func()) {
+	if _, ok := command.Terminal(out); !ok {
+		return func() {}
+	}
+	changed := make(chan os.Signal, 1)
+	signal.Notify(changed, syscall.SIGWINCH)
+	changed <- syscall.SIGWINCH
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range changed {
+			if h, w := Size(out); h != 0 || w != 0 {
+				resize(h, w)
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(changed)
+		close(changed)
+		<-done
+	}
+}
+
+// Signals holds the signals that this program gets from its making on.
+type Signals struct{ got chan os.Signal }
+
+// CatchSignals starts to hold all signals back.
+func CatchSignals() *Signals {
+	s := &Signals{make(chan os.Signal, 128)}
+	signal.Notify(s.got)
+	return s
+}
+
+// Forward sends the signals on by name, those held back first, until the
+// context ends or Stop is called.
+func (s *Signals) Forward(ctx context.Context, kill func(ctx context.Context, name string)) {
+	for {
+		select {
+		case sig, ok := <-s.got:
+			if !ok {
+				return
+			}
+			switch sig {
+			case syscall.SIGCHLD, syscall.SIGPIPE, syscall.SIGURG, syscall.SIGWINCH:
+				// The first two concern this program; the Go runtime wakes
+				// its threads by SIGURG; sizes go their own way.
+				continue
+			}
+			name := unix.SignalName(sig.(syscall.Signal))
+			if name == "" {
+				name = strconv.Itoa(int(sig.(syscall.Signal)))
+			}
+			kill(ctx, strings.TrimPrefix(name, "SIG"))
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Stop gives the signals their usual effect again.
+func (s *Signals) Stop() {
+	signal.Stop(s.got)
+	close(s.got)
+}

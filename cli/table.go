@@ -1,0 +1,110 @@
+package cli
+
+import (
+	"github.com/tarehq/tare/cli/command"
+	"github.com/tarehq/tare/cli/container"
+	"github.com/tarehq/tare/cli/image"
+	"github.com/tarehq/tare/cli/system"
+)
+
+// entry is one command: its names and what the lists say about it. The table
+// is data that the linker lays out; the command itself is built when it is
+// called.
+type entry struct {
+	noun    string // "" for a command that belongs to none
+	verb    string
+	aliases []string // further verbs
+	top     []string // names without the noun
+	short   string
+	build   func() *command.Command
+}
+
+// group is a noun and what the list of nouns says about it.
+type group struct{ noun, short string }
+
+var groups = [...]group{
+	{"container", "Manage containers"},
+	{"image", "Manage images"},
+	{"system", "Manage the engine"},
+}
+
+// common are the commands that tare --help shows first.
+var common = [...]string{"run", "exec", "ps", "images", "version", "info"}
+
+var table = [...]entry{
+	{"container", "attach", nil, []string{"attach"}, "Attach local standard input, output, and error streams to a running container", container.Attach},
+	{"container", "create", nil, []string{"create"}, "Create a new container", container.Create},
+	{"container", "exec", nil, []string{"exec"}, "Execute a command in a running container", container.Exec},
+	{"container", "inspect", nil, nil, "Display detailed information on one or more containers", system.InspectContainer},
+	{"container", "kill", nil, []string{"kill"}, "Kill one or more running containers", container.Kill},
+	{"container", "logs", nil, []string{"logs"}, "Fetch the logs of a container", container.Logs},
+	{"container", "ls", []string{"list", "ps"}, []string{"ps"}, "List containers", container.Ls},
+	{"container", "port", nil, []string{"port"}, "List port mappings or a specific mapping for the container", container.Port},
+	{"container", "restart", nil, []string{"restart"}, "Restart one or more containers", container.Restart},
+	{"container", "rm", []string{"remove"}, []string{"rm"}, "Remove one or more containers", container.Rm},
+	{"container", "run", nil, []string{"run"}, "Create and run a new container from an image", container.Run},
+	{"container", "start", nil, []string{"start"}, "Start one or more stopped containers", container.Start},
+	{"container", "stop", nil, []string{"stop"}, "Stop one or more running containers", container.Stop},
+	{"container", "top", nil, []string{"top"}, "Display the running processes of a container", container.Top},
+	{"container", "wait", nil, []string{"wait"}, "Block until one or more containers stop, then print their exit codes", container.Wait},
+	{"image", "history", nil, []string{"history"}, "Show the history of an image", image.History},
+	{"image", "import", nil, []string{"import"}, "Import the contents from a tarball to create a filesystem image", image.Import},
+	{"image", "inspect", nil, nil, "Display detailed information on one or more images", system.InspectImage},
+	{"image", "load", nil, []string{"load"}, "Load an image from a tar archive or STDIN", image.Load},
+	{"image", "ls", []string{"list"}, []string{"images"}, "List images", image.Ls},
+	{"image", "rm", []string{"remove"}, []string{"rmi"}, "Remove one or more images", image.Rm},
+	{"image", "save", nil, []string{"save"}, "Save one or more images to a tar archive (streamed to STDOUT by default)", image.Save},
+	{"image", "tag", nil, []string{"tag"}, "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE", image.Tag},
+	{"system", "events", nil, []string{"events"}, "Get real time events from the server", system.Events},
+	{"system", "info", nil, []string{"info"}, "Display system-wide information", system.Info},
+	{"", "inspect", nil, nil, "Return low-level information on containers and images", system.Inspect},
+	{"", "version", nil, nil, "Show the version information of tare and the engine", system.Version},
+}
+
+// later are Docker's commands that are known and not there yet.
+var later = [...]string{"build", "builder", "buildx", "checkpoint", "commit", "compose", "config", "context", "cp", "diff", "export",
+	"login", "logout", "manifest", "network", "node", "pause", "plugin", "pull", "push", "rename", "search", "secret", "service",
+	"stack", "stats", "swarm", "trust", "unpause", "update", "volume"}
+
+// names returns what the command is called without its noun.
+func (e *entry) names() []string {
+	if e.noun == "" {
+		return []string{e.verb}
+	}
+	return e.top
+}
+
+func has(list []string, s string) bool {
+	for _, v := range list {
+		if v == s {
+			return true
+		}
+	}
+	return false
+}
+
+// find looks up the words of a command line: the entry and how many words name
+// it. noun is true when the words are a noun without one of its verbs.
+func find(words []string) (e *entry, used int, noun bool) {
+	if len(words) == 0 {
+		return nil, 0, false
+	}
+	for i := range groups {
+		if groups[i].noun == words[0] {
+			noun = true
+		}
+	}
+	for i := range table {
+		e := &table[i]
+		if !noun {
+			if has(e.names(), words[0]) {
+				return e, 1, false
+			}
+			continue
+		}
+		if e.noun == words[0] && len(words) > 1 && (e.verb == words[1] || has(e.aliases, words[1])) {
+			return e, 2, false
+		}
+	}
+	return nil, 0, noun
+}

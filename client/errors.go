@@ -1,0 +1,98 @@
+package client
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/user"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/tarehq/tare/fault"
+)
+
+// statusFault turns a status and its message into a fault of the kind that the
+// daemon gave that status for.
+func statusFault(status int, message string) error {
+	kind := fault.Internal
+	switch {
+	case status == 304:
+		kind = fault.NotModified
+	case status == 401:
+		kind = fault.Unauthorized
+	case status == 403:
+		kind = fault.Forbidden
+	case status == 404:
+		kind = fault.NotFound
+	case status == 409:
+		kind = fault.Conflict
+	case status == 501:
+		kind = fault.NotImplemented
+	case status == 503:
+		kind = fault.Unavailable
+	case status >= 400 && status < 500:
+		kind = fault.Invalid
+	}
+	return fault.New(kind, "Error response from daemon: %s", message)
+}
+
+// errorMessage reads the message of an error answer: JSON's "message", or the
+// text as it is.
+func errorMessage(resp *response) string {
+	defer resp.body.Close()
+	text, _ := io.ReadAll(io.LimitReader(resp.body, 1<<20))
+	// A further read finds the end, which frees the connection.
+	resp.body.Read(make([]byte, 1))
+	var answer struct {
+		Message string `json:"message"`
+	}
+	if json.Unmarshal(text, &answer) == nil && answer.Message != "" {
+		return strings.TrimSpace(answer.Message)
+	}
+	if s := strings.TrimSpace(string(text)); s != "" {
+		return s
+	}
+	return "status " + itoa(resp.status) + " without a message"
+}
+
+// explainDial says what to do when the daemon cannot be reached.
+func (c *Client) explainDial(err error) error {
+	host := c.endpoint.Host
+	switch {
+	case errors.Is(err, syscall.EACCES) && c.network == "unix":
+		if group := socketGroup(c.address); group != "" {
+			return fault.New(fault.Forbidden, "permission denied on the daemon's socket %s: it belongs to group %s; "+
+				"join it with: sudo usermod -aG %s $USER, then log in again", host, group, group)
+		}
+		return fault.New(fault.Forbidden, "permission denied on the daemon's socket %s: use sudo or ask for access to it", host)
+	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOTDIR):
+		if host == DefaultHost {
+			return fault.New(fault.Unavailable, "cannot connect to tared at %s: is it running? start it with: sudo tared", host)
+		}
+		return fault.New(fault.Unavailable, "cannot connect to the daemon at %s: is it running?", host)
+	}
+	return fault.New(fault.Unavailable, "cannot connect to the daemon at %s: %w", host, err)
+}
+
+// socketGroup names the group of a socket that its group may write.
+func socketGroup(path string) string {
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm()&0o060 != 0o060 {
+		return ""
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || st.Gid == 0 {
+		return ""
+	}
+	gid := strconv.FormatUint(uint64(st.Gid), 10)
+	if g, err := user.LookupGroupId(gid); err == nil {
+		return g.Name
+	}
+	return gid
+}
+
+func isClosedByPeer(err error) bool {
+	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
+}

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/fault"
+)
+
+func TestUnixSocket(t *testing.T) {
+	// Longer than a socket's path may be.
+	path := filepath.Join(t.TempDir(), strings.Repeat("long", 30), "s.sock")
+	l, err := listenUnix(path, "no-such-group")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil || st.Mode != unix.S_IFSOCK|0o660 || os.Geteuid() == 0 && (st.Uid != 0 || st.Gid != 0) {
+		t.Errorf("%v mode %o of %d:%d", err, st.Mode, st.Uid, st.Gid)
+	}
+	if _, err := listenUnix(path, "0"); !errors.Is(err, fault.Conflict) {
+		t.Errorf("a second daemon: %v", err)
+	}
+	// As a killed daemon leaves it.
+	l.(unixListener).UnixListener.Close()
+	l, err = listenUnix(path, "0")
+	if err != nil {
+		t.Fatalf("over a stale socket: %v", err)
+	}
+	names, err := os.ReadDir(filepath.Dir(path))
+	if err != nil || len(names) != 1 {
+		t.Errorf("%v %v", names, err)
+	}
+	l.Close()
+	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket is still there: %v", err)
+	}
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := listenUnix(path, "0"); !errors.Is(err, fault.Conflict) {
+		t.Errorf("over a file: %v", err)
+	}
+}
+
+func TestCloseLeavesASuccessorsSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	old, err := listenUnix(path, "0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	next, err := listenUnix(path, "0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Close()
+	old.Close()
+	if _, err := os.Lstat(path); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNoActivation(t *testing.T) {
+	t.Setenv("LISTEN_PID", "1")
+	t.Setenv("LISTEN_FDS", "1")
+	if _, err := activated("", &options{}); err == nil || !strings.Contains(err.Error(), "no sockets found via socket activation") {
+		t.Error(err)
+	}
+}
+
+func TestRoots(t *testing.T) {
+	dir := t.TempDir()
+	o := &options{DataRoot: dir + "/d", ExecRoot: dir + "/e", Pidfile: dir + "/p"}
+	r, err := openRoots(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, other := range map[string]*options{
+		"data root": {DataRoot: o.DataRoot, ExecRoot: dir + "/e2", Pidfile: dir + "/p2"},
+		"exec root": {DataRoot: dir + "/d2", ExecRoot: o.ExecRoot, Pidfile: dir + "/p2"},
+	} {
+		if _, err := openRoots(other); !errors.Is(err, fault.Conflict) {
+			t.Errorf("the same %s: %v", name, err)
+		}
+	}
+	id := r.id
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(o.Pidfile); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the PID file: %v", err)
+	}
+	if r, err = openRoots(o); err != nil || r.id != id || len(id) != 36 {
+		t.Fatalf("again: %v, identifiers %s and %s", err, id, r.id)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(o.DataRoot+"/version", []byte("2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openRoots(o); err == nil || !strings.Contains(err.Error(), "has format 2, which is newer than this tared's 1") {
+		t.Error(err)
+	}
+}
+
+// A stop ends streams that would never end, and lets a request that is under
+// way finish.
+func TestAnswerStops(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := listenUnix(path, "0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun := make(chan struct{}, 2)
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusOK)
+		http.NewResponseController(w).Flush()
+		begun <- struct{}{}
+		if r.URL.Path == "/short" {
+			select {
+			case <-time.After(drainTime / 3):
+				io.WriteString(w, "done")
+			case <-r.Context().Done():
+			}
+			return
+		}
+		<-r.Context().Done()
+		io.WriteString(w, "ended")
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	result := make(chan error, 1)
+	go func() { result <- answer(ctx, handler, []net.Listener{l}, slog.New(slog.DiscardHandler)) }()
+	client := http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+		return net.Dial("unix", path)
+	}}}
+	get := func(path string) *http.Response {
+		resp, err := client.Get("http://x" + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { resp.Body.Close() })
+		return resp
+	}
+	short, long := get("/short"), get("/long")
+	<-begun
+	<-begun
+	cancel()
+	for resp, want := range map[*http.Response]string{short: "done", long: "ended"} {
+		if text, err := io.ReadAll(resp.Body); string(text) != want || err != nil {
+			t.Errorf("%q %v, want %s", text, err, want)
+		}
+	}
+	if err := <-result; err != nil {
+		t.Error(err)
+	}
+}

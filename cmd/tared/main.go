@@ -1,0 +1,205 @@
+// Command tared is Tare's daemon: it reads its options, builds the services
+// and serves the Engine API until it is told to stop. Containers go on without
+// it; the next tared of the same directories takes them over.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/tarehq/tare/fault"
+)
+
+// Set by the linker: -X main.version=… and so on.
+var (
+	version   = "0.1.0-dev"
+	gitCommit = ""
+	buildTime = ""
+)
+
+func main() {
+	err := run(os.Args[1:])
+	switch {
+	case err == nil:
+	case errors.Is(err, pflag.ErrHelp):
+	default:
+		fmt.Fprintf(os.Stderr, "tared: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	o, err := readOptions(args)
+	if err != nil {
+		return err
+	}
+	switch {
+	case o.version:
+		fmt.Printf("Tare version %s, build %s\n", version, commit())
+		return nil
+	case o.validate:
+		fmt.Fprintln(os.Stderr, "configuration OK")
+		return nil
+	case os.Geteuid() != 0:
+		return fault.New(fault.Forbidden, "the daemon needs to be started with root privileges")
+	}
+	log, err := newLog(o.LogLevel)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	ignoreHangup(ctx, log)
+	return serve(ctx, o, log)
+}
+
+// serve runs the daemon until ctx ends. What was opened is closed in the
+// opposite order, also when the start fails half-way.
+func serve(ctx context.Context, o *options, log *slog.Logger) (err error) {
+	held, err := openRoots(o)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, held.Close)
+
+	handler, closeServices, err := wire(ctx, o, held.id, log)
+	if err != nil {
+		return err
+	}
+	defer closing(&err, closeServices)
+
+	listeners, err := listen(ctx, o)
+	if err != nil {
+		return err
+	}
+	if err := notify("READY=1"); err != nil {
+		log.Warn("cannot tell systemd that the daemon is ready", "error", err)
+	}
+	log.Info("tared is ready", "version", version, "hosts", o.Hosts, "data-root", o.DataRoot, "exec-root", o.ExecRoot)
+	debug.FreeOSMemory()
+	return answer(ctx, handler, listeners, log)
+}
+
+// closing adds the error of a step of the shutdown to that of the run.
+func closing(err *error, step func() error) { *err = errors.Join(*err, step()) }
+
+const (
+	// drainTime is how long requests that are under way may go on before
+	// their context ends, which also ends streams that would never stop.
+	drainTime = 300 * time.Millisecond
+	// cutTime is how long they have from then on.
+	cutTime = 5 * time.Second
+)
+
+// answer serves HTTP on the listeners until ctx ends or one of them fails.
+func answer(ctx context.Context, handler http.Handler, listeners []net.Listener, log *slog.Logger) error {
+	// Requests do not end with ctx: the answer of a start that is under way
+	// is still wanted.
+	requests, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	s := &http.Server{
+		Handler:           handler,
+		BaseContext:       func(net.Listener) context.Context { return requests },
+		ReadHeaderTimeout: 5 * time.Minute,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		Protocols:         new(http.Protocols),
+	}
+	s.Protocols.SetHTTP1(true)
+	failed := make(chan error, len(listeners))
+	for _, l := range listeners {
+		go func() { failed <- s.Serve(l) }()
+	}
+	var err error
+	left := len(listeners)
+	select {
+	case <-ctx.Done():
+		log.Info("stopping; containers go on")
+	case err = <-failed:
+		left--
+	}
+	if e := notify("STOPPING=1"); e != nil {
+		log.Warn("cannot tell systemd that the daemon stops", "error", e)
+	}
+	drain := time.AfterFunc(drainTime, cancel)
+	defer drain.Stop()
+	limit, release := context.WithTimeout(context.WithoutCancel(ctx), drainTime+cutTime)
+	defer release()
+	if s.Shutdown(limit) != nil {
+		err = errors.Join(err, s.Close())
+	}
+	for range left {
+		if e := <-failed; !errors.Is(e, http.ErrServerClosed) {
+			err = errors.Join(err, e)
+		}
+	}
+	return err
+}
+
+// ignoreHangup keeps SIGHUP, by which dockerd reloads its configuration, from
+// ending the daemon.
+func ignoreHangup(ctx context.Context, log *slog.Logger) {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	go func() {
+		defer signal.Stop(hangup)
+		for {
+			select {
+			case <-hangup:
+				log.Warn("reloading the configuration on SIGHUP is not supported yet: restart the daemon, containers go on")
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+}
+
+func newLog(name string) (*slog.Logger, error) {
+	level, err := parseLevel(name)
+	if err != nil {
+		return nil, err
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})), nil
+}
+
+func parseLevel(name string) (slog.Level, error) {
+	switch name {
+	case "debug":
+		return slog.LevelDebug, nil
+	case "info":
+		return slog.LevelInfo, nil
+	case "warn", "warning":
+		return slog.LevelWarn, nil
+	case "error":
+		return slog.LevelError, nil
+	case "fatal":
+		return slog.LevelError + 4, nil
+	}
+	return 0, fault.New(fault.Invalid, "invalid logging level: %s", name)
+}
+
+// commit is the source's revision: the linker's, else what go build recorded.
+func commit() string {
+	if gitCommit != "" {
+		return gitCommit
+	}
+	info, _ := debug.ReadBuildInfo()
+	if info != nil {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				return s.Value[:min(12, len(s.Value))]
+			}
+		}
+	}
+	return "unknown"
+}

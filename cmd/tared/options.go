@@ -1,0 +1,403 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/tarehq/tare/fault"
+)
+
+// options is how the daemon was told to run, by flags and by the
+// configuration file. The tags are dockerd's keys in that file.
+type options struct {
+	Hosts          []string           `json:"hosts"`
+	DataRoot       string             `json:"data-root"`
+	ExecRoot       string             `json:"exec-root"`
+	Pidfile        string             `json:"pidfile"`
+	Group          string             `json:"group"`
+	Bridge         string             `json:"bridge"`
+	BIP            string             `json:"bip"`
+	MTU            int                `json:"mtu"`
+	Pools          []addressPool      `json:"default-address-pools"`
+	LogLevel       string             `json:"log-level"`
+	Debug          bool               `json:"debug"`
+	Labels         []string           `json:"labels"`
+	DefaultRuntime string             `json:"default-runtime"`
+	Runtimes       map[string]runtime `json:"runtimes"`
+	InitPath       string             `json:"init-path"`
+	CgroupParent   string             `json:"cgroup-parent"`
+	TLS            *bool              `json:"tls"`
+	TLSVerify      bool               `json:"tlsverify"`
+	TLSCACert      string             `json:"tlscacert"`
+	TLSCert        string             `json:"tlscert"`
+	TLSKey         string             `json:"tlskey"`
+	InsecureTCP    bool               `json:"insecure-tcp"`
+
+	configFile        string
+	validate, version bool
+	bip               netip.Prefix
+}
+
+// runtime is an OCI runtime that is executed.
+type runtime struct {
+	Path string   `json:"path"`
+	Args []string `json:"runtimeArgs,omitempty"`
+	Type string   `json:"runtimeType,omitempty"`
+}
+
+// addressPool is a range that subnets of Size bits are cut from.
+type addressPool struct {
+	Base netip.Prefix `json:"base"`
+	Size int          `json:"size"`
+}
+
+const (
+	builtinRuntime = "tarerun"
+	defaultBridge  = "tare0"
+	defaultConfig  = "/etc/tare/daemon.json"
+)
+
+// fileKeys gives the key in the configuration file of each flag whose name
+// differs from it.
+var fileKeys = map[string]string{
+	"host": "hosts", "label": "labels", "add-runtime": "runtimes", "default-address-pool": "default-address-pools",
+}
+
+// readOptions parses the arguments and the configuration file.
+func readOptions(args []string) (*options, error) {
+	o := &options{Runtimes: map[string]runtime{}}
+	flags := o.flags()
+	if err := flags.Parse(args); err != nil {
+		return nil, err
+	}
+	if flags.NArg() > 0 {
+		return nil, fault.New(fault.Invalid, "unexpected argument %q: tared takes flags only", flags.Arg(0))
+	}
+	if o.version {
+		return o, nil
+	}
+	if err := refuseFlags(flags); err != nil {
+		return nil, err
+	}
+	if err := o.readFile(flags); err != nil {
+		return nil, err
+	}
+	return o, o.settle()
+}
+
+func (o *options) flags() *pflag.FlagSet {
+	f := pflag.NewFlagSet("tared", pflag.ContinueOnError)
+	f.SortFlags = true
+	f.StringArrayVarP(&o.Hosts, "host", "H", nil, "Daemon socket(s) to listen on: unix://PATH, tcp://HOST:PORT or fd:// (default unix://EXEC-ROOT/tare.sock)")
+	f.StringVar(&o.DataRoot, "data-root", "/var/lib/tare", "Root directory of persistent state")
+	f.StringVar(&o.ExecRoot, "exec-root", "/run/tare", "Root directory of state that does not outlive a boot")
+	f.StringVarP(&o.Pidfile, "pidfile", "p", "", "Path of the PID file (default EXEC-ROOT/tared.pid)")
+	f.StringVar(&o.configFile, "config-file", defaultConfig, "Configuration file")
+	f.StringVarP(&o.Group, "group", "G", "tare", "Group that owns the unix sockets")
+	f.StringVarP(&o.Bridge, "bridge", "b", defaultBridge, "Bridge that containers are attached to; made if it does not exist")
+	f.StringVar(&o.BIP, "bip", "", "Address of the bridge in CIDR notation")
+	f.IntVar(&o.MTU, "mtu", 1500, "MTU of the containers' network in bytes")
+	f.Var((*poolValue)(&o.Pools), "default-address-pool", "Range that networks take their subnets from")
+	f.StringVarP(&o.LogLevel, "log-level", "l", "info", `Logging level ("debug"|"info"|"warn"|"error"|"fatal")`)
+	f.BoolVarP(&o.Debug, "debug", "D", false, "Log everything")
+	f.StringArrayVar(&o.Labels, "label", nil, "Set a key=value label of the daemon")
+	f.StringVar(&o.DefaultRuntime, "default-runtime", builtinRuntime, "OCI runtime of containers that ask for none")
+	f.Var(runtimeValue(o.Runtimes), "add-runtime", "Register an OCI runtime")
+	f.StringVar(&o.InitPath, "init-path", "", "Program that runs as the first process with --init (default tare-init beside tared)")
+	f.StringVar(&o.CgroupParent, "cgroup-parent", "", "Cgroup below which those of the containers are made (default the root)")
+	f.BoolFunc("tls", "Use TLS on TCP sockets; implied by --tlsverify", func(s string) error {
+		v, err := strconv.ParseBool(s)
+		o.TLS = &v
+		return err
+	})
+	f.BoolVar(&o.TLSVerify, "tlsverify", false, "Use TLS and ask clients for a certificate")
+	f.StringVar(&o.TLSCACert, "tlscacert", "", "Trust clients whose certificate is signed by this CA")
+	f.StringVar(&o.TLSCert, "tlscert", "", "Path of the TLS certificate")
+	f.StringVar(&o.TLSKey, "tlskey", "", "Path of the TLS key")
+	f.BoolVar(&o.InsecureTCP, "insecure-tcp", false, "Listen on TCP without TLS: whoever can connect has root on this machine")
+	f.BoolVar(&o.validate, "validate", false, "Check the configuration and exit")
+	f.BoolVarP(&o.version, "version", "v", false, "Print the version and exit")
+	addRefusedFlags(f)
+	return f
+}
+
+// readFile merges the configuration file into what the flags have said. A
+// missing file is no error unless it was asked for.
+func (o *options) readFile(flags *pflag.FlagSet) error {
+	data, err := os.ReadFile(o.configFile)
+	if os.IsNotExist(err) && !flags.Changed("config-file") {
+		return nil
+	}
+	if err == nil {
+		err = o.merge(data, flags)
+	}
+	if err != nil {
+		return fmt.Errorf("unable to configure the daemon with file %s: %w", o.configFile, err)
+	}
+	return nil
+}
+
+func (o *options) merge(data []byte, flags *pflag.FlagSet) error {
+	data = []byte(strings.TrimPrefix(string(data), "\ufeff"))
+	if len(strings.TrimSpace(string(data))) == 0 {
+		return nil
+	}
+	var keys map[string]json.RawMessage
+	if err := json.Unmarshal(data, &keys); err != nil {
+		return fault.New(fault.Invalid, "%w", err)
+	}
+	if err := checkKeys(keys, flags); err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, o); err != nil {
+		return fault.New(fault.Invalid, "%w", err)
+	}
+	return nil
+}
+
+// checkKeys refuses the keys that mean nothing, that are not supported, or
+// that a flag has set too. Runtimes may come from both.
+func checkKeys(keys map[string]json.RawMessage, flags *pflag.FlagSet) error {
+	known := flagsByKey(flags)
+	var unknown, twice []string
+	for _, key := range slices.Sorted(maps.Keys(keys)) {
+		refused, err := checkKey(key, keys[key])
+		if err != nil {
+			return err
+		}
+		flag := known[key]
+		switch {
+		case refused:
+		case flag == nil:
+			unknown = append(unknown, key)
+		case key != "runtimes" && flag.Changed:
+			twice = append(twice, fmt.Sprintf("%s: (from flag: %s, from file: %s)", key, flag.Value, plain(keys[key])))
+		}
+	}
+	if len(unknown) > 0 {
+		return fault.New(fault.Invalid, "the following directives don't match any configuration option: %s", strings.Join(unknown, ", "))
+	}
+	if len(twice) > 0 {
+		return fault.New(fault.Invalid, "the following directives are specified both as a flag and in the configuration file: %s", strings.Join(twice, ", "))
+	}
+	return nil
+}
+
+// flagsByKey finds the flag that says the same as a key of the file.
+func flagsByKey(flags *pflag.FlagSet) map[string]*pflag.Flag {
+	known := map[string]*pflag.Flag{}
+	flags.VisitAll(func(f *pflag.Flag) {
+		switch f.Name {
+		case "config-file", "validate", "version":
+			return
+		}
+		key := f.Name
+		if k := fileKeys[key]; k != "" {
+			key = k
+		}
+		known[key] = f
+	})
+	return known
+}
+
+// plain shows a JSON value as a flag would.
+func plain(raw json.RawMessage) string {
+	var s string
+	if json.Unmarshal(raw, &s) == nil {
+		return s
+	}
+	return strings.NewReplacer(`"`, "", ",", " ").Replace(string(raw))
+}
+
+// settle fills in what follows from other options and refuses what cannot be.
+func (o *options) settle() error {
+	var err error
+	for _, path := range []*string{&o.DataRoot, &o.ExecRoot, &o.Pidfile, &o.InitPath, &o.TLSCACert, &o.TLSCert, &o.TLSKey} {
+		if *path == "" {
+			continue
+		}
+		if *path, err = filepath.Abs(*path); err != nil {
+			return err
+		}
+	}
+	if o.Pidfile == "" {
+		o.Pidfile = filepath.Join(o.ExecRoot, "tared.pid")
+	}
+	if len(o.Hosts) == 0 {
+		o.Hosts = []string{"unix://" + filepath.Join(o.ExecRoot, "tare.sock")}
+	}
+	for i, h := range o.Hosts {
+		if o.Hosts[i], err = parseHost(h, o); err != nil {
+			return err
+		}
+	}
+	if o.Debug {
+		o.LogLevel = "debug"
+	}
+	if _, err := parseLevel(o.LogLevel); err != nil {
+		return err
+	}
+	for _, step := range []func() error{o.checkNetwork, o.checkRuntimes, o.checkTLS, o.checkLabels} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *options) checkNetwork() error {
+	var err error
+	switch {
+	case o.Bridge == "none":
+		return fault.New(fault.NotImplemented, "--bridge=none is not supported yet")
+	case o.Bridge == "":
+		o.Bridge = defaultBridge
+	case len(o.Bridge) > 15 || strings.ContainsAny(o.Bridge, "/ \t\n"):
+		return fault.New(fault.Invalid, "invalid bridge name %q: an interface's name has at most 15 bytes, no slash and no space", o.Bridge)
+	}
+	if o.BIP != "" {
+		if o.bip, err = netip.ParsePrefix(o.BIP); err != nil || !o.bip.Addr().Is4() {
+			return fault.New(fault.Invalid, "invalid --bip %q: want an IPv4 address with the length of its subnet, such as 172.20.0.1/16", o.BIP)
+		}
+		if o.bip.Masked().Addr() == o.bip.Addr() {
+			return fault.New(fault.Invalid, "invalid --bip %q: this is the subnet's own address, the bridge needs one in it, such as %s", o.BIP, netip.PrefixFrom(o.bip.Addr().Next(), o.bip.Bits()))
+		}
+	}
+	if o.MTU < 68 || o.MTU > 65535 {
+		return fault.New(fault.Invalid, "invalid MTU %d: want 68 to 65535 bytes", o.MTU)
+	}
+	for _, p := range o.Pools {
+		if !p.Base.IsValid() || p.Size < p.Base.Bits() || p.Size > p.Base.Addr().BitLen() {
+			return fault.New(fault.Invalid, "invalid default address pool %s with size %d: want a range, and a size from its own length on", p.Base, p.Size)
+		}
+	}
+	return nil
+}
+
+func (o *options) checkRuntimes() error {
+	for name, rt := range o.Runtimes {
+		switch {
+		case name == builtinRuntime:
+			return fault.New(fault.Invalid, "runtime name %q is reserved for the runtime that is built in", name)
+		case rt.Type != "":
+			return fault.New(fault.NotImplemented, "runtimeType of runtime %s is not supported yet: give its path", name)
+		case len(rt.Args) > 0:
+			return fault.New(fault.NotImplemented, "runtimeArgs of runtime %s are not supported yet", name)
+		case rt.Path == "":
+			return fault.New(fault.Invalid, "runtime %s has no path", name)
+		}
+	}
+	if _, ok := o.Runtimes[o.DefaultRuntime]; !ok && o.DefaultRuntime != builtinRuntime {
+		return fault.New(fault.Invalid, "specified default runtime '%s' does not exist", o.DefaultRuntime)
+	}
+	return nil
+}
+
+func (o *options) checkLabels() error {
+	seen := map[string]string{}
+	for _, label := range o.Labels {
+		key, value, ok := strings.Cut(label, "=")
+		if !ok || key == "" {
+			return fault.New(fault.Invalid, "bad attribute format: %s", label)
+		}
+		if old, ok := seen[key]; ok && old != value {
+			return fault.New(fault.Invalid, "conflict labels for %s=%s and %s=%s", key, value, key, old)
+		}
+		seen[key] = value
+	}
+	return nil
+}
+
+// usesTLS tells whether TCP sockets speak TLS.
+func (o *options) usesTLS() bool { return o.TLSVerify || o.TLS != nil && *o.TLS }
+
+func (o *options) checkTLS() error {
+	if o.TLSVerify && o.TLS != nil && !*o.TLS {
+		return fault.New(fault.Invalid, "--tls=false and --tlsverify contradict each other: leave one out")
+	}
+	if !o.usesTLS() {
+		return nil
+	}
+	if o.TLSCert == "" || o.TLSKey == "" {
+		return fault.New(fault.Invalid, "TLS needs --tlscert and --tlskey")
+	}
+	if o.TLSVerify && o.TLSCACert == "" {
+		return fault.New(fault.Invalid, "--tlsverify needs --tlscacert")
+	}
+	for _, path := range []string{o.TLSCert, o.TLSKey, o.TLSCACert} {
+		if _, err := os.Stat(path); path != "" && err != nil {
+			return fault.New(fault.Invalid, "cannot use TLS: %w", err.(*fs.PathError))
+		}
+	}
+	return nil
+}
+
+// runtimeValue is the flag --add-runtime NAME=PATH.
+type runtimeValue map[string]runtime
+
+func (v runtimeValue) Set(s string) error {
+	name, path, ok := strings.Cut(s, "=")
+	name, path = strings.TrimSpace(name), strings.TrimSpace(path)
+	if !ok || name == "" || path == "" {
+		return fault.New(fault.Invalid, "invalid runtime argument: %s: want name=path", s)
+	}
+	if _, ok := v[name]; ok {
+		return fault.New(fault.Invalid, "runtime '%s' was already defined", name)
+	}
+	v[name] = runtime{Path: path}
+	return nil
+}
+
+func (v runtimeValue) Type() string { return "runtime" }
+
+func (v runtimeValue) String() string {
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(v)) {
+		out = append(out, name+"="+v[name].Path)
+	}
+	return fmt.Sprint(out)
+}
+
+// poolValue is the flag --default-address-pool base=CIDR,size=BITS.
+type poolValue []addressPool
+
+func (v *poolValue) Set(s string) error {
+	var p addressPool
+	for field := range strings.SplitSeq(s, ",") {
+		key, value, _ := strings.Cut(strings.TrimSpace(field), "=")
+		var err error
+		switch key {
+		case "base":
+			p.Base, err = netip.ParsePrefix(value)
+		case "size":
+			p.Size, err = strconv.Atoi(value)
+		default:
+			err = fmt.Errorf("unexpected key '%s' in '%s'", key, field)
+		}
+		if err != nil {
+			return fault.New(fault.Invalid, "%w", err)
+		}
+	}
+	*v = append(*v, p)
+	return nil
+}
+
+func (v *poolValue) Type() string { return "pool-options" }
+
+func (v *poolValue) String() string {
+	var out []string
+	for _, p := range *v {
+		out = append(out, fmt.Sprintf("base=%s,size=%d", p.Base, p.Size))
+	}
+	return strings.Join(out, " ")
+}

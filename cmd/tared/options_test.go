@@ -1,0 +1,114 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// config writes a configuration file and gives the flags that name it.
+func config(t *testing.T, text string) []string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "daemon.json")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return []string{"--config-file", path}
+}
+
+func TestDefaults(t *testing.T) {
+	o, err := readOptions(config(t, ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.DataRoot != "/var/lib/tare" || o.ExecRoot != "/run/tare" || o.Pidfile != "/run/tare/tared.pid" || o.Group != "tare" ||
+		len(o.Hosts) != 1 || o.Hosts[0] != "unix:///run/tare/tare.sock" || o.Bridge != "tare0" || o.MTU != 1500 || o.DefaultRuntime != "tarerun" {
+		t.Errorf("%+v", o)
+	}
+	if o, err = readOptions(append(config(t, "{}"), "--exec-root=/tmp/x")); err != nil || o.Hosts[0] != "unix:///tmp/x/tare.sock" || o.Pidfile != "/tmp/x/tared.pid" {
+		t.Errorf("%v %+v", err, o)
+	}
+}
+
+func TestFlagsAndFile(t *testing.T) {
+	o, err := readOptions(append(config(t, `{
+		"hosts": ["unix:///a", "tcp://127.0.0.1:5000"], "data-root": "/d", "bip": "172.30.0.1/24", "mtu": 1400, "insecure-tcp": true,
+		"default-address-pools": [{"base": "10.0.0.0/8", "size": 24}], "labels": ["a=b"], "debug": true,
+		"runtimes": {"crun": {"path": "/usr/bin/crun"}}, "default-runtime": "crun",
+		"live-restore": true, "userland-proxy": false, "log-driver": "json-file", "features": {"containerd-snapshotter": true}
+	}`), "--add-runtime", "runc=/usr/sbin/runc", "-b", "br7", "-p", "/p.pid", "-G", "wheel", "--icc", "--init=false"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Join(o.Hosts, " ") != "unix:///a tcp://127.0.0.1:5000" || o.DataRoot != "/d" || o.bip.String() != "172.30.0.1/24" || o.MTU != 1400 ||
+		len(o.Pools) != 1 || o.Pools[0].Size != 24 || o.LogLevel != "debug" || o.Bridge != "br7" || o.Pidfile != "/p.pid" || o.Group != "wheel" {
+		t.Errorf("%+v", o)
+	}
+	if p := o.runtimePaths(); p["crun"] != "/usr/bin/crun" || p["runc"] != "/usr/sbin/runc" || len(p) != 3 {
+		t.Error(p)
+	}
+	o, err = readOptions(append(config(t, ""), "--default-address-pool", "base=172.80.0.0/16,size=24", "--default-address-pool", "base=172.90.0.0/16,size=20"))
+	if err != nil || len(o.Pools) != 2 || o.Pools[1].Base.String() != "172.90.0.0/16" {
+		t.Errorf("%v %+v", err, o)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	for _, test := range []struct{ file, flags, want string }{
+		{`{"bip": "10.1.0.1/16"}`, "--bip=10.2.0.1/16", "the following directives are specified both as a flag and in the configuration file: bip: (from flag: 10.2.0.1/16, from file: 10.1.0.1/16)"},
+		{`{"hosts": ["unix:///a"], "debug": true}`, "-D -H unix:///b", "the following directives are specified both as a flag and in the configuration file: debug: (from flag: true, from file: true), hosts: (from flag: [unix:///b], from file: [unix:///a])"},
+		{`{"bridge-name": 1, "colour": "red"}`, "", "the following directives don't match any configuration option: bridge-name, colour"},
+		{`{"config-file": "x"}`, "", "the following directives don't match any configuration option: config-file"},
+		{`{"storage-driver": "zfs"}`, "", `the directive storage-driver: "zfs" is not supported yet`},
+		{`{"live-restore": false}`, "", "the directive live-restore: false is not supported yet"},
+		{`{"registry-mirrors": ["http://x"]}`, "", `the directive registry-mirrors: ["http://x"] is not supported yet`},
+		{`{"mtu": "x"}`, "", "cannot unmarshal"},
+		{`{`, "", "unexpected end of JSON input"},
+		{"", "--storage-driver=zfs", "--storage-driver=zfs is not supported yet"},
+		{"", "-s zfs", "--storage-driver=zfs is not supported yet"},
+		{"", "--ipv6", "--ipv6=true is not supported yet"},
+		{"", "--live-restore=false", "--live-restore=false is not supported yet"},
+		{"", "--nonsense", "unknown flag: --nonsense"},
+		{"", "extra", `unexpected argument "extra": tared takes flags only`},
+		{"", "-H tcp://0.0.0.0:2375", "refusing to listen on tcp://0.0.0.0:2375 without TLS"},
+		{"", "-H 127.0.0.1:99999 --insecure-tcp", `"99999" is no port`},
+		{"", "-H npipe:////x", "unsupported proto 'npipe'"},
+		{"", "--tlsverify", "TLS needs --tlscert and --tlskey"},
+		{"", "--tlsverify --tls=false", "contradict each other"},
+		{"", "--tls --tlscert=/nope/c --tlskey=/nope/k", "cannot use TLS: stat /nope/c: no such file or directory"},
+		{"", "--bip=172.20.0.0/16", "the bridge needs one in it, such as 172.20.0.1/16"},
+		{"", "--bip=here", `invalid --bip "here"`},
+		{"", "--bridge=none", "--bridge=none is not supported yet"},
+		{"", "--bridge=averyveryverylongname", "at most 15 bytes"},
+		{"", "--mtu=5", "invalid MTU 5"},
+		{"", "--default-address-pool=base=10.0.0.0/24,size=16", "invalid default address pool 10.0.0.0/24 with size 16"},
+		{"", "--default-runtime=kata", "specified default runtime 'kata' does not exist"},
+		{"", "--add-runtime=tarerun=/x", "is reserved"},
+		{"", "--add-runtime=x", "want name=path"},
+		{`{"runtimes": {"a": {"runtimeType": "io.x"}}}`, "", "runtimeType of runtime a is not supported yet"},
+		{"", "--log-level=loud", "invalid logging level: loud"},
+		{"", "--label=x", "bad attribute format: x"},
+		{"", "--label=a=1 --label=a=2", "conflict labels for a=2 and a=1"},
+	} {
+		_, err := readOptions(append(config(t, test.file), strings.Fields(test.flags)...))
+		if err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s %s: %v, want %q", test.file, test.flags, err, test.want)
+		}
+	}
+	if _, err := readOptions([]string{"--config-file=/nope/daemon.json"}); err == nil || !strings.Contains(err.Error(), "unable to configure the daemon with file /nope/daemon.json: ") {
+		t.Error(err)
+	}
+}
+
+func TestHosts(t *testing.T) {
+	for host, want := range map[string]string{
+		"unix://": "unix:///run/tare/tare.sock", "unix:///x/../y": "unix:///y", "fd://": "fd://",
+		"tcp://": "tcp://localhost:2375", "tcp://:5": "tcp://0.0.0.0:5", "1.2.3.4": "tcp://1.2.3.4:2375", "tcp://[::1]:7": "tcp://[::1]:7", ":8": "tcp://0.0.0.0:8",
+	} {
+		got, err := parseHost(host, &options{ExecRoot: "/run/tare", InsecureTCP: true})
+		if err != nil || got != want {
+			t.Errorf("%s: %s %v, want %s", host, got, err, want)
+		}
+	}
+}

@@ -1,0 +1,223 @@
+package container
+
+import (
+	"context"
+	"io"
+	"net"
+	"os"
+	"strings"
+
+	"github.com/moby/moby/api/types/events"
+	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/supervise"
+)
+
+// AttachOptions as in POST /containers/{id}/attach.
+type AttachOptions struct {
+	Stdin, Stdout, Stderr bool
+	Stream                bool // live input and output
+	Logs                  bool // what was written before, first
+	DetachKeys            string
+}
+
+// Hijack takes a client's connection out of HTTP: it writes the answer's head
+// and returns the connection with the bytes that were read from it already.
+type Hijack func(tty bool) (conn net.Conn, buffered []byte, err error)
+
+// attachment is a client that waits for the container to start.
+type attachment struct {
+	options supervise.AttachOptions
+	client  *handed
+}
+
+// Attach connects a client's streams to the container. The client's socket is
+// handed to the supervising process, so the stream goes on when this daemon
+// ends. A container that was not started yet gets its clients when it is.
+func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, hijack Hijack) error {
+	keys, err := parseDetachKeys(o.DetachKeys)
+	if err != nil {
+		return err
+	}
+	r, err := s.store.find(nameOrID)
+	if err != nil {
+		return err
+	}
+	if r.State == Restarting {
+		return fault.New(fault.Conflict, "container %s is restarting, wait until the container is running", r.ID)
+	}
+	conn, buffered, err := hijack(r.Config.Tty)
+	if err != nil {
+		return err
+	}
+	client, err := hand(conn)
+	if err != nil {
+		return err
+	}
+	options := supervise.AttachOptions{
+		Stdin: o.Stdin && o.Stream && r.Config.OpenStdin, Stdout: o.Stdout, Stderr: o.Stderr,
+		Multiplexed: !r.Config.Tty, DetachKeys: keys, Buffered: buffered, Logs: o.Logs, NoStream: !o.Stream,
+	}
+	l := s.live(r.ID)
+	l.mu.Lock()
+	keeper := l.keeper
+	if keeper == nil && o.Stream {
+		l.pending = append(l.pending, attachment{options, client})
+		l.mu.Unlock()
+		s.publish(r, events.ActionAttach)
+		return client.wait()
+	}
+	l.mu.Unlock()
+	if keeper == nil { // only the log, of a container that does not run
+		defer client.close()
+		return s.replay(ctx, r, o, client.file)
+	}
+	err = keeper.Attach(ctx, options, client.file)
+	client.close() // the other process has its own descriptor now
+	if err != nil {
+		return err
+	}
+	s.publish(r, events.ActionAttach)
+	return client.wait()
+}
+
+// handOver gives the clients that attached before the start to the new run.
+func (l *live) handOver(ctx context.Context, keeper *supervise.Keeper) error {
+	l.mu.Lock()
+	pending := l.pending
+	l.pending = nil
+	l.mu.Unlock()
+	for i, a := range pending {
+		err := keeper.Attach(ctx, a.options, a.client.file)
+		a.client.close()
+		if err != nil {
+			for _, rest := range pending[i+1:] {
+				rest.client.close()
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// dropPending ends the sessions of clients whose container will not start.
+func (l *live) dropPending() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, a := range l.pending {
+		a.client.close()
+	}
+	l.pending = nil
+}
+
+// handed is a client's socket on its way to another process: the socket
+// itself where the kernel has it, or for TLS one end of a pair whose other end
+// is copied to and from the client.
+type handed struct {
+	file   *os.File
+	copied chan struct{} // closed when the copying is over; nil without
+}
+
+// hand takes the connection over; conn is closed, or copied from, after it.
+func hand(conn net.Conn) (*handed, error) {
+	if c, ok := conn.(interface{ File() (*os.File, error) }); ok {
+		f, err := c.File()
+		conn.Close()
+		return &handed{file: f}, err
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	ours := os.NewFile(uintptr(pair[0]), "client")
+	near, err := net.FileConn(ours)
+	ours.Close()
+	theirs := os.NewFile(uintptr(pair[1]), "client")
+	if err != nil {
+		conn.Close()
+		theirs.Close()
+		return nil, err
+	}
+	h := &handed{file: theirs, copied: make(chan struct{})}
+	go h.relay(near, conn)
+	return h, nil
+}
+
+// relay copies both ways until the container's side has ended.
+func (h *handed) relay(near, client net.Conn) {
+	defer close(h.copied)
+	defer client.Close()
+	defer near.Close()
+	go func() {
+		_, _ = io.Copy(near, client)
+		if c, ok := near.(*net.UnixConn); ok {
+			_ = c.CloseWrite()
+		}
+	}()
+	_, _ = io.Copy(client, near)
+}
+
+// close drops our descriptor of the socket.
+func (h *handed) close() { h.file.Close() }
+
+// wait returns when nothing is left to copy, at once for a socket that was
+// given away.
+func (h *handed) wait() error {
+	if h.copied != nil {
+		<-h.copied
+	}
+	return nil
+}
+
+// DefaultDetachKeys are what a client means that names none: ctrl-p, ctrl-q.
+const DefaultDetachKeys = "ctrl-p,ctrl-q"
+
+// parseDetachKeys reads Docker's comma-separated keys: single characters, and
+// ctrl-X with a letter or one of @ [ \ ] ^ _.
+func parseDetachKeys(s string) ([]byte, error) {
+	if s == "" {
+		s = DefaultDetachKeys
+	}
+	var keys []byte
+	for _, key := range strings.Split(s, ",") {
+		switch {
+		case len(key) == 1:
+			keys = append(keys, key[0])
+		case len(key) == 6 && strings.EqualFold(key[:5], "ctrl-") && isControl(key[5]):
+			keys = append(keys, control(key[5]))
+		default:
+			return nil, fault.New(fault.Invalid, "invalid detach keys (%s) provided: unknown character: '%s'", s, key)
+		}
+	}
+	return keys, nil
+}
+
+func isControl(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || strings.IndexByte(`@[\]^_`, c) >= 0
+}
+
+func control(c byte) byte {
+	if c >= 'a' && c <= 'z' {
+		c -= 'a' - 'A'
+	}
+	return c & 0x1f
+}
+
+// Resize sets the size of the container's terminal, in characters.
+func (s *Service) Resize(ctx context.Context, nameOrID string, height, width uint16) error {
+	r, err := s.store.find(nameOrID)
+	if err != nil {
+		return err
+	}
+	keeper, _, err := s.running(r)
+	if err != nil {
+		return err
+	}
+	if err := keeper.Resize(ctx, "", height, width); err != nil {
+		return err
+	}
+	s.publish(r, events.ActionResize)
+	return nil
+}

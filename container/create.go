@@ -1,0 +1,240 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	wire "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	wirenet "github.com/moby/moby/api/types/network"
+
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/internal/idgen"
+	"github.com/tarehq/tare/internal/undo"
+)
+
+// CreateRequest is what POST /containers/create carries.
+type CreateRequest struct {
+	Name             string // "" for a made-up one
+	Platform         string // os[/architecture[/variant]], "" for any
+	Config           *wire.Config
+	HostConfig       *wire.HostConfig
+	NetworkingConfig *wirenet.NetworkingConfig
+}
+
+// Create makes a container from an image. When it returns without an error
+// the container survives power loss, unless it is one that removes itself.
+func (s *Service) Create(ctx context.Context, req CreateRequest) (id string, warnings []string, err error) {
+	if err := normalize(&req); err != nil {
+		return "", nil, err
+	}
+	if err := s.check(&req); err != nil {
+		return "", nil, err
+	}
+	img, err := s.cfg.Images.ResolvePlatform(ctx, req.Config.Image, req.Platform)
+	if err != nil {
+		return "", nil, err
+	}
+	r, err := s.resolve(req, img)
+	if err != nil {
+		return "", nil, err
+	}
+	if r.Image.ChainID, err = s.cfg.Images.Unpacked(ctx, img); err != nil {
+		return "", nil, err
+	}
+	if err := s.make(r); err != nil {
+		return "", nil, err
+	}
+	s.publish(*r, events.ActionCreate)
+	return r.ID, warnings, nil
+}
+
+// make gives the container its name, its directory and its writable layer,
+// and acknowledges it by its record. On failure nothing stays.
+func (s *Service) make(r *Record) (err error) {
+	var back undo.Stack
+	defer back.OnError(&err)
+	if err := s.claimName(r); err != nil {
+		return err
+	}
+	back.Push(func() error { s.store.unreserve(r.Name, r.ID); return nil })
+	if err := os.Mkdir(s.store.path(r.ID), 0o710); err != nil {
+		return err
+	}
+	back.Push(func() error { return os.RemoveAll(s.store.path(r.ID)) })
+	if _, err := s.cfg.Snapshots.Prepare(r.ID, r.Image.ChainID); err != nil {
+		return err
+	}
+	back.Push(func() error { return s.cfg.Snapshots.Remove(r.ID) })
+	return s.store.add(r)
+}
+
+// claimName reserves the wanted name, or a made-up one that is free.
+func (s *Service) claimName(r *Record) error {
+	if r.Name != "" {
+		return s.store.reserve(r.Name, r.ID)
+	}
+	for try := 0; ; try++ {
+		name := randomName(try)
+		err := s.store.reserve(name, r.ID)
+		if err == nil {
+			r.Name = name
+			return nil
+		}
+		if !errors.Is(err, fault.Conflict) || try > 20 {
+			return err
+		}
+	}
+}
+
+// resolve makes the record: the request, with the image's config below it and
+// every default filled in.
+func (s *Service) resolve(req CreateRequest, img image.Image) (*Record, error) {
+	config := *req.Config
+	mergeImage(&config, img)
+	r := &Record{
+		Spec: Spec{
+			ID:         idgen.New(),
+			Name:       strings.TrimPrefix(req.Name, "/"),
+			Created:    time.Now().UTC(),
+			Config:     &config,
+			HostConfig: req.HostConfig,
+			Image:      Image{ID: img.ID, Manifest: img.Manifest, OS: img.Platform.OS},
+			Runtime:    req.HostConfig.Runtime,
+			Boot:       s.boot,
+		},
+		Progress: Progress{State: Created},
+	}
+	if n := req.NetworkingConfig; n != nil {
+		r.Networks = n.EndpointsConfig
+	}
+	if config.Hostname == "" && !req.HostConfig.UTSMode.IsHost() && !req.HostConfig.NetworkMode.IsHost() {
+		config.Hostname = r.ID[:12]
+	}
+	argv := append(slices.Clone(config.Entrypoint), config.Cmd...)
+	if len(argv) == 0 {
+		return nil, fault.New(fault.Invalid, "no command specified")
+	}
+	r.Path, r.Args = argv[0], argv[1:]
+	return r, nil
+}
+
+// mergeImage fills what the user left open with the image's config, by
+// Docker's rules: a given entrypoint hides the image's command too.
+func mergeImage(c *wire.Config, img image.Image) {
+	ic := img.Config.Config
+	if c.User == "" {
+		c.User = ic.User
+	}
+	if c.WorkingDir == "" {
+		c.WorkingDir = ic.WorkingDir
+	}
+	if c.StopSignal == "" {
+		c.StopSignal = ic.StopSignal
+	}
+	if len(c.Entrypoint) == 0 {
+		if len(c.Cmd) == 0 {
+			c.Cmd = ic.Cmd
+		}
+		if c.Entrypoint == nil {
+			c.Entrypoint = ic.Entrypoint
+		}
+	} else if c.Entrypoint[0] == "" && len(c.Entrypoint) == 1 { // --entrypoint ""
+		c.Entrypoint = nil
+	}
+	c.Env = mergeEnv(ic.Env, c.Env)
+	for k, v := range ic.Labels {
+		if _, set := c.Labels[k]; !set {
+			if c.Labels == nil {
+				c.Labels = map[string]string{}
+			}
+			c.Labels[k] = v
+		}
+	}
+	for p := range ic.ExposedPorts {
+		if port, err := wirenet.ParsePort(p); err == nil {
+			if c.ExposedPorts == nil {
+				c.ExposedPorts = wirenet.PortSet{}
+			}
+			c.ExposedPorts[port] = struct{}{}
+		}
+	}
+	if c.Labels == nil {
+		c.Labels = map[string]string{}
+	}
+}
+
+// mergeEnv puts the image's variables behind the user's, those that the user
+// did not name.
+func mergeEnv(image, user []string) []string {
+	named := map[string]bool{}
+	for _, kv := range user {
+		key, _, _ := strings.Cut(kv, "=")
+		named[key] = true
+	}
+	env := slices.Clone(user)
+	for _, kv := range image {
+		if key, _, _ := strings.Cut(kv, "="); !named[key] {
+			env = append(env, kv)
+		}
+	}
+	return env
+}
+
+// normalize fills what is missing in a request with Docker's defaults.
+func normalize(req *CreateRequest) error {
+	if req.Config == nil {
+		return fault.New(fault.Invalid, "config cannot be empty in order to create a container")
+	}
+	config := *req.Config
+	req.Config = &config
+	h := &wire.HostConfig{}
+	if req.HostConfig != nil {
+		copied := *req.HostConfig
+		h = &copied
+	}
+	req.HostConfig = h
+	if h.NetworkMode == "" || h.NetworkMode == wirenet.NetworkDefault {
+		h.NetworkMode = wirenet.NetworkBridge
+	}
+	if config.NetworkDisabled {
+		h.NetworkMode = wirenet.NetworkNone
+	}
+	if h.IpcMode == "" {
+		h.IpcMode = wire.IPCModePrivate
+	}
+	if h.CgroupnsMode == "" {
+		h.CgroupnsMode = wire.CgroupnsModePrivate
+		if h.Privileged {
+			h.CgroupnsMode = wire.CgroupnsModeHost
+		}
+	}
+	if h.ShmSize == 0 {
+		h.ShmSize = 64 << 20
+	}
+	if h.LogConfig.Type == "" {
+		h.LogConfig.Type = "json-file"
+	}
+	if h.RestartPolicy.Name == "" {
+		h.RestartPolicy.Name = wire.RestartPolicyDisabled
+	}
+	if h.Memory > 0 && h.MemorySwap == 0 {
+		h.MemorySwap = 2 * h.Memory // as much swap as memory
+	}
+	if h.PidsLimit != nil && *h.PidsLimit <= 0 {
+		h.PidsLimit = nil
+	}
+	if config.WorkingDir != "" {
+		if !path.IsAbs(config.WorkingDir) {
+			return fault.New(fault.Invalid, "the working directory '%s' is invalid, it needs to be an absolute path", config.WorkingDir)
+		}
+		config.WorkingDir = path.Clean(config.WorkingDir)
+	}
+	return nil
+}

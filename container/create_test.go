@@ -1,0 +1,160 @@
+package container
+
+import (
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	wire "github.com/moby/moby/api/types/container"
+	wirenet "github.com/moby/moby/api/types/network"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/network"
+)
+
+func testImage(entrypoint, cmd []string) image.Image {
+	return image.Image{Config: dockerspec.DockerOCIImage{Config: dockerspec.DockerOCIImageConfig{ImageConfig: ocispec.ImageConfig{
+		Entrypoint: entrypoint, Cmd: cmd, Env: []string{"A=image", "B=image"}, Labels: map[string]string{"l": "image", "m": "image"},
+		ExposedPorts: map[string]struct{}{"80/tcp": {}},
+	}}}}
+}
+
+func TestEntrypointAndCommand(t *testing.T) {
+	for _, c := range []struct {
+		name           string
+		entry, cmd     []string // the user's
+		want           []string
+		imgEntry, imgC []string
+	}{
+		{"the image's", nil, nil, []string{"e", "c"}, []string{"e"}, []string{"c"}},
+		{"own command", nil, []string{"x"}, []string{"e", "x"}, []string{"e"}, []string{"c"}},
+		{"own entrypoint hides the image's command", []string{"y"}, nil, []string{"y"}, []string{"e"}, []string{"c"}},
+		{"both own", []string{"y"}, []string{"x"}, []string{"y", "x"}, []string{"e"}, []string{"c"}},
+		{"emptied entrypoint", []string{""}, []string{"x"}, []string{"x"}, []string{"e"}, []string{"c"}},
+	} {
+		config := &wire.Config{Entrypoint: c.entry, Cmd: c.cmd}
+		mergeImage(config, testImage(c.imgEntry, c.imgC))
+		if got := append(slices.Clone(config.Entrypoint), config.Cmd...); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+func TestMergeImage(t *testing.T) {
+	config := &wire.Config{Env: []string{"B=user", "C=user"}, Labels: map[string]string{"m": "user"}}
+	mergeImage(config, testImage(nil, []string{"c"}))
+	if diff := cmp.Diff([]string{"B=user", "C=user", "A=image"}, config.Env); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(map[string]string{"l": "image", "m": "user"}, config.Labels); diff != "" {
+		t.Error(diff)
+	}
+	if _, ok := config.ExposedPorts[wirenet.MustParsePort("80/tcp")]; !ok {
+		t.Error("the image's exposed port is missing")
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	for name, h := range map[string]wire.HostConfig{
+		"VolumesFrom":    {VolumesFrom: []string{"x"}},
+		"Links":          {Links: []string{"x"}},
+		"StorageOpt":     {StorageOpt: map[string]string{"size": "1g"}},
+		"DeviceRequests": {Resources: wire.Resources{DeviceRequests: []wire.DeviceRequest{{}}}},
+		"log driver":     {LogConfig: wire.LogConfig{Type: "syslog"}},
+	} {
+		if h.LogConfig.Type == "" {
+			h.LogConfig.Type = "json-file"
+		}
+		if err := unsupported(&wire.Config{}, &h, nil); !errors.Is(err, fault.NotImplemented) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := unsupported(&wire.Config{}, &wire.HostConfig{LogConfig: wire.LogConfig{Type: "json-file"}}, nil); err != nil {
+		t.Errorf("a plain request: %v", err)
+	}
+}
+
+func TestRestartPolicy(t *testing.T) {
+	policy := func(name wire.RestartPolicyMode, n int) wire.RestartPolicy {
+		return wire.RestartPolicy{Name: name, MaximumRetryCount: n}
+	}
+	for _, c := range []struct {
+		policy      wire.RestartPolicy
+		code, count int
+		want        bool
+	}{
+		{policy("no", 0), 1, 0, false}, {policy("always", 0), 0, 99, true}, {policy("unless-stopped", 0), 0, 0, true},
+		{policy("on-failure", 0), 0, 0, false}, {policy("on-failure", 0), 1, 99, true},
+		{policy("on-failure", 2), 1, 1, true}, {policy("on-failure", 2), 1, 2, false},
+	} {
+		if got := restarts(c.policy, c.code, c.count); got != c.want {
+			t.Errorf("%+v: %v", c, got)
+		}
+	}
+	l := &live{}
+	var waits []time.Duration
+	for range 4 {
+		waits = append(waits, l.backoff(0))
+	}
+	if want := []time.Duration{100e6, 200e6, 400e6, 800e6}; !slices.Equal(waits, want) {
+		t.Errorf("waits %v, want %v", waits, want)
+	}
+	if got := l.backoff(11 * time.Second); got != minBackoff {
+		t.Errorf("after a steady run: %v", got)
+	}
+}
+
+func TestSignals(t *testing.T) {
+	for in, want := range map[string]int{"9": 9, "KILL": 9, "SIGKILL": 9, "sigterm": 15, "HUP": 1, "RTMIN": 34, "SIGRTMIN+3": 37, "RTMAX-1": 63} {
+		if got, err := parseSignal(in); err != nil || int(got) != want {
+			t.Errorf("%s: %d, %v; want %d", in, got, err, want)
+		}
+	}
+	for _, bad := range []string{"", "0", "65", "-1", "NOSUCH", "RTMIN+99", "RTMINx"} {
+		if got, err := parseSignal(bad); err == nil {
+			t.Errorf("%q is %d", bad, got)
+		}
+	}
+}
+
+func TestDetachKeys(t *testing.T) {
+	for in, want := range map[string]string{"": "\x10\x11", "a": "a", "ctrl-a,x": "\x01x", "ctrl-[": "\x1b", "ctrl-@": "\x00", "CTRL-P": "\x10"} {
+		if got, err := parseDetachKeys(in); err != nil || string(got) != want {
+			t.Errorf("%q: %q, %v; want %q", in, got, err, want)
+		}
+	}
+	for _, bad := range []string{"ctrl-", "ctrl-1", "ab", "a,,b"} {
+		if _, err := parseDetachKeys(bad); !errors.Is(err, fault.Invalid) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
+func TestWantedPorts(t *testing.T) {
+	bindings := wirenet.PortMap{
+		wirenet.MustParsePort("81/tcp"): {{HostPort: "8081"}},
+		wirenet.MustParsePort("80/tcp"): {{HostPort: "9000-9005"}},
+		wirenet.MustParsePort("53/udp"): {{}},
+	}
+	got, err := wantedPorts(bindings, wirenet.PortSet{wirenet.MustParsePort("443"): {}, wirenet.MustParsePort("80"): {}}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []network.Port{
+		{HostPort: 9000, HostPortEnd: 9005, ContainerPort: 80, Proto: "tcp"},
+		{HostPort: 8081, ContainerPort: 81, Proto: "tcp"},
+		{ContainerPort: 443, Proto: "tcp"},
+		{ContainerPort: 53, Proto: "udp"},
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%+v\nwant %+v", got, want)
+	}
+	if _, err := wantedPorts(wirenet.PortMap{wirenet.MustParsePort("80"): {{HostPort: "9-1"}}}, nil, false); !errors.Is(err, fault.Invalid) {
+		t.Errorf("a range that runs backwards: %v", err)
+	}
+}

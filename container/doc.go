@@ -1,0 +1,23 @@
+// Package container is the noun itself: the life of a container from create
+// to remove, its processes, its streams and its restart policy. It decides;
+// package supervise's process beside each container acts, and goes on while
+// this one is away.
+//
+// On disk, below the data root:
+//
+//	containers/<id>/record.json      what the user asked for, with every default
+//	                                 resolved; written by create, survives power loss
+//	                                 unless the container removes itself
+//	containers/<id>/state.json       what happened since; never synced, because after
+//	                                 power loss nothing of it is true any more
+//	containers/<id>/hosts, hostname, resolv.conf
+//	containers/<id>/<id>-json.log    the log
+//
+// and below the exec root, which does not outlive a boot:
+//
+//	c/<id>/                          the OCI bundle and the supervising process's
+//	                                 socket and exit record (package supervise)
+//
+// A directory whose name ends in "-removing" is a container that was removed
+// and whose files are not all gone; the next start collects it.
+package container

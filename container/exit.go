@@ -1,0 +1,126 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/moby/moby/api/types/events"
+
+	"github.com/tarehq/tare/supervise"
+)
+
+// cleanGrace bounds how long the end of a run waits for its supervising
+// process to clean up.
+const cleanGrace = 10 * time.Second
+
+// watch waits for the end of a run and does what follows from it. It returns
+// early when the service is closed; the next daemon takes over then.
+func (s *Service) watch(r Record, l *live, keeper *supervise.Keeper) {
+	exit, err := keeper.Wait(context.Background()) // ends when Close drops the connection
+	if s.isClosing() {
+		return
+	}
+	if err != nil {
+		exit = s.lost(r, err)
+	}
+	s.finish(r, l, keeper, exit)
+}
+
+// lost is the end of a container whose supervising process died: its init, if
+// it still runs, is killed, since nobody holds its output any more.
+func (s *Service) lost(r Record, cause error) supervise.Exit {
+	dir := s.bundleDir(r.ID)
+	if exit, err := supervise.ReadExit(dir); err == nil {
+		return exit
+	}
+	if err := supervise.KillInit(dir); err != nil {
+		s.cfg.Log.Error("cannot kill the process of a container that lost its supervising process", "container", r.ID, "err", err)
+	}
+	return supervise.Exit{Code: 137, ExitedAt: time.Now(), Error: "the supervising process died: " + cause.Error()}
+}
+
+// finish cleans up after a run, records how it ended and tells everybody; then
+// the restart policy or the removal follows. When a container is seen as
+// exited nothing of its run is left.
+func (s *Service) finish(r Record, l *live, keeper *supervise.Keeper, exit supervise.Exit) {
+	s.clean(r, keeper)
+	again := false
+	var endpoint = r.Endpoint
+	updated, err := s.store.update(r.ID, func(p *Progress) error {
+		again = !p.ManuallyStopped && restarts(r.HostConfig.RestartPolicy, exit.Code, p.RestartCount) && !s.isClosing()
+		*p = Progress{State: Exited, StartedAt: p.StartedAt, FinishedAt: exit.ExitedAt, ExitCode: exit.Code,
+			Error: exit.Error, OOMKilled: exit.OOMKilled, RestartCount: p.RestartCount, ManuallyStopped: p.ManuallyStopped}
+		if again {
+			p.State = Restarting
+			p.RestartCount++
+		}
+		return nil
+	})
+	if err != nil {
+		s.cfg.Log.Error("cannot record the end of a container", "container", r.ID, "err", err)
+	}
+	if exit.OOMKilled {
+		s.publish(r, events.ActionOOM)
+	}
+	s.publish(r, events.ActionDie, "exitCode", strconv.Itoa(exit.Code),
+		"execDuration", strconv.Itoa(int(exit.ExitedAt.Sub(r.StartedAt).Seconds())))
+	if endpoint != nil {
+		s.publishNetwork(r, events.ActionDisconnect)
+	}
+	l.mu.Lock()
+	close(l.ended)
+	l.keeper, l.refused = nil, nil
+	l.mu.Unlock()
+	l.tell(updated, false)
+	switch {
+	case r.autoRemove():
+		s.autoRemove(r)
+	case again:
+		s.watchers.Go(func() { s.tryAgain(updated, l) })
+	}
+}
+
+// clean takes back what a run holds: cgroup, supervising process, network,
+// bundle. What cannot be taken back is logged; the next start of the daemon
+// tries again.
+func (s *Service) clean(r Record, keeper *supervise.Keeper) {
+	ctx, cancel := context.WithTimeout(context.Background(), cleanGrace)
+	defer cancel()
+	var errs []error
+	if keeper != nil {
+		errs = append(errs, keeper.Release(ctx))
+		keeper.Close() // the other side has closed it already
+	}
+	errs = append(errs, s.detachNetwork(ctx, r.Endpoint), os.RemoveAll(s.bundleDir(r.ID)))
+	if err := errors.Join(errs...); err != nil {
+		s.cfg.Log.Error("something of an ended container is left", "container", r.ID, "err", err)
+	}
+}
+
+func (s *Service) isClosing() bool {
+	select {
+	case <-s.closing:
+		return true
+	default:
+		return false
+	}
+}
+
+// autoRemove removes a container that ends with its process.
+func (s *Service) autoRemove(r Record) {
+	unlock, err := s.ops.Lock(context.Background(), r.ID)
+	if err != nil {
+		return
+	}
+	defer unlock()
+	current, err := s.store.find(r.ID)
+	if err != nil || current.State.Live() { // somebody was quicker
+		return
+	}
+	if err := s.removeLocked(current); err != nil {
+		s.cfg.Log.Error("cannot remove a container that has ended", "container", r.ID, "err", err)
+	}
+}

@@ -1,0 +1,80 @@
+package container
+
+import (
+	"net/netip"
+	"os"
+
+	wire "github.com/moby/moby/api/types/container"
+
+	"github.com/tarehq/tare/container/spec"
+	"github.com/tarehq/tare/network"
+)
+
+// writeHostFiles writes hosts, hostname and resolv.conf and puts their paths
+// into in. A container that joins another's network gets the other's files.
+func (s *Service) writeHostFiles(r *Record, net *attached, in *spec.Input) error {
+	if mode := r.HostConfig.NetworkMode; mode.IsContainer() {
+		other, err := s.store.find(mode.ConnectedContainer())
+		if err != nil {
+			return err
+		}
+		s.hostFilePaths(other.ID, in)
+		return nil
+	}
+	s.hostFilePaths(r.ID, in)
+	if err := os.WriteFile(in.Hostname, []byte(in.UTSName+"\n"), 0o644); err != nil {
+		return err
+	}
+	hosts, err := s.hosts(r, net, in.UTSName)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(in.Hosts, hosts, 0o644); err != nil {
+		return err
+	}
+	resolv, err := resolvConf(r.HostConfig)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(in.ResolvConf, resolv, 0o644)
+}
+
+func (s *Service) hostFilePaths(id string, in *spec.Input) {
+	in.Hosts, in.Hostname, in.ResolvConf = s.store.path(id, "hosts"), s.store.path(id, "hostname"), s.store.path(id, "resolv.conf")
+}
+
+func (s *Service) hosts(r *Record, net *attached, name string) ([]byte, error) {
+	file := network.HostsFile{Extra: r.HostConfig.ExtraHosts, HostGateway: s.cfg.Networks.Gateway(),
+		Hostname: name, Domainname: r.Config.Domainname}
+	if r.HostConfig.NetworkMode.IsHost() {
+		base, err := os.ReadFile("/etc/hosts")
+		if err != nil && !os.IsNotExist(err) {
+			return nil, err
+		}
+		file.Base = append([]byte{}, base...)
+	}
+	if net.endpoint != nil {
+		file.Address = net.endpoint.Address.Addr()
+	}
+	return network.Hosts(file)
+}
+
+func resolvConf(h *wire.HostConfig) ([]byte, error) {
+	host, err := network.HostResolvConf()
+	if err != nil {
+		return nil, err
+	}
+	dns := addresses(h.DNS)
+	if h.NetworkMode.IsHost() {
+		return network.ResolvConfHostMode(host, dns, h.DNSSearch, h.DNSOptions), nil
+	}
+	return network.ResolvConf(host, dns, h.DNSSearch, h.DNSOptions), nil
+}
+
+func addresses(list []netip.Addr) []string {
+	var out []string
+	for _, a := range list {
+		out = append(out, a.String())
+	}
+	return out
+}

@@ -1,0 +1,149 @@
+package container
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	wire "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
+	wirenet "github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/storage"
+
+	"github.com/tarehq/tare/container/spec"
+)
+
+// Inspect tells all about a container. It waits for nothing but memory; with
+// size it walks the writable layer.
+func (s *Service) Inspect(ctx context.Context, nameOrID string, size bool) (wire.InspectResponse, error) {
+	r, err := s.store.find(nameOrID)
+	if err != nil {
+		return wire.InspectResponse{}, err
+	}
+	mounts, err := mountPoints(r)
+	if err != nil {
+		return wire.InspectResponse{}, err
+	}
+	manifest := r.Image.Manifest
+	out := wire.InspectResponse{
+		ID:                      r.ID,
+		Created:                 stamp(r.Created),
+		Path:                    r.Path,
+		Args:                    notNil(r.Args),
+		State:                   wireState(r),
+		Image:                   r.Image.ID.String(),
+		Name:                    "/" + r.Name,
+		RestartCount:            r.RestartCount,
+		Driver:                  "overlayfs",
+		Platform:                r.Image.OS,
+		HostConfig:              r.HostConfig,
+		Config:                  r.Config,
+		Mounts:                  mounts,
+		NetworkSettings:         networkSettings(r),
+		ImageManifestDescriptor: &manifest,
+		Storage:                 &storage.Storage{RootFS: &storage.RootFSStorage{Snapshot: &storage.RootFSStorageSnapshot{Name: "overlayfs"}}},
+		ExecIDs:                 s.execs.of(r.ID),
+	}
+	out.HostsPath, out.HostnamePath, out.ResolvConfPath = s.store.path(r.ID, "hosts"), s.store.path(r.ID, "hostname"), s.store.path(r.ID, "resolv.conf")
+	if r.StartedAt.IsZero() { // they are written by the first start
+		out.HostsPath, out.HostnamePath, out.ResolvConfPath = "", "", ""
+	}
+	if r.HostConfig.LogConfig.Type == "json-file" && !r.StartedAt.IsZero() {
+		out.LogPath = s.logPath(r.ID)
+	}
+	if size {
+		rw, root, err := s.sizes(ctx, r)
+		if err != nil {
+			return out, err
+		}
+		out.SizeRw, out.SizeRootFs = &rw, &root
+	}
+	return out, nil
+}
+
+func notNil[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}
+
+// stamp writes a moment the way Docker does; the zero one is the year 1.
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
+
+// wireState derives Docker's booleans.
+func wireState(r Record) *wire.State {
+	return &wire.State{
+		Status:     r.State.Wire(),
+		Running:    r.State.Live(), // Docker calls a restarting container running
+		Restarting: r.State == Restarting,
+		OOMKilled:  r.OOMKilled,
+		Dead:       r.State == Dead,
+		Pid:        r.Pid,
+		ExitCode:   r.ExitCode,
+		Error:      r.Error,
+		StartedAt:  stamp(r.StartedAt),
+		FinishedAt: stamp(r.FinishedAt),
+	}
+}
+
+func networkSettings(r Record) *wire.NetworkSettings {
+	n := &wire.NetworkSettings{Ports: portMap(r), Networks: endpoints(r)}
+	if r.Endpoint != nil {
+		n.SandboxID = r.Endpoint.SandboxID
+	}
+	return n
+}
+
+// endpoints shows the container's place on its network, as asked for and, if
+// it runs, as it is.
+func endpoints(r Record) map[string]*wirenet.EndpointSettings {
+	mode := string(r.HostConfig.NetworkMode)
+	if r.HostConfig.NetworkMode.IsContainer() {
+		return map[string]*wirenet.EndpointSettings{}
+	}
+	settings := r.Networks[mode].Copy()
+	if settings == nil {
+		settings = &wirenet.EndpointSettings{}
+	}
+	if e := r.Endpoint; e != nil {
+		settings.NetworkID, settings.EndpointID = e.NetworkID, e.ID
+		settings.Gateway, settings.IPAddress = e.Gateway, e.Address.Addr()
+		settings.IPPrefixLen = e.Address.Bits()
+		_ = settings.MacAddress.UnmarshalText([]byte(e.MAC))
+	} else {
+		settings.Gateway, settings.IPAddress = netip.Addr{}, netip.Addr{}
+	}
+	return map[string]*wirenet.EndpointSettings{mode: settings}
+}
+
+// mountPoints shows what -v, --mount brought in; a tmpfs of --tmpfs is shown
+// in HostConfig alone, as Docker does.
+func mountPoints(r Record) ([]wire.MountPoint, error) {
+	h := *r.HostConfig
+	h.Tmpfs = nil
+	user, err := spec.UserMounts(&h)
+	if err != nil {
+		return nil, err
+	}
+	points := []wire.MountPoint{}
+	for i, m := range user {
+		p := wire.MountPoint{Type: mount.Type(m.Type), Source: m.Source, Destination: m.Destination, RW: true}
+		if p.Type == mount.TypeTmpfs {
+			p.Source = ""
+		}
+		for _, o := range m.Options {
+			switch o {
+			case "ro":
+				p.RW = false
+				if i < len(h.Binds) {
+					p.Mode = "ro"
+				}
+			case "private", "rprivate", "shared", "rshared", "slave", "rslave":
+				p.Propagation = mount.Propagation(o)
+			}
+		}
+		points = append(points, p)
+	}
+	return points, nil
+}

@@ -1,0 +1,62 @@
+package container
+
+import (
+	"time"
+
+	wire "github.com/moby/moby/api/types/container"
+	wirenet "github.com/moby/moby/api/types/network"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/tarehq/tare/network"
+)
+
+// Record is what is known of one container. The store hands out copies; what
+// its pointers and slices lead to is never changed after create, so a copy is
+// shallow.
+type Record struct {
+	Spec
+	Progress
+}
+
+// Spec is the stored request: Docker's config verbatim, and what create
+// resolved. It changes only by rename.
+type Spec struct {
+	ID         string
+	Name       string // without Docker's leading slash
+	Created    time.Time
+	Config     *wire.Config
+	HostConfig *wire.HostConfig
+	Networks   map[string]*wirenet.EndpointSettings `json:",omitempty"` // as requested
+	Image      Image
+	Path       string   // the program
+	Args       []string // and its arguments
+	Runtime    string   // name of the OCI runtime
+	Boot       string   // the boot that it was created in, random(4) boot_id
+}
+
+// Image is the image as it was when the container was created; the name may
+// point elsewhere by now.
+type Image struct {
+	ID       digest.Digest      // digest of the manifest or index that the name pointed to
+	Manifest ocispec.Descriptor // the manifest of the platform that was chosen
+	ChainID  digest.Digest      // of the unpacked layers
+	OS       string
+}
+
+// Progress is what happened to the container since it was created.
+type Progress struct {
+	State           State
+	Pid             int `json:",omitempty"` // of init; 0 unless running
+	StartedAt       time.Time
+	FinishedAt      time.Time
+	ExitCode        int
+	Error           string            `json:",omitempty"`
+	OOMKilled       bool              `json:",omitempty"`
+	RestartCount    int               `json:",omitempty"`
+	ManuallyStopped bool              `json:",omitempty"` // by stop or kill: the restart policy rests
+	Endpoint        *network.Endpoint `json:"-"`          // while running on the bridge; kept in the bundle
+}
+
+// autoRemove tells whether the container goes when its process ends.
+func (r *Record) autoRemove() bool { return r.HostConfig.AutoRemove }

@@ -1,0 +1,76 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/moby/moby/api/types/events"
+
+	"github.com/tarehq/tare/fault"
+)
+
+// RemoveOptions as in DELETE /containers/{id}.
+type RemoveOptions struct {
+	Force   bool // kill it first if it runs
+	Volumes bool // its anonymous volumes too
+	Link    bool
+}
+
+// Remove deletes a container. It is gone, its name free, when Remove returns;
+// its files vanish in the background.
+func (s *Service) Remove(ctx context.Context, nameOrID string, o RemoveOptions) error {
+	if o.Link {
+		return fault.New(fault.NotImplemented, "removing links is not supported yet")
+	}
+	r, err := s.store.find(nameOrID)
+	if err != nil {
+		return err
+	}
+	unlock, err := s.ops.Lock(ctx, r.ID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if r, err = s.store.find(r.ID); err != nil {
+		if errors.Is(err, fault.NotFound) { // removed while we waited: as asked
+			return nil
+		}
+		return err
+	}
+	if r.State.Live() {
+		if !o.Force {
+			return fault.New(fault.Conflict, "cannot remove container %q: container is %s: stop the container before removing or force remove", nameOrID, r.State)
+		}
+		if err := s.kill(context.WithoutCancel(ctx), r); err != nil {
+			return fmt.Errorf("cannot remove container %q: could not kill container: %w", nameOrID, err)
+		}
+		if r, err = s.store.find(r.ID); err != nil {
+			return nil
+		}
+	}
+	return s.removeLocked(r)
+}
+
+// removeLocked removes a container that does not run, under its operation
+// lock. The record goes first: what is left after a crash has no owner any
+// more and is collected.
+func (s *Service) removeLocked(r Record) error {
+	leftover, err := s.store.remove(r.ID)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(s.cfg.Snapshots.Remove(r.ID), os.RemoveAll(leftover))
+	s.mu.Lock()
+	l := s.lives[r.ID]
+	delete(s.lives, r.ID)
+	s.mu.Unlock()
+	s.execs.forget(r.ID)
+	s.publish(r, events.ActionDestroy)
+	if l != nil {
+		l.dropPending()
+		l.tell(r, true)
+	}
+	return err
+}

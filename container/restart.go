@@ -1,0 +1,103 @@
+package container
+
+import (
+	"context"
+	"time"
+
+	wire "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+)
+
+// restarts tells whether a policy wants another run after one that ended with
+// code, having restarted it so many times.
+func restarts(p wire.RestartPolicy, code, count int) bool {
+	switch p.Name {
+	case wire.RestartPolicyAlways, wire.RestartPolicyUnlessStopped:
+		return true
+	case wire.RestartPolicyOnFailure:
+		return code != 0 && (p.MaximumRetryCount == 0 || count < p.MaximumRetryCount)
+	}
+	return false
+}
+
+// The waits of a restart policy double from minBackoff to maxBackoff, and a
+// run of at least steadyRun begins anew, as Docker has it.
+const (
+	minBackoff = 100 * time.Millisecond
+	maxBackoff = time.Minute
+	steadyRun  = 10 * time.Second
+)
+
+// backoff is how long to wait before the next run.
+func (l *live) backoff(ran time.Duration) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.wait *= 2; l.wait == 0 || ran >= steadyRun {
+		l.wait = minBackoff
+	}
+	l.wait = min(l.wait, maxBackoff)
+	return l.wait
+}
+
+// tryAgain waits, then starts a restarting container, unless it is stopped or
+// the service closed meanwhile.
+func (s *Service) tryAgain(r Record, l *live) {
+	giveUp := make(chan struct{})
+	l.mu.Lock()
+	l.giveUp = giveUp
+	l.mu.Unlock()
+	timer := time.NewTimer(l.backoff(r.FinishedAt.Sub(r.StartedAt)))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-giveUp:
+		return
+	case <-s.closing:
+		return
+	}
+	unlock, err := s.ops.Lock(context.Background(), r.ID)
+	if err != nil {
+		return
+	}
+	defer unlock()
+	current, err := s.store.find(r.ID)
+	if err != nil || current.State != Restarting {
+		return
+	}
+	if err := s.startLocked(context.Background(), current); err != nil {
+		s.cfg.Log.Error("the restart policy could not start the container", "container", r.ID, "err", err)
+	}
+}
+
+// Restart stops the container if it runs, and starts it.
+func (s *Service) Restart(ctx context.Context, nameOrID string, o StopOptions) error {
+	r, err := s.store.find(nameOrID)
+	if err != nil {
+		return err
+	}
+	unlock, err := s.ops.Lock(ctx, r.ID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	ctx = context.WithoutCancel(ctx)
+	if r, err = s.store.find(r.ID); err != nil {
+		return err
+	}
+	if r.State.Live() {
+		if err := s.stop(ctx, r, o, false); err != nil {
+			return err
+		}
+		if r, err = s.store.find(r.ID); err != nil {
+			return err
+		}
+	}
+	if err := startable(r); err != nil {
+		return err
+	}
+	if err := s.startLocked(ctx, r); err != nil {
+		return err
+	}
+	s.publish(r, events.ActionRestart)
+	return nil
+}

@@ -1,0 +1,273 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	wire "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/tarehq/tare/container/spec"
+	"github.com/tarehq/tare/event"
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/internal/keylock"
+	"github.com/tarehq/tare/network"
+	"github.com/tarehq/tare/snapshot"
+	"github.com/tarehq/tare/supervise"
+)
+
+// Images finds the image of a new container.
+type Images interface {
+	ResolvePlatform(ctx context.Context, ref, platform string) (image.Image, error)
+	Unpacked(ctx context.Context, img image.Image) (digest.Digest, error)
+}
+
+// Snapshots makes and drops a container's writable layer.
+type Snapshots interface {
+	Prepare(containerID string, chain digest.Digest) (snapshot.Mount, error)
+	Mount(containerID string) (snapshot.Mount, error)
+	Remove(containerID string) error
+}
+
+// Config is what a Service is made from. All fields are needed unless said.
+type Config struct {
+	DataRoot, ExecRoot string
+	Images             Images
+	Snapshots          Snapshots
+	Networks           *network.Service
+	Launcher           *supervise.Launcher
+	Events             *event.Log
+	Runtimes           map[string]string // name -> path; the built-in one has no path
+	DefaultRuntime     string
+	InitPath           string // program for --init; "" refuses it
+	CgroupParent       string // of containers that name none
+	Log                *slog.Logger
+}
+
+// Service runs containers. It is safe for concurrent use: operations on one
+// container take turns, reads never wait for them.
+type Service struct {
+	cfg   Config
+	store *store
+	boot  string                // random(4) boot_id
+	ops   keylock.Locks[string] // one operation at a time per container
+
+	mu    sync.Mutex
+	lives map[string]*live
+	execs execs
+
+	closing  chan struct{}
+	watchers sync.WaitGroup // goroutines that follow running containers
+}
+
+// Open reads the containers and takes over those that run. What an earlier
+// daemon left half-done is finished or taken back.
+func Open(ctx context.Context, cfg Config) (*Service, error) {
+	if err := spec.Warm(); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Join(cfg.ExecRoot, "c"), 0o711); err != nil {
+		return nil, err
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return nil, err
+	}
+	st, err := openStore(filepath.Join(cfg.DataRoot, "containers"), cfg.Log)
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{cfg: cfg, store: st, boot: strings.TrimSpace(string(boot)), lives: map[string]*live{}, closing: make(chan struct{})}
+	s.execs.byID = map[string]*session{}
+	if err := s.takeOver(ctx); err != nil {
+		return nil, errors.Join(err, s.Close(ctx))
+	}
+	return s, nil
+}
+
+// Close lets go of the running containers, which go on, and returns when
+// nothing of the service runs any more.
+func (s *Service) Close(ctx context.Context) error {
+	close(s.closing)
+	s.mu.Lock()
+	for _, l := range s.lives {
+		l.letGo()
+	}
+	s.mu.Unlock()
+	done := make(chan struct{})
+	go func() { s.watchers.Wait(); close(done) }()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// bundleDir is where the container's bundle and supervising process live
+// while it runs.
+func (s *Service) bundleDir(id string) string { return filepath.Join(s.cfg.ExecRoot, "c", id) }
+
+// live is what is known of a container only while this daemon runs.
+type live struct {
+	mu      sync.Mutex
+	keeper  *supervise.Keeper // of the running process; nil when none
+	refused error             // why a running container's keeper cannot be talked to
+	ended   chan struct{}     // closed when the present run is over and recorded
+	pending []attachment      // clients that attached before the start
+	waiters map[*waiter]struct{}
+	giveUp  chan struct{} // closed to cancel the next try of a restart policy
+	wait    time.Duration // the restart policy's last wait
+}
+
+func (s *Service) live(id string) *live {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.lives[id]
+	if l == nil {
+		l = &live{waiters: map[*waiter]struct{}{}}
+		s.lives[id] = l
+	}
+	return l
+}
+
+// letGo drops the connection to the supervising process.
+func (l *live) letGo() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.keeper != nil {
+		l.keeper.Close()
+	}
+	if l.giveUp != nil {
+		close(l.giveUp)
+		l.giveUp = nil
+	}
+}
+
+// running returns the supervising process of a container that runs.
+func (s *Service) running(r Record) (*supervise.Keeper, <-chan struct{}, error) {
+	l := s.live(r.ID)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.refused != nil:
+		return nil, nil, l.refused
+	case l.keeper == nil:
+		return nil, nil, notRunning(r)
+	}
+	return l.keeper, l.ended, nil
+}
+
+func notRunning(r Record) error {
+	return fault.New(fault.Conflict, "container %s is not running", r.ID)
+}
+
+// publish tells the world what happened to a container.
+func (s *Service) publish(r Record, action events.Action, extra ...string) {
+	attrs := make(map[string]string, len(r.Config.Labels)+2+len(extra)/2)
+	for k, v := range r.Config.Labels {
+		attrs[k] = v
+	}
+	attrs["image"], attrs["name"] = r.Config.Image, r.Name
+	for i := 0; i+1 < len(extra); i += 2 {
+		attrs[extra[i]] = extra[i+1]
+	}
+	s.cfg.Events.Publish(events.ContainerEventType, action, events.Actor{ID: r.ID, Attributes: attrs})
+}
+
+// Counts tells how many containers are in which of Docker's three classes.
+func (s *Service) Counts() (running, paused, stopped int) {
+	for _, r := range s.store.all() {
+		if r.State.Live() {
+			running++
+		} else {
+			stopped++
+		}
+	}
+	return running, 0, stopped
+}
+
+// Users names the containers that were made from an image, for who wants to
+// remove it. It is an image.InUse.
+func (s *Service) Users(imageID string) []image.Use {
+	var users []image.Use
+	for _, r := range s.store.all() {
+		if r.Image.ID.String() == imageID {
+			users = append(users, image.Use{Container: r.ID, Running: r.State.Live(), Image: r.Config.Image})
+		}
+	}
+	return users
+}
+
+// waiter is one client that waits for a container.
+type waiter struct {
+	condition wire.WaitCondition
+	answer    chan wire.WaitResponse // holds one
+}
+
+// Wait registers for an end of the container and returns at once; the answer
+// comes on the channel. The default condition is "not-running", which a
+// container that is not running meets right away.
+func (s *Service) Wait(ctx context.Context, nameOrID string, condition wire.WaitCondition) (<-chan wire.WaitResponse, error) {
+	switch condition {
+	case "":
+		condition = wire.WaitConditionNotRunning
+	case wire.WaitConditionNotRunning, wire.WaitConditionNextExit, wire.WaitConditionRemoved:
+	default:
+		return nil, fault.New(fault.Invalid, "invalid condition: %q", condition)
+	}
+	found, err := s.store.find(nameOrID)
+	if err != nil {
+		return nil, err
+	}
+	l := s.live(found.ID)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	// Who ends a run or removes a container changes the record first and
+	// tells the waiters after, under this lock: nobody is missed.
+	r, err := s.store.find(found.ID)
+	if err != nil {
+		return nil, err
+	}
+	w := &waiter{condition, make(chan wire.WaitResponse, 1)}
+	if condition == wire.WaitConditionNotRunning && !r.State.Live() {
+		w.answer <- waitResponse(r)
+		return w.answer, nil
+	}
+	l.waiters[w] = struct{}{}
+	context.AfterFunc(ctx, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.waiters, w)
+	})
+	return w.answer, nil
+}
+
+func waitResponse(r Record) wire.WaitResponse {
+	w := wire.WaitResponse{StatusCode: int64(r.ExitCode)}
+	if r.Error != "" {
+		w.Error = &wire.WaitExitError{Message: r.Error}
+	}
+	return w
+}
+
+// tell answers those who wait for what has just happened: an exit, or with
+// removed the removal, which satisfies every condition.
+func (l *live) tell(r Record, removed bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for w := range l.waiters {
+		if removed || w.condition != wire.WaitConditionRemoved {
+			w.answer <- waitResponse(r)
+			delete(l.waiters, w)
+		}
+	}
+}

@@ -1,0 +1,231 @@
+package spec
+
+import (
+	"fmt"
+	"path"
+	"sort"
+	"strconv"
+	"strings"
+
+	wire "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/tarehq/tare/fault"
+)
+
+// mounts lists what is mounted in the container: the kernel's file systems,
+// the engine's files, then what the user asked for, parents before children.
+func mounts(in Input) ([]specs.Mount, error) {
+	user, err := UserMounts(in.HostConfig)
+	if err != nil {
+		return nil, err
+	}
+	taken := map[string]bool{}
+	for _, m := range user {
+		if taken[m.Destination] {
+			return nil, fault.New(fault.Invalid, "Duplicate mount point: %s", m.Destination)
+		}
+		taken[m.Destination] = true
+	}
+	var list []specs.Mount
+	for _, m := range append(kernelMounts(in), engineMounts(in)...) {
+		if !taken[m.Destination] {
+			list = append(list, m)
+		}
+	}
+	sort.SliceStable(user, func(i, j int) bool { return depth(user[i].Destination) < depth(user[j].Destination) })
+	return append(list, user...), nil
+}
+
+func depth(p string) int { return strings.Count(path.Clean(p), "/") }
+
+func kernelMounts(in Input) []specs.Mount {
+	sys := "ro"
+	if in.HostConfig.Privileged {
+		sys = "rw"
+	}
+	list := []specs.Mount{
+		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
+		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
+		{Destination: "/dev/pts", Type: "devpts", Source: "devpts",
+			Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
+		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", sys}},
+		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{sys, "nosuid", "noexec", "nodev"}},
+		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
+	}
+	if in.NetNS == "host" {
+		// sysfs shows the network of the namespace that mounts it, and only a
+		// namespace's owner may mount it: bind the host's where it is shared.
+		list[3] = specs.Mount{Destination: "/sys", Type: "bind", Source: "/sys", Options: []string{"rbind", "nosuid", "noexec", "nodev", sys}}
+	}
+	switch ipc := in.HostConfig.IpcMode; {
+	case ipc.IsHost():
+		list[5] = specs.Mount{Destination: "/dev/mqueue", Type: "bind", Source: "/dev/mqueue", Options: []string{"bind", "nosuid", "noexec", "nodev"}}
+		list = append(list, specs.Mount{Destination: "/dev/shm", Type: "bind", Source: "/dev/shm", Options: []string{"bind", "nosuid", "noexec", "nodev"}})
+	case ipc.IsNone():
+	default:
+		list = append(list, specs.Mount{Destination: "/dev/shm", Type: "tmpfs", Source: "shm",
+			Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=" + strconv.FormatInt(in.HostConfig.ShmSize, 10)}})
+	}
+	return list
+}
+
+// engineMounts are the files that the engine writes for each container.
+func engineMounts(in Input) []specs.Mount {
+	var list []specs.Mount
+	bind := func(source, target string, options ...string) {
+		if source != "" {
+			list = append(list, specs.Mount{Destination: target, Type: "bind", Source: source,
+				Options: append([]string{"rbind", "rprivate"}, options...)})
+		}
+	}
+	bind(in.ResolvConf, "/etc/resolv.conf")
+	bind(in.Hostname, "/etc/hostname")
+	bind(in.Hosts, "/etc/hosts")
+	bind(in.Init, initTarget, "ro")
+	return list
+}
+
+// UserMounts are the mounts of -v, --mount and --tmpfs.
+func UserMounts(h *wire.HostConfig) ([]specs.Mount, error) {
+	var list []specs.Mount
+	for _, b := range h.Binds {
+		m, err := parseBind(b)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, m)
+	}
+	for _, m := range h.Mounts {
+		sm, err := fromMount(m)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, sm)
+	}
+	for target, options := range h.Tmpfs {
+		if err := checkTarget(target); err != nil {
+			return nil, err
+		}
+		opts := []string{"noexec", "nosuid", "nodev"}
+		if options != "" {
+			opts = append(opts, strings.Split(options, ",")...)
+		}
+		list = append(list, specs.Mount{Destination: path.Clean(target), Type: "tmpfs", Source: "tmpfs", Options: opts})
+	}
+	return list, nil
+}
+
+func checkTarget(target string) error {
+	if !path.IsAbs(target) {
+		return fault.New(fault.Invalid, "invalid mount path: '%s' mount path must be absolute", target)
+	}
+	if path.Clean(target) == "/" {
+		return fault.New(fault.Invalid, "invalid specification: destination can't be '/'")
+	}
+	return nil
+}
+
+// parseBind reads source:target[:mode,…], the syntax of -v.
+func parseBind(s string) (specs.Mount, error) {
+	parts := strings.Split(s, ":")
+	if len(parts) < 2 || len(parts) > 3 || parts[0] == "" || parts[1] == "" {
+		return specs.Mount{}, fault.New(fault.Invalid, "invalid volume specification: '%s'", s)
+	}
+	if err := checkTarget(parts[1]); err != nil {
+		return specs.Mount{}, fmt.Errorf("invalid volume specification: '%s': %w", s, err)
+	}
+	if !path.IsAbs(parts[0]) {
+		return specs.Mount{}, fault.New(fault.NotImplemented,
+			"named volumes are not supported yet: give %q as an absolute path on the host", parts[0])
+	}
+	m := specs.Mount{Destination: path.Clean(parts[1]), Type: "bind", Source: path.Clean(parts[0])}
+	propagation := "rprivate"
+	if len(parts) == 3 {
+		for _, o := range strings.Split(parts[2], ",") {
+			switch o {
+			case "ro", "rw":
+				m.Options = append(m.Options, o)
+			case "private", "rprivate", "shared", "rshared", "slave", "rslave":
+				propagation = o
+			case "", "consistent", "cached", "delegated": // of meaning on other hosts only
+			case "z", "Z", "nocopy", "volume-nocopy":
+				return m, fault.New(fault.NotImplemented, "the mount option %q of %q is not supported yet", o, s)
+			default:
+				return m, fault.New(fault.Invalid, "invalid mode: %s", parts[2])
+			}
+		}
+	}
+	m.Options = append(m.Options, "rbind", propagation)
+	return m, nil
+}
+
+// fromMount converts one --mount.
+func fromMount(m mount.Mount) (specs.Mount, error) {
+	if m.Target == "" {
+		return specs.Mount{}, fault.New(fault.Invalid, "invalid mount config for type %q: field Target must not be empty", m.Type)
+	}
+	if err := checkTarget(m.Target); err != nil {
+		return specs.Mount{}, fmt.Errorf("invalid mount config for type %q: %w", m.Type, err)
+	}
+	out := specs.Mount{Destination: path.Clean(m.Target), Source: m.Source}
+	switch m.Type {
+	case mount.TypeBind:
+		return bindMount(out, m)
+	case mount.TypeTmpfs:
+		return tmpfsMount(out, m)
+	default:
+		return out, fault.New(fault.NotImplemented, "mounts of type %q are not supported yet", m.Type)
+	}
+}
+
+func bindMount(out specs.Mount, m mount.Mount) (specs.Mount, error) {
+	if m.Source == "" {
+		return out, fault.New(fault.Invalid, `invalid mount config for type "bind": field Source must not be empty`)
+	}
+	if !path.IsAbs(m.Source) {
+		return out, fault.New(fault.Invalid, "invalid mount config for type %q: invalid mount path: '%s' mount path must be absolute", m.Type, m.Source)
+	}
+	out.Type = "bind"
+	kind, propagation := "rbind", "rprivate"
+	if o := m.BindOptions; o != nil {
+		if o.NonRecursive {
+			kind = "bind"
+		}
+		if o.Propagation != "" {
+			propagation = string(o.Propagation)
+		}
+		if o.ReadOnlyForceRecursive || o.ReadOnlyNonRecursive {
+			return out, fault.New(fault.NotImplemented, "the bind-recursive option of mount %s is not supported yet", m.Target)
+		}
+	}
+	out.Options = []string{kind, propagation}
+	if m.ReadOnly {
+		out.Options = append(out.Options, "ro")
+	}
+	return out, nil
+}
+
+func tmpfsMount(out specs.Mount, m mount.Mount) (specs.Mount, error) {
+	if m.Source != "" {
+		return out, fault.New(fault.Invalid, `invalid mount config for type "tmpfs": field Source must not be specified`)
+	}
+	out.Type, out.Source = "tmpfs", "tmpfs"
+	out.Options = []string{"noexec", "nosuid", "nodev"}
+	if o := m.TmpfsOptions; o != nil {
+		if o.SizeBytes > 0 {
+			out.Options = append(out.Options, "size="+strconv.FormatInt(o.SizeBytes, 10))
+		}
+		if o.Mode != 0 {
+			out.Options = append(out.Options, "mode="+strconv.FormatUint(uint64(o.Mode), 8))
+		}
+		for _, kv := range o.Options {
+			out.Options = append(out.Options, strings.Join(kv, "="))
+		}
+	}
+	if m.ReadOnly {
+		out.Options = append(out.Options, "ro")
+	}
+	return out, nil
+}

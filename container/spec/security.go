@@ -1,0 +1,137 @@
+package spec
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/moby/profiles/seccomp"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/tarehq/tare/fault"
+)
+
+// security is what --security-opt asks for.
+type security struct {
+	seccomp         string // "" the default profile, "unconfined", or a profile as JSON
+	noNewPrivileges bool
+	plainSystem     bool // systempaths=unconfined: nothing masked or read-only
+}
+
+// parseSecurity reads the options in both of Docker's spellings, key=value
+// and the older key:value.
+func parseSecurity(opts []string) (security, error) {
+	var s security
+	for _, opt := range opts {
+		if opt == "no-new-privileges" {
+			s.noNewPrivileges = true
+			continue
+		}
+		key, value, ok := strings.Cut(opt, "=")
+		if !ok {
+			if key, value, ok = strings.Cut(opt, ":"); !ok {
+				return s, fault.New(fault.Invalid, "invalid --security-opt 1: %q", opt)
+			}
+		}
+		switch key {
+		case "seccomp":
+			s.seccomp = value
+			if value == "builtin" {
+				s.seccomp = ""
+			}
+		case "no-new-privileges":
+			on, err := strconv.ParseBool(value)
+			if err != nil {
+				return s, fault.New(fault.Invalid, "invalid --security-opt 2: %q", opt)
+			}
+			s.noNewPrivileges = on
+		case "systempaths":
+			if value != "unconfined" {
+				return s, fault.New(fault.Invalid, "invalid --security-opt 2: %q", opt)
+			}
+			s.plainSystem = true
+		case "apparmor":
+			if value != "unconfined" && value != "" {
+				return s, fault.New(fault.NotImplemented, "the AppArmor profile %q is not supported yet", value)
+			}
+		case "label":
+			if value != "disable" {
+				return s, fault.New(fault.NotImplemented, "the SELinux label %q is not supported yet", value)
+			}
+		default:
+			return s, fault.New(fault.Invalid, "invalid --security-opt 2: %q", opt)
+		}
+	}
+	return s, nil
+}
+
+// secure adds what the security options and --privileged decide.
+func secure(s *specs.Spec, in Input) error {
+	opts, err := parseSecurity(in.HostConfig.SecurityOpt)
+	if err != nil {
+		return err
+	}
+	s.Process.NoNewPrivileges = opts.noNewPrivileges
+	if opts.plainSystem || in.HostConfig.Privileged {
+		s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = nil, nil
+	}
+	if opts.seccomp == "unconfined" || in.HostConfig.Privileged && opts.seccomp == "" {
+		return nil
+	}
+	// The profile depends on the capabilities: some calls are open only to
+	// who holds one. The bounding set counts, as a set-uid program may gain it.
+	if opts.seccomp == "" {
+		s.Linux.Seccomp, err = defaultProfile(s)
+		return err
+	}
+	profile, err := seccomp.LoadProfile(opts.seccomp, s)
+	if err != nil {
+		return fault.New(fault.Invalid, "invalid seccomp profile: %w", err)
+	}
+	s.Linux.Seccomp = profile
+	return nil
+}
+
+// CheckSecurity tells whether the options can be understood, before anything
+// is made.
+func CheckSecurity(opts []string) error {
+	s, err := parseSecurity(opts)
+	if err == nil && s.seccomp != "" && s.seccomp != "unconfined" {
+		if _, err := seccomp.LoadProfile(s.seccomp, &specs.Spec{Process: &specs.Process{}}); err != nil {
+			return fault.New(fault.Invalid, "invalid seccomp profile: %w", err)
+		}
+	}
+	return err
+}
+
+// builtin is the default profile for the default capabilities, what nearly
+// every container gets; making it costs more than all the rest of a
+// specification.
+var builtin = struct {
+	caps    []string
+	profile *specs.LinuxSeccomp
+}{}
+
+func defaultProfile(s *specs.Spec) (*specs.LinuxSeccomp, error) {
+	caps := s.Process.Capabilities.Bounding
+	if builtin.profile != nil && slices.Equal(caps, builtin.caps) {
+		return builtin.profile, nil
+	}
+	return seccomp.GetDefaultProfile(s)
+}
+
+// Warm makes the default seccomp profile once, so that no start pays for it.
+// It is called before anything runs beside it.
+func Warm() error {
+	caps, err := capabilities(nil, nil, false)
+	if err != nil {
+		return err
+	}
+	s := &specs.Spec{Process: &specs.Process{Capabilities: sets(caps, true)}}
+	profile, err := seccomp.GetDefaultProfile(s)
+	if err != nil {
+		return err
+	}
+	builtin.caps, builtin.profile = caps, profile
+	return nil
+}

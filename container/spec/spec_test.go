@@ -1,0 +1,155 @@
+package spec
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	wire "github.com/moby/moby/api/types/container"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/tarehq/tare/fault"
+)
+
+const passwd = "root:x:0:0:root:/root:/bin/sh\n# comment\nbroken\nbad:x:y:z\nann:x:1000:1001::/home/ann:/bin/sh\n4711:x:5:5::/five:\n"
+const group = "root:x:0:\nann:x:1001:\nwheel:x:10:root,ann\ndisk:x:6:ann\nbad:x:q:ann\n"
+
+func TestUser(t *testing.T) {
+	for who, want := range map[string]Identity{
+		"":           {UID: 0, GID: 0, Groups: []uint32{10}, Home: "/root"},
+		"root":       {UID: 0, GID: 0, Groups: []uint32{10}, Home: "/root"},
+		"ann":        {UID: 1000, GID: 1001, Groups: []uint32{10, 6}, Home: "/home/ann"},
+		"1000":       {UID: 1000, GID: 1001, Groups: []uint32{10, 6}, Home: "/home/ann"},
+		"ann:disk":   {UID: 1000, GID: 6, Home: "/home/ann"},
+		"ann:99":     {UID: 1000, GID: 99, Home: "/home/ann"},
+		"12345":      {UID: 12345, Home: "/"},
+		"12345:77":   {UID: 12345, GID: 77, Home: "/"},
+		"4711":       {UID: 5, GID: 5, Home: "/five"}, // a name goes before a number
+		"2147483647": {UID: 2147483647, Home: "/"},
+	} {
+		got, err := User(who, []byte(passwd), []byte(group), nil)
+		if err != nil {
+			t.Errorf("%q: %v", who, err)
+		} else if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%q: %s", who, diff)
+		}
+	}
+	for _, bad := range []string{"nobody", "ann:nobody", "2147483648", "-1"} {
+		if id, err := User(bad, []byte(passwd), []byte(group), nil); !errors.Is(err, fault.Invalid) {
+			t.Errorf("%q: %+v, %v", bad, id, err)
+		}
+	}
+	id, err := User("ann:ann", []byte(passwd), []byte(group), []string{"wheel", "5000"})
+	if err != nil || !slices.Equal(id.Groups, []uint32{10, 5000}) {
+		t.Errorf("--group-add: %+v, %v", id, err)
+	}
+}
+
+func TestCapabilities(t *testing.T) {
+	has := func(add, drop []string, privileged bool) []string {
+		caps, err := capabilities(add, drop, privileged)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return caps
+	}
+	if got := has(nil, []string{"ALL"}, false); len(got) != 0 {
+		t.Errorf("--cap-drop ALL leaves %v", got)
+	}
+	if got := has([]string{"net_admin"}, []string{"all"}, false); !slices.Equal(got, []string{"CAP_NET_ADMIN"}) {
+		t.Errorf("all dropped, one added: %v", got)
+	}
+	if got := has([]string{"ALL"}, []string{"CHOWN"}, false); slices.Contains(got, "CAP_CHOWN") || !slices.Contains(got, "CAP_SETUID") {
+		t.Errorf("all added, one dropped: %v", got)
+	}
+	if got := has([]string{"SYS_ADMIN"}, []string{"cap_chown"}, false); slices.Contains(got, "CAP_CHOWN") || !slices.Contains(got, "CAP_SYS_ADMIN") || len(got) != len(defaultCaps) {
+		t.Errorf("one added, one dropped: %v", got)
+	}
+	if _, err := capabilities([]string{"FLYING"}, nil, false); !errors.Is(err, fault.Invalid) {
+		t.Errorf("an unknown one: %v", err)
+	}
+}
+
+func TestEnv(t *testing.T) {
+	got := Env([]string{"PATH=/mine", "A=1", "HOME="}, "box", "/root", true)
+	if want := []string{"PATH=/mine", "HOSTNAME=box", "TERM=xterm", "A=1", "HOME=/root"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got := Override([]string{"A=1", "B=2"}, []string{"A", "B=3", "C=4", "D"}); !slices.Equal(got, []string{"B=3", "C=4"}) {
+		t.Errorf("override: %q", got)
+	}
+}
+
+func build(t *testing.T, h wire.HostConfig) *specs.Spec {
+	t.Helper()
+	s, err := Build(Input{ID: "id", Config: &wire.Config{}, HostConfig: &h, Path: "/bin/true", Rootfs: "/r", UTSName: "box"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func mountAt(s *specs.Spec, target string) *specs.Mount {
+	for i, m := range s.Mounts {
+		if m.Destination == target {
+			return &s.Mounts[i]
+		}
+	}
+	return nil
+}
+
+func TestMounts(t *testing.T) {
+	s := build(t, wire.HostConfig{Binds: []string{"/h/deep:/a/b/c:ro", "/h:/a"}, Tmpfs: map[string]string{"/dev/shm": "size=1m"}, ShmSize: 64 << 20})
+	if m := mountAt(s, "/a/b/c"); m == nil || !slices.Contains(m.Options, "ro") || !slices.Contains(m.Options, "rprivate") {
+		t.Errorf("a read-only bind: %+v", m)
+	}
+	if m := mountAt(s, "/dev/shm"); m == nil || !slices.Contains(m.Options, "size=1m") {
+		t.Errorf("the user's mount does not take the place of ours: %+v", m)
+	}
+	at := func(target string) int {
+		return slices.IndexFunc(s.Mounts, func(m specs.Mount) bool { return m.Destination == target })
+	}
+	if at("/a") > at("/a/b/c") {
+		t.Error("a child is mounted before its parent")
+	}
+	for bind, kind := range map[string]fault.Kind{
+		"named:/x": fault.NotImplemented, "/x": fault.Invalid, "/x:relative": fault.Invalid, "/x:/": fault.Invalid,
+		"/x:/y:bogus": fault.Invalid, "/x:/y:z": fault.NotImplemented, "a:b:c:d": fault.Invalid,
+	} {
+		if _, err := parseBind(bind); !errors.Is(err, kind) {
+			t.Errorf("%s: %v, want %v", bind, err, kind)
+		}
+	}
+}
+
+func TestPrivileged(t *testing.T) {
+	s := build(t, wire.HostConfig{Privileged: true})
+	if s.Linux.Seccomp != nil || len(s.Linux.MaskedPaths)+len(s.Linux.ReadonlyPaths) > 0 {
+		t.Error("a privileged container is confined")
+	}
+	if r := s.Linux.Resources.Devices; len(r) != 1 || !r[0].Allow {
+		t.Errorf("its devices: %+v", r)
+	}
+	s = build(t, wire.HostConfig{})
+	if s.Linux.Seccomp == nil || len(s.Linux.MaskedPaths) == 0 || len(s.Linux.ReadonlyPaths) == 0 {
+		t.Error("an ordinary container is not confined")
+	}
+	if r := s.Linux.Resources.Devices[0]; r.Allow {
+		t.Error("devices are open by default")
+	}
+}
+
+func TestSecurityOptions(t *testing.T) {
+	for opt, ok := range map[string]bool{
+		"no-new-privileges": true, "no-new-privileges=true": true, "no-new-privileges:false": true, "seccomp=unconfined": true,
+		"seccomp=builtin": true, `seccomp={"defaultAction":"SCMP_ACT_ALLOW"}`: true, "apparmor=unconfined": true, "label=disable": true,
+		"systempaths=unconfined": true,
+		"seccomp=nonsense":       false, "apparmor=mine": false, "label=type:x": false, "what=ever": false, "whatever": false,
+		"no-new-privileges=maybe": false,
+	} {
+		if err := CheckSecurity([]string{opt}); (err == nil) != ok {
+			t.Errorf("%s: %v", opt, err)
+		}
+	}
+}

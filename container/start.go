@@ -1,0 +1,413 @@
+package container
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/mount"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/tarehq/tare/container/spec"
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/undo"
+	"github.com/tarehq/tare/network"
+	"github.com/tarehq/tare/snapshot"
+	"github.com/tarehq/tare/supervise"
+)
+
+// Start runs a container that does not run. The client's going away does not
+// stop a start that has begun.
+func (s *Service) Start(ctx context.Context, nameOrID, detachKeys string) error {
+	if _, err := parseDetachKeys(detachKeys); err != nil {
+		return err
+	}
+	r, err := s.store.find(nameOrID)
+	if err != nil {
+		return err
+	}
+	unlock, err := s.ops.Lock(ctx, r.ID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if r, err = s.store.find(r.ID); err != nil {
+		return err
+	}
+	if err := startable(r); err != nil {
+		return err
+	}
+	return s.startLocked(context.WithoutCancel(ctx), r)
+}
+
+func startable(r Record) error {
+	switch r.State {
+	case Running, Restarting:
+		return fault.New(fault.NotModified, "container is already running")
+	case Removing, Dead:
+		return fault.New(fault.Conflict, "container is marked for removal and cannot be started")
+	}
+	return nil
+}
+
+// startLocked starts the container under its operation lock. A failure is
+// recorded with Docker's exit code, and a container that removes itself goes.
+func (s *Service) startLocked(ctx context.Context, r Record) error {
+	err := s.launch(ctx, &r)
+	if err == nil {
+		return nil
+	}
+	code, err := startFailure(err)
+	l := s.live(r.ID)
+	l.dropPending()
+	r, updateErr := s.store.update(r.ID, func(p *Progress) error {
+		p.ExitCode, p.Error = code, err.Error()
+		p.Pid, p.Endpoint = 0, nil
+		if p.State != Created {
+			p.State = Exited
+		}
+		return nil
+	})
+	if updateErr != nil {
+		return errors.Join(err, updateErr)
+	}
+	l.tell(r, false)
+	if r.autoRemove() {
+		err = errors.Join(err, s.removeLocked(r))
+	}
+	return err
+}
+
+// startFailure gives a failed start Docker's exit code and words: 127 for a
+// program that is not there, 126 for one that may not run, 128 otherwise.
+func startFailure(err error) (code int, _ error) {
+	text := strings.ToLower(err.Error())
+	has := func(part string) bool { return strings.Contains(text, part) }
+	wrap := func(suffix string) error {
+		return fault.New(fault.Invalid, "failed to create task for container: %w%s", err, suffix)
+	}
+	switch {
+	case fault.KindOf(err) == fault.NotImplemented || has("driver failed programming"):
+		return 128, err
+	case has("permission denied"):
+		return 126, wrap("")
+	case has("is a directory"):
+		return 126, wrap(": permission denied") // the words by which clients know 126
+	case has("not a directory"):
+		return 127, wrap(": Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type")
+	case has("executable file not found"), has("no such file or directory"):
+		return 127, wrap("")
+	}
+	return 128, err
+}
+
+// launch does the steps of a start in their order; each registers its way
+// back.
+func (s *Service) launch(ctx context.Context, r *Record) (err error) {
+	var back undo.Stack
+	defer back.OnError(&err)
+
+	dir := s.bundleDir(r.ID)
+	if err := makeBundleDir(dir); err != nil {
+		return err
+	}
+	back.Push(func() error { return os.RemoveAll(dir) })
+
+	net, err := s.attachNetwork(ctx, r)
+	if err != nil {
+		return err
+	}
+	defer net.close()
+	back.Push(func() error { return s.detachNetwork(ctx, net.endpoint) })
+
+	root, err := s.cfg.Snapshots.Mount(r.ID)
+	if err != nil {
+		return err
+	}
+	tty, err := s.writeBundle(r, dir, net, root)
+	if err != nil {
+		return err
+	}
+	keeper, err := s.cfg.Launcher.Create(ctx, s.superviseConfig(r, dir, net, root, tty))
+	if err != nil {
+		return err
+	}
+	back.Push(func() error { return keeper.Kill(ctx) })
+
+	l := s.live(r.ID)
+	if err := l.handOver(ctx, keeper); err != nil {
+		return err
+	}
+	l.adopt(keeper)
+	back.Push(func() error { l.adopt(nil); return nil })
+	pid, startedAt, err := keeper.Start(ctx)
+	if err != nil {
+		return err
+	}
+	*r, err = s.store.update(r.ID, func(p *Progress) error {
+		*p = Progress{State: Running, Pid: pid, StartedAt: startedAt, FinishedAt: p.FinishedAt,
+			RestartCount: p.RestartCount, Endpoint: net.endpoint}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if net.endpoint != nil {
+		s.publishNetwork(*r, events.ActionConnect)
+	}
+	s.publish(*r, events.ActionStart)
+	s.watchers.Go(func() { s.watch(*r, l, keeper) })
+	return nil
+}
+
+// adopt takes the supervising process of a run that begins, or forgets that
+// of one that did not.
+func (l *live) adopt(keeper *supervise.Keeper) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.keeper, l.ended = keeper, make(chan struct{})
+}
+
+func (s *Service) superviseConfig(r *Record, dir string, net *attached, root snapshot.Mount, tty bool) supervise.Config {
+	c := supervise.Config{
+		ID:        r.ID,
+		Dir:       dir,
+		Rootfs:    supervise.Overlay{Lower: root.Lower, Upper: root.Upper, Work: root.Work},
+		Runtime:   supervise.Runtime{Path: s.cfg.Runtimes[r.Runtime]},
+		Log:       supervise.Log{Driver: r.HostConfig.LogConfig.Type, Path: s.logPath(r.ID)},
+		OpenStdin: r.Config.OpenStdin,
+		StdinOnce: r.Config.StdinOnce,
+		TTY:       tty,
+		NetNS:     net.netns,
+		Held:      net.sockets,
+	}
+	if size := r.HostConfig.ConsoleSize; tty {
+		c.ConsoleSize = [2]uint16{uint16(size[0]), uint16(size[1])}
+	}
+	return c
+}
+
+func (s *Service) logPath(id string) string { return s.store.path(id, id+"-json.log") }
+
+// writeBundle writes config.json and the files that the engine binds into the
+// container.
+func (s *Service) writeBundle(r *Record, dir string, net *attached, root snapshot.Mount) (tty bool, err error) {
+	in, err := s.specInput(r, root, r.Config.User)
+	if err != nil {
+		return false, err
+	}
+	in.Rootfs = filepath.Join(dir, "rootfs")
+	in.NetNS = net.path
+	if in.PidNS, err = s.pidNamespace(r); err != nil {
+		return false, err
+	}
+	if err := s.writeHostFiles(r, net, &in); err != nil {
+		return false, err
+	}
+	if r.HostConfig.Init != nil && *r.HostConfig.Init {
+		in.Init = s.cfg.InitPath
+	}
+	oci, err := spec.Build(in)
+	if err != nil {
+		return false, err
+	}
+	if err := prepareSources(r, oci); err != nil {
+		return false, err
+	}
+	data, err := json.Marshal(oci)
+	if err != nil {
+		return false, err
+	}
+	if err := os.Mkdir(in.Rootfs, 0o755); err != nil {
+		return false, err
+	}
+	if err := saveEndpoint(dir, net.endpoint); err != nil {
+		return false, err
+	}
+	return oci.Process.Terminal, os.WriteFile(filepath.Join(dir, "config.json"), data, 0o600)
+}
+
+// makeBundleDir makes an empty directory for a run.
+func makeBundleDir(dir string) error {
+	err := os.Mkdir(dir, 0o711)
+	if errors.Is(err, os.ErrExist) { // what the last run could not clean
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+		err = os.Mkdir(dir, 0o711)
+	}
+	return err
+}
+
+// saveEndpoint keeps the container's place on the network beside its bundle,
+// for a daemon that takes over.
+func saveEndpoint(dir string, e *network.Endpoint) error {
+	if e == nil {
+		return nil
+	}
+	data, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "endpoint.json"), data, 0o600)
+}
+
+// loadEndpoint reads it again, nil if the container has none.
+func loadEndpoint(dir string) *network.Endpoint {
+	data, err := os.ReadFile(filepath.Join(dir, "endpoint.json"))
+	if err != nil {
+		return nil
+	}
+	var e network.Endpoint
+	if json.Unmarshal(data, &e) != nil {
+		return nil
+	}
+	return &e
+}
+
+// specInput gathers what the container's specification and that of an exec
+// have in common; who is the user to run as.
+func (s *Service) specInput(r *Record, root snapshot.Mount, who string) (spec.Input, error) {
+	layers := append([]string{root.Upper}, root.Lower...)
+	passwd, err := imageFile(layers, "/etc/passwd")
+	if err != nil {
+		return spec.Input{}, err
+	}
+	group, err := imageFile(layers, "/etc/group")
+	if err != nil {
+		return spec.Input{}, err
+	}
+	user, err := spec.User(who, passwd, group, r.HostConfig.GroupAdd)
+	if err != nil {
+		return spec.Input{}, err
+	}
+	in := spec.Input{ID: r.ID, Config: r.Config, HostConfig: r.HostConfig, Path: r.Path, Args: r.Args,
+		User: user, CgroupParent: s.cfg.CgroupParent, UTSName: r.Config.Hostname}
+	if in.UTSName == "" && (r.HostConfig.UTSMode.IsHost() || r.HostConfig.NetworkMode.IsHost()) {
+		in.UTSName, err = os.Hostname()
+	}
+	return in, err
+}
+
+// imageFile reads a file of the container's root, nil if it has none.
+func imageFile(layers []string, name string) ([]byte, error) {
+	data, err := snapshot.ReadFile(layers, name, 4<<20)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	return data, err
+}
+
+// pidNamespace is the path of the namespace to join, "" for a new one, "host".
+func (s *Service) pidNamespace(r *Record) (string, error) {
+	switch mode := r.HostConfig.PidMode; {
+	case mode.IsHost():
+		return "host", nil
+	case mode.IsContainer():
+		other, err := s.runningOther(mode.Container())
+		if err != nil {
+			return "", err
+		}
+		return fmt.Sprintf("/proc/%d/ns/pid", other.Pid), nil
+	}
+	return "", nil
+}
+
+// runningOther finds a container whose namespaces another wants to join.
+func (s *Service) runningOther(nameOrID string) (Record, error) {
+	other, err := s.store.find(nameOrID)
+	if err != nil {
+		return other, err
+	}
+	if other.State != Running {
+		return other, fault.New(fault.Conflict, "cannot join the namespace of container %s: it is not running, start it first", other.Name)
+	}
+	return other, nil
+}
+
+// prepareSources makes the missing source directories of -v, as Docker does,
+// and refuses a --mount whose source is not there.
+func prepareSources(r *Record, oci *specs.Spec) error {
+	strict := map[string]bool{}
+	for _, m := range r.HostConfig.Mounts {
+		if m.Type == mount.TypeBind && (m.BindOptions == nil || !m.BindOptions.CreateMountpoint) {
+			strict[m.Source] = true
+		}
+	}
+	for _, m := range oci.Mounts {
+		if m.Type != "bind" {
+			continue
+		}
+		if _, err := os.Stat(m.Source); err == nil {
+			continue
+		} else if !errors.Is(err, os.ErrNotExist) {
+			return fault.New(fault.Invalid, "cannot bind %s: %w", m.Source, err)
+		}
+		if strict[m.Source] {
+			return fault.New(fault.Invalid, "invalid mount config for type \"bind\": bind source path does not exist: %s", m.Source)
+		}
+		if err := os.MkdirAll(m.Source, 0o755); err != nil {
+			return fault.New(fault.Invalid, "error while creating mount source path '%s': %w", m.Source, err)
+		}
+	}
+	return nil
+}
+
+// attached is a container's network while it is being started.
+type attached struct {
+	endpoint *network.Endpoint // nil without an interface of its own
+	netns    *os.File
+	sockets  []*os.File
+	path     string // of the namespace in config.json; "" for a new one, "host" for the host's
+}
+
+// close drops our copies; the supervising process has its own.
+func (a *attached) close() {
+	if a.netns != nil {
+		a.netns.Close()
+	}
+	for _, f := range a.sockets {
+		f.Close()
+	}
+}
+
+func (s *Service) attachNetwork(ctx context.Context, r *Record) (*attached, error) {
+	switch mode := r.HostConfig.NetworkMode; {
+	case mode.IsHost():
+		return &attached{path: "host"}, nil
+	case mode.IsNone():
+		return &attached{}, nil
+	case mode.IsContainer():
+		other, err := s.runningOther(mode.ConnectedContainer())
+		if err != nil {
+			return nil, err
+		}
+		return &attached{path: fmt.Sprintf("/proc/%d/ns/net", other.Pid)}, nil
+	}
+	req, err := networkRequest(r)
+	if err != nil {
+		return nil, err
+	}
+	a, err := s.cfg.Networks.Attach(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	return &attached{endpoint: &a.Endpoint, netns: a.NetNS, sockets: a.Sockets, path: supervise.NetNSPath}, nil
+}
+
+func (s *Service) detachNetwork(ctx context.Context, e *network.Endpoint) error {
+	if e == nil {
+		return nil
+	}
+	return s.cfg.Networks.Detach(ctx, *e)
+}
+
+func (s *Service) publishNetwork(r Record, action events.Action) {
+	s.cfg.Events.Publish(events.NetworkEventType, action, events.Actor{ID: r.Endpoint.NetworkID,
+		Attributes: map[string]string{"container": r.ID, "name": "bridge", "type": "bridge"}})
+}

@@ -1,0 +1,51 @@
+package container
+
+import (
+	"fmt"
+
+	wire "github.com/moby/moby/api/types/container"
+)
+
+// State is where a container stands in its life. Docker's booleans (Running,
+// Restarting, Dead) are derived from it at the edge.
+type State string
+
+// The states, in Docker's words.
+const (
+	Created    State = "created"
+	Running    State = "running"
+	Restarting State = "restarting" // not running, waiting for its restart policy's next try
+	Exited     State = "exited"
+	Removing   State = "removing"
+	Dead       State = "dead" // a remove that could not be completed
+)
+
+// transitions is the whole life: from each state, the states that may follow.
+// A start that fails leaves the state as it was, and so is no transition.
+var transitions = map[State][]State{
+	Created:    {Running, Exited, Removing},
+	Running:    {Exited, Restarting},
+	Restarting: {Running, Exited},
+	Exited:     {Running, Restarting, Removing},
+	Removing:   {Dead},
+	Dead:       {Removing},
+}
+
+// next checks that to may follow s. Staying is always allowed.
+func (s State) next(to State) error {
+	if s == to {
+		return nil
+	}
+	for _, t := range transitions[s] {
+		if t == to {
+			return nil
+		}
+	}
+	return fmt.Errorf("a container that is %s cannot become %s", s, to)
+}
+
+// Live tells whether the user's process runs or is about to run again.
+func (s State) Live() bool { return s == Running || s == Restarting }
+
+// Wire is the state in the API's type.
+func (s State) Wire() wire.ContainerState { return wire.ContainerState(s) }

@@ -1,0 +1,227 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/moby/moby/api/types/events"
+	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/fault"
+)
+
+// StopOptions as in POST /containers/{id}/stop.
+type StopOptions struct {
+	Signal  string // "" for the container's stop signal
+	Timeout *int   // seconds until SIGKILL; nil for the container's or 10; negative for no end
+}
+
+const (
+	defaultStopTimeout = 10 // seconds
+	killGrace          = 10 * time.Second
+)
+
+// Stop asks the container's process to end and kills it when it does not
+// within the time. fault.NotModified if it does not run.
+func (s *Service) Stop(ctx context.Context, nameOrID string, o StopOptions) error {
+	r, err := s.store.find(nameOrID)
+	if err != nil {
+		return err
+	}
+	if !r.State.Live() {
+		return fault.New(fault.NotModified, "container is already stopped")
+	}
+	if err := s.stop(context.WithoutCancel(ctx), r, o, true); err != nil {
+		return fmt.Errorf("cannot stop container: %s: %w", nameOrID, err)
+	}
+	s.publish(r, events.ActionStop)
+	return nil
+}
+
+// stop ends the run and returns when it is recorded as over. With rest the
+// restart policy rests from now on; without, for this once.
+func (s *Service) stop(ctx context.Context, r Record, o StopOptions, rest bool) error {
+	sig, err := stopSignal(r, o.Signal)
+	if err != nil {
+		return err
+	}
+	_, ended, err := s.halt(ctx, r, sig)
+	if err != nil || ended == nil {
+		return err
+	}
+	defer func() {
+		if !rest {
+			_, _ = s.store.update(r.ID, func(p *Progress) error { p.ManuallyStopped = false; return nil })
+		}
+	}()
+	seconds := defaultStopTimeout
+	if r.Config.StopTimeout != nil {
+		seconds = *r.Config.StopTimeout
+	}
+	if o.Timeout != nil {
+		seconds = *o.Timeout
+	}
+	var late <-chan time.Time
+	if seconds >= 0 {
+		timer := time.NewTimer(time.Duration(seconds) * time.Second)
+		defer timer.Stop()
+		late = timer.C
+	}
+	select {
+	case <-ended:
+		return nil
+	case <-late:
+		return s.kill(ctx, r)
+	}
+}
+
+// kill ends the run by SIGKILL and returns when it is recorded as over.
+func (s *Service) kill(ctx context.Context, r Record) error {
+	_, ended, err := s.halt(ctx, r, unix.SIGKILL)
+	if err != nil || ended == nil {
+		return err
+	}
+	timer := time.NewTimer(killGrace)
+	defer timer.Stop()
+	select {
+	case <-ended:
+		return nil
+	case <-timer.C:
+		return fault.New(fault.Internal, "tried to kill container, but did not receive an exit event")
+	}
+}
+
+// halt lays the restart policy to rest and sends the signal. ended is nil when
+// there is nothing to wait for.
+func (s *Service) halt(ctx context.Context, r Record, sig syscall.Signal) (Record, <-chan struct{}, error) {
+	updated, err := s.store.update(r.ID, func(p *Progress) error {
+		p.ManuallyStopped = true
+		if p.State == Restarting {
+			p.State = Exited
+		}
+		return nil
+	})
+	if err != nil {
+		return r, nil, err
+	}
+	if updated.State != Running {
+		l := s.live(r.ID)
+		l.mu.Lock()
+		if l.giveUp != nil {
+			close(l.giveUp)
+			l.giveUp = nil
+		}
+		l.mu.Unlock()
+		l.tell(updated, false)
+		return updated, nil, nil
+	}
+	keeper, ended, err := s.running(r)
+	if errors.Is(err, fault.Conflict) { // it ended just now
+		return updated, nil, nil
+	}
+	if err != nil {
+		return updated, nil, err
+	}
+	if err := keeper.Signal(ctx, sig); err != nil && !errors.Is(err, fault.NotFound) && !errors.Is(err, fault.Conflict) && !errors.Is(err, fault.Unavailable) {
+		return updated, nil, err
+	}
+	s.publish(r, events.ActionKill, "signal", strconv.Itoa(int(sig)))
+	return updated, ended, nil
+}
+
+// Kill sends a signal, SIGKILL if none is named, to the container's process.
+func (s *Service) Kill(ctx context.Context, nameOrID, signal string) error {
+	sig := unix.SIGKILL
+	if signal != "" {
+		var err error
+		if sig, err = parseSignal(signal); err != nil {
+			return err
+		}
+	}
+	r, err := s.store.find(nameOrID)
+	if err != nil {
+		return err
+	}
+	if !r.State.Live() {
+		return notRunning(r)
+	}
+	stop, err := stopSignal(r, "")
+	if err != nil {
+		return err
+	}
+	if sig == unix.SIGKILL {
+		return s.kill(context.WithoutCancel(ctx), r)
+	}
+	if sig == stop {
+		_, _, err := s.halt(ctx, r, sig)
+		return err
+	}
+	keeper, _, err := s.running(r)
+	if err != nil {
+		return err
+	}
+	if err := keeper.Signal(ctx, sig); err != nil {
+		return err
+	}
+	s.publish(r, events.ActionKill, "signal", strconv.Itoa(int(sig)))
+	return nil
+}
+
+func stopSignal(r Record, asked string) (syscall.Signal, error) {
+	for _, name := range []string{asked, r.Config.StopSignal} {
+		if name != "" {
+			return parseSignal(name)
+		}
+	}
+	return unix.SIGTERM, nil
+}
+
+// parseSignal reads a signal's number or name, with or without SIG, signal(7).
+func parseSignal(s string) (syscall.Signal, error) {
+	if n, err := strconv.Atoi(s); err == nil {
+		if n <= 0 || n > 64 {
+			return 0, fault.New(fault.Invalid, "invalid signal: %s", s)
+		}
+		return syscall.Signal(n), nil
+	}
+	name := strings.ToUpper(s)
+	if !strings.HasPrefix(name, "SIG") {
+		name = "SIG" + name
+	}
+	if sig := unix.SignalNum(name); sig != 0 {
+		return sig, nil
+	}
+	if sig, ok := realtimeSignal(strings.TrimPrefix(name, "SIG")); ok {
+		return sig, nil
+	}
+	return 0, fault.New(fault.Invalid, "invalid signal: %s", s)
+}
+
+// The C library keeps the first two real-time signals for itself.
+const rtMin, rtMax = 34, 64
+
+func realtimeSignal(name string) (syscall.Signal, bool) {
+	base, rest := rtMin, ""
+	switch {
+	case strings.HasPrefix(name, "RTMIN"):
+		rest = strings.TrimPrefix(name, "RTMIN")
+	case strings.HasPrefix(name, "RTMAX"):
+		base, rest = rtMax, strings.TrimPrefix(name, "RTMAX")
+	default:
+		return 0, false
+	}
+	n := 0
+	if rest != "" {
+		var err error
+		if n, err = strconv.Atoi(rest); err != nil {
+			return 0, false
+		}
+	}
+	sig := base + n
+	return syscall.Signal(sig), sig >= rtMin && sig <= rtMax
+}

@@ -1,0 +1,246 @@
+package container
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"sync"
+
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/atomicfile"
+	"github.com/tarehq/tare/internal/keylock"
+)
+
+const removingSuffix = "-removing"
+
+// store holds the records in memory and on disk. Reads take copies under a
+// lock that is never held over I/O.
+type store struct {
+	dir string // <data-root>/containers
+
+	mu    sync.RWMutex
+	byID  map[string]*Record
+	names map[string]string // name -> id
+
+	files keylock.Locks[string] // one writer of a container's state.json
+}
+
+func (s *store) path(id string, file ...string) string {
+	return filepath.Join(append([]string{s.dir, id}, file...)...)
+}
+
+// openStore reads every record below dir and finishes what a crash left
+// undone: half-made and half-removed containers go.
+func openStore(dir string, log *slog.Logger) (*store, error) {
+	s := &store{dir: dir, byID: map[string]*Record{}, names: map[string]string{}}
+	if err := os.MkdirAll(dir, 0o710); err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), removingSuffix) {
+			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		r, err := s.read(e.Name())
+		if errors.Is(err, fs.ErrNotExist) { // create never got to acknowledge it
+			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if err != nil {
+			log.Error("a container's record cannot be read; it is left alone", "id", e.Name(), "err", err)
+			continue
+		}
+		s.byID[r.ID], s.names[r.Name] = r, r.ID
+	}
+	return s, nil
+}
+
+func (s *store) read(id string) (*Record, error) {
+	data, err := os.ReadFile(s.path(id, "record.json"))
+	if err != nil {
+		return nil, err
+	}
+	r := &Record{Progress: Progress{State: Created}}
+	if err := json.Unmarshal(data, &r.Spec); err != nil {
+		return nil, fmt.Errorf("record.json: %w", err)
+	}
+	if data, err = os.ReadFile(s.path(id, "state.json")); err == nil {
+		var p Progress
+		// A torn state means power loss: the container is not running then,
+		// and what it did is not known.
+		if json.Unmarshal(data, &p) == nil && p.State != "" {
+			r.Progress = p
+		} else {
+			r.Progress = Progress{State: Exited, ExitCode: 255}
+		}
+	}
+	return r, nil
+}
+
+// reserve takes a name for an ID, so that two creates cannot both have it.
+func (s *store) reserve(name, id string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if other, taken := s.names[name]; taken {
+		return fault.New(fault.Conflict, "Conflict. The container name %q is already in use by container %q. "+
+			"You have to remove (or rename) that container to be able to reuse that name.", "/"+name, other)
+	}
+	s.names[name] = id
+	return nil
+}
+
+func (s *store) unreserve(name, id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.names[name] == id {
+		delete(s.names, name)
+	}
+}
+
+// add writes a new record and makes it visible. Its directory exists. The
+// record survives power loss when add returns, unless the container is one
+// that removes itself: nothing of that one outlives its run.
+func (s *store) add(r *Record) error {
+	data, err := json.Marshal(&r.Spec)
+	if err != nil {
+		return err
+	}
+	if r.autoRemove() {
+		err = os.WriteFile(s.path(r.ID, "record.json"), data, 0o600)
+	} else if err = atomicfile.WriteSync(s.path(r.ID, "record.json"), data, 0o600); err == nil {
+		err = atomicfile.SyncDir(s.dir)
+	}
+	if err != nil {
+		return err
+	}
+	copied := *r
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.byID[r.ID] = &copied
+	return nil
+}
+
+// update changes a container's progress under the lock and writes it. It
+// refuses a change of state that the transition table does not have.
+func (s *store) update(id string, change func(*Progress) error) (Record, error) {
+	s.mu.Lock()
+	r, ok := s.byID[id]
+	if !ok {
+		s.mu.Unlock()
+		return Record{}, noSuch(id)
+	}
+	changed := *r
+	if err := change(&changed.Progress); err != nil {
+		s.mu.Unlock()
+		return Record{}, err
+	}
+	if err := r.State.next(changed.State); err != nil {
+		s.mu.Unlock()
+		return Record{}, err
+	}
+	s.byID[id] = &changed
+	s.mu.Unlock()
+	return changed, s.flush(id)
+}
+
+// flush writes the newest progress of a container. Whoever comes later writes
+// what is newest then, so no write undoes a later one.
+func (s *store) flush(id string) error {
+	unlock, err := s.files.Lock(context.Background(), id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	s.mu.RLock()
+	r, ok := s.byID[id]
+	s.mu.RUnlock()
+	if !ok || r.autoRemove() { // gone, or without a life to remember
+		return nil
+	}
+	data, err := json.Marshal(&r.Progress)
+	if err != nil {
+		return err
+	}
+	return atomicfile.Write(s.path(id, "state.json"), data, 0o600)
+}
+
+// remove forgets the record and renames its directory out of the way; the
+// caller deletes what it returns.
+func (s *store) remove(id string) (leftover string, err error) {
+	leftover = s.path(id) + removingSuffix
+	if err := os.Rename(s.path(id), leftover); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r, ok := s.byID[id]; ok {
+		delete(s.names, r.Name)
+		delete(s.byID, id)
+	}
+	return leftover, nil
+}
+
+func noSuch(nameOrID string) error {
+	return fault.New(fault.NotFound, "No such container: %s", nameOrID)
+}
+
+// find resolves a full ID, a name, or an unambiguous prefix of an ID, in
+// Docker's order.
+func (s *store) find(nameOrID string) (Record, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if nameOrID == "" {
+		return Record{}, fault.New(fault.Invalid, "invalid container name or ID: value is empty")
+	}
+	if r, ok := s.byID[nameOrID]; ok {
+		return *r, nil
+	}
+	if r, ok := s.byID[s.names[strings.TrimPrefix(nameOrID, "/")]]; ok {
+		return *r, nil
+	}
+	var found *Record
+	for id, r := range s.byID {
+		if strings.HasPrefix(id, nameOrID) {
+			if found != nil {
+				return Record{}, fault.New(fault.Invalid, "multiple IDs found with provided prefix: %s", nameOrID)
+			}
+			found = r
+		}
+	}
+	if found == nil {
+		return Record{}, noSuch(nameOrID)
+	}
+	return *found, nil
+}
+
+// all returns copies of all records, newest first.
+func (s *store) all() []Record {
+	s.mu.RLock()
+	list := make([]Record, 0, len(s.byID))
+	for _, r := range s.byID {
+		list = append(list, *r)
+	}
+	s.mu.RUnlock()
+	sort.Slice(list, func(i, j int) bool {
+		if !list[i].Created.Equal(list[j].Created) {
+			return list[i].Created.After(list[j].Created)
+		}
+		return list[i].ID < list[j].ID
+	})
+	return list
+}

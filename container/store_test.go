@@ -1,0 +1,107 @@
+package container
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"testing"
+	"time"
+
+	wire "github.com/moby/moby/api/types/container"
+
+	"github.com/tarehq/tare/fault"
+)
+
+func testStore(t *testing.T, dir string) *store {
+	t.Helper()
+	s, err := openStore(dir, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func addRecord(t *testing.T, s *store, id, name string, auto bool) {
+	t.Helper()
+	r := &Record{Spec: Spec{ID: id, Name: name, Created: time.Now(), Config: &wire.Config{}, HostConfig: &wire.HostConfig{AutoRemove: auto}},
+		Progress: Progress{State: Created}}
+	if err := s.reserve(name, id); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(s.path(id), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.add(r); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestStoreSurvivesReopen(t *testing.T) {
+	dir := t.TempDir()
+	s := testStore(t, dir)
+	addRecord(t, s, "aa11", "one", false)
+	addRecord(t, s, "aa22", "two", false)
+	if _, err := s.update("aa11", func(p *Progress) error { p.State, p.Pid = Running, 7; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	// What a crash leaves: a create that was never acknowledged, a removal
+	// that was not finished, a state that power loss tore.
+	for _, d := range []string{"bb00", "cc00" + removingSuffix} {
+		if err := os.Mkdir(s.path(d), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(s.path("aa22", "state.json"), []byte(`{"State":"run`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s = testStore(t, dir)
+	one, err := s.find("one")
+	if err != nil || one.State != Running || one.Pid != 7 {
+		t.Errorf("one: %+v, %v", one.Progress, err)
+	}
+	two, err := s.find("/two")
+	if err != nil || two.State != Exited || two.ExitCode != 255 {
+		t.Errorf("two: %+v, %v", two.Progress, err)
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 2 {
+		t.Errorf("left in the directory: %v, %v", left, err)
+	}
+}
+
+func TestFind(t *testing.T) {
+	s := testStore(t, t.TempDir())
+	addRecord(t, s, "aa11", "one", true)
+	addRecord(t, s, "aa22", "aa", true) // a name that is a prefix of IDs
+	for query, want := range map[string]string{"one": "aa11", "/one": "aa11", "aa1": "aa11", "aa": "aa22", "aa22": "aa22"} {
+		if r, err := s.find(query); err != nil || r.ID != want {
+			t.Errorf("%s: %s, %v; want %s", query, r.ID, err, want)
+		}
+	}
+	if _, err := s.find("a"); !errors.Is(err, fault.Invalid) {
+		t.Errorf("an ambiguous prefix: %v", err)
+	}
+	if _, err := s.find("zz"); !errors.Is(err, fault.NotFound) {
+		t.Errorf("an unknown name: %v", err)
+	}
+	if err := s.reserve("one", "zz"); !errors.Is(err, fault.Conflict) {
+		t.Errorf("a taken name: %v", err)
+	}
+	if _, err := s.remove("aa11"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.reserve("one", "zz"); err != nil {
+		t.Errorf("the name of a removed container: %v", err)
+	}
+}
+
+func TestUpdateRefusesWhatTheTableHasNot(t *testing.T) {
+	s := testStore(t, t.TempDir())
+	addRecord(t, s, "aa11", "one", false)
+	if _, err := s.update("aa11", func(p *Progress) error { p.State = Restarting; return nil }); err == nil {
+		t.Error("a created container is restarting")
+	}
+	if r, _ := s.find("one"); r.State != Created {
+		t.Errorf("a refused change was kept: %s", r.State)
+	}
+}

@@ -1,0 +1,99 @@
+package content
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Hold keeps collections away until release is called: between writing blobs
+// and naming them, or while reading blobs that may lose their name. release
+// runs the collection that became due meanwhile. It may be called twice.
+func (s *Store) Hold() (release func()) {
+	s.gate.Lock()
+	s.holds++
+	s.gate.Unlock()
+	done := false
+	return func() {
+		s.gate.Lock()
+		defer s.gate.Unlock()
+		if done {
+			return
+		}
+		done = true
+		s.holds--
+		if s.holds == 0 && s.overdue {
+			// Nobody waits for the outcome; what stays is found next time.
+			s.collectLocked()
+		}
+	}
+}
+
+// AfterCollect sets what else is swept in the same undisturbed moment: f gets
+// the targets of all entries. Set before the store is shared.
+func (s *Store) AfterCollect(f func(targets []ocispec.Descriptor) error) { s.after = f }
+
+// Collect removes all blobs that no entry leads to, now or when the last hold
+// is released. When a manifest that is named cannot be read nothing is
+// removed.
+func (s *Store) Collect() error {
+	s.gate.Lock()
+	defer s.gate.Unlock()
+	if s.holds > 0 {
+		s.overdue = true
+		return nil
+	}
+	return s.collectLocked()
+}
+
+func (s *Store) collectLocked() error {
+	s.overdue = false
+	// A name may be set while nobody holds the store only for blobs that
+	// another name leads to, so the index must stand still.
+	s.names.Lock()
+	defer s.names.Unlock()
+	live := map[digest.Digest]struct{}{}
+	var targets []ocispec.Descriptor
+	for _, e := range s.Index().Entries() {
+		targets = append(targets, e.Target)
+		err := s.walk(e.Target, live, 0, func(ocispec.Descriptor, int64) error { return nil })
+		if err != nil {
+			return err
+		}
+	}
+	if err := s.sweep(live); err != nil {
+		return err
+	}
+	if s.after != nil {
+		return s.after(targets)
+	}
+	return nil
+}
+
+func (s *Store) sweep(live map[digest.Digest]struct{}) error {
+	algorithms, err := os.ReadDir(s.path(ocispec.ImageBlobsDir))
+	if err != nil {
+		return err
+	}
+	for _, algorithm := range algorithms {
+		blobs, err := os.ReadDir(s.path(ocispec.ImageBlobsDir + "/" + algorithm.Name()))
+		if err != nil {
+			return err
+		}
+		for _, b := range blobs {
+			d := digest.NewDigestFromEncoded(digest.Algorithm(algorithm.Name()), b.Name())
+			if _, ok := live[d]; ok {
+				continue
+			}
+			s.nodes.Delete(d)
+			path := s.path(ocispec.ImageBlobsDir + "/" + algorithm.Name() + "/" + b.Name())
+			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	return nil
+}

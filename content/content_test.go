@@ -1,0 +1,191 @@
+package content
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/tarehq/tare/fault"
+)
+
+func open(t *testing.T, dir string) *Store {
+	t.Helper()
+	s, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func put(t *testing.T, s *Store, mediaType string, data []byte) ocispec.Descriptor {
+	t.Helper()
+	d, err := s.Put(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(data))}
+}
+
+// image stores a manifest over one layer and gives it the name.
+func image(t *testing.T, s *Store, name, layer string) (manifest, blob ocispec.Descriptor) {
+	t.Helper()
+	blob = put(t, s, ocispec.MediaTypeImageLayer, []byte(layer))
+	m := ocispec.Manifest{Config: put(t, s, ocispec.MediaTypeImageConfig, []byte("{}")), Layers: []ocispec.Descriptor{blob}}
+	data, _ := json.Marshal(m)
+	manifest = put(t, s, ocispec.MediaTypeImageManifest, data)
+	if err := s.Update(func(ix *Index) (*Index, error) { return ix.With(Entry{Name: name, Target: manifest}), nil }); err != nil {
+		t.Fatal(err)
+	}
+	return manifest, blob
+}
+
+func TestIngestVerifies(t *testing.T) {
+	s := open(t, t.TempDir())
+	d := digest.FromString("right")
+	if _, err := s.Ingest(strings.NewReader("wrong"), d, -1); !errors.Is(err, fault.Invalid) {
+		t.Errorf("a wrong digest: %v", err)
+	}
+	if _, err := s.Ingest(strings.NewReader("right"), d, 4); !errors.Is(err, fault.Invalid) {
+		t.Errorf("a wrong size: %v", err)
+	}
+	if _, ok := s.Size(d); ok {
+		t.Error("a refused blob is in the store")
+	}
+	if left, _ := os.ReadDir(s.path("ingest")); len(left) != 0 {
+		t.Errorf("ingest/ holds %v", left)
+	}
+	if n, err := s.Ingest(strings.NewReader("right"), d, 5); err != nil || n != 5 {
+		t.Error(n, err)
+	}
+	if data, err := s.Read(d, 100); string(data) != "right" || err != nil {
+		t.Error(string(data), err)
+	}
+}
+
+func TestDamagedBlobIsNoticedAndHealed(t *testing.T) {
+	s := open(t, t.TempDir())
+	d, _ := s.Put([]byte("good content"))
+	path, _ := s.blobPath(d)
+	for _, bad := range []string{"evil content", "good"} {
+		os.Remove(path)
+		os.WriteFile(path, []byte(bad), 0o444)
+		if _, err := s.Read(d, 100); err == nil {
+			t.Errorf("%q was read", bad)
+		}
+		f, _, _ := s.Open(d)
+		if _, err := io.ReadAll(Verify(f, d)); err == nil {
+			t.Errorf("%q was verified", bad)
+		}
+		f.Close()
+	}
+	s.Put([]byte("good content"))
+	if _, err := s.Read(d, 100); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestIndexSurvivesReopening(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	m, _ := image(t, s, "docker.io/library/a:1", "layer a")
+	m.Annotations = map[string]string{"org.example": "kept"}
+	image(t, s, "docker.io/library/b:1", "layer b")
+	if err := s.Update(func(ix *Index) (*Index, error) { return ix.With(Entry{Name: "docker.io/library/b:1", Target: m}), nil }); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, dir)
+	if n := len(s.Index().Entries()); n != 3 {
+		t.Errorf("%d entries instead of two names and the image that lost its own", n)
+	}
+	e, ok := s.Index().Lookup("docker.io/library/b:1")
+	if !ok || e.Target.Digest != m.Digest || len(e.Target.Annotations) != 1 || e.Target.Annotations["org.example"] != "kept" {
+		t.Errorf("b is %+v", e)
+	}
+	var doc ocispec.Index
+	data, _ := os.ReadFile(filepath.Join(dir, "index.json"))
+	if err := json.Unmarshal(data, &doc); err != nil || doc.Manifests[2].Annotations[AnnotationName] != "docker.io/library/b:1" || doc.Manifests[2].Annotations[AnnotationRefName] != "1" {
+		t.Errorf("index.json is %s, %v", data, err)
+	}
+}
+
+func TestOpenRefusesWhatItDoesNotKnow(t *testing.T) {
+	dir := t.TempDir()
+	open(t, dir)
+	os.WriteFile(dir+"/oci-layout", []byte(`{"imageLayoutVersion":"9.0.0"}`), 0o644)
+	if _, err := Open(dir); err == nil {
+		t.Error("a layout of version 9 was opened")
+	}
+}
+
+func TestCollect(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	_, kept := image(t, s, "docker.io/library/a:1", "kept")
+	m, gone := image(t, s, "docker.io/library/b:1", "gone")
+	crashed, _ := s.Put([]byte("written before a crash"))
+	if err := s.Update(func(ix *Index) (*Index, error) { return ix.Without("docker.io/library/b:1", m.Digest, false), nil }); err != nil {
+		t.Fatal(err)
+	}
+	release := s.Hold()
+	if err := s.Collect(); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := s.Size(gone.Digest); !ok {
+		t.Error("content was collected while it was held")
+	}
+	release()
+	release()
+	for d, want := range map[digest.Digest]bool{kept.Digest: true, gone.Digest: false, m.Digest: false, crashed: false} {
+		if _, ok := s.Size(d); ok != want {
+			t.Errorf("%s is there: %v", d, ok)
+		}
+	}
+}
+
+func TestCollectSparesAllWhenAManifestIsDamaged(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	m, layer := image(t, s, "docker.io/library/a:1", "layer")
+	path, _ := s.blobPath(m.Digest)
+	os.Chmod(path, 0o644)
+	os.WriteFile(path, []byte("{"), 0o644)
+	s = open(t, dir)
+	if err := s.Collect(); err == nil {
+		t.Error("no error")
+	}
+	if _, ok := s.Size(layer.Digest); !ok {
+		t.Error("the layer was collected")
+	}
+}
+
+func TestOpenDropsWhatWasBeingWritten(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	w, err := s.Create("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Write([]byte("half"))
+	open(t, dir)
+	if left, _ := os.ReadDir(dir + "/ingest"); len(left) != 0 {
+		t.Errorf("ingest/ holds %v", left)
+	}
+}
+
+func TestWalkEndsOnDeepNesting(t *testing.T) {
+	s := open(t, t.TempDir())
+	d := put(t, s, ocispec.MediaTypeImageIndex, []byte(`{"schemaVersion":2}`))
+	for range 20 {
+		data, _ := json.Marshal(ocispec.Index{Manifests: []ocispec.Descriptor{d}})
+		d = put(t, s, ocispec.MediaTypeImageIndex, data)
+	}
+	if err := s.Walk(d, func(ocispec.Descriptor, int64) error { return nil }); !errors.Is(err, fault.Invalid) {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,203 @@
+package content
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/tarehq/tare/internal/atomicfile"
+	"github.com/tarehq/tare/reference"
+)
+
+// The annotations that a name takes on its descriptor in index.json. All
+// others belong to whoever made the image and are kept.
+const (
+	AnnotationName    = "io.containerd.image.name" // the canonical name
+	AnnotationRefName = ocispec.AnnotationRefName  // its tag
+	annotationUpdated = "io.tare.image.updated"    // RFC 3339, when the name was set
+)
+
+// Entry is one name and what it points to. An image that lost its last name
+// and was kept has an entry with the name "".
+type Entry struct {
+	Name    string // canonical, such as docker.io/library/busybox:latest
+	Target  ocispec.Descriptor
+	Updated time.Time
+}
+
+// Index is an immutable list of entries.
+type Index struct {
+	entries  []Entry
+	byName   map[string]int
+	byTarget map[digest.Digest][]int
+}
+
+func newIndex(entries []Entry) *Index {
+	ix := &Index{entries: entries, byName: make(map[string]int, len(entries)), byTarget: make(map[digest.Digest][]int, len(entries))}
+	for i, e := range entries {
+		if e.Name != "" {
+			ix.byName[e.Name] = i
+		}
+		ix.byTarget[e.Target.Digest] = append(ix.byTarget[e.Target.Digest], i)
+	}
+	return ix
+}
+
+// Entries returns all entries in the order of their making. It must not be
+// changed.
+func (ix *Index) Entries() []Entry { return ix.entries }
+
+// Lookup finds a canonical name.
+func (ix *Index) Lookup(name string) (Entry, bool) {
+	if i, ok := ix.byName[name]; ok {
+		return ix.entries[i], true
+	}
+	return Entry{}, false
+}
+
+// Of returns the entries that point to the digest.
+func (ix *Index) Of(d digest.Digest) []Entry {
+	var entries []Entry
+	for _, i := range ix.byTarget[d] {
+		entries = append(entries, ix.entries[i])
+	}
+	return entries
+}
+
+// With returns an index in which e.Name points to e.Target. An image that
+// loses its last name by that stays as an entry without a name. An entry
+// without a name is added only when the target has no entry yet, and goes
+// when its target gets a name.
+func (ix *Index) With(e Entry) *Index {
+	if e.Name == "" && len(ix.byTarget[e.Target.Digest]) > 0 {
+		return ix
+	}
+	var entries []Entry
+	for _, old := range ix.entries {
+		switch {
+		case old.Name == "" && old.Target.Digest == e.Target.Digest:
+			continue
+		case old.Name != "" && old.Name == e.Name:
+			if old.Target.Digest != e.Target.Digest && len(ix.byTarget[old.Target.Digest]) == 1 {
+				old.Name = ""
+				entries = append(entries, old)
+			}
+			continue
+		}
+		entries = append(entries, old)
+	}
+	return newIndex(append(entries, e))
+}
+
+// Without returns an index from which the name is gone; "" stands for the
+// entries of the target that have none. With keep, an image that had no other
+// entry stays as one without a name.
+func (ix *Index) Without(name string, target digest.Digest, keep bool) *Index {
+	var entries []Entry
+	for _, old := range ix.entries {
+		if old.Name == name && old.Target.Digest == target {
+			if !keep || len(ix.byTarget[target]) > 1 {
+				continue
+			}
+			old.Name = ""
+		}
+		entries = append(entries, old)
+	}
+	return newIndex(entries)
+}
+
+// Index returns the names as they are now, without any I/O.
+func (s *Store) Index() *Index { return s.index.Load() }
+
+// Update replaces the index by what change makes of it, and returns when the
+// new one survives power loss. Blobs that the new index names must have been
+// synced before. Updates follow each other.
+func (s *Store) Update(change func(*Index) (*Index, error)) error {
+	s.names.Lock()
+	defer s.names.Unlock()
+	old := s.index.Load()
+	next, err := change(old)
+	if err != nil || next == old {
+		return err
+	}
+	data, err := encodeIndex(next)
+	if err != nil {
+		return err
+	}
+	if err := atomicfile.WriteSync(s.path(ocispec.ImageIndexFile), data, 0o644); err != nil {
+		return fmt.Errorf("cannot write the index of the image store: %w", err)
+	}
+	s.index.Store(next)
+	return nil
+}
+
+func encodeIndex(ix *Index) ([]byte, error) {
+	doc := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex,
+		Manifests: make([]ocispec.Descriptor, 0, len(ix.entries))}
+	for _, e := range ix.entries {
+		doc.Manifests = append(doc.Manifests, Annotate(e))
+	}
+	return json.Marshal(doc)
+}
+
+// Annotate returns the entry's descriptor as an index.json holds it.
+func Annotate(e Entry) ocispec.Descriptor {
+	d := e.Target
+	d.Annotations = maps.Clone(d.Annotations)
+	if d.Annotations == nil {
+		d.Annotations = map[string]string{}
+	}
+	if !e.Updated.IsZero() {
+		d.Annotations[annotationUpdated] = e.Updated.UTC().Format(time.RFC3339Nano)
+	}
+	if e.Name != "" {
+		d.Annotations[AnnotationName] = e.Name
+		if r, err := reference.ParseBare(e.Name); err == nil && r.Tag != "" {
+			d.Annotations[AnnotationRefName] = r.Tag
+		}
+	}
+	return d
+}
+
+// Bare returns the descriptor without the annotations that Annotate sets.
+func Bare(d ocispec.Descriptor) ocispec.Descriptor {
+	d.Annotations = maps.Clone(d.Annotations)
+	for _, key := range []string{AnnotationName, AnnotationRefName, annotationUpdated} {
+		delete(d.Annotations, key)
+	}
+	if len(d.Annotations) == 0 {
+		d.Annotations = nil
+	}
+	return d
+}
+
+func readIndex(path string) (*Index, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return newIndex(nil), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var doc ocispec.Index
+	if err := json.Unmarshal(data, &doc); err != nil {
+		return nil, fmt.Errorf("%s is damaged: %w", path, err)
+	}
+	var entries []Entry
+	for _, d := range doc.Manifests {
+		if err := d.Digest.Validate(); err != nil {
+			return nil, fmt.Errorf("%s is damaged: %q is not a digest", path, d.Digest)
+		}
+		e := Entry{Name: d.Annotations[AnnotationName], Target: Bare(d)}
+		e.Updated, _ = time.Parse(time.RFC3339Nano, d.Annotations[annotationUpdated])
+		entries = append(entries, e)
+	}
+	return newIndex(entries), nil
+}

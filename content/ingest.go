@@ -1,0 +1,118 @@
+package content
+
+import (
+	"bytes"
+	"errors"
+	"hash"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/tarehq/tare/fault"
+)
+
+// Writer takes one new blob. Close without Commit leaves nothing behind.
+type Writer struct {
+	store     *Store
+	f         *os.File
+	algorithm digest.Algorithm
+	hash      hash.Hash
+	size      int64
+}
+
+// Create begins a blob whose digest will be of the algorithm (sha256 when
+// empty).
+func (s *Store) Create(algorithm digest.Algorithm) (*Writer, error) {
+	if algorithm == "" {
+		algorithm = digest.SHA256
+	}
+	if !algorithm.Available() {
+		return nil, fault.New(fault.Invalid, "unsupported digest algorithm %q", algorithm)
+	}
+	f, err := os.CreateTemp(s.path("ingest"), "blob")
+	if err != nil {
+		return nil, err
+	}
+	return &Writer{store: s, f: f, algorithm: algorithm, hash: algorithm.Hash()}, nil
+}
+
+// Write appends to the blob.
+func (w *Writer) Write(p []byte) (int, error) {
+	n, err := w.f.Write(p)
+	w.hash.Write(p[:n])
+	w.size += int64(n)
+	return n, err
+}
+
+// Commit puts the blob at its place under the digest that it has, which must
+// be want and size unless these are "" and -1 (fault.Invalid otherwise). A
+// blob that is there already is replaced: what was just verified is better
+// than what may have rotted. It is not synced; see Store.Sync.
+func (w *Writer) Commit(want digest.Digest, size int64) (digest.Digest, error) {
+	defer w.Close()
+	got := digest.NewDigest(w.algorithm, w.hash)
+	if size >= 0 && w.size != size {
+		return "", fault.New(fault.Invalid, "content %s has %d bytes instead of %d", want, w.size, size)
+	}
+	if want != "" && got != want {
+		return "", fault.New(fault.Invalid, "content has the digest %s instead of %s", got, want)
+	}
+	path, err := w.store.blobPath(got)
+	if err != nil {
+		return "", err
+	}
+	if err := w.f.Chmod(0o444); err != nil {
+		return "", err
+	}
+	name := w.f.Name()
+	if err := w.f.Close(); err != nil {
+		return "", err
+	}
+	err = os.Rename(name, path)
+	if errors.Is(err, os.ErrNotExist) {
+		if err = os.MkdirAll(filepath.Dir(path), 0o700); err == nil {
+			err = os.Rename(name, path)
+		}
+	}
+	if err == nil {
+		w.f = nil
+	}
+	return got, err
+}
+
+// Size is the number of bytes written.
+func (w *Writer) Size() int64 { return w.size }
+
+// Close drops the blob unless it was committed.
+func (w *Writer) Close() error {
+	if w.f == nil {
+		return nil
+	}
+	w.f.Close()
+	err := os.Remove(w.f.Name())
+	w.f = nil
+	return err
+}
+
+// Ingest stores all of r as one blob with the digest and the size (-1 when
+// unknown) and returns its size.
+func (s *Store) Ingest(r io.Reader, want digest.Digest, size int64) (int64, error) {
+	w, err := s.Create(want.Algorithm())
+	if err != nil {
+		return 0, err
+	}
+	defer w.Close()
+	if _, err := io.CopyBuffer(w, struct{ io.Reader }{r}, make([]byte, 1<<20)); err != nil {
+		return 0, err
+	}
+	_, err = w.Commit(want, size)
+	return w.size, err
+}
+
+// Put stores a small blob and returns its digest.
+func (s *Store) Put(data []byte) (digest.Digest, error) {
+	d := digest.FromBytes(data)
+	_, err := s.Ingest(bytes.NewReader(data), d, int64(len(data)))
+	return d, err
+}

@@ -1,0 +1,136 @@
+package content
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/tarehq/tare/fault"
+)
+
+// Docker's own media types, the elder siblings of OCI's.
+const (
+	DockerManifest     = "application/vnd.docker.distribution.manifest.v2+json"
+	DockerManifestList = "application/vnd.docker.distribution.manifest.list.v2+json"
+	DockerConfig       = "application/vnd.docker.container.image.v1+json"
+	DockerLayer        = "application/vnd.docker.image.rootfs.diff.tar"
+	DockerLayerGzip    = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+)
+
+const (
+	maxManifest = 4 << 20 // bytes, the limit of registries
+	maxDepth    = 8       // indexes in indexes
+	maxChildren = 10000
+)
+
+// Node is a parsed manifest or index; exactly one of the two is set.
+type Node struct {
+	Manifest *ocispec.Manifest
+	Index    *ocispec.Index
+}
+
+// IsNode tells whether the media type is that of a manifest or an index.
+func IsNode(mediaType string) bool {
+	return IsIndex(mediaType) || mediaType == ocispec.MediaTypeImageManifest || mediaType == DockerManifest
+}
+
+// IsIndex tells whether the media type is that of an index.
+func IsIndex(mediaType string) bool {
+	return mediaType == ocispec.MediaTypeImageIndex || mediaType == DockerManifestList
+}
+
+// Node reads the manifest or index. Callers must not change it.
+func (s *Store) Node(d ocispec.Descriptor) (*Node, error) {
+	if n, ok := s.nodes.Load(d.Digest); ok {
+		return n.(*Node), nil
+	}
+	data, err := s.Read(d.Digest, maxManifest)
+	if err != nil {
+		return nil, err
+	}
+	n, err := parseNode(data, d)
+	if err != nil {
+		return nil, err
+	}
+	s.nodes.Store(d.Digest, n)
+	return n, nil
+}
+
+func parseNode(data []byte, d ocispec.Descriptor) (*Node, error) {
+	n, children := &Node{}, []ocispec.Descriptor(nil)
+	if IsIndex(d.MediaType) {
+		n.Index = &ocispec.Index{}
+		if err := json.Unmarshal(data, n.Index); err != nil {
+			return nil, fault.New(fault.Invalid, "index %s cannot be read: %w", d.Digest, err)
+		}
+		children = n.Index.Manifests
+	} else {
+		n.Manifest = &ocispec.Manifest{}
+		if err := json.Unmarshal(data, n.Manifest); err != nil {
+			return nil, fault.New(fault.Invalid, "manifest %s cannot be read: %w", d.Digest, err)
+		}
+		children = n.Children()
+	}
+	if len(children) > maxChildren {
+		return nil, fault.New(fault.Invalid, "%s names %d contents, more than %d", d.Digest, len(children), maxChildren)
+	}
+	for _, c := range children {
+		if err := c.Digest.Validate(); err != nil {
+			return nil, fault.New(fault.Invalid, "%s names the content %q, which is not a digest", d.Digest, c.Digest)
+		}
+	}
+	return n, nil
+}
+
+// Children returns what the node names: an index's manifests, or a manifest's
+// config and layers. An artifact's subject is not a child.
+func (n *Node) Children() []ocispec.Descriptor {
+	if n.Index != nil {
+		return n.Index.Manifests
+	}
+	children := slices.Clone(n.Manifest.Layers)
+	if n.Manifest.Config.Digest != "" {
+		children = append([]ocispec.Descriptor{n.Manifest.Config}, children...)
+	}
+	return children
+}
+
+// Walk visits d and all that it names, parents first, each digest once. What
+// is not in the store is not visited. An error of visit or of a damaged
+// manifest ends the walk.
+func (s *Store) Walk(d ocispec.Descriptor, visit func(ocispec.Descriptor, int64) error) error {
+	return s.walk(d, map[digest.Digest]struct{}{}, 0, visit)
+}
+
+func (s *Store) walk(d ocispec.Descriptor, seen map[digest.Digest]struct{}, depth int, visit func(ocispec.Descriptor, int64) error) error {
+	if depth > maxDepth {
+		return fault.New(fault.Invalid, "indexes are nested deeper than %d at %s", maxDepth, d.Digest)
+	}
+	if _, ok := seen[d.Digest]; ok {
+		return nil
+	}
+	seen[d.Digest] = struct{}{}
+	size, ok := s.Size(d.Digest)
+	if !ok {
+		return nil
+	}
+	if err := visit(d, size); err != nil || !IsNode(d.MediaType) {
+		return err
+	}
+	n, err := s.Node(d)
+	if err != nil {
+		if errors.Is(err, fault.NotFound) {
+			return nil
+		}
+		return fmt.Errorf("cannot follow image content: %w", err)
+	}
+	for _, c := range n.Children() {
+		if err := s.walk(c, seen, depth+1, visit); err != nil {
+			return err
+		}
+	}
+	return nil
+}

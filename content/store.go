@@ -1,0 +1,187 @@
+// Package content stores blobs by digest, and the names that point to them, as
+// an OCI image layout:
+//
+//	oci-layout               {"imageLayoutVersion":"1.0.0"}
+//	index.json               one descriptor per name; see index.go
+//	blobs/sha256/<hex>       complete and verified; never changed
+//	ingest/                  blobs being written; emptied by Open
+//
+// A blob gets its place by rename(2) after its digest was checked, and the
+// index is replaced whole, so a crash leaves at worst blobs without a name,
+// which Collect removes. Names live in memory as an immutable value: readers
+// never wait for I/O.
+//
+// Who writes blobs in order to name them later holds the store (Hold) in
+// between, so that no collection takes them away.
+package content
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/atomicfile"
+	"golang.org/x/sys/unix"
+)
+
+// Store is one layout on disk, used by one process at a time.
+type Store struct {
+	root  string
+	index atomic.Pointer[Index]
+	names sync.Mutex // serialises changes of the index, disk included
+	nodes sync.Map   // digest.Digest -> *Node; blobs never change
+
+	gate    sync.Mutex // held for a whole collection
+	holds   int
+	overdue bool // a collection was wanted while the store was held
+	after   func([]ocispec.Descriptor) error
+}
+
+// Open opens the layout at root, making it when it is missing, and throws away
+// what a crash left in ingest/.
+func Open(root string) (*Store, error) {
+	s := &Store{root: root}
+	if err := os.RemoveAll(s.path("ingest")); err != nil {
+		return nil, err
+	}
+	for _, dir := range []string{"ingest", "blobs/sha256"} {
+		if err := os.MkdirAll(s.path(dir), 0o700); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.checkLayout(); err != nil {
+		return nil, err
+	}
+	ix, err := readIndex(s.path(ocispec.ImageIndexFile))
+	if err != nil {
+		return nil, err
+	}
+	s.index.Store(ix)
+	return s, nil
+}
+
+func (s *Store) path(rel string) string { return filepath.Join(s.root, rel) }
+
+func (s *Store) checkLayout() error {
+	path := s.path(ocispec.ImageLayoutFile)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		data, _ = json.Marshal(ocispec.ImageLayout{Version: ocispec.ImageLayoutVersion})
+		return atomicfile.WriteSync(path, data, 0o644)
+	}
+	if err != nil {
+		return err
+	}
+	var layout ocispec.ImageLayout
+	if err := json.Unmarshal(data, &layout); err != nil || layout.Version != ocispec.ImageLayoutVersion {
+		return fmt.Errorf("%s is not an OCI image layout of version %s", s.root, ocispec.ImageLayoutVersion)
+	}
+	return nil
+}
+
+// Sync returns when everything written so far survives power loss.
+func (s *Store) Sync() error {
+	d, err := os.Open(s.root)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return unix.Syncfs(int(d.Fd()))
+}
+
+func (s *Store) blobPath(d digest.Digest) (string, error) {
+	if err := d.Validate(); err != nil {
+		return "", fault.New(fault.Invalid, "%q is not a digest: %w", d, err)
+	}
+	return s.path(filepath.Join(ocispec.ImageBlobsDir, d.Algorithm().String(), d.Encoded())), nil
+}
+
+// Size tells how many bytes the blob has, and whether it is there.
+func (s *Store) Size(d digest.Digest) (int64, bool) {
+	path, err := s.blobPath(d)
+	if err != nil {
+		return 0, false
+	}
+	var st unix.Stat_t
+	if unix.Stat(path, &st) != nil {
+		return 0, false
+	}
+	return st.Size, true
+}
+
+// Open opens a blob to read. Its content is not checked again: see Verify.
+func (s *Store) Open(d digest.Digest) (*os.File, int64, error) {
+	path, err := s.blobPath(d)
+	if err != nil {
+		return nil, 0, err
+	}
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, 0, fault.New(fault.NotFound, "content %s is not in the store", d)
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	st, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, 0, err
+	}
+	return f, st.Size(), nil
+}
+
+// Read returns a whole small blob, at most limit bytes, with its digest
+// checked.
+func (s *Store) Read(d digest.Digest, limit int64) ([]byte, error) {
+	f, size, err := s.Open(d)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if size > limit {
+		return nil, fault.New(fault.Invalid, "content %s has %d bytes, more than the %d that are read", d, size, limit)
+	}
+	data := make([]byte, size)
+	if _, err := io.ReadFull(f, data); err != nil {
+		return nil, err
+	}
+	if got := d.Algorithm().FromBytes(data); got != d {
+		return nil, corrupted(d)
+	}
+	return data, nil
+}
+
+func corrupted(d digest.Digest) error {
+	return fmt.Errorf("content %s is damaged in the store: load or import the image again", d)
+}
+
+// Verify returns a reader that passes r on and, instead of io.EOF, gives an
+// error when the bytes did not have the digest.
+func Verify(r io.Reader, d digest.Digest) io.Reader {
+	v := &verifier{r: r, want: d, sum: d.Verifier()}
+	return v
+}
+
+type verifier struct {
+	r    io.Reader
+	want digest.Digest
+	sum  digest.Verifier
+}
+
+func (v *verifier) Read(p []byte) (int, error) {
+	n, err := v.r.Read(p)
+	v.sum.Write(p[:n])
+	if err == io.EOF && !v.sum.Verified() {
+		err = corrupted(v.want)
+	}
+	return n, err
+}

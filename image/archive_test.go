@@ -1,0 +1,476 @@
+package image
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/tarehq/tare/content"
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/testutil"
+	"golang.org/x/sys/unix"
+)
+
+func (f fixture) saved(t testing.TB, refs ...string) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	if err := f.Save(context.Background(), &buf, refs, ""); err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
+func (f fixture) loaded(t testing.TB, archive []byte) []string {
+	t.Helper()
+	var lines []string
+	if err := f.Load(context.Background(), bytes.NewReader(archive), func(l string) { lines = append(lines, l) }); err != nil {
+		t.Fatal(err)
+	}
+	return lines
+}
+
+// unpacked gives a tar's files by name, and repacked makes a tar of them.
+func unpacked(t testing.TB, archive []byte) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	for tr := tar.NewReader(bytes.NewReader(archive)); ; {
+		hdr, err := tr.Next()
+		if err == io.EOF {
+			return files
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := io.ReadAll(tr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if hdr.Typeflag == tar.TypeReg {
+			files[hdr.Name] = string(data)
+		}
+	}
+}
+
+func repacked(t testing.TB, files map[string]string) []byte {
+	t.Helper()
+	var list []file
+	for name, data := range files {
+		list = append(list, file{name, data})
+	}
+	return rootfs(t, list...)
+}
+
+func TestSaveRemoveLoad(t *testing.T) {
+	f := open(t, t.TempDir())
+	ctx := context.Background()
+	a := f.imported(t, "a:1", file{"a", "1"})
+	b := f.imported(t, "b", file{"b", "1"})
+	if err := f.Tag(ctx, "a:1", "me/other"); err != nil {
+		t.Fatal(err)
+	}
+	hello, _ := f.Resolve(ctx, "hello")
+	archive := f.saved(t, "a:1", "me/other", "b", "hello")
+	if again := f.saved(t, "a:1", "me/other", "b", "hello"); !bytes.Equal(archive, again) {
+		t.Error("saving twice gives different bytes")
+	}
+	before := ids(t, f, nil)
+	for _, ref := range []string{a, b, "hello"} {
+		if _, err := f.Remove(ctx, ref, RemoveOptions{Force: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var zipped bytes.Buffer
+	z := gzip.NewWriter(&zipped)
+	z.Write(archive)
+	z.Close()
+	got := f.loaded(t, zipped.Bytes())
+	want := []string{"Loaded image: a:1", "Loaded image: me/other:latest", "Loaded image: b:latest", "Loaded image: hello:latest"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(before, ids(t, f, nil)); diff != "" {
+		t.Error(diff)
+	}
+	for ref, id := range map[string]string{"a:1": a, "me/other": a, "b": b, "hello": hello.ID.String()} {
+		img, err := f.Resolve(ctx, ref)
+		if err != nil || img.ID.String() != id || !f.layers.Has(img.ChainID) {
+			t.Errorf("%s is %s instead of %s: %v", ref, img.ID, id, err)
+		}
+	}
+	if err := f.Save(ctx, io.Discard, []string{"a:1", "nosuch"}, ""); err == nil || err.Error() != "No such image: nosuch:latest" {
+		t.Error(err)
+	}
+}
+
+func TestSaveByIDHasNoName(t *testing.T) {
+	f := open(t, t.TempDir())
+	id := f.imported(t, "a", file{"a", "1"})
+	archive := f.saved(t, id)
+	g := open(t, t.TempDir())
+	if got := g.loaded(t, archive); !slices.Equal(got, []string{"Loaded image ID: " + id}) {
+		t.Error(got)
+	}
+	if got := ids(t, g, nil); !slices.Equal(got, []string{"", "hello:latest"}) {
+		t.Error(got)
+	}
+}
+
+// An index is kept whole: platforms that cannot run here, attestations,
+// annotations, and manifests of which nobody knows what they are.
+func TestLoadKeepsAnIndexWhole(t *testing.T) {
+	f := open(t, t.TempDir())
+	ctx := context.Background()
+	hello, _ := f.Resolve(ctx, "hello")
+	files := unpacked(t, f.saved(t, "hello"))
+	add := func(mediaType string, v any) ocispec.Descriptor {
+		data, _ := json.Marshal(v)
+		d := digest.FromBytes(data)
+		files[blobFile(d)] = string(data)
+		return ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(data))}
+	}
+	var index ocispec.Index
+	json.Unmarshal([]byte(files[blobFile(hello.ID)]), &index)
+	statement := add("application/vnd.in-toto+json", map[string]string{"what": "provenance"})
+	attestation := add(ocispec.MediaTypeImageManifest, ocispec.Manifest{Config: add(ocispec.MediaTypeImageConfig, struct{}{}), Layers: []ocispec.Descriptor{statement}})
+	attestation.Platform = &ocispec.Platform{OS: "unknown", Architecture: "unknown"}
+	attestation.Annotations = map[string]string{annotationRefType: "attestation-manifest", annotationRefDigest: hello.Manifest.Digest.String()}
+	artifact := add(ocispec.MediaTypeImageManifest, ocispec.Manifest{ArtifactType: "application/x-thing", Config: ocispec.DescriptorEmptyJSON, Layers: []ocispec.Descriptor{add("application/x-thing", "thing")}})
+	files[blobFile(ocispec.DescriptorEmptyJSON.Digest)] = "{}"
+	index.Manifests = append(index.Manifests, attestation, artifact)
+	index.Annotations = map[string]string{"org.example": "index"}
+	target := add(ocispec.MediaTypeImageIndex, index)
+	target.Annotations = map[string]string{content.AnnotationName: "docker.io/library/multi:1", "org.example": "descriptor"}
+	top, _ := json.Marshal(ocispec.Index{Manifests: []ocispec.Descriptor{target}})
+	files["index.json"] = string(top)
+
+	g := open(t, t.TempDir())
+	g.loaded(t, repacked(t, files))
+	img, err := g.Resolve(ctx, "multi:1")
+	if err != nil || img.ID != target.Digest || img.Manifest.Digest != hello.Manifest.Digest {
+		t.Fatalf("%+v, %v", img, err)
+	}
+	r, err := g.InspectWith(ctx, "multi:1", InspectOptions{Manifests: true})
+	if err != nil || len(r.Manifests) != 4 || r.Descriptor.Annotations["org.example"] != "descriptor" {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if m := r.Manifests[2]; m.Kind != "attestation" || m.AttestationData.For != hello.Manifest.Digest || !m.Available {
+		t.Errorf("%+v", m)
+	}
+	if m := r.Manifests[3]; m.Kind != "unknown" || !m.Available {
+		t.Errorf("%+v", m)
+	}
+	again := unpacked(t, g.saved(t, "multi:1"))
+	for name, data := range files {
+		if strings.HasPrefix(name, "blobs/") && name != blobFile(hello.ID) && again[name] != data {
+			t.Errorf("%s was lost", name)
+		}
+	}
+	var one bytes.Buffer
+	if err := g.Save(ctx, &one, []string{"multi:1"}, "linux/arm64"); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(unpacked(t, one.Bytes())); n != 6 {
+		t.Errorf("one platform has %d files", n)
+	}
+}
+
+// legacy makes a docker-archive as older programs write it: no layout, layers
+// in directories, equal ones linked.
+func legacy(t testing.TB, change func(config *dockerspec.DockerOCIImage)) []byte {
+	t.Helper()
+	layer := string(rootfs(t, file{"a", "legacy"}))
+	diff := digest.FromString(layer)
+	config := dockerspec.DockerOCIImage{Image: ocispec.Image{Platform: ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH},
+		RootFS: ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{diff, diff}}}}
+	if change != nil {
+		change(&config)
+	}
+	data, _ := json.Marshal(config)
+	list, _ := json.Marshal([]archived{{Config: "c.json", RepoTags: []string{"old:1", "old:2"}, Layers: []string{"1/layer.tar", "2/layer.tar"}}})
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	for _, f := range []file{{"1/layer.tar", layer}, {"c.json", string(data)}, {"manifest.json", string(list)}, {"repositories", "{}"}} {
+		w.WriteHeader(&tar.Header{Name: f.name, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(f.data))})
+		w.Write([]byte(f.data))
+	}
+	w.WriteHeader(&tar.Header{Name: "2/layer.tar", Typeflag: tar.TypeSymlink, Linkname: "../1/layer.tar"})
+	w.Close()
+	return buf.Bytes()
+}
+
+func TestLoadDockerArchive(t *testing.T) {
+	f := open(t, t.TempDir())
+	ctx := context.Background()
+	archive := legacy(t, nil)
+	if got := f.loaded(t, archive); !slices.Equal(got, []string{"Loaded image: old:1", "Loaded image: old:2"}) {
+		t.Error(got)
+	}
+	first, err := f.Resolve(ctx, "old:1")
+	if err != nil || first.Manifest.MediaType != content.DockerManifest || len(first.DiffIDs) != 2 {
+		t.Fatalf("%+v, %v", first, err)
+	}
+	shape := f.shape(t)
+	f.loaded(t, archive)
+	if second, _ := f.Resolve(ctx, "old:2"); second.ID != first.ID {
+		t.Error("the same archive has become another image")
+	}
+	if diff := cmp.Diff(shape, f.shape(t)); diff != "" {
+		t.Error(diff)
+	}
+	if _, err := f.layers.Prepare("c", first.ChainID); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLoadRefusesAndLeavesNothing(t *testing.T) {
+	f := open(t, t.TempDir())
+	f.imported(t, "a", file{"a", strings.Repeat("data", 1000)})
+	whole := f.saved(t, "a")
+	img, _ := f.Resolve(context.Background(), "a")
+	edit := func(change func(files map[string]string)) []byte {
+		files := unpacked(t, whole)
+		change(files)
+		return repacked(t, files)
+	}
+	layer := blobFile(img.layers[0].Digest)
+	g := open(t, t.TempDir())
+	before := g.shape(t)
+	cases := map[string]struct {
+		data []byte
+		want string
+	}{
+		"damaged":        {edit(func(f map[string]string) { f[layer] = strings.Replace(f[layer], "data", "evil", 1) }), "has the digest"},
+		"layer missing":  {edit(func(f map[string]string) { delete(f, layer) }), "a layer of image"},
+		"target missing": {edit(func(f map[string]string) { delete(f, blobFile(img.ID)) }), "is not in it"},
+		"no index":       {edit(func(f map[string]string) { delete(f, "index.json"); delete(f, "manifest.json") }), "unrecognized image format"},
+		"bad json":       {edit(func(f map[string]string) { f["index.json"] = "{" }), "index.json"},
+		"bad digest":     {edit(func(f map[string]string) { f["index.json"] = `{"manifests":[{"digest":"../../x"}]}` }), "not a digest"},
+		"no images":      {edit(func(f map[string]string) { f["index.json"] = `{}` }), "holds no image"},
+		"truncated":      {whole[:len(whole)/2], "truncated"},
+		"empty":          {nil, "empty"},
+		"rootfs":         {rootfs(t, file{"etc/passwd", ""}), "unrecognized image format"},
+		"diff ids": {legacy(t, func(c *dockerspec.DockerOCIImage) {
+			c.RootFS.DiffIDs = []digest.Digest{digest.FromString("x"), digest.FromString("y")}
+		}), "does not have the digest"},
+		"layers": {legacy(t, func(c *dockerspec.DockerOCIImage) { c.RootFS.DiffIDs = c.RootFS.DiffIDs[:1] }), "2 layers and 1 layer digests"},
+	}
+	for name, c := range cases {
+		err := g.Load(context.Background(), bytes.NewReader(c.data), nil)
+		if err == nil || !strings.Contains(err.Error(), c.want) || fault.KindOf(err) != fault.Invalid {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if diff := cmp.Diff(before, g.shape(t)); diff != "" {
+		t.Error("the store has changed:\n", diff)
+	}
+	if len(g.events.events) != 0 {
+		t.Error(g.events.events)
+	}
+}
+
+func TestSaveNoticesDamage(t *testing.T) {
+	f := open(t, t.TempDir())
+	f.imported(t, "a", file{"a", "1"})
+	img, _ := f.Resolve(context.Background(), "a")
+	path := f.root + "/content/" + blobFile(img.layers[0].Digest)
+	data, _ := os.ReadFile(path)
+	os.Remove(path)
+	data[len(data)-1] ^= 1
+	os.WriteFile(path, data, 0o444)
+	if err := f.Save(context.Background(), io.Discard, []string{"a"}, ""); err == nil || !strings.Contains(err.Error(), "damaged") {
+		t.Error(err)
+	}
+}
+
+// A full disk gives one error and leaves what was there. The small file system
+// is mounted in a mount namespace of a process of its own.
+func TestFullDisk(t *testing.T) {
+	testutil.RequireRoot(t)
+	if root := os.Getenv("TARE_TEST_FULL_DISK"); root != "" {
+		fillDisk(t, root)
+		return
+	}
+	dir := t.TempDir()
+	cmd := exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c",
+		`mount -t tmpfs -o size=3m tmpfs "$1" && exec "$2" -test.run '^TestFullDisk$' -test.v`, "sh", dir, os.Args[0])
+	cmd.Env = append(os.Environ(), "TARE_TEST_FULL_DISK="+dir)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 0 {
+		t.Errorf("the mount was seen outside: %v", left)
+	}
+}
+
+func fillDisk(t *testing.T, root string) {
+	ctx := context.Background()
+	f := open(t, root)
+	f.imported(t, "small", file{"a", "1"})
+	small := f.saved(t, "small")
+	before := f.shape(t)
+	big := rootfs(t, file{"big", strings.Repeat("x", 4<<20)})
+	for range 3 {
+		_, err := f.Import(ctx, bytes.NewReader(big), ImportOptions{Reference: "big"})
+		if !errors.Is(err, unix.ENOSPC) {
+			t.Fatal(err)
+		}
+		t.Log(err)
+	}
+	if diff := cmp.Diff(before, f.shape(t)); diff != "" {
+		t.Error(diff)
+	}
+	f.loaded(t, small)
+	if _, err := f.Resolve(ctx, "small"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestCrashBetweenBlobsAndName(t *testing.T) {
+	f := open(t, t.TempDir())
+	before := f.shape(t)
+	// All of an import but the name, without the holding that a living
+	// process does.
+	layer, err := f.importLayer(context.Background(), bytes.NewReader(rootfs(t, file{"a", "1"})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.putImage(dockerspec.DockerOCIImage{Image: ocispec.Image{RootFS: ocispec.RootFS{DiffIDs: []digest.Digest{layer.Digest}}}}, []ocispec.Descriptor{layer}); err != nil {
+		t.Fatal(err)
+	}
+	os.WriteFile(f.root+"/content/ingest/blob123", []byte("half"), 0o600)
+	os.MkdirAll(f.root+"/snapshot/new/layer.1/fs/etc", 0o755)
+	if len(f.shape(t)) <= len(before) {
+		t.Fatal("nothing was written")
+	}
+	g := open(t, f.root)
+	if diff := cmp.Diff(before, g.shape(t)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestSkopeoReadsWhatIsSaved(t *testing.T) {
+	if _, err := exec.LookPath("skopeo"); err != nil {
+		t.Skip("skopeo is not installed")
+	}
+	f := open(t, t.TempDir())
+	ctx := context.Background()
+	id := f.imported(t, "a:1", file{"a", "1"})
+	dir := t.TempDir()
+	path := dir + "/saved.tar"
+	if err := os.WriteFile(path, f.saved(t, "a:1"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	img, _ := f.Resolve(ctx, "a:1")
+	run := func(args ...string) string {
+		t.Helper()
+		cmd := exec.Command("skopeo", args...)
+		cmd.Env = append(os.Environ(), "TMPDIR="+dir)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Errorf("skopeo %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+		return string(out)
+	}
+	if out := run("inspect", "oci-archive:"+path+":1"); !strings.Contains(out, id) {
+		t.Errorf("the layout has not %s:\n%s", id, out)
+	}
+	if out := run("inspect", "docker-archive:"+path+":a:1"); !strings.Contains(out, img.DiffIDs[0].String()) {
+		t.Errorf("the docker-archive has not layer %s:\n%s", img.DiffIDs[0], out)
+	}
+	// What skopeo writes is loaded: compressed layers, both formats.
+	run("copy", "docker-archive:"+path+":a:1", "oci-archive:"+dir+"/oci.tar:fromoci:2")
+	run("copy", "docker-archive:"+path+":a:1", "docker-archive:"+dir+"/docker.tar:fromdocker:2")
+	g := open(t, t.TempDir())
+	for name, ref := range map[string]string{"oci.tar": "fromoci:2", "docker.tar": "fromdocker:2"} {
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.loaded(t, data)
+		got, err := g.Resolve(ctx, ref)
+		if err != nil || got.ChainID != img.ChainID || !g.layers.Has(got.ChainID) {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+}
+
+func TestChanges(t *testing.T) {
+	var c dockerspec.DockerOCIImageConfig
+	err := applyChanges(&c, []string{
+		"ENV PATH=/bin A=1\nENV PATH $PATH:/usr/bin", "env Q='single $A' D=\"double $A\" E=a\\ b",
+		"CMD echo $A", "ENTRYPOINT [\"/bin/x\", \"-y\"]", "EXPOSE 80 53/udp 8000-8002/tcp", "LABEL a=1 \\\n b=\"2 3\"",
+		"USER 1000:${GROUP:-50}", "WORKDIR /srv", "WORKDIR app", "VOLUME [\"/data\"]", "VOLUME /a /b", "STOPSIGNAL SIGINT",
+		"ONBUILD RUN make", "HEALTHCHECK --interval=5s --retries=3 CMD curl localhost", "# a remark",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := func(keys ...string) map[string]struct{} {
+		m := map[string]struct{}{}
+		for _, k := range keys {
+			m[k] = struct{}{}
+		}
+		return m
+	}
+	var want dockerspec.DockerOCIImageConfig
+	want.Env = []string{"PATH=/bin:/usr/bin", "A=1", "Q=single $A", "D=double 1", "E=a b"}
+	want.Cmd = []string{"/bin/sh", "-c", "echo $A"}
+	want.Entrypoint = []string{"/bin/x", "-y"}
+	want.ExposedPorts = set("80/tcp", "53/udp", "8000/tcp", "8001/tcp", "8002/tcp")
+	want.Labels = map[string]string{"a": "1", "b": "2 3"}
+	want.User, want.WorkingDir, want.StopSignal = "1000:50", "/srv/app", "SIGINT"
+	want.Volumes = set("/data", "/a", "/b")
+	want.OnBuild = []string{"RUN make"}
+	want.Healthcheck = &dockerspec.HealthcheckConfig{Test: []string{"CMD-SHELL", "curl localhost"}, Interval: 5 * time.Second, Retries: 3}
+	if diff := cmp.Diff(want, c); diff != "" {
+		t.Error(diff)
+	}
+	for _, bad := range []string{"RUN x", "ENV A", "ENV", "LABEL a=1 b", "EXPOSE x", "EXPOSE 90-80", "EXPOSE 1/icmp", "USER a b", "VOLUME [\"\"]",
+		"HEALTHCHECK curl", "HEALTHCHECK --retries=x CMD y", "HEALTHCHECK --color=x CMD y", "ONBUILD FROM x", "ENV A=\"open", "USER ${A", "STOPSIGNAL a b"} {
+		if err := applyChanges(&dockerspec.DockerOCIImageConfig{}, []string{bad}); !errors.Is(err, fault.Invalid) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
+func BenchmarkResolve(b *testing.B) {
+	f := open(b, b.TempDir())
+	for b.Loop() {
+		if _, err := f.Resolve(context.Background(), "hello"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkImport(b *testing.B) {
+	f := open(b, b.TempDir())
+	var files []file
+	for i := range 1000 {
+		files = append(files, file{fmt.Sprintf("usr/d%d/f%d", i/50, i), strings.Repeat("x", 20000)})
+	}
+	data := rootfs(b, files...)
+	b.SetBytes(int64(len(data)))
+	for b.Loop() {
+		if _, err := f.Import(context.Background(), bytes.NewReader(data), ImportOptions{Reference: "x"}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,71 @@
+// Package image is the noun: what a user imports, loads, names, looks at,
+// saves and removes, over the mechanisms content (blobs by digest), snapshot
+// (unpacked layers) and archive (tar).
+//
+// An image's identity is the digest of the manifest or index that its name
+// points to. All platforms, attestations and annotations of an index are kept
+// as they came; which of them runs here is chosen when it is used.
+package image
+
+import (
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Image is one image as a container needs it: resolved to one platform.
+type Image struct {
+	// ID is the digest of the manifest or index that the name points to.
+	ID digest.Digest
+	// Name is the canonical name that it was found by, such as
+	// docker.io/library/busybox:latest; "" when it was found by its ID.
+	Name string
+	// Manifest describes the chosen platform's manifest; its digest equals
+	// ID unless ID is an index.
+	Manifest ocispec.Descriptor
+	Config   dockerspec.DockerOCIImage
+	// ChainID names the topmost unpacked layer; "" for an image of no layers.
+	ChainID  digest.Digest
+	DiffIDs  []digest.Digest
+	Platform ocispec.Platform
+
+	layers []ocispec.Descriptor
+}
+
+// ImportOptions say how an imported tree becomes an image.
+type ImportOptions struct {
+	Reference string   // name to give, "" for none; a tag is added when it lacks
+	Changes   []string // Dockerfile instructions that set the config
+	Message   string   // comment of the one history entry
+	Platform  string   // "os/arch[/variant]"; "" for this machine's
+}
+
+// RemoveOptions as in DELETE /images/{name}.
+type RemoveOptions struct {
+	Force   bool
+	NoPrune bool
+}
+
+// ListOptions as in GET /images/json. Filters are Docker's: reference, label,
+// label!, before, since, dangling, until.
+type ListOptions struct {
+	Manifests  bool
+	SharedSize bool
+	Filters    map[string]map[string]bool
+}
+
+// Publisher is told what has happened to images. The action is Docker's word:
+// import, load, save, tag, untag, delete. attrs belongs to the callee.
+type Publisher interface {
+	Publish(action, id string, attrs map[string]string)
+}
+
+// Use is one container that was made from an image.
+type Use struct {
+	Container string // full ID
+	Running   bool
+	Image     string // the name as it was given at create
+}
+
+// InUse tells which containers were made from the image.
+type InUse func(imageID string) []Use

@@ -1,0 +1,461 @@
+package image
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/klauspost/compress/zstd"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/tarehq/tare/content"
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/testutil"
+	"github.com/tarehq/tare/snapshot"
+)
+
+// recorder is a Publisher that remembers.
+type recorder struct {
+	mu     sync.Mutex
+	events []string
+}
+
+func (r *recorder) Publish(action, id string, attrs map[string]string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.events = append(r.events, action+" "+attrs["name"])
+}
+
+type fixture struct {
+	*Service
+	root   string
+	events *recorder
+	layers *snapshot.Store
+}
+
+func open(t testing.TB, root string) fixture {
+	t.Helper()
+	testutil.RequireRoot(t)
+	f, err := tryOpen(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.layers.Close() })
+	return f
+}
+
+func tryOpen(root string) (fixture, error) {
+	f := fixture{root: root, events: &recorder{}}
+	store, err := content.Open(filepath.Join(root, "content"))
+	if err != nil {
+		return f, err
+	}
+	if f.layers, err = snapshot.Open(filepath.Join(root, "snapshot")); err != nil {
+		return f, err
+	}
+	f.Service, err = Open(context.Background(), store, f.layers, f.events)
+	if err != nil {
+		f.layers.Close()
+	}
+	return f, err
+}
+
+type file struct{ name, data string }
+
+func rootfs(t testing.TB, files ...file) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	for _, f := range files {
+		hdr := &tar.Header{Name: f.name, Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(f.data)), ModTime: time.Unix(1e9, 0)}
+		if err := errors.Join(w.WriteHeader(hdr), func() error { _, err := w.Write([]byte(f.data)); return err }()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.Close()
+	return buf.Bytes()
+}
+
+func (f fixture) imported(t testing.TB, name string, files ...file) string {
+	t.Helper()
+	id, err := f.Import(context.Background(), bytes.NewReader(rootfs(t, files...)), ImportOptions{Reference: name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// shape lists what is on disk, so that it can be compared before and after.
+func (f fixture) shape(t testing.TB) []string {
+	t.Helper()
+	testutil.Eventually(t, 5*time.Second, "the trash is empty", func() bool {
+		left, err := os.ReadDir(f.root + "/snapshot/trash")
+		return err == nil && len(left) == 0
+	})
+	var paths []string
+	filepath.WalkDir(f.root, func(p string, d os.DirEntry, err error) error {
+		paths = append(paths, p)
+		return err
+	})
+	return paths
+}
+
+func ids(t testing.TB, f fixture, filters map[string]map[string]bool) []string {
+	t.Helper()
+	list, err := f.List(context.Background(), ListOptions{Filters: filters})
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := []string{}
+	for _, s := range list {
+		names = append(names, strings.Join(s.RepoTags, ","))
+	}
+	slices.Sort(names)
+	return names
+}
+
+func TestImportBusybox(t *testing.T) {
+	f := open(t, t.TempDir())
+	ctx := context.Background()
+	busybox, err := os.ReadFile("/bin/busybox")
+	if err != nil {
+		busybox = []byte("stands for busybox")
+	}
+	data := rootfs(t, file{"bin/busybox", string(busybox)}, file{"etc/passwd", "root:x:0:0::/:/bin/sh\n"})
+	var zipped, zstded bytes.Buffer
+	gz := gzip.NewWriter(&zipped)
+	gz.Write(data)
+	gz.Close()
+	zs, _ := zstd.NewWriter(&zstded)
+	zs.Write(data)
+	zs.Close()
+	for name, stream := range map[string][]byte{"plain": data, "gzip": zipped.Bytes(), "zstd": zstded.Bytes()} {
+		id, err := f.Import(ctx, bytes.NewReader(stream), ImportOptions{Reference: "busybox:" + name, Message: "from a test",
+			Changes: []string{"CMD [\"/bin/busybox\"]\nENV A=1 B=\"two words\"", "LABEL kind=test"}})
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		img, err := f.Resolve(ctx, "busybox:"+name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if img.ID.String() != id || img.Name != "docker.io/library/busybox:"+name || img.DiffIDs[0] != digest.FromBytes(data) || !f.layers.Has(img.ChainID) {
+			t.Errorf("%s is %+v", name, img)
+		}
+		if chain, err := f.Unpacked(ctx, img); err != nil || chain != img.ChainID {
+			t.Error(chain, err)
+		}
+	}
+	m, err := f.layers.Prepare("c", digest.FromBytes(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := os.ReadFile(m.Lower[0] + "/bin/busybox"); !bytes.Equal(got, busybox) {
+		t.Error("the program is not what was imported")
+	}
+	r, err := f.Inspect(ctx, "busybox:plain")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Comment != "from a test" || r.Os != "linux" || r.Config.Labels["kind"] != "test" || len(r.RootFS.Layers) != 1 || r.Size < 2*int64(len(busybox)) ||
+		!cmp.Equal(r.Config.Env, []string{"A=1", "B=two words"}) || !cmp.Equal(r.RepoTags, []string{"busybox:plain"}) ||
+		!cmp.Equal(r.RepoDigests, []string{"busybox@" + r.ID}) || r.Descriptor.Digest.String() != r.ID || r.Metadata.LastTagTime.IsZero() {
+		t.Errorf("inspect: %+v", r)
+	}
+	if h, err := f.History(ctx, "busybox:plain"); err != nil || len(h) != 1 || h[0].ID != r.ID || h[0].Size == 0 {
+		t.Errorf("history: %+v, %v", h, err)
+	}
+}
+
+func TestImportRefusesAndLeavesNothing(t *testing.T) {
+	f := open(t, t.TempDir())
+	before := f.shape(t)
+	good := rootfs(t, file{"a", "1"})
+	cases := map[string]struct {
+		data []byte
+		o    ImportOptions
+		want string
+	}{
+		"climbing":  {rootfs(t, file{"ok", "1"}, file{"../x", "1"}), ImportOptions{}, "is outside of"},
+		"no tar":    {[]byte(strings.Repeat("hello ", 200)), ImportOptions{}, "not a valid tar"},
+		"empty":     {nil, ImportOptions{}, "is empty"},
+		"truncated": {good[:512], ImportOptions{}, "truncated"},
+		"name":      {good, ImportOptions{Reference: "Foo"}, "invalid reference format: repository name (library/Foo) must be lowercase"},
+		"digest":    {good, ImportOptions{Reference: "a@" + digest.FromString("").String()}, "cannot import digest reference"},
+		"change":    {good, ImportOptions{Changes: []string{"RUN true"}}, "run is not a valid change command"},
+		"platform":  {good, ImportOptions{Platform: "a/b/c/d"}, "cannot parse platform specifier"},
+		"xz":        {[]byte{0xfd, '7', 'z', 'X', 'Z', 0, 0}, ImportOptions{}, "xz are not supported"},
+		"gzip":      {[]byte{0x1f, 0x8b, 9, 9, 9, 9}, ImportOptions{}, "gzip"},
+	}
+	for name, c := range cases {
+		_, err := f.Import(context.Background(), bytes.NewReader(c.data), c.o)
+		if err == nil || !strings.Contains(err.Error(), c.want) || fault.KindOf(err) == fault.Internal {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if diff := cmp.Diff(before, f.shape(t)); diff != "" {
+		t.Error("the store has changed:\n", diff)
+	}
+}
+
+func TestHello(t *testing.T) {
+	f := open(t, t.TempDir())
+	ctx := context.Background()
+	img, err := f.Resolve(ctx, "hello")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := f.layers.Prepare("c", img.ChainID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command(m.Lower[0] + img.Config.Config.Cmd[0]).Output()
+	if err != nil || string(out) != greeting {
+		t.Errorf("hello says %q, %v", out, err)
+	}
+	if _, err := f.Remove(ctx, "hello", RemoveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := ids(t, f, nil); len(got) != 0 {
+		t.Errorf("removed, and yet listed: %v", got)
+	}
+	if _, err := f.Remove(ctx, "hello", RemoveOptions{}); !errors.Is(err, fault.NotFound) {
+		t.Errorf("removed twice: %v", err)
+	}
+	again, err := f.Resolve(ctx, "hello:latest")
+	if err != nil || again.ID != img.ID || !f.layers.Has(again.ChainID) {
+		t.Errorf("made again it is %v instead of %v: %v", again.ID, img.ID, err)
+	}
+	other, wrong := "arm64", "s390x"
+	if img.Platform.Architecture == "arm64" {
+		other = "amd64"
+	}
+	foreign, err := f.ResolvePlatform(ctx, "hello", "linux/"+other)
+	if err != nil || foreign.Platform.Architecture != other || f.layers.Has(foreign.ChainID) {
+		t.Fatalf("%+v, %v", foreign, err)
+	}
+	if _, err := f.Unpacked(ctx, foreign); err != nil || !f.layers.Has(foreign.ChainID) {
+		t.Error(err)
+	}
+	_, err = f.ResolvePlatform(ctx, "hello", "linux/"+wrong)
+	if err == nil || err.Error() != "image with reference hello:latest was found but does not provide the specified platform (linux/s390x)" || !errors.Is(err, fault.NotFound) {
+		t.Error(err)
+	}
+}
+
+func TestResolve(t *testing.T) {
+	f := open(t, t.TempDir())
+	ctx := context.Background()
+	id := f.imported(t, "me/app:1", file{"a", "1"})
+	hex := strings.TrimPrefix(id, "sha256:")
+	for _, ref := range []string{"me/app:1", "docker.io/me/app:1", id, hex, hex[:12], "sha256:" + hex[:4], "me/app@" + id, "me/app:1@" + id} {
+		if img, err := f.Resolve(ctx, ref); err != nil || img.ID.String() != id {
+			t.Errorf("%s: %v, %v", ref, img.ID, err)
+		}
+	}
+	none := strings.Repeat("0", 64)
+	for ref, want := range map[string]string{
+		"nosuch": "No such image: nosuch:latest", "me/app": "No such image: me/app:latest", none: "No such image: sha256:" + none,
+		"sha256:" + none: "No such image: sha256:" + none, "other@" + id: "No such image: other@" + id,
+		"Foo": "invalid reference format: repository name (library/Foo) must be lowercase", "a b": "invalid reference format",
+	} {
+		if _, err := f.Resolve(ctx, ref); err == nil || err.Error() != want {
+			t.Errorf("%s: %v", ref, err)
+		}
+	}
+}
+
+func TestTagAndList(t *testing.T) {
+	f := open(t, t.TempDir())
+	ctx := context.Background()
+	f.imported(t, "one", file{"a", "1"})
+	f.imported(t, "two:x", file{"a", "2"})
+	if err := f.Tag(ctx, "one", "reg.example:5000/one:v1"); err != nil {
+		t.Fatal(err)
+	}
+	set := func(key, value string) map[string]map[string]bool {
+		return map[string]map[string]bool{key: {value: true}}
+	}
+	check := func(filters map[string]map[string]bool, want ...string) {
+		t.Helper()
+		if got := ids(t, f, filters); !slices.Equal(got, want) {
+			t.Errorf("%v: %q instead of %q", filters, got, want)
+		}
+	}
+	check(nil, "hello:latest", "one:latest,reg.example:5000/one:v1", "two:x")
+	check(set("reference", "one"), "one:latest")
+	check(set("reference", "*/one:v*"), "reg.example:5000/one:v1")
+	check(set("dangling", "true"))
+	f.imported(t, "two:x", file{"a", "3"})
+	check(set("dangling", "true"), "")
+	check(set("before", "one"), "hello:latest")
+	check(set("since", "hello"), "", "one:latest,reg.example:5000/one:v1", "two:x")
+	check(set("until", "2026-11-02T00:00:00Z"), "hello:latest")
+	check(set("label", "none"))
+	if _, err := f.List(ctx, ListOptions{Filters: set("color", "red")}); !errors.Is(err, fault.Invalid) {
+		t.Error(err)
+	}
+	for source, target := range map[string]string{"nosuch": "x", "one": "Bad"} {
+		if err := f.Tag(ctx, source, target); err == nil {
+			t.Error("tagged", source, target)
+		}
+	}
+	want := []string{"import", "import", "tag reg.example:5000/one:v1", "import"}
+	for i, e := range f.events.events {
+		if !strings.HasPrefix(e, want[i]) {
+			t.Errorf("events %q", f.events.events)
+		}
+	}
+	// All of it is there after a restart.
+	g := open(t, f.root)
+	if diff := cmp.Diff(ids(t, f, nil), ids(t, g, nil)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestRemove(t *testing.T) {
+	f := open(t, t.TempDir())
+	ctx := context.Background()
+	before := f.shape(t)
+	id := f.imported(t, "a", file{"a", "1"})
+	short := strings.TrimPrefix(id, "sha256:")[:12]
+	if err := f.Tag(ctx, "a", "b:1"); err != nil {
+		t.Fatal(err)
+	}
+	uses := []Use{}
+	f.SetInUse(func(image string) []Use {
+		if image != id {
+			return nil
+		}
+		return uses
+	})
+	refuse := func(ref string, force bool, want string) {
+		t.Helper()
+		_, err := f.Remove(ctx, ref, RemoveOptions{Force: force})
+		if err == nil || err.Error() != want || !errors.Is(err, fault.Conflict) {
+			t.Errorf("%v", err)
+		}
+	}
+	remove := func(ref string, force bool, want ...string) {
+		t.Helper()
+		answer, err := f.Remove(ctx, ref, RemoveOptions{Force: force})
+		var got []string
+		for _, a := range answer {
+			got = append(got, "-"+a.Untagged+"+"+a.Deleted)
+		}
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("%q, %v; want %q", got, err, want)
+		}
+	}
+	container := strings.Repeat("c", 64)
+	refuse(id, false, "conflict: unable to delete "+short+" (must be forced) - image is referenced in multiple repositories")
+	uses = []Use{{Container: container, Image: "b:1"}}
+	remove("b:1", false, "-b:1+")
+	refuse(short, false, "conflict: unable to delete "+short+" (must be forced) - image is being used by stopped container cccccccccccc")
+	uses[0].Image = "a"
+	refuse("a", false, "conflict: unable to delete a:latest (must be forced) - container cccccccccccc is using its referenced image "+short)
+	uses[0].Running = true
+	refuse(id, true, "conflict: unable to delete "+short+" (cannot be forced) - image is being used by running container cccccccccccc")
+	remove("a", true, "-a:latest+")
+	if got := ids(t, f, map[string]map[string]bool{"dangling": {"true": true}}); len(got) != 1 {
+		t.Error("the image of a container is gone")
+	}
+	img, err := f.Resolve(ctx, short)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.layers.Prepare("running", img.ChainID)
+	uses[0].Running = false
+	remove(short, true, "-+"+id)
+	if !f.layers.Has(img.ChainID) {
+		t.Error("the layer of a container is gone")
+	}
+	f.layers.Remove("running")
+	open(t, f.root) // collects
+	if diff := cmp.Diff(before, f.shape(t)); diff != "" {
+		t.Error("the store is not as before:\n", diff)
+	}
+	if _, err := f.Remove(ctx, "nosuch", RemoveOptions{Force: true}); err == nil || err.Error() != "No such image: nosuch:latest" {
+		t.Error(err)
+	}
+}
+
+func TestConcurrentImportAndRemove(t *testing.T) {
+	f := open(t, t.TempDir())
+	ctx := context.Background()
+	data := rootfs(t, file{"a", "shared by all"})
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			name := string(rune('a' + i))
+			for range 5 {
+				if _, err := f.Import(ctx, bytes.NewReader(data), ImportOptions{Reference: name}); err != nil {
+					t.Error(err)
+					return
+				}
+				img, err := f.Resolve(ctx, name)
+				if err != nil || !f.layers.Has(img.ChainID) {
+					t.Errorf("after its import %s has no layer: %v", name, err)
+				}
+				if err := f.Save(ctx, &bytes.Buffer{}, []string{name}, ""); err != nil {
+					t.Error(err)
+				}
+				if _, err := f.Remove(ctx, name, RemoveOptions{}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if got := ids(t, f, nil); !slices.Equal(got, []string{"hello:latest"}) {
+		t.Error(got)
+	}
+}
+
+func TestDamagedImageIsListedAndRemoved(t *testing.T) {
+	f := open(t, t.TempDir())
+	ctx := context.Background()
+	id := f.imported(t, "bad", file{"a", "1"})
+	path := f.root + "/content/blobs/sha256/" + strings.TrimPrefix(id, "sha256:")
+	os.Remove(path)
+	os.WriteFile(path, []byte("{"), 0o444)
+	g := open(t, f.root)
+	if got := ids(t, g, nil); !slices.Contains(got, "bad:latest") {
+		t.Error(got)
+	}
+	if _, err := g.Resolve(ctx, "bad"); err == nil || !strings.Contains(err.Error(), "damaged") {
+		t.Error(err)
+	}
+	if _, err := g.Remove(ctx, "bad", RemoveOptions{}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestManifestsOfAnIndex(t *testing.T) {
+	f := open(t, t.TempDir())
+	list, err := f.List(context.Background(), ListOptions{Manifests: true})
+	if err != nil || len(list) != 1 || len(list[0].Manifests) != 2 {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	for _, m := range list[0].Manifests {
+		if !m.Available || m.ImageData.Platform.OS != "linux" || m.Size.Content == 0 {
+			t.Errorf("%+v", m)
+		}
+	}
+	data, err := json.Marshal(list[0])
+	if err != nil || !bytes.Contains(data, []byte(ocispec.MediaTypeImageIndex)) {
+		t.Error(string(data), err)
+	}
+}

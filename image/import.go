@@ -1,0 +1,128 @@
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"time"
+
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/tarehq/tare/archive"
+	"github.com/tarehq/tare/content"
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/reference"
+)
+
+// Import makes an image of one layer from the tar r, which may be compressed
+// with gzip, zstd or bzip2, and returns its ID. The layer is stored as it is
+// without compression, and unpacked in the same pass. When Import returns, the
+// image survives power loss; when it fails nothing is left.
+func (s *Service) Import(ctx context.Context, r io.Reader, o ImportOptions) (id string, err error) {
+	name, err := importName(o.Reference)
+	if err != nil {
+		return "", err
+	}
+	config, err := importConfig(o)
+	if err != nil {
+		return "", err
+	}
+	done := s.hold()
+	defer func() { done(err) }()
+	layer, err := s.importLayer(ctx, r)
+	if err != nil {
+		return "", err
+	}
+	config.RootFS = ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{layer.Digest}}
+	target, err := s.putImage(config, []ocispec.Descriptor{layer})
+	if err != nil {
+		return "", err
+	}
+	if err := s.store([]content.Entry{{Name: name, Target: target, Updated: time.Now()}}); err != nil {
+		return "", err
+	}
+	s.publish("import", target, "")
+	return target.Digest.String(), nil
+}
+
+func importName(ref string) (string, error) {
+	if ref == "" {
+		return "", nil
+	}
+	r, err := reference.Parse(ref)
+	if err != nil {
+		return "", err
+	}
+	if r.Digest != "" {
+		return "", fault.New(fault.Invalid, "cannot import digest reference")
+	}
+	return r.String(), nil
+}
+
+func importConfig(o ImportOptions) (dockerspec.DockerOCIImage, error) {
+	platform := host()
+	if o.Platform != "" {
+		var err error
+		if platform, err = parsePlatform(o.Platform); err != nil {
+			return dockerspec.DockerOCIImage{}, err
+		}
+	}
+	now := time.Now().UTC()
+	image := dockerspec.DockerOCIImage{Image: ocispec.Image{
+		Created: &now, Platform: platform, History: []ocispec.History{{Created: &now, Comment: o.Message}},
+	}}
+	err := applyChanges(&image.Config, o.Changes)
+	return image, err
+}
+
+// importLayer stores the stream as a blob and unpacks it, reading it once.
+func (s *Service) importLayer(ctx context.Context, r io.Reader) (ocispec.Descriptor, error) {
+	plain, _, err := archive.Decompress(r)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	defer plain.Close()
+	blob, err := s.content.Create(digest.SHA256)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	defer blob.Close()
+	tree, err := s.layers.Begin("")
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	defer tree.Close()
+	if err := tree.Apply(ctx, io.TeeReader(plain, blob)); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	d, err := blob.Commit("", -1)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	if _, err := tree.Commit(d); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: d, Size: blob.Size()}, nil
+}
+
+// putImage stores a config and an OCI manifest over layers that are stored.
+func (s *Service) putImage(config dockerspec.DockerOCIImage, layers []ocispec.Descriptor) (ocispec.Descriptor, error) {
+	c, err := s.putJSON(ocispec.MediaTypeImageConfig, config)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	return s.putJSON(ocispec.MediaTypeImageManifest, ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Config: c, Layers: layers,
+	})
+}
+
+func (s *Service) putJSON(mediaType string, v any) (ocispec.Descriptor, error) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	d, err := s.content.Put(data)
+	return ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(data))}, err
+}

@@ -1,0 +1,101 @@
+package image
+
+import (
+	"context"
+	"time"
+
+	wire "github.com/moby/moby/api/types/image"
+	"github.com/moby/moby/api/types/storage"
+	"github.com/tarehq/tare/fault"
+)
+
+// InspectOptions as in GET /images/{name}/json: one platform, or the list of
+// all manifests, not both.
+type InspectOptions struct {
+	Platform  string
+	Manifests bool
+}
+
+// Inspect tells all about an image, of an index about this machine's platform.
+func (s *Service) Inspect(ctx context.Context, ref string) (wire.InspectResponse, error) {
+	return s.InspectWith(ctx, ref, InspectOptions{})
+}
+
+// InspectWith is Inspect with a choice.
+func (s *Service) InspectWith(ctx context.Context, ref string, o InspectOptions) (wire.InspectResponse, error) {
+	if o.Manifests && o.Platform != "" {
+		return wire.InspectResponse{}, fault.New(fault.Invalid, "conflicting options: manifests and platform options cannot both be set")
+	}
+	f, err := s.find(ctx, ref)
+	if err != nil {
+		return wire.InspectResponse{}, err
+	}
+	m, err := s.choose(f.target, o.Platform, familiarTagged(ref))
+	if err != nil {
+		return wire.InspectResponse{}, err
+	}
+	config := m.detail.config
+	target := f.target
+	r := wire.InspectResponse{
+		ID: target.Digest.String(), Author: config.Author, Config: &config.Config,
+		Architecture: config.Architecture, Variant: config.Variant, Os: config.OS, OsVersion: config.OSVersion,
+		GraphDriver: &storage.DriverData{Name: "overlayfs"}, RootFS: wire.RootFS{Type: "layers", Layers: []string{}},
+		Descriptor: &target,
+	}
+	r.RepoTags, r.RepoDigests = names(f.all)
+	for _, e := range f.all {
+		if e.Updated.After(r.Metadata.LastTagTime) {
+			r.Metadata.LastTagTime = e.Updated
+		}
+	}
+	if config.Created != nil {
+		r.Created = config.Created.Format(time.RFC3339Nano)
+	}
+	if n := len(config.History); n > 0 {
+		r.Comment = config.History[n-1].Comment
+	}
+	for _, d := range config.RootFS.DiffIDs {
+		r.RootFS.Layers = append(r.RootFS.Layers, d.String())
+	}
+	members := s.members(target)
+	if o.Platform != "" {
+		r.Size = m.size + s.unpackedSize(m)
+	} else {
+		r.Size = s.size(target, members)
+	}
+	if o.Manifests {
+		r.Manifests = s.manifestSummaries(target, members)
+	}
+	return r, nil
+}
+
+// History lists the steps that made the image, newest first. Only the newest
+// has an ID, as no image exists of the others.
+func (s *Service) History(ctx context.Context, ref string) ([]wire.HistoryResponseItem, error) {
+	f, err := s.find(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	m, err := s.choose(f.target, "", familiarTagged(ref))
+	if err != nil {
+		return nil, err
+	}
+	list := make([]wire.HistoryResponseItem, len(m.detail.config.History))
+	layer := 0
+	for i, h := range m.detail.config.History {
+		item := wire.HistoryResponseItem{ID: "<missing>", Comment: h.Comment, CreatedBy: h.CreatedBy, Tags: nil}
+		if h.Created != nil {
+			item.Created = h.Created.Unix()
+		}
+		if !h.EmptyLayer && layer < len(m.detail.chains) {
+			item.Size = s.layers.Size(m.detail.chains[layer])
+			layer++
+		}
+		list[len(list)-1-i] = item
+	}
+	if len(list) > 0 {
+		list[0].ID = f.target.Digest.String()
+		list[0].Tags, _ = names(f.all)
+	}
+	return list, nil
+}

@@ -1,0 +1,159 @@
+package image
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	wire "github.com/moby/moby/api/types/image"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/tarehq/tare/content"
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/reference"
+)
+
+// List describes the images that the filters let through, newest first.
+func (s *Service) List(ctx context.Context, o ListOptions) ([]wire.Summary, error) {
+	if o.SharedSize {
+		return nil, fault.New(fault.NotImplemented, "shared-size is not supported yet")
+	}
+	keep, err := s.filters(ctx, o.Filters)
+	if err != nil {
+		return nil, err
+	}
+	groups := map[digest.Digest][]content.Entry{}
+	var order []digest.Digest
+	for _, e := range s.content.Index().Entries() {
+		d := e.Target.Digest
+		if !keep.name(e.Name) {
+			continue
+		}
+		if groups[d] == nil {
+			order = append(order, d)
+		}
+		groups[d] = append(groups[d], e)
+	}
+	list := make([]wire.Summary, 0, len(order))
+	for _, d := range order {
+		members := s.members(groups[d][0].Target)
+		best := representative(members)
+		if !keep.image(best) {
+			continue
+		}
+		list = append(list, s.summary(groups[d], members, best, o))
+	}
+	slices.SortStableFunc(list, func(a, b wire.Summary) int { return cmp.Compare(b.Created, a.Created) })
+	return list, nil
+}
+
+// representative picks the manifest that stands for the whole image: this
+// machine's, or the first that has a config, or nil.
+func representative(members []member) *member {
+	var first *member
+	for i := range members {
+		m := &members[i]
+		if m.detail == nil {
+			continue
+		}
+		if matches(host(), m.platform) {
+			return m
+		}
+		if first == nil {
+			first = m
+		}
+	}
+	return first
+}
+
+func (s *Service) summary(entries []content.Entry, members []member, best *member, o ListOptions) wire.Summary {
+	target := entries[0].Target
+	sum := wire.Summary{ID: target.Digest.String(), Containers: -1, SharedSize: -1, Descriptor: &target}
+	sum.RepoTags, sum.RepoDigests = names(entries)
+	sum.Size = s.size(target, members)
+	if best != nil {
+		sum.Labels = best.detail.config.Config.Labels
+		if created := best.detail.config.Created; created != nil {
+			sum.Created = created.Unix()
+		}
+	}
+	if o.Manifests {
+		sum.Manifests = s.manifestSummaries(target, members)
+	}
+	return sum
+}
+
+// names gives an image's names as Docker shows them, never nil.
+func names(entries []content.Entry) (tags, digests []string) {
+	tags, digests = []string{}, []string{}
+	for _, e := range entries {
+		r, err := reference.ParseBare(e.Name)
+		if e.Name == "" || err != nil {
+			continue
+		}
+		if r.Tag != "" {
+			tags = append(tags, reference.Ref{Domain: r.Domain, Path: r.Path, Tag: r.Tag}.Familiar())
+		}
+		if d := r.FamiliarRepository() + "@" + e.Target.Digest.String(); !slices.Contains(digests, d) {
+			digests = append(digests, d)
+		}
+	}
+	return tags, digests
+}
+
+// size adds up an image's content and its unpacked layers, each once.
+func (s *Service) size(target ocispec.Descriptor, members []member) int64 {
+	var size int64
+	if content.IsIndex(target.MediaType) {
+		size, _ = s.content.Size(target.Digest)
+	}
+	seen := map[digest.Digest]bool{}
+	for _, m := range members {
+		size += m.size
+		if m.detail == nil {
+			continue
+		}
+		for _, chain := range m.detail.chains {
+			if !seen[chain] {
+				seen[chain] = true
+				size += s.layers.Size(chain)
+			}
+		}
+	}
+	return size
+}
+
+func (s *Service) unpackedSize(m member) (size int64) {
+	if m.detail != nil {
+		for _, chain := range m.detail.chains {
+			size += s.layers.Size(chain)
+		}
+	}
+	return size
+}
+
+func (s *Service) manifestSummaries(target ocispec.Descriptor, members []member) []wire.ManifestSummary {
+	list := make([]wire.ManifestSummary, 0, len(members))
+	uses := s.uses(target.Digest)
+	for _, m := range members {
+		sum := wire.ManifestSummary{ID: m.desc.Digest.String(), Descriptor: m.desc, Available: m.available, Kind: m.kind}
+		sum.Size.Content = m.size
+		sum.Size.Total = m.size
+		switch {
+		case m.kind == wire.ManifestKindAttestation:
+			sum.AttestationData = &wire.AttestationProperties{For: m.attests}
+		case m.kind == wire.ManifestKindImage:
+			sum.ImageData = &wire.ImageProperties{Platform: m.platform, Containers: []string{}}
+			sum.ImageData.Size.Unpacked = s.unpackedSize(m)
+			sum.Size.Total += sum.ImageData.Size.Unpacked
+			// Containers run this machine's platform unless told otherwise.
+			if matches(host(), m.platform) || len(members) == 1 {
+				for _, u := range uses {
+					sum.ImageData.Containers = append(sum.ImageData.Containers, u.Container)
+				}
+			}
+		}
+		list = append(list, sum)
+	}
+	return list
+}

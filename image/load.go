@@ -1,0 +1,241 @@
+package image
+
+import (
+	"archive/tar"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+	"time"
+
+	wire "github.com/moby/moby/api/types/image"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/tarehq/tare/archive"
+	"github.com/tarehq/tare/content"
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/reference"
+)
+
+const (
+	maxArchived  = 100_000  // files in one archive of images
+	maxIndexFile = 16 << 20 // bytes of index.json and manifest.json
+)
+
+// Load takes the images of the tar r into the store: an OCI image layout, a
+// docker-archive, or both at once, of which the layout counts. It may be
+// compressed with gzip, zstd or bzip2. All blobs are checked, and an index is
+// kept whole with all its platforms and attestations. progress (may be nil)
+// gets a line without its newline for each name or nameless image. Nothing is
+// left of an archive that fails.
+func (s *Service) Load(ctx context.Context, r io.Reader, progress func(string)) (err error) {
+	done := s.hold()
+	defer func() { done(err) }()
+	plain, _, err := archive.Decompress(r)
+	if err != nil {
+		return err
+	}
+	defer plain.Close()
+	l := loader{s: s, files: map[string]digest.Digest{}, links: map[string]string{}, small: map[string][]byte{}}
+	if err := l.read(ctx, plain); err != nil {
+		return err
+	}
+	entries, err := l.entries()
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := s.prepare(ctx, e.Target); err != nil {
+			return err
+		}
+	}
+	if err := s.store(entries); err != nil {
+		return err
+	}
+	if len(l.files) > 0 {
+		s.content.Collect() // what an archive has besides its images
+	}
+	for _, e := range entries {
+		line := "Loaded image ID: " + e.Target.Digest.String()
+		if e.Name != "" {
+			line = "Loaded image: " + reference.Familiar(e.Name)
+		}
+		if progress != nil {
+			progress(line)
+		}
+		s.publish("load", e.Target, e.Name)
+	}
+	return nil
+}
+
+// prepare checks that the target can be followed and unpacks what this machine
+// would run of it.
+func (s *Service) prepare(ctx context.Context, target ocispec.Descriptor) error {
+	if _, ok := s.content.Size(target.Digest); !ok {
+		return fault.New(fault.Invalid, "invalid archive: %s is not in it", target.Digest)
+	}
+	err := s.content.Walk(target, func(ocispec.Descriptor, int64) error { return nil })
+	if err != nil {
+		return err
+	}
+	for _, m := range s.members(target) {
+		if m.kind != wire.ManifestKindImage {
+			continue
+		}
+		if m.detail == nil {
+			// Of an index some platforms may be left out, but none be wrong.
+			if _, err := s.detail(m.desc); err != nil && (errors.Is(err, fault.Invalid) || !content.IsIndex(target.MediaType)) {
+				return fmt.Errorf("invalid archive: %w", err)
+			}
+			continue
+		}
+		if !m.available && !content.IsIndex(target.MediaType) {
+			return fault.New(fault.Invalid, "invalid archive: a layer of image %s is not in it", target.Digest)
+		}
+		if m.available && matches(host(), m.platform) {
+			if err := s.unpack(ctx, m.detail.manifest.Layers, m.detail.config.RootFS.DiffIDs); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// loader reads one archive.
+type loader struct {
+	s     *Service
+	files map[string]digest.Digest // of a docker-archive, stored as blobs
+	links map[string]string        // old docker-archives link equal layers
+	small map[string][]byte        // index.json, manifest.json, oci-layout
+}
+
+func (l *loader) read(ctx context.Context, r io.Reader) error {
+	tr := tar.NewReader(r)
+	for count := 0; ; count++ {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		hdr, err := tr.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err == nil && count > maxArchived {
+			return fault.New(fault.Invalid, "invalid archive: it has more than %d files", maxArchived)
+		}
+		if err == nil {
+			err = l.file(hdr, tr)
+		}
+		switch {
+		case errors.Is(err, io.ErrUnexpectedEOF):
+			return fault.New(fault.Invalid, "the archive is truncated: %w", err)
+		case errors.Is(err, tar.ErrHeader):
+			return fault.New(fault.Invalid, "the stream is not a valid tar archive: %w", err)
+		case err != nil:
+			return err
+		}
+	}
+}
+
+func (l *loader) file(hdr *tar.Header, r io.Reader) error {
+	name := path.Clean(strings.TrimLeft(hdr.Name, "/"))
+	switch hdr.Typeflag {
+	case tar.TypeSymlink:
+		l.links[name] = path.Join(path.Dir(name), hdr.Linkname)
+		return nil
+	case tar.TypeLink:
+		l.links[name] = path.Clean(hdr.Linkname)
+		return nil
+	case tar.TypeReg:
+	default:
+		return nil
+	}
+	switch name {
+	case ocispec.ImageLayoutFile, ocispec.ImageIndexFile, "manifest.json":
+		if hdr.Size > maxIndexFile {
+			return fault.New(fault.Invalid, "invalid archive: %s has %d bytes, more than %d", name, hdr.Size, maxIndexFile)
+		}
+		data, err := io.ReadAll(r)
+		l.small[name] = data
+		return err
+	case "repositories":
+		return nil
+	}
+	if d := blobName(name); d != "" {
+		_, err := l.s.content.Ingest(r, d, hdr.Size)
+		if errors.Is(err, fault.Invalid) {
+			return fmt.Errorf("invalid archive: %s: %w", hdr.Name, err)
+		}
+		return err
+	}
+	w, err := l.s.content.Create(digest.SHA256)
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	if _, err := io.CopyBuffer(w, struct{ io.Reader }{r}, make([]byte, 1<<20)); err != nil {
+		return err
+	}
+	l.files[name], err = w.Commit("", hdr.Size)
+	return err
+}
+
+// blobName tells which digest a path of an OCI layout has; "" for others.
+func blobName(name string) digest.Digest {
+	algorithm, hex, ok := strings.Cut(strings.TrimPrefix(name, "blobs/"), "/")
+	if !ok || !strings.HasPrefix(name, "blobs/") {
+		return ""
+	}
+	d := digest.NewDigestFromEncoded(digest.Algorithm(algorithm), hex)
+	if d.Validate() != nil {
+		return ""
+	}
+	return d
+}
+
+// entries tells which images the archive has.
+func (l *loader) entries() ([]content.Entry, error) {
+	var entries []content.Entry
+	var err error
+	switch {
+	case l.small[ocispec.ImageLayoutFile] != nil && l.small[ocispec.ImageIndexFile] != nil:
+		entries, err = l.layout()
+	case l.small["manifest.json"] != nil:
+		entries, err = l.dockerArchive()
+	default:
+		return nil, fault.New(fault.Invalid, "unrecognized image format")
+	}
+	if err == nil && len(entries) == 0 {
+		err = fault.New(fault.Invalid, "invalid archive: it holds no image")
+	}
+	return entries, err
+}
+
+func (l *loader) layout() ([]content.Entry, error) {
+	var index ocispec.Index
+	if err := json.Unmarshal(l.small[ocispec.ImageIndexFile], &index); err != nil {
+		return nil, fault.New(fault.Invalid, "invalid archive: index.json: %w", err)
+	}
+	now := time.Now()
+	var entries []content.Entry
+	for _, d := range index.Manifests {
+		if err := d.Digest.Validate(); err != nil {
+			return nil, fault.New(fault.Invalid, "invalid archive: index.json names %q, which is not a digest", d.Digest)
+		}
+		if !content.IsNode(d.MediaType) {
+			return nil, fault.New(fault.Invalid, "invalid archive: %s is of the type %q, neither a manifest nor an index", d.Digest, d.MediaType)
+		}
+		name := d.Annotations[content.AnnotationName]
+		if name == "" {
+			name = d.Annotations[content.AnnotationRefName]
+		}
+		e := content.Entry{Target: content.Bare(d), Updated: now}
+		if r, err := reference.Parse(name); err == nil && name != "" {
+			e.Name = r.String()
+		}
+		entries = append(entries, e)
+	}
+	return entries, nil
+}

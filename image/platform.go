@@ -1,0 +1,88 @@
+package image
+
+import (
+	"runtime"
+	"strings"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/tarehq/tare/fault"
+)
+
+// host is the platform of this machine.
+func host() ocispec.Platform {
+	return normalize(ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH})
+}
+
+var architectures = map[string]string{
+	"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386", "i486": "386", "i586": "386", "i686": "386",
+	"armhf": "arm", "armel": "arm",
+}
+
+// normalize gives a platform the names that Go uses, and the variant that an
+// ARM architecture has when none is said.
+func normalize(p ocispec.Platform) ocispec.Platform {
+	p.OS, p.Architecture, p.Variant = strings.ToLower(p.OS), strings.ToLower(p.Architecture), strings.ToLower(p.Variant)
+	if p.Architecture == "armel" && p.Variant == "" {
+		p.Variant = "v6"
+	}
+	if a, ok := architectures[p.Architecture]; ok {
+		p.Architecture = a
+	}
+	switch {
+	case p.Architecture == "arm64" && (p.Variant == "8" || p.Variant == "v8"):
+		p.Variant = ""
+	case p.Architecture == "amd64" && p.Variant == "v1":
+		p.Variant = ""
+	case p.Architecture == "arm" && p.Variant == "":
+		p.Variant = "v7"
+	case p.Architecture == "arm" && p.Variant != "" && p.Variant[0] != 'v':
+		p.Variant = "v" + p.Variant
+	}
+	return p
+}
+
+// parsePlatform reads os/arch[/variant], os, or arch.
+func parsePlatform(s string) (ocispec.Platform, error) {
+	var p ocispec.Platform
+	parts := strings.Split(s, "/")
+	for _, part := range parts {
+		if part == "" || strings.Trim(strings.ToLower(part), "abcdefghijklmnopqrstuvwxyz0123456789_-.") != "" {
+			return p, fault.New(fault.Invalid, "%q is an invalid component of %q: platform specifier component must match \"^[A-Za-z0-9_.-]+$\"", part, s)
+		}
+	}
+	h := host()
+	switch len(parts) {
+	case 1:
+		if parts[0] == "linux" || parts[0] == "windows" || parts[0] == "darwin" || parts[0] == "freebsd" {
+			p = ocispec.Platform{OS: parts[0], Architecture: h.Architecture, Variant: h.Variant}
+		} else {
+			p = ocispec.Platform{OS: h.OS, Architecture: parts[0]}
+		}
+	case 2:
+		p = ocispec.Platform{OS: parts[0], Architecture: parts[1]}
+	case 3:
+		p = ocispec.Platform{OS: parts[0], Architecture: parts[1], Variant: parts[2]}
+	default:
+		return p, fault.New(fault.Invalid, "%q: cannot parse platform specifier", s)
+	}
+	return normalize(p), nil
+}
+
+func matches(want, have ocispec.Platform) bool {
+	if want.OS != have.OS || want.Architecture != have.Architecture {
+		return false
+	}
+	if want.Variant == have.Variant {
+		return true
+	}
+	// An ARM machine runs what was made for its elder siblings.
+	return want.Architecture == "arm" && have.Variant <= want.Variant
+}
+
+func formatPlatform(p ocispec.Platform) string {
+	s := p.OS + "/" + p.Architecture
+	if p.Variant != "" {
+		s += "/" + p.Variant
+	}
+	return s
+}

@@ -1,0 +1,143 @@
+package image
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+
+	wire "github.com/moby/moby/api/types/image"
+	"github.com/opencontainers/go-digest"
+	"github.com/tarehq/tare/content"
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/reference"
+)
+
+// removal is what removing by some words comes to.
+type removal struct {
+	untag  []content.Entry // these names go
+	delete bool            // and the image with them
+}
+
+// Remove takes a name from an image, and the image itself when that was the
+// last one or when it was called by its ID. What containers use, or what has
+// several names and is called by its ID, needs force (fault.Conflict with
+// Docker's words); an image that a running container uses is never deleted.
+// The answer lists what was untagged and deleted.
+func (s *Service) Remove(ctx context.Context, ref string, o RemoveOptions) ([]wire.DeleteResponse, error) {
+	// Not by find, which would make the built-in image in order to remove it.
+	first, err := lookup(s.content.Index(), ref)
+	if err != nil {
+		return nil, err
+	}
+	// Asked before the index is locked: who is asked has locks of its own.
+	uses := s.uses(first.target.Digest)
+	var plan removal
+	attrs := s.labels(first)
+	err = s.content.Update(func(ix *content.Index) (*content.Index, error) {
+		f, err := lookup(ix, ref)
+		if err == nil && f.target.Digest != first.target.Digest {
+			err = fault.New(fault.Conflict, "image %s was changed while it was being removed: try again", ref)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if plan, err = planRemoval(f, uses, o.Force); err != nil {
+			return nil, err
+		}
+		for _, e := range plan.untag {
+			ix = ix.Without(e.Name, e.Target.Digest, !plan.delete)
+		}
+		return ix, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.content.Collect(); err != nil {
+		// The image is gone all the same; its space is not back yet.
+		slog.WarnContext(ctx, "nothing was cleaned up in the image store", "error", err)
+	}
+	return s.tellRemoval(first, plan, attrs), nil
+}
+
+// labels are read before the image goes, for the events after it.
+func (s *Service) labels(f found) map[string]string {
+	if m, err := s.choose(f.target, "", ""); err == nil {
+		return m.detail.config.Config.Labels
+	}
+	return nil
+}
+
+func (s *Service) tellRemoval(f found, plan removal, labels map[string]string) []wire.DeleteResponse {
+	var answer []wire.DeleteResponse
+	id := f.target.Digest.String()
+	tell := func(action, name string) {
+		if s.events == nil {
+			return
+		}
+		attrs := map[string]string{}
+		for k, v := range labels {
+			attrs[k] = v
+		}
+		attrs["name"] = name
+		s.events.Publish(action, id, attrs)
+	}
+	for _, e := range plan.untag {
+		if e.Name != "" {
+			name := reference.Familiar(e.Name)
+			answer = append(answer, wire.DeleteResponse{Untagged: name})
+			tell("untag", name)
+		}
+	}
+	if plan.delete {
+		answer = append(answer, wire.DeleteResponse{Deleted: id})
+		tell("delete", id)
+	}
+	return answer
+}
+
+// planRemoval decides what goes, with Docker's rules.
+func planRemoval(f found, uses []Use, force bool) (removal, error) {
+	named := func(e content.Entry) bool { return e.Name != "" }
+	if f.name != "" {
+		one := slices.IndexFunc(f.all, func(e content.Entry) bool { return e.Name == f.name })
+		if len(f.all) > 1 {
+			return removal{untag: f.all[one : one+1]}, nil
+		}
+		if i := slices.IndexFunc(uses, func(u Use) bool { return usesName(u, f.name) }); i >= 0 {
+			if !force {
+				return removal{}, conflict(reference.Familiar(f.name), "must be forced",
+					"container "+short(uses[i].Container)+" is using its referenced image "+shortID(f.target.Digest))
+			}
+			// The container keeps the image, which has no name any more.
+			return removal{untag: f.all}, nil
+		}
+	}
+	id := shortID(f.target.Digest)
+	for _, u := range uses {
+		if u.Running {
+			return removal{}, conflict(id, "cannot be forced", "image is being used by running container "+short(u.Container))
+		}
+	}
+	if !force {
+		if slices.IndexFunc(f.all, named) >= 0 && len(f.all) > 1 {
+			return removal{}, conflict(id, "must be forced", "image is referenced in multiple repositories")
+		}
+		for _, u := range uses {
+			return removal{}, conflict(id, "must be forced", "image is being used by stopped container "+short(u.Container))
+		}
+	}
+	return removal{untag: f.all, delete: true}, nil
+}
+
+func usesName(u Use, name string) bool {
+	r, err := reference.Parse(u.Image)
+	return err == nil && r.String() == name
+}
+
+func conflict(what, force, why string) error {
+	return fault.New(fault.Conflict, "conflict: unable to delete %s (%s) - %s", what, force, why)
+}
+
+func short(id string) string { return id[:min(len(id), 12)] }
+
+func shortID(d digest.Digest) string { return short(d.Encoded()) }

@@ -1,0 +1,184 @@
+package image
+
+import (
+	"archive/tar"
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/tarehq/tare/content"
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/reference"
+)
+
+// Save writes the images to w as one tar that is an OCI image layout and a
+// docker-archive at once, with the blobs as they are stored, so that Load
+// gives them their digests again. With a platform only its manifest is saved.
+// Everything is found before the first byte is written. The same images give
+// the same bytes.
+func (s *Service) Save(ctx context.Context, w io.Writer, refs []string, platform string) error {
+	defer s.content.Hold()()
+	p, err := s.planSave(ctx, refs, platform)
+	if err != nil {
+		return err
+	}
+	bw := bufio.NewWriterSize(w, 1<<20)
+	tw := tar.NewWriter(bw)
+	if err := s.writeSaved(ctx, tw, p); err != nil {
+		return err
+	}
+	if err := tw.Close(); err != nil {
+		return err
+	}
+	if err := bw.Flush(); err != nil {
+		return err
+	}
+	for _, e := range p.entries {
+		s.publish("save", e.Target, e.Name)
+	}
+	return nil
+}
+
+// saving is what an archive will hold.
+type saving struct {
+	entries  []content.Entry // what was asked for, each once
+	blobs    []ocispec.Descriptor
+	archived []archived
+}
+
+func (s *Service) planSave(ctx context.Context, refs []string, platform string) (*saving, error) {
+	if len(refs) == 0 {
+		return nil, fault.New(fault.Invalid, "no images to save")
+	}
+	p := &saving{}
+	seen := map[digest.Digest]bool{}
+	for _, ref := range refs {
+		f, err := s.find(ctx, ref)
+		if err != nil {
+			return nil, err
+		}
+		target := f.target
+		if platform != "" {
+			m, err := s.choose(target, platform, familiarTagged(ref))
+			if err != nil {
+				return nil, err
+			}
+			target = m.desc
+		}
+		if slices.ContainsFunc(p.entries, func(e content.Entry) bool { return e.Name == f.name && e.Target.Digest == target.Digest }) {
+			continue
+		}
+		p.entries = append(p.entries, content.Entry{Name: f.name, Target: target})
+		err = s.content.Walk(target, func(d ocispec.Descriptor, size int64) error {
+			if !seen[d.Digest] {
+				seen[d.Digest] = true
+				p.blobs = append(p.blobs, ocispec.Descriptor{Digest: d.Digest, Size: size})
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		if err := s.planArchived(p, f.name, target, familiarTagged(ref)); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// planArchived adds the image as a docker-archive sees it: one platform, a
+// config and layers.
+func (s *Service) planArchived(p *saving, name string, target ocispec.Descriptor, ref string) error {
+	m, err := s.choose(target, "", ref)
+	if err != nil {
+		return err
+	}
+	if !m.available {
+		return fault.New(fault.NotFound, "content of image %s for platform %s is missing in the store", ref, formatPlatform(m.platform))
+	}
+	a := archived{Config: blobFile(m.detail.manifest.Config.Digest), Layers: []string{}}
+	for _, l := range m.detail.manifest.Layers {
+		a.Layers = append(a.Layers, blobFile(l.Digest))
+	}
+	i := slices.IndexFunc(p.archived, func(b archived) bool { return a.Config == b.Config && slices.Equal(a.Layers, b.Layers) })
+	if i < 0 {
+		p.archived = append(p.archived, a)
+		i = len(p.archived) - 1
+	}
+	if name != "" {
+		p.archived[i].RepoTags = append(p.archived[i].RepoTags, reference.Familiar(name))
+	}
+	return nil
+}
+
+func blobFile(d digest.Digest) string {
+	return path.Join(ocispec.ImageBlobsDir, d.Algorithm().String(), d.Encoded())
+}
+
+func (s *Service) writeSaved(ctx context.Context, tw *tar.Writer, p *saving) error {
+	if err := writeFile(tw, ocispec.ImageLayoutFile, ocispec.ImageLayout{Version: ocispec.ImageLayoutVersion}); err != nil {
+		return err
+	}
+	dirs := map[string]bool{}
+	for _, b := range p.blobs {
+		for _, dir := range []string{ocispec.ImageBlobsDir + "/", path.Dir(blobFile(b.Digest)) + "/"} {
+			if dirs[dir] {
+				continue
+			}
+			dirs[dir] = true
+			if err := tw.WriteHeader(&tar.Header{Name: dir, Typeflag: tar.TypeDir, Mode: 0o755, ModTime: time.Unix(0, 0)}); err != nil {
+				return err
+			}
+		}
+		if err := s.writeBlob(ctx, tw, b); err != nil {
+			return err
+		}
+	}
+	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
+	for _, e := range p.entries {
+		index.Manifests = append(index.Manifests, content.Annotate(e))
+	}
+	if err := writeFile(tw, ocispec.ImageIndexFile, index); err != nil {
+		return err
+	}
+	return writeFile(tw, "manifest.json", p.archived)
+}
+
+func writeFile(tw *tar.Writer, name string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	if err := tw.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o444, Size: int64(len(data)), ModTime: time.Unix(0, 0)}); err != nil {
+		return err
+	}
+	_, err = tw.Write(data)
+	return err
+}
+
+func (s *Service) writeBlob(ctx context.Context, tw *tar.Writer, b ocispec.Descriptor) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	f, size, err := s.content.Open(b.Digest)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := tw.WriteHeader(&tar.Header{Name: blobFile(b.Digest), Typeflag: tar.TypeReg, Mode: 0o444, Size: size, ModTime: time.Unix(0, 0)}); err != nil {
+		return err
+	}
+	// Without the wrapping of tw, its ReadFrom would go byte by byte past ours.
+	if _, err := io.CopyBuffer(struct{ io.Writer }{tw}, content.Verify(f, b.Digest), make([]byte, 1<<20)); err != nil {
+		return fmt.Errorf("cannot save %s: %w", b.Digest, err)
+	}
+	return nil
+}

@@ -1,0 +1,39 @@
+package image
+
+import (
+	"context"
+	"time"
+
+	"github.com/tarehq/tare/content"
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/reference"
+)
+
+// Tag gives the image source the further name target. A name that pointed
+// elsewhere moves; an image that loses its last name by that stays without
+// one.
+func (s *Service) Tag(ctx context.Context, source, target string) error {
+	r, err := reference.Parse(target)
+	if err != nil {
+		return err
+	}
+	if r.Digest != "" {
+		return fault.New(fault.Invalid, "refusing to create a tag with a digest reference")
+	}
+	f, err := s.find(ctx, source)
+	if err != nil {
+		return err
+	}
+	e := content.Entry{Name: r.String(), Target: f.target, Updated: time.Now()}
+	err = s.content.Update(func(ix *content.Index) (*content.Index, error) {
+		if len(ix.Of(f.target.Digest)) == 0 { // removed since it was found
+			return nil, noSuchImage(source)
+		}
+		return ix.With(e), nil
+	})
+	if err != nil {
+		return err
+	}
+	s.publish("tag", e.Target, e.Name)
+	return nil
+}

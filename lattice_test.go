@@ -1,0 +1,146 @@
+package tare_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/tarehq/tare/"
+
+// lattice says which way the arrows between the packages point. A line names a
+// package (a trailing "/..." includes those below it), then "!" and what it may
+// not import directly, then "#" and why. The first word of a ban is a path in
+// this module, or with "+" before it one outside.
+const lattice = `
+internal/... ! fault reference content snapshot archive remote image volume network event logs container supervise build ocirun server client cli registry # holds no word of containers
+fault ! * # the kinds of error are below everything
+reference ! content snapshot archive image container network server client cli supervise ocirun event logs # names are text
+content snapshot archive logs supervise/... ocirun/... ! image container network event server client cli # mechanisms know no noun
+content snapshot archive logs supervise/... ocirun/... ! +github.com/moby/moby/api # mechanisms know no wire type
+supervise logs event network image container/... server cmd/tared ! ocirun # the daemon never links the runtime, any other can take its place
+event ! image container network # an event is told by the nouns, it knows none
+image network ! container # containers stand on images and networks
+event network image container/... ! server client cli # nouns do not know who calls them
+event network image container/... supervise/... ocirun/... content snapshot archive logs ! +net/http +google.golang.org/grpc # HTTP stays in leaf packages
+cli/... client ! server container image network event supervise ocirun content snapshot archive logs +github.com/moby/moby/api # the client has its own small shapes: start-up is the product
+server ! client cli ocirun supervise content snapshot archive # the server speaks to nouns
+`
+
+// light lists programs that are executed by the thousand, and what they must
+// not link, however deep.
+var light = map[string][]string{
+	"cmd/tare":           {"google.golang.org/grpc", "go.opentelemetry.io", "github.com/distribution/reference", "github.com/opencontainers/go-digest", "github.com/moby/moby"},
+	"cmd/tare-supervise": {"google.golang.org/grpc", "go.opentelemetry.io", "github.com/distribution/reference", "github.com/opencontainers/go-digest", "github.com/moby/moby", "net/http", "github.com/spf13/cobra"},
+	"cmd/tarerun":        {"google.golang.org/grpc", "go.opentelemetry.io", "github.com/distribution/reference", "github.com/opencontainers/go-digest", "github.com/moby/moby", "net/http"},
+	"cmd/tare-init":      {"net/http", "net"},
+	"cmd/tared":          {"google.golang.org/grpc", "go.opentelemetry.io", module + "ocirun"},
+}
+
+type goPackage struct {
+	ImportPath string
+	Doc        string
+	Imports    []string
+	Deps       []string
+}
+
+func packages(t *testing.T) []goPackage {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Doc,Imports,Deps", "./...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var list []goPackage
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p goPackage
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return list
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, p)
+	}
+}
+
+// covers tells whether pattern ("a/b" or "a/b/...") includes the path.
+func covers(pattern, path string) bool {
+	base, deep := strings.CutSuffix(pattern, "/...")
+	return path == base || deep && strings.HasPrefix(path, base+"/")
+}
+
+func TestImportsPointDown(t *testing.T) {
+	list := packages(t)
+	used := map[string]bool{}
+	for _, line := range strings.Split(strings.TrimSpace(lattice), "\n") {
+		rule, why, _ := strings.Cut(line, "#")
+		who, bans, _ := strings.Cut(rule, "!")
+		for _, p := range list {
+			path := strings.TrimPrefix(p.ImportPath, module)
+			for _, pattern := range strings.Fields(who) {
+				if !covers(pattern, path) {
+					continue
+				}
+				used[pattern] = true
+				for _, ban := range strings.Fields(bans) {
+					if imported := violates(p, ban); imported != "" {
+						t.Errorf("%s imports %s:%s", path, imported, why)
+					}
+				}
+			}
+		}
+		for _, pattern := range strings.Fields(who) {
+			if !used[pattern] {
+				t.Errorf("the lattice names %s, which is no package", pattern)
+			}
+		}
+	}
+}
+
+func violates(p goPackage, ban string) string {
+	outside, foreign := strings.CutPrefix(ban, "+")
+	for _, imported := range p.Imports {
+		ours := strings.HasPrefix(imported, module)
+		switch {
+		case foreign && (imported == outside || strings.HasPrefix(imported, outside+"/")):
+			return imported
+		case !foreign && ours && (ban == "*" || covers(ban+"/...", strings.TrimPrefix(imported, module))):
+			if !strings.HasPrefix(imported, p.ImportPath+"/") {
+				return imported
+			}
+		}
+	}
+	return ""
+}
+
+func TestProgramsStayLight(t *testing.T) {
+	seen := 0
+	for _, p := range packages(t) {
+		bans, ok := light[strings.TrimPrefix(p.ImportPath, module)]
+		if !ok {
+			continue
+		}
+		seen++
+		for _, dep := range p.Deps {
+			for _, ban := range bans {
+				if dep == ban || strings.HasPrefix(dep, ban+"/") {
+					t.Errorf("%s links %s", p.ImportPath, dep)
+				}
+			}
+		}
+	}
+	if seen != len(light) {
+		t.Errorf("%d of the %d programs were found", seen, len(light))
+	}
+}
+
+func TestEveryPackageSaysWhatItIs(t *testing.T) {
+	for _, p := range packages(t) {
+		if p.Doc == "" && p.ImportPath != strings.TrimSuffix(module, "/") {
+			t.Errorf("%s has no package comment", p.ImportPath)
+		}
+	}
+}

@@ -1,0 +1,276 @@
+package network
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/tarehq/tare/fault"
+)
+
+// Attach gives a container a network namespace on the default bridge and
+// publishes its ports. After an error nothing of it is left. The kinds are
+// NotFound for an unknown network, Invalid and NotImplemented for what cannot
+// be, Unavailable when the addresses are exhausted, Conflict for a requested
+// address that is taken, Internal for a port that is taken (Docker's status
+// 500).
+func (s *Service) Attach(ctx context.Context, r Request) (*Attachment, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := s.begin(); err != nil {
+		return nil, err
+	}
+	defer s.background.Done()
+	if err := s.checkMode(r.Mode); err != nil {
+		return nil, err
+	}
+	if err := checkPorts(r.Ports); err != nil {
+		return nil, err
+	}
+	a, err := s.attach(r)
+	if err != nil {
+		return nil, fault.New(fault.KindOf(err), "failed to set up container networking: %w", err)
+	}
+	return a, nil
+}
+
+// begin counts an attachment that Close has to wait for.
+func (s *Service) begin() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return fault.New(fault.Unavailable, "network %s is closed", s.bridge.name)
+	case !s.restored:
+		return fault.New(fault.Internal, "network %s: restore must come before attach", s.bridge.name)
+	}
+	s.background.Add(1)
+	return nil
+}
+
+// checkMode refuses a network that has no endpoints or does not exist.
+func (s *Service) checkMode(mode string) error {
+	if mode == "" || mode == "default" {
+		return nil
+	}
+	name, err := s.resolve(mode)
+	if err == nil && name != networkBridge {
+		err = fault.New(fault.Invalid, "network %s has no endpoints", name)
+	}
+	return err
+}
+
+func (s *Service) attach(r Request) (_ *Attachment, err error) {
+	a := &Attachment{Endpoint: Endpoint{
+		ID: newID(), SandboxID: newID(), ContainerID: r.ContainerID, Name: r.Name,
+		NetworkID: s.networkID(networkBridge), Gateway: s.Gateway(),
+	}}
+	var undo []func()
+	defer func() {
+		if err != nil {
+			for _, f := range slices.Backward(undo) {
+				f()
+			}
+		}
+	}()
+	addr, err := s.takeAddress(r.Address)
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, func() { s.addrs.release(addr) })
+	a.Address = netip.PrefixFrom(addr, s.bridge.address.Bits())
+	if a.MAC, err = macFor(r.MAC, addr); err != nil {
+		return nil, err
+	}
+	if a.Ports, a.Sockets, err = reserve(r.Ports); err != nil {
+		return nil, s.connectivityError(a.Endpoint, err)
+	}
+	undo = append(undo, func() { closeAll(a.Sockets) })
+	box, err := s.equip(&a.Endpoint)
+	if err != nil {
+		return nil, err
+	}
+	// The address stays out of use until the interface that has it is gone.
+	undo[0] = func() { s.abandon(box, addr) }
+	if a.NetNS, err = box.share(); err != nil {
+		return nil, err
+	}
+	undo = append(undo, func() { a.NetNS.Close() })
+	if err = s.publish(a.Endpoint); err != nil {
+		return nil, s.connectivityError(a.Endpoint, err)
+	}
+	s.hold(a.ID, box)
+	return a, nil
+}
+
+// hold keeps the endpoint's namespace open, or the kernel would end it, alone
+// and at once, when the container ends.
+func (s *Service) hold(endpointID string, box *sandbox) {
+	box.routes.close()
+	s.mu.Lock()
+	s.held[endpointID] = box.ns
+	s.mu.Unlock()
+	s.signal()
+}
+
+func (s *Service) connectivityError(e Endpoint, err error) error {
+	return fmt.Errorf("driver failed programming external connectivity on endpoint %s (%s): %w", e.Name, e.ID, err)
+}
+
+func (s *Service) takeAddress(wanted netip.Addr) (netip.Addr, error) {
+	if wanted.IsValid() {
+		return wanted, s.addrs.claim(wanted)
+	}
+	addr, err := s.addrs.take()
+	if err != nil {
+		// Some may wait for their interfaces to be deleted.
+		s.clearDoomed()
+		return s.addrs.take()
+	}
+	return addr, err
+}
+
+// equip gives the endpoint a sandbox, a spare one or a new one.
+func (s *Service) equip(e *Endpoint) (*sandbox, error) {
+	select {
+	case box := <-s.spare:
+		if box.configure(*e) == nil {
+			e.HostInterface = box.host
+			return box, nil
+		}
+		// Somebody may have deleted its interface while it waited.
+		s.abandon(box, netip.Addr{})
+	default:
+	}
+	box, err := s.makeSandbox()
+	if err != nil {
+		return nil, err
+	}
+	if err := box.configure(*e); err != nil {
+		s.abandon(box, netip.Addr{})
+		return nil, err
+	}
+	e.HostInterface = box.host
+	return box, nil
+}
+
+// abandon leaves a sandbox to the remover, and the address that is free then.
+func (s *Service) abandon(box *sandbox, addr netip.Addr) {
+	box.routes.close()
+	s.doom(removal{host: box.host, ns: box.ns, address: addr})
+}
+
+// publish enters the endpoint and adds its ports to the table. A table that
+// somebody changed or flushed is made anew.
+func (s *Service) publish(e Endpoint) error {
+	s.rules.Lock()
+	defer s.rules.Unlock()
+	if err := s.settleLocked(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	stale := s.enterLocked(e)
+	s.mu.Unlock()
+	var err error
+	if !stale {
+		err = s.firewall.add(elementsOf(e))
+	}
+	if stale || err != nil {
+		err = s.firewall.replace(s.wanted())
+	}
+	if err != nil {
+		s.forget(e)
+		return err
+	}
+	forgetLocalFlows(e.Ports)
+	return nil
+}
+
+// enterLocked adds the endpoint to those that are known. Whoever had one of its
+// ports before has lost it, since its socket could be bound: a container that
+// ended and is not detached yet. That is told by the result.
+func (s *Service) enterLocked(e Endpoint) (stale bool) {
+	type hostPort struct {
+		port  uint16
+		proto string
+	}
+	taken := map[hostPort][]Published{}
+	for _, p := range e.Ports {
+		key := hostPort{p.HostPort, p.Proto}
+		taken[key] = append(taken[key], p)
+	}
+	for id, other := range s.endpoints {
+		lost := func(p Published) bool {
+			return slices.ContainsFunc(taken[hostPort{p.HostPort, p.Proto}], p.sharesAddress)
+		}
+		if slices.ContainsFunc(other.Ports, lost) {
+			stale = true
+			other.Ports = slices.DeleteFunc(slices.Clone(other.Ports), lost)
+			s.endpoints[id] = other
+		}
+	}
+	s.endpoints[e.ID] = e
+	return stale
+}
+
+// sharesAddress tells whether both are on a common address of the host.
+func (p Published) sharesAddress(q Published) bool {
+	return p.HostIP == q.HostIP || p.HostIP.IsUnspecified() || q.HostIP.IsUnspecified()
+}
+
+// settleLocked takes the ports of the endpoints that left out of the table,
+// all in one transaction; the table is made anew if it does not hold them.
+func (s *Service) settleLocked() error {
+	s.mu.Lock()
+	leaving := s.leaving
+	s.leaving = nil
+	s.mu.Unlock()
+	if err := s.firewall.remove(leaving); err != nil {
+		return s.firewall.replace(s.wanted())
+	}
+	return nil
+}
+
+func (s *Service) forget(e Endpoint) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.endpoints, e.ID)
+}
+
+// macFor gives eth0's MAC address: the one asked for, or 02:42 and the IP
+// address, so that an IP address that is taken again has the same MAC address
+// and no neighbour's ARP entry is ever stale.
+func macFor(wanted string, addr netip.Addr) (string, error) {
+	if wanted == "" {
+		b := addr.As4()
+		return append(net.HardwareAddr{0x02, 0x42}, b[:]...).String(), nil
+	}
+	mac, err := net.ParseMAC(wanted)
+	if err != nil || len(mac) != 6 {
+		return "", fault.New(fault.Invalid, "invalid MAC address %q", wanted)
+	}
+	return mac.String(), nil
+}
+
+func newID() string {
+	b := make([]byte, 32)
+	rand.Read(b)
+	return hex.EncodeToString(b)
+}
+
+// emptyPool leaves the spare sandboxes to the remover.
+func (s *Service) emptyPool() {
+	for {
+		select {
+		case box := <-s.spare:
+			s.abandon(box, netip.Addr{})
+		default:
+			return
+		}
+	}
+}

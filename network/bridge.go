@@ -1,0 +1,205 @@
+package network
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/fault"
+)
+
+// bridge is the interface as it stands.
+type bridge struct {
+	name    string
+	index   int
+	mtu     int
+	address netip.Prefix // with the host's bits
+}
+
+// raiseBridge makes the bridge as configured or adopts the one that is there,
+// and tells whether it made it.
+func raiseBridge(c Config) (b bridge, made bool, err error) {
+	link, err := netlink.LinkByName(c.Bridge)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		if link, err = addBridge(c); err != nil {
+			return b, false, err
+		}
+		made = true
+	}
+	if err != nil {
+		return b, false, fmt.Errorf("look for the interface %s: %w", c.Bridge, err)
+	}
+	if link.Type() != "bridge" {
+		return b, false, fault.New(fault.Conflict, "the interface %s is a %s and not a bridge: choose another name by --bridge", c.Bridge, link.Type())
+	}
+	b = bridge{name: c.Bridge, index: link.Attrs().Index, mtu: c.MTU}
+	if b.address, err = giveAddress(link, c); err == nil {
+		err = prepareHost(link, c)
+	}
+	if err != nil && made {
+		err = errors.Join(err, lowerBridge(c.Bridge))
+	}
+	return b, made, err
+}
+
+func addBridge(c Config) (netlink.Link, error) {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU = c.Bridge, c.MTU
+	// Without an address of its own a bridge takes the lowest of its ports'
+	// and changes it as they come and go, which containers' ARP tables miss.
+	sum := sha256.Sum256([]byte(c.Name + "\x00" + c.Bridge))
+	attrs.HardwareAddr = append(net.HardwareAddr{0x02, 0x42}, sum[:4]...)
+	if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
+		return nil, fmt.Errorf("make the bridge %s: %w", c.Bridge, err)
+	}
+	return netlink.LinkByName(c.Bridge)
+}
+
+func lowerBridge(name string) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	return netlink.LinkDel(link)
+}
+
+// giveAddress makes sure that the bridge has the address it shall have and no
+// other of IPv4, and returns it.
+func giveAddress(link netlink.Link, c Config) (netip.Prefix, error) {
+	present, err := netlink.AddrList(link, unix.AF_INET)
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("list the addresses of %s: %w", c.Bridge, err)
+	}
+	want := c.BIP
+	if !want.IsValid() && len(present) > 0 {
+		want = prefixOf(present[0].IPNet)
+	}
+	if !want.IsValid() {
+		used, err := routedPrefixes()
+		if err != nil {
+			return want, err
+		}
+		subnet, err := freeSubnet(c.Pools, used)
+		if err != nil {
+			return want, err
+		}
+		want = netip.PrefixFrom(subnet.Addr().Next(), subnet.Bits())
+	}
+	found := false
+	for _, a := range present {
+		if prefixOf(a.IPNet) == want {
+			found = true
+		} else if err := netlink.AddrDel(link, &a); err != nil {
+			return want, fmt.Errorf("remove the address %s of %s: %w", a.IPNet, c.Bridge, err)
+		}
+	}
+	if !found {
+		ipNet := &net.IPNet{IP: want.Addr().AsSlice(), Mask: net.CIDRMask(want.Bits(), 32)}
+		if err := netlink.AddrAdd(link, &netlink.Addr{IPNet: ipNet, Broadcast: lastAddr(want).AsSlice()}); err != nil {
+			return want, fmt.Errorf("give %s the address %s: %w", c.Bridge, want, err)
+		}
+	}
+	return want, nil
+}
+
+// routedPrefixes are the destinations of the host's IPv4 routes but for the
+// default.
+func routedPrefixes() ([]netip.Prefix, error) {
+	routes, err := netlink.RouteList(nil, unix.AF_INET)
+	if err != nil {
+		return nil, fmt.Errorf("list the host's routes: %w", err)
+	}
+	var out []netip.Prefix
+	for _, r := range routes {
+		if p := prefixOf(r.Dst); p.IsValid() && p.Bits() > 0 {
+			out = append(out, p)
+		}
+	}
+	return out, nil
+}
+
+// prefixOf converts an IPv4 net; the zero Prefix stands for any other.
+func prefixOf(n *net.IPNet) netip.Prefix {
+	if n == nil {
+		return netip.Prefix{}
+	}
+	addr, ok := netip.AddrFromSlice(n.IP)
+	bits, _ := n.Mask.Size()
+	if addr = addr.Unmap(); !ok || !addr.Is4() {
+		return netip.Prefix{}
+	}
+	return netip.PrefixFrom(addr, bits)
+}
+
+// prepareHost brings the bridge up and makes the host forward. What the host
+// forwards between its other interfaces is decided by its own firewall.
+func prepareHost(link netlink.Link, c Config) error {
+	// route_localnet lets a connection to 127.0.0.1 be redirected to the
+	// bridge; the table's chain raw takes over the check that it disables.
+	for _, s := range [][2]string{
+		{"ipv4/ip_forward", "1"},
+		{"ipv4/conf/" + c.Bridge + "/route_localnet", "1"},
+		{"ipv6/conf/" + c.Bridge + "/disable_ipv6", "1"},
+	} {
+		if err := ensureSysctl(s[0], s[1]); err != nil {
+			return err
+		}
+	}
+	if link.Attrs().MTU != c.MTU {
+		if err := netlink.LinkSetMTU(link, c.MTU); err != nil {
+			return fmt.Errorf("set the MTU of %s to %d: %w", c.Bridge, c.MTU, err)
+		}
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("bring up %s: %w", c.Bridge, err)
+	}
+	return nil
+}
+
+// ensureSysctl writes only what differs: writing ip_forward resets other
+// settings of the interfaces, and /proc/sys may be read-only where all is set.
+func ensureSysctl(name, value string) error {
+	if have, err := os.ReadFile("/proc/sys/net/" + name); err == nil && strings.TrimSpace(string(have)) == value {
+		return nil
+	}
+	return writeSysctl(name, value)
+}
+
+// reconcilePorts compares the bridge's ports with the endpoints: it gives
+// those that no endpoint names for removal, and puts back on the bridge those
+// that lost it when it was made anew.
+func (s *Service) reconcilePorts() (orphans []removal, err error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list the interfaces: %w", err)
+	}
+	wanted := map[string]bool{}
+	s.mu.Lock()
+	for _, e := range s.endpoints {
+		wanted[e.HostInterface] = true
+	}
+	s.mu.Unlock()
+	for _, l := range links {
+		a := l.Attrs()
+		ours := strings.HasPrefix(a.Name, s.prefix) && l.Type() == "veth" && (a.MasterIndex == s.bridge.index || a.MasterIndex == 0)
+		switch {
+		case ours && !wanted[a.Name]:
+			orphans = append(orphans, removal{host: a.Name})
+		case ours && a.MasterIndex == 0:
+			if err := netlink.LinkSetMasterByIndex(l, s.bridge.index); err != nil {
+				return nil, fmt.Errorf("put %s back on %s: %w", a.Name, s.bridge.name, err)
+			}
+			if err := s.routes.do(setHairpin(a.Name)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return orphans, nil
+}

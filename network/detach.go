@@ -1,0 +1,211 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Deleting an interface and ending a network namespace cost the kernel 20 to
+// 60 ms, in most of which nobody else on the host can change an interface; for
+// many together they cost hardly more. So they wait for a quiet moment or until
+// there are many.
+const (
+	removalPause = 100 * time.Millisecond // without Attach and Detach
+	removalBatch = 64
+)
+
+// removal is an interface to delete, with the namespace of its other end if
+// that was held, the address that is free then, and whether UDP flows to it may
+// live on in conntrack.
+type removal struct {
+	host    string
+	ns      *os.File
+	address netip.Addr
+	udp     bool
+}
+
+// Detach withdraws an endpoint's ports and returns; the interface pair is
+// deleted in the background, and the address may be taken again when that is
+// done. The sockets are the caller's to close. Of an endpoint that is not known
+// nothing is left, Restore saw to that, and Detach does nothing. Detach is
+// carried out even when ctx has ended.
+func (s *Service) Detach(_ context.Context, e Endpoint) error {
+	s.mu.Lock()
+	stored, known := s.endpoints[e.ID]
+	ns := s.held[e.ID]
+	delete(s.endpoints, e.ID)
+	delete(s.held, e.ID)
+	// As stored: another endpoint may have one of the ports by now.
+	s.leaving = append(s.leaving, elementsOf(stored)...)
+	s.mu.Unlock()
+	if !known {
+		return nil
+	}
+	s.rules.Lock()
+	err := s.settleLocked()
+	s.rules.Unlock()
+	// Even a port that could not be withdrawn leads nowhere from now on.
+	s.doom(removal{stored.HostInterface, ns, stored.Address.Addr(), publishesUDP(stored.Ports)})
+	return err
+}
+
+// doom hands an interface to the remover.
+func (s *Service) doom(r removal) {
+	s.mu.Lock()
+	s.doomed = append(s.doomed, r)
+	s.mu.Unlock()
+	s.signal()
+}
+
+// signal tells the remover that something happened.
+func (s *Service) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// removeDoomed deletes interfaces after their time, until ctx ends. What is
+// left then is Close's.
+func (s *Service) removeDoomed(ctx context.Context) {
+	defer s.background.Done()
+	quiet := time.NewTimer(removalPause)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.wake:
+			quiet.Reset(removalPause)
+			if s.countDoomed() < removalBatch {
+				continue
+			}
+		case <-quiet.C:
+		}
+		s.clearDoomed()
+	}
+}
+
+func (s *Service) countDoomed() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.doomed)
+}
+
+// clearDoomed deletes what is to be deleted now; when it returns all that was
+// handed over before is gone.
+func (s *Service) clearDoomed() {
+	s.removing.Lock()
+	defer s.removing.Unlock()
+	s.mu.Lock()
+	batch := s.doomed
+	s.doomed = nil
+	s.mu.Unlock()
+	s.remove(batch)
+}
+
+// remove deletes the interfaces with one wait of the kernel for all, lets go of
+// their namespaces and releases their addresses. The other ends go with the
+// interfaces. One that the kernel deletes at the same time, because its
+// namespace ended, may take a moment to be gone.
+func (s *Service) remove(batch []removal) {
+	if len(batch) == 0 {
+		return
+	}
+	group := removalGroup(s.prefix)
+	var requests []request
+	for _, r := range batch {
+		if strings.HasPrefix(r.host, s.prefix) {
+			requests = append(requests, setGroup(r.host, group))
+		}
+	}
+	// Some may be gone already; whether all are is seen below.
+	s.routes.do(append(requests, deleteGroup(group))...)
+	for _, r := range batch {
+		if r.ns != nil {
+			r.ns.Close()
+		}
+		for deadline := time.Now().Add(linger); s.present(r.host) && time.Now().Before(deadline); {
+			time.Sleep(time.Millisecond)
+		}
+		if r.address.IsValid() && !s.present(r.host) {
+			if r.udp {
+				forgetFlowsTo(r.address)
+			}
+			s.addrs.release(r.address)
+		}
+	}
+}
+
+// present tells whether the host still has the interface.
+func (s *Service) present(name string) bool {
+	_, err := s.routes.interfaceIndex(name)
+	return !errors.Is(err, unix.ENODEV)
+}
+
+// pause waits for d, and tells whether it did, rather than ctx ending first.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func publishesUDP(ports []Published) bool {
+	return slices.ContainsFunc(ports, func(p Published) bool { return p.Proto == "udp" })
+}
+
+// flows selects connections in conntrack.
+type flows func(*netlink.ConntrackFlow) bool
+
+func (f flows) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool { return f(flow) }
+
+// forgetLocalFlows makes the kernel forget the UDP flows from clients that
+// have been sending to the ports since before they were published; the
+// translation is chosen by a flow's first packet alone.
+func forgetLocalFlows(ports []Published) {
+	if !publishesUDP(ports) {
+		return
+	}
+	wanted := map[uint16]bool{}
+	for _, p := range ports {
+		wanted[p.HostPort] = wanted[p.HostPort] || p.Proto == "udp"
+	}
+	var own []net.IP
+	addrs, _ := net.InterfaceAddrs()
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok {
+			own = append(own, n.IP)
+		}
+	}
+	deleteFlows(func(f *netlink.ConntrackFlow) bool {
+		return f.Forward.Protocol == unix.IPPROTO_UDP && wanted[f.Forward.DstPort] &&
+			f.Forward.DstIP.Equal(f.Reverse.SrcIP) && slices.ContainsFunc(own, f.Forward.DstIP.Equal)
+	})
+}
+
+// forgetFlowsTo makes the kernel forget the UDP flows that were redirected to
+// a container that is gone, so that they can go to its successor.
+func forgetFlowsTo(addr netip.Addr) {
+	ip := net.IP(addr.AsSlice())
+	deleteFlows(func(f *netlink.ConntrackFlow) bool {
+		return f.Forward.Protocol == unix.IPPROTO_UDP && f.Reverse.SrcIP.Equal(ip)
+	})
+}
+
+// deleteFlows is best effort: what it misses ends by conntrack's own timeout.
+func deleteFlows(f flows) {
+	netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, f)
+}

@@ -1,0 +1,80 @@
+package network
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/tarehq/tare/fault"
+)
+
+// HostsFile is what a container's /etc/hosts, hosts(5), is made of.
+type HostsFile struct {
+	// Base is the host's own file in host mode; without one the file begins
+	// with the names of localhost.
+	Base []byte
+	// Extra are the entries asked for: name:address or name=address, where
+	// the address may be host-gateway or stand in brackets.
+	Extra []string
+	// HostGateway is what host-gateway stands for: Service.Gateway.
+	HostGateway netip.Addr
+	// Address is the container's own; with it go its Hostname and, if set,
+	// the name with the Domainname.
+	Address              netip.Addr
+	Hostname, Domainname string
+}
+
+const localhostLines = "127.0.0.1\tlocalhost\n" +
+	"::1\tlocalhost ip6-localhost ip6-loopback\n" +
+	"fe00::\tip6-localnet\n" +
+	"ff00::\tip6-mcastprefix\n" +
+	"ff02::1\tip6-allnodes\n" +
+	"ff02::2\tip6-allrouters\n"
+
+// Hosts writes the file. An entry that cannot be understood is fault.Invalid.
+func Hosts(h HostsFile) ([]byte, error) {
+	var b bytes.Buffer
+	if h.Base == nil {
+		b.WriteString(localhostLines)
+	} else {
+		b.Write(h.Base)
+		if len(h.Base) > 0 && !bytes.HasSuffix(h.Base, []byte("\n")) {
+			b.WriteByte('\n')
+		}
+	}
+	for _, entry := range h.Extra {
+		name, addr, err := parseExtraHost(entry, h.HostGateway)
+		if err != nil {
+			return nil, err
+		}
+		fmt.Fprintf(&b, "%s\t%s\n", addr, name)
+	}
+	if h.Address.IsValid() && h.Hostname != "" {
+		names := h.Hostname
+		if h.Domainname != "" {
+			names = h.Hostname + "." + h.Domainname + " " + h.Hostname
+		}
+		fmt.Fprintf(&b, "%s\t%s\n", h.Address, names)
+	}
+	return b.Bytes(), nil
+}
+
+func parseExtraHost(entry string, gateway netip.Addr) (name string, addr netip.Addr, err error) {
+	// Whichever separator comes first: an IPv6 address holds colons too.
+	i := strings.IndexAny(entry, "=:")
+	if i <= 0 || strings.ContainsAny(entry, " \t\r\n") {
+		return "", addr, fault.New(fault.Invalid, "bad format for add-host: %q", entry)
+	}
+	name, value := entry[:i], entry[i+1:]
+	if value == "host-gateway" {
+		if !gateway.IsValid() {
+			return "", addr, fault.New(fault.Invalid, "unable to derive the IP value for host-gateway: there is no bridge")
+		}
+		return name, gateway, nil
+	}
+	if addr, err = netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(value, "["), "]")); err != nil {
+		return "", addr, fault.New(fault.Invalid, "invalid IP address in add-host: %q", value)
+	}
+	return name, addr, nil
+}

@@ -1,0 +1,490 @@
+package network
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/testutil"
+)
+
+func countElements(t testing.TB, s *Service) (n int) {
+	t.Helper()
+	conn, err := nftables.New()
+	must(t, err)
+	for _, m := range mapTypes {
+		elements, err := conn.GetSetElements(s.firewall.set(m.name))
+		must(t, err)
+		n += len(elements)
+	}
+	return n
+}
+
+func countLines(b []byte) int { return bytes.Count(b, []byte("\n")) }
+
+// dropLoopback takes 127.0.0.1 and its routes from the calling thread's
+// namespace.
+func dropLoopback() error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	own, err := netlink.ParseAddr("127.0.0.1/8")
+	if err != nil {
+		return err
+	}
+	return netlink.AddrDel(lo, own)
+}
+
+func countFiles(t testing.TB) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	must(t, err)
+	return len(entries)
+}
+
+func TestPortInUse(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	s := open(t, testConfig("tt0", 1))
+	first := attach(t, s, "first", Port{HostPort: 8080, ContainerPort: 80})
+	program, err := net.Listen("tcp4", "127.0.0.1:8082")
+	must(t, err)
+	defer program.Close()
+	for _, port := range []uint16{8080, 8082} {
+		_, err := s.Attach(t.Context(), Request{ContainerID: "x", Name: "second", Ports: []Port{
+			{HostPort: 8081, ContainerPort: 80}, {HostPort: port, ContainerPort: 80}}})
+		want := fmt.Sprintf("failed to bind host port 0.0.0.0:%d/tcp: address already in use", port)
+		if err == nil || !strings.HasPrefix(err.Error(), "failed to set up container networking: driver failed programming external connectivity on endpoint second (") ||
+			!strings.HasSuffix(err.Error(), "): "+want) || fault.KindOf(err) != fault.Internal {
+			t.Errorf("error %v", err)
+		}
+	}
+	if _, err := net.Listen("tcp4", "0.0.0.0:8080"); !errors.Is(err, unix.EADDRINUSE) {
+		t.Errorf("a program of the host that wants the port got %v", err)
+	}
+	if interfaces, n := remains(t, s); len(interfaces) != 1 || n != 1 {
+		t.Errorf("left: interfaces %v, %d elements", interfaces, n)
+	}
+	must(t, s.Detach(t.Context(), first.Endpoint))
+	letGo(first.Attachment)
+	again := attach(t, s, "again", Port{HostPort: 8080, ContainerPort: 80}, Port{HostPort: 8081, ContainerPort: 80})
+	if again.Address.Addr() != addr("172.30.1.3") && again.Address.Addr() != addr("172.30.1.5") {
+		t.Errorf("address %s was reused at once", again.Address)
+	}
+}
+
+func TestPortMovesBeforeDetach(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	s := open(t, testConfig("tt0", 1))
+	ended := attach(t, s, "ended", hostPorts(8080, 8082, 0)...)
+	letGo(ended.Attachment)
+	next := attach(t, s, "next", Port{HostIP: addr("127.0.0.1"), HostPort: 8081, ContainerPort: 80})
+	next.serve(t, "tcp", 80, "next")
+	place{}.expect(t, "tcp", "127.0.0.1:8081", "next 172.30.1.1")
+	must(t, s.Detach(t.Context(), ended.Endpoint))
+	place{}.expect(t, "tcp", "127.0.0.1:8081", "next 172.30.1.1")
+	if _, n := remains(t, s); n != 1 {
+		t.Errorf("%d elements", n)
+	}
+}
+
+func TestEphemeralAndFirstFreePort(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	s := open(t, testConfig("tt0", 1))
+	c := attach(t, s, "c", Port{ContainerPort: 80}, Port{ContainerPort: 80, Proto: "udp"},
+		Port{HostPort: 8000, ContainerPort: 81}, Port{HostPort: 8000, HostPortEnd: 8002, ContainerPort: 80})
+	c.serve(t, "tcp", 80, "c")
+	c.serve(t, "udp", 80, "c")
+	place{}.expect(t, "tcp", fmt.Sprint("127.0.0.1:", c.Ports[0].HostPort), "c 172.30.1.1")
+	place{}.expect(t, "udp", fmt.Sprint("127.0.0.1:", c.Ports[1].HostPort), "c 172.30.1.1")
+	place{}.expect(t, "tcp", "127.0.0.1:8001", "c 172.30.1.1")
+	if c.Ports[0].HostPort == 0 || c.Ports[3].HostPort != 8001 {
+		t.Errorf("published %v", c.Ports)
+	}
+}
+
+func TestDetachGivesAllBack(t *testing.T) {
+	for _, spare := range []int{0, 2} {
+		t.Run(fmt.Sprint("spare", spare), func(t *testing.T) {
+			if !asHost(t) {
+				return
+			}
+			c := testConfig("tt0", 1)
+			c.Spare = spare
+			s, err := Open(t.Context(), c)
+			must(t, err)
+			must(t, s.Restore(t.Context(), nil))
+			var all []*Attachment
+			before := countFiles(t)
+			for i := range 5 {
+				a, err := s.Attach(t.Context(), Request{ContainerID: fmt.Sprint(i), Ports: hostPorts(8000+10*i, 8005+10*i, i)})
+				must(t, err)
+				all = append(all, a)
+			}
+			for i, a := range all {
+				if i%2 == 0 {
+					letGo(a) // as when the container has ended
+				}
+				must(t, s.Detach(t.Context(), a.Endpoint))
+				must(t, s.Detach(t.Context(), a.Endpoint))
+				if i%2 == 1 {
+					letGo(a)
+				}
+			}
+			if n := countElements(t, s); n != 0 {
+				t.Errorf("%d elements are left", n)
+			}
+			testutil.Eventually(t, 5*time.Second, "addresses released", func() bool {
+				s.addrs.mu.Lock()
+				defer s.addrs.mu.Unlock()
+				return len(s.addrs.used) == 0
+			})
+			must(t, s.Close(t.Context()))
+			if interfaces, _ := remains(t, s); len(interfaces) != 0 {
+				t.Errorf("interfaces %v are left", interfaces)
+			}
+			if after := countFiles(t); after > before {
+				t.Errorf("%d files open before, %d after", before, after)
+			}
+			if _, err := s.Attach(t.Context(), Request{}); fault.KindOf(err) != fault.Unavailable {
+				t.Errorf("attach after close: %v", err)
+			}
+		})
+	}
+}
+
+func TestRestoreAfterTheDaemonDied(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	client := machine(t, "lan0", 1)
+	c := testConfig("tt0", 1)
+	c.Spare = 1
+	dead, err := Open(t.Context(), c)
+	must(t, err)
+	must(t, dead.Restore(t.Context(), nil))
+	kept := attach(t, dead, "kept", append(hostPorts(9000, 9003, 0), Port{HostPort: 8080, ContainerPort: 80})...)
+	lost := attach(t, dead, "lost", Port{HostPort: 8081, ContainerPort: 80})
+	kept.serve(t, "tcp", 80, "kept")
+	conn, echo := openConnection(t, kept, client)
+
+	// The dead daemon's descriptors are held by this process until the end,
+	// so its spare and lost namespaces do not vanish by themselves.
+	s, err := Open(t.Context(), c)
+	must(t, err)
+	defer s.Close(context.Background())
+	client.expect(t, "tcp", "10.99.1.1:8080", "kept 10.99.1.2")
+	if _, err := s.Attach(t.Context(), Request{}); err == nil {
+		t.Error("attach before restore")
+	}
+	must(t, s.Restore(t.Context(), []Endpoint{kept.Endpoint}))
+	client.expect(t, "tcp", "10.99.1.1:8080", "kept 10.99.1.2")
+	echo(conn)
+	testutil.Eventually(t, 5*time.Second, "orphans removed", func() bool {
+		return !s.present(lost.HostInterface) && s.present(kept.HostInterface)
+	})
+	if n := countElements(t, s); n != 2 {
+		t.Errorf("%d elements, want those of the endpoint kept", n)
+	}
+	next := attach(t, s, "next")
+	if next.Address.Addr() == kept.Address.Addr() {
+		t.Error("the address of a running container was given away")
+	}
+	must(t, s.Detach(t.Context(), kept.Endpoint))
+	client.expectNothing(t, "tcp", "10.99.1.1:8080")
+	dead.stop()
+	dead.background.Wait()
+}
+
+func TestRestoreAfterTheBridgeWasDeleted(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	c := testConfig("tt0", 1)
+	dead := open(t, c)
+	a := attach(t, dead, "a", Port{HostPort: 8080, ContainerPort: 80})
+	a.serve(t, "tcp", 80, "a")
+	must(t, lowerBridge("tt0"))
+	s, err := Open(t.Context(), c)
+	must(t, err)
+	defer s.Close(context.Background())
+	must(t, s.Restore(t.Context(), []Endpoint{a.Endpoint}))
+	place{}.expect(t, "tcp", "127.0.0.1:8080", "a 172.30.1.1")
+	a.expect(t, "tcp", "172.30.1.1:8080", "a 172.30.1.1")
+}
+
+func TestSpareThatWasSpoiledIsNotUsed(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	c := testConfig("tt0", 1)
+	c.Spare = 1
+	s := open(t, c)
+	box := <-s.spare
+	link, err := netlink.LinkByName(box.host)
+	must(t, err)
+	must(t, netlink.LinkDel(link))
+	go func() { s.spare <- box }()
+	testutil.Eventually(t, 5*time.Second, "the spoiled one to be taken", func() bool {
+		a, err := s.Attach(t.Context(), Request{ContainerID: "a"})
+		must(t, err)
+		letGo(a)
+		must(t, s.Detach(t.Context(), a.Endpoint))
+		return box.ns.Fd() == ^uintptr(0)
+	})
+}
+
+func TestManyAtOnce(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	c := testConfig("tt0", 1)
+	c.Spare = 2
+	s := open(t, c)
+	const each, workers = 5, 20
+	var mu sync.Mutex
+	owner := map[string]string{} // of an address or a host port
+	claim := func(thing, name string) {
+		mu.Lock()
+		defer mu.Unlock()
+		if owner[thing] != "" {
+			t.Errorf("%s has %s, and so has %s", owner[thing], thing, name)
+		}
+		owner[thing] = name
+	}
+	giveUp := func(things ...string) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, thing := range things {
+			delete(owner, thing)
+		}
+	}
+	var group sync.WaitGroup
+	for w := range workers {
+		group.Go(func() {
+			for i := range each {
+				name := fmt.Sprint(w, "-", i)
+				a, err := s.Attach(t.Context(), Request{ContainerID: name, Name: name, Ports: []Port{{ContainerPort: 80}}})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				address, port := a.Address.String(), fmt.Sprint("port ", a.Ports[0].HostPort)
+				claim(address, name)
+				claim(port, name)
+				giveUp(address, port)
+				if err := s.Detach(t.Context(), a.Endpoint); err != nil {
+					t.Error(err)
+				}
+				letGo(a)
+			}
+		})
+	}
+	group.Wait()
+	must(t, s.Close(t.Context()))
+	if interfaces, n := remains(t, s); len(interfaces) != 0 || n != 0 {
+		t.Errorf("left: interfaces %v, %d elements", interfaces, n)
+	}
+}
+
+// openConnection opens a connection from the client to port 9000 and returns
+// it with what checks that it still carries data both ways.
+func openConnection(t testing.TB, c attached, client place) (net.Conn, func(net.Conn)) {
+	var l net.Listener
+	c.do(t, func() (err error) { l, err = net.Listen("tcp4", ":9000"); return err })
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		if conn, err := l.Accept(); err == nil {
+			io.Copy(conn, conn)
+			conn.Close()
+		}
+	}()
+	var conn net.Conn
+	client.do(t, func() (err error) { conn, err = net.DialTimeout("tcp4", "10.99.1.1:9000", 3*time.Second); return err })
+	t.Cleanup(func() { conn.Close() })
+	echo := func(conn net.Conn) {
+		t.Helper()
+		conn.SetDeadline(time.Now().Add(3 * time.Second))
+		buf := make([]byte, 4)
+		if _, err := conn.Write([]byte("ping")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(conn, buf); err != nil || string(buf) != "ping" {
+			t.Fatalf("an open connection broke: %q %v", buf, err)
+		}
+	}
+	echo(conn)
+	return conn, echo
+}
+
+func TestFlushedTableIsMadeAgain(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	s := open(t, testConfig("tt0", 1))
+	a := attach(t, s, "a", Port{HostPort: 8080, ContainerPort: 80})
+	a.serve(t, "tcp", 80, "a")
+	conn, err := nftables.New()
+	must(t, err)
+	conn.FlushRuleset()
+	must(t, conn.Flush())
+	b := attach(t, s, "b", Port{HostPort: 8081, ContainerPort: 80})
+	place{}.expect(t, "tcp", "127.0.0.1:8080", "a 172.30.1.1")
+	conn.FlushRuleset()
+	must(t, conn.Flush())
+	must(t, s.Detach(t.Context(), b.Endpoint))
+	place{}.expect(t, "tcp", "127.0.0.1:8080", "a 172.30.1.1")
+}
+
+func TestUDPFlowMovesToTheNextContainer(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	client := machine(t, "lan0", 1)
+	s := open(t, testConfig("tt0", 1))
+	var conn net.Conn
+	client.do(t, func() (err error) { conn, err = net.Dial("udp4", "10.99.1.1:8080"); return err })
+	defer conn.Close()
+	answers := func(want string) func() bool {
+		return func() bool {
+			buf := make([]byte, 100)
+			conn.Write([]byte("x"))
+			conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+			n, _ := conn.Read(buf)
+			return strings.HasPrefix(string(buf[:n]), want)
+		}
+	}
+	answers("nobody listens yet")()
+	for _, name := range []string{"one", "two"} {
+		c := attach(t, s, name, Port{HostPort: 8080, ContainerPort: 80, Proto: "udp"})
+		c.serve(t, "udp", 80, name)
+		testutil.Eventually(t, 5*time.Second, "an answer from "+name, answers(name))
+		must(t, s.Detach(t.Context(), c.Endpoint))
+		letGo(c.Attachment)
+	}
+}
+
+func TestExhaustion(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	s := open(t, Config{Bridge: "tt0", BIP: netip.MustParsePrefix("172.30.9.1/30")})
+	only := attach(t, s, "only")
+	_, err := s.Attach(t.Context(), Request{ContainerID: "x"})
+	if err == nil || !strings.Contains(err.Error(), "no available IPv4 addresses on this network's address pools") {
+		t.Errorf("error %v", err)
+	}
+	must(t, s.Detach(t.Context(), only.Endpoint))
+	testutil.Eventually(t, 5*time.Second, "the address is free again", func() bool {
+		a, err := s.Attach(t.Context(), Request{ContainerID: "x"})
+		if err == nil {
+			letGo(a)
+		}
+		return err == nil
+	})
+}
+
+func TestOpenChoosesASubnetAndKeepsIt(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	machine(t, "lan0", 1)
+	c := Config{Bridge: "tt0", Pools: []Pool{{netip.MustParsePrefix("10.98.0.0/15"), 16}}}
+	for range 2 {
+		s := open(t, c)
+		if s.Gateway() != addr("10.98.0.1") {
+			t.Errorf("gateway %s", s.Gateway())
+		}
+		must(t, s.Close(t.Context()))
+	}
+	c.Bridge = "tt1"
+	if _, err := Open(t.Context(), c); fault.KindOf(err) != fault.Unavailable {
+		t.Errorf("a pool that is all in use: %v", err)
+	}
+	if _, err := netlink.LinkByName("tt1"); err == nil {
+		t.Error("the bridge that failed was left")
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	s := open(t, testConfig("tt0", 1))
+	for _, c := range []struct {
+		request Request
+		kind    fault.Kind
+		text    string
+	}{
+		{Request{Mode: "backend"}, fault.NotFound, "network backend not found"},
+		{Request{Mode: "host"}, fault.Invalid, "network host has no endpoints"},
+		{Request{Ports: []Port{{HostIP: addr("::1"), ContainerPort: 1}}}, fault.NotImplemented, "publishing on the IPv6 address ::1 is not supported yet"},
+		{Request{Ports: []Port{{Proto: "sctp", ContainerPort: 1}}}, fault.NotImplemented, "publishing sctp ports is not supported yet"},
+	} {
+		_, err := s.Attach(t.Context(), c.request)
+		if err == nil || err.Error() != c.text || fault.KindOf(err) != c.kind {
+			t.Errorf("%+v: %v", c.request, err)
+		}
+	}
+	if interfaces, _ := remains(t, s); len(interfaces) != 0 {
+		t.Errorf("interfaces %v are left", interfaces)
+	}
+}
+
+func TestInspect(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	s := open(t, testConfig("tt0", 1))
+	c := attach(t, s, "web")
+	n, err := s.Inspect("bridge")
+	must(t, err)
+	if e := n.Containers["id-web"]; e.Name != "web" || e.EndpointID != c.ID || e.IPv4Address != c.Address || n.ID != c.NetworkID {
+		t.Errorf("inspect %+v", n)
+	}
+	if byID, err := s.Inspect(n.ID[:12]); err != nil || byID.Name != "bridge" {
+		t.Errorf("by ID: %v", err)
+	}
+	if list := s.List(); len(list) != 3 || list[2].Name != "none" || list[2].Driver != "null" {
+		t.Errorf("list %+v", list)
+	}
+}
+
+// TestKernelPrintsTheSameTable compares the value with what nft(8) reads back.
+func TestKernelPrintsTheSameTable(t *testing.T) {
+	nft, err := exec.LookPath("nft")
+	if err != nil {
+		t.Skip("needs nft")
+	}
+	if !asHost(t) {
+		return
+	}
+	s := open(t, testConfig("tt0", 1))
+	attach(t, s, "c", append(hostPorts(9000, 9003, 0), Port{HostIP: addr("127.0.0.1"), HostPort: 8080, ContainerPort: 80})...)
+	out, err := exec.Command(nft, "list", "table", "ip", s.table).CombinedOutput()
+	must(t, err)
+	if got, want := string(out), s.wanted().String(); got != want {
+		t.Errorf("the kernel has\n%s\nwanted\n%s", got, want)
+	}
+}

@@ -1,0 +1,117 @@
+// Package network connects containers: the default bridge with its addresses,
+// the interface pair of each container, the published ports and the address
+// translation, and the files hosts and resolv.conf.
+//
+// A Service owns one bridge, the interfaces enslaved to it whose names begin
+// with the bridge's own prefix, and one nftables table of the family ip. It
+// reads and writes nothing on disk: what it must know again after a restart of
+// the daemon are the Endpoints, which the caller stores and hands to Restore.
+//
+//	Open      bridge up with its address, forwarding on
+//	Restore   claims addresses, replaces the table in one transaction, removes
+//	          what belongs to nobody; the pool begins to fill. Once, before Attach
+//	Attach    network namespace with eth0, bound sockets, table elements
+//	Detach    elements gone at once, the interface pair in the background
+//	Close     waits for the background work and drops the pool; bridge, table
+//	          and the interfaces of running containers stay
+package network
+
+import (
+	"net/netip"
+	"os"
+	"time"
+)
+
+// Config says what a Service is built on.
+type Config struct {
+	// Bridge is the interface's name, at most 15 bytes: "tare0".
+	Bridge string
+	// BIP is the bridge's address with its subnet's length. Without one the
+	// address that the bridge already has is kept, else the first subnet of
+	// Pools that overlaps none of the host's routes is taken.
+	BIP netip.Prefix
+	// Pools are the subnets to choose from; DefaultPools if empty.
+	Pools []Pool
+	// MTU of the bridge and the containers' interfaces, in bytes; 1500 if 0.
+	MTU int
+	// Name is the nftables table's name, unique per daemon on a host;
+	// "tare-" and the bridge's name if empty.
+	Name string
+	// Identity is what the networks' IDs are derived from, such as the
+	// daemon's data root; Name if empty.
+	Identity string
+	// Spare is how many network namespaces with their interface pairs are
+	// kept ready for Attach; 0 makes each when it is asked for.
+	Spare int
+}
+
+// Pool is a range that is cut into subnets of Size bits.
+type Pool struct {
+	Base netip.Prefix
+	Size int
+}
+
+// Request asks for a container's attachment to a network.
+type Request struct {
+	ContainerID string
+	// Name is the container's name, for error messages and network inspect.
+	Name string
+	// Mode names the network, by name or ID. Only the default bridge has
+	// endpoints; "" and "default" mean it.
+	Mode string
+	// Ports to publish.
+	Ports []Port
+	// MAC, if set, is the address of eth0; otherwise it is derived from the
+	// IP address.
+	MAC string
+	// Address, if valid, is the IP address to take.
+	Address netip.Addr
+}
+
+// Port asks to publish one port of the container.
+type Port struct {
+	// HostIP is the host's address to publish on; the zero Addr and 0.0.0.0
+	// mean all of them.
+	HostIP netip.Addr
+	// HostPort is the host's port; 0 takes a free one. With a HostPortEnd
+	// above it the first free port of the range is taken.
+	HostPort, HostPortEnd uint16
+	ContainerPort         uint16
+	// Proto is "tcp" or "udp"; "" means tcp.
+	Proto string
+}
+
+// Published is a port as it was published.
+type Published struct {
+	HostIP        netip.Addr
+	HostPort      uint16
+	ContainerPort uint16
+	Proto         string
+}
+
+// Endpoint is a container's place on a network. It is stored by the caller as
+// JSON and given back to Restore and Detach.
+type Endpoint struct {
+	ID            string // 64 hexadecimal digits
+	SandboxID     string // 64 hexadecimal digits, one per network namespace
+	ContainerID   string
+	Name          string // the container's name when it was attached
+	NetworkID     string
+	HostInterface string // the interface pair's end on the bridge
+	MAC           string
+	Address       netip.Prefix
+	Gateway       netip.Addr
+	Ports         []Published
+}
+
+// Attachment is what Attach made. NetNS and Sockets belong to the caller, who
+// closes them: the namespace lives as long as a descriptor or a process in it,
+// and a published port stays taken on the host as long as its socket is open.
+type Attachment struct {
+	Endpoint
+	NetNS   *os.File
+	Sockets []*os.File
+}
+
+// linger is how long a background step may take before it is given up.
+const linger = 10 * time.Second

@@ -1,0 +1,156 @@
+package network
+
+import (
+	"fmt"
+	"os"
+	"testing"
+)
+
+func TestPublishedPortIsReached(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	client := machine(t, "lan0", 1)
+	s := open(t, testConfig("tt0", 1))
+	c := attach(t, s, "web",
+		Port{HostPort: 8080, ContainerPort: 80},
+		Port{HostPort: 8080, ContainerPort: 80, Proto: "udp"},
+		Port{HostIP: addr("10.99.1.1"), HostPort: 8090, ContainerPort: 80})
+	neighbour := attach(t, s, "neighbour")
+	c.serve(t, "tcp", 80, "web")
+	c.serve(t, "udp", 80, "web")
+
+	host := place{}
+	for _, proto := range []string{"tcp", "udp"} {
+		host.expect(t, proto, "127.0.0.1:8080", "web 172.30.1.1")
+		host.expect(t, proto, "10.99.1.1:8080", "web 10.99.1.1")
+		client.expect(t, proto, "10.99.1.1:8080", "web 10.99.1.2")
+		c.expect(t, proto, "10.99.1.1:8080", "web 172.30.1.1")
+		neighbour.expect(t, proto, "10.99.1.1:8080", "web 172.30.1.1")
+		neighbour.expect(t, proto, "172.30.1.2:80", "web 172.30.1.3")
+	}
+	host.expect(t, "tcp", "172.30.1.1:8080", "web 172.30.1.1")
+	host.expect(t, "tcp", "172.30.1.2:80", "web 172.30.1.1")
+	client.expect(t, "tcp", "10.99.1.1:8090", "web 10.99.1.2")
+	host.expectNothing(t, "tcp", "127.0.0.1:8090")
+}
+
+func TestOutgoingIsMasqueraded(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	server := machine(t, "lan0", 1)
+	server.serve(t, "tcp", 80, "outside")
+	s := open(t, testConfig("tt0", 1))
+	attach(t, s, "c").expect(t, "tcp", "10.99.1.2:80", "outside 10.99.1.1")
+}
+
+func TestLoopbackBindingIsTheHostsAlone(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	client := machine(t, "lan0", 1)
+	s := open(t, testConfig("tt0", 1))
+	c := attach(t, s, "web", Port{HostIP: addr("127.0.0.1"), HostPort: 8080, ContainerPort: 80})
+	neighbour := attach(t, s, "neighbour")
+	c.serve(t, "tcp", 80, "web")
+	place{}.expect(t, "tcp", "127.0.0.1:8080", "web 172.30.1.1")
+	place{}.expectNothing(t, "tcp", "10.99.1.1:8080")
+	client.expectNothing(t, "tcp", "10.99.1.1:8080")
+
+	// A host that does not check for martians on lan0 either.
+	must(t, writeSysctl("ipv4/conf/lan0/route_localnet", "1"))
+	for _, from := range []struct {
+		place
+		via string
+	}{{client, "10.99.1.1"}, {neighbour.place, "172.30.1.1"}} {
+		from.do(t, func() error {
+			if err := writeSysctl("ipv4/conf/eth0/route_localnet", "1"); err != nil {
+				return err
+			}
+			// What leads 127.0.0.1 elsewhere than to the place itself.
+			return dropLoopback()
+		})
+		from.route(t, "127.0.0.0/8", from.via)
+		from.expectNothing(t, "tcp", "127.0.0.1:8080")
+	}
+}
+
+func TestUnpublishedIsClosedToOutside(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	client := machine(t, "lan0", 1)
+	s := open(t, testConfig("tt0", 1))
+	c := attach(t, s, "web", Port{HostPort: 8080, ContainerPort: 80})
+	c.serve(t, "tcp", 80, "web")
+	c.serve(t, "tcp", 81, "inner")
+	client.route(t, "172.30.1.0/24", "10.99.1.1")
+	client.expectNothing(t, "tcp", "172.30.1.2:81")
+	client.expectNothing(t, "tcp", "172.30.1.2:80")
+}
+
+func TestBridgesAreIsolated(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	one, two := open(t, testConfig("tt1", 1)), open(t, testConfig("tt2", 2))
+	a := attach(t, one, "a", Port{HostPort: 8080, ContainerPort: 80})
+	b := attach(t, two, "b")
+	a.serve(t, "tcp", 80, "a")
+	b.serve(t, "tcp", 80, "b")
+	a.expectNothing(t, "tcp", "172.30.2.2:80")
+	b.expectNothing(t, "tcp", "172.30.1.2:80")
+	b.expect(t, "tcp", "172.30.2.1:8080", "a 172.30.1.1")
+}
+
+func TestRangesReachEachPort(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	client := machine(t, "lan0", 1)
+	s := open(t, testConfig("tt0", 1))
+	loopback := hostPorts(7000, 7003, 0)
+	for i := range loopback {
+		loopback[i].HostIP = addr("127.0.0.1")
+	}
+	ports := append(hostPorts(9000, 9010, 0), hostPorts(8000, 8010, 1000-500)...)
+	c := attach(t, s, "many", append(ports, loopback...)...)
+	for _, p := range append(ports, loopback...) {
+		c.serve(t, "tcp", int(p.ContainerPort), fmt.Sprint("port ", p.ContainerPort))
+	}
+	for _, p := range ports {
+		want := fmt.Sprintf("port %d ", p.ContainerPort)
+		client.expect(t, "tcp", fmt.Sprint("10.99.1.1:", p.HostPort), want+"10.99.1.2")
+		place{}.expect(t, "tcp", fmt.Sprint("127.0.0.1:", p.HostPort), want+"172.30.1.1")
+	}
+	for _, p := range loopback {
+		place{}.expect(t, "tcp", fmt.Sprint("127.0.0.1:", p.HostPort), fmt.Sprintf("port %d 172.30.1.1", p.ContainerPort))
+		client.expectNothing(t, "tcp", fmt.Sprint("10.99.1.1:", p.HostPort))
+	}
+	// Two runs of equal ports are an element each, the shifted ports one each.
+	if _, n := remains(t, s); n != 2+11 {
+		t.Errorf("%d elements, want 13", n)
+	}
+}
+
+func TestNamespaceIsFurnished(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	s := open(t, testConfig("tt0", 1))
+	c := attach(t, s, "c")
+	c.do(t, func() error {
+		all, err := os.ReadFile("/proc/thread-self/net/if_inet6")
+		if err != nil {
+			return err
+		}
+		if n := countLines(all); n != 1 {
+			t.Errorf("the namespace has %d IPv6 addresses, want lo's alone:\n%s", n, all)
+		}
+		return nil
+	})
+	if c.MAC != "02:42:ac:1e:01:02" || c.Address.String() != "172.30.1.2/24" || c.Gateway != s.Gateway() {
+		t.Errorf("endpoint %+v", c.Endpoint)
+	}
+}

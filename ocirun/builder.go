@@ -1,0 +1,288 @@
+package ocirun
+
+import (
+	"os"
+	"path/filepath"
+	"sort"
+	"strconv"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/ocirun/cgroup"
+	"golang.org/x/sys/unix"
+)
+
+// builder turns a specification and the facts that the parent gathered into a
+// program. Building has no effects; all descriptors are the parent's and have
+// the same numbers in the child.
+type builder struct {
+	*program
+	spec    *specs.Spec
+	bundle  string
+	rootfs  string
+	noPivot bool
+	isDir   func(path string) (bool, error)
+
+	group *cgroup.Group
+	tasks []int // v1: files that the child writes itself into
+	joins []join
+
+	rootTree int         // clone of the root made by the parent; -1: the child makes it
+	trees    map[int]int // clones of mount sources by the mount's index
+
+	sync, peer   int // the child's and the parent's end of the socket
+	fifo         int // released through a FIFO instead of the socket; -1 none
+	initFD       int // memfd to be executed; -1: the child goes on in the parent's memory
+	stdio        [3]int
+	chown        [3]bool // descriptors that become the user's
+	extra        []int
+	console      int
+	seccomp      []byte // struct sock_filter array; nil: no filter
+	seccompFlags uint
+	home         string
+	hooks        bool // the parent runs hooks before the mounts are made
+	timeNS       bool // a time namespace is joined, by the pidfd timeFD
+	timeFD       int
+
+	root       root
+	late       []string // mounts that become read-only at the end
+	terminal   value    // the slave of the pty
+	pathLength value
+	exit       label
+}
+
+// join is a namespace to enter by descriptor.
+type join struct {
+	kind string
+	flag uintptr
+	fd   int
+}
+
+// What the child tells: small numbers, where a failed step has its address.
+const (
+	recordReady = 1 + iota // waits for the start
+	recordMaps             // waits for id maps and clock offsets
+	recordHooks            // waits for the runtime's hooks
+)
+
+var namespaceFlags = map[specs.LinuxNamespaceType]uintptr{
+	specs.MountNamespace: unix.CLONE_NEWNS, specs.PIDNamespace: unix.CLONE_NEWPID, specs.UTSNamespace: unix.CLONE_NEWUTS,
+	specs.IPCNamespace: unix.CLONE_NEWIPC, specs.NetworkNamespace: unix.CLONE_NEWNET, specs.UserNamespace: unix.CLONE_NEWUSER,
+	specs.CgroupNamespace: unix.CLONE_NEWCGROUP, specs.TimeNamespace: unix.CLONE_NEWTIME,
+}
+
+func (b *builder) namespace(t specs.LinuxNamespaceType) *specs.LinuxNamespace {
+	for i := range b.spec.Linux.Namespaces {
+		if b.spec.Linux.Namespaces[i].Type == t {
+			return &b.spec.Linux.Namespaces[i]
+		}
+	}
+	return nil
+}
+
+// has tells whether the container has a namespace of the kind that is not
+// simply inherited; isNew whether it is made for the container.
+func (b *builder) has(t specs.LinuxNamespaceType) bool { return b.namespace(t) != nil }
+func (b *builder) isNew(t specs.LinuxNamespaceType) bool {
+	n := b.namespace(t)
+	return n != nil && n.Path == ""
+}
+func (b *builder) userNamespace() bool { return b.has(specs.UserNamespace) }
+
+// build appends the whole life of a container's init before its program.
+func (b *builder) build() error {
+	b.begin()
+	if b.isNew(specs.TimeNamespace) {
+		b.do("make the time namespace", "", unix.SYS_UNSHARE, num(unix.CLONE_NEWTIME))
+	}
+	b.enterNamespaces()
+	if b.waitsForMaps() {
+		b.report(recordMaps)
+		b.pause()
+	}
+	if b.userNamespace() {
+		b.becomeRoot()
+	}
+	b.do("start a session", "", unix.SYS_SETSID)
+	b.do("join the session keyring", "", unix.SYS_KEYCTL, num(unix.KEYCTL_JOIN_SESSION_KEYRING), b.str("_ses")).ignore()
+	b.enterGroups()
+	if b.isNew(specs.CgroupNamespace) {
+		b.do("make the cgroup namespace", "", unix.SYS_UNSHARE, num(unix.CLONE_NEWCGROUP))
+	}
+	if err := b.names(); err != nil {
+		return err
+	}
+	if b.hooks {
+		b.report(recordHooks)
+		b.pause()
+	}
+	if err := b.buildRoot(); err != nil {
+		return err
+	}
+	if err := b.finishProcess(b.spec.Process); err != nil {
+		return err
+	}
+	b.end()
+	return nil
+}
+
+// begin makes the child's signals its own. Handlers are gone by the clone.
+func (b *builder) begin() {
+	b.exit = b.label()
+	empty := b.words(num(0))
+	b.do("unblock signals", "", unix.SYS_RT_SIGPROCMASK, num(2), empty, num(0), num(8))
+	b.do("close", "", unix.SYS_CLOSE, num(b.peer)).ignore()
+}
+
+// end is where failures go, and where a child goes whose parent is gone.
+func (b *builder) end() {
+	b.here(b.fail)
+	b.do("report the failure", "", unix.SYS_WRITE, num(b.sync), value{verdict, 0}, num(16)).ignore()
+	b.here(b.exit)
+	b.do("exit", "", unix.SYS_EXIT_GROUP, num(1)).ignore()
+}
+
+func (b *builder) report(record int) {
+	b.do("report", "", unix.SYS_WRITE, num(b.sync), b.words(num(record), num(0)), num(16)).otherwise(b.exit)
+}
+
+// pause waits for a byte of the parent; a parent that is gone ends the child.
+func (b *builder) pause() {
+	b.do("wait for the runtime", "", unix.SYS_READ, num(b.sync), b.words(num(0)), num(1)).wants(1).otherwise(b.exit)
+}
+
+// await waits for the start.
+func (b *builder) await() {
+	if b.fifo < 0 {
+		b.pause()
+		return
+	}
+	b.do("wait for the start", "", unix.SYS_READ, num(b.fifo), b.words(num(0)), num(1)).wants(1).otherwise(b.exit)
+}
+
+// waitsForMaps tells whether the parent has to write id maps or clock offsets.
+func (b *builder) waitsForMaps() bool {
+	return b.isNew(specs.UserNamespace) || b.isNew(specs.TimeNamespace) && len(b.spec.Linux.TimeOffsets) > 0
+}
+
+func (b *builder) enterNamespaces() {
+	for _, j := range b.joins {
+		b.do("join the "+j.kind+" namespace", "", unix.SYS_SETNS, num(j.fd), num(j.flag))
+	}
+}
+
+// becomeRoot takes the identity that the user namespace maps to 0.
+func (b *builder) becomeRoot() {
+	b.do("drop additional groups", "", unix.SYS_SETGROUPS, num(0), num(0)).when(unix.EPERM, following)
+	b.do("become root of the user namespace: group", "0", unix.SYS_SETRESGID, num(0), num(0), num(0))
+	b.do("become root of the user namespace: user", "0", unix.SYS_SETRESUID, num(0), num(0), num(0))
+}
+
+// enterGroups writes the child itself into the v1 groups: a process of one
+// thread enters by the file tasks without waiting for a grace period.
+func (b *builder) enterGroups() {
+	zero := b.str("0")
+	for i, fd := range b.tasks {
+		b.do("enter the control group", b.group.Members[i].Dir, unix.SYS_WRITE, num(fd), zero, num(1))
+	}
+}
+
+func (b *builder) names() error {
+	if h := b.spec.Hostname; h != "" {
+		if !b.has(specs.UTSNamespace) {
+			return fault.New(fault.Invalid, "the hostname %q cannot be set without an own uts namespace", h)
+		}
+		b.do("set the hostname", strconv.Quote(h), unix.SYS_SETHOSTNAME, b.str(h), num(len(h)))
+	}
+	if d := b.spec.Domainname; d != "" {
+		if !b.has(specs.UTSNamespace) {
+			return fault.New(fault.Invalid, "the domainname %q cannot be set without an own uts namespace", d)
+		}
+		b.do("set the domainname", strconv.Quote(d), unix.SYS_SETDOMAINNAME, b.str(d), num(len(d)))
+	}
+	return nil
+}
+
+// filter appends the load of the seccomp filter.
+func (b *builder) filter() error {
+	if b.seccomp == nil {
+		return nil
+	}
+	code := b.bytes(b.seccomp)
+	prog := b.words(num(len(b.seccomp)/8), code)
+	b.do("load the seccomp filter", "", unix.SYS_SECCOMP, num(unix.SECCOMP_SET_MODE_FILTER), num(b.seccompFlags), prog)
+	return nil
+}
+
+// openTerminal appends the making of a pty in the container's devpts, its
+// sending through the console socket and, for init, /dev/console.
+func (b *builder) openTerminal(init bool) {
+	p, what := b.program, "make the terminal"
+	r := b.root
+	if !init {
+		r = newRoot(p, cwd)
+	}
+	vec := p.words(p.str("/dev/ptmx"), num(9))
+	control := p.words(num(20), num(1|uint64(unix.SCM_RIGHTS)<<32), num(0)) // struct cmsghdr and the descriptor
+	message := p.words(num(0), num(0), vec, num(1), control, num(20), num(0))
+	master := slotAt(control, 16)
+	r.openFlags(what, "/dev/pts/ptmx", unix.O_RDWR|unix.O_NOCTTY).into(master)
+	p.do(what, "", unix.SYS_IOCTL, master, num(unix.TIOCSPTLCK), p.words(num(0)))
+	b.terminal = p.slot()
+	p.do(what, "", unix.SYS_IOCTL, master, num(unix.TIOCGPTPEER), num(unix.O_RDWR|unix.O_NOCTTY)).into(b.terminal)
+	if box := b.spec.Process.ConsoleSize; box != nil {
+		size := num(uint64(box.Height&0xffff) | uint64(box.Width&0xffff)<<16)
+		p.do("set the window size", "", unix.SYS_IOCTL, master, num(unix.TIOCSWINSZ), p.words(size))
+	}
+	p.do("send the terminal to the console socket", "", unix.SYS_SENDMSG, num(b.console), message, num(0))
+	p.close(master)
+	if init {
+		target := r.ensure("mount the terminal at", "/dev/console", false, r.any)
+		tree := p.slot()
+		p.do("mount the terminal at", "/dev/console", unix.SYS_OPEN_TREE, b.terminal, p.str(""), num(cloneFlags(false)|unix.AT_EMPTY_PATH)).into(tree)
+		p.place("mount the terminal at", "/dev/console", tree, target)
+		p.close(tree)
+		p.close(target)
+	}
+}
+
+func sorted(m map[string]string) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	return keys
+}
+
+// isDir tells whether a path of the host is a directory.
+func isDir(path string) (bool, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return false, err
+	}
+	return st.Mode&unix.S_IFMT == unix.S_IFDIR, nil
+}
+
+// readHome finds the user's home directory in the container's /etc/passwd,
+// opened below the root; "/" when there is none.
+func readHome(rootfs string, uid uint32) string {
+	dir, err := unix.Open(rootfs, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "/"
+	}
+	defer unix.Close(dir)
+	fd, err := unix.Openat2(dir, "etc/passwd", &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
+	if err != nil {
+		return "/"
+	}
+	f := os.NewFile(uintptr(fd), filepath.Join(rootfs, "etc/passwd"))
+	defer f.Close()
+	text := make([]byte, 1<<16)
+	n, _ := f.Read(text)
+	if home := homeOf(text[:n], uid); home != "" {
+		return home
+	}
+	return "/"
+}

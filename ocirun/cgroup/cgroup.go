@@ -1,0 +1,549 @@
+// Package cgroup makes, limits and removes the control groups of one
+// container, on cgroup v1 (also hybrid) and v2, by files alone. It writes only
+// what a specification names, and never to a group that it did not make,
+// except to enable controllers for children on v2.
+package cgroup
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/tarehq/tare/fault"
+	"golang.org/x/sys/unix"
+)
+
+// hierarchy is one mounted control group file system.
+type hierarchy struct {
+	controllers []string // of v1; nil for v2
+	mount       string
+	own         string // the group of this process, relative to the hierarchy's root
+}
+
+func (h *hierarchy) has(controller string) bool {
+	for _, c := range h.controllers {
+		if c == controller {
+			return true
+		}
+	}
+	return false
+}
+
+// layout is what the machine has: v1 hierarchies with controllers, or v2 alone.
+type layout struct {
+	v1 []hierarchy
+	v2 *hierarchy
+}
+
+// host reads the layout once.
+var host = sync.OnceValues(func() (*layout, error) {
+	mounts, err := os.ReadFile("/proc/thread-self/mountinfo")
+	if err != nil {
+		return nil, fault.New(fault.Internal, "find the control groups: %w", err)
+	}
+	own, err := os.ReadFile("/proc/thread-self/cgroup")
+	if err != nil {
+		return nil, fault.New(fault.Internal, "find the control groups: %w", err)
+	}
+	systemd := unix.Access("/run/systemd/system", unix.F_OK) == nil
+	return parseLayout(string(mounts), string(own), systemd), nil
+})
+
+// parseLayout reads mountinfo and cgroup of proc(5). The named systemd
+// hierarchy counts only where systemd runs.
+func parseLayout(mounts, own string, systemd bool) *layout {
+	groups := map[string]string{}
+	for line := range strings.Lines(own) {
+		f := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
+		if len(f) == 3 {
+			groups[f[1]] = f[2]
+		}
+	}
+	l := &layout{}
+	seen := map[string]bool{}
+	for line := range strings.Lines(mounts) {
+		i := strings.Index(line, " - cgroup")
+		if i < 0 {
+			continue
+		}
+		f, tail := strings.Fields(line[:i]), strings.Fields(line[i+3:])
+		if len(f) < 5 || len(tail) < 3 {
+			continue
+		}
+		mount := unescape(f[4])
+		if tail[0] == "cgroup2" {
+			if l.v2 == nil {
+				l.v2 = &hierarchy{mount: mount, own: groups[""]}
+			}
+			continue
+		}
+		h := hierarchy{mount: mount}
+		for _, o := range strings.Split(tail[2], ",") {
+			if isController(o) || o == "name=systemd" && systemd {
+				h.controllers = append(h.controllers, o)
+			}
+		}
+		key := strings.Join(h.controllers, ",")
+		if key == "" || seen[key] {
+			continue
+		}
+		seen[key] = true
+		h.own = groups[key]
+		l.v1 = append(l.v1, h)
+	}
+	return l
+}
+
+func isController(option string) bool {
+	switch option {
+	case "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids",
+		"net_cls", "net_prio", "perf_event", "hugetlb", "rdma", "misc":
+		return true
+	}
+	return false
+}
+
+// unescape undoes the octal escapes of mountinfo.
+func unescape(s string) string {
+	if !strings.Contains(s, `\`) {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+3 < len(s) {
+			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
+				b.WriteByte(byte(n))
+				i += 3
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}
+
+// Unified tells that the machine has v2 alone.
+func Unified() (bool, error) {
+	l, err := host()
+	if err != nil {
+		return false, err
+	}
+	return len(l.v1) == 0 && l.v2 != nil, nil
+}
+
+// Member is a container's group in one hierarchy.
+type Member struct {
+	Controllers []string // v1; none on v2
+	Dir         string   // absolute
+	Mount       string   // where the hierarchy is mounted
+}
+
+// Group is the set of a container's groups, one per hierarchy.
+type Group struct {
+	Members []Member
+	Unified bool
+}
+
+// At names the groups of a path without making them. An absolute path starts at
+// the root of each hierarchy, a relative one at this process's own group.
+func At(path string) (*Group, error) {
+	l, err := host()
+	if err != nil {
+		return nil, err
+	}
+	clean := filepath.Clean("/" + path)
+	if clean == "/" {
+		return nil, fault.New(fault.Invalid, "the cgroups path %q names the root group", path)
+	}
+	place := func(h *hierarchy) string {
+		if filepath.IsAbs(path) {
+			return h.mount + clean
+		}
+		return filepath.Join(h.mount, h.own, clean)
+	}
+	g := &Group{Unified: len(l.v1) == 0}
+	if g.Unified {
+		if l.v2 == nil {
+			return nil, fault.New(fault.Unavailable, "no control group file system is mounted")
+		}
+		g.Members = []Member{{Dir: place(l.v2), Mount: l.v2.mount}}
+		return g, nil
+	}
+	for i := range l.v1 {
+		h := &l.v1[i]
+		g.Members = append(g.Members, Member{h.controllers, place(h), h.mount})
+	}
+	return g, nil
+}
+
+// Create makes the groups of a path and sets the limits; when it fails it
+// removes what it made. A group that exists and has processes is refused.
+func Create(path string, r *specs.LinuxResources) (*Group, error) {
+	g, err := At(path)
+	if err != nil {
+		return nil, err
+	}
+	made := 0
+	for i := range g.Members {
+		if err = g.make(&g.Members[i], r); err != nil {
+			break
+		}
+		made++
+	}
+	if err == nil && r != nil {
+		err = g.Set(r)
+	}
+	if err != nil {
+		g.Members = g.Members[:made]
+		_ = g.Delete()
+		return nil, err
+	}
+	return g, nil
+}
+
+func (g *Group) make(m *Member, r *specs.LinuxResources) error {
+	err := unix.Mkdir(m.Dir, 0o755)
+	if err == unix.ENOENT {
+		if err = g.makeParents(m); err == nil {
+			err = unix.Mkdir(m.Dir, 0o755)
+		}
+	}
+	if err == unix.EEXIST {
+		if procs, _ := readProcs(m.Dir); len(procs) > 0 {
+			return fault.New(fault.Conflict, "the control group %s has processes already; another container may use it", m.Dir)
+		}
+		err = nil
+	}
+	if err != nil {
+		return fault.New(fault.Internal, "make the control group %s: %w", m.Dir, err)
+	}
+	if g.Unified {
+		return enableControllers(m, r)
+	}
+	for _, c := range m.Controllers {
+		if c == "cpuset" {
+			return inheritCpuset(m.Dir)
+		}
+	}
+	return nil
+}
+
+func (g *Group) makeParents(m *Member) error {
+	parent := filepath.Dir(m.Dir)
+	if err := os.MkdirAll(parent, 0o755); err != nil {
+		return err
+	}
+	for _, c := range m.Controllers {
+		if c == "cpuset" {
+			return inheritCpusetFrom(m.Mount, parent)
+		}
+	}
+	return nil
+}
+
+// inheritCpusetFrom fills each empty level between the mount and dir.
+func inheritCpusetFrom(mount, dir string) error {
+	if len(dir) <= len(mount) {
+		return nil
+	}
+	if err := inheritCpusetFrom(mount, filepath.Dir(dir)); err != nil {
+		return err
+	}
+	return inheritCpuset(dir)
+}
+
+// inheritCpuset copies cpus and memory nodes from the parent: a v1 cpuset is
+// born empty, and nothing can run in it.
+func inheritCpuset(dir string) error {
+	for _, name := range [...]string{"cpuset.cpus", "cpuset.mems"} {
+		have, err := readFile(dir + "/" + name)
+		if err != nil {
+			return err
+		}
+		if len(bytes.TrimSpace(have)) > 0 {
+			continue
+		}
+		parent, err := readFile(filepath.Dir(dir) + "/" + name)
+		if err != nil {
+			return err
+		}
+		if err := write(dir, name, string(bytes.TrimSpace(parent))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dir is the group that has a v1 controller, "" if none has.
+func (g *Group) dir(controller string) string {
+	for i := range g.Members {
+		for _, c := range g.Members[i].Controllers {
+			if c == controller {
+				return g.Members[i].Dir
+			}
+		}
+	}
+	return ""
+}
+
+// TaskFiles opens for each v1 group the file to which a single-threaded process
+// writes "0" to enter. cgroup.procs would wait for a grace period of the kernel,
+// 15 ms on an idle machine.
+func (g *Group) TaskFiles() ([]int, error) {
+	var fds []int
+	if g.Unified {
+		return nil, nil
+	}
+	for i := range g.Members {
+		fd, err := unix.Open(g.Members[i].Dir+"/tasks", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			Close(fds)
+			return nil, fault.New(fault.Internal, "open %s/tasks: %w", g.Members[i].Dir, err)
+		}
+		fds = append(fds, fd)
+	}
+	return fds, nil
+}
+
+// Open gives the descriptor of the v2 group, for CLONE_INTO_CGROUP; -1 on v1.
+func (g *Group) Open() (int, error) {
+	if !g.Unified {
+		return -1, nil
+	}
+	fd, err := unix.Open(g.Members[0].Dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fault.New(fault.Internal, "open the control group %s: %w", g.Members[0].Dir, err)
+	}
+	return fd, nil
+}
+
+// Close closes descriptors.
+func Close(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}
+
+// killDir is the group whose members are the container's processes.
+func (g *Group) killDir() string {
+	if g.Unified {
+		return g.Members[0].Dir
+	}
+	for _, c := range [...]string{"freezer", "pids", "devices", "memory"} {
+		if d := g.dir(c); d != "" {
+			return d
+		}
+	}
+	if len(g.Members) > 0 {
+		return g.Members[0].Dir
+	}
+	return ""
+}
+
+// Procs lists the processes of the container, those of nested groups too.
+func (g *Group) Procs() ([]int, error) {
+	var all []int
+	err := walk(g.killDir(), func(dir string) error {
+		procs, err := readProcs(dir)
+		all = append(all, procs...)
+		return err
+	})
+	return all, err
+}
+
+// Signal sends sig to all processes. The group is frozen meanwhile so that a
+// process that forks cannot slip through.
+func (g *Group) Signal(sig unix.Signal) error {
+	dir := g.killDir()
+	if sig == unix.SIGKILL && g.Unified {
+		if write(dir, "cgroup.kill", "1") == nil {
+			return nil
+		}
+	}
+	frozen := g.Freeze(true) == nil
+	procs, err := g.Procs()
+	for _, pid := range procs {
+		if e := unix.Kill(pid, sig); e != nil && e != unix.ESRCH {
+			err = e
+		}
+	}
+	if frozen {
+		_ = g.Freeze(false)
+	}
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return fault.New(fault.Internal, "signal the processes of %s: %w", dir, err)
+	}
+	return nil
+}
+
+// Freeze stops or continues all processes, and waits until the kernel did it.
+func (g *Group) Freeze(on bool) error {
+	if g.Unified {
+		return g.freeze(on, g.Members[0].Dir, "cgroup.freeze", "0", "1", "cgroup.events", "frozen ")
+	}
+	dir := g.dir("freezer")
+	if dir == "" {
+		return fault.New(fault.Unavailable, "the freezer control group is not mounted")
+	}
+	return g.freeze(on, dir, "freezer.state", "THAWED", "FROZEN", "freezer.state", "")
+}
+
+func (g *Group) freeze(on bool, dir, file, off, onWord, stateFile, prefix string) error {
+	word := off
+	if on {
+		word = onWord
+	}
+	deadline := time.Now().Add(2 * time.Second)
+	for {
+		if err := write(dir, file, word); err != nil {
+			return err
+		}
+		b, err := readFile(dir + "/" + stateFile)
+		if err != nil || strings.Contains(string(b), prefix+word) {
+			return err
+		}
+		if time.Now().After(deadline) {
+			_ = write(dir, file, off)
+			return fault.New(fault.Unavailable, "the processes of %s did not freeze within 2 s", dir)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// Frozen tells whether Freeze(true) holds.
+func (g *Group) Frozen() bool {
+	if g.Unified {
+		b, _ := readFile(g.Members[0].Dir + "/cgroup.freeze")
+		return len(b) > 0 && b[0] == '1'
+	}
+	b, _ := readFile(g.dir("freezer") + "/freezer.state")
+	return len(b) > 0 && b[0] == 'F'
+}
+
+// OOMKilled tells whether the kernel has killed a process of the container for
+// want of memory.
+func (g *Group) OOMKilled() bool {
+	file, prefix := g.dir("memory")+"/memory.oom_control", "oom_kill "
+	if g.Unified {
+		file = g.Members[0].Dir + "/memory.events"
+	}
+	b, err := readFile(file)
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(b)) {
+		if n, ok := strings.CutPrefix(line, prefix); ok {
+			return strings.TrimSpace(n) != "0"
+		}
+	}
+	return false
+}
+
+// Delete kills what is left in the groups and removes them with all nested
+// groups. A group that is gone already is no error.
+func (g *Group) Delete() error {
+	deadline := time.Now().Add(10 * time.Second)
+	pause := 200 * time.Microsecond
+	for {
+		busy := ""
+		for i := range g.Members {
+			if err := remove(g.Members[i].Dir); err == unix.EBUSY {
+				busy = g.Members[i].Dir
+			} else if err != nil && err != unix.ENOENT {
+				return fault.New(fault.Internal, "remove the control group %s: %w", g.Members[i].Dir, err)
+			}
+		}
+		if busy == "" {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fault.New(fault.Unavailable, "the control group %s still has processes after 10 s of killing them", busy)
+		}
+		_ = g.Signal(unix.SIGKILL)
+		time.Sleep(pause)
+		pause = min(2*pause, 20*time.Millisecond)
+	}
+}
+
+// remove removes a group, nested groups first when there are any.
+func remove(dir string) error {
+	err := unix.Rmdir(dir)
+	if err != unix.EBUSY {
+		return err
+	}
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		if e.IsDir() {
+			if err := remove(dir + "/" + e.Name()); err != nil && err != unix.ENOENT {
+				return err
+			}
+		}
+	}
+	return unix.Rmdir(dir)
+}
+
+func walk(dir string, f func(string) error) error {
+	if err := f(dir); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			if err := walk(dir+"/"+e.Name(), f); err != nil && !errors.Is(err, unix.ENOENT) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func readProcs(dir string) ([]int, error) {
+	b, err := os.ReadFile(dir + "/cgroup.procs")
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for line := range strings.Lines(string(b)) {
+		if pid, err := strconv.Atoi(strings.TrimSpace(line)); err == nil && pid > 0 {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
+// readFile reads a small file of the control group file system.
+func readFile(path string) ([]byte, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fault.New(fault.Internal, "open %s: %w", path, err)
+	}
+	defer unix.Close(fd)
+	b := make([]byte, 4096)
+	n, err := unix.Read(fd, b)
+	if err != nil {
+		return nil, fault.New(fault.Internal, "read %s: %w", path, err)
+	}
+	return b[:n], nil
+}
+
+// write sets one value of a group.
+func write(dir, name, value string) error {
+	fd, err := unix.Open(dir+"/"+name, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		_, err = unix.Write(fd, []byte(value))
+		unix.Close(fd)
+	}
+	if err != nil {
+		return fault.New(fault.Internal, "set %s of the control group %s to %q: %w", name, dir, value, err)
+	}
+	return nil
+}

@@ -1,0 +1,202 @@
+package ocirun
+
+import (
+	"encoding/binary"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/tarehq/tare/fault"
+	"golang.org/x/sys/unix"
+)
+
+//go:noescape
+func rawClone(args unsafe.Pointer, size uintptr, header uintptr) uintptr
+
+func interpreter() uintptr
+
+// cloneArgs is struct clone_args of clone3(2).
+type cloneArgs struct {
+	flags, pidfd, childTid, parentTid, exitSignal     uint64
+	stack, stackSize, tls, setTid, setTidSize, cgroup uint64
+}
+
+// arena is a loaded program in memory of its own. When it lives in a memfd the
+// child can execute it: file descriptor fd is then valid in the child.
+type arena struct {
+	mem []byte
+	fd  int // -1: anonymous
+}
+
+// nextBase spreads arenas over low addresses, which both this process and a
+// freshly executed memfd have free: Go's heap and text lie elsewhere.
+var nextBase atomic.Uint64
+
+const (
+	lowBase  = 0x20000000
+	lowRange = 0x20000000
+)
+
+// place maps memory for a program and loads it. With executable set it is an
+// ELF file in a memfd, mapped at the address it names for itself.
+func place(p *program, fd int) (*arena, error) {
+	size := (p.size() + 4095) &^ 4095
+	a := &arena{fd: fd}
+	if fd < 0 {
+		at, _, err := unix.RawSyscall6(unix.SYS_MMAP, 0, uintptr(size), unix.PROT_READ|unix.PROT_WRITE,
+			unix.MAP_PRIVATE|unix.MAP_ANONYMOUS, ^uintptr(0), 0)
+		if err != 0 {
+			return nil, fault.New(fault.Internal, "map memory for the container's init: %w", err)
+		}
+		a.mem = unsafe.Slice((*byte)(outside(at)), size)
+	} else if err := a.mapLow(size); err != nil {
+		return nil, err
+	}
+	base := uint64(uintptr(unsafe.Pointer(&a.mem[0])))
+	p.load(a.mem, base)
+	if fd >= 0 {
+		writeELF(a.mem, base)
+	}
+	return a, nil
+}
+
+func (a *arena) mapLow(size int) error {
+	if err := unix.Ftruncate(a.fd, int64(size)); err != nil {
+		return fault.New(fault.Internal, "size the container's init: %w", err)
+	}
+	for range 1024 {
+		off := nextBase.Add(uint64(size)) % lowRange &^ 4095
+		at, _, err := unix.RawSyscall6(unix.SYS_MMAP, uintptr(lowBase+off), uintptr(size),
+			unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_FIXED_NOREPLACE, uintptr(a.fd), 0)
+		if err == 0 {
+			a.mem = unsafe.Slice((*byte)(outside(at)), size)
+			return nil
+		}
+		if err != unix.EEXIST {
+			return fault.New(fault.Internal, "map the container's init: %w", err)
+		}
+	}
+	return fault.New(fault.Unavailable, "no free address for the container's init: too many containers are being created")
+}
+
+func (a *arena) free() {
+	if a.mem != nil {
+		_, _, _ = unix.RawSyscall(unix.SYS_MUNMAP, uintptr(unsafe.Pointer(&a.mem[0])), uintptr(len(a.mem)), 0)
+		a.mem = nil
+	}
+}
+
+// outside makes a pointer of an address that is not the Go heap's.
+func outside(at uintptr) unsafe.Pointer { return *(*unsafe.Pointer)(unsafe.Pointer(&at)) }
+
+// initFile makes the memfd that an arena can be executed from.
+func initFile() (int, error) {
+	fd, err := unix.MemfdCreate("init", unix.MFD_CLOEXEC|unix.MFD_EXEC)
+	if err == unix.EINVAL { // kernels before 6.3 know no MFD_EXEC and always allow it
+		fd, err = unix.MemfdCreate("init", unix.MFD_CLOEXEC)
+	}
+	if err != nil {
+		return -1, fault.New(fault.Internal, "make the container's init: %w", err)
+	}
+	return fd, nil
+}
+
+// writeELF puts an executable's head, an entry stub and a copy of the
+// interpreter before the steps.
+func writeELF(mem []byte, base uint64) {
+	le := binary.LittleEndian
+	copy(mem, "\x7fELF\x02\x01\x01")
+	le.PutUint16(mem[16:], 2) // ET_EXEC
+	le.PutUint16(mem[18:], elfMachine)
+	le.PutUint32(mem[20:], 1)
+	le.PutUint64(mem[24:], base+codeAt)
+	le.PutUint64(mem[32:], 64) // program headers follow
+	le.PutUint16(mem[52:], 64)
+	le.PutUint16(mem[54:], 56)
+	le.PutUint16(mem[56:], 2)
+	load, stack := mem[64:], mem[120:]
+	le.PutUint32(load, 1) // PT_LOAD
+	le.PutUint32(load[4:], 7)
+	le.PutUint64(load[16:], base)
+	le.PutUint64(load[32:], uint64(len(mem)))
+	le.PutUint64(load[40:], uint64(len(mem)))
+	le.PutUint64(load[48:], 4096)
+	le.PutUint32(stack, 0x6474e551) // PT_GNU_STACK, not executable
+	le.PutUint32(stack[4:], 6)
+	stub := entryStub(base + headerAt)
+	copy(mem[codeAt:], stub)
+	// The interpreter is shorter than this; what follows it in the text is
+	// copied along and never reached.
+	code := unsafe.Slice((*byte)(outside(interpreter())), 768)
+	copy(mem[codeAt+len(stub):], code)
+}
+
+// start clones the child that works through the program. It returns the
+// child's pid and a pidfd. With a pid namespace to join, cloning happens on
+// a thread that enters it for the children and comes back.
+func (a *arena) start(flags uint64, cgroupFD int, pidNamespace int) (pid, pidfd int, err error) {
+	hidden()
+	var fd int32
+	args := cloneArgs{flags: flags | unix.CLONE_VM | unix.CLONE_CLEAR_SIGHAND | unix.CLONE_PIDFD,
+		pidfd: uint64(uintptr(unsafe.Pointer(&fd))), exitSignal: uint64(unix.SIGCHLD)}
+	if cgroupFD >= 0 {
+		args.flags |= unix.CLONE_INTO_CGROUP
+		args.cgroup = uint64(cgroupFD)
+	}
+	if pidNamespace >= 0 {
+		runtime.LockOSThread()
+		own, err := enterPID(pidNamespace)
+		if err != nil {
+			runtime.UnlockOSThread()
+			return 0, -1, err
+		}
+		defer leavePID(own)
+	}
+	r := rawClone(unsafe.Pointer(&args), unsafe.Sizeof(args), uintptr(unsafe.Pointer(&a.mem[headerAt])))
+	runtime.KeepAlive(&fd)
+	if r > ^uintptr(4095) {
+		return 0, -1, fault.New(fault.Internal, "clone the container's init: %w", unix.Errno(-r))
+	}
+	return int(r), int(fd), nil
+}
+
+// enterPID makes the pid namespace behind fd the one of the calling thread's
+// children and returns a descriptor of the former one.
+func enterPID(fd int) (own int, err error) {
+	own, err = unix.Open("/proc/thread-self/ns/pid", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fault.New(fault.Internal, "open the own pid namespace: %w", err)
+	}
+	if err := unix.Setns(fd, unix.CLONE_NEWPID); err != nil {
+		unix.Close(own)
+		return -1, fault.New(fault.Internal, "join the pid namespace: %w", err)
+	}
+	return own, nil
+}
+
+// leavePID restores the thread. A thread that cannot be restored stays locked,
+// so that it ends with its goroutine instead of running others.
+func leavePID(own int) {
+	err := unix.Setns(own, unix.CLONE_NEWPID)
+	unix.Close(own)
+	if err == nil {
+		runtime.UnlockOSThread()
+	}
+}
+
+// hidden makes this process non-dumpable before the first child shares its
+// memory: nobody without CAP_SYS_PTRACE over it reaches it through the child.
+var hidden = sync.OnceFunc(func() { _ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) })
+
+// sealed tells that this process runs from a sealed memfd, which a container
+// cannot overwrite through /proc/PID/exe.
+var sealed = sync.OnceValue(func() bool {
+	fd, err := unix.Open("/proc/self/exe", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	seals, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0)
+	return err == nil && seals&unix.F_SEAL_WRITE != 0
+})

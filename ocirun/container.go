@@ -1,0 +1,177 @@
+package ocirun
+
+import (
+	"sync"
+	"syscall"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/ocirun/cgroup"
+	"golang.org/x/sys/unix"
+)
+
+// Container is a container that Create made or Load found. Its methods may be
+// called from several goroutines, except that one goroutine calls Wait.
+type Container struct {
+	id, bundle string
+	dir        string // of the state; "" none
+	spec       *specs.Spec
+	group      *cgroup.Group
+	pid        int
+	started    uint64 // clock ticks after boot, to tell a reused pid; of loaded ones
+	claimed    bool
+	created    time.Time
+
+	mu      sync.Mutex
+	pidfd   int
+	sync    int // the socket that releases init; -1 once released or when loaded
+	arena   *arena
+	program *program
+}
+
+func waitStatus(ws unix.WaitStatus) syscall.WaitStatus { return syscall.WaitStatus(ws) }
+
+// Pid is the process id of the container's init, as this process sees it.
+func (c *Container) Pid() int { return c.pid }
+
+// Program is the ordered text of the kernel steps that init took; empty for a
+// loaded container.
+func (c *Container) Program() string {
+	if c.program == nil {
+		return ""
+	}
+	return c.program.String()
+}
+
+// Start lets init execute the user's program. Should the kernel refuse it
+// although Create found it, the process says so on its standard error and
+// exits with 255.
+func (c *Container) Start() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dir != "" {
+		if err := c.release(); err != nil {
+			return err
+		}
+	} else {
+		if c.sync < 0 {
+			return fault.New(fault.Conflict, "container %s is started already", c.id)
+		}
+		if err := unix.Send(c.sync, []byte{1}, unix.MSG_NOSIGNAL); err != nil {
+			return fault.New(fault.Conflict, "container %s ended before it was started: %w", c.id, err)
+		}
+	}
+	if c.sync >= 0 {
+		unix.Close(c.sync)
+		c.sync = -1
+	}
+	if h := c.spec.Hooks; h != nil {
+		if err := c.runHooks("poststart", h.Poststart, specs.StateRunning); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Wait waits for init to end and reaps it. It works in the process that
+// created the container.
+func (c *Container) Wait() (ExitStatus, error) {
+	s, err := wait(c.pid)
+	if err == nil {
+		c.mu.Lock()
+		c.letGo()
+		c.mu.Unlock()
+	}
+	return s, err
+}
+
+// letGo frees what only a live init needs.
+func (c *Container) letGo() {
+	if c.sync >= 0 {
+		unix.Close(c.sync)
+		c.sync = -1
+	}
+	if c.pidfd >= 0 {
+		unix.Close(c.pidfd)
+		c.pidfd = -1
+	}
+	if c.arena != nil {
+		c.arena.free()
+		c.arena = nil
+	}
+}
+
+func (c *Container) signal(sig unix.Signal, all bool) error {
+	if all {
+		return c.group.Signal(sig)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var err error
+	switch {
+	case c.pidfd >= 0:
+		err = unix.PidfdSendSignal(c.pidfd, sig, nil, 0)
+	case c.loaded() && c.alive():
+		err = unix.Kill(c.pid, sig)
+	default:
+		err = unix.ESRCH
+	}
+	if err == unix.ESRCH {
+		return fault.New(fault.Conflict, "container %s is not running", c.id)
+	}
+	if err != nil {
+		return fault.New(fault.Internal, "signal container %s: %w", c.id, err)
+	}
+	return nil
+}
+
+// Delete kills what is left in the container's control groups, removes them and
+// the state, and runs the poststop hooks.
+func (c *Container) Delete() error {
+	err := c.group.Delete()
+	c.mu.Lock()
+	c.letGo()
+	c.mu.Unlock()
+	if c.dir != "" {
+		if e := c.removeState(); err == nil {
+			err = e
+		}
+	}
+	if h := c.spec.Hooks; h != nil {
+		if e := c.runHooks("poststop", h.Poststop, specs.StateStopped); err == nil {
+			err = e
+		}
+	}
+	return err
+}
+
+// undo removes what a failed Create made.
+func (c *Container) undo() {
+	if c.group != nil {
+		_ = c.group.Delete()
+	}
+	if c.claimed {
+		_ = c.removeState()
+	}
+}
+
+// OOMKilled tells whether the kernel killed a process of the container for want
+// of memory. It is valid until Delete.
+func (c *Container) OOMKilled() bool { return c.group.OOMKilled() }
+
+// Pause stops all processes of the container; Resume lets them go on.
+func (c *Container) Pause() error  { return c.group.Freeze(true) }
+func (c *Container) Resume() error { return c.group.Freeze(false) }
+
+// Processes lists the processes of the container as this process sees them.
+func (c *Container) Processes() ([]int, error) { return c.group.Procs() }
+
+// Process is a further process in a container, started by Exec.
+type Process struct{ pid int }
+
+// Pid is the id as this process sees it.
+func (p *Process) Pid() int { return p.pid }
+
+// Wait waits for the process to end and reaps it.
+func (p *Process) Wait() (ExitStatus, error) { return wait(p.pid) }

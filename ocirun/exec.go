@@ -1,0 +1,161 @@
+package ocirun
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/ocirun/seccomp"
+	"golang.org/x/sys/unix"
+)
+
+// exec is Exec. The cloning thread enters the pid namespace; the child, a
+// process of one thread, enters all others, a user namespace included.
+func (c *Container) exec(ctx context.Context, o ExecOptions) (proc *Process, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if o.Process == nil {
+		return nil, fault.New(fault.Invalid, "there is no process to execute")
+	}
+	if err := checkProcess(o.Process); err != nil {
+		return nil, err
+	}
+	if !c.alive() {
+		return nil, fault.New(fault.Conflict, "cannot exec in a stopped container")
+	}
+	adjust, err := oomScore(o.Process)
+	if err != nil {
+		return nil, err
+	}
+	spec := *c.spec
+	spec.Process = o.Process
+	a, err := newAttempt(&spec, o.Process, o.Stdio, o.Console, o.ExtraFiles, adjust != nil || c.separate(specs.TimeNamespace))
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			a.abort()
+		}
+	}()
+	if err = c.buildExec(a); err != nil {
+		return nil, err
+	}
+	if err = a.launch(); err != nil {
+		return nil, err
+	}
+	if _, err = a.next(); err != nil {
+		return nil, err
+	}
+	if adjust != nil {
+		if err = writeProc(a.pid, "oom_score_adj", *adjust); err != nil {
+			return nil, err
+		}
+	}
+	if a.b.userNamespace() {
+		if err = setLimits(a.pid, o.Process); err != nil {
+			return nil, err
+		}
+	}
+	if err = a.proceed(); err != nil {
+		return nil, err
+	}
+	a.finish()
+	return &Process{pid: a.pid}, nil
+}
+
+// finish waits until the child has executed and gives everything back.
+func (a *attempt) finish() {
+	if a.b.initFD < 0 {
+		// The child still reads this memory; the socket ends when it has executed.
+		var b [16]byte
+		_, _ = retry(func() (int, error) { return unix.Read(a.sync, b[:]) })
+	}
+	a.closeOpened()
+	unix.Close(a.sync)
+	unix.Close(a.pidfd)
+	a.arena.free()
+}
+
+// separate tells whether init lives in another namespace of the kind than this
+// process.
+func (c *Container) separate(t specs.LinuxNamespaceType) bool {
+	name := map[specs.LinuxNamespaceType]string{specs.MountNamespace: "mnt", specs.NetworkNamespace: "net"}[t]
+	if name == "" {
+		name = string(t)
+	}
+	own, err1 := os.Readlink("/proc/self/ns/" + name)
+	its, err2 := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", c.pid, name))
+	return err1 == nil && err2 == nil && own != its
+}
+
+// buildExec makes the program of a further process.
+func (c *Container) buildExec(a *attempt) (err error) {
+	b := a.b
+	b.group, b.bundle = c.group, c.bundle
+	if b.tasks, err = c.group.TaskFiles(); err != nil {
+		return err
+	}
+	a.opened = append(a.opened, b.tasks...)
+	if a.cgroup, err = c.group.Open(); err != nil {
+		return err
+	}
+	if a.cgroup >= 0 {
+		a.opened = append(a.opened, a.cgroup)
+	}
+	target, err := unix.PidfdOpen(c.pid, 0)
+	if err != nil {
+		return fault.New(fault.Conflict, "cannot exec in a stopped container")
+	}
+	a.opened = append(a.opened, target)
+	if s := c.spec.Linux.Seccomp; s != nil {
+		if b.seccomp, b.seccompFlags, err = seccomp.Compile(s); err != nil {
+			return err
+		}
+	}
+	var flags uintptr
+	b.spec.Linux = &specs.Linux{}
+	for _, t := range [...]specs.LinuxNamespaceType{specs.UserNamespace, specs.MountNamespace, specs.UTSNamespace,
+		specs.IPCNamespace, specs.NetworkNamespace, specs.CgroupNamespace, specs.PIDNamespace, specs.TimeNamespace} {
+		if !c.separate(t) {
+			continue
+		}
+		b.spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, specs.LinuxNamespace{Type: t, Path: "/"})
+		switch t {
+		case specs.PIDNamespace:
+			a.pidNS = target
+		case specs.TimeNamespace:
+			b.timeNS = true
+		default:
+			flags |= namespaceFlags[t]
+		}
+	}
+	if environ(b.spec.Process.Env, "HOME") == "" {
+		b.home = readHome(fmt.Sprintf("/proc/%d/root", c.pid), b.spec.Process.User.UID)
+	}
+	b.begin()
+	b.do("start a session", "", unix.SYS_SETSID)
+	b.do("join the session keyring", "", unix.SYS_KEYCTL, num(unix.KEYCTL_JOIN_SESSION_KEYRING), b.str("_ses")).ignore()
+	b.enterGroups()
+	if flags != 0 {
+		b.do("join the container's namespaces", "", unix.SYS_SETNS, num(target), num(flags))
+	}
+	if b.userNamespace() {
+		b.becomeRoot()
+	}
+	if b.timeNS {
+		// This needs memory of its own, so it comes after the execution of init.
+		b.timeFD = target
+	}
+	if b.spec.Process.Terminal {
+		b.openTerminal(false)
+	}
+	if err := b.finishProcess(b.spec.Process); err != nil {
+		return err
+	}
+	b.end()
+	return nil
+}

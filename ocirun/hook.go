@@ -1,0 +1,67 @@
+package ocirun
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os/exec"
+	"strings"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/tarehq/tare/fault"
+)
+
+// runHooks runs programs of the host in order, each with the container's state
+// on its standard input. The first failure ends it.
+func (c *Container) runHooks(kind string, hooks []specs.Hook, status specs.ContainerState) error {
+	if len(hooks) == 0 {
+		return nil
+	}
+	state := specs.State{Version: specs.Version, ID: c.id, Status: status, Pid: c.pid, Bundle: c.bundle, Annotations: c.spec.Annotations}
+	if status == specs.StateStopped {
+		state.Pid = 0
+	}
+	text, err := json.Marshal(state)
+	if err != nil {
+		return fault.New(fault.Internal, "write the state for the hook %s: %w", kind, err)
+	}
+	for i := range hooks {
+		if err := runHook(&hooks[i], text, kind); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func runHook(h *specs.Hook, state []byte, kind string) error {
+	ctx := context.Background()
+	if h.Timeout != nil {
+		if *h.Timeout <= 0 {
+			return fault.New(fault.Invalid, "the time-out of the hook %s must be greater than zero", kind)
+		}
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(*h.Timeout)*time.Second)
+		defer cancel()
+	}
+	cmd := exec.CommandContext(ctx, h.Path)
+	cmd.WaitDelay = time.Second
+	if len(h.Args) > 0 {
+		cmd.Args = h.Args
+	}
+	cmd.Env = h.Env
+	if cmd.Env == nil {
+		cmd.Env = []string{}
+	}
+	cmd.Stdin = bytes.NewReader(state)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	if ctx.Err() != nil {
+		return fault.New(fault.Internal, "the hook %s %s ran longer than its %d s", kind, h.Path, *h.Timeout)
+	}
+	if err != nil {
+		return fault.New(fault.Internal, "error running %s hook %s: %w, output: %s", kind, h.Path, err, strings.TrimSpace(out.String()))
+	}
+	return nil
+}

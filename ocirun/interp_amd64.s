@@ -1,0 +1,102 @@
+#include "textflag.h"
+
+// func rawClone(args unsafe.Pointer, size uintptr, header uintptr) uintptr
+// The child never returns: it has no stack that it may touch.
+TEXT ·rawClone(SB), NOSPLIT, $0-32
+	MOVQ args+0(FP), DI
+	MOVQ size+8(FP), SI
+	MOVQ header+16(FP), R12
+	MOVQ $435, AX // clone3
+	SYSCALL
+	TESTQ AX, AX
+	JZ   child
+	MOVQ AX, ret+24(FP)
+	RET
+child:
+	MOVQ 0(R12), R13
+	JMP  ·interpret(SB)
+
+// The interpreter of a program, position-independent and without a stack.
+// R12 is the header, R13 the step at hand; the layouts are in program.go.
+TEXT ·interpret(SB), NOSPLIT|NOFRAME, $0-0
+loop:
+	MOVQ 56(R13), BX
+	MOVQ 8(R13), DI
+	BTQ  $0, BX
+	JCC  arg1
+	MOVQ (DI), DI
+arg1:
+	MOVQ 16(R13), SI
+	BTQ  $1, BX
+	JCC  arg2
+	MOVQ (SI), SI
+arg2:
+	MOVQ 24(R13), DX
+	BTQ  $2, BX
+	JCC  arg3
+	MOVQ (DX), DX
+arg3:
+	MOVQ 32(R13), R10
+	BTQ  $3, BX
+	JCC  arg4
+	MOVQ (R10), R10
+arg4:
+	MOVQ 40(R13), R8
+	BTQ  $4, BX
+	JCC  arg5
+	MOVQ (R8), R8
+arg5:
+	MOVQ 48(R13), R9
+	BTQ  $5, BX
+	JCC  call
+	MOVQ (R9), R9
+call:
+	MOVQ 0(R13), AX
+	CMPQ AX, $-1
+	JEQ  move
+	CMPQ AX, $-2
+	JEQ  compare
+	SYSCALL
+	CMPQ AX, $-4095
+	JCC  failed
+done:
+	MOVQ 64(R13), BX
+	MOVQ AX, (BX)
+	MOVQ 72(R13), BX
+	TESTQ BX, BX
+	JZ   next
+	CMPQ AX, BX
+	JNE  short
+next:
+	MOVQ 80(R13), R13
+	JMP  loop
+move:
+	MOVQ DI, AX
+	JMP  done
+compare:
+	CMPQ DI, SI
+	JEQ  next
+short:
+	MOVQ $-4095, AX
+failed:
+	NEGQ AX
+	MOVQ R13, 8(R12)
+	MOVQ AX, 16(R12)
+	CMPQ AX, 88(R13)
+	JEQ  goto1
+	CMPQ AX, 104(R13)
+	JEQ  goto2
+	MOVQ 120(R13), R13
+	JMP  loop
+goto1:
+	MOVQ 96(R13), R13
+	JMP  loop
+goto2:
+	MOVQ 112(R13), R13
+	JMP  loop
+
+// func interpreter() uintptr
+TEXT ·interpreter(SB), NOSPLIT, $0-8
+	LEAQ ·interpret(SB), AX
+	MOVQ AX, ret+0(FP)
+	RET

@@ -1,0 +1,93 @@
+#include "textflag.h"
+
+// func rawClone(args unsafe.Pointer, size uintptr, header uintptr) uintptr
+// The child never returns: it has no stack that it may touch.
+TEXT ·rawClone(SB), NOSPLIT, $0-32
+	MOVD args+0(FP), R0
+	MOVD size+8(FP), R1
+	MOVD header+16(FP), R19
+	MOVD $435, R8 // clone3
+	SVC
+	CBZ  R0, child
+	MOVD R0, ret+24(FP)
+	RET
+child:
+	MOVD 0(R19), R20
+	JMP  ·interpret(SB)
+
+// The interpreter of a program, position-independent and without a stack.
+// R19 is the header, R20 the step at hand; the layouts are in program.go.
+TEXT ·interpret(SB), NOSPLIT|NOFRAME, $0-0
+loop:
+	MOVD 56(R20), R21
+	MOVD 8(R20), R0
+	TBZ  $0, R21, arg1
+	MOVD (R0), R0
+arg1:
+	MOVD 16(R20), R1
+	TBZ  $1, R21, arg2
+	MOVD (R1), R1
+arg2:
+	MOVD 24(R20), R2
+	TBZ  $2, R21, arg3
+	MOVD (R2), R2
+arg3:
+	MOVD 32(R20), R3
+	TBZ  $3, R21, arg4
+	MOVD (R3), R3
+arg4:
+	MOVD 40(R20), R4
+	TBZ  $4, R21, arg5
+	MOVD (R4), R4
+arg5:
+	MOVD 48(R20), R5
+	TBZ  $5, R21, call
+	MOVD (R5), R5
+call:
+	MOVD 0(R20), R8
+	CMN  $1, R8
+	BEQ  done
+	CMN  $2, R8
+	BEQ  compare
+	SVC
+	CMN  $4095, R0
+	BCS  failed
+done:
+	MOVD 64(R20), R21
+	MOVD R0, (R21)
+	MOVD 72(R20), R21
+	CBZ  R21, next
+	CMP  R21, R0
+	BNE  short
+next:
+	MOVD 80(R20), R20
+	JMP  loop
+compare:
+	CMP  R0, R1
+	BEQ  next
+short:
+	MOVD $-4095, R0
+failed:
+	NEG  R0, R0
+	MOVD R20, 8(R19)
+	MOVD R0, 16(R19)
+	MOVD 88(R20), R21
+	CMP  R21, R0
+	BEQ  goto1
+	MOVD 104(R20), R21
+	CMP  R21, R0
+	BEQ  goto2
+	MOVD 120(R20), R20
+	JMP  loop
+goto1:
+	MOVD 96(R20), R20
+	JMP  loop
+goto2:
+	MOVD 112(R20), R20
+	JMP  loop
+
+// func interpreter() uintptr
+TEXT ·interpreter(SB), NOSPLIT, $0-8
+	MOVD $·interpret(SB), R0
+	MOVD R0, ret+0(FP)
+	RET

@@ -1,0 +1,175 @@
+package ocirun
+
+import (
+	"path"
+	"path/filepath"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/tarehq/tare/fault"
+	"golang.org/x/sys/unix"
+)
+
+// mountAll appends the spec's mounts in their order. Mounts that become
+// read-only only after the devices are made are returned by destination.
+func (b *builder) mountAll() error {
+	for i := range b.spec.Mounts {
+		m := &b.spec.Mounts[i]
+		if below(m.Destination) == "." {
+			return fault.New(fault.Invalid, "a mount on the container's root itself is not supported")
+		}
+		if len(m.UIDMappings) > 0 || len(m.GIDMappings) > 0 {
+			return fault.New(fault.NotImplemented, "uidMappings of the mount %s is not supported yet", m.Destination)
+		}
+		o, err := parseOptions(m)
+		if err != nil {
+			return err
+		}
+		switch {
+		case o.bind:
+			err = b.bind(i, m, &o)
+		case m.Type == "cgroup" && !b.group.Unified:
+			b.mountGroupsV1(m, &o)
+		case m.Type == "cgroup" || m.Type == "cgroup2":
+			b.mountGroupV2(m, &o)
+		default:
+			b.mountFS(m, &o, m.Type)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bind appends a bind mount: the source is cloned detached, gets its attributes
+// and is then attached, so it is never visible without them.
+func (b *builder) bind(i int, m *specs.Mount, o *mountOptions) error {
+	source := m.Source
+	if !filepath.IsAbs(source) {
+		source = filepath.Join(b.bundle, source)
+	}
+	directory, err := b.isDir(source)
+	if err != nil {
+		return fault.New(fault.Invalid, "the source of the mount %s cannot be used: stat %s: %w", m.Destination, source, err)
+	}
+	p, what := b.program, "mount "+source+" at"
+	var tree value
+	if fd, ok := b.trees[i]; ok {
+		tree = num(fd)
+	} else {
+		tree = p.slot()
+		p.do("open the mount source", source, unix.SYS_OPEN_TREE, cwd, p.str(source), num(cloneFlags(o.recursive))).into(tree)
+	}
+	b.changeTree(what, m.Destination, tree, o)
+	target := b.root.ensure(what, m.Destination, directory, b.root.any)
+	p.place(what, m.Destination, tree, target)
+	p.close(tree)
+	p.close(target)
+	return nil
+}
+
+func cloneFlags(recursive bool) uint {
+	f := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
+	if recursive {
+		f |= unix.AT_RECURSIVE
+	}
+	return f
+}
+
+// changeTree sets attributes and propagation of an open mount.
+func (b *builder) changeTree(what, object string, tree value, o *mountOptions) {
+	if o.set|o.clear != 0 {
+		b.attributes("set the options of", object, tree, o.set, o.clear, 0, false)
+	}
+	if o.setAll|o.clearAll != 0 {
+		b.attributes("set the recursive options of", object, tree, o.setAll, o.clearAll, 0, true)
+	}
+	for _, flag := range o.propagation {
+		b.attributes("set the propagation of", object, tree, 0, 0, flag&^unix.MS_REC, flag&unix.MS_REC != 0)
+	}
+}
+
+// mountFS appends a mount of a file system. The target is the working
+// directory, so that mount(2) has a name for a place which is held by
+// descriptor.
+func (b *builder) mountFS(m *specs.Mount, o *mountOptions, fstype string) {
+	p, what := b.program, "mount "+fstype+" at"
+	how := b.root.any
+	if fstype == "proc" || fstype == "sysfs" {
+		how = b.root.unlinked
+	}
+	target := b.root.ensure(what, m.Destination, true, how)
+	p.enter(what, m.Destination, target)
+	flags := o.flags
+	if flags&unix.MS_RDONLY != 0 && (fstype == "tmpfs" || below(m.Destination) == "dev") {
+		// Later mounts and devices are still to be made in it.
+		flags &^= unix.MS_RDONLY
+		b.late = append(b.late, m.Destination)
+	}
+	source := m.Source
+	if source == "" {
+		source = fstype
+	}
+	data := num(0)
+	if o.data != "" {
+		data = p.str(o.data)
+	}
+	p.do(what, m.Destination, unix.SYS_MOUNT, p.str(source), p.str("."), p.str(fstype), num(flags), data)
+	p.close(target)
+	if len(o.propagation) > 0 || o.setAll|o.clearAll != 0 {
+		mounted := b.root.open(what, m.Destination, how).keep
+		rest := mountOptions{setAll: o.setAll, clearAll: o.clearAll, propagation: o.propagation}
+		b.changeTree(what, m.Destination, mounted, &rest)
+		p.close(mounted)
+	}
+}
+
+// mountGroupsV1 gives the container a tree of its own groups: a tmpfs with one
+// directory per hierarchy and links for controllers that share one.
+func (b *builder) mountGroupsV1(m *specs.Mount, o *mountOptions) {
+	p, what := b.program, "mount the control groups at"
+	tmpfs := specs.Mount{Destination: m.Destination, Source: "tmpfs"}
+	options := mountOptions{flags: unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | o.flags&unix.MS_RDONLY, data: "mode=755"}
+	b.mountFS(&tmpfs, &options, "tmpfs")
+	top := b.root.open(what, m.Destination, b.root.dir).keep
+	set := uint64(unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC)
+	set |= o.set & unix.MOUNT_ATTR_RDONLY
+	for _, member := range b.group.Members {
+		name := path.Base(member.Mount)
+		if len(member.Controllers) == 1 && strings.HasPrefix(member.Controllers[0], "name=") {
+			name = strings.TrimPrefix(member.Controllers[0], "name=")
+		}
+		p.do(what, name, unix.SYS_MKDIRAT, top, p.str(name), num(0o755))
+		tree, place := p.slot(), p.slot()
+		p.do("open the control group", member.Dir, unix.SYS_OPEN_TREE, cwd, p.str(member.Dir), num(cloneFlags(false))).into(tree)
+		b.attributes(what, name, tree, set, 0, unix.MS_PRIVATE, false)
+		p.do(what, name, unix.SYS_OPENAT, top, p.str(name), num(unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC)).into(place)
+		p.place(what, name, tree, place)
+		p.close(tree)
+		p.close(place)
+		for _, c := range member.Controllers {
+			if len(member.Controllers) > 1 && c != name {
+				p.do(what, c, unix.SYS_SYMLINKAT, p.str(name), top, p.str(c)).when(unix.EEXIST, following)
+			}
+		}
+	}
+	p.close(top)
+}
+
+// mountGroupV2 mounts the hierarchy when the container has a cgroup namespace,
+// which makes its own group the root, and binds its own group otherwise.
+func (b *builder) mountGroupV2(m *specs.Mount, o *mountOptions) {
+	if b.isNew(specs.CgroupNamespace) {
+		b.mountFS(m, o, "cgroup2")
+		return
+	}
+	what := "mount the control group at"
+	tree := b.slot()
+	b.do(what, m.Destination, unix.SYS_OPEN_TREE, cwd, b.str(b.group.Members[0].Dir), num(cloneFlags(true))).into(tree)
+	b.changeTree(what, m.Destination, tree, o)
+	target := b.root.ensure(what, m.Destination, true, b.root.any)
+	b.place(what, m.Destination, tree, target)
+	b.close(tree)
+	b.close(target)
+}

@@ -1,0 +1,330 @@
+package ocirun
+
+import (
+	"bytes"
+	"path"
+	"strconv"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/tarehq/tare/fault"
+	"golang.org/x/sys/unix"
+)
+
+// finishProcess appends everything from a complete file system view to the
+// execution of the user's program. It is the same for a container's init and
+// for a further process.
+func (b *builder) finishProcess(proc *specs.Process) error {
+	held := ownPermitted()
+	if b.userNamespace() {
+		held = ^uint64(0)
+	}
+	sets, err := parseCapabilities(proc.Capabilities, held)
+	if err != nil {
+		return err
+	}
+	b.standardFiles(proc)
+	if err := b.limits(proc); err != nil {
+		return err
+	}
+	b.keepOnly()
+	b.rebirth()
+	if proc.NoNewPrivileges {
+		b.do("set no_new_privs", "", unix.SYS_PRCTL, num(unix.PR_SET_NO_NEW_PRIVS), num(1))
+	} else if err := b.filter(); err != nil {
+		return err
+	}
+	b.bound(sets)
+	b.user(&proc.User)
+	b.applyCapabilities(sets)
+	cwdir := proc.Cwd
+	if cwdir == "" {
+		cwdir = "/"
+	}
+	b.do("chdir to cwd", strconv.Quote(cwdir)+" set in config.json failed", unix.SYS_CHDIR, b.str(cwdir))
+	name := b.lookUp(proc)
+	b.report(recordReady)
+	b.await()
+	if proc.NoNewPrivileges {
+		if err := b.filter(); err != nil {
+			return err
+		}
+	}
+	b.execute(proc, name)
+	return nil
+}
+
+// standardFiles puts descriptors 0, 1, 2 and the extra files in place. They are
+// copied up first where the order could overwrite one that is still needed.
+func (b *builder) standardFiles(proc *specs.Process) {
+	var from []value
+	if proc.Terminal {
+		from = []value{b.terminal, b.terminal, b.terminal}
+	} else {
+		for _, fd := range b.stdio {
+			from = append(from, num(fd))
+		}
+	}
+	if len(b.extra) > 0 || !proc.Terminal && (b.stdio[0] < 3 || b.stdio[1] < 3 || b.stdio[2] < 3) {
+		for _, fd := range b.extra {
+			from = append(from, num(fd))
+		}
+		for i, fd := range from {
+			from[i] = b.slot()
+			b.do("copy descriptor", strconv.Itoa(i), unix.SYS_FCNTL, fd, num(unix.F_DUPFD_CLOEXEC), num(3+len(b.extra))).into(from[i])
+		}
+	}
+	for i, fd := range from {
+		b.do("set up descriptor", strconv.Itoa(i), unix.SYS_DUP3, fd, num(i), num(0))
+	}
+	if proc.Terminal {
+		b.do("set the controlling terminal", "", unix.SYS_IOCTL, num(0), num(unix.TIOCSCTTY), num(0))
+	}
+	if proc.User.UID != 0 {
+		for i := range 3 {
+			if proc.Terminal || b.chown[i] {
+				b.do("give to the user descriptor", strconv.Itoa(i), unix.SYS_FCHOWN, num(i), num(proc.User.UID), num(^uint32(0))).ignore()
+			}
+		}
+	}
+}
+
+var rlimitNumbers = map[string]int{
+	"RLIMIT_CPU": 0, "RLIMIT_FSIZE": 1, "RLIMIT_DATA": 2, "RLIMIT_STACK": 3, "RLIMIT_CORE": 4, "RLIMIT_RSS": 5,
+	"RLIMIT_NPROC": 6, "RLIMIT_NOFILE": 7, "RLIMIT_MEMLOCK": 8, "RLIMIT_AS": 9, "RLIMIT_LOCKS": 10,
+	"RLIMIT_SIGPENDING": 11, "RLIMIT_MSGQUEUE": 12, "RLIMIT_NICE": 13, "RLIMIT_RTPRIO": 14, "RLIMIT_RTTIME": 15,
+}
+
+// limits appends the rlimits. In a user namespace the process may raise none:
+// there the parent sets them (see setLimits).
+func (b *builder) limits(proc *specs.Process) error {
+	seen := map[string]bool{}
+	for _, r := range proc.Rlimits {
+		n, ok := rlimitNumbers[r.Type]
+		if !ok {
+			return fault.New(fault.Invalid, "the rlimit type %q is not known", r.Type)
+		}
+		if seen[r.Type] {
+			return fault.New(fault.Invalid, "the rlimit %s is set twice", r.Type)
+		}
+		seen[r.Type] = true
+		if !b.userNamespace() {
+			b.do("set rlimit", r.Type, unix.SYS_PRLIMIT64, num(0), num(n), b.words(num(r.Soft), num(r.Hard)))
+		}
+	}
+	return nil
+}
+
+// setLimits sets the rlimits of a process that waits.
+func setLimits(pid int, proc *specs.Process) error {
+	for _, r := range proc.Rlimits {
+		limit := unix.Rlimit{Cur: r.Soft, Max: r.Hard}
+		if err := unix.Prlimit(pid, rlimitNumbers[r.Type], &limit, nil); err != nil {
+			return fault.New(fault.Internal, "set rlimit %s: %w", r.Type, err)
+		}
+	}
+	return nil
+}
+
+// keepOnly closes all descriptors but those of the user and the three that the
+// child needs itself; the latter lie above.
+func (b *builder) keepOnly() {
+	what := "close inherited descriptors"
+	from := uint(3 + len(b.extra))
+	for _, fd := range sortedFDs(b.sync, b.fifo, b.initFD, b.timeFDOr()) {
+		if uint(fd) > from {
+			b.do(what, "", unix.SYS_CLOSE_RANGE, num(from), num(uint(fd)-1), num(0))
+		}
+		from = uint(fd) + 1
+	}
+	b.do(what, "", unix.SYS_CLOSE_RANGE, num(from), num(^uint32(0)), num(0))
+}
+
+func sortedFDs(fds ...int) []int {
+	var out []int
+	for _, fd := range fds {
+		i := len(out)
+		for i > 0 && out[i-1] > fd {
+			i--
+		}
+		if fd >= 0 {
+			out = append(out[:i], append([]int{fd}, out[i:]...)...)
+		}
+	}
+	return out
+}
+
+// timeFDOr is the descriptor of a time namespace to join, -1 if there is none.
+func (b *builder) timeFDOr() int {
+	if b.timeNS {
+		return b.timeFD
+	}
+	return -1
+}
+
+// rebirth executes the memfd that holds this very program, which goes on there
+// with memory of its own. The descriptors it needs pass the execution.
+func (b *builder) rebirth() {
+	if b.initFD < 0 {
+		return
+	}
+	p := b.program
+	for _, fd := range sortedFDs(b.sync, b.fifo, b.timeFDOr()) {
+		p.do("keep descriptor", strconv.Itoa(fd), unix.SYS_FCNTL, num(fd), num(unix.F_SETFD), num(0))
+	}
+	argv := p.words(p.str("init"), num(0))
+	p.do("execute the container's init", "", unix.SYS_EXECVEAT, num(b.initFD), p.str(""), argv, p.words(num(0)), num(unix.AT_EMPTY_PATH))
+	p.reborn = p.label()
+	p.here(p.reborn)
+	p.do("hide the container's init", "", unix.SYS_PRCTL, num(unix.PR_SET_DUMPABLE), num(0))
+	if b.timeNS {
+		p.do("join the time namespace", "", unix.SYS_SETNS, num(b.timeFD), num(unix.CLONE_NEWTIME))
+	}
+	for _, fd := range sortedFDs(b.sync, b.fifo, b.timeFDOr()) {
+		p.do("close on execution descriptor", strconv.Itoa(fd), unix.SYS_FCNTL, num(fd), num(unix.F_SETFD), num(unix.FD_CLOEXEC))
+	}
+}
+
+// user appends groups, group and user.
+func (b *builder) user(u *specs.User) {
+	groups := make([]byte, 0, 4*len(u.AdditionalGids))
+	for _, g := range u.AdditionalGids {
+		groups = append(groups, byte(g), byte(g>>8), byte(g>>16), byte(g>>24))
+	}
+	set := b.do("set additional groups", "", unix.SYS_SETGROUPS, num(len(u.AdditionalGids)), b.bytes(groups))
+	if len(u.AdditionalGids) == 0 {
+		set.when(unix.EPERM, following) // a user namespace may deny setgroups; there is nothing to give then
+	}
+	b.do("set the group", strconv.Itoa(int(u.GID)), unix.SYS_SETRESGID, num(u.GID), num(u.GID), num(u.GID))
+	b.do("set the user", strconv.Itoa(int(u.UID)), unix.SYS_SETRESUID, num(u.UID), num(u.UID), num(u.UID))
+	mask := uint32(0o022)
+	if u.Umask != nil {
+		mask = *u.Umask
+	}
+	b.do("set the file mode mask", "", unix.SYS_UMASK, num(mask))
+}
+
+// lookUp appends the search of the program and returns the slot of its path.
+// It happens inside the container with the process's credentials.
+func (b *builder) lookUp(proc *specs.Process) value {
+	p, arg0 := b.program, proc.Args[0]
+	found := p.label()
+	chosen, length := p.slot(), p.slot()
+	b.pathLength = length
+	candidates := []string{arg0}
+	direct := strings.Contains(arg0, "/")
+	if !direct {
+		candidates = nil
+		for _, dir := range strings.Split(environ(proc.Env, "PATH"), ":") {
+			if path.IsAbs(dir) && arg0 != "" {
+				candidates = append(candidates, path.Join(dir, arg0))
+			}
+		}
+	}
+	missing, denied := p.label(), p.label()
+	for _, c := range candidates {
+		name, next := p.str(c), p.label()
+		access := p.do("look for", c, unix.SYS_FACCESSAT2, cwd, name, num(unix.X_OK), num(unix.AT_EACCESS))
+		fd, isFile := p.slot(), p.label()
+		if direct {
+			access.when(unix.EACCES, denied).otherwise(missing)
+		} else {
+			access.otherwise(next)
+		}
+		p.do("look for", c, unix.SYS_OPENAT, cwd, name, num(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)).into(fd).otherwise(isFile)
+		p.close(fd)
+		if direct {
+			p.refuse("exec: "+strconv.Quote(arg0)+":", "is a directory")
+		} else {
+			p.jump(next)
+		}
+		p.here(isFile)
+		p.move("choose", chosen, name)
+		p.move("choose", length, num(len(c))).then(found)
+		p.here(next)
+	}
+	if !direct {
+		p.refuse("exec: "+strconv.Quote(arg0)+":", "executable file not found in $PATH")
+	}
+	p.here(denied)
+	if direct {
+		p.refuse("exec: "+strconv.Quote(arg0)+":", "permission denied")
+	}
+	p.here(missing)
+	if direct {
+		p.refuse("exec: "+strconv.Quote(arg0)+":", "stat "+arg0+": no such file or directory")
+	}
+	p.here(found)
+	return chosen
+}
+
+// environ gives the last value of a variable.
+func environ(env []string, name string) string {
+	for i := len(env) - 1; i >= 0; i-- {
+		if v, ok := strings.CutPrefix(env[i], name+"="); ok {
+			return v
+		}
+	}
+	return ""
+}
+
+// execErrors are the errors of execve that get a sentence; others are told by
+// number.
+var execErrors = []unix.Errno{unix.ENOENT, unix.EACCES, unix.ENOEXEC, unix.EPERM, unix.E2BIG, unix.ENOMEM,
+	unix.ETXTBSY, unix.ELOOP, unix.EINVAL, unix.EIO, unix.ENFILE, unix.EMFILE, unix.ELIBBAD, unix.EAGAIN, unix.EISDIR}
+
+// execute appends the execution of the chosen file. When it fails there is
+// nobody to tell but the process's own standard error.
+func (b *builder) execute(proc *specs.Process, name value) {
+	p := b.program
+	env := proc.Env
+	if environ(env, "HOME") == "" && b.home != "" {
+		env = append(env[:len(env):len(env)], "HOME="+b.home)
+	}
+	failed := p.label()
+	p.do("exec", proc.Args[0], unix.SYS_EXECVE, name, p.vector(proc.Args), p.vector(env)).otherwise(failed)
+	p.here(failed)
+	// Take the errno before another step fails.
+	errno := p.slot()
+	p.move("note the error", errno, value{failure, 0})
+	write := p.label()
+	head, colon := p.str("exec "), p.str(": ")
+	vec := p.words(head, num(5), num(0), num(0), colon, num(2), num(0), num(0))
+	textAt, textLen := slotAt(vec, 48), slotAt(vec, 56)
+	p.move("note the path", slotAt(vec, 16), name)
+	p.move("note the path", slotAt(vec, 24), b.pathLength)
+	for _, e := range execErrors {
+		next, msg := p.label(), e.Error()+"\n"
+		c := p.do("compare", "", 0, errno, num(uint64(e))).otherwise(next)
+		c.nr = opCompare
+		p.move("choose the text", textAt, p.str(msg))
+		p.move("choose the text", textLen, num(len(msg))).then(write)
+		p.here(next)
+	}
+	other := "the kernel refused it\n"
+	p.move("choose the text", textAt, p.str(other))
+	p.move("choose the text", textLen, num(len(other)))
+	p.here(write)
+	p.do("tell", "", unix.SYS_WRITEV, num(2), vec, num(4)).ignore()
+	p.do("exit", "", unix.SYS_EXIT_GROUP, num(255))
+}
+
+// vector lays a NULL-terminated array of strings down.
+func (p *program) vector(list []string) value {
+	ptrs := make([]value, 0, len(list)+1)
+	for _, s := range list {
+		ptrs = append(ptrs, p.str(s))
+	}
+	return p.words(append(ptrs, num(0))...)
+}
+
+// homeOf finds a user's home directory in the text of /etc/passwd.
+func homeOf(passwd []byte, uid uint32) string {
+	for line := range bytes.Lines(passwd) {
+		f := strings.Split(strings.TrimSuffix(string(line), "\n"), ":")
+		if len(f) >= 6 && f[2] == strconv.FormatUint(uint64(uid), 10) {
+			return f[5]
+		}
+	}
+	return ""
+}

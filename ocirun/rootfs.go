@@ -1,0 +1,187 @@
+package ocirun
+
+import (
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/tarehq/tare/fault"
+	"golang.org/x/sys/unix"
+)
+
+// buildRoot appends everything between a fresh mount namespace and the
+// container's own root directory.
+func (b *builder) buildRoot() error {
+	if err := b.attachRoot(); err != nil {
+		return err
+	}
+	if err := b.mountAll(); err != nil {
+		return err
+	}
+	if err := b.devices(); err != nil {
+		return err
+	}
+	if b.spec.Process.Terminal {
+		b.openTerminal(true)
+	}
+	if err := b.sysctls(); err != nil {
+		return err
+	}
+	b.readonlyPaths()
+	b.maskedPaths()
+	for _, d := range b.late {
+		b.makeReadonly(d)
+	}
+	if b.spec.Root.Readonly {
+		b.attributes("make read-only", "/", b.root.fd, unix.MOUNT_ATTR_RDONLY, 0, 0, false)
+	}
+	b.changeRoot()
+	return nil
+}
+
+// rootPropagation reads linux.rootfsPropagation; rslave is the default.
+func rootPropagation(s *specs.Spec) (uintptr, error) {
+	if s.Linux.RootfsPropagation == "" {
+		return unix.MS_SLAVE | unix.MS_REC, nil
+	}
+	flag, ok := propagationOptions[s.Linux.RootfsPropagation]
+	if !ok {
+		return 0, fault.New(fault.Invalid, "linux.rootfsPropagation %q is not known; use rslave, rprivate, rshared or the like", s.Linux.RootfsPropagation)
+	}
+	return flag, nil
+}
+
+// attachRoot mounts a clone of the root file system over "/". Processes keep
+// their root directory, so paths of the host still resolve as before.
+func (b *builder) attachRoot() error {
+	propagation, err := rootPropagation(b.spec)
+	if err != nil {
+		return err
+	}
+	p := b.program
+	slash := p.str("/")
+	p.do("set the mount propagation of", "/", unix.SYS_MOUNT, num(0), slash, num(0), num(propagation), num(0))
+	if propagation&unix.MS_SHARED != 0 {
+		// pivot_root refuses a shared parent, and the mount would reach the host.
+		p.do("make private", "/", unix.SYS_MOUNT, num(0), slash, num(0), num(unix.MS_PRIVATE), num(0))
+	}
+	var tree value
+	if b.rootTree >= 0 {
+		tree = num(b.rootTree)
+	} else {
+		tree = p.slot()
+		p.do("open the root file system", b.rootfs, unix.SYS_OPEN_TREE, cwd, p.str(b.rootfs), num(cloneFlags(true))).into(tree)
+	}
+	p.do("mount the root file system", b.rootfs, unix.SYS_MOVE_MOUNT, tree, p.str(""), cwd, slash, num(unix.MOVE_MOUNT_F_EMPTY_PATH))
+	b.root = newRoot(p, tree)
+	return nil
+}
+
+// changeRoot makes the attached root the process's root and lets go of the
+// host's tree.
+func (b *builder) changeRoot() {
+	p, what := b.program, "change the root directory"
+	dot := p.str(".")
+	p.enter(what, "", b.root.fd)
+	if b.noPivot {
+		p.do(what, "", unix.SYS_MOUNT, dot, p.str("/"), num(0), num(unix.MS_MOVE), num(0)).ignore()
+		p.do(what, "", unix.SYS_CHROOT, dot)
+	} else {
+		// The old root is stacked on the new one and is then taken off.
+		p.do(what, "", unix.SYS_PIVOT_ROOT, dot, dot)
+		p.do("detach the host's mounts", "", unix.SYS_UMOUNT2, dot, num(unix.MNT_DETACH))
+	}
+	p.do(what, "", unix.SYS_CHDIR, p.str("/"))
+}
+
+func (b *builder) makeReadonly(name string) {
+	fd := b.root.open("make read-only", name, b.root.any).keep
+	b.attributes("make read-only", name, fd, unix.MOUNT_ATTR_RDONLY, 0, 0, false)
+	b.close(fd)
+}
+
+// readonlyPaths binds each path onto itself read-only. A path that is missing
+// needs no protection.
+func (b *builder) readonlyPaths() {
+	for _, name := range b.spec.Linux.ReadonlyPaths {
+		what, done := "make read-only", b.label()
+		fd := b.root.open(what, name, b.root.any).when(unix.ENOENT, done).when(unix.ENOTDIR, done).keep
+		tree := b.slot()
+		b.do(what, name, unix.SYS_OPEN_TREE, fd, b.str(""), num(cloneFlags(true)|unix.AT_EMPTY_PATH)).into(tree)
+		b.attributes(what, name, tree, unix.MOUNT_ATTR_RDONLY, 0, 0, false)
+		b.place(what, name, tree, fd)
+		b.close(tree)
+		b.close(fd)
+		b.here(done)
+	}
+}
+
+// maskedPaths covers files with the host's null device and directories with an
+// empty read-only tmpfs.
+func (b *builder) maskedPaths() {
+	for _, name := range b.spec.Linux.MaskedPaths {
+		p, what := b.program, "mask"
+		done, file := p.label(), p.label()
+		fd := b.root.open(what, name, b.root.any).when(unix.ENOENT, done).when(unix.ENOTDIR, done).keep
+		p.enter(what, name, fd).when(unix.ENOTDIR, file)
+		p.do(what, name, unix.SYS_MOUNT, p.str("tmpfs"), p.str("."), p.str("tmpfs"), num(unix.MS_RDONLY), p.str("nr_blocks=1,nr_inodes=1"))
+		p.close(fd)
+		p.jump(done)
+		p.here(file)
+		tree := b.hostDevice(what, "/dev/null")
+		p.place(what, name, tree, fd)
+		p.close(tree)
+		p.close(fd)
+		p.here(done)
+	}
+}
+
+// sysctls writes the kernel parameters of the container's namespaces through
+// its own /proc.
+func (b *builder) sysctls() error {
+	for _, key := range sorted(b.spec.Linux.Sysctl) {
+		if err := b.sysctlAllowed(key); err != nil {
+			return err
+		}
+		text := b.spec.Linux.Sysctl[key]
+		what, file := "set sysctl "+key+" to", b.slot()
+		how := b.words(num(unix.O_WRONLY|unix.O_CLOEXEC), num(0), num(unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_SYMLINKS))
+		b.do(what, text, unix.SYS_OPENAT2, b.root.fd, b.str(below("/proc/sys/"+sysctlPath(key))), how, num(24)).into(file)
+		b.do(what, text, unix.SYS_WRITE, file, b.str(text), num(len(text))).wants(uint64(len(text)))
+		b.close(file)
+	}
+	return nil
+}
+
+// sysctlPath turns dots into slashes, unless the key is a path already.
+func sysctlPath(key string) string {
+	if strings.Contains(key, "/") {
+		return key
+	}
+	return strings.ReplaceAll(key, ".", "/")
+}
+
+// sysctlAllowed refuses what is not of a namespace that the container has for
+// itself.
+func (b *builder) sysctlAllowed(key string) error {
+	dotted := strings.ReplaceAll(key, "/", ".")
+	own := func(t specs.LinuxNamespaceType) error {
+		if b.has(t) {
+			return nil
+		}
+		return fault.New(fault.Invalid, "sysctl %q is not allowed without an own %s namespace", key, t)
+	}
+	switch {
+	case strings.HasPrefix(dotted, "fs.mqueue."):
+		return own(specs.IPCNamespace)
+	case strings.HasPrefix(dotted, "net."):
+		return own(specs.NetworkNamespace)
+	case dotted == "kernel.domainname", dotted == "kernel.hostname":
+		return own(specs.UTSNamespace)
+	}
+	switch dotted {
+	case "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax",
+		"kernel.shmmni", "kernel.shm_rmid_forced":
+		return own(specs.IPCNamespace)
+	}
+	return fault.New(fault.Invalid, "sysctl %q is not in a separate kernel namespace", key)
+}

@@ -1,0 +1,217 @@
+package ocirun
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/ocirun/cgroup"
+	"golang.org/x/sys/unix"
+)
+
+// On disk a container is a directory below the state root:
+//
+//	<root>/<id>/state.json   what cannot be derived from the bundle and the kernel
+//	<root>/<id>/exec.fifo    there until the start; a byte written to it starts init
+const (
+	stateFile = "state.json"
+	fifoFile  = "exec.fifo"
+)
+
+// state is state.json.
+type state struct {
+	Version int       `json:"version"` // of this format
+	ID      string    `json:"id"`
+	Pid     int       `json:"pid"`
+	Started uint64    `json:"started"` // start of the process, clock ticks after boot
+	Bundle  string    `json:"bundle"`
+	Cgroups string    `json:"cgroups"`
+	Created time.Time `json:"created"`
+}
+
+// ValidID refuses names that are no single, plain path element.
+func ValidID(id string) error {
+	ok := id != "" && id != "." && id != ".."
+	for _, c := range id {
+		ok = ok && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("_+-.", c))
+	}
+	if !ok {
+		return fault.New(fault.Invalid, "the container ID %q is not valid: use letters, digits and _ + - .", id)
+	}
+	return nil
+}
+
+// claim makes the state directory, which reserves the name, and the FIFO.
+func (c *Container) claim(a *attempt, o *Options) error {
+	if err := ValidID(o.ID); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(o.StateDir, 0o711); err != nil {
+		return fault.New(fault.Internal, "make the state directory: %w", err)
+	}
+	c.dir = filepath.Join(o.StateDir, o.ID)
+	if err := os.Mkdir(c.dir, 0o711); err != nil {
+		if os.IsExist(err) {
+			return fault.New(fault.Conflict, "container with given ID already exists: %s", o.ID)
+		}
+		return fault.New(fault.Internal, "make the state directory: %w", err)
+	}
+	c.claimed = true
+	name := filepath.Join(c.dir, fifoFile)
+	if err := unix.Mkfifo(name, 0o600); err != nil {
+		return fault.New(fault.Internal, "make %s: %w", name, err)
+	}
+	// Open for both ends: opening waits for nobody, and no end of file is seen.
+	fd, err := unix.Open(name, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fault.New(fault.Internal, "open %s: %w", name, err)
+	}
+	a.b.fifo, err = a.above(fd, 3+len(o.ExtraFiles))
+	return err
+}
+
+// saveState writes state.json when the container is created.
+func (c *Container) saveState() error {
+	c.started, _ = startTime(c.pid)
+	path := c.spec.Linux.CgroupsPath
+	if path == "" {
+		path = "/" + c.id
+	}
+	b, err := json.Marshal(state{1, c.id, c.pid, c.started, c.bundle, path, time.Now().UTC()})
+	if err != nil {
+		return fault.New(fault.Internal, "write the state of container %s: %w", c.id, err)
+	}
+	// Renamed into place: a reader sees no half file.
+	name := filepath.Join(c.dir, stateFile)
+	if err = os.WriteFile(name+".new", b, 0o600); err == nil {
+		err = os.Rename(name+".new", name)
+	}
+	if err != nil {
+		return fault.New(fault.Internal, "write the state of container %s: %w", c.id, err)
+	}
+	return nil
+}
+
+func (c *Container) removeState() error {
+	for _, name := range [...]string{fifoFile, stateFile, stateFile + ".new"} {
+		_ = unix.Unlink(filepath.Join(c.dir, name))
+	}
+	if err := unix.Rmdir(c.dir); err != nil && err != unix.ENOENT {
+		return fault.New(fault.Internal, "remove the state of container %s: %w", c.id, err)
+	}
+	return nil
+}
+
+// release starts a container through its FIFO, from any process.
+func (c *Container) release() error {
+	name := filepath.Join(c.dir, fifoFile)
+	fd, err := unix.Open(name, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	switch {
+	case err == unix.ENOENT && c.alive():
+		return fault.New(fault.Conflict, "cannot start an already running container")
+	case err == unix.ENOENT, err == unix.ENXIO:
+		return fault.New(fault.Conflict, "cannot start a container that has stopped")
+	case err != nil:
+		return fault.New(fault.Internal, "open %s: %w", name, err)
+	}
+	defer unix.Close(fd)
+	// Whoever removes the FIFO is the one who starts.
+	if err := unix.Unlink(name); err != nil {
+		return fault.New(fault.Conflict, "cannot start an already running container")
+	}
+	if _, err := unix.Write(fd, []byte{1}); err != nil {
+		return fault.New(fault.Internal, "start container %s: %w", c.id, err)
+	}
+	return nil
+}
+
+// Load finds a container by the state that Create left below stateDir.
+func Load(stateDir, id string) (*Container, error) {
+	if err := ValidID(id); err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(stateDir, id)
+	b, err := os.ReadFile(filepath.Join(dir, stateFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fault.New(fault.NotFound, "container does not exist: %s", id)
+	}
+	if err != nil {
+		return nil, fault.New(fault.Internal, "read the state of container %s: %w", id, err)
+	}
+	var s state
+	if err := json.Unmarshal(b, &s); err != nil {
+		return nil, fault.New(fault.Internal, "read the state of container %s: %w", id, err)
+	}
+	if s.Version != 1 {
+		return nil, fault.New(fault.Unavailable, "container %s was made by another version of this runtime", id)
+	}
+	spec, err := ReadSpec(s.Bundle)
+	if err != nil {
+		spec = &specs.Spec{Linux: &specs.Linux{}, Process: &specs.Process{}} // enough to stop and delete it
+	}
+	group, err := cgroup.At(s.Cgroups)
+	if err != nil {
+		return nil, err
+	}
+	return &Container{id: id, bundle: s.Bundle, dir: dir, spec: spec, group: group, pid: s.Pid, started: s.Started,
+		created: s.Created, pidfd: -1, sync: -1}, nil
+}
+
+func (c *Container) loaded() bool { return c.dir != "" }
+
+// alive tells whether init runs and is the process that was created, not
+// another one with its number.
+func (c *Container) alive() bool {
+	t, state := startTime(c.pid)
+	return t != 0 && state != 'Z' && state != 'X' && (c.started == 0 || t == c.started)
+}
+
+// startTime reads a process's start and state from /proc/PID/stat, proc(5); 0
+// when there is none.
+func startTime(pid int) (uint64, byte) {
+	if pid <= 0 {
+		return 0, 0
+	}
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, 0
+	}
+	i := bytes.LastIndexByte(b, ')') // the name before it may hold anything
+	f := strings.Fields(string(b[i+1:]))
+	if len(f) < 20 {
+		return 0, 0
+	}
+	t, _ := strconv.ParseUint(f[19], 10, 64)
+	return t, f[0][0]
+}
+
+// State is the container as the specification's state command shows it.
+func (c *Container) State() specs.State {
+	s := specs.State{Version: specs.Version, ID: c.id, Bundle: c.bundle, Annotations: c.spec.Annotations}
+	switch {
+	case !c.alive():
+		s.Status = specs.StateStopped
+	case c.sync >= 0 && c.dir == "", c.dir != "" && unix.Access(filepath.Join(c.dir, fifoFile), unix.F_OK) == nil:
+		s.Status, s.Pid = specs.StateCreated, c.pid
+	case c.group.Frozen():
+		s.Status, s.Pid = "paused", c.pid
+	default:
+		s.Status, s.Pid = specs.StateRunning, c.pid
+	}
+	return s
+}
+
+// Created is when the container was created.
+func (c *Container) Created() time.Time { return c.created }
+
+// Bundle is the bundle's directory; Spec the specification, which is not to be
+// changed.
+func (c *Container) Bundle() string    { return c.bundle }
+func (c *Container) Spec() *specs.Spec { return c.spec }

@@ -1,0 +1,277 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+
+	wire "github.com/moby/moby/api/types/container"
+	wirenet "github.com/moby/moby/api/types/network"
+	"github.com/tarehq/tare/container"
+	"github.com/tarehq/tare/fault"
+)
+
+// Containers is what the handlers need of containers; container.Service is it.
+type Containers interface {
+	Create(ctx context.Context, req container.CreateRequest) (id string, warnings []string, err error)
+	Start(ctx context.Context, nameOrID, detachKeys string) error
+	Stop(ctx context.Context, nameOrID string, o container.StopOptions) error
+	Kill(ctx context.Context, nameOrID, signal string) error
+	Restart(ctx context.Context, nameOrID string, o container.StopOptions) error
+	Remove(ctx context.Context, nameOrID string, o container.RemoveOptions) error
+	Wait(ctx context.Context, nameOrID string, condition wire.WaitCondition) (<-chan wire.WaitResponse, error)
+	List(ctx context.Context, o container.ListOptions) ([]wire.Summary, error)
+	Inspect(ctx context.Context, nameOrID string, size bool) (wire.InspectResponse, error)
+	Counts() (running, paused, stopped int)
+	Streams
+	Execs
+}
+
+// Streams are a container's output, its input and its terminal.
+type Streams interface {
+	Logs(ctx context.Context, nameOrID string, o container.LogsOptions) (container.LogStream, error)
+	Attach(ctx context.Context, nameOrID string, o container.AttachOptions, hijack container.Hijack) error
+	Resize(ctx context.Context, nameOrID string, height, width uint16) error
+}
+
+type containerHandlers struct {
+	containers    Containers
+	cgroupVersion int
+}
+
+func (h *containerHandlers) routes() []route {
+	return []route{
+		{method: "GET", pattern: "/containers/json", handle: h.list},
+		{method: "POST", pattern: "/containers/create", handle: h.create},
+		{method: "GET", pattern: "/containers/{id}/json", handle: h.inspect},
+		{method: "POST", pattern: "/containers/{id}/start", handle: h.start},
+		{method: "POST", pattern: "/containers/{id}/stop", handle: h.stop},
+		{method: "POST", pattern: "/containers/{id}/kill", handle: h.kill},
+		{method: "POST", pattern: "/containers/{id}/restart", handle: h.restart},
+		{method: "POST", pattern: "/containers/{id}/wait", handle: h.wait},
+		{method: "DELETE", pattern: "/containers/{id}", handle: h.remove},
+	}
+}
+
+func (h *containerHandlers) list(w http.ResponseWriter, r *request) error {
+	if err := r.form(); err != nil {
+		return err
+	}
+	filters, err := r.filters()
+	if err != nil {
+		return err
+	}
+	for _, key := range []string{"since", "before"} {
+		if v := r.Form.Get(key); v != "" {
+			addFilter(filters, key, v)
+		}
+	}
+	limit, err := r.integer("limit")
+	if err != nil {
+		return err
+	}
+	o := container.ListOptions{All: r.flag("all"), Size: r.flag("size"), Filters: filters}
+	if limit != nil {
+		o.Limit = *limit
+	}
+	list, err := h.containers.List(r.Context(), o)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, r.version.containers(list))
+}
+
+func (h *containerHandlers) create(w http.ResponseWriter, r *request) error {
+	if err := r.form(); err != nil {
+		return err
+	}
+	var body createBody
+	if err := r.json(&body); err != nil {
+		return err
+	}
+	if r.Body == nil || r.ContentLength == 0 {
+		return errNoBody
+	}
+	if body.Config == nil {
+		return fault.New(fault.Invalid, "config cannot be empty in order to create a container")
+	}
+	settleNetworks(&body)
+	if err := r.version.create(&body, h.cgroupVersion); err != nil {
+		return err
+	}
+	req := container.CreateRequest{
+		Name: r.Form.Get("name"), Config: body.Config, HostConfig: body.HostConfig, NetworkingConfig: body.NetworkingConfig,
+	}
+	if !r.version.before(41) {
+		req.Platform = r.Form.Get("platform")
+	}
+	id, warnings, err := h.containers.Create(r.Context(), req)
+	if err != nil {
+		return err
+	}
+	if warnings == nil {
+		warnings = []string{}
+	}
+	return writeJSON(w, http.StatusCreated, wire.CreateResponse{ID: id, Warnings: warnings})
+}
+
+// settleNetworks fills what may be left out and gives the default network its
+// name, so that all that follows sees one form.
+func settleNetworks(body *createBody) {
+	if body.HostConfig == nil {
+		body.HostConfig = &wire.HostConfig{}
+	}
+	if body.NetworkingConfig == nil {
+		body.NetworkingConfig = &wirenet.NetworkingConfig{}
+	}
+	nets := body.NetworkingConfig
+	if nets.EndpointsConfig == nil {
+		nets.EndpointsConfig = map[string]*wirenet.EndpointSettings{}
+	}
+	if mode := body.HostConfig.NetworkMode; mode != "" && !mode.IsDefault() {
+		return
+	}
+	body.HostConfig.NetworkMode = wirenet.NetworkBridge
+	if endpoint, ok := nets.EndpointsConfig[wirenet.NetworkDefault]; ok {
+		nets.EndpointsConfig[wirenet.NetworkBridge] = endpoint
+		delete(nets.EndpointsConfig, wirenet.NetworkDefault)
+	}
+}
+
+func (h *containerHandlers) inspect(w http.ResponseWriter, r *request) error {
+	if err := r.form(); err != nil {
+		return err
+	}
+	c, err := h.containers.Inspect(r.Context(), r.params["id"], r.flag("size"))
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, r.version.container(c))
+}
+
+func (h *containerHandlers) start(w http.ResponseWriter, r *request) error {
+	// Long ago the body of a start held a host configuration. An empty object
+	// still comes from some clients.
+	if r.ContentLength > 7 || r.ContentLength == -1 {
+		return fault.New(fault.Invalid, "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24")
+	}
+	if err := r.form(); err != nil {
+		return err
+	}
+	if err := r.refuse("checkpoint", "checkpoint-dir"); err != nil {
+		return err
+	}
+	if err := h.containers.Start(r.Context(), r.params["id"], r.Form.Get("detachKeys")); err != nil {
+		return err
+	}
+	return noContent(w)
+}
+
+func (h *containerHandlers) stop(w http.ResponseWriter, r *request) error {
+	o, err := stopOptions(r)
+	if err != nil {
+		return err
+	}
+	if err := h.containers.Stop(r.Context(), r.params["id"], o); err != nil {
+		return err
+	}
+	return noContent(w)
+}
+
+func (h *containerHandlers) restart(w http.ResponseWriter, r *request) error {
+	o, err := stopOptions(r)
+	if err != nil {
+		return err
+	}
+	if err := h.containers.Restart(r.Context(), r.params["id"], o); err != nil {
+		return err
+	}
+	return noContent(w)
+}
+
+func stopOptions(r *request) (container.StopOptions, error) {
+	var o container.StopOptions
+	if err := r.form(); err != nil {
+		return o, err
+	}
+	if !r.version.before(42) {
+		o.Signal = r.Form.Get("signal")
+	}
+	var err error
+	o.Timeout, err = r.integer("t")
+	return o, err
+}
+
+func (h *containerHandlers) kill(w http.ResponseWriter, r *request) error {
+	if err := r.form(); err != nil {
+		return err
+	}
+	id := r.params["id"]
+	if err := h.containers.Kill(r.Context(), id, r.Form.Get("signal")); err != nil {
+		return withPrefix(err, "cannot kill container: "+id+": ")
+	}
+	return noContent(w)
+}
+
+// withPrefix puts Docker's words for the operation before an error, unless the
+// error has them already.
+func withPrefix(err error, prefix string) error {
+	if strings.HasPrefix(err.Error(), prefix) {
+		return err
+	}
+	return fault.New(fault.KindOf(err), "%s%w", prefix, err)
+}
+
+func (h *containerHandlers) remove(w http.ResponseWriter, r *request) error {
+	if err := r.form(); err != nil {
+		return err
+	}
+	o := container.RemoveOptions{Force: r.flag("force"), Volumes: r.flag("v"), Link: r.flag("link")}
+	if err := h.containers.Remove(r.Context(), r.params["id"], o); err != nil {
+		return err
+	}
+	return noContent(w)
+}
+
+// wait answers when the container has reached the condition. From 1.30 on the
+// head of the answer goes out as soon as the wait is registered, so that a
+// client can start the container knowing that nothing will be missed.
+func (h *containerHandlers) wait(w http.ResponseWriter, r *request) error {
+	if err := r.form(); err != nil {
+		return err
+	}
+	condition := wire.WaitConditionNotRunning
+	if v := wire.WaitCondition(r.Form.Get("condition")); v != "" && !r.version.before(30) {
+		switch v {
+		case wire.WaitConditionNotRunning, wire.WaitConditionNextExit, wire.WaitConditionRemoved:
+			condition = v
+		default:
+			return fault.New(fault.Invalid, "invalid condition: %q", string(v))
+		}
+	}
+	done, err := h.containers.Wait(r.Context(), r.params["id"], condition)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if !r.version.before(30) {
+		w.WriteHeader(http.StatusOK)
+		if err := http.NewResponseController(w).Flush(); err != nil {
+			return err
+		}
+	}
+	select {
+	case status, ok := <-done:
+		if !ok {
+			return fmt.Errorf("the wait for container %s ended without a result", r.params["id"])
+		}
+		if r.version.before(34) && condition == wire.WaitConditionRemoved && status.Error != nil {
+			return nil // an empty answer was how a failed removal was told
+		}
+		return json.NewEncoder(w).Encode(status)
+	case <-r.Context().Done():
+		return r.Context().Err()
+	}
+}

@@ -1,0 +1,132 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+
+	wire "github.com/moby/moby/api/types/container"
+	"github.com/tarehq/tare/container"
+	"github.com/tarehq/tare/fault"
+)
+
+// Execs are further processes in running containers.
+type Execs interface {
+	ExecCreate(ctx context.Context, nameOrID string, req wire.ExecCreateRequest) (id string, err error)
+	ExecStart(ctx context.Context, execID string, o container.ExecStartOptions, hijack container.Hijack) error
+	ExecInspect(ctx context.Context, execID string) (wire.ExecInspectResponse, error)
+	ExecResize(ctx context.Context, execID string, height, width uint16) error
+}
+
+type execHandlers struct {
+	execs Execs
+	log   *slog.Logger
+}
+
+func (h *execHandlers) routes() []route {
+	return []route{
+		{method: "POST", pattern: "/containers/{id}/exec", handle: h.create},
+		{method: "POST", pattern: "/exec/{id}/start", handle: h.start},
+		{method: "POST", pattern: "/exec/{id}/resize", handle: h.resize},
+		{method: "GET", pattern: "/exec/{id}/json", handle: h.inspect},
+	}
+}
+
+func (h *execHandlers) create(w http.ResponseWriter, r *request) error {
+	if err := r.form(); err != nil {
+		return err
+	}
+	var req wire.ExecCreateRequest
+	if err := r.json(&req); err != nil {
+		return err
+	}
+	if len(req.Cmd) == 0 {
+		return fault.New(fault.Invalid, "No exec command specified")
+	}
+	if r.version.before(42) {
+		req.ConsoleSize = nil
+	}
+	id, err := h.execs.ExecCreate(r.Context(), r.params["id"], req)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusCreated, wire.ExecCreateResponse{ID: id})
+}
+
+// start runs the process. What is wrong with the request or the container is
+// an HTTP answer; a process that could not be started is told in the stream,
+// because clients then ask for its exit code.
+func (h *execHandlers) start(w http.ResponseWriter, r *request) error {
+	if err := r.form(); err != nil {
+		return err
+	}
+	var req wire.ExecStartRequest
+	if err := r.json(&req); err != nil {
+		return err
+	}
+	o := container.ExecStartOptions{Detach: req.Detach, TTY: req.Tty}
+	if req.Tty && !r.version.before(42) {
+		o.ConsoleSize = req.ConsoleSize
+	}
+	t := &takeover{w: w, r: r}
+	id := r.params["id"]
+	err := h.execs.ExecStart(r.Context(), id, o, t.hijack)
+	switch {
+	case err == nil && req.Detach && !t.taken:
+		w.WriteHeader(http.StatusOK)
+		return nil
+	case err == nil:
+		return nil
+	case t.taken:
+		h.log.Debug("exec ended", "exec", id, "error", err)
+		return nil
+	case req.Detach || !inStream(err):
+		return err
+	}
+	return h.tell(t, req.Tty, err)
+}
+
+// inStream tells whether an error of starting an exec is about the process.
+func inStream(err error) bool {
+	switch fault.KindOf(err) {
+	case fault.NotFound, fault.Conflict, fault.NotImplemented, fault.Unavailable:
+		return false
+	}
+	return true
+}
+
+// tell opens the stream only to say why nothing will come.
+func (h *execHandlers) tell(t *takeover, tty bool, reason error) error {
+	conn, _, err := t.hijack(tty)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	text := fmt.Sprintf("%v\r\n", reason)
+	if !tty {
+		head := frameHead(1, len(text))
+		text = string(head[:]) + text
+	}
+	_, err = conn.Write([]byte(text))
+	if err != nil {
+		h.log.Debug("exec failed and its client has gone", "reason", reason, "error", err)
+	}
+	return nil
+}
+
+func (h *execHandlers) inspect(w http.ResponseWriter, r *request) error {
+	e, err := h.execs.ExecInspect(r.Context(), r.params["id"])
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, e)
+}
+
+func (h *execHandlers) resize(w http.ResponseWriter, r *request) error {
+	height, width, err := terminalSize(r)
+	if err != nil {
+		return err
+	}
+	return h.execs.ExecResize(r.Context(), r.params["id"], height, width)
+}

@@ -1,0 +1,65 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+
+	"github.com/moby/moby/api/types"
+	"github.com/tarehq/tare/container"
+)
+
+// takeover lets a handler leave HTTP for a raw stream. Nothing is written
+// before hijack is called: until then an error can still be an HTTP answer.
+// After it the connection belongs to who called, and the server forgets it.
+type takeover struct {
+	w     http.ResponseWriter
+	r     *request
+	taken bool
+}
+
+// hijack writes the head of the answer and gives the connection away, with
+// what the client had sent beyond the request: 101 for a client that asked for
+// an upgrade, 200 for one of the old kind that just begins to talk. The
+// connection is a *net.UnixConn, *net.TCPConn or *tls.Conn without deadlines.
+// It is a container.Hijack.
+func (t *takeover) hijack(tty bool) (net.Conn, []byte, error) {
+	if t.taken {
+		return nil, nil, errors.New("the connection was given away before")
+	}
+	conn, rw, err := http.NewResponseController(t.w).Hijack()
+	if err != nil {
+		return nil, nil, fmt.Errorf("the connection cannot become a stream: %w", err)
+	}
+	t.taken = true
+	var buffered []byte
+	if n := rw.Reader.Buffered(); n > 0 {
+		buffered = make([]byte, n)
+		if _, err := io.ReadFull(rw.Reader, buffered); err != nil {
+			conn.Close()
+			return nil, nil, err
+		}
+	}
+	head := "HTTP/1.1 200 OK\r\nContent-Type: " + types.MediaTypeRawStream + "\r\n"
+	if _, upgrade := t.r.Header["Upgrade"]; upgrade {
+		head = "HTTP/1.1 101 UPGRADED\r\nContent-Type: " + t.r.version.streamType(tty) + "\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
+	}
+	for _, name := range []string{"Api-Version", "Docker-Experimental", "Ostype", "Server"} {
+		head += name + ": " + t.w.Header().Get(name) + "\r\n"
+	}
+	if _, err := io.WriteString(conn, head+"\r\n"); err != nil {
+		conn.Close()
+		return nil, nil, err
+	}
+	return conn, buffered, nil
+}
+
+var _ container.Hijack = (*takeover)(nil).hijack
+
+// frameHead begins one frame of a multiplexed stream: stream 1 is stdout, 2 stderr,
+// then three zero bytes and the length in 32 bits, big-endian.
+func frameHead(stream byte, length int) [8]byte {
+	return [8]byte{stream, 0, 0, 0, byte(length >> 24), byte(length >> 16), byte(length >> 8), byte(length)}
+}

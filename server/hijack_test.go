@@ -1,0 +1,192 @@
+package server
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tarehq/tare/fault"
+)
+
+// dial sends a raw request and gives the connection with what came back.
+func (r *rig) dial(request string) (net.Conn, *bufio.Reader) {
+	r.Helper()
+	conn, err := net.Dial("unix", r.path)
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.Cleanup(func() { conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		r.Fatal(err)
+	}
+	if _, err := io.WriteString(conn, request); err != nil {
+		r.Fatal(err)
+	}
+	return conn, bufio.NewReader(conn)
+}
+
+// head reads an answer's head as text.
+func (r *rig) head(in *bufio.Reader) string {
+	r.Helper()
+	var out strings.Builder
+	for {
+		line, err := in.ReadString('\n')
+		if err != nil {
+			r.Fatalf("after %q: %v", out.String(), err)
+		}
+		out.WriteString(line)
+		if line == "\r\n" {
+			return out.String()
+		}
+	}
+}
+
+// upcase is a session that answers in capitals until its client has nothing
+// more to say, then says so.
+func upcase(conn net.Conn, buffered []byte) {
+	in := bufio.NewReader(io.MultiReader(bytes.NewReader(buffered), conn))
+	for {
+		line, err := in.ReadString('\n')
+		if err != nil {
+			io.WriteString(conn, "END\n")
+			return
+		}
+		io.WriteString(conn, strings.ToUpper(line))
+	}
+}
+
+func TestAttachUpgrades(t *testing.T) {
+	for _, test := range []struct {
+		path, contentType string
+		tty               bool
+	}{
+		{"/v1.42/containers/x/attach", "application/vnd.docker.multiplexed-stream", false},
+		{"/containers/x/attach", "application/vnd.docker.raw-stream", true},
+		{"/v1.41/containers/x/attach", "application/vnd.docker.raw-stream", false},
+	} {
+		r := newRig(t)
+		r.containers.tty, r.containers.serve = test.tty, upcase
+		conn, in := r.dial("POST " + test.path + "?stream=1&stdin=1&stdout=1&detachKeys=ctrl-a HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\nsent early\n")
+		head := r.head(in)
+		if !strings.HasPrefix(head, "HTTP/1.1 101 UPGRADED\r\nContent-Type: "+test.contentType+"\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n") || !strings.Contains(head, "Api-Version: 1.56\r\n") {
+			t.Errorf("%s: %q", test.path, head)
+		}
+		if line, err := in.ReadString('\n'); line != "SENT EARLY\n" {
+			t.Errorf("%q %v", line, err)
+		}
+		fmt.Fprintf(conn, "later\n")
+		if line, err := in.ReadString('\n'); line != "LATER\n" {
+			t.Errorf("%q %v", line, err)
+		}
+		// Half-close: the input ends, the output goes on.
+		if err := conn.(*net.UnixConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		if rest, err := io.ReadAll(in); string(rest) != "END\n" || err != nil {
+			t.Errorf("%q %v", rest, err)
+		}
+		if o := r.containers.attach; !o.Stdin || !o.Stdout || o.Stderr || !o.Stream || o.DetachKeys != "ctrl-a" {
+			t.Errorf("%+v", o)
+		}
+	}
+}
+
+func TestAttachWithoutUpgrade(t *testing.T) {
+	r := newRig(t)
+	r.containers.serve = upcase
+	conn, in := r.dial("POST /v1.45/containers/x/attach?stream=1&stdout=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+	if head := r.head(in); !strings.HasPrefix(head, "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n") {
+		t.Errorf("%q", head)
+	}
+	fmt.Fprintf(conn, "x\n")
+	if line, err := in.ReadString('\n'); line != "X\n" {
+		t.Errorf("%q %v", line, err)
+	}
+}
+
+func TestAttachErrorsAreAnswers(t *testing.T) {
+	r := newRig(t)
+	r.containers.err = fault.New(fault.NotFound, "No such container: x")
+	r.want(404, "No such container: x", "POST", "/containers/x/attach?stream=1", "", "Connection: Upgrade", "Upgrade: tcp")
+	r.want(404, "No such container: x", "POST", "/exec/x/start", "{}", "Connection: Upgrade", "Upgrade: tcp")
+}
+
+func TestExecStart(t *testing.T) {
+	r := newRig(t)
+	r.containers.serve = func(conn net.Conn, buffered []byte) { io.WriteString(conn, "ran") }
+	body := `{"Detach":false,"Tty":true,"ConsoleSize":[24,80]}`
+	request := func(version, body string) string {
+		return fmt.Sprintf("POST /%s/exec/e1/start HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", version, len(body), body)
+	}
+	r.containers.tty = true
+	_, in := r.dial(request("v1.42", body))
+	if head := r.head(in); !strings.HasPrefix(head, "HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.raw-stream\r\n") {
+		t.Errorf("%q", head)
+	}
+	if out, _ := io.ReadAll(in); string(out) != "ran" {
+		t.Errorf("%q", out)
+	}
+	if o := r.containers.execOpts; !o.TTY || o.ConsoleSize == nil || *o.ConsoleSize != [2]uint{24, 80} {
+		t.Errorf("%+v", o)
+	}
+	_, in = r.dial(request("v1.41", body))
+	r.head(in)
+	if o := r.containers.execOpts; o.ConsoleSize != nil {
+		t.Errorf("1.41: %+v", o)
+	}
+
+	// A program that cannot run is told in the stream.
+	r.containers.err = fault.New(fault.Invalid, `exec: "foo": executable file not found in $PATH`)
+	_, in = r.dial(request("v1.42", `{}`))
+	r.head(in)
+	text := `exec: "foo": executable file not found in $PATH` + "\r\n"
+	if out, _ := io.ReadAll(in); string(out) != "\x01\x00\x00\x00\x00\x00\x00"+string(rune(len(text)))+text {
+		t.Errorf("%q", out)
+	}
+	// Detached it is the answer.
+	r.want(400, `exec: "foo": executable file not found in $PATH`, "POST", "/exec/e1/start", `{"Detach":true}`)
+	r.containers.err = nil
+	if status, _, text := r.do("POST", "/exec/e1/start", `{"Detach":true}`); status != 200 || text != "" {
+		t.Errorf("%d %q", status, text)
+	}
+}
+
+// FuzzBodies sends anything as path, query and body: the server answers, and
+// never by a panic's 500.
+func FuzzBodies(f *testing.F) {
+	for _, seed := range [][3]string{
+		{"/containers/create", "name=x&platform=linux", `{"Image":"x","HostConfig":{"Mounts":[{"Type":"bind"}],"PortBindings":{"80/tcp":[{"HostPort":"8080"}]}},"NetworkingConfig":{"EndpointsConfig":{"bridge":null}}}`},
+		{"/v1.24/containers/create", "", `{"MacAddress":"02:42:ac:11:00:02","HostConfig":{"NetworkMode":"x"},"Cmd":"a"}`},
+		{"/containers/x/exec", "", `{"Cmd":["a"],"ConsoleSize":[1,2]}`},
+		{"/v1.30/containers/x/stop", "t=3", ``},
+		{"/images/create", "fromSrc=-&repo=a@b&changes=x", "tar"},
+		{"/images/a/b/tag", "repo=x&tag=:", ""},
+		{"/containers/x/resize", "h=-99999999999&w=1", ""},
+		{"/auth", "filters={", "[]"},
+	} {
+		f.Add(seed[0], seed[1], seed[2])
+	}
+	s := (&rig{}).handler()
+	f.Fuzz(func(t *testing.T, path, query, body string) {
+		for _, method := range []string{"POST", "GET", "DELETE"} {
+			r := httptest.NewRequest(method, "/", strings.NewReader(body))
+			r.URL.Path, r.URL.RawQuery = path, query
+			r.Header.Set("Content-Type", "application/json")
+			if strings.HasSuffix(path, "/events") || strings.HasSuffix(path, "/wait") || strings.HasSuffix(path, "/logs") || strings.Contains(path, "panic") {
+				continue // these last as long as their client, or panic by design
+			}
+			w := httptest.NewRecorder()
+			s.ServeHTTP(w, r)
+			if w.Code == http.StatusInternalServerError && strings.Contains(w.Body.String(), errPanicked.Error()) {
+				t.Fatalf("%s %q?%q with %q panics", method, path, query, body)
+			}
+		}
+	})
+}

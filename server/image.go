@@ -1,0 +1,309 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+
+	wire "github.com/moby/moby/api/types/image"
+	"github.com/moby/moby/api/types/jsonstream"
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image"
+)
+
+// Images is what the handlers need of images; image.Service is it.
+type Images interface {
+	Import(ctx context.Context, r io.Reader, o image.ImportOptions) (id string, err error)
+	Load(ctx context.Context, r io.Reader, progress func(line string)) error
+	Save(ctx context.Context, w io.Writer, refs []string, platform string) error
+	Tag(ctx context.Context, source, target string) error
+	Remove(ctx context.Context, ref string, o image.RemoveOptions) ([]wire.DeleteResponse, error)
+	List(ctx context.Context, o image.ListOptions) ([]wire.Summary, error)
+	InspectWith(ctx context.Context, ref string, o image.InspectOptions) (wire.InspectResponse, error)
+	History(ctx context.Context, ref string) ([]wire.HistoryResponseItem, error)
+	Count() int
+}
+
+type imageHandlers struct{ images Images }
+
+func (h *imageHandlers) routes() []route {
+	return []route{
+		{method: "GET", pattern: "/images/json", handle: h.list},
+		{method: "GET", pattern: "/images/get", handle: h.save},
+		{method: "GET", pattern: "/images/search", handle: notYet("searching registries")},
+		{method: "GET", pattern: "/images/{name...}/get", handle: h.save},
+		{method: "GET", pattern: "/images/{name...}/history", handle: h.history},
+		{method: "GET", pattern: "/images/{name...}/attestations", handle: notYet("listing attestations")},
+		{method: "GET", pattern: "/images/{name...}/json", handle: h.inspect},
+		{method: "POST", pattern: "/images/load", handle: h.load},
+		{method: "POST", pattern: "/images/create", handle: h.create},
+		{method: "POST", pattern: "/images/prune", handle: notYet("pruning images")},
+		{method: "POST", pattern: "/images/{name...}/push", handle: notYet("pushing images")},
+		{method: "POST", pattern: "/images/{name...}/tag", handle: h.tag},
+		{method: "DELETE", pattern: "/images/{name...}", handle: h.remove},
+	}
+}
+
+func (h *imageHandlers) list(w http.ResponseWriter, r *request) error {
+	if err := r.form(); err != nil {
+		return err
+	}
+	filters, err := r.filters()
+	if err != nil {
+		return err
+	}
+	if pattern := r.Form.Get("filter"); pattern != "" && r.version.before(41) {
+		addFilter(filters, "reference", pattern)
+	}
+	// The parameter all asks for intermediate images, of which this store has
+	// none.
+	o := image.ListOptions{Filters: filters}
+	if !r.version.before(42) {
+		o.SharedSize = r.flag("shared-size")
+	}
+	if !r.version.before(47) {
+		o.Manifests = r.flag("manifests")
+	}
+	if !r.version.before(54) {
+		if err := r.refuse("identity"); err != nil {
+			return err
+		}
+	}
+	list, err := h.images.List(r.Context(), o)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, r.version.images(list))
+}
+
+func (h *imageHandlers) inspect(w http.ResponseWriter, r *request) error {
+	if err := r.form(); err != nil {
+		return err
+	}
+	var o image.InspectOptions
+	var err error
+	if !r.version.before(48) {
+		o.Manifests = r.flag("manifests")
+	}
+	if !r.version.before(49) {
+		if o.Platform, err = r.platform("platform"); err != nil {
+			return err
+		}
+	}
+	img, err := h.images.InspectWith(r.Context(), r.params["name"], o)
+	if err != nil {
+		return err
+	}
+	out, err := r.version.image(img)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
+func (h *imageHandlers) history(w http.ResponseWriter, r *request) error {
+	if err := r.form(); err != nil {
+		return err
+	}
+	if !r.version.before(48) {
+		if err := r.refuse("platform"); err != nil {
+			return err
+		}
+	}
+	items, err := h.images.History(r.Context(), r.params["name"])
+	if err != nil {
+		return err
+	}
+	if items == nil {
+		items = []wire.HistoryResponseItem{}
+	}
+	return writeJSON(w, http.StatusOK, items)
+}
+
+// create is two operations of Docker's: fromImage pulls, fromSrc imports.
+func (h *imageHandlers) create(w http.ResponseWriter, r *request) error {
+	r.query()
+	if name := r.Form.Get("fromImage"); name != "" {
+		if tag := r.Form.Get("tag"); tag != "" {
+			name = join(name, tag)
+		}
+		name = strings.TrimPrefix(strings.TrimPrefix(name, "docker.io/"), "library/")
+		return fault.New(fault.NotImplemented, "pulling images is not supported yet: import or load %s instead", name)
+	}
+	source := r.Form.Get("fromSrc")
+	if source != "-" {
+		return fault.New(fault.NotImplemented, "importing from an address is not supported yet: send the archive of %q in the request", source)
+	}
+	reference, err := repoTag(r)
+	if err != nil {
+		return err
+	}
+	o := image.ImportOptions{Reference: reference, Changes: r.Form["changes"], Message: r.Form.Get("message")}
+	if o.Message == "" {
+		o.Message = "Imported from -"
+	}
+	if !r.version.before(32) {
+		o.Platform = r.Form.Get("platform")
+	}
+	id, err := h.images.Import(r.Context(), r.Body, o)
+	if err != nil {
+		return err
+	}
+	return newProgress(w).send(progressMessage{Message: jsonstream.Message{Status: id}})
+}
+
+// repoTag joins the parameters repo and tag to a name; "" without a repo.
+func repoTag(r *request) (string, error) {
+	repo, tag := r.Form.Get("repo"), r.Form.Get("tag")
+	if repo == "" {
+		return "", nil
+	}
+	if strings.Contains(repo, "@") {
+		return "", fault.New(fault.Invalid, "cannot import digest reference")
+	}
+	if tag == "" {
+		return repo, nil
+	}
+	return join(repo, tag), nil
+}
+
+// join puts a tag, or a digest where the API takes either, behind a name.
+func join(name, tag string) string {
+	if strings.Contains(tag, ":") {
+		return name + "@" + tag
+	}
+	return name + ":" + tag
+}
+
+func (h *imageHandlers) load(w http.ResponseWriter, r *request) error {
+	r.query()
+	if !r.version.before(48) {
+		if err := r.refuse("platform"); err != nil {
+			return err
+		}
+	}
+	out := newProgress(w)
+	err := h.images.Load(r.Context(), r.Body, func(line string) {
+		out.send(progressMessage{Message: jsonstream.Message{Stream: line + "\n"}})
+	})
+	if err != nil {
+		return out.fail(err)
+	}
+	return out.begin()
+}
+
+func (h *imageHandlers) save(w http.ResponseWriter, r *request) error {
+	if err := r.form(); err != nil {
+		return err
+	}
+	names := r.Form["names"]
+	if name := r.params["name"]; name != "" {
+		names = []string{name}
+	}
+	if len(names) == 0 {
+		return fault.New(fault.Invalid, "no image to save: name at least one")
+	}
+	var platform string
+	if !r.version.before(48) {
+		var err error
+		if platform, err = r.platform("platform"); err != nil {
+			return err
+		}
+	}
+	w.Header().Set("Content-Type", "application/x-tar")
+	return h.images.Save(r.Context(), w, names, platform)
+}
+
+func (h *imageHandlers) tag(w http.ResponseWriter, r *request) error {
+	if err := r.form(); err != nil {
+		return err
+	}
+	target, err := repoTag(r)
+	if err != nil {
+		return err
+	}
+	if target == "" {
+		return fault.New(fault.Invalid, "repository name must have at least one component")
+	}
+	if err := h.images.Tag(r.Context(), r.params["name"], target); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusCreated)
+	return nil
+}
+
+func (h *imageHandlers) remove(w http.ResponseWriter, r *request) error {
+	if err := r.form(); err != nil {
+		return err
+	}
+	name := r.params["name"]
+	if strings.TrimSpace(name) == "" {
+		return fault.New(fault.Invalid, "image name cannot be blank")
+	}
+	if !r.version.before(50) {
+		if err := r.refuse("platforms"); err != nil {
+			return err
+		}
+	}
+	removed, err := h.images.Remove(r.Context(), name, image.RemoveOptions{Force: r.flag("force"), NoPrune: r.flag("noprune")})
+	if err != nil {
+		return err
+	}
+	if removed == nil {
+		removed = []wire.DeleteResponse{}
+	}
+	return writeJSON(w, http.StatusOK, removed)
+}
+
+// progressMessage is a line of a progress stream. Older clients read an error
+// from the field error, newer ones from errorDetail.
+type progressMessage struct {
+	jsonstream.Message
+	ErrorText string `json:"error,omitempty"`
+}
+
+// progress is a stream of JSON messages, one per line, each sent at once.
+type progress struct {
+	w       http.ResponseWriter
+	enc     *json.Encoder
+	control *http.ResponseController
+	begun   bool
+}
+
+func newProgress(w http.ResponseWriter) *progress {
+	return &progress{w: w, enc: json.NewEncoder(w), control: http.NewResponseController(w)}
+}
+
+func (p *progress) begin() error {
+	if p.begun {
+		return nil
+	}
+	p.begun = true
+	p.w.Header().Set("Content-Type", "application/json")
+	p.w.WriteHeader(http.StatusOK)
+	return p.control.Flush()
+}
+
+func (p *progress) send(m progressMessage) error {
+	if err := p.begin(); err != nil {
+		return err
+	}
+	if err := p.enc.Encode(m); err != nil {
+		return err
+	}
+	return p.control.Flush()
+}
+
+// fail tells the error in the stream, or gives it back as the answer when
+// nothing was sent.
+func (p *progress) fail(err error) error {
+	if !p.begun {
+		return err
+	}
+	return p.send(progressMessage{
+		Message:   jsonstream.Message{Error: &jsonstream.Error{Message: err.Error()}},
+		ErrorText: err.Error(),
+	})
+}

@@ -1,0 +1,150 @@
+// Package server speaks the Docker Engine API over HTTP.
+//
+// It decodes requests, calls the nouns (container, image, network, event) and
+// encodes their answers. Every noun has a file with its handlers and its rows
+// of the routing table. What differs between API versions is in versions.go
+// alone, how errors become statuses in errors.go, how a connection leaves HTTP
+// in hijack.go. The package keeps no state of its own: all of it belongs to
+// the nouns.
+package server
+
+import (
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+
+	"github.com/tarehq/tare/event"
+)
+
+// Config is what a Server is made of. All fields are needed.
+type Config struct {
+	Containers Containers
+	Images     Images
+	Networks   Networks
+	Events     *event.Log
+	Daemon     Daemon
+	Log        *slog.Logger
+}
+
+// Server answers the Engine API. It is an http.Handler for any number of
+// listeners, HTTP/1.1 only: attach and exec take the connection over.
+type Server struct {
+	routes map[string][]route // by the first segment of the path
+	banner string             // the header Server
+	log    *slog.Logger
+}
+
+// New builds the routing table.
+func New(c Config) *Server {
+	s := &Server{routes: map[string][]route{}, banner: "Tare/" + c.Daemon.Version + " (linux)", log: c.Log}
+	host := probeHost()
+	for _, rows := range [][]route{
+		(&systemHandlers{c.Daemon, host, c.Containers, c.Images, c.Events}).routes(),
+		(&eventHandlers{c.Events}).routes(),
+		(&containerHandlers{c.Containers, host.cgroupVersion}).routes(),
+		(&logHandlers{c.Containers}).routes(),
+		(&attachHandlers{c.Containers, c.Log}).routes(),
+		(&execHandlers{c.Containers, c.Log}).routes(),
+		(&imageHandlers{c.Images}).routes(),
+		(&networkHandlers{c.Networks}).routes(),
+		volumeRoutes(), pluginRoutes(), swarmRoutes(), unsupportedRoutes(),
+	} {
+		for _, r := range rows {
+			r.segments = split(r.pattern)
+			first := r.segments[0]
+			s.routes[first] = append(s.routes[first], r)
+		}
+	}
+	return s
+}
+
+// ServeHTTP finds the handler of a request and turns its error into an answer.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	tw := &tracker{ResponseWriter: w}
+	defer s.recover(tw, r)
+	h := w.Header()
+	h.Set("Api-Version", MaxVersion.String())
+	h.Set("Ostype", "linux")
+	h.Set("Server", s.banner)
+	h.Set("Docker-Experimental", "false")
+
+	err := s.dispatch(tw, r)
+	switch {
+	case err == nil:
+		s.log.Debug("request", "method", r.Method, "path", r.URL.Path)
+	case r.Context().Err() != nil:
+		s.log.Debug("client went away", "method", r.Method, "path", r.URL.Path, "error", err)
+	default:
+		s.fail(tw, r, err)
+	}
+}
+
+// dispatch runs the handler that the method, the path and its version choose.
+func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) error {
+	version, path, err := cutVersion(r.URL.Path)
+	if err != nil {
+		return err
+	}
+	if r.Method == http.MethodOptions {
+		w.WriteHeader(http.StatusOK)
+		return nil
+	}
+	handle, params := s.find(r.Method, split(path))
+	if handle == nil {
+		return errPageNotFound
+	}
+	if err := version.check(); err != nil {
+		return err
+	}
+	return handle(w, &request{Request: r, version: version, params: params})
+}
+
+// fail answers with the error, or cuts the connection when part of another
+// answer is already out: a client must not take a truncated stream for whole.
+func (s *Server) fail(w *tracker, r *http.Request, err error) {
+	status := statusOf(err)
+	if status >= http.StatusInternalServerError && status != http.StatusNotImplemented && status != http.StatusServiceUnavailable {
+		s.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+	} else {
+		s.log.Debug("request refused", "method", r.Method, "path", r.URL.Path, "status", status, "error", err)
+	}
+	if w.wrote {
+		panic(http.ErrAbortHandler)
+	}
+	writeError(w, status, err)
+}
+
+func (s *Server) recover(w *tracker, r *http.Request) {
+	reason := recover()
+	if reason == nil {
+		return
+	}
+	if reason == http.ErrAbortHandler {
+		panic(reason)
+	}
+	s.log.Error("a request handler panicked", "method", r.Method, "path", r.URL.Path, "panic", reason, "stack", string(debug.Stack()))
+	if w.wrote {
+		panic(http.ErrAbortHandler)
+	}
+	writeError(w, http.StatusInternalServerError, errPanicked)
+}
+
+// tracker remembers whether the answer has begun. Handlers reach Flush and
+// Hijack through http.ResponseController.
+type tracker struct {
+	http.ResponseWriter
+	wrote bool
+}
+
+func (t *tracker) WriteHeader(status int) {
+	t.wrote = true
+	t.ResponseWriter.WriteHeader(status)
+}
+
+func (t *tracker) Write(p []byte) (int, error) {
+	t.wrote = true
+	return t.ResponseWriter.Write(p)
+}
+
+// Unwrap lets http.ResponseController find the server's own writer.
+func (t *tracker) Unwrap() http.ResponseWriter { return t.ResponseWriter }

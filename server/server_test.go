@@ -1,0 +1,708 @@
+package server
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	wire "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	wireimage "github.com/moby/moby/api/types/image"
+	wirenet "github.com/moby/moby/api/types/network"
+
+	"github.com/tarehq/tare/container"
+	"github.com/tarehq/tare/event"
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/internal/testutil"
+)
+
+// fakeContainers remembers the last call and answers as it is told.
+type fakeContainers struct {
+	call     string
+	created  container.CreateRequest
+	stop     container.StopOptions
+	list     container.ListOptions
+	logs     container.LogsOptions
+	attach   container.AttachOptions
+	execOpts container.ExecStartOptions
+
+	err     error
+	inspect wire.InspectResponse
+	wait    chan wire.WaitResponse
+	stream  container.LogStream
+	tty     bool
+	serve   func(conn net.Conn, buffered []byte)
+}
+
+func (f *fakeContainers) Create(_ context.Context, r container.CreateRequest) (string, []string, error) {
+	f.created = r
+	return "c0ffee", nil, f.err
+}
+func (f *fakeContainers) Start(_ context.Context, id, keys string) error {
+	f.call = "start " + id + " " + keys
+	return f.err
+}
+func (f *fakeContainers) Stop(_ context.Context, id string, o container.StopOptions) error {
+	f.call, f.stop = "stop "+id, o
+	return f.err
+}
+func (f *fakeContainers) Kill(_ context.Context, id, signal string) error {
+	f.call = "kill " + id + " " + signal
+	return f.err
+}
+func (f *fakeContainers) Restart(_ context.Context, id string, o container.StopOptions) error {
+	f.call, f.stop = "restart "+id, o
+	return f.err
+}
+func (f *fakeContainers) Remove(_ context.Context, id string, o container.RemoveOptions) error {
+	f.call = "remove " + id
+	if o.Force {
+		f.call += " force"
+	}
+	return f.err
+}
+func (f *fakeContainers) Wait(_ context.Context, id string, c wire.WaitCondition) (<-chan wire.WaitResponse, error) {
+	f.call = "wait " + id + " " + string(c)
+	return f.wait, f.err
+}
+func (f *fakeContainers) List(_ context.Context, o container.ListOptions) ([]wire.Summary, error) {
+	f.list = o
+	return nil, f.err
+}
+func (f *fakeContainers) Inspect(_ context.Context, id string, _ bool) (wire.InspectResponse, error) {
+	f.call = "inspect " + id
+	if id == "panic" {
+		panic("as asked")
+	}
+	return f.inspect, f.err
+}
+func (f *fakeContainers) Counts() (int, int, int) { return 2, 0, 1 }
+func (f *fakeContainers) Logs(_ context.Context, _ string, o container.LogsOptions) (container.LogStream, error) {
+	f.logs = o
+	return f.stream, f.err
+}
+func (f *fakeContainers) Attach(_ context.Context, id string, o container.AttachOptions, hijack container.Hijack) error {
+	f.call, f.attach = "attach "+id, o
+	return f.session(hijack)
+}
+func (f *fakeContainers) session(hijack container.Hijack) error {
+	if f.err != nil {
+		return f.err
+	}
+	conn, buffered, err := hijack(f.tty)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	f.serve(conn, buffered)
+	return nil
+}
+func (f *fakeContainers) Resize(_ context.Context, id string, h, w uint16) error {
+	f.call = "resize " + id
+	return f.err
+}
+func (f *fakeContainers) ExecCreate(_ context.Context, id string, r wire.ExecCreateRequest) (string, error) {
+	f.call = "exec " + id + " " + strings.Join(r.Cmd, " ")
+	return "e1", f.err
+}
+func (f *fakeContainers) ExecStart(_ context.Context, id string, o container.ExecStartOptions, hijack container.Hijack) error {
+	f.call, f.execOpts = "exec start "+id, o
+	if o.Detach {
+		return f.err
+	}
+	return f.session(hijack)
+}
+func (f *fakeContainers) ExecInspect(_ context.Context, id string) (wire.ExecInspectResponse, error) {
+	return wire.ExecInspectResponse{ID: id}, f.err
+}
+func (f *fakeContainers) ExecResize(_ context.Context, id string, h, w uint16) error { return f.err }
+
+type fakeImages struct {
+	call     string
+	imported image.ImportOptions
+	err      error
+	lines    []string
+	list     []wireimage.Summary
+	filters  map[string]map[string]bool
+}
+
+func (f *fakeImages) Import(_ context.Context, r io.Reader, o image.ImportOptions) (string, error) {
+	b, _ := io.ReadAll(r)
+	f.call, f.imported = "import "+string(b), o
+	return "sha256:1", f.err
+}
+func (f *fakeImages) Load(_ context.Context, r io.Reader, progress func(string)) error {
+	for _, line := range f.lines {
+		progress(line)
+	}
+	return f.err
+}
+func (f *fakeImages) Save(_ context.Context, w io.Writer, refs []string, platform string) error {
+	f.call = "save " + strings.Join(refs, ",") + " " + platform
+	if f.err == nil {
+		_, err := io.WriteString(w, "tar")
+		return err
+	}
+	return f.err
+}
+func (f *fakeImages) Tag(_ context.Context, source, target string) error {
+	f.call = "tag " + source + " " + target
+	return f.err
+}
+func (f *fakeImages) Remove(_ context.Context, ref string, o image.RemoveOptions) ([]wireimage.DeleteResponse, error) {
+	f.call = "remove " + ref
+	return nil, f.err
+}
+func (f *fakeImages) List(_ context.Context, o image.ListOptions) ([]wireimage.Summary, error) {
+	f.filters = o.Filters
+	return f.list, f.err
+}
+func (f *fakeImages) InspectWith(_ context.Context, ref string, o image.InspectOptions) (wireimage.InspectResponse, error) {
+	f.call = "inspect " + ref
+	if o.Platform != "" {
+		f.call += " for " + o.Platform
+	}
+	return wireimage.InspectResponse{ID: "sha256:1", Size: 7}, f.err
+}
+func (f *fakeImages) History(_ context.Context, ref string) ([]wireimage.HistoryResponseItem, error) {
+	f.call = "history " + ref
+	return nil, f.err
+}
+func (f *fakeImages) Count() int { return 4 }
+
+type fakeNetworks struct{}
+
+func (fakeNetworks) List() []wirenet.Summary {
+	var out []wirenet.Summary
+	for _, name := range []string{"bridge", "host", "none"} {
+		var n wirenet.Summary
+		n.Name, n.ID, n.Driver, n.Scope = name, name+"-id", strings.Replace(name, "none", "null", 1), "local"
+		out = append(out, n)
+	}
+	return out
+}
+func (f fakeNetworks) Inspect(name string) (wirenet.Inspect, error) {
+	for _, n := range f.List() {
+		if n.Name == name || strings.HasPrefix(n.ID, name) {
+			return wirenet.Inspect{Network: n.Network}, nil
+		}
+	}
+	return wirenet.Inspect{}, fault.New(fault.NotFound, "network %s not found", name)
+}
+
+// rig is a server over fakes, listening on a unix socket.
+type rig struct {
+	*testing.T
+	containers fakeContainers
+	images     fakeImages
+	events     event.Log
+	path       string
+	client     *http.Client
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	r := &rig{T: t, path: filepath.Join(t.TempDir(), "s")}
+	r.containers.stream.Copy = func(context.Context, func(byte, []byte) error) error { return nil }
+	l, err := net.Listen("unix", r.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewUnstartedServer(r.handler())
+	srv.Listener.Close()
+	srv.Listener = l
+	srv.Start()
+	t.Cleanup(srv.Close)
+	transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", r.path) }}
+	t.Cleanup(transport.CloseIdleConnections)
+	r.client = &http.Client{Transport: transport}
+	return r
+}
+
+func (r *rig) handler() *Server {
+	return New(Config{
+		Containers: &r.containers, Images: &r.images, Networks: fakeNetworks{}, Events: &r.events,
+		Daemon: Daemon{Version: "1.2.3", ID: "the-id", DataRoot: "/data", Runtimes: map[string]string{"tarerun": "", "runc": "/usr/bin/runc"}, DefaultRuntime: "tarerun"},
+		Log:    slog.New(slog.DiscardHandler),
+	})
+}
+
+// do sends a request; headers are "Name: value".
+func (r *rig) do(method, path, body string, headers ...string) (int, http.Header, string) {
+	r.Helper()
+	req, err := http.NewRequestWithContext(r.Context(), method, "http://tare"+path, strings.NewReader(body))
+	if err != nil {
+		r.Fatal(err)
+	}
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	for _, h := range headers {
+		name, value, _ := strings.Cut(h, ": ")
+		req.Header.Set(name, value)
+	}
+	resp, err := r.client.Do(req)
+	if err != nil {
+		r.Fatalf("%s %s: %v", method, path, err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil && r.containers.err == nil {
+		r.Fatalf("%s %s: %v", method, path, err)
+	}
+	return resp.StatusCode, resp.Header, strings.TrimSpace(string(text))
+}
+
+// want sends a request and compares status and message, which may be "*".
+func (r *rig) want(status int, message, method, path, body string, headers ...string) {
+	r.Helper()
+	got, header, text := r.do(method, path, body, headers...)
+	var e struct{ Message string }
+	if got >= 400 {
+		if err := json.Unmarshal([]byte(text), &e); err != nil || header.Get("Content-Type") != "application/json" {
+			r.Errorf("%s %s: the error is no JSON: %q (%s)", method, path, text, header.Get("Content-Type"))
+		}
+	}
+	if got != status || message != "*" && e.Message != message {
+		r.Errorf("%s %s: %d %q, want %d %q", method, path, got, e.Message, status, message)
+	}
+}
+
+func TestPing(t *testing.T) {
+	r := newRig(t)
+	for _, method := range []string{"GET", "HEAD"} {
+		for _, path := range []string{"/_ping", "/v1.24/_ping", "/v1.56/_ping"} {
+			status, h, text := r.do(method, path, "")
+			if status != 200 || method == "GET" && text != "OK" || method == "HEAD" && text != "" {
+				t.Errorf("%s %s: %d %q", method, path, status, text)
+			}
+			for name, want := range map[string]string{
+				"Api-Version": "1.56", "Ostype": "linux", "Server": "Tare/1.2.3 (linux)", "Docker-Experimental": "false",
+				"Builder-Version": "2", "Swarm": "inactive", "Content-Type": "text/plain; charset=utf-8",
+			} {
+				if got := h.Get(name); got != want {
+					t.Errorf("%s %s: %s is %q, want %q", method, path, name, got, want)
+				}
+			}
+		}
+	}
+}
+
+func TestVersions(t *testing.T) {
+	r := newRig(t)
+	r.want(400, "client version 1.99 is too new. Maximum supported API version is 1.56", "GET", "/v1.99/info", "")
+	r.want(400, "client version 2.0 is too new. Maximum supported API version is 1.56", "GET", "/v2.0/info", "")
+	r.want(404, "page not found", "GET", "/vx/info", "")
+	r.want(400, `invalid API version "1.99999999999999999999"`, "GET", "/v1.99999999999999999999/info", "")
+	status, h, text := r.do("GET", "/v1.20/info", "")
+	if status != 400 || text != "client version 1.20 is too old. Minimum supported API version is 1.24, please upgrade your client to a newer version" ||
+		!strings.HasPrefix(h.Get("Content-Type"), "text/plain") {
+		t.Errorf("too old: %d %s %q", status, h.Get("Content-Type"), text)
+	}
+	var v struct{ Version, ApiVersion, MinAPIVersion, Os, Arch string }
+	if _, _, text := r.do("GET", "/version", ""); json.Unmarshal([]byte(text), &v) != nil || v.Version != "1.2.3" || v.ApiVersion != "1.56" || v.MinAPIVersion != "1.24" || v.Os != "linux" || v.Arch == "" {
+		t.Errorf("version: %s", text)
+	}
+}
+
+// The newest version is that of the wire types' own API text.
+func TestMaxVersionIsTheModules(t *testing.T) {
+	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/moby/moby/api").Output()
+	if err != nil {
+		t.Skipf("no go command: %v", err)
+	}
+	text, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(dir)), "swagger.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(text), "\n  version: \""+MaxVersion.String()+"\"\n") {
+		t.Errorf("the module's API text is not of version %s", MaxVersion)
+	}
+}
+
+// Every path of the API text is answered by something else than "page not
+// found".
+func TestEveryPathIsKnown(t *testing.T) {
+	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/moby/moby/api").Output()
+	if err != nil {
+		t.Skipf("no go command: %v", err)
+	}
+	f, err := os.Open(filepath.Join(strings.TrimSpace(string(dir)), "swagger.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	s := (&rig{}).handler()
+	path, found, inPaths := "", 0, false
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		line := lines.Text()
+		switch {
+		case line == "paths:":
+			inPaths = true
+		case !inPaths:
+		case strings.HasPrefix(line, "  /"):
+			path = strings.TrimSuffix(strings.TrimSpace(line), ":")
+		case strings.HasPrefix(line, "    ") && !strings.HasPrefix(line, "     ") && strings.HasSuffix(line, ":"):
+			method := strings.ToUpper(strings.TrimSuffix(strings.TrimSpace(line), ":"))
+			if handle, _ := s.find(method, split(path)); handle == nil {
+				t.Errorf("%s %s is not known", method, path)
+			}
+			found++
+		}
+	}
+	if found < 100 {
+		t.Errorf("only %d operations were read from the API text", found)
+	}
+}
+
+func TestUnknownPaths(t *testing.T) {
+	r := newRig(t)
+	for _, path := range []string{"/", "/nope", "/v1.41/nope", "/containers", "/containers/a/b/json", "/infos", "/v1.41"} {
+		r.want(404, "page not found", "GET", path, "")
+	}
+	r.want(404, "page not found", "POST", "/info", "")
+	r.want(404, "page not found", "PATCH", "/containers/json", "")
+	if status, _, _ := r.do("OPTIONS", "/anything", ""); status != 200 {
+		t.Errorf("OPTIONS answers %d", status)
+	}
+}
+
+func TestSwarmAndOthers(t *testing.T) {
+	r := newRig(t)
+	manager := `This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.`
+	for _, path := range []string{"/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs", "/v1.41/services/x/logs"} {
+		r.want(503, manager, "GET", path, "")
+	}
+	r.want(501, "pausing a container is not supported yet", "POST", "/v1.41/containers/x/pause", "")
+	r.want(501, "building images is not supported yet", "POST", "/build", "")
+	r.want(501, "logging in to a registry is not supported yet", "POST", "/auth", "{}")
+	r.want(501, "pushing images is not supported yet", "POST", "/images/a/b/c/push", "")
+	if _, _, text := r.do("GET", "/plugins", ""); text != "[]" {
+		t.Errorf("plugins: %s", text)
+	}
+	if _, _, text := r.do("GET", "/volumes", ""); text != `{"Volumes":[],"Warnings":null}` {
+		t.Errorf("volumes: %s", text)
+	}
+	r.want(404, "get data: no such volume", "GET", "/volumes/data", "")
+}
+
+func TestErrorKinds(t *testing.T) {
+	r := newRig(t)
+	for kind, status := range map[fault.Kind]int{
+		fault.NotFound: 404, fault.Conflict: 409, fault.Invalid: 400, fault.Unauthorized: 401, fault.Forbidden: 403,
+		fault.Unavailable: 503, fault.NotImplemented: 501, fault.Internal: 500,
+	} {
+		r.containers.err = fault.New(kind, "because <of> & %d", 1)
+		r.want(status, "because <of> & 1", "POST", "/containers/x/stop", "")
+		if _, _, text := r.do("POST", "/containers/x/stop", ""); text != `{"message":"because <of> & 1"}` {
+			t.Errorf("body %s", text)
+		}
+	}
+	r.containers.err = errors.New("disk broken")
+	r.want(500, "disk broken", "GET", "/containers/json", "")
+	r.containers.err = fault.New(fault.NotModified, "already")
+	if status, _, text := r.do("POST", "/containers/x/start", ""); status != 304 || text != "" {
+		t.Errorf("%d %q", status, text)
+	}
+	r.containers.err = fault.New(fault.Conflict, "container x is not running")
+	r.want(409, "cannot kill container: web: container x is not running", "POST", "/containers/web/kill", "")
+}
+
+func TestPanicIsAnswered(t *testing.T) {
+	r := newRig(t)
+	r.want(500, "internal error, the daemon's log has the details", "GET", "/containers/panic/json", "")
+	r.want(200, "*", "GET", "/containers/x/json", "")
+}
+
+func TestBadBodies(t *testing.T) {
+	r := newRig(t)
+	create := "/containers/create"
+	r.want(400, "invalid JSON: got EOF while reading request body", "POST", create, "")
+	r.want(400, "invalid JSON: got EOF while reading request body", "POST", create, " ")
+	r.want(400, "invalid JSON: invalid character 'n' looking for beginning of object key string", "POST", create, "{nope")
+	r.want(400, "invalid JSON: unexpected EOF", "POST", create, `{"Image":"x"`)
+	r.want(400, "unexpected content after JSON", "POST", create, `{"Image":"x"} {}`)
+	r.want(400, "config cannot be empty in order to create a container", "POST", create, `{}`)
+	r.want(400, "unsupported Content-Type header (text/plain): must be 'application/json'", "POST", create, `{"Image":"x"}`, "Content-Type: text/plain")
+	r.want(400, "*", "POST", create, `{"Image":"x"}`, "Content-Type: ;;")
+	r.want(400, "*", "POST", create, `{"Image":5}`)
+	r.want(400, "invalid JSON: http: request body too large", "POST", create, `{"Image":"`+strings.Repeat("x", maxBody)+`"}`)
+	r.want(201, "*", "POST", create, `{"Image":"x","NoSuchField":{"a":[1]}}`, "Content-Type: application/json; charset=utf-8")
+	r.want(400, "No exec command specified", "POST", "/containers/x/exec", `{"Cmd":[]}`)
+	r.want(400, "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24", "POST", "/containers/x/start", `{"Binds":["/a"]}`)
+	r.want(204, "*", "POST", "/containers/x/start", `{}`)
+}
+
+func TestForms(t *testing.T) {
+	r := newRig(t)
+	r.want(400, "invalid filter", "GET", "/containers/json?filters=nope", "")
+	r.want(400, `invalid value "x" for limit: not a number`, "GET", "/containers/json?limit=x", "")
+	r.want(400, `invalid resize height "a": invalid syntax`, "POST", "/containers/x/resize?h=a&w=2", "")
+	r.want(400, `invalid resize width "-2": value out of range`, "POST", "/containers/x/resize?h=3&w=-2", "")
+	r.want(400, `invalid resize height "": invalid syntax`, "POST", "/exec/x/resize", "")
+	r.want(200, "*", "POST", "/containers/x/resize?h=3&w=2", "")
+	r.want(400, "Bad parameters: you must choose at least one stream", "GET", "/containers/x/logs", "")
+	r.want(400, "*", "GET", "/containers/x/logs?stdout=1&since=yesterday", "")
+	r.want(400, `invalid condition: "soon"`, "POST", "/containers/x/wait?condition=soon", "")
+	r.want(400, "invalid filter 'colour'", "GET", "/networks?filters=%7B%22colour%22%3A%5B%22x%22%5D%7D", "")
+	r.want(501, "*", "POST", "/containers/x/start?checkpoint=a", "")
+
+	for query, want := range map[string]bool{"1": true, "true": true, "yes": true, "": false, "0": false, "no": false, "False": false, "none": false} {
+		r.do("GET", "/containers/json?all="+query, "")
+		if r.containers.list.All != want {
+			t.Errorf("all=%s is %v", query, r.containers.list.All)
+		}
+	}
+	for _, filters := range []string{`{"status":["running","exited"]}`, `{"status":{"running":true,"exited":false}}`} {
+		r.want(200, "*", "GET", "/containers/json?limit=3&before=abc&filters="+filters, "")
+		f := r.containers.list.Filters
+		if !f["status"]["running"] || !f["status"]["exited"] || !f["before"]["abc"] || r.containers.list.Limit != 3 {
+			t.Errorf("%s: %+v", filters, r.containers.list)
+		}
+	}
+	r.do("POST", "/v1.42/containers/x/stop?t=-1&signal=INT", "")
+	if o := r.containers.stop; o.Signal != "INT" || o.Timeout == nil || *o.Timeout != -1 {
+		t.Errorf("%+v", o)
+	}
+	r.do("POST", "/v1.41/containers/x/restart?signal=INT", "")
+	if o := r.containers.stop; o.Signal != "" || o.Timeout != nil {
+		t.Errorf("%+v", o)
+	}
+	r.do("GET", "/containers/x/logs?stderr=1&since=1700000000.25&tail=all", "")
+	if o := r.containers.logs; o.Tail != -1 || !o.Since.Equal(time.Unix(1700000000, 250000000)) || !o.Until.IsZero() || o.Stdout || !o.Stderr {
+		t.Errorf("%+v", o)
+	}
+	r.do("DELETE", "/containers//web?force=1", "")
+	if r.containers.call != "remove web force" {
+		t.Error(r.containers.call)
+	}
+}
+
+func TestImageNames(t *testing.T) {
+	r := newRig(t)
+	for path, want := range map[string]string{
+		"GET /images/busybox/json":              "inspect busybox",
+		"GET /images/localhost:5000/a/b:1/json": "inspect localhost:5000/a/b:1",
+		"GET /v1.41/images/a/b@sha256:12/json":  "inspect a/b@sha256:12",
+		"GET /images/a%2Fb/json":                "inspect a/b",
+		"GET /images/a/json?platform=%7B%22os%22:%22linux%22,%22architecture%22:%22arm64%22%7D": "inspect a for linux/arm64",
+		"GET /images/json/json":             "inspect json",
+		"GET /images/a/json/history":        "history a/json",
+		"GET /images/a/b/get":               "save a/b ",
+		"GET /images/get?names=a&names=b/c": "save a,b/c ",
+		"GET /images/a/get?platform=%7B%22os%22:%22linux%22,%22architecture%22:%22arm%22,%22variant%22:%22v7%22%7D": "save a linux/arm/v7",
+		"POST /images/a/b/tag?repo=host:1/c&tag=2": "tag a/b host:1/c:2",
+		"POST /images/a/tag?repo=c":                "tag a c",
+		"DELETE /images/a/b:c":                     "remove a/b:c",
+	} {
+		method, path, _ := strings.Cut(path, " ")
+		r.images.call = ""
+		if status, _, text := r.do(method, path, ""); status >= 400 || r.images.call != want {
+			t.Errorf("%s %s: %d %s, called %q, want %q", method, path, status, text, r.images.call, want)
+		}
+	}
+	r.want(400, "image name cannot be blank", "DELETE", "/images/", "")
+	r.want(400, "no image to save: name at least one", "GET", "/images/get", "")
+	r.want(501, "pulling images is not supported yet: import or load busybox:1 instead", "POST", "/images/create?fromImage=busybox&tag=1", "")
+	r.want(501, "*", "POST", "/images/create?fromSrc=http://x/y.tar", "")
+	r.images.err = fault.New(fault.NotFound, "No such image: a:latest")
+	r.want(404, "No such image: a:latest", "GET", "/images/a/json", "")
+	r.want(404, "No such image: a:latest", "GET", "/images/a/get", "")
+}
+
+func TestImportAndLoad(t *testing.T) {
+	r := newRig(t)
+	status, h, text := r.do("POST", "/images/create?fromSrc=-&repo=a/b&tag=2&changes=CMD+x&changes=ENV+a=b&platform=linux/arm64", "bytes")
+	if status != 200 || h.Get("Content-Type") != "application/json" || text != `{"status":"sha256:1"}` {
+		t.Errorf("%d %s %s", status, h.Get("Content-Type"), text)
+	}
+	o := r.images.imported
+	if r.images.call != "import bytes" || o.Reference != "a/b:2" || len(o.Changes) != 2 || o.Message != "Imported from -" || o.Platform != "linux/arm64" {
+		t.Errorf("%s %+v", r.images.call, o)
+	}
+	if r.do("POST", "/images/create?fromSrc=-", "a=b", "Content-Type: application/x-www-form-urlencoded"); r.images.call != "import a=b" {
+		t.Errorf("a body of form type became %q", r.images.call)
+	}
+	r.images.lines = []string{"Loaded image: a:1", "Loaded image: b:1"}
+	if _, _, text := r.do("POST", "/images/load?quiet=1", "x"); text != `{"stream":"Loaded image: a:1\n"}`+"\n"+`{"stream":"Loaded image: b:1\n"}` {
+		t.Error(text)
+	}
+	r.images.err = fault.New(fault.Invalid, "no archive")
+	if status, _, text := r.do("POST", "/images/load", "x"); status != 200 || !strings.HasSuffix(text, `{"errorDetail":{"message":"no archive"},"error":"no archive"}`) {
+		t.Errorf("%d %s", status, text)
+	}
+	r.images.lines = nil
+	r.want(400, "no archive", "POST", "/images/load", "x")
+	r.want(400, "no archive", "POST", "/images/create?fromSrc=-", "x")
+}
+
+func TestWaitSendsItsHeadAtOnce(t *testing.T) {
+	r := newRig(t)
+	r.containers.wait = make(chan wire.WaitResponse, 1)
+	resp, err := r.client.Post("http://tare/v1.41/containers/x/wait?condition=next-exit", "", nil)
+	if err != nil { // the head has come although nothing has ended
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if r.containers.call != "wait x next-exit" {
+		t.Error(r.containers.call)
+	}
+	r.containers.wait <- wire.WaitResponse{StatusCode: 7}
+	if text, _ := io.ReadAll(resp.Body); strings.TrimSpace(string(text)) != `{"StatusCode":7}` {
+		t.Errorf("%s", text)
+	}
+}
+
+func TestLogs(t *testing.T) {
+	r := newRig(t)
+	r.containers.stream.Copy = func(_ context.Context, emit func(byte, []byte) error) error {
+		return errors.Join(emit(1, []byte("out\n")), emit(2, []byte("err\n")))
+	}
+	const frames = "\x01\x00\x00\x00\x00\x00\x00\x04out\n\x02\x00\x00\x00\x00\x00\x00\x04err"
+	for path, want := range map[string]string{
+		"/v1.42": "application/vnd.docker.multiplexed-stream", "/v1.41": "application/vnd.docker.raw-stream",
+	} {
+		_, h, text := r.do("GET", path+"/containers/x/logs?stdout=1&stderr=1", "")
+		if text != frames || h.Get("Content-Type") != want {
+			t.Errorf("%s: %s %q", path, h.Get("Content-Type"), text)
+		}
+	}
+	r.containers.stream.TTY = true
+	if _, h, text := r.do("GET", "/containers/x/logs?stdout=1", ""); text != "out\nerr" || h.Get("Content-Type") != "application/vnd.docker.raw-stream" {
+		t.Errorf("%s %q", h.Get("Content-Type"), text)
+	}
+}
+
+func TestFollowedLinesComeAtOnce(t *testing.T) {
+	r := newRig(t)
+	r.containers.stream.TTY = true
+	r.containers.stream.Copy = func(ctx context.Context, emit func(byte, []byte) error) error {
+		err := emit(1, []byte("first\n"))
+		<-ctx.Done()
+		return err
+	}
+	resp, err := r.client.Get("http://tare/containers/x/logs?stdout=1&follow=1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if line, err := bufio.NewReader(resp.Body).ReadString('\n'); line != "first\n" || err != nil {
+		t.Errorf("%q %v", line, err)
+	}
+}
+
+func TestEvents(t *testing.T) {
+	r := newRig(t)
+	tag := func() {
+		r.events.Publish(events.ImageEventType, events.ActionTag, events.Actor{ID: "sha256:9", Attributes: map[string]string{"name": "a"}})
+	}
+	r.events.Publish(events.ContainerEventType, events.ActionStart, events.Actor{ID: "c1", Attributes: map[string]string{"image": "a"}})
+	tag()
+	until := "&until=" + time.Now().Add(time.Second).Format("2006-01-02T15:04:05.000000000Z07:00")
+	until = strings.ReplaceAll(until, "+", "%2B")
+
+	_, h, text := r.do("GET", "/events?since=0&until="+time.Now().UTC().Format(time.RFC3339Nano), "")
+	if h.Get("Content-Type") != "application/json" || strings.Count(text, "\n") != 1 || strings.Contains(text, `"status"`) {
+		t.Errorf("%s %s", h.Get("Content-Type"), text)
+	}
+	_, _, text = r.do("GET", "/v1.51/events?since=0&until="+time.Now().UTC().Format(time.RFC3339Nano)+`&filters={"type":["container"]}`, "")
+	if !strings.HasPrefix(text, `{"status":"start","id":"c1","from":"a","Type":"container","Action":"start","Actor":{"ID":"c1","Attributes":{"image":"a"}},"scope":"local","time":`) || strings.Contains(text, "\n") {
+		t.Error(text)
+	}
+	_, h, text = r.do("GET", "/events?since=0&until="+time.Now().UTC().Format(time.RFC3339Nano), "", "Accept: text/html, application/json-seq")
+	if h.Get("Content-Type") != "application/json-seq" || !strings.HasPrefix(text, "\x1e{") {
+		t.Errorf("%s %q", h.Get("Content-Type"), text)
+	}
+	r.want(400, "*", "GET", "/events?since=2000000000&until=1000000000", "")
+	r.want(400, "invalid filter 'colour'", "GET", `/events?filters={"colour":["x"]}`, "")
+
+	resp, err := r.client.Get(`http://tare/events?filters={"event":{"tag":true}}` + until)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	in := bufio.NewReader(resp.Body)
+	if past, err := in.ReadString('\n'); err != nil || !strings.Contains(past, "sha256:9") {
+		t.Fatalf("%s %v", past, err)
+	}
+	tag()
+	if live, err := in.ReadString('\n'); err != nil || !strings.Contains(live, "sha256:9") {
+		t.Fatalf("%s %v", live, err)
+	}
+	resp.Body.Close()
+	testutil.Eventually(t, 5*time.Second, "the subscription ends with its client", func() bool { return r.events.Subscribers() == 0 })
+}
+
+func TestNetworks(t *testing.T) {
+	r := newRig(t)
+	names := func(query string) string {
+		_, _, text := r.do("GET", "/networks"+query, "")
+		var list []struct{ Name string }
+		if err := json.Unmarshal([]byte(text), &list); err != nil {
+			t.Fatal(err)
+		}
+		var out []string
+		for _, n := range list {
+			out = append(out, n.Name)
+		}
+		return strings.Join(out, " ")
+	}
+	for query, want := range map[string]string{
+		"": "bridge host none", `?filters={"name":["br"]}`: "bridge", `?filters={"driver":["null","host"]}`: "host none",
+		`?filters={"type":["custom"]}`: "", `?filters={"id":["host-i"]}`: "host", `?filters={"dangling":["true"]}`: "",
+	} {
+		if got := names(query); got != want {
+			t.Errorf("%s: %s", query, got)
+		}
+	}
+	r.want(200, "*", "GET", "/networks/bridge", "")
+	r.want(404, "network x not found", "GET", "/networks/x", "")
+	r.want(403, "bridge is a pre-defined network and cannot be removed", "DELETE", "/networks/bridge", "")
+	r.want(501, "creating networks is not supported yet", "POST", "/networks/create", "{}")
+}
+
+func TestInfo(t *testing.T) {
+	r := newRig(t)
+	get := func(path string) map[string]any {
+		status, _, text := r.do("GET", path, "")
+		var m map[string]any
+		if err := json.Unmarshal([]byte(text), &m); err != nil || status != 200 {
+			t.Fatalf("%d %v %s", status, err, text)
+		}
+		return m
+	}
+	info := get("/info")
+	for key, want := range map[string]any{
+		"ID": "the-id", "Containers": 3.0, "ContainersRunning": 2.0, "ContainersStopped": 1.0, "Images": 4.0, "OSType": "linux",
+		"DockerRootDir": "/data", "ServerVersion": "1.2.3", "DefaultRuntime": "tarerun", "CgroupDriver": "cgroupfs", "LoggingDriver": "json-file",
+	} {
+		if info[key] != want {
+			t.Errorf("%s is %v, want %v", key, info[key], want)
+		}
+	}
+	for _, key := range []string{"NCPU", "MemTotal", "KernelVersion", "OperatingSystem", "Architecture", "CgroupVersion", "SecurityOptions", "DriverStatus", "FirewallBackend", "Runtimes", "SystemTime"} {
+		if v, ok := info[key]; !ok || v == nil || v == "" || v == 0.0 {
+			t.Errorf("%s is %v", key, v)
+		}
+	}
+	if info["Swarm"].(map[string]any)["LocalNodeState"] != "inactive" {
+		t.Error(info["Swarm"])
+	}
+	old := get("/v1.41/info")
+	if _, ok := old["FirewallBackend"]; ok || old["BridgeNfIptables"] != false || old["RuncCommit"] == nil {
+		t.Errorf("1.41: %v", old)
+	}
+}

@@ -1,0 +1,57 @@
+package server
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/tarehq/tare/fault"
+)
+
+// notYet is the handler of an endpoint that is known and not there.
+func notYet(what string) handler {
+	return func(http.ResponseWriter, *request) error {
+		return fault.New(fault.NotImplemented, "%s is not supported yet", what)
+	}
+}
+
+// row makes a route of "METHOD /path".
+func row(path string, h handler) route {
+	method, pattern, _ := strings.Cut(path, " ")
+	return route{method: method, pattern: pattern, handle: h}
+}
+
+// unsupportedRoutes names the rest of the API, so that what is missing does
+// not look like a path that nobody knows. A row leaves when its noun learns it.
+func unsupportedRoutes() []route {
+	var rows []route
+	for path, what := range map[string]string{
+		"GET /containers/{id}/top":                         "listing a container's processes",
+		"GET /containers/{id}/changes":                     "listing a container's changes",
+		"GET /containers/{id}/export":                      "exporting a container",
+		"GET /containers/{id}/stats":                       "reading a container's statistics",
+		"POST /containers/{id}/update":                     "updating a container",
+		"POST /containers/{id}/rename":                     "renaming a container",
+		"POST /containers/{id}/pause":                      "pausing a container",
+		"POST /containers/{id}/unpause":                    "unpausing a container",
+		"GET /containers/{id}/attach/ws":                   "attaching over a websocket",
+		"GET /containers/{id}/archive":                     "copying from a container",
+		"HEAD /containers/{id}/archive":                    "copying from a container",
+		"PUT /containers/{id}/archive":                     "copying to a container",
+		"POST /containers/prune":                           "pruning containers",
+		"GET /containers/{id}/checkpoints":                 "listing checkpoints",
+		"POST /containers/{id}/checkpoints":                "making a checkpoint",
+		"DELETE /containers/{id}/checkpoints/{checkpoint}": "removing a checkpoint",
+		"POST /commit":                                     "committing a container",
+		"POST /build":                                      "building images",
+		"POST /build/prune":                                "pruning the build cache",
+		"POST /build/cancel":                               "cancelling a build",
+		"POST /session":                                    "opening a build session",
+		"POST /grpc":                                       "gRPC over the API",
+		"GET /distribution/{name...}/json":                 "asking a registry about an image",
+		"GET /system/df":                                   "reporting the use of disk space",
+		"GET /debug/{name...}":                             "debugging over the API",
+	} {
+		rows = append(rows, row(path, notYet(what)))
+	}
+	return rows
+}

@@ -1,0 +1,485 @@
+package server
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/moby/moby/api/types"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/image"
+	"github.com/moby/moby/api/types/mount"
+	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/storage"
+	"github.com/moby/moby/api/types/system"
+	"github.com/tarehq/tare/fault"
+)
+
+// Version is a version of the Engine API.
+type Version struct{ Major, Minor int }
+
+// The versions that are answered: the newest is that of the wire types.
+var (
+	MinVersion = Version{1, 24}
+	MaxVersion = Version{1, 56}
+)
+
+func (v Version) String() string { return strconv.Itoa(v.Major) + "." + strconv.Itoa(v.Minor) }
+
+// before tells whether v is older than 1.minor.
+func (v Version) before(minor int) bool { return v.Major < 1 || v.Major == 1 && v.Minor < minor }
+
+// tooOldError is answered in plain text, see writeError.
+type tooOldError struct{ Version }
+
+func (e tooOldError) Error() string {
+	return fmt.Sprintf("client version %s is too old. Minimum supported API version is %s, please upgrade your client to a newer version", e.Version, MinVersion)
+}
+
+func (tooOldError) Is(target error) bool { return target == fault.Invalid }
+
+func (v Version) check() error {
+	if v.before(MinVersion.Minor) {
+		return fault.New(fault.Invalid, "%w", tooOldError{v})
+	}
+	if v.Major > MaxVersion.Major || v.Minor > MaxVersion.Minor {
+		return fault.New(fault.Invalid, "client version %s is too new. Maximum supported API version is %s", v, MaxVersion)
+	}
+	return nil
+}
+
+// cutVersion splits /v1.41/info into its version and /info. A path without a
+// version is answered as the newest.
+func cutVersion(path string) (Version, string, error) {
+	rest, ok := strings.CutPrefix(path, "/v")
+	if !ok {
+		return MaxVersion, path, nil
+	}
+	text, rest, _ := strings.Cut(rest, "/")
+	if text == "" || strings.Trim(text, "0123456789.") != "" {
+		return MaxVersion, path, nil
+	}
+	major, minor, _ := strings.Cut(text, ".")
+	var v Version
+	var err error
+	if v.Major, err = strconv.Atoi(major); err == nil && minor != "" {
+		v.Minor, err = strconv.Atoi(minor)
+	}
+	if err != nil {
+		return v, "", fault.New(fault.Invalid, "invalid API version %q", text)
+	}
+	return v, "/" + rest, nil
+}
+
+// streamType is the content type of a container's output.
+func (v Version) streamType(tty bool) string {
+	if tty || v.before(42) {
+		return types.MediaTypeRawStream
+	}
+	return types.MediaTypeMultiplexedStream
+}
+
+// createBody is the request of POST /containers/create with the fields that
+// the wire types have dropped.
+type createBody struct {
+	container.CreateRequest
+	MacAddress network.HardwareAddr
+}
+
+// create brings an older client's request to the newest meaning: fields that
+// did not exist then are ignored, defaults that were different are made plain.
+func (v Version) create(body *createBody, cgroupVersion int) error {
+	c, hc := body.Config, body.HostConfig
+	if v.before(25) {
+		hc.AutoRemove = false
+	}
+	if v.before(40) {
+		if hc.IpcMode.IsEmpty() {
+			hc.IpcMode = container.IPCModeShareable
+		}
+	}
+	if v.before(41) && cgroupVersion == 1 && hc.CgroupnsMode.IsEmpty() {
+		hc.CgroupnsMode = container.CgroupnsModeHost
+	}
+	if v.before(42) {
+		hc.ConsoleSize = [2]uint{}
+	}
+	if v.before(43) {
+		hc.Annotations = nil
+	}
+	if v.before(44) {
+		if c.Healthcheck != nil {
+			c.Healthcheck.StartInterval = 0
+		}
+		if endpoints := body.NetworkingConfig.EndpointsConfig; len(endpoints) > 1 {
+			names := slices.Sorted(maps.Keys(endpoints))
+			return fault.New(fault.Invalid, "Container cannot be created with multiple network endpoints: %s", strings.Join(names, ", "))
+		}
+	}
+	for i := range hc.Mounts {
+		if err := v.createMount(&hc.Mounts[i]); err != nil {
+			return err
+		}
+	}
+	if v.before(48) {
+		for _, endpoint := range body.NetworkingConfig.EndpointsConfig {
+			if endpoint != nil {
+				endpoint.GwPriority = 0
+			}
+		}
+	}
+	return v.createMAC(body)
+}
+
+func (v Version) createMount(m *mount.Mount) error {
+	bind := m.BindOptions
+	if bind != nil && v.before(40) {
+		bind.NonRecursive = false
+	}
+	if v.before(42) {
+		if bind != nil {
+			bind.CreateMountpoint = false
+		}
+		if m.Type != mount.TypeVolume {
+			m.VolumeOptions = nil
+		}
+		if m.Type != mount.TypeTmpfs {
+			m.TmpfsOptions = nil
+		}
+	} else {
+		for name, wrong := range map[string]bool{
+			"VolumeOptions": m.VolumeOptions != nil && m.Type != mount.TypeVolume,
+			"BindOptions":   bind != nil && m.Type != mount.TypeBind,
+			"TmpfsOptions":  m.TmpfsOptions != nil && m.Type != mount.TypeTmpfs,
+		} {
+			if wrong {
+				return fault.New(fault.Invalid, "%s must not be specified on mount type %q", name, m.Type)
+			}
+		}
+	}
+	if v.before(44) && m.Type == mount.TypeBind {
+		if bind != nil && bind.ReadOnlyForceRecursive {
+			return fault.New(fault.Invalid, "BindOptions.ReadOnlyForceRecursive needs API v1.44 or newer")
+		}
+		// Read-only mounts were not recursive then.
+		if m.ReadOnly {
+			if bind == nil {
+				bind = &mount.BindOptions{}
+				m.BindOptions = bind
+			}
+			bind.ReadOnlyNonRecursive = true
+		}
+	}
+	if v.before(45) && m.VolumeOptions != nil && m.VolumeOptions.Subpath != "" {
+		return fault.New(fault.Invalid, "VolumeOptions.Subpath needs API v1.45 or newer")
+	}
+	if v.before(48) && m.Type == mount.TypeImage {
+		return fault.New(fault.Invalid, `Mount type "Image" needs API v1.48 or newer`)
+	}
+	return nil
+}
+
+// createMAC moves the container-wide address of clients before 1.52 to the
+// endpoint that it is meant for.
+func (v Version) createMAC(body *createBody) error {
+	mode := body.HostConfig.NetworkMode
+	if len(body.MacAddress) == 0 || !v.before(52) || mode.IsNone() || mode.IsHost() || mode.IsContainer() {
+		return nil
+	}
+	endpoints := body.NetworkingConfig.EndpointsConfig
+	if len(endpoints) == 0 {
+		endpoints[mode.NetworkName()] = &network.EndpointSettings{MacAddress: body.MacAddress}
+		return nil
+	}
+	endpoint := endpoints[mode.NetworkName()]
+	if endpoint == nil {
+		return fault.New(fault.Invalid, "if a container-wide MAC address is supplied, HostConfig.NetworkMode must match the identity of a network in NetworkSettings.Networks")
+	}
+	if len(endpoint.MacAddress) != 0 && endpoint.MacAddress.String() != body.MacAddress.String() {
+		return fault.New(fault.Invalid, "the container-wide MAC address must match the endpoint-specific MAC address for the main network, or be left empty")
+	}
+	endpoint.MacAddress = body.MacAddress
+	return nil
+}
+
+func (v Version) containers(list []container.Summary) []container.Summary {
+	if list == nil {
+		list = []container.Summary{}
+	}
+	for i := range list {
+		if v.before(46) {
+			list[i].HostConfig.Annotations = nil
+		}
+		if v.before(48) {
+			list[i].ImageManifestDescriptor = nil
+		}
+		if v.before(52) {
+			list[i].Health = nil
+		}
+	}
+	return list
+}
+
+// legacyContainer is GET /containers/{id}/json before 1.52: the default
+// bridge's addresses stood in NetworkSettings itself, and the storage driver's
+// data could not be left out.
+type legacyContainer struct {
+	container.InspectResponse
+	GraphDriver     storage.DriverData
+	NetworkSettings *legacyNetworkSettings
+}
+
+type legacyNetworkSettings struct {
+	Bridge string
+	container.NetworkSettings
+	HairpinMode            bool
+	LinkLocalIPv6Address   string
+	LinkLocalIPv6PrefixLen int
+	SecondaryIPAddresses   []string
+	SecondaryIPv6Addresses []string
+	EndpointID             string
+	Gateway                netip.Addr
+	GlobalIPv6Address      netip.Addr
+	GlobalIPv6PrefixLen    int
+	IPAddress              netip.Addr
+	IPPrefixLen            int
+	IPv6Gateway            netip.Addr
+	MacAddress             network.HardwareAddr
+}
+
+func (v Version) container(c container.InspectResponse) any {
+	if v.before(48) {
+		c.ImageManifestDescriptor = nil
+	}
+	if c.NetworkSettings != nil && v.before(45) {
+		c.NetworkSettings = withShortAlias(c)
+	}
+	if !v.before(52) {
+		return c
+	}
+	old := legacyContainer{InspectResponse: c, GraphDriver: storage.DriverData{Name: c.Driver}}
+	if c.GraphDriver != nil {
+		old.GraphDriver = *c.GraphDriver
+	}
+	if c.NetworkSettings != nil {
+		n := legacyNetworkSettings{NetworkSettings: *c.NetworkSettings}
+		if ep := c.NetworkSettings.Networks["bridge"]; ep != nil {
+			n.EndpointID, n.Gateway, n.IPAddress, n.IPPrefixLen, n.MacAddress = ep.EndpointID, ep.Gateway, ep.IPAddress, ep.IPPrefixLen, ep.MacAddress
+			n.GlobalIPv6Address, n.GlobalIPv6PrefixLen, n.IPv6Gateway = ep.GlobalIPv6Address, ep.GlobalIPv6PrefixLen, ep.IPv6Gateway
+		}
+		old.NetworkSettings = &n
+	}
+	return old
+}
+
+// withShortAlias adds the container's short ID and host name to the aliases on
+// user-defined networks, where they were found before DNSNames existed.
+func withShortAlias(c container.InspectResponse) *container.NetworkSettings {
+	settings := *c.NetworkSettings
+	settings.Networks = maps.Clone(settings.Networks)
+	for name, ep := range settings.Networks {
+		if ep == nil || !container.NetworkMode(name).IsUserDefined() {
+			continue
+		}
+		ep = ep.Copy()
+		extra := []string{c.ID[:min(12, len(c.ID))]}
+		if c.Config != nil {
+			extra = append(extra, c.Config.Hostname)
+		}
+		for _, alias := range extra {
+			if !slices.Contains(ep.Aliases, alias) {
+				ep.Aliases = append(ep.Aliases, alias)
+			}
+		}
+		settings.Networks[name] = ep
+	}
+	return &settings
+}
+
+// legacyImage adds what older versions had in the list of images.
+type legacyImage struct {
+	image.Summary
+	VirtualSize int64
+}
+
+func (v Version) images(list []image.Summary) any {
+	for i := range list {
+		img := &list[i]
+		switch {
+		case !v.before(43):
+			if img.RepoTags == nil {
+				img.RepoTags = []string{}
+			}
+			if img.RepoDigests == nil {
+				img.RepoDigests = []string{}
+			}
+		case len(img.RepoTags) == 0 && len(img.RepoDigests) == 0:
+			img.RepoTags, img.RepoDigests = []string{"<none>:<none>"}, []string{"<none>@<none>"}
+		}
+		if v.before(48) {
+			img.Descriptor = nil
+		}
+		if v.before(51) {
+			img.Containers = -1
+		}
+	}
+	if !v.before(44) {
+		if list == nil {
+			list = []image.Summary{}
+		}
+		return list
+	}
+	old := make([]legacyImage, len(list))
+	for i, img := range list {
+		old[i] = legacyImage{img, img.Size}
+	}
+	return old
+}
+
+// The fields of an image's Config that were always there: those of the image
+// until 1.51, and until 1.49 those of a container that no image sets.
+const (
+	imageConfigFields   = `{"User":"","Env":null,"Cmd":null,"Volumes":null,"WorkingDir":"","Entrypoint":null,"OnBuild":null,"Labels":null}`
+	runtimeConfigFields = `{"Hostname":"","Domainname":"","AttachStdin":false,"AttachStdout":false,"AttachStderr":false,"Tty":false,"OpenStdin":false,"StdinOnce":false,"Image":""}`
+)
+
+// legacyImageDetail is GET /images/{name}/json before 1.52.
+type legacyImageDetail struct {
+	image.InspectResponse
+	Config        map[string]any
+	Parent        string
+	Comment       string
+	Author        string
+	DockerVersion string
+	VirtualSize   int64 `json:",omitempty"`
+}
+
+func (v Version) image(img image.InspectResponse) (any, error) {
+	if img.RepoTags == nil {
+		img.RepoTags = []string{}
+	}
+	if img.RepoDigests == nil {
+		img.RepoDigests = []string{}
+	}
+	if v.before(48) {
+		img.Descriptor = nil
+	}
+	if v.before(53) {
+		img.Identity = nil
+	}
+	if !v.before(52) {
+		return img, nil
+	}
+	old := legacyImageDetail{InspectResponse: img, Comment: img.Comment, Author: img.Author}
+	if v.before(44) {
+		old.VirtualSize = img.Size
+		if img.Created == "" {
+			old.Created = time.Time{}.Format(time.RFC3339Nano)
+		}
+	}
+	layers := []string{imageConfigFields}
+	if img.Config != nil {
+		config, err := json.Marshal(img.Config)
+		if err != nil {
+			return nil, err
+		}
+		layers = append(layers, string(config))
+	}
+	if v.before(50) {
+		layers = append([]string{runtimeConfigFields}, layers...)
+	}
+	for _, layer := range layers {
+		if err := json.Unmarshal([]byte(layer), &old.Config); err != nil {
+			return nil, err
+		}
+	}
+	return old, nil
+}
+
+// legacyEvent is a message of GET /events before 1.52. The first three fields
+// had stood for containers and images since before there were types.
+type legacyEvent struct {
+	Status string `json:"status,omitempty"`
+	ID     string `json:"id,omitempty"`
+	From   string `json:"from,omitempty"`
+	events.Message
+}
+
+// event gives the message as the version knows it, nil if it does not.
+func (v Version) event(msg events.Message) any {
+	if v.before(46) && msg.Type == events.ImageEventType && msg.Action == events.ActionCreate {
+		return nil
+	}
+	if !v.before(52) {
+		return msg
+	}
+	old := legacyEvent{Message: msg}
+	switch msg.Type {
+	case events.ContainerEventType:
+		old.Status, old.ID, old.From = string(msg.Action), msg.Actor.ID, msg.Actor.Attributes["image"]
+	case events.ImageEventType:
+		old.Status, old.ID = string(msg.Action), msg.Actor.ID
+	}
+	return old
+}
+
+// eventTypes lists the content types in which the version can stream events,
+// the default first.
+func (v Version) eventTypes() []string {
+	offers := []string{types.MediaTypeJSON}
+	if !v.before(52) {
+		offers = append(offers, types.MediaTypeNDJSON, types.MediaTypeJSONSequence)
+	}
+	if !v.before(53) {
+		offers = append(offers, types.MediaTypeJSONLines)
+	}
+	return offers
+}
+
+// legacyInfo is GET /info before 1.50.
+type legacyInfo struct {
+	system.Info
+	BridgeNfIptables  bool
+	BridgeNfIp6tables bool
+	ContainerdCommit  legacyCommit
+	RuncCommit        legacyCommit
+	InitCommit        legacyCommit
+}
+
+type legacyCommit struct {
+	ID       string
+	Expected string `json:",omitempty"`
+}
+
+func (v Version) info(info system.Info) any {
+	if v.before(25) {
+		for i, option := range info.SecurityOptions {
+			name, _, _ := strings.Cut(option, ",")
+			info.SecurityOptions[i] = strings.TrimPrefix(name, "name=")
+		}
+	}
+	if v.before(44) {
+		for name, rt := range info.Runtimes {
+			info.Runtimes[name] = system.RuntimeWithStatus{Runtime: rt.Runtime}
+		}
+	}
+	if v.before(49) {
+		info.FirewallBackend = nil
+	}
+	if !v.before(50) {
+		return info
+	}
+	info.DiscoveredDevices = nil
+	old := legacyInfo{Info: info}
+	old.ContainerdCommit.ID, old.RuncCommit.ID, old.InitCommit.ID = info.ContainerdCommit.ID, info.RuncCommit.ID, info.InitCommit.ID
+	if v.before(49) {
+		old.ContainerdCommit.Expected, old.RuncCommit.Expected, old.InitCommit.Expected = info.ContainerdCommit.ID, info.RuncCommit.ID, info.InitCommit.ID
+	}
+	return old
+}

@@ -1,0 +1,154 @@
+package snapshot
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/tarehq/tare/fault"
+	"golang.org/x/sys/unix"
+)
+
+// Prepare makes the writable directories of a container on top of the chain
+// ("" for an image without layers) and says what to mount. It makes three
+// directories and a link and waits for no disk.
+func (s *Store) Prepare(id string, chain digest.Digest) (Mount, error) {
+	if id == "" || id == "." || id == ".." || strings.ContainsAny(id, "/\x00") {
+		return Mount{}, fault.New(fault.Invalid, "%q cannot be a container's ID", id)
+	}
+	s.mu.Lock()
+	if _, taken := s.active[id]; taken {
+		s.mu.Unlock()
+		return Mount{}, fault.New(fault.Conflict, "container %s has a root file system already", id)
+	}
+	lower, err := s.lowerLocked(chain)
+	if err != nil {
+		s.mu.Unlock()
+		return Mount{}, err
+	}
+	top, _ := s.lookupLocked(chain)
+	// Known from here on, so that no sweep takes the layers.
+	s.active[id] = chain
+	s.mu.Unlock()
+
+	m := s.mount(id, lower)
+	if err := makeActive(s.path("active", id), m, chain, top); err != nil {
+		return Mount{}, errors.Join(err, s.Remove(id))
+	}
+	return m, nil
+}
+
+func (s *Store) mount(id string, lower []string) Mount {
+	dir := s.root + "/active/" + id
+	return Mount{Lower: lower, Upper: dir + "/upper", Work: dir + "/work"}
+}
+
+func makeActive(dir string, m Mount, chain digest.Digest, top *layer) error {
+	if err := unix.Mkdir(dir, 0o700); err != nil {
+		return &fs.PathError{Op: "mkdir", Path: dir, Err: err}
+	}
+	if err := unix.Mkdir(m.Work, 0o700); err != nil {
+		return &fs.PathError{Op: "mkdir", Path: m.Work, Err: err}
+	}
+	if err := unix.Mkdir(m.Upper, 0o700); err != nil {
+		return &fs.PathError{Op: "mkdir", Path: m.Upper, Err: err}
+	}
+	// The root of the mount shows the owner and mode of the upper directory.
+	if top.uid != 0 || top.gid != 0 {
+		if err := unix.Lchown(m.Upper, top.uid, top.gid); err != nil {
+			return &fs.PathError{Op: "chown", Path: m.Upper, Err: err}
+		}
+	}
+	if err := unix.Chmod(m.Upper, top.mode); err != nil {
+		return &fs.PathError{Op: "chmod", Path: m.Upper, Err: err}
+	}
+	name := "empty"
+	if chain != "" {
+		name = chain.Encoded()
+	}
+	// Last, as it is what tells Open that all is there.
+	if err := unix.Symlink("../../layers/"+name, dir+"/layer"); err != nil {
+		return &fs.PathError{Op: "symlink", Path: dir + "/layer", Err: err}
+	}
+	return nil
+}
+
+// Mount gives again what Prepare gave, after a restart of the daemon too. It
+// is fault.NotFound when the container has nothing here or a layer is gone.
+func (s *Store) Mount(id string) (Mount, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	chain, ok := s.active[id]
+	if !ok {
+		return Mount{}, fault.New(fault.NotFound, "container %s has no root file system", id)
+	}
+	lower, err := s.lowerLocked(chain)
+	if err != nil {
+		return Mount{}, err
+	}
+	return s.mount(id, lower), nil
+}
+
+// Active lists the containers that have something here.
+func (s *Store) Active() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ids := make([]string, 0, len(s.active))
+	for id := range s.active {
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// Remove takes a container's directories away at once; their deletion happens
+// in the background. It is nil when there is nothing. Nothing may be mounted
+// from them any more.
+func (s *Store) Remove(id string) error {
+	s.mu.Lock()
+	_, ok := s.active[id]
+	s.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	err := s.discard(s.path("active", id))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	s.mu.Lock()
+	delete(s.active, id)
+	s.mu.Unlock()
+	return nil
+}
+
+// Sweep removes the layers that neither keep, with the layers below, nor a
+// container needs. Deletion happens in the background. No Unpack may be under
+// way whose outcome keep does not know.
+func (s *Store) Sweep(keep []digest.Digest) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	live := map[digest.Digest]bool{}
+	mark := func(chain digest.Digest) {
+		for l := s.layers[chain]; l != nil && !live[chain]; l = s.layers[chain] {
+			live[chain] = true
+			chain = l.Parent
+		}
+	}
+	for _, chain := range keep {
+		mark(chain)
+	}
+	for _, chain := range s.active {
+		mark(chain)
+	}
+	for chain := range s.layers {
+		if live[chain] {
+			continue
+		}
+		if err := s.discard(s.layerPath(chain)); err != nil {
+			return err
+		}
+		delete(s.layers, chain)
+	}
+	return nil
+}

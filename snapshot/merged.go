@@ -1,0 +1,167 @@
+package snapshot
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxLinks is how many symbolic links one look-up follows, path_resolution(7).
+const maxLinks = 40
+
+// ReadFile reads one regular file of the tree that the layers make when they
+// are stacked, topmost first, without mounting it: whiteouts and opaque
+// directories hide what is below them, and links, absolute ones too, stay
+// inside. At most max bytes are read. A file that is not there, or is none, is
+// fs.ErrNotExist. The tree may be hostile, and changing.
+func ReadFile(layers []string, name string, max int64) ([]byte, error) {
+	m := &merged{}
+	defer m.close()
+	root := make([]int, 0, len(layers))
+	for _, dir := range layers {
+		fd, err := m.open(unix.AT_FDCWD, dir, unix.O_DIRECTORY)
+		if err != nil {
+			return nil, &os.PathError{Op: "open", Path: dir, Err: err}
+		}
+		root = append(root, fd)
+	}
+	fd, err := m.walk(root, name)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, max))
+}
+
+// merged is one look-up in stacked layers. A directory in it is the list of
+// the layers' directories that make it up, topmost first.
+type merged struct{ fds []int }
+
+func (m *merged) open(at int, name string, flags int) (int, error) {
+	fd, err := unix.Openat(at, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC|flags, 0)
+	if err == nil {
+		m.fds = append(m.fds, fd)
+	}
+	return fd, err
+}
+
+func (m *merged) close() {
+	for _, fd := range m.fds {
+		unix.Close(fd)
+	}
+}
+
+// walk follows name from the root and opens the regular file it leads to.
+func (m *merged) walk(root []int, name string) (int, error) {
+	stack := [][]int{root}
+	todo := strings.Split(name, "/")
+	for links := 0; len(todo) > 0; {
+		step := todo[0]
+		todo = todo[1:]
+		switch step {
+		case "", ".":
+			continue
+		case "..":
+			if len(stack) > 1 {
+				stack = stack[:len(stack)-1]
+			}
+			continue
+		}
+		dirs, at, err := m.lookup(stack[len(stack)-1], step)
+		if err != nil {
+			return -1, err
+		}
+		if dirs != nil {
+			stack = append(stack, dirs)
+			continue
+		}
+		target, err := readlink(at, step)
+		if errors.Is(err, unix.EINVAL) { // no link
+			if len(todo) > 0 {
+				return -1, fs.ErrNotExist
+			}
+			return openRegular(at, step)
+		}
+		if links++; err != nil || links > maxLinks {
+			return -1, errors.Join(err, fs.ErrNotExist)
+		}
+		if strings.HasPrefix(target, "/") {
+			stack = stack[:1]
+		}
+		todo = append(strings.Split(target, "/"), todo...)
+	}
+	return -1, fs.ErrNotExist // a directory
+}
+
+// lookup finds a name in a stacked directory: the directories that it is made
+// of, or for anything else the directory of the layer that holds it.
+func (m *merged) lookup(stacked []int, name string) (dirs []int, at int, err error) {
+	for _, dir := range stacked {
+		var st unix.Stat_t
+		if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); errors.Is(err, unix.ENOENT) {
+			continue
+		} else if err != nil {
+			return nil, -1, err
+		}
+		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			fd, err := m.open(dir, name, unix.O_DIRECTORY)
+			if err != nil {
+				return nil, -1, err
+			}
+			dirs = append(dirs, fd)
+			if opaque(dir, name) {
+				break
+			}
+			continue
+		}
+		if whiteout := st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0; dirs == nil && !whiteout {
+			return nil, dir, nil
+		}
+		break
+	}
+	if dirs == nil {
+		return nil, -1, fs.ErrNotExist
+	}
+	return dirs, -1, nil
+}
+
+// opaque tells whether an overlay directory hides those below it.
+func opaque(dir int, name string) bool {
+	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	var value [1]byte
+	n, err := unix.Fgetxattr(fd, "trusted.overlay.opaque", value[:])
+	return err == nil && n == 1 && value[0] == 'y'
+}
+
+func readlink(dir int, name string) (string, error) {
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(dir, name, buf)
+	if err != nil {
+		return "", err
+	}
+	return string(buf[:n]), nil
+}
+
+// openRegular opens a file for reading, and nothing that would block or act
+// when it is opened.
+func openRegular(dir int, name string) (int, error) {
+	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		unix.Close(fd)
+		return -1, errors.Join(err, fs.ErrNotExist)
+	}
+	return fd, nil
+}

@@ -1,0 +1,205 @@
+package snapshot
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/testutil"
+	"golang.org/x/sys/unix"
+)
+
+func open(t testing.TB, dir string) *Store {
+	t.Helper()
+	s, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func layerTar(t testing.TB, files map[string]string) ([]byte, digest.Digest) {
+	t.Helper()
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	w.WriteHeader(&tar.Header{Name: "./", Typeflag: tar.TypeDir, Mode: 0o751, Uid: 5, Gid: 6})
+	for name, data := range files {
+		w.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(data))})
+		w.Write([]byte(data))
+	}
+	w.Close()
+	return buf.Bytes(), digest.FromBytes(buf.Bytes())
+}
+
+func unpack(t testing.TB, s *Store, parent digest.Digest, files map[string]string) digest.Digest {
+	t.Helper()
+	data, d := layerTar(t, files)
+	chain, err := s.Unpack(context.Background(), parent, d, bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return chain
+}
+
+func empty(t *testing.T, s *Store, dirs ...string) {
+	t.Helper()
+	for _, d := range dirs {
+		testutil.Eventually(t, 5*time.Second, d+" is empty", func() bool {
+			left, err := os.ReadDir(s.path(d))
+			return err == nil && len(left) == 0
+		})
+	}
+}
+
+func TestUnpackPrepareMount(t *testing.T) {
+	testutil.RequireRoot(t)
+	dir := t.TempDir()
+	s := open(t, dir)
+	base := unpack(t, s, "", map[string]string{"a": "1", "b": "1"})
+	top := unpack(t, s, base, map[string]string{"b": "2", ".wh.a": ""})
+	if err := s.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	m, err := s.Prepare("c1", top)
+	if err != nil || len(m.Lower) != 2 {
+		t.Fatal(m, err)
+	}
+	var st unix.Stat_t
+	if unix.Stat(m.Upper, &st); st.Mode&0o7777 != 0o751 || st.Uid != 5 || st.Gid != 6 {
+		t.Errorf("the root of the container has %o %d:%d", st.Mode, st.Uid, st.Gid)
+	}
+	checkMerged(t, m)
+	if _, err := s.Prepare("c1", top); !errors.Is(err, fault.Conflict) {
+		t.Errorf("prepared twice: %v", err)
+	}
+
+	// After a restart all is known again, and what a container needs stays.
+	s.Close()
+	s = open(t, dir)
+	again, err := s.Mount("c1")
+	if err != nil || fmt.Sprint(again) != fmt.Sprint(m) {
+		t.Errorf("%v instead of %v: %v", again, m, err)
+	}
+	if err := s.Sweep(nil); err != nil || !s.Has(top) || !s.Has(base) {
+		t.Errorf("a sweep took a container's layers: %v", err)
+	}
+	if err := s.Remove("c1"); err != nil {
+		t.Error(err)
+	}
+	if err := s.Remove("c1"); err != nil {
+		t.Error(err)
+	}
+	if err := s.Sweep([]digest.Digest{base}); err != nil || s.Has(top) || !s.Has(base) {
+		t.Errorf("has top %v, base %v: %v", s.Has(top), s.Has(base), err)
+	}
+	empty(t, s, "trash", "active", "new")
+}
+
+// checkMerged looks at the overlay through a mount that no name leads to.
+func checkMerged(t *testing.T, m Mount) {
+	t.Helper()
+	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		t.Skip("no overlay file system: ", err)
+	}
+	defer unix.Close(fs)
+	for _, l := range m.Lower {
+		err = errors.Join(err, unix.FsconfigSetString(fs, "lowerdir+", l))
+	}
+	err = errors.Join(err, unix.FsconfigSetString(fs, "upperdir", m.Upper), unix.FsconfigSetString(fs, "workdir", m.Work), unix.FsconfigCreate(fs))
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(root)
+	path := fmt.Sprintf("/proc/self/fd/%d/", root)
+	if data, err := os.ReadFile(path + "b"); string(data) != "2" {
+		t.Errorf("b is %q, %v", data, err)
+	}
+	if _, err := os.Lstat(path + "a"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a is there: %v", err)
+	}
+}
+
+func TestUnpackRefusesAWrongDiffID(t *testing.T) {
+	testutil.RequireRoot(t)
+	s := open(t, t.TempDir())
+	data, _ := layerTar(t, map[string]string{"a": "1"})
+	_, err := s.Unpack(context.Background(), "", digest.FromString("other"), bytes.NewReader(data))
+	if !errors.Is(err, fault.Invalid) {
+		t.Error(err)
+	}
+	if _, err := s.Unpack(context.Background(), digest.FromString("no parent"), digest.FromString("x"), bytes.NewReader(data)); !errors.Is(err, fault.NotFound) {
+		t.Error(err)
+	}
+	empty(t, s, "trash", "new")
+	if left, _ := os.ReadDir(s.path("layers")); len(left) != 1 {
+		t.Errorf("layers/ holds %v", left)
+	}
+}
+
+func TestOpenAfterCrash(t *testing.T) {
+	testutil.RequireRoot(t)
+	dir := t.TempDir()
+	s := open(t, dir)
+	synced := unpack(t, s, "", map[string]string{"a": "1"})
+	if err := s.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	unsynced := unpack(t, s, synced, map[string]string{"b": "1"})
+	above := unpack(t, s, unsynced, map[string]string{"c": "1"})
+	os.WriteFile(s.layerPath(above)+"/synced", nil, 0o644)
+	if _, err := s.Begin(""); err != nil {
+		t.Fatal(err)
+	}
+	os.MkdirAll(s.path("active/half/upper"), 0o755)
+	os.MkdirAll(s.path("trash/old/deep/tree"), 0o755)
+	s.Close()
+	s = open(t, dir)
+	if !s.Has(synced) || s.Has(unsynced) || s.Has(above) {
+		t.Errorf("has the synced layer %v, the unsynced %v, the one above it %v", s.Has(synced), s.Has(unsynced), s.Has(above))
+	}
+	empty(t, s, "trash", "active", "new")
+}
+
+func TestImageWithoutLayers(t *testing.T) {
+	testutil.RequireRoot(t)
+	s := open(t, t.TempDir())
+	m, err := s.Prepare("c", "")
+	if err != nil || len(m.Lower) != 1 || !filepath.IsAbs(m.Lower[0]) {
+		t.Error(m, err)
+	}
+	for _, id := range []string{"", "..", "a/b"} {
+		if _, err := s.Prepare(id, ""); !errors.Is(err, fault.Invalid) {
+			t.Errorf("the ID %q: %v", id, err)
+		}
+	}
+	if _, err := s.Prepare("d", digest.FromString("gone")); !errors.Is(err, fault.NotFound) {
+		t.Error(err)
+	}
+}
+
+func BenchmarkPrepare(b *testing.B) {
+	testutil.RequireRoot(b)
+	s := open(b, b.TempDir())
+	chain := unpack(b, s, "", map[string]string{"a": "1"})
+	i := 0
+	for b.Loop() {
+		i++
+		if _, err := s.Prepare(fmt.Sprint("c", i), chain); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

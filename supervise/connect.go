@@ -1,0 +1,127 @@
+package supervise
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/supervise/internal/seqpacket"
+)
+
+// Names of the files in a container's directory.
+const (
+	SocketName = "sock"
+	ExitName   = "exit.json"
+	InitName   = "init"
+)
+
+// Connect finds the supervising process of the container in dir, after a
+// restart of the daemon. fault.NotFound means that the process is gone: see
+// ReadExit, and KillInit if that finds nothing. fault.Unavailable with a
+// sentence for the user means that the process is of a newer version.
+func Connect(ctx context.Context, dir string) (*Keeper, error) {
+	conn, err := seqpacket.Dial(filepath.Join(dir, SocketName))
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED) {
+			return nil, fault.New(fault.NotFound, "no process supervises %s", dir)
+		}
+		return nil, err
+	}
+	k := newKeeper(dir, conn, nil)
+	if err := k.hello(ctx); err != nil {
+		k.Close()
+		select {
+		case <-k.gone:
+			if errors.Is(err, fault.Unavailable) && k.ended() {
+				// it was on its way out and our connection came too late
+				return nil, fault.New(fault.NotFound, "no process supervises %s", dir)
+			}
+		case <-ctx.Done():
+		}
+		return nil, err
+	}
+	return k, nil
+}
+
+// ended tells whether nobody answers at the container's socket any more.
+func (k *Keeper) ended() bool {
+	conn, err := seqpacket.Dial(filepath.Join(k.dir, SocketName))
+	if err == nil {
+		conn.Close()
+		return false
+	}
+	return true
+}
+
+// ReadExit reads the record of a container that has ended from its directory;
+// fault.NotFound if there is none.
+func ReadExit(dir string) (Exit, error) {
+	b, err := os.ReadFile(filepath.Join(dir, ExitName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return Exit{}, fault.New(fault.NotFound, "no exit is recorded in %s", dir)
+	}
+	if err != nil {
+		return Exit{}, err
+	}
+	var e Exit
+	if err := json.Unmarshal(b, &e); err != nil {
+		return Exit{}, fmt.Errorf("%s is damaged: %w", filepath.Join(dir, ExitName), err)
+	}
+	return e, nil
+}
+
+// KillInit kills the init of the container in dir by SIGKILL when its
+// supervising process died (by SIGKILL itself: nothing less ends it). The
+// kernel does not do so: a parent-death signal is lost as soon as the init
+// changes its credentials. It is no error if the init has ended.
+func KillInit(dir string) error {
+	b, err := os.ReadFile(filepath.Join(dir, InitName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var pid int
+	var started uint64
+	if _, err := fmt.Sscanf(string(b), "%d %d", &pid, &started); err != nil {
+		return fmt.Errorf("%s is damaged: %w", filepath.Join(dir, InitName), err)
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil // ended
+	}
+	defer unix.Close(fd)
+	// the descriptor holds the process that the start time is then read of
+	if now, err := StartTime(pid); err != nil || now != started {
+		return nil
+	}
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
+		return fmt.Errorf("cannot kill process %d: %w", pid, err)
+	}
+	return nil
+}
+
+// StartTime returns when a process began, in clock ticks since boot (field 22
+// of proc_pid_stat(5)); with the pid it names a process for good.
+func StartTime(pid int) (uint64, error) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, err
+	}
+	// the second field may hold anything up to the last parenthesis
+	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
+	if len(fields) < 20 {
+		return 0, fmt.Errorf("/proc/%d/stat has an unknown form", pid)
+	}
+	return strconv.ParseUint(string(fields[19]), 10, 64)
+}

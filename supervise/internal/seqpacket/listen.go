@@ -1,0 +1,65 @@
+package seqpacket
+
+import (
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Listener accepts connections.
+type Listener struct {
+	f  *os.File
+	rc syscall.RawConn
+}
+
+// Listen makes the socket at path, mode 0600, however long the path is.
+func Listen(path string) (*Listener, error) {
+	fd, err := socketAt(path, unix.Bind)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Chmod(path, 0o600); err != nil {
+		unix.Close(fd)
+		return nil, &os.PathError{Op: "chmod", Path: path, Err: err}
+	}
+	if err := unix.Listen(fd, 64); err != nil {
+		unix.Close(fd)
+		return nil, os.NewSyscallError("listen", err)
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), path)
+	rc, err := f.SyscallConn()
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &Listener{f, rc}, nil
+}
+
+// Accept waits for the next connection.
+func (l *Listener) Accept() (*Conn, error) {
+	var nfd int
+	var err error
+	rerr := l.rc.Read(func(fd uintptr) bool {
+		for {
+			nfd, _, err = unix.Accept4(int(fd), unix.SOCK_CLOEXEC)
+			if err != unix.ECONNABORTED && err != unix.EINTR {
+				return err != unix.EAGAIN
+			}
+		}
+	})
+	if rerr != nil {
+		return nil, rerr
+	}
+	if err != nil {
+		return nil, os.NewSyscallError("accept", err)
+	}
+	return New(nfd)
+}
+
+// Close ends the listening; a blocked Accept returns.
+func (l *Listener) Close() error { return l.f.Close() }

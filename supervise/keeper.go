@@ -1,0 +1,316 @@
+package supervise
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/supervise/internal/seqpacket"
+)
+
+// Keeper is a connection to the supervising process of one container. Its
+// methods may be called concurrently. After Close, or once the process is
+// gone, they fail with fault.Unavailable.
+type Keeper struct {
+	dir  string
+	conn *seqpacket.Conn
+	reap func() // collects the process if it is our child
+	gone chan struct{}
+	// reaped is closed when the process has been collected
+	reaped chan struct{}
+
+	exited   chan struct{} // closed when exit is set
+	detached chan DetachEvent
+
+	mu      sync.Mutex
+	last    uint64
+	waiting map[uint64]chan Message
+	status  Status
+}
+
+// newKeeper starts to read from conn. reap, if not nil, is called once after
+// the end of the connection.
+func newKeeper(dir string, conn *seqpacket.Conn, reap func()) *Keeper {
+	k := &Keeper{
+		dir: dir, conn: conn, reap: reap,
+		gone:     make(chan struct{}),
+		reaped:   make(chan struct{}),
+		exited:   make(chan struct{}),
+		detached: make(chan DetachEvent, 16),
+		waiting:  map[uint64]chan Message{},
+	}
+	go k.read()
+	return k
+}
+
+// read distributes what comes, until the end of the connection.
+func (k *Keeper) read() {
+	for {
+		msg, files, err := k.conn.Recv()
+		for _, f := range files {
+			f.Close()
+		}
+		if err != nil {
+			break
+		}
+		var m Message
+		if json.Unmarshal(msg, &m) != nil {
+			continue
+		}
+		if m.ID == 0 {
+			k.event(m)
+			continue
+		}
+		k.mu.Lock()
+		answer := k.waiting[m.ID]
+		delete(k.waiting, m.ID)
+		k.mu.Unlock()
+		if answer != nil {
+			answer <- m
+		}
+	}
+	k.conn.Close()
+	close(k.gone)
+	if k.reap != nil {
+		k.reap()
+	}
+	close(k.reaped)
+}
+
+func (k *Keeper) event(m Message) {
+	switch m.Method {
+	case EventExit:
+		var e Exit
+		if json.Unmarshal(m.Body, &e) == nil {
+			k.setExit(e)
+		}
+	case EventDetach:
+		var e DetachEvent
+		if json.Unmarshal(m.Body, &e) == nil {
+			select {
+			case k.detached <- e:
+			default: // nobody listens
+			}
+		}
+	}
+}
+
+func (k *Keeper) setExit(e Exit) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.status.Exit == nil {
+		k.status.Phase, k.status.Exit = PhaseExited, &e
+		close(k.exited)
+	}
+}
+
+// errGone is what a call meets when the process, or our connection, is gone.
+func errGone() error {
+	return fault.New(fault.Unavailable, "the process that supervises the container is gone")
+}
+
+// call sends a request and waits for its answer, which is decoded into result
+// if that is not nil. When ctx ends the request is still served.
+func (k *Keeper) call(ctx context.Context, method string, body, result any, files ...*os.File) error {
+	answer := make(chan Message, 1)
+	k.mu.Lock()
+	k.last++
+	m := Message{ID: k.last, Method: method}
+	k.waiting[m.ID] = answer
+	k.mu.Unlock()
+	if body != nil {
+		m.Body = encode(body)
+	}
+	if err := k.conn.Send(encode(m), files...); err != nil {
+		k.forget(m.ID)
+		select {
+		case <-k.gone:
+			return errGone()
+		default:
+		}
+		return fault.New(fault.Unavailable, "cannot reach the process that supervises the container: %w", err)
+	}
+	select {
+	case m = <-answer:
+	case <-ctx.Done():
+		k.forget(m.ID)
+		return ctx.Err()
+	case <-k.gone:
+		select {
+		case m = <-answer: // came just before the end
+		default:
+			return errGone()
+		}
+	}
+	if m.Error != nil {
+		return m.Error.Err()
+	}
+	if result == nil {
+		return nil
+	}
+	return json.Unmarshal(m.Body, result)
+}
+
+func (k *Keeper) forget(id uint64) {
+	k.mu.Lock()
+	delete(k.waiting, id)
+	k.mu.Unlock()
+}
+
+// hello opens the connection and learns the container's status.
+func (k *Keeper) hello(ctx context.Context) error {
+	var h Hello
+	if err := k.call(ctx, MethodHello, Hello{Version: ProtocolVersion}, &h); err != nil {
+		return err
+	}
+	if h.Version > ProtocolVersion {
+		return tooNew(h.Version)
+	}
+	k.setStatus(h.Status)
+	return nil
+}
+
+func (k *Keeper) setStatus(s Status) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.status.Exit != nil {
+		return // the exit event was faster
+	}
+	k.status = s
+	if s.Exit != nil {
+		close(k.exited)
+	}
+}
+
+// Pid returns the container's init, 0 before it exists.
+func (k *Keeper) Pid() int { return k.Status().Pid }
+
+// Status returns what is known here of the container without asking.
+func (k *Keeper) Status() Status {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.status
+}
+
+// Gone is closed when the process has ended or the connection was closed.
+func (k *Keeper) Gone() <-chan struct{} { return k.gone }
+
+// Start lets the container's init execute its program. When it fails nothing
+// of the container is left and the process ends: no Release is needed. An
+// error about the program is fault.Invalid with the runtime's words.
+func (k *Keeper) Start(ctx context.Context) (pid int, startedAt time.Time, err error) {
+	var s Started
+	if err := k.call(ctx, MethodStart, nil, &s); err != nil {
+		return 0, time.Time{}, err
+	}
+	k.setStatus(s.Status)
+	return s.Pid, s.Status.StartedAt, nil
+}
+
+// Attach hands the client's socket to the process, which passes bytes between
+// it and the container from then on. The caller closes its own copy of conn.
+// Nothing that the container writes after Attach has returned is missed. The
+// process shuts the socket down at the end of the output, and at a detach.
+func (k *Keeper) Attach(ctx context.Context, o AttachOptions, conn *os.File) error {
+	return k.call(ctx, MethodAttach, o, nil, conn)
+}
+
+// Resize sets the size of the terminal of an exec, or with execID "" of the
+// container, in characters.
+func (k *Keeper) Resize(ctx context.Context, execID string, height, width uint16) error {
+	return k.call(ctx, MethodResize, ResizeRequest{execID, height, width}, nil)
+}
+
+// Signal sends sig to the container's init; fault.Conflict when it has ended.
+func (k *Keeper) Signal(ctx context.Context, sig syscall.Signal) error {
+	return k.call(ctx, MethodSignal, SignalRequest{int(sig)}, nil)
+}
+
+// Exec runs a further process in the container and returns its pid in the
+// daemon's pid namespace. With conn nil its output is discarded; otherwise
+// conn is handed over as by Attach.
+func (k *Keeper) Exec(ctx context.Context, c ExecConfig, conn *os.File) (pid int, err error) {
+	var files []*os.File
+	if conn != nil {
+		files = append(files, conn)
+	}
+	var s Started
+	if err := k.call(ctx, MethodExec, c, &s, files...); err != nil {
+		return 0, err
+	}
+	return s.Pid, nil
+}
+
+// ExecWait waits for the end of an exec and returns its exit status, or 128 +
+// the signal that ended it. The status of an exec that has ended is known for
+// the next 256 execs; after that, and for an exec that never was, the error is
+// fault.NotFound.
+func (k *Keeper) ExecWait(ctx context.Context, execID string) (code int, err error) {
+	var e ExecExit
+	if err := k.call(ctx, MethodExecWait, ExecWaitRequest{execID}, &e); err != nil {
+		return 0, err
+	}
+	return e.Code, nil
+}
+
+// Wait waits for the container's end. When the process vanishes without a
+// record the error is fault.Unavailable, and the container's init may be
+// alive: see KillInit.
+func (k *Keeper) Wait(ctx context.Context) (Exit, error) {
+	select {
+	case <-k.exited:
+	case <-ctx.Done():
+		return Exit{}, ctx.Err()
+	case <-k.gone:
+		select {
+		case <-k.exited:
+		default:
+			e, err := ReadExit(k.dir)
+			if err != nil {
+				return Exit{}, errGone()
+			}
+			k.setExit(e)
+		}
+	}
+	return *k.Status().Exit, nil
+}
+
+// Detached delivers the detaches by keys. An event is lost when 16 wait
+// already.
+func (k *Keeper) Detached() <-chan DetachEvent { return k.detached }
+
+// Release acknowledges the exit. When it returns the container's cgroups and
+// its root mount are gone; the process ends as soon as its clients have taken
+// the rest of the output. Before the exit it is fault.Conflict.
+func (k *Keeper) Release(ctx context.Context) error {
+	err := k.call(ctx, MethodRelease, nil, nil)
+	if fault.KindOf(err) == fault.Unavailable {
+		select {
+		case <-k.exited: // the process has ended by itself
+			return nil
+		default:
+		}
+	}
+	return err
+}
+
+// Kill ends the container's init by SIGKILL, through the process or, if that
+// does not answer before ctx ends, without it. The exit is still to be waited
+// for and released.
+func (k *Keeper) Kill(ctx context.Context) error {
+	err := k.Signal(ctx, syscall.SIGKILL)
+	switch {
+	case err == nil, fault.KindOf(err) == fault.Conflict:
+		return nil
+	case fault.KindOf(err) == fault.Unavailable, ctx.Err() != nil:
+		return KillInit(k.dir)
+	}
+	return err
+}
+
+// Close drops the connection; the process and its container live on.
+func (k *Keeper) Close() error { return k.conn.Close() }

@@ -1,0 +1,145 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/logs"
+	"github.com/tarehq/tare/supervise"
+	"github.com/tarehq/tare/supervise/internal/seqpacket"
+)
+
+// netNSFile is the descriptor that supervise.NetNSPath names.
+const netNSFile = 100
+
+// create makes the container. It succeeds or fails once: after a failure
+// nothing is left and the process ends.
+func (k *keeper) create(ctx context.Context, r supervise.CreateRequest, files []*os.File) (supervise.Started, error) {
+	k.mu.Lock()
+	again := k.creating
+	k.creating = true
+	k.mu.Unlock()
+	if again {
+		closeAll(files)
+		return supervise.Started{}, fault.New(fault.Conflict, "this process has a container already")
+	}
+	k.cfg = r
+	if err := k.build(ctx, files); err != nil {
+		if k.stdio != nil {
+			k.stdio.close()
+		}
+		k.remove()
+		return supervise.Started{}, err
+	}
+	k.mu.Lock()
+	k.status.Phase, k.status.Pid = supervise.PhaseCreated, k.box.pid()
+	s := supervise.Started{Pid: k.status.Pid, Status: k.status}
+	k.mu.Unlock()
+	go k.accept()
+	go k.await()
+	return s, nil
+}
+
+// build performs the steps of create.
+func (k *keeper) build(ctx context.Context, files []*os.File) error {
+	if err := k.take(files); err != nil {
+		return err
+	}
+	if err := k.clear(); err != nil {
+		return err
+	}
+	var err error
+	if k.listener, err = seqpacket.Listen(filepath.Join(k.cfg.Dir, supervise.SocketName)); err != nil {
+		return fmt.Errorf("cannot make the container's socket: %w", err)
+	}
+	if k.rootfs, err = mountRoot(k.cfg.Rootfs, filepath.Join(k.cfg.Dir, rootfsName)); err != nil {
+		return err
+	}
+	var log *logs.Writer
+	switch k.cfg.Log.Driver {
+	case "json-file":
+		if log, err = logs.NewWriter(k.cfg.Log.Path); err != nil {
+			return err
+		}
+	case "none":
+	default:
+		return fault.New(fault.NotImplemented, "log driver %q is not supported yet", k.cfg.Log.Driver)
+	}
+	k.out = newOutput(log)
+	if k.stdio, err = newStdio(k.cfg.TTY, k.cfg.OpenStdin); err != nil {
+		return err
+	}
+	if err := k.make(ctx); err != nil {
+		return err
+	}
+	k.stdio.pump(k.out)
+	return k.noteInit()
+}
+
+// take puts the files of the request where they belong.
+func (k *keeper) take(files []*os.File) error {
+	if !k.cfg.NetNS {
+		k.hold(files)
+		return nil
+	}
+	if len(files) == 0 {
+		return fault.New(fault.Invalid, "the network namespace is missing in the request")
+	}
+	k.hold(files[1:])
+	defer files[0].Close()
+	if err := unix.Dup3(int(files[0].Fd()), netNSFile, unix.O_CLOEXEC); err != nil {
+		return os.NewSyscallError("dup3", err)
+	}
+	return nil
+}
+
+// clear removes what an earlier life of the container left in its directory.
+func (k *keeper) clear() error {
+	for _, name := range []string{supervise.SocketName, supervise.ExitName, supervise.InitName} {
+		if err := os.Remove(filepath.Join(k.cfg.Dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// make has the container made by the chosen runtime.
+func (k *keeper) make(ctx context.Context) (err error) {
+	defer k.reaper.spawn()()
+	if k.cfg.Runtime.Path == "" {
+		k.box, err = createInProcess(ctx, k.cfg.Config, k.stdio)
+	} else {
+		k.box, err = createExternal(ctx, k.cfg.Config, k.stdio)
+	}
+	if err != nil {
+		k.box = nil
+		return err
+	}
+	k.reaper.own(k.box.pid())
+	if err := k.stdio.made(); err != nil {
+		k.box.delete()
+		return err
+	}
+	if s := k.cfg.ConsoleSize; s[0] > 0 && s[1] > 0 {
+		return k.stdio.resize(s[0], s[1])
+	}
+	return nil
+}
+
+// noteInit writes down which process the init is, for the case that this
+// process is killed.
+func (k *keeper) noteInit() error {
+	started, err := supervise.StartTime(k.box.pid())
+	if err != nil {
+		return nil // it has ended; await tells how
+	}
+	note := fmt.Sprintf("%d %d\n", k.box.pid(), started)
+	return os.WriteFile(filepath.Join(k.cfg.Dir, supervise.InitName), []byte(note), 0o600)
+}

@@ -1,0 +1,56 @@
+package keeper
+
+import (
+	"context"
+	"syscall"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/tarehq/tare/ocirun"
+	"github.com/tarehq/tare/supervise"
+)
+
+// inProcess is a container made by package ocirun.
+type inProcess struct{ c *ocirun.Container }
+
+func createInProcess(ctx context.Context, cfg supervise.Config, s *stdio) (container, error) {
+	c, err := ocirun.Create(ctx, ocirun.Options{
+		Bundle:  cfg.Dir,
+		ID:      cfg.ID,
+		Stdio:   s.child,
+		Console: s.console,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &inProcess{c}, nil
+}
+
+func (b *inProcess) pid() int     { return b.c.Pid() }
+func (b *inProcess) start() error { return b.c.Start() }
+
+func (b *inProcess) wait() (int, error) {
+	s, err := b.c.Wait()
+	return s.Code(), err
+}
+
+func (b *inProcess) signal(sig syscall.Signal) error { return b.c.Signal(sig, false) }
+func (b *inProcess) oomKilled() bool                 { return b.c.OOMKilled() }
+func (b *inProcess) delete() error                   { return b.c.Delete() }
+
+func (b *inProcess) exec(ctx context.Context, p *specs.Process, s *stdio) (process, error) {
+	e, err := b.c.Exec(ctx, ocirun.ExecOptions{Process: p, Stdio: s.child, Console: s.console})
+	if err != nil {
+		return nil, err
+	}
+	return inProcessExec{e}, nil
+}
+
+type inProcessExec struct{ p *ocirun.Process }
+
+func (e inProcessExec) pid() int { return e.p.Pid() }
+
+func (e inProcessExec) wait() (int, error) {
+	s, err := e.p.Wait()
+	return s.Code(), err
+}

@@ -1,0 +1,108 @@
+package keeper
+
+import "golang.org/x/sys/unix"
+
+// input moves a client's input to the process.
+type input struct {
+	s    *session
+	keys detachKeys
+	deaf bool // the process takes no more
+}
+
+// read passes on what comes until the session should end: at a detach, at the
+// end of the client, at the end of its input where that ends the session.
+func (in *input) read() {
+	s := in.s
+	for {
+		var buf *[]byte
+		var n int
+		var rerr error
+		err := s.rc.Read(func(fd uintptr) bool {
+			buf = chunks.Get().(*[]byte)
+			for {
+				n, rerr = unix.Read(int(fd), *buf)
+				if rerr != unix.EINTR {
+					break
+				}
+			}
+			if rerr == unix.EAGAIN {
+				chunks.Put(buf)
+				return false
+			}
+			return true
+		})
+		if err != nil || rerr != nil {
+			return // shut down by us, or the client is gone
+		}
+		if n == 0 {
+			chunks.Put(buf)
+			in.end()
+			return
+		}
+		over := in.take((*buf)[:n])
+		chunks.Put(buf)
+		if over {
+			return
+		}
+	}
+}
+
+// take passes p on and tells whether the session is over.
+func (in *input) take(p []byte) bool {
+	s := in.s
+	if !s.o.Stdin || s.stdio.in == nil || len(p) == 0 {
+		return false
+	}
+	p, detach := in.keys.filter(p)
+	if !in.deaf && len(p) > 0 {
+		in.deaf = s.stdio.writeStdin(p) != nil
+	}
+	if detach {
+		s.detached()
+	}
+	return detach
+}
+
+// end acts on the end of the client's input. Where that does not end the
+// process's input it ends the session, as in Docker; a client that has no
+// input to give goes on to read output, until it is gone.
+func (in *input) end() {
+	s := in.s
+	if s.o.Stdin && s.stdio.in != nil {
+		if !s.closeStdin || s.stdio.tty {
+			return
+		}
+		s.stdio.closeStdin()
+	}
+	s.awaitHangup()
+}
+
+// detachKeys finds the key sequence that ends a session in its input. The
+// beginning of the sequence is held back until it is clear whether it goes on;
+// what turned out to be none is passed on whole, and the search starts anew
+// behind it.
+type detachKeys struct {
+	keys []byte
+	pos  int // so many of them were seen
+}
+
+// filter returns what of p is input for the process, and whether the sequence
+// is complete; what follows it is dropped.
+func (d *detachKeys) filter(p []byte) (out []byte, detach bool) {
+	if len(d.keys) == 0 {
+		return p, false
+	}
+	for _, c := range p {
+		if c == d.keys[d.pos] {
+			d.pos++
+			if d.pos == len(d.keys) {
+				return out, true
+			}
+			continue
+		}
+		out = append(out, d.keys[:d.pos]...)
+		out = append(out, c)
+		d.pos = 0
+	}
+	return out, false
+}

@@ -1,0 +1,88 @@
+package keeper
+
+import (
+	"slices"
+	"sync"
+
+	"github.com/tarehq/tare/logs"
+)
+
+// output passes what a process writes to the log and to the attached clients.
+type output struct {
+	mu       sync.Mutex
+	log      *logs.Writer // nil for none
+	sessions []*session
+	hurried  bool // the process has ended
+	ended    bool
+}
+
+func newOutput(log *logs.Writer) *output { return &output{log: log} }
+
+// write passes one chunk on, which stands in frame behind room for its header
+// that is filled in already. It waits until no client is far behind: a client
+// that does not read stops the process as a full pipe would. Nobody is kept
+// from attaching meanwhile.
+func (o *output) write(stream logs.Stream, frame []byte) {
+	o.mu.Lock()
+	if o.log != nil {
+		o.log.Write(stream, frame[frameHeader:])
+	}
+	sessions := o.sessions // replaced, never changed
+	for _, s := range sessions {
+		s.send(stream, frame)
+	}
+	o.mu.Unlock()
+	for _, s := range sessions {
+		s.waitRoom()
+	}
+}
+
+// attach adds a session. The session's prelude gets, under the lock that no
+// chunk passes, what it needs for the replay of the log.
+func (o *output) attach(s *session) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s.prepare(o.log)
+	if o.ended || s.o.NoStream {
+		s.finish()
+		return
+	}
+	if o.hurried {
+		s.hurry()
+	}
+	o.sessions = append(slices.Clip(o.sessions), s)
+}
+
+// detach takes a session away.
+func (o *output) detach(s *session) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.sessions = slices.DeleteFunc(slices.Clone(o.sessions), func(x *session) bool { return x == s })
+}
+
+// hurry is called when the process has ended: what it wrote is not held back
+// any more for the sake of a client that does not read, but kept for it.
+func (o *output) hurry() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.hurried = true
+	for _, s := range o.sessions {
+		s.hurry()
+	}
+}
+
+// finish ends the output: the log is complete, and the clients' sockets are
+// shut down behind the last byte. It returns the log.
+func (o *output) finish() *logs.Writer {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.ended = true
+	for _, s := range o.sessions {
+		s.finish()
+	}
+	o.sessions = nil
+	if o.log != nil {
+		o.log.Close()
+	}
+	return o.log
+}

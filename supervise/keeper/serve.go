@@ -1,0 +1,174 @@
+package keeper
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"syscall"
+
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/supervise"
+	"github.com/tarehq/tare/supervise/internal/seqpacket"
+)
+
+// serve reads the requests of one connection until its end. Each is served by
+// a goroutine of its own, so that none waits for another.
+func (k *keeper) serve(c *seqpacket.Conn) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	defer c.Close()
+	for {
+		msg, files, err := c.Recv()
+		if err != nil {
+			return
+		}
+		var m supervise.Message
+		if json.Unmarshal(msg, &m) != nil || m.ID == 0 {
+			closeAll(files)
+			continue
+		}
+		if m.Method == supervise.MethodHold {
+			k.hold(files) // in order: before the create that follows
+			answer(c, m.ID, struct{}{}, nil)
+			continue
+		}
+		k.begin()
+		go func() {
+			defer k.end()
+			result, err := k.handle(ctx, m, files)
+			answer(c, m.ID, result, err)
+		}()
+	}
+}
+
+// begin counts a request that is being served; the process lives until it is
+// answered.
+func (k *keeper) begin() {
+	k.mu.Lock()
+	k.requests++
+	k.mu.Unlock()
+}
+
+func (k *keeper) end() {
+	k.mu.Lock()
+	k.requests--
+	k.changed.Broadcast()
+	k.mu.Unlock()
+}
+
+// accept serves the daemons that connect to the container's socket.
+func (k *keeper) accept() {
+	for {
+		c, err := k.listener.Accept()
+		if err != nil {
+			return
+		}
+		k.join(c)
+	}
+}
+
+func answer(c *seqpacket.Conn, id uint64, result any, err error) {
+	m := supervise.Message{ID: id, Error: supervise.NewWireError(err)}
+	if err == nil {
+		if m.Body, err = json.Marshal(result); err != nil {
+			m.Error = supervise.NewWireError(err)
+		}
+	}
+	if b, err := json.Marshal(m); err == nil {
+		c.Send(b) // a peer that is gone misses nothing
+	}
+}
+
+// announce sends an event to every daemon. One that does not read delays
+// nobody.
+func (k *keeper) announce(event string, body any) {
+	b, err := json.Marshal(body)
+	if err != nil {
+		return
+	}
+	msg, err := json.Marshal(supervise.Message{Method: event, Body: b})
+	if err != nil {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for c := range k.peers {
+		go c.Send(msg)
+	}
+}
+
+// handle serves one request. It owns the files.
+func (k *keeper) handle(ctx context.Context, m supervise.Message, files []*os.File) (any, error) {
+	none := struct{}{}
+	switch m.Method {
+	case supervise.MethodHello:
+		closeAll(files)
+		return supervise.Hello{Version: supervise.ProtocolVersion, Status: k.current()}, nil
+	case supervise.MethodCreate:
+		var r supervise.CreateRequest
+		if err := decode(m, &r, files); err != nil {
+			return nil, err
+		}
+		return k.create(ctx, r, files)
+	}
+	if k.current().Phase == supervise.PhaseWaiting {
+		closeAll(files)
+		return nil, fault.New(fault.Conflict, "there is no container yet")
+	}
+	switch m.Method {
+	case supervise.MethodStart:
+		closeAll(files)
+		return k.start()
+	case supervise.MethodAttach:
+		var o supervise.AttachOptions
+		if err := decode(m, &o, files); err != nil {
+			return nil, err
+		}
+		return none, k.attach(o, files)
+	case supervise.MethodResize:
+		var r supervise.ResizeRequest
+		if err := decode(m, &r, files); err != nil {
+			return nil, err
+		}
+		return none, k.resize(r)
+	case supervise.MethodSignal:
+		var r supervise.SignalRequest
+		if err := decode(m, &r, files); err != nil {
+			return nil, err
+		}
+		return none, k.signal(syscall.Signal(r.Signal))
+	case supervise.MethodExec:
+		var c supervise.ExecConfig
+		if err := decode(m, &c, files); err != nil {
+			return nil, err
+		}
+		return k.exec(ctx, c, files)
+	case supervise.MethodExecWait:
+		var r supervise.ExecWaitRequest
+		if err := decode(m, &r, files); err != nil {
+			return nil, err
+		}
+		return k.execs.wait(ctx, r.ID)
+	case supervise.MethodRelease:
+		closeAll(files)
+		return none, k.release(ctx)
+	}
+	closeAll(files)
+	return nil, fault.New(fault.NotImplemented,
+		"the process that supervises the container is of an older version and does not know %q: restart the container to use it", m.Method)
+}
+
+// decode reads a request's body; on failure the files are closed.
+func decode(m supervise.Message, into any, files []*os.File) error {
+	if err := json.Unmarshal(m.Body, into); err != nil {
+		closeAll(files)
+		return fault.New(fault.Invalid, "the request %q cannot be read: %w", m.Method, err)
+	}
+	return nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}

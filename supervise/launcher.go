@@ -1,0 +1,295 @@
+package supervise
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/supervise/internal/seqpacket"
+)
+
+// Launcher starts supervising processes and keeps some of them waiting, since
+// starting one costs more than making a container.
+type Launcher struct {
+	exe    *os.File // sealed
+	mounts int      // /proc/self/mountinfo, polled for changes
+	size   int
+	refill chan struct{} // holds a token when the pool should be looked at
+	stop   chan struct{}
+	done   chan struct{}
+
+	mu     sync.Mutex
+	era    int // raised when the host's mounts change
+	warm   []process
+	closed bool
+}
+
+// process is a supervising process that has no container yet.
+type process struct {
+	keeper *Keeper
+	era    int
+}
+
+// refillDelay keeps the start of a process for the pool off the processors
+// while the container that emptied its place starts.
+const refillDelay = 15 * time.Millisecond
+
+// NewLauncher copies the program at path into a sealed memory file, which all
+// processes run from, and keeps pool warm processes waiting.
+func NewLauncher(path string, pool int) (*Launcher, error) {
+	exe, err := sealedCopy(path)
+	if err != nil {
+		return nil, err
+	}
+	// not by package os: the poller there would take the changes away
+	mounts, err := unix.Open("/proc/self/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		exe.Close()
+		return nil, fmt.Errorf("cannot watch the host's mounts: %w", err)
+	}
+	l := &Launcher{
+		exe: exe, mounts: mounts, size: pool,
+		refill: make(chan struct{}, 1),
+		stop:   make(chan struct{}),
+		done:   make(chan struct{}),
+	}
+	l.changed() // the first look always tells of a change
+	go l.fill()
+	l.wantRefill()
+	return l, nil
+}
+
+func (l *Launcher) wantRefill() {
+	select {
+	case l.refill <- struct{}{}:
+	default:
+	}
+}
+
+// fill keeps the pool at its size until Close.
+func (l *Launcher) fill() {
+	defer close(l.done)
+	for {
+		select {
+		case <-l.stop:
+			return
+		case <-l.refill:
+		}
+		for l.missing() {
+			p, err := l.start(context.Background())
+			if err != nil {
+				break // Create meets the reason again, and reports it
+			}
+			if !l.put(p) {
+				p.keeper.Close()
+			}
+		}
+	}
+}
+
+func (l *Launcher) missing() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.closed && len(l.warm) < l.size
+}
+
+func (l *Launcher) put(p process) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed || p.era != l.era {
+		return false
+	}
+	l.warm = append(l.warm, p)
+	return true
+}
+
+// changed tells whether the host's mounts have changed since the last call.
+// poll(2) tells so of mountinfo (proc_pid_mountinfo(5)).
+func (l *Launcher) changed() bool {
+	fds := []unix.PollFd{{Fd: int32(l.mounts), Events: unix.POLLPRI}}
+	n, err := unix.Poll(fds, 0)
+	return err != nil || n > 0
+}
+
+// take returns a process of the pool that is alive and sees the mounts as they
+// are now. A process has a copy of the mount table from when it started; what
+// is mounted on the host later reaches it only where the mounts are shared.
+func (l *Launcher) take() (process, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.changed() {
+		l.era++
+		for _, p := range l.warm {
+			p.keeper.Close()
+		}
+		l.warm = nil
+	}
+	for len(l.warm) > 0 {
+		p := l.warm[0]
+		l.warm = l.warm[1:]
+		select {
+		case <-p.keeper.gone:
+			continue
+		default:
+			return p, true
+		}
+	}
+	return process{}, false
+}
+
+// start executes a process and waits until it is warm.
+func (l *Launcher) start(ctx context.Context) (process, error) {
+	l.mu.Lock()
+	if l.changed() {
+		l.era++
+	}
+	era := l.era
+	l.mu.Unlock()
+
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return process{}, err
+	}
+	defer null.Close()
+	conn, theirs, err := seqpacket.Pair()
+	if err != nil {
+		return process{}, err
+	}
+	defer theirs.Close()
+	proc, err := os.StartProcess("/proc/self/fd/"+strconv.Itoa(int(l.exe.Fd())), []string{"tare-supervise"}, &os.ProcAttr{
+		Dir:   "/",
+		Env:   []string{"GOMAXPROCS=1", "GOGC=25"},
+		Files: []*os.File{null, null, null, theirs},
+		Sys:   &syscall.SysProcAttr{Setsid: true, Cloneflags: syscall.CLONE_NEWNS},
+	})
+	if err != nil {
+		conn.Close()
+		return process{}, fmt.Errorf("cannot start the supervising process: %w", err)
+	}
+	// The end of the connection is the end of the process, or follows from our
+	// Close; only then a thread waits for it.
+	k := newKeeper("", conn, func() { proc.Wait() })
+	if err := k.hello(ctx); err != nil {
+		k.Close()
+		return process{}, fmt.Errorf("the supervising process does not answer: %w", err)
+	}
+	return process{k, era}, nil
+}
+
+// Create makes a container: the process mounts the root and has the container
+// made from Config.Dir's config.json up to OCI "created". The files in c stay
+// the caller's. When it fails nothing is left; an error of the runtime has the
+// runtime's words.
+//
+// When ctx ends first, Create returns at once and the container is undone in
+// the background.
+func (l *Launcher) Create(ctx context.Context, c Config) (*Keeper, error) {
+	type result struct {
+		k   *Keeper
+		err error
+	}
+	made := make(chan result, 1)
+	go func() {
+		// the process must not be left in the middle of it
+		k, err := l.create(context.WithoutCancel(ctx), c)
+		made <- result{k, err}
+	}()
+	select {
+	case r := <-made:
+		return r.k, r.err
+	case <-ctx.Done():
+		go func() {
+			if r := <-made; r.err == nil {
+				r.k.undo()
+			}
+		}()
+		return nil, ctx.Err()
+	}
+}
+
+// undo ends a container that nobody wants.
+func (k *Keeper) undo() {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if k.Kill(ctx) == nil {
+		if _, err := k.Wait(ctx); err == nil {
+			k.Release(ctx)
+		}
+	}
+	k.Close()
+}
+
+func (l *Launcher) create(ctx context.Context, c Config) (*Keeper, error) {
+	p, warm := l.take()
+	if !warm {
+		var err error
+		if p, err = l.start(ctx); err != nil {
+			return nil, err
+		}
+	}
+	time.AfterFunc(refillDelay, l.wantRefill)
+	k := p.keeper
+	k.dir = c.Dir
+	if err := k.create(ctx, c); err != nil {
+		<-k.reaped // with the process its mounts are gone
+		return nil, err
+	}
+	return k, nil
+}
+
+func (k *Keeper) create(ctx context.Context, c Config) error {
+	req := CreateRequest{Config: c, NetNS: c.NetNS != nil}
+	held := c.Held
+	for len(held) > seqpacket.MaxFiles-1 {
+		if err := k.call(ctx, MethodHold, nil, nil, held[:seqpacket.MaxFiles]...); err != nil {
+			return err
+		}
+		held = held[seqpacket.MaxFiles:]
+	}
+	var files []*os.File
+	if c.NetNS != nil {
+		files = append(files, c.NetNS)
+	}
+	var s Started
+	if err := k.call(ctx, MethodCreate, req, &s, append(files, held...)...); err != nil {
+		if errors.Is(err, fault.Unavailable) {
+			select {
+			case <-k.gone:
+				return fault.New(fault.Internal, "the supervising process died while it made the container")
+			default:
+			}
+		}
+		return err
+	}
+	k.setStatus(s.Status)
+	return nil
+}
+
+// Close ends the processes that wait. Those that have a container live on.
+func (l *Launcher) Close() error {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return nil
+	}
+	l.closed = true
+	warm := l.warm
+	l.warm = nil
+	l.mu.Unlock()
+	close(l.stop)
+	<-l.done
+	for _, p := range warm {
+		p.keeper.Close()
+		<-p.keeper.reaped
+	}
+	unix.Close(l.mounts)
+	return l.exe.Close()
+}

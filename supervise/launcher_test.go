@@ -1,0 +1,172 @@
+package supervise_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/internal/testutil"
+	"github.com/tarehq/tare/supervise"
+)
+
+// children returns the live processes whose parent is pid, by state.
+func children(t testing.TB, pid int) map[int]string {
+	t.Helper()
+	out := map[int]string{}
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, path := range stats {
+		stat, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		f := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+		if f[1] == strconv.Itoa(pid) {
+			p, _ := strconv.Atoi(strings.Split(path, "/")[2])
+			out[p] = f[0]
+		}
+	}
+	return out
+}
+
+func zombies(t *testing.T, pid int) bool {
+	for _, state := range children(t, pid) {
+		if state == "Z" {
+			return true
+		}
+	}
+	return false
+}
+
+// waiting returns the processes of pools that this process has.
+func waiting(t testing.TB) []int {
+	var out []int
+	for pid := range children(t, os.Getpid()) {
+		cmd, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
+		if string(cmd) == "tare-supervise\x00" {
+			out = append(out, pid)
+		}
+	}
+	return out
+}
+
+func TestPool(t *testing.T) {
+	testutil.RequireRoot(t)
+	testutil.Eventually(t, 5*time.Second, "other tests' processes are gone", func() bool { return len(waiting(t)) == 0 })
+	l := launcher(t, 2)
+	full := func() bool { return len(waiting(t)) == 2 }
+	testutil.Eventually(t, 5*time.Second, "the pool is full", full)
+	exe, err := os.Readlink("/proc/" + strconv.Itoa(waiting(t)[0]) + "/exe")
+	if err != nil || !strings.HasPrefix(exe, "/memfd:") {
+		t.Errorf("the process runs from %q, %v", exe, err)
+	}
+	if err := unix.Kill(waiting(t)[0], unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	testutil.Eventually(t, 5*time.Second, "the dead one is collected", func() bool { return len(waiting(t)) == 1 })
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	testutil.Eventually(t, 5*time.Second, "the pool is gone", func() bool { return len(waiting(t)) == 0 })
+}
+
+func TestPoolIsRefilled(t *testing.T) {
+	eachRuntime(t, func(t *testing.T, rt supervise.Runtime) {
+		testutil.Eventually(t, 5*time.Second, "other tests' processes are gone", func() bool { return len(waiting(t)) == 0 })
+		l := launcher(t, 1)
+		testutil.Eventually(t, 5*time.Second, "the pool is full", func() bool { return len(waiting(t)) == 1 })
+		was := waiting(t)[0]
+		b := newBox(t, rt, "/bin/busybox", "sleep", "100")
+		b.create(l)
+		if got := parent(t, b.keeper.Pid()); got != was {
+			t.Errorf("the process %d was not taken from the pool, %d was", was, got)
+		}
+		testutil.Eventually(t, 5*time.Second, "another one waits", func() bool { return len(waiting(t)) == 2 })
+	})
+}
+
+// A process of the pool has the mounts of the time when it was started; one
+// that is outdated is not used.
+func TestPoolSeesNewMounts(t *testing.T) {
+	eachRuntime(t, func(t *testing.T, rt supervise.Runtime) {
+		testutil.Eventually(t, 5*time.Second, "other tests' processes are gone", func() bool { return len(waiting(t)) == 0 })
+		l := launcher(t, 1)
+		testutil.Eventually(t, 5*time.Second, "the pool is full", func() bool { return len(waiting(t)) == 1 })
+		b := newBox(t, rt, "/bin/busybox", "cat", "/etc/mounted")
+		top := filepath.Join(b.cfg.Rootfs.Lower[0], "etc")
+		if err := unix.Mount("late", top, "tmpfs", 0, "size=64k"); err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Unmount(top, unix.MNT_DETACH)
+		if err := os.WriteFile(filepath.Join(top, "mounted"), []byte("yes"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		b.cfg.Rootfs.Lower = append([]string{top}, b.cfg.Rootfs.Lower...)
+		b.spec.Mounts = append(b.spec.Mounts, bind(top, "/etc"))
+		b.create(l)
+		b.start()
+		b.wait(0)
+		if got := b.log("stdout"); got != "yes" {
+			t.Errorf("the container sees %q", got)
+		}
+		b.release()
+	})
+}
+
+func TestUnsupportedLogDriver(t *testing.T) {
+	testutil.RequireRoot(t)
+	b := newBox(t, supervise.Runtime{}, "/bin/busybox", "true")
+	b.cfg.Log.Driver = "syslog"
+	b.writeConfig()
+	_, err := launcher(t, 0).Create(b.ctx(), b.cfg)
+	if err == nil || !strings.Contains(err.Error(), `"syslog"`) {
+		t.Errorf("create: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(b.cfg.Dir, supervise.SocketName)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket is left: %v", err)
+	}
+}
+
+// Published ports' sockets are held through a restart of the daemon, however
+// many they are.
+func TestHeldFiles(t *testing.T) {
+	eachRuntime(t, func(t *testing.T, rt supervise.Runtime) {
+		b := newBox(t, rt, "/bin/busybox", "sleep", "100")
+		for range 600 {
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			r.SetReadDeadline(time.Now().Add(20 * time.Second))
+			b.cfg.Held = append(b.cfg.Held, w)
+		}
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		b.cfg.Held = append(b.cfg.Held, w)
+		b.create(launcher(t, 0))
+		for _, f := range b.cfg.Held {
+			f.Close()
+		}
+		r.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		if _, err := r.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("the file is not held: %v", err)
+		}
+		b.start()
+		b.keeper.Kill(b.ctx())
+		b.wait(128 + 9)
+		b.release()
+		r.SetReadDeadline(time.Now().Add(5 * time.Second))
+		if _, err := r.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Error("the file is still held after the release")
+		}
+	})
+}

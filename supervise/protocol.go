@@ -1,0 +1,125 @@
+package supervise
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/tarehq/tare/fault"
+)
+
+// ProtocolVersion is raised when a process that speaks the new version would
+// be misunderstood by a daemon that speaks the old one. What a newer daemon
+// asks beyond an older process is refused by that process, method by method,
+// with fault.NotImplemented; so a new method alone raises nothing.
+//
+// The form of Message and the methods hello and exit never change.
+const ProtocolVersion = 1
+
+// Message is a request, its answer or an event, one JSON object in one message
+// of the socket. Requests come from the daemon; each has a number that its
+// answer repeats. They are served concurrently. Events come from the process
+// and have no number.
+type Message struct {
+	ID     uint64          `json:"id,omitempty"`
+	Method string          `json:"method,omitempty"` // of a request or event
+	Body   json.RawMessage `json:"body,omitempty"`
+	Error  *WireError      `json:"error,omitempty"` // of an answer
+}
+
+// The requests, with what they carry and what the answer carries.
+const (
+	MethodHello    = "hello"     // Hello → Hello; must come first
+	MethodHold     = "hold"      // files to keep open; before create
+	MethodCreate   = "create"    // CreateRequest, the netns and more files to hold → Started
+	MethodStart    = "start"     // → Started
+	MethodAttach   = "attach"    // AttachOptions, the client's socket; answered when attached
+	MethodResize   = "resize"    // ResizeRequest
+	MethodSignal   = "signal"    // SignalRequest
+	MethodExec     = "exec"      // ExecConfig, the client's socket or nothing → Started
+	MethodExecWait = "exec-wait" // ExecWaitRequest → ExecExit, when the process has ended
+	MethodRelease  = "release"   // answered when nothing of the container is left
+)
+
+// The events.
+const (
+	EventExit   = "exit"   // Exit
+	EventDetach = "detach" // DetachEvent
+)
+
+// Hello opens a connection in both directions.
+type Hello struct {
+	Version int
+	Status  Status // of the process; unused in the request
+}
+
+// CreateRequest asks for the container.
+type CreateRequest struct {
+	Config
+	NetNS bool // the first of the files is the network namespace
+}
+
+// Started tells of a process that was made.
+type Started struct {
+	Pid    int
+	Status Status
+}
+
+// ResizeRequest sets the size of a terminal, in characters.
+type ResizeRequest struct {
+	ExecID        string // "" for the container
+	Height, Width uint16
+}
+
+// SignalRequest sends a signal to the container's init.
+type SignalRequest struct{ Signal int }
+
+// ExecWaitRequest waits for an exec.
+type ExecWaitRequest struct{ ID string }
+
+// ExecExit is how an exec ended.
+type ExecExit struct{ Code int }
+
+// WireError is an error on its way through the socket; its kind survives.
+type WireError struct {
+	Kind string `json:"kind"` // as fault.Kind spells it
+	Text string `json:"text"`
+}
+
+// NewWireError packs err; nil for nil.
+func NewWireError(err error) *WireError {
+	if err == nil {
+		return nil
+	}
+	return &WireError{fault.KindOf(err).Error(), err.Error()}
+}
+
+// Err unpacks the error; a kind that is not known here counts as
+// fault.Internal.
+func (e *WireError) Err() error {
+	if e == nil {
+		return nil
+	}
+	for k := fault.Internal; k <= fault.NotImplemented; k++ {
+		if k.Error() == e.Kind {
+			return fault.New(k, "%s", e.Text)
+		}
+	}
+	return errors.New(e.Text)
+}
+
+// encode marshals a value of this package's own, which cannot fail.
+func encode(v any) json.RawMessage {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("supervise: cannot encode %T: %v", v, err))
+	}
+	return b
+}
+
+// tooNew refuses a process of a later version.
+func tooNew(version int) error {
+	return fault.New(fault.Unavailable,
+		"the container is supervised by a process that speaks protocol version %d, and this daemon knows versions up to %d: start the newer daemon again, or stop the container with it first",
+		version, ProtocolVersion)
+}

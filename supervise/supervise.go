@@ -1,0 +1,145 @@
+// Package supervise is the daemon's side of supervision, and the protocol
+// that both sides speak.
+//
+// Each container has one process of its own, tare-supervise: parent of the
+// container's init, holder of its stdio, log, exit status, published sockets
+// and mount namespace. The daemon starts that process (Launcher), or finds it
+// again after a restart (Connect), and talks to it through a Keeper. The
+// process outlives the daemon, so a container notices nothing of a daemon that
+// dies. The process's own side is package supervise/keeper; only that one
+// links the OCI runtime.
+//
+// What lies in a container's directory, Config.Dir:
+//
+//	config.json  the OCI configuration, written by the daemon before Create
+//	rootfs/      mount point of the root, empty outside the process's mount namespace
+//	sock         SOCK_SEQPACKET socket of the process (protocol.go)
+//	init         "PID STARTTIME\n" of the container's init, see KillInit
+//	exit.json    the Exit, written atomically when all output has been stored
+//	rt/ …        state and log of an OCI runtime that is executed
+package supervise
+
+import (
+	"os"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// NetNSPath is what the network namespace entry of config.json names for the
+// namespace handed over in Config.NetNS. It is valid inside the supervising
+// process; for a runtime that is executed the process replaces it by a path
+// that is valid there too.
+const NetNSPath = "/proc/self/fd/100"
+
+// Config is all that the supervising process must know about a container
+// beside its config.json.
+type Config struct {
+	ID  string // the container's ID, also its name towards the runtime
+	Dir string // absolute; the bundle, see the package comment
+
+	Rootfs  Overlay // mounted at Dir/rootfs inside the process's mount namespace
+	Runtime Runtime
+	Log     Log
+
+	OpenStdin bool // keep a stdin for attached clients; otherwise stdin is /dev/null
+	StdinOnce bool // the end of a client's input ends the container's stdin (not with a TTY)
+	TTY       bool // as process.terminal in config.json
+	// ConsoleSize is the first size of the terminal: height, width in
+	// characters. Zero leaves it to config.json.
+	ConsoleSize [2]uint16
+
+	NetNS *os.File   `json:"-"` // network namespace for NetNSPath; nil if none is handed over
+	Held  []*os.File `json:"-"` // kept open until the container is released
+}
+
+// Overlay describes an overlay mount. With no Lower nothing is mounted and
+// Dir/rootfs is the root as it stands.
+type Overlay struct {
+	Lower []string // read-only layers, the topmost first
+	Upper string   // takes the changes; empty together with Work for a read-only mount
+	Work  string   // empty directory of the kernel's own, on Upper's file system
+}
+
+// Runtime says who makes the container. With an empty Path the supervising
+// process does it itself by package ocirun.
+type Runtime struct {
+	Path string   // an OCI runtime with runc's command line
+	Args []string // global arguments that come before the subcommand
+}
+
+// Log says where the output goes.
+type Log struct {
+	Driver string // "json-file", or "none"
+	Path   string // of the json-file; its directory must exist
+}
+
+// Phase is how far a container has come.
+type Phase string
+
+// The phases, in their order.
+const (
+	PhaseWaiting Phase = "waiting" // in the pool: no container yet
+	PhaseCreated Phase = "created" // OCI "created": the init waits to execute the program
+	PhaseRunning Phase = "running"
+	PhaseExited  Phase = "exited"
+)
+
+// Status is what the supervising process told when the connection was made,
+// kept up to date by Start and by its exit event.
+type Status struct {
+	Phase     Phase
+	Pid       int       // of the container's init in the daemon's pid namespace; 0 before create
+	StartedAt time.Time // zero before Start
+	Exit      *Exit     `json:",omitempty"` // with PhaseExited
+}
+
+// Exit is how a container ended. All its output has been stored before an
+// Exit exists.
+type Exit struct {
+	Code      int // exit status, or 128 + the signal that ended it
+	ExitedAt  time.Time
+	OOMKilled bool
+	// Error is empty in the ordinary case; otherwise what the user should know,
+	// in one sentence.
+	Error string `json:",omitempty"`
+	// LogDropped counts the log records that could not be stored (disk full).
+	LogDropped int64 `json:",omitempty"`
+}
+
+// AttachOptions say what passes between a client's socket and a container or
+// an exec.
+type AttachOptions struct {
+	Stdin, Stdout, Stderr bool
+	// Multiplexed puts Docker's 8-byte header (stream 1 or 2, three zero bytes,
+	// big-endian length) before each chunk. Otherwise the bytes are raw, as they
+	// must be with a terminal.
+	Multiplexed bool
+	// DetachKeys is the byte sequence in the input that ends the session and
+	// leaves the container alone; empty for none.
+	DetachKeys []byte `json:",omitempty"`
+	// Buffered are bytes of input that were already read from the socket.
+	Buffered []byte `json:",omitempty"`
+	// Head is written to the client before anything else, once nothing that the
+	// container writes from now on can be missed: the answer's head of a
+	// hijacked request.
+	Head []byte `json:",omitempty"`
+	// Logs replays the json-file first. No byte is lost or doubled between the
+	// replay and what follows.
+	Logs bool
+	// Stream continues with live output and input; without it the session ends
+	// after Head and the replay.
+	NoStream bool `json:",omitempty"`
+}
+
+// ExecConfig describes a further process in a container.
+type ExecConfig struct {
+	ID      string        // chosen by the daemon, unique among the container's execs
+	Process specs.Process // Terminal and ConsoleSize are obeyed
+	Attach  AttachOptions // what the client's socket gets; unused without one
+}
+
+// DetachEvent tells that a client typed its detach keys.
+type DetachEvent struct {
+	ExecID string // "" for the container itself
+}

@@ -1,0 +1,14 @@
+// Package compat runs foreign clients against the daemon: Docker's own client
+// (the scripts docker_*.txt), and supervising processes of an older version.
+package compat
+
+import (
+	"os"
+	"testing"
+
+	"github.com/tarehq/tare/test/daemon"
+)
+
+func TestMain(m *testing.M) { os.Exit(daemon.Isolated(m)) }
+
+func TestDocker(t *testing.T) { daemon.Scripts(t, ".") }

@@ -1,0 +1,14 @@
+// Package e2e runs the scripts beside it on the real programs: each gets a
+// daemon of its own, and the machine is checked for leftovers afterwards.
+package e2e
+
+import (
+	"os"
+	"testing"
+
+	"github.com/tarehq/tare/test/daemon"
+)
+
+func TestMain(m *testing.M) { os.Exit(daemon.Isolated(m)) }
+
+func TestScripts(t *testing.T) { daemon.Scripts(t, ".") }
