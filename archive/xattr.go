@@ -2,6 +2,7 @@ package archive
 
 import (
 	"archive/tar"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"slices"
@@ -80,52 +81,23 @@ func textACL(key, text string) (name string, value []byte, err error) {
 	default:
 		return "", nil, nil
 	}
-	type entry struct {
-		tag, perm uint16
-		id        uint32
-	}
-	var entries []entry
+	var entries []aclEntry
 	for line := range strings.FieldsFuncSeq(text, func(r rune) bool { return r == '\n' || r == ',' }) {
 		line, _, _ = strings.Cut(line, "#")
-		fields := strings.Split(strings.TrimSpace(line), ":")
-		if len(fields) == 1 && fields[0] == "" {
+		if line = strings.TrimSpace(line); line == "" {
 			continue
 		}
-		if len(fields) < 3 {
-			return "", nil, errors.New(strconv.Quote(line))
-		}
-		e := entry{id: 0xffffffff}
-		base, ok := map[string]uint16{"user": 1, "u": 1, "group": 4, "g": 4, "mask": 0x10, "m": 0x10, "other": 0x20, "o": 0x20}[fields[0]]
-		if !ok {
-			return "", nil, errors.New(strconv.Quote(line))
-		}
-		e.tag = base
-		if qualifier := fields[1]; qualifier != "" && base <= 4 {
-			// The numeric ID is a fourth field where tar knew the name.
-			if len(fields) > 3 {
-				qualifier = fields[3]
-			}
-			id, err := strconv.ParseUint(qualifier, 10, 32)
-			if err != nil {
-				return "", nil, errors.New("no ID for " + strconv.Quote(fields[1]))
-			}
-			e.tag, e.id = base*2, uint32(id)
-		}
-		for i, c := range []byte("rwx") {
-			if strings.IndexByte(fields[2], c) >= 0 {
-				e.perm |= 4 >> i
-			}
+		e, err := parseACL(strings.Split(line, ":"))
+		if err != nil {
+			return "", nil, err
 		}
 		entries = append(entries, e)
 	}
 	if len(entries) == 0 {
 		return "", nil, nil
 	}
-	slices.SortStableFunc(entries, func(a, b entry) int {
-		if a.tag != b.tag {
-			return int(a.tag) - int(b.tag)
-		}
-		return int(int64(a.id) - int64(b.id))
+	slices.SortStableFunc(entries, func(a, b aclEntry) int {
+		return cmp.Or(cmp.Compare(a.tag, b.tag), cmp.Compare(a.id, b.id))
 	})
 	value = binary.LittleEndian.AppendUint32(nil, 2)
 	for _, e := range entries {
@@ -134,4 +106,39 @@ func textACL(key, text string) (name string, value []byte, err error) {
 		value = binary.LittleEndian.AppendUint32(value, e.id)
 	}
 	return name, value, nil
+}
+
+// aclEntry is one entry of an access list in the kernel's terms.
+type aclEntry struct {
+	tag, perm uint16
+	id        uint32
+}
+
+// The tags of owner, group, mask and others; those of a named user or group
+// are twice the owner's and the group's.
+var aclTags = map[string]uint16{"user": 1, "u": 1, "group": 4, "g": 4, "mask": 0x10, "m": 0x10, "other": 0x20, "o": 0x20}
+
+// parseACL reads tag:name:rwx, with the numeric ID as a fourth field where tar
+// knew the name.
+func parseACL(fields []string) (aclEntry, error) {
+	e := aclEntry{id: 0xffffffff, tag: aclTags[fields[0]]}
+	if len(fields) < 3 || e.tag == 0 {
+		return e, errors.New(strconv.Quote(strings.Join(fields, ":")))
+	}
+	if qualifier := fields[1]; qualifier != "" && e.tag <= 4 {
+		if len(fields) > 3 {
+			qualifier = fields[3]
+		}
+		id, err := strconv.ParseUint(qualifier, 10, 32)
+		if err != nil {
+			return e, errors.New("no ID for " + strconv.Quote(fields[1]))
+		}
+		e.tag, e.id = e.tag*2, uint32(id)
+	}
+	for i, c := range []byte("rwx") {
+		if strings.IndexByte(fields[2], c) >= 0 {
+			e.perm |= 4 >> i
+		}
+	}
+	return e, nil
 }

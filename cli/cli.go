@@ -196,7 +196,7 @@ func notYet(words []string) error {
 
 // helpFor prints the help of what the words name.
 func helpFor(s *command.Session, words []string, globals *pflag.FlagSet) error {
-	if len(words) == 0 {
+	if len(words) == 0 || words[0] == "--help" {
 		return rootHelp(s.Out, globals)
 	}
 	if words[0] == "completion" {

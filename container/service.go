@@ -262,6 +262,9 @@ func waitResponse(r Record) wire.WaitResponse {
 // tell answers those who wait for what has just happened: an exit, or with
 // removed the removal, which satisfies every condition.
 func (l *live) tell(r Record, removed bool) {
+	if removed { // an error of the start or the run is no error of the removal
+		r.Error = ""
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for w := range l.waiters {

@@ -176,8 +176,7 @@ func (s *Service) writeBlob(ctx context.Context, tw *tar.Writer, b ocispec.Descr
 	if err := tw.WriteHeader(&tar.Header{Name: blobFile(b.Digest), Typeflag: tar.TypeReg, Mode: 0o444, Size: size, ModTime: time.Unix(0, 0)}); err != nil {
 		return err
 	}
-	// Without the wrapping of tw, its ReadFrom would go byte by byte past ours.
-	if _, err := io.CopyBuffer(struct{ io.Writer }{tw}, content.Verify(f, b.Digest), make([]byte, 1<<20)); err != nil {
+	if _, err := io.CopyBuffer(tw, content.Verify(f, b.Digest), make([]byte, 1<<20)); err != nil {
 		return fmt.Errorf("cannot save %s: %w", b.Digest, err)
 	}
 	return nil

@@ -1,6 +1,7 @@
 package ocirun
 
 import (
+	"sort"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -125,4 +126,24 @@ func (o *mountOptions) recursiveOption(word string) bool {
 		o.setAll, o.clearAll = o.setAll|f.attr, o.clearAll&^f.attr
 	}
 	return true
+}
+
+// MountOptions lists the options that are understood here and not by the file
+// system.
+func MountOptions() []string {
+	out := []string{"bind", "rbind", "defaults"}
+	for name, f := range flagOptions {
+		out = append(out, name)
+		if f.attr != 0 {
+			out = append(out, "r"+name)
+		}
+	}
+	for name := range atimeOptions {
+		out = append(out, name, "r"+name)
+	}
+	for name := range propagationOptions {
+		out = append(out, name)
+	}
+	sort.Strings(out)
+	return out
 }

@@ -49,7 +49,9 @@ func containerID(t testing.TB) string {
 	return "tare-test-" + strings.NewReplacer("/", "-", "#", "-", " ", "-", ":", "-").Replace(t.Name()) + "-" + itoa(os.Getpid())
 }
 
-func itoa(n int) string { return strings.TrimSpace(strings.Replace(string(appendInt(nil, n)), "\n", "", -1)) }
+func itoa(n int) string {
+	return strings.TrimSpace(strings.Replace(string(appendInt(nil, n)), "\n", "", -1))
+}
 
 func appendInt(b []byte, n int) []byte {
 	if n >= 10 {

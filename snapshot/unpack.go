@@ -3,6 +3,7 @@ package snapshot
 import (
 	"bufio"
 	"context"
+	_ "crypto/sha256" // for package digest
 	"encoding/json"
 	"errors"
 	"fmt"

@@ -70,7 +70,7 @@ func BenchmarkMemory(b *testing.B) {
 			}
 			l := launcher(b, 1)
 			time.Sleep(50 * time.Millisecond)
-			x := newBox(b, supervise.Runtime{}, shell(script)...)
+			x := newBox(b, supervise.Runtime{Path: os.Getenv("RT")}, shell(script)...)
 			x.create(l)
 			x.start()
 			time.Sleep(3 * time.Second)

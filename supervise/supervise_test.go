@@ -94,10 +94,10 @@ func newBox(t testing.TB, rt supervise.Runtime, args ...string) *box {
 		}
 	}
 	id := strings.Map(func(r rune) rune {
-		if r == '/' || r == ' ' {
-			return '-'
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
 		}
-		return r
+		return '-'
 	}, strings.ToLower(t.Name()))
 	b := &box{t: t, cfg: supervise.Config{
 		ID: id, Dir: dir, Runtime: rt,

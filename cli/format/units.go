@@ -8,7 +8,9 @@ import (
 )
 
 // Size renders bytes in decimal units with three significant digits, "1.98MB".
-func Size(bytes float64) string { return scaled(bytes, 1000, 3, "B", "kB", "MB", "GB", "TB", "PB", "EB") }
+func Size(bytes float64) string {
+	return scaled(bytes, 1000, 3, "B", "kB", "MB", "GB", "TB", "PB", "EB")
+}
 
 // SizeFine renders bytes in decimal units with four significant digits.
 func SizeFine(bytes float64) string {

@@ -26,7 +26,9 @@ func Version() *command.Command {
 	f.BoolVar(&clientOnly, "client", false, "Show the client's version only")
 	return &command.Command{
 		Usage: "[OPTIONS]", Flags: f,
-		Run: func(ctx context.Context, s *command.Session, _ []string) error { return version(ctx, s, text, clientOnly) },
+		Run: func(ctx context.Context, s *command.Session, _ []string) error {
+			return version(ctx, s, text, clientOnly)
+		},
 	}
 }
 

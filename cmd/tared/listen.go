@@ -76,12 +76,11 @@ func parseHost(host string, o *options) (string, error) {
 func listen(ctx context.Context, o *options) (listeners []net.Listener, err error) {
 	defer func() {
 		if err != nil {
-			for _, l := range listeners {
-				l.Close()
-			}
+			err = errors.Join(err, closeAll(listeners))
 			listeners = nil
 		}
 	}()
+	passedSockets()
 	for _, host := range o.Hosts {
 		scheme, address, _ := strings.Cut(host, "://")
 		var more []net.Listener
@@ -220,15 +219,32 @@ func tlsConfig(o *options) (*tls.Config, error) {
 	return config, nil
 }
 
-// activated gives the sockets that systemd has opened for us, sd_listen_fds(3):
-// all of them, or the one of the number that is named.
-func activated(which string, o *options) ([]net.Listener, error) {
+// firstPassed is the first descriptor that systemd passes.
+const firstPassed = 3
+
+// passedSockets counts the descriptors that systemd has passed to this process
+// and keeps them from the programs that it will start: they come without
+// close-on-exec.
+func passedSockets() int {
 	pid, _ := strconv.Atoi(os.Getenv("LISTEN_PID"))
 	count, _ := strconv.Atoi(os.Getenv("LISTEN_FDS"))
 	if pid != os.Getpid() || count < 1 {
+		return 0
+	}
+	for fd := firstPassed; fd < firstPassed+count; fd++ {
+		unix.CloseOnExec(fd)
+	}
+	return count
+}
+
+// activated gives the sockets that systemd has opened for us, sd_listen_fds(3):
+// all of them, or the one of the number that is named.
+func activated(which string, o *options) ([]net.Listener, error) {
+	count := passedSockets()
+	if count == 0 {
 		return nil, fault.New(fault.Unavailable, "no sockets found via socket activation: make sure the service was started by systemd")
 	}
-	first, last := 3, 3+count-1
+	first, last := firstPassed, firstPassed+count-1
 	if which != "" && which != "*" {
 		n, err := strconv.Atoi(which)
 		if err != nil || n < first || n > last {
@@ -238,7 +254,6 @@ func activated(which string, o *options) ([]net.Listener, error) {
 	}
 	var out []net.Listener
 	for fd := first; fd <= last; fd++ {
-		unix.CloseOnExec(fd)
 		f := os.NewFile(uintptr(fd), "LISTEN_FD_"+strconv.Itoa(fd))
 		l, err := net.FileListener(f)
 		f.Close()

@@ -3,12 +3,15 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -164,6 +167,67 @@ func TestAnswerStops(t *testing.T) {
 		if text, err := io.ReadAll(resp.Body); string(text) != want || err != nil {
 			t.Errorf("%q %v, want %s", text, err, want)
 		}
+	}
+	if err := <-result; err != nil {
+		t.Error(err)
+	}
+}
+
+// The test runs itself as the program that systemd starts: the socket is
+// descriptor 3, and the PID is known only there.
+func TestActivation(t *testing.T) {
+	if os.Getenv("TARE_TEST_ACTIVATED") != "" {
+		t.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))
+		t.Setenv("LISTEN_FDS", "1")
+		if _, err := activated("4", &options{}); err == nil {
+			t.Error("descriptor 4 was not passed")
+		}
+		listeners, err := activated("3", &options{})
+		if err != nil || len(listeners) != 1 {
+			t.Fatal(listeners, err)
+		}
+		conn, err := listeners[0].Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, "here"); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	f, err := l.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestActivation$")
+	child.Env = append(os.Environ(), "TARE_TEST_ACTIVATED=1")
+	child.ExtraFiles = []*os.File{f}
+	result := make(chan error, 1)
+	go func() {
+		out, err := child.CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("%w: %s", err, out)
+		}
+		result <- err
+	}()
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := io.ReadAll(conn); string(text) != "here" || err != nil {
+		t.Errorf("%q %v", text, err)
 	}
 	if err := <-result; err != nil {
 		t.Error(err)

@@ -73,22 +73,32 @@ func serve(ctx context.Context, o *options, log *slog.Logger) (err error) {
 	}
 	defer closing(&err, held.Close)
 
-	handler, closeServices, err := wire(ctx, o, held.id, log)
-	if err != nil {
-		return err
-	}
-	defer closing(&err, closeServices)
-
+	// The sockets come first: a client of a daemon that restarts waits instead
+	// of being refused, and an address that cannot be had costs nothing else.
 	listeners, err := listen(ctx, o)
 	if err != nil {
 		return err
 	}
+	handler, closeServices, err := wire(ctx, o, held.id, log)
+	if err != nil {
+		return errors.Join(err, closeAll(listeners))
+	}
+	defer closing(&err, closeServices)
+
 	if err := notify("READY=1"); err != nil {
 		log.Warn("cannot tell systemd that the daemon is ready", "error", err)
 	}
 	log.Info("tared is ready", "version", version, "hosts", o.Hosts, "data-root", o.DataRoot, "exec-root", o.ExecRoot)
 	debug.FreeOSMemory()
 	return answer(ctx, handler, listeners, log)
+}
+
+func closeAll(listeners []net.Listener) error {
+	var err error
+	for _, l := range listeners {
+		err = errors.Join(err, l.Close())
+	}
+	return err
 }
 
 // closing adds the error of a step of the shutdown to that of the run.

@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"io/fs"
 	"maps"
 	"net/netip"
 	"os"
@@ -114,7 +113,7 @@ func (o *options) flags() *pflag.FlagSet {
 	f.StringVar(&o.DefaultRuntime, "default-runtime", builtinRuntime, "OCI runtime of containers that ask for none")
 	f.Var(runtimeValue(o.Runtimes), "add-runtime", "Register an OCI runtime")
 	f.StringVar(&o.InitPath, "init-path", "", "Program that runs as the first process with --init (default tare-init beside tared)")
-	f.StringVar(&o.CgroupParent, "cgroup-parent", "", "Cgroup below which those of the containers are made (default the root)")
+	f.StringVar(&o.CgroupParent, "cgroup-parent", "/tare", "Cgroup below which those of the containers are made")
 	f.BoolFunc("tls", "Use TLS on TCP sockets; implied by --tlsverify", func(s string) error {
 		v, err := strconv.ParseBool(s)
 		o.TLS = &v
@@ -336,7 +335,7 @@ func (o *options) checkTLS() error {
 	}
 	for _, path := range []string{o.TLSCert, o.TLSKey, o.TLSCACert} {
 		if _, err := os.Stat(path); path != "" && err != nil {
-			return fault.New(fault.Invalid, "cannot use TLS: %w", err.(*fs.PathError))
+			return fault.New(fault.Invalid, "cannot use TLS: %w", err)
 		}
 	}
 	return nil

@@ -64,8 +64,8 @@ func (c closers) run() error {
 }
 
 // wire builds the services in the order of the import lattice, and the handler
-// over them. close ends them; running containers are not touched by it.
-func wire(ctx context.Context, o *options, id string, log *slog.Logger) (h http.Handler, close func() error, err error) {
+// over them. end closes them; running containers are not touched by it.
+func wire(ctx context.Context, o *options, id string, log *slog.Logger) (h http.Handler, end func() error, err error) {
 	var steps closers
 	defer func() {
 		if err != nil {

@@ -1,0 +1,135 @@
+package cli_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestPs(t *testing.T) {
+	f := newFake(t)
+	created := time.Now().Add(-90 * time.Minute).Unix()
+	f.on("GET /containers/json", 200, []map[string]any{{
+		"Id": strings.Repeat("ab", 32), "Names": []string{"/web", "/other/link"}, "Image": "nginx@sha256:12", "ImageID": "sha256:99",
+		"Command": "nginx -g 'daemon off;' and more", "Created": created, "State": "running", "Status": "Up 2 hours",
+		"Labels": map[string]string{"b": "2", "a": "1"}, "SizeRw": 1500, "SizeRootFs": 1980000,
+		"NetworkSettings": map[string]any{"Networks": map[string]any{"z": map[string]any{}, "bridge": nil}},
+		"Mounts":          []map[string]any{{"Name": "a-volume-with-a-long-name", "Driver": "local"}, {"Source": "/srv"}},
+		"Ports": []map[string]any{
+			{"IP": "0.0.0.0", "PrivatePort": 81, "PublicPort": 81, "Type": "tcp"}, {"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 80, "Type": "tcp"},
+			{"IP": "::", "PrivatePort": 443, "PublicPort": 8443, "Type": "tcp"}, {"PrivatePort": 53, "Type": "udp"}},
+	}})
+	for args, want := range map[string]string{
+		"ps": "CONTAINER ID   IMAGE     COMMAND                  CREATED       STATUS       PORTS                                                         NAMES\n" +
+			"abababababab   nginx     \"nginx -g 'daemon of…\"   2 hours ago   Up 2 hours   53/udp, 0.0.0.0:80-81->80-81/tcp, [::]:8443->443/tcp   web\n",
+		"ps -q": "abababababab\n",
+		"container ls --no-trunc --format {{.ID}}:{{.Names}}:{{.Image}}":                strings.Repeat("ab", 32) + ":web,other/link:nginx@sha256:12\n",
+		"ps --format {{.Names|upper}}\\t{{.State}}":                                     "WEB\trunning\n",
+		"ps --format {{.Labels}}|{{.Networks}}|{{.Mounts}}|{{.LocalVolumes}}|{{.Size}}": "a=1,b=2|bridge,z|a-volume-with-…,/srv|1|1.5kB (virtual 1.98MB)\n",
+	} {
+		r := f.call(nil, strings.Split(args, " ")...)
+		if squeeze(r.out) != squeeze(want) || r.code != 0 {
+			t.Errorf("%s:\n%s%s\nwant\n%s", args, r.out, r.err, want)
+		}
+	}
+	for format, want := range map[string]string{
+		"table {{.Names}}\\t{{.Label \"com.x.some-label\"}}":  "NAMES     some label\nweb       \n",
+		"{{json .Names}} {{title .State}} {{truncate .ID 3}}": "\"web\" Running aba\n",
+		"{{join (split .Status \" \") \"-\"}}":                "Up-2-hours\n",
+	} {
+		if r := f.call(nil, "ps", "--format", format); r.out != want {
+			t.Errorf("%s: %+v, want %q", format, r, want)
+		}
+	}
+	f.call(nil, "ps", "-a", "-n", "3", "-s", "--filter", "name=a", "--filter", "Name=b")
+	asked := f.asked()
+	if got := asked[len(asked)-1]; got != "GET /containers/json?all=1&filters=%7B%22name%22%3A%7B%22a%22%3Atrue%2C%22b%22%3Atrue%7D%7D&limit=3&size=1" {
+		t.Error(got)
+	}
+}
+
+// squeeze makes runs of spaces one: columns are text/tabwriter's matter.
+func squeeze(s string) string {
+	for strings.Contains(s, "  ") {
+		s = strings.ReplaceAll(s, "  ", " ")
+	}
+	return s
+}
+
+func TestImages(t *testing.T) {
+	f := newFake(t)
+	f.on("GET /images/json", 200, []map[string]any{
+		{"Id": "sha256:" + strings.Repeat("1", 64), "Created": time.Now().Add(-49 * time.Hour).Unix(), "Size": 1982000, "SharedSize": -1, "Containers": -1,
+			"RepoTags": []string{"a:1", "localhost:5000/b:2"}, "RepoDigests": []string{"a@sha256:d1", "c@sha256:d2"}},
+		{"Id": "sha256:" + strings.Repeat("2", 64), "Created": 0, "Size": 5, "SharedSize": -1, "Containers": -1},
+	})
+	for args, want := range map[string]string{
+		"images": "REPOSITORY TAG IMAGE ID CREATED SIZE\na 1 111111111111 2 days ago 1.98MB\n" +
+			"localhost:5000/b 2 111111111111 2 days ago 1.98MB\nc <none> 111111111111 2 days ago 1.98MB\n<none> <none> 222222222222 N/A 5B\n",
+		"image ls -q": "111111111111\n111111111111\n111111111111\n222222222222\n",
+		"images --format {{.Repository}}:{{.Tag}}@{{.Digest}}": "a:1@sha256:d1\nlocalhost:5000/b:2@<none>\nc:<none>@sha256:d2\n<none>:<none>@<none>\n",
+	} {
+		if r := f.call(nil, strings.Split(args, " ")...); squeeze(r.out) != want {
+			t.Errorf("%s:\n%s%s\nwant\n%s", args, r.out, r.err, want)
+		}
+	}
+}
+
+func TestInspect(t *testing.T) {
+	f := newFake(t)
+	f.on("GET /containers/web/json", 200, map[string]any{"Id": "c1", "State": map[string]any{"Running": true, "ExitCode": 0, "Pid": 12345678},
+		"HostConfig": map[string]any{"NanoCpus": 1500000000, "Dns": []string{"1.1.1.1"}}, "Config": map[string]any{"Env": []string{"A=1", "B=<2>"}}})
+	f.on("GET /images/img/json", 200, map[string]any{"Id": "sha256:1", "Os": "linux"})
+	for format, want := range map[string]string{
+		"{{.State.Running}} {{.State.Pid}}":                  "true 12345678\n",
+		"{{.ID}} {{.HostConfig.NanoCPUs}}":                   "c1 1500000000\n",
+		"{{if eq .State.ExitCode 0}}ok{{end}}":               "ok\n",
+		"{{json .Config}}":                                   `{"Env":["A=1","B=\u003c2\u003e"]}` + "\n",
+		"{{range .Config.Env}}{{println .}}{{end}}":          "A=1\nB=<2>\n\n",
+		"{{join .HostConfig.Dns \",\"}} {{len .Config.Env}}": "1.1.1.1 2\n",
+	} {
+		if r := f.call(nil, "inspect", "-f", format, "web"); r.out != want || r.code != 0 {
+			t.Errorf("%s: %+v, want %q", format, r, want)
+		}
+	}
+	r := f.call(nil, "inspect", "img", "nope", "web")
+	if r.code != 1 || r.err != "Error: No such object: nope\n" || !strings.HasPrefix(r.out, "[\n    {\n        \"Id\": \"sha256:1\",") || !strings.Contains(r.out, "\"NanoCpus\": 1500000000") {
+		t.Errorf("%+v", r)
+	}
+	if r := f.call(nil, "inspect", "-f", "{{.Foo}}", "web"); r.code != 1 || r.err != "template parsing error: template: :1:2: executing \"\" at <.Foo>: map has no entry for key \"Foo\"\n" {
+		t.Errorf("%+v", r)
+	}
+	if r := f.call(nil, "inspect", "--type", "volume", "x"); r.err != "--type volume is not supported yet\n" {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestImageStreams(t *testing.T) {
+	f := newFake(t)
+	f.on("POST /images/create", 200, map[string]any{"status": "sha256:1"})
+	f.on("POST /images/load", 200, map[string]any{"stream": "Loaded image: a:1\n"})
+	body := strings.Repeat("tar", 100000)
+	if r := f.call(strings.NewReader(body), "import", "-c", "CMD a", "-", "x:1"); r != (result{0, "sha256:1\n", ""}) || string(f.body("POST /images/create")) != body {
+		t.Errorf("%+v", r)
+	}
+	if r := f.call(strings.NewReader(body), "load"); r != (result{0, "Loaded image: a:1\n", ""}) || string(f.body("POST /images/load")) != body {
+		t.Errorf("%+v", r)
+	}
+	f.on("POST /images/load", 200, map[string]any{"errorDetail": map[string]any{"message": "no space left on device"}})
+	if r := f.call(strings.NewReader(body), "load"); r != (result{1, "", "no space left on device\n"}) {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestRemoveMany(t *testing.T) {
+	f := newFake(t)
+	f.on("DELETE /containers/a", 204, nil)
+	f.on("DELETE /containers/c", 409, map[string]string{"message": "c is running"})
+	r := f.call(nil, "rm", "-v", "a", "b", "c")
+	if r.code != 1 || r.out != "a\n" || r.err != "Error response from daemon: page not found: DELETE /containers/b\nError response from daemon: c is running\n" {
+		t.Errorf("%+v", r)
+	}
+	if r := f.call(nil, "rm", "-f", "a", "b"); r.code != 0 || r.out != "a\n" {
+		t.Errorf("%+v", r)
+	}
+}

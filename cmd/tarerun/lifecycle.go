@@ -1,0 +1,336 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/ocirun"
+	"golang.org/x/sys/unix"
+)
+
+const versionText = "0.1.0"
+
+var specVersion = specs.Version
+
+// startFlags are what create, run and exec have in common.
+type startFlags struct {
+	bundle, console, pidFile string
+	preserve                 int
+	noPivot, detach, keep    bool
+	noKeyring, noSubreaper   bool
+}
+
+func (s *startFlags) register(f *flag.FlagSet) {
+	f.StringVar(&s.console, "console-socket", "", "")
+	f.StringVar(&s.pidFile, "pid-file", "", "")
+	f.IntVar(&s.preserve, "preserve-fds", 0, "")
+}
+
+func (s *startFlags) registerBundle(f *flag.FlagSet) {
+	s.register(f)
+	f.StringVar(&s.bundle, "bundle", "", "")
+	f.StringVar(&s.bundle, "b", "", "")
+	f.BoolVar(&s.noPivot, "no-pivot", false, "")
+	f.BoolVar(&s.noKeyring, "no-new-keyring", false, "")
+}
+
+// options completes a container's options and reads its bundle.
+func (s *startFlags) options(g *settings, id string) (ocirun.Options, error) {
+	if s.noKeyring {
+		return ocirun.Options{}, fault.New(fault.NotImplemented, "--no-new-keyring is not supported yet")
+	}
+	bundle, err := filepath.Abs(s.bundle)
+	if err != nil {
+		return ocirun.Options{}, fault.New(fault.Invalid, "the bundle %q cannot be found: %w", s.bundle, err)
+	}
+	spec, err := ocirun.ReadSpec(bundle)
+	if err != nil {
+		return ocirun.Options{}, err
+	}
+	o := ocirun.Options{Bundle: bundle, Spec: spec, ID: id, StateDir: g.root, NoPivot: s.noPivot,
+		Stdio: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}}
+	if spec.Process != nil {
+		o.ExtraFiles, spec.Process.Env = s.extraFiles(spec.Process.Env)
+	}
+	return o, nil
+}
+
+// extraFiles are those of socket activation and of --preserve-fds.
+func (s *startFlags) extraFiles(env []string) ([]*os.File, []string) {
+	n := s.preserve
+	if listen, err := strconv.Atoi(os.Getenv("LISTEN_FDS")); err == nil && listen > 0 {
+		n += listen
+		env = append(env, "LISTEN_FDS="+strconv.Itoa(listen), "LISTEN_PID=1")
+	}
+	var files []*os.File
+	for i := range n {
+		files = append(files, os.NewFile(uintptr(3+i), "preserved"))
+	}
+	return files, env
+}
+
+func runCreate(g *settings, args []string) error {
+	var s startFlags
+	f := newFlags("create")
+	s.registerBundle(f)
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	if f.NArg() != 1 {
+		return fault.New(fault.Invalid, "tarerun create takes one container ID")
+	}
+	o, err := s.options(g, f.Arg(0))
+	if err != nil {
+		return err
+	}
+	if o.Console, err = s.dial(o.Spec.Process); err != nil {
+		return err
+	}
+	c, err := ocirun.Create(context.Background(), o)
+	if err != nil {
+		return err
+	}
+	if err := writePidFile(s.pidFile, c.Pid()); err != nil {
+		_ = c.Signal(unix.SIGKILL, false)
+		_ = c.Delete()
+		return err
+	}
+	return nil
+}
+
+// dial connects the console socket that a terminal of a detached process needs.
+func (s *startFlags) dial(p *specs.Process) (*os.File, error) {
+	terminal := p != nil && p.Terminal
+	switch {
+	case terminal && s.console == "":
+		return nil, fault.New(fault.Invalid, "cannot allocate tty if tarerun will detach without setting console socket")
+	case !terminal && s.console != "":
+		return nil, fault.New(fault.Invalid, "cannot use console socket if tarerun will not detach or allocate tty")
+	case !terminal:
+		return nil, nil
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		err = unix.Connect(fd, &unix.SockaddrUnix{Name: s.console})
+	}
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "connect to the console socket %s: %w", s.console, err)
+	}
+	return os.NewFile(uintptr(fd), s.console), nil
+}
+
+func runStart(g *settings, args []string) error {
+	id, err := oneID("start", args)
+	if err != nil {
+		return err
+	}
+	c, err := ocirun.Load(g.root, id)
+	if err != nil {
+		return err
+	}
+	return c.Start()
+}
+
+func runRun(g *settings, args []string) error {
+	var s startFlags
+	f := newFlags("run")
+	s.registerBundle(f)
+	f.BoolVar(&s.detach, "detach", false, "")
+	f.BoolVar(&s.detach, "d", false, "")
+	f.BoolVar(&s.keep, "keep", false, "")
+	f.BoolVar(&s.noSubreaper, "no-subreaper", false, "")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	if f.NArg() != 1 {
+		return fault.New(fault.Invalid, "tarerun run takes one container ID")
+	}
+	o, err := s.options(g, f.Arg(0))
+	if err != nil {
+		return err
+	}
+	var term *terminal
+	if s.detach {
+		o.Console, err = s.dial(o.Spec.Process)
+	} else {
+		term, o.Console, err = foreground(o.Spec.Process)
+	}
+	if err != nil {
+		return err
+	}
+	if !s.detach && !s.noSubreaper {
+		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+	}
+	c, err := ocirun.Create(context.Background(), o)
+	if err != nil {
+		return err
+	}
+	err = s.runCreated(c, term)
+	if code, ended := err.(exitCode); ended && !s.keep {
+		if e := c.Delete(); e != nil {
+			return e
+		}
+		if code == 0 {
+			return nil
+		}
+	}
+	return err
+}
+
+// runCreated starts a container and, unless it is detached, stays with it until
+// its process ends, which gives an exitCode.
+func (s *startFlags) runCreated(c *ocirun.Container, term *terminal) error {
+	fail := func(err error) error {
+		_ = c.Signal(unix.SIGKILL, false)
+		_, _ = c.Wait()
+		_ = c.Delete()
+		return err
+	}
+	if err := writePidFile(s.pidFile, c.Pid()); err != nil {
+		return fail(err)
+	}
+	if term != nil {
+		if err := term.receive(); err != nil {
+			return fail(err)
+		}
+	}
+	var stop func()
+	if !s.detach {
+		stop = forward(c.Pid(), term)
+	}
+	if err := c.Start(); err != nil {
+		return fail(err)
+	}
+	if s.detach {
+		return nil
+	}
+	status, err := c.Wait()
+	stop()
+	term.close()
+	if err != nil {
+		return err
+	}
+	return exitCode(status.Code())
+}
+
+func runKill(g *settings, args []string) error {
+	f := newFlags("kill")
+	all := f.Bool("all", false, "")
+	f.BoolVar(all, "a", false, "")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	if f.NArg() < 1 || f.NArg() > 2 {
+		return fault.New(fault.Invalid, "tarerun kill takes a container ID and a signal")
+	}
+	sig := unix.SIGTERM
+	if f.NArg() == 2 {
+		var err error
+		if sig, err = parseSignal(f.Arg(1)); err != nil {
+			return err
+		}
+	}
+	c, err := ocirun.Load(g.root, f.Arg(0))
+	if err != nil {
+		return err
+	}
+	if !*all && c.State().Status == specs.StateStopped {
+		return fault.New(fault.Conflict, "container not running")
+	}
+	return c.Signal(sig, *all)
+}
+
+// parseSignal reads a number or a name with or without SIG.
+func parseSignal(s string) (unix.Signal, error) {
+	if n, err := strconv.Atoi(s); err == nil && n >= 0 && n <= 64 {
+		return unix.Signal(n), nil
+	}
+	name := strings.ToUpper(s)
+	if !strings.HasPrefix(name, "SIG") {
+		name = "SIG" + name
+	}
+	if sig := unix.SignalNum(name); sig != 0 {
+		return sig, nil
+	}
+	return 0, fault.New(fault.Invalid, "unknown signal %q", s)
+}
+
+func runDelete(g *settings, args []string) error {
+	f := newFlags("delete")
+	force := f.Bool("force", false, "")
+	f.BoolVar(force, "f", false, "")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	if f.NArg() == 0 {
+		return fault.New(fault.Invalid, "tarerun delete takes container IDs")
+	}
+	var first error
+	for _, id := range f.Args() {
+		if err := deleteOne(g, id, *force); err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+func deleteOne(g *settings, id string, force bool) error {
+	c, err := ocirun.Load(g.root, id)
+	if err != nil {
+		if force && fault.KindOf(err) == fault.NotFound {
+			return nil
+		}
+		return err
+	}
+	if s := c.State().Status; s != specs.StateStopped {
+		if s != specs.StateCreated && !force {
+			return fault.New(fault.Conflict, "cannot delete container %s that is not stopped: %s", id, s)
+		}
+		_ = c.Signal(unix.SIGKILL, false)
+		if s == "paused" {
+			_ = c.Resume()
+		}
+		deadline := time.Now().Add(10 * time.Second)
+		for c.State().Status != specs.StateStopped && time.Now().Before(deadline) {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	return c.Delete()
+}
+
+func runPause(g *settings, args []string) error {
+	return withContainer(g, "pause", args, func(c *ocirun.Container) error {
+		if s := c.State().Status; s != specs.StateRunning && s != specs.StateCreated {
+			return fault.New(fault.Conflict, "container not running or created: %s", s)
+		}
+		return c.Pause()
+	})
+}
+
+func runResume(g *settings, args []string) error {
+	return withContainer(g, "resume", args, func(c *ocirun.Container) error {
+		if s := c.State().Status; s != "paused" {
+			return fault.New(fault.Conflict, "container not paused: %s", s)
+		}
+		return c.Resume()
+	})
+}
+
+func withContainer(g *settings, name string, args []string, f func(*ocirun.Container) error) error {
+	id, err := oneID(name, args)
+	if err != nil {
+		return err
+	}
+	c, err := ocirun.Load(g.root, id)
+	if err != nil {
+		return err
+	}
+	return f(c)
+}

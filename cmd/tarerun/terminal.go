@@ -1,0 +1,132 @@
+package main
+
+import (
+	"io"
+	"os"
+	"os/signal"
+	"sync"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/tarehq/tare/fault"
+	"golang.org/x/sys/unix"
+)
+
+// terminal is the pty of a foreground process and the user's terminal that is
+// joined to it.
+type terminal struct {
+	socket *os.File // where the pty arrives
+	master *os.File
+	saved  *unix.Termios // of the user's terminal
+	output sync.WaitGroup
+}
+
+// foreground prepares a terminal if the process wants one, and gives the socket
+// to be handed to the container.
+func foreground(p *specs.Process) (*terminal, *os.File, error) {
+	if p == nil || !p.Terminal {
+		return nil, nil, nil
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fault.New(fault.Internal, "make the console socket: %w", err)
+	}
+	if p.ConsoleSize == nil {
+		if ws, err := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ); err == nil {
+			p.ConsoleSize = &specs.Box{Height: uint(ws.Row), Width: uint(ws.Col)}
+		}
+	}
+	return &terminal{socket: os.NewFile(uintptr(pair[0]), "console")}, os.NewFile(uintptr(pair[1]), "console"), nil
+}
+
+// receive takes the pty and begins to copy.
+func (t *terminal) receive() error {
+	name, control := make([]byte, 64), make([]byte, unix.CmsgSpace(4))
+	_, n, _, _, err := unix.Recvmsg(int(t.socket.Fd()), name, control, unix.MSG_CMSG_CLOEXEC)
+	if err == nil {
+		var messages []unix.SocketControlMessage
+		if messages, err = unix.ParseSocketControlMessage(control[:n]); err == nil && len(messages) == 1 {
+			var fds []int
+			if fds, err = unix.ParseUnixRights(&messages[0]); err == nil && len(fds) == 1 {
+				t.master = os.NewFile(uintptr(fds[0]), "pty")
+			}
+		}
+	}
+	t.socket.Close()
+	if t.master == nil {
+		return fault.New(fault.Internal, "receive the terminal of the container: %v", err)
+	}
+	t.raw()
+	go func() { _, _ = io.Copy(t.master, os.Stdin) }() // ends with the program: a read of stdin cannot be interrupted
+	t.output.Add(1)
+	go func() {
+		defer t.output.Done()
+		_, _ = io.Copy(os.Stdout, t.master) // ends with EIO when the last process closed the terminal
+	}()
+	return nil
+}
+
+// raw lets the user's terminal pass every key on.
+func (t *terminal) raw() {
+	old, err := unix.IoctlGetTermios(0, unix.TCGETS)
+	if err != nil {
+		return
+	}
+	t.saved = old
+	r := *old
+	r.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IXON
+	r.Oflag &^= unix.OPOST
+	r.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.ISIG | unix.IEXTEN
+	r.Cflag = r.Cflag&^(unix.CSIZE|unix.PARENB) | unix.CS8
+	r.Cc[unix.VMIN], r.Cc[unix.VTIME] = 1, 0
+	_ = unix.IoctlSetTermios(0, unix.TCSETS, &r)
+}
+
+func (t *terminal) resize() {
+	if t == nil || t.master == nil {
+		return
+	}
+	if ws, err := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ); err == nil {
+		_ = unix.IoctlSetWinsize(int(t.master.Fd()), unix.TIOCSWINSZ, ws)
+	}
+}
+
+// close waits for the last output and restores the user's terminal.
+func (t *terminal) close() {
+	if t == nil || t.master == nil {
+		return
+	}
+	t.output.Wait()
+	if t.saved != nil {
+		_ = unix.IoctlSetTermios(0, unix.TCSETS, t.saved)
+	}
+}
+
+// forward passes signals on to a process until the returned function is called.
+func forward(pid int, t *terminal) (stop func()) {
+	signals, done := make(chan os.Signal, 64), make(chan struct{})
+	signal.Notify(signals)
+	var running sync.WaitGroup
+	running.Add(1)
+	go func() {
+		defer running.Done()
+		for {
+			select {
+			case s := <-signals:
+				switch s {
+				case unix.SIGCHLD, unix.SIGURG, unix.SIGPIPE: // about this process
+				case unix.SIGWINCH:
+					t.resize()
+				default:
+					_ = unix.Kill(pid, s.(unix.Signal))
+				}
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(signals)
+		close(done)
+		running.Wait()
+	}
+}

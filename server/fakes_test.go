@@ -1,0 +1,275 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	wire "github.com/moby/moby/api/types/container"
+	wireimage "github.com/moby/moby/api/types/image"
+	wirenet "github.com/moby/moby/api/types/network"
+
+	"github.com/tarehq/tare/container"
+	"github.com/tarehq/tare/event"
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image"
+)
+
+// fakeContainers remembers the last call and answers as it is told.
+type fakeContainers struct {
+	call     string
+	created  container.CreateRequest
+	stop     container.StopOptions
+	list     container.ListOptions
+	logs     container.LogsOptions
+	attach   container.AttachOptions
+	execOpts container.ExecStartOptions
+
+	err     error
+	inspect wire.InspectResponse
+	wait    chan wire.WaitResponse
+	stream  container.LogStream
+	tty     bool
+	serve   func(conn net.Conn, buffered []byte)
+}
+
+func (f *fakeContainers) Create(_ context.Context, r container.CreateRequest) (string, []string, error) {
+	f.created = r
+	return "c0ffee", nil, f.err
+}
+func (f *fakeContainers) Start(_ context.Context, id, keys string) error {
+	f.call = "start " + id + " " + keys
+	return f.err
+}
+func (f *fakeContainers) Stop(_ context.Context, id string, o container.StopOptions) error {
+	f.call, f.stop = "stop "+id, o
+	return f.err
+}
+func (f *fakeContainers) Kill(_ context.Context, id, signal string) error {
+	f.call = "kill " + id + " " + signal
+	return f.err
+}
+func (f *fakeContainers) Restart(_ context.Context, id string, o container.StopOptions) error {
+	f.call, f.stop = "restart "+id, o
+	return f.err
+}
+func (f *fakeContainers) Remove(_ context.Context, id string, o container.RemoveOptions) error {
+	f.call = "remove " + id
+	if o.Force {
+		f.call += " force"
+	}
+	return f.err
+}
+func (f *fakeContainers) Wait(_ context.Context, id string, c wire.WaitCondition) (<-chan wire.WaitResponse, error) {
+	f.call = "wait " + id + " " + string(c)
+	return f.wait, f.err
+}
+func (f *fakeContainers) List(_ context.Context, o container.ListOptions) ([]wire.Summary, error) {
+	f.list = o
+	return nil, f.err
+}
+func (f *fakeContainers) Inspect(_ context.Context, id string, _ bool) (wire.InspectResponse, error) {
+	f.call = "inspect " + id
+	if id == "panic" {
+		panic("as asked")
+	}
+	return f.inspect, f.err
+}
+func (f *fakeContainers) Counts() (int, int, int) { return 2, 0, 1 }
+func (f *fakeContainers) Logs(_ context.Context, _ string, o container.LogsOptions) (container.LogStream, error) {
+	f.logs = o
+	return f.stream, f.err
+}
+func (f *fakeContainers) Attach(_ context.Context, id string, o container.AttachOptions, hijack container.Hijack) error {
+	f.call, f.attach = "attach "+id, o
+	return f.session(hijack)
+}
+func (f *fakeContainers) session(hijack container.Hijack) error {
+	if f.err != nil {
+		return f.err
+	}
+	conn, buffered, err := hijack(f.tty)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	f.serve(conn, buffered)
+	return nil
+}
+func (f *fakeContainers) Resize(_ context.Context, id string, h, w uint16) error {
+	f.call = "resize " + id
+	return f.err
+}
+func (f *fakeContainers) ExecCreate(_ context.Context, id string, r wire.ExecCreateRequest) (string, error) {
+	f.call = "exec " + id + " " + strings.Join(r.Cmd, " ")
+	return "e1", f.err
+}
+func (f *fakeContainers) ExecStart(_ context.Context, id string, o container.ExecStartOptions, hijack container.Hijack) error {
+	f.call, f.execOpts = "exec start "+id, o
+	if o.Detach {
+		return f.err
+	}
+	return f.session(hijack)
+}
+func (f *fakeContainers) ExecInspect(_ context.Context, id string) (wire.ExecInspectResponse, error) {
+	return wire.ExecInspectResponse{ID: id}, f.err
+}
+func (f *fakeContainers) ExecResize(_ context.Context, id string, h, w uint16) error { return f.err }
+
+type fakeImages struct {
+	call     string
+	imported image.ImportOptions
+	err      error
+	lines    []string
+	list     []wireimage.Summary
+	filters  map[string]map[string]bool
+}
+
+func (f *fakeImages) Import(_ context.Context, r io.Reader, o image.ImportOptions) (string, error) {
+	b, _ := io.ReadAll(r)
+	f.call, f.imported = "import "+string(b), o
+	return "sha256:1", f.err
+}
+func (f *fakeImages) Load(_ context.Context, r io.Reader, progress func(string)) error {
+	for _, line := range f.lines {
+		progress(line)
+	}
+	return f.err
+}
+func (f *fakeImages) Save(_ context.Context, w io.Writer, refs []string, platform string) error {
+	f.call = "save " + strings.Join(refs, ",") + " " + platform
+	if f.err == nil {
+		_, err := io.WriteString(w, "tar")
+		return err
+	}
+	return f.err
+}
+func (f *fakeImages) Tag(_ context.Context, source, target string) error {
+	f.call = "tag " + source + " " + target
+	return f.err
+}
+func (f *fakeImages) Remove(_ context.Context, ref string, o image.RemoveOptions) ([]wireimage.DeleteResponse, error) {
+	f.call = "remove " + ref
+	return nil, f.err
+}
+func (f *fakeImages) List(_ context.Context, o image.ListOptions) ([]wireimage.Summary, error) {
+	f.filters = o.Filters
+	return f.list, f.err
+}
+func (f *fakeImages) InspectWith(_ context.Context, ref string, o image.InspectOptions) (wireimage.InspectResponse, error) {
+	f.call = "inspect " + ref
+	if o.Platform != "" {
+		f.call += " for " + o.Platform
+	}
+	return wireimage.InspectResponse{ID: "sha256:1", Size: 7}, f.err
+}
+func (f *fakeImages) History(_ context.Context, ref string) ([]wireimage.HistoryResponseItem, error) {
+	f.call = "history " + ref
+	return nil, f.err
+}
+func (f *fakeImages) Count() int { return 4 }
+
+type fakeNetworks struct{}
+
+func (fakeNetworks) List() []wirenet.Summary {
+	var out []wirenet.Summary
+	for _, name := range []string{"bridge", "host", "none"} {
+		var n wirenet.Summary
+		n.Name, n.ID, n.Driver, n.Scope = name, name+"-id", strings.Replace(name, "none", "null", 1), "local"
+		out = append(out, n)
+	}
+	return out
+}
+func (f fakeNetworks) Inspect(name string) (wirenet.Inspect, error) {
+	for _, n := range f.List() {
+		if n.Name == name || strings.HasPrefix(n.ID, name) {
+			return wirenet.Inspect{Network: n.Network}, nil
+		}
+	}
+	return wirenet.Inspect{}, fault.New(fault.NotFound, "network %s not found", name)
+}
+
+// rig is a server over fakes, listening on a unix socket.
+type rig struct {
+	*testing.T
+	containers fakeContainers
+	images     fakeImages
+	events     event.Log
+	path       string
+	client     *http.Client
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	r := &rig{T: t, path: filepath.Join(t.TempDir(), "s")}
+	r.containers.stream.Copy = func(context.Context, func(byte, []byte) error) error { return nil }
+	l, err := net.Listen("unix", r.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewUnstartedServer(r.handler())
+	srv.Listener.Close()
+	srv.Listener = l
+	srv.Start()
+	t.Cleanup(srv.Close)
+	transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", r.path) }}
+	t.Cleanup(transport.CloseIdleConnections)
+	r.client = &http.Client{Transport: transport}
+	return r
+}
+
+func (r *rig) handler() *Server {
+	return New(Config{
+		Containers: &r.containers, Images: &r.images, Networks: fakeNetworks{}, Events: &r.events,
+		Daemon: Daemon{Version: "1.2.3", ID: "the-id", DataRoot: "/data", Runtimes: map[string]string{"tarerun": "", "runc": "/usr/bin/runc"}, DefaultRuntime: "tarerun"},
+		Log:    slog.New(slog.DiscardHandler),
+	})
+}
+
+// do sends a request; headers are "Name: value".
+func (r *rig) do(method, path, body string, headers ...string) (int, http.Header, string) {
+	r.Helper()
+	req, err := http.NewRequestWithContext(r.Context(), method, "http://tare"+path, strings.NewReader(body))
+	if err != nil {
+		r.Fatal(err)
+	}
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	for _, h := range headers {
+		name, value, _ := strings.Cut(h, ": ")
+		req.Header.Set(name, value)
+	}
+	resp, err := r.client.Do(req)
+	if err != nil {
+		r.Fatalf("%s %s: %v", method, path, err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil && r.containers.err == nil {
+		r.Fatalf("%s %s: %v", method, path, err)
+	}
+	return resp.StatusCode, resp.Header, strings.TrimSpace(string(text))
+}
+
+// want sends a request and compares status and message, which may be "*".
+func (r *rig) want(status int, message, method, path, body string, headers ...string) {
+	r.Helper()
+	got, header, text := r.do(method, path, body, headers...)
+	var e struct{ Message string }
+	if got >= 400 {
+		if err := json.Unmarshal([]byte(text), &e); err != nil || header.Get("Content-Type") != "application/json" {
+			r.Errorf("%s %s: the error is no JSON: %q (%s)", method, path, text, header.Get("Content-Type"))
+		}
+	}
+	if got != status || message != "*" && e.Message != message {
+		r.Errorf("%s %s: %d %q, want %d %q", method, path, got, e.Message, status, message)
+	}
+}
