@@ -3,6 +3,7 @@ package archive
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"path"
@@ -28,7 +29,7 @@ func (x *extractor) make(dir int, base string, create func() error) error {
 	return create()
 }
 
-func (x *extractor) file(dir int, base string, hdr *tar.Header, data io.Reader) error {
+func (x *extractor) file(ctx context.Context, dir int, base string, hdr *tar.Header, data io.Reader) error {
 	if hdr.Size > maxSize {
 		return refuse(hdr.Name, "has %d bytes, more than any file may", hdr.Size)
 	}
@@ -42,7 +43,7 @@ func (x *extractor) file(dir int, base string, hdr *tar.Header, data io.Reader) 
 	}
 	defer unix.Close(fd)
 	if hdr.Size > 0 {
-		if err := x.copy(fd, hdr, data); err != nil {
+		if err := x.copy(ctx, fd, hdr, data); err != nil {
 			return err
 		}
 	}
@@ -60,13 +61,20 @@ func (x *extractor) file(dir int, base string, hdr *tar.Header, data io.Reader) 
 }
 
 // copy writes the file's data. Of a sparse entry, runs of zeros become holes.
-func (x *extractor) copy(fd int, hdr *tar.Header, data io.Reader) error {
+func (x *extractor) copy(ctx context.Context, fd int, hdr *tar.Header, data io.Reader) error {
 	sparse := hdr.Typeflag == tar.TypeGNUSparse || hdr.PAXRecords["GNU.sparse.realsize"] != "" || hdr.PAXRecords["GNU.sparse.size"] != ""
 	var offset int64
 	for {
 		n, err := io.ReadFull(data, x.buffer[:min(int64(len(x.buffer)), hdr.Size-offset+1)])
 		chunk := x.buffer[:n]
-		if !sparse || !zeros(chunk) {
+		if cancelled := ctx.Err(); cancelled != nil {
+			return cancelled
+		}
+		if sparse && zeros(chunk) {
+			if x.holes += int64(n); x.holes > maxHoles {
+				return refuse(hdr.Name, "is sparse and makes the holes of the archive more than %d bytes", maxHoles)
+			}
+		} else {
 			for done := 0; done < n; {
 				w, err := unix.Pwrite(fd, chunk[done:], offset+int64(done))
 				if err != nil && !errors.Is(err, unix.EINTR) {

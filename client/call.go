@@ -52,7 +52,7 @@ func (c *Client) call(ctx context.Context, method, path string, query url.Values
 	r := request{method: method, path: path, query: query}
 	if in != nil {
 		var err error
-		if r.body, err = json.Marshal(in); err != nil {
+		if r.body, err = encode(in); err != nil {
 			return err
 		}
 	}

@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"io"
 	"net/url"
 	"strings"
@@ -35,7 +34,7 @@ func (c *Client) hijack(ctx context.Context, path string, query url.Values, body
 	r := request{method: "POST", path: path, query: query, upgrade: true}
 	if body != nil {
 		var err error
-		if r.body, err = json.Marshal(body); err != nil {
+		if r.body, err = encode(body); err != nil {
 			return nil, err
 		}
 	}

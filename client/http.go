@@ -98,6 +98,9 @@ func (c *Client) roundTrip(ctx context.Context, r request) (*response, error) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
+		if source, ok := err.(*sourceError); ok {
+			return nil, source.err
+		}
 		// The daemon may have closed a connection while it was idle.
 		if k.used && r.stream == nil && (errors.Is(err, io.EOF) || isClosedByPeer(err)) {
 			continue
@@ -114,7 +117,13 @@ func (c *Client) exchange(k *conn, r request, stop func() bool) (*response, erro
 	}
 	if r.stream != nil {
 		// The daemon may refuse before it has read all: then its answer counts.
-		go func() { streamed <- writeChunked(k, r.stream) }()
+		go func() {
+			err := writeChunked(k, r.stream)
+			streamed <- err
+			if err != nil && !isClosedByPeer(err) {
+				k.Close() // the daemon would wait for the rest for ever
+			}
+		}()
 	}
 	resp, err := readHead(k.br)
 	if err != nil {
@@ -271,10 +280,16 @@ func writeChunked(w io.Writer, r io.Reader) error {
 			return err
 		}
 		if err != nil {
-			return err
+			return &sourceError{err}
 		}
 	}
 }
+
+// sourceError is a failure to read what was to be sent.
+type sourceError struct{ err error }
+
+func (e *sourceError) Error() string { return e.err.Error() }
+func (e *sourceError) Unwrap() error { return e.err }
 
 // body reads the body of an answer and gives its connection back at the end.
 type body struct {

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/tarehq/tare/fault"
@@ -179,3 +180,33 @@ func TestPathsAreEscaped(t *testing.T) {
 		t.Errorf("%s, want %s", got, want)
 	}
 }
+
+// TestUploadBreaks has a source that fails half way: the error is the source's,
+// and nobody waits.
+func TestUploadBreaks(t *testing.T) {
+	c, _ := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) }))
+	broken := errors.New("the disk is broken")
+	in := io.MultiReader(strings.NewReader("start"), iotest.ErrReader(broken))
+	err := c.ImageLoad(t.Context(), in, false, nil, func(Progress) error { return nil })
+	if !errors.Is(err, broken) || err.Error() != broken.Error() {
+		t.Error(err)
+	}
+}
+
+// TestUploadRefused has a daemon that answers before it has read the body.
+func TestUploadRefused(t *testing.T) {
+	c, _ := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusBadRequest)
+		io.WriteString(w, `{"message":"no"}`)
+	}))
+	c.negotiated = true
+	endless := io.LimitReader(zeros{}, 64<<20)
+	err := c.ImageLoad(t.Context(), endless, false, nil, func(Progress) error { return nil })
+	if fault.KindOf(err) != fault.Invalid {
+		t.Error(err)
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }

@@ -187,9 +187,16 @@ func (s *Service) runExec(ctx context.Context, r Record, n *session, keeper *sup
 	} else {
 		pid, err = keeper.Exec(ctx, c, nil)
 	}
-	if err != nil {
-		code, err := execFailure(err)
+	if errors.Is(err, fault.Unavailable) { // it ended between the question and the deed
+		err = notRunning(r)
+	} else if err != nil {
+		var code int
+		code, err = execFailure(err)
 		n.end(code)
+		return err
+	}
+	if err != nil {
+		n.end(126)
 		return err
 	}
 	n.mu.Lock()

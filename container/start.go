@@ -125,7 +125,7 @@ func (s *Service) launch(ctx context.Context, r *Record) (err error) {
 	defer net.close()
 	back.Push(func() error { return s.detachNetwork(ctx, net.endpoint) })
 
-	root, err := s.cfg.Snapshots.Mount(r.ID)
+	root, err := s.rootOf(ctx, r)
 	if err != nil {
 		return err
 	}
@@ -163,6 +163,23 @@ func (s *Service) launch(ctx context.Context, r *Record) (err error) {
 	s.publish(*r, events.ActionStart)
 	s.watchers.Go(func() { s.watch(*r, l, keeper) })
 	return nil
+}
+
+// rootOf finds the layers of the container's root. After power loss a layer
+// may have to be unpacked again.
+func (s *Service) rootOf(ctx context.Context, r *Record) (snapshot.Mount, error) {
+	root, err := s.cfg.Snapshots.Mount(r.ID)
+	if !errors.Is(err, fault.NotFound) {
+		return root, err
+	}
+	img, err := s.cfg.Images.ResolvePlatform(ctx, r.Image.Manifest.Digest.String(), "")
+	if err != nil {
+		return root, err
+	}
+	if _, err := s.cfg.Images.Unpacked(ctx, img); err != nil {
+		return root, err
+	}
+	return s.cfg.Snapshots.Mount(r.ID)
 }
 
 // adopt takes the supervising process of a run that begins, or forgets that

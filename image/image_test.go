@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -460,5 +461,31 @@ func TestManifestsOfAnIndex(t *testing.T) {
 	data, err := json.Marshal(list[0])
 	if err != nil || !bytes.Contains(data, []byte(ocispec.MediaTypeImageIndex)) {
 		t.Error(string(data), err)
+	}
+}
+
+func BenchmarkListThousand(b *testing.B) {
+	f := open(b, b.TempDir())
+	layer, err := f.importLayer(context.Background(), bytes.NewReader(rootfs(b, file{"a", "1"})))
+	if err != nil {
+		b.Fatal(err)
+	}
+	var entries []content.Entry
+	for i := range 1000 {
+		config, _ := importConfig(ImportOptions{Message: fmt.Sprint(i)})
+		config.RootFS = ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{layer.Digest}}
+		target, err := f.putImage(config, []ocispec.Descriptor{layer})
+		if err != nil {
+			b.Fatal(err)
+		}
+		entries = append(entries, content.Entry{Name: fmt.Sprintf("docker.io/library/i%d:latest", i), Target: target})
+	}
+	if err := f.store(entries); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if list, err := f.List(context.Background(), ListOptions{}); err != nil || len(list) != 1001 {
+			b.Fatal(len(list), err)
+		}
 	}
 }

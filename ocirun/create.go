@@ -316,11 +316,7 @@ func (c *Container) setUp(a *attempt, o *Options) (err error) {
 			return err
 		}
 	}
-	if s := c.spec.Linux.Seccomp; s != nil {
-		if b.seccomp, b.seccompFlags, err = seccomp.Compile(s); err != nil {
-			return err
-		}
-	}
+	filter := compile(c.spec.Linux.Seccomp)
 	path := c.spec.Linux.CgroupsPath
 	if path == "" {
 		path = "/" + o.ID
@@ -342,6 +338,9 @@ func (c *Container) setUp(a *attempt, o *Options) (err error) {
 	if err := a.namespaces(); err != nil {
 		return err
 	}
+	if err := filter(b); err != nil {
+		return err
+	}
 	if environ(c.spec.Process.Env, "HOME") == "" {
 		b.home = readHome(b.rootfs, c.spec.Process.User.UID)
 	}
@@ -351,6 +350,27 @@ func (c *Container) setUp(a *attempt, o *Options) (err error) {
 		return err
 	}
 	return a.launch()
+}
+
+// compile makes the seccomp filter beside other work; the returned function
+// waits for it and gives it to the builder.
+func compile(s *specs.LinuxSeccomp) func(*builder) error {
+	if s == nil {
+		return func(*builder) error { return nil }
+	}
+	done := make(chan error, 1)
+	var code []byte
+	var flags uint
+	go func() {
+		var err error
+		code, flags, err = seccomp.Compile(s)
+		done <- err
+	}()
+	return func(b *builder) error {
+		err := <-done
+		b.seccomp, b.seccompFlags = code, flags
+		return err
+	}
 }
 
 // handshake serves the child until it waits for the start.

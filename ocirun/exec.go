@@ -7,7 +7,6 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/ocirun/seccomp"
 	"golang.org/x/sys/unix"
 )
 
@@ -111,10 +110,8 @@ func (c *Container) buildExec(a *attempt) (err error) {
 		return fault.New(fault.Conflict, "cannot exec in a stopped container")
 	}
 	a.opened = append(a.opened, target)
-	if s := c.spec.Linux.Seccomp; s != nil {
-		if b.seccomp, b.seccompFlags, err = seccomp.Compile(s); err != nil {
-			return err
-		}
+	if err := compile(c.spec.Linux.Seccomp)(b); err != nil {
+		return err
 	}
 	var flags uintptr
 	b.spec.Linux = &specs.Linux{}

@@ -11,7 +11,6 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/internal/testutil"
-	"golang.org/x/sys/unix"
 )
 
 // bundle makes a bundle whose root holds busybox and returns its directory with
@@ -110,4 +109,13 @@ func TestRun(t *testing.T) {
 	}
 }
 
-var _ = unix.SIGKILL
+// TestMain runs the tests in both forms of init: executed from a memfd, and in
+// the memory of this process as when that runs from a sealed file.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if code == 0 {
+		sealed = func() bool { return true }
+		code = m.Run()
+	}
+	os.Exit(code)
+}

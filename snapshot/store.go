@@ -315,5 +315,6 @@ func (s *Store) sync(pending []digest.Digest) error {
 			return err
 		}
 	}
-	return nil
+	// The marks themselves: a container that is created next relies on them.
+	return unix.Syncfs(int(d.Fd()))
 }

@@ -73,7 +73,7 @@ func BenchmarkMemory(b *testing.B) {
 			x := newBox(b, supervise.Runtime{Path: os.Getenv("RT")}, shell(script)...)
 			x.create(l)
 			x.start()
-			time.Sleep(3 * time.Second)
+			time.Sleep(6 * time.Second)
 			pid := parent(b, x.keeper.Pid())
 			text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 			if err != nil {

@@ -166,7 +166,7 @@ func (l *Launcher) start(ctx context.Context) (process, error) {
 	defer theirs.Close()
 	proc, err := os.StartProcess("/proc/self/fd/"+strconv.Itoa(int(l.exe.Fd())), []string{"tare-supervise"}, &os.ProcAttr{
 		Dir:   "/",
-		Env:   []string{"GOMAXPROCS=1", "GOGC=25"},
+		Env:   []string{"GOMAXPROCS=1", "GOGC=off", "GOMEMLIMIT=16MiB"}, // see keeper.thrift
 		Files: []*os.File{null, null, null, theirs},
 		Sys:   &syscall.SysProcAttr{Setsid: true, Cloneflags: syscall.CLONE_NEWNS},
 	})

@@ -72,7 +72,6 @@ func (f *foreground) join(ctx context.Context, sigProxy bool) error {
 	}
 	if sigProxy {
 		signals := stream.CatchSignals()
-		defer signals.Stop()
 		go signals.Forward(ctx, func(ctx context.Context, name string) { f.client.ContainerKill(ctx, f.id, name) })
 	}
 	restore := func() {}

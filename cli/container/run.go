@@ -88,11 +88,7 @@ type foreground struct {
 }
 
 func (f *foreground) run(ctx context.Context) error {
-	var signals *stream.Signals
-	if f.sigProxy {
-		signals = stream.CatchSignals()
-		defer signals.Stop()
-	}
+	signals := f.catchSignals()
 	attached, waiter, err := f.connect(ctx)
 	if err != nil {
 		return runError(err)
@@ -115,7 +111,7 @@ func (f *foreground) run(ctx context.Context) error {
 		}
 		return startError(err)
 	}
-	if signals != nil {
+	if signals := <-signals; signals != nil {
 		go signals.Forward(ctx, func(ctx context.Context, name string) { f.client.ContainerKill(ctx, f.id, name) })
 	}
 	if f.tty {
@@ -139,6 +135,20 @@ func (f *foreground) run(ctx context.Context) error {
 		return &command.Exit{Code: code}
 	}
 	return nil
+}
+
+// catchSignals starts to hold signals back, beside the requests that come
+// next. nil is received when signals are not proxied.
+func (f *foreground) catchSignals() <-chan *stream.Signals {
+	caught := make(chan *stream.Signals, 1)
+	go func() {
+		if !f.sigProxy {
+			caught <- nil
+			return
+		}
+		caught <- stream.CatchSignals()
+	}()
+	return caught
 }
 
 // connect attaches and registers the wait, both at once. The daemon must know

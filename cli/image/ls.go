@@ -79,24 +79,30 @@ type row struct {
 
 const none = "<none>"
 
+// base is what the rows of an image have in common.
+func (o *ls) base(i *client.ImageSummary) row {
+	r := row{ID: i.Id, CreatedAt: time.Unix(i.Created, 0).String(), Containers: count(i.Containers), Repository: none, Tag: none,
+		Digest: none, Size: format.Size(float64(i.Size)), VirtualSize: format.SizeFine(float64(i.Size)), SharedSize: "N/A", UniqueSize: "N/A"}
+	if i.Created > 0 {
+		r.CreatedSince = format.Ago(i.Created)
+	} else {
+		r.CreatedSince = "N/A"
+	}
+	if !o.noTrunc {
+		r.ID = format.ShortID(i.Id)
+	}
+	if i.SharedSize >= 0 {
+		r.SharedSize = format.Size(float64(i.SharedSize))
+		r.UniqueSize = format.Size(float64(i.Size - i.SharedSize))
+	}
+	return r
+}
+
 // rows makes one row for every name of an image, and for every digest of a
 // name where digests are shown.
 func (o *ls) rows(i *client.ImageSummary, text string) []row {
 	digests := o.digests || strings.Contains(text, ".Digest")
-	base := row{ID: i.Id, CreatedAt: time.Unix(i.Created, 0).String(), Containers: count(i.Containers), Repository: none, Tag: none,
-		Digest: none, Size: format.Size(float64(i.Size)), VirtualSize: format.SizeFine(float64(i.Size)), SharedSize: "N/A", UniqueSize: "N/A"}
-	if i.Created > 0 {
-		base.CreatedSince = format.Ago(i.Created)
-	} else {
-		base.CreatedSince = "N/A"
-	}
-	if !o.noTrunc {
-		base.ID = format.ShortID(i.Id)
-	}
-	if i.SharedSize >= 0 {
-		base.SharedSize = format.Size(float64(i.SharedSize))
-		base.UniqueSize = format.Size(float64(i.Size - i.SharedSize))
-	}
+	base := o.base(i)
 	byRepo := map[string][]string{}
 	for _, name := range i.RepoDigests {
 		repo, digest, _ := strings.Cut(name, "@")

@@ -3,13 +3,14 @@ package image
 import (
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/tarehq/tare/cli/command"
 	"github.com/tarehq/tare/cli/format"
 )
 
-// Meter counts what is read and shows it on a terminal, when reading takes
+// meter counts what is read and shows it on a terminal, when reading takes
 // more than a second.
 type meter struct {
 	r     io.Reader
@@ -18,6 +19,9 @@ type meter struct {
 	total int64 // 0: not known
 	n     int64
 	start time.Time
+
+	mu    sync.Mutex // the upload may go on while the answer is printed
+	over  bool
 	shown time.Time
 }
 
@@ -33,7 +37,9 @@ func newMeter(r io.Reader, errOut io.Writer, verb string, total int64) *meter {
 func (m *meter) Read(p []byte) (int, error) {
 	n, err := m.r.Read(p)
 	m.n += int64(n)
-	if now := time.Now(); m.out != nil && now.Sub(m.start) > time.Second && now.Sub(m.shown) > 100*time.Millisecond {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if now := time.Now(); m.out != nil && !m.over && now.Sub(m.start) > time.Second && now.Sub(m.shown) > 100*time.Millisecond {
 		m.shown = now
 		of := ""
 		if m.total > 0 {
@@ -44,9 +50,12 @@ func (m *meter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// done wipes the line.
+// done wipes the line for good.
 func (m *meter) done() {
-	if !m.shown.IsZero() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.over = true; !m.shown.IsZero() {
+		m.shown = time.Time{}
 		io.WriteString(m.out, "\r\x1b[K")
 	}
 }

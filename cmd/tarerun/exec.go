@@ -174,9 +174,8 @@ func (e *execFlags) start(c *ocirun.Container, p *specs.Process) error {
 	if e.detach {
 		return nil
 	}
-	stop := forward(proc.Pid(), term)
+	forward(func(sig unix.Signal) error { return unix.Kill(proc.Pid(), sig) }, term)
 	status, err := proc.Wait()
-	stop()
 	term.close()
 	if err != nil {
 		return err

@@ -201,9 +201,8 @@ func (s *startFlags) runCreated(c *ocirun.Container, term *terminal) error {
 			return fail(err)
 		}
 	}
-	var stop func()
 	if !s.detach {
-		stop = forward(c.Pid(), term)
+		forward(func(sig unix.Signal) error { return c.Signal(sig, false) }, term)
 	}
 	if err := c.Start(); err != nil {
 		return fail(err)
@@ -212,7 +211,6 @@ func (s *startFlags) runCreated(c *ocirun.Container, term *terminal) error {
 		return nil
 	}
 	status, err := c.Wait()
-	stop()
 	term.close()
 	if err != nil {
 		return err

@@ -122,7 +122,7 @@ func dispatch(g *settings, args []string) error {
 }
 
 func help(w io.Writer) {
-	fmt.Fprintln(w, "tarerun [--root DIR] [--log FILE] [--log-format text|json] [--debug] COMMAND\n")
+	fmt.Fprintln(w, "tarerun [--root DIR] [--log FILE] [--log-format text|json] [--debug] COMMAND")
 	for _, c := range commands {
 		fmt.Fprintln(w, "  "+c.usage)
 	}

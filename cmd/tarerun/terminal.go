@@ -101,32 +101,23 @@ func (t *terminal) close() {
 	}
 }
 
-// forward passes signals on to a process until the returned function is called.
-func forward(pid int, t *terminal) (stop func()) {
-	signals, done := make(chan os.Signal, 64), make(chan struct{})
-	signal.Notify(signals)
-	var running sync.WaitGroup
-	running.Add(1)
+// forwarded are the signals that a foreground process gets instead of us. Each
+// costs start-up time, so the list has what people and service managers send.
+var forwarded = []os.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGCONT,
+	unix.SIGTSTP, unix.SIGALRM, unix.SIGWINCH}
+
+// forward passes signals on for the rest of this program's life. One that
+// arrives after the process ended meets nobody.
+func forward(send func(unix.Signal) error, t *terminal) {
+	signals := make(chan os.Signal, 64)
+	signal.Notify(signals, forwarded...)
 	go func() {
-		defer running.Done()
-		for {
-			select {
-			case s := <-signals:
-				switch s {
-				case unix.SIGCHLD, unix.SIGURG, unix.SIGPIPE: // about this process
-				case unix.SIGWINCH:
-					t.resize()
-				default:
-					_ = unix.Kill(pid, s.(unix.Signal))
-				}
-			case <-done:
-				return
+		for s := range signals {
+			if s == unix.SIGWINCH && t != nil {
+				t.resize()
+			} else {
+				_ = send(s.(unix.Signal))
 			}
 		}
 	}()
-	return func() {
-		signal.Stop(signals)
-		close(done)
-		running.Wait()
-	}
 }

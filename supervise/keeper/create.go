@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -44,6 +45,11 @@ func (k *keeper) create(ctx context.Context, r supervise.CreateRequest, files []
 	k.mu.Unlock()
 	go k.accept()
 	go k.await()
+	time.AfterFunc(2*time.Second, func() {
+		if k.current().Phase == supervise.PhaseCreated { // not started soon
+			thrift()
+		}
+	})
 	return s, nil
 }
 

@@ -11,6 +11,7 @@ import (
 type output struct {
 	mu       sync.Mutex
 	log      *logs.Writer // nil for none
+	activity activity
 	sessions []*session
 	hurried  bool // the process has ended
 	ended    bool
@@ -32,6 +33,7 @@ func (o *output) write(stream logs.Stream, frame []byte) {
 		s.send(stream, frame)
 	}
 	o.mu.Unlock()
+	o.activity.add(len(frame))
 	for _, s := range sessions {
 		s.waitRoom()
 	}

@@ -160,7 +160,7 @@ func (k *keeper) handle(ctx context.Context, m supervise.Message, files []*os.Fi
 
 // decode reads a request's body; on failure the files are closed.
 func decode(m supervise.Message, into any, files []*os.File) error {
-	if err := json.Unmarshal(m.Body, into); err != nil {
+	if err := unmarshal(m.Body, into); err != nil {
 		closeAll(files)
 		return fault.New(fault.Invalid, "the request %q cannot be read: %w", m.Method, err)
 	}

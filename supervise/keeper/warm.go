@@ -9,19 +9,18 @@ import (
 )
 
 // warm does, while nobody waits for this process, what costs at its first
-// time only: encoding/json looks at each type once.
+// time only: encoding/json looks at each type once, and code and heap come in
+// page by page.
 func warm() {
-	var r supervise.CreateRequest
-	json.Unmarshal([]byte(`{"ID":"x","Rootfs":{"Lower":["a"]},"Log":{},"Runtime":{},"ConsoleSize":[1,1],"NetNS":true}`), &r)
 	var spec specs.Spec
-	json.Unmarshal([]byte(sampleSpec), &spec)
+	unmarshal([]byte(sampleSpec), &spec)
+	var r supervise.CreateRequest
+	unmarshal([]byte(`{"ID":"x","Rootfs":{"Lower":["a"]},"Log":{},"Runtime":{},"ConsoleSize":[1,1],"NetNS":true}`), &r)
 	b, _ := json.Marshal(supervise.Started{})
-	json.Marshal(supervise.Message{ID: 1, Method: "x", Body: b, Error: &supervise.WireError{}})
+	json.Marshal(supervise.Message{ID: 1, Method: "x", Body: b})
 	json.Marshal(supervise.Exit{})
 	var m supervise.Message
 	json.Unmarshal([]byte(`{"id":1,"method":"x","body":{}}`), &m)
-	var a supervise.AttachOptions
-	json.Unmarshal([]byte(`{"Stdin":true,"Buffered":"","Head":""}`), &a)
 }
 
 // sampleSpec touches the types that a config.json usually has.

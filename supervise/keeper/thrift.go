@@ -1,0 +1,44 @@
+package keeper
+
+import (
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+)
+
+// thrift collects the garbage and gives memory back to the system. The process
+// runs with GOGC=off, below a limit of memory for the case of need: a container
+// that lives for a few milliseconds is not to pay for a collection, and each
+// collection touches bookkeeping pages that stay, so that the periodic ones
+// would cost an idle process a quarter of its memory.
+func thrift() { debug.FreeOSMemory() }
+
+const (
+	// busyOutput is the output in bytes after which thrift is due.
+	busyOutput = 1 << 20
+	// quiet is how long the output must have paused for it.
+	quiet = 2 * time.Second
+)
+
+// activity watches the output for the end of a busy time.
+type activity struct {
+	bytes atomic.Int64
+	timer atomic.Bool // a look at it is under way
+}
+
+func (a *activity) add(n int) {
+	if a.bytes.Add(int64(n)) >= busyOutput && a.timer.CompareAndSwap(false, true) {
+		time.AfterFunc(quiet, a.look)
+	}
+}
+
+// look calls thrift if nothing was written since the last look.
+func (a *activity) look() {
+	if a.bytes.Swap(0) > 0 {
+		time.AfterFunc(quiet, a.look)
+		return
+	}
+	a.timer.Store(false)
+	thrift()
+	thrift() // buffers in a sync.Pool survive one collection
+}
