@@ -3,7 +3,6 @@ package ocirun
 import (
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -243,8 +242,6 @@ func ReadSpec(bundle string) (*specs.Spec, error) {
 	}
 	return s, nil
 }
-
-func decodeSpec(b []byte, s *specs.Spec) error { return json.Unmarshal(b, s) }
 
 // create is Create.
 func create(ctx context.Context, o Options) (c *Container, err error) {

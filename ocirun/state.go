@@ -2,10 +2,10 @@ package ocirun
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -27,13 +27,13 @@ const (
 
 // state is state.json.
 type state struct {
-	Version int       `json:"version"` // of this format
-	ID      string    `json:"id"`
-	Pid     int       `json:"pid"`
-	Started uint64    `json:"started"` // start of the process, clock ticks after boot
-	Bundle  string    `json:"bundle"`
-	Cgroups string    `json:"cgroups"`
-	Created time.Time `json:"created"`
+	Version int    `json:"version"` // of this format
+	ID      string `json:"id"`
+	Pid     int    `json:"pid"`
+	Started uint64 `json:"started"` // start of the process, clock ticks after boot
+	Bundle  string `json:"bundle"`
+	Cgroups string `json:"cgroups"`
+	Created int64  `json:"created"` // Unix time, ns
 }
 
 // ValidID refuses names that are no single, plain path element.
@@ -84,19 +84,37 @@ func (c *Container) saveState() error {
 	if path == "" {
 		path = "/" + c.id
 	}
-	b, err := json.Marshal(state{1, c.id, c.pid, c.started, c.bundle, path, time.Now().UTC()})
-	if err != nil {
-		return fault.New(fault.Internal, "write the state of container %s: %w", c.id, err)
-	}
+	b := []byte(`{"version":1,"id":"` + c.id + `","pid":` + strconv.Itoa(c.pid) + `,"started":`)
+	b = append(strconv.AppendUint(b, c.started, 10), `,"bundle":`...)
+	b = append(quoteJSON(b, c.bundle), `,"cgroups":`...)
+	b = append(quoteJSON(b, path), `,"created":`...)
+	b = append(strconv.AppendInt(b, c.created.UnixNano(), 10), '}')
 	// Renamed into place: a reader sees no half file.
 	name := filepath.Join(c.dir, stateFile)
-	if err = os.WriteFile(name+".new", b, 0o600); err == nil {
+	err := os.WriteFile(name+".new", b, 0o600)
+	if err == nil {
 		err = os.Rename(name+".new", name)
 	}
 	if err != nil {
 		return fault.New(fault.Internal, "write the state of container %s: %w", c.id, err)
 	}
 	return nil
+}
+
+// quoteJSON appends a string as JSON.
+func quoteJSON(b []byte, s string) []byte {
+	b = append(b, '"')
+	for _, c := range []byte(s) {
+		switch {
+		case c == '"' || c == '\\':
+			b = append(b, '\\', c)
+		case c < ' ':
+			b = append(b, '\\', 'u', '0', '0', "0123456789abcdef"[c>>4], "0123456789abcdef"[c&15])
+		default:
+			b = append(b, c)
+		}
+	}
+	return append(b, '"')
 }
 
 func (c *Container) removeState() error {
@@ -146,7 +164,7 @@ func Load(stateDir, id string) (*Container, error) {
 		return nil, fault.New(fault.Internal, "read the state of container %s: %w", id, err)
 	}
 	var s state
-	if err := json.Unmarshal(b, &s); err != nil {
+	if err := decode(b, reflect.ValueOf(&s).Elem()); err != nil {
 		return nil, fault.New(fault.Internal, "read the state of container %s: %w", id, err)
 	}
 	if s.Version != 1 {
@@ -161,7 +179,7 @@ func Load(stateDir, id string) (*Container, error) {
 		return nil, err
 	}
 	return &Container{id: id, bundle: s.Bundle, dir: dir, spec: spec, group: group, pid: s.Pid, started: s.Started,
-		created: s.Created, pidfd: -1, sync: -1}, nil
+		created: time.Unix(0, s.Created).UTC(), pidfd: -1, sync: -1}, nil
 }
 
 func (c *Container) loaded() bool { return c.dir != "" }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"os"
 	"strconv"
 	"strings"
@@ -76,7 +75,7 @@ func (e *execFlags) build(c *ocirun.Container, args []string) (*specs.Process, e
 			return nil, fault.New(fault.Invalid, "read the process: %w", err)
 		}
 		p := new(specs.Process)
-		if err := json.Unmarshal(b, p); err != nil {
+		if err := ocirun.DecodeProcess(b, p); err != nil {
 			return nil, fault.New(fault.Invalid, "%s is not valid: %w", e.process, err)
 		}
 		return p, nil

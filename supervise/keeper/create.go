@@ -78,7 +78,7 @@ func (k *keeper) build(ctx context.Context, files []*os.File) error {
 	default:
 		return fault.New(fault.NotImplemented, "log driver %q is not supported yet", k.cfg.Log.Driver)
 	}
-	k.out = newOutput(log)
+	k.out = newOutput(log, &k.activity)
 	if k.stdio, err = newStdio(k.cfg.TTY, k.cfg.OpenStdin); err != nil {
 		return err
 	}

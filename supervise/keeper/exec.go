@@ -94,7 +94,7 @@ func (k *keeper) exec(ctx context.Context, c supervise.ExecConfig, files []*os.F
 		closeAll(files)
 		return supervise.Started{}, fault.New(fault.Conflict, "nothing can be executed in a container that is %s", phase)
 	}
-	e := &exec{id: c.ID, out: newOutput(nil), done: make(chan struct{})}
+	e := &exec{id: c.ID, out: newOutput(nil, &k.activity), done: make(chan struct{})}
 	if err := k.execs.add(e); err != nil {
 		closeAll(files)
 		return supervise.Started{}, err
@@ -174,4 +174,5 @@ func (k *keeper) awaitExec(e *exec, p process) {
 	e.out.finish()
 	e.stdio.close()
 	k.execs.end(e, code)
+	k.activity.add(execGarbage)
 }

@@ -44,6 +44,8 @@ type keeper struct {
 	reaper *reaper
 	execs  execs
 
+	activity activity
+
 	// set by create, before anything else uses them
 	cfg      supervise.CreateRequest
 	listener *seqpacket.Listener

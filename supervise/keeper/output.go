@@ -11,13 +11,13 @@ import (
 type output struct {
 	mu       sync.Mutex
 	log      *logs.Writer // nil for none
-	activity activity
+	activity *activity
 	sessions []*session
 	hurried  bool // the process has ended
 	ended    bool
 }
 
-func newOutput(log *logs.Writer) *output { return &output{log: log} }
+func newOutput(log *logs.Writer, a *activity) *output { return &output{log: log, activity: a} }
 
 // write passes one chunk on, which stands in frame behind room for its header
 // that is filled in already. It waits until no client is far behind: a client

@@ -33,6 +33,7 @@ func (k *keeper) serve(c *seqpacket.Conn) {
 			continue
 		}
 		k.begin()
+		k.activity.add(requestGarbage)
 		go func() {
 			defer k.end()
 			result, err := k.handle(ctx, m, files)

@@ -14,20 +14,24 @@ import (
 func thrift() { debug.FreeOSMemory() }
 
 const (
-	// busyOutput is the output in bytes after which thrift is due.
-	busyOutput = 1 << 20
-	// quiet is how long the output must have paused for it.
+	// busy is the activity in bytes after which thrift is due.
+	busy = 1 << 20
+	// quiet is how long there must have been none.
 	quiet = 2 * time.Second
+
+	// roughly what these leave behind
+	requestGarbage = 16 << 10
+	execGarbage    = 128 << 10
 )
 
-// activity watches the output for the end of a busy time.
+// activity watches output and requests for the end of a busy time.
 type activity struct {
 	bytes atomic.Int64
 	timer atomic.Bool // a look at it is under way
 }
 
 func (a *activity) add(n int) {
-	if a.bytes.Add(int64(n)) >= busyOutput && a.timer.CompareAndSwap(false, true) {
+	if a.bytes.Add(int64(n)) >= busy && a.timer.CompareAndSwap(false, true) {
 		time.AfterFunc(quiet, a.look)
 	}
 }
