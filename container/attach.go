@@ -174,8 +174,8 @@ func (h *handed) wait() error {
 // DefaultDetachKeys are what a client means that names none: ctrl-p, ctrl-q.
 const DefaultDetachKeys = "ctrl-p,ctrl-q"
 
-// parseDetachKeys reads Docker's comma-separated keys: single characters, and
-// ctrl-X with a letter or one of @ [ \ ] ^ _.
+// parseDetachKeys reads Docker's comma-separated keys: single characters, DEL,
+// and ctrl-X with a letter or one of @ [ \ ] ^ _.
 func parseDetachKeys(s string) ([]byte, error) {
 	if s == "" {
 		s = DefaultDetachKeys
@@ -185,6 +185,8 @@ func parseDetachKeys(s string) ([]byte, error) {
 		switch {
 		case len(key) == 1:
 			keys = append(keys, key[0])
+		case key == "DEL":
+			keys = append(keys, 0x7f)
 		case len(key) == 6 && strings.EqualFold(key[:5], "ctrl-") && isControl(key[5]):
 			keys = append(keys, control(key[5]))
 		default:

@@ -70,7 +70,7 @@ func BenchmarkMemory(b *testing.B) {
 			}
 			l := launcher(b, 1)
 			time.Sleep(50 * time.Millisecond)
-			x := newBox(b, supervise.Runtime{Path: os.Getenv("RT")}, shell(script)...)
+			x := newBox(b, supervise.Runtime{}, shell(script)...)
 			x.create(l)
 			x.start()
 			time.Sleep(6 * time.Second)
@@ -86,14 +86,23 @@ func BenchmarkMemory(b *testing.B) {
 				fmt.Sscanf(line, "%s %f", &name, &n)
 				kb[name] = n
 			}
-			if os.Getenv("SMAPS") != "" {
-				m, _ := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))
-				os.WriteFile(fmt.Sprintf("/tmp/sup/smaps.%v", busy), m, 0o644)
-			}
 			threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 			b.ReportMetric(kb["Private_Clean:"]+kb["Private_Dirty:"], "private-KB")
 			b.ReportMetric(kb["Rss:"], "rss-KB")
 			b.ReportMetric(float64(len(threads)), "threads")
 		})
+	}
+}
+
+// BenchmarkLog writes a million lines of 40 bytes to the json-file.
+func BenchmarkLog(b *testing.B) {
+	testutil.RequireRoot(b)
+	l := launcher(b, 1)
+	for range b.N {
+		x := newBox(b, supervise.Runtime{}, shell("yes 'a line of forty bytes of ordinary text' | head -n 1000000")...)
+		x.create(l)
+		x.start()
+		x.wait(0)
+		x.release()
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/logs"
 	"github.com/tarehq/tare/supervise"
+	_ "github.com/tarehq/tare/supervise/keeper" // a change there makes go test run these tests anew
 )
 
 // program is the real tare-supervise, built once.

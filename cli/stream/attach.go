@@ -100,8 +100,7 @@ type watcher struct {
 	r    io.Reader
 	keys []byte
 	held int // how many of the keys have been typed
-	// typed is true while the keys are the last that was typed.
-	typed atomic.Bool
+	typed atomic.Bool // the keys have been typed: the daemon ends the session
 	seen  chan struct{} // closed when the keys have been typed once
 	once  sync.Once
 }
@@ -109,7 +108,6 @@ type watcher struct {
 func (w *watcher) Read(p []byte) (int, error) {
 	n, err := w.r.Read(p)
 	for _, b := range p[:n] {
-		w.typed.Store(false)
 		if b == w.keys[w.held] {
 			w.held++
 		} else if w.held = 0; b == w.keys[0] {

@@ -2,7 +2,6 @@ package cgroup
 
 import (
 	"encoding/binary"
-	"fmt"
 	"runtime"
 	"strconv"
 	"strings"
@@ -206,7 +205,6 @@ func accessMask(access string) int32 {
 // loadProgram hands a device program to the kernel.
 func loadProgram(code []byte) (int, error) {
 	license := [...]byte{'A', 'p', 'a', 'c', 'h', 'e', 0}
-	log := make([]byte, 4096)
 	attr := struct {
 		kind, count           uint32
 		insns, license        uint64
@@ -216,14 +214,12 @@ func loadProgram(code []byte) (int, error) {
 		name                  [16]byte
 		ifindex, expectAttach uint32
 	}{kind: unix.BPF_PROG_TYPE_CGROUP_DEVICE, count: uint32(len(code) / 8),
-		insns: uint64(uintptr(unsafe.Pointer(&code[0]))), license: uint64(uintptr(unsafe.Pointer(&license[0]))),
-		logLevel: 1, logSize: uint32(len(log)), logBuf: uint64(uintptr(unsafe.Pointer(&log[0])))}
+		insns: uint64(uintptr(unsafe.Pointer(&code[0]))), license: uint64(uintptr(unsafe.Pointer(&license[0])))}
 	fd, _, e := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
 	runtime.KeepAlive(code)
 	runtime.KeepAlive(&license)
-	runtime.KeepAlive(log)
 	if e != 0 {
-		return -1, fmt.Errorf("%w %s", e, strings.TrimRight(string(log), "\x00"))
+		return -1, e
 	}
 	return int(fd), nil
 }

@@ -101,8 +101,12 @@ func (d *detachKeys) filter(p []byte) (out []byte, detach bool) {
 			continue
 		}
 		out = append(out, d.keys[:d.pos]...)
-		out = append(out, c)
 		d.pos = 0
+		if c == d.keys[0] && len(d.keys) > 1 {
+			d.pos = 1
+			continue
+		}
+		out = append(out, c)
 	}
 	return out, false
 }

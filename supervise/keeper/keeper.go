@@ -88,6 +88,10 @@ func Run(fd int) error {
 	if k.reaper, err = newReaper(); err != nil {
 		return err
 	}
+	// ps would show the descriptor that the program was executed from
+	if err := os.WriteFile("/proc/self/comm", []byte("tare-supervise"), 0); err != nil {
+		return err
+	}
 	// Mounts made on the host from now on are to come in, none to go out.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return err

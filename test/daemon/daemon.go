@@ -32,6 +32,7 @@ type Daemon struct {
 	flags []string
 	cmd   *exec.Cmd
 	ended chan struct{}
+	atEnd []func() error
 }
 
 var (
@@ -114,6 +115,10 @@ func Start(t testing.TB, flags ...string) *Daemon {
 	d.Up(t)
 	return d
 }
+
+// AtEnd registers what is done when the daemon has ended, before the machine is
+// checked for leftovers.
+func (d *Daemon) AtEnd(f func() error) { d.atEnd = append(d.atEnd, f) }
 
 // Use takes the programs from another directory from now on.
 func (d *Daemon) Use(bin string) { d.bin = bin }

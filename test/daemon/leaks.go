@@ -28,6 +28,11 @@ func (d *Daemon) finish(t testing.TB) {
 		}
 		d.Signal(t, syscall.SIGTERM)
 	}
+	for _, f := range d.atEnd {
+		if err := f(); err != nil {
+			t.Error(err)
+		}
+	}
 	deadline := time.Now().Add(10 * time.Second)
 	left := d.Left()
 	for len(left) > 0 && time.Now().Before(deadline) { // a namespace dies in the kernel's own time

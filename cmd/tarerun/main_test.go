@@ -1,0 +1,169 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tarehq/tare/internal/testutil"
+	"github.com/tarehq/tare/ocirun"
+)
+
+// TestMain lets the test binary be tarerun.
+func TestMain(m *testing.M) {
+	if os.Getenv("TARERUN_TEST_MAIN") == "1" {
+		os.Unsetenv("TARERUN_TEST_MAIN")
+		os.Exit(run(os.Args[1:]))
+	}
+	os.Exit(m.Run())
+}
+
+// bench is a bundle with a state root of its own.
+type bench struct {
+	t            *testing.T
+	bundle, root string
+	id           string
+}
+
+func newBench(t *testing.T, args ...string) *bench {
+	t.Helper()
+	testutil.RequireRoot(t)
+	b := &bench{t: t, bundle: t.TempDir(), root: t.TempDir(), id: fmt.Sprintf("tare-test-%s-%d", t.Name(), os.Getpid())}
+	box, err := os.ReadFile("/bin/busybox")
+	if err != nil {
+		t.Skip("needs /bin/busybox (Debian's busybox-static)")
+	}
+	bin := filepath.Join(b.bundle, "rootfs/bin")
+	if err := os.MkdirAll(bin, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(bin, "busybox"), box, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []string{"sh", "sleep", "true", "cat", "id", "echo", "env", "pwd"} {
+		_ = os.Symlink("busybox", filepath.Join(bin, n))
+	}
+	text, err := json.Marshal(ocirun.Default("rootfs", args...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(b.bundle, "config.json"), text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		b.run("delete", "--force", b.id)
+		if left, _ := filepath.Glob("/sys/fs/cgroup/*/" + b.id); len(left) > 0 {
+			t.Errorf("groups left: %v", left)
+		}
+		if left, _ := os.ReadDir(b.root); len(left) > 0 {
+			t.Errorf("state left: %v", left)
+		}
+	})
+	return b
+}
+
+// run executes tarerun and returns its output and exit code.
+func (b *bench) run(args ...string) (string, int) {
+	cmd := exec.Command("/proc/self/exe", append([]string{"--root", b.root}, args...)...)
+	cmd.Env = append(os.Environ(), "TARERUN_TEST_MAIN=1")
+	cmd.Dir = b.bundle
+	out, err := os.CreateTemp(b.t.TempDir(), "out") // a pipe would be held open by what stays
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer out.Close()
+	cmd.Stdout, cmd.Stderr = out, out
+	_ = cmd.Run()
+	text, _ := os.ReadFile(out.Name())
+	return string(text), cmd.ProcessState.ExitCode()
+}
+
+func TestRunExitCode(t *testing.T) {
+	b := newBench(t, "sh", "-c", "echo out; exit 42")
+	if out, code := b.run("run", b.id); out != "out\n" || code != 42 {
+		t.Errorf("got %q, code %d", out, code)
+	}
+	b = newBench(t, "sh", "-c", "kill -9 $$")
+	if out, code := b.run("run", b.id); code != 0 && code != 137 {
+		t.Errorf("got %q, code %d", out, code)
+	}
+}
+
+func TestLifecycle(t *testing.T) {
+	b := newBench(t, "sleep", "1000")
+	pidFile := filepath.Join(b.bundle, "pid")
+	must := func(args ...string) string {
+		t.Helper()
+		out, code := b.run(args...)
+		if code != 0 {
+			t.Fatalf("%v: %s", args, out)
+		}
+		return out
+	}
+	must("create", "--pid-file", pidFile, b.id)
+	if out := must("state", b.id); !strings.Contains(out, `"status": "created"`) {
+		t.Error(out)
+	}
+	must("start", b.id)
+	if out, code := b.run("start", b.id); code != 1 || !strings.Contains(out, "already running") {
+		t.Error(out, code)
+	}
+	if out := must("list", "-q"); out != b.id+"\n" {
+		t.Error(out)
+	}
+	if out := must("exec", "--cwd", "/bin", "-e", "A=b", "-u", "7:8", b.id, "sh", "-c", "pwd; echo $A; id"); out != "/bin\nb\nuid=7 gid=8\n" {
+		t.Errorf("%q", out)
+	}
+	if out, code := b.run("exec", b.id, "sh", "-c", "exit 9"); code != 9 {
+		t.Error(out, code)
+	}
+	if out, code := b.run("exec", b.id, "nothing"); code != 255 || !strings.Contains(out, `exec: "nothing": executable file not found in $PATH`) {
+		t.Error(out, code)
+	}
+	must("pause", b.id)
+	if out := must("state", b.id); !strings.Contains(out, `"status": "paused"`) {
+		t.Error(out)
+	}
+	must("resume", b.id)
+	if out, code := b.run("delete", b.id); code != 1 || !strings.Contains(out, "not stopped") {
+		t.Error(out, code)
+	}
+	must("kill", b.id, "KILL")
+	testutil.Eventually(t, 10*time.Second, "the container stops", func() bool {
+		out, _ := b.run("state", b.id)
+		return strings.Contains(out, `"status": "stopped"`)
+	})
+	must("delete", b.id)
+	if out, code := b.run("state", b.id); code != 1 || !strings.Contains(out, "container does not exist") {
+		t.Error(out, code)
+	}
+}
+
+func TestLog(t *testing.T) {
+	b := newBench(t, "nothing")
+	log := filepath.Join(b.bundle, "log")
+	if out, code := b.run("--log", log, "--log-format", "json", "create", b.id); code != 1 {
+		t.Error(out, code)
+	}
+	line, _ := os.ReadFile(log)
+	var entry map[string]string
+	if err := json.Unmarshal(bytes.TrimSpace(line), &entry); err != nil || entry["level"] != "error" ||
+		entry["msg"] != `exec: "nothing": executable file not found in $PATH` {
+		t.Errorf("log %s: %v", line, err)
+	}
+}
+
+func TestRefusedByName(t *testing.T) {
+	b := newBench(t, "true")
+	for _, args := range [][]string{{"--systemd-cgroup", "list"}, {"update", "x"}, {"checkpoint", "x"}, {"create", "--no-new-keyring", "x"}} {
+		if out, code := b.run(args...); code != 1 || !strings.Contains(out, "is not supported yet") {
+			t.Error(args, out, code)
+		}
+	}
+}

@@ -1,0 +1,117 @@
+package cgroup
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/tarehq/tare/internal/testutil"
+	"golang.org/x/sys/unix"
+)
+
+func TestParseLayout(t *testing.T) {
+	mounts := `24 1 0:6 / /dev rw - devtmpfs devtmpfs rw
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct
+35 31 0:32 / /sys/fs/cgroup/mem\040ory rw,relatime shared:9 - cgroup cgroup rw,memory
+36 31 0:32 / /again rw,relatime shared:9 - cgroup cgroup rw,memory
+40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+`
+	own := "4:memory:/a/b\n2:cpu,cpuacct:/\n0::/u\n"
+	want := &layout{v1: []hierarchy{{[]string{"cpu", "cpuacct"}, "/sys/fs/cgroup/cpu,cpuacct", "/"}, {[]string{"memory"}, "/sys/fs/cgroup/mem ory", "/a/b"}},
+		v2: &hierarchy{nil, "/sys/fs/cgroup/unified", "/u"}}
+	if d := cmp.Diff(want, parseLayout(mounts, own, false), cmp.AllowUnexported(layout{}, hierarchy{})); d != "" {
+		t.Error(d)
+	}
+	if l := parseLayout(mounts, own, true); len(l.v1) != 3 {
+		t.Error("the systemd hierarchy is missing")
+	}
+}
+
+func TestSettings(t *testing.T) {
+	limit, swap, shares, quota, period, pids := int64(1<<20), int64(3<<20), uint64(1024), int64(50000), uint64(100000), int64(0)
+	r := &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit, Swap: &swap}, Pids: &specs.LinuxPids{Limit: &pids},
+		CPU: &specs.LinuxCPU{Shares: &shares, Quota: &quota, Period: &period}, Unified: map[string]string{"memory.high": "5"}}
+	v1 := "[{memory memory.limit_in_bytes 1048576} {memory memory.memsw.limit_in_bytes 3145728} {cpu cpu.shares 1024} {cpu cpu.cfs_period_us 100000} {cpu cpu.cfs_quota_us 50000} {pids pids.max max}]"
+	if got := fmt.Sprint(settingsV1(r)); got != v1 {
+		t.Error(got)
+	}
+	v2 := "[{ memory.max 1048576} { memory.swap.max 2097152} { cpu.weight 39} { cpu.max 50000 100000} { pids.max max} { memory.high 5}]"
+	if got := fmt.Sprint(settingsV2(r)); got != v2 {
+		t.Error(got)
+	}
+}
+
+func TestRootIsRefused(t *testing.T) {
+	for _, p := range []string{"/", "", "/a/..", "//"} {
+		if _, err := At(p); err == nil {
+			t.Errorf("%q was accepted", p)
+		}
+	}
+}
+
+// TestUnified uses a group of the v2 hierarchy, which also a hybrid machine has.
+func TestUnified(t *testing.T) {
+	testutil.RequireRoot(t)
+	l, err := host()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.v2 == nil {
+		t.Skip("needs a mounted cgroup2")
+	}
+	m := Member{Dir: fmt.Sprintf("%s/tare-test-%s-%d", l.v2.mount, t.Name(), os.Getpid()), Mount: l.v2.mount}
+	g := &Group{Members: []Member{m}, Unified: true}
+	if err := g.make(&m, nil); err != nil {
+		t.Fatal(err)
+	}
+	defer g.Delete()
+	one := int64(1)
+	rules := []specs.LinuxDeviceCgroup{{Access: "rwm"}, {Allow: true, Type: "b", Major: &one, Access: "r"}, {Type: "c", Major: &one, Minor: &one, Access: "w"}}
+	if err := g.setDevicesV2(rules); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("sh", "-c", "read x; : < /dev/null && echo null; : < /dev/fuse || echo no fuse; read x")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := write(m.Dir, "cgroup.procs", fmt.Sprint(cmd.Process.Pid)); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintln(in)
+	text := make([]byte, 100)
+	n, _ := out.Read(text)
+	for string(text[:n]) != "null\nno fuse\n" {
+		more, err := out.Read(text[n:])
+		if n += more; err != nil {
+			t.Fatalf("got %q", text[:n])
+		}
+	}
+	if err := g.Freeze(true); err != nil || !g.Frozen() {
+		t.Error(err)
+	}
+	if err := g.Freeze(false); err != nil || g.Frozen() {
+		t.Error(err)
+	}
+	if p, err := g.Procs(); err != nil || len(p) != 1 {
+		t.Error(p, err)
+	}
+	if err := g.Signal(unix.SIGKILL); err != nil {
+		t.Error(err)
+	}
+	_ = cmd.Wait()
+	if err := g.Delete(); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,54 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/internal/testutil"
+	"github.com/tarehq/tare/test/daemon"
+)
+
+// TestFullDisk fills the daemon's disk: what cannot be stored is refused in
+// one sentence, what was there stays whole, and nothing half-made is left.
+func TestFullDisk(t *testing.T) {
+	testutil.RequireRoot(t)
+	d := daemon.New(t)
+	data := filepath.Join(d.Dir, "data")
+	if err := os.MkdirAll(data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("small", data, "tmpfs", 0, "size=12m"); err != nil {
+		t.Fatal(err)
+	}
+	d.AtEnd(func() error { return unix.Unmount(data, unix.MNT_DETACH) })
+	d.Up(t)
+	d.ImportBusybox(t)
+	before := d.Tare(t, "images", "--no-trunc")
+
+	fill := filepath.Join(data, "fill")
+	if err := os.WriteFile(fill, make([]byte, 16<<20), 0o600); err == nil {
+		t.Fatal("the disk is not full")
+	}
+	if _, err := d.Try("import", daemon.Busybox(t), "second"); err == nil || !strings.Contains(err.Error(), "no space left on device") {
+		t.Errorf("an import on a full disk: %v", err)
+	}
+	if _, err := d.Try("create", "--name", "full", "busybox"); err == nil || !strings.Contains(err.Error(), "no space left on device") {
+		t.Errorf("a create on a full disk: %v", err)
+	}
+	if after := d.Tare(t, "images", "--no-trunc"); after != before {
+		t.Errorf("the images changed:\n%s\nwere\n%s", after, before)
+	}
+	if out := d.Tare(t, "ps", "-aq"); out != "" {
+		t.Errorf("a container that could not be made is listed: %s", out)
+	}
+	if err := os.Remove(fill); err != nil {
+		t.Fatal(err)
+	}
+	if out := d.Tare(t, "run", "--rm", "--name", "full", "busybox", "echo", "room again"); out != "room again" {
+		t.Errorf("with room again: %q", out)
+	}
+}
