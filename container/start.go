@@ -304,11 +304,26 @@ func (s *Service) specInput(r *Record, root snapshot.Mount, who string) (spec.In
 		return spec.Input{}, err
 	}
 	in := spec.Input{ID: r.ID, Config: r.Config, HostConfig: r.HostConfig, Path: r.Path, Args: r.Args,
-		User: user, CgroupParent: s.cfg.CgroupParent, UTSName: r.Config.Hostname}
-	if in.UTSName == "" && (r.HostConfig.UTSMode.IsHost() || r.HostConfig.NetworkMode.IsHost()) {
-		in.UTSName, err = os.Hostname()
-	}
+		User: user, CgroupParent: s.cfg.CgroupParent}
+	in.UTSName, err = s.hostName(r)
 	return in, err
+}
+
+// hostName is the container's, that of the container whose network it joins,
+// or the host's where it shares the host's names.
+func (s *Service) hostName(r *Record) (string, error) {
+	mode := r.HostConfig.NetworkMode
+	switch {
+	case mode.IsContainer():
+		other, err := s.store.find(mode.ConnectedContainer())
+		if err != nil {
+			return "", err
+		}
+		return s.hostName(&other)
+	case r.Config.Hostname == "" && (mode.IsHost() || r.HostConfig.UTSMode.IsHost()):
+		return os.Hostname()
+	}
+	return r.Config.Hostname, nil
 }
 
 // imageFile reads a file of the container's root, nil if it has none.

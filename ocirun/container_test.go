@@ -186,8 +186,8 @@ func TestLookUpErrors(t *testing.T) {
 		}
 	}
 	dir, s := bundle(t, "true")
-	s.Process.Cwd = "/nowhere"
-	if _, _, err := tryRun(t, dir, s); err == nil || !strings.Contains(err.Error(), `chdir to cwd "/nowhere"`) {
+	s.Process.Cwd = "/etc/passwd/nowhere"
+	if _, _, err := tryRun(t, dir, s); err == nil || !strings.Contains(err.Error(), "make the working directory") {
 		t.Errorf("cwd: %v", err)
 	}
 }

@@ -23,6 +23,9 @@ func (b *builder) buildRoot() error {
 	if b.spec.Process.Terminal {
 		b.openTerminal(true)
 	}
+	if dir := below(b.spec.Process.Cwd); dir != "." {
+		b.root.mkdirs("make the working directory", dir) // as runc does, before anything is read-only
+	}
 	if err := b.sysctls(); err != nil {
 		return err
 	}

@@ -54,11 +54,6 @@ func kernelMounts(in Input) []specs.Mount {
 		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{sys, "nosuid", "noexec", "nodev"}},
 		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
 	}
-	if in.NetNS == "host" {
-		// sysfs shows the network of the namespace that mounts it, and only a
-		// namespace's owner may mount it: bind the host's where it is shared.
-		list[3] = specs.Mount{Destination: "/sys", Type: "bind", Source: "/sys", Options: []string{"rbind", "nosuid", "noexec", "nodev", sys}}
-	}
 	switch ipc := in.HostConfig.IpcMode; {
 	case ipc.IsHost():
 		list[5] = specs.Mount{Destination: "/dev/mqueue", Type: "bind", Source: "/dev/mqueue", Options: []string{"bind", "nosuid", "noexec", "nodev"}}

@@ -109,7 +109,9 @@ func initProcess(in Input) (*specs.Process, error) {
 	if size := in.HostConfig.ConsoleSize; p.Terminal && size[0] > 0 && size[1] > 0 {
 		p.ConsoleSize = &specs.Box{Height: size[0], Width: size[1]}
 	}
-	p.OOMScoreAdj = &in.HostConfig.OomScoreAdj
+	if adj := in.HostConfig.OomScoreAdj; adj != 0 {
+		p.OOMScoreAdj = &adj
+	}
 	if in.HostConfig.Umask != nil {
 		p.User.Umask = in.HostConfig.Umask
 	}

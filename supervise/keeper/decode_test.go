@@ -77,7 +77,7 @@ func TestDetachKeysFilter(t *testing.T) {
 		{[]string{"\x10\x11"}, "", true},
 		{[]string{"a\x10", "\x11b"}, "a", true},
 		{[]string{"\x10", "x"}, "\x10x", false},
-		{[]string{"\x10\x10\x11"}, "\x10\x10\x11", false}, // as Docker: the second key is no new beginning
+		{[]string{"\x10\x10\x11"}, "\x10", true}, // the second key is a new beginning
 		{[]string{"\x10x\x10\x11"}, "\x10x", true},
 	} {
 		d := detachKeys{keys: []byte{16, 17}}
