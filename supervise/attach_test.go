@@ -175,21 +175,22 @@ func TestReplayJoinsLiveOutput(t *testing.T) {
 		b.cfg.OpenStdin = true
 		b.create(launcher(t, 0))
 		b.start()
-		var clients []*client
+		got := make(chan string)
+		read := func() { // at once: a client that does not read holds the others up
+			c := b.attach(supervise.AttachOptions{Stdout: true, Logs: true})
+			go func() { got <- c.all() }()
+		}
 		for range 5 { // in the middle of the output
-			clients = append(clients, b.attach(supervise.AttachOptions{Stdout: true, Logs: true}))
+			read()
 		}
 		in := b.attach(supervise.AttachOptions{Stdin: true, Stdout: true, Logs: true})
 		in.until("half ")
-		clients = append(clients, b.attach(supervise.AttachOptions{Stdout: true, Logs: true}))
-		got := make(chan string)
-		for _, c := range clients {
-			go func() { got <- c.all() }()
-		}
+		read()
 		in.write("go\n")
+		go in.all()
 		b.wait(0)
 		want := b.log("stdout")
-		for range clients {
+		for range 6 {
 			if s := <-got; s != want {
 				t.Errorf("a client got %d bytes of %d", len(s), len(want))
 			}

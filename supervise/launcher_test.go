@@ -59,7 +59,7 @@ func TestPool(t *testing.T) {
 	testutil.RequireRoot(t)
 	testutil.Eventually(t, 5*time.Second, "other tests' processes are gone", func() bool { return len(waiting(t)) == 0 })
 	l := launcher(t, 2)
-	full := func() bool { return len(waiting(t)) == 2 }
+	full := func() bool { return l.Warm() == 2 }
 	testutil.Eventually(t, 5*time.Second, "the pool is full", full)
 	exe, err := os.Readlink("/proc/" + strconv.Itoa(waiting(t)[0]) + "/exe")
 	if err != nil || !strings.HasPrefix(exe, "/memfd:") {
@@ -79,14 +79,14 @@ func TestPoolIsRefilled(t *testing.T) {
 	eachRuntime(t, func(t *testing.T, rt supervise.Runtime) {
 		testutil.Eventually(t, 5*time.Second, "other tests' processes are gone", func() bool { return len(waiting(t)) == 0 })
 		l := launcher(t, 1)
-		testutil.Eventually(t, 5*time.Second, "the pool is full", func() bool { return len(waiting(t)) == 1 })
+		testutil.Eventually(t, 5*time.Second, "the pool is full", func() bool { return l.Warm() == 1 })
 		was := waiting(t)[0]
 		b := newBox(t, rt, "/bin/busybox", "sleep", "100")
 		b.create(l)
 		if got := parent(t, b.keeper.Pid()); got != was {
 			t.Errorf("the process %d was not taken from the pool, %d was", was, got)
 		}
-		testutil.Eventually(t, 5*time.Second, "another one waits", func() bool { return len(waiting(t)) == 2 })
+		testutil.Eventually(t, 5*time.Second, "another one waits", func() bool { return l.Warm() == 1 })
 	})
 }
 
@@ -96,7 +96,7 @@ func TestPoolSeesNewMounts(t *testing.T) {
 	eachRuntime(t, func(t *testing.T, rt supervise.Runtime) {
 		testutil.Eventually(t, 5*time.Second, "other tests' processes are gone", func() bool { return len(waiting(t)) == 0 })
 		l := launcher(t, 1)
-		testutil.Eventually(t, 5*time.Second, "the pool is full", func() bool { return len(waiting(t)) == 1 })
+		testutil.Eventually(t, 5*time.Second, "the pool is full", func() bool { return l.Warm() == 1 })
 		b := newBox(t, rt, "/bin/busybox", "cat", "/etc/mounted")
 		top := filepath.Join(b.cfg.Rootfs.Lower[0], "etc")
 		if err := unix.Mount("late", top, "tmpfs", 0, "size=64k"); err != nil {

@@ -308,7 +308,7 @@ func (c *client) until(what string) string {
 		n, err := c.Read(buf)
 		got = append(got, buf[:n]...)
 		if err != nil {
-			c.t.Fatalf("waiting for %q: %v; got %q", what, err, got)
+			c.t.Fatalf("waiting for %q: %v; %d bytes came, the last %q", what, err, len(got), got[max(0, len(got)-100):])
 		}
 	}
 	return string(got)

@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"bufio"
 	"io"
 	"os"
 	"sync"
@@ -121,30 +122,36 @@ func (s *session) replayOf(log *logs.Writer) func() error {
 			return nil // removed: nothing to replay
 		}
 		defer f.Close()
+		w := bufio.NewWriterSize(s.conn, chunkSize) // a write for each line costs a client's socket its room
 		err = logs.Decode(io.NewSectionReader(f, 0, size), func(e logs.Entry) error {
 			stream := logs.Stdout
 			if e.Stream == logs.Stderr.String() {
 				stream = logs.Stderr
 			}
-			return s.replayChunk(stream, e.Line)
+			return s.replayChunk(w, stream, e.Line)
 		})
 		for stream := logs.Stdout; stream <= logs.Stderr && err == nil; stream++ {
-			err = s.replayChunk(stream, rest[stream])
+			err = s.replayChunk(w, stream, rest[stream])
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return w.Flush()
 	}
 }
 
-func (s *session) replayChunk(stream logs.Stream, p []byte) error {
+func (s *session) replayChunk(w io.Writer, stream logs.Stream, p []byte) error {
 	if !s.wants(stream) || len(p) == 0 {
 		return nil
 	}
 	if s.o.Multiplexed {
-		frame := make([]byte, frameHeader, frameHeader+len(p))
-		putHeader(frame, stream, len(p))
-		p = append(frame, p...)
+		var header [frameHeader]byte
+		putHeader(header[:], stream, len(p))
+		if _, err := w.Write(header[:]); err != nil {
+			return err
+		}
 	}
-	_, err := s.conn.Write(p)
+	_, err := w.Write(p)
 	return err
 }
 
