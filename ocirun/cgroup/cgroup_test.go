@@ -74,7 +74,7 @@ func TestUnified(t *testing.T) {
 	if err := g.setDevicesV2(rules); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("sh", "-c", "read x; : < /dev/null && echo null; : < /dev/fuse || echo no fuse; read x")
+	cmd := exec.Command("sh", "-c", "read x; (: < /dev/null) && echo null; (: < /dev/kmsg) || echo no kmsg; read x")
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -92,7 +92,7 @@ func TestUnified(t *testing.T) {
 	fmt.Fprintln(in)
 	text := make([]byte, 100)
 	n, _ := out.Read(text)
-	for string(text[:n]) != "null\nno fuse\n" {
+	for string(text[:n]) != "null\nno kmsg\n" {
 		more, err := out.Read(text[n:])
 		if n += more; err != nil {
 			t.Fatalf("got %q", text[:n])
