@@ -28,7 +28,9 @@ type engine struct {
 
 func engines(dir, bin string) []*engine {
 	socket := func(name string) string { return "unix://" + filepath.Join(dir, name, "sock") }
-	at := func(name string, more ...string) string { return filepath.Join(append([]string{dir, name}, more...)...) }
+	at := func(name string, more ...string) string {
+		return filepath.Join(append([]string{dir, name}, more...)...)
+	}
 	list := []*engine{
 		{name: "tare", needs: []string{bin + "/tare", bin + "/tared"}, client: []string{bin + "/tare", "-H", socket("tare")},
 			daemon: []string{bin + "/tared", "-H", socket("tare"), "--data-root", at("tare", "data"), "--exec-root", at("tare", "exec"),

@@ -35,8 +35,10 @@ func (t *table) add(title, unit, name string, value float64) {
 	t.rows = append(t.rows, &row{title, unit, []string{name}, []float64{value}})
 }
 
-func (t *table) version(name, text string)       { t.versions = append(t.versions, [2]string{name, text}) }
-func (t *table) note(format string, args ...any) { t.notes = append(t.notes, fmt.Sprintf(format, args...)) }
+func (t *table) version(name, text string) { t.versions = append(t.versions, [2]string{name, text}) }
+func (t *table) note(format string, args ...any) {
+	t.notes = append(t.notes, fmt.Sprintf(format, args...))
+}
 
 // print writes the figures with their ratios to ours, which come first.
 func (t *table) print(w io.Writer) error {

@@ -97,10 +97,10 @@ type onlyWriter struct{ io.Writer }
 
 // watcher looks for the detach keys in what it passes on.
 type watcher struct {
-	r    io.Reader
-	keys []byte
-	held int // how many of the keys have been typed
-	typed atomic.Bool // the keys have been typed: the daemon ends the session
+	r     io.Reader
+	keys  []byte
+	held  int           // how many of the keys have been typed
+	typed atomic.Bool   // the keys have been typed: the daemon ends the session
 	seen  chan struct{} // closed when the keys have been typed once
 	once  sync.Once
 }

@@ -1,5 +1,3 @@
-// Package compat runs foreign clients against the daemon: Docker's own client
-// (the scripts docker_*.txt), and supervising processes of an older version.
 package compat
 
 import (
