@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"strconv"
 	"time"
@@ -94,10 +95,28 @@ func (s *Service) clean(r Record, keeper *supervise.Keeper) {
 		errs = append(errs, keeper.Release(ctx))
 		keeper.Close() // the other side has closed it already
 	}
-	errs = append(errs, s.detachNetwork(ctx, r.Endpoint), os.RemoveAll(s.bundleDir(r.ID)))
+	errs = append(errs, s.detachNetwork(ctx, r.Endpoint), s.dropLater(s.bundleDir(r.ID)))
 	if err := errors.Join(errs...); err != nil {
 		s.cfg.Log.Error("something of an ended container is left", "container", r.ID, "err", err)
 	}
+}
+
+// dropLater takes a directory out of the way at once and deletes it while
+// others go on. What is left of it when the daemon dies the next one collects.
+func (s *Service) dropLater(dir string) error {
+	away := dir + removingSuffix
+	switch err := os.Rename(dir, away); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil: // the last one is not gone yet
+		return os.RemoveAll(dir)
+	}
+	s.watchers.Go(func() {
+		if err := os.RemoveAll(away); err != nil {
+			s.cfg.Log.Error("a directory cannot be deleted", "dir", away, "err", err)
+		}
+	})
+	return nil
 }
 
 func (s *Service) isClosing() bool {

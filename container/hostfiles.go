@@ -3,6 +3,7 @@ package container
 import (
 	"net/netip"
 	"os"
+	"path/filepath"
 
 	wire "github.com/moby/moby/api/types/container"
 
@@ -10,8 +11,8 @@ import (
 	"github.com/tarehq/tare/network"
 )
 
-// writeHostFiles writes hosts, hostname and resolv.conf and puts their paths
-// into in. A container that joins another's network gets the other's files.
+// writeHostFiles writes hosts, hostname and resolv.conf into the bundle, as
+// they are written anew by each start, and puts their paths into in. A container that joins another's network gets the other's files.
 func (s *Service) writeHostFiles(r *Record, net *attached, in *spec.Input) error {
 	if mode := r.HostConfig.NetworkMode; mode.IsContainer() {
 		other, err := s.store.find(mode.ConnectedContainer())
@@ -40,7 +41,8 @@ func (s *Service) writeHostFiles(r *Record, net *attached, in *spec.Input) error
 }
 
 func (s *Service) hostFilePaths(id string, in *spec.Input) {
-	in.Hosts, in.Hostname, in.ResolvConf = s.store.path(id, "hosts"), s.store.path(id, "hostname"), s.store.path(id, "resolv.conf")
+	dir := s.bundleDir(id)
+	in.Hosts, in.Hostname, in.ResolvConf = filepath.Join(dir, "hosts"), filepath.Join(dir, "hostname"), filepath.Join(dir, "resolv.conf")
 }
 
 func (s *Service) hosts(r *Record, net *attached, name string) ([]byte, error) {

@@ -44,9 +44,10 @@ func (s *Service) Inspect(ctx context.Context, nameOrID string, size bool) (wire
 		Storage:                 &storage.Storage{RootFS: &storage.RootFSStorage{Snapshot: &storage.RootFSStorageSnapshot{Name: "overlayfs"}}},
 		ExecIDs:                 s.execs.of(r.ID),
 	}
-	out.HostsPath, out.HostnamePath, out.ResolvConfPath = s.store.path(r.ID, "hosts"), s.store.path(r.ID, "hostname"), s.store.path(r.ID, "resolv.conf")
-	if r.StartedAt.IsZero() { // they are written by the first start
-		out.HostsPath, out.HostnamePath, out.ResolvConfPath = "", "", ""
+	if r.State == Running {
+		var files spec.Input
+		s.hostFilePaths(r.ID, &files)
+		out.HostsPath, out.HostnamePath, out.ResolvConfPath = files.Hosts, files.Hostname, files.ResolvConf
 	}
 	if r.HostConfig.LogConfig.Type == "json-file" && !r.StartedAt.IsZero() {
 		out.LogPath = s.logPath(r.ID)

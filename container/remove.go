@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/moby/moby/api/types/events"
 
@@ -54,14 +53,14 @@ func (s *Service) Remove(ctx context.Context, nameOrID string, o RemoveOptions) 
 }
 
 // removeLocked removes a container that does not run, under its operation
-// lock. The record goes first: what is left after a crash has no owner any
-// more and is collected.
+// lock. Its directory goes first, with the record: what is left after a crash
+// has no owner any more and is collected.
 func (s *Service) removeLocked(r Record) error {
-	leftover, err := s.store.remove(r.ID)
-	if err != nil {
+	if err := s.dropLater(s.store.path(r.ID)); err != nil {
 		return err
 	}
-	err = errors.Join(s.cfg.Snapshots.Remove(r.ID), os.RemoveAll(leftover))
+	s.store.remove(r.ID)
+	err := s.cfg.Snapshots.Remove(r.ID)
 	s.mu.Lock()
 	l := s.lives[r.ID]
 	delete(s.lives, r.ID)

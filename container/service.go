@@ -35,6 +35,7 @@ type Snapshots interface {
 	Prepare(containerID string, chain digest.Digest) (snapshot.Mount, error)
 	Mount(containerID string) (snapshot.Mount, error)
 	Remove(containerID string) error
+	Active() []string
 }
 
 // Config is what a Service is made from. All fields are needed unless said.

@@ -194,7 +194,7 @@ func (s *Service) superviseConfig(r *Record, dir string, net *attached, root sna
 	c := supervise.Config{
 		ID:        r.ID,
 		Dir:       dir,
-		Rootfs:    supervise.Overlay{Lower: root.Lower, Upper: root.Upper, Work: root.Work},
+		Rootfs:    supervise.Overlay{Lower: root.Lower, Upper: root.Upper, Work: root.Work, Volatile: r.autoRemove()},
 		Runtime:   supervise.Runtime{Path: s.cfg.Runtimes[r.Runtime]},
 		Log:       supervise.Log{Driver: r.HostConfig.LogConfig.Type, Path: s.logPath(r.ID)},
 		OpenStdin: r.Config.OpenStdin,

@@ -179,20 +179,14 @@ func (s *store) flush(id string) error {
 	return atomicfile.Write(s.path(id, "state.json"), data, 0o600)
 }
 
-// remove forgets the record and renames its directory out of the way; the
-// caller deletes what it returns.
-func (s *store) remove(id string) (leftover string, err error) {
-	leftover = s.path(id) + removingSuffix
-	if err := os.Rename(s.path(id), leftover); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", err
-	}
+// remove forgets the record. Its directory without a record is nobody's.
+func (s *store) remove(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r, ok := s.byID[id]; ok {
 		delete(s.names, r.Name)
 		delete(s.byID, id)
 	}
-	return leftover, nil
 }
 
 func noSuch(nameOrID string) error {

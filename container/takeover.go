@@ -19,6 +19,13 @@ func (s *Service) takeOver(ctx context.Context) error {
 	if err := s.dropOrphans(ctx); err != nil {
 		return err
 	}
+	for _, id := range s.cfg.Snapshots.Active() {
+		if _, err := s.store.find(id); err != nil { // of a create or a remove that was cut off
+			if err := s.cfg.Snapshots.Remove(id); err != nil {
+				return err
+			}
+		}
+	}
 	type run struct {
 		record Record
 		keeper *supervise.Keeper

@@ -14,7 +14,6 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/ocirun/cgroup"
-	"github.com/tarehq/tare/ocirun/seccomp"
 	"golang.org/x/sys/unix"
 )
 
@@ -314,11 +313,7 @@ func (c *Container) setUp(a *attempt, o *Options) (err error) {
 		}
 	}
 	filter := compile(c.spec.Linux.Seccomp)
-	path := c.spec.Linux.CgroupsPath
-	if path == "" {
-		path = "/" + o.ID
-	}
-	if c.group, err = cgroup.Create(path, c.spec.Linux.Resources); err != nil {
+	if c.group, err = cgroup.Create(groupPath(c.spec, o.ID), c.spec.Linux.Resources); err != nil {
 		return err
 	}
 	b.group = c.group
@@ -349,6 +344,14 @@ func (c *Container) setUp(a *attempt, o *Options) (err error) {
 	return a.launch()
 }
 
+// groupPath is where the container's control groups are.
+func groupPath(s *specs.Spec, id string) string {
+	if s.Linux.CgroupsPath == "" {
+		return "/" + id
+	}
+	return s.Linux.CgroupsPath
+}
+
 // compile makes the seccomp filter beside other work; the returned function
 // waits for it and gives it to the builder.
 func compile(s *specs.LinuxSeccomp) func(*builder) error {
@@ -356,17 +359,18 @@ func compile(s *specs.LinuxSeccomp) func(*builder) error {
 		return func(*builder) error { return nil }
 	}
 	done := make(chan error, 1)
-	var code []byte
-	var flags uint
+	var f *filter
 	go func() {
 		var err error
-		code, flags, err = seccomp.Compile(s)
+		f, err = compileFilter(s)
 		done <- err
 	}()
 	return func(b *builder) error {
-		err := <-done
-		b.seccomp, b.seccompFlags = code, flags
-		return err
+		if err := <-done; err != nil {
+			return err
+		}
+		b.seccomp, b.seccompFlags = f.code, f.flags
+		return nil
 	}
 }
 

@@ -23,7 +23,7 @@ func (s *Store) Prepare(id string, chain digest.Digest) (Mount, error) {
 		s.mu.Unlock()
 		return Mount{}, fault.New(fault.Conflict, "container %s has a root file system already", id)
 	}
-	lower, err := s.lowerLocked(chain)
+	lower, err := s.rootLocked(chain)
 	if err != nil {
 		s.mu.Unlock()
 		return Mount{}, err
@@ -81,7 +81,7 @@ func (s *Store) Mount(id string) (Mount, error) {
 	if !ok {
 		return Mount{}, fault.New(fault.NotFound, "container %s has no root file system", id)
 	}
-	lower, err := s.lowerLocked(chain)
+	lower, err := s.rootLocked(chain)
 	if err != nil {
 		return Mount{}, err
 	}

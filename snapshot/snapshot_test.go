@@ -70,7 +70,7 @@ func TestUnpackPrepareMount(t *testing.T) {
 		t.Fatal(err)
 	}
 	m, err := s.Prepare("c1", top)
-	if err != nil || len(m.Lower) != 2 {
+	if err != nil || len(m.Lower) != 3 { // two layers and the base
 		t.Fatal(m, err)
 	}
 	var st unix.Stat_t

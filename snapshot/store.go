@@ -4,7 +4,7 @@
 //	layers/<chain hex>/fs/         the files of one layer, never changed
 //	layers/<chain hex>/layer.json  its parent, DiffID and size
 //	layers/<chain hex>/synced      the files survive power loss; without it Open drops the layer
-//	layers/empty/fs/               what an image without layers stands on
+//	layers/base/fs/                the mount points below all layers (base.go)
 //	active/<id>/{upper,work}       one container's changes
 //	                               with the topmost layer below in an attribute of <id>/
 //	spare/                         such pairs of directories, waiting for a container
@@ -38,7 +38,7 @@ import (
 // process at a time.
 type Store struct {
 	root   string
-	empty  layer
+	base   layer
 	trash  *trash
 	spares *spares
 	names  atomic.Uint64 // for names in new/ and trash/
@@ -84,7 +84,7 @@ func Open(root string) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{root: root, layers: map[digest.Digest]*layer{}, active: map[string]digest.Digest{}}
-	for _, dir := range []string{"layers/empty/fs", "active", "new", "spare", "trash"} {
+	for _, dir := range []string{"layers/base/fs", "active", "new", "spare", "trash"} {
 		if err := os.MkdirAll(s.path(dir), 0o755); err != nil {
 			return nil, err
 		}
@@ -92,8 +92,8 @@ func Open(root string) (*Store, error) {
 	if err := os.Chmod(root, 0o700); err != nil {
 		return nil, err
 	}
-	s.empty.path = s.path("layers/empty/fs")
-	if err := s.empty.stat(); err != nil {
+	s.base.path = s.path("layers/base/fs")
+	if err := errors.Join(makeBase(s.base.path), s.base.stat()); err != nil {
 		return nil, err
 	}
 	s.trash = newTrash(s.path("trash"))
@@ -148,7 +148,7 @@ func (s *Store) readLayers() error {
 		return err
 	}
 	for _, e := range entries {
-		if e.Name() == noLayer {
+		if e.Name() == "base" {
 			continue
 		}
 		if l, err := readLayer(s.path("layers", e.Name())); err == nil {
@@ -233,10 +233,10 @@ func (s *Store) discard(path string) error {
 	return nil
 }
 
-// lookup returns the layer of the chain ID, "" being the empty one.
+// lookup returns the layer of the chain ID, "" being the base.
 func (s *Store) lookupLocked(chain digest.Digest) (*layer, error) {
 	if chain == "" {
-		return &s.empty, nil
+		return &s.base, nil
 	}
 	if l := s.layers[chain]; l != nil {
 		return l, nil
@@ -244,11 +244,15 @@ func (s *Store) lookupLocked(chain digest.Digest) (*layer, error) {
 	return nil, fault.New(fault.NotFound, "layer %s is not unpacked", chain)
 }
 
+// rootLocked lists the directories of a container's root below its own,
+// topmost first: the chain's, and the base.
+func (s *Store) rootLocked(chain digest.Digest) ([]string, error) {
+	lower, err := s.lowerLocked(chain)
+	return append(lower, s.base.path), err
+}
+
 // lowerLocked lists the directories of a chain, topmost first.
 func (s *Store) lowerLocked(chain digest.Digest) ([]string, error) {
-	if chain == "" {
-		return []string{s.empty.path}, nil
-	}
 	var lower []string
 	for chain != "" {
 		l, err := s.lookupLocked(chain)

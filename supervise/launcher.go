@@ -2,6 +2,7 @@ package supervise
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -22,6 +23,7 @@ type Launcher struct {
 	exe    *os.File // sealed
 	mounts int      // /proc/self/mountinfo, polled for changes
 	size   int
+	sample []byte
 	refill chan struct{} // holds a token when the pool should be looked at
 	stop   chan struct{}
 	done   chan struct{}
@@ -44,7 +46,10 @@ const refillDelay = 15 * time.Millisecond
 
 // NewLauncher copies the program at path into a sealed memory file, which all
 // processes run from, and keeps pool warm processes waiting.
-func NewLauncher(path string, pool int) (*Launcher, error) {
+//
+// sample is the config.json of an ordinary container, which a waiting process
+// rehearses; nil for none.
+func NewLauncher(path string, pool int, sample []byte) (*Launcher, error) {
 	exe, err := sealedCopy(path)
 	if err != nil {
 		return nil, err
@@ -56,7 +61,7 @@ func NewLauncher(path string, pool int) (*Launcher, error) {
 		return nil, fmt.Errorf("cannot watch the host's mounts: %w", err)
 	}
 	l := &Launcher{
-		exe: exe, mounts: mounts, size: pool,
+		exe: exe, mounts: mounts, size: pool, sample: sample,
 		refill: make(chan struct{}, 1),
 		stop:   make(chan struct{}),
 		done:   make(chan struct{}),
@@ -84,7 +89,7 @@ func (l *Launcher) fill() {
 		case <-l.refill:
 		}
 		for l.missing() {
-			p, err := l.start(context.Background())
+			p, err := l.start(context.Background(), true)
 			if err != nil {
 				break // Create meets the reason again, and reports it
 			}
@@ -145,8 +150,8 @@ func (l *Launcher) take() (process, bool) {
 	return process{}, false
 }
 
-// start executes a process and waits until it is warm.
-func (l *Launcher) start(ctx context.Context) (process, error) {
+// start executes a process and waits until it answers, or is warm.
+func (l *Launcher) start(ctx context.Context, warm bool) (process, error) {
 	l.mu.Lock()
 	if l.changed() {
 		l.era++
@@ -180,6 +185,10 @@ func (l *Launcher) start(ctx context.Context) (process, error) {
 	if err := k.hello(ctx); err != nil {
 		k.Close()
 		return process{}, fmt.Errorf("the supervising process does not answer: %w", err)
+	}
+	if warm && l.sample != nil {
+		// What goes wrong here goes wrong again when it matters, and is told then.
+		_ = k.call(ctx, MethodWarm, json.RawMessage(l.sample), nil)
 	}
 	return process{k, era}, nil
 }
@@ -231,7 +240,7 @@ func (l *Launcher) create(ctx context.Context, c Config) (*Keeper, error) {
 	p, warm := l.take()
 	if !warm {
 		var err error
-		if p, err = l.start(ctx); err != nil {
+		if p, err = l.start(ctx, false); err != nil {
 			return nil, err
 		}
 	}

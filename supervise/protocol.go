@@ -30,6 +30,7 @@ type Message struct {
 // The requests, with what they carry and what the answer carries.
 const (
 	MethodHello    = "hello"     // Hello → Hello; must come first
+	MethodWarm     = "warm"      // a config.json like those to come, to rehearse; before create
 	MethodHold     = "hold"      // files to keep open; before create
 	MethodCreate   = "create"    // CreateRequest, the netns and more files to hold → Started
 	MethodStart    = "start"     // → Started

@@ -59,6 +59,9 @@ type Overlay struct {
 	Lower []string // read-only layers, the topmost first
 	Upper string   // takes the changes; empty together with Work for a read-only mount
 	Work  string   // empty directory of the kernel's own, on Upper's file system
+	// Volatile says that Upper need not survive the container: nothing in it is
+	// ever synced, and the mount is left to the end of the process.
+	Volatile bool `json:",omitempty"`
 }
 
 // Runtime says who makes the container. With an empty Path the supervising

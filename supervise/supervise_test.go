@@ -140,7 +140,7 @@ func copyFile(t testing.TB, from, to string) {
 
 func launcher(t testing.TB, pool int) *supervise.Launcher {
 	t.Helper()
-	l, err := supervise.NewLauncher(program, pool)
+	l, err := supervise.NewLauncher(program, pool, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -362,7 +362,7 @@ func helper() {
 		if err := json.Unmarshal([]byte(os.Getenv(helperEnv)), &in); err != nil {
 			return err
 		}
-		l, err := supervise.NewLauncher(in.Program, 1)
+		l, err := supervise.NewLauncher(in.Program, 1, nil)
 		if err != nil {
 			return err
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/moby/moby/api/types/system"
 
 	"github.com/tarehq/tare/container"
+	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
@@ -97,7 +98,11 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (h http.
 	if err != nil {
 		return nil, nil, err
 	}
-	launcher, err := supervise.NewLauncher(binary, spares)
+	sample, err := spec.Sample(o.CgroupParent)
+	if err != nil {
+		return nil, nil, err
+	}
+	launcher, err := supervise.NewLauncher(binary, spares, sample)
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot prepare %s: %w", binary, err)
 	}

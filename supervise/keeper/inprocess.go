@@ -2,13 +2,10 @@ package keeper
 
 import (
 	"context"
-	"os"
-	"path/filepath"
 	"syscall"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
-	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/ocirun"
 	"github.com/tarehq/tare/supervise"
 )
@@ -17,17 +14,8 @@ import (
 type inProcess struct{ c *ocirun.Container }
 
 func createInProcess(ctx context.Context, cfg supervise.Config, s *stdio) (container, error) {
-	config, err := os.ReadFile(filepath.Join(cfg.Dir, "config.json"))
-	if err != nil {
-		return nil, err
-	}
-	var spec specs.Spec
-	if err := unmarshal(config, &spec); err != nil {
-		return nil, fault.New(fault.Invalid, "config.json cannot be read: %w", err)
-	}
 	c, err := ocirun.Create(ctx, ocirun.Options{
 		Bundle:  cfg.Dir,
-		Spec:    &spec,
 		ID:      cfg.ID,
 		Stdio:   s.child,
 		Console: s.console,

@@ -266,7 +266,7 @@ func (k *keeper) remove() {
 	if k.box != nil {
 		k.box.delete()
 	}
-	if k.rootfs {
+	if k.rootfs && !k.cfg.Rootfs.Volatile {
 		// The upper directory must be free for the next start, though a client
 		// may keep this process alive.
 		unix.Unmount(filepath.Join(k.cfg.Dir, rootfsName), unix.MNT_DETACH)

@@ -23,6 +23,13 @@ func mountRoot(o supervise.Overlay, target string) (bool, error) {
 	if err := os.Mkdir(target, 0o711); err != nil && !os.IsExist(err) {
 		return false, err
 	}
+	if o.Volatile {
+		// The kernel marks such a root so that nobody mounts it again and takes
+		// it for whole; here it is only ever the same boot's.
+		if err := os.RemoveAll(filepath.Join(o.Work, "work", "incompat")); err != nil {
+			return false, err
+		}
+	}
 	err := mountLayers(o, target)
 	if err == unix.EINVAL || err == unix.ENOSYS { // "lowerdir+" came with Linux 6.8
 		err = mountJoined(o, target)
@@ -41,6 +48,9 @@ func mountLayers(o supervise.Overlay, target string) error {
 		return err
 	}
 	defer unix.Close(fs)
+	if err := unix.FsconfigSetString(fs, "source", "overlay"); err != nil {
+		return err
+	}
 	for _, dir := range o.Lower {
 		if err := unix.FsconfigSetString(fs, "lowerdir+", dir); err != nil {
 			return err
@@ -52,6 +62,11 @@ func mountLayers(o supervise.Overlay, target string) error {
 		}
 		if err := unix.FsconfigSetString(fs, "workdir", o.Work); err != nil {
 			return err
+		}
+		if o.Volatile {
+			if err := unix.FsconfigSetFlag(fs, "volatile"); err != nil {
+				return err
+			}
 		}
 	}
 	if err := unix.FsconfigCreate(fs); err != nil {
@@ -100,6 +115,9 @@ func mountJoined(o supervise.Overlay, target string) error {
 	data := "lowerdir=" + strings.Join(names, ":")
 	if o.Upper != "" {
 		data += ",upperdir=" + escapeOption.Replace(o.Upper) + ",workdir=" + escapeOption.Replace(o.Work)
+		if o.Volatile {
+			data += ",volatile"
+		}
 	}
 	if len(data) >= os.Getpagesize() {
 		return fault.New(fault.Invalid, "the image has too many layers for this kernel: %d", len(o.Lower))

@@ -105,6 +105,9 @@ func (k *keeper) handle(ctx context.Context, m supervise.Message, files []*os.Fi
 	case supervise.MethodHello:
 		closeAll(files)
 		return supervise.Hello{Version: supervise.ProtocolVersion, Status: k.current()}, nil
+	case supervise.MethodWarm:
+		closeAll(files)
+		return none, rehearse(m.Body)
 	case supervise.MethodCreate:
 		var r supervise.CreateRequest
 		if err := decode(m, &r, files); err != nil {
