@@ -82,33 +82,42 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 	return client.wait()
 }
 
-// handOver gives the clients that attached before the start to the new run.
-func (l *live) handOver(ctx context.Context, keeper *supervise.Keeper) error {
+// takePending takes the clients that attached before the start.
+func (l *live) takePending() []attachment {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	pending := l.pending
 	l.pending = nil
-	l.mu.Unlock()
-	for i, a := range pending {
-		err := keeper.Attach(ctx, a.options, a.client.file)
-		a.client.close()
-		if err != nil {
-			for _, rest := range pending[i+1:] {
-				rest.client.close()
-			}
-			return err
-		}
+	return pending
+}
+
+func clients(list []attachment) []supervise.Client {
+	var out []supervise.Client
+	for _, a := range list {
+		out = append(out, supervise.Client{Options: a.options, Conn: a.client.file})
 	}
-	return nil
+	return out
+}
+
+// closeAll drops our descriptors of clients' sockets: the other process has
+// its own, or the sessions end.
+func closeAll(list []attachment) {
+	for _, a := range list {
+		a.client.close()
+	}
+}
+
+// handOver attaches clients to a run. If it is over by then they see its end.
+func handOver(ctx context.Context, keeper *supervise.Keeper, list []attachment) {
+	for _, a := range list {
+		_ = keeper.Attach(ctx, a.options, a.client.file)
+	}
+	closeAll(list)
 }
 
 // dropPending ends the sessions of clients whose container will not start.
 func (l *live) dropPending() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, a := range l.pending {
-		a.client.close()
-	}
-	l.pending = nil
+	closeAll(l.takePending())
 }
 
 // handed is a client's socket on its way to another process: the socket

@@ -133,24 +133,19 @@ func (s *Service) launch(ctx context.Context, r *Record) (err error) {
 	if err != nil {
 		return err
 	}
-	keeper, err := s.cfg.Launcher.Create(ctx, s.superviseConfig(r, dir, net, root, tty))
+	l := s.live(r.ID)
+	waiting := l.takePending()
+	keeper, err := s.cfg.Launcher.Run(ctx, s.superviseConfig(r, dir, net, root, tty), clients(waiting))
+	closeAll(waiting)
 	if err != nil {
 		return err
 	}
 	back.Push(func() error { return keeper.Kill(ctx) })
-
-	l := s.live(r.ID)
-	if err := l.handOver(ctx, keeper); err != nil {
-		return err
-	}
-	l.adopt(keeper)
+	handOver(ctx, keeper, l.adopt(keeper))
 	back.Push(func() error { l.adopt(nil); return nil })
-	pid, startedAt, err := keeper.Start(ctx)
-	if err != nil {
-		return err
-	}
+	status := keeper.Status()
 	*r, err = s.store.update(r.ID, func(p *Progress) error {
-		*p = Progress{State: Running, Pid: pid, StartedAt: startedAt, FinishedAt: p.FinishedAt,
+		*p = Progress{State: Running, Pid: status.Pid, StartedAt: status.StartedAt, FinishedAt: p.FinishedAt,
 			RestartCount: p.RestartCount, Endpoint: net.endpoint}
 		return nil
 	})
@@ -183,11 +178,16 @@ func (s *Service) rootOf(ctx context.Context, r *Record) (snapshot.Mount, error)
 }
 
 // adopt takes the supervising process of a run that begins, or forgets that
-// of one that did not.
-func (l *live) adopt(keeper *supervise.Keeper) {
+// of one that did not. It returns the clients that attached in the meantime;
+// later ones find the process.
+func (l *live) adopt(keeper *supervise.Keeper) (late []attachment) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.keeper, l.ended = keeper, make(chan struct{})
+	if keeper != nil {
+		late, l.pending = l.pending, nil
+	}
+	return late
 }
 
 func (s *Service) superviseConfig(r *Record, dir string, net *attached, root snapshot.Mount, tty bool) supervise.Config {

@@ -201,6 +201,29 @@ func (l *Launcher) start(ctx context.Context, warm bool) (process, error) {
 // When ctx ends first, Create returns at once and the container is undone in
 // the background.
 func (l *Launcher) Create(ctx context.Context, c Config) (*Keeper, error) {
+	return l.request(ctx, CreateRequest{Config: c}, nil)
+}
+
+// Client is somebody to be attached to a container before it starts. Conn
+// stays the caller's, as with Keeper.Attach.
+type Client struct {
+	Options AttachOptions
+	Conn    *os.File
+}
+
+// Run is Create, Keeper.Attach of each client and Keeper.Start in one exchange.
+// When it fails nothing is left, and the clients' sockets are as they were.
+func (l *Launcher) Run(ctx context.Context, c Config, clients []Client) (*Keeper, error) {
+	req := CreateRequest{Config: c, Start: true}
+	var conns []*os.File
+	for _, client := range clients {
+		req.Clients = append(req.Clients, client.Options)
+		conns = append(conns, client.Conn)
+	}
+	return l.request(ctx, req, conns)
+}
+
+func (l *Launcher) request(ctx context.Context, req CreateRequest, clients []*os.File) (*Keeper, error) {
 	type result struct {
 		k   *Keeper
 		err error
@@ -208,7 +231,7 @@ func (l *Launcher) Create(ctx context.Context, c Config) (*Keeper, error) {
 	made := make(chan result, 1)
 	go func() {
 		// the process must not be left in the middle of it
-		k, err := l.create(context.WithoutCancel(ctx), c)
+		k, err := l.create(context.WithoutCancel(ctx), req, clients)
 		made <- result{k, err}
 	}()
 	select {
@@ -236,7 +259,7 @@ func (k *Keeper) undo() {
 	k.Close()
 }
 
-func (l *Launcher) create(ctx context.Context, c Config) (*Keeper, error) {
+func (l *Launcher) create(ctx context.Context, req CreateRequest, clients []*os.File) (*Keeper, error) {
 	p, warm := l.take()
 	if !warm {
 		var err error
@@ -246,27 +269,29 @@ func (l *Launcher) create(ctx context.Context, c Config) (*Keeper, error) {
 	}
 	time.AfterFunc(refillDelay, l.wantRefill)
 	k := p.keeper
-	k.dir = c.Dir
-	if err := k.create(ctx, c); err != nil {
+	k.dir = req.Dir
+	if err := k.create(ctx, req, clients); err != nil {
 		<-k.reaped // with the process its mounts are gone
 		return nil, err
 	}
 	return k, nil
 }
 
-func (k *Keeper) create(ctx context.Context, c Config) error {
-	req := CreateRequest{Config: c, NetNS: c.NetNS != nil}
-	held := c.Held
-	for len(held) > seqpacket.MaxFiles-1 {
-		if err := k.call(ctx, MethodHold, nil, nil, held[:seqpacket.MaxFiles]...); err != nil {
+func (k *Keeper) create(ctx context.Context, req CreateRequest, clients []*os.File) error {
+	req.NetNS = req.Config.NetNS != nil
+	held := req.Held
+	for len(held) > 0 && 1+len(clients)+len(held) > seqpacket.MaxFiles {
+		n := min(len(held), seqpacket.MaxFiles)
+		if err := k.call(ctx, MethodHold, nil, nil, held[:n]...); err != nil {
 			return err
 		}
-		held = held[seqpacket.MaxFiles:]
+		held = held[n:]
 	}
 	var files []*os.File
-	if c.NetNS != nil {
-		files = append(files, c.NetNS)
+	if req.NetNS {
+		files = append(files, req.Config.NetNS)
 	}
+	files = append(files, clients...)
 	var s Started
 	if err := k.call(ctx, MethodCreate, req, &s, append(files, held...)...); err != nil {
 		if errors.Is(err, fault.Unavailable) {

@@ -32,7 +32,12 @@ func (k *keeper) create(ctx context.Context, r supervise.CreateRequest, files []
 		return supervise.Started{}, fault.New(fault.Conflict, "this process has a container already")
 	}
 	k.cfg = r
-	if err := k.build(ctx, files); err != nil {
+	clients, err := k.take(files)
+	if err == nil {
+		err = k.build(ctx)
+	}
+	if err != nil {
+		closeAll(clients)
 		if k.stdio != nil {
 			k.stdio.close()
 		}
@@ -45,6 +50,12 @@ func (k *keeper) create(ctx context.Context, r supervise.CreateRequest, files []
 	k.mu.Unlock()
 	go k.accept()
 	go k.await()
+	for i, o := range r.Clients {
+		_ = k.attach(o, clients[i:i+1]) // one that is gone misses nothing
+	}
+	if r.Start {
+		return k.start()
+	}
 	time.AfterFunc(2*time.Second, func() {
 		if k.current().Phase == supervise.PhaseCreated { // not started soon
 			thrift()
@@ -54,10 +65,7 @@ func (k *keeper) create(ctx context.Context, r supervise.CreateRequest, files []
 }
 
 // build performs the steps of create.
-func (k *keeper) build(ctx context.Context, files []*os.File) error {
-	if err := k.take(files); err != nil {
-		return err
-	}
+func (k *keeper) build(ctx context.Context) error {
 	if err := k.clear(); err != nil {
 		return err
 	}
@@ -89,21 +97,28 @@ func (k *keeper) build(ctx context.Context, files []*os.File) error {
 	return k.noteInit()
 }
 
-// take puts the files of the request where they belong.
-func (k *keeper) take(files []*os.File) error {
-	if !k.cfg.NetNS {
-		k.hold(files)
-		return nil
+// take puts the files of the request where they belong and returns the
+// clients' sockets.
+func (k *keeper) take(files []*os.File) (clients []*os.File, err error) {
+	want := len(k.cfg.Clients)
+	if k.cfg.NetNS {
+		want++
 	}
-	if len(files) == 0 {
-		return fault.New(fault.Invalid, "the network namespace is missing in the request")
+	if len(files) < want {
+		closeAll(files)
+		return nil, fault.New(fault.Invalid, "%d files came with the request, it needs %d", len(files), want)
 	}
-	k.hold(files[1:])
-	defer files[0].Close()
-	if err := unix.Dup3(int(files[0].Fd()), netNSFile, unix.O_CLOEXEC); err != nil {
-		return os.NewSyscallError("dup3", err)
+	if k.cfg.NetNS {
+		defer files[0].Close()
+		if err := unix.Dup3(int(files[0].Fd()), netNSFile, unix.O_CLOEXEC); err != nil {
+			closeAll(files[1:])
+			return nil, os.NewSyscallError("dup3", err)
+		}
+		files = files[1:]
 	}
-	return nil
+	n := len(k.cfg.Clients)
+	k.hold(files[n:])
+	return files[:n], nil
 }
 
 // clear removes what an earlier life of the container left in its directory.
