@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -13,12 +14,14 @@ import (
 	wire "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/opencontainers/go-digest"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
 	"github.com/tarehq/tare/internal/keylock"
+	"github.com/tarehq/tare/internal/nofile"
 	"github.com/tarehq/tare/network"
 	"github.com/tarehq/tare/snapshot"
 	"github.com/tarehq/tare/supervise"
@@ -59,6 +62,7 @@ type Service struct {
 	cfg   Config
 	store *store
 	boot  string                // random(4) boot_id
+	files *specs.POSIXRlimit    // limit of open files of containers that ask for none
 	ops   keylock.Locks[string] // one operation at a time per container
 
 	mu    sync.Mutex
@@ -75,6 +79,10 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 	if err := spec.Warm(); err != nil {
 		return nil, err
 	}
+	limit, err := nofile.Original()
+	if err != nil {
+		return nil, fmt.Errorf("cannot find the limit of open files: %w", err)
+	}
 	if err := os.MkdirAll(filepath.Join(cfg.ExecRoot, "c"), 0o711); err != nil {
 		return nil, err
 	}
@@ -86,7 +94,8 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{cfg: cfg, store: st, boot: strings.TrimSpace(string(boot)), lives: map[string]*live{}, closing: make(chan struct{})}
+	s := &Service{cfg: cfg, store: st, boot: strings.TrimSpace(string(boot)), lives: map[string]*live{}, closing: make(chan struct{}),
+		files: &specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Soft: limit.Cur, Hard: limit.Max}}
 	s.execs.byID = map[string]*session{}
 	if err := s.takeOver(ctx); err != nil {
 		return nil, errors.Join(err, s.Close(ctx))

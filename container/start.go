@@ -304,7 +304,7 @@ func (s *Service) specInput(r *Record, root snapshot.Mount, who string) (spec.In
 		return spec.Input{}, err
 	}
 	in := spec.Input{ID: r.ID, Config: r.Config, HostConfig: r.HostConfig, Path: r.Path, Args: r.Args,
-		User: user, CgroupParent: s.cfg.CgroupParent}
+		User: user, CgroupParent: s.cfg.CgroupParent, Files: s.files}
 	in.UTSName, err = s.hostName(r)
 	return in, err
 }

@@ -16,7 +16,7 @@ func Exec(req *wire.ExecCreateRequest, in Input) (*specs.Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	limits, err := rlimits(h.Ulimits)
+	limits, err := rlimits(h.Ulimits, in.Files)
 	if err != nil {
 		return nil, err
 	}

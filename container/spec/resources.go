@@ -234,8 +234,13 @@ func hostDevices() ([]specs.LinuxDevice, error) {
 	return list, err
 }
 
-func rlimits(ulimits []*wire.Ulimit) ([]specs.POSIXRlimit, error) {
+// rlimits are the user's, and the daemon's own limit of open files where the
+// user says nothing: the one a process would inherit is the Go runtime's.
+func rlimits(ulimits []*wire.Ulimit, files *specs.POSIXRlimit) ([]specs.POSIXRlimit, error) {
 	var list []specs.POSIXRlimit
+	if files != nil && !slices.ContainsFunc(ulimits, func(u *wire.Ulimit) bool { return strings.EqualFold(u.Name, "nofile") }) {
+		list = append(list, *files)
+	}
 	for _, u := range ulimits {
 		if u.Soft > u.Hard && u.Hard != -1 {
 			return nil, fault.New(fault.Invalid, "ulimit soft limit must be less than or equal to hard limit: %d > %d", u.Soft, u.Hard)

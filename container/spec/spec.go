@@ -24,7 +24,8 @@ type Input struct {
 	User       Identity
 	Init       string // path of the init program on the host, when one is wanted
 
-	CgroupParent string // of containers that name none
+	CgroupParent string             // of containers that name none
+	Files        *specs.POSIXRlimit // limit of open files for who asks for none; nil to inherit it
 
 	// Namespace paths to join, "" for a new one; "host" for none.
 	NetNS, PidNS string
@@ -90,7 +91,7 @@ func initProcess(in Input) (*specs.Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	limits, err := rlimits(in.HostConfig.Ulimits)
+	limits, err := rlimits(in.HostConfig.Ulimits, in.Files)
 	if err != nil {
 		return nil, err
 	}
