@@ -33,14 +33,14 @@ func engines(dir, bin string) []*engine {
 	}
 	list := []*engine{
 		{name: "tare", needs: []string{bin + "/tare", bin + "/tared"}, client: []string{bin + "/tare", "-H", socket("tare")},
-			daemon: []string{bin + "/tared", "-H", socket("tare"), "--data-root", at("tare", "data"), "--exec-root", at("tare", "exec"),
+			daemon: []string{bin + "/tared", "-H", socket("tare"), "--data-root", at("tare", "data"), "--exec-root", filepath.Join(dir, "run", "tare"),
 				"--pidfile", at("tare", "pid"), "--config-file", at("tare", "daemon.json"), "--bridge", "tare-bench"},
 			rule: "tare-supervise", imported: []string{"import", "-", "busybox"}},
 		{name: "docker", needs: []string{"docker", "dockerd", "containerd", "runc", "iptables"}, client: []string{"docker", "-H", socket("docker")},
-			daemon: []string{"dockerd", "-H", socket("docker"), "--data-root", at("docker", "data"), "--exec-root", at("docker", "exec"),
+			daemon: []string{"dockerd", "-H", socket("docker"), "--data-root", at("docker", "data"), "--exec-root", filepath.Join(dir, "run", "docker"),
 				"--pidfile", at("docker", "pid"), "--config-file", at("docker", "daemon.json")},
 			rule: "containerd-shim", imported: []string{"import", "-", "busybox"}},
-		{name: "podman", needs: []string{"podman"}, client: []string{"podman", "--root", at("podman", "data"), "--runroot", at("podman", "run"),
+		{name: "podman", needs: []string{"podman"}, client: []string{"podman", "--root", at("podman", "data"), "--runroot", filepath.Join(dir, "run", "podman"),
 			"--cgroup-manager", "cgroupfs"},
 			rule: "conmon", imported: []string{"import", "-", "busybox"}},
 	}
@@ -76,8 +76,12 @@ func (e *engine) start(image string) error {
 	if _, err := up.Read(make([]byte, 3)); err != nil {
 		return fmt.Errorf("making a network namespace: %w", err)
 	}
-	if err := os.WriteFile(filepath.Join(e.dir, "daemon.json"), []byte("{}\n"), 0o600); err != nil {
-		return err
+	// Not the machine's configuration; and podman's own default of limits is
+	// above what some machines let root set.
+	for name, text := range map[string]string{"daemon.json": "{}\n", "containers.conf": "[containers]\ndefault_ulimits = []\n"} {
+		if err := os.WriteFile(filepath.Join(e.dir, name), []byte(text), 0o600); err != nil {
+			return err
+		}
 	}
 	if e.daemon != nil {
 		e.running = e.inside(e.daemon...)
@@ -125,7 +129,9 @@ func (e *engine) inside(args ...string) *exec.Cmd {
 func (e *engine) command(args ...string) *exec.Cmd {
 	args = append(append([]string{}, e.client...), args...)
 	if e.daemon == nil {
-		return e.inside(args...)
+		cmd := e.inside(args...)
+		cmd.Env = append(os.Environ(), "CONTAINERS_CONF="+filepath.Join(e.dir, "containers.conf"))
+		return cmd
 	}
 	return exec.Command(args[0], args[1:]...)
 }
@@ -167,9 +173,11 @@ func unmountBelow(dir string) {
 }
 
 func (e *engine) versionText() string {
-	out, err := exec.Command(e.client[0], "--version").Output()
-	if err != nil {
-		return "unknown"
+	out, err := e.command("version", "--format", "{{.Server.Version}}").Output()
+	if err != nil { // an engine without a daemon
+		if out, err = exec.Command(e.client[0], "--version").Output(); err != nil {
+			return "unknown"
+		}
 	}
 	return strings.TrimSpace(string(out))
 }

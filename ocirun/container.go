@@ -66,6 +66,7 @@ func (c *Container) Start() error {
 		unix.Close(c.sync)
 		c.sync = -1
 	}
+	c.program = nil // a tenth of what a supervising process holds
 	if h := c.spec.Hooks; h != nil {
 		if err := c.runHooks("poststart", h.Poststart, specs.StateRunning); err != nil {
 			return err

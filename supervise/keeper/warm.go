@@ -2,7 +2,6 @@ package keeper
 
 import (
 	"encoding/json"
-	"runtime"
 
 	"github.com/tarehq/tare/ocirun"
 	"github.com/tarehq/tare/supervise"
@@ -23,9 +22,5 @@ func warm() {
 
 // rehearse does the same for the runtime, with a config.json of the daemon's.
 func rehearse(config []byte) error {
-	if err := ocirun.Rehearse(config); err != nil {
-		return err
-	}
-	runtime.GC() // its memory is used again, already in place
-	return nil
+	return ocirun.Rehearse(config)
 }
