@@ -3,6 +3,8 @@ package container
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -52,7 +54,21 @@ func (s *Service) Create(ctx context.Context, req CreateRequest) (id string, war
 		return "", nil, err
 	}
 	s.publish(*r, events.ActionCreate)
-	return r.ID, warnings, nil
+	return r.ID, imageWarnings(img), nil
+}
+
+// imageWarnings names what an image asks for and does not get yet. The user
+// asked for none of it, so it is no reason to refuse the container.
+func imageWarnings(img image.Image) []string {
+	var list []string
+	c := img.Config.Config
+	for _, target := range slices.Sorted(maps.Keys(c.Volumes)) {
+		list = append(list, fmt.Sprintf("the image's volume %s is not supported yet: what is written there stays in the container's own layer", target))
+	}
+	if h := c.Healthcheck; h != nil && len(h.Test) > 0 && h.Test[0] != "NONE" {
+		list = append(list, "the image's health check is not supported yet and does not run")
+	}
+	return list
 }
 
 // make gives the container its name, its directory and its writable layer,

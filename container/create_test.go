@@ -3,6 +3,7 @@ package container
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -56,6 +57,18 @@ func TestMergeImage(t *testing.T) {
 	}
 	if _, ok := config.ExposedPorts[wirenet.MustParsePort("80/tcp")]; !ok {
 		t.Error("the image's exposed port is missing")
+	}
+}
+
+func TestImageWarnings(t *testing.T) {
+	img := testImage(nil, nil)
+	if got := imageWarnings(img); len(got) != 0 {
+		t.Errorf("a plain image: %q", got)
+	}
+	img.Config.Config.Volumes = map[string]struct{}{"/data": {}}
+	img.Config.Config.Healthcheck = &dockerspec.HealthcheckConfig{Test: []string{"CMD", "true"}}
+	if got := imageWarnings(img); len(got) != 2 || !strings.Contains(got[0], "/data") || !strings.Contains(got[1], "health check") {
+		t.Errorf("an image with a volume and a health check: %q", got)
 	}
 }
 
