@@ -130,15 +130,7 @@ type ExecStartOptions struct {
 // to the supervising process; what is wrong with the program is then told on
 // the stream as well as returned.
 func (s *Service) ExecStart(ctx context.Context, execID string, o ExecStartOptions, hijack Hijack) error {
-	n, err := s.execs.find(execID)
-	if err != nil {
-		return err
-	}
-	r, err := s.store.find(n.container)
-	if err != nil {
-		return err
-	}
-	keeper, _, err := s.running(r)
+	n, r, keeper, err := s.session(execID)
 	if err != nil {
 		return err
 	}
@@ -176,6 +168,20 @@ func (s *Service) ExecStart(ctx context.Context, execID string, o ExecStartOptio
 	}
 	client.close()
 	return errors.Join(err, client.wait())
+}
+
+// session finds an exec, its container, and the process that supervises it.
+func (s *Service) session(execID string) (*session, Record, *supervise.Keeper, error) {
+	n, err := s.execs.find(execID)
+	if err != nil {
+		return nil, Record{}, nil, err
+	}
+	r, err := s.store.find(n.container)
+	if err != nil {
+		return nil, Record{}, nil, err
+	}
+	keeper, _, err := s.running(r)
+	return n, r, keeper, err
 }
 
 // runExec starts the process and sees to its end.
@@ -317,15 +323,7 @@ func (s *Service) ExecInspect(ctx context.Context, execID string) (wire.ExecInsp
 
 // ExecResize sets the size of an exec's terminal, in characters.
 func (s *Service) ExecResize(ctx context.Context, execID string, height, width uint16) error {
-	n, err := s.execs.find(execID)
-	if err != nil {
-		return err
-	}
-	r, err := s.store.find(n.container)
-	if err != nil {
-		return err
-	}
-	keeper, _, err := s.running(r)
+	_, _, keeper, err := s.session(execID)
 	if err != nil {
 		return err
 	}

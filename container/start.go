@@ -16,7 +16,6 @@ import (
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/undo"
-	"github.com/tarehq/tare/network"
 	"github.com/tarehq/tare/snapshot"
 	"github.com/tarehq/tare/supervise"
 )
@@ -261,32 +260,6 @@ func makeBundleDir(dir string) error {
 	return err
 }
 
-// saveEndpoint keeps the container's place on the network beside its bundle,
-// for a daemon that takes over.
-func saveEndpoint(dir string, e *network.Endpoint) error {
-	if e == nil {
-		return nil
-	}
-	data, err := json.Marshal(e)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(dir, "endpoint.json"), data, 0o600)
-}
-
-// loadEndpoint reads it again, nil if the container has none.
-func loadEndpoint(dir string) *network.Endpoint {
-	data, err := os.ReadFile(filepath.Join(dir, "endpoint.json"))
-	if err != nil {
-		return nil
-	}
-	var e network.Endpoint
-	if json.Unmarshal(data, &e) != nil {
-		return nil
-	}
-	return &e
-}
-
 // specInput gathers what the container's specification and that of an exec
 // have in common; who is the user to run as.
 func (s *Service) specInput(r *Record, root snapshot.Mount, who string) (spec.Input, error) {
@@ -388,58 +361,4 @@ func prepareSources(r *Record, oci *specs.Spec) error {
 		}
 	}
 	return nil
-}
-
-// attached is a container's network while it is being started.
-type attached struct {
-	endpoint *network.Endpoint // nil without an interface of its own
-	netns    *os.File
-	sockets  []*os.File
-	path     string // of the namespace in config.json; "" for a new one, "host" for the host's
-}
-
-// close drops our copies; the supervising process has its own.
-func (a *attached) close() {
-	if a.netns != nil {
-		a.netns.Close()
-	}
-	for _, f := range a.sockets {
-		f.Close()
-	}
-}
-
-func (s *Service) attachNetwork(ctx context.Context, r *Record) (*attached, error) {
-	switch mode := r.HostConfig.NetworkMode; {
-	case mode.IsHost():
-		return &attached{path: "host"}, nil
-	case mode.IsNone():
-		return &attached{}, nil
-	case mode.IsContainer():
-		other, err := s.runningOther(mode.ConnectedContainer())
-		if err != nil {
-			return nil, err
-		}
-		return &attached{path: fmt.Sprintf("/proc/%d/ns/net", other.Pid)}, nil
-	}
-	req, err := networkRequest(r)
-	if err != nil {
-		return nil, err
-	}
-	a, err := s.cfg.Networks.Attach(ctx, req)
-	if err != nil {
-		return nil, err
-	}
-	return &attached{endpoint: &a.Endpoint, netns: a.NetNS, sockets: a.Sockets, path: supervise.NetNSPath}, nil
-}
-
-func (s *Service) detachNetwork(ctx context.Context, e *network.Endpoint) error {
-	if e == nil {
-		return nil
-	}
-	return s.cfg.Networks.Detach(ctx, *e)
-}
-
-func (s *Service) publishNetwork(r Record, action events.Action) {
-	s.cfg.Events.Publish(events.NetworkEventType, action, events.Actor{ID: r.Endpoint.NetworkID,
-		Attributes: map[string]string{"container": r.ID, "name": "bridge", "type": "bridge"}})
 }
