@@ -133,6 +133,12 @@ func TestSignals(t *testing.T) {
 			t.Errorf("%q is %d", bad, got)
 		}
 	}
+	for asked, want := range map[string]int{"": 15, "HUP": 1} {
+		r := Record{Spec: Spec{Config: &wire.Config{StopSignal: "NOSUCH"}}} // an image's
+		if got, err := stopSignal(r, asked); err != nil || int(got) != want {
+			t.Errorf("stop by %q in spite of the image's signal: %d, %v; want %d", asked, got, err, want)
+		}
+	}
 }
 
 func TestDetachKeys(t *testing.T) {

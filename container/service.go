@@ -83,7 +83,7 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot find the limit of open files: %w", err)
 	}
-	if err := os.MkdirAll(filepath.Join(cfg.ExecRoot, "c"), 0o711); err != nil {
+	if err := makeBundlesDir(filepath.Join(cfg.ExecRoot, "c")); err != nil {
 		return nil, err
 	}
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
@@ -101,6 +101,16 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 		return nil, errors.Join(err, s.Close(ctx))
 	}
 	return s, nil
+}
+
+// makeBundlesDir makes the directory of all bundles, closed to everybody but
+// root: a container's root can write a set-uid program into its /etc/hosts,
+// which is a file of ours, and no user of the host is to reach that.
+func makeBundlesDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return os.Chmod(dir, 0o700) // it may be of an earlier version
 }
 
 // Close lets go of the running containers, which go on, and returns when

@@ -36,11 +36,32 @@ func (s *Service) Stop(ctx context.Context, nameOrID string, o StopOptions) erro
 	if !r.State.Live() {
 		return fault.New(fault.NotModified, "container is already stopped")
 	}
+	if r, err = s.rest(ctx, r); err != nil {
+		return err
+	}
 	if err := s.stop(context.WithoutCancel(ctx), r, o, true); err != nil {
 		return fmt.Errorf("cannot stop container: %s: %w", nameOrID, err)
 	}
 	s.publish(r, events.ActionStop)
 	return nil
+}
+
+// rest ends the waiting of a container that is about to be restarted. A start
+// that is under way already is waited for, as it would not notice.
+func (s *Service) rest(ctx context.Context, r Record) (Record, error) {
+	if r.State != Restarting {
+		return r, nil
+	}
+	unlock, err := s.ops.Lock(ctx, r.ID)
+	if err != nil {
+		return r, err
+	}
+	defer unlock()
+	if r, err = s.store.find(r.ID); err != nil || r.State != Restarting {
+		return r, err
+	}
+	r, _, err = s.halt(ctx, r, unix.SIGKILL)
+	return r, err
 }
 
 // stop ends the run and returns when it is recorded as over. With rest the
@@ -155,6 +176,9 @@ func (s *Service) Kill(ctx context.Context, nameOrID, signal string) error {
 		return err
 	}
 	if sig == unix.SIGKILL {
+		if r, err = s.rest(ctx, r); err != nil {
+			return err
+		}
 		return s.kill(context.WithoutCancel(ctx), r)
 	}
 	if sig == stop {
@@ -172,11 +196,14 @@ func (s *Service) Kill(ctx context.Context, nameOrID, signal string) error {
 	return nil
 }
 
+// stopSignal is the signal asked for, the container's, or SIGTERM. A container's
+// that is none can only be the image's, and must not make it unstoppable.
 func stopSignal(r Record, asked string) (syscall.Signal, error) {
-	for _, name := range []string{asked, r.Config.StopSignal} {
-		if name != "" {
-			return parseSignal(name)
-		}
+	if asked != "" {
+		return parseSignal(asked)
+	}
+	if sig, err := parseSignal(r.Config.StopSignal); err == nil {
+		return sig, nil
 	}
 	return unix.SIGTERM, nil
 }

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"os"
@@ -9,6 +10,7 @@ import (
 
 	wire "github.com/moby/moby/api/types/container"
 
+	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
 )
 
@@ -101,5 +103,50 @@ func TestUpdateRefusesWhatTheTableHasNot(t *testing.T) {
 	}
 	if r, _ := s.find("one"); r.State != Created {
 		t.Errorf("a refused change was kept: %s", r.State)
+	}
+}
+
+// A container can make its /etc/hosts a set-uid program of root's.
+func TestBundlesAreClosedToUsersOfTheHost(t *testing.T) {
+	dir := t.TempDir() + "/c"
+	if err := os.Mkdir(dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	if err := makeBundlesDir(dir); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := os.Stat(dir); err != nil || st.Mode().Perm() != 0o700 {
+		t.Errorf("%v, %v", st.Mode(), err)
+	}
+}
+
+// A start that the restart policy has under way would not notice a stop.
+func TestStopWaitsForTheRestartUnderWay(t *testing.T) {
+	st := testStore(t, t.TempDir())
+	addRecord(t, st, "x", "name", false)
+	for _, state := range []State{Running, Restarting} {
+		if _, err := st.update("x", func(p *Progress) error { p.State = state; return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := &Service{store: st, lives: map[string]*live{}, cfg: Config{Events: &event.Log{}}}
+	unlock, err := s.ops.Lock(t.Context(), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Stop(gone, "x", StopOptions{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("a stop during a start: %v", err)
+	}
+	if err := s.Kill(gone, "x", ""); !errors.Is(err, context.Canceled) {
+		t.Errorf("a kill during a start: %v", err)
+	}
+	unlock()
+	if err := s.Stop(t.Context(), "x", StopOptions{}); err != nil {
+		t.Error(err)
+	}
+	if r, err := st.find("x"); err != nil || r.State != Exited {
+		t.Errorf("after the stop: %s, %v", r.State, err)
 	}
 }

@@ -403,7 +403,8 @@ func TestRefusals(t *testing.T) {
 		"tmpcopyup": func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/x", Type: "tmpfs", Options: []string{"tmpcopyup"}})
 		},
-		"kernel.panic": func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"kernel.panic": "1"} },
+		"kernel.panic":        func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"kernel.panic": "1"} },
+		"net/../kernel/panic": func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"net/../kernel/panic": "1"} },
 		"RLIMIT_NOFILE": func(s *specs.Spec) {
 			s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Hard: 1 << 40, Soft: 1}}
 		},

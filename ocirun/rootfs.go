@@ -174,6 +174,7 @@ func (b *builder) sysctlAllowed(key string) error {
 		return fault.New(fault.Invalid, "sysctl %q is not allowed without an own %s namespace", key, t)
 	}
 	switch {
+	case strings.Contains(dotted, ".."): // a path that leads out of what its beginning names
 	case strings.HasPrefix(dotted, "fs.mqueue."):
 		return own(specs.IPCNamespace)
 	case strings.HasPrefix(dotted, "net."):
