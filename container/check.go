@@ -1,7 +1,10 @@
 package container
 
 import (
+	"errors"
 	"net/netip"
+	"os"
+	"path"
 	"regexp"
 	"runtime"
 	"slices"
@@ -9,10 +12,13 @@ import (
 	"strings"
 
 	wire "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
 	wirenet "github.com/moby/moby/api/types/network"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/network"
 )
 
 // minMemory is the least limit that Docker takes, in bytes.
@@ -35,18 +41,45 @@ func (s *Service) check(req *CreateRequest) error {
 		s.checkModes(h),
 		s.checkRuntime(h),
 		spec.CheckSecurity(h.SecurityOpt),
-		checkNetwork(h, req.NetworkingConfig),
+		checkNetwork(c, h, req.NetworkingConfig),
 		checkPolicy(h),
 	} {
 		if err != nil {
 			return err
 		}
 	}
-	if _, err := wantedPorts(h.PortBindings, c.ExposedPorts, h.PublishAllPorts); err != nil {
+	ports, err := wantedPorts(h.PortBindings, c.ExposedPorts, h.PublishAllPorts)
+	if err != nil {
 		return err
 	}
-	_, err := spec.Build(spec.Input{ID: "check", Config: c, HostConfig: h, Path: "check"})
-	return err
+	if err := network.CheckPorts(ports); err != nil {
+		return err
+	}
+	if _, err := spec.Build(spec.Input{ID: "check", Config: c, HostConfig: h, Path: "check"}); err != nil {
+		return err
+	}
+	if _, err := network.Hosts(network.HostsFile{Extra: h.ExtraHosts, HostGateway: s.cfg.Networks.Gateway()}); err != nil {
+		return err
+	}
+	return checkSources(h.Mounts)
+}
+
+// checkSources refuses a --mount whose source is not there and shall not be
+// made.
+func checkSources(list []mount.Mount) error {
+	for _, m := range list {
+		if m.Type != mount.TypeBind || m.BindOptions != nil && m.BindOptions.CreateMountpoint {
+			continue
+		}
+		if _, err := os.Stat(m.Source); errors.Is(err, os.ErrNotExist) {
+			return noSource(m.Source)
+		}
+	}
+	return nil
+}
+
+func noSource(source string) error {
+	return fault.New(fault.Invalid, "invalid mount config for type \"bind\": bind source path does not exist: %s", source)
 }
 
 func checkConfig(c *wire.Config) error {
@@ -128,7 +161,7 @@ func (s *Service) checkModes(h *wire.HostConfig) error {
 	for _, other := range []string{h.PidMode.Container(), h.NetworkMode.ConnectedContainer()} {
 		if other != "" {
 			if _, err := s.store.find(other); err != nil {
-				return err
+				return fault.New(fault.Invalid, "%w", err) // not NotFound, see checkNetwork
 			}
 		}
 	}
@@ -148,25 +181,50 @@ func (s *Service) checkRuntime(h *wire.HostConfig) error {
 	return nil
 }
 
-func checkNetwork(h *wire.HostConfig, n *wirenet.NetworkingConfig) error {
+// checkNetwork refuses what contradicts the network mode. Nothing that is
+// missing is fault.NotFound here: by that, clients know a missing image.
+func checkNetwork(c *wire.Config, h *wire.HostConfig, n *wirenet.NetworkingConfig) error {
 	mode := h.NetworkMode
-	shared := mode.IsHost() || mode.IsContainer()
-	switch {
-	case mode.IsContainer() && mode.ConnectedContainer() == "":
-		return fault.New(fault.Invalid, "Invalid network mode: invalid container format container:<name|id>")
-	case shared && len(h.ExtraHosts)+len(h.DNS) > 0 && mode.IsContainer():
-		return fault.New(fault.Invalid, "conflicting options: custom host-to-IP mapping and the network mode")
-	case mode.IsContainer() && (len(h.PortBindings) > 0 || h.PublishAllPorts):
-		return fault.New(fault.Invalid, "conflicting options: port publishing and the container type network mode")
-	case mode != wirenet.NetworkBridge && !mode.IsNone() && !shared:
-		return fault.New(fault.NotFound, "network %s not found", mode)
+	conflict := func(what string) error {
+		return fault.New(fault.Invalid, "conflicting options: %s and the network mode", what)
 	}
+	switch {
+	case h.UTSMode.IsHost() && c.Hostname != "":
+		return fault.New(fault.Invalid, "conflicting options: hostname and the UTS mode")
+	case mode != wirenet.NetworkBridge && !mode.IsNone() && !mode.IsHost() && !mode.IsContainer():
+		return fault.New(fault.Invalid, "network %s not found", mode)
+	case !mode.IsContainer():
+		return checkEndpoints(mode, n)
+	case mode.ConnectedContainer() == "":
+		return fault.New(fault.Invalid, "invalid network mode: invalid container format container:<name|id>")
+	case c.Hostname != "":
+		return conflict("hostname")
+	case len(h.DNS) > 0:
+		return conflict("dns")
+	case len(h.ExtraHosts) > 0:
+		return conflict("custom host-to-IP mapping")
+	case len(h.PortBindings) > 0 || h.PublishAllPorts:
+		return fault.New(fault.Invalid, "conflicting options: port publishing and the container type network mode")
+	case len(c.ExposedPorts) > 0:
+		return fault.New(fault.Invalid, "conflicting options: port exposing and the container type network mode")
+	}
+	return checkEndpoints(mode, n)
+}
+
+func checkEndpoints(mode wire.NetworkMode, n *wirenet.NetworkingConfig) error {
 	if n == nil {
 		return nil
 	}
-	for name := range n.EndpointsConfig {
+	for name, e := range n.EndpointsConfig {
 		if name != string(mode) && name != wirenet.NetworkDefault {
 			return fault.New(fault.NotImplemented, "connecting to the network %q is not supported yet", name)
+		}
+		switch {
+		case e == nil || mode == wirenet.NetworkBridge:
+		case len(e.MacAddress) > 0:
+			return fault.New(fault.Invalid, "conflicting options: mac-address and the network mode")
+		case e.IPAMConfig != nil && e.IPAMConfig.IPv4Address.IsValid():
+			return fault.New(fault.Invalid, "user specified IP address is supported on user defined networks only")
 		}
 	}
 	return nil
@@ -176,8 +234,8 @@ func checkNetwork(h *wire.HostConfig, n *wirenet.NetworkingConfig) error {
 // asked for is silently left out.
 func unsupported(c *wire.Config, h *wire.HostConfig, n *wirenet.NetworkingConfig) error {
 	asked := map[string]bool{
-		"Healthcheck":          c.Healthcheck != nil && len(c.Healthcheck.Test) > 0 && c.Healthcheck.Test[0] != "NONE",
-		"Volumes":              len(c.Volumes) > 0,
+		"Healthcheck":          asksForHealth(c.Healthcheck),
+		"Volumes":              len(uncovered(c.Volumes, h)) > 0,
 		"VolumeDriver":         h.VolumeDriver != "",
 		"VolumesFrom":          len(h.VolumesFrom) > 0,
 		"LogConfig.Config":     len(h.LogConfig.Config) > 0,
@@ -229,4 +287,29 @@ func unsupported(c *wire.Config, h *wire.HostConfig, n *wirenet.NetworkingConfig
 	}
 	sort.Strings(names)
 	return fault.New(fault.NotImplemented, "%s is not supported yet", strings.Join(names, ", "))
+}
+
+// uncovered lists the volumes that none of the user's mounts takes the place
+// of. Some clients name every mount's target as a volume too.
+func uncovered(volumes map[string]struct{}, h *wire.HostConfig) []string {
+	mounts, err := spec.UserMounts(h)
+	if err != nil { // told elsewhere
+		return nil
+	}
+	var list []string
+	for target := range volumes {
+		if !slices.ContainsFunc(mounts, func(m specs.Mount) bool { return m.Destination == path.Clean(target) }) {
+			list = append(list, target)
+		}
+	}
+	return list
+}
+
+// asksForHealth tells whether there is more than a check that is switched off:
+// without a test the other settings are for the image's.
+func asksForHealth(h *wire.HealthConfig) bool {
+	if h == nil || len(h.Test) > 0 && h.Test[0] == "NONE" {
+		return false
+	}
+	return len(h.Test) > 0 || h.Interval != 0 || h.Timeout != 0 || h.StartPeriod != 0 || h.StartInterval != 0 || h.Retries != 0
 }

@@ -54,7 +54,17 @@ func (s *Service) Create(ctx context.Context, req CreateRequest) (id string, war
 		return "", nil, err
 	}
 	s.publish(*r, events.ActionCreate)
-	return r.ID, imageWarnings(img), nil
+	return r.ID, append(imageWarnings(img), portWarnings(req.HostConfig)...), nil
+}
+
+// portWarnings are Docker's words about ports that a network without an address
+// of its own cannot publish.
+func portWarnings(h *wire.HostConfig) []string {
+	mode := h.NetworkMode
+	if (mode.IsHost() || mode.IsNone()) && (len(h.PortBindings) > 0 || h.PublishAllPorts) {
+		return []string{fmt.Sprintf("Published ports are discarded when using %s network mode", mode)}
+	}
+	return nil
 }
 
 // imageWarnings names what an image asks for and does not get yet. The user

@@ -2,6 +2,7 @@ package container
 
 import (
 	"errors"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -87,8 +88,62 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	covered := wire.HostConfig{LogConfig: wire.LogConfig{Type: "json-file"}, Binds: []string{"/h:/data:ro"}}
+	if err := unsupported(&wire.Config{Volumes: map[string]struct{}{"/data/": {}}}, &covered, nil); err != nil {
+		t.Errorf("a volume that is a bind mount's target: %v", err)
+	}
+	if err := unsupported(&wire.Config{Volumes: map[string]struct{}{"/other": {}}}, &covered, nil); !errors.Is(err, fault.NotImplemented) {
+		t.Errorf("a volume of its own: %v", err)
+	}
 	if err := unsupported(&wire.Config{}, &wire.HostConfig{LogConfig: wire.LogConfig{Type: "json-file"}}, nil); err != nil {
 		t.Errorf("a plain request: %v", err)
+	}
+}
+
+func TestNetworkConflicts(t *testing.T) {
+	endpoint := func(mode string, e wirenet.EndpointSettings) *wirenet.NetworkingConfig {
+		return &wirenet.NetworkingConfig{EndpointsConfig: map[string]*wirenet.EndpointSettings{mode: &e}}
+	}
+	var mac wirenet.HardwareAddr
+	if err := mac.UnmarshalText([]byte("02:42:ac:11:00:09")); err != nil {
+		t.Fatal(err)
+	}
+	port := wirenet.PortSet{wirenet.MustParsePort("80/tcp"): {}}
+	for want, r := range map[string]struct {
+		c wire.Config
+		h wire.HostConfig
+		n *wirenet.NetworkingConfig
+	}{
+		"network nosuch not found":      {h: wire.HostConfig{NetworkMode: "nosuch"}},
+		"hostname and the network mode": {c: wire.Config{Hostname: "x"}, h: wire.HostConfig{NetworkMode: "container:y"}},
+		"hostname and the UTS mode":     {c: wire.Config{Hostname: "x"}, h: wire.HostConfig{NetworkMode: "bridge", UTSMode: "host"}},
+		"port exposing":                 {c: wire.Config{ExposedPorts: port}, h: wire.HostConfig{NetworkMode: "container:y"}},
+		"dns and the network mode":      {h: wire.HostConfig{NetworkMode: "container:y", DNS: []netip.Addr{{}}}},
+		"mac-address":                   {h: wire.HostConfig{NetworkMode: "none"}, n: endpoint("none", wirenet.EndpointSettings{MacAddress: mac})},
+		"user specified IP address": {h: wire.HostConfig{NetworkMode: "host"}, n: endpoint("host", wirenet.EndpointSettings{
+			IPAMConfig: &wirenet.EndpointIPAMConfig{IPv4Address: netip.MustParseAddr("10.0.0.9")}})},
+	} {
+		if err := checkNetwork(&r.c, &r.h, r.n); !errors.Is(err, fault.Invalid) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", want, err)
+		}
+	}
+	if err := checkNetwork(&wire.Config{Hostname: "x"}, &wire.HostConfig{NetworkMode: "bridge"},
+		endpoint("bridge", wirenet.EndpointSettings{MacAddress: mac})); err != nil {
+		t.Error(err)
+	}
+	if !asksForHealth(&wire.HealthConfig{Interval: time.Second}) || asksForHealth(&wire.HealthConfig{Test: []string{"NONE"}}) || asksForHealth(nil) {
+		t.Error("a health check that is changed is not told from one that is switched off")
+	}
+}
+
+func TestPortWarnings(t *testing.T) {
+	h := &wire.HostConfig{NetworkMode: "host", PortBindings: wirenet.PortMap{wirenet.MustParsePort("80/tcp"): nil}}
+	if got := portWarnings(h); len(got) != 1 || !strings.Contains(got[0], "host network mode") {
+		t.Errorf("%q", got)
+	}
+	h.NetworkMode = "bridge"
+	if got := portWarnings(h); len(got) != 0 {
+		t.Errorf("%q", got)
 	}
 }
 

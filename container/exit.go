@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -37,10 +38,21 @@ func (s *Service) lost(r Record, cause error) supervise.Exit {
 	if exit, err := supervise.ReadExit(dir); err == nil {
 		return exit
 	}
-	if err := supervise.KillInit(dir); err != nil {
-		s.cfg.Log.Error("cannot kill the process of a container that lost its supervising process", "container", r.ID, "err", err)
+	if err := s.collect(r.ID); err != nil {
+		s.cfg.Log.Error("a container lost its supervising process and cannot be cleared up", "container", r.ID, "err", err)
 	}
 	return supervise.Exit{Code: 137, ExitedAt: time.Now(), Error: "the supervising process died: " + cause.Error()}
+}
+
+// collect ends what a supervising process left behind that is no more.
+func (s *Service) collect(id string) error {
+	dir := s.bundleDir(id)
+	if _, err := os.Stat(filepath.Join(dir, "config.json")); errors.Is(err, fs.ErrNotExist) {
+		return nil // it died before there was anything
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), cleanGrace)
+	defer cancel()
+	return s.cfg.Launcher.Collect(ctx, id, dir)
 }
 
 // finish cleans up after a run, records how it ended and tells everybody; then

@@ -135,7 +135,7 @@ func mountPoints(r Record) ([]wire.MountPoint, error) {
 		}
 		for _, o := range m.Options {
 			switch o {
-			case "ro":
+			case "ro", "rro":
 				p.RW = false
 				if i < len(h.Binds) {
 					p.Mode = "ro"

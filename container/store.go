@@ -23,7 +23,8 @@ const removingSuffix = "-removing"
 // store holds the records in memory and on disk. Reads take copies under a
 // lock that is never held over I/O.
 type store struct {
-	dir string // <data-root>/containers
+	dir     string          // <data-root>/containers
+	damaged map[string]bool // IDs of records that cannot be read; set by openStore
 
 	mu    sync.RWMutex
 	byID  map[string]*Record
@@ -39,7 +40,7 @@ func (s *store) path(id string, file ...string) string {
 // openStore reads every record below dir and finishes what a crash left
 // undone: half-made and half-removed containers go.
 func openStore(dir string, log *slog.Logger) (*store, error) {
-	s := &store{dir: dir, byID: map[string]*Record{}, names: map[string]string{}}
+	s := &store{dir: dir, damaged: map[string]bool{}, byID: map[string]*Record{}, names: map[string]string{}}
 	if err := os.MkdirAll(dir, 0o710); err != nil {
 		return nil, err
 	}
@@ -63,6 +64,7 @@ func openStore(dir string, log *slog.Logger) (*store, error) {
 		}
 		if err != nil {
 			log.Error("a container's record cannot be read; it is left alone", "id", e.Name(), "err", err)
+			s.damaged[e.Name()] = true
 			continue
 		}
 		s.byID[r.ID], s.names[r.Name] = r, r.ID

@@ -150,3 +150,15 @@ func TestStopWaitsForTheRestartUnderWay(t *testing.T) {
 		t.Errorf("after the stop: %s, %v", r.State, err)
 	}
 }
+
+func TestDamagedRecordIsRemembered(t *testing.T) {
+	dir := t.TempDir()
+	addRecord(t, testStore(t, dir), "x", "name", false)
+	if err := os.WriteFile(dir+"/x/record.json", []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := testStore(t, dir)
+	if _, err := s.find("x"); !errors.Is(err, fault.NotFound) || !s.damaged["x"] {
+		t.Errorf("damaged %v, %v", s.damaged, err)
+	}
+}

@@ -20,7 +20,7 @@ func (s *Service) takeOver(ctx context.Context) error {
 		return err
 	}
 	for _, id := range s.cfg.Snapshots.Active() {
-		if _, err := s.store.find(id); err != nil { // of a create or a remove that was cut off
+		if _, err := s.store.find(id); err != nil && !s.store.damaged[id] { // of a create or a remove that was cut off
 			if err := s.cfg.Snapshots.Remove(id); err != nil {
 				return err
 			}
@@ -37,8 +37,11 @@ func (s *Service) takeOver(ctx context.Context) error {
 		keeper, err := supervise.Connect(ctx, s.bundleDir(r.ID))
 		alive := err == nil && keeper.Status().Phase != supervise.PhaseCreated
 		if err == nil && !alive { // started by nobody: the daemon died in between
-			err = errors.Join(keeper.Kill(ctx), fault.New(fault.NotFound, "it was never started"))
-			keeper = nil
+			if err := end(ctx, keeper); err != nil {
+				s.cfg.Log.Error("a container that was never started cannot be ended", "container", r.ID, "err", err)
+			}
+			os.Remove(filepath.Join(s.bundleDir(r.ID), supervise.ExitName)) // it had no run that could end
+			err, keeper = fault.New(fault.NotFound, "it was never started"), nil
 		}
 		if alive || errors.Is(err, fault.Unavailable) {
 			if r, err2 := s.resume(r, keeper); err2 != nil {
@@ -110,6 +113,13 @@ func (s *Service) settle(r Record, l *live) {
 		s.finish(r, l, nil, exit)
 	case r.State == Restarting:
 		s.watchers.Go(func() { s.tryAgain(r, l) })
+	case r.State == Exited && r.HostConfig.RestartPolicy.IsAlways():
+		// Stopped by hand, until now: that is what sets unless-stopped apart.
+		r, err := s.store.update(r.ID, func(p *Progress) error { p.State = Restarting; return nil })
+		if err != nil {
+			s.cfg.Log.Error("cannot record a container's restart", "container", r.ID, "err", err)
+		}
+		s.watchers.Go(func() { s.tryAgain(r, l) })
 	default:
 		s.dropBundle(r)
 	}
@@ -122,7 +132,7 @@ func (s *Service) dropBundle(r Record) {
 	_, err := os.Stat(dir)
 	begun := err == nil
 	if begun {
-		err = errors.Join(supervise.KillInit(dir), os.RemoveAll(dir))
+		err = errors.Join(s.collect(r.ID), os.RemoveAll(dir))
 		if err != nil {
 			s.cfg.Log.Error("a leftover bundle cannot be cleared", "container", r.ID, "err", err)
 		}
@@ -130,6 +140,20 @@ func (s *Service) dropBundle(r Record) {
 	if r.autoRemove() && (begun || r.Boot != s.boot) {
 		s.autoRemove(r)
 	}
+}
+
+// end ends a run that nobody wants, and with it its supervising process.
+func end(ctx context.Context, keeper *supervise.Keeper) error {
+	defer keeper.Close()
+	ctx, cancel := context.WithTimeout(ctx, cleanGrace)
+	defer cancel()
+	if err := keeper.Kill(ctx); err != nil {
+		return err
+	}
+	if _, err := keeper.Wait(ctx); err != nil {
+		return err
+	}
+	return keeper.Release(ctx)
 }
 
 // dropOrphans ends what runs without a record: a container that was being
@@ -140,21 +164,21 @@ func (s *Service) dropOrphans(ctx context.Context) error {
 		return err
 	}
 	for _, d := range dirs {
-		if _, err := s.store.find(d.Name()); err == nil {
+		if _, err := s.store.find(d.Name()); err == nil || s.store.damaged[d.Name()] {
 			continue
 		}
 		dir := s.bundleDir(d.Name())
 		keeper, err := supervise.Connect(ctx, dir)
 		switch {
 		case err == nil:
-			if err := keeper.Kill(ctx); err != nil {
-				return err
+			if err := end(ctx, keeper); err != nil {
+				s.cfg.Log.Error("a process that belongs to no container cannot be ended", "dir", dir, "err", err)
 			}
 		case errors.Is(err, fault.Unavailable):
 			s.cfg.Log.Error("a process that belongs to no container cannot be ended", "dir", dir, "err", err)
 			continue
 		default:
-			if err := supervise.KillInit(dir); err != nil {
+			if err := s.collect(d.Name()); err != nil {
 				s.cfg.Log.Error("a process that belongs to no container cannot be ended", "dir", dir, "err", err)
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -29,7 +30,7 @@ func (s *Service) Attach(ctx context.Context, r Request) (*Attachment, error) {
 	if err := s.checkMode(r.Mode); err != nil {
 		return nil, err
 	}
-	if err := checkPorts(r.Ports); err != nil {
+	if err := CheckPorts(r.Ports); err != nil {
 		return nil, err
 	}
 	a, err := s.attach(r)
@@ -124,7 +125,12 @@ func (s *Service) connectivityError(e Endpoint, err error) error {
 
 func (s *Service) takeAddress(wanted netip.Addr) (netip.Addr, error) {
 	if wanted.IsValid() {
-		return wanted, s.addrs.claim(wanted)
+		err := s.addrs.claim(wanted)
+		if errors.Is(err, fault.Conflict) { // its last interface may only wait to be deleted
+			s.clearDoomed()
+			err = s.addrs.claim(wanted)
+		}
+		return wanted, err
 	}
 	addr, err := s.addrs.take()
 	if err != nil {

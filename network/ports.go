@@ -15,8 +15,8 @@ import (
 // port from others and shows it in ss(8).
 const backlog = 1
 
-// checkPorts refuses what cannot be published, before anything is taken.
-func checkPorts(ports []Port) error {
+// CheckPorts refuses what cannot be published, before anything is taken.
+func CheckPorts(ports []Port) error {
 	for _, p := range ports {
 		switch {
 		case p.HostIP.IsValid() && !p.HostIP.Unmap().Is4():

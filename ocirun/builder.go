@@ -1,6 +1,7 @@
 package ocirun
 
 import (
+	"encoding/binary"
 	"os"
 	"path/filepath"
 	"sort"
@@ -112,6 +113,9 @@ func (b *builder) build() error {
 	if err := b.names(); err != nil {
 		return err
 	}
+	if b.isNew(specs.NetworkNamespace) {
+		b.loopback()
+	}
 	if b.hooks {
 		b.report(recordHooks)
 		b.pause()
@@ -201,6 +205,19 @@ func (b *builder) names() error {
 		b.do("set the domainname", strconv.Quote(d), unix.SYS_SETDOMAINNAME, b.str(d), num(len(d)))
 	}
 	return nil
+}
+
+// loopback brings up lo, which a new network namespace has and nobody else
+// sets up (netdevice(7)).
+func (b *builder) loopback() {
+	var request [40]byte // struct ifreq
+	copy(request[:], "lo")
+	binary.NativeEndian.PutUint16(request[unix.IFNAMSIZ:], unix.IFF_UP|unix.IFF_RUNNING)
+	const what = "bring up the loopback interface"
+	socket := b.slot()
+	b.do(what, "", unix.SYS_SOCKET, num(unix.AF_INET), num(unix.SOCK_DGRAM|unix.SOCK_CLOEXEC), num(0)).into(socket)
+	b.do(what, "", unix.SYS_IOCTL, socket, num(unix.SIOCSIFFLAGS), b.bytes(request[:]))
+	b.close(socket)
 }
 
 // filter appends the load of the seccomp filter.

@@ -52,9 +52,7 @@ func logsOptions(r *request) (o container.LogsOptions, err error) {
 	if !o.Stdout && !o.Stderr {
 		return o, fault.New(fault.Invalid, "Bad parameters: you must choose at least one stream")
 	}
-	if err = r.refuse("details"); err != nil {
-		return o, err
-	}
+	// details would add what log options attach to a line, and there are none.
 	if o.Since, err = r.moment("since"); err != nil {
 		return o, err
 	}

@@ -247,6 +247,25 @@ func (l *Launcher) request(ctx context.Context, req CreateRequest, clients []*os
 	}
 }
 
+// Collect ends what a supervising process left that died: the container's init
+// and all else in its control groups, and the groups. It uses a waiting process,
+// as the daemon itself knows nothing of a runtime.
+func (l *Launcher) Collect(ctx context.Context, id, dir string) error {
+	if err := KillInit(dir); err != nil {
+		return err
+	}
+	p, warm := l.take()
+	if !warm {
+		var err error
+		if p, err = l.start(ctx, false); err != nil {
+			return err
+		}
+	}
+	defer l.wantRefill()
+	defer p.keeper.Close() // it has no container, and ends
+	return p.keeper.call(ctx, MethodCollect, CollectRequest{id, dir}, nil)
+}
+
 // undo ends a container that nobody wants.
 func (k *Keeper) undo() {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)

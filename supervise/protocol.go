@@ -33,6 +33,7 @@ const (
 	MethodWarm     = "warm"      // a config.json like those to come, to rehearse; before create
 	MethodHold     = "hold"      // files to keep open; before create
 	MethodCreate   = "create"    // CreateRequest, the netns, clients' sockets, more files to hold → Started
+	MethodCollect  = "collect"   // CollectRequest; instead of create: answered when nothing is left of a dead process's container
 	MethodStart    = "start"     // → Started
 	MethodAttach   = "attach"    // AttachOptions, the client's socket; answered when attached
 	MethodResize   = "resize"    // ResizeRequest
@@ -63,6 +64,9 @@ type CreateRequest struct {
 	// Start goes on to the start when the container is created.
 	Start bool `json:",omitempty"`
 }
+
+// CollectRequest names a container whose supervising process died.
+type CollectRequest struct{ ID, Dir string }
 
 // Started tells of a process that was made.
 type Started struct {

@@ -1,5 +1,9 @@
 package spec
 
+// ociVersion is the oldest version of the specification that has all that is
+// used here: runtimes refuse those that are newer than they are.
+const ociVersion = "1.0.2"
+
 // defaultPath is what PATH is when neither the image nor the user says.
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

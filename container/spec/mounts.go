@@ -3,6 +3,7 @@ package spec
 import (
 	"fmt"
 	"path"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -140,7 +141,9 @@ func parseBind(s string) (specs.Mount, error) {
 	if len(parts) == 3 {
 		for _, o := range strings.Split(parts[2], ",") {
 			switch o {
-			case "ro", "rw":
+			case "ro":
+				m.Options = append(m.Options, readOnlyTree)
+			case "rw":
 				m.Options = append(m.Options, o)
 			case "private", "rprivate", "shared", "rshared", "slave", "rslave":
 				propagation = o
@@ -164,6 +167,17 @@ func fromMount(m mount.Mount) (specs.Mount, error) {
 	if err := checkTarget(m.Target); err != nil {
 		return specs.Mount{}, fmt.Errorf("invalid mount config for type %q: %w", m.Type, err)
 	}
+	for field, is := range map[string]bool{
+		"BindOptions":    m.BindOptions != nil && m.Type != mount.TypeBind,
+		"VolumeOptions":  m.VolumeOptions != nil && m.Type != mount.TypeVolume,
+		"ImageOptions":   m.ImageOptions != nil && m.Type != mount.TypeImage,
+		"TmpfsOptions":   m.TmpfsOptions != nil && m.Type != mount.TypeTmpfs,
+		"ClusterOptions": m.ClusterOptions != nil && m.Type != mount.TypeCluster,
+	} {
+		if is {
+			return specs.Mount{}, fault.New(fault.Invalid, "invalid mount config for type %q: field %s must not be specified", m.Type, field)
+		}
+	}
 	out := specs.Mount{Destination: path.Clean(m.Target), Source: m.Source}
 	switch m.Type {
 	case mount.TypeBind:
@@ -183,23 +197,45 @@ func bindMount(out specs.Mount, m mount.Mount) (specs.Mount, error) {
 		return out, fault.New(fault.Invalid, "invalid mount config for type %q: invalid mount path: '%s' mount path must be absolute", m.Type, m.Source)
 	}
 	out.Type = "bind"
-	kind, propagation := "rbind", "rprivate"
+	kind, propagation, readOnly := "rbind", "rprivate", readOnlyTree
 	if o := m.BindOptions; o != nil {
+		if err := checkBindOptions(m.ReadOnly, o); err != nil {
+			return out, err
+		}
 		if o.NonRecursive {
 			kind = "bind"
 		}
 		if o.Propagation != "" {
 			propagation = string(o.Propagation)
 		}
-		if o.ReadOnlyForceRecursive || o.ReadOnlyNonRecursive {
-			return out, fault.New(fault.NotImplemented, "the bind-recursive option of mount %s is not supported yet", m.Target)
+		if o.ReadOnlyNonRecursive {
+			readOnly = "ro"
 		}
 	}
 	out.Options = []string{kind, propagation}
 	if m.ReadOnly {
-		out.Options = append(out.Options, "ro")
+		out.Options = append(out.Options, readOnly)
 	}
 	return out, nil
+}
+
+// readOnlyTree makes what is mounted below the source read-only too, as Docker
+// does.
+const readOnlyTree = "rro"
+
+func checkBindOptions(readOnly bool, o *mount.BindOptions) error {
+	conflict := func(what string) error { return fault.New(fault.Invalid, "mount options conflict: %s", what) }
+	switch {
+	case o.Propagation != "" && !slices.Contains(mount.Propagations, o.Propagation):
+		return fault.New(fault.Invalid, `invalid mount config for type "bind": invalid propagation mode: %s`, o.Propagation)
+	case !readOnly && o.ReadOnlyNonRecursive:
+		return conflict("!ReadOnly && BindOptions.ReadOnlyNonRecursive")
+	case !readOnly && o.ReadOnlyForceRecursive:
+		return conflict("!ReadOnly && BindOptions.ReadOnlyForceRecursive")
+	case o.ReadOnlyNonRecursive && o.ReadOnlyForceRecursive:
+		return conflict("ReadOnlyNonRecursive && BindOptions.ReadOnlyForceRecursive")
+	}
+	return nil
 }
 
 func tmpfsMount(out specs.Mount, m mount.Mount) (specs.Mount, error) {

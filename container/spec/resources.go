@@ -160,6 +160,9 @@ func parseDeviceRule(s string) (deviceRule, error) {
 // mapping is one --device: a node, or every node below a directory.
 func mapping(m wire.DeviceMapping) ([]specs.LinuxDevice, error) {
 	source := m.PathOnHost
+	if !path.IsAbs(source) {
+		return nil, fault.New(fault.Invalid, "error gathering device information while adding custom device %q: the path must be absolute", source)
+	}
 	if resolved, err := filepath.EvalSymlinks(source); err == nil {
 		source = resolved
 	}
@@ -238,6 +241,9 @@ func hostDevices() ([]specs.LinuxDevice, error) {
 // user says nothing: the one a process would inherit is the Go runtime's.
 func rlimits(ulimits []*wire.Ulimit, files *specs.POSIXRlimit) ([]specs.POSIXRlimit, error) {
 	var list []specs.POSIXRlimit
+	if slices.Contains(ulimits, nil) {
+		return nil, fault.New(fault.Invalid, "invalid ulimit: null")
+	}
 	if files != nil && !slices.ContainsFunc(ulimits, func(u *wire.Ulimit) bool { return strings.EqualFold(u.Name, "nofile") }) {
 		list = append(list, *files)
 	}

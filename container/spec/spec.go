@@ -45,7 +45,7 @@ func Build(in Input) (*specs.Spec, error) {
 		return nil, err
 	}
 	s := &specs.Spec{
-		Version:     specs.Version,
+		Version:     ociVersion,
 		Hostname:    in.UTSName,
 		Domainname:  in.Config.Domainname,
 		Root:        &specs.Root{Path: in.Rootfs, Readonly: h.ReadonlyRootfs},

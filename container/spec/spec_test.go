@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	wire "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/tarehq/tare/fault"
@@ -101,7 +102,7 @@ func mountAt(s *specs.Spec, target string) *specs.Mount {
 
 func TestMounts(t *testing.T) {
 	s := build(t, wire.HostConfig{Binds: []string{"/h/deep:/a/b/c:ro", "/h:/a"}, Tmpfs: map[string]string{"/dev/shm": "size=1m"}, ShmSize: 64 << 20})
-	if m := mountAt(s, "/a/b/c"); m == nil || !slices.Contains(m.Options, "ro") || !slices.Contains(m.Options, "rprivate") {
+	if m := mountAt(s, "/a/b/c"); m == nil || !slices.Contains(m.Options, "rro") || !slices.Contains(m.Options, "rprivate") {
 		t.Errorf("a read-only bind: %+v", m)
 	}
 	if m := mountAt(s, "/dev/shm"); m == nil || !slices.Contains(m.Options, "size=1m") {
@@ -119,6 +120,43 @@ func TestMounts(t *testing.T) {
 	} {
 		if _, err := parseBind(bind); !errors.Is(err, kind) {
 			t.Errorf("%s: %v, want %v", bind, err, kind)
+		}
+	}
+}
+
+func TestHalfRequests(t *testing.T) {
+	for what, h := range map[string]wire.HostConfig{
+		"no limit":  {Resources: wire.Resources{Ulimits: []*wire.Ulimit{nil}}},
+		"no device": {Resources: wire.Resources{Devices: []wire.DeviceMapping{{}}}},
+	} {
+		if _, err := Build(Input{Config: &wire.Config{}, HostConfig: &h, Path: "x"}); !errors.Is(err, fault.Invalid) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+func TestMountOptions(t *testing.T) {
+	bind := func(o *mount.BindOptions) mount.Mount {
+		return mount.Mount{Type: mount.TypeBind, Source: "/h", Target: "/x", ReadOnly: true, BindOptions: o}
+	}
+	for want, m := range map[string]mount.Mount{
+		"rro": bind(nil), "ro": bind(&mount.BindOptions{ReadOnlyNonRecursive: true}), "bind": bind(&mount.BindOptions{NonRecursive: true}),
+		"rslave": bind(&mount.BindOptions{Propagation: mount.PropagationRSlave}),
+	} {
+		if got, err := fromMount(m); err != nil || !slices.Contains(got.Options, want) {
+			t.Errorf("%s: %v, %v", want, got.Options, err)
+		}
+	}
+	writable := bind(&mount.BindOptions{ReadOnlyForceRecursive: true})
+	writable.ReadOnly = false
+	extra := bind(nil)
+	extra.ImageOptions = &mount.ImageOptions{}
+	for what, m := range map[string]mount.Mount{
+		"an unknown propagation": bind(&mount.BindOptions{Propagation: "noexec"}), "read-only and writable": writable,
+		"recursive and not": bind(&mount.BindOptions{ReadOnlyNonRecursive: true, ReadOnlyForceRecursive: true}), "a field of another type": extra,
+	} {
+		if got, err := fromMount(m); !errors.Is(err, fault.Invalid) {
+			t.Errorf("%s: %v, %v", what, got.Options, err)
 		}
 	}
 }

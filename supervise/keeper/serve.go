@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/ocirun"
 	"github.com/tarehq/tare/supervise"
 	"github.com/tarehq/tare/supervise/internal/seqpacket"
 )
@@ -108,6 +109,12 @@ func (k *keeper) handle(ctx context.Context, m supervise.Message, files []*os.Fi
 	case supervise.MethodWarm:
 		closeAll(files)
 		return none, rehearse(m.Body)
+	case supervise.MethodCollect:
+		var r supervise.CollectRequest
+		if err := decode(m, &r, files); err != nil {
+			return nil, err
+		}
+		return none, ocirun.Collect(r.Dir, r.ID)
 	case supervise.MethodCreate:
 		var r supervise.CreateRequest
 		if err := decode(m, &r, files); err != nil {
