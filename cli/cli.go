@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tarehq/tare/cli/command"
-	"github.com/tarehq/tare/cli/system"
 	"github.com/tarehq/tare/fault"
 )
 
@@ -47,7 +46,7 @@ func run(ctx context.Context, s *command.Session, args []string) error {
 	words := globals.Args()
 	switch {
 	case *version:
-		_, err := fmt.Fprintf(s.Out, "Tare version %s, build %s\n", s.Version, system.Revision())
+		_, err := fmt.Fprintf(s.Out, "Tare version %s, build %s\n", s.Version, s.Commit)
 		return err
 	case len(words) > 0 && words[0] == "help":
 		return helpFor(s, words[1:], globals)

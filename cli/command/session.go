@@ -21,6 +21,7 @@ type Session struct {
 	Getenv   func(string) string
 	Options  Options
 	Version  string // of this program
+	Commit   string // of its source, "unknown" if nobody knows
 
 	client *client.Client
 	config *config.File

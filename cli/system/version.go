@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -53,7 +52,7 @@ type clientVersion struct {
 func (c clientVersion) APIVersion() string { return c.ApiVersion }
 
 func version(ctx context.Context, s *command.Session, text string, clientOnly bool) error {
-	v := versions{Client: clientVersion{Version: s.Version, ApiVersion: client.APIVersion, DefaultAPIVersion: client.APIVersion, GitCommit: Revision(),
+	v := versions{Client: clientVersion{Version: s.Version, ApiVersion: client.APIVersion, DefaultAPIVersion: client.APIVersion, GitCommit: s.Commit,
 		GoVersion: runtime.Version(), Os: runtime.GOOS, Arch: runtime.GOARCH, Context: s.ContextName()}}
 	var failed error
 	if !clientOnly {
@@ -77,20 +76,6 @@ func version(ctx context.Context, s *command.Session, text string, clientOnly bo
 	}
 	io.WriteString(s.Out, v.text())
 	return failed
-}
-
-// Revision returns the source's revision, shortened; "unknown" when Go has not
-// recorded it.
-func Revision() string {
-	info, _ := debug.ReadBuildInfo()
-	if info != nil {
-		for _, setting := range info.Settings {
-			if setting.Key == "vcs.revision" {
-				return format.ShortID(setting.Value)
-			}
-		}
-	}
-	return "unknown"
 }
 
 func (v *versions) text() string {

@@ -21,7 +21,7 @@ func main() {
 	if len(args) > 0 && args[0] == "--" {
 		args = args[1:]
 	}
-	if len(args) == 0 {
+	if len(args) == 0 || args[0] == "--help" {
 		fmt.Fprintln(os.Stderr, "tare-init: name the program to run: tare-init -- PROGRAM [ARGUMENT...]")
 		os.Exit(125)
 	}

@@ -9,10 +9,13 @@ import (
 	"github.com/tarehq/tare/cli/command"
 )
 
-// version is set by the linker.
-var version = "dev"
+// Set by the linker: -X main.version=… and so on.
+var (
+	version   = "dev"
+	gitCommit = "unknown"
+)
 
 func main() {
-	s := &command.Session{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv, Version: version}
+	s := &command.Session{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv, Version: version, Commit: gitCommit}
 	os.Exit(cli.Main(context.Background(), s, os.Args[1:]))
 }

@@ -233,3 +233,18 @@ func TestActivation(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A daemon that was killed holds its locks until the kernel is done with it.
+func TestLockWaitsForTheDead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	dead, err := lock(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(50*time.Millisecond, func() { dead.Close() })
+	f, err := lock(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -63,12 +64,20 @@ func (r *roots) open(o *options) (err error) {
 	return nil
 }
 
+// lockPatience is how long a daemon that was killed may take to be gone.
+const lockPatience = time.Second
+
 func lock(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	deadline := time.Now().Add(lockPatience)
+	for unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+		if time.Now().Before(deadline) {
+			time.Sleep(10 * time.Millisecond)
+			continue
+		}
 		f.Close()
 		return nil, fault.New(fault.Conflict, "%s is in use by another tared: stop it, or choose other directories with --data-root and --exec-root", filepath.Dir(path))
 	}

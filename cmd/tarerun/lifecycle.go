@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const versionText = "0.1.0"
+var version = "0.1.0" // the linker's: -X main.version=…
 
 var specVersion = specs.Version
 

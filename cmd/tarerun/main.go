@@ -62,16 +62,16 @@ func run(args []string) int {
 	flags.BoolVar(&g.debug, "debug", false, "")
 	flags.BoolVar(&g.systemd, "systemd-cgroup", false, "")
 	rootless := flags.String("rootless", "auto", "")
-	version := flags.Bool("version", false, "")
-	flags.BoolVar(version, "v", false, "")
+	showVersion := flags.Bool("version", false, "")
+	flags.BoolVar(showVersion, "v", false, "")
 	err := flags.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		help(os.Stdout)
 		return 0
 	case err != nil:
-	case *version:
-		fmt.Println("tarerun version " + versionText + "\nspec: " + specVersion)
+	case *showVersion:
+		fmt.Println("tarerun version " + version + "\nspec: " + specVersion)
 		return 0
 	case g.systemd:
 		err = fault.New(fault.NotImplemented, "--systemd-cgroup is not supported yet")

@@ -202,6 +202,6 @@ func runFeatures(g *settings, args []string) error {
 			"intelRdt":        map[string]*bool{"enabled": &no},
 			"mountExtensions": map[string]any{"idmap": map[string]*bool{"enabled": &no}},
 		},
-		"annotations": map[string]string{"com.github.tarehq.tarerun.version": versionText},
+		"annotations": map[string]string{"com.github.tarehq.tarerun.version": version},
 	})
 }

@@ -26,6 +26,9 @@ func foreground(p *specs.Process) (*terminal, *os.File, error) {
 	if p == nil || !p.Terminal {
 		return nil, nil, nil
 	}
+	if _, err := unix.IoctlGetTermios(0, unix.TCGETS); err != nil {
+		return nil, nil, fault.New(fault.Invalid, "the process wants a terminal and standard input is none: run it in one, detach with a console socket, or set process.terminal to false")
+	}
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, fault.New(fault.Internal, "make the console socket: %w", err)
