@@ -45,7 +45,6 @@ var table = [...]entry{
 	{"container", "run", nil, []string{"run"}, "Create and run a new container from an image", container.Run},
 	{"container", "start", nil, []string{"start"}, "Start one or more stopped containers", container.Start},
 	{"container", "stop", nil, []string{"stop"}, "Stop one or more running containers", container.Stop},
-	{"container", "top", nil, []string{"top"}, "Display the running processes of a container", container.Top},
 	{"container", "wait", nil, []string{"wait"}, "Block until one or more containers stop, then print their exit codes", container.Wait},
 	{"image", "history", nil, []string{"history"}, "Show the history of an image", image.History},
 	{"image", "import", nil, []string{"import"}, "Import the contents from a tarball to create a filesystem image", image.Import},
@@ -64,7 +63,7 @@ var table = [...]entry{
 // later are Docker's commands that are known and not there yet.
 var later = [...]string{"build", "builder", "buildx", "checkpoint", "commit", "compose", "config", "context", "cp", "diff", "export",
 	"login", "logout", "manifest", "network", "node", "pause", "plugin", "pull", "push", "rename", "search", "secret", "service",
-	"stack", "stats", "swarm", "trust", "unpause", "update", "volume"}
+	"stack", "stats", "swarm", "top", "trust", "unpause", "update", "volume"}
 
 // names returns what the command is called without its noun.
 func (e *entry) names() []string {

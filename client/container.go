@@ -249,19 +249,6 @@ func size(height, width uint) url.Values {
 	return url.Values{"h": {itoa(int(height))}, "w": {itoa(int(width))}}
 }
 
-// TopResponse is a list of processes.
-type TopResponse struct {
-	Titles    []string
-	Processes [][]string
-}
-
-// ContainerTop lists the processes of a container; args are ps's.
-func (c *Client) ContainerTop(ctx context.Context, name, args string) (TopResponse, error) {
-	query := url.Values{}
-	set(query, "ps_args", args)
-	return fetch[TopResponse](ctx, c, "GET", "/containers/"+segment(name)+"/top", query, nil)
-}
-
 // decodeStream calls each for every value of a stream of JSON.
 func decodeStream[T any](r io.Reader, each func(T) error) error {
 	d := json.NewDecoder(r)

@@ -25,7 +25,6 @@ func TestWireShapes(t *testing.T) {
 		{&ExecStartRequest{}, &container.ExecStartRequest{}},
 		{&ExecState{}, &container.ExecInspectResponse{}},
 		{&IDResponse{}, &container.ExecCreateResponse{}},
-		{&TopResponse{}, &container.TopResponse{}},
 		{&ImageSummary{}, &image.Summary{}},
 		{&ImageHistoryItem{}, &image.HistoryResponseItem{}},
 		{&ImageDeleted{}, &image.DeleteResponse{}},

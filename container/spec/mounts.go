@@ -76,9 +76,13 @@ func engineMounts(in Input) []specs.Mount {
 				Options: append([]string{"rbind", "rprivate"}, options...)})
 		}
 	}
-	bind(in.ResolvConf, "/etc/resolv.conf")
-	bind(in.Hostname, "/etc/hostname")
-	bind(in.Hosts, "/etc/hosts")
+	access := "rw"
+	if in.HostConfig.ReadonlyRootfs {
+		access = "ro"
+	}
+	bind(in.ResolvConf, "/etc/resolv.conf", access)
+	bind(in.Hostname, "/etc/hostname", access)
+	bind(in.Hosts, "/etc/hosts", access)
 	bind(in.Init, initTarget, "ro")
 	return list
 }

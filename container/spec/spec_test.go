@@ -135,6 +135,18 @@ func TestHalfRequests(t *testing.T) {
 	}
 }
 
+func TestReadOnlyRoot(t *testing.T) {
+	for readOnly, want := range map[bool]string{false: "rw", true: "ro"} {
+		s, err := Build(Input{Config: &wire.Config{}, HostConfig: &wire.HostConfig{ReadonlyRootfs: readOnly}, Path: "x", Hosts: "/hosts"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m := mountAt(s, "/etc/hosts"); m == nil || !slices.Contains(m.Options, want) {
+			t.Errorf("read-only %v: %+v", readOnly, m)
+		}
+	}
+}
+
 func TestMountOptions(t *testing.T) {
 	bind := func(o *mount.BindOptions) mount.Mount {
 		return mount.Mount{Type: mount.TypeBind, Source: "/h", Target: "/x", ReadOnly: true, BindOptions: o}
