@@ -39,6 +39,7 @@ func (s *Service) Create(ctx context.Context, req CreateRequest) (id string, war
 	if err := s.check(&req); err != nil {
 		return "", nil, err
 	}
+	s.shareByID(req.HostConfig)
 	img, err := s.cfg.Images.ResolvePlatform(ctx, req.Config.Image, req.Platform)
 	if err != nil {
 		return "", nil, err
@@ -55,6 +56,19 @@ func (s *Service) Create(ctx context.Context, req CreateRequest) (id string, war
 	}
 	s.publish(*r, events.ActionCreate)
 	return r.ID, append(imageWarnings(img), portWarnings(req.HostConfig)...), nil
+}
+
+// shareByID makes the ID of each container whose namespace is shared, as Docker
+// does. A name can come to mean another, even one that shares with this one.
+func (s *Service) shareByID(h *wire.HostConfig) {
+	id := func(mode, nameOrID string) string {
+		if other, err := s.store.find(nameOrID); nameOrID != "" && err == nil {
+			return "container:" + other.ID
+		}
+		return mode
+	}
+	h.PidMode = wire.PidMode(id(string(h.PidMode), h.PidMode.Container()))
+	h.NetworkMode = wire.NetworkMode(id(string(h.NetworkMode), h.NetworkMode.ConnectedContainer()))
 }
 
 // portWarnings are Docker's words about ports that a network without an address

@@ -162,3 +162,18 @@ func TestDamagedRecordIsRemembered(t *testing.T) {
 		t.Errorf("damaged %v, %v", s.damaged, err)
 	}
 }
+
+func TestSharedNamespacesAreKeptByID(t *testing.T) {
+	st := testStore(t, t.TempDir())
+	addRecord(t, st, "0123456789ab", "other", false)
+	s := &Service{store: st}
+	h := &wire.HostConfig{PidMode: "container:0123", NetworkMode: "container:other"}
+	s.shareByID(h)
+	if h.PidMode != "container:0123456789ab" || h.NetworkMode != "container:0123456789ab" {
+		t.Errorf("pid %q, network %q", h.PidMode, h.NetworkMode)
+	}
+	h = &wire.HostConfig{PidMode: "host", NetworkMode: "bridge"}
+	if s.shareByID(h); h.PidMode != "host" || h.NetworkMode != "bridge" {
+		t.Errorf("pid %q, network %q", h.PidMode, h.NetworkMode)
+	}
+}

@@ -112,9 +112,11 @@ func (s *Service) settle(r Record, l *live) {
 		l.adopt(nil)
 		s.finish(r, l, nil, exit)
 	case r.State == Restarting:
+		s.dropBundle(r)
 		s.watchers.Go(func() { s.tryAgain(r, l) })
 	case r.State == Exited && r.HostConfig.RestartPolicy.IsAlways():
 		// Stopped by hand, until now: that is what sets unless-stopped apart.
+		s.dropBundle(r)
 		r, err := s.store.update(r.ID, func(p *Progress) error { p.State = Restarting; return nil })
 		if err != nil {
 			s.cfg.Log.Error("cannot record a container's restart", "container", r.ID, "err", err)

@@ -47,6 +47,13 @@ func TestUser(t *testing.T) {
 	}
 }
 
+func TestOwnGroupIsSupplementaryToo(t *testing.T) {
+	got := Identity{UID: 1000, GID: 7, Groups: []uint32{5, 7}}.process()
+	if !slices.Equal(got.AdditionalGids, []uint32{7, 5}) {
+		t.Errorf("%v", got.AdditionalGids)
+	}
+}
+
 func TestCapabilities(t *testing.T) {
 	has := func(add, drop []string, privileged bool) []string {
 		caps, err := capabilities(add, drop, privileged)

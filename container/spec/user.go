@@ -19,8 +19,17 @@ type Identity struct {
 	Home     string   // from the image's passwd file, "/" without an entry
 }
 
+// process has the user's own group among the supplementary ones too, or a
+// set-group-ID program could shed it where a group is granted less than others
+// (CVE-2022-36109).
 func (u Identity) process() specs.User {
-	return specs.User{UID: u.UID, GID: u.GID, AdditionalGids: u.Groups}
+	groups := []uint32{u.GID}
+	for _, g := range u.Groups {
+		if g != u.GID {
+			groups = append(groups, g)
+		}
+	}
+	return specs.User{UID: u.UID, GID: u.GID, AdditionalGids: groups}
 }
 
 // maxID is the largest ID that Docker takes.
