@@ -61,6 +61,11 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 	}
 	l := s.live(r.ID)
 	l.mu.Lock()
+	if _, err := s.store.find(r.ID); err != nil { // removed meanwhile
+		l.mu.Unlock()
+		client.close()
+		return err
+	}
 	keeper := l.keeper
 	if keeper == nil && o.Stream {
 		l.pending = append(l.pending, attachment{options, client})

@@ -10,13 +10,13 @@
 //	                                 unless the container removes itself
 //	containers/<id>/state.json       what happened since; never synced, because after
 //	                                 power loss nothing of it is true any more
+//	containers/<id>/hosts, hostname, resolv.conf
 //	containers/<id>/<id>-json.log    the log
 //
 // and below the exec root, which does not outlive a boot:
 //
-//	c/<id>/                          the OCI bundle, the files hosts, hostname and
-//	                                 resolv.conf, endpoint.json, and the supervising
-//	                                 process's own (package supervise)
+//	c/<id>/                          the OCI bundle, endpoint.json, and the supervising
+//	                                 process's own files (package supervise)
 //
 // A directory whose name ends in "-removing" belongs to nobody any more and is
 // being deleted; the next start collects it.

@@ -59,11 +59,11 @@ func (s *Service) collect(id string) error {
 // the restart policy or the removal follows. When a container is seen as
 // exited nothing of its run is left.
 func (s *Service) finish(r Record, l *live, keeper *supervise.Keeper, exit supervise.Exit) {
-	s.clean(r, keeper)
+	rest := s.clean(r, keeper)
 	again := false
 	var endpoint = r.Endpoint
 	updated, err := s.store.update(r.ID, func(p *Progress) error {
-		again = !p.ManuallyStopped && restarts(r.HostConfig.RestartPolicy, exit.Code, p.RestartCount) && !s.isClosing()
+		again = !p.ManuallyStopped && restarts(r.HostConfig.RestartPolicy, exit.Code, p.RestartCount)
 		*p = Progress{State: Exited, StartedAt: p.StartedAt, FinishedAt: exit.ExitedAt, ExitCode: exit.Code,
 			Error: exit.Error, OOMKilled: exit.OOMKilled, RestartCount: p.RestartCount, ManuallyStopped: p.ManuallyStopped}
 		if again {
@@ -75,6 +75,7 @@ func (s *Service) finish(r Record, l *live, keeper *supervise.Keeper, exit super
 	if err != nil {
 		s.cfg.Log.Error("cannot record the end of a container", "container", r.ID, "err", err)
 	}
+	s.deleteLater(rest) // with the exit record, now that it is in ours
 	if exit.OOMKilled {
 		s.publish(r, events.ActionOOM)
 	}
@@ -96,10 +97,10 @@ func (s *Service) finish(r Record, l *live, keeper *supervise.Keeper, exit super
 	}
 }
 
-// clean takes back what a run holds: cgroup, supervising process, network,
-// bundle. What cannot be taken back is logged; the next start of the daemon
-// tries again.
-func (s *Service) clean(r Record, keeper *supervise.Keeper) {
+// clean takes back what a run holds: cgroup, supervising process, network. The
+// bundle is only taken out of the way; its new path is returned. What cannot be
+// taken back is logged.
+func (s *Service) clean(r Record, keeper *supervise.Keeper) (rest string) {
 	ctx, cancel := context.WithTimeout(context.Background(), cleanGrace)
 	defer cancel()
 	var errs []error
@@ -107,28 +108,38 @@ func (s *Service) clean(r Record, keeper *supervise.Keeper) {
 		errs = append(errs, keeper.Release(ctx))
 		keeper.Close() // the other side has closed it already
 	}
-	errs = append(errs, s.detachNetwork(ctx, r.Endpoint), s.dropLater(s.bundleDir(r.ID)))
+	rest, err := moveAway(s.bundleDir(r.ID))
+	errs = append(errs, s.detachNetwork(ctx, r.Endpoint), err)
 	if err := errors.Join(errs...); err != nil {
 		s.cfg.Log.Error("something of an ended container is left", "container", r.ID, "err", err)
 	}
+	return rest
 }
 
-// dropLater takes a directory out of the way at once and deletes it while
-// others go on. What is left of it when the daemon dies the next one collects.
-func (s *Service) dropLater(dir string) error {
-	away := dir + removingSuffix
+// moveAway renames a directory that nobody needs any more, "" if there is none
+// or nothing is left to delete. What a dying daemon does not delete the next one
+// collects.
+func moveAway(dir string) (away string, err error) {
+	away = dir + removingSuffix
 	switch err := os.Rename(dir, away); {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil
+		return "", nil
 	case err != nil: // the last one is not gone yet
-		return os.RemoveAll(dir)
+		return "", os.RemoveAll(dir)
+	}
+	return away, nil
+}
+
+// deleteLater deletes what moveAway took away while others go on.
+func (s *Service) deleteLater(away string) {
+	if away == "" {
+		return
 	}
 	s.watchers.Go(func() {
 		if err := os.RemoveAll(away); err != nil {
 			s.cfg.Log.Error("a directory cannot be deleted", "dir", away, "err", err)
 		}
 	})
-	return nil
 }
 
 func (s *Service) isClosing() bool {

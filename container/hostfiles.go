@@ -11,7 +11,7 @@ import (
 	"github.com/tarehq/tare/network"
 )
 
-// writeHostFiles writes hosts, hostname and resolv.conf into the bundle, as
+// writeHostFiles writes hosts, hostname and resolv.conf beside the record, as
 // they are written anew by each start, and puts their paths into in. A container that joins another's network gets the other's files.
 func (s *Service) writeHostFiles(r *Record, net *attached, in *spec.Input) error {
 	if mode := r.HostConfig.NetworkMode; mode.IsContainer() {
@@ -41,7 +41,7 @@ func (s *Service) writeHostFiles(r *Record, net *attached, in *spec.Input) error
 }
 
 func (s *Service) hostFilePaths(id string, in *spec.Input) {
-	dir := s.bundleDir(id)
+	dir := s.store.path(id) // on disk: a container may write them, and the exec root is memory
 	in.Hosts, in.Hostname, in.ResolvConf = filepath.Join(dir, "hosts"), filepath.Join(dir, "hostname"), filepath.Join(dir, "resolv.conf")
 }
 

@@ -44,7 +44,7 @@ func (s *Service) Inspect(ctx context.Context, nameOrID string, size bool) (wire
 		Storage:                 &storage.Storage{RootFS: &storage.RootFSStorage{Snapshot: &storage.RootFSStorageSnapshot{Name: "overlayfs"}}},
 		ExecIDs:                 s.execs.of(r.ID),
 	}
-	if r.State == Running {
+	if !r.StartedAt.IsZero() { // they are written by the first start
 		var files spec.Input
 		s.hostFilePaths(r.ID, &files)
 		out.HostsPath, out.HostnamePath, out.ResolvConfPath = files.Hosts, files.Hostname, files.ResolvConf

@@ -56,11 +56,13 @@ func (s *Service) Remove(ctx context.Context, nameOrID string, o RemoveOptions) 
 // lock. Its directory goes first, with the record: what is left after a crash
 // has no owner any more and is collected.
 func (s *Service) removeLocked(r Record) error {
-	if err := s.dropLater(s.store.path(r.ID)); err != nil {
+	rest, err := moveAway(s.store.path(r.ID))
+	if err != nil {
 		return err
 	}
 	s.store.remove(r.ID)
-	err := s.cfg.Snapshots.Remove(r.ID)
+	s.deleteLater(rest)
+	err = s.cfg.Snapshots.Remove(r.ID)
 	s.mu.Lock()
 	l := s.lives[r.ID]
 	delete(s.lives, r.ID)

@@ -95,7 +95,7 @@ func (s *Service) Restart(ctx context.Context, nameOrID string, o StopOptions) e
 	if err := startable(r); err != nil {
 		return err
 	}
-	if err := s.startLocked(ctx, r); err != nil {
+	if err := s.startAnew(ctx, r); err != nil {
 		return err
 	}
 	s.publish(r, events.ActionRestart)

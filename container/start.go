@@ -41,7 +41,18 @@ func (s *Service) Start(ctx context.Context, nameOrID, detachKeys string) error 
 	if err := startable(r); err != nil {
 		return err
 	}
-	return s.startLocked(context.WithoutCancel(ctx), r)
+	return s.startAnew(context.WithoutCancel(ctx), r)
+}
+
+// startAnew is startLocked at somebody's wish: the restart policy counts and
+// waits from the beginning.
+func (s *Service) startAnew(ctx context.Context, r Record) error {
+	r.RestartCount = 0
+	l := s.live(r.ID)
+	l.mu.Lock()
+	l.wait = 0
+	l.mu.Unlock()
+	return s.startLocked(ctx, r)
 }
 
 func startable(r Record) error {
@@ -64,7 +75,7 @@ func (s *Service) startLocked(ctx context.Context, r Record) error {
 	code, err := startFailure(err)
 	l := s.live(r.ID)
 	l.dropPending()
-	r, updateErr := s.store.update(r.ID, func(p *Progress) error {
+	updated, updateErr := s.store.update(r.ID, func(p *Progress) error {
 		p.ExitCode, p.Error = code, err.Error()
 		p.Pid, p.Endpoint = 0, nil
 		if p.State != Created {
@@ -72,9 +83,10 @@ func (s *Service) startLocked(ctx context.Context, r Record) error {
 		}
 		return nil
 	})
-	if updateErr != nil {
-		return errors.Join(err, updateErr)
+	if updateErr == nil {
+		r = updated
 	}
+	err = errors.Join(err, updateErr)
 	l.tell(r, false)
 	if r.autoRemove() {
 		err = errors.Join(err, s.removeLocked(r))
@@ -139,13 +151,13 @@ func (s *Service) launch(ctx context.Context, r *Record) (err error) {
 	if err != nil {
 		return err
 	}
-	back.Push(func() error { return keeper.Kill(ctx) })
+	back.Push(func() error { return end(ctx, keeper) })
 	handOver(ctx, keeper, l.adopt(keeper))
 	back.Push(func() error { l.adopt(nil); return nil })
 	status := keeper.Status()
 	*r, err = s.store.update(r.ID, func(p *Progress) error {
 		*p = Progress{State: Running, Pid: status.Pid, StartedAt: status.StartedAt, FinishedAt: p.FinishedAt,
-			RestartCount: p.RestartCount, Endpoint: net.endpoint}
+			RestartCount: r.RestartCount, Endpoint: net.endpoint}
 		return nil
 	})
 	if err != nil {
@@ -285,18 +297,16 @@ func (s *Service) specInput(r *Record, root snapshot.Mount, who string) (spec.In
 // hostName is the container's, that of the container whose network it joins,
 // or the host's where it shares the host's names.
 func (s *Service) hostName(r *Record) (string, error) {
-	mode := r.HostConfig.NetworkMode
-	switch {
-	case mode.IsContainer():
-		other, err := s.store.find(mode.ConnectedContainer())
-		if err != nil {
-			return "", err
+	named := *r
+	if mode := r.HostConfig.NetworkMode; mode.IsContainer() {
+		if other, err := s.store.find(mode.ConnectedContainer()); err == nil {
+			named = other
 		}
-		return s.hostName(&other)
-	case r.Config.Hostname == "" && (mode.IsHost() || r.HostConfig.UTSMode.IsHost()):
+	}
+	if named.Config.Hostname == "" && (named.HostConfig.NetworkMode.IsHost() || named.HostConfig.UTSMode.IsHost()) {
 		return os.Hostname()
 	}
-	return r.Config.Hostname, nil
+	return named.Config.Hostname, nil
 }
 
 // imageFile reads a file of the container's root, nil if it has none.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/tarehq/tare/fault"
@@ -16,6 +17,14 @@ import (
 // records the end of those that ended meanwhile, and takes back what belongs
 // to nobody.
 func (s *Service) takeOver(ctx context.Context) error {
+	for _, r := range s.store.all() {
+		// A run that ended, and the daemon before its end was recorded.
+		if dir := s.bundleDir(r.ID); r.State == Running || r.autoRemove() {
+			if err := os.Rename(dir+removingSuffix, dir); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrExist) {
+				return err
+			}
+		}
+	}
 	if err := s.dropOrphans(ctx); err != nil {
 		return err
 	}
@@ -170,6 +179,12 @@ func (s *Service) dropOrphans(ctx context.Context) error {
 			continue
 		}
 		dir := s.bundleDir(d.Name())
+		if strings.HasSuffix(d.Name(), removingSuffix) { // of a run that is over; its container may run again
+			if err := os.RemoveAll(dir); err != nil {
+				return err
+			}
+			continue
+		}
 		keeper, err := supervise.Connect(ctx, dir)
 		switch {
 		case err == nil:

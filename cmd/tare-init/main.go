@@ -33,20 +33,18 @@ func main() {
 func run(args []string) int {
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals) // before the child exists, so that none is missed
-	signal.Reset(unix.SIGTTIN, unix.SIGTTOU)
-	signal.Ignore(unix.SIGTTIN, unix.SIGTTOU)
 
 	path, err := exec.LookPath(args[0])
 	if err != nil {
 		return failed(args[0], err)
 	}
 	attr := &os.ProcAttr{Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}, Sys: &syscall.SysProcAttr{Setpgid: true}}
-	if _, err := unix.IoctlGetTermios(0, unix.TCGETS); err == nil {
-		attr.Sys = &syscall.SysProcAttr{Foreground: true}
-	}
 	child, err := os.StartProcess(path, args, attr)
 	if err != nil {
 		return failed(args[0], err)
+	}
+	if unix.IoctlSetPointerInt(0, unix.TIOCSPGRP, child.Pid) == nil { // a terminal is the program's now
+		_ = unix.Kill(-child.Pid, unix.SIGCONT) // should it have asked for it too early
 	}
 	for sig := range signals {
 		switch sig {
@@ -54,7 +52,7 @@ func run(args []string) int {
 			if code, ended := reap(child.Pid); ended {
 				return code
 			}
-		case unix.SIGURG: // the Go runtime's own
+		case unix.SIGURG, unix.SIGTTIN, unix.SIGTTOU: // the Go runtime's own, and ours alone
 		default:
 			_ = unix.Kill(child.Pid, sig.(syscall.Signal))
 		}

@@ -88,6 +88,11 @@ func Run(fd int) error {
 	if k.reaper, err = newReaper(); err != nil {
 		return err
 	}
+	// A number that no file is ever received at, as create puts the network
+	// namespace there.
+	if err := unix.Dup3(0, netNSFile, unix.O_CLOEXEC); err != nil {
+		return os.NewSyscallError("dup3", err)
+	}
 	// ps would show the descriptor that the program was executed from
 	if err := os.WriteFile("/proc/self/comm", []byte("tare-supervise"), 0); err != nil {
 		return err
