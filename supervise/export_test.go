@@ -1,8 +1,20 @@
 package supervise
 
+import "context"
+
 // Warm returns how many processes of the pool are ready to be taken.
 func (l *Launcher) Warm() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.warm)
+}
+
+// Start starts a supervising process and ends it.
+func (l *Launcher) Start(ctx context.Context) error {
+	p, err := l.start(ctx, false)
+	if err == nil {
+		p.keeper.Close()
+		<-p.keeper.reaped
+	}
+	return err
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -169,7 +168,10 @@ func (l *Launcher) start(ctx context.Context, warm bool) (process, error) {
 		return process{}, err
 	}
 	defer theirs.Close()
-	proc, err := os.StartProcess("/proc/self/fd/"+strconv.Itoa(int(l.exe.Fd())), []string{"tare-supervise"}, &os.ProcAttr{
+	// By our own table of descriptors: fork and exec moves those of the child
+	// to numbers that depend on what is open here.
+	exe := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), l.exe.Fd())
+	proc, err := os.StartProcess(exe, []string{"tare-supervise"}, &os.ProcAttr{
 		Dir:   "/",
 		Env:   []string{"GOMAXPROCS=1", "GOGC=off", "GOMEMLIMIT=16MiB"}, // see keeper.thrift
 		Files: []*os.File{null, null, null, theirs},

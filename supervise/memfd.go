@@ -34,11 +34,11 @@ func sealedCopy(path string) (*os.File, error) {
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
 		return nil, fmt.Errorf("cannot seal the supervising program: %w", err)
 	}
-	// A number that no file of a new process is put on: fork and exec moves
-	// those to 3 and up before the path of the program is looked up.
-	high, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 100)
+	// Read-only, by a descriptor of its own: who holds one for writing may not
+	// execute it.
+	exe, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
 	if err != nil {
-		return nil, os.NewSyscallError("fcntl", err)
+		return nil, err
 	}
-	return os.NewFile(uintptr(high), "tare-supervise"), nil
+	return exe, nil
 }
