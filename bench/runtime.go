@@ -33,7 +33,7 @@ func benchRuntimes(t *table, dir, image, bin string, runs int) error {
 		out, _ := exec.Command(path, "--version").Output()
 		version, _, _ := strings.Cut(string(out), "\n")
 		t.version(rt.name, version)
-		state := filepath.Join(dir, "state-"+rt.name)
+		state := filepath.Join(dir, "run", "state-"+rt.name)
 		serial := 0
 		run := func() *exec.Cmd {
 			serial++
