@@ -10,6 +10,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -100,7 +101,7 @@ func measure(runs int, bin string) (err error) {
 }
 
 // benchEngine starts an engine, measures it and stops it.
-func benchEngine(t *table, e *engine, image string, runs int) error {
+func benchEngine(t *table, e *engine, image string, runs int) (err error) {
 	if missing := e.missing(); missing != "" {
 		t.note("%s is not installed: %s", e.name, missing)
 		return nil
@@ -110,6 +111,7 @@ func benchEngine(t *table, e *engine, image string, runs int) error {
 		return err
 	}
 	defer e.stop()
+	defer recovered(&err)
 	t.version(e.name, e.versionText())
 	if rss := e.daemonMemory(); rss > 0 {
 		t.add("daemon idle, resident", "MB", e.name, rss)
@@ -154,12 +156,16 @@ func (e *engine) parallel(n int, args ...string) float64 {
 	var all []float64
 	for range 3 {
 		var wg sync.WaitGroup
+		errs := make([]error, n)
 		begin := time.Now()
-		for range n {
-			wg.Go(func() { timed(e.command(args...)) })
+		for i := range n {
+			wg.Go(func() { _, errs[i] = try(e.command(args...)) })
 		}
 		wg.Wait()
 		all = append(all, ms(time.Since(begin)))
+		if err := errors.Join(errs...); err != nil {
+			panic(failure{err})
+		}
 	}
 	return median(all)
 }
@@ -180,17 +186,38 @@ func (e *engine) cycle(runs int) float64 {
 	return median(all)
 }
 
-// timed runs a command and gives its duration in ms. A command that fails ends
-// the measurement: its time would mean nothing.
+// failure ends the measurement of an engine or runtime by a panic: a command
+// failed, and its time would mean nothing.
+type failure struct{ error }
+
+// recovered turns a failure into the error of who defers it.
+func recovered(err *error) {
+	switch r := recover().(type) {
+	case nil:
+	case failure:
+		*err = r
+	default:
+		panic(r)
+	}
+}
+
+// timed runs a command and gives its duration in ms.
 func timed(cmd *exec.Cmd) float64 {
-	begin := time.Now()
-	out, err := cmd.CombinedOutput()
-	took := ms(time.Since(begin))
+	took, err := try(cmd)
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "bench: %s: %v\n%s", strings.Join(cmd.Args, " "), err, out)
-		os.Exit(1)
+		panic(failure{err})
 	}
 	return took
+}
+
+func try(cmd *exec.Cmd) (took float64, err error) {
+	begin := time.Now()
+	out, err := cmd.CombinedOutput()
+	took = ms(time.Since(begin))
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, strings.TrimSpace(string(out)))
+	}
+	return took, nil
 }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

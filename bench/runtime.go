@@ -12,7 +12,8 @@ import (
 
 // benchRuntimes times the bare runtimes on one and the same bundle: /bin/true
 // in six new namespaces, with masked paths and a cgroup.
-func benchRuntimes(t *table, dir, image, bin string, runs int) error {
+func benchRuntimes(t *table, dir, image, bin string, runs int) (err error) {
+	defer recovered(&err)
 	bundle := filepath.Join(dir, "bundle")
 	root := filepath.Join(bundle, "rootfs")
 	if err := os.MkdirAll(root, 0o755); err != nil {
