@@ -1,6 +1,11 @@
 // Command tare is the client of the engine.
 package main
 
+// The Go runtime's look at the CPU limits of the own control group reads four
+// files at every start.
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
+
 import (
 	"context"
 	"os"

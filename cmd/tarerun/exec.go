@@ -156,6 +156,10 @@ func (e *execFlags) start(c *ocirun.Container, p *specs.Process) error {
 	if err != nil {
 		return err
 	}
+	var caught *signals
+	if !e.detach {
+		caught = catchSignals()
+	}
 	proc, err := c.Exec(context.Background(), o)
 	if err != nil {
 		return fault.New(fault.KindOf(err), "exec failed: %w", err)
@@ -173,7 +177,7 @@ func (e *execFlags) start(c *ocirun.Container, p *specs.Process) error {
 	if e.detach {
 		return nil
 	}
-	forward(func(sig unix.Signal) error { return unix.Kill(proc.Pid(), sig) }, term)
+	caught.forward(func(sig unix.Signal) error { return unix.Kill(proc.Pid(), sig) }, term)
 	status, err := proc.Wait()
 	term.close()
 	if err != nil {

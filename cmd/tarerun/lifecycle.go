@@ -168,11 +168,15 @@ func runRun(g *settings, args []string) error {
 	if !s.detach && !s.noSubreaper {
 		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 	}
+	var caught *signals
+	if !s.detach {
+		caught = catchSignals()
+	}
 	c, err := ocirun.Create(context.Background(), o)
 	if err != nil {
 		return err
 	}
-	err = s.runCreated(c, term)
+	err = s.runCreated(c, term, caught)
 	if code, ended := err.(exitCode); ended && !s.keep {
 		if e := c.Delete(); e != nil {
 			return e
@@ -186,7 +190,7 @@ func runRun(g *settings, args []string) error {
 
 // runCreated starts a container and, unless it is detached, stays with it until
 // its process ends, which gives an exitCode.
-func (s *startFlags) runCreated(c *ocirun.Container, term *terminal) error {
+func (s *startFlags) runCreated(c *ocirun.Container, term *terminal, caught *signals) error {
 	fail := func(err error) error {
 		_ = c.Signal(unix.SIGKILL, false)
 		_, _ = c.Wait()
@@ -202,7 +206,7 @@ func (s *startFlags) runCreated(c *ocirun.Container, term *terminal) error {
 		}
 	}
 	if !s.detach {
-		forward(func(sig unix.Signal) error { return c.Signal(sig, false) }, term)
+		caught.forward(func(sig unix.Signal) error { return c.Signal(sig, false) }, term)
 	}
 	if err := c.Start(); err != nil {
 		return fail(err)

@@ -1,6 +1,11 @@
 // Tarerun runs OCI bundles with runc's command line.
 package main
 
+// The Go runtime's look at the CPU limits of the own control group reads four
+// files at every start.
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
+
 import (
 	"encoding/json"
 	"errors"

@@ -109,17 +109,32 @@ func (t *terminal) close() {
 var forwarded = []os.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGCONT,
 	unix.SIGTSTP, unix.SIGALRM, unix.SIGWINCH}
 
-// forward passes signals on for the rest of this program's life. One that
-// arrives after the process ended meets nobody.
-func forward(send func(unix.Signal) error, t *terminal) {
-	signals := make(chan os.Signal, 64)
-	signal.Notify(signals, forwarded...)
+// signals are those that arrived for a process in the foreground.
+type signals struct {
+	got   chan os.Signal
+	ready chan struct{}
+}
+
+// catchSignals begins to hold signals back, beside what the caller does next.
+func catchSignals() *signals {
+	s := &signals{make(chan os.Signal, 64), make(chan struct{})}
 	go func() {
-		for s := range signals {
-			if s == unix.SIGWINCH && t != nil {
+		signal.Notify(s.got, forwarded...)
+		close(s.ready)
+	}()
+	return s
+}
+
+// forward passes signals on for the rest of this program's life, those held
+// back first. One that arrives after the process ended meets nobody.
+func (s *signals) forward(send func(unix.Signal) error, t *terminal) {
+	<-s.ready
+	go func() {
+		for got := range s.got {
+			if got == unix.SIGWINCH && t != nil {
 				t.resize()
 			} else {
-				_ = send(s.(unix.Signal))
+				_ = send(got.(unix.Signal))
 			}
 		}
 	}()
