@@ -2,6 +2,7 @@ package ocirun
 
 import (
 	"encoding/binary"
+	"io"
 	"os"
 	"path/filepath"
 	"sort"
@@ -296,9 +297,7 @@ func readHome(rootfs string, uid uint32) string {
 	}
 	f := os.NewFile(uintptr(fd), filepath.Join(rootfs, "etc/passwd"))
 	defer f.Close()
-	text := make([]byte, 1<<16)
-	n, _ := f.Read(text)
-	if home := homeOf(text[:n], uid); home != "" {
+	if home := homeOf(io.LimitReader(f, 1<<20), uid); home != "" {
 		return home
 	}
 	return "/"

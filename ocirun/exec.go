@@ -77,6 +77,7 @@ func (a *attempt) finish() {
 	unix.Close(a.sync)
 	unix.Close(a.pidfd)
 	a.arena.free()
+	a.b.program.reuse()
 }
 
 // separate tells whether init lives in another namespace of the kind than this

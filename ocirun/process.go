@@ -1,7 +1,8 @@
 package ocirun
 
 import (
-	"bytes"
+	"bufio"
+	"io"
 	"path"
 	"strconv"
 	"strings"
@@ -318,11 +319,13 @@ func (p *program) vector(list []string) value {
 	return p.words(append(ptrs, num(0))...)
 }
 
-// homeOf finds a user's home directory in the text of /etc/passwd.
-func homeOf(passwd []byte, uid uint32) string {
-	for line := range bytes.Lines(passwd) {
-		f := strings.Split(strings.TrimSuffix(string(line), "\n"), ":")
-		if len(f) >= 6 && f[2] == strconv.FormatUint(uint64(uid), 10) {
+// homeOf finds a user's home directory in an /etc/passwd, passwd(5).
+func homeOf(passwd io.Reader, uid uint32) string {
+	lines := bufio.NewScanner(passwd)
+	lines.Buffer(make([]byte, 0, 2<<10), bufio.MaxScanTokenSize)
+	for want := strconv.FormatUint(uint64(uid), 10); lines.Scan(); {
+		f := strings.SplitN(lines.Text(), ":", 7)
+		if len(f) >= 6 && f[2] == want {
 			return f[5]
 		}
 	}

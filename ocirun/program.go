@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -78,11 +79,26 @@ func num[T ~int | ~int32 | ~int64 | ~uint | ~uint32 | ~uint64 | ~uintptr](n T) v
 // cwd is AT_FDCWD as an argument.
 var cwd = num(unix.AT_FDCWD)
 
+// programs are empty ones whose memory is used again. A program takes a hundred
+// kilobytes, and a process that serves execs would leave as much garbage behind
+// each.
+var programs = sync.Pool{New: func() any {
+	return &program{steps: make([]step, 0, 448), data: make([]byte, 0, 16<<10), labels: make([]int, 0, 128)}
+}}
+
 func newProgram() *program {
-	p := &program{steps: make([]step, 0, 320), data: make([]byte, 0, 16<<10), labels: make([]int, 1, 128)}
+	p := programs.Get().(*program)
+	p.labels = append(p.labels, 0)
 	p.data = append(p.data, 0, 0, 0, 0, 0, 0, 0, 0) // the slot of dropped results
 	p.fail = p.label()
 	return p
+}
+
+// reuse gives the program's memory to a later one.
+func (p *program) reuse() {
+	clear(p.steps) // they hold strings of the specification
+	*p = program{steps: p.steps[:0], labels: p.labels[:0], data: p.data[:0], fixups: p.fixups[:0]}
+	programs.Put(p)
 }
 
 func (p *program) label() label {

@@ -173,7 +173,7 @@ func (l *Launcher) start(ctx context.Context, warm bool) (process, error) {
 	exe := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), l.exe.Fd())
 	proc, err := os.StartProcess(exe, []string{"tare-supervise"}, &os.ProcAttr{
 		Dir:   "/",
-		Env:   []string{"GOMAXPROCS=1", "GOGC=off", "GOMEMLIMIT=16MiB"}, // see keeper.thrift
+		Env:   []string{"GOMAXPROCS=1", "GOGC=50", "GOMEMLIMIT=16MiB"}, // see keeper.thrift
 		Files: []*os.File{null, null, null, theirs},
 		Sys:   &syscall.SysProcAttr{Setsid: true, Cloneflags: syscall.CLONE_NEWNS},
 	})

@@ -11,14 +11,15 @@ import (
 	"github.com/tarehq/tare/supervise"
 )
 
-// execsKept is how many ended execs are remembered.
-const execsKept = 256
+// codesKept is how many exit codes of ended execs are remembered.
+const codesKept = 256
 
 // execs are the further processes of the container.
 type execs struct {
-	mu    sync.Mutex
-	byID  map[string]*exec
-	ended []string // in the order of their ends
+	mu      sync.Mutex
+	running map[string]*exec
+	codes   map[string]int // of those that have ended
+	ended   []string       // in the order of their ends
 }
 
 // exec is a further process in the container.
@@ -30,53 +31,69 @@ type exec struct {
 	code  int
 }
 
+// find gives an exec that runs.
 func (x *execs) find(id string) (*exec, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if e := x.byID[id]; e != nil {
+	if e := x.running[id]; e != nil {
 		return e, nil
 	}
-	return nil, fault.New(fault.NotFound, "no exec %s in the container", id)
+	if _, ended := x.codes[id]; ended {
+		return nil, errGone()
+	}
+	return nil, errNoExec(id)
+}
+
+func errNoExec(id string) error {
+	return fault.New(fault.NotFound, "no exec %s in the container", id)
 }
 
 // add takes the ID.
 func (x *execs) add(e *exec) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.byID == nil {
-		x.byID = map[string]*exec{}
+	if x.running == nil {
+		x.running, x.codes = map[string]*exec{}, map[string]int{}
 	}
-	if x.byID[e.id] != nil {
+	if _, ended := x.codes[e.id]; ended || x.running[e.id] != nil {
 		return fault.New(fault.Conflict, "the exec %s has been started already", e.id)
 	}
-	x.byID[e.id] = e
+	x.running[e.id] = e
 	return nil
 }
 
 func (x *execs) remove(id string) {
 	x.mu.Lock()
-	delete(x.byID, id)
+	delete(x.running, id)
 	x.mu.Unlock()
 }
 
-// end records the exit status and forgets the oldest.
+// end records the exit code and forgets the oldest.
 func (x *execs) end(e *exec, code int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	e.code = code
 	close(e.done)
+	delete(x.running, e.id)
+	x.codes[e.id] = code
 	x.ended = append(x.ended, e.id)
-	if len(x.ended) > execsKept {
-		delete(x.byID, x.ended[0])
+	if len(x.ended) > codesKept {
+		delete(x.codes, x.ended[0])
 		x.ended = x.ended[1:]
 	}
 }
 
 // wait waits for the end of an exec.
 func (x *execs) wait(ctx context.Context, id string) (supervise.ExecExit, error) {
-	e, err := x.find(id)
-	if err != nil {
-		return supervise.ExecExit{}, err
+	x.mu.Lock()
+	e := x.running[id]
+	code, ended := x.codes[id]
+	x.mu.Unlock()
+	switch {
+	case ended:
+		return supervise.ExecExit{Code: code}, nil
+	case e == nil:
+		return supervise.ExecExit{}, errNoExec(id)
 	}
 	select {
 	case <-e.done:

@@ -1,7 +1,5 @@
 package keeper
 
-import "golang.org/x/sys/unix"
-
 // input moves a client's input to the process.
 type input struct {
 	s    *session
@@ -12,34 +10,16 @@ type input struct {
 // read passes on what comes until the session should end: at a detach, at the
 // end of the client, at the end of its input where that ends the session.
 func (in *input) read() {
-	s := in.s
 	for {
-		var buf *[]byte
-		var n int
-		var rerr error
-		err := s.rc.Read(func(fd uintptr) bool {
-			buf = chunks.Get().(*[]byte)
-			for {
-				n, rerr = unix.Read(int(fd), *buf)
-				if rerr != unix.EINTR {
-					break
-				}
-			}
-			if rerr == unix.EAGAIN {
-				chunks.Put(buf)
-				return false
-			}
-			return true
-		})
-		if err != nil || rerr != nil {
+		buf, n, err := readChunk(in.s.rc)
+		if err != nil {
 			return // shut down by us, or the client is gone
 		}
-		if n == 0 {
-			chunks.Put(buf)
+		if buf == nil {
 			in.end()
 			return
 		}
-		over := in.take((*buf)[:n])
+		over := in.take((*buf)[frameHeader:][:n])
 		chunks.Put(buf)
 		if over {
 			return

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -186,6 +187,31 @@ func putHeader(frame []byte, stream logs.Stream, n int) {
 // when there is something to read, and a silent container has none.
 var chunks = sync.Pool{New: func() any { b := make([]byte, frameHeader+chunkSize); return &b }}
 
+// readChunk waits for something to read and reads once, into a buffer behind
+// room for a frame's header. The caller gives the buffer back to chunks. At the
+// end and on an error there is no buffer.
+func readChunk(rc syscall.RawConn) (buf *[]byte, n int, err error) {
+	perr := rc.Read(func(fd uintptr) bool {
+		buf = chunks.Get().(*[]byte)
+		for {
+			n, err = unix.Read(int(fd), (*buf)[frameHeader:])
+			if err != unix.EINTR {
+				break
+			}
+		}
+		if err == nil && n > 0 {
+			return true
+		}
+		chunks.Put(buf)
+		buf = nil
+		return err != unix.EAGAIN
+	})
+	if perr != nil {
+		err = perr
+	}
+	return buf, n, err
+}
+
 // copyOutput moves what comes from f to o until the end of f.
 func copyOutput(o *output, stream logs.Stream, f *os.File) {
 	rc, err := f.SyscallConn()
@@ -193,25 +219,8 @@ func copyOutput(o *output, stream logs.Stream, f *os.File) {
 		return
 	}
 	for {
-		var buf *[]byte
-		var n int
-		var rerr error
-		err := rc.Read(func(fd uintptr) bool {
-			buf = chunks.Get().(*[]byte)
-			for {
-				n, rerr = unix.Read(int(fd), (*buf)[frameHeader:])
-				if rerr != unix.EINTR {
-					break
-				}
-			}
-			if rerr == unix.EAGAIN {
-				chunks.Put(buf)
-				return false
-			}
-			return true
-		})
-		// a terminal ends with EIO
-		if err != nil || rerr != nil || n <= 0 {
+		buf, n, _ := readChunk(rc)
+		if buf == nil { // a terminal ends with EIO
 			return
 		}
 		frame := (*buf)[:frameHeader+n]

@@ -7,10 +7,10 @@ import (
 )
 
 // thrift collects the garbage and gives memory back to the system. The process
-// runs with GOGC=off, below a limit of memory for the case of need: a container
-// that lives for a few milliseconds is not to pay for a collection, and each
-// collection touches bookkeeping pages that stay, so that the periodic ones
-// would cost an idle process a quarter of its memory.
+// runs with GOGC=50, which first collects at two megabytes: a container that
+// lives for a few milliseconds is not to pay for a collection. Later ones bound
+// the heap of a busy process, since the runtime's bookkeeping grows with it and
+// is never given back.
 func thrift() { debug.FreeOSMemory() }
 
 const (
@@ -21,7 +21,7 @@ const (
 
 	// roughly what these leave behind
 	requestGarbage = 16 << 10
-	execGarbage    = 128 << 10
+	execGarbage    = 32 << 10
 )
 
 // activity watches output and requests for the end of a busy time.
