@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -97,6 +98,7 @@ func (h *containerHandlers) create(w http.ResponseWriter, r *request) error {
 	if body.Config == nil {
 		return fault.New(fault.Invalid, "config cannot be empty in order to create a container")
 	}
+	body.Config.Cmd, body.Config.Entrypoint = body.Cmd, body.Entrypoint
 	settleNetworks(&body)
 	if err := r.version.create(&body, h.cgroupVersion); err != nil {
 		return err
@@ -111,6 +113,7 @@ func (h *containerHandlers) create(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
+	warnings = append(r.version.createWarnings(&body), warnings...)
 	if warnings == nil {
 		warnings = []string{}
 	}
@@ -185,8 +188,12 @@ func (h *containerHandlers) restart(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	if err := h.containers.Restart(r.Context(), r.params["id"], o); err != nil {
-		return err
+	id := r.params["id"]
+	if err := h.containers.Restart(r.Context(), id, o); err != nil {
+		if errors.Is(err, fault.NotFound) {
+			return err
+		}
+		return withPrefix(err, "Cannot restart container "+id+": ")
 	}
 	return noContent(w)
 }

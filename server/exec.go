@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"net/http"
 
@@ -54,9 +53,8 @@ func (h *execHandlers) create(w http.ResponseWriter, r *request) error {
 	return writeJSON(w, http.StatusCreated, wire.ExecCreateResponse{ID: id})
 }
 
-// start runs the process. What is wrong with the request or the container is
-// an HTTP answer; a process that could not be started is told in the stream,
-// because clients then ask for its exit code.
+// start runs the process. What is known to be wrong before there is a stream is
+// an HTTP answer; what comes to light later, the container tells on the stream.
 func (h *execHandlers) start(w http.ResponseWriter, r *request) error {
 	if err := r.form(); err != nil {
 		return err
@@ -81,38 +79,8 @@ func (h *execHandlers) start(w http.ResponseWriter, r *request) error {
 	case t.taken:
 		h.log.Debug("exec ended", "exec", id, "error", err)
 		return nil
-	case req.Detach || !inStream(err):
-		return err
 	}
-	return h.tell(t, req.Tty, err)
-}
-
-// inStream tells whether an error of starting an exec is about the process.
-func inStream(err error) bool {
-	switch fault.KindOf(err) {
-	case fault.NotFound, fault.Conflict, fault.NotImplemented, fault.Unavailable:
-		return false
-	}
-	return true
-}
-
-// tell opens the stream only to say why nothing will come.
-func (h *execHandlers) tell(t *takeover, tty bool, reason error) error {
-	conn, _, err := t.hijack(tty)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	text := fmt.Sprintf("%v\r\n", reason)
-	if !tty {
-		head := frameHead(1, len(text))
-		text = string(head[:]) + text
-	}
-	_, err = conn.Write([]byte(text))
-	if err != nil {
-		h.log.Debug("exec failed and its client has gone", "reason", reason, "error", err)
-	}
-	return nil
+	return err
 }
 
 func (h *execHandlers) inspect(w http.ResponseWriter, r *request) error {

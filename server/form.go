@@ -3,6 +3,7 @@ package server
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"mime"
@@ -157,12 +158,27 @@ func (r *request) json(out any) error {
 		if errors.Is(err, io.EOF) {
 			return errNoBody
 		}
-		return fault.New(fault.Invalid, "invalid JSON: %w", err)
+		return fault.New(fault.Invalid, "invalid JSON: %w", inBody(err))
 	}
 	if dec.More() {
 		return fault.New(fault.Invalid, "unexpected content after JSON")
 	}
 	return nil
+}
+
+// inBody names the field of a wrong type by its place in the body, as newer
+// decoders do, and not by the Go types that embed it.
+func inBody(err error) error {
+	var wrong *json.UnmarshalTypeError
+	if !errors.As(err, &wrong) {
+		return err
+	}
+	field := strings.TrimPrefix(strings.TrimPrefix(wrong.Field, "CreateRequest."), "Config.")
+	field = strings.Replace(field, ".Resources.", ".", 1)
+	if field == "" {
+		return fmt.Errorf("json: cannot unmarshal %s into an object", wrong.Value)
+	}
+	return fmt.Errorf("json: cannot unmarshal %s into Go struct field .%s of type %s", wrong.Value, field, wrong.Type)
 }
 
 var errNoBody = fault.New(fault.Invalid, "invalid JSON: got EOF while reading request body")

@@ -142,16 +142,11 @@ func TestExecStart(t *testing.T) {
 		t.Errorf("1.41: %+v", o)
 	}
 
-	// A program that cannot run is told in the stream.
-	r.containers.err = fault.New(fault.Invalid, `exec: "foo": executable file not found in $PATH`)
-	_, in = r.dial(request("v1.42", `{}`))
-	r.head(in)
-	text := `exec: "foo": executable file not found in $PATH` + "\r\n"
-	if out, _ := io.ReadAll(in); string(out) != "\x01\x00\x00\x00\x00\x00\x00"+string(rune(len(text)))+text {
-		t.Errorf("%q", out)
+	// What is wrong before there is a stream is the answer.
+	r.containers.err = fault.New(fault.Invalid, "unable to find user foo: no matching entries in passwd file")
+	for _, body := range []string{`{}`, `{"Detach":true}`} {
+		r.want(400, "unable to find user foo: no matching entries in passwd file", "POST", "/exec/e1/start", body, "Connection: Upgrade", "Upgrade: tcp")
 	}
-	// Detached it is the answer.
-	r.want(400, `exec: "foo": executable file not found in $PATH`, "POST", "/exec/e1/start", `{"Detach":true}`)
 	r.containers.err = nil
 	if status, _, text := r.do("POST", "/exec/e1/start", `{"Detach":true}`); status != 200 || text != "" {
 		t.Errorf("%d %q", status, text)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -177,12 +178,29 @@ func TestBadBodies(t *testing.T) {
 	r.want(400, "config cannot be empty in order to create a container", "POST", create, `{}`)
 	r.want(400, "unsupported Content-Type header (text/plain): must be 'application/json'", "POST", create, `{"Image":"x"}`, "Content-Type: text/plain")
 	r.want(400, "*", "POST", create, `{"Image":"x"}`, "Content-Type: ;;")
-	r.want(400, "*", "POST", create, `{"Image":5}`)
+	r.want(400, "invalid JSON: json: cannot unmarshal number into Go struct field .Image of type string", "POST", create, `{"Image":5}`)
+	r.want(400, "invalid JSON: json: cannot unmarshal string into Go struct field .HostConfig.Memory of type int64", "POST", create, `{"HostConfig":{"Memory":"x"}}`)
+	r.want(400, "invalid JSON: json: cannot unmarshal string into Go struct field .HostConfig.LogConfig.Config of type map[string]string", "POST", create, `{"HostConfig":{"LogConfig":{"Config":"x"}}}`)
+	r.want(400, "invalid JSON: json: cannot unmarshal array into an object", "POST", create, `[]`)
 	r.want(400, "invalid JSON: http: request body too large", "POST", create, `{"Image":"`+strings.Repeat("x", maxBody)+`"}`)
 	r.want(201, "*", "POST", create, `{"Image":"x","NoSuchField":{"a":[1]}}`, "Content-Type: application/json; charset=utf-8")
 	r.want(400, "No exec command specified", "POST", "/containers/x/exec", `{"Cmd":[]}`)
 	r.want(400, "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24", "POST", "/containers/x/start", `{"Binds":["/a"]}`)
 	r.want(204, "*", "POST", "/containers/x/start", `{}`)
+}
+
+func TestCommandsAsStrings(t *testing.T) {
+	r := newRig(t)
+	for body, want := range map[string][2][]string{
+		`{"Image":"x","Cmd":"true","Entrypoint":"a b"}`: {{"a b"}, {"true"}},
+		`{"Image":"x","Cmd":["a","b"],"Entrypoint":[]}`: {{}, {"a", "b"}},
+		`{"image":"x","cmd":null}`:                      {nil, nil},
+	} {
+		r.want(201, "*", "POST", "/containers/create", body)
+		if c := r.containers.created.Config; !reflect.DeepEqual([2][]string{c.Entrypoint, c.Cmd}, want) || c.Image != "x" {
+			t.Errorf("%s: %+v", body, c)
+		}
+	}
 }
 
 func TestForms(t *testing.T) {

@@ -86,10 +86,22 @@ func (v Version) streamType(tty bool) string {
 }
 
 // createBody is the request of POST /containers/create with the fields that
-// the wire types have dropped.
+// the wire types have dropped, and those that may be written in an older way.
 type createBody struct {
 	container.CreateRequest
-	MacAddress network.HardwareAddr
+	MacAddress      network.HardwareAddr
+	Cmd, Entrypoint words
+}
+
+// words is a command line: an array, or a string for one word alone.
+type words []string
+
+func (w *words) UnmarshalJSON(data []byte) error {
+	if len(data) > 0 && data[0] == '"' {
+		*w = make(words, 1)
+		return json.Unmarshal(data, &(*w)[0])
+	}
+	return json.Unmarshal(data, (*[]string)(w))
 }
 
 // create brings an older client's request to the newest meaning: fields that
@@ -99,11 +111,8 @@ func (v Version) create(body *createBody, cgroupVersion int) error {
 	if v.before(25) {
 		hc.AutoRemove = false
 	}
-	if v.before(40) {
-		if hc.IpcMode.IsEmpty() {
-			hc.IpcMode = container.IPCModeShareable
-		}
-	}
+	// Before 1.40 the default IpcMode was shareable. As nothing can be shared
+	// with yet, private, the default of today, is no different.
 	if v.before(41) && cgroupVersion == 1 && hc.CgroupnsMode.IsEmpty() {
 		hc.CgroupnsMode = container.CgroupnsModeHost
 	}
@@ -206,6 +215,14 @@ func (v Version) createMAC(body *createBody) error {
 	}
 	endpoint.MacAddress = body.MacAddress
 	return nil
+}
+
+// createWarnings tells of what the version has and newer ones have not.
+func (v Version) createWarnings(body *createBody) []string {
+	if len(body.MacAddress) == 0 || v.before(44) || !v.before(52) {
+		return nil
+	}
+	return []string{"The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead."}
 }
 
 func (v Version) containers(list []container.Summary) []container.Summary {

@@ -65,6 +65,15 @@ func TestInspectOfOldVersions(t *testing.T) {
 	}
 }
 
+func TestCreateWarnsOfMACAddress(t *testing.T) {
+	b := createBody{MacAddress: wirenet.HardwareAddr{2, 0x42, 0xac, 0x11, 0, 2}}
+	for minor, want := range map[int]int{43: 0, 44: 1, 51: 1, 52: 0} {
+		if got := (Version{1, minor}).createWarnings(&b); len(got) != want {
+			t.Errorf("1.%d: %q", minor, got)
+		}
+	}
+}
+
 func TestCreateOfOldVersions(t *testing.T) {
 	parse := func(text string) *createBody {
 		var b createBody
@@ -79,7 +88,7 @@ func TestCreateOfOldVersions(t *testing.T) {
 		t.Fatal(err)
 	}
 	hc := b.HostConfig
-	if hc.NetworkMode != "bridge" || hc.AutoRemove || hc.IpcMode != "shareable" || hc.CgroupnsMode != "host" || hc.ConsoleSize != [2]uint{} ||
+	if hc.NetworkMode != "bridge" || hc.AutoRemove || hc.IpcMode != "" || hc.CgroupnsMode != "host" || hc.ConsoleSize != [2]uint{} ||
 		b.NetworkingConfig.EndpointsConfig["bridge"].MacAddress.String() != "02:42:ac:11:00:02" {
 		t.Errorf("%+v %+v", hc, b.NetworkingConfig)
 	}
