@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 
 	wire "github.com/moby/moby/api/types/container"
@@ -38,11 +39,13 @@ func (s *Service) check(req *CreateRequest) error {
 		unsupported(c, h, req.NetworkingConfig),
 		checkConfig(c),
 		checkLimits(h),
+		checkSets(h),
 		s.checkModes(h),
 		s.checkRuntime(h),
 		spec.CheckSecurity(h.SecurityOpt),
 		checkNetwork(c, h, req.NetworkingConfig),
 		checkPolicy(h),
+		checkAnnotations(h.Annotations),
 	} {
 		if err != nil {
 			return err
@@ -96,6 +99,13 @@ func checkConfig(c *wire.Config) error {
 	return nil
 }
 
+func checkAnnotations(annotations map[string]string) error {
+	if _, nameless := annotations[""]; nameless {
+		return fault.New(fault.Invalid, "invalid Annotations: the empty string is not permitted as an annotation key")
+	}
+	return nil
+}
+
 func checkPolicy(h *wire.HostConfig) error {
 	if err := wire.ValidateRestartPolicy(h.RestartPolicy); err != nil {
 		return fault.New(fault.Invalid, "%w", err)
@@ -145,6 +155,57 @@ func checkLimits(h *wire.HostConfig) error {
 	return nil
 }
 
+// The processors and memory nodes that the kernel has, as it lists them:
+// Documentation/admin-guide/cputopology.rst.
+const (
+	processors  = "/sys/devices/system/cpu/online"
+	memoryNodes = "/sys/devices/system/node/online"
+)
+
+// checkSets refuses processors and memory nodes that are not there.
+func checkSets(h *wire.HostConfig) error {
+	for _, set := range []struct{ list, kind, noun, file string }{
+		{h.CpusetCpus, "cpus", "CPUs", processors},
+		{h.CpusetMems, "mems", "memory nodes", memoryNodes},
+	} {
+		wanted, ok := parseSet(set.list)
+		if !ok {
+			return fault.New(fault.Invalid, "Invalid value %s for cpuset %s: invalid format: %s", set.list, set.kind, set.list)
+		}
+		text, err := os.ReadFile(set.file)
+		if err != nil {
+			continue // one node alone, as a kernel without NUMA has
+		}
+		there, _ := parseSet(strings.TrimSpace(string(text)))
+		for _, w := range wanted {
+			if !slices.ContainsFunc(there, func(t [2]int) bool { return t[0] <= w[0] && w[1] <= t[1] }) {
+				return fault.New(fault.Invalid, "Requested %s are not available - requested %s, available: %s", set.noun, set.list, strings.TrimSpace(string(text)))
+			}
+		}
+	}
+	return nil
+}
+
+// parseSet reads the List format of cpuset(7), "0-4,9", as ranges.
+func parseSet(text string) (ranges [][2]int, ok bool) {
+	if text == "" {
+		return nil, true
+	}
+	for part := range strings.SplitSeq(text, ",") {
+		from, to, isRange := strings.Cut(part, "-")
+		if !isRange {
+			to = from
+		}
+		first, err1 := strconv.ParseUint(from, 10, 16)
+		last, err2 := strconv.ParseUint(to, 10, 16)
+		if err1 != nil || err2 != nil || last < first {
+			return nil, false
+		}
+		ranges = append(ranges, [2]int{int(first), int(last)})
+	}
+	return ranges, true
+}
+
 func (s *Service) checkModes(h *wire.HostConfig) error {
 	switch {
 	case !h.IpcMode.Valid():
@@ -155,6 +216,8 @@ func (s *Service) checkModes(h *wire.HostConfig) error {
 		return fault.New(fault.Invalid, "invalid UTS mode: %v", h.UTSMode)
 	case !h.CgroupnsMode.Valid():
 		return fault.New(fault.Invalid, "invalid cgroup namespace mode: %v", h.CgroupnsMode)
+	case !h.Isolation.IsDefault():
+		return fault.New(fault.Invalid, "invalid isolation (%s): linux only supports 'default'", h.Isolation)
 	case !h.UsernsMode.Valid():
 		return fault.New(fault.NotImplemented, "the user namespace mode %q is not supported yet", h.UsernsMode)
 	}
@@ -220,11 +283,11 @@ func checkEndpoints(mode wire.NetworkMode, n *wirenet.NetworkingConfig) error {
 			return fault.New(fault.NotImplemented, "connecting to the network %q is not supported yet", name)
 		}
 		switch {
-		case e == nil || mode == wirenet.NetworkBridge:
-		case len(e.MacAddress) > 0:
-			return fault.New(fault.Invalid, "conflicting options: mac-address and the network mode")
+		case e == nil:
 		case e.IPAMConfig != nil && e.IPAMConfig.IPv4Address.IsValid():
-			return fault.New(fault.Invalid, "user specified IP address is supported on user defined networks only")
+			return fault.New(fault.Invalid, "invalid config for network %s: user specified IP address is supported on user defined networks only", name)
+		case len(e.MacAddress) > 0 && mode != wirenet.NetworkBridge:
+			return fault.New(fault.Invalid, "conflicting options: mac-address and the network mode")
 		}
 	}
 	return nil
@@ -242,7 +305,6 @@ func unsupported(c *wire.Config, h *wire.HostConfig, n *wirenet.NetworkingConfig
 		"Cgroup":               h.Cgroup != "",
 		"Links":                len(h.Links) > 0,
 		"StorageOpt":           len(h.StorageOpt) > 0,
-		"Isolation":            !h.Isolation.IsDefault(),
 		"IpcMode container:":   h.IpcMode.IsContainer(),
 		"IpcMode shareable":    h.IpcMode.IsShareable(),
 		"BlkioWeightDevice":    len(h.BlkioWeightDevice) > 0,

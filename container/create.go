@@ -15,6 +15,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 	wirenet "github.com/moby/moby/api/types/network"
 
+	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
 	"github.com/tarehq/tare/internal/idgen"
@@ -55,7 +56,7 @@ func (s *Service) Create(ctx context.Context, req CreateRequest) (id string, war
 		return "", nil, err
 	}
 	s.publish(*r, events.ActionCreate)
-	return r.ID, append(imageWarnings(img), portWarnings(req.HostConfig)...), nil
+	return r.ID, slices.Concat(limitWarnings(req.HostConfig), imageWarnings(img), portWarnings(req.HostConfig)), nil
 }
 
 // shareByID makes the ID of each container whose namespace is shared, as Docker
@@ -77,6 +78,14 @@ func portWarnings(h *wire.HostConfig) []string {
 	mode := h.NetworkMode
 	if (mode.IsHost() || mode.IsNone()) && (len(h.PortBindings) > 0 || h.PublishAllPorts) {
 		return []string{fmt.Sprintf("Published ports are discarded when using %s network mode", mode)}
+	}
+	return nil
+}
+
+// limitWarnings are Docker's words about limits that can do harm.
+func limitWarnings(h *wire.HostConfig) []string {
+	if *h.OomKillDisable && h.Memory == 0 {
+		return []string{"OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources."}
 	}
 	return nil
 }
@@ -269,6 +278,27 @@ func normalize(req *CreateRequest) error {
 	}
 	if h.PidsLimit != nil && *h.PidsLimit <= 0 {
 		h.PidsLimit = nil
+	}
+	if h.MemorySwappiness != nil && *h.MemorySwappiness == -1 { // the kernel's own
+		h.MemorySwappiness = nil
+	}
+	if h.OomKillDisable == nil {
+		h.OomKillDisable = new(bool)
+	}
+	if h.LogConfig.Config == nil {
+		h.LogConfig.Config = map[string]string{}
+	}
+	if !h.Privileged && !slices.Contains(h.SecurityOpt, "systempaths=unconfined") {
+		masked, readonly := spec.SystemPaths()
+		if h.MaskedPaths == nil {
+			h.MaskedPaths = masked
+		}
+		if h.ReadonlyPaths == nil {
+			h.ReadonlyPaths = readonly
+		}
+	}
+	if len(config.Volumes) == 0 {
+		config.Volumes = nil
 	}
 	if config.WorkingDir != "" {
 		if !path.IsAbs(config.WorkingDir) {

@@ -120,7 +120,9 @@ func TestNetworkConflicts(t *testing.T) {
 		"port exposing":                 {c: wire.Config{ExposedPorts: port}, h: wire.HostConfig{NetworkMode: "container:y"}},
 		"dns and the network mode":      {h: wire.HostConfig{NetworkMode: "container:y", DNS: []netip.Addr{{}}}},
 		"mac-address":                   {h: wire.HostConfig{NetworkMode: "none"}, n: endpoint("none", wirenet.EndpointSettings{MacAddress: mac})},
-		"user specified IP address": {h: wire.HostConfig{NetworkMode: "host"}, n: endpoint("host", wirenet.EndpointSettings{
+		"config for network bridge: user specified IP address is supported on user defined networks only": {h: wire.HostConfig{NetworkMode: "bridge"}, n: endpoint("bridge", wirenet.EndpointSettings{
+			IPAMConfig: &wirenet.EndpointIPAMConfig{IPv4Address: netip.MustParseAddr("172.17.0.9")}})},
+		"config for network host: user specified IP address": {h: wire.HostConfig{NetworkMode: "host"}, n: endpoint("host", wirenet.EndpointSettings{
 			IPAMConfig: &wirenet.EndpointIPAMConfig{IPv4Address: netip.MustParseAddr("10.0.0.9")}})},
 	} {
 		if err := checkNetwork(&r.c, &r.h, r.n); !errors.Is(err, fault.Invalid) || !strings.Contains(err.Error(), want) {
@@ -133,6 +135,52 @@ func TestNetworkConflicts(t *testing.T) {
 	}
 	if !asksForHealth(&wire.HealthConfig{Interval: time.Second}) || asksForHealth(&wire.HealthConfig{Test: []string{"NONE"}}) || asksForHealth(nil) {
 		t.Error("a health check that is changed is not told from one that is switched off")
+	}
+}
+
+func TestSets(t *testing.T) {
+	for text, want := range map[string][][2]int{"": nil, "0": {{0, 0}}, "0-2,7": {{0, 2}, {7, 7}}} {
+		if got, ok := parseSet(text); !ok || !slices.Equal(got, want) {
+			t.Errorf("%q: %v, %v", text, got, ok)
+		}
+	}
+	for _, bad := range []string{"x", "1-0", "0-", "-1", ",", "0, 1", "99999"} {
+		if got, ok := parseSet(bad); ok {
+			t.Errorf("%q is %v", bad, got)
+		}
+	}
+	for text, want := range map[string]string{
+		"x":       "Invalid value x for cpuset cpus: invalid format: x",
+		"0-60000": "Requested CPUs are not available - requested 0-60000, available: ",
+	} {
+		if err := checkSets(&wire.HostConfig{Resources: wire.Resources{CpusetCpus: text}}); !errors.Is(err, fault.Invalid) || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	if err := checkSets(&wire.HostConfig{Resources: wire.Resources{CpusetCpus: "0", CpusetMems: "0"}}); err != nil {
+		t.Error(err)
+	}
+}
+
+// What inspect shows of a request is what Docker shows, to the last default.
+func TestDefaults(t *testing.T) {
+	swappiness := int64(-1)
+	req := CreateRequest{Config: &wire.Config{Volumes: map[string]struct{}{}}, HostConfig: &wire.HostConfig{Resources: wire.Resources{MemorySwappiness: &swappiness}}}
+	if err := normalize(&req); err != nil {
+		t.Fatal(err)
+	}
+	h := req.HostConfig
+	if h.OomKillDisable == nil || *h.OomKillDisable || h.LogConfig.Config == nil || h.MemorySwappiness != nil || req.Config.Volumes != nil ||
+		!slices.Contains(h.MaskedPaths, "/proc/kcore") || !slices.Contains(h.ReadonlyPaths, "/proc/sys") {
+		t.Errorf("%+v", h)
+	}
+	req.HostConfig = &wire.HostConfig{MaskedPaths: []string{}}
+	if err := normalize(&req); err != nil || req.HostConfig.MaskedPaths == nil || len(req.HostConfig.MaskedPaths) != 0 {
+		t.Errorf("nothing masked, as asked: %v %q", err, req.HostConfig.MaskedPaths)
+	}
+	req.HostConfig = &wire.HostConfig{Privileged: true}
+	if err := normalize(&req); err != nil || req.HostConfig.MaskedPaths != nil || req.HostConfig.ReadonlyPaths != nil {
+		t.Errorf("privileged: %v %+v", err, req.HostConfig)
 	}
 }
 

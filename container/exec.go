@@ -113,10 +113,25 @@ func (s *Service) ExecCreate(ctx context.Context, nameOrID string, req wire.Exec
 	if _, _, err := s.running(r); err != nil {
 		return "", err
 	}
+	if req.User != "" {
+		if err := s.checkUser(&r, req.User); err != nil {
+			return "", err
+		}
+	}
 	n := &session{id: idgen.New(), container: r.ID, request: req, done: make(chan struct{})}
 	s.execs.add(n)
 	s.publish(r, events.Action("exec_create: "+strings.Join(req.Cmd, " ")), "execID", n.id)
 	return n.id, nil
+}
+
+// checkUser refuses a user whom the container does not know.
+func (s *Service) checkUser(r *Record, who string) error {
+	root, err := s.cfg.Snapshots.Mount(r.ID)
+	if err != nil {
+		return err
+	}
+	_, err = s.specInput(r, root, who)
+	return err
 }
 
 // ExecStartOptions as in POST /exec/{id}/start.

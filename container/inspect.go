@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"net/netip"
+	"strings"
 	"time"
 
 	wire "github.com/moby/moby/api/types/container"
@@ -20,10 +21,6 @@ func (s *Service) Inspect(ctx context.Context, nameOrID string, size bool) (wire
 	if err != nil {
 		return wire.InspectResponse{}, err
 	}
-	mounts, err := mountPoints(r)
-	if err != nil {
-		return wire.InspectResponse{}, err
-	}
 	manifest := r.Image.Manifest
 	out := wire.InspectResponse{
 		ID:                      r.ID,
@@ -38,7 +35,7 @@ func (s *Service) Inspect(ctx context.Context, nameOrID string, size bool) (wire
 		Platform:                r.Image.OS,
 		HostConfig:              r.HostConfig,
 		Config:                  r.Config,
-		Mounts:                  mounts,
+		Mounts:                  mountPoints(r),
 		NetworkSettings:         networkSettings(r),
 		ImageManifestDescriptor: &manifest,
 		Storage:                 &storage.Storage{RootFS: &storage.RootFSStorage{Snapshot: &storage.RootFSStorageSnapshot{Name: "overlayfs"}}},
@@ -119,32 +116,35 @@ func endpoints(r Record) map[string]*wirenet.EndpointSettings {
 }
 
 // mountPoints shows what -v, --mount brought in; a tmpfs of --tmpfs is shown
-// in HostConfig alone, as Docker does.
-func mountPoints(r Record) ([]wire.MountPoint, error) {
+// in HostConfig alone, as Docker does. A container of an older daemon that took
+// what is refused today is shown without its mounts.
+func mountPoints(r Record) []wire.MountPoint {
 	h := *r.HostConfig
 	h.Tmpfs = nil
+	points := []wire.MountPoint{}
 	user, err := spec.UserMounts(&h)
 	if err != nil {
-		return nil, err
+		return points
 	}
-	points := []wire.MountPoint{}
 	for i, m := range user {
 		p := wire.MountPoint{Type: mount.Type(m.Type), Source: m.Source, Destination: m.Destination, RW: true}
 		if p.Type == mount.TypeTmpfs {
 			p.Source = ""
 		}
+		if i < len(h.Binds) {
+			if parts := strings.SplitN(h.Binds[i], ":", 3); len(parts) == 3 {
+				p.Mode = parts[2]
+			}
+		}
 		for _, o := range m.Options {
 			switch o {
 			case "ro", "rro":
 				p.RW = false
-				if i < len(h.Binds) {
-					p.Mode = "ro"
-				}
 			case "private", "rprivate", "shared", "rshared", "slave", "rslave":
 				p.Propagation = mount.Propagation(o)
 			}
 		}
 		points = append(points, p)
 	}
-	return points, nil
+	return points
 }

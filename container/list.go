@@ -50,23 +50,21 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]wire.Summary, erro
 }
 
 func (s *Service) summary(ctx context.Context, r Record, size bool) (wire.Summary, error) {
-	mounts, err := mountPoints(r)
-	if err != nil {
-		return wire.Summary{}, err
-	}
 	manifest := r.Image.Manifest
 	item := wire.Summary{
 		ID: r.ID, Names: []string{"/" + r.Name}, Image: r.Config.Image, ImageID: r.Image.ID.String(),
 		ImageManifestDescriptor: &manifest, Command: command(r), Created: r.Created.Unix(), Ports: portSummaries(r),
 		Labels: r.Config.Labels, State: r.State.Wire(), Status: status(r),
-		NetworkSettings: &wire.NetworkSettingsSummary{Networks: endpoints(r)}, Mounts: mounts,
+		NetworkSettings: &wire.NetworkSettingsSummary{Networks: endpoints(r)}, Mounts: mountPoints(r),
 		Health: &wire.HealthSummary{Status: wire.NoHealthcheck},
 	}
 	item.HostConfig.NetworkMode = string(r.HostConfig.NetworkMode)
 	item.HostConfig.Annotations = r.HostConfig.Annotations
-	if size {
-		item.SizeRw, item.SizeRootFs, err = s.sizes(ctx, r)
+	if !size {
+		return item, nil
 	}
+	var err error
+	item.SizeRw, item.SizeRootFs, err = s.sizes(ctx, r)
 	return item, err
 }
 
@@ -116,8 +114,7 @@ var matchers = map[string]matcher{
 	"label":   func(r Record, v string) bool { return hasLabel(r.Config.Labels, v) },
 	"network": onNetwork,
 	"volume": func(r Record, v string) bool {
-		points, err := mountPoints(r)
-		return err == nil && slices.ContainsFunc(points, func(p wire.MountPoint) bool {
+		return slices.ContainsFunc(mountPoints(r), func(p wire.MountPoint) bool {
 			return p.Source == v || p.Destination == path.Clean(v)
 		})
 	},

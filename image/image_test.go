@@ -198,7 +198,7 @@ func TestImportRefusesAndLeavesNothing(t *testing.T) {
 		"truncated": {good[:512], ImportOptions{}, "truncated"},
 		"name":      {good, ImportOptions{Reference: "Foo"}, "invalid reference format: repository name (library/Foo) must be lowercase"},
 		"digest":    {good, ImportOptions{Reference: "a@" + digest.FromString("").String()}, "cannot import digest reference"},
-		"change":    {good, ImportOptions{Changes: []string{"RUN true"}}, "run is not a valid change command"},
+		"change":    {good, ImportOptions{Changes: []string{"RUN true"}}, "RUN is not a valid change command"},
 		"platform":  {good, ImportOptions{Platform: "a/b/c/d"}, "cannot parse platform specifier"},
 		"xz":        {[]byte{0xfd, '7', 'z', 'X', 'Z', 0, 0}, ImportOptions{}, "xz are not supported"},
 		"gzip":      {[]byte{0x1f, 0x8b, 9, 9, 9, 9}, ImportOptions{}, "gzip"},

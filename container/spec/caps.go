@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"fmt"
 	"os"
 	"slices"
 	"strconv"
@@ -55,7 +56,7 @@ func normalCap(name string) (string, error) {
 		c = "CAP_" + c
 	}
 	if !slices.Contains(capNames, c) {
-		return "", fault.New(fault.Invalid, "invalid capability: %q", name)
+		return "", fault.New(fault.Invalid, "unknown capability: %q", c)
 	}
 	return c, nil
 }
@@ -64,22 +65,22 @@ func normalCap(name string) (string, error) {
 // list, in Docker's order: with ALL added, what is dropped goes from all; with
 // ALL dropped, only what is added stays.
 func capabilities(add, drop []string, privileged bool) ([]string, error) {
-	normal := func(names []string) ([]string, error) {
+	normal := func(field string, names []string) ([]string, error) {
 		var out []string
 		for _, n := range names {
 			c, err := normalCap(n)
 			if err != nil {
-				return nil, err
+				return nil, fmt.Errorf("invalid %s: %w", field, err)
 			}
 			out = append(out, c)
 		}
 		return out, nil
 	}
-	add, err := normal(add)
+	add, err := normal("CapAdd", add)
 	if err != nil {
 		return nil, err
 	}
-	if drop, err = normal(drop); err != nil {
+	if drop, err = normal("CapDrop", drop); err != nil {
 		return nil, err
 	}
 	base := defaultCaps

@@ -1,5 +1,7 @@
 package spec
 
+import "slices"
+
 // ociVersion is the oldest version of the specification that has all that is
 // used here: runtimes refuse those that are newer than they are.
 const ociVersion = "1.0.2"
@@ -27,6 +29,12 @@ var maskedPaths = []string{
 
 // readonlyPaths change the host when written.
 var readonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+
+// SystemPaths are the paths below /proc and /sys that a container sees nothing
+// of, and those that it cannot write, unless it says otherwise.
+func SystemPaths() (masked, readonly []string) {
+	return slices.Clone(maskedPaths), slices.Clone(readonlyPaths)
+}
 
 // deviceRule is a line of the device cgroup: type, major, minor (-1 for all).
 type deviceRule struct {

@@ -112,9 +112,22 @@ func UserMounts(h *wire.HostConfig) ([]specs.Mount, error) {
 		if options != "" {
 			opts = append(opts, strings.Split(options, ",")...)
 		}
+		for _, o := range opts {
+			if key, _, _ := strings.Cut(o, "="); !slices.Contains(tmpfsOptions, key) {
+				return nil, fault.New(fault.Invalid, "invalid tmpfs option %q", o)
+			}
+		}
 		list = append(list, specs.Mount{Destination: path.Clean(target), Type: "tmpfs", Source: "tmpfs", Options: opts})
 	}
 	return list, nil
+}
+
+// tmpfsOptions are what --tmpfs takes: the flags of mount(8) and tmpfs(5)'s
+// own.
+var tmpfsOptions = []string{
+	"ro", "rw", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "sync", "async", "dirsync", "atime", "noatime", "diratime", "nodiratime",
+	"relatime", "norelatime", "strictatime", "nostrictatime", "defaults", "private", "rprivate", "shared", "rshared", "slave", "rslave",
+	"size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol",
 }
 
 func checkTarget(target string) error {
@@ -130,37 +143,59 @@ func checkTarget(target string) error {
 // parseBind reads source:target[:mode,…], the syntax of -v.
 func parseBind(s string) (specs.Mount, error) {
 	parts := strings.Split(s, ":")
+	if len(parts) == 1 && path.IsAbs(s) {
+		return specs.Mount{}, fault.New(fault.NotImplemented, "anonymous volumes are not supported yet: give %q a directory of the host, as in /path:%s", s, s)
+	}
 	if len(parts) < 2 || len(parts) > 3 || parts[0] == "" || parts[1] == "" {
 		return specs.Mount{}, fault.New(fault.Invalid, "invalid volume specification: '%s'", s)
 	}
 	if err := checkTarget(parts[1]); err != nil {
-		return specs.Mount{}, fmt.Errorf("invalid volume specification: '%s': %w", s, err)
+		return specs.Mount{}, fmt.Errorf("invalid volume specification: '%s': invalid mount config for type \"bind\": %w", s, err)
 	}
 	if !path.IsAbs(parts[0]) {
 		return specs.Mount{}, fault.New(fault.NotImplemented,
 			"named volumes are not supported yet: give %q as an absolute path on the host", parts[0])
 	}
 	m := specs.Mount{Destination: path.Clean(parts[1]), Type: "bind", Source: path.Clean(parts[0])}
-	propagation := "rprivate"
-	if len(parts) == 3 {
-		for _, o := range strings.Split(parts[2], ",") {
-			switch o {
-			case "ro":
-				m.Options = append(m.Options, readOnlyTree)
-			case "rw":
-				m.Options = append(m.Options, o)
-			case "private", "rprivate", "shared", "rshared", "slave", "rslave":
-				propagation = o
-			case "", "consistent", "cached", "delegated": // of meaning on other hosts only
-			case "z", "Z", "nocopy", "volume-nocopy":
-				return m, fault.New(fault.NotImplemented, "the mount option %q of %q is not supported yet", o, s)
-			default:
-				return m, fault.New(fault.Invalid, "invalid mode: %s", parts[2])
-			}
-		}
+	if len(parts) == 2 {
+		parts = append(parts, "")
 	}
-	m.Options = append(m.Options, "rbind", propagation)
-	return m, nil
+	options, err := bindMode(parts[2], s)
+	m.Options = options
+	return m, err
+}
+
+// bindMode turns the third part of -v into mount options. Of each kind there
+// may be one.
+func bindMode(mode, whole string) ([]string, error) {
+	if mode == "" {
+		return []string{"rbind", "rprivate"}, nil
+	}
+	var options []string
+	propagation, kinds := "rprivate", map[string]bool{}
+	for o := range strings.SplitSeq(mode, ",") {
+		kind := ""
+		switch o {
+		case "ro", "rw":
+			kind = "access"
+			if o == "ro" {
+				o = readOnlyTree
+			}
+			options = append(options, o)
+		case "private", "rprivate", "shared", "rshared", "slave", "rslave":
+			kind = "propagation"
+			propagation = o
+		case "consistent", "cached", "delegated": // of meaning on other hosts only
+			kind = "consistency"
+		case "z", "Z", "nocopy", "volume-nocopy":
+			return nil, fault.New(fault.NotImplemented, "the mount option %q of %q is not supported yet", o, whole)
+		}
+		if kind == "" || kinds[kind] {
+			return nil, fault.New(fault.Invalid, "invalid mode: %s", mode)
+		}
+		kinds[kind] = true
+	}
+	return append(options, "rbind", propagation), nil
 }
 
 // fromMount converts one --mount.
@@ -188,9 +223,10 @@ func fromMount(m mount.Mount) (specs.Mount, error) {
 		return bindMount(out, m)
 	case mount.TypeTmpfs:
 		return tmpfsMount(out, m)
-	default:
+	case mount.TypeVolume, mount.TypeImage, mount.TypeCluster:
 		return out, fault.New(fault.NotImplemented, "mounts of type %q are not supported yet", m.Type)
 	}
+	return out, fault.New(fault.Invalid, "invalid mount config for type %q: mount type unknown", m.Type)
 }
 
 func bindMount(out specs.Mount, m mount.Mount) (specs.Mount, error) {
@@ -255,8 +291,14 @@ func tmpfsMount(out specs.Mount, m mount.Mount) (specs.Mount, error) {
 		if o.Mode != 0 {
 			out.Options = append(out.Options, "mode="+strconv.FormatUint(uint64(o.Mode), 8))
 		}
+		if o.SizeBytes < 0 {
+			return out, fault.New(fault.Invalid, `invalid mount config for type "tmpfs": size cannot be negative`)
+		}
 		for _, kv := range o.Options {
-			out.Options = append(out.Options, strings.Join(kv, "="))
+			if len(kv) != 1 || kv[0] != "exec" && kv[0] != "noexec" {
+				return out, fault.New(fault.Invalid, `invalid mount config for type "tmpfs": invalid option: %s`, strings.Join(kv, "="))
+			}
+			out.Options = append(out.Options, kv[0])
 		}
 	}
 	if m.ReadOnly {

@@ -3,6 +3,7 @@ package spec
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -122,13 +123,32 @@ func TestMounts(t *testing.T) {
 		t.Error("a child is mounted before its parent")
 	}
 	for bind, kind := range map[string]fault.Kind{
-		"named:/x": fault.NotImplemented, "/x": fault.Invalid, "/x:relative": fault.Invalid, "/x:/": fault.Invalid,
+		"named:/x": fault.NotImplemented, "/x": fault.NotImplemented, "x": fault.Invalid, "/x:relative": fault.Invalid, "/x:/": fault.Invalid,
 		"/x:/y:bogus": fault.Invalid, "/x:/y:z": fault.NotImplemented, "a:b:c:d": fault.Invalid,
+		"/x:/y:ro,rw": fault.Invalid, "/x:/y:shared,slave": fault.Invalid, "/x:/y:,": fault.Invalid,
 	} {
 		if _, err := parseBind(bind); !errors.Is(err, kind) {
 			t.Errorf("%s: %v, want %v", bind, err, kind)
 		}
 	}
+}
+
+func TestRefusedMountsAndCapabilities(t *testing.T) {
+	for want, h := range map[string]wire.HostConfig{
+		`invalid tmpfs option "foo"`:                                     {Tmpfs: map[string]string{"/x": "size=1m,foo"}},
+		`invalid mount config for type "tmpfs": invalid option: uid=5`:   {Mounts: []mount.Mount{{Type: "tmpfs", Target: "/x", TmpfsOptions: &mount.TmpfsOptions{Options: [][]string{{"uid", "5"}}}}}},
+		`invalid mount config for type "tmpfs": size cannot be negative`: {Mounts: []mount.Mount{{Type: "tmpfs", Target: "/x", TmpfsOptions: &mount.TmpfsOptions{SizeBytes: -1}}}},
+		`invalid mount config for type "foo": mount type unknown`:        {Mounts: []mount.Mount{{Type: "foo", Target: "/x"}}},
+		`mounts of type "volume" are not supported yet`:                  {Mounts: []mount.Mount{{Type: "volume", Target: "/x"}}},
+		`anonymous volumes are not supported yet: give "/x" a directory`: {Binds: []string{"/x"}},
+		`invalid CapAdd: unknown capability: "CAP_FOO"`:                  {CapAdd: []string{"foo"}},
+		`invalid CapDrop: unknown capability: "CAP_FOO"`:                 {CapDrop: []string{"CAP_FOO"}},
+	} {
+		if _, err := Build(Input{Config: &wire.Config{}, HostConfig: &h, Path: "x"}); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%s: %v", want, err)
+		}
+	}
+	build(t, wire.HostConfig{Binds: []string{"/h:/a:ro,slave,cached", "/h:/b:"}, Tmpfs: map[string]string{"/x": "size=1m,mode=700,uid=5,exec", "/y": ""}})
 }
 
 func TestHalfRequests(t *testing.T) {

@@ -75,6 +75,8 @@ func User(who string, passwd, group []byte, extra []string) (Identity, error) {
 		}
 	case numeric:
 		id.UID = number
+	case allDigits(userPart):
+		return id, outOfRange()
 	default:
 		return id, fault.New(fault.Invalid, "unable to find user %s: no matching entries in passwd file", userPart)
 	}
@@ -113,7 +115,16 @@ func groupID(s string, groups []groupEntry) (uint32, error) {
 	if gid, ok := parseID(s); ok {
 		return gid, nil
 	}
+	if allDigits(s) {
+		return 0, outOfRange()
+	}
 	return 0, fault.New(fault.Invalid, "unable to find group %s: no matching entries in group file", s)
+}
+
+func allDigits(s string) bool { return strings.Trim(s, "0123456789") == "" }
+
+func outOfRange() error {
+	return fault.New(fault.Invalid, "uids and gids must be in range 0-%d", maxID)
 }
 
 func parseID(s string) (uint32, bool) {
