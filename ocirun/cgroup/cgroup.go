@@ -9,6 +9,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -216,7 +217,10 @@ func (g *Group) make(m *Member, r *specs.LinuxResources) error {
 	}
 	if err == unix.EEXIST {
 		if procs, _ := readProcs(m.Dir); len(procs) > 0 {
-			return fault.New(fault.Conflict, "the control group %s has processes already; another container may use it", m.Dir)
+			return fault.New(fault.Conflict, "container's cgroup is not empty: %s has %d processes; another container may use it", m.Dir, len(procs))
+		}
+		if alone := (&Group{Members: []Member{*m}, Unified: g.Unified}); (g.Unified || contains(m.Controllers, "freezer")) && alone.Frozen() {
+			return fault.New(fault.Conflict, "container's cgroup unexpectedly frozen: %s", m.Dir)
 		}
 		err = nil
 	}
@@ -292,6 +296,56 @@ func (g *Group) dir(controller string) string {
 	return ""
 }
 
+// Sub names groups below g: PATH for all hierarchies or, on v1,
+// CONTROLLER[,CONTROLLER]:PATH for some. They must exist.
+func (g *Group) Sub(paths []string) (*Group, error) {
+	sub := &Group{Members: slices.Clone(g.Members), Unified: g.Unified}
+	for _, p := range paths {
+		names, rel, some := strings.Cut(p, ":")
+		if !some {
+			names, rel = "", p
+		}
+		if some && g.Unified {
+			return nil, fault.New(fault.Invalid, "bad sub cgroup path %q: cgroup v2 has no controllers to choose", p)
+		}
+		chosen := map[string]bool{}
+		for name := range strings.SplitSeq(names, ",") {
+			if some && g.dir(name) == "" {
+				return nil, fault.New(fault.Invalid, "unknown controller %q", name)
+			}
+			chosen[name] = true
+		}
+		for i := range sub.Members {
+			m := &sub.Members[i]
+			if some && !slices.ContainsFunc(m.Controllers, func(c string) bool { return chosen[c] }) {
+				continue
+			}
+			top := g.Members[i].Dir
+			m.Dir = filepath.Join(top, rel)
+			if m.Dir != top && !strings.HasPrefix(m.Dir, top+"/") {
+				return nil, fault.New(fault.Invalid, "bad sub cgroup path %q: it leads out of the container's control group", p)
+			}
+		}
+	}
+	return sub, nil
+}
+
+// Of names the v2 group that a process is in.
+func (g *Group) Of(pid int) (*Group, error) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(b)) {
+		if rel, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::"); ok {
+			m := g.Members[0]
+			m.Dir = filepath.Join(m.Mount, rel)
+			return &Group{Members: []Member{m}, Unified: true}, nil
+		}
+	}
+	return nil, fault.New(fault.Internal, "the control group of process %d is not known", pid)
+}
+
 // TaskFiles opens for each v1 group the file to which a single-threaded process
 // writes "0" to enter. cgroup.procs would wait for a grace period of the kernel,
 // 15 ms on an idle machine.
@@ -304,7 +358,7 @@ func (g *Group) TaskFiles() ([]int, error) {
 		fd, err := unix.Open(g.Members[i].Dir+"/tasks", unix.O_WRONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			Close(fds)
-			return nil, fault.New(fault.Internal, "open %s/tasks: %w", g.Members[i].Dir, err)
+			return nil, fault.New(fault.Internal, "adding pid to the control group %s: %w", g.Members[i].Dir, err)
 		}
 		fds = append(fds, fd)
 	}
@@ -366,6 +420,7 @@ func (g *Group) Signal(sig unix.Signal) error {
 			return nil
 		}
 	}
+	paused := g.Frozen() && sig != unix.SIGKILL // stays so; a kill wakes it, for the frozen do not die on v1
 	frozen := g.Freeze(true) == nil
 	procs, err := g.Procs()
 	for _, pid := range procs {
@@ -373,7 +428,7 @@ func (g *Group) Signal(sig unix.Signal) error {
 			err = e
 		}
 	}
-	if frozen {
+	if frozen && !paused {
 		_ = g.Freeze(false)
 	}
 	if err != nil && !errors.Is(err, unix.ENOENT) {

@@ -35,11 +35,11 @@ func TestSettings(t *testing.T) {
 	limit, swap, shares, quota, period, pids := int64(1<<20), int64(3<<20), uint64(1024), int64(50000), uint64(100000), int64(0)
 	r := &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit, Swap: &swap}, Pids: &specs.LinuxPids{Limit: &pids},
 		CPU: &specs.LinuxCPU{Shares: &shares, Quota: &quota, Period: &period}, Unified: map[string]string{"memory.high": "5"}}
-	v1 := "[{memory memory.limit_in_bytes 1048576} {memory memory.memsw.limit_in_bytes 3145728} {cpu cpu.shares 1024} {cpu cpu.cfs_period_us 100000} {cpu cpu.cfs_quota_us 50000} {pids pids.max max}]"
+	v1 := "[{memory memory.limit_in_bytes 1048576} {memory memory.memsw.limit_in_bytes 3145728} {cpu cpu.shares 1024} {cpu cpu.cfs_period_us 100000} {cpu cpu.cfs_quota_us 50000} {pids pids.max 1}]"
 	if got := fmt.Sprint(settingsV1(r)); got != v1 {
 		t.Error(got)
 	}
-	v2 := "[{ memory.max 1048576} { memory.swap.max 2097152} { cpu.weight 39} { cpu.max 50000 100000} { pids.max max} { memory.high 5}]"
+	v2 := "[{ memory.max 1048576} { memory.swap.max 2097152} { cpu.weight 100} { cpu.max 50000 100000} { pids.max 1} { memory.high 5}]"
 	if got := fmt.Sprint(settingsV2(r)); got != v2 {
 		t.Error(got)
 	}
@@ -113,5 +113,48 @@ func TestUnified(t *testing.T) {
 	_ = cmd.Wait()
 	if err := g.Delete(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestSub(t *testing.T) {
+	g := &Group{Members: []Member{{[]string{"cpu", "cpuacct"}, "/g/cpu/c", "/g/cpu"}, {[]string{"memory"}, "/g/memory/c", "/g/memory"}}}
+	for path, want := range map[string]string{"": "/g/cpu/c /g/memory/c", "/": "/g/cpu/c /g/memory/c", "a": "/g/cpu/c/a /g/memory/c/a",
+		"cpuacct:b/x": "/g/cpu/c/b/x /g/memory/c", "memory,cpu:b": "/g/cpu/c/b /g/memory/c/b"} {
+		s, err := g.Sub([]string{path})
+		if err != nil || s.Members[0].Dir+" "+s.Members[1].Dir != want {
+			t.Errorf("%s: %+v, %v", path, s, err)
+		}
+	}
+	for _, path := range []string{"..", "../c-sibling", "cpu:../c2", "wheel:/", "a/../../d"} {
+		if _, err := g.Sub([]string{path}); err == nil {
+			t.Errorf("%q was taken", path)
+		}
+	}
+}
+
+func TestWeight(t *testing.T) {
+	for shares, want := range map[uint64]uint64{0: 1, 2: 1, 1024: 100, 262144: 10000, 1 << 40: 10000} {
+		if got := weight(shares); got != want {
+			t.Errorf("%d shares are %d", shares, got)
+		}
+	}
+}
+
+// TestBoundOrder: a new pair that is above the old one's limit, and one below.
+func TestBoundOrder(t *testing.T) {
+	testutil.RequireRoot(t)
+	quota, period := int64(50000), uint64(100000)
+	g, err := Create(fmt.Sprintf("/tare-test-%s-%d", t.Name(), os.Getpid()), &specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: &quota, Period: &period}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Delete()
+	limit, swap := int64(30<<20), int64(50<<20)
+	for range 2 {
+		r := &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit, Swap: &swap}}
+		if err := g.Update(r); err != nil {
+			t.Error(err)
+		}
+		limit, swap = 60<<20, 80<<20
 	}
 }

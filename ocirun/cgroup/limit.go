@@ -1,13 +1,16 @@
 package cgroup
 
 import (
+	"errors"
 	"fmt"
+	"math"
 	"sort"
 	"strconv"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
+	"golang.org/x/sys/unix"
 )
 
 // setting is one value to be written to a file of a group.
@@ -19,29 +22,120 @@ type setting struct {
 
 // Set writes the limits that r names.
 func (g *Group) Set(r *specs.LinuxResources) error {
-	if err := refuse(r); err != nil {
+	if err := g.refuse(r); err != nil {
 		return err
 	}
 	if g.Unified {
 		return g.setV2(r)
 	}
 	if len(r.Unified) > 0 {
-		return fault.New(fault.Invalid, "linux.resources.unified needs cgroup v2, which this machine does not use alone")
+		return fault.New(fault.Invalid, "invalid configuration: linux.resources.unified needs cgroup v2, which this machine does not use alone")
 	}
-	for _, s := range settingsV1(r) {
-		dir := g.dir(s.controller)
-		if dir == "" {
-			return fault.New(fault.Unavailable, "%s cannot be set: the %s control group is not mounted", s.file, s.controller)
-		}
-		if err := write(dir, s.file, s.value); err != nil {
-			return err
-		}
+	if err := g.writeAll(settingsV1(r)); err != nil {
+		return err
 	}
 	return g.setDevicesV1(r.Devices)
 }
 
+// Update changes the limits that r names and leaves the others, and the rules
+// for devices, as they are.
+func (g *Group) Update(r *specs.LinuxResources) error {
+	u := *r
+	u.Devices = nil
+	if m := u.Memory; m != nil {
+		if err := g.checkUsage(m); err != nil {
+			return err
+		}
+		if m.Limit != nil && *m.Limit < 0 && m.Swap == nil { // memory+swap may not stay below
+			all := *m
+			all.Swap = m.Limit
+			u.Memory = &all
+		}
+	}
+	if c := u.CPU; c != nil {
+		cpu := *c
+		if g.Unified && (c.Quota == nil || *c.Quota == 0) && c.Period != nil {
+			if cpu.Quota = g.quotaV2(); cpu.Quota == nil {
+				none := int64(-1)
+				cpu.Quota = &none
+			}
+		}
+		u.CPU = &cpu
+	}
+	if err := g.Set(&u); err != nil {
+		return err
+	}
+	if c := u.CPU; c != nil && c.Burst != nil && *c.Burst == 0 && !g.Unified { // at birth it is zero
+		return g.writeAll([]setting{{controller: "cpu", file: "cpu.cfs_burst_us", value: "0"}})
+	}
+	return nil
+}
+
+// quotaV2 is the quota that is in force, nil for none.
+func (g *Group) quotaV2() *int64 {
+	b, _ := readFile(g.Members[0].Dir + "/cpu.max")
+	word, _, _ := strings.Cut(string(b), " ")
+	n, err := strconv.ParseInt(word, 10, 64)
+	if err != nil {
+		return nil
+	}
+	return &n
+}
+
+// checkUsage refuses a limit below what is in use, when that is asked for: the
+// kernel would reclaim and kill instead.
+func (g *Group) checkUsage(m *specs.LinuxMemory) error {
+	if m.CheckBeforeUpdate == nil || !*m.CheckBeforeUpdate || m.Limit == nil || *m.Limit <= 0 {
+		return nil
+	}
+	file := g.dir("memory") + "/memory.usage_in_bytes"
+	if g.Unified {
+		file = g.Members[0].Dir + "/memory.current"
+	}
+	b, err := readFile(file)
+	if err != nil {
+		return err
+	}
+	if used, _ := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64); used > *m.Limit {
+		return fault.New(fault.Conflict, "rejecting memory limit %d: %d bytes are in use", *m.Limit, used)
+	}
+	return nil
+}
+
+// writeAll writes settings in order. Two that bound each other, such as a quota
+// and its period, may be refused in one order and not in the other: one that is
+// refused is tried again after the next.
+func (g *Group) writeAll(list []setting) error {
+	var waiting error
+	for i, s := range list {
+		err := g.writeOne(s)
+		if waiting != nil {
+			if err == nil {
+				err = g.writeOne(list[i-1])
+			} else {
+				err = waiting
+			}
+			waiting = nil
+		} else if err != nil && i+1 < len(list) && boundV1[s.file] && boundV1[list[i+1].file] {
+			waiting, err = err, nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *Group) writeOne(s setting) error {
+	dir := g.dir(s.controller)
+	if dir == "" {
+		return fault.New(fault.Unavailable, "%s cannot be set: the %s control group is not mounted", s.file, s.controller)
+	}
+	return write(dir, s.file, s.value)
+}
+
 // refuse names what is not supported.
-func refuse(r *specs.LinuxResources) error {
+func (g *Group) refuse(r *specs.LinuxResources) error {
 	no := func(what string) error {
 		return fault.New(fault.NotImplemented, "linux.resources.%s is not supported yet", what)
 	}
@@ -51,8 +145,29 @@ func refuse(r *specs.LinuxResources) error {
 	if len(r.Rdma) > 0 {
 		return no("rdma")
 	}
+	if m := r.Memory; m != nil && m.Swap != nil && *m.Swap > 0 {
+		switch {
+		case m.Limit == nil || *m.Limit == 0:
+			if g.Unified { // where swap is a limit of its own
+				return fault.New(fault.Invalid, "linux.resources.memory: unable to set swap limit without memory limit")
+			}
+		case *m.Limit > *m.Swap:
+			return fault.New(fault.Invalid, "linux.resources.memory: memory+swap limit should be >= memory limit")
+		case *m.Limit < 0:
+			return fault.New(fault.Invalid, "linux.resources.memory: a limit of memory+swap without one of memory")
+		}
+	}
+	for k := range r.Unified {
+		if strings.Contains(k, "/") || !strings.Contains(k, ".") {
+			return fault.New(fault.Invalid, "linux.resources.unified has %q, which is no file of a controller", k)
+		}
+	}
 	return nil
 }
+
+// boundV1 are the files of neighbours in settingsV1 that limit each other.
+var boundV1 = map[string]bool{"memory.limit_in_bytes": true, "memory.memsw.limit_in_bytes": true,
+	"cpu.cfs_period_us": true, "cpu.cfs_quota_us": true, "cpu.rt_period_us": true, "cpu.rt_runtime_us": true}
 
 // settingsV1 lists the values of cgroup v1 in the order of writing.
 func settingsV1(r *specs.LinuxResources) []setting {
@@ -75,7 +190,7 @@ func settingsV1(r *specs.LinuxResources) []setting {
 		addUint(add, "cpu", "cpu.shares", c.Shares)
 		addUint(add, "cpu", "cpu.cfs_period_us", c.Period)
 		addInt(add, "cpu", "cpu.cfs_quota_us", c.Quota)
-		addUint(add, "cpu", "cpu.cfs_burst_us", c.Burst)
+		addUint(add, "cpu", "cpu.cfs_burst_us", c.Burst) // not above the quota
 		addUint(add, "cpu", "cpu.rt_period_us", c.RealtimePeriod)
 		addInt(add, "cpu", "cpu.rt_runtime_us", c.RealtimeRuntime)
 		if c.Idle != nil {
@@ -89,7 +204,7 @@ func settingsV1(r *specs.LinuxResources) []setting {
 		}
 	}
 	if p := r.Pids; p != nil && p.Limit != nil {
-		add("pids", "pids.max", orMax(*p.Limit))
+		add("pids", "pids.max", pidsMax(*p.Limit))
 	}
 	for _, h := range r.HugepageLimits {
 		add("hugetlb", "hugetlb."+h.Pagesize+".limit_in_bytes", strconv.FormatUint(h.Limit, 10))
@@ -117,6 +232,15 @@ func addUint(add func(string, string, string), controller, file string, v *uint6
 	}
 }
 
+// pidsMax writes the limit of processes: none below zero, and the first process
+// is always let in.
+func pidsMax(n int64) string {
+	if n == 0 {
+		return "1"
+	}
+	return orMax(n)
+}
+
 // orMax writes a limit in the kernel's words; zero and less mean none.
 func orMax(n int64) string {
 	if n <= 0 {
@@ -130,7 +254,7 @@ func blkioV1(b *specs.LinuxBlockIO) []setting {
 		return nil
 	}
 	var out []setting
-	add := func(file, value string) { out = append(out, setting{"blkio", file, value}) }
+	add := func(file, value string) { out = append(out, setting{controller: "blkio", file: file, value: value}) }
 	if b.Weight != nil && *b.Weight != 0 {
 		add("blkio.bfq.weight", strconv.Itoa(int(*b.Weight)))
 	}
@@ -157,29 +281,44 @@ func blkioV1(b *specs.LinuxBlockIO) []setting {
 	return out
 }
 
-// enableControllers makes the controllers that r needs available in a v2 group,
-// by the subtree_control of each group above it.
+// enableControllers makes the machine's controllers available in a v2 group, by
+// the subtree_control of each group above it: statistics need them as limits
+// do. Only one that r needs must succeed.
 func enableControllers(m *Member, r *specs.LinuxResources) error {
-	want := neededV2(r)
-	if len(want) == 0 {
-		return nil
+	need := neededV2(r)
+	all, err := readFile(m.Mount + "/cgroup.controllers")
+	if err != nil {
+		return err
 	}
-	rel := strings.Split(strings.Trim(strings.TrimPrefix(m.Dir, m.Mount), "/"), "/")
 	dir := m.Mount
-	for _, name := range rel {
-		have, err := readFile(dir + "/cgroup.subtree_control")
-		if err != nil {
+	for _, name := range strings.Split(strings.Trim(strings.TrimPrefix(m.Dir, m.Mount), "/"), "/") {
+		if err := enable(dir, strings.Fields(string(all)), need); err != nil {
 			return err
 		}
-		words := strings.Fields(string(have))
-		for _, c := range want {
-			if !contains(words, c) {
-				if err := write(dir, "cgroup.subtree_control", "+"+c); err != nil {
-					return err
-				}
+		dir += "/" + name
+	}
+	return nil
+}
+
+func enable(dir string, all, need []string) error {
+	have, err := readFile(dir + "/cgroup.subtree_control")
+	if err != nil {
+		return err
+	}
+	on := strings.Fields(string(have))
+	off := func(c string) bool { return !contains(on, c) }
+	var missing []string
+	for _, c := range all {
+		if off(c) {
+			missing = append(missing, "+"+c)
+		}
+	}
+	if len(missing) > 0 && write(dir, "cgroup.subtree_control", strings.Join(missing, " ")) != nil {
+		for _, c := range missing { // all or none at once, so one by one
+			if err := write(dir, "cgroup.subtree_control", c); err != nil && contains(need, c[1:]) {
+				return err
 			}
 		}
-		dir += "/" + name
 	}
 	return nil
 }
@@ -204,7 +343,6 @@ func neededV2(r *specs.LinuxResources) []string {
 			need[name] = true
 		}
 	}
-	// These two are wanted for what is read later: the cause of a death, the number of processes.
 	out := make([]string, 0, len(need))
 	for c := range need {
 		out = append(out, c)
@@ -217,8 +355,14 @@ func (g *Group) setV2(r *specs.LinuxResources) error {
 	if n := r.Network; n != nil && (n.ClassID != nil && *n.ClassID != 0 || len(n.Priorities) > 0) {
 		return fault.New(fault.NotImplemented, "linux.resources.network is not supported on cgroup v2, which has no such controllers")
 	}
+	dir := g.Members[0].Dir
 	for _, s := range settingsV2(r) {
-		if err := write(g.Members[0].Dir, s.file, s.value); err != nil {
+		err := write(dir, s.file, s.value)
+		if errors.Is(err, unix.ENOENT) && r.Unified[s.file] != "" {
+			controller, _, _ := strings.Cut(s.file, ".")
+			return fault.New(fault.Invalid, "unified resource %q can't be set: controller %q not available", s.file, controller)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -229,7 +373,7 @@ func (g *Group) setV2(r *specs.LinuxResources) error {
 // map comes last: it wins.
 func settingsV2(r *specs.LinuxResources) []setting {
 	var out []setting
-	add := func(file, value string) { out = append(out, setting{"", file, value}) }
+	add := func(file, value string) { out = append(out, setting{file: file, value: value}) }
 	if m := r.Memory; m != nil {
 		if m.Limit != nil && *m.Limit != 0 {
 			add("memory.max", orMax(*m.Limit))
@@ -262,7 +406,7 @@ func settingsV2(r *specs.LinuxResources) []setting {
 		}
 	}
 	if p := r.Pids; p != nil && p.Limit != nil {
-		add("pids.max", orMax(*p.Limit))
+		add("pids.max", pidsMax(*p.Limit))
 	}
 	for _, h := range r.HugepageLimits {
 		add("hugetlb."+h.Pagesize+".max", strconv.FormatUint(h.Limit, 10))
@@ -286,16 +430,23 @@ func swapV2(m *specs.LinuxMemory) (string, bool) {
 		return "", false
 	case *m.Swap < 0:
 		return "max", true
-	case m.Limit == nil || *m.Limit <= 0 || *m.Swap < *m.Limit:
+	case m.Limit == nil || *m.Limit <= 0:
 		return "", false
 	}
 	return strconv.FormatInt(*m.Swap-*m.Limit, 10), true
 }
 
-// weight maps shares of 2..262144 to a weight of 1..10000.
+// weight maps shares of 2..262144 to a weight of 1..10000, and the default 1024
+// to the default 100: a curve through these three points, which all runtimes use.
 func weight(shares uint64) uint64 {
-	shares = min(max(shares, 2), 262144)
-	return 1 + (shares-2)*9999/262142
+	switch {
+	case shares <= 2:
+		return 1
+	case shares >= 262144:
+		return 10000
+	}
+	l := math.Log2(float64(shares))
+	return uint64(math.Ceil(math.Pow(10, (l*l+125*l)/612-7.0/34)))
 }
 
 func maxV2(c *specs.LinuxCPU) string {
@@ -321,11 +472,11 @@ func ioV2(b *specs.LinuxBlockIO) []setting {
 	var out []setting
 	if b.Weight != nil && *b.Weight != 0 {
 		// io.weight has 1..10000 where blkio has 10..1000.
-		out = append(out, setting{"", "io.weight", fmt.Sprintf("default %d", 1+(uint64(*b.Weight)-10)*9999/990)})
+		out = append(out, setting{file: "io.weight", value: fmt.Sprintf("default %d", 1+(uint64(*b.Weight)-10)*9999/990)})
 	}
 	throttle := func(key string, devices []specs.LinuxThrottleDevice) {
 		for _, d := range devices {
-			out = append(out, setting{"", "io.max", fmt.Sprintf("%d:%d %s=%d", d.Major, d.Minor, key, d.Rate)})
+			out = append(out, setting{file: "io.max", value: fmt.Sprintf("%d:%d %s=%d", d.Major, d.Minor, key, d.Rate)})
 		}
 	}
 	throttle("rbps", b.ThrottleReadBpsDevice)
