@@ -43,6 +43,8 @@ type builder struct {
 	seccompFlags uint
 	home         string
 	hooks        bool // the parent runs hooks before the mounts are made
+	warn         func(string)
+	noKeyring    bool
 	timeNS       bool // a time namespace is joined, by the pidfd timeFD
 	timeFD       int
 
@@ -106,8 +108,16 @@ func (b *builder) build() error {
 		b.becomeRoot()
 	}
 	b.do("start a session", "", unix.SYS_SETSID)
-	b.do("join the session keyring", "", unix.SYS_KEYCTL, num(unix.KEYCTL_JOIN_SESSION_KEYRING), b.str("_ses")).ignore()
+	if !b.noKeyring {
+		b.do("join the session keyring", "", unix.SYS_KEYCTL, num(unix.KEYCTL_JOIN_SESSION_KEYRING), b.str("_ses")).ignore()
+	}
 	b.enterGroups()
+	if err := b.affinity(""); err != nil {
+		return err
+	}
+	if err := b.taskAttributes(b.spec.Process, b.spec.Linux); err != nil {
+		return err
+	}
 	if b.isNew(specs.CgroupNamespace) {
 		b.do("make the cgroup namespace", "", unix.SYS_UNSHARE, num(unix.CLONE_NEWCGROUP))
 	}

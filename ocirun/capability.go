@@ -1,10 +1,10 @@
 package ocirun
 
 import (
+	"strconv"
 	"sync"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"github.com/tarehq/tare/fault"
 	"golang.org/x/sys/unix"
 )
 
@@ -41,38 +41,49 @@ var ownPermitted = sync.OnceValue(func() uint64 {
 	return uint64(data[0].Permitted) | uint64(data[1].Permitted)<<32
 })
 
-// parseCapabilities turns names into sets. A capability that the runtime does
-// not hold itself cannot be given; unless the container has its own user
-// namespace, where it holds all of them, it is left out.
-func parseCapabilities(c *specs.LinuxCapabilities, held uint64) (s capabilitySets, err error) {
+// parseCapabilities turns names into sets. What cannot be given is left out and
+// warned of, as the specification wants it: a name that is not known, and an
+// ambient capability that is not permitted and inheritable too. A capability
+// that the runtime does not hold itself cannot be given either, unless the
+// container has its own user namespace, where it holds all of them.
+func parseCapabilities(c *specs.LinuxCapabilities, held uint64, warn func(string)) (s capabilitySets) {
 	if c == nil {
-		return s, nil
+		return s
 	}
+	unknown := map[string]bool{}
 	for _, set := range []struct {
 		names []string
 		bits  *uint64
 	}{{c.Bounding, &s.bounding}, {c.Effective, &s.effective}, {c.Permitted, &s.permitted},
 		{c.Inheritable, &s.inheritable}, {c.Ambient, &s.ambient}} {
 		for _, name := range set.names {
-			bit, err := capabilityBit(name)
-			if err != nil {
-				return s, err
+			bit := capabilityBit(name)
+			if bit == 0 && !unknown[name] {
+				unknown[name] = true
+				warn("ignoring the capability " + strconv.Quote(name) + ", which is not known")
 			}
 			*set.bits |= bit & held
 		}
 	}
-	return s, nil
+	for i, name := range capabilityNames {
+		if bit := uint64(1) << i; s.ambient&bit != 0 && s.permitted&s.inheritable&bit == 0 {
+			s.ambient &^= bit
+			warn("can't raise ambient capability CAP_" + name + ": it is not both permitted and inheritable")
+		}
+	}
+	return s
 }
 
-func capabilityBit(name string) (uint64, error) {
+// capabilityBit is 0 for a name that is not known.
+func capabilityBit(name string) uint64 {
 	if len(name) > 4 && name[:4] == "CAP_" {
 		for i, n := range capabilityNames {
 			if n == name[4:] {
-				return 1 << i, nil
+				return 1 << i
 			}
 		}
 	}
-	return 0, fault.New(fault.Invalid, "the capability %q is not known", name)
+	return 0
 }
 
 // bound appends the reduction of the bounding set, which needs CAP_SETPCAP and

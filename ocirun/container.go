@@ -103,8 +103,18 @@ func (c *Container) letGo() {
 	}
 }
 
+// ownPIDs tells whether the end of init ends all processes of the container.
+func (c *Container) ownPIDs() bool {
+	for _, n := range c.spec.Linux.Namespaces {
+		if n.Type == specs.PIDNamespace {
+			return n.Path == ""
+		}
+	}
+	return false
+}
+
 func (c *Container) signal(sig unix.Signal, all bool) error {
-	if all {
+	if all || sig == unix.SIGKILL && !c.ownPIDs() {
 		return c.group.Signal(sig)
 	}
 	c.mu.Lock()
@@ -164,6 +174,20 @@ func (c *Container) OOMKilled() bool { return c.group.OOMKilled() }
 // Pause stops all processes of the container; Resume lets them go on.
 func (c *Container) Pause() error  { return c.group.Freeze(true) }
 func (c *Container) Resume() error { return c.group.Freeze(false) }
+
+// Update changes limits of the container; what r does not name stays.
+func (c *Container) Update(r *specs.LinuxResources) error {
+	if !c.alive() {
+		return fault.New(fault.Conflict, "container %s is not running", c.id)
+	}
+	return c.group.Update(r)
+}
+
+// Stats are what the kernel counts for the container.
+func (c *Container) Stats() (*cgroup.Stats, error) { return c.group.Stats() }
+
+// OOMs counts how often the container was short of memory.
+func (c *Container) OOMs() uint64 { return c.group.OOMs() }
 
 // Processes lists the processes of the container as this process sees them.
 func (c *Container) Processes() ([]int, error) { return c.group.Procs() }

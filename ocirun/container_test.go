@@ -404,7 +404,12 @@ func TestExtraFiles(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	clean(t)
 	for name, change := range map[string]func(*specs.Spec){
-		"process.scheduler":    func(s *specs.Spec) { s.Process.Scheduler = &specs.Scheduler{} },
+		"process.scheduler":  func(s *specs.Spec) { s.Process.Scheduler = &specs.Scheduler{} },
+		"process.ioPriority": func(s *specs.Spec) { s.Process.IOPriority = &specs.LinuxIOPriority{Class: "fast"} },
+		"linux.personality":  func(s *specs.Spec) { s.Linux.Personality = &specs.LinuxPersonality{Domain: "SVR4"} },
+		"requires 0 nodes": func(s *specs.Spec) {
+			s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: "MPOL_DEFAULT", Nodes: "0-7"}
+		},
 		"process.selinuxLabel": func(s *specs.Spec) { s.Process.SelinuxLabel = "x" },
 		"apparmorProfile":      func(s *specs.Spec) { s.Process.ApparmorProfile = "x" },
 		"linux.intelRdt":       func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{} },
@@ -416,7 +421,6 @@ func TestRefusals(t *testing.T) {
 		"RLIMIT_NOFILE": func(s *specs.Spec) {
 			s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Hard: 1 << 40, Soft: 1}}
 		},
-		"CAP_NONSENSE": func(s *specs.Spec) { s.Process.Capabilities.Bounding = []string{"CAP_NONSENSE"} },
 		"process.args": func(s *specs.Spec) { s.Process.Args = nil },
 		"/no/such/place": func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/x", Type: "bind", Source: "/no/such/place"})

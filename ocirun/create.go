@@ -3,6 +3,7 @@ package ocirun
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -30,13 +31,15 @@ type attempt struct {
 	flags  uint64
 	cgroup int
 	pidNS  int
+
+	elsewhere func() error // opens another v2 group when the kernel refuses the first
 }
 
 // newAttempt opens the socket and prepares the descriptors that every process
 // needs. Those of the child's own must not be where extra files go.
 func newAttempt(spec *specs.Spec, proc *specs.Process, stdio [3]*os.File, console *os.File, extra []*os.File, fresh bool) (*attempt, error) {
 	a := &attempt{sync: -1, pid: 0, pidfd: -1, cgroup: -1, pidNS: -1}
-	a.b = &builder{program: newProgram(), spec: spec, isDir: isDir, rootTree: -1, fifo: -1, initFD: -1, console: -1, sync: -1}
+	a.b = &builder{program: newProgram(), spec: spec, warn: func(string) {}, isDir: isDir, rootTree: -1, fifo: -1, initFD: -1, console: -1, sync: -1}
 	if err := a.prepare(proc, stdio, console, extra, fresh); err != nil {
 		a.abort()
 		return nil, err
@@ -123,6 +126,12 @@ func (a *attempt) launch() (err error) {
 		return err
 	}
 	a.pid, a.pidfd, err = a.arena.start(a.flags, a.cgroup, a.pidNS)
+	if errors.Is(err, unix.EBUSY) && a.elsewhere != nil && a.elsewhere() == nil {
+		a.pid, a.pidfd, err = a.arena.start(a.flags, a.cgroup, a.pidNS)
+	}
+	if errors.Is(err, unix.EBUSY) {
+		err = fault.New(fault.Conflict, "adding pid of the process to cgroups: %w", err)
+	}
 	unix.Close(a.b.sync)
 	a.forget(a.b.sync)
 	return err
@@ -299,7 +308,10 @@ func create(ctx context.Context, o Options) (c *Container, err error) {
 // setUp makes the control groups, builds the program and starts the child.
 func (c *Container) setUp(a *attempt, o *Options) (err error) {
 	b := a.b
-	b.bundle, b.noPivot = o.Bundle, o.NoPivot
+	b.bundle, b.noPivot, b.noKeyring = o.Bundle, o.NoPivot, o.NoKeyring
+	if o.Warn != nil {
+		b.warn = o.Warn
+	}
 	b.rootfs = c.spec.Root.Path
 	if !filepath.IsAbs(b.rootfs) {
 		b.rootfs = filepath.Join(o.Bundle, b.rootfs)

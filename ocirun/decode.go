@@ -21,6 +21,11 @@ func decodeSpec(b []byte, s *specs.Spec) error { return decode(b, reflect.ValueO
 // DecodeProcess reads a process, as exec takes it.
 func DecodeProcess(b []byte, p *specs.Process) error { return decode(b, reflect.ValueOf(p).Elem()) }
 
+// DecodeResources reads limits, as update takes them.
+func DecodeResources(b []byte, r *specs.LinuxResources) error {
+	return decode(b, reflect.ValueOf(r).Elem())
+}
+
 func decode(b []byte, v reflect.Value) error {
 	d := decoder{s: unsafe.String(unsafe.SliceData(b), len(b))} // b is not changed any more; strings are parts of it
 	err := d.value(v, 0)

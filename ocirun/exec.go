@@ -2,6 +2,7 @@ package ocirun
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -29,8 +30,19 @@ func (c *Container) exec(ctx context.Context, o ExecOptions) (proc *Process, err
 	if err != nil {
 		return nil, err
 	}
-	spec := *c.spec
-	spec.Process = o.Process
+	spec, process := *c.spec, *o.Process
+	if own := c.spec.Process; own != nil { // what the container has and the new process does not name
+		if process.Scheduler == nil {
+			process.Scheduler = own.Scheduler
+		}
+		if process.IOPriority == nil {
+			process.IOPriority = own.IOPriority
+		}
+		if process.ExecCPUAffinity == nil {
+			process.ExecCPUAffinity = own.ExecCPUAffinity
+		}
+	}
+	spec.Process = &process
 	a, err := newAttempt(&spec, o.Process, o.Stdio, o.Console, o.ExtraFiles, adjust != nil || c.separate(specs.TimeNamespace))
 	if err != nil {
 		return nil, err
@@ -40,6 +52,12 @@ func (c *Container) exec(ctx context.Context, o ExecOptions) (proc *Process, err
 			a.abort()
 		}
 	}()
+	if o.Warn != nil {
+		a.b.warn = o.Warn
+	}
+	if err = c.chooseGroup(a, o.Cgroups); err != nil {
+		return nil, err
+	}
 	if err = c.buildExec(a); err != nil {
 		return nil, err
 	}
@@ -92,20 +110,44 @@ func (c *Container) separate(t specs.LinuxNamespaceType) bool {
 	return err1 == nil && err2 == nil && own != its
 }
 
-// buildExec makes the program of a further process.
-func (c *Container) buildExec(a *attempt) (err error) {
+// chooseGroup opens the control groups of a further process.
+func (c *Container) chooseGroup(a *attempt, paths []string) (err error) {
 	b := a.b
-	b.group, b.bundle = c.group, c.bundle
-	if b.tasks, err = c.group.TaskFiles(); err != nil {
+	if b.group, err = c.group.Sub(paths); err != nil {
+		return err
+	}
+	if b.tasks, err = b.group.TaskFiles(); err != nil {
 		return err
 	}
 	a.opened = append(a.opened, b.tasks...)
-	if a.cgroup, err = c.group.Open(); err != nil {
+	if !c.group.Unified {
+		return nil
+	}
+	own := func() error { // a group with controllers for its children takes no process
+		g, err := c.group.Of(c.pid)
+		if err == nil {
+			a.cgroup, err = g.Open()
+		}
+		if err == nil {
+			a.opened = append(a.opened, a.cgroup)
+		}
 		return err
 	}
-	if a.cgroup >= 0 {
-		a.opened = append(a.opened, a.cgroup)
+	if len(paths) == 0 {
+		a.elsewhere = own
 	}
+	if a.cgroup, err = b.group.Open(); err == nil {
+		a.opened = append(a.opened, a.cgroup)
+	} else if len(paths) == 0 && errors.Is(err, unix.ENOENT) {
+		return own()
+	}
+	return err
+}
+
+// buildExec makes the program of a further process.
+func (c *Container) buildExec(a *attempt) (err error) {
+	b := a.b
+	b.bundle = c.bundle
 	target, err := unix.PidfdOpen(c.pid, 0)
 	if err != nil {
 		return fault.New(fault.Conflict, "cannot exec in a stopped container")
@@ -135,9 +177,26 @@ func (c *Container) buildExec(a *attempt) (err error) {
 		b.home = readHome(fmt.Sprintf("/proc/%d/root", c.pid), b.spec.Process.User.UID)
 	}
 	b.begin()
+	cpus := b.spec.Process.ExecCPUAffinity
+	if cpus == nil {
+		cpus = &specs.CPUAffinity{}
+	}
+	if cpus.Initial != "" {
+		if err := b.affinity(cpus.Initial); err != nil {
+			return err
+		}
+	}
 	b.do("start a session", "", unix.SYS_SETSID)
 	b.do("join the session keyring", "", unix.SYS_KEYCTL, num(unix.KEYCTL_JOIN_SESSION_KEYRING), b.str("_ses")).ignore()
 	b.enterGroups()
+	if cpus.Final != "" || cpus.Initial == "" {
+		if err := b.affinity(cpus.Final); err != nil {
+			return err
+		}
+	}
+	if err := b.taskAttributes(b.spec.Process, c.spec.Linux); err != nil {
+		return err
+	}
 	if flags != 0 {
 		b.do("join the container's namespaces", "", unix.SYS_SETNS, num(target), num(flags))
 	}

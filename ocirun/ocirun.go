@@ -20,14 +20,16 @@ import (
 
 // Options says what Create makes.
 type Options struct {
-	Bundle     string      // absolute directory; its config.json is read unless Spec is given
-	Spec       *specs.Spec // must not change while the container lives
-	ID         string      // names the container: state directory, default cgroup
-	StateDir   string      // directory that receives state.json; "" keeps none
-	Stdio      [3]*os.File // used when the process has no terminal; nil is /dev/null
-	Console    *os.File    // connected socket that receives the pty master when process.terminal
-	ExtraFiles []*os.File  // become descriptors 3, 4, … of the process
-	NoPivot    bool        // move the root over "/" instead of pivot_root (initramfs)
+	Bundle     string       // absolute directory; its config.json is read unless Spec is given
+	Spec       *specs.Spec  // must not change while the container lives
+	ID         string       // names the container: state directory, default cgroup
+	StateDir   string       // directory that receives state.json; "" keeps none
+	Stdio      [3]*os.File  // used when the process has no terminal; nil is /dev/null
+	Console    *os.File     // connected socket that receives the pty master when process.terminal
+	ExtraFiles []*os.File   // become descriptors 3, 4, … of the process
+	NoPivot    bool         // move the root over "/" instead of pivot_root (initramfs)
+	NoKeyring  bool         // keep the caller's session keyring
+	Warn       func(string) // hears of what cannot be granted and does no harm; nil: nobody
 }
 
 // ExitStatus is how a process ended.
@@ -45,9 +47,15 @@ func (s ExitStatus) Code() int {
 // ExecOptions says what Exec starts in a container.
 type ExecOptions struct {
 	Process    *specs.Process
-	Stdio      [3]*os.File // as in Options
-	Console    *os.File    // as in Options
-	ExtraFiles []*os.File  // as in Options
+	Stdio      [3]*os.File  // as in Options
+	Console    *os.File     // as in Options
+	ExtraFiles []*os.File   // as in Options
+	Warn       func(string) // as in Options
+
+	// Cgroups name groups below the container's to start in: PATH, or on v1
+	// also CONTROLLER[,CONTROLLER]:PATH. Empty: the container's own, and on v2
+	// init's where that has no room for processes.
+	Cgroups []string
 }
 
 // Create makes the container of a bundle up to, not including, the user's

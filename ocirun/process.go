@@ -20,10 +20,7 @@ func (b *builder) finishProcess(proc *specs.Process) error {
 	if b.userNamespace() {
 		held = ^uint64(0)
 	}
-	sets, err := parseCapabilities(proc.Capabilities, held)
-	if err != nil {
-		return err
-	}
+	sets := parseCapabilities(proc.Capabilities, held, b.warn)
 	b.standardFiles(proc)
 	if err := b.limits(proc); err != nil {
 		return err
@@ -35,14 +32,23 @@ func (b *builder) finishProcess(proc *specs.Process) error {
 	} else if err := b.filter(); err != nil {
 		return err
 	}
-	b.bound(sets)
-	b.user(&proc.User)
-	b.applyCapabilities(sets)
 	cwdir := proc.Cwd
 	if cwdir == "" {
 		cwdir = "/"
 	}
-	b.do("chdir to cwd", strconv.Quote(cwdir)+" set in config.json failed", unix.SYS_CHDIR, b.str(cwdir))
+	what, there := strconv.Quote(cwdir)+" set in config.json failed", b.slot()
+	early, late := b.label(), b.label()
+	// A directory may be open to us and closed to the user, or the other way round.
+	b.do("chdir to cwd", what, unix.SYS_CHDIR, b.str(cwdir)).when(unix.EACCES, early)
+	b.move("note that the directory is entered", there, num(1))
+	b.here(early)
+	b.bound(sets)
+	b.user(&proc.User)
+	b.applyCapabilities(sets)
+	entered := b.do("compare", "", 0, there, num(1)).then(late).otherwise(following)
+	entered.nr = opCompare
+	b.do("chdir to cwd", what, unix.SYS_CHDIR, b.str(cwdir))
+	b.here(late)
 	name := b.lookUp(proc)
 	b.report(recordReady)
 	b.await()
@@ -225,13 +231,17 @@ func (b *builder) lookUp(proc *specs.Process) value {
 	missing, denied := p.label(), p.label()
 	for _, c := range candidates {
 		name, next := p.str(c), p.label()
-		access := p.do("look for", c, unix.SYS_FACCESSAT2, cwd, name, num(unix.X_OK), num(unix.AT_EACCESS))
-		fd, isFile := p.slot(), p.label()
+		fd, isFile, older, there := p.slot(), p.label(), p.label(), p.label()
+		no, refused := next, next
 		if direct {
-			access.when(unix.EACCES, denied).otherwise(missing)
-		} else {
-			access.otherwise(next)
+			no, refused = missing, denied
 		}
+		// A filter that is loaded by now may know neither call; execve decides then.
+		p.do("look for", c, unix.SYS_FACCESSAT2, cwd, name, num(unix.X_OK), num(unix.AT_EACCESS)).
+			then(there).when(unix.ENOENT, no).when(unix.EACCES, refused).otherwise(older)
+		p.here(older)
+		p.do("look for", c, unix.SYS_FACCESSAT, cwd, name, num(unix.X_OK)).when(unix.EPERM, there).when(unix.ENOSYS, there).otherwise(no)
+		p.here(there)
 		p.do("look for", c, unix.SYS_OPENAT, cwd, name, num(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)).into(fd).otherwise(isFile)
 		p.close(fd)
 		if direct {
@@ -269,6 +279,27 @@ func environ(env []string, name string) string {
 	return ""
 }
 
+// environment is what the program gets: of a variable that is set twice the last
+// value, and HOME of the user when it is empty.
+func (b *builder) environment(proc *specs.Process) []string {
+	last := make(map[string]int, len(proc.Env))
+	for i, e := range proc.Env {
+		name, _, _ := strings.Cut(e, "=")
+		last[name] = i
+	}
+	home := environ(proc.Env, "HOME") == "" && b.home != ""
+	env := make([]string, 0, len(proc.Env)+1)
+	for i, e := range proc.Env {
+		if name, _, _ := strings.Cut(e, "="); last[name] == i && !(home && name == "HOME") {
+			env = append(env, e)
+		}
+	}
+	if home {
+		env = append(env, "HOME="+b.home)
+	}
+	return env
+}
+
 // execErrors are the errors of execve that get a sentence; others are told by
 // number.
 var execErrors = []unix.Errno{unix.ENOENT, unix.EACCES, unix.ENOEXEC, unix.EPERM, unix.E2BIG, unix.ENOMEM,
@@ -278,10 +309,7 @@ var execErrors = []unix.Errno{unix.ENOENT, unix.EACCES, unix.ENOEXEC, unix.EPERM
 // nobody to tell but the process's own standard error.
 func (b *builder) execute(proc *specs.Process, name value) {
 	p := b.program
-	env := proc.Env
-	if environ(env, "HOME") == "" && b.home != "" {
-		env = append(env[:len(env):len(env)], "HOME="+b.home)
-	}
+	env := b.environment(proc)
 	failed := p.label()
 	p.do("exec", proc.Args[0], unix.SYS_EXECVE, name, p.vector(proc.Args), p.vector(env)).otherwise(failed)
 	p.here(failed)

@@ -379,4 +379,8 @@ var callNames = map[uint64]string{
 	unix.SYS_SETUID: "setuid", unix.SYS_SYMLINKAT: "symlinkat", unix.SYS_UMASK: "umask",
 	unix.SYS_UMOUNT2: "umount2", unix.SYS_UNLINKAT: "unlinkat", unix.SYS_UNSHARE: "unshare",
 	unix.SYS_WRITE: "write", unix.SYS_WRITEV: "writev", unix.SYS_CHROOT: "chroot",
+	unix.SYS_SCHED_SETAFFINITY: "sched_setaffinity", unix.SYS_SCHED_SETATTR: "sched_setattr",
+	unix.SYS_IOPRIO_SET: "ioprio_set", unix.SYS_PERSONALITY: "personality", unix.SYS_SET_MEMPOLICY: "set_mempolicy",
+	unix.SYS_WAIT4: "wait4", unix.SYS_LSEEK: "lseek", unix.SYS_CLONE: "clone", unix.SYS_FACCESSAT: "faccessat",
+	unix.SYS_SOCKET: "socket",
 }

@@ -50,12 +50,6 @@ func checkProcess(p *specs.Process) error {
 		}
 	}
 	switch {
-	case p.Scheduler != nil:
-		return later("process.scheduler")
-	case p.IOPriority != nil:
-		return later("process.ioPriority")
-	case p.ExecCPUAffinity != nil:
-		return later("process.execCPUAffinity")
 	case p.SelinuxLabel != "":
 		return later("process.selinuxLabel")
 	case p.ApparmorProfile != "":
@@ -72,10 +66,6 @@ func checkLinux(s *specs.Spec) error {
 	switch {
 	case l.IntelRdt != nil:
 		return later("linux.intelRdt")
-	case l.MemoryPolicy != nil:
-		return later("linux.memoryPolicy")
-	case l.Personality != nil:
-		return later("linux.personality")
 	case len(l.NetDevices) > 0:
 		return later("linux.netDevices")
 	case l.MountLabel != "":

@@ -36,7 +36,7 @@ func bundle(t testing.TB, args ...string) (string, *specs.Spec) {
 	if err := os.WriteFile(filepath.Join(rootfs, "bin/busybox"), box, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"sh", "cat", "true", "false", "sleep", "id", "ls", "mount", "hostname", "echo", "grep",
+	for _, name := range []string{"sh", "cut", "head", "cat", "true", "false", "sleep", "id", "ls", "mount", "hostname", "echo", "grep",
 		"readlink", "stty", "tty", "touch", "mkdir", "uptime", "kill", "ps", "env", "pwd", "stat", "dd", "ulimit"} {
 		_ = os.Symlink("busybox", filepath.Join(rootfs, "bin", name))
 	}
