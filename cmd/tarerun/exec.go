@@ -22,8 +22,11 @@ func (l *list) Set(s string) error { *l = append(*l, s); return nil }
 type execFlags struct {
 	startFlags
 	process, cwd, user string
+	apparmor, label    string
 	env, groups, caps  list
+	cgroups            list
 	tty, noNewPrivs    bool
+	ignorePaused       bool
 }
 
 func runExec(g *settings, args []string) error {
@@ -46,6 +49,10 @@ func runExec(g *settings, args []string) error {
 	f.BoolVar(&e.detach, "detach", false, "")
 	f.BoolVar(&e.detach, "d", false, "")
 	f.BoolVar(&e.noNewPrivs, "no-new-privs", false, "")
+	f.Var(&e.cgroups, "cgroup", "")
+	f.BoolVar(&e.ignorePaused, "ignore-paused", false, "")
+	f.StringVar(&e.apparmor, "apparmor", "", "")
+	f.StringVar(&e.label, "process-label", "", "")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -56,14 +63,17 @@ func runExec(g *settings, args []string) error {
 	if err != nil {
 		return err
 	}
-	if c.State().Status == specs.StateStopped {
+	switch s := c.State().Status; {
+	case s == specs.StateStopped:
 		return fault.New(fault.Conflict, "cannot exec a container that has stopped")
+	case s == "paused" && !e.ignorePaused:
+		return fault.New(fault.Conflict, "cannot exec in a paused container (use --ignore-paused to override)")
 	}
 	p, err := e.build(c, f.Args()[1:])
 	if err != nil {
 		return err
 	}
-	return e.start(c, p)
+	return e.start(g, c, p)
 }
 
 // build makes the process from --process or from the container's own with the
@@ -92,6 +102,12 @@ func (e *execFlags) build(c *ocirun.Container, args []string) (*specs.Process, e
 	if e.noNewPrivs {
 		p.NoNewPrivileges = true
 	}
+	if e.apparmor != "" {
+		p.ApparmorProfile = e.apparmor
+	}
+	if e.label != "" {
+		p.SelinuxLabel = e.label
+	}
 	if err := e.addCaps(&p); err != nil {
 		return nil, err
 	}
@@ -106,7 +122,11 @@ func (e *execFlags) addCaps(p *specs.Process) error {
 	if p.Capabilities != nil {
 		caps = *p.Capabilities
 	}
-	for _, set := range []*[]string{&caps.Bounding, &caps.Effective, &caps.Permitted} {
+	sets := []*[]string{&caps.Bounding, &caps.Effective, &caps.Permitted}
+	if len(caps.Inheritable) > 0 { // then they pass through programs without file capabilities too
+		sets = append(sets, &caps.Ambient)
+	}
+	for _, set := range sets {
 		*set = append((*set)[:len(*set):len(*set)], e.caps...)
 	}
 	p.Capabilities = &caps
@@ -143,8 +163,9 @@ func (e *execFlags) setUser(p *specs.Process) error {
 	return nil
 }
 
-func (e *execFlags) start(c *ocirun.Container, p *specs.Process) error {
-	o := ocirun.ExecOptions{Process: p, Stdio: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}}
+func (e *execFlags) start(g *settings, c *ocirun.Container, p *specs.Process) error {
+	o := ocirun.ExecOptions{Process: p, Stdio: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}, Warn: g.warn,
+		Cgroups: e.cgroups}
 	o.ExtraFiles, p.Env = e.extraFiles(p.Env)
 	var term *terminal
 	var err error
@@ -164,7 +185,7 @@ func (e *execFlags) start(c *ocirun.Container, p *specs.Process) error {
 	if err != nil {
 		return fault.New(fault.KindOf(err), "exec failed: %w", err)
 	}
-	if err := writePidFile(e.pidFile, proc.Pid()); err != nil {
+	if err := e.announce(proc.Pid()); err != nil {
 		_ = unix.Kill(proc.Pid(), unix.SIGKILL)
 		return err
 	}

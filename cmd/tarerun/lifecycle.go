@@ -22,6 +22,7 @@ var specVersion = specs.Version
 // startFlags are what create, run and exec have in common.
 type startFlags struct {
 	bundle, console, pidFile string
+	pidfdSocket              string
 	preserve                 int
 	noPivot, detach, keep    bool
 	noKeyring, noSubreaper   bool
@@ -30,6 +31,7 @@ type startFlags struct {
 func (s *startFlags) register(f *flag.FlagSet) {
 	f.StringVar(&s.console, "console-socket", "", "")
 	f.StringVar(&s.pidFile, "pid-file", "", "")
+	f.StringVar(&s.pidfdSocket, "pidfd-socket", "", "")
 	f.IntVar(&s.preserve, "preserve-fds", 0, "")
 }
 
@@ -43,9 +45,6 @@ func (s *startFlags) registerBundle(f *flag.FlagSet) {
 
 // options completes a container's options and reads its bundle.
 func (s *startFlags) options(g *settings, id string) (ocirun.Options, error) {
-	if s.noKeyring {
-		return ocirun.Options{}, fault.New(fault.NotImplemented, "--no-new-keyring is not supported yet")
-	}
 	bundle, err := filepath.Abs(s.bundle)
 	if err != nil {
 		return ocirun.Options{}, fault.New(fault.Invalid, "the bundle %q cannot be found: %w", s.bundle, err)
@@ -54,7 +53,7 @@ func (s *startFlags) options(g *settings, id string) (ocirun.Options, error) {
 	if err != nil {
 		return ocirun.Options{}, err
 	}
-	o := ocirun.Options{Bundle: bundle, Spec: spec, ID: id, StateDir: g.root, NoPivot: s.noPivot,
+	o := ocirun.Options{Bundle: bundle, Spec: spec, ID: id, StateDir: g.root, NoPivot: s.noPivot, NoKeyring: s.noKeyring, Warn: g.warn,
 		Stdio: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}}
 	if spec.Process != nil {
 		o.ExtraFiles, spec.Process.Env = s.extraFiles(spec.Process.Env)
@@ -80,13 +79,11 @@ func runCreate(g *settings, args []string) error {
 	var s startFlags
 	f := newFlags("create")
 	s.registerBundle(f)
-	if err := f.Parse(args); err != nil {
+	id, err := onlyID(f, args)
+	if err != nil {
 		return err
 	}
-	if f.NArg() != 1 {
-		return fault.New(fault.Invalid, "tarerun create takes one container ID")
-	}
-	o, err := s.options(g, f.Arg(0))
+	o, err := s.options(g, id)
 	if err != nil {
 		return err
 	}
@@ -97,10 +94,34 @@ func runCreate(g *settings, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := writePidFile(s.pidFile, c.Pid()); err != nil {
+	if err := s.announce(c.Pid()); err != nil {
 		_ = c.Signal(unix.SIGKILL, false)
 		_ = c.Delete()
 		return err
+	}
+	return nil
+}
+
+// announce tells who waits for it which process was made.
+func (s *startFlags) announce(pid int) error {
+	if err := writePidFile(s.pidFile, pid); err != nil {
+		return err
+	}
+	if s.pidfdSocket == "" {
+		return nil
+	}
+	socket, err := connect("pidfd socket", s.pidfdSocket)
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err == nil {
+		err = unix.Sendmsg(int(socket.Fd()), []byte("pidfd"), unix.UnixRights(pidfd), nil, 0)
+		unix.Close(pidfd)
+	}
+	if err != nil {
+		return fault.New(fault.Internal, "send the pidfd of process %d: %w", pid, err)
 	}
 	return nil
 }
@@ -116,14 +137,19 @@ func (s *startFlags) dial(p *specs.Process) (*os.File, error) {
 	case !terminal:
 		return nil, nil
 	}
+	return connect("console socket", s.console)
+}
+
+func connect(what, path string) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err == nil {
-		err = unix.Connect(fd, &unix.SockaddrUnix{Name: s.console})
-	}
 	if err != nil {
-		return nil, fault.New(fault.Invalid, "connect to the console socket %s: %w", s.console, err)
+		return nil, fault.New(fault.Internal, "make a socket: %w", err)
 	}
-	return os.NewFile(uintptr(fd), s.console), nil
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		unix.Close(fd)
+		return nil, fault.New(fault.Invalid, "connect to the %s %s: %w", what, path, err)
+	}
+	return os.NewFile(uintptr(fd), path), nil
 }
 
 func runStart(g *settings, args []string) error {
@@ -146,13 +172,11 @@ func runRun(g *settings, args []string) error {
 	f.BoolVar(&s.detach, "d", false, "")
 	f.BoolVar(&s.keep, "keep", false, "")
 	f.BoolVar(&s.noSubreaper, "no-subreaper", false, "")
-	if err := f.Parse(args); err != nil {
+	id, err := onlyID(f, args)
+	if err != nil {
 		return err
 	}
-	if f.NArg() != 1 {
-		return fault.New(fault.Invalid, "tarerun run takes one container ID")
-	}
-	o, err := s.options(g, f.Arg(0))
+	o, err := s.options(g, id)
 	if err != nil {
 		return err
 	}
@@ -197,7 +221,7 @@ func (s *startFlags) runCreated(c *ocirun.Container, term *terminal, caught *sig
 		_ = c.Delete()
 		return err
 	}
-	if err := writePidFile(s.pidFile, c.Pid()); err != nil {
+	if err := s.announce(c.Pid()); err != nil {
 		return fail(err)
 	}
 	if term != nil {
@@ -226,27 +250,40 @@ func runKill(g *settings, args []string) error {
 	f := newFlags("kill")
 	all := f.Bool("all", false, "")
 	f.BoolVar(all, "a", false, "")
-	if err := f.Parse(args); err != nil {
-		return err
-	}
-	if f.NArg() < 1 || f.NArg() > 2 {
-		return fault.New(fault.Invalid, "tarerun kill takes a container ID and a signal")
-	}
-	sig := unix.SIGTERM
-	if f.NArg() == 2 {
-		var err error
-		if sig, err = parseSignal(f.Arg(1)); err != nil {
-			return err
-		}
-	}
-	c, err := ocirun.Load(g.root, f.Arg(0))
+	words, err := parse(f, args)
 	if err != nil {
 		return err
 	}
-	if !*all && c.State().Status == specs.StateStopped {
+	if len(words) < 1 || len(words) > 2 {
+		return fault.New(fault.Invalid, "tarerun kill takes a container ID and a signal")
+	}
+	sig := unix.SIGTERM
+	if len(words) == 2 {
+		if sig, err = parseSignal(words[1]); err != nil {
+			return err
+		}
+	}
+	c, err := ocirun.Load(g.root, words[0])
+	if err != nil {
+		return err
+	}
+	if !*all && c.State().Status == specs.StateStopped && !leftAlone(c, sig) {
 		return fault.New(fault.Conflict, "container not running")
 	}
-	return c.Signal(sig, *all)
+	if err := c.Signal(sig, *all); err != nil || sig != unix.SIGKILL || c.State().Status != "paused" {
+		return err
+	}
+	return c.Resume() // on v1 the frozen do not die
+}
+
+// leftAlone tells that SIGKILL still finds processes of a container whose init
+// is gone, which had no pid namespace that ended with it.
+func leftAlone(c *ocirun.Container, sig unix.Signal) bool {
+	if sig != unix.SIGKILL {
+		return false
+	}
+	pids, err := c.Processes()
+	return err == nil && len(pids) > 0
 }
 
 // parseSignal reads a number or a name with or without SIG.
@@ -268,14 +305,15 @@ func runDelete(g *settings, args []string) error {
 	f := newFlags("delete")
 	force := f.Bool("force", false, "")
 	f.BoolVar(force, "f", false, "")
-	if err := f.Parse(args); err != nil {
+	ids, err := parse(f, args)
+	if err != nil {
 		return err
 	}
-	if f.NArg() == 0 {
+	if len(ids) == 0 {
 		return fault.New(fault.Invalid, "tarerun delete takes container IDs")
 	}
 	var first error
-	for _, id := range f.Args() {
+	for _, id := range ids {
 		if err := deleteOne(g, id, *force); err != nil && first == nil {
 			first = err
 		}

@@ -1,10 +1,11 @@
 // Tarerun runs OCI bundles with runc's command line.
-package main
-
+//
 // The Go runtime's look at the CPU limits of the own control group reads four
-// files at every start.
+// files at every start, so it is switched off.
+//
 //go:debug containermaxprocs=0
 //go:debug updatemaxprocs=0
+package main
 
 import (
 	"encoding/json"
@@ -19,6 +20,8 @@ import (
 	"github.com/tarehq/tare/fault"
 )
 
+const defaultRoot = "/run/tarerun"
+
 // settings are the options before the command.
 type settings struct {
 	root, log, logFormat string
@@ -27,27 +30,31 @@ type settings struct {
 
 // command is one word of the command line.
 type command struct {
-	name, usage string
-	run         func(g *settings, args []string) error
+	name, args, does string
+	run              func(g *settings, args []string) error
 }
 
 var commands []command
 
 func init() {
 	commands = []command{
-		{"create", "create [flags] ID: make a container, without starting its process", runCreate},
-		{"start", "start ID: start the process of a created container", runStart},
-		{"run", "run [flags] ID: create and start a container", runRun},
-		{"exec", "exec [flags] ID COMMAND [ARG...]: start another process in a container", runExec},
-		{"kill", "kill [--all] ID [SIGNAL]: send a signal, SIGTERM by default", runKill},
-		{"delete", "delete [--force] ID...: remove stopped containers", runDelete},
-		{"state", "state ID: show the state as JSON", runState},
-		{"list", "list [-q] [--format table|json]: list containers", runList},
-		{"ps", "ps [--format table|json] ID [PS OPTIONS]: list a container's processes", runPs},
-		{"pause", "pause ID: stop all processes of a container", runPause},
-		{"resume", "resume ID: let them go on", runResume},
-		{"spec", "spec [-b DIR]: write a config.json to begin with", runSpec},
-		{"features", "features: show what this runtime supports as JSON", runFeatures},
+		{"create", "[flags] ID", "make a container, without starting its process", runCreate},
+		{"start", "ID", "start the process of a created container", runStart},
+		{"run", "[flags] ID", "create and start a container", runRun},
+		{"exec", "[flags] ID COMMAND [ARG...]", "start another process in a container", runExec},
+		{"kill", "[--all] ID [SIGNAL]", "send a signal, SIGTERM by default", runKill},
+		{"delete", "[--force] ID...", "remove stopped containers", runDelete},
+		{"state", "ID", "show the state as JSON", runState},
+		{"list", "[-q] [--format table|json]", "list containers", runList},
+		{"ps", "[--format table|json] ID [PS OPTIONS]", "list a container's processes", runPs},
+		{"pause", "ID", "stop all processes of a container", runPause},
+		{"resume", "ID", "let them go on", runResume},
+		{"update", "[flags] ID", "change the limits of a container", runUpdate},
+		{"events", "[--stats] [--interval TIME] ID", "show statistics and shortages of memory as JSON lines", runEvents},
+		{"spec", "[-b DIR]", "write a config.json to begin with", runSpec},
+		{"features", "", "show what this runtime supports as JSON", runFeatures},
+		{"checkpoint", "ID", "not supported yet", runLater("checkpoint")},
+		{"restore", "ID", "not supported yet", runLater("restore")},
 	}
 }
 
@@ -61,7 +68,7 @@ func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 func run(args []string) int {
 	g := &settings{}
 	flags := newFlags("tarerun")
-	flags.StringVar(&g.root, "root", "/run/tarerun", "")
+	flags.StringVar(&g.root, "root", defaultRoot, "")
 	flags.StringVar(&g.log, "log", "", "")
 	flags.StringVar(&g.logFormat, "log-format", "text", "")
 	flags.BoolVar(&g.debug, "debug", false, "")
@@ -110,26 +117,34 @@ func dispatch(g *settings, args []string) error {
 		if c.name == args[0] {
 			err := c.run(g, args[1:])
 			if errors.Is(err, flag.ErrHelp) {
-				fmt.Println("tarerun " + c.usage)
+				fmt.Printf("NAME:\n   %s %s - %s\n\nUSAGE:\n   tarerun %s %s\n", filepath.Base(os.Args[0]), c.name, c.does, c.name, c.args)
 				return nil
 			}
 			return err
 		}
 	}
-	switch args[0] {
-	case "help":
+	if args[0] == "help" {
 		help(os.Stdout)
 		return nil
-	case "update", "events", "checkpoint", "restore":
-		return fault.New(fault.NotImplemented, "tarerun %s is not supported yet", args[0])
 	}
-	return fault.New(fault.Invalid, "tarerun has no command %q; see tarerun --help", args[0])
+	return fault.New(fault.Invalid, "No help topic for '%s': tarerun has no such command; see tarerun --help", args[0])
+}
+
+// runLater stands for a command that is not there yet. It answers --help.
+func runLater(name string) func(*settings, []string) error {
+	return func(_ *settings, args []string) error {
+		if len(args) > 0 && (args[0] == "-h" || args[0] == "--help") {
+			return flag.ErrHelp
+		}
+		return fault.New(fault.NotImplemented, "tarerun %s is not supported yet", name)
+	}
 }
 
 func help(w io.Writer) {
-	fmt.Fprintln(w, "tarerun [--root DIR] [--log FILE] [--log-format text|json] [--debug] COMMAND")
+	fmt.Fprintf(w, "NAME:\n   %s - Open Container Initiative runtime of Tare\n\n", filepath.Base(os.Args[0]))
+	fmt.Fprintln(w, "USAGE:\n   tarerun [--root DIR] [--log FILE] [--log-format text|json] [--debug] COMMAND\n\nCOMMANDS:")
 	for _, c := range commands {
-		fmt.Fprintln(w, "  "+c.usage)
+		fmt.Fprintf(w, "   %-50s %s\n", c.name+" "+c.args, c.does)
 	}
 }
 
@@ -139,40 +154,88 @@ func newFlags(name string) *flag.FlagSet {
 	return f
 }
 
+// parse reads flags that may stand before and after the arguments, and gives
+// the arguments.
+func parse(f *flag.FlagSet, args []string) ([]string, error) {
+	var out []string
+	for {
+		if err := f.Parse(args); err != nil {
+			return nil, err
+		}
+		rest := f.Args()
+		if n := len(args) - len(rest); n > 0 && args[n-1] == "--" {
+			return append(out, rest...), nil
+		}
+		if len(rest) == 0 {
+			return out, nil
+		}
+		out, args = append(out, rest[0]), rest[1:]
+	}
+}
+
 // report tells a failure on standard error and in the log, in the form that
 // callers of runc parse.
 func (g *settings) report(err error) {
 	fmt.Fprintln(os.Stderr, "tarerun: "+err.Error())
+	if g.log != "" {
+		g.write("error", err.Error())
+	}
+}
+
+// warn tells what does not stop a command, in the log if there is one.
+func (g *settings) warn(text string) {
 	if g.log == "" {
+		fmt.Fprintln(os.Stderr, "tarerun: warning: "+text)
 		return
 	}
-	f, openErr := os.OpenFile(g.log, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
-	if openErr != nil {
-		fmt.Fprintln(os.Stderr, "tarerun: "+openErr.Error())
-		return
+	g.write("warning", text)
+}
+
+// trace tells what happens, if --debug wants it.
+func (g *settings) trace(format string, args ...any) {
+	if g.debug {
+		g.write("debug", fmt.Sprintf(format, args...))
 	}
-	now := time.Now().Format(time.RFC3339)
+}
+
+// write adds a line to the log, or to standard error without one.
+func (g *settings) write(level, text string) {
+	line := fmt.Appendf(nil, "time=%q level=%s msg=%q\n", time.Now().Format(time.RFC3339), level, text)
 	if g.logFormat == "json" {
-		b, _ := json.Marshal(map[string]string{"level": "error", "msg": err.Error(), "time": now})
-		_, openErr = f.Write(append(b, '\n'))
-	} else {
-		_, openErr = fmt.Fprintf(f, "time=%q level=error msg=%q\n", now, err.Error())
+		line, _ = json.Marshal(map[string]string{"level": level, "msg": text, "time": time.Now().Format(time.RFC3339)})
+		line = append(line, '\n')
 	}
-	if closeErr := f.Close(); openErr != nil || closeErr != nil {
-		fmt.Fprintln(os.Stderr, "tarerun: the log "+g.log+" could not be written")
+	if g.log == "" {
+		_, _ = os.Stderr.Write(line)
+		return
+	}
+	f, err := os.OpenFile(g.log, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+	if err == nil {
+		_, err = f.Write(line)
+		if e := f.Close(); err == nil {
+			err = e
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "tarerun: "+err.Error())
 	}
 }
 
 // oneID takes the only argument of a command.
 func oneID(name string, args []string) (string, error) {
-	f := newFlags(name)
-	if err := f.Parse(args); err != nil {
+	return onlyID(newFlags(name), args)
+}
+
+// onlyID reads the flags of a command that takes one container.
+func onlyID(f *flag.FlagSet, args []string) (string, error) {
+	ids, err := parse(f, args)
+	if err != nil {
 		return "", err
 	}
-	if f.NArg() != 1 {
-		return "", fault.New(fault.Invalid, "tarerun %s takes one container ID", name)
+	if len(ids) != 1 {
+		return "", fault.New(fault.Invalid, "tarerun %s takes one container ID", f.Name())
 	}
-	return f.Arg(0), nil
+	return ids[0], nil
 }
 
 // writePidFile is atomic: who waits for the file never reads half a number.

@@ -161,7 +161,7 @@ func TestLog(t *testing.T) {
 
 func TestRefusedByName(t *testing.T) {
 	b := newBench(t, "true")
-	for _, args := range [][]string{{"--systemd-cgroup", "list"}, {"update", "x"}, {"checkpoint", "x"}, {"create", "--no-new-keyring", "x"}} {
+	for _, args := range [][]string{{"--systemd-cgroup", "list"}, {"checkpoint", "x"}, {"restore", "x"}, {"update", "--l3-cache-schema", "x", "x"}} {
 		if out, code := b.run(args...); code != 1 || !strings.Contains(out, "is not supported yet") {
 			t.Error(args, out, code)
 		}

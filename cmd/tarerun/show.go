@@ -15,6 +15,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/ocirun"
+	"github.com/tarehq/tare/ocirun/cgroup"
 )
 
 // shown is a container in the JSON of state and list.
@@ -65,7 +66,7 @@ func runList(g *settings, args []string) error {
 		return err
 	}
 	entries, err := os.ReadDir(g.root)
-	if err != nil && !os.IsNotExist(err) {
+	if err != nil && (!os.IsNotExist(err) || g.root != defaultRoot) {
 		return fault.New(fault.Internal, "read the state directory: %w", err)
 	}
 	all := []shown{}
@@ -81,7 +82,7 @@ func runList(g *settings, args []string) error {
 		}
 		return nil
 	case *format == "json":
-		return printJSON(all)
+		return printLine(all)
 	case *format != "table":
 		return fault.New(fault.Invalid, "invalid format option")
 	}
@@ -113,7 +114,7 @@ func runPs(g *settings, args []string) error {
 	}
 	switch *format {
 	case "json":
-		return printJSON(pids)
+		return printLine(pids)
 	case "table":
 		return psTable(pids, f.Args()[1:])
 	}
@@ -152,7 +153,7 @@ func runSpec(g *settings, args []string) error {
 	bundle := f.String("bundle", ".", "")
 	f.StringVar(bundle, "b", ".", "")
 	rootless := f.Bool("rootless", false, "")
-	if err := f.Parse(args); err != nil {
+	if _, err := parse(f, args); err != nil {
 		return err
 	}
 	if *rootless {
@@ -161,6 +162,9 @@ func runSpec(g *settings, args []string) error {
 	s := ocirun.Default("rootfs", "sh")
 	s.Root.Readonly = true
 	s.Process.Terminal = true
+	if unified, err := cgroup.Unified(); err == nil && !unified { // as runc does it: on v1 it is for those who ask
+		s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.CgroupNamespace })
+	}
 	b, err := json.MarshalIndent(s, "", "\t")
 	if err != nil {
 		return fault.New(fault.Internal, "write config.json: %w", err)

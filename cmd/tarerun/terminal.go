@@ -16,7 +16,8 @@ import (
 type terminal struct {
 	socket *os.File // where the pty arrives
 	master *os.File
-	saved  *unix.Termios // of the user's terminal
+	user   *os.File      // the user's terminal
+	saved  *unix.Termios // its settings
 	output sync.WaitGroup
 }
 
@@ -26,19 +27,35 @@ func foreground(p *specs.Process) (*terminal, *os.File, error) {
 	if p == nil || !p.Terminal {
 		return nil, nil, nil
 	}
-	if _, err := unix.IoctlGetTermios(0, unix.TCGETS); err != nil {
-		return nil, nil, fault.New(fault.Invalid, "the process wants a terminal and standard input is none: run it in one, detach with a console socket, or set process.terminal to false")
+	user := userTerminal()
+	if user == nil {
+		return nil, nil, fault.New(fault.Invalid, "the process wants a terminal and there is none here: run it in one, detach with a console socket, or set process.terminal to false")
 	}
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, fault.New(fault.Internal, "make the console socket: %w", err)
 	}
 	if p.ConsoleSize == nil {
-		if ws, err := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ); err == nil {
+		if ws, err := unix.IoctlGetWinsize(int(user.Fd()), unix.TIOCGWINSZ); err == nil {
 			p.ConsoleSize = &specs.Box{Height: uint(ws.Row), Width: uint(ws.Col)}
 		}
 	}
-	return &terminal{socket: os.NewFile(uintptr(pair[0]), "console")}, os.NewFile(uintptr(pair[1]), "console"), nil
+	return &terminal{socket: os.NewFile(uintptr(pair[0]), "console"), user: user}, os.NewFile(uintptr(pair[1]), "console"), nil
+}
+
+// userTerminal is the first standard stream that is a terminal, or the
+// controlling terminal when all three lead elsewhere; nil without any.
+func userTerminal() *os.File {
+	for _, f := range []*os.File{os.Stdin, os.Stdout, os.Stderr} {
+		if _, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS); err == nil {
+			return f
+		}
+	}
+	fd, err := unix.Open("/dev/tty", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil
+	}
+	return os.NewFile(uintptr(fd), "/dev/tty")
 }
 
 // receive takes the pty and begins to copy.
@@ -58,6 +75,7 @@ func (t *terminal) receive() error {
 	if t.master == nil {
 		return fault.New(fault.Internal, "receive the terminal of the container: %v", err)
 	}
+	t.plainNewlines()
 	t.raw()
 	go func() { _, _ = io.Copy(t.master, os.Stdin) }() // ends with the program: a read of stdin cannot be interrupted
 	t.output.Add(1)
@@ -68,27 +86,35 @@ func (t *terminal) receive() error {
 	return nil
 }
 
+// plainNewlines keeps the container's terminal from adding carriage returns,
+// which the user's terminal adds itself.
+func (t *terminal) plainNewlines() {
+	if mode, err := unix.IoctlGetTermios(int(t.master.Fd()), unix.TCGETS); err == nil {
+		mode.Oflag &^= unix.ONLCR
+		_ = unix.IoctlSetTermios(int(t.master.Fd()), unix.TCSETS, mode)
+	}
+}
+
 // raw lets the user's terminal pass every key on.
 func (t *terminal) raw() {
-	old, err := unix.IoctlGetTermios(0, unix.TCGETS)
+	old, err := unix.IoctlGetTermios(int(t.user.Fd()), unix.TCGETS)
 	if err != nil {
 		return
 	}
 	t.saved = old
 	r := *old
 	r.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IXON
-	r.Oflag &^= unix.OPOST
 	r.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.ISIG | unix.IEXTEN
 	r.Cflag = r.Cflag&^(unix.CSIZE|unix.PARENB) | unix.CS8
 	r.Cc[unix.VMIN], r.Cc[unix.VTIME] = 1, 0
-	_ = unix.IoctlSetTermios(0, unix.TCSETS, &r)
+	_ = unix.IoctlSetTermios(int(t.user.Fd()), unix.TCSETS, &r)
 }
 
 func (t *terminal) resize() {
 	if t == nil || t.master == nil {
 		return
 	}
-	if ws, err := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ); err == nil {
+	if ws, err := unix.IoctlGetWinsize(int(t.user.Fd()), unix.TIOCGWINSZ); err == nil {
 		_ = unix.IoctlSetWinsize(int(t.master.Fd()), unix.TIOCSWINSZ, ws)
 	}
 }
@@ -100,7 +126,7 @@ func (t *terminal) close() {
 	}
 	t.output.Wait()
 	if t.saved != nil {
-		_ = unix.IoctlSetTermios(0, unix.TCSETS, t.saved)
+		_ = unix.IoctlSetTermios(int(t.user.Fd()), unix.TCSETS, t.saved)
 	}
 }
 

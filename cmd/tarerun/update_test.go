@@ -1,0 +1,76 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+)
+
+func TestUpdateAndEvents(t *testing.T) {
+	b := newBench(t, "sleep", "60")
+	must := func(args ...string) string {
+		t.Helper()
+		out, code := b.run(args...)
+		if code != 0 {
+			t.Fatal(args, out, code)
+		}
+		return out
+	}
+	must("run", "-d", b.id)
+	must("update", b.id, "--memory", "64M", "--pids-limit", "17", "--cpu-period", "50000") // flags may follow
+	if _, err := os.Stat("/sys/fs/cgroup/memory"); err == nil {
+		for file, want := range map[string]string{"memory/%/memory.limit_in_bytes": "67108864", "pids/%/pids.max": "17", "cpu/%/cpu.cfs_period_us": "50000"} {
+			got, _ := os.ReadFile("/sys/fs/cgroup/" + strings.Replace(file, "%", b.id, 1))
+			if strings.TrimSpace(string(got)) != want {
+				t.Errorf("%s is %s", file, got)
+			}
+		}
+	}
+	must("update", "--memory", "-1", b.id)
+	var e struct {
+		Type, ID string
+		Data     struct {
+			Memory struct{ Usage struct{ Usage uint64 } }
+			Pids   struct{ Current, Limit uint64 }
+		}
+	}
+	if err := json.Unmarshal([]byte(must("events", "--stats", b.id)), &e); err != nil || e.Type != "stats" || e.ID != b.id || e.Data.Pids.Limit != 17 || e.Data.Pids.Current != 1 {
+		t.Errorf("got %+v, %v", e, err)
+	}
+	must("pause", b.id)
+	if out, code := b.run("exec", b.id, "true"); code != 255 || !strings.Contains(out, "cannot exec in a paused container") {
+		t.Error(out, code)
+	}
+	must("kill", b.id, "KILL")
+	must("delete", "-f", b.id)
+	if out, code := b.run("events", "--interval", "0s", "x"); code != 1 {
+		t.Error(out, code)
+	}
+}
+
+func TestParseBytes(t *testing.T) {
+	for text, want := range map[string]int64{"-1": -1, "0": 0, "50M": 50 << 20, "1g": 1 << 30, "1.5KiB": 1536, "7b": 7} {
+		if n, err := parseBytes(text); err != nil || n != want {
+			t.Errorf("%s: %d, %v", text, n, err)
+		}
+	}
+	for _, text := range []string{"", "x", "-2", "1e30", "M"} {
+		if _, err := parseBytes(text); err == nil {
+			t.Errorf("%q was taken", text)
+		}
+	}
+}
+
+func TestSpecAndHelp(t *testing.T) {
+	b := newBench(t)
+	if out, code := b.run("spec", "-h"); code != 0 || !strings.HasPrefix(out, "NAME:\n") {
+		t.Error(out, code)
+	}
+	if out, code := b.run("foo"); code != 1 || !strings.Contains(out, "No help topic for 'foo'") {
+		t.Error(out, code)
+	}
+	if out, code := b.run("--root", b.bundle+"/none", "list"); code != 1 {
+		t.Error(out, code)
+	}
+}
