@@ -25,6 +25,7 @@ var statuses = map[fault.Kind]int{
 
 var (
 	errPageNotFound = fault.New(fault.NotFound, "page not found")
+	errStopping     = fault.New(fault.Unavailable, "the daemon is stopping: the request was not carried out to its end")
 	errPanicked     = errors.New("internal error, the daemon's log has the details")
 )
 

@@ -127,6 +127,7 @@ type fakeImages struct {
 	call     string
 	imported image.ImportOptions
 	err      error
+	cut      func(ctx context.Context) error // how load and save end before their end
 	lines    []string
 	list     []wireimage.Summary
 	filters  map[string]map[string]bool
@@ -137,14 +138,22 @@ func (f *fakeImages) Import(_ context.Context, r io.Reader, o image.ImportOption
 	f.call, f.imported = "import "+string(b), o
 	return "sha256:1", f.err
 }
-func (f *fakeImages) Load(_ context.Context, r io.Reader, progress func(string)) error {
+func (f *fakeImages) Load(ctx context.Context, r io.Reader, progress func(string)) error {
+	if f.cut != nil {
+		return f.cut(ctx)
+	}
 	for _, line := range f.lines {
 		progress(line)
 	}
 	return f.err
 }
-func (f *fakeImages) Save(_ context.Context, w io.Writer, refs []string, platform string) error {
+func (f *fakeImages) Save(ctx context.Context, w io.Writer, refs []string, platform string) error {
 	f.call = "save " + strings.Join(refs, ",") + " " + platform
+	if f.cut != nil {
+		io.WriteString(w, "half a tar")
+		http.NewResponseController(w.(http.ResponseWriter)).Flush()
+		return f.cut(ctx)
+	}
 	if f.err == nil {
 		_, err := io.WriteString(w, "tar")
 		return err
@@ -204,6 +213,7 @@ type rig struct {
 	events     event.Log
 	path       string
 	client     *http.Client
+	stop       context.CancelFunc // ends the requests, as a daemon that stops does
 }
 
 func newRig(t *testing.T) *rig {
@@ -217,6 +227,9 @@ func newRig(t *testing.T) *rig {
 	srv := httptest.NewUnstartedServer(r.handler())
 	srv.Listener.Close()
 	srv.Listener = l
+	base, stop := context.WithCancel(context.Background())
+	srv.Config.BaseContext, r.stop = func(net.Listener) context.Context { return base }, stop
+	t.Cleanup(stop)
 	srv.Start()
 	t.Cleanup(srv.Close)
 	transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", r.path) }}

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -39,7 +40,8 @@ func (h *logHandlers) logs(w http.ResponseWriter, r *request) error {
 		// Too late for a status; stream 3 is for words of the daemon.
 		out.write(3, fmt.Appendf(nil, "Error grabbing logs: %v\n", err), !stream.TTY)
 	}
-	return out.end()
+	// A log that was cut short must not look whole.
+	return errors.Join(out.end(), r.Context().Err())
 }
 
 func logsOptions(r *request) (o container.LogsOptions, err error) {

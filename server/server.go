@@ -73,7 +73,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case err == nil:
 		s.log.Debug("request", "method", r.Method, "path", r.URL.Path)
 	case r.Context().Err() != nil:
-		s.log.Debug("client went away", "method", r.Method, "path", r.URL.Path, "error", err)
+		// The client went away, or the daemon is about to. Whoever still
+		// listens must not take what is missing for done.
+		s.log.Debug("request cut", "method", r.Method, "path", r.URL.Path, "error", err)
+		s.fail(tw, r, errStopping)
 	default:
 		s.fail(tw, r, err)
 	}

@@ -167,6 +167,36 @@ func TestPanicIsAnswered(t *testing.T) {
 	r.want(200, "*", "GET", "/containers/x/json", "")
 }
 
+func TestStoppingCutsRequests(t *testing.T) {
+	r := newRig(t)
+	r.images.cut = func(ctx context.Context) error {
+		r.stop()
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	r.want(503, "the daemon is stopping: the request was not carried out to its end", "POST", "/images/load", "")
+	for _, path := range []string{"/images/x/get", "/containers/x/logs?stdout=1"} {
+		r := newRig(t)
+		r.images.cut = func(ctx context.Context) error {
+			r.stop()
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		r.containers.stream.Copy = func(ctx context.Context, emit func(byte, []byte) error) error {
+			return errors.Join(emit(1, []byte("line\n")), r.images.cut(ctx))
+		}
+		resp, err := r.client.Get("http://tare" + path)
+		if err != nil {
+			continue
+		}
+		text, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err == nil {
+			t.Errorf("%s: %q looks whole", path, text)
+		}
+	}
+}
+
 func TestBadBodies(t *testing.T) {
 	r := newRig(t)
 	create := "/containers/create"
