@@ -189,8 +189,9 @@ func TestRestoreAfterTheDaemonDied(t *testing.T) {
 	kept.serve(t, "tcp", 80, "kept")
 	conn, echo := openConnection(t, kept, client)
 
-	// The dead daemon's descriptors are held by this process until the end,
-	// so its spare and lost namespaces do not vanish by themselves.
+	// The dead daemon's other descriptors are held by this process until the
+	// end, so its spare and lost namespaces do not vanish by themselves.
+	dead.claim.release()
 	s, err := Open(t.Context(), c)
 	must(t, err)
 	defer s.Close(context.Background())
@@ -226,6 +227,7 @@ func TestRestoreAfterTheBridgeWasDeleted(t *testing.T) {
 	a := attach(t, dead, "a", Port{HostPort: 8080, ContainerPort: 80})
 	a.serve(t, "tcp", 80, "a")
 	must(t, lowerBridge("tt0"))
+	dead.claim.release()
 	s, err := Open(t.Context(), c)
 	must(t, err)
 	defer s.Close(context.Background())
@@ -425,6 +427,40 @@ func TestOpenChoosesASubnetAndKeepsIt(t *testing.T) {
 	if _, err := netlink.LinkByName("tt1"); err == nil {
 		t.Error("the bridge that failed was left")
 	}
+}
+
+func TestBridgeHasOneDaemon(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	c := testConfig("tt0", 1)
+	first := open(t, c)
+	a := attach(t, first, "a", Port{HostPort: 8080, ContainerPort: 80})
+	a.serve(t, "tcp", 80, "a")
+	c.Name, c.Identity = "other", "other"
+	const want = "the bridge tt0 is in use by another tared: stop it, or choose another bridge by --bridge"
+	if _, err := Open(t.Context(), c); err == nil || err.Error() != want || fault.KindOf(err) != fault.Conflict {
+		t.Errorf("a second daemon: %v", err)
+	}
+	if nft, err := exec.LookPath("nft"); err == nil {
+		must(t, exec.Command(nft, "flush", "ruleset").Run())
+		if _, err := Open(t.Context(), c); fault.KindOf(err) != fault.Conflict {
+			t.Errorf("a second daemon after nft flush ruleset: %v", err)
+		}
+		must(t, first.firewall.replace(first.wanted()))
+	}
+	place{}.expect(t, "tcp", "127.0.0.1:8080", "a 172.30.1.1")
+	open(t, testConfig("tt1", 2))
+	elsewhere := machine(t, "lan0", 1)
+	elsewhere.do(t, func() error { // a bridge of the same name is another there
+		h, err := claimBridge(t.Context(), "tt0")
+		if err == nil {
+			h.release()
+		}
+		return err
+	})
+	must(t, first.Close(t.Context()))
+	open(t, c)
 }
 
 func TestRefusals(t *testing.T) {

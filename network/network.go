@@ -6,8 +6,9 @@
 // with the bridge's own prefix, and one nftables table of the family ip. It
 // reads and writes nothing on disk: what it must know again after a restart of
 // the daemon are the Endpoints, which the caller stores and hands to Restore.
+// While it is open nobody else opens one on the same bridge, see claim.
 //
-//	Open      bridge up with its address, forwarding on
+//	Open      claims the bridge, which comes up with its address; forwarding on
 //	Restore   claims addresses, replaces the table in one transaction, removes
 //	          what belongs to nobody; the pool begins to fill. Once, before Attach
 //	Attach    network namespace with eth0, bound sockets, table elements

@@ -24,6 +24,7 @@ type Service struct {
 	identity string
 	prefix   string // of its interfaces' names
 	created  time.Time
+	claim    *claim
 	hostNS   *os.File
 	routes   *routeConn // in the host's namespace
 	bridge   bridge
@@ -70,6 +71,9 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 			s.release()
 		}
 	}()
+	if s.claim, err = claimBridge(ctx, c.Bridge); err != nil {
+		return nil, err
+	}
 	if s.hostNS, err = os.Open("/proc/thread-self/ns/net"); err != nil {
 		return nil, err
 	}
@@ -238,6 +242,9 @@ func (s *Service) letGo() {
 
 // release closes what Open opened.
 func (s *Service) release() {
+	if s.claim != nil {
+		s.claim.release()
+	}
 	if s.routes != nil {
 		s.routes.close()
 	}
