@@ -1,12 +1,14 @@
 package network
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -23,8 +25,10 @@ type bridge struct {
 	address netip.Prefix // with the host's bits
 }
 
-// raiseBridge makes the bridge as configured or adopts the one that is there,
-// and tells whether it made it.
+// raiseBridge makes the bridge as configured or takes the one that is there,
+// and tells whether it made it. One that an administrator made, who may have
+// the host's own network on it, keeps what it has: its addresses, IPv6 and its
+// MTU.
 func raiseBridge(c Config) (b bridge, made bool, err error) {
 	link, err := netlink.LinkByName(c.Bridge)
 	if errors.As(err, &netlink.LinkNotFoundError{}) {
@@ -40,8 +44,12 @@ func raiseBridge(c Config) (b bridge, made bool, err error) {
 		return b, false, fault.New(fault.Conflict, "the interface %s is a %s and not a bridge: choose another name by --bridge", c.Bridge, link.Type())
 	}
 	b = bridge{name: c.Bridge, index: link.Attrs().Index, mtu: c.MTU}
-	if b.address, err = giveAddress(link, c); err == nil {
-		err = prepareHost(link, c)
+	ours := bytes.Equal(link.Attrs().HardwareAddr, bridgeMAC(c))
+	if !ours {
+		b.mtu = min(c.MTU, link.Attrs().MTU)
+	}
+	if b.address, err = giveAddress(link, c, ours); err == nil {
+		err = prepareHost(link, c, ours)
 	}
 	if err != nil && made {
 		err = errors.Join(err, lowerBridge(c.Bridge))
@@ -51,15 +59,19 @@ func raiseBridge(c Config) (b bridge, made bool, err error) {
 
 func addBridge(c Config) (netlink.Link, error) {
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU = c.Bridge, c.MTU
-	// Without an address of its own a bridge takes the lowest of its ports'
-	// and changes it as they come and go, which containers' ARP tables miss.
-	sum := sha256.Sum256([]byte(c.Name + "\x00" + c.Bridge))
-	attrs.HardwareAddr = append(net.HardwareAddr{0x02, 0x42}, sum[:4]...)
+	attrs.Name, attrs.MTU, attrs.HardwareAddr = c.Bridge, c.MTU, bridgeMAC(c)
 	if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
 		return nil, fmt.Errorf("make the bridge %s: %w", c.Bridge, err)
 	}
 	return netlink.LinkByName(c.Bridge)
+}
+
+// bridgeMAC is the address that a bridge of our making has, and by which it is
+// known again. Without one of its own a bridge takes the lowest of its ports'
+// and changes it as they come and go, which containers' ARP tables miss.
+func bridgeMAC(c Config) net.HardwareAddr {
+	sum := sha256.Sum256([]byte(c.Name + "\x00" + c.Bridge))
+	return append(net.HardwareAddr{0x02, 0x42}, sum[:4]...)
 }
 
 func lowerBridge(name string) error {
@@ -70,16 +82,18 @@ func lowerBridge(name string) error {
 	return netlink.LinkDel(link)
 }
 
-// giveAddress makes sure that the bridge has the address it shall have and no
-// other of IPv4, and returns it.
-func giveAddress(link netlink.Link, c Config) (netip.Prefix, error) {
+// giveAddress makes sure that the bridge has the address it shall have, and if
+// it is ours no other of IPv4, and returns it.
+func giveAddress(link netlink.Link, c Config, ours bool) (netip.Prefix, error) {
 	present, err := netlink.AddrList(link, unix.AF_INET)
 	if err != nil {
 		return netip.Prefix{}, fmt.Errorf("list the addresses of %s: %w", c.Bridge, err)
 	}
 	want := c.BIP
 	if !want.IsValid() && len(present) > 0 {
-		want = prefixOf(present[0].IPNet)
+		if want = prefixOf(present[0].IPNet); want.Bits() > 30 {
+			return want, fault.New(fault.Conflict, "the address %s of the bridge %s leaves none for containers", want, c.Bridge)
+		}
 	}
 	if !want.IsValid() {
 		used, err := routedPrefixes()
@@ -92,11 +106,15 @@ func giveAddress(link netlink.Link, c Config) (netip.Prefix, error) {
 		}
 		want = netip.PrefixFrom(subnet.Addr().Next(), subnet.Bits())
 	}
-	found := false
+	found := slices.ContainsFunc(present, func(a netlink.Addr) bool { return prefixOf(a.IPNet) == want })
+	if !ours && !found && len(present) > 0 {
+		return want, fault.New(fault.Conflict, "the bridge %s was not made by tared and does not have the address %s, but %s: leave --bip out or give it that address", c.Bridge, want, present[0].IPNet)
+	}
 	for _, a := range present {
-		if prefixOf(a.IPNet) == want {
-			found = true
-		} else if err := netlink.AddrDel(link, &a); err != nil {
+		if !ours || prefixOf(a.IPNet) == want {
+			continue
+		}
+		if err := netlink.AddrDel(link, &a); err != nil {
 			return want, fmt.Errorf("remove the address %s of %s: %w", a.IPNet, c.Bridge, err)
 		}
 	}
@@ -140,19 +158,19 @@ func prefixOf(n *net.IPNet) netip.Prefix {
 
 // prepareHost brings the bridge up and makes the host forward. What the host
 // forwards between its other interfaces is decided by its own firewall.
-func prepareHost(link netlink.Link, c Config) error {
+func prepareHost(link netlink.Link, c Config, ours bool) error {
 	// route_localnet lets a connection to 127.0.0.1 be redirected to the
 	// bridge; the table's chain raw takes over the check that it disables.
-	for _, s := range [][2]string{
-		{"ipv4/ip_forward", "1"},
-		{"ipv4/conf/" + c.Bridge + "/route_localnet", "1"},
-		{"ipv6/conf/" + c.Bridge + "/disable_ipv6", "1"},
-	} {
+	settings := [][2]string{{"ipv4/ip_forward", "1"}, {"ipv4/conf/" + c.Bridge + "/route_localnet", "1"}}
+	if ours {
+		settings = append(settings, [2]string{"ipv6/conf/" + c.Bridge + "/disable_ipv6", "1"})
+	}
+	for _, s := range settings {
 		if err := ensureSysctl(s[0], s[1]); err != nil {
 			return err
 		}
 	}
-	if link.Attrs().MTU != c.MTU {
+	if ours && link.Attrs().MTU != c.MTU {
 		if err := netlink.LinkSetMTU(link, c.MTU); err != nil {
 			return fmt.Errorf("set the MTU of %s to %d: %w", c.Bridge, c.MTU, err)
 		}

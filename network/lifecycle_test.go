@@ -463,6 +463,47 @@ func TestBridgeHasOneDaemon(t *testing.T) {
 	open(t, c)
 }
 
+func TestForeignBridgeKeepsWhatItHas(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU = "br0", 1400
+	must(t, netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}))
+	must(t, ifUp("br0"))
+	link, err := netlink.LinkByName("br0")
+	must(t, err)
+	for _, text := range []string{"172.30.1.1/24", "192.0.2.1/24", "2001:db8::1/64"} {
+		a, err := netlink.ParseAddr(text)
+		must(t, err)
+		must(t, netlink.AddrAdd(link, a))
+	}
+	addresses := func() string {
+		list, err := netlink.AddrList(link, unix.AF_UNSPEC)
+		must(t, err)
+		var text []string
+		for _, a := range list {
+			if a.Scope == unix.RT_SCOPE_UNIVERSE {
+				text = append(text, a.IPNet.String())
+			}
+		}
+		return strings.Join(text, " ")
+	}
+	before := addresses()
+	_, err = Open(t.Context(), Config{Bridge: "br0", BIP: netip.MustParsePrefix("10.9.0.1/24")})
+	const want = "the bridge br0 was not made by tared and does not have the address 10.9.0.1/24, but 172.30.1.1/24: leave --bip out or give it that address"
+	if err == nil || err.Error() != want || fault.KindOf(err) != fault.Conflict {
+		t.Errorf("with a --bip of its own: %v", err)
+	}
+	s := open(t, Config{Bridge: "br0"})
+	attach(t, s, "c")
+	link, err = netlink.LinkByName("br0")
+	must(t, err)
+	if after := addresses(); after != before || link.Attrs().MTU != 1400 || s.Gateway() != addr("172.30.1.1") {
+		t.Errorf("br0 had %s, MTU 1400, now %s, MTU %d; the gateway is %s", before, after, link.Attrs().MTU, s.Gateway())
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	if !asHost(t) {
 		return
