@@ -23,6 +23,7 @@ type bridge struct {
 	index   int
 	mtu     int
 	address netip.Prefix // with the host's bits
+	guarded bool         // what else the host would forward is dropped
 }
 
 // raiseBridge makes the bridge as configured or takes the one that is there,
@@ -50,6 +51,9 @@ func raiseBridge(c Config) (b bridge, made bool, err error) {
 	}
 	if b.address, err = giveAddress(link, c, ours); err == nil {
 		err = prepareHost(link, c, ours)
+	}
+	if err == nil {
+		b.guarded, err = allowForwarding(c.Bridge, c.ForwardAll)
 	}
 	if err != nil && made {
 		err = errors.Join(err, lowerBridge(c.Bridge))
@@ -156,12 +160,11 @@ func prefixOf(n *net.IPNet) netip.Prefix {
 	return netip.PrefixFrom(addr, bits)
 }
 
-// prepareHost brings the bridge up and makes the host forward. What the host
-// forwards between its other interfaces is decided by its own firewall.
+// prepareHost brings the bridge up.
 func prepareHost(link netlink.Link, c Config, ours bool) error {
 	// route_localnet lets a connection to 127.0.0.1 be redirected to the
 	// bridge; the table's chain raw takes over the check that it disables.
-	settings := [][2]string{{"ipv4/ip_forward", "1"}, {"ipv4/conf/" + c.Bridge + "/route_localnet", "1"}}
+	settings := [][2]string{{"ipv4/conf/" + c.Bridge + "/route_localnet", "1"}}
 	if ours {
 		settings = append(settings, [2]string{"ipv6/conf/" + c.Bridge + "/disable_ipv6", "1"})
 	}

@@ -41,6 +41,10 @@ type Config struct {
 	// Identity is what the networks' IDs are derived from, such as the
 	// daemon's data root; Name if empty.
 	Identity string
+	// ForwardAll leaves it to others what the host forwards between its other
+	// interfaces. Without it such traffic is dropped on a host that did not
+	// forward before.
+	ForwardAll bool
 	// Spare is how many network namespaces with their interface pairs are
 	// kept ready for Attach; 0 makes each when it is asked for.
 	Spare int

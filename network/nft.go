@@ -49,17 +49,7 @@ func (f *firewall) transact(fill func(*nftables.Conn) error) error {
 }
 
 // exists tells whether the table is there.
-func (f *firewall) exists() (bool, error) {
-	conn, err := nftables.New()
-	if err != nil {
-		return false, err
-	}
-	tables, err := conn.ListTablesOfFamily(nftables.TableFamilyIPv4)
-	if err != nil {
-		return false, fmt.Errorf("list the nftables tables: %w", err)
-	}
-	return slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == f.table.Name }), nil
-}
+func (f *firewall) exists() (bool, error) { return tableExists(f.table.Name) }
 
 // replace makes the table as r wants it, whatever it was before. Connections
 // that are established keep their translation, which is conntrack's.

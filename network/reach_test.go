@@ -45,6 +45,35 @@ func TestOutgoingIsMasqueraded(t *testing.T) {
 	attach(t, s, "c").expect(t, "tcp", "10.99.1.2:80", "outside 10.99.1.1")
 }
 
+func TestHostBecomesNoRouter(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	left, right := machine(t, "lan0", 1), machine(t, "lan1", 2)
+	left.route(t, "10.99.2.0/24", "10.99.1.1")
+	right.route(t, "10.99.1.0/24", "10.99.2.1")
+	right.serve(t, "tcp", 80, "right")
+	must(t, writeSysctl("ipv4/ip_forward", "0"))
+
+	one, two := testConfig("tt1", 1), testConfig("tt2", 2)
+	s := open(t, one)
+	attach(t, s, "a").expect(t, "tcp", "10.99.2.2:80", "right 10.99.2.1")
+	left.expectNothing(t, "tcp", "10.99.2.2:80")
+	// Neither in the way of another daemon nor forgotten by the next.
+	attach(t, open(t, two), "b").expect(t, "tcp", "10.99.2.2:80", "right 10.99.2.1")
+	must(t, s.Close(t.Context()))
+	s = open(t, one)
+	left.expectNothing(t, "tcp", "10.99.2.2:80")
+	must(t, s.Close(t.Context()))
+	one.ForwardAll = true
+	s = open(t, one)
+	left.expect(t, "tcp", "10.99.2.2:80", "right 10.99.1.2")
+	must(t, s.Close(t.Context()))
+	one.ForwardAll = false // a host that forwards of its own accord
+	open(t, one)
+	left.expect(t, "tcp", "10.99.2.2:80", "right 10.99.1.2")
+}
+
 func TestLoopbackBindingIsTheHostsAlone(t *testing.T) {
 	if !asHost(t) {
 		return

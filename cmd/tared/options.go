@@ -27,6 +27,7 @@ type options struct {
 	Bridge         string             `json:"bridge"`
 	BIP            string             `json:"bip"`
 	MTU            int                `json:"mtu"`
+	ForwardAll     bool               `json:"ip-forward-no-drop"`
 	Pools          []addressPool      `json:"default-address-pools"`
 	LogLevel       string             `json:"log-level"`
 	Debug          bool               `json:"debug"`
@@ -106,6 +107,7 @@ func (o *options) flags() *pflag.FlagSet {
 	f.StringVarP(&o.Bridge, "bridge", "b", defaultBridge, "Bridge that containers are attached to; made if it does not exist")
 	f.StringVar(&o.BIP, "bip", "", "Address of the bridge in CIDR notation")
 	f.IntVar(&o.MTU, "mtu", 1500, "MTU of the containers' network in bytes")
+	f.BoolVar(&o.ForwardAll, "ip-forward-no-drop", false, "Let the host forward between all its networks when forwarding is turned on for containers")
 	f.Var((*poolValue)(&o.Pools), "default-address-pool", "Range that networks take their subnets from")
 	f.StringVarP(&o.LogLevel, "log-level", "l", "info", `Logging level ("debug"|"info"|"warn"|"error"|"fatal")`)
 	f.BoolVarP(&o.Debug, "debug", "D", false, "Log everything")

@@ -55,7 +55,6 @@ var refusals = []refusal{
 	{flag: "insecure-registry", key: "insecure-registries"},
 	{flag: "ip"},
 	{flag: "ip-forward", value: "bool", only: "true"},
-	{flag: "ip-forward-no-drop", value: "bool"},
 	{flag: "ip-masq", value: "bool", only: "true"},
 	{flag: "ip6tables", value: "bool"},
 	{flag: "iptables", value: "bool"},

@@ -126,7 +126,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (h http.
 }
 
 func networkConfig(o *options) network.Config {
-	c := network.Config{Bridge: o.Bridge, BIP: o.bip, MTU: o.MTU, Identity: o.DataRoot, Spare: spares}
+	c := network.Config{Bridge: o.Bridge, BIP: o.bip, MTU: o.MTU, Identity: o.DataRoot, ForwardAll: o.ForwardAll, Spare: spares}
 	for _, p := range o.Pools {
 		c.Pools = append(c.Pools, network.Pool{Base: p.Base, Size: p.Size})
 	}
