@@ -5,6 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -85,7 +86,7 @@ func (m *merged) walk(root []int, name string) (int, error) {
 			if len(todo) > 0 {
 				return -1, fs.ErrNotExist
 			}
-			return openRegular(at, step)
+			return m.openRegular(at, step)
 		}
 		if links++; err != nil || links > maxLinks {
 			return -1, errors.Join(err, fs.ErrNotExist)
@@ -151,17 +152,16 @@ func readlink(dir int, name string) (string, error) {
 	return string(buf[:n]), nil
 }
 
-// openRegular opens a file for reading, and nothing that would block or act
-// when it is opened.
-func openRegular(dir int, name string) (int, error) {
-	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+// openRegular opens a file for reading, once it is known to be one: to open a
+// device is to act on it, a watchdog or a tape already by that.
+func (m *merged) openRegular(dir int, name string) (int, error) {
+	at, err := m.open(dir, name, 0)
 	if err != nil {
 		return -1, err
 	}
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
-		unix.Close(fd)
+	if err := unix.Fstat(at, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return -1, errors.Join(err, fs.ErrNotExist)
 	}
-	return fd, nil
+	return unix.Open("/proc/self/fd/"+strconv.Itoa(at), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 }

@@ -50,6 +50,10 @@ func TestReadFileMerged(t *testing.T) {
 	if err := unix.Mkfifo(top+"/fifo", 0o644); err != nil {
 		t.Fatal(err)
 	}
+	// A device that no driver has: opening it would be another error.
+	if err := unix.Mknod(top+"/device", unix.S_IFCHR|0o666, int(unix.Mkdev(4000, 1))); err != nil {
+		t.Fatal(err)
+	}
 	for name, want := range map[string]string{
 		"/etc/passwd": "low", "etc/hosts": "top", "/etc/group": "by link", "/etc/up": "by link",
 		"/opaque/y": "seen", "/lib/group": "by link", "/lib/../lib/group": "by link",
@@ -58,7 +62,7 @@ func TestReadFileMerged(t *testing.T) {
 			t.Errorf("%s: %q, %v; want %q", name, got, err, want)
 		}
 	}
-	for _, name := range []string{"/etc/gone", "/opaque/x", "/loop", "/escape", "/fifo", "/etc", "/none", "/etc/passwd/x"} {
+	for _, name := range []string{"/etc/gone", "/opaque/x", "/loop", "/escape", "/fifo", "/device", "/etc", "/none", "/etc/passwd/x"} {
 		if got, err := ReadFile([]string{top, low}, name, 100); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s: %q, %v; want none", name, got, err)
 		}
