@@ -55,11 +55,14 @@ func (s *Store) collectLocked() error {
 	// another name leads to, so the index must stand still.
 	s.names.Lock()
 	defer s.names.Unlock()
-	live := map[digest.Digest]struct{}{}
+	live, seen := map[digest.Digest]struct{}{}, map[reading]struct{}{}
 	var targets []ocispec.Descriptor
 	for _, e := range s.Index().Entries() {
 		targets = append(targets, e.Target)
-		err := s.walk(e.Target, live, 0, func(ocispec.Descriptor, int64) error { return nil })
+		err := s.walk(e.Target, seen, 0, func(d ocispec.Descriptor, _ int64) error {
+			live[d.Digest] = struct{}{}
+			return nil
+		})
 		if err != nil {
 			return err
 		}
@@ -88,7 +91,9 @@ func (s *Store) sweep(live map[digest.Digest]struct{}) error {
 			if _, ok := live[d]; ok {
 				continue
 			}
-			s.nodes.Delete(d)
+			for _, index := range []bool{false, true} {
+				s.nodes.Delete(reading{d, true, index})
+			}
 			path := s.path(ocispec.ImageBlobsDir + "/" + algorithm.Name() + "/" + b.Name())
 			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err

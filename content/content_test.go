@@ -189,3 +189,36 @@ func TestWalkEndsOnDeepNesting(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// An image may name another one's content and call it what it is not: that
+// other image stays whole.
+func TestContentUnderAFalseType(t *testing.T) {
+	s := open(t, t.TempDir())
+	child, layer := image(t, s, "docker.io/library/child:1", "layer")
+	data, _ := json.Marshal(ocispec.Index{Manifests: []ocispec.Descriptor{child}})
+	index := put(t, s, ocispec.MediaTypeImageIndex, data)
+	asLayer, asManifest := index, index
+	asLayer.MediaType, asManifest.MediaType = ocispec.MediaTypeImageLayer, ocispec.MediaTypeImageManifest
+	data, _ = json.Marshal(ocispec.Manifest{Config: put(t, s, ocispec.MediaTypeImageConfig, []byte("{}")), Layers: []ocispec.Descriptor{asLayer}})
+	hostile := put(t, s, ocispec.MediaTypeImageManifest, data)
+	err := s.Update(func(ix *Index) (*Index, error) {
+		return newIndex([]Entry{{Name: "docker.io/library/hostile:1", Target: hostile}, {Name: "docker.io/library/good:1", Target: index}}), nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Collect(); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []ocispec.Descriptor{index, child, layer} {
+		if _, ok := s.Size(d.Digest); !ok {
+			t.Errorf("%s was collected", d.MediaType)
+		}
+	}
+	if _, err := s.Node(asManifest); !errors.Is(err, fault.Invalid) {
+		t.Errorf("an index was read as a manifest: %v", err)
+	}
+	if n, err := s.Node(index); err != nil || n.Index == nil {
+		t.Errorf("%+v, %v", n, err)
+	}
+}

@@ -32,6 +32,17 @@ type Node struct {
 	Index    *ocispec.Index
 }
 
+// reading is what some bytes are taken for. A digest alone does not tell: the
+// descriptors of another image may call the same bytes something else.
+type reading struct {
+	digest      digest.Digest
+	node, index bool
+}
+
+func readingOf(d ocispec.Descriptor) reading {
+	return reading{d.Digest, IsNode(d.MediaType), IsIndex(d.MediaType)}
+}
+
 // IsNode tells whether the media type is that of a manifest or an index.
 func IsNode(mediaType string) bool {
 	return IsIndex(mediaType) || mediaType == ocispec.MediaTypeImageManifest || mediaType == DockerManifest
@@ -44,7 +55,7 @@ func IsIndex(mediaType string) bool {
 
 // Node reads the manifest or index. Callers must not change it.
 func (s *Store) Node(d ocispec.Descriptor) (*Node, error) {
-	if n, ok := s.nodes.Load(d.Digest); ok {
+	if n, ok := s.nodes.Load(readingOf(d)); ok {
 		return n.(*Node), nil
 	}
 	data, err := s.Read(d.Digest, maxManifest)
@@ -55,12 +66,15 @@ func (s *Store) Node(d ocispec.Descriptor) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.nodes.Store(d.Digest, n)
+	s.nodes.Store(readingOf(d), n)
 	return n, nil
 }
 
 func parseNode(data []byte, d ocispec.Descriptor) (*Node, error) {
 	n, children := &Node{}, []ocispec.Descriptor(nil)
+	if err := checkKind(data, d); err != nil {
+		return nil, err
+	}
 	if IsIndex(d.MediaType) {
 		n.Index = &ocispec.Index{}
 		if err := json.Unmarshal(data, n.Index); err != nil {
@@ -85,6 +99,25 @@ func parseNode(data []byte, d ocispec.Descriptor) (*Node, error) {
 	return n, nil
 }
 
+// checkKind refuses bytes that say they are the other kind of node than the
+// descriptor does, or are both at once: programs would see different images in
+// them (distribution specification, "image manifest and index confusion").
+func checkKind(data []byte, d ocispec.Descriptor) error {
+	var doc struct {
+		MediaType                 string
+		Manifests, Layers, Config json.RawMessage
+	}
+	if err := json.Unmarshal(data, &doc); err != nil {
+		return fault.New(fault.Invalid, "%s cannot be read: %w", d.Digest, err)
+	}
+	index := IsIndex(d.MediaType)
+	if given := func(m json.RawMessage) bool { return len(m) > 0 && string(m) != "null" && string(m) != "[]" }; index && (given(doc.Layers) || given(doc.Config)) ||
+		!index && given(doc.Manifests) || IsNode(doc.MediaType) && IsIndex(doc.MediaType) != index {
+		return fault.New(fault.Invalid, "%s is not of the type %s that it is said to be", d.Digest, d.MediaType)
+	}
+	return nil
+}
+
 // Children returns what the node names: an index's manifests, or a manifest's
 // config and layers. An artifact's subject is not a child.
 func (n *Node) Children() []ocispec.Descriptor {
@@ -98,21 +131,21 @@ func (n *Node) Children() []ocispec.Descriptor {
 	return children
 }
 
-// Walk visits d and all that it names, parents first, each digest once. What
+// Walk visits d and all that it names, parents first, each digest once for each type that it is given. What
 // is not in the store is not visited. An error of visit or of a damaged
 // manifest ends the walk.
 func (s *Store) Walk(d ocispec.Descriptor, visit func(ocispec.Descriptor, int64) error) error {
-	return s.walk(d, map[digest.Digest]struct{}{}, 0, visit)
+	return s.walk(d, map[reading]struct{}{}, 0, visit)
 }
 
-func (s *Store) walk(d ocispec.Descriptor, seen map[digest.Digest]struct{}, depth int, visit func(ocispec.Descriptor, int64) error) error {
+func (s *Store) walk(d ocispec.Descriptor, seen map[reading]struct{}, depth int, visit func(ocispec.Descriptor, int64) error) error {
 	if depth > maxDepth {
 		return fault.New(fault.Invalid, "indexes are nested deeper than %d at %s", maxDepth, d.Digest)
 	}
-	if _, ok := seen[d.Digest]; ok {
+	if _, ok := seen[readingOf(d)]; ok {
 		return nil
 	}
-	seen[d.Digest] = struct{}{}
+	seen[readingOf(d)] = struct{}{}
 	size, ok := s.Size(d.Digest)
 	if !ok {
 		return nil

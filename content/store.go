@@ -38,7 +38,7 @@ type Store struct {
 	root  string
 	index atomic.Pointer[Index]
 	names sync.Mutex // serialises changes of the index, disk included
-	nodes sync.Map   // digest.Digest -> *Node; blobs never change
+	nodes sync.Map   // reading -> *Node; blobs never change
 
 	gate    sync.Mutex // held for a whole collection
 	holds   int
