@@ -474,3 +474,56 @@ func BenchmarkImport(b *testing.B) {
 		}
 	}
 }
+
+// Indexes that name each other's content over and over make no more of it.
+func TestLoadOfAnIndexThatFansOut(t *testing.T) {
+	f := open(t, t.TempDir())
+	files := unpacked(t, f.saved(t, "hello"))
+	hello, _ := f.Resolve(context.Background(), "hello")
+	d := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: hello.Manifest.Digest, Size: hello.Manifest.Size}
+	for range 7 {
+		var index ocispec.Index
+		for range 1000 {
+			index.Manifests = append(index.Manifests, d)
+		}
+		data, _ := json.Marshal(index)
+		d = ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: digest.FromBytes(data), Size: int64(len(data))}
+		files[blobFile(d.Digest)] = string(data)
+	}
+	top, _ := json.Marshal(ocispec.Index{Manifests: []ocispec.Descriptor{d}})
+	files["index.json"] = string(top)
+	f.loaded(t, repacked(t, files))
+	r, err := f.InspectWith(context.Background(), d.Digest.String(), InspectOptions{Manifests: true})
+	if err != nil || len(r.Manifests) != 1 {
+		t.Errorf("%d manifests, %v", len(r.Manifests), err)
+	}
+}
+
+func TestLoadRefusesTooManyManifests(t *testing.T) {
+	f := open(t, t.TempDir())
+	before := f.shape(t)
+	files := map[string]string{"oci-layout": `{"imageLayoutVersion":"1.0.0"}`}
+	index := func(list []ocispec.Descriptor) ocispec.Descriptor {
+		data, _ := json.Marshal(ocispec.Index{Manifests: list})
+		d := digest.FromBytes(data)
+		files[blobFile(d)] = string(data)
+		return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: d, Size: int64(len(data))}
+	}
+	var halves []ocispec.Descriptor
+	for half := range 2 {
+		var list []ocispec.Descriptor
+		for i := range maxMembers/2 + 1 {
+			list = append(list, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString(fmt.Sprint(half, i))})
+		}
+		halves = append(halves, index(list))
+	}
+	top, _ := json.Marshal(ocispec.Index{Manifests: []ocispec.Descriptor{index(halves)}})
+	files["index.json"] = string(top)
+	err := f.Load(context.Background(), bytes.NewReader(repacked(t, files)), nil)
+	if !errors.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "more than 10000 manifests") {
+		t.Error(err)
+	}
+	if diff := cmp.Diff(before, f.shape(t)); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -47,9 +47,19 @@ func (s *Service) Load(ctx context.Context, r io.Reader, progress func(string)) 
 	if err != nil {
 		return err
 	}
+	prepared := map[digest.Digest]bool{}
+	var parsed int64
 	for _, e := range entries {
-		if err := s.prepare(ctx, e.Target); err != nil {
+		if prepared[e.Target.Digest] {
+			continue
+		}
+		prepared[e.Target.Digest] = true
+		n, err := s.prepare(ctx, e.Target)
+		if err != nil {
 			return err
+		}
+		if parsed += n; parsed > 4*maxParsed {
+			return fault.New(fault.Invalid, "invalid archive: its images have more than %d bytes of manifests", 4*maxParsed)
 		}
 	}
 	if err := s.store(entries); err != nil {
@@ -72,16 +82,31 @@ func (s *Service) Load(ctx context.Context, r io.Reader, progress func(string)) 
 }
 
 // prepare checks that the target can be followed and unpacks what this machine
-// would run of it.
-func (s *Service) prepare(ctx context.Context, target ocispec.Descriptor) error {
+// would run of it. It tells how many bytes were parsed.
+func (s *Service) prepare(ctx context.Context, target ocispec.Descriptor) (parsed int64, err error) {
 	if _, ok := s.content.Size(target.Digest); !ok {
-		return fault.New(fault.Invalid, "invalid archive: %s is not in it", target.Digest)
+		return 0, fault.New(fault.Invalid, "invalid archive: %s is not in it", target.Digest)
 	}
-	err := s.content.Walk(target, func(ocispec.Descriptor, int64) error { return nil })
+	all := lister{s: s, seen: map[digest.Digest]bool{}}
+	all.add(target, 0)
+	nodes := int64(0)
+	err = s.content.Walk(target, func(d ocispec.Descriptor, size int64) error {
+		if content.IsNode(d.MediaType) {
+			nodes += size
+		}
+		if all.over || nodes > maxParsed {
+			return fault.New(fault.Invalid, "invalid archive: image %s has more than %d manifests, or more than %d bytes of them", target.Digest, maxMembers, maxParsed)
+		}
+		return ctx.Err()
+	})
 	if err != nil {
-		return err
+		return 0, err
 	}
-	for _, m := range s.members(target) {
+	return max(all.parsed, nodes), s.prepareMembers(ctx, target, all.found)
+}
+
+func (s *Service) prepareMembers(ctx context.Context, target ocispec.Descriptor, members []member) error {
+	for _, m := range members {
 		if m.kind != wire.ManifestKindImage {
 			continue
 		}

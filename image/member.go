@@ -15,8 +15,10 @@ import (
 )
 
 const (
-	maxConfig = 8 << 20
-	maxLayers = 512
+	maxConfig  = 8 << 20
+	maxLayers  = 512
+	maxMembers = 10_000   // manifests of one image
+	maxParsed  = 64 << 20 // bytes of an image's indexes, manifests and configs, which are kept parsed
 )
 
 // BuildKit's marks of a manifest that attests another one.
@@ -42,6 +44,7 @@ type detail struct {
 	config   dockerspec.DockerOCIImage
 	chains   []digest.Digest // of each layer, lowest first
 	size     int64           // of all content, 0 while some is missing
+	parsed   int64           // bytes of the config
 }
 
 func (d *detail) chain() digest.Digest {
@@ -54,22 +57,45 @@ func (d *detail) chain() digest.Digest {
 // members lists the manifests that the target leads to, in their order. What
 // is damaged or missing has no detail; it is told when it is used.
 func (s *Service) members(target ocispec.Descriptor) []member {
-	var found []member
-	s.addMembers(target, 0, &found)
-	return found
+	l := lister{s: s, seen: map[digest.Digest]bool{}}
+	l.add(target, 0)
+	return l.found
 }
 
-func (s *Service) addMembers(d ocispec.Descriptor, depth int, found *[]member) {
-	if !content.IsIndex(d.MediaType) {
-		*found = append(*found, s.member(d))
+// lister gathers the manifests of one image, each once. Indexes that name the
+// same content over and over would make millions of a few kilobytes.
+type lister struct {
+	s      *Service
+	found  []member
+	seen   map[digest.Digest]bool
+	parsed int64
+	over   bool // there are more than an image may have
+}
+
+func (l *lister) add(d ocispec.Descriptor, depth int) {
+	if l.seen[d.Digest] || l.over {
 		return
 	}
-	n, err := s.content.Node(d)
+	l.seen[d.Digest] = true
+	size, _ := l.s.content.Size(d.Digest)
+	if l.parsed += size; l.parsed > maxParsed || len(l.found) == maxMembers {
+		l.over = true
+		return
+	}
+	if !content.IsIndex(d.MediaType) {
+		m := l.s.member(d)
+		if m.detail != nil {
+			l.parsed += m.detail.parsed
+		}
+		l.found = append(l.found, m)
+		return
+	}
+	n, err := l.s.content.Node(d)
 	if err != nil || depth > 8 {
 		return
 	}
 	for _, c := range n.Index.Manifests {
-		s.addMembers(c, depth+1, found)
+		l.add(c, depth+1)
 	}
 }
 
@@ -143,7 +169,7 @@ func (s *Service) detail(d ocispec.Descriptor) (*detail, error) {
 	if err != nil {
 		return nil, err
 	}
-	det := &detail{manifest: n.Manifest}
+	det := &detail{manifest: n.Manifest, parsed: int64(len(data))}
 	if err := json.Unmarshal(data, &det.config); err != nil {
 		return nil, fault.New(fault.Invalid, "the config of image %s cannot be read: %w", d.Digest, err)
 	}
