@@ -124,7 +124,9 @@ func (x *extractor) directory(name string, hdr *tar.Header) error {
 	if err := unix.Fchmod(fd, mode(hdr)); err != nil {
 		return failed(hdr.Name, err)
 	}
-	x.times = append(x.times, dirTime{name, hdr.ModTime})
+	if err := x.keepTime(name, hdr.ModTime); err != nil {
+		return err
+	}
 	return setXattrs(hdr, func(k string, v []byte) error { return unix.Fsetxattr(fd, k, v, 0) })
 }
 

@@ -19,6 +19,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"time"
 
 	"github.com/tarehq/tare/fault"
 	"golang.org/x/sys/unix"
@@ -36,6 +37,10 @@ const (
 // all: the reader of archive/tar fills them in, a gigabyte in a fifth of a
 // second. A variable for the sake of the fuzz test.
 var maxHoles int64 = 1 << 38
+
+// maxTimes is how many bytes the times of an archive's directories may take,
+// which are kept until its end: some millions of directories.
+var maxTimes = 256 << 20
 
 const (
 	whiteoutPrefix = ".wh."
@@ -63,7 +68,7 @@ type Stats struct {
 // fault.Invalid, as are archives that cannot be read. What was written before
 // an error stays; the caller removes the tree.
 func Extract(ctx context.Context, root *os.File, r io.Reader, o Options) (Stats, error) {
-	x := &extractor{root: int(root.Fd()), lower: o.Lower, buffer: make([]byte, bufferSize), dirs: map[string]int{}}
+	x := &extractor{root: int(root.Fd()), lower: o.Lower, buffer: make([]byte, bufferSize), dirs: map[string]int{}, times: map[string]time.Time{}}
 	defer x.forget()
 	tr := tar.NewReader(r)
 	for {
@@ -103,10 +108,11 @@ type extractor struct {
 	root   int
 	lower  []*os.File
 	buffer []byte
-	dirs   map[string]int // cleaned path -> descriptor, see parents.go
-	stale  bool           // something was removed: names in dirs may lead elsewhere
-	times  []dirTime
-	holes  int64 // bytes
+	dirs   map[string]int       // cleaned path -> descriptor, see parents.go
+	stale  bool                 // something was removed: names in dirs may lead elsewhere
+	times  map[string]time.Time // of directories, by cleaned path
+	timed  int                  // bytes that times takes, about
+	holes  int64                // bytes
 	stats  Stats
 }
 

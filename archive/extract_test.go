@@ -365,3 +365,21 @@ func BenchmarkExtract(b *testing.B) {
 		}
 	}
 }
+
+// What is kept of an archive until its end is bounded.
+func TestManyDirectories(t *testing.T) {
+	testutil.RequireRoot(t)
+	defer func(old int) { maxTimes = old }(maxTimes)
+	maxTimes = 1000
+	var same, many []entry
+	for i := range 100 {
+		same = append(same, dir("a/"))
+		many = append(many, dir(fmt.Sprint(i, "/")))
+	}
+	if err := extract(t, t.TempDir(), pack(t, same...)); err != nil {
+		t.Error(err)
+	}
+	if err := extract(t, t.TempDir(), pack(t, many...)); !errors.Is(err, fault.Invalid) {
+		t.Error(err)
+	}
+}

@@ -2,8 +2,10 @@ package archive
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"path"
+	"slices"
 	"strconv"
 	"time"
 
@@ -17,11 +19,6 @@ const maxDirs = 64
 // maxLinks is how many symbolic links without a target a missing parent may
 // lead through, as the kernel's limit for those that have one.
 const maxLinks = 40
-
-type dirTime struct {
-	name string
-	time time.Time
-}
 
 func procPath(dir int, base string) string {
 	return "/proc/self/fd/" + strconv.Itoa(dir) + "/" + base
@@ -152,8 +149,7 @@ func (x *extractor) takeAfterLower(up int, base, name string) error {
 		}
 		defer unix.Close(low)
 		mtime, err := copyAttributes(fd, low)
-		x.times = append(x.times, dirTime{name, mtime})
-		return err
+		return errors.Join(err, x.keepTime(name, mtime))
 	}
 	return unix.Fchmod(fd, 0o755) // whatever the umask
 }
@@ -186,19 +182,31 @@ func setTime(fd int, t time.Time) error {
 	return unix.UtimesNanoAt(fd, "", timespecs(t, t), unix.AT_EMPTY_PATH)
 }
 
+// keepTime remembers the time of a directory for setDirTimes.
+func (x *extractor) keepTime(name string, t time.Time) error {
+	if _, ok := x.times[name]; !ok {
+		x.timed += len(name) + 64
+	}
+	if x.timed > maxTimes {
+		return refuse(name, "is one directory more than an archive may have")
+	}
+	x.times[name] = t
+	return nil
+}
+
 // setDirTimes sets the times of the directories at the very end, since each
 // entry made in one changes its time.
 func (x *extractor) setDirTimes() error {
 	x.forget()
-	for _, d := range x.times {
-		fd, err := resolve(x.root, d.name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW)
+	for _, name := range slices.Sorted(maps.Keys(x.times)) {
+		fd, err := resolve(x.root, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW)
 		if err != nil {
 			continue // a later entry took its place
 		}
-		err = setTime(fd, d.time)
+		err = setTime(fd, x.times[name])
 		unix.Close(fd)
 		if err != nil {
-			return failed(d.name, err)
+			return failed(name, err)
 		}
 	}
 	return nil
