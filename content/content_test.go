@@ -3,9 +3,11 @@ package content
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -220,5 +222,30 @@ func TestContentUnderAFalseType(t *testing.T) {
 	}
 	if n, err := s.Node(index); err != nil || n.Index == nil {
 		t.Errorf("%+v, %v", n, err)
+	}
+}
+
+func TestIndexWith(t *testing.T) {
+	target := func(s string) ocispec.Descriptor { return ocispec.Descriptor{Digest: digest.FromString(s)} }
+	entry := func(name, to string) Entry { return Entry{Name: name, Target: target(to)} }
+	ix := newIndex(nil).With(entry("a", "1"), entry("b", "1"), entry("c", "2"), entry("", "3"), entry("", "1"), entry("d", "4"), entry("d", "5"))
+	ix = ix.With(entry("a", "2"), entry("c", "1"), entry("e", "3"), entry("d", "4"))
+	var got []string
+	for _, e := range ix.Entries() {
+		got = append(got, e.Name+string(e.Target.Digest.Encoded()[0]))
+	}
+	want := []string{}
+	for _, e := range []Entry{entry("b", "1"), entry("", "5"), entry("a", "2"), entry("c", "1"), entry("e", "3"), entry("d", "4")} {
+		want = append(want, e.Name+string(e.Target.Digest.Encoded()[0]))
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%v instead of %v", got, want)
+	}
+	many := make([]Entry, 200_000)
+	for i := range many {
+		many[i] = entry(fmt.Sprint(i), fmt.Sprint(i))
+	}
+	if n := len(newIndex(nil).With(many...).Entries()); n != len(many) {
+		t.Error(n)
 	}
 }

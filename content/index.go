@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -71,29 +72,37 @@ func (ix *Index) Of(d digest.Digest) []Entry {
 	return entries
 }
 
-// With returns an index in which e.Name points to e.Target. An image that
-// loses its last name by that stays as an entry without a name. An entry
-// without a name is added only when the target has no entry yet, and goes
-// when its target gets a name.
-func (ix *Index) With(e Entry) *Index {
-	if e.Name == "" && len(ix.byTarget[e.Target.Digest]) > 0 {
-		return ix
+// With returns an index to which the names of the entries were added, in
+// their order: each name points to the target that it was given last. An image
+// that loses its last name by that stays as an entry without a name. An entry
+// without a name is added only when the target has no other, and goes when its
+// target gets a name.
+func (ix *Index) With(added ...Entry) *Index {
+	all := slices.Concat(ix.entries, added)
+	last := make(map[string]int, len(all))
+	for i, e := range all {
+		last[e.Name] = i
 	}
-	var entries []Entry
-	for _, old := range ix.entries {
-		switch {
-		case old.Name == "" && old.Target.Digest == e.Target.Digest:
-			continue
-		case old.Name != "" && old.Name == e.Name:
-			if old.Target.Digest != e.Target.Digest && len(ix.byTarget[old.Target.Digest]) == 1 {
-				old.Name = ""
-				entries = append(entries, old)
-			}
-			continue
+	hasName := make(map[digest.Digest]bool, len(all))
+	for i, e := range all {
+		if e.Name != "" && last[e.Name] != i {
+			all[i].Name = "" // the name points elsewhere now, or comes later
+		} else if e.Name != "" {
+			hasName[e.Target.Digest] = true
 		}
-		entries = append(entries, old)
 	}
-	return newIndex(append(entries, e))
+	kept := make(map[digest.Digest]bool)
+	entries := all[:0]
+	for _, e := range all {
+		if e.Name == "" {
+			if d := e.Target.Digest; hasName[d] || kept[d] {
+				continue
+			}
+			kept[e.Target.Digest] = true
+		}
+		entries = append(entries, e)
+	}
+	return newIndex(entries)
 }
 
 // Without returns an index from which the name is gone; "" stands for the

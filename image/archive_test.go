@@ -269,7 +269,16 @@ func TestLoadRefusesAndLeavesNothing(t *testing.T) {
 		"diff ids": {legacy(t, func(c *dockerspec.DockerOCIImage) {
 			c.RootFS.DiffIDs = []digest.Digest{digest.FromString("x"), digest.FromString("y")}
 		}), "does not have the digest"},
-		"layers": {legacy(t, func(c *dockerspec.DockerOCIImage) { c.RootFS.DiffIDs = c.RootFS.DiffIDs[:1] }), "2 layers and 1 layer digests"},
+		"many layers": {edit(func(f map[string]string) {
+			delete(f, "index.json")
+			f["manifest.json"] = `[{"Config":"` + blobFile(img.ID) + `","Layers":["` + layer + strings.Repeat(`","`+layer, 100_000) + `"]}]`
+		}), "layers, more than"},
+		"many names": {edit(func(f map[string]string) {
+			delete(f, "index.json")
+			f["manifest.json"] = `[{"Config":"` + blobFile(img.ID) + `","RepoTags":["a` + strings.Repeat(`","a`, 200_000) + `"]}]`
+		}), "it has more than 100000 images"},
+		"long name": {edit(func(f map[string]string) { f[strings.Repeat("x/", 5000)+"x"] = "" }), "is too long"},
+		"layers":    {legacy(t, func(c *dockerspec.DockerOCIImage) { c.RootFS.DiffIDs = c.RootFS.DiffIDs[:1] }), "2 layers and 1 layer digests"},
 	}
 	for name, c := range cases {
 		err := g.Load(context.Background(), bytes.NewReader(c.data), nil)

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"path"
@@ -24,7 +25,7 @@ type archived struct {
 
 // dockerArchive makes a manifest for each image of an archive that has none,
 // always the same for the same files.
-func (l *loader) dockerArchive() ([]content.Entry, error) {
+func (l *loader) dockerArchive(ctx context.Context) ([]content.Entry, error) {
 	var list []archived
 	if err := json.Unmarshal(l.small["manifest.json"], &list); err != nil {
 		return nil, fault.New(fault.Invalid, "invalid archive: manifest.json: %w", err)
@@ -32,6 +33,15 @@ func (l *loader) dockerArchive() ([]content.Entry, error) {
 	now := time.Now()
 	var entries []content.Entry
 	for _, a := range list {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if len(a.Layers) > maxLayers {
+			return nil, fault.New(fault.Invalid, "invalid archive: an image has %d layers, more than %d", len(a.Layers), maxLayers)
+		}
+		if len(entries)+len(a.RepoTags) > maxArchived {
+			return nil, fault.New(fault.Invalid, "invalid archive: it has more than %d images", maxArchived)
+		}
 		target, err := l.manifest(a)
 		if err != nil {
 			return nil, err

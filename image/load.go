@@ -23,6 +23,8 @@ import (
 const (
 	maxArchived  = 100_000  // files in one archive of images
 	maxIndexFile = 16 << 20 // bytes of index.json and manifest.json
+	maxPath      = 4096     // bytes of a file's name
+	maxPaths     = 32 << 20 // bytes of the names that a docker-archive's files have
 )
 
 // Load takes the images of the tar r into the store: an OCI image layout, a
@@ -43,7 +45,7 @@ func (s *Service) Load(ctx context.Context, r io.Reader, progress func(string)) 
 	if err := l.read(ctx, plain); err != nil {
 		return err
 	}
-	entries, err := l.entries()
+	entries, err := l.entries(ctx)
 	if err != nil {
 		return err
 	}
@@ -135,6 +137,7 @@ type loader struct {
 	files map[string]digest.Digest // of a docker-archive, stored as blobs
 	links map[string]string        // old docker-archives link equal layers
 	small map[string][]byte        // index.json, manifest.json, oci-layout
+	paths int                      // bytes of all names in files and links
 }
 
 func (l *loader) read(ctx context.Context, r io.Reader) error {
@@ -165,7 +168,15 @@ func (l *loader) read(ctx context.Context, r io.Reader) error {
 }
 
 func (l *loader) file(hdr *tar.Header, r io.Reader) error {
+	if len(hdr.Name) > maxPath || len(hdr.Linkname) > maxPath {
+		return fault.New(fault.Invalid, "invalid archive: the name %q… is too long", hdr.Name[:min(80, len(hdr.Name))])
+	}
 	name := path.Clean(strings.TrimLeft(hdr.Name, "/"))
+	if blobName(name) == "" || hdr.Typeflag != tar.TypeReg {
+		if l.paths += len(name) + len(hdr.Linkname); l.paths > maxPaths {
+			return fault.New(fault.Invalid, "invalid archive: the names in it have more than %d bytes", maxPaths)
+		}
+	}
 	switch hdr.Typeflag {
 	case tar.TypeSymlink:
 		l.links[name] = path.Join(path.Dir(name), hdr.Linkname)
@@ -221,14 +232,14 @@ func blobName(name string) digest.Digest {
 }
 
 // entries tells which images the archive has.
-func (l *loader) entries() ([]content.Entry, error) {
+func (l *loader) entries(ctx context.Context) ([]content.Entry, error) {
 	var entries []content.Entry
 	var err error
 	switch {
 	case l.small[ocispec.ImageLayoutFile] != nil && l.small[ocispec.ImageIndexFile] != nil:
 		entries, err = l.layout()
 	case l.small["manifest.json"] != nil:
-		entries, err = l.dockerArchive()
+		entries, err = l.dockerArchive(ctx)
 	default:
 		return nil, fault.New(fault.Invalid, "unrecognized image format")
 	}

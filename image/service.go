@@ -96,10 +96,7 @@ func (s *Service) store(entries []content.Entry) error {
 		return err
 	}
 	return s.content.Update(func(ix *content.Index) (*content.Index, error) {
-		for _, e := range entries {
-			ix = ix.With(e)
-		}
-		return ix, nil
+		return ix.With(entries...), nil
 	})
 }
 
