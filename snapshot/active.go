@@ -2,8 +2,11 @@ package snapshot
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -19,7 +22,7 @@ func (s *Store) Prepare(id string, chain digest.Digest) (Mount, error) {
 		return Mount{}, fault.New(fault.Invalid, "%q cannot be a container's ID", id)
 	}
 	s.mu.Lock()
-	if _, taken := s.active[id]; taken {
+	if s.hasLocked(id) {
 		s.mu.Unlock()
 		return Mount{}, fault.New(fault.Conflict, "container %s has a root file system already", id)
 	}
@@ -37,6 +40,12 @@ func (s *Store) Prepare(id string, chain digest.Digest) (Mount, error) {
 		return Mount{}, errors.Join(err, s.Remove(id))
 	}
 	return s.mount(id, lower), nil
+}
+
+// hasLocked tells whether the container has something here, damaged or not.
+func (s *Store) hasLocked(id string) bool {
+	_, ok := s.active[id]
+	return ok || s.damaged[id] != nil
 }
 
 func (s *Store) mount(id string, lower []string) Mount {
@@ -77,6 +86,9 @@ func (s *Store) makeActive(id string, chain digest.Digest, top *layer) error {
 func (s *Store) Mount(id string) (Mount, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := s.damaged[id]; err != nil {
+		return Mount{}, fmt.Errorf("the layer below the files of container %s is not known: was the directory copied without its extended attributes? %w", id, err)
+	}
 	chain, ok := s.active[id]
 	if !ok {
 		return Mount{}, fault.New(fault.NotFound, "container %s has no root file system", id)
@@ -92,11 +104,7 @@ func (s *Store) Mount(id string) (Mount, error) {
 func (s *Store) Active() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ids := make([]string, 0, len(s.active))
-	for id := range s.active {
-		ids = append(ids, id)
-	}
-	return ids
+	return slices.AppendSeq(slices.Collect(maps.Keys(s.active)), maps.Keys(s.damaged))
 }
 
 // Remove takes a container's directories away at once; their deletion happens
@@ -104,7 +112,7 @@ func (s *Store) Active() []string {
 // from them any more.
 func (s *Store) Remove(id string) error {
 	s.mu.Lock()
-	_, ok := s.active[id]
+	ok := s.hasLocked(id)
 	s.mu.Unlock()
 	if !ok {
 		return nil
@@ -115,6 +123,7 @@ func (s *Store) Remove(id string) error {
 	}
 	s.mu.Lock()
 	delete(s.active, id)
+	delete(s.damaged, id)
 	s.mu.Unlock()
 	return nil
 }
@@ -125,6 +134,9 @@ func (s *Store) Remove(id string) error {
 func (s *Store) Sweep(keep []digest.Digest) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.damaged) > 0 {
+		return nil // nobody knows which layers these need
+	}
 	live := map[digest.Digest]bool{}
 	mark := func(chain digest.Digest) {
 		for l := s.layers[chain]; l != nil && !live[chain]; l = s.layers[chain] {

@@ -164,7 +164,6 @@ func TestOpenAfterCrash(t *testing.T) {
 	if _, err := s.Begin(""); err != nil {
 		t.Fatal(err)
 	}
-	os.MkdirAll(s.path("active/half/upper"), 0o755)
 	os.MkdirAll(s.path("spare/half/upper"), 0o755)
 	os.MkdirAll(s.path("trash/old/deep/tree"), 0o755)
 	s.Close()
@@ -173,6 +172,47 @@ func TestOpenAfterCrash(t *testing.T) {
 		t.Errorf("has the synced layer %v, the unsynced %v, the one above it %v", s.Has(synced), s.Has(unsynced), s.Has(above))
 	}
 	empty(t, s, "trash", "active", "new")
+}
+
+// What a container wrote stays when it is not known any more what it lay on,
+// and so do all layers.
+func TestActiveWithoutAttribute(t *testing.T) {
+	testutil.RequireRoot(t)
+	dir := t.TempDir()
+	s := open(t, dir)
+	chain := unpack(t, s, "", map[string]string{"a": "1"})
+	if err := s.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	m, err := s.Prepare("c", chain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, m.Upper+"/data", "precious")
+	if err := unix.Removexattr(s.path("active/c"), layerAttribute); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	s = open(t, dir)
+	if err := s.Sweep(nil); err != nil || !s.Has(chain) {
+		t.Errorf("its layer is there: %v, %v", s.Has(chain), err)
+	}
+	if _, err := s.Mount("c"); err == nil || errors.Is(err, fault.NotFound) {
+		t.Error(err)
+	}
+	if _, err := s.Prepare("c", chain); !errors.Is(err, fault.Conflict) {
+		t.Error(err)
+	}
+	if data, err := os.ReadFile(m.Upper + "/data"); string(data) != "precious" {
+		t.Error(string(data), err)
+	}
+	if got := s.Active(); len(got) != 1 || got[0] != "c" {
+		t.Error(got)
+	}
+	if err := s.Remove("c"); err != nil {
+		t.Error(err)
+	}
+	empty(t, s, "active", "trash")
 }
 
 func TestImageWithoutLayers(t *testing.T) {

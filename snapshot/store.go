@@ -48,6 +48,7 @@ type Store struct {
 	layers   map[digest.Digest]*layer
 	unsynced []digest.Digest
 	active   map[string]digest.Digest // container ID -> its topmost layer
+	damaged  map[string]error         // container ID -> why its topmost layer is not known
 }
 
 // layerAttribute of a container's directory holds the hexadecimal chain ID, or
@@ -83,7 +84,7 @@ func Open(root string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{root: root, layers: map[digest.Digest]*layer{}, active: map[string]digest.Digest{}}
+	s := &Store{root: root, layers: map[digest.Digest]*layer{}, active: map[string]digest.Digest{}, damaged: map[string]error{}}
 	for _, dir := range []string{"layers/base/fs", "active", "new", "spare", "trash"} {
 		if err := os.MkdirAll(s.path(dir), 0o755); err != nil {
 			return nil, err
@@ -187,6 +188,9 @@ func readLayer(dir string) (*layer, error) {
 	return l, l.stat()
 }
 
+// readActive learns what containers have here. A directory whose attribute
+// cannot be read may be all that somebody has of a container's data, in a copy
+// that was made without attributes for one: who knows the containers decides.
 func (s *Store) readActive() error {
 	entries, err := os.ReadDir(s.path("active"))
 	if err != nil {
@@ -196,10 +200,7 @@ func (s *Store) readActive() error {
 		buf := make([]byte, 128)
 		n, err := unix.Lgetxattr(s.path("active", e.Name()), layerAttribute, buf)
 		if err != nil {
-			// Not of our making.
-			if err := s.discard(s.path("active", e.Name())); err != nil {
-				return err
-			}
+			s.damaged[e.Name()] = &fs.PathError{Op: "getxattr " + layerAttribute, Path: s.path("active", e.Name()), Err: err}
 			continue
 		}
 		s.active[e.Name()] = chainOf(string(buf[:n]))
