@@ -215,6 +215,34 @@ func TestActiveWithoutAttribute(t *testing.T) {
 	empty(t, s, "active", "trash")
 }
 
+// A pair that was on its way to a container when the daemon died has that
+// container's owner and mode.
+func TestSpareOfAnotherImage(t *testing.T) {
+	testutil.RequireRoot(t)
+	dir := t.TempDir()
+	s := open(t, dir)
+	testutil.Eventually(t, 5*time.Second, "pairs are ready", func() bool {
+		left, err := os.ReadDir(s.path("spare"))
+		return err == nil && len(left) == maxSpares
+	})
+	s.Close()
+	pairs, _ := os.ReadDir(s.path("spare"))
+	for _, p := range pairs {
+		if err := os.Chown(s.path("spare", p.Name(), "upper"), 1000, 1000); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s = open(t, dir)
+	m, err := s.Prepare("c", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(m.Upper, &st); err != nil || st.Uid != 0 || st.Gid != 0 {
+		t.Errorf("the root of the container belongs to %d:%d, %v", st.Uid, st.Gid, err)
+	}
+}
+
 func TestImageWithoutLayers(t *testing.T) {
 	testutil.RequireRoot(t)
 	s := open(t, t.TempDir())

@@ -16,8 +16,8 @@ import (
 const maxSpares = 8
 
 // spares keeps pristine directories with an upper and a work directory in
-// them. They are always new: one that a container had is never given to
-// another.
+// them. They are always new: one that a container had, or that was meant for
+// one when the daemon died, is never given to another.
 type spares struct {
 	dir  string
 	make func() (string, error) // returns a path from where it can be renamed
@@ -37,15 +37,21 @@ func newSpares(dir string, make_ func() (string, error)) (*spares, error) {
 	}
 	for _, e := range entries {
 		pair := filepath.Join(dir, e.Name())
-		var st unix.Stat_t
-		if unix.Lstat(pair+"/upper", &st) == nil && unix.Lstat(pair+"/work", &st) == nil {
+		if pristine(pair+"/upper") && pristine(pair+"/work") {
 			s.ready = append(s.ready, pair)
-		} else if err := os.RemoveAll(pair); err != nil { // what power loss left of it
+		} else if err := os.RemoveAll(pair); err != nil {
 			return nil, err
 		}
 	}
 	go s.run()
 	return s, nil
+}
+
+// pristine tells whether the directory is as makePair makes it. What power
+// loss or the end of the daemon left half done is not.
+func pristine(dir string) bool {
+	var st unix.Stat_t
+	return unix.Lstat(dir, &st) == nil && st.Mode == unix.S_IFDIR|0o700 && st.Uid == 0 && st.Gid == 0
 }
 
 // take returns the path of a pair, which the caller renames away, or "".
