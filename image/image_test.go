@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -256,6 +257,28 @@ func TestHello(t *testing.T) {
 	_, err = f.ResolvePlatform(ctx, "hello", "linux/"+wrong)
 	if err == nil || err.Error() != "image with reference hello:latest was found but does not provide the specified platform (linux/s390x)" || !errors.Is(err, fault.NotFound) {
 		t.Error(err)
+	}
+}
+
+// A layer that another request has unpacked and not yet synced is no ground for
+// a container.
+func TestUnpackedIsDurable(t *testing.T) {
+	f := open(t, t.TempDir())
+	ctx := context.Background()
+	img, err := f.ResolvePlatform(ctx, "hello", map[bool]string{true: "linux/amd64", false: "linux/arm64"}[runtime.GOARCH == "arm64"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.unpack(ctx, img.layers, img.DiffIDs); err != nil {
+		t.Fatal(err)
+	}
+	chain, err := f.Unpacked(ctx, img)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.layers.Close()
+	if again := open(t, f.root); !again.layers.Has(chain) {
+		t.Error("the next daemon threw it away")
 	}
 }
 

@@ -16,14 +16,15 @@ import (
 // topmost one's chain ID. They are since import or load, unless the image is
 // of another platform than this machine's.
 func (s *Service) Unpacked(ctx context.Context, img Image) (digest.Digest, error) {
-	if img.ChainID == "" || s.layers.Has(img.ChainID) {
-		return img.ChainID, nil
+	if img.ChainID != "" && !s.layers.Has(img.ChainID) {
+		defer s.content.Hold()()
+		if err := s.unpack(ctx, img.layers, img.DiffIDs); err != nil {
+			return "", err
+		}
 	}
-	defer s.content.Hold()()
-	if err := s.unpack(ctx, img.layers, img.DiffIDs); err != nil {
-		return "", err
-	}
-	return img.ChainID, s.layers.Sync()
+	// Somebody else may have unpacked them just now: what is not synced the next
+	// daemon throws away, below a container that runs.
+	return img.ChainID, s.layers.SyncChain(img.ChainID)
 }
 
 // unpack makes the layers that are missing. The caller holds the content.

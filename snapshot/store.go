@@ -66,6 +66,7 @@ type layer struct {
 	Size   int64         `json:"size"` // bytes on disk, whole blocks
 
 	path     string // of fs/
+	unsynced bool   // power loss may take it yet
 	mode     uint32 // of the root directory, permission bits
 	uid, gid int
 }
@@ -284,6 +285,21 @@ func (s *Store) Size(chain digest.Digest) int64 {
 	return 0
 }
 
+// SyncChain returns when the layer and those below it survive power loss. It
+// waits for nothing when they do already, whatever else is being unpacked.
+func (s *Store) SyncChain(chain digest.Digest) error {
+	s.mu.Lock()
+	unsynced := false
+	for l := s.layers[chain]; l != nil; l = s.layers[l.Parent] {
+		unsynced = unsynced || l.unsynced
+	}
+	s.mu.Unlock()
+	if !unsynced {
+		return nil
+	}
+	return s.Sync()
+}
+
 // Sync returns when the layers unpacked so far survive power loss.
 func (s *Store) Sync() error {
 	// One after the other: who finds nothing pending must know it is done.
@@ -297,12 +313,18 @@ func (s *Store) Sync() error {
 		return nil
 	}
 	err := s.sync(pending)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if err != nil {
-		s.mu.Lock()
 		s.unsynced = append(s.unsynced, pending...)
-		s.mu.Unlock()
+		return err
 	}
-	return err
+	for _, chain := range pending {
+		if l := s.layers[chain]; l != nil {
+			l.unsynced = false
+		}
+	}
+	return nil
 }
 
 func (s *Store) sync(pending []digest.Digest) error {

@@ -124,6 +124,7 @@ func (u *Unpacking) Commit(diffID digest.Digest) (digest.Digest, error) {
 		return "", err
 	}
 	u.dir = ""
+	l.unsynced = true
 	s.layers[chain] = &l
 	s.unsynced = append(s.unsynced, chain)
 	return chain, nil
