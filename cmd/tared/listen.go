@@ -63,13 +63,21 @@ func parseHost(host string, o *options) (string, error) {
 			return "", fault.New(fault.Invalid, "invalid bind address (%s): %q is no port", host, port)
 		}
 		address = net.JoinHostPort(name, port)
-		if !o.usesTLS() && !o.InsecureTCP {
-			return "", fault.New(fault.Invalid, "refusing to listen on tcp://%s without TLS, which gives root on this machine to whoever can connect: use --tlsverify with --tlscacert, --tlscert and --tlskey, or say --insecure-tcp", address)
+		if !o.TLSVerify && !o.InsecureTCP {
+			return "", fault.New(fault.Invalid, "refusing to listen on tcp://%s without %s, which gives root on this machine to whoever can connect: use --tlsverify with --tlscacert, --tlscert and --tlskey, or say --insecure-tcp", address, o.missing())
 		}
 	default:
 		return "", fault.New(fault.Invalid, "invalid bind address (%s): unsupported proto '%s'", host, scheme)
 	}
 	return scheme + "://" + address, nil
+}
+
+// missing is what TCP sockets lack to know their clients.
+func (o *options) missing() string {
+	if o.usesTLS() {
+		return "client verification"
+	}
+	return "TLS"
 }
 
 // listen opens the sockets of all hosts. On failure none stays open.
@@ -133,6 +141,10 @@ func inodeOf(path string) uint64 {
 // one that a dead daemon left is replaced. All goes through a descriptor of the
 // directory, since a socket's path has at most 108 bytes.
 func listenUnix(path, group string) (net.Listener, error) {
+	gid, err := groupID(group)
+	if err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
 	}
@@ -157,7 +169,7 @@ func listenUnix(path, group string) (net.Listener, error) {
 		return nil, err
 	}
 	l.SetUnlinkOnClose(false)
-	if err := errors.Join(os.Chown(fresh, 0, groupID(group)), os.Chmod(fresh, 0o660)); err != nil && os.Geteuid() == 0 {
+	if err := errors.Join(os.Chown(fresh, 0, gid), os.Chmod(fresh, 0o660)); err != nil && os.Geteuid() == 0 {
 		return nil, errors.Join(err, os.Remove(fresh), l.Close())
 	}
 	if err := os.Rename(fresh, target); err != nil {
@@ -166,15 +178,20 @@ func listenUnix(path, group string) (net.Listener, error) {
 	return unixListener{l, path, inodeOf(path)}, nil
 }
 
-// groupID finds the group by name or number; root's if there is none.
-func groupID(name string) int {
+// groupID finds the group by name or number. The default one need not exist:
+// the sockets are root's alone then.
+func groupID(name string) (int, error) {
 	if g, err := user.LookupGroup(name); err == nil {
 		name = g.Gid
 	}
-	if n, err := strconv.Atoi(name); err == nil {
-		return n
+	n, err := strconv.ParseUint(name, 10, 31)
+	switch {
+	case err == nil:
+		return int(n), nil
+	case name == defaultGroup:
+		return 0, nil
 	}
-	return 0
+	return 0, fault.New(fault.Invalid, "group %s not found: make it by groupadd, or choose another by --group", name)
 }
 
 func listenTCP(ctx context.Context, address string, o *options) (net.Listener, error) {
@@ -273,11 +290,11 @@ func guardTCP(l net.Listener, o *options) (net.Listener, error) {
 	if _, ok := l.(*net.TCPListener); !ok {
 		return l, nil
 	}
+	if !o.TLSVerify && !o.InsecureTCP {
+		return l, fault.New(fault.Invalid, "refusing the TCP socket %s without %s: use --tlsverify, or say --insecure-tcp", l.Addr(), o.missing())
+	}
 	if !o.usesTLS() {
-		if o.InsecureTCP {
-			return l, nil
-		}
-		return l, fault.New(fault.Invalid, "refusing the TCP socket %s without TLS: use --tlsverify, or say --insecure-tcp", l.Addr())
+		return l, nil
 	}
 	config, err := tlsConfig(o)
 	if err != nil {

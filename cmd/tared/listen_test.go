@@ -24,12 +24,19 @@ import (
 func TestUnixSocket(t *testing.T) {
 	// Longer than a socket's path may be.
 	path := filepath.Join(t.TempDir(), strings.Repeat("long", 30), "s.sock")
-	l, err := listenUnix(path, "no-such-group")
+	if _, err := listenUnix(path, "no-such-group"); !errors.Is(err, fault.Invalid) || inodeOf(path) != 0 {
+		t.Errorf("a group that does not exist: %v", err)
+	}
+	l, err := listenUnix(path, defaultGroup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gid, err := groupID(defaultGroup)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil || st.Mode != unix.S_IFSOCK|0o660 || os.Geteuid() == 0 && (st.Uid != 0 || st.Gid != 0) {
+	if err := unix.Stat(path, &st); err != nil || st.Mode != unix.S_IFSOCK|0o660 || os.Geteuid() == 0 && (st.Uid != 0 || int(st.Gid) != gid) {
 		t.Errorf("%v mode %o of %d:%d", err, st.Mode, st.Uid, st.Gid)
 	}
 	if _, err := listenUnix(path, "0"); !errors.Is(err, fault.Conflict) {
@@ -230,6 +237,23 @@ func TestActivation(t *testing.T) {
 		t.Errorf("%q %v", text, err)
 	}
 	if err := <-result; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPassedTCPSocketNeedsVerification(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	on := true
+	for _, o := range []*options{{}, {TLS: &on}} {
+		if _, err := guardTCP(l, o); !errors.Is(err, fault.Invalid) {
+			t.Errorf("%s was no reason to refuse: %v", o.missing(), err)
+		}
+	}
+	if _, err := guardTCP(l, &options{InsecureTCP: true}); err != nil {
 		t.Error(err)
 	}
 }

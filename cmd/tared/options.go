@@ -64,6 +64,7 @@ type addressPool struct {
 const (
 	builtinRuntime = "tarerun"
 	defaultBridge  = "tare0"
+	defaultGroup   = "tare"
 	defaultConfig  = "/etc/tare/daemon.json"
 )
 
@@ -103,7 +104,7 @@ func (o *options) flags() *pflag.FlagSet {
 	f.StringVar(&o.ExecRoot, "exec-root", "/run/tare", "Root directory of state that does not outlive a boot")
 	f.StringVarP(&o.Pidfile, "pidfile", "p", "", "Path of the PID file (default EXEC-ROOT/tared.pid)")
 	f.StringVar(&o.configFile, "config-file", defaultConfig, "Configuration file")
-	f.StringVarP(&o.Group, "group", "G", "tare", "Group that owns the unix sockets")
+	f.StringVarP(&o.Group, "group", "G", defaultGroup, "Group that owns the unix sockets")
 	f.StringVarP(&o.Bridge, "bridge", "b", defaultBridge, "Bridge that containers are attached to; made if it does not exist")
 	f.StringVar(&o.BIP, "bip", "", "Address of the bridge in CIDR notation")
 	f.IntVar(&o.MTU, "mtu", 1500, "MTU of the containers' network in bytes")
@@ -125,7 +126,7 @@ func (o *options) flags() *pflag.FlagSet {
 	f.StringVar(&o.TLSCACert, "tlscacert", "", "Trust clients whose certificate is signed by this CA")
 	f.StringVar(&o.TLSCert, "tlscert", "", "Path of the TLS certificate")
 	f.StringVar(&o.TLSKey, "tlskey", "", "Path of the TLS key")
-	f.BoolVar(&o.InsecureTCP, "insecure-tcp", false, "Listen on TCP without TLS: whoever can connect has root on this machine")
+	f.BoolVar(&o.InsecureTCP, "insecure-tcp", false, "Listen on TCP without knowing the clients: whoever can connect has root on this machine")
 	f.BoolVar(&o.validate, "validate", false, "Check the configuration and exit")
 	f.BoolVarP(&o.version, "version", "v", false, "Print the version and exit")
 	addRefusedFlags(f)

@@ -72,6 +72,7 @@ func TestRefusals(t *testing.T) {
 		{"", "--nonsense", "unknown flag: --nonsense"},
 		{"", "extra", `unexpected argument "extra": tared takes flags only`},
 		{"", "-H tcp://0.0.0.0:2375", "refusing to listen on tcp://0.0.0.0:2375 without TLS"},
+		{"", "-H tcp://0.0.0.0:2376 --tls --tlscert=c --tlskey=k", "refusing to listen on tcp://0.0.0.0:2376 without client verification"},
 		{"", "-H 127.0.0.1:99999 --insecure-tcp", `"99999" is no port`},
 		{"", "-H npipe:////x", "unsupported proto 'npipe'"},
 		{"", "--tlsverify", "TLS needs --tlscert and --tlskey"},

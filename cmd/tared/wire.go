@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/moby/moby/api/types/events"
@@ -119,8 +120,12 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (h http.
 	steps.push(containers.Close)
 	images.SetInUse(containers.Users)
 
+	facts := daemonFacts(o, id)
+	for _, w := range facts.Warnings {
+		log.Warn(strings.TrimPrefix(w, "WARNING: "))
+	}
 	h = server.New(server.Config{
-		Containers: containers, Images: images, Networks: networks, Events: eventLog, Daemon: daemonFacts(o, id), Log: log,
+		Containers: containers, Images: images, Networks: networks, Events: eventLog, Daemon: facts, Log: log,
 	})
 	return h, steps.run, nil
 }
