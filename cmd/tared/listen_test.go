@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -237,6 +238,28 @@ func TestActivation(t *testing.T) {
 		t.Errorf("%q %v", text, err)
 	}
 	if err := <-result; err != nil {
+		t.Error(err)
+	}
+}
+
+// The test runs itself as a daemon whose log has lost its reader.
+func TestLogWithoutReader(t *testing.T) {
+	if os.Getenv("TARE_TEST_LOG") != "" {
+		outliveLog()
+		if _, err := io.WriteString(os.Stderr, "nobody reads this"); !errors.Is(err, syscall.EPIPE) {
+			t.Error(err)
+		}
+		return
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	defer w.Close()
+	child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestLogWithoutReader$")
+	child.Env, child.Stderr = append(os.Environ(), "TARE_TEST_LOG=1"), w
+	if err := child.Run(); err != nil {
 		t.Error(err)
 	}
 }

@@ -61,6 +61,7 @@ func run(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	ignoreHangup(ctx, log)
+	outliveLog()
 	return serve(ctx, o, log)
 }
 
@@ -173,6 +174,11 @@ func ignoreHangup(ctx context.Context, log *slog.Logger) {
 		}
 	}()
 }
+
+// outliveLog lets the daemon go on when nobody reads its log any more: a write
+// to standard error whose reader is gone is an error then, and not the end. An
+// ignored signal would stay so in every container, a caught one does not.
+func outliveLog() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
 func newLog(name string) (*slog.Logger, error) {
 	level, err := parseLevel(name)
