@@ -1,6 +1,7 @@
 package cli_test
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -230,11 +232,31 @@ func TestAttach(t *testing.T) {
 	f.call(nil, "start", "c1")
 	state := map[string]any{"Id": "c1", "Config": map[string]any{"OpenStdin": true}, "State": map[string]any{"Running": true}}
 	f.on("GET /containers/web/json", 200, state)
+	f.on("GET /containers/c1/json", 200, state)
 	if r := f.call(strings.NewReader("x"), "attach", "web"); r != (result{5, "", "bye\n"}) {
 		t.Errorf("%+v", r)
 	}
 	state["State"] = map[string]any{"Running": false}
 	if r := f.call(nil, "attach", "web"); r.code != 1 || !strings.Contains(r.err, "cannot attach to a stopped container") {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestAttachAfterTheEnd(t *testing.T) {
+	f := newFake(t)
+	var ended atomic.Bool
+	f.handle("GET /containers/web/json", func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, `{"Id":"c1","State":{"Running":true}}`)
+	})
+	f.handle("GET /containers/c1/json", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, `{"Id":"c1","State":{"Running":%v}}`, !ended.Load())
+	})
+	f.on("POST /containers/c1/wait", 200, map[string]int{"StatusCode": 4})
+	f.handle("POST /containers/c1/attach", func(w http.ResponseWriter, _ *http.Request) {
+		ended.Store(true) // between the two
+		hijack(t, w, func(_ net.Conn, r io.Reader) { io.Copy(io.Discard, r) })
+	})
+	if r := f.call(nil, "attach", "web"); r != (result{4, "", ""}) {
 		t.Errorf("%+v", r)
 	}
 }

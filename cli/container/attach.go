@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"time"
 
 	"github.com/tarehq/tare/cli/command"
 	"github.com/tarehq/tare/cli/option"
@@ -59,6 +60,10 @@ func (o *attach) run(ctx context.Context, s *command.Session, args []string) err
 	return f.join(ctx, o.sigProxy && !state.Config.Tty)
 }
 
+// lastOutput is how long the output of a container that has ended may take, if
+// it was attached to in time.
+const lastOutput = 500 * time.Millisecond
+
 // join attaches to a container that is running and takes over its exit code.
 func (f *foreground) join(ctx context.Context, sigProxy bool) error {
 	waiter, err := f.client.ContainerWait(ctx, f.id, "not-running")
@@ -69,6 +74,15 @@ func (f *foreground) join(ctx context.Context, sigProxy bool) error {
 	attached, err := f.attach(ctx)
 	if err != nil {
 		return err
+	}
+	// It may have ended before it was attached to: the daemon holds such an
+	// attachment ready for the next start.
+	if state, err := f.client.ContainerInspect(ctx, f.id); err != nil || !state.State.Running {
+		last, cancel := context.WithTimeout(ctx, lastOutput)
+		defer cancel()
+		attached.In = nil
+		attached.Run(last)
+		return exitCode(ctx, waiter)
 	}
 	if sigProxy {
 		signals := stream.CatchSignals()
