@@ -3,8 +3,10 @@ package container
 import (
 	"context"
 	"io"
+	"math"
 	"net"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/moby/moby/api/types/events"
@@ -66,9 +68,17 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 		client.close()
 		return err
 	}
-	keeper := l.keeper
+	var keeper *supervise.Keeper
+	if l.run != nil {
+		if keeper = l.run.keeper; keeper == nil {
+			err := l.run.refused
+			l.mu.Unlock()
+			client.close()
+			return err
+		}
+	}
 	if keeper == nil && o.Stream {
-		l.pending = append(l.pending, attachment{options, client})
+		l.pending = append(present(l.pending), attachment{options, client})
 		l.mu.Unlock()
 		s.publish(r, events.ActionAttach)
 		return client.wait()
@@ -87,13 +97,28 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 	return client.wait()
 }
 
-// takePending takes the clients that attached before the start.
-func (l *live) takePending() []attachment {
+// maxAtStart is how many clients are attached in one message with the start.
+const maxAtStart = 64
+
+// takePending takes at most n of the clients that attached before the start.
+func (l *live) takePending(n int) []attachment {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	pending := l.pending
-	l.pending = nil
-	return pending
+	pending := present(l.pending)
+	n = min(n, len(pending))
+	l.pending = pending[n:]
+	return pending[:n:n]
+}
+
+// present drops the clients that have gone while they waited.
+func present(list []attachment) []attachment {
+	return slices.DeleteFunc(list, func(a attachment) bool {
+		gone := a.client.gone()
+		if gone {
+			a.client.close()
+		}
+		return gone
+	})
 }
 
 func clients(list []attachment) []supervise.Client {
@@ -122,7 +147,7 @@ func handOver(ctx context.Context, keeper *supervise.Keeper, list []attachment) 
 
 // dropPending ends the sessions of clients whose container will not start.
 func (l *live) dropPending() {
-	closeAll(l.takePending())
+	closeAll(l.takePending(math.MaxInt))
 }
 
 // handed is a client's socket on its way to another process: the socket
@@ -171,6 +196,20 @@ func (h *handed) relay(near, client net.Conn) {
 		}
 	}()
 	_, _ = io.Copy(client, near)
+}
+
+// gone tells whether the client has closed its end altogether.
+func (h *handed) gone() (gone bool) {
+	rc, err := h.file.SyscallConn()
+	if err != nil {
+		return true
+	}
+	_ = rc.Control(func(fd uintptr) {
+		p := []unix.PollFd{{Fd: int32(fd)}}
+		n, err := unix.Poll(p, 0)
+		gone = err == nil && n > 0 && p[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
+	})
+	return gone
 }
 
 // close drops our descriptor of the socket.

@@ -3,7 +3,6 @@ package container
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"os"
 	"path/filepath"
 
@@ -18,7 +17,8 @@ type attached struct {
 	endpoint *network.Endpoint // nil without an interface of its own
 	netns    *os.File
 	sockets  []*os.File
-	path     string // of the namespace in config.json; "" for a new one, "host" for the host's
+	other    *joined // the namespace of another container
+	path     string  // of the namespace in config.json; "" for a new one, "host" for the host's
 }
 
 // close drops our copies; the supervising process has its own.
@@ -29,6 +29,7 @@ func (a *attached) close() {
 	for _, f := range a.sockets {
 		f.Close()
 	}
+	a.other.close()
 }
 
 func (s *Service) attachNetwork(ctx context.Context, r *Record) (*attached, error) {
@@ -38,11 +39,11 @@ func (s *Service) attachNetwork(ctx context.Context, r *Record) (*attached, erro
 	case mode.IsNone():
 		return &attached{}, nil
 	case mode.IsContainer():
-		other, err := s.runningOther(mode.ConnectedContainer())
+		other, err := s.join(mode.ConnectedContainer(), "net")
 		if err != nil {
 			return nil, err
 		}
-		return &attached{path: fmt.Sprintf("/proc/%d/ns/net", other.Pid)}, nil
+		return &attached{other: other, path: other.path()}, nil
 	}
 	req, err := networkRequest(r)
 	if err != nil {

@@ -30,6 +30,7 @@ type session struct {
 	id, container string
 	request       wire.ExecCreateRequest
 
+	made    chan struct{} // closed when pid is known
 	done    chan struct{} // closed by end
 	mu      sync.Mutex
 	started bool
@@ -118,7 +119,7 @@ func (s *Service) ExecCreate(ctx context.Context, nameOrID string, req wire.Exec
 			return "", err
 		}
 	}
-	n := &session{id: idgen.New(), container: r.ID, request: req, done: make(chan struct{})}
+	n := &session{id: idgen.New(), container: r.ID, request: req, made: make(chan struct{}), done: make(chan struct{})}
 	s.execs.add(n)
 	s.publish(r, events.Action("exec_create: "+strings.Join(req.Cmd, " ")), "execID", n.id)
 	return n.id, nil
@@ -223,6 +224,7 @@ func (s *Service) runExec(ctx context.Context, r Record, n *session, keeper *sup
 	n.mu.Lock()
 	n.pid = pid
 	n.mu.Unlock()
+	close(n.made)
 	s.watchers.Go(func() {
 		code, err := keeper.ExecWait(context.Background(), n.id) // ends with the keeper's connection
 		if err != nil {
@@ -300,19 +302,30 @@ func (n *session) end(code int) {
 }
 
 // settle waits for the result of a process that is no more: a client that saw
-// the end of its output asks at once, and must get the exit code.
+// the end of its output asks at once, and must get the exit code. It may even
+// have seen the end before we heard of the beginning.
 func (n *session) settle(ctx context.Context) {
 	n.mu.Lock()
-	over := n.running && n.pid != 0 && errors.Is(unix.Kill(n.pid, 0), unix.ESRCH)
+	running := n.running
+	n.mu.Unlock()
+	if !running {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	select {
+	case <-n.made:
+	case <-n.done:
+	case <-ctx.Done():
+	}
+	n.mu.Lock()
+	over := n.pid != 0 && errors.Is(unix.Kill(n.pid, 0), unix.ESRCH)
 	n.mu.Unlock()
 	if !over {
 		return
 	}
-	timer := time.NewTimer(settleTime)
-	defer timer.Stop()
 	select {
 	case <-n.done:
-	case <-timer.C:
 	case <-ctx.Done():
 	}
 }

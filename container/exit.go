@@ -11,6 +11,7 @@ import (
 
 	"github.com/moby/moby/api/types/events"
 
+	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/supervise"
 )
 
@@ -20,15 +21,91 @@ const cleanGrace = 10 * time.Second
 
 // watch waits for the end of a run and does what follows from it. It returns
 // early when the service is closed; the next daemon takes over then.
-func (s *Service) watch(r Record, l *live, keeper *supervise.Keeper) {
-	exit, err := keeper.Wait(context.Background()) // ends when Close drops the connection
-	if s.isClosing() {
-		return
+func (s *Service) watch(r Record, l *live, run *run) {
+	keeper, lost := run.keeper, run.refused // not changed by anybody else
+	for {
+		if keeper != nil {
+			s.watchers.Go(func() { s.tellDetached(r, keeper) })
+			exit, err := keeper.Wait(context.Background()) // ends when Close drops the connection
+			if s.isClosing() {
+				return
+			}
+			if err == nil {
+				s.finish(r, l, run, exit)
+				return
+			}
+			lost = err
+		}
+		// The connection is gone, which the process need not be.
+		if keeper = s.regain(r, l, run); keeper == nil {
+			if !s.isClosing() {
+				s.finish(r, l, run, s.lost(r, lost))
+			}
+			return
+		}
 	}
-	if err != nil {
-		exit = s.lost(r, err)
+}
+
+// connectTime bounds the wait for a supervising process to answer.
+const connectTime = 5 * time.Second
+
+// connect finds the supervising process of a container. fault.NotFound means
+// that there is none; after any other error the container may run.
+func (s *Service) connect(ctx context.Context, id string) (*supervise.Keeper, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectTime)
+	defer cancel()
+	keeper, err := supervise.Connect(ctx, s.bundleDir(id))
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fault.New(fault.Unavailable, "the process that supervises container %s does not answer", id)
 	}
-	s.finish(r, l, keeper, exit)
+	return keeper, err
+}
+
+// regain connects to a supervising process anew, and waits for one that is
+// there and does not answer, or not to this daemon. nil means that there is
+// none, or that the service is closed.
+func (s *Service) regain(r Record, l *live, run *run) *supervise.Keeper {
+	l.mu.Lock()
+	run.keeper = nil
+	l.mu.Unlock()
+	for wait := time.Duration(0); ; wait = min(2*wait+100*time.Millisecond, 10*time.Second) {
+		select {
+		case <-time.After(wait):
+		case <-s.closing:
+			return nil
+		}
+		keeper, err := s.connect(context.Background(), r.ID)
+		if errors.Is(err, fault.NotFound) {
+			return nil
+		}
+		l.mu.Lock()
+		run.keeper, run.refused = keeper, err
+		closing := s.isClosing() // letGo has been here, or will find the keeper
+		l.mu.Unlock()
+		if keeper != nil {
+			if closing {
+				keeper.Close()
+			}
+			return keeper
+		}
+	}
+}
+
+// tellDetached publishes that clients left by their detach keys, as long as
+// the connection lasts.
+func (s *Service) tellDetached(r Record, keeper *supervise.Keeper) {
+	for {
+		select {
+		case e := <-keeper.Detached():
+			if e.ExecID != "" {
+				s.publish(r, events.ActionExecDetach, "execID", e.ExecID)
+			} else {
+				s.publish(r, events.ActionDetach)
+			}
+		case <-keeper.Gone():
+			return
+		}
+	}
 }
 
 // lost is the end of a container whose supervising process died: its init, if
@@ -58,12 +135,15 @@ func (s *Service) collect(id string) error {
 // finish cleans up after a run, records how it ended and tells everybody; then
 // the restart policy or the removal follows. When a container is seen as
 // exited nothing of its run is left.
-func (s *Service) finish(r Record, l *live, keeper *supervise.Keeper, exit supervise.Exit) {
-	rest := s.clean(r, keeper)
+func (s *Service) finish(r Record, l *live, run *run, exit supervise.Exit) {
+	rest := s.clean(r, run.keeper)
+	l.mu.Lock()
+	held := l.held
+	l.mu.Unlock()
 	again := false
 	var endpoint = r.Endpoint
-	updated, err := s.store.update(r.ID, func(p *Progress) error {
-		again = !p.ManuallyStopped && restarts(r.HostConfig.RestartPolicy, exit.Code, p.RestartCount)
+	updated, err := s.store.note(r.ID, func(p *Progress) error {
+		again = !held && !p.ManuallyStopped && restarts(r.HostConfig.RestartPolicy, exit.Code, p.RestartCount)
 		*p = Progress{State: Exited, StartedAt: p.StartedAt, FinishedAt: exit.ExitedAt, ExitCode: exit.Code,
 			Error: exit.Error, OOMKilled: exit.OOMKilled, RestartCount: p.RestartCount, ManuallyStopped: p.ManuallyStopped}
 		if again {
@@ -74,6 +154,12 @@ func (s *Service) finish(r Record, l *live, keeper *supervise.Keeper, exit super
 	})
 	if err != nil {
 		s.cfg.Log.Error("cannot record the end of a container", "container", r.ID, "err", err)
+		updated, again = r, false
+		updated.ExitCode, updated.Error = exit.Code, exit.Error
+	}
+	var giveUp <-chan struct{}
+	if again {
+		giveUp = l.retrying()
 	}
 	s.deleteLater(rest) // with the exit record, now that it is in ours
 	if exit.OOMKilled {
@@ -84,16 +170,13 @@ func (s *Service) finish(r Record, l *live, keeper *supervise.Keeper, exit super
 	if endpoint != nil {
 		s.publishNetwork(r, events.ActionDisconnect)
 	}
-	l.mu.Lock()
-	close(l.ended)
-	l.keeper, l.refused = nil, nil
-	l.mu.Unlock()
+	l.end(run)
 	l.tell(updated, false)
 	switch {
 	case r.autoRemove():
 		s.autoRemove(r)
 	case again:
-		s.watchers.Go(func() { s.tryAgain(updated, l) })
+		s.watchers.Go(func() { s.tryAgain(updated, l, giveUp) })
 	}
 }
 
@@ -125,7 +208,10 @@ func moveAway(dir string) (away string, err error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return "", nil
 	case err != nil: // the last one is not gone yet
-		return "", os.RemoveAll(dir)
+		if err := os.RemoveAll(away); err != nil {
+			return "", err
+		}
+		return away, os.Rename(dir, away)
 	}
 	return away, nil
 }
@@ -164,5 +250,6 @@ func (s *Service) autoRemove(r Record) {
 	}
 	if err := s.removeLocked(current); err != nil {
 		s.cfg.Log.Error("cannot remove a container that has ended", "container", r.ID, "err", err)
+		s.live(r.ID).tellFailure(current, err)
 	}
 }

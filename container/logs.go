@@ -80,12 +80,12 @@ func (s *Service) over(id string) <-chan struct{} {
 	l := s.live(id)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.keeper == nil {
+	if l.run == nil {
 		done := make(chan struct{})
 		close(done)
 		return done
 	}
-	return l.ended
+	return l.run.ended
 }
 
 // replay writes the log of a container that does not run to a client.

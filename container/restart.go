@@ -39,13 +39,28 @@ func (l *live) backoff(ran time.Duration) time.Duration {
 	return l.wait
 }
 
-// tryAgain waits, then starts a restarting container, unless it is stopped or
-// the service closed meanwhile.
-func (s *Service) tryAgain(r Record, l *live) {
-	giveUp := make(chan struct{})
+// retrying begins the wait for the next try; the channel is closed when
+// somebody calls it off.
+func (l *live) retrying() <-chan struct{} {
 	l.mu.Lock()
-	l.giveUp = giveUp
-	l.mu.Unlock()
+	defer l.mu.Unlock()
+	l.giveUp = make(chan struct{})
+	return l.giveUp
+}
+
+// callOff ends the wait for the next try, if there is one.
+func (l *live) callOff() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.giveUp != nil {
+		close(l.giveUp)
+		l.giveUp = nil
+	}
+}
+
+// tryAgain waits, then starts a restarting container, unless that is called off
+// or the service closed meanwhile.
+func (s *Service) tryAgain(r Record, l *live, giveUp <-chan struct{}) {
 	timer := time.NewTimer(l.backoff(r.FinishedAt.Sub(r.StartedAt)))
 	defer timer.Stop()
 	select {

@@ -104,8 +104,7 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 }
 
 // makeBundlesDir makes the directory of all bundles, closed to everybody but
-// root: a container's root can write a set-uid program into its /etc/hosts,
-// which is a file of ours, and no user of the host is to reach that.
+// root.
 func makeBundlesDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -139,13 +138,19 @@ func (s *Service) bundleDir(id string) string { return filepath.Join(s.cfg.ExecR
 // live is what is known of a container only while this daemon runs.
 type live struct {
 	mu      sync.Mutex
-	keeper  *supervise.Keeper // of the running process; nil when none
-	refused error             // why a running container's keeper cannot be talked to
-	ended   chan struct{}     // closed when the present run is over and recorded
-	pending []attachment      // clients that attached before the start
+	run     *run         // the present one; nil when none
+	pending []attachment // clients that attached before the start
 	waiters map[*waiter]struct{}
+	held    bool          // the policy rests for the end of this run: it is being restarted
 	giveUp  chan struct{} // closed to cancel the next try of a restart policy
 	wait    time.Duration // the restart policy's last wait
+}
+
+// run is one run of a container. Its fields are guarded by live.mu.
+type run struct {
+	keeper  *supervise.Keeper // connection to the supervising process
+	refused error             // why there is none although the container runs
+	ended   chan struct{}     // closed when the run is over and recorded
 }
 
 func (s *Service) live(id string) *live {
@@ -163,8 +168,8 @@ func (s *Service) live(id string) *live {
 func (l *live) letGo() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.keeper != nil {
-		l.keeper.Close()
+	if l.run != nil && l.run.keeper != nil {
+		l.run.keeper.Close()
 	}
 	if l.giveUp != nil {
 		close(l.giveUp)
@@ -178,12 +183,12 @@ func (s *Service) running(r Record) (*supervise.Keeper, <-chan struct{}, error) 
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
-	case l.refused != nil:
-		return nil, nil, l.refused
-	case l.keeper == nil:
+	case l.run == nil:
 		return nil, nil, notRunning(r)
+	case l.run.keeper == nil:
+		return nil, nil, l.run.refused
 	}
-	return l.keeper, l.ended, nil
+	return l.run.keeper, l.run.ended, nil
 }
 
 func notRunning(r Record) error {
@@ -292,5 +297,16 @@ func (l *live) tell(r Record, removed bool) {
 			w.answer <- waitResponse(r)
 			delete(l.waiters, w)
 		}
+	}
+}
+
+// tellFailure answers everybody who waits for a removal that did not succeed.
+func (l *live) tellFailure(r Record, err error) {
+	r.Error = "cannot remove the container: " + err.Error()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for w := range l.waiters {
+		w.answer <- waitResponse(r)
+		delete(l.waiters, w)
 	}
 }

@@ -75,7 +75,7 @@ func (s *Service) startLocked(ctx context.Context, r Record) error {
 	code, err := startFailure(err)
 	l := s.live(r.ID)
 	l.dropPending()
-	updated, updateErr := s.store.update(r.ID, func(p *Progress) error {
+	updated, updateErr := s.store.note(r.ID, func(p *Progress) error {
 		p.ExitCode, p.Error = code, err.Error()
 		p.Pid, p.Endpoint = 0, nil
 		if p.State != Created {
@@ -140,20 +140,26 @@ func (s *Service) launch(ctx context.Context, r *Record) (err error) {
 	if err != nil {
 		return err
 	}
-	tty, err := s.writeBundle(r, dir, net, root)
+	pid, err := s.joinPID(r)
+	if err != nil {
+		return err
+	}
+	defer pid.close()
+	tty, err := s.writeBundle(r, dir, net, pid, root)
 	if err != nil {
 		return err
 	}
 	l := s.live(r.ID)
-	waiting := l.takePending()
+	waiting := l.takePending(maxAtStart)
 	keeper, err := s.cfg.Launcher.Run(ctx, s.superviseConfig(r, dir, net, root, tty), clients(waiting))
 	closeAll(waiting)
 	if err != nil {
 		return err
 	}
 	back.Push(func() error { return end(ctx, keeper) })
-	handOver(ctx, keeper, l.adopt(keeper))
-	back.Push(func() error { l.adopt(nil); return nil })
+	run, late := l.begin(keeper, nil)
+	handOver(ctx, keeper, late)
+	back.Push(func() error { l.end(run); return nil })
 	status := keeper.Status()
 	*r, err = s.store.update(r.ID, func(p *Progress) error {
 		*p = Progress{State: Running, Pid: status.Pid, StartedAt: status.StartedAt, FinishedAt: p.FinishedAt,
@@ -167,7 +173,7 @@ func (s *Service) launch(ctx context.Context, r *Record) (err error) {
 		s.publishNetwork(*r, events.ActionConnect)
 	}
 	s.publish(*r, events.ActionStart)
-	s.watchers.Go(func() { s.watch(*r, l, keeper) })
+	s.watchers.Go(func() { s.watch(*r, l, run) })
 	return nil
 }
 
@@ -188,17 +194,28 @@ func (s *Service) rootOf(ctx context.Context, r *Record) (snapshot.Mount, error)
 	return s.cfg.Snapshots.Mount(r.ID)
 }
 
-// adopt takes the supervising process of a run that begins, or forgets that
-// of one that did not. It returns the clients that attached in the meantime;
-// later ones find the process.
-func (l *live) adopt(keeper *supervise.Keeper) (late []attachment) {
+// begin makes a run the present one; without a keeper it is out of reach, for
+// the given reason. It returns the clients that attached in the meantime; later
+// ones find the keeper.
+func (l *live) begin(keeper *supervise.Keeper, refused error) (r *run, late []attachment) {
+	r = &run{keeper: keeper, refused: refused, ended: make(chan struct{})}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.keeper, l.ended = keeper, make(chan struct{})
+	l.run = r
 	if keeper != nil {
 		late, l.pending = l.pending, nil
 	}
-	return late
+	return r, late
+}
+
+// end tells that a run is over and recorded. By then another may have begun.
+func (l *live) end(r *run) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	close(r.ended)
+	if l.run == r {
+		l.run = nil
+	}
 }
 
 func (s *Service) superviseConfig(r *Record, dir string, net *attached, root snapshot.Mount, tty bool) supervise.Config {
@@ -224,15 +241,15 @@ func (s *Service) logPath(id string) string { return s.store.path(id, id+"-json.
 
 // writeBundle writes config.json and the files that the engine binds into the
 // container.
-func (s *Service) writeBundle(r *Record, dir string, net *attached, root snapshot.Mount) (tty bool, err error) {
+func (s *Service) writeBundle(r *Record, dir string, net *attached, pid *joined, root snapshot.Mount) (tty bool, err error) {
 	in, err := s.specInput(r, root, r.Config.User)
 	if err != nil {
 		return false, err
 	}
 	in.Rootfs = filepath.Join(dir, "rootfs")
-	in.NetNS = net.path
-	if in.PidNS, err = s.pidNamespace(r); err != nil {
-		return false, err
+	in.NetNS, in.PidNS = net.path, pid.path()
+	if r.HostConfig.PidMode.IsHost() {
+		in.PidNS = "host"
 	}
 	if err := s.writeHostFiles(r, net, &in); err != nil {
 		return false, err
@@ -318,31 +335,48 @@ func imageFile(layers []string, name string) ([]byte, error) {
 	return data, err
 }
 
-// pidNamespace is the path of the namespace to join, "" for a new one, "host".
-func (s *Service) pidNamespace(r *Record) (string, error) {
-	switch mode := r.HostConfig.PidMode; {
-	case mode.IsHost():
-		return "host", nil
-	case mode.IsContainer():
-		other, err := s.runningOther(mode.Container())
-		if err != nil {
-			return "", err
-		}
-		return fmt.Sprintf("/proc/%d/ns/pid", other.Pid), nil
+// joined is a namespace of another container, held open until it was joined. A
+// path with a process's number could be another's by then. nil is none.
+type joined struct{ file *os.File }
+
+// path names the namespace for every process of the host; "" for none.
+func (j *joined) path() string {
+	if j == nil {
+		return ""
 	}
-	return "", nil
+	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), j.file.Fd())
 }
 
-// runningOther finds a container whose namespaces another wants to join.
-func (s *Service) runningOther(nameOrID string) (Record, error) {
+func (j *joined) close() {
+	if j != nil {
+		j.file.Close()
+	}
+}
+
+// join opens a namespace of another container, which has to run.
+func (s *Service) join(nameOrID, kind string) (*joined, error) {
 	other, err := s.store.find(nameOrID)
 	if err != nil {
-		return other, err
+		return nil, err
 	}
-	if other.State != Running {
-		return other, fault.New(fault.Conflict, "cannot join the namespace of container %s: it is not running, start it first", other.Name)
+	var file *os.File
+	if other.State == Running {
+		file, err = supervise.OpenNamespace(s.bundleDir(other.ID), kind)
 	}
-	return other, nil
+	if other.State != Running || errors.Is(err, fault.Conflict) || errors.Is(err, fault.NotFound) {
+		return nil, fault.New(fault.Conflict, "cannot join the namespace of container %s: it is not running, start it first", other.Name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &joined{file}, nil
+}
+
+func (s *Service) joinPID(r *Record) (*joined, error) {
+	if mode := r.HostConfig.PidMode; mode.IsContainer() {
+		return s.join(mode.Container(), "pid")
+	}
+	return nil, nil
 }
 
 // prepareSources makes the missing source directories of -v, as Docker does,

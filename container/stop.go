@@ -60,7 +60,7 @@ func (s *Service) rest(ctx context.Context, r Record) (Record, error) {
 	if r, err = s.store.find(r.ID); err != nil || r.State != Restarting {
 		return r, err
 	}
-	r, _, err = s.halt(ctx, r, unix.SIGKILL)
+	r, _, err = s.halt(ctx, r, unix.SIGKILL, true)
 	return r, err
 }
 
@@ -71,15 +71,15 @@ func (s *Service) stop(ctx context.Context, r Record, o StopOptions, rest bool) 
 	if err != nil {
 		return err
 	}
-	_, ended, err := s.halt(ctx, r, sig)
+	if !rest {
+		l := s.live(r.ID)
+		l.hold(true)
+		defer l.hold(false)
+	}
+	_, ended, err := s.halt(ctx, r, sig, rest)
 	if err != nil || ended == nil {
 		return err
 	}
-	defer func() {
-		if !rest {
-			_, _ = s.store.update(r.ID, func(p *Progress) error { p.ManuallyStopped = false; return nil })
-		}
-	}()
 	seconds := defaultStopTimeout
 	if r.Config.StopTimeout != nil {
 		seconds = *r.Config.StopTimeout
@@ -97,13 +97,20 @@ func (s *Service) stop(ctx context.Context, r Record, o StopOptions, rest bool) 
 	case <-ended:
 		return nil
 	case <-late:
-		return s.kill(ctx, r)
+		return s.kill(ctx, r, rest)
 	}
 }
 
+// hold lets the restart policy rest for the end of the present run.
+func (l *live) hold(held bool) {
+	l.mu.Lock()
+	l.held = held
+	l.mu.Unlock()
+}
+
 // kill ends the run by SIGKILL and returns when it is recorded as over.
-func (s *Service) kill(ctx context.Context, r Record) error {
-	_, ended, err := s.halt(ctx, r, unix.SIGKILL)
+func (s *Service) kill(ctx context.Context, r Record, rest bool) error {
+	_, ended, err := s.halt(ctx, r, unix.SIGKILL, rest)
 	if err != nil || ended == nil {
 		return err
 	}
@@ -117,11 +124,11 @@ func (s *Service) kill(ctx context.Context, r Record) error {
 	}
 }
 
-// halt lays the restart policy to rest and sends the signal. ended is nil when
-// there is nothing to wait for.
-func (s *Service) halt(ctx context.Context, r Record, sig syscall.Signal) (Record, <-chan struct{}, error) {
-	updated, err := s.store.update(r.ID, func(p *Progress) error {
-		p.ManuallyStopped = true
+// halt sends the signal and, with rest, lays the restart policy to rest. ended
+// is nil when there is nothing to wait for.
+func (s *Service) halt(ctx context.Context, r Record, sig syscall.Signal, rest bool) (Record, <-chan struct{}, error) {
+	updated, err := s.store.note(r.ID, func(p *Progress) error {
+		p.ManuallyStopped = p.ManuallyStopped || rest
 		if p.State == Restarting {
 			p.State = Exited
 		}
@@ -132,12 +139,7 @@ func (s *Service) halt(ctx context.Context, r Record, sig syscall.Signal) (Recor
 	}
 	if updated.State != Running {
 		l := s.live(r.ID)
-		l.mu.Lock()
-		if l.giveUp != nil {
-			close(l.giveUp)
-			l.giveUp = nil
-		}
-		l.mu.Unlock()
+		l.callOff()
 		l.tell(updated, false)
 		return updated, nil, nil
 	}
@@ -148,7 +150,17 @@ func (s *Service) halt(ctx context.Context, r Record, sig syscall.Signal) (Recor
 	if err != nil {
 		return updated, nil, err
 	}
-	if err := keeper.Signal(ctx, sig); err != nil && !errors.Is(err, fault.NotFound) && !errors.Is(err, fault.Conflict) && !errors.Is(err, fault.Unavailable) {
+	ctx, cancel := context.WithTimeout(ctx, killGrace)
+	defer cancel()
+	if sig == unix.SIGKILL {
+		err = keeper.Kill(ctx)
+	} else {
+		err = keeper.Signal(ctx, sig)
+	}
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return updated, nil, fault.New(fault.Unavailable, "the process that supervises container %s does not answer", r.ID)
+	case err != nil && !errors.Is(err, fault.NotFound) && !errors.Is(err, fault.Conflict) && !errors.Is(err, fault.Unavailable):
 		return updated, nil, err
 	}
 	s.publish(r, events.ActionKill, "signal", strconv.Itoa(int(sig)))
@@ -175,14 +187,16 @@ func (s *Service) Kill(ctx context.Context, nameOrID, signal string) error {
 	if err != nil {
 		return err
 	}
-	if sig == unix.SIGKILL {
-		if r, err = s.rest(ctx, r); err != nil {
+	if sig == unix.SIGKILL || sig == stop {
+		if r, err = s.rest(ctx, r); err != nil || !r.State.Live() {
 			return err
 		}
-		return s.kill(context.WithoutCancel(ctx), r)
 	}
-	if sig == stop {
-		_, _, err := s.halt(ctx, r, sig)
+	switch sig {
+	case unix.SIGKILL:
+		return s.kill(context.WithoutCancel(ctx), r, true)
+	case stop:
+		_, _, err := s.halt(ctx, r, sig, true)
 		return err
 	}
 	keeper, _, err := s.running(r)

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -23,7 +24,8 @@ const removingSuffix = "-removing"
 // store holds the records in memory and on disk. Reads take copies under a
 // lock that is never held over I/O.
 type store struct {
-	dir     string          // <data-root>/containers
+	dir     string // <data-root>/containers
+	log     *slog.Logger
 	damaged map[string]bool // IDs of records that cannot be read; set by openStore
 
 	mu    sync.RWMutex
@@ -40,7 +42,7 @@ func (s *store) path(id string, file ...string) string {
 // openStore reads every record below dir and finishes what a crash left
 // undone: half-made and half-removed containers go.
 func openStore(dir string, log *slog.Logger) (*store, error) {
-	s := &store{dir: dir, damaged: map[string]bool{}, byID: map[string]*Record{}, names: map[string]string{}}
+	s := &store{dir: dir, log: log, damaged: map[string]bool{}, byID: map[string]*Record{}, names: map[string]string{}}
 	if err := os.MkdirAll(dir, 0o710); err != nil {
 		return nil, err
 	}
@@ -50,16 +52,12 @@ func openStore(dir string, log *slog.Logger) (*store, error) {
 	}
 	for _, e := range entries {
 		if strings.HasSuffix(e.Name(), removingSuffix) {
-			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
-				return nil, err
-			}
+			s.discard(e.Name())
 			continue
 		}
 		r, err := s.read(e.Name())
 		if errors.Is(err, fs.ErrNotExist) { // create never got to acknowledge it
-			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
-				return nil, err
-			}
+			s.discard(e.Name())
 			continue
 		}
 		if err != nil {
@@ -72,10 +70,23 @@ func openStore(dir string, log *slog.Logger) (*store, error) {
 	return s, nil
 }
 
+// discard deletes a directory that belongs to no container. What cannot be
+// deleted, such as a file that a container made immutable, stays.
+func (s *store) discard(name string) {
+	if err := os.RemoveAll(filepath.Join(s.dir, name)); err != nil {
+		s.log.Error("what is left of a removed container cannot be deleted", "dir", filepath.Join(s.dir, name), "err", err)
+	}
+}
+
 func (s *store) read(id string) (*Record, error) {
 	data, err := os.ReadFile(s.path(id, "record.json"))
 	if err != nil {
 		return nil, err
+	}
+	if len(bytes.Trim(data, "\x00")) == 0 {
+		// Power was lost before it reached the disk. Nobody was told of it, or
+		// it was to go with its run.
+		return nil, fs.ErrNotExist
 	}
 	r := &Record{Progress: Progress{State: Created}}
 	if err := json.Unmarshal(data, &r.Spec); err != nil {
@@ -83,12 +94,12 @@ func (s *store) read(id string) (*Record, error) {
 	}
 	if data, err = os.ReadFile(s.path(id, "state.json")); err == nil {
 		var p Progress
-		// A torn state means power loss: the container is not running then,
-		// and what it did is not known.
+		// A torn state means power loss in the middle of its life: it has ended,
+		// how is not known, and its restart policy decides what follows.
 		if json.Unmarshal(data, &p) == nil && p.State != "" {
 			r.Progress = p
 		} else {
-			r.Progress = Progress{State: Exited, ExitCode: 255}
+			r.Progress = Progress{State: Running}
 		}
 	}
 	return r, nil
@@ -123,7 +134,7 @@ func (s *store) add(r *Record) error {
 		return err
 	}
 	if r.autoRemove() {
-		err = os.WriteFile(s.path(r.ID, "record.json"), data, 0o600)
+		err = atomicfile.Write(s.path(r.ID, "record.json"), data, 0o600)
 	} else if err = atomicfile.WriteSync(s.path(r.ID, "record.json"), data, 0o600); err == nil {
 		err = atomicfile.SyncDir(s.dir)
 	}
@@ -140,28 +151,47 @@ func (s *store) add(r *Record) error {
 // update changes a container's progress under the lock and writes it. It
 // refuses a change of state that the transition table does not have.
 func (s *store) update(id string, change func(*Progress) error) (Record, error) {
+	changed, err := s.change(id, change)
+	if err != nil {
+		return changed, err
+	}
+	return changed, s.flush(id)
+}
+
+// note is update for what has happened or has to: memory has it, and that it
+// could not be written, as on a full disk, is only logged.
+func (s *store) note(id string, change func(*Progress) error) (Record, error) {
+	changed, err := s.change(id, change)
+	if err != nil {
+		return changed, err
+	}
+	if err := s.flush(id); err != nil {
+		s.log.Error("a container's state cannot be written", "container", id, "err", err)
+	}
+	return changed, nil
+}
+
+func (s *store) change(id string, change func(*Progress) error) (Record, error) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	r, ok := s.byID[id]
 	if !ok {
-		s.mu.Unlock()
 		return Record{}, noSuch(id)
 	}
 	changed := *r
 	if err := change(&changed.Progress); err != nil {
-		s.mu.Unlock()
 		return Record{}, err
 	}
 	if err := r.State.next(changed.State); err != nil {
-		s.mu.Unlock()
 		return Record{}, err
 	}
 	s.byID[id] = &changed
-	s.mu.Unlock()
-	return changed, s.flush(id)
+	return changed, nil
 }
 
 // flush writes the newest progress of a container. Whoever comes later writes
-// what is newest then, so no write undoes a later one.
+// what is newest then, so no write undoes a later one. What a restart policy
+// goes by survives power loss: that the container ran, and that it was stopped.
 func (s *store) flush(id string) error {
 	unlock, err := s.files.Lock(context.Background(), id)
 	if err != nil {
@@ -177,6 +207,9 @@ func (s *store) flush(id string) error {
 	data, err := json.Marshal(&r.Progress)
 	if err != nil {
 		return err
+	}
+	if !r.HostConfig.RestartPolicy.IsNone() && (r.State == Running || r.ManuallyStopped) {
+		return atomicfile.WriteSync(s.path(id, "state.json"), data, 0o600)
 	}
 	return atomicfile.Write(s.path(id, "state.json"), data, 0o600)
 }

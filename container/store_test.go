@@ -48,10 +48,13 @@ func TestStoreSurvivesReopen(t *testing.T) {
 	}
 	// What a crash leaves: a create that was never acknowledged, a removal
 	// that was not finished, a state that power loss tore.
-	for _, d := range []string{"bb00", "cc00" + removingSuffix} {
+	for _, d := range []string{"bb00", "cc00" + removingSuffix, "dd00"} {
 		if err := os.Mkdir(s.path(d), 0o700); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := os.WriteFile(s.path("dd00", "record.json"), make([]byte, 100), 0o600); err != nil { // as ext4 leaves it
+		t.Fatal(err)
 	}
 	if err := os.WriteFile(s.path("aa22", "state.json"), []byte(`{"State":"run`), 0o600); err != nil {
 		t.Fatal(err)
@@ -62,12 +65,34 @@ func TestStoreSurvivesReopen(t *testing.T) {
 		t.Errorf("one: %+v, %v", one.Progress, err)
 	}
 	two, err := s.find("/two")
-	if err != nil || two.State != Exited || two.ExitCode != 255 {
+	if err != nil || two.State != Running { // it ran; its policy decides what follows
 		t.Errorf("two: %+v, %v", two.Progress, err)
 	}
 	left, err := os.ReadDir(dir)
 	if err != nil || len(left) != 2 {
 		t.Errorf("left in the directory: %v, %v", left, err)
+	}
+}
+
+// What has happened is known though it cannot be written.
+func TestNote(t *testing.T) {
+	s := testStore(t, t.TempDir())
+	addRecord(t, s, "aa11", "one", false)
+	if err := os.MkdirAll(s.path("aa11", "state.json", "in", "the", "way"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	run := func(p *Progress) error { p.State = Running; return nil }
+	if _, err := s.update("aa11", run); err == nil {
+		t.Error("update hides that it could not write")
+	}
+	if r, err := s.note("aa11", func(p *Progress) error { p.State = Exited; return nil }); err != nil || r.State != Exited {
+		t.Errorf("note: %v, %v", r.State, err)
+	}
+	if r, err := s.find("aa11"); err != nil || r.State != Exited {
+		t.Errorf("known is %v, %v", r.State, err)
+	}
+	if _, err := s.note("aa11", func(p *Progress) error { p.State = Dead; return nil }); err == nil {
+		t.Error("note allows a change that is none")
 	}
 }
 

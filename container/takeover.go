@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/tarehq/tare/fault"
@@ -31,75 +32,98 @@ func (s *Service) takeOver(ctx context.Context) error {
 	for _, id := range s.cfg.Snapshots.Active() {
 		if _, err := s.store.find(id); err != nil && !s.store.damaged[id] { // of a create or a remove that was cut off
 			if err := s.cfg.Snapshots.Remove(id); err != nil {
-				return err
+				s.cfg.Log.Error("the layer of a removed container cannot be deleted", "container", id, "err", err)
 			}
 		}
 	}
-	type run struct {
-		record Record
-		keeper *supervise.Keeper
-		err    error
+	found := s.lookForAll(ctx, s.store.all())
+	if err := ctx.Err(); err != nil { // what was not found may well be there
+		return err
 	}
-	var runs []run
 	var endpoints []network.Endpoint
-	for _, r := range s.store.all() {
-		keeper, err := supervise.Connect(ctx, s.bundleDir(r.ID))
-		alive := err == nil && keeper.Status().Phase != supervise.PhaseCreated
-		if err == nil && !alive { // started by nobody: the daemon died in between
-			if err := end(ctx, keeper); err != nil {
-				s.cfg.Log.Error("a container that was never started cannot be ended", "container", r.ID, "err", err)
-			}
-			os.Remove(filepath.Join(s.bundleDir(r.ID), supervise.ExitName)) // it had no run that could end
-			err, keeper = fault.New(fault.NotFound, "it was never started"), nil
+	for i := range found {
+		f := &found[i]
+		if errors.Is(f.err, fault.NotFound) {
+			continue
 		}
-		if alive || errors.Is(err, fault.Unavailable) {
-			if r, err2 := s.resume(r, keeper); err2 != nil {
-				return err2
-			} else if r.Endpoint != nil {
-				endpoints = append(endpoints, *r.Endpoint)
-			}
+		if err := s.resume(f); err != nil {
+			return err
 		}
-		runs = append(runs, run{r, keeper, err})
+		if f.record.Endpoint != nil {
+			endpoints = append(endpoints, *f.record.Endpoint)
+		}
 	}
 	if err := s.cfg.Networks.Restore(ctx, endpoints); err != nil {
 		return err
 	}
-	for _, run := range runs {
-		r, err := s.store.find(run.record.ID)
-		if err != nil {
+	for _, f := range found {
+		r, l := f.record, s.live(f.record.ID)
+		if errors.Is(f.err, fault.NotFound) {
+			s.settle(r, l)
 			continue
 		}
-		l := s.live(r.ID)
-		switch {
-		case run.err == nil:
-			l.adopt(run.keeper)
-			s.watchers.Go(func() { s.watch(r, l, run.keeper) })
-		case errors.Is(run.err, fault.Unavailable): // runs, but speaks a newer protocol
-			l.mu.Lock()
-			l.refused = run.err
-			l.mu.Unlock()
-			s.cfg.Log.Error("a container cannot be taken over", "container", r.ID, "err", run.err)
-		default:
-			s.settle(r, l)
+		if f.err != nil {
+			s.cfg.Log.Error("a container cannot be taken over yet", "container", r.ID, "err", f.err)
 		}
+		run, _ := l.begin(f.keeper, f.err)
+		s.watchers.Go(func() { s.watch(r, l, run) })
 	}
 	return nil
 }
 
-// resume makes the record of a container agree with its living process.
-func (s *Service) resume(r Record, keeper *supervise.Keeper) (Record, error) {
-	if keeper == nil {
-		return r, nil
+// finding is what was found of a container's supervising process: a connection,
+// or fault.NotFound for none, or why it cannot be talked to.
+type finding struct {
+	record Record
+	keeper *supervise.Keeper
+	err    error
+}
+
+// lookForAll looks for the supervising process of each container, of all at
+// once: one that does not answer holds nobody up.
+func (s *Service) lookForAll(ctx context.Context, records []Record) []finding {
+	found := make([]finding, len(records))
+	var looking sync.WaitGroup
+	for i, r := range records {
+		looking.Go(func() { found[i] = s.lookFor(ctx, r) })
 	}
-	status := keeper.Status()
-	return s.store.update(r.ID, func(p *Progress) error {
-		p.State, p.Pid, p.StartedAt = Running, status.Pid, status.StartedAt
-		if p.Endpoint == nil {
-			p.Endpoint = loadEndpoint(s.bundleDir(r.ID))
+	looking.Wait()
+	return found
+}
+
+func (s *Service) lookFor(ctx context.Context, r Record) finding {
+	keeper, err := s.connect(ctx, r.ID)
+	if err != nil || keeper.Status().Phase != supervise.PhaseCreated {
+		return finding{r, keeper, err}
+	}
+	// Started by nobody: the daemon died in between.
+	if err := end(ctx, keeper); err != nil {
+		s.cfg.Log.Error("a container that was never started cannot be ended", "container", r.ID, "err", err)
+	}
+	os.Remove(filepath.Join(s.bundleDir(r.ID), supervise.ExitName)) // it had no run that could end
+	return finding{r, nil, fault.New(fault.NotFound, "it was never started")}
+}
+
+// resume makes the record of a container agree with its living process.
+func (s *Service) resume(f *finding) error {
+	updated, err := s.store.note(f.record.ID, func(p *Progress) error {
+		if p.State != Running {
+			p.ManuallyStopped = false // that was before this run
 		}
+		p.State = Running
+		if f.keeper != nil {
+			status := f.keeper.Status()
+			p.Pid, p.StartedAt = status.Pid, status.StartedAt
+		}
+		p.Endpoint = loadEndpoint(s.bundleDir(f.record.ID))
 		return nil
 	})
+	f.record = updated
+	return err
 }
+
+// errOver is what a run meets that ended before this daemon began.
+var errOver = fault.New(fault.Conflict, "the container has ended")
 
 // settle records a container without a process.
 func (s *Service) settle(r Record, l *live) {
@@ -114,23 +138,25 @@ func (s *Service) settle(r Record, l *live) {
 		}
 		if r.State != Running {
 			r.State = Running // it ended before anybody could write that it ran
-			if _, err := s.store.update(r.ID, func(p *Progress) error { p.State = Running; return nil }); err != nil {
+			if _, err := s.store.note(r.ID, func(p *Progress) error { p.State = Running; return nil }); err != nil {
 				s.cfg.Log.Error("cannot record a container's run", "container", r.ID, "err", err)
 			}
 		}
-		l.adopt(nil)
-		s.finish(r, l, nil, exit)
+		run, _ := l.begin(nil, errOver)
+		s.finish(r, l, run, exit)
 	case r.State == Restarting:
 		s.dropBundle(r)
-		s.watchers.Go(func() { s.tryAgain(r, l) })
+		giveUp := l.retrying()
+		s.watchers.Go(func() { s.tryAgain(r, l, giveUp) })
 	case r.State == Exited && r.HostConfig.RestartPolicy.IsAlways():
 		// Stopped by hand, until now: that is what sets unless-stopped apart.
 		s.dropBundle(r)
-		r, err := s.store.update(r.ID, func(p *Progress) error { p.State = Restarting; return nil })
+		r, err := s.store.note(r.ID, func(p *Progress) error { p.State = Restarting; return nil })
 		if err != nil {
 			s.cfg.Log.Error("cannot record a container's restart", "container", r.ID, "err", err)
 		}
-		s.watchers.Go(func() { s.tryAgain(r, l) })
+		giveUp := l.retrying()
+		s.watchers.Go(func() { s.tryAgain(r, l, giveUp) })
 	default:
 		s.dropBundle(r)
 	}
@@ -180,28 +206,30 @@ func (s *Service) dropOrphans(ctx context.Context) error {
 		}
 		dir := s.bundleDir(d.Name())
 		if strings.HasSuffix(d.Name(), removingSuffix) { // of a run that is over; its container may run again
-			if err := os.RemoveAll(dir); err != nil {
-				return err
-			}
+			s.dropDir(dir)
 			continue
 		}
-		keeper, err := supervise.Connect(ctx, dir)
+		keeper, err := s.connect(ctx, d.Name())
 		switch {
 		case err == nil:
-			if err := end(ctx, keeper); err != nil {
-				s.cfg.Log.Error("a process that belongs to no container cannot be ended", "dir", dir, "err", err)
-			}
-		case errors.Is(err, fault.Unavailable):
+			err = end(ctx, keeper)
+		case errors.Is(err, fault.NotFound):
+			err = s.collect(d.Name())
+		case ctx.Err() != nil:
+			return ctx.Err()
+		}
+		if err != nil {
 			s.cfg.Log.Error("a process that belongs to no container cannot be ended", "dir", dir, "err", err)
-			continue
-		default:
-			if err := s.collect(d.Name()); err != nil {
-				s.cfg.Log.Error("a process that belongs to no container cannot be ended", "dir", dir, "err", err)
-			}
+			continue // the next daemon tries again
 		}
-		if err := os.RemoveAll(dir); err != nil {
-			return err
-		}
+		s.dropDir(dir)
 	}
 	return nil
+}
+
+// dropDir deletes what nobody needs any more. What cannot be deleted stays.
+func (s *Service) dropDir(dir string) {
+	if err := os.RemoveAll(dir); err != nil {
+		s.cfg.Log.Error("what is left of a run cannot be deleted", "dir", dir, "err", err)
+	}
 }

@@ -84,17 +84,12 @@ func ReadExit(dir string) (Exit, error) {
 // kernel does not do so: a parent-death signal is lost as soon as the init
 // changes its credentials. It is no error if the init has ended.
 func KillInit(dir string) error {
-	b, err := os.ReadFile(filepath.Join(dir, InitName))
-	if errors.Is(err, fs.ErrNotExist) {
+	pid, started, err := readInit(dir)
+	if errors.Is(err, fault.NotFound) {
 		return nil
 	}
 	if err != nil {
 		return err
-	}
-	var pid int
-	var started uint64
-	if _, err := fmt.Sscanf(string(b), "%d %d", &pid, &started); err != nil {
-		return fmt.Errorf("%s is damaged: %w", filepath.Join(dir, InitName), err)
 	}
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
@@ -109,6 +104,44 @@ func KillInit(dir string) error {
 		return fmt.Errorf("cannot kill process %d: %w", pid, err)
 	}
 	return nil
+}
+
+// OpenNamespace opens a namespace of the init of the container in dir: "net",
+// "pid" and so on, namespaces(7). It is that init's for certain, not that of a
+// process which has its number by now. fault.Conflict when it has ended.
+func OpenNamespace(dir, kind string) (*os.File, error) {
+	pid, started, err := readInit(dir)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(fmt.Sprintf("/proc/%d/ns/%s", pid, kind))
+	if err == nil {
+		var now uint64
+		if now, err = StartTime(pid); err == nil && now == started {
+			return f, nil
+		}
+		f.Close()
+	}
+	if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return nil, fault.New(fault.Conflict, "the container has ended")
+	}
+	return nil, err
+}
+
+// readInit reads which process the init is; fault.NotFound if it is not noted.
+func readInit(dir string) (pid int, started uint64, err error) {
+	name := filepath.Join(dir, InitName)
+	b, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, 0, fault.New(fault.NotFound, "no init is recorded in %s", dir)
+	}
+	if err != nil {
+		return 0, 0, err
+	}
+	if _, err := fmt.Sscanf(string(b), "%d %d", &pid, &started); err != nil {
+		return 0, 0, fmt.Errorf("%s is damaged: %w", name, err)
+	}
+	return pid, started, nil
 }
 
 // StartTime returns when a process began, in clock ticks since boot (field 22

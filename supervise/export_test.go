@@ -18,3 +18,13 @@ func (l *Launcher) Start(ctx context.Context) error {
 	}
 	return err
 }
+
+// Drop ends a process of the pool, which is then filled again.
+func (l *Launcher) Drop() {
+	l.mu.Lock()
+	p := l.warm[0]
+	l.warm = l.warm[1:]
+	l.mu.Unlock()
+	p.keeper.Close()
+	l.wantRefill()
+}

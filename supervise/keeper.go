@@ -3,6 +3,7 @@ package supervise
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"sync"
 	"syscall"
@@ -54,7 +55,7 @@ func (k *Keeper) read() {
 		for _, f := range files {
 			f.Close()
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, seqpacket.ErrFilesLost) { // no answer has files
 			break
 		}
 		var m Message

@@ -139,6 +139,10 @@ func (l *Launcher) take() (process, bool) {
 	for len(l.warm) > 0 {
 		p := l.warm[0]
 		l.warm = l.warm[1:]
+		if p.era != l.era { // fill saw the change first
+			p.keeper.Close()
+			continue
+		}
 		select {
 		case <-p.keeper.gone:
 			continue
@@ -214,7 +218,7 @@ type Client struct {
 }
 
 // Run is Create, Keeper.Attach of each client and Keeper.Start in one exchange.
-// When it fails nothing is left, and the clients' sockets are as they were.
+// When it fails nothing is left; the clients' sockets may have been shut down.
 func (l *Launcher) Run(ctx context.Context, c Config, clients []Client) (*Keeper, error) {
 	req := CreateRequest{Config: c, Start: true}
 	var conns []*os.File
@@ -253,19 +257,17 @@ func (l *Launcher) request(ctx context.Context, req CreateRequest, clients []*os
 // and all else in its control groups, and the groups. It uses a waiting process,
 // as the daemon itself knows nothing of a runtime.
 func (l *Launcher) Collect(ctx context.Context, id, dir string) error {
-	if err := KillInit(dir); err != nil {
-		return err
-	}
+	killed := KillInit(dir) // the groups can be collected whatever comes of it
 	p, warm := l.take()
 	if !warm {
 		var err error
 		if p, err = l.start(ctx, false); err != nil {
-			return err
+			return errors.Join(killed, err)
 		}
 	}
 	defer l.wantRefill()
 	defer p.keeper.Close() // it has no container, and ends
-	return p.keeper.call(ctx, MethodCollect, CollectRequest{id, dir}, nil)
+	return errors.Join(killed, p.keeper.call(ctx, MethodCollect, CollectRequest{id, dir}, nil))
 }
 
 // undo ends a container that nobody wants.
@@ -292,6 +294,7 @@ func (l *Launcher) create(ctx context.Context, req CreateRequest, clients []*os.
 	k := p.keeper
 	k.dir = req.Dir
 	if err := k.create(ctx, req, clients); err != nil {
+		k.Close()  // it may not even have heard of the request
 		<-k.reaped // with the process its mounts are gone
 		return nil, err
 	}

@@ -95,8 +95,9 @@ func TestPoolIsRefilled(t *testing.T) {
 func TestPoolSeesNewMounts(t *testing.T) {
 	eachRuntime(t, func(t *testing.T, rt supervise.Runtime) {
 		testutil.Eventually(t, 5*time.Second, "other tests' processes are gone", func() bool { return len(waiting(t)) == 0 })
-		l := launcher(t, 1)
-		testutil.Eventually(t, 5*time.Second, "the pool is full", func() bool { return l.Warm() == 1 })
+		l := launcher(t, 2)
+		full := func() bool { return l.Warm() == 2 }
+		testutil.Eventually(t, 5*time.Second, "the pool is full", full)
 		b := newBox(t, rt, "/bin/busybox", "cat", "/etc/mounted")
 		top := filepath.Join(b.cfg.Rootfs.Lower[0], "etc")
 		if err := unix.Mount("late", top, "tmpfs", 0, "size=64k"); err != nil {
@@ -108,6 +109,10 @@ func TestPoolSeesNewMounts(t *testing.T) {
 		}
 		b.cfg.Rootfs.Lower = append([]string{top}, b.cfg.Rootfs.Lower...)
 		b.spec.Mounts = append(b.spec.Mounts, bind(top, "/etc"))
+		// The pool is refilled after the mount: the new process knows of it, the
+		// other one does not.
+		l.Drop()
+		testutil.Eventually(t, 5*time.Second, "the pool is full again", full)
 		b.create(l)
 		b.start()
 		b.wait(0)

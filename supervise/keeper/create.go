@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/atomicfile"
 	"github.com/tarehq/tare/logs"
 	"github.com/tarehq/tare/supervise"
 	"github.com/tarehq/tare/supervise/internal/seqpacket"
@@ -137,7 +138,7 @@ func (k *keeper) make(ctx context.Context) (err error) {
 	if k.cfg.Runtime.Path == "" {
 		k.box, err = createInProcess(ctx, k.cfg.Config, k.stdio)
 	} else {
-		k.box, err = createExternal(ctx, k.cfg.Config, k.stdio)
+		k.box, err = createExternal(ctx, k.cfg.Config, k.reaper, k.stdio)
 	}
 	if err != nil {
 		k.box = nil
@@ -162,5 +163,5 @@ func (k *keeper) noteInit() error {
 		return nil // it has ended; await tells how
 	}
 	note := fmt.Sprintf("%d %d\n", k.box.pid(), started)
-	return os.WriteFile(filepath.Join(k.cfg.Dir, supervise.InitName), []byte(note), 0o600)
+	return atomicfile.Write(filepath.Join(k.cfg.Dir, supervise.InitName), []byte(note), 0o600)
 }

@@ -112,8 +112,19 @@ func (k *keeper) exec(ctx context.Context, c supervise.ExecConfig, files []*os.F
 		return supervise.Started{}, fault.New(fault.Conflict, "nothing can be executed in a container that is %s", phase)
 	}
 	e := &exec{id: c.ID, out: newOutput(nil, &k.activity), done: make(chan struct{})}
-	if err := k.execs.add(e); err != nil {
+	var err error
+	if len(files) == 0 && !c.Process.Terminal {
+		e.stdio, err = newNull()
+	} else {
+		e.stdio, err = newStdio(c.Process.Terminal, c.Attach.Stdin)
+	}
+	if err != nil {
 		closeAll(files)
+		return supervise.Started{}, err
+	}
+	if err := k.execs.add(e); err != nil { // from here on others find it
+		closeAll(files)
+		e.stdio.close()
 		return supervise.Started{}, err
 	}
 	p, err := k.launch(ctx, e, c, files)
@@ -126,15 +137,6 @@ func (k *keeper) exec(ctx context.Context, c supervise.ExecConfig, files []*os.F
 
 // launch performs the steps of exec.
 func (k *keeper) launch(ctx context.Context, e *exec, c supervise.ExecConfig, files []*os.File) (p process, err error) {
-	if len(files) == 0 && !c.Process.Terminal {
-		e.stdio, err = newNull()
-	} else {
-		e.stdio, err = newStdio(c.Process.Terminal, c.Attach.Stdin)
-	}
-	if err != nil {
-		closeAll(files)
-		return nil, err
-	}
 	var client *session
 	if len(files) > 0 {
 		if client, err = openSession(c.Attach, files, e.stdio); err != nil {

@@ -26,11 +26,12 @@ import (
 type external struct {
 	*child
 	cfg    supervise.Config
+	reaper *reaper
 	cgroup string // directory of the memory controller, "" if unknown
 }
 
-func createExternal(ctx context.Context, cfg supervise.Config, s *stdio) (container, error) {
-	b := &external{cfg: cfg}
+func createExternal(ctx context.Context, cfg supervise.Config, r *reaper, s *stdio) (container, error) {
+	b := &external{cfg: cfg, reaper: r}
 	if err := os.RemoveAll(b.file("rt")); err != nil {
 		return nil, err
 	}
@@ -125,6 +126,7 @@ func (b *external) run(ctx context.Context, stdio [3]*os.File, args ...string) e
 	}
 	argv := append([]string{b.cfg.Runtime.Path}, b.cfg.Runtime.Args...)
 	argv = append(argv, "--root", b.file("rt"), "--log", log, "--log-format", "json")
+	defer b.reaper.spawn()() // else the reaper may collect the runtime first
 	p, err := os.StartProcess(b.cfg.Runtime.Path, append(argv, args...), &os.ProcAttr{
 		Dir:   b.cfg.Dir,
 		Env:   []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},

@@ -3,8 +3,10 @@ package keeper
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"syscall"
+	"time"
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/ocirun"
@@ -20,12 +22,17 @@ func (k *keeper) serve(c *seqpacket.Conn) {
 	defer c.Close()
 	for {
 		msg, files, err := c.Recv()
-		if err != nil {
+		lost := errors.Is(err, seqpacket.ErrFilesLost)
+		if err != nil && !lost {
 			return
 		}
 		var m supervise.Message
 		if json.Unmarshal(msg, &m) != nil || m.ID == 0 {
 			closeAll(files)
+			continue
+		}
+		if lost {
+			answer(c, m.ID, nil, fault.New(fault.Unavailable, "the container has as many clients as its supervising process can hold"))
 			continue
 		}
 		if m.Method == supervise.MethodHold {
@@ -62,10 +69,14 @@ func (k *keeper) end() {
 func (k *keeper) accept() {
 	for {
 		c, err := k.listener.Accept()
-		if err != nil {
+		switch {
+		case errors.Is(err, os.ErrClosed):
 			return
+		case err != nil: // such as too many open files
+			time.Sleep(100 * time.Millisecond)
+		default:
+			k.join(c)
 		}
-		k.join(c)
 	}
 }
 

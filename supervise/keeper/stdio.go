@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -20,7 +21,8 @@ type stdio struct {
 	in       *os.File // writes to the process's stdin; nil without one
 	out, err *os.File // reads its output; err is nil with a terminal
 	tty      bool
-	slave    *os.File // keeps the terminal from hanging up while nobody has it open
+	terminal atomic.Pointer[os.File] // out, for those who do not know whether it is there yet
+	slave    *os.File                // keeps the terminal from hanging up while nobody has it open
 
 	child   [3]*os.File // the process's side, without a terminal
 	console *os.File    // where its runtime sends the terminal's master
@@ -139,15 +141,20 @@ func (s *stdio) useMaster(fd int) error {
 	}
 	s.out = os.NewFile(uintptr(fd), "console")
 	s.in = s.out
+	s.terminal.Store(s.out)
 	return nil
 }
 
 // resize sets the terminal's size in characters.
 func (s *stdio) resize(height, width uint16) error {
-	if !s.tty || s.out == nil {
+	if !s.tty {
 		return fault.New(fault.Invalid, "the process has no terminal")
 	}
-	rc, err := s.out.SyscallConn()
+	terminal := s.terminal.Load()
+	if terminal == nil {
+		return fault.New(fault.Conflict, "the process has no terminal yet: try again")
+	}
+	rc, err := terminal.SyscallConn()
 	if err != nil {
 		return errGone()
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/test/daemon"
@@ -21,7 +22,8 @@ func TestNewerContainer(t *testing.T) {
 	testutil.RequireRoot(t)
 	d := daemon.Start(t)
 	d.ImportBusybox(t)
-	id := d.Tare(t, "run", "-d", "--name", "newer", "busybox", "sleep", "1000")
+	id := d.Tare(t, "run", "-d", "--name", "newer", "-p", "0:80", "busybox", "httpd", "-f", "-h", "/etc")
+	_, port, _ := strings.Cut(d.Tare(t, "port", "newer", "80"), ":")
 	d.Signal(t, syscall.SIGKILL)
 	sock := filepath.Join(d.Dir, "exec/c", id, "sock")
 	if err := os.Rename(sock, sock+".own"); err != nil {
@@ -40,6 +42,11 @@ func TestNewerContainer(t *testing.T) {
 	}
 	if out := d.Tare(t, "inspect", "--format", "{{.State.Status}}", "newer"); out != "running" {
 		t.Errorf("it is %s", out)
+	}
+	if c, err := net.DialTimeout("tcp", "127.0.0.1:"+port, 5*time.Second); err != nil {
+		t.Errorf("its published port leads nowhere: %v", err)
+	} else {
+		c.Close()
 	}
 	d.Signal(t, syscall.SIGTERM)
 	future.Close()

@@ -126,8 +126,8 @@ func (d *Daemon) Use(bin string) { d.bin = bin }
 // Program is the path of one of the programs.
 func (d *Daemon) Program(name string) string { return filepath.Join(d.bin, name) }
 
-// Up starts the daemon and waits until it answers.
-func (d *Daemon) Up(t testing.TB) {
+// Begin starts the daemon and does not wait.
+func (d *Daemon) Begin(t testing.TB) {
 	t.Helper()
 	log, err := os.OpenFile(d.Dir+"/tared.log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -142,6 +142,12 @@ func (d *Daemon) Up(t testing.TB) {
 	}
 	d.ended = make(chan struct{})
 	go func(cmd *exec.Cmd, ended chan struct{}) { _ = cmd.Wait(); close(ended) }(d.cmd, d.ended)
+}
+
+// Up starts the daemon and waits until it answers.
+func (d *Daemon) Up(t testing.TB) {
+	t.Helper()
+	d.Begin(t)
 	deadline := time.Now().Add(20 * time.Second)
 	for {
 		if _, err := d.Try("version"); err == nil {

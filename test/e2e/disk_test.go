@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -27,6 +28,8 @@ func TestFullDisk(t *testing.T) {
 	d.AtEnd(func() error { return unix.Unmount(data, unix.MNT_DETACH) })
 	d.Up(t)
 	d.ImportBusybox(t)
+	d.Tare(t, "run", "-d", "--name", "running", "busybox", "sleep", "1000")
+	d.Tare(t, "run", "-d", "--name", "doomed", "busybox", "sleep", "1000")
 	before := d.Tare(t, "images", "--no-trunc")
 
 	fill := filepath.Join(data, "fill")
@@ -42,8 +45,15 @@ func TestFullDisk(t *testing.T) {
 	if after := d.Tare(t, "images", "--no-trunc"); after != before {
 		t.Errorf("the images changed:\n%s\nwere\n%s", after, before)
 	}
-	if out := d.Tare(t, "ps", "-aq"); out != "" {
-		t.Errorf("a container that could not be made is listed: %s", out)
+	d.Signal(t, syscall.SIGKILL)
+	d.Up(t)
+	if out := d.Tare(t, "ps", "-a", "--format", "{{.Names}} {{.State}}"); out != "doomed running\nrunning running" {
+		t.Errorf("listed after a restart of the daemon: %s", out)
+	}
+	d.Tare(t, "stop", "-t", "0", "running")
+	d.Tare(t, "rm", "-f", "doomed")
+	if out := d.Tare(t, "ps", "-a", "--format", "{{.Names}} {{.State}}"); out != "running exited" {
+		t.Errorf("listed after the end of both: %s", out)
 	}
 	if err := os.Remove(fill); err != nil {
 		t.Fatal(err)

@@ -176,8 +176,13 @@ func memfd(msg []byte) (int, error) {
 	return fd, nil
 }
 
+// ErrFilesLost comes with a message whose files could not be received, as this
+// process may not open more.
+var ErrFilesLost = errors.New("the files of a message are lost: the limit of open files is too low")
+
 // Recv waits for the next message; the files are the caller's. At the end of
-// the peer it returns io.EOF.
+// the peer it returns io.EOF. With ErrFilesLost there is a message, without its
+// files.
 func (c *Conn) Recv() ([]byte, []*os.File, error) {
 	var msg []byte
 	var fds []int
@@ -188,6 +193,9 @@ func (c *Conn) Recv() ([]byte, []*os.File, error) {
 	})
 	if rerr != nil {
 		err = rerr
+	}
+	if err == ErrFilesLost && len(msg) > 0 && msg[0] == here {
+		return msg[1:], nil, err
 	}
 	if err != nil {
 		if errors.Is(err, unix.ECONNRESET) {
@@ -242,13 +250,17 @@ func recv(fd int) ([]byte, []int, error) {
 			}
 		}
 	}
-	if flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
-		for _, fd := range fds {
-			unix.Close(fd)
-		}
-		return nil, nil, errors.New("a message was cut off; is the limit of open files too low?")
+	msg := append([]byte(nil), (*bp)[:n]...)
+	if flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) == 0 {
+		return msg, fds, nil
 	}
-	return append([]byte(nil), (*bp)[:n]...), fds, nil
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+	if flags&unix.MSG_TRUNC != 0 {
+		return nil, nil, errors.New("a message was cut off")
+	}
+	return msg, nil, ErrFilesLost
 }
 
 func content(f *os.File) ([]byte, error) {
