@@ -84,6 +84,19 @@ func (e *execs) forget(container string) {
 	}
 }
 
+// drop forgets the sessions of a run that is over which were never started.
+func (e *execs) drop(container string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for id, n := range e.byID {
+		n.mu.Lock()
+		if n.container == container && !n.started {
+			delete(e.byID, id)
+		}
+		n.mu.Unlock()
+	}
+}
+
 // of lists the running execs of a container.
 func (e *execs) of(container string) []string {
 	e.mu.Lock()

@@ -161,6 +161,7 @@ func (s *Service) finish(r Record, l *live, run *run, exit supervise.Exit) {
 	if again {
 		giveUp = l.retrying()
 	}
+	s.execs.drop(r.ID)
 	s.deleteLater(rest) // with the exit record, now that it is in ours
 	if exit.OOMKilled {
 		s.publish(r, events.ActionOOM)

@@ -76,7 +76,6 @@ func wireState(r Record) *wire.State {
 		Running:    r.State.Live(), // Docker calls a restarting container running
 		Restarting: r.State == Restarting,
 		OOMKilled:  r.OOMKilled,
-		Dead:       r.State == Dead,
 		Pid:        r.Pid,
 		ExitCode:   r.ExitCode,
 		Error:      r.Error,

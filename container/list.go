@@ -92,10 +92,6 @@ func status(r Record) string {
 			return fmt.Sprintf("Exited (%d)", r.ExitCode)
 		}
 		return fmt.Sprintf("Exited (%d) %s ago", r.ExitCode, ago(r.FinishedAt))
-	case Removing:
-		return "Removal In Progress"
-	case Dead:
-		return "Dead"
 	}
 	return "Created"
 }

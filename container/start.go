@@ -56,11 +56,8 @@ func (s *Service) startAnew(ctx context.Context, r Record) error {
 }
 
 func startable(r Record) error {
-	switch r.State {
-	case Running, Restarting:
+	if r.State.Live() {
 		return fault.New(fault.NotModified, "container is already running")
-	case Removing, Dead:
-		return fault.New(fault.Conflict, "container is marked for removal and cannot be started")
 	}
 	return nil
 }

@@ -7,7 +7,9 @@ import (
 )
 
 // State is where a container stands in its life. Docker's booleans (Running,
-// Restarting, Dead) are derived from it at the edge.
+// Restarting) are derived from it at the edge. A container that is being removed
+// or could not be, in Docker "removing" and "dead", has no state here: it is gone
+// by one rename.
 type State string
 
 // The states, in Docker's words.
@@ -16,19 +18,15 @@ const (
 	Running    State = "running"
 	Restarting State = "restarting" // not running, waiting for its restart policy's next try
 	Exited     State = "exited"
-	Removing   State = "removing"
-	Dead       State = "dead" // a remove that could not be completed
 )
 
 // transitions is the whole life: from each state, the states that may follow.
 // A start that fails leaves the state as it was, and so is no transition.
 var transitions = map[State][]State{
-	Created:    {Running, Exited, Removing},
+	Created:    {Running, Exited},
 	Running:    {Exited, Restarting},
 	Restarting: {Running, Exited},
-	Exited:     {Running, Restarting, Removing},
-	Removing:   {Dead},
-	Dead:       {Removing},
+	Exited:     {Running, Restarting},
 }
 
 // next checks that to may follow s. Staying is always allowed.

@@ -91,7 +91,7 @@ func TestNote(t *testing.T) {
 	if r, err := s.find("aa11"); err != nil || r.State != Exited {
 		t.Errorf("known is %v, %v", r.State, err)
 	}
-	if _, err := s.note("aa11", func(p *Progress) error { p.State = Dead; return nil }); err == nil {
+	if _, err := s.note("aa11", func(p *Progress) error { p.State = Created; return nil }); err == nil {
 		t.Error("note allows a change that is none")
 	}
 }

@@ -123,15 +123,10 @@ type AttachOptions struct {
 	DetachKeys []byte `json:",omitempty"`
 	// Buffered are bytes of input that were already read from the socket.
 	Buffered []byte `json:",omitempty"`
-	// Head is written to the client before anything else, once nothing that the
-	// container writes from now on can be missed: the answer's head of a
-	// hijacked request.
-	Head []byte `json:",omitempty"`
 	// Logs replays the json-file first. No byte is lost or doubled between the
 	// replay and what follows.
 	Logs bool
-	// Stream continues with live output and input; without it the session ends
-	// after Head and the replay.
+	// NoStream ends the session after the replay, without live output and input.
 	NoStream bool `json:",omitempty"`
 }
 

@@ -10,9 +10,6 @@ type Stack struct{ steps []func() error }
 // Push registers how to take back the step that was just done.
 func (s *Stack) Push(back func() error) { s.steps = append(s.steps, back) }
 
-// Done forgets the ways back: the operation has succeeded.
-func (s *Stack) Done() { s.steps = nil }
-
 // Run takes the steps back, newest first, all of them whatever fails, and
 // empties the stack. The errors are joined.
 func (s *Stack) Run() error {

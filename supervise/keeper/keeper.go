@@ -59,6 +59,7 @@ type keeper struct {
 
 	clients sync.WaitGroup // sessions
 	over    chan struct{}  // closed when the container is gone, or never was
+	left    error          // what could not be removed; valid once over is closed
 
 	mu       sync.Mutex
 	changed  sync.Cond // of peers, requests and released
@@ -158,29 +159,29 @@ func (k *keeper) current() supervise.Status {
 // start releases the init into the user's program. When that fails nothing is
 // left of the container.
 func (k *keeper) start() (supervise.Started, error) {
-	s, err := k.tryStart()
-	if err != nil && k.aborted {
+	s, aborted, err := k.tryStart()
+	if aborted {
 		<-k.over
 	}
 	return s, err
 }
 
-func (k *keeper) tryStart() (supervise.Started, error) {
+func (k *keeper) tryStart() (s supervise.Started, aborted bool, err error) {
 	k.starting.Lock()
 	defer k.starting.Unlock()
 	if phase := k.current().Phase; phase != supervise.PhaseCreated {
-		return supervise.Started{}, fault.New(fault.Conflict, "the container cannot be started: it is %s", phase)
+		return s, false, fault.New(fault.Conflict, "the container cannot be started: it is %s", phase)
 	}
 	if err := k.box.start(); err != nil {
 		k.aborted = true
 		k.box.signal(syscall.SIGKILL)
-		return supervise.Started{}, err
+		return s, true, err
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.status.Phase, k.status.StartedAt = supervise.PhaseRunning, time.Now()
 	time.AfterFunc(200*time.Millisecond, thrift)
-	return supervise.Started{Pid: k.status.Pid, Status: k.status}, nil
+	return supervise.Started{Pid: k.status.Pid, Status: k.status}, false, nil
 }
 
 // await sees the container to its end.
@@ -244,7 +245,8 @@ func (k *keeper) awaitRelease() {
 	}
 }
 
-// release lets the container's rest be removed and waits for that.
+// release lets the container's rest be removed and waits for that. The error
+// tells what could not be removed.
 func (k *keeper) release(ctx context.Context) error {
 	k.mu.Lock()
 	if k.status.Phase != supervise.PhaseExited {
@@ -256,7 +258,7 @@ func (k *keeper) release(ctx context.Context) error {
 	k.mu.Unlock()
 	select {
 	case <-k.over:
-		return nil
+		return k.left
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -269,7 +271,7 @@ func (k *keeper) remove() {
 		os.Remove(filepath.Join(k.cfg.Dir, supervise.SocketName))
 	}
 	if k.box != nil {
-		k.box.delete()
+		k.left = k.box.delete()
 	}
 	if k.rootfs && !k.cfg.Rootfs.Volatile {
 		// The upper directory must be free for the next start, though a client

@@ -82,26 +82,17 @@ func newSession(o supervise.AttachOptions, f *os.File, s *stdio) (*session, erro
 	return ses, nil
 }
 
-// prepare readies head and replay. While it runs nothing passes through the
-// output that log belongs to.
+// prepare readies the replay. While it runs nothing passes through the output
+// that log belongs to.
 func (s *session) prepare(log *logs.Writer) {
-	replay := func() error { return nil }
-	if s.o.Logs && log != nil {
-		replay = s.replayOf(log)
-	}
-	if len(s.o.Head) == 0 && !s.o.Logs {
+	if !s.o.Logs || log == nil {
 		return
 	}
-	head := s.o.Head
+	replay := s.replayOf(log)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.flushing = true
-	s.prelude = func() error {
-		if _, err := s.conn.Write(head); err != nil {
-			return err
-		}
-		return replay()
-	}
+	s.prelude = replay
 	go s.flush()
 }
 

@@ -104,17 +104,6 @@ func socketAt(path string, call func(fd int, sa unix.Sockaddr) error) (int, erro
 // Close closes the connection; blocked calls return.
 func (c *Conn) Close() error { return c.f.Close() }
 
-// PeerPid returns the process that made the other end, 0 if it is unknown.
-func (c *Conn) PeerPid() int {
-	pid := 0
-	c.rc.Control(func(fd uintptr) {
-		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-			pid = int(cred.Pid)
-		}
-	})
-	return pid
-}
-
 // Send sends one message with the files, which stay the caller's. It waits
 // while the peer does not read.
 func (c *Conn) Send(msg []byte, files ...*os.File) error {
