@@ -14,6 +14,7 @@ import (
 	wire "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/tarehq/tare/container/spec"
@@ -31,6 +32,7 @@ import (
 type Images interface {
 	ResolvePlatform(ctx context.Context, ref, platform string) (image.Image, error)
 	Unpacked(ctx context.Context, img image.Image) (digest.Digest, error)
+	UnpackManifest(ctx context.Context, manifest ocispec.Descriptor) (digest.Digest, error)
 }
 
 // Snapshots makes and drops a container's writable layer.

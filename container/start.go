@@ -175,20 +175,22 @@ func (s *Service) launch(ctx context.Context, r *Record) (err error) {
 }
 
 // rootOf finds the layers of the container's root. After power loss a layer
-// may have to be unpacked again.
+// may have to be unpacked again, and a container that was created in its last
+// moments may have its record and not its directories, which are synced by
+// nobody: what never ran has nothing in them.
 func (s *Service) rootOf(ctx context.Context, r *Record) (snapshot.Mount, error) {
 	root, err := s.cfg.Snapshots.Mount(r.ID)
 	if !errors.Is(err, fault.NotFound) {
 		return root, err
 	}
-	img, err := s.cfg.Images.ResolvePlatform(ctx, r.Image.Manifest.Digest.String(), "")
-	if err != nil {
+	if _, err := s.cfg.Images.UnpackManifest(ctx, r.Image.Manifest); err != nil {
 		return root, err
 	}
-	if _, err := s.cfg.Images.Unpacked(ctx, img); err != nil {
-		return root, err
+	root, err = s.cfg.Snapshots.Mount(r.ID)
+	if errors.Is(err, fault.NotFound) && r.State == Created && r.StartedAt.IsZero() {
+		return s.cfg.Snapshots.Prepare(r.ID, r.Image.ChainID)
 	}
-	return s.cfg.Snapshots.Mount(r.ID)
+	return root, err
 }
 
 // begin makes a run the present one; without a keeper it is out of reach, for

@@ -282,6 +282,27 @@ func TestUnpackedIsDurable(t *testing.T) {
 	}
 }
 
+// Power loss takes a layer; the container that needs it knows its manifest.
+func TestUnpackManifestOfAnIndex(t *testing.T) {
+	f := open(t, t.TempDir())
+	ctx := context.Background()
+	img, err := f.Resolve(ctx, "hello")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.layers.Close()
+	if err := os.Remove(f.root + "/snapshot/layers/" + img.ChainID.Encoded() + "/synced"); err != nil {
+		t.Fatal(err)
+	}
+	f = open(t, f.root)
+	if f.layers.Has(img.ChainID) {
+		t.Fatal("the layer is there")
+	}
+	if chain, err := f.UnpackManifest(ctx, img.Manifest); err != nil || chain != img.ChainID || !f.layers.Has(chain) {
+		t.Error(chain, err)
+	}
+}
+
 func TestResolve(t *testing.T) {
 	f := open(t, t.TempDir())
 	ctx := context.Background()

@@ -27,6 +27,20 @@ func (s *Service) Unpacked(ctx context.Context, img Image) (digest.Digest, error
 	return img.ChainID, s.layers.SyncChain(img.ChainID)
 }
 
+// UnpackManifest is Unpacked for a manifest that was chosen earlier. Its image
+// may have lost its names by now, or be an index that has it among others.
+func (s *Service) UnpackManifest(ctx context.Context, manifest ocispec.Descriptor) (digest.Digest, error) {
+	defer s.content.Hold()()
+	d, err := s.detail(manifest)
+	if err != nil {
+		return "", err
+	}
+	if err := s.unpack(ctx, d.manifest.Layers, d.config.RootFS.DiffIDs); err != nil {
+		return "", err
+	}
+	return d.chain(), s.layers.SyncChain(d.chain())
+}
+
 // unpack makes the layers that are missing. The caller holds the content.
 func (s *Service) unpack(ctx context.Context, layers []ocispec.Descriptor, diffIDs []digest.Digest) error {
 	var parent digest.Digest

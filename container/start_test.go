@@ -1,0 +1,43 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/testutil"
+	"github.com/tarehq/tare/snapshot"
+)
+
+type unpackedImages struct{ Images }
+
+func (unpackedImages) UnpackManifest(context.Context, ocispec.Descriptor) (digest.Digest, error) {
+	return "", nil
+}
+
+// Power loss may leave the record of a container and not its directories.
+func TestRootLostBeforeTheFirstStart(t *testing.T) {
+	testutil.RequireRoot(t)
+	layers, err := snapshot.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer layers.Close()
+	s := &Service{cfg: Config{Images: unpackedImages{}, Snapshots: layers}}
+	r := &Record{Spec: Spec{ID: "c"}, Progress: Progress{State: Created}}
+	root, err := s.rootOf(context.Background(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := s.rootOf(context.Background(), r); err != nil || again.Upper != root.Upper {
+		t.Error(again, err)
+	}
+	r = &Record{Spec: Spec{ID: "d"}, Progress: Progress{State: Exited}}
+	if _, err := s.rootOf(context.Background(), r); !errors.Is(err, fault.NotFound) {
+		t.Errorf("what a container wrote is lost, and it starts: %v", err)
+	}
+}
