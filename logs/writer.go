@@ -182,10 +182,11 @@ func (w *Writer) Flush() {
 		if len(p.buf) == 0 {
 			continue
 		}
+		stamp := now
 		if len(p.stamp) > 0 {
-			now = p.stamp
+			stamp = p.stamp
 		}
-		w.store(appendRecord(nil, s, p.buf, now))
+		w.store(appendRecord(nil, s, p.buf, stamp))
 		*p = partial{}
 	}
 }

@@ -276,3 +276,21 @@ func BenchmarkWrite(b *testing.B) {
 		w.Write(Stdout, chunk)
 	}
 }
+
+// The time at which a long line of one stream began is not that of the other's.
+func TestFlushStamps(t *testing.T) {
+	w := newTestWriter(t)
+	w.write(Stdout, bytes.Repeat([]byte("x"), maxLine+1), testTime)
+	w.write(Stderr, []byte("y"), testTime)
+	before := time.Now()
+	w.Flush()
+	err := Decode(strings.NewReader(content(t, w)), func(e Entry) error {
+		if e.Stream == "stderr" && e.Time.Before(before) {
+			t.Errorf("stderr ended at %v", e.Time)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
