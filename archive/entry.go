@@ -139,13 +139,39 @@ func (x *extractor) openOrMakeDir(dir int, base string) (int, error) {
 		if fd, err := unix.Openat(dir, base, flags, 0); err == nil {
 			return fd, nil
 		}
+		// The whiteout that an earlier entry made goes on to hide what is below.
+		hides := len(x.lower) > 0 && isWhiteout(dir, base)
 		err = x.make(dir, base, func() error { return unix.Mkdirat(dir, base, 0o700) })
+		if err == nil && hides {
+			return x.openOpaque(dir, base, flags)
+		}
 	}
 	if err != nil {
 		return -1, err
 	}
 	return unix.Openat(dir, base, flags, 0)
 }
+
+func (x *extractor) openOpaque(dir int, base string, flags int) (int, error) {
+	fd, err := unix.Openat(dir, base, flags, 0)
+	if err != nil {
+		return -1, err
+	}
+	if err := setOpaque(fd); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// isWhiteout tells whether overlayfs takes the name for a whiteout.
+func isWhiteout(dir int, base string) bool {
+	var st unix.Stat_t
+	return unix.Fstatat(dir, base, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0
+}
+
+// setOpaque makes a directory hide those below it.
+func setOpaque(fd int) error { return unix.Fsetxattr(fd, "trusted.overlay.opaque", []byte{'y'}, 0) }
 
 func (x *extractor) symlink(dir int, base string, hdr *tar.Header) error {
 	if hdr.Linkname == "" || len(hdr.Linkname) >= maxName {

@@ -196,8 +196,9 @@ func (x *extractor) entry(ctx context.Context, hdr *tar.Header, data io.Reader) 
 	return refuse(hdr.Name, "is of the unknown type %q", hdr.Typeflag)
 }
 
-// whiteout hides what the layers below have. In its own layer an earlier entry
-// of the name goes, as the last entry of a name counts.
+// whiteout hides what the layers below have. The OCI layer specification has it
+// apply to those alone; here an earlier entry of the name goes too, as the last
+// entry of a name counts, and as it does for Docker.
 func (x *extractor) whiteout(name, base string) error {
 	if strings.HasPrefix(base, whiteoutMeta) && base != whiteoutOpaque {
 		return nil // bookkeeping of aufs
@@ -210,7 +211,7 @@ func (x *extractor) whiteout(name, base string) error {
 		if len(x.lower) == 0 {
 			return nil
 		}
-		if err := unix.Fsetxattr(dir, "trusted.overlay.opaque", []byte{'y'}, 0); err != nil {
+		if err := setOpaque(dir); err != nil {
 			return failed(name, err)
 		}
 		return nil

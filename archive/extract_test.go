@@ -246,6 +246,16 @@ func TestExtractWhiteouts(t *testing.T) {
 	if n, err := unix.Lgetxattr(upper+"/var", "trusted.overlay.opaque", value); err != nil || string(value[:n]) != "y" {
 		t.Errorf("var is not opaque: %v", err)
 	}
+	again := t.TempDir()
+	if err := extract(t, again, pack(t, file(".wh.var", ""), dir("var"), file("var/z", ""), dir("etc")), lower); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := unix.Lgetxattr(again+"/var", "trusted.overlay.opaque", value); err != nil || string(value[:n]) != "y" {
+		t.Errorf("var was hidden, made again, and shows what was hidden: %v", err)
+	}
+	if _, err := unix.Lgetxattr(again+"/etc", "trusted.overlay.opaque", value); err != unix.ENODATA {
+		t.Errorf("etc is opaque: %v", err)
+	}
 	alone := t.TempDir()
 	if err := extract(t, alone, pack(t, file("a", ""), file(".wh.a", ""), file(".wh.b", ""))); err != nil || len(tree(t, alone)) != 0 {
 		t.Errorf("a lowest layer keeps %v, %v", tree(t, alone), err)

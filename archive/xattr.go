@@ -48,7 +48,7 @@ func setXattrs(hdr *tar.Header, set func(name string, value []byte) error) error
 
 // copyXattrs copies all but overlayfs's own attributes of a directory.
 func copyXattrs(to, from int) error {
-	buf := make([]byte, 4096)
+	buf := make([]byte, 65536) // XATTR_LIST_MAX
 	n, err := unix.Flistxattr(from, buf)
 	if err != nil || n == 0 {
 		return nil // none, or a file system without

@@ -174,6 +174,29 @@ func TestOpenAfterCrash(t *testing.T) {
 	empty(t, s, "trash", "active", "new")
 }
 
+// A layer may hide all that is below it.
+func TestOpaqueRoot(t *testing.T) {
+	testutil.RequireRoot(t)
+	dir := t.TempDir()
+	s := open(t, dir)
+	base := unpack(t, s, "", map[string]string{"a": "1", "b": "1"})
+	top := unpack(t, s, base, map[string]string{".wh..wh..opq": "", "b": "2"})
+	if err := s.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	m, err := s.Prepare("c", top)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkMerged(t, m)
+	s.Close()
+	s = open(t, dir)
+	if m, err = s.Mount("c"); err != nil {
+		t.Fatal(err)
+	}
+	checkMerged(t, m)
+}
+
 // What a container wrote stays when it is not known any more what it lay on,
 // and so do all layers.
 func TestActiveWithoutAttribute(t *testing.T) {

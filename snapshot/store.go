@@ -67,6 +67,7 @@ type layer struct {
 
 	path     string // of fs/
 	unsynced bool   // power loss may take it yet
+	opaque   bool   // nothing of the layers below is seen; the kernel looks at no root for it
 	mode     uint32 // of the root directory, permission bits
 	uid, gid int
 }
@@ -139,6 +140,7 @@ func (l *layer) stat() error {
 		return &fs.PathError{Op: "stat", Path: l.path, Err: err}
 	}
 	l.mode, l.uid, l.gid = st.Mode&0o7777, int(st.Uid), int(st.Gid)
+	l.opaque = opaque(unix.AT_FDCWD, l.path)
 	return nil
 }
 
@@ -262,6 +264,9 @@ func (s *Store) lowerLocked(chain digest.Digest) ([]string, error) {
 			return nil, err
 		}
 		lower = append(lower, l.path)
+		if l.opaque {
+			break
+		}
 		chain = l.Parent
 	}
 	return lower, nil
