@@ -174,7 +174,11 @@ func TestOpenDropsWhatWasBeingWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Write([]byte("half"))
+	os.WriteFile(dir+"/.index.json.tmp123", []byte("half"), 0o600)
 	open(t, dir)
+	if left, _ := filepath.Glob(dir + "/.index*"); len(left) != 0 {
+		t.Errorf("%v is left", left)
+	}
 	if left, _ := os.ReadDir(dir + "/ingest"); len(left) != 0 {
 		t.Errorf("ingest/ holds %v", left)
 	}

@@ -47,10 +47,13 @@ type Store struct {
 }
 
 // Open opens the layout at root, making it when it is missing, and throws away
-// what a crash left in ingest/.
+// what a crash left half written.
 func Open(root string) (*Store, error) {
 	s := &Store{root: root}
 	if err := os.RemoveAll(s.path("ingest")); err != nil {
+		return nil, err
+	}
+	if err := atomicfile.Clean(s.path(ocispec.ImageIndexFile)); err != nil {
 		return nil, err
 	}
 	for _, dir := range []string{"ingest", "blobs/sha256"} {

@@ -3,8 +3,11 @@
 package atomicfile
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // Write replaces path with data through a temporary file in the same
@@ -53,6 +56,20 @@ func write(path string, data []byte, perm os.FileMode, sync bool) (err error) {
 		return SyncDir(dir)
 	}
 	return nil
+}
+
+// Clean removes what writers of path that did not come to their end left.
+func Clean(path string) error {
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), "."+filepath.Base(path)+".tmp") {
+			err = errors.Join(err, os.Remove(filepath.Join(filepath.Dir(path), e.Name())))
+		}
+	}
+	return err
 }
 
 // SyncDir makes the names in dir survive power loss.
