@@ -132,6 +132,24 @@ func (s *Store) Remove(id string) error {
 // container needs. Deletion happens in the background. No Unpack may be under
 // way whose outcome keep does not know.
 func (s *Store) Sweep(keep []digest.Digest) error {
+	s.placing.Lock()
+	defer s.placing.Unlock()
+	var err error
+	for chain, l := range s.takeUnused(keep) {
+		e := s.discard(s.layerPath(chain))
+		if e != nil { // it stays, and may be used again
+			s.mu.Lock()
+			s.layers[chain] = l
+			s.mu.Unlock()
+		}
+		err = errors.Join(err, e)
+	}
+	return err
+}
+
+// takeUnused takes the layers that nobody needs out of the list, so that no
+// container is made on them any more.
+func (s *Store) takeUnused(keep []digest.Digest) map[digest.Digest]*layer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.damaged) > 0 {
@@ -150,14 +168,12 @@ func (s *Store) Sweep(keep []digest.Digest) error {
 	for _, chain := range s.active {
 		mark(chain)
 	}
-	for chain := range s.layers {
-		if live[chain] {
-			continue
+	unused := map[digest.Digest]*layer{}
+	for chain, l := range s.layers {
+		if !live[chain] {
+			unused[chain] = l
+			delete(s.layers, chain)
 		}
-		if err := s.discard(s.layerPath(chain)); err != nil {
-			return err
-		}
-		delete(s.layers, chain)
 	}
-	return nil
+	return unused
 }

@@ -43,6 +43,7 @@ type Store struct {
 	spares *spares
 	names  atomic.Uint64 // for names in new/ and trash/
 
+	placing  sync.Mutex // layers/ changes; held before mu, which nobody holds while he waits for the disk
 	syncing  sync.Mutex // held before mu
 	mu       sync.Mutex
 	layers   map[digest.Digest]*layer

@@ -112,19 +112,21 @@ func (u *Unpacking) Commit(diffID digest.Digest) (digest.Digest, error) {
 	}
 	s, l := u.store, u.layer
 	l.path = filepath.Join(s.layerPath(chain), "fs")
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.layers[chain] != nil {
+	s.placing.Lock()
+	defer s.placing.Unlock()
+	if s.Has(chain) {
 		return chain, nil
 	}
-	if _, err := s.lookupLocked(l.Parent); err != nil {
-		return "", err
+	if l.Parent != "" && !s.Has(l.Parent) {
+		return "", fault.New(fault.NotFound, "layer %s is not unpacked", l.Parent)
 	}
 	if err := os.Rename(u.dir, s.layerPath(chain)); err != nil {
 		return "", err
 	}
 	u.dir = ""
 	l.unsynced = true
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.layers[chain] = &l
 	s.unsynced = append(s.unsynced, chain)
 	return chain, nil
