@@ -135,6 +135,22 @@ func TestRunMissingImage(t *testing.T) {
 	}
 }
 
+// What cannot be is refused before the daemon is asked.
+func TestRefusedHere(t *testing.T) {
+	f := newFake(t)
+	for want, args := range map[string][]string{
+		`"foo:" is not a valid repository/tag: invalid reference format`: {"tag", "x", "foo:"},
+		"failed to save image: invalid output path: ":                    {"save", "-o", "/nosuch/x.tar", "x"},
+	} {
+		if r := f.call(nil, args...); r.code != 1 || !strings.Contains(r.err, want) {
+			t.Errorf("%q: %+v", args, r)
+		}
+	}
+	if asked := f.asked(); len(asked) > 0 {
+		t.Errorf("asked %q", asked)
+	}
+}
+
 func TestExec(t *testing.T) {
 	f := newFake(t)
 	f.on("POST /containers/web/exec", 201, map[string]any{"Id": "e1"})

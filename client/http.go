@@ -105,8 +105,17 @@ func (c *Client) roundTrip(ctx context.Context, r request) (*response, error) {
 		if k.used && r.stream == nil && (errors.Is(err, io.EOF) || isClosedByPeer(err)) {
 			continue
 		}
-		return nil, fault.New(fault.Unavailable, "the connection to %s broke: %w", c.endpoint.Host, err)
+		return nil, fault.New(fault.Unavailable, "the connection to %s broke: %w", c.endpoint.Host, reason(err))
 	}
+}
+
+// reason is a network error without the addresses of the connection: those of a
+// socket are not what the user called it.
+func reason(err error) error {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		return op.Err
+	}
+	return err
 }
 
 // exchange writes the request and reads the head of the answer.

@@ -193,6 +193,32 @@ func TestUploadBreaks(t *testing.T) {
 	}
 }
 
+// TestDaemonDies has a daemon that closes without an answer.
+func TestDaemonDies(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		conn, err := l.Accept()
+		for err == nil {
+			conn.Close()
+			conn, err = l.Accept()
+		}
+	}()
+	c, err := New(Endpoint{Host: "unix://" + path}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_, err = c.InfoRaw(t.Context())
+	if fault.KindOf(err) != fault.Unavailable || !strings.HasPrefix(err.Error(), "the connection to unix://"+path+" broke: ") || strings.Contains(err.Error(), "->") {
+		t.Error(err)
+	}
+}
+
 // TestUploadRefused has a daemon that answers before it has read the body.
 func TestUploadRefused(t *testing.T) {
 	c, _ := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"reflect"
 	"strings"
 	"text/template"
@@ -161,17 +162,30 @@ func (i *Inspector) One(raw []byte) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	complete(v)
 	var b strings.Builder
-	if err := i.template.Execute(&b, v); err != nil {
+	if i.template.Execute(&b, v) != nil {
 		// The template may name the Go field of Docker's own structs.
 		alias(v)
 		b.Reset()
 		if i.template.Execute(&b, v) != nil {
-			return "", fmt.Errorf("template parsing error: %w", err)
+			return "", i.complaint(raw)
 		}
 	}
 	b.WriteByte('\n')
 	return b.String(), nil
+}
+
+// complaint is the template's error about the object as the daemon sent it.
+func (i *Inspector) complaint(raw []byte) error {
+	v, err := i.decoder.decode(raw)
+	if err == nil {
+		err = i.template.Execute(io.Discard, v)
+	}
+	if err == nil {
+		err = errors.New("a field that is not set has no fields")
+	}
+	return fmt.Errorf("template parsing error: %w", err)
 }
 
 // decoder decodes JSON for templates and remembers, by the address of each

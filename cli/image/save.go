@@ -27,6 +27,11 @@ func Save() *command.Command {
 			if _, ok := command.Terminal(s.Out); ok && output == "" {
 				return fault.New(fault.Invalid, "cowardly refusing to save to a terminal. Use the -o flag or redirect")
 			}
+			if output != "" {
+				if _, err := os.Stat(filepath.Dir(output)); err != nil {
+					return fault.New(fault.Invalid, "failed to save image: invalid output path: %w", err)
+				}
+			}
 			body, err := cl.ImageSave(ctx, args, platforms)
 			if err != nil {
 				return err

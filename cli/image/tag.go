@@ -21,6 +21,9 @@ func Tag() *command.Command {
 				return fault.New(fault.Invalid, "refusing to create a tag with a digest reference")
 			}
 			repo, tag := splitTag(args[1])
+			if tag == "" && repo != args[1] {
+				return fault.New(fault.Invalid, "Error parsing reference: %q is not a valid repository/tag: invalid reference format", args[1])
+			}
 			return cl.ImageTag(ctx, args[0], repo, tag)
 		},
 	}

@@ -3,6 +3,7 @@ package system
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/tarehq/tare/cli/command"
@@ -48,7 +49,7 @@ func inspecting(what, kind string) *command.Command {
 }
 
 func (o *inspect) run(ctx context.Context, s *command.Session, names []string) error {
-	fetch, err := o.fetcher()
+	fetch, err := o.fetcher(s.Err)
 	if err != nil {
 		return err
 	}
@@ -76,7 +77,7 @@ func (o *inspect) run(ctx context.Context, s *command.Session, names []string) e
 }
 
 // fetcher chooses where names are looked up.
-func (o *inspect) fetcher() (func(ctx context.Context, cl *client.Client, name string) ([]byte, error), error) {
+func (o *inspect) fetcher(warn io.Writer) (func(ctx context.Context, cl *client.Client, name string) ([]byte, error), error) {
 	container := func(ctx context.Context, cl *client.Client, name string) ([]byte, error) {
 		return cl.ContainerInspectRaw(ctx, name, o.size)
 	}
@@ -92,7 +93,9 @@ func (o *inspect) fetcher() (func(ctx context.Context, cl *client.Client, name s
 		return func(ctx context.Context, cl *client.Client, name string) ([]byte, error) {
 			raw, err := container(ctx, cl, name)
 			if errors.Is(err, fault.NotFound) {
-				raw, err = image(ctx, cl, name)
+				if raw, err = image(ctx, cl, name); err == nil && o.size {
+					fmt.Fprintln(warn, "WARNING: --size ignored for image")
+				}
 			}
 			if errors.Is(err, fault.NotFound) {
 				err = fault.New(fault.NotFound, "Error: No such object: %s", name)
