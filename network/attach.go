@@ -88,7 +88,7 @@ func (s *Service) attach(r Request) (_ *Attachment, err error) {
 	if a.MAC, err = macFor(r.MAC, addr); err != nil {
 		return nil, err
 	}
-	if a.Ports, a.Sockets, err = reserve(r.Ports); err != nil {
+	if a.Ports, a.Sockets, err = reserve(r.Ports, s.taken); err != nil {
 		return nil, s.connectivityError(a.Endpoint, err)
 	}
 	undo = append(undo, func() { closeAll(a.Sockets) })
@@ -121,6 +121,17 @@ func (s *Service) hold(endpointID string, box *sandbox) {
 
 func (s *Service) connectivityError(e Endpoint, err error) error {
 	return fmt.Errorf("driver failed programming external connectivity on endpoint %s (%s): %w", e.Name, e.ID, err)
+}
+
+// taken lists the ports of all endpoints.
+func (s *Service) taken() []Published {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []Published
+	for _, e := range s.endpoints {
+		list = append(list, e.Ports...)
+	}
+	return list
 }
 
 func (s *Service) takeAddress(wanted netip.Addr) (netip.Addr, error) {

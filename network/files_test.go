@@ -3,6 +3,7 @@ package network
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -73,6 +74,10 @@ func TestHosts(t *testing.T) {
 	want := localhostLines + "10.0.0.5\tdb\n172.17.0.1\tgw\n2001:db8::1\tsix\n2001:db8::2\tsix2\n172.17.0.2\tweb.example.com web\n"
 	if diff := cmp.Diff(want, string(got)); diff != "" {
 		t.Error(diff)
+	}
+	got, err = Hosts(HostsFile{Address: addr("172.17.0.2"), Hostname: "web.example.com"})
+	if must(t, err); !strings.HasSuffix(string(got), "\n172.17.0.2\tweb.example.com web\n") {
+		t.Errorf("a qualified host name: %q", got)
 	}
 	got, err = Hosts(HostsFile{Base: []byte("127.0.0.1 localhost"), Extra: []string{"a:1.2.3.4"}})
 	if must(t, err); string(got) != "127.0.0.1 localhost\n1.2.3.4\ta\n" {

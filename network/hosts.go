@@ -19,8 +19,8 @@ type HostsFile struct {
 	Extra []string
 	// HostGateway is what host-gateway stands for: Service.Gateway.
 	HostGateway netip.Addr
-	// Address is the container's own; with it go its Hostname and, if set,
-	// the name with the Domainname.
+	// Address is the container's own; with it go its Hostname, qualified by
+	// the Domainname if that is set, and the first part alone.
 	Address              netip.Addr
 	Hostname, Domainname string
 }
@@ -54,6 +54,8 @@ func Hosts(h HostsFile) ([]byte, error) {
 		names := h.Hostname
 		if h.Domainname != "" {
 			names = h.Hostname + "." + h.Domainname + " " + h.Hostname
+		} else if short, _, qualified := strings.Cut(h.Hostname, "."); qualified {
+			names = h.Hostname + " " + short
 		}
 		fmt.Fprintf(&b, "%s\t%s\n", h.Address, names)
 	}

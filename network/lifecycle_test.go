@@ -67,10 +67,13 @@ func TestPortInUse(t *testing.T) {
 	program, err := net.Listen("tcp4", "127.0.0.1:8082")
 	must(t, err)
 	defer program.Close()
-	for _, port := range []uint16{8080, 8082} {
+	for port, want := range map[uint16]string{
+		8080: "Bind for 0.0.0.0:8080 failed: port is already allocated",
+		8081: "Bind for 0.0.0.0:8081 failed: port is already allocated",
+		8082: "failed to bind host port 0.0.0.0:8082/tcp: address already in use",
+	} {
 		_, err := s.Attach(t.Context(), Request{ContainerID: "x", Name: "second", Ports: []Port{
 			{HostPort: 8081, ContainerPort: 80}, {HostPort: port, ContainerPort: 80}}})
-		want := fmt.Sprintf("failed to bind host port 0.0.0.0:%d/tcp: address already in use", port)
 		if err == nil || !strings.HasPrefix(err.Error(), "failed to set up container networking: driver failed programming external connectivity on endpoint second (") ||
 			!strings.HasSuffix(err.Error(), "): "+want) || fault.KindOf(err) != fault.Internal {
 			t.Errorf("error %v", err)
@@ -85,7 +88,7 @@ func TestPortInUse(t *testing.T) {
 	must(t, s.Detach(t.Context(), first.Endpoint))
 	letGo(first.Attachment)
 	again := attach(t, s, "again", Port{HostPort: 8080, ContainerPort: 80}, Port{HostPort: 8081, ContainerPort: 80})
-	if again.Address.Addr() != addr("172.30.1.3") && again.Address.Addr() != addr("172.30.1.5") {
+	if again.Address == first.Address {
 		t.Errorf("address %s was reused at once", again.Address)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -35,12 +36,18 @@ func CheckPorts(ports []Port) error {
 }
 
 // reserve binds a socket for each port. When one cannot be had, those taken
-// before are given back.
-func reserve(ports []Port) (published []Published, sockets []*os.File, err error) {
+// before are given back; one that is among them or the others, which are
+// published already, is told from one that a program of the host has.
+func reserve(ports []Port, others func() []Published) (published []Published, sockets []*os.File, err error) {
 	for _, p := range ports {
 		pub, socket, err := reserveOne(p)
 		if err != nil {
 			closeAll(sockets)
+			if errors.Is(err, unix.EADDRINUSE) && slices.ContainsFunc(slices.Concat(published, others()), func(p Published) bool {
+				return p.Proto == pub.Proto && p.HostPort == pub.HostPort && p.sharesAddress(pub)
+			}) {
+				err = fmt.Errorf("Bind for %s:%d failed: port is already allocated", pub.HostIP, pub.HostPort)
+			}
 			return nil, nil, err
 		}
 		published, sockets = append(published, pub), append(sockets, socket)
