@@ -410,6 +410,9 @@ func TestRemove(t *testing.T) {
 	container := strings.Repeat("c", 64)
 	refuse(id, false, "conflict: unable to delete "+short+" (must be forced) - image is referenced in multiple repositories")
 	uses = []Use{{Container: container, Image: "b:1"}}
+	if list, err := f.List(ctx, ListOptions{}); err != nil || len(list) == 0 || list[0].ID != id || list[0].Containers != 1 {
+		t.Errorf("in use by one container: %+v, %v", list, err)
+	}
 	remove("b:1", false, "-b:1+")
 	refuse(short, false, "conflict: unable to delete "+short+" (must be forced) - image is being used by stopped container cccccccccccc")
 	uses[0].Image = "a"

@@ -68,7 +68,7 @@ func representative(members []member) *member {
 
 func (s *Service) summary(entries []content.Entry, members []member, best *member, o ListOptions) wire.Summary {
 	target := entries[0].Target
-	sum := wire.Summary{ID: target.Digest.String(), Containers: -1, SharedSize: -1, Descriptor: &target}
+	sum := wire.Summary{ID: target.Digest.String(), Containers: int64(len(s.uses(target.Digest))), SharedSize: -1, Descriptor: &target}
 	sum.RepoTags, sum.RepoDigests = names(entries)
 	sum.Size = s.size(target, members)
 	if best != nil {

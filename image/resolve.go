@@ -36,8 +36,10 @@ func (s *Service) ResolvePlatform(ctx context.Context, ref, platform string) (Im
 	if err != nil {
 		return Image{}, err
 	}
+	manifest := m.desc
+	manifest.Platform = &m.platform
 	return Image{
-		ID: f.target.Digest, Name: f.name, Manifest: m.desc, Config: m.detail.config, ChainID: m.detail.chain(),
+		ID: f.target.Digest, Name: f.name, Manifest: manifest, Config: m.detail.config, ChainID: m.detail.chain(),
 		DiffIDs: m.detail.config.RootFS.DiffIDs, Platform: m.platform, layers: m.detail.manifest.Layers,
 	}, nil
 }
