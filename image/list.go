@@ -83,7 +83,7 @@ func (s *Service) summary(entries []content.Entry, members []member, best *membe
 	return sum
 }
 
-// names gives an image's names as Docker shows them, never nil.
+// names gives an image's names as Docker shows them, in their order, never nil.
 func names(entries []content.Entry) (tags, digests []string) {
 	tags, digests = []string{}, []string{}
 	for _, e := range entries {
@@ -98,6 +98,8 @@ func names(entries []content.Entry) (tags, digests []string) {
 			digests = append(digests, d)
 		}
 	}
+	slices.Sort(tags)
+	slices.Sort(digests)
 	return tags, digests
 }
 
