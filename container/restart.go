@@ -103,6 +103,7 @@ func (s *Service) Restart(ctx context.Context, nameOrID string, o StopOptions) e
 		if err := s.stop(ctx, r, o, false); err != nil {
 			return err
 		}
+		s.publish(r, events.ActionStop)
 		if r, err = s.store.find(r.ID); err != nil {
 			return err
 		}

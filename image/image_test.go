@@ -360,7 +360,7 @@ func TestTagAndList(t *testing.T) {
 			t.Error("tagged", source, target)
 		}
 	}
-	want := []string{"import", "import", "tag reg.example:5000/one:v1", "import"}
+	want := []string{"tag one:latest", "import", "tag two:x", "import", "tag reg.example:5000/one:v1", "tag two:x", "import"}
 	for i, e := range f.events.events {
 		if !strings.HasPrefix(e, want[i]) {
 			t.Errorf("events %q", f.events.events)

@@ -43,6 +43,9 @@ func (s *Service) Import(ctx context.Context, r io.Reader, o ImportOptions) (id 
 	if err := s.store([]content.Entry{{Name: name, Target: target, Updated: time.Now()}}); err != nil {
 		return "", err
 	}
+	if name != "" {
+		s.publish("tag", target, name)
+	}
 	s.publish("import", target, "")
 	return target.Digest.String(), nil
 }
