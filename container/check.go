@@ -279,7 +279,7 @@ func checkEndpoints(mode wire.NetworkMode, n *wirenet.NetworkingConfig) error {
 		return nil
 	}
 	for name, e := range n.EndpointsConfig {
-		if name != string(mode) && name != wirenet.NetworkDefault {
+		if name != string(mode) {
 			return fault.New(fault.NotImplemented, "connecting to the network %q is not supported yet", name)
 		}
 		switch {

@@ -133,11 +133,11 @@ func settleNetworks(body *createBody) {
 	if nets.EndpointsConfig == nil {
 		nets.EndpointsConfig = map[string]*wirenet.EndpointSettings{}
 	}
-	if mode := body.HostConfig.NetworkMode; mode != "" && !mode.IsDefault() {
-		return
+	if mode := body.HostConfig.NetworkMode; mode == "" || mode.IsDefault() {
+		body.HostConfig.NetworkMode = wirenet.NetworkBridge
 	}
-	body.HostConfig.NetworkMode = wirenet.NetworkBridge
-	if endpoint, ok := nets.EndpointsConfig[wirenet.NetworkDefault]; ok {
+	_, both := nets.EndpointsConfig[wirenet.NetworkBridge]
+	if endpoint, ok := nets.EndpointsConfig[wirenet.NetworkDefault]; ok && !both && body.HostConfig.NetworkMode == wirenet.NetworkBridge {
 		nets.EndpointsConfig[wirenet.NetworkBridge] = endpoint
 		delete(nets.EndpointsConfig, wirenet.NetworkDefault)
 	}

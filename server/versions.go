@@ -195,25 +195,47 @@ func (v Version) createMount(m *mount.Mount) error {
 }
 
 // createMAC moves the container-wide address of clients before 1.52 to the
-// endpoint that it is meant for.
+// endpoint that it is meant for. Before 1.44 an endpoint had none of its own,
+// and a client named at most one.
 func (v Version) createMAC(body *createBody) error {
-	mode := body.HostConfig.NetworkMode
-	if len(body.MacAddress) == 0 || !v.before(52) || mode.IsNone() || mode.IsHost() || mode.IsContainer() {
-		return nil
+	mode, mac, endpoints := body.HostConfig.NetworkMode, body.MacAddress, body.NetworkingConfig.EndpointsConfig
+	attachable := mode.IsBridge() || mode.IsUserDefined()
+	if v.before(44) {
+		for _, endpoint := range endpoints {
+			if endpoint != nil {
+				endpoint.MacAddress = nil
+			}
+		}
 	}
-	endpoints := body.NetworkingConfig.EndpointsConfig
-	if len(endpoints) == 0 {
-		endpoints[mode.NetworkName()] = &network.EndpointSettings{MacAddress: body.MacAddress}
+	switch {
+	case len(mac) == 0:
 		return nil
+	case !v.before(52):
+		return fault.New(fault.Invalid, "container-wide MAC address no longer supported; use endpoint-specific MAC address instead")
+	case !attachable && v.before(44):
+		return fault.New(fault.Invalid, "conflicting options: mac-address and the network mode")
+	case !attachable:
+		return nil // createWarnings tells of it
 	}
-	endpoint := endpoints[mode.NetworkName()]
-	if endpoint == nil {
+	name := mode.NetworkName()
+	for only := range endpoints {
+		if v.before(44) {
+			name = only
+		}
+	}
+	endpoint := endpoints[name]
+	switch {
+	case endpoint != nil:
+	case len(endpoints) > 0 && !v.before(44):
 		return fault.New(fault.Invalid, "if a container-wide MAC address is supplied, HostConfig.NetworkMode must match the identity of a network in NetworkSettings.Networks")
+	default:
+		endpoint = &network.EndpointSettings{}
+		endpoints[name] = endpoint
 	}
-	if len(endpoint.MacAddress) != 0 && endpoint.MacAddress.String() != body.MacAddress.String() {
+	if len(endpoint.MacAddress) != 0 && endpoint.MacAddress.String() != mac.String() {
 		return fault.New(fault.Invalid, "the container-wide MAC address must match the endpoint-specific MAC address for the main network, or be left empty")
 	}
-	endpoint.MacAddress = body.MacAddress
+	endpoint.MacAddress = mac
 	return nil
 }
 

@@ -92,14 +92,23 @@ func TestCreateOfOldVersions(t *testing.T) {
 		b.NetworkingConfig.EndpointsConfig["bridge"].MacAddress.String() != "02:42:ac:11:00:02" {
 		t.Errorf("%+v %+v", hc, b.NetworkingConfig)
 	}
-	b = parse(`{"Image":"x","MacAddress":"02:42:ac:11:00:02","HostConfig":{"ConsoleSize":[1,2]},"NetworkingConfig":{"EndpointsConfig":{"default":{}}}}`)
+	b = parse(`{"Image":"x","HostConfig":{"NetworkMode":"bridge","ConsoleSize":[1,2]},"NetworkingConfig":{"EndpointsConfig":{"default":{"MacAddress":"02:42:ac:11:00:02"}}}}`)
 	if err := MaxVersion.create(b, 1); err != nil {
 		t.Fatal(err)
 	}
-	if hc := b.HostConfig; hc.IpcMode != "" || hc.CgroupnsMode != "" || hc.ConsoleSize != [2]uint{1, 2} || len(b.NetworkingConfig.EndpointsConfig["bridge"].MacAddress) != 0 {
+	if hc := b.HostConfig; hc.IpcMode != "" || hc.CgroupnsMode != "" || hc.ConsoleSize != [2]uint{1, 2} || b.NetworkingConfig.EndpointsConfig["bridge"].MacAddress.String() != "02:42:ac:11:00:02" {
 		t.Errorf("%+v %+v", hc, b.NetworkingConfig)
 	}
+	b = parse(`{"Image":"x","NetworkingConfig":{"EndpointsConfig":{"bridge":{"MacAddress":"02:42:ac:11:00:02"}}}}`)
+	if err := (Version{1, 43}).create(b, 1); err != nil || len(b.NetworkingConfig.EndpointsConfig["bridge"].MacAddress) != 0 {
+		t.Errorf("an endpoint's own MAC address before 1.44: %v %+v", err, b.NetworkingConfig)
+	}
 	for text, want := range map[string]string{
+		`1.52 {"Image":"x","MacAddress":"02:42:ac:11:00:02"}`:                                                        "container-wide MAC address no longer supported; use endpoint-specific MAC address instead",
+		`1.51 {"Image":"x","MacAddress":"02:42:ac:11:00:02","HostConfig":{"NetworkMode":"host"}}`:                    "",
+		`1.43 {"Image":"x","MacAddress":"02:42:ac:11:00:02","HostConfig":{"NetworkMode":"host"}}`:                    "conflicting options: mac-address and the network mode",
+		`1.44 {"Image":"x","MacAddress":"02:42:ac:11:00:02","NetworkingConfig":{"EndpointsConfig":{"net":{}}}}`:      "if a container-wide MAC address is supplied, HostConfig.NetworkMode must match the identity of a network in NetworkSettings.Networks",
+		`1.43 {"Image":"x","MacAddress":"02:42:ac:11:00:02","NetworkingConfig":{"EndpointsConfig":{"net":{}}}}`:      "",
 		`1.43 {"Image":"x","NetworkingConfig":{"EndpointsConfig":{"a":{},"b":{}}}}`:                                  "Container cannot be created with multiple network endpoints: a, b",
 		`1.42 {"Image":"x","HostConfig":{"Mounts":[{"Type":"bind","VolumeOptions":{}}]}}`:                            `VolumeOptions must not be specified on mount type "bind"`,
 		`1.41 {"Image":"x","HostConfig":{"Mounts":[{"Type":"bind","VolumeOptions":{}}]}}`:                            "",
