@@ -182,7 +182,9 @@ func bindMode(mode, whole string) ([]string, error) {
 				o = readOnlyTree
 			}
 			options = append(options, o)
-		case "private", "rprivate", "shared", "rshared", "slave", "rslave":
+		case "shared", "rshared":
+			return nil, fault.New(fault.NotImplemented, "the bind propagation %q of %q is not supported yet: rslave shows the host's mounts to the container", o, whole)
+		case "private", "rprivate", "slave", "rslave":
 			kind = "propagation"
 			propagation = o
 		case "consistent", "cached", "delegated": // of meaning on other hosts only
@@ -268,6 +270,8 @@ func checkBindOptions(readOnly bool, o *mount.BindOptions) error {
 	switch {
 	case o.Propagation != "" && !slices.Contains(mount.Propagations, o.Propagation):
 		return fault.New(fault.Invalid, `invalid mount config for type "bind": invalid propagation mode: %s`, o.Propagation)
+	case o.Propagation == mount.PropagationShared || o.Propagation == mount.PropagationRShared:
+		return fault.New(fault.NotImplemented, "the bind propagation %q is not supported yet: rslave shows the host's mounts to the container", o.Propagation)
 	case !readOnly && o.ReadOnlyNonRecursive:
 		return conflict("!ReadOnly && BindOptions.ReadOnlyNonRecursive")
 	case !readOnly && o.ReadOnlyForceRecursive:

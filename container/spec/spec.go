@@ -52,11 +52,10 @@ func Build(in Input) (*specs.Spec, error) {
 		Process:     process,
 		Annotations: h.Annotations,
 		Linux: &specs.Linux{
-			CgroupsPath:       cgroupsPath(in),
-			Namespaces:        namespaces(in),
-			MaskedPaths:       slices.Clone(maskedPaths),
-			ReadonlyPaths:     slices.Clone(readonlyPaths),
-			RootfsPropagation: "rprivate",
+			CgroupsPath:   cgroupsPath(in),
+			Namespaces:    namespaces(in),
+			MaskedPaths:   slices.Clone(maskedPaths),
+			ReadonlyPaths: slices.Clone(readonlyPaths),
 		},
 	}
 	if h.UTSMode.IsHost() {
@@ -69,6 +68,9 @@ func Build(in Input) (*specs.Spec, error) {
 		s.Linux.ReadonlyPaths = h.ReadonlyPaths
 	}
 	if s.Mounts, err = mounts(in); err != nil {
+		return nil, err
+	}
+	if s.Linux.RootfsPropagation, err = propagation(s.Mounts); err != nil {
 		return nil, err
 	}
 	if s.Linux.Resources, s.Linux.Devices, err = resources(in); err != nil {

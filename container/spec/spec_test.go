@@ -124,8 +124,8 @@ func TestMounts(t *testing.T) {
 	}
 	for bind, kind := range map[string]fault.Kind{
 		"named:/x": fault.NotImplemented, "/x": fault.NotImplemented, "x": fault.Invalid, "/x:relative": fault.Invalid, "/x:/": fault.Invalid,
-		"/x:/y:bogus": fault.Invalid, "/x:/y:z": fault.NotImplemented, "a:b:c:d": fault.Invalid,
-		"/x:/y:ro,rw": fault.Invalid, "/x:/y:shared,slave": fault.Invalid, "/x:/y:,": fault.Invalid,
+		"/x:/y:bogus": fault.Invalid, "/x:/y:z": fault.NotImplemented, "/x:/y:rshared": fault.NotImplemented, "a:b:c:d": fault.Invalid,
+		"/x:/y:ro,rw": fault.Invalid, "/x:/y:slave,private": fault.Invalid, "/x:/y:,": fault.Invalid,
 	} {
 		if _, err := parseBind(bind); !errors.Is(err, kind) {
 			t.Errorf("%s: %v, want %v", bind, err, kind)
@@ -148,7 +148,7 @@ func TestRefusedMountsAndCapabilities(t *testing.T) {
 			t.Errorf("%s: %v", want, err)
 		}
 	}
-	build(t, wire.HostConfig{Binds: []string{"/h:/a:ro,slave,cached", "/h:/b:"}, Tmpfs: map[string]string{"/x": "size=1m,mode=700,uid=5,exec", "/y": ""}})
+	build(t, wire.HostConfig{Binds: []string{"/h:/a:ro,private,cached", "/h:/b:"}, Tmpfs: map[string]string{"/x": "size=1m,mode=700,uid=5,exec", "/y": ""}})
 }
 
 func TestHalfRequests(t *testing.T) {
