@@ -288,7 +288,8 @@ func normalize(req *CreateRequest) error {
 	if h.LogConfig.Config == nil {
 		h.LogConfig.Config = map[string]string{}
 	}
-	if !h.Privileged && !slices.Contains(h.SecurityOpt, "systempaths=unconfined") {
+	plain := slices.Contains(h.SecurityOpt, "systempaths=unconfined") || slices.Contains(h.SecurityOpt, "systempaths:unconfined")
+	if !h.Privileged && !plain {
 		masked, readonly := spec.SystemPaths()
 		if h.MaskedPaths == nil {
 			h.MaskedPaths = masked

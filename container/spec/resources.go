@@ -87,7 +87,7 @@ func memory(h *wire.HostConfig) *specs.LinuxMemory {
 func devices(h *wire.HostConfig) ([]specs.LinuxDevice, []specs.LinuxDeviceCgroup, error) {
 	rules := []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}
 	if h.Privileged {
-		list, err := hostDevices()
+		list, err := privilegedDevices(h.Devices)
 		return list, []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}, err
 	}
 	for _, d := range defaultDevices {
@@ -116,6 +116,29 @@ func devices(h *wire.HostConfig) ([]specs.LinuxDevice, []specs.LinuxDeviceCgroup
 		rules = append(rules, rule.oci())
 	}
 	return list, rules, nil
+}
+
+// privilegedDevices are the host's, and those that were asked for under another
+// name.
+func privilegedDevices(mappings []wire.DeviceMapping) ([]specs.LinuxDevice, error) {
+	list, err := hostDevices()
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range mappings {
+		if m.PathOnHost == m.PathInContainer {
+			continue
+		}
+		nodes, err := mapping(m)
+		if err != nil {
+			return nil, err
+		}
+		for _, node := range nodes {
+			list = slices.DeleteFunc(list, func(d specs.LinuxDevice) bool { return d.Path == node.Path })
+		}
+		list = append(list, nodes...)
+	}
+	return list, nil
 }
 
 func (d deviceRule) oci() specs.LinuxDeviceCgroup {

@@ -73,7 +73,8 @@ func secure(s *specs.Spec, in Input) error {
 	}
 	s.Process.NoNewPrivileges = opts.noNewPrivileges
 	if opts.plainSystem || in.HostConfig.Privileged {
-		s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = nil, nil
+		// What was asked for by its name counts all the same.
+		s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = in.HostConfig.MaskedPaths, in.HostConfig.ReadonlyPaths
 	}
 	if opts.seccomp == "unconfined" || in.HostConfig.Privileged && opts.seccomp == "" {
 		return nil

@@ -208,6 +208,19 @@ func TestPrivileged(t *testing.T) {
 	if r := s.Linux.Resources.Devices; len(r) != 1 || !r[0].Allow {
 		t.Errorf("its devices: %+v", r)
 	}
+	s = build(t, wire.HostConfig{Privileged: true, MaskedPaths: []string{"/proc/keys"},
+		Resources: wire.Resources{Devices: []wire.DeviceMapping{{PathOnHost: "/dev/null", PathInContainer: "/dev/other"}, {PathOnHost: "/dev/zero", PathInContainer: "/dev/full"}}}})
+	minors := map[string][]int64{}
+	for _, d := range s.Linux.Devices {
+		minors[d.Path] = append(minors[d.Path], d.Minor)
+	}
+	if !slices.Equal(minors["/dev/other"], []int64{3}) || !slices.Equal(minors["/dev/full"], []int64{5}) || len(s.Linux.MaskedPaths) != 1 {
+		t.Errorf("what was asked for besides: %v, masked %q", minors, s.Linux.MaskedPaths)
+	}
+	absent := wire.HostConfig{Privileged: true, Resources: wire.Resources{Devices: []wire.DeviceMapping{{PathOnHost: "/dev/nosuch", PathInContainer: "/dev/x"}}}}
+	if _, err := Build(Input{Config: &wire.Config{}, HostConfig: &absent, Path: "x"}); !errors.Is(err, fault.Invalid) {
+		t.Errorf("a device that is not there: %v", err)
+	}
 	s = build(t, wire.HostConfig{})
 	if s.Linux.Seccomp == nil || len(s.Linux.MaskedPaths) == 0 || len(s.Linux.ReadonlyPaths) == 0 {
 		t.Error("an ordinary container is not confined")
