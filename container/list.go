@@ -13,6 +13,7 @@ import (
 	"github.com/docker/go-units"
 	wire "github.com/moby/moby/api/types/container"
 	wirenet "github.com/moby/moby/api/types/network"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/tarehq/tare/fault"
 )
@@ -27,12 +28,11 @@ type ListOptions struct {
 
 // List shows the containers that the options include, newest first.
 func (s *Service) List(ctx context.Context, o ListOptions) ([]wire.Summary, error) {
-	keep, err := s.filter(ctx, o.Filters)
+	keep, err := s.filter(o.Filters)
 	if err != nil {
 		return nil, err
 	}
-	all := o.All || o.Limit > 0 || len(o.Filters["status"])+len(o.Filters["exited"]) > 0 ||
-		len(o.Filters["since"])+len(o.Filters["before"]) > 0
+	all := o.All || o.Limit > 0 || len(o.Filters["status"]) > 0
 	list := []wire.Summary{}
 	for _, r := range s.store.all() {
 		if !all && !r.State.Live() || !keep(r) {
@@ -40,6 +40,9 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]wire.Summary, erro
 		}
 		item, err := s.summary(ctx, r, o.Size)
 		if err != nil {
+			if _, gone := s.store.find(r.ID); gone != nil { // removed meanwhile
+				continue
+			}
 			return nil, err
 		}
 		if list = append(list, item); o.Limit > 0 && len(list) == o.Limit {
@@ -52,7 +55,7 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]wire.Summary, erro
 func (s *Service) summary(ctx context.Context, r Record, size bool) (wire.Summary, error) {
 	manifest := r.Image.Manifest
 	item := wire.Summary{
-		ID: r.ID, Names: []string{"/" + r.Name}, Image: r.Config.Image, ImageID: r.Image.ID.String(),
+		ID: r.ID, Names: []string{"/" + r.Name}, Image: s.imageName(r), ImageID: r.Image.ID.String(),
 		ImageManifestDescriptor: &manifest, Command: command(r), Created: r.Created.Unix(), Ports: portSummaries(r),
 		Labels: r.Config.Labels, State: r.State.Wire(), Status: status(r),
 		NetworkSettings: &wire.NetworkSettingsSummary{Networks: endpoints(r)}, Mounts: mountPoints(r),
@@ -66,6 +69,15 @@ func (s *Service) summary(ctx context.Context, r Record, size bool) (wire.Summar
 	var err error
 	item.SizeRw, item.SizeRootFs, err = s.sizes(ctx, r)
 	return item, err
+}
+
+// imageName is the name that the container was made with as long as it means
+// the container's image, and the image's ID afterwards.
+func (s *Service) imageName(r Record) string {
+	if s.cfg.Images.ID(r.Config.Image) != r.Image.ID {
+		return r.Image.ID.String()
+	}
+	return r.Config.Image
 }
 
 func command(r Record) string {
@@ -115,17 +127,14 @@ var matchers = map[string]matcher{
 		})
 	},
 	"publish": func(r Record, v string) bool {
-		return inPorts(v, func(p wirenet.Port) bool {
-			return r.Endpoint != nil && slices.ContainsFunc(portSummaries(r), func(s wire.PortSummary) bool {
-				return s.PublicPort == p.Num() && s.Type == string(p.Proto())
-			})
-		})
+		return hasPort(r, v, func(s wire.PortSummary) uint16 { return s.PublicPort })
 	},
 	"expose": func(r Record, v string) bool {
-		return inPorts(v, func(p wirenet.Port) bool { _, ok := r.Config.ExposedPorts[p]; return ok })
+		return hasPort(r, v, func(s wire.PortSummary) uint16 { return s.PrivatePort })
 	},
-	"isolation": func(r Record, v string) bool { return v == "default" || v == "" },
-	"is-task":   func(r Record, v string) bool { return v == "false" || v == "0" },
+	"isolation":  func(r Record, v string) bool { return v == "default" || v == "" },
+	"is-task":    func(r Record, v string) bool { is, err := strconv.ParseBool(v); return err == nil && !is },
+	"annotation": func(r Record, v string) bool { return hasLabel(r.HostConfig.Annotations, v) },
 }
 
 func matches(pattern, s string) bool {
@@ -143,13 +152,15 @@ func onNetwork(r Record, v string) bool {
 	return string(r.HostConfig.NetworkMode) == v || r.Endpoint != nil && strings.HasPrefix(r.Endpoint.NetworkID, v) && v != ""
 }
 
-func inPorts(v string, has func(wirenet.Port) bool) bool {
+// hasPort tells whether a running container has a port of the range, by the
+// number that of gives.
+func hasPort(r Record, v string, of func(wire.PortSummary) uint16) bool {
 	ports, err := wirenet.ParsePortRange(v)
 	if err != nil {
 		return false
 	}
 	for p := range ports.All() {
-		if has(p) {
+		if slices.ContainsFunc(portSummaries(r), func(s wire.PortSummary) bool { return of(s) == p.Num() && s.Type == string(p.Proto()) }) {
 			return true
 		}
 	}
@@ -157,9 +168,11 @@ func inPorts(v string, has func(wirenet.Port) bool) bool {
 }
 
 // filter makes the filters one test: values of one filter are alternatives
-// (labels must all be there), and all filters must be met.
-func (s *Service) filter(ctx context.Context, filters map[string]map[string]bool) (func(Record) bool, error) {
+// (labels and annotations must all be there), and all filters must be met, but
+// of publish and expose one.
+func (s *Service) filter(filters map[string]map[string]bool) (func(Record) bool, error) {
 	tests := []func(Record) bool{}
+	var ports []func(Record) bool
 	for name, values := range filters {
 		if err := checkFilter(name, values); err != nil {
 			return nil, err
@@ -171,27 +184,19 @@ func (s *Service) filter(ctx context.Context, filters map[string]map[string]bool
 				return nil, err
 			}
 			tests = append(tests, test)
-			continue
 		case "ancestor":
-			tests = append(tests, s.ancestor(ctx, values))
-			continue
+			tests = append(tests, s.ancestor(values))
+		case "publish", "expose":
+			ports = append(ports, anyOf(matchers[name], values))
+		case "label", "annotation":
+			tests = append(tests, allOf(matchers[name], values))
+		default:
+			tests = append(tests, anyOf(matchers[name], values))
 		}
-		match := matchers[name]
+	}
+	if len(ports) > 0 {
 		tests = append(tests, func(r Record) bool {
-			if name == "label" {
-				for v := range values {
-					if !match(r, v) {
-						return false
-					}
-				}
-				return true
-			}
-			for v := range values {
-				if match(r, v) {
-					return true
-				}
-			}
-			return len(values) == 0
+			return slices.ContainsFunc(ports, func(test func(Record) bool) bool { return test(r) })
 		})
 	}
 	return func(r Record) bool {
@@ -202,6 +207,28 @@ func (s *Service) filter(ctx context.Context, filters map[string]map[string]bool
 		}
 		return true
 	}, nil
+}
+
+func anyOf(match matcher, values map[string]bool) func(Record) bool {
+	return func(r Record) bool {
+		for v := range values {
+			if match(r, v) {
+				return true
+			}
+		}
+		return len(values) == 0
+	}
+}
+
+func allOf(match matcher, values map[string]bool) func(Record) bool {
+	return func(r Record) bool {
+		for v := range values {
+			if !match(r, v) {
+				return false
+			}
+		}
+		return true
+	}
 }
 
 func checkFilter(name string, values map[string]bool) error {
@@ -250,12 +277,10 @@ func (s *Service) relative(name string, values map[string]bool) (func(Record) bo
 
 // ancestor is the filter of the containers of an image, by the name they were
 // created with or by what it stands for now.
-func (s *Service) ancestor(ctx context.Context, values map[string]bool) func(Record) bool {
-	ids := map[string]bool{}
+func (s *Service) ancestor(values map[string]bool) func(Record) bool {
+	ids := map[digest.Digest]bool{}
 	for v := range values {
-		if img, err := s.cfg.Images.ResolvePlatform(ctx, v, ""); err == nil {
-			ids[img.ID.String()] = true
-		}
+		ids[s.cfg.Images.ID(v)] = true
 	}
-	return func(r Record) bool { return values[r.Config.Image] || ids[r.Image.ID.String()] }
+	return func(r Record) bool { return values[r.Config.Image] || ids[r.Image.ID] }
 }

@@ -31,6 +31,7 @@ import (
 // Images finds the image of a new container.
 type Images interface {
 	ResolvePlatform(ctx context.Context, ref, platform string) (image.Image, error)
+	ID(ref string) digest.Digest
 	Unpacked(ctx context.Context, img image.Image) (digest.Digest, error)
 	UnpackManifest(ctx context.Context, manifest ocispec.Descriptor) (digest.Digest, error)
 }

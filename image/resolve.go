@@ -44,6 +44,16 @@ func (s *Service) ResolvePlatform(ctx context.Context, ref, platform string) (Im
 	}, nil
 }
 
+// ID is what ref means now, "" when there is no such image. It reads memory
+// alone.
+func (s *Service) ID(ref string) digest.Digest {
+	f, err := lookup(s.content.Index(), ref)
+	if err != nil {
+		return ""
+	}
+	return f.target.Digest
+}
+
 // familiarTagged writes a reference as Docker's errors do: with its tag.
 func familiarTagged(ref string) string {
 	if reference.IsIdentifier(ref) {

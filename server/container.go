@@ -64,6 +64,9 @@ func (h *containerHandlers) list(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
+	if err := r.version.checkListFilters(filters); err != nil {
+		return err
+	}
 	for _, key := range []string{"since", "before"} {
 		if v := r.Form.Get(key); v != "" {
 			addFilter(filters, key, v)

@@ -247,6 +247,14 @@ func (v Version) createWarnings(body *createBody) []string {
 	return []string{"The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead."}
 }
 
+// checkListFilters refuses what the list of containers could not be filtered by.
+func (v Version) checkListFilters(filters map[string]map[string]bool) error {
+	if _, asked := filters["annotation"]; asked && v.before(56) {
+		return fault.New(fault.Invalid, "invalid filter 'annotation'")
+	}
+	return nil
+}
+
 func (v Version) containers(list []container.Summary) []container.Summary {
 	if list == nil {
 		list = []container.Summary{}

@@ -128,6 +128,12 @@ func TestCreateOfOldVersions(t *testing.T) {
 	}
 }
 
+func TestListFiltersOfOldVersions(t *testing.T) {
+	r := newRig(t)
+	r.want(400, "invalid filter 'annotation'", "GET", `/v1.55/containers/json?filters={"annotation":["a"]}`, "")
+	r.want(200, "*", "GET", `/v1.56/containers/json?filters={"annotation":["a"]}`, "")
+}
+
 func TestImagesOfOldVersions(t *testing.T) {
 	first := func(minor int) map[string]any {
 		text, err := json.Marshal(Version{1, minor}.images([]wireimage.Summary{{ID: "i", Size: 5, Containers: 2}}))
