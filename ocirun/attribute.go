@@ -3,6 +3,7 @@ package ocirun
 import (
 	"encoding/binary"
 	"math/bits"
+	"sort"
 	"strconv"
 	"strings"
 
@@ -172,6 +173,21 @@ func (b *builder) memoryPolicy(m *specs.LinuxMemoryPolicy) error {
 	}
 	b.do("set the memory policy", string(m.Mode), unix.SYS_SET_MEMPOLICY, num(mode), mask, num(length))
 	return nil
+}
+
+// MemoryPolicies are the names that linux.memoryPolicy may have, in the form of
+// the specification's features document.
+func MemoryPolicies() map[string][]string {
+	out := map[string][]string{}
+	for m := range memoryModes {
+		out["modes"] = append(out["modes"], string(m))
+	}
+	for f := range memoryFlags {
+		out["flags"] = append(out["flags"], string(f))
+	}
+	sort.Strings(out["modes"])
+	sort.Strings(out["flags"])
+	return out
 }
 
 func ones(mask []byte) (n int) {

@@ -29,6 +29,8 @@ type builder struct {
 	tasks []int // v1: files that the child writes itself into
 	joins []join
 
+	again uint64 // clone flags of namespaces to be made in a joined user namespace
+
 	rootTree int         // clone of the root made by the parent; -1: the child makes it
 	trees    map[int]int // clones of mount sources by the mount's index
 
@@ -43,9 +45,13 @@ type builder struct {
 	seccompFlags uint
 	home         string
 	hooks        bool // the parent runs hooks before the mounts are made
+	requests     []func(*attempt) error
+	inner        innerHooks
+	hookStatus   []hookStatus
 	warn         func(string)
 	noKeyring    bool
-	timeNS       bool // a time namespace is joined, by the pidfd timeFD
+	kernelMounts []string // of the host's proc and sysfs, for noPivot
+	timeNS       bool     // a time namespace is joined, by the pidfd timeFD
 	timeFD       int
 
 	root       root
@@ -67,6 +73,9 @@ const (
 	recordReady = 1 + iota // waits for the start
 	recordMaps             // waits for id maps and clock offsets
 	recordHooks            // waits for the runtime's hooks
+	recordChild            // has made a child, which waits, and ends
+	recordInner            // waits for the state that inner hooks read
+	recordAsk              // and those above: waits for a request to be done
 )
 
 var namespaceFlags = map[specs.LinuxNamespaceType]uintptr{
@@ -137,6 +146,9 @@ func (b *builder) build() error {
 	if err := b.finishProcess(b.spec.Process); err != nil {
 		return err
 	}
+	if len(b.requests) > maxRequests {
+		return fault.New(fault.Invalid, "config.json has more than %d mounts", maxRequests)
+	}
 	b.end()
 	return nil
 }
@@ -183,6 +195,23 @@ func (b *builder) waitsForMaps() bool {
 func (b *builder) enterNamespaces() {
 	for _, j := range b.joins {
 		b.do("join the "+j.kind+" namespace", "", unix.SYS_SETNS, num(j.fd), num(j.flag))
+	}
+	const what = "make namespaces in the joined user namespace"
+	switch {
+	case b.again&unix.CLONE_NEWPID != 0:
+		// Only a child is in a new pid namespace. It becomes the runtime's child.
+		first, record := b.label(), b.words(num(recordChild), num(0))
+		flags := b.again | unix.CLONE_VM | unix.CLONE_PARENT | unix.CLONE_PARENT_SETTID | uint64(unix.SIGCHLD)
+		b.do(what, "", unix.SYS_CLONE, num(flags), num(0), value{address, record.n + 8})
+		second := b.label()
+		b.do("tell both apart", "", unix.SYS_GETPID).wants(1).then(second).otherwise(first)
+		b.here(first)
+		b.do("report", "", unix.SYS_WRITE, num(b.sync), record, num(16)).ignore()
+		b.jump(b.exit)
+		b.here(second)
+		b.pause()
+	case b.again != 0:
+		b.do(what, "", unix.SYS_UNSHARE, num(b.again))
 	}
 }
 

@@ -133,9 +133,9 @@ func writeELF(mem []byte, base uint64) {
 }
 
 // start clones the child that works through the program. It returns the
-// child's pid and a pidfd. With a pid namespace to join, cloning happens on
-// a thread that enters it for the children and comes back.
-func (a *arena) start(flags uint64, cgroupFD int, pidNamespace int) (pid, pidfd int, err error) {
+// child's pid and a pidfd. With namespaces to be born in, cloning happens on a
+// thread that enters them and comes back.
+func (a *arena) start(flags uint64, cgroupFD int, born []join) (pid, pidfd int, err error) {
 	hidden()
 	var fd int32
 	args := cloneArgs{flags: flags | unix.CLONE_VM | unix.CLONE_CLEAR_SIGHAND | unix.CLONE_PIDFD,
@@ -144,14 +144,13 @@ func (a *arena) start(flags uint64, cgroupFD int, pidNamespace int) (pid, pidfd 
 		args.flags |= unix.CLONE_INTO_CGROUP
 		args.cgroup = uint64(cgroupFD)
 	}
-	if pidNamespace >= 0 {
+	if len(born) > 0 {
 		runtime.LockOSThread()
-		own, err := enterPID(pidNamespace)
+		own, err := enter(born)
+		defer leave(own)
 		if err != nil {
-			runtime.UnlockOSThread()
 			return 0, -1, err
 		}
-		defer leavePID(own)
 	}
 	r := rawClone(unsafe.Pointer(&args), unsafe.Sizeof(args), uintptr(unsafe.Pointer(&a.mem[headerAt])))
 	runtime.KeepAlive(&fd)
@@ -161,26 +160,35 @@ func (a *arena) start(flags uint64, cgroupFD int, pidNamespace int) (pid, pidfd 
 	return int(r), int(fd), nil
 }
 
-// enterPID makes the pid namespace behind fd the one of the calling thread's
-// children and returns a descriptor of the former one.
-func enterPID(fd int) (own int, err error) {
-	own, err = unix.Open("/proc/thread-self/ns/pid", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return -1, fault.New(fault.Internal, "open the own pid namespace: %w", err)
-	}
-	if err := unix.Setns(fd, unix.CLONE_NEWPID); err != nil {
-		unix.Close(own)
-		return -1, fault.New(fault.Internal, "join the pid namespace: %w", err)
+// enter makes the calling thread's namespaces those of its next child, and
+// returns its former ones. A pid namespace becomes that of the children alone.
+func enter(born []join) (own []join, err error) {
+	for _, j := range born {
+		fd, err := unix.Open("/proc/thread-self/ns/"+namespaceFiles[j.flag], unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return own, fault.New(fault.Internal, "open the own %s namespace: %w", j.kind, err)
+		}
+		if err := unix.Setns(j.fd, int(j.flag)); err != nil {
+			unix.Close(fd)
+			return own, fault.New(fault.Internal, "join the %s namespace: %w", j.kind, err)
+		}
+		own = append(own, join{j.kind, j.flag, fd})
 	}
 	return own, nil
 }
 
-// leavePID restores the thread. A thread that cannot be restored stays locked,
-// so that it ends with its goroutine instead of running others.
-func leavePID(own int) {
-	err := unix.Setns(own, unix.CLONE_NEWPID)
-	unix.Close(own)
-	if err == nil {
+var namespaceFiles = map[uintptr]string{unix.CLONE_NEWPID: "pid", unix.CLONE_NEWNET: "net", unix.CLONE_NEWIPC: "ipc",
+	unix.CLONE_NEWUTS: "uts", unix.CLONE_NEWCGROUP: "cgroup"}
+
+// leave restores the thread. A thread that cannot be restored stays locked, so
+// that it ends with its goroutine instead of running others.
+func leave(own []join) {
+	whole := true
+	for _, j := range own {
+		whole = unix.Setns(j.fd, int(j.flag)) == nil && whole
+		unix.Close(j.fd)
+	}
+	if whole {
 		runtime.UnlockOSThread()
 	}
 }

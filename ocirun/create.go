@@ -30,7 +30,8 @@ type attempt struct {
 	pidfd  int
 	flags  uint64
 	cgroup int
-	pidNS  int
+	born   []join // namespaces that the cloning thread enters
+	word   uint64 // that came with the last record
 
 	elsewhere func() error // opens another v2 group when the kernel refuses the first
 }
@@ -38,8 +39,9 @@ type attempt struct {
 // newAttempt opens the socket and prepares the descriptors that every process
 // needs. Those of the child's own must not be where extra files go.
 func newAttempt(spec *specs.Spec, proc *specs.Process, stdio [3]*os.File, console *os.File, extra []*os.File, fresh bool) (*attempt, error) {
-	a := &attempt{sync: -1, pid: 0, pidfd: -1, cgroup: -1, pidNS: -1}
-	a.b = &builder{program: newProgram(), spec: spec, warn: func(string) {}, isDir: isDir, rootTree: -1, fifo: -1, initFD: -1, console: -1, sync: -1}
+	a := &attempt{sync: -1, pid: 0, pidfd: -1, cgroup: -1}
+	a.b = &builder{program: newProgram(), spec: spec, warn: func(string) {}, isDir: isDir, rootTree: -1, fifo: -1, initFD: -1, console: -1, sync: -1,
+		inner: innerHooks{-1, -1}}
 	if err := a.prepare(proc, stdio, console, extra, fresh); err != nil {
 		a.abort()
 		return nil, err
@@ -125,9 +127,9 @@ func (a *attempt) launch() (err error) {
 	if a.arena, err = place(a.b.program, a.b.initFD); err != nil {
 		return err
 	}
-	a.pid, a.pidfd, err = a.arena.start(a.flags, a.cgroup, a.pidNS)
+	a.pid, a.pidfd, err = a.arena.start(a.flags, a.cgroup, a.born)
 	if errors.Is(err, unix.EBUSY) && a.elsewhere != nil && a.elsewhere() == nil {
-		a.pid, a.pidfd, err = a.arena.start(a.flags, a.cgroup, a.pidNS)
+		a.pid, a.pidfd, err = a.arena.start(a.flags, a.cgroup, a.born)
 	}
 	if errors.Is(err, unix.EBUSY) {
 		err = fault.New(fault.Conflict, "adding pid of the process to cgroups: %w", err)
@@ -159,6 +161,7 @@ func (a *attempt) next() (int, error) {
 	word, errno := binary.LittleEndian.Uint64(rec[:]), unix.Errno(binary.LittleEndian.Uint64(rec[8:]))
 	base := uint64(uintptr(unsafe.Pointer(&a.arena.mem[0])))
 	if word < 4096 {
+		a.word = uint64(errno)
 		return int(word), nil
 	}
 	i := int(word-base-stepsAt) / stepSize
@@ -170,7 +173,7 @@ func (a *attempt) next() (int, error) {
 	if s.nr == opRefuse || s.nr == unix.SYS_CHDIR {
 		kind = fault.Invalid
 	}
-	return 0, fault.New(kind, "%s", a.b.sentence(i, errno))
+	return 0, fault.New(kind, "%s", a.b.sentence(i, errno)+a.hookFailure(i))
 }
 
 // cause says how a child ended that told nothing.
@@ -192,6 +195,20 @@ func (a *attempt) proceed() error {
 		return fault.New(fault.Internal, "release the container's init: %w", err)
 	}
 	return nil
+}
+
+// adopt goes on with a child that the first one made for itself.
+func (a *attempt) adopt(pid int) error {
+	first := a.pid
+	a.pid = pid
+	unix.Close(a.pidfd)
+	var err error
+	if a.pidfd, err = unix.PidfdOpen(pid, 0); err != nil {
+		a.pidfd = -1
+		return fault.New(fault.Internal, "open the container's init: %w", err)
+	}
+	_, err = wait(first)
+	return err
 }
 
 // abort ends the child and gives everything back.
@@ -269,7 +286,7 @@ func create(ctx context.Context, o Options) (c *Container, err error) {
 	if err != nil {
 		return nil, err
 	}
-	a, err := newAttempt(spec, spec.Process, o.Stdio, o.Console, o.ExtraFiles, adjust != nil)
+	a, err := newAttempt(spec, spec.Process, o.Stdio, o.Console, o.ExtraFiles, adjust != nil || joinsTime(spec))
 	if err != nil {
 		return nil, err
 	}
@@ -305,12 +322,27 @@ func create(ctx context.Context, o Options) (c *Container, err error) {
 	return c, nil
 }
 
+// joinsTime tells whether a container enters a time namespace that exists.
+func joinsTime(s *specs.Spec) bool {
+	for _, n := range s.Linux.Namespaces {
+		if n.Type == specs.TimeNamespace {
+			return n.Path != ""
+		}
+	}
+	return false
+}
+
 // setUp makes the control groups, builds the program and starts the child.
 func (c *Container) setUp(a *attempt, o *Options) (err error) {
 	b := a.b
 	b.bundle, b.noPivot, b.noKeyring = o.Bundle, o.NoPivot, o.NoKeyring
 	if o.Warn != nil {
 		b.warn = o.Warn
+	}
+	if o.NoPivot {
+		if b.kernelMounts, err = kernelMounts(); err != nil {
+			return err
+		}
 	}
 	b.rootfs = c.spec.Root.Path
 	if !filepath.IsAbs(b.rootfs) {
@@ -349,6 +381,11 @@ func (c *Container) setUp(a *attempt, o *Options) (err error) {
 		b.home = readHome(b.rootfs, c.spec.Process.User.UID)
 	}
 	h := c.spec.Hooks
+	if hasInnerHooks(h) {
+		if err := a.openInner(3 + len(o.ExtraFiles)); err != nil {
+			return err
+		}
+	}
 	b.hooks = h != nil && len(h.Prestart)+len(h.CreateRuntime) > 0
 	if err := b.build(); err != nil {
 		return err
@@ -402,7 +439,20 @@ func (c *Container) handshake(a *attempt) error {
 			if err = c.runHooks("prestart", h.Prestart, specs.StateCreating); err == nil {
 				err = c.runHooks("createRuntime", h.CreateRuntime, specs.StateCreating)
 			}
+		default:
+			if i := record - recordAsk; i >= 0 && i < len(a.b.requests) {
+				err = a.b.requests[i](a)
+			}
+		case recordChild:
+			err = a.adopt(int(a.word))
+		case recordInner:
+			err = c.tellInner(a, specs.StateCreating)
 		case recordReady:
+			if a.b.inner.state >= 0 {
+				if err := c.tellInner(a, specs.StateCreated); err != nil {
+					return err
+				}
+			}
 			if a.b.userNamespace() {
 				return setLimits(a.pid, c.spec.Process)
 			}
@@ -421,7 +471,7 @@ func (c *Container) handshake(a *attempt) error {
 // the child enters and the pid namespace, which the cloning thread enters.
 func (a *attempt) namespaces() error {
 	b := a.b
-	newUser := b.isNew(specs.UserNamespace)
+	user := b.namespace(specs.UserNamespace)
 	for i := range b.spec.Linux.Namespaces {
 		n := &b.spec.Linux.Namespaces[i]
 		flag := namespaceFlags[n.Type]
@@ -442,28 +492,24 @@ func (a *attempt) namespaces() error {
 		}
 		switch {
 		case n.Type == specs.PIDNamespace:
-			a.pidNS = fd
-		case n.Type == specs.TimeNamespace:
-			return later("joining a time namespace by path")
-		case newUser:
-			return later("a new user namespace together with a joined " + string(n.Type) + " namespace")
+			a.born = append(a.born, join{string(n.Type), flag, fd})
+		case n.Type == specs.TimeNamespace: // needs memory of its own, so the executed init joins it
+			b.timeNS, b.timeFD = true, fd
+		case user != nil && n.Type != specs.UserNamespace && n.Type != specs.MountNamespace:
+			a.born = append(a.born, join{string(n.Type), flag, fd}) // another user namespace may own it
 		default:
-			j := join{string(n.Type), flag, fd}
-			if n.Type == specs.UserNamespace { // first: it gives the right to enter the others
-				b.joins = append([]join{j}, b.joins...)
-			} else {
-				b.joins = append(b.joins, j)
-			}
+			b.joins = append(b.joins, join{string(n.Type), flag, fd})
 		}
 	}
-	if b.userNamespace() {
-		return a.openTrees()
+	if user != nil && user.Path != "" {
+		b.again, a.flags = a.flags, 0
 	}
-	return nil
+	return a.openTrees()
 }
 
 // openTrees clones the root and the mounts' sources while the process may still
-// reach them: the identity inside a user namespace may not.
+// reach them: the identity inside a user namespace may not, and id maps are not
+// its to give. A source in the container's root is not there before its mounts.
 func (a *attempt) openTrees() error {
 	b := a.b
 	open := func(path string, recursive bool) (int, error) {
@@ -478,9 +524,11 @@ func (a *attempt) openTrees() error {
 		}
 		return fd, nil
 	}
-	var err error
-	if b.rootTree, err = open(b.rootfs, true); err != nil {
-		return err
+	if b.userNamespace() {
+		var err error
+		if b.rootTree, err = open(b.rootfs, true); err != nil {
+			return err
+		}
 	}
 	b.trees = map[int]int{}
 	for i := range b.spec.Mounts {
@@ -489,16 +537,26 @@ func (a *attempt) openTrees() error {
 		if err != nil {
 			return err
 		}
-		if !o.bind {
+		if o.mapped(m) && !o.bind {
+			return fault.New(fault.Invalid, "the mount %s has id maps, which only bind mounts have", m.Destination)
+		}
+		if !o.bind || !b.userNamespace() && !o.mapped(m) {
 			continue
 		}
 		source := m.Source
 		if !filepath.IsAbs(source) {
 			source = filepath.Join(b.bundle, source)
 		}
-		if b.trees[i], err = open(source, o.recursive); err != nil {
+		tree, err := open(source, o.recursive)
+		if err != nil {
 			return err
 		}
+		if o.mapped(m) {
+			if err := a.mapOwners(tree, m, &o); err != nil {
+				return err
+			}
+		}
+		b.trees[i] = tree
 	}
 	return nil
 }
@@ -510,11 +568,7 @@ func writeMaps(pid int, s *specs.Spec, b *builder) error {
 			file string
 			maps []specs.LinuxIDMapping
 		}{{"uid_map", s.Linux.UIDMappings}, {"gid_map", s.Linux.GIDMappings}} {
-			var text strings.Builder
-			for _, r := range m.maps {
-				fmt.Fprintf(&text, "%d %d %d\n", r.ContainerID, r.HostID, r.Size)
-			}
-			if err := writeProc(pid, m.file, text.String()); err != nil {
+			if err := writeProc(pid, m.file, mapText(m.maps)); err != nil {
 				return err
 			}
 		}
@@ -529,6 +583,15 @@ func writeMaps(pid int, s *specs.Spec, b *builder) error {
 		return writeProc(pid, "timens_offsets", offsets.String())
 	}
 	return nil
+}
+
+// mapText writes id maps as uid_map of user_namespaces(7) takes them.
+func mapText(maps []specs.LinuxIDMapping) string {
+	var text strings.Builder
+	for _, r := range maps {
+		fmt.Fprintf(&text, "%d %d %d\n", r.ContainerID, r.HostID, r.Size)
+	}
+	return text.String()
 }
 
 // writeProc writes a file of a process in one call.

@@ -26,7 +26,7 @@ func (b *builder) devices() error {
 		}
 	}
 	b.do("set the file mode mask", "", unix.SYS_UMASK, num(0))
-	dev := b.root.mkdirs("make", "dev")
+	dev := b.root.mkdirs("make", "dev", unset)
 	named := map[string]bool{}
 	for i := range b.spec.Linux.Devices {
 		d := &b.spec.Linux.Devices[i]
@@ -80,7 +80,7 @@ func (b *builder) device(dev value, d *specs.LinuxDevice) error {
 	if i := strings.LastIndexByte(rel, '/'); rel[:max(i, 0)] == "dev" {
 		dir, base = dev, rel[4:]
 	} else if i >= 0 {
-		dir, base = b.root.mkdirs(what, rel[:i]), rel[i+1:]
+		dir, base = b.root.mkdirs(what, rel[:i], unset), rel[i+1:]
 	}
 	exists, name := b.label(), b.str(base)
 	b.do(what, d.Path, unix.SYS_MKNODAT, dir, name, num(mode), num(number)).when(unix.EEXIST, exists)

@@ -166,7 +166,7 @@ func (c *Container) buildExec(a *attempt) (err error) {
 		b.spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, specs.LinuxNamespace{Type: t, Path: "/"})
 		switch t {
 		case specs.PIDNamespace:
-			a.pidNS = target
+			a.born = append(a.born, join{string(t), namespaceFlags[t], target})
 		case specs.TimeNamespace:
 			b.timeNS = true
 		default:

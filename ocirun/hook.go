@@ -18,23 +18,28 @@ func (c *Container) runHooks(kind string, hooks []specs.Hook, status specs.Conta
 	if len(hooks) == 0 {
 		return nil
 	}
-	state := specs.State{Version: specs.Version, ID: c.id, Status: status, Pid: c.pid, Bundle: c.bundle, Annotations: c.spec.Annotations}
-	if status == specs.StateStopped {
-		state.Pid = 0
-	}
-	text, err := json.Marshal(state)
+	text, err := json.Marshal(c.hookState(status))
 	if err != nil {
 		return fault.New(fault.Internal, "write the state for the hook %s: %w", kind, err)
 	}
 	for i := range hooks {
-		if err := runHook(&hooks[i], text, kind); err != nil {
+		if err := runHook(&hooks[i], i, text, kind); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func runHook(h *specs.Hook, state []byte, kind string) error {
+// hookState is what hooks learn of the container.
+func (c *Container) hookState(status specs.ContainerState) specs.State {
+	s := specs.State{Version: specs.Version, ID: c.id, Status: status, Pid: c.pid, Bundle: c.bundle, Annotations: c.spec.Annotations}
+	if status == specs.StateStopped {
+		s.Pid = 0
+	}
+	return s
+}
+
+func runHook(h *specs.Hook, number int, state []byte, kind string) error {
 	ctx := context.Background()
 	if h.Timeout != nil {
 		if *h.Timeout <= 0 {
@@ -61,7 +66,7 @@ func runHook(h *specs.Hook, state []byte, kind string) error {
 		return fault.New(fault.Internal, "the hook %s %s ran longer than its %d s", kind, h.Path, *h.Timeout)
 	}
 	if err != nil {
-		return fault.New(fault.Internal, "error running %s hook %s: %w, output: %s", kind, h.Path, err, strings.TrimSpace(out.String()))
+		return fault.New(fault.Internal, "error running %s hook #%d: %s: %w, output: %s", kind, number, h.Path, err, strings.TrimSpace(out.String()))
 	}
 	return nil
 }

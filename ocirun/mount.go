@@ -15,15 +15,25 @@ import (
 func (b *builder) mountAll() error {
 	for i := range b.spec.Mounts {
 		m := &b.spec.Mounts[i]
+		if rest, ok := strings.CutPrefix(m.Destination, b.rootfs+"/"); ok && b.rootfs != "/" { // the host's name of the place
+			same := *m
+			same.Destination = "/" + rest
+			m = &same
+		}
 		if below(m.Destination) == "." {
 			return fault.New(fault.Invalid, "a mount on the container's root itself is not supported")
-		}
-		if len(m.UIDMappings) > 0 || len(m.GIDMappings) > 0 {
-			return fault.New(fault.NotImplemented, "uidMappings of the mount %s is not supported yet", m.Destination)
 		}
 		o, err := parseOptions(m)
 		if err != nil {
 			return err
+		}
+		if o.bind && o.data != "" {
+			b.warn("the bind mount " + m.Destination + " has the options " + o.data + ", which no bind mount understands")
+		}
+		if m.Type == "tmpfs" && !o.bind && !hasMode(o.data) {
+			if mode := b.modeBelow(m.Destination, b.spec.Mounts[:i]); mode != "" {
+				o.data = strings.TrimPrefix(o.data+","+mode, ",")
+			}
 		}
 		switch {
 		case o.bind:
@@ -42,6 +52,11 @@ func (b *builder) mountAll() error {
 	return nil
 }
 
+// hasMode tells whether options of a tmpfs name the mode of its root.
+func hasMode(data string) bool {
+	return strings.HasPrefix(data, "mode=") || strings.Contains(data, ",mode=")
+}
+
 // bind appends a bind mount: the source is cloned detached, gets its attributes
 // and is then attached, so it is never visible without them.
 func (b *builder) bind(i int, m *specs.Mount, o *mountOptions) error {
@@ -50,6 +65,9 @@ func (b *builder) bind(i int, m *specs.Mount, o *mountOptions) error {
 		source = filepath.Join(b.bundle, source)
 	}
 	directory, err := b.isDir(source)
+	if err != nil && strings.HasPrefix(source, b.rootfs+"/") {
+		directory, err = true, nil // it comes with an earlier mount, over the root's own directory
+	}
 	if err != nil {
 		return fault.New(fault.Invalid, "the source of the mount %s cannot be used: stat %s: %w", m.Destination, source, err)
 	}
@@ -61,6 +79,7 @@ func (b *builder) bind(i int, m *specs.Mount, o *mountOptions) error {
 		tree = p.slot()
 		p.do("open the mount source", source, unix.SYS_OPEN_TREE, cwd, p.str(source), num(cloneFlags(o.recursive))).into(tree)
 	}
+	o.exact(b.userNamespace())
 	b.changeTree(what, m.Destination, tree, o)
 	target := b.root.ensure(what, m.Destination, directory, b.root.any)
 	p.place(what, m.Destination, tree, target)
@@ -116,6 +135,11 @@ func (b *builder) mountFS(m *specs.Mount, o *mountOptions, fstype string) {
 		data = p.str(o.data)
 	}
 	p.do(what, m.Destination, unix.SYS_MOUNT, p.str(source), p.str("."), p.str(fstype), num(flags), data)
+	if o.copyUp {
+		mounted := b.root.open(what, m.Destination, how).keep
+		b.ask(func(a *attempt) error { return a.copyUp(target, mounted, m.Destination) })
+		p.close(mounted)
+	}
 	p.close(target)
 	if len(o.propagation) > 0 || o.setAll|o.clearAll != 0 {
 		mounted := b.root.open(what, m.Destination, how).keep

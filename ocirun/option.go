@@ -17,7 +17,8 @@ type mountOptions struct {
 	setAll, clearAll uint64  // the same for the whole tree
 	propagation      []uintptr
 	data             string // what only the file system understands
-	atime            bool   // an option names an access-time mode
+	idmap, idmapAll  bool   // owners are mapped, in the whole tree
+	copyUp           bool   // a tmpfs begins with what it covers
 }
 
 // flagOption has the bits of one option in both calls.
@@ -51,6 +52,10 @@ var atimeOptions = map[string]struct {
 	"strictatime": {unix.MS_STRICTATIME, unix.MOUNT_ATTR_STRICTATIME}, "nostrictatime": {unix.MS_RELATIME, unix.MOUNT_ATTR_RELATIME},
 }
 
+// atimeClears name a mode that is not wanted and leave the choice: a file system
+// gets the kernel's default, a bind mount keeps what its source has.
+var atimeClears = map[string]bool{"atime": true, "norelatime": true, "nostrictatime": true}
+
 var propagationOptions = map[string]uintptr{
 	"private": unix.MS_PRIVATE, "shared": unix.MS_SHARED, "slave": unix.MS_SLAVE, "unbindable": unix.MS_UNBINDABLE,
 	"rprivate": unix.MS_PRIVATE | unix.MS_REC, "rshared": unix.MS_SHARED | unix.MS_REC,
@@ -75,6 +80,9 @@ func parseOptions(m *specs.Mount) (mountOptions, error) {
 			}
 			continue
 		}
+		if atimeClears[word] {
+			continue
+		}
 		if a, ok := atimeOptions[word]; ok {
 			const modes = unix.MS_RELATIME | unix.MS_NOATIME | unix.MS_STRICTATIME
 			o.flags = o.flags&^modes | a.flag
@@ -90,7 +98,13 @@ func parseOptions(m *specs.Mount) (mountOptions, error) {
 		case "rbind":
 			o.bind, o.recursive = true, true
 		case "defaults", "":
-		case "remount", "tmpcopyup", "idmap", "ridmap", "copy-symlink":
+		case "tmpcopyup":
+			o.copyUp = true
+		case "idmap":
+			o.idmap = true
+		case "ridmap":
+			o.idmap, o.idmapAll = true, true
+		case "remount", "copy-symlink":
 			return o, fault.New(fault.NotImplemented, "the mount option %s of %s is not supported yet", word, m.Destination)
 		default:
 			data = append(data, word)
@@ -100,10 +114,26 @@ func parseOptions(m *specs.Mount) (mountOptions, error) {
 		o.bind = true
 	}
 	o.data = strings.Join(data, ",")
-	if o.bind && o.data != "" {
-		return o, fault.New(fault.Invalid, "the bind mount of %s has the options %q, which no bind mount understands", m.Destination, o.data)
+	if o.set&unix.MOUNT_ATTR_NODIRATIME != 0 && o.clear&unix.MOUNT_ATTR__ATIME == 0 { // implies relatime
+		o.clear |= unix.MOUNT_ATTR__ATIME
+	}
+	if o.copyUp && (o.bind || m.Type != "tmpfs") {
+		return o, fault.New(fault.Invalid, "the mount %s has the option tmpcopyup, which only a tmpfs has", m.Destination)
 	}
 	return o, nil
+}
+
+// exact completes the options of a bind mount: one that is named makes those
+// that are not named mean their opposite, as a remount does. In a user namespace
+// that is left to what the kernel would let its root change.
+func (o *mountOptions) exact(userNamespace bool) {
+	all := uint64(unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NOSYMFOLLOW)
+	if userNamespace {
+		all = unix.MOUNT_ATTR_NOSYMFOLLOW
+	}
+	if o.set|o.clear != 0 {
+		o.clear |= all &^ o.set
+	}
 }
 
 // recursiveOption reads rro, rnosuid and the like.
@@ -131,7 +161,7 @@ func (o *mountOptions) recursiveOption(word string) bool {
 // MountOptions lists the options that are understood here and not by the file
 // system.
 func MountOptions() []string {
-	out := []string{"bind", "rbind", "defaults"}
+	out := []string{"bind", "rbind", "defaults", "tmpcopyup", "idmap", "ridmap"}
 	for name, f := range flagOptions {
 		out = append(out, name)
 		if f.attr != 0 {

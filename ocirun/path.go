@@ -13,9 +13,10 @@ import (
 type root struct {
 	p        *program
 	fd       value
-	any      value // struct open_how: O_PATH, in root
-	dir      value // the same for directories
-	unlinked value // O_PATH, no symbolic link in any component
+	any      value                             // struct open_how: O_PATH, in root
+	dir      value                             // the same for directories
+	unlinked value                             // O_PATH, no symbolic link in any component
+	ask      func(name string, directory bool) // has the parent make a path along links that lead to nothing
 }
 
 func newRoot(p *program, fd value) root {
@@ -51,40 +52,53 @@ func (r root) openFlags(what, name string, flags uint64) *step {
 }
 
 // ensure opens a path, made first if it is missing: a directory, or an empty
-// file to mount on. The slot of the descriptor is returned.
+// file to mount on. The slot of the descriptor is returned. What cannot be made
+// here, because a link on the way leads to nothing, is asked for.
 func (r root) ensure(what, name string, directory bool, how value) value {
-	p, done, create := r.p, r.p.label(), r.p.label()
-	fd := r.open(what, name, how).then(done).when(unix.ENOENT, create).keep
+	p, done, create, help := r.p, r.p.label(), r.p.label(), r.p.label()
+	opened := r.open(what, name, how).then(done).when(unix.ENOENT, create)
+	fd, link := opened.keep, p.label()
+	if how == r.unlinked {
+		opened.when(unix.ELOOP, link)
+	}
 	p.here(create)
 	rel := below(name)
 	parent, base := path.Split(rel)
-	dir := r.mkdirs(what, strings.TrimSuffix(parent, "/"))
+	dir := r.mkdirs(what, strings.TrimSuffix(parent, "/"), help)
 	if directory {
-		p.do(what, name, unix.SYS_MKDIRAT, dir, p.str(base), num(0o755)).when(unix.EEXIST, following)
+		p.do(what, name, unix.SYS_MKDIRAT, dir, p.str(base), num(0o755)).when(unix.EEXIST, following).otherwise(help)
 	} else {
 		made := p.slot()
 		p.do(what, name, unix.SYS_OPENAT, dir, p.str(base),
-			num(unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_WRONLY|unix.O_CLOEXEC), num(0o644)).into(made)
+			num(unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_WRONLY|unix.O_CLOEXEC), num(0o644)).into(made).otherwise(help)
 		p.close(made)
 	}
+	r.open(what, name, how).into(fd).then(done).otherwise(help)
+	p.here(link)
+	if how == r.unlinked {
+		p.refuse("a file system that shows the kernel must be mounted on ordinary directory, not on a link:", name)
+	}
+	p.here(help)
+	r.ask(name, directory)
 	r.open(what, name, how).into(fd)
 	p.here(done)
 	return fd
 }
 
-// mkdirs opens a directory relative to the root, making what is missing.
-func (r root) mkdirs(what, rel string) value {
+// mkdirs opens a directory relative to the root, making what is missing. Errors
+// go to help; unset is the program's end.
+func (r root) mkdirs(what, rel string, help label) value {
 	p := r.p
 	if rel == "" || rel == "." {
 		return r.fd
 	}
 	done, create := p.label(), p.label()
-	fd := r.open(what, rel, r.dir).then(done).when(unix.ENOENT, create).keep
+	fd := r.open(what, rel, r.dir).then(done).when(unix.ENOENT, create).otherwise(help).keep
 	p.here(create)
 	parent, base := path.Split(rel)
-	dir := r.mkdirs(what, strings.TrimSuffix(parent, "/"))
-	p.do(what, "/"+rel, unix.SYS_MKDIRAT, dir, p.str(base), num(0o755)).when(unix.EEXIST, following)
-	r.open(what, rel, r.dir).into(fd)
+	dir := r.mkdirs(what, strings.TrimSuffix(parent, "/"), help)
+	p.do(what, "/"+rel, unix.SYS_MKDIRAT, dir, p.str(base), num(0o755)).when(unix.EEXIST, following).otherwise(help)
+	r.open(what, rel, r.dir).into(fd).otherwise(help)
 	p.here(done)
 	return fd
 }

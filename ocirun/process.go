@@ -57,6 +57,9 @@ func (b *builder) finishProcess(proc *specs.Process) error {
 			return err
 		}
 	}
+	if err := b.startHooks(proc); err != nil {
+		return err
+	}
 	b.execute(proc, name)
 	return nil
 }
@@ -138,7 +141,7 @@ func setLimits(pid int, proc *specs.Process) error {
 func (b *builder) keepOnly() {
 	what := "close inherited descriptors"
 	from := uint(3 + len(b.extra))
-	for _, fd := range sortedFDs(b.sync, b.fifo, b.initFD, b.timeFDOr()) {
+	for _, fd := range sortedFDs(append(b.kept(), b.initFD)...) {
 		if uint(fd) > from {
 			b.do(what, "", unix.SYS_CLOSE_RANGE, num(from), num(uint(fd)-1), num(0))
 		}
@@ -161,6 +164,11 @@ func sortedFDs(fds ...int) []int {
 	return out
 }
 
+// kept are the descriptors that init needs to its end.
+func (b *builder) kept() []int {
+	return sortedFDs(b.sync, b.fifo, b.timeFDOr(), b.inner.state, b.inner.out)
+}
+
 // timeFDOr is the descriptor of a time namespace to join, -1 if there is none.
 func (b *builder) timeFDOr() int {
 	if b.timeNS {
@@ -176,7 +184,7 @@ func (b *builder) rebirth() {
 		return
 	}
 	p := b.program
-	for _, fd := range sortedFDs(b.sync, b.fifo, b.timeFDOr()) {
+	for _, fd := range b.kept() {
 		p.do("keep descriptor", strconv.Itoa(fd), unix.SYS_FCNTL, num(fd), num(unix.F_SETFD), num(0))
 	}
 	argv := p.words(p.str("init"), num(0))
@@ -187,7 +195,7 @@ func (b *builder) rebirth() {
 	if b.timeNS {
 		p.do("join the time namespace", "", unix.SYS_SETNS, num(b.timeFD), num(unix.CLONE_NEWTIME))
 	}
-	for _, fd := range sortedFDs(b.sync, b.fifo, b.timeFDOr()) {
+	for _, fd := range b.kept() {
 		p.do("close on execution descriptor", strconv.Itoa(fd), unix.SYS_FCNTL, num(fd), num(unix.F_SETFD), num(unix.FD_CLOEXEC))
 	}
 }

@@ -70,10 +70,6 @@ func checkLinux(s *specs.Spec) error {
 		return later("linux.netDevices")
 	case l.MountLabel != "":
 		return later("linux.mountLabel")
-	case s.Hooks != nil && len(s.Hooks.CreateContainer) > 0:
-		return later("the hook createContainer")
-	case s.Hooks != nil && len(s.Hooks.StartContainer) > 0:
-		return later("the hook startContainer")
 	}
 	if l.Seccomp != nil && (l.Seccomp.ListenerPath != "" || l.Seccomp.ListenerMetadata != "") {
 		return later("linux.seccomp.listenerPath")

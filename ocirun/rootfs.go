@@ -1,10 +1,12 @@
 package ocirun
 
 import (
+	"os"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/ocirun/cgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,7 +26,7 @@ func (b *builder) buildRoot() error {
 		b.openTerminal(true)
 	}
 	if dir := below(b.spec.Process.Cwd); dir != "." {
-		b.root.mkdirs("make the working directory", dir) // as runc does, before anything is read-only
+		b.root.mkdirs("make the working directory", dir, unset) // as runc does, before anything is read-only
 	}
 	if err := b.sysctls(); err != nil {
 		return err
@@ -36,6 +38,9 @@ func (b *builder) buildRoot() error {
 	}
 	if b.spec.Root.Readonly {
 		b.attributes("make read-only", "/", b.root.fd, unix.MOUNT_ATTR_RDONLY, 0, 0, false)
+	}
+	if err := b.containerHooks(); err != nil {
+		return err
 	}
 	b.changeRoot()
 	return nil
@@ -62,7 +67,11 @@ func (b *builder) attachRoot() error {
 	}
 	p := b.program
 	slash := p.str("/")
-	p.do("set the mount propagation of", "/", unix.SYS_MOUNT, num(0), slash, num(0), num(propagation), num(0))
+	early := propagation
+	if early&unix.MS_UNBINDABLE != 0 { // only when the root is cloned
+		early = unix.MS_PRIVATE | early&unix.MS_REC
+	}
+	p.do("set the mount propagation of", "/", unix.SYS_MOUNT, num(0), slash, num(0), num(early), num(0))
 	if propagation&unix.MS_SHARED != 0 {
 		// pivot_root refuses a shared parent, and the mount would reach the host.
 		p.do("make private", "/", unix.SYS_MOUNT, num(0), slash, num(0), num(unix.MS_PRIVATE), num(0))
@@ -74,9 +83,33 @@ func (b *builder) attachRoot() error {
 		tree = p.slot()
 		p.do("open the root file system", b.rootfs, unix.SYS_OPEN_TREE, cwd, p.str(b.rootfs), num(cloneFlags(true))).into(tree)
 	}
-	p.do("mount the root file system", b.rootfs, unix.SYS_MOVE_MOUNT, tree, p.str(""), cwd, slash, num(unix.MOVE_MOUNT_F_EMPTY_PATH))
+	target := slash
+	if b.atPath() {
+		target = p.str(b.rootfs)
+	}
+	p.do("mount the root file system", b.rootfs, unix.SYS_MOVE_MOUNT, tree, p.str(""), cwd, target, num(unix.MOVE_MOUNT_F_EMPTY_PATH))
 	b.root = newRoot(p, tree)
+	b.root.ask = func(name string, directory bool) {
+		b.ask(func(a *attempt) error { return a.makeTarget(tree, name, directory) })
+	}
 	return nil
+}
+
+// atPath tells whether the root is mounted over its own directory, so that the
+// host's path of a file in it leads to what the container will see: for hooks,
+// and for mounts whose source is another mount of the container. Otherwise it
+// lies over "/", which needs no path that the user of a user namespace might
+// not be let through.
+func (b *builder) atPath() bool {
+	if h := b.spec.Hooks; h != nil && len(h.CreateContainer) > 0 {
+		return true
+	}
+	for i := range b.spec.Mounts {
+		if strings.HasPrefix(b.spec.Mounts[i].Source, b.rootfs+"/") {
+			return true
+		}
+	}
+	return false
 }
 
 // changeRoot makes the attached root the process's root and lets go of the
@@ -86,6 +119,7 @@ func (b *builder) changeRoot() {
 	dot := p.str(".")
 	p.enter(what, "", b.root.fd)
 	if b.noPivot {
+		b.hideKernel()
 		p.do(what, "", unix.SYS_MOUNT, dot, p.str("/"), num(0), num(unix.MS_MOVE), num(0)).ignore()
 		p.do(what, "", unix.SYS_CHROOT, dot)
 	} else {
@@ -94,6 +128,36 @@ func (b *builder) changeRoot() {
 		p.do("detach the host's mounts", "", unix.SYS_UMOUNT2, dot, num(unix.MNT_DETACH))
 	}
 	p.do(what, "", unix.SYS_CHDIR, p.str("/"))
+	if name := b.spec.Linux.RootfsPropagation; name != "" { // attachRoot knows it
+		p.do("set the mount propagation of the root directory", name, unix.SYS_MOUNT, num(0), p.str("/"), num(0), num(propagationOptions[name]), num(0))
+	}
+}
+
+// hideKernel takes the host's proc and sysfs away, or covers them: below a root
+// that is only covered they would let the container mount its own without the
+// masks (the kernel asks whether one is fully visible).
+func (b *builder) hideKernel() {
+	for _, dir := range b.kernelMounts {
+		gone := b.label()
+		b.do("unmount", dir, unix.SYS_UMOUNT2, b.str(dir), num(unix.MNT_DETACH)).then(gone).otherwise(following)
+		b.do("cover", dir, unix.SYS_MOUNT, b.str("tmpfs"), b.str(dir), b.str("tmpfs"), num(unix.MS_RDONLY), num(0))
+		b.here(gone)
+	}
+}
+
+// kernelMounts finds where proc and sysfs are mounted, the innermost first.
+func kernelMounts() (dirs []string, err error) {
+	text, err := os.ReadFile("/proc/thread-self/mountinfo")
+	if err != nil {
+		return nil, fault.New(fault.Internal, "find the mounts of proc and sysfs: %w", err)
+	}
+	for line := range strings.Lines(string(text)) {
+		head, tail, _ := strings.Cut(line, " - ")
+		if f := strings.Fields(head); len(f) > 4 && (strings.HasPrefix(tail, "proc ") || strings.HasPrefix(tail, "sysfs ")) {
+			dirs = append([]string{cgroup.Unescape(f[4])}, dirs...)
+		}
+	}
+	return dirs, nil
 }
 
 func (b *builder) makeReadonly(name string) {

@@ -139,13 +139,26 @@ func (c *Container) release() error {
 	case err != nil:
 		return fault.New(fault.Internal, "open %s: %w", name, err)
 	}
-	defer unix.Close(fd)
+	var hooks *os.File
+	if h := c.spec.Hooks; h != nil && len(h.StartContainer) > 0 {
+		if hooks, err = os.Open(name); err != nil {
+			unix.Close(fd)
+			return fault.New(fault.Internal, "open %s: %w", name, err)
+		}
+		defer hooks.Close()
+	}
 	// Whoever removes the FIFO is the one who starts.
 	if err := unix.Unlink(name); err != nil {
+		unix.Close(fd)
 		return fault.New(fault.Conflict, "cannot start an already running container")
 	}
-	if _, err := unix.Write(fd, []byte{1}); err != nil {
+	_, err = unix.Write(fd, []byte{1})
+	unix.Close(fd)
+	if err != nil {
 		return fault.New(fault.Internal, "start container %s: %w", c.id, err)
+	}
+	if hooks != nil {
+		return c.awaitInner(hooks)
 	}
 	return nil
 }

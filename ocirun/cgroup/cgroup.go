@@ -77,7 +77,7 @@ func parseLayout(mounts, own string, systemd bool) *layout {
 		if len(f) < 5 || len(tail) < 3 {
 			continue
 		}
-		mount := unescape(f[4])
+		mount := Unescape(f[4])
 		if tail[0] == "cgroup2" {
 			if l.v2 == nil {
 				l.v2 = &hierarchy{mount: mount, own: groups[""]}
@@ -110,8 +110,8 @@ func isController(option string) bool {
 	return false
 }
 
-// unescape undoes the octal escapes of mountinfo.
-func unescape(s string) string {
+// Unescape undoes the octal escapes of mountinfo.
+func Unescape(s string) string {
 	if !strings.Contains(s, `\`) {
 		return s
 	}

@@ -1,0 +1,86 @@
+package ocirun
+
+import (
+	"fmt"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/tarehq/tare/fault"
+	"golang.org/x/sys/unix"
+)
+
+// mapped tells whether a mount shows other owners than its source has.
+func (o *mountOptions) mapped(m *specs.Mount) bool {
+	return o.idmap || len(m.UIDMappings) > 0 || len(m.GIDMappings) > 0
+}
+
+// mapOwners gives an open, detached mount id maps: its own, or those of the
+// container's user namespace.
+func (a *attempt) mapOwners(tree int, m *specs.Mount, o *mountOptions) error {
+	uid, gid := m.UIDMappings, m.GIDMappings
+	ns, err := -1, error(nil)
+	switch user := a.b.namespace(specs.UserNamespace); {
+	case len(uid) > 0 && len(gid) > 0:
+		ns, err = mapNamespace(uid, gid)
+	case len(uid) > 0 || len(gid) > 0:
+		return fault.New(fault.Invalid, "the mount %s needs both uidMappings and gidMappings", m.Destination)
+	case user == nil:
+		return fault.New(fault.Invalid, "the mount %s has the option idmap, and neither mappings nor a user namespace", m.Destination)
+	case user.Path != "":
+		ns, err = unix.Open(user.Path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	default:
+		ns, err = mapNamespace(a.b.spec.Linux.UIDMappings, a.b.spec.Linux.GIDMappings)
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(ns)
+	flags := uint(unix.AT_EMPTY_PATH)
+	if o.idmapAll {
+		flags |= unix.AT_RECURSIVE
+	}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns)}
+	if err := unix.MountSetattr(tree, "", flags, &attr); err != nil {
+		return fault.New(fault.Invalid, "map the owners of the mount %s (does its file system support that?): %w", m.Destination, err)
+	}
+	return nil
+}
+
+// mapNamespace makes a user namespace that is nothing but its maps. A child
+// holds it until it is open here.
+func mapNamespace(uid, gid []specs.LinuxIDMapping) (fd int, err error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, fault.New(fault.Internal, "make a socket: %w", err)
+	}
+	defer unix.Close(pair[0])
+	defer unix.Close(pair[1])
+	p := newProgram()
+	p.do("wait for the runtime", "", unix.SYS_READ, num(pair[1]), p.words(num(0)), num(1)).ignore()
+	p.here(p.fail)
+	p.do("exit", "", unix.SYS_EXIT_GROUP, num(0)).ignore()
+	mem, err := place(p, -1)
+	if err != nil {
+		return -1, err
+	}
+	defer mem.free()
+	pid, pidfd, err := mem.start(unix.CLONE_NEWUSER, -1, nil)
+	if err != nil {
+		return -1, err
+	}
+	defer func() {
+		_, _ = unix.Write(pair[0], []byte{1})
+		_, _ = wait(pid)
+		unix.Close(pidfd)
+	}()
+	if err := writeProc(pid, "uid_map", mapText(uid)); err != nil {
+		return -1, err
+	}
+	if err := writeProc(pid, "gid_map", mapText(gid)); err != nil {
+		return -1, err
+	}
+	fd, err = unix.Open(fmt.Sprintf("/proc/%d/ns/user", pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fault.New(fault.Internal, "open the namespace of id maps: %w", err)
+	}
+	return fd, nil
+}

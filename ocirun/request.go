@@ -1,0 +1,191 @@
+package ocirun
+
+import (
+	"bytes"
+	"encoding/binary"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/tarehq/tare/fault"
+	"golang.org/x/sys/unix"
+)
+
+// What a list of system calls cannot do, because it depends on what is found
+// meanwhile, init asks the parent for: it reports the request's number and
+// waits. The parent works below descriptors that it takes from init.
+
+// ask appends a request.
+func (b *builder) ask(do func(*attempt) error) {
+	b.requests = append(b.requests, do)
+	b.report(recordAsk + len(b.requests) - 1)
+	b.pause()
+}
+
+// maxRequests is how many numbers records have for them.
+const maxRequests = 4000 - recordAsk
+
+// take gives a descriptor of init that a step left in a slot. Init has not left
+// the shared memory by then.
+func (a *attempt) take(v value) (int, error) {
+	n := v.n
+	if v.kind == slot {
+		n = binary.NativeEndian.Uint64(a.arena.mem[stepsAt+len(a.b.steps)*stepSize+int(v.n):])
+	}
+	fd, err := unix.PidfdGetfd(a.pidfd, int(n), 0)
+	if err != nil {
+		return -1, fault.New(fault.Internal, "take descriptor %d of the container's init: %w", n, err)
+	}
+	return fd, nil
+}
+
+// makeTarget makes what a mount is put on, along links that lead to nothing.
+func (a *attempt) makeTarget(root value, name string, directory bool) error {
+	fd, err := a.take(root)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	uid, gid := a.rootIDs()
+	if err := makeBelow(fd, name, directory, uid, gid); err != nil {
+		return fault.New(fault.Invalid, "make the mount point %s: %w", name, err)
+	}
+	return nil
+}
+
+// rootIDs are the ids outside of the container's root user and group.
+func (a *attempt) rootIDs() (uid, gid int) {
+	if !a.b.userNamespace() {
+		return 0, 0
+	}
+	return mappedRoot(a.pid, "uid_map"), mappedRoot(a.pid, "gid_map")
+}
+
+func mappedRoot(pid int, file string) int {
+	b, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/" + file)
+	for line := range bytes.Lines(b) {
+		f := strings.Fields(string(line))
+		if len(f) == 3 && f[0] == "0" {
+			n, _ := strconv.Atoi(f[1])
+			return n
+		}
+	}
+	return 0
+}
+
+// makeBelow makes a directory or an empty file, with the directories above it,
+// below a root directory. Symbolic links resolve inside as they would for a
+// process of the container, also those whose target is to be made. Each step
+// goes by a path without links that openat2 keeps inside, so whoever changes
+// the tree meanwhile gains nothing.
+func makeBelow(root int, name string, directory bool, uid, gid int) error {
+	todo := strings.Split(name, "/")
+	at := "" // done, relative to root, without links
+	for links := 0; len(todo) > 0; {
+		word := todo[0]
+		todo = todo[1:]
+		switch word {
+		case "", ".":
+			continue
+		case "..":
+			if at = path.Dir(at); at == "." {
+				at = ""
+			}
+			continue
+		}
+		next := path.Join(at, word)
+		last := strings.Join(todo, "") == ""
+		target, err := lookBelow(root, next)
+		if err == unix.ENOENT {
+			err = makeOne(root, at, word, directory || !last, uid, gid)
+		}
+		if err != nil {
+			return err
+		}
+		if target == "" {
+			at = next
+			continue
+		}
+		if links++; links > 40 {
+			return unix.ELOOP
+		}
+		if strings.HasPrefix(target, "/") {
+			at = ""
+		}
+		todo = append(strings.Split(target, "/"), todo...)
+	}
+	return nil
+}
+
+// lookBelow gives the target of a symbolic link, "" for anything else.
+func lookBelow(root int, name string) (string, error) {
+	fd, err := openBelow(root, name, unix.O_PATH|unix.O_NOFOLLOW)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFLNK {
+		return "", err
+	}
+	b := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(fd, "", b)
+	if err != nil || n == 0 {
+		return "", unix.ENOENT
+	}
+	return string(b[:n]), nil
+}
+
+func openBelow(root int, name string, flags uint64) (int, error) {
+	if name == "" {
+		name = "."
+	}
+	return unix.Openat2(root, name, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
+}
+
+func makeOne(root int, dir, name string, directory bool, uid, gid int) error {
+	parent, err := openBelow(root, dir, unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(parent)
+	if directory {
+		err = unix.Mkdirat(parent, name, 0o755)
+	} else {
+		var fd int
+		if fd, err = unix.Openat(parent, name, unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_WRONLY|unix.O_CLOEXEC, 0o644); err == nil {
+			unix.Close(fd)
+		}
+	}
+	if err == nil && uid|gid != 0 {
+		err = unix.Fchownat(parent, name, uid, gid, unix.AT_SYMLINK_NOFOLLOW)
+	}
+	return err
+}
+
+// modeBelow is the mode of a directory of the root file system that a tmpfs
+// covers, as mount option; "" if there is none yet, or another mount is above it.
+func (b *builder) modeBelow(name string, earlier []specs.Mount) string {
+	for i := range earlier {
+		if d := below(earlier[i].Destination); strings.HasPrefix(below(name)+"/", d+"/") {
+			return ""
+		}
+	}
+	root, err := unix.Open(b.rootfs, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return ""
+	}
+	defer unix.Close(root)
+	fd, err := openBelow(root, below(name), unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return ""
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil {
+		return ""
+	}
+	return "mode=" + strconv.FormatUint(uint64(st.Mode&0o7777), 8)
+}
