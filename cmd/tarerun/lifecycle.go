@@ -218,6 +218,7 @@ func (s *startFlags) runCreated(c *ocirun.Container, term *terminal, caught *sig
 	fail := func(err error) error {
 		_ = c.Signal(unix.SIGKILL, false)
 		_, _ = c.Wait()
+		term.close() // what it said before
 		_ = c.Delete()
 		return err
 	}
@@ -270,10 +271,23 @@ func runKill(g *settings, args []string) error {
 	if !*all && c.State().Status == specs.StateStopped && !leftAlone(c, sig) {
 		return fault.New(fault.Conflict, "container not running")
 	}
+	if c.State().Status == specs.StateCreated && ends(sig) {
+		sig = unix.SIGKILL // the first process of a pid namespace hears no other before its program does
+	}
 	if err := c.Signal(sig, *all); err != nil || sig != unix.SIGKILL || c.State().Status != "paused" {
 		return err
 	}
 	return c.Resume() // on v1 the frozen do not die
+}
+
+// ends tells whether a signal ends a process that does not catch it, as far as
+// people and service managers send it for that.
+func ends(sig unix.Signal) bool {
+	switch sig {
+	case unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGABRT:
+		return true
+	}
+	return false
 }
 
 // leftAlone tells that SIGKILL still finds processes of a container whose init

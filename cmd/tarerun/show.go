@@ -188,10 +188,13 @@ func runSpec(g *settings, args []string) error {
 
 // runFeatures prints what the specification's features document asks for.
 func runFeatures(g *settings, args []string) error {
+	if _, err := parse(newFlags("features"), args); err != nil {
+		return err
+	}
 	yes, no := true, false
 	return printJSON(map[string]any{
 		"ociVersionMin": "1.0.0", "ociVersionMax": specs.Version,
-		"hooks":        []string{"prestart", "createRuntime", "poststart", "poststop"},
+		"hooks":        []string{"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"},
 		"mountOptions": ocirun.MountOptions(),
 		"linux": map[string]any{
 			"namespaces":   []string{"cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"},
@@ -204,7 +207,8 @@ func runFeatures(g *settings, args []string) error {
 					"SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"}},
 			"apparmor": map[string]*bool{"enabled": &no}, "selinux": map[string]*bool{"enabled": &no},
 			"intelRdt":        map[string]*bool{"enabled": &no},
-			"mountExtensions": map[string]any{"idmap": map[string]*bool{"enabled": &no}},
+			"memoryPolicy":    ocirun.MemoryPolicies(),
+			"mountExtensions": map[string]any{"idmap": map[string]*bool{"enabled": &yes}},
 		},
 		"annotations": map[string]string{"com.github.tarehq.tarerun.version": version},
 	})
