@@ -153,7 +153,7 @@ func TestLoadKeepsAnIndexWhole(t *testing.T) {
 	attestation.Annotations = map[string]string{annotationRefType: "attestation-manifest", annotationRefDigest: hello.Manifest.Digest.String()}
 	artifact := add(ocispec.MediaTypeImageManifest, ocispec.Manifest{ArtifactType: "application/x-thing", Config: ocispec.DescriptorEmptyJSON, Layers: []ocispec.Descriptor{add("application/x-thing", "thing")}})
 	files[blobFile(ocispec.DescriptorEmptyJSON.Digest)] = "{}"
-	index.Manifests = append(index.Manifests, attestation, artifact)
+	index.Manifests = append(index.Manifests, attestation, artifact, add("application/x-other", "no manifest"))
 	index.Annotations = map[string]string{"org.example": "index"}
 	target := add(ocispec.MediaTypeImageIndex, index)
 	target.Annotations = map[string]string{content.AnnotationName: "docker.io/library/multi:1", "org.example": "descriptor"}

@@ -73,7 +73,7 @@ type lister struct {
 }
 
 func (l *lister) add(d ocispec.Descriptor, depth int) {
-	if l.seen[d.Digest] || l.over {
+	if l.seen[d.Digest] || l.over || !content.IsNode(d.MediaType) { // an index may hold other things too
 		return
 	}
 	l.seen[d.Digest] = true
