@@ -229,7 +229,7 @@ func (s *Service) Users(imageID string) []image.Use {
 	var users []image.Use
 	for _, r := range s.store.all() {
 		if r.Image.ID.String() == imageID {
-			users = append(users, image.Use{Container: r.ID, Running: r.State.Live(), Image: r.Config.Image})
+			users = append(users, image.Use{Container: r.ID, Running: r.State.Live()})
 		}
 	}
 	return users

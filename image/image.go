@@ -64,7 +64,6 @@ type Publisher interface {
 type Use struct {
 	Container string // full ID
 	Running   bool
-	Image     string // the name as it was given at create
 }
 
 // InUse tells which containers were made from the image.

@@ -424,13 +424,12 @@ func TestRemove(t *testing.T) {
 	}
 	container := strings.Repeat("c", 64)
 	refuse(id, false, "conflict: unable to delete "+short+" (must be forced) - image is referenced in multiple repositories")
-	uses = []Use{{Container: container, Image: "b:1"}}
+	uses = []Use{{Container: container}}
 	if list, err := f.List(ctx, ListOptions{}); err != nil || len(list) == 0 || list[0].ID != id || list[0].Containers != 1 {
 		t.Errorf("in use by one container: %+v, %v", list, err)
 	}
 	remove("b:1", false, "-b:1+")
 	refuse(short, false, "conflict: unable to delete "+short+" (must be forced) - image is being used by stopped container cccccccccccc")
-	uses[0].Image = "a"
 	refuse("a", false, "conflict: unable to delete a:latest (must be forced) - container cccccccccccc is using its referenced image "+short)
 	uses[0].Running = true
 	refuse(id, true, "conflict: unable to delete "+short+" (cannot be forced) - image is being used by running container cccccccccccc")
@@ -455,6 +454,37 @@ func TestRemove(t *testing.T) {
 	}
 	if _, err := f.Remove(ctx, "nosuch", RemoveOptions{Force: true}); err == nil || err.Error() != "No such image: nosuch:latest" {
 		t.Error(err)
+	}
+}
+
+// A digest calls all names of its repository.
+func TestRemoveByDigest(t *testing.T) {
+	f := open(t, t.TempDir())
+	ctx := context.Background()
+	id := f.imported(t, "a:1", file{"a", "1"})
+	for _, name := range []string{"a:2", "b"} {
+		if err := f.Tag(ctx, "a:1", name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	used := false
+	f.SetInUse(func(image string) []Use {
+		if used && image == id {
+			return []Use{{Container: strings.Repeat("c", 64)}}
+		}
+		return nil
+	})
+	answer, err := f.Remove(ctx, "a@"+id, RemoveOptions{})
+	if err != nil || len(answer) != 2 || answer[0].Untagged != "a:1" || answer[1].Untagged != "a:2" {
+		t.Errorf("%+v, %v", answer, err)
+	}
+	used = true
+	if _, err := f.Remove(ctx, "b@"+id, RemoveOptions{}); err == nil || !strings.Contains(err.Error(), "image is being used by stopped container") {
+		t.Error(err)
+	}
+	answer, err = f.Remove(ctx, "b@"+id, RemoveOptions{Force: true})
+	if err != nil || len(answer) != 2 || answer[1].Deleted != id {
+		t.Errorf("%+v, %v", answer, err)
 	}
 }
 

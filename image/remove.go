@@ -97,41 +97,56 @@ func (s *Service) tellRemoval(f found, plan removal, labels map[string]string) [
 
 // planRemoval decides what goes, with Docker's rules.
 func planRemoval(f found, uses []Use, force bool) (removal, error) {
-	named := func(e content.Entry) bool { return e.Name != "" }
 	if f.name != "" {
-		one := slices.IndexFunc(f.all, func(e content.Entry) bool { return e.Name == f.name })
-		if len(f.all) > 1 {
-			return removal{untag: f.all[one : one+1]}, nil
+		same := sameNames(f)
+		if len(same) < len(f.all) {
+			return removal{untag: same}, nil
 		}
-		if i := slices.IndexFunc(uses, func(u Use) bool { return usesName(u, f.name) }); i >= 0 {
+		if len(uses) > 0 && !f.byDigest {
 			if !force {
 				return removal{}, conflict(reference.Familiar(f.name), "must be forced",
-					"container "+short(uses[i].Container)+" is using its referenced image "+shortID(f.target.Digest))
+					"container "+short(uses[0].Container)+" is using its referenced image "+shortID(f.target.Digest))
 			}
 			// The container keeps the image, which has no name any more.
 			return removal{untag: f.all}, nil
 		}
 	}
 	id := shortID(f.target.Digest)
-	for _, u := range uses {
-		if u.Running {
-			return removal{}, conflict(id, "cannot be forced", "image is being used by running container "+short(u.Container))
-		}
+	if i := slices.IndexFunc(uses, func(u Use) bool { return u.Running }); i >= 0 {
+		return removal{}, conflict(id, "cannot be forced", "image is being used by running container "+short(uses[i].Container))
 	}
-	if !force {
-		if slices.IndexFunc(f.all, named) >= 0 && len(f.all) > 1 {
-			return removal{}, conflict(id, "must be forced", "image is referenced in multiple repositories")
-		}
-		for _, u := range uses {
-			return removal{}, conflict(id, "must be forced", "image is being used by stopped container "+short(u.Container))
-		}
+	if !force && len(uses) > 0 {
+		return removal{}, conflict(id, "must be forced", "image is being used by stopped container "+short(uses[0].Container))
+	}
+	if !force && f.name == "" && len(f.all) > 1 {
+		return removal{}, conflict(id, "must be forced", "image is referenced in multiple repositories")
 	}
 	return removal{untag: f.all, delete: true}, nil
 }
 
-func usesName(u Use, name string) bool {
-	r, err := reference.Parse(u.Image)
-	return err == nil && r.String() == name
+// sameNames gives the names that go together with the one that was called: of
+// a name with a digest, all of its repository; of a tag, the repository's names
+// without one too, unless that has another tag.
+func sameNames(f found) []content.Entry {
+	called, err := reference.ParseBare(f.name)
+	var tagged, untagged []content.Entry
+	others := false
+	for _, e := range f.all {
+		r, e2 := reference.ParseBare(e.Name)
+		switch {
+		case e.Name == f.name || f.byDigest && err == nil && e2 == nil && r.Repository() == called.Repository():
+			tagged = append(tagged, e)
+		case err != nil || e2 != nil || e.Name == "" || r.Repository() != called.Repository():
+		case r.Tag == "":
+			untagged = append(untagged, e)
+		default:
+			others = true
+		}
+	}
+	if others {
+		return tagged
+	}
+	return append(tagged, untagged...)
 }
 
 func conflict(what, force, why string) error {

@@ -13,9 +13,10 @@ import (
 
 // found is an image that a user's words led to.
 type found struct {
-	target ocispec.Descriptor
-	name   string          // the canonical name, "" when it was an ID
-	all    []content.Entry // every entry of the target
+	target   ocispec.Descriptor
+	name     string          // the canonical name, "" when it was an ID
+	all      []content.Entry // every entry of the target
+	byDigest bool            // it was called by a digest of its repository
 }
 
 // Resolve finds the image that ref means: a name, a name with a digest, an ID
@@ -101,7 +102,7 @@ func lookup(ix *content.Index, ref string) (found, error) {
 	r, err := reference.Parse(ref)
 	if err == nil {
 		if e, ok := lookupName(ix, r); ok {
-			return found{target: e.Target, name: e.Name, all: ix.Of(e.Target.Digest)}, nil
+			return found{target: e.Target, name: e.Name, all: ix.Of(e.Target.Digest), byDigest: r.Digest != "" && r.Tag == ""}, nil
 		}
 	}
 	if prefix, ok := reference.IDPrefix(ref); ok {
