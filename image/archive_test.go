@@ -132,6 +132,21 @@ func TestSaveByIDHasNoName(t *testing.T) {
 	}
 }
 
+// A repository stands for its tags, and a digest for no name.
+func TestSaveRepository(t *testing.T) {
+	f := open(t, t.TempDir())
+	id := f.imported(t, "a:1", file{"a", "1"})
+	f.imported(t, "a:2", file{"a", "2"})
+	f.imported(t, "ab:1", file{"a", "3"})
+	g := open(t, t.TempDir())
+	if got := g.loaded(t, f.saved(t, "a")); !slices.Equal(got, []string{"Loaded image: a:1", "Loaded image: a:2"}) {
+		t.Error(got)
+	}
+	if got := g.loaded(t, f.saved(t, "a@"+id)); !slices.Equal(got, []string{"Loaded image ID: " + id}) {
+		t.Error(got)
+	}
+}
+
 // An index is kept whole: platforms that cannot run here, attestations,
 // annotations, and manifests of which nobody knows what they are.
 func TestLoadKeepsAnIndexWhole(t *testing.T) {

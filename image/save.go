@@ -21,7 +21,8 @@ import (
 
 // Save writes the images to w as one tar that is an OCI image layout and a
 // docker-archive at once, with the blobs as they are stored, so that Load
-// gives them their digests again. With a platform only its manifest is saved.
+// gives them their digests again. A repository without a tag stands for all its
+// tags; what is called by a digest is saved without a name. With a platform only its manifest is saved.
 // Everything is found before the first byte is written. The same images give
 // the same bytes.
 func (s *Service) Save(ctx context.Context, w io.Writer, refs []string, platform string) error {
@@ -61,37 +62,66 @@ func (s *Service) planSave(ctx context.Context, refs []string, platform string) 
 	p := &saving{}
 	seen := map[digest.Digest]bool{}
 	for _, ref := range refs {
-		f, err := s.find(ctx, ref)
+		entries, err := s.called(ctx, ref)
 		if err != nil {
 			return nil, err
 		}
-		target := f.target
-		if platform != "" {
-			m, err := s.choose(target, platform, familiarTagged(ref))
+		for _, e := range entries {
+			if platform != "" {
+				m, err := s.choose(e.Target, platform, familiarTagged(ref))
+				if err != nil {
+					return nil, err
+				}
+				e.Target = m.desc
+			}
+			if slices.ContainsFunc(p.entries, func(o content.Entry) bool { return o.Name == e.Name && o.Target.Digest == e.Target.Digest }) {
+				continue
+			}
+			p.entries = append(p.entries, content.Entry{Name: e.Name, Target: e.Target})
+			err = s.content.Walk(e.Target, func(d ocispec.Descriptor, size int64) error {
+				if !seen[d.Digest] {
+					seen[d.Digest] = true
+					p.blobs = append(p.blobs, ocispec.Descriptor{Digest: d.Digest, Size: size})
+				}
+				return nil
+			})
 			if err != nil {
 				return nil, err
 			}
-			target = m.desc
-		}
-		if slices.ContainsFunc(p.entries, func(e content.Entry) bool { return e.Name == f.name && e.Target.Digest == target.Digest }) {
-			continue
-		}
-		p.entries = append(p.entries, content.Entry{Name: f.name, Target: target})
-		err = s.content.Walk(target, func(d ocispec.Descriptor, size int64) error {
-			if !seen[d.Digest] {
-				seen[d.Digest] = true
-				p.blobs = append(p.blobs, ocispec.Descriptor{Digest: d.Digest, Size: size})
+			if err := s.planArchived(p, e.Name, e.Target, familiarTagged(ref)); err != nil {
+				return nil, err
 			}
-			return nil
-		})
-		if err != nil {
-			return nil, err
-		}
-		if err := s.planArchived(p, f.name, target, familiarTagged(ref)); err != nil {
-			return nil, err
 		}
 	}
 	return p, nil
+}
+
+// called gives the names to save for what the user wrote.
+func (s *Service) called(ctx context.Context, ref string) ([]content.Entry, error) {
+	f, err := s.find(ctx, ref)
+	r, noName := reference.ParseBare(ref)
+	byID := err == nil && f.name == ""
+	if noName == nil && !byID && r.Tag == "" && r.Digest == "" {
+		if tags := s.tagsOf(r.Repository()); len(tags) > 0 {
+			return tags, nil
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if r.Digest != "" {
+		f.name = ""
+	}
+	return []content.Entry{{Name: f.name, Target: f.target}}, nil
+}
+
+func (s *Service) tagsOf(repository string) (tags []content.Entry) {
+	for _, e := range s.content.Index().Entries() {
+		if r, err := reference.ParseBare(e.Name); e.Name != "" && err == nil && r.Tag != "" && r.Repository() == repository {
+			tags = append(tags, e)
+		}
+	}
+	return tags
 }
 
 // planArchived adds the image as a docker-archive sees it: one platform, a
