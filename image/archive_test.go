@@ -132,6 +132,55 @@ func TestSaveByIDHasNoName(t *testing.T) {
 	}
 }
 
+// An index of which no platform is here, and what is no image at all, can be
+// looked at, saved and removed.
+func TestIndexWithoutImage(t *testing.T) {
+	f := open(t, t.TempDir())
+	ctx := context.Background()
+	files := map[string]string{"oci-layout": `{"imageLayoutVersion":"1.0.0"}`}
+	add := func(mediaType string, v any) ocispec.Descriptor {
+		data, _ := json.Marshal(v)
+		d := digest.FromBytes(data)
+		files[blobFile(d)] = string(data)
+		return ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(data))}
+	}
+	artifact := add(ocispec.MediaTypeImageManifest, ocispec.Manifest{ArtifactType: "application/x-thing",
+		Config: add("application/vnd.oci.empty.v1+json", struct{}{}), Layers: []ocispec.Descriptor{add("application/x-thing", "thing")}})
+	absent := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("not here"), Size: 8,
+		Platform: &ocispec.Platform{OS: "linux", Architecture: "s390x"}}
+	index := add(ocispec.MediaTypeImageIndex, ocispec.Index{Manifests: []ocispec.Descriptor{absent, artifact}})
+	index.Annotations = map[string]string{content.AnnotationName: "docker.io/library/absent:1"}
+	artifact.Annotations = map[string]string{content.AnnotationName: "docker.io/library/artifact:1"}
+	top, _ := json.Marshal(ocispec.Index{Manifests: []ocispec.Descriptor{index, artifact}})
+	files["index.json"] = string(top)
+	f.loaded(t, repacked(t, files))
+	for name, d := range map[string]ocispec.Descriptor{"absent:1": index, "artifact:1": artifact} {
+		r, err := f.InspectWith(ctx, name, InspectOptions{Manifests: true})
+		if err != nil || r.ID != d.Digest.String() || r.Config != nil || r.Size == 0 {
+			t.Errorf("%s: %+v, %v", name, r, err)
+		}
+		g := open(t, t.TempDir())
+		if got := g.loaded(t, f.saved(t, name)); !slices.Equal(got, []string{"Loaded image: " + name}) {
+			t.Error(got)
+		}
+		if _, err := f.Remove(ctx, name, RemoveOptions{}); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestInspectPlatform(t *testing.T) {
+	f := open(t, t.TempDir())
+	img, err := f.ResolvePlatform(context.Background(), "hello", "linux/arm64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := f.InspectWith(context.Background(), "hello", InspectOptions{Platform: "linux/arm64"})
+	if err != nil || r.ID != img.Manifest.Digest.String() || r.Descriptor.Digest.String() != r.ID || r.Architecture != "arm64" {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
 // A repository stands for its tags, and a digest for no name.
 func TestSaveRepository(t *testing.T) {
 	f := open(t, t.TempDir())

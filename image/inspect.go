@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	wire "github.com/moby/moby/api/types/image"
@@ -30,17 +31,27 @@ func (s *Service) InspectWith(ctx context.Context, ref string, o InspectOptions)
 	if err != nil {
 		return wire.InspectResponse{}, err
 	}
-	m, err := s.choose(f.target, o.Platform, familiarTagged(ref))
-	if err != nil {
-		return wire.InspectResponse{}, err
-	}
-	config := m.detail.config
 	target := f.target
+	members := s.members(target)
+	best := representative(members)
+	if o.Platform != "" {
+		m, err := s.choose(target, o.Platform, familiarTagged(ref))
+		if err != nil {
+			return wire.InspectResponse{}, err
+		}
+		best, target = &m, m.desc // the platform's manifest is what is told about
+	}
+	if best == nil { // as of an artifact, or of platforms that are not here
+		if _, err := s.choose(target, "", familiarTagged(ref)); !errors.Is(err, fault.NotFound) {
+			return wire.InspectResponse{}, err
+		}
+	}
 	r := wire.InspectResponse{
-		ID: target.Digest.String(), Author: config.Author, Config: &config.Config,
-		Architecture: config.Architecture, Variant: config.Variant, Os: config.OS, OsVersion: config.OSVersion,
-		GraphDriver: &storage.DriverData{Name: "overlayfs"}, RootFS: wire.RootFS{Type: "layers", Layers: []string{}},
-		Descriptor: &target,
+		ID: target.Digest.String(), Descriptor: &target,
+		GraphDriver: &storage.DriverData{Name: "overlayfs"},
+	}
+	if best != nil {
+		describe(&r, best.detail)
 	}
 	r.RepoTags, r.RepoDigests = names(f.all)
 	for _, e := range f.all {
@@ -48,18 +59,8 @@ func (s *Service) InspectWith(ctx context.Context, ref string, o InspectOptions)
 			r.Metadata.LastTagTime = e.Updated
 		}
 	}
-	if config.Created != nil {
-		r.Created = config.Created.Format(time.RFC3339Nano)
-	}
-	if n := len(config.History); n > 0 {
-		r.Comment = config.History[n-1].Comment
-	}
-	for _, d := range config.RootFS.DiffIDs {
-		r.RootFS.Layers = append(r.RootFS.Layers, d.String())
-	}
-	members := s.members(target)
 	if o.Platform != "" {
-		r.Size = m.size + s.unpackedSize(m)
+		r.Size = best.size + s.unpackedSize(*best)
 	} else {
 		r.Size = s.size(target, members)
 	}
@@ -67,6 +68,24 @@ func (s *Service) InspectWith(ctx context.Context, ref string, o InspectOptions)
 		r.Manifests = s.manifestSummaries(target, members)
 	}
 	return r, nil
+}
+
+// describe tells what the config of the image says. An image of which no
+// platform is here has none.
+func describe(r *wire.InspectResponse, d *detail) {
+	config := d.config
+	r.Author, r.Config = config.Author, &config.Config
+	r.Architecture, r.Variant, r.Os, r.OsVersion = config.Architecture, config.Variant, config.OS, config.OSVersion
+	if config.Created != nil {
+		r.Created = config.Created.Format(time.RFC3339Nano)
+	}
+	if n := len(config.History); n > 0 {
+		r.Comment = config.History[n-1].Comment
+	}
+	r.RootFS = wire.RootFS{Type: "layers", Layers: []string{}}
+	for _, d := range config.RootFS.DiffIDs {
+		r.RootFS.Layers = append(r.RootFS.Layers, d.String())
+	}
 }
 
 // History lists the steps that made the image, newest first. Only the newest

@@ -125,14 +125,16 @@ func (s *Service) tagsOf(repository string) (tags []content.Entry) {
 }
 
 // planArchived adds the image as a docker-archive sees it: one platform, a
-// config and layers.
+// config and layers. An image that cannot be seen so is in the layout alone.
 func (s *Service) planArchived(p *saving, name string, target ocispec.Descriptor, ref string) error {
-	m, err := s.choose(target, "", ref)
-	if err != nil {
-		return err
-	}
-	if !m.available {
-		return fault.New(fault.NotFound, "content of image %s for platform %s is missing in the store", ref, formatPlatform(m.platform))
+	members := s.members(target)
+	whole := slices.DeleteFunc(slices.Clone(members), func(m member) bool { return m.detail == nil || !m.available })
+	m := representative(whole)
+	if m == nil {
+		if !content.IsIndex(target.MediaType) && len(members) > 0 && !members[0].available {
+			return fault.New(fault.NotFound, "content of image %s for platform %s is missing in the store", ref, formatPlatform(members[0].platform))
+		}
+		return nil
 	}
 	a := archived{Config: blobFile(m.detail.manifest.Config.Digest), Layers: []string{}}
 	for _, l := range m.detail.manifest.Layers {
@@ -178,6 +180,9 @@ func (s *Service) writeSaved(ctx context.Context, tw *tar.Writer, p *saving) err
 	}
 	if err := writeFile(tw, ocispec.ImageIndexFile, index); err != nil {
 		return err
+	}
+	if len(p.archived) == 0 {
+		return nil
 	}
 	return writeFile(tw, "manifest.json", p.archived)
 }
