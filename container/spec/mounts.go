@@ -89,6 +89,17 @@ func engineMounts(in Input) []specs.Mount {
 
 // UserMounts are the mounts of -v, --mount and --tmpfs.
 func UserMounts(h *wire.HostConfig) ([]specs.Mount, error) {
+	list, err := userMounts(h)
+	for _, m := range list {
+		// The kernel would take what stands before it.
+		if strings.ContainsRune(m.Source+m.Destination+strings.Join(m.Options, ","), 0) {
+			return nil, fault.New(fault.Invalid, "invalid mount %q at %q: there is a NUL byte in it", m.Source, m.Destination)
+		}
+	}
+	return list, err
+}
+
+func userMounts(h *wire.HostConfig) ([]specs.Mount, error) {
 	var list []specs.Mount
 	for _, b := range h.Binds {
 		m, err := parseBind(b)

@@ -135,6 +135,8 @@ func TestMounts(t *testing.T) {
 
 func TestRefusedMountsAndCapabilities(t *testing.T) {
 	for want, h := range map[string]wire.HostConfig{
+		`invalid mount "/h" at "/a\x00b": there is a NUL byte`:           {Binds: []string{"/h:/a\x00b"}},
+		`invalid mount "tmpfs" at "/a\x00": there is`:                    {Tmpfs: map[string]string{"/a\x00": ""}},
 		`invalid tmpfs option "foo"`:                                     {Tmpfs: map[string]string{"/x": "size=1m,foo"}},
 		`invalid mount config for type "tmpfs": invalid option: uid=5`:   {Mounts: []mount.Mount{{Type: "tmpfs", Target: "/x", TmpfsOptions: &mount.TmpfsOptions{Options: [][]string{{"uid", "5"}}}}}},
 		`invalid mount config for type "tmpfs": size cannot be negative`: {Mounts: []mount.Mount{{Type: "tmpfs", Target: "/x", TmpfsOptions: &mount.TmpfsOptions{SizeBytes: -1}}}},
