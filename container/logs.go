@@ -17,6 +17,7 @@ type LogsOptions struct {
 	Stdout, Stderr bool
 	Follow         bool
 	Timestamps     bool // each line begins with its time
+	Details        bool // then with what log options attach to it: nothing yet, and a space
 	Since, Until   time.Time
 	Tail           int // -1 for all
 }
@@ -65,6 +66,9 @@ func (s *Service) copyLog(ctx context.Context, r Record, o LogsOptions, emit fun
 		line = line[:0]
 		if o.Timestamps {
 			line = e.Time.UTC().AppendFormat(line, "2006-01-02T15:04:05.000000000Z07:00 ")
+		}
+		if o.Details {
+			line = append(line, ' ')
 		}
 		return emit(stream, append(line, e.Line...))
 	})

@@ -49,12 +49,12 @@ func logsOptions(r *request) (o container.LogsOptions, err error) {
 		return o, err
 	}
 	o = container.LogsOptions{
-		Stdout: r.flag("stdout"), Stderr: r.flag("stderr"), Follow: r.flag("follow"), Timestamps: r.flag("timestamps"), Tail: -1,
+		Stdout: r.flag("stdout"), Stderr: r.flag("stderr"), Follow: r.flag("follow"), Timestamps: r.flag("timestamps"),
+		Details: r.flag("details"), Tail: -1,
 	}
 	if !o.Stdout && !o.Stderr {
 		return o, fault.New(fault.Invalid, "Bad parameters: you must choose at least one stream")
 	}
-	// details would add what log options attach to a line, and there are none.
 	if o.Since, err = r.moment("since"); err != nil {
 		return o, err
 	}
