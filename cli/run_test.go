@@ -141,6 +141,7 @@ func TestRefusedHere(t *testing.T) {
 	for want, args := range map[string][]string{
 		`"foo:" is not a valid repository/tag: invalid reference format`: {"tag", "x", "foo:"},
 		"failed to save image: invalid output path: ":                    {"save", "-o", "/nosuch/x.tar", "x"},
+		"must be a file, not a directory":                                {"save", "-o", f.t.TempDir(), "x"},
 	} {
 		if r := f.call(nil, args...); r.code != 1 || !strings.Contains(r.err, want) {
 			t.Errorf("%q: %+v", args, r)

@@ -27,10 +27,8 @@ func Save() *command.Command {
 			if _, ok := command.Terminal(s.Out); ok && output == "" {
 				return fault.New(fault.Invalid, "cowardly refusing to save to a terminal. Use the -o flag or redirect")
 			}
-			if output != "" {
-				if _, err := os.Stat(filepath.Dir(output)); err != nil {
-					return fault.New(fault.Invalid, "failed to save image: invalid output path: %w", err)
-				}
+			if err := checkOutput(output); err != nil {
+				return err
 			}
 			body, err := cl.ImageSave(ctx, args, platforms)
 			if err != nil {
@@ -48,14 +46,26 @@ func Save() *command.Command {
 	}
 }
 
+// checkOutput refuses a path that no file can be written to, before the image
+// is asked for. "" is stdout.
+func checkOutput(path string) error {
+	if path == "" {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Dir(path)); err != nil {
+		return fault.New(fault.Invalid, "failed to save image: invalid output path: %w", err)
+	}
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return fault.New(fault.Invalid, "failed to save image: invalid output path: %q must be a file, not a directory", path)
+	}
+	return nil
+}
+
 // writeFile writes all of the reader to a file that appears only when it is
 // whole. What is no regular file is written as it is.
 func writeFile(path string, r io.Reader) (err error) {
 	mode := os.FileMode(0o600)
 	if info, err := os.Stat(path); err == nil {
-		if info.IsDir() {
-			return fault.New(fault.Invalid, "failed to save image: invalid output path: %q must be a file, not a directory", path)
-		}
 		if !info.Mode().IsRegular() {
 			f, err := os.OpenFile(path, os.O_WRONLY, 0)
 			if err != nil {
