@@ -1,6 +1,7 @@
 package cli_test
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -40,6 +41,9 @@ func TestPs(t *testing.T) {
 		if r := f.call(nil, "ps", "--format", format); r.out != want {
 			t.Errorf("%s: %+v, want %q", format, r, want)
 		}
+	}
+	if r := f.call(nil, "ps", "-q", "--format", "{{.Names}}"); !regexp.MustCompile(`^([0-9a-f]{12}\n)+$`).MatchString(r.out) || !strings.Contains(r.err, "Ignoring custom format") {
+		t.Errorf("%+v", r)
 	}
 	f.call(nil, "ps", "-a", "-n", "3", "-s", "--filter", "name=a", "--filter", "Name=b")
 	asked := f.asked()

@@ -41,7 +41,7 @@ func (o *attach) run(ctx context.Context, s *command.Session, args []string) err
 	case state.State.Restarting:
 		return fault.New(fault.Conflict, "cannot attach to a restarting container, wait until it is running")
 	case !state.State.Running:
-		return fault.New(fault.Conflict, "cannot attach to a stopped container, start it first")
+		return fault.New(fault.Conflict, "You cannot attach to a stopped container, start it first")
 	}
 	stdin := !o.noStdin && state.Config.OpenStdin
 	if err := stream.CheckInput(s.In, stdin, state.Config.Tty); err != nil {

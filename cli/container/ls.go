@@ -46,6 +46,10 @@ func (o *ls) run(ctx context.Context, s *command.Session, _ []string) error {
 	if text == "" && !o.quiet {
 		text = s.Config().PsFormat
 	}
+	if text != "" && o.quiet {
+		fmt.Fprintln(s.Err, "WARNING: Ignoring custom format, because both --format and --quiet are set.")
+		text = ""
+	}
 	list := client.ListOptions{All: o.all, Limit: o.last, Filters: o.filter.Filters}
 	if o.latest && o.last == -1 {
 		list.Limit = 1
