@@ -72,6 +72,7 @@ func (s *Service) startLocked(ctx context.Context, r Record) error {
 	code, err := startFailure(err)
 	l := s.live(r.ID)
 	l.dropPending()
+	waited := r.State.Live() // by its restart policy it counted as running
 	updated, updateErr := s.store.note(r.ID, func(p *Progress) error {
 		p.ExitCode, p.Error = code, err.Error()
 		p.Pid, p.Endpoint = 0, nil
@@ -84,7 +85,9 @@ func (s *Service) startLocked(ctx context.Context, r Record) error {
 		r = updated
 	}
 	err = errors.Join(err, updateErr)
-	l.tell(r, false)
+	if waited { // else nothing has ended: who waits for an exit waits on
+		l.tell(r, false)
+	}
 	if r.autoRemove() {
 		err = errors.Join(err, s.removeLocked(r))
 	}
