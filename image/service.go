@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tarehq/tare/content"
+	"github.com/tarehq/tare/internal/keylock"
 	"github.com/tarehq/tare/reference"
 	"github.com/tarehq/tare/snapshot"
 )
@@ -21,8 +22,9 @@ type Service struct {
 	layers  *snapshot.Store
 	events  Publisher
 	inUse   atomic.Pointer[InUse]
-	details sync.Map   // digest.Digest of a manifest -> *detail
-	hello   sync.Mutex // serialises the making of the built-in image
+	details sync.Map                     // digest.Digest of a manifest -> *detail
+	hello   sync.Mutex                   // serialises the making of the built-in image
+	unpacks keylock.Locks[digest.Digest] // by chain ID: each layer is unpacked once
 }
 
 // Open begins to serve the images of the two stores, which the caller closes

@@ -46,10 +46,8 @@ func (s *Service) unpack(ctx context.Context, layers []ocispec.Descriptor, diffI
 	var parent digest.Digest
 	for i, layer := range layers {
 		chain := snapshot.ChainID(parent, diffIDs[i])
-		if !s.layers.Has(chain) {
-			if err := s.unpackLayer(ctx, parent, diffIDs[i], layer); err != nil {
-				return fmt.Errorf("cannot unpack layer %s: %w", layer.Digest, err)
-			}
+		if err := s.unpackLayer(ctx, parent, diffIDs[i], layer); err != nil {
+			return fmt.Errorf("cannot unpack layer %s: %w", layer.Digest, err)
 		}
 		parent = chain
 	}
@@ -57,6 +55,15 @@ func (s *Service) unpack(ctx context.Context, layers []ocispec.Descriptor, diffI
 }
 
 func (s *Service) unpackLayer(ctx context.Context, parent, diffID digest.Digest, layer ocispec.Descriptor) error {
+	chain := snapshot.ChainID(parent, diffID)
+	unlock, err := s.unpacks.Lock(ctx, chain)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if s.layers.Has(chain) {
+		return nil
+	}
 	switch layer.MediaType {
 	case ocispec.MediaTypeImageLayer, ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerZstd,
 		ocispec.MediaTypeImageLayerNonDistributable, ocispec.MediaTypeImageLayerNonDistributableGzip, //nolint:staticcheck // old images have them
