@@ -457,6 +457,28 @@ func TestRemove(t *testing.T) {
 	}
 }
 
+func TestSharedSize(t *testing.T) {
+	f := open(t, t.TempDir())
+	ctx := context.Background()
+	f.imported(t, "a", file{"a", strings.Repeat("x", 9000)})
+	again, err := f.Import(ctx, bytes.NewReader(rootfs(t, file{"a", strings.Repeat("x", 9000)})), ImportOptions{Reference: "b", Message: "another"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.imported(t, "c", file{"c", "1"})
+	list, err := f.List(ctx, ListOptions{SharedSize: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, _ := f.Resolve(ctx, again)
+	for _, s := range list {
+		want := map[string]int64{"a:latest": f.layers.Size(img.ChainID), "b:latest": f.layers.Size(img.ChainID)}[s.RepoTags[0]]
+		if s.SharedSize != want {
+			t.Errorf("%s shares %d bytes instead of %d", s.RepoTags, s.SharedSize, want)
+		}
+	}
+}
+
 // A digest calls all names of its repository.
 func TestRemoveByDigest(t *testing.T) {
 	f := open(t, t.TempDir())

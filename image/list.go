@@ -9,15 +9,11 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tarehq/tare/content"
-	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/reference"
 )
 
 // List describes the images that the filters let through, newest first.
 func (s *Service) List(ctx context.Context, o ListOptions) ([]wire.Summary, error) {
-	if o.SharedSize {
-		return nil, fault.New(fault.NotImplemented, "shared-size is not supported yet")
-	}
 	keep, err := s.filters(ctx, o.Filters)
 	if err != nil {
 		return nil, err
@@ -35,6 +31,7 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]wire.Summary, erro
 		groups[d] = append(groups[d], e)
 	}
 	list := make([]wire.Summary, 0, len(order))
+	chains := map[string][]digest.Digest{}
 	for _, d := range order {
 		members := s.members(groups[d][0].Target)
 		best := representative(members)
@@ -42,9 +39,49 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]wire.Summary, erro
 			continue
 		}
 		list = append(list, s.summary(groups[d], members, best, o))
+		chains[d.String()] = chainsOf(members)
+	}
+	if o.SharedSize {
+		s.setSharedSizes(list, chains)
 	}
 	slices.SortStableFunc(list, func(a, b wire.Summary) int { return cmp.Compare(b.Created, a.Created) })
 	return list, nil
+}
+
+// chainsOf lists the layers of all platforms, each once.
+func chainsOf(members []member) (chains []digest.Digest) {
+	seen := map[digest.Digest]bool{}
+	for _, m := range members {
+		if m.detail == nil {
+			continue
+		}
+		for _, chain := range m.detail.chains {
+			if !seen[chain] {
+				seen[chain] = true
+				chains = append(chains, chain)
+			}
+		}
+	}
+	return chains
+}
+
+// setSharedSizes fills in what each image's unpacked layers take that another
+// one of the list has too.
+func (s *Service) setSharedSizes(list []wire.Summary, chains map[string][]digest.Digest) {
+	images := map[digest.Digest]int{}
+	for _, layers := range chains {
+		for _, chain := range layers {
+			images[chain]++
+		}
+	}
+	for i := range list {
+		list[i].SharedSize = 0
+		for _, chain := range chains[list[i].ID] {
+			if images[chain] > 1 {
+				list[i].SharedSize += s.layers.Size(chain)
+			}
+		}
+	}
 }
 
 // representative picks the manifest that stands for the whole image: this
@@ -109,18 +146,11 @@ func (s *Service) size(target ocispec.Descriptor, members []member) int64 {
 	if content.IsIndex(target.MediaType) {
 		size, _ = s.content.Size(target.Digest)
 	}
-	seen := map[digest.Digest]bool{}
 	for _, m := range members {
 		size += m.size
-		if m.detail == nil {
-			continue
-		}
-		for _, chain := range m.detail.chains {
-			if !seen[chain] {
-				seen[chain] = true
-				size += s.layers.Size(chain)
-			}
-		}
+	}
+	for _, chain := range chainsOf(members) {
+		size += s.layers.Size(chain)
 	}
 	return size
 }

@@ -67,9 +67,9 @@ func (h *imageHandlers) list(w http.ResponseWriter, r *request) error {
 		o.Manifests = r.flag("manifests")
 	}
 	if !r.version.before(54) {
-		if err := r.refuse("identity"); err != nil {
-			return err
-		}
+		// Where an image came from is told for each manifest. Nothing comes from
+		// a registry or a builder yet.
+		o.Manifests = o.Manifests || r.flag("identity")
 	}
 	list, err := h.images.List(r.Context(), o)
 	if err != nil {
