@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -115,30 +116,29 @@ func (f *filter) name(canonical string) bool {
 	return false
 }
 
-func (f *filter) image(m *member) bool {
+func (f *filter) created(m *member) bool {
 	var created time.Time
-	var labels map[string]string
-	if m != nil {
-		labels = m.detail.config.Config.Labels
-		if m.detail.config.Created != nil {
-			created = *m.detail.config.Created
-		}
+	if m != nil && m.detail.config.Created != nil {
+		created = *m.detail.config.Created
 	}
-	if !f.before.IsZero() && !created.Before(f.before) || !f.since.IsZero() && !created.After(f.since) ||
-		!f.until.IsZero() && !created.Before(f.until) {
-		return false
+	return (f.before.IsZero() || created.Before(f.before)) && (f.since.IsZero() || created.After(f.since)) &&
+		(f.until.IsZero() || created.Before(f.until))
+}
+
+// anyLabels tells whether one platform of the image has the labels, and lacks
+// those that it must not have.
+func (f *filter) anyLabels(members []member) bool {
+	if len(f.labels)+len(f.noLabels) == 0 {
+		return true
 	}
-	for _, want := range f.labels {
-		if !hasLabel(labels, want) {
+	return slices.ContainsFunc(members, func(m member) bool {
+		if m.detail == nil {
 			return false
 		}
-	}
-	for _, unwanted := range f.noLabels {
-		if hasLabel(labels, unwanted) {
-			return false
-		}
-	}
-	return true
+		has := func(want string) bool { return hasLabel(m.detail.config.Config.Labels, want) }
+		lacks := func(want string) bool { return !has(want) }
+		return !slices.ContainsFunc(f.labels, lacks) && !slices.ContainsFunc(f.noLabels, has)
+	})
 }
 
 func hasLabel(labels map[string]string, want string) bool {

@@ -603,3 +603,25 @@ func BenchmarkListThousand(b *testing.B) {
 		}
 	}
 }
+
+// One platform of an image is enough for a filter by label.
+func TestLabelsOfPlatforms(t *testing.T) {
+	with := func(labels map[string]string) member {
+		d := &detail{}
+		d.config.Config.Labels = labels
+		return member{detail: d}
+	}
+	members := []member{with(map[string]string{"a": "1"}), {}, with(map[string]string{"b": "2"})}
+	for _, c := range []struct {
+		labels, noLabels []string
+		want             bool
+	}{
+		{nil, nil, true}, {[]string{"b=2"}, nil, true}, {[]string{"b=1"}, nil, false}, {[]string{"a", "b"}, nil, false},
+		{nil, []string{"a"}, true}, {[]string{"a"}, []string{"a=1"}, false},
+	} {
+		f := filter{labels: c.labels, noLabels: c.noLabels}
+		if got := f.anyLabels(members); got != c.want {
+			t.Errorf("%v without %v: %v", c.labels, c.noLabels, got)
+		}
+	}
+}

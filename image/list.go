@@ -35,7 +35,7 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]wire.Summary, erro
 	for _, d := range order {
 		members := s.members(groups[d][0].Target)
 		best := representative(members)
-		if !keep.image(best) {
+		if !keep.created(best) || !keep.anyLabels(members) {
 			continue
 		}
 		list = append(list, s.summary(groups[d], members, best, o))
