@@ -56,7 +56,7 @@ func (s *Service) Create(ctx context.Context, req CreateRequest) (id string, war
 		return "", nil, err
 	}
 	s.publish(*r, events.ActionCreate)
-	return r.ID, slices.Concat(limitWarnings(req.HostConfig), imageWarnings(img), portWarnings(req.HostConfig)), nil
+	return r.ID, slices.Concat(limitWarnings(req.HostConfig), imageWarnings(img), platformWarnings(img, req.Platform), portWarnings(req.HostConfig)), nil
 }
 
 // shareByID makes the ID of each container whose namespace is shared, as Docker
@@ -88,6 +88,16 @@ func limitWarnings(h *wire.HostConfig) []string {
 		return []string{"OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources."}
 	}
 	return nil
+}
+
+// platformWarnings are Docker's words about an image that this machine may not
+// be able to run, and nobody asked for.
+func platformWarnings(img image.Image, wanted string) []string {
+	own, machine, foreign := img.Foreign()
+	if wanted != "" || !foreign {
+		return nil
+	}
+	return []string{fmt.Sprintf("The requested image's platform (%s) does not match the detected host platform (%s) and no specific platform was requested", own, machine)}
 }
 
 // imageWarnings names what an image asks for and does not get yet. The user

@@ -3,6 +3,7 @@ package container
 import (
 	"errors"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -278,5 +279,19 @@ func TestWantedPorts(t *testing.T) {
 	}
 	if _, err := wantedPorts(wirenet.PortMap{wirenet.MustParsePort("80"): {{HostPort: "9-1"}}}, nil, false); !errors.Is(err, fault.Invalid) {
 		t.Errorf("a range that runs backwards: %v", err)
+	}
+}
+
+func TestPlatformWarnings(t *testing.T) {
+	img := image.Image{Platform: ocispec.Platform{OS: "linux", Architecture: "s390x"}}
+	if got := platformWarnings(img, ""); len(got) != 1 || !strings.Contains(got[0], "(linux/s390x) does not match the detected host platform (linux/"+runtime.GOARCH) {
+		t.Error(got)
+	}
+	if got := platformWarnings(img, "linux/s390x"); got != nil {
+		t.Error(got)
+	}
+	img.Platform.Architecture = runtime.GOARCH
+	if got := platformWarnings(img, ""); got != nil {
+		t.Error(got)
 	}
 }

@@ -79,6 +79,17 @@ func matches(want, have ocispec.Platform) bool {
 	return want.Architecture == "arm" && have.Variant <= want.Variant
 }
 
+// elder are the architectures whose programs the younger one's machines run.
+var elder = map[string]string{"amd64": "386", "arm64": "arm"}
+
+// Foreign tells, when the image is of a platform that this machine is not known
+// to run, how the two are written.
+func (i Image) Foreign() (image, machine string, foreign bool) {
+	h, p := host(), i.Platform
+	known := matches(h, p) || p.OS == h.OS && p.Architecture == elder[h.Architecture] || p.Architecture == ""
+	return formatPlatform(p), formatPlatform(h), !known
+}
+
 func formatPlatform(p ocispec.Platform) string {
 	s := p.OS + "/" + p.Architecture
 	if p.Variant != "" {
