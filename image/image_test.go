@@ -373,21 +373,6 @@ func TestTagAndList(t *testing.T) {
 	}
 }
 
-func TestListCountsContainers(t *testing.T) {
-	f := open(t, t.TempDir())
-	id := f.imported(t, "a", file{"a", "1"})
-	f.SetInUse(func(image string) []Use {
-		if image == id {
-			return []Use{{Container: "x"}, {Container: "y"}}
-		}
-		return nil
-	})
-	list, err := f.List(t.Context(), ListOptions{Filters: map[string]map[string]bool{"reference": {"a": true}}})
-	if err != nil || len(list) != 1 || list[0].Containers != 2 {
-		t.Errorf("%v %+v", err, list)
-	}
-}
-
 func TestRemove(t *testing.T) {
 	f := open(t, t.TempDir())
 	ctx := context.Background()

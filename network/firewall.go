@@ -9,10 +9,11 @@ import (
 
 // The table, as nft prints it:
 //
-//	raw          nothing from outside may carry a loopback address as its
-//	             destination: route_localnet on the bridge switches the
-//	             kernel's own check off, and ports bound to 127.0.0.1 are the
-//	             host's alone
+//	raw          nothing from outside may carry a loopback address, neither
+//	             as its destination nor as its source: route_localnet on the
+//	             bridge switches the kernel's own checks off, ports bound to
+//	             127.0.0.1 are the host's alone, and a service may trust who
+//	             speaks from there
 //	prerouting,  a packet to one of the host's own addresses goes through
 //	output       publish, which looks for the port in four maps
 //	postrouting  containers leave under the host's address; so does what
@@ -168,7 +169,10 @@ func (r ruleset) chains() []chain {
 	in, out := iif(r.Bridge), oif(r.Bridge)
 	return []chain{
 		{name: chainPublish, rules: []rule{redirect(mapAddressPorts), redirect(mapPorts), redirect(mapAddressRanges), redirect(mapRanges)}},
-		{"raw", "filter", "prerouting", "raw", []rule{when("drop", not(iif("lo")), daddr(loopback))}},
+		{"raw", "filter", "prerouting", "raw", []rule{
+			when("drop", not(iif("lo")), daddr(loopback)),
+			when("drop", not(iif("lo")), saddr(loopback)),
+		}},
 		{"prerouting", "nat", "prerouting", "dstnat", []rule{when("jump", toHost)}},
 		{"output", "nat", "output", "-100", []rule{when("jump", toHost)}},
 		{"postrouting", "nat", "postrouting", "srcnat", []rule{

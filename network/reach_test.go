@@ -2,8 +2,10 @@ package network
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"testing"
+	"time"
 )
 
 func TestPublishedPortIsReached(t *testing.T) {
@@ -102,6 +104,40 @@ func TestLoopbackBindingIsTheHostsAlone(t *testing.T) {
 		})
 		from.route(t, "127.0.0.0/8", from.via)
 		from.expectNothing(t, "tcp", "127.0.0.1:8080")
+	}
+}
+
+func TestNobodyElseSpeaksFromLoopback(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	s := open(t, testConfig("tt0", 1))
+	c := attach(t, s, "c")
+	for _, name := range []string{"all", "tt0"} {
+		must(t, writeSysctl("ipv4/conf/"+name+"/rp_filter", "0"))
+	}
+	service, err := net.ListenPacket("udp4", "172.30.1.1:500")
+	must(t, err)
+	defer service.Close()
+	c.do(t, func() error {
+		if err := writeSysctl("ipv4/conf/eth0/route_localnet", "1"); err != nil {
+			return err
+		}
+		for _, from := range []string{"127.0.0.2:0", ":0"} {
+			conn, err := net.ListenPacket("udp4", from)
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			if _, err := conn.WriteTo([]byte("x"), service.LocalAddr()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	must(t, service.SetDeadline(time.Now().Add(3*time.Second)))
+	if _, from, err := service.ReadFrom(make([]byte, 10)); err != nil || from.(*net.UDPAddr).IP.String() != "172.30.1.2" {
+		t.Errorf("the host heard %v (%v)", from, err)
 	}
 }
 
