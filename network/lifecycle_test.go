@@ -218,6 +218,7 @@ func TestRestoreAfterTheDaemonDied(t *testing.T) {
 	must(t, s.Detach(t.Context(), kept.Endpoint))
 	client.expectNothing(t, "tcp", "10.99.1.1:8080")
 	dead.stop()
+	dead.watch.close()
 	dead.background.Wait()
 }
 
@@ -464,6 +465,31 @@ func TestBridgeHasOneDaemon(t *testing.T) {
 	})
 	must(t, first.Close(t.Context()))
 	open(t, c)
+}
+
+func TestFlushedTablesComeBack(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	must(t, writeSysctl("ipv4/ip_forward", "0"))
+	server := machine(t, "lan0", 1)
+	server.serve(t, "tcp", 80, "outside")
+	s := open(t, testConfig("tt0", 1))
+	c := attach(t, s, "c") // without ports: nothing else would notice
+	for range 3 {
+		conn, err := nftables.New()
+		must(t, err)
+		conn.FlushRuleset()
+		must(t, conn.Flush())
+		testutil.Eventually(t, 5*time.Second, "the tables are back", func() bool {
+			own, err := s.firewall.exists()
+			must(t, err)
+			guarding, err := tableExists(guard.Name)
+			must(t, err)
+			return own && guarding
+		})
+		c.expect(t, "tcp", "10.99.1.2:80", "outside 10.99.1.1")
+	}
 }
 
 func TestForeignBridgeKeepsWhatItHas(t *testing.T) {

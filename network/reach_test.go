@@ -62,7 +62,9 @@ func TestHostBecomesNoRouter(t *testing.T) {
 	attach(t, s, "a").expect(t, "tcp", "10.99.2.2:80", "right 10.99.2.1")
 	left.expectNothing(t, "tcp", "10.99.2.2:80")
 	// Neither in the way of another daemon nor forgotten by the next.
-	attach(t, open(t, two), "b").expect(t, "tcp", "10.99.2.2:80", "right 10.99.2.1")
+	other := open(t, two)
+	attach(t, other, "b").expect(t, "tcp", "10.99.2.2:80", "right 10.99.2.1")
+	must(t, other.Close(t.Context()))
 	must(t, s.Close(t.Context()))
 	s = open(t, one)
 	left.expectNothing(t, "tcp", "10.99.2.2:80")

@@ -25,6 +25,7 @@ type Service struct {
 	prefix   string // of its interfaces' names
 	created  time.Time
 	claim    *claim
+	watch    *watch // from Restore on
 	hostNS   *os.File
 	routes   *routeConn // in the host's namespace
 	bridge   bridge
@@ -135,8 +136,13 @@ func (s *Service) Restore(ctx context.Context, endpoints []Endpoint) error {
 	if err := s.adopt(endpoints); err != nil {
 		return err
 	}
+	watch, err := openWatch()
+	if err != nil {
+		return err
+	}
+	s.watch = watch
 	s.rules.Lock()
-	err := s.firewall.replace(s.wanted())
+	err = s.firewall.replace(s.wanted())
 	s.rules.Unlock()
 	if err != nil {
 		return err
@@ -160,8 +166,9 @@ func (s *Service) beginBackground(ctx context.Context, orphans []removal) {
 	s.restored = true
 	s.doomed = append(s.doomed, orphans...)
 	ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
-	s.background.Add(1)
+	s.background.Add(2)
 	go s.removeDoomed(ctx)
+	go s.keepTables(ctx)
 	if s.spareCount > 0 {
 		s.background.Add(1)
 		go s.refill(ctx)
@@ -212,6 +219,7 @@ func (s *Service) Close(ctx context.Context) error {
 	}
 	if stop != nil {
 		stop()
+		s.watch.close()
 	}
 	done := make(chan struct{})
 	go func() {
@@ -240,8 +248,11 @@ func (s *Service) letGo() {
 	clear(s.held)
 }
 
-// release closes what Open opened.
+// release closes what Open and Restore opened.
 func (s *Service) release() {
+	if s.watch != nil {
+		s.watch.close()
+	}
 	if s.claim != nil {
 		s.claim.release()
 	}

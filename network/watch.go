@@ -1,0 +1,120 @@
+package network
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Other programs flush the whole ruleset: nftables.service when it is reloaded,
+// an administrator's script. With the table goes what route_localnet needs and
+// what keeps the bridges apart, so it is put back at once, not only with the
+// next port that is published.
+
+// watch tells of tables that were deleted. It misses none from when it is
+// opened.
+type watch struct{ conn *netlink.Conn }
+
+// repairPause is how long after a failure the table is tried again.
+const repairPause = time.Second
+
+func openWatch() (*watch, error) {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return nil, fmt.Errorf("open a netlink socket: %w", err)
+	}
+	if err = skipElements(conn); err == nil {
+		err = conn.JoinGroup(unix.NFNLGRP_NFTABLES)
+	}
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("watch the nftables tables: %w", err)
+	}
+	return &watch{conn}, nil
+}
+
+// skipElements keeps the changes from waking anybody that each published port
+// makes: those of elements, and the ruleset's new generation.
+func skipElements(conn *netlink.Conn) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	const load, equal, give = unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_RET | unix.BPF_K
+	skipped := []uint16{unix.NFT_MSG_NEWSETELEM, unix.NFT_MSG_DELSETELEM, unix.NFT_MSG_NEWGEN}
+	program := []unix.SockFilter{{Code: load, K: 4}} // nlmsg_type of the first message
+	for i, typ := range skipped {
+		typ |= unix.NFNL_SUBSYS_NFTABLES << 8
+		inOrder := binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, typ))
+		program = append(program, unix.SockFilter{Code: equal, K: uint32(inOrder), Jt: uint8(len(skipped) - i)})
+	}
+	program = append(program, unix.SockFilter{Code: give, K: ^uint32(0)}, unix.SockFilter{Code: give, K: 0})
+	var failure error
+	err = raw.Control(func(fd uintptr) {
+		failure = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+			&unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
+	})
+	return errors.Join(err, failure)
+}
+
+// wait returns when a table may have been deleted, or with an error when the
+// watch is closed.
+func (w *watch) wait() error {
+	for {
+		messages, err := w.conn.Receive()
+		if errors.Is(err, unix.ENOBUFS) { // some were lost
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for _, m := range messages {
+			if m.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_DELTABLE {
+				return nil
+			}
+		}
+	}
+}
+
+func (w *watch) close() { w.conn.Close() }
+
+// keepTables puts the tables back that somebody deleted, until ctx ends and
+// the watch is closed.
+func (s *Service) keepTables(ctx context.Context) {
+	defer s.background.Done()
+	for {
+		err := s.watch.wait()
+		if ctx.Err() != nil || errors.Is(err, os.ErrClosed) {
+			return
+		}
+		for err != nil || s.repair() != nil {
+			if !pause(ctx, repairPause) {
+				return
+			}
+			err = nil
+		}
+	}
+}
+
+// repair makes the tables that are missing.
+func (s *Service) repair() error {
+	s.rules.Lock()
+	defer s.rules.Unlock()
+	present, err := s.firewall.exists()
+	if err == nil && !present {
+		err = s.firewall.replace(s.wanted())
+	}
+	if err != nil || !s.bridge.guarded {
+		return err
+	}
+	if present, err = tableExists(guard.Name); err == nil && !present {
+		err = raiseGuard(s.bridge.name)
+	}
+	return err
+}
