@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/tarehq/tare/fault"
 )
 
@@ -161,7 +163,7 @@ func (s *Service) equip(e *Endpoint) (*sandbox, error) {
 			return box, nil
 		}
 		// Somebody may have deleted its interface while it waited.
-		s.abandon(box, netip.Addr{})
+		s.discard(box)
 	default:
 	}
 	box, err := s.makeSandbox()
@@ -169,11 +171,20 @@ func (s *Service) equip(e *Endpoint) (*sandbox, error) {
 		return nil, err
 	}
 	if err := box.configure(*e); err != nil {
-		s.abandon(box, netip.Addr{})
+		s.discard(box)
 		return nil, err
 	}
 	e.HostInterface = box.host
 	return box, nil
+}
+
+// discard abandons a sandbox that may have the endpoint's address already: it
+// must not answer for it beside the one that gets it.
+func (s *Service) discard(box *sandbox) {
+	if l, err := netlink.LinkByName(box.host); err == nil {
+		_ = netlink.LinkSetDown(l) // one that is there can be
+	}
+	s.abandon(box, netip.Addr{})
 }
 
 // abandon leaves a sandbox to the remover, and the address that is free then.

@@ -261,6 +261,32 @@ func TestSpareThatWasSpoiledIsNotUsed(t *testing.T) {
 	})
 }
 
+func TestSpareThatFailedHalfwayIsSilent(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	s := open(t, testConfig("tt0", 1))
+	box, err := s.makeSandbox()
+	must(t, err)
+	s.spare = make(chan *sandbox, 1)
+	s.spare <- box
+	place{box.ns}.do(t, func() error { // the last step fails on it
+		eth0, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		_, all, _ := net.ParseCIDR("0.0.0.0/0")
+		return netlink.RouteAdd(&netlink.Route{Dst: all, LinkIndex: eth0.Attrs().Index})
+	})
+	e := Endpoint{MAC: "02:42:ac:1e:01:02", Address: netip.MustParsePrefix("172.30.1.2/24"), Gateway: s.Gateway()}
+	next, err := s.equip(&e)
+	must(t, err)
+	defer s.abandon(next, netip.Addr{})
+	if link, err := netlink.LinkByName(box.host); err == nil && link.Attrs().Flags&net.FlagUp != 0 {
+		t.Error("two interfaces have the address")
+	}
+}
+
 func TestManyAtOnce(t *testing.T) {
 	if !asHost(t) {
 		return
