@@ -137,3 +137,13 @@ func TestRemoveMany(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+func TestVersionTemplates(t *testing.T) {
+	f := newFake(t)
+	f.on("GET /version", 200, map[string]any{"Version": "1", "ApiVersion": "1.44"})
+	for text, want := range map[string]string{"{{.Server.APIVersion}}": "1.44\n", "{{.Server.ApiVersion}}": "1.44\n"} {
+		if r := f.call(nil, "version", "-f", text); r != (result{0, want, ""}) {
+			t.Errorf("%s: %+v", text, r)
+		}
+	}
+}

@@ -82,6 +82,9 @@ type ServerVersion struct {
 	BuildTime     string             `json:",omitempty"`
 }
 
+// APIVersion is the name that templates use.
+func (v ServerVersion) APIVersion() string { return v.ApiVersion }
+
 // VersionPlatform names the product.
 type VersionPlatform struct{ Name string }
 
