@@ -72,6 +72,17 @@ func TestRunNegotiates(t *testing.T) {
 	}
 }
 
+func TestRunWithInputAlone(t *testing.T) {
+	f := newFake(t)
+	end := make(chan struct{})
+	f.container(7, func(c net.Conn, r io.Reader) { io.ReadAll(r); <-end }) // goes on after its input
+	r := f.call(strings.NewReader("typed"), "run", "-i", "-a", "stdin", "img")
+	close(end)
+	if r != (result{0, "c1\n", "WARNING: careful\n"}) {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestRunDetached(t *testing.T) {
 	f := newFake(t)
 	f.on("POST /containers/create", 201, map[string]any{"Id": "c1"})

@@ -88,6 +88,14 @@ type foreground struct {
 }
 
 func (f *foreground) run(ctx context.Context) error {
+	// With its output attached to by nobody it runs in the background once it
+	// has its input, as in Docker.
+	background := !f.stdout && !f.stderr
+	if background {
+		if _, err := fmt.Fprintln(f.session.Out, f.id); err != nil {
+			return err
+		}
+	}
 	signals := f.catchSignals()
 	attached, waiter, err := f.connect(ctx)
 	if err != nil {
@@ -126,6 +134,9 @@ func (f *foreground) run(ctx context.Context) error {
 		if err != nil {
 			return runError(err)
 		}
+	}
+	if background {
+		return nil
 	}
 	code, err := waiter.Code(ctx)
 	if err != nil {
