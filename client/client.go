@@ -82,15 +82,21 @@ func (c *Client) dial(ctx context.Context) (*conn, error) {
 
 // acquire returns a connection, an idle one if there is one.
 func (c *Client) acquire(ctx context.Context) (*conn, error) {
-	c.mu.Lock()
-	if n := len(c.idle); n > 0 {
+	for {
+		c.mu.Lock()
+		n := len(c.idle)
+		if n == 0 {
+			c.mu.Unlock()
+			return c.dial(ctx)
+		}
 		k := c.idle[n-1]
 		c.idle = c.idle[:n-1]
 		c.mu.Unlock()
-		return k, nil
+		if !k.over() {
+			return k, nil
+		}
+		k.Close()
 	}
-	c.mu.Unlock()
-	return c.dial(ctx)
 }
 
 // release keeps a connection for the next request.

@@ -3,13 +3,17 @@ package client
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
 	"net/url"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
 )
@@ -44,6 +48,30 @@ type conn struct {
 
 func newConn(nc net.Conn) *conn {
 	return &conn{Conn: nc, br: bufio.NewReaderSize(nc, 8192)}
+}
+
+// over tells whether the peer has closed an idle connection: nothing else may
+// be there to read.
+func (k *conn) over() bool {
+	nc := k.Conn
+	if t, ok := nc.(*tls.Conn); ok {
+		nc = t.NetConn()
+	}
+	sc, ok := nc.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	rc, err := sc.SyscallConn()
+	if err != nil {
+		return true
+	}
+	var n int
+	if err := rc.Control(func(fd uintptr) {
+		n, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN | unix.POLLRDHUP}}, 0)
+	}); err != nil {
+		return true
+	}
+	return n > 0
 }
 
 // CloseWrite tells the peer that nothing more will be sent.
@@ -101,8 +129,10 @@ func (c *Client) roundTrip(ctx context.Context, r request) (*response, error) {
 		if source, ok := err.(*sourceError); ok {
 			return nil, source.err
 		}
-		// The daemon may have closed a connection while it was idle.
-		if k.used && r.stream == nil && (errors.Is(err, io.EOF) || isClosedByPeer(err)) {
+		// The daemon may have closed a connection while it was idle. Whether it
+		// has acted on a request before nobody knows: only what changes nothing
+		// is sent again.
+		if k.used && (r.method == "GET" || r.method == "HEAD") && (errors.Is(err, io.EOF) || isClosedByPeer(err)) {
 			continue
 		}
 		return nil, fault.New(fault.Unavailable, "the connection to %s broke: %w", c.endpoint.Host, reason(err))

@@ -101,6 +101,55 @@ func TestIdleConnectionIsGone(t *testing.T) {
 	}
 }
 
+// TestNothingIsDoneTwice has a daemon that dies of its second request.
+func TestNothingIsDoneTwice(t *testing.T) {
+	dir, err := os.MkdirTemp("", "tare-client-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	l, err := net.Listen("unix", filepath.Join(dir, "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	kills := make(chan string, 10)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			in := bufio.NewReader(c)
+			for {
+				r, err := http.ReadRequest(in)
+				if err != nil || r.Method == "POST" {
+					if err == nil {
+						kills <- r.URL.Path
+					}
+					break
+				}
+				io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+			}
+			c.Close()
+		}
+	}()
+	c, err := New(Endpoint{Host: "unix://" + filepath.Join(dir, "s")}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.InfoRaw(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.ContainerKill(t.Context(), "x", ""); !errors.Is(err, fault.Unavailable) {
+		t.Error(err)
+	}
+	if len(kills) != 1 {
+		t.Errorf("the container was killed %d times", len(kills))
+	}
+}
+
 func TestCancel(t *testing.T) {
 	c, _ := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.(http.Flusher).Flush()
