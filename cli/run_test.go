@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -285,6 +286,22 @@ func TestAttachAfterTheEnd(t *testing.T) {
 		hijack(t, w, func(_ net.Conn, r io.Reader) { io.Copy(io.Discard, r) })
 	})
 	if r := f.call(nil, "attach", "web"); r != (result{4, "", ""}) {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestStopAllAtOnce(t *testing.T) {
+	f := newFake(t)
+	var arrived sync.WaitGroup
+	arrived.Add(3)
+	for _, name := range []string{"a", "b", "c"} {
+		f.handle("POST /containers/"+name+"/stop", func(w http.ResponseWriter, _ *http.Request) {
+			arrived.Done()
+			arrived.Wait() // for the others
+			w.WriteHeader(204)
+		})
+	}
+	if r := f.call(nil, "stop", "a", "b", "c", "d"); r.code != 1 || r.out != "a\nb\nc\n" || !strings.Contains(r.err, "POST /containers/d/stop") {
 		t.Errorf("%+v", r)
 	}
 }

@@ -66,6 +66,35 @@ func (h *helped) Error() string {
 
 func (h *helped) Unwrap() error { return h.err }
 
+// atOnce bounds how many requests Together has under way.
+const atOnce = 50
+
+// Together acts on every name at the same time, and calls done in the names'
+// order for those that it succeeded on. The errors are joined, one a line.
+func Together(names []string, act, done func(name string) error) error {
+	results := make([]chan error, len(names))
+	limit := make(chan struct{}, atOnce)
+	for i, name := range names {
+		results[i] = make(chan error, 1)
+		go func() {
+			limit <- struct{}{}
+			defer func() { <-limit }()
+			results[i] <- act(name)
+		}()
+	}
+	var errs []error
+	for i, name := range names {
+		err := <-results[i]
+		if err == nil {
+			err = done(name)
+		}
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // Each runs a function for every name; all are tried. It prints nothing; the
 // errors are joined, one a line.
 func Each(names []string, f func(name string) error) error {

@@ -3,7 +3,9 @@ package container
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/tarehq/tare/cli/command"
 	"github.com/tarehq/tare/client"
@@ -24,19 +26,27 @@ func Rm() *command.Command {
 			if err != nil {
 				return err
 			}
-			return command.Each(args, func(name string) error {
-				name = strings.Trim(name, "/")
+			names := make([]string, len(args))
+			for i, name := range args {
+				names[i] = strings.Trim(name, "/")
+			}
+			var missing sync.Map // by name, what --force puts up with
+			return command.Together(names, func(name string) error {
 				if name == "" {
 					return fault.New(fault.Invalid, "container name cannot be empty")
 				}
 				err := cl.ContainerRemove(ctx, name, o)
 				if o.Force && errors.Is(err, fault.NotFound) {
-					s.Err.Write([]byte(err.Error() + "\n"))
+					missing.Store(name, err)
 					return nil
 				}
-				if err == nil {
-					_, err = s.Out.Write([]byte(name + "\n"))
+				return err
+			}, func(name string) error {
+				if err, ok := missing.Load(name); ok {
+					_, err := fmt.Fprintln(s.Err, err)
+					return err
 				}
+				_, err := fmt.Fprintln(s.Out, name)
 				return err
 			})
 		},

@@ -34,17 +34,14 @@ func stopping(call func(*client.Client, context.Context, string, client.StopOpti
 	}
 }
 
-// forEach acts on every container and prints the names of those that it
-// succeeded on.
+// forEach acts on all containers at the same time and prints the names of those
+// that it succeeded on.
 func forEach(s *command.Session, names []string, act func(cl *client.Client, name string) error) error {
 	cl, err := s.Client()
 	if err != nil {
 		return err
 	}
-	return command.Each(names, func(name string) error {
-		if err := act(cl, name); err != nil {
-			return err
-		}
+	return command.Together(names, func(name string) error { return act(cl, name) }, func(name string) error {
 		_, err := fmt.Fprintln(s.Out, name)
 		return err
 	})
