@@ -136,7 +136,7 @@ func (h *imageHandlers) create(w http.ResponseWriter, r *request) error {
 	if source != "-" {
 		return fault.New(fault.NotImplemented, "importing from an address is not supported yet: send the archive of %q in the request", source)
 	}
-	reference, err := repoTag(r)
+	reference, err := repoTag(r, "cannot import digest reference")
 	if err != nil {
 		return err
 	}
@@ -154,14 +154,15 @@ func (h *imageHandlers) create(w http.ResponseWriter, r *request) error {
 	return newProgress(w).send(progressMessage{Message: jsonstream.Message{Status: id}})
 }
 
-// repoTag joins the parameters repo and tag to a name; "" without a repo.
-func repoTag(r *request) (string, error) {
+// repoTag joins the parameters repo and tag to a name; "" without a repo. A
+// digest is refused in the operation's own words.
+func repoTag(r *request, refusal string) (string, error) {
 	repo, tag := r.Form.Get("repo"), r.Form.Get("tag")
 	if repo == "" {
 		return "", nil
 	}
 	if strings.Contains(repo, "@") {
-		return "", fault.New(fault.Invalid, "cannot import digest reference")
+		return "", fault.New(fault.Invalid, "%s", refusal)
 	}
 	if tag == "" {
 		return repo, nil
@@ -220,7 +221,7 @@ func (h *imageHandlers) tag(w http.ResponseWriter, r *request) error {
 	if err := r.form(); err != nil {
 		return err
 	}
-	target, err := repoTag(r)
+	target, err := repoTag(r, "refusing to create a tag with a digest reference")
 	if err != nil {
 		return err
 	}

@@ -308,6 +308,7 @@ func TestImageNames(t *testing.T) {
 	r.images.err = fault.New(fault.NotFound, "No such image: a:latest")
 	r.want(404, "No such image: a:latest", "GET", "/images/a/json", "")
 	r.want(404, "No such image: a:latest", "GET", "/images/a/get", "")
+	r.want(400, "refusing to create a tag with a digest reference", "POST", "/images/a/tag?repo=b@sha256:1&tag=x", "")
 }
 
 func TestImportAndLoad(t *testing.T) {
