@@ -155,8 +155,11 @@ func listenUnix(path, group string) (net.Listener, error) {
 	defer dir.Close()
 	base := fmt.Sprintf("/proc/self/fd/%d/", dir.Fd())
 	target := base + filepath.Base(path)
-	if conn, err := net.DialTimeout("unix", target, time.Second); err == nil {
+	conn, err := net.DialTimeout("unix", target, time.Second)
+	if conn != nil {
 		conn.Close()
+	}
+	if err == nil || errors.Is(err, syscall.EAGAIN) || errors.Is(err, os.ErrDeadlineExceeded) { // or so busy that its backlog is full
 		return nil, fault.New(fault.Conflict, "another daemon answers there: stop it, or choose another socket")
 	}
 	if st, err := os.Lstat(target); err == nil && st.Mode().Type() != os.ModeSocket {
@@ -164,10 +167,16 @@ func listenUnix(path, group string) (net.Listener, error) {
 	}
 	fresh := fmt.Sprintf("%s.tared-%d", base, os.Getpid())
 	os.Remove(fresh)
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: fresh, Net: "unix"})
+	rootOnly := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var failure error
+		err := c.Control(func(fd uintptr) { failure = unix.Fchmod(int(fd), 0o600) }) // what bind gives to the file
+		return errors.Join(err, failure)
+	}}
+	bound, err := rootOnly.Listen(context.Background(), "unix", fresh)
 	if err != nil {
 		return nil, err
 	}
+	l := bound.(*net.UnixListener)
 	l.SetUnlinkOnClose(false)
 	if err := errors.Join(os.Chown(fresh, 0, gid), os.Chmod(fresh, 0o660)); err != nil && os.Geteuid() == 0 {
 		return nil, errors.Join(err, os.Remove(fresh), l.Close())

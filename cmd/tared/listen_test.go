@@ -65,6 +65,27 @@ func TestUnixSocket(t *testing.T) {
 	}
 }
 
+func TestBusyDaemonIsNotDead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), unix.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	for err == nil { // until its backlog is full
+		var conn net.Conn
+		if conn, err = net.Dial("unix", path); err == nil {
+			defer conn.Close()
+		}
+	}
+	if _, err := listenUnix(path, "0"); !errors.Is(err, fault.Conflict) {
+		t.Errorf("the socket of a daemon with a full backlog was taken: %v", err)
+	}
+}
+
 func TestCloseLeavesASuccessorsSocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	old, err := listenUnix(path, "0")

@@ -60,6 +60,7 @@ func run(args []string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	ignoreHangup(ctx, log)
 	outliveLog()
 	return serve(ctx, o, log)

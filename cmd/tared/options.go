@@ -161,8 +161,19 @@ func (o *options) merge(data []byte, flags *pflag.FlagSet) error {
 	if err := checkKeys(keys, flags); err != nil {
 		return err
 	}
+	given := maps.Clone(o.Runtimes)
+	o.Runtimes = map[string]runtime{}
 	if err := json.Unmarshal(data, o); err != nil {
 		return fault.New(fault.Invalid, "%w", err)
+	}
+	if o.Runtimes == nil { // of a null in the file
+		o.Runtimes = map[string]runtime{}
+	}
+	for name, rt := range given {
+		if _, twice := o.Runtimes[name]; twice {
+			return fault.New(fault.Invalid, "the runtime %s is specified both as a flag and in the configuration file", name)
+		}
+		o.Runtimes[name] = rt
 	}
 	return nil
 }
@@ -231,6 +242,9 @@ func (o *options) settle() error {
 		if *path, err = filepath.Abs(*path); err != nil {
 			return err
 		}
+	}
+	if o.DataRoot == o.ExecRoot {
+		return fault.New(fault.Invalid, "--data-root and --exec-root are both %s: they must be different directories", o.DataRoot)
 	}
 	if o.Pidfile == "" {
 		o.Pidfile = filepath.Join(o.ExecRoot, "tared.pid")

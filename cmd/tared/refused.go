@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"reflect"
+	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -96,11 +97,14 @@ var refusals = []refusal{
 	{key: "swarm-raft-election-tick"},
 }
 
-// refusedValue holds what a refused flag was set to.
-type refusedValue struct{ text, kind string }
+// refusedValue holds what a refused flag was set to, each time.
+type refusedValue struct {
+	given []string
+	kind  string
+}
 
-func (v *refusedValue) Set(s string) error { v.text = s; return nil }
-func (v *refusedValue) String() string     { return v.text }
+func (v *refusedValue) Set(s string) error { v.given = append(v.given, s); return nil }
+func (v *refusedValue) String() string     { return strings.Join(v.given, ",") }
 func (v *refusedValue) Type() string       { return v.kind }
 
 func addRefusedFlags(flags *pflag.FlagSet) {
@@ -127,9 +131,10 @@ func refuseFlags(flags *pflag.FlagSet) error {
 		if r.flag == "" || !flags.Changed(r.flag) {
 			continue
 		}
-		given := flags.Lookup(r.flag).Value.String()
-		if r.only == "" || !r.same(given) {
-			return fault.New(fault.NotImplemented, "--%s=%s is not supported yet", r.flag, given)
+		for _, given := range flags.Lookup(r.flag).Value.(*refusedValue).given {
+			if r.only == "" || !r.same(given) {
+				return fault.New(fault.NotImplemented, "--%s=%s is not supported yet", r.flag, given)
+			}
 		}
 	}
 	return nil
