@@ -9,7 +9,9 @@ import (
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/testutil"
+	"github.com/tarehq/tare/ocirun/cgroup"
 )
 
 func TestInnerHooks(t *testing.T) {
@@ -214,5 +216,34 @@ func TestJoinIntoNewUserNamespace(t *testing.T) {
 	own, _ := os.Readlink("/proc/self/ns/net")
 	if out, _ := run(t, dir, s); out != own+"\n0\n" {
 		t.Errorf("got %q", out)
+	}
+}
+
+// TestDiscard: the creator died between its first step and its last.
+func TestDiscard(t *testing.T) {
+	clean(t)
+	testutil.RequireRoot(t)
+	root, id := t.TempDir(), containerID(t)
+	if err := Discard(root, id); err != nil {
+		t.Error("nothing there:", err)
+	}
+	group, err := cgroup.Create("/"+id, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer group.Delete()
+	_ = os.Mkdir(filepath.Join(root, id), 0o711)
+	_ = os.Symlink("/"+id, filepath.Join(root, id, cgroupLink))
+	if _, err := Load(root, id); fault.KindOf(err) != fault.NotFound {
+		t.Error(err)
+	}
+	if err := Discard(root, id); err != nil {
+		t.Fatal(err)
+	}
+	if e, _ := os.ReadDir(root); len(e) != 0 {
+		t.Errorf("left %v", e)
+	}
+	if _, err := os.Stat(group.Members[0].Dir); err == nil {
+		t.Error("the control group is left")
 	}
 }

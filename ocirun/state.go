@@ -20,9 +20,12 @@ import (
 //
 //	<root>/<id>/state.json   what cannot be derived from the bundle and the kernel
 //	<root>/<id>/exec.fifo    there until the start; a byte written to it starts init
+//	<root>/<id>/cgroups      link whose text is the cgroups path, for the case that
+//	                         the creator dies before it has written state.json
 const (
-	stateFile = "state.json"
-	fifoFile  = "exec.fifo"
+	stateFile  = "state.json"
+	fifoFile   = "exec.fifo"
+	cgroupLink = "cgroups"
 )
 
 // state is state.json.
@@ -64,6 +67,9 @@ func (c *Container) claim(a *attempt, o *Options) error {
 		return fault.New(fault.Internal, "make the state directory: %w", err)
 	}
 	c.claimed = true
+	if err := unix.Symlink(groupPath(c.spec, c.id), filepath.Join(c.dir, cgroupLink)); err != nil {
+		return fault.New(fault.Internal, "write the state of container %s: %w", c.id, err)
+	}
 	name := filepath.Join(c.dir, fifoFile)
 	if err := unix.Mkfifo(name, 0o600); err != nil {
 		return fault.New(fault.Internal, "make %s: %w", name, err)
@@ -80,10 +86,7 @@ func (c *Container) claim(a *attempt, o *Options) error {
 // saveState writes state.json when the container is created.
 func (c *Container) saveState() error {
 	c.started, _ = startTime(c.pid)
-	path := c.spec.Linux.CgroupsPath
-	if path == "" {
-		path = "/" + c.id
-	}
+	path := groupPath(c.spec, c.id)
 	b := []byte(`{"version":1,"id":"` + c.id + `","pid":` + strconv.Itoa(c.pid) + `,"started":`)
 	b = append(strconv.AppendUint(b, c.started, 10), `,"bundle":`...)
 	b = append(quoteJSON(b, c.bundle), `,"cgroups":`...)
@@ -118,13 +121,35 @@ func quoteJSON(b []byte, s string) []byte {
 }
 
 func (c *Container) removeState() error {
-	for _, name := range [...]string{fifoFile, stateFile, stateFile + ".new"} {
+	for _, name := range [...]string{fifoFile, stateFile, stateFile + ".new", cgroupLink} {
 		_ = unix.Unlink(filepath.Join(c.dir, name))
 	}
 	if err := unix.Rmdir(c.dir); err != nil && err != unix.ENOENT {
 		return fault.New(fault.Internal, "remove the state of container %s: %w", c.id, err)
 	}
 	return nil
+}
+
+// Discard removes what a creator left that died before the container was
+// created, with the processes in its control groups.
+func Discard(stateDir, id string) error {
+	if err := ValidID(id); err != nil {
+		return err
+	}
+	c := &Container{id: id, dir: filepath.Join(stateDir, id)}
+	path, err := os.Readlink(filepath.Join(c.dir, cgroupLink))
+	if err == nil {
+		group, err := cgroup.At(path)
+		if err != nil {
+			return err
+		}
+		if err := group.Delete(); err != nil {
+			return err
+		}
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return fault.New(fault.Internal, "read the state of container %s: %w", id, err)
+	}
+	return c.removeState()
 }
 
 // release starts a container through its FIFO, from any process.

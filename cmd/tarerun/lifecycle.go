@@ -339,7 +339,7 @@ func deleteOne(g *settings, id string, force bool) error {
 	c, err := ocirun.Load(g.root, id)
 	if err != nil {
 		if force && fault.KindOf(err) == fault.NotFound {
-			return nil
+			return ocirun.Discard(g.root, id)
 		}
 		return err
 	}
