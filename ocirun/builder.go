@@ -70,12 +70,13 @@ type join struct {
 
 // What the child tells: small numbers, where a failed step has its address.
 const (
-	recordReady = 1 + iota // waits for the start
-	recordMaps             // waits for id maps and clock offsets
-	recordHooks            // waits for the runtime's hooks
-	recordChild            // has made a child, which waits, and ends
-	recordInner            // waits for the state that inner hooks read
-	recordAsk              // and those above: waits for a request to be done
+	recordReady    = 1 + iota // waits for the start
+	recordMaps                // waits for id maps and clock offsets
+	recordHooks               // waits for the runtime's hooks
+	recordChild               // has made a child, which waits, and ends
+	recordListener            // has a listener of its seccomp filter, and waits until the agent has it
+	recordInner               // waits for the state that inner hooks read
+	recordAsk                 // and those above: waits for a request to be done
 )
 
 var namespaceFlags = map[specs.LinuxNamespaceType]uintptr{
@@ -267,9 +268,18 @@ func (b *builder) filter() error {
 	}
 	code := b.bytes(b.seccomp)
 	prog := b.words(num(len(b.seccomp)/8), code)
-	b.do("load the seccomp filter", "", unix.SYS_SECCOMP, num(unix.SECCOMP_SET_MODE_FILTER), num(b.seccompFlags), prog)
+	load := b.do("load the seccomp filter", "", unix.SYS_SECCOMP, num(unix.SECCOMP_SET_MODE_FILTER), num(b.seccompFlags), prog)
+	if b.listens() { // the descriptor goes with the record, and closes on execution
+		record := b.words(num(recordListener), num(0))
+		load.into(slotAt(record, 8))
+		b.do("report", "", unix.SYS_WRITE, num(b.sync), record, num(16)).otherwise(b.exit)
+		b.pause()
+	}
 	return nil
 }
+
+// listens tells whether an agent answers some system calls.
+func (b *builder) listens() bool { return b.seccompFlags&unix.SECCOMP_FILTER_FLAG_NEW_LISTENER != 0 }
 
 // openTerminal appends the making of a pty in the container's devpts, its
 // sending through the console socket and, for init, /dev/console.

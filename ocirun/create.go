@@ -419,6 +419,9 @@ func compile(s *specs.LinuxSeccomp) func(*builder) error {
 			return err
 		}
 		b.seccomp, b.seccompFlags = f.code, f.flags
+		if b.listens() && s.ListenerPath == "" {
+			return fault.New(fault.Invalid, "linux.seccomp.listenerPath is needed for the action %s", specs.ActNotify)
+		}
 		return nil
 	}
 }
@@ -443,6 +446,8 @@ func (c *Container) handshake(a *attempt) error {
 			if i := record - recordAsk; i >= 0 && i < len(a.b.requests) {
 				err = a.b.requests[i](a)
 			}
+		case recordListener:
+			err = c.handListener(a, specs.StateCreating)
 		case recordChild:
 			err = a.adopt(int(a.word))
 		case recordInner:

@@ -64,7 +64,16 @@ func (c *Container) exec(ctx context.Context, o ExecOptions) (proc *Process, err
 	if err = a.launch(); err != nil {
 		return nil, err
 	}
-	if _, err = a.next(); err != nil {
+	record, err := a.next()
+	if err == nil && record == recordListener {
+		if err = c.handListener(a, specs.StateRunning); err == nil {
+			err = a.proceed()
+		}
+		if err == nil {
+			_, err = a.next()
+		}
+	}
+	if err != nil {
 		return nil, err
 	}
 	if adjust != nil {

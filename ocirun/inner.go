@@ -161,8 +161,14 @@ func (b *builder) startHooks(proc *specs.Process) error {
 	if b.inner.state < 0 || h == nil {
 		return nil
 	}
-	return b.hookSteps("startContainer", h.StartContainer, b.environment(proc), func(i int, _ value) {
+	return b.hookSteps("startContainer", h.StartContainer, b.environment(proc), func(i int, status value) {
 		text := "error running startContainer hook #" + strconv.Itoa(i) + ": " + h.StartContainer[i].Path + "\n"
+		for _, sig := range []unix.Signal{unix.SIGSYS, unix.SIGKILL, unix.SIGSEGV} { // the likely ones
+			other, died := b.label(), "signal: "+sig.String()+"\n"
+			b.do("compare", "", 0, status, num(sig)).otherwise(other).nr = opCompare
+			b.do("tell", "", unix.SYS_WRITE, num(2), b.str(died), num(len(died))).ignore()
+			b.here(other)
+		}
 		b.do("tell", "", unix.SYS_SENDFILE, num(2), num(b.inner.out), b.words(num(0)), num(1<<16)).ignore()
 		b.do("tell", "", unix.SYS_WRITE, num(2), b.str(text), num(len(text))).ignore()
 		if b.fifo >= 0 {

@@ -50,9 +50,14 @@ func (b *builder) finishProcess(proc *specs.Process) error {
 	b.do("chdir to cwd", what, unix.SYS_CHDIR, b.str(cwdir))
 	b.here(late)
 	name := b.lookUp(proc)
+	if proc.NoNewPrivileges && b.listens() { // while the parent is there to hand the listener on
+		if err := b.filter(); err != nil {
+			return err
+		}
+	}
 	b.report(recordReady)
 	b.await()
-	if proc.NoNewPrivileges {
+	if proc.NoNewPrivileges && !b.listens() {
 		if err := b.filter(); err != nil {
 			return err
 		}

@@ -71,9 +71,6 @@ func checkLinux(s *specs.Spec) error {
 	case l.MountLabel != "":
 		return later("linux.mountLabel")
 	}
-	if l.Seccomp != nil && (l.Seccomp.ListenerPath != "" || l.Seccomp.ListenerMetadata != "") {
-		return later("linux.seccomp.listenerPath")
-	}
 	return checkNamespaces(s)
 }
 

@@ -186,6 +186,8 @@ func runSpec(g *settings, args []string) error {
 	return nil
 }
 
+var seccompFlags = []string{"SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"}
+
 // runFeatures prints what the specification's features document asks for.
 func runFeatures(g *settings, args []string) error {
 	if _, err := parse(newFlags("features"), args); err != nil {
@@ -202,7 +204,9 @@ func runFeatures(g *settings, args []string) error {
 			"cgroup":       map[string]*bool{"v1": &yes, "v2": &yes, "systemd": &no, "systemdUser": &no, "rdma": &no},
 			"seccomp": map[string]any{"enabled": true,
 				"actions": []string{"SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS",
-					"SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP"},
+					"SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP"},
+				"knownFlags":     seccompFlags,
+				"supportedFlags": seccompFlags,
 				"operators": []string{"SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT",
 					"SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"}},
 			"apparmor": map[string]*bool{"enabled": &no}, "selinux": map[string]*bool{"enabled": &no},

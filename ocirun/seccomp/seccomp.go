@@ -10,6 +10,7 @@
 package seccomp
 
 import (
+	"slices"
 	"sort"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -33,13 +34,10 @@ var answers = map[specs.LinuxSeccompAction]uint32{
 	specs.ActKill: unix.SECCOMP_RET_KILL_THREAD, specs.ActKillThread: unix.SECCOMP_RET_KILL_THREAD,
 	specs.ActKillProcess: unix.SECCOMP_RET_KILL_PROCESS, specs.ActTrap: unix.SECCOMP_RET_TRAP,
 	specs.ActErrno: unix.SECCOMP_RET_ERRNO, specs.ActTrace: unix.SECCOMP_RET_TRACE,
-	specs.ActAllow: unix.SECCOMP_RET_ALLOW, specs.ActLog: unix.SECCOMP_RET_LOG,
+	specs.ActAllow: unix.SECCOMP_RET_ALLOW, specs.ActLog: unix.SECCOMP_RET_LOG, specs.ActNotify: unix.SECCOMP_RET_USER_NOTIF,
 }
 
 func answer(a specs.LinuxSeccompAction, errno *uint) (uint32, error) {
-	if a == specs.ActNotify {
-		return 0, fault.New(fault.NotImplemented, "the seccomp action %s is not supported yet", a)
-	}
 	v, ok := answers[a]
 	if !ok {
 		return 0, fault.New(fault.Invalid, "the seccomp action %q is not known", a)
@@ -73,6 +71,15 @@ func Compile(s *specs.LinuxSeccomp) (code []byte, flags uint, err error) {
 	if err != nil {
 		return nil, 0, err
 	}
+	notify, err := notifies(s)
+	if err != nil {
+		return nil, 0, err
+	}
+	if notify {
+		flags |= unix.SECCOMP_FILTER_FLAG_NEW_LISTENER
+	} else if flags&unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV != 0 {
+		return nil, 0, fault.New(fault.Invalid, "the seccomp flag %s needs a rule with the action %s", specs.LinuxSeccompFlagWaitKillableRecv, specs.ActNotify)
+	}
 	archs, err := chooseArchs(s.Architectures)
 	if err != nil {
 		return nil, 0, err
@@ -93,12 +100,30 @@ func parseFlags(list []specs.LinuxSeccompFlag) (uint, error) {
 			flags |= unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW
 		case "SECCOMP_FILTER_FLAG_TSYNC": // the process has one thread
 		case specs.LinuxSeccompFlagWaitKillableRecv:
-			return 0, fault.New(fault.NotImplemented, "the seccomp flag %s is not supported yet", f)
+			flags |= unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
 		default:
 			return 0, fault.New(fault.Invalid, "the seccomp flag %q is not known", f)
 		}
 	}
 	return flags, nil
+}
+
+// notifies tells whether an agent answers some calls. It cannot answer all, nor
+// the one by which it is told of the first.
+func notifies(s *specs.LinuxSeccomp) (bool, error) {
+	if s.DefaultAction == specs.ActNotify {
+		return false, fault.New(fault.Invalid, "%s cannot be used as the default seccomp action", specs.ActNotify)
+	}
+	any := false
+	for i := range s.Syscalls {
+		if c := &s.Syscalls[i]; c.Action == specs.ActNotify {
+			any = true
+			if slices.Contains(c.Names, "write") {
+				return false, fault.New(fault.Invalid, "%s cannot be used for the write syscall", specs.ActNotify)
+			}
+		}
+	}
+	return any, nil
 }
 
 // parseRules orders the rules by call. A rule with the default's answer says

@@ -155,6 +155,8 @@ func TestOperators(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	for _, s := range []*specs.LinuxSeccomp{
 		{DefaultAction: specs.ActNotify}, {DefaultAction: "NONSENSE"},
+		{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"read", "write"}, Action: specs.ActNotify}}},
+		{DefaultAction: specs.ActAllow, Flags: []specs.LinuxSeccompFlag{specs.LinuxSeccompFlagWaitKillableRecv}},
 		{DefaultAction: specs.ActAllow, Flags: []specs.LinuxSeccompFlag{"NONSENSE"}},
 		{DefaultAction: specs.ActAllow, Architectures: []specs.Arch{"NONSENSE"}},
 		{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"read"}, Action: specs.ActTrap,

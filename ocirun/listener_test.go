@@ -1,0 +1,102 @@
+package ocirun
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unsafe"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// agent answers every call that it hears of with ENOMEDIUM, for as many
+// processes as it is told of.
+func agent(t *testing.T, path string, states chan<- specs.ContainerProcessState) {
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.AcceptUnix()
+			if err != nil {
+				return
+			}
+			text, rights := make([]byte, 8192), make([]byte, unix.CmsgSpace(4))
+			n, oobn, _, _, err := conn.ReadMsgUnix(text, rights)
+			conn.Close()
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			var s specs.ContainerProcessState
+			if err := json.Unmarshal(text[:n], &s); err != nil {
+				t.Error(err)
+			}
+			messages, _ := unix.ParseSocketControlMessage(rights[:oobn])
+			fds, _ := unix.ParseUnixRights(&messages[0])
+			states <- s
+			go answer(fds[0])
+		}
+	}()
+}
+
+func answer(fd int) {
+	defer unix.Close(fd)
+	for {
+		notification, response := make([]byte, 80), make([]byte, 24) // struct seccomp_notif, seccomp_notif_resp
+		if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(&notification[0]))); e != 0 {
+			return // the last process is gone
+		}
+		copy(response, notification[:8])
+		e := int32(unix.ENOMEDIUM)
+		binary.NativeEndian.PutUint32(response[16:], uint32(-e))
+		_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SECCOMP_IOCTL_NOTIF_SEND, uintptr(unsafe.Pointer(&response[0])))
+	}
+}
+
+func TestSeccompAgent(t *testing.T) {
+	for _, noNewPrivileges := range []bool{true, false} {
+		dir, s := shell(t, "mkdir /tmp/x; true")
+		path, states := filepath.Join(t.TempDir(), "agent"), make(chan specs.ContainerProcessState, 4)
+		s.Process.NoNewPrivileges = noNewPrivileges
+		s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, ListenerPath: path, ListenerMetadata: "meta",
+			Flags:    []specs.LinuxSeccompFlag{specs.LinuxSeccompFlagWaitKillableRecv},
+			Syscalls: []specs.LinuxSyscall{{Names: []string{"mkdir", "mkdirat"}, Action: specs.ActNotify}}}
+		if _, _, err := tryRun(t, dir, s); err == nil || !strings.Contains(err.Error(), "failed to connect with seccomp agent") {
+			t.Error(err)
+		}
+		agent(t, path, states)
+		if out, _ := run(t, dir, s); !strings.Contains(out, "No medium found") {
+			t.Errorf("no new privileges %v: got %q", noNewPrivileges, out)
+		}
+		if state := <-states; state.Metadata != "meta" || state.State.Status != specs.StateCreating || state.Pid == 0 || state.Pid != state.State.Pid {
+			t.Errorf("got %+v", state)
+		}
+		s.Process.Args = []string{"sleep", "60"}
+		c, err := Create(context.Background(), Options{Bundle: dir, Spec: s, ID: containerID(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Start(); err != nil {
+			t.Error(err)
+		}
+		p := *s.Process
+		p.Args = []string{"mkdir", "/tmp/y"}
+		if out, code := execIn(t, c, &p); code == 0 || !strings.Contains(out, "No medium found") {
+			t.Errorf("exec: got %q, code %d", out, code)
+		}
+		<-states
+		if state := <-states; state.State.Status != specs.StateRunning || state.Pid == state.State.Pid {
+			t.Errorf("exec: got %+v", state)
+		}
+		stop(t, c)
+	}
+}
