@@ -181,16 +181,17 @@ func (b *builder) mountGroupsV1(m *specs.Mount, o *mountOptions) {
 	p.close(top)
 }
 
-// mountGroupV2 mounts the hierarchy when the container has a cgroup namespace,
-// which makes its own group the root, and binds its own group otherwise.
+// mountGroupV2 mounts the hierarchy. With a cgroup namespace the container's own
+// group is its root; without one it is whole, for /proc/self/cgroup names paths
+// in it. The root of a user namespace may not mount that, so it is bound.
 func (b *builder) mountGroupV2(m *specs.Mount, o *mountOptions) {
-	if b.isNew(specs.CgroupNamespace) {
+	if b.isNew(specs.CgroupNamespace) || !b.userNamespace() {
 		b.mountFS(m, o, "cgroup2")
 		return
 	}
 	what := "mount the control group at"
 	tree := b.slot()
-	b.do(what, m.Destination, unix.SYS_OPEN_TREE, cwd, b.str(b.group.Members[0].Dir), num(cloneFlags(true))).into(tree)
+	b.do(what, m.Destination, unix.SYS_OPEN_TREE, cwd, b.str(b.group.Members[0].Mount), num(cloneFlags(true))).into(tree)
 	b.changeTree(what, m.Destination, tree, o)
 	target := b.root.ensure(what, m.Destination, true, b.root.any)
 	b.place(what, m.Destination, tree, target)

@@ -94,6 +94,7 @@ func runCreate(g *settings, args []string) error {
 	if err != nil {
 		return err
 	}
+	g.traceSteps(c)
 	if err := s.announce(c.Pid()); err != nil {
 		_ = c.Signal(unix.SIGKILL, false)
 		_ = c.Delete()
@@ -200,6 +201,7 @@ func runRun(g *settings, args []string) error {
 	if err != nil {
 		return err
 	}
+	g.traceSteps(c)
 	err = s.runCreated(c, term, caught)
 	if code, ended := err.(exitCode); ended && !s.keep {
 		if e := c.Delete(); e != nil {

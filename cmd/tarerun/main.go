@@ -15,9 +15,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/ocirun"
 )
 
 const defaultRoot = "/run/tarerun"
@@ -115,6 +117,7 @@ func dispatch(g *settings, args []string) error {
 	}
 	for _, c := range commands {
 		if c.name == args[0] {
+			g.trace("%s %q", c.name, args[1:])
 			err := c.run(g, args[1:])
 			if errors.Is(err, flag.ErrHelp) {
 				fmt.Printf("NAME:\n   %s %s - %s\n\nUSAGE:\n   tarerun %s %s\n", filepath.Base(os.Args[0]), c.name, c.does, c.name, c.args)
@@ -195,6 +198,15 @@ func (g *settings) warn(text string) {
 func (g *settings) trace(format string, args ...any) {
 	if g.debug {
 		g.write("debug", fmt.Sprintf(format, args...))
+	}
+}
+
+// traceSteps tells the steps of a container's init, if --debug wants them.
+func (g *settings) traceSteps(c *ocirun.Container) {
+	if g.debug {
+		for line := range strings.Lines(c.Program()) {
+			g.trace("init: %s", strings.TrimSuffix(line, "\n"))
+		}
 	}
 }
 

@@ -159,6 +159,17 @@ func TestLog(t *testing.T) {
 	}
 }
 
+func TestDebugLog(t *testing.T) {
+	b := newBench(t, "true")
+	log := filepath.Join(b.bundle, "log")
+	if out, code := b.run("--debug", "--log", log, "--log-format", "json", "run", b.id); code != 0 || out != "" {
+		t.Error(out, code)
+	}
+	if text, _ := os.ReadFile(log); !bytes.Contains(text, []byte(`"level":"debug"`)) || !bytes.Contains(text, []byte("pivot_root")) {
+		t.Errorf("log %.300s", text)
+	}
+}
+
 func TestRefusedByName(t *testing.T) {
 	b := newBench(t, "true")
 	for _, args := range [][]string{{"--systemd-cgroup", "list"}, {"checkpoint", "x"}, {"restore", "x"}, {"update", "--l3-cache-schema", "x", "x"}} {

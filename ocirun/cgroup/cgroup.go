@@ -372,7 +372,7 @@ func (g *Group) Open() (int, error) {
 	}
 	fd, err := unix.Open(g.Members[0].Dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return -1, fault.New(fault.Internal, "open the control group %s: %w", g.Members[0].Dir, err)
+		return -1, fault.New(fault.Internal, "open the cgroup %s: %w", g.Members[0].Dir, err)
 	}
 	return fd, nil
 }

@@ -131,7 +131,24 @@ func (g *Group) writeOne(s setting) error {
 	if dir == "" {
 		return fault.New(fault.Unavailable, "%s cannot be set: the %s control group is not mounted", s.file, s.controller)
 	}
-	return write(dir, s.file, s.value)
+	if err := write(dir, s.file, s.value); err != nil {
+		return err
+	}
+	return reserve(dir, s)
+}
+
+// reserve limits huge pages that are reserved as those that are used, where the
+// kernel counts them.
+func reserve(dir string, s setting) error {
+	name, ok := strings.CutPrefix(s.file, "hugetlb.")
+	if !ok {
+		return nil
+	}
+	size, what, _ := strings.Cut(name, ".")
+	if err := write(dir, "hugetlb."+size+".rsvd."+what, s.value); err != nil && !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	return nil
 }
 
 // refuse names what is not supported.
@@ -358,6 +375,12 @@ func (g *Group) setV2(r *specs.LinuxResources) error {
 	dir := g.Members[0].Dir
 	for _, s := range settingsV2(r) {
 		err := write(dir, s.file, s.value)
+		if s.file == "io.weight" && errors.Is(err, unix.ENOENT) { // of another scheduler, in other units
+			err = write(dir, "io.bfq.weight", strconv.Itoa(int(*r.BlockIO.Weight)))
+		}
+		if err == nil {
+			err = reserve(dir, s)
+		}
 		if errors.Is(err, unix.ENOENT) && r.Unified[s.file] != "" {
 			controller, _, _ := strings.Cut(s.file, ".")
 			return fault.New(fault.Invalid, "unified resource %q can't be set: controller %q not available", s.file, controller)
@@ -473,6 +496,11 @@ func ioV2(b *specs.LinuxBlockIO) []setting {
 	if b.Weight != nil && *b.Weight != 0 {
 		// io.weight has 1..10000 where blkio has 10..1000.
 		out = append(out, setting{file: "io.weight", value: fmt.Sprintf("default %d", 1+(uint64(*b.Weight)-10)*9999/990)})
+	}
+	for _, d := range b.WeightDevice {
+		if d.Weight != nil {
+			out = append(out, setting{file: "io.bfq.weight", value: fmt.Sprintf("%d:%d %d", d.Major, d.Minor, *d.Weight)})
+		}
 	}
 	throttle := func(key string, devices []specs.LinuxThrottleDevice) {
 		for _, d := range devices {
