@@ -333,6 +333,9 @@ func TestLoadRefusesAndLeavesNothing(t *testing.T) {
 		"diff ids": {legacy(t, func(c *dockerspec.DockerOCIImage) {
 			c.RootFS.DiffIDs = []digest.Digest{digest.FromString("x"), digest.FromString("y")}
 		}), "does not have the digest"},
+		"wrong size": {edit(func(f map[string]string) {
+			f["index.json"] = strings.Replace(f["index.json"], `"size":`, `"size":1`, 1)
+		}), "and is said to have"},
 		"many layers": {edit(func(f map[string]string) {
 			delete(f, "index.json")
 			f["manifest.json"] = `[{"Config":"` + blobFile(img.ID) + `","Layers":["` + layer + strings.Repeat(`","`+layer, 100_000) + `"]}]`

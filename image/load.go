@@ -93,6 +93,9 @@ func (s *Service) prepare(ctx context.Context, target ocispec.Descriptor) (parse
 	all.add(target, 0)
 	nodes := int64(0)
 	err = s.content.Walk(target, func(d ocispec.Descriptor, size int64) error {
+		if d.Size != size {
+			return fault.New(fault.Invalid, "invalid archive: %s has %d bytes and is said to have %d", d.Digest, size, d.Size)
+		}
 		if content.IsNode(d.MediaType) {
 			nodes += size
 		}
