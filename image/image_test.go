@@ -282,6 +282,39 @@ func TestUnpackedIsDurable(t *testing.T) {
 	}
 }
 
+// What the list shows of an ID is enough to call the image, whatever the digest
+// was made with.
+func TestResolveOtherAlgorithm(t *testing.T) {
+	f := open(t, t.TempDir())
+	ctx := context.Background()
+	f.imported(t, "a", file{"a", "1"})
+	img, err := f.Resolve(ctx, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := f.content.Read(img.Manifest.Digest, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := digest.SHA512.FromBytes(data)
+	if _, err := f.content.Ingest(bytes.NewReader(data), d, -1); err != nil {
+		t.Fatal(err)
+	}
+	target := img.Manifest
+	target.Digest = d
+	if err := f.store([]content.Entry{{Name: "docker.io/library/b:1", Target: target}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, ref := range []string{d.Encoded()[:12], d.String()[:20], d.String(), "b@" + d.String()} {
+		if got, err := f.Resolve(ctx, ref); err != nil || got.ID != d {
+			t.Errorf("%s: %v, %v", ref, got.ID, err)
+		}
+	}
+	if got, err := f.Resolve(ctx, "sha256:"+d.Encoded()[:12]); err == nil {
+		t.Error(got.ID)
+	}
+}
+
 // Power loss takes a layer; the container that needs it knows its manifest.
 func TestUnpackManifestOfAnIndex(t *testing.T) {
 	f := open(t, t.TempDir())

@@ -105,8 +105,8 @@ func lookup(ix *content.Index, ref string) (found, error) {
 			return found{target: e.Target, name: e.Name, all: ix.Of(e.Target.Digest), byDigest: r.Digest != "" && r.Tag == ""}, nil
 		}
 	}
-	if prefix, ok := reference.IDPrefix(ref); ok {
-		f, ok, ambiguous := lookupPrefix(ix, prefix)
+	if algorithm, prefix, ok := reference.IDPrefix(ref); ok {
+		f, ok, ambiguous := lookupPrefix(ix, digest.Algorithm(algorithm), prefix)
 		if ambiguous {
 			return found{}, fault.New(fault.NotFound, "ambiguous reference")
 		}
@@ -139,10 +139,10 @@ func lookupName(ix *content.Index, r reference.Ref) (content.Entry, bool) {
 	return match, match.Name != ""
 }
 
-func lookupPrefix(ix *content.Index, prefix string) (f found, ok, ambiguous bool) {
+func lookupPrefix(ix *content.Index, algorithm digest.Algorithm, prefix string) (f found, ok, ambiguous bool) {
 	for _, e := range ix.Entries() {
 		d := e.Target.Digest
-		if d.Algorithm() != digest.SHA256 || !strings.HasPrefix(d.Encoded(), prefix) {
+		if algorithm != "" && d.Algorithm() != algorithm || !strings.HasPrefix(d.Encoded(), prefix) {
 			continue
 		}
 		if ok && d != f.target.Digest {

@@ -120,10 +120,15 @@ func Familiar(canonical string) string {
 func IsIdentifier(s string) bool { return len(s) == 64 && isHex(s) }
 
 // IDPrefix returns the hexadecimal digits when s can be the beginning of an
-// image's identifier: 4 to 64 of them, with or without "sha256:" before.
-func IDPrefix(s string) (hex string, ok bool) {
-	s = strings.TrimPrefix(s, "sha256:")
-	return s, len(s) >= 4 && len(s) <= 64 && isHex(s)
+// image's identifier: 4 to 64 of them, with or without an algorithm and a colon
+// before.
+func IDPrefix(s string) (algorithm, hex string, ok bool) {
+	for _, a := range []string{"sha256", "sha384", "sha512"} {
+		if rest, found := strings.CutPrefix(s, a+":"); found {
+			algorithm, s = a, rest
+		}
+	}
+	return algorithm, s, len(s) >= 4 && len(s) <= 64 && isHex(s)
 }
 
 // IsDigest tells whether s is a whole sha256, sha384 or sha512 digest.

@@ -74,7 +74,7 @@ func TestParse(t *testing.T) {
 func TestIDPrefix(t *testing.T) {
 	for in, want := range map[string]bool{"abcd": true, "sha256:abcd": true, "abc": false, "xyzw": false, "ABCD": false,
 		strings.Repeat("a", 64): true, strings.Repeat("a", 65): false} {
-		if _, ok := IDPrefix(in); ok != want {
+		if _, _, ok := IDPrefix(in); ok != want {
 			t.Errorf("IDPrefix(%q) = %v", in, ok)
 		}
 	}
