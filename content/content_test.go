@@ -166,6 +166,22 @@ func TestCollectSparesAllWhenAManifestIsDamaged(t *testing.T) {
 	}
 }
 
+// What cannot be looked at just now is not taken for missing.
+func TestCollectSparesAllWhenABlobCannotBeLookedAt(t *testing.T) {
+	s := open(t, t.TempDir())
+	m, layer := image(t, s, "docker.io/library/a:1", "layer")
+	path, _ := s.blobPath(m.Digest)
+	if err := errors.Join(os.Remove(path), os.Symlink(path, path)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Collect(); err == nil {
+		t.Error("no error")
+	}
+	if _, ok := s.Size(layer.Digest); !ok {
+		t.Error("the layer was collected")
+	}
+}
+
 func TestOpenDropsWhatWasBeingWritten(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)

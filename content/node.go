@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
@@ -146,9 +147,13 @@ func (s *Store) walk(d ocispec.Descriptor, seen map[reading]struct{}, depth int,
 		return nil
 	}
 	seen[readingOf(d)] = struct{}{}
-	size, ok := s.Size(d.Digest)
-	if !ok {
+	size, err := s.stat(d.Digest)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
+	}
+	if err != nil {
+		// Whoever takes this for missing throws away what is below it.
+		return fmt.Errorf("cannot follow image content: %w", err)
 	}
 	if err := visit(d, size); err != nil || !IsNode(d.MediaType) {
 		return err

@@ -110,15 +110,21 @@ func (s *Store) blobPath(d digest.Digest) (string, error) {
 
 // Size tells how many bytes the blob has, and whether it is there.
 func (s *Store) Size(d digest.Digest) (int64, bool) {
+	size, err := s.stat(d)
+	return size, err == nil
+}
+
+// stat is Size with the reason: fs.ErrNotExist when the blob is not there.
+func (s *Store) stat(d digest.Digest) (int64, error) {
 	path, err := s.blobPath(d)
 	if err != nil {
-		return 0, false
+		return 0, err
 	}
 	var st unix.Stat_t
-	if unix.Stat(path, &st) != nil {
-		return 0, false
+	if err := unix.Stat(path, &st); err != nil {
+		return 0, &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
-	return st.Size, true
+	return st.Size, nil
 }
 
 // Open opens a blob to read. Its content is not checked again: see Verify.
