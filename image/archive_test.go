@@ -151,10 +151,13 @@ func TestIndexWithoutImage(t *testing.T) {
 	index := add(ocispec.MediaTypeImageIndex, ocispec.Index{Manifests: []ocispec.Descriptor{absent, artifact}})
 	index.Annotations = map[string]string{content.AnnotationName: "docker.io/library/absent:1"}
 	artifact.Annotations = map[string]string{content.AnnotationName: "docker.io/library/artifact:1"}
-	top, _ := json.Marshal(ocispec.Index{Manifests: []ocispec.Descriptor{index, artifact}})
+	signature := add(ocispec.MediaTypeImageManifest, ocispec.Manifest{Config: add(ocispec.MediaTypeImageConfig, ocispec.Image{Platform: host()}),
+		Layers: []ocispec.Descriptor{add("application/x-signature", "signed")}})
+	signature.Annotations = map[string]string{content.AnnotationName: "docker.io/library/signature:1"}
+	top, _ := json.Marshal(ocispec.Index{Manifests: []ocispec.Descriptor{index, artifact, signature}})
 	files["index.json"] = string(top)
 	f.loaded(t, repacked(t, files))
-	for name, d := range map[string]ocispec.Descriptor{"absent:1": index, "artifact:1": artifact} {
+	for name, d := range map[string]ocispec.Descriptor{"absent:1": index, "artifact:1": artifact, "signature:1": signature} {
 		r, err := f.InspectWith(ctx, name, InspectOptions{Manifests: true})
 		if err != nil || r.ID != d.Digest.String() || r.Config != nil || r.Size == 0 {
 			t.Errorf("%s: %+v, %v", name, r, err)

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	wire "github.com/moby/moby/api/types/image"
@@ -165,6 +167,9 @@ func (s *Service) detail(d ocispec.Descriptor) (*detail, error) {
 	default:
 		return nil, errNoImage
 	}
+	if l := n.Manifest.Layers; len(l) > 0 && !slices.ContainsFunc(l, isLayer) {
+		return nil, errNoImage // signatures and the like borrow the config's type
+	}
 	data, err := s.content.Read(n.Manifest.Config.Digest, maxConfig)
 	if err != nil {
 		return nil, err
@@ -182,6 +187,11 @@ func (s *Service) detail(d ocispec.Descriptor) (*detail, error) {
 		s.details.Store(d.Digest, det)
 	}
 	return det, nil
+}
+
+func isLayer(d ocispec.Descriptor) bool {
+	return strings.HasPrefix(d.MediaType, "application/vnd.oci.image.layer.") || strings.HasPrefix(d.MediaType, content.DockerLayer) ||
+		strings.HasPrefix(d.MediaType, "application/vnd.docker.image.rootfs.foreign.diff.tar")
 }
 
 func (d *detail) check(id digest.Digest) error {
