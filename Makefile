@@ -2,7 +2,8 @@
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 COMMIT  ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
-LDFLAGS  = -s -w -X main.version=$(VERSION) -X main.gitCommit=$(COMMIT)
+BUILT   ?= $(shell git log -1 --format=%cI 2>/dev/null)
+LDFLAGS  = -s -w -X main.version=$(VERSION) -X main.gitCommit=$(COMMIT) -X main.buildTime=$(BUILT)
 export CGO_ENABLED = 0
 
 help: ## what there is to make

@@ -131,6 +131,21 @@ func TestRunErrors(t *testing.T) {
 	}
 }
 
+// A daemon that does not know when it was built shows no empty line.
+func TestVersionWithoutBuildTime(t *testing.T) {
+	f := newFake(t)
+	engine := map[string]string{"ApiVersion": "1.56", "BuildTime": ""}
+	f.on("GET /version", 200, map[string]any{"Components": []map[string]any{{"Name": "Engine", "Version": "1", "Details": engine}}})
+	if r := f.call(nil, "version"); r.code != 0 || !strings.Contains(r.out, "Engine") || strings.Contains(r.out, "Built") {
+		t.Errorf("%+v", r)
+	}
+	engine["BuildTime"] = "2026-11-26T22:08:07Z"
+	f.on("GET /version", 200, map[string]any{"Components": []map[string]any{{"Name": "Engine", "Version": "1", "Details": engine}}})
+	if r := f.call(nil, "version"); !strings.Contains(r.out, "Built:            Thu Nov 26 22:08:07 2026") {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestRunMissingImage(t *testing.T) {
 	f := newFake(t)
 	f.handle("POST /containers/create", func(w http.ResponseWriter, _ *http.Request) { fail(w, 404, "No such image: x:latest") })

@@ -106,6 +106,7 @@ func (h *systemHandlers) info(w http.ResponseWriter, r *request) error {
 		Labels:             append([]string{}, h.daemon.Labels...),
 		ServerVersion:      h.daemon.Version,
 		DefaultRuntime:     h.daemon.DefaultRuntime,
+		InitBinary:         "tare-init",
 		Runtimes:           map[string]system.RuntimeWithStatus{},
 		Swarm:              swarm.Info{LocalNodeState: swarm.LocalNodeStateInactive},
 		// Containers always outlive the daemon.

@@ -134,7 +134,9 @@ func (v *versions) component(c client.VersionComponent, line func(indent, name, 
 	line("  ", "API version", d["ApiVersion"]+" (minimum version "+d["MinAPIVersion"]+")")
 	line("  ", "Go version", d["GoVersion"])
 	line("  ", "Git commit", d["GitCommit"])
-	line("  ", "Built", builtAt(d["BuildTime"]))
+	if d["BuildTime"] != "" {
+		line("  ", "Built", builtAt(d["BuildTime"]))
+	}
 	line("  ", "OS/Arch", d["Os"]+"/"+d["Arch"])
 	line("  ", "Experimental", d["Experimental"])
 }

@@ -210,13 +210,30 @@ func commit() string {
 	if gitCommit != "" {
 		return gitCommit
 	}
-	info, _ := debug.ReadBuildInfo()
-	if info != nil {
-		for _, s := range info.Settings {
-			if s.Key == "vcs.revision" {
-				return s.Value[:min(12, len(s.Value))]
-			}
-		}
+	if revision := stamped("vcs.revision"); revision != "" {
+		return revision[:min(12, len(revision))]
 	}
 	return "unknown"
+}
+
+// built is when: the time of the commit, unless the linker says otherwise.
+func built() string {
+	if buildTime != "" {
+		return buildTime
+	}
+	return stamped("vcs.time")
+}
+
+// stamped is a setting that the Go command left in the program.
+func stamped(key string) string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, s := range info.Settings {
+		if s.Key == key {
+			return s.Value
+		}
+	}
+	return ""
 }

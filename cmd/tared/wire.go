@@ -176,7 +176,7 @@ func findProgram(name string) (string, error) {
 
 func daemonFacts(o *options, id string) server.Daemon {
 	d := server.Daemon{
-		Version: version, GitCommit: commit(), BuildTime: buildTime,
+		Version: version, GitCommit: commit(), BuildTime: built(),
 		ID: id, DataRoot: o.DataRoot, Debug: o.LogLevel == "debug", Labels: o.Labels,
 		Runtimes: o.runtimePaths(), DefaultRuntime: o.DefaultRuntime,
 	}
