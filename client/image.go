@@ -54,9 +54,14 @@ type ImageHistoryItem struct {
 	Tags      []string
 }
 
-// ImageHistory lists the steps of an image's making, the newest first.
-func (c *Client) ImageHistory(ctx context.Context, name string) ([]ImageHistoryItem, error) {
-	return fetch[[]ImageHistoryItem](ctx, c, "GET", "/images/"+imagePath(name)+"/history", nil, nil)
+// ImageHistory lists the steps of an image's making, the newest first; the
+// platform is os[/arch[/variant]] or "" for any.
+func (c *Client) ImageHistory(ctx context.Context, name, platform string) ([]ImageHistoryItem, error) {
+	query := url.Values{}
+	if platform != "" {
+		query.Set("platform", platformJSON(platform))
+	}
+	return fetch[[]ImageHistoryItem](ctx, c, "GET", "/images/"+imagePath(name)+"/history", query, nil)
 }
 
 // ImageTag gives the image source another name.

@@ -179,8 +179,11 @@ func TestImportBusybox(t *testing.T) {
 		!cmp.Equal(r.RepoDigests, []string{"busybox@" + r.ID}) || r.Descriptor.Digest.String() != r.ID || r.Metadata.LastTagTime.IsZero() {
 		t.Errorf("inspect: %+v", r)
 	}
-	if h, err := f.History(ctx, "busybox:plain"); err != nil || len(h) != 1 || h[0].ID != r.ID || h[0].Size == 0 {
+	if h, err := f.History(ctx, "busybox:plain", ""); err != nil || len(h) != 1 || h[0].ID != r.ID || h[0].Size == 0 {
 		t.Errorf("history: %+v, %v", h, err)
+	}
+	if _, err := f.History(ctx, "busybox:plain", "linux/s390x"); !errors.Is(err, fault.NotFound) {
+		t.Errorf("history of a platform that is not there: %v", err)
 	}
 }
 

@@ -179,8 +179,8 @@ func (f *fakeImages) InspectWith(_ context.Context, ref string, o image.InspectO
 	}
 	return wireimage.InspectResponse{ID: "sha256:1", Size: 7}, f.err
 }
-func (f *fakeImages) History(_ context.Context, ref string) ([]wireimage.HistoryResponseItem, error) {
-	f.call = "history " + ref
+func (f *fakeImages) History(_ context.Context, ref, platform string) ([]wireimage.HistoryResponseItem, error) {
+	f.call = strings.TrimSpace("history " + ref + " " + platform)
 	return nil, f.err
 }
 func (f *fakeImages) Count() int { return 4 }

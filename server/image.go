@@ -22,7 +22,7 @@ type Images interface {
 	Remove(ctx context.Context, ref string, o image.RemoveOptions) ([]wire.DeleteResponse, error)
 	List(ctx context.Context, o image.ListOptions) ([]wire.Summary, error)
 	InspectWith(ctx context.Context, ref string, o image.InspectOptions) (wire.InspectResponse, error)
-	History(ctx context.Context, ref string) ([]wire.HistoryResponseItem, error)
+	History(ctx context.Context, ref, platform string) ([]wire.HistoryResponseItem, error)
 	Count() int
 }
 
@@ -107,12 +107,14 @@ func (h *imageHandlers) history(w http.ResponseWriter, r *request) error {
 	if err := r.form(); err != nil {
 		return err
 	}
+	var platform string
+	var err error
 	if !r.version.before(48) {
-		if err := r.refuse("platform"); err != nil {
+		if platform, err = r.platform("platform"); err != nil {
 			return err
 		}
 	}
-	items, err := h.images.History(r.Context(), r.params["name"])
+	items, err := h.images.History(r.Context(), r.params["name"], platform)
 	if err != nil {
 		return err
 	}

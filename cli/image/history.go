@@ -19,12 +19,13 @@ func History() *command.Command {
 	f.BoolVarP(&o.human, "human", "H", true, "Print sizes and dates in human readable format")
 	f.BoolVar(&o.noTrunc, "no-trunc", false, "Don't truncate output")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "Only show image IDs")
+	f.StringVar(&o.platform, "platform", "", `Show history for the given platform. Formatted as "os[/arch[/variant]]" (e.g., "linux/amd64")`)
 	return &command.Command{Usage: "[OPTIONS] IMAGE", MinArgs: 1, MaxArgs: 1, Flags: f, Run: o.run}
 }
 
 type history struct {
 	human, noTrunc, quiet bool
-	format                string
+	format, platform      string
 }
 
 // step is one step as a template sees it.
@@ -37,7 +38,7 @@ func (o *history) run(ctx context.Context, s *command.Session, args []string) er
 	if err != nil {
 		return err
 	}
-	items, err := cl.ImageHistory(ctx, args[0])
+	items, err := cl.ImageHistory(ctx, args[0], o.platform)
 	if err != nil {
 		return err
 	}
