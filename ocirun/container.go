@@ -15,6 +15,7 @@ import (
 // called from several goroutines, except that one goroutine calls Wait.
 type Container struct {
 	id, bundle string
+	config     string // name of the configuration; "": config.json
 	dir        string // of the state; "" none
 	spec       *specs.Spec
 	group      *cgroup.Group

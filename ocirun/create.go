@@ -253,17 +253,27 @@ func wait(pid int) (ExitStatus, error) {
 }
 
 // ReadSpec reads the config.json of a bundle.
-func ReadSpec(bundle string) (*specs.Spec, error) {
-	b, err := os.ReadFile(filepath.Join(bundle, "config.json"))
+func ReadSpec(bundle string) (*specs.Spec, error) { return ReadConfig(bundle, "") }
+
+// ReadConfig reads the configuration of a bundle from a file of another name.
+func ReadConfig(bundle, config string) (*specs.Spec, error) {
+	if config == "" {
+		config = "config.json"
+	}
+	name := config
+	if !filepath.IsAbs(name) {
+		name = filepath.Join(bundle, name)
+	}
+	b, err := os.ReadFile(name)
 	if err != nil {
 		if os.IsNotExist(err) {
-			return nil, fault.New(fault.Invalid, "the bundle %s has no config.json", bundle)
+			return nil, fault.New(fault.Invalid, "the bundle %s has no %s", bundle, config)
 		}
 		return nil, fault.New(fault.Invalid, "read the bundle's configuration: %w", err)
 	}
 	s := new(specs.Spec)
 	if err := decodeSpec(b, s); err != nil {
-		return nil, fault.New(fault.Invalid, "%s/config.json is not valid: %w", bundle, err)
+		return nil, fault.New(fault.Invalid, "%s is not valid: %w", name, err)
 	}
 	return s, nil
 }
@@ -275,7 +285,7 @@ func create(ctx context.Context, o Options) (c *Container, err error) {
 	}
 	spec := o.Spec
 	if spec == nil {
-		if spec, err = ReadSpec(o.Bundle); err != nil {
+		if spec, err = ReadConfig(o.Bundle, o.Config); err != nil {
 			return nil, err
 		}
 	}
@@ -290,7 +300,7 @@ func create(ctx context.Context, o Options) (c *Container, err error) {
 	if err != nil {
 		return nil, err
 	}
-	c = &Container{id: o.ID, bundle: o.Bundle, spec: spec, pidfd: -1, sync: -1, created: time.Now()}
+	c = &Container{id: o.ID, bundle: o.Bundle, config: o.Config, spec: spec, pidfd: -1, sync: -1, created: time.Now()}
 	defer func() {
 		if err != nil {
 			a.abort()

@@ -21,6 +21,7 @@ import (
 // Options says what Create makes.
 type Options struct {
 	Bundle     string       // absolute directory; its config.json is read unless Spec is given
+	Config     string       // another name of config.json, relative to the bundle; "": that
 	Spec       *specs.Spec  // must not change while the container lives
 	ID         string       // names the container: state directory, default cgroup
 	StateDir   string       // directory that receives state.json; "" keeps none

@@ -243,8 +243,10 @@ func (b *builder) sysctlAllowed(key string) error {
 		return own(specs.IPCNamespace)
 	case strings.HasPrefix(dotted, "net."):
 		return own(specs.NetworkNamespace)
-	case dotted == "kernel.domainname", dotted == "kernel.hostname":
+	case dotted == "kernel.domainname":
 		return own(specs.UTSNamespace)
+	case dotted == "kernel.hostname":
+		return fault.New(fault.Invalid, "sysctl %q is not allowed: it conflicts with the field hostname", key)
 	}
 	switch dotted {
 	case "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax",

@@ -35,6 +35,7 @@ type state struct {
 	Pid     int    `json:"pid"`
 	Started uint64 `json:"started"` // start of the process, clock ticks after boot
 	Bundle  string `json:"bundle"`
+	Config  string `json:"config"` // "": config.json
 	Cgroups string `json:"cgroups"`
 	Created int64  `json:"created"` // Unix time, ns
 }
@@ -89,7 +90,11 @@ func (c *Container) saveState() error {
 	path := groupPath(c.spec, c.id)
 	b := []byte(`{"version":1,"id":"` + c.id + `","pid":` + strconv.Itoa(c.pid) + `,"started":`)
 	b = append(strconv.AppendUint(b, c.started, 10), `,"bundle":`...)
-	b = append(quoteJSON(b, c.bundle), `,"cgroups":`...)
+	b = quoteJSON(b, c.bundle)
+	if c.config != "" {
+		b = quoteJSON(append(b, `,"config":`...), c.config)
+	}
+	b = append(b, `,"cgroups":`...)
 	b = append(quoteJSON(b, path), `,"created":`...)
 	b = append(strconv.AppendInt(b, c.created.UnixNano(), 10), '}')
 	// Renamed into place: a reader sees no half file.
@@ -208,7 +213,7 @@ func Load(stateDir, id string) (*Container, error) {
 	if s.Version != 1 {
 		return nil, fault.New(fault.Unavailable, "container %s was made by another version of this runtime", id)
 	}
-	spec, err := ReadSpec(s.Bundle)
+	spec, err := ReadConfig(s.Bundle, s.Config)
 	if err != nil {
 		spec = &specs.Spec{Linux: &specs.Linux{}, Process: &specs.Process{}} // enough to stop and delete it
 	}
@@ -216,7 +221,7 @@ func Load(stateDir, id string) (*Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Container{id: id, bundle: s.Bundle, dir: dir, spec: spec, group: group, pid: s.Pid, started: s.Started,
+	return &Container{id: id, bundle: s.Bundle, config: s.Config, dir: dir, spec: spec, group: group, pid: s.Pid, started: s.Started,
 		created: time.Unix(0, s.Created).UTC(), pidfd: -1, sync: -1}, nil
 }
 

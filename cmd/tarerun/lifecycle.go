@@ -22,7 +22,7 @@ var specVersion = specs.Version
 // startFlags are what create, run and exec have in common.
 type startFlags struct {
 	bundle, console, pidFile string
-	pidfdSocket              string
+	pidfdSocket, config      string
 	preserve                 int
 	noPivot, detach, keep    bool
 	noKeyring, noSubreaper   bool
@@ -39,6 +39,8 @@ func (s *startFlags) registerBundle(f *flag.FlagSet) {
 	s.register(f)
 	f.StringVar(&s.bundle, "bundle", "", "")
 	f.StringVar(&s.bundle, "b", "", "")
+	f.StringVar(&s.config, "config", "", "")
+	f.StringVar(&s.config, "f", "", "")
 	f.BoolVar(&s.noPivot, "no-pivot", false, "")
 	f.BoolVar(&s.noKeyring, "no-new-keyring", false, "")
 }
@@ -49,11 +51,14 @@ func (s *startFlags) options(g *settings, id string) (ocirun.Options, error) {
 	if err != nil {
 		return ocirun.Options{}, fault.New(fault.Invalid, "the bundle %q cannot be found: %w", s.bundle, err)
 	}
-	spec, err := ocirun.ReadSpec(bundle)
+	if s.config == "config.json" {
+		s.config = ""
+	}
+	spec, err := ocirun.ReadConfig(bundle, s.config)
 	if err != nil {
 		return ocirun.Options{}, err
 	}
-	o := ocirun.Options{Bundle: bundle, Spec: spec, ID: id, StateDir: g.root, NoPivot: s.noPivot, NoKeyring: s.noKeyring, Warn: g.warn,
+	o := ocirun.Options{Bundle: bundle, Config: s.config, Spec: spec, ID: id, StateDir: g.root, NoPivot: s.noPivot, NoKeyring: s.noKeyring, Warn: g.warn,
 		Stdio: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}}
 	if spec.Process != nil {
 		o.ExtraFiles, spec.Process.Env = s.extraFiles(spec.Process.Env)

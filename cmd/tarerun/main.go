@@ -75,6 +75,7 @@ func run(args []string) int {
 	flags.StringVar(&g.logFormat, "log-format", "text", "")
 	flags.BoolVar(&g.debug, "debug", false, "")
 	flags.BoolVar(&g.systemd, "systemd-cgroup", false, "")
+	manager := flags.String("cgroup-manager", "cgroupfs", "")
 	rootless := flags.String("rootless", "auto", "")
 	showVersion := flags.Bool("version", false, "")
 	flags.BoolVar(showVersion, "v", false, "")
@@ -87,6 +88,8 @@ func run(args []string) int {
 	case *showVersion:
 		fmt.Println("tarerun version " + version + "\nspec: " + specVersion)
 		return 0
+	case *manager != "cgroupfs":
+		err = fault.New(fault.NotImplemented, "--cgroup-manager %s is not supported yet", *manager)
 	case g.systemd:
 		err = fault.New(fault.NotImplemented, "--systemd-cgroup is not supported yet")
 	case *rootless != "auto" && *rootless != "false":

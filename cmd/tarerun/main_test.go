@@ -159,6 +159,20 @@ func TestLog(t *testing.T) {
 	}
 }
 
+// TestOtherConfig: the configuration has another name, for exec too.
+func TestOtherConfig(t *testing.T) {
+	b := newBench(t, "sleep", "60")
+	if err := os.Rename(filepath.Join(b.bundle, "config.json"), filepath.Join(b.bundle, "other.json")); err != nil {
+		t.Fatal(err)
+	}
+	if out, code := b.run("--cgroup-manager", "cgroupfs", "run", "--config", "other.json", "-d", b.id); code != 0 {
+		t.Fatal(out, code)
+	}
+	if out, code := b.run("exec", b.id, "sh", "-c", "echo $TERM"); code != 0 || out != "xterm\n" {
+		t.Error(out, code)
+	}
+}
+
 func TestDebugLog(t *testing.T) {
 	b := newBench(t, "true")
 	log := filepath.Join(b.bundle, "log")
@@ -172,7 +186,7 @@ func TestDebugLog(t *testing.T) {
 
 func TestRefusedByName(t *testing.T) {
 	b := newBench(t, "true")
-	for _, args := range [][]string{{"--systemd-cgroup", "list"}, {"checkpoint", "x"}, {"restore", "x"}, {"update", "--l3-cache-schema", "x", "x"}} {
+	for _, args := range [][]string{{"--systemd-cgroup", "list"}, {"--cgroup-manager", "systemd", "list"}, {"checkpoint", "x"}, {"restore", "x"}, {"update", "--l3-cache-schema", "x", "x"}} {
 		if out, code := b.run(args...); code != 1 || !strings.Contains(out, "is not supported yet") {
 			t.Error(args, out, code)
 		}
