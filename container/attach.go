@@ -61,6 +61,14 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 		Stdin: o.Stdin && o.Stream && r.Config.OpenStdin, Stdout: o.Stdout, Stderr: o.Stderr,
 		Multiplexed: !r.Config.Tty, DetachKeys: keys, Buffered: buffered, Logs: o.Logs, NoStream: !o.Stream,
 	}
+	if o.Logs && o.Stream && !r.State.Live() {
+		// What it has said comes now, and not with its next start.
+		if err := s.replay(ctx, r, o, client.file); err != nil {
+			client.close()
+			return err
+		}
+		options.Logs = false
+	}
 	l := s.live(r.ID)
 	l.mu.Lock()
 	if _, err := s.store.find(r.ID); err != nil { // removed meanwhile
