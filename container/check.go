@@ -264,6 +264,10 @@ func checkNetwork(c *wire.Config, h *wire.HostConfig, n *wirenet.NetworkingConfi
 		return conflict("hostname")
 	case len(h.DNS) > 0:
 		return conflict("dns")
+	case len(h.DNSSearch) > 0:
+		return conflict("dns-search")
+	case len(h.DNSOptions) > 0:
+		return conflict("dns-option")
 	case len(h.ExtraHosts) > 0:
 		return conflict("custom host-to-IP mapping")
 	case len(h.PortBindings) > 0 || h.PublishAllPorts:

@@ -119,6 +119,8 @@ func TestNetworkConflicts(t *testing.T) {
 		"hostname and the network mode": {c: wire.Config{Hostname: "x"}, h: wire.HostConfig{NetworkMode: "container:y"}},
 		"hostname and the UTS mode":     {c: wire.Config{Hostname: "x"}, h: wire.HostConfig{NetworkMode: "bridge", UTSMode: "host"}},
 		"port exposing":                 {c: wire.Config{ExposedPorts: port}, h: wire.HostConfig{NetworkMode: "container:y"}},
+		"dns-search":                    {h: wire.HostConfig{NetworkMode: "container:y", DNSSearch: []string{"x"}}},
+		"dns-option":                    {h: wire.HostConfig{NetworkMode: "container:y", DNSOptions: []string{"x"}}},
 		"dns and the network mode":      {h: wire.HostConfig{NetworkMode: "container:y", DNS: []netip.Addr{{}}}},
 		"mac-address":                   {h: wire.HostConfig{NetworkMode: "none"}, n: endpoint("none", wirenet.EndpointSettings{MacAddress: mac})},
 		"config for network bridge: user specified IP address is supported on user defined networks only": {h: wire.HostConfig{NetworkMode: "bridge"}, n: endpoint("bridge", wirenet.EndpointSettings{

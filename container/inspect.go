@@ -43,7 +43,11 @@ func (s *Service) Inspect(ctx context.Context, nameOrID string, size bool) (wire
 	}
 	if !r.StartedAt.IsZero() { // they are written by the first start
 		var files spec.Input
-		s.hostFilePaths(r.ID, &files)
+		owner := r.ID
+		if other, err := s.store.find(r.HostConfig.NetworkMode.ConnectedContainer()); err == nil {
+			owner = other.ID // who joins another's network has the other's files
+		}
+		s.hostFilePaths(owner, &files)
 		out.HostsPath, out.HostnamePath, out.ResolvConfPath = files.Hosts, files.Hostname, files.ResolvConf
 	}
 	if r.HostConfig.LogConfig.Type == "json-file" && !r.StartedAt.IsZero() {
