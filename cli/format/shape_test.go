@@ -70,7 +70,7 @@ func optional(t reflect.Type) []string {
 }
 
 func TestTemplateFindsWhatJSONLeavesOut(t *testing.T) {
-	raw := `{"Id":"x","State":{"Status":"created"},"Config":{"Env":null},"HostConfig":{"Binds":null},"NetworkSettings":{"Networks":{"bridge":{"Aliases":null}}}}`
+	raw := `{"Id":"x","Args":["a","b"],"State":{"Status":"created"},"Config":{"Env":null},"HostConfig":{"Binds":null},"NetworkSettings":{"Networks":{"bridge":{"Aliases":null}}}}`
 	for text, want := range map[string]string{
 		`{{if .State.Health}}{{.State.Health.Status}}{{end}}.`: ".\n",
 		`{{.HostConfig.Binds}}{{.HostConfig.Tmpfs}}`:           "[]map[]\n",
@@ -78,7 +78,9 @@ func TestTemplateFindsWhatJSONLeavesOut(t *testing.T) {
 		`{{.Config.WorkingDir}}{{.Config.ArgsEscaped}}`:        "false\n",
 		`{{.NetworkSettings.Networks.bridge.Aliases}}`:         "[]\n",
 		`{{range .Config.Env}}{{.}}{{end}}{{.HostConfig.DNS}}`: "[]\n",
-		`{{json .State}}`: `{"Status":"created"}` + "\n",
+		`{{json .State}}`:            `{"Status":"created"}` + "\n",
+		`{{json (slice .Args 0 1)}}`: `["a"]` + "\n",
+		`{{json .Args}}`:             `["a","b"]` + "\n",
 	} {
 		i, err := NewInspector(text)
 		if err != nil {

@@ -190,13 +190,26 @@ func (i *Inspector) complaint(raw []byte) error {
 
 // decoder decodes JSON for templates and remembers, by the address of each
 // object and list, its text: so the function json keeps the daemon's order of
-// keys.
-type decoder map[uintptr]json.RawMessage
+// keys. The length tells a list from the beginning of it.
+type decoder map[place]json.RawMessage
+
+type place struct {
+	address uintptr
+	length  int // of a list
+}
+
+func placeOf(v any) place {
+	p := place{address: reflect.ValueOf(v).Pointer()}
+	if list, ok := v.([]any); ok {
+		p.length = len(list)
+	}
+	return p
+}
 
 func (d decoder) toJSON(v any) (string, error) {
 	switch v.(type) {
 	case map[string]any, []any:
-		if raw, ok := d[reflect.ValueOf(v).Pointer()]; ok {
+		if raw, ok := d[placeOf(v)]; ok {
 			var b bytes.Buffer
 			err := json.Compact(&b, raw)
 			return b.String(), err
@@ -226,7 +239,7 @@ func (d decoder) decode(raw []byte) (any, error) {
 			}
 			o[name] = v
 		}
-		d[reflect.ValueOf(o).Pointer()] = raw
+		d[placeOf(o)] = raw
 		return o, nil
 	case '[':
 		var items []json.RawMessage
@@ -241,7 +254,7 @@ func (d decoder) decode(raw []byte) (any, error) {
 			}
 		}
 		if len(list) > 0 {
-			d[reflect.ValueOf(list).Pointer()] = raw
+			d[placeOf(list)] = raw
 		}
 		return list, nil
 	}
