@@ -139,8 +139,14 @@ func TestRoots(t *testing.T) {
 	if r, err = openRoots(o); err != nil || r.id != id || len(id) != 36 {
 		t.Fatalf("again: %v, identifiers %s and %s", err, id, r.id)
 	}
+	if err := os.WriteFile(o.Pidfile, []byte("1"), 0o600); err != nil { // a daemon of other roots
+		t.Fatal(err)
+	}
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
+	}
+	if _, err := os.Stat(o.Pidfile); err != nil {
+		t.Errorf("another's PID file: %v", err)
 	}
 	if err := os.WriteFile(o.DataRoot+"/version", []byte("2\n"), 0o600); err != nil {
 		t.Fatal(err)

@@ -124,7 +124,10 @@ func engineID(path string) (string, error) {
 func (r *roots) Close() error {
 	var err error
 	if r.pidfile != "" {
-		err = os.Remove(r.pidfile)
+		// Another daemon may have written its own there by now.
+		if pid, e := os.ReadFile(r.pidfile); e == nil && string(pid) == strconv.Itoa(os.Getpid()) {
+			err = os.Remove(r.pidfile)
+		}
 	}
 	for _, f := range r.locks {
 		err = errors.Join(err, f.Close())
