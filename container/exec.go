@@ -18,12 +18,17 @@ import (
 	"github.com/tarehq/tare/supervise"
 )
 
-// execs are the exec sessions of all containers. They live in memory: an exec
-// belongs to a run, and the process that runs it to the supervising process.
-type execs struct {
-	mu   sync.Mutex
-	byID map[string]*session
+// Execs are the further processes of running containers. They live in memory:
+// an exec belongs to a run, and the process that runs it to the supervising
+// process. Execs is safe for concurrent use.
+type Execs struct {
+	containers *Service
+	mu         sync.Mutex
+	byID       map[string]*session
 }
+
+// Execs are those of all containers.
+func (s *Service) Execs() *Execs { return s.execs }
 
 // session is one exec.
 type session struct {
@@ -47,7 +52,7 @@ const (
 	settleTime = 2 * time.Second
 )
 
-func (e *execs) add(n *session) {
+func (e *Execs) add(n *session) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for id, old := range e.byID {
@@ -64,7 +69,7 @@ func (n *session) forgettable() bool {
 	return !n.ended.IsZero() && time.Since(n.ended) > keepEnded
 }
 
-func (e *execs) find(id string) (*session, error) {
+func (e *Execs) find(id string) (*session, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if n, ok := e.byID[id]; ok {
@@ -74,7 +79,7 @@ func (e *execs) find(id string) (*session, error) {
 }
 
 // forget drops the sessions of a container that is removed.
-func (e *execs) forget(container string) {
+func (e *Execs) forget(container string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for id, n := range e.byID {
@@ -85,7 +90,7 @@ func (e *execs) forget(container string) {
 }
 
 // drop forgets the sessions of a run that is over which were never started.
-func (e *execs) drop(container string) {
+func (e *Execs) drop(container string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for id, n := range e.byID {
@@ -98,7 +103,7 @@ func (e *execs) drop(container string) {
 }
 
 // of lists the running execs of a container.
-func (e *execs) of(container string) []string {
+func (e *Execs) of(container string) []string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	var ids []string
@@ -112,9 +117,9 @@ func (e *execs) of(container string) []string {
 	return ids
 }
 
-// ExecCreate prepares a further process in a running container.
-func (s *Service) ExecCreate(ctx context.Context, nameOrID string, req wire.ExecCreateRequest) (id string, err error) {
-	r, err := s.store.find(nameOrID)
+// Create prepares a further process in a running container.
+func (e *Execs) Create(ctx context.Context, nameOrID string, req wire.ExecCreateRequest) (id string, err error) {
+	r, err := e.containers.store.find(nameOrID)
 	if err != nil {
 		return "", err
 	}
@@ -124,27 +129,27 @@ func (s *Service) ExecCreate(ctx context.Context, nameOrID string, req wire.Exec
 	if _, err := parseDetachKeys(req.DetachKeys); err != nil {
 		return "", err
 	}
-	if _, _, err := s.running(r); err != nil {
+	if _, _, err := e.containers.running(r); err != nil {
 		return "", err
 	}
 	if req.User != "" {
-		if err := s.checkUser(&r, req.User); err != nil {
+		if err := e.checkUser(&r, req.User); err != nil {
 			return "", err
 		}
 	}
 	n := &session{id: idgen.New(), container: r.ID, request: req, made: make(chan struct{}), done: make(chan struct{})}
-	s.execs.add(n)
-	s.publish(r, events.Action("exec_create: "+strings.Join(req.Cmd, " ")), "execID", n.id)
+	e.add(n)
+	e.containers.publish(r, events.Action("exec_create: "+strings.Join(req.Cmd, " ")), "execID", n.id)
 	return n.id, nil
 }
 
 // checkUser refuses a user whom the container does not know.
-func (s *Service) checkUser(r *Record, who string) error {
-	root, err := s.cfg.Snapshots.Mount(r.ID)
+func (e *Execs) checkUser(r *Record, who string) error {
+	root, err := e.containers.cfg.Snapshots.Mount(r.ID)
 	if err != nil {
 		return err
 	}
-	_, err = s.specInput(r, root, who)
+	_, err = e.containers.specInput(r, root, who)
 	return err
 }
 
@@ -155,26 +160,26 @@ type ExecStartOptions struct {
 	ConsoleSize *[2]uint // height, width in characters
 }
 
-// ExecStart runs a prepared process. Attached, the client's socket is handed
+// Start runs a prepared process. Attached, the client's socket is handed
 // to the supervising process; what is wrong with the program is then told on
 // the stream as well as returned.
-func (s *Service) ExecStart(ctx context.Context, execID string, o ExecStartOptions, hijack Hijack) error {
-	n, r, keeper, err := s.session(execID)
+func (e *Execs) Start(ctx context.Context, execID string, o ExecStartOptions, hijack Hijack) error {
+	n, r, keeper, err := e.running(execID)
 	if err != nil {
 		return err
 	}
 	if err := n.begin(); err != nil {
 		return err
 	}
-	config, err := s.execConfig(&r, n, o)
+	config, err := e.config(&r, n, o)
 	if err != nil {
 		n.end(126)
 		return err
 	}
-	s.publish(r, events.Action("exec_start: "+strings.Join(n.request.Cmd, " ")), "execID", n.id)
+	e.containers.publish(r, events.Action("exec_start: "+strings.Join(n.request.Cmd, " ")), "execID", n.id)
 	ctx = context.WithoutCancel(ctx)
 	if o.Detach {
-		return s.runExec(ctx, r, n, keeper, config, nil)
+		return e.run(ctx, r, n, keeper, config, nil)
 	}
 	conn, buffered, err := hijack(n.request.Tty)
 	if err != nil {
@@ -187,7 +192,7 @@ func (s *Service) ExecStart(ctx context.Context, execID string, o ExecStartOptio
 		n.end(126)
 		return err
 	}
-	err = s.runExec(ctx, r, n, keeper, config, client)
+	err = e.run(ctx, r, n, keeper, config, client)
 	if err != nil {
 		text := []byte(err.Error() + "\r\n")
 		if !n.request.Tty {
@@ -199,22 +204,22 @@ func (s *Service) ExecStart(ctx context.Context, execID string, o ExecStartOptio
 	return errors.Join(err, client.wait())
 }
 
-// session finds an exec, its container, and the process that supervises it.
-func (s *Service) session(execID string) (*session, Record, *supervise.Keeper, error) {
-	n, err := s.execs.find(execID)
+// running finds an exec, its container, and the process that supervises it.
+func (e *Execs) running(execID string) (*session, Record, *supervise.Keeper, error) {
+	n, err := e.find(execID)
 	if err != nil {
 		return nil, Record{}, nil, err
 	}
-	r, err := s.store.find(n.container)
+	r, err := e.containers.store.find(n.container)
 	if err != nil {
 		return nil, Record{}, nil, err
 	}
-	keeper, _, err := s.running(r)
+	keeper, _, err := e.containers.running(r)
 	return n, r, keeper, err
 }
 
-// runExec starts the process and sees to its end.
-func (s *Service) runExec(ctx context.Context, r Record, n *session, keeper *supervise.Keeper, c supervise.ExecConfig, client *handed) error {
+// run starts the process and sees to its end.
+func (e *Execs) run(ctx context.Context, r Record, n *session, keeper *supervise.Keeper, c supervise.ExecConfig, client *handed) error {
 	var pid int
 	var err error
 	if client != nil {
@@ -238,14 +243,14 @@ func (s *Service) runExec(ctx context.Context, r Record, n *session, keeper *sup
 	n.pid = pid
 	n.mu.Unlock()
 	close(n.made)
-	s.watchers.Go(func() {
+	e.containers.watchers.Go(func() {
 		code, err := keeper.ExecWait(context.Background(), n.id) // ends with the keeper's connection
 		if err != nil {
 			code = 137
 		}
 		n.end(code)
-		if !s.isClosing() {
-			s.publish(r, "exec_die", "execID", n.id, "exitCode", strconv.Itoa(code))
+		if !e.containers.isClosing() {
+			e.containers.publish(r, "exec_die", "execID", n.id, "exitCode", strconv.Itoa(code))
 		}
 	})
 	return nil
@@ -266,8 +271,8 @@ func execFailure(err error) (int, error) {
 	return code, fault.New(fault.Invalid, "OCI runtime exec failed: exec failed: unable to start container process: %w%s", err, suffix)
 }
 
-func (s *Service) execConfig(r *Record, n *session, o ExecStartOptions) (supervise.ExecConfig, error) {
-	root, err := s.cfg.Snapshots.Mount(r.ID)
+func (e *Execs) config(r *Record, n *session, o ExecStartOptions) (supervise.ExecConfig, error) {
+	root, err := e.containers.cfg.Snapshots.Mount(r.ID)
 	if err != nil {
 		return supervise.ExecConfig{}, err
 	}
@@ -275,7 +280,7 @@ func (s *Service) execConfig(r *Record, n *session, o ExecStartOptions) (supervi
 	if who == "" {
 		who = r.Config.User
 	}
-	in, err := s.specInput(r, root, who)
+	in, err := e.containers.specInput(r, root, who)
 	if err != nil {
 		return supervise.ExecConfig{}, err
 	}
@@ -343,9 +348,9 @@ func (n *session) settle(ctx context.Context) {
 	}
 }
 
-// ExecInspect tells of an exec; its result for some minutes after its end.
-func (s *Service) ExecInspect(ctx context.Context, execID string) (wire.ExecInspectResponse, error) {
-	n, err := s.execs.find(execID)
+// Inspect tells of an exec; its result for some minutes after its end.
+func (e *Execs) Inspect(ctx context.Context, execID string) (wire.ExecInspectResponse, error) {
+	n, err := e.find(execID)
 	if err != nil {
 		return wire.ExecInspectResponse{}, err
 	}
@@ -362,9 +367,9 @@ func (s *Service) ExecInspect(ctx context.Context, execID string) (wire.ExecInsp
 	}, nil
 }
 
-// ExecResize sets the size of an exec's terminal, in characters.
-func (s *Service) ExecResize(ctx context.Context, execID string, height, width uint16) error {
-	_, _, keeper, err := s.session(execID)
+// Resize sets the size of an exec's terminal, in characters.
+func (e *Execs) Resize(ctx context.Context, execID string, height, width uint16) error {
+	_, _, keeper, err := e.running(execID)
 	if err != nil {
 		return err
 	}

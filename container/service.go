@@ -70,7 +70,7 @@ type Service struct {
 
 	mu    sync.Mutex
 	lives map[string]*live
-	execs execs
+	execs *Execs
 
 	closing  chan struct{}
 	watchers sync.WaitGroup // goroutines that follow running containers
@@ -99,7 +99,7 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	s := &Service{cfg: cfg, store: st, boot: strings.TrimSpace(string(boot)), lives: map[string]*live{}, closing: make(chan struct{}),
 		files: &specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Soft: limit.Cur, Hard: limit.Max}}
-	s.execs.byID = map[string]*session{}
+	s.execs = &Execs{containers: s, byID: map[string]*session{}}
 	if err := s.takeOver(ctx); err != nil {
 		return nil, errors.Join(err, s.Close(ctx))
 	}

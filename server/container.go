@@ -27,7 +27,6 @@ type Containers interface {
 	Inspect(ctx context.Context, nameOrID string, size bool) (wire.InspectResponse, error)
 	Counts() (running, paused, stopped int)
 	Streams
-	Execs
 }
 
 // Streams are a container's output, its input and its terminal.

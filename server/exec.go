@@ -12,10 +12,10 @@ import (
 
 // Execs are further processes in running containers.
 type Execs interface {
-	ExecCreate(ctx context.Context, nameOrID string, req wire.ExecCreateRequest) (id string, err error)
-	ExecStart(ctx context.Context, execID string, o container.ExecStartOptions, hijack container.Hijack) error
-	ExecInspect(ctx context.Context, execID string) (wire.ExecInspectResponse, error)
-	ExecResize(ctx context.Context, execID string, height, width uint16) error
+	Create(ctx context.Context, nameOrID string, req wire.ExecCreateRequest) (id string, err error)
+	Start(ctx context.Context, execID string, o container.ExecStartOptions, hijack container.Hijack) error
+	Inspect(ctx context.Context, execID string) (wire.ExecInspectResponse, error)
+	Resize(ctx context.Context, execID string, height, width uint16) error
 }
 
 type execHandlers struct {
@@ -46,7 +46,7 @@ func (h *execHandlers) create(w http.ResponseWriter, r *request) error {
 	if r.version.before(42) {
 		req.ConsoleSize = nil
 	}
-	id, err := h.execs.ExecCreate(r.Context(), r.params["id"], req)
+	id, err := h.execs.Create(r.Context(), r.params["id"], req)
 	if err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func (h *execHandlers) start(w http.ResponseWriter, r *request) error {
 	}
 	t := &takeover{w: w, r: r}
 	id := r.params["id"]
-	err := h.execs.ExecStart(r.Context(), id, o, t.hijack)
+	err := h.execs.Start(r.Context(), id, o, t.hijack)
 	switch {
 	case err == nil && req.Detach && !t.taken:
 		w.WriteHeader(http.StatusOK)
@@ -84,7 +84,7 @@ func (h *execHandlers) start(w http.ResponseWriter, r *request) error {
 }
 
 func (h *execHandlers) inspect(w http.ResponseWriter, r *request) error {
-	e, err := h.execs.ExecInspect(r.Context(), r.params["id"])
+	e, err := h.execs.Inspect(r.Context(), r.params["id"])
 	if err != nil {
 		return err
 	}
@@ -96,5 +96,5 @@ func (h *execHandlers) resize(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	return h.execs.ExecResize(r.Context(), r.params["id"], height, width)
+	return h.execs.Resize(r.Context(), r.params["id"], height, width)
 }

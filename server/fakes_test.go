@@ -107,21 +107,25 @@ func (f *fakeContainers) Resize(_ context.Context, id string, h, w uint16) error
 	f.call = "resize " + id
 	return f.err
 }
-func (f *fakeContainers) ExecCreate(_ context.Context, id string, r wire.ExecCreateRequest) (string, error) {
+
+// fakeExecs notes its calls with those of the containers.
+type fakeExecs struct{ *fakeContainers }
+
+func (f fakeExecs) Create(_ context.Context, id string, r wire.ExecCreateRequest) (string, error) {
 	f.call = "exec " + id + " " + strings.Join(r.Cmd, " ")
 	return "e1", f.err
 }
-func (f *fakeContainers) ExecStart(_ context.Context, id string, o container.ExecStartOptions, hijack container.Hijack) error {
+func (f fakeExecs) Start(_ context.Context, id string, o container.ExecStartOptions, hijack container.Hijack) error {
 	f.call, f.execOpts = "exec start "+id, o
 	if o.Detach {
 		return f.err
 	}
 	return f.session(hijack)
 }
-func (f *fakeContainers) ExecInspect(_ context.Context, id string) (wire.ExecInspectResponse, error) {
+func (f fakeExecs) Inspect(_ context.Context, id string) (wire.ExecInspectResponse, error) {
 	return wire.ExecInspectResponse{ID: id}, f.err
 }
-func (f *fakeContainers) ExecResize(_ context.Context, id string, h, w uint16) error { return f.err }
+func (f fakeExecs) Resize(_ context.Context, id string, h, w uint16) error { return f.err }
 
 type fakeImages struct {
 	call     string
@@ -240,7 +244,7 @@ func newRig(t *testing.T) *rig {
 
 func (r *rig) handler() *Server {
 	return New(Config{
-		Containers: &r.containers, Images: &r.images, Networks: fakeNetworks{}, Events: &r.events,
+		Containers: &r.containers, Execs: fakeExecs{&r.containers}, Images: &r.images, Networks: fakeNetworks{}, Events: &r.events,
 		Daemon: Daemon{Version: "1.2.3", ID: "the-id", DataRoot: "/data", Runtimes: map[string]string{"tarerun": "", "runc": "/usr/bin/runc"}, DefaultRuntime: "tarerun"},
 		Log:    slog.New(slog.DiscardHandler),
 	})

@@ -19,6 +19,7 @@ import (
 // Config is what a Server is made of. All fields are needed.
 type Config struct {
 	Containers Containers
+	Execs      Execs
 	Images     Images
 	Networks   Networks
 	Events     *event.Log
@@ -44,7 +45,7 @@ func New(c Config) *Server {
 		(&containerHandlers{c.Containers, host.cgroupVersion}).routes(),
 		(&logHandlers{c.Containers}).routes(),
 		(&attachHandlers{c.Containers, c.Log}).routes(),
-		(&execHandlers{c.Containers, c.Log}).routes(),
+		(&execHandlers{c.Execs, c.Log}).routes(),
 		(&imageHandlers{c.Images}).routes(),
 		(&networkHandlers{c.Networks}).routes(),
 		volumeRoutes(), pluginRoutes(), swarmRoutes(), unsupportedRoutes(),
