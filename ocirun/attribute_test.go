@@ -167,3 +167,12 @@ func TestSearchUnderFilter(t *testing.T) {
 		t.Errorf("got %q", out)
 	}
 }
+
+func TestKernelMemoryIsWarnedOf(t *testing.T) {
+	n, warned := int64(1<<20), ""
+	s := &specs.Spec{Linux: &specs.Linux{Resources: &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &n, Kernel: &n}}}}
+	b := &builder{spec: s, warn: func(w string) { warned = w }}
+	if r := b.resources(); r.Memory.Kernel != nil || r.Memory.Limit == nil || s.Linux.Resources.Memory.Kernel == nil || !strings.Contains(warned, "memory.kernel") {
+		t.Errorf("got %+v, %q", r.Memory, warned)
+	}
+}

@@ -367,7 +367,7 @@ func (c *Container) setUp(a *attempt, o *Options) (err error) {
 		}
 	}
 	filter := compile(c.spec.Linux.Seccomp)
-	if c.group, err = cgroup.Create(groupPath(c.spec, o.ID), c.spec.Linux.Resources); err != nil {
+	if c.group, err = cgroup.Create(groupPath(c.spec, o.ID), b.resources()); err != nil {
 		return err
 	}
 	b.group = c.group
@@ -401,6 +401,20 @@ func (c *Container) setUp(a *attempt, o *Options) (err error) {
 		return err
 	}
 	return a.launch()
+}
+
+// resources are the limits without those that kernels no longer have, which the
+// specification keeps and asks nobody to enforce.
+func (b *builder) resources() *specs.LinuxResources {
+	r := b.spec.Linux.Resources
+	if r == nil || r.Memory == nil || r.Memory.Kernel == nil || *r.Memory.Kernel == 0 {
+		return r
+	}
+	b.warn("linux.resources.memory.kernel has no effect: kernels have no such limit any more")
+	with, memory := *r, *r.Memory
+	memory.Kernel = nil
+	with.Memory = &memory
+	return &with
 }
 
 // groupPath is where the container's control groups are.
