@@ -169,7 +169,7 @@ func (b *builder) makeReadonly(name string) {
 // readonlyPaths binds each path onto itself read-only. A path that is missing
 // needs no protection.
 func (b *builder) readonlyPaths() {
-	for _, name := range b.spec.Linux.ReadonlyPaths {
+	for _, name := range once(b.spec.Linux.ReadonlyPaths) {
 		what, done := "make read-only", b.label()
 		fd := b.root.open(what, name, b.root.any).when(unix.ENOENT, done).when(unix.ENOTDIR, done).keep
 		tree := b.slot()
@@ -182,10 +182,21 @@ func (b *builder) readonlyPaths() {
 	}
 }
 
+// once leaves a path out that stands further ahead in the list.
+func once(list []string) []string {
+	out := make([]string, 0, len(list))
+	for _, name := range list {
+		if !contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
 // maskedPaths covers files with the host's null device and directories with an
 // empty read-only tmpfs.
 func (b *builder) maskedPaths() {
-	for _, name := range b.spec.Linux.MaskedPaths {
+	for _, name := range once(b.spec.Linux.MaskedPaths) {
 		p, what := b.program, "mask"
 		done, file := p.label(), p.label()
 		fd := b.root.open(what, name, b.root.any).when(unix.ENOENT, done).when(unix.ENOTDIR, done).keep
