@@ -12,8 +12,10 @@ import (
 )
 
 // writeHostFiles writes hosts, hostname and resolv.conf beside the record, as
-// they are written anew by each start, and puts their paths into in. A container that joins another's network gets the other's files.
-func (s *Service) writeHostFiles(r *Record, net *attached, in *spec.Input) error {
+// they are written anew by each start, and puts their paths into in. A
+// container that joins another's network gets the other's files.
+func (b *bundle) writeHostFiles(in *spec.Input) error {
+	r, s := b.r, b.containers
 	if mode := r.HostConfig.NetworkMode; mode.IsContainer() {
 		other, err := s.store.find(mode.ConnectedContainer())
 		if err != nil {
@@ -26,7 +28,7 @@ func (s *Service) writeHostFiles(r *Record, net *attached, in *spec.Input) error
 	if err := os.WriteFile(in.Hostname, []byte(in.UTSName+"\n"), 0o644); err != nil {
 		return err
 	}
-	hosts, err := s.hosts(r, net, in.UTSName)
+	hosts, err := b.hosts(in.UTSName)
 	if err != nil {
 		return err
 	}
@@ -45,8 +47,9 @@ func (s *Service) hostFilePaths(id string, in *spec.Input) {
 	in.Hosts, in.Hostname, in.ResolvConf = filepath.Join(dir, "hosts"), filepath.Join(dir, "hostname"), filepath.Join(dir, "resolv.conf")
 }
 
-func (s *Service) hosts(r *Record, net *attached, name string) ([]byte, error) {
-	file := network.HostsFile{Extra: r.HostConfig.ExtraHosts, HostGateway: s.cfg.Networks.Gateway(),
+func (b *bundle) hosts(name string) ([]byte, error) {
+	r := b.r
+	file := network.HostsFile{Extra: r.HostConfig.ExtraHosts, HostGateway: b.containers.cfg.Networks.Gateway(),
 		Hostname: name, Domainname: r.Config.Domainname}
 	if r.HostConfig.NetworkMode.IsHost() {
 		base, err := os.ReadFile("/etc/hosts")
@@ -55,8 +58,8 @@ func (s *Service) hosts(r *Record, net *attached, name string) ([]byte, error) {
 		}
 		file.Base = append([]byte{}, base...)
 	}
-	if net.endpoint != nil {
-		file.Address = net.endpoint.Address.Addr()
+	if b.net.endpoint != nil {
+		file.Address = b.net.endpoint.Address.Addr()
 	}
 	return network.Hosts(file)
 }

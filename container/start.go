@@ -2,16 +2,11 @@ package container
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/moby/moby/api/types/events"
-	"github.com/moby/moby/api/types/mount"
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
@@ -123,35 +118,18 @@ func (s *Service) launch(ctx context.Context, r *Record) (err error) {
 	var back undo.Stack
 	defer back.OnError(&err)
 
-	dir := s.bundleDir(r.ID)
-	if err := makeBundleDir(dir); err != nil {
+	b := &bundle{containers: s, r: r, dir: s.bundleDir(r.ID)}
+	defer b.close()
+	if err := b.gather(ctx, &back); err != nil {
 		return err
 	}
-	back.Push(func() error { return os.RemoveAll(dir) })
-
-	net, err := s.attachNetwork(ctx, r)
-	if err != nil {
-		return err
-	}
-	defer net.close()
-	back.Push(func() error { return s.detachNetwork(ctx, net.endpoint) })
-
-	root, err := s.rootOf(ctx, r)
-	if err != nil {
-		return err
-	}
-	pid, err := s.joinPID(r)
-	if err != nil {
-		return err
-	}
-	defer pid.close()
-	tty, err := s.writeBundle(r, dir, net, pid, root)
+	config, err := b.write()
 	if err != nil {
 		return err
 	}
 	l := s.live(r.ID)
 	waiting := l.takePending(maxAtStart)
-	keeper, err := s.cfg.Launcher.Run(ctx, s.superviseConfig(r, dir, net, root, tty), clients(waiting))
+	keeper, err := s.cfg.Launcher.Run(ctx, config, clients(waiting))
 	closeAll(waiting)
 	if err != nil {
 		return err
@@ -163,13 +141,13 @@ func (s *Service) launch(ctx context.Context, r *Record) (err error) {
 	status := keeper.Status()
 	*r, err = s.store.update(r.ID, func(p *Progress) error {
 		*p = Progress{State: Running, Pid: status.Pid, StartedAt: status.StartedAt, FinishedAt: p.FinishedAt,
-			RestartCount: r.RestartCount, Endpoint: net.endpoint}
+			RestartCount: r.RestartCount, Endpoint: b.net.endpoint}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	if net.endpoint != nil {
+	if b.net.endpoint != nil {
 		s.publishNetwork(*r, events.ActionConnect)
 	}
 	s.publish(*r, events.ActionStart)
@@ -220,77 +198,6 @@ func (l *live) end(r *run) {
 	}
 }
 
-func (s *Service) superviseConfig(r *Record, dir string, net *attached, root snapshot.Mount, tty bool) supervise.Config {
-	c := supervise.Config{
-		ID:        r.ID,
-		Dir:       dir,
-		Rootfs:    supervise.Overlay{Lower: root.Lower, Upper: root.Upper, Work: root.Work, Volatile: r.autoRemove()},
-		Runtime:   supervise.Runtime{Path: s.cfg.Runtimes[r.Runtime]},
-		Log:       supervise.Log{Driver: r.HostConfig.LogConfig.Type, Path: s.logPath(r.ID)},
-		OpenStdin: r.Config.OpenStdin,
-		StdinOnce: r.Config.StdinOnce,
-		TTY:       tty,
-		NetNS:     net.netns,
-		Held:      net.sockets,
-	}
-	if size := r.HostConfig.ConsoleSize; tty {
-		c.ConsoleSize = [2]uint16{uint16(size[0]), uint16(size[1])}
-	}
-	return c
-}
-
-func (s *Service) logPath(id string) string { return s.store.path(id, id+"-json.log") }
-
-// writeBundle writes config.json and the files that the engine binds into the
-// container.
-func (s *Service) writeBundle(r *Record, dir string, net *attached, pid *joined, root snapshot.Mount) (tty bool, err error) {
-	in, err := s.specInput(r, root, r.Config.User)
-	if err != nil {
-		return false, err
-	}
-	in.Rootfs = filepath.Join(dir, "rootfs")
-	in.NetNS, in.PidNS = net.path, pid.path()
-	if r.HostConfig.PidMode.IsHost() {
-		in.PidNS = "host"
-	}
-	if err := s.writeHostFiles(r, net, &in); err != nil {
-		return false, err
-	}
-	if r.HostConfig.Init != nil && *r.HostConfig.Init {
-		in.Init = s.cfg.InitPath
-	}
-	oci, err := spec.Build(in)
-	if err != nil {
-		return false, err
-	}
-	if err := prepareSources(r, oci); err != nil {
-		return false, err
-	}
-	data, err := json.Marshal(oci)
-	if err != nil {
-		return false, err
-	}
-	if err := os.Mkdir(in.Rootfs, 0o755); err != nil {
-		return false, err
-	}
-	if err := saveEndpoint(dir, net.endpoint); err != nil {
-		return false, err
-	}
-	return oci.Process.Terminal, os.WriteFile(filepath.Join(dir, "config.json"), data, 0o600)
-}
-
-// makeBundleDir makes an empty directory for a run.
-func makeBundleDir(dir string) error {
-	err := os.Mkdir(dir, 0o711)
-	if errors.Is(err, os.ErrExist) { // what the last run could not clean
-		if err := os.RemoveAll(dir); err != nil {
-			return err
-		}
-		err = os.Mkdir(dir, 0o711)
-	}
-	return err
-}
-
 // specInput gathers what the container's specification and that of an exec
 // have in common; who is the user to run as.
 func (s *Service) specInput(r *Record, root snapshot.Mount, who string) (spec.Input, error) {
@@ -337,74 +244,4 @@ func imageFile(layers []string, name string) ([]byte, error) {
 	return data, err
 }
 
-// joined is a namespace of another container, held open until it was joined. A
-// path with a process's number could be another's by then. nil is none.
-type joined struct{ file *os.File }
-
-// path names the namespace for every process of the host; "" for none.
-func (j *joined) path() string {
-	if j == nil {
-		return ""
-	}
-	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), j.file.Fd())
-}
-
-func (j *joined) close() {
-	if j != nil {
-		j.file.Close()
-	}
-}
-
-// join opens a namespace of another container, which has to run.
-func (s *Service) join(nameOrID, kind string) (*joined, error) {
-	other, err := s.store.find(nameOrID)
-	if err != nil {
-		return nil, err
-	}
-	var file *os.File
-	if other.State == Running {
-		file, err = supervise.OpenNamespace(s.bundleDir(other.ID), kind)
-	}
-	if other.State != Running || errors.Is(err, fault.Conflict) || errors.Is(err, fault.NotFound) {
-		return nil, fault.New(fault.Conflict, "cannot join the namespace of container %s: it is not running, start it first", other.Name)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return &joined{file}, nil
-}
-
-func (s *Service) joinPID(r *Record) (*joined, error) {
-	if mode := r.HostConfig.PidMode; mode.IsContainer() {
-		return s.join(mode.Container(), "pid")
-	}
-	return nil, nil
-}
-
-// prepareSources makes the missing source directories of -v, as Docker does,
-// and refuses a --mount whose source is not there.
-func prepareSources(r *Record, oci *specs.Spec) error {
-	strict := map[string]bool{}
-	for _, m := range r.HostConfig.Mounts {
-		if m.Type == mount.TypeBind && (m.BindOptions == nil || !m.BindOptions.CreateMountpoint) {
-			strict[m.Source] = true
-		}
-	}
-	for _, m := range oci.Mounts {
-		if m.Type != "bind" {
-			continue
-		}
-		if _, err := os.Stat(m.Source); err == nil {
-			continue
-		} else if !errors.Is(err, os.ErrNotExist) {
-			return fault.New(fault.Invalid, "cannot bind %s: %w", m.Source, err)
-		}
-		if strict[m.Source] {
-			return fault.New(fault.Invalid, "invalid mount config for type \"bind\": bind source path does not exist: %s", m.Source)
-		}
-		if err := os.MkdirAll(m.Source, 0o755); err != nil {
-			return fault.New(fault.Invalid, "error while creating mount source path '%s': %w", m.Source, err)
-		}
-	}
-	return nil
-}
+func (s *Service) logPath(id string) string { return s.store.path(id, id+"-json.log") }

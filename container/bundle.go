@@ -1,0 +1,156 @@
+package container
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+
+	"github.com/moby/moby/api/types/mount"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/tarehq/tare/container/spec"
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/undo"
+	"github.com/tarehq/tare/snapshot"
+	"github.com/tarehq/tare/supervise"
+)
+
+// bundle is what one start puts together for the supervising process.
+type bundle struct {
+	containers *Service
+	r          *Record
+	dir        string // below the exec root
+	net        *attached
+	pid        *joined // another container's pid namespace
+	root       snapshot.Mount
+}
+
+// gather makes the directory and gets hold of all that is not written: network,
+// root, namespaces.
+func (b *bundle) gather(ctx context.Context, back *undo.Stack) (err error) {
+	if err := makeBundleDir(b.dir); err != nil {
+		return err
+	}
+	back.Push(func() error { return os.RemoveAll(b.dir) })
+	if b.net, err = b.containers.attachNetwork(ctx, b.r); err != nil {
+		return err
+	}
+	back.Push(func() error { return b.containers.detachNetwork(ctx, b.net.endpoint) })
+	if b.root, err = b.containers.rootOf(ctx, b.r); err != nil {
+		return err
+	}
+	if mode := b.r.HostConfig.PidMode; mode.IsContainer() {
+		b.pid, err = b.containers.join(mode.Container(), "pid")
+	}
+	return err
+}
+
+// close drops what the supervising process has of its own by now.
+func (b *bundle) close() {
+	if b.net != nil {
+		b.net.close()
+	}
+	b.pid.close()
+}
+
+// makeBundleDir makes an empty directory for a run.
+func makeBundleDir(dir string) error {
+	err := os.Mkdir(dir, 0o711)
+	if errors.Is(err, os.ErrExist) { // what the last run could not clean
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+		err = os.Mkdir(dir, 0o711)
+	}
+	return err
+}
+
+// write writes config.json and the files that the engine binds into the
+// container.
+func (b *bundle) write() (supervise.Config, error) {
+	r, s := b.r, b.containers
+	in, err := s.specInput(r, b.root, r.Config.User)
+	if err != nil {
+		return supervise.Config{}, err
+	}
+	in.Rootfs = filepath.Join(b.dir, "rootfs")
+	in.NetNS, in.PidNS = b.net.path, b.pid.path()
+	if r.HostConfig.PidMode.IsHost() {
+		in.PidNS = "host"
+	}
+	if err := b.writeHostFiles(&in); err != nil {
+		return supervise.Config{}, err
+	}
+	if r.HostConfig.Init != nil && *r.HostConfig.Init {
+		in.Init = s.cfg.InitPath
+	}
+	oci, err := spec.Build(in)
+	if err != nil {
+		return supervise.Config{}, err
+	}
+	if err := prepareSources(r, oci); err != nil {
+		return supervise.Config{}, err
+	}
+	data, err := json.Marshal(oci)
+	if err != nil {
+		return supervise.Config{}, err
+	}
+	if err := os.Mkdir(in.Rootfs, 0o755); err != nil {
+		return supervise.Config{}, err
+	}
+	if err := saveEndpoint(b.dir, b.net.endpoint); err != nil {
+		return supervise.Config{}, err
+	}
+	return b.config(oci.Process.Terminal), os.WriteFile(filepath.Join(b.dir, "config.json"), data, 0o600)
+}
+
+// prepareSources makes the missing source directories of -v, as Docker does,
+// and refuses a --mount whose source is not there.
+func prepareSources(r *Record, oci *specs.Spec) error {
+	strict := map[string]bool{}
+	for _, m := range r.HostConfig.Mounts {
+		if m.Type == mount.TypeBind && (m.BindOptions == nil || !m.BindOptions.CreateMountpoint) {
+			strict[m.Source] = true
+		}
+	}
+	for _, m := range oci.Mounts {
+		if m.Type != "bind" {
+			continue
+		}
+		if _, err := os.Stat(m.Source); err == nil {
+			continue
+		} else if !errors.Is(err, os.ErrNotExist) {
+			return fault.New(fault.Invalid, "cannot bind %s: %w", m.Source, err)
+		}
+		if strict[m.Source] {
+			return fault.New(fault.Invalid, "invalid mount config for type \"bind\": bind source path does not exist: %s", m.Source)
+		}
+		if err := os.MkdirAll(m.Source, 0o755); err != nil {
+			return fault.New(fault.Invalid, "error while creating mount source path '%s': %w", m.Source, err)
+		}
+	}
+	return nil
+}
+
+// config is what the supervising process must know.
+func (b *bundle) config(tty bool) supervise.Config {
+	r, s := b.r, b.containers
+	c := supervise.Config{
+		ID:        r.ID,
+		Dir:       b.dir,
+		Rootfs:    supervise.Overlay{Lower: b.root.Lower, Upper: b.root.Upper, Work: b.root.Work, Volatile: r.autoRemove()},
+		Runtime:   supervise.Runtime{Path: s.cfg.Runtimes[r.Runtime]},
+		Log:       supervise.Log{Driver: r.HostConfig.LogConfig.Type, Path: s.logPath(r.ID)},
+		OpenStdin: r.Config.OpenStdin,
+		StdinOnce: r.Config.StdinOnce,
+		TTY:       tty,
+		NetNS:     b.net.netns,
+		Held:      b.net.sockets,
+	}
+	if size := r.HostConfig.ConsoleSize; tty {
+		c.ConsoleSize = [2]uint16{uint16(size[0]), uint16(size[1])}
+	}
+	return c
+}

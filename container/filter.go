@@ -1,0 +1,193 @@
+package container
+
+import (
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	wire "github.com/moby/moby/api/types/container"
+	wirenet "github.com/moby/moby/api/types/network"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/tarehq/tare/fault"
+)
+
+// A matcher tells whether a record meets one value of a filter.
+type matcher func(r Record, value string) bool
+
+var matchers = map[string]matcher{
+	"id": func(r Record, v string) bool { return strings.HasPrefix(r.ID, v) || matches(v, r.ID) },
+	"name": func(r Record, v string) bool {
+		return matches(v, r.Name) || matches(v, "/"+r.Name)
+	},
+	"exited":  func(r Record, v string) bool { return r.State == Exited && strconv.Itoa(r.ExitCode) == v },
+	"status":  func(r Record, v string) bool { return string(r.State) == v },
+	"health":  func(r Record, v string) bool { return v == string(wire.NoHealthcheck) },
+	"label":   func(r Record, v string) bool { return hasLabel(r.Config.Labels, v) },
+	"network": onNetwork,
+	"volume": func(r Record, v string) bool {
+		return slices.ContainsFunc(mountPoints(r), func(p wire.MountPoint) bool {
+			return p.Source == v || p.Destination == path.Clean(v)
+		})
+	},
+	"publish": func(r Record, v string) bool {
+		return hasPort(r, v, func(s wire.PortSummary) uint16 { return s.PublicPort })
+	},
+	"expose": func(r Record, v string) bool {
+		return hasPort(r, v, func(s wire.PortSummary) uint16 { return s.PrivatePort })
+	},
+	"isolation":  func(r Record, v string) bool { return v == "default" || v == "" },
+	"is-task":    func(r Record, v string) bool { is, err := strconv.ParseBool(v); return err == nil && !is },
+	"annotation": func(r Record, v string) bool { return hasLabel(r.HostConfig.Annotations, v) },
+}
+
+func matches(pattern, s string) bool {
+	re, err := regexp.Compile(pattern)
+	return err == nil && re.MatchString(s)
+}
+
+func hasLabel(labels map[string]string, want string) bool {
+	key, value, withValue := strings.Cut(want, "=")
+	have, ok := labels[key]
+	return ok && (!withValue || have == value)
+}
+
+func onNetwork(r Record, v string) bool {
+	return string(r.HostConfig.NetworkMode) == v || r.Endpoint != nil && strings.HasPrefix(r.Endpoint.NetworkID, v) && v != ""
+}
+
+// hasPort tells whether a running container has a port of the range, by the
+// number that of gives.
+func hasPort(r Record, v string, of func(wire.PortSummary) uint16) bool {
+	ports, err := wirenet.ParsePortRange(v)
+	if err != nil {
+		return false
+	}
+	for p := range ports.All() {
+		if slices.ContainsFunc(portSummaries(r), func(s wire.PortSummary) bool { return of(s) == p.Num() && s.Type == string(p.Proto()) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// filter makes the filters one test: values of one filter are alternatives
+// (labels and annotations must all be there), and all filters must be met, but
+// of publish and expose one. find resolves a container, image the name of an
+// image.
+func filter(filters map[string]map[string]bool, find func(nameOrID string) (Record, error), image func(name string) digest.Digest) (func(Record) bool, error) {
+	tests := []func(Record) bool{}
+	var ports []func(Record) bool
+	for name, values := range filters {
+		if err := checkFilter(name, values); err != nil {
+			return nil, err
+		}
+		switch name {
+		case "since", "before":
+			test, err := relative(name, values, find)
+			if err != nil {
+				return nil, err
+			}
+			tests = append(tests, test)
+		case "ancestor":
+			tests = append(tests, ancestor(values, image))
+		case "publish", "expose":
+			ports = append(ports, anyOf(matchers[name], values))
+		case "label", "annotation":
+			tests = append(tests, allOf(matchers[name], values))
+		default:
+			tests = append(tests, anyOf(matchers[name], values))
+		}
+	}
+	if len(ports) > 0 {
+		tests = append(tests, func(r Record) bool {
+			return slices.ContainsFunc(ports, func(test func(Record) bool) bool { return test(r) })
+		})
+	}
+	return func(r Record) bool {
+		for _, test := range tests {
+			if !test(r) {
+				return false
+			}
+		}
+		return true
+	}, nil
+}
+
+func anyOf(match matcher, values map[string]bool) func(Record) bool {
+	return func(r Record) bool {
+		for v := range values {
+			if match(r, v) {
+				return true
+			}
+		}
+		return len(values) == 0
+	}
+}
+
+func allOf(match matcher, values map[string]bool) func(Record) bool {
+	return func(r Record) bool {
+		for v := range values {
+			if !match(r, v) {
+				return false
+			}
+		}
+		return true
+	}
+}
+
+func checkFilter(name string, values map[string]bool) error {
+	if _, known := matchers[name]; !known && name != "since" && name != "before" && name != "ancestor" {
+		return fault.New(fault.Invalid, "invalid filter '%s'", name)
+	}
+	for v := range values {
+		var err error
+		switch name {
+		case "status":
+			err = wire.ValidateContainerState(wire.ContainerState(v))
+		case "exited":
+			_, err = strconv.Atoi(v)
+		case "publish", "expose":
+			_, err = wirenet.ParsePortRange(v)
+		case "name", "id":
+			_, err = regexp.Compile(v)
+		case "health":
+			err = wire.ValidateHealthStatus(wire.HealthStatus(v))
+		case "is-task":
+			_, err = strconv.ParseBool(v)
+		}
+		if err != nil {
+			return fault.New(fault.Invalid, "invalid filter '%s=%s': %w", name, v, err)
+		}
+	}
+	return nil
+}
+
+// relative is the filter of what was created before or since another.
+func relative(name string, values map[string]bool, find func(nameOrID string) (Record, error)) (func(Record) bool, error) {
+	for v := range values {
+		other, err := find(v)
+		if err != nil {
+			return nil, err
+		}
+		return func(r Record) bool {
+			if name == "before" {
+				return r.Created.Before(other.Created)
+			}
+			return r.Created.After(other.Created)
+		}, nil
+	}
+	return func(Record) bool { return true }, nil
+}
+
+// ancestor is the filter of the containers of an image, by the name they were
+// created with or by what it stands for now.
+func ancestor(values map[string]bool, image func(name string) digest.Digest) func(Record) bool {
+	ids := map[digest.Digest]bool{}
+	for v := range values {
+		ids[image(v)] = true
+	}
+	return func(r Record) bool { return values[r.Config.Image] || ids[r.Image.ID] }
+}

@@ -1,0 +1,47 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/supervise"
+)
+
+// joined is a namespace of another container, held open until it was joined. A
+// path with a process's number could be another's by then. nil is none.
+type joined struct{ file *os.File }
+
+// path names the namespace for every process of the host; "" for none.
+func (j *joined) path() string {
+	if j == nil {
+		return ""
+	}
+	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), j.file.Fd())
+}
+
+func (j *joined) close() {
+	if j != nil {
+		j.file.Close()
+	}
+}
+
+// join opens a namespace of another container, which has to run.
+func (s *Service) join(nameOrID, kind string) (*joined, error) {
+	other, err := s.store.find(nameOrID)
+	if err != nil {
+		return nil, err
+	}
+	var file *os.File
+	if other.State == Running {
+		file, err = supervise.OpenNamespace(s.bundleDir(other.ID), kind)
+	}
+	if other.State != Running || errors.Is(err, fault.Conflict) || errors.Is(err, fault.NotFound) {
+		return nil, fault.New(fault.Conflict, "cannot join the namespace of container %s: it is not running, start it first", other.Name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &joined{file}, nil
+}
