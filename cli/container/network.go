@@ -97,16 +97,19 @@ func (c *createFlags) fillNetwork(r *client.CreateRequest) error {
 	endpoints := map[string]*client.EndpointSettings{}
 	for i := range list {
 		name := list[i].name
-		if other := strings.HasPrefix(name, "container:"); len(list) > 1 && (name == "host" || name == "none" || other) {
-			return fault.New(fault.Invalid, "conflicting options: cannot attach both user-defined and non-user-defined network-modes")
-		}
 		if _, twice := endpoints[name]; twice {
 			return fault.New(fault.Invalid, "network %q is specified multiple times", name)
 		}
-		if plain := list[i].settings; !list[i].fields && isEmpty(&plain) && (len(list) == 1) && !isUserDefined(name) {
-			continue
-		}
 		endpoints[name] = &list[i].settings
+	}
+	for i := range list {
+		name := list[i].name
+		if other := strings.HasPrefix(name, "container:"); len(list) > 1 && (name == "host" || name == "none" || other) {
+			return fault.New(fault.Invalid, "conflicting options: cannot attach both user-defined and non-user-defined network-modes")
+		}
+		if plain := list[i].settings; !list[i].fields && isEmpty(&plain) && (len(list) == 1) && !isUserDefined(name) {
+			delete(endpoints, name)
+		}
 	}
 	if len(endpoints) > 0 {
 		r.NetworkingConfig = &client.NetworkingConfig{EndpointsConfig: endpoints}

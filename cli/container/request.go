@@ -188,6 +188,9 @@ func (c *createFlags) fillStorage(r *client.CreateRequest) error {
 			continue
 		}
 		seen[v] = true
+		if v == "" {
+			return fault.New(fault.Invalid, "invalid empty volume spec")
+		}
 		source, rest, ok := strings.Cut(v, ":")
 		if !ok {
 			if r.Volumes == nil {
