@@ -254,6 +254,8 @@ func checkNetwork(c *wire.Config, h *wire.HostConfig, n *wirenet.NetworkingConfi
 	switch {
 	case h.UTSMode.IsHost() && c.Hostname != "":
 		return fault.New(fault.Invalid, "conflicting options: hostname and the UTS mode")
+	case h.UTSMode.IsHost() && c.Domainname != "":
+		return fault.New(fault.Invalid, "conflicting options: domainname and the UTS mode")
 	case mode != wirenet.NetworkBridge && !mode.IsNone() && !mode.IsHost() && !mode.IsContainer():
 		return fault.New(fault.Invalid, "network %s not found", mode)
 	case !mode.IsContainer():

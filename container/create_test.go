@@ -117,6 +117,7 @@ func TestNetworkConflicts(t *testing.T) {
 	}{
 		"network nosuch not found":      {h: wire.HostConfig{NetworkMode: "nosuch"}},
 		"hostname and the network mode": {c: wire.Config{Hostname: "x"}, h: wire.HostConfig{NetworkMode: "container:y"}},
+		"domainname and the UTS mode":   {c: wire.Config{Domainname: "x"}, h: wire.HostConfig{NetworkMode: "bridge", UTSMode: "host"}},
 		"hostname and the UTS mode":     {c: wire.Config{Hostname: "x"}, h: wire.HostConfig{NetworkMode: "bridge", UTSMode: "host"}},
 		"port exposing":                 {c: wire.Config{ExposedPorts: port}, h: wire.HostConfig{NetworkMode: "container:y"}},
 		"dns-search":                    {h: wire.HostConfig{NetworkMode: "container:y", DNSSearch: []string{"x"}}},
