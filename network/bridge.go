@@ -2,6 +2,7 @@ package network
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -193,6 +195,51 @@ func ensureSysctl(name, value string) error {
 	return writeSysctl(name, value)
 }
 
+// refuseStrangers fails when containers are on the bridge that a daemon of
+// another identity left running: their addresses are not known here, and their
+// published ports would go with the table.
+func (s *Service) refuseStrangers(ctx context.Context) error {
+	known := s.interfaces()
+	for deadline := time.Now().Add(claimPatience); ; {
+		name, err := s.stranger(known)
+		if name == "" || err != nil {
+			return err
+		}
+		// Those of a daemon that was just killed vanish in the kernel's own time.
+		if time.Now().After(deadline) || !pause(ctx, 10*time.Millisecond) {
+			return fault.New(fault.Conflict, "containers of a tared with another data root are on the bridge %s (%s): end them, or choose another bridge by --bridge", s.bridge.name, name)
+		}
+	}
+}
+
+// stranger finds an interface on the bridge that another identity made; "" is
+// none.
+func (s *Service) stranger(known map[string]bool) (string, error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return "", fmt.Errorf("list the interfaces: %w", err)
+	}
+	for _, l := range links {
+		a := l.Attrs()
+		if l.Type() == "veth" && a.MasterIndex == s.bridge.index && strings.HasPrefix(a.Name, interfaceMark) && len(a.Name) == unix.IFNAMSIZ-1 &&
+			!strings.HasPrefix(a.Name, s.prefix) && !known[a.Name] {
+			return a.Name, nil
+		}
+	}
+	return "", nil
+}
+
+// interfaces are the names of the endpoints' ends on the bridge.
+func (s *Service) interfaces() map[string]bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	names := map[string]bool{}
+	for _, e := range s.endpoints {
+		names[e.HostInterface] = true
+	}
+	return names
+}
+
 // reconcilePorts compares the bridge's ports with the endpoints: it gives
 // those that no endpoint names for removal, and puts back on the bridge those
 // that lost it when it was made anew.
@@ -201,12 +248,7 @@ func (s *Service) reconcilePorts() (orphans []removal, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("list the interfaces: %w", err)
 	}
-	wanted := map[string]bool{}
-	s.mu.Lock()
-	for _, e := range s.endpoints {
-		wanted[e.HostInterface] = true
-	}
-	s.mu.Unlock()
+	wanted := s.interfaces()
 	for _, l := range links {
 		a := l.Attrs()
 		ours := strings.HasPrefix(a.Name, s.prefix) && l.Type() == "veth" && (a.MasterIndex == s.bridge.index || a.MasterIndex == 0)

@@ -490,6 +490,21 @@ func TestBridgeHasOneDaemon(t *testing.T) {
 		return err
 	})
 	must(t, first.Close(t.Context()))
+
+	// Not even when the other has only left its containers running.
+	second, err := Open(t.Context(), c)
+	must(t, err)
+	if err := second.Restore(t.Context(), nil); fault.KindOf(err) != fault.Conflict {
+		t.Errorf("on a bridge with another's containers: %v", err)
+	}
+	must(t, second.Close(t.Context()))
+	place{}.expect(t, "tcp", "127.0.0.1:8080", "a 172.30.1.1")
+	again, err := Open(t.Context(), testConfig("tt0", 1))
+	must(t, err)
+	must(t, again.Restore(t.Context(), []Endpoint{a.Endpoint}))
+	place{}.expect(t, "tcp", "127.0.0.1:8080", "a 172.30.1.1")
+	must(t, again.Detach(t.Context(), a.Endpoint))
+	must(t, again.Close(t.Context()))
 	open(t, c)
 }
 

@@ -38,8 +38,8 @@ type Config struct {
 	// Name is the nftables table's name, unique per daemon on a host;
 	// "tare-" and the bridge's name if empty.
 	Name string
-	// Identity is what the networks' IDs are derived from, such as the
-	// daemon's data root; Name if empty.
+	// Identity is what the networks' IDs and the interfaces' names are derived
+	// from, such as the daemon's data root; Name if empty.
 	Identity string
 	// ForwardAll leaves it to others what the host forwards between its other
 	// interfaces. Without it such traffic is dropped on a host that did not

@@ -29,11 +29,15 @@ type sandbox struct {
 
 var base32Lower = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 
-// interfacePrefix begins the names of the interfaces of one daemon's bridge.
-func interfacePrefix(table, bridge string) string {
-	sum := sha256.Sum256([]byte(table + "\x00" + bridge))
-	return "tv" + base32Lower.EncodeToString(sum[:])[:5]
+// interfacePrefix begins the names of the interfaces that one daemon has on its
+// bridge.
+func interfacePrefix(identity, bridge string) string {
+	sum := sha256.Sum256([]byte(identity + "\x00" + bridge))
+	return interfaceMark + base32Lower.EncodeToString(sum[:])[:5]
 }
+
+// interfaceMark begins those of every daemon.
+const interfaceMark = "tv"
 
 // interfaceName is a new name with the prefix, 15 bytes, the longest allowed.
 func interfaceName(prefix string) string {

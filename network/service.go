@@ -63,7 +63,7 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 		return nil, err
 	}
 	s := &Service{
-		table: c.Name, identity: c.Identity, prefix: interfacePrefix(c.Name, c.Bridge), created: time.Now(),
+		table: c.Name, identity: c.Identity, prefix: interfacePrefix(c.Identity, c.Bridge), created: time.Now(),
 		firewall: newFirewall(c.Name), endpoints: map[string]Endpoint{}, held: map[string]*os.File{},
 		spareCount: c.Spare, spare: make(chan *sandbox, max(c.Spare-1, 0)), wake: make(chan struct{}, 1),
 	}
@@ -131,9 +131,13 @@ func (c *Config) complete() error {
 // Restore takes up the endpoints that live on from an earlier run, and must be
 // called once before Attach, with none on a first run. It replaces the table
 // in one transaction, so no packet meets a moment without rules, deletes the
-// interfaces that no endpoint names, and starts to fill the pool.
+// interfaces that no endpoint names, and starts to fill the pool. It is
+// fault.Conflict when containers of another identity are on the bridge.
 func (s *Service) Restore(ctx context.Context, endpoints []Endpoint) error {
 	if err := s.adopt(endpoints); err != nil {
+		return err
+	}
+	if err := s.refuseStrangers(ctx); err != nil {
 		return err
 	}
 	watch, err := openWatch()
