@@ -371,6 +371,9 @@ func (c *Container) setUp(a *attempt, o *Options) (err error) {
 		return err
 	}
 	b.group = c.group
+	if c.group.NoDevices {
+		b.warn("linux.resources.devices has no effect: this runtime runs in a user namespace")
+	}
 	if b.tasks, err = c.group.TaskFiles(); err != nil {
 		return err
 	}

@@ -68,7 +68,7 @@ func (b *builder) device(dev value, d *specs.LinuxDevice) error {
 		return err
 	}
 	what, rel := "make the device", below(d.Path)
-	if b.userNamespace() {
+	if b.userNamespace() || b.group.NoDevices {
 		target := b.root.ensure(what, d.Path, false, b.root.any)
 		tree := b.hostDevice(what, "/"+rel)
 		b.place(what, d.Path, tree, target)

@@ -3,8 +3,12 @@ package main
 import (
 	"encoding/json"
 	"os"
+	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
+
+	"github.com/tarehq/tare/ocirun"
 )
 
 func TestUpdateAndEvents(t *testing.T) {
@@ -72,5 +76,31 @@ func TestSpecAndHelp(t *testing.T) {
 	}
 	if out, code := b.run("--root", b.bundle+"/none", "list"); code != 1 {
 		t.Error(out, code)
+	}
+}
+
+// TestNested: the runtime itself is root of a user namespace, as in a container.
+func TestNested(t *testing.T) {
+	b := newBench(t, "sh", "-c", "echo x > /dev/null && echo wrote")
+	s, err := ocirun.ReadSpec(b.bundle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range s.Mounts {
+		if s.Mounts[i].Type == "devpts" {
+			s.Mounts[i].Options = []string{"newinstance", "ptmxmode=0666"} // the group 5 is not mapped
+		}
+	}
+	text, _ := json.Marshal(s)
+	if err := os.WriteFile(b.bundle+"/config.json", text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("/proc/self/exe", "--root", b.root, "run", b.id)
+	cmd.Env, cmd.Dir = append(os.Environ(), "TARERUN_TEST_MAIN=1"), b.bundle
+	one := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS, UidMappings: one, GidMappings: one}
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "wrote\n") || !strings.Contains(string(out), "linux.resources.devices has no effect") {
+		t.Errorf("%s, %v", out, err)
 	}
 }

@@ -149,6 +149,8 @@ type Member struct {
 type Group struct {
 	Members []Member
 	Unified bool
+
+	NoDevices bool // rules for devices are not for this process to set, which is in a user namespace itself
 }
 
 // At names the groups of a path without making them. An absolute path starts at

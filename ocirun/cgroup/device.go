@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"encoding/binary"
+	"os"
 	"runtime"
 	"strconv"
 	"strings"
@@ -84,7 +85,10 @@ func (g *Group) setDevicesV1(rules []specs.LinuxDeviceCgroup) error {
 			if list[i].Allow {
 				fd = fds[1]
 			}
-			if _, err := unix.Write(fd, []byte(text)); err != nil {
+			if _, err := unix.Write(fd, []byte(text)); err == unix.EPERM && nested() {
+				g.NoDevices = true
+				return nil
+			} else if err != nil {
 				return fault.New(fault.Internal, "set the device rule %q (allow %v) of %s: %w", text, list[i].Allow, dir, err)
 			}
 		}
@@ -105,6 +109,10 @@ func (g *Group) setDevicesV2(rules []specs.LinuxDeviceCgroup) error {
 	}
 	dir := g.Members[0].Dir
 	fd, err := loadProgram(code)
+	if err == unix.EPERM && nested() {
+		g.NoDevices = true
+		return nil
+	}
 	if err != nil {
 		return fault.New(fault.Internal, "load the device rules of %s: %w", dir, err)
 	}
@@ -119,6 +127,13 @@ func (g *Group) setDevicesV2(rules []specs.LinuxDeviceCgroup) error {
 		return fault.New(fault.Internal, "attach the device rules to %s: %w", dir, e)
 	}
 	return nil
+}
+
+// nested tells whether this process itself is in a user namespace, whose root
+// may neither make device nodes nor set rules for them.
+func nested() bool {
+	b, err := os.ReadFile("/proc/self/uid_map")
+	return err == nil && strings.Join(strings.Fields(string(b)), " ") != "0 0 4294967295"
 }
 
 // insn encodes one eBPF instruction.
