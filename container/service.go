@@ -186,6 +186,8 @@ func (s *Service) running(r Record) (*supervise.Keeper, <-chan struct{}, error) 
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
+	case l.run == nil && r.State == Restarting:
+		return nil, nil, fault.New(fault.Conflict, "Container %s is restarting, wait until the container is running", r.ID)
 	case l.run == nil:
 		return nil, nil, notRunning(r)
 	case l.run.keeper == nil:
