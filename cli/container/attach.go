@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/tarehq/tare/cli/command"
@@ -60,6 +61,10 @@ func (o *attach) run(ctx context.Context, s *command.Session, args []string) err
 	return f.join(ctx, o.sigProxy && !state.Config.Tty)
 }
 
+// errDetached is told when the user has left a process alone: in Docker attach
+// and exec fail by it, unlike run.
+var errDetached = errors.New("read escape sequence")
+
 // lastOutput is how long the output of a container that has ended may take, if
 // it was attached to in time.
 const lastOutput = 500 * time.Millisecond
@@ -102,8 +107,7 @@ func (f *foreground) join(ctx context.Context, sigProxy bool) error {
 	detached, err := attached.Run(ctx)
 	restore()
 	if detached {
-		f.session.Err.Write([]byte("read escape sequence\n"))
-		return nil
+		return errDetached
 	}
 	if err != nil {
 		return err

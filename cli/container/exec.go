@@ -99,7 +99,10 @@ func (e *exec) attach(ctx context.Context, s *command.Session, cl *client.Client
 	}
 	detached, err := a.Run(ctx)
 	restore()
-	if err != nil || detached {
+	if detached {
+		return errDetached
+	}
+	if err != nil {
 		return err
 	}
 	state, err := cl.ExecInspect(ctx, id)
