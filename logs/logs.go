@@ -174,9 +174,10 @@ func (r *reader) filter(e Entry) error {
 }
 
 // tailOffset returns where the last n whole records in the first size bytes of
-// f begin.
+// f begin. What power loss left of one, ended by a newline later, is none.
 func tailOffset(f io.ReaderAt, size int64, n int) (int64, error) {
 	buf := make([]byte, readSize)
+	newline := false // the byte behind was one
 	for end := size; end > 0; {
 		start := max(0, end-readSize)
 		block := buf[:end-start]
@@ -184,13 +185,13 @@ func tailOffset(f io.ReaderAt, size int64, n int) (int64, error) {
 			return 0, err
 		}
 		for i := len(block) - 1; i >= 0; i-- {
-			if block[i] != '\n' {
-				continue
+			if newline && block[i] == '}' {
+				n--
 			}
-			if n == 0 {
+			newline = block[i] == '\n'
+			if newline && n == 0 {
 				return start + int64(i) + 1, nil
 			}
-			n--
 		}
 		end = start
 	}

@@ -79,6 +79,14 @@ func TestTailOfLargeFile(t *testing.T) {
 	}
 }
 
+// What power loss left of a record does not count among the last ones.
+func TestTailPassesTornRecords(t *testing.T) {
+	path := file(t, record(0)+record(1)+"{\"log\":\"torn\n"+record(2)+"\x00\x00\n"+record(3)+"{\"log\":\"torn")
+	for n, want := range [][]string{{}, {"line 3"}, {"line 2", "line 3"}, {"line 1", "line 2", "line 3"}, {"line 0", "line 1", "line 2", "line 3"}} {
+		same(t, lines(t, path, ReadOptions{Tail: n}), want...)
+	}
+}
+
 func TestGarbageHidesNothing(t *testing.T) {
 	torn := record(9)
 	same(t, lines(t, file(t, record(0)+torn[:20]), ReadOptions{Tail: -1}), "line 0")
