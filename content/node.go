@@ -31,6 +31,7 @@ const (
 type Node struct {
 	Manifest *ocispec.Manifest
 	Index    *ocispec.Index
+	Size     int64 // bytes that were parsed
 }
 
 // reading is what some bytes are taken for. A digest alone does not tell: the
@@ -72,7 +73,7 @@ func (s *Store) Node(d ocispec.Descriptor) (*Node, error) {
 }
 
 func parseNode(data []byte, d ocispec.Descriptor) (*Node, error) {
-	n, children := &Node{}, []ocispec.Descriptor(nil)
+	n, children := &Node{Size: int64(len(data))}, []ocispec.Descriptor(nil)
 	if err := checkKind(data, d); err != nil {
 		return nil, err
 	}

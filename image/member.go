@@ -46,7 +46,7 @@ type detail struct {
 	config   dockerspec.DockerOCIImage
 	chains   []digest.Digest // of each layer, lowest first
 	size     int64           // of all content, 0 while some is missing
-	parsed   int64           // bytes of the config
+	parsed   int64           // bytes of manifest and config
 }
 
 func (d *detail) chain() digest.Digest {
@@ -79,8 +79,7 @@ func (l *lister) add(d ocispec.Descriptor, depth int) {
 		return
 	}
 	l.seen[d.Digest] = true
-	size, _ := l.s.content.Size(d.Digest)
-	if l.parsed += size; l.parsed > maxParsed || len(l.found) == maxMembers {
+	if l.parsed > maxParsed || len(l.found) == maxMembers {
 		l.over = true
 		return
 	}
@@ -88,6 +87,8 @@ func (l *lister) add(d ocispec.Descriptor, depth int) {
 		m := l.s.member(d)
 		if m.detail != nil {
 			l.parsed += m.detail.parsed
+		} else if n, err := l.s.content.Node(d); err == nil {
+			l.parsed += n.Size
 		}
 		l.found = append(l.found, m)
 		return
@@ -96,6 +97,7 @@ func (l *lister) add(d ocispec.Descriptor, depth int) {
 	if err != nil || depth > 8 {
 		return
 	}
+	l.parsed += n.Size
 	for _, c := range n.Index.Manifests {
 		l.add(c, depth+1)
 	}
@@ -174,7 +176,7 @@ func (s *Service) detail(d ocispec.Descriptor) (*detail, error) {
 	if err != nil {
 		return nil, err
 	}
-	det := &detail{manifest: n.Manifest, parsed: int64(len(data))}
+	det := &detail{manifest: n.Manifest, parsed: n.Size + int64(len(data))}
 	if err := json.Unmarshal(data, &det.config); err != nil {
 		return nil, fault.New(fault.Invalid, "the config of image %s cannot be read: %w", d.Digest, err)
 	}
