@@ -184,6 +184,25 @@ func TestInspectPlatform(t *testing.T) {
 	}
 }
 
+// An archive cannot give a name with a digest to what has another one.
+func TestLoadNameWithDigest(t *testing.T) {
+	f := open(t, t.TempDir())
+	id := f.imported(t, "a", file{"a", "1"})
+	files := unpacked(t, f.saved(t, "a"))
+	plain := files["index.json"]
+	for digest, want := range map[string]string{id: "Loaded image: b@" + id, digest.FromString("").String(): "Loaded image ID: " + id} {
+		files["index.json"] = strings.Replace(plain, "docker.io/library/a:latest", "docker.io/library/b@"+digest, 1)
+		if got := open(t, t.TempDir()).loaded(t, repacked(t, files)); !slices.Equal(got, []string{want}) {
+			t.Error(got)
+		}
+	}
+	delete(files, "index.json")
+	files["manifest.json"] = strings.Replace(files["manifest.json"], "a:latest", "a@"+id, 1)
+	if err := f.Load(context.Background(), bytes.NewReader(repacked(t, files)), nil); !errors.Is(err, fault.Invalid) {
+		t.Error(err)
+	}
+}
+
 // A repository stands for its tags, and a digest for no name.
 func TestSaveRepository(t *testing.T) {
 	f := open(t, t.TempDir())

@@ -54,6 +54,9 @@ func (l *loader) dockerArchive(ctx context.Context) ([]content.Entry, error) {
 			if err != nil {
 				return nil, fault.New(fault.Invalid, "invalid archive: the name %q in manifest.json: %w", tag, err)
 			}
+			if r.Digest != "" {
+				return nil, fault.New(fault.Invalid, "invalid archive: the name %q in manifest.json has a digest", tag)
+			}
 			entries = append(entries, content.Entry{Name: r.String(), Target: target, Updated: now})
 		}
 	}

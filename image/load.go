@@ -271,7 +271,8 @@ func (l *loader) layout() ([]content.Entry, error) {
 			name = d.Annotations[content.AnnotationRefName]
 		}
 		e := content.Entry{Target: content.Bare(d), Updated: now}
-		if r, err := reference.Parse(name); err == nil && name != "" {
+		// A name with a digest is one only of what has that digest.
+		if r, err := reference.Parse(name); err == nil && name != "" && (r.Digest == "" || r.Digest == d.Digest.String()) {
 			e.Name = r.String()
 		}
 		entries = append(entries, e)
