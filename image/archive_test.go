@@ -625,3 +625,60 @@ func TestLoadRefusesTooManyManifests(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// FuzzLoad feeds the documents of an archive. What is loaded can be listed,
+// looked at, saved and loaded again.
+func FuzzLoad(f *testing.F) {
+	if os.Geteuid() != 0 {
+		f.Skip("needs root")
+	}
+	seed := open(f, f.TempDir())
+	files := unpacked(f, seed.saved(f, "hello"))
+	hello, _ := seed.Resolve(context.Background(), "hello")
+	node := files[blobFile(hello.ID)]
+	// The node's digest and size take the place of these words.
+	index := strings.NewReplacer(hello.ID.String(), "DIGEST", fmt.Sprintf(`"size":%d`, len(node)), `"size":SIZE`).Replace(files["index.json"])
+	f.Add(index, files["manifest.json"], node, true)
+	f.Add(index, files["manifest.json"], node, false)
+	f.Add(strings.ReplaceAll(index, "index.v1", "manifest.v1"), files["manifest.json"], files[blobFile(hello.Manifest.Digest)], true)
+	dir := f.TempDir()
+	f.Fuzz(func(t *testing.T, index, archived, node string, layout bool) {
+		s, err := tryOpen(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.layers.Close()
+		ctx := context.Background()
+		given := map[string]string{"manifest.json": archived, blobFile(digest.FromString(node)): node}
+		for name, data := range files {
+			if strings.HasPrefix(name, "blobs/") {
+				given[name] = data
+			}
+		}
+		if layout {
+			given["oci-layout"], given["index.json"] = files["oci-layout"],
+				strings.NewReplacer("DIGEST", digest.FromString(node).String(), "SIZE", fmt.Sprint(len(node))).Replace(index)
+		}
+		if s.Load(ctx, bytes.NewReader(repacked(t, given)), nil) != nil {
+			return
+		}
+		list, err := s.List(ctx, ListOptions{Manifests: true, SharedSize: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, sum := range list {
+			if _, err := s.InspectWith(ctx, sum.ID, InspectOptions{Manifests: true}); err != nil {
+				t.Error(err)
+			}
+			var saved bytes.Buffer
+			if err := s.Save(ctx, &saved, []string{sum.ID}, ""); err != nil {
+				t.Error(err)
+			} else if err := s.Load(ctx, &saved, nil); err != nil {
+				t.Error(err)
+			}
+			if _, err := s.Remove(ctx, sum.ID, RemoveOptions{Force: true}); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
