@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/moby/moby/api/types/events"
 	"golang.org/x/sys/unix"
@@ -63,7 +64,7 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 	}
 	if o.Logs && o.Stream && !r.State.Live() {
 		// What it has said comes now, and not with its next start.
-		if err := s.replay(ctx, r, o, client.file); err != nil {
+		if err := s.replay(ctx, r, o, client); err != nil {
 			client.close()
 			return err
 		}
@@ -94,8 +95,9 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 	l.mu.Unlock()
 	if keeper == nil { // only the log, of a container that does not run
 		defer client.close()
-		return s.replay(ctx, r, o, client.file)
+		return s.replay(ctx, r, o, client)
 	}
+	client.letRead()
 	err = keeper.Attach(ctx, options, client.file)
 	client.close() // the other process has its own descriptor now
 	if err != nil {
@@ -164,6 +166,39 @@ func (l *live) dropPending() {
 type handed struct {
 	file   *os.File
 	copied chan struct{} // closed when the copying is over; nil without
+	ready  bool          // the head was read, or waited for long enough
+}
+
+// headGrace bounds the wait for a client to read the head.
+const headGrace = 10 * time.Millisecond
+
+// letRead waits until the client has read the head of the answer. Some clients
+// (Docker's SDK for Python is one) read it through a buffer and what follows
+// past that buffer: the first output of a quick process would be lost there, if
+// it were in the socket with the head. A client that attaches before the start
+// needs no wait, as it has read the head before it asks for the start.
+func (h *handed) letRead() {
+	if h.ready {
+		return
+	}
+	h.ready = true
+	raw, err := h.file.SyscallConn()
+	if err != nil {
+		return
+	}
+	for deadline := time.Now().Add(headGrace); ; time.Sleep(20 * time.Microsecond) {
+		unread := 0 // bytes that the other end of a unix(7) socket has not taken
+		cerr := raw.Control(func(fd uintptr) { unread, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
+		if cerr != nil || err != nil || unread == 0 || time.Now().After(deadline) {
+			return
+		}
+	}
+}
+
+// Write writes to the client.
+func (h *handed) Write(p []byte) (int, error) {
+	h.letRead()
+	return h.file.Write(p)
 }
 
 // hand takes the connection over; conn is closed, or copied from, after it.

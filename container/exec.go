@@ -192,6 +192,7 @@ func (e *Execs) Start(ctx context.Context, execID string, o ExecStartOptions, hi
 		n.end(126)
 		return err
 	}
+	client.letRead()
 	err = e.run(ctx, r, n, keeper, config, client)
 	if err != nil {
 		text := []byte(err.Error() + "\r\n")

@@ -6,11 +6,9 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"time"
 
 	"github.com/moby/moby/api/types"
 	"github.com/tarehq/tare/container"
-	"golang.org/x/sys/unix"
 )
 
 // takeover lets a handler leave HTTP for a raw stream. Nothing is written
@@ -55,33 +53,7 @@ func (t *takeover) hijack(tty bool) (net.Conn, []byte, error) {
 		conn.Close()
 		return nil, nil, err
 	}
-	letRead(conn)
 	return conn, buffered, nil
-}
-
-// headGrace bounds the wait for a client to read the head.
-const headGrace = 10 * time.Millisecond
-
-// letRead waits until the client has read the head of the answer. Some clients
-// (Docker's SDK for Python is one) read it through a buffer and what follows
-// past that buffer: the first output of a quick process would be lost there, if
-// it were in the socket with the head.
-func letRead(conn net.Conn) {
-	local, ok := conn.(*net.UnixConn)
-	if !ok {
-		return
-	}
-	raw, err := local.SyscallConn()
-	if err != nil {
-		return
-	}
-	for deadline := time.Now().Add(headGrace); ; time.Sleep(20 * time.Microsecond) {
-		unread := 0 // bytes that the other end has not taken, unix(7)
-		cerr := raw.Control(func(fd uintptr) { unread, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
-		if cerr != nil || err != nil || unread == 0 || time.Now().After(deadline) {
-			return
-		}
-	}
 }
 
 var _ container.Hijack = (*takeover)(nil).hijack

@@ -98,24 +98,6 @@ func TestAttachUpgrades(t *testing.T) {
 	}
 }
 
-// The head comes alone: nothing of the stream is in the socket until the client
-// has read it.
-func TestHeadComesAlone(t *testing.T) {
-	r := newRig(t)
-	r.containers.serve = func(conn net.Conn, buffered []byte) { io.WriteString(conn, "at once") }
-	for range 20 {
-		conn, _ := r.dial("POST /containers/x/attach?stream=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\n")
-		first := make([]byte, 4096)
-		n, err := conn.Read(first)
-		if err != nil || !strings.HasSuffix(string(first[:n]), "\r\n\r\n") {
-			t.Fatalf("%q, %v", first[:n], err)
-		}
-		if rest, err := io.ReadAll(conn); err != nil || string(rest) != "at once" {
-			t.Fatalf("%q, %v", rest, err)
-		}
-	}
-}
-
 func TestAttachWithoutUpgrade(t *testing.T) {
 	r := newRig(t)
 	r.containers.serve = upcase
