@@ -15,7 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var version = "0.1.0" // the linker's: -X main.version=…
+// The linker's: -X main.version=… -X main.gitCommit=…
+var version, gitCommit = "0.1.0", "unknown"
 
 var specVersion = specs.Version
 

@@ -86,7 +86,7 @@ func run(args []string) int {
 		return 0
 	case err != nil:
 	case *showVersion:
-		fmt.Println("tarerun version " + version + "\nspec: " + specVersion)
+		fmt.Println("tarerun version " + version + "\ncommit: " + gitCommit + "\nspec: " + specVersion)
 		return 0
 	case *manager != "cgroupfs":
 		err = fault.New(fault.NotImplemented, "--cgroup-manager %s is not supported yet", *manager)

@@ -234,7 +234,7 @@ func (g *Group) make(m *Member, r *specs.LinuxResources) error {
 	}
 	for _, c := range m.Controllers {
 		if c == "cpuset" {
-			return inheritCpuset(m.Dir)
+			return inheritCpuset(m.Mount, m.Dir)
 		}
 	}
 	return nil
@@ -261,12 +261,13 @@ func inheritCpusetFrom(mount, dir string) error {
 	if err := inheritCpusetFrom(mount, filepath.Dir(dir)); err != nil {
 		return err
 	}
-	return inheritCpuset(dir)
+	return inheritCpuset(mount, dir)
 }
 
 // inheritCpuset copies cpus and memory nodes from the parent: a v1 cpuset is
-// born empty, and nothing can run in it.
-func inheritCpuset(dir string) error {
+// born empty, and nothing can run in it. A parent that others left empty is
+// filled too.
+func inheritCpuset(mount, dir string) error {
 	for _, name := range [...]string{"cpuset.cpus", "cpuset.mems"} {
 		have, err := readFile(dir + "/" + name)
 		if err != nil {
@@ -275,7 +276,13 @@ func inheritCpuset(dir string) error {
 		if len(bytes.TrimSpace(have)) > 0 {
 			continue
 		}
-		parent, err := readFile(filepath.Dir(dir) + "/" + name)
+		above := filepath.Dir(dir)
+		parent, err := readFile(above + "/" + name)
+		if err == nil && len(bytes.TrimSpace(parent)) == 0 && len(above) > len(mount) {
+			if err = inheritCpuset(mount, above); err == nil {
+				parent, err = readFile(above + "/" + name)
+			}
+		}
 		if err != nil {
 			return err
 		}

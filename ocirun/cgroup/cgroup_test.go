@@ -158,3 +158,35 @@ func TestBoundOrder(t *testing.T) {
 		limit, swap = 60<<20, 80<<20
 	}
 }
+
+// TestEmptyParent: somebody made the group above and left its cpuset empty.
+func TestEmptyParent(t *testing.T) {
+	testutil.RequireRoot(t)
+	l, err := host()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range l.v1 {
+		if h := &l.v1[i]; h.has("cpuset") {
+			name := fmt.Sprintf("/tare-test-%s-%d", t.Name(), os.Getpid())
+			if err := os.Mkdir(h.mount+name, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			g, err := Create(name+"/child", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if b, err := readFile(g.dir("cpuset") + "/cpuset.cpus"); err != nil || len(b) < 2 {
+				t.Errorf("cpus %q, %v", b, err)
+			}
+			if err := g.Delete(); err != nil {
+				t.Error(err)
+			}
+			for i := range l.v1 {
+				_ = os.Remove(l.v1[i].mount + name)
+			}
+			return
+		}
+	}
+	t.Skip("needs cpuset of cgroup v1")
+}

@@ -39,7 +39,7 @@ func ruleText(r *specs.LinuxDeviceCgroup) (string, error) {
 	if kind == "" {
 		kind = "a"
 	}
-	if access == "" {
+	if access = strings.ReplaceAll(access, "a", ""); access == "" { // some write "all" into both
 		access = "rwm"
 	}
 	if !strings.Contains("abc", kind) || len(kind) != 1 {
@@ -205,7 +205,7 @@ func deviceProgram(rules []specs.LinuxDeviceCgroup) ([]byte, error) {
 }
 
 func accessMask(access string) int32 {
-	if access == "" {
+	if strings.Trim(access, "a") == "" {
 		return 7
 	}
 	m := int32(0)
