@@ -2,7 +2,6 @@ package container
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -93,7 +92,7 @@ func (b *bundle) write() (supervise.Config, error) {
 	if err := prepareSources(r, oci); err != nil {
 		return supervise.Config{}, err
 	}
-	data, err := json.Marshal(oci)
+	data, err := spec.Encode(oci)
 	if err != nil {
 		return supervise.Config{}, err
 	}

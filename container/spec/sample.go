@@ -1,8 +1,6 @@
 package spec
 
 import (
-	"encoding/json"
-
 	wire "github.com/moby/moby/api/types/container"
 )
 
@@ -18,5 +16,5 @@ func Sample(cgroupParent string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(s)
+	return Encode(s)
 }

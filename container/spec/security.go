@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"encoding/json"
 	"slices"
 	"strconv"
 	"strings"
@@ -111,6 +112,7 @@ func CheckSecurity(opts []string) error {
 var builtin = struct {
 	caps    []string
 	profile *specs.LinuxSeccomp
+	text    []byte // as JSON
 }{}
 
 func defaultProfile(s *specs.Spec) (*specs.LinuxSeccomp, error) {
@@ -134,5 +136,6 @@ func Warm() error {
 		return err
 	}
 	builtin.caps, builtin.profile = caps, profile
-	return nil
+	builtin.text, err = json.Marshal(profile)
+	return err
 }
