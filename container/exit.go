@@ -136,6 +136,9 @@ func (s *Service) collect(id string) error {
 // the restart policy or the removal follows. When a container is seen as
 // exited nothing of its run is left.
 func (s *Service) finish(r Record, l *live, run *run, exit supervise.Exit) {
+	if exit.LogDropped > 0 {
+		s.cfg.Log.Error("output of a container is missing in its log", "container", r.ID, "records", exit.LogDropped, "err", exit.LogError)
+	}
 	rest := s.clean(r, run.keeper)
 	l.mu.Lock()
 	held := l.held

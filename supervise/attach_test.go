@@ -267,7 +267,7 @@ func TestLogDiskFull(t *testing.T) {
 		if got := c.all(); !strings.HasSuffix(got, "end\n") {
 			t.Errorf("the client got %d bytes", len(got))
 		}
-		if e := b.wait(0); e.LogDropped != 100001 || !strings.Contains(e.Error, "no space left") {
+		if e := b.wait(0); e.LogDropped != 100001 || !strings.Contains(e.LogError, "no space left") || e.Error != "" {
 			t.Errorf("exit: %+v", e)
 		}
 		b.release()

@@ -106,8 +106,10 @@ type Exit struct {
 	// Error is empty in the ordinary case; otherwise what the user should know,
 	// in one sentence.
 	Error string `json:",omitempty"`
-	// LogDropped counts the log records that could not be stored (disk full).
-	LogDropped int64 `json:",omitempty"`
+	// LogDropped counts the log records that could not be stored, LogError says
+	// why, such as a full disk. The container's end is none the worse for it.
+	LogDropped int64  `json:",omitempty"`
+	LogError   string `json:",omitempty"`
 }
 
 // AttachOptions say what passes between a client's socket and a container or

@@ -201,7 +201,7 @@ func (k *keeper) await() {
 	if log := k.out.finish(); log != nil {
 		var reason error
 		if exit.LogDropped, reason = log.Dropped(); reason != nil {
-			exit.Error = join(exit.Error, "output is missing in the log: "+reason.Error())
+			exit.LogError = reason.Error()
 		}
 	}
 	k.stdio.close()
