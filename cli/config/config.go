@@ -4,6 +4,10 @@
 //	<dir>/config.json
 //	<dir>/contexts/meta/<sha256 of the name>/meta.json
 //	<dir>/contexts/tls/<sha256 of the name>/docker/{ca,cert,key}.pem
+//
+// What says where Docker's own client goes is not followed, for tare has a daemon
+// of its own: currentContext and DOCKER_CONTEXT, and with them HttpHeaders. Nor
+// are proxies put into containers.
 package config
 
 import (
