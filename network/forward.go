@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
@@ -34,7 +35,7 @@ import (
 // that forwarded before there is no such table.
 var (
 	guard        = &nftables.Table{Name: "tare-forward", Family: nftables.TableFamilyIPv4}
-	guardBridges = nftables.Set{Table: guard, Name: "bridges", KeyType: nftables.TypeIFName}
+	guardBridges = nftables.Set{Table: guard, Name: "bridges", KeyType: nftables.TypeIFName, KeyByteOrder: binaryutil.NativeEndian}
 )
 
 // allowForwarding makes the host forward, and tells whether the guard stands:

@@ -627,11 +627,17 @@ func TestKernelPrintsTheSameTable(t *testing.T) {
 	if !asHost(t) {
 		return
 	}
+	must(t, writeSysctl("ipv4/ip_forward", "0"))
 	s := open(t, testConfig("tt0", 1))
 	attach(t, s, "c", append(hostPorts(9000, 9003, 0), Port{HostIP: addr("127.0.0.1"), HostPort: 8080, ContainerPort: 80})...)
 	out, err := exec.Command(nft, "list", "table", "ip", s.table).CombinedOutput()
 	must(t, err)
 	if got, want := string(out), s.wanted().String(); got != want {
 		t.Errorf("the kernel has\n%s\nwanted\n%s", got, want)
+	}
+	out, err = exec.Command(nft, "list", "set", "ip", guard.Name, guardBridges.Name).CombinedOutput()
+	must(t, err)
+	if !strings.Contains(string(out), `elements = { "tt0" }`) {
+		t.Errorf("the guard has\n%s", out)
 	}
 }
