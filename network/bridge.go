@@ -91,7 +91,7 @@ func lowerBridge(name string) error {
 // giveAddress makes sure that the bridge has the address it shall have, and if
 // it is ours no other of IPv4, and returns it.
 func giveAddress(link netlink.Link, c Config, ours bool) (netip.Prefix, error) {
-	present, err := netlink.AddrList(link, unix.AF_INET)
+	present, err := whole(func() ([]netlink.Addr, error) { return netlink.AddrList(link, unix.AF_INET) })
 	if err != nil {
 		return netip.Prefix{}, fmt.Errorf("list the addresses of %s: %w", c.Bridge, err)
 	}
@@ -136,7 +136,7 @@ func giveAddress(link netlink.Link, c Config, ours bool) (netip.Prefix, error) {
 // routedPrefixes are the destinations of the host's IPv4 routes but for the
 // default.
 func routedPrefixes() ([]netip.Prefix, error) {
-	routes, err := netlink.RouteList(nil, unix.AF_INET)
+	routes, err := whole(func() ([]netlink.Route, error) { return netlink.RouteList(nil, unix.AF_INET) })
 	if err != nil {
 		return nil, fmt.Errorf("list the host's routes: %w", err)
 	}
@@ -147,6 +147,17 @@ func routedPrefixes() ([]netip.Prefix, error) {
 		}
 	}
 	return out, nil
+}
+
+// whole asks again when something on the host has changed while the kernel
+// listed it, which makes a list useless.
+func whole[T any](list func() ([]T, error)) (all []T, err error) {
+	for range 100 {
+		if all, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return all, err
 }
 
 // prefixOf converts an IPv4 net; the zero Prefix stands for any other.
@@ -215,7 +226,7 @@ func (s *Service) refuseStrangers(ctx context.Context) error {
 // stranger finds an interface on the bridge that another identity made; "" is
 // none.
 func (s *Service) stranger(known map[string]bool) (string, error) {
-	links, err := netlink.LinkList()
+	links, err := whole(netlink.LinkList)
 	if err != nil {
 		return "", fmt.Errorf("list the interfaces: %w", err)
 	}
@@ -244,7 +255,7 @@ func (s *Service) interfaces() map[string]bool {
 // those that no endpoint names for removal, and puts back on the bridge those
 // that lost it when it was made anew.
 func (s *Service) reconcilePorts() (orphans []removal, err error) {
-	links, err := netlink.LinkList()
+	links, err := whole(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list the interfaces: %w", err)
 	}

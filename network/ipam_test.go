@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/tarehq/tare/fault"
 )
 
@@ -63,5 +65,18 @@ func TestFreeSubnet(t *testing.T) {
 		if _, err := freeSubnet([]Pool{p}, nil); fault.KindOf(err) != fault.Invalid {
 			t.Errorf("%v: %v", p, err)
 		}
+	}
+}
+
+func TestInterruptedListIsAskedForAgain(t *testing.T) {
+	asked := 0
+	all, err := whole(func() ([]int, error) {
+		if asked++; asked < 3 {
+			return nil, netlink.ErrDumpInterrupted
+		}
+		return []int{1, 2}, nil
+	})
+	if err != nil || len(all) != 2 {
+		t.Errorf("%v, %v", all, err)
 	}
 }
