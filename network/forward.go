@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/google/nftables"
@@ -123,9 +122,11 @@ func tableExists(name string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	tables, err := conn.ListTablesOfFamily(nftables.TableFamilyIPv4)
-	if err != nil {
-		return false, fmt.Errorf("list the nftables tables: %w", err)
+	switch _, err = conn.ListTableOfFamily(name, nftables.TableFamilyIPv4); {
+	case errors.Is(err, unix.ENOENT):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("look for the nftables table %s: %w", name, err)
 	}
-	return slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == name }), nil
+	return true, nil
 }
