@@ -27,7 +27,17 @@ func DecodeResources(b []byte, r *specs.LinuxResources) error {
 }
 
 func decode(b []byte, v reflect.Value) error {
-	d := decoder{s: unsafe.String(unsafe.SliceData(b), len(b))} // b is not changed any more; strings are parts of it
+	d := newDecoder(b)
+	return d.document(v)
+}
+
+// newDecoder makes a decoder of b, which is not changed any more: strings are
+// parts of it.
+func newDecoder(b []byte) *decoder {
+	return &decoder{s: unsafe.String(unsafe.SliceData(b), len(b))}
+}
+
+func (d *decoder) document(v reflect.Value) error {
 	err := d.value(v, 0)
 	if err == nil && d.peek() != 0 {
 		err = d.fail("a single value")
@@ -36,8 +46,9 @@ func decode(b []byte, v reflect.Value) error {
 }
 
 type decoder struct {
-	s string
-	i int
+	s       string
+	i       int
+	profile string // the text of the seccomp profile, if it had to be decoded
 }
 
 const maxDepth = 100
@@ -91,6 +102,9 @@ func (d *decoder) value(v reflect.Value, depth int) error {
 	}
 	switch v.Kind() {
 	case reflect.Pointer:
+		if v.Type() == profileType {
+			return d.seccomp(v, depth)
+		}
 		if v.IsNil() {
 			v.Set(reflect.New(v.Type().Elem()))
 		}
@@ -116,6 +130,23 @@ func (d *decoder) value(v reflect.Value, depth int) error {
 		return d.slice(v, depth)
 	}
 	return d.scalar(v)
+}
+
+var profileType = reflect.TypeFor[*specs.LinuxSeccomp]()
+
+// seccomp reads a profile, most of a configuration, or takes the rehearsed one
+// if it has the same text.
+func (d *decoder) seccomp(v reflect.Value, depth int) error {
+	if last := lastFilter.Load(); last != nil && last.text != "" && strings.HasPrefix(d.s[d.i:], last.text) {
+		d.i += len(last.text)
+		v.Set(reflect.ValueOf(last.of))
+		return nil
+	}
+	start := d.i
+	v.Set(reflect.New(profileType.Elem()))
+	err := d.value(v.Elem(), depth)
+	d.profile = d.s[start:d.i]
+	return err
 }
 
 func (d *decoder) inField(name string, v reflect.Value, depth int) error {

@@ -17,7 +17,8 @@ import (
 // it matters.
 func Rehearse(config []byte) error {
 	spec := new(specs.Spec)
-	if err := decodeSpec(config, spec); err != nil {
+	d := newDecoder(config)
+	if err := d.document(reflect.ValueOf(spec).Elem()); err != nil {
 		return err
 	}
 	if err := check(spec); err != nil {
@@ -36,6 +37,9 @@ func Rehearse(config []byte) error {
 	if err := compile(spec.Linux.Seccomp)(b); err != nil {
 		return err
 	}
+	if f := lastFilter.Load(); f != nil && d.profile != "" {
+		lastFilter.Store(&filter{f.of, d.profile, f.code, f.flags})
+	}
 	if err := b.build(); err != nil {
 		return err
 	}
@@ -47,6 +51,7 @@ func Rehearse(config []byte) error {
 // filter is a compiled seccomp filter.
 type filter struct {
 	of    *specs.LinuxSeccomp
+	text  string // what it was decoded from, of a rehearsed one
 	code  []byte
 	flags uint
 }
@@ -60,7 +65,7 @@ var lastFilter atomic.Pointer[filter]
 func compileFilter(s *specs.LinuxSeccomp) (*filter, error) {
 	if last := lastFilter.Load(); last != nil && reflect.DeepEqual(last.of, s) {
 		if last.of != s { // the next comparison is of two pointers
-			last = &filter{s, last.code, last.flags}
+			last = &filter{s, last.text, last.code, last.flags}
 			lastFilter.Store(last)
 		}
 		return last, nil
@@ -69,7 +74,7 @@ func compileFilter(s *specs.LinuxSeccomp) (*filter, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &filter{s, code, flags}
+	f := &filter{s, "", code, flags}
 	lastFilter.Store(f)
 	return f, nil
 }

@@ -1,10 +1,4 @@
 // Command tare is the client of the engine.
-//
-// The Go runtime's look at the CPU limits of the own control group reads four
-// files at every start, so it is switched off.
-//
-//go:debug containermaxprocs=0
-//go:debug updatemaxprocs=0
 package main
 
 import (

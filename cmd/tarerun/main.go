@@ -1,10 +1,4 @@
 // Tarerun runs OCI bundles with runc's command line.
-//
-// The Go runtime's look at the CPU limits of the own control group reads four
-// files at every start, so it is switched off.
-//
-//go:debug containermaxprocs=0
-//go:debug updatemaxprocs=0
 package main
 
 import (

@@ -44,11 +44,11 @@ type layout struct {
 
 // host reads the layout once.
 var host = sync.OnceValues(func() (*layout, error) {
-	mounts, err := os.ReadFile("/proc/thread-self/mountinfo")
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return nil, fault.New(fault.Internal, "find the control groups: %w", err)
 	}
-	own, err := os.ReadFile("/proc/thread-self/cgroup")
+	own, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
 		return nil, fault.New(fault.Internal, "find the control groups: %w", err)
 	}
