@@ -42,6 +42,7 @@ func (d *Daemon) finish(t testing.TB) {
 	for _, what := range left {
 		t.Errorf("left behind: %s", what)
 	}
+	d.sweep()
 	if t.Failed() {
 		t.Logf("the daemon's log:\n%s", d.Log())
 	}
@@ -53,6 +54,34 @@ func (d *Daemon) finish(t testing.TB) {
 		_ = os.Remove(dir)
 	}
 	_ = os.RemoveAll(d.Dir)
+}
+
+// sweep ends what a failed test left running, so that it harms no other:
+// processes in our cgroups, and those that mount a container's root.
+func (d *Daemon) sweep() {
+	for range 100 {
+		found := false
+		entries, _ := os.ReadDir("/proc")
+		for _, e := range entries {
+			pid, err := strconv.Atoi(e.Name())
+			if err != nil {
+				continue
+			}
+			mounts, _ := os.ReadFile("/proc/" + e.Name() + "/mountinfo")
+			groups, _ := os.ReadFile("/proc/" + e.Name() + "/cgroup")
+			if strings.Contains(string(mounts), d.Dir+"/exec/c/") || strings.Contains(string(groups), d.Cgroup+"/") {
+				found = true
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+		if !found {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	for _, dir := range d.cgroups("*") {
+		_ = os.Remove(dir)
+	}
 }
 
 // Left lists what remains of the daemon's containers: mounts, processes,
