@@ -191,12 +191,14 @@ func (s *Service) clean(r Record, keeper *supervise.Keeper) (rest string) {
 	ctx, cancel := context.WithTimeout(context.Background(), cleanGrace)
 	defer cancel()
 	var errs []error
+	detached := make(chan error, 1)
+	go func() { detached <- s.detachNetwork(ctx, r.Endpoint) }()
 	if keeper != nil {
 		errs = append(errs, keeper.Release(ctx))
 		keeper.Close() // the other side has closed it already
 	}
 	rest, err := moveAway(s.bundleDir(r.ID))
-	errs = append(errs, s.detachNetwork(ctx, r.Endpoint), err)
+	errs = append(errs, <-detached, err)
 	if err := errors.Join(errs...); err != nil {
 		s.cfg.Log.Error("something of an ended container is left", "container", r.ID, "err", err)
 	}

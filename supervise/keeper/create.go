@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/internal/atomicfile"
 	"github.com/tarehq/tare/logs"
 	"github.com/tarehq/tare/supervise"
 	"github.com/tarehq/tare/supervise/internal/seqpacket"
@@ -163,5 +162,7 @@ func (k *keeper) noteInit() error {
 		return nil // it has ended; await tells how
 	}
 	note := fmt.Sprintf("%d %d\n", k.box.pid(), started)
-	return atomicfile.Write(filepath.Join(k.cfg.Dir, supervise.InitName), []byte(note), 0o600)
+	// Not atomically: should this process be killed in between, the control
+	// groups tell the rest.
+	return os.WriteFile(filepath.Join(k.cfg.Dir, supervise.InitName), []byte(note), 0o600)
 }
