@@ -64,11 +64,10 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 	}
 	if o.Logs && o.Stream && !r.State.Live() {
 		// What it has said comes now, and not with its next start.
-		if err := s.replay(ctx, r, o, client); err != nil {
+		if options.LogsFrom, err = s.replay(r, o, client); err != nil {
 			client.close()
 			return err
 		}
-		options.Logs = false
 	}
 	l := s.live(r.ID)
 	l.mu.Lock()
@@ -95,7 +94,8 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 	l.mu.Unlock()
 	if keeper == nil { // only the log, of a container that does not run
 		defer client.close()
-		return s.replay(ctx, r, o, client)
+		_, err := s.replay(r, o, client)
+		return err
 	}
 	client.letRead()
 	err = keeper.Attach(ctx, options, client.file)

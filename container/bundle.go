@@ -124,7 +124,7 @@ func prepareSources(r *Record, oci *specs.Spec) error {
 			return fault.New(fault.Invalid, "cannot bind %s: %w", m.Source, err)
 		}
 		if strict[m.Source] {
-			return fault.New(fault.Invalid, "invalid mount config for type \"bind\": bind source path does not exist: %s", m.Source)
+			return noSource(m.Source)
 		}
 		if err := os.MkdirAll(m.Source, 0o755); err != nil {
 			return fault.New(fault.Invalid, "error while creating mount source path '%s': %w", m.Source, err)

@@ -172,6 +172,9 @@ func checkSets(h *wire.HostConfig) error {
 		if !ok {
 			return fault.New(fault.Invalid, "Invalid value %s for cpuset %s: invalid format: %s", set.list, set.kind, set.list)
 		}
+		if len(wanted) == 0 {
+			continue
+		}
 		text, err := os.ReadFile(set.file)
 		if err != nil {
 			continue // one node alone, as a kernel without NUMA has

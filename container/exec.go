@@ -228,7 +228,7 @@ func (e *Execs) run(ctx context.Context, r Record, n *session, keeper *supervise
 	} else {
 		pid, err = keeper.Exec(ctx, c, nil)
 	}
-	if errors.Is(err, fault.Unavailable) { // it ended between the question and the deed
+	if errors.Is(err, fault.Unavailable) || errors.Is(err, fault.Conflict) { // it ended between the question and the deed
 		err = notRunning(r)
 	} else if err != nil {
 		var code int

@@ -37,7 +37,7 @@ func (s *Service) watch(r Record, l *live, run *run) {
 			lost = err
 		}
 		// The connection is gone, which the process need not be.
-		if keeper = s.regain(r, l, run); keeper == nil {
+		if keeper = s.regain(&r, l, run); keeper == nil {
 			if !s.isClosing() {
 				s.finish(r, l, run, s.lost(r, lost))
 			}
@@ -62,9 +62,9 @@ func (s *Service) connect(ctx context.Context, id string) (*supervise.Keeper, er
 }
 
 // regain connects to a supervising process anew, and waits for one that is
-// there and does not answer, or not to this daemon. nil means that there is
-// none, or that the service is closed.
-func (s *Service) regain(r Record, l *live, run *run) *supervise.Keeper {
+// there and does not answer, or not to this daemon; what it tells of the run is
+// recorded. nil means that there is none, or that the service is closed.
+func (s *Service) regain(r *Record, l *live, run *run) *supervise.Keeper {
 	l.mu.Lock()
 	run.keeper = nil
 	l.mu.Unlock()
@@ -77,6 +77,21 @@ func (s *Service) regain(r Record, l *live, run *run) *supervise.Keeper {
 		keeper, err := s.connect(context.Background(), r.ID)
 		if errors.Is(err, fault.NotFound) {
 			return nil
+		}
+		if keeper != nil && keeper.Status().Phase == supervise.PhaseCreated { // started by nobody
+			if err := end(context.Background(), keeper); err != nil {
+				s.cfg.Log.Error("a container that was never started cannot be ended", "container", r.ID, "err", err)
+			}
+			return nil
+		}
+		if keeper != nil {
+			status := keeper.Status()
+			if updated, err := s.store.note(r.ID, func(p *Progress) error {
+				p.Pid, p.StartedAt = status.Pid, status.StartedAt
+				return nil
+			}); err == nil {
+				*r = updated
+			}
 		}
 		l.mu.Lock()
 		run.keeper, run.refused = keeper, err
@@ -145,7 +160,7 @@ func (s *Service) finish(r Record, l *live, run *run, exit supervise.Exit) {
 	l.mu.Unlock()
 	again := false
 	var endpoint = r.Endpoint
-	updated, err := s.store.note(r.ID, func(p *Progress) error {
+	updated, err := s.store.change(r.ID, func(p *Progress) error {
 		again = !held && !p.ManuallyStopped && restarts(r.HostConfig.RestartPolicy, exit.Code, p.RestartCount)
 		*p = Progress{State: Exited, StartedAt: p.StartedAt, FinishedAt: exit.ExitedAt, ExitCode: exit.Code,
 			Error: exit.Error, OOMKilled: exit.OOMKilled, RestartCount: p.RestartCount, ManuallyStopped: p.ManuallyStopped}
@@ -159,6 +174,12 @@ func (s *Service) finish(r Record, l *live, run *run, exit supervise.Exit) {
 		s.cfg.Log.Error("cannot record the end of a container", "container", r.ID, "err", err)
 		updated, again = r, false
 		updated.ExitCode, updated.Error = exit.Code, exit.Error
+	}
+	if err := s.store.flush(r.ID); err != nil {
+		// The exit record beside the bundle is the only one on disk: the next
+		// daemon reads it.
+		s.cfg.Log.Error("the end of a container cannot be written", "container", r.ID, "err", err)
+		rest = ""
 	}
 	var giveUp <-chan struct{}
 	if again {

@@ -65,8 +65,12 @@ func hasPort(r Record, v string, of func(wire.PortSummary) uint16) bool {
 	if err != nil {
 		return false
 	}
+	published := portSummaries(r)
+	if len(published) == 0 {
+		return false
+	}
 	for p := range ports.All() {
-		if slices.ContainsFunc(portSummaries(r), func(s wire.PortSummary) bool { return of(s) == p.Num() && s.Type == string(p.Proto()) }) {
+		if slices.ContainsFunc(published, func(s wire.PortSummary) bool { return of(s) == p.Num() && s.Type == string(p.Proto()) }) {
 			return true
 		}
 	}

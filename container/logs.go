@@ -92,13 +92,33 @@ func (s *Service) over(id string) <-chan struct{} {
 	return l.run.ended
 }
 
-// replay writes the log of a container that does not run to a client.
-func (s *Service) replay(ctx context.Context, r Record, o AttachOptions, w io.Writer) error {
+// replay writes the log of a container that does not run to a client, up to the
+// offset that it returns.
+func (s *Service) replay(r Record, o AttachOptions, w io.Writer) (end int64, err error) {
 	if !o.Logs || r.HostConfig.LogConfig.Type == "none" {
-		return nil
+		return 0, nil
 	}
-	opts := LogsOptions{Stdout: o.Stdout, Stderr: o.Stderr, Tail: -1}
-	return s.copyLog(ctx, r, opts, func(stream byte, line []byte) error {
+	f, err := os.Open(s.logPath(r.ID))
+	if errors.Is(err, os.ErrNotExist) { // it has not run yet
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return st.Size(), logs.Decode(io.NewSectionReader(f, 0, st.Size()), func(e logs.Entry) error {
+		stream, wanted := stdout, o.Stdout
+		if e.Stream == logs.Stderr.String() {
+			stream, wanted = stderr, o.Stderr
+		}
+		if !wanted {
+			return nil
+		}
+		line := e.Line
 		if !r.Config.Tty {
 			line = append(frameHeader(stream, len(line)), line...)
 		}

@@ -60,6 +60,9 @@ func (k *Keeper) read() {
 		}
 		var m Message
 		if json.Unmarshal(msg, &m) != nil {
+			if err != nil { // a long answer is lost: nobody may wait for it
+				break
+			}
 			continue
 		}
 		if m.ID == 0 {

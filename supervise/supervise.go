@@ -125,9 +125,10 @@ type AttachOptions struct {
 	DetachKeys []byte `json:",omitempty"`
 	// Buffered are bytes of input that were already read from the socket.
 	Buffered []byte `json:",omitempty"`
-	// Logs replays the json-file first. No byte is lost or doubled between the
-	// replay and what follows.
-	Logs bool
+	// Logs replays the json-file first, from the offset LogsFrom in bytes. No
+	// byte is lost or doubled between the replay and what follows.
+	Logs     bool
+	LogsFrom int64 `json:",omitempty"`
 	// NoStream ends the session after the replay, without live output and input.
 	NoStream bool `json:",omitempty"`
 }

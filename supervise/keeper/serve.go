@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"syscall"
 	"time"
@@ -26,13 +27,15 @@ func (k *keeper) serve(c *seqpacket.Conn) {
 		if err != nil && !lost {
 			return
 		}
+		if lost {
+			var id uint64
+			fmt.Sscanf(string(msg), `{"id":%d`, &id) // the beginning is there in any case
+			answer(c, id, nil, fault.New(fault.Unavailable, "the container has as many clients as its supervising process can hold"))
+			continue
+		}
 		var m supervise.Message
 		if json.Unmarshal(msg, &m) != nil || m.ID == 0 {
 			closeAll(files)
-			continue
-		}
-		if lost {
-			answer(c, m.ID, nil, fault.New(fault.Unavailable, "the container has as many clients as its supervising process can hold"))
 			continue
 		}
 		if m.Method == supervise.MethodHold {

@@ -98,10 +98,10 @@ func (s *session) prepare(log *logs.Writer) {
 
 // replayOf returns the writing of what log has taken in up to now.
 func (s *session) replayOf(log *logs.Writer) func() error {
-	file := log.Name()
+	file, from := log.Name(), s.o.LogsFrom
 	var size int64
 	if st, err := os.Stat(file); err == nil {
-		size = st.Size()
+		size = max(from, st.Size())
 	}
 	var rest [3][]byte
 	for _, stream := range []logs.Stream{logs.Stdout, logs.Stderr} {
@@ -114,7 +114,7 @@ func (s *session) replayOf(log *logs.Writer) func() error {
 		}
 		defer f.Close()
 		w := bufio.NewWriterSize(s.conn, chunkSize) // a write for each line costs a client's socket its room
-		err = logs.Decode(io.NewSectionReader(f, 0, size), func(e logs.Entry) error {
+		err = logs.Decode(io.NewSectionReader(f, from, size-from), func(e logs.Entry) error {
 			stream := logs.Stdout
 			if e.Stream == logs.Stderr.String() {
 				stream = logs.Stderr

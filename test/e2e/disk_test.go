@@ -52,6 +52,11 @@ func TestFullDisk(t *testing.T) {
 	}
 	d.Tare(t, "stop", "-t", "0", "running")
 	d.Tare(t, "rm", "-f", "doomed")
+	d.Signal(t, syscall.SIGKILL)
+	d.Up(t)
+	if out := d.Tare(t, "inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", "running"); out != "exited 137" {
+		t.Errorf("an end that could not be written is remembered as %s", out)
+	}
 	if out := d.Tare(t, "ps", "-a", "--format", "{{.Names}} {{.State}}"); out != "running exited" {
 		t.Errorf("listed after the end of both: %s", out)
 	}

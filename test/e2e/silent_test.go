@@ -36,7 +36,7 @@ func TestSilentSupervisor(t *testing.T) {
 	testutil.RequireRoot(t)
 	d := daemon.Start(t)
 	d.ImportBusybox(t)
-	d.Tare(t, "run", "-d", "--name", "silent", "-p", "0:80", "busybox", "httpd", "-f", "-h", "/etc")
+	d.Tare(t, "run", "-d", "--rm", "--name", "silent", "-p", "0:80", "busybox", "httpd", "-f", "-h", "/etc")
 	d.Tare(t, "run", "-d", "--rm", "--name", "other", "busybox", "sleep", "1000")
 	address := d.Tare(t, "port", "silent", "80")
 	pid := d.Tare(t, "inspect", "--format", "{{.State.Pid}}", "silent")

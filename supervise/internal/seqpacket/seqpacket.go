@@ -122,6 +122,7 @@ func (c *Conn) Send(msg []byte, files ...*os.File) error {
 		}
 		defer unix.Close(long)
 		datagram[0] = inMemfd
+		datagram = append(datagram, msg[:headSize]...) // should the rest be lost
 		fds = append(fds, long)
 	}
 	for _, f := range files {
@@ -165,8 +166,12 @@ func memfd(msg []byte) (int, error) {
 	return fd, nil
 }
 
+// headSize is how much of a long message is also in the datagram.
+const headSize = 64
+
 // ErrFilesLost comes with a message whose files could not be received, as this
-// process may not open more.
+// process may not open more. Of a long message, which is a file itself, only the
+// first 64 bytes are left.
 var ErrFilesLost = errors.New("the files of a message are lost: the limit of open files is too low")
 
 // Recv waits for the next message; the files are the caller's. At the end of
@@ -183,7 +188,7 @@ func (c *Conn) Recv() ([]byte, []*os.File, error) {
 	if rerr != nil {
 		err = rerr
 	}
-	if err == ErrFilesLost && len(msg) > 0 && msg[0] == here {
+	if err == ErrFilesLost && len(msg) > 0 {
 		return msg[1:], nil, err
 	}
 	if err != nil {

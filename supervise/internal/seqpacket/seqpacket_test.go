@@ -2,11 +2,14 @@ package seqpacket
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // connected returns the two ends of a connection made through a socket whose
@@ -42,6 +45,37 @@ func TestMessages(t *testing.T) {
 		got, files, err := b.Recv()
 		if err != nil || !bytes.Equal(got, sent) || len(files) != 0 {
 			t.Errorf("%d bytes: got %d, %d files, %v", n, len(got), len(files), err)
+		}
+	}
+}
+
+// Where no more files may be opened a message comes without its files, of a long
+// one the beginning.
+func TestFilesLost(t *testing.T) {
+	a, b := connected(t)
+	f, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	short, long := []byte(`{"id":7}`), append([]byte(`{"id":8,"body":"`), bytes.Repeat([]byte("x"), 2*inline)...)
+	for _, msg := range [][]byte{short, long} {
+		if err := a.Send(msg, f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: old.Max}); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &old)
+	for _, want := range [][]byte{short, long[:headSize]} {
+		got, files, err := b.Recv()
+		if !errors.Is(err, ErrFilesLost) || len(files) != 0 || !bytes.Equal(got, want) {
+			t.Errorf("got %q, %d files, %v; want %q", got, len(files), err, want)
 		}
 	}
 }
