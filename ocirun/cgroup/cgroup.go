@@ -1,7 +1,11 @@
 // Package cgroup makes, limits and removes the control groups of one
-// container, on cgroup v1 (also hybrid) and v2, by files alone. It writes only
-// what a specification names, and never to a group that it did not make,
-// except to enable controllers for children on v2.
+// container, on cgroup v1 (also hybrid) and v2, by files alone.
+//
+// It writes what a specification names, to the container's groups. A group that
+// exists already and is empty becomes the container's, as if it had been made
+// for it, and goes with it. Groups above are made if they are missing, and
+// stay. They are written to only for what a child cannot be without: on v1 the
+// processors and memory nodes of an empty cpuset, on v2 the controllers.
 package cgroup
 
 import (
@@ -186,32 +190,46 @@ func At(path string) (*Group, error) {
 }
 
 // Create makes the groups of a path and sets the limits; when it fails it
-// removes what it made. A group that exists and has processes is refused.
+// removes those that it made. A group that exists and has processes is refused.
 func Create(path string, r *specs.LinuxResources) (*Group, error) {
 	g, err := At(path)
-	if err != nil {
-		return nil, err
-	}
-	made := 0
-	for i := range g.Members {
-		if err = g.make(&g.Members[i], r); err != nil {
-			break
-		}
-		made++
-	}
-	if err == nil && r != nil {
-		err = g.Set(r)
+	if err == nil {
+		err = g.create(r)
 	}
 	if err != nil {
-		g.Members = g.Members[:made]
-		_ = g.Delete()
 		return nil, err
 	}
 	return g, nil
 }
 
-func (g *Group) make(m *Member, r *specs.LinuxResources) error {
-	err := unix.Mkdir(m.Dir, 0o755)
+func (g *Group) create(r *specs.LinuxResources) error {
+	made := &Group{Members: make([]Member, 0, len(g.Members)), Unified: g.Unified}
+	var err error
+	for i := range g.Members {
+		var isNew bool
+		isNew, err = g.make(&g.Members[i])
+		if isNew {
+			made.Members = append(made.Members, g.Members[i])
+		}
+		if err == nil {
+			err = g.prepare(&g.Members[i], r)
+		}
+		if err != nil {
+			break
+		}
+	}
+	if err == nil && r != nil {
+		err = g.Set(r)
+	}
+	if err != nil {
+		_ = made.Delete()
+	}
+	return err
+}
+
+// make makes a group, and tells whether it was not there before.
+func (g *Group) make(m *Member) (isNew bool, err error) {
+	err = unix.Mkdir(m.Dir, 0o755)
 	if err == unix.ENOENT {
 		if err = g.makeParents(m); err == nil {
 			err = unix.Mkdir(m.Dir, 0o755)
@@ -219,16 +237,21 @@ func (g *Group) make(m *Member, r *specs.LinuxResources) error {
 	}
 	if err == unix.EEXIST {
 		if procs, _ := readProcs(m.Dir); len(procs) > 0 {
-			return fault.New(fault.Conflict, "container's cgroup is not empty: %s has %d processes; another container may use it", m.Dir, len(procs))
+			return false, fault.New(fault.Conflict, "container's cgroup is not empty: %s has %d processes; another container may use it", m.Dir, len(procs))
 		}
 		if alone := (&Group{Members: []Member{*m}, Unified: g.Unified}); (g.Unified || contains(m.Controllers, "freezer")) && alone.Frozen() {
-			return fault.New(fault.Conflict, "container's cgroup unexpectedly frozen: %s", m.Dir)
+			return false, fault.New(fault.Conflict, "container's cgroup unexpectedly frozen: %s", m.Dir)
 		}
-		err = nil
+		return false, nil
 	}
 	if err != nil {
-		return fault.New(fault.Internal, "make the control group %s: %w", m.Dir, err)
+		return false, fault.New(fault.Internal, "make the control group %s: %w", m.Dir, err)
 	}
+	return true, nil
+}
+
+// prepare gives a group what it needs before it can be limited.
+func (g *Group) prepare(m *Member, r *specs.LinuxResources) error {
 	if g.Unified {
 		return enableControllers(m, r)
 	}

@@ -65,7 +65,7 @@ func TestUnified(t *testing.T) {
 	}
 	m := Member{Dir: fmt.Sprintf("%s/tare-test-%s-%d", l.v2.mount, t.Name(), os.Getpid()), Mount: l.v2.mount}
 	g := &Group{Members: []Member{m}, Unified: true}
-	if err := g.make(&m, nil); err != nil {
+	if err := g.create(nil); err != nil {
 		t.Fatal(err)
 	}
 	defer g.Delete()
@@ -112,6 +112,36 @@ func TestUnified(t *testing.T) {
 	}
 	_ = cmd.Wait()
 	if err := g.Delete(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestNotPrepared: the group is made, and what it needs cannot be read.
+func TestNotPrepared(t *testing.T) {
+	testutil.RequireRoot(t)
+	l, err := host()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.v2 == nil {
+		t.Skip("needs a mounted cgroup2")
+	}
+	g := &Group{Members: []Member{{Dir: fmt.Sprintf("%s/tare-test-%s-%d", l.v2.mount, t.Name(), os.Getpid()), Mount: t.TempDir()}}, Unified: true}
+	dir := g.Members[0].Dir
+	defer os.Remove(dir)
+	if err := g.create(nil); err == nil {
+		t.Error("no failure")
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Error("the group is left:", err)
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil { // this time it is another's
+		t.Fatal(err)
+	}
+	if err := g.create(nil); err == nil {
+		t.Error("no failure")
+	}
+	if _, err := os.Stat(dir); err != nil {
 		t.Error(err)
 	}
 }
