@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -42,6 +43,42 @@ func TestSettings(t *testing.T) {
 	v2 := "[{ memory.max 1048576} { memory.swap.max 2097152} { cpu.weight 100} { cpu.max 50000 100000} { pids.max 1} { memory.high 5}]"
 	if got := fmt.Sprint(settingsV2(r)); got != v2 {
 		t.Error(got)
+	}
+}
+
+// TestEnable: a controller that the kernel does not enable is tried once, and
+// not asked for in the groups below.
+func TestEnable(t *testing.T) {
+	fd, err := unix.MemfdCreate("control", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	_, _ = unix.Write(fd, []byte("pids\n"))
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_WRITE); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.Symlink(fmt.Sprintf("/proc/self/fd/%d", fd), dir+"/cgroup.subtree_control"); err != nil {
+		t.Fatal(err)
+	}
+	watch, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(watch)
+	if _, err := unix.InotifyAddWatch(watch, dir+"/cgroup.subtree_control", unix.IN_OPEN|unix.IN_CLOSE_WRITE); err != nil {
+		t.Fatal(err)
+	}
+	if there, err := enable(dir, []string{"cpu", "pids"}, nil); err != nil || !slices.Equal(there, []string{"pids"}) {
+		t.Error(there, err)
+	}
+	n, _ := unix.Read(watch, make([]byte, 1024))
+	if tries := n / unix.SizeofInotifyEvent / 2; tries != 1 {
+		t.Errorf("%d tries", tries)
+	}
+	if _, err := enable(dir, []string{"cpu", "pids"}, []string{"cpu"}); err == nil {
+		t.Error("nobody hears that a needed controller is not there")
 	}
 }
 

@@ -307,9 +307,9 @@ func enableControllers(m *Member, r *specs.LinuxResources) error {
 	if err != nil {
 		return err
 	}
-	dir := m.Mount
+	dir, there := m.Mount, strings.Fields(string(all))
 	for _, name := range strings.Split(strings.Trim(strings.TrimPrefix(m.Dir, m.Mount), "/"), "/") {
-		if err := enable(dir, strings.Fields(string(all)), need); err != nil {
+		if there, err = enable(dir, there, need); err != nil {
 			return err
 		}
 		dir += "/" + name
@@ -317,27 +317,38 @@ func enableControllers(m *Member, r *specs.LinuxResources) error {
 	return nil
 }
 
-func enable(dir string, all, need []string) error {
+// enable makes the controllers that a group has available in its children, and
+// gives those that then are: no others can be asked for further down.
+func enable(dir string, there, need []string) ([]string, error) {
 	have, err := readFile(dir + "/cgroup.subtree_control")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	on := strings.Fields(string(have))
-	off := func(c string) bool { return !contains(on, c) }
 	var missing []string
-	for _, c := range all {
-		if off(c) {
-			missing = append(missing, "+"+c)
+	for _, c := range there {
+		if !contains(on, c) {
+			missing = append(missing, c)
 		}
 	}
-	if len(missing) > 0 && write(dir, "cgroup.subtree_control", strings.Join(missing, " ")) != nil {
-		for _, c := range missing { // all or none at once, so one by one
-			if err := write(dir, "cgroup.subtree_control", c); err != nil && contains(need, c[1:]) {
-				return err
-			}
+	if len(missing) == 0 {
+		return on, nil
+	}
+	err = write(dir, "cgroup.subtree_control", "+"+strings.Join(missing, " +"))
+	if err == nil {
+		return append(on, missing...), nil
+	}
+	for _, c := range missing { // all or none at once, so one by one
+		if len(missing) > 1 {
+			err = write(dir, "cgroup.subtree_control", "+"+c)
+		}
+		if err == nil {
+			on = append(on, c)
+		} else if contains(need, c) {
+			return nil, err
 		}
 	}
-	return nil
+	return on, nil
 }
 
 func contains(words []string, w string) bool {
