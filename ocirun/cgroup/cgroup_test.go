@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -43,6 +44,33 @@ func TestSettings(t *testing.T) {
 	v2 := "[{ memory.max 1048576} { memory.swap.max 2097152} { cpu.weight 100} { cpu.max 50000 100000} { pids.max 1} { memory.high 5}]"
 	if got := fmt.Sprint(settingsV2(r)); got != v2 {
 		t.Error(got)
+	}
+}
+
+func TestNotOnV2(t *testing.T) {
+	off, on, none, some, zero, ten, weight := false, true, int64(0), int64(5), uint64(0), uint64(10), uint16(7)
+	device := specs.LinuxWeightDevice{LeafWeight: &weight}
+	for want, r := range map[string]*specs.LinuxResources{
+		"memory.swappiness":               {Memory: &specs.LinuxMemory{Swappiness: &ten}},
+		"memory.kernelTCP":                {Memory: &specs.LinuxMemory{KernelTCP: &some}},
+		"memory.disableOOMKiller":         {Memory: &specs.LinuxMemory{DisableOOMKiller: &on}},
+		"cpu.realtimeRuntime":             {CPU: &specs.LinuxCPU{RealtimeRuntime: &some}},
+		"cpu.realtimePeriod":              {CPU: &specs.LinuxCPU{RealtimePeriod: &ten}},
+		"blockIO.leafWeight":              {BlockIO: &specs.LinuxBlockIO{LeafWeight: &weight}},
+		"blockIO.weightDevice.leafWeight": {BlockIO: &specs.LinuxBlockIO{WeightDevice: []specs.LinuxWeightDevice{device}}},
+		"network.priorities":              {Network: &specs.LinuxNetwork{Priorities: make([]specs.LinuxInterfacePriority, 1)}},
+	} {
+		if err := (&Group{Unified: true}).refuse(r); err == nil || !strings.Contains(err.Error(), "linux.resources."+want+" is not supported on cgroup v2") {
+			t.Errorf("%s: %v", want, err)
+		}
+		if err := (&Group{}).refuse(r); err != nil {
+			t.Errorf("%s on v1: %v", want, err)
+		}
+	}
+	nothing := &specs.LinuxResources{Memory: &specs.LinuxMemory{Swappiness: &zero, KernelTCP: &none, DisableOOMKiller: &off},
+		CPU: &specs.LinuxCPU{RealtimeRuntime: &none, RealtimePeriod: &zero}, BlockIO: &specs.LinuxBlockIO{}, Network: &specs.LinuxNetwork{}}
+	if err := (&Group{Unified: true}).refuse(nothing); err != nil {
+		t.Error(err)
 	}
 }
 

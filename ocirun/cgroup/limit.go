@@ -162,6 +162,11 @@ func (g *Group) refuse(r *specs.LinuxResources) error {
 	if len(r.Rdma) > 0 {
 		return no("rdma")
 	}
+	if g.Unified {
+		if err := refuseV2(r); err != nil {
+			return err
+		}
+	}
 	if m := r.Memory; m != nil && m.Swap != nil && *m.Swap > 0 {
 		switch {
 		case m.Limit == nil || *m.Limit == 0:
@@ -178,6 +183,39 @@ func (g *Group) refuse(r *specs.LinuxResources) error {
 		if strings.Contains(k, "/") || !strings.Contains(k, ".") {
 			return fault.New(fault.Invalid, "linux.resources.unified has %q, which is no file of a controller", k)
 		}
+	}
+	return nil
+}
+
+// refuseV2 names what cgroup v2 has no file for.
+func refuseV2(r *specs.LinuxResources) error {
+	asked := ""
+	ask := func(what string, on bool) {
+		if on {
+			asked = what
+		}
+	}
+	if m := r.Memory; m != nil {
+		ask("memory.swappiness", m.Swappiness != nil && *m.Swappiness != 0)
+		ask("memory.kernelTCP", m.KernelTCP != nil && *m.KernelTCP > 0)
+		ask("memory.disableOOMKiller", m.DisableOOMKiller != nil && *m.DisableOOMKiller)
+	}
+	if c := r.CPU; c != nil {
+		ask("cpu.realtimeRuntime", c.RealtimeRuntime != nil && *c.RealtimeRuntime > 0)
+		ask("cpu.realtimePeriod", c.RealtimePeriod != nil && *c.RealtimePeriod > 0)
+	}
+	if b := r.BlockIO; b != nil {
+		ask("blockIO.leafWeight", b.LeafWeight != nil && *b.LeafWeight != 0)
+		for _, d := range b.WeightDevice {
+			ask("blockIO.weightDevice.leafWeight", d.LeafWeight != nil && *d.LeafWeight != 0)
+		}
+	}
+	if n := r.Network; n != nil {
+		ask("network.classID", n.ClassID != nil && *n.ClassID != 0)
+		ask("network.priorities", len(n.Priorities) > 0)
+	}
+	if asked != "" {
+		return fault.New(fault.NotImplemented, "linux.resources.%s is not supported on cgroup v2, which has no such setting", asked)
 	}
 	return nil
 }
@@ -380,9 +418,6 @@ func neededV2(r *specs.LinuxResources) []string {
 }
 
 func (g *Group) setV2(r *specs.LinuxResources) error {
-	if n := r.Network; n != nil && (n.ClassID != nil && *n.ClassID != 0 || len(n.Priorities) > 0) {
-		return fault.New(fault.NotImplemented, "linux.resources.network is not supported on cgroup v2, which has no such controllers")
-	}
 	dir := g.Members[0].Dir
 	for _, s := range settingsV2(r) {
 		err := write(dir, s.file, s.value)
