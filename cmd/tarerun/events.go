@@ -45,8 +45,7 @@ func runEvents(g *settings, args []string) error {
 	ooms := c.OOMs()
 	next := time.Now().Add(*interval)
 	for c.State().Status != specs.StateStopped {
-		if n := c.OOMs(); n > ooms {
-			ooms = n
+		if more(&ooms, c.OOMs()) {
 			if err := printLine(event{Type: "oom", ID: id}); err != nil {
 				return err
 			}
@@ -62,6 +61,13 @@ func runEvents(g *settings, args []string) error {
 		time.Sleep(min(oomLook, max(time.Until(next), 0)))
 	}
 	return nil
+}
+
+// more tells whether a count has grown. It falls too, when a shortage is over.
+func more(last *uint64, n uint64) bool {
+	before := *last
+	*last = n
+	return n > before
 }
 
 func showStats(c *ocirun.Container, id string) error {

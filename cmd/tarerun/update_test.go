@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -42,14 +43,26 @@ func TestUpdateAndEvents(t *testing.T) {
 	if err := json.Unmarshal([]byte(must("events", "--stats", b.id)), &e); err != nil || e.Type != "stats" || e.ID != b.id || e.Data.Pids.Limit != 17 || e.Data.Pids.Current != 1 {
 		t.Errorf("got %+v, %v", e, err)
 	}
+	if out, code := b.run("events", "--interval", "0s", b.id); code != 1 || !strings.Contains(out, "interval must be greater than 0") {
+		t.Error(out, code)
+	}
 	must("pause", b.id)
 	if out, code := b.run("exec", b.id, "true"); code != 255 || !strings.Contains(out, "cannot exec in a paused container") {
 		t.Error(out, code)
 	}
 	must("kill", b.id, "KILL")
 	must("delete", "-f", b.id)
-	if out, code := b.run("events", "--interval", "0s", "x"); code != 1 {
-		t.Error(out, code)
+}
+
+// TestSecondShortage: the first is over before the second begins.
+func TestSecondShortage(t *testing.T) {
+	var last uint64
+	var told []bool
+	for _, n := range []uint64{1, 1, 0, 1} {
+		told = append(told, more(&last, n))
+	}
+	if want := []bool{true, false, false, true}; !slices.Equal(told, want) {
+		t.Errorf("got %v", told)
 	}
 }
 
