@@ -91,7 +91,7 @@ func parseBytes(s string) (int64, error) {
 		}
 	}
 	n, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
-	if n *= float64(int64(1) << shift); err != nil || n < 0 || n >= math.MaxInt64 {
+	if n *= float64(int64(1) << shift); err != nil || !(n >= 0 && n < math.MaxInt64) { // NaN is neither
 		return 0, fault.New(fault.Invalid, "%q is no amount of memory", s)
 	}
 	return int64(n), nil

@@ -72,7 +72,7 @@ func TestParseBytes(t *testing.T) {
 			t.Errorf("%s: %d, %v", text, n, err)
 		}
 	}
-	for _, text := range []string{"", "x", "-2", "1e30", "M"} {
+	for _, text := range []string{"", "x", "-2", "1e30", "M", "nan", "inf"} {
 		if _, err := parseBytes(text); err == nil {
 			t.Errorf("%q was taken", text)
 		}
