@@ -27,7 +27,64 @@ func check(s *specs.Spec) error {
 	if err := checkProcess(s.Process); err != nil {
 		return err
 	}
+	if err := checkWords(s); err != nil {
+		return err
+	}
 	return checkLinux(s)
+}
+
+// words looks for a NUL byte in words that the kernel reads up to one: it would
+// act on the first part. It keeps the first that it finds.
+type words struct{ err error }
+
+func (w *words) of(field string, list ...string) {
+	for _, word := range list {
+		if w.err == nil && strings.IndexByte(word, 0) >= 0 {
+			w.err = fault.New(fault.Invalid, "%s has a NUL byte: %q", field, word)
+		}
+	}
+}
+
+// checkWords looks at all words but those of the process, those that are looked
+// up in a list, and the limits, which package cgroup looks at.
+func checkWords(s *specs.Spec) error {
+	var w words
+	w.of("root.path", s.Root.Path)
+	w.of("hostname", s.Hostname)
+	w.of("domainname", s.Domainname)
+	for i := range s.Mounts {
+		m := &s.Mounts[i]
+		w.of("mounts.destination", m.Destination)
+		w.of("mounts.type", m.Type)
+		w.of("mounts.source", m.Source)
+		w.of("mounts.options", m.Options...)
+	}
+	if h := s.Hooks; h != nil {
+		for _, kind := range [...][]specs.Hook{h.Prestart, h.CreateRuntime, h.CreateContainer, h.StartContainer, h.Poststart, h.Poststop} {
+			for i := range kind {
+				w.of("hooks.path", kind[i].Path)
+				w.of("hooks.args", kind[i].Args...)
+				w.of("hooks.env", kind[i].Env...)
+			}
+		}
+	}
+	l := s.Linux
+	w.of("linux.cgroupsPath", l.CgroupsPath)
+	w.of("linux.maskedPaths", l.MaskedPaths...)
+	w.of("linux.readonlyPaths", l.ReadonlyPaths...)
+	for i := range l.Namespaces {
+		w.of("linux.namespaces.path", l.Namespaces[i].Path)
+	}
+	for i := range l.Devices {
+		w.of("linux.devices.path", l.Devices[i].Path)
+	}
+	for key, text := range l.Sysctl {
+		w.of("linux.sysctl", key, text)
+	}
+	if l.Seccomp != nil {
+		w.of("linux.seccomp.listenerPath", l.Seccomp.ListenerPath)
+	}
+	return w.err
 }
 
 func later(field string) error {
@@ -42,14 +99,13 @@ func checkProcess(p *specs.Process) error {
 	if p.Cwd != "" && !filepath.IsAbs(p.Cwd) {
 		return fault.New(fault.Invalid, "process.cwd %q must be absolute", p.Cwd)
 	}
-	for _, list := range [][]string{p.Args, p.Env, {p.Cwd}} {
-		for _, word := range list {
-			if strings.IndexByte(word, 0) >= 0 {
-				return fault.New(fault.Invalid, "process has a word with a NUL byte: %q", word)
-			}
-		}
-	}
+	var w words
+	w.of("process.args", p.Args...)
+	w.of("process.env", p.Env...)
+	w.of("process.cwd", p.Cwd)
 	switch {
+	case w.err != nil:
+		return w.err
 	case p.SelinuxLabel != "":
 		return later("process.selinuxLabel")
 	case p.ApparmorProfile != "":

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -179,12 +180,35 @@ func (g *Group) refuse(r *specs.LinuxResources) error {
 			return fault.New(fault.Invalid, "linux.resources.memory: a limit of memory+swap without one of memory")
 		}
 	}
-	for k := range r.Unified {
+	for k, text := range r.Unified {
+		if nul(k, text) {
+			return fault.New(fault.Invalid, "linux.resources.unified has a NUL byte: %q: %q", k, text)
+		}
 		if strings.Contains(k, "/") || !strings.Contains(k, ".") {
 			return fault.New(fault.Invalid, "linux.resources.unified has %q, which is no file of a controller", k)
 		}
 	}
+	for _, h := range r.HugepageLimits {
+		if nul(h.Pagesize) {
+			return fault.New(fault.Invalid, "linux.resources.hugepageLimits.pageSize has a NUL byte: %q", h.Pagesize)
+		}
+	}
+	if c := r.CPU; c != nil && nul(c.Cpus, c.Mems) {
+		return fault.New(fault.Invalid, "linux.resources.cpu has a NUL byte: cpus %q, mems %q", c.Cpus, c.Mems)
+	}
+	if n := r.Network; n != nil {
+		for _, p := range n.Priorities {
+			if nul(p.Name) {
+				return fault.New(fault.Invalid, "linux.resources.network.priorities has a NUL byte: %q", p.Name)
+			}
+		}
+	}
 	return nil
+}
+
+// nul tells whether the kernel would read only a part of a word.
+func nul(words ...string) bool {
+	return slices.ContainsFunc(words, func(w string) bool { return strings.IndexByte(w, 0) >= 0 })
 }
 
 // refuseV2 names what cgroup v2 has no file for.
