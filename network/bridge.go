@@ -25,7 +25,8 @@ type bridge struct {
 	index   int
 	mtu     int
 	address netip.Prefix // with the host's bits
-	guarded bool         // what else the host would forward is dropped
+	guarded bool         // the guard stands, see forward.go
+	open    bool         // and shall drop nothing
 }
 
 // raiseBridge makes the bridge as configured or takes the one that is there,
@@ -46,7 +47,7 @@ func raiseBridge(c Config) (b bridge, made bool, err error) {
 	if link.Type() != "bridge" {
 		return b, false, fault.New(fault.Conflict, "the interface %s is a %s and not a bridge: choose another name by --bridge", c.Bridge, link.Type())
 	}
-	b = bridge{name: c.Bridge, index: link.Attrs().Index, mtu: c.MTU}
+	b = bridge{name: c.Bridge, index: link.Attrs().Index, mtu: c.MTU, open: c.ForwardAll}
 	ours := bytes.Equal(link.Attrs().HardwareAddr, bridgeMAC(c))
 	if !ours {
 		b.mtu = min(c.MTU, link.Attrs().MTU)

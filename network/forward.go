@@ -3,6 +3,7 @@ package network
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 
@@ -31,14 +32,16 @@ import (
 //
 // It stays as long as forwarding does, until the next boot, and so remembers
 // that forwarding is ours; every daemon of the host adds its bridge. On a host
-// that forwarded before there is no such table.
+// that forwarded before there is no such table. A daemon that is told to leave
+// forwarding to others sets the policy to accept and keeps the table, or the
+// next repair of a daemon beside it would make it anew.
 var (
 	guard        = &nftables.Table{Name: "tare-forward", Family: nftables.TableFamilyIPv4}
 	guardBridges = nftables.Set{Table: guard, Name: "bridges", KeyType: nftables.TypeIFName, KeyByteOrder: binaryutil.NativeEndian}
 )
 
-// allowForwarding makes the host forward, and tells whether the guard stands:
-// it does when it was made at this time or before. With open there is none.
+// allowForwarding makes the host forward, and tells whether the table stands:
+// it does when it was made at this time or before. With open it drops nothing.
 func allowForwarding(bridge string, open bool) (guarded bool, err error) {
 	const name = "ipv4/ip_forward"
 	off := true
@@ -49,11 +52,9 @@ func allowForwarding(bridge string, open bool) (guarded bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	switch {
-	case open && present:
-		err = dropGuard()
-	case !open && (off || present):
-		err = raiseGuard(bridge)
+	guarded = present || off && !open
+	if guarded {
+		err = raiseGuard(bridge, open)
 	}
 	if err != nil {
 		return false, err
@@ -64,11 +65,16 @@ func allowForwarding(bridge string, open bool) (guarded bool, err error) {
 		}
 		return false, err
 	}
-	return !open && (off || present), nil
+	if guarded && !present {
+		slog.Info("turned forwarding on, which was off; what passes between other interfaces than tared's bridges is dropped until the next boot, "+
+			"also for other programs: --ip-forward-no-drop lets it pass", "table", guard.Name)
+	}
+	return guarded, nil
 }
 
-// raiseGuard makes the table, unless it is there, and adds the bridge.
-func raiseGuard(bridge string) error {
+// raiseGuard makes the table, unless it is there, and adds the bridge. With open
+// the policy becomes to accept; without, a table that is there keeps its own.
+func raiseGuard(bridge string, open bool) error {
 	name := make([]byte, unix.IFNAMSIZ)
 	copy(name, bridge)
 	conn, err := nftables.New()
@@ -81,9 +87,7 @@ func raiseGuard(bridge string) error {
 	if err := conn.AddSet(&set, nil); err != nil {
 		return err
 	}
-	drop := nftables.ChainPolicyDrop
-	chain := conn.AddChain(&nftables.Chain{Name: "forward", Table: guard, Type: nftables.ChainTypeFilter, Policy: &drop,
-		Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter})
+	chain := conn.AddChain(guardChain(nftables.ChainPolicyDrop))
 	for _, key := range []expr.MetaKey{expr.MetaKeyIIFNAME, expr.MetaKeyOIFNAME} {
 		conn.AddRule(&nftables.Rule{Table: guard, Chain: chain, Exprs: []expr.Any{
 			&expr.Meta{Key: key, Register: register},
@@ -101,7 +105,19 @@ func raiseGuard(bridge string) error {
 	if err := conn.Flush(); err != nil {
 		return fmt.Errorf("add %s to the nftables table %s: %w", bridge, guard.Name, err)
 	}
+	if !open {
+		return nil
+	}
+	conn.AddChain(guardChain(nftables.ChainPolicyAccept))
+	if err := conn.Flush(); err != nil {
+		return fmt.Errorf("set the policy of the nftables table %s: %w", guard.Name, err)
+	}
 	return nil
+}
+
+func guardChain(policy nftables.ChainPolicy) *nftables.Chain {
+	return &nftables.Chain{Name: "forward", Table: guard, Type: nftables.ChainTypeFilter, Policy: &policy,
+		Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter}
 }
 
 func dropGuard() error {

@@ -6,6 +6,10 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/google/nftables"
+
+	"github.com/tarehq/tare/internal/testutil"
 )
 
 func TestPublishedPortIsReached(t *testing.T) {
@@ -69,13 +73,36 @@ func TestHostBecomesNoRouter(t *testing.T) {
 	s = open(t, one)
 	left.expectNothing(t, "tcp", "10.99.2.2:80")
 	must(t, s.Close(t.Context()))
+	// Whoever leaves it to others does so for the daemons beside him and after him.
+	open(t, two)
 	one.ForwardAll = true
 	s = open(t, one)
+	attach(t, s, "c").expect(t, "tcp", "10.99.2.2:80", "right 10.99.2.1")
+	left.expect(t, "tcp", "10.99.2.2:80", "right 10.99.1.2")
+	conn, err := nftables.New()
+	must(t, err)
+	conn.FlushRuleset()
+	must(t, conn.Flush())
+	testutil.Eventually(t, 5*time.Second, "the guard is back and open", func() bool {
+		chain, err := conn.ListChain(guard, "forward")
+		return err == nil && *chain.Policy == nftables.ChainPolicyAccept
+	})
 	left.expect(t, "tcp", "10.99.2.2:80", "right 10.99.1.2")
 	must(t, s.Close(t.Context()))
-	one.ForwardAll = false // a host that forwards of its own accord
+	one.ForwardAll = false
 	open(t, one)
 	left.expect(t, "tcp", "10.99.2.2:80", "right 10.99.1.2")
+}
+
+func TestHostThatForwardsKeepsItsRules(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	must(t, writeSysctl("ipv4/ip_forward", "1"))
+	open(t, testConfig("tt0", 1))
+	if present, err := tableExists(guard.Name); present || err != nil {
+		t.Errorf("the guard is there: %v, %v", present, err)
+	}
 }
 
 func TestLoopbackBindingIsTheHostsAlone(t *testing.T) {

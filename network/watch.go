@@ -113,8 +113,5 @@ func (s *Service) repair() error {
 	if err != nil || !s.bridge.guarded {
 		return err
 	}
-	if present, err = tableExists(guard.Name); err == nil && !present {
-		err = raiseGuard(s.bridge.name)
-	}
-	return err
+	return raiseGuard(s.bridge.name, s.bridge.open)
 }
