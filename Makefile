@@ -28,7 +28,7 @@ fuzz: ## every fuzz target for a while
 	@scripts/fuzz
 
 vet: ## formatting and the compiler's doubts
-	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
+	@ugly=$$(gofmt -l $$(find . -name '.?*' -prune -o -name '*.go' -print)) && test -z "$$ugly" || { echo "$$ugly"; exit 1; }
 	$(GO) vet ./...
 
 clean: ## remove what was built
