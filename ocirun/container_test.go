@@ -132,6 +132,18 @@ func TestMasksAndReadonly(t *testing.T) {
 	}
 }
 
+// TestOneMask: masked directories are the same one, empty and read-only.
+func TestOneMask(t *testing.T) {
+	clean(t)
+	dir, s := shell(t, "stat -c %d:%i /mnt /tmp /root; echo /tmp/*; grep -c ' ro,.* - tmpfs tmpfs ro,' /proc/self/mountinfo")
+	_ = os.WriteFile(filepath.Join(dir, "rootfs/tmp/secret"), nil, 0o644)
+	s.Linux.MaskedPaths = []string{"/mnt", "/etc/passwd", "/tmp", "/root"}
+	out, _ := run(t, dir, s)
+	if f := strings.Fields(out); len(f) != 5 || f[0] != f[1] || f[1] != f[2] || f[3] != "/tmp/*" || f[4] != "3" {
+		t.Fatalf("got %q", out)
+	}
+}
+
 func TestMountOptions(t *testing.T) {
 	clean(t)
 	dir, s := shell(t, "cat /mnt/a/b/file; echo x > /mnt/a/b/file && echo wrote; grep ' /mnt' /proc/self/mountinfo; cat /etc/new; echo x > /mnt/t/f || echo ro")

@@ -194,23 +194,47 @@ func once(list []string) []string {
 }
 
 // maskedPaths covers files with the host's null device and directories with an
-// empty read-only tmpfs.
+// empty read-only tmpfs, which all of them share.
 func (b *builder) maskedPaths() {
-	for _, name := range once(b.spec.Linux.MaskedPaths) {
-		p, what := b.program, "mask"
-		done, file := p.label(), p.label()
+	names := once(b.spec.Linux.MaskedPaths)
+	if len(names) == 0 {
+		return
+	}
+	p, what := b.program, "mask"
+	empty, used := b.emptyTree(what), p.slot()
+	for _, name := range names {
+		done, last, file, further, cover, tree := p.label(), p.label(), p.label(), p.label(), p.label(), p.slot()
 		fd := b.root.open(what, name, b.root.any).when(unix.ENOENT, done).when(unix.ENOTDIR, done).keep
 		p.enter(what, name, fd).when(unix.ENOTDIR, file)
-		p.do(what, name, unix.SYS_MOUNT, p.str("tmpfs"), p.str("."), p.str("tmpfs"), num(unix.MS_RDONLY), p.str("nr_blocks=1,nr_inodes=1"))
-		p.close(fd)
-		p.jump(done)
+		p.do("compare", "", 0, used, num(0)).otherwise(further).nr = opCompare
+		p.place(what, name, empty, fd)
+		p.move("note that it is attached", used, num(1)).then(last)
+		p.here(further)
+		p.do(what, name, unix.SYS_OPEN_TREE, empty, p.str(""), num(cloneFlags(false)|unix.AT_EMPTY_PATH)).into(tree).then(cover)
 		p.here(file)
-		tree := b.hostDevice(what, "/dev/null")
+		p.do(what, name, unix.SYS_OPEN_TREE, cwd, p.str("/dev/null"), num(cloneFlags(false))).into(tree)
+		p.here(cover)
 		p.place(what, name, tree, fd)
 		p.close(tree)
+		p.here(last)
 		p.close(fd)
 		p.here(done)
 	}
+	p.close(empty)
+}
+
+// emptyTree makes a detached read-only tmpfs with room for nothing.
+func (b *builder) emptyTree(what string) value {
+	fs, tree := b.slot(), b.slot()
+	b.do(what, "", unix.SYS_FSOPEN, b.str("tmpfs"), num(unix.FSOPEN_CLOEXEC)).into(fs)
+	for _, option := range [...][2]string{{"source", "tmpfs"}, {"nr_blocks", "1"}, {"nr_inodes", "1"}} {
+		b.do(what, "", unix.SYS_FSCONFIG, fs, num(unix.FSCONFIG_SET_STRING), b.str(option[0]), b.str(option[1]), num(0))
+	}
+	b.do(what, "", unix.SYS_FSCONFIG, fs, num(unix.FSCONFIG_SET_FLAG), b.str("ro"), num(0), num(0))
+	b.do(what, "", unix.SYS_FSCONFIG, fs, num(unix.FSCONFIG_CMD_CREATE), num(0), num(0), num(0))
+	b.do(what, "", unix.SYS_FSMOUNT, fs, num(unix.FSMOUNT_CLOEXEC), num(unix.MOUNT_ATTR_RDONLY)).into(tree)
+	b.close(fs)
+	return tree
 }
 
 // sysctls writes the kernel parameters of the container's namespaces through
