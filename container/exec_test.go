@@ -1,10 +1,9 @@
 package container
 
 import (
-	"context"
 	"os/exec"
 	"testing"
-	"time"
+	"testing/synctest"
 )
 
 // A client that saw the end of an exec's output before the daemon heard of its
@@ -14,23 +13,30 @@ func TestSettleBeforeMade(t *testing.T) {
 	if err := cmd.Run(); err != nil {
 		t.Fatal(err)
 	}
-	n := &session{id: "x", made: make(chan struct{}), done: make(chan struct{})}
-	if err := n.begin(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		time.Sleep(20 * time.Millisecond)
+	synctest.Test(t, func(t *testing.T) {
+		n := &session{id: "x", made: make(chan struct{}), done: make(chan struct{})}
+		if err := n.begin(); err != nil {
+			t.Fatal(err)
+		}
+		settled := false
+		go func() { n.settle(t.Context()); settled = true }()
+		still := func(when string) {
+			t.Helper()
+			synctest.Wait()
+			if settled {
+				t.Fatalf("settled %s", when)
+			}
+		}
+		still("before its beginning")
 		n.mu.Lock()
 		n.pid = cmd.Process.Pid
 		n.mu.Unlock()
 		close(n.made)
-		time.Sleep(20 * time.Millisecond)
+		still("before its end")
 		n.end(9)
-	}()
-	n.settle(context.Background())
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.code == nil || *n.code != 9 {
-		t.Errorf("the exit code is %v", n.code)
-	}
+		synctest.Wait()
+		if !settled || *n.code != 9 {
+			t.Errorf("settled: %v, the exit code is %v", settled, *n.code)
+		}
+	})
 }
