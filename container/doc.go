@@ -8,8 +8,9 @@
 //	containers/<id>/record.json      what the user asked for, with every default
 //	                                 resolved; written by create, survives power loss
 //	                                 unless the container removes itself
-//	containers/<id>/state.json       what happened since; never synced, because after
-//	                                 power loss nothing of it is true any more
+//	containers/<id>/state.json       what happened since; synced only where a restart
+//	                                 policy needs it at the next boot, because after
+//	                                 power loss nothing else of it is true any more
 //	containers/<id>/hosts, hostname, resolv.conf
 //	containers/<id>/<id>-json.log    the log
 //

@@ -133,9 +133,9 @@ func (n *Node) Children() []ocispec.Descriptor {
 	return children
 }
 
-// Walk visits d and all that it names, parents first, each digest once for each type that it is given. What
-// is not in the store is not visited. An error of visit or of a damaged
-// manifest ends the walk.
+// Walk visits d and all that it names, parents first, each digest once for
+// each type that it is given. What is not in the store is not visited. An error
+// of visit or of a damaged manifest ends the walk.
 func (s *Store) Walk(d ocispec.Descriptor, visit func(ocispec.Descriptor, int64) error) error {
 	return s.walk(d, map[reading]struct{}{}, 0, visit)
 }

@@ -22,9 +22,9 @@ import (
 // Save writes the images to w as one tar that is an OCI image layout and a
 // docker-archive at once, with the blobs as they are stored, so that Load
 // gives them their digests again. A repository without a tag stands for all its
-// tags; what is called by a digest is saved without a name. With a platform only its manifest is saved.
-// Everything is found before the first byte is written. The same images give
-// the same bytes.
+// tags; what is called by a digest is saved without a name. With a platform
+// only its manifest is saved. Everything is found before the first byte is
+// written. The same images give the same bytes.
 func (s *Service) Save(ctx context.Context, w io.Writer, refs []string, platform string) error {
 	defer s.content.Hold()()
 	p, err := s.planSave(ctx, refs, platform)

@@ -16,7 +16,9 @@
 //	sock         SOCK_SEQPACKET socket of the process (protocol.go)
 //	init         "PID STARTTIME\n" of the container's init, see KillInit
 //	exit.json    the Exit, written atomically when all output has been stored
-//	rt/ …        state and log of an OCI runtime that is executed
+//	rt/, rt.log  state and log of an OCI runtime that is executed
+//
+// Whoever owns the directory may keep files of other names there.
 package supervise
 
 import (
