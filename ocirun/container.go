@@ -1,6 +1,7 @@
 package ocirun
 
 import (
+	"context"
 	"sync"
 	"syscall"
 	"time"
@@ -69,7 +70,7 @@ func (c *Container) Start() error {
 	}
 	c.program = nil // a tenth of what a supervising process holds
 	if h := c.spec.Hooks; h != nil {
-		if err := c.runHooks("poststart", h.Poststart, specs.StateRunning); err != nil {
+		if err := c.runHooks(context.Background(), "poststart", h.Poststart, specs.StateRunning); err != nil {
 			return err
 		}
 	}
@@ -151,7 +152,7 @@ func (c *Container) Delete() error {
 		}
 	}
 	if h := c.spec.Hooks; h != nil {
-		if e := c.runHooks("poststop", h.Poststop, specs.StateStopped); err == nil {
+		if e := c.runHooks(context.Background(), "poststop", h.Poststop, specs.StateStopped); err == nil {
 			err = e
 		}
 	}

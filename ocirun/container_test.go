@@ -585,3 +585,19 @@ func TestNeverStarted(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestCreationEnds: nobody waits any more for a hook that hangs.
+func TestCreationEnds(t *testing.T) {
+	clean(t)
+	sleep := []specs.Hook{{Path: "/bin/sleep", Args: []string{"sleep", "60"}}}
+	for _, h := range []*specs.Hooks{{Prestart: sleep}, {CreateContainer: sleep}} {
+		dir, s := bundle(t, "true")
+		s.Hooks = h
+		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+		begin := time.Now()
+		if _, err := Create(ctx, Options{Bundle: dir, Spec: s, ID: containerID(t)}); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) > 30*time.Second {
+			t.Error(err)
+		}
+		cancel()
+	}
+}

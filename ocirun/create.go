@@ -148,14 +148,35 @@ func (a *attempt) forget(fd int) {
 	}
 }
 
+// heed ends the wait for what the child tells when ctx ends. The returned
+// function ends that.
+func (a *attempt) heed(ctx context.Context) (release func()) {
+	if ctx.Done() == nil {
+		return func() {}
+	}
+	over := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		_ = unix.Shutdown(a.sync, unix.SHUT_RDWR)
+		close(over)
+	})
+	return func() {
+		if !stop() {
+			<-over
+		}
+	}
+}
+
 // next reads what the child tells. A failed step becomes its sentence.
-func (a *attempt) next() (int, error) {
+func (a *attempt) next(ctx context.Context) (int, error) {
 	var rec [16]byte
 	n, err := retry(func() (int, error) { return unix.Read(a.sync, rec[:]) })
 	if err != nil {
 		return 0, fault.New(fault.Internal, "hear from the container's init: %w", err)
 	}
 	if n < 16 {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
 		return 0, fault.New(fault.Internal, "the container's init ended before it was ready%s", a.cause())
 	}
 	word, errno := binary.LittleEndian.Uint64(rec[:]), unix.Errno(binary.LittleEndian.Uint64(rec[8:]))
@@ -311,7 +332,7 @@ func create(ctx context.Context, o Options) (c *Container, err error) {
 	if err = c.setUp(a, &o); err != nil {
 		return c, err
 	}
-	if err = c.handshake(a); err != nil {
+	if err = c.handshake(ctx, a); err != nil {
 		return c, err
 	}
 	if adjust != nil {
@@ -453,10 +474,17 @@ func compile(s *specs.LinuxSeccomp) func(*builder) error {
 	}
 }
 
-// handshake serves the child until it waits for the start.
-func (c *Container) handshake(a *attempt) error {
+// handshake serves the child until it waits for the start, or ctx ends.
+func (c *Container) handshake(ctx context.Context, a *attempt) (err error) {
+	release := a.heed(ctx)
+	defer func() {
+		release()
+		if ctx.Err() != nil { // whatever came of it
+			err = ctx.Err()
+		}
+	}()
 	for {
-		record, err := a.next()
+		record, err := a.next(ctx)
 		if err != nil {
 			return err
 		}
@@ -466,8 +494,8 @@ func (c *Container) handshake(a *attempt) error {
 			err = writeMaps(a.pid, c.spec, a.b)
 		case recordHooks:
 			h := c.spec.Hooks
-			if err = c.runHooks("prestart", h.Prestart, specs.StateCreating); err == nil {
-				err = c.runHooks("createRuntime", h.CreateRuntime, specs.StateCreating)
+			if err = c.runHooks(ctx, "prestart", h.Prestart, specs.StateCreating); err == nil {
+				err = c.runHooks(ctx, "createRuntime", h.CreateRuntime, specs.StateCreating)
 			}
 		default:
 			if i := record - recordAsk; i >= 0 && i < len(a.b.requests) {

@@ -64,16 +64,7 @@ func (c *Container) exec(ctx context.Context, o ExecOptions) (proc *Process, err
 	if err = a.launch(); err != nil {
 		return nil, err
 	}
-	record, err := a.next()
-	if err == nil && record == recordListener {
-		if err = c.handListener(a, specs.StateRunning); err == nil {
-			err = a.proceed()
-		}
-		if err == nil {
-			_, err = a.next()
-		}
-	}
-	if err != nil {
+	if err = c.hear(ctx, a); err != nil {
 		return nil, err
 	}
 	if adjust != nil {
@@ -91,6 +82,29 @@ func (c *Container) exec(ctx context.Context, o ExecOptions) (proc *Process, err
 	}
 	a.finish()
 	return &Process{pid: a.pid}, nil
+}
+
+// hear serves a further process until it waits for its start, or ctx ends.
+func (c *Container) hear(ctx context.Context, a *attempt) (err error) {
+	release := a.heed(ctx)
+	defer func() {
+		release()
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+	}()
+	record, err := a.next(ctx)
+	if err != nil || record != recordListener {
+		return err
+	}
+	if err := c.handListener(a, specs.StateRunning); err != nil {
+		return err
+	}
+	if err := a.proceed(); err != nil {
+		return err
+	}
+	_, err = a.next(ctx)
+	return err
 }
 
 // finish waits until the child has executed and gives everything back.

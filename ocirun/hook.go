@@ -13,8 +13,8 @@ import (
 )
 
 // runHooks runs programs of the host in order, each with the container's state
-// on its standard input. The first failure ends it.
-func (c *Container) runHooks(kind string, hooks []specs.Hook, status specs.ContainerState) error {
+// on its standard input. The first failure ends it, and so does the end of ctx.
+func (c *Container) runHooks(ctx context.Context, kind string, hooks []specs.Hook, status specs.ContainerState) error {
 	if len(hooks) == 0 {
 		return nil
 	}
@@ -23,7 +23,7 @@ func (c *Container) runHooks(kind string, hooks []specs.Hook, status specs.Conta
 		return fault.New(fault.Internal, "write the state for the hook %s: %w", kind, err)
 	}
 	for i := range hooks {
-		if err := runHook(&hooks[i], i, text, kind); err != nil {
+		if err := runHook(ctx, &hooks[i], i, text, kind); err != nil {
 			return err
 		}
 	}
@@ -39,8 +39,8 @@ func (c *Container) hookState(status specs.ContainerState) specs.State {
 	return s
 }
 
-func runHook(h *specs.Hook, number int, state []byte, kind string) error {
-	ctx := context.Background()
+func runHook(outer context.Context, h *specs.Hook, number int, state []byte, kind string) error {
+	ctx := outer
 	if h.Timeout != nil {
 		if *h.Timeout <= 0 {
 			return fault.New(fault.Invalid, "the time-out of the hook %s must be greater than zero", kind)
@@ -62,6 +62,9 @@ func runHook(h *specs.Hook, number int, state []byte, kind string) error {
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()
+	if outer.Err() != nil {
+		return outer.Err()
+	}
 	if ctx.Err() != nil {
 		return fault.New(fault.Internal, "the hook %s %s ran longer than its %d s", kind, h.Path, *h.Timeout)
 	}

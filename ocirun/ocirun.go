@@ -61,11 +61,12 @@ type ExecOptions struct {
 
 // Create makes the container of a bundle up to, not including, the user's
 // process: the state that the specification calls created. When it fails
-// nothing is left of the attempt. A program that cannot be executed is an error
+// nothing is left of the attempt, also when ctx ends before that. A program that cannot be executed is an error
 // of the kind fault.Invalid here already.
 func Create(ctx context.Context, o Options) (*Container, error) { return create(ctx, o) }
 
-// Exec starts another process in the container's namespaces and control groups.
+// Exec starts another process in the container's namespaces and control groups,
+// unless ctx ends before.
 func (c *Container) Exec(ctx context.Context, o ExecOptions) (*Process, error) { return c.exec(ctx, o) }
 
 // Signal sends sig to the container's init, or with all to every process of the

@@ -14,7 +14,8 @@ import (
 type inProcess struct{ c *ocirun.Container }
 
 func createInProcess(ctx context.Context, cfg supervise.Config, s *stdio) (container, error) {
-	c, err := ocirun.Create(ctx, ocirun.Options{
+	// What was begun for a daemon that is gone is finished for the next one.
+	c, err := ocirun.Create(context.WithoutCancel(ctx), ocirun.Options{
 		Bundle:  cfg.Dir,
 		ID:      cfg.ID,
 		Stdio:   s.child,
@@ -39,7 +40,7 @@ func (b *inProcess) oomKilled() bool                 { return b.c.OOMKilled() }
 func (b *inProcess) delete() error                   { return b.c.Delete() }
 
 func (b *inProcess) exec(ctx context.Context, p *specs.Process, s *stdio) (process, error) {
-	e, err := b.c.Exec(ctx, ocirun.ExecOptions{Process: p, Stdio: s.child, Console: s.console})
+	e, err := b.c.Exec(context.WithoutCancel(ctx), ocirun.ExecOptions{Process: p, Stdio: s.child, Console: s.console})
 	if err != nil {
 		return nil, err
 	}
