@@ -502,7 +502,7 @@ func (c *Container) handshake(ctx context.Context, a *attempt) (err error) {
 				err = a.b.requests[i](a)
 			}
 		case recordListener:
-			err = c.handListener(a, specs.StateCreating)
+			err = c.handListener(ctx, a, specs.StateCreating)
 		case recordChild:
 			err = a.adopt(int(a.word))
 		case recordInner:

@@ -97,7 +97,7 @@ func (c *Container) hear(ctx context.Context, a *attempt) (err error) {
 	if err != nil || record != recordListener {
 		return err
 	}
-	if err := c.handListener(a, specs.StateRunning); err != nil {
+	if err := c.handListener(ctx, a, specs.StateRunning); err != nil {
 		return err
 	}
 	if err := a.proceed(); err != nil {

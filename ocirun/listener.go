@@ -1,16 +1,21 @@
 package ocirun
 
 import (
+	"context"
 	"encoding/json"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
 	"golang.org/x/sys/unix"
 )
 
+// agentPatience is how long an agent may take to be reached.
+var agentPatience = 10 * time.Second
+
 // handListener passes the listener of a process's seccomp filter to the agent
 // of the profile, with the state that the specification names for it.
-func (c *Container) handListener(a *attempt, status specs.ContainerState) error {
+func (c *Container) handListener(ctx context.Context, a *attempt, status specs.ContainerState) error {
 	listener, err := unix.PidfdGetfd(a.pidfd, int(a.word), 0)
 	if err != nil {
 		return fault.New(fault.Internal, "take the listener of the seccomp filter: %w", err)
@@ -27,11 +32,36 @@ func (c *Container) handListener(a *attempt, status specs.ContainerState) error 
 		return fault.New(fault.Internal, "make a socket: %w", err)
 	}
 	defer unix.Close(socket)
-	if err := unix.Connect(socket, &unix.SockaddrUnix{Name: s.ListenerPath}); err != nil {
+	if err := reach(ctx, socket, s.ListenerPath); err != nil {
 		return fault.New(fault.Unavailable, "failed to connect with seccomp agent specified in the seccomp profile, %s: %w", s.ListenerPath, err)
 	}
-	if err := unix.Sendmsg(socket, text, unix.UnixRights(listener), nil, unix.MSG_NOSIGNAL); err != nil {
+	n, err := unix.SendmsgN(socket, text, unix.UnixRights(listener), nil, unix.MSG_NOSIGNAL)
+	if err == nil && n < len(text) {
+		err = unix.EAGAIN
+	}
+	if err != nil {
 		return fault.New(fault.Unavailable, "send the listener to the seccomp agent %s: %w", s.ListenerPath, err)
 	}
 	return nil
+}
+
+// reach connects to an agent. One whose queue is full, because it takes nobody,
+// would be waited for without end; the socket has a time-out for its sending too.
+func reach(ctx context.Context, socket int, path string) error {
+	wait := unix.NsecToTimeval(int64(20 * time.Millisecond))
+	if err := unix.SetsockoptTimeval(socket, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &wait); err != nil {
+		return err
+	}
+	deadline := time.Now().Add(agentPatience)
+	for {
+		err := unix.Connect(socket, &unix.SockaddrUnix{Name: path})
+		if err == unix.EAGAIN && ctx.Err() == nil && time.Now().Before(deadline) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		wait = unix.NsecToTimeval(int64(agentPatience))
+		return unix.SetsockoptTimeval(socket, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &wait)
+	}
 }

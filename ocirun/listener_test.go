@@ -4,13 +4,16 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"net"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 	"unsafe"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/tarehq/tare/fault"
 	"golang.org/x/sys/unix"
 )
 
@@ -59,6 +62,39 @@ func answer(fd int) {
 		e := int32(unix.ENOMEDIUM)
 		binary.NativeEndian.PutUint32(response[16:], uint32(-e))
 		_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SECCOMP_IOCTL_NOTIF_SEND, uintptr(unsafe.Pointer(&response[0])))
+	}
+}
+
+// TestBusyAgent: the agent's queue is full and it takes nobody.
+func TestBusyAgent(t *testing.T) {
+	clean(t)
+	dir, s := bundle(t, "true")
+	path := filepath.Join(t.TempDir(), "agent")
+	socket := func() int {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fd
+	}
+	listener, first := socket(), socket()
+	defer unix.Close(listener)
+	defer unix.Close(first)
+	if err := errors.Join(unix.Bind(listener, &unix.SockaddrUnix{Name: path}), unix.Listen(listener, 0), unix.Connect(first, &unix.SockaddrUnix{Name: path})); err != nil {
+		t.Fatal(err)
+	}
+	s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, ListenerPath: path,
+		Syscalls: []specs.LinuxSyscall{{Names: []string{"mkdir"}, Action: specs.ActNotify}}}
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	begin := time.Now()
+	if _, err := Create(ctx, Options{Bundle: dir, Spec: s, ID: containerID(t)}); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) > agentPatience/2 {
+		t.Error(err)
+	}
+	defer func(old time.Duration) { agentPatience = old }(agentPatience)
+	agentPatience = 50 * time.Millisecond
+	if _, _, err := tryRun(t, dir, s); fault.KindOf(err) != fault.Unavailable {
+		t.Error(err)
 	}
 }
 
