@@ -2,6 +2,7 @@ package ocirun
 
 import (
 	"context"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -50,18 +51,37 @@ func (c *Container) Program() string {
 // although Create found it, the process says so on its standard error and
 // exits with 255.
 func (c *Container) Start() error {
+	hooks, err := c.begin()
+	if err != nil {
+		return err
+	}
+	if hooks != nil {
+		defer hooks.Close()
+		if err := c.awaitInner(hooks); err != nil {
+			return err
+		}
+	}
+	if h := c.spec.Hooks; h != nil {
+		return c.runHooks(context.Background(), "poststart", h.Poststart, specs.StateRunning)
+	}
+	return nil
+}
+
+// begin releases init. It gives the FIFO by which init's hooks can be awaited,
+// which happens without the lock: a signal does not wait for a hook.
+func (c *Container) begin() (hooks *os.File, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.dir != "" {
-		if err := c.release(); err != nil {
-			return err
+		if hooks, err = c.release(); err != nil {
+			return nil, err
 		}
 	} else {
 		if c.sync < 0 {
-			return fault.New(fault.Conflict, "container %s is started already", c.id)
+			return nil, fault.New(fault.Conflict, "container %s is started already", c.id)
 		}
 		if err := unix.Send(c.sync, []byte{1}, unix.MSG_NOSIGNAL); err != nil {
-			return fault.New(fault.Conflict, "container %s ended before it was started: %w", c.id, err)
+			return nil, fault.New(fault.Conflict, "container %s ended before it was started: %w", c.id, err)
 		}
 	}
 	if c.sync >= 0 {
@@ -69,12 +89,7 @@ func (c *Container) Start() error {
 		c.sync = -1
 	}
 	c.program = nil // a tenth of what a supervising process holds
-	if h := c.spec.Hooks; h != nil {
-		if err := c.runHooks(context.Background(), "poststart", h.Poststart, specs.StateRunning); err != nil {
-			return err
-		}
-	}
-	return nil
+	return hooks, nil
 }
 
 // Wait waits for init to end and reaps it. It works in the process that

@@ -178,13 +178,20 @@ func (b *builder) startHooks(proc *specs.Process) error {
 	})
 }
 
+// startPatience is how long init may take to hear of the start.
+var startPatience = 10 * time.Second
+
 // awaitInner waits until the hooks startContainer of a container that was just
 // released are over. Init holds the FIFO open until it executes its program;
 // should a hook fail, it writes to it.
 func (c *Container) awaitInner(fifo *os.File) error {
+	deadline := time.Now().Add(startPatience)
 	for c.alive() { // our own byte first
 		if n, err := unix.IoctlGetInt(int(fifo.Fd()), unix.TIOCINQ); err != nil || n == 0 {
 			break
+		}
+		if time.Now().After(deadline) {
+			return fault.New(fault.Unavailable, "container %s has not heard of its start within %v and will begin when it does; is it paused?", c.id, startPatience)
 		}
 		time.Sleep(time.Millisecond)
 	}

@@ -72,6 +72,28 @@ func TestStartTellsOfHook(t *testing.T) {
 	}
 }
 
+// TestStartOfSleeper: init does not hear of the start.
+func TestStartOfSleeper(t *testing.T) {
+	defer func(old time.Duration) { startPatience = old }(startPatience)
+	startPatience = 20 * time.Millisecond
+	dir, s := bundle(t, "true")
+	s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/bin/true"}}}
+	c, err := Create(context.Background(), Options{Bundle: dir, Spec: s, ID: containerID(t), StateDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop(t, c)
+	if err := c.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); fault.KindOf(err) != fault.Unavailable {
+		t.Error(err)
+	}
+	if err := c.Resume(); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestMountTargets: links that lead to nothing, or to a place that is still to
 // be made, are where images put files that the engine mounts.
 func TestMountTargets(t *testing.T) {

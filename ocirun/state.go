@@ -157,40 +157,35 @@ func Discard(stateDir, id string) error {
 	return c.removeState()
 }
 
-// release starts a container through its FIFO, from any process.
-func (c *Container) release() error {
+// release starts a container through its FIFO, from any process. With hooks that
+// init runs, it gives the FIFO.
+func (c *Container) release() (hooks *os.File, err error) {
 	name := filepath.Join(c.dir, fifoFile)
 	fd, err := unix.Open(name, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	switch {
 	case err == unix.ENOENT && c.alive():
-		return fault.New(fault.Conflict, "cannot start an already running container")
+		return nil, fault.New(fault.Conflict, "cannot start an already running container")
 	case err == unix.ENOENT, err == unix.ENXIO:
-		return fault.New(fault.Conflict, "cannot start a container that has stopped")
+		return nil, fault.New(fault.Conflict, "cannot start a container that has stopped")
 	case err != nil:
-		return fault.New(fault.Internal, "open %s: %w", name, err)
+		return nil, fault.New(fault.Internal, "open %s: %w", name, err)
 	}
-	var hooks *os.File
+	defer unix.Close(fd)
 	if h := c.spec.Hooks; h != nil && len(h.StartContainer) > 0 {
 		if hooks, err = os.Open(name); err != nil {
-			unix.Close(fd)
-			return fault.New(fault.Internal, "open %s: %w", name, err)
+			return nil, fault.New(fault.Internal, "open %s: %w", name, err)
 		}
-		defer hooks.Close()
 	}
 	// Whoever removes the FIFO is the one who starts.
-	if err := unix.Unlink(name); err != nil {
-		unix.Close(fd)
-		return fault.New(fault.Conflict, "cannot start an already running container")
+	if err = unix.Unlink(name); err != nil {
+		err = fault.New(fault.Conflict, "cannot start an already running container")
+	} else if _, err = unix.Write(fd, []byte{1}); err != nil {
+		err = fault.New(fault.Internal, "start container %s: %w", c.id, err)
 	}
-	_, err = unix.Write(fd, []byte{1})
-	unix.Close(fd)
-	if err != nil {
-		return fault.New(fault.Internal, "start container %s: %w", c.id, err)
+	if err != nil && hooks != nil {
+		hooks.Close()
 	}
-	if hooks != nil {
-		return c.awaitInner(hooks)
-	}
-	return nil
+	return hooks, err
 }
 
 // Load finds a container by the state that Create left below stateDir.
