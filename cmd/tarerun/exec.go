@@ -178,12 +178,13 @@ func (e *execFlags) start(g *settings, c *ocirun.Container, p *specs.Process) er
 		return err
 	}
 	var caught *signals
+	ctx := context.Background()
 	if !e.detach {
-		caught = catchSignals()
+		caught, ctx = catchSignals()
 	}
-	proc, err := c.Exec(context.Background(), o)
+	proc, err := c.Exec(ctx, o)
 	if err != nil {
-		return fault.New(fault.KindOf(err), "exec failed: %w", err)
+		return interrupted(ctx, fault.New(fault.KindOf(err), "exec failed: %w", err))
 	}
 	if err := e.announce(proc.Pid()); err != nil {
 		_ = unix.Kill(proc.Pid(), unix.SIGKILL)

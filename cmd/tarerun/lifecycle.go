@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -200,29 +201,22 @@ func runRun(g *settings, args []string) error {
 		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 	}
 	var caught *signals
+	ctx := context.Background()
 	if !s.detach {
-		caught = catchSignals()
+		caught, ctx = catchSignals()
 	}
-	c, err := ocirun.Create(context.Background(), o)
+	c, err := ocirun.Create(ctx, o)
 	if err != nil {
-		return err
+		return interrupted(ctx, err)
 	}
 	g.traceSteps(c)
-	err = s.runCreated(c, term, caught)
-	if code, ended := err.(exitCode); ended && !s.keep {
-		if e := c.Delete(); e != nil {
-			return e
-		}
-		if code == 0 {
-			return nil
-		}
-	}
-	return err
+	return s.runCreated(ctx, c, term, caught)
 }
 
 // runCreated starts a container and, unless it is detached, stays with it until
-// its process ends, which gives an exitCode.
-func (s *startFlags) runCreated(c *ocirun.Container, term *terminal, caught *signals) error {
+// its process ends, which gives an exitCode. A signal that ended ctx came before
+// there was a program to hear it, and ends the container.
+func (s *startFlags) runCreated(ctx context.Context, c *ocirun.Container, term *terminal, caught *signals) error {
 	fail := func(err error) error {
 		_ = c.Signal(unix.SIGKILL, false)
 		_, _ = c.Wait()
@@ -238,21 +232,41 @@ func (s *startFlags) runCreated(c *ocirun.Container, term *terminal, caught *sig
 			return fail(err)
 		}
 	}
+	var started atomic.Bool
 	if !s.detach {
-		caught.forward(func(sig unix.Signal) error { return c.Signal(sig, false) }, term)
+		caught.forward(func(sig unix.Signal) error {
+			if !started.Load() && ends(sig) && startsByHooks(c) {
+				sig = unix.SIGKILL // there is init still, the first of its pid namespace, which hears no other
+			}
+			return c.Signal(sig, false)
+		}, term)
+	}
+	if err := ctx.Err(); err != nil {
+		return fail(interrupted(ctx, err))
 	}
 	if err := c.Start(); err != nil {
 		return fail(err)
 	}
+	started.Store(true)
 	if s.detach {
 		return nil
 	}
 	status, err := c.Wait()
 	term.close()
+	if err == nil && !s.keep {
+		err = c.Delete()
+	}
 	if err != nil {
 		return err
 	}
 	return exitCode(status.Code())
+}
+
+// startsByHooks tells whether programs of the bundle run before the container's
+// own, which may take their time.
+func startsByHooks(c *ocirun.Container) bool {
+	h := c.Spec().Hooks
+	return h != nil && len(h.StartContainer) > 0
 }
 
 func runKill(g *settings, args []string) error {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/ocirun"
 )
@@ -189,6 +190,44 @@ func TestRefusedByName(t *testing.T) {
 	for _, args := range [][]string{{"--systemd-cgroup", "list"}, {"--cgroup-manager", "systemd", "list"}, {"checkpoint", "x"}, {"restore", "x"}, {"update", "--l3-cache-schema", "x", "x"}} {
 		if out, code := b.run(args...); code != 1 || !strings.Contains(out, "is not supported yet") {
 			t.Error(args, out, code)
+		}
+	}
+}
+
+// TestInterrupted: a hook hangs, and somebody is tired of waiting.
+func TestInterrupted(t *testing.T) {
+	for kind, code := range map[string]int{"createRuntime": 130, "createContainer": 130, "startContainer": 137} {
+		b := newBench(t, "true")
+		b.id += "-" + kind
+		s, err := ocirun.ReadSpec(b.bundle)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hook := []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", ": > begun; exec /bin/sleep 60"}}}
+		s.Hooks = map[string]*specs.Hooks{"createRuntime": {CreateRuntime: hook}, "createContainer": {CreateContainer: hook}, "startContainer": {StartContainer: hook}}[kind]
+		text, _ := json.Marshal(s)
+		if err := os.WriteFile(b.bundle+"/config.json", text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("/proc/self/exe", "--root", b.root, "run", b.id)
+		cmd.Env, cmd.Dir = append(os.Environ(), "TARERUN_TEST_MAIN=1"), b.bundle
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ended := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() })
+		testutil.Eventually(t, 10*time.Second, "the hook runs", func() bool {
+			found, _ := filepath.Glob(b.bundle + "/begun")
+			below, _ := filepath.Glob(b.bundle + "/rootfs/begun")
+			return len(found)+len(below) > 0
+		})
+		_ = cmd.Process.Signal(os.Interrupt)
+		_ = cmd.Wait()
+		ended.Stop()
+		if got := cmd.ProcessState.ExitCode(); got != code {
+			t.Errorf("%s: code %d, %v", kind, got, cmd.ProcessState)
+		}
+		if left, _ := os.ReadDir(b.root); len(left) > 0 {
+			t.Errorf("%s: state left: %v", kind, left)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"io"
 	"os"
 	"os/signal"
@@ -135,33 +136,58 @@ func (t *terminal) close() {
 var forwarded = []os.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGCONT,
 	unix.SIGTSTP, unix.SIGALRM, unix.SIGWINCH}
 
-// signals are those that arrived for a process in the foreground.
+// signals are those that arrive for a process in the foreground.
 type signals struct {
-	got   chan os.Signal
-	ready chan struct{}
+	got chan os.Signal
+	to  chan func(os.Signal)
 }
 
 // catchSignals begins to hold signals back, beside what the caller does next.
-func catchSignals() *signals {
-	s := &signals{make(chan os.Signal, 64), make(chan struct{})}
+// The first that would end a program ends ctx; its cause is then the exitCode.
+func catchSignals() (s *signals, ctx context.Context) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	s = &signals{make(chan os.Signal, 64), make(chan func(os.Signal))}
 	go func() {
 		signal.Notify(s.got, forwarded...)
-		close(s.ready)
+		var held []os.Signal
+		for {
+			select {
+			case got := <-s.got:
+				held = append(held, got)
+				switch got {
+				case unix.SIGWINCH, unix.SIGCONT, unix.SIGTSTP:
+				default:
+					cancel(exitCode(128 + int(got.(unix.Signal))))
+				}
+			case send := <-s.to:
+				for _, got := range held {
+					send(got)
+				}
+				for got := range s.got {
+					send(got)
+				}
+			}
+		}
 	}()
-	return s
+	return s, ctx
+}
+
+// interrupted gives the exit code instead of err when a signal is the reason.
+func interrupted(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
 }
 
 // forward passes signals on for the rest of this program's life, those held
 // back first. One that arrives after the process ended meets nobody.
 func (s *signals) forward(send func(unix.Signal) error, t *terminal) {
-	<-s.ready
-	go func() {
-		for got := range s.got {
-			if got == unix.SIGWINCH && t != nil {
-				t.resize()
-			} else {
-				_ = send(got.(unix.Signal))
-			}
+	s.to <- func(got os.Signal) {
+		if got == unix.SIGWINCH && t != nil {
+			t.resize()
+		} else {
+			_ = send(got.(unix.Signal))
 		}
-	}()
+	}
 }
