@@ -1,7 +1,8 @@
 // Package cgroup makes, limits and removes the control groups of one
-// container, on cgroup v1 (also hybrid) and v2, by files alone.
+// container, on cgroup v1 (also hybrid) and v2, by their files and, for devices
+// on v2, by a program that the kernel asks.
 //
-// It writes what a specification names, to the container's groups. A group that
+// It sets what a specification names, in the container's groups. A group that
 // exists already and is empty becomes the container's, as if it had been made
 // for it, and goes with it. Groups above are made if they are missing, and
 // stay. They are written to only for what a child cannot be without: on v1 the
