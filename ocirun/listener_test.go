@@ -91,9 +91,22 @@ func TestBusyAgent(t *testing.T) {
 	if _, err := Create(ctx, Options{Bundle: dir, Spec: s, ID: containerID(t)}); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) > agentPatience/2 {
 		t.Error(err)
 	}
+	seccomp := s.Linux.Seccomp
+	s.Linux.Seccomp, s.Process.Args = nil, []string{"sleep", "60"}
+	c, err := Create(context.Background(), Options{Bundle: dir, Spec: s, ID: containerID(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop(t, c)
+	s.Linux.Seccomp = seccomp
+	ctx, cancel = context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := c.Exec(ctx, ExecOptions{Process: s.Process}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Error("exec:", err)
+	}
 	defer func(old time.Duration) { agentPatience = old }(agentPatience)
 	agentPatience = 50 * time.Millisecond
-	if _, _, err := tryRun(t, dir, s); fault.KindOf(err) != fault.Unavailable {
+	if _, err := c.Exec(context.Background(), ExecOptions{Process: s.Process}); fault.KindOf(err) != fault.Unavailable {
 		t.Error(err)
 	}
 }
