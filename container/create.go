@@ -40,6 +40,7 @@ func (s *Service) Create(ctx context.Context, req CreateRequest) (id string, war
 	if err := s.check(&req); err != nil {
 		return "", nil, err
 	}
+	dropped := discard(req.HostConfig, s.cgroup2)
 	s.shareByID(req.HostConfig)
 	img, err := s.cfg.Images.ResolvePlatform(ctx, req.Config.Image, req.Platform)
 	if err != nil {
@@ -56,7 +57,7 @@ func (s *Service) Create(ctx context.Context, req CreateRequest) (id string, war
 		return "", nil, err
 	}
 	s.publish(*r, events.ActionCreate)
-	return r.ID, slices.Concat(limitWarnings(req.HostConfig), imageWarnings(img), platformWarnings(img, req.Platform), portWarnings(req.HostConfig)), nil
+	return r.ID, slices.Concat(dropped, limitWarnings(req.HostConfig), imageWarnings(img), platformWarnings(img, req.Platform), portWarnings(req.HostConfig)), nil
 }
 
 // shareByID makes the ID of each container whose namespace is shared, as Docker
@@ -80,6 +81,22 @@ func portWarnings(h *wire.HostConfig) []string {
 		return []string{fmt.Sprintf("Published ports are discarded when using %s network mode", mode)}
 	}
 	return nil
+}
+
+// discard drops the limits that cgroup v2 does not have, with Docker's words.
+func discard(h *wire.HostConfig, cgroup2 bool) (warnings []string) {
+	if !cgroup2 {
+		return nil
+	}
+	if h.MemorySwappiness != nil {
+		h.MemorySwappiness = nil
+		warnings = append(warnings, "Your kernel does not support memory swappiness capabilities, or the cgroup is not mounted. Memory swappiness discarded.")
+	}
+	if *h.OomKillDisable {
+		h.OomKillDisable = new(bool)
+		warnings = append(warnings, "Your kernel does not support OomKillDisable. OomKillDisable discarded.")
+	}
+	return warnings
 }
 
 // limitWarnings are Docker's words about limits that can do harm.

@@ -298,3 +298,16 @@ func TestPlatformWarnings(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// What cgroup v2 cannot limit is dropped there, and nowhere else.
+func TestDiscard(t *testing.T) {
+	for _, cgroup2 := range []bool{false, true} {
+		swappiness, disable := int64(60), true
+		h := &wire.HostConfig{}
+		h.MemorySwappiness, h.OomKillDisable = &swappiness, &disable
+		warnings := discard(h, cgroup2)
+		if dropped := h.MemorySwappiness == nil && !*h.OomKillDisable; dropped != cgroup2 || (len(warnings) == 2) != cgroup2 {
+			t.Errorf("cgroup v2 %v: dropped %v, %q", cgroup2, dropped, warnings)
+		}
+	}
+}

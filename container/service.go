@@ -16,6 +16,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/event"
@@ -62,11 +63,12 @@ type Config struct {
 // Service runs containers. It is safe for concurrent use: operations on one
 // container take turns, reads never wait for them.
 type Service struct {
-	cfg   Config
-	store *store
-	boot  string                // random(4) boot_id
-	files *specs.POSIXRlimit    // limit of open files of containers that ask for none
-	ops   keylock.Locks[string] // one operation at a time per container
+	cfg     Config
+	store   *store
+	boot    string                // random(4) boot_id
+	cgroup2 bool                  // the host has the unified hierarchy alone, cgroups(7)
+	files   *specs.POSIXRlimit    // limit of open files of containers that ask for none
+	ops     keylock.Locks[string] // one operation at a time per container
 
 	mu    sync.Mutex
 	lives map[string]*live
@@ -99,6 +101,8 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	s := &Service{cfg: cfg, store: st, boot: strings.TrimSpace(string(boot)), lives: map[string]*live{}, closing: make(chan struct{}),
 		files: &specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Soft: limit.Cur, Hard: limit.Max}}
+	var fs unix.Statfs_t
+	s.cgroup2 = unix.Statfs("/sys/fs/cgroup", &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC
 	s.execs = &Execs{containers: s, byID: map[string]*session{}}
 	if err := s.takeOver(ctx); err != nil {
 		return nil, errors.Join(err, s.Close(ctx))
