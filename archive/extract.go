@@ -79,6 +79,9 @@ func Extract(ctx context.Context, root *os.File, r io.Reader, o Options) (Stats,
 		if err == io.EOF {
 			return x.stats, x.setDirTimes()
 		}
+		if x.stats.Entries == 0 && errors.Is(err, io.ErrUnexpectedEOF) { // not even one header
+			return x.stats, fault.New(fault.Invalid, "the stream is not a tar archive")
+		}
 		if err != nil {
 			return x.stats, tarError(err)
 		}

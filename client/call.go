@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/url"
 
@@ -76,6 +77,9 @@ func (c *Client) decode(ctx context.Context, resp *response, path string, out an
 	if err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if errors.Is(err, ErrBroken) {
+			return err
 		}
 		return fault.New(fault.Unavailable, "the answer to %s broke off: %w", path, err)
 	}

@@ -25,6 +25,30 @@ type ContainerSummary struct {
 	Status          string
 	NetworkSettings *NetworksSummary
 	Mounts          []MountPoint
+
+	ImageManifestDescriptor *ManifestDescriptor
+}
+
+// ManifestDescriptor tells what machines an image's manifest is for.
+type ManifestDescriptor struct {
+	Platform *Platform `json:"platform,omitempty"`
+}
+
+// Platform is a kind of machine.
+type Platform struct {
+	Architecture string `json:"architecture"`
+	OS           string `json:"os"`
+	OSVersion    string `json:"os.version,omitempty"`
+	Variant      string `json:"variant,omitempty"`
+}
+
+// String is the form of the option --platform.
+func (p Platform) String() string {
+	text := p.OS + "/" + p.Architecture
+	if p.Variant != "" {
+		text += "/" + p.Variant
+	}
+	return text
 }
 
 // NetworksSummary holds the names of a container's networks as keys.

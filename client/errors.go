@@ -13,6 +13,9 @@ import (
 	"github.com/tarehq/tare/fault"
 )
 
+// ErrBroken is what a request meets whose daemon dies before it has answered.
+var ErrBroken = fault.New(fault.Unavailable, "the connection to the daemon broke")
+
 // statusFault turns a status and its message into a fault of the kind that the
 // daemon gave that status for.
 func statusFault(status int, message string) error {
@@ -69,7 +72,7 @@ func (c *Client) explainDial(err error) error {
 		return fault.New(fault.Forbidden, "permission denied on the daemon's socket %s: use sudo or ask for access to it", host)
 	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOTDIR):
 		if host == DefaultHost {
-			return fault.New(fault.Unavailable, "cannot connect to tared at %s: is it running? start it with: sudo tared", host)
+			return fault.New(fault.Unavailable, "cannot connect to tared at %s: is it running? start it with: sudo tared, or name another one by TARE_HOST", host)
 		}
 		return fault.New(fault.Unavailable, "cannot connect to the daemon at %s: is it running?", host)
 	}

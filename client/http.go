@@ -362,8 +362,8 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 	n, err := b.conn.br.Read(p)
 	b.left -= int64(n)
-	if err == io.EOF && !b.toEOF {
-		err = io.ErrUnexpectedEOF
+	if err == io.EOF && !b.toEOF || errors.Is(err, syscall.ECONNRESET) {
+		err = ErrBroken
 	}
 	return n, err
 }
@@ -427,8 +427,8 @@ func (b *body) Close() error {
 }
 
 func noEOF(err error) error {
-	if err == io.EOF {
-		return io.ErrUnexpectedEOF
+	if err == io.EOF || errors.Is(err, syscall.ECONNRESET) {
+		return ErrBroken
 	}
 	return err
 }

@@ -306,28 +306,28 @@ func checkEndpoints(mode wire.NetworkMode, n *wirenet.NetworkingConfig) error {
 // asked for is silently left out.
 func unsupported(c *wire.Config, h *wire.HostConfig, n *wirenet.NetworkingConfig) error {
 	asked := map[string]bool{
-		"Healthcheck":          asksForHealth(c.Healthcheck),
-		"Volumes":              len(uncovered(c.Volumes, h)) > 0,
-		"VolumeDriver":         h.VolumeDriver != "",
-		"VolumesFrom":          len(h.VolumesFrom) > 0,
-		"LogConfig.Config":     len(h.LogConfig.Config) > 0,
-		"Cgroup":               h.Cgroup != "",
-		"Links":                len(h.Links) > 0,
-		"StorageOpt":           len(h.StorageOpt) > 0,
-		"IpcMode container:":   h.IpcMode.IsContainer(),
-		"IpcMode shareable":    h.IpcMode.IsShareable(),
-		"BlkioWeightDevice":    len(h.BlkioWeightDevice) > 0,
-		"BlkioDeviceReadBps":   len(h.BlkioDeviceReadBps) > 0,
-		"BlkioDeviceWriteBps":  len(h.BlkioDeviceWriteBps) > 0,
-		"BlkioDeviceReadIOps":  len(h.BlkioDeviceReadIOps) > 0,
-		"BlkioDeviceWriteIOps": len(h.BlkioDeviceWriteIOps) > 0,
-		"CpuRealtimePeriod":    h.CPURealtimePeriod != 0,
-		"CpuRealtimeRuntime":   h.CPURealtimeRuntime != 0,
-		"DeviceRequests":       len(h.DeviceRequests) > 0,
-		"CpuCount":             h.CPUCount != 0,
-		"CpuPercent":           h.CPUPercent != 0,
-		"IOMaximumIOps":        h.IOMaximumIOps != 0,
-		"IOMaximumBandwidth":   h.IOMaximumBandwidth != 0,
+		"health checks (Healthcheck)":                   asksForHealth(c.Healthcheck),
+		"anonymous volumes (Volumes)":                   len(uncovered(c.Volumes, h)) > 0,
+		"volume drivers (VolumeDriver)":                 h.VolumeDriver != "",
+		"volumes of other containers (VolumesFrom)":     len(h.VolumesFrom) > 0,
+		"log options (LogConfig.Config)":                len(h.LogConfig.Config) > 0,
+		"Cgroup":                                        h.Cgroup != "",
+		"links (Links)":                                 len(h.Links) > 0,
+		"storage options (StorageOpt)":                  len(h.StorageOpt) > 0,
+		"IpcMode container:":                            h.IpcMode.IsContainer(),
+		"IpcMode shareable":                             h.IpcMode.IsShareable(),
+		"BlkioWeightDevice":                             len(h.BlkioWeightDevice) > 0,
+		"BlkioDeviceReadBps":                            len(h.BlkioDeviceReadBps) > 0,
+		"BlkioDeviceWriteBps":                           len(h.BlkioDeviceWriteBps) > 0,
+		"BlkioDeviceReadIOps":                           len(h.BlkioDeviceReadIOps) > 0,
+		"BlkioDeviceWriteIOps":                          len(h.BlkioDeviceWriteIOps) > 0,
+		"CpuRealtimePeriod":                             h.CPURealtimePeriod != 0,
+		"CpuRealtimeRuntime":                            h.CPURealtimeRuntime != 0,
+		"device requests such as GPUs (DeviceRequests)": len(h.DeviceRequests) > 0,
+		"CpuCount":                                      h.CPUCount != 0,
+		"CpuPercent":                                    h.CPUPercent != 0,
+		"IOMaximumIOps":                                 h.IOMaximumIOps != 0,
+		"IOMaximumBandwidth":                            h.IOMaximumBandwidth != 0,
 	}
 	if !slices.Contains([]string{"json-file", "none"}, h.LogConfig.Type) {
 		return fault.New(fault.NotImplemented, "the log driver %q is not supported yet: use json-file or none", h.LogConfig.Type)
@@ -357,7 +357,7 @@ func unsupported(c *wire.Config, h *wire.HostConfig, n *wirenet.NetworkingConfig
 		return nil
 	}
 	sort.Strings(names)
-	return fault.New(fault.NotImplemented, "%s is not supported yet", strings.Join(names, ", "))
+	return fault.New(fault.NotImplemented, "not supported yet: %s", strings.Join(names, ", "))
 }
 
 // uncovered lists the volumes that none of the user's mounts takes the place

@@ -153,6 +153,9 @@ func (l *loader) read(ctx context.Context, r io.Reader) error {
 		if err == io.EOF {
 			return nil
 		}
+		if count == 0 && errors.Is(err, io.ErrUnexpectedEOF) { // not even one header
+			return fault.New(fault.Invalid, "the stream is not a tar archive")
+		}
 		if err == nil && count > maxArchived {
 			return fault.New(fault.Invalid, "invalid archive: it has more than %d files", maxArchived)
 		}

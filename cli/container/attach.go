@@ -91,7 +91,7 @@ func (f *foreground) join(ctx context.Context, sigProxy bool) error {
 	}
 	if sigProxy {
 		signals := stream.CatchSignals()
-		go signals.Forward(ctx, func(ctx context.Context, name string) { f.client.ContainerKill(ctx, f.id, name) })
+		go signals.Forward(ctx, f.kill, f.giveUp)
 	}
 	restore := func() {}
 	if f.tty {

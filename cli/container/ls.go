@@ -86,7 +86,7 @@ func table(size bool) format.Table {
 // docker ps --format json.
 type row struct {
 	Command, CreatedAt, ID, Image, Labels, LocalVolumes, Mounts, Names, Networks string
-	Platform                                                                     *string
+	Platform                                                                     *client.Platform
 	Ports, RunningFor, Size, State, Status                                       string
 
 	labels map[string]string
@@ -99,6 +99,9 @@ func newRow(c *client.ContainerSummary, short bool) row {
 	created := time.Unix(c.Created, 0)
 	r := row{ID: c.Id, Image: c.Image, Command: c.Command, CreatedAt: created.String(), RunningFor: format.Ago(c.Created),
 		Labels: joinMap(c.Labels), Ports: displayPorts(c.Ports), State: c.State, Status: c.Status, labels: c.Labels}
+	if d := c.ImageManifestDescriptor; d != nil {
+		r.Platform = d.Platform
+	}
 	if r.Image == "" {
 		r.Image = "<no image>"
 	} else if short {

@@ -2,7 +2,9 @@ package container
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/tarehq/tare/cli/command"
@@ -62,14 +64,14 @@ func (r *run) run(ctx context.Context, s *command.Session, args []string) error 
 		return runError(err)
 	}
 	if r.detach {
+		_, written := fmt.Fprintln(s.Out, id) // it is there, whatever becomes of the start
 		if err := cl.ContainerStart(ctx, id, keys); err != nil {
 			return startError(err)
 		}
-		_, err := fmt.Fprintln(s.Out, id)
-		return err
+		return written
 	}
 	f := foreground{session: s, client: cl, id: id, tty: request.Tty, removed: request.HostConfig.AutoRemove,
-		keys: keys, watched: watched, sigProxy: r.sigProxy && !request.Tty,
+		keys: keys, watched: watched, sigProxy: r.sigProxy,
 		stdin: request.AttachStdin, stdout: request.AttachStdout, stderr: request.AttachStderr}
 	return f.run(ctx)
 }
@@ -120,7 +122,7 @@ func (f *foreground) run(ctx context.Context) error {
 		return startError(err)
 	}
 	if signals := <-signals; signals != nil {
-		go signals.Forward(ctx, func(ctx context.Context, name string) { f.client.ContainerKill(ctx, f.id, name) })
+		go signals.Forward(ctx, f.kill, func() { restore(); f.giveUp() })
 	}
 	if f.tty {
 		go stream.FollowSize(f.session.Out, func(h, w uint) { f.client.ContainerResize(ctx, f.id, h, w) })
@@ -139,6 +141,9 @@ func (f *foreground) run(ctx context.Context) error {
 		return nil
 	}
 	code, err := waiter.Code(ctx)
+	if errors.Is(err, client.ErrBroken) {
+		return &command.Exit{Code: 125, Err: fmt.Errorf("%w; the container goes on without this client", err)}
+	}
 	if err != nil {
 		return runError(err)
 	}
@@ -146,6 +151,18 @@ func (f *foreground) run(ctx context.Context) error {
 		return &command.Exit{Code: code}
 	}
 	return nil
+}
+
+// kill passes a signal on. Who sent it to a container that has ended meant
+// nobody any more.
+func (f *foreground) kill(ctx context.Context, signal string) {
+	f.client.ContainerKill(ctx, f.id, signal)
+}
+
+// giveUp leaves a container alone that minds no signal.
+func (f *foreground) giveUp() {
+	fmt.Fprint(f.session.Err, "\ngot 3 SIGTERM/SIGINTs, forcefully exiting\n")
+	os.Exit(1)
 }
 
 // catchSignals starts to hold signals back, beside the requests that come
@@ -219,8 +236,9 @@ func usageError(err error) error {
 	return &command.Exit{Code: 125, Err: command.WithHelp(err, "run")}
 }
 
-// runError is an error of the engine, code 125.
-func runError(err error) error { return usageError(err) }
+// runError is an error of the engine. As in Docker its text decides the code,
+// as that of a start does.
+func runError(err error) error { return startError(err) }
 
 // startError is an error of the start. The code tells a command that was not
 // found, 127, and one that cannot be executed, 126, from the engine's own 125.

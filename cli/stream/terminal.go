@@ -117,9 +117,15 @@ func CatchSignals() *Signals {
 	return s
 }
 
+// enough is how many SIGINT and SIGTERM a user sends to a program that obeys
+// none before he wants to be rid of this one.
+const enough = 3
+
 // Forward sends the signals on by name, those held back first, until the
-// context ends.
-func (s *Signals) Forward(ctx context.Context, kill func(ctx context.Context, name string)) {
+// context ends. It calls giveUp when the process minds none of those that ask it
+// to end.
+func (s *Signals) Forward(ctx context.Context, kill func(ctx context.Context, name string), giveUp func()) {
+	asked := 0
 	later := time.NewTimer(laterAfter)
 	defer later.Stop()
 	for {
@@ -138,6 +144,11 @@ func (s *Signals) Forward(ctx context.Context, kill func(ctx context.Context, na
 				name = strconv.Itoa(int(sig.(syscall.Signal)))
 			}
 			kill(ctx, strings.TrimPrefix(name, "SIG"))
+			if sig == syscall.SIGINT || sig == syscall.SIGTERM {
+				if asked++; asked == enough {
+					giveUp()
+				}
+			}
 		case <-ctx.Done():
 			return
 		}

@@ -69,7 +69,9 @@ func eventPrinter(out io.Writer, text string) (func(client.Event, json.RawMessag
 		v := struct {
 			client.Event
 			// The older names of an event's fields, for templates made for them.
-			Status, ID, From string
+			Status string `json:"-"`
+			ID     string `json:"-"`
+			From   string `json:"-"`
 		}{e, e.Action, e.Actor.ID, e.Actor.Attributes["image"]}
 		var b strings.Builder
 		if err := t.Execute(&b, v); err != nil {

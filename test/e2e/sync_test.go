@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/test/daemon"
 )
@@ -57,7 +55,9 @@ func watchSyncs(t *testing.T, d *daemon.Daemon, f func()) string {
 		return err == nil && strings.Contains(string(status), fmt.Sprintf("TracerPid:\t%d\n", strace.Process.Pid))
 	})
 	f()
-	_ = strace.Process.Signal(unix.SIGINT)
+	// Killed, as it may wait for ever for a thread to detach from; each line is
+	// in the file at once.
+	_ = strace.Process.Kill()
 	_ = strace.Wait()
 	data, err := os.ReadFile(out)
 	if err != nil {
