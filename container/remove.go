@@ -23,21 +23,18 @@ func (s *Service) Remove(ctx context.Context, nameOrID string, o RemoveOptions) 
 	if o.Link {
 		return fault.New(fault.NotImplemented, "removing links is not supported yet")
 	}
-	r, err := s.store.find(nameOrID)
+	found, err := s.store.find(nameOrID)
 	if err != nil {
 		return err
 	}
-	unlock, err := s.ops.Lock(ctx, r.ID)
+	r, unlock, err := s.lock(ctx, found.ID)
+	if errors.Is(err, fault.NotFound) { // removed while we waited: as asked
+		return nil
+	}
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if r, err = s.store.find(r.ID); err != nil {
-		if errors.Is(err, fault.NotFound) { // removed while we waited: as asked
-			return nil
-		}
-		return err
-	}
 	if r.State.Live() {
 		if !o.Force {
 			return fault.New(fault.Conflict, "cannot remove container %q: container is %s: stop the container before removing or force remove", nameOrID, r.State)

@@ -86,19 +86,12 @@ func (s *Service) tryAgain(r Record, l *live, giveUp <-chan struct{}) {
 
 // Restart stops the container if it runs, and starts it.
 func (s *Service) Restart(ctx context.Context, nameOrID string, o StopOptions) error {
-	r, err := s.store.find(nameOrID)
-	if err != nil {
-		return err
-	}
-	unlock, err := s.ops.Lock(ctx, r.ID)
+	r, unlock, err := s.lock(ctx, nameOrID)
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	ctx = context.WithoutCancel(ctx)
-	if r, err = s.store.find(r.ID); err != nil {
-		return err
-	}
 	if r.State.Live() {
 		if err := s.stop(ctx, r, o, false); err != nil {
 			return err

@@ -138,6 +138,22 @@ func (s *Service) Close(ctx context.Context) error {
 	}
 }
 
+// lock finds a container and takes its operation lock. The record is as it is
+// under the lock.
+func (s *Service) lock(ctx context.Context, nameOrID string) (r Record, unlock func(), err error) {
+	if r, err = s.store.find(nameOrID); err != nil {
+		return r, nil, err
+	}
+	if unlock, err = s.ops.Lock(ctx, r.ID); err != nil {
+		return r, nil, err
+	}
+	if r, err = s.store.find(r.ID); err != nil {
+		unlock()
+		return r, nil, err
+	}
+	return r, unlock, nil
+}
+
 // bundleDir is where the container's bundle and supervising process live
 // while it runs.
 func (s *Service) bundleDir(id string) string { return filepath.Join(s.cfg.ExecRoot, "c", id) }

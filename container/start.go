@@ -21,18 +21,11 @@ func (s *Service) Start(ctx context.Context, nameOrID, detachKeys string) error 
 	if _, err := parseDetachKeys(detachKeys); err != nil {
 		return err
 	}
-	r, err := s.store.find(nameOrID)
-	if err != nil {
-		return err
-	}
-	unlock, err := s.ops.Lock(ctx, r.ID)
+	r, unlock, err := s.lock(ctx, nameOrID)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if r, err = s.store.find(r.ID); err != nil {
-		return err
-	}
 	if err := startable(r); err != nil {
 		return err
 	}
