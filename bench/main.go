@@ -92,124 +92,138 @@ func measure(runs int, bin string) (err error) {
 	if err := benchRuntimes(t, dir, image, bin, runs); err != nil {
 		return err
 	}
-	for _, e := range engines(dir, bin) {
-		if err := benchEngine(t, e, image, runs); err != nil {
-			t.note("%s: %v", e.name, err)
-		}
-	}
+	benchEngines(t, engines(dir, bin), image, runs)
 	return t.print(os.Stdout)
 }
 
-// benchEngine starts an engine, measures it and stops it.
-func benchEngine(t *table, e *engine, image string, runs int) (err error) {
-	if missing := e.missing(); missing != "" {
-		t.note("%s is not installed: %s", e.name, missing)
-		return nil
+// subject is who takes part in a measurement, and one run of it.
+type subject struct {
+	name string
+	run  func() (took float64, err error) // ms
+}
+
+// blocks is into how many parts the runs of a measurement are cut. The parts of
+// all subjects take turns, so that a machine which becomes slower or faster in
+// the meantime favours nobody.
+const blocks = 4
+
+// compare measures all subjects by turns and puts their medians down. One that
+// fails is told of and left out.
+func (t *table) compare(title string, runs int, between time.Duration, subjects []subject) {
+	all, failed := make([][]float64, len(subjects)), make([]error, len(subjects))
+	for range blocks {
+		for i, s := range subjects {
+			// What the last one left to be done is not the next one's.
+			syscall.Sync()
+			time.Sleep(rest)
+			for n := 0; n < max(1, runs/blocks) && failed[i] == nil; n++ {
+				time.Sleep(between)
+				var took float64
+				if took, failed[i] = s.run(); failed[i] == nil {
+					all[i] = append(all[i], took)
+				}
+			}
+		}
 	}
-	if err := e.start(image); err != nil {
-		e.stop()
-		return err
+	for i, s := range subjects {
+		if failed[i] != nil {
+			t.note("%s, %s: %v", s.name, title, failed[i])
+			continue
+		}
+		t.add(title, "ms", s.name, median(all[i]))
 	}
-	defer e.stop()
-	defer recovered(&err)
-	t.version(e.name, e.versionText())
-	if rss := e.daemonMemory(); rss > 0 {
-		t.add("daemon idle, resident", "MB", e.name, rss)
+}
+
+// rest lies between the parts of two subjects.
+const rest = time.Second
+
+// benchEngines starts the engines, measures them by turns and stops them.
+func benchEngines(t *table, list []*engine, image string, runs int) {
+	var ready []*engine
+	for _, e := range list {
+		if missing := e.missing(); missing != "" {
+			t.note("%s is not installed: %s", e.name, missing)
+			continue
+		}
+		defer e.stop()
+		if err := e.start(image); err != nil {
+			t.note("%s: %v", e.name, err)
+			continue
+		}
+		ready = append(ready, e)
+		t.version(e.name, e.versionText())
+		if rss := e.daemonMemory(); rss > 0 {
+			t.add("daemon idle, resident", "MB", e.name, rss)
+		}
+	}
+	each := func(run func(e *engine) (float64, error)) (list []subject) {
+		for _, e := range ready {
+			list = append(list, subject{e.name, func() (float64, error) { return run(e) }})
+		}
+		return list
+	}
+	command := func(args ...string) []subject {
+		return each(func(e *engine) (float64, error) { return try(e.command(args...)) })
 	}
 	for _, network := range []string{"none", "bridge"} {
 		title := "run --rm busybox true, " + network
 		args := []string{"run", "--rm", "--network", network, "busybox", "true"}
-		t.add(title+", back to back", "ms", e.name, e.time(runs, 0, args...))
-		t.add(title+", after 200 ms", "ms", e.name, e.time(runs, pause, args...))
-		t.add("20 in parallel, "+network, "ms", e.name, e.parallel(20, args...))
+		t.compare(title+", back to back", runs, 0, command(args...))
+		t.compare(title+", after 200 ms", runs, pause, command(args...))
+		t.compare("20 in parallel, "+network, blocks, 0, each(func(e *engine) (float64, error) { return e.parallel(20, args...) }))
 	}
-	if err := e.command("run", "-d", "--name", "steady", "--network", "none", "busybox", "sleep", "100000").Run(); err != nil {
-		return fmt.Errorf("run -d: %w", err)
+	for _, e := range ready {
+		if _, err := try(e.command("run", "-d", "--name", "steady", "--network", "none", "busybox", "sleep", "100000")); err != nil {
+			t.note("%s: %v", e.name, err)
+		}
 	}
-	time.Sleep(5 * time.Second) // let it come to rest
-	alone, resident := e.besides("steady")
-	t.add("beside each container, private", "MB", e.name, alone)
-	t.add("beside each container, resident", "MB", e.name, resident)
-	t.add("exec true, back to back", "ms", e.name, e.time(runs, 0, "exec", "steady", "true"))
-	t.add("exec true, after 200 ms", "ms", e.name, e.time(runs, pause, "exec", "steady", "true"))
-	t.add("ps", "ms", e.name, e.time(runs, 0, "ps"))
-	t.add("inspect", "ms", e.name, e.time(runs, 0, "inspect", "steady"))
-	time.Sleep(5 * time.Second)
-	alone, _ = e.besides("steady")
-	t.add("the same after these execs, private", "MB", e.name, alone)
-	t.add("create, start, stop, rm", "ms", e.name, e.cycle(runs/2))
-	return nil
+	memories(t, ready, "beside each container")
+	t.compare("exec true, back to back", runs, 0, command("exec", "steady", "true"))
+	t.compare("exec true, after 200 ms", runs, pause, command("exec", "steady", "true"))
+	t.compare("ps", runs, 0, command("ps"))
+	t.compare("inspect", runs, 0, command("inspect", "steady"))
+	memories(t, ready, "the same after these execs")
+	t.compare("create, start, stop, rm", runs/2, 0, each((*engine).cycle))
 }
 
-// time gives the median of a command's duration in ms.
-func (e *engine) time(runs int, between time.Duration, args ...string) float64 {
-	var all []float64
-	for range runs {
-		time.Sleep(between)
-		all = append(all, timed(e.command(args...)))
+// memories puts down what the engines hold beside their container at rest.
+func memories(t *table, list []*engine, title string) {
+	time.Sleep(5 * time.Second)
+	for _, e := range list {
+		private, resident := e.besides("steady")
+		t.add(title+", private", "MB", e.name, private)
+		t.add(title+", resident", "MB", e.name, resident)
 	}
-	return median(all)
 }
 
 // parallel gives the time until so many commands, begun together, have ended.
-func (e *engine) parallel(n int, args ...string) float64 {
-	var all []float64
-	for range 3 {
-		var wg sync.WaitGroup
-		errs := make([]error, n)
-		begin := time.Now()
-		for i := range n {
-			wg.Go(func() { _, errs[i] = try(e.command(args...)) })
-		}
-		wg.Wait()
-		all = append(all, ms(time.Since(begin)))
-		if err := errors.Join(errs...); err != nil {
-			panic(failure{err})
-		}
+func (e *engine) parallel(n int, args ...string) (float64, error) {
+	var wg sync.WaitGroup
+	errs := make([]error, n)
+	begin := time.Now()
+	for i := range n {
+		wg.Go(func() { _, errs[i] = try(e.command(args...)) })
 	}
-	return median(all)
+	wg.Wait()
+	return ms(time.Since(begin)), errors.Join(errs...)
 }
 
 // cycle times a life in four commands, of a process that obeys SIGTERM.
-func (e *engine) cycle(runs int) float64 {
-	var all []float64
-	for range runs {
-		begin := time.Now()
-		for _, args := range [][]string{
-			{"create", "--name", "cycle", "busybox", "sh", "-c", "trap 'exit 0' TERM; sleep 1000 & wait"},
-			{"start", "cycle"}, {"stop", "cycle"}, {"rm", "cycle"},
-		} {
-			timed(e.command(args...))
+func (e *engine) cycle() (float64, error) {
+	begin := time.Now()
+	for _, args := range [][]string{
+		{"create", "--name", "cycle", "busybox", "sh", "-c", "trap 'exit 0' TERM; sleep 1000 & wait"},
+		{"start", "cycle"}, {"stop", "cycle"}, {"rm", "cycle"},
+	} {
+		if _, err := try(e.command(args...)); err != nil {
+			return 0, err
 		}
-		all = append(all, ms(time.Since(begin)))
 	}
-	return median(all)
+	return ms(time.Since(begin)), nil
 }
 
-// failure ends the measurement of an engine or runtime by a panic: a command
-// failed, and its time would mean nothing.
-type failure struct{ error }
-
-// recovered turns a failure into the error of who defers it.
-func recovered(err *error) {
-	switch r := recover().(type) {
-	case nil:
-	case failure:
-		*err = r
-	default:
-		panic(r)
-	}
-}
-
-// timed runs a command and gives its duration in ms.
-func timed(cmd *exec.Cmd) float64 {
-	took, err := try(cmd)
-	if err != nil {
-		panic(failure{err})
-	}
-	return took
-}
-
+// try runs a command and gives its duration in ms. A command that fails has
+// none: it would mean nothing.
 func try(cmd *exec.Cmd) (took float64, err error) {
 	begin := time.Now()
 	out, err := cmd.CombinedOutput()

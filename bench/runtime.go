@@ -7,13 +7,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 )
 
 // benchRuntimes times the bare runtimes on one and the same bundle: /bin/true
 // in six new namespaces, with masked paths and a cgroup.
-func benchRuntimes(t *table, dir, image, bin string, runs int) (err error) {
-	defer recovered(&err)
+func benchRuntimes(t *table, dir, image, bin string, runs int) error {
 	bundle := filepath.Join(dir, "bundle")
 	root := filepath.Join(bundle, "rootfs")
 	if err := os.MkdirAll(root, 0o755); err != nil {
@@ -25,6 +23,7 @@ func benchRuntimes(t *table, dir, image, bin string, runs int) (err error) {
 	if err := writeBundle(bundle); err != nil {
 		return err
 	}
+	var subjects []subject
 	for _, rt := range []struct{ name, path string }{{"tarerun", bin + "/tarerun"}, {"runc", "runc"}, {"crun", "crun"}} {
 		path, err := exec.LookPath(rt.path)
 		if err != nil {
@@ -34,25 +33,19 @@ func benchRuntimes(t *table, dir, image, bin string, runs int) (err error) {
 		out, _ := exec.Command(path, "--version").Output()
 		version, _, _ := strings.Cut(string(out), "\n")
 		t.version(rt.name, version)
-		state := filepath.Join(dir, "run", "state-"+rt.name)
-		serial := 0
-		run := func() *exec.Cmd {
+		state, serial := filepath.Join(dir, "run", "state-"+rt.name), 0
+		s := subject{rt.name, func() (float64, error) {
 			serial++
-			return exec.Command(path, "--root", state, "run", "--bundle", bundle, fmt.Sprintf("bench-%s-%d", rt.name, serial))
-		}
-		if out, err := run().CombinedOutput(); err != nil {
-			t.note("%s does not run here: %v: %s", rt.name, err, strings.TrimSpace(string(out)))
+			return try(exec.Command(path, "--root", state, "run", "--bundle", bundle, fmt.Sprintf("bench-%s-%d", rt.name, serial)))
+		}}
+		if _, err := s.run(); err != nil {
+			t.note("%s does not run here: %v", rt.name, err)
 			continue
 		}
-		for title, between := range map[string]time.Duration{"back to back": 0, "after 200 ms": pause} {
-			var all []float64
-			for range runs {
-				time.Sleep(between)
-				all = append(all, timed(run()))
-			}
-			t.add("bare runtime, /bin/true, "+title, "ms", rt.name, median(all))
-		}
+		subjects = append(subjects, s)
 	}
+	t.compare("bare runtime, /bin/true, back to back", runs, 0, subjects)
+	t.compare("bare runtime, /bin/true, after 200 ms", runs, pause, subjects)
 	return nil
 }
 
