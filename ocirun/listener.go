@@ -35,7 +35,9 @@ func (c *Container) handListener(ctx context.Context, a *attempt, status specs.C
 	if err := reach(ctx, socket, s.ListenerPath); err != nil {
 		return fault.New(fault.Unavailable, "failed to connect with seccomp agent specified in the seccomp profile, %s: %w", s.ListenerPath, err)
 	}
-	n, err := unix.SendmsgN(socket, text, unix.UnixRights(listener), nil, unix.MSG_NOSIGNAL)
+	n, err := retry(func() (int, error) {
+		return unix.SendmsgN(socket, text, unix.UnixRights(listener), nil, unix.MSG_NOSIGNAL)
+	})
 	if err == nil && n < len(text) {
 		err = unix.EAGAIN
 	}
@@ -55,7 +57,9 @@ func reach(ctx context.Context, socket int, path string) error {
 	deadline := time.Now().Add(agentPatience)
 	for {
 		err := unix.Connect(socket, &unix.SockaddrUnix{Name: path})
-		if err == unix.EAGAIN && ctx.Err() == nil && time.Now().Before(deadline) {
+		// A call with a time-out is not begun again after a signal, signal(7), and
+		// the Go runtime sends itself many.
+		if (err == unix.EAGAIN || err == unix.EINTR) && ctx.Err() == nil && time.Now().Before(deadline) {
 			continue
 		}
 		if err != nil {

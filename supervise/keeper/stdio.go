@@ -114,6 +114,9 @@ func (s *stdio) made() error {
 		return os.NewSyscallError("setsockopt", err)
 	}
 	_, n, _, _, err := unix.Recvmsg(s.master, data[:], oob[:], unix.MSG_CMSG_CLOEXEC)
+	for err == unix.EINTR { // a call with a time-out is not begun again after a signal, signal(7)
+		_, n, _, _, err = unix.Recvmsg(s.master, data[:], oob[:], unix.MSG_CMSG_CLOEXEC)
+	}
 	unix.Close(s.master)
 	s.master = -1
 	if err != nil {
