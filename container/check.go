@@ -9,7 +9,6 @@ import (
 	"runtime"
 	"slices"
 	"sort"
-	"strconv"
 	"strings"
 
 	wire "github.com/moby/moby/api/types/container"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/procfs"
 	"github.com/tarehq/tare/network"
 )
 
@@ -168,8 +168,8 @@ func checkSets(h *wire.HostConfig) error {
 		{h.CpusetCpus, "cpus", "CPUs", processors},
 		{h.CpusetMems, "mems", "memory nodes", memoryNodes},
 	} {
-		wanted, ok := parseSet(set.list)
-		if !ok {
+		wanted, err := procfs.Ranges(set.list)
+		if err != nil {
 			return fault.New(fault.Invalid, "Invalid value %s for cpuset %s: invalid format: %s", set.list, set.kind, set.list)
 		}
 		if len(wanted) == 0 {
@@ -179,7 +179,7 @@ func checkSets(h *wire.HostConfig) error {
 		if err != nil {
 			continue // one node alone, as a kernel without NUMA has
 		}
-		there, _ := parseSet(strings.TrimSpace(string(text)))
+		there, _ := procfs.Ranges(strings.TrimSpace(string(text)))
 		for _, w := range wanted {
 			if !slices.ContainsFunc(there, func(t [2]int) bool { return t[0] <= w[0] && w[1] <= t[1] }) {
 				return fault.New(fault.Invalid, "Requested %s are not available - requested %s, available: %s", set.noun, set.list, strings.TrimSpace(string(text)))
@@ -187,26 +187,6 @@ func checkSets(h *wire.HostConfig) error {
 		}
 	}
 	return nil
-}
-
-// parseSet reads the List format of cpuset(7), "0-4,9", as ranges.
-func parseSet(text string) (ranges [][2]int, ok bool) {
-	if text == "" {
-		return nil, true
-	}
-	for part := range strings.SplitSeq(text, ",") {
-		from, to, isRange := strings.Cut(part, "-")
-		if !isRange {
-			to = from
-		}
-		first, err1 := strconv.ParseUint(from, 10, 16)
-		last, err2 := strconv.ParseUint(to, 10, 16)
-		if err1 != nil || err2 != nil || last < first {
-			return nil, false
-		}
-		ranges = append(ranges, [2]int{int(first), int(last)})
-	}
-	return ranges, true
 }
 
 func (s *Service) checkModes(h *wire.HostConfig) error {

@@ -143,16 +143,6 @@ func TestNetworkConflicts(t *testing.T) {
 }
 
 func TestSets(t *testing.T) {
-	for text, want := range map[string][][2]int{"": nil, "0": {{0, 0}}, "0-2,7": {{0, 2}, {7, 7}}} {
-		if got, ok := parseSet(text); !ok || !slices.Equal(got, want) {
-			t.Errorf("%q: %v, %v", text, got, ok)
-		}
-	}
-	for _, bad := range []string{"x", "1-0", "0-", "-1", ",", "0, 1", "99999"} {
-		if got, ok := parseSet(bad); ok {
-			t.Errorf("%q is %v", bad, got)
-		}
-	}
 	for text, want := range map[string]string{
 		"x":       "Invalid value x for cpuset cpus: invalid format: x",
 		"0-60000": "Requested CPUs are not available - requested 0-60000, available: ",

@@ -9,6 +9,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/procfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,7 +25,7 @@ func (b *builder) affinity(list string) error {
 	}
 	if list != "" {
 		clear(mask)
-		if err := parseList(list, mask); err != nil {
+		if err := setBits(list, mask); err != nil {
 			return fault.New(fault.Invalid, "process.execCPUAffinity %q is not a list of processors: %w", list, err)
 		}
 	}
@@ -35,25 +36,20 @@ func (b *builder) affinity(list string) error {
 	return nil
 }
 
-// parseList sets a bit for each number of a list such as 0-2,7.
-func parseList(list string, mask []byte) error {
+// setBits sets a bit for each number of a list such as 0-2,7.
+func setBits(list string, mask []byte) error {
 	for part := range strings.SplitSeq(list, ",") {
-		from, to, span := strings.Cut(strings.TrimSpace(part), "-")
-		if !span {
-			to = from
-		}
-		first, err := strconv.ParseUint(from, 10, 16)
-		if err != nil {
+		part = strings.TrimSpace(part)
+		ranges, err := procfs.Ranges(part)
+		switch {
+		case err != nil:
 			return err
-		}
-		last, err := strconv.ParseUint(to, 10, 16)
-		if err != nil {
-			return err
-		}
-		if last < first || last >= uint64(8*len(mask)) {
+		case part == "":
+			return strconv.ErrSyntax
+		case ranges[0][1] >= 8*len(mask):
 			return strconv.ErrRange
 		}
-		for n := first; n <= last; n++ {
+		for n := ranges[0][0]; n <= ranges[0][1]; n++ {
 			mask[n/8] |= 1 << (n % 8)
 		}
 	}
@@ -163,7 +159,7 @@ func (b *builder) memoryPolicy(m *specs.LinuxMemoryPolicy) error {
 	}
 	nodes, mask, length := make([]byte, 128), num(0), 0
 	if m.Nodes != "" {
-		if err := parseList(m.Nodes, nodes); err != nil {
+		if err := setBits(m.Nodes, nodes); err != nil {
 			return fault.New(fault.Invalid, "invalid memory policy node list %q: %w", m.Nodes, err)
 		}
 		if n := ones(nodes); m.Mode == specs.MpolDefault || m.Mode == specs.MpolLocal {

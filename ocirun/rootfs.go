@@ -6,7 +6,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/ocirun/cgroup"
+	"github.com/tarehq/tare/internal/procfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -154,7 +154,7 @@ func kernelMounts() (dirs []string, err error) {
 	for line := range strings.Lines(string(text)) {
 		head, tail, _ := strings.Cut(line, " - ")
 		if f := strings.Fields(head); len(f) > 4 && (strings.HasPrefix(tail, "proc ") || strings.HasPrefix(tail, "sysfs ")) {
-			dirs = append([]string{cgroup.Unescape(f[4])}, dirs...)
+			dirs = append([]string{procfs.Unescape(f[4])}, dirs...)
 		}
 	}
 	return dirs, nil

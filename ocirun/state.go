@@ -1,7 +1,6 @@
 package ocirun
 
 import (
-	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -12,6 +11,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/procfs"
 	"github.com/tarehq/tare/ocirun/cgroup"
 	"golang.org/x/sys/unix"
 )
@@ -86,7 +86,7 @@ func (c *Container) claim(a *attempt, o *Options) error {
 
 // saveState writes state.json when the container is created.
 func (c *Container) saveState() error {
-	c.started, _ = startTime(c.pid)
+	c.started, _, _ = procfs.Start(c.pid)
 	path := groupPath(c.spec, c.id)
 	b := []byte(`{"version":1,"id":"` + c.id + `","pid":` + strconv.Itoa(c.pid) + `,"started":`)
 	b = append(strconv.AppendUint(b, c.started, 10), `,"bundle":`...)
@@ -225,27 +225,8 @@ func (c *Container) loaded() bool { return c.dir != "" }
 // alive tells whether init runs and is the process that was created, not
 // another one with its number.
 func (c *Container) alive() bool {
-	t, state := startTime(c.pid)
+	t, state, _ := procfs.Start(c.pid)
 	return t != 0 && state != 'Z' && state != 'X' && (c.started == 0 || t == c.started)
-}
-
-// startTime reads a process's start and state from /proc/PID/stat, proc(5); 0
-// when there is none.
-func startTime(pid int) (uint64, byte) {
-	if pid <= 0 {
-		return 0, 0
-	}
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return 0, 0
-	}
-	i := bytes.LastIndexByte(b, ')') // the name before it may hold anything
-	f := strings.Fields(string(b[i+1:]))
-	if len(f) < 20 {
-		return 0, 0
-	}
-	t, _ := strconv.ParseUint(f[19], 10, 64)
-	return t, f[0][0]
 }
 
 // State is the container as the specification's state command shows it.

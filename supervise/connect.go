@@ -1,7 +1,6 @@
 package supervise
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,11 +8,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/procfs"
 	"github.com/tarehq/tare/supervise/internal/seqpacket"
 )
 
@@ -97,7 +96,7 @@ func KillInit(dir string) error {
 	}
 	defer unix.Close(fd)
 	// the descriptor holds the process that the start time is then read of
-	if now, err := StartTime(pid); err != nil || now != started {
+	if now, _, err := procfs.Start(pid); err != nil || now != started {
 		return nil
 	}
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
@@ -117,7 +116,7 @@ func OpenNamespace(dir, kind string) (*os.File, error) {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/ns/%s", pid, kind))
 	if err == nil {
 		var now uint64
-		if now, err = StartTime(pid); err == nil && now == started {
+		if now, _, err = procfs.Start(pid); err == nil && now == started {
 			return f, nil
 		}
 		f.Close()
@@ -142,19 +141,4 @@ func readInit(dir string) (pid int, started uint64, err error) {
 		return 0, 0, fmt.Errorf("%s is damaged: %w", name, err)
 	}
 	return pid, started, nil
-}
-
-// StartTime returns when a process began, in clock ticks since boot (field 22
-// of proc_pid_stat(5)); with the pid it names a process for good.
-func StartTime(pid int) (uint64, error) {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return 0, err
-	}
-	// the second field may hold anything up to the last parenthesis
-	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
-	if len(fields) < 20 {
-		return 0, fmt.Errorf("/proc/%d/stat has an unknown form", pid)
-	}
-	return strconv.ParseUint(string(fields[19]), 10, 64)
 }

@@ -10,6 +10,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/procfs"
 )
 
 // propagation is what the container's mount namespace starts with. A mount
@@ -47,7 +48,7 @@ func checkFollows(source string) error {
 		if len(fields) < 7 {
 			continue
 		}
-		point := unescape.Replace(fields[4])
+		point := procfs.Unescape(fields[4])
 		// Of two at one place the later one is on top.
 		if len(point) >= len(at) && (point == "/" || source == point || strings.HasPrefix(source, point+"/")) {
 			tags := fields[6 : 6+max(slices.Index(fields[6:], "-"), 0)]
@@ -61,6 +62,3 @@ func checkFollows(source string) error {
 	}
 	return lines.Err()
 }
-
-// unescape undoes what proc_pid_mountinfo(5) does to white space.
-var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)

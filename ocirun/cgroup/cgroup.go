@@ -22,6 +22,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/procfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -82,7 +83,7 @@ func parseLayout(mounts, own string, systemd bool) *layout {
 		if len(f) < 5 || len(tail) < 3 {
 			continue
 		}
-		mount := Unescape(f[4])
+		mount := procfs.Unescape(f[4])
 		if tail[0] == "cgroup2" {
 			if l.v2 == nil {
 				l.v2 = &hierarchy{mount: mount, own: groups[""]}
@@ -113,25 +114,6 @@ func isController(option string) bool {
 		return true
 	}
 	return false
-}
-
-// Unescape undoes the octal escapes of mountinfo.
-func Unescape(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }
 
 // Unified tells that the machine has v2 alone.

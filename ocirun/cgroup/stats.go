@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/tarehq/tare/internal/procfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -308,12 +309,9 @@ func table(dir, file string) map[string]uint64 {
 // numbers reads a list such as 0-2,7.
 func numbers(dir, file string) (out []uint16) {
 	for _, f := range lines(dir, file) {
-		for part := range strings.SplitSeq(f[0], ",") {
-			from, to, span := strings.Cut(part, "-")
-			if !span {
-				to = from
-			}
-			for n := parse(from); n <= parse(to) && n < 1<<16-1; n++ {
+		ranges, _ := procfs.Ranges(f[0])
+		for _, r := range ranges {
+			for n := r[0]; n <= r[1]; n++ {
 				out = append(out, uint16(n))
 			}
 		}

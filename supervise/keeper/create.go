@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/procfs"
 	"github.com/tarehq/tare/logs"
 	"github.com/tarehq/tare/supervise"
 	"github.com/tarehq/tare/supervise/internal/seqpacket"
@@ -157,7 +158,7 @@ func (k *keeper) make(ctx context.Context) (err error) {
 // noteInit writes down which process the init is, for the case that this
 // process is killed.
 func (k *keeper) noteInit() error {
-	started, err := supervise.StartTime(k.box.pid())
+	started, _, err := procfs.Start(k.box.pid())
 	if err != nil {
 		return nil // it has ended; await tells how
 	}
