@@ -26,14 +26,11 @@ func runEvents(g *settings, args []string) error {
 	f := newFlags("events")
 	once := f.Bool("stats", false, "")
 	interval := f.Duration("interval", 5*time.Second, "")
-	id, err := onlyID(f, args)
+	c, err := onlyContainer(g, f, args)
 	if err != nil {
 		return err
 	}
-	c, err := ocirun.Load(g.root, id)
-	if err != nil {
-		return err
-	}
+	id := c.State().ID
 	switch {
 	case *interval <= 0:
 		return fault.New(fault.Invalid, "duration interval must be greater than 0")

@@ -161,15 +161,7 @@ func connect(what, path string) (*os.File, error) {
 }
 
 func runStart(g *settings, args []string) error {
-	id, err := oneID("start", args)
-	if err != nil {
-		return err
-	}
-	c, err := ocirun.Load(g.root, id)
-	if err != nil {
-		return err
-	}
-	return c.Start()
+	return withContainer(g, "start", args, (*ocirun.Container).Start)
 }
 
 func runRun(g *settings, args []string) error {
@@ -411,11 +403,7 @@ func runResume(g *settings, args []string) error {
 }
 
 func withContainer(g *settings, name string, args []string, f func(*ocirun.Container) error) error {
-	id, err := oneID(name, args)
-	if err != nil {
-		return err
-	}
-	c, err := ocirun.Load(g.root, id)
+	c, err := onlyContainer(g, newFlags(name), args)
 	if err != nil {
 		return err
 	}

@@ -230,11 +230,6 @@ func (g *settings) write(level, text string) {
 	}
 }
 
-// oneID takes the only argument of a command.
-func oneID(name string, args []string) (string, error) {
-	return onlyID(newFlags(name), args)
-}
-
 // onlyID reads the flags of a command that takes one container.
 func onlyID(f *flag.FlagSet, args []string) (string, error) {
 	ids, err := parse(f, args)
@@ -245,6 +240,15 @@ func onlyID(f *flag.FlagSet, args []string) (string, error) {
 		return "", fault.New(fault.Invalid, "tarerun %s takes one container ID", f.Name())
 	}
 	return ids[0], nil
+}
+
+// onlyContainer reads the flags of a command that takes one existing container.
+func onlyContainer(g *settings, f *flag.FlagSet, args []string) (*ocirun.Container, error) {
+	id, err := onlyID(f, args)
+	if err != nil {
+		return nil, err
+	}
+	return ocirun.Load(g.root, id)
 }
 
 // writePidFile is atomic: who waits for the file never reads half a number.

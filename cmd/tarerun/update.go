@@ -103,11 +103,7 @@ func runUpdate(g *settings, args []string) error {
 	l.register(f)
 	from := f.String("resources", "", "")
 	f.StringVar(from, "r", "", "")
-	id, err := onlyID(f, args)
-	if err != nil {
-		return err
-	}
-	c, err := ocirun.Load(g.root, id)
+	c, err := onlyContainer(g, f, args)
 	if err != nil {
 		return err
 	}
