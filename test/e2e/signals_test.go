@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"os"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,16 +19,7 @@ func TestGivesUp(t *testing.T) {
 	testutil.RequireRoot(t)
 	d := daemon.Start(t)
 	d.ImportBusybox(t)
-	cmd := d.Command(t, "tare", "run", "--name", "deaf", "busybox", "sleep", "1000")
-	var errOut bytes.Buffer
-	cmd.Stderr = &errOut
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	testutil.Eventually(t, 10*time.Second, "it runs", func() bool {
-		out, err := d.Try("inspect", "--format", "{{.State.Status}}", "deaf")
-		return err == nil && out == "running"
-	})
+	cmd, errOut := foreground(t, d, "deaf", "sleep", "1000")
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	deadline := time.After(20 * time.Second)
@@ -55,16 +47,7 @@ func TestDaemonGone(t *testing.T) {
 	testutil.RequireRoot(t)
 	d := daemon.Start(t)
 	d.ImportBusybox(t)
-	cmd := d.Command(t, "tare", "run", "--name", "alone", "busybox", "sh", "-c", "while ! test -e /go; do sleep 0.05; done; exit 3")
-	var errOut bytes.Buffer
-	cmd.Stderr = &errOut
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	testutil.Eventually(t, 10*time.Second, "it runs", func() bool {
-		out, err := d.Try("inspect", "--format", "{{.State.Status}}", "alone")
-		return err == nil && out == "running"
-	})
+	cmd, errOut := foreground(t, d, "alone", "sh", "-c", "while ! test -e /go; do sleep 0.05; done; exit 3")
 	pid := d.Tare(t, "inspect", "--format", "{{.State.Pid}}", "alone")
 	d.Signal(t, syscall.SIGKILL)
 	if err := os.WriteFile("/proc/"+pid+"/root/go", nil, 0o644); err != nil {
@@ -78,4 +61,21 @@ func TestDaemonGone(t *testing.T) {
 	if out := d.Tare(t, "wait", "alone"); out != "3" {
 		t.Errorf("its exit code is %s", out)
 	}
+}
+
+// foreground runs a command of busybox in the container name with a client that
+// stays, and returns that client and what it says once the container runs.
+func foreground(t *testing.T, d *daemon.Daemon, name string, command ...string) (*exec.Cmd, *bytes.Buffer) {
+	t.Helper()
+	cmd := d.Command(t, "tare", append([]string{"run", "--name", name, "busybox"}, command...)...)
+	errOut := &bytes.Buffer{}
+	cmd.Stderr = errOut
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	testutil.Eventually(t, 10*time.Second, "it runs", func() bool {
+		out, err := d.Try("inspect", "--format", "{{.State.Status}}", name)
+		return err == nil && out == "running"
+	})
+	return cmd, errOut
 }
