@@ -21,6 +21,7 @@ type Config struct {
 	Containers Containers
 	Execs      Execs
 	Images     Images
+	Registries Registries
 	Networks   Networks
 	Events     *event.Log
 	Daemon     Daemon
@@ -46,6 +47,7 @@ func New(c Config) *Server {
 		(&logHandlers{c.Containers}).routes(),
 		(&attachHandlers{c.Containers, c.Log}).routes(),
 		(&execHandlers{c.Execs, c.Log}).routes(),
+		(&registryHandlers{c.Registries}).routes(), // before the images: /images/search is no image
 		(&imageHandlers{c.Images}).routes(),
 		(&networkHandlers{c.Networks}).routes(),
 		volumeRoutes(), pluginRoutes(), swarmRoutes(), unsupportedRoutes(),

@@ -47,7 +47,6 @@ func unsupportedRoutes() []route {
 		"POST /build/cancel":                               "cancelling a build",
 		"POST /session":                                    "opening a build session",
 		"POST /grpc":                                       "gRPC over the API",
-		"GET /distribution/{name...}/json":                 "asking a registry about an image",
 		"GET /system/df":                                   "reporting the use of disk space",
 		"GET /debug/{name...}":                             "debugging over the API",
 	} {

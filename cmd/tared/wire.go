@@ -22,6 +22,7 @@ import (
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
 	"github.com/tarehq/tare/network"
+	"github.com/tarehq/tare/remote"
 	"github.com/tarehq/tare/server"
 	"github.com/tarehq/tare/snapshot"
 	"github.com/tarehq/tare/supervise"
@@ -89,6 +90,14 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (h http.
 		return nil, nil, fmt.Errorf("cannot open the images: %w", err)
 	}
 
+	registries, err := remote.New(remote.Config{
+		HostsDir: o.RegistryDir, Mirrors: o.Mirrors, Insecure: o.Insecure, UserAgent: "tare/" + version,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	steps.pushPlain("the connections to registries", registries.Close)
+
 	networks, err := network.Open(ctx, networkConfig(o))
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot set up the network: %w", err)
@@ -125,7 +134,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (h http.
 		log.Warn(strings.TrimPrefix(w, "WARNING: "))
 	}
 	h = server.New(server.Config{
-		Containers: containers, Execs: containers.Execs(), Images: images, Networks: networks, Events: eventLog, Daemon: facts, Log: log,
+		Containers: containers, Execs: containers.Execs(), Images: images, Registries: image.NewRegistries(registries), Networks: networks, Events: eventLog, Daemon: facts, Log: log,
 	})
 	return h, steps.run, nil
 }
@@ -178,7 +187,7 @@ func daemonFacts(o *options, id string) server.Daemon {
 	d := server.Daemon{
 		Version: version, GitCommit: commit(), BuildTime: built(),
 		ID: id, DataRoot: o.DataRoot, Debug: o.LogLevel == "debug", Labels: o.Labels,
-		Runtimes: o.runtimePaths(), DefaultRuntime: o.DefaultRuntime,
+		Runtimes: o.runtimePaths(), DefaultRuntime: o.DefaultRuntime, Mirrors: o.Mirrors, Insecure: o.Insecure,
 	}
 	for _, p := range o.Pools {
 		d.AddressPools = append(d.AddressPools, system.NetworkAddressPool{Base: p.Base, Size: p.Size})
