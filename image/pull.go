@@ -111,6 +111,7 @@ func (p *pull) run(ctx context.Context, tag string) (err error) {
 	if err != nil {
 		return err
 	}
+	p.t.settle()
 	p.progress(Progress{Status: "Digest: " + target.Digest.String()})
 	if p.fetched.Load() || moved {
 		p.progress(Progress{Status: "Status: Downloaded newer image for " + p.ref.Familiar()})
