@@ -47,6 +47,7 @@ func (x *extractor) file(ctx context.Context, dir int, base string, hdr *tar.Hea
 			return err
 		}
 	}
+	x.shed(func(name string) error { return unix.Fremovexattr(fd, name) })
 	// The order matters: chown clears set-ID bits and capabilities.
 	if err := unix.Fchown(fd, hdr.Uid, hdr.Gid); err != nil {
 		return failed(hdr.Name, err)
@@ -118,6 +119,7 @@ func (x *extractor) directory(name string, hdr *tar.Header) error {
 		x.remember(name, fd)
 	}
 	x.stats.Bytes += blockSize
+	x.shed(func(name string) error { return unix.Fremovexattr(fd, name) })
 	if err := unix.Fchown(fd, hdr.Uid, hdr.Gid); err != nil {
 		return failed(hdr.Name, err)
 	}
@@ -127,7 +129,11 @@ func (x *extractor) directory(name string, hdr *tar.Header) error {
 	if err := x.keepTime(name, hdr.ModTime); err != nil {
 		return err
 	}
-	return setXattrs(hdr, func(k string, v []byte) error { return unix.Fsetxattr(fd, k, v, 0) })
+	if err := setXattrs(hdr, func(k string, v []byte) error { return unix.Fsetxattr(fd, k, v, 0) }); err != nil {
+		return err
+	}
+	x.sheds = x.sheds || givesDefaultACL(hdr)
+	return nil
 }
 
 // openOrMakeDir opens a directory that is there itself, not by a link, or
@@ -234,6 +240,7 @@ func (x *extractor) attributes(dir int, base string, hdr *tar.Header) error {
 		return failed(hdr.Name, err)
 	}
 	if hdr.Typeflag != tar.TypeSymlink {
+		x.shed(func(name string) error { return unix.Lremovexattr(procPath(dir, base), name) })
 		// We have just made it and it is no link; nobody else writes here.
 		if err := unix.Fchmodat(dir, base, mode(hdr), 0); err != nil {
 			return failed(hdr.Name, err)

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/tarehq/tare/internal/deltree"
 	"golang.org/x/sys/unix"
 )
 
@@ -96,6 +97,9 @@ func (x *extractor) makeParents(name string, links int) error {
 	if err := x.makeParents(path.Dir(name), links); err != nil {
 		return err
 	}
+	if len(x.dirs) > maxDirs {
+		x.forget()
+	}
 	up, err := x.open(path.Dir(name))
 	if err != nil {
 		return err
@@ -103,6 +107,9 @@ func (x *extractor) makeParents(name string, links int) error {
 	base := path.Base(name)
 	err = unix.Mkdirat(up, base, 0o755)
 	if err == nil {
+		if err := x.count(); err != nil {
+			return err
+		}
 		x.stats.Bytes += blockSize
 		return x.takeAfterLower(up, base, name)
 	}
@@ -135,13 +142,14 @@ func readlink(dir int, base string) (string, error) {
 
 // takeAfterLower gives a directory that the archive had no entry for the
 // attributes that the layers below know: overlayfs shows those of the topmost
-// layer that has the directory.
+// layer that has the directory. It is kept open, as what is made next is in it.
 func (x *extractor) takeAfterLower(up int, base, name string) error {
 	fd, err := unix.Openat(up, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	x.remember(name, fd)
+	x.shed(func(name string) error { return unix.Fremovexattr(fd, name) })
 	for _, layer := range x.lower {
 		low, err := resolve(int(layer.Fd()), name, unix.O_RDONLY|unix.O_DIRECTORY)
 		if err != nil {
@@ -149,6 +157,7 @@ func (x *extractor) takeAfterLower(up int, base, name string) error {
 		}
 		defer unix.Close(low)
 		mtime, err := copyAttributes(fd, low)
+		x.sheds = x.sheds || hasDefaultACL(fd)
 		return errors.Join(err, x.keepTime(name, mtime))
 	}
 	return unix.Fchmod(fd, 0o755) // whatever the umask
@@ -214,33 +223,6 @@ func (x *extractor) setDirTimes() error {
 
 // remove takes away what has the name in dir, a whole tree too.
 func (x *extractor) remove(dir int, base string) error {
-	err := unix.Unlinkat(dir, base, 0)
-	if errors.Is(err, unix.EISDIR) {
-		err = removeTree(dir, base)
-	}
 	x.stale = true
-	return err
-}
-
-func removeTree(dir int, base string) error {
-	fd, err := unix.Openat(dir, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	d := os.NewFile(uintptr(fd), base)
-	defer d.Close()
-	names, err := d.Readdirnames(-1)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		err := unix.Unlinkat(fd, name, 0)
-		if errors.Is(err, unix.EISDIR) {
-			err = removeTree(fd, name)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return unix.Unlinkat(dir, base, unix.AT_REMOVEDIR)
+	return deltree.At(dir, base)
 }

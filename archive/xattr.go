@@ -12,7 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const paxXattr = "SCHILY.xattr."
+const (
+	paxXattr   = "SCHILY.xattr."
+	accessACL  = "system.posix_acl_access"
+	defaultACL = "system.posix_acl_default"
+)
 
 // setXattrs gives an entry the extended attributes of its PAX records. Those
 // of overlayfs itself are refused: they would make a layer point elsewhere. A
@@ -34,6 +38,9 @@ func setXattrs(hdr *tar.Header, set func(name string, value []byte) error) error
 		if strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.") {
 			return refuse(hdr.Name, "has the attribute %s, which belongs to the overlay file system", name)
 		}
+		if strings.HasPrefix(name, "trusted.tare.") {
+			return refuse(hdr.Name, "has the attribute %s, which belongs to the store of images", name)
+		}
 		err := set(name, data)
 		needed := name == "security.capability" || strings.HasPrefix(name, "system.posix_acl_")
 		if !needed && (errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM)) {
@@ -44,6 +51,25 @@ func setXattrs(hdr *tar.Header, set func(name string, value []byte) error) error
 		}
 	}
 	return nil
+}
+
+// shed takes from what was just made the access lists that it has from the
+// default one of its directory (acl(5)), which the kernel gives it though the
+// archive has none for it. Its mode is set after that.
+func (x *extractor) shed(remove func(name string) error) {
+	if x.sheds {
+		_, _ = remove(accessACL), remove(defaultACL) // mostly there are none
+	}
+}
+
+func hasDefaultACL(dir int) bool {
+	n, err := unix.Fgetxattr(dir, defaultACL, nil)
+	return err == nil && n > 0
+}
+
+// givesDefaultACL tells whether a directory's entry has a default access list.
+func givesDefaultACL(hdr *tar.Header) bool {
+	return hdr.PAXRecords[paxXattr+defaultACL] != "" || hdr.PAXRecords["SCHILY.acl.default"] != ""
 }
 
 // copyXattrs copies all but overlayfs's own attributes of a directory.
@@ -75,9 +101,9 @@ func copyXattrs(to, from int) error {
 func textACL(key, text string) (name string, value []byte, err error) {
 	switch key {
 	case "SCHILY.acl.access":
-		name = "system.posix_acl_access"
+		name = accessACL
 	case "SCHILY.acl.default":
-		name = "system.posix_acl_default"
+		name = defaultACL
 	default:
 		return "", nil, nil
 	}

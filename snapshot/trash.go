@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+
+	"github.com/tarehq/tare/internal/deltree"
 )
 
 // trash deletes directories one after the other, in one goroutine, so that
@@ -59,7 +61,7 @@ func (t *trash) run() {
 		t.queue = t.queue[1:]
 		t.mu.Unlock()
 		// What cannot be deleted now is tried again by the next Open.
-		os.RemoveAll(path)
+		_ = deltree.Remove(path)
 	}
 }
 
