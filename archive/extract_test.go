@@ -171,6 +171,7 @@ func TestExtractStaysInside(t *testing.T) {
 		{name: "hard link through link", entries: []entry{symlink("d", "OUT"), hardlink("a", "d/secret")}, refused: "not in the archive before it"},
 		{name: "hard link to link", entries: []entry{symlink("l", "OUT/secret"), hardlink("a", "l"), file("a", "new")}, want: map[string]string{"a": "new"}},
 		{name: "hard link to directory", entries: []entry{dir("d"), hardlink("a", "d")}, refused: "hard link to the directory"},
+		{name: "hard link to what goes for it", entries: []entry{file("a/b", "1"), hardlink("a", "a/b")}, refused: "whose place it takes"},
 		{name: "hard link to itself", entries: []entry{file("a", "1"), hardlink("a", "a")}, want: map[string]string{"a": "1"}},
 		{name: "loop", entries: []entry{symlink("a", "b"), symlink("b", "a"), file("a/x", "")}, refused: "loop of symbolic links"},
 		{name: "below a file", entries: []entry{file("a", ""), file("a/x", "")}, refused: "not a directory"},
