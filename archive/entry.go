@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"path"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -116,6 +117,7 @@ func (x *extractor) directory(name string, hdr *tar.Header) error {
 			return failed(hdr.Name, err)
 		}
 		x.remember(name, fd)
+		x.described(fd)
 	}
 	x.stats.Bytes += blockSize
 	if err := unix.Fchown(fd, hdr.Uid, hdr.Gid); err != nil {
@@ -140,7 +142,7 @@ func (x *extractor) openOrMakeDir(dir int, base string) (int, error) {
 			return fd, nil
 		}
 		// The whiteout that an earlier entry made goes on to hide what is below.
-		hides := len(x.lower) > 0 && isWhiteout(dir, base)
+		hides := x.whiteouts == OverlayWhiteouts && isWhiteout(dir, base)
 		err = x.make(dir, base, func() error { return unix.Mkdirat(dir, base, 0o700) })
 		if err == nil && hides {
 			return x.openOpaque(dir, base, flags)
@@ -191,7 +193,7 @@ func (x *extractor) hardlink(dir int, base string, hdr *tar.Header) error {
 		return refuse(hdr.Name, "is a hard link to %q, which is outside of the root of the archive", hdr.Linkname)
 	}
 	from, err := x.open(path.Dir(target))
-	if err != nil {
+	if err != nil || strings.HasPrefix(path.Base(target), whiteoutPrefix) {
 		return refuse(hdr.Name, "is a hard link to %q, which is not in the archive before it", hdr.Linkname)
 	}
 	var old, now unix.Stat_t
@@ -215,6 +217,9 @@ func (x *extractor) node(dir int, base string, hdr *tar.Header) error {
 	kind := map[byte]uint32{tar.TypeChar: unix.S_IFCHR, tar.TypeBlock: unix.S_IFBLK, tar.TypeFifo: unix.S_IFIFO}[hdr.Typeflag]
 	if hdr.Devmajor < 0 || hdr.Devmajor >= 1<<12 || hdr.Devminor < 0 || hdr.Devminor >= 1<<20 {
 		return refuse(hdr.Name, "is the device %d:%d, which cannot be", hdr.Devmajor, hdr.Devminor)
+	}
+	if hdr.Typeflag == tar.TypeChar && hdr.Devmajor == 0 && hdr.Devminor == 0 {
+		return refuse(hdr.Name, "is the character device 0:0, which is how the overlay file system says that nothing is there")
 	}
 	var dev uint64
 	if hdr.Typeflag != tar.TypeFifo {

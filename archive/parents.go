@@ -7,8 +7,10 @@ import (
 	"path"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
+	"github.com/tarehq/tare/fault"
 	"golang.org/x/sys/unix"
 )
 
@@ -74,7 +76,7 @@ func (x *extractor) forget() {
 func (x *extractor) parent(name string) (int, error) {
 	dir := path.Dir(name)
 	fd, err := x.open(dir)
-	if errors.Is(err, unix.ENOENT) {
+	if x.missing(err) {
 		if err = x.makeParents(dir, 0); err == nil {
 			fd, err = x.open(dir)
 		}
@@ -85,12 +87,18 @@ func (x *extractor) parent(name string) (int, error) {
 	return fd, nil
 }
 
+// missing tells whether a directory may be not there: nothing is, or a whiteout
+// that overlayfs knows.
+func (x *extractor) missing(err error) bool {
+	return errors.Is(err, unix.ENOENT) || x.whiteouts == OverlayWhiteouts && errors.Is(err, unix.ENOTDIR)
+}
+
 // makeParents makes the directory name and those above it that are missing.
 func (x *extractor) makeParents(name string, links int) error {
 	if name == "." {
 		return nil
 	}
-	if _, err := x.open(name); !errors.Is(err, unix.ENOENT) {
+	if _, err := x.open(name); !x.missing(err) {
 		return err
 	}
 	if err := x.makeParents(path.Dir(name), links); err != nil {
@@ -101,10 +109,15 @@ func (x *extractor) makeParents(name string, links int) error {
 		return err
 	}
 	base := path.Base(name)
+	if strings.HasPrefix(base, whiteoutPrefix) { // by a link: Extract lets no such name in
+		return refuse(name, "leads to a whiteout")
+	}
 	err = unix.Mkdirat(up, base, 0o755)
+	if errors.Is(err, unix.EEXIST) && isWhiteout(up, base) {
+		return x.makeOverWhiteout(up, base)
+	}
 	if err == nil {
-		x.stats.Bytes += blockSize
-		return x.takeAfterLower(up, base, name)
+		return x.makeImplicit(up, base)
 	}
 	if !errors.Is(err, unix.EEXIST) {
 		return err
@@ -115,6 +128,9 @@ func (x *extractor) makeParents(name string, links int) error {
 		return unix.ELOOP
 	}
 	target, err := readlink(up, base)
+	if errors.Is(err, unix.EINVAL) {
+		return unix.ENOTDIR
+	}
 	if err != nil {
 		return err
 	}
@@ -124,6 +140,92 @@ func (x *extractor) makeParents(name string, links int) error {
 	return x.makeParents(path.Join(".", path.Clean(target)), links)
 }
 
+// makeOverWhiteout makes a directory in the place of a whiteout, which goes on to
+// hide what is below.
+func (x *extractor) makeOverWhiteout(up int, base string) error {
+	fd, err := x.openOrMakeDir(up, base)
+	if err != nil {
+		return err
+	}
+	unix.Close(fd)
+	return x.makeImplicit(up, base)
+}
+
+// makeImplicit finishes a directory that was made and has no entry.
+func (x *extractor) makeImplicit(up int, base string) error {
+	fd, err := unix.Openat(up, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	x.stats.Bytes += blockSize
+	// Whatever the umask, and the group of a directory that gives its own away.
+	if err := errors.Join(unix.Fchown(fd, 0, 0), unix.Fchmod(fd, 0o755)); err != nil {
+		return err
+	}
+	name, err := x.realName(fd)
+	if err != nil {
+		return err
+	}
+	if x.noted += len(name) + 64; x.noted > maxTimes {
+		return refuse(name, "is one directory more than an archive may leave out")
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	x.implicit[st.Ino] = name
+	return nil
+}
+
+// realName is the path of a directory from the root, without links.
+func (x *extractor) realName(fd int) (string, error) {
+	root, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(x.root))
+	if err != nil {
+		return "", err
+	}
+	name, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+	if err != nil {
+		return "", err
+	}
+	if root == "/" {
+		root = ""
+	}
+	below, ok := strings.CutPrefix(name, root+"/")
+	if !ok {
+		return "", fault.New(fault.Internal, "%s is not below %s: was it moved while an archive was being extracted?", name, root)
+	}
+	return below, nil
+}
+
+// stillImplicit lists the directories that are there at the end and had no
+// entry. Another may have the place of one that was removed.
+func (x *extractor) stillImplicit() []string {
+	var names []string
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS}
+	for inode, name := range x.implicit {
+		fd, err := unix.Openat2(x.root, name, &how)
+		if err != nil {
+			continue
+		}
+		var st unix.Stat_t
+		if unix.Fstat(fd, &st) == nil && st.Ino == inode {
+			names = append(names, name)
+		}
+		unix.Close(fd)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// described notes that a directory has an entry.
+func (x *extractor) described(fd int) {
+	var st unix.Stat_t
+	if len(x.implicit) > 0 && unix.Fstat(fd, &st) == nil {
+		delete(x.implicit, st.Ino)
+	}
+}
+
 func readlink(dir int, base string) (string, error) {
 	buf := make([]byte, maxName)
 	n, err := unix.Readlinkat(dir, base, buf)
@@ -131,27 +233,6 @@ func readlink(dir int, base string) (string, error) {
 		return "", err
 	}
 	return string(buf[:n]), nil
-}
-
-// takeAfterLower gives a directory that the archive had no entry for the
-// attributes that the layers below know: overlayfs shows those of the topmost
-// layer that has the directory.
-func (x *extractor) takeAfterLower(up int, base, name string) error {
-	fd, err := unix.Openat(up, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	for _, layer := range x.lower {
-		low, err := resolve(int(layer.Fd()), name, unix.O_RDONLY|unix.O_DIRECTORY)
-		if err != nil {
-			continue
-		}
-		defer unix.Close(low)
-		mtime, err := copyAttributes(fd, low)
-		return errors.Join(err, x.keepTime(name, mtime))
-	}
-	return unix.Fchmod(fd, 0o755) // whatever the umask
 }
 
 // CopyAttributes gives the directory to the owner, mode and extended
