@@ -89,7 +89,7 @@ type Stats struct {
 // an error stays; the caller removes the tree.
 func Extract(ctx context.Context, root *os.File, r io.Reader, o Options) (Stats, error) {
 	x := &extractor{root: int(root.Fd()), whiteouts: o.Whiteouts, buffer: make([]byte, bufferSize),
-		dirs: map[string]int{}, times: map[string]time.Time{}, implicit: map[uint64]string{}}
+		dirs: map[string]int{}, times: map[string]time.Time{}, defaults: map[string][]byte{}, implicit: map[uint64]string{}}
 	defer x.forget()
 	tr := tar.NewReader(r)
 	for {
@@ -136,7 +136,8 @@ type extractor struct {
 	dirs      map[string]int       // cleaned path -> descriptor, see parents.go
 	stale     bool                 // something was removed: names in dirs may lead elsewhere
 	times     map[string]time.Time // of directories, by cleaned path
-	timed     int                  // bytes that times takes, about
+	defaults  map[string][]byte    // of directories, their lists for what is made in them
+	timed     int                  // bytes that times and defaults take, about
 	implicit  map[uint64]string    // inode -> path, of directories without an entry yet
 	noted     int                  // bytes that implicit takes, about
 	holes     int64                // bytes

@@ -275,6 +275,19 @@ func (x *extractor) keepTime(name string, t time.Time) error {
 	return nil
 }
 
+// defaultACL is the access list that what is made in a directory gets, acl(5).
+const defaultACL = "system.posix_acl_default"
+
+// keepDefault remembers it for the end: what the archive has in the directory
+// brings its own.
+func (x *extractor) keepDefault(name string, list []byte) error {
+	if x.timed += len(name) + len(list) + 64; x.timed > maxTimes {
+		return refuse(name, "is one directory more than an archive may have")
+	}
+	x.defaults[name] = list
+	return nil
+}
+
 // setDirTimes sets the times of the directories at the very end, since each
 // entry made in one changes its time.
 func (x *extractor) setDirTimes() error {
@@ -284,7 +297,12 @@ func (x *extractor) setDirTimes() error {
 		if err != nil {
 			continue // a later entry took its place
 		}
-		err = setTime(fd, x.times[name])
+		if list, ok := x.defaults[name]; ok {
+			err = unix.Fsetxattr(fd, defaultACL, list, 0)
+		}
+		if err == nil {
+			err = setTime(fd, x.times[name])
+		}
 		unix.Close(fd)
 		if err != nil {
 			return failed(name, err)
