@@ -46,6 +46,8 @@ type Snapshots interface {
 	Remove(containerID string) error
 	Changes(containerID string) (*snapshot.Changes, error)
 	Active() []string
+	Usage(ctx context.Context, containerID string) (changed, all int64, err error)
+	Driver() string
 }
 
 // Config is what a Service is made from. All fields are needed unless said.

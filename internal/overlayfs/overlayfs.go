@@ -12,8 +12,6 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/tarehq/tare/fault"
 )
 
 // Overlay describes an overlay mount. All paths are absolute.
@@ -183,7 +181,7 @@ func options(o Overlay) (data, common string, err error) {
 		data += ",index=off"
 	}
 	if len(data) >= os.Getpagesize() {
-		return "", "", fault.New(fault.Invalid, "the image has too many layers for this kernel: %d", len(o.Lower))
+		return "", "", fmt.Errorf("%d layers are too many for the options that this kernel takes", len(o.Lower))
 	}
 	return data, common, nil
 }
