@@ -131,7 +131,7 @@ func (s *Service) commitLayer(ctx context.Context, below digest.Digest, diff arc
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	if _, err := tree.Commit(d); err != nil {
+	if _, err := tree.Commit(below, d); err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: d, Size: blob.Size()}, nil

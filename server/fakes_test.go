@@ -31,6 +31,7 @@ type fakeContainers struct {
 	logs     container.LogsOptions
 	attach   container.AttachOptions
 	execOpts container.ExecStartOptions
+	commit   container.CommitOptions
 
 	err     error
 	inspect wire.InspectResponse
@@ -126,6 +127,26 @@ func (f fakeExecs) Inspect(_ context.Context, id string) (wire.ExecInspectRespon
 	return wire.ExecInspectResponse{ID: id}, f.err
 }
 func (f fakeExecs) Resize(_ context.Context, id string, h, w uint16) error { return f.err }
+
+// fakeFiles notes its calls with those of the containers.
+type fakeFiles struct{ *fakeContainers }
+
+func (f fakeFiles) Changes(_ context.Context, id string) ([]wire.FilesystemChange, error) {
+	f.call = "changes " + id
+	return []wire.FilesystemChange{{Path: "/etc", Kind: wire.ChangeModify}, {Path: "/etc/new", Kind: wire.ChangeAdd}}, f.err
+}
+func (f fakeFiles) Export(_ context.Context, id string, w io.Writer) error {
+	f.call = "export " + id
+	if f.err != nil {
+		return f.err
+	}
+	_, err := io.WriteString(w, "tar")
+	return err
+}
+func (f fakeFiles) Commit(_ context.Context, id string, o container.CommitOptions) (string, error) {
+	f.call, f.commit = "commit "+id, o
+	return "sha256:1", f.err
+}
 
 type fakeImages struct {
 	call     string
@@ -244,7 +265,7 @@ func newRig(t *testing.T) *rig {
 
 func (r *rig) handler() *Server {
 	return New(Config{
-		Containers: &r.containers, Execs: fakeExecs{&r.containers}, Images: &r.images, Networks: fakeNetworks{}, Events: &r.events,
+		Containers: &r.containers, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Images: &r.images, Networks: fakeNetworks{}, Events: &r.events,
 		Daemon: Daemon{Driver: "overlayfs", DriverStatus: [][2]string{{"driver-type", "x"}}, Version: "1.2.3", ID: "the-id", DataRoot: "/data", Runtimes: map[string]string{"tarerun": "", "runc": "/usr/bin/runc"}, DefaultRuntime: "tarerun"},
 		Log:    slog.New(slog.DiscardHandler),
 	})

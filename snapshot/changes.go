@@ -33,18 +33,39 @@ func (s *Store) Changes(id string) (*Changes, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.mu.Lock()
+	chain := s.active[id]
+	s.mu.Unlock()
 	c := &Changes{Diff: archive.Diff{Made: MountPoints()}}
-	if c.Upper, err = c.add(m.Upper); err != nil {
+	if m.Dir == "" {
+		err = errors.Join(c.addUpper(m.Upper), c.addAll(&c.Below, m.Lower))
+	} else {
+		var image Mount
+		if image, err = s.ReadOnly(chain); err == nil && chain != "" {
+			err = c.addAll(&c.Below, image.Trees())
+		}
+		err = errors.Join(err, c.addAll(&c.Whole, m.Trees()))
+	}
+	if err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	for _, dir := range m.Lower {
+	return c, nil
+}
+
+func (c *Changes) addUpper(dir string) (err error) {
+	c.Upper, err = c.add(dir)
+	return err
+}
+
+func (c *Changes) addAll(tree *archive.Tree, dirs []string) error {
+	for _, dir := range dirs {
 		f, err := c.add(dir)
 		if err != nil {
-			return nil, errors.Join(err, c.Close())
+			return err
 		}
-		c.Below = append(c.Below, f)
+		*tree = append(*tree, f)
 	}
-	return c, nil
+	return nil
 }
 
 func (c *Changes) add(dir string) (*os.File, error) {
@@ -57,4 +78,4 @@ func (c *Changes) add(dir string) (*os.File, error) {
 
 // MountPoints are what the store adds to a container's root where the image has
 // nothing of the name: paths from the root, without a slash in front.
-func MountPoints() []string { return append(slices.Concat(baseDirs, baseFiles), "etc/mtab") }
+func MountPoints() []string { return append(slices.Concat(baseDirs, baseFiles), baseLink) }
