@@ -22,6 +22,7 @@ type Config struct {
 	Execs      Execs
 	Files      Files
 	Images     Images
+	Transfers  Transfers
 	Networks   Networks
 	Events     *event.Log
 	Daemon     Daemon
@@ -48,7 +49,8 @@ func New(c Config) *Server {
 		(&attachHandlers{c.Containers, c.Log}).routes(),
 		(&execHandlers{c.Execs, c.Log}).routes(),
 		(&fileHandlers{c.Files}).routes(),
-		(&imageHandlers{c.Images}).routes(),
+		(&imageHandlers{c.Images, c.Transfers}).routes(),
+		(&usageHandlers{c.Containers, c.Images}).routes(),
 		(&networkHandlers{c.Networks}).routes(),
 		volumeRoutes(), pluginRoutes(), swarmRoutes(), unsupportedRoutes(),
 	} {
