@@ -44,6 +44,9 @@ type ImportOptions struct {
 type RemoveOptions struct {
 	Force   bool
 	NoPrune bool
+	// Platforms, unless empty, are all that goes: their content, while the image
+	// keeps its names and the other platforms.
+	Platforms []string
 }
 
 // ListOptions as in GET /images/json. Filters are Docker's: reference, label,

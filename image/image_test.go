@@ -552,7 +552,7 @@ func TestConcurrentImportAndRemove(t *testing.T) {
 				if err != nil || !f.layers.Has(img.ChainID) {
 					t.Errorf("after its import %s has no layer: %v", name, err)
 				}
-				if err := f.Save(ctx, &bytes.Buffer{}, []string{name}, ""); err != nil {
+				if err := f.Save(ctx, &bytes.Buffer{}, []string{name}, SaveOptions{}); err != nil {
 					t.Error(err)
 				}
 				if _, err := f.Remove(ctx, name, RemoveOptions{}); err != nil {

@@ -165,7 +165,8 @@ func (f *fakeImages) Import(_ context.Context, r io.Reader, o image.ImportOption
 	f.call, f.imported = "import "+string(b), o
 	return "sha256:1", f.err
 }
-func (f *fakeImages) Load(ctx context.Context, r io.Reader, progress func(string)) error {
+func (f *fakeImages) Load(ctx context.Context, r io.Reader, o image.LoadOptions, progress func(string)) error {
+	f.call = "load " + strings.Join(o.Platforms, ",")
 	if f.cut != nil {
 		return f.cut(ctx)
 	}
@@ -174,8 +175,11 @@ func (f *fakeImages) Load(ctx context.Context, r io.Reader, progress func(string
 	}
 	return f.err
 }
-func (f *fakeImages) Save(ctx context.Context, w io.Writer, refs []string, platform string) error {
-	f.call = "save " + strings.Join(refs, ",") + " " + platform
+func (f *fakeImages) Save(ctx context.Context, w io.Writer, refs []string, o image.SaveOptions) error {
+	f.call = "save " + strings.Join(refs, ",") + " " + strings.Join(o.Platforms, ",")
+	if o.Recompress != nil {
+		f.call += fmt.Sprint(" ", *o.Recompress)
+	}
 	if f.cut != nil {
 		io.WriteString(w, "half a tar")
 		http.NewResponseController(w.(http.ResponseWriter)).Flush()
@@ -192,7 +196,7 @@ func (f *fakeImages) Tag(_ context.Context, source, target string) error {
 	return f.err
 }
 func (f *fakeImages) Remove(_ context.Context, ref string, o image.RemoveOptions) ([]wireimage.DeleteResponse, error) {
-	f.call = "remove " + ref
+	f.call = strings.TrimSpace("remove " + ref + " " + strings.Join(o.Platforms, ","))
 	return nil, f.err
 }
 func (f *fakeImages) List(_ context.Context, o image.ListOptions) ([]wireimage.Summary, error) {

@@ -12,6 +12,7 @@ import (
 	wire "github.com/moby/moby/api/types/container"
 	"github.com/tarehq/tare/container"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image"
 )
 
 // Files is what the handlers need of containers' root file systems;
@@ -88,4 +89,24 @@ func (r *request) epoch() (time.Time, error) {
 		return time.Time{}, fault.New(fault.Invalid, "invalid SOURCE_DATE_EPOCH %q: want seconds since 1970", value)
 	}
 	return time.Unix(seconds, 0).UTC(), nil
+}
+
+// recompress is our own parameter compression of saving: gzip, zstd or none,
+// with a compression-level. nil leaves layers as they are.
+func (r *request) recompress() (*image.Recompressing, error) {
+	name := r.Form.Get("compression")
+	level, err := r.integer("compression-level")
+	if err != nil {
+		return nil, err
+	}
+	if name == "" {
+		if level != nil {
+			return nil, fault.New(fault.Invalid, "a compression-level needs a compression")
+		}
+		return nil, nil
+	}
+	if level == nil {
+		level = new(int)
+	}
+	return image.ParseRecompressing(name, *level)
 }
