@@ -48,6 +48,9 @@ func (x *extractor) file(ctx context.Context, dir int, base string, hdr *tar.Hea
 			return err
 		}
 	}
+	if err := x.disinherit(fd); err != nil {
+		return failed(hdr.Name, err)
+	}
 	// The order matters: chown clears set-ID bits and capabilities.
 	if err := unix.Fchown(fd, hdr.Uid, hdr.Gid); err != nil {
 		return failed(hdr.Name, err)
@@ -55,7 +58,7 @@ func (x *extractor) file(ctx context.Context, dir int, base string, hdr *tar.Hea
 	if err := unix.Fchmod(fd, mode(hdr)); err != nil {
 		return failed(hdr.Name, err)
 	}
-	if err := setXattrs(hdr, func(k string, v []byte) error { return unix.Fsetxattr(fd, k, v, 0) }); err != nil {
+	if err := x.setXattrs(hdr, func(k string, v []byte) error { return unix.Fsetxattr(fd, k, v, 0) }); err != nil {
 		return err
 	}
 	return setTimes(dir, base, hdr)
@@ -137,9 +140,12 @@ func (x *extractor) directory(name string, hdr *tar.Header) error {
 			return failed(hdr.Name, err)
 		}
 		x.remember(name, fd)
-		x.described(fd)
+		x.implicit.drop(fd)
 	}
 	x.stats.Bytes += blockSize
+	if err := x.disinherit(fd); err != nil {
+		return failed(hdr.Name, err)
+	}
 	if err := unix.Fchown(fd, hdr.Uid, hdr.Gid); err != nil {
 		return failed(hdr.Name, err)
 	}
@@ -149,13 +155,7 @@ func (x *extractor) directory(name string, hdr *tar.Header) error {
 	if err := x.keepTime(name, hdr.ModTime); err != nil {
 		return err
 	}
-	delete(x.defaults, name)
-	return setXattrs(hdr, func(k string, v []byte) error {
-		if k == defaultACL {
-			return x.keepDefault(name, v)
-		}
-		return unix.Fsetxattr(fd, k, v, 0)
-	})
+	return x.setXattrs(hdr, func(k string, v []byte) error { return unix.Fsetxattr(fd, k, v, 0) })
 }
 
 // openOrMakeDir opens a directory that is there itself, not by a link, or
@@ -227,6 +227,9 @@ func (x *extractor) hardlink(dir int, base string, hdr *tar.Header) error {
 	if unix.Fstatat(from, last, &old, unix.AT_SYMLINK_NOFOLLOW) != nil {
 		return refuse(hdr.Name, "is a hard link to %q, which is not in the archive before it", hdr.Linkname)
 	}
+	if x.whiteouts == OverlayWhiteouts && old.Mode&unix.S_IFMT == unix.S_IFCHR && old.Rdev == 0 {
+		return refuse(hdr.Name, "is a hard link to %q, which the archive has removed", hdr.Linkname)
+	}
 	if old.Mode&unix.S_IFMT == unix.S_IFDIR {
 		return refuse(hdr.Name, "is a hard link to the directory %q", hdr.Linkname)
 	}
@@ -265,12 +268,17 @@ func (x *extractor) attributes(dir int, base string, hdr *tar.Header) error {
 		return failed(hdr.Name, err)
 	}
 	if hdr.Typeflag != tar.TypeSymlink {
+		if x.inherits {
+			if err := dropACL(unix.Lremovexattr(procPath(dir, base), aclAccess)); err != nil {
+				return failed(hdr.Name, err)
+			}
+		}
 		// We have just made it and it is no link; nobody else writes here.
 		if err := unix.Fchmodat(dir, base, mode(hdr), 0); err != nil {
 			return failed(hdr.Name, err)
 		}
 	}
-	if err := setXattrs(hdr, func(k string, v []byte) error { return unix.Lsetxattr(procPath(dir, base), k, v, 0) }); err != nil {
+	if err := x.setXattrs(hdr, func(k string, v []byte) error { return unix.Lsetxattr(procPath(dir, base), k, v, 0) }); err != nil {
 		return err
 	}
 	return setTimes(dir, base, hdr)

@@ -76,10 +76,14 @@ type Stats struct {
 	Bytes   int64 // taken on disk, in whole 4 KiB blocks
 	Root    bool  // the root itself had an entry
 	// Implicit are the directories that were made because something lies in
-	// them, though no entry speaks of them: paths from the root, sorted, without
-	// a link in them. They belong to root with mode 0755; in layers that lie on
-	// others they should look like what is below.
+	// them, though no entry speaks of them, not even a whiteout: paths from the
+	// root, sorted, without a link in them. They belong to root with mode 0755; in
+	// layers that lie on others they should look like what is below.
 	Implicit []string
+	// Hiding are the directories with whiteouts of overlayfs in them, likewise. A
+	// directory of which the layers below have nothing should have none: there
+	// overlayfs lists the whiteouts themselves.
+	Hiding []string
 }
 
 // Extract writes the entries of the uncompressed tar r below root, which is
@@ -89,7 +93,7 @@ type Stats struct {
 // an error stays; the caller removes the tree.
 func Extract(ctx context.Context, root *os.File, r io.Reader, o Options) (Stats, error) {
 	x := &extractor{root: int(root.Fd()), whiteouts: o.Whiteouts, buffer: make([]byte, bufferSize),
-		dirs: map[string]int{}, times: map[string]time.Time{}, defaults: map[string][]byte{}, implicit: map[uint64]string{}}
+		dirs: map[string]int{}, times: map[string]time.Time{}, inherits: hasDefaultACL(root)}
 	defer x.forget()
 	tr := tar.NewReader(r)
 	for {
@@ -98,7 +102,7 @@ func Extract(ctx context.Context, root *os.File, r io.Reader, o Options) (Stats,
 		}
 		hdr, err := tr.Next()
 		if err == io.EOF {
-			x.stats.Implicit = x.stillImplicit()
+			x.stats.Implicit, x.stats.Hiding = x.implicit.list(x.root), x.hiding.list(x.root)
 			return x.stats, x.setDirTimes()
 		}
 		if x.stats.Entries == 0 && errors.Is(err, io.ErrUnexpectedEOF) { // not even one header
@@ -136,10 +140,10 @@ type extractor struct {
 	dirs      map[string]int       // cleaned path -> descriptor, see parents.go
 	stale     bool                 // something was removed: names in dirs may lead elsewhere
 	times     map[string]time.Time // of directories, by cleaned path
-	defaults  map[string][]byte    // of directories, their lists for what is made in them
-	timed     int                  // bytes that times and defaults take, about
-	implicit  map[uint64]string    // inode -> path, of directories without an entry yet
-	noted     int                  // bytes that implicit takes, about
+	timed     int                  // bytes that times takes, about
+	implicit  marks                // without an entry yet
+	hiding    marks                // with whiteouts of overlayfs in them
+	inherits  bool                 // a directory may hand down an access list
 	holes     int64                // bytes
 	stats     Stats
 }
@@ -260,7 +264,9 @@ func (x *extractor) whiteout(name, base string) (done bool, err error) {
 	}
 	switch x.whiteouts {
 	case OverlayWhiteouts:
-		err = unix.Mknodat(dir, hidden, unix.S_IFCHR, 0)
+		if err = unix.Mknodat(dir, hidden, unix.S_IFCHR, 0); err == nil {
+			err = x.hiding.add(x.root, dir)
+		}
 	case KeepWhiteouts:
 		err = keepWhiteout(dir, base)
 	}

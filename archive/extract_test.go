@@ -238,7 +238,7 @@ func TestExtractWhiteouts(t *testing.T) {
 	checkOpaque(t, upper+"/var", true)
 	again := t.TempDir()
 	stats, err = extractWith(t, again, pack(t, dir("./"), file(".wh.var", ""), dir("var"), file("var/z", ""), dir("etc"), file(".wh.opt", ""), file("opt/x/y", "")), OverlayWhiteouts)
-	if err != nil || !stats.Root || fmt.Sprint(stats.Implicit) != "[opt opt/x]" {
+	if err != nil || !stats.Root || fmt.Sprint(stats.Implicit) != "[opt/x]" || fmt.Sprint(stats.Hiding) != "[.]" {
 		t.Fatal(stats, err)
 	}
 	checkOpaque(t, again+"/var", true) // else it shows what was hidden

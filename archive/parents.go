@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tarehq/tare/fault"
 	"golang.org/x/sys/unix"
 )
 
@@ -147,8 +146,8 @@ func (x *extractor) makeOverWhiteout(up int, base string) error {
 	if err != nil {
 		return err
 	}
-	unix.Close(fd)
-	return x.makeImplicit(up, base)
+	defer unix.Close(fd)
+	return x.plain(fd)
 }
 
 // makeImplicit finishes a directory that was made and has no entry.
@@ -158,72 +157,17 @@ func (x *extractor) makeImplicit(up int, base string) error {
 		return err
 	}
 	defer unix.Close(fd)
+	if err := x.plain(fd); err != nil {
+		return err
+	}
+	return x.implicit.add(x.root, fd)
+}
+
+// plain gives a new directory the attributes of one that nothing is said about.
+func (x *extractor) plain(fd int) error {
 	x.stats.Bytes += blockSize
-	// Whatever the umask, and the group of a directory that gives its own away.
-	if err := errors.Join(unix.Fchown(fd, 0, 0), unix.Fchmod(fd, 0o755)); err != nil {
-		return err
-	}
-	name, err := x.realName(fd)
-	if err != nil {
-		return err
-	}
-	if x.noted += len(name) + 64; x.noted > maxTimes {
-		return refuse(name, "is one directory more than an archive may leave out")
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return err
-	}
-	x.implicit[st.Ino] = name
-	return nil
-}
-
-// realName is the path of a directory from the root, without links.
-func (x *extractor) realName(fd int) (string, error) {
-	root, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(x.root))
-	if err != nil {
-		return "", err
-	}
-	name, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
-	if err != nil {
-		return "", err
-	}
-	if root == "/" {
-		root = ""
-	}
-	below, ok := strings.CutPrefix(name, root+"/")
-	if !ok {
-		return "", fault.New(fault.Internal, "%s is not below %s: was it moved while an archive was being extracted?", name, root)
-	}
-	return below, nil
-}
-
-// stillImplicit lists the directories that are there at the end and had no
-// entry. Another may have the place of one that was removed.
-func (x *extractor) stillImplicit() []string {
-	var names []string
-	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS}
-	for inode, name := range x.implicit {
-		fd, err := unix.Openat2(x.root, name, &how)
-		if err != nil {
-			continue
-		}
-		var st unix.Stat_t
-		if unix.Fstat(fd, &st) == nil && st.Ino == inode {
-			names = append(names, name)
-		}
-		unix.Close(fd)
-	}
-	slices.Sort(names)
-	return names
-}
-
-// described notes that a directory has an entry.
-func (x *extractor) described(fd int) {
-	var st unix.Stat_t
-	if len(x.implicit) > 0 && unix.Fstat(fd, &st) == nil {
-		delete(x.implicit, st.Ino)
-	}
+	// Whatever the umask, and what the directory above hands down.
+	return errors.Join(x.disinherit(fd), unix.Fchown(fd, 0, 0), unix.Fchmod(fd, 0o755))
 }
 
 func readlink(dir int, base string) (string, error) {
@@ -275,19 +219,6 @@ func (x *extractor) keepTime(name string, t time.Time) error {
 	return nil
 }
 
-// defaultACL is the access list that what is made in a directory gets, acl(5).
-const defaultACL = "system.posix_acl_default"
-
-// keepDefault remembers it for the end: what the archive has in the directory
-// brings its own.
-func (x *extractor) keepDefault(name string, list []byte) error {
-	if x.timed += len(name) + len(list) + 64; x.timed > maxTimes {
-		return refuse(name, "is one directory more than an archive may have")
-	}
-	x.defaults[name] = list
-	return nil
-}
-
 // setDirTimes sets the times of the directories at the very end, since each
 // entry made in one changes its time.
 func (x *extractor) setDirTimes() error {
@@ -297,12 +228,7 @@ func (x *extractor) setDirTimes() error {
 		if err != nil {
 			continue // a later entry took its place
 		}
-		if list, ok := x.defaults[name]; ok {
-			err = unix.Fsetxattr(fd, defaultACL, list, 0)
-		}
-		if err == nil {
-			err = setTime(fd, x.times[name])
-		}
+		err = setTime(fd, x.times[name])
 		unix.Close(fd)
 		if err != nil {
 			return failed(name, err)

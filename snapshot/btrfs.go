@@ -2,7 +2,6 @@ package snapshot
 
 import (
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"unsafe"
@@ -54,7 +53,7 @@ func ioctl(fd int, request uintptr, arg unsafe.Pointer) error {
 	}
 }
 
-func (b btrfs) open() error {
+func (b btrfs) check() error {
 	if kind := fileSystem(b.store.root); kind != Btrfs {
 		return fault.New(fault.Invalid, "%s is not on a btrfs file system: put the data root on one, or choose the storage driver overlay", b.store.root)
 	}
@@ -95,11 +94,7 @@ func in(path string, f func(dir int) error) error {
 }
 
 func (b btrfs) remove(path string) error {
-	err := in(filepath.Dir(path), func(dir int) error { return destroy(dir, filepath.Base(path)) })
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
+	return in(filepath.Dir(path), func(dir int) error { return destroy(dir, filepath.Base(path)) })
 }
 
 // destroy deletes a subvolume with those that containers made in it. What is

@@ -21,9 +21,12 @@ const (
 // of what it makes with those below it. A driver is called without locks, for
 // different directories at the same time.
 type driver interface {
-	// open makes ready what the driver has of its own in the store; fresh says
-	// that the store is new. close ends its work.
-	open(fresh bool) error
+	// check refuses a file system that is none for the driver; fresh says that
+	// the store is new.
+	check(fresh bool) error
+	// start makes ready what the driver has of its own in the store, when the
+	// leftovers of the last time are out of the way. close ends its work.
+	start() error
 	close()
 
 	// independent tells whether begin and apply need no layer below.

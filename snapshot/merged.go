@@ -66,16 +66,16 @@ func openMerged(layers []string) (*merged, error) {
 // until the next call, which is quick for a name nearby.
 func (m *merged) directory(name string) ([]int, error) {
 	names := strings.Split(name, "/")
+	if name == "." {
+		names = nil
+	}
 	known := 0
 	for known < len(m.last) && known < len(names) && m.last[known].name == names[known] {
 		known++
 	}
 	if known < len(m.last) {
-		open := m.last[known].fds
-		for _, fd := range m.fds[open:] {
-			unix.Close(fd)
-		}
-		m.fds, m.last = m.fds[:open], m.last[:known]
+		m.closeFrom(m.last[known].fds)
+		m.last = m.last[:known]
 	}
 	dirs := m.root
 	if known > 0 {
@@ -84,11 +84,12 @@ func (m *merged) directory(name string) ([]int, error) {
 	for _, name := range names[known:] {
 		next := step{name: name, fds: len(m.fds)}
 		var err error
-		if next.dirs, _, err = m.lookup(dirs, name); err != nil {
-			return nil, err
+		if next.dirs, _, err = m.lookup(dirs, name); err == nil && next.dirs == nil {
+			err = unix.ENOTDIR
 		}
-		if next.dirs == nil {
-			return nil, unix.ENOTDIR
+		if err != nil {
+			m.closeFrom(next.fds)
+			return nil, err
 		}
 		m.last = append(m.last, next)
 		dirs = next.dirs
@@ -104,10 +105,14 @@ func (m *merged) open(at int, name string, flags int) (int, error) {
 	return fd, err
 }
 
-func (m *merged) close() {
-	for _, fd := range m.fds {
+func (m *merged) close() { m.closeFrom(0) }
+
+// closeFrom closes all but the first n that were opened.
+func (m *merged) closeFrom(n int) {
+	for _, fd := range m.fds[n:] {
 		unix.Close(fd)
 	}
+	m.fds = m.fds[:n]
 }
 
 // walk follows name from the root and opens the regular file it leads to.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
@@ -24,12 +25,16 @@ type overlay struct {
 	spares *spares
 }
 
-func (o *overlay) open(fresh bool) error {
+func (o *overlay) check(fresh bool) error {
 	if fresh {
 		if err := overlayWorks(o.store.root); err != nil {
 			return fault.New(fault.Invalid, "the file system of %s cannot hold the layers of overlay mounts (%w): choose the storage driver vfs, or btrfs where the file system is btrfs", o.store.root, err)
 		}
 	}
+	return nil
+}
+
+func (o *overlay) start() error {
 	if err := os.MkdirAll(o.store.path("spare"), 0o755); err != nil {
 		return err
 	}
@@ -81,7 +86,7 @@ func extract(ctx context.Context, tree string, r io.Reader, w archive.Whiteouts)
 // that the layers below know, as overlayfs shows those of the topmost layer
 // that has the directory.
 func (o *overlay) settle(dir string, stats archive.Stats, below []string) error {
-	if len(below) == 0 || stats.Root && len(stats.Implicit) == 0 {
+	if len(below) == 0 || stats.Root && len(stats.Implicit)+len(stats.Hiding) == 0 {
 		return nil
 	}
 	tree := filepath.Join(dir, "fs")
@@ -91,26 +96,85 @@ func (o *overlay) settle(dir string, stats archive.Stats, below []string) error 
 		}
 	}
 	if opaque(unix.AT_FDCWD, tree) {
-		return nil
+		below = nil
 	}
 	m, err := openMerged(append([]string{tree}, below...))
 	if err != nil {
 		return err
 	}
 	defer m.close()
+	// The whiteouts first, as their removal changes times.
+	for _, name := range stats.Hiding {
+		if err := dropUseless(m, name); err != nil {
+			return err
+		}
+	}
 	for _, name := range stats.Implicit {
-		dirs, err := m.directory(name)
-		if err != nil {
-			return &fs.PathError{Op: "find", Path: filepath.Join(tree, name), Err: err}
-		}
-		if len(dirs) < 2 {
-			continue
-		}
-		if err := takeAfter(dirs[0], ".", dirs[1], "."); err != nil {
+		if err := takeAfterBelow(m, name); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// takeAfterBelow gives a directory the attributes of the one below it, if any.
+// It may be opaque: that hides what is in the other, not the directory.
+func takeAfterBelow(m *merged, name string) error {
+	above, err := m.directory(path.Dir(name))
+	if err != nil {
+		return &fs.PathError{Op: "find", Path: name, Err: err}
+	}
+	base := path.Base(name)
+	defer m.closeFrom(len(m.fds))
+	below, _, err := m.lookup(above[1:], base)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && below == nil {
+		return nil
+	}
+	if err != nil {
+		return &fs.PathError{Op: "find", Path: name, Err: err}
+	}
+	return takeAfter(above[0], base, below[0], ".")
+}
+
+// dropUseless removes the whiteouts from a directory of which there is nothing
+// below: overlayfs lists them as if they were files.
+func dropUseless(m *merged, name string) error {
+	dirs, err := m.directory(name)
+	if err != nil {
+		return &fs.PathError{Op: "find", Path: name, Err: err}
+	}
+	if len(dirs) > 1 {
+		return nil
+	}
+	d, err := openDir(dirs[0], ".")
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(d.Fd()), &st); err != nil {
+		return err
+	}
+	entries, err := d.ReadDir(-1)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		var at unix.Stat_t
+		if e.Type()&fs.ModeCharDevice == 0 {
+			continue
+		}
+		if err := unix.Fstatat(int(d.Fd()), e.Name(), &at, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return err
+		}
+		if at.Rdev != 0 {
+			continue
+		}
+		if err := unix.Unlinkat(int(d.Fd()), e.Name(), 0); err != nil {
+			return err
+		}
+	}
+	return setTimes(int(d.Fd()), ".", st.Atim, st.Mtim)
 }
 
 // takeAfter gives one directory the attributes of another.

@@ -128,11 +128,10 @@ func Open(root, driver string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.driver.open(fresh); err != nil {
+	if err := s.driver.check(fresh); err != nil {
 		return nil, err
 	}
 	if err := s.fill(fresh); err != nil {
-		s.driver.close()
 		return nil, err
 	}
 	return s, nil
@@ -158,6 +157,9 @@ func (s *Store) fill(fresh bool) error {
 	err := errors.Join(s.readLayers(), s.readActive(), s.dropNew())
 	if err == nil {
 		err = s.trash.resume()
+	}
+	if err == nil {
+		err = s.driver.start()
 	}
 	if err != nil {
 		s.trash.close()

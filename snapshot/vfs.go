@@ -15,7 +15,7 @@ type vfs struct {
 	reflink func() bool
 }
 
-func (v *vfs) open() error {
+func (v *vfs) check() error {
 	v.reflink = sync.OnceValue(func() bool { return canReflink(v.store.path("new")) })
 	return nil
 }

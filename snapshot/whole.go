@@ -22,8 +22,8 @@ type whole struct {
 
 // trees makes and removes whole trees.
 type trees interface {
-	// open refuses a file system on which the others cannot work.
-	open() error
+	// check refuses a file system on which the others cannot work.
+	check() error
 	// create makes an empty tree, clone one that is like another; both are
 	// directories of their own, below those of the same file system.
 	create(path string) error
@@ -34,7 +34,8 @@ type trees interface {
 	status() [][2]string
 }
 
-func (w whole) open(bool) error     { return w.trees.open() }
+func (w whole) check(bool) error    { return w.trees.check() }
+func (w whole) start() error        { return nil }
 func (w whole) close()              {}
 func (w whole) independent() bool   { return false }
 func (w whole) status() [][2]string { return w.trees.status() }
@@ -65,7 +66,7 @@ func (w whole) apply(ctx context.Context, dir string, r io.Reader, over bool) (a
 		return archive.Stats{}, err
 	}
 	defer root.Close()
-	var before unix.Stat_t
+	var before unix.Stat_t // the stage comes and goes
 	if err := unix.Fstat(int(root.Fd()), &before); err != nil {
 		return archive.Stats{}, err
 	}
@@ -77,16 +78,18 @@ func (w whole) apply(ctx context.Context, dir string, r io.Reader, over bool) (a
 	if err != nil {
 		return stats, err
 	}
+	if stats.Root {
+		if err := unix.Stat(stage, &before); err != nil {
+			return stats, &fs.PathError{Op: "stat", Path: stage, Err: err}
+		}
+	}
 	if err := mergeStage(ctx, root, stats); err != nil {
 		return stats, err
 	}
 	if err := os.RemoveAll(stage); err != nil {
 		return stats, err
 	}
-	if !stats.Root {
-		return stats, setTimes(int(root.Fd()), ".", before.Atim, before.Mtim)
-	}
-	return stats, nil
+	return stats, setTimes(int(root.Fd()), ".", before.Atim, before.Mtim)
 }
 
 // makeStage makes the directory with nothing of what the root of the tree hands
@@ -139,7 +142,8 @@ func (w whole) mount(dir string, below []string) Mount {
 }
 
 func (w whole) remove(dir string) error {
-	if err := w.trees.remove(filepath.Join(dir, "fs")); err != nil {
+	err := w.trees.remove(filepath.Join(dir, "fs"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) { // no layer's, nor a container's
 		return err
 	}
 	return os.RemoveAll(dir)

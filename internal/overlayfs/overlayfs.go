@@ -47,7 +47,11 @@ func Bind(dir string, attr int) (fd int, err error) {
 		return -1, &os.PathError{Op: "open_tree", Path: dir, Err: err}
 	}
 	const all = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NOSYMFOLLOW
-	err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: uint64(attr), Attr_clr: all &^ uint64(attr), Propagation: unix.MS_PRIVATE})
+	clear := all &^ uint64(attr)
+	if attr&unix.MOUNT_ATTR__ATIME != 0 {
+		clear |= unix.MOUNT_ATTR__ATIME // which must be cleared as one
+	}
+	err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: uint64(attr), Attr_clr: clear, Propagation: unix.MS_PRIVATE})
 	if err != nil {
 		unix.Close(fd)
 		return -1, &os.PathError{Op: "mount_setattr", Path: dir, Err: err}

@@ -81,13 +81,13 @@ func TestBind(t *testing.T) {
 	if err := os.WriteFile(fmt.Sprintf("/proc/self/fd/%d/a", plain), nil, 0o644); err != nil {
 		t.Error(err)
 	}
-	strict, err := Bind(dir, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOEXEC)
+	strict, err := Bind(dir, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOEXEC|unix.MOUNT_ATTR_NOATIME)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer unix.Close(strict)
 	var st unix.Statfs_t
-	if err := unix.Fstatfs(strict, &st); err != nil || st.Flags&(unix.ST_RDONLY|unix.ST_NOEXEC) != unix.ST_RDONLY|unix.ST_NOEXEC {
+	if err := unix.Fstatfs(strict, &st); err != nil || st.Flags&(unix.ST_RDONLY|unix.ST_NOEXEC|unix.ST_NOATIME) != unix.ST_RDONLY|unix.ST_NOEXEC|unix.ST_NOATIME {
 		t.Errorf("flags %#x, %v", st.Flags, err)
 	}
 	// A copy of a mount has not its flags.
