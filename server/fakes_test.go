@@ -166,7 +166,7 @@ func (f *fakeImages) Import(_ context.Context, r io.Reader, o image.ImportOption
 	return "sha256:1", f.err
 }
 func (f *fakeImages) Load(ctx context.Context, r io.Reader, o image.LoadOptions, progress func(string)) error {
-	f.call = "load " + strings.Join(o.Platforms, ",")
+	f.call = strings.TrimSpace("load " + strings.Join(o.Platforms, ","))
 	if f.cut != nil {
 		return f.cut(ctx)
 	}

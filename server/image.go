@@ -136,26 +136,45 @@ func (h *imageHandlers) create(w http.ResponseWriter, r *request) error {
 	if r.Form.Get("fromImage") != "" {
 		return h.pull(w, r)
 	}
-	source := r.Form.Get("fromSrc")
-	if source != "-" {
-		return fault.New(fault.NotImplemented, "importing from an address is not supported yet: send the archive of %q in the request", source)
-	}
+	return h.importImage(w, r)
+}
+
+// importImage makes an image of the archive in the body, or at an address.
+func (h *imageHandlers) importImage(w http.ResponseWriter, r *request) error {
+	from := r.Form.Get("fromSrc")
 	reference, err := repoTag(r, "cannot import digest reference")
 	if err != nil {
 		return err
 	}
 	o := image.ImportOptions{Reference: reference, Changes: r.Form["changes"], Message: r.Form.Get("message")}
+	if o.Epoch, err = r.epoch(); err != nil {
+		return err
+	}
 	if o.Message == "" {
-		o.Message = "Imported from -"
+		o.Message = "Imported from " + from
 	}
 	if !r.version.before(32) {
 		o.Platform = r.Form.Get("platform")
 	}
-	id, err := h.images.Import(r.Context(), r.Body, o)
-	if err != nil {
-		return err
+	out, body := newProgress(w), io.Reader(r.Body)
+	if from != "-" {
+		u, err := source(from)
+		if err != nil {
+			return err
+		}
+		archive, size, err := fetch(r.Context(), u)
+		if err != nil {
+			return err
+		}
+		defer archive.Close()
+		out.send(progressMessage{Message: jsonstream.Message{Status: "Downloading from " + u.Redacted()}})
+		body = &told{Reader: archive, out: out, total: size}
 	}
-	return newProgress(w).send(progressMessage{Message: jsonstream.Message{Status: id}})
+	id, err := h.images.Import(r.Context(), body, o)
+	if err != nil {
+		return out.fail(err)
+	}
+	return out.send(progressMessage{Message: jsonstream.Message{Status: id}})
 }
 
 // repoTag joins the parameters repo and tag to a name; "" without a repo. A
