@@ -4,6 +4,7 @@ import (
 	"github.com/tarehq/tare/cli/command"
 	"github.com/tarehq/tare/cli/container"
 	"github.com/tarehq/tare/cli/image"
+	"github.com/tarehq/tare/cli/registry"
 	"github.com/tarehq/tare/cli/system"
 )
 
@@ -29,17 +30,21 @@ var groups = [...]group{
 }
 
 // common are the commands that tare --help shows first.
-var common = [...]string{"run", "exec", "ps", "images", "version", "info"}
+var common = [...]string{"run", "exec", "ps", "pull", "push", "images", "login", "logout", "search", "version", "info"}
 
 var table = [...]entry{
 	{"container", "attach", nil, []string{"attach"}, "Attach local standard input, output, and error streams to a running container", container.Attach},
+	{"container", "commit", nil, []string{"commit"}, "Create a new image from a container's changes", container.Commit},
 	{"container", "create", nil, []string{"create"}, "Create a new container", container.Create},
+	{"container", "diff", nil, []string{"diff"}, "Inspect changes to files or directories on a container's filesystem", container.Diff},
 	{"container", "exec", nil, []string{"exec"}, "Execute a command in a running container", container.Exec},
+	{"container", "export", nil, []string{"export"}, "Export a container's filesystem as a tar archive", container.Export},
 	{"container", "inspect", nil, nil, "Display detailed information on one or more containers", system.InspectContainer},
 	{"container", "kill", nil, []string{"kill"}, "Kill one or more running containers", container.Kill},
 	{"container", "logs", nil, []string{"logs"}, "Fetch the logs of a container", container.Logs},
 	{"container", "ls", []string{"list", "ps"}, []string{"ps"}, "List containers", container.Ls},
 	{"container", "port", nil, []string{"port"}, "List port mappings or a specific mapping for the container", container.Port},
+	{"container", "prune", nil, nil, "Remove all stopped containers", container.Prune},
 	{"container", "restart", nil, []string{"restart"}, "Restart one or more containers", container.Restart},
 	{"container", "rm", []string{"remove"}, []string{"rm"}, "Remove one or more containers", container.Rm},
 	{"container", "run", nil, []string{"run"}, "Create and run a new container from an image", container.Run},
@@ -51,19 +56,26 @@ var table = [...]entry{
 	{"image", "inspect", nil, nil, "Display detailed information on one or more images", system.InspectImage},
 	{"image", "load", nil, []string{"load"}, "Load an image from a tar archive or STDIN", image.Load},
 	{"image", "ls", []string{"list"}, []string{"images"}, "List images", image.Ls},
+	{"image", "prune", nil, nil, "Remove unused images", image.Prune},
+	{"image", "pull", nil, []string{"pull"}, "Download an image from a registry", image.Pull},
+	{"image", "push", nil, []string{"push"}, "Upload an image to a registry", image.Push},
 	{"image", "rm", []string{"remove"}, []string{"rmi"}, "Remove one or more images", image.Rm},
 	{"image", "save", nil, []string{"save"}, "Save one or more images to a tar archive (streamed to STDOUT by default)", image.Save},
 	{"image", "tag", nil, []string{"tag"}, "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE", image.Tag},
+	{"system", "df", nil, nil, "Show disk usage", system.Df},
 	{"system", "events", nil, []string{"events"}, "Get real time events from the server", system.Events},
 	{"system", "info", nil, []string{"info"}, "Display system-wide information", system.Info},
+	{"system", "prune", nil, nil, "Remove unused data", system.Prune},
 	{"", "inspect", nil, nil, "Return low-level information on containers and images", system.Inspect},
+	{"", "login", nil, nil, "Authenticate to a registry", registry.Login},
+	{"", "logout", nil, nil, "Log out from a registry", registry.Logout},
+	{"", "search", nil, nil, "Search Docker Hub for images", registry.Search},
 	{"", "version", nil, nil, "Show the version information of tare and the engine", system.Version},
 }
 
 // later are Docker's commands that are known and not there yet.
-var later = [...]string{"build", "builder", "buildx", "checkpoint", "commit", "compose", "config", "context", "cp", "diff", "export",
-	"login", "logout", "manifest", "network", "node", "pause", "plugin", "pull", "push", "rename", "search", "secret", "service",
-	"stack", "stats", "swarm", "top", "trust", "unpause", "update", "volume"}
+var later = [...]string{"build", "builder", "buildx", "checkpoint", "compose", "config", "context", "cp", "manifest", "network", "node",
+	"pause", "plugin", "rename", "secret", "service", "stack", "stats", "swarm", "top", "trust", "unpause", "update", "volume"}
 
 // names returns what the command is called without its noun.
 func (e *entry) names() []string {
