@@ -19,16 +19,16 @@ const module = "github.com/tarehq/tare/"
 const lattice = `
 internal/... ! fault reference content snapshot archive remote image volume network event logs container supervise build ocirun server client cli registry # holds no word of containers
 fault ! * # the kinds of error are below everything
-reference ! content snapshot archive image container network server client cli supervise ocirun event logs # names are text
-content snapshot archive logs supervise/... ocirun/... ! image container network event server client cli # mechanisms know no noun
-content snapshot archive logs supervise/... ocirun/... ! +github.com/moby/moby/api # mechanisms know no wire type
+reference ! content snapshot archive remote image container network server client cli supervise ocirun event logs # names are text
+content snapshot archive remote logs supervise/... ocirun/... ! image container network event server client cli # mechanisms know no noun
+content snapshot archive remote logs supervise/... ocirun/... ! +github.com/moby/moby/api # mechanisms know no wire type
 supervise logs event network image container/... server cmd/tared ! ocirun # the daemon never links the runtime, any other can take its place
 event ! image container network # an event is told by the nouns, it knows none
 image network ! container # containers stand on images and networks
 event network image container/... ! server client cli # nouns do not know who calls them
 event network image container/... supervise/... ocirun/... content snapshot archive logs ! +net/http +google.golang.org/grpc # HTTP stays in leaf packages
-cli/... client ! server container image network event supervise ocirun content snapshot archive logs +github.com/moby/moby/api # the client has its own small shapes: start-up is the product
-server ! client cli ocirun supervise content snapshot archive # the server speaks to nouns
+cli/... client ! server container image network event supervise ocirun content snapshot archive remote logs +github.com/moby/moby/api # the client has its own small shapes: start-up is the product
+server ! client cli ocirun supervise content snapshot archive remote # the server speaks to nouns
 `
 
 // light lists programs that are executed by the thousand, and what they must

@@ -5,6 +5,7 @@
 //	index.json               one descriptor per name; see index.go
 //	blobs/sha256/<hex>       complete and verified; never changed
 //	ingest/                  blobs being written; emptied by Open
+//	partial/<algorithm>-<hex> what was fetched of blobs; see partial.go
 //
 // A blob gets its place by rename(2) after its digest was checked, and the
 // index is replaced whole, so a crash leaves at worst blobs without a name,
@@ -40,6 +41,8 @@ type Store struct {
 	names sync.Mutex // serialises changes of the index, disk included
 	nodes sync.Map   // reading -> *Node; blobs never change
 
+	fetching sync.Map // digest.Digest of each Partial that is open -> chan struct{}, closed with it
+
 	gate    sync.Mutex // held for a whole collection
 	holds   int
 	overdue bool // a collection was wanted while the store was held
@@ -56,10 +59,13 @@ func Open(root string) (*Store, error) {
 	if err := atomicfile.Clean(s.path(ocispec.ImageIndexFile)); err != nil {
 		return nil, err
 	}
-	for _, dir := range []string{"ingest", "blobs/sha256"} {
+	for _, dir := range []string{"ingest", "partial", "blobs/sha256"} {
 		if err := os.MkdirAll(s.path(dir), 0o700); err != nil {
 			return nil, err
 		}
+	}
+	if _, err := s.DropPartials(partialAge); err != nil {
+		return nil, err
 	}
 	if err := s.checkLayout(); err != nil {
 		return nil, err
@@ -99,6 +105,29 @@ func (s *Store) Sync() error {
 	}
 	defer d.Close()
 	return unix.Syncfs(int(d.Fd()))
+}
+
+// SyncNames returns when the blobs that were synced one by one are found after
+// power loss.
+func (s *Store) SyncNames() error {
+	blobs := s.path(ocispec.ImageBlobsDir)
+	algorithms, err := os.ReadDir(blobs)
+	if err != nil {
+		return err
+	}
+	err = syncDir(blobs)
+	for _, a := range algorithms {
+		err = errors.Join(err, syncDir(filepath.Join(blobs, a.Name())))
+	}
+	return err
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 func (s *Store) blobPath(d digest.Digest) (string, error) {

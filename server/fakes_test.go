@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -135,6 +136,7 @@ type fakeImages struct {
 	lines    []string
 	list     []wireimage.Summary
 	filters  map[string]map[string]bool
+	progress []image.Progress // what a transfer tells
 }
 
 func (f *fakeImages) Import(_ context.Context, r io.Reader, o image.ImportOptions) (string, error) {
@@ -188,6 +190,31 @@ func (f *fakeImages) History(_ context.Context, ref, platform string) ([]wireima
 	return nil, f.err
 }
 func (f *fakeImages) Count() int { return 4 }
+func (f *fakeImages) Attestations(_ context.Context, ref, platform string, types []string, statements bool) ([]wireimage.AttestationStatement, error) {
+	f.call = fmt.Sprintf("attestations %s %s %v %v", ref, platform, types, statements)
+	return []wireimage.AttestationStatement{}, f.err
+}
+func (f *fakeImages) Prune(_ context.Context, filters map[string]map[string]bool) ([]wireimage.DeleteResponse, int64, error) {
+	f.filters = filters
+	return nil, 42, f.err
+}
+func (f *fakeImages) Usage(context.Context) (*wireimage.DiskUsage, error) {
+	return &wireimage.DiskUsage{TotalCount: 1, TotalSize: 100, Reclaimable: 30, Items: []wireimage.Summary{{ID: "sha256:1", Size: 100}}}, f.err
+}
+func (f *fakeImages) Pull(_ context.Context, ref string, o image.PullOptions, progress func(image.Progress)) error {
+	f.call = fmt.Sprintf("pull %s %v %s", ref, o.All, o.Platform)
+	return f.transfer(progress)
+}
+func (f *fakeImages) Push(_ context.Context, ref string, o image.PushOptions, progress func(image.Progress)) error {
+	f.call = fmt.Sprintf("push %s %v %s", ref, o.All, o.Platform)
+	return f.transfer(progress)
+}
+func (f *fakeImages) transfer(progress func(image.Progress)) error {
+	for _, p := range f.progress {
+		progress(p)
+	}
+	return f.err
+}
 
 type fakeNetworks struct{}
 
@@ -244,7 +271,7 @@ func newRig(t *testing.T) *rig {
 
 func (r *rig) handler() *Server {
 	return New(Config{
-		Containers: &r.containers, Execs: fakeExecs{&r.containers}, Images: &r.images, Networks: fakeNetworks{}, Events: &r.events,
+		Containers: &r.containers, Execs: fakeExecs{&r.containers}, Images: &r.images, Transfers: &r.images, Networks: fakeNetworks{}, Events: &r.events,
 		Daemon: Daemon{Version: "1.2.3", ID: "the-id", DataRoot: "/data", Runtimes: map[string]string{"tarerun": "", "runc": "/usr/bin/runc"}, DefaultRuntime: "tarerun"},
 		Log:    slog.New(slog.DiscardHandler),
 	})

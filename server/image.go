@@ -23,10 +23,16 @@ type Images interface {
 	List(ctx context.Context, o image.ListOptions) ([]wire.Summary, error)
 	InspectWith(ctx context.Context, ref string, o image.InspectOptions) (wire.InspectResponse, error)
 	History(ctx context.Context, ref, platform string) ([]wire.HistoryResponseItem, error)
+	Attestations(ctx context.Context, ref, platform string, types []string, statements bool) ([]wire.AttestationStatement, error)
+	Prune(ctx context.Context, filters map[string]map[string]bool) (gone []wire.DeleteResponse, freed int64, err error)
+	Usage(ctx context.Context) (*wire.DiskUsage, error)
 	Count() int
 }
 
-type imageHandlers struct{ images Images }
+type imageHandlers struct {
+	images    Images
+	transfers Transfers
+}
 
 func (h *imageHandlers) routes() []route {
 	return []route{
@@ -35,12 +41,12 @@ func (h *imageHandlers) routes() []route {
 		{method: "GET", pattern: "/images/search", handle: notYet("searching registries")},
 		{method: "GET", pattern: "/images/{name...}/get", handle: h.save},
 		{method: "GET", pattern: "/images/{name...}/history", handle: h.history},
-		{method: "GET", pattern: "/images/{name...}/attestations", handle: notYet("listing attestations")},
+		{method: "GET", pattern: "/images/{name...}/attestations", handle: h.attestations},
 		{method: "GET", pattern: "/images/{name...}/json", handle: h.inspect},
 		{method: "POST", pattern: "/images/load", handle: h.load},
 		{method: "POST", pattern: "/images/create", handle: h.create},
-		{method: "POST", pattern: "/images/prune", handle: notYet("pruning images")},
-		{method: "POST", pattern: "/images/{name...}/push", handle: notYet("pushing images")},
+		{method: "POST", pattern: "/images/prune", handle: h.prune},
+		{method: "POST", pattern: "/images/{name...}/push", handle: h.push},
 		{method: "POST", pattern: "/images/{name...}/tag", handle: h.tag},
 		{method: "DELETE", pattern: "/images/{name...}", handle: h.remove},
 	}
@@ -127,12 +133,8 @@ func (h *imageHandlers) history(w http.ResponseWriter, r *request) error {
 // create is two operations of Docker's: fromImage pulls, fromSrc imports.
 func (h *imageHandlers) create(w http.ResponseWriter, r *request) error {
 	r.query()
-	if name := r.Form.Get("fromImage"); name != "" {
-		if tag := r.Form.Get("tag"); tag != "" {
-			name = join(name, tag)
-		}
-		name = strings.TrimPrefix(strings.TrimPrefix(name, "docker.io/"), "library/")
-		return fault.New(fault.NotImplemented, "pulling images is not supported yet: import or load %s instead", name)
+	if r.Form.Get("fromImage") != "" {
+		return h.pull(w, r)
 	}
 	source := r.Form.Get("fromSrc")
 	if source != "-" {
@@ -258,6 +260,39 @@ func (h *imageHandlers) remove(w http.ResponseWriter, r *request) error {
 		removed = []wire.DeleteResponse{}
 	}
 	return writeJSON(w, http.StatusOK, removed)
+}
+
+func (h *imageHandlers) attestations(w http.ResponseWriter, r *request) error {
+	if err := r.form(); err != nil {
+		return err
+	}
+	platform, err := r.platform("platform")
+	if err != nil {
+		return err
+	}
+	list, err := h.images.Attestations(r.Context(), r.params["name"], platform, r.Form["type"], r.flag("statement"))
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, list)
+}
+
+func (h *imageHandlers) prune(w http.ResponseWriter, r *request) error {
+	if err := r.form(); err != nil {
+		return err
+	}
+	filters, err := r.filters()
+	if err != nil {
+		return err
+	}
+	gone, freed, err := h.images.Prune(r.Context(), filters)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, struct {
+		ImagesDeleted  []wire.DeleteResponse // null when there are none
+		SpaceReclaimed int64
+	}{gone, freed})
 }
 
 // progressMessage is a line of a progress stream. Older clients read an error

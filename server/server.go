@@ -21,6 +21,7 @@ type Config struct {
 	Containers Containers
 	Execs      Execs
 	Images     Images
+	Transfers  Transfers
 	Networks   Networks
 	Events     *event.Log
 	Daemon     Daemon
@@ -46,7 +47,8 @@ func New(c Config) *Server {
 		(&logHandlers{c.Containers}).routes(),
 		(&attachHandlers{c.Containers, c.Log}).routes(),
 		(&execHandlers{c.Execs, c.Log}).routes(),
-		(&imageHandlers{c.Images}).routes(),
+		(&imageHandlers{c.Images, c.Transfers}).routes(),
+		(&usageHandlers{c.Containers, c.Images}).routes(),
 		(&networkHandlers{c.Networks}).routes(),
 		volumeRoutes(), pluginRoutes(), swarmRoutes(), unsupportedRoutes(),
 	} {

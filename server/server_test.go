@@ -129,7 +129,6 @@ func TestSwarmAndOthers(t *testing.T) {
 	r.want(501, "pausing a container is not supported yet", "POST", "/v1.41/containers/x/pause", "")
 	r.want(501, "building images is not supported yet", "POST", "/build", "")
 	r.want(501, "logging in to a registry is not supported yet", "POST", "/auth", "{}")
-	r.want(501, "pushing images is not supported yet", "POST", "/images/a/b/c/push", "")
 	if _, _, text := r.do("GET", "/plugins", ""); text != "[]" {
 		t.Errorf("plugins: %s", text)
 	}
@@ -304,7 +303,6 @@ func TestImageNames(t *testing.T) {
 	}
 	r.want(400, "image name cannot be blank", "DELETE", "/images/", "")
 	r.want(400, "no image to save: name at least one", "GET", "/images/get", "")
-	r.want(501, "pulling images is not supported yet: import or load busybox:1 instead", "POST", "/images/create?fromImage=busybox&tag=1", "")
 	r.want(501, "*", "POST", "/images/create?fromSrc=http://x/y.tar", "")
 	r.images.err = fault.New(fault.NotFound, "No such image: a:latest")
 	r.want(404, "No such image: a:latest", "GET", "/images/a/json", "")

@@ -48,7 +48,6 @@ func unsupportedRoutes() []route {
 		"POST /session":                                    "opening a build session",
 		"POST /grpc":                                       "gRPC over the API",
 		"GET /distribution/{name...}/json":                 "asking a registry about an image",
-		"GET /system/df":                                   "reporting the use of disk space",
 		"GET /debug/{name...}":                             "debugging over the API",
 	} {
 		rows = append(rows, row(path, notYet(what)))

@@ -22,6 +22,7 @@ import (
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
 	"github.com/tarehq/tare/network"
+	"github.com/tarehq/tare/remote"
 	"github.com/tarehq/tare/server"
 	"github.com/tarehq/tare/snapshot"
 	"github.com/tarehq/tare/supervise"
@@ -89,6 +90,14 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (h http.
 		return nil, nil, fmt.Errorf("cannot open the images: %w", err)
 	}
 
+	registries, err := remote.New(remote.Config{UserAgent: "tare/" + version})
+	if err != nil {
+		return nil, nil, err
+	}
+	steps.pushPlain("the connections to registries", registries.Close)
+	transfers := image.NewTransfers(images, registries, image.Limits{Downloads: 3, Uploads: 5})
+	steps.push(transfers.Close)
+
 	networks, err := network.Open(ctx, networkConfig(o))
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot set up the network: %w", err)
@@ -125,7 +134,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (h http.
 		log.Warn(strings.TrimPrefix(w, "WARNING: "))
 	}
 	h = server.New(server.Config{
-		Containers: containers, Execs: containers.Execs(), Images: images, Networks: networks, Events: eventLog, Daemon: facts, Log: log,
+		Containers: containers, Execs: containers.Execs(), Images: images, Transfers: transfers, Networks: networks, Events: eventLog, Daemon: facts, Log: log,
 	})
 	return h, steps.run, nil
 }

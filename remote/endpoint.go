@@ -1,0 +1,206 @@
+package remote
+
+import (
+	"context"
+	"crypto/tls"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+)
+
+// endpoint is one address that serves a domain's repositories.
+type endpoint struct {
+	client    *Client
+	host      string   // with its port, if it has one
+	base      string   // the path that the API is below: "/v2"
+	schemes   []string // in the order of trial; two where HTTP is allowed beside HTTPS
+	origin    bool     // the registry itself: credentials go there
+	namespace string   // the domain that a mirror is asked for in the query "ns"; "" for none
+	can       capability
+	header    http.Header
+	rewrites  []rewrite
+	transport *http.Transport
+	confined  bool     // redirects use the transport too, whatever their host
+	files     []string // what it was read from
+
+	turn chan struct{} // held by who finds the facts out
+
+	mu       sync.Mutex
+	facts    facts
+	down     time.Time // until then it is left out, if there is another
+	sessions map[Credentials]*session
+}
+
+// facts is what an endpoint's answer to GET /v2/ has told. The zero value is
+// that nothing is known.
+type facts struct {
+	scheme     string
+	challenges []challenge
+	at         time.Time
+}
+
+// newEndpoint makes an endpoint of an address. Its scheme is "" where none was
+// said.
+func (c *Client) newEndpoint(u *url.URL, s hostSettings, certs *certificates) *endpoint {
+	e := &endpoint{
+		client: c, host: u.Host, base: strings.TrimRight(u.Path, "/"), can: s.can, header: s.header, rewrites: s.rewrites,
+		files: certs.files, turn: make(chan struct{}, 1), sessions: map[Credentials]*session{},
+	}
+	if !s.override && !strings.HasSuffix(e.base, "/v2") {
+		e.base += "/v2"
+	}
+	dial := s.dial
+	if dial == 0 {
+		dial = c.pace.dial
+	}
+	e.transport = c.newTransport(&tls.Config{
+		MinVersion: tls.VersionTLS12, RootCAs: certs.roots(), Certificates: certs.pairs, InsecureSkipVerify: s.skipVerify,
+	}, dial)
+	e.schemes = []string{"https"}
+	if u.Scheme == "http" {
+		e.schemes = []string{"http"}
+	}
+	lax := c.insecure.named(u.Host) || loopback(u.Host) && certs.pool == nil
+	switch {
+	case lax && u.Scheme == "":
+		e.trustAnything()
+	case lax:
+		e.transport.TLSClientConfig.InsecureSkipVerify = true
+	}
+	return e
+}
+
+// trustAnything is dockerd's way with insecure registries: HTTPS with any
+// certificate, then HTTP.
+func (e *endpoint) trustAnything() {
+	e.schemes = []string{"https", "http"}
+	e.transport.TLSClientConfig.InsecureSkipVerify = true
+}
+
+// session is the endpoint as the credentials see it: as nobody, if it is not
+// the registry itself.
+func (e *endpoint) session(cred Credentials) *session {
+	if !e.origin {
+		cred = Credentials{}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := e.sessions[cred]
+	if s == nil {
+		if len(e.sessions) >= maxSessions {
+			clear(e.sessions)
+		}
+		s = &session{endpoint: e, cred: cred, tokens: map[string]*token{}}
+		e.sessions[cred] = s
+	}
+	return s
+}
+
+// maxSessions bounds how many users of one registry are remembered.
+const maxSessions = 64
+
+// repository is the path of a repository at this endpoint.
+func (e *endpoint) repository(path string) string {
+	for _, r := range e.rewrites {
+		if r.pattern.MatchString(path) {
+			return r.pattern.ReplaceAllString(path, r.to)
+		}
+	}
+	return path
+}
+
+// url gives the address of what is below the API's root.
+func (e *endpoint) url(scheme, below string, query url.Values) *url.URL {
+	if e.namespace != "" {
+		if query == nil {
+			query = url.Values{}
+		}
+		query.Set("ns", e.namespace)
+	}
+	return &url.URL{Scheme: scheme, Host: e.host, Path: e.base + "/" + below, RawQuery: query.Encode()}
+}
+
+// known gives the facts, by asking the endpoint if they are not known or old.
+// At most one request asks at a time, the others wait for what it learns.
+func (e *endpoint) known(ctx context.Context) (facts, error) {
+	if f, ok := e.fresh(); ok {
+		return f, nil
+	}
+	select {
+	case e.turn <- struct{}{}:
+		defer func() { <-e.turn }()
+	case <-ctx.Done():
+		return facts{}, ctx.Err()
+	}
+	if f, ok := e.fresh(); ok {
+		return f, nil
+	}
+	f, err := e.ask(ctx)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err != nil {
+		return facts{}, err
+	}
+	e.facts = f
+	return f, nil
+}
+
+func (e *endpoint) fresh() (facts, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.facts, e.facts.scheme != "" && time.Since(e.facts.at) < e.client.pace.remember
+}
+
+// forget makes the next request ask anew, as after a connection that failed:
+// the registry may have learned HTTPS, or lost it.
+func (e *endpoint) forget() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.facts = facts{}
+}
+
+// learn replaces the challenges.
+func (e *endpoint) learn(challenges []challenge) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.facts.challenges = challenges
+}
+
+// ask finds out which scheme answers, and what it asks of clients.
+func (e *endpoint) ask(ctx context.Context) (facts, error) {
+	var failure error
+	for _, scheme := range e.schemes {
+		resp, err := e.exchange(ctx, &call{method: http.MethodGet, url: e.url(scheme, "", nil)}, "")
+		if err != nil {
+			if ctx.Err() != nil {
+				return facts{}, err
+			}
+			failure = err
+			continue
+		}
+		if scheme == "http" && failure != nil && resp.StatusCode == http.StatusBadRequest {
+			discard(resp) // it speaks HTTPS, and the failure was another
+			return facts{}, failure
+		}
+		if refusal := refusalOf(resp); isTransient(refusal) {
+			return facts{}, refusal
+		}
+		return facts{scheme: scheme, challenges: challengesOf(resp.Header), at: time.Now()}, nil
+	}
+	return facts{}, failure
+}
+
+// setDown leaves the endpoint out for a while.
+func (e *endpoint) setDown() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.down = time.Now().Add(e.client.pace.down)
+}
+
+func (e *endpoint) isDown() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return time.Now().Before(e.down)
+}

@@ -1,0 +1,81 @@
+package images
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+)
+
+var (
+	debianOnce sync.Once
+	debianDir  string
+	errDebian  error
+)
+
+// Debian is the path of a tar with a minimal Debian bookworm, some thousand
+// files, that mmdebstrap makes once per test process. Clean removes it.
+func Debian(t testing.TB) string {
+	t.Helper()
+	debianOnce.Do(func() {
+		if debianDir, errDebian = os.MkdirTemp("", "tare-test-debian-"); errDebian == nil {
+			errDebian = Bootstrap(filepath.Join(debianDir, "debian.tar"))
+		}
+	})
+	if errDebian != nil {
+		t.Fatal(errDebian)
+	}
+	return filepath.Join(debianDir, "debian.tar")
+}
+
+// Bootstrap makes that tar at the path.
+func Bootstrap(path string) error {
+	// The clock of a test machine may be ahead of its package mirror.
+	out, err := exec.Command("mmdebstrap", "--quiet", "--variant=minbase",
+		`--aptopt=Acquire::Check-Valid-Until "false"`, "bookworm", path).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("mmdebstrap: %w: %s", err, out)
+	}
+	return nil
+}
+
+// Clean removes what Debian made; for TestMain.
+func Clean() {
+	if debianDir != "" {
+		os.RemoveAll(debianDir)
+	}
+}
+
+// Make is Write in a directory of the test.
+func Make(t testing.TB, spec Spec) *Image {
+	t.Helper()
+	img, err := Write(t.TempDir(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return img
+}
+
+// Copy is "skopeo copy": source and target are such as "docker://host/name:tag"
+// or "oci:directory:tag". The digest stays the same; indexes are copied whole.
+// More arguments go before the names, as "--dest-creds=user:password" or
+// "--dest-cert-dir=directory"; certificates are not checked without.
+func Copy(t testing.TB, source, target string, more ...string) {
+	t.Helper()
+	if err := Skopeo(source, target, more...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Skopeo is Copy for who is no test.
+func Skopeo(source, target string, more ...string) error {
+	args := append([]string{"--insecure-policy", "copy", "--quiet", "--all", "--preserve-digests",
+		"--src-tls-verify=false", "--dest-tls-verify=false"}, more...)
+	cmd := exec.Command("skopeo", append(args, source, target)...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("skopeo copy %s %s: %w: %s", source, target, err, out)
+	}
+	return nil
+}
