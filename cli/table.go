@@ -51,6 +51,7 @@ var table = [...]entry{
 	{"container", "start", nil, []string{"start"}, "Start one or more stopped containers", container.Start},
 	{"container", "stop", nil, []string{"stop"}, "Stop one or more running containers", container.Stop},
 	{"container", "wait", nil, []string{"wait"}, "Block until one or more containers stop, then print their exit codes", container.Wait},
+	{"image", "bootstrap", nil, nil, "Make a minimal image from a distribution's packages", image.Bootstrap},
 	{"image", "history", nil, []string{"history"}, "Show the history of an image", image.History},
 	{"image", "import", nil, []string{"import"}, "Import the contents from a tarball to create a filesystem image", image.Import},
 	{"image", "inspect", nil, nil, "Display detailed information on one or more images", system.InspectImage},

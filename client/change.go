@@ -13,6 +13,7 @@ type CommitOptions struct {
 	Changes         []string // Dockerfile instructions
 	NoPause         bool     // the container goes on meanwhile
 	Squash          bool     // one layer in all; only tared knows it
+	Epoch           string   // SOURCE_DATE_EPOCH; only tared knows it
 }
 
 // ContainerCommit makes an image from a container and returns its ID.
@@ -29,6 +30,7 @@ func (c *Client) ContainerCommit(ctx context.Context, name string, o CommitOptio
 		query.Set("pause", "0")
 	}
 	flag(query, "squash", o.Squash)
+	set(query, "source-date-epoch", o.Epoch)
 	id, err := fetch[IDResponse](ctx, c, "POST", "/commit", query, nil)
 	return id.Id, err
 }

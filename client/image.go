@@ -156,6 +156,7 @@ type ImportOptions struct {
 	Repo, Tag         string
 	Message, Platform string
 	Changes           []string // Dockerfile instructions
+	Epoch             string   // SOURCE_DATE_EPOCH; only tared knows it
 }
 
 // ImageImport makes an image. The last line's status is its ID.
@@ -165,6 +166,7 @@ func (c *Client) ImageImport(ctx context.Context, in io.Reader, o ImportOptions,
 	set(query, "tag", o.Tag)
 	set(query, "message", o.Message)
 	set(query, "platform", strings.ToLower(o.Platform))
+	set(query, "source-date-epoch", o.Epoch)
 	for _, change := range o.Changes {
 		query.Add("changes", change)
 	}

@@ -34,6 +34,7 @@ func Commit() *command.Command {
 				}
 				o.Repo, o.Tag = ref.Repository(), ref.Tag
 			}
+			o.Epoch = s.Getenv("SOURCE_DATE_EPOCH")
 			cl, err := s.Client()
 			if err != nil {
 				return err

@@ -36,7 +36,7 @@ func runImport(ctx context.Context, s *command.Session, source string, o client.
 		return err
 	}
 	var in io.Reader
-	o.Source = "-"
+	o.Source, o.Epoch = "-", s.Getenv("SOURCE_DATE_EPOCH")
 	size := int64(0)
 	switch {
 	case source == "-":
