@@ -43,6 +43,8 @@ type Snapshots interface {
 	Mount(containerID string) (snapshot.Mount, error)
 	Remove(containerID string) error
 	Active() []string
+	Usage(ctx context.Context, containerID string) (changed, all int64, err error)
+	Driver() string
 }
 
 // Config is what a Service is made from. All fields are needed unless said.

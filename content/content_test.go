@@ -125,6 +125,27 @@ func TestOpenRefusesWhatItDoesNotKnow(t *testing.T) {
 	}
 }
 
+func TestFormat(t *testing.T) {
+	dir := t.TempDir()
+	open(t, dir)
+	path := dir + "/" + formatFile
+	first, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	os.Remove(path) // as an early daemon left it
+	open(t, dir)
+	if again, _ := os.ReadFile(path); string(again) != string(first) {
+		t.Errorf("%s instead of %s", again, first)
+	}
+	for _, bad := range []string{`{"version":99}`, `{"version":`, `{"version":-1}`} {
+		os.WriteFile(path, []byte(bad), 0o644)
+		if _, err := Open(dir); !errors.Is(err, fault.Invalid) {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+}
+
 func TestCollect(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)

@@ -2,6 +2,7 @@
 // an OCI image layout:
 //
 //	oci-layout               {"imageLayoutVersion":"1.0.0"}
+//	format.json              {"version":1}; see format.go
 //	index.json               one descriptor per name; see index.go
 //	blobs/sha256/<hex>       complete and verified; never changed
 //	ingest/                  blobs being written; emptied by Open
@@ -56,8 +57,10 @@ func Open(root string) (*Store, error) {
 	if err := os.RemoveAll(s.path("ingest")); err != nil {
 		return nil, err
 	}
-	if err := atomicfile.Clean(s.path(ocispec.ImageIndexFile)); err != nil {
-		return nil, err
+	for _, name := range []string{ocispec.ImageIndexFile, ocispec.ImageLayoutFile, formatFile} {
+		if err := atomicfile.Clean(s.path(name)); err != nil {
+			return nil, err
+		}
 	}
 	for _, dir := range []string{"ingest", "partial", "blobs/sha256"} {
 		if err := os.MkdirAll(s.path(dir), 0o700); err != nil {
@@ -67,7 +70,7 @@ func Open(root string) (*Store, error) {
 	if _, err := s.DropPartials(partialAge); err != nil {
 		return nil, err
 	}
-	if err := s.checkLayout(); err != nil {
+	if err := errors.Join(s.checkLayout(), s.migrate()); err != nil {
 		return nil, err
 	}
 	ix, err := readIndex(s.path(ocispec.ImageIndexFile))

@@ -64,7 +64,7 @@ func tryOpen(root string) (fixture, error) {
 	if err != nil {
 		return f, err
 	}
-	if f.layers, err = snapshot.Open(filepath.Join(root, "snapshot")); err != nil {
+	if f.layers, err = snapshot.Open(filepath.Join(root, "snapshot"), snapshot.Overlay); err != nil {
 		return f, err
 	}
 	f.Service, err = Open(context.Background(), store, f.layers, f.events)

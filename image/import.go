@@ -104,7 +104,7 @@ func (s *Service) importLayer(ctx context.Context, r io.Reader) (ocispec.Descrip
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	if _, err := tree.Commit(d); err != nil {
+	if _, err := tree.Commit("", d); err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: d, Size: blob.Size()}, nil

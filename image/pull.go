@@ -68,6 +68,9 @@ func (t *Transfers) Pull(ctx context.Context, ref string, o PullOptions, progres
 	return nil
 }
 
+// dockerSchema1 begins the types of Docker's first manifests.
+const dockerSchema1 = "application/vnd.docker.distribution.manifest.v1+"
+
 // pullError puts Docker's words before what the registry says.
 func pullError(r reference.Ref, err error) error {
 	switch fault.KindOf(err) {
@@ -111,6 +114,7 @@ func (p *pull) run(ctx context.Context, tag string) (err error) {
 	if err != nil {
 		return err
 	}
+	p.t.settle()
 	p.progress(Progress{Status: "Digest: " + target.Digest.String()})
 	if p.fetched.Load() || moved {
 		p.progress(Progress{Status: "Status: Downloaded newer image for " + p.ref.Familiar()})
@@ -168,8 +172,11 @@ func (p *pull) node(ctx context.Context, d ocispec.Descriptor, said *ocispec.Pla
 
 // document stores a manifest or an index.
 func (p *pull) document(ctx context.Context, d ocispec.Descriptor) error {
+	if strings.HasPrefix(d.MediaType, dockerSchema1) {
+		return fault.New(fault.NotImplemented, "%s is an image of Docker's schema 1, support for which has been removed: build and push it again with a newer builder", p.ref.Familiar())
+	}
 	if !content.IsNode(d.MediaType) {
-		return fault.New(fault.NotImplemented, "%s is of the type %q, which is neither a manifest nor an index of images", d.Digest, d.MediaType)
+		return fault.New(fault.NotImplemented, "%s is of the type %q, which is neither a manifest nor an index", p.ref.Familiar(), d.MediaType)
 	}
 	if _, ok := p.s.content.Size(d.Digest); ok {
 		if _, err := p.s.content.Node(d); err == nil {
@@ -206,7 +213,8 @@ func (p *pull) choose(index *ocispec.Index) ([]ocispec.Descriptor, error) {
 		}
 	}
 	if len(platforms) == 0 {
-		return index.Manifests, nil
+		// What else an index may hold, nobody knows where to find.
+		return slices.DeleteFunc(slices.Clone(index.Manifests), func(d ocispec.Descriptor) bool { return !content.IsNode(d.MediaType) }), nil
 	}
 	if best < 0 {
 		slices.Sort(platforms)

@@ -216,7 +216,7 @@ func TestPullsShareADownload(t *testing.T) {
 		var once sync.Once
 		go func() {
 			errs[name] <- tr.Pull(ctx, p.Host+"/"+name+":1", PullOptions{}, func(s Progress) {
-				if s.ID == short(img.Layers[0].Digest.Encoded()) {
+				if s.ID == short(img.Layers[0].Digest.Encoded()) && s.Status != "Pulling fs layer" {
 					once.Do(func() { close(waiting) })
 				}
 			})

@@ -197,10 +197,14 @@ func (p *push) node(ctx context.Context, d ocispec.Descriptor, tag string) error
 	return nil
 }
 
-// child sends one content of an index, which is nearly always a manifest.
+// child sends one content of an index: a manifest, or else what is kept here of
+// unknown type.
 func (p *push) child(ctx context.Context, d ocispec.Descriptor) error {
 	if content.IsNode(d.MediaType) {
 		return p.node(ctx, d, "")
+	}
+	if _, here := p.s.content.Size(d.Digest); !here {
+		return nil
 	}
 	return p.blob(ctx, d, true)
 }

@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -37,6 +38,7 @@ type Transfers struct {
 	registries *remote.Client
 	downloads  *downloads
 	uploads    chan struct{} // one token for each layer that may be sent at a time
+	settling   sync.WaitGroup
 }
 
 // NewTransfers begins with nothing under way.
@@ -45,11 +47,22 @@ func NewTransfers(images *Service, registries *remote.Client, l Limits) *Transfe
 		downloads: newDownloads(images.content, max(l.Downloads, 1)), uploads: make(chan struct{}, max(l.Uploads, 1))}
 }
 
+// settle has the layers that were unpacked survive power loss, too, so that the
+// first container does not wait for it. Their blobs do already: should it fail
+// or be cut off they are unpacked again.
+func (t *Transfers) settle() {
+	t.settling.Go(func() {
+		if err := t.images.layers.Sync(); err != nil {
+			slog.Warn("unpacked layers are not on disk yet", "error", err)
+		}
+	})
+}
+
 // Close waits for the downloads that nobody wants any more to end. Those who
 // want some have been told to stop before.
 func (t *Transfers) Close(ctx context.Context) error {
 	ended := make(chan struct{})
-	go func() { t.downloads.running.Wait(); close(ended) }()
+	go func() { t.downloads.running.Wait(); t.settling.Wait(); close(ended) }()
 	select {
 	case <-ended:
 		return nil

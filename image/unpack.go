@@ -110,16 +110,24 @@ func (k *stack) unpack(ctx context.Context, i int, open opener) error {
 	return nil
 }
 
-// below waits for the layer below and returns its chain ID.
-func (k *stack) below(ctx context.Context, i int) (digest.Digest, error) {
+// parent is the chain ID of the layer below, "" for none.
+func (k *stack) parent(i int) digest.Digest {
 	if i == 0 {
-		return "", nil
+		return ""
+	}
+	return k.chains[i-1]
+}
+
+// below waits until the layer below is at its place.
+func (k *stack) below(ctx context.Context, i int) error {
+	if i == 0 {
+		return nil
 	}
 	select {
 	case <-k.placed[i-1]:
-		return k.chains[i-1], nil
+		return nil
 	case <-ctx.Done():
-		return "", context.Cause(ctx)
+		return context.Cause(ctx)
 	}
 }
 
@@ -135,14 +143,33 @@ func (k *stack) unpackOne(ctx context.Context, i int, open opener) error {
 	if k.s.layers.Has(k.chains[i]) {
 		return nil
 	}
-	parent, err := k.below(ctx, i)
+	if !k.s.layers.Independent() {
+		if err := k.below(ctx, i); err != nil {
+			return err
+		}
+	}
+	tree, err := k.s.layers.Begin(k.parent(i))
 	if err != nil {
 		return err
 	}
+	defer tree.Close()
+	if err := k.apply(ctx, tree, i, open); err != nil {
+		return err
+	}
+	if err := k.below(ctx, i); err != nil {
+		return err
+	}
+	_, err = tree.Commit(k.parent(i), k.diffIDs[i])
+	return err
+}
+
+// apply extracts the blob and checks that it is what the image promises.
+func (k *stack) apply(ctx context.Context, tree *snapshot.Unpacking, i int, open opener) error {
 	release, err := k.s.turn(ctx)
 	if err != nil {
 		return err
 	}
+	// Not held while waiting for the layer below, which needs one too.
 	defer release()
 	blob, done, err := open(ctx)
 	if err != nil {
@@ -156,8 +183,14 @@ func (k *stack) unpackOne(ctx context.Context, i int, open opener) error {
 	defer plain.Close()
 	ahead := archive.ReadAhead(plain)
 	defer ahead.Close()
-	_, err = k.s.layers.Unpack(ctx, parent, k.diffIDs[i], ahead)
-	return err
+	sum := k.diffIDs[i].Verifier()
+	if err := tree.Apply(ctx, io.TeeReader(ahead, sum)); err != nil {
+		return err
+	}
+	if !sum.Verified() {
+		return fault.New(fault.Invalid, "layer content does not have the digest %s that the image promises", k.diffIDs[i])
+	}
+	return nil
 }
 
 // turn waits until one more layer may be unpacked.

@@ -272,7 +272,7 @@ func newRig(t *testing.T) *rig {
 func (r *rig) handler() *Server {
 	return New(Config{
 		Containers: &r.containers, Execs: fakeExecs{&r.containers}, Images: &r.images, Transfers: &r.images, Networks: fakeNetworks{}, Events: &r.events,
-		Daemon: Daemon{Version: "1.2.3", ID: "the-id", DataRoot: "/data", Runtimes: map[string]string{"tarerun": "", "runc": "/usr/bin/runc"}, DefaultRuntime: "tarerun"},
+		Daemon: Daemon{Driver: "overlayfs", DriverStatus: [][2]string{{"driver-type", "x"}}, Version: "1.2.3", ID: "the-id", DataRoot: "/data", Runtimes: map[string]string{"tarerun": "", "runc": "/usr/bin/runc"}, DefaultRuntime: "tarerun"},
 		Log:    slog.New(slog.DiscardHandler),
 	})
 }

@@ -25,6 +25,8 @@ type Daemon struct {
 	Runtimes       map[string]string // name to path; "" is the built-in one
 	DefaultRuntime string
 	AddressPools   []system.NetworkAddressPool
+	Driver         string // of storage, and the rows that tell about it
+	DriverStatus   [][2]string
 	Warnings       []string // about how it was started
 }
 
@@ -90,8 +92,8 @@ func (h *systemHandlers) info(w http.ResponseWriter, r *request) error {
 	info := system.Info{
 		ID:                 h.daemon.ID,
 		Images:             h.images.Count(),
-		Driver:             "overlayfs",
-		DriverStatus:       [][2]string{{"driver-type", "io.containerd.snapshotter.v1"}},
+		Driver:             h.daemon.Driver,
+		DriverStatus:       h.daemon.DriverStatus,
 		Plugins:            system.PluginsInfo{Volume: []string{}, Network: []string{"bridge", "host", "null"}, Log: []string{"json-file", "none"}},
 		Debug:              h.daemon.Debug,
 		SystemTime:         time.Now().Format(time.RFC3339Nano),

@@ -19,7 +19,7 @@ import (
 
 func open(t testing.TB, dir string) *Store {
 	t.Helper()
-	s, err := Open(dir)
+	s, err := Open(dir, Overlay)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -292,9 +292,9 @@ func BenchmarkPrepare(b *testing.B) {
 		// Containers come one by one: the next pair is there by then.
 		b.StopTimer()
 		testutil.Eventually(b, 5*time.Second, "a pair is ready", func() bool {
-			s.spares.mu.Lock()
-			defer s.spares.mu.Unlock()
-			return len(s.spares.ready) > 0
+			s.driver.(*overlay).spares.mu.Lock()
+			defer s.driver.(*overlay).spares.mu.Unlock()
+			return len(s.driver.(*overlay).spares.ready) > 0
 		})
 		b.StartTimer()
 		i++

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/snapshot"
 )
 
 // options is how the daemon was told to run, by flags and by the
@@ -42,6 +43,7 @@ type options struct {
 	TLSCert        string             `json:"tlscert"`
 	TLSKey         string             `json:"tlskey"`
 	InsecureTCP    bool               `json:"insecure-tcp"`
+	StorageDriver  string             `json:"storage-driver"`
 
 	configFile        string
 	validate, version bool
@@ -127,6 +129,7 @@ func (o *options) flags() *pflag.FlagSet {
 	f.StringVar(&o.TLSCert, "tlscert", "", "Path of the TLS certificate")
 	f.StringVar(&o.TLSKey, "tlskey", "", "Path of the TLS key")
 	f.BoolVar(&o.InsecureTCP, "insecure-tcp", false, "Listen on TCP without knowing the clients: whoever can connect has root on this machine")
+	f.StringVarP(&o.StorageDriver, "storage-driver", "s", "", "How layers and containers' files are kept: overlay, btrfs or vfs (default overlay, or vfs where the file system cannot carry it)")
 	f.BoolVar(&o.validate, "validate", false, "Check the configuration and exit")
 	f.BoolVarP(&o.version, "version", "v", false, "Print the version and exit")
 	addRefusedFlags(f)
@@ -262,6 +265,11 @@ func (o *options) settle() error {
 	}
 	if _, err := parseLevel(o.LogLevel); err != nil {
 		return err
+	}
+	if o.StorageDriver != "" {
+		if o.StorageDriver, err = snapshot.ParseDriver(o.StorageDriver); err != nil {
+			return err
+		}
 	}
 	for _, step := range []func() error{o.checkNetwork, o.checkRuntimes, o.checkTLS, o.checkLabels} {
 		if err := step(); err != nil {
