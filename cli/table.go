@@ -4,6 +4,7 @@ import (
 	"github.com/tarehq/tare/cli/command"
 	"github.com/tarehq/tare/cli/container"
 	"github.com/tarehq/tare/cli/image"
+	"github.com/tarehq/tare/cli/manifest"
 	"github.com/tarehq/tare/cli/registry"
 	"github.com/tarehq/tare/cli/system"
 )
@@ -26,6 +27,7 @@ type group struct{ noun, short string }
 var groups = [...]group{
 	{"container", "Manage containers"},
 	{"image", "Manage images"},
+	{"manifest", "Manage image manifests and manifest lists"},
 	{"system", "Manage the engine"},
 }
 
@@ -63,6 +65,11 @@ var table = [...]entry{
 	{"image", "rm", []string{"remove"}, []string{"rmi"}, "Remove one or more images", image.Rm},
 	{"image", "save", nil, []string{"save"}, "Save one or more images to a tar archive (streamed to STDOUT by default)", image.Save},
 	{"image", "tag", nil, []string{"tag"}, "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE", image.Tag},
+	{"manifest", "annotate", nil, nil, "Add additional information to a local image manifest", manifest.Annotate},
+	{"manifest", "create", nil, nil, "Create a local manifest list for annotating and pushing to a registry", manifest.Create},
+	{"manifest", "inspect", nil, nil, "Display an image manifest, or manifest list", manifest.Inspect},
+	{"manifest", "push", nil, nil, "Push a manifest list to a repository", manifest.Push},
+	{"manifest", "rm", nil, nil, "Delete one or more manifest lists from local storage", manifest.Rm},
 	{"system", "df", nil, nil, "Show disk usage", system.Df},
 	{"system", "events", nil, []string{"events"}, "Get real time events from the server", system.Events},
 	{"system", "info", nil, []string{"info"}, "Display system-wide information", system.Info},
@@ -75,7 +82,7 @@ var table = [...]entry{
 }
 
 // later are Docker's commands that are known and not there yet.
-var later = [...]string{"build", "builder", "buildx", "checkpoint", "compose", "config", "context", "cp", "manifest", "network", "node",
+var later = [...]string{"build", "builder", "buildx", "checkpoint", "compose", "config", "context", "cp", "network", "node",
 	"pause", "plugin", "rename", "secret", "service", "stack", "stats", "swarm", "top", "trust", "unpause", "update", "volume"}
 
 // names returns what the command is called without its noun.
