@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"path"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -47,6 +48,9 @@ func (x *extractor) file(ctx context.Context, dir int, base string, hdr *tar.Hea
 			return err
 		}
 	}
+	if err := x.disinherit(fd); err != nil {
+		return failed(hdr.Name, err)
+	}
 	// The order matters: chown clears set-ID bits and capabilities.
 	if err := unix.Fchown(fd, hdr.Uid, hdr.Gid); err != nil {
 		return failed(hdr.Name, err)
@@ -54,7 +58,7 @@ func (x *extractor) file(ctx context.Context, dir int, base string, hdr *tar.Hea
 	if err := unix.Fchmod(fd, mode(hdr)); err != nil {
 		return failed(hdr.Name, err)
 	}
-	if err := setXattrs(hdr, func(k string, v []byte) error { return unix.Fsetxattr(fd, k, v, 0) }); err != nil {
+	if err := x.setXattrs(hdr, func(k string, v []byte) error { return unix.Fsetxattr(fd, k, v, 0) }); err != nil {
 		return err
 	}
 	return setTimes(dir, base, hdr)
@@ -70,19 +74,8 @@ func (x *extractor) copy(ctx context.Context, fd int, hdr *tar.Header, data io.R
 		if cancelled := ctx.Err(); cancelled != nil {
 			return cancelled
 		}
-		if sparse && zeros(chunk) {
-			if x.holes += int64(n); x.holes > maxHoles {
-				return refuse(hdr.Name, "is sparse and makes the holes of the archive more than %d bytes", maxHoles)
-			}
-		} else {
-			for done := 0; done < n; {
-				w, err := unix.Pwrite(fd, chunk[done:], offset+int64(done))
-				if err != nil && !errors.Is(err, unix.EINTR) {
-					return failed(hdr.Name, err)
-				}
-				done += max(w, 0)
-			}
-			x.stats.Bytes += int64(n+blockSize-1) &^ (blockSize - 1)
+		if err := x.write(fd, hdr, chunk, offset, sparse); err != nil {
+			return err
 		}
 		offset += int64(n)
 		if err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) && offset == hdr.Size {
@@ -97,6 +90,37 @@ func (x *extractor) copy(ctx context.Context, fd int, hdr *tar.Header, data io.R
 	}
 	if err := unix.Ftruncate(fd, offset); err != nil {
 		return failed(hdr.Name, err)
+	}
+	return nil
+}
+
+// write puts part of a file in its place. Of a sparse one, blocks of zeros are
+// left out.
+func (x *extractor) write(fd int, hdr *tar.Header, data []byte, offset int64, sparse bool) error {
+	for len(data) > 0 {
+		n, hole := len(data), false
+		if sparse {
+			n = min(blockSize, len(data))
+			hole = zeros(data[:n])
+			for n < len(data) && zeros(data[n:min(n+blockSize, len(data))]) == hole {
+				n = min(n+blockSize, len(data))
+			}
+		}
+		if hole {
+			if x.holes += int64(n); x.holes > maxHoles {
+				return refuse(hdr.Name, "is sparse and makes the holes of the archive more than %d bytes", maxHoles)
+			}
+		} else {
+			for done := 0; done < n; {
+				w, err := unix.Pwrite(fd, data[done:n], offset+int64(done))
+				if err != nil && !errors.Is(err, unix.EINTR) {
+					return failed(hdr.Name, err)
+				}
+				done += max(w, 0)
+			}
+			x.stats.Bytes += int64(n+blockSize-1) &^ (blockSize - 1)
+		}
+		data, offset = data[n:], offset+int64(n)
 	}
 	return nil
 }
@@ -116,8 +140,12 @@ func (x *extractor) directory(name string, hdr *tar.Header) error {
 			return failed(hdr.Name, err)
 		}
 		x.remember(name, fd)
+		x.implicit.drop(fd)
 	}
 	x.stats.Bytes += blockSize
+	if err := x.disinherit(fd); err != nil {
+		return failed(hdr.Name, err)
+	}
 	if err := unix.Fchown(fd, hdr.Uid, hdr.Gid); err != nil {
 		return failed(hdr.Name, err)
 	}
@@ -127,7 +155,7 @@ func (x *extractor) directory(name string, hdr *tar.Header) error {
 	if err := x.keepTime(name, hdr.ModTime); err != nil {
 		return err
 	}
-	return setXattrs(hdr, func(k string, v []byte) error { return unix.Fsetxattr(fd, k, v, 0) })
+	return x.setXattrs(hdr, func(k string, v []byte) error { return unix.Fsetxattr(fd, k, v, 0) })
 }
 
 // openOrMakeDir opens a directory that is there itself, not by a link, or
@@ -140,7 +168,7 @@ func (x *extractor) openOrMakeDir(dir int, base string) (int, error) {
 			return fd, nil
 		}
 		// The whiteout that an earlier entry made goes on to hide what is below.
-		hides := len(x.lower) > 0 && isWhiteout(dir, base)
+		hides := x.whiteouts == OverlayWhiteouts && isWhiteout(dir, base)
 		err = x.make(dir, base, func() error { return unix.Mkdirat(dir, base, 0o700) })
 		if err == nil && hides {
 			return x.openOpaque(dir, base, flags)
@@ -191,7 +219,7 @@ func (x *extractor) hardlink(dir int, base string, hdr *tar.Header) error {
 		return refuse(hdr.Name, "is a hard link to %q, which is outside of the root of the archive", hdr.Linkname)
 	}
 	from, err := x.open(path.Dir(target))
-	if err != nil {
+	if err != nil || strings.HasPrefix(path.Base(target), whiteoutPrefix) {
 		return refuse(hdr.Name, "is a hard link to %q, which is not in the archive before it", hdr.Linkname)
 	}
 	var old, now unix.Stat_t
@@ -199,22 +227,29 @@ func (x *extractor) hardlink(dir int, base string, hdr *tar.Header) error {
 	if unix.Fstatat(from, last, &old, unix.AT_SYMLINK_NOFOLLOW) != nil {
 		return refuse(hdr.Name, "is a hard link to %q, which is not in the archive before it", hdr.Linkname)
 	}
+	if x.whiteouts == OverlayWhiteouts && old.Mode&unix.S_IFMT == unix.S_IFCHR && old.Rdev == 0 {
+		return refuse(hdr.Name, "is a hard link to %q, which the archive has removed", hdr.Linkname)
+	}
 	if old.Mode&unix.S_IFMT == unix.S_IFDIR {
 		return refuse(hdr.Name, "is a hard link to the directory %q", hdr.Linkname)
 	}
 	if unix.Fstatat(dir, base, &now, unix.AT_SYMLINK_NOFOLLOW) == nil && now.Ino == old.Ino && now.Dev == old.Dev {
 		return nil // to itself
 	}
-	if err := x.make(dir, base, func() error { return unix.Linkat(from, last, dir, base, 0) }); err != nil {
-		return failed(hdr.Name, err)
+	err = x.make(dir, base, func() error { return unix.Linkat(from, last, dir, base, 0) })
+	if errors.Is(err, unix.ENOENT) {
+		return refuse(hdr.Name, "is a hard link to %q, which is in the directory whose place it takes", hdr.Linkname)
 	}
-	return nil
+	return failed(hdr.Name, err)
 }
 
 func (x *extractor) node(dir int, base string, hdr *tar.Header) error {
 	kind := map[byte]uint32{tar.TypeChar: unix.S_IFCHR, tar.TypeBlock: unix.S_IFBLK, tar.TypeFifo: unix.S_IFIFO}[hdr.Typeflag]
 	if hdr.Devmajor < 0 || hdr.Devmajor >= 1<<12 || hdr.Devminor < 0 || hdr.Devminor >= 1<<20 {
 		return refuse(hdr.Name, "is the device %d:%d, which cannot be", hdr.Devmajor, hdr.Devminor)
+	}
+	if hdr.Typeflag == tar.TypeChar && hdr.Devmajor == 0 && hdr.Devminor == 0 {
+		return refuse(hdr.Name, "is the character device 0:0, which is how the overlay file system says that nothing is there")
 	}
 	var dev uint64
 	if hdr.Typeflag != tar.TypeFifo {
@@ -234,12 +269,17 @@ func (x *extractor) attributes(dir int, base string, hdr *tar.Header) error {
 		return failed(hdr.Name, err)
 	}
 	if hdr.Typeflag != tar.TypeSymlink {
+		if x.inherits {
+			if err := dropACL(unix.Lremovexattr(procPath(dir, base), aclAccess)); err != nil {
+				return failed(hdr.Name, err)
+			}
+		}
 		// We have just made it and it is no link; nobody else writes here.
 		if err := unix.Fchmodat(dir, base, mode(hdr), 0); err != nil {
 			return failed(hdr.Name, err)
 		}
 	}
-	if err := setXattrs(hdr, func(k string, v []byte) error { return unix.Lsetxattr(procPath(dir, base), k, v, 0) }); err != nil {
+	if err := x.setXattrs(hdr, func(k string, v []byte) error { return unix.Lsetxattr(procPath(dir, base), k, v, 0) }); err != nil {
 		return err
 	}
 	return setTimes(dir, base, hdr)

@@ -7,7 +7,7 @@
 // outside the root can be reached by any sequence of entries.
 //
 // Whiteouts (the OCI layer specification's .wh. names) become those of
-// overlayfs.
+// overlayfs, or stay what they are for who applies them (Options.Whiteouts).
 package archive
 
 import (
@@ -27,19 +27,23 @@ import (
 
 // Limits on what one archive may hold.
 const (
-	maxEntries = 20_000_000
 	maxName    = 4096    // bytes of a path, as PATH_MAX
 	maxSize    = 1 << 44 // bytes of one file, sparse ones too
 	bufferSize = 1 << 20
 )
 
+// maxEntries counts the directories too that are made for entries without. A
+// variable for the sake of the tests, as the next.
+var maxEntries = 20_000_000
+
 // maxHoles is how many bytes of holes the sparse files of an archive may have in
 // all: the reader of archive/tar fills them in, a gigabyte in a fifth of a
-// second. A variable for the sake of the fuzz test.
+// second.
 var maxHoles int64 = 1 << 38
 
 // maxTimes is how many bytes the times of an archive's directories may take,
-// which are kept until its end: some millions of directories.
+// which are kept until its end: some millions of directories. The names of
+// those without an entry may take as much again.
 var maxTimes = 256 << 20
 
 const (
@@ -48,18 +52,41 @@ const (
 	whiteoutOpaque = ".wh..wh..opq"
 )
 
+// Whiteouts is what becomes of an archive's whiteouts.
+type Whiteouts int
+
+// The ways to treat whiteouts. In each an earlier entry of the archive that has
+// the name goes.
+const (
+	// DropWhiteouts is for a tree with nothing below it to hide.
+	DropWhiteouts Whiteouts = iota
+	// OverlayWhiteouts makes overlayfs's: a character device 0:0, and the
+	// attribute trusted.overlay.opaque of a directory.
+	OverlayWhiteouts
+	// KeepWhiteouts makes empty files of the whiteouts' own names. No other
+	// name of the tree begins with ".wh.".
+	KeepWhiteouts
+)
+
 // Options say what an extracted tree is for.
 type Options struct {
-	// Lower are the directories of the layers below, topmost first. With any,
-	// whiteouts are written for overlayfs; without, there is nothing to hide.
-	// A parent directory that the archive leaves out takes after theirs.
-	Lower []*os.File
+	Whiteouts Whiteouts
 }
 
 // Stats tell what an archive held.
 type Stats struct {
-	Entries int
+	Entries int   // and directories without an entry of their own
 	Bytes   int64 // taken on disk, in whole 4 KiB blocks
+	Root    bool  // the root itself had an entry
+	// Implicit are the directories that were made because something lies in
+	// them, though no entry speaks of them, not even a whiteout: paths from the
+	// root, sorted, without a link in them. They belong to root with mode 0755; in
+	// layers that lie on others they should look like what is below.
+	Implicit []string
+	// Hiding are the directories with whiteouts of overlayfs in them, likewise. A
+	// directory of which the layers below have nothing should have none: there
+	// overlayfs lists the whiteouts themselves.
+	Hiding []string
 }
 
 // Extract writes the entries of the uncompressed tar r below root, which is
@@ -68,7 +95,8 @@ type Stats struct {
 // fault.Invalid, as are archives that cannot be read. What was written before
 // an error stays; the caller removes the tree.
 func Extract(ctx context.Context, root *os.File, r io.Reader, o Options) (Stats, error) {
-	x := &extractor{root: int(root.Fd()), lower: o.Lower, buffer: make([]byte, bufferSize), dirs: map[string]int{}, times: map[string]time.Time{}}
+	x := &extractor{root: int(root.Fd()), whiteouts: o.Whiteouts, buffer: make([]byte, bufferSize),
+		dirs: map[string]int{}, times: map[string]time.Time{}, inherits: hasDefaultACL(root)}
 	defer x.forget()
 	tr := tar.NewReader(r)
 	for {
@@ -77,6 +105,7 @@ func Extract(ctx context.Context, root *os.File, r io.Reader, o Options) (Stats,
 		}
 		hdr, err := tr.Next()
 		if err == io.EOF {
+			x.stats.Implicit, x.stats.Hiding = x.implicit.list(x.root), x.hiding.list(x.root)
 			return x.stats, x.setDirTimes()
 		}
 		if x.stats.Entries == 0 && errors.Is(err, io.ErrUnexpectedEOF) { // not even one header
@@ -85,13 +114,21 @@ func Extract(ctx context.Context, root *os.File, r io.Reader, o Options) (Stats,
 		if err != nil {
 			return x.stats, tarError(err)
 		}
-		if x.stats.Entries++; x.stats.Entries > maxEntries {
-			return x.stats, fault.New(fault.Invalid, "the archive has more than %d entries", maxEntries)
+		if err := x.count(); err != nil {
+			return x.stats, err
 		}
 		if err := x.entry(ctx, hdr, tr); err != nil {
 			return x.stats, err
 		}
 	}
+}
+
+// count counts an entry, or a directory that the archive has no entry for.
+func (x *extractor) count() error {
+	if x.stats.Entries++; x.stats.Entries > maxEntries {
+		return fault.New(fault.Invalid, "the archive has more than %d entries", maxEntries)
+	}
+	return nil
 }
 
 // tarError says in one sentence why the stream could not be read on.
@@ -108,15 +145,18 @@ func tarError(err error) error {
 }
 
 type extractor struct {
-	root   int
-	lower  []*os.File
-	buffer []byte
-	dirs   map[string]int       // cleaned path -> descriptor, see parents.go
-	stale  bool                 // something was removed: names in dirs may lead elsewhere
-	times  map[string]time.Time // of directories, by cleaned path
-	timed  int                  // bytes that times takes, about
-	holes  int64                // bytes
-	stats  Stats
+	root      int
+	whiteouts Whiteouts
+	buffer    []byte
+	dirs      map[string]int       // cleaned path -> descriptor, see parents.go
+	stale     bool                 // something was removed: names in dirs may lead elsewhere
+	times     map[string]time.Time // of directories, by cleaned path
+	timed     int                  // bytes that times takes, about
+	implicit  marks                // without an entry yet
+	hiding    marks                // with whiteouts of overlayfs in them
+	inherits  bool                 // a directory may hand down an access list
+	holes     int64                // bytes
+	stats     Stats
 }
 
 // refuse makes the error of an entry that cannot be right.
@@ -124,9 +164,11 @@ func refuse(name, format string, args ...any) error {
 	return fault.New(fault.Invalid, "archive entry %q %s", name, fmt.Sprintf(format, args...))
 }
 
-// failed makes the error of a system call for an entry.
+// failed makes the error of a system call for an entry, nil for nil.
 func failed(name string, err error) error {
 	switch {
+	case err == nil:
+		return nil
 	case errors.Is(err, unix.ELOOP):
 		return refuse(name, "leads through a loop of symbolic links")
 	case errors.Is(err, unix.ENOTDIR):
@@ -171,13 +213,16 @@ func (x *extractor) entry(ctx context.Context, hdr *tar.Header, data io.Reader) 
 		return refuse(hdr.Name, "belongs to %d:%d, which are no IDs", hdr.Uid, hdr.Gid)
 	}
 	base := path.Base(name)
-	if strings.HasPrefix(base, whiteoutPrefix) {
-		return x.whiteout(name, base)
+	if strings.Contains(name, whiteoutPrefix) {
+		if done, err := x.whiteout(name, base); done || err != nil {
+			return err
+		}
 	}
 	if name == "." {
 		if hdr.Typeflag != tar.TypeDir {
 			return refuse(hdr.Name, "would replace the root by something that is not a directory")
 		}
+		x.stats.Root = true
 		return x.directory(".", hdr)
 	}
 	dir, err := x.parent(name)
@@ -199,38 +244,61 @@ func (x *extractor) entry(ctx context.Context, hdr *tar.Header, data io.Reader) 
 	return refuse(hdr.Name, "is of the unknown type %q", hdr.Typeflag)
 }
 
-// whiteout hides what the layers below have. The OCI layer specification has it
-// apply to those alone; here an earlier entry of the name goes too, as the last
-// entry of a name counts, and as it does for Docker.
-func (x *extractor) whiteout(name, base string) error {
-	if strings.HasPrefix(base, whiteoutMeta) && base != whiteoutOpaque {
-		return nil // bookkeeping of aufs
+// whiteout hides what the layers below have, if the name is one. The OCI layer
+// specification has it apply to those alone; here an earlier entry of the name
+// goes too, as the last entry of a name counts, and as it does for Docker.
+func (x *extractor) whiteout(name, base string) (done bool, err error) {
+	for part := range strings.SplitSeq(name, "/") {
+		if strings.HasPrefix(part, whiteoutMeta) && part != whiteoutOpaque {
+			return true, nil // bookkeeping of aufs
+		}
+	}
+	if above := path.Dir(name); strings.HasPrefix(above, whiteoutPrefix) || strings.Contains(above, "/"+whiteoutPrefix) {
+		return true, refuse(name, "lies below a whiteout")
+	}
+	if !strings.HasPrefix(base, whiteoutPrefix) {
+		return false, nil
 	}
 	dir, err := x.parent(name)
 	if err != nil {
-		return err
+		return true, err
 	}
 	if base == whiteoutOpaque {
-		if len(x.lower) == 0 {
-			return nil
-		}
-		if err := setOpaque(dir); err != nil {
-			return failed(name, err)
-		}
-		return nil
+		return true, failed(name, x.hideAll(dir))
 	}
 	hidden := base[len(whiteoutPrefix):]
 	if hidden == "" || hidden == "." || hidden == ".." {
-		return refuse(name, "hides nothing that can have a name")
+		return true, refuse(name, "hides nothing that can have a name")
 	}
 	if err := x.remove(dir, hidden); err != nil && !errors.Is(err, unix.ENOENT) {
-		return failed(name, err)
+		return true, failed(name, err)
 	}
-	if len(x.lower) == 0 {
-		return nil
+	switch x.whiteouts {
+	case OverlayWhiteouts:
+		if err = unix.Mknodat(dir, hidden, unix.S_IFCHR, 0); err == nil {
+			err = x.hiding.add(x.root, dir)
+		}
+	case KeepWhiteouts:
+		err = keepWhiteout(dir, base)
 	}
-	if err := unix.Mknodat(dir, hidden, unix.S_IFCHR, 0); err != nil {
-		return failed(name, err)
+	return true, failed(name, err)
+}
+
+// hideAll hides all that the layers below have in a directory.
+func (x *extractor) hideAll(dir int) error {
+	switch x.whiteouts {
+	case OverlayWhiteouts:
+		return setOpaque(dir)
+	case KeepWhiteouts:
+		return keepWhiteout(dir, whiteoutOpaque)
 	}
 	return nil
+}
+
+func keepWhiteout(dir int, base string) error {
+	err := unix.Mknodat(dir, base, unix.S_IFREG|0o600, 0)
+	if errors.Is(err, unix.EEXIST) {
+		return nil
+	}
+	return err
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/deltree"
 	"github.com/tarehq/tare/internal/testutil"
 	"golang.org/x/sys/unix"
 )
@@ -56,24 +57,20 @@ func pack(t testing.TB, entries ...entry) *bytes.Buffer {
 	return &buf
 }
 
-func extract(t testing.TB, into string, r io.Reader, lower ...string) error {
+func extract(t testing.TB, into string, r io.Reader) error {
+	t.Helper()
+	_, err := extractWith(t, into, r, DropWhiteouts)
+	return err
+}
+
+func extractWith(t testing.TB, into string, r io.Reader, w Whiteouts) (Stats, error) {
 	t.Helper()
 	root, err := os.Open(into)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	var o Options
-	for _, l := range lower {
-		f, err := os.Open(l)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		o.Lower = append(o.Lower, f)
-	}
-	_, err = Extract(context.Background(), root, r, o)
-	return err
+	return Extract(context.Background(), root, r, Options{Whiteouts: w})
 }
 
 // tree lists what is below dir: path, kind, and a file's content or a link's
@@ -174,6 +171,7 @@ func TestExtractStaysInside(t *testing.T) {
 		{name: "hard link through link", entries: []entry{symlink("d", "OUT"), hardlink("a", "d/secret")}, refused: "not in the archive before it"},
 		{name: "hard link to link", entries: []entry{symlink("l", "OUT/secret"), hardlink("a", "l"), file("a", "new")}, want: map[string]string{"a": "new"}},
 		{name: "hard link to directory", entries: []entry{dir("d"), hardlink("a", "d")}, refused: "hard link to the directory"},
+		{name: "hard link to what goes for it", entries: []entry{file("a/b", "1"), hardlink("a", "a/b")}, refused: "whose place it takes"},
 		{name: "hard link to itself", entries: []entry{file("a", "1"), hardlink("a", "a")}, want: map[string]string{"a": "1"}},
 		{name: "loop", entries: []entry{symlink("a", "b"), symlink("b", "a"), file("a/x", "")}, refused: "loop of symbolic links"},
 		{name: "below a file", entries: []entry{file("a", ""), file("a/x", "")}, refused: "not a directory"},
@@ -182,6 +180,11 @@ func TestExtractStaysInside(t *testing.T) {
 		{name: "whiteout of dots", entries: []entry{file(".wh...", "")}, refused: "hides nothing"},
 		{name: "whiteout of nothing", entries: []entry{file("a/.wh.", "")}, refused: "hides nothing"},
 		{name: "whiteout device", entries: []entry{file("x", "1"), {tar.Header{Name: ".wh.x", Typeflag: tar.TypeBlock, Devmajor: 8}, ""}}},
+		{name: "no device", entries: []entry{{tar.Header{Name: "x", Typeflag: tar.TypeChar}, ""}}, refused: "character device 0:0"},
+		{name: "below a whiteout", entries: []entry{file("a/.wh.x/y", "")}, refused: "lies below a whiteout"},
+		{name: "below a whiteout by a link", entries: []entry{symlink("a", ".wh.x/y"), file("a/y", "")}, refused: "leads to a whiteout"},
+		{name: "hard link to whiteout", entries: []entry{file(".wh.x", ""), hardlink("a", ".wh.x")}, refused: "not in the archive before it"},
+		{name: "aufs", entries: []entry{file(".wh..wh.plnk/1", ""), file(".wh..wh.aufs", ""), file("x", "ok")}, want: map[string]string{"x": "ok"}},
 		{name: "root replaced", entries: []entry{symlink("./", "/etc")}, refused: "would replace the root"},
 		{name: "overlay attribute", entries: []entry{overlay}, refused: "belongs to the overlay"},
 		{name: "negative owner", entries: []entry{{tar.Header{Name: "a", Typeflag: tar.TypeReg, Uid: -2, Format: tar.FormatGNU}, ""}}, refused: "are no IDs"},
@@ -198,7 +201,7 @@ func TestExtractStaysInside(t *testing.T) {
 			for i := range c.entries {
 				c.entries[i].hdr.Linkname = strings.NewReplacer("OUTNAME", "out", "OUT", out).Replace(c.entries[i].hdr.Linkname)
 			}
-			err := extract(t, root, pack(t, c.entries...))
+			_, err := extractWith(t, root, pack(t, c.entries...), KeepWhiteouts)
 			if c.refused != "" && (err == nil || !strings.Contains(err.Error(), c.refused) || !errors.Is(err, fault.Invalid)) {
 				t.Errorf("want the refusal %q, got %v", c.refused, err)
 			}
@@ -223,15 +226,10 @@ func TestExtractStaysInside(t *testing.T) {
 
 func TestExtractWhiteouts(t *testing.T) {
 	testutil.RequireRoot(t)
-	lower, upper := t.TempDir(), t.TempDir()
-	special := dir("etc")
-	special.hdr.Mode, special.hdr.Uid = 0o711, 12
-	if err := extract(t, lower, pack(t, special, file("etc/a", "a"), file("etc/b", "b"), dir("var"), file("var/x", ""))); err != nil {
-		t.Fatal(err)
-	}
-	err := extract(t, upper, pack(t, file("etc/.wh.a", ""), file("etc/new", ""), file("etc/.wh.new", ""), dir("var"), file("var/.wh..wh..opq", ""), file("var/y", ""), file(".wh..wh.plnk/1", "")), lower)
-	if err != nil {
-		t.Fatal(err)
+	upper := t.TempDir()
+	stats, err := extractWith(t, upper, pack(t, file("etc/.wh.a", ""), file("etc/new", ""), file("etc/.wh.new", ""), dir("var"), file("var/.wh..wh..opq", ""), file("var/y", "")), OverlayWhiteouts)
+	if err != nil || stats.Root || fmt.Sprint(stats.Implicit) != "[etc]" {
+		t.Fatal(stats, err)
 	}
 	var st unix.Stat_t
 	for _, name := range []string{"etc/a", "etc/new"} {
@@ -239,37 +237,54 @@ func TestExtractWhiteouts(t *testing.T) {
 			t.Errorf("%s is no whiteout: %o %v", name, st.Mode, err)
 		}
 	}
-	if unix.Lstat(upper+"/etc", &st); st.Mode&0o7777 != 0o711 || st.Uid != 12 || st.Mtim.Sec != 1_000_000_000 {
-		t.Errorf("the parent that the layer leaves out has mode %o, owner %d, time %d", st.Mode, st.Uid, st.Mtim.Sec)
-	}
-	value := make([]byte, 4)
-	if n, err := unix.Lgetxattr(upper+"/var", "trusted.overlay.opaque", value); err != nil || string(value[:n]) != "y" {
-		t.Errorf("var is not opaque: %v", err)
-	}
+	checkOpaque(t, upper+"/var", true)
 	again := t.TempDir()
-	if err := extract(t, again, pack(t, file(".wh.var", ""), dir("var"), file("var/z", ""), dir("etc")), lower); err != nil {
-		t.Fatal(err)
+	stats, err = extractWith(t, again, pack(t, dir("./"), file(".wh.var", ""), dir("var"), file("var/z", ""), dir("etc"), file(".wh.opt", ""), file("opt/x/y", "")), OverlayWhiteouts)
+	if err != nil || !stats.Root || fmt.Sprint(stats.Implicit) != "[opt/x]" || fmt.Sprint(stats.Hiding) != "[.]" {
+		t.Fatal(stats, err)
 	}
-	if n, err := unix.Lgetxattr(again+"/var", "trusted.overlay.opaque", value); err != nil || string(value[:n]) != "y" {
-		t.Errorf("var was hidden, made again, and shows what was hidden: %v", err)
-	}
-	if _, err := unix.Lgetxattr(again+"/etc", "trusted.overlay.opaque", value); err != unix.ENODATA {
-		t.Errorf("etc is opaque: %v", err)
-	}
+	checkOpaque(t, again+"/var", true) // else it shows what was hidden
+	checkOpaque(t, again+"/opt", true)
+	checkOpaque(t, again+"/etc", false)
 	alone := t.TempDir()
 	if err := extract(t, alone, pack(t, file("a", ""), file(".wh.a", ""), file(".wh.b", ""))); err != nil || len(tree(t, alone)) != 0 {
 		t.Errorf("a lowest layer keeps %v, %v", tree(t, alone), err)
 	}
+	kept := t.TempDir()
+	_, err = extractWith(t, kept, pack(t, file("a", ""), file(".wh.a", ""), file("d/.wh..wh..opq", ""), file("d/.wh..wh..opq", ""), file("b", "1"), file(".wh.a", "")), KeepWhiteouts)
+	if got := fmt.Sprint(tree(t, kept)); err != nil || got != "map[.wh.a: b:1 d:d--------- d/.wh..wh..opq:]" {
+		t.Error(got, err)
+	}
 }
 
-func TestExtractLinkIntoLowerLayer(t *testing.T) {
+func checkOpaque(t *testing.T, dir string, want bool) {
+	t.Helper()
+	value := make([]byte, 4)
+	n, err := unix.Lgetxattr(dir, "trusted.overlay.opaque", value)
+	if got := err == nil && string(value[:n]) == "y"; got != want {
+		t.Errorf("%s is opaque: %v, %v", dir, got, err)
+	}
+}
+
+// Directories that no entry speaks of are told by their real names, until one
+// does.
+func TestExtractImplicit(t *testing.T) {
 	testutil.RequireRoot(t)
+	shared := dir("shared")
+	shared.hdr.Mode, shared.hdr.Gid = 0o2775, 50
 	root := t.TempDir()
-	if err := extract(t, root, pack(t, symlink("lib", "usr/lib"), file("lib/deep/x", "1")), t.TempDir()); err != nil {
-		t.Fatal(err)
+	stats, err := extractWith(t, root, pack(t, symlink("lib", "usr/lib"), file("lib/deep/x", "1"), file("lib/later/x", "1"), dir("usr/lib/later"),
+		shared, file("shared/a/b", ""), file("gone/x", ""), file("gone", ""),
+		file("again/x", ""), file("again", ""), dir("again")), DropWhiteouts)
+	if want := "[shared/a usr usr/lib usr/lib/deep]"; err != nil || fmt.Sprint(stats.Implicit) != want {
+		t.Errorf("%v instead of %v, %v", stats.Implicit, want, err)
 	}
 	if got := tree(t, root); got["usr/lib/deep/x"] != "1" {
 		t.Error("the tree is", got)
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(root+"/shared/a", &st); err != nil || st.Mode != unix.S_IFDIR|0o755 || st.Gid != 0 {
+		t.Errorf("a directory without an entry has mode %o and group %d, %v", st.Mode, st.Gid, err)
 	}
 }
 
@@ -336,6 +351,7 @@ func FuzzExtract(f *testing.F) {
 	}
 	f.Add(pack(f, dir("a"), file("a/b", "c"), symlink("d", "/a"), hardlink("e", "d/b"), file("a/.wh.b", "")).Bytes())
 	f.Add(pack(f, symlink("a", "b/c"), file("a/x", "1"), file("../y", "")).Bytes())
+	f.Add(pack(f, symlink("a", "../secret"), hardlink("b", "a"), file("a/x", "1"), hardlink("c", "../secret"), hardlink("d", "/../secret")).Bytes())
 	f.Add(pack(f, symlink("a", "."), symlink("a/b", ".."), file("a/b/c", "")).Bytes())
 	maxHoles = 1 << 24
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -344,16 +360,25 @@ func FuzzExtract(f *testing.F) {
 		if err != nil {
 			base = t.TempDir()
 		}
-		defer os.RemoveAll(base)
-		if err := os.MkdirAll(base+"/root/lower", 0o755); err != nil {
+		defer deltree.Remove(base)
+		if err := os.MkdirAll(base+"/root/beside", 0o755); err != nil {
 			t.Fatal(err)
 		}
-		os.Mkdir(base+"/tree", 0o755)
-		extract(t, base+"/tree", bytes.NewReader(data), base+"/root/lower")
-		for name, want := range map[string]int{base: 2, base + "/root": 1, base + "/root/lower": 0} {
+		os.WriteFile(base+"/secret", []byte("secret"), 0o600)
+		for i, w := range []Whiteouts{OverlayWhiteouts, KeepWhiteouts} {
+			into := fmt.Sprint(base, "/tree", i)
+			os.Mkdir(into, 0o755)
+			extractWith(t, into, bytes.NewReader(data), w)
+		}
+		for name, want := range map[string]int{base: 4, base + "/root": 1, base + "/root/beside": 0} {
 			if entries, err := os.ReadDir(name); err != nil || len(entries) != want {
 				t.Errorf("%s holds %v, %v", name, entries, err)
 			}
+		}
+		var st unix.Stat_t
+		secret, err := os.ReadFile(base + "/secret")
+		if unix.Lstat(base+"/secret", &st); string(secret) != "secret" || st.Nlink != 1 || st.Mode&0o7777 != 0o600 || st.Uid != 0 {
+			t.Errorf("what lies outside is %q with mode %o and %d links, %v", secret, st.Mode, st.Nlink, err)
 		}
 	})
 }
@@ -388,6 +413,13 @@ func TestManyDirectories(t *testing.T) {
 	}
 	if err := extract(t, t.TempDir(), pack(t, same...)); err != nil {
 		t.Error(err)
+	}
+	if err := extract(t, t.TempDir(), pack(t, many...)); !errors.Is(err, fault.Invalid) {
+		t.Error(err)
+	}
+	many = nil
+	for i := range 100 {
+		many = append(many, file(fmt.Sprint(i, "/x"), ""))
 	}
 	if err := extract(t, t.TempDir(), pack(t, many...)); !errors.Is(err, fault.Invalid) {
 		t.Error(err)

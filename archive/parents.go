@@ -7,8 +7,10 @@ import (
 	"path"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
+	"github.com/tarehq/tare/internal/deltree"
 	"golang.org/x/sys/unix"
 )
 
@@ -60,8 +62,8 @@ func (x *extractor) remember(name string, fd int) {
 	x.dirs[name] = fd
 }
 
-// forget closes what is kept. It is called only between entries, which have
-// descriptors in hand.
+// forget closes what is kept. It is called only where nobody has one of the
+// descriptors in hand: between entries, and on the way down to a parent.
 func (x *extractor) forget() {
 	for name, fd := range x.dirs {
 		unix.Close(fd)
@@ -74,7 +76,7 @@ func (x *extractor) forget() {
 func (x *extractor) parent(name string) (int, error) {
 	dir := path.Dir(name)
 	fd, err := x.open(dir)
-	if errors.Is(err, unix.ENOENT) {
+	if x.missing(err) {
 		if err = x.makeParents(dir, 0); err == nil {
 			fd, err = x.open(dir)
 		}
@@ -85,26 +87,40 @@ func (x *extractor) parent(name string) (int, error) {
 	return fd, nil
 }
 
+// missing tells whether a directory may be not there: nothing is, or a whiteout
+// that overlayfs knows.
+func (x *extractor) missing(err error) bool {
+	return errors.Is(err, unix.ENOENT) || x.whiteouts == OverlayWhiteouts && errors.Is(err, unix.ENOTDIR)
+}
+
 // makeParents makes the directory name and those above it that are missing.
 func (x *extractor) makeParents(name string, links int) error {
 	if name == "." {
 		return nil
 	}
-	if _, err := x.open(name); !errors.Is(err, unix.ENOENT) {
+	if _, err := x.open(name); !x.missing(err) {
 		return err
 	}
 	if err := x.makeParents(path.Dir(name), links); err != nil {
 		return err
+	}
+	if len(x.dirs) > maxDirs {
+		x.forget()
 	}
 	up, err := x.open(path.Dir(name))
 	if err != nil {
 		return err
 	}
 	base := path.Base(name)
+	if strings.HasPrefix(base, whiteoutPrefix) { // by a link: Extract lets no such name in
+		return refuse(name, "leads to a whiteout")
+	}
 	err = unix.Mkdirat(up, base, 0o755)
+	if errors.Is(err, unix.EEXIST) && isWhiteout(up, base) {
+		return x.makeOverWhiteout(up, base)
+	}
 	if err == nil {
-		x.stats.Bytes += blockSize
-		return x.takeAfterLower(up, base, name)
+		return x.makeImplicit(up, base, name)
 	}
 	if !errors.Is(err, unix.EEXIST) {
 		return err
@@ -115,6 +131,9 @@ func (x *extractor) makeParents(name string, links int) error {
 		return unix.ELOOP
 	}
 	target, err := readlink(up, base)
+	if errors.Is(err, unix.EINVAL) {
+		return unix.ENOTDIR
+	}
 	if err != nil {
 		return err
 	}
@@ -124,6 +143,41 @@ func (x *extractor) makeParents(name string, links int) error {
 	return x.makeParents(path.Join(".", path.Clean(target)), links)
 }
 
+// makeOverWhiteout makes a directory in the place of a whiteout, which goes on to
+// hide what is below.
+func (x *extractor) makeOverWhiteout(up int, base string) error {
+	fd, err := x.openOrMakeDir(up, base)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return x.plain(fd)
+}
+
+// makeImplicit finishes a directory that was made and has no entry. It is kept
+// open, as what is made next is in it.
+func (x *extractor) makeImplicit(up int, base, name string) error {
+	if err := x.count(); err != nil {
+		return err
+	}
+	fd, err := unix.Openat(up, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	x.remember(name, fd)
+	if err := x.plain(fd); err != nil {
+		return err
+	}
+	return x.implicit.add(x.root, fd)
+}
+
+// plain gives a new directory the attributes of one that nothing is said about.
+func (x *extractor) plain(fd int) error {
+	x.stats.Bytes += blockSize
+	// Whatever the umask, and what the directory above hands down.
+	return errors.Join(x.disinherit(fd), unix.Fchown(fd, 0, 0), unix.Fchmod(fd, 0o755))
+}
+
 func readlink(dir int, base string) (string, error) {
 	buf := make([]byte, maxName)
 	n, err := unix.Readlinkat(dir, base, buf)
@@ -131,27 +185,6 @@ func readlink(dir int, base string) (string, error) {
 		return "", err
 	}
 	return string(buf[:n]), nil
-}
-
-// takeAfterLower gives a directory that the archive had no entry for the
-// attributes that the layers below know: overlayfs shows those of the topmost
-// layer that has the directory.
-func (x *extractor) takeAfterLower(up int, base, name string) error {
-	fd, err := unix.Openat(up, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	for _, layer := range x.lower {
-		low, err := resolve(int(layer.Fd()), name, unix.O_RDONLY|unix.O_DIRECTORY)
-		if err != nil {
-			continue
-		}
-		defer unix.Close(low)
-		mtime, err := copyAttributes(fd, low)
-		return errors.Join(err, x.keepTime(name, mtime))
-	}
-	return unix.Fchmod(fd, 0o755) // whatever the umask
 }
 
 // CopyAttributes gives the directory to the owner, mode and extended
@@ -214,33 +247,6 @@ func (x *extractor) setDirTimes() error {
 
 // remove takes away what has the name in dir, a whole tree too.
 func (x *extractor) remove(dir int, base string) error {
-	err := unix.Unlinkat(dir, base, 0)
-	if errors.Is(err, unix.EISDIR) {
-		err = removeTree(dir, base)
-	}
 	x.stale = true
-	return err
-}
-
-func removeTree(dir int, base string) error {
-	fd, err := unix.Openat(dir, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	d := os.NewFile(uintptr(fd), base)
-	defer d.Close()
-	names, err := d.Readdirnames(-1)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		err := unix.Unlinkat(fd, name, 0)
-		if errors.Is(err, unix.EISDIR) {
-			err = removeTree(fd, name)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return unix.Unlinkat(dir, base, unix.AT_REMOVEDIR)
+	return deltree.At(dir, base)
 }

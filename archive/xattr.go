@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"errors"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,13 +13,41 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const paxXattr = "SCHILY.xattr."
+const (
+	paxXattr   = "SCHILY.xattr."
+	aclAccess  = "system.posix_acl_access"
+	aclDefault = "system.posix_acl_default"
+)
+
+// hasDefaultACL tells whether what is made in the directory inherits an access
+// list, acl(5).
+func hasDefaultACL(dir *os.File) bool {
+	n, err := unix.Fgetxattr(int(dir.Fd()), aclDefault, nil)
+	return err == nil && n > 0
+}
+
+// disinherit takes from what was just made the access lists that the directory
+// above handed down: an archive says itself what its entries have.
+func (x *extractor) disinherit(fd int) error {
+	if !x.inherits {
+		return nil
+	}
+	return errors.Join(dropACL(unix.Fremovexattr(fd, aclAccess)), dropACL(unix.Fremovexattr(fd, aclDefault)))
+}
+
+// dropACL passes over the errors of a removal that say there was nothing.
+func dropACL(err error) error {
+	if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EACCES) { // EACCES: a default list of a file
+		return nil
+	}
+	return err
+}
 
 // setXattrs gives an entry the extended attributes of its PAX records. Those
 // of overlayfs itself are refused: they would make a layer point elsewhere. A
 // file system that knows no extended attributes is an error only where one is
 // needed for the file to work as meant: capabilities and access lists.
-func setXattrs(hdr *tar.Header, set func(name string, value []byte) error) error {
+func (x *extractor) setXattrs(hdr *tar.Header, set func(name string, value []byte) error) error {
 	for key, value := range hdr.PAXRecords {
 		name, ok := strings.CutPrefix(key, paxXattr)
 		data := []byte(value)
@@ -34,6 +63,10 @@ func setXattrs(hdr *tar.Header, set func(name string, value []byte) error) error
 		if strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.") {
 			return refuse(hdr.Name, "has the attribute %s, which belongs to the overlay file system", name)
 		}
+		if strings.HasPrefix(name, "trusted.tare.") {
+			return refuse(hdr.Name, "has the attribute %s, which belongs to the store of images", name)
+		}
+		x.inherits = x.inherits || name == aclDefault
 		err := set(name, data)
 		needed := name == "security.capability" || strings.HasPrefix(name, "system.posix_acl_")
 		if !needed && (errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM)) {
@@ -75,9 +108,9 @@ func copyXattrs(to, from int) error {
 func textACL(key, text string) (name string, value []byte, err error) {
 	switch key {
 	case "SCHILY.acl.access":
-		name = "system.posix_acl_access"
+		name = aclAccess
 	case "SCHILY.acl.default":
-		name = "system.posix_acl_default"
+		name = aclDefault
 	default:
 		return "", nil, nil
 	}

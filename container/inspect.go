@@ -31,14 +31,14 @@ func (s *Service) Inspect(ctx context.Context, nameOrID string, size bool) (wire
 		Image:                   r.Image.ID.String(),
 		Name:                    "/" + r.Name,
 		RestartCount:            r.RestartCount,
-		Driver:                  "overlayfs",
+		Driver:                  s.cfg.Snapshots.Driver(),
 		Platform:                r.Image.OS,
 		HostConfig:              r.HostConfig,
 		Config:                  r.Config,
 		Mounts:                  mountPoints(r),
 		NetworkSettings:         networkSettings(r),
 		ImageManifestDescriptor: &manifest,
-		Storage:                 &storage.Storage{RootFS: &storage.RootFSStorage{Snapshot: &storage.RootFSStorageSnapshot{Name: "overlayfs"}}},
+		Storage:                 &storage.Storage{RootFS: &storage.RootFSStorage{Snapshot: &storage.RootFSStorageSnapshot{Name: s.cfg.Snapshots.Driver()}}},
 		ExecIDs:                 s.execs.of(r.ID),
 	}
 	if !r.StartedAt.IsZero() { // they are written by the first start
@@ -54,7 +54,7 @@ func (s *Service) Inspect(ctx context.Context, nameOrID string, size bool) (wire
 		out.LogPath = s.logPath(r.ID)
 	}
 	if size {
-		rw, root, err := s.sizes(ctx, r)
+		rw, root, err := s.cfg.Snapshots.Usage(ctx, r.ID)
 		if err != nil {
 			return out, err
 		}

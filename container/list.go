@@ -59,7 +59,7 @@ func (s *Service) summary(ctx context.Context, r Record, size bool) (wire.Summar
 		return item, nil
 	}
 	var err error
-	item.SizeRw, item.SizeRootFs, err = s.sizes(ctx, r)
+	item.SizeRw, item.SizeRootFs, err = s.cfg.Snapshots.Usage(ctx, r.ID)
 	return item, err
 }
 

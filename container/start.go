@@ -194,7 +194,7 @@ func (l *live) end(r *run) {
 // specInput gathers what the container's specification and that of an exec
 // have in common; who is the user to run as.
 func (s *Service) specInput(r *Record, root snapshot.Mount, who string) (spec.Input, error) {
-	layers := append([]string{root.Upper}, root.Lower...)
+	layers := root.Trees()
 	passwd, err := imageFile(layers, "/etc/passwd")
 	if err != nil {
 		return spec.Input{}, err

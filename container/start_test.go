@@ -22,7 +22,7 @@ func (unpackedImages) UnpackManifest(context.Context, ocispec.Descriptor) (diges
 // Power loss may leave the record of a container and not its directories.
 func TestRootLostBeforeTheFirstStart(t *testing.T) {
 	testutil.RequireRoot(t)
-	layers, err := snapshot.Open(t.TempDir())
+	layers, err := snapshot.Open(t.TempDir(), snapshot.Overlay)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -81,6 +81,9 @@ func (w *Writer) Commit(want digest.Digest, size int64) (digest.Digest, error) {
 	return got, err
 }
 
+// Sync returns when the bytes written so far survive power loss.
+func (w *Writer) Sync() error { return w.f.Sync() }
+
 // Size is the number of bytes written.
 func (w *Writer) Size() int64 { return w.size }
 
@@ -115,4 +118,22 @@ func (s *Store) Put(data []byte) (digest.Digest, error) {
 	d := digest.FromBytes(data)
 	_, err := s.Ingest(bytes.NewReader(data), d, int64(len(data)))
 	return d, err
+}
+
+// Keep stores a small blob of the digest (fault.Invalid when it is not), whose
+// bytes survive power loss when it returns; see SyncNames.
+func (s *Store) Keep(d digest.Digest, data []byte) error {
+	w, err := s.Create(d.Algorithm())
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	if _, err := w.Write(data); err != nil {
+		return err
+	}
+	if err := w.Sync(); err != nil {
+		return err
+	}
+	_, err = w.Commit(d, int64(len(data)))
+	return err
 }

@@ -2,9 +2,11 @@
 // an OCI image layout:
 //
 //	oci-layout               {"imageLayoutVersion":"1.0.0"}
+//	format.json              {"version":1}; see format.go
 //	index.json               one descriptor per name; see index.go
 //	blobs/sha256/<hex>       complete and verified; never changed
 //	ingest/                  blobs being written; emptied by Open
+//	partial/<algorithm>-<hex> what was fetched of blobs; see partial.go
 //
 // A blob gets its place by rename(2) after its digest was checked, and the
 // index is replaced whole, so a crash leaves at worst blobs without a name,
@@ -40,6 +42,8 @@ type Store struct {
 	names sync.Mutex // serialises changes of the index, disk included
 	nodes sync.Map   // reading -> *Node; blobs never change
 
+	fetching sync.Map // digest.Digest of each Partial that is open -> chan struct{}, closed with it
+
 	gate    sync.Mutex // held for a whole collection
 	holds   int
 	overdue bool // a collection was wanted while the store was held
@@ -53,15 +57,20 @@ func Open(root string) (*Store, error) {
 	if err := os.RemoveAll(s.path("ingest")); err != nil {
 		return nil, err
 	}
-	if err := atomicfile.Clean(s.path(ocispec.ImageIndexFile)); err != nil {
-		return nil, err
+	for _, name := range []string{ocispec.ImageIndexFile, ocispec.ImageLayoutFile, formatFile} {
+		if err := atomicfile.Clean(s.path(name)); err != nil {
+			return nil, err
+		}
 	}
-	for _, dir := range []string{"ingest", "blobs/sha256"} {
+	for _, dir := range []string{"ingest", "partial", "blobs/sha256"} {
 		if err := os.MkdirAll(s.path(dir), 0o700); err != nil {
 			return nil, err
 		}
 	}
-	if err := s.checkLayout(); err != nil {
+	if _, err := s.DropPartials(partialAge); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(s.checkLayout(), s.migrate()); err != nil {
 		return nil, err
 	}
 	ix, err := readIndex(s.path(ocispec.ImageIndexFile))
@@ -99,6 +108,29 @@ func (s *Store) Sync() error {
 	}
 	defer d.Close()
 	return unix.Syncfs(int(d.Fd()))
+}
+
+// SyncNames returns when the blobs that were synced one by one are found after
+// power loss.
+func (s *Store) SyncNames() error {
+	blobs := s.path(ocispec.ImageBlobsDir)
+	algorithms, err := os.ReadDir(blobs)
+	if err != nil {
+		return err
+	}
+	err = syncDir(blobs)
+	for _, a := range algorithms {
+		err = errors.Join(err, syncDir(filepath.Join(blobs, a.Name())))
+	}
+	return err
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 func (s *Store) blobPath(d digest.Digest) (string, error) {

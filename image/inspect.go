@@ -48,7 +48,7 @@ func (s *Service) InspectWith(ctx context.Context, ref string, o InspectOptions)
 	}
 	r := wire.InspectResponse{
 		ID: target.Digest.String(), Descriptor: &target,
-		GraphDriver: &storage.DriverData{Name: "overlayfs"},
+		GraphDriver: &storage.DriverData{Name: s.layers.Driver()},
 	}
 	if best != nil {
 		describe(&r, best.detail)

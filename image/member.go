@@ -193,7 +193,7 @@ func (s *Service) detail(d ocispec.Descriptor) (*detail, error) {
 
 func isLayer(d ocispec.Descriptor) bool {
 	return strings.HasPrefix(d.MediaType, "application/vnd.oci.image.layer.") || strings.HasPrefix(d.MediaType, content.DockerLayer) ||
-		strings.HasPrefix(d.MediaType, "application/vnd.docker.image.rootfs.foreign.diff.tar")
+		strings.HasPrefix(d.MediaType, dockerForeignLayer)
 }
 
 func (d *detail) check(id digest.Digest) error {

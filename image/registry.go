@@ -24,25 +24,19 @@ type Registries struct{ client *remote.Client }
 // NewRegistries makes one over a client, which stays its caller's.
 func NewRegistries(client *remote.Client) *Registries { return &Registries{client} }
 
-// Credentials takes from a client's words what a registry is to know.
-func Credentials(a wire.AuthConfig) remote.Credentials {
-	return remote.Credentials{Username: a.Username, Password: a.Password, IdentityToken: a.IdentityToken, RegistryToken: a.RegistryToken}
-}
-
-// Login checks credentials with the registry that they name, Docker Hub if they
-// name none. The identity token, if there is one, is to be kept in the place of
-// the password.
-func (r *Registries) Login(ctx context.Context, auth wire.AuthConfig) (identityToken string, err error) {
-	return r.client.Login(ctx, auth.ServerAddress, Credentials(auth))
+// Login checks credentials with the registry of a host, Docker Hub for "". The
+// identity token, if there is one, is to be kept in the place of the password.
+func (r *Registries) Login(ctx context.Context, host string, cred Credentials) (identityToken string, err error) {
+	return r.client.Login(ctx, host, cred)
 }
 
 // SearchOptions is what is searched for. The limit is 1 to 100. The filters are
 // is-official, is-automated (a boolean each) and stars (the least number).
 type SearchOptions struct {
-	Term    string
-	Limit   int
-	Filters map[string]map[string]bool
-	Auth    wire.AuthConfig
+	Term        string
+	Limit       int
+	Filters     map[string]map[string]bool
+	Credentials Credentials
 }
 
 // Search asks Docker Hub, or the registry that the term begins with.
@@ -51,7 +45,7 @@ func (r *Registries) Search(ctx context.Context, o SearchOptions) ([]wire.Search
 	if err != nil {
 		return nil, err
 	}
-	found, err := r.client.Search(ctx, o.Term, o.Limit, Credentials(o.Auth))
+	found, err := r.client.Search(ctx, o.Term, o.Limit, o.Credentials)
 	if err != nil {
 		return nil, err
 	}
@@ -99,13 +93,13 @@ func searchFilter(filters map[string]map[string]bool) (keep func(remote.SearchRe
 
 // Distribution asks the registry of a name what the name stands for, and for
 // which platforms.
-func (r *Registries) Distribution(ctx context.Context, name string, auth wire.AuthConfig) (wire.DistributionInspect, error) {
+func (r *Registries) Distribution(ctx context.Context, name string, cred Credentials) (wire.DistributionInspect, error) {
 	var out wire.DistributionInspect
 	ref, err := reference.Parse(name)
 	if err != nil {
 		return out, err
 	}
-	repository := r.client.Repository(ref, Credentials(auth))
+	repository := r.client.Repository(ref, cred)
 	which := ref.Tag
 	if ref.Digest != "" {
 		which = ref.Digest

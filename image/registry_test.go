@@ -8,8 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	wire "github.com/moby/moby/api/types/registry"
-
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/remote"
 	"github.com/tarehq/tare/test/images"
@@ -30,7 +28,7 @@ func TestDistribution(t *testing.T) {
 	reg := registry.Start(t, registry.Options{Htpasswd: map[string]string{"ann": "secret"}})
 	img := images.Make(t, images.Spec{Layers: 2})
 	images.Copy(t, img.Ref(), "docker://"+reg.Host+"/some/thing:v1", "--dest-creds=ann:secret")
-	r, ann := registries(t), wire.AuthConfig{Username: "ann", Password: "secret"}
+	r, ann := registries(t), Credentials{Username: "ann", Password: "secret"}
 	for _, name := range []string{reg.Host + "/some/thing:v1", reg.Host + "/some/thing@" + img.Manifest.Digest.String()} {
 		got, err := r.Distribution(t.Context(), name, ann)
 		if err != nil || got.Descriptor.Digest != img.Manifest.Digest || len(got.Platforms) != 1 || got.Platforms[0].OS != "linux" || got.Platforms[0].Architecture == "" {
@@ -40,18 +38,17 @@ func TestDistribution(t *testing.T) {
 	if _, err := r.Distribution(t.Context(), reg.Host+"/some/thing:v2", ann); !errors.Is(err, fault.NotFound) {
 		t.Error(err)
 	}
-	if _, err := r.Distribution(t.Context(), reg.Host+"/some/thing:v1", wire.AuthConfig{}); !errors.Is(err, fault.Unauthorized) {
+	if _, err := r.Distribution(t.Context(), reg.Host+"/some/thing:v1", Credentials{}); !errors.Is(err, fault.Unauthorized) {
 		t.Error(err)
 	}
 	if _, err := r.Distribution(t.Context(), "A/b", ann); !errors.Is(err, fault.Invalid) {
 		t.Error(err)
 	}
-	ann.ServerAddress = reg.Host
-	if token, err := r.Login(t.Context(), ann); err != nil || token != "" {
+	if token, err := r.Login(t.Context(), reg.Host, ann); err != nil || token != "" {
 		t.Errorf("%q %v", token, err)
 	}
 	ann.Password = "wrong"
-	if _, err := r.Login(t.Context(), ann); !errors.Is(err, fault.Unauthorized) {
+	if _, err := r.Login(t.Context(), reg.Host, ann); !errors.Is(err, fault.Unauthorized) {
 		t.Error(err)
 	}
 }

@@ -15,6 +15,10 @@ import (
 	"github.com/tarehq/tare/snapshot"
 )
 
+// maxUnpacking is how many layers are unpacked at a time. Each takes some
+// megabytes of buffers, and some wait for the network.
+const maxUnpacking = 4
+
 // Service does what users ask of images. Its methods may be called at the
 // same time.
 type Service struct {
@@ -25,6 +29,7 @@ type Service struct {
 	details sync.Map                     // digest.Digest of a manifest -> *detail
 	hello   sync.Mutex                   // serialises the making of the built-in image
 	unpacks keylock.Locks[digest.Digest] // by chain ID: each layer is unpacked once
+	turns   chan struct{}                // one token for each layer that may be unpacked at a time
 }
 
 // Open begins to serve the images of the two stores, which the caller closes
@@ -32,7 +37,7 @@ type Service struct {
 // the built-in image hello:latest is made when it is missing. events may be
 // nil.
 func Open(ctx context.Context, store *content.Store, layers *snapshot.Store, events Publisher) (*Service, error) {
-	s := &Service{content: store, layers: layers, events: events}
+	s := &Service{content: store, layers: layers, events: events, turns: make(chan struct{}, maxUnpacking)}
 	store.AfterCollect(s.collected)
 	if err := store.Collect(); err != nil {
 		// An image that is damaged must not keep the others from being used.

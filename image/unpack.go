@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"fmt"
+	"io"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -10,6 +11,7 @@ import (
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/snapshot"
+	"golang.org/x/sync/errgroup"
 )
 
 // Unpacked makes sure that the image's layers are unpacked and returns the
@@ -41,46 +43,176 @@ func (s *Service) UnpackManifest(ctx context.Context, manifest ocispec.Descripto
 	return d.chain(), s.layers.SyncChain(d.chain())
 }
 
-// unpack makes the layers that are missing. The caller holds the content.
+// unpack makes the layers that are missing, out of blobs that are stored. The
+// caller holds the content.
 func (s *Service) unpack(ctx context.Context, layers []ocispec.Descriptor, diffIDs []digest.Digest) error {
-	var parent digest.Digest
+	k := s.newStack(layers, diffIDs)
+	g, ctx := errgroup.WithContext(ctx)
 	for i, layer := range layers {
-		chain := snapshot.ChainID(parent, diffIDs[i])
-		if err := s.unpackLayer(ctx, parent, diffIDs[i], layer); err != nil {
-			return fmt.Errorf("cannot unpack layer %s: %w", layer.Digest, err)
+		if !k.has(i) {
+			g.Go(func() error { return k.unpack(ctx, i, s.stored(layer)) })
 		}
-		parent = chain
 	}
+	return g.Wait()
+}
+
+// opener opens a blob, which may be on its way yet. done is to be called at the
+// end of the reading.
+type opener func(ctx context.Context) (r io.Reader, done func(), err error)
+
+func (s *Service) stored(d ocispec.Descriptor) opener {
+	return func(context.Context) (io.Reader, func(), error) {
+		f, _, err := s.content.Open(d.Digest)
+		if err != nil {
+			return nil, nil, err
+		}
+		return f, func() { f.Close() }, nil
+	}
+}
+
+// stack is the layers of one image being unpacked, each as soon as its bytes
+// come.
+type stack struct {
+	s       *Service
+	layers  []ocispec.Descriptor
+	diffIDs []digest.Digest
+	chains  []digest.Digest
+	placed  []chan struct{} // closed when the layer is at its place
+}
+
+func (s *Service) newStack(layers []ocispec.Descriptor, diffIDs []digest.Digest) *stack {
+	k := &stack{s: s, layers: layers, diffIDs: diffIDs}
+	var chain digest.Digest
+	for _, diff := range diffIDs {
+		chain = snapshot.ChainID(chain, diff)
+		k.chains, k.placed = append(k.chains, chain), append(k.placed, make(chan struct{}))
+	}
+	return k
+}
+
+// has tells whether the layer is unpacked. It is called for each layer once,
+// before unpack.
+func (k *stack) has(i int) bool {
+	if !k.s.layers.Has(k.chains[i]) {
+		return false
+	}
+	close(k.placed[i])
+	return true
+}
+
+// unpack makes one layer. All layers must be unpacked at the same time, as each
+// waits for the one below.
+func (k *stack) unpack(ctx context.Context, i int, open opener) error {
+	if err := k.unpackOne(ctx, i, open); err != nil {
+		return fmt.Errorf("cannot unpack layer %s: %w", k.layers[i].Digest, err)
+	}
+	close(k.placed[i])
 	return nil
 }
 
-func (s *Service) unpackLayer(ctx context.Context, parent, diffID digest.Digest, layer ocispec.Descriptor) error {
-	chain := snapshot.ChainID(parent, diffID)
-	unlock, err := s.unpacks.Lock(ctx, chain)
+// parent is the chain ID of the layer below, "" for none.
+func (k *stack) parent(i int) digest.Digest {
+	if i == 0 {
+		return ""
+	}
+	return k.chains[i-1]
+}
+
+// below waits until the layer below is at its place.
+func (k *stack) below(ctx context.Context, i int) error {
+	if i == 0 {
+		return nil
+	}
+	select {
+	case <-k.placed[i-1]:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (k *stack) unpackOne(ctx context.Context, i int, open opener) error {
+	if err := checkLayerType(k.layers[i].MediaType); err != nil {
+		return err
+	}
+	unlock, err := k.s.unpacks.Lock(ctx, k.chains[i])
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if s.layers.Has(chain) {
+	if k.s.layers.Has(k.chains[i]) {
 		return nil
 	}
-	switch layer.MediaType {
-	case ocispec.MediaTypeImageLayer, ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerZstd,
-		ocispec.MediaTypeImageLayerNonDistributable, ocispec.MediaTypeImageLayerNonDistributableGzip, //nolint:staticcheck // old images have them
-		content.DockerLayer, content.DockerLayerGzip, content.DockerLayer + ".zstd":
-	default:
-		return fault.New(fault.NotImplemented, "layers of the type %q are not supported", layer.MediaType)
+	if !k.s.layers.Independent() {
+		if err := k.below(ctx, i); err != nil {
+			return err
+		}
 	}
-	blob, _, err := s.content.Open(layer.Digest)
+	tree, err := k.s.layers.Begin(k.parent(i))
 	if err != nil {
 		return err
 	}
-	defer blob.Close()
+	defer tree.Close()
+	if err := k.apply(ctx, tree, i, open); err != nil {
+		return err
+	}
+	if err := k.below(ctx, i); err != nil {
+		return err
+	}
+	_, err = tree.Commit(k.parent(i), k.diffIDs[i])
+	return err
+}
+
+// apply extracts the blob and checks that it is what the image promises.
+func (k *stack) apply(ctx context.Context, tree *snapshot.Unpacking, i int, open opener) error {
+	release, err := k.s.turn(ctx)
+	if err != nil {
+		return err
+	}
+	// Not held while waiting for the layer below, which needs one too.
+	defer release()
+	blob, done, err := open(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	plain, _, err := archive.Decompress(blob)
 	if err != nil {
 		return err
 	}
 	defer plain.Close()
-	_, err = s.layers.Unpack(ctx, parent, diffID, plain)
-	return err
+	ahead := archive.ReadAhead(plain)
+	defer ahead.Close()
+	sum := k.diffIDs[i].Verifier()
+	if err := tree.Apply(ctx, io.TeeReader(ahead, sum)); err != nil {
+		return err
+	}
+	if !sum.Verified() {
+		return fault.New(fault.Invalid, "layer content does not have the digest %s that the image promises", k.diffIDs[i])
+	}
+	return nil
 }
+
+// turn waits until one more layer may be unpacked.
+func (s *Service) turn(ctx context.Context) (release func(), err error) {
+	select {
+	case s.turns <- struct{}{}:
+		return func() { <-s.turns }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+func checkLayerType(mediaType string) error {
+	switch mediaType {
+	case ocispec.MediaTypeImageLayer, ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerZstd,
+		ocispec.MediaTypeImageLayerNonDistributable, ocispec.MediaTypeImageLayerNonDistributableGzip, //nolint:staticcheck // old images have them
+		ocispec.MediaTypeImageLayerNonDistributableZstd, //nolint:staticcheck // the same
+		content.DockerLayer, content.DockerLayerGzip, content.DockerLayer + ".zstd", dockerForeignLayer, dockerForeignLayer + ".gzip":
+		return nil
+	}
+	return fault.New(fault.NotImplemented, "layers of the type %q are not supported", mediaType)
+}
+
+// dockerForeignLayer is Docker's type of a layer that registries do not hold.
+const dockerForeignLayer = "application/vnd.docker.image.rootfs.foreign.diff.tar"

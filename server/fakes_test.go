@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -32,6 +33,7 @@ type fakeContainers struct {
 	logs     container.LogsOptions
 	attach   container.AttachOptions
 	execOpts container.ExecStartOptions
+	commit   container.CommitOptions
 
 	err     error
 	inspect wire.InspectResponse
@@ -128,6 +130,26 @@ func (f fakeExecs) Inspect(_ context.Context, id string) (wire.ExecInspectRespon
 }
 func (f fakeExecs) Resize(_ context.Context, id string, h, w uint16) error { return f.err }
 
+// fakeFiles notes its calls with those of the containers.
+type fakeFiles struct{ *fakeContainers }
+
+func (f fakeFiles) Changes(_ context.Context, id string) ([]wire.FilesystemChange, error) {
+	f.call = "changes " + id
+	return []wire.FilesystemChange{{Path: "/etc", Kind: wire.ChangeModify}, {Path: "/etc/new", Kind: wire.ChangeAdd}}, f.err
+}
+func (f fakeFiles) Export(_ context.Context, id string, w io.Writer) error {
+	f.call = "export " + id
+	if f.err != nil {
+		return f.err
+	}
+	_, err := io.WriteString(w, "tar")
+	return err
+}
+func (f fakeFiles) Commit(_ context.Context, id string, o container.CommitOptions) (string, error) {
+	f.call, f.commit = "commit "+id, o
+	return "sha256:1", f.err
+}
+
 type fakeImages struct {
 	call     string
 	imported image.ImportOptions
@@ -136,6 +158,7 @@ type fakeImages struct {
 	lines    []string
 	list     []wireimage.Summary
 	filters  map[string]map[string]bool
+	progress []image.Progress // what a transfer tells
 }
 
 func (f *fakeImages) Import(_ context.Context, r io.Reader, o image.ImportOptions) (string, error) {
@@ -143,7 +166,8 @@ func (f *fakeImages) Import(_ context.Context, r io.Reader, o image.ImportOption
 	f.call, f.imported = "import "+string(b), o
 	return "sha256:1", f.err
 }
-func (f *fakeImages) Load(ctx context.Context, r io.Reader, progress func(string)) error {
+func (f *fakeImages) Load(ctx context.Context, r io.Reader, o image.LoadOptions, progress func(string)) error {
+	f.call = strings.TrimSpace("load " + strings.Join(o.Platforms, ","))
 	if f.cut != nil {
 		return f.cut(ctx)
 	}
@@ -152,8 +176,11 @@ func (f *fakeImages) Load(ctx context.Context, r io.Reader, progress func(string
 	}
 	return f.err
 }
-func (f *fakeImages) Save(ctx context.Context, w io.Writer, refs []string, platform string) error {
-	f.call = "save " + strings.Join(refs, ",") + " " + platform
+func (f *fakeImages) Save(ctx context.Context, w io.Writer, refs []string, o image.SaveOptions) error {
+	f.call = "save " + strings.Join(refs, ",") + " " + strings.Join(o.Platforms, ",")
+	if o.Recompress != nil {
+		f.call += fmt.Sprint(" ", *o.Recompress)
+	}
 	if f.cut != nil {
 		io.WriteString(w, "half a tar")
 		http.NewResponseController(w.(http.ResponseWriter)).Flush()
@@ -170,7 +197,7 @@ func (f *fakeImages) Tag(_ context.Context, source, target string) error {
 	return f.err
 }
 func (f *fakeImages) Remove(_ context.Context, ref string, o image.RemoveOptions) ([]wireimage.DeleteResponse, error) {
-	f.call = "remove " + ref
+	f.call = strings.TrimSpace("remove " + ref + " " + strings.Join(o.Platforms, ","))
 	return nil, f.err
 }
 func (f *fakeImages) List(_ context.Context, o image.ListOptions) ([]wireimage.Summary, error) {
@@ -189,6 +216,31 @@ func (f *fakeImages) History(_ context.Context, ref, platform string) ([]wireima
 	return nil, f.err
 }
 func (f *fakeImages) Count() int { return 4 }
+func (f *fakeImages) Attestations(_ context.Context, ref, platform string, types []string, statements bool) ([]wireimage.AttestationStatement, error) {
+	f.call = fmt.Sprintf("attestations %s %s %v %v", ref, platform, types, statements)
+	return []wireimage.AttestationStatement{}, f.err
+}
+func (f *fakeImages) Prune(_ context.Context, filters map[string]map[string]bool) ([]wireimage.DeleteResponse, int64, error) {
+	f.filters = filters
+	return nil, 42, f.err
+}
+func (f *fakeImages) Usage(context.Context) (*wireimage.DiskUsage, error) {
+	return &wireimage.DiskUsage{TotalCount: 1, TotalSize: 100, Reclaimable: 30, Items: []wireimage.Summary{{ID: "sha256:1", Size: 100}}}, f.err
+}
+func (f *fakeImages) Pull(_ context.Context, ref string, o image.PullOptions, progress func(image.Progress)) error {
+	f.call = fmt.Sprintf("pull %s %v %s", ref, o.All, o.Platform)
+	return f.transfer(progress)
+}
+func (f *fakeImages) Push(_ context.Context, ref string, o image.PushOptions, progress func(image.Progress)) error {
+	f.call = fmt.Sprintf("push %s %v %s", ref, o.All, o.Platform)
+	return f.transfer(progress)
+}
+func (f *fakeImages) transfer(progress func(image.Progress)) error {
+	for _, p := range f.progress {
+		progress(p)
+	}
+	return f.err
+}
 
 type fakeNetworks struct{}
 
@@ -246,8 +298,8 @@ func newRig(t *testing.T) *rig {
 
 func (r *rig) handler() *Server {
 	return New(Config{
-		Containers: &r.containers, Execs: fakeExecs{&r.containers}, Images: &r.images, Registries: &r.registries, Networks: fakeNetworks{}, Events: &r.events,
-		Daemon: Daemon{Version: "1.2.3", ID: "the-id", DataRoot: "/data", Runtimes: map[string]string{"tarerun": "", "runc": "/usr/bin/runc"}, DefaultRuntime: "tarerun"},
+		Containers: &r.containers, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{}, Events: &r.events,
+		Daemon: Daemon{Driver: "overlayfs", DriverStatus: [][2]string{{"driver-type", "x"}}, Version: "1.2.3", ID: "the-id", DataRoot: "/data", Runtimes: map[string]string{"tarerun": "", "runc": "/usr/bin/runc"}, DefaultRuntime: "tarerun"},
 		Log:    slog.New(slog.DiscardHandler),
 	})
 }
@@ -295,20 +347,20 @@ func (r *rig) want(status int, message, method, path, body string, headers ...st
 
 type fakeRegistries struct {
 	call   string
-	auth   wireregistry.AuthConfig
+	cred   image.Credentials
 	search image.SearchOptions
 	err    error
 }
 
-func (f *fakeRegistries) Login(_ context.Context, auth wireregistry.AuthConfig) (string, error) {
-	f.call, f.auth = "login", auth
+func (f *fakeRegistries) Login(_ context.Context, host string, cred image.Credentials) (string, error) {
+	f.call, f.cred = "login "+host, cred
 	return "the-token", f.err
 }
 func (f *fakeRegistries) Search(_ context.Context, o image.SearchOptions) ([]wireregistry.SearchResult, error) {
 	f.call, f.search = "search "+o.Term, o
 	return nil, f.err
 }
-func (f *fakeRegistries) Distribution(_ context.Context, name string, auth wireregistry.AuthConfig) (wireregistry.DistributionInspect, error) {
-	f.call, f.auth = "distribution "+name, auth
+func (f *fakeRegistries) Distribution(_ context.Context, name string, cred image.Credentials) (wireregistry.DistributionInspect, error) {
+	f.call, f.cred = "distribution "+name, cred
 	return wireregistry.DistributionInspect{}, f.err
 }

@@ -17,9 +17,9 @@ import (
 // Registries is what the handlers ask registries through; image.Registries is
 // it.
 type Registries interface {
-	Login(ctx context.Context, auth wire.AuthConfig) (identityToken string, err error)
+	Login(ctx context.Context, host string, cred image.Credentials) (identityToken string, err error)
 	Search(ctx context.Context, o image.SearchOptions) ([]wire.SearchResult, error)
-	Distribution(ctx context.Context, name string, auth wire.AuthConfig) (wire.DistributionInspect, error)
+	Distribution(ctx context.Context, name string, cred image.Credentials) (wire.DistributionInspect, error)
 }
 
 type registryHandlers struct{ registries Registries }
@@ -33,21 +33,33 @@ func (h *registryHandlers) routes() []route {
 }
 
 // registryAuth decodes the header X-Registry-Auth: the JSON of an AuthConfig in
-// base64url, or in the older base64. No header is nobody.
-func (r *request) registryAuth() (wire.AuthConfig, error) {
-	text := r.Header.Get(wire.AuthHeader)
+// base64, of either alphabet and with or without padding. No header is nobody.
+// Docker's texts.
+func (r *request) registryAuth() (image.Credentials, error) {
+	text := strings.NewReplacer("+", "-", "/", "_").Replace(strings.TrimRight(r.Header.Get(wire.AuthHeader), "="))
+	if n := len(text) % 4; n > 1 {
+		text += "=="[:4-n]
+	}
 	auth, err := authconfig.Decode(text)
-	if err == nil {
-		return *auth, nil
+	if err != nil {
+		return image.Credentials{}, fault.New(fault.Invalid, "%w", err)
 	}
-	for _, encoding := range []*base64.Encoding{base64.StdEncoding, base64.RawURLEncoding, base64.RawStdEncoding} {
-		if decoded, e := encoding.DecodeString(text); e == nil {
-			if auth, e := authconfig.Decode(base64.URLEncoding.EncodeToString(decoded)); e == nil {
-				return *auth, nil
-			}
+	return credentials(*auth)
+}
+
+// credentials takes from a client's words what a registry is to know. Old
+// clients give the name and the password in one, as config.json has them.
+func credentials(auth wire.AuthConfig) (image.Credentials, error) {
+	c := image.Credentials{Username: auth.Username, Password: auth.Password, IdentityToken: auth.IdentityToken, RegistryToken: auth.RegistryToken}
+	if c == (image.Credentials{}) && auth.Auth != "" {
+		pair, err := base64.StdEncoding.DecodeString(auth.Auth)
+		user, password, ok := strings.Cut(string(pair), ":")
+		if err != nil || !ok {
+			return c, fault.New(fault.Invalid, "invalid X-Registry-Auth header: auth is not base64 of user:password")
 		}
+		c.Username, c.Password = user, strings.TrimRight(password, "\x00")
 	}
-	return wire.AuthConfig{}, fault.New(fault.Invalid, "%w", err)
+	return c, nil
 }
 
 func (h *registryHandlers) login(w http.ResponseWriter, r *request) error {
@@ -55,7 +67,11 @@ func (h *registryHandlers) login(w http.ResponseWriter, r *request) error {
 	if err := r.json(&auth); err != nil {
 		return err
 	}
-	token, err := h.registries.Login(r.Context(), auth)
+	cred, err := credentials(auth)
+	if err != nil {
+		return err
+	}
+	token, err := h.registries.Login(r.Context(), auth.ServerAddress, cred)
 	if err != nil {
 		return err
 	}
@@ -83,7 +99,7 @@ func (h *registryHandlers) search(w http.ResponseWriter, r *request) error {
 	if o.Filters, err = r.filters(); err != nil {
 		return err
 	}
-	if o.Auth, err = r.registryAuth(); err != nil {
+	if o.Credentials, err = r.registryAuth(); err != nil {
 		return err
 	}
 	found, err := h.registries.Search(r.Context(), o)
@@ -97,7 +113,7 @@ func (h *registryHandlers) search(w http.ResponseWriter, r *request) error {
 }
 
 func (h *registryHandlers) distribution(w http.ResponseWriter, r *request) error {
-	auth, err := r.registryAuth()
+	cred, err := r.registryAuth()
 	if err != nil {
 		return err
 	}
@@ -105,7 +121,7 @@ func (h *registryHandlers) distribution(w http.ResponseWriter, r *request) error
 	if name == "" {
 		return fault.New(fault.Invalid, "image name cannot be blank")
 	}
-	found, err := h.registries.Distribution(r.Context(), name, auth)
+	found, err := h.registries.Distribution(r.Context(), name, cred)
 	if err != nil {
 		return err
 	}

@@ -10,8 +10,8 @@ import (
 func TestLogin(t *testing.T) {
 	r := newRig(t)
 	status, _, text := r.do("POST", "/v1.41/auth", `{"username":"me","password":"pw","serveraddress":"reg:5000"}`)
-	if status != 200 || text != `{"IdentityToken":"the-token","Status":"Login Succeeded"}` || r.registries.auth.Username != "me" || r.registries.auth.ServerAddress != "reg:5000" {
-		t.Errorf("%d %s %+v", status, text, r.registries.auth)
+	if status != 200 || text != `{"IdentityToken":"the-token","Status":"Login Succeeded"}` || r.registries.cred.Username != "me" || r.registries.call != "login reg:5000" {
+		t.Errorf("%d %s %+v", status, text, r.registries.cred)
 	}
 	r.registries.err = fault.New(fault.Unauthorized, "unauthorized: incorrect username or password")
 	r.want(401, "unauthorized: incorrect username or password", "POST", "/auth", "{}")
@@ -38,12 +38,17 @@ func TestDistribution(t *testing.T) {
 		"base64url": base64.URLEncoding.EncodeToString([]byte(auth)), "base64": base64.StdEncoding.EncodeToString([]byte(auth)),
 		"without padding": base64.RawURLEncoding.EncodeToString([]byte(auth)),
 	} {
-		r.registries.auth.Username = ""
+		r.registries.cred.Username = ""
 		status, _, _ := r.do("GET", "/distribution/reg:5000/a/b:1/json", "", "X-Registry-Auth: "+text)
-		if status != 200 || r.registries.call != "distribution reg:5000/a/b:1" || r.registries.auth.Username != "?>" {
-			t.Errorf("%s: %d %s %+v", name, status, r.registries.call, r.registries.auth)
+		if status != 200 || r.registries.call != "distribution reg:5000/a/b:1" || r.registries.cred.Username != "?>" {
+			t.Errorf("%s: %d %s %+v", name, status, r.registries.call, r.registries.cred)
 		}
 	}
+	old := base64.StdEncoding.EncodeToString([]byte(`{"auth":"` + base64.StdEncoding.EncodeToString([]byte("ann:a:b")) + `"}`))
+	if r.do("GET", "/distribution/a/json", "", "X-Registry-Auth: "+old); r.registries.cred.Username != "ann" || r.registries.cred.Password != "a:b" {
+		t.Errorf("%+v", r.registries.cred)
+	}
+	r.want(400, "invalid X-Registry-Auth header: auth is not base64 of user:password", "GET", "/distribution/a/json", "", "X-Registry-Auth: "+base64.URLEncoding.EncodeToString([]byte(`{"auth":"eA=="}`)))
 	r.want(400, "invalid X-Registry-Auth header: must be a valid base64url-encoded string", "GET", "/distribution/a/json", "", "X-Registry-Auth: !")
 	r.want(400, "invalid X-Registry-Auth header: invalid JSON: unexpected EOF", "GET", "/distribution/a/json", "", "X-Registry-Auth: "+base64.URLEncoding.EncodeToString([]byte("{")))
 	r.want(400, "image name cannot be blank", "GET", "/distribution//json", "")

@@ -20,7 +20,9 @@ import (
 type Config struct {
 	Containers Containers
 	Execs      Execs
+	Files      Files
 	Images     Images
+	Transfers  Transfers
 	Registries Registries
 	Networks   Networks
 	Events     *event.Log
@@ -47,8 +49,10 @@ func New(c Config) *Server {
 		(&logHandlers{c.Containers}).routes(),
 		(&attachHandlers{c.Containers, c.Log}).routes(),
 		(&execHandlers{c.Execs, c.Log}).routes(),
+		(&fileHandlers{c.Files}).routes(),
 		(&registryHandlers{c.Registries}).routes(), // before the images: /images/search is no image
-		(&imageHandlers{c.Images}).routes(),
+		(&imageHandlers{c.Images, c.Transfers}).routes(),
+		(&usageHandlers{c.Containers, c.Images}).routes(),
 		(&networkHandlers{c.Networks}).routes(),
 		volumeRoutes(), pluginRoutes(), swarmRoutes(), unsupportedRoutes(),
 	} {

@@ -28,6 +28,8 @@ type Daemon struct {
 	AddressPools   []system.NetworkAddressPool
 	Mirrors        []string // of docker.io, each with a slash at its end
 	Insecure       []string // registries: hosts, host:port, CIDRs
+	Driver         string   // of storage, and the rows that tell about it
+	DriverStatus   [][2]string
 	Warnings       []string // about how it was started
 }
 
@@ -92,8 +94,8 @@ func (h *systemHandlers) info(w http.ResponseWriter, r *request) error {
 	info := system.Info{
 		ID:                 h.daemon.ID,
 		Images:             h.images.Count(),
-		Driver:             "overlayfs",
-		DriverStatus:       [][2]string{{"driver-type", "io.containerd.snapshotter.v1"}},
+		Driver:             h.daemon.Driver,
+		DriverStatus:       h.daemon.DriverStatus,
 		Plugins:            system.PluginsInfo{Volume: []string{}, Network: []string{"bridge", "host", "null"}, Log: []string{"json-file", "none"}},
 		Debug:              h.daemon.Debug,
 		SystemTime:         time.Now().Format(time.RFC3339Nano),

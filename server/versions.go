@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/moby/moby/api/types"
+	"github.com/moby/moby/api/types/build"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/image"
@@ -18,6 +19,7 @@ import (
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/storage"
 	"github.com/moby/moby/api/types/system"
+	"github.com/moby/moby/api/types/volume"
 	"github.com/tarehq/tare/fault"
 )
 
@@ -529,4 +531,66 @@ func (v Version) info(info system.Info) any {
 		old.ContainerdCommit.Expected, old.RuncCommit.Expected, old.InitCommit.Expected = info.ContainerdCommit.ID, info.RuncCommit.ID, info.InitCommit.ID
 	}
 	return old
+}
+
+// legacyUsage is GET /system/df before 1.53: lists of all there is, null for a
+// kind that was not asked for. 1.52 had both forms.
+type legacyUsage struct {
+	LayersSize  int64 `json:",omitempty"`
+	Images      any   // []image.Summary, or as older versions had it
+	Containers  []container.Summary
+	Volumes     []*volume.Volume
+	BuildCache  []build.CacheRecord
+	BuilderSize *int64 `json:",omitempty"`
+	*system.DiskUsage
+}
+
+func (v Version) usage(u system.DiskUsage, verbose bool) any {
+	old := legacyUsage{}
+	if img := u.ImageUsage; img != nil {
+		old.LayersSize = img.TotalSize
+		old.Images = v.images(append([]image.Summary{}, img.Items...))
+	}
+	if c := u.ContainerUsage; c != nil {
+		old.Containers = v.containers(append([]container.Summary{}, c.Items...))
+	}
+	if u.VolumeUsage != nil {
+		old.Volumes = []*volume.Volume{}
+	}
+	if u.BuildCacheUsage != nil {
+		old.BuildCache = []build.CacheRecord{}
+		if v.before(40) {
+			old.BuilderSize = new(int64)
+		}
+	}
+	if v.before(52) {
+		return old
+	}
+	if !verbose {
+		if u.ImageUsage != nil {
+			u.ImageUsage.Items = nil
+		}
+		if u.ContainerUsage != nil {
+			u.ContainerUsage.Items = nil
+		}
+	}
+	if v.before(53) && !verbose {
+		old.DiskUsage = &u
+		return old
+	}
+	return u
+}
+
+// platforms are those that loading and saving are about. The parameter came
+// with 1.48, and several with 1.52.
+func (v Version) platforms(r *request) ([]string, error) {
+	if v.before(48) {
+		return nil, nil
+	}
+	if v.before(52) {
+		if _, err := r.platform("platform"); err != nil {
+			return nil, err
+		}
+	}
+	return r.platforms("platform")
 }

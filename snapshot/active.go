@@ -3,7 +3,6 @@ package snapshot
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"slices"
@@ -14,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Prepare makes the writable directories of a container on top of the chain
-// ("" for an image without layers) and says what to mount. It names a pair of
-// directories that was made beforehand, and waits for no disk.
+// Prepare makes the writable place of a container on top of the chain ("" for
+// an image without layers) and says what to mount. With overlay it names a pair
+// of directories that was made beforehand, and waits for no disk.
 func (s *Store) Prepare(id string, chain digest.Digest) (Mount, error) {
 	if id == "" || id == "." || id == ".." || strings.ContainsAny(id, "/\x00") {
 		return Mount{}, fault.New(fault.Invalid, "%q cannot be a container's ID", id)
@@ -26,7 +25,7 @@ func (s *Store) Prepare(id string, chain digest.Digest) (Mount, error) {
 		s.mu.Unlock()
 		return Mount{}, fault.New(fault.Conflict, "container %s has a root file system already", id)
 	}
-	lower, err := s.rootLocked(chain)
+	lower, err := s.lowerLocked(chain)
 	if err != nil {
 		s.mu.Unlock()
 		return Mount{}, err
@@ -39,7 +38,7 @@ func (s *Store) Prepare(id string, chain digest.Digest) (Mount, error) {
 	if err := s.makeActive(id, chain, top); err != nil {
 		return Mount{}, errors.Join(err, s.Remove(id))
 	}
-	return s.mount(id, lower), nil
+	return s.driver.mount(s.root+"/active/"+id, lower), nil
 }
 
 // hasLocked tells whether the container has something here, damaged or not.
@@ -48,37 +47,19 @@ func (s *Store) hasLocked(id string) bool {
 	return ok || s.damaged[id] != nil
 }
 
-func (s *Store) mount(id string, lower []string) Mount {
-	dir := s.root + "/active/" + id
-	return Mount{Lower: lower, Upper: dir + "/upper", Work: dir + "/work"}
-}
-
 func (s *Store) makeActive(id string, chain digest.Digest, top *layer) error {
-	pair := s.spares.take()
-	if pair == "" {
-		var err error
-		if pair, err = s.makePair(); err != nil {
-			return err
-		}
-	}
-	// The root of the mount shows the owner and mode of the upper directory.
-	upper := pair + "/upper"
-	if top.uid != 0 || top.gid != 0 {
-		if err := unix.Lchown(upper, top.uid, top.gid); err != nil {
-			return &fs.PathError{Op: "chown", Path: upper, Err: err}
-		}
-	}
-	if err := unix.Chmod(upper, top.mode); err != nil {
-		return &fs.PathError{Op: "chmod", Path: upper, Err: err}
+	dir, err := s.driver.writable(top)
+	if err != nil {
+		return err
 	}
 	name := noLayer
 	if chain != "" {
 		name = chain.Encoded()
 	}
-	if err := unix.Lsetxattr(pair, layerAttribute, []byte(name), 0); err != nil {
-		return &fs.PathError{Op: "setxattr " + layerAttribute, Path: pair, Err: err}
+	if err := writeTop(dir, name); err != nil {
+		return errors.Join(err, s.discard(dir))
 	}
-	return os.Rename(pair, s.path("active", id))
+	return os.Rename(dir, s.path("active", id))
 }
 
 // Mount gives again what Prepare gave, after a restart of the daemon too. It
@@ -93,11 +74,35 @@ func (s *Store) Mount(id string) (Mount, error) {
 	if !ok {
 		return Mount{}, fault.New(fault.NotFound, "container %s has no root file system", id)
 	}
-	lower, err := s.rootLocked(chain)
+	lower, err := s.lowerLocked(chain)
 	if err != nil {
 		return Mount{}, err
 	}
-	return s.mount(id, lower), nil
+	return s.driver.mount(s.root+"/active/"+id, lower), nil
+}
+
+// ReadOnly says how the tree that the chain makes ("" for an image without
+// layers) is mounted without a writable layer. What containers need to be
+// mounted on is not in it.
+func (s *Store) ReadOnly(chain digest.Digest) (Mount, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lower, err := s.lowerLocked(chain)
+	if err != nil {
+		return Mount{}, err
+	}
+	return s.driver.mount("", lower), nil
+}
+
+// Upper is the directory with the changes of a container, as an overlay mount
+// has them, for the caller to close; or nil where the driver keeps whole trees,
+// of which two are to be compared.
+func (s *Store) Upper(id string) (*os.File, error) {
+	m, err := s.Mount(id)
+	if err != nil || m.Upper == "" {
+		return nil, err
+	}
+	return openDir(unix.AT_FDCWD, m.Upper)
 }
 
 // Active lists the containers that have something here.

@@ -20,17 +20,12 @@ const maxLinks = 40
 // inside. At most max bytes are read. A file that is not there, or is none, is
 // fs.ErrNotExist. The tree may be hostile, and changing.
 func ReadFile(layers []string, name string, max int64) ([]byte, error) {
-	m := &merged{}
-	defer m.close()
-	root := make([]int, 0, len(layers))
-	for _, dir := range layers {
-		fd, err := m.open(unix.AT_FDCWD, dir, unix.O_DIRECTORY)
-		if err != nil {
-			return nil, &os.PathError{Op: "open", Path: dir, Err: err}
-		}
-		root = append(root, fd)
+	m, err := openMerged(layers)
+	if err != nil {
+		return nil, err
 	}
-	fd, err := m.walk(root, name)
+	defer m.close()
+	fd, err := m.walk(name)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: name, Err: err}
 	}
@@ -39,9 +34,68 @@ func ReadFile(layers []string, name string, max int64) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, max))
 }
 
-// merged is one look-up in stacked layers. A directory in it is the list of
-// the layers' directories that make it up, topmost first.
-type merged struct{ fds []int }
+// merged is a look into stacked layers. A directory in it is the list of the
+// layers' directories that make it up, topmost first.
+type merged struct {
+	root []int
+	fds  []int // all that are open, by O_PATH
+	last []step
+}
+
+// step is one name on the way to the directory that was looked for last.
+type step struct {
+	name string
+	dirs []int
+	fds  int // how many were open before
+}
+
+func openMerged(layers []string) (*merged, error) {
+	m := &merged{}
+	for _, dir := range layers {
+		fd, err := m.open(unix.AT_FDCWD, dir, unix.O_DIRECTORY)
+		if err != nil {
+			m.close()
+			return nil, &os.PathError{Op: "open", Path: dir, Err: err}
+		}
+		m.root = append(m.root, fd)
+	}
+	return m, nil
+}
+
+// directory finds a directory by a path without links. What it returns is valid
+// until the next call, which is quick for a name nearby.
+func (m *merged) directory(name string) ([]int, error) {
+	names := strings.Split(name, "/")
+	if name == "." {
+		names = nil
+	}
+	known := 0
+	for known < len(m.last) && known < len(names) && m.last[known].name == names[known] {
+		known++
+	}
+	if known < len(m.last) {
+		m.closeFrom(m.last[known].fds)
+		m.last = m.last[:known]
+	}
+	dirs := m.root
+	if known > 0 {
+		dirs = m.last[known-1].dirs
+	}
+	for _, name := range names[known:] {
+		next := step{name: name, fds: len(m.fds)}
+		var err error
+		if next.dirs, _, err = m.lookup(dirs, name); err == nil && next.dirs == nil {
+			err = unix.ENOTDIR
+		}
+		if err != nil {
+			m.closeFrom(next.fds)
+			return nil, err
+		}
+		m.last = append(m.last, next)
+		dirs = next.dirs
+	}
+	return dirs, nil
+}
 
 func (m *merged) open(at int, name string, flags int) (int, error) {
 	fd, err := unix.Openat(at, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC|flags, 0)
@@ -51,15 +105,19 @@ func (m *merged) open(at int, name string, flags int) (int, error) {
 	return fd, err
 }
 
-func (m *merged) close() {
-	for _, fd := range m.fds {
+func (m *merged) close() { m.closeFrom(0) }
+
+// closeFrom closes all but the first n that were opened.
+func (m *merged) closeFrom(n int) {
+	for _, fd := range m.fds[n:] {
 		unix.Close(fd)
 	}
+	m.fds = m.fds[:n]
 }
 
 // walk follows name from the root and opens the regular file it leads to.
-func (m *merged) walk(root []int, name string) (int, error) {
-	stack := [][]int{root}
+func (m *merged) walk(name string) (int, error) {
+	stack := [][]int{m.root}
 	todo := strings.Split(name, "/")
 	for links := 0; len(todo) > 0; {
 		step := todo[0]

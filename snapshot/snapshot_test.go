@@ -19,7 +19,7 @@ import (
 
 func open(t testing.TB, dir string) *Store {
 	t.Helper()
-	s, err := Open(dir)
+	s, err := Open(dir, Overlay)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -292,9 +292,9 @@ func BenchmarkPrepare(b *testing.B) {
 		// Containers come one by one: the next pair is there by then.
 		b.StopTimer()
 		testutil.Eventually(b, 5*time.Second, "a pair is ready", func() bool {
-			s.spares.mu.Lock()
-			defer s.spares.mu.Unlock()
-			return len(s.spares.ready) > 0
+			s.driver.(*overlay).spares.mu.Lock()
+			defer s.driver.(*overlay).spares.mu.Unlock()
+			return len(s.driver.(*overlay).spares.ready) > 0
 		})
 		b.StartTimer()
 		i++
@@ -302,4 +302,34 @@ func BenchmarkPrepare(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// What a container made deeper than files may be open goes all the same.
+func TestDeepTrash(t *testing.T) {
+	testutil.RequireRoot(t)
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 256, Max: old.Max}); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &old)
+	s := open(t, t.TempDir())
+	deep := s.path("trash", "deep")
+	fd, name := unix.AT_FDCWD, deep
+	for range 600 {
+		if err := unix.Mkdirat(fd, name, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		next, err := unix.Openat(fd, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		unix.Close(fd) // not AT_FDCWD, which is no descriptor
+		fd, name = next, "d"
+	}
+	unix.Close(fd)
+	s.trash.add(deep)
+	empty(t, s, "trash")
 }

@@ -1,13 +1,19 @@
-// Package snapshot keeps the unpacked layers of images and the writable
-// directories of containers, for overlay mounts:
+// Package snapshot keeps the unpacked layers of images and the writable trees
+// of containers. A driver (driver.go) says how: overlay keeps the files of each
+// layer apart, for the kernel to stack; with btrfs, a subvolume each, and vfs, a
+// copy each, a tree holds what the layers below it have, too.
 //
-//	layers/<chain hex>/fs/         the files of one layer, never changed
+//	store.json                     the driver and the version of the layout (format.go)
+//	layers/<chain hex>/fs/         the tree of one layer, never changed
 //	layers/<chain hex>/layer.json  its parent, DiffID and size
 //	layers/<chain hex>/synced      the files survive power loss; without it Open drops the layer
 //	layers/base/fs/                the mount points below all layers (base.go)
-//	active/<id>/{upper,work}       one container's changes
-//	                               with the topmost layer below in an attribute of <id>/
-//	spare/                         such pairs of directories, waiting for a container
+//	active/<id>/{upper,work}       one container's changes (overlay), or
+//	active/<id>/fs/                all its files (btrfs, vfs)
+//	                               with the topmost layer below in an attribute of <id>/,
+//	                               or in <id>/layer where there are no attributes
+//	spare/                         pairs of upper and work, waiting for a container
+//	empty/                         what it says
 //	new/                           layers being unpacked; emptied by Open
 //	trash/                         what was removed and is being deleted
 //
@@ -31,6 +37,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/atomicfile"
 	"golang.org/x/sys/unix"
 )
 
@@ -38,9 +45,10 @@ import (
 // process at a time.
 type Store struct {
 	root   string
+	name   string // of the driver, as ParseDriver gives it
+	driver driver
 	base   layer
 	trash  *trash
-	spares *spares
 	names  atomic.Uint64 // for names in new/ and trash/
 
 	placing  sync.Mutex // layers/ changes; held before mu, which nobody holds while he waits for the disk
@@ -73,53 +81,96 @@ type layer struct {
 	uid, gid int
 }
 
-// Mount is what an overlay mount of a container's root needs. All paths are
-// absolute and Lower, topmost first, is never empty.
+// Mount says how a container's root, or an image's, comes to be: as an overlay
+// mount, or as the tree Dir, bound. All paths are absolute.
 type Mount struct {
-	Lower       []string
-	Upper, Work string
+	Dir string // the whole tree; else Lower is not empty
+
+	Lower       []string // topmost first
+	Upper, Work string   // both empty without a writable layer
+
+	ReadOnly bool // the mount must refuse all writing
 }
 
-// Open opens the store at root, making it when it is missing, and begins to
-// delete what was left half done.
-func Open(root string) (*Store, error) {
-	root, err := filepath.Abs(root)
+// Trees lists the directories that make up the root when they are stacked,
+// topmost first.
+func (m Mount) Trees() []string {
+	switch {
+	case m.Dir != "":
+		return []string{m.Dir}
+	case m.Upper != "":
+		return append([]string{m.Upper}, m.Lower...)
+	}
+	return m.Lower
+}
+
+// Open opens the store at root with the driver, Overlay, Btrfs or VFS, making it
+// when it is missing, and begins to delete what was left half done. It is
+// fault.Invalid when the store is another driver's or of a later format, or the
+// file system is none for the driver.
+func Open(root, driver string) (*Store, error) {
+	name, err := ParseDriver(driver)
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{root: root, layers: map[digest.Digest]*layer{}, active: map[string]digest.Digest{}, damaged: map[string]error{}}
-	for _, dir := range []string{"layers/base/fs", "active", "new", "spare", "trash"} {
-		if err := os.MkdirAll(s.path(dir), 0o755); err != nil {
-			return nil, err
-		}
+	if root, err = filepath.Abs(root); err != nil {
+		return nil, err
+	}
+	s := &Store{root: root, name: name, layers: map[digest.Digest]*layer{}, active: map[string]digest.Digest{}, damaged: map[string]error{}}
+	s.driver = newDriver(s, name)
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		return nil, err
 	}
 	if err := os.Chmod(root, 0o700); err != nil {
 		return nil, err
 	}
-	s.base.path = s.path("layers/base/fs")
-	if err := errors.Join(makeBase(s.base.path), s.base.stat()); err != nil {
+	fresh, err := s.checkFormat()
+	if err != nil {
 		return nil, err
 	}
-	s.trash = newTrash(s.path("trash"))
-	if err := errors.Join(s.readLayers(), s.readActive(), s.dropNew()); err != nil {
-		s.trash.close()
+	if err := s.driver.check(fresh); err != nil {
 		return nil, err
 	}
-	if err := s.trash.resume(); err != nil {
-		s.trash.close()
-		return nil, err
-	}
-	if s.spares, err = newSpares(s.path("spare"), s.makePair); err != nil {
-		s.trash.close()
+	if err := s.fill(fresh); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
+// fill makes the directories that are missing and reads what is in them.
+func (s *Store) fill(fresh bool) error {
+	if fresh { // before all else: without the file it would be an overlay's
+		if err := s.writeFormat(); err != nil {
+			return err
+		}
+	}
+	for _, dir := range []string{"layers/base/fs", "active", "empty", "new", "trash"} {
+		if err := os.MkdirAll(s.path(dir), 0o755); err != nil {
+			return err
+		}
+	}
+	s.base.path = s.path("layers/base/fs")
+	if err := errors.Join(makeBase(s.base.path), s.base.stat()); err != nil {
+		return err
+	}
+	s.trash = newTrash(s.path("trash"), s.driver.remove)
+	err := errors.Join(s.readLayers(), s.readActive(), s.dropNew())
+	if err == nil {
+		err = s.trash.resume()
+	}
+	if err == nil {
+		err = s.driver.start()
+	}
+	if err != nil {
+		s.trash.close()
+	}
+	return err
+}
+
 // Close waits for the deletion that is under way; what remains in trash/ is
 // for the next Open.
 func (s *Store) Close() error {
-	s.spares.close()
+	s.driver.close()
 	s.trash.close()
 	return nil
 }
@@ -201,13 +252,41 @@ func (s *Store) readActive() error {
 		return err
 	}
 	for _, e := range entries {
-		buf := make([]byte, 128)
-		n, err := unix.Lgetxattr(s.path("active", e.Name()), layerAttribute, buf)
+		name, err := readTop(s.path("active", e.Name()))
 		if err != nil {
-			s.damaged[e.Name()] = &fs.PathError{Op: "getxattr " + layerAttribute, Path: s.path("active", e.Name()), Err: err}
+			s.damaged[e.Name()] = err
 			continue
 		}
-		s.active[e.Name()] = chainOf(string(buf[:n]))
+		s.active[e.Name()] = chainOf(name)
+	}
+	return nil
+}
+
+// layerFile of a container's directory stands in for layerAttribute on file
+// systems that know no attributes.
+const layerFile = "layer"
+
+// readTop reads the name of the topmost layer below a container.
+func readTop(dir string) (string, error) {
+	buf := make([]byte, 128)
+	n, err := unix.Lgetxattr(dir, layerAttribute, buf)
+	if err == nil {
+		return string(buf[:n]), nil
+	}
+	if data, fileErr := os.ReadFile(filepath.Join(dir, layerFile)); fileErr == nil && len(data) > 0 {
+		return string(data), nil
+	}
+	return "", &fs.PathError{Op: "getxattr " + layerAttribute, Path: dir, Err: err}
+}
+
+// writeTop writes it.
+func writeTop(dir, name string) error {
+	err := unix.Lsetxattr(dir, layerAttribute, []byte(name), 0)
+	if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM) {
+		return atomicfile.WriteSync(filepath.Join(dir, layerFile), []byte(name), 0o600)
+	}
+	if err != nil {
+		return &fs.PathError{Op: "setxattr " + layerAttribute, Path: dir, Err: err}
 	}
 	return nil
 }
@@ -249,14 +328,7 @@ func (s *Store) lookupLocked(chain digest.Digest) (*layer, error) {
 	return nil, fault.New(fault.NotFound, "layer %s is not unpacked", chain)
 }
 
-// rootLocked lists the directories of a container's root below its own,
-// topmost first: the chain's, and the base.
-func (s *Store) rootLocked(chain digest.Digest) ([]string, error) {
-	lower, err := s.lowerLocked(chain)
-	return append(lower, s.base.path), err
-}
-
-// lowerLocked lists the directories of a chain, topmost first.
+// lowerLocked lists the trees of a chain, topmost first.
 func (s *Store) lowerLocked(chain digest.Digest) ([]string, error) {
 	var lower []string
 	for chain != "" {

@@ -9,8 +9,9 @@ import (
 // trash deletes directories one after the other, in one goroutine, so that
 // removing much takes no more than one thread from the containers.
 type trash struct {
-	dir  string
-	done chan struct{}
+	dir    string
+	remove func(path string) error
+	done   chan struct{}
 
 	mu     sync.Mutex
 	wake   *sync.Cond
@@ -18,8 +19,8 @@ type trash struct {
 	closed bool
 }
 
-func newTrash(dir string) *trash {
-	t := &trash{dir: dir, done: make(chan struct{})}
+func newTrash(dir string, remove func(path string) error) *trash {
+	t := &trash{dir: dir, remove: remove, done: make(chan struct{})}
 	t.wake = sync.NewCond(&t.mu)
 	go t.run()
 	return t
@@ -59,7 +60,7 @@ func (t *trash) run() {
 		t.queue = t.queue[1:]
 		t.mu.Unlock()
 		// What cannot be deleted now is tried again by the next Open.
-		os.RemoveAll(path)
+		_ = t.remove(path)
 	}
 }
 

@@ -1,7 +1,6 @@
 package snapshot
 
 import (
-	"bufio"
 	"context"
 	_ "crypto/sha256" // for package digest
 	"encoding/json"
@@ -30,98 +29,98 @@ type Unpacking struct {
 	store *Store
 	dir   string
 	layer layer
-	lower []string
+	stats archive.Stats
 }
 
 // Begin prepares a place for a layer on top of the chain parent ("" for none).
+// Unless the store is Independent, the parent must be there.
 func (s *Store) Begin(parent digest.Digest) (*Unpacking, error) {
 	u := &Unpacking{store: s, dir: s.unique("new", "layer"), layer: layer{Parent: parent}}
-	s.mu.Lock()
-	if parent != "" {
-		var err error
-		if u.lower, err = s.lowerLocked(parent); err != nil {
-			s.mu.Unlock()
+	below := ""
+	if parent != "" && !s.Independent() {
+		s.mu.Lock()
+		l, err := s.lookupLocked(parent)
+		s.mu.Unlock()
+		if err != nil {
 			return nil, err
 		}
+		below = l.path
 	}
-	s.mu.Unlock()
-	fs := filepath.Join(u.dir, "fs")
-	if err := os.MkdirAll(fs, 0o755); err != nil {
-		return nil, errors.Join(err, u.Close())
+	if err := os.Mkdir(u.dir, 0o755); err != nil {
+		return nil, err
 	}
-	if err := os.Chmod(fs, 0o755); err != nil {
+	if err := s.driver.begin(u.dir, below); err != nil {
 		return nil, errors.Join(err, u.Close())
 	}
 	return u, nil
 }
 
 // Apply extracts the uncompressed tar. It reads r to its end, past the end of
-// the archive, so that who hashes r has seen all of it.
+// the archive, so that who hashes r has seen all of it. It is called once.
 func (u *Unpacking) Apply(ctx context.Context, r io.Reader) error {
-	root, err := os.Open(filepath.Join(u.dir, "fs"))
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	var o archive.Options
-	for _, dir := range u.lower {
-		f, err := os.Open(dir)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		o.Lower = append(o.Lower, f)
-	}
-	if len(o.Lower) > 0 {
-		if err := archive.CopyAttributes(root, o.Lower[0]); err != nil {
-			return err
-		}
-	}
-	// Headers are read 512 bytes at a time; large data passes the buffer by.
-	br := bufio.NewReaderSize(r, 256<<10)
-	stats, err := archive.Extract(ctx, root, br, o)
-	if err != nil {
-		return err
-	}
-	u.layer.Size = stats.Bytes
-	if _, err := br.WriteTo(io.Discard); err != nil {
-		return fmt.Errorf("cannot read the archive: %w", err)
-	}
-	return nil
+	var err error
+	u.stats, err = u.store.driver.apply(ctx, u.dir, r, u.layer.Parent != "")
+	return err
 }
 
-// Commit gives the layer its place under the DiffID, which the caller has
+// Commit gives the layer its place on top of the chain parent, which Begin was
+// told and which must be there by now, under the DiffID, which the caller has
 // verified. A layer that is there already stays. Sync makes it durable.
-func (u *Unpacking) Commit(diffID digest.Digest) (digest.Digest, error) {
+func (u *Unpacking) Commit(parent, diffID digest.Digest) (digest.Digest, error) {
 	defer u.Close()
-	chain := ChainID(u.layer.Parent, diffID)
+	if parent != u.layer.Parent {
+		return "", fault.New(fault.Internal, "the layer %s was begun on %q and cannot be placed on %q", diffID, u.layer.Parent, parent)
+	}
+	chain := ChainID(parent, diffID)
 	if chain.Algorithm() != digest.SHA256 {
 		return "", fault.New(fault.NotImplemented, "layers with the digest algorithm %s are not supported", chain.Algorithm())
 	}
-	u.layer.DiffID = diffID
+	if u.store.Has(chain) {
+		return chain, nil
+	}
+	u.layer.DiffID, u.layer.Size = diffID, u.stats.Bytes
+	if err := u.finish(); err != nil {
+		return "", err
+	}
+	return chain, u.place(chain)
+}
+
+// finish completes the layer's directory.
+func (u *Unpacking) finish() error {
+	u.store.mu.Lock()
+	below, err := u.store.lowerLocked(u.layer.Parent)
+	u.store.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if err := u.store.driver.settle(u.dir, u.stats, below); err != nil {
+		return fmt.Errorf("cannot finish the layer: %w", err)
+	}
 	data, err := json.Marshal(u.layer)
 	if err != nil {
-		return "", err
+		return err
 	}
 	if err := os.WriteFile(filepath.Join(u.dir, "layer.json"), data, 0o644); err != nil {
-		return "", err
+		return err
 	}
 	u.layer.path = filepath.Join(u.dir, "fs")
-	if err := u.layer.stat(); err != nil {
-		return "", err
-	}
+	return u.layer.stat()
+}
+
+// place renames the directory to where its chain ID leads.
+func (u *Unpacking) place(chain digest.Digest) error {
 	s, l := u.store, u.layer
 	l.path = filepath.Join(s.layerPath(chain), "fs")
 	s.placing.Lock()
 	defer s.placing.Unlock()
 	if s.Has(chain) {
-		return chain, nil
+		return nil
 	}
-	if l.Parent != "" && !s.Has(l.Parent) {
-		return "", fault.New(fault.NotFound, "layer %s is not unpacked", l.Parent)
+	if l.Parent != "" && !s.Has(l.Parent) { // swept meanwhile
+		return fault.New(fault.NotFound, "layer %s is not unpacked", l.Parent)
 	}
 	if err := os.Rename(u.dir, s.layerPath(chain)); err != nil {
-		return "", err
+		return err
 	}
 	u.dir = ""
 	l.unsynced = true
@@ -129,7 +128,7 @@ func (u *Unpacking) Commit(diffID digest.Digest) (digest.Digest, error) {
 	defer s.mu.Unlock()
 	s.layers[chain] = &l
 	s.unsynced = append(s.unsynced, chain)
-	return chain, nil
+	return nil
 }
 
 // Close drops the layer unless it was committed.
@@ -156,6 +155,9 @@ func (s *Store) Unpack(ctx context.Context, parent, diffID digest.Digest, r io.R
 	if s.Has(chain) {
 		return chain, nil
 	}
+	if parent != "" && !s.Has(parent) {
+		return "", fault.New(fault.NotFound, "layer %s is not unpacked", parent)
+	}
 	u, err := s.Begin(parent)
 	if err != nil {
 		return "", err
@@ -168,5 +170,5 @@ func (s *Store) Unpack(ctx context.Context, parent, diffID digest.Digest, r io.R
 	if !sum.Verified() {
 		return "", fault.New(fault.Invalid, "layer content does not have the digest %s that the image promises", diffID)
 	}
-	return u.Commit(diffID)
+	return u.Commit(parent, diffID)
 }

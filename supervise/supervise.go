@@ -40,7 +40,7 @@ type Config struct {
 	ID  string // the container's ID, also its name towards the runtime
 	Dir string // absolute; the bundle, see the package comment
 
-	Rootfs  Overlay // mounted at Dir/rootfs inside the process's mount namespace
+	Rootfs  Rootfs // mounted at Dir/rootfs inside the process's mount namespace
 	Runtime Runtime
 	Log     Log
 
@@ -55,15 +55,20 @@ type Config struct {
 	Held  []*os.File `json:"-"` // kept open until the container is released
 }
 
-// Overlay describes an overlay mount. With no Lower nothing is mounted and
-// Dir/rootfs is the root as it stands.
-type Overlay struct {
-	Lower []string // read-only layers, the topmost first
+// Rootfs says what is mounted as the container's root: an overlay, or a
+// directory that holds all of it. With neither Dir nor Lower nothing is mounted
+// and Dir/rootfs is the root as it stands. All paths are absolute.
+type Rootfs struct {
+	Dir string `json:",omitempty"` // the whole tree; the rest is of overlays but for ReadOnly
+
+	Lower []string // read-only layers, the topmost first; two or more without Upper
 	Upper string   // takes the changes; empty together with Work for a read-only mount
 	Work  string   // empty directory of the kernel's own, on Upper's file system
 	// Volatile says that Upper need not survive the container: nothing in it is
 	// ever synced, and the mount is left to the end of the process.
 	Volatile bool `json:",omitempty"`
+
+	ReadOnly bool `json:",omitempty"` // the mount itself refuses all writing
 }
 
 // Runtime says who makes the container. With an empty Path the supervising

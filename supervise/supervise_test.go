@@ -102,7 +102,7 @@ func newBox(t testing.TB, rt supervise.Runtime, args ...string) *box {
 	}, strings.ToLower(t.Name()))
 	b := &box{t: t, cfg: supervise.Config{
 		ID: id, Dir: dir, Runtime: rt,
-		Rootfs: supervise.Overlay{
+		Rootfs: supervise.Rootfs{
 			Lower: []string{filepath.Join(root, "top"), filepath.Join(root, "lower")},
 			Upper: filepath.Join(root, "upper"), Work: filepath.Join(root, "work"),
 		},

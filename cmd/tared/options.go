@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/snapshot"
 )
 
 // options is how the daemon was told to run, by flags and by the
@@ -42,6 +43,7 @@ type options struct {
 	TLSCert        string             `json:"tlscert"`
 	TLSKey         string             `json:"tlskey"`
 	InsecureTCP    bool               `json:"insecure-tcp"`
+	StorageDriver  string             `json:"storage-driver"`
 
 	Mirrors      []string `json:"registry-mirrors"`
 	Insecure     []string `json:"insecure-registries"`
@@ -142,7 +144,8 @@ func (o *options) flags() *pflag.FlagSet {
 	f.StringVar(&o.RegistryDir, "registry-hosts-dir", defaultRegistryDir, "Directory of hosts.toml files and certificates, by registry")
 	f.IntVar(&o.Downloads, "max-concurrent-downloads", 3, "Layers that one pull fetches at a time; 0 for no limit")
 	f.IntVar(&o.Uploads, "max-concurrent-uploads", 5, "Layers that one push sends at a time; 0 for no limit")
-	f.IntVar(&o.PullAttempts, "max-download-attempts", 5, "Attempts to fetch a layer")
+	f.IntVar(&o.PullAttempts, "max-download-attempts", 5, "Attempts in a row to go on with a layer")
+	f.StringVarP(&o.StorageDriver, "storage-driver", "s", "", "How layers and containers' files are kept: overlay, btrfs or vfs (default overlay, or vfs where the file system cannot carry it)")
 	f.BoolVar(&o.validate, "validate", false, "Check the configuration and exit")
 	f.BoolVarP(&o.version, "version", "v", false, "Print the version and exit")
 	addRefusedFlags(f)
@@ -278,6 +281,11 @@ func (o *options) settle() error {
 	}
 	if _, err := parseLevel(o.LogLevel); err != nil {
 		return err
+	}
+	if o.StorageDriver != "" {
+		if o.StorageDriver, err = snapshot.ParseDriver(o.StorageDriver); err != nil {
+			return err
+		}
 	}
 	for _, step := range []func() error{o.checkNetwork, o.checkRuntimes, o.checkTLS, o.checkLabels, o.checkRegistries} {
 		if err := step(); err != nil {

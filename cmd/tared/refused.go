@@ -75,7 +75,6 @@ var refusals = []refusal{
 	{flag: "seccomp-profile", only: `"builtin"`},
 	{flag: "selinux-enabled", value: "bool", only: "false"},
 	{flag: "shutdown-timeout"},
-	{flag: "storage-driver", only: `"overlayfs"`},
 	{flag: "storage-opt", key: "storage-opts"},
 	{flag: "swarm-default-advertise-addr"},
 	{flag: "userland-proxy", value: "bool", only: "false"},
@@ -107,11 +106,7 @@ func addRefusedFlags(flags *pflag.FlagSet) {
 		if r.flag == "" {
 			continue
 		}
-		short := ""
-		if r.flag == "storage-driver" {
-			short = "s"
-		}
-		f := flags.VarPF(&refusedValue{kind: r.value}, r.flag, short, "")
+		f := flags.VarPF(&refusedValue{kind: r.value}, r.flag, "", "")
 		f.Hidden = true
 		if r.value == "bool" {
 			f.NoOptDefVal = "true"

@@ -7,6 +7,14 @@ import (
 	"github.com/tarehq/tare/remote"
 )
 
+// limit is how many a number of the options allows: 0 is no limit.
+func limit(n int) int {
+	if n == 0 {
+		return 1 << 10
+	}
+	return n
+}
+
 // checkRegistries holds the options about registries to dockerd's rules, and
 // writes them as it does.
 func (o *options) checkRegistries() error {

@@ -80,7 +80,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (h http.
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot open the content store: %w", err)
 	}
-	layers, err := snapshot.Open(filepath.Join(o.DataRoot, "snapshot"))
+	layers, err := openSnapshots(filepath.Join(o.DataRoot, "snapshot"), o.StorageDriver, log)
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot open the snapshots: %w", err)
 	}
@@ -91,12 +91,14 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (h http.
 	}
 
 	registries, err := remote.New(remote.Config{
-		HostsDir: o.RegistryDir, Mirrors: o.Mirrors, Insecure: o.Insecure, UserAgent: "tare/" + version,
+		HostsDir: o.RegistryDir, Mirrors: o.Mirrors, Insecure: o.Insecure, UserAgent: "tare/" + version, Attempts: o.PullAttempts,
 	})
 	if err != nil {
 		return nil, nil, err
 	}
 	steps.pushPlain("the connections to registries", registries.Close)
+	transfers := image.NewTransfers(images, registries, image.Limits{Downloads: limit(o.Downloads), Uploads: limit(o.Uploads)})
+	steps.push(transfers.Close)
 
 	networks, err := network.Open(ctx, networkConfig(o))
 	if err != nil {
@@ -130,13 +132,30 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (h http.
 	images.SetInUse(containers.Users)
 
 	facts := daemonFacts(o, id)
+	facts.Driver, facts.DriverStatus = layers.Driver(), layers.DriverStatus()
 	for _, w := range facts.Warnings {
 		log.Warn(strings.TrimPrefix(w, "WARNING: "))
 	}
 	h = server.New(server.Config{
-		Containers: containers, Execs: containers.Execs(), Images: images, Registries: image.NewRegistries(registries), Networks: networks, Events: eventLog, Daemon: facts, Log: log,
+		Containers: containers, Execs: containers.Execs(), Files: containers.Files(), Images: images, Transfers: transfers, Registries: image.NewRegistries(registries), Networks: networks, Events: eventLog, Daemon: facts, Log: log,
 	})
 	return h, steps.run, nil
+}
+
+// openSnapshots opens the store with the driver, or with the best one that the
+// file system carries.
+func openSnapshots(root, driver string, log *slog.Logger) (*snapshot.Store, error) {
+	if driver == "" {
+		chosen, because, err := snapshot.Choose(root)
+		if err != nil {
+			return nil, err
+		}
+		if because != nil {
+			log.Warn("the storage driver is vfs, which copies whole trees: put the data root on a file system that carries overlay mounts", "because", because)
+		}
+		driver = chosen
+	}
+	return snapshot.Open(root, driver)
 }
 
 func networkConfig(o *options) network.Config {

@@ -37,7 +37,7 @@ func TestUnmarshalAsEncodingJSON(t *testing.T) {
 	same(fullSpec, &specs.Spec{}, &specs.Spec{})
 	same(sampleSpec, &specs.Spec{}, &specs.Spec{})
 	for _, v := range []any{
-		supervise.CreateRequest{NetNS: true, Config: supervise.Config{ID: "x", Rootfs: supervise.Overlay{Lower: []string{"a"}}, ConsoleSize: [2]uint16{1, 65535}, TTY: true}},
+		supervise.CreateRequest{NetNS: true, Config: supervise.Config{ID: "x", Rootfs: supervise.Rootfs{Lower: []string{"a"}}, ConsoleSize: [2]uint16{1, 65535}, TTY: true}},
 		supervise.AttachOptions{Stdin: true, Buffered: []byte{0, 255, 10}, NoStream: true},
 		supervise.ExecConfig{ID: "x", Process: specs.Process{Args: []string{"a"}}, Attach: supervise.AttachOptions{DetachKeys: []byte{16, 17}}},
 		supervise.ResizeRequest{ExecID: "x", Height: 1, Width: 2},

@@ -1,136 +1,53 @@
 package keeper
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/overlayfs"
 	"github.com/tarehq/tare/supervise"
 )
 
 const rootfsName = "rootfs"
 
-// mountRoot mounts the overlay at target, in this process's mount namespace
-// only, and tells whether there was anything to mount.
-func mountRoot(o supervise.Overlay, target string) (bool, error) {
-	if len(o.Lower) == 0 {
+// mountRoot mounts the root at target, in this process's mount namespace only,
+// and tells whether there was anything to mount.
+func mountRoot(r supervise.Rootfs, target string) (bool, error) {
+	if r.Dir == "" && len(r.Lower) == 0 {
 		return false, nil
 	}
 	if err := os.Mkdir(target, 0o711); err != nil && !os.IsExist(err) {
 		return false, err
 	}
-	if o.Volatile {
-		// The kernel marks such a root so that nobody mounts it again and takes
-		// it for whole; here it is only ever the same boot's.
-		if err := os.RemoveAll(filepath.Join(o.Work, "work", "incompat")); err != nil {
-			return false, err
-		}
-	}
-	err := mountLayers(o, target)
-	if err == unix.EINVAL || err == unix.ENOSYS { // "lowerdir+" came with Linux 6.8
-		err = mountJoined(o, target)
-	}
+	fd, err := detachedRoot(r)
 	if err != nil {
 		return false, fault.New(fault.Internal, "cannot mount the container's root: %w", err)
+	}
+	defer unix.Close(fd)
+	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return false, fault.New(fault.Internal, "cannot mount the container's root: %w", os.NewSyscallError("move_mount", err))
 	}
 	return true, nil
 }
 
-// mountLayers mounts by fsopen(2) with one option for each layer, so that the
-// number of layers and the characters in their names are no matter.
-func mountLayers(o supervise.Overlay, target string) error {
-	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		return err
+// detachedRoot makes the mount.
+func detachedRoot(r supervise.Rootfs) (fd int, err error) {
+	attr := 0
+	if r.ReadOnly {
+		attr = unix.MOUNT_ATTR_RDONLY
 	}
-	defer unix.Close(fs)
-	if err := unix.FsconfigSetString(fs, "source", "overlay"); err != nil {
-		return err
+	if r.Dir != "" {
+		return overlayfs.Bind(r.Dir, attr)
 	}
-	for _, dir := range o.Lower {
-		if err := unix.FsconfigSetString(fs, "lowerdir+", dir); err != nil {
-			return err
+	if r.Volatile {
+		// The kernel marks such a root so that nobody mounts it again and takes
+		// it for whole; here it is only ever the same boot's.
+		if err := os.RemoveAll(filepath.Join(r.Work, "work", "incompat")); err != nil {
+			return -1, err
 		}
 	}
-	if o.Upper != "" {
-		if err := unix.FsconfigSetString(fs, "upperdir", o.Upper); err != nil {
-			return err
-		}
-		if err := unix.FsconfigSetString(fs, "workdir", o.Work); err != nil {
-			return err
-		}
-		if o.Volatile {
-			if err := unix.FsconfigSetFlag(fs, "volatile"); err != nil {
-				return err
-			}
-		}
-	}
-	if err := unix.FsconfigCreate(fs); err != nil {
-		return reason(fs, err)
-	}
-	mnt, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(mnt)
-	return unix.MoveMount(mnt, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH)
+	return overlayfs.Mount(overlayfs.Overlay{Lower: r.Lower, Upper: r.Upper, Work: r.Work, Volatile: r.Volatile}, attr)
 }
-
-// reason adds what the kernel says about a failed mount to err; reading the
-// context gives messages of the form "e overlay: …".
-func reason(fs int, err error) error {
-	buf := make([]byte, 512)
-	for {
-		n, rerr := unix.Read(fs, buf)
-		if rerr != nil || n < 2 {
-			return err
-		}
-		if buf[0] == 'e' {
-			return fmt.Errorf("%w (%s)", err, strings.TrimSpace(string(buf[2:n])))
-		}
-	}
-}
-
-// mountJoined mounts by mount(2), whose options are one page: the layers are
-// named relative to their common directory.
-func mountJoined(o supervise.Overlay, target string) error {
-	common := filepath.Dir(o.Lower[0])
-	for _, dir := range o.Lower {
-		for !strings.HasPrefix(dir, common+"/") && common != "/" {
-			common = filepath.Dir(common)
-		}
-	}
-	names := make([]string, len(o.Lower))
-	for i, dir := range o.Lower {
-		rel, err := filepath.Rel(common, dir)
-		if err != nil {
-			return err
-		}
-		names[i] = escape.Replace(rel)
-	}
-	data := "lowerdir=" + strings.Join(names, ":")
-	if o.Upper != "" {
-		data += ",upperdir=" + escapeOption.Replace(o.Upper) + ",workdir=" + escapeOption.Replace(o.Work)
-		if o.Volatile {
-			data += ",volatile"
-		}
-	}
-	if len(data) >= os.Getpagesize() {
-		return fault.New(fault.Invalid, "the image has too many layers for this kernel: %d", len(o.Lower))
-	}
-	if err := os.Chdir(common); err != nil {
-		return err
-	}
-	defer os.Chdir("/")
-	return unix.Mount("overlay", target, "overlay", 0, data)
-}
-
-// What separates options, and layers within lowerdir.
-var (
-	escapeOption = strings.NewReplacer(`\`, `\\`, `,`, `\,`)
-	escape       = strings.NewReplacer(`\`, `\\`, `,`, `\,`, `:`, `\:`)
-)

@@ -1,0 +1,296 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/remote"
+	"github.com/tarehq/tare/test/faulty"
+	"github.com/tarehq/tare/test/images"
+	"github.com/tarehq/tare/test/registry"
+)
+
+// transfers is a store of its own with what moves images to and from it.
+func transfers(t testing.TB, root string) (fixture, *Transfers) {
+	t.Helper()
+	f := open(t, root)
+	client, err := remote.New(remote.Config{UserAgent: "tare/test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr := NewTransfers(f.Service, client, Limits{Downloads: 3, Uploads: 3})
+	t.Cleanup(func() {
+		tr.Close(context.Background())
+		client.Close()
+	})
+	return f, tr
+}
+
+// steps remembers what a transfer told.
+type steps struct {
+	mu   sync.Mutex
+	list []Progress
+}
+
+func (s *steps) add(p Progress) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.list = append(s.list, p)
+}
+
+// states lists the different words said of one ID, in their order.
+func (s *steps) states(id string) (list []string) {
+	for _, p := range s.list {
+		if p.ID == id && (len(list) == 0 || list[len(list)-1] != p.Status) {
+			list = append(list, p.Status)
+		}
+	}
+	return list
+}
+
+func (s *steps) last() string { return s.list[len(s.list)-1].Status }
+
+// published puts an image into a registry.
+func published(t testing.TB, host, name string, spec images.Spec) *images.Image {
+	t.Helper()
+	img := images.Make(t, spec)
+	images.Copy(t, img.Ref(), "docker://"+host+"/"+name, "--dest-tls-verify=false")
+	return img
+}
+
+func TestPull(t *testing.T) {
+	reg := registry.Start(t, registry.Options{})
+	for _, compression := range []string{"gzip", "zstd", "none"} {
+		img := published(t, reg.Host, "a/"+compression+":1", images.Spec{Layers: 4, Files: 20, Size: 4096, Compression: compression, Seed: 7})
+		f, tr := transfers(t, t.TempDir())
+		ref := reg.Host + "/a/" + compression + ":1"
+		var told steps
+		if err := tr.Pull(t.Context(), ref, PullOptions{}, told.add); err != nil {
+			t.Fatal(compression, err)
+		}
+		got, err := f.Resolve(t.Context(), ref)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.ID != img.Manifest.Digest || !f.layers.Has(got.ChainID) {
+			t.Errorf("%s is %+v", compression, got)
+		}
+		if told.list[0] != (Progress{ID: "1", Status: "Pulling from a/" + compression}) || told.last() != "Status: Downloaded newer image for "+ref {
+			t.Errorf("%s: %+v", compression, told.list)
+		}
+		for _, l := range img.Layers {
+			states := told.states(short(l.Digest.Encoded()))
+			if states[0] != "Pulling fs layer" || states[len(states)-1] != "Pull complete" || !slices.Contains(states, "Download complete") {
+				t.Errorf("layer: %v", states)
+			}
+		}
+		again := steps{}
+		if err := tr.Pull(t.Context(), ref, PullOptions{}, again.add); err != nil || again.last() != "Status: Image is up to date for "+ref {
+			t.Error(err, again.list)
+		}
+		if left, _ := os.ReadDir(f.root + "/content/partial"); len(left) != 0 {
+			t.Errorf("partial/ holds %v", left)
+		}
+	}
+}
+
+// Of an index one platform is fetched, with what attests it, and another one
+// when it is asked for.
+func TestPullIndex(t *testing.T) {
+	reg := registry.Start(t, registry.Options{})
+	l, tag := images.Layout(t.TempDir()), "multi"
+	manifests := map[string]ocispec.Descriptor{}
+	for i, arch := range []string{"amd64", "arm64", "s390x"} {
+		img, err := images.Write(string(l), images.Spec{Layers: 2, Seed: uint64(i + 1), Platform: ocispec.Platform{OS: "linux", Architecture: arch}, Tag: arch})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := img.Manifest
+		d.Platform = &ocispec.Platform{OS: "linux", Architecture: arch}
+		manifests[arch] = d
+	}
+	index, err := l.Index(tag, manifests["s390x"], manifests["arm64"], manifests["amd64"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	images.Copy(t, "oci:"+string(l)+":"+tag, "docker://"+reg.Host+"/multi:1", "--all", "--preserve-digests", "--dest-tls-verify=false")
+	f, tr := transfers(t, t.TempDir())
+	ref := reg.Host + "/multi:1"
+	pull := func(platform string) error {
+		return tr.Pull(t.Context(), ref, PullOptions{Platform: platform}, func(Progress) {})
+	}
+	available := func() (list []string) {
+		r, err := f.InspectWith(t.Context(), ref, InspectOptions{Manifests: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range r.Manifests {
+			if m.Available {
+				list = append(list, m.ImageData.Platform.Architecture)
+			}
+		}
+		return list
+	}
+	if err := pull(""); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := f.Resolve(t.Context(), ref); err != nil || got.ID != index.Digest || got.Manifest.Digest != manifests[host().Architecture].Digest {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if got := available(); !slices.Equal(got, []string{host().Architecture}) {
+		t.Errorf("%v are here", got)
+	}
+	if err := pull("linux/s390x"); err != nil || len(available()) != 2 {
+		t.Error(err, available())
+	}
+	if err := pull("linux/riscv64"); !errors.Is(err, fault.NotFound) || !strings.Contains(err.Error(), "no matching manifest for linux/riscv64 in the manifest list entries") {
+		t.Error(err)
+	}
+}
+
+func TestPullErrors(t *testing.T) {
+	reg := registry.Start(t, registry.Options{})
+	published(t, reg.Host, "a:1", images.Spec{})
+	f, tr := transfers(t, t.TempDir())
+	before := f.shape(t)
+	for ref, want := range map[string]string{
+		"/a:2": "manifest for " + reg.Host + "/a:2 not found: manifest unknown",
+		"/b:1": "not found",
+	} {
+		err := tr.Pull(t.Context(), reg.Host+ref, PullOptions{}, func(Progress) {})
+		if !errors.Is(err, fault.NotFound) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", ref, err)
+		}
+	}
+	if err := tr.Pull(t.Context(), reg.Host+"/a:1", PullOptions{Platform: "linux/s390x"}, func(Progress) {}); !errors.Is(err, fault.NotFound) {
+		t.Error(err)
+	}
+	if after := f.shape(t); !slices.Equal(before, after) {
+		t.Errorf("%v is left of what failed", after)
+	}
+}
+
+func TestPullAllTags(t *testing.T) {
+	reg := registry.Start(t, registry.Options{})
+	for i := range 3 {
+		published(t, reg.Host, fmt.Sprintf("a:%d", i), images.Spec{Seed: uint64(i + 1)})
+	}
+	f, tr := transfers(t, t.TempDir())
+	if err := tr.Pull(t.Context(), reg.Host+"/a", PullOptions{All: true}, func(Progress) {}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		if _, err := f.Resolve(t.Context(), fmt.Sprintf("%s/a:%d", reg.Host, i)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// Two pulls that want one layer at the same time fetch it once, and one that is
+// given up takes nothing from the other.
+func TestPullsShareADownload(t *testing.T) {
+	reg := registry.Start(t, registry.Options{})
+	img := published(t, reg.Host, "a:1", images.Spec{Layers: 1, Files: 4, Size: 1 << 20})
+	images.Copy(t, img.Ref(), "docker://"+reg.Host+"/b:1", "--dest-tls-verify=false")
+	slow := make(chan struct{})
+	p := faulty.Start(t, faulty.Options{Registry: reg})
+	layer := faulty.Blobs(img.Layers[0].Digest.String())
+	p.On(faulty.Always(layer, faulty.Fault{Wait: slow}))
+	f, tr := transfers(t, t.TempDir())
+	given, giveUp := context.WithCancel(t.Context())
+	errs := map[string]chan error{}
+	for name, ctx := range map[string]context.Context{"a": given, "b": t.Context()} {
+		errs[name] = make(chan error, 1)
+		waiting := make(chan struct{})
+		var once sync.Once
+		go func() {
+			errs[name] <- tr.Pull(ctx, p.Host+"/"+name+":1", PullOptions{}, func(s Progress) {
+				if s.ID == short(img.Layers[0].Digest.Encoded()) && s.Status != "Pulling fs layer" {
+					once.Do(func() { close(waiting) })
+				}
+			})
+		}()
+		<-waiting
+	}
+	giveUp()
+	if err := <-errs["a"]; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	close(slow)
+	if err := <-errs["b"]; err != nil {
+		t.Fatal(err)
+	}
+	if n := p.Count(layer); n != 1 {
+		t.Errorf("the layer was asked for %d times", n)
+	}
+	if got, err := f.Resolve(t.Context(), p.Host+"/b:1"); err != nil || !f.layers.Has(got.ChainID) {
+		t.Error(err)
+	}
+}
+
+// A pull that was broken off is gone on with where it stopped, by another
+// process too; what is damaged is fetched anew.
+func TestPullIsResumed(t *testing.T) {
+	reg := registry.Start(t, registry.Options{})
+	img := published(t, reg.Host, "a:1", images.Spec{Layers: 1, Files: 4, Size: 1 << 20, Compression: "none"})
+	layer := img.Layers[0]
+	is := faulty.Blobs(layer.Digest.String())
+	for _, damaged := range []bool{false, true} {
+		p := faulty.Start(t, faulty.Options{Registry: reg})
+		root := t.TempDir()
+		_, tr := transfers(t, root)
+		ctx, stop := context.WithCancel(t.Context())
+		p.On(faulty.Always(is, faulty.Fault{Rate: 8 << 20}))
+		err := tr.Pull(ctx, p.Host+"/a:1", PullOptions{}, func(s Progress) {
+			if s.Current > layer.Size/2 {
+				stop()
+			}
+		})
+		if !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		tr.Close(t.Context())
+		if damaged {
+			damage(t, root, layer.Digest)
+		}
+		sent := p.Sent(is)
+		p.On(nil)
+		f, tr := transfers(t, root)
+		if err := tr.Pull(t.Context(), p.Host+"/a:1", PullOptions{}, func(Progress) {}); err != nil {
+			t.Fatal(err)
+		}
+		if again := p.Sent(is) - sent; !damaged && again > layer.Size-sent+64<<10 {
+			t.Errorf("%d bytes were sent after %d of %d", again, sent, layer.Size)
+		}
+		if got, err := f.Resolve(t.Context(), p.Host+"/a:1"); err != nil || !f.layers.Has(got.ChainID) {
+			t.Error(err)
+		}
+	}
+}
+
+// damage changes a byte of what was fetched.
+func damage(t *testing.T, root string, d digest.Digest) {
+	t.Helper()
+	f, err := os.OpenFile(filepath.Join(root, "content/partial/sha256-"+d.Encoded()), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b := make([]byte, 1)
+	f.ReadAt(b, 70_000)
+	b[0] ^= 1
+	if _, err := f.WriteAt(b, 70_000); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,82 @@
+package image
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/tarehq/tare/remote"
+)
+
+const (
+	// progressEvery is how often a transfer tells how far it is.
+	progressEvery = 100 * time.Millisecond
+	maxNesting    = 8 // indexes in indexes
+)
+
+// Progress is one step of a transfer, in Docker's words. Where ID is set it is
+// about one layer, or says which tag the whole is about.
+type Progress struct {
+	ID             string // the beginning of the layer's digest
+	Status         string
+	Current, Total int64 // bytes; Total is 0 where there is nothing to count
+	Aux            any   // what a program wants to know; to be shown as JSON
+}
+
+// Credentials is what is known about a user of a registry.
+type Credentials = remote.Credentials
+
+// Limits bound what transfers do at a time, in the whole daemon.
+type Limits struct {
+	Downloads, Uploads int // layers
+}
+
+// Transfers move images between registries and the store.
+type Transfers struct {
+	images     *Service
+	registries *remote.Client
+	downloads  *downloads
+	uploads    chan struct{} // one token for each layer that may be sent at a time
+	settling   sync.WaitGroup
+}
+
+// NewTransfers begins with nothing under way.
+func NewTransfers(images *Service, registries *remote.Client, l Limits) *Transfers {
+	return &Transfers{images: images, registries: registries,
+		downloads: newDownloads(images.content, max(l.Downloads, 1)), uploads: make(chan struct{}, max(l.Uploads, 1))}
+}
+
+// settle has the layers that were unpacked survive power loss, too, so that the
+// first container does not wait for it. Their blobs do already: should it fail
+// or be cut off they are unpacked again.
+func (t *Transfers) settle() {
+	t.settling.Go(func() {
+		if err := t.images.layers.Sync(); err != nil {
+			slog.Warn("unpacked layers are not on disk yet", "error", err)
+		}
+	})
+}
+
+// Close waits for the downloads that nobody wants any more to end. Those who
+// want some have been told to stop before.
+func (t *Transfers) Close(ctx context.Context) error {
+	ended := make(chan struct{})
+	go func() { t.downloads.running.Wait(); t.settling.Wait(); close(ended) }()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// serial keeps calls of f apart.
+func serial(f func(Progress)) func(Progress) {
+	var mu sync.Mutex
+	return func(p Progress) {
+		mu.Lock()
+		defer mu.Unlock()
+		f(p)
+	}
+}

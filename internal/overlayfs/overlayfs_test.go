@@ -1,0 +1,101 @@
+package overlayfs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/internal/testutil"
+)
+
+// Both ways of mounting give the same root, with the topmost layer first, and
+// with names that mean something in an option string.
+func TestMount(t *testing.T) {
+	testutil.RequireRoot(t)
+	for name, mount := range map[string]func(Overlay, int) (int, error){"layers": byLayers, "options": byOptions} {
+		t.Run(name, func(t *testing.T) {
+			root := t.TempDir()
+			o := Overlay{Upper: filepath.Join(root, "up,per"), Work: filepath.Join(root, "work"), Volatile: true}
+			dirs := []string{o.Upper, o.Work}
+			for i := range 20 {
+				o.Lower = append(o.Lower, filepath.Join(root, "layers", fmt.Sprintf("a:b,c\\%d", i)))
+			}
+			for _, d := range append(dirs, o.Lower...) {
+				if err := os.MkdirAll(d, 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for i, d := range o.Lower {
+				os.WriteFile(filepath.Join(d, "which"), fmt.Append(nil, i), 0o644)
+				os.WriteFile(filepath.Join(d, fmt.Sprint("file", i)), nil, 0o644)
+			}
+			at := look(t, o, 0, mount)
+			if err := os.WriteFile(at+"new", nil, 0o644); err != nil {
+				t.Error(err)
+			}
+			if _, err := os.Stat(filepath.Join(o.Upper, "new")); err != nil {
+				t.Error(err)
+			}
+			// The same layers and what is written on them, at the same time.
+			at = look(t, Overlay{Lower: append([]string{o.Upper}, o.Lower...), Shared: true}, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NODEV, mount)
+			if _, err := os.Stat(at + "new"); err != nil {
+				t.Error(err)
+			}
+			if err := os.WriteFile(at+"newer", nil, 0o644); !errors.Is(err, unix.EROFS) {
+				t.Errorf("a read-only mount was written to: %v", err)
+			}
+		})
+	}
+}
+
+// look mounts, checks the root and returns its path.
+func look(t *testing.T, o Overlay, attr int, mount func(Overlay, int) (int, error)) string {
+	t.Helper()
+	fd, err := mount(o, attr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	at := fmt.Sprintf("/proc/self/fd/%d/", fd)
+	if which, err := os.ReadFile(at + "which"); err != nil || string(which) != "0" {
+		t.Errorf("the topmost layer is %q, %v", which, err)
+	}
+	if _, err := os.Stat(at + "file19"); err != nil {
+		t.Error(err)
+	}
+	return at
+}
+
+func TestBind(t *testing.T) {
+	testutil.RequireRoot(t)
+	dir := t.TempDir()
+	plain, err := Bind(dir, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(plain)
+	if err := os.WriteFile(fmt.Sprintf("/proc/self/fd/%d/a", plain), nil, 0o644); err != nil {
+		t.Error(err)
+	}
+	strict, err := Bind(dir, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOEXEC|unix.MOUNT_ATTR_NOATIME)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(strict)
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(strict, &st); err != nil || st.Flags&(unix.ST_RDONLY|unix.ST_NOEXEC|unix.ST_NOATIME) != unix.ST_RDONLY|unix.ST_NOEXEC|unix.ST_NOATIME {
+		t.Errorf("flags %#x, %v", st.Flags, err)
+	}
+	// A copy of a mount has not its flags.
+	path := fmt.Sprintf("/proc/self/fd/%d", strict)
+	if err := os.WriteFile(path+"/b", nil, 0o644); !errors.Is(err, unix.EROFS) {
+		t.Error(err)
+	}
+	if _, err := Bind(dir+"/none", 0); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+}

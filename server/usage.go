@@ -1,0 +1,79 @@
+package server
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/moby/moby/api/types/build"
+	wire "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/system"
+	"github.com/moby/moby/api/types/volume"
+
+	"github.com/tarehq/tare/container"
+	"github.com/tarehq/tare/fault"
+)
+
+// usageHandlers answer what takes how much space, and which of it nobody needs.
+type usageHandlers struct {
+	containers Containers
+	images     Images
+}
+
+func (h *usageHandlers) routes() []route {
+	return []route{{method: "GET", pattern: "/system/df", handle: h.df}}
+}
+
+func (h *usageHandlers) df(w http.ResponseWriter, r *request) error {
+	if err := r.form(); err != nil {
+		return err
+	}
+	wanted := map[system.DiskUsageObject]bool{}
+	if !r.version.before(42) {
+		for _, kind := range r.Form["type"] {
+			switch k := system.DiskUsageObject(kind); k {
+			case system.ContainerObject, system.ImageObject, system.VolumeObject, system.BuildCacheObject:
+				wanted[k] = true
+			default:
+				return fault.New(fault.Invalid, "unknown object type: %s", kind)
+			}
+		}
+	}
+	usage := system.DiskUsage{}
+	want := func(k system.DiskUsageObject) bool { return len(wanted) == 0 || wanted[k] }
+	var err error
+	if want(system.ImageObject) {
+		if usage.ImageUsage, err = h.images.Usage(r.Context()); err != nil {
+			return err
+		}
+	}
+	if want(system.ContainerObject) {
+		if usage.ContainerUsage, err = h.containerUsage(r.Context()); err != nil {
+			return err
+		}
+	}
+	if want(system.VolumeObject) {
+		usage.VolumeUsage = &volume.DiskUsage{}
+	}
+	if want(system.BuildCacheObject) {
+		usage.BuildCacheUsage = &build.DiskUsage{}
+	}
+	return writeJSON(w, http.StatusOK, r.version.usage(usage, r.flag("verbose")))
+}
+
+func (h *usageHandlers) containerUsage(ctx context.Context) (*wire.DiskUsage, error) {
+	list, err := h.containers.List(ctx, container.ListOptions{All: true, Size: true})
+	if err != nil {
+		return nil, err
+	}
+	u := &wire.DiskUsage{TotalCount: int64(len(list)), Items: list}
+	for _, c := range list {
+		u.TotalSize += c.SizeRw
+		switch c.State {
+		case wire.StateRunning, wire.StatePaused, wire.StateRestarting:
+			u.ActiveCount++
+		default:
+			u.Reclaimable += c.SizeRw
+		}
+	}
+	return u, nil
+}
