@@ -41,7 +41,7 @@ func TestDistribution(t *testing.T) {
 	if _, err := r.Distribution(t.Context(), reg.Host+"/some/thing:v1", Credentials{}); !errors.Is(err, fault.Unauthorized) {
 		t.Error(err)
 	}
-	if _, err := r.Distribution(t.Context(), "A/b", ann); !errors.Is(err, fault.Invalid) {
+	if _, err := r.Distribution(t.Context(), "a/B", ann); !errors.Is(err, fault.Invalid) {
 		t.Error(err)
 	}
 	if token, err := r.Login(t.Context(), reg.Host, ann); err != nil || token != "" {
