@@ -54,7 +54,7 @@ func (r *Repository) sources(ctx context.Context, d ocispec.Descriptor) ([]sourc
 			resp, err := s.do(ctx, &call{
 				method: http.MethodGet, below: path + "/blobs/" + d.Digest.String(), header: h, scope: pullScope(path), once: true,
 			})
-			if err != nil && !last && isTransient(err) && ctx.Err() == nil {
+			if err != nil && !last && fault.KindOf(err) == fault.Unavailable && ctx.Err() == nil {
 				s.endpoint.setDown()
 			}
 			return resp, err

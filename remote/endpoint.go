@@ -45,7 +45,7 @@ type facts struct {
 // said.
 func (c *Client) newEndpoint(u *url.URL, s hostSettings, certs *certificates) *endpoint {
 	e := &endpoint{
-		client: c, host: u.Host, base: strings.TrimRight(u.Path, "/"), can: s.can, header: s.header, rewrites: s.rewrites,
+		client: c, host: originHost(u.Host), base: strings.TrimRight(u.Path, "/"), can: s.can, header: s.header, rewrites: s.rewrites,
 		files: certs.files, turn: make(chan struct{}, 1), sessions: map[Credentials]*session{},
 	}
 	if !s.override && !strings.HasSuffix(e.base, "/v2") {

@@ -3,6 +3,7 @@ package remote
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -457,6 +459,62 @@ func TestPushedDigestIsChecked(t *testing.T) {
 	}
 	if err := r.PushBlob(t.Context(), d, opener([]byte("{}")), nil); err == nil || !strings.Contains(err.Error(), "says to have stored") {
 		t.Error(err)
+	}
+}
+
+// A registry that does not know how to mount is not asked again, and is no
+// failure.
+func TestNoMount(t *testing.T) {
+	r := scripted(t, func(w http.ResponseWriter, q *http.Request) {
+		if q.Method == http.MethodPost {
+			w.WriteHeader(http.StatusMethodNotAllowed)
+		}
+	})
+	if ok, err := r.Mount(t.Context(), digest.FromString("x"), "c/d"); ok || err != nil {
+		t.Errorf("%v %v", ok, err)
+	}
+}
+
+func TestTokenLife(t *testing.T) {
+	for seconds, want := range map[float64]time.Duration{0: 45 * time.Second, -5: 45 * time.Second, 1: 45 * time.Second, 100: 75 * time.Second, 300: 270 * time.Second, 1e300: time.Hour - 30*time.Second} {
+		if got := (tokenAnswer{ExpiresIn: seconds}).life(); got != want {
+			t.Errorf("%v: %v, want %v", seconds, got, want)
+		}
+	}
+}
+
+// A token that has run out is replaced before the registry refuses it, and a
+// refresh token that was changed is used from then on.
+func TestTokensRunOut(t *testing.T) {
+	var grants []string
+	auth := newWitness(t, func(w http.ResponseWriter, r *http.Request) {
+		grants = append(grants, r.FormValue("refresh_token"))
+		fmt.Fprintf(w, `{"access_token":"t%d","refresh_token":"r%d"}`, len(grants), len(grants))
+	})
+	home := newWitness(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v2/" {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="`+auth.URL+`",service="s"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		io.WriteString(w, `{"tags":["`+strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")+`"]}`)
+	})
+	c, host := newClient(t, Config{}), strings.TrimPrefix(home.URL, "http://")
+	r := at(c, host, "a/b", Credentials{IdentityToken: "r0"})
+	for _, want := range []string{"t1", "t1", "t2"} {
+		if want == "t2" {
+			for _, s := range dialTo(t, c, host, host)[0].sessions {
+				for _, one := range s.tokens {
+					one.until = time.Now()
+				}
+			}
+		}
+		if tags, err := r.Tags(t.Context()); err != nil || tags[0] != want {
+			t.Errorf("%v %v, want %s", tags, err, want)
+		}
+	}
+	if strings.Join(grants, " ") != "r0 r1" {
+		t.Errorf("refresh tokens %q", grants)
 	}
 }
 

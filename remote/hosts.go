@@ -213,6 +213,8 @@ func (c *Client) originEndpoint(ctx context.Context, dir string, file *hostsFile
 	return e, nil
 }
 
+// originHost is where the registry of a domain is. Docker Hub's name leads to
+// its web pages, and yet it stands in many a hosts.toml.
 func originHost(domain string) string {
 	if domain == dockerDomain {
 		return dockerHost

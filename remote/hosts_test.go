@@ -115,6 +115,22 @@ func TestMirrors(t *testing.T) {
 	}
 }
 
+// A mirror whose name is not known, or whose certificate is not, is left out.
+func TestMirrorThatCannotBe(t *testing.T) {
+	reg, secure := registry.Start(t, registry.Options{}), registry.Start(t, registry.Options{TLS: true})
+	other := registry.Start(t, registry.Options{TLS: true})
+	dir := hostsDir(t, t.TempDir(), reg.Host, hostsToml(`[host."https://no.such.name.invalid"]`, `[host."`+secure.URL+`"]`, `ca = "`+other.CA+`"`))
+	c := newClient(t, Config{HostsDir: dir})
+	pushImage(t, at(newClient(t, Config{}), reg.Host, "a/b"), "v1", nil)
+	if _, err := at(c, reg.Host, "a/b").Resolve(t.Context(), "v1"); err != nil {
+		t.Fatal(err)
+	}
+	endpoints, err := c.endpoints(t.Context(), reg.Host)
+	if err != nil || len(endpoints) != 3 || !endpoints[0].isDown() || !endpoints[1].isDown() || endpoints[2].isDown() {
+		t.Errorf("%d endpoints, %v", len(endpoints), err)
+	}
+}
+
 func TestPushToAMirror(t *testing.T) {
 	mirror := registry.Start(t, registry.Options{})
 	dir := hostsDir(t, t.TempDir(), "_default", hostsToml(`[host."`+mirror.URL+`"]`))
@@ -140,6 +156,10 @@ func TestDockerMirrors(t *testing.T) {
 	endpoints, err := c.endpoints(t.Context(), "docker.io")
 	if err != nil || len(endpoints) != 2 || endpoints[1].host != "registry-1.docker.io" || endpoints[0].can&canPush != 0 {
 		t.Errorf("%+v %v", endpoints, err)
+	}
+	dir := hostsDir(t, t.TempDir(), "docker.io", hostsToml(`server = "https://docker.io"`))
+	if hub, err := newClient(t, Config{HostsDir: dir}).endpoints(t.Context(), "docker.io"); err != nil || hub[0].host != "registry-1.docker.io" {
+		t.Errorf("%+v %v", hub, err)
 	}
 	other, err := c.endpoints(t.Context(), name)
 	if err != nil || len(other) != 1 {

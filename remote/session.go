@@ -100,7 +100,7 @@ func (s *session) challenged(ctx context.Context, c *call, resp *http.Response, 
 		return nil, err
 	}
 	if auth == "" || auth == rejected {
-		if chosen(challenges).scheme == "basic" && s.cred == (Credentials{}) {
+		if chosen(challenges).scheme == "basic" && s.cred.Username == "" {
 			discard(resp)
 			r := &refusal{status: resp.StatusCode, codes: []string{"UNAUTHORIZED"}}
 			r.text = operation(c.method) + " \"" + redact(c.url) + "\": no basic auth credentials"
