@@ -176,7 +176,7 @@ func (c *Client) transportOf(host string) (*http.Transport, error) {
 		return nil, err
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: certs.roots(), Certificates: certs.pairs}
-	config.InsecureSkipVerify = c.insecure.named(host)
+	config.InsecureSkipVerify = c.insecure.named(host) || loopback(host) && certs.pool == nil
 	if len(c.transports) >= maxForeignHosts {
 		for name, t := range c.transports {
 			t.CloseIdleConnections()
