@@ -38,7 +38,10 @@ func (r *Repository) Blob(ctx context.Context, d ocispec.Descriptor, from, to in
 	if b.sources, err = r.sources(ctx, d); err != nil {
 		return nil, err
 	}
-	return b, b.connect()
+	if err := b.connect(); err != nil {
+		return nil, err
+	}
+	return b, nil
 }
 
 // source is an address that may have the blob.
