@@ -236,10 +236,11 @@ func (x *extractor) hardlink(dir int, base string, hdr *tar.Header) error {
 	if unix.Fstatat(dir, base, &now, unix.AT_SYMLINK_NOFOLLOW) == nil && now.Ino == old.Ino && now.Dev == old.Dev {
 		return nil // to itself
 	}
-	if err := x.make(dir, base, func() error { return unix.Linkat(from, last, dir, base, 0) }); err != nil {
-		return failed(hdr.Name, err)
+	err = x.make(dir, base, func() error { return unix.Linkat(from, last, dir, base, 0) })
+	if errors.Is(err, unix.ENOENT) {
+		return refuse(hdr.Name, "is a hard link to %q, which is in the directory whose place it takes", hdr.Linkname)
 	}
-	return nil
+	return failed(hdr.Name, err)
 }
 
 func (x *extractor) node(dir int, base string, hdr *tar.Header) error {

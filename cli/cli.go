@@ -177,7 +177,7 @@ func unknown(s *command.Session, words []string, noun bool) error {
 			}
 			return badFlags(fmt.Errorf("unknown flag: %s", words[1]), "Usage:  tare "+words[0]+" COMMAND", "tare "+words[0])
 		}
-		if has(later[:], words[1]) || words[1] == "prune" || words[1] == "df" {
+		if has(later[:], words[1]) {
 			return notYet(words[:2])
 		}
 		return fmt.Errorf("tare: unknown command: tare %s %s\n\nUsage:  tare %s COMMAND\n\nRun 'tare %s --help' for more information",

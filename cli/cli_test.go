@@ -3,6 +3,7 @@ package cli_test
 import (
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -59,7 +60,7 @@ func TestHelp(t *testing.T) {
 		if r.code != 0 || !strings.HasPrefix(r.out, "Usage:  tare") {
 			t.Errorf("%s: %+v", name, r)
 		}
-		if name == "container" || name == "image" || name == "system" {
+		if slices.Contains([]string{"container", "image", "manifest", "system"}, name) {
 			for _, verb := range strings.Fields(f.call(nil, "__complete", "--", name, "").out) {
 				if r := f.call(nil, name, verb, "--help"); r.code != 0 || !strings.HasPrefix(r.out, "Usage:  tare "+name+" "+verb) {
 					t.Errorf("%s %s: %+v", name, verb, r)
@@ -74,11 +75,17 @@ func TestHelp(t *testing.T) {
 
 func TestCompletion(t *testing.T) {
 	f := newFake(t)
+	f.configure(`{"auths":{"reg.example":{},"https://index.docker.io/v1/":{}},"credHelpers":{"reg.example":"x"}}`)
 	f.on("GET /containers/json", 200, []map[string]any{{"Id": "1", "Names": []string{"/web"}}, {"Id": "2", "Names": []string{"/db"}}})
 	f.on("GET /images/json", 200, []map[string]any{{"Id": "1", "RepoTags": []string{"nginx:latest"}}})
 	for words, want := range map[string]string{
 		"ru":             "run\n",
 		"stop w":         "web\n",
+		"push ng":        "nginx\nnginx:latest\n",
+		"commit w":       "web\n",
+		"commit web n":   "",
+		"logout r":       "reg.example\n",
+		"image pru":      "prune\n",
 		"container st":   "start\nstop\n",
 		"run --pub":      "--publish\n--publish-all\n",
 		"run -it ng":     "nginx\nnginx:latest\n",
@@ -86,7 +93,7 @@ func TestCompletion(t *testing.T) {
 		"run img l":      "",
 		"exec web l":     "",
 		"completion z":   "zsh\n",
-		"-H unix:///x p": "port\nps\n",
+		"-H unix:///x p": "port\nps\npull\npush\n",
 	} {
 		args := append([]string{"__complete", "--"}, strings.Fields(words)...)
 		if r := f.call(nil, args...); r.out != want || r.code != 0 {

@@ -194,14 +194,21 @@ func topNames() []string {
 }
 
 // objects names what the command's argument can be: containers, images or
-// both, by what its usage line calls it.
+// both, or registries, by what its usage line calls it.
 func objects(ctx context.Context, s *command.Session, e *entry, c *command.Command) []string {
+	if strings.Contains(c.Usage, "SERVER") {
+		return s.Config().Servers()
+	}
 	cl, err := s.Client()
 	if err != nil {
 		return nil
 	}
 	var names []string
-	if strings.Contains(c.Usage, "CONTAINER") || strings.Contains(c.Usage, "NAME|ID") {
+	container := strings.Contains(c.Usage, "CONTAINER")
+	if container && c.Flags.NArg() > 0 && c.MaxArgs == 2 {
+		return nil // what comes after a container is a new name
+	}
+	if container || strings.Contains(c.Usage, "NAME|ID") {
 		all := !slices.Contains([]string{"exec", "attach", "stop", "kill", "top", "port"}, e.verb)
 		list, _ := cl.ContainerList(ctx, client.ListOptions{All: all})
 		for i := range list {
@@ -210,7 +217,7 @@ func objects(ctx context.Context, s *command.Session, e *entry, c *command.Comma
 			}
 		}
 	}
-	if strings.Contains(c.Usage, "IMAGE") || strings.Contains(c.Usage, "REPOSITORY") && e.verb == "ls" || strings.Contains(c.Usage, "NAME|ID") {
+	if strings.Contains(c.Usage, "IMAGE") || strings.Contains(c.Usage, "REPOSITORY") && e.verb == "ls" || strings.Contains(c.Usage, "NAME") {
 		list, _ := cl.ImageList(ctx, client.ImageListOptions{})
 		for i := range list {
 			for _, name := range list[i].RepoTags {

@@ -3,8 +3,10 @@ package cli_test
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -24,11 +26,14 @@ type fake struct {
 	t       *testing.T
 	host    string
 	version string // requests with a newer version are refused; "" takes all
+	config  string // the directory of config.json
+	env     map[string]string
 
 	mu       sync.Mutex
 	handlers map[string]http.HandlerFunc
 	requests []string // method, path and query
 	bodies   map[string][]byte
+	auths    map[string]string // X-Registry-Auth, decoded
 }
 
 func newFake(t *testing.T) *fake {
@@ -41,7 +46,8 @@ func newFake(t *testing.T) *fake {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fake{t: t, host: "unix://" + path, handlers: map[string]http.HandlerFunc{}, bodies: map[string][]byte{}}
+	f := &fake{t: t, host: "unix://" + path, config: filepath.Join(dir, "config"),
+		env: map[string]string{}, handlers: map[string]http.HandlerFunc{}, bodies: map[string][]byte{}, auths: map[string]string{}}
 	server := &http.Server{Handler: f}
 	go server.Serve(l)
 	t.Cleanup(func() {
@@ -66,6 +72,9 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	f.requests = append(f.requests, strings.TrimSuffix(key+"?"+r.URL.RawQuery, "?"))
 	handler := f.handlers[key]
+	if auth, err := base64.URLEncoding.DecodeString(r.Header.Get("X-Registry-Auth")); err == nil {
+		f.auths[key] = string(auth)
+	}
 	f.mu.Unlock()
 	if handler == nil {
 		if path == "/_ping" {
@@ -114,6 +123,35 @@ func (f *fake) body(key string) []byte {
 	return f.bodies[key]
 }
 
+// auth is the X-Registry-Auth that came last.
+func (f *fake) auth(key string) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.auths[key]
+}
+
+// configure writes config.json.
+func (f *fake) configure(text string) (path string) {
+	path = filepath.Join(f.config, "config.json")
+	if err := errors.Join(os.MkdirAll(f.config, 0o700), os.WriteFile(path, []byte(text), 0o644)); err != nil {
+		f.t.Fatal(err)
+	}
+	return path
+}
+
+// session is what a call works with.
+func (f *fake) session(in io.Reader, out, errOut io.Writer) *command.Session {
+	return &command.Session{In: in, Out: out, Err: errOut, Getenv: func(name string) string {
+		switch name {
+		case "TARE_HOST":
+			return f.host
+		case "DOCKER_CONFIG":
+			return f.config
+		}
+		return f.env[name]
+	}}
+}
+
 func fail(w http.ResponseWriter, status int, message string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
@@ -149,8 +187,6 @@ type result struct {
 // call runs the program against the fake.
 func (f *fake) call(in io.Reader, args ...string) result {
 	var out, errOut bytes.Buffer
-	env := map[string]string{"TARE_HOST": f.host, "DOCKER_CONFIG": filepath.Join(f.t.TempDir(), "none")}
-	s := &command.Session{In: in, Out: &out, Err: &errOut, Getenv: func(name string) string { return env[name] }}
-	code := cli.Main(context.Background(), s, args)
+	code := cli.Main(context.Background(), f.session(in, &out, &errOut), args)
 	return result{code, out.String(), errOut.String()}
 }

@@ -5,6 +5,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestPs(t *testing.T) {
@@ -62,19 +65,71 @@ func squeeze(s string) string {
 
 func TestImages(t *testing.T) {
 	f := newFake(t)
+	one, two := "sha256:"+strings.Repeat("1", 64), "sha256:"+strings.Repeat("2", 64)
 	f.on("GET /images/json", 200, []map[string]any{
-		{"Id": "sha256:" + strings.Repeat("1", 64), "Created": time.Now().Add(-49 * time.Hour).Unix(), "Size": 1982000, "SharedSize": -1, "Containers": -1,
-			"RepoTags": []string{"a:1", "localhost:5000/b:2"}, "RepoDigests": []string{"a@sha256:d1", "c@sha256:d2"}},
-		{"Id": "sha256:" + strings.Repeat("2", 64), "Created": 0, "Size": 5, "SharedSize": -1, "Containers": -1},
+		{"Id": one, "Created": time.Now().Add(-49 * time.Hour).Unix(), "Size": 1982000, "SharedSize": -1, "Containers": -1,
+			"RepoTags": []string{"a:1", "localhost:5000/b:2"}, "RepoDigests": []string{"a@sha256:d1", "c@sha256:d2"},
+			"Manifests": []map[string]any{
+				{"ID": "sha256:" + strings.Repeat("3", 64), "Available": true, "Kind": "image", "Size": map[string]any{"Content": 900000, "Total": 1982000},
+					"ImageData": map[string]any{"Platform": map[string]any{"os": "linux", "architecture": "amd64"}, "Containers": []string{"c1"}}},
+				{"ID": "sha256:" + strings.Repeat("4", 64), "Kind": "image", "Size": map[string]any{},
+					"ImageData": map[string]any{"Platform": map[string]any{"os": "linux", "architecture": "arm64", "variant": "v8"}}},
+				{"ID": "sha256:" + strings.Repeat("5", 64), "Kind": "attestation", "Size": map[string]any{"Content": 700, "Total": 700}},
+			}},
+		{"Id": two, "Created": 0, "Size": 5, "SharedSize": -1, "Containers": -1},
 	})
 	for args, want := range map[string]string{
-		"images": "REPOSITORY TAG IMAGE ID CREATED SIZE\na 1 111111111111 2 days ago 1.98MB\n" +
-			"localhost:5000/b 2 111111111111 2 days ago 1.98MB\nc <none> 111111111111 2 days ago 1.98MB\n<none> <none> 222222222222 N/A 5B\n",
-		"image ls -q": "111111111111\n111111111111\n111111111111\n222222222222\n",
-		"images --format {{.Repository}}:{{.Tag}}@{{.Digest}}": "a:1@sha256:d1\nlocalhost:5000/b:2@<none>\nc:<none>@sha256:d2\n<none>:<none>@<none>\n",
+		"images": "IMAGE ID DISK USAGE CONTENT SIZE EXTRA\na:1 111111111111 1.98MB 900kB U\n" +
+			"c@d2 111111111111 1.98MB 900kB U\nlocalhost:5000/b:2 111111111111 1.98MB 900kB U\n",
+		"images -a": "IMAGE ID DISK USAGE CONTENT SIZE EXTRA\na:1 111111111111 1.98MB 900kB U\n" +
+			"c@d2 111111111111 1.98MB 900kB U\nlocalhost:5000/b:2 111111111111 1.98MB 900kB U\n<untagged> 222222222222 5B 0B\n",
+		"images --tree": "IMAGE ID DISK USAGE CONTENT SIZE EXTRA\na:1\nlocalhost:5000/b:2\nc@d2 111111111111 1.98MB 900kB U\n" +
+			"├─ linux/amd64 333333333333 1.98MB 900kB U\n└─ linux/arm64/v8 444444444444 0B 0B\n",
+		"images --format table": "REPOSITORY TAG IMAGE ID CREATED SIZE\na 1 111111111111 2 days ago 1.98MB\n" +
+			"localhost:5000/b 2 111111111111 2 days ago 1.98MB\nc <none> 111111111111 2 days ago 1.98MB\n",
+		"images -a --no-trunc": "REPOSITORY TAG IMAGE ID CREATED SIZE\na 1 " + one + " 2 days ago 1.98MB\n" +
+			"localhost:5000/b 2 " + one + " 2 days ago 1.98MB\nc <none> " + one + " 2 days ago 1.98MB\n<none> <none> " + two + " N/A 5B\n",
+		"images --digests": "REPOSITORY TAG DIGEST IMAGE ID CREATED SIZE\na 1 sha256:d1 111111111111 2 days ago 1.98MB\n" +
+			"localhost:5000/b 2 <none> 111111111111 2 days ago 1.98MB\nc <none> sha256:d2 111111111111 2 days ago 1.98MB\n",
+		"image ls -q":                "111111111111\n111111111111\n111111111111\n",
+		"images -q -f dangling=true": "111111111111\n111111111111\n111111111111\n222222222222\n",
+		"images -a --format {{.Repository}}:{{.Tag}}@{{.Digest}}": "a:1@sha256:d1\nlocalhost:5000/b:2@<none>\nc:<none>@sha256:d2\n<none>:<none>@<none>\n",
 	} {
 		if r := f.call(nil, strings.Split(args, " ")...); squeeze(r.out) != want {
 			t.Errorf("%s:\n%s%s\nwant\n%s", args, r.out, r.err, want)
+		}
+	}
+	f.configure(`{"imagesFormat":"{{.ID}}"}`)
+	if r := f.call(nil, "images"); r.out != strings.Repeat("111111111111\n", 3) {
+		t.Errorf("%+v", r)
+	}
+	if r := f.call(nil, "images", "--tree", "--digests"); r != (result{1, "", "--digests is not yet supported with --tree\n"}) {
+		t.Errorf("%+v", r)
+	}
+}
+
+// On a terminal the list fits, however narrow it is.
+func TestImagesOnATerminal(t *testing.T) {
+	user, program := terminal(t)
+	f := newFake(t)
+	f.on("GET /images/json", 200, []map[string]any{{"Id": "sha256:" + strings.Repeat("1", 64), "Size": 5, "Containers": 2,
+		"RepoTags": []string{"registry.example:5000/a/very/long/name/of/an/image:with-a-tag"}}})
+	for _, columns := range []uint16{20, 40, 80, 200} {
+		unix.IoctlSetWinsize(int(user.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: columns})
+		if r := f.callTerminal(program, "images", "--tree"); r.code != 0 {
+			t.Fatalf("%+v", r)
+		}
+		buf := make([]byte, 4096)
+		n, _ := user.Read(buf)
+		text := regexp.MustCompile("\x1b\\[[0-9;]*m").ReplaceAllString(string(buf[:n]), "")
+		lines := strings.Split(strings.TrimSpace(text), "\r\n")
+		if len(lines) != 3 || strings.Contains(text, "DISK USAGE") != (columns >= 40) {
+			t.Errorf("%d columns: %q", columns, text)
+		}
+		for _, line := range lines {
+			if utf8.RuneCountInString(line) > int(columns) {
+				t.Errorf("%d columns: %q", columns, line)
+			}
 		}
 	}
 }

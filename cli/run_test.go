@@ -157,7 +157,7 @@ func TestRunMissingImage(t *testing.T) {
 	if r := f.call(nil, "run", "--pull", "never", "x"); r.code != 125 || strings.Contains(r.err, "Unable") {
 		t.Errorf("%+v", r)
 	}
-	if got := f.asked()[1]; got != "POST /images/create?fromImage=x&tag=latest" {
+	if got := f.asked()[1]; got != "POST /images/create?fromImage=docker.io%2Flibrary%2Fx&tag=latest" {
 		t.Error(got)
 	}
 }

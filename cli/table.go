@@ -4,6 +4,8 @@ import (
 	"github.com/tarehq/tare/cli/command"
 	"github.com/tarehq/tare/cli/container"
 	"github.com/tarehq/tare/cli/image"
+	"github.com/tarehq/tare/cli/manifest"
+	"github.com/tarehq/tare/cli/registry"
 	"github.com/tarehq/tare/cli/system"
 )
 
@@ -25,45 +27,63 @@ type group struct{ noun, short string }
 var groups = [...]group{
 	{"container", "Manage containers"},
 	{"image", "Manage images"},
+	{"manifest", "Manage image manifests and manifest lists"},
 	{"system", "Manage the engine"},
 }
 
 // common are the commands that tare --help shows first.
-var common = [...]string{"run", "exec", "ps", "images", "version", "info"}
+var common = [...]string{"run", "exec", "ps", "pull", "push", "images", "login", "logout", "search", "version", "info"}
 
 var table = [...]entry{
 	{"container", "attach", nil, []string{"attach"}, "Attach local standard input, output, and error streams to a running container", container.Attach},
+	{"container", "commit", nil, []string{"commit"}, "Create a new image from a container's changes", container.Commit},
 	{"container", "create", nil, []string{"create"}, "Create a new container", container.Create},
+	{"container", "diff", nil, []string{"diff"}, "Inspect changes to files or directories on a container's filesystem", container.Diff},
 	{"container", "exec", nil, []string{"exec"}, "Execute a command in a running container", container.Exec},
+	{"container", "export", nil, []string{"export"}, "Export a container's filesystem as a tar archive", container.Export},
 	{"container", "inspect", nil, nil, "Display detailed information on one or more containers", system.InspectContainer},
 	{"container", "kill", nil, []string{"kill"}, "Kill one or more running containers", container.Kill},
 	{"container", "logs", nil, []string{"logs"}, "Fetch the logs of a container", container.Logs},
 	{"container", "ls", []string{"list", "ps"}, []string{"ps"}, "List containers", container.Ls},
 	{"container", "port", nil, []string{"port"}, "List port mappings or a specific mapping for the container", container.Port},
+	{"container", "prune", nil, nil, "Remove all stopped containers", container.Prune},
 	{"container", "restart", nil, []string{"restart"}, "Restart one or more containers", container.Restart},
 	{"container", "rm", []string{"remove"}, []string{"rm"}, "Remove one or more containers", container.Rm},
 	{"container", "run", nil, []string{"run"}, "Create and run a new container from an image", container.Run},
 	{"container", "start", nil, []string{"start"}, "Start one or more stopped containers", container.Start},
 	{"container", "stop", nil, []string{"stop"}, "Stop one or more running containers", container.Stop},
 	{"container", "wait", nil, []string{"wait"}, "Block until one or more containers stop, then print their exit codes", container.Wait},
+	{"image", "bootstrap", nil, nil, "Make a minimal image from a distribution's packages", image.Bootstrap},
 	{"image", "history", nil, []string{"history"}, "Show the history of an image", image.History},
 	{"image", "import", nil, []string{"import"}, "Import the contents from a tarball to create a filesystem image", image.Import},
 	{"image", "inspect", nil, nil, "Display detailed information on one or more images", system.InspectImage},
 	{"image", "load", nil, []string{"load"}, "Load an image from a tar archive or STDIN", image.Load},
 	{"image", "ls", []string{"list"}, []string{"images"}, "List images", image.Ls},
+	{"image", "prune", nil, nil, "Remove unused images", image.Prune},
+	{"image", "pull", nil, []string{"pull"}, "Download an image from a registry", image.Pull},
+	{"image", "push", nil, []string{"push"}, "Upload an image to a registry", image.Push},
 	{"image", "rm", []string{"remove"}, []string{"rmi"}, "Remove one or more images", image.Rm},
 	{"image", "save", nil, []string{"save"}, "Save one or more images to a tar archive (streamed to STDOUT by default)", image.Save},
 	{"image", "tag", nil, []string{"tag"}, "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE", image.Tag},
+	{"manifest", "annotate", nil, nil, "Add additional information to a local image manifest", manifest.Annotate},
+	{"manifest", "create", nil, nil, "Create a local manifest list for annotating and pushing to a registry", manifest.Create},
+	{"manifest", "inspect", nil, nil, "Display an image manifest, or manifest list", manifest.Inspect},
+	{"manifest", "push", nil, nil, "Push a manifest list to a repository", manifest.Push},
+	{"manifest", "rm", nil, nil, "Delete one or more manifest lists from local storage", manifest.Rm},
+	{"system", "df", nil, nil, "Show disk usage", system.Df},
 	{"system", "events", nil, []string{"events"}, "Get real time events from the server", system.Events},
 	{"system", "info", nil, []string{"info"}, "Display system-wide information", system.Info},
+	{"system", "prune", nil, nil, "Remove unused data", system.Prune},
 	{"", "inspect", nil, nil, "Return low-level information on containers and images", system.Inspect},
+	{"", "login", nil, nil, "Authenticate to a registry", registry.Login},
+	{"", "logout", nil, nil, "Log out from a registry", registry.Logout},
+	{"", "search", nil, nil, "Search Docker Hub for images", registry.Search},
 	{"", "version", nil, nil, "Show the version information of tare and the engine", system.Version},
 }
 
 // later are Docker's commands that are known and not there yet.
-var later = [...]string{"build", "builder", "buildx", "checkpoint", "commit", "compose", "config", "context", "cp", "diff", "export",
-	"login", "logout", "manifest", "network", "node", "pause", "plugin", "pull", "push", "rename", "search", "secret", "service",
-	"stack", "stats", "swarm", "top", "trust", "unpause", "update", "volume"}
+var later = [...]string{"build", "builder", "buildx", "checkpoint", "compose", "config", "context", "cp", "network", "node",
+	"pause", "plugin", "rename", "secret", "service", "stack", "stats", "swarm", "top", "trust", "unpause", "update", "volume"}
 
 // names returns what the command is called without its noun.
 func (e *entry) names() []string {

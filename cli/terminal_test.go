@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/cli"
-	"github.com/tarehq/tare/cli/command"
 )
 
 // terminal opens a pseudo-terminal: what is written to user is typed.
@@ -75,7 +74,6 @@ func read(t *testing.T, f *os.File, text string) {
 // callTerminal runs the program on a terminal.
 func (f *fake) callTerminal(tty *os.File, args ...string) result {
 	var errOut bytes.Buffer
-	env := map[string]string{"TARE_HOST": f.host, "DOCKER_CONFIG": "/nonexistent"}
-	s := &command.Session{In: tty, Out: tty, Err: &errOut, Getenv: func(name string) string { return env[name] }}
-	return result{code: cli.Main(context.Background(), s, args), err: errOut.String()}
+	code := cli.Main(context.Background(), f.session(tty, tty, &errOut), args)
+	return result{code: code, err: errOut.String()}
 }

@@ -16,29 +16,32 @@ import (
 // ErrBroken is what a request meets whose daemon dies before it has answered.
 var ErrBroken = fault.New(fault.Unavailable, "the connection to the daemon broke")
 
-// statusFault turns a status and its message into a fault of the kind that the
-// daemon gave that status for.
+// statusFault turns a status and its message into a fault.
 func statusFault(status int, message string) error {
-	kind := fault.Internal
+	return fault.New(statusKind(status), "Error response from daemon: %s", message)
+}
+
+// statusKind is the kind of fault that the daemon gave the status for.
+func statusKind(status int) fault.Kind {
 	switch {
 	case status == 304:
-		kind = fault.NotModified
+		return fault.NotModified
 	case status == 401:
-		kind = fault.Unauthorized
+		return fault.Unauthorized
 	case status == 403:
-		kind = fault.Forbidden
+		return fault.Forbidden
 	case status == 404:
-		kind = fault.NotFound
+		return fault.NotFound
 	case status == 409:
-		kind = fault.Conflict
+		return fault.Conflict
 	case status == 501:
-		kind = fault.NotImplemented
+		return fault.NotImplemented
 	case status == 503:
-		kind = fault.Unavailable
+		return fault.Unavailable
 	case status >= 400 && status < 500:
-		kind = fault.Invalid
+		return fault.Invalid
 	}
-	return fault.New(kind, "Error response from daemon: %s", message)
+	return fault.Internal
 }
 
 // errorMessage reads the message of an error answer: JSON's "message", or the

@@ -220,7 +220,7 @@ func TestPathsAreEscaped(t *testing.T) {
 		got = r.RequestURI
 		io.WriteString(w, "{}")
 	}))
-	c.ImageInspectRaw(t.Context(), "localhost:5000/a b?c\r\nX: y")
+	c.ImageInspectRaw(t.Context(), "localhost:5000/a b?c\r\nX: y", "")
 	if want := "/v" + APIVersion + "/images/localhost:5000/a%20b%3Fc%0D%0AX:%20y/json"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}

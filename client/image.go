@@ -6,8 +6,6 @@ import (
 	"io"
 	"net/url"
 	"strings"
-
-	"github.com/tarehq/tare/fault"
 )
 
 // imagePath escapes an image's name, whose slashes and colons stay.
@@ -19,29 +17,61 @@ type ImageSummary struct {
 	Created     int64 // Unix seconds
 	Id          string
 	Labels      map[string]string
+	Manifests   []ManifestSummary `json:",omitempty"`
 	RepoDigests []string
 	RepoTags    []string
 	SharedSize  int64 // bytes; -1: not counted
 	Size        int64 // bytes
 }
 
-// ImageListOptions choose the images of a list.
+// ManifestSummary is one image, or one statement about an image, of a name
+// that has several.
+type ManifestSummary struct {
+	ID        string
+	Available bool // all of its content is here
+	Size      ManifestSize
+	Kind      string             // "image", "attestation" or "unknown"
+	ImageData *ManifestImageData `json:",omitempty"`
+}
+
+// ManifestSize counts the bytes that are here.
+type ManifestSize struct {
+	Content int64 // as they travel
+	Total   int64 // with what is unpacked
+}
+
+// ManifestImageData is what only an image has.
+type ManifestImageData struct {
+	Platform   Platform
+	Containers []string // IDs
+}
+
+// ImageListOptions choose the images of a list and what is told of them.
 type ImageListOptions struct {
-	All     bool
-	Filters Filters
+	All        bool
+	SharedSize bool
+	Manifests  bool
+	Filters    Filters
 }
 
 // ImageList lists images.
 func (c *Client) ImageList(ctx context.Context, o ImageListOptions) ([]ImageSummary, error) {
 	query := url.Values{}
 	flag(query, "all", o.All)
+	flag(query, "shared-size", o.SharedSize)
+	flag(query, "manifests", o.Manifests)
 	filter(query, o.Filters)
 	return fetch[[]ImageSummary](ctx, c, "GET", "/images/json", query, nil)
 }
 
-// ImageInspectRaw returns the daemon's JSON as it is.
-func (c *Client) ImageInspectRaw(ctx context.Context, name string) ([]byte, error) {
-	return fetch[[]byte](ctx, c, "GET", "/images/"+imagePath(name)+"/json", nil, nil)
+// ImageInspectRaw returns the daemon's JSON as it is; the platform is
+// os[/arch[/variant]], or "" for the daemon's choice.
+func (c *Client) ImageInspectRaw(ctx context.Context, name, platform string) ([]byte, error) {
+	query := url.Values{}
+	if platform != "" {
+		query.Set("platform", platformJSON(platform))
+	}
+	return fetch[[]byte](ctx, c, "GET", "/images/"+imagePath(name)+"/json", query, nil)
 }
 
 // ImageHistoryItem is one step of an image's making.
@@ -89,51 +119,35 @@ func (c *Client) ImageRemove(ctx context.Context, name string, force, noPrune bo
 	return fetch[[]ImageDeleted](ctx, c, "DELETE", "/images/"+imagePath(name), query, nil)
 }
 
-// platformJSON renders os/architecture/variant as the API's object.
+// platformJSON renders os[/architecture[/variant]], or an architecture alone,
+// as the API's object.
 func platformJSON(p string) string {
-	parts := strings.SplitN(p, "/", 3)
-	o := struct {
-		Architecture string `json:"architecture"`
-		OS           string `json:"os"`
-		Variant      string `json:"variant,omitempty"`
-	}{OS: parts[0]}
-	if len(parts) > 1 {
-		o.Architecture = parts[1]
-	}
-	if len(parts) > 2 {
-		o.Variant = parts[2]
-	}
-	text, _ := json.Marshal(o)
+	text, _ := json.Marshal(parsePlatform(p))
 	return string(text)
 }
 
-// Progress is one line of a long operation's answer.
-type Progress struct {
-	Stream string          `json:"stream,omitempty"`
-	Status string          `json:"status,omitempty"`
-	ID     string          `json:"id,omitempty"`
-	Error  *ProgressError  `json:"errorDetail,omitempty"`
-	Aux    json.RawMessage `json:"aux,omitempty"`
-}
-
-// ProgressError ends a long operation.
-type ProgressError struct {
-	Code    int    `json:"code,omitempty"`
-	Message string `json:"message,omitempty"`
-}
-
-// progress reads the lines; an error line ends it as a fault.
-func progress(r io.ReadCloser, each func(Progress) error) error {
-	defer r.Close()
-	return decodeStream(r, func(p Progress) error {
-		if p.Error == nil {
-			return each(p)
-		}
-		if p.Error.Code >= 400 {
-			return statusFault(p.Error.Code, p.Error.Message)
-		}
-		return fault.New(fault.Internal, "%s", p.Error.Message)
-	})
+func parsePlatform(s string) Platform {
+	parts := strings.SplitN(strings.ToLower(s), "/", 3)
+	var p Platform
+	switch {
+	case len(parts) > 1:
+		p.OS, p.Architecture = parts[0], parts[1]
+	case parts[0] == "linux", parts[0] == "windows", parts[0] == "darwin", parts[0] == "freebsd":
+		p.OS = parts[0]
+	default:
+		p.OS, p.Architecture = "linux", parts[0]
+	}
+	if len(parts) > 2 {
+		p.Variant = parts[2]
+	}
+	// What uname(2) calls them.
+	switch p.Architecture {
+	case "x86_64", "x86-64":
+		p.Architecture = "amd64"
+	case "aarch64":
+		p.Architecture = "arm64"
+	}
+	return p
 }
 
 // ImportOptions describe an image made from a plain root file system.
@@ -142,6 +156,7 @@ type ImportOptions struct {
 	Repo, Tag         string
 	Message, Platform string
 	Changes           []string // Dockerfile instructions
+	Epoch             string   // SOURCE_DATE_EPOCH; only tared knows it
 }
 
 // ImageImport makes an image. The last line's status is its ID.
@@ -151,26 +166,11 @@ func (c *Client) ImageImport(ctx context.Context, in io.Reader, o ImportOptions,
 	set(query, "tag", o.Tag)
 	set(query, "message", o.Message)
 	set(query, "platform", strings.ToLower(o.Platform))
+	set(query, "source-date-epoch", o.Epoch)
 	for _, change := range o.Changes {
 		query.Add("changes", change)
 	}
 	body, err := c.open(ctx, request{method: "POST", path: "/images/create", query: query, stream: in})
-	if err != nil {
-		return err
-	}
-	return progress(body, each)
-}
-
-// ImagePull has the daemon fetch an image. auth is the encoded X-Registry-Auth.
-func (c *Client) ImagePull(ctx context.Context, repo, tag, platform, auth string, each func(Progress) error) error {
-	query := url.Values{"fromImage": {repo}}
-	set(query, "tag", tag)
-	set(query, "platform", strings.ToLower(platform))
-	r := request{method: "POST", path: "/images/create", query: query}
-	if auth != "" {
-		r.header = [][2]string{{"X-Registry-Auth", auth}}
-	}
-	body, err := c.open(ctx, r)
 	if err != nil {
 		return err
 	}
@@ -191,11 +191,18 @@ func (c *Client) ImageLoad(ctx context.Context, in io.Reader, quiet bool, platfo
 	return progress(body, each)
 }
 
+// SaveOptions choose what of images is saved, and how.
+type SaveOptions struct {
+	Platforms []string // os[/arch[/variant]]; none: all that are here
+	Compression
+}
+
 // ImageSave opens a tar of the images.
-func (c *Client) ImageSave(ctx context.Context, names, platforms []string) (io.ReadCloser, error) {
+func (c *Client) ImageSave(ctx context.Context, names []string, o SaveOptions) (io.ReadCloser, error) {
 	query := url.Values{"names": names}
-	for _, p := range platforms {
+	for _, p := range o.Platforms {
 		query.Add("platform", platformJSON(p))
 	}
+	o.Compression.add(query)
 	return c.open(ctx, request{method: "GET", path: "/images/get", query: query})
 }

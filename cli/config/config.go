@@ -1,7 +1,8 @@
 // Package config reads the files of Docker's client, so that tare finds what a
 // user has set up there: config.json and the stored contexts.
 //
-//	<dir>/config.json
+//	<dir>/config.json                      settings and credentials
+//	<dir>/manifests/<list>/<manifest>      manifest lists that are being made
 //	<dir>/contexts/meta/<sha256 of the name>/meta.json
 //	<dir>/contexts/tls/<sha256 of the name>/docker/{ca,cert,key}.pem
 //
@@ -16,8 +17,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/tarehq/tare/client"
 	"github.com/tarehq/tare/fault"
@@ -28,20 +31,28 @@ type File struct {
 	DetachKeys   string          `json:"detachKeys,omitempty"`
 	PsFormat     string          `json:"psFormat,omitempty"`
 	ImagesFormat string          `json:"imagesFormat,omitempty"`
-	Auths        map[string]Auth `json:"auths,omitempty"`
+	PruneFilters []string        `json:"pruneFilters,omitempty"`
+	Auths        map[string]Auth `json:"auths,omitempty"` // by server
+	// CredsStore names the program that keeps the credentials, without its
+	// prefix docker-credential-; CredHelpers those of single servers.
+	CredsStore  string            `json:"credsStore,omitempty"`
+	CredHelpers map[string]string `json:"credHelpers,omitempty"`
+
+	path string
 }
 
-// Auth is one registry's credentials: Auth is base64 of user:password.
+// Auth is one server's credentials: Auth is base64 of user:password.
 type Auth struct {
 	Auth          string `json:"auth,omitempty"`
 	IdentityToken string `json:"identitytoken,omitempty"`
+	RegistryToken string `json:"registrytoken,omitempty"`
 }
 
 // Load reads config.json; a missing one is an empty one. The file is never
 // nil.
 func Load(dir string) (*File, error) {
-	f := &File{}
 	path := filepath.Join(dir, "config.json")
+	f := &File{path: path}
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return f, nil
@@ -50,9 +61,19 @@ func Load(dir string) (*File, error) {
 		return f, err
 	}
 	if err := json.Unmarshal(text, f); err != nil {
-		return &File{}, fault.New(fault.Invalid, "%s: %w", path, err)
+		return &File{path: path}, fault.New(fault.Invalid, "%s: %w", path, err)
 	}
 	return f, nil
+}
+
+// Path is where the file is, or would be.
+func (f *File) Path() string { return f.path }
+
+// Servers names the servers that the file knows, in order.
+func (f *File) Servers() []string {
+	names := slices.AppendSeq(slices.Collect(maps.Keys(f.Auths)), maps.Keys(f.CredHelpers))
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // Context reads the endpoint of a stored context.

@@ -8,9 +8,11 @@ import (
 	"strings"
 
 	"github.com/tarehq/tare/cli/command"
+	"github.com/tarehq/tare/cli/image"
 	"github.com/tarehq/tare/cli/stream"
 	"github.com/tarehq/tare/client"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/reference"
 )
 
 // Create is the command create.
@@ -48,16 +50,16 @@ func (c *createFlags) create(ctx context.Context, s *command.Session, r *client.
 	}
 	defer cid.discard()
 	if c.pull == "always" {
-		if err := c.fetch(ctx, s, cl, r.Image); err != nil {
+		if err := c.fetch(ctx, s, r.Image); err != nil {
 			return "", err
 		}
 	}
 	created, err := cl.ContainerCreate(ctx, c.name, c.platform, r)
 	if errors.Is(err, fault.NotFound) && isMissingImage(err) && c.pull == "missing" {
 		if !c.quiet {
-			fmt.Fprintf(s.Err, "Unable to find image '%s' locally\n", withTag(r.Image))
+			fmt.Fprintf(s.Err, "Unable to find image '%s' locally\n", familiar(r.Image))
 		}
-		if err := c.fetch(ctx, s, cl, r.Image); err != nil {
+		if err := c.fetch(ctx, s, r.Image); err != nil {
 			return "", err
 		}
 		created, err = cl.ContainerCreate(ctx, c.name, c.platform, r)
@@ -75,43 +77,23 @@ func isMissingImage(err error) bool {
 	return strings.Contains(strings.ToLower(err.Error()), "no such image")
 }
 
-// withTag completes an image's name by the tag that is meant.
-func withTag(image string) string {
-	repo, tag := splitTag(image)
-	if tag == "" {
-		return image
+// familiar completes an image's name by the tag that is meant.
+func familiar(name string) string {
+	ref, err := reference.Parse(name)
+	if err != nil {
+		return name
 	}
-	if strings.HasPrefix(tag, "sha256:") {
-		return repo + "@" + tag
-	}
-	return repo + ":" + tag
+	return ref.Familiar()
 }
 
-// splitTag splits an image's name and its tag or digest, latest by default.
-func splitTag(image string) (repo, tag string) {
-	if repo, digest, ok := strings.Cut(image, "@"); ok {
-		return repo, digest
-	}
-	if i := strings.LastIndexByte(image, ':'); i > strings.LastIndexByte(image, '/') {
-		return image[:i], image[i+1:]
-	}
-	return image, "latest"
-}
-
-// fetch has the daemon pull the image.
-func (c *createFlags) fetch(ctx context.Context, s *command.Session, cl *client.Client, image string) error {
-	repo, tag := splitTag(image)
-	return cl.ImagePull(ctx, repo, tag, c.platform, "", func(p client.Progress) error {
-		if c.quiet || p.Status == "" {
-			return nil
-		}
-		if p.ID != "" {
-			_, err := fmt.Fprintf(s.Err, "%s: %s\n", p.ID, p.Status)
-			return err
-		}
-		_, err := fmt.Fprintln(s.Err, p.Status)
+// fetch has the daemon pull the image. What happens is shown on stderr: stdout
+// is for the container's ID.
+func (c *createFlags) fetch(ctx context.Context, s *command.Session, name string) error {
+	ref, err := reference.Parse(name)
+	if err != nil {
 		return err
-	})
+	}
+	return image.Fetch(ctx, s, s.Err, ref, c.platform, c.quiet)
 }
 
 // idFile is the file of --cidfile. It must not exist before, and is removed

@@ -62,7 +62,7 @@ func (o *ls) run(ctx context.Context, s *command.Session, _ []string) error {
 	}
 	rows := make([]any, len(containers))
 	for i := range containers {
-		rows[i] = newRow(&containers[i], !o.noTrunc)
+		rows[i] = NewRow(&containers[i], !o.noTrunc)
 	}
 	return table(o.size).Write(s.Out, text, o.quiet, rows)
 }
@@ -82,9 +82,9 @@ func table(size bool) format.Table {
 	return t
 }
 
-// row is a listed container as a template sees it. The fields are those of
+// Row is a listed container as a template sees it. The fields are those of
 // docker ps --format json.
-type row struct {
+type Row struct {
 	Command, CreatedAt, ID, Image, Labels, LocalVolumes, Mounts, Names, Networks string
 	Platform                                                                     *client.Platform
 	Ports, RunningFor, Size, State, Status                                       string
@@ -93,11 +93,12 @@ type row struct {
 }
 
 // Label returns the value of one label.
-func (r row) Label(name string) string { return r.labels[name] }
+func (r Row) Label(name string) string { return r.labels[name] }
 
-func newRow(c *client.ContainerSummary, short bool) row {
+// NewRow renders a container; short cuts what is long.
+func NewRow(c *client.ContainerSummary, short bool) Row {
 	created := time.Unix(c.Created, 0)
-	r := row{ID: c.Id, Image: c.Image, Command: c.Command, CreatedAt: created.String(), RunningFor: format.Ago(c.Created),
+	r := Row{ID: c.Id, Image: c.Image, Command: c.Command, CreatedAt: created.String(), RunningFor: format.Ago(c.Created),
 		Labels: joinMap(c.Labels), Ports: displayPorts(c.Ports), State: c.State, Status: c.Status, labels: c.Labels}
 	if d := c.ImageManifestDescriptor; d != nil {
 		r.Platform = d.Platform

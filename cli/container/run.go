@@ -243,6 +243,9 @@ func runError(err error) error { return startError(err) }
 // startError is an error of the start. The code tells a command that was not
 // found, 127, and one that cannot be executed, 126, from the engine's own 125.
 func startError(err error) error {
+	if exit, ok := errors.AsType[*command.Exit](err); ok {
+		return exit // the user has ended it
+	}
 	code, text := 125, err.Error()
 	switch {
 	case strings.Contains(text, "executable file not found"), strings.Contains(text, "no such file or directory"):

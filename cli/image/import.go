@@ -2,7 +2,6 @@ package image
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -37,7 +36,7 @@ func runImport(ctx context.Context, s *command.Session, source string, o client.
 		return err
 	}
 	var in io.Reader
-	o.Source = "-"
+	o.Source, o.Epoch = "-", s.Getenv("SOURCE_DATE_EPOCH")
 	size := int64(0)
 	switch {
 	case source == "-":
@@ -56,13 +55,11 @@ func runImport(ctx context.Context, s *command.Session, source string, o client.
 		in = file
 	}
 	m := newMeter(in, s.Err, "Importing", size)
-	err = cl.ImageImport(ctx, m, o, func(p client.Progress) error {
-		m.done()
-		_, err := fmt.Fprintln(s.Out, strings.TrimSpace(p.Status+p.Stream))
-		return err
+	return follow(ctx, s.Out, false, func(ctx context.Context, each func(client.Progress) error) error {
+		defer m.done()
+		return cl.ImageImport(ctx, m, o, func(p client.Progress) error {
+			m.done()
+			return each(p)
+		})
 	})
-	if err != nil {
-		m.done()
-	}
-	return err
 }

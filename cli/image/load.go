@@ -2,7 +2,6 @@ package image
 
 import (
 	"context"
-	"io"
 	"os"
 
 	"github.com/tarehq/tare/cli/command"
@@ -18,10 +17,13 @@ func Load() *command.Command {
 	var platforms []string
 	f.StringVarP(&input, "input", "i", "", "Read from tar archive file, instead of STDIN")
 	f.BoolVarP(&quiet, "quiet", "q", false, "Suppress the load output")
-	f.StringSliceVar(&platforms, "platform", nil, "Load only the given platform variant (os[/arch[/variant]])")
+	f.StringSliceVar(&platforms, "platform", nil, "Load only the given platform variant. Formatted as \"os[/arch[/variant]]\" (e.g., \"linux/amd64\")")
 	return &command.Command{
 		Usage: "[OPTIONS]", Flags: f,
 		Run: func(ctx context.Context, s *command.Session, _ []string) error {
+			if err := checkPlatforms(platforms); err != nil {
+				return err
+			}
 			cl, err := s.Client()
 			if err != nil {
 				return err
@@ -41,15 +43,13 @@ func Load() *command.Command {
 				return fault.New(fault.Invalid, "requested load from stdin, but stdin is empty")
 			}
 			m := newMeter(in, s.Err, "Loading", size)
-			err = cl.ImageLoad(ctx, m, quiet, platforms, func(p client.Progress) error {
-				m.done()
-				_, err := io.WriteString(s.Out, p.Stream)
-				return err
+			return follow(ctx, s.Out, false, func(ctx context.Context, each func(client.Progress) error) error {
+				defer m.done()
+				return cl.ImageLoad(ctx, m, quiet, platforms, func(p client.Progress) error {
+					m.done()
+					return each(p)
+				})
 			})
-			if err != nil {
-				m.done()
-			}
-			return err
 		},
 	}
 }

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strconv"
@@ -11,12 +12,19 @@ import (
 	"github.com/tarehq/tare/cli/format"
 	"github.com/tarehq/tare/cli/option"
 	"github.com/tarehq/tare/client"
+	"github.com/tarehq/tare/fault"
 )
 
 // Ls is the command image ls, or images.
+//
+// By itself it shows one line for each name, with what the image takes on the
+// disk, what it is on the way, and whether a container uses it; --tree shows the
+// platforms below it. The flags of the older table of repositories and tags
+// still give that table, and so does imagesFormat of config.json.
 func Ls() *command.Command {
 	f := command.NewFlags()
 	o := &ls{filter: option.NewFilter(f)}
+	f.BoolVar(&o.tree, "tree", false, "List multi-platform images as a tree")
 	f.BoolVarP(&o.all, "all", "a", false, "Show all images (default hides intermediate images)")
 	f.BoolVar(&o.digests, "digests", false, "Show digests")
 	f.StringVar(&o.format, "format", "", option.FormatTable)
@@ -26,9 +34,9 @@ func Ls() *command.Command {
 }
 
 type ls struct {
-	all, digests, noTrunc, quiet bool
-	format                       string
-	filter                       *option.Filter
+	all, digests, noTrunc, quiet, tree bool
+	format                             string
+	filter                             *option.Filter
 }
 
 func (o *ls) run(ctx context.Context, s *command.Session, args []string) error {
@@ -39,15 +47,27 @@ func (o *ls) run(ctx context.Context, s *command.Session, args []string) error {
 	if len(args) == 1 {
 		o.filter.Filters["reference"] = append(o.filter.Filters["reference"], args[0])
 	}
-	images, err := cl.ImageList(ctx, client.ImageListOptions{All: o.all, Filters: o.filter.Filters})
-	if err != nil {
-		return err
-	}
-	slices.SortStableFunc(images, func(a, b client.ImageSummary) int { return int(b.Created - a.Created) })
 	text := o.format
 	if text == "" && !o.quiet {
 		text = s.Config().ImagesFormat
 	}
+	asTable := text != "" || o.quiet || o.noTrunc || o.digests
+	if o.tree {
+		if asTable, err = false, o.checkTree(); err != nil {
+			return err
+		}
+	}
+	images, err := cl.ImageList(ctx, client.ImageListOptions{All: o.all, Manifests: !asTable, Filters: o.filter.Filters})
+	if err != nil {
+		return err
+	}
+	if !o.all && o.filter.Filters["dangling"] == nil {
+		images = slices.DeleteFunc(images, func(i client.ImageSummary) bool { return untagged(&i) })
+	}
+	if !asTable {
+		return o.view(s, images)
+	}
+	slices.SortStableFunc(images, func(a, b client.ImageSummary) int { return cmp.Compare(b.Created, a.Created) })
 	var rows []any
 	for i := range images {
 		for _, r := range o.rows(&images[i], text) {
@@ -55,6 +75,28 @@ func (o *ls) run(ctx context.Context, s *command.Session, args []string) error {
 		}
 	}
 	return o.table().Write(s.Out, text, o.quiet, rows)
+}
+
+// checkTree refuses the flags that only the table knows.
+func (o *ls) checkTree() error {
+	for name, set := range map[string]bool{"quiet": o.quiet, "no-trunc": o.noTrunc, "digests": o.digests, "format": o.format != ""} {
+		if set {
+			return fault.New(fault.Invalid, "--%s is not yet supported with --tree", name)
+		}
+	}
+	return nil
+}
+
+// untagged is true for an image that has no name at all.
+func untagged(i *client.ImageSummary) bool {
+	for _, names := range [][]string{i.RepoTags, i.RepoDigests} {
+		for _, name := range names {
+			if !strings.HasPrefix(name, none) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 func (o *ls) table() format.Table {
@@ -71,17 +113,25 @@ func (o *ls) table() format.Table {
 	return t
 }
 
-// row is one name of an image as a template sees it. The fields are those of
+// Row is one name of an image as a template sees it. The fields are those of
 // docker images --format json.
-type row struct {
+type Row struct {
 	Containers, CreatedAt, CreatedSince, Digest, ID, Repository, SharedSize, Size, Tag, UniqueSize, VirtualSize string
 }
 
 const none = "<none>"
 
+// NewRow renders an image by the first of its names; short cuts its ID.
+func NewRow(i *client.ImageSummary, short bool) Row {
+	o := ls{noTrunc: !short}
+	r := o.rows(i, "")[0]
+	r.Digest = ""
+	return r
+}
+
 // base is what the rows of an image have in common.
-func (o *ls) base(i *client.ImageSummary) row {
-	r := row{ID: i.Id, CreatedAt: time.Unix(i.Created, 0).String(), Containers: count(i.Containers), Repository: none, Tag: none,
+func (o *ls) base(i *client.ImageSummary) Row {
+	r := Row{ID: i.Id, CreatedAt: time.Unix(i.Created, 0).String(), Containers: count(i.Containers), Repository: none, Tag: none,
 		Digest: none, Size: format.Size(float64(i.Size)), VirtualSize: format.SizeFine(float64(i.Size)), SharedSize: "N/A", UniqueSize: "N/A"}
 	if i.Created > 0 {
 		r.CreatedSince = format.Ago(i.Created)
@@ -100,7 +150,7 @@ func (o *ls) base(i *client.ImageSummary) row {
 
 // rows makes one row for every name of an image, and for every digest of a
 // name where digests are shown.
-func (o *ls) rows(i *client.ImageSummary, text string) []row {
+func (o *ls) rows(i *client.ImageSummary, text string) []Row {
 	digests := o.digests || strings.Contains(text, ".Digest")
 	base := o.base(i)
 	byRepo := map[string][]string{}
@@ -110,7 +160,7 @@ func (o *ls) rows(i *client.ImageSummary, text string) []row {
 			byRepo[repo] = append(byRepo[repo], digest)
 		}
 	}
-	var out []row
+	var out []Row
 	add := func(repo, tag, digest string) {
 		r := base
 		r.Repository, r.Tag, r.Digest = repo, tag, digest

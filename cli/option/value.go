@@ -3,6 +3,7 @@ package option
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -127,6 +128,34 @@ func NewFilter(f *pflag.FlagSet) *Filter {
 	v := &Filter{client.Filters{}}
 	f.VarP(v, "filter", "f", "Filter output based on conditions provided")
 	return v
+}
+
+// NewPruneFilter adds --filter of what is to be removed. Its short form would be
+// that of --force.
+func NewPruneFilter(f *pflag.FlagSet, example string) *Filter {
+	v := &Filter{client.Filters{}}
+	f.Var(v, "filter", fmt.Sprintf("Provide filter values (e.g. %q)", example))
+	return v
+}
+
+// Add adds conditions name=value unless the same name has a value that denies
+// or repeats them: those of the user's configuration.
+func (v *Filter) Add(conditions []string) error {
+	for _, c := range conditions {
+		name, value, ok := strings.Cut(c, "=")
+		if !ok {
+			return fmt.Errorf("bad format of filter in pruneFilters: %q (expected name=value)", c)
+		}
+		opposite := "label!"
+		if name == opposite {
+			opposite = "label"
+		}
+		if slices.Contains(v.Filters[opposite], value) || slices.Contains(v.Filters[name], value) {
+			continue
+		}
+		v.Filters[name] = append(v.Filters[name], value)
+	}
+	return nil
 }
 
 func (v *Filter) Set(s string) error {

@@ -60,6 +60,25 @@ func Raw(in any) (restore func(), err error) {
 	return restore, nil
 }
 
+// Hide makes a terminal stop to show what is typed; lines and signals stay as
+// they are, termios(3).
+func Hide(in any) (restore func(), err error) {
+	fd, ok := command.Terminal(in)
+	if !ok {
+		return func() {}, nil
+	}
+	before, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		return nil, err
+	}
+	hidden := *before
+	hidden.Lflag &^= unix.ECHO
+	if err := unix.IoctlSetTermios(fd, unix.TCSETS, &hidden); err != nil {
+		return nil, err
+	}
+	return func() { unix.IoctlSetTermios(fd, unix.TCSETS, before) }, nil
+}
+
 // Size returns the size of a terminal, zeros for anything else.
 func Size(out any) (height, width uint) {
 	fd, ok := command.Terminal(out)

@@ -25,8 +25,8 @@ func InspectContainer() *command.Command { return inspecting("CONTAINER [CONTAIN
 func InspectImage() *command.Command { return inspecting("IMAGE [IMAGE...]", "image") }
 
 type inspect struct {
-	format, kind string
-	size         bool
+	format, kind, platform string
+	size                   bool
 }
 
 func inspecting(what, kind string) *command.Command {
@@ -36,7 +36,11 @@ func inspecting(what, kind string) *command.Command {
 	if kind == "" {
 		f.StringVar(&o.kind, "type", "", "Only inspect objects of the given type")
 	}
-	if kind != "image" {
+	if kind == "image" {
+		f.StringVar(&o.platform, "platform", "", "Inspect a specific platform of the multi-platform image.\n"+
+			"If the image or the server is not multi-platform capable, the command will error out if the platform does not match.\n"+
+			"'os[/arch[/variant]]': Explicit platform (eg. linux/amd64)")
+	} else {
 		f.BoolVarP(&o.size, "size", "s", false, "Display total file sizes if the type is container")
 	}
 	return &command.Command{Usage: "[OPTIONS] " + what, MinArgs: 1, MaxArgs: -1, Flags: f,
@@ -82,7 +86,7 @@ func (o *inspect) fetcher(warn io.Writer) (func(ctx context.Context, cl *client.
 		return cl.ContainerInspectRaw(ctx, name, o.size)
 	}
 	image := func(ctx context.Context, cl *client.Client, name string) ([]byte, error) {
-		return cl.ImageInspectRaw(ctx, name)
+		return cl.ImageInspectRaw(ctx, name, o.platform)
 	}
 	switch o.kind {
 	case "container":

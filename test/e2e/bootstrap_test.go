@@ -1,0 +1,51 @@
+package e2e
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/tarehq/tare/internal/testutil"
+	"github.com/tarehq/tare/test/daemon"
+)
+
+// TestBootstrap makes a base image of the packages of Debian, twice: the second
+// is the first, byte for byte, and a container runs on it.
+func TestBootstrap(t *testing.T) {
+	testutil.RequireRoot(t)
+	t.Parallel()
+	if _, err := exec.LookPath("mmdebstrap"); err != nil {
+		t.Fatal("mmdebstrap is missing; make test installs it")
+	}
+	d := daemon.Start(t)
+	bootstrap := func(tag string) string {
+		t.Helper()
+		// The clock of a test machine may be ahead of its package mirror.
+		c := d.Command(t, "tare", "image", "bootstrap", "-q", "--variant", "essential", "--apt-option", `Acquire::Check-Valid-Until "false"`,
+			"-t", tag, "debian:"+codename(t))
+		c.Env = append(c.Env, "SOURCE_DATE_EPOCH=1700000000", "TMPDIR="+t.TempDir())
+		out, err := c.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	if id := bootstrap("base:1"); !strings.HasPrefix(id, "sha256:") {
+		t.Errorf("the ID is %q", id)
+	}
+	config := d.Tare(t, "image", "inspect", "-f", `{{json .Config.Cmd}} {{.Os}} {{index .Config.Labels "org.opencontainers.image.version"}}`, "base:1")
+	if want := `["bash"] linux ` + codename(t); config != want {
+		t.Errorf("the image's configuration is %s, want %s", config, want)
+	}
+	out := d.Tare(t, "run", "--rm", "base:1", "bash", "-c", `. /etc/os-release; echo $ID $VERSION_CODENAME; stat -c %u /etc/passwd`)
+	if want := "debian " + codename(t) + "\n0"; out != want {
+		t.Errorf("the container says %q, want %q", out, want)
+	}
+	bootstrap("base:2")
+	layers := func(name string) string {
+		return d.Tare(t, "image", "inspect", "-f", "{{json .RootFS.Layers}}", name)
+	}
+	if one, two := layers("base:1"), layers("base:2"); one != two {
+		t.Errorf("the same packages gave %s and %s", one, two)
+	}
+}
