@@ -36,9 +36,11 @@ var (
 
 // Decompress looks at the first bytes of r and returns the stream behind its
 // compression. Close frees the decompressor, not r. An empty stream and a
-// compression that is not supported are errors.
+// compression that is not supported are errors, and so is, later on, a stream
+// that makes far more bytes than it has (see bounded).
 func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
-	br := bufio.NewReaderSize(r, 1<<20)
+	source := &counted{r: r}
+	br := bufio.NewReaderSize(source, 1<<20)
 	head, err := br.Peek(6)
 	if len(head) == 0 {
 		if errors.Is(err, io.EOF) {
@@ -52,15 +54,15 @@ func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
 		if err != nil {
 			return nil, "", fault.New(fault.Invalid, "the archive's gzip compression is damaged: %w", err)
 		}
-		return z, Gzip, nil
+		return &bounded{stream: z, source: source, how: Gzip}, Gzip, nil
 	case bytes.HasPrefix(head, magicZstd), len(head) > 4 && head[0]&0xf0 == 0x50 && bytes.Equal(head[1:4], magicSkip):
 		z, err := zstd.NewReader(br, zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {
 			return nil, "", err
 		}
-		return z.IOReadCloser(), Zstd, nil
+		return &bounded{stream: z.IOReadCloser(), source: source, how: Zstd}, Zstd, nil
 	case bytes.HasPrefix(head, magicBzip2):
-		return io.NopCloser(bzip2.NewReader(br)), Bzip2, nil
+		return &bounded{stream: io.NopCloser(bzip2.NewReader(br)), source: source, how: Bzip2}, Bzip2, nil
 	case bytes.HasPrefix(head, magicXz):
 		return nil, "", fault.New(fault.NotImplemented, "archives compressed with xz are not supported: decompress with xz -dc first")
 	}

@@ -74,19 +74,8 @@ func (x *extractor) copy(ctx context.Context, fd int, hdr *tar.Header, data io.R
 		if cancelled := ctx.Err(); cancelled != nil {
 			return cancelled
 		}
-		if sparse && zeros(chunk) {
-			if x.holes += int64(n); x.holes > maxHoles {
-				return refuse(hdr.Name, "is sparse and makes the holes of the archive more than %d bytes", maxHoles)
-			}
-		} else {
-			for done := 0; done < n; {
-				w, err := unix.Pwrite(fd, chunk[done:], offset+int64(done))
-				if err != nil && !errors.Is(err, unix.EINTR) {
-					return failed(hdr.Name, err)
-				}
-				done += max(w, 0)
-			}
-			x.stats.Bytes += int64(n+blockSize-1) &^ (blockSize - 1)
+		if err := x.write(fd, hdr, chunk, offset, sparse); err != nil {
+			return err
 		}
 		offset += int64(n)
 		if err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) && offset == hdr.Size {
@@ -101,6 +90,37 @@ func (x *extractor) copy(ctx context.Context, fd int, hdr *tar.Header, data io.R
 	}
 	if err := unix.Ftruncate(fd, offset); err != nil {
 		return failed(hdr.Name, err)
+	}
+	return nil
+}
+
+// write puts part of a file in its place. Of a sparse one, blocks of zeros are
+// left out.
+func (x *extractor) write(fd int, hdr *tar.Header, data []byte, offset int64, sparse bool) error {
+	for len(data) > 0 {
+		n, hole := len(data), false
+		if sparse {
+			n = min(blockSize, len(data))
+			hole = zeros(data[:n])
+			for n < len(data) && zeros(data[n:min(n+blockSize, len(data))]) == hole {
+				n = min(n+blockSize, len(data))
+			}
+		}
+		if hole {
+			if x.holes += int64(n); x.holes > maxHoles {
+				return refuse(hdr.Name, "is sparse and makes the holes of the archive more than %d bytes", maxHoles)
+			}
+		} else {
+			for done := 0; done < n; {
+				w, err := unix.Pwrite(fd, data[done:n], offset+int64(done))
+				if err != nil && !errors.Is(err, unix.EINTR) {
+					return failed(hdr.Name, err)
+				}
+				done += max(w, 0)
+			}
+			x.stats.Bytes += int64(n+blockSize-1) &^ (blockSize - 1)
+		}
+		data, offset = data[n:], offset+int64(n)
 	}
 	return nil
 }
@@ -216,10 +236,11 @@ func (x *extractor) hardlink(dir int, base string, hdr *tar.Header) error {
 	if unix.Fstatat(dir, base, &now, unix.AT_SYMLINK_NOFOLLOW) == nil && now.Ino == old.Ino && now.Dev == old.Dev {
 		return nil // to itself
 	}
-	if err := x.make(dir, base, func() error { return unix.Linkat(from, last, dir, base, 0) }); err != nil {
-		return failed(hdr.Name, err)
+	err = x.make(dir, base, func() error { return unix.Linkat(from, last, dir, base, 0) })
+	if errors.Is(err, unix.ENOENT) {
+		return refuse(hdr.Name, "is a hard link to %q, which is in the directory whose place it takes", hdr.Linkname)
 	}
-	return nil
+	return failed(hdr.Name, err)
 }
 
 func (x *extractor) node(dir int, base string, hdr *tar.Header) error {

@@ -27,15 +27,18 @@ import (
 
 // Limits on what one archive may hold.
 const (
-	maxEntries = 20_000_000
 	maxName    = 4096    // bytes of a path, as PATH_MAX
 	maxSize    = 1 << 44 // bytes of one file, sparse ones too
 	bufferSize = 1 << 20
 )
 
+// maxEntries counts the directories too that are made for entries without. A
+// variable for the sake of the tests, as the next.
+var maxEntries = 20_000_000
+
 // maxHoles is how many bytes of holes the sparse files of an archive may have in
 // all: the reader of archive/tar fills them in, a gigabyte in a fifth of a
-// second. A variable for the sake of the fuzz test.
+// second.
 var maxHoles int64 = 1 << 38
 
 // maxTimes is how many bytes the times of an archive's directories may take,
@@ -72,7 +75,7 @@ type Options struct {
 
 // Stats tell what an archive held.
 type Stats struct {
-	Entries int
+	Entries int   // and directories without an entry of their own
 	Bytes   int64 // taken on disk, in whole 4 KiB blocks
 	Root    bool  // the root itself had an entry
 	// Implicit are the directories that were made because something lies in
@@ -111,13 +114,21 @@ func Extract(ctx context.Context, root *os.File, r io.Reader, o Options) (Stats,
 		if err != nil {
 			return x.stats, tarError(err)
 		}
-		if x.stats.Entries++; x.stats.Entries > maxEntries {
-			return x.stats, fault.New(fault.Invalid, "the archive has more than %d entries", maxEntries)
+		if err := x.count(); err != nil {
+			return x.stats, err
 		}
 		if err := x.entry(ctx, hdr, tr); err != nil {
 			return x.stats, err
 		}
 	}
+}
+
+// count counts an entry, or a directory that the archive has no entry for.
+func (x *extractor) count() error {
+	if x.stats.Entries++; x.stats.Entries > maxEntries {
+		return fault.New(fault.Invalid, "the archive has more than %d entries", maxEntries)
+	}
+	return nil
 }
 
 // tarError says in one sentence why the stream could not be read on.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/deltree"
 	"github.com/tarehq/tare/internal/testutil"
 	"golang.org/x/sys/unix"
 )
@@ -170,6 +171,7 @@ func TestExtractStaysInside(t *testing.T) {
 		{name: "hard link through link", entries: []entry{symlink("d", "OUT"), hardlink("a", "d/secret")}, refused: "not in the archive before it"},
 		{name: "hard link to link", entries: []entry{symlink("l", "OUT/secret"), hardlink("a", "l"), file("a", "new")}, want: map[string]string{"a": "new"}},
 		{name: "hard link to directory", entries: []entry{dir("d"), hardlink("a", "d")}, refused: "hard link to the directory"},
+		{name: "hard link to what goes for it", entries: []entry{file("a/b", "1"), hardlink("a", "a/b")}, refused: "whose place it takes"},
 		{name: "hard link to itself", entries: []entry{file("a", "1"), hardlink("a", "a")}, want: map[string]string{"a": "1"}},
 		{name: "loop", entries: []entry{symlink("a", "b"), symlink("b", "a"), file("a/x", "")}, refused: "loop of symbolic links"},
 		{name: "below a file", entries: []entry{file("a", ""), file("a/x", "")}, refused: "not a directory"},
@@ -349,6 +351,7 @@ func FuzzExtract(f *testing.F) {
 	}
 	f.Add(pack(f, dir("a"), file("a/b", "c"), symlink("d", "/a"), hardlink("e", "d/b"), file("a/.wh.b", "")).Bytes())
 	f.Add(pack(f, symlink("a", "b/c"), file("a/x", "1"), file("../y", "")).Bytes())
+	f.Add(pack(f, symlink("a", "../secret"), hardlink("b", "a"), file("a/x", "1"), hardlink("c", "../secret"), hardlink("d", "/../secret")).Bytes())
 	f.Add(pack(f, symlink("a", "."), symlink("a/b", ".."), file("a/b/c", "")).Bytes())
 	maxHoles = 1 << 24
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -357,19 +360,25 @@ func FuzzExtract(f *testing.F) {
 		if err != nil {
 			base = t.TempDir()
 		}
-		defer os.RemoveAll(base)
+		defer deltree.Remove(base)
 		if err := os.MkdirAll(base+"/root/beside", 0o755); err != nil {
 			t.Fatal(err)
 		}
+		os.WriteFile(base+"/secret", []byte("secret"), 0o600)
 		for i, w := range []Whiteouts{OverlayWhiteouts, KeepWhiteouts} {
 			into := fmt.Sprint(base, "/tree", i)
 			os.Mkdir(into, 0o755)
 			extractWith(t, into, bytes.NewReader(data), w)
 		}
-		for name, want := range map[string]int{base: 3, base + "/root": 1, base + "/root/beside": 0} {
+		for name, want := range map[string]int{base: 4, base + "/root": 1, base + "/root/beside": 0} {
 			if entries, err := os.ReadDir(name); err != nil || len(entries) != want {
 				t.Errorf("%s holds %v, %v", name, entries, err)
 			}
+		}
+		var st unix.Stat_t
+		secret, err := os.ReadFile(base + "/secret")
+		if unix.Lstat(base+"/secret", &st); string(secret) != "secret" || st.Nlink != 1 || st.Mode&0o7777 != 0o600 || st.Uid != 0 {
+			t.Errorf("what lies outside is %q with mode %o and %d links, %v", secret, st.Mode, st.Nlink, err)
 		}
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tarehq/tare/internal/deltree"
 	"golang.org/x/sys/unix"
 )
 
@@ -61,8 +62,8 @@ func (x *extractor) remember(name string, fd int) {
 	x.dirs[name] = fd
 }
 
-// forget closes what is kept. It is called only between entries, which have
-// descriptors in hand.
+// forget closes what is kept. It is called only where nobody has one of the
+// descriptors in hand: between entries, and on the way down to a parent.
 func (x *extractor) forget() {
 	for name, fd := range x.dirs {
 		unix.Close(fd)
@@ -103,6 +104,9 @@ func (x *extractor) makeParents(name string, links int) error {
 	if err := x.makeParents(path.Dir(name), links); err != nil {
 		return err
 	}
+	if len(x.dirs) > maxDirs {
+		x.forget()
+	}
 	up, err := x.open(path.Dir(name))
 	if err != nil {
 		return err
@@ -116,7 +120,7 @@ func (x *extractor) makeParents(name string, links int) error {
 		return x.makeOverWhiteout(up, base)
 	}
 	if err == nil {
-		return x.makeImplicit(up, base)
+		return x.makeImplicit(up, base, name)
 	}
 	if !errors.Is(err, unix.EEXIST) {
 		return err
@@ -150,13 +154,17 @@ func (x *extractor) makeOverWhiteout(up int, base string) error {
 	return x.plain(fd)
 }
 
-// makeImplicit finishes a directory that was made and has no entry.
-func (x *extractor) makeImplicit(up int, base string) error {
+// makeImplicit finishes a directory that was made and has no entry. It is kept
+// open, as what is made next is in it.
+func (x *extractor) makeImplicit(up int, base, name string) error {
+	if err := x.count(); err != nil {
+		return err
+	}
 	fd, err := unix.Openat(up, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	x.remember(name, fd)
 	if err := x.plain(fd); err != nil {
 		return err
 	}
@@ -239,33 +247,6 @@ func (x *extractor) setDirTimes() error {
 
 // remove takes away what has the name in dir, a whole tree too.
 func (x *extractor) remove(dir int, base string) error {
-	err := unix.Unlinkat(dir, base, 0)
-	if errors.Is(err, unix.EISDIR) {
-		err = removeTree(dir, base)
-	}
 	x.stale = true
-	return err
-}
-
-func removeTree(dir int, base string) error {
-	fd, err := unix.Openat(dir, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	d := os.NewFile(uintptr(fd), base)
-	defer d.Close()
-	names, err := d.Readdirnames(-1)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		err := unix.Unlinkat(fd, name, 0)
-		if errors.Is(err, unix.EISDIR) {
-			err = removeTree(fd, name)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return unix.Unlinkat(dir, base, unix.AT_REMOVEDIR)
+	return deltree.At(dir, base)
 }

@@ -63,6 +63,9 @@ func (x *extractor) setXattrs(hdr *tar.Header, set func(name string, value []byt
 		if strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.") {
 			return refuse(hdr.Name, "has the attribute %s, which belongs to the overlay file system", name)
 		}
+		if strings.HasPrefix(name, "trusted.tare.") {
+			return refuse(hdr.Name, "has the attribute %s, which belongs to the store of images", name)
+		}
 		x.inherits = x.inherits || name == aclDefault
 		err := set(name, data)
 		needed := name == "security.capability" || strings.HasPrefix(name, "system.posix_acl_")

@@ -3,7 +3,7 @@
 // and ratios as Markdown. It needs root and an idle machine; what is missing is
 // said, not guessed.
 //
-//	bench [-n RUNS] [-bin DIR]
+//	bench [-n RUNS] [-bin DIR] [-groups runtimes,engines,images]
 //
 // Every engine gets a daemon of its own in a network namespace of its own, on
 // a directory that is removed at the end.
@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -27,11 +28,12 @@ import (
 func main() {
 	runs := flag.Int("n", 20, "runs of each measurement")
 	bin := flag.String("bin", "bin", "directory of tare's programs")
+	groups := flag.String("groups", "runtimes,engines,images", "what to measure")
 	flag.Parse()
 	if os.Getenv(private) == "" {
 		os.Exit(again())
 	}
-	if err := measure(*runs, *bin); err != nil {
+	if err := measure(*runs, *bin, strings.Split(*groups, ",")); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -64,7 +66,7 @@ func again() int {
 // back: long enough for the kernel to go idle.
 const pause = 200 * time.Millisecond
 
-func measure(runs int, bin string) (err error) {
+func measure(runs int, bin string, groups []string) (err error) {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("making containers needs root: run it with sudo")
 	}
@@ -89,10 +91,21 @@ func measure(runs int, bin string) (err error) {
 		return fmt.Errorf("making the image: %w: %s", err, out)
 	}
 	t := &table{}
-	if err := benchRuntimes(t, dir, image, bin, runs); err != nil {
-		return err
+	if slices.Contains(groups, "runtimes") {
+		if err := benchRuntimes(t, dir, image, bin, runs); err != nil {
+			return err
+		}
 	}
-	benchEngines(t, engines(dir, bin), image, runs)
+	ready, stop := startEngines(t, engines(dir, bin), image)
+	defer stop()
+	if slices.Contains(groups, "engines") {
+		benchEngines(t, ready, runs)
+	}
+	if slices.Contains(groups, "images") {
+		if err := benchImages(t, dir, ready, max(runs/4, 1)); err != nil {
+			return err
+		}
+	}
 	return t.print(os.Stdout)
 }
 
@@ -137,17 +150,16 @@ func (t *table) compare(title string, runs int, between time.Duration, subjects 
 // rest lies between the parts of two subjects.
 const rest = time.Second
 
-// benchEngines starts the engines, measures them by turns and stops them.
-func benchEngines(t *table, list []*engine, image string, runs int) {
-	var ready []*engine
+// startEngines starts those that are installed.
+func startEngines(t *table, list []*engine, image string) (ready []*engine, stop func()) {
 	for _, e := range list {
 		if missing := e.missing(); missing != "" {
 			t.note("%s is not installed: %s", e.name, missing)
 			continue
 		}
-		defer e.stop()
 		if err := e.start(image); err != nil {
 			t.note("%s: %v", e.name, err)
+			e.stop()
 			continue
 		}
 		ready = append(ready, e)
@@ -156,6 +168,15 @@ func benchEngines(t *table, list []*engine, image string, runs int) {
 			t.add("daemon idle, resident", "MB", e.name, rss)
 		}
 	}
+	return ready, func() {
+		for _, e := range ready {
+			e.stop()
+		}
+	}
+}
+
+// benchEngines measures containers by turns.
+func benchEngines(t *table, ready []*engine, runs int) {
 	each := func(run func(e *engine) (float64, error)) (list []subject) {
 		for _, e := range ready {
 			list = append(list, subject{e.name, func() (float64, error) { return run(e) }})

@@ -18,6 +18,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/tarehq/tare/archive"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
@@ -35,6 +36,7 @@ type Images interface {
 	ID(ref string) digest.Digest
 	Unpacked(ctx context.Context, img image.Image) (digest.Digest, error)
 	UnpackManifest(ctx context.Context, manifest ocispec.Descriptor) (digest.Digest, error)
+	Commit(ctx context.Context, diff archive.Diff, o image.CommitOptions) (id string, err error)
 }
 
 // Snapshots makes and drops a container's writable layer.
@@ -42,6 +44,7 @@ type Snapshots interface {
 	Prepare(containerID string, chain digest.Digest) (snapshot.Mount, error)
 	Mount(containerID string) (snapshot.Mount, error)
 	Remove(containerID string) error
+	Changes(containerID string) (*snapshot.Changes, error)
 	Active() []string
 	Usage(ctx context.Context, containerID string) (changed, all int64, err error)
 	Driver() string

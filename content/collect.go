@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -36,9 +37,9 @@ func (s *Store) Hold() (release func()) {
 // the targets of all entries. Set before the store is shared.
 func (s *Store) AfterCollect(f func(targets []ocispec.Descriptor) error) { s.after = f }
 
-// Collect removes all blobs that no entry leads to, now or when the last hold
-// is released. When a manifest that is named cannot be read nothing is
-// removed.
+// Collect removes all blobs that no entry leads to, nor what is attached to one,
+// now or when the last hold is released. When a manifest that is named cannot
+// be read nothing is removed.
 func (s *Store) Collect() error {
 	s.gate.Lock()
 	defer s.gate.Unlock()
@@ -57,9 +58,16 @@ func (s *Store) collectLocked() error {
 	defer s.names.Unlock()
 	live, seen := map[digest.Digest]struct{}{}, map[reading]struct{}{}
 	var targets []ocispec.Descriptor
-	for _, e := range s.Index().Entries() {
+	ix := s.Index()
+	for _, e := range ix.Entries() {
 		targets = append(targets, e.Target)
-		err := s.walk(e.Target, seen, 0, func(d ocispec.Descriptor, _ int64) error {
+	}
+	roots := slices.Clone(targets)
+	for _, a := range ix.attached {
+		roots = append(roots, a.Target)
+	}
+	for _, root := range roots {
+		err := s.walk(root, seen, 0, func(d ocispec.Descriptor, _ int64) error {
 			live[d.Digest] = struct{}{}
 			return nil
 		})

@@ -125,6 +125,40 @@ func TestOpenRefusesWhatItDoesNotKnow(t *testing.T) {
 	}
 }
 
+// What is attached to an image is kept for as long as the image is.
+func TestAttached(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	m, _ := image(t, s, "docker.io/library/a:1", "layer")
+	note := put(t, s, ocispec.MediaTypeImageManifest, []byte(`{"schemaVersion":2,"artifactType":"note"}`))
+	stray := put(t, s, ocispec.MediaTypeImageManifest, []byte(`{"schemaVersion":2,"artifactType":"stray"}`))
+	update := func(change func(*Index) *Index) {
+		t.Helper()
+		if err := s.Update(func(ix *Index) (*Index, error) { return change(ix), nil }); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Collect(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	update(func(ix *Index) *Index { return ix.Attach(m.Digest, note, note).Attach(note.Digest, stray) })
+	s = open(t, dir)
+	update(func(ix *Index) *Index { return ix.With(Entry{Name: "docker.io/library/b:1", Target: m}) })
+	update(func(ix *Index) *Index { return ix.Without("docker.io/library/a:1", m.Digest, false) })
+	if got := s.Index().Attached(m.Digest); len(got) != 1 || got[0].Digest != note.Digest || len(got[0].Annotations) != 0 {
+		t.Errorf("%+v is attached", got)
+	}
+	if _, ok := s.Size(note.Digest); !ok || len(s.Index().Entries()) != 1 {
+		t.Error("the attached is gone, or an entry of its own")
+	}
+	update(func(ix *Index) *Index { return ix.Without("docker.io/library/b:1", m.Digest, false) })
+	for _, d := range []ocispec.Descriptor{note, stray} {
+		if _, ok := s.Size(d.Digest); ok || len(s.Index().Attached(m.Digest)) != 0 {
+			t.Error("what was attached stays")
+		}
+	}
+}
+
 func TestFormat(t *testing.T) {
 	dir := t.TempDir()
 	open(t, dir)

@@ -23,6 +23,7 @@ const (
 	AnnotationName    = "io.containerd.image.name" // the canonical name
 	AnnotationRefName = ocispec.AnnotationRefName  // its tag
 	annotationUpdated = "io.tare.image.updated"    // RFC 3339, when the name was set
+	annotationTo      = "io.tare.image.attached"   // the digest of the image that an artifact is attached to
 )
 
 // Entry is one name and what it points to. An image that lost its last name
@@ -33,14 +34,23 @@ type Entry struct {
 	Updated time.Time
 }
 
-// Index is an immutable list of entries.
+// Attachment is an artifact that was fetched with an image because it says it is
+// about it, such as a signature. It stays as long as the image.
+type Attachment struct {
+	To     digest.Digest // what an entry points to
+	Target ocispec.Descriptor
+}
+
+// Index is an immutable list of entries, and of what is attached to them.
 type Index struct {
 	entries  []Entry
 	byName   map[string]int
 	byTarget map[digest.Digest][]int
+	attached []Attachment
 }
 
-func newIndex(entries []Entry) *Index {
+// newIndex leaves out what is attached to nothing.
+func newIndex(entries []Entry, attached ...Attachment) *Index {
 	ix := &Index{entries: entries, byName: make(map[string]int, len(entries)), byTarget: make(map[digest.Digest][]int, len(entries))}
 	for i, e := range entries {
 		if e.Name != "" {
@@ -48,7 +58,33 @@ func newIndex(entries []Entry) *Index {
 		}
 		ix.byTarget[e.Target.Digest] = append(ix.byTarget[e.Target.Digest], i)
 	}
+	for _, a := range attached {
+		if len(ix.byTarget[a.To]) > 0 {
+			ix.attached = append(ix.attached, a)
+		}
+	}
 	return ix
+}
+
+// Attached lists what is attached to the image.
+func (ix *Index) Attached(to digest.Digest) (list []ocispec.Descriptor) {
+	for _, a := range ix.attached {
+		if a.To == to {
+			list = append(list, a.Target)
+		}
+	}
+	return list
+}
+
+// Attach returns an index with these attached to the image, each once.
+func (ix *Index) Attach(to digest.Digest, list ...ocispec.Descriptor) *Index {
+	attached := slices.Clone(ix.attached)
+	for _, d := range list {
+		if !slices.ContainsFunc(attached, func(a Attachment) bool { return a.To == to && a.Target.Digest == d.Digest }) {
+			attached = append(attached, Attachment{to, d})
+		}
+	}
+	return newIndex(ix.entries, attached...)
 }
 
 // Entries returns all entries in the order of their making. It must not be
@@ -102,7 +138,7 @@ func (ix *Index) With(added ...Entry) *Index {
 		}
 		entries = append(entries, e)
 	}
-	return newIndex(entries)
+	return newIndex(entries, ix.attached...)
 }
 
 // Without returns an index from which the name is gone; "" stands for the
@@ -119,7 +155,7 @@ func (ix *Index) Without(name string, target digest.Digest, keep bool) *Index {
 		}
 		entries = append(entries, old)
 	}
-	return newIndex(entries)
+	return newIndex(entries, ix.attached...)
 }
 
 // Index returns the names as they are now, without any I/O.
@@ -153,6 +189,15 @@ func encodeIndex(ix *Index) ([]byte, error) {
 	for _, e := range ix.entries {
 		doc.Manifests = append(doc.Manifests, Annotate(e))
 	}
+	for _, a := range ix.attached {
+		d := Bare(a.Target)
+		d.Annotations = maps.Clone(d.Annotations)
+		if d.Annotations == nil {
+			d.Annotations = map[string]string{}
+		}
+		d.Annotations[annotationTo] = a.To.String()
+		doc.Manifests = append(doc.Manifests, d)
+	}
 	return json.Marshal(doc)
 }
 
@@ -175,10 +220,11 @@ func Annotate(e Entry) ocispec.Descriptor {
 	return d
 }
 
-// Bare returns the descriptor without the annotations that Annotate sets.
+// Bare returns the descriptor without the annotations that an index.json of ours
+// has.
 func Bare(d ocispec.Descriptor) ocispec.Descriptor {
 	d.Annotations = maps.Clone(d.Annotations)
-	for _, key := range []string{AnnotationName, AnnotationRefName, annotationUpdated} {
+	for _, key := range []string{AnnotationName, AnnotationRefName, annotationUpdated, annotationTo} {
 		delete(d.Annotations, key)
 	}
 	if len(d.Annotations) == 0 {
@@ -200,13 +246,18 @@ func readIndex(path string) (*Index, error) {
 		return nil, fmt.Errorf("%s is damaged: %w", path, err)
 	}
 	var entries []Entry
+	var attached []Attachment
 	for _, d := range doc.Manifests {
 		if err := d.Digest.Validate(); err != nil {
 			return nil, fmt.Errorf("%s is damaged: %q is not a digest", path, d.Digest)
+		}
+		if to := digest.Digest(d.Annotations[annotationTo]); to != "" {
+			attached = append(attached, Attachment{to, Bare(d)})
+			continue
 		}
 		e := Entry{Name: d.Annotations[AnnotationName], Target: Bare(d)}
 		e.Updated, _ = time.Parse(time.RFC3339Nano, d.Annotations[annotationUpdated])
 		entries = append(entries, e)
 	}
-	return newIndex(entries), nil
+	return newIndex(entries, attached...), nil
 }

@@ -31,7 +31,7 @@ import (
 func (f fixture) saved(t testing.TB, refs ...string) []byte {
 	t.Helper()
 	var buf bytes.Buffer
-	if err := f.Save(context.Background(), &buf, refs, ""); err != nil {
+	if err := f.Save(context.Background(), &buf, refs, SaveOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	return buf.Bytes()
@@ -40,7 +40,7 @@ func (f fixture) saved(t testing.TB, refs ...string) []byte {
 func (f fixture) loaded(t testing.TB, archive []byte) []string {
 	t.Helper()
 	var lines []string
-	if err := f.Load(context.Background(), bytes.NewReader(archive), func(l string) { lines = append(lines, l) }); err != nil {
+	if err := f.Load(context.Background(), bytes.NewReader(archive), LoadOptions{}, func(l string) { lines = append(lines, l) }); err != nil {
 		t.Fatal(err)
 	}
 	return lines
@@ -114,7 +114,7 @@ func TestSaveRemoveLoad(t *testing.T) {
 			t.Errorf("%s is %s instead of %s: %v", ref, img.ID, id, err)
 		}
 	}
-	if err := f.Save(ctx, io.Discard, []string{"a:1", "nosuch"}, ""); err == nil || err.Error() != "No such image: nosuch:latest" {
+	if err := f.Save(ctx, io.Discard, []string{"a:1", "nosuch"}, SaveOptions{}); err == nil || err.Error() != "No such image: nosuch:latest" {
 		t.Error(err)
 	}
 }
@@ -198,7 +198,7 @@ func TestLoadNameWithDigest(t *testing.T) {
 	}
 	delete(files, "index.json")
 	files["manifest.json"] = strings.Replace(files["manifest.json"], "a:latest", "a@"+id, 1)
-	if err := f.Load(context.Background(), bytes.NewReader(repacked(t, files)), nil); !errors.Is(err, fault.Invalid) {
+	if err := f.Load(context.Background(), bytes.NewReader(repacked(t, files)), LoadOptions{}, nil); !errors.Is(err, fault.Invalid) {
 		t.Error(err)
 	}
 }
@@ -269,7 +269,7 @@ func TestLoadKeepsAnIndexWhole(t *testing.T) {
 		}
 	}
 	var one bytes.Buffer
-	if err := g.Save(ctx, &one, []string{"multi:1"}, "linux/arm64"); err != nil {
+	if err := g.Save(ctx, &one, []string{"multi:1"}, SaveOptions{Platforms: []string{"linux/arm64"}}); err != nil {
 		t.Fatal(err)
 	}
 	if n := len(unpacked(t, one.Bytes())); n != 6 {
@@ -370,7 +370,7 @@ func TestLoadRefusesAndLeavesNothing(t *testing.T) {
 		"layers":    {legacy(t, func(c *dockerspec.DockerOCIImage) { c.RootFS.DiffIDs = c.RootFS.DiffIDs[:1] }), "2 layers and 1 layer digests"},
 	}
 	for name, c := range cases {
-		err := g.Load(context.Background(), bytes.NewReader(c.data), nil)
+		err := g.Load(context.Background(), bytes.NewReader(c.data), LoadOptions{}, nil)
 		if err == nil || !strings.Contains(err.Error(), c.want) || fault.KindOf(err) != fault.Invalid {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -392,7 +392,7 @@ func TestSaveNoticesDamage(t *testing.T) {
 	os.Remove(path)
 	data[len(data)-1] ^= 1
 	os.WriteFile(path, data, 0o444)
-	if err := f.Save(context.Background(), io.Discard, []string{"a"}, ""); err == nil || !strings.Contains(err.Error(), "damaged") {
+	if err := f.Save(context.Background(), io.Discard, []string{"a"}, SaveOptions{}); err == nil || !strings.Contains(err.Error(), "damaged") {
 		t.Error(err)
 	}
 }
@@ -617,7 +617,7 @@ func TestLoadRefusesTooManyManifests(t *testing.T) {
 	}
 	top, _ := json.Marshal(ocispec.Index{Manifests: []ocispec.Descriptor{index(halves)}})
 	files["index.json"] = string(top)
-	err := f.Load(context.Background(), bytes.NewReader(repacked(t, files)), nil)
+	err := f.Load(context.Background(), bytes.NewReader(repacked(t, files)), LoadOptions{}, nil)
 	if !errors.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "more than 10000 manifests") {
 		t.Error(err)
 	}
@@ -659,7 +659,7 @@ func FuzzLoad(f *testing.F) {
 			given["oci-layout"], given["index.json"] = files["oci-layout"],
 				strings.NewReplacer("DIGEST", digest.FromString(node).String(), "SIZE", fmt.Sprint(len(node))).Replace(index)
 		}
-		if s.Load(ctx, bytes.NewReader(repacked(t, given)), nil) != nil {
+		if s.Load(ctx, bytes.NewReader(repacked(t, given)), LoadOptions{}, nil) != nil {
 			return
 		}
 		list, err := s.List(ctx, ListOptions{Manifests: true, SharedSize: true})
@@ -671,9 +671,9 @@ func FuzzLoad(f *testing.F) {
 				t.Error(err)
 			}
 			var saved bytes.Buffer
-			if err := s.Save(ctx, &saved, []string{sum.ID}, ""); err != nil {
+			if err := s.Save(ctx, &saved, []string{sum.ID}, SaveOptions{}); err != nil {
 				t.Error(err)
-			} else if err := s.Load(ctx, &saved, nil); err != nil {
+			} else if err := s.Load(ctx, &saved, LoadOptions{}, nil); err != nil {
 				t.Error(err)
 			}
 			if _, err := s.Remove(ctx, sum.ID, RemoveOptions{Force: true}); err != nil {

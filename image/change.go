@@ -18,13 +18,19 @@ import (
 func applyChanges(c *dockerspec.DockerOCIImageConfig, changes []string) error {
 	text := strings.ReplaceAll(strings.Join(changes, "\n"), "\r\n", "\n")
 	text = strings.ReplaceAll(text, "\\\n", "")
+	cmdGiven := false
 	for line := range strings.SplitSeq(text, "\n") {
 		line = strings.TrimSpace(line)
 		if line == "" || line[0] == '#' {
 			continue
 		}
 		word, rest := cutWord(line)
-		if err := applyChange(c, strings.ToLower(word), rest); err != nil {
+		word = strings.ToLower(word)
+		cmdGiven = cmdGiven || word == "cmd"
+		if word == "entrypoint" && !cmdGiven { // a command of before belongs to another one
+			c.Cmd = nil
+		}
+		if err := applyChange(c, word, rest); err != nil {
 			return err
 		}
 	}

@@ -8,6 +8,8 @@
 package image
 
 import (
+	"time"
+
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -34,16 +36,20 @@ type Image struct {
 
 // ImportOptions say how an imported tree becomes an image.
 type ImportOptions struct {
-	Reference string   // name to give, "" for none; a tag is added when it lacks
-	Changes   []string // Dockerfile instructions that set the config
-	Message   string   // comment of the one history entry
-	Platform  string   // "os/arch[/variant]"; "" for this machine's
+	Reference string    // name to give, "" for none; a tag is added when it lacks
+	Changes   []string  // Dockerfile instructions that set the config
+	Message   string    // comment of the one history entry
+	Platform  string    // "os/arch[/variant]"; "" for what the programs in the tree are for, or this machine's
+	Epoch     time.Time // of the image, unless zero (SOURCE_DATE_EPOCH); the files are as they come
 }
 
 // RemoveOptions as in DELETE /images/{name}.
 type RemoveOptions struct {
 	Force   bool
 	NoPrune bool
+	// Platforms, unless empty, are all that goes: their content, while the image
+	// keeps its names and the other platforms.
+	Platforms []string
 }
 
 // ListOptions as in GET /images/json. Filters are Docker's: reference, label,

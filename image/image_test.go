@@ -47,10 +47,12 @@ type fixture struct {
 	layers *snapshot.Store
 }
 
-func open(t testing.TB, root string) fixture {
+func open(t testing.TB, root string) fixture { return openWith(t, root, snapshot.Overlay) }
+
+func openWith(t testing.TB, root, driver string) fixture {
 	t.Helper()
 	testutil.RequireRoot(t)
-	f, err := tryOpen(root)
+	f, err := tryOpenWith(root, driver)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,13 +60,15 @@ func open(t testing.TB, root string) fixture {
 	return f
 }
 
-func tryOpen(root string) (fixture, error) {
+func tryOpen(root string) (fixture, error) { return tryOpenWith(root, snapshot.Overlay) }
+
+func tryOpenWith(root, driver string) (fixture, error) {
 	f := fixture{root: root, events: &recorder{}}
 	store, err := content.Open(filepath.Join(root, "content"))
 	if err != nil {
 		return f, err
 	}
-	if f.layers, err = snapshot.Open(filepath.Join(root, "snapshot"), snapshot.Overlay); err != nil {
+	if f.layers, err = snapshot.Open(filepath.Join(root, "snapshot"), driver); err != nil {
 		return f, err
 	}
 	f.Service, err = Open(context.Background(), store, f.layers, f.events)
@@ -548,7 +552,7 @@ func TestConcurrentImportAndRemove(t *testing.T) {
 				if err != nil || !f.layers.Has(img.ChainID) {
 					t.Errorf("after its import %s has no layer: %v", name, err)
 				}
-				if err := f.Save(ctx, &bytes.Buffer{}, []string{name}, ""); err != nil {
+				if err := f.Save(ctx, &bytes.Buffer{}, []string{name}, SaveOptions{}); err != nil {
 					t.Error(err)
 				}
 				if _, err := f.Remove(ctx, name, RemoveOptions{}); err != nil {

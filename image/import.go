@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"path"
 	"time"
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -34,6 +35,11 @@ func (s *Service) Import(ctx context.Context, r io.Reader, o ImportOptions) (id 
 	layer, err := s.importLayer(ctx, r)
 	if err != nil {
 		return "", err
+	}
+	if o.Platform == "" {
+		if err := s.findPlatform(&config, layer.Digest); err != nil {
+			return "", err
+		}
 	}
 	config.RootFS = ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{layer.Digest}}
 	target, err := s.putImage(config, []ocispec.Descriptor{layer})
@@ -73,11 +79,33 @@ func importConfig(o ImportOptions) (dockerspec.DockerOCIImage, error) {
 		}
 	}
 	now := time.Now().UTC()
+	if !o.Epoch.IsZero() {
+		now = o.Epoch.UTC()
+	}
 	image := dockerspec.DockerOCIImage{Image: ocispec.Image{
 		Created: &now, Platform: platform, History: []ocispec.History{{Created: &now, Comment: o.Message}},
 	}}
 	err := applyChanges(&image.Config, o.Changes)
 	return image, err
+}
+
+// findPlatform sets what the programs of the layer are for, if they tell.
+func (s *Service) findPlatform(config *dockerspec.DockerOCIImage, chain digest.Digest) error {
+	view, err := s.layers.LayerView(chain)
+	if err != nil {
+		return err
+	}
+	defer view.Close()
+	var programs []string
+	for _, argv := range [][]string{config.Config.Entrypoint, config.Config.Cmd} {
+		if len(argv) > 0 && path.IsAbs(argv[0]) {
+			programs = append(programs, argv[0])
+		}
+	}
+	if p, ok := platformOf(view.Root(), programs); ok {
+		config.Platform = p
+	}
+	return nil
 }
 
 // importLayer stores the stream as a blob and unpacks it, reading it once.

@@ -27,13 +27,20 @@ const (
 	maxPaths     = 32 << 20 // bytes of the names that a docker-archive's files have
 )
 
+// LoadOptions as in POST /images/load.
+type LoadOptions struct {
+	// Platforms, unless empty, are those to load. Of one the image is its manifest,
+	// of several an index of these alone; images without any are passed over.
+	Platforms []string
+}
+
 // Load takes the images of the tar r into the store: an OCI image layout, a
 // docker-archive, or both at once, of which the layout counts. It may be
 // compressed with gzip, zstd or bzip2. All blobs are checked, and an index is
 // kept whole with all its platforms and attestations. progress (may be nil)
 // gets a line without its newline for each name or nameless image. Nothing is
 // left of an archive that fails.
-func (s *Service) Load(ctx context.Context, r io.Reader, progress func(string)) (err error) {
+func (s *Service) Load(ctx context.Context, r io.Reader, o LoadOptions, progress func(string)) (err error) {
 	done := s.hold()
 	defer func() { done(err) }()
 	plain, _, err := archive.Decompress(r)
@@ -47,6 +54,9 @@ func (s *Service) Load(ctx context.Context, r io.Reader, progress func(string)) 
 	}
 	entries, err := l.entries(ctx)
 	if err != nil {
+		return err
+	}
+	if entries, err = s.keepPlatforms(entries, o.Platforms); err != nil {
 		return err
 	}
 	prepared := map[digest.Digest]bool{}
@@ -67,7 +77,7 @@ func (s *Service) Load(ctx context.Context, r io.Reader, progress func(string)) 
 	if err := s.store(entries); err != nil {
 		return err
 	}
-	if len(l.files) > 0 {
+	if len(l.files)+len(o.Platforms) > 0 {
 		s.content.Collect() // what an archive has besides its images
 	}
 	for _, e := range entries {
@@ -81,6 +91,60 @@ func (s *Service) Load(ctx context.Context, r io.Reader, progress func(string)) 
 		s.publish("load", e.Target, e.Name)
 	}
 	return nil
+}
+
+// keepPlatforms narrows the images of an archive down to some platforms.
+func (s *Service) keepPlatforms(entries []content.Entry, platforms []string) ([]content.Entry, error) {
+	if len(platforms) == 0 {
+		return entries, nil
+	}
+	var kept []content.Entry
+	missing := ""
+	for _, e := range entries {
+		var found []string
+		for _, p := range platforms {
+			if _, err := s.choose(e.Target, p, e.Name); errors.Is(err, fault.NotFound) {
+				missing = p
+			} else if err != nil {
+				return nil, err
+			} else {
+				found = append(found, p)
+			}
+		}
+		if len(found) == 0 {
+			continue
+		}
+		target, only, err := s.ofPlatforms(e.Target, found, e.Name)
+		if err != nil {
+			return nil, err
+		}
+		if e.Target = target; only != nil {
+			if e.Target, err = s.indexOf(target, only); err != nil {
+				return nil, err
+			}
+		}
+		kept = append(kept, e)
+	}
+	if len(kept) == 0 {
+		return nil, fault.New(fault.NotFound, "requested platform (%s) not found: image might be filtered out", missing)
+	}
+	return kept, nil
+}
+
+// indexOf stores an index of those manifests of another one that count.
+func (s *Service) indexOf(target ocispec.Descriptor, only map[digest.Digest]bool) (ocispec.Descriptor, error) {
+	n, err := s.content.Node(target)
+	if err != nil {
+		return target, err
+	}
+	index := *n.Index
+	index.MediaType, index.Manifests = target.MediaType, nil
+	for _, d := range n.Index.Manifests {
+		if only[d.Digest] || content.IsIndex(d.MediaType) {
+			index.Manifests = append(index.Manifests, d)
+		}
+	}
+	return s.putJSON(target.MediaType, index)
 }
 
 // prepare checks that the target can be followed and unpacks what this machine

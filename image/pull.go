@@ -94,8 +94,10 @@ type pull struct {
 	platform string
 	progress func(Progress)
 
-	layers  map[digest.Digest]bool // told of
-	fetched atomic.Bool            // something was not here before
+	target    ocispec.Descriptor
+	layers    map[digest.Digest]bool      // told of
+	fetched   atomic.Bool                 // something was not here before
+	referrers func() []ocispec.Descriptor // what is about the image, nil before it is being fetched
 }
 
 func (p *pull) run(ctx context.Context, tag string) (err error) {
@@ -107,10 +109,21 @@ func (p *pull) run(ctx context.Context, tag string) (err error) {
 	if err != nil {
 		return pullError(p.ref, err)
 	}
-	if err := p.node(ctx, target, nil, 0); err != nil {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	p.target = target
+	err = p.node(ctx, target, nil, 0)
+	if err != nil {
+		cancel()
+	}
+	var attached []ocispec.Descriptor
+	if p.referrers != nil {
+		attached = p.referrers()
+	}
+	if err != nil {
 		return err
 	}
-	moved, err := p.name(target)
+	moved, err := p.name(target, attached)
 	if err != nil {
 		return err
 	}
@@ -128,18 +141,23 @@ func (p *pull) run(ctx context.Context, tag string) (err error) {
 // familiarPath is the path of the repository as Docker's progress shows it.
 func familiarPath(r reference.Ref) string { return r.Path }
 
-// name gives the image its name and tells whether it had it before.
-func (p *pull) name(target ocispec.Descriptor) (moved bool, err error) {
+// name gives the image its name, with what is attached to it, and tells whether
+// the name pointed elsewhere before.
+func (p *pull) name(target ocispec.Descriptor, attached []ocispec.Descriptor) (moved bool, err error) {
 	name := p.ref.String()
-	if e, ok := p.s.content.Index().Lookup(name); ok && e.Target.Digest == target.Digest && !p.fetched.Load() {
+	e, ok := p.s.content.Index().Lookup(name)
+	moved = !ok || e.Target.Digest != target.Digest
+	if !moved && !p.fetched.Load() && len(attached) <= len(p.s.content.Index().Attached(target.Digest)) {
 		return false, nil
 	}
 	if err := p.s.content.SyncNames(); err != nil {
 		return false, err
 	}
 	target.Platform, target.URLs, target.Data = nil, nil, nil
-	e := content.Entry{Name: name, Target: target, Updated: time.Now()}
-	return true, p.s.content.Update(func(ix *content.Index) (*content.Index, error) { return ix.With(e), nil })
+	e = content.Entry{Name: name, Target: target, Updated: time.Now()}
+	return moved, p.s.content.Update(func(ix *content.Index) (*content.Index, error) {
+		return ix.With(e).Attach(target.Digest, attached...), nil
+	})
 }
 
 // node fetches a manifest or an index, and what is wanted of it. said is the
@@ -148,8 +166,12 @@ func (p *pull) node(ctx context.Context, d ocispec.Descriptor, said *ocispec.Pla
 	if depth > maxNesting {
 		return fault.New(fault.Invalid, "indexes are nested deeper than %d at %s", maxNesting, d.Digest)
 	}
-	if err := p.document(ctx, d); err != nil {
+	fetched, err := p.document(ctx, d)
+	if err != nil {
 		return err
+	}
+	if fetched {
+		p.fetched.Store(true)
 	}
 	n, err := p.s.content.Node(d)
 	if err != nil {
@@ -170,28 +192,27 @@ func (p *pull) node(ctx context.Context, d ocispec.Descriptor, said *ocispec.Pla
 	return nil
 }
 
-// document stores a manifest or an index.
-func (p *pull) document(ctx context.Context, d ocispec.Descriptor) error {
+// document stores a manifest or an index, unless it is here.
+func (p *pull) document(ctx context.Context, d ocispec.Descriptor) (fetched bool, err error) {
 	if strings.HasPrefix(d.MediaType, dockerSchema1) {
-		return fault.New(fault.NotImplemented, "%s is an image of Docker's schema 1, support for which has been removed: build and push it again with a newer builder", p.ref.Familiar())
+		return false, fault.New(fault.NotImplemented, "%s is an image of Docker's schema 1, support for which has been removed: build and push it again with a newer builder", p.ref.Familiar())
 	}
 	if !content.IsNode(d.MediaType) {
-		return fault.New(fault.NotImplemented, "%s is of the type %q, which is neither a manifest nor an index", p.ref.Familiar(), d.MediaType)
+		return false, fault.New(fault.NotImplemented, "%s is of the type %q, which is neither a manifest nor an index", p.ref.Familiar(), d.MediaType)
 	}
 	if _, ok := p.s.content.Size(d.Digest); ok {
 		if _, err := p.s.content.Node(d); err == nil {
-			return nil
+			return false, nil
 		}
 	}
 	got, data, err := p.repo.Manifest(ctx, d.Digest.String())
 	if err != nil {
-		return pullError(p.ref, err)
+		return false, pullError(p.ref, err)
 	}
 	if d.Size > 0 && got.Size != d.Size {
-		return fault.New(fault.Invalid, "manifest %s has %d bytes instead of %d", d.Digest, got.Size, d.Size)
+		return false, fault.New(fault.Invalid, "manifest %s has %d bytes instead of %d", d.Digest, got.Size, d.Size)
 	}
-	p.fetched.Store(true)
-	return p.s.content.Keep(d.Digest, data)
+	return true, p.s.content.Keep(d.Digest, data)
 }
 
 // choose picks the manifests of an index to fetch: the best of the platform and
@@ -250,8 +271,11 @@ func (p *pull) manifest(ctx context.Context, d ocispec.Descriptor, m *ocispec.Ma
 			return err
 		}
 	}
-	det, err := p.s.detail(d)
 	attestation := d.Annotations[annotationRefType] != ""
+	if p.referrers == nil && !attestation {
+		p.referrers = p.fetchReferrers(ctx, []ocispec.Descriptor{p.target, d})
+	}
+	det, err := p.s.detail(d)
 	switch {
 	case errors.Is(err, errNoImage), err == nil && attestation:
 		return p.blobs(ctx, m.Layers)
@@ -272,10 +296,30 @@ func (p *pull) config(ctx context.Context, d ocispec.Descriptor) error {
 	if d.Size > maxConfig {
 		return fault.New(fault.Invalid, "the config %s has %d bytes, more than %d", d.Digest, d.Size, maxConfig)
 	}
+	return p.silently(ctx, d)
+}
+
+// silently fetches a small blob without a word of progress.
+func (p *pull) silently(ctx context.Context, d ocispec.Descriptor) error {
 	if size, ok := p.s.content.Size(d.Digest); ok && size == d.Size {
 		return nil
 	}
-	return p.layer(ctx, d, nil)
+	return p.tries(ctx, func() (again bool, err error) {
+		dl, mine := p.t.downloads.want(d, p.repo)
+		defer dl.leave()
+		err = dl.wait(ctx)
+		return errors.Is(err, errStale) || !mine, err
+	})
+}
+
+// tries does something again that may end better then.
+func (p *pull) tries(ctx context.Context, once func() (again bool, err error)) error {
+	for try := 1; ; try++ {
+		again, err := once()
+		if err == nil || !again || try == 3 || ctx.Err() != nil {
+			return err
+		}
+	}
 }
 
 // blobs fetches what is not to be unpacked.
@@ -330,12 +374,7 @@ func (p *pull) layer(ctx context.Context, d ocispec.Descriptor, unpack func(open
 		return err
 	}
 	p.fetched.Store(true)
-	for try := 1; ; try++ {
-		again, err := p.transfer(ctx, d, unpack)
-		if err == nil || !again || try == 3 || ctx.Err() != nil {
-			return err
-		}
-	}
+	return p.tries(ctx, func() (bool, error) { return p.transfer(ctx, d, unpack) })
 }
 
 // transfer is one try at a layer; again tells whether another one may help.

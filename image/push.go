@@ -42,7 +42,8 @@ type pushedInstead struct {
 
 // Push sends the image that ref names, or all tags of the repository, to the
 // registry that the name says: what it lacks of the blobs, and then the
-// manifests as they are, so that the digest there is the one here. progress is
+// manifests as they are, so that the digest there is the one here, with the
+// artifacts that came with it and are about it. progress is
 // called by several goroutines, one at a time.
 func (t *Transfers) Push(ctx context.Context, ref string, o PushOptions, progress func(Progress)) error {
 	r, err := reference.ParseBare(ref)
@@ -113,6 +114,11 @@ func (p *push) run(ctx context.Context, e content.Entry) error {
 	}
 	if err := p.node(ctx, target, r.Tag); err != nil {
 		return err
+	}
+	for _, d := range p.s.content.Index().Attached(e.Target.Digest) {
+		if err := p.node(ctx, d, ""); err != nil {
+			return fmt.Errorf("%s was pushed, but not what is attached to it: %w", e.Name, err)
+		}
 	}
 	p.progress(Progress{Status: fmt.Sprintf("%s: digest: %s size: %d", r.Tag, target.Digest, target.Size)})
 	p.progress(Progress{Aux: Pushed{Tag: r.Tag, Digest: target.Digest.String(), Size: target.Size}})

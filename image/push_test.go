@@ -168,14 +168,9 @@ func TestPushPartOfIndex(t *testing.T) {
 	}
 }
 
-// An artifact of no known type goes in and out as it is.
-func TestArtifactRoundTrip(t *testing.T) {
-	from, to := registry.Start(t, registry.Options{}), registry.Start(t, registry.Options{})
-	l := images.Layout(t.TempDir())
-	img, err := images.Write(string(l), images.Spec{})
-	if err != nil {
-		t.Fatal(err)
-	}
+// artifact makes an artifact of no known type that is about the image.
+func artifact(t *testing.T, l images.Layout, about ocispec.Descriptor) (manifest ocispec.Descriptor, blobs []ocispec.Descriptor) {
+	t.Helper()
 	layer, err := l.Bytes("application/x-notes", []byte("some notes"))
 	if err != nil {
 		t.Fatal(err)
@@ -184,51 +179,73 @@ func TestArtifactRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	artifact, err := l.JSON(ocispec.MediaTypeImageManifest, ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
-		ArtifactType: "application/x-thing", Config: config, Layers: []ocispec.Descriptor{layer}, Subject: &img.Manifest, Annotations: map[string]string{"a": "b"}})
+	manifest, err = l.JSON(ocispec.MediaTypeImageManifest, ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
+		ArtifactType: "application/x-thing", Config: config, Layers: []ocispec.Descriptor{layer}, Subject: &about, Annotations: map[string]string{"a": "b"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Name(artifact, "artifact"); err != nil {
+	return manifest, []ocispec.Descriptor{config, layer, manifest}
+}
+
+// An artifact goes in and out as it is, called by its name or fetched with the
+// image that it is about.
+func TestArtifactRoundTrip(t *testing.T) {
+	from, to := registry.Start(t, registry.Options{}), registry.Start(t, registry.Options{})
+	l := images.Layout(t.TempDir())
+	img, err := images.Write(string(l), images.Spec{})
+	if err != nil {
 		t.Fatal(err)
 	}
+	images.Copy(t, img.Ref(), "docker://"+from.Host+"/a:image", "--dest-tls-verify=false")
+	about, blobs := artifact(t, l, img.Manifest)
 	f, tr := transfers(t, t.TempDir())
-	// Debian's skopeo cannot copy an artifact, so it comes in by an archive.
-	for name, d := range map[string]ocispec.Descriptor{from.Host + "/a:1": artifact} {
-		for _, b := range []ocispec.Descriptor{config, layer, d} {
-			data := read(t, l.Path(b.Digest))
-			if _, err := f.content.Put(data); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := f.content.Update(func(ix *content.Index) (*content.Index, error) {
-			return ix.With(content.Entry{Name: name, Target: d}), nil
-		}); err != nil {
-			t.Fatal(err)
-		}
-		if err := tr.Push(t.Context(), name, PushOptions{}, func(Progress) {}); err != nil {
+	for _, b := range blobs { // Debian's skopeo cannot copy an artifact
+		if _, err := f.content.Put(read(t, l.Path(b.Digest))); err != nil {
 			t.Fatal(err)
 		}
 	}
-	g, tr := transfers(t, t.TempDir())
-	if err := tr.Pull(t.Context(), from.Host+"/a:1", PullOptions{}, func(Progress) {}); err != nil {
+	name := from.Host + "/a:note"
+	if err := f.content.Update(func(ix *content.Index) (*content.Index, error) {
+		return ix.With(content.Entry{Name: name, Target: about}), nil
+	}); err != nil {
 		t.Fatal(err)
 	}
-	if err := g.Tag(t.Context(), from.Host+"/a:1", to.Host+"/b:2"); err != nil {
+	if err := tr.Push(t.Context(), name, PushOptions{}, func(Progress) {}); err != nil {
 		t.Fatal(err)
 	}
-	if err := tr.Push(t.Context(), to.Host+"/b:2", PushOptions{}, func(Progress) {}); err != nil {
-		t.Fatal(err)
-	}
-	data, err := to.Get("/v2/b/manifests/2", ocispec.MediaTypeImageManifest)
-	if err != nil || digest.FromBytes(data) != artifact.Digest {
-		t.Errorf("%s, %v", data, err)
-	}
-	// Its subject's registry has no referrers API: the tag that stands for it
-	// leads to the artifact.
-	data, err = to.Get("/v2/b/manifests/"+strings.Replace(img.Manifest.Digest.String(), ":", "-", 1), ocispec.MediaTypeImageIndex)
-	if err != nil || !strings.Contains(string(data), artifact.Digest.String()) {
-		t.Errorf("%s, %v", data, err)
+	for tag, repository := range map[string]string{"note": "by-name", "image": "with-image"} {
+		g, tr := transfers(t, t.TempDir())
+		target := to.Host + "/" + repository + ":2"
+		if err := tr.Pull(t.Context(), from.Host+"/a:"+tag, PullOptions{}, func(Progress) {}); err != nil {
+			t.Fatal(err)
+		}
+		if err := g.Tag(t.Context(), from.Host+"/a:"+tag, target); err != nil {
+			t.Fatal(err)
+		}
+		if err := tr.Push(t.Context(), target, PushOptions{}, func(Progress) {}); err != nil {
+			t.Fatal(err)
+		}
+		// This registry has no list of referrers: a tag stands for it.
+		data, err := to.Get("/v2/"+repository+"/manifests/"+strings.Replace(img.Manifest.Digest.String(), ":", "-", 1), ocispec.MediaTypeImageIndex)
+		if err != nil || !strings.Contains(string(data), about.Digest.String()) {
+			t.Errorf("%s: %s, %v", repository, data, err)
+		}
+		data, err = to.Get("/v2/"+repository+"/manifests/"+about.Digest.String(), ocispec.MediaTypeImageManifest)
+		if err != nil || digest.FromBytes(data) != about.Digest {
+			t.Errorf("%s: %s, %v", repository, data, err)
+		}
+		if list, err := g.List(t.Context(), ListOptions{}); err != nil || len(list) != 2 { // hello is the other one
+			t.Errorf("%d images, %v", len(list), err)
+		}
+		if _, err := g.Remove(t.Context(), from.Host+"/a:"+tag, RemoveOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := g.Remove(t.Context(), target, RemoveOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, here := g.content.Size(about.Digest); here {
+			t.Error("the artifact outlives its image")
+		}
 	}
 }
 

@@ -34,7 +34,7 @@ func TestNamedIsWhole(t *testing.T) {
 				}
 			})
 		}
-		loop(func() { expected(f.Load(ctx, bytes.NewReader(archive), nil)) })
+		loop(func() { expected(f.Load(ctx, bytes.NewReader(archive), LoadOptions{}, nil)) })
 		loop(func() { expected(f.Tag(ctx, "a:1", name)) })
 		loop(func() {
 			_, err := f.Remove(ctx, []string{"a:1", "b:1", name, "hello"}[i], RemoveOptions{Force: true})
@@ -49,7 +49,7 @@ func TestNamedIsWhole(t *testing.T) {
 		})
 		loop(func() {
 			var saved bytes.Buffer
-			expected(f.Save(ctx, &saved, []string{"b:1"}, ""))
+			expected(f.Save(ctx, &saved, []string{"b:1"}, SaveOptions{}))
 			_, err := f.List(ctx, ListOptions{Manifests: true})
 			expected(err)
 		})

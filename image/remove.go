@@ -24,6 +24,9 @@ type removal struct {
 // Docker's words); an image that a running container uses is never deleted.
 // The answer lists what was untagged and deleted.
 func (s *Service) Remove(ctx context.Context, ref string, o RemoveOptions) ([]wire.DeleteResponse, error) {
+	if len(o.Platforms) > 0 {
+		return s.removePlatforms(ctx, ref, o)
+	}
 	// Not by find, which would make the built-in image in order to remove it.
 	first, err := lookup(s.content.Index(), ref)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	wire "github.com/moby/moby/api/types/image"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -19,15 +20,27 @@ import (
 	"github.com/tarehq/tare/reference"
 )
 
+// SaveOptions as in GET /images/get.
+type SaveOptions struct {
+	// Platforms are those to save. Of one only its manifest is saved; with
+	// several an index stays as it is, and the content of the others is left out.
+	Platforms []string
+	// Recompress, unless nil, has the layers compressed in one way. What is saved
+	// is then another image, with another ID, of the same files.
+	Recompress *Recompressing
+}
+
 // Save writes the images to w as one tar that is an OCI image layout and a
 // docker-archive at once, with the blobs as they are stored, so that Load
 // gives them their digests again. A repository without a tag stands for all its
-// tags; what is called by a digest is saved without a name. With a platform
-// only its manifest is saved. Everything is found before the first byte is
-// written. The same images give the same bytes.
-func (s *Service) Save(ctx context.Context, w io.Writer, refs []string, platform string) error {
+// tags; what is called by a digest is saved without a name. Everything is found
+// before the first byte is written. The same images give the same bytes.
+func (s *Service) Save(ctx context.Context, w io.Writer, refs []string, o SaveOptions) error {
 	defer s.content.Hold()()
-	p, err := s.planSave(ctx, refs, platform)
+	if o.Recompress != nil {
+		defer s.content.Collect() // what was made for this archive alone
+	}
+	p, err := s.planSave(ctx, refs, o)
 	if err != nil {
 		return err
 	}
@@ -42,7 +55,7 @@ func (s *Service) Save(ctx context.Context, w io.Writer, refs []string, platform
 	if err := bw.Flush(); err != nil {
 		return err
 	}
-	for _, e := range p.entries {
+	for _, e := range p.called {
 		s.publish("save", e.Target, e.Name)
 	}
 	return nil
@@ -50,50 +63,126 @@ func (s *Service) Save(ctx context.Context, w io.Writer, refs []string, platform
 
 // saving is what an archive will hold.
 type saving struct {
-	entries  []content.Entry // what was asked for, each once
+	called   []content.Entry // what was asked for, each once
+	entries  []content.Entry // what stands for it in the archive
 	blobs    []ocispec.Descriptor
+	seen     map[digest.Digest]bool
 	archived []archived
 }
 
-func (s *Service) planSave(ctx context.Context, refs []string, platform string) (*saving, error) {
+func (s *Service) planSave(ctx context.Context, refs []string, o SaveOptions) (*saving, error) {
 	if len(refs) == 0 {
 		return nil, fault.New(fault.Invalid, "no images to save")
 	}
-	p := &saving{}
-	seen := map[digest.Digest]bool{}
+	p := &saving{seen: map[digest.Digest]bool{}}
+	var anew *recompressor
+	if o.Recompress != nil {
+		anew = s.recompressor(*o.Recompress)
+	}
 	for _, ref := range refs {
 		entries, err := s.called(ctx, ref)
 		if err != nil {
 			return nil, err
 		}
 		for _, e := range entries {
-			if platform != "" {
-				m, err := s.choose(e.Target, platform, familiarTagged(ref))
-				if err != nil {
-					return nil, err
-				}
-				e.Target = m.desc
-			}
-			if slices.ContainsFunc(p.entries, func(o content.Entry) bool { return o.Name == e.Name && o.Target.Digest == e.Target.Digest }) {
-				continue
-			}
-			p.entries = append(p.entries, content.Entry{Name: e.Name, Target: e.Target})
-			err = s.content.Walk(e.Target, func(d ocispec.Descriptor, size int64) error {
-				if !seen[d.Digest] {
-					seen[d.Digest] = true
-					p.blobs = append(p.blobs, ocispec.Descriptor{Digest: d.Digest, Size: size})
-				}
-				return nil
-			})
-			if err != nil {
-				return nil, err
-			}
-			if err := s.planArchived(p, e.Name, e.Target, familiarTagged(ref)); err != nil {
+			if err := s.planEntry(ctx, p, e, ref, o.Platforms, anew); err != nil {
 				return nil, err
 			}
 		}
 	}
 	return p, nil
+}
+
+// planEntry adds one image, unless it is there.
+func (s *Service) planEntry(ctx context.Context, p *saving, e content.Entry, ref string, platforms []string, anew *recompressor) error {
+	target, only, err := s.ofPlatforms(e.Target, platforms, familiarTagged(ref))
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(p.called, func(o content.Entry) bool { return o.Name == e.Name && o.Target.Digest == target.Digest }) {
+		return nil
+	}
+	p.called = append(p.called, content.Entry{Name: e.Name, Target: target})
+	if anew != nil {
+		anew.only = only
+		if target, err = anew.target(ctx, target, 0); err != nil {
+			return err
+		}
+		for d := range only {
+			if made, ok := anew.made[d]; ok {
+				only[made.Digest] = true
+			}
+		}
+	}
+	p.entries = append(p.entries, content.Entry{Name: e.Name, Target: target})
+	if err := s.planBlobs(p, target, only); err != nil {
+		return err
+	}
+	return s.planArchived(p, e.Name, target, only, familiarTagged(ref))
+}
+
+// ofPlatforms narrows an image down: to the manifest of one platform, or to an
+// index of which only the manifests of several platforms count, with what
+// attests them. Without platforms, or when it has no other, only is nil.
+func (s *Service) ofPlatforms(target ocispec.Descriptor, platforms []string, ref string) (narrow ocispec.Descriptor, only map[digest.Digest]bool, err error) {
+	if len(platforms) == 0 {
+		return target, nil, nil
+	}
+	only = map[digest.Digest]bool{}
+	for _, platform := range platforms {
+		m, err := s.choose(target, platform, ref)
+		if err != nil {
+			return target, nil, err
+		}
+		only[m.desc.Digest], narrow = true, m.desc
+	}
+	if len(only) == 1 {
+		return narrow, nil, nil
+	}
+	for _, m := range s.members(target) {
+		if m.kind == wire.ManifestKindAttestation && only[m.attests] {
+			only[m.desc.Digest] = true
+		}
+	}
+	return target, only, nil
+}
+
+// planBlobs adds the content of an image: of an index, that of the manifests
+// that count.
+func (s *Service) planBlobs(p *saving, target ocispec.Descriptor, only map[digest.Digest]bool) error {
+	add := func(d ocispec.Descriptor, size int64) error {
+		if !p.seen[d.Digest] {
+			p.seen[d.Digest] = true
+			p.blobs = append(p.blobs, ocispec.Descriptor{Digest: d.Digest, Size: size})
+		}
+		return nil
+	}
+	if only == nil {
+		return s.content.Walk(target, add)
+	}
+	if !content.IsIndex(target.MediaType) {
+		if !only[target.Digest] {
+			return nil
+		}
+		return s.content.Walk(target, add)
+	}
+	size, here := s.content.Size(target.Digest)
+	if !here || p.seen[target.Digest] {
+		return nil
+	}
+	n, err := s.content.Node(target)
+	if err != nil {
+		return err
+	}
+	if err := add(target, size); err != nil {
+		return err
+	}
+	for _, c := range n.Children() {
+		if err := s.planBlobs(p, c, only); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // called gives the names to save for what the user wrote.
@@ -126,9 +215,11 @@ func (s *Service) tagsOf(repository string) (tags []content.Entry) {
 
 // planArchived adds the image as a docker-archive sees it: one platform, a
 // config and layers. An image that cannot be seen so is in the layout alone.
-func (s *Service) planArchived(p *saving, name string, target ocispec.Descriptor, ref string) error {
+func (s *Service) planArchived(p *saving, name string, target ocispec.Descriptor, only map[digest.Digest]bool, ref string) error {
 	members := s.members(target)
-	whole := slices.DeleteFunc(slices.Clone(members), func(m member) bool { return m.detail == nil || !m.available })
+	whole := slices.DeleteFunc(slices.Clone(members), func(m member) bool {
+		return m.detail == nil || !m.available || only != nil && !only[m.desc.Digest]
+	})
 	m := representative(whole)
 	if m == nil {
 		if !content.IsIndex(target.MediaType) && len(members) > 0 && !members[0].available {

@@ -32,6 +32,7 @@ type fakeContainers struct {
 	logs     container.LogsOptions
 	attach   container.AttachOptions
 	execOpts container.ExecStartOptions
+	commit   container.CommitOptions
 
 	err     error
 	inspect wire.InspectResponse
@@ -128,6 +129,26 @@ func (f fakeExecs) Inspect(_ context.Context, id string) (wire.ExecInspectRespon
 }
 func (f fakeExecs) Resize(_ context.Context, id string, h, w uint16) error { return f.err }
 
+// fakeFiles notes its calls with those of the containers.
+type fakeFiles struct{ *fakeContainers }
+
+func (f fakeFiles) Changes(_ context.Context, id string) ([]wire.FilesystemChange, error) {
+	f.call = "changes " + id
+	return []wire.FilesystemChange{{Path: "/etc", Kind: wire.ChangeModify}, {Path: "/etc/new", Kind: wire.ChangeAdd}}, f.err
+}
+func (f fakeFiles) Export(_ context.Context, id string, w io.Writer) error {
+	f.call = "export " + id
+	if f.err != nil {
+		return f.err
+	}
+	_, err := io.WriteString(w, "tar")
+	return err
+}
+func (f fakeFiles) Commit(_ context.Context, id string, o container.CommitOptions) (string, error) {
+	f.call, f.commit = "commit "+id, o
+	return "sha256:1", f.err
+}
+
 type fakeImages struct {
 	call     string
 	imported image.ImportOptions
@@ -144,7 +165,8 @@ func (f *fakeImages) Import(_ context.Context, r io.Reader, o image.ImportOption
 	f.call, f.imported = "import "+string(b), o
 	return "sha256:1", f.err
 }
-func (f *fakeImages) Load(ctx context.Context, r io.Reader, progress func(string)) error {
+func (f *fakeImages) Load(ctx context.Context, r io.Reader, o image.LoadOptions, progress func(string)) error {
+	f.call = strings.TrimSpace("load " + strings.Join(o.Platforms, ","))
 	if f.cut != nil {
 		return f.cut(ctx)
 	}
@@ -153,8 +175,11 @@ func (f *fakeImages) Load(ctx context.Context, r io.Reader, progress func(string
 	}
 	return f.err
 }
-func (f *fakeImages) Save(ctx context.Context, w io.Writer, refs []string, platform string) error {
-	f.call = "save " + strings.Join(refs, ",") + " " + platform
+func (f *fakeImages) Save(ctx context.Context, w io.Writer, refs []string, o image.SaveOptions) error {
+	f.call = "save " + strings.Join(refs, ",") + " " + strings.Join(o.Platforms, ",")
+	if o.Recompress != nil {
+		f.call += fmt.Sprint(" ", *o.Recompress)
+	}
 	if f.cut != nil {
 		io.WriteString(w, "half a tar")
 		http.NewResponseController(w.(http.ResponseWriter)).Flush()
@@ -171,7 +196,7 @@ func (f *fakeImages) Tag(_ context.Context, source, target string) error {
 	return f.err
 }
 func (f *fakeImages) Remove(_ context.Context, ref string, o image.RemoveOptions) ([]wireimage.DeleteResponse, error) {
-	f.call = "remove " + ref
+	f.call = strings.TrimSpace("remove " + ref + " " + strings.Join(o.Platforms, ","))
 	return nil, f.err
 }
 func (f *fakeImages) List(_ context.Context, o image.ListOptions) ([]wireimage.Summary, error) {
@@ -271,7 +296,7 @@ func newRig(t *testing.T) *rig {
 
 func (r *rig) handler() *Server {
 	return New(Config{
-		Containers: &r.containers, Execs: fakeExecs{&r.containers}, Images: &r.images, Transfers: &r.images, Networks: fakeNetworks{}, Events: &r.events,
+		Containers: &r.containers, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Images: &r.images, Transfers: &r.images, Networks: fakeNetworks{}, Events: &r.events,
 		Daemon: Daemon{Driver: "overlayfs", DriverStatus: [][2]string{{"driver-type", "x"}}, Version: "1.2.3", ID: "the-id", DataRoot: "/data", Runtimes: map[string]string{"tarerun": "", "runc": "/usr/bin/runc"}, DefaultRuntime: "tarerun"},
 		Log:    slog.New(slog.DiscardHandler),
 	})

@@ -209,6 +209,25 @@ func (r *request) platform(key string) (string, error) {
 	if len(values) == 0 || values[0] == "" {
 		return "", nil
 	}
+	return parsePlatform(values[0])
+}
+
+// platforms decodes any number of them.
+func (r *request) platforms(key string) (list []string, err error) {
+	for _, value := range r.Form[key] {
+		if value == "" {
+			continue
+		}
+		p, err := parsePlatform(value)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, p)
+	}
+	return list, nil
+}
+
+func parsePlatform(value string) (string, error) {
 	var p struct {
 		OS           string   `json:"os"`
 		Architecture string   `json:"architecture"`
@@ -216,7 +235,7 @@ func (r *request) platform(key string) (string, error) {
 		OSVersion    string   `json:"os.version"`
 		OSFeatures   []string `json:"os.features"`
 	}
-	if err := json.Unmarshal([]byte(values[0]), &p); err != nil {
+	if err := json.Unmarshal([]byte(value), &p); err != nil {
 		return "", fault.New(fault.Invalid, "failed to parse platform: %w", err)
 	}
 	if p.OSVersion != "" || len(p.OSFeatures) > 0 {

@@ -16,8 +16,8 @@ import (
 // Images is what the handlers need of images; image.Service is it.
 type Images interface {
 	Import(ctx context.Context, r io.Reader, o image.ImportOptions) (id string, err error)
-	Load(ctx context.Context, r io.Reader, progress func(line string)) error
-	Save(ctx context.Context, w io.Writer, refs []string, platform string) error
+	Load(ctx context.Context, r io.Reader, o image.LoadOptions, progress func(line string)) error
+	Save(ctx context.Context, w io.Writer, refs []string, o image.SaveOptions) error
 	Tag(ctx context.Context, source, target string) error
 	Remove(ctx context.Context, ref string, o image.RemoveOptions) ([]wire.DeleteResponse, error)
 	List(ctx context.Context, o image.ListOptions) ([]wire.Summary, error)
@@ -136,26 +136,45 @@ func (h *imageHandlers) create(w http.ResponseWriter, r *request) error {
 	if r.Form.Get("fromImage") != "" {
 		return h.pull(w, r)
 	}
-	source := r.Form.Get("fromSrc")
-	if source != "-" {
-		return fault.New(fault.NotImplemented, "importing from an address is not supported yet: send the archive of %q in the request", source)
-	}
+	return h.importImage(w, r)
+}
+
+// importImage makes an image of the archive in the body, or at an address.
+func (h *imageHandlers) importImage(w http.ResponseWriter, r *request) error {
+	from := r.Form.Get("fromSrc")
 	reference, err := repoTag(r, "cannot import digest reference")
 	if err != nil {
 		return err
 	}
 	o := image.ImportOptions{Reference: reference, Changes: r.Form["changes"], Message: r.Form.Get("message")}
+	if o.Epoch, err = r.epoch(); err != nil {
+		return err
+	}
 	if o.Message == "" {
-		o.Message = "Imported from -"
+		o.Message = "Imported from " + from
 	}
 	if !r.version.before(32) {
 		o.Platform = r.Form.Get("platform")
 	}
-	id, err := h.images.Import(r.Context(), r.Body, o)
-	if err != nil {
-		return err
+	out, body := newProgress(w), io.Reader(r.Body)
+	if from != "-" {
+		u, err := source(from)
+		if err != nil {
+			return err
+		}
+		archive, size, err := fetch(r.Context(), u)
+		if err != nil {
+			return err
+		}
+		defer archive.Close()
+		out.send(progressMessage{Message: jsonstream.Message{Status: "Downloading from " + u.Redacted()}})
+		body = &told{Reader: archive, out: out, total: size}
 	}
-	return newProgress(w).send(progressMessage{Message: jsonstream.Message{Status: id}})
+	id, err := h.images.Import(r.Context(), body, o)
+	if err != nil {
+		return out.fail(err)
+	}
+	return out.send(progressMessage{Message: jsonstream.Message{Status: id}})
 }
 
 // repoTag joins the parameters repo and tag to a name; "" without a repo. A
@@ -184,13 +203,12 @@ func join(name, tag string) string {
 
 func (h *imageHandlers) load(w http.ResponseWriter, r *request) error {
 	r.query()
-	if !r.version.before(48) {
-		if err := r.refuse("platform"); err != nil {
-			return err
-		}
+	platforms, err := r.version.platforms(r)
+	if err != nil {
+		return err
 	}
 	out := newProgress(w)
-	err := h.images.Load(r.Context(), r.Body, func(line string) {
+	err = h.images.Load(r.Context(), r.Body, image.LoadOptions{Platforms: platforms}, func(line string) {
 		out.send(progressMessage{Message: jsonstream.Message{Stream: line + "\n"}})
 	})
 	if err != nil {
@@ -210,15 +228,16 @@ func (h *imageHandlers) save(w http.ResponseWriter, r *request) error {
 	if len(names) == 0 {
 		return fault.New(fault.Invalid, "no image to save: name at least one")
 	}
-	var platform string
-	if !r.version.before(48) {
-		var err error
-		if platform, err = r.platform("platform"); err != nil {
-			return err
-		}
+	var o image.SaveOptions
+	var err error
+	if o.Platforms, err = r.version.platforms(r); err != nil {
+		return err
+	}
+	if o.Recompress, err = r.recompress(); err != nil {
+		return err
 	}
 	w.Header().Set("Content-Type", "application/x-tar")
-	return h.images.Save(r.Context(), w, names, platform)
+	return h.images.Save(r.Context(), w, names, o)
 }
 
 func (h *imageHandlers) tag(w http.ResponseWriter, r *request) error {
@@ -247,12 +266,14 @@ func (h *imageHandlers) remove(w http.ResponseWriter, r *request) error {
 	if strings.TrimSpace(name) == "" {
 		return fault.New(fault.Invalid, "image name cannot be blank")
 	}
+	o := image.RemoveOptions{Force: r.flag("force"), NoPrune: r.flag("noprune")}
 	if !r.version.before(50) {
-		if err := r.refuse("platforms"); err != nil {
+		var err error
+		if o.Platforms, err = r.platforms("platforms"); err != nil {
 			return err
 		}
 	}
-	removed, err := h.images.Remove(r.Context(), name, image.RemoveOptions{Force: r.flag("force"), NoPrune: r.flag("noprune")})
+	removed, err := h.images.Remove(r.Context(), name, o)
 	if err != nil {
 		return err
 	}

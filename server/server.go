@@ -20,6 +20,7 @@ import (
 type Config struct {
 	Containers Containers
 	Execs      Execs
+	Files      Files
 	Images     Images
 	Transfers  Transfers
 	Networks   Networks
@@ -47,6 +48,7 @@ func New(c Config) *Server {
 		(&logHandlers{c.Containers}).routes(),
 		(&attachHandlers{c.Containers, c.Log}).routes(),
 		(&execHandlers{c.Execs, c.Log}).routes(),
+		(&fileHandlers{c.Files}).routes(),
 		(&imageHandlers{c.Images, c.Transfers}).routes(),
 		(&usageHandlers{c.Containers, c.Images}).routes(),
 		(&networkHandlers{c.Networks}).routes(),

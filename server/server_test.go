@@ -290,10 +290,17 @@ func TestImageNames(t *testing.T) {
 		"GET /v1.48/images/a/history?platform=%7B%22os%22:%22linux%22,%22architecture%22:%22arm64%22%7D": "history a linux/arm64",
 		"GET /images/a/b/get":               "save a/b ",
 		"GET /images/get?names=a&names=b/c": "save a,b/c ",
-		"GET /images/a/get?platform=%7B%22os%22:%22linux%22,%22architecture%22:%22arm%22,%22variant%22:%22v7%22%7D": "save a linux/arm/v7",
-		"POST /images/a/b/tag?repo=host:1/c&tag=2": "tag a/b host:1/c:2",
-		"POST /images/a/tag?repo=c":                "tag a c",
-		"DELETE /images/a/b:c":                     "remove a/b:c",
+		"GET /images/a/get?platform=%7B%22os%22:%22linux%22,%22architecture%22:%22arm%22,%22variant%22:%22v7%22%7D":                                           "save a linux/arm/v7",
+		"GET /images/a/get?platform=%7B%22os%22:%22linux%22,%22architecture%22:%22arm%22%7D&platform=%7B%22os%22:%22linux%22,%22architecture%22:%22386%22%7D": "save a linux/arm,linux/386",
+		"GET /images/a/get?compression=gzip&compression-level=9":                                                                                              "save a  {gzip 9}",
+		"GET /images/a/get?compression=none":                                                       "save a  { 0}",
+		"DELETE /images/a?platforms=%7B%22os%22:%22linux%22,%22architecture%22:%22arm%22%7D":       "remove a linux/arm",
+		"DELETE /v1.49/images/a?platforms=%7B%22os%22:%22linux%22,%22architecture%22:%22arm%22%7D": "remove a",
+		"POST /images/load?platform=%7B%22os%22:%22linux%22,%22architecture%22:%22arm%22%7D":       "load linux/arm",
+		"POST /v1.47/images/load?platform=%7B%22os%22:%22linux%22,%22architecture%22:%22arm%22%7D": "load",
+		"POST /images/a/b/tag?repo=host:1/c&tag=2":                                                 "tag a/b host:1/c:2",
+		"POST /images/a/tag?repo=c":                                                                "tag a c",
+		"DELETE /images/a/b:c":                                                                     "remove a/b:c",
 	} {
 		method, path, _ := strings.Cut(path, " ")
 		r.images.call = ""
@@ -303,7 +310,10 @@ func TestImageNames(t *testing.T) {
 	}
 	r.want(400, "image name cannot be blank", "DELETE", "/images/", "")
 	r.want(400, "no image to save: name at least one", "GET", "/images/get", "")
-	r.want(501, "*", "POST", "/images/create?fromSrc=http://x/y.tar", "")
+	r.want(400, "multiple platform parameters not supported", "GET", "/v1.51/images/a/get?platform=a&platform=b", "")
+	r.want(400, `unknown compression "lz4": it is gzip, zstd or none`, "GET", "/images/a/get?compression=lz4", "")
+	r.want(400, "there is no gzip compression of level 10: levels are 1 to 9", "GET", "/images/a/get?compression=gzip&compression-level=10", "")
+	r.want(400, "a compression-level needs a compression", "GET", "/images/a/get?compression-level=1", "")
 	r.images.err = fault.New(fault.NotFound, "No such image: a:latest")
 	r.want(404, "No such image: a:latest", "GET", "/images/a/json", "")
 	r.want(404, "No such image: a:latest", "GET", "/images/a/get", "")

@@ -26,8 +26,6 @@ func unsupportedRoutes() []route {
 	var rows []route
 	for path, what := range map[string]string{
 		"GET /containers/{id}/top":                         "listing a container's processes",
-		"GET /containers/{id}/changes":                     "listing a container's changes",
-		"GET /containers/{id}/export":                      "exporting a container",
 		"GET /containers/{id}/stats":                       "reading a container's statistics",
 		"POST /containers/{id}/update":                     "updating a container",
 		"POST /containers/{id}/rename":                     "renaming a container",
@@ -41,7 +39,6 @@ func unsupportedRoutes() []route {
 		"GET /containers/{id}/checkpoints":                 "listing checkpoints",
 		"POST /containers/{id}/checkpoints":                "making a checkpoint",
 		"DELETE /containers/{id}/checkpoints/{checkpoint}": "removing a checkpoint",
-		"POST /commit":                                     "committing a container",
 		"POST /build":                                      "building images",
 		"POST /build/prune":                                "pruning the build cache",
 		"POST /build/cancel":                               "cancelling a build",

@@ -580,3 +580,17 @@ func (v Version) usage(u system.DiskUsage, verbose bool) any {
 	}
 	return u
 }
+
+// platforms are those that loading and saving are about. The parameter came
+// with 1.48, and several with 1.52.
+func (v Version) platforms(r *request) ([]string, error) {
+	if v.before(48) {
+		return nil, nil
+	}
+	if v.before(52) {
+		if _, err := r.platform("platform"); err != nil {
+			return nil, err
+		}
+	}
+	return r.platforms("platform")
+}

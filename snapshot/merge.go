@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/archive"
+	"github.com/tarehq/tare/internal/deltree"
 )
 
 // The names of whiteouts, OCI image specification, layer.md.
@@ -91,13 +92,13 @@ func hide(to *os.File, entries []fs.DirEntry) error {
 				if name == stageName {
 					continue
 				}
-				if err := os.RemoveAll(procPath(int(to.Fd()), name)); err != nil {
+				if err := removeIn(to, name); err != nil {
 					return err
 				}
 			}
 			return nil // nothing is left to hide
 		default:
-			if err := os.RemoveAll(procPath(int(to.Fd()), hidden)); err != nil {
+			if err := removeIn(to, hidden); err != nil {
 				return err
 			}
 		}
@@ -145,12 +146,20 @@ func (m *merge) entry(to, from *os.File, e fs.DirEntry, above string) error {
 	return replace(to, from, name)
 }
 
+// removeIn removes what has the name, if anything has.
+func removeIn(dir *os.File, name string) error {
+	if err := deltree.At(int(dir.Fd()), name); err != nil && !errors.Is(err, unix.ENOENT) {
+		return &fs.PathError{Op: "remove", Path: name, Err: err}
+	}
+	return nil
+}
+
 // replace moves an entry over what is there.
 func replace(to, from *os.File, name string) error {
 	move := func() error { return unix.Renameat(int(from.Fd()), name, int(to.Fd()), name) }
 	err := move()
 	if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
-		if err = os.RemoveAll(procPath(int(to.Fd()), name)); err == nil {
+		if err = removeIn(to, name); err == nil {
 			err = move()
 		}
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/tarehq/tare/archive"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/deltree"
 	"github.com/tarehq/tare/internal/overlayfs"
 )
 
@@ -236,7 +237,7 @@ func (o *overlay) mount(dir string, below []string) Mount {
 	return Mount{Lower: below, ReadOnly: true}
 }
 
-func (o *overlay) remove(dir string) error { return os.RemoveAll(dir) }
+func (o *overlay) remove(dir string) error { return deltree.Remove(dir) }
 
 // overlayWorks tries whether the store at root can hold what overlay mounts need: whiteouts,
 // attributes, and a file system that the kernel takes.

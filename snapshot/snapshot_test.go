@@ -303,3 +303,33 @@ func BenchmarkPrepare(b *testing.B) {
 		}
 	}
 }
+
+// What a container made deeper than files may be open goes all the same.
+func TestDeepTrash(t *testing.T) {
+	testutil.RequireRoot(t)
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 256, Max: old.Max}); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &old)
+	s := open(t, t.TempDir())
+	deep := s.path("trash", "deep")
+	fd, name := unix.AT_FDCWD, deep
+	for range 600 {
+		if err := unix.Mkdirat(fd, name, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		next, err := unix.Openat(fd, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		unix.Close(fd) // not AT_FDCWD, which is no descriptor
+		fd, name = next, "d"
+	}
+	unix.Close(fd)
+	s.trash.add(deep)
+	empty(t, s, "trash")
+}

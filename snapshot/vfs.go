@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/internal/deltree"
 )
 
 // vfs makes trees by copying. Where the file system can, the copies share their
@@ -22,7 +24,7 @@ func (v *vfs) check() error {
 
 func (v *vfs) create(path string) error      { return os.Mkdir(path, 0o755) }
 func (v *vfs) clone(path, from string) error { return copyTree(path, from) }
-func (v *vfs) remove(path string) error      { return os.RemoveAll(path) }
+func (v *vfs) remove(path string) error      { return deltree.Remove(path) }
 
 // keep syncs: the names of files may survive power loss and their data not, and
 // nobody would make the copy again.

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/archive"
+	"github.com/tarehq/tare/internal/deltree"
 )
 
 // whole is the driver of file systems that stack nothing: a layer's tree holds
@@ -146,5 +147,5 @@ func (w whole) remove(dir string) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) { // no layer's, nor a container's
 		return err
 	}
-	return os.RemoveAll(dir)
+	return deltree.Remove(dir)
 }

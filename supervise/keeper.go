@@ -283,6 +283,19 @@ func (k *Keeper) Wait(ctx context.Context) (Exit, error) {
 	return *k.Status().Exit, nil
 }
 
+// Freeze makes all processes of the container stand still, until a Thaw for
+// each Freeze, or until the connection ends: a container does not stay frozen
+// when its daemon dies. Before the start and after the exit it is
+// fault.Conflict.
+func (k *Keeper) Freeze(ctx context.Context) error {
+	return k.call(ctx, MethodFreeze, nil, nil)
+}
+
+// Thaw takes a Freeze back; fault.Conflict when there is none.
+func (k *Keeper) Thaw(ctx context.Context) error {
+	return k.call(ctx, MethodThaw, nil, nil)
+}
+
 // Detached delivers the detaches by keys. An event is lost when 16 wait
 // already.
 func (k *Keeper) Detached() <-chan DetachEvent { return k.detached }

@@ -40,6 +40,8 @@ const (
 	MethodSignal   = "signal"    // SignalRequest
 	MethodExec     = "exec"      // ExecConfig, the client's socket or nothing → Started
 	MethodExecWait = "exec-wait" // ExecWaitRequest → ExecExit, when the process has ended
+	MethodFreeze   = "freeze"    // answered when all processes stand still, until a thaw or the connection's end
+	MethodThaw     = "thaw"      // takes one freeze of the connection back
 	MethodRelease  = "release"   // answered when nothing of the container is left
 )
 

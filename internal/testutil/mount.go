@@ -53,7 +53,11 @@ func Tmpfs(t testing.TB) string {
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64m"); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { unmount(t, dir) })
+	t.Cleanup(func() {
+		if err := unmount(dir); err != nil {
+			t.Error(err)
+		}
+	})
 	return dir
 }
 
@@ -66,12 +70,17 @@ func Btrfs(t testing.TB) string {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	MountBtrfs(t, dir)
+	release := MountBtrfs(t, dir)
+	t.Cleanup(func() {
+		if err := release(); err != nil {
+			t.Error(err)
+		}
+	})
 	return dir
 }
 
-// MountBtrfs is Btrfs at a directory that is there.
-func MountBtrfs(t testing.TB, dir string) {
+// MountBtrfs is Btrfs at a directory that is there, for the caller to release.
+func MountBtrfs(t testing.TB, dir string) (release func() error) {
 	t.Helper()
 	image := filepath.Join(t.TempDir(), "btrfs.img")
 	if err := os.WriteFile(image, nil, 0o600); err != nil {
@@ -82,7 +91,7 @@ func MountBtrfs(t testing.TB, dir string) {
 	}
 	run(t, "mkfs.btrfs", "-q", image)
 	run(t, "mount", "-t", "btrfs", "-o", "loop", image, dir)
-	t.Cleanup(func() { unmount(t, dir) })
+	return func() error { return unmount(dir) }
 }
 
 func run(t testing.TB, name string, args ...string) {
@@ -92,13 +101,11 @@ func run(t testing.TB, name string, args ...string) {
 	}
 }
 
-func unmount(t testing.TB, dir string) {
+// unmount is an error when something is in use, and unmounts all the same.
+func unmount(dir string) error {
 	err := unix.Unmount(dir, 0)
 	if errors.Is(err, unix.EBUSY) {
-		t.Errorf("something keeps %s busy", dir)
-		err = unix.Unmount(dir, unix.MNT_DETACH)
+		return errors.Join(&os.PathError{Op: "umount", Path: dir, Err: err}, unix.Unmount(dir, unix.MNT_DETACH))
 	}
-	if err != nil {
-		t.Error(err)
-	}
+	return err
 }

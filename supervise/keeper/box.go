@@ -14,6 +14,8 @@ type container interface {
 	signal(sig syscall.Signal) error
 	// exec starts a further process on s, whose side for the process stays open.
 	exec(ctx context.Context, p *specs.Process, s *stdio) (process, error)
+	// freeze stops all processes, or lets them go on.
+	freeze(on bool) error
 	// oomKilled tells whether the kernel killed a process of the container for
 	// want of memory; valid after wait and before delete.
 	oomKilled() bool

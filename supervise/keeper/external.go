@@ -189,6 +189,14 @@ func (b *external) start() error {
 	return b.run(context.Background(), [3]*os.File{}, "start", b.cfg.ID)
 }
 
+func (b *external) freeze(on bool) error {
+	command := "resume"
+	if on {
+		command = "pause"
+	}
+	return b.run(context.Background(), [3]*os.File{}, command, b.cfg.ID)
+}
+
 func (b *external) exec(ctx context.Context, p *specs.Process, s *stdio) (process, error) {
 	spec, err := json.Marshal(p)
 	if err != nil {

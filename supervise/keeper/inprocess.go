@@ -39,6 +39,13 @@ func (b *inProcess) signal(sig syscall.Signal) error { return b.c.Signal(sig, fa
 func (b *inProcess) oomKilled() bool                 { return b.c.OOMKilled() }
 func (b *inProcess) delete() error                   { return b.c.Delete() }
 
+func (b *inProcess) freeze(on bool) error {
+	if on {
+		return b.c.Pause()
+	}
+	return b.c.Resume()
+}
+
 func (b *inProcess) exec(ctx context.Context, p *specs.Process, s *stdio) (process, error) {
 	e, err := b.c.Exec(context.WithoutCancel(ctx), ocirun.ExecOptions{Process: p, Stdio: s.child, Console: s.console})
 	if err != nil {

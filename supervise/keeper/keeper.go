@@ -45,6 +45,7 @@ type keeper struct {
 	execs  execs
 
 	activity activity
+	frost    frost
 
 	// set by create, before anything else uses them
 	cfg      supervise.CreateRequest

@@ -174,6 +174,12 @@ func (k *keeper) handle(ctx context.Context, m supervise.Message, files []*os.Fi
 			return nil, err
 		}
 		return k.execs.wait(ctx, r.ID)
+	case supervise.MethodFreeze:
+		closeAll(files)
+		return none, k.freeze(ctx)
+	case supervise.MethodThaw:
+		closeAll(files)
+		return none, k.thaw()
 	case supervise.MethodRelease:
 		closeAll(files)
 		return none, k.release(ctx)

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 var (
@@ -33,9 +35,13 @@ func Debian(t testing.TB) string {
 // Bootstrap makes that tar at the path.
 func Bootstrap(path string) error {
 	// The clock of a test machine may be ahead of its package mirror.
-	out, err := exec.Command("mmdebstrap", "--quiet", "--variant=minbase",
-		`--aptopt=Acquire::Check-Valid-Until "false"`, "bookworm", path).CombinedOutput()
-	if err != nil {
+	cmd := exec.Command("mmdebstrap", "--quiet", "--variant=minbase",
+		`--aptopt=Acquire::Check-Valid-Until "false"`, "bookworm", path)
+	var st unix.Statfs_t
+	if unix.Statfs("/dev/shm", &st) == nil && st.Bavail*uint64(st.Bsize) > 2<<30 {
+		cmd.Env = append(os.Environ(), "TMPDIR=/dev/shm")
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("mmdebstrap: %w: %s", err, out)
 	}
 	return nil

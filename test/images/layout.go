@@ -43,7 +43,8 @@ type Spec struct {
 	Docker      bool             // Docker's media types rather than OCI's; gzip only
 	Platform    ocispec.Platform // linux/amd64 when empty
 	Config      ocispec.ImageConfig
-	Bases       []io.Reader // plain tars, each a layer below the others; read once
+	On          *Image      // an image of the same layout whose layers are below all others
+	Bases       []io.Reader // plain tars, each a layer below those that are made; read once
 	Tag         string      // the name in the layout, "latest" when empty
 }
 
@@ -93,6 +94,11 @@ func Write(dir string, spec Spec) (*Image, error) {
 	l := Layout(dir)
 	if err := l.init(); err != nil {
 		return nil, err
+	}
+	if spec.On != nil {
+		img.Layers, img.Bytes = slices.Clone(spec.On.Layers), spec.On.Bytes
+		img.Config.RootFS.DiffIDs = slices.Clone(spec.On.Config.RootFS.DiffIDs)
+		img.Config.History = slices.Clone(spec.On.Config.History)
 	}
 	for n := range len(spec.Bases) + spec.Layers {
 		err := img.layer(l, spec, func(w io.Writer) error {
@@ -307,8 +313,8 @@ func synthetic(w io.Writer, spec Spec, n int) error {
 			}
 		}
 		size := spec.Size
-		if spec.Files > 1 && size > 1 { // from nothing to twice the size, so the average is right
-			size = random.Int64N(2*spec.Size + 1)
+		if spec.Files > 1 { // many small ones and a few large ones
+			size = int64(float64(spec.Size) * random.ExpFloat64())
 		}
 		hdr := &tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprintf("layer%d/%d/file%d", n, i/100, i), Mode: 0o644, Size: size, ModTime: when}
 		if err := tw.WriteHeader(hdr); err != nil {

@@ -1,0 +1,64 @@
+package archive
+
+import (
+	"errors"
+	"maps"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// keepsXattr tells whether an extended attribute belongs to the file and not
+// to the machine that it lies on, as security.selinux and security.ima do, or
+// to a file system, as overlayfs's and the daemon's own.
+func keepsXattr(name string) bool {
+	switch {
+	case name == "security.capability", name == "system.posix_acl_access", name == "system.posix_acl_default":
+		return true
+	case strings.HasPrefix(name, "user."):
+		return !strings.HasPrefix(name, "user.overlay.")
+	case strings.HasPrefix(name, "trusted."):
+		return !strings.HasPrefix(name, "trusted.overlay.") && !strings.HasPrefix(name, "trusted.tare.")
+	}
+	return false
+}
+
+// readXattrs reads the extended attributes of what fd is open for, a mere
+// place (O_PATH) too. buf has the 64 KiB that a list or a value can take.
+func readXattrs(fd int, buf []byte) (map[string]string, error) {
+	at := procFD(fd)
+	n, err := unix.Listxattr(at, buf)
+	if errors.Is(err, unix.ENOTSUP) || err == nil && n == 0 {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var found map[string]string
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(buf[:n]), "\x00"), "\x00") {
+		if !keepsXattr(name) {
+			continue
+		}
+		n, err := unix.Getxattr(at, name, buf)
+		if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) { // removed meanwhile
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if found == nil {
+			found = map[string]string{}
+		}
+		found[name] = string(buf[:n])
+	}
+	return found, nil
+}
+
+func sameXattrs(a, b int, buf []byte) (bool, error) {
+	first, err := readXattrs(a, buf)
+	if err != nil {
+		return false, err
+	}
+	second, err := readXattrs(b, buf)
+	return maps.Equal(first, second), err
+}

@@ -1,0 +1,251 @@
+package archive
+
+import (
+	"bufio"
+	"io"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const tarBlock = 512
+
+// The kinds of entries, POSIX pax(1).
+const (
+	kindFile     = '0'
+	kindLink     = '1'
+	kindSymlink  = '2'
+	kindChar     = '3'
+	kindBlock    = '4'
+	kindDir      = '5'
+	kindFifo     = '6'
+	kindExtended = 'x'
+)
+
+// header is one entry as it is written.
+type header struct {
+	name, link   string
+	kind         byte
+	mode         uint32
+	uid, gid     uint32
+	size         int64
+	modified     time.Time
+	major, minor uint32
+	records      map[string]string // further PAX records
+}
+
+// tarWriter writes a tar stream of the ustar format, with PAX records for what
+// does not fit into it (POSIX pax(1), "pax Interchange Format"). It writes the
+// same bytes for the same entries for ever: digests of layers rest on it, which
+// is why archive/tar, whose output may change with a release, is not used.
+type tarWriter struct {
+	w    *bufio.Writer
+	left int64 // bytes of data that the present entry has yet to get
+	pad  int64 // zeros that follow them
+}
+
+func newTarWriter(w io.Writer) *tarWriter { return &tarWriter{w: bufio.NewWriterSize(w, 256<<10)} }
+
+var zeroBlocks [64 << 10]byte
+
+// writeZeros writes n zeros.
+func writeZeros(w io.Writer, n int64) error {
+	for n > 0 {
+		k, err := w.Write(zeroBlocks[:min(n, int64(len(zeroBlocks)))])
+		if err != nil {
+			return err
+		}
+		n -= int64(k)
+	}
+	return nil
+}
+
+// Write gives the present entry its data.
+func (t *tarWriter) Write(p []byte) (int, error) {
+	if int64(len(p)) > t.left {
+		return 0, io.ErrShortWrite
+	}
+	n, err := t.w.Write(p)
+	t.left -= int64(n)
+	return n, err
+}
+
+// finish completes the present entry: what was not written are zeros.
+func (t *tarWriter) finish() error {
+	err := writeZeros(t.w, t.left+t.pad)
+	t.left, t.pad = 0, 0
+	return err
+}
+
+// close ends the archive; the stream below stays open.
+func (t *tarWriter) close() error {
+	if err := t.finish(); err != nil {
+		return err
+	}
+	if err := writeZeros(t.w, 2*tarBlock); err != nil {
+		return err
+	}
+	return t.w.Flush()
+}
+
+// begin writes the header of an entry, whose data follows.
+func (t *tarWriter) begin(h header) error {
+	if err := t.finish(); err != nil {
+		return err
+	}
+	block, records := h.encode()
+	if len(records) > 0 {
+		body := encodeRecords(records)
+		x := header{name: path.Join(ascii(path.Dir(h.name), 60), "PaxHeaders.0", ascii(path.Base(h.name), 60)), kind: kindExtended, mode: 0o644, size: int64(len(body))}
+		if len(x.name) > 100 {
+			x.name = x.name[:100]
+		}
+		extended, _ := x.encode()
+		if _, err := t.w.Write(extended[:]); err != nil {
+			return err
+		}
+		if _, err := io.WriteString(t.w, body); err != nil {
+			return err
+		}
+		if err := writeZeros(t.w, padding(int64(len(body)))); err != nil {
+			return err
+		}
+	}
+	if _, err := t.w.Write(block[:]); err != nil {
+		return err
+	}
+	t.left, t.pad = h.size, padding(h.size)
+	return nil
+}
+
+func padding(size int64) int64 { return -size & (tarBlock - 1) }
+
+// encode makes the ustar block, and the records for what it cannot hold.
+func (h header) encode() (block [tarBlock]byte, records map[string]string) {
+	records = map[string]string{}
+	for k, v := range h.records {
+		records[k] = v
+	}
+	if prefix, name, ok := splitName(h.name); ok {
+		copy(block[0:100], name)
+		copy(block[345:500], prefix)
+	} else {
+		records["path"] = h.name
+		copy(block[0:100], ascii(h.name, 100))
+	}
+	if len(h.link) > 100 || !isASCII(h.link) {
+		records["linkpath"] = h.link
+	}
+	copy(block[157:257], ascii(h.link, 100))
+	seconds := h.modified.Unix()
+	if h.modified.IsZero() {
+		seconds = 0
+	}
+	number := func(field []byte, v int64, key, text string) {
+		if !octal(field, v) {
+			octal(field, 0)
+			records[key] = text
+		}
+	}
+	number(block[100:108], int64(h.mode), "", "")
+	number(block[108:116], int64(h.uid), "uid", strconv.FormatUint(uint64(h.uid), 10))
+	number(block[116:124], int64(h.gid), "gid", strconv.FormatUint(uint64(h.gid), 10))
+	number(block[124:136], h.size, "size", strconv.FormatInt(h.size, 10))
+	number(block[136:148], seconds, "mtime", strconv.FormatInt(seconds, 10))
+	if h.modified.Nanosecond() != 0 && !h.modified.IsZero() {
+		records["mtime"] = stampOf(h.modified)
+	}
+	block[156] = h.kind
+	copy(block[257:265], "ustar\x0000")
+	octal(block[329:337], int64(h.major))
+	octal(block[337:345], int64(h.minor))
+	copy(block[148:156], "        ")
+	sum := int64(0)
+	for _, b := range block {
+		sum += int64(b)
+	}
+	octal(block[148:155], sum) // six digits, a zero byte, and the blank that is there
+	return block, records
+}
+
+// octal writes v in octal digits before a zero byte, if it fits.
+func octal(field []byte, v int64) bool {
+	digits := len(field) - 1
+	if v < 0 || v >= 1<<(3*digits) {
+		return false
+	}
+	for i := digits - 1; i >= 0; i-- {
+		field[i] = '0' + byte(v&7)
+		v >>= 3
+	}
+	field[digits] = 0
+	return true
+}
+
+// stampOf writes seconds since 1970 with their fraction in the fewest digits.
+func stampOf(t time.Time) string {
+	sec, nsec := t.Unix(), int64(t.Nanosecond())
+	sign := ""
+	if sec < 0 { // -1.75 is two seconds before 1970 and a quarter after that
+		sign, sec, nsec = "-", -sec-1, 1e9-nsec
+	}
+	fraction := strconv.FormatInt(1e9+nsec, 10)[1:]
+	return sign + strconv.FormatInt(sec, 10) + "." + strings.TrimRight(fraction, "0")
+}
+
+// splitName cuts a name into the two fields of ustar.
+func splitName(name string) (prefix, rest string, ok bool) {
+	if !isASCII(name) || len(name) > 256 {
+		return "", "", false
+	}
+	if len(name) <= 100 {
+		return "", name, true
+	}
+	at := strings.LastIndexByte(strings.TrimSuffix(name[:min(len(name), 156)], "/"), '/')
+	if at <= 0 || len(name)-at-1 > 100 {
+		return "", "", false
+	}
+	return name[:at], name[at+1:], true
+}
+
+func isASCII(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] >= 0x80 || s[i] == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// ascii is what an old reader gets of a text that does not fit.
+func ascii(s string, max int) string {
+	b := make([]byte, 0, min(len(s), max))
+	for i := 0; i < len(s) && len(b) < max; i++ {
+		if s[i] < 0x80 && s[i] != 0 {
+			b = append(b, s[i])
+		}
+	}
+	return string(b)
+}
+
+// encodeRecords writes "length key=value\n" for each record in the order of
+// the keys, the length counting its own digits.
+func encodeRecords(records map[string]string) string {
+	keys := make([]string, 0, len(records))
+	for k := range records {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	var b strings.Builder
+	for _, k := range keys {
+		size := len(k) + len(records[k]) + 3 // blank, equals sign, newline
+		size += len(strconv.Itoa(size))
+		if n := len(k) + len(records[k]) + 3 + len(strconv.Itoa(size)); n != size {
+			size = n
+		}
+		b.WriteString(strconv.Itoa(size) + " " + k + "=" + records[k] + "\n")
+	}
+	return b.String()
+}

@@ -1,0 +1,190 @@
+package archive
+
+import (
+	"cmp"
+	"errors"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// Tree is a tree of files for reading: one directory, or directories that are
+// stacked as overlayfs stacks its layers, topmost first, with its whiteouts
+// and opaque directories. None at all are an empty tree. It is read beside a
+// container that changes it: what vanishes meanwhile is passed over.
+type Tree []*os.File
+
+// maxNames is how many names of a directory are in memory at a time; of a
+// larger one they are read in several passes. A variable for the tests.
+var maxNames = 100_000
+
+// stack is one directory of a tree: its directory in each layer that has one,
+// topmost first. The descriptors are its own.
+type stack []int
+
+// open opens the root. Own descriptors, as each has a position of its own.
+func (t Tree) open() (stack, error) {
+	s := make(stack, 0, len(t))
+	for _, dir := range t {
+		fd, err := unix.Openat(int(dir.Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			s.close()
+			return nil, &os.PathError{Op: "open", Path: dir.Name(), Err: err}
+		}
+		s = append(s, fd)
+		if isOpaque(fd) {
+			break
+		}
+	}
+	return s, nil
+}
+
+func (s stack) close() {
+	for _, fd := range s {
+		unix.Close(fd)
+	}
+}
+
+// item is a name in a stacked directory, and the first of its layers that has it.
+type item struct {
+	name  string
+	layer int
+}
+
+// find looks up a name; nil when there is none.
+func (s stack) find(name string) (*item, error) {
+	for i, fd := range s {
+		var st unix.Stat_t
+		err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
+		if errors.Is(err, unix.ENOENT) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if hides(&st) {
+			return nil, nil
+		}
+		return &item{name, i}, nil
+	}
+	return nil, nil
+}
+
+// hides tells whether the file is a whiteout of overlayfs, which stands for
+// nothing.
+func hides(st *unix.Stat_t) bool { return st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0 }
+
+func isDir(st *unix.Stat_t) bool { return st.Mode&unix.S_IFMT == unix.S_IFDIR }
+
+// stat looks at an item. ok is false when it is gone or hidden.
+func (s stack) stat(it item) (st unix.Stat_t, ok bool, err error) {
+	err = unix.Fstatat(s[it.layer], it.name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	if errors.Is(err, unix.ENOENT) {
+		return st, false, nil
+	}
+	return st, err == nil && !hides(&st), err
+}
+
+// enter opens the directory of an item, with those below it that it merges
+// with. nil when it is gone or no directory any more.
+func (s stack) enter(it item) (stack, error) {
+	var sub stack
+	for _, fd := range s[it.layer:] {
+		dir, err := unix.Openat(fd, it.name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		switch {
+		case errors.Is(err, unix.ENOENT) && len(sub) > 0:
+			continue
+		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP): // a file here hides what is below
+			return sub, nil
+		case err != nil:
+			sub.close()
+			return nil, err
+		}
+		sub = append(sub, dir)
+		if isOpaque(dir) {
+			break
+		}
+	}
+	return sub, nil
+}
+
+// isOpaque tells whether an overlay directory hides those below it.
+func isOpaque(fd int) bool {
+	var value [1]byte
+	n, err := unix.Fgetxattr(fd, "trusted.overlay.opaque", value[:])
+	return err == nil && n == 1 && value[0] == 'y'
+}
+
+// cursor goes through the names of a stacked directory in their order,
+// whiteouts included.
+type cursor struct {
+	stack stack
+	items []item
+	more  bool
+	begun bool
+	last  string
+}
+
+// peek gives the present name; nil at the end.
+func (c *cursor) peek() (*item, error) {
+	if len(c.items) == 0 && (!c.begun || c.more) {
+		var err error
+		c.items, c.more, err = c.stack.list(c.last, !c.begun)
+		c.begun = true
+		if err != nil {
+			return nil, err
+		}
+	}
+	if len(c.items) == 0 {
+		return nil, nil
+	}
+	return &c.items[0], nil
+}
+
+func (c *cursor) next() {
+	c.last = c.items[0].name
+	c.items = c.items[1:]
+}
+
+// list gives the smallest names that come after the last one, each with the
+// topmost layer that has it, and tells whether there are more than fit.
+func (s stack) list(last string, first bool) (items []item, more bool, err error) {
+	shrink := func() {
+		slices.SortFunc(items, func(a, b item) int { return cmp.Or(cmp.Compare(a.name, b.name), a.layer-b.layer) })
+		items = slices.CompactFunc(items, func(a, b item) bool { return a.name == b.name })
+		if len(items) > maxNames {
+			clear(items[maxNames:])
+			items, more = items[:maxNames], true
+		}
+	}
+	buf := make([]byte, 32<<10)
+	for layer, fd := range s {
+		if _, err := unix.Seek(fd, 0, 0); err != nil {
+			return nil, false, err
+		}
+		for {
+			n, err := unix.ReadDirent(fd, buf)
+			if errors.Is(err, unix.ENOENT) { // the directory was removed
+				break
+			}
+			if err != nil {
+				return nil, false, err
+			}
+			if n <= 0 {
+				break
+			}
+			_, _, names := unix.ParseDirent(buf[:n], -1, nil)
+			for _, name := range names {
+				if first || name > last {
+					items = append(items, item{name, layer})
+				}
+			}
+			if len(items) > 2*maxNames {
+				shrink()
+			}
+		}
+	}
+	shrink()
+	return items, more, nil
+}

@@ -1,0 +1,318 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/fault"
+)
+
+// WriteOptions say how a tree becomes an archive.
+type WriteOptions struct {
+	// Latest, unless zero, replaces the times of files that are newer
+	// (SOURCE_DATE_EPOCH, https://reproducible-builds.org/specs/source-date-epoch/).
+	Latest time.Time
+}
+
+// Write writes the whole tree as an uncompressed tar: each directory before
+// what is in it, names in the order of their bytes, the root as "./". Equal trees
+// give equal archives. Hard links, extended attributes with capabilities and
+// access lists (SCHILY.xattr), device nodes and fractions of seconds are kept;
+// sockets are left out. No link is followed. The memory it takes depends on the
+// number of hard links alone. A file that is being written is taken as it is
+// at that moment.
+func Write(ctx context.Context, w io.Writer, tree Tree, o WriteOptions) error {
+	root, err := tree.open()
+	if err != nil {
+		return err
+	}
+	defer root.close()
+	p := newPacker(ctx, w, o)
+	if len(root) > 0 {
+		if err := p.directory("", root); err != nil {
+			return err
+		}
+		if err := p.children("", root); err != nil {
+			return err
+		}
+	}
+	return p.tar.close()
+}
+
+// inode names a file that has several names.
+type inode struct{ dev, ino uint64 }
+
+// linked is where such a file is in the archive, and how many more of its
+// names may come.
+type linked struct {
+	name string
+	left uint64
+}
+
+// packer writes entries.
+type packer struct {
+	ctx    context.Context
+	tar    *tarWriter
+	latest time.Time
+	links  map[inode]*linked
+	buffer []byte
+	xattrs []byte // a list of names, or a value
+}
+
+func newPacker(ctx context.Context, w io.Writer, o WriteOptions) *packer {
+	return &packer{
+		ctx: ctx, tar: newTarWriter(w), latest: o.Latest, links: map[inode]*linked{},
+		buffer: make([]byte, bufferSize), xattrs: make([]byte, 64<<10),
+	}
+}
+
+// children writes what is in a directory. Its name is "" or ends in a slash.
+func (p *packer) children(name string, dir stack) error {
+	for c := (cursor{stack: dir}); ; c.next() {
+		it, err := c.peek()
+		if err != nil {
+			return cannotRead(name, err)
+		}
+		if it == nil {
+			return nil
+		}
+		st, ok, err := dir.stat(*it)
+		if err != nil {
+			return cannotRead(name+it.name, err)
+		}
+		if !ok {
+			continue
+		}
+		if err := p.item(name+it.name, dir, *it, &st); err != nil {
+			return err
+		}
+	}
+}
+
+// item writes one thing with all that is below it.
+func (p *packer) item(name string, dir stack, it item, st *unix.Stat_t) error {
+	if !isDir(st) {
+		return p.file(name, dir[it.layer], it.name)
+	}
+	sub, err := dir.enter(it)
+	if err != nil {
+		return cannotRead(name, err)
+	}
+	defer sub.close()
+	if len(sub) == 0 {
+		return nil
+	}
+	if err := p.directory(name+"/", sub); err != nil {
+		return err
+	}
+	return p.children(name+"/", sub)
+}
+
+func cannotRead(name string, err error) error {
+	return fmt.Errorf("cannot read %q: %w", "/"+shorten(name), err)
+}
+
+func shorten(name string) string {
+	if len(name) > 200 {
+		return name[:200] + "…"
+	}
+	return name
+}
+
+// begin writes the header of what st describes.
+func (p *packer) begin(h header, st *unix.Stat_t) error {
+	if err := p.ctx.Err(); err != nil {
+		return err
+	}
+	if len(h.name) > maxName {
+		return fault.New(fault.Invalid, "the path %q has %d bytes, more than the %d that an archive may have", "/"+shorten(h.name), len(h.name), maxName)
+	}
+	h.mode, h.uid, h.gid = st.Mode&0o7777, st.Uid, st.Gid
+	h.modified = time.Unix(st.Mtim.Unix())
+	if !p.latest.IsZero() && h.modified.After(p.latest) {
+		h.modified = p.latest
+	}
+	return p.tar.begin(h)
+}
+
+// directory writes the entry of a directory alone.
+func (p *packer) directory(name string, dir stack) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(dir[0], &st); err != nil {
+		return cannotRead(name, err)
+	}
+	records, err := p.records(name, dir[0])
+	if err != nil {
+		return err
+	}
+	if name == "" {
+		name = "./"
+	}
+	return p.begin(header{name: name, kind: kindDir, records: records}, &st)
+}
+
+// procFD is a path that leads to what a descriptor, of O_PATH too, is open for.
+func procFD(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
+
+// file writes what is no directory. It is opened as a mere place first: to open
+// a device is to act on it, and to open a pipe is to wait.
+func (p *packer) file(name string, at int, base string) error {
+	fd, err := unix.Openat(at, base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return cannotRead(name, err)
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return cannotRead(name, err)
+	}
+	kind := map[uint32]byte{
+		unix.S_IFREG: kindFile, unix.S_IFLNK: kindSymlink, unix.S_IFCHR: kindChar, unix.S_IFBLK: kindBlock, unix.S_IFIFO: kindFifo,
+	}[st.Mode&unix.S_IFMT]
+	if kind == 0 || hides(&st) { // a socket means nothing without its process
+		return nil
+	}
+	if st.Nlink > 1 {
+		if done, err := p.again(name, &st); done || err != nil {
+			return err
+		}
+	}
+	h := header{name: name, kind: kind}
+	if h.records, err = p.records(name, fd); err != nil {
+		return err
+	}
+	switch kind {
+	case kindFile:
+		return p.regular(h, fd, &st)
+	case kindSymlink:
+		if h.link, err = readlink(fd, ""); err != nil {
+			return cannotRead(name, err)
+		}
+	case kindChar, kindBlock:
+		h.major, h.minor = unix.Major(st.Rdev), unix.Minor(st.Rdev)
+	}
+	return p.begin(h, &st)
+}
+
+// again writes a further name of a file that is in the archive already, and
+// remembers the first one.
+func (p *packer) again(name string, st *unix.Stat_t) (done bool, err error) {
+	id := inode{st.Dev, st.Ino}
+	first := p.links[id]
+	if first == nil {
+		p.links[id] = &linked{name, uint64(st.Nlink) - 1}
+		return false, nil
+	}
+	if first.left--; first.left == 0 {
+		delete(p.links, id)
+	}
+	return true, p.begin(header{name: name, kind: kindLink, link: first.name}, st)
+}
+
+// openPlace opens a regular file for reading that is known by its place (O_PATH).
+func openPlace(place int) (*os.File, error) {
+	fd, err := unix.Open(procFD(place), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NOATIME, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), procFD(place)), nil
+}
+
+// regular writes a file with its data.
+func (p *packer) regular(h header, place int, st *unix.Stat_t) error {
+	f, err := openPlace(place)
+	if err != nil {
+		return cannotRead(h.name, err)
+	}
+	defer f.Close()
+	h.size = st.Size
+	pieces := []piece{{0, st.Size}}
+	if st.Blocks*512 < st.Size {
+		if pieces, err = dataOf(int(f.Fd()), st.Size); err != nil {
+			return cannotRead(h.name, err)
+		}
+	}
+	if m := sparseMap(pieces, st.Size); m != "" {
+		return p.sparse(h, f, st, pieces, m)
+	}
+	if err := p.begin(h, st); err != nil {
+		return err
+	}
+	at := int64(0)
+	for _, d := range pieces {
+		if err := p.zeros(d.offset - at); err != nil {
+			return err
+		}
+		if err := p.copy(f, h.name, d); err != nil {
+			return err
+		}
+		at = d.offset + d.size
+	}
+	return p.zeros(st.Size - at)
+}
+
+// zeros writes a hole.
+func (p *packer) zeros(n int64) error {
+	for n > 0 {
+		if err := p.ctx.Err(); err != nil {
+			return err
+		}
+		k := min(n, int64(len(p.buffer)))
+		if err := writeZeros(p.tar, k); err != nil {
+			return err
+		}
+		n -= k
+	}
+	return nil
+}
+
+// copy writes one piece of a file; what the file lost meanwhile are zeros.
+func (p *packer) copy(f *os.File, name string, d piece) error {
+	for d.size > 0 {
+		if err := p.ctx.Err(); err != nil {
+			return err
+		}
+		n, err := f.ReadAt(p.buffer[:min(d.size, int64(len(p.buffer)))], d.offset)
+		if _, err := p.tar.Write(p.buffer[:n]); err != nil {
+			return err
+		}
+		d.offset, d.size = d.offset+int64(n), d.size-int64(n)
+		if err == io.EOF {
+			return p.zeros(d.size)
+		}
+		if err != nil {
+			return cannotRead(name, err)
+		}
+	}
+	return nil
+}
+
+// records makes the PAX records of a file's extended attributes.
+func (p *packer) records(name string, fd int) (map[string]string, error) {
+	attributes, err := readXattrs(fd, p.xattrs)
+	if err != nil {
+		return nil, cannotRead(name, err)
+	}
+	if len(attributes) == 0 {
+		return nil, nil
+	}
+	records := make(map[string]string, len(attributes))
+	for k, v := range attributes {
+		if strings.Contains(k, "=") {
+			return nil, fault.New(fault.Invalid, "%q has the extended attribute %q, which an archive cannot hold for its equals sign: remove it with setfattr -x", "/"+shorten(name), k)
+		}
+		records[paxXattr+k] = v
+	}
+	return records, nil
+}

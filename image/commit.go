@@ -1,0 +1,256 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/tarehq/tare/archive"
+	"github.com/tarehq/tare/content"
+)
+
+// CommitOptions say how a container's changes become an image.
+type CommitOptions struct {
+	Parent    ocispec.Descriptor // the manifest that the container was made from
+	Reference string             // name to give, "" for none
+	Author    string
+	Comment   string
+	// Config is what the image is to say, nil for all of Container's. It is
+	// changed by Changes, Dockerfile instructions, and what it leaves open is
+	// filled in from Container's.
+	Config    *dockerspec.DockerOCIImageConfig
+	Container dockerspec.DockerOCIImageConfig
+	Changes   []string
+	// Squash makes one layer of all that the container has. The history of the
+	// image below stays, as of layers that are empty, before one entry for all.
+	Squash bool
+	// Epoch, unless zero, is the time of the image, and the latest of its files
+	// (SOURCE_DATE_EPOCH).
+	Epoch time.Time
+	// Check, unless nil, is called when the files have been read. Its error
+	// throws the image away.
+	Check func() error
+}
+
+// Commit makes an image of the parent's layers, as they are, and one with the
+// changes, which it also unpacks, and returns its ID. Without changes there is
+// no further layer. Media types are of the parent's family. What was begun
+// leaves nothing when it fails.
+func (s *Service) Commit(ctx context.Context, diff archive.Diff, o CommitOptions) (id string, err error) {
+	name, err := importName(o.Reference)
+	if err != nil {
+		return "", err
+	}
+	config, err := commitConfig(o)
+	if err != nil {
+		return "", err
+	}
+	done := s.hold()
+	defer func() { done(err) }()
+	parent, err := s.detail(o.Parent)
+	if err != nil {
+		return "", fmt.Errorf("the image that the container was made from cannot be used: %w", err)
+	}
+	if _, err := s.UnpackManifest(ctx, o.Parent); err != nil {
+		return "", err
+	}
+	layers, diffIDs, below := parent.manifest.Layers, parent.config.RootFS.DiffIDs, parent.chain()
+	if o.Squash {
+		diff = archive.Diff{Whole: diff.Tree(), Made: diff.Made}
+		layers, diffIDs, below = nil, nil, ""
+	}
+	layer, err := s.commitLayer(ctx, below, diff, archive.WriteOptions{Latest: o.Epoch})
+	if err != nil {
+		return "", err
+	}
+	if o.Check != nil {
+		if err := o.Check(); err != nil {
+			return "", err
+		}
+	}
+	child := parent.config
+	child.Config, child.Author = config, o.Author
+	child.RootFS = ocispec.RootFS{Type: "layers", DiffIDs: slices.Clone(diffIDs)}
+	layers = slices.Clone(layers)
+	if layer.Digest != "" {
+		child.RootFS.DiffIDs = append(child.RootFS.DiffIDs, layer.Digest)
+		layers = append(layers, layer)
+	}
+	addHistory(&child, o, layer.Digest == "")
+	target, err := s.putChild(o.Parent.MediaType, parent.manifest, child, layers)
+	if err != nil {
+		return "", err
+	}
+	if err := s.store([]content.Entry{{Name: name, Target: target, Updated: time.Now()}}); err != nil {
+		return "", err
+	}
+	if name != "" {
+		s.publish("tag", target, name)
+	}
+	return target.Digest.String(), nil
+}
+
+// emptyArchive is the size of a tar without an entry.
+const emptyArchive = 1024
+
+// commitLayer stores the changes as a layer and unpacks it on the chain below,
+// in one pass. Without changes the descriptor is the zero one.
+func (s *Service) commitLayer(ctx context.Context, below digest.Digest, diff archive.Diff, o archive.WriteOptions) (ocispec.Descriptor, error) {
+	blob, err := s.content.Create(digest.SHA256)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	defer blob.Close()
+	tree, err := s.layers.Begin(below)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	defer tree.Close()
+	r, w := io.Pipe()
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		_, err := diff.WriteLayer(ctx, w, o)
+		w.CloseWithError(err)
+	}()
+	err = tree.Apply(ctx, io.TeeReader(r, blob))
+	r.CloseWithError(err) // who writes does not go on for nobody
+	<-written
+	if err != nil || blob.Size() == emptyArchive {
+		return ocispec.Descriptor{}, err
+	}
+	d, err := blob.Commit("", -1)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	if _, err := tree.Commit(below, d); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: d, Size: blob.Size()}, nil
+}
+
+// addHistory adds the one entry. Of a squashed image the layers of those
+// before it are gone.
+func addHistory(c *dockerspec.DockerOCIImage, o CommitOptions, empty bool) {
+	now := time.Now().UTC()
+	if !o.Epoch.IsZero() {
+		now = o.Epoch.UTC()
+	}
+	c.Created = &now
+	c.History = slices.Clone(c.History)
+	if o.Squash {
+		for i := range c.History {
+			c.History[i].EmptyLayer = true
+		}
+	}
+	c.History = append(c.History, ocispec.History{
+		Created: &now, CreatedBy: strings.Join(o.Container.Cmd, " "), Author: o.Author, Comment: o.Comment, EmptyLayer: empty,
+	})
+}
+
+// putChild stores the config and the manifest of an image that was made from
+// another one, in the media types of that one.
+func (s *Service) putChild(mediaType string, parent *ocispec.Manifest, config dockerspec.DockerOCIImage, layers []ocispec.Descriptor) (ocispec.Descriptor, error) {
+	if mediaType != content.DockerManifest {
+		return s.putImage(config, layers)
+	}
+	c, err := s.putJSON(parent.Config.MediaType, config)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	for i := range layers {
+		if layers[i].MediaType == ocispec.MediaTypeImageLayer {
+			layers[i].MediaType = content.DockerLayer
+		}
+	}
+	return s.putJSON(mediaType, ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: mediaType, Config: c, Layers: layers})
+}
+
+// commitConfig makes the config by Docker's rules.
+func commitConfig(o CommitOptions) (dockerspec.DockerOCIImageConfig, error) {
+	config := o.Container
+	if o.Config != nil {
+		config = *o.Config
+	}
+	// What is shared with the container's own record is not to be changed.
+	config.Env, config.Labels = slices.Clone(config.Env), maps.Clone(config.Labels)
+	config.ExposedPorts, config.Volumes = maps.Clone(config.ExposedPorts), maps.Clone(config.Volumes)
+	if err := applyChanges(&config, o.Changes); err != nil {
+		return config, err
+	}
+	fillConfig(&config, &o.Container)
+	return config, nil
+}
+
+// fillConfig fills in what c leaves open from another config.
+func fillConfig(c, from *dockerspec.DockerOCIImageConfig) {
+	for _, field := range []struct{ to, from *string }{{&c.User, &from.User}, {&c.WorkingDir, &from.WorkingDir}, {&c.StopSignal, &from.StopSignal}} {
+		if *field.to == "" {
+			*field.to = *field.from
+		}
+	}
+	fillMap(&c.ExposedPorts, from.ExposedPorts)
+	fillMap(&c.Volumes, from.Volumes)
+	fillMap(&c.Labels, from.Labels)
+	for _, kv := range from.Env {
+		key, _, _ := strings.Cut(kv, "=")
+		if !slices.ContainsFunc(c.Env, func(have string) bool { return have == key || strings.HasPrefix(have, key+"=") }) {
+			c.Env = append(c.Env, kv)
+		}
+	}
+	if len(c.Entrypoint) == 0 {
+		if len(c.Cmd) == 0 {
+			c.Cmd = from.Cmd
+		}
+		if c.Entrypoint == nil {
+			c.Entrypoint = from.Entrypoint
+		}
+	}
+	if c.Shell == nil {
+		c.Shell = from.Shell
+	}
+	if c.OnBuild == nil {
+		c.OnBuild = from.OnBuild
+	}
+	if from.Healthcheck == nil {
+		return
+	}
+	if c.Healthcheck == nil {
+		c.Healthcheck = from.Healthcheck
+		return
+	}
+	check, other := *c.Healthcheck, from.Healthcheck
+	if len(check.Test) == 0 {
+		check.Test = other.Test
+	}
+	for _, field := range []struct{ to, from *time.Duration }{
+		{&check.Interval, &other.Interval}, {&check.Timeout, &other.Timeout}, {&check.StartPeriod, &other.StartPeriod}, {&check.StartInterval, &other.StartInterval},
+	} {
+		if *field.to == 0 {
+			*field.to = *field.from
+		}
+	}
+	if check.Retries == 0 {
+		check.Retries = other.Retries
+	}
+	c.Healthcheck = &check
+}
+
+func fillMap[V any](to *map[string]V, from map[string]V) {
+	for k, v := range from {
+		if _, ok := (*to)[k]; !ok {
+			if *to == nil {
+				*to = map[string]V{}
+			}
+			(*to)[k] = v
+		}
+	}
+}

@@ -1,0 +1,113 @@
+package image
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/tarehq/tare/content"
+)
+
+// Limits on what is fetched with an image because it says it is about it.
+const (
+	maxReferrers     = 100
+	maxReferrerBytes = 64 << 20 // of all together
+	maxReferrerDepth = 3        // a signature of a list of parts of an image is 2
+	// referrersGrace is how long they may take when the image itself is here.
+	referrersGrace = 10 * time.Second
+)
+
+// referrers fetches the artifacts of a registry whose subject is the image or
+// one of its manifests: signatures, lists of parts and the like, which a push
+// takes along. They are an extra: what cannot be had is left out.
+type referrers struct {
+	p     *pull
+	found []ocispec.Descriptor
+	seen  map[digest.Digest]bool
+	bytes int64
+}
+
+// fetchReferrers fetches beside the image, and for no longer than a grace after
+// it. The result is to be attached to the image.
+func (p *pull) fetchReferrers(ctx context.Context, subjects []ocispec.Descriptor) (result func() []ocispec.Descriptor) {
+	ctx, cancel := context.WithCancel(ctx)
+	r := &referrers{p: p, seen: map[digest.Digest]bool{}}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for _, d := range subjects {
+			if r.seen[d.Digest] {
+				continue
+			}
+			r.seen[d.Digest] = true
+			if err := r.of(ctx, d.Digest, 1); err != nil {
+				slog.DebugContext(ctx, "artifacts about an image were not fetched", "image", p.ref.String(), "error", err)
+				return
+			}
+		}
+	}()
+	return func() []ocispec.Descriptor {
+		defer cancel()
+		timer := time.AfterFunc(referrersGrace, cancel)
+		defer timer.Stop()
+		<-ended
+		return r.found
+	}
+}
+
+func (r *referrers) of(ctx context.Context, subject digest.Digest, depth int) error {
+	list, err := r.p.repo.Referrers(ctx, subject)
+	if err != nil || depth > maxReferrerDepth {
+		return err
+	}
+	for _, d := range list {
+		if r.seen[d.Digest] || len(r.found) == maxReferrers || !content.IsNode(d.MediaType) || content.IsIndex(d.MediaType) {
+			continue
+		}
+		r.seen[d.Digest] = true
+		whole, err := r.artifact(ctx, d, subject)
+		if err != nil {
+			return err
+		}
+		if !whole {
+			continue
+		}
+		r.found = append(r.found, ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, ArtifactType: d.ArtifactType, Annotations: d.Annotations})
+		if err := r.of(ctx, d.Digest, depth+1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// artifact fetches one with all its content, unless that would be too much or it
+// is about something else.
+func (r *referrers) artifact(ctx context.Context, d ocispec.Descriptor, subject digest.Digest) (whole bool, err error) {
+	if _, err := r.p.document(ctx, d); err != nil {
+		return false, err
+	}
+	n, err := r.p.s.content.Node(d)
+	if err != nil {
+		return false, err
+	}
+	if n.Manifest.Subject == nil || n.Manifest.Subject.Digest != subject {
+		return false, nil // whatever the registry says
+	}
+	size := n.Size
+	for _, c := range n.Children() {
+		size += c.Size
+	}
+	if r.bytes+size > maxReferrerBytes {
+		return false, nil
+	}
+	r.bytes += size
+	for _, c := range n.Children() {
+		if err := r.p.silently(ctx, c); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}

@@ -1,0 +1,81 @@
+package snapshot
+
+import (
+	"errors"
+	"os"
+	"slices"
+
+	"github.com/tarehq/tare/archive"
+)
+
+// Changes tells what a container's root is, and how it differs from the image.
+// What it holds is open until Close.
+type Changes struct {
+	archive.Diff
+	open []*os.File
+}
+
+// Close lets the directories go.
+func (c *Changes) Close() error {
+	var err error
+	for _, f := range c.open {
+		err = errors.Join(err, f.Close())
+	}
+	return err
+}
+
+// Changes opens a container's root for reading, whether it runs or not, without
+// what is mounted in it. It is fault.NotFound when the container has nothing
+// here. Whoever reads it must see to it that the container is not removed
+// meanwhile, or find out afterwards.
+func (s *Store) Changes(id string) (*Changes, error) {
+	m, err := s.Mount(id)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	chain := s.active[id]
+	s.mu.Unlock()
+	c := &Changes{Diff: archive.Diff{Made: MountPoints()}}
+	if m.Dir == "" {
+		err = errors.Join(c.addUpper(m.Upper), c.addAll(&c.Below, m.Lower))
+	} else {
+		var image Mount
+		if image, err = s.ReadOnly(chain); err == nil && chain != "" {
+			err = c.addAll(&c.Below, image.Trees())
+		}
+		err = errors.Join(err, c.addAll(&c.Whole, m.Trees()))
+	}
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+func (c *Changes) addUpper(dir string) (err error) {
+	c.Upper, err = c.add(dir)
+	return err
+}
+
+func (c *Changes) addAll(tree *archive.Tree, dirs []string) error {
+	for _, dir := range dirs {
+		f, err := c.add(dir)
+		if err != nil {
+			return err
+		}
+		*tree = append(*tree, f)
+	}
+	return nil
+}
+
+func (c *Changes) add(dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err == nil {
+		c.open = append(c.open, f)
+	}
+	return f, err
+}
+
+// MountPoints are what the store adds to a container's root where the image has
+// nothing of the name: paths from the root, without a slash in front.
+func MountPoints() []string { return append(slices.Concat(baseDirs, baseFiles), baseLink) }

@@ -1,0 +1,68 @@
+package keeper
+
+import (
+	"context"
+	"sync"
+
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/supervise"
+)
+
+// frost is who wants the container to stand still.
+type frost struct {
+	mu    sync.Mutex
+	wants []*want
+}
+
+// want is one freeze that was not taken back.
+type want struct{ stop func() bool }
+
+// freeze stops the container's processes until a thaw, or until ctx, which is
+// the connection's, ends.
+func (k *keeper) freeze(ctx context.Context) error {
+	k.frost.mu.Lock()
+	defer k.frost.mu.Unlock()
+	if phase := k.current().Phase; phase != supervise.PhaseRunning {
+		return fault.New(fault.Conflict, "the container cannot be frozen: it is %s", phase)
+	}
+	if len(k.frost.wants) == 0 {
+		if err := k.box.freeze(true); err != nil {
+			_ = k.box.freeze(false) // some may stand still already
+			return err
+		}
+	}
+	w := &want{}
+	w.stop = context.AfterFunc(ctx, func() {
+		k.frost.mu.Lock()
+		defer k.frost.mu.Unlock()
+		_ = k.dropLocked(w) // nobody is left to be told
+	})
+	k.frost.wants = append(k.frost.wants, w)
+	return nil
+}
+
+// thaw takes one freeze back.
+func (k *keeper) thaw() error {
+	k.frost.mu.Lock()
+	defer k.frost.mu.Unlock()
+	if len(k.frost.wants) == 0 {
+		return fault.New(fault.Conflict, "the container is not frozen")
+	}
+	w := k.frost.wants[len(k.frost.wants)-1]
+	w.stop()
+	return k.dropLocked(w)
+}
+
+// dropLocked lets the processes go on when nobody else wants them frozen.
+func (k *keeper) dropLocked(w *want) error {
+	for i, other := range k.frost.wants {
+		if other != w {
+			continue
+		}
+		k.frost.wants = append(k.frost.wants[:i], k.frost.wants[i+1:]...)
+		if len(k.frost.wants) == 0 && k.current().Phase == supervise.PhaseRunning {
+			return k.box.freeze(false)
+		}
+	}
+	return nil
+}
