@@ -127,13 +127,23 @@ func shorten(name string) string {
 	return name
 }
 
+// checkName refuses a path that no program can name as a whole. A container can
+// make trees of any depth, and whoever reads one has a path and descriptors for
+// each level.
+func checkName(name string) error {
+	if len(name) > maxName {
+		return fault.New(fault.Invalid, "the path %q has %d bytes, more than the %d that a path may have: move or remove it", "/"+shorten(name), len(name), maxName)
+	}
+	return nil
+}
+
 // begin writes the header of what st describes.
 func (p *packer) begin(h header, st *unix.Stat_t) error {
 	if err := p.ctx.Err(); err != nil {
 		return err
 	}
-	if len(h.name) > maxName {
-		return fault.New(fault.Invalid, "the path %q has %d bytes, more than the %d that an archive may have", "/"+shorten(h.name), len(h.name), maxName)
+	if err := checkName(h.name); err != nil {
+		return err
 	}
 	h.mode, h.uid, h.gid = st.Mode&0o7777, st.Uid, st.Gid
 	h.modified = time.Unix(st.Mtim.Unix())
