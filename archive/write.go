@@ -308,6 +308,10 @@ func (p *packer) copy(f *os.File, name string, d piece) error {
 	return nil
 }
 
+// maxRecords is how many bytes of extended attributes an entry may have: readers
+// take no more than a megabyte of records, archive/tar among them.
+const maxRecords = 1<<20 - 64<<10
+
 // records makes the PAX records of a file's extended attributes.
 func (p *packer) records(name string, fd int) (map[string]string, error) {
 	attributes, err := readXattrs(fd, p.xattrs)
@@ -318,7 +322,11 @@ func (p *packer) records(name string, fd int) (map[string]string, error) {
 		return nil, nil
 	}
 	records := make(map[string]string, len(attributes))
+	size := 0
 	for k, v := range attributes {
+		if size += len(k) + len(v); size > maxRecords {
+			return nil, fault.New(fault.Invalid, "%q has more than %d bytes of extended attributes, which no archive can hold: remove some with setfattr -x", "/"+shorten(name), maxRecords)
+		}
 		if strings.Contains(k, "=") {
 			return nil, fault.New(fault.Invalid, "%q has the extended attribute %q, which an archive cannot hold for its equals sign: remove it with setfattr -x", "/"+shorten(name), k)
 		}
