@@ -17,6 +17,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
+	"github.com/tarehq/tare/archive"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/overlayfs"
 	"github.com/tarehq/tare/internal/testutil"
@@ -256,7 +257,7 @@ func testRefusals(t *testing.T, s Suite) {
 	for _, f := range []func() error{
 		func() error { _, err := store.Mount("none"); return err },
 		func() error { _, err := store.View("none"); return err },
-		func() error { _, err := store.Upper("none"); return err },
+		func() error { _, err := store.Changes("none"); return err },
 		func() error { _, _, err := store.Usage(ctx, "none"); return err },
 		func() error { _, err := store.LayerView(digest.FromString("none")); return err },
 	} {
@@ -306,15 +307,21 @@ func testContainers(t *testing.T, s Suite) {
 	if got := store.Active(); len(got) != 2 {
 		t.Error(got)
 	}
-	upper, err := store.Upper("one")
-	if err != nil || (upper != nil) != (s.Driver == snapshot.Overlay) {
-		t.Fatal(upper, err)
+	changes, err := store.Changes("one")
+	if err != nil {
+		t.Fatal(err)
 	}
-	if upper != nil {
-		if names, err := upper.Readdirnames(-1); err != nil || len(names) != 3 { // b, new, d's whiteout
-			t.Error(names, err)
-		}
-		upper.Close()
+	defer changes.Close()
+	if (changes.Upper != nil) != (s.Driver == snapshot.Overlay) {
+		t.Errorf("the upper directory is %v", changes.Upper)
+	}
+	var told []string
+	err = changes.Changes(t.Context(), func(c archive.Change) error {
+		told = append(told, c.Path)
+		return nil
+	})
+	if got := strings.Join(told, " "); err != nil || got != "/b /d /new" {
+		t.Errorf("the changes are %s, %v", got, err)
 	}
 }
 
@@ -334,7 +341,7 @@ func testMountPoints(t *testing.T, s Suite) {
 		if image[name] != "" {
 			continue
 		}
-		if !snapshot.MountPoint(name) {
+		if !slices.Contains(snapshot.MountPoints(), name) {
 			t.Errorf("%s is no mount point, and the image has none: %s", name, d)
 		}
 		added = append(added, name)
