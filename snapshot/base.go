@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -45,14 +44,6 @@ func makeBase(dir string) error {
 		return err
 	}
 	return nil
-}
-
-// MountPoint tells whether the store adds the name, a path from the root without
-// a slash before it, to a container's root where the image has nothing of it. A
-// tree that holds all of a container shows such an entry though nobody has made
-// it: a directory, or an empty file or link, that the image's tree has not.
-func MountPoint(name string) bool {
-	return slices.Contains(baseDirs, name) || slices.Contains(baseFiles, name) || name == baseLink
 }
 
 // addMountPoints makes in a whole tree what makeBase makes below it. An image's
