@@ -86,7 +86,7 @@ type Compression struct {
 func (o Compression) add(query url.Values) {
 	set(query, "compression", o.Algorithm)
 	if o.Level != 0 {
-		query.Set("level", itoa(o.Level))
+		query.Set("compression-level", itoa(o.Level))
 	}
 }
 
