@@ -214,7 +214,11 @@ func (b *imageBench) lists(t *table, sites []*site, runs int) error {
 	}
 	var subjects []subject
 	for _, s := range sites {
-		if _, err := try(s.command("load", "-q", "-i", archive)); err != nil {
+		load := s.command("load", "-q", "-i", archive)
+		patience := time.AfterFunc(2*time.Minute, func() { _ = load.Process.Kill() })
+		_, err := try(load)
+		patience.Stop()
+		if err != nil {
 			t.note("loading many images, %s: %v", s.name, err)
 			continue
 		}

@@ -35,9 +35,16 @@ func (t *table) add(title, unit, name string, value float64) {
 	t.rows = append(t.rows, &row{title, unit, []string{name}, []float64{value}})
 }
 
-func (t *table) version(name, text string) { t.versions = append(t.versions, [2]string{name, text}) }
+func (t *table) version(name, text string) {
+	if v := [2]string{name, text}; !slices.Contains(t.versions, v) {
+		t.versions = append(t.versions, v)
+	}
+}
+
 func (t *table) note(format string, args ...any) {
-	t.notes = append(t.notes, fmt.Sprintf(format, args...))
+	if n := fmt.Sprintf(format, args...); !slices.Contains(t.notes, n) {
+		t.notes = append(t.notes, n)
+	}
 }
 
 // print writes the figures with their ratios to ours, which come first.

@@ -20,8 +20,11 @@ import (
 
 // PushOptions say what to push, and for whom.
 type PushOptions struct {
-	All         bool   // all tags of the repository
-	Platform    string // "os/arch[/variant]": only its manifest; "" for all that is here
+	All      bool   // all tags of the repository
+	Platform string // "os/arch[/variant]": only its manifest; "" for all that is here
+	// Recompress, unless nil, has the layers compressed in one way. What is pushed
+	// is then another image, with another ID, of the same files.
+	Recompress  *Recompressing
 	Credentials Credentials
 }
 
@@ -60,6 +63,9 @@ func (t *Transfers) Push(ctx context.Context, ref string, o PushOptions, progres
 		r.Tag = "latest"
 	}
 	defer t.images.content.Hold()()
+	if o.Recompress != nil {
+		defer t.images.content.Collect() // what was made for this push alone
+	}
 	entries, err := t.images.toPush(r)
 	if err != nil {
 		return err
@@ -111,6 +117,14 @@ func (p *push) run(ctx context.Context, e content.Entry) error {
 	target, err := p.target(e, r)
 	if err != nil {
 		return err
+	}
+	if o := p.options.Recompress; o != nil {
+		anew := p.s.recompressor(*o)
+		anew.have = p.have
+		p.progress(Progress{Status: "Compressing layers"})
+		if target, err = anew.target(ctx, target, 0); err != nil {
+			return err
+		}
 	}
 	if err := p.node(ctx, target, r.Tag); err != nil {
 		return err
@@ -213,6 +227,20 @@ func (p *push) child(ctx context.Context, d ocispec.Descriptor) error {
 		return nil
 	}
 	return p.blob(ctx, d, true)
+}
+
+// have tells that the registry has a layer, whether it is here or not.
+func (p *push) have(ctx context.Context, d ocispec.Descriptor) bool {
+	if p.known(d.Digest) {
+		return true
+	}
+	has, err := p.repo.HasBlob(ctx, d.Digest)
+	if err != nil || !has {
+		return false
+	}
+	p.know(d.Digest)
+	p.progress(Progress{ID: short(d.Digest.Encoded()), Status: "Layer already exists"})
+	return true
 }
 
 func (p *push) known(d digest.Digest) bool {

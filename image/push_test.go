@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/tarehq/tare/archive"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/test/faulty"
@@ -246,6 +247,54 @@ func TestArtifactRoundTrip(t *testing.T) {
 		if _, here := g.content.Size(about.Digest); here {
 			t.Error("the artifact outlives its image")
 		}
+	}
+}
+
+// Layers are compressed for a push when that is wanted, and never twice for the
+// same registry.
+func TestPushRecompressed(t *testing.T) {
+	reg := registry.Start(t, registry.Options{})
+	f, tr := transfers(t, t.TempDir())
+	ref := reg.Host + "/a:1"
+	id := f.imported(t, ref, file{"zeros", strings.Repeat("zero", 1<<18)})
+	pushed := func() (d digest.Digest, told *steps) {
+		told = &steps{}
+		if err := tr.Push(t.Context(), ref, PushOptions{Recompress: &Recompressing{Compression: archive.Gzip}}, told.add); err != nil {
+			t.Fatal(err)
+		}
+		data, err := reg.Get("/v2/a/manifests/1", ocispec.MediaTypeImageManifest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var m ocispec.Manifest
+		if err := json.Unmarshal(data, &m); err != nil || m.Layers[0].MediaType != ocispec.MediaTypeImageLayerGzip || m.Layers[0].Size > 1<<16 {
+			t.Errorf("%s, %v", data, err)
+		}
+		if _, here := f.content.Size(m.Layers[0].Digest); here {
+			t.Error("what was made for the push is kept")
+		}
+		return digest.FromBytes(data), told
+	}
+	before := f.shape(t)
+	first, _ := pushed()
+	again, told := pushed()
+	if first != again || first.String() == id {
+		t.Errorf("%s, then %s, of %s", first, again, id)
+	}
+	if !slices.ContainsFunc(told.list, func(p Progress) bool { return p.Status == "Layer already exists" }) {
+		t.Errorf("compressed again: %+v", told.list)
+	}
+	if after := f.shape(t); !slices.Equal(before, after) {
+		t.Errorf("%v is left", after)
+	}
+	g, tr := transfers(t, t.TempDir())
+	if err := tr.Pull(t.Context(), ref, PullOptions{}, func(Progress) {}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := g.Resolve(t.Context(), ref)
+	old, err2 := f.Resolve(t.Context(), ref)
+	if err := errors.Join(err, err2); err != nil || !slices.Equal(got.DiffIDs, old.DiffIDs) {
+		t.Error(got, err)
 	}
 }
 

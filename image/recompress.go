@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"strconv"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -41,8 +42,9 @@ func ParseRecompressing(name string, level int) (*Recompressing, error) {
 type recompressor struct {
 	s      *Service
 	how    Recompressing
-	only   map[digest.Digest]bool               // the manifests that count, nil for all
-	made   map[digest.Digest]ocispec.Descriptor // manifests and indexes, by what they were made from
+	only   map[digest.Digest]bool                         // the manifests that count, nil for all
+	have   func(context.Context, ocispec.Descriptor) bool // tells that a layer is not needed here, nil for none
+	made   map[digest.Digest]ocispec.Descriptor           // manifests and indexes, by what they were made from
 	layers map[digest.Digest]ocispec.Descriptor
 }
 
@@ -200,6 +202,10 @@ func (r *recompressor) layer(ctx context.Context, d ocispec.Descriptor, diffID d
 	if made, ok := r.layers[d.Digest]; ok {
 		return described(made, d), nil
 	}
+	if made, ok := r.noted(ctx, d); ok {
+		r.layers[d.Digest] = made
+		return made, nil
+	}
 	blob, _, err := r.s.content.Open(d.Digest)
 	if err != nil {
 		return d, err
@@ -234,14 +240,45 @@ func (r *recompressor) layer(ctx context.Context, d ocispec.Descriptor, diffID d
 	if !sum.Verified() {
 		return d, fault.New(fault.Invalid, "layer content does not have the digest %s that the image promises", diffID)
 	}
-	made := d
-	if made.Digest, err = w.Commit("", -1); err != nil {
+	packed, err := w.Commit("", -1)
+	if err != nil {
 		return d, err
 	}
-	made.Size, made.MediaType = w.Size(), layerTypeOf(d.MediaType, r.how.Compression)
-	made.Annotations = withoutOffsets(d.Annotations)
+	r.s.content.Note(d.Digest, r.note(), packed.String()+" "+strconv.FormatInt(w.Size(), 10))
+	made := r.packed(d, packed, w.Size())
 	r.layers[d.Digest] = made
 	return made, nil
+}
+
+// packed describes the layer in its new form.
+func (r *recompressor) packed(d ocispec.Descriptor, packed digest.Digest, size int64) ocispec.Descriptor {
+	d.Digest, d.Size, d.MediaType = packed, size, layerTypeOf(d.MediaType, r.how.Compression)
+	d.Annotations = withoutOffsets(d.Annotations)
+	return d
+}
+
+// note is the key under which is noted what a layer becomes.
+func (r *recompressor) note() string {
+	return fmt.Sprintf("packed.%d.%s.%d", packing, r.how.Compression, r.how.Level)
+}
+
+// packing counts the changes of what archive.Compress makes of the same bytes.
+const packing = 1
+
+// noted finds what the layer became earlier, if that is here or wherever it is
+// needed, so that it is not compressed again.
+func (r *recompressor) noted(ctx context.Context, d ocispec.Descriptor) (ocispec.Descriptor, bool) {
+	hash, length, ok := strings.Cut(r.s.content.Noted(d.Digest, r.note()), " ")
+	size, err := strconv.ParseInt(length, 10, 64)
+	packed := digest.Digest(hash)
+	if !ok || err != nil || packed.Validate() != nil {
+		return d, false
+	}
+	made := r.packed(d, packed, size)
+	if here, ok := r.s.content.Size(packed); ok && here == size {
+		return made, true
+	}
+	return made, r.have != nil && r.have(ctx, made)
 }
 
 // cancellable reads until its context ends.

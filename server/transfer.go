@@ -54,6 +54,9 @@ func (h *imageHandlers) push(w http.ResponseWriter, r *request) error {
 			return err
 		}
 	}
+	if o.Recompress, err = r.recompress(); err != nil {
+		return err
+	}
 	if o.Credentials, err = r.registryAuth(); err != nil {
 		return err
 	}
