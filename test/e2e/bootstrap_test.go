@@ -1,9 +1,12 @@
 package e2e
 
 import (
+	"context"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/test/daemon"
@@ -21,9 +24,12 @@ func TestBootstrap(t *testing.T) {
 	bootstrap := func(tag string) string {
 		t.Helper()
 		// The clock of a test machine may be ahead of its package mirror.
-		c := d.Command(t, "tare", "image", "bootstrap", "-q", "--variant", "essential", "--apt-option", `Acquire::Check-Valid-Until "false"`,
+		ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+		defer cancel()
+		c := exec.CommandContext(ctx, d.Program("tare"), "image", "bootstrap", "-q", "--variant", "essential", "--apt-option", `Acquire::Check-Valid-Until "false"`,
 			"-t", tag, "debian:"+codename(t))
-		c.Env = append(c.Env, "SOURCE_DATE_EPOCH=1700000000", "TMPDIR="+t.TempDir())
+		c.Env = append(d.Env(), "SOURCE_DATE_EPOCH=1700000000")
+		c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) } // the tool has mounts to undo
 		out, err := c.CombinedOutput()
 		if err != nil {
 			t.Fatalf("%v\n%s", err, out)
