@@ -139,7 +139,7 @@ func (s *Service) importLayer(ctx context.Context, r io.Reader) (ocispec.Descrip
 }
 
 // putImage stores a config and an OCI manifest over layers that are stored.
-func (s *Service) putImage(config dockerspec.DockerOCIImage, layers []ocispec.Descriptor) (ocispec.Descriptor, error) {
+func (s *catalog) putImage(config dockerspec.DockerOCIImage, layers []ocispec.Descriptor) (ocispec.Descriptor, error) {
 	c, err := s.putJSON(ocispec.MediaTypeImageConfig, config)
 	if err != nil {
 		return ocispec.Descriptor{}, err
@@ -149,7 +149,7 @@ func (s *Service) putImage(config dockerspec.DockerOCIImage, layers []ocispec.De
 	})
 }
 
-func (s *Service) putJSON(mediaType string, v any) (ocispec.Descriptor, error) {
+func (s *catalog) putJSON(mediaType string, v any) (ocispec.Descriptor, error) {
 	data, err := json.Marshal(v)
 	if err != nil {
 		return ocispec.Descriptor{}, err

@@ -343,7 +343,7 @@ func (p *pull) tell(d ocispec.Descriptor, status string) {
 // unpacked fetches the layers of an image and unpacks them while they come.
 func (p *pull) unpacked(ctx context.Context, layers []ocispec.Descriptor, det *detail) error {
 	g, ctx := errgroup.WithContext(ctx)
-	stack := p.s.newStack(layers, det.config.RootFS.DiffIDs)
+	stack := p.s.unpacker.newStack(layers, det.config.RootFS.DiffIDs)
 	for i, d := range layers {
 		size, here := p.s.content.Size(d.Digest)
 		if here && size == d.Size && stack.has(i) {
@@ -367,7 +367,7 @@ func (p *pull) layer(ctx context.Context, d ocispec.Descriptor, unpack func(open
 			return nil
 		}
 		p.progress(Progress{ID: short(d.Digest.Encoded()), Status: "Extracting"})
-		err := unpack(p.s.stored(d))
+		err := unpack(p.s.unpacker.stored(d))
 		if err == nil {
 			p.progress(Progress{ID: short(d.Digest.Encoded()), Status: "Pull complete"})
 		}
