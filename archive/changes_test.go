@@ -103,7 +103,7 @@ func TestChanges(t *testing.T) {
 		t.Errorf("by comparing the trees:\n%s", diff)
 	}
 	var got []string
-	for _, line := range described(t, layerOf(t, d)) {
+	for _, line := range entriesOf(t, layerOf(t, d)) {
 		name, _, _ := strings.Cut(line, " ")
 		got = append(got, name)
 	}
@@ -167,7 +167,7 @@ func TestLayerKeepsNewHardLinks(t *testing.T) {
 	write(t, low+"/a", "data")
 	o := mounted(t, low)
 	must(t, os.Link(o.merged+"/a", o.merged+"/b"))
-	layer := described(t, layerOf(t, o.diff(t, low)))
+	layer := entriesOf(t, layerOf(t, o.diff(t, low)))
 	if len(layer) != 3 || !strings.HasPrefix(layer[1], "a 0 ") || !strings.Contains(layer[2], "-> a ") {
 		t.Errorf("the layer is %q", layer)
 	}
@@ -235,8 +235,8 @@ func checkApplied(t *testing.T, next func(n int) int) {
 	o := mounted(t, lower...)
 	mutate(t, o.merged, next, 12)
 
-	want := described(t, written(t, opened(t, o.merged), WriteOptions{}))
-	if diff := cmp.Diff(want, described(t, written(t, opened(t, append([]string{o.upper}, lower...)...), WriteOptions{}))); diff != "" {
+	want := entriesOf(t, written(t, opened(t, o.merged), WriteOptions{}))
+	if diff := cmp.Diff(want, entriesOf(t, written(t, opened(t, append([]string{o.upper}, lower...)...), WriteOptions{}))); diff != "" {
 		t.Fatalf("the stacked directories are not what overlayfs makes of them:\n%s", diff)
 	}
 	d := o.diff(t, lower...)
@@ -244,7 +244,7 @@ func checkApplied(t *testing.T, next func(n int) int) {
 	applied := t.TempDir()
 	_, err := extractWith(t, applied, bytes.NewReader(layer), OverlayWhiteouts)
 	must(t, err)
-	got := described(t, written(t, opened(t, append([]string{applied}, lower...)...), WriteOptions{}))
+	got := entriesOf(t, written(t, opened(t, append([]string{applied}, lower...)...), WriteOptions{}))
 	if len(layer) == 1024 { // no entry for the root either
 		got[0] = want[0]
 	}
@@ -261,13 +261,13 @@ func checkApplied(t *testing.T, next func(n int) int) {
 // an overlay's upper directory cannot tell from changed ones.
 func withoutLinks(t testing.TB, layer []byte) (list []string) {
 	linked := map[string]bool{}
-	for _, line := range described(t, layer) {
+	for _, line := range entriesOf(t, layer) {
 		name, rest, _ := strings.Cut(line, " ")
 		if target, _, _ := strings.Cut(rest[strings.Index(rest, "-> ")+3:], " "); rest[0] == '1' {
 			linked[name], linked[target] = true, true
 		}
 	}
-	for _, line := range described(t, layer) {
+	for _, line := range entriesOf(t, layer) {
 		if name, _, _ := strings.Cut(line, " "); !linked[name] {
 			list = append(list, line)
 		}

@@ -13,8 +13,8 @@ import (
 	"github.com/tarehq/tare/fault"
 )
 
-// sample is data that compresses somewhat.
-func sample(size int) []byte {
+// wordy is data that compresses somewhat.
+func wordy(size int) []byte {
 	r := rand.New(rand.NewPCG(1, 2))
 	data := make([]byte, 0, size+100)
 	for len(data) < size {
@@ -23,7 +23,7 @@ func sample(size int) []byte {
 	return data[:size]
 }
 
-func compressed(t *testing.T, data []byte, c Compression, level, chunk int) []byte {
+func squeezed(t *testing.T, data []byte, c Compression, level, chunk int) []byte {
 	t.Helper()
 	var buf bytes.Buffer
 	w, err := Compress(&buf, c, level)
@@ -37,16 +37,16 @@ func compressed(t *testing.T, data []byte, c Compression, level, chunk int) []by
 }
 
 func TestCompressIsReproducible(t *testing.T) {
-	data := sample(18<<20 + 17)
+	data := wordy(18<<20 + 17)
 	for _, c := range []struct {
 		Compression
 		level int
 	}{{Gzip, 0}, {Gzip, 1}, {Zstd, 0}, {Zstd, 1}} {
-		want := compressed(t, data, c.Compression, c.level, len(data))
+		want := squeezed(t, data, c.Compression, c.level, len(data))
 		old := runtime.GOMAXPROCS(1)
-		one := compressed(t, data, c.Compression, c.level, 1<<20)
+		one := squeezed(t, data, c.Compression, c.level, 1<<20)
 		runtime.GOMAXPROCS(7)
-		many := compressed(t, data, c.Compression, c.level, 4095)
+		many := squeezed(t, data, c.Compression, c.level, 4095)
 		runtime.GOMAXPROCS(old)
 		if !bytes.Equal(want, one) || !bytes.Equal(want, many) {
 			t.Errorf("%s of level %d: %d, %d and %d bytes", c.Compression, c.level, len(want), len(one), len(many))
@@ -91,7 +91,7 @@ func TestCompressRefuses(t *testing.T) {
 
 func TestCompressNothing(t *testing.T) {
 	for _, c := range []Compression{Gzip, Zstd} {
-		data := compressed(t, nil, c, 0, 1)
+		data := squeezed(t, nil, c, 0, 1)
 		r, found, err := Decompress(bytes.NewReader(data))
 		if err != nil || found != c {
 			t.Fatalf("%s: %d bytes: %v", c, len(data), err)

@@ -50,9 +50,9 @@ func written(t testing.TB, tree Tree, o WriteOptions) []byte {
 	return buf.Bytes()
 }
 
-// described lists a tar's entries with all that they say, but for the times of
+// entriesOf lists a tar's entries with all that they say, but for the times of
 // directories.
-func described(t testing.TB, data []byte) []string {
+func entriesOf(t testing.TB, data []byte) []string {
 	t.Helper()
 	var list []string
 	for r := tar.NewReader(bytes.NewReader(data)); ; {

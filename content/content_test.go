@@ -324,3 +324,29 @@ func TestIndexWith(t *testing.T) {
 		t.Error(n)
 	}
 }
+
+func TestForget(t *testing.T) {
+	s := open(t, t.TempDir())
+	m, layer := image(t, s, "docker.io/library/a:1", "layer")
+	data, _ := json.Marshal(ocispec.Index{Manifests: []ocispec.Descriptor{m}})
+	index := put(t, s, ocispec.MediaTypeImageIndex, data)
+	if err := s.Update(func(ix *Index) (*Index, error) {
+		return ix.With(Entry{Name: "docker.io/library/a:1", Target: index}).Without("", m.Digest, false), nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Node(m); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.Forget(m.Digest), s.Forget(m.Digest), s.Collect()); err != nil {
+		t.Fatal(err)
+	}
+	for d, want := range map[digest.Digest]bool{index.Digest: true, m.Digest: false, layer.Digest: false} {
+		if _, ok := s.Size(d); ok != want {
+			t.Errorf("%s is there: %v", d, ok)
+		}
+	}
+	if _, err := s.Node(m); !errors.Is(err, fault.NotFound) {
+		t.Errorf("the manifest that was forgotten: %v", err)
+	}
+}

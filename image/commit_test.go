@@ -26,7 +26,14 @@ import (
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/overlayfs"
 	"github.com/tarehq/tare/snapshot"
+	"github.com/tarehq/tare/test/images"
 )
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	images.Clean()
+	os.Exit(code)
+}
 
 // container makes a writable root of an image and gives a path into it.
 func (f fixture) container(t testing.TB, id, ref string) (Image, string) {
@@ -333,5 +340,67 @@ func listed(data []byte) (list []tar.Header) {
 			return list
 		}
 		list = append(list, *h)
+	}
+}
+
+// A whole distribution, changed, committed and saved, is unpacked by others as
+// it is here.
+func TestUmociUnpacksDebian(t *testing.T) {
+	if testing.Short() {
+		t.Skip("makes a distribution's tree")
+	}
+	for _, program := range []string{"skopeo", "umoci", "mmdebstrap"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("%s is not installed", program)
+		}
+	}
+	f := open(t, t.TempDir())
+	tree, err := os.Open(images.Debian(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tree.Close()
+	if _, err := f.Import(context.Background(), tree, ImportOptions{Reference: "debian:1"}); err != nil {
+		t.Fatal(err)
+	}
+	parent, root := f.container(t, "c", "debian:1")
+	if parent.Platform.Architecture != host().Architecture {
+		t.Errorf("Debian is of %s", formatPlatform(parent.Platform))
+	}
+	dir := t.TempDir()
+	run := func(name string, args ...string) {
+		t.Helper()
+		cmd := exec.Command(name, args...)
+		cmd.Env = append(os.Environ(), "TMPDIR="+dir)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", name, err, out)
+		}
+	}
+	if err := errors.Join(os.RemoveAll(root+"/usr/share/doc"), os.Mkdir(root+"/usr/share/doc", 0o755), os.RemoveAll(root+"/usr/share/man"),
+		os.Chmod(root+"/usr/bin/perl", 0o700), os.Link(root+"/usr/bin/tar", root+"/usr/bin/tar2"), os.RemoveAll(root+"/var/cache"),
+		os.Symlink("lib", root+"/var/cache"), os.WriteFile(root+"/etc/apt/sources.list", []byte("none\n"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setxattr(root+"/usr/bin/tar2", "security.capability", []byte("\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), 0); err != nil {
+		t.Fatal(err)
+	}
+	f.committed(t, "c", CommitOptions{Parent: parent.Manifest, Reference: "child:1"})
+	if err := os.WriteFile(dir+"/saved.tar", f.savedWith(t, "child:1", SaveOptions{Recompress: &Recompressing{Compression: archive.Gzip}}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run("skopeo", "copy", "oci-archive:"+dir+"/saved.tar:1", "oci:"+dir+"/layout:1")
+	run("umoci", "unpack", "--image", dir+"/layout:1", dir+"/bundle")
+	_, ours := f.container(t, "c2", "child:1")
+	if !same(t, root, ours) {
+		t.Error("the committed image is not like the container")
+	}
+	os.Remove(ours + "/.dockerenv") // umoci makes nothing to mount on
+	for _, name := range []string{"dev/console", "dev/pts", "dev/shm", "etc/hosts", "etc/hostname", "etc/resolv.conf", "etc/mtab"} {
+		if _, err := os.Lstat(dir + "/bundle/rootfs/" + name); err != nil {
+			os.Remove(ours + "/" + name)
+		}
+	}
+	if got, want := tarOf(t, dir+"/bundle/rootfs"), tarOf(t, ours); !bytes.Equal(got, want) {
+		t.Errorf("umoci unpacks another tree:\n%s", cmp.Diff(listed(want), listed(got)))
 	}
 }

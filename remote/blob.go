@@ -38,7 +38,10 @@ func (r *Repository) Blob(ctx context.Context, d ocispec.Descriptor, from, to in
 	if b.sources, err = r.sources(ctx, d); err != nil {
 		return nil, err
 	}
-	return b, b.connect()
+	if err := b.connect(); err != nil {
+		return nil, err
+	}
+	return b, nil
 }
 
 // source is an address that may have the blob.
@@ -54,7 +57,7 @@ func (r *Repository) sources(ctx context.Context, d ocispec.Descriptor) ([]sourc
 			resp, err := s.do(ctx, &call{
 				method: http.MethodGet, below: path + "/blobs/" + d.Digest.String(), header: h, scope: pullScope(path), once: true,
 			})
-			if err != nil && !last && isTransient(err) && ctx.Err() == nil {
+			if err != nil && !last && fault.KindOf(err) == fault.Unavailable && ctx.Err() == nil {
 				s.endpoint.setDown()
 			}
 			return resp, err

@@ -22,8 +22,8 @@ type endpoint struct {
 	header    http.Header
 	rewrites  []rewrite
 	transport *http.Transport
-	confined  bool     // redirects use the transport too, whatever their host
-	files     []string // what it was read from
+	confined  bool    // redirects use the transport too, whatever their host
+	files     watched // what it was read from
 
 	turn chan struct{} // held by who finds the facts out
 
@@ -45,7 +45,7 @@ type facts struct {
 // said.
 func (c *Client) newEndpoint(u *url.URL, s hostSettings, certs *certificates) *endpoint {
 	e := &endpoint{
-		client: c, host: u.Host, base: strings.TrimRight(u.Path, "/"), can: s.can, header: s.header, rewrites: s.rewrites,
+		client: c, host: originHost(u.Host), base: strings.TrimRight(u.Path, "/"), can: s.can, header: s.header, rewrites: s.rewrites,
 		files: certs.files, turn: make(chan struct{}, 1), sessions: map[Credentials]*session{},
 	}
 	if !s.override && !strings.HasSuffix(e.base, "/v2") {
@@ -172,7 +172,8 @@ func (e *endpoint) learn(challenges []challenge) {
 func (e *endpoint) ask(ctx context.Context) (facts, error) {
 	var failure error
 	for _, scheme := range e.schemes {
-		resp, err := e.exchange(ctx, &call{method: http.MethodGet, url: e.url(scheme, "", nil)}, "")
+		root := e.url(scheme, "", nil)
+		resp, err := e.exchange(ctx, &call{method: http.MethodGet, url: root}, "")
 		if err != nil {
 			if ctx.Err() != nil {
 				return facts{}, err
@@ -187,7 +188,11 @@ func (e *endpoint) ask(ctx context.Context) (facts, error) {
 		if refusal := refusalOf(resp); isTransient(refusal) {
 			return facts{}, refusal
 		}
-		return facts{scheme: scheme, challenges: challengesOf(resp.Header), at: time.Now()}, nil
+		f := facts{scheme: scheme, at: time.Now()}
+		if sameOrigin(root, resp.Request.URL) { // what another asks for is no affair of the credentials
+			f.challenges = challengesOf(resp.Header)
+		}
+		return f, nil
 	}
 	return facts{}, failure
 }

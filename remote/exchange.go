@@ -204,7 +204,7 @@ func (e *endpoint) broken(ctx context.Context, method string, to *url.URL, cause
 	lasting := errors.As(err, &unknown) && unknown.IsNotFound || lastingTLS(err)
 	switch {
 	case plainAnswer(err):
-		return fault.New(fault.Unavailable, "%s %q: %w: list %s in insecure-registries to allow HTTP", op, redact(to), err, e.host)
+		return fault.New(fault.Unavailable, "%s %q: %w: list %s in insecure-registries to allow HTTP", op, redact(to), http.ErrSchemeMismatch, e.host)
 	case lasting:
 		return fault.New(fault.Unavailable, "%s %q: %w", op, redact(to), err)
 	}

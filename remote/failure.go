@@ -210,7 +210,8 @@ func redactText(s string) string {
 
 // plainAnswer tells whether a server spoke HTTP where HTTPS was expected.
 func plainAnswer(err error) bool {
-	return strings.Contains(err.Error(), "server gave HTTP response to HTTPS client")
+	var record tls.RecordHeaderError
+	return errors.As(err, &record) && string(record.RecordHeader[:]) == "HTTP/"
 }
 
 // lastingTLS tells whether another attempt would meet the same certificate.
@@ -218,7 +219,7 @@ func lastingTLS(err error) bool {
 	var verify *tls.CertificateVerificationError
 	var unknown x509.UnknownAuthorityError
 	var alert tls.AlertError
-	return errors.As(err, &verify) || errors.As(err, &unknown) || errors.As(err, &alert) || plainAnswer(err)
+	return errors.As(err, &verify) || errors.As(err, &unknown) || errors.As(err, &alert)
 }
 
 // retryAfter reads the header of RFC 9110, 10.2.3: seconds or a date. 0 if it

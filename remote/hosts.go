@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tarehq/tare/fault"
 )
 
@@ -27,9 +29,43 @@ const (
 // when a file that it came from has changed.
 type hostEntry struct {
 	endpoints []*endpoint
-	paths     []string // what it came from, there or not
-	stamp     string   // their state then
-	until     time.Time
+	watched   watched
+	until     time.Time // zero: for good
+}
+
+// watched are the files that something was read from, there or not, and their
+// states just before.
+type watched []struct{ path, state string }
+
+func (w *watched) note(path string) {
+	*w = append(*w, struct{ path, state string }{path, stateOf(path)})
+}
+
+func (w watched) unchanged() bool {
+	for _, f := range w {
+		if stateOf(f.path) != f.state {
+			return false
+		}
+	}
+	return true
+}
+
+// stateOf tells two states of a file apart.
+func stateOf(path string) string {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return ""
+	}
+	return fmt.Sprint(st.Dev, st.Ino, st.Size, st.Mode, st.Mtim, st.Ctim)
+}
+
+func (h *hostEntry) add(e *endpoint) {
+	h.endpoints = append(h.endpoints, e)
+	h.watched = append(h.watched, e.files...)
+}
+
+func (h *hostEntry) current() bool {
+	return h != nil && h.watched.unchanged() && (h.until.IsZero() || time.Now().Before(h.until))
 }
 
 func (h *hostEntry) close() {
@@ -44,7 +80,7 @@ func (c *Client) endpoints(ctx context.Context, domain string) ([]*endpoint, err
 	c.mu.Lock()
 	entry := c.hosts[domain]
 	c.mu.Unlock()
-	if entry != nil && stampOf(entry.paths) == entry.stamp && (entry.until.IsZero() || time.Now().Before(entry.until)) {
+	if entry.current() {
 		return entry.endpoints, nil
 	}
 	fresh, err := c.readEntry(ctx, domain)
@@ -53,7 +89,7 @@ func (c *Client) endpoints(ctx context.Context, domain string) ([]*endpoint, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if now := c.hosts[domain]; now != entry && now != nil && now.stamp == fresh.stamp {
+	if now := c.hosts[domain]; now != entry && now.current() {
 		return now.endpoints, nil // another request was faster
 	}
 	if entry != nil {
@@ -77,7 +113,7 @@ func (c *Client) readEntry(ctx context.Context, domain string) (*hostEntry, erro
 	entry := &hostEntry{}
 	dir := ""
 	for _, d := range hostDirs(c.config.HostsDir, domain) {
-		entry.paths = append(entry.paths, d)
+		entry.watched.note(d)
 		if st, err := os.Stat(d); err == nil && st.IsDir() {
 			dir = d
 			break
@@ -87,10 +123,9 @@ func (c *Client) readEntry(ctx context.Context, domain string) (*hostEntry, erro
 	if err != nil {
 		return nil, err
 	}
-	entry.paths = append(entry.paths, certs.files...)
-	entry.stamp = stampOf(entry.paths) // before the files are read: a change meanwhile is noticed by the next request
 	file := &hostsFile{}
 	if dir != "" {
+		entry.watched.note(filepath.Join(dir, "hosts.toml"))
 		if file, err = readHostsFile(filepath.Join(dir, "hosts.toml")); err != nil {
 			return nil, err
 		}
@@ -101,9 +136,7 @@ func (c *Client) readEntry(ctx context.Context, domain string) (*hostEntry, erro
 			if err != nil {
 				return nil, err
 			}
-			e := c.newEndpoint(u, hostSettings{can: canPull | canResolve}, certs)
-			entry.paths = append(entry.paths, e.files...)
-			entry.endpoints = append(entry.endpoints, e)
+			entry.add(c.newEndpoint(u, hostSettings{can: canPull | canResolve}, certs))
 		}
 	}
 	for _, name := range file.order {
@@ -111,16 +144,13 @@ func (c *Client) readEntry(ctx context.Context, domain string) (*hostEntry, erro
 		if err != nil {
 			return nil, fmt.Errorf("%s: host %q: %w", filepath.Join(dir, "hosts.toml"), name, err)
 		}
-		entry.paths = append(entry.paths, e.files...)
-		entry.endpoints = append(entry.endpoints, e)
+		entry.add(e)
 	}
 	last, err := c.originEndpoint(ctx, dir, file, domain, certs)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", orDir(dir, c.config.HostsDir), err)
 	}
-	entry.paths = append(entry.paths, last.files...)
-	entry.endpoints = append(entry.endpoints, last)
-	entry.stamp = stampOf(entry.paths)
+	entry.add(last)
 	if len(c.insecure.prefixes) > 0 {
 		entry.until = time.Now().Add(c.pace.remember) // names move between addresses
 	}
@@ -183,6 +213,8 @@ func (c *Client) originEndpoint(ctx context.Context, dir string, file *hostsFile
 	return e, nil
 }
 
+// originHost is where the registry of a domain is. Docker Hub's name leads to
+// its web pages, and yet it stands in many a hosts.toml.
 func originHost(domain string) string {
 	if domain == dockerDomain {
 		return dockerHost
@@ -241,25 +273,12 @@ func readBounded(path string, limit int64) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-// stampOf tells two states of files apart.
-func stampOf(paths []string) string {
-	var b strings.Builder
-	for _, p := range paths {
-		if st, err := os.Stat(p); err == nil {
-			fmt.Fprintf(&b, "%s %d %d %v\n", p, st.ModTime().UnixNano(), st.Size(), st.IsDir())
-		} else {
-			fmt.Fprintf(&b, "%s -\n", p)
-		}
-	}
-	return b.String()
-}
-
 // certificates are the CAs that an address is checked by and the client's own
 // certificates. Without CAs the system's decide.
 type certificates struct {
 	pool  *x509.CertPool
 	pairs []tls.Certificate
-	files []string // what they were read from
+	files watched // what they were read from
 }
 
 // roots is the pool to check by, nil for the system's.
@@ -291,7 +310,6 @@ func readDir(dir string) (*certificates, error) {
 	has := func(name string) bool {
 		return slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == name })
 	}
-	c.files = append(c.files, filepath.Join(dir, "hosts.toml"))
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
 		base := strings.TrimSuffix(e.Name(), filepath.Ext(e.Name()))
@@ -338,7 +356,7 @@ func (c *certificates) add(dir string, s hostSettings) error {
 
 // addCA adds to the system's CAs, as Docker does.
 func (c *certificates) addCA(path string) error {
-	c.files = append(c.files, path)
+	c.files.note(path)
 	pem, err := readBounded(path, maxHostsFile)
 	if err != nil {
 		return err
@@ -355,7 +373,8 @@ func (c *certificates) addCA(path string) error {
 }
 
 func (c *certificates) addPair(cert, key string) error {
-	c.files = append(c.files, cert, key)
+	c.files.note(cert)
+	c.files.note(key)
 	pair, err := tls.LoadX509KeyPair(cert, key)
 	if err != nil {
 		return fault.New(fault.Invalid, "cannot use the certificate %s with the key %s: %w", cert, key, err)

@@ -39,11 +39,17 @@ func ParseInsecure(entry string) (host string, prefix netip.Prefix, err error) {
 	if prefix, err := netip.ParsePrefix(entry); err == nil {
 		return "", prefix.Masked(), nil
 	}
+	if addr, err := netip.ParseAddr(entry); err == nil && addr.Is6() && addr.Zone() == "" { // which needs brackets to be a host
+		return "", netip.PrefixFrom(addr, addr.BitLen()), nil
+	}
 	for _, scheme := range []string{"http://", "https://"} {
 		if len(entry) > len(scheme) && strings.EqualFold(entry[:len(scheme)], scheme) {
 			entry = entry[len(scheme):]
 			break
 		}
+	}
+	if strings.Contains(entry, "://") {
+		return "", netip.Prefix{}, fault.New(fault.Invalid, "insecure registry %s should not contain '://'", entry)
 	}
 	u, err := url.Parse("//" + entry)
 	if err != nil || u.Host == "" || u.Host != entry || u.Hostname() == "" || u.User != nil || strings.HasPrefix(entry, "-") {

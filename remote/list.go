@@ -88,7 +88,7 @@ func (r *Repository) Referrers(ctx context.Context, d digest.Digest) ([]ocispec.
 func lacksReferrers(err error) bool {
 	switch statusIn(err) {
 	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusBadRequest, http.StatusNotImplemented:
-		return !hasCode(err, "NAME_UNKNOWN") && !hasCode(err, "DENIED")
+		return true
 	}
 	return false
 }

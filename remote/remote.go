@@ -52,6 +52,8 @@ type Config struct {
 	// Chunk is the size in bytes from which on blobs are pushed in pieces of
 	// that size; 0 is 64 MiB. What a broken connection costs is at most a piece.
 	Chunk int64
+	// Attempts is how often in a row what fails is tried; 0 is 5.
+	Attempts int
 }
 
 // Credentials is what is known about a user of a registry. The zero value is
@@ -108,6 +110,9 @@ func New(config Config) (*Client, error) {
 	}
 	if c.config.Chunk < 0 {
 		return nil, fault.New(fault.Invalid, "invalid size of the pieces of an upload: %d bytes", config.Chunk)
+	}
+	if config.Attempts > 0 {
+		c.pace.attempts = config.Attempts
 	}
 	for _, m := range config.Mirrors {
 		u, err := ParseMirror(m)
@@ -171,7 +176,7 @@ func (c *Client) transportOf(host string) (*http.Transport, error) {
 		return nil, err
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: certs.roots(), Certificates: certs.pairs}
-	config.InsecureSkipVerify = c.insecure.named(host)
+	config.InsecureSkipVerify = c.insecure.named(host) || loopback(host) && certs.pool == nil
 	if len(c.transports) >= maxForeignHosts {
 		for name, t := range c.transports {
 			t.CloseIdleConnections()

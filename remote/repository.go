@@ -34,7 +34,7 @@ func (r *Repository) each(ctx context.Context, can capability, f func(s *session
 		if err = f(e.session(r.cred), e.repository(r.path), last); err == nil || ctx.Err() != nil {
 			return err
 		}
-		if !last && isTransient(err) {
+		if !last && fault.KindOf(err) == fault.Unavailable {
 			e.setDown()
 		}
 	}

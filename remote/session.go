@@ -39,14 +39,31 @@ func (s *session) do(ctx context.Context, c *call) (*http.Response, error) {
 	return resp, err
 }
 
-// once sends a call, and again when the answer asks for other credentials than
-// it came with.
+// once sends a call, and again when the registry has changed its scheme since it
+// was asked.
 func (s *session) once(ctx context.Context, c *call) (*http.Response, error) {
 	e := s.endpoint
 	f, err := e.known(ctx)
 	if err != nil {
 		return nil, err
 	}
+	resp, err := s.attempt(ctx, c, f)
+	// No answer, or what a server of HTTPS says to HTTP.
+	doubt := err != nil && (statusIn(err) == 0 || f.scheme == "http" && statusIn(err) == http.StatusBadRequest)
+	if !doubt || len(e.schemes) == 1 || ctx.Err() != nil {
+		return resp, err
+	}
+	e.forget()
+	if now, failure := e.known(ctx); failure == nil && now.scheme != f.scheme {
+		return s.attempt(ctx, c, now)
+	}
+	return resp, err
+}
+
+// attempt sends a call, and again when the answer asks for other credentials
+// than it came with.
+func (s *session) attempt(ctx context.Context, c *call, f facts) (*http.Response, error) {
+	e := s.endpoint
 	placed := *c
 	placed.home = e.url(f.scheme, "", nil)
 	if c.url == nil {
@@ -61,9 +78,6 @@ func (s *session) once(ctx context.Context, c *call) (*http.Response, error) {
 		resp, err = s.challenged(ctx, &placed, resp, auth)
 	}
 	if err != nil {
-		if isTransient(err) && len(e.schemes) > 1 {
-			e.forget()
-		}
 		return nil, err
 	}
 	if resp.StatusCode/100 == 2 || slices.Contains(c.want, resp.StatusCode) {
@@ -86,7 +100,7 @@ func (s *session) challenged(ctx context.Context, c *call, resp *http.Response, 
 		return nil, err
 	}
 	if auth == "" || auth == rejected {
-		if chosen(challenges).scheme == "basic" && s.cred == (Credentials{}) {
+		if chosen(challenges).scheme == "basic" && s.cred.Username == "" {
 			discard(resp)
 			r := &refusal{status: resp.StatusCode, codes: []string{"UNAUTHORIZED"}}
 			r.text = operation(c.method) + " \"" + redact(c.url) + "\": no basic auth credentials"

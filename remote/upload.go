@@ -30,10 +30,15 @@ type upload struct {
 	at      *url.URL // where the next request goes; nil: no upload is open
 	offset  int64    // how much the registry has
 	pieces  bool
+	whole   bool // the registry takes no pieces
 	piece   int64
 	resumed bool // the registry was asked how much it has
 	stored  bool // the registry has the blob, although it could not say so
 }
+
+// leastPiece is the smallest piece that is tried when a registry finds them too
+// large.
+const leastPiece = 64 << 10
 
 // PushBlob sends a blob. open gives its bytes from an offset on, up to its end,
 // and may be called several times; progress, which may be nil, is told how many
@@ -178,14 +183,20 @@ func (u *upload) mend(ctx context.Context, err error) error {
 	case u.resumed && hasCode(err, "DIGEST_INVALID"):
 		// The registry was still writing when it was asked how much it has.
 		u.restart()
-	case !u.pieces && (status == http.StatusRequestEntityTooLarge || status == http.StatusMethodNotAllowed || hasCode(err, "UNSUPPORTED")):
+	case status == http.StatusRequestEntityTooLarge && !u.whole && min(u.piece, u.d.Size) > leastPiece:
+		u.piece = max(min(u.piece, u.d.Size)/8, leastPiece) // a proxy's limit, often
+		u.restart()
+	case (status == http.StatusMethodNotAllowed || hasCode(err, "UNSUPPORTED")) && !u.whole:
+		u.whole = u.pieces // or else the other way
 		u.restart()
 	case status == http.StatusRequestedRangeNotSatisfiable, isTransient(err):
 		u.ask(ctx)
 	default:
 		return err
 	}
-	u.pieces = true
+	if u.pieces = !u.whole; u.whole && u.offset > 0 {
+		u.restart()
+	}
 	u.progress(u.offset)
 	if isTransient(err) {
 		return err

@@ -16,6 +16,7 @@ import (
 	wire "github.com/moby/moby/api/types/container"
 	wireimage "github.com/moby/moby/api/types/image"
 	wirenet "github.com/moby/moby/api/types/network"
+	wireregistry "github.com/moby/moby/api/types/registry"
 
 	"github.com/tarehq/tare/container"
 	"github.com/tarehq/tare/event"
@@ -266,6 +267,7 @@ type rig struct {
 	*testing.T
 	containers fakeContainers
 	images     fakeImages
+	registries fakeRegistries
 	events     event.Log
 	path       string
 	client     *http.Client
@@ -296,7 +298,7 @@ func newRig(t *testing.T) *rig {
 
 func (r *rig) handler() *Server {
 	return New(Config{
-		Containers: &r.containers, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Images: &r.images, Transfers: &r.images, Networks: fakeNetworks{}, Events: &r.events,
+		Containers: &r.containers, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{}, Events: &r.events,
 		Daemon: Daemon{Driver: "overlayfs", DriverStatus: [][2]string{{"driver-type", "x"}}, Version: "1.2.3", ID: "the-id", DataRoot: "/data", Runtimes: map[string]string{"tarerun": "", "runc": "/usr/bin/runc"}, DefaultRuntime: "tarerun"},
 		Log:    slog.New(slog.DiscardHandler),
 	})
@@ -341,4 +343,24 @@ func (r *rig) want(status int, message, method, path, body string, headers ...st
 	if got != status || message != "*" && e.Message != message {
 		r.Errorf("%s %s: %d %q, want %d %q", method, path, got, e.Message, status, message)
 	}
+}
+
+type fakeRegistries struct {
+	call   string
+	cred   image.Credentials
+	search image.SearchOptions
+	err    error
+}
+
+func (f *fakeRegistries) Login(_ context.Context, host string, cred image.Credentials) (string, error) {
+	f.call, f.cred = "login "+host, cred
+	return "the-token", f.err
+}
+func (f *fakeRegistries) Search(_ context.Context, o image.SearchOptions) ([]wireregistry.SearchResult, error) {
+	f.call, f.search = "search "+o.Term, o
+	return nil, f.err
+}
+func (f *fakeRegistries) Distribution(_ context.Context, name string, cred image.Credentials) (wireregistry.DistributionInspect, error) {
+	f.call, f.cred = "distribution "+name, cred
+	return wireregistry.DistributionInspect{}, f.err
 }

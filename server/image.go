@@ -38,7 +38,6 @@ func (h *imageHandlers) routes() []route {
 	return []route{
 		{method: "GET", pattern: "/images/json", handle: h.list},
 		{method: "GET", pattern: "/images/get", handle: h.save},
-		{method: "GET", pattern: "/images/search", handle: notYet("searching registries")},
 		{method: "GET", pattern: "/images/{name...}/get", handle: h.save},
 		{method: "GET", pattern: "/images/{name...}/history", handle: h.history},
 		{method: "GET", pattern: "/images/{name...}/attestations", handle: h.attestations},

@@ -1,28 +1,55 @@
 package server
 
 import (
+	"context"
 	"encoding/base64"
-	"encoding/json"
-	"io"
+	"net/http"
+	"strconv"
 	"strings"
+
+	"github.com/moby/moby/api/pkg/authconfig"
+	wire "github.com/moby/moby/api/types/registry"
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
 )
 
-// registryAuth decodes the header X-Registry-Auth: base64 of an AuthConfig in
-// JSON, of either alphabet and with or without padding. None at all is nobody.
+// Registries is what the handlers ask registries through; image.Registries is
+// it.
+type Registries interface {
+	Login(ctx context.Context, host string, cred image.Credentials) (identityToken string, err error)
+	Search(ctx context.Context, o image.SearchOptions) ([]wire.SearchResult, error)
+	Distribution(ctx context.Context, name string, cred image.Credentials) (wire.DistributionInspect, error)
+}
+
+type registryHandlers struct{ registries Registries }
+
+func (h *registryHandlers) routes() []route {
+	return []route{
+		{method: "POST", pattern: "/auth", handle: h.login},
+		{method: "GET", pattern: "/images/search", handle: h.search},
+		{method: "GET", pattern: "/distribution/{name...}/json", handle: h.distribution},
+	}
+}
+
+// registryAuth decodes the header X-Registry-Auth: the JSON of an AuthConfig in
+// base64, of either alphabet and with or without padding. No header is nobody.
+// Docker's texts.
 func (r *request) registryAuth() (image.Credentials, error) {
-	text := r.Header.Get("X-Registry-Auth")
-	if text == "" {
-		return image.Credentials{}, nil
+	text := strings.NewReplacer("+", "-", "/", "_").Replace(strings.TrimRight(r.Header.Get(wire.AuthHeader), "="))
+	if n := len(text) % 4; n > 1 {
+		text += "=="[:4-n]
 	}
-	var auth struct{ Username, Password, Auth, IdentityToken, RegistryToken string }
-	plain := strings.NewReplacer("+", "-", "/", "_").Replace(strings.TrimRight(text, "="))
-	dec := json.NewDecoder(base64.NewDecoder(base64.RawURLEncoding, strings.NewReader(plain)))
-	if err := dec.Decode(&auth); err != nil && err != io.EOF {
-		return image.Credentials{}, fault.New(fault.Invalid, "invalid X-Registry-Auth header: %w", err)
+	auth, err := authconfig.Decode(text)
+	if err != nil {
+		return image.Credentials{}, fault.New(fault.Invalid, "%w", err)
 	}
+	return credentials(*auth)
+}
+
+// credentials takes from a client's words what a registry is to know. Old
+// clients give the name and the password in one, as config.json has them.
+func credentials(auth wire.AuthConfig) (image.Credentials, error) {
 	c := image.Credentials{Username: auth.Username, Password: auth.Password, IdentityToken: auth.IdentityToken, RegistryToken: auth.RegistryToken}
 	if c == (image.Credentials{}) && auth.Auth != "" {
 		pair, err := base64.StdEncoding.DecodeString(auth.Auth)
@@ -33,4 +60,70 @@ func (r *request) registryAuth() (image.Credentials, error) {
 		c.Username, c.Password = user, strings.TrimRight(password, "\x00")
 	}
 	return c, nil
+}
+
+func (h *registryHandlers) login(w http.ResponseWriter, r *request) error {
+	var auth wire.AuthConfig
+	if err := r.json(&auth); err != nil {
+		return err
+	}
+	cred, err := credentials(auth)
+	if err != nil {
+		return err
+	}
+	token, err := h.registries.Login(r.Context(), auth.ServerAddress, cred)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, wire.AuthResponse{Status: "Login Succeeded", IdentityToken: token})
+}
+
+// defaultSearch is how many results a client gets that names no limit.
+const defaultSearch = 25
+
+func (h *registryHandlers) search(w http.ResponseWriter, r *request) error {
+	if err := r.form(); err != nil {
+		return err
+	}
+	o := image.SearchOptions{Term: r.Form.Get("term"), Limit: defaultSearch}
+	if text := r.Form.Get("limit"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 0 {
+			return fault.New(fault.Invalid, "invalid limit specified: %q", text)
+		}
+		if n > 0 {
+			o.Limit = n
+		}
+	}
+	var err error
+	if o.Filters, err = r.filters(); err != nil {
+		return err
+	}
+	if o.Credentials, err = r.registryAuth(); err != nil {
+		return err
+	}
+	found, err := h.registries.Search(r.Context(), o)
+	if err != nil {
+		return err
+	}
+	if found == nil {
+		found = []wire.SearchResult{}
+	}
+	return writeJSON(w, http.StatusOK, found)
+}
+
+func (h *registryHandlers) distribution(w http.ResponseWriter, r *request) error {
+	cred, err := r.registryAuth()
+	if err != nil {
+		return err
+	}
+	name := strings.TrimSpace(r.params["name"])
+	if name == "" {
+		return fault.New(fault.Invalid, "image name cannot be blank")
+	}
+	found, err := h.registries.Distribution(r.Context(), name, cred)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, found)
 }

@@ -23,6 +23,7 @@ type Config struct {
 	Files      Files
 	Images     Images
 	Transfers  Transfers
+	Registries Registries
 	Networks   Networks
 	Events     *event.Log
 	Daemon     Daemon
@@ -49,6 +50,7 @@ func New(c Config) *Server {
 		(&attachHandlers{c.Containers, c.Log}).routes(),
 		(&execHandlers{c.Execs, c.Log}).routes(),
 		(&fileHandlers{c.Files}).routes(),
+		(&registryHandlers{c.Registries}).routes(), // before the images: /images/search is no image
 		(&imageHandlers{c.Images, c.Transfers}).routes(),
 		(&usageHandlers{c.Containers, c.Images}).routes(),
 		(&networkHandlers{c.Networks}).routes(),

@@ -128,7 +128,6 @@ func TestSwarmAndOthers(t *testing.T) {
 	}
 	r.want(501, "pausing a container is not supported yet", "POST", "/v1.41/containers/x/pause", "")
 	r.want(501, "building images is not supported yet", "POST", "/build", "")
-	r.want(501, "logging in to a registry is not supported yet", "POST", "/auth", "{}")
 	if _, _, text := r.do("GET", "/plugins", ""); text != "[]" {
 		t.Errorf("plugins: %s", text)
 	}

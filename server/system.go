@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/moby/moby/api/types/registry"
@@ -25,7 +26,9 @@ type Daemon struct {
 	Runtimes       map[string]string // name to path; "" is the built-in one
 	DefaultRuntime string
 	AddressPools   []system.NetworkAddressPool
-	Driver         string // of storage, and the rows that tell about it
+	Mirrors        []string // of docker.io, each with a slash at its end
+	Insecure       []string // registries: hosts, host:port, CIDRs
+	Driver         string   // of storage, and the rows that tell about it
 	DriverStatus   [][2]string
 	Warnings       []string // about how it was started
 }
@@ -44,7 +47,6 @@ func (h *systemHandlers) routes() []route {
 		{method: "HEAD", pattern: "/_ping", handle: h.ping},
 		{method: "GET", pattern: "/version", handle: h.version},
 		{method: "GET", pattern: "/info", handle: h.info},
-		{method: "POST", pattern: "/auth", handle: notYet("logging in to a registry")},
 	}
 }
 
@@ -100,7 +102,7 @@ func (h *systemHandlers) info(w http.ResponseWriter, r *request) error {
 		LoggingDriver:      "json-file",
 		CgroupDriver:       "cgroupfs",
 		IndexServerAddress: "https://index.docker.io/v1/",
-		RegistryConfig:     registryConfig(),
+		RegistryConfig:     registryConfig(h.daemon.Mirrors, h.daemon.Insecure),
 		DockerRootDir:      h.daemon.DataRoot,
 		HTTPProxy:          proxy("HTTP_PROXY", "http_proxy"),
 		HTTPSProxy:         proxy("HTTPS_PROXY", "https_proxy"),
@@ -134,14 +136,25 @@ func (h *systemHandlers) info(w http.ResponseWriter, r *request) error {
 	return writeJSON(w, http.StatusOK, r.version.info(info))
 }
 
-func registryConfig() *registry.ServiceConfig {
-	return &registry.ServiceConfig{
+// registryConfig tells which registries are reached how, in dockerd's shape.
+func registryConfig(mirrors, insecure []string) *registry.ServiceConfig {
+	c := &registry.ServiceConfig{
 		InsecureRegistryCIDRs: []netip.Prefix{netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("127.0.0.0/8")},
 		IndexConfigs: map[string]*registry.IndexInfo{
-			"docker.io": {Name: "docker.io", Mirrors: []string{}, Secure: true, Official: true},
+			"docker.io": {Name: "docker.io", Mirrors: append([]string{}, mirrors...), Secure: true, Official: true},
 		},
-		Mirrors: []string{},
+		Mirrors: append([]string{}, mirrors...),
 	}
+	for _, entry := range insecure {
+		if prefix, err := netip.ParsePrefix(entry); err == nil {
+			if !slices.Contains(c.InsecureRegistryCIDRs, prefix.Masked()) {
+				c.InsecureRegistryCIDRs = append(c.InsecureRegistryCIDRs, prefix.Masked())
+			}
+			continue
+		}
+		c.IndexConfigs[entry] = &registry.IndexInfo{Name: entry, Mirrors: []string{}}
+	}
+	return c
 }
 
 func firstEnv(names ...string) string {

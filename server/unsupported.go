@@ -44,7 +44,6 @@ func unsupportedRoutes() []route {
 		"POST /build/cancel":                               "cancelling a build",
 		"POST /session":                                    "opening a build session",
 		"POST /grpc":                                       "gRPC over the API",
-		"GET /distribution/{name...}/json":                 "asking a registry about an image",
 		"GET /debug/{name...}":                             "debugging over the API",
 	} {
 		rows = append(rows, row(path, notYet(what)))

@@ -45,6 +45,13 @@ type options struct {
 	InsecureTCP    bool               `json:"insecure-tcp"`
 	StorageDriver  string             `json:"storage-driver"`
 
+	Mirrors      []string `json:"registry-mirrors"`
+	Insecure     []string `json:"insecure-registries"`
+	RegistryDir  string   `json:"registry-hosts-dir"`
+	Downloads    int      `json:"max-concurrent-downloads"`
+	Uploads      int      `json:"max-concurrent-uploads"`
+	PullAttempts int      `json:"max-download-attempts"`
+
 	configFile        string
 	validate, version bool
 	bip               netip.Prefix
@@ -68,12 +75,15 @@ const (
 	defaultBridge  = "tare0"
 	defaultGroup   = "tare"
 	defaultConfig  = "/etc/tare/daemon.json"
+
+	defaultRegistryDir = "/etc/tare/certs.d"
 )
 
 // fileKeys gives the key in the configuration file of each flag whose name
 // differs from it.
 var fileKeys = map[string]string{
 	"host": "hosts", "label": "labels", "add-runtime": "runtimes", "default-address-pool": "default-address-pools",
+	"registry-mirror": "registry-mirrors", "insecure-registry": "insecure-registries",
 }
 
 // readOptions parses the arguments and the configuration file.
@@ -129,6 +139,12 @@ func (o *options) flags() *pflag.FlagSet {
 	f.StringVar(&o.TLSCert, "tlscert", "", "Path of the TLS certificate")
 	f.StringVar(&o.TLSKey, "tlskey", "", "Path of the TLS key")
 	f.BoolVar(&o.InsecureTCP, "insecure-tcp", false, "Listen on TCP without knowing the clients: whoever can connect has root on this machine")
+	f.StringArrayVar(&o.Mirrors, "registry-mirror", nil, "Preferred mirror of Docker Hub")
+	f.StringArrayVar(&o.Insecure, "insecure-registry", nil, "Registry, or CIDR of registries, that may speak HTTP or have any certificate")
+	f.StringVar(&o.RegistryDir, "registry-hosts-dir", defaultRegistryDir, "Directory of hosts.toml files and certificates, by registry")
+	f.IntVar(&o.Downloads, "max-concurrent-downloads", 3, "Layers that one pull fetches at a time; 0 for no limit")
+	f.IntVar(&o.Uploads, "max-concurrent-uploads", 5, "Layers that one push sends at a time; 0 for no limit")
+	f.IntVar(&o.PullAttempts, "max-download-attempts", 5, "Attempts in a row to go on with a layer")
 	f.StringVarP(&o.StorageDriver, "storage-driver", "s", "", "How layers and containers' files are kept: overlay, btrfs or vfs (default overlay, or vfs where the file system cannot carry it)")
 	f.BoolVar(&o.validate, "validate", false, "Check the configuration and exit")
 	f.BoolVarP(&o.version, "version", "v", false, "Print the version and exit")
@@ -238,7 +254,7 @@ func plain(raw json.RawMessage) string {
 // settle fills in what follows from other options and refuses what cannot be.
 func (o *options) settle() error {
 	var err error
-	for _, path := range []*string{&o.DataRoot, &o.ExecRoot, &o.Pidfile, &o.InitPath, &o.TLSCACert, &o.TLSCert, &o.TLSKey} {
+	for _, path := range []*string{&o.DataRoot, &o.ExecRoot, &o.Pidfile, &o.InitPath, &o.RegistryDir, &o.TLSCACert, &o.TLSCert, &o.TLSKey} {
 		if *path == "" {
 			continue
 		}
@@ -271,7 +287,7 @@ func (o *options) settle() error {
 			return err
 		}
 	}
-	for _, step := range []func() error{o.checkNetwork, o.checkRuntimes, o.checkTLS, o.checkLabels} {
+	for _, step := range []func() error{o.checkNetwork, o.checkRuntimes, o.checkTLS, o.checkLabels, o.checkRegistries} {
 		if err := step(); err != nil {
 			return err
 		}

@@ -54,6 +54,22 @@ func TestFlagsAndFile(t *testing.T) {
 	}
 }
 
+func TestRegistryOptions(t *testing.T) {
+	o, err := readOptions(config(t, ""))
+	if err != nil || o.RegistryDir != "/etc/tare/certs.d" || o.Downloads != 3 || o.Uploads != 5 || o.PullAttempts != 5 {
+		t.Errorf("%v %+v", err, o)
+	}
+	o, err = readOptions(append(config(t, `{"insecure-registries": ["10.1.2.3/16", "http://reg:5000", "[::1]:5000", "fd00::1"], "max-concurrent-downloads": 9, "max-concurrent-uploads": 0}`),
+		"--registry-mirror=http://a/x", "--registry-mirror=https://b/", "--registry-hosts-dir=/h/../r", "--max-download-attempts=2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Join(o.Mirrors, " ") != "http://a/x/ https://b/" || strings.Join(o.Insecure, " ") != "10.1.0.0/16 reg:5000 [::1]:5000 fd00::1/128" ||
+		o.RegistryDir != "/r" || o.Downloads != 9 || o.Uploads != 0 || o.PullAttempts != 2 {
+		t.Errorf("%+v", o)
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	for _, test := range []struct{ file, flags, want string }{
 		{`{"bip": "10.1.0.1/16"}`, "--bip=10.2.0.1/16", "the following directives are specified both as a flag and in the configuration file: bip: (from flag: 10.2.0.1/16, from file: 10.1.0.1/16)"},
@@ -62,7 +78,15 @@ func TestRefusals(t *testing.T) {
 		{`{"config-file": "x"}`, "", "the following directives don't match any configuration option: config-file"},
 		{`{"storage-driver": "zfs"}`, "", `unknown storage driver "zfs": want overlay, btrfs or vfs`},
 		{`{"live-restore": false}`, "", "the directive live-restore: false is not supported yet"},
-		{`{"registry-mirrors": ["http://x"]}`, "", `the directive registry-mirrors: ["http://x"] is not supported yet`},
+		{`{"registry-mirrors": ["ftp://x"]}`, "", `invalid mirror: unsupported scheme "ftp" in "ftp://x"`},
+		{`{"registry-mirrors": ["https://x"]}`, "--registry-mirror=https://y", "the following directives are specified both as a flag and in the configuration file: registry-mirrors"},
+		{"", "--registry-mirror=https://me:pw@x", "invalid mirror: username/password not allowed in URI"},
+		{"", "--registry-mirror=https://x/?a=b", "invalid mirror: query or fragment"},
+		{"", "--insecure-registry=a/b", "insecure registry a/b is not valid"},
+		{`{"insecure-registries": ["ftp://x"]}`, "", "insecure registry ftp://x should not contain '://'"},
+		{"", "--max-concurrent-downloads=-1", "invalid max concurrent downloads: -1"},
+		{"", "--max-concurrent-uploads=-2", "invalid max concurrent uploads: -2"},
+		{`{"max-download-attempts": 0}`, "", "invalid max download attempts: 0"},
 		{`{"mtu": "x"}`, "", "cannot unmarshal"},
 		{`{`, "", "unexpected end of JSON input"},
 		{"", "-s zfs", `unknown storage driver "zfs"`},

@@ -90,12 +90,14 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (h http.
 		return nil, nil, fmt.Errorf("cannot open the images: %w", err)
 	}
 
-	registries, err := remote.New(remote.Config{UserAgent: "tare/" + version})
+	registries, err := remote.New(remote.Config{
+		HostsDir: o.RegistryDir, Mirrors: o.Mirrors, Insecure: o.Insecure, UserAgent: "tare/" + version, Attempts: o.PullAttempts,
+	})
 	if err != nil {
 		return nil, nil, err
 	}
 	steps.pushPlain("the connections to registries", registries.Close)
-	transfers := image.NewTransfers(images, registries, image.Limits{Downloads: 3, Uploads: 5})
+	transfers := image.NewTransfers(images, registries, image.Limits{Downloads: limit(o.Downloads), Uploads: limit(o.Uploads)})
 	steps.push(transfers.Close)
 
 	networks, err := network.Open(ctx, networkConfig(o))
@@ -135,7 +137,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (h http.
 		log.Warn(strings.TrimPrefix(w, "WARNING: "))
 	}
 	h = server.New(server.Config{
-		Containers: containers, Execs: containers.Execs(), Files: containers.Files(), Images: images, Transfers: transfers, Networks: networks, Events: eventLog, Daemon: facts, Log: log,
+		Containers: containers, Execs: containers.Execs(), Files: containers.Files(), Images: images, Transfers: transfers, Registries: image.NewRegistries(registries), Networks: networks, Events: eventLog, Daemon: facts, Log: log,
 	})
 	return h, steps.run, nil
 }
@@ -204,7 +206,7 @@ func daemonFacts(o *options, id string) server.Daemon {
 	d := server.Daemon{
 		Version: version, GitCommit: commit(), BuildTime: built(),
 		ID: id, DataRoot: o.DataRoot, Debug: o.LogLevel == "debug", Labels: o.Labels,
-		Runtimes: o.runtimePaths(), DefaultRuntime: o.DefaultRuntime,
+		Runtimes: o.runtimePaths(), DefaultRuntime: o.DefaultRuntime, Mirrors: o.Mirrors, Insecure: o.Insecure,
 	}
 	for _, p := range o.Pools {
 		d.AddressPools = append(d.AddressPools, system.NetworkAddressPool{Base: p.Base, Size: p.Size})
