@@ -326,3 +326,14 @@ func (c *crash) removeAll(t *testing.T) {
 		c.d.Tare(t, "rmi", "-f", name)
 	}
 }
+
+func readJSON(t *testing.T, path string, v any) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(data, v)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
