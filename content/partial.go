@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
@@ -161,20 +162,26 @@ func (p *Partial) Have() (n int64) {
 // Resumed is how many bytes were there when the blob was opened.
 func (p *Partial) Resumed() int64 { return p.resumed }
 
-// Missing lists what is to be written yet, in pieces of at most max bytes.
-func (p *Partial) Missing(max int64) (gaps []Span) {
+// Missing gives what is to be written yet, in pieces of at most max bytes and in
+// their order. They are made one by one: the size is anybody's word, and a list
+// for all of it may be larger than the memory.
+func (p *Partial) Missing(max int64) iter.Seq[Span] {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	at := int64(0)
-	for _, s := range append(slices.Clone(p.have), Span{p.size, p.size}) {
-		for at < s.Start {
-			end := min(s.Start, at+max)
-			gaps = append(gaps, Span{at, end})
-			at = end
+	have := append(slices.Clone(p.have), Span{p.size, p.size})
+	p.mu.Unlock()
+	return func(yield func(Span) bool) {
+		at := int64(0)
+		for _, s := range have {
+			for at < s.Start {
+				gap := Span{at, at + min(s.Start-at, max)}
+				if !yield(gap) {
+					return
+				}
+				at = gap.End
+			}
+			at = s.End
 		}
-		at = s.End
 	}
-	return gaps
 }
 
 // WriteAt writes bytes of the blob at their place.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -83,7 +84,7 @@ func TestPartialIsResumed(t *testing.T) {
 	if p.Resumed() < 300_000-2*2*block || p.Resumed() > 300_000 {
 		t.Errorf("%d of 300000 bytes are known", p.Resumed())
 	}
-	for _, gap := range p.Missing(50_000) {
+	for gap := range p.Missing(50_000) {
 		if gap.End-gap.Start > 50_000 {
 			t.Errorf("a gap of %d bytes", gap.End-gap.Start)
 		}
@@ -168,5 +169,25 @@ func TestDropPartials(t *testing.T) {
 	open(t, dir)
 	if left, _ := os.ReadDir(dir + "/partial"); len(left) != 1 {
 		t.Errorf("partial/ holds %v after the store was opened", left)
+	}
+}
+
+// A size that nobody could store costs nothing before its bytes come.
+func TestPartialOfAnAbsurdSize(t *testing.T) {
+	s := open(t, t.TempDir())
+	p, err := s.Partial(digest.FromString("x"), 1<<62)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	p.WriteAt([]byte("xy"), 5)
+	var first []Span
+	for gap := range p.Missing(16) {
+		if first = append(first, gap); len(first) == 3 {
+			break
+		}
+	}
+	if want := []Span{{0, 5}, {7, 23}, {23, 39}}; !slices.Equal(first, want) {
+		t.Errorf("%v is missing first, want %v", first, want)
 	}
 }

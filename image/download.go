@@ -232,7 +232,7 @@ func (dl *download) transfer(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(gaps)
-		for _, gap := range dl.partial.Missing(piece) {
+		for gap := range dl.partial.Missing(piece) {
 			select {
 			case gaps <- gap:
 			case <-ctx.Done():
