@@ -250,6 +250,9 @@ func (c *comparison) subdirectory(dir *pending, name string, now stack, is item,
 	if len(sub) == 0 {
 		return nil
 	}
+	if err := checkName(name); err != nil {
+		return err
+	}
 	p := &pending{difference: difference{path: name, kind: Added, dir: sub}, up: dir}
 	if was == nil {
 		// What the engine made is a change only when there is something in it.

@@ -207,6 +207,30 @@ func TestLayerRefusesWhiteoutNames(t *testing.T) {
 	}
 }
 
+// A container can make directories one in the other without end. They are refused
+// where no path leads any more, before they have taken the memory of the daemon.
+func TestChangesOfDeepTrees(t *testing.T) {
+	testutil.RequireRoot(t)
+	const levels = 3000
+	root := inMemory(t)
+	at, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	must(t, err)
+	for range levels {
+		must(t, unix.Mkdirat(at, "d", 0o755))
+		next, err := unix.Openat(at, "d", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		must(t, err, unix.Close(at))
+		at = next
+	}
+	must(t, unix.Close(at))
+	for _, d := range []Diff{{Upper: opened(t, root)[0], Below: opened(t, t.TempDir())}, {Whole: opened(t, root)}} {
+		count := 0
+		err := d.Changes(context.Background(), func(Change) error { count++; return nil })
+		if !errors.Is(err, fault.Invalid) || count > maxName/2 {
+			t.Errorf("%d of %d levels are told, %v", count, levels, err)
+		}
+	}
+}
+
 // mutate changes the tree below root as the random numbers say.
 func mutate(t testing.TB, root string, next func(n int) int, steps int) {
 	t.Helper()

@@ -127,13 +127,23 @@ func shorten(name string) string {
 	return name
 }
 
+// checkName refuses a path that no program can name as a whole. A container can
+// make trees of any depth, and whoever reads one has a path and descriptors for
+// each level.
+func checkName(name string) error {
+	if len(name) > maxName {
+		return fault.New(fault.Invalid, "the path %q has %d bytes, more than the %d that a path may have: move or remove it", "/"+shorten(name), len(name), maxName)
+	}
+	return nil
+}
+
 // begin writes the header of what st describes.
 func (p *packer) begin(h header, st *unix.Stat_t) error {
 	if err := p.ctx.Err(); err != nil {
 		return err
 	}
-	if len(h.name) > maxName {
-		return fault.New(fault.Invalid, "the path %q has %d bytes, more than the %d that an archive may have", "/"+shorten(h.name), len(h.name), maxName)
+	if err := checkName(h.name); err != nil {
+		return err
 	}
 	h.mode, h.uid, h.gid = st.Mode&0o7777, st.Uid, st.Gid
 	h.modified = time.Unix(st.Mtim.Unix())
@@ -298,6 +308,10 @@ func (p *packer) copy(f *os.File, name string, d piece) error {
 	return nil
 }
 
+// maxRecords is how many bytes of extended attributes an entry may have: readers
+// take no more than a megabyte of records, archive/tar among them.
+const maxRecords = 1<<20 - 64<<10
+
 // records makes the PAX records of a file's extended attributes.
 func (p *packer) records(name string, fd int) (map[string]string, error) {
 	attributes, err := readXattrs(fd, p.xattrs)
@@ -308,7 +322,11 @@ func (p *packer) records(name string, fd int) (map[string]string, error) {
 		return nil, nil
 	}
 	records := make(map[string]string, len(attributes))
+	size := 0
 	for k, v := range attributes {
+		if size += len(k) + len(v); size > maxRecords {
+			return nil, fault.New(fault.Invalid, "%q has more than %d bytes of extended attributes, which no archive can hold: remove some with setfattr -x", "/"+shorten(name), maxRecords)
+		}
 		if strings.Contains(k, "=") {
 			return nil, fault.New(fault.Invalid, "%q has the extended attribute %q, which an archive cannot hold for its equals sign: remove it with setfattr -x", "/"+shorten(name), k)
 		}

@@ -239,7 +239,7 @@ func (l *loader) read(ctx context.Context, r io.Reader) error {
 
 func (l *loader) file(hdr *tar.Header, r io.Reader) error {
 	if len(hdr.Name) > maxPath || len(hdr.Linkname) > maxPath {
-		return fault.New(fault.Invalid, "invalid archive: the name %q… is too long", hdr.Name[:min(80, len(hdr.Name))])
+		return fault.New(fault.Invalid, "invalid archive: the name %q… is too long", shortName(hdr.Name))
 	}
 	name := path.Clean(strings.TrimLeft(hdr.Name, "/"))
 	if blobName(name) == "" || hdr.Typeflag != tar.TypeReg {
@@ -257,6 +257,11 @@ func (l *loader) file(hdr *tar.Header, r io.Reader) error {
 	case tar.TypeReg:
 	default:
 		return nil
+	}
+	for key := range hdr.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") { // whose holes would be stored as zeros, terabytes out of nothing
+			return fault.New(fault.Invalid, "invalid archive: %s is a sparse file: pack it without --sparse", shortName(name))
+		}
 	}
 	switch name {
 	case ocispec.ImageLayoutFile, ocispec.ImageIndexFile, "manifest.json":
@@ -287,6 +292,8 @@ func (l *loader) file(hdr *tar.Header, r io.Reader) error {
 	l.files[name], err = w.Commit("", hdr.Size)
 	return err
 }
+
+func shortName(name string) string { return name[:min(80, len(name))] }
 
 // blobName tells which digest a path of an OCI layout has; "" for others.
 func blobName(name string) digest.Digest {

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/fault"
 )
 
 // copier copies one tree, which nobody changes meanwhile, as it is: names,
@@ -71,6 +73,9 @@ func (c *copier) directory(to, from *os.File, path string) error {
 }
 
 func (c *copier) entry(to, from *os.File, name, path string) error {
+	if err := checkPath(path); err != nil {
+		return err
+	}
 	dst, src := int(to.Fd()), int(from.Fd())
 	var st unix.Stat_t
 	if err := unix.Fstatat(src, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -102,6 +107,15 @@ func (c *copier) entry(to, from *os.File, name, path string) error {
 		err = c.attributes(dst, name, src, name, &st)
 	}
 	return pathError("copy", path, err)
+}
+
+// checkPath refuses what no path leads to: an image can hold trees of any depth,
+// and each level that is walked takes memory and descriptors.
+func checkPath(path string) error {
+	if len(path) >= unix.PathMax {
+		return fault.New(fault.Invalid, "the image has a path of more than %d bytes, %q…: with this storage driver it cannot be used", unix.PathMax, path[:80])
+	}
+	return nil
 }
 
 func pathError(op, path string, err error) error {

@@ -124,6 +124,13 @@ func (m *merge) entry(to, from *os.File, e fs.DirEntry, above string) error {
 	if !e.IsDir() {
 		return replace(to, from, name)
 	}
+	path := name
+	if above != "." {
+		path = above + "/" + name
+	}
+	if err := checkPath(path); err != nil {
+		return err
+	}
 	sub, err := openDir(int(from.Fd()), name)
 	if err != nil {
 		return err
@@ -132,16 +139,12 @@ func (m *merge) entry(to, from *os.File, e fs.DirEntry, above string) error {
 	below, err := openDir(int(to.Fd()), name)
 	if err == nil {
 		defer below.Close()
-		path := name
-		if above != "." {
-			path = above + "/" + name
-		}
 		return m.directory(below, sub, path)
 	}
 	if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ELOOP) {
 		return err
 	}
-	if err := m.dropWhiteouts(sub); err != nil {
+	if err := m.dropWhiteouts(sub, path); err != nil {
 		return err
 	}
 	return replace(to, from, name)
@@ -172,8 +175,8 @@ func replace(to, from *os.File, name string) error {
 
 // dropWhiteouts removes the whiteouts in a tree that has nothing below it to
 // hide, and leaves the times of its directories as they are.
-func (m *merge) dropWhiteouts(dir *os.File) error {
-	if err := m.ctx.Err(); err != nil {
+func (m *merge) dropWhiteouts(dir *os.File, path string) error {
+	if err := errors.Join(m.ctx.Err(), checkPath(path)); err != nil {
 		return err
 	}
 	var st unix.Stat_t
@@ -192,7 +195,7 @@ func (m *merge) dropWhiteouts(dir *os.File) error {
 				return &fs.PathError{Op: "unlink", Path: e.Name(), Err: err}
 			}
 		} else if e.IsDir() {
-			if err := m.dropWhiteoutsIn(dir, e.Name()); err != nil {
+			if err := m.dropWhiteoutsIn(dir, e.Name(), path); err != nil {
 				return err
 			}
 		}
@@ -203,11 +206,11 @@ func (m *merge) dropWhiteouts(dir *os.File) error {
 	return setTimes(int(dir.Fd()), ".", st.Atim, st.Mtim)
 }
 
-func (m *merge) dropWhiteoutsIn(dir *os.File, name string) error {
+func (m *merge) dropWhiteoutsIn(dir *os.File, name, above string) error {
 	sub, err := openDir(int(dir.Fd()), name)
 	if err != nil {
 		return err
 	}
 	defer sub.Close()
-	return m.dropWhiteouts(sub)
+	return m.dropWhiteouts(sub, above+"/"+name)
 }
