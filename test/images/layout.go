@@ -354,7 +354,7 @@ func newProse(random *rand.Rand) *prose {
 
 func (p *prose) Read(b []byte) (int, error) {
 	for p.rest.Len() < len(b) {
-		i := int(float64(len(p.words)) * p.random.Float64() * p.random.Float64() * p.random.Float64())
+		i := int(float64(len(p.words)) * p.random.Float64() * p.random.Float64() * p.random.Float64() * p.random.Float64() * p.random.Float64())
 		p.rest.Write(p.words[i])
 		if p.random.IntN(256) == 0 {
 			for range 8 {
