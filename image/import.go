@@ -14,7 +14,6 @@ import (
 	"github.com/tarehq/tare/archive"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/reference"
 )
 
 // Import makes an image of one layer from the tar r, which may be compressed
@@ -60,7 +59,7 @@ func importName(ref string) (string, error) {
 	if ref == "" {
 		return "", nil
 	}
-	r, err := reference.Parse(ref)
+	r, err := newName(ref)
 	if err != nil {
 		return "", err
 	}

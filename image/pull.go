@@ -102,7 +102,7 @@ type pull struct {
 
 func (p *pull) run(ctx context.Context, tag string) (err error) {
 	p.layers = map[digest.Digest]bool{}
-	p.progress(Progress{ID: tag, Status: "Pulling from " + familiarPath(p.ref)})
+	p.progress(Progress{ID: tag, Tag: true, Status: "Pulling from " + familiarPath(p.ref)})
 	done := p.s.hold()
 	defer func() { done(err) }()
 	target, err := p.repo.Resolve(ctx, tag)
