@@ -28,7 +28,7 @@ func (f footprint) total() (n int64) {
 func (s *Service) footprint(targets []ocispec.Descriptor) (footprint, error) {
 	f := footprint{map[digest.Digest]int64{}, map[digest.Digest]int64{}}
 	for _, t := range targets {
-		err := s.content.Walk(t, func(d ocispec.Descriptor, size int64) error {
+		err := s.content.Reach(t, func(d ocispec.Descriptor, size int64) error {
 			f.blobs[d.Digest] = size
 			return nil
 		})
