@@ -103,6 +103,7 @@ func (s *Store) sweep(live map[digest.Digest]struct{}) error {
 			for _, index := range []bool{false, true} {
 				s.nodes.Delete(reading{d, true, index})
 			}
+			s.unsynced.Delete(d)
 			path := s.path(ocispec.ImageBlobsDir + "/" + algorithm.Name() + "/" + b.Name())
 			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err

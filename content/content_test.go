@@ -331,6 +331,29 @@ func TestCollectOfAFalseManifest(t *testing.T) {
 	}
 }
 
+// What was written without a sync is synced before it counts as durable,
+// whoever wrote it.
+func TestSyncContent(t *testing.T) {
+	s := open(t, t.TempDir())
+	m, layer := image(t, s, "docker.io/library/a:1", "layer")
+	if err := s.Keep(digest.FromString("x"), []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if _, unsynced := s.unsynced.Load(digest.FromString("x")); unsynced {
+		t.Error("what is kept counts as not synced")
+	}
+	if _, unsynced := s.unsynced.Load(layer.Digest); !unsynced {
+		t.Error("what is put counts as synced")
+	}
+	if err := s.SyncContent(m); err != nil {
+		t.Fatal(err)
+	}
+	s.unsynced.Range(func(d, _ any) bool {
+		t.Errorf("%s was not synced", d)
+		return true
+	})
+}
+
 func TestNegativeSize(t *testing.T) {
 	s := open(t, t.TempDir())
 	data, _ := json.Marshal(ocispec.Index{Manifests: []ocispec.Descriptor{{Digest: digest.FromString("x"), Size: -1}}})

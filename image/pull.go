@@ -150,7 +150,8 @@ func (p *pull) name(target ocispec.Descriptor, attached []ocispec.Descriptor) (m
 	if !moved && !p.fetched.Load() && len(attached) <= len(p.s.content.Index().Attached(target.Digest)) {
 		return false, nil
 	}
-	if err := p.s.content.SyncNames(); err != nil {
+	// Not all of it was fetched here: somebody may be loading the same layer.
+	if err := p.s.content.SyncContent(append(attached, target)...); err != nil {
 		return false, err
 	}
 	target.Platform, target.URLs, target.Data = nil, nil, nil
