@@ -10,11 +10,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/remote"
 	"github.com/tarehq/tare/test/faulty"
 	"github.com/tarehq/tare/test/images"
@@ -292,5 +294,30 @@ func damage(t *testing.T, root string, d digest.Digest) {
 	b[0] ^= 1
 	if _, err := f.WriteAt(b, 70_000); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A large layer comes once from a registry that knows no ranges, too.
+func TestPullWithoutRanges(t *testing.T) {
+	reg := registry.Start(t, registry.Options{})
+	img := published(t, reg.Host, "a:1", images.Spec{Layers: 1, Files: 1, Size: rangedFrom + 8<<20, Compression: "none"})
+	if img.Layers[0].Size < rangedFrom {
+		t.Fatalf("%d bytes are not large", img.Layers[0].Size)
+	}
+	p := faulty.Start(t, faulty.Options{Registry: reg})
+	is := faulty.Blobs(img.Layers[0].Digest.String())
+	p.On(faulty.Always(is, faulty.Fault{IgnoreRange: true}))
+	f, tr := transfers(t, t.TempDir())
+	if err := tr.Pull(t.Context(), p.Host+"/a:1", PullOptions{}, func(Progress) {}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := f.Resolve(t.Context(), p.Host+"/a:1"); err != nil || !f.layers.Has(got.ChainID) {
+		t.Error(err)
+	}
+	testutil.Eventually(t, time.Minute, "the proxy has ended", func() bool {
+		return !slices.ContainsFunc(p.Requests(is), func(r faulty.Request) bool { return !r.Done })
+	})
+	if sent := p.Sent(is); sent > img.Layers[0].Size*3/2 {
+		t.Errorf("%d bytes were sent of %d", sent, img.Layers[0].Size)
 	}
 }
