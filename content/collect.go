@@ -79,6 +79,9 @@ func (s *Store) collectLocked() error {
 	if err := s.sweep(live); err != nil {
 		return err
 	}
+	if _, err := s.DropPartials(partialAge); err != nil {
+		return err
+	}
 	if s.after != nil {
 		return s.after(targets)
 	}

@@ -6,7 +6,7 @@
 //	index.json               one descriptor per name; see index.go
 //	blobs/sha256/<hex>       complete and verified; never changed
 //	ingest/                  blobs being written; emptied by Open
-//	partial/<algorithm>-<hex> what was fetched of blobs; see partial.go
+//	partial/<algorithm>-<hex> what was fetched of blobs for images that are not whole; see partial.go
 //
 // A blob gets its place by rename(2) after its digest was checked, and the
 // index is replaced whole, so a crash leaves at worst blobs without a name,

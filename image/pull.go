@@ -159,9 +159,13 @@ func (p *pull) name(target ocispec.Descriptor, attached []ocispec.Descriptor) (m
 	}
 	target.Platform, target.URLs, target.Data = nil, nil, nil
 	e = content.Entry{Name: name, Target: target, Updated: time.Now()}
-	return moved, p.s.content.Update(func(ix *content.Index) (*content.Index, error) {
+	err = p.s.content.Update(func(ix *content.Index) (*content.Index, error) {
 		return ix.With(e).Attach(target.Digest, attached...), nil
 	})
+	if err != nil {
+		return false, err
+	}
+	return moved, p.s.content.Settle(append(attached, target)...)
 }
 
 // node fetches a manifest or an index, and what is wanted of it. said is the
