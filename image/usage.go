@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"maps"
 
 	wire "github.com/moby/moby/api/types/image"
 	"github.com/opencontainers/go-digest"
@@ -22,6 +23,14 @@ func (f footprint) total() (n int64) {
 		n += size
 	}
 	return n
+}
+
+// without is what is left when the other's blobs and layers count no more.
+func (f footprint) without(other footprint) footprint {
+	left := footprint{maps.Clone(f.blobs), maps.Clone(f.layers)}
+	maps.DeleteFunc(left.blobs, func(d digest.Digest, _ int64) bool { _, has := other.blobs[d]; return has })
+	maps.DeleteFunc(left.layers, func(d digest.Digest, _ int64) bool { _, has := other.layers[d]; return has })
+	return left
 }
 
 // footprint adds up what the targets lead to.
