@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tarehq/tare/fault"
 )
 
@@ -63,8 +64,68 @@ func TestPartialIsFollowed(t *testing.T) {
 	if got, err := s.Read(digest.FromBytes(data), 1<<20); err != nil || !bytes.Equal(got, data) {
 		t.Error(err)
 	}
+	if err := s.Settle(ocispec.Descriptor{Digest: digest.FromBytes(data)}); err != nil {
+		t.Error(err)
+	}
 	if left, _ := os.ReadDir(s.path("partial")); len(left) != 0 {
 		t.Errorf("partial/ holds %v", left)
+	}
+}
+
+// A blob that came whole is collected when nothing names it, and yet need not be
+// fetched again. While it is in the store nobody changes it by its other name.
+func TestPartialStaysUntilSettled(t *testing.T) {
+	s := open(t, t.TempDir())
+	data := noise(keptFrom)
+	d := digest.FromBytes(data)
+	fill := func(p *Partial) error {
+		for gap := range p.Missing(p.Size()) {
+			if _, err := p.WriteAt(data[gap.Start:gap.End], gap.Start); err != nil {
+				return err
+			}
+		}
+		return errors.Join(p.Verify(t.Context()), p.Commit(), p.Close())
+	}
+	if err := fill(partial(t, s, data)); err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int64{int64(len(data)) - 5, int64(len(data)) + 5} { // as a false manifest says
+		p, err := s.Partial(d, size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.WriteAt([]byte("false"), 0)
+		if err := p.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := s.Read(d, 1<<20); err != nil || !bytes.Equal(got, data) {
+			t.Fatal("the blob was changed", err)
+		}
+		if _, err := s.DropPartials(0); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(s.path("blobs/sha256/" + d.Encoded())); err != nil {
+			t.Fatal(err)
+		}
+		if err := fill(partial(t, s, data)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Collect(); err != nil {
+		t.Fatal(err)
+	}
+	if _, here := s.Size(d); here {
+		t.Error("it was not collected")
+	}
+	p := partial(t, s, data)
+	if p.Resumed() != p.Size() {
+		t.Errorf("%d bytes are known of %d", p.Resumed(), p.Size())
+	}
+	if err := errors.Join(p.Verify(t.Context()), p.Commit(), p.Close()); err != nil {
+		t.Error(err)
+	}
+	if _, here := s.Size(d); !here {
+		t.Error("it is not there again")
 	}
 }
 

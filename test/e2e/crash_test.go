@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -38,6 +39,8 @@ type crash struct {
 	acked  map[string]int // by the first word of the command
 }
 
+// killings is how often the daemon is killed. With TARE_SOAK set to a number it
+// is that often.
 const killings = 20
 
 // TestKilledStore kills the daemon at moments of chance while it loads, imports,
@@ -49,7 +52,11 @@ func TestKilledStore(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	c := newCrash(t)
-	for round := range killings {
+	rounds := killings
+	if n, err := strconv.Atoi(os.Getenv("TARE_SOAK")); err == nil {
+		rounds = n
+	}
+	for round := range rounds {
 		// Some die at their start, when they collect what the last one left.
 		if round%5 == 4 {
 			c.d.Begin(t)
