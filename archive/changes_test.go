@@ -119,6 +119,28 @@ func TestChanges(t *testing.T) {
 	}
 }
 
+// A place to mount on is found by the links that lead to it.
+func TestChangesBehindLinks(t *testing.T) {
+	testutil.RequireRoot(t)
+	low := t.TempDir()
+	must(t, os.MkdirAll(low+"/usr/sbin", 0o755), os.Symlink("usr/sbin", low+"/sbin"), os.Symlink("/../sbin/../../usr", low+"/absolute"),
+		os.Symlink("loop", low+"/loop"), os.WriteFile(low+"/file", nil, 0o644))
+	o := mounted(t, low)
+	must(t, os.WriteFile(o.merged+"/sbin/docker-init", nil, 0o755), os.MkdirAll(o.merged+"/usr/deep/volume", 0o755), os.WriteFile(o.merged+"/usr/own", nil, 0o644))
+	d := o.diff(t, low)
+	d.Made = []string{"sbin/docker-init", "absolute/deep/volume", "loop/x", "file/x", "none/x"}
+	if got := fmt.Sprint(changesOf(t, d)); got != "[C /usr A /usr/own]" {
+		t.Error(got)
+	}
+	for name, want := range map[string]string{
+		"sbin/docker-init": "usr/sbin/docker-init", "absolute/deep/volume": "usr/deep/volume", "file/x": "file/x", "none/x/y": "none/x/y", "sbin/../x": "usr/x", "": "",
+	} {
+		if got, err := d.Tree().real(name); err != nil || got != want {
+			t.Errorf("%q is %q, %v", name, got, err)
+		}
+	}
+}
+
 func TestNoChanges(t *testing.T) {
 	testutil.RequireRoot(t)
 	low := t.TempDir()

@@ -78,6 +78,7 @@ func (f *Files) open(r Record) (*snapshot.Changes, error) {
 	if err != nil {
 		return nil, err
 	}
+	changes.Made = append(changes.Made, strings.TrimPrefix(spec.InitTarget, "/"))
 	mounts, err := spec.UserMounts(r.HostConfig)
 	if err != nil { // of an older daemon that took what is refused today
 		mounts = nil

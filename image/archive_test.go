@@ -345,6 +345,7 @@ func TestLoadRefusesAndLeavesNothing(t *testing.T) {
 		"damaged":        {edit(func(f map[string]string) { f[layer] = strings.Replace(f[layer], "data", "evil", 1) }), "has the digest"},
 		"layer missing":  {edit(func(f map[string]string) { delete(f, layer) }), "a layer of image"},
 		"target missing": {edit(func(f map[string]string) { delete(f, blobFile(img.ID)) }), "is not in it"},
+		"another list":   {edit(func(f map[string]string) { f["manifest.json"] = `{"schemaVersion":2}`; delete(f, "index.json") }), "manifest.json is not a list of images"},
 		"no index":       {edit(func(f map[string]string) { delete(f, "index.json"); delete(f, "manifest.json") }), "unrecognized image format"},
 		"bad json":       {edit(func(f map[string]string) { f["index.json"] = "{" }), "index.json"},
 		"bad digest":     {edit(func(f map[string]string) { f["index.json"] = `{"manifests":[{"digest":"../../x"}]}` }), "not a digest"},

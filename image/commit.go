@@ -138,7 +138,7 @@ func addHistory(c *dockerspec.DockerOCIImage, o CommitOptions, empty bool) {
 
 // putChild stores the config and the manifest of an image that was made from
 // another one, in the media types of that one.
-func (s *Service) putChild(mediaType string, parent *ocispec.Manifest, config dockerspec.DockerOCIImage, layers []ocispec.Descriptor) (ocispec.Descriptor, error) {
+func (s *catalog) putChild(mediaType string, parent *ocispec.Manifest, config dockerspec.DockerOCIImage, layers []ocispec.Descriptor) (ocispec.Descriptor, error) {
 	if mediaType != content.DockerManifest {
 		return s.putImage(config, layers)
 	}

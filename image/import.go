@@ -14,7 +14,6 @@ import (
 	"github.com/tarehq/tare/archive"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/reference"
 )
 
 // Import makes an image of one layer from the tar r, which may be compressed
@@ -68,7 +67,7 @@ func importName(ref string) (string, error) {
 	if ref == "" {
 		return "", nil
 	}
-	r, err := reference.Parse(ref)
+	r, err := newName(ref)
 	if err != nil {
 		return "", err
 	}
@@ -154,7 +153,7 @@ func (s *Service) storeLayer(ctx context.Context, below digest.Digest, r io.Read
 }
 
 // putImage stores a config and an OCI manifest over layers that are stored.
-func (s *Service) putImage(config dockerspec.DockerOCIImage, layers []ocispec.Descriptor) (ocispec.Descriptor, error) {
+func (s *catalog) putImage(config dockerspec.DockerOCIImage, layers []ocispec.Descriptor) (ocispec.Descriptor, error) {
 	c, err := s.putJSON(ocispec.MediaTypeImageConfig, config)
 	if err != nil {
 		return ocispec.Descriptor{}, err
@@ -164,7 +163,7 @@ func (s *Service) putImage(config dockerspec.DockerOCIImage, layers []ocispec.De
 	})
 }
 
-func (s *Service) putJSON(mediaType string, v any) (ocispec.Descriptor, error) {
+func (s *catalog) putJSON(mediaType string, v any) (ocispec.Descriptor, error) {
 	data, err := json.Marshal(v)
 	if err != nil {
 		return ocispec.Descriptor{}, err

@@ -3,6 +3,7 @@ package snapshot
 import (
 	"errors"
 	"os"
+	"slices"
 
 	"github.com/tarehq/tare/archive"
 )
@@ -74,3 +75,7 @@ func (c *Changes) add(dir string) (*os.File, error) {
 	}
 	return f, err
 }
+
+// MountPoints are what the store adds to a container's root where the image has
+// nothing of the name: paths from the root, without a slash in front.
+func MountPoints() []string { return append(slices.Concat(baseDirs, baseFiles), baseLink) }

@@ -271,22 +271,22 @@ func setOwner(dir int, name string, st *unix.Stat_t) error {
 }
 
 // takeAttributes makes a directory's owner, mode and extended attributes those
-// of another.
-func takeAttributes(toDir int, to string, fromDir int, from string, st *unix.Stat_t) error {
-	c := &copier{}
-	names, err := c.xattrNames(procPath(toDir, to))
+// of another, of which st tells.
+func (c *copier) takeAttributes(to, from int, st *unix.Stat_t) error {
+	path := procPath(to, ".")
+	names, err := c.xattrNames(path)
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		if err := unix.Lremovexattr(procPath(toDir, to), name); err != nil && !optional(name, err) {
-			return pathError("removexattr "+name, to, err)
+		if err := unix.Lremovexattr(path, name); err != nil && !optional(name, err) {
+			return pathError("removexattr "+name, path, err)
 		}
 	}
-	if err := setOwner(toDir, to, st); err != nil {
+	if err := setOwner(to, ".", st); err != nil {
 		return err
 	}
-	return c.copyXattrs(procPath(toDir, to), procPath(fromDir, from))
+	return c.copyXattrs(path, procPath(from, "."))
 }
 
 func setTimes(dir int, name string, access, modify unix.Timespec) error {

@@ -24,6 +24,7 @@ const (
 type merge struct {
 	ctx      context.Context
 	implicit map[string]bool
+	copier   copier // for its buffers
 }
 
 // mergeStage merges the stage in the root into the root.
@@ -46,7 +47,7 @@ func (m *merge) directory(to, from *os.File, name string) error {
 	if err := m.ctx.Err(); err != nil {
 		return err
 	}
-	model, at := from, "."
+	model := from
 	if m.implicit[name] {
 		model = to
 	}
@@ -70,11 +71,11 @@ func (m *merge) directory(to, from *os.File, name string) error {
 		}
 	}
 	if model == from {
-		if err := takeAttributes(int(to.Fd()), at, int(from.Fd()), at, &st); err != nil {
+		if err := m.copier.takeAttributes(int(to.Fd()), int(from.Fd()), &st); err != nil {
 			return err
 		}
 	}
-	return setTimes(int(to.Fd()), at, st.Atim, st.Mtim)
+	return setTimes(int(to.Fd()), ".", st.Atim, st.Mtim)
 }
 
 // hide removes what the whiteouts among the entries hide.
