@@ -236,7 +236,13 @@ func (p *packer) again(name string, st *unix.Stat_t) (done bool, err error) {
 
 // openPlace opens a regular file for reading that is known by its place (O_PATH).
 func openPlace(place int) (*os.File, error) {
-	fd, err := unix.Open(procFD(place), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NOATIME, 0)
+	const flags = unix.O_RDONLY | unix.O_NOCTTY | unix.O_CLOEXEC | unix.O_NOATIME
+	fd, err := unix.Open(procFD(place), flags|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		// A program has a lease of the file, fcntl(2), and is asked to give it back:
+		// it can, or loses it after some seconds, for which no other file makes wait.
+		fd, err = unix.Open(procFD(place), flags, 0)
+	}
 	if err != nil {
 		return nil, err
 	}
