@@ -65,7 +65,8 @@ type packer struct {
 	links  map[inode]*linked
 	buffer []byte
 	xattrs []byte // a list of names, or a value
-	holes  int64  // that may yet come in a layer; those of other archives have no bound
+	open   openDirs
+	holes  int64 // that may yet come in a layer; those of other archives have no bound
 	layer  bool
 }
 
@@ -112,6 +113,10 @@ func (p *packer) item(name string, dir stack, it item, st *unix.Stat_t) error {
 	defer sub.close()
 	if len(sub) == 0 {
 		return nil
+	}
+	defer p.open.give(len(sub))
+	if err := p.open.take(name, len(sub)); err != nil {
+		return err
 	}
 	if err := p.directory(name+"/", sub); err != nil {
 		return err
