@@ -74,7 +74,6 @@ type difference struct {
 	dir     stack  // of a directory, the directory
 	emptied bool   // nothing that the directory had before is there any more
 	implied bool   // deleted from such a directory
-	socket  bool
 }
 
 // compare calls emit for what differs.
@@ -225,7 +224,7 @@ func (c *comparison) name(dir *pending, name string, now stack, is *item, before
 	if err := c.tell(dir); err != nil {
 		return err
 	}
-	return c.emit(difference{path: name, kind: kind, at: now[is.layer], base: is.name, socket: st.Mode&unix.S_IFMT == unix.S_IFSOCK})
+	return c.emit(difference{path: name, kind: kind, at: now[is.layer], base: is.name})
 }
 
 // madeByEngine tells whether a new file is but something to mount on.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -205,6 +206,41 @@ func TestLayerRefusesWhiteoutNames(t *testing.T) {
 	if got := fmt.Sprint(changesOf(t, d)); got != "[A /d A /d/.wh.x]" {
 		t.Error(got)
 	}
+}
+
+// A file that goes between its comparison and its writing is deleted, and not
+// what it was before the container changed it.
+func TestLayerOfWhatIsGone(t *testing.T) {
+	testutil.RequireRoot(t)
+	root := opened(t, t.TempDir())
+	var buf bytes.Buffer
+	p := newPacker(context.Background(), &buf, WriteOptions{})
+	for _, v := range []difference{{path: "a", kind: Modified}, {path: "b", kind: Added}} {
+		v.at, v.base = int(root[0].Fd()), v.path
+		must(t, p.difference(v))
+	}
+	must(t, p.tar.close())
+	if got := entriesOf(t, buf.Bytes()); len(got) != 1 || !strings.Contains(got[0], ".wh.a") {
+		t.Errorf("the layer has %v", got)
+	}
+}
+
+// What could not be unpacked again is refused before anything is written of it.
+func TestLayerRefusesTerabytesOfHoles(t *testing.T) {
+	testutil.RequireRoot(t)
+	root := t.TempDir()
+	write(t, root+"/a", "")
+	must(t, os.Truncate(root+"/a", maxHoles/2))
+	d := Diff{Whole: opened(t, root)}
+	var layer bytes.Buffer
+	_, err := d.WriteLayer(context.Background(), &layer, WriteOptions{})
+	must(t, err)
+	write(t, root+"/b", "")
+	must(t, os.Truncate(root+"/b", maxHoles/2+1<<20))
+	if _, err := d.WriteLayer(context.Background(), io.Discard, WriteOptions{}); !errors.Is(err, fault.Invalid) || !strings.Contains(err.Error(), `"/b"`) {
+		t.Error(err)
+	}
+	must(t, Write(context.Background(), io.Discard, d.Whole, WriteOptions{}))
 }
 
 // A container can make directories one in the other without end. They are refused

@@ -65,6 +65,8 @@ type packer struct {
 	links  map[inode]*linked
 	buffer []byte
 	xattrs []byte // a list of names, or a value
+	holes  int64  // that may yet come in a layer; those of other archives have no bound
+	layer  bool
 }
 
 func newPacker(ctx context.Context, w io.Writer, o WriteOptions) *packer {
@@ -100,7 +102,8 @@ func (p *packer) children(name string, dir stack) error {
 // item writes one thing with all that is below it.
 func (p *packer) item(name string, dir stack, it item, st *unix.Stat_t) error {
 	if !isDir(st) {
-		return p.file(name, dir[it.layer], it.name)
+		_, err := p.file(name, dir[it.layer], it.name)
+		return err
 	}
 	sub, err := dir.enter(it)
 	if err != nil {
@@ -172,47 +175,48 @@ func (p *packer) directory(name string, dir stack) error {
 // procFD is a path that leads to what a descriptor, of O_PATH too, is open for.
 func procFD(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
-// file writes what is no directory. It is opened as a mere place first: to open
-// a device is to act on it, and to open a pipe is to wait.
-func (p *packer) file(name string, at int, base string) error {
+// file writes what is no directory, and tells whether there was any such thing.
+// It is opened as a mere place first: to open a device is to act on it, and to
+// open a pipe is to wait.
+func (p *packer) file(name string, at int, base string) (there bool, err error) {
 	fd, err := unix.Openat(at, base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return cannotRead(name, err)
+		return false, cannotRead(name, err)
 	}
 	defer unix.Close(fd)
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return cannotRead(name, err)
+		return false, cannotRead(name, err)
 	}
 	kind := map[uint32]byte{
 		unix.S_IFREG: kindFile, unix.S_IFLNK: kindSymlink, unix.S_IFCHR: kindChar, unix.S_IFBLK: kindBlock, unix.S_IFIFO: kindFifo,
 	}[st.Mode&unix.S_IFMT]
 	if kind == 0 || hides(&st) { // a socket means nothing without its process
-		return nil
+		return false, nil
 	}
 	if st.Nlink > 1 {
 		if done, err := p.again(name, &st); done || err != nil {
-			return err
+			return true, err
 		}
 	}
 	h := header{name: name, kind: kind}
 	if h.records, err = p.records(name, fd); err != nil {
-		return err
+		return true, err
 	}
 	switch kind {
 	case kindFile:
-		return p.regular(h, fd, &st)
+		return true, p.regular(h, fd, &st)
 	case kindSymlink:
 		if h.link, err = readlink(fd, ""); err != nil {
-			return cannotRead(name, err)
+			return true, cannotRead(name, err)
 		}
 	case kindChar, kindBlock:
 		h.major, h.minor = unix.Major(st.Rdev), unix.Minor(st.Rdev)
 	}
-	return p.begin(h, &st)
+	return true, p.begin(h, &st)
 }
 
 // again writes a further name of a file that is in the archive already, and
