@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -45,6 +46,12 @@ func makeBase(dir string) error {
 	}
 	return nil
 }
+
+// MountPoints are what the store adds to a container's root where the image has
+// nothing of the name: paths from the root, without a slash in front. A tree that
+// holds all of a container shows such an entry though nobody has made it: a
+// directory, or an empty file or link, that the image's tree has not.
+func MountPoints() []string { return append(slices.Concat(baseDirs, baseFiles), baseLink) }
 
 // addMountPoints makes in a whole tree what makeBase makes below it. An image's
 // file or link of the name hides it, as it does in stacked layers.

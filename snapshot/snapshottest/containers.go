@@ -10,6 +10,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/tarehq/tare/archive"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/snapshot"
 )
@@ -53,6 +54,28 @@ func testContainers(t *testing.T, s Suite) {
 	}
 	if got := store.Active(); len(got) != 2 {
 		t.Error(got)
+	}
+	testChanges(t, store, s.Driver)
+}
+
+// testChanges lists what the container one has changed.
+func testChanges(t *testing.T, store *snapshot.Store, driver string) {
+	t.Helper()
+	changes, err := store.Changes("one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer changes.Close()
+	if (changes.Upper != nil) != (driver == snapshot.Overlay) {
+		t.Errorf("the upper directory is %v", changes.Upper)
+	}
+	var told []string
+	err = changes.Changes(t.Context(), func(c archive.Change) error {
+		told = append(told, c.Path)
+		return nil
+	})
+	if got := strings.Join(told, " "); err != nil || got != "/b /d /new" {
+		t.Errorf("the changes are %s, %v", got, err)
 	}
 }
 
