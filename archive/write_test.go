@@ -95,7 +95,7 @@ func everything(t testing.TB, dir string) {
 		unix.Lsetxattr(dir+"/suid", "security.capability", []byte("\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), 0),
 		unix.Lsetxattr(dir+"/empty", "user.note", []byte("line\nand \x00 zero"), 0),
 		unix.Lsetxattr(dir+"/closed", "trusted.mark", []byte("x"), 0), unix.Lsetxattr(dir+"/symlink", "trusted.link", []byte("y"), 0),
-		unix.Lsetxattr(dir+"/closed", "trusted.overlay.origin", []byte("z"), 0),
+		unix.Lsetxattr(dir+"/closed", "trusted.overlay.origin", []byte("z"), 0), unix.Lsetxattr(dir+"/closed", "user.blank\n", nil, 0),
 	)
 	list := []byte("\x02\x00\x00\x00\x01\x00\x06\x00\xff\xff\xff\xff\x02\x00\x04\x00\xe8\x03\x00\x00\x04\x00\x04\x00\xff\xff\xff\xff\x10\x00\x04\x00\xff\xff\xff\xff\x20\x00\x00\x00\xff\xff\xff\xff")
 	must(t, unix.Lsetxattr(dir+"/empty", "system.posix_acl_access", list, 0), unix.Lsetxattr(dir+"/directory", "system.posix_acl_default", list, 0))
