@@ -235,3 +235,21 @@ func TestImageAddresses(t *testing.T) {
 		}
 	}
 }
+
+// info tells which registries are reached in another way, and says nothing of
+// others.
+func TestInfoRegistries(t *testing.T) {
+	f := newFake(t)
+	f.on("GET /info", 200, map[string]any{"RegistryConfig": map[string]any{
+		"InsecureRegistryCIDRs": []string{"127.0.0.0/8"}, "Mirrors": []string{"https://mirror.example/"},
+		"IndexConfigs": map[string]any{"docker.io": map[string]any{"Secure": true}, "reg.example:5000": map[string]any{"Secure": false}},
+	}})
+	const want = " Insecure Registries:\n  reg.example:5000\n  127.0.0.0/8\n Registry Mirrors:\n  https://mirror.example/\n Live Restore"
+	if r := f.call(nil, "info"); r.code != 0 || !strings.Contains(r.out, want) {
+		t.Errorf("%+v", r)
+	}
+	f.on("GET /info", 200, map[string]any{})
+	if r := f.call(nil, "info"); r.code != 0 || strings.Contains(r.out, "Regist") {
+		t.Errorf("%+v", r)
+	}
+}
