@@ -38,8 +38,8 @@ func (s *Store) Hold() (release func()) {
 func (s *Store) AfterCollect(f func(targets []ocispec.Descriptor) error) { s.after = f }
 
 // Collect removes all blobs that no entry leads to, nor what is attached to one,
-// now or when the last hold is released. When a manifest that is named cannot
-// be read nothing is removed.
+// now or when the last hold is released. When a manifest that is named is
+// damaged or cannot be read nothing is removed.
 func (s *Store) Collect() error {
 	s.gate.Lock()
 	defer s.gate.Unlock()
@@ -56,7 +56,7 @@ func (s *Store) collectLocked() error {
 	// another name leads to, so the index must stand still.
 	s.names.Lock()
 	defer s.names.Unlock()
-	live, seen := map[digest.Digest]struct{}{}, map[reading]struct{}{}
+	live := map[digest.Digest]struct{}{}
 	var targets []ocispec.Descriptor
 	ix := s.Index()
 	for _, e := range ix.Entries() {
@@ -66,8 +66,9 @@ func (s *Store) collectLocked() error {
 	for _, a := range ix.attached {
 		roots = append(roots, a.Target)
 	}
+	// Each root on its own: what lies too deep in one may be the top of another.
 	for _, root := range roots {
-		err := s.walk(root, seen, 0, func(d ocispec.Descriptor, _ int64) error {
+		err := s.Reach(root, func(d ocispec.Descriptor, _ int64) error {
 			live[d.Digest] = struct{}{}
 			return nil
 		})
@@ -76,6 +77,9 @@ func (s *Store) collectLocked() error {
 		}
 	}
 	if err := s.sweep(live); err != nil {
+		return err
+	}
+	if _, err := s.DropPartials(partialAge); err != nil {
 		return err
 	}
 	if s.after != nil {
@@ -102,6 +106,7 @@ func (s *Store) sweep(live map[digest.Digest]struct{}) error {
 			for _, index := range []bool{false, true} {
 				s.nodes.Delete(reading{d, true, index})
 			}
+			s.unsynced.Delete(d)
 			path := s.path(ocispec.ImageBlobsDir + "/" + algorithm.Name() + "/" + b.Name())
 			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err

@@ -300,6 +300,68 @@ func TestContentUnderAFalseType(t *testing.T) {
 	}
 }
 
+// An image that calls a layer a manifest, or nests too deep, keeps nothing from
+// being collected but itself.
+func TestCollectOfAFalseManifest(t *testing.T) {
+	s := open(t, t.TempDir())
+	_, layer := image(t, s, "docker.io/library/good:1", "layer")
+	called := layer
+	called.MediaType = ocispec.MediaTypeImageManifest
+	data, _ := json.Marshal(ocispec.Index{Manifests: []ocispec.Descriptor{called}})
+	hostile := put(t, s, ocispec.MediaTypeImageIndex, data)
+	deep := put(t, s, ocispec.MediaTypeImageIndex, []byte(`{"schemaVersion":2}`))
+	for range 20 {
+		data, _ := json.Marshal(ocispec.Index{Manifests: []ocispec.Descriptor{deep}})
+		deep = put(t, s, ocispec.MediaTypeImageIndex, data)
+	}
+	gone, _ := s.Put([]byte("of no image"))
+	err := s.Update(func(ix *Index) (*Index, error) {
+		return ix.With(Entry{Name: "docker.io/library/hostile:1", Target: hostile}, Entry{Name: "docker.io/library/deep:1", Target: deep}), nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Collect(); err != nil {
+		t.Fatal(err)
+	}
+	for d, want := range map[digest.Digest]bool{layer.Digest: true, hostile.Digest: true, deep.Digest: true, gone: false} {
+		if _, ok := s.Size(d); ok != want {
+			t.Errorf("%s is there: %v", d, ok)
+		}
+	}
+}
+
+// What was written without a sync is synced before it counts as durable,
+// whoever wrote it.
+func TestSyncContent(t *testing.T) {
+	s := open(t, t.TempDir())
+	m, layer := image(t, s, "docker.io/library/a:1", "layer")
+	if err := s.Keep(digest.FromString("x"), []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if _, unsynced := s.unsynced.Load(digest.FromString("x")); unsynced {
+		t.Error("what is kept counts as not synced")
+	}
+	if _, unsynced := s.unsynced.Load(layer.Digest); !unsynced {
+		t.Error("what is put counts as synced")
+	}
+	if err := s.SyncContent(m); err != nil {
+		t.Fatal(err)
+	}
+	s.unsynced.Range(func(d, _ any) bool {
+		t.Errorf("%s was not synced", d)
+		return true
+	})
+}
+
+func TestNegativeSize(t *testing.T) {
+	s := open(t, t.TempDir())
+	data, _ := json.Marshal(ocispec.Index{Manifests: []ocispec.Descriptor{{Digest: digest.FromString("x"), Size: -1}}})
+	if _, err := s.Node(put(t, s, ocispec.MediaTypeImageIndex, data)); !errors.Is(err, fault.Invalid) {
+		t.Error(err)
+	}
+}
+
 func TestIndexWith(t *testing.T) {
 	target := func(s string) ocispec.Descriptor { return ocispec.Descriptor{Digest: digest.FromString(s)} }
 	entry := func(name, to string) Entry { return Entry{Name: name, Target: target(to)} }

@@ -19,6 +19,7 @@ type Writer struct {
 	algorithm digest.Algorithm
 	hash      hash.Hash
 	size      int64
+	synced    bool // all that was written is on disk
 }
 
 // Create begins a blob whose digest will be of the algorithm (sha256 when
@@ -42,6 +43,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 	n, err := w.f.Write(p)
 	w.hash.Write(p[:n])
 	w.size += int64(n)
+	w.synced = false
 	return n, err
 }
 
@@ -69,6 +71,9 @@ func (w *Writer) Commit(want digest.Digest, size int64) (digest.Digest, error) {
 	if err := w.f.Close(); err != nil {
 		return "", err
 	}
+	if !w.synced { // before anybody can find it
+		w.store.unsynced.Store(got, w.store.written.Add(1))
+	}
 	err = os.Rename(name, path)
 	if errors.Is(err, os.ErrNotExist) {
 		if err = os.MkdirAll(filepath.Dir(path), 0o700); err == nil {
@@ -82,7 +87,11 @@ func (w *Writer) Commit(want digest.Digest, size int64) (digest.Digest, error) {
 }
 
 // Sync returns when the bytes written so far survive power loss.
-func (w *Writer) Sync() error { return w.f.Sync() }
+func (w *Writer) Sync() error {
+	err := w.f.Sync()
+	w.synced = err == nil
+	return err
+}
 
 // Size is the number of bytes written.
 func (w *Writer) Size() int64 { return w.size }
@@ -121,7 +130,7 @@ func (s *Store) Put(data []byte) (digest.Digest, error) {
 }
 
 // Keep stores a small blob of the digest (fault.Invalid when it is not), whose
-// bytes survive power loss when it returns; see SyncNames.
+// bytes survive power loss when it returns; see SyncContent.
 func (s *Store) Keep(d digest.Digest, data []byte) error {
 	w, err := s.Create(d.Algorithm())
 	if err != nil {

@@ -97,6 +97,9 @@ func parseNode(data []byte, d ocispec.Descriptor) (*Node, error) {
 		if err := c.Digest.Validate(); err != nil {
 			return nil, fault.New(fault.Invalid, "%s names the content %q, which is not a digest", d.Digest, c.Digest)
 		}
+		if c.Size < 0 {
+			return nil, fault.New(fault.Invalid, "%s says that the content %s has %d bytes", d.Digest, c.Digest, c.Size)
+		}
 	}
 	return n, nil
 }
@@ -135,20 +138,35 @@ func (n *Node) Children() []ocispec.Descriptor {
 
 // Walk visits d and all that it names, parents first, each digest once for
 // each type that it is given. What is not in the store is not visited. An error
-// of visit or of a damaged manifest ends the walk.
+// of visit, a damaged manifest and one that is none end the walk, and so do
+// indexes that are nested too deep (fault.Invalid).
 func (s *Store) Walk(d ocispec.Descriptor, visit func(ocispec.Descriptor, int64) error) error {
-	return s.walk(d, map[reading]struct{}{}, 0, visit)
+	w := walk{store: s, seen: map[reading]struct{}{}, visit: visit}
+	return w.node(d, 0)
 }
 
-func (s *Store) walk(d ocispec.Descriptor, seen map[reading]struct{}, depth int, visit func(ocispec.Descriptor, int64) error) error {
-	if depth > maxDepth {
-		return fault.New(fault.Invalid, "indexes are nested deeper than %d at %s", maxDepth, d.Digest)
-	}
-	if _, ok := seen[readingOf(d)]; ok {
+// Reach is Walk that takes what can be no manifest, and what lies too deep, for
+// content that names nothing. Any image may say of another one's layer that it
+// is a manifest: that must not keep the rest from being followed.
+func (s *Store) Reach(d ocispec.Descriptor, visit func(ocispec.Descriptor, int64) error) error {
+	w := walk{store: s, seen: map[reading]struct{}{}, visit: visit, lenient: true}
+	return w.node(d, 0)
+}
+
+// walk follows what contents name.
+type walk struct {
+	store   *Store
+	seen    map[reading]struct{}
+	visit   func(ocispec.Descriptor, int64) error
+	lenient bool
+}
+
+func (w *walk) node(d ocispec.Descriptor, depth int) error {
+	if _, ok := w.seen[readingOf(d)]; ok {
 		return nil
 	}
-	seen[readingOf(d)] = struct{}{}
-	size, err := s.stat(d.Digest)
+	w.seen[readingOf(d)] = struct{}{}
+	size, err := w.store.stat(d.Digest)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -156,20 +174,27 @@ func (s *Store) walk(d ocispec.Descriptor, seen map[reading]struct{}, depth int,
 		// Whoever takes this for missing throws away what is below it.
 		return fmt.Errorf("cannot follow image content: %w", err)
 	}
-	if err := visit(d, size); err != nil || !IsNode(d.MediaType) {
+	if err := w.visit(d, size); err != nil || !IsNode(d.MediaType) {
 		return err
 	}
-	n, err := s.Node(d)
-	if err != nil {
-		if errors.Is(err, fault.NotFound) {
-			return nil
-		}
+	n, err := w.parse(d, depth)
+	switch {
+	case errors.Is(err, fault.NotFound), w.lenient && errors.Is(err, fault.Invalid):
+		return nil
+	case err != nil:
 		return fmt.Errorf("cannot follow image content: %w", err)
 	}
 	for _, c := range n.Children() {
-		if err := s.walk(c, seen, depth+1, visit); err != nil {
+		if err := w.node(c, depth+1); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (w *walk) parse(d ocispec.Descriptor, depth int) (*Node, error) {
+	if depth > maxDepth {
+		return nil, fault.New(fault.Invalid, "indexes are nested deeper than %d at %s", maxDepth, d.Digest)
+	}
+	return w.store.Node(d)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,12 +15,13 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tarehq/tare/fault"
 	"golang.org/x/sys/unix"
 )
 
 // partialAge is how long what was fetched of a blob waits for the fetch to go
-// on. What nobody asked for again by then is dropped when the store is opened.
+// on. What nobody asked for again by then is dropped by the next collection.
 const partialAge = 24 * time.Hour
 
 // block is the unit in which a file system tells what of a file was written.
@@ -36,11 +38,11 @@ type Span struct{ Start, End int64 }
 // start. What was written outlives the process: the file is sparse, and where
 // it has data it was written.
 type Partial struct {
-	store  *Store
-	f      *os.File
-	digest digest.Digest
-	size   int64
-	closed chan struct{}
+	store   *Store
+	f       *os.File
+	digest  digest.Digest
+	size    int64
+	release func() // of the claim
 
 	mu       sync.Mutex
 	grown    *sync.Cond
@@ -59,18 +61,29 @@ func (s *Store) Partial(d digest.Digest, size int64) (*Partial, error) {
 	if size < 0 {
 		return nil, fault.New(fault.Invalid, "content %s is said to have %d bytes", d, size)
 	}
-	closed := make(chan struct{})
-	if _, taken := s.fetching.LoadOrStore(d, closed); taken {
+	release, ok := s.claim(d)
+	if !ok {
 		return nil, fault.New(fault.Conflict, "content %s is being fetched already", d)
 	}
 	p, err := s.openPartial(d, size)
 	if err != nil {
-		s.fetching.Delete(d)
-		close(closed)
+		release()
 		return nil, err
 	}
-	p.closed = closed
+	p.release = release
 	return p, nil
+}
+
+// claim makes what was fetched of the blob one's own, unless it is somebody's.
+func (s *Store) claim(d digest.Digest) (release func(), ok bool) {
+	closed := make(chan struct{})
+	if _, taken := s.fetching.LoadOrStore(d, closed); taken {
+		return nil, false
+	}
+	return func() {
+		s.fetching.Delete(d)
+		close(closed)
+	}, true
 }
 
 // PartialClosed returns when nobody has the blob open to be written.
@@ -88,13 +101,24 @@ func (s *Store) PartialClosed(ctx context.Context, d digest.Digest) error {
 }
 
 func (s *Store) openPartial(d digest.Digest, size int64) (*Partial, error) {
-	f, err := os.OpenFile(s.partialPath(d), os.O_RDWR|os.O_CREATE, 0o600)
+	path, flags, whole := s.partialPath(d), os.O_RDWR|os.O_CREATE, false
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err == nil && st.Nlink > 1 { // see Commit; never to be written
+		if whole = st.Size == size; whole {
+			flags = os.O_RDONLY
+		} else if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	f, err := os.OpenFile(path, flags, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	p := &Partial{store: s, f: f, digest: d, size: size}
 	p.grown = sync.NewCond(&p.mu)
-	if p.have, err = written(f, size); err != nil {
+	if whole {
+		p.have = []Span{{0, size}}
+	} else if p.have, err = written(f, size); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	for _, span := range p.have {
@@ -161,20 +185,26 @@ func (p *Partial) Have() (n int64) {
 // Resumed is how many bytes were there when the blob was opened.
 func (p *Partial) Resumed() int64 { return p.resumed }
 
-// Missing lists what is to be written yet, in pieces of at most max bytes.
-func (p *Partial) Missing(max int64) (gaps []Span) {
+// Missing gives what is to be written yet, in pieces of at most max bytes and in
+// their order. They are made one by one: the size is anybody's word, and a list
+// for all of it may be larger than the memory.
+func (p *Partial) Missing(max int64) iter.Seq[Span] {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	at := int64(0)
-	for _, s := range append(slices.Clone(p.have), Span{p.size, p.size}) {
-		for at < s.Start {
-			end := min(s.Start, at+max)
-			gaps = append(gaps, Span{at, end})
-			at = end
+	have := append(slices.Clone(p.have), Span{p.size, p.size})
+	p.mu.Unlock()
+	return func(yield func(Span) bool) {
+		at := int64(0)
+		for _, s := range have {
+			for at < s.Start {
+				gap := Span{at, at + min(s.Start-at, max)}
+				if !yield(gap) {
+					return
+				}
+				at = gap.End
+			}
+			at = s.End
 		}
-		at = s.End
 	}
-	return gaps
 }
 
 // WriteAt writes bytes of the blob at their place.
@@ -290,8 +320,14 @@ func (p *Partial) Verify(ctx context.Context) error {
 	return nil
 }
 
+// keptFrom is the size in bytes from which on a blob that came whole is worth
+// keeping when the image that it came for does not.
+const keptFrom = 64 << 10
+
 // Commit puts the blob at its place, after Verify. Its bytes are on disk then;
-// its name is when the store was synced.
+// its name is when the store was synced. It stays in partial/ as well, by a
+// second name of the file, until Settle: should it be collected because the rest
+// of its image does not come, or the process ends, the next one has it.
 func (p *Partial) Commit() error {
 	p.mu.Lock()
 	verified := p.verified
@@ -306,13 +342,34 @@ func (p *Partial) Commit() error {
 	if err := errors.Join(p.f.Chmod(0o444), p.f.Sync()); err != nil {
 		return fmt.Errorf("cannot keep content %s: %w", p.digest, err)
 	}
-	err = os.Rename(p.f.Name(), path)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err = os.MkdirAll(filepath.Dir(path), 0o700); err == nil {
-			err = os.Rename(p.f.Name(), path)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	if p.size >= keptFrom && os.Link(p.f.Name(), path) == nil {
+		return nil
+	}
+	return os.Rename(p.f.Name(), path) // small, or there already, or without second names
+}
+
+// Settle ends the keeping of what was fetched for the targets: they are named.
+func (s *Store) Settle(targets ...ocispec.Descriptor) error {
+	for _, t := range targets {
+		err := s.Reach(t, func(d ocispec.Descriptor, _ int64) error {
+			release, ok := s.claim(d.Digest)
+			if !ok {
+				return nil
+			}
+			defer release()
+			if err := os.Remove(s.partialPath(d.Digest)); !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			return nil
+		})
+		if err != nil {
+			return err
 		}
 	}
-	return err
+	return nil
 }
 
 // Drop removes what was written, which was not right.
@@ -322,8 +379,7 @@ func (p *Partial) Drop() error { return os.Remove(p.f.Name()) }
 // not committed stays for the next one. Nobody may be following any more.
 func (p *Partial) Close() error {
 	err := p.f.Close()
-	p.store.fetching.Delete(p.digest)
-	close(p.closed)
+	p.release()
 	return err
 }
 
@@ -337,20 +393,25 @@ func (s *Store) DropPartials(unused time.Duration) (freed int64, err error) {
 		return 0, err
 	}
 	for _, e := range entries {
-		var st unix.Stat_t
-		path := filepath.Join(dir, e.Name())
-		algorithm, hex, _ := strings.Cut(e.Name(), "-")
-		if _, busy := s.fetching.Load(digest.NewDigestFromEncoded(digest.Algorithm(algorithm), hex)); busy {
-			continue
-		}
-		if unix.Lstat(path, &st) != nil || time.Since(time.Unix(st.Mtim.Unix())) < unused {
-			continue
-		}
-		if e := os.Remove(path); e != nil {
-			err = errors.Join(err, e)
-			continue
-		}
-		freed += st.Blocks * 512
+		n, e := s.dropPartial(filepath.Join(dir, e.Name()), unused)
+		freed, err = freed+n, errors.Join(err, e)
 	}
 	return freed, err
+}
+
+func (s *Store) dropPartial(path string, unused time.Duration) (freed int64, err error) {
+	algorithm, hex, _ := strings.Cut(filepath.Base(path), "-")
+	release, ok := s.claim(digest.NewDigestFromEncoded(digest.Algorithm(algorithm), hex))
+	if !ok {
+		return 0, nil
+	}
+	defer release()
+	var st unix.Stat_t
+	if unix.Lstat(path, &st) != nil || time.Since(time.Unix(st.Mtim.Unix())) < unused {
+		return 0, nil
+	}
+	if st.Nlink == 1 { // else it is a blob, too
+		freed = st.Blocks * 512
+	}
+	return freed, os.Remove(path)
 }

@@ -7,10 +7,12 @@ import (
 	"io"
 	"math/rand"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tarehq/tare/fault"
 )
 
@@ -62,8 +64,68 @@ func TestPartialIsFollowed(t *testing.T) {
 	if got, err := s.Read(digest.FromBytes(data), 1<<20); err != nil || !bytes.Equal(got, data) {
 		t.Error(err)
 	}
+	if err := s.Settle(ocispec.Descriptor{Digest: digest.FromBytes(data)}); err != nil {
+		t.Error(err)
+	}
 	if left, _ := os.ReadDir(s.path("partial")); len(left) != 0 {
 		t.Errorf("partial/ holds %v", left)
+	}
+}
+
+// A blob that came whole is collected when nothing names it, and yet need not be
+// fetched again. While it is in the store nobody changes it by its other name.
+func TestPartialStaysUntilSettled(t *testing.T) {
+	s := open(t, t.TempDir())
+	data := noise(keptFrom)
+	d := digest.FromBytes(data)
+	fill := func(p *Partial) error {
+		for gap := range p.Missing(p.Size()) {
+			if _, err := p.WriteAt(data[gap.Start:gap.End], gap.Start); err != nil {
+				return err
+			}
+		}
+		return errors.Join(p.Verify(t.Context()), p.Commit(), p.Close())
+	}
+	if err := fill(partial(t, s, data)); err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int64{int64(len(data)) - 5, int64(len(data)) + 5} { // as a false manifest says
+		p, err := s.Partial(d, size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.WriteAt([]byte("false"), 0)
+		if err := p.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := s.Read(d, 1<<20); err != nil || !bytes.Equal(got, data) {
+			t.Fatal("the blob was changed", err)
+		}
+		if _, err := s.DropPartials(0); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(s.path("blobs/sha256/" + d.Encoded())); err != nil {
+			t.Fatal(err)
+		}
+		if err := fill(partial(t, s, data)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Collect(); err != nil {
+		t.Fatal(err)
+	}
+	if _, here := s.Size(d); here {
+		t.Error("it was not collected")
+	}
+	p := partial(t, s, data)
+	if p.Resumed() != p.Size() {
+		t.Errorf("%d bytes are known of %d", p.Resumed(), p.Size())
+	}
+	if err := errors.Join(p.Verify(t.Context()), p.Commit(), p.Close()); err != nil {
+		t.Error(err)
+	}
+	if _, here := s.Size(d); !here {
+		t.Error("it is not there again")
 	}
 }
 
@@ -83,7 +145,7 @@ func TestPartialIsResumed(t *testing.T) {
 	if p.Resumed() < 300_000-2*2*block || p.Resumed() > 300_000 {
 		t.Errorf("%d of 300000 bytes are known", p.Resumed())
 	}
-	for _, gap := range p.Missing(50_000) {
+	for gap := range p.Missing(50_000) {
 		if gap.End-gap.Start > 50_000 {
 			t.Errorf("a gap of %d bytes", gap.End-gap.Start)
 		}
@@ -168,5 +230,25 @@ func TestDropPartials(t *testing.T) {
 	open(t, dir)
 	if left, _ := os.ReadDir(dir + "/partial"); len(left) != 1 {
 		t.Errorf("partial/ holds %v after the store was opened", left)
+	}
+}
+
+// A size that nobody could store costs nothing before its bytes come.
+func TestPartialOfAnAbsurdSize(t *testing.T) {
+	s := open(t, t.TempDir())
+	p, err := s.Partial(digest.FromString("x"), 1<<62)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	p.WriteAt([]byte("xy"), 5)
+	var first []Span
+	for gap := range p.Missing(16) {
+		if first = append(first, gap); len(first) == 3 {
+			break
+		}
+	}
+	if want := []Span{{0, 5}, {7, 23}, {23, 39}}; !slices.Equal(first, want) {
+		t.Errorf("%v is missing first, want %v", first, want)
 	}
 }

@@ -6,7 +6,7 @@
 //	index.json               one descriptor per name; see index.go
 //	blobs/sha256/<hex>       complete and verified; never changed
 //	ingest/                  blobs being written; emptied by Open
-//	partial/<algorithm>-<hex> what was fetched of blobs; see partial.go
+//	partial/<algorithm>-<hex> what was fetched of blobs for images that are not whole; see partial.go
 //
 // A blob gets its place by rename(2) after its digest was checked, and the
 // index is replaced whole, so a crash leaves at worst blobs without a name,
@@ -43,6 +43,9 @@ type Store struct {
 	nodes sync.Map   // reading -> *Node; blobs never change
 
 	fetching sync.Map // digest.Digest of each Partial that is open -> chan struct{}, closed with it
+
+	unsynced sync.Map      // digest.Digest of a blob that power loss may take -> uint64, which writing of it
+	written  atomic.Uint64 // writings so far
 
 	gate    sync.Mutex // held for a whole collection
 	holds   int
@@ -102,17 +105,49 @@ func (s *Store) checkLayout() error {
 
 // Sync returns when everything written so far survives power loss.
 func (s *Store) Sync() error {
-	d, err := os.Open(s.root)
+	before := map[any]any{}
+	s.unsynced.Range(func(d, writing any) bool {
+		before[d] = writing
+		return true
+	})
+	root, err := os.Open(s.root)
 	if err != nil {
 		return err
 	}
-	defer d.Close()
-	return unix.Syncfs(int(d.Fd()))
+	defer root.Close()
+	if err := unix.Syncfs(int(root.Fd())); err != nil {
+		return err
+	}
+	for d, writing := range before {
+		s.unsynced.CompareAndDelete(d, writing)
+	}
+	return nil
 }
 
-// SyncNames returns when the blobs that were synced one by one are found after
+// SyncContent returns when all that the targets lead to survives power loss.
+// What was synced blob by blob, as a Partial's is, costs little; for what
+// somebody else is just writing it is Sync.
+func (s *Store) SyncContent(targets ...ocispec.Descriptor) error {
+	all := true
+	for _, t := range targets {
+		err := s.Reach(t, func(d ocispec.Descriptor, _ int64) error {
+			_, unsynced := s.unsynced.Load(d.Digest)
+			all = all && !unsynced
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if !all {
+		return s.Sync()
+	}
+	return s.syncNames()
+}
+
+// syncNames returns when the blobs that were synced one by one are found after
 // power loss.
-func (s *Store) SyncNames() error {
+func (s *Store) syncNames() error {
 	blobs := s.path(ocispec.ImageBlobsDir)
 	algorithms, err := os.ReadDir(blobs)
 	if err != nil {

@@ -384,6 +384,28 @@ func TestLoadRefusesAndLeavesNothing(t *testing.T) {
 	}
 }
 
+// A file of holes takes no room in an archive, and would fill the disk as a blob.
+func TestLoadRefusesSparseFiles(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"layer.tar", blobFile(digest.FromString("x"))} {
+		path := dir + "/" + name
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, nil, 0o644), os.Truncate(path, 1<<42)); err != nil {
+			t.Fatal(err)
+		}
+		for _, version := range []string{"0.0", "0.1", "1.0"} {
+			data, err := exec.Command("tar", "-C", dir, "--format=pax", "--sparse", "--sparse-version="+version, "-c", name).Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			g := open(t, t.TempDir())
+			err = g.Load(t.Context(), bytes.NewReader(data), LoadOptions{}, nil)
+			if fault.KindOf(err) != fault.Invalid || !strings.Contains(err.Error(), "sparse file") {
+				t.Errorf("%s, version %s: %v", name, version, err)
+			}
+		}
+	}
+}
+
 func TestSaveNoticesDamage(t *testing.T) {
 	f := open(t, t.TempDir())
 	f.imported(t, "a", file{"a", "1"})

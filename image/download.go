@@ -12,6 +12,7 @@ import (
 
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/remote"
 )
 
 const (
@@ -222,17 +223,29 @@ func (dl *download) fetch(ctx context.Context) error {
 }
 
 // transfer fetches what is missing, a large blob in several ranges at once and
-// in their order, so that readers need not wait for the last of them.
+// in their order, so that readers need not wait for the last of them. A registry
+// that knows no ranges is read once from the first byte that is missing.
 func (dl *download) transfer(ctx context.Context) error {
 	streams, piece := 1, max(dl.desc.Size, 1)
 	if dl.desc.Size >= rangedFrom {
 		streams, piece = ranges, pieceSize
 	}
+	err := dl.pieces(ctx, streams, piece)
+	if !errors.Is(err, remote.ErrNoRanges) {
+		return err
+	}
+	for gap := range dl.partial.Missing(piece) {
+		return dl.piece(ctx, content.Span{Start: gap.Start, End: dl.desc.Size}, make([]byte, copySize))
+	}
+	return nil
+}
+
+func (dl *download) pieces(ctx context.Context, streams int, piece int64) error {
 	gaps := make(chan content.Span)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(gaps)
-		for _, gap := range dl.partial.Missing(piece) {
+		for gap := range dl.partial.Missing(piece) {
 			select {
 			case gaps <- gap:
 			case <-ctx.Done():

@@ -277,7 +277,7 @@ func TestUnpackedIsDurable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := f.unpack(ctx, img.layers, img.DiffIDs); err != nil {
+	if err := f.unpacker.unpack(ctx, img.layers, img.DiffIDs); err != nil {
 		t.Fatal(err)
 	}
 	chain, err := f.Unpacked(ctx, img)

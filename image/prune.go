@@ -57,7 +57,8 @@ func (s *Service) Prune(ctx context.Context, given map[string]map[string]bool) (
 		return gone, 0, err
 	}
 	partial, err := s.content.DropPartials(0)
-	return gone, before.total() - after.total() + partial, err
+	// What came meanwhile is no less of what went.
+	return gone, before.without(after).total() + partial, err
 }
 
 func onlyBool(key string, values map[string]bool) (bool, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -68,5 +69,19 @@ func TestPruneDropsWhatNeverCameWhole(t *testing.T) {
 	p.Close()
 	if _, freed, err := f.Prune(context.Background(), nil); err != nil || freed < 1<<19 {
 		t.Error(freed, err)
+	}
+}
+
+// An image that comes while others go is not taken from what is given back.
+func TestPruneWhileAnotherComes(t *testing.T) {
+	f := open(t, t.TempDir())
+	f.imported(t, "", file{"a", "1"})
+	var once sync.Once
+	f.SetInUse(func(string) []Use {
+		once.Do(func() { f.imported(t, "late:1", file{"b", string(make([]byte, 2<<20))}) })
+		return nil
+	})
+	if gone, freed, err := f.Prune(t.Context(), nil); err != nil || len(gone) != 1 || freed <= 0 {
+		t.Error(gone, freed, err)
 	}
 }

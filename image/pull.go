@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -95,20 +96,22 @@ type pull struct {
 	progress func(Progress)
 
 	target    ocispec.Descriptor
+	nodes     map[digest.Digest]bool      // manifests and indexes that were seen to
+	parsed    int64                       // bytes of them and of the configs
 	layers    map[digest.Digest]bool      // told of
 	fetched   atomic.Bool                 // something was not here before
 	referrers func() []ocispec.Descriptor // what is about the image, nil before it is being fetched
 }
 
 func (p *pull) run(ctx context.Context, tag string) (err error) {
-	p.layers = map[digest.Digest]bool{}
-	p.progress(Progress{ID: tag, Tag: true, Status: "Pulling from " + familiarPath(p.ref)})
+	p.nodes, p.layers = map[digest.Digest]bool{}, map[digest.Digest]bool{}
 	done := p.s.hold()
 	defer func() { done(err) }()
 	target, err := p.repo.Resolve(ctx, tag)
 	if err != nil {
-		return pullError(p.ref, err)
+		return pullError(p.ref, err) // as the answer: nothing is in the stream yet
 	}
+	p.progress(Progress{ID: tag, Tag: true, Status: "Pulling from " + familiarPath(p.ref)})
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	p.target = target
@@ -150,22 +153,32 @@ func (p *pull) name(target ocispec.Descriptor, attached []ocispec.Descriptor) (m
 	if !moved && !p.fetched.Load() && len(attached) <= len(p.s.content.Index().Attached(target.Digest)) {
 		return false, nil
 	}
-	if err := p.s.content.SyncNames(); err != nil {
+	// Not all of it was fetched here: somebody may be loading the same layer.
+	if err := p.s.content.SyncContent(append(attached, target)...); err != nil {
 		return false, err
 	}
 	target.Platform, target.URLs, target.Data = nil, nil, nil
 	e = content.Entry{Name: name, Target: target, Updated: time.Now()}
-	return moved, p.s.content.Update(func(ix *content.Index) (*content.Index, error) {
+	err = p.s.content.Update(func(ix *content.Index) (*content.Index, error) {
 		return ix.With(e).Attach(target.Digest, attached...), nil
 	})
+	if err != nil {
+		return false, err
+	}
+	return moved, p.s.content.Settle(append(attached, target)...)
 }
 
 // node fetches a manifest or an index, and what is wanted of it. said is the
-// platform that the index above says it has.
+// platform that the index above says it has. Each is seen to once: indexes that
+// name the same content over and over would make millions of a few kilobytes.
 func (p *pull) node(ctx context.Context, d ocispec.Descriptor, said *ocispec.Platform, depth int) error {
 	if depth > maxNesting {
 		return fault.New(fault.Invalid, "indexes are nested deeper than %d at %s", maxNesting, d.Digest)
 	}
+	if p.nodes[d.Digest] {
+		return nil
+	}
+	p.nodes[d.Digest] = true
 	fetched, err := p.document(ctx, d)
 	if err != nil {
 		return err
@@ -176,6 +189,12 @@ func (p *pull) node(ctx context.Context, d ocispec.Descriptor, said *ocispec.Pla
 	n, err := p.s.content.Node(d)
 	if err != nil {
 		return err
+	}
+	if p.parsed += n.Size; n.Manifest != nil {
+		p.parsed += min(max(n.Manifest.Config.Size, 0), maxConfig)
+	}
+	if len(p.nodes) > maxMembers || p.parsed > maxParsed {
+		return fault.New(fault.Invalid, "image %s has more than %d manifests, or more than %d bytes of them", p.target.Digest, maxMembers, maxParsed)
 	}
 	if n.Index == nil {
 		return p.manifest(ctx, d, n.Manifest, said)
@@ -200,8 +219,13 @@ func (p *pull) document(ctx context.Context, d ocispec.Descriptor) (fetched bool
 	if !content.IsNode(d.MediaType) {
 		return false, fault.New(fault.NotImplemented, "%s is of the type %q, which is neither a manifest nor an index", p.ref.Familiar(), d.MediaType)
 	}
-	if _, ok := p.s.content.Size(d.Digest); ok {
-		if _, err := p.s.content.Node(d); err == nil {
+	wrongSize := func(size int64) error {
+		return fault.New(fault.Invalid, "manifest %s has %d bytes instead of %d", d.Digest, size, d.Size)
+	}
+	if size, ok := p.s.content.Size(d.Digest); ok {
+		if _, err := p.s.content.Node(d); err == nil && size != d.Size {
+			return false, wrongSize(size)
+		} else if err == nil {
 			return false, nil
 		}
 	}
@@ -209,8 +233,8 @@ func (p *pull) document(ctx context.Context, d ocispec.Descriptor) (fetched bool
 	if err != nil {
 		return false, pullError(p.ref, err)
 	}
-	if d.Size > 0 && got.Size != d.Size {
-		return false, fault.New(fault.Invalid, "manifest %s has %d bytes instead of %d", d.Digest, got.Size, d.Size)
+	if got.Size != d.Size {
+		return false, wrongSize(got.Size)
 	}
 	return true, p.s.content.Keep(d.Digest, data)
 }
@@ -342,8 +366,13 @@ func (p *pull) tell(d ocispec.Descriptor, status string) {
 
 // unpacked fetches the layers of an image and unpacks them while they come.
 func (p *pull) unpacked(ctx context.Context, layers []ocispec.Descriptor, det *detail) error {
+	for _, d := range layers { // before their bytes come
+		if err := checkLayerType(d.MediaType); err != nil {
+			return fmt.Errorf("cannot unpack layer %s: %w", d.Digest, err)
+		}
+	}
 	g, ctx := errgroup.WithContext(ctx)
-	stack := p.s.newStack(layers, det.config.RootFS.DiffIDs)
+	stack := p.s.unpacker.newStack(layers, det.config.RootFS.DiffIDs)
 	for i, d := range layers {
 		size, here := p.s.content.Size(d.Digest)
 		if here && size == d.Size && stack.has(i) {
@@ -367,7 +396,7 @@ func (p *pull) layer(ctx context.Context, d ocispec.Descriptor, unpack func(open
 			return nil
 		}
 		p.progress(Progress{ID: short(d.Digest.Encoded()), Status: "Extracting"})
-		err := unpack(p.s.stored(d))
+		err := unpack(p.s.unpacker.stored(d))
 		if err == nil {
 			p.progress(Progress{ID: short(d.Digest.Encoded()), Status: "Pull complete"})
 		}

@@ -10,11 +10,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/remote"
 	"github.com/tarehq/tare/test/faulty"
 	"github.com/tarehq/tare/test/images"
@@ -292,5 +294,71 @@ func damage(t *testing.T, root string, d digest.Digest) {
 	b[0] ^= 1
 	if _, err := f.WriteAt(b, 70_000); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A large layer comes once from a registry that knows no ranges, too.
+func TestPullWithoutRanges(t *testing.T) {
+	reg := registry.Start(t, registry.Options{})
+	img := published(t, reg.Host, "a:1", images.Spec{Layers: 1, Files: 1, Size: rangedFrom + 8<<20, Compression: "none"})
+	if img.Layers[0].Size < rangedFrom {
+		t.Fatalf("%d bytes are not large", img.Layers[0].Size)
+	}
+	p := faulty.Start(t, faulty.Options{Registry: reg})
+	is := faulty.Blobs(img.Layers[0].Digest.String())
+	p.On(faulty.Always(is, faulty.Fault{IgnoreRange: true}))
+	f, tr := transfers(t, t.TempDir())
+	if err := tr.Pull(t.Context(), p.Host+"/a:1", PullOptions{}, func(Progress) {}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := f.Resolve(t.Context(), p.Host+"/a:1"); err != nil || !f.layers.Has(got.ChainID) {
+		t.Error(err)
+	}
+	testutil.Eventually(t, time.Minute, "the proxy has ended", func() bool {
+		return !slices.ContainsFunc(p.Requests(is), func(r faulty.Request) bool { return !r.Done })
+	})
+	if sent := p.Sent(is); sent > img.Layers[0].Size*3/2 {
+		t.Errorf("%d bytes were sent of %d", sent, img.Layers[0].Size)
+	}
+}
+
+// Of a pull that fails at its last layer the others need not be fetched again,
+// by another process neither.
+func TestPullKeepsWhatCameWhole(t *testing.T) {
+	reg := registry.Start(t, registry.Options{})
+	img := published(t, reg.Host, "a:1", images.Spec{Layers: 3, Files: 2, Size: 1 << 20, Compression: "none"})
+	p := faulty.Start(t, faulty.Options{Registry: reg})
+	complete := make(chan struct{})
+	p.On(faulty.Always(faulty.Blobs(img.Layers[2].Digest.String()), faulty.Fault{Wait: complete, Status: 404}))
+	root := t.TempDir()
+	f, tr := transfers(t, root)
+	count := 0
+	err := tr.Pull(t.Context(), p.Host+"/a:1", PullOptions{}, func(s Progress) {
+		if s.Status == "Pull complete" {
+			if count++; count == 2 {
+				close(complete)
+			}
+		}
+	})
+	if !errors.Is(err, fault.NotFound) {
+		t.Fatal(err)
+	}
+	if _, here := f.content.Size(img.Layers[0].Digest); here {
+		t.Error("content of no image was not collected")
+	}
+	p.On(nil)
+	p.Forget()
+	f, tr = transfers(t, root)
+	if err := tr.Pull(t.Context(), p.Host+"/a:1", PullOptions{}, func(Progress) {}); err != nil {
+		t.Fatal(err)
+	}
+	if n := p.Count(faulty.Blobs(img.Layers[0].Digest.String(), img.Layers[1].Digest.String())); n != 0 {
+		t.Errorf("%d layers were fetched again", n)
+	}
+	if left, _ := os.ReadDir(root + "/content/partial"); len(left) != 0 {
+		t.Errorf("partial/ holds %v", left)
+	}
+	if got, err := f.Resolve(t.Context(), p.Host+"/a:1"); err != nil || !f.layers.Has(got.ChainID) {
+		t.Error(err)
 	}
 }

@@ -82,7 +82,7 @@ func (t *Transfers) Push(ctx context.Context, ref string, o PushOptions, progres
 }
 
 // toPush finds the name, or all tags of a repository.
-func (s *Service) toPush(r reference.Ref) ([]content.Entry, error) {
+func (s *catalog) toPush(r reference.Ref) ([]content.Entry, error) {
 	if r.Tag == "" {
 		if entries := s.tagsOf(r.Repository()); len(entries) > 0 {
 			return entries, nil

@@ -5,11 +5,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand"
+	"runtime"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/testutil"
 )
 
 // Whatever happens at the same time, an image that has a name is whole.
@@ -77,6 +82,82 @@ func TestNamedIsWhole(t *testing.T) {
 			} else if matches(host(), m.platform) && !f.layers.Has(m.detail.chain()) {
 				t.Errorf("%s is not unpacked", e.Name)
 			}
+		}
+	}
+}
+
+// Pulls of images that share layers, given up at any point while others join and
+// leave, with removals and prunes in between, never wait for each other for ever,
+// and leave nothing under way.
+func TestPullsAtOnce(t *testing.T) {
+	testutil.RequireRoot(t)
+	l := newLiar(t)
+	var layers []ocispec.Descriptor
+	for i := range 5 {
+		layers = append(layers, l.blob(ocispec.MediaTypeImageLayer, rootfs(t, file{fmt.Sprint("f", i), strings.Repeat(fmt.Sprint(i), 200_000)})))
+	}
+	tags := []string{"0", "1", "2", "3", "4"}
+	for i, tag := range tags { // each begins elsewhere, and has a layer twice
+		l.image(tag, append(slices.Concat(layers[i:], layers[:i]), layers[i])...)
+	}
+	f, tr := transfers(t, t.TempDir())
+	var wg sync.WaitGroup
+	for worker := range 6 {
+		wg.Go(func() {
+			random := rand.New(rand.NewSource(int64(worker)))
+			for range 25 {
+				ref := l.host + "/a:" + tags[random.Intn(len(tags))]
+				switch random.Intn(6) {
+				case 0:
+					if _, err := f.Remove(t.Context(), ref, RemoveOptions{}); err != nil && !errors.Is(err, fault.NotFound) && !errors.Is(err, fault.Conflict) {
+						t.Error(err)
+					}
+				case 1:
+					if _, _, err := f.Prune(t.Context(), map[string]map[string]bool{"dangling": {"false": true}}); err != nil {
+						t.Error(err)
+					}
+				default:
+					ctx, cancel := context.WithCancel(t.Context())
+					left := random.Intn(40)
+					err := tr.Pull(ctx, ref, PullOptions{}, func(Progress) {
+						if left--; left == 0 {
+							cancel()
+						}
+					})
+					if err != nil && !errors.Is(err, context.Canceled) {
+						t.Errorf("%s: %v", ref, err)
+					}
+					cancel()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for _, tag := range tags {
+		if err := tr.Pull(t.Context(), l.host+"/a:"+tag, PullOptions{}, func(Progress) {}); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, e := range f.content.Index().Entries() {
+		for _, m := range f.members(e.Target) {
+			if !m.available || !f.layers.Has(m.detail.chain()) {
+				t.Errorf("%s is not whole", e.Name)
+			}
+		}
+	}
+	if err := tr.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	tr.downloads.mu.Lock()
+	defer tr.downloads.mu.Unlock()
+	if n := len(tr.downloads.active) + len(tr.downloads.slots) + len(f.unpacker.turns); n > 0 {
+		t.Errorf("%d things are still under way", n)
+	}
+	stacks := make([]byte, 1<<20)
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	for _, of := range []string{"image.(*download)", "image.(*pull)", "content.(*Partial)", "image.(*stack)"} {
+		if bytes.Contains(stacks, []byte(of)) {
+			t.Errorf("a goroutine of %s is left:\n%s", of, stacks)
 		}
 	}
 }

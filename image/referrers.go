@@ -96,14 +96,17 @@ func (r *referrers) artifact(ctx context.Context, d ocispec.Descriptor, subject 
 	if n.Manifest.Subject == nil || n.Manifest.Subject.Digest != subject {
 		return false, nil // whatever the registry says
 	}
-	size := n.Size
+	left := maxReferrerBytes - r.bytes - n.Size
 	for _, c := range n.Children() {
-		size += c.Size
+		if c.Size > left { // no sum of theirs, which could overflow
+			return false, nil
+		}
+		left -= c.Size
 	}
-	if r.bytes+size > maxReferrerBytes {
+	if left < 0 {
 		return false, nil
 	}
-	r.bytes += size
+	r.bytes = maxReferrerBytes - left
 	for _, c := range n.Children() {
 		if err := r.p.silently(ctx, c); err != nil {
 			return false, err

@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"maps"
 
 	wire "github.com/moby/moby/api/types/image"
 	"github.com/opencontainers/go-digest"
@@ -24,11 +25,19 @@ func (f footprint) total() (n int64) {
 	return n
 }
 
+// without is what is left when the other's blobs and layers count no more.
+func (f footprint) without(other footprint) footprint {
+	left := footprint{maps.Clone(f.blobs), maps.Clone(f.layers)}
+	maps.DeleteFunc(left.blobs, func(d digest.Digest, _ int64) bool { _, has := other.blobs[d]; return has })
+	maps.DeleteFunc(left.layers, func(d digest.Digest, _ int64) bool { _, has := other.layers[d]; return has })
+	return left
+}
+
 // footprint adds up what the targets lead to.
-func (s *Service) footprint(targets []ocispec.Descriptor) (footprint, error) {
+func (s *catalog) footprint(targets []ocispec.Descriptor) (footprint, error) {
 	f := footprint{map[digest.Digest]int64{}, map[digest.Digest]int64{}}
 	for _, t := range targets {
-		err := s.content.Walk(t, func(d ocispec.Descriptor, size int64) error {
+		err := s.content.Reach(t, func(d ocispec.Descriptor, size int64) error {
 			f.blobs[d.Digest] = size
 			return nil
 		})
@@ -43,7 +52,7 @@ func (s *Service) footprint(targets []ocispec.Descriptor) (footprint, error) {
 }
 
 // targets lists what the names point to, each image once.
-func (s *Service) targets() (list []ocispec.Descriptor) {
+func (s *catalog) targets() (list []ocispec.Descriptor) {
 	seen := map[digest.Digest]bool{}
 	for _, e := range s.content.Index().Entries() {
 		if !seen[e.Target.Digest] {

@@ -23,7 +23,9 @@ const enoughProgress = 16 << 10
 // goes on by itself when the connection breaks, at the byte where it stopped,
 // at the same address or the next; it gives up when several attempts in a row
 // brought nothing. It notices lengths that differ from the descriptor's, and
-// leaves the digest to its caller. It is for one goroutine, ends with ctx, and
+// leaves the digest to its caller. Where all addresses send the whole blob
+// whatever is asked for, a range in its middle is ErrNoRanges: read from there to
+// the end instead. It is for one goroutine, ends with ctx, and
 // must be closed. Layers that must not be distributed are read from the
 // descriptor's own addresses if the registry has none.
 func (r *Repository) Blob(ctx context.Context, d ocispec.Descriptor, from, to int64) (io.ReadCloser, error) {
@@ -43,6 +45,13 @@ func (r *Repository) Blob(ctx context.Context, d ocispec.Descriptor, from, to in
 	}
 	return b, nil
 }
+
+// ErrNoRanges says that a range would cost reading much of what is before it.
+var ErrNoRanges = fault.New(fault.Unavailable, "the registry sends blobs only as a whole")
+
+// maxSkip is how many bytes are read in vain for a range that does not go up to
+// the end. That one is asked for once, the others by the hundred.
+const maxSkip = 1 << 20
 
 // source is an address that may have the blob.
 type source struct {
@@ -118,6 +127,7 @@ type blobReader struct {
 	failures      int  // in a row that brought nothing
 	mark          int64
 	failure       error // for good
+	noRanges      bool  // a source has sent the whole when a range was asked for
 }
 
 // connect asks for the bytes from the position on until a source gives them. A
@@ -136,6 +146,9 @@ func (b *blobReader) connect() error {
 			continue
 		}
 		if err := b.failed(err); err != nil {
+			if b.noRanges {
+				return ErrNoRanges
+			}
 			return err
 		}
 	}
@@ -200,6 +213,10 @@ func (b *blobReader) begins(resp *http.Response) (skip int64, err error) {
 	case http.StatusOK:
 		if n := resp.ContentLength; n >= 0 && n != b.d.Size {
 			return 0, b.wrong("has %d bytes there, and not %d", n, b.d.Size)
+		}
+		if b.position > maxSkip && b.end < b.d.Size {
+			b.noRanges = true
+			return 0, ErrNoRanges
 		}
 		return b.position, nil
 	case http.StatusPartialContent:

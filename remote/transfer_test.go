@@ -105,6 +105,20 @@ func TestBlobIsNotWhatItShouldBe(t *testing.T) {
 	}
 }
 
+// Pieces of a large blob are not cut out of the whole, again and again.
+func TestNoRanges(t *testing.T) {
+	front, r := through(t, Config{})
+	data := random(3 << 20)
+	d := pushBytes(t, r, "application/x", data)
+	front.On(faulty.Always(faulty.Blobs(), faulty.Fault{IgnoreRange: true}))
+	if _, err := readBlob(r, d, 2<<20, 2<<20+100); !errors.Is(err, ErrNoRanges) {
+		t.Error(err)
+	}
+	if got, err := readBlob(r, d, 2<<20, -1); err != nil || !bytes.Equal(got, data[2<<20:]) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
+
 func TestStalledBlob(t *testing.T) {
 	front, r := through(t, Config{})
 	d := pushBytes(t, r, "application/x", random(1<<20))

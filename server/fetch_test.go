@@ -26,6 +26,10 @@ func TestImportFromAnAddress(t *testing.T) {
 			t.Errorf("%s: %d %s, %s %+v", from, status, text, r.images.call, r.images.imported)
 		}
 	}
+	secret := strings.Replace(web.URL, "http://", "http://ann:secret@", 1) + "/good.tar"
+	if _, _, text := r.do("POST", create(secret), ""); strings.Contains(text+r.images.imported.Message, "secret") {
+		t.Errorf("the password is in the image's history: %s, %s", r.images.imported.Message, text)
+	}
 	r.images.call = ""
 	r.want(404, "failed to GET "+web.URL+"/none with status 404 Not Found", "POST", create(web.URL+"/none"), "")
 	r.want(403, "failed to GET "+web.URL+"/closed with status 403 Forbidden", "POST", create(web.URL+"/closed"), "")

@@ -149,9 +149,6 @@ func (h *imageHandlers) importImage(w http.ResponseWriter, r *request) error {
 	if o.Epoch, err = r.epoch(); err != nil {
 		return err
 	}
-	if o.Message == "" {
-		o.Message = "Imported from " + from
-	}
 	if !r.version.before(32) {
 		o.Platform = r.Form.Get("platform")
 	}
@@ -166,8 +163,14 @@ func (h *imageHandlers) importImage(w http.ResponseWriter, r *request) error {
 			return err
 		}
 		defer archive.Close()
+		if u.User != nil {
+			from = u.Redacted() // the image goes to others
+		}
 		out.send(progressMessage{Message: jsonstream.Message{Status: "Downloading from " + u.Redacted()}})
 		body = &told{Reader: archive, out: out, total: size}
+	}
+	if o.Message == "" {
+		o.Message = "Imported from " + from
 	}
 	id, err := h.images.Import(r.Context(), body, o)
 	if err != nil {
