@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
@@ -123,6 +124,9 @@ func (p *pull) run(ctx context.Context, tag string) (err error) {
 	if p.referrers != nil {
 		attached = p.referrers()
 	}
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		p.t.giveBack(p.layers)
+	}
 	if err != nil {
 		return err
 	}
@@ -150,7 +154,7 @@ func (p *pull) name(target ocispec.Descriptor, attached []ocispec.Descriptor) (m
 	name := p.ref.String()
 	e, ok := p.s.content.Index().Lookup(name)
 	moved = !ok || e.Target.Digest != target.Digest
-	if !moved && !p.fetched.Load() && len(attached) <= len(p.s.content.Index().Attached(target.Digest)) {
+	if !moved && !p.fetched.Load() && !p.attaches(target, attached) {
 		return false, nil
 	}
 	// Not all of it was fetched here: somebody may be loading the same layer.
@@ -166,6 +170,14 @@ func (p *pull) name(target ocispec.Descriptor, attached []ocispec.Descriptor) (m
 		return false, err
 	}
 	return moved, p.s.content.Settle(append(attached, target)...)
+}
+
+// attaches tells whether something is about the image that was not before.
+func (p *pull) attaches(target ocispec.Descriptor, found []ocispec.Descriptor) bool {
+	known := p.s.content.Index().Attached(target.Digest)
+	return slices.ContainsFunc(found, func(d ocispec.Descriptor) bool {
+		return !slices.ContainsFunc(known, func(k ocispec.Descriptor) bool { return k.Digest == d.Digest })
+	})
 }
 
 // node fetches a manifest or an index, and what is wanted of it. said is the

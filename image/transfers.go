@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/tarehq/tare/remote"
 )
 
@@ -54,6 +56,21 @@ func (t *Transfers) settle() {
 	t.settling.Go(func() {
 		if err := t.images.layers.Sync(); err != nil {
 			slog.Warn("unpacked layers are not on disk yet", "error", err)
+		}
+	})
+}
+
+// giveBack drops what waits for another try when the disk is full: it would
+// stay full for as long as that waits. The layers are those of the pull that
+// failed, whose downloads are just ending.
+func (t *Transfers) giveBack(layers map[digest.Digest]bool) {
+	t.settling.Go(func() {
+		ctx := context.Background() // of no request any more
+		for d := range layers {
+			_ = t.images.content.PartialClosed(ctx, d) // ends with ctx alone
+		}
+		if _, err := t.images.content.DropPartials(0); err != nil {
+			slog.Warn("what was fetched of images stays on the full disk", "error", err)
 		}
 	})
 }
