@@ -11,11 +11,8 @@ import (
 	"github.com/tarehq/tare/remote"
 )
 
-const (
-	// progressEvery is how often a transfer tells how far it is.
-	progressEvery = 100 * time.Millisecond
-	maxNesting    = 8 // indexes in indexes
-)
+// progressEvery is how often a transfer tells how far it is.
+const progressEvery = 100 * time.Millisecond
 
 // Progress is one step of a transfer, in Docker's words. Where ID is set it is
 // about one layer, or says which tag the whole is about.
