@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -404,18 +405,39 @@ func (p *pull) unpacked(ctx context.Context, layers []ocispec.Descriptor, det *d
 // else failed to fetch with his credentials, is tried again.
 func (p *pull) layer(ctx context.Context, d ocispec.Descriptor, unpack func(opener) error) error {
 	if size, ok := p.s.content.Size(d.Digest); ok && size == d.Size {
-		if unpack == nil {
-			return nil
+		if rotten, err := p.stored(ctx, d, unpack); !rotten {
+			return err
 		}
-		p.progress(Progress{ID: short(d.Digest.Encoded()), Status: "Extracting"})
-		err := unpack(p.s.stored(d))
-		if err == nil {
-			p.progress(Progress{ID: short(d.Digest.Encoded()), Status: "Pull complete"})
-		}
-		return err
 	}
 	p.fetched.Store(true)
 	return p.tries(ctx, func() (bool, error) { return p.transfer(ctx, d, unpack) })
+}
+
+// stored unpacks a blob that is here. One that has rotted is to be fetched anew,
+// in its place.
+func (p *pull) stored(ctx context.Context, d ocispec.Descriptor, unpack func(opener) error) (rotten bool, err error) {
+	if unpack == nil {
+		return false, nil
+	}
+	p.progress(Progress{ID: short(d.Digest.Encoded()), Status: "Extracting"})
+	err = unpack(p.s.stored(d))
+	if err == nil {
+		p.progress(Progress{ID: short(d.Digest.Encoded()), Status: "Pull complete"})
+		return false, nil
+	}
+	if !errors.Is(err, fault.Invalid) {
+		return false, err
+	}
+	blob, _, e := p.s.content.Open(d.Digest)
+	if e != nil {
+		return false, err
+	}
+	defer blob.Close()
+	sum := d.Digest.Verifier()
+	if _, e := io.Copy(sum, &cancellable{ctx, blob}); e != nil || sum.Verified() {
+		return false, err // it is what its author made
+	}
+	return true, nil
 }
 
 // transfer is one try at a layer; again tells whether another one may help.
