@@ -27,6 +27,10 @@ bench: build ## measure against the docker, podman, runc and crun that are insta
 fuzz: ## every fuzz target for a while
 	@scripts/fuzz
 
+soak: ## hours of what the tests do for seconds: the daemon killed over and over, every fuzz target
+	TARE_SOAK=2000 scripts/test -run TestKilledStore -timeout 6h
+	FUZZTIME=10m scripts/fuzz
+
 vet: ## formatting and the compiler's doubts
 	@ugly=$$(gofmt -l $$(find . -name '.?*' -prune -o -name '*.go' -print)) && test -z "$$ugly" || { echo "$$ugly"; exit 1; }
 	$(GO) vet ./...
@@ -34,5 +38,5 @@ vet: ## formatting and the compiler's doubts
 clean: ## remove what was built
 	rm -rf bin
 
-.PHONY: help build run stop test bench fuzz vet clean
+.PHONY: help build run stop test bench fuzz soak vet clean
 .DEFAULT_GOAL := help

@@ -48,7 +48,7 @@ type bounded struct {
 func (b *bounded) Read(p []byte) (int, error) {
 	n, err := b.stream.Read(p)
 	if b.n += int64(n); b.n > bombFree && b.n > bombFree+bombRatio*b.source.n.Load() {
-		return 0, fault.New(fault.Invalid, "the archive decompresses to more than %d GiB and %d times its size: it is refused as a decompression bomb", bombFree>>30, bombRatio)
+		return 0, fault.New(fault.Invalid, "the archive decompresses to more than %d GiB and %d times its size: it is refused as a decompression bomb, unless it comes without compression", bombFree>>30, bombRatio)
 	}
 	if err == nil || err == io.EOF {
 		return n, err

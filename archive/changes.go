@@ -38,7 +38,8 @@ type Diff struct {
 	Upper *os.File
 	Whole Tree
 	// Made are the paths from the root, without a slash in front, that the engine
-	// makes to mount on: directories, empty files, and links. What is new and has
+	// makes to mount on: directories, empty files, and links. Links on the way to
+	// them are followed. What is new and has
 	// nothing in it is no change, nor are the directories that lead to it.
 	Made []string
 }
@@ -73,15 +74,20 @@ type difference struct {
 	dir     stack  // of a directory, the directory
 	emptied bool   // nothing that the directory had before is there any more
 	implied bool   // deleted from such a directory
-	socket  bool
 }
 
 // compare calls emit for what differs.
 func (d Diff) compare(ctx context.Context, emit func(difference) error) error {
 	c := &comparison{ctx: ctx, emit: emit, overlay: d.Upper != nil, made: map[string]bool{}, leads: map[string]bool{}, xattrs: make([]byte, 64<<10)}
-	for _, name := range d.Made {
-		name = strings.TrimPrefix(path.Clean("/"+name), "/")
+	for _, given := range d.Made {
+		// As the engine found it: /sbin may be a link to usr/sbin.
+		given = strings.TrimPrefix(path.Clean("/"+given), "/")
+		name, err := d.Tree().real(given)
+		if err != nil {
+			return err
+		}
 		c.made[name] = true
+		c.made[given] = true // it may be a link itself
 		for up := path.Dir(name); up != "."; up = path.Dir(up) {
 			c.leads[up] = true
 		}
@@ -218,7 +224,7 @@ func (c *comparison) name(dir *pending, name string, now stack, is *item, before
 	if err := c.tell(dir); err != nil {
 		return err
 	}
-	return c.emit(difference{path: name, kind: kind, at: now[is.layer], base: is.name, socket: st.Mode&unix.S_IFMT == unix.S_IFSOCK})
+	return c.emit(difference{path: name, kind: kind, at: now[is.layer], base: is.name})
 }
 
 // madeByEngine tells whether a new file is but something to mount on.
@@ -242,6 +248,9 @@ func (c *comparison) subdirectory(dir *pending, name string, now stack, is item,
 	defer sub.close()
 	if len(sub) == 0 {
 		return nil
+	}
+	if err := checkName(name); err != nil {
+		return err
 	}
 	p := &pending{difference: difference{path: name, kind: Added, dir: sub}, up: dir}
 	if was == nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -118,6 +119,28 @@ func TestChanges(t *testing.T) {
 	}
 }
 
+// A place to mount on is found by the links that lead to it.
+func TestChangesBehindLinks(t *testing.T) {
+	testutil.RequireRoot(t)
+	low := t.TempDir()
+	must(t, os.MkdirAll(low+"/usr/sbin", 0o755), os.Symlink("usr/sbin", low+"/sbin"), os.Symlink("/../sbin/../../usr", low+"/absolute"),
+		os.Symlink("loop", low+"/loop"), os.WriteFile(low+"/file", nil, 0o644))
+	o := mounted(t, low)
+	must(t, os.WriteFile(o.merged+"/sbin/docker-init", nil, 0o755), os.MkdirAll(o.merged+"/usr/deep/volume", 0o755), os.WriteFile(o.merged+"/usr/own", nil, 0o644))
+	d := o.diff(t, low)
+	d.Made = []string{"sbin/docker-init", "absolute/deep/volume", "loop/x", "file/x", "none/x"}
+	if got := fmt.Sprint(changesOf(t, d)); got != "[C /usr A /usr/own]" {
+		t.Error(got)
+	}
+	for name, want := range map[string]string{
+		"sbin/docker-init": "usr/sbin/docker-init", "absolute/deep/volume": "usr/deep/volume", "file/x": "file/x", "none/x/y": "none/x/y", "sbin/../x": "usr/x", "": "",
+	} {
+		if got, err := d.Tree().real(name); err != nil || got != want {
+			t.Errorf("%q is %q, %v", name, got, err)
+		}
+	}
+}
+
 func TestNoChanges(t *testing.T) {
 	testutil.RequireRoot(t)
 	low := t.TempDir()
@@ -182,6 +205,65 @@ func TestLayerRefusesWhiteoutNames(t *testing.T) {
 	}
 	if got := fmt.Sprint(changesOf(t, d)); got != "[A /d A /d/.wh.x]" {
 		t.Error(got)
+	}
+}
+
+// A file that goes between its comparison and its writing is deleted, and not
+// what it was before the container changed it.
+func TestLayerOfWhatIsGone(t *testing.T) {
+	testutil.RequireRoot(t)
+	root := opened(t, t.TempDir())
+	var buf bytes.Buffer
+	p := newPacker(context.Background(), &buf, WriteOptions{})
+	for _, v := range []difference{{path: "a", kind: Modified}, {path: "b", kind: Added}} {
+		v.at, v.base = int(root[0].Fd()), v.path
+		must(t, p.difference(v))
+	}
+	must(t, p.tar.close())
+	if got := entriesOf(t, buf.Bytes()); len(got) != 1 || !strings.Contains(got[0], ".wh.a") {
+		t.Errorf("the layer has %v", got)
+	}
+}
+
+// What could not be unpacked again is refused before anything is written of it.
+func TestLayerRefusesTerabytesOfHoles(t *testing.T) {
+	testutil.RequireRoot(t)
+	root := t.TempDir()
+	write(t, root+"/a", "")
+	must(t, os.Truncate(root+"/a", maxHoles/2))
+	d := Diff{Whole: opened(t, root)}
+	var layer bytes.Buffer
+	_, err := d.WriteLayer(context.Background(), &layer, WriteOptions{})
+	must(t, err)
+	write(t, root+"/b", "")
+	must(t, os.Truncate(root+"/b", maxHoles/2+1<<20))
+	if _, err := d.WriteLayer(context.Background(), io.Discard, WriteOptions{}); !errors.Is(err, fault.Invalid) || !strings.Contains(err.Error(), `"/b"`) {
+		t.Error(err)
+	}
+	must(t, Write(context.Background(), io.Discard, d.Whole, WriteOptions{}))
+}
+
+// A container can make directories one in the other without end. They are refused
+// where no path leads any more, before they have taken the memory of the daemon.
+func TestChangesOfDeepTrees(t *testing.T) {
+	testutil.RequireRoot(t)
+	const levels = 3000
+	root := inMemory(t)
+	at, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	must(t, err)
+	for range levels {
+		must(t, unix.Mkdirat(at, "d", 0o755))
+		next, err := unix.Openat(at, "d", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		must(t, err, unix.Close(at))
+		at = next
+	}
+	must(t, unix.Close(at))
+	for _, d := range []Diff{{Upper: opened(t, root)[0], Below: opened(t, t.TempDir())}, {Whole: opened(t, root)}} {
+		count := 0
+		err := d.Changes(context.Background(), func(Change) error { count++; return nil })
+		if !errors.Is(err, fault.Invalid) || count > maxName/2 {
+			t.Errorf("%d of %d levels are told, %v", count, levels, err)
+		}
 	}
 }
 

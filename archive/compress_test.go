@@ -37,7 +37,7 @@ func squeezed(t *testing.T, data []byte, c Compression, level, chunk int) []byte
 }
 
 func TestCompressIsReproducible(t *testing.T) {
-	data := wordy(18<<20 + 17)
+	data := wordy(9<<20 + 17)
 	for _, c := range []struct {
 		Compression
 		level int

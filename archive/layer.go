@@ -17,9 +17,11 @@ import (
 // an opaque marker, and all directories that lead to a change. It tells how many
 // entries there are; none make an archive without any. The same changes give the
 // same bytes, by whatever means the tree is stored. A new or changed file whose
-// own name would be taken for a whiteout is refused with fault.Invalid.
+// own name would be taken for a whiteout is refused with fault.Invalid, and so are
+// sparse files with more holes than Extract takes.
 func (d Diff) WriteLayer(ctx context.Context, w io.Writer, o WriteOptions) (entries int, err error) {
 	p := newPacker(ctx, w, o)
+	p.layer, p.holes = true, maxHoles
 	err = d.compare(ctx, func(v difference) error {
 		if v.implied {
 			return nil
@@ -39,11 +41,20 @@ func (p *packer) difference(v difference) error {
 	if strings.HasPrefix(base, whiteoutPrefix) && v.kind != Deleted {
 		return fault.New(fault.Invalid, "the file %q has a name that a layer takes for the deletion of another file: rename or remove it", "/"+shorten(v.path))
 	}
-	switch {
-	case v.kind == Deleted, v.socket && v.kind == Modified:
+	if v.dir == nil {
+		there := false
+		if v.kind != Deleted {
+			var err error
+			if there, err = p.file(v.path, v.at, v.base); err != nil {
+				return err
+			}
+		}
+		if there || v.kind == Added {
+			return nil
+		}
+		// Nothing that a layer can hold has the name any more: it may be a socket's
+		// now, or have gone since it was compared.
 		return p.marker(path.Join(path.Dir(v.path), whiteoutPrefix+base))
-	case v.dir == nil:
-		return p.file(v.path, v.at, v.base)
 	}
 	name := ""
 	if v.path != "" {

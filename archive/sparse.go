@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/fault"
 )
 
 // manyHoles is how many bytes of holes make a file worth the sparse format.
@@ -88,6 +90,9 @@ func (p *packer) sparse(h header, f *os.File, st *unix.Stat_t, pieces []piece, m
 	h.size = int64(len(mapping))
 	for _, d := range pieces {
 		h.size += d.size
+	}
+	if p.holes -= st.Size - h.size; p.layer && p.holes < 0 {
+		return fault.New(fault.Invalid, "the file %q makes the holes of the sparse files more than the %d GiB that a layer may have: remove it, or keep it in a volume", "/"+shorten(records["GNU.sparse.name"]), maxHoles>>30)
 	}
 	if err := p.begin(h, st); err != nil {
 		return err

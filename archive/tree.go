@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"errors"
 	"os"
+	"path"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -187,4 +189,57 @@ func (s stack) list(last string, first bool) (items []item, more bool, err error
 	}
 	shrink()
 	return items, more, nil
+}
+
+// real gives the path that a name, from the root and without a slash in front,
+// has when the links on the way are followed, the last component's too. What is
+// not there is taken as it is.
+func (t Tree) real(name string) (string, error) {
+	root, err := t.open()
+	if err != nil {
+		return "", err
+	}
+	way := []stack{root} // the directories that lead there
+	defer func() {
+		for _, s := range way {
+			s.close()
+		}
+	}()
+	var names []string // of way, but for the root
+	up := func(to int) {
+		for _, s := range way[to+1:] {
+			s.close()
+		}
+		way, names = way[:to+1], names[:to]
+	}
+	todo := strings.Split(name, "/")
+	for links := 0; len(todo) > 0; {
+		step := todo[0]
+		todo = todo[1:]
+		if step == "" || step == "." {
+			continue
+		}
+		if step == ".." {
+			up(max(len(names)-1, 0))
+			continue
+		}
+		dir := way[len(way)-1]
+		it, err := dir.find(step)
+		if err != nil || it == nil || links > maxLinks {
+			return path.Join(append(append(names, step), todo...)...), err
+		}
+		if target, err := readlink(dir[it.layer], step); err == nil {
+			if links++; path.IsAbs(target) {
+				up(0)
+			}
+			todo = append(strings.Split(target, "/"), todo...)
+			continue
+		}
+		sub, err := dir.enter(*it)
+		if err != nil || len(sub) == 0 {
+			return path.Join(append(append(names, step), todo...)...), err
+		}
+		way, names = append(way, sub), append(names, step)
+	}
+	return path.Join(names...), nil
 }

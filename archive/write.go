@@ -65,6 +65,8 @@ type packer struct {
 	links  map[inode]*linked
 	buffer []byte
 	xattrs []byte // a list of names, or a value
+	holes  int64  // that may yet come in a layer; those of other archives have no bound
+	layer  bool
 }
 
 func newPacker(ctx context.Context, w io.Writer, o WriteOptions) *packer {
@@ -100,7 +102,8 @@ func (p *packer) children(name string, dir stack) error {
 // item writes one thing with all that is below it.
 func (p *packer) item(name string, dir stack, it item, st *unix.Stat_t) error {
 	if !isDir(st) {
-		return p.file(name, dir[it.layer], it.name)
+		_, err := p.file(name, dir[it.layer], it.name)
+		return err
 	}
 	sub, err := dir.enter(it)
 	if err != nil {
@@ -127,13 +130,23 @@ func shorten(name string) string {
 	return name
 }
 
+// checkName refuses a path that no program can name as a whole. A container can
+// make trees of any depth, and whoever reads one has a path and descriptors for
+// each level.
+func checkName(name string) error {
+	if len(name) > maxName {
+		return fault.New(fault.Invalid, "the path %q has %d bytes, more than the %d that a path may have: move or remove it", "/"+shorten(name), len(name), maxName)
+	}
+	return nil
+}
+
 // begin writes the header of what st describes.
 func (p *packer) begin(h header, st *unix.Stat_t) error {
 	if err := p.ctx.Err(); err != nil {
 		return err
 	}
-	if len(h.name) > maxName {
-		return fault.New(fault.Invalid, "the path %q has %d bytes, more than the %d that an archive may have", "/"+shorten(h.name), len(h.name), maxName)
+	if err := checkName(h.name); err != nil {
+		return err
 	}
 	h.mode, h.uid, h.gid = st.Mode&0o7777, st.Uid, st.Gid
 	h.modified = time.Unix(st.Mtim.Unix())
@@ -162,47 +175,48 @@ func (p *packer) directory(name string, dir stack) error {
 // procFD is a path that leads to what a descriptor, of O_PATH too, is open for.
 func procFD(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
-// file writes what is no directory. It is opened as a mere place first: to open
-// a device is to act on it, and to open a pipe is to wait.
-func (p *packer) file(name string, at int, base string) error {
+// file writes what is no directory, and tells whether there was any such thing.
+// It is opened as a mere place first: to open a device is to act on it, and to
+// open a pipe is to wait.
+func (p *packer) file(name string, at int, base string) (there bool, err error) {
 	fd, err := unix.Openat(at, base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return cannotRead(name, err)
+		return false, cannotRead(name, err)
 	}
 	defer unix.Close(fd)
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return cannotRead(name, err)
+		return false, cannotRead(name, err)
 	}
 	kind := map[uint32]byte{
 		unix.S_IFREG: kindFile, unix.S_IFLNK: kindSymlink, unix.S_IFCHR: kindChar, unix.S_IFBLK: kindBlock, unix.S_IFIFO: kindFifo,
 	}[st.Mode&unix.S_IFMT]
 	if kind == 0 || hides(&st) { // a socket means nothing without its process
-		return nil
+		return false, nil
 	}
 	if st.Nlink > 1 {
 		if done, err := p.again(name, &st); done || err != nil {
-			return err
+			return true, err
 		}
 	}
 	h := header{name: name, kind: kind}
 	if h.records, err = p.records(name, fd); err != nil {
-		return err
+		return true, err
 	}
 	switch kind {
 	case kindFile:
-		return p.regular(h, fd, &st)
+		return true, p.regular(h, fd, &st)
 	case kindSymlink:
 		if h.link, err = readlink(fd, ""); err != nil {
-			return cannotRead(name, err)
+			return true, cannotRead(name, err)
 		}
 	case kindChar, kindBlock:
 		h.major, h.minor = unix.Major(st.Rdev), unix.Minor(st.Rdev)
 	}
-	return p.begin(h, &st)
+	return true, p.begin(h, &st)
 }
 
 // again writes a further name of a file that is in the archive already, and
@@ -298,6 +312,10 @@ func (p *packer) copy(f *os.File, name string, d piece) error {
 	return nil
 }
 
+// maxRecords is how many bytes of extended attributes an entry may have: readers
+// take no more than a megabyte of records, archive/tar among them.
+const maxRecords = 1<<20 - 64<<10
+
 // records makes the PAX records of a file's extended attributes.
 func (p *packer) records(name string, fd int) (map[string]string, error) {
 	attributes, err := readXattrs(fd, p.xattrs)
@@ -308,7 +326,11 @@ func (p *packer) records(name string, fd int) (map[string]string, error) {
 		return nil, nil
 	}
 	records := make(map[string]string, len(attributes))
+	size := 0
 	for k, v := range attributes {
+		if size += len(k) + len(v); size > maxRecords {
+			return nil, fault.New(fault.Invalid, "%q has more than %d bytes of extended attributes, which no archive can hold: remove some with setfattr -x", "/"+shorten(name), maxRecords)
+		}
 		if strings.Contains(k, "=") {
 			return nil, fault.New(fault.Invalid, "%q has the extended attribute %q, which an archive cannot hold for its equals sign: remove it with setfattr -x", "/"+shorten(name), k)
 		}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -209,6 +210,16 @@ func TestWriteRefusesAndEnds(t *testing.T) {
 	if err := Write(context.Background(), io.Discard, opened(t, dir), WriteOptions{}); !errors.Is(err, fault.Invalid) {
 		t.Errorf("an attribute with an equals sign: %v", err)
 	}
+	many := inMemory(t)
+	must(t, os.WriteFile(many+"/f", nil, 0o644))
+	for i := range 16 { // of the largest that there are
+		must(t, unix.Lsetxattr(many+"/f", "trusted.a"+strconv.Itoa(i), make([]byte, maxAttribute), 0))
+	}
+	if err := Write(context.Background(), io.Discard, opened(t, many), WriteOptions{}); !errors.Is(err, fault.Invalid) {
+		t.Errorf("a megabyte of attributes: %v", err)
+	}
+	must(t, unix.Lremovexattr(many+"/f", "trusted.a0"), unix.Lremovexattr(many+"/f", "trusted.a1"))
+	must(t, extract(t, inMemory(t), bytes.NewReader(written(t, opened(t, many), WriteOptions{}))))
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	if err := Write(ctx, io.Discard, opened(t, dir), WriteOptions{}); !errors.Is(err, context.Canceled) {

@@ -21,6 +21,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -277,6 +278,22 @@ func try(cmd *exec.Cmd) (took float64, err error) {
 		return 0, fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, strings.TrimSpace(string(out)))
 	}
 	return took, nil
+}
+
+// tryFor is try for a command that may take far too long.
+func tryFor(limit time.Duration, cmd *exec.Cmd) (took float64, err error) {
+	var over atomic.Bool
+	timer := time.AfterFunc(limit, func() {
+		over.Store(true)
+		if cmd.Process != nil {
+			_ = cmd.Process.Kill()
+		}
+	})
+	defer timer.Stop()
+	if took, err = try(cmd); over.Load() {
+		err = fmt.Errorf("%s: not done after %v", strings.Join(cmd.Args, " "), limit)
+	}
+	return took, err
 }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

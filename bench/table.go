@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -26,6 +27,7 @@ func (t *table) add(title, unit, name string, value float64) {
 	if value == 0 {
 		return
 	}
+	fmt.Fprintf(os.Stderr, "%s, %s: %.2f %s\n", title, name, value, unit) // a run takes long
 	for _, r := range t.rows {
 		if r.title == title {
 			r.names, r.values = append(r.names, name), append(r.values, value)

@@ -231,6 +231,7 @@ get) if [ -e "$HELPER/kept" ]; then cat "$HELPER/kept"; elif [ -e "$HELPER/broke
 	else echo "credentials not found in native keychain"; exit 1; fi ;;
 store) printf '%s' "$line" > "$HELPER/kept" ;;
 erase) rm -f "$HELPER/kept" ;;
+list) echo '{"kept.example":"ann"}' ;;
 esac
 `
 
@@ -277,6 +278,9 @@ func TestCredentialHelper(t *testing.T) {
 	}
 	if got := auth("x"); got != "{}" {
 		t.Error(got)
+	}
+	if r := f.call(nil, "__complete", "--", "logout", "k"); r.out != "kept.example\n" {
+		t.Errorf("%+v", r)
 	}
 	log, _ := os.ReadFile(filepath.Join(dir, "log"))
 	for _, line := range []string{"docker-credential-one get one.example\n", "docker-credential-all erase https://index.docker.io/v1/\n",

@@ -128,7 +128,7 @@ func TestPush(t *testing.T) {
 		"push -q localhost:5000/x:1":                                       {result{0, "localhost:5000/x:1\n", ""}, "tag=1"},
 		"image push -a localhost:5000/x":                                   {result{0, text, ""}, ""},
 		"push --platform linux/arm64 localhost:5000/x:1":                   {result{0, text, ""}, "platform=%7B%22architecture%22%3A%22arm64%22%2C%22os%22%3A%22linux%22%7D&tag=1"},
-		"push --compression zstd --compression-level 3 localhost:5000/x:1": {result{0, text, ""}, "compression=zstd&level=3&tag=1"},
+		"push --compression zstd --compression-level 3 localhost:5000/x:1": {result{0, text, ""}, "compression=zstd&compression-level=3&tag=1"},
 		"push --compression none localhost:5000/x:1":                       {result{0, text, ""}, "compression=none&tag=1"},
 		"push --compression lzma localhost:5000/x":                         {result{1, "", "invalid --compression \"lzma\": must be one of \"gzip\", \"zstd\" or \"none\"\n"}, "-"},
 		"push --compression gzip --compression-level 10 localhost:5000/x":  {result{1, "", "invalid --compression-level 10: gzip takes 1 to 9\n"}, "-"},

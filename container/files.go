@@ -28,28 +28,26 @@ type Files struct{ containers *Service }
 // Files gives the containers' files.
 func (s *Service) Files() *Files { return &Files{s} }
 
-// Changes lists what a container changed of its image, in the order of names.
-// A directory of which something changed is listed too, and what the engine made
-// in order to mount on it is not.
-func (f *Files) Changes(ctx context.Context, nameOrID string) ([]wire.FilesystemChange, error) {
+// Changes tells what a container changed of its image, in the order of names; an
+// error of visit ends it. A directory of which something changed is told too, and
+// what the engine made in order to mount on it is not.
+func (f *Files) Changes(ctx context.Context, nameOrID string, visit func(wire.FilesystemChange) error) error {
 	r, err := f.containers.store.find(nameOrID)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	changes, err := f.open(r)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer changes.Close()
-	list := []wire.FilesystemChange{}
 	err = changes.Changes(ctx, func(c archive.Change) error {
-		list = append(list, wire.FilesystemChange{Path: c.Path, Kind: wire.ChangeType(c.Kind)})
-		return nil
+		return visit(wire.FilesystemChange{Path: c.Path, Kind: wire.ChangeType(c.Kind)})
 	})
-	if err == nil {
-		err = f.still(r)
+	if err != nil {
+		return err
 	}
-	return list, err
+	return f.still(r)
 }
 
 // Export writes a container's root as a tar. It may be running, and is not
@@ -80,6 +78,7 @@ func (f *Files) open(r Record) (*snapshot.Changes, error) {
 	if err != nil {
 		return nil, err
 	}
+	changes.Made = append(changes.Made, strings.TrimPrefix(spec.InitTarget, "/"))
 	mounts, err := spec.UserMounts(r.HostConfig)
 	if err != nil { // of an older daemon that took what is refused today
 		mounts = nil

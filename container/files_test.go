@@ -80,7 +80,7 @@ func TestFilesOfAContainerThatGoes(t *testing.T) {
 	}
 	for _, f := range []func() error{
 		func() error { _, err := s.Files().Commit(ctx, "one", CommitOptions{}); return err },
-		func() error { _, err := s.Files().Changes(ctx, "one"); return err },
+		func() error { return s.Files().Changes(ctx, "one", nil) },
 		func() error { return s.Files().Export(ctx, "one", io.Discard) },
 	} {
 		if err := f(); !errors.Is(err, fault.NotFound) {

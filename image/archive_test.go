@@ -346,6 +346,7 @@ func TestLoadRefusesAndLeavesNothing(t *testing.T) {
 		"damaged":        {edit(func(f map[string]string) { f[layer] = strings.Replace(f[layer], "data", "evil", 1) }), "has the digest"},
 		"layer missing":  {edit(func(f map[string]string) { delete(f, layer) }), "a layer of image"},
 		"target missing": {edit(func(f map[string]string) { delete(f, blobFile(img.ID)) }), "is not in it"},
+		"another list":   {edit(func(f map[string]string) { f["manifest.json"] = `{"schemaVersion":2}`; delete(f, "index.json") }), "manifest.json is not a list of images"},
 		"no index":       {edit(func(f map[string]string) { delete(f, "index.json"); delete(f, "manifest.json") }), "unrecognized image format"},
 		"bad json":       {edit(func(f map[string]string) { f["index.json"] = "{" }), "index.json"},
 		"bad digest":     {edit(func(f map[string]string) { f["index.json"] = `{"manifests":[{"digest":"../../x"}]}` }), "not a digest"},
@@ -381,6 +382,28 @@ func TestLoadRefusesAndLeavesNothing(t *testing.T) {
 	}
 	if len(g.events.events) != 0 {
 		t.Error(g.events.events)
+	}
+}
+
+// A file of holes takes no room in an archive, and would fill the disk as a blob.
+func TestLoadRefusesSparseFiles(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"layer.tar", blobFile(digest.FromString("x"))} {
+		path := dir + "/" + name
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, nil, 0o644), os.Truncate(path, 1<<42)); err != nil {
+			t.Fatal(err)
+		}
+		for _, version := range []string{"0.0", "0.1", "1.0"} {
+			data, err := exec.Command("tar", "-C", dir, "--format=pax", "--sparse", "--sparse-version="+version, "-c", name).Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			g := open(t, t.TempDir())
+			err = g.Load(t.Context(), bytes.NewReader(data), LoadOptions{}, nil)
+			if fault.KindOf(err) != fault.Invalid || !strings.Contains(err.Error(), "sparse file") {
+				t.Errorf("%s, version %s: %v", name, version, err)
+			}
+		}
 	}
 }
 

@@ -52,7 +52,7 @@ func (s *Service) Attestations(ctx context.Context, ref, platform string, types 
 	return list, nil
 }
 
-func (s *Service) statement(layer ocispec.Descriptor, predicate string, whole bool) (wire.AttestationStatement, error) {
+func (s *catalog) statement(layer ocispec.Descriptor, predicate string, whole bool) (wire.AttestationStatement, error) {
 	st := wire.AttestationStatement{Descriptor: layer, PredicateType: predicate}
 	if !whole {
 		return st, nil

@@ -15,6 +15,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tarehq/tare/archive"
 	"github.com/tarehq/tare/content"
+	"github.com/tarehq/tare/fault"
 )
 
 // CommitOptions say how a container's changes become an image.
@@ -59,6 +60,9 @@ func (s *Service) Commit(ctx context.Context, diff archive.Diff, o CommitOptions
 	if err != nil {
 		return "", fmt.Errorf("the image that the container was made from cannot be used: %w", err)
 	}
+	if n := len(parent.manifest.Layers); n >= maxLayers && !o.Squash {
+		return "", fault.New(fault.Invalid, "the image that the container was made from has %d layers, and none may have more: commit with --squash", n)
+	}
 	if _, err := s.UnpackManifest(ctx, o.Parent); err != nil {
 		return "", err
 	}
@@ -89,52 +93,28 @@ func (s *Service) Commit(ctx context.Context, diff archive.Diff, o CommitOptions
 	if err != nil {
 		return "", err
 	}
-	if err := s.store([]content.Entry{{Name: name, Target: target, Updated: time.Now()}}); err != nil {
-		return "", err
-	}
-	if name != "" {
-		s.publish("tag", target, name)
-	}
-	return target.Digest.String(), nil
+	return target.Digest.String(), s.storeMade(target, name)
 }
 
 // emptyArchive is the size of a tar without an entry.
 const emptyArchive = 1024
 
-// commitLayer stores the changes as a layer and unpacks it on the chain below,
-// in one pass. Without changes the descriptor is the zero one.
+// commitLayer stores the changes as a layer on the chain below. Without changes
+// the descriptor is the zero one.
 func (s *Service) commitLayer(ctx context.Context, below digest.Digest, diff archive.Diff, o archive.WriteOptions) (ocispec.Descriptor, error) {
-	blob, err := s.content.Create(digest.SHA256)
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	defer blob.Close()
-	tree, err := s.layers.Begin(below)
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	defer tree.Close()
 	r, w := io.Pipe()
-	written := make(chan struct{})
+	written := make(chan error)
 	go func() {
-		defer close(written)
 		_, err := diff.WriteLayer(ctx, w, o)
 		w.CloseWithError(err)
+		written <- err
 	}()
-	err = tree.Apply(ctx, io.TeeReader(r, blob))
+	layer, err := s.storeLayer(ctx, below, r, emptyArchive)
 	r.CloseWithError(err) // who writes does not go on for nobody
-	<-written
-	if err != nil || blob.Size() == emptyArchive {
-		return ocispec.Descriptor{}, err
+	if reason := <-written; reason != nil {
+		err = reason // in its own words, or what the reader said
 	}
-	d, err := blob.Commit("", -1)
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	if _, err := tree.Commit(below, d); err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: d, Size: blob.Size()}, nil
+	return layer, err
 }
 
 // addHistory adds the one entry. Of a squashed image the layers of those
@@ -158,7 +138,7 @@ func addHistory(c *dockerspec.DockerOCIImage, o CommitOptions, empty bool) {
 
 // putChild stores the config and the manifest of an image that was made from
 // another one, in the media types of that one.
-func (s *Service) putChild(mediaType string, parent *ocispec.Manifest, config dockerspec.DockerOCIImage, layers []ocispec.Descriptor) (ocispec.Descriptor, error) {
+func (s *catalog) putChild(mediaType string, parent *ocispec.Manifest, config dockerspec.DockerOCIImage, layers []ocispec.Descriptor) (ocispec.Descriptor, error) {
 	if mediaType != content.DockerManifest {
 		return s.putImage(config, layers)
 	}

@@ -255,6 +255,33 @@ func TestCommitOfADockerImage(t *testing.T) {
 	}
 }
 
+// A commit makes no image that nobody could use.
+func TestCommitOfTooManyLayers(t *testing.T) {
+	f := open(t, t.TempDir())
+	f.imported(t, "a", file{"a", "data"})
+	img, err := f.Resolve(t.Context(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := f.detail(img.Manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, layers := d.config, d.manifest.Layers
+	for len(layers) < maxLayers {
+		layers = append(layers, layers[0])
+		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, config.RootFS.DiffIDs[0])
+	}
+	parent, err := f.putImage(config, layers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.Commit(t.Context(), archive.Diff{}, CommitOptions{Parent: parent})
+	if fault.KindOf(err) != fault.Invalid || !strings.Contains(err.Error(), "--squash") {
+		t.Error(err)
+	}
+}
+
 func TestCommitLeavesNothing(t *testing.T) {
 	f := open(t, t.TempDir())
 	f.base(t)
@@ -278,7 +305,7 @@ func TestCommitLeavesNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := f.Commit(context.Background(), c.Diff, o); err == nil || fault.KindOf(err) == fault.Internal {
+		if _, err := f.Commit(context.Background(), c.Diff, o); err == nil || fault.KindOf(err) == fault.Internal || strings.HasPrefix(err.Error(), "cannot read") {
 			t.Errorf("%s: %v", name, err)
 		}
 		c.Close()

@@ -12,7 +12,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/reference"
 )
 
 // archived is one image of a docker-archive's manifest.json, which names its
@@ -28,7 +27,7 @@ type archived struct {
 func (l *loader) dockerArchive(ctx context.Context) ([]content.Entry, error) {
 	var list []archived
 	if err := json.Unmarshal(l.small["manifest.json"], &list); err != nil {
-		return nil, fault.New(fault.Invalid, "invalid archive: manifest.json: %w", err)
+		return nil, fault.New(fault.Invalid, "invalid archive: its manifest.json is not a list of images: %v", err)
 	}
 	now := time.Now()
 	var entries []content.Entry
@@ -50,7 +49,7 @@ func (l *loader) dockerArchive(ctx context.Context) ([]content.Entry, error) {
 			entries = append(entries, content.Entry{Target: target, Updated: now})
 		}
 		for _, tag := range a.RepoTags {
-			r, err := reference.Parse(tag)
+			r, err := newName(tag)
 			if err != nil {
 				return nil, fault.New(fault.Invalid, "invalid archive: the name %q in manifest.json: %w", tag, err)
 			}

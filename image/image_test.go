@@ -206,6 +206,7 @@ func TestImportRefusesAndLeavesNothing(t *testing.T) {
 		"truncated": {good[:512], ImportOptions{}, "truncated"},
 		"name":      {good, ImportOptions{Reference: "Foo"}, "invalid reference format: repository name (library/Foo) must be lowercase"},
 		"digest":    {good, ImportOptions{Reference: "a@" + digest.FromString("").String()}, "cannot import digest reference"},
+		"algorithm": {good, ImportOptions{Reference: "sha256:a"}, "refusing to create an ambiguous tag using digest algorithm as name"},
 		"change":    {good, ImportOptions{Changes: []string{"RUN true"}}, "RUN is not a valid change command"},
 		"platform":  {good, ImportOptions{Platform: "a/b/c/d"}, "cannot parse platform specifier"},
 		"xz":        {[]byte{0xfd, '7', 'z', 'X', 'Z', 0, 0}, ImportOptions{}, "xz are not supported"},
@@ -276,7 +277,7 @@ func TestUnpackedIsDurable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := f.unpack(ctx, img.layers, img.DiffIDs); err != nil {
+	if err := f.unpacker.unpack(ctx, img.layers, img.DiffIDs); err != nil {
 		t.Fatal(err)
 	}
 	chain, err := f.Unpacked(ctx, img)
@@ -372,6 +373,11 @@ func TestTagAndList(t *testing.T) {
 	f.imported(t, "two:x", file{"a", "2"})
 	if err := f.Tag(ctx, "one", "reg.example:5000/one:v1"); err != nil {
 		t.Fatal(err)
+	}
+	for _, name := range []string{"sha256:aaa", "docker.io/library/sha256"} {
+		if err := f.Tag(ctx, "one", name); fault.KindOf(err) != fault.Invalid || err.Error() != "refusing to create an ambiguous tag using digest algorithm as name" {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 	set := func(key, value string) map[string]map[string]bool {
 		return map[string]map[string]bool{key: {value: true}}

@@ -14,7 +14,6 @@ import (
 	"github.com/tarehq/tare/archive"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/reference"
 )
 
 // Import makes an image of one layer from the tar r, which may be compressed
@@ -46,21 +45,29 @@ func (s *Service) Import(ctx context.Context, r io.Reader, o ImportOptions) (id 
 	if err != nil {
 		return "", err
 	}
-	if err := s.store([]content.Entry{{Name: name, Target: target, Updated: time.Now()}}); err != nil {
+	if err := s.storeMade(target, name); err != nil {
 		return "", err
+	}
+	s.publish("import", target, "")
+	return target.Digest.String(), nil
+}
+
+// storeMade keeps an image that was made here, under the name unless that is "".
+func (s *Service) storeMade(target ocispec.Descriptor, name string) error {
+	if err := s.store([]content.Entry{{Name: name, Target: target, Updated: time.Now()}}); err != nil {
+		return err
 	}
 	if name != "" {
 		s.publish("tag", target, name)
 	}
-	s.publish("import", target, "")
-	return target.Digest.String(), nil
+	return nil
 }
 
 func importName(ref string) (string, error) {
 	if ref == "" {
 		return "", nil
 	}
-	r, err := reference.Parse(ref)
+	r, err := newName(ref)
 	if err != nil {
 		return "", err
 	}
@@ -108,38 +115,45 @@ func (s *Service) findPlatform(config *dockerspec.DockerOCIImage, chain digest.D
 	return nil
 }
 
-// importLayer stores the stream as a blob and unpacks it, reading it once.
+// importLayer stores the stream as a layer.
 func (s *Service) importLayer(ctx context.Context, r io.Reader) (ocispec.Descriptor, error) {
 	plain, _, err := archive.Decompress(r)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	defer plain.Close()
+	return s.storeLayer(ctx, "", plain, 0)
+}
+
+// storeLayer stores an uncompressed tar as a blob and unpacks it on the chain
+// below, reading it once. One of no more than empty bytes is not kept, and the
+// descriptor is the zero one.
+func (s *Service) storeLayer(ctx context.Context, below digest.Digest, r io.Reader, empty int64) (ocispec.Descriptor, error) {
 	blob, err := s.content.Create(digest.SHA256)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	defer blob.Close()
-	tree, err := s.layers.Begin("")
+	tree, err := s.layers.Begin(below)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	defer tree.Close()
-	if err := tree.Apply(ctx, io.TeeReader(plain, blob)); err != nil {
+	if err := tree.Apply(ctx, io.TeeReader(r, blob)); err != nil || blob.Size() <= empty {
 		return ocispec.Descriptor{}, err
 	}
 	d, err := blob.Commit("", -1)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	if _, err := tree.Commit("", d); err != nil {
+	if _, err := tree.Commit(below, d); err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: d, Size: blob.Size()}, nil
 }
 
 // putImage stores a config and an OCI manifest over layers that are stored.
-func (s *Service) putImage(config dockerspec.DockerOCIImage, layers []ocispec.Descriptor) (ocispec.Descriptor, error) {
+func (s *catalog) putImage(config dockerspec.DockerOCIImage, layers []ocispec.Descriptor) (ocispec.Descriptor, error) {
 	c, err := s.putJSON(ocispec.MediaTypeImageConfig, config)
 	if err != nil {
 		return ocispec.Descriptor{}, err
@@ -149,7 +163,7 @@ func (s *Service) putImage(config dockerspec.DockerOCIImage, layers []ocispec.De
 	})
 }
 
-func (s *Service) putJSON(mediaType string, v any) (ocispec.Descriptor, error) {
+func (s *catalog) putJSON(mediaType string, v any) (ocispec.Descriptor, error) {
 	data, err := json.Marshal(v)
 	if err != nil {
 		return ocispec.Descriptor{}, err

@@ -67,7 +67,7 @@ func chainsOf(members []member) (chains []digest.Digest) {
 
 // setSharedSizes fills in what each image's unpacked layers take that another
 // one of the list has too.
-func (s *Service) setSharedSizes(list []wire.Summary, chains map[string][]digest.Digest) {
+func (s *catalog) setSharedSizes(list []wire.Summary, chains map[string][]digest.Digest) {
 	images := map[digest.Digest]int{}
 	for _, layers := range chains {
 		for _, chain := range layers {
@@ -141,7 +141,7 @@ func names(entries []content.Entry) (tags, digests []string) {
 }
 
 // size adds up an image's content and its unpacked layers, each once.
-func (s *Service) size(target ocispec.Descriptor, members []member) int64 {
+func (s *catalog) size(target ocispec.Descriptor, members []member) int64 {
 	var size int64
 	if content.IsIndex(target.MediaType) {
 		size, _ = s.content.Size(target.Digest)
@@ -155,7 +155,7 @@ func (s *Service) size(target ocispec.Descriptor, members []member) int64 {
 	return size
 }
 
-func (s *Service) unpackedSize(m member) (size int64) {
+func (s *catalog) unpackedSize(m member) (size int64) {
 	if m.detail != nil {
 		for _, chain := range m.detail.chains {
 			size += s.layers.Size(chain)

@@ -56,7 +56,7 @@ func (s *Service) Load(ctx context.Context, r io.Reader, o LoadOptions, progress
 	if err != nil {
 		return err
 	}
-	if entries, err = s.keepPlatforms(entries, o.Platforms); err != nil {
+	if entries, err = l.keepPlatforms(entries, o.Platforms); err != nil {
 		return err
 	}
 	prepared := map[digest.Digest]bool{}
@@ -66,7 +66,7 @@ func (s *Service) Load(ctx context.Context, r io.Reader, o LoadOptions, progress
 			continue
 		}
 		prepared[e.Target.Digest] = true
-		n, err := s.prepare(ctx, e.Target)
+		n, err := l.prepare(ctx, e.Target)
 		if err != nil {
 			return err
 		}
@@ -94,7 +94,7 @@ func (s *Service) Load(ctx context.Context, r io.Reader, o LoadOptions, progress
 }
 
 // keepPlatforms narrows the images of an archive down to some platforms.
-func (s *Service) keepPlatforms(entries []content.Entry, platforms []string) ([]content.Entry, error) {
+func (l *loader) keepPlatforms(entries []content.Entry, platforms []string) ([]content.Entry, error) {
 	if len(platforms) == 0 {
 		return entries, nil
 	}
@@ -103,7 +103,7 @@ func (s *Service) keepPlatforms(entries []content.Entry, platforms []string) ([]
 	for _, e := range entries {
 		var found []string
 		for _, p := range platforms {
-			if _, err := s.choose(e.Target, p, e.Name); errors.Is(err, fault.NotFound) {
+			if _, err := l.s.choose(e.Target, p, e.Name); errors.Is(err, fault.NotFound) {
 				missing = p
 			} else if err != nil {
 				return nil, err
@@ -114,12 +114,12 @@ func (s *Service) keepPlatforms(entries []content.Entry, platforms []string) ([]
 		if len(found) == 0 {
 			continue
 		}
-		target, only, err := s.ofPlatforms(e.Target, found, e.Name)
+		target, only, err := l.s.ofPlatforms(e.Target, found, e.Name)
 		if err != nil {
 			return nil, err
 		}
 		if e.Target = target; only != nil {
-			if e.Target, err = s.indexOf(target, only); err != nil {
+			if e.Target, err = l.indexOf(target, only); err != nil {
 				return nil, err
 			}
 		}
@@ -132,8 +132,8 @@ func (s *Service) keepPlatforms(entries []content.Entry, platforms []string) ([]
 }
 
 // indexOf stores an index of those manifests of another one that count.
-func (s *Service) indexOf(target ocispec.Descriptor, only map[digest.Digest]bool) (ocispec.Descriptor, error) {
-	n, err := s.content.Node(target)
+func (l *loader) indexOf(target ocispec.Descriptor, only map[digest.Digest]bool) (ocispec.Descriptor, error) {
+	n, err := l.s.content.Node(target)
 	if err != nil {
 		return target, err
 	}
@@ -144,19 +144,19 @@ func (s *Service) indexOf(target ocispec.Descriptor, only map[digest.Digest]bool
 			index.Manifests = append(index.Manifests, d)
 		}
 	}
-	return s.putJSON(target.MediaType, index)
+	return l.s.putJSON(target.MediaType, index)
 }
 
 // prepare checks that the target can be followed and unpacks what this machine
 // would run of it. It tells how many bytes were parsed.
-func (s *Service) prepare(ctx context.Context, target ocispec.Descriptor) (parsed int64, err error) {
-	if _, ok := s.content.Size(target.Digest); !ok {
+func (l *loader) prepare(ctx context.Context, target ocispec.Descriptor) (parsed int64, err error) {
+	if _, ok := l.s.content.Size(target.Digest); !ok {
 		return 0, fault.New(fault.Invalid, "invalid archive: %s is not in it", target.Digest)
 	}
-	all := lister{s: s, seen: map[digest.Digest]bool{}}
+	all := lister{s: l.s.catalog, seen: map[digest.Digest]bool{}}
 	all.add(target, 0)
 	nodes := int64(0)
-	err = s.content.Walk(target, func(d ocispec.Descriptor, size int64) error {
+	err = l.s.content.Walk(target, func(d ocispec.Descriptor, size int64) error {
 		if d.Size != size {
 			return fault.New(fault.Invalid, "invalid archive: %s has %d bytes and is said to have %d", d.Digest, size, d.Size)
 		}
@@ -171,17 +171,17 @@ func (s *Service) prepare(ctx context.Context, target ocispec.Descriptor) (parse
 	if err != nil {
 		return 0, err
 	}
-	return max(all.parsed, nodes), s.prepareMembers(ctx, target, all.found)
+	return max(all.parsed, nodes), l.prepareMembers(ctx, target, all.found)
 }
 
-func (s *Service) prepareMembers(ctx context.Context, target ocispec.Descriptor, members []member) error {
+func (l *loader) prepareMembers(ctx context.Context, target ocispec.Descriptor, members []member) error {
 	for _, m := range members {
 		if m.kind != wire.ManifestKindImage {
 			continue
 		}
 		if m.detail == nil {
 			// Of an index some platforms may be left out, but none be wrong.
-			if _, err := s.detail(m.desc); err != nil && (errors.Is(err, fault.Invalid) || !content.IsIndex(target.MediaType)) {
+			if _, err := l.s.detail(m.desc); err != nil && (errors.Is(err, fault.Invalid) || !content.IsIndex(target.MediaType)) {
 				return fmt.Errorf("invalid archive: %w", err)
 			}
 			continue
@@ -190,7 +190,7 @@ func (s *Service) prepareMembers(ctx context.Context, target ocispec.Descriptor,
 			return fault.New(fault.Invalid, "invalid archive: a layer of image %s is not in it", target.Digest)
 		}
 		if m.available && matches(host(), m.platform) {
-			if err := s.unpack(ctx, m.detail.manifest.Layers, m.detail.config.RootFS.DiffIDs); err != nil {
+			if err := l.s.unpacker.unpack(ctx, m.detail.manifest.Layers, m.detail.config.RootFS.DiffIDs); err != nil {
 				return err
 			}
 		}
@@ -239,7 +239,7 @@ func (l *loader) read(ctx context.Context, r io.Reader) error {
 
 func (l *loader) file(hdr *tar.Header, r io.Reader) error {
 	if len(hdr.Name) > maxPath || len(hdr.Linkname) > maxPath {
-		return fault.New(fault.Invalid, "invalid archive: the name %q… is too long", hdr.Name[:min(80, len(hdr.Name))])
+		return fault.New(fault.Invalid, "invalid archive: the name %q… is too long", shortName(hdr.Name))
 	}
 	name := path.Clean(strings.TrimLeft(hdr.Name, "/"))
 	if blobName(name) == "" || hdr.Typeflag != tar.TypeReg {
@@ -257,6 +257,11 @@ func (l *loader) file(hdr *tar.Header, r io.Reader) error {
 	case tar.TypeReg:
 	default:
 		return nil
+	}
+	for key := range hdr.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") { // whose holes would be stored as zeros, terabytes out of nothing
+			return fault.New(fault.Invalid, "invalid archive: %s is a sparse file: pack it without --sparse", shortName(name))
+		}
 	}
 	switch name {
 	case ocispec.ImageLayoutFile, ocispec.ImageIndexFile, "manifest.json":
@@ -287,6 +292,8 @@ func (l *loader) file(hdr *tar.Header, r io.Reader) error {
 	l.files[name], err = w.Commit("", hdr.Size)
 	return err
 }
+
+func shortName(name string) string { return name[:min(80, len(name))] }
 
 // blobName tells which digest a path of an OCI layout has; "" for others.
 func blobName(name string) digest.Digest {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	wire "github.com/moby/moby/api/types/image"
@@ -30,6 +31,14 @@ const (
 	annotationRefType   = "vnd.docker.reference.type"
 	annotationRefDigest = "vnd.docker.reference.digest"
 )
+
+// catalog knows what the store has of images, and adds configs and manifests; it
+// names and removes nothing.
+type catalog struct {
+	content *content.Store
+	layers  *snapshot.Store
+	details sync.Map // digest.Digest of a manifest -> *detail
+}
 
 // member is one manifest of an image: the only one, or one of an index.
 type member struct {
@@ -60,7 +69,7 @@ func (d *detail) chain() digest.Digest {
 
 // members lists the manifests that the target leads to, in their order. What
 // is damaged or missing has no detail; it is told when it is used.
-func (s *Service) members(target ocispec.Descriptor) []member {
+func (s *catalog) members(target ocispec.Descriptor) []member {
 	l := lister{s: s, seen: map[digest.Digest]bool{}}
 	l.add(target, 0)
 	return l.found
@@ -69,7 +78,7 @@ func (s *Service) members(target ocispec.Descriptor) []member {
 // lister gathers the manifests of one image, each once. Indexes that name the
 // same content over and over would make millions of a few kilobytes.
 type lister struct {
-	s      *Service
+	s      *catalog
 	found  []member
 	seen   map[digest.Digest]bool
 	parsed int64
@@ -105,7 +114,7 @@ func (l *lister) add(d ocispec.Descriptor, depth int) {
 	}
 }
 
-func (s *Service) member(d ocispec.Descriptor) member {
+func (s *catalog) member(d ocispec.Descriptor) member {
 	m := member{desc: d, kind: wire.ManifestKindImage}
 	if d.Platform != nil {
 		m.platform = *d.Platform
@@ -134,7 +143,7 @@ func (s *Service) member(d ocispec.Descriptor) member {
 
 // present adds up the content of a manifest that is here and tells whether
 // that is all.
-func (s *Service) present(d ocispec.Descriptor) (size int64, all bool) {
+func (s *catalog) present(d ocispec.Descriptor) (size int64, all bool) {
 	n, err := s.content.Node(d)
 	if err != nil {
 		return 0, false
@@ -155,7 +164,7 @@ func (s *Service) present(d ocispec.Descriptor) (size int64, all bool) {
 
 var errNoImage = errors.New("the manifest is not that of a container image")
 
-func (s *Service) detail(d ocispec.Descriptor) (*detail, error) {
+func (s *catalog) detail(d ocispec.Descriptor) (*detail, error) {
 	if v, ok := s.details.Load(d.Digest); ok {
 		return v.(*detail), nil
 	}
@@ -220,7 +229,7 @@ func (d *detail) check(id digest.Digest) error {
 // choose picks the manifest of the target to use. Without a platform it is
 // this machine's, or else the first that is here; ref is what the user called
 // it, for the errors.
-func (s *Service) choose(target ocispec.Descriptor, platform, ref string) (member, error) {
+func (s *catalog) choose(target ocispec.Descriptor, platform, ref string) (member, error) {
 	want := host()
 	if platform != "" {
 		var err error

@@ -113,7 +113,7 @@ func (p *pull) run(ctx context.Context, tag string) (err error) {
 	if err != nil {
 		return pullError(p.ref, err) // as the answer: nothing is in the stream yet
 	}
-	p.progress(Progress{ID: tag, Status: "Pulling from " + familiarPath(p.ref)})
+	p.progress(Progress{ID: tag, Tag: true, Status: "Pulling from " + familiarPath(p.ref)})
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	p.target = target
@@ -385,7 +385,7 @@ func (p *pull) unpacked(ctx context.Context, layers []ocispec.Descriptor, det *d
 		}
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	stack := p.s.newStack(layers, det.config.RootFS.DiffIDs)
+	stack := p.s.unpacker.newStack(layers, det.config.RootFS.DiffIDs)
 	for i, d := range layers {
 		size, here := p.s.content.Size(d.Digest)
 		if here && size == d.Size && stack.has(i) {
@@ -420,7 +420,7 @@ func (p *pull) stored(ctx context.Context, d ocispec.Descriptor, unpack func(ope
 		return false, nil
 	}
 	p.progress(Progress{ID: short(d.Digest.Encoded()), Status: "Extracting"})
-	err = unpack(p.s.stored(d))
+	err = unpack(p.s.unpacker.stored(d))
 	if err == nil {
 		p.progress(Progress{ID: short(d.Digest.Encoded()), Status: "Pull complete"})
 		return false, nil

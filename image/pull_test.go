@@ -88,7 +88,7 @@ func TestPull(t *testing.T) {
 		if got.ID != img.Manifest.Digest || !f.layers.Has(got.ChainID) {
 			t.Errorf("%s is %+v", compression, got)
 		}
-		if told.list[0] != (Progress{ID: "1", Status: "Pulling from a/" + compression}) || told.last() != "Status: Downloaded newer image for "+ref {
+		if told.list[0] != (Progress{ID: "1", Status: "Pulling from a/" + compression, Tag: true}) || told.last() != "Status: Downloaded newer image for "+ref {
 			t.Errorf("%s: %+v", compression, told.list)
 		}
 		for _, l := range img.Layers {

@@ -82,7 +82,7 @@ func (t *Transfers) Push(ctx context.Context, ref string, o PushOptions, progres
 }
 
 // toPush finds the name, or all tags of a repository.
-func (s *Service) toPush(r reference.Ref) ([]content.Entry, error) {
+func (s *catalog) toPush(r reference.Ref) ([]content.Entry, error) {
 	if r.Tag == "" {
 		if entries := s.tagsOf(r.Repository()); len(entries) > 0 {
 			return entries, nil
@@ -275,15 +275,15 @@ func (p *push) blobs(ctx context.Context, m *ocispec.Manifest) error {
 // blob sends one blob unless the registry has it, or can take it from another
 // of its repositories.
 func (p *push) blob(ctx context.Context, d ocispec.Descriptor, show bool) error {
-	tell := func(status string, now int64) {
+	tell := func(status string, now, total int64) {
 		if show {
-			p.progress(Progress{ID: short(d.Digest.Encoded()), Status: status, Current: now, Total: d.Size})
+			p.progress(Progress{ID: short(d.Digest.Encoded()), Status: status, Current: now, Total: total})
 		}
 	}
 	size, here := p.s.content.Size(d.Digest)
 	switch {
 	case !here && len(d.URLs) > 0:
-		tell("Skipped foreign layer", 0)
+		tell("Skipped foreign layer", 0, 0)
 		return nil
 	case !here:
 		return fault.New(fault.NotFound, "content %s is missing in the store: pull the image again", d.Digest)
@@ -293,7 +293,7 @@ func (p *push) blob(ctx context.Context, d ocispec.Descriptor, show bool) error 
 	case p.t.uploads <- struct{}{}:
 		defer func() { <-p.t.uploads }()
 	default:
-		tell("Waiting", 0)
+		tell("Waiting", 0, 0)
 		select {
 		case p.t.uploads <- struct{}{}:
 			defer func() { <-p.t.uploads }()
@@ -305,13 +305,13 @@ func (p *push) blob(ctx context.Context, d ocispec.Descriptor, show bool) error 
 	if err != nil {
 		return err
 	}
-	tell(status, 0)
+	tell(status, 0, 0) // a step with counts is none that Docker's clients print without a terminal
 	p.know(d.Digest)
 	return nil
 }
 
 // upload returns how the registry came to have the blob.
-func (p *push) upload(ctx context.Context, d ocispec.Descriptor, tell func(string, int64)) (status string, err error) {
+func (p *push) upload(ctx context.Context, d ocispec.Descriptor, tell func(status string, now, total int64)) (status string, err error) {
 	if has, err := p.repo.HasBlob(ctx, d.Digest); err != nil || has {
 		return "Layer already exists", err
 	}
@@ -320,7 +320,7 @@ func (p *push) upload(ctx context.Context, d ocispec.Descriptor, tell func(strin
 			return "Mounted from " + familiarPath(from), err
 		}
 	}
-	tell("Pushing", 0)
+	tell("Pushing", 0, d.Size)
 	last := time.Now()
 	open := func(offset int64) (io.ReadCloser, error) {
 		f, _, err := p.s.content.Open(d.Digest)
@@ -336,7 +336,7 @@ func (p *push) upload(ctx context.Context, d ocispec.Descriptor, tell func(strin
 	err = p.repo.PushBlob(ctx, d, open, func(done int64) {
 		if time.Since(last) >= progressEvery {
 			last = time.Now()
-			tell("Pushing", done)
+			tell("Pushing", done, d.Size)
 		}
 	})
 	return "Pushed", err

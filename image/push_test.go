@@ -47,6 +47,11 @@ func TestPushRoundTrip(t *testing.T) {
 			t.Errorf("%v", states)
 		}
 	}
+	for _, p := range told.list {
+		if (p.Total > 0) != (p.Status == "Pushing") { // Docker's clients print steps without counts alone where no terminal is
+			t.Errorf("%+v", p)
+		}
+	}
 	if aux := told.list[len(told.list)-1].Aux; aux != (Pushed{Tag: "2", Digest: img.Manifest.Digest.String(), Size: img.Manifest.Size}) {
 		t.Errorf("%+v", aux)
 	}

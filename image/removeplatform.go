@@ -74,7 +74,7 @@ func (s *Service) checkPlatform(f found, m member, force bool) error {
 }
 
 // elsewhere tells whether another image has the manifest too.
-func (s *Service) elsewhere(f found, d digest.Digest) bool {
+func (s *catalog) elsewhere(f found, d digest.Digest) bool {
 	for _, e := range s.content.Index().Entries() {
 		if e.Target.Digest == f.target.Digest {
 			continue

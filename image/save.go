@@ -46,7 +46,7 @@ func (s *Service) Save(ctx context.Context, w io.Writer, refs []string, o SaveOp
 	}
 	bw := bufio.NewWriterSize(w, 1<<20)
 	tw := tar.NewWriter(bw)
-	if err := s.writeSaved(ctx, tw, p); err != nil {
+	if err := p.write(ctx, tw); err != nil {
 		return err
 	}
 	if err := tw.Close(); err != nil {
@@ -63,6 +63,9 @@ func (s *Service) Save(ctx context.Context, w io.Writer, refs []string, o SaveOp
 
 // saving is what an archive will hold.
 type saving struct {
+	s        *Service
+	only     []string        // platforms, as in SaveOptions
+	anew     *recompressor   // nil: as they are
 	called   []content.Entry // what was asked for, each once
 	entries  []content.Entry // what stands for it in the archive
 	blobs    []ocispec.Descriptor
@@ -74,10 +77,9 @@ func (s *Service) planSave(ctx context.Context, refs []string, o SaveOptions) (*
 	if len(refs) == 0 {
 		return nil, fault.New(fault.Invalid, "no images to save")
 	}
-	p := &saving{seen: map[digest.Digest]bool{}}
-	var anew *recompressor
+	p := &saving{s: s, only: o.Platforms, seen: map[digest.Digest]bool{}}
 	if o.Recompress != nil {
-		anew = s.recompressor(*o.Recompress)
+		p.anew = s.recompressor(*o.Recompress)
 	}
 	for _, ref := range refs {
 		entries, err := s.called(ctx, ref)
@@ -85,7 +87,7 @@ func (s *Service) planSave(ctx context.Context, refs []string, o SaveOptions) (*
 			return nil, err
 		}
 		for _, e := range entries {
-			if err := s.planEntry(ctx, p, e, ref, o.Platforms, anew); err != nil {
+			if err := p.add(ctx, e, ref); err != nil {
 				return nil, err
 			}
 		}
@@ -93,9 +95,9 @@ func (s *Service) planSave(ctx context.Context, refs []string, o SaveOptions) (*
 	return p, nil
 }
 
-// planEntry adds one image, unless it is there.
-func (s *Service) planEntry(ctx context.Context, p *saving, e content.Entry, ref string, platforms []string, anew *recompressor) error {
-	target, only, err := s.ofPlatforms(e.Target, platforms, familiarTagged(ref))
+// add plans one image, unless it is there.
+func (p *saving) add(ctx context.Context, e content.Entry, ref string) error {
+	target, only, err := p.s.ofPlatforms(e.Target, p.only, familiarTagged(ref))
 	if err != nil {
 		return err
 	}
@@ -103,7 +105,7 @@ func (s *Service) planEntry(ctx context.Context, p *saving, e content.Entry, ref
 		return nil
 	}
 	p.called = append(p.called, content.Entry{Name: e.Name, Target: target})
-	if anew != nil {
+	if anew := p.anew; anew != nil {
 		anew.only = only
 		if target, err = anew.target(ctx, target, 0); err != nil {
 			return err
@@ -115,16 +117,16 @@ func (s *Service) planEntry(ctx context.Context, p *saving, e content.Entry, ref
 		}
 	}
 	p.entries = append(p.entries, content.Entry{Name: e.Name, Target: target})
-	if err := s.planBlobs(p, target, only); err != nil {
+	if err := p.addBlobs(target, only); err != nil {
 		return err
 	}
-	return s.planArchived(p, e.Name, target, only, familiarTagged(ref))
+	return p.addArchived(e.Name, target, only, familiarTagged(ref))
 }
 
 // ofPlatforms narrows an image down: to the manifest of one platform, or to an
 // index of which only the manifests of several platforms count, with what
 // attests them. Without platforms, or when it has no other, only is nil.
-func (s *Service) ofPlatforms(target ocispec.Descriptor, platforms []string, ref string) (narrow ocispec.Descriptor, only map[digest.Digest]bool, err error) {
+func (s *catalog) ofPlatforms(target ocispec.Descriptor, platforms []string, ref string) (narrow ocispec.Descriptor, only map[digest.Digest]bool, err error) {
 	if len(platforms) == 0 {
 		return target, nil, nil
 	}
@@ -147,9 +149,9 @@ func (s *Service) ofPlatforms(target ocispec.Descriptor, platforms []string, ref
 	return target, only, nil
 }
 
-// planBlobs adds the content of an image: of an index, that of the manifests
+// addBlobs plans the content of an image: of an index, that of the manifests
 // that count.
-func (s *Service) planBlobs(p *saving, target ocispec.Descriptor, only map[digest.Digest]bool) error {
+func (p *saving) addBlobs(target ocispec.Descriptor, only map[digest.Digest]bool) error {
 	add := func(d ocispec.Descriptor, size int64) error {
 		if !p.seen[d.Digest] {
 			p.seen[d.Digest] = true
@@ -158,19 +160,19 @@ func (s *Service) planBlobs(p *saving, target ocispec.Descriptor, only map[diges
 		return nil
 	}
 	if only == nil {
-		return s.content.Walk(target, add)
+		return p.s.content.Walk(target, add)
 	}
 	if !content.IsIndex(target.MediaType) {
 		if !only[target.Digest] {
 			return nil
 		}
-		return s.content.Walk(target, add)
+		return p.s.content.Walk(target, add)
 	}
-	size, here := s.content.Size(target.Digest)
+	size, here := p.s.content.Size(target.Digest)
 	if !here || p.seen[target.Digest] {
 		return nil
 	}
-	n, err := s.content.Node(target)
+	n, err := p.s.content.Node(target)
 	if err != nil {
 		return err
 	}
@@ -178,7 +180,7 @@ func (s *Service) planBlobs(p *saving, target ocispec.Descriptor, only map[diges
 		return err
 	}
 	for _, c := range n.Children() {
-		if err := s.planBlobs(p, c, only); err != nil {
+		if err := p.addBlobs(c, only); err != nil {
 			return err
 		}
 	}
@@ -204,7 +206,7 @@ func (s *Service) called(ctx context.Context, ref string) ([]content.Entry, erro
 	return []content.Entry{{Name: f.name, Target: f.target}}, nil
 }
 
-func (s *Service) tagsOf(repository string) (tags []content.Entry) {
+func (s *catalog) tagsOf(repository string) (tags []content.Entry) {
 	for _, e := range s.content.Index().Entries() {
 		if r, err := reference.ParseBare(e.Name); e.Name != "" && err == nil && r.Tag != "" && r.Repository() == repository {
 			tags = append(tags, e)
@@ -213,10 +215,10 @@ func (s *Service) tagsOf(repository string) (tags []content.Entry) {
 	return tags
 }
 
-// planArchived adds the image as a docker-archive sees it: one platform, a
+// addArchived plans the image as a docker-archive sees it: one platform, a
 // config and layers. An image that cannot be seen so is in the layout alone.
-func (s *Service) planArchived(p *saving, name string, target ocispec.Descriptor, only map[digest.Digest]bool, ref string) error {
-	members := s.members(target)
+func (p *saving) addArchived(name string, target ocispec.Descriptor, only map[digest.Digest]bool, ref string) error {
+	members := p.s.members(target)
 	whole := slices.DeleteFunc(slices.Clone(members), func(m member) bool {
 		return m.detail == nil || !m.available || only != nil && !only[m.desc.Digest]
 	})
@@ -246,7 +248,7 @@ func blobFile(d digest.Digest) string {
 	return path.Join(ocispec.ImageBlobsDir, d.Algorithm().String(), d.Encoded())
 }
 
-func (s *Service) writeSaved(ctx context.Context, tw *tar.Writer, p *saving) error {
+func (p *saving) write(ctx context.Context, tw *tar.Writer) error {
 	if err := writeFile(tw, ocispec.ImageLayoutFile, ocispec.ImageLayout{Version: ocispec.ImageLayoutVersion}); err != nil {
 		return err
 	}
@@ -261,7 +263,7 @@ func (s *Service) writeSaved(ctx context.Context, tw *tar.Writer, p *saving) err
 				return err
 			}
 		}
-		if err := s.writeBlob(ctx, tw, b); err != nil {
+		if err := p.writeBlob(ctx, tw, b); err != nil {
 			return err
 		}
 	}
@@ -290,11 +292,11 @@ func writeFile(tw *tar.Writer, name string, v any) error {
 	return err
 }
 
-func (s *Service) writeBlob(ctx context.Context, tw *tar.Writer, b ocispec.Descriptor) error {
+func (p *saving) writeBlob(ctx context.Context, tw *tar.Writer, b ocispec.Descriptor) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	f, size, err := s.content.Open(b.Digest)
+	f, size, err := p.s.content.Open(b.Digest)
 	if err != nil {
 		return err
 	}

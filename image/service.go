@@ -10,26 +10,18 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tarehq/tare/content"
-	"github.com/tarehq/tare/internal/keylock"
 	"github.com/tarehq/tare/reference"
 	"github.com/tarehq/tare/snapshot"
 )
 
-// maxUnpacking is how many layers are unpacked at a time. Each takes some
-// megabytes of buffers, and some wait for the network.
-const maxUnpacking = 4
-
 // Service does what users ask of images. Its methods may be called at the
 // same time.
 type Service struct {
-	content *content.Store
-	layers  *snapshot.Store
-	events  Publisher
-	inUse   atomic.Pointer[InUse]
-	details sync.Map                     // digest.Digest of a manifest -> *detail
-	hello   sync.Mutex                   // serialises the making of the built-in image
-	unpacks keylock.Locks[digest.Digest] // by chain ID: each layer is unpacked once
-	turns   chan struct{}                // one token for each layer that may be unpacked at a time
+	*catalog
+	unpacker *unpacker
+	events   Publisher
+	inUse    atomic.Pointer[InUse]
+	hello    sync.Mutex // serialises the making of the built-in image
 }
 
 // Open begins to serve the images of the two stores, which the caller closes
@@ -37,7 +29,7 @@ type Service struct {
 // the built-in image hello:latest is made when it is missing. events may be
 // nil.
 func Open(ctx context.Context, store *content.Store, layers *snapshot.Store, events Publisher) (*Service, error) {
-	s := &Service{content: store, layers: layers, events: events, turns: make(chan struct{}, maxUnpacking)}
+	s := &Service{catalog: &catalog{content: store, layers: layers}, unpacker: newUnpacker(store, layers), events: events}
 	store.AfterCollect(s.collected)
 	if err := store.Collect(); err != nil {
 		// An image that is damaged must not keep the others from being used.

@@ -18,6 +18,7 @@ const progressEvery = 100 * time.Millisecond
 // about one layer, or says which tag the whole is about.
 type Progress struct {
 	ID             string // the beginning of the layer's digest
+	Tag            bool   // ID is a tag instead
 	Status         string
 	Current, Total int64 // bytes; Total is 0 where there is nothing to count
 	Aux            any   // what a program wants to know; to be shown as JSON

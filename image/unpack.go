@@ -10,6 +10,7 @@ import (
 	"github.com/tarehq/tare/archive"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/keylock"
 	"github.com/tarehq/tare/snapshot"
 	"golang.org/x/sync/errgroup"
 )
@@ -20,7 +21,7 @@ import (
 func (s *Service) Unpacked(ctx context.Context, img Image) (digest.Digest, error) {
 	if img.ChainID != "" && !s.layers.Has(img.ChainID) {
 		defer s.content.Hold()()
-		if err := s.unpack(ctx, img.layers, img.DiffIDs); err != nil {
+		if err := s.unpacker.unpack(ctx, img.layers, img.DiffIDs); err != nil {
 			return "", err
 		}
 	}
@@ -37,20 +38,36 @@ func (s *Service) UnpackManifest(ctx context.Context, manifest ocispec.Descripto
 	if err != nil {
 		return "", err
 	}
-	if err := s.unpack(ctx, d.manifest.Layers, d.config.RootFS.DiffIDs); err != nil {
+	if err := s.unpacker.unpack(ctx, d.manifest.Layers, d.config.RootFS.DiffIDs); err != nil {
 		return "", err
 	}
 	return d.chain(), s.layers.SyncChain(d.chain())
 }
 
+// maxUnpacking is how many layers are unpacked at a time. Each takes some
+// megabytes of buffers, and some wait for the network.
+const maxUnpacking = 4
+
+// unpacker makes unpacked layers of blobs.
+type unpacker struct {
+	content *content.Store
+	layers  *snapshot.Store
+	busy    keylock.Locks[digest.Digest] // by chain ID: each layer is unpacked once
+	turns   chan struct{}                // one token for each layer that may be unpacked at a time
+}
+
+func newUnpacker(store *content.Store, layers *snapshot.Store) *unpacker {
+	return &unpacker{content: store, layers: layers, turns: make(chan struct{}, maxUnpacking)}
+}
+
 // unpack makes the layers that are missing, out of blobs that are stored. The
 // caller holds the content.
-func (s *Service) unpack(ctx context.Context, layers []ocispec.Descriptor, diffIDs []digest.Digest) error {
-	k := s.newStack(layers, diffIDs)
+func (u *unpacker) unpack(ctx context.Context, layers []ocispec.Descriptor, diffIDs []digest.Digest) error {
+	k := u.newStack(layers, diffIDs)
 	g, ctx := errgroup.WithContext(ctx)
 	for i, layer := range layers {
 		if !k.has(i) {
-			g.Go(func() error { return k.unpack(ctx, i, s.stored(layer)) })
+			g.Go(func() error { return k.unpack(ctx, i, u.stored(layer)) })
 		}
 	}
 	return g.Wait()
@@ -60,9 +77,9 @@ func (s *Service) unpack(ctx context.Context, layers []ocispec.Descriptor, diffI
 // end of the reading.
 type opener func(ctx context.Context) (r io.Reader, done func(), err error)
 
-func (s *Service) stored(d ocispec.Descriptor) opener {
+func (u *unpacker) stored(d ocispec.Descriptor) opener {
 	return func(context.Context) (io.Reader, func(), error) {
-		f, _, err := s.content.Open(d.Digest)
+		f, _, err := u.content.Open(d.Digest)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -73,15 +90,15 @@ func (s *Service) stored(d ocispec.Descriptor) opener {
 // stack is the layers of one image being unpacked, each as soon as its bytes
 // come.
 type stack struct {
-	s       *Service
+	u       *unpacker
 	layers  []ocispec.Descriptor
 	diffIDs []digest.Digest
 	chains  []digest.Digest
 	placed  []chan struct{} // closed when the layer is at its place
 }
 
-func (s *Service) newStack(layers []ocispec.Descriptor, diffIDs []digest.Digest) *stack {
-	k := &stack{s: s, layers: layers, diffIDs: diffIDs}
+func (u *unpacker) newStack(layers []ocispec.Descriptor, diffIDs []digest.Digest) *stack {
+	k := &stack{u: u, layers: layers, diffIDs: diffIDs}
 	var chain digest.Digest
 	for _, diff := range diffIDs {
 		chain = snapshot.ChainID(chain, diff)
@@ -93,7 +110,7 @@ func (s *Service) newStack(layers []ocispec.Descriptor, diffIDs []digest.Digest)
 // has tells whether the layer is unpacked. It is called for each layer once,
 // before unpack.
 func (k *stack) has(i int) bool {
-	if !k.s.layers.Has(k.chains[i]) {
+	if !k.u.layers.Has(k.chains[i]) {
 		return false
 	}
 	close(k.placed[i])
@@ -135,20 +152,20 @@ func (k *stack) unpackOne(ctx context.Context, i int, open opener) error {
 	if err := checkLayerType(k.layers[i].MediaType); err != nil {
 		return err
 	}
-	unlock, err := k.s.unpacks.Lock(ctx, k.chains[i])
+	unlock, err := k.u.busy.Lock(ctx, k.chains[i])
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if k.s.layers.Has(k.chains[i]) {
+	if k.u.layers.Has(k.chains[i]) {
 		return nil
 	}
-	if !k.s.layers.Independent() {
+	if !k.u.layers.Independent() {
 		if err := k.below(ctx, i); err != nil {
 			return err
 		}
 	}
-	tree, err := k.s.layers.Begin(k.parent(i))
+	tree, err := k.u.layers.Begin(k.parent(i))
 	if err != nil {
 		return err
 	}
@@ -165,7 +182,7 @@ func (k *stack) unpackOne(ctx context.Context, i int, open opener) error {
 
 // apply extracts the blob and checks that it is what the image promises.
 func (k *stack) apply(ctx context.Context, tree *snapshot.Unpacking, i int, open opener) error {
-	release, err := k.s.turn(ctx)
+	release, err := k.u.turn(ctx)
 	if err != nil {
 		return err
 	}
@@ -194,10 +211,10 @@ func (k *stack) apply(ctx context.Context, tree *snapshot.Unpacking, i int, open
 }
 
 // turn waits until one more layer may be unpacked.
-func (s *Service) turn(ctx context.Context) (release func(), err error) {
+func (u *unpacker) turn(ctx context.Context) (release func(), err error) {
 	select {
-	case s.turns <- struct{}{}:
-		return func() { <-s.turns }, nil
+	case u.turns <- struct{}{}:
+		return func() { <-u.turns }, nil
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}

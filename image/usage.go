@@ -34,7 +34,7 @@ func (f footprint) without(other footprint) footprint {
 }
 
 // footprint adds up what the targets lead to.
-func (s *Service) footprint(targets []ocispec.Descriptor) (footprint, error) {
+func (s *catalog) footprint(targets []ocispec.Descriptor) (footprint, error) {
 	f := footprint{map[digest.Digest]int64{}, map[digest.Digest]int64{}}
 	for _, t := range targets {
 		err := s.content.Reach(t, func(d ocispec.Descriptor, size int64) error {
@@ -52,7 +52,7 @@ func (s *Service) footprint(targets []ocispec.Descriptor) (footprint, error) {
 }
 
 // targets lists what the names point to, each image once.
-func (s *Service) targets() (list []ocispec.Descriptor) {
+func (s *catalog) targets() (list []ocispec.Descriptor) {
 	seen := map[digest.Digest]bool{}
 	for _, e := range s.content.Index().Entries() {
 		if !seen[e.Target.Digest] {

@@ -28,9 +28,11 @@ func TestErrorTexts(t *testing.T) {
 		`{"details":"incorrect username or password"}`:                                                     {401, "unauthorized: incorrect username or password", fault.Unauthorized},
 		`{"message":"slow down"}`: {429, "toomanyrequests: slow down", fault.Unavailable},
 		"{\"errors\":[{\"code\":\"X\",\"message\":\"a\\u001b[31m\\n\\u202eb\\u0000\"}]}": {409, "x: a[31m b", fault.Conflict},
+		``:       {401, "unauthorized: authentication required", fault.Unauthorized},
+		`<p>`:    {403, "denied: requested access to the resource is denied", fault.Forbidden},
 		`<html>`: {405, "unexpected status from GET request to https://" + name + "/v2/a/b/tags/list: 405 Method Not Allowed", fault.NotImplemented},
 		`{"errors":[{"code":"X","message":"` + strings.Repeat("é", 5000) + `"}]}`: {400, "x: " + strings.Repeat("é", 510) + "…", fault.Invalid},
-		`{"errors":[` + strings.Repeat(`{"code":"X"},`, 9000) + `{"code":"X"}]}`:  {403, "unexpected status from GET request to https://" + name + "/v2/a/b/tags/list: 403 Forbidden", fault.Forbidden},
+		`{"errors":[` + strings.Repeat(`{"code":"X"},`, 9000) + `{"code":"X"}]}`:  {418, "unexpected status from GET request to https://" + name + "/v2/a/b/tags/list: 418 I'm a teapot", fault.Invalid},
 	} {
 		r := scripted(t, func(w http.ResponseWriter, q *http.Request) {
 			if q.URL.Path != "/v2/" {

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -87,7 +88,13 @@ func refusalOf(resp *http.Response) error {
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	r := &refusal{status: resp.StatusCode}
 	r.codes, r.text = errorText(body, resp.StatusCode)
-	if r.text == "" {
+	switch { // HEAD has no body
+	case r.text != "":
+	case r.status == http.StatusForbidden, r.status == http.StatusUnauthorized && insufficient(resp.Header):
+		r.text = "denied: requested access to the resource is denied"
+	case r.status == http.StatusUnauthorized:
+		r.text = "unauthorized: authentication required"
+	default:
 		r.text = fmt.Sprintf("unexpected status from %s request to %s: %d %s", resp.Request.Method, redact(resp.Request.URL), resp.StatusCode, http.StatusText(resp.StatusCode))
 	}
 	kind := kindOf(r)
@@ -96,6 +103,12 @@ func refusalOf(resp *http.Response) error {
 		return fault.New(kind, "%w", transient{r, retryAfter(resp.Header.Get("Retry-After"), time.Now())})
 	}
 	return fault.New(kind, "%w", r)
+}
+
+// insufficient tells whether the token that was sent does not go far enough,
+// RFC 6750, 3.1.
+func insufficient(h http.Header) bool {
+	return slices.ContainsFunc(challengesOf(h), func(c challenge) bool { return c.params["error"] == "insufficient_scope" })
 }
 
 // errorText reads the bodies that registries and their token servers send:

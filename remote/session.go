@@ -71,6 +71,7 @@ func (s *session) attempt(ctx context.Context, c *call, f facts) (*http.Response
 	}
 	auth, err := s.authorization(ctx, placed.home, f.challenges, c.scope, "")
 	if err != nil {
+		e.learn(nil) // it may have others by the next call
 		return nil, err
 	}
 	resp, err := e.exchange(ctx, &placed, auth)
@@ -93,12 +94,12 @@ func (s *session) challenged(ctx context.Context, c *call, resp *http.Response, 
 	if len(challenges) == 0 {
 		return resp, nil
 	}
-	s.endpoint.learn(challenges)
 	auth, err := s.authorization(ctx, c.home, challenges, c.scope, rejected)
 	if err != nil {
 		discard(resp)
 		return nil, err
 	}
+	s.endpoint.learn(challenges)
 	if auth == "" || auth == rejected {
 		if chosen(challenges).scheme == "basic" && s.cred.Username == "" {
 			discard(resp)

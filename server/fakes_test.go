@@ -133,9 +133,17 @@ func (f fakeExecs) Resize(_ context.Context, id string, h, w uint16) error { ret
 // fakeFiles notes its calls with those of the containers.
 type fakeFiles struct{ *fakeContainers }
 
-func (f fakeFiles) Changes(_ context.Context, id string) ([]wire.FilesystemChange, error) {
+func (f fakeFiles) Changes(_ context.Context, id string, visit func(wire.FilesystemChange) error) error {
 	f.call = "changes " + id
-	return []wire.FilesystemChange{{Path: "/etc", Kind: wire.ChangeModify}, {Path: "/etc/new", Kind: wire.ChangeAdd}}, f.err
+	if id == "same" {
+		return f.err
+	}
+	for _, c := range []wire.FilesystemChange{{Path: "/etc", Kind: wire.ChangeModify}, {Path: "/etc/<new>", Kind: wire.ChangeAdd}} {
+		if err := visit(c); err != nil {
+			return err
+		}
+	}
+	return f.err
 }
 func (f fakeFiles) Export(_ context.Context, id string, w io.Writer) error {
 	f.call = "export " + id

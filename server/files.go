@@ -1,7 +1,9 @@
 package server
 
 import (
+	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -18,7 +20,7 @@ import (
 // Files is what the handlers need of containers' root file systems;
 // container.Files is it.
 type Files interface {
-	Changes(ctx context.Context, nameOrID string) ([]wire.FilesystemChange, error)
+	Changes(ctx context.Context, nameOrID string, visit func(wire.FilesystemChange) error) error
 	Export(ctx context.Context, nameOrID string, w io.Writer) error
 	Commit(ctx context.Context, nameOrID string, o container.CommitOptions) (id string, err error)
 }
@@ -33,12 +35,29 @@ func (h *fileHandlers) routes() []route {
 	}
 }
 
+// changes sends the list as it comes: a container may have changed millions of
+// files. An error of the beginning has its status, a later one cuts the answer.
 func (h *fileHandlers) changes(w http.ResponseWriter, r *request) error {
-	list, err := h.files.Changes(r.Context(), r.params["id"])
+	w.Header().Set("Content-Type", "application/json")
+	out := bufio.NewWriterSize(w, 64<<10)
+	enc := json.NewEncoder(out)
+	enc.SetEscapeHTML(false)
+	before := "["
+	err := h.files.Changes(r.Context(), r.params["id"], func(c wire.FilesystemChange) error {
+		if _, err := out.WriteString(before); err != nil {
+			return err
+		}
+		before = ","
+		return enc.Encode(c)
+	})
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, list)
+	if before == "[" {
+		out.WriteString(before)
+	}
+	out.WriteString("]\n")
+	return out.Flush()
 }
 
 func (h *fileHandlers) export(w http.ResponseWriter, r *request) error {

@@ -14,8 +14,11 @@ import (
 func TestFiles(t *testing.T) {
 	r := newRig(t)
 	status, _, text := r.do("GET", "/v1.41/containers/c1/changes", "")
-	if want := `[{"Kind":0,"Path":"/etc"},{"Kind":1,"Path":"/etc/new"}]`; status != 200 || text != want {
+	if want := `[{"Kind":0,"Path":"/etc"}` + "\n" + `,{"Kind":1,"Path":"/etc/<new>"}` + "\n]"; status != 200 || text != want {
 		t.Errorf("changes: %d %s", status, text)
+	}
+	if status, _, text := r.do("GET", "/containers/same/changes", ""); status != 200 || text != "[]" {
+		t.Errorf("no changes: %d %s", status, text)
 	}
 	status, h, text := r.do("GET", "/containers/c1/export", "")
 	if status != 200 || text != "tar" || h.Get("Content-Type") != "application/octet-stream" || r.containers.call != "export c1" {

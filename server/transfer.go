@@ -84,7 +84,7 @@ func (p *progress) transfer(step image.Progress) {
 	switch {
 	case step.Total > 0:
 		m.Progress = &jsonstream.Progress{Current: step.Current, Total: step.Total}
-	case step.ID != "" || step.Aux != nil:
+	case step.ID != "" && !step.Tag, step.Aux != nil: // by this, clients tell layers from tags
 		m.Progress = &jsonstream.Progress{}
 	}
 	if step.Aux != nil {

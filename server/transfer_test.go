@@ -34,12 +34,14 @@ func TestTransferNames(t *testing.T) {
 func TestTransferProgress(t *testing.T) {
 	r := newRig(t)
 	r.images.progress = []image.Progress{
-		{ID: "1", Status: "Pulling from library/a"},
+		{ID: "1", Status: "Pulling from library/a", Tag: true},
+		{ID: "abc", Status: "Waiting"},
 		{ID: "abc", Status: "Downloading", Current: 5, Total: 10},
 		{Status: "Digest: sha256:1"},
 		{Aux: image.Pushed{Tag: "1", Digest: "sha256:1", Size: 3}},
 	}
-	want := `{"status":"Pulling from library/a","progressDetail":{},"id":"1"}
+	want := `{"status":"Pulling from library/a","id":"1"}
+{"status":"Waiting","progressDetail":{},"id":"abc"}
 {"status":"Downloading","progressDetail":{"current":5,"total":10},"id":"abc"}
 {"status":"Digest: sha256:1"}
 {"progressDetail":{},"aux":{"Tag":"1","Digest":"sha256:1","Size":3}}`

@@ -10,7 +10,6 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"github.com/tarehq/tare/fault"
-	"golang.org/x/sys/unix"
 )
 
 // Prepare makes the writable place of a container on top of the chain ("" for
@@ -92,17 +91,6 @@ func (s *Store) ReadOnly(chain digest.Digest) (Mount, error) {
 		return Mount{}, err
 	}
 	return s.driver.mount("", lower), nil
-}
-
-// Upper is the directory with the changes of a container, as an overlay mount
-// has them, for the caller to close; or nil where the driver keeps whole trees,
-// of which two are to be compared.
-func (s *Store) Upper(id string) (*os.File, error) {
-	m, err := s.Mount(id)
-	if err != nil || m.Upper == "" {
-		return nil, err
-	}
-	return openDir(unix.AT_FDCWD, m.Upper)
 }
 
 // Active lists the containers that have something here.

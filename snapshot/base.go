@@ -47,13 +47,11 @@ func makeBase(dir string) error {
 	return nil
 }
 
-// MountPoint tells whether the store adds the name, a path from the root without
-// a slash before it, to a container's root where the image has nothing of it. A
-// tree that holds all of a container shows such an entry though nobody has made
-// it: a directory, or an empty file or link, that the image's tree has not.
-func MountPoint(name string) bool {
-	return slices.Contains(baseDirs, name) || slices.Contains(baseFiles, name) || name == baseLink
-}
+// MountPoints are what the store adds to a container's root where the image has
+// nothing of the name: paths from the root, without a slash in front. A tree that
+// holds all of a container shows such an entry though nobody has made it: a
+// directory, or an empty file or link, that the image's tree has not.
+func MountPoints() []string { return append(slices.Concat(baseDirs, baseFiles), baseLink) }
 
 // addMountPoints makes in a whole tree what makeBase makes below it. An image's
 // file or link of the name hides it, as it does in stacked layers.

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/deltree"
 )
 
 // btrfs makes trees that are subvolumes, and like another by a snapshot of it.
@@ -94,12 +95,12 @@ func in(path string, f func(dir int) error) error {
 }
 
 func (b btrfs) remove(path string) error {
-	return in(filepath.Dir(path), func(dir int) error { return destroy(dir, filepath.Base(path)) })
+	return in(filepath.Dir(path), func(dir int) error { return destroy(dir, filepath.Base(path), 0) })
 }
 
 // destroy deletes a subvolume with those that containers made in it. What is
-// none is left to others.
-func destroy(dir int, name string) error {
+// none is left to others. It lies depth levels below the first one.
+func destroy(dir int, name string, depth int) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return pathError("stat", name, err)
@@ -111,17 +112,22 @@ func destroy(dir int, name string) error {
 	copy(args.name[:len(args.name)-1], name)
 	err := ioctl(dir, ioctlSnapshotDestroy, unsafe.Pointer(&args))
 	if errors.Is(err, unix.ENOTEMPTY) {
-		if err := destroyNested(dir, name); err != nil {
+		if err := destroyNested(dir, name, depth); err != nil {
 			return err
 		}
-		err = ioctl(dir, ioctlSnapshotDestroy, unsafe.Pointer(&args))
+		if err = ioctl(dir, ioctlSnapshotDestroy, unsafe.Pointer(&args)); errors.Is(err, unix.ENOENT) { // it lay deep
+			err = nil
+		}
 	}
 	return pathError("delete subvolume", name, err)
 }
 
 // destroyNested deletes the subvolumes in a directory, which may be a subvolume
-// itself.
-func destroyNested(at int, name string) error {
+// itself. What lies too deep goes as a whole.
+func destroyNested(at int, name string, depth int) error {
+	if depth == maxDepth {
+		return deltree.At(at, name) // the kernel removes empty subvolumes by rmdir(2)
+	}
 	d, err := openDir(at, name)
 	if err != nil {
 		return err
@@ -149,9 +155,9 @@ func destroyNested(at int, name string) error {
 			return pathError("stat", e.Name(), err)
 		}
 		if st.Ino == subvolumeInode {
-			err = destroy(dir, e.Name())
+			err = destroy(dir, e.Name(), depth+1)
 		} else {
-			err = destroyNested(dir, e.Name())
+			err = destroyNested(dir, e.Name(), depth+1)
 		}
 		if err != nil {
 			return err

@@ -3,7 +3,6 @@ package snapshot
 import (
 	"errors"
 	"os"
-	"slices"
 
 	"github.com/tarehq/tare/archive"
 )
@@ -75,7 +74,3 @@ func (c *Changes) add(dir string) (*os.File, error) {
 	}
 	return f, err
 }
-
-// MountPoints are what the store adds to a container's root where the image has
-// nothing of the name: paths from the root, without a slash in front.
-func MountPoints() []string { return append(slices.Concat(baseDirs, baseFiles), baseLink) }

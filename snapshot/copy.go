@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/fault"
 )
 
 // copier copies one tree, which nobody changes meanwhile, as it is: names,
@@ -71,6 +73,9 @@ func (c *copier) directory(to, from *os.File, path string) error {
 }
 
 func (c *copier) entry(to, from *os.File, name, path string) error {
+	if err := checkPath(path); err != nil {
+		return err
+	}
 	dst, src := int(to.Fd()), int(from.Fd())
 	var st unix.Stat_t
 	if err := unix.Fstatat(src, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -102,6 +107,15 @@ func (c *copier) entry(to, from *os.File, name, path string) error {
 		err = c.attributes(dst, name, src, name, &st)
 	}
 	return pathError("copy", path, err)
+}
+
+// checkPath refuses what no path leads to: an image can hold trees of any depth,
+// and each level that is walked takes memory and descriptors.
+func checkPath(path string) error {
+	if len(path) >= unix.PathMax {
+		return fault.New(fault.Invalid, "the image has a path of more than %d bytes, %q…: with this storage driver it cannot be used", unix.PathMax, path[:80])
+	}
+	return nil
 }
 
 func pathError(op, path string, err error) error {
@@ -257,22 +271,22 @@ func setOwner(dir int, name string, st *unix.Stat_t) error {
 }
 
 // takeAttributes makes a directory's owner, mode and extended attributes those
-// of another.
-func takeAttributes(toDir int, to string, fromDir int, from string, st *unix.Stat_t) error {
-	c := &copier{}
-	names, err := c.xattrNames(procPath(toDir, to))
+// of another, of which st tells.
+func (c *copier) takeAttributes(to, from int, st *unix.Stat_t) error {
+	path := procPath(to, ".")
+	names, err := c.xattrNames(path)
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		if err := unix.Lremovexattr(procPath(toDir, to), name); err != nil && !optional(name, err) {
-			return pathError("removexattr "+name, to, err)
+		if err := unix.Lremovexattr(path, name); err != nil && !optional(name, err) {
+			return pathError("removexattr "+name, path, err)
 		}
 	}
-	if err := setOwner(toDir, to, st); err != nil {
+	if err := setOwner(to, ".", st); err != nil {
 		return err
 	}
-	return c.copyXattrs(procPath(toDir, to), procPath(fromDir, from))
+	return c.copyXattrs(path, procPath(from, "."))
 }
 
 func setTimes(dir int, name string, access, modify unix.Timespec) error {

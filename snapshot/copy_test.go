@@ -204,6 +204,8 @@ func TestNestedSubvolumes(t *testing.T) {
 	if out, err := exec.Command("btrfs", "property", "set", m.Dir+"/one", "ro", "true").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
+	deepen(t, m.Dir+"/endless", maxDepth+300)
+	limitFiles(t, maxDepth+200)
 	if err := s.Remove("c"); err != nil {
 		t.Fatal(err)
 	}

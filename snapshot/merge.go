@@ -24,6 +24,7 @@ const (
 type merge struct {
 	ctx      context.Context
 	implicit map[string]bool
+	copier   copier // for its buffers
 }
 
 // mergeStage merges the stage in the root into the root.
@@ -46,7 +47,7 @@ func (m *merge) directory(to, from *os.File, name string) error {
 	if err := m.ctx.Err(); err != nil {
 		return err
 	}
-	model, at := from, "."
+	model := from
 	if m.implicit[name] {
 		model = to
 	}
@@ -70,11 +71,11 @@ func (m *merge) directory(to, from *os.File, name string) error {
 		}
 	}
 	if model == from {
-		if err := takeAttributes(int(to.Fd()), at, int(from.Fd()), at, &st); err != nil {
+		if err := m.copier.takeAttributes(int(to.Fd()), int(from.Fd()), &st); err != nil {
 			return err
 		}
 	}
-	return setTimes(int(to.Fd()), at, st.Atim, st.Mtim)
+	return setTimes(int(to.Fd()), ".", st.Atim, st.Mtim)
 }
 
 // hide removes what the whiteouts among the entries hide.
@@ -123,6 +124,13 @@ func (m *merge) entry(to, from *os.File, e fs.DirEntry, above string) error {
 	if !e.IsDir() {
 		return replace(to, from, name)
 	}
+	path := name
+	if above != "." {
+		path = above + "/" + name
+	}
+	if err := checkPath(path); err != nil {
+		return err
+	}
 	sub, err := openDir(int(from.Fd()), name)
 	if err != nil {
 		return err
@@ -131,16 +139,12 @@ func (m *merge) entry(to, from *os.File, e fs.DirEntry, above string) error {
 	below, err := openDir(int(to.Fd()), name)
 	if err == nil {
 		defer below.Close()
-		path := name
-		if above != "." {
-			path = above + "/" + name
-		}
 		return m.directory(below, sub, path)
 	}
 	if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ELOOP) {
 		return err
 	}
-	if err := m.dropWhiteouts(sub); err != nil {
+	if err := m.dropWhiteouts(sub, path); err != nil {
 		return err
 	}
 	return replace(to, from, name)
@@ -171,8 +175,8 @@ func replace(to, from *os.File, name string) error {
 
 // dropWhiteouts removes the whiteouts in a tree that has nothing below it to
 // hide, and leaves the times of its directories as they are.
-func (m *merge) dropWhiteouts(dir *os.File) error {
-	if err := m.ctx.Err(); err != nil {
+func (m *merge) dropWhiteouts(dir *os.File, path string) error {
+	if err := errors.Join(m.ctx.Err(), checkPath(path)); err != nil {
 		return err
 	}
 	var st unix.Stat_t
@@ -191,7 +195,7 @@ func (m *merge) dropWhiteouts(dir *os.File) error {
 				return &fs.PathError{Op: "unlink", Path: e.Name(), Err: err}
 			}
 		} else if e.IsDir() {
-			if err := m.dropWhiteoutsIn(dir, e.Name()); err != nil {
+			if err := m.dropWhiteoutsIn(dir, e.Name(), path); err != nil {
 				return err
 			}
 		}
@@ -202,11 +206,11 @@ func (m *merge) dropWhiteouts(dir *os.File) error {
 	return setTimes(int(dir.Fd()), ".", st.Atim, st.Mtim)
 }
 
-func (m *merge) dropWhiteoutsIn(dir *os.File, name string) error {
+func (m *merge) dropWhiteoutsIn(dir *os.File, name, above string) error {
 	sub, err := openDir(int(dir.Fd()), name)
 	if err != nil {
 		return err
 	}
 	defer sub.Close()
-	return m.dropWhiteouts(sub)
+	return m.dropWhiteouts(sub, above+"/"+name)
 }

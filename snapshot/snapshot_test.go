@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"github.com/tarehq/tare/archive"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/deltree"
 	"github.com/tarehq/tare/internal/testutil"
 	"golang.org/x/sys/unix"
 )
@@ -304,32 +306,101 @@ func BenchmarkPrepare(b *testing.B) {
 	}
 }
 
-// What a container made deeper than files may be open goes all the same.
-func TestDeepTrash(t *testing.T) {
-	testutil.RequireRoot(t)
-	var old unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 256, Max: old.Max}); err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &old)
-	s := open(t, t.TempDir())
-	deep := s.path("trash", "deep")
-	fd, name := unix.AT_FDCWD, deep
-	for range 600 {
+// deepen makes directories one in the other, deeper than any path is long, with
+// a file of a byte in the lowest.
+func deepen(t *testing.T, dir string, levels int) {
+	t.Helper()
+	fd, name := unix.AT_FDCWD, dir
+	for range levels {
 		if err := unix.Mkdirat(fd, name, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		next, err := unix.Openat(fd, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		next, err := unix.Openat(fd, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
 		unix.Close(fd) // not AT_FDCWD, which is no descriptor
 		fd, name = next, "d"
 	}
-	unix.Close(fd)
+	defer unix.Close(fd)
+	file, err := unix.Openat(fd, "file", unix.O_WRONLY|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.Write(file, []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(file)
+}
+
+// limitFiles lowers the number of files that may be open for the test.
+func limitFiles(t *testing.T, n uint64) {
+	t.Helper()
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n, Max: old.Max}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Setrlimit(unix.RLIMIT_NOFILE, &old) })
+}
+
+// What a container made deeper than files may be open goes all the same.
+func TestDeepTrash(t *testing.T) {
+	testutil.RequireRoot(t)
+	limitFiles(t, 256)
+	s := open(t, t.TempDir())
+	deep := s.path("trash", "deep")
+	deepen(t, deep, 600)
 	s.trash.add(deep)
 	empty(t, s, "trash")
+}
+
+// A container that makes directories without end does not use up what the
+// daemon may open, and its other files are counted.
+func TestUsageOfDeepTrees(t *testing.T) {
+	testutil.RequireRoot(t)
+	limitFiles(t, maxDepth+200)
+	s := open(t, t.TempDir())
+	m, err := s.Prepare("c", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	deepen(t, m.Upper+"/deep", maxDepth+300)
+	put(t, m.Upper+"/file", "12345")
+	if changed, all, err := s.Usage(t.Context(), "c"); changed != 5 || all != 5 || err != nil {
+		t.Errorf("%d and %d bytes, %v", changed, all, err)
+	}
+	if err := s.Remove("c"); err != nil {
+		t.Fatal(err)
+	}
+	empty(t, s, "trash")
+}
+
+// An image's trees without end are refused where trees are copied and merged.
+func TestCopyOfDeepTrees(t *testing.T) {
+	testutil.RequireRoot(t)
+	dir := t.TempDir()
+	for _, d := range []string{"/from", "/to", "/to/" + stageName} {
+		if err := os.Mkdir(dir+d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	deepen(t, dir+"/from/d", 3000)
+	if err := copyTree(dir+"/copy", dir+"/from"); !errors.Is(err, fault.Invalid) {
+		t.Errorf("copied: %v", err)
+	}
+	deepen(t, dir+"/to/"+stageName+"/d", 3000)
+	root, err := openDir(unix.AT_FDCWD, dir+"/to")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if err := mergeStage(t.Context(), root, archive.Stats{}); !errors.Is(err, fault.Invalid) {
+		t.Errorf("merged: %v", err)
+	}
+	if err := deltree.Remove(dir); err != nil { // which TempDir cannot
+		t.Error(err)
+	}
 }

@@ -3,14 +3,16 @@ package snapshot
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
 )
 
 // Usage gives the bytes of the files that a container has changed or made, and
-// those of its whole root. Files with several names count once. The tree may
-// change meanwhile.
+// those of its whole root. Files with several names count once, and those that no
+// path leads to, as it would be too long, not at all. The tree may change
+// meanwhile.
 func (s *Store) Usage(ctx context.Context, id string) (changed, all int64, err error) {
 	m, err := s.Mount(id)
 	if err != nil {
@@ -54,7 +56,13 @@ type usage struct {
 	ctx          context.Context
 	seen         map[inode]bool
 	changed, all int64
+	depth        int
 }
+
+// maxDepth is how many levels of a tree are looked at: paths, of 4,096 bytes at
+// most, lead no deeper. Anybody who may make directories can make more of them,
+// and each takes a descriptor of the daemon's.
+const maxDepth = 2048
 
 // trees walks one tree, beside the one that it was made from, "" for none.
 func (u *usage) trees(tree, from string) error {
@@ -77,28 +85,42 @@ func (u *usage) directory(dir, below *os.File) error {
 	if err := u.ctx.Err(); err != nil {
 		return err
 	}
-	names, err := dir.Readdirnames(-1)
-	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return err
-	}
-	for _, name := range names {
-		var st unix.Stat_t
-		if unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
-			continue // it is gone
-		}
-		switch st.Mode & unix.S_IFMT {
-		case unix.S_IFREG:
-			u.file(name, &st, below)
-		case unix.S_IFDIR:
-			if err := u.subdirectory(dir, below, name); err != nil {
+	for {
+		names, err := dir.Readdirnames(1024)
+		for _, name := range names {
+			if err := u.entry(dir, below, name); err != nil {
 				return err
 			}
 		}
+		if len(names) == 0 { // or the directory is gone
+			if err == io.EOF || errors.Is(err, unix.ENOENT) {
+				err = nil
+			}
+			return err
+		}
+	}
+}
+
+func (u *usage) entry(dir, below *os.File, name string) error {
+	var st unix.Stat_t
+	if unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
+		return nil // it is gone
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		u.file(name, &st, below)
+	case unix.S_IFDIR:
+		return u.subdirectory(dir, below, name)
 	}
 	return nil
 }
 
 func (u *usage) subdirectory(dir, below *os.File, name string) error {
+	if u.depth == maxDepth {
+		return nil
+	}
+	u.depth++
+	defer func() { u.depth-- }()
 	sub, err := openDir(int(dir.Fd()), name)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		return nil // it is gone

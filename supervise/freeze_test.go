@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/supervise"
@@ -60,5 +62,24 @@ func TestFreeze(t *testing.T) {
 		}
 		b.reconnect() // as of a daemon that died
 		testutil.Eventually(t, 10*time.Second, "the container goes on", func() bool { return !b.frozen() })
+	})
+}
+
+// What is killed ends though it stands still, and may be thawed afterwards.
+func TestKillOfFrozen(t *testing.T) {
+	eachRuntime(t, func(t *testing.T, rt supervise.Runtime) {
+		b := newBox(t, rt, shell(`while true; do sleep 0.01; done`)...)
+		b.create(launcher(t, 0))
+		b.start()
+		if err := b.keeper.Freeze(b.ctx()); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.keeper.Signal(b.ctx(), unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		b.wait(128 + int(unix.SIGKILL))
+		if err := b.keeper.Thaw(b.ctx()); err != nil && !errors.Is(err, fault.Conflict) {
+			t.Error(err)
+		}
 	})
 }

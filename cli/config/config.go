@@ -69,9 +69,15 @@ func Load(dir string) (*File, error) {
 // Path is where the file is, or would be.
 func (f *File) Path() string { return f.path }
 
-// Servers names the servers that the file knows, in order.
+// Servers names the servers that the file, or the helper for all of them, keeps
+// credentials of, in order.
 func (f *File) Servers() []string {
 	names := slices.AppendSeq(slices.Collect(maps.Keys(f.Auths)), maps.Keys(f.CredHelpers))
+	if f.CredsStore != "" {
+		if users, err := helperList(f.CredsStore); err == nil {
+			names = slices.AppendSeq(names, maps.Keys(users))
+		}
+	}
 	slices.Sort(names)
 	return slices.Compact(names)
 }

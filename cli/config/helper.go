@@ -12,7 +12,7 @@ import (
 )
 
 // A credential helper is a program docker-credential-NAME. Its argument is get,
-// store or erase; it reads a server's address, or JSON, and answers JSON, or a
+// store, erase or list; it reads a server's address, or JSON, and answers JSON, or a
 // sentence with another exit code than 0.
 // https://github.com/docker/docker-credential-helpers#development
 
@@ -69,9 +69,9 @@ func helperErase(name, server string) error {
 	return nil
 }
 
-// HelperList names the servers that a helper keeps credentials of, with their
+// helperList names the servers that a helper keeps credentials of, with their
 // users.
-func HelperList(name string) (map[string]string, error) {
+func helperList(name string) (map[string]string, error) {
 	out, err := runHelper(name, "list", "")
 	if err != nil {
 		return nil, fault.New(fault.Internal, "error listing credentials - err: %w, out: `%s`", err, out)

@@ -224,6 +224,7 @@ func prepare(ctx context.Context, said *tail, name string, args []string) *exec.
 	// The tools undo their mounts when they are asked to end.
 	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) }
 	c.WaitDelay = time.Minute
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM} // so they do when this program is killed
 	return c
 }
 

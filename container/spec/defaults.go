@@ -9,9 +9,9 @@ const ociVersion = "1.0.2"
 // defaultPath is what PATH is when neither the image nor the user says.
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// initTarget is where --init binds the init program in the container, the
+// InitTarget is where --init binds the init program in the container, the
 // path that Docker uses.
-const initTarget = "/sbin/docker-init"
+const InitTarget = "/sbin/docker-init"
 
 // defaultCaps are the capabilities of an unprivileged container, Docker's
 // list.

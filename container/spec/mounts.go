@@ -83,7 +83,7 @@ func engineMounts(in Input) []specs.Mount {
 	bind(in.ResolvConf, "/etc/resolv.conf", access)
 	bind(in.Hostname, "/etc/hostname", access)
 	bind(in.Hosts, "/etc/hosts", access)
-	bind(in.Init, initTarget, "ro")
+	bind(in.Init, InitTarget, "ro")
 	return list
 }
 

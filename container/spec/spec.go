@@ -87,7 +87,7 @@ func Build(in Input) (*specs.Spec, error) {
 func initProcess(in Input) (*specs.Process, error) {
 	args := append([]string{in.Path}, in.Args...)
 	if in.Init != "" {
-		args = append([]string{initTarget, "--"}, args...)
+		args = append([]string{InitTarget, "--"}, args...)
 	}
 	caps, err := capabilities(in.HostConfig.CapAdd, in.HostConfig.CapDrop, in.HostConfig.Privileged)
 	if err != nil {

@@ -18,6 +18,13 @@ import (
 // maxDepth is how many levels are open at once. What lies deeper is moved up.
 const maxDepth = 64
 
+// The flags of files that must not be removed, nor their names when it is a
+// directory, ioctl_iflags(2).
+const (
+	flagImmutable = 0x10
+	flagAppend    = 0x20
+)
+
 const dirFlags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 
 // Remove removes what is at path: a file, a symbolic link itself, or a tree. It
@@ -39,7 +46,7 @@ func Remove(path string) error {
 // At is Remove for a name in an open directory, unix.ENOENT when it is not
 // there. No symbolic link is followed.
 func At(dir int, name string) error {
-	err := unix.Unlinkat(dir, name, 0)
+	err := unlink(dir, name, 0)
 	if !errors.Is(err, unix.EISDIR) {
 		return err
 	}
@@ -49,7 +56,7 @@ func At(dir int, name string) error {
 	}
 	r := remover{top: top}
 	err = r.empty(top, 1)
-	if e := unix.Unlinkat(dir, name, unix.AT_REMOVEDIR); err == nil {
+	if e := unlink(dir, name, unix.AT_REMOVEDIR); err == nil {
 		err = e
 	}
 	return err
@@ -100,11 +107,11 @@ func (r *remover) pass(d *os.File, depth int) (removed int, found bool, first er
 }
 
 func (r *remover) remove(dir int, name string, depth int) error {
-	err := unix.Unlinkat(dir, name, 0)
+	err := unlink(dir, name, 0)
 	if !errors.Is(err, unix.EISDIR) {
 		return err
 	}
-	if err := unix.Unlinkat(dir, name, unix.AT_REMOVEDIR); !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) {
+	if err := unlink(dir, name, unix.AT_REMOVEDIR); !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) {
 		return err
 	}
 	if depth >= maxDepth {
@@ -115,7 +122,7 @@ func (r *remover) remove(dir int, name string, depth int) error {
 		return err
 	}
 	err = r.empty(fd, depth+1)
-	if e := unix.Unlinkat(dir, name, unix.AT_REMOVEDIR); err == nil {
+	if e := unlink(dir, name, unix.AT_REMOVEDIR); err == nil {
 		err = e
 	}
 	return err
@@ -130,4 +137,38 @@ func (r *remover) moveUp(dir int, name string) error {
 			return err
 		}
 	}
+}
+
+// unlink is unlinkat(2), also of what chattr(1) has made immutable or has allowed
+// only to grow, and in such a directory.
+func unlink(dir int, name string, flags int) error {
+	err := unix.Unlinkat(dir, name, flags)
+	if errors.Is(err, unix.EPERM) && allow(dir, name) {
+		err = unix.Unlinkat(dir, name, flags)
+	}
+	return err
+}
+
+// allow takes away the flags of a directory and of a name in it that forbid the
+// removal, and tells whether there were any.
+func allow(dir int, name string) bool {
+	allowed := clearFlags(dir)
+	var st unix.Stat_t
+	if unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return allowed // to open a device is to act on it
+	}
+	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return allowed
+	}
+	defer unix.Close(fd)
+	return clearFlags(fd) || allowed
+}
+
+func clearFlags(fd int) bool {
+	flags, err := unix.IoctlGetInt(fd, unix.FS_IOC_GETFLAGS)
+	if err != nil || flags&(flagImmutable|flagAppend) == 0 {
+		return false
+	}
+	return unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, flags&^(flagImmutable|flagAppend)) == nil
 }

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/tarehq/tare/internal/testutil"
 	"golang.org/x/sys/unix"
 )
 
@@ -65,6 +66,46 @@ func TestDeepTree(t *testing.T) {
 	}
 	if err := Remove(base); err != nil {
 		t.Error(err)
+	}
+}
+
+// What chattr(1) protects goes too.
+func TestFlags(t *testing.T) {
+	testutil.RequireRoot(t)
+	base := t.TempDir()
+	var set []string
+	for _, dir := range []string{"immutable", "growing"} {
+		must(t, os.MkdirAll(base+"/tree/"+dir+"/empty", 0o755))
+		must(t, os.WriteFile(base+"/tree/"+dir+"/file", nil, 0o644))
+		must(t, os.Symlink("file", base+"/tree/"+dir+"/link"))
+		set = append(set, base+"/tree/"+dir+"/file", base+"/tree/"+dir+"/empty", base+"/tree/"+dir, base+"/tree")
+	}
+	for i, path := range set {
+		flag := flagImmutable
+		if i >= len(set)/2 {
+			flag = flagAppend
+		}
+		f, err := os.Open(path)
+		must(t, err)
+		err = unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, flag)
+		f.Close()
+		if err != nil {
+			t.Skipf("no flags can be set here: %v", err)
+		}
+	}
+	if err := os.RemoveAll(base + "/tree"); err == nil {
+		t.Fatal("nothing was protected")
+	}
+	must(t, Remove(base+"/tree"))
+	if _, err := os.Lstat(base + "/tree"); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

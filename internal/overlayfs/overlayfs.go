@@ -99,8 +99,25 @@ func configure(fs int, o Overlay) error {
 			return err
 		}
 	}
-	if o.Shared {
-		return set("index", "off") // which takes a layer for itself alone
+	for _, option := range o.features() {
+		key, value, _ := strings.Cut(option, "=")
+		if err := set(key, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// features are options with which the upper directory tells by itself what has
+// changed, whatever the defaults of the kernel's builder or administrator are: a
+// directory that was renamed is not but a reference to its old name, nor a file
+// of which an attribute changed one to its old data.
+func (o Overlay) features() []string {
+	switch {
+	case o.Upper != "":
+		return []string{"redirect_dir=off", "metacopy=off"}
+	case o.Shared:
+		return []string{"index=off"} // which takes a layer for itself alone
 	}
 	return nil
 }
@@ -181,8 +198,8 @@ func options(o Overlay) (data, common string, err error) {
 	if o.Volatile {
 		data += ",volatile"
 	}
-	if o.Shared {
-		data += ",index=off"
+	for _, option := range o.features() {
+		data += "," + option
 	}
 	if len(data) >= os.Getpagesize() {
 		return "", "", fmt.Errorf("%d layers are too many for the options that this kernel takes", len(o.Lower))

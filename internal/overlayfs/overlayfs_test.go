@@ -52,6 +52,42 @@ func TestMount(t *testing.T) {
 	}
 }
 
+// The features that make an upper directory refer to the layers below are off,
+// whatever this kernel's defaults: it shows those options that differ from them.
+func TestFeatures(t *testing.T) {
+	testutil.RequireRoot(t)
+	for name, mount := range map[string]func(Overlay, int) (int, error){"layers": byLayers, "options": byOptions} {
+		root := t.TempDir()
+		o := Overlay{Lower: []string{root + "/lower"}, Upper: root + "/upper", Work: root + "/work"}
+		for _, d := range []string{o.Lower[0] + "/dir", o.Upper, o.Work} {
+			if err := os.MkdirAll(d, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.WriteFile(o.Lower[0]+"/file", []byte("data"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		fd, err := mount(o, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		at := fmt.Sprintf("/proc/self/fd/%d/", fd)
+		if err := os.Rename(at+"dir", at+"moved"); !errors.Is(err, unix.EXDEV) {
+			t.Errorf("%s: a directory is redirected: %v", name, err)
+		}
+		if err := os.Chmod(at+"file", 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if data, err := os.ReadFile(o.Upper + "/file"); string(data) != "data" {
+			t.Errorf("%s: only the attributes were copied: %q, %v", name, data, err)
+		}
+		if n, err := unix.Lgetxattr(o.Upper+"/file", "trusted.overlay.metacopy", nil); err == nil {
+			t.Errorf("%s: the copy has %d bytes of reference", name, n)
+		}
+	}
+}
+
 // look mounts, checks the root and returns its path.
 func look(t *testing.T, o Overlay, attr int, mount func(Overlay, int) (int, error)) string {
 	t.Helper()

@@ -18,7 +18,7 @@ type Entry struct {
 	Data   string
 }
 
-// long ago is when all entries were changed that say nothing else.
+// longAgo is when all entries were changed that say nothing else.
 var longAgo = time.Unix(1_000_000_000, 123_456_789)
 
 // Dir, File, Link and Symlink make the usual entries.

@@ -303,5 +303,8 @@ func (k *keeper) signal(sig syscall.Signal) error {
 	if errors.Is(err, unix.ESRCH) || errors.Is(err, os.ErrProcessDone) {
 		return errGone()
 	}
+	if err == nil && sig == syscall.SIGKILL {
+		k.thawToDie()
+	}
 	return err
 }

@@ -5,8 +5,13 @@ import (
 	"testing"
 
 	"github.com/tarehq/tare/test/daemon"
+	"github.com/tarehq/tare/test/images"
 )
 
-func TestMain(m *testing.M) { os.Exit(daemon.Isolated(m)) }
+func TestMain(m *testing.M) {
+	code := daemon.Isolated(m)
+	images.Clean()
+	os.Exit(code)
+}
 
 func TestDocker(t *testing.T) { daemon.Scripts(t, ".") }

@@ -1,9 +1,12 @@
 package e2e
 
 import (
+	"context"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/test/daemon"
@@ -21,16 +24,20 @@ func TestBootstrap(t *testing.T) {
 	bootstrap := func(tag string) string {
 		t.Helper()
 		// The clock of a test machine may be ahead of its package mirror.
-		c := d.Command(t, "tare", "image", "bootstrap", "-q", "--variant", "essential", "--apt-option", `Acquire::Check-Valid-Until "false"`,
+		ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+		defer cancel()
+		c := exec.CommandContext(ctx, d.Program("tare"), "image", "bootstrap", "-q", "--variant", "essential", "--apt-option", `Acquire::Check-Valid-Until "false"`,
 			"-t", tag, "debian:"+codename(t))
-		c.Env = append(c.Env, "SOURCE_DATE_EPOCH=1700000000", "TMPDIR="+t.TempDir())
+		c.Env = append(d.Env(), "SOURCE_DATE_EPOCH=1700000000")
+		c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) } // the tool has mounts to undo
 		out, err := c.CombinedOutput()
 		if err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
 		return strings.TrimSpace(string(out))
 	}
-	if id := bootstrap("base:1"); !strings.HasPrefix(id, "sha256:") {
+	id := bootstrap("base:1")
+	if !strings.HasPrefix(id, "sha256:") {
 		t.Errorf("the ID is %q", id)
 	}
 	config := d.Tare(t, "image", "inspect", "-f", `{{json .Config.Cmd}} {{.Os}} {{index .Config.Labels "org.opencontainers.image.version"}}`, "base:1")
@@ -41,11 +48,7 @@ func TestBootstrap(t *testing.T) {
 	if want := "debian " + codename(t) + "\n0"; out != want {
 		t.Errorf("the container says %q, want %q", out, want)
 	}
-	bootstrap("base:2")
-	layers := func(name string) string {
-		return d.Tare(t, "image", "inspect", "-f", "{{json .RootFS.Layers}}", name)
-	}
-	if one, two := layers("base:1"), layers("base:2"); one != two {
-		t.Errorf("the same packages gave %s and %s", one, two)
+	if again := bootstrap("base:2"); again != id {
+		t.Errorf("the same packages gave %s and %s", id, again)
 	}
 }

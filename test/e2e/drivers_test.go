@@ -50,9 +50,17 @@ func TestBtrfs(t *testing.T) {
 // TestVFS has them all copied.
 func TestVFS(t *testing.T) {
 	testutil.RequireRoot(t)
-	d := daemon.New(t, "-s", "vfs")
+	runc, err := exec.LookPath("runc")
+	if err != nil {
+		t.Fatal("runc is missing; make test installs it")
+	}
+	d := daemon.New(t, "-s", "vfs", "--add-runtime", "runc="+runc)
 	d.Up(t)
-	wholeTrees(t, d, "vfs", func(string) {})
+	wholeTrees(t, d, "vfs", func(string) {
+		if out := d.Tare(t, "run", "--rm", "--runtime", "runc", "busybox", "sh", "-c", "echo x > /x; cat /x"); out != "x" {
+			t.Errorf("by runc: %q", out)
+		}
+	})
 }
 
 // wholeTrees follows an image and its containers from the first day to the

@@ -13,23 +13,49 @@ import (
 
 var (
 	debianOnce sync.Once
-	debianDir  string
+	debianDir  string // to be removed
+	debianTar  string
 	errDebian  error
 )
 
 // Debian is the path of a tar with a minimal Debian bookworm, some thousand
-// files, that mmdebstrap makes once per test process. Clean removes it.
+// files, that mmdebstrap makes once: for all the test processes that have the
+// same directory in TARE_TEST_SHARED, or else for this one. Clean removes it
+// then.
 func Debian(t testing.TB) string {
 	t.Helper()
 	debianOnce.Do(func() {
-		if debianDir, errDebian = os.MkdirTemp("", "tare-test-debian-"); errDebian == nil {
-			errDebian = Bootstrap(filepath.Join(debianDir, "debian.tar"))
+		if shared := os.Getenv("TARE_TEST_SHARED"); shared != "" {
+			debianTar = filepath.Join(shared, "debian.tar")
+			errDebian = share(debianTar)
+		} else if debianDir, errDebian = os.MkdirTemp("", "tare-test-debian-"); errDebian == nil {
+			debianTar = filepath.Join(debianDir, "debian.tar")
+			errDebian = Bootstrap(debianTar)
 		}
 	})
 	if errDebian != nil {
 		t.Fatal(errDebian)
 	}
-	return filepath.Join(debianDir, "debian.tar")
+	return debianTar
+}
+
+// share makes the tar unless another process has, or waits for one that does.
+func share(path string) (err error) {
+	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		return err
+	}
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	if err := Bootstrap(path + ".new.tar"); err != nil {
+		return err
+	}
+	return os.Rename(path+".new.tar", path)
 }
 
 // Bootstrap makes that tar at the path.

@@ -305,6 +305,10 @@ func synthetic(w io.Writer, spec Spec, n int) error {
 	text := newProse(random)
 	tw := tar.NewWriter(w)
 	when := time.Unix(1_700_000_000+int64(n), 0)
+	top := &tar.Header{Typeflag: tar.TypeDir, Name: fmt.Sprintf("layer%d/", n), Mode: 0o755, ModTime: when}
+	if err := tw.WriteHeader(top); err != nil {
+		return err
+	}
 	for i := range spec.Files {
 		if i%100 == 0 {
 			dir := &tar.Header{Typeflag: tar.TypeDir, Name: fmt.Sprintf("layer%d/%d/", n, i/100), Mode: 0o755, ModTime: when}
@@ -350,9 +354,9 @@ func newProse(random *rand.Rand) *prose {
 
 func (p *prose) Read(b []byte) (int, error) {
 	for p.rest.Len() < len(b) {
-		i := int(float64(len(p.words)) * p.random.Float64() * p.random.Float64() * p.random.Float64())
+		i := int(float64(len(p.words)) * p.random.Float64() * p.random.Float64() * p.random.Float64() * p.random.Float64() * p.random.Float64())
 		p.rest.Write(p.words[i])
-		if p.random.IntN(64) == 0 {
+		if p.random.IntN(256) == 0 {
 			for range 8 {
 				p.rest.WriteByte(byte(p.random.Uint32()))
 			}
