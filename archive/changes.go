@@ -140,6 +140,7 @@ type comparison struct {
 	overlay     bool            // names that the topmost layer has not are the same
 	made, leads map[string]bool // paths that the engine made, and directories on the way to them
 	xattrs      []byte
+	open        openDirs
 }
 
 // tell emits a directory that differs, after those that lead to it.
@@ -249,6 +250,10 @@ func (c *comparison) subdirectory(dir *pending, name string, now stack, is item,
 	if len(sub) == 0 {
 		return nil
 	}
+	defer c.open.give(len(sub))
+	if err := c.open.take(name, len(sub)); err != nil {
+		return err
+	}
 	if err := checkName(name); err != nil {
 		return err
 	}
@@ -264,6 +269,10 @@ func (c *comparison) subdirectory(dir *pending, name string, now stack, is item,
 			return cannotRead(name, err)
 		}
 		defer oldSub.close()
+		defer c.open.give(len(oldSub))
+		if err := c.open.take(name, len(oldSub)); err != nil {
+			return err
+		}
 	}
 	return c.enter(p, sub, oldSub, true)
 }

@@ -225,6 +225,33 @@ func TestLayerOfWhatIsGone(t *testing.T) {
 	}
 }
 
+// Deep directories in many layers are refused before the daemon has no descriptor
+// left.
+func TestManyDeepLayers(t *testing.T) {
+	testutil.RequireRoot(t)
+	defer func(old int) { maxOpen = old }(maxOpen)
+	const layers, levels = 5, 8
+	var dirs []string
+	for range layers {
+		dirs = append(dirs, t.TempDir())
+		write(t, dirs[len(dirs)-1]+"/"+strings.Repeat("d/", levels)+"f", "")
+		write(t, dirs[len(dirs)-1]+"/side/by/side/f", "")
+	}
+	tree := opened(t, dirs...)
+	all := Diff{Below: opened(t, dirs[1:]...), Whole: tree}
+	for needs, read := range map[int]func() error{
+		layers * levels:         func() error { return Write(context.Background(), io.Discard, tree, WriteOptions{}) },
+		(2*layers - 1) * levels: func() error { return all.Changes(context.Background(), func(Change) error { return nil }) },
+	} {
+		maxOpen = needs
+		must(t, read())
+		maxOpen--
+		if err := read(); !errors.Is(err, fault.Invalid) {
+			t.Errorf("with %d of %d descriptors: %v", maxOpen, needs, err)
+		}
+	}
+}
+
 // What could not be unpacked again is refused before anything is written of it.
 func TestLayerRefusesTerabytesOfHoles(t *testing.T) {
 	testutil.RequireRoot(t)

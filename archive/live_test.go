@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"os/signal"
 	"strconv"
 	"strings"
 	"sync"
@@ -122,5 +123,30 @@ func TestRestlessTree(t *testing.T) {
 		must(t, extract(t, t.TempDir(), &layer))
 		must(t, diff.Changes(ctx, func(Change) error { return nil }))
 		must(t, Diff{Below: opened(t, lower), Whole: diff.Tree()}.Changes(ctx, func(Change) error { return nil }))
+	}
+}
+
+// A program that has a lease of a file, as file servers do, is asked for it.
+func TestLeasedFile(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir+"/f", "data")
+	f, err := os.OpenFile(dir+"/f", os.O_RDWR, 0)
+	must(t, err)
+	defer f.Close()
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, unix.SIGIO)
+	defer signal.Stop(asked)
+	_, err = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_WRLCK)
+	must(t, err)
+	returned := make(chan error, 1)
+	go func() {
+		<-asked
+		_, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
+		returned <- err
+	}()
+	data := written(t, opened(t, dir), WriteOptions{})
+	must(t, <-returned)
+	if !bytes.Contains(data, []byte("data")) {
+		t.Error("the file has not its data")
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/fault"
 )
 
 // Tree is a tree of files for reading: one directory, or directories that are
@@ -20,6 +22,25 @@ type Tree []*os.File
 // maxNames is how many names of a directory are in memory at a time; of a
 // larger one they are read in several passes. A variable for the tests.
 var maxNames = 100_000
+
+// maxOpen is how many directories one reader has open at a time: each level of
+// depth in each layer takes one. An image can have hundreds of layers with
+// directories a thousand levels deep, and the daemon would have no descriptors
+// left for others. A variable for the tests.
+var maxOpen = 8192
+
+// openDirs counts a reader's open directories.
+type openDirs struct{ n int }
+
+// take counts those of the name, for the caller to give back.
+func (o *openDirs) take(name string, dirs int) error {
+	if o.n += dirs; o.n > maxOpen {
+		return fault.New(fault.Invalid, "%q lies too deep in too many layers to be looked at: make one layer of them", "/"+shorten(name))
+	}
+	return nil
+}
+
+func (o *openDirs) give(dirs int) { o.n -= dirs }
 
 // stack is one directory of a tree: its directory in each layer that has one,
 // topmost first. The descriptors are its own.

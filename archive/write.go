@@ -65,7 +65,8 @@ type packer struct {
 	links  map[inode]*linked
 	buffer []byte
 	xattrs []byte // a list of names, or a value
-	holes  int64  // that may yet come in a layer; those of other archives have no bound
+	open   openDirs
+	holes  int64 // that may yet come in a layer; those of other archives have no bound
 	layer  bool
 }
 
@@ -112,6 +113,10 @@ func (p *packer) item(name string, dir stack, it item, st *unix.Stat_t) error {
 	defer sub.close()
 	if len(sub) == 0 {
 		return nil
+	}
+	defer p.open.give(len(sub))
+	if err := p.open.take(name, len(sub)); err != nil {
+		return err
 	}
 	if err := p.directory(name+"/", sub); err != nil {
 		return err
@@ -236,7 +241,13 @@ func (p *packer) again(name string, st *unix.Stat_t) (done bool, err error) {
 
 // openPlace opens a regular file for reading that is known by its place (O_PATH).
 func openPlace(place int) (*os.File, error) {
-	fd, err := unix.Open(procFD(place), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NOATIME, 0)
+	const flags = unix.O_RDONLY | unix.O_NOCTTY | unix.O_CLOEXEC | unix.O_NOATIME
+	fd, err := unix.Open(procFD(place), flags|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		// A program has a lease of the file, fcntl(2), and is asked to give it back:
+		// it can, or loses it after some seconds, for which no other file makes wait.
+		fd, err = unix.Open(procFD(place), flags, 0)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -58,7 +58,10 @@ func (s *Store) makeActive(id string, chain digest.Digest, top *layer) error {
 	if err := writeTop(dir, name); err != nil {
 		return errors.Join(err, s.discard(dir))
 	}
-	return os.Rename(dir, s.path("active", id))
+	if err := os.Rename(dir, s.path("active", id)); err != nil {
+		return errors.Join(err, s.discard(dir))
+	}
+	return nil
 }
 
 // Mount gives again what Prepare gave, after a restart of the daemon too. It

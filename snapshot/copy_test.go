@@ -6,11 +6,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/testutil"
 )
 
@@ -244,5 +246,31 @@ func TestManyImplicit(t *testing.T) {
 	}
 	if len(m.fds) > 10 {
 		t.Errorf("%d descriptors are open", len(m.fds))
+	}
+}
+
+// Deep directories in many layers leave descriptors for others.
+func TestManyDeepLayers(t *testing.T) {
+	testutil.RequireRoot(t)
+	const levels, layers = 150, 60
+	name := strings.TrimSuffix(strings.Repeat("d/", levels), "/")
+	root := testutil.Tmpfs(t)
+	var dirs []string
+	for i := range layers {
+		dirs = append(dirs, fmt.Sprintf("%s/%d", root, i))
+		if err := os.MkdirAll(dirs[i]+"/"+name, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, err := openMerged(dirs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.close()
+	if _, err := m.directory(name[:2*100-1]); err != nil {
+		t.Error(err)
+	}
+	if _, err := m.directory(name); !errors.Is(err, fault.Invalid) {
+		t.Errorf("%d descriptors are open, %v", len(m.fds), err)
 	}
 }

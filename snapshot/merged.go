@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/fault"
 )
 
 // maxLinks is how many symbolic links one look-up follows, path_resolution(7).
@@ -97,7 +99,14 @@ func (m *merged) directory(name string) ([]int, error) {
 	return dirs, nil
 }
 
+// maxOpen is how many directories are open at a time. An image can have hundreds
+// of layers with directories a thousand levels deep.
+const maxOpen = 8192
+
 func (m *merged) open(at int, name string, flags int) (int, error) {
+	if len(m.fds) == maxOpen {
+		return -1, fault.New(fault.Invalid, "%q lies too deep in too many layers", name)
+	}
 	fd, err := unix.Openat(at, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC|flags, 0)
 	if err == nil {
 		m.fds = append(m.fds, fd)

@@ -306,6 +306,21 @@ func BenchmarkPrepare(b *testing.B) {
 	}
 }
 
+// A tree that cannot get its place is not left behind.
+func TestPrepareThatFails(t *testing.T) {
+	testutil.RequireRoot(t)
+	s, err := Open(t.TempDir(), VFS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	put(t, s.path("active", "c", "taken"), "")
+	if _, err := s.Prepare("c", ""); err == nil {
+		t.Error("a directory with something in it was replaced")
+	}
+	empty(t, s, "new", "trash")
+}
+
 // deepen makes directories one in the other, deeper than any path is long, with
 // a file of a byte in the lowest.
 func deepen(t *testing.T, dir string, levels int) {
