@@ -53,6 +53,7 @@ func TestCommitDiffExport(t *testing.T) {
 		"commit -a me -m msg -c CMD[\"a\"] -c USER=x -p=false web rr:t": {0, "sha256:7\n", ""},
 		"commit web reg.example/x":                                      {0, "sha256:7\n", ""},
 		"container commit --squash web":                                 {0, "sha256:7\n", ""},
+		"commit --no-pause web":                                         {0, "sha256:7\n", ""},
 		"commit web RR":                                                 {1, "", "Error parsing reference: \"RR\" is not a valid repository/tag: invalid reference format: repository name (library/RR) must be lowercase\n"},
 		"diff web":                                                      {0, "C /a\nA /b\nD /c\n", ""},
 		"export web":                                                    {0, "tar", ""},
@@ -65,7 +66,7 @@ func TestCommitDiffExport(t *testing.T) {
 	}
 	asked := strings.Join(f.asked(), "\n") + "\n"
 	for _, want := range []string{"POST /commit?author=me&changes=CMD%5B%22a%22%5D&changes=USER%3Dx&comment=msg&container=web&pause=0&repo=docker.io%2Flibrary%2Frr&tag=t\n",
-		"POST /commit?container=web&repo=reg.example%2Fx\n", "POST /commit?container=web&squash=1\n"} {
+		"POST /commit?container=web&repo=reg.example%2Fx\n", "POST /commit?container=web&squash=1\n", "POST /commit?container=web&pause=0\n"} {
 		if !strings.Contains(asked, want) {
 			t.Errorf("%q was not asked:\n%s", want, asked)
 		}
@@ -233,5 +234,23 @@ func TestImageAddresses(t *testing.T) {
 		if got != want.asked {
 			t.Errorf("%s asked %s", args, got)
 		}
+	}
+}
+
+// info tells which registries are reached in another way, and says nothing of
+// others.
+func TestInfoRegistries(t *testing.T) {
+	f := newFake(t)
+	f.on("GET /info", 200, map[string]any{"RegistryConfig": map[string]any{
+		"InsecureRegistryCIDRs": []string{"127.0.0.0/8"}, "Mirrors": []string{"https://mirror.example/"},
+		"IndexConfigs": map[string]any{"docker.io": map[string]any{"Secure": true}, "reg.example:5000": map[string]any{"Secure": false}},
+	}})
+	const want = " Insecure Registries:\n  reg.example:5000\n  127.0.0.0/8\n Registry Mirrors:\n  https://mirror.example/\n Live Restore"
+	if r := f.call(nil, "info"); r.code != 0 || !strings.Contains(r.out, want) {
+		t.Errorf("%+v", r)
+	}
+	f.on("GET /info", 200, map[string]any{})
+	if r := f.call(nil, "info"); r.code != 0 || strings.Contains(r.out, "Regist") {
+		t.Errorf("%+v", r)
 	}
 }

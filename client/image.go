@@ -6,6 +6,9 @@ import (
 	"io"
 	"net/url"
 	"strings"
+
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/plainjson"
 )
 
 // imagePath escapes an image's name, whose slashes and colons stay.
@@ -61,7 +64,15 @@ func (c *Client) ImageList(ctx context.Context, o ImageListOptions) ([]ImageSumm
 	flag(query, "shared-size", o.SharedSize)
 	flag(query, "manifests", o.Manifests)
 	filter(query, o.Filters)
-	return fetch[[]ImageSummary](ctx, c, "GET", "/images/json", query, nil)
+	text, err := fetch[[]byte](ctx, c, "GET", "/images/json", query, nil)
+	if err != nil {
+		return nil, err
+	}
+	var list []ImageSummary
+	if err := plainjson.Unmarshal(text, &list); err != nil { // a thousand images are a megabyte
+		return nil, fault.New(fault.Internal, "the list of images cannot be understood: %w", err)
+	}
+	return list, nil
 }
 
 // ImageInspectRaw returns the daemon's JSON as it is; the platform is

@@ -39,6 +39,7 @@ type Info struct {
 	ServerVersion      string
 	Runtimes           map[string]InfoRuntime
 	DefaultRuntime     string
+	RegistryConfig     *InfoRegistries
 	LiveRestoreEnabled bool
 	SecurityOptions    []string
 	FirewallBackend    *InfoFirewall `json:",omitempty"`
@@ -54,6 +55,18 @@ type InfoPlugins struct {
 
 // InfoRuntime is one OCI runtime; only its name, the key, is shown.
 type InfoRuntime struct{}
+
+// InfoRegistries tells which registries are reached in another way.
+type InfoRegistries struct {
+	InsecureRegistryCIDRs []string
+	IndexConfigs          map[string]*InfoRegistry // by host, with its port if it has one
+	Mirrors               []string                 // of Docker Hub, URLs
+}
+
+// InfoRegistry is one registry.
+type InfoRegistry struct {
+	Secure bool // false: any certificate, and HTTP
+}
 
 // InfoFirewall names what filters the packets.
 type InfoFirewall struct {

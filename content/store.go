@@ -153,19 +153,11 @@ func (s *Store) syncNames() error {
 	if err != nil {
 		return err
 	}
-	err = syncDir(blobs)
+	err = atomicfile.SyncDir(blobs)
 	for _, a := range algorithms {
-		err = errors.Join(err, syncDir(filepath.Join(blobs, a.Name())))
+		err = errors.Join(err, atomicfile.SyncDir(filepath.Join(blobs, a.Name())))
 	}
 	return err
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 func (s *Store) blobPath(d digest.Digest) (string, error) {

@@ -25,6 +25,7 @@ import (
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/testutil"
+	"github.com/tarehq/tare/remote"
 	"golang.org/x/sys/unix"
 )
 
@@ -454,6 +455,22 @@ func fillDisk(t *testing.T, root string) {
 			t.Fatal(err)
 		}
 		t.Log(err)
+	}
+	if diff := cmp.Diff(before, f.shape(t)); diff != "" {
+		t.Error(diff)
+	}
+	l := newLiar(t)
+	l.image("big", l.blob(ocispec.MediaTypeImageLayer, rootfs(t, file{"b", strings.Repeat("y", 200_000)})), l.blob(ocispec.MediaTypeImageLayer, big))
+	client, err := remote.New(remote.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr := NewTransfers(f.Service, client, Limits{Downloads: 2})
+	if err := tr.Pull(ctx, l.host+"/a:big", PullOptions{}, func(Progress) {}); !errors.Is(err, unix.ENOSPC) {
+		t.Error(err)
+	}
+	if err := tr.Close(ctx); err != nil {
+		t.Error(err)
 	}
 	if diff := cmp.Diff(before, f.shape(t)); diff != "" {
 		t.Error(diff)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path"
 	"slices"
 	"strconv"
@@ -150,5 +151,36 @@ func TestPullTellsNothingBeforeItBegins(t *testing.T) {
 	var told steps
 	if err := tr.Pull(t.Context(), l.host+"/a:1", PullOptions{}, told.add); !errors.Is(err, fault.NotFound) || len(told.list) > 0 {
 		t.Errorf("%v after %v", err, told.list)
+	}
+}
+
+// A layer that has rotted in the store is fetched anew for the next image that
+// has it.
+func TestPullHeals(t *testing.T) {
+	testutil.RequireRoot(t)
+	l := newLiar(t)
+	shared := l.blob(ocispec.MediaTypeImageLayer, rootfs(t, file{"a", strings.Repeat("1", 100_000)}))
+	l.image("1", l.blob(ocispec.MediaTypeImageLayer, rootfs(t, file{"b", "2"})), shared)
+	l.image("2", shared)
+	f, tr := transfers(t, t.TempDir())
+	pull := func(tag string) {
+		t.Helper()
+		if err := tr.Pull(t.Context(), l.host+"/a:"+tag, PullOptions{}, func(Progress) {}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pull("1")
+	blob, err := os.OpenFile(f.root+"/content/blobs/sha256/"+shared.Digest.Encoded(), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer blob.Close()
+	if _, err := blob.WriteAt([]byte("rot"), 50_000); err != nil {
+		t.Fatal(err)
+	}
+	pull("2")
+	f.intact(t)
+	if got, err := f.Resolve(t.Context(), l.host+"/a:2"); err != nil || !f.layers.Has(got.ChainID) {
+		t.Error(err)
 	}
 }

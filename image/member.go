@@ -20,6 +20,8 @@ import (
 const (
 	maxConfig  = 8 << 20
 	maxLayers  = 512
+	maxNesting = 8        // indexes in indexes
+	maxNode    = 4 << 20  // bytes of one manifest or index
 	maxMembers = 10_000   // manifests of one image
 	maxParsed  = 64 << 20 // bytes of an image's indexes, manifests and configs, which are kept parsed
 )
@@ -103,7 +105,7 @@ func (l *lister) add(d ocispec.Descriptor, depth int) {
 		return
 	}
 	n, err := l.s.content.Node(d)
-	if err != nil || depth > 8 {
+	if err != nil || depth > maxNesting {
 		return
 	}
 	l.parsed += n.Size

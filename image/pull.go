@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
@@ -123,6 +125,9 @@ func (p *pull) run(ctx context.Context, tag string) (err error) {
 	if p.referrers != nil {
 		attached = p.referrers()
 	}
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		p.t.giveBack(p.layers)
+	}
 	if err != nil {
 		return err
 	}
@@ -150,7 +155,7 @@ func (p *pull) name(target ocispec.Descriptor, attached []ocispec.Descriptor) (m
 	name := p.ref.String()
 	e, ok := p.s.content.Index().Lookup(name)
 	moved = !ok || e.Target.Digest != target.Digest
-	if !moved && !p.fetched.Load() && len(attached) <= len(p.s.content.Index().Attached(target.Digest)) {
+	if !moved && !p.fetched.Load() && !p.attaches(target, attached) {
 		return false, nil
 	}
 	// Not all of it was fetched here: somebody may be loading the same layer.
@@ -166,6 +171,14 @@ func (p *pull) name(target ocispec.Descriptor, attached []ocispec.Descriptor) (m
 		return false, err
 	}
 	return moved, p.s.content.Settle(append(attached, target)...)
+}
+
+// attaches tells whether something is about the image that was not before.
+func (p *pull) attaches(target ocispec.Descriptor, found []ocispec.Descriptor) bool {
+	known := p.s.content.Index().Attached(target.Digest)
+	return slices.ContainsFunc(found, func(d ocispec.Descriptor) bool {
+		return !slices.ContainsFunc(known, func(k ocispec.Descriptor) bool { return k.Digest == d.Digest })
+	})
 }
 
 // node fetches a manifest or an index, and what is wanted of it. said is the
@@ -392,18 +405,39 @@ func (p *pull) unpacked(ctx context.Context, layers []ocispec.Descriptor, det *d
 // else failed to fetch with his credentials, is tried again.
 func (p *pull) layer(ctx context.Context, d ocispec.Descriptor, unpack func(opener) error) error {
 	if size, ok := p.s.content.Size(d.Digest); ok && size == d.Size {
-		if unpack == nil {
-			return nil
+		if rotten, err := p.stored(ctx, d, unpack); !rotten {
+			return err
 		}
-		p.progress(Progress{ID: short(d.Digest.Encoded()), Status: "Extracting"})
-		err := unpack(p.s.unpacker.stored(d))
-		if err == nil {
-			p.progress(Progress{ID: short(d.Digest.Encoded()), Status: "Pull complete"})
-		}
-		return err
 	}
 	p.fetched.Store(true)
 	return p.tries(ctx, func() (bool, error) { return p.transfer(ctx, d, unpack) })
+}
+
+// stored unpacks a blob that is here. One that has rotted is to be fetched anew,
+// in its place.
+func (p *pull) stored(ctx context.Context, d ocispec.Descriptor, unpack func(opener) error) (rotten bool, err error) {
+	if unpack == nil {
+		return false, nil
+	}
+	p.progress(Progress{ID: short(d.Digest.Encoded()), Status: "Extracting"})
+	err = unpack(p.s.unpacker.stored(d))
+	if err == nil {
+		p.progress(Progress{ID: short(d.Digest.Encoded()), Status: "Pull complete"})
+		return false, nil
+	}
+	if !errors.Is(err, fault.Invalid) {
+		return false, err
+	}
+	blob, _, e := p.s.content.Open(d.Digest)
+	if e != nil {
+		return false, err
+	}
+	defer blob.Close()
+	sum := d.Digest.Verifier()
+	if _, e := io.Copy(sum, &cancellable{ctx, blob}); e != nil || sum.Verified() {
+		return false, err // it is what its author made
+	}
+	return true, nil
 }
 
 // transfer is one try at a layer; again tells whether another one may help.

@@ -66,10 +66,10 @@ func (r *recompressor) target(ctx context.Context, d ocispec.Descriptor, depth i
 	if r.only != nil && !content.IsIndex(d.MediaType) && !r.only[d.Digest] {
 		return d, nil
 	}
-	if depth > 8 {
+	if depth > maxNesting {
 		return d, fault.New(fault.Invalid, "the indexes of image %s are nested too deep", d.Digest)
 	}
-	data, err := r.s.content.Read(d.Digest, 4<<20)
+	data, err := r.s.content.Read(d.Digest, maxNode)
 	if err != nil {
 		return d, err
 	}
@@ -206,6 +206,16 @@ func (r *recompressor) layer(ctx context.Context, d ocispec.Descriptor, diffID d
 		r.layers[d.Digest] = made
 		return made, nil
 	}
+	made, err := r.pack(ctx, d, diffID)
+	if err != nil {
+		return d, err
+	}
+	r.layers[d.Digest] = made
+	return made, nil
+}
+
+// pack makes the new form of a layer, unless it has it.
+func (r *recompressor) pack(ctx context.Context, d ocispec.Descriptor, diffID digest.Digest) (ocispec.Descriptor, error) {
 	blob, _, err := r.s.content.Open(d.Digest)
 	if err != nil {
 		return d, err
@@ -217,7 +227,6 @@ func (r *recompressor) layer(ctx context.Context, d ocispec.Descriptor, diffID d
 	}
 	defer plain.Close()
 	if is == r.how.Compression {
-		r.layers[d.Digest] = d
 		return d, nil
 	}
 	w, err := r.s.content.Create(digest.SHA256)
@@ -245,9 +254,7 @@ func (r *recompressor) layer(ctx context.Context, d ocispec.Descriptor, diffID d
 		return d, err
 	}
 	r.s.content.Note(d.Digest, r.note(), packed.String()+" "+strconv.FormatInt(w.Size(), 10))
-	made := r.packed(d, packed, w.Size())
-	r.layers[d.Digest] = made
-	return made, nil
+	return r.packed(d, packed, w.Size()), nil
 }
 
 // packed describes the layer in its new form.

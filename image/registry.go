@@ -3,7 +3,6 @@ package image
 import (
 	"context"
 	"encoding/json"
-	"io"
 	"maps"
 	"slices"
 	"strconv"
@@ -146,20 +145,9 @@ func platformsOf(ctx context.Context, repository *remote.Repository, mediaType s
 }
 
 func configPlatform(ctx context.Context, repository *remote.Repository, d ocispec.Descriptor) (platform ocispec.Platform, err error) {
-	if d.Size > maxConfig {
-		return platform, fault.New(fault.Invalid, "the image's configuration has %d bytes, more than the limit of %d", d.Size, maxConfig)
-	}
-	blob, err := repository.Blob(ctx, d, 0, -1)
+	data, err := repository.ReadBlob(ctx, d, maxConfig)
 	if err != nil {
 		return platform, err
-	}
-	defer blob.Close()
-	data, err := io.ReadAll(blob)
-	if err != nil {
-		return platform, err
-	}
-	if got := d.Digest.Algorithm().FromBytes(data); got != d.Digest {
-		return platform, fault.New(fault.Invalid, "the registry sent another configuration than %s: its digest is %s", d.Digest, got)
 	}
 	if err := json.Unmarshal(data, &platform); err != nil {
 		return platform, fault.New(fault.Invalid, "the image's configuration is no JSON object: %w", err)

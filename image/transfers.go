@@ -6,14 +6,13 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/tarehq/tare/remote"
 )
 
-const (
-	// progressEvery is how often a transfer tells how far it is.
-	progressEvery = 100 * time.Millisecond
-	maxNesting    = 8 // indexes in indexes
-)
+// progressEvery is how often a transfer tells how far it is.
+const progressEvery = 100 * time.Millisecond
 
 // Progress is one step of a transfer, in Docker's words. Where ID is set it is
 // about one layer, or says which tag the whole is about.
@@ -55,6 +54,21 @@ func (t *Transfers) settle() {
 	t.settling.Go(func() {
 		if err := t.images.layers.Sync(); err != nil {
 			slog.Warn("unpacked layers are not on disk yet", "error", err)
+		}
+	})
+}
+
+// giveBack drops what waits for another try when the disk is full: it would
+// stay full for as long as that waits. The layers are those of the pull that
+// failed, whose downloads are just ending.
+func (t *Transfers) giveBack(layers map[digest.Digest]bool) {
+	t.settling.Go(func() {
+		ctx := context.Background() // of no request any more
+		for d := range layers {
+			_ = t.images.content.PartialClosed(ctx, d) // ends with ctx alone
+		}
+		if _, err := t.images.content.DropPartials(0); err != nil {
+			slog.Warn("what was fetched of images stays on the full disk", "error", err)
 		}
 	})
 }

@@ -7,6 +7,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/reference"
 )
@@ -70,9 +71,9 @@ func (l *Lists) inspectRemote(ctx context.Context, out io.Writer, ref reference.
 	switch {
 	case err != nil:
 		return err
-	case !isIndex(d.MediaType) && !verbose:
+	case !content.IsIndex(d.MediaType) && !verbose:
 		return show(out, text, "\t")
-	case !isIndex(d.MediaType):
+	case !content.IsIndex(d.MediaType):
 		image, err := l.fetch(ctx, ref, d.Digest.String(), ref.String())
 		if err != nil {
 			return err
@@ -103,7 +104,7 @@ func (l *Lists) fetchAll(ctx context.Context, ref reference.Ref, text []byte) ([
 	}
 	images := []*Image{}
 	for _, d := range index.Manifests {
-		if isIndex(d.MediaType) || d.Platform != nil && d.Platform.OS == "unknown" {
+		if content.IsIndex(d.MediaType) || d.Platform != nil && d.Platform.OS == "unknown" {
 			continue
 		}
 		named := ref

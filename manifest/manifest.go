@@ -97,7 +97,7 @@ func (l *Lists) fetch(ctx context.Context, ref reference.Ref, version, name stri
 	if err != nil {
 		return nil, err
 	}
-	if isIndex(d.MediaType) {
+	if content.IsIndex(d.MediaType) {
 		return nil, fault.New(fault.Invalid, "%s is a manifest list, not an image: name its images instead", ref)
 	}
 	image := &Image{Ref: name, Descriptor: ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}, Raw: text}
@@ -120,30 +120,15 @@ func (l *Lists) platform(ctx context.Context, ref reference.Ref, text []byte) (*
 	if err := json.Unmarshal(text, &m); err != nil {
 		return nil, fault.New(fault.Invalid, "the manifest of %s cannot be read: %w", ref, err)
 	}
-	if m.Config.Size < 0 || m.Config.Size > maxConfig {
-		return nil, fault.New(fault.Invalid, "the configuration of %s has %d bytes; at most %d are read", ref, m.Config.Size, maxConfig)
-	}
-	r, err := l.repository(ref).Blob(ctx, m.Config, 0, -1)
+	config, err := l.repository(ref).ReadBlob(ctx, m.Config, maxConfig)
 	if err != nil {
 		return nil, err
-	}
-	defer r.Close()
-	config, err := io.ReadAll(io.LimitReader(r, maxConfig+1))
-	if err != nil {
-		return nil, err
-	}
-	if m.Config.Digest.Validate() != nil || m.Config.Digest.Algorithm().FromBytes(config) != m.Config.Digest {
-		return nil, fault.New(fault.Invalid, "the configuration of %s does not have the digest %s", ref, m.Config.Digest)
 	}
 	var p ocispec.Platform
 	if json.Unmarshal(config, &p) != nil || p.OS == "" && p.Architecture == "" {
 		return nil, nil
 	}
 	return &p, nil
-}
-
-func isIndex(mediaType string) bool {
-	return mediaType == ocispec.MediaTypeImageIndex || mediaType == content.DockerManifestList
 }
 
 // entry is an image in a list. Its fields are in the order that Docker's client

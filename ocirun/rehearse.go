@@ -18,7 +18,7 @@ import (
 func Rehearse(config []byte) error {
 	spec := new(specs.Spec)
 	d := newDecoder(config)
-	if err := d.document(reflect.ValueOf(spec).Elem()); err != nil {
+	if err := d.document(spec); err != nil {
 		return err
 	}
 	if err := check(spec); err != nil {

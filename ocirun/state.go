@@ -4,13 +4,13 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"reflect"
 	"strconv"
 	"strings"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/plainjson"
 	"github.com/tarehq/tare/internal/procfs"
 	"github.com/tarehq/tare/ocirun/cgroup"
 	"golang.org/x/sys/unix"
@@ -202,7 +202,7 @@ func Load(stateDir, id string) (*Container, error) {
 		return nil, fault.New(fault.Internal, "read the state of container %s: %w", id, err)
 	}
 	var s state
-	if err := decode(b, reflect.ValueOf(&s).Elem()); err != nil {
+	if err := plainjson.Unmarshal(b, &s); err != nil {
 		return nil, fault.New(fault.Internal, "read the state of container %s: %w", id, err)
 	}
 	if s.Version != 1 {

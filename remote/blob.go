@@ -46,6 +46,27 @@ func (r *Repository) Blob(ctx context.Context, d ocispec.Descriptor, from, to in
 	return b, nil
 }
 
+// ReadBlob reads a whole small blob, as a config is, of at most limit bytes. Its
+// digest is checked.
+func (r *Repository) ReadBlob(ctx context.Context, d ocispec.Descriptor, limit int64) ([]byte, error) {
+	if d.Size > limit {
+		return nil, fault.New(fault.Invalid, "the blob %s has %d bytes, more than the %d that are read", clean(d.Digest.String(), 200), d.Size, limit)
+	}
+	b, err := r.Blob(ctx, d, 0, -1)
+	if err != nil {
+		return nil, err
+	}
+	defer b.Close()
+	data, err := io.ReadAll(b)
+	if err != nil {
+		return nil, err
+	}
+	if got := d.Digest.Algorithm().FromBytes(data); got != d.Digest {
+		return nil, fault.New(fault.Invalid, "the registry sent another blob than %s: its digest is %s", d.Digest, got)
+	}
+	return data, nil
+}
+
 // ErrNoRanges says that a range would cost reading much of what is before it.
 var ErrNoRanges = fault.New(fault.Unavailable, "the registry sends blobs only as a whole")
 

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"strings"
 
 	"github.com/tarehq/tare/fault"
@@ -115,7 +116,7 @@ func (e *endpoint) permit(from, to *url.URL) error {
 	case e.own(to), e.client.insecure.named(to.Host), loopback(to.Host):
 		return nil
 	}
-	return fault.New(fault.Forbidden, "the registry %s leads to %s: list that host in insecure-registries to allow HTTP", e.host, redact(to))
+	return fault.New(fault.Forbidden, "the registry %s leads to %s: %s", e.host, redact(to), e.client.allowHTTP(clean(to.Host, maxErrorText)))
 }
 
 // hop is one request and the head of its answer.
@@ -204,7 +205,10 @@ func (e *endpoint) broken(ctx context.Context, method string, to *url.URL, cause
 	lasting := errors.As(err, &unknown) && unknown.IsNotFound || lastingTLS(err)
 	switch {
 	case plainAnswer(err):
-		return fault.New(fault.Unavailable, "%s %q: %w: list %s in insecure-registries to allow HTTP", op, redact(to), http.ErrSchemeMismatch, e.host)
+		return fault.New(fault.Unavailable, "%s %q: %w: %s", op, redact(to), http.ErrSchemeMismatch, e.client.allowHTTP(e.host))
+	case unknownAuthority(err) && e.origin && e.own(to) && e.client.config.HostsDir != "":
+		ca := filepath.Join(e.client.config.HostsDir, strings.Replace(e.host, dockerHost, dockerDomain, 1), "ca.crt")
+		return fault.New(fault.Unavailable, "%s %q: %w: put the certificate of its CA into %s", op, redact(to), err, ca)
 	case lasting:
 		return fault.New(fault.Unavailable, "%s %q: %w", op, redact(to), err)
 	}

@@ -235,6 +235,15 @@ func lastingTLS(err error) bool {
 	return errors.As(err, &verify) || errors.As(err, &unknown) || errors.As(err, &alert)
 }
 
+func (c *Client) allowHTTP(host string) string {
+	return strings.ReplaceAll(c.config.AllowHTTP, "HOST", host)
+}
+
+func unknownAuthority(err error) bool {
+	var unknown x509.UnknownAuthorityError
+	return errors.As(err, &unknown)
+}
+
 // retryAfter reads the header of RFC 9110, 10.2.3: seconds or a date. 0 if it
 // says nothing.
 func retryAfter(value string, now time.Time) time.Duration {

@@ -198,7 +198,7 @@ func TestPlainLeadsOnlyToListed(t *testing.T) {
 		}
 	})
 	r := at(newClient(t, Config{}), strings.TrimPrefix(home.URL, "http://"), "a/b", ann)
-	if _, err := r.Tags(t.Context()); !errors.Is(err, fault.Forbidden) || !strings.Contains(err.Error(), "list that host in insecure-registries") {
+	if _, err := r.Tags(t.Context()); !errors.Is(err, fault.Forbidden) || !strings.Contains(err.Error(), "list 192.0.2.1 in insecure-registries") {
 		t.Error(err)
 	}
 }

@@ -332,6 +332,11 @@ func TestPlainNeedsToBeListed(t *testing.T) {
 	if n := front.Count(everything); n != 0 {
 		t.Errorf("%d requests in the clear", n)
 	}
+	c = newClient(t, Config{AllowHTTP: "permit HOST"})
+	dialTo(t, c, name, front.Host)
+	if _, err := at(c, name, "a/b").Tags(t.Context()); !strings.HasSuffix(fmt.Sprint(err), "HTTPS client: permit "+name) {
+		t.Error(err)
+	}
 	c = newClient(t, Config{Insecure: []string{name}})
 	dialTo(t, c, name, front.Host)
 	if _, err := at(c, name, "a/b").Tags(t.Context()); !errors.Is(err, fault.NotFound) {

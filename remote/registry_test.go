@@ -261,8 +261,9 @@ func TestWrongAuthorityIsRefused(t *testing.T) {
 	}
 	dir := hostsDir(t, t.TempDir(), reg.Host, map[string]string{"ca.crt": fileText(t, other.CA)})
 	_, err := at(newClient(t, Config{HostsDir: dir}), reg.Host, "a/b").Tags(t.Context())
-	if !errors.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "certificate") {
-		t.Errorf("with another's CA: %v", err)
+	advice := ": put the certificate of its CA into " + filepath.Join(dir, reg.Host, "ca.crt")
+	if !errors.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "certificate signed by unknown authority") || !strings.HasSuffix(err.Error(), advice) {
+		t.Errorf("with another's CA: %v, want at the end %s", err, advice)
 	}
 	c := newClient(t, Config{HostsDir: dir, Insecure: []string{reg.Host}})
 	if _, err := at(c, reg.Host, "a/b").Tags(t.Context()); !errors.Is(err, fault.NotFound) {

@@ -47,6 +47,9 @@ type Config struct {
 	// verified and which may speak plain HTTP. localhost, 127.0.0.0/8 and ::1
 	// always may, unless HostsDir gives CAs for them.
 	Insecure []string
+	// AllowHTTP says how a user adds HOST to Insecure, for errors; "" says it of
+	// the daemon's configuration.
+	AllowHTTP string
 	// UserAgent is sent with each request.
 	UserAgent string
 	// Chunk is the size in bytes from which on blobs are pushed in pieces of
@@ -104,6 +107,9 @@ func New(config Config) (*Client, error) {
 	c := &Client{
 		config: config, pace: patient,
 		hosts: map[string]*hostEntry{}, transports: map[string]*http.Transport{},
+	}
+	if c.config.AllowHTTP == "" {
+		c.config.AllowHTTP = "list HOST in insecure-registries to allow HTTP"
 	}
 	if c.config.Chunk == 0 {
 		c.config.Chunk = defaultChunk

@@ -80,7 +80,11 @@ func (h *imageHandlers) list(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, r.version.images(list))
+	out := r.version.images(list)
+	if list, ok := out.([]wire.Summary); ok {
+		return writeList(w, list)
+	}
+	return writeJSON(w, http.StatusOK, out)
 }
 
 func (h *imageHandlers) inspect(w http.ResponseWriter, r *request) error {

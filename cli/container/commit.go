@@ -17,13 +17,14 @@ func Commit() *command.Command {
 	var o client.CommitOptions
 	changes := option.NewList(f, "change", "c", "Apply Dockerfile instruction to the created image", nil)
 	pause := f.BoolP("pause", "p", true, "Pause container during commit")
+	f.BoolVar(&o.NoPause, "no-pause", false, "Let the container go on during commit")
 	f.StringVarP(&o.Author, "author", "a", "", `Author (e.g., "John Hannibal Smith <hannibal@a-team.com>")`)
 	f.StringVarP(&o.Comment, "message", "m", "", "Commit message")
 	f.BoolVar(&o.Squash, "squash", false, "Make one layer of the image's layers and the container's changes")
 	return &command.Command{
 		Usage: "[OPTIONS] CONTAINER [REPOSITORY[:TAG]]", MinArgs: 1, MaxArgs: 2, Flags: f,
 		Run: func(ctx context.Context, s *command.Session, args []string) error {
-			o.Changes, o.NoPause = changes.Values, !*pause
+			o.Changes, o.NoPause = changes.Values, o.NoPause || !*pause
 			if len(args) > 1 && args[1] != "" {
 				ref, err := reference.ParseBare(args[1])
 				if err != nil {

@@ -123,6 +123,7 @@ func infoText(i *client.Info) string {
 		}
 	}
 	line("Experimental", i.ExperimentalBuild)
+	registries(&b, i.RegistryConfig)
 	line("Live Restore Enabled", i.LiveRestoreEnabled)
 	if f := i.FirewallBackend; f != nil {
 		line("Firewall Backend", f.Driver)
@@ -132,6 +133,27 @@ func infoText(i *client.Info) string {
 	}
 	b.WriteByte('\n')
 	return b.String()
+}
+
+// registries lists the insecure ones and the mirrors, where there are any.
+func registries(b *strings.Builder, r *client.InfoRegistries) {
+	if r == nil {
+		return
+	}
+	var insecure []string
+	for _, host := range slices.Sorted(maps.Keys(r.IndexConfigs)) {
+		if index := r.IndexConfigs[host]; index != nil && !index.Secure {
+			insecure = append(insecure, host)
+		}
+	}
+	for _, list := range []struct {
+		name    string
+		entries []string
+	}{{"Insecure Registries", append(insecure, r.InsecureRegistryCIDRs...)}, {"Registry Mirrors", r.Mirrors}} {
+		if len(list.entries) > 0 {
+			fmt.Fprintf(b, " %s:\n  %s\n", list.name, strings.Join(list.entries, "\n  "))
+		}
+	}
 }
 
 // securityOption shows name=seccomp,profile=builtin as a name and its parts.

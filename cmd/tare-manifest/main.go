@@ -79,7 +79,7 @@ func run(ctx context.Context, out io.Writer, args []string) error {
 	if err != nil {
 		return err
 	}
-	c := remote.Config{HostsDir: hostsDir, UserAgent: "tare"}
+	c := remote.Config{HostsDir: hostsDir, UserAgent: "tare", AllowHTTP: "say --insecure to ask HOST by HTTP"}
 	if o.insecure {
 		c.Insecure = o.domains()
 	}
