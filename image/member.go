@@ -14,16 +14,17 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/overlayfs"
 	"github.com/tarehq/tare/snapshot"
 )
 
 const (
 	maxConfig  = 8 << 20
-	maxLayers  = 512
-	maxNesting = 8        // indexes in indexes
-	maxNode    = 4 << 20  // bytes of one manifest or index
-	maxMembers = 10_000   // manifests of one image
-	maxParsed  = 64 << 20 // bytes of an image's indexes, manifests and configs, which are kept parsed
+	maxLayers  = overlayfs.MaxLower - 2 // below them lie the mount points, above in a view a container's changes
+	maxNesting = 8                      // indexes in indexes
+	maxNode    = 4 << 20                // bytes of one manifest or index
+	maxMembers = 10_000                 // manifests of one image
+	maxParsed  = 64 << 20               // bytes of an image's indexes, manifests and configs, which are kept parsed
 )
 
 // BuildKit's marks of a manifest that attests another one.

@@ -14,6 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// MaxLower is how many lower directories the kernel takes, its OVL_MAX_STACK.
+const MaxLower = 500
+
 // Overlay describes an overlay mount. All paths are absolute.
 type Overlay struct {
 	Lower       []string // read-only layers, the topmost first; at least two without Upper

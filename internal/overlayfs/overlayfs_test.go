@@ -135,3 +135,25 @@ func TestBind(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestMaxLower(t *testing.T) {
+	testutil.RequireRoot(t)
+	root := t.TempDir()
+	var o Overlay
+	for i := range MaxLower + 1 {
+		dir := filepath.Join(root, fmt.Sprint(i))
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		o.Lower = append(o.Lower, dir)
+	}
+	if _, err := byLayers(o, 0); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("%d: %v", len(o.Lower), err)
+	}
+	o.Lower = o.Lower[1:]
+	fd, err := byLayers(o, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(fd)
+}
