@@ -6,6 +6,7 @@ import (
 	"compress/bzip2"
 	"errors"
 	"io"
+	"sync"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -37,7 +38,8 @@ var (
 // Decompress looks at the first bytes of r and returns the stream behind its
 // compression. Close frees the decompressor, not r. An empty stream and a
 // compression that is not supported are errors, and so is, later on, a stream
-// that makes far more bytes than it has (see bounded).
+// that makes far more bytes than it has (see bounded). It may wait for another
+// one to be closed, when both need much memory.
 func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
 	source := &counted{r: r}
 	br := bufio.NewReaderSize(source, 1<<20)
@@ -56,15 +58,47 @@ func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
 		}
 		return &bounded{stream: z, source: source, how: Gzip}, Gzip, nil
 	case bytes.HasPrefix(head, magicZstd), len(head) > 4 && head[0]&0xf0 == 0x50 && bytes.Equal(head[1:4], magicSkip):
+		free := waitForWindow(br)
 		z, err := zstd.NewReader(br, zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {
+			free()
 			return nil, "", err
 		}
-		return &bounded{stream: z.IOReadCloser(), source: source, how: Zstd}, Zstd, nil
+		return &bounded{stream: &windowed{z.IOReadCloser(), free}, source: source, how: Zstd}, Zstd, nil
 	case bytes.HasPrefix(head, magicBzip2):
 		return &bounded{stream: io.NopCloser(bzip2.NewReader(br)), source: source, how: Bzip2}, Bzip2, nil
 	case bytes.HasPrefix(head, magicXz):
 		return nil, "", fault.New(fault.NotImplemented, "archives compressed with xz are not supported: decompress with xz -dc first")
 	}
 	return io.NopCloser(br), Plain, nil
+}
+
+// usualWindow is the largest window in bytes of what is compressed without asking
+// for an extreme, RFC 8878, section 3.1.1.1.2. Streams with a larger one are
+// decompressed one at a time: each keeps that much in memory.
+const usualWindow = 8 << 20
+
+var largeWindow = make(chan struct{}, 1)
+
+// waitForWindow waits until the memory may be used that the first frame asks
+// for. free gives it back, once.
+func waitForWindow(br *bufio.Reader) (free func()) {
+	head, _ := br.Peek(zstd.HeaderMaxSize)
+	var h zstd.Header
+	if err := h.Decode(head); err != nil || h.WindowSize <= usualWindow {
+		return func() {}
+	}
+	largeWindow <- struct{}{}
+	return sync.OnceFunc(func() { <-largeWindow })
+}
+
+// windowed gives its window back at the end.
+type windowed struct {
+	io.ReadCloser
+	free func()
+}
+
+func (w *windowed) Close() error {
+	defer w.free()
+	return w.ReadCloser.Close()
 }
