@@ -80,7 +80,7 @@ func (h *imageHandlers) list(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, r.version.images(list))
+	return writeJSON(w, http.StatusOK, r.version.listed(list))
 }
 
 func (h *imageHandlers) inspect(w http.ResponseWriter, r *request) error {
