@@ -581,7 +581,7 @@ func TestChanges(t *testing.T) {
 	if diff := cmp.Diff(want, c); diff != "" {
 		t.Error(diff)
 	}
-	for _, bad := range []string{"RUN x", "ENV A", "ENV", "LABEL a=1 b", "EXPOSE x", "EXPOSE 90-80", "EXPOSE 1/icmp", "USER a b", "VOLUME [\"\"]",
+	for _, bad := range []string{"RUN x", "ENV A", "ENV", "LABEL a=1 b", "EXPOSE x", "EXPOSE 90-80", "EXPOSE 1/icmp", "USER a b", "VOLUME [\"\"]", "VOLUME []",
 		"HEALTHCHECK curl", "HEALTHCHECK --retries=x CMD y", "HEALTHCHECK --color=x CMD y", "ONBUILD FROM x", "ENV A=\"open", "USER ${A", "STOPSIGNAL a b"} {
 		if err := applyChanges(&dockerspec.DockerOCIImageConfig{}, []string{bad}); !errors.Is(err, fault.Invalid) {
 			t.Errorf("%q: %v", bad, err)

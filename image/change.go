@@ -174,6 +174,9 @@ func changeVolume(c *dockerspec.DockerOCIImageConfig, rest string) error {
 			return err
 		}
 	}
+	if len(list) == 0 {
+		return fault.New(fault.Invalid, "VOLUME requires at least one argument")
+	}
 	for _, v := range list {
 		if v = strings.TrimSpace(v); v == "" {
 			return fault.New(fault.Invalid, "VOLUME specified can not be an empty string")

@@ -233,7 +233,7 @@ func (f *fakeImages) Prune(_ context.Context, filters map[string]map[string]bool
 	return nil, 42, f.err
 }
 func (f *fakeImages) Usage(context.Context) (*wireimage.DiskUsage, error) {
-	return &wireimage.DiskUsage{TotalCount: 1, TotalSize: 100, Reclaimable: 30, Items: []wireimage.Summary{{ID: "sha256:1", Size: 100}}}, f.err
+	return &wireimage.DiskUsage{TotalCount: 1, TotalSize: 100, Reclaimable: 30, Items: []wireimage.Summary{{ID: "sha256:1", Size: 100, Containers: 3}}}, f.err
 }
 func (f *fakeImages) Pull(_ context.Context, ref string, o image.PullOptions, progress func(image.Progress)) error {
 	f.call = fmt.Sprintf("pull %s %v %s", ref, o.All, o.Platform)

@@ -80,7 +80,7 @@ func (h *imageHandlers) list(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	out := r.version.images(list)
+	out := r.version.listed(list)
 	if list, ok := out.([]wire.Summary); ok {
 		return writeList(w, list)
 	}

@@ -357,6 +357,16 @@ type legacyImage struct {
 	VirtualSize int64
 }
 
+// listed is GET /images/json, which did not count containers before 1.51.
+func (v Version) listed(list []image.Summary) any {
+	if v.before(51) {
+		for i := range list {
+			list[i].Containers = -1
+		}
+	}
+	return v.images(list)
+}
+
 func (v Version) images(list []image.Summary) any {
 	for i := range list {
 		img := &list[i]
@@ -373,9 +383,6 @@ func (v Version) images(list []image.Summary) any {
 		}
 		if v.before(48) {
 			img.Descriptor = nil
-		}
-		if v.before(51) {
-			img.Containers = -1
 		}
 	}
 	if !v.before(44) {

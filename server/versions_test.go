@@ -136,7 +136,7 @@ func TestListFiltersOfOldVersions(t *testing.T) {
 
 func TestImagesOfOldVersions(t *testing.T) {
 	first := func(minor int) map[string]any {
-		text, err := json.Marshal(Version{1, minor}.images([]wireimage.Summary{{ID: "i", Size: 5, Containers: 2}}))
+		text, err := json.Marshal(Version{1, minor}.listed([]wireimage.Summary{{ID: "i", Size: 5, Containers: 2}}))
 		if err != nil {
 			t.Fatal(err)
 		}
