@@ -14,8 +14,9 @@ import (
 
 // manyHoles is how many bytes of holes make a file worth the sparse format.
 // Below that the holes are written as zeros, which all readers know: the OCI
-// layer specification says that sparse files should not be used.
-const manyHoles = 64 << 20
+// layer specification says that sparse files should not be used, and Docker's
+// graph drivers cannot save or push again a layer that has one.
+const manyHoles = 8 << 30
 
 // maxPieces bounds the map of a sparse file. One of more pieces is written with
 // zeros.
