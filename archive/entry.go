@@ -36,7 +36,7 @@ func (x *extractor) file(ctx context.Context, dir int, base string, hdr *tar.Hea
 	}
 	var fd int
 	err := x.make(dir, base, func() (err error) {
-		fd, err = unix.Openat(dir, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+		fd, err = unix.Openat(dir, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode(hdr)&0o777)
 		return err
 	})
 	if err != nil {
@@ -51,17 +51,35 @@ func (x *extractor) file(ctx context.Context, dir int, base string, hdr *tar.Hea
 	if err := x.disinherit(fd); err != nil {
 		return failed(hdr.Name, err)
 	}
-	// The order matters: chown clears set-ID bits and capabilities.
-	if err := unix.Fchown(fd, hdr.Uid, hdr.Gid); err != nil {
-		return failed(hdr.Name, err)
-	}
-	if err := unix.Fchmod(fd, mode(hdr)); err != nil {
+	if err := own(fd, hdr); err != nil {
 		return failed(hdr.Name, err)
 	}
 	if err := x.setXattrs(hdr, func(k string, v []byte) error { return unix.Fsetxattr(fd, k, v, 0) }); err != nil {
 		return err
 	}
-	return setTimes(dir, base, hdr)
+	if err := unix.UtimesNanoAt(fd, "", timespecs(hdr.AccessTime, hdr.ModTime), unix.AT_EMPTY_PATH); err != nil {
+		return failed(hdr.Name, err)
+	}
+	return nil
+}
+
+// own gives a new file its owner and mode where those are not what it was made
+// with, as for most files: each change costs the file system a transaction.
+func own(fd int, hdr *tar.Header) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	// The order matters: chown clears set-ID bits and capabilities.
+	if int(st.Uid) != hdr.Uid || int(st.Gid) != hdr.Gid {
+		if err := unix.Fchown(fd, hdr.Uid, hdr.Gid); err != nil {
+			return err
+		}
+	}
+	if st.Mode&0o7777 == mode(hdr) && mode(hdr)&0o6000 == 0 {
+		return nil
+	}
+	return unix.Fchmod(fd, mode(hdr))
 }
 
 // copy writes the file's data. Of a sparse entry, runs of zeros become holes.

@@ -198,10 +198,10 @@ func (k *stack) apply(ctx context.Context, tree *snapshot.Unpacking, i int, open
 		return err
 	}
 	defer plain.Close()
-	ahead := archive.ReadAhead(plain)
-	defer ahead.Close()
 	sum := k.diffIDs[i].Verifier()
-	if err := tree.Apply(ctx, io.TeeReader(ahead, sum)); err != nil {
+	ahead := archive.ReadAhead(io.TeeReader(plain, sum))
+	defer ahead.Close()
+	if err := tree.Apply(ctx, ahead); err != nil {
 		return err
 	}
 	if !sum.Verified() {

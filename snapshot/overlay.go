@@ -71,13 +71,16 @@ func extract(ctx context.Context, tree string, r io.Reader, w archive.Whiteouts)
 		return archive.Stats{}, err
 	}
 	defer root.Close()
-	// Headers are read 512 bytes at a time; large data passes the buffer by.
-	br := bufio.NewReaderSize(r, 256<<10)
-	stats, err := archive.Extract(ctx, root, br, archive.Options{Whiteouts: w})
+	// Headers are read 512 bytes at a time; large data passes the buffer by. Who
+	// can write itself has its bytes at hand.
+	if _, ok := r.(io.WriterTo); !ok {
+		r = bufio.NewReaderSize(r, 256<<10)
+	}
+	stats, err := archive.Extract(ctx, root, r, archive.Options{Whiteouts: w})
 	if err != nil {
 		return stats, err
 	}
-	if _, err := br.WriteTo(io.Discard); err != nil {
+	if _, err := io.Copy(io.Discard, r); err != nil {
 		return stats, fmt.Errorf("cannot read the archive: %w", err)
 	}
 	return stats, nil
