@@ -3,7 +3,9 @@ package image
 import (
 	"cmp"
 	"context"
+	"runtime"
 	"slices"
+	"sync"
 
 	wire "github.com/moby/moby/api/types/image"
 	"github.com/opencontainers/go-digest"
@@ -30,16 +32,15 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]wire.Summary, erro
 		}
 		groups[d] = append(groups[d], e)
 	}
+	found := make([]*listed, len(order))
+	beside(len(order), func(i int) { found[i] = s.listed(groups[order[i]], keep, o) })
 	list := make([]wire.Summary, 0, len(order))
 	chains := map[string][]digest.Digest{}
-	for _, d := range order {
-		members := s.members(groups[d][0].Target)
-		best := representative(members)
-		if !keep.created(best) || !keep.anyLabels(members) {
-			continue
+	for _, l := range found {
+		if l != nil {
+			list = append(list, l.summary)
+			chains[l.summary.ID] = l.chains
 		}
-		list = append(list, s.summary(groups[d], members, best, o))
-		chains[d.String()] = chainsOf(members)
 	}
 	if o.SharedSize {
 		s.setSharedSizes(list, chains)
@@ -48,8 +49,41 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]wire.Summary, erro
 	return list, nil
 }
 
+// listed is one image of a list, and its layers.
+type listed struct {
+	summary wire.Summary
+	chains  []digest.Digest
+}
+
+// listed describes the image of the entries, nil if the filters hold it back.
+func (s *Service) listed(entries []content.Entry, keep *filter, o ListOptions) *listed {
+	members := s.members(entries[0].Target)
+	best := representative(members)
+	if !keep.created(best) || !keep.anyLabels(members) {
+		return nil
+	}
+	return &listed{s.summary(entries, members, best, o), chainsOf(members)}
+}
+
+// beside calls f for each number below n, on all processors when they are many.
+func beside(n int, f func(i int)) {
+	workers := min(runtime.GOMAXPROCS(0), 1+n/64)
+	var running sync.WaitGroup
+	for first := range workers {
+		running.Go(func() {
+			for i := first; i < n; i += workers {
+				f(i)
+			}
+		})
+	}
+	running.Wait()
+}
+
 // chainsOf lists the layers of all platforms, each once.
 func chainsOf(members []member) (chains []digest.Digest) {
+	if len(members) == 1 && members[0].detail != nil {
+		return members[0].detail.chains
+	}
 	seen := map[digest.Digest]bool{}
 	for _, m := range members {
 		if m.detail == nil {
