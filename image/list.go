@@ -32,8 +32,8 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]wire.Summary, erro
 		}
 		groups[d] = append(groups[d], e)
 	}
-	found := make([]*listed, len(order))
-	beside(len(order), func(i int) { found[i] = s.listed(groups[order[i]], keep, o) })
+	found := make([]*shown, len(order))
+	beside(len(order), func(i int) { found[i] = s.shown(groups[order[i]], keep, o) })
 	list := make([]wire.Summary, 0, len(order))
 	chains := map[string][]digest.Digest{}
 	for _, l := range found {
@@ -49,20 +49,20 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]wire.Summary, erro
 	return list, nil
 }
 
-// listed is one image of a list, and its layers.
-type listed struct {
+// shown is one image of a list, and its layers.
+type shown struct {
 	summary wire.Summary
 	chains  []digest.Digest
 }
 
-// listed describes the image of the entries, nil if the filters hold it back.
-func (s *Service) listed(entries []content.Entry, keep *filter, o ListOptions) *listed {
+// shown describes the image of the entries, nil if the filters hold it back.
+func (s *Service) shown(entries []content.Entry, keep *filter, o ListOptions) *shown {
 	members := s.members(entries[0].Target)
 	best := representative(members)
 	if !keep.created(best) || !keep.anyLabels(members) {
 		return nil
 	}
-	return &listed{s.summary(entries, members, best, o), chainsOf(members)}
+	return &shown{s.summary(entries, members, best, o), chainsOf(members)}
 }
 
 // beside calls f for each number below n, on all processors when they are many.
