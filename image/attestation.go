@@ -20,11 +20,7 @@ const (
 // platform, "" for this machine's: all, or those of the predicate types. The
 // statements themselves are in it when asked for, and here.
 func (s *Service) Attestations(ctx context.Context, ref, platform string, types []string, statements bool) ([]wire.AttestationStatement, error) {
-	f, err := s.find(ctx, ref)
-	if err != nil {
-		return nil, err
-	}
-	m, err := s.choose(f.target, platform, familiarTagged(ref))
+	f, m, err := s.chosen(ctx, ref, platform)
 	if err != nil {
 		return nil, err
 	}

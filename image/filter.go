@@ -68,11 +68,7 @@ func (s *Service) addFilter(ctx context.Context, f *filter, key, value string) e
 }
 
 func (s *Service) created(ctx context.Context, ref string) (time.Time, error) {
-	f, err := s.find(ctx, ref)
-	if err != nil {
-		return time.Time{}, err
-	}
-	m, err := s.choose(f.target, "", familiarTagged(ref))
+	_, m, err := s.chosen(ctx, ref, "")
 	if err != nil || m.detail.config.Created == nil {
 		return time.Time{}, err
 	}

@@ -91,11 +91,7 @@ func describe(r *wire.InspectResponse, d *detail) {
 // History lists the steps that made the image of a platform, "" for any, newest
 // first. Only the newest has an ID, as no image exists of the others.
 func (s *Service) History(ctx context.Context, ref, platform string) ([]wire.HistoryResponseItem, error) {
-	f, err := s.find(ctx, ref)
-	if err != nil {
-		return nil, err
-	}
-	m, err := s.choose(f.target, platform, familiarTagged(ref))
+	f, m, err := s.chosen(ctx, ref, platform)
 	if err != nil {
 		return nil, err
 	}

@@ -113,7 +113,7 @@ func (p *pull) run(ctx context.Context, tag string) (err error) {
 	if err != nil {
 		return pullError(p.ref, err) // as the answer: nothing is in the stream yet
 	}
-	p.progress(Progress{ID: tag, Tag: true, Status: "Pulling from " + familiarPath(p.ref)})
+	p.progress(Progress{ID: tag, Tag: true, Status: "Pulling from " + p.ref.Path})
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	p.target = target
@@ -145,9 +145,6 @@ func (p *pull) run(ctx context.Context, tag string) (err error) {
 	p.s.publish("pull", target, p.ref.String())
 	return nil
 }
-
-// familiarPath is the path of the repository as Docker's progress shows it.
-func familiarPath(r reference.Ref) string { return r.Path }
 
 // name gives the image its name, with what is attached to it, and tells whether
 // the name pointed elsewhere before.

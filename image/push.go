@@ -317,7 +317,7 @@ func (p *push) upload(ctx context.Context, d ocispec.Descriptor, tell func(statu
 	}
 	if from, ok := p.elsewhere(d.Digest); ok {
 		if mounted, err := p.repo.Mount(ctx, d.Digest, from.Path); err != nil || mounted {
-			return "Mounted from " + familiarPath(from), err
+			return "Mounted from " + from.Path, err
 		}
 	}
 	tell("Pushing", 0, d.Size)

@@ -29,11 +29,7 @@ func (s *Service) Resolve(ctx context.Context, ref string) (Image, error) {
 
 // ResolvePlatform is Resolve for a platform ("linux/arm64"); "" is any.
 func (s *Service) ResolvePlatform(ctx context.Context, ref, platform string) (Image, error) {
-	f, err := s.find(ctx, ref)
-	if err != nil {
-		return Image{}, err
-	}
-	m, err := s.choose(f.target, platform, familiarTagged(ref))
+	f, m, err := s.chosen(ctx, ref, platform)
 	if err != nil {
 		return Image{}, err
 	}
@@ -43,6 +39,16 @@ func (s *Service) ResolvePlatform(ctx context.Context, ref, platform string) (Im
 		ID: f.target.Digest, Name: f.name, Manifest: manifest, Config: m.detail.config, ChainID: m.detail.chain(),
 		DiffIDs: m.detail.config.RootFS.DiffIDs, Platform: m.platform, layers: m.detail.manifest.Layers,
 	}, nil
+}
+
+// chosen finds an image and picks its manifest for a platform, "" for any.
+func (s *Service) chosen(ctx context.Context, ref, platform string) (found, member, error) {
+	f, err := s.find(ctx, ref)
+	if err != nil {
+		return found{}, member{}, err
+	}
+	m, err := s.choose(f.target, platform, familiarTagged(ref))
+	return f, m, err
 }
 
 // ID is what ref means now, "" when there is no such image. It reads memory
