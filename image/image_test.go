@@ -111,13 +111,17 @@ func (f fixture) shape(t testing.TB) []string {
 		return err == nil && len(left) == 0
 	})
 	var paths []string
-	filepath.WalkDir(f.root, func(p string, d os.DirEntry, err error) error {
+	err := filepath.WalkDir(f.root, func(p string, d os.DirEntry, err error) error {
 		// Directories that wait for containers come and go in the background.
-		if !strings.Contains(p, "/pair.") {
-			paths = append(paths, p)
+		if strings.Contains(p, "/pair.") {
+			return filepath.SkipDir
 		}
+		paths = append(paths, p)
 		return err
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	return paths
 }
 
