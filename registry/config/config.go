@@ -186,7 +186,7 @@ func (c *Config) setDefaults() {
 func (h *HTTP) setDefaults() {
 	h.Listen = []string{DefaultListen}
 	h.Stall = Duration(time.Minute)
-	h.MinRate = 1 << 10
+	h.MinRate = 4 << 10
 	h.Shutdown = Duration(30 * time.Second)
 }
 
