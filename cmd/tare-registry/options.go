@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -95,6 +96,9 @@ func (o *options) config() (*config.Config, error) {
 		c.HTTP.Listen = o.addrs
 	}
 	if o.set("log-level") {
+		if !slices.Contains([]string{"debug", "info", "warn", "error"}, o.logLevel) {
+			return nil, fault.New(fault.Invalid, "%q is no level of logging: want debug, info, warn or error", o.logLevel)
+		}
 		c.Log.Level = o.logLevel
 	}
 	return c, errors.Join(o.mergeTLS(c), o.mergeAuth(c))
