@@ -8,8 +8,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/tarehq/tare/fault"
@@ -50,7 +50,11 @@ func serve(ctx context.Context, _, logTo io.Writer, o *options) (err error) {
 	defer maintain(ctx, s, rules, c.Collect, log)()
 	handler := p.guard(routes(c, s, gate, rules, log))
 	server := newServer(c.HTTP, handler, t, log)
-	log.Info("tare-registry is ready", "version", version, "addresses", addresses(listeners, t != nil), "storage", describe(c.Storage), "pid", os.Getpid())
+	at := addresses(listeners, t != nil)
+	log.Info("tare-registry is ready", "version", version, "addresses", at, "storage", describe(c.Storage))
+	if err := notify("READY=1\nSTATUS=" + strings.Join(at, " ") + "\n"); err != nil {
+		log.Warn("cannot tell whoever started the registry that it is ready", "error", err)
+	}
 	debug.FreeOSMemory()
 	return answer(ctx, server, listeners, time.Duration(c.HTTP.Shutdown), log)
 }
