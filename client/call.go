@@ -1,11 +1,13 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"net/url"
+	"strconv"
 
 	"github.com/tarehq/tare/fault"
 )
@@ -73,8 +75,10 @@ func fetch[T any](ctx context.Context, c *Client, method, path string, query url
 
 func (c *Client) decode(ctx context.Context, resp *response, path string, out any) error {
 	defer resp.body.Close()
-	text, err := io.ReadAll(resp.body)
-	if err != nil {
+	size, _ := strconv.Atoi(resp.header["content-length"])
+	var text bytes.Buffer
+	text.Grow(max(0, min(size, 1<<20)) + bytes.MinRead)
+	if _, err := text.ReadFrom(resp.body); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -87,10 +91,10 @@ func (c *Client) decode(ctx context.Context, resp *response, path string, out an
 	case nil:
 		return nil
 	case *[]byte:
-		*out = text
+		*out = text.Bytes()
 		return nil
 	}
-	if err := json.Unmarshal(text, out); err != nil {
+	if err := json.Unmarshal(text.Bytes(), out); err != nil {
 		return fault.New(fault.Internal, "the answer to %s cannot be understood: %w", path, err)
 	}
 	return nil
