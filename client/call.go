@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/plainjson"
 )
 
 // Filters are a list's conditions: the accepted values by name.
@@ -71,6 +72,19 @@ func fetch[T any](ctx context.Context, c *Client, method, path string, query url
 	var out T
 	err := c.call(ctx, method, path, query, in, &out)
 	return out, err
+}
+
+// fetchList is fetch for a list, which may be a megabyte.
+func fetchList[T any](ctx context.Context, c *Client, path string, query url.Values) ([]T, error) {
+	text, err := fetch[[]byte](ctx, c, "GET", path, query, nil)
+	if err != nil {
+		return nil, err
+	}
+	var list []T
+	if err := plainjson.Unmarshal(text, &list); err != nil {
+		return nil, fault.New(fault.Internal, "the answer to %s cannot be understood: %w", path, err)
+	}
+	return list, nil
 }
 
 func (c *Client) decode(ctx context.Context, resp *response, path string, out any) error {

@@ -6,9 +6,6 @@ import (
 	"io"
 	"net/url"
 	"strings"
-
-	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/internal/plainjson"
 )
 
 // imagePath escapes an image's name, whose slashes and colons stay.
@@ -67,15 +64,7 @@ func (c *Client) ImageList(ctx context.Context, o ImageListOptions) ([]ImageSumm
 	flag(query, "manifests", o.Manifests)
 	flag(query, "brief", o.Brief)
 	filter(query, o.Filters)
-	text, err := fetch[[]byte](ctx, c, "GET", "/images/json", query, nil)
-	if err != nil {
-		return nil, err
-	}
-	var list []ImageSummary
-	if err := plainjson.Unmarshal(text, &list); err != nil { // a thousand images are a megabyte
-		return nil, fault.New(fault.Internal, "the list of images cannot be understood: %w", err)
-	}
-	return list, nil
+	return fetchList[ImageSummary](ctx, c, "/images/json", query)
 }
 
 // ImageInspectRaw returns the daemon's JSON as it is; the platform is

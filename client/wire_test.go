@@ -73,6 +73,21 @@ func TestWireShapes(t *testing.T) {
 	}
 }
 
+// TestLists reads lists as encoding/json does.
+func TestLists(t *testing.T) {
+	for _, want := range []any{&[]ContainerSummary{}, &[]ImageSummary{}} {
+		fill(reflect.ValueOf(want).Elem(), "")
+		text, err := json.Marshal(want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := reflect.New(reflect.TypeOf(want).Elem())
+		if err := plainjson.Unmarshal(text, got.Interface()); err != nil || !reflect.DeepEqual(got.Interface(), want) {
+			t.Errorf("%s: %+v, %v", text, got.Elem(), err)
+		}
+	}
+}
+
 // TestBriefImages reads what tared's own list has, all of it.
 func TestBriefImages(t *testing.T) {
 	sent := ours.Brief{Containers: 1, ContentSize: 2, Created: 3, ID: "i", RepoDigests: []string{"d"}, RepoTags: []string{"t"}, SharedSize: 4, Size: 5}
