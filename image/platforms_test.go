@@ -153,11 +153,8 @@ func TestRemovePlatforms(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.SetInUse(func(image string) []Use {
-		if image == id {
-			return []Use{{Container: "0123456789abcdef", Running: true}}
-		}
-		return nil
+	f.SetInUse(func() map[digest.Digest][]Use {
+		return map[digest.Digest][]Use{digest.Digest(id): {{Container: "0123456789abcdef", Running: true}}}
 	})
 	if _, err := f.Remove(ctx, "multi:1", RemoveOptions{Platforms: []string{formatPlatform(foreign.Platform)}, Force: true}); !errors.Is(err, fault.Conflict) {
 		t.Errorf("the platform that a container runs on: %v", err)
