@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"github.com/tarehq/tare/registry/config"
 	"github.com/tarehq/tare/registry/retention"
 	"github.com/tarehq/tare/registry/storage"
+	"github.com/tarehq/tare/registry/storage/bucket"
 	"github.com/tarehq/tare/registry/storage/dir"
 )
 
@@ -38,7 +40,7 @@ func serve(ctx context.Context, _, logTo io.Writer, o *options) (err error) {
 	if err != nil {
 		return err
 	}
-	s, err := openStorage(c.Storage)
+	s, err := openStorage(ctx, c)
 	if err != nil {
 		for _, l := range listeners {
 			err = errors.Join(err, l.Close())
@@ -130,11 +132,26 @@ func rulesOf(c *config.Config) retention.Rules {
 	return rules
 }
 
-func openStorage(c config.Storage) (storage.Storage, error) {
-	if c.S3 != nil {
-		return nil, fault.New(fault.NotImplemented, "buckets are not supported yet: give storage.root")
+func openStorage(ctx context.Context, c *config.Config) (storage.Storage, error) {
+	s3 := c.Storage.S3
+	if s3 == nil {
+		return dir.Open(c.Storage.Root)
 	}
-	return dir.Open(c.Root)
+	u, err := url.Parse(s3.Endpoint)
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "storage.s3.endpoint is no URL")
+	}
+	b := bucket.Config{
+		Endpoint: u.Host, Insecure: u.Scheme == "http", Bucket: s3.Bucket, Prefix: s3.Prefix, Region: s3.Region,
+		CA: s3.CA, PathStyle: s3.PathStyle, Create: s3.Create, Grace: time.Duration(c.Collect.Grace),
+	}
+	if b.AccessKey, err = s3.AccessKey.Read(); err != nil {
+		return nil, fault.New(fault.Invalid, "storage.s3.access_key: %w", err)
+	}
+	if b.SecretKey, err = s3.SecretKey.Read(); err != nil {
+		return nil, fault.New(fault.Invalid, "storage.s3.secret_key: %w", err)
+	}
+	return bucket.Open(ctx, b)
 }
 
 // describe is where things are kept, for people.
