@@ -348,7 +348,11 @@ func (p *Partial) Commit() error {
 	if p.size >= keptFrom && os.Link(p.f.Name(), path) == nil {
 		return nil
 	}
-	return os.Rename(p.f.Name(), path) // small, or there already, or without second names
+	if err := os.Rename(p.f.Name(), path); err != nil { // small, or there already, or without second names
+		return err
+	}
+	p.store.forgotten.Delete(p.digest)
+	return nil
 }
 
 // Settle ends the keeping of what was fetched for the targets: they are named.

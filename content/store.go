@@ -47,6 +47,8 @@ type Store struct {
 	unsynced sync.Map      // digest.Digest of a blob that power loss may take -> uint64, which writing of it
 	written  atomic.Uint64 // writings so far
 
+	forgotten sync.Map // digest.Digest -> string, the path: blobs that count as missing, and go with the last hold
+
 	gate    sync.Mutex // held for a whole collection
 	holds   int
 	overdue bool // a collection was wanted while the store was held
@@ -179,6 +181,9 @@ func (s *Store) stat(d digest.Digest) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
+	if _, gone := s.forgotten.Load(d); gone {
+		return 0, &fs.PathError{Op: "stat", Path: path, Err: fs.ErrNotExist}
+	}
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
 		return 0, &fs.PathError{Op: "stat", Path: path, Err: err}
@@ -194,7 +199,7 @@ func (s *Store) Open(d digest.Digest) (*os.File, int64, error) {
 	}
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, 0, fault.New(fault.NotFound, "content %s is not in the store", d)
+		return nil, 0, notHere(d)
 	}
 	if err != nil {
 		return nil, 0, err
@@ -226,6 +231,10 @@ func (s *Store) Read(d digest.Digest, limit int64) ([]byte, error) {
 		return nil, corrupted(d)
 	}
 	return data, nil
+}
+
+func notHere(d digest.Digest) error {
+	return fault.New(fault.NotFound, "content %s is not in the store", d)
 }
 
 func corrupted(d digest.Digest) error {
