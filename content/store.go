@@ -6,7 +6,7 @@
 //	index.json               one descriptor per name; see index.go
 //	blobs/sha256/<hex>       complete and verified; never changed
 //	ingest/                  blobs being written; emptied by Open
-//	partial/<algorithm>-<hex> what was fetched of blobs for images that are not whole; see partial.go
+//	partial/<algorithm>-<hex>-<size> what was fetched of blobs for images that are not whole; see partial.go
 //
 // A blob gets its place by rename(2) after its digest was checked, and the
 // index is replaced whole, so a crash leaves at worst blobs without a name,
@@ -42,7 +42,7 @@ type Store struct {
 	names sync.Mutex // serialises changes of the index, disk included
 	nodes sync.Map   // reading -> *Node; blobs never change
 
-	fetching sync.Map // digest.Digest of each Partial that is open -> chan struct{}, closed with it
+	fetching sync.Map // path of each Partial that is open -> chan struct{}, closed with it
 
 	unsynced sync.Map      // digest.Digest of a blob that power loss may take -> uint64, which writing of it
 	written  atomic.Uint64 // writings so far

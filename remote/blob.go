@@ -97,6 +97,9 @@ type Source struct {
 	get  func(ctx context.Context, h http.Header) (*http.Response, error)
 }
 
+// Host is the address's host, with its port if it has one.
+func (s *Source) Host() string { return s.host }
+
 // Sources are the addresses that may have the blob, in the order in which they
 // are to be asked. Mirrors that cannot be reached just now are not among them.
 func (r *Repository) Sources(ctx context.Context, d ocispec.Descriptor) ([]*Source, error) {

@@ -182,6 +182,11 @@ type Repository struct {
 	kept    map[digest.Digest]*url.URL // uploads that mounts have opened
 }
 
+// Same tells whether another Repository is this one, as the same user sees it.
+func (r *Repository) Same(o *Repository) bool {
+	return r.client == o.client && r.domain == o.domain && r.path == o.path && r.cred == o.cred
+}
+
 // transportOf gives the transport to a host that is no endpoint: one that a
 // redirect, a token realm or an upload's address names. Its certificates are
 // those of its own directory.
