@@ -121,7 +121,7 @@ func (s *share) wait(ctx context.Context, a *attempt) (again bool, err error) {
 	}
 	s.all.mu.Lock()
 	defer s.all.mu.Unlock()
-	if s.err == errNoSource {
+	if s.err == errNoSource && s.from.failure != nil {
 		return false, s.from.failure
 	}
 	return false, s.err

@@ -296,7 +296,7 @@ func TestPullByABadMirror(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, reg.Host, "hosts.toml"), []byte(`[host."`+mirror.URL+`"]`), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		f, tr := transfersBy(t, t.TempDir(), remote.Config{HostsDir: dir, Patience: 300 * time.Millisecond, LeastRate: 50_000})
+		f, tr := transfersBy(t, t.TempDir(), remote.Config{HostsDir: dir, Patience: 700 * time.Millisecond, LeastRate: 50_000})
 		if err := tr.Pull(t.Context(), reg.Host+"/a:1", PullOptions{}, func(Progress) {}); err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
