@@ -29,6 +29,7 @@ manifest ! image container network event server client cli # a list is made of w
 event network image container/... ! server client cli # nouns do not know who calls them
 event network image container/... supervise/... ocirun/... content snapshot archive logs ! +net/http +google.golang.org/grpc # HTTP stays in leaf packages
 cli/... client ! server container image network event supervise ocirun content snapshot archive remote logs +github.com/moby/moby/api # the client has its own small shapes: start-up is the product
+registry registry/... ! image container network event server client cli snapshot archive logs supervise ocirun +github.com/moby/moby/api # the registry stands on blobs and the protocol alone
 server ! client cli ocirun supervise content snapshot archive remote # the server speaks to nouns
 `
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/atomicfile"
@@ -26,8 +27,8 @@ var migrations = []func(root string) error{
 }
 
 // migrate brings an older store up to date and refuses a newer one.
-func (s *Store) migrate() error {
-	path := s.path(formatFile)
+func migrate(root string) error {
+	path := filepath.Join(root, formatFile)
 	var f format
 	data, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -39,13 +40,13 @@ func (s *Store) migrate() error {
 		}
 	}
 	if f.Version > len(migrations) {
-		return fault.New(fault.Invalid, "the image store %s is of format %d and this program knows formats up to %d: start the newer program again", s.root, f.Version, len(migrations))
+		return fault.New(fault.Invalid, "the image store %s is of format %d and this program knows formats up to %d: start the newer program again", root, f.Version, len(migrations))
 	}
 	if f.Version == len(migrations) {
 		return nil
 	}
 	for _, step := range migrations[f.Version:] {
-		if err := step(s.root); err != nil {
+		if err := step(root); err != nil {
 			return err
 		}
 	}

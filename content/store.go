@@ -73,7 +73,7 @@ func Open(root string) (*Store, error) {
 	if _, err := s.DropPartials(partialAge); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(s.checkLayout(), s.migrate()); err != nil {
+	if err := Prepare(root); err != nil {
 		return nil, err
 	}
 	ix, err := readIndex(s.path(ocispec.ImageIndexFile))
@@ -86,8 +86,12 @@ func Open(root string) (*Store, error) {
 
 func (s *Store) path(rel string) string { return filepath.Join(s.root, rel) }
 
-func (s *Store) checkLayout() error {
-	path := s.path(ocispec.ImageLayoutFile)
+// Prepare makes the directory, which is there, a layout of the present format, or
+// refuses what is none.
+func Prepare(root string) error { return errors.Join(checkLayout(root), migrate(root)) }
+
+func checkLayout(root string) error {
+	path := filepath.Join(root, ocispec.ImageLayoutFile)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		data, _ = json.Marshal(ocispec.ImageLayout{Version: ocispec.ImageLayoutVersion})
@@ -98,7 +102,7 @@ func (s *Store) checkLayout() error {
 	}
 	var layout ocispec.ImageLayout
 	if err := json.Unmarshal(data, &layout); err != nil || layout.Version != ocispec.ImageLayoutVersion {
-		return fmt.Errorf("%s is not an OCI image layout of version %s", s.root, ocispec.ImageLayoutVersion)
+		return fmt.Errorf("%s is not an OCI image layout of version %s", root, ocispec.ImageLayoutVersion)
 	}
 	return nil
 }

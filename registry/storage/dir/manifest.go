@@ -1,0 +1,273 @@
+package dir
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"go.etcd.io/bbolt"
+
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/registry/storage"
+)
+
+func noManifest(repo string, d digest.Digest) error {
+	return fault.New(fault.NotFound, "repository %s has no manifest %s", repo, d)
+}
+
+// PutManifest stores a manifest and points the tags to it.
+func (s *Storage) PutManifest(ctx context.Context, repo string, m storage.Manifest, tags ...storage.NewTag) error {
+	d := m.Descriptor.Digest
+	unlock, err := s.digests.Lock(ctx, d)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	rec := newRecord(m)
+	// What cannot be stored is to cost no write.
+	if err := s.db.View(func(tx *bbolt.Tx) error { return admits(tx, repo, rec, tags) }); err != nil {
+		return err
+	}
+	if err := s.placeManifest(d, m.Data); err != nil {
+		return explain(err)
+	}
+	now := time.Now()
+	return s.update(func(tx *bbolt.Tx) error {
+		if err := admits(tx, repo, rec, tags); err != nil {
+			return err
+		}
+		r, err := makeRepo(tx, repo)
+		if err != nil {
+			return err
+		}
+		if err := r.addManifest(rec); err != nil {
+			return err
+		}
+		for _, t := range tags {
+			if err := r.setTag(t.Name, d, now); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// admits tells what forbids to put the manifest.
+func admits(tx *bbolt.Tx, repo string, rec record, tags []storage.NewTag) error {
+	r, err := lookRepo(tx, repo)
+	if err != nil {
+		if names := rec.names(); len(names) > 0 {
+			return &storage.MissingError{Digests: names}
+		}
+		return nil
+	}
+	for _, t := range tags {
+		if to, _, ok := r.tag(t.Name); ok && t.Immutable && to != rec.Descriptor.Digest {
+			return fault.New(fault.Conflict, "tag %s of %s is immutable and points to %s: push with another tag", t.Name, repo, to)
+		}
+	}
+	var missing []digest.Digest
+	for _, b := range rec.names() {
+		if _, ok := r.blob(b); !ok {
+			missing = append(missing, b)
+		}
+	}
+	if len(missing) > 0 {
+		return &storage.MissingError{Digests: missing}
+	}
+	return nil
+}
+
+// placeManifest writes the bytes, which have the digest, unless they are there.
+// The digest is locked.
+func (s *Storage) placeManifest(d digest.Digest, data []byte) (err error) {
+	if s.stored(d, int64(len(data))) {
+		return nil
+	}
+	id, release := s.busy.fresh()
+	defer release()
+	tmp := s.uploadPath(id, tmpSuffix)
+	defer func() {
+		if err != nil {
+			os.Remove(tmp)
+		}
+	}()
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o444)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return s.place(tmp, d)
+}
+
+// stored tells whether the bytes are at their place, as a record says. The
+// digest is locked.
+func (s *Storage) stored(d digest.Digest, size int64) bool {
+	known := false
+	_ = s.db.View(func(tx *bbolt.Tx) error {
+		known = tx.Bucket(bucketBytes).Get([]byte(d)) != nil
+		return nil
+	})
+	if !known {
+		return false
+	}
+	st, err := os.Stat(s.blobPath(d))
+	return err == nil && st.Size() == size
+}
+
+// Manifest reads a manifest by its digest.
+func (s *Storage) Manifest(_ context.Context, repo string, d digest.Digest) (*storage.Manifest, error) {
+	key := repo + " " + string(d)
+	var raw []byte
+	var m *storage.Manifest
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		r, err := lookRepo(tx, repo)
+		if err != nil {
+			return noManifest(repo, d)
+		}
+		v := r.manifests.Get([]byte(d))
+		if v == nil {
+			return noManifest(repo, d)
+		}
+		if m = s.cache.get(key, v); m == nil {
+			raw = slices.Clone(v)
+		}
+		return nil
+	})
+	if err != nil || m != nil {
+		return m, explain(err)
+	}
+	var rec record
+	if err := json.Unmarshal(raw, &rec); err != nil {
+		return nil, err
+	}
+	data, err := os.ReadFile(s.blobPath(d))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, noManifest(repo, d) // deleted meanwhile, or lost
+	}
+	if err != nil {
+		return nil, explain(err)
+	}
+	if d.Algorithm().FromBytes(data) != d {
+		return nil, fault.New(fault.Internal, "manifest %s is damaged on the disk of the registry: push it again", d)
+	}
+	m = rec.manifest(data)
+	s.cache.put(key, raw, m)
+	return m, nil
+}
+
+// Tag reads what the tag points to.
+func (s *Storage) Tag(_ context.Context, repo, tag string) (storage.Tag, error) {
+	t := storage.Tag{Name: tag}
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		missing := fault.New(fault.NotFound, "repository %s has no tag %s", repo, tag)
+		r, err := lookRepo(tx, repo)
+		if err != nil {
+			return missing
+		}
+		d, updated, ok := r.tag(tag)
+		if !ok {
+			return missing
+		}
+		v := r.manifests.Get([]byte(d))
+		if v == nil {
+			return missing
+		}
+		t.Updated = updated
+		if m := s.cache.get(repo+" "+string(d), v); m != nil {
+			t.Target = m.Descriptor
+			return nil
+		}
+		var rec record
+		err = json.Unmarshal(v, &rec)
+		t.Target = rec.Descriptor
+		return err
+	})
+	return t, explain(err)
+}
+
+// DeleteManifest removes the manifest and the tags that point to it.
+func (s *Storage) DeleteManifest(_ context.Context, repo string, d digest.Digest) error {
+	return s.update(func(tx *bbolt.Tx) error {
+		r, err := lookRepo(tx, repo)
+		if err != nil || r.manifests.Get([]byte(d)) == nil {
+			return noManifest(repo, d)
+		}
+		return s.removeManifest(r, d)
+	})
+}
+
+// removeManifest removes it with its tags. What it alone kept is due from now on.
+func (s *Storage) removeManifest(r repository, d digest.Digest) error {
+	var tags [][]byte
+	for c, k, v := cursor(r.tags); k != nil; k, v = c.Next() {
+		if len(v) > 8 && string(v[8:]) == string(d) {
+			tags = append(tags, slices.Clone(k))
+		}
+	}
+	for _, t := range tags {
+		if err := breaks(r.tags.Delete(t)); err != nil {
+			return err
+		}
+	}
+	free, err := r.dropManifest(d)
+	if err != nil {
+		return err
+	}
+	for _, b := range append(free, d) {
+		s.found.touch(b)
+	}
+	return r.prune()
+}
+
+func cursor(b *bbolt.Bucket) (c *bbolt.Cursor, k, v []byte) {
+	c = b.Cursor()
+	k, v = c.First()
+	return c, k, v
+}
+
+// DeleteTag removes a tag.
+func (s *Storage) DeleteTag(_ context.Context, repo, tag string) error {
+	return s.update(func(tx *bbolt.Tx) error {
+		r, err := lookRepo(tx, repo)
+		if err != nil || r.tags.Get([]byte(tag)) == nil {
+			return fault.New(fault.NotFound, "repository %s has no tag %s", repo, tag)
+		}
+		return breaks(r.tags.Delete([]byte(tag)))
+	})
+}
+
+// Referrers lists the repository's manifests whose subject is d.
+func (s *Storage) Referrers(_ context.Context, repo string, d digest.Digest) (list []ocispec.Descriptor, err error) {
+	err = s.db.View(func(tx *bbolt.Tx) error {
+		r, err := lookRepo(tx, repo)
+		if err != nil {
+			return nil
+		}
+		prefix := string(d) + " "
+		c := r.referrers.Cursor()
+		for k, _ := c.Seek([]byte(prefix)); len(k) > len(prefix) && string(k[:len(prefix)]) == prefix; k, _ = c.Next() {
+			rec, ok, err := r.manifest(digest.Digest(k[len(prefix):]))
+			if err != nil {
+				return err
+			}
+			if ok {
+				list = append(list, rec.Descriptor)
+			}
+		}
+		return nil
+	})
+	return list, explain(err)
+}
