@@ -62,12 +62,12 @@ func (s *Storage) importIndex() error {
 	})
 }
 
-// wanted is what a repository is to have.
+// wanted is what a repository is to have. The one named "" may lack something.
 type wanted struct {
+	name      string
 	tags      map[string]tagged
 	manifests map[digest.Digest]record
 	roots     map[digest.Digest]bool
-	partly    bool // what is missing may be
 }
 
 // importer makes the repositories what index.json says.
@@ -81,7 +81,7 @@ type importer struct {
 func (i *importer) repo(name string) *wanted {
 	w := i.repos[name]
 	if w == nil {
-		w = &wanted{map[string]tagged{}, map[digest.Digest]record{}, map[digest.Digest]bool{}, name == ""}
+		w = &wanted{name, map[string]tagged{}, map[digest.Digest]record{}, map[digest.Digest]bool{}}
 		i.repos[name] = w
 	}
 	return w
@@ -207,9 +207,22 @@ func (i *importer) reach(w *wanted, d ocispec.Descriptor, depth int) error {
 	if _, ok := w.manifests[d.Digest]; ok {
 		return nil
 	}
+	// What was pushed as a type is of that type, whatever an index says of it.
+	old, pushed, err := i.pushed(w.name, d.Digest)
+	if err != nil {
+		return err
+	}
+	if pushed {
+		d.MediaType = old.MediaType
+	} else if depth > 0 && !content.IsNode(d.MediaType) {
+		return nil
+	}
 	rec, err := i.s.parse(d)
 	if err != nil {
 		return err
+	}
+	if pushed {
+		rec.Descriptor = old
 	}
 	blobs := rec.Blobs
 	rec.Blobs = nil
@@ -220,7 +233,7 @@ func (i *importer) reach(w *wanted, d ocispec.Descriptor, depth int) error {
 		}
 		if err == nil {
 			rec.Blobs = append(rec.Blobs, b)
-		} else if !w.partly || !errors.Is(err, errIncomplete) {
+		} else if w.name != "" || !errors.Is(err, errIncomplete) {
 			return err
 		}
 	}
@@ -234,6 +247,16 @@ func (i *importer) reach(w *wanted, d ocispec.Descriptor, depth int) error {
 		}
 	}
 	return nil
+}
+
+// pushed finds the manifest that the repository has already.
+func (i *importer) pushed(repo string, d digest.Digest) (ocispec.Descriptor, bool, error) {
+	r, err := lookRepo(i.tx, repo)
+	if err != nil {
+		return ocispec.Descriptor{}, false, nil
+	}
+	rec, ok, err := r.manifest(d)
+	return rec.Descriptor, ok, err
 }
 
 // apply makes the repository what it is wanted to be.
