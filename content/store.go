@@ -38,6 +38,7 @@ import (
 // Store is one layout on disk, used by one process at a time.
 type Store struct {
 	root  string
+	lock  *os.File // the root, which no registry may use meanwhile
 	index atomic.Pointer[Index]
 	names sync.Mutex // serialises changes of the index, disk included
 	nodes sync.Map   // reading -> *Node; blobs never change
@@ -55,10 +56,43 @@ type Store struct {
 	after   func([]ocispec.Descriptor) error
 }
 
+// BehindFile is there while a registry that keeps its images in the directory has
+// some that index.json does not name.
+const BehindFile = "index.behind"
+
+// share refuses a directory that a registry works in, and keeps registries away.
+// Image stores do not keep each other away.
+func share(root string) (*os.File, error) {
+	f, err := os.Open(root)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+		f.Close()
+		return nil, fault.New(fault.Conflict, "%s is in use by a registry: end that tare-registry first", root)
+	}
+	if _, err := os.Lstat(filepath.Join(root, BehindFile)); err == nil {
+		f.Close()
+		return nil, fault.New(fault.Conflict, "%s is the root of a registry that ended before it wrote index.json: start and stop tare-registry there once", root)
+	}
+	return f, nil
+}
+
 // Open opens the layout at root, making it when it is missing, and throws away
 // what a crash left half written.
-func Open(root string) (*Store, error) {
+func Open(root string) (_ *Store, err error) {
 	s := &Store{root: root}
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		return nil, err
+	}
+	if s.lock, err = share(root); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.lock.Close())
+		}
+	}()
 	if err := os.RemoveAll(s.path("ingest")); err != nil {
 		return nil, err
 	}
@@ -85,6 +119,9 @@ func Open(root string) (*Store, error) {
 	s.index.Store(ix)
 	return s, nil
 }
+
+// Close lets registries use the directory.
+func (s *Store) Close() error { return s.lock.Close() }
 
 func (s *Store) path(rel string) string { return filepath.Join(s.root, rel) }
 
