@@ -305,6 +305,10 @@ func (u *upload) save(ctx context.Context) error {
 func (u *upload) store(ctx context.Context, object string) error {
 	ctx, cancel := context.WithTimeout(ctx, partTime)
 	defer cancel()
+	if u.tail.size == 0 {
+		_, err := u.s.put(ctx, u.s.dataKey(u.id, object), nil)
+		return err
+	}
 	_, err := u.s.core.PutObject(ctx, u.s.config.Bucket, u.s.dataKey(u.id, object), u.tail.reader(), u.tail.size, "", "", minio.PutObjectOptions{})
 	return u.s.fault(ctx, err)
 }
