@@ -186,9 +186,9 @@ func noTag(name string) error {
 
 // document reads the manifest that the request brings.
 func (q *request) document() ([]byte, error) {
-	data, err := io.ReadAll(http.MaxBytesReader(q.w, q.Body, manifest.MaxSize))
+	data, err := io.ReadAll(http.MaxBytesReader(q.w, q.Body, q.api.MaxManifest))
 	if large := (*http.MaxBytesError)(nil); errors.As(err, &large) {
-		return nil, refuse(http.StatusRequestEntityTooLarge, sizeInvalid, fault.New(fault.Invalid, "the manifest has more than %d bytes: keep what is large in blobs", manifest.MaxSize))
+		return nil, refuse(http.StatusRequestEntityTooLarge, sizeInvalid, fault.New(fault.Invalid, "the manifest has more than %d bytes: keep what is large in blobs", q.api.MaxManifest))
 	} else if err != nil {
 		return nil, fault.New(fault.Invalid, "the request ended early: %w", err)
 	}
