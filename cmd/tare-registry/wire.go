@@ -36,6 +36,11 @@ func serve(ctx context.Context, _, logTo io.Writer, o *options) (err error) {
 	if err != nil {
 		return err
 	}
+	ops, err := operate(ctx, c, logTo, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, ops.close(ctx)) }()
 	listeners, err := bind(ctx, c.HTTP.Listen, p)
 	if err != nil {
 		return err
@@ -48,10 +53,14 @@ func serve(ctx context.Context, _, logTo io.Writer, o *options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
+	s = ops.watch(s)
 	rules := rulesOf(c)
 	defer maintain(ctx, s, rules, c.Collect, log)()
-	handler := p.guard(routes(c, s, gate, rules, log))
+	handler := p.guard(ops.wrap(routes(c, s, gate, rules, ops.observe(), log)))
 	server := newServer(c.HTTP, handler, t, log)
+	server.ConnState = ops.connections(c.Limits.Connections)
+	ops.serve()
+	defer context.AfterFunc(ctx, func() { ops.health.stopping.Store(true) })()
 	at := addresses(listeners, t != nil)
 	log.Info("tare-registry is ready", "version", version, "addresses", at, "storage", describe(c.Storage))
 	if err := notify("READY=1\nSTATUS=" + strings.Join(at, " ") + "\n"); err != nil {
@@ -104,15 +113,17 @@ const leastKey = 32
 
 // routes is the handler of all paths. They are not cleaned: names and digests
 // are in them.
-func routes(c *config.Config, s storage.Storage, gate *auth.Gate, rules retention.Rules, log *slog.Logger) http.Handler {
-	r := registry.Config{Storage: s, Rules: rules, Log: log, Redirect: c.Storage.S3 != nil && c.Storage.S3.Redirect}
-	if gate == nil {
-		return registry.New(r)
+func routes(c *config.Config, s storage.Storage, gate *auth.Gate, rules retention.Rules, observe func(registry.Event), log *slog.Logger) http.Handler {
+	r := registry.Config{
+		Storage: s, Rules: rules, Observe: observe, Log: log, Redirect: c.Storage.S3 != nil && c.Storage.S3.Redirect,
+		MaxBlob: int64(c.Limits.Blob), MaxManifest: int64(c.Limits.Manifest),
 	}
-	r.Authorizer = gate
+	if gate != nil {
+		r.Authorizer = gate
+	}
 	api := registry.New(r)
 	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-		if q.URL.Path == auth.TokenPath {
+		if gate != nil && q.URL.Path == auth.TokenPath {
 			gate.ServeToken(w, q)
 			return
 		}

@@ -61,14 +61,28 @@ func TestRequests(t *testing.T) {
 }
 
 // The storage that is counted keeps the word of the one below.
-func TestStorageContract(t *testing.T) {
-	storagetest.Run(t, func(t *testing.T) storage.Storage {
-		s, err := dir.Open(t.TempDir())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return New("").Storage(s)
-	})
+func TestStorageContract(t *testing.T) { storagetest.Run(t, maker{map[storage.Storage]string{}}) }
+
+type maker struct{ roots map[storage.Storage]string }
+
+func (m maker) open(t *testing.T, root string) storage.Storage {
+	below, err := dir.Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := New("").Storage(below)
+	m.roots[s] = root
+	return s
+}
+
+func (m maker) Open(t *testing.T) storage.Storage { return m.open(t, t.TempDir()) }
+
+// Reopen ends it in order: how the directory survives worse is its own test.
+func (m maker) Reopen(t *testing.T, s storage.Storage) storage.Storage {
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return m.open(t, m.roots[s])
 }
 
 // broken is a storage that fails as it is told.
