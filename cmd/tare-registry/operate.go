@@ -18,7 +18,7 @@ import (
 	"github.com/tarehq/tare/registry/config"
 	"github.com/tarehq/tare/registry/limit"
 	"github.com/tarehq/tare/registry/metrics"
-	"github.com/tarehq/tare/registry/notify"
+	webhook "github.com/tarehq/tare/registry/notify"
 	"github.com/tarehq/tare/registry/storage"
 )
 
@@ -32,7 +32,7 @@ type operation struct {
 	served   chan error
 	access   *access.Log
 	limits   *limit.Limits
-	notify   *notify.Sender
+	notify   *webhook.Sender
 	health   health
 	proxies  []netip.Prefix
 }
@@ -76,8 +76,8 @@ func operate(ctx context.Context, c *config.Config, logTo io.Writer, log *slog.L
 }
 
 // sender makes the webhooks. A secret that cannot be read now is told now.
-func sender(c *config.Config, log *slog.Logger) (*notify.Sender, error) {
-	n := notify.Config{URL: c.HTTP.URL, Log: log}
+func sender(c *config.Config, log *slog.Logger) (*webhook.Sender, error) {
+	n := webhook.Config{URL: c.HTTP.URL, Log: log}
 	if len(c.HTTP.Listen) > 0 {
 		n.Addr = c.HTTP.Listen[0]
 	}
@@ -96,7 +96,7 @@ func sender(c *config.Config, log *slog.Logger) (*notify.Sender, error) {
 		if _, err := headers(); err != nil {
 			return nil, fault.New(fault.Invalid, "notify.headers: %w", err)
 		}
-		e := notify.Endpoint{URL: hook.URL, Headers: headers, Timeout: time.Duration(hook.Timeout)}
+		e := webhook.Endpoint{URL: hook.URL, Headers: headers, Timeout: time.Duration(hook.Timeout)}
 		for _, word := range hook.Events {
 			e.Actions = append(e.Actions, registry.Action(word))
 		}
@@ -105,7 +105,7 @@ func sender(c *config.Config, log *slog.Logger) (*notify.Sender, error) {
 		}
 		n.Endpoints = append(n.Endpoints, e)
 	}
-	return notify.New(n), nil
+	return webhook.New(n), nil
 }
 
 // watch has the storage's work counted, and health know it.

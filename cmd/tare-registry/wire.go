@@ -21,6 +21,7 @@ import (
 	"github.com/tarehq/tare/registry/storage"
 	"github.com/tarehq/tare/registry/storage/bucket"
 	"github.com/tarehq/tare/registry/storage/dir"
+	"github.com/tarehq/tare/registry/web"
 )
 
 // serve is the command. What was opened is closed in the opposite order, also
@@ -121,14 +122,34 @@ func routes(c *config.Config, s storage.Storage, gate *auth.Gate, rules retentio
 	if gate != nil {
 		r.Authorizer = gate
 	}
-	api := registry.New(r)
+	api, people := registry.New(r), pages(c, r)
 	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-		if gate != nil && q.URL.Path == auth.TokenPath {
+		switch path := q.URL.Path; {
+		case gate != nil && path == auth.TokenPath:
 			gate.ServeToken(w, q)
-			return
+		case people != nil && web.Handles(path):
+			people.ServeHTTP(w, q)
+		default:
+			api.ServeHTTP(w, q)
 		}
-		api.ServeHTTP(w, q)
 	})
+}
+
+// pages are those for people, if there are to be any.
+func pages(c *config.Config, r registry.Config) http.Handler {
+	if !c.HTTP.Web {
+		return nil
+	}
+	p := web.Config{Storage: r.Storage, Authorizer: r.Authorizer, Log: r.Log}
+	if c.Auth != nil && c.Auth.Htpasswd != "" {
+		if p.Realm = c.Auth.Realm; p.Realm == "" {
+			p.Realm = "tare-registry"
+		}
+	}
+	if u, err := url.Parse(c.HTTP.URL); err == nil {
+		p.Host = u.Host
+	}
+	return web.New(p)
 }
 
 func rulesOf(c *config.Config) retention.Rules {
