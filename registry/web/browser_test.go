@@ -14,8 +14,8 @@ import (
 
 	"github.com/chromedp/cdproto/audits"
 	"github.com/chromedp/cdproto/browser"
+	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
-	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 )
 
@@ -41,74 +41,76 @@ func TestInBrowser(t *testing.T) {
 	defer s.Close()
 	b := browse(t, chromium, s.URL)
 
-	b.do(chromedp.Navigate(s.URL), chromedp.WaitVisible(`a[href="/images/team/app"]`, chromedp.ByQuery))
+	b.open("/", `a[href="/images/team/app"]`)
 	b.picture("repositories", 1200, false)
-	b.do(chromedp.Click(`a[href="/images/library/busybox"]`, chromedp.ByQuery), chromedp.WaitVisible(`a[href="/images/library/busybox:1.37"]`, chromedp.ByQuery))
+	b.click(`a[href="/images/library/busybox"]`, `a[href="/images/library/busybox:1.37"]`)
 	b.picture("tags", 1200, false)
 	b.picture("tags-phone", 400, true)
-	b.do(chromedp.Navigate(s.URL+"/images/team/app"), chromedp.Click(`a[href="/images/team/app:v1.2"]`, chromedp.ByQuery),
-		chromedp.WaitVisible(`.pull button`, chromedp.ByQuery))
+	b.open("/images/team/app", `a[href="/images/team/app:v1.2"]`)
+	b.click(`a[href="/images/team/app:v1.2"]`, `.pull button`)
 	b.picture("image", 1200, false)
 	b.picture("image-dark", 1200, true)
 	b.picture("image-phone", 400, false)
 
-	host := strings.TrimPrefix(s.URL, "http://")
-	var copied, label string
-	b.do(chromedp.ActionFunc(func(ctx context.Context) error {
-		for _, name := range []string{"clipboard-read", "clipboard-write"} {
-			grant := browser.SetPermission(&browser.PermissionDescriptor{Name: name}, browser.PermissionSettingGranted).WithOrigin(s.URL)
-			if err := grant.Do(ctx); err != nil {
-				return err
-			}
-		}
-		return nil
-	}), chromedp.Click(`.pull button`, chromedp.ByQuery),
-		chromedp.Poll(`document.querySelector(".pull button").textContent == "Copied"`, nil, chromedp.WithPollingTimeout(20*time.Second)),
-		chromedp.Text(`.pull button`, &label, chromedp.ByQuery),
-		chromedp.Evaluate(`navigator.clipboard.readText()`, &copied, func(p *runtime.EvaluateParams) *runtime.EvaluateParams { return p.WithAwaitPromise(true) }))
-	if want := "docker pull " + host + "/team/app:v1.2"; copied != want {
+	for _, name := range []string{"clipboard-read", "clipboard-write"} {
+		b.do(call(browser.SetPermission, browser.SetPermissionParams{Permission: &browser.PermissionDescriptor{Name: name},
+			Setting: browser.PermissionSettingGranted, Origin: s.URL}))
+	}
+	b.do(chromedp.Click(chromedp.CSS(`.pull button`)))
+	value(b, chromedp.Poll[bool](`document.querySelector(".pull button").textContent == "Copied"`, chromedp.WithPollingTimeout(20*time.Second)))
+	copied := value(b, chromedp.Evaluate[string](`navigator.clipboard.readText()`, chromedp.EvalAwaitPromise))
+	if want := "docker pull " + strings.TrimPrefix(s.URL, "http://") + "/team/app:v1.2"; copied != want {
 		t.Errorf("copied %q, want %q", copied, want)
 	}
-
-	// Search, by hand.
-	b.do(chromedp.SendKeys(`input[name=q]`, "multi\r", chromedp.ByQuery), chromedp.WaitVisible(`a[href="/images/team/multi"]`, chromedp.ByQuery))
-	var found int
-	b.do(chromedp.Evaluate(`document.querySelectorAll(".list li").length`, &found))
-	if found != 1 {
-		t.Errorf("the search finds %d repositories", found)
+	b.do(chromedp.SendKeys(chromedp.CSS(`input[name=q]`), "multi\r"), chromedp.WaitVisible(chromedp.CSS(`h1 .part`)))
+	if n := value(b, chromedp.Evaluate[int](`document.querySelectorAll(".list li").length`)); n != 1 {
+		t.Errorf("the search finds %d repositories", n)
 	}
 	if n := b.violated(); n != nil {
 		t.Errorf("the pages break their own policy: %q", n)
 	}
+	b.picture("search", 400, true)
+	hostilePages(b)
+}
 
+// hostilePages opens what an image has filled with scripts. They do not run, and
+// the policy holds even where the escaping would not.
+func hostilePages(b *browsing) {
 	for _, path := range []string{"/images/team/app:evil", "/images/team/multi:latest", "/images/team/multi", "/?q=%3Cscript%3Edocument.title='PWNED'%3C/script%3E"} {
-		var title string
-		var images, scripts int
-		b.do(chromedp.Navigate(s.URL+path), chromedp.WaitVisible(`footer`, chromedp.ByQuery), chromedp.Title(&title),
-			chromedp.Evaluate(`document.images.length`, &images), chromedp.Evaluate(`document.scripts.length`, &scripts))
-		if strings.Contains(title, "PWNED") && !strings.Contains(path, "?") || images != 1 || scripts != 1 {
-			t.Errorf("%s: title %q, %d images, %d scripts", path, title, images, scripts)
+		b.open(path, `footer`)
+		title := value(b, chromedp.Title())
+		images, scripts := value(b, chromedp.Evaluate[int](`document.images.length`)), value(b, chromedp.Evaluate[int](`document.scripts.length`))
+		if strings.Contains(title, "PWNED") || images != 1 || scripts != 1 {
+			b.t.Errorf("%s: title %q, %d images, %d scripts", path, title, images, scripts)
 		}
 	}
-	// The policy holds even where the escaping would not.
+	b.open("/images/team/multi:latest", "footer")
+	b.picture("index", 1200, false)
+	b.picture("index-phone", 400, true)
 	leaky := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Security-Policy", policy())
-		fmt.Fprint(w, "<!doctype html><title>calm</title><p id=x>"+hostile)
+		w.Header().Set("Content-Type", "text/html")
+		fmt.Fprint(w, `<!doctype html><title>calm</title><p id=x title="`+hostile+`">x`)
 	}))
 	defer leaky.Close()
-	var title string
-	b.do(chromedp.Navigate(leaky.URL), chromedp.WaitVisible(`#x`, chromedp.ByQuery), chromedp.Title(&title))
-	if title != "calm" || b.violated() == nil {
-		t.Errorf("the policy lets scripts run: title %q", title)
+	b.url = leaky.URL
+	b.open("/", `#x`)
+	deadline := time.Now().Add(20 * time.Second)
+	for b.violated() == nil && time.Now().Before(deadline) {
+		b.do(chromedp.WaitVisible(chromedp.CSS(`#x`)))
+	}
+	if title := value(b, chromedp.Title()); title != "calm" || b.violated() == nil {
+		b.t.Errorf("the policy lets scripts run: title %q", title)
 	}
 }
 
 // browsing is a tab.
 type browsing struct {
 	t    *testing.T
+	url  string
 	ctx  context.Context
 	mu   sync.Mutex
-	said []string // by the browser, of policies
+	said []string // of policies that were broken
 }
 
 func browse(t *testing.T, chromium, url string) *browsing {
@@ -121,25 +123,57 @@ func browse(t *testing.T, chromium, url string) *browsing {
 	t.Cleanup(release)
 	alloc, end := chromedp.NewExecAllocator(limit, options...)
 	t.Cleanup(end)
-	ctx, stop := chromedp.NewContext(alloc)
+	b := &browsing{t: t, url: url}
+	ctx, stop := chromedp.NewContext(alloc, chromedp.WithListener(b.hear))
 	t.Cleanup(stop)
-	b := &browsing{t: t, ctx: ctx}
-	chromedp.ListenTarget(ctx, func(event any) {
-		if e, ok := event.(*audits.EventIssueAdded); ok && e.Issue.Code == audits.InspectorIssueCodeContentSecurityPolicyIssue {
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			b.said = append(b.said, e.Issue.Details.ContentSecurityPolicyIssueDetails.ViolatedDirective)
-		}
-	})
-	b.do(audits.Enable())
+	b.ctx = ctx
+	b.do(call(audits.Enable, cdp.Empty{}))
 	return b
 }
 
-func (b *browsing) do(actions ...chromedp.Action) {
+func (b *browsing) hear(event any) {
+	e, ok := event.(*audits.EventIssueAdded)
+	if !ok || e.Issue.Code != audits.InspectorIssueCodeContentSecurityPolicyIssue {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.said = append(b.said, e.Issue.Details.ContentSecurityPolicyIssueDetails.ViolatedDirective)
+}
+
+// call is a command of the browser's protocol as an action.
+func call[P, R any](c cdp.Command[P, R], params P) chromedp.Action[chromedp.Void] {
+	return func(ctx context.Context, t *chromedp.Target) (chromedp.Void, error) {
+		_, err := cdp.Call(ctx, t, c, params)
+		return chromedp.Void{}, err
+	}
+}
+
+func (b *browsing) do(actions ...chromedp.Action[chromedp.Void]) {
 	b.t.Helper()
-	if err := chromedp.Run(b.ctx, actions...); err != nil {
+	if err := chromedp.Do(b.ctx, actions...); err != nil {
 		b.t.Fatal(err)
 	}
+}
+
+func value[T any](b *browsing, a chromedp.Action[T]) T {
+	b.t.Helper()
+	v, err := chromedp.Run(b.ctx, a)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return v
+}
+
+// open and click wait for something that the page then shows.
+func (b *browsing) open(path, shows string) {
+	b.t.Helper()
+	b.do(chromedp.Navigate(b.url+path), chromedp.WaitVisible(chromedp.CSS(shows)))
+}
+
+func (b *browsing) click(what, shows string) {
+	b.t.Helper()
+	b.do(chromedp.Click(chromedp.CSS(what)), chromedp.WaitVisible(chromedp.CSS(shows)))
 }
 
 func (b *browsing) violated() []string {
@@ -155,16 +189,13 @@ func (b *browsing) picture(name string, width int64, dark bool) {
 	if dark {
 		scheme = "dark"
 	}
-	var wide int64
-	var png []byte
-	b.do(chromedp.EmulateViewport(width, 900), emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}),
-		chromedp.Evaluate(`document.documentElement.scrollWidth`, &wide))
-	if wide > width {
+	b.do(chromedp.EmulateViewport(width, 900), call(emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}}))
+	if wide := value(b, chromedp.Evaluate[int64](`document.documentElement.scrollWidth`)); wide > width {
 		b.t.Errorf("%s is %d wide on a screen of %d", name, wide, width)
 	}
 	if dir := os.Getenv("TARE_TEST_SCREENSHOTS"); dir != "" {
-		b.do(chromedp.FullScreenshot(&png, 100))
-		if err := os.WriteFile(dir+"/"+name+".png", png, 0o644); err != nil {
+		if err := os.WriteFile(dir+"/"+name+".png", value(b, chromedp.FullScreenshot(100)), 0o644); err != nil {
 			b.t.Error(err)
 		}
 	}

@@ -146,8 +146,15 @@ func (v *visit) tag(repo, name string) (tagRow, error) {
 			continue
 		}
 		row.Platforms = append(row.Platforms, platform(child.Platform))
-		if m, err := v.child(repo, child.Digest); err == nil {
-			row.Sizes.add(m)
+		m, err := v.child(repo, child.Digest)
+		if err != nil {
+			continue
+		}
+		row.Sizes.add(m)
+		if row.Created.IsZero() {
+			if config := v.config(repo, m); config != nil {
+				row.Created = created(config)
+			}
 		}
 	}
 	return row, nil
