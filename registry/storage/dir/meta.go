@@ -202,11 +202,12 @@ type record struct {
 	Blobs      []ocispec.Descriptor `json:",omitempty"`
 	Manifests  []ocispec.Descriptor `json:",omitempty"`
 	Subject    digest.Digest        `json:",omitempty"`
+	Updated    time.Time            `json:",omitzero"`
 }
 
 // newRecord leaves out what nobody asks a registry for.
 func newRecord(m storage.Manifest) record {
-	r := record{Descriptor: m.Descriptor, Subject: m.Subject}
+	r := record{Descriptor: m.Descriptor, Subject: m.Subject, Updated: time.Now()}
 	for _, d := range m.Blobs {
 		r.Blobs = append(r.Blobs, ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size})
 	}
@@ -218,7 +219,7 @@ func newRecord(m storage.Manifest) record {
 }
 
 func (r record) manifest(data []byte) *storage.Manifest {
-	return &storage.Manifest{Descriptor: r.Descriptor, Data: data, Blobs: r.Blobs, Manifests: r.Manifests, Subject: r.Subject}
+	return &storage.Manifest{Descriptor: r.Descriptor, Data: data, Blobs: r.Blobs, Manifests: r.Manifests, Subject: r.Subject, Updated: r.Updated}
 }
 
 // names lists the blobs of the manifest, each once.
