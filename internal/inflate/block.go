@@ -31,7 +31,6 @@ type decoder struct {
 
 	litCode, distCode code
 	litSub, distSub   uint64 // masks of the further tables
-	joined            [1 << litBits]uint64
 	lit               [litTable]uint64
 	dist              [distTable]uint64
 }
@@ -150,7 +149,6 @@ func (d *decoder) open() error {
 		return ErrCorrupt
 	}
 	d.litSub, d.distSub = 1<<d.litCode.sub-1, 1<<d.distCode.sub-1
-	combine(&d.joined, &d.lit)
 	d.block = (*decoder).codes
 	return nil
 }

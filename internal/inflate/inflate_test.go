@@ -45,29 +45,29 @@ func gunzip(r io.Reader) ([]byte, error) {
 // samples are bytes of several kinds, up to some windows of them.
 func samples() map[string][]byte {
 	random := rand.New(rand.NewPCG(1, 2))
-	noise := make([]byte, 300_000)
+	noise := make([]byte, 150_000)
 	for i := range noise {
 		noise[i] = byte(random.Uint32())
 	}
 	var text, runs, far bytes.Buffer
-	for text.Len() < 700_000 {
+	for text.Len() < 200_000 {
 		fmt.Fprintf(&text, "%d: the %x of %d\n", text.Len(), random.Uint32()>>20, random.Uint32()%100)
 	}
-	for runs.Len() < 700_000 { // matches of each short distance and length
+	for runs.Len() < 200_000 { // matches of each short distance and length
 		period := noise[random.IntN(1000):][:1+random.IntN(20)]
 		runs.Write(bytes.Repeat(period, 1+random.IntN(300)/len(period)))
 	}
-	for far.Len() < 500_000 { // distances around the largest
+	for far.Len() < 200_000 { // distances around the largest
 		far.Write(noise[:32<<10-4+random.IntN(8)])
 	}
-	few := make([]byte, 200_000) // long codes: each byte half as often as the one before
+	few := make([]byte, 150_000) // long codes: each byte half as often as the one before
 	for i := range few {
 		for few[i] < 40 && random.Uint32()&1 == 0 {
 			few[i]++
 		}
 	}
 	return map[string][]byte{
-		"none": nil, "one": {'x'}, "word": []byte("hello, world\n"), "zeros": make([]byte, 500_000),
+		"none": nil, "one": {'x'}, "word": []byte("hello, world\n"), "zeros": make([]byte, 300_000),
 		"noise": noise, "text": text.Bytes(), "runs": runs.Bytes(), "far": far.Bytes(), "few": few,
 	}
 }
@@ -260,7 +260,7 @@ func TestDamaged(t *testing.T) {
 		for _, level := range []int{flate.HuffmanOnly, flate.NoCompression, flate.BestSpeed, flate.BestCompression} {
 			var packed bytes.Buffer
 			w, _ := flate.NewWriter(&packed, level)
-			w.Write(data[:min(len(data), 600)])
+			w.Write(data[:min(len(data), 200)])
 			w.Close()
 			whole := packed.Bytes()
 			for i := range whole {

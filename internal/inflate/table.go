@@ -21,17 +21,15 @@ const (
 // An entry says what the next bits of the stream mean:
 //
 //	bits  0..5   bits used up, those behind the code included
-//	bits  6..7   number of literals
 //	bits  8..13  bits of the code
 //	bits 14..18  mask of the bits that add to a length
 //	bits 19..27  length of a match, less those; of a distance 16..30
 //	bits 28..31  what is neither literal nor match: the kinds below
-//	bits 32..    up to three literals; of a distance the mask of the bits that add to it;
+//	bits 32..    a literal; of a distance the mask of the bits that add to it;
 //	             of a link where the further table begins
 //
-// So a number below firstMatch has nothing but literals in its low half.
+// So the low half of a literal is below firstMatch, and of nothing else.
 const (
-	oneLiteral  = 1 << 6
 	codeShift   = 8
 	maskShift   = 14
 	lengthShift = 19
@@ -54,7 +52,7 @@ var (
 
 func litMeanings() (m [numLit]uint64) {
 	for i := range 256 {
-		m[i] = oneLiteral | uint64(i)<<32
+		m[i] = uint64(i) << 32
 	}
 	m[256] = special | isEnd
 	length := uint64(3)
@@ -174,28 +172,4 @@ func (c *code) fill(sorted []uint16, count *[maxCode + 2]int, meaning []uint64) 
 func successor(code int, n uint) int {
 	bit := 1 << bits.Len(uint(code^(1<<n-1))) >> 1
 	return code&(bit-1) | bit
-}
-
-// combine makes the table of the fast loop out of the primary one: literals are
-// joined by what follows them, as far as that is within its bits.
-func combine(fast *[1 << litBits]uint64, t *[litTable]uint64) {
-	for i := range fast {
-		e := t[i]
-		if uint32(e) >= firstMatch {
-			fast[i] = e
-			continue
-		}
-		n := e & 63
-		rest := i >> n
-		f := t[rest]
-		if rest < i { // made already
-			if f = fast[rest]; f>>6&3 == 3 || f>>codeShift&63 > litBits-n {
-				f = t[rest]
-			}
-		}
-		if uint32(f) < special && f>>codeShift&63 <= litBits-n {
-			e = e&^(1<<32-1) | f>>32<<40 | uint64(uint32(f)) + n*perBit + oneLiteral
-		}
-		fast[i] = e
-	}
 }
