@@ -1,5 +1,5 @@
 // Package inflate reads gzip, RFC 1952 and 1951. It accepts and refuses the
-// same streams as compress/gzip, in about a third of the time.
+// same streams as compress/gzip, in half the time of klauspost/compress.
 //
 // The stream is hostile input: no stream makes a Reader touch memory that is
 // not its own, or keep more of it than its about 200 KB.
