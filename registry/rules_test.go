@@ -96,7 +96,7 @@ func TestQuotaTogether(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if used, err := r.store.Usage(t.Context(), "a"); err != nil || used != 900 {
+	if used, err := r.storage.Usage(t.Context(), "a"); err != nil || used != 900 {
 		t.Errorf("%d bytes are used, %v", used, err)
 	}
 }

@@ -175,9 +175,9 @@ func TestSilentConnection(t *testing.T) {
 	at := r.begin("a")
 	c := r.dial(at)
 	testutil.Eventually(t, 10*time.Second, "the old request has begun", func() bool {
-		r.store.mu.Lock()
-		defer r.store.mu.Unlock()
-		return r.store.uploads[at[strings.LastIndexByte(at, '/')+1:]].open
+		r.api.writers.mu.Lock()
+		defer r.api.writers.mu.Unlock()
+		return len(r.api.writers.open) == 1
 	})
 	if a := r.want(r.do("GET", at, nil), 204, ""); a.header.Get("Range") != "0-4" {
 		t.Errorf("the new request found %v", a.header)
