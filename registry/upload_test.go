@@ -138,8 +138,8 @@ func TestMount(t *testing.T) {
 	}
 }
 
-// dial sends the beginning of a request whose body never ends.
-func (r *registry) dial(at string) net.Conn {
+// connect is a connection of the test's own.
+func (r *registry) connect() net.Conn {
 	r.t.Helper()
 	u, err := url.Parse(r.url)
 	if err != nil {
@@ -150,6 +150,13 @@ func (r *registry) dial(at string) net.Conn {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// dial sends the beginning of a request whose body never ends.
+func (r *registry) dial(at string) net.Conn {
+	r.t.Helper()
+	c := r.connect()
 	if _, err := fmt.Fprintf(c, "PATCH %s HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nfirst", at); err != nil {
 		r.t.Fatal(err)
 	}
