@@ -11,8 +11,10 @@ import (
 
 	"github.com/tarehq/tare/registry"
 	"github.com/tarehq/tare/registry/storage"
+	"github.com/tarehq/tare/registry/storage/bucket"
 	"github.com/tarehq/tare/registry/storage/dir"
 	"github.com/tarehq/tare/test/daemon"
+	"github.com/tarehq/tare/test/s3"
 )
 
 // suites are the OCI's tests of registries: how each is built, in the module
@@ -42,7 +44,11 @@ func TestConformance(t *testing.T) {
 			t.Fatalf("go %s in %s: %v\n%s", strings.Join(args, " "), cmd.Dir, err, out)
 		}
 	}
-	for where, open := range map[string]func(*testing.T) storage.Storage{"directory": openDirectory} {
+	server := s3.Start(t, "registry")
+	for where, open := range map[string]func(*testing.T) storage.Storage{
+		"directory": openDirectory,
+		"bucket":    func(t *testing.T) storage.Storage { return openBucket(t, server) },
+	} {
 		for name, s := range suites {
 			t.Run(where+"/"+name, func(t *testing.T) {
 				store := open(t)
@@ -62,6 +68,16 @@ func TestConformance(t *testing.T) {
 func openDirectory(t *testing.T) storage.Storage {
 	t.Helper()
 	s, err := dir.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func openBucket(t *testing.T, server *s3.Server) storage.Storage {
+	t.Helper()
+	s, err := bucket.Open(t.Context(), bucket.Config{Endpoint: server.Host, Bucket: "registry", Prefix: t.Name(), Region: "us-east-1",
+		AccessKey: s3.AccessKey, SecretKey: s3.SecretKey, Insecure: true, PathStyle: true, Spool: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
