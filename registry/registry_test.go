@@ -87,7 +87,18 @@ func (r *registry) do(method, path string, body []byte, headers ...string) *answ
 	if body != nil {
 		reader = bytes.NewReader(body)
 	}
-	req, err := http.NewRequest(method, path, reader)
+	return r.send(method, path, reader, headers...)
+}
+
+// stream sends a request that does not say how long its body is.
+func (r *registry) stream(method, path string, body []byte, headers ...string) *answer {
+	r.t.Helper()
+	return r.send(method, r.url+path, struct{ io.Reader }{bytes.NewReader(body)}, headers...)
+}
+
+func (r *registry) send(method, url string, body io.Reader, headers ...string) *answer {
+	r.t.Helper()
+	req, err := http.NewRequest(method, url, body)
 	if err != nil {
 		r.t.Fatal(err)
 	}

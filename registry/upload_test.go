@@ -111,6 +111,19 @@ func TestUploadRefusals(t *testing.T) {
 	}
 }
 
+// TestStreamedChunk sends chunks whose length only Content-Range says.
+func TestStreamedChunk(t *testing.T) {
+	r := start(t, Config{})
+	at := r.begin("a")
+	r.want(r.stream("PATCH", at, []byte("abc"), "Content-Range", "0-2"), 202, "")
+	r.want(r.stream("PATCH", at, []byte("defghi"), "Content-Range", "3-5"), 400, sizeInvalid)
+	r.want(r.stream("PATCH", at, []byte("g"), "Content-Range", "6-8"), 400, sizeInvalid)
+	if got := r.do("GET", at, nil).header.Get("Range"); got != "0-6" {
+		t.Errorf("%s is here", got)
+	}
+	r.want(r.stream("PUT", at+"?digest="+string(digest.FromString("abcdefghi")), []byte("hi")), 201, "")
+}
+
 func TestMount(t *testing.T) {
 	secret := "secret"
 	r := start(t, Config{Authorizer: allowing(func(_ *http.Request, want ...Access) (string, error) {
