@@ -36,9 +36,9 @@ server ! client cli ocirun supervise content snapshot archive remote # the serve
 // light lists programs that are executed by the thousand, and what they must
 // not link, however deep.
 var light = map[string][]string{
-	"cmd/tare":           {"google.golang.org/grpc", "go.opentelemetry.io", "github.com/distribution/reference", "github.com/opencontainers/go-digest", "github.com/moby/moby"},
-	"cmd/tare-supervise": {"google.golang.org/grpc", "go.opentelemetry.io", "github.com/distribution/reference", "github.com/opencontainers/go-digest", "github.com/moby/moby", "net/http", "github.com/spf13/cobra"},
-	"cmd/tarerun":        {"google.golang.org/grpc", "go.opentelemetry.io", "github.com/distribution/reference", "github.com/opencontainers/go-digest", "github.com/moby/moby", "net/http"},
+	"cmd/tare":           {"google.golang.org/grpc", "go.opentelemetry.io", "github.com/distribution/reference", "github.com/opencontainers/go-digest", "github.com/moby/moby", "github.com/mikelolasagasti/xz"},
+	"cmd/tare-supervise": {"google.golang.org/grpc", "go.opentelemetry.io", "github.com/distribution/reference", "github.com/opencontainers/go-digest", "github.com/moby/moby", "net/http", "github.com/spf13/cobra", "github.com/mikelolasagasti/xz"},
+	"cmd/tarerun":        {"google.golang.org/grpc", "go.opentelemetry.io", "github.com/distribution/reference", "github.com/opencontainers/go-digest", "github.com/moby/moby", "net/http", "github.com/mikelolasagasti/xz"},
 	"cmd/tare-init":      {"net/http", "net"},
 	"cmd/tared":          {"google.golang.org/grpc", "go.opentelemetry.io", module + "ocirun"},
 }

@@ -5,13 +5,15 @@ import (
 	"io"
 	"sync/atomic"
 
+	"github.com/mikelolasagasti/xz"
+
 	"github.com/tarehq/tare/fault"
 )
 
 // What a stream may decompress to: bombFree bytes and bombRatio times what was
 // read of it. The layers of real images shrink to a half or a tenth. A file of
 // nothing but zeros shrinks to a thousandth by gzip, which cannot do better,
-// and to much less by zstd and bzip2. Images have such files, of databases and
+// and to much less by zstd, xz and bzip2. Images have such files, of databases and
 // virtual disks: ten gigabytes of that are let through. Variables for the sake
 // of the tests.
 var (
@@ -55,6 +57,9 @@ func (b *bounded) Read(p []byte) (int, error) {
 	}
 	if reason := b.source.err.Load(); reason != nil && errors.Is(err, *reason) && !errors.Is(err, io.EOF) {
 		return n, err // not of the decompressor
+	}
+	if errors.Is(err, xz.ErrMemlimit) {
+		return n, tooLarge(b.how)
 	}
 	return n, fault.New(fault.Invalid, "the archive's %s compression is damaged: %w", b.how, err)
 }

@@ -22,9 +22,10 @@ const (
 	Gzip  Compression = "gzip"
 	Zstd  Compression = "zstd"
 	Bzip2 Compression = "bzip2"
+	Xz    Compression = "xz"
 )
 
-// maxWindow bounds the memory that a zstd stream may ask for.
+// maxWindow bounds the memory in bytes that a zstd or xz stream may ask for.
 const maxWindow = 128 << 20
 
 var (
@@ -32,7 +33,6 @@ var (
 	magicZstd  = []byte{0x28, 0xb5, 0x2f, 0xfd}
 	magicSkip  = []byte{0x2a, 0x4d, 0x18} // zstd's skippable frame, after a first byte of 0x50 to 0x5f
 	magicBzip2 = []byte("BZh")
-	magicXz    = []byte{0xfd, '7', 'z', 'X', 'Z', 0}
 )
 
 // Decompress looks at the first bytes of r and returns the stream behind its
@@ -58,7 +58,11 @@ func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
 		}
 		return &bounded{stream: z, source: source, how: Gzip}, Gzip, nil
 	case bytes.HasPrefix(head, magicZstd), len(head) > 4 && head[0]&0xf0 == 0x50 && bytes.Equal(head[1:4], magicSkip):
-		free := waitForWindow(br)
+		window := zstdWindow(br)
+		if window > maxWindow {
+			return nil, "", tooLarge(Zstd)
+		}
+		free := waitForMemory(window)
 		z, err := zstd.NewReader(br, zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {
 			free()
@@ -68,7 +72,7 @@ func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
 	case bytes.HasPrefix(head, magicBzip2):
 		return &bounded{stream: io.NopCloser(bzip2.NewReader(br)), source: source, how: Bzip2}, Bzip2, nil
 	case bytes.HasPrefix(head, magicXz):
-		return nil, "", fault.New(fault.NotImplemented, "archives compressed with xz are not supported: decompress with xz -dc first")
+		return &bounded{stream: newXz(br), source: source, how: Xz}, Xz, nil
 	}
 	return io.NopCloser(br), Plain, nil
 }
@@ -80,12 +84,24 @@ const usualWindow = 8 << 20
 
 var largeWindow = make(chan struct{}, 1)
 
-// waitForWindow waits until the memory may be used that the first frame asks
-// for. free gives it back, once.
-func waitForWindow(br *bufio.Reader) (free func()) {
+// zstdWindow is the window in bytes that the first frame asks for.
+func zstdWindow(br *bufio.Reader) uint64 {
 	head, _ := br.Peek(zstd.HeaderMaxSize)
 	var h zstd.Header
-	if err := h.Decode(head); err != nil || h.WindowSize <= usualWindow {
+	if err := h.Decode(head); err != nil {
+		return 0
+	}
+	return h.WindowSize
+}
+
+func tooLarge(how Compression) error {
+	return fault.New(fault.Invalid, "the archive needs more than %d MiB of memory to be decompressed: compress it by %s with a smaller window", maxWindow>>20, how)
+}
+
+// waitForMemory waits until a stream may use as many bytes for its window. free
+// gives them back, once.
+func waitForMemory(window uint64) (free func()) {
+	if window <= usualWindow {
 		return func() {}
 	}
 	largeWindow <- struct{}{}

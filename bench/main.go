@@ -3,7 +3,7 @@
 // and ratios as Markdown. It needs root and an idle machine; what is missing is
 // said, not guessed.
 //
-//	bench [-n RUNS] [-bin DIR] [-groups runtimes,engines,images]
+//	bench [-n RUNS] [-bin DIR] [-groups runtimes,engines,images,registries]
 //
 // Every engine gets a daemon of its own in a network namespace of its own, on
 // a directory that is removed at the end.
@@ -29,8 +29,12 @@ import (
 func main() {
 	runs := flag.Int("n", 20, "runs of each measurement")
 	bin := flag.String("bin", "bin", "directory of tare's programs")
-	groups := flag.String("groups", "runtimes,engines,images", "what to measure")
+	groups := flag.String("groups", "runtimes,engines,images,registries", "what to measure")
 	flag.Parse()
+	if dir := os.Getenv(serveBare); dir != "" {
+		fmt.Fprintln(os.Stderr, "bench:", serve(dir))
+		os.Exit(1)
+	}
 	if os.Getenv(private) == "" {
 		os.Exit(again())
 	}
@@ -92,6 +96,11 @@ func measure(runs int, bin string, groups []string) (err error) {
 		return fmt.Errorf("making the image: %w: %s", err, out)
 	}
 	t := &table{}
+	if slices.Contains(groups, "registries") {
+		if err := benchRegistries(t, filepath.Join(dir, "registries"), bin, runs); err != nil {
+			return err
+		}
+	}
 	if slices.Contains(groups, "runtimes") {
 		if err := benchRuntimes(t, dir, image, bin, runs); err != nil {
 			return err

@@ -54,16 +54,22 @@ func (e *engine) processes() []int {
 // parent when it ends itself.
 func (e *engine) cpu() (total float64) {
 	for _, pid := range e.processes() {
-		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil {
-			continue
-		}
-		_, after, _ := strings.Cut(string(data), ") ")
-		fields := strings.Fields(after) // from the third on
-		for _, field := range fields[11:15] {
-			n, _ := strconv.ParseFloat(field, 64)
-			total += n * 1000 / ticks
-		}
+		total += cpuOf(pid)
+	}
+	return total
+}
+
+// cpuOf is what a process and those that it waited for have taken, in ms.
+func cpuOf(pid int) (total float64) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	_, after, _ := strings.Cut(string(data), ") ")
+	fields := strings.Fields(after) // from the third on
+	for _, field := range fields[11:15] {
+		n, _ := strconv.ParseFloat(field, 64)
+		total += n * 1000 / ticks
 	}
 	return total
 }

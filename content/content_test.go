@@ -141,7 +141,9 @@ func TestAttached(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	update(func(ix *Index) *Index { return ix.Attach(m.Digest, note, note).Attach(note.Digest, stray) })
+	update(func(ix *Index) *Index {
+		return ix.Attach(m.Digest, "", false, note).Attach(m.Digest, "r", false, note).Attach(note.Digest, "r", false, stray)
+	})
 	s = open(t, dir)
 	update(func(ix *Index) *Index { return ix.With(Entry{Name: "docker.io/library/b:1", Target: m}) })
 	update(func(ix *Index) *Index { return ix.Without("docker.io/library/a:1", m.Digest, false) })
@@ -157,6 +159,37 @@ func TestAttached(t *testing.T) {
 			t.Error("what was attached stays")
 		}
 	}
+}
+
+// What is attached follows the repository that it is from, when that was heard
+// to its end.
+func TestAttachedFollows(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	m, _ := image(t, s, "docker.io/library/a:1", "layer")
+	other, _ := image(t, s, "docker.io/library/b:1", "another")
+	blob := func(text string) ocispec.Descriptor {
+		return put(t, s, ocispec.MediaTypeImageManifest, []byte(`{"schemaVersion":2,"artifactType":"`+text+`"}`))
+	}
+	one, two, old := blob("one"), blob("two"), blob("old")
+	attach := func(want int, to ocispec.Descriptor, from string, whole bool, list ...ocispec.Descriptor) {
+		t.Helper()
+		if err := s.Update(func(ix *Index) (*Index, error) { return ix.Attach(to.Digest, from, whole, list...), nil }); err != nil {
+			t.Fatal(err)
+		}
+		s = open(t, dir)
+		if got := s.Index().Attached(m.Digest); len(got) != want {
+			t.Errorf("%d are attached, want %d: %v", len(got), want, got)
+		}
+	}
+	attach(1, m, "", false, old) // of a store that does not know from where
+	attach(3, m, "here", false, one, two)
+	attach(2, m, "there", true, two)
+	attach(2, m, "here", true, one)
+	attach(2, other, "here", true)
+	attach(2, m, "here", false)
+	attach(1, m, "here", true)
+	attach(0, m, "there", true)
 }
 
 func TestFormat(t *testing.T) {

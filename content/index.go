@@ -23,8 +23,10 @@ const (
 	AnnotationName    = "io.containerd.image.name" // the canonical name
 	AnnotationRefName = ocispec.AnnotationRefName  // its tag
 	annotationUpdated = "io.tare.image.updated"    // RFC 3339, when the name was set
-	// AnnotationAttached is the digest of the image that an artifact is attached to.
+	// AnnotationAttached is the digest of the image that an artifact is attached to,
+	// AnnotationFrom the repository that said so.
 	AnnotationAttached = "io.tare.image.attached"
+	AnnotationFrom     = "io.tare.image.from"
 )
 
 // Entry is one name and what it points to. An image that lost its last name
@@ -36,9 +38,11 @@ type Entry struct {
 }
 
 // Attachment is an artifact that was fetched with an image because it says it is
-// about it, such as a signature. It stays as long as the image.
+// about it, such as a signature. It stays as long as the image, or until the
+// repository has it no more.
 type Attachment struct {
 	To     digest.Digest // what an entry points to
+	From   string        // the repository
 	Target ocispec.Descriptor
 }
 
@@ -67,23 +71,26 @@ func newIndex(entries []Entry, attached ...Attachment) *Index {
 	return ix
 }
 
-// Attached lists what is attached to the image.
+// Attached lists what is attached to the image, each once.
 func (ix *Index) Attached(to digest.Digest) (list []ocispec.Descriptor) {
 	for _, a := range ix.attached {
-		if a.To == to {
+		if a.To == to && !slices.ContainsFunc(list, func(d ocispec.Descriptor) bool { return d.Digest == a.Target.Digest }) {
 			list = append(list, a.Target)
 		}
 	}
 	return list
 }
 
-// Attach returns an index with these attached to the image, each once.
-func (ix *Index) Attach(to digest.Digest, list ...ocispec.Descriptor) *Index {
-	attached := slices.Clone(ix.attached)
+// Attach returns an index with these attached to the image, as a repository has
+// them. When that is the whole of what it has, all else goes that was from
+// there.
+func (ix *Index) Attach(to digest.Digest, from string, whole bool, list ...ocispec.Descriptor) *Index {
+	attached := slices.DeleteFunc(slices.Clone(ix.attached), func(a Attachment) bool {
+		again := slices.ContainsFunc(list, func(d ocispec.Descriptor) bool { return d.Digest == a.Target.Digest })
+		return a.To == to && (a.From == from || a.From == "") && (whole || again)
+	})
 	for _, d := range list {
-		if !slices.ContainsFunc(attached, func(a Attachment) bool { return a.To == to && a.Target.Digest == d.Digest }) {
-			attached = append(attached, Attachment{to, d})
-		}
+		attached = append(attached, Attachment{to, from, d})
 	}
 	return newIndex(ix.entries, attached...)
 }
@@ -197,6 +204,9 @@ func encodeIndex(ix *Index) ([]byte, error) {
 			d.Annotations = map[string]string{}
 		}
 		d.Annotations[AnnotationAttached] = a.To.String()
+		if a.From != "" {
+			d.Annotations[AnnotationFrom] = a.From
+		}
 		doc.Manifests = append(doc.Manifests, d)
 	}
 	return json.Marshal(doc)
@@ -225,7 +235,7 @@ func Annotate(e Entry) ocispec.Descriptor {
 // has.
 func Bare(d ocispec.Descriptor) ocispec.Descriptor {
 	d.Annotations = maps.Clone(d.Annotations)
-	for _, key := range []string{AnnotationName, AnnotationRefName, annotationUpdated, AnnotationAttached} {
+	for _, key := range []string{AnnotationName, AnnotationRefName, annotationUpdated, AnnotationAttached, AnnotationFrom} {
 		delete(d.Annotations, key)
 	}
 	if len(d.Annotations) == 0 {
@@ -259,7 +269,7 @@ func readIndex(path string) (*Index, error) {
 			return nil, fmt.Errorf("%s is damaged: %q is not a digest", path, d.Digest)
 		}
 		if to := digest.Digest(d.Annotations[AnnotationAttached]); to != "" {
-			attached = append(attached, Attachment{to, Bare(d)})
+			attached = append(attached, Attachment{to, d.Annotations[AnnotationFrom], Bare(d)})
 			continue
 		}
 		entries = append(entries, Entry{Name: d.Annotations[AnnotationName], Target: Bare(d), Updated: Updated(d)})

@@ -154,7 +154,13 @@ func TestImportBusybox(t *testing.T) {
 	zs, _ := zstd.NewWriter(&zstded)
 	zs.Write(data)
 	zs.Close()
-	for name, stream := range map[string][]byte{"plain": data, "gzip": zipped.Bytes(), "zstd": zstded.Bytes()} {
+	xz := exec.Command("xz", "-c")
+	xz.Stdin = bytes.NewReader(data)
+	xzed, err := xz.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, stream := range map[string][]byte{"plain": data, "gzip": zipped.Bytes(), "zstd": zstded.Bytes(), "xz": xzed} {
 		id, err := f.Import(ctx, bytes.NewReader(stream), ImportOptions{Reference: "busybox:" + name, Message: "from a test",
 			Changes: []string{"CMD [\"/bin/busybox\"]\nENV A=1 B=\"two words\"", "LABEL kind=test"}})
 		if err != nil {
@@ -213,7 +219,7 @@ func TestImportRefusesAndLeavesNothing(t *testing.T) {
 		"algorithm": {good, ImportOptions{Reference: "sha256:a"}, "refusing to create an ambiguous tag using digest algorithm as name"},
 		"change":    {good, ImportOptions{Changes: []string{"RUN true"}}, "RUN is not a valid change command"},
 		"platform":  {good, ImportOptions{Platform: "a/b/c/d"}, "cannot parse platform specifier"},
-		"xz":        {[]byte{0xfd, '7', 'z', 'X', 'Z', 0, 0}, ImportOptions{}, "xz are not supported"},
+		"xz":        {[]byte{0xfd, '7', 'z', 'X', 'Z', 0, 0}, ImportOptions{}, "xz compression is damaged"},
 		"gzip":      {[]byte{0x1f, 0x8b, 9, 9, 9, 9}, ImportOptions{}, "gzip"},
 	}
 	for name, c := range cases {

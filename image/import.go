@@ -17,7 +17,7 @@ import (
 )
 
 // Import makes an image of one layer from the tar r, which may be compressed
-// with gzip, zstd or bzip2, and returns its ID. The layer is stored as it is
+// with gzip, zstd, bzip2 or xz, and returns its ID. The layer is stored as it is
 // without compression, and unpacked in the same pass. When Import returns, the
 // image survives power loss; when it fails nothing is left.
 func (s *Service) Import(ctx context.Context, r io.Reader, o ImportOptions) (id string, err error) {

@@ -36,7 +36,7 @@ type LoadOptions struct {
 
 // Load takes the images of the tar r into the store: an OCI image layout, a
 // docker-archive, or both at once, of which the layout counts. It may be
-// compressed with gzip, zstd or bzip2. All blobs are checked, and an index is
+// compressed with gzip, zstd, bzip2 or xz. All blobs are checked, and an index is
 // kept whole with all its platforms and attestations. progress (may be nil)
 // gets a line without its newline for each name or nameless image. Nothing is
 // left of an archive that fails.

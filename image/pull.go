@@ -98,11 +98,11 @@ type pull struct {
 	progress func(Progress)
 
 	target    ocispec.Descriptor
-	nodes     map[digest.Digest]bool      // manifests and indexes that were seen to
-	parsed    int64                       // bytes of them and of the configs
-	layers    map[digest.Digest]bool      // told of
-	fetched   atomic.Bool                 // something was not here before
-	referrers func() []ocispec.Descriptor // what is about the image, nil before it is being fetched
+	nodes     map[digest.Digest]bool // manifests and indexes that were seen to
+	parsed    int64                  // bytes of them and of the configs
+	layers    map[digest.Digest]bool // told of
+	fetched   atomic.Bool            // something was not here before
+	referrers func() *referrers      // what is about the image, nil before it is being fetched
 }
 
 func (p *pull) run(ctx context.Context, tag string) (err error) {
@@ -121,9 +121,9 @@ func (p *pull) run(ctx context.Context, tag string) (err error) {
 	if err != nil {
 		cancel()
 	}
-	var attached []ocispec.Descriptor
+	about := &referrers{p: p}
 	if p.referrers != nil {
-		attached = p.referrers()
+		about = p.referrers()
 	}
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		p.t.giveBack(p.layers)
@@ -131,7 +131,7 @@ func (p *pull) run(ctx context.Context, tag string) (err error) {
 	if err != nil {
 		return err
 	}
-	moved, err := p.name(target, attached)
+	moved, err := p.name(target, about)
 	if err != nil {
 		return err
 	}
@@ -146,36 +146,32 @@ func (p *pull) run(ctx context.Context, tag string) (err error) {
 	return nil
 }
 
-// name gives the image its name, with what is attached to it, and tells whether
+// name gives the image its name, with what is about it, and tells whether
 // the name pointed elsewhere before.
-func (p *pull) name(target ocispec.Descriptor, attached []ocispec.Descriptor) (moved bool, err error) {
+func (p *pull) name(target ocispec.Descriptor, about *referrers) (moved bool, err error) {
 	name := p.ref.String()
 	e, ok := p.s.content.Index().Lookup(name)
 	moved = !ok || e.Target.Digest != target.Digest
-	if !moved && !p.fetched.Load() && !p.attaches(target, attached) {
+	more, less := about.change()
+	if !moved && !p.fetched.Load() && !more && !less {
 		return false, nil
 	}
 	// Not all of it was fetched here: somebody may be loading the same layer.
-	if err := p.s.content.SyncContent(append(attached, target)...); err != nil {
+	if err := p.s.content.SyncContent(append(about.found, target)...); err != nil {
 		return false, err
 	}
 	target.Platform, target.URLs, target.Data = nil, nil, nil
 	e = content.Entry{Name: name, Target: target, Updated: time.Now()}
 	err = p.s.content.Update(func(ix *content.Index) (*content.Index, error) {
-		return ix.With(e).Attach(target.Digest, attached...), nil
+		return about.attach(ix.With(e)), nil
 	})
 	if err != nil {
 		return false, err
 	}
-	return moved, p.s.content.Settle(append(attached, target)...)
-}
-
-// attaches tells whether something is about the image that was not before.
-func (p *pull) attaches(target ocispec.Descriptor, found []ocispec.Descriptor) bool {
-	known := p.s.content.Index().Attached(target.Digest)
-	return slices.ContainsFunc(found, func(d ocispec.Descriptor) bool {
-		return !slices.ContainsFunc(known, func(k ocispec.Descriptor) bool { return k.Digest == d.Digest })
-	})
+	if less {
+		p.s.content.Collect() // becomes due when the pull is over
+	}
+	return moved, p.s.content.Settle(append(about.found, target)...)
 }
 
 // node fetches a manifest or an index, and what is wanted of it. said is the

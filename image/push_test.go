@@ -3,6 +3,11 @@ package image
 import (
 	"encoding/json"
 	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -253,6 +258,70 @@ func TestArtifactRoundTrip(t *testing.T) {
 			t.Error("the artifact outlives its image")
 		}
 	}
+}
+
+// What is about an image goes when its registry has it no more, and stays when
+// that is not to be known.
+func TestReferrersFollow(t *testing.T) {
+	reg := registry.Start(t, registry.Options{})
+	l := images.Layout(t.TempDir())
+	img, err := images.Write(string(l), images.Spec{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	images.Copy(t, img.Ref(), "docker://"+reg.Host+"/a:image", "--dest-tls-verify=false")
+	about, blobs := artifact(t, l, img.Manifest)
+	f, tr := transfers(t, t.TempDir())
+	for _, b := range blobs {
+		if _, err := f.content.Put(read(t, l.Path(b.Digest))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.content.Update(func(ix *content.Index) (*content.Index, error) {
+		return ix.With(content.Entry{Name: reg.Host + "/a:note", Target: about}), nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := tr.Push(t.Context(), reg.Host+"/a:note", PushOptions{}, func(Progress) {}); err != nil {
+		t.Fatal(err)
+	}
+	listed, known := []ocispec.Descriptor{about}, true
+	behind := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: reg.Host})
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case !strings.Contains(r.URL.Path, "/referrers/"):
+			behind.ServeHTTP(w, r)
+		case !known:
+			w.WriteHeader(http.StatusForbidden)
+		case !strings.HasSuffix(r.URL.Path, img.Manifest.Digest.String()):
+			io.WriteString(w, "{}")
+		default:
+			json.NewEncoder(w).Encode(ocispec.Index{Manifests: listed})
+		}
+	}))
+	defer proxy.Close()
+	g, tr := transfers(t, t.TempDir())
+	pull := func(want int, status string) {
+		t.Helper()
+		var told steps
+		if err := tr.Pull(t.Context(), strings.TrimPrefix(proxy.URL, "http://")+"/a:image", PullOptions{}, told.add); err != nil {
+			t.Fatal(err)
+		}
+		_, here := g.content.Size(about.Digest)
+		if got := g.content.Index().Attached(img.Manifest.Digest); len(got) != want || here != (want > 0) {
+			t.Errorf("%d are attached, the artifact is here: %v", len(got), here)
+		}
+		if last := told.list[len(told.list)-1].Status; !strings.Contains(last, status) {
+			t.Error(last)
+		}
+	}
+	pull(1, "Downloaded newer image")
+	known = false
+	pull(1, "up to date")
+	known, listed = true, nil
+	pull(0, "up to date")
+	listed = []ocispec.Descriptor{about}
+	pull(1, "")
 }
 
 // Layers are compressed for a push when that is wanted, and never twice for the

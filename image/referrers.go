@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -26,13 +27,14 @@ const (
 type referrers struct {
 	p     *pull
 	found []ocispec.Descriptor
+	whole bool // nothing failed: the registry has no more
 	seen  map[digest.Digest]bool
 	bytes int64
 }
 
 // fetchReferrers fetches beside the image, and for no longer than a grace after
 // it. The result is to be attached to the image.
-func (p *pull) fetchReferrers(ctx context.Context, subjects []ocispec.Descriptor) (result func() []ocispec.Descriptor) {
+func (p *pull) fetchReferrers(ctx context.Context, subjects []ocispec.Descriptor) (result func() *referrers) {
 	ctx, cancel := context.WithCancel(ctx)
 	r := &referrers{p: p, seen: map[digest.Digest]bool{}}
 	ended := make(chan struct{})
@@ -48,14 +50,34 @@ func (p *pull) fetchReferrers(ctx context.Context, subjects []ocispec.Descriptor
 				return
 			}
 		}
+		r.whole = true
 	}()
-	return func() []ocispec.Descriptor {
+	return func() *referrers {
 		defer cancel()
 		timer := time.AfterFunc(referrersGrace, cancel)
 		defer timer.Stop()
 		<-ended
-		return r.found
+		return r
 	}
+}
+
+// attach gives the index what the registry has about the image.
+func (r *referrers) attach(ix *content.Index) *content.Index {
+	return ix.Attach(r.p.target.Digest, r.p.ref.Repository(), r.whole, r.found...)
+}
+
+// change tells whether that is more or less than is known.
+func (r *referrers) change() (more, less bool) {
+	ix := r.p.s.content.Index()
+	known, next := ix.Attached(r.p.target.Digest), r.attach(ix).Attached(r.p.target.Digest)
+	return lacks(known, next), lacks(next, known)
+}
+
+// lacks tells whether something of list is not in known.
+func lacks(known, list []ocispec.Descriptor) bool {
+	return slices.ContainsFunc(list, func(d ocispec.Descriptor) bool {
+		return !slices.ContainsFunc(known, func(k ocispec.Descriptor) bool { return k.Digest == d.Digest })
+	})
 }
 
 func (r *referrers) of(ctx context.Context, subject digest.Digest, depth int) error {

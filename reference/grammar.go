@@ -34,10 +34,8 @@ func splitPath(s string) (path, tag, dgst string, ok bool) {
 	if hasTag && !validTag(tag) || hasDigest && !digestShape(dgst) {
 		return "", "", "", false
 	}
-	for component := range strings.SplitSeq(path, "/") {
-		if !validComponent(component) {
-			return "", "", "", false
-		}
+	if !IsPath(path) {
+		return "", "", "", false
 	}
 	return path, tag, dgst, true
 }

@@ -131,6 +131,19 @@ func IDPrefix(s string) (algorithm, hex string, ok bool) {
 	return algorithm, s, len(s) >= 4 && len(s) <= 64 && isHex(s)
 }
 
+// IsPath tells whether s is the path of a repository, a name without a domain.
+func IsPath(s string) bool {
+	for component := range strings.SplitSeq(s, "/") {
+		if !validComponent(component) {
+			return false
+		}
+	}
+	return true
+}
+
+// IsTag tells whether s has the form of a tag.
+func IsTag(s string) bool { return validTag(s) }
+
 // IsDigest tells whether s is a whole sha256, sha384 or sha512 digest.
 func IsDigest(s string) bool { return checkDigest(s) == nil }
 

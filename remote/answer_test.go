@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -274,6 +275,35 @@ func TestSearch(t *testing.T) {
 		if got := loginDomain(host); got != want {
 			t.Errorf("%q: %s", host, got)
 		}
+	}
+}
+
+// With an identity token, which stands for a password that nobody has kept, a
+// token to search with is asked for.
+func TestSearchWithIdentityToken(t *testing.T) {
+	var asked url.Values
+	auth := newWitness(t, func(w http.ResponseWriter, r *http.Request) {
+		r.ParseForm()
+		asked = r.PostForm
+		io.WriteString(w, `{"access_token":"to-search"}`)
+	})
+	reg := newWitness(t, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/v2/":
+			w.Header().Set("WWW-Authenticate", `Bearer realm="`+auth.URL+`",service="s"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		case r.Header.Get("Authorization") == "Bearer to-search":
+			io.WriteString(w, `{"results":[{"name":"private"}]}`)
+		default:
+			io.WriteString(w, `{"results":[]}`)
+		}
+	})
+	got, err := newClient(t, Config{}).Search(t.Context(), strings.TrimPrefix(reg.URL, "http://")+"/x", 25, Credentials{IdentityToken: "id"})
+	if err != nil || len(got) != 1 || got[0].Name != "private" {
+		t.Errorf("%+v %v", got, err)
+	}
+	if asked.Get("grant_type") != "refresh_token" || asked.Get("refresh_token") != "id" || asked.Get("scope") != searchScope {
+		t.Errorf("%v", asked)
 	}
 }
 

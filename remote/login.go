@@ -100,6 +100,9 @@ type SearchResult struct {
 // searchHost is where Docker Hub's search of version 1 is.
 const searchHost = "index.docker.io"
 
+// searchScope is what a token must be for to search with, in Docker Hub's words.
+const searchScope = "registry:catalog:search"
+
 const maxSearch = 1 << 20
 
 // Search asks Docker Hub, or the registry that the term names before its first
@@ -143,15 +146,20 @@ func splitTerm(term string) (host, rest string, err error) {
 }
 
 func (e *endpoint) search(ctx context.Context, term string, limit int, cred Credentials) ([]SearchResult, error) {
-	scheme := e.schemes[0]
-	if len(e.schemes) > 1 {
+	scheme, auth := e.schemes[0], ""
+	if len(e.schemes) > 1 || cred.IdentityToken != "" {
 		f, err := e.known(ctx)
 		if err != nil {
 			return nil, err
 		}
 		scheme = f.scheme
+		if cred.IdentityToken != "" {
+			s := &session{endpoint: e, cred: cred, tokens: map[string]*token{}}
+			if auth, err = s.authorization(ctx, e.url(scheme, "", nil), f.challenges, []string{searchScope}, ""); err != nil {
+				return nil, err
+			}
+		}
 	}
-	auth := ""
 	if cred.Username != "" && cred.Password != "" {
 		auth = basic(cred.Username, cred.Password)
 	}

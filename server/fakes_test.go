@@ -166,7 +166,8 @@ type fakeImages struct {
 	lines    []string
 	list     []wireimage.Summary
 	filters  map[string]map[string]bool
-	progress []image.Progress // what a transfer tells
+	progress []image.Progress  // what a transfer tells
+	cred     image.Credentials // of a transfer
 }
 
 func (f *fakeImages) Import(_ context.Context, r io.Reader, o image.ImportOptions) (string, error) {
@@ -236,11 +237,11 @@ func (f *fakeImages) Usage(context.Context) (*wireimage.DiskUsage, error) {
 	return &wireimage.DiskUsage{TotalCount: 1, TotalSize: 100, Reclaimable: 30, Items: []wireimage.Summary{{ID: "sha256:1", Size: 100, Containers: 3}}}, f.err
 }
 func (f *fakeImages) Pull(_ context.Context, ref string, o image.PullOptions, progress func(image.Progress)) error {
-	f.call = fmt.Sprintf("pull %s %v %s", ref, o.All, o.Platform)
+	f.call, f.cred = fmt.Sprintf("pull %s %v %s", ref, o.All, o.Platform), o.Credentials
 	return f.transfer(progress)
 }
 func (f *fakeImages) Push(_ context.Context, ref string, o image.PushOptions, progress func(image.Progress)) error {
-	f.call = fmt.Sprintf("push %s %v %s", ref, o.All, o.Platform)
+	f.call, f.cred = fmt.Sprintf("push %s %v %s", ref, o.All, o.Platform), o.Credentials
 	return f.transfer(progress)
 }
 func (f *fakeImages) transfer(progress func(image.Progress)) error {

@@ -33,18 +33,23 @@ func (h *registryHandlers) routes() []route {
 }
 
 // registryAuth decodes the header X-Registry-Auth: the JSON of an AuthConfig in
-// base64, of either alphabet and with or without padding. No header is nobody.
-// Docker's texts.
-func (r *request) registryAuth() (image.Credentials, error) {
+// base64, of either alphabet and with or without padding. No header is nobody,
+// and so, as in Docker, is one that cannot be read: a registry that wants to
+// know will say so.
+func (r *request) registryAuth() image.Credentials {
 	text := strings.NewReplacer("+", "-", "/", "_").Replace(strings.TrimRight(r.Header.Get(wire.AuthHeader), "="))
 	if n := len(text) % 4; n > 1 {
 		text += "=="[:4-n]
 	}
 	auth, err := authconfig.Decode(text)
 	if err != nil {
-		return image.Credentials{}, fault.New(fault.Invalid, "%w", err)
+		return image.Credentials{}
 	}
-	return credentials(*auth)
+	cred, err := credentials(*auth)
+	if err != nil {
+		return image.Credentials{}
+	}
+	return cred
 }
 
 // credentials takes from a client's words what a registry is to know. Old
@@ -55,7 +60,7 @@ func credentials(auth wire.AuthConfig) (image.Credentials, error) {
 		pair, err := base64.StdEncoding.DecodeString(auth.Auth)
 		user, password, ok := strings.Cut(string(pair), ":")
 		if err != nil || !ok {
-			return c, fault.New(fault.Invalid, "invalid X-Registry-Auth header: auth is not base64 of user:password")
+			return c, fault.New(fault.Invalid, "invalid credentials: auth is not base64 of user:password")
 		}
 		c.Username, c.Password = user, strings.TrimRight(password, "\x00")
 	}
@@ -99,9 +104,7 @@ func (h *registryHandlers) search(w http.ResponseWriter, r *request) error {
 	if o.Filters, err = r.filters(); err != nil {
 		return err
 	}
-	if o.Credentials, err = r.registryAuth(); err != nil {
-		return err
-	}
+	o.Credentials = r.registryAuth()
 	found, err := h.registries.Search(r.Context(), o)
 	if err != nil {
 		return err
@@ -113,15 +116,11 @@ func (h *registryHandlers) search(w http.ResponseWriter, r *request) error {
 }
 
 func (h *registryHandlers) distribution(w http.ResponseWriter, r *request) error {
-	cred, err := r.registryAuth()
-	if err != nil {
-		return err
-	}
 	name := strings.TrimSpace(r.params["name"])
 	if name == "" {
 		return fault.New(fault.Invalid, "image name cannot be blank")
 	}
-	found, err := h.registries.Distribution(r.Context(), name, cred)
+	found, err := h.registries.Distribution(r.Context(), name, r.registryAuth())
 	if err != nil {
 		return err
 	}

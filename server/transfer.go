@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"strings"
 
 	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/tarehq/tare/image"
@@ -20,7 +21,8 @@ type Transfers interface {
 // pull is POST /images/create with fromImage. Without a tag or digest all tags
 // of the repository are pulled.
 func (h *imageHandlers) pull(w http.ResponseWriter, r *request) error {
-	ref, err := named(r.Form.Get("fromImage"), r.Form.Get("tag"))
+	// Some clients leave the colon of the tag that they do not send.
+	ref, err := named(strings.TrimSuffix(r.Form.Get("fromImage"), ":"), r.Form.Get("tag"))
 	if err != nil {
 		return err
 	}
@@ -28,9 +30,7 @@ func (h *imageHandlers) pull(w http.ResponseWriter, r *request) error {
 	if !r.version.before(32) {
 		o.Platform = r.Form.Get("platform")
 	}
-	if o.Credentials, err = r.registryAuth(); err != nil {
-		return err
-	}
+	o.Credentials = r.registryAuth()
 	out := newProgress(w)
 	if err := h.transfers.Pull(r.Context(), ref.String(), o, out.transfer); err != nil {
 		return out.fail(err)
@@ -57,9 +57,7 @@ func (h *imageHandlers) push(w http.ResponseWriter, r *request) error {
 	if o.Recompress, err = r.recompress(); err != nil {
 		return err
 	}
-	if o.Credentials, err = r.registryAuth(); err != nil {
-		return err
-	}
+	o.Credentials = r.registryAuth()
 	out := newProgress(w)
 	if err := h.transfers.Push(r.Context(), ref.String(), o, out.transfer); err != nil {
 		return out.fail(err)

@@ -14,6 +14,7 @@ func TestTransferNames(t *testing.T) {
 	for path, want := range map[string]string{
 		"/images/create?fromImage=busybox&tag=1":                                   "pull docker.io/library/busybox:1 false ",
 		"/images/create?fromImage=busybox:1":                                       "pull docker.io/library/busybox:1 false ",
+		"/images/create?fromImage=busybox:":                                        "pull docker.io/library/busybox true ",
 		"/images/create?fromImage=busybox:1&tag=2":                                 "pull docker.io/library/busybox:2 false ",
 		"/images/create?fromImage=busybox&tag=" + sum:                              "pull docker.io/library/busybox@" + sum + " false ",
 		"/images/create?fromImage=host:1/a/b":                                      "pull host:1/a/b true ",

@@ -16,6 +16,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -254,6 +256,21 @@ func (r *Registry) Close() error {
 
 // Remove is Close, and removes the registry's files.
 func (r *Registry) Remove() error { return errors.Join(r.Close(), os.RemoveAll(r.dir)) }
+
+// Pid is the registry's process, 0 when it does not run.
+func (r *Registry) Pid() int {
+	children, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", r.cmd.Process.Pid))
+	for _, list := range children {
+		data, _ := os.ReadFile(list)
+		for _, word := range strings.Fields(string(data)) {
+			if exe, _ := os.Readlink("/proc/" + word + "/exe"); exe == Program {
+				pid, _ := strconv.Atoi(word)
+				return pid
+			}
+		}
+	}
+	return 0
+}
 
 // Log is what the registry has said: its access log is part of it.
 func (r *Registry) Log() string {

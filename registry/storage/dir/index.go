@@ -316,7 +316,7 @@ func (w *indexEncoder) repository(r repository) error {
 	}
 	for _, rec := range attached {
 		d := bare(rec.Descriptor)
-		d.Annotations = map[string]string{content.AnnotationAttached: string(rec.Subject), annotationRepository: r.name}
+		d.Annotations = map[string]string{content.AnnotationAttached: string(rec.Subject), content.AnnotationFrom: attachedBy + r.name}
 		if err := w.add(d); err != nil {
 			return err
 		}

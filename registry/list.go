@@ -1,0 +1,133 @@
+package registry
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/registry/storage"
+)
+
+// How many names one answer has at most. Who wants more follows its Link.
+const (
+	maxTagsPage         = 10_000
+	maxRepositoriesPage = 1_000
+)
+
+// page is which part of a list is asked for.
+type page struct {
+	last string
+	n    int
+}
+
+func (q *request) page(most int, valid func(string) bool) (page, error) {
+	query := q.URL.Query()
+	p := page{query.Get("last"), most}
+	if p.last != "" && !valid(p.last) {
+		return p, fault.New(fault.Invalid, "invalid last %.200q: use the last name of the page before", p.last)
+	}
+	if s := query.Get("n"); s != "" {
+		n, ok := position(s)
+		if !ok {
+			return p, fault.New(fault.Invalid, "invalid n %.50q: use a number of names", s)
+		}
+		p.n = int(min(n, int64(most)))
+	}
+	return p, nil
+}
+
+// next points to the page after the one that ends with last.
+func (q *request) next(last string, n int) {
+	query := url.Values{"last": {last}, "n": {strconv.Itoa(n)}}
+	q.w.Header().Set("Link", "<"+q.URL.Path+"?"+query.Encode()+`>; rel="next"`)
+}
+
+func (q *request) json(mediaType string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	q.body(http.StatusOK, mediaType, append(data, '\n'))
+	return nil
+}
+
+func (q *request) listTags() error {
+	p, err := q.page(maxTagsPage, storage.ValidTag)
+	if err != nil {
+		return err
+	}
+	// One more than asked for tells whether there is a next page.
+	names, err := q.api.Storage.Tags(q.Context(), q.repo, p.last, p.n+1)
+	if err != nil {
+		return err
+	}
+	if len(names) > p.n {
+		if names = names[:p.n]; p.n > 0 {
+			q.next(names[p.n-1], p.n)
+		}
+	}
+	return q.json("application/json; charset=utf-8", struct {
+		Name string   `json:"name"`
+		Tags []string `json:"tags"`
+	}{q.repo, append([]string{}, names...)})
+}
+
+// listCatalog lists the repositories that the client may pull from.
+func (q *request) listCatalog() error {
+	p, err := q.page(maxRepositoriesPage, storage.ValidRepository)
+	if err != nil {
+		return err
+	}
+	shown := []string{}
+	more := p.n > 0
+	for last := p.last; more; {
+		names, err := q.api.Storage.Repositories(q.Context(), last, maxRepositoriesPage)
+		if err != nil {
+			return err
+		}
+		more = len(names) == maxRepositoriesPage
+		for _, name := range names {
+			if last = name; !q.mayPull(name) {
+				continue
+			}
+			if len(shown) == p.n {
+				q.next(shown[p.n-1], p.n)
+				more = false
+				break
+			}
+			shown = append(shown, name)
+		}
+	}
+	return q.json("application/json; charset=utf-8", struct {
+		Repositories []string `json:"repositories"`
+	}{shown})
+}
+
+// listReferrers lists the manifests whose subject is the digest, which need not
+// be there.
+func (q *request) listReferrers() error {
+	d, err := readDigest(q.item)
+	if err != nil {
+		return err
+	}
+	list, err := q.api.Storage.Referrers(q.Context(), q.repo, d)
+	if err != nil && !errors.Is(err, fault.NotFound) {
+		return err
+	}
+	index := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{}}
+	index.SchemaVersion = 2
+	filter := q.URL.Query().Get("artifactType")
+	for _, m := range list {
+		if filter == "" || m.ArtifactType == filter {
+			index.Manifests = append(index.Manifests, m)
+		}
+	}
+	if filter != "" {
+		q.w.Header().Set("OCI-Filters-Applied", "artifactType")
+	}
+	return q.json(ocispec.MediaTypeImageIndex, index)
+}

@@ -1,0 +1,305 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/registry/storage"
+)
+
+// postUpload begins an upload. It ends it at once where the blob comes along
+// (digest) or is in another repository (mount, from).
+func (q *request) postUpload() error {
+	query := q.URL.Query()
+	if query.Has("mount") {
+		d, err := readDigest(query.Get("mount"))
+		if err != nil {
+			return err
+		}
+		if mounted, err := q.mount(query.Get("from"), d); mounted || err != nil {
+			return err
+		}
+		return q.begin(d.Algorithm())
+	}
+	if query.Has("digest") {
+		d, err := readDigest(query.Get("digest"))
+		if err != nil {
+			return err
+		}
+		return q.postBlob(d)
+	}
+	algorithm := digest.Canonical
+	if query.Has("digest-algorithm") {
+		switch algorithm = digest.Algorithm(query.Get("digest-algorithm")); algorithm {
+		case digest.SHA256, digest.SHA512:
+		default:
+			return refuse(http.StatusBadRequest, digestInvalid, fault.New(fault.Invalid, "the digest algorithm %.50q is not supported: use sha256 or sha512", string(algorithm)))
+		}
+	}
+	return q.begin(algorithm)
+}
+
+func (q *request) begin(algorithm digest.Algorithm) error {
+	up, err := q.api.Storage.CreateUpload(q.Context(), q.repo, algorithm)
+	if err != nil {
+		return err
+	}
+	defer up.Close()
+	q.progress(http.StatusAccepted, up)
+	return nil
+}
+
+// mount gives the repository a blob of another one that the client may read. It
+// is no error that this cannot be: the client uploads the blob then.
+func (q *request) mount(from string, d digest.Digest) (bool, error) {
+	if from == q.repo || !storage.ValidRepository(from) || !q.mayPull(from) {
+		return false, nil
+	}
+	blob, err := q.api.Storage.Blob(q.Context(), from, d)
+	if there, err := known(err); !there {
+		return false, err
+	}
+	size := blob.Size
+	if err := blob.Content.Close(); err != nil {
+		return false, err
+	}
+	err = q.grow(size, q.hasBlob(d), func(ctx context.Context) error {
+		_, err := q.api.Storage.Mount(ctx, q.repo, from, d)
+		return err
+	})
+	if there, err := known(err); !there {
+		return false, err
+	}
+	q.created(d)
+	q.tell(Event{Action: Push, Digest: d, MediaType: octets, Size: size, From: from})
+	return true, nil
+}
+
+// postBlob takes a blob in a single request.
+func (q *request) postBlob(d digest.Digest) error {
+	up, err := q.api.Storage.CreateUpload(q.Context(), q.repo, d.Algorithm())
+	if err != nil {
+		return err
+	}
+	defer up.Close()
+	if err := q.take(up); err != nil {
+		_ = up.Cancel(q.whole()) // the client does not know of it, and begins again
+		return err
+	}
+	return q.commit(up, d)
+}
+
+// open goes on with an upload. The returned function ends that.
+func (q *request) open() (storage.Upload, func(), error) {
+	if !validID(q.item) {
+		return nil, nil, fault.New(fault.NotFound, "no such upload: begin a new one")
+	}
+	leave, err := q.api.writers.enter(q)
+	if err != nil {
+		return nil, nil, err
+	}
+	up, err := q.api.Storage.OpenUpload(q.Context(), q.repo, q.item)
+	if err != nil {
+		leave()
+		if errors.Is(err, fault.Conflict) {
+			err = busy()
+		}
+		return nil, nil, err
+	}
+	return up, func() { up.Close(); leave() }, nil
+}
+
+func busy() error {
+	return refuse(http.StatusConflict, blobUploadInvalid, fault.New(fault.Conflict, "another request writes to this upload: wait for its end"))
+}
+
+// validID tells whether a storage may be asked for the upload.
+func validID(id string) bool {
+	for i := range len(id) {
+		c := id[i]
+		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_') {
+			return false
+		}
+	}
+	return id != "" && len(id) <= 255
+}
+
+func (q *request) getUpload() error {
+	up, leave, err := q.open()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	q.progress(http.StatusNoContent, up)
+	return nil
+}
+
+func (q *request) patchUpload() error {
+	up, leave, err := q.open()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if err := q.take(up); err != nil {
+		return err
+	}
+	q.progress(http.StatusAccepted, up)
+	return nil
+}
+
+func (q *request) putUpload() error {
+	up, leave, err := q.open()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	d, err := readDigest(q.URL.Query().Get("digest"))
+	if err != nil {
+		return err
+	}
+	if err := q.take(up); err != nil {
+		return err
+	}
+	return q.commit(up, d)
+}
+
+func (q *request) deleteUpload() error {
+	up, leave, err := q.open()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if err := up.Cancel(q.whole()); err != nil {
+		return err
+	}
+	q.w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// commit makes the upload a blob of the repository.
+func (q *request) commit(up storage.Upload, d digest.Digest) error {
+	size := up.Size()
+	err := q.grow(size, q.hasBlob(d), func(ctx context.Context) error {
+		err := up.Commit(ctx, d)
+		if errors.Is(err, fault.Invalid) {
+			return refuse(http.StatusBadRequest, digestInvalid, err)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	q.created(d)
+	q.tell(Event{Action: Push, Digest: d, MediaType: octets, Size: size})
+	return nil
+}
+
+func (q *request) created(d digest.Digest) {
+	h := q.w.Header()
+	h.Set("Location", "/v2/"+q.repo+"/blobs/"+string(d))
+	h.Set("Docker-Content-Digest", string(d))
+	h.Set("Content-Length", "0")
+	q.w.WriteHeader(http.StatusCreated)
+}
+
+// take appends the request's body to the upload. What came stays, however the
+// request ends.
+func (q *request) take(up storage.Upload) error {
+	length := q.ContentLength
+	if chunk := q.Header.Get("Content-Range"); chunk != "" {
+		start, end, ok := parseChunk(chunk)
+		switch {
+		case !ok:
+			return fault.New(fault.Invalid, "invalid Content-Range %.100q: use FIRST-LAST, the positions of the chunk's first and last byte", chunk)
+		case start != up.Size():
+			q.progressHeaders(up)
+			return refuse(http.StatusRequestedRangeNotSatisfiable, blobUploadInvalid, fault.New(fault.Invalid,
+				"the chunk begins at %d, and %d bytes are here: go on from there", start, up.Size()))
+		case length >= 0 && length != end-start+1:
+			return refuse(http.StatusBadRequest, sizeInvalid, fault.New(fault.Invalid, "Content-Range says %d bytes and Content-Length %d", end-start+1, length))
+		}
+		length = end - start + 1
+	}
+	b := &body{r: q.Body, room: -1}
+	if limit := q.quota(); limit > 0 {
+		if b.room = max(limit-up.Size(), 0); length > b.room {
+			return q.full(limit)
+		}
+	}
+	taken, err := up.Append(q.whole(), b)
+	switch {
+	case b.full:
+		return q.full(q.quota())
+	case b.err != nil:
+		return refuse(http.StatusBadRequest, blobUploadInvalid, fault.New(fault.Invalid, "the request ended after %d bytes, which are kept: %w", taken, b.err))
+	case err != nil:
+		return err
+	case length >= 0 && taken != length:
+		return refuse(http.StatusBadRequest, sizeInvalid, fault.New(fault.Invalid, "%d bytes came where %d were announced", taken, length))
+	}
+	return nil
+}
+
+// body tells a client's failure from the storage's, and how much it may send.
+type body struct {
+	r    io.Reader
+	room int64 // -1 for any number of bytes
+	full bool
+	err  error
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	if b.room >= 0 {
+		if int64(n) > b.room {
+			n, err, b.full = int(b.room), errors.New("the quota is used up"), true
+		}
+		b.room -= int64(n)
+	}
+	if err != nil && err != io.EOF {
+		b.err = err
+	}
+	return n, err
+}
+
+// parseChunk reads the specification's form of Content-Range, FIRST-LAST.
+func parseChunk(s string) (start, end int64, ok bool) {
+	first, last, ok := strings.Cut(s, "-")
+	if !ok {
+		return 0, 0, false
+	}
+	start, ok1 := position(first)
+	end, ok2 := position(last)
+	return start, end, ok1 && ok2 && start <= end
+}
+
+func position(s string) (int64, bool) {
+	if s == "" || strings.Trim(s, "0123456789") != "" {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(s, 10, 63)
+	return n, err == nil
+}
+
+// progress answers with how far the upload is.
+func (q *request) progress(status int, up storage.Upload) {
+	q.progressHeaders(up)
+	if status != http.StatusNoContent {
+		q.w.Header().Set("Content-Length", "0")
+	}
+	q.w.WriteHeader(status)
+}
+
+// progressHeaders has Docker's habit: an upload without a byte is at 0-0 as well.
+func (q *request) progressHeaders(up storage.Upload) {
+	h := q.w.Header()
+	h.Set("Location", "/v2/"+q.repo+"/blobs/uploads/"+up.ID())
+	h.Set("Range", "0-"+strconv.FormatInt(max(up.Size()-1, 0), 10))
+	h.Set("Docker-Upload-UUID", up.ID())
+}
