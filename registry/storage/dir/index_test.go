@@ -216,7 +216,9 @@ func TestRegistryServesAnImageStore(t *testing.T) {
 		content.Entry{Name: "localhost:5000/odd:1", Target: odd, Updated: at},
 		content.Entry{Name: "docker.io/two/faced:1", Target: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: twoFaced, Size: 1}, Updated: at},
 		content.Entry{Target: dangling, Updated: at})
-	ok(t, images.Update(func(ix *content.Index) (*content.Index, error) { return ix.Attach(app.Digest, "docker.io/team/app", true, sig.Descriptor), nil }))
+	ok(t, images.Update(func(ix *content.Index) (*content.Index, error) {
+		return ix.Attach(app.Digest, "docker.io/team/app", true, sig.Descriptor), nil
+	}))
 	ok(t, images.Sync())
 	ok(t, images.Close())
 	before := entries(t, root)
