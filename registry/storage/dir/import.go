@@ -293,18 +293,18 @@ func (i *importer) apply(name string, w *wanted) error {
 // other program has removed.
 func (i *importer) dropRest(r repository, w *wanted) error {
 	var tags, manifests, blobs []string
-	for c, k, _ := cursor(r.tags); k != nil; k, _ = c.Next() {
+	for c, k, _ := cursor(r.tags()); k != nil; k, _ = c.Next() {
 		if _, ok := w.tags[string(k)]; !ok {
 			tags = append(tags, string(k))
 		}
 	}
-	for c, k, _ := cursor(r.manifests); k != nil; k, _ = c.Next() {
+	for c, k, _ := cursor(r.manifests()); k != nil; k, _ = c.Next() {
 		if _, ok := w.manifests[digest.Digest(k)]; !ok {
 			manifests = append(manifests, string(k))
 		}
 	}
 	for _, tag := range tags {
-		if err := r.tags.Delete([]byte(tag)); err != nil {
+		if err := r.tags().Delete([]byte(tag)); err != nil {
 			return err
 		}
 	}
@@ -313,7 +313,7 @@ func (i *importer) dropRest(r repository, w *wanted) error {
 			return err
 		}
 	}
-	for c, k, v := cursor(r.blobs); k != nil; k, v = c.Next() {
+	for c, k, v := cursor(r.blobs()); k != nil; k, v = c.Next() {
 		if blob, _ := readCounted(v); blob.users == 0 && i.s.isLost(digest.Digest(k)) {
 			blobs = append(blobs, string(k))
 		}

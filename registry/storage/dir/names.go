@@ -45,14 +45,14 @@ func oneWord(repo string) bool { return !strings.Contains(repo, "/") }
 func repositoryOf(name string) string { return strings.TrimPrefix(name, hub) }
 
 func (r repository) taggedName(tag string) string {
-	if twin, ok := r.twin(); ok && twin.tags.Get([]byte(tag)) != nil {
+	if twin, ok := r.twin(); ok && twin.tags().Get([]byte(tag)) != nil {
 		return hub + r.name + ":" + tag
 	}
 	return imageName(r.name) + ":" + tag
 }
 
 func (r repository) digestName(d digest.Digest) string {
-	if twin, ok := r.twin(); ok && twin.manifests.Get([]byte(d)) != nil {
+	if twin, ok := r.twin(); ok && twin.manifests().Get([]byte(d)) != nil {
 		return hub + r.name + "@" + string(d)
 	}
 	return imageName(r.name) + "@" + string(d)
