@@ -58,6 +58,9 @@ func IsIndex(mediaType string) bool {
 
 // Node reads the manifest or index. Callers must not change it.
 func (s *Store) Node(d ocispec.Descriptor) (*Node, error) {
+	if _, gone := s.forgotten.Load(d.Digest); gone {
+		return nil, notHere(d.Digest)
+	}
 	if n, ok := s.nodes.Load(readingOf(d)); ok {
 		return n.(*Node), nil
 	}

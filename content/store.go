@@ -6,7 +6,7 @@
 //	index.json               one descriptor per name; see index.go
 //	blobs/sha256/<hex>       complete and verified; never changed
 //	ingest/                  blobs being written; emptied by Open
-//	partial/<algorithm>-<hex> what was fetched of blobs for images that are not whole; see partial.go
+//	partial/<algorithm>-<hex>-<size> what was fetched of blobs for images that are not whole; see partial.go
 //
 // A blob gets its place by rename(2) after its digest was checked, and the
 // index is replaced whole, so a crash leaves at worst blobs without a name,
@@ -43,10 +43,12 @@ type Store struct {
 	names sync.Mutex // serialises changes of the index, disk included
 	nodes sync.Map   // reading -> *Node; blobs never change
 
-	fetching sync.Map // digest.Digest of each Partial that is open -> chan struct{}, closed with it
+	fetching sync.Map // path of each Partial that is open -> chan struct{}, closed with it
 
 	unsynced sync.Map      // digest.Digest of a blob that power loss may take -> uint64, which writing of it
 	written  atomic.Uint64 // writings so far
+
+	forgotten sync.Map // digest.Digest -> string, the path: blobs that count as missing, and go with the last hold
 
 	gate    sync.Mutex // held for a whole collection
 	holds   int
@@ -220,6 +222,9 @@ func (s *Store) stat(d digest.Digest) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
+	if _, gone := s.forgotten.Load(d); gone {
+		return 0, &fs.PathError{Op: "stat", Path: path, Err: fs.ErrNotExist}
+	}
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
 		return 0, &fs.PathError{Op: "stat", Path: path, Err: err}
@@ -235,7 +240,7 @@ func (s *Store) Open(d digest.Digest) (*os.File, int64, error) {
 	}
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, 0, fault.New(fault.NotFound, "content %s is not in the store", d)
+		return nil, 0, notHere(d)
 	}
 	if err != nil {
 		return nil, 0, err
@@ -267,6 +272,10 @@ func (s *Store) Read(d digest.Digest, limit int64) ([]byte, error) {
 		return nil, corrupted(d)
 	}
 	return data, nil
+}
+
+func notHere(d digest.Digest) error {
+	return fault.New(fault.NotFound, "content %s is not in the store", d)
 }
 
 func corrupted(d digest.Digest) error {

@@ -206,10 +206,11 @@ type record struct {
 	Blobs      []ocispec.Descriptor `json:",omitempty"`
 	Manifests  []ocispec.Descriptor `json:",omitempty"`
 	Subject    digest.Digest        `json:",omitempty"`
+	Updated    time.Time            `json:",omitzero"`
 }
 
 func newRecord(m storage.Manifest) record {
-	return record{Descriptor: m.Descriptor, Blobs: m.Blobs, Manifests: m.Manifests, Subject: m.Subject}.trim()
+	return record{Descriptor: m.Descriptor, Blobs: m.Blobs, Manifests: m.Manifests, Subject: m.Subject, Updated: time.Now()}.trim()
 }
 
 // trim leaves out what nobody asks a registry for.
@@ -228,7 +229,7 @@ func (r record) trim() record {
 }
 
 func (r record) manifest(data []byte) *storage.Manifest {
-	return &storage.Manifest{Descriptor: r.Descriptor, Data: data, Blobs: r.Blobs, Manifests: r.Manifests, Subject: r.Subject}
+	return &storage.Manifest{Descriptor: r.Descriptor, Data: data, Blobs: r.Blobs, Manifests: r.Manifests, Subject: r.Subject, Updated: r.Updated}
 }
 
 // names lists the blobs of the manifest, each once.
