@@ -24,6 +24,9 @@ test: ## install what the tests need, and run them all
 bench: build ## measure against the docker, podman, runc and crun that are installed
 	@scripts/bench
 
+compat: ## the OCI's conformance tests against the registry
+	$(GO) test -count=1 -run TestConformance -v ./test/compat
+
 fuzz: ## every fuzz target for a while
 	@scripts/fuzz
 
@@ -38,5 +41,5 @@ vet: ## formatting and the compiler's doubts
 clean: ## remove what was built
 	rm -rf bin
 
-.PHONY: help build run stop test bench fuzz soak vet clean
+.PHONY: help build run stop test bench compat fuzz soak vet clean
 .DEFAULT_GOAL := help

@@ -218,7 +218,7 @@ func objects(ctx context.Context, s *command.Session, e *entry, c *command.Comma
 		}
 	}
 	if strings.Contains(c.Usage, "IMAGE") || strings.Contains(c.Usage, "REPOSITORY") && e.verb == "ls" || strings.Contains(c.Usage, "NAME") {
-		list, _ := cl.ImageList(ctx, client.ImageListOptions{})
+		list, _ := cl.ImageList(ctx, client.ImageListOptions{Brief: true})
 		for i := range list {
 			for _, name := range list[i].RepoTags {
 				names = append(names, name, strings.TrimSuffix(name, ":latest"))

@@ -1,6 +1,9 @@
 package cli_test
 
 import (
+	"io"
+	"net/http"
+	"net/url"
 	"regexp"
 	"strings"
 	"testing"
@@ -99,12 +102,34 @@ func TestImages(t *testing.T) {
 			t.Errorf("%s:\n%s%s\nwant\n%s", args, r.out, r.err, want)
 		}
 	}
+	f.on("GET /images/json", 200, []map[string]any{{"Id": one, "Size": 5, "ContentSize": 3, "Containers": 1, "RepoTags": []string{"a:1"}, "RepoDigests": []string{}}})
+	if r := f.call(nil, "images"); squeeze(r.out) != "IMAGE ID DISK USAGE CONTENT SIZE EXTRA\na:1 111111111111 5B 3B U\n" {
+		t.Errorf("a brief list: %+v", r)
+	}
 	f.configure(`{"imagesFormat":"{{.ID}}"}`)
-	if r := f.call(nil, "images"); r.out != strings.Repeat("111111111111\n", 3) {
+	if r := f.call(nil, "images"); r.out != "111111111111\n" {
 		t.Errorf("%+v", r)
 	}
 	if r := f.call(nil, "images", "--tree", "--digests"); r != (result{1, "", "--digests is not yet supported with --tree\n"}) {
 		t.Errorf("%+v", r)
+	}
+}
+
+// Only what is shown is asked for.
+func TestWhatImagesAsksFor(t *testing.T) {
+	f := newFake(t)
+	var asked url.Values
+	f.handle("GET /images/json", func(w http.ResponseWriter, r *http.Request) {
+		asked = r.URL.Query()
+		io.WriteString(w, "[]")
+	})
+	for args, want := range map[string]string{
+		"images": "brief=1&manifests=1", "images --tree": "manifests=1", "images -q": "brief=1", "images --no-trunc": "brief=1",
+		"images --digests": "", "images --format {{.Digest}}": "", "images --format json": "brief=1",
+	} {
+		if r := f.call(nil, strings.Split(args, " ")...); r.code != 0 || asked.Encode() != want {
+			t.Errorf("%s asks for %s, %+v", args, asked.Encode(), r)
+		}
 	}
 }
 

@@ -1,13 +1,16 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"net/url"
+	"strconv"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/plainjson"
 )
 
 // Filters are a list's conditions: the accepted values by name.
@@ -71,10 +74,25 @@ func fetch[T any](ctx context.Context, c *Client, method, path string, query url
 	return out, err
 }
 
+// fetchList is fetch for a list, which may be a megabyte.
+func fetchList[T any](ctx context.Context, c *Client, path string, query url.Values) ([]T, error) {
+	text, err := fetch[[]byte](ctx, c, "GET", path, query, nil)
+	if err != nil {
+		return nil, err
+	}
+	var list []T
+	if err := plainjson.Unmarshal(text, &list); err != nil {
+		return nil, fault.New(fault.Internal, "the answer to %s cannot be understood: %w", path, err)
+	}
+	return list, nil
+}
+
 func (c *Client) decode(ctx context.Context, resp *response, path string, out any) error {
 	defer resp.body.Close()
-	text, err := io.ReadAll(resp.body)
-	if err != nil {
+	size, _ := strconv.Atoi(resp.header["content-length"])
+	var text bytes.Buffer
+	text.Grow(max(0, min(size, 1<<20)) + bytes.MinRead)
+	if _, err := text.ReadFrom(resp.body); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -87,10 +105,10 @@ func (c *Client) decode(ctx context.Context, resp *response, path string, out an
 	case nil:
 		return nil
 	case *[]byte:
-		*out = text
+		*out = text.Bytes()
 		return nil
 	}
-	if err := json.Unmarshal(text, out); err != nil {
+	if err := json.Unmarshal(text.Bytes(), out); err != nil {
 		return fault.New(fault.Internal, "the answer to %s cannot be understood: %w", path, err)
 	}
 	return nil

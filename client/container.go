@@ -89,7 +89,7 @@ func (c *Client) ContainerList(ctx context.Context, o ListOptions) ([]ContainerS
 		query.Set("limit", itoa(o.Limit))
 	}
 	filter(query, o.Filters)
-	return fetch[[]ContainerSummary](ctx, c, "GET", "/containers/json", query, nil)
+	return fetchList[ContainerSummary](ctx, c, "/containers/json", query)
 }
 
 // ContainerState is the part of an inspected container that commands act on.

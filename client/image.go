@@ -6,9 +6,6 @@ import (
 	"io"
 	"net/url"
 	"strings"
-
-	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/internal/plainjson"
 )
 
 // imagePath escapes an image's name, whose slashes and colons stay.
@@ -17,6 +14,7 @@ func imagePath(name string) string { return (&url.URL{Path: "/" + name}).Escaped
 // ImageSummary is one image of a list.
 type ImageSummary struct {
 	Containers  int64 // -1: not counted
+	ContentSize int64 `json:",omitempty"` // bytes as they travel; of a brief list
 	Created     int64 // Unix seconds
 	Id          string
 	Labels      map[string]string
@@ -54,6 +52,7 @@ type ImageListOptions struct {
 	All        bool
 	SharedSize bool
 	Manifests  bool
+	Brief      bool // no more than a list of names shows; a daemon that does not know it tells all
 	Filters    Filters
 }
 
@@ -63,16 +62,9 @@ func (c *Client) ImageList(ctx context.Context, o ImageListOptions) ([]ImageSumm
 	flag(query, "all", o.All)
 	flag(query, "shared-size", o.SharedSize)
 	flag(query, "manifests", o.Manifests)
+	flag(query, "brief", o.Brief)
 	filter(query, o.Filters)
-	text, err := fetch[[]byte](ctx, c, "GET", "/images/json", query, nil)
-	if err != nil {
-		return nil, err
-	}
-	var list []ImageSummary
-	if err := plainjson.Unmarshal(text, &list); err != nil { // a thousand images are a megabyte
-		return nil, fault.New(fault.Internal, "the list of images cannot be understood: %w", err)
-	}
-	return list, nil
+	return fetchList[ImageSummary](ctx, c, "/images/json", query)
 }
 
 // ImageInspectRaw returns the daemon's JSON as it is; the platform is

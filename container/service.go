@@ -250,14 +250,12 @@ func (s *Service) Counts() (running, paused, stopped int) {
 	return running, 0, stopped
 }
 
-// Users names the containers that were made from an image, for who wants to
-// remove it. It is an image.InUse.
-func (s *Service) Users(imageID string) []image.Use {
-	var users []image.Use
+// Users names the containers that were made from each image, for who wants to
+// remove one. It is an image.InUse.
+func (s *Service) Users() map[digest.Digest][]image.Use {
+	users := map[digest.Digest][]image.Use{}
 	for _, r := range s.store.all() {
-		if r.Image.ID.String() == imageID {
-			users = append(users, image.Use{Container: r.ID, Running: r.State.Live()})
-		}
+		users[r.Image.ID] = append(users[r.Image.ID], image.Use{Container: r.ID, Running: r.State.Live()})
 	}
 	return users
 }

@@ -60,6 +60,18 @@ type ListOptions struct {
 	Filters    map[string]map[string]bool
 }
 
+// Brief is what a list of names shows of an image; it is tared's own.
+type Brief struct {
+	Containers  int64
+	ContentSize int64    // bytes of all platforms as they travel, of what is here
+	Created     int64    // seconds since 1970
+	ID          string   `json:"Id"`
+	RepoDigests []string // in repositories in which it has no tag
+	RepoTags    []string
+	SharedSize  int64 // -1: not counted
+	Size        int64 // bytes on the disk
+}
+
 // Publisher is told what has happened to images. The action is Docker's word:
 // import, load, save, tag, untag, delete. attrs belongs to the callee.
 type Publisher interface {
@@ -72,5 +84,5 @@ type Use struct {
 	Running   bool
 }
 
-// InUse tells which containers were made from the image.
-type InUse func(imageID string) []Use
+// InUse tells which containers were made from which image.
+type InUse func() map[digest.Digest][]Use

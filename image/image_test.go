@@ -439,12 +439,7 @@ func TestRemove(t *testing.T) {
 		t.Fatal(err)
 	}
 	uses := []Use{}
-	f.SetInUse(func(image string) []Use {
-		if image != id {
-			return nil
-		}
-		return uses
-	})
+	f.SetInUse(func() map[digest.Digest][]Use { return map[digest.Digest][]Use{digest.Digest(id): uses} })
 	refuse := func(ref string, force bool, want string) {
 		t.Helper()
 		_, err := f.Remove(ctx, ref, RemoveOptions{Force: force})
@@ -531,9 +526,9 @@ func TestRemoveByDigest(t *testing.T) {
 		}
 	}
 	used := false
-	f.SetInUse(func(image string) []Use {
-		if used && image == id {
-			return []Use{{Container: strings.Repeat("c", 64)}}
+	f.SetInUse(func() map[digest.Digest][]Use {
+		if used {
+			return map[digest.Digest][]Use{digest.Digest(id): {{Container: strings.Repeat("c", 64)}}}
 		}
 		return nil
 	})
@@ -619,6 +614,69 @@ func TestManifestsOfAnIndex(t *testing.T) {
 	}
 }
 
+// The brief list says what the whole one does, and both what is so now.
+func TestBrief(t *testing.T) {
+	ctx := context.Background()
+	f := open(t, t.TempDir())
+	f.multi(t)
+	one := f.imported(t, "one:1", file{"a", "1"})
+	multi, _ := f.here(t, "multi:1")
+	var uses map[digest.Digest][]Use
+	f.SetInUse(func() map[digest.Digest][]Use { return uses })
+	last := ""
+	differs := func(what string, err error) {
+		t.Helper()
+		whole, listErr := f.List(ctx, ListOptions{Manifests: true})
+		got, briefErr := f.Brief(ctx, nil)
+		if err := errors.Join(err, listErr, briefErr); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		want := []Brief{}
+		for _, sum := range whole {
+			b := Brief{ID: sum.ID, Containers: sum.Containers, Created: sum.Created, RepoTags: sum.RepoTags, RepoDigests: []string{}, SharedSize: -1, Size: sum.Size}
+			for _, m := range sum.Manifests {
+				if m.ImageData != nil {
+					b.ContentSize += m.Size.Content
+				}
+			}
+			for _, d := range sum.RepoDigests {
+				if strings.HasPrefix(d, "by/digest@") {
+					b.RepoDigests = append(b.RepoDigests, d)
+				}
+			}
+			want = append(want, b)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: %s", what, diff)
+		}
+		text := fmt.Sprint(got)
+		if text == last {
+			t.Errorf("%s shows no difference: %s", what, text)
+		}
+		last = text
+	}
+	remove := func(ref string, o RemoveOptions) error {
+		_, err := f.Remove(ctx, ref, o)
+		return err
+	}
+	differs("the beginning", nil)
+	differs("a name", f.Tag(ctx, "multi:1", "localhost:5000/multi:2"))
+	differs("a name by digest", f.store([]content.Entry{{Name: "docker.io/by/digest@" + one, Target: f.content.Index().Of(digest.Digest(one))[0].Target}}))
+	uses = map[digest.Digest][]Use{digest.Digest(multi): {{Container: "c1"}, {Container: "c2"}}}
+	differs("two containers", nil)
+	uses = nil
+	differs("no container", nil)
+	differs("the removal of a platform", remove("multi:1", RemoveOptions{Platforms: []string{"linux/s390x"}}))
+	differs("the removal of a name", remove("localhost:5000/multi:2", RemoveOptions{}))
+	f.imported(t, "one:1", file{"a", "2"})
+	differs("a name that went elsewhere", nil)
+	differs("the removal of an image", remove("multi:1", RemoveOptions{}))
+	f.imported(t, "", file{"a", "3"})
+	differs("an image without a name", nil)
+	_, _, err := f.Prune(ctx, nil)
+	differs("a prune", err)
+}
+
 func BenchmarkListThousand(b *testing.B) {
 	f := open(b, b.TempDir())
 	layer, err := f.importLayer(context.Background(), bytes.NewReader(rootfs(b, file{"a", "1"})))
@@ -638,11 +696,20 @@ func BenchmarkListThousand(b *testing.B) {
 	if err := f.store(entries); err != nil {
 		b.Fatal(err)
 	}
-	for b.Loop() {
-		if list, err := f.List(context.Background(), ListOptions{}); err != nil || len(list) != 1001 {
-			b.Fatal(len(list), err)
+	b.Run("whole", func(b *testing.B) {
+		for b.Loop() {
+			if list, err := f.List(context.Background(), ListOptions{}); err != nil || len(list) != 1001 {
+				b.Fatal(len(list), err)
+			}
 		}
-	}
+	})
+	b.Run("brief", func(b *testing.B) {
+		for b.Loop() {
+			if list, err := f.Brief(context.Background(), nil); err != nil || len(list) != 1001 {
+				b.Fatal(len(list), err)
+			}
+		}
+	})
 }
 
 // One platform of an image is enough for a filter by label.

@@ -65,7 +65,7 @@ func (s *Service) InspectWith(ctx context.Context, ref string, o InspectOptions)
 		r.Size = s.size(target, members)
 	}
 	if o.Manifests {
-		r.Manifests = s.manifestSummaries(target, members)
+		r.Manifests = s.manifestSummaries(members, s.uses()[f.target.Digest])
 	}
 	return r, nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 
 	wire "github.com/moby/moby/api/types/image"
@@ -16,53 +17,78 @@ import (
 
 // List describes the images that the filters let through, newest first.
 func (s *Service) List(ctx context.Context, o ListOptions) ([]wire.Summary, error) {
-	keep, err := s.filters(ctx, o.Filters)
+	found, err := s.listed(ctx, o.Filters)
 	if err != nil {
 		return nil, err
 	}
-	groups := map[digest.Digest][]content.Entry{}
-	var order []digest.Digest
-	for _, e := range s.content.Index().Entries() {
-		d := e.Target.Digest
-		if !keep.name(e.Name) {
-			continue
-		}
-		if groups[d] == nil {
-			order = append(order, d)
-		}
-		groups[d] = append(groups[d], e)
-	}
-	found := make([]*shown, len(order))
-	beside(len(order), func(i int) { found[i] = s.shown(groups[order[i]], keep, o) })
-	list := make([]wire.Summary, 0, len(order))
-	chains := map[string][]digest.Digest{}
-	for _, l := range found {
-		if l != nil {
-			list = append(list, l.summary)
-			chains[l.summary.ID] = l.chains
-		}
-	}
+	uses := s.uses()
+	list := make([]wire.Summary, len(found))
+	beside(len(found), func(i int) { list[i] = s.summary(found[i], uses[found[i].target().Digest], o.Manifests) })
 	if o.SharedSize {
-		s.setSharedSizes(list, chains)
+		s.setSharedSizes(list, found)
 	}
-	slices.SortStableFunc(list, func(a, b wire.Summary) int { return cmp.Compare(b.Created, a.Created) })
 	return list, nil
 }
 
-// shown is one image of a list, and its layers.
-type shown struct {
-	summary wire.Summary
-	chains  []digest.Digest
+// Brief is List with less of each image.
+func (s *Service) Brief(ctx context.Context, filters map[string]map[string]bool) ([]Brief, error) {
+	found, err := s.listed(ctx, filters)
+	if err != nil {
+		return nil, err
+	}
+	uses := s.uses()
+	list := make([]Brief, len(found))
+	beside(len(found), func(i int) { list[i] = s.brief(found[i], uses[found[i].target().Digest]) })
+	return list, nil
 }
 
-// shown describes the image of the entries, nil if the filters hold it back.
-func (s *Service) shown(entries []content.Entry, keep *filter, o ListOptions) *shown {
-	members := s.members(entries[0].Target)
-	best := representative(members)
-	if !keep.created(best) || !keep.anyLabels(members) {
-		return nil
+// row is one image of a list.
+type row struct {
+	entries []content.Entry // at least one
+	members []member
+	best    *member // see representative
+}
+
+func (r *row) target() ocispec.Descriptor { return r.entries[0].Target }
+
+// created is when the image was made, in seconds since 1970, 0 if nobody knows.
+func (r *row) created() int64 {
+	if r.best == nil || r.best.detail.config.Created == nil {
+		return 0
 	}
-	return &shown{s.summary(entries, members, best, o), chainsOf(members)}
+	return r.best.detail.config.Created.Unix()
+}
+
+// listed gives the images that the filters let through, newest first.
+func (s *Service) listed(ctx context.Context, filters map[string]map[string]bool) ([]*row, error) {
+	keep, err := s.filters(ctx, filters)
+	if err != nil {
+		return nil, err
+	}
+	entries := s.content.Index().Entries()
+	byTarget := make(map[digest.Digest]*row, len(entries))
+	list := make([]*row, 0, len(entries))
+	for i, e := range entries {
+		if !keep.name(e.Name) {
+			continue
+		}
+		r := byTarget[e.Target.Digest]
+		if r == nil {
+			r = &row{entries: entries[i : i+1 : i+1]}
+			byTarget[e.Target.Digest] = r
+			list = append(list, r)
+			continue
+		}
+		r.entries = append(r.entries, e) // of a copy
+	}
+	beside(len(list), func(i int) {
+		r := list[i]
+		r.members = s.members(r.target())
+		r.best = representative(r.members)
+	})
+	list = slices.DeleteFunc(list, func(r *row) bool { return !keep.created(r.best) || !keep.anyLabels(r.members) })
+	slices.SortStableFunc(list, func(a, b *row) int { return cmp.Compare(b.created(), a.created()) })
+	return list, nil
 }
 
 // beside calls f for each number below n, on all processors when they are many.
@@ -101,16 +127,16 @@ func chainsOf(members []member) (chains []digest.Digest) {
 
 // setSharedSizes fills in what each image's unpacked layers take that another
 // one of the list has too.
-func (s *catalog) setSharedSizes(list []wire.Summary, chains map[string][]digest.Digest) {
+func (s *catalog) setSharedSizes(list []wire.Summary, found []*row) {
 	images := map[digest.Digest]int{}
-	for _, layers := range chains {
-		for _, chain := range layers {
+	for _, r := range found {
+		for _, chain := range chainsOf(r.members) {
 			images[chain]++
 		}
 	}
-	for i := range list {
+	for i, r := range found {
 		list[i].SharedSize = 0
-		for _, chain := range chains[list[i].ID] {
+		for _, chain := range chainsOf(r.members) {
 			if images[chain] > 1 {
 				list[i].SharedSize += s.layers.Size(chain)
 			}
@@ -137,21 +163,41 @@ func representative(members []member) *member {
 	return first
 }
 
-func (s *Service) summary(entries []content.Entry, members []member, best *member, o ListOptions) wire.Summary {
-	target := entries[0].Target
-	sum := wire.Summary{ID: target.Digest.String(), Containers: int64(len(s.uses(target.Digest))), SharedSize: -1, Descriptor: &target}
-	sum.RepoTags, sum.RepoDigests = names(entries)
-	sum.Size = s.size(target, members)
-	if best != nil {
-		sum.Labels = best.detail.config.Config.Labels
-		if created := best.detail.config.Created; created != nil {
-			sum.Created = created.Unix()
-		}
+func (s *catalog) summary(r *row, uses []Use, manifests bool) wire.Summary {
+	target := r.target()
+	sum := wire.Summary{ID: target.Digest.String(), Containers: int64(len(uses)), Created: r.created(), SharedSize: -1, Descriptor: &target}
+	sum.RepoTags, sum.RepoDigests = names(r.entries)
+	sum.Size = s.size(target, r.members)
+	if r.best != nil {
+		sum.Labels = r.best.detail.config.Config.Labels
 	}
-	if o.Manifests {
-		sum.Manifests = s.manifestSummaries(target, members)
+	if manifests {
+		sum.Manifests = s.manifestSummaries(r.members, uses)
 	}
 	return sum
+}
+
+func (s *catalog) brief(r *row, uses []Use) Brief {
+	target := r.target()
+	b := Brief{ID: target.Digest.String(), Containers: int64(len(uses)), Created: r.created(), SharedSize: -1}
+	b.RepoTags, b.RepoDigests = names(r.entries)
+	b.RepoDigests = untagged(b.RepoDigests, b.RepoTags)
+	b.Size = s.size(target, r.members)
+	for _, m := range r.members {
+		if m.kind == wire.ManifestKindImage {
+			b.ContentSize += m.size
+		}
+	}
+	return b
+}
+
+// untagged leaves out the digests in repositories in which a tag names the image
+// too.
+func untagged(digests, tags []string) []string {
+	return slices.DeleteFunc(digests, func(d string) bool {
+		repository, _, _ := strings.Cut(d, "@")
+		return slices.ContainsFunc(tags, func(t string) bool { return t[:strings.LastIndexByte(t, ':')] == repository })
+	})
 }
 
 // names gives an image's names as Docker shows them, in their order, never nil.
@@ -198,9 +244,8 @@ func (s *catalog) unpackedSize(m member) (size int64) {
 	return size
 }
 
-func (s *Service) manifestSummaries(target ocispec.Descriptor, members []member) []wire.ManifestSummary {
+func (s *catalog) manifestSummaries(members []member, uses []Use) []wire.ManifestSummary {
 	list := make([]wire.ManifestSummary, 0, len(members))
-	uses := s.uses(target.Digest)
 	for _, m := range members {
 		sum := wire.ManifestSummary{ID: m.desc.Digest.String(), Descriptor: m.desc, Available: m.available, Kind: m.kind}
 		sum.Size.Content = m.size

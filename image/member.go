@@ -56,9 +56,10 @@ type member struct {
 type detail struct {
 	manifest *ocispec.Manifest
 	config   dockerspec.DockerOCIImage
-	chains   []digest.Digest // of each layer, lowest first
-	size     int64           // of all content, 0 while some is missing
-	parsed   int64           // bytes of manifest and config
+	platform ocispec.Platform // normalized
+	chains   []digest.Digest  // of each layer, lowest first
+	size     int64            // of all content, 0 while some is missing
+	parsed   int64            // bytes of manifest and config
 }
 
 func (d *detail) chain() digest.Digest {
@@ -71,6 +72,9 @@ func (d *detail) chain() digest.Digest {
 // members lists the manifests that the target leads to, in their order. What
 // is damaged or missing has no detail; it is told when it is used.
 func (s *catalog) members(target ocispec.Descriptor) []member {
+	if content.IsNode(target.MediaType) && !content.IsIndex(target.MediaType) {
+		return []member{s.member(target)}
+	}
 	l := lister{s: s, seen: map[digest.Digest]bool{}}
 	l.add(target, 0)
 	return l.found
@@ -129,7 +133,7 @@ func (s *catalog) member(d ocispec.Descriptor) member {
 		switch {
 		case err == nil:
 			m.detail = detail
-			m.platform = normalize(detail.config.Platform)
+			m.platform = detail.platform
 			if detail.size > 0 {
 				m.available, m.size = true, detail.size
 				return m
@@ -192,6 +196,7 @@ func (s *catalog) detail(d ocispec.Descriptor) (*detail, error) {
 	if err := json.Unmarshal(data, &det.config); err != nil {
 		return nil, fault.New(fault.Invalid, "the config of image %s cannot be read: %w", d.Digest, err)
 	}
+	det.platform = normalize(det.config.Platform)
 	if err := det.check(d.Digest); err != nil {
 		return nil, err
 	}

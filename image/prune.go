@@ -86,7 +86,7 @@ func onlyOne(key string, values map[string]bool) error {
 func (s *Service) pruneOne(ctx context.Context, t ocispec.Descriptor, dangling bool, keep *filter) ([]wire.DeleteResponse, error) {
 	entries := s.content.Index().Of(t.Digest)
 	named := len(entries) > 0 && entries[0].Name != ""
-	if dangling && named || len(s.uses(t.Digest)) > 0 {
+	if dangling && named || len(s.uses()[t.Digest]) > 0 {
 		return nil, nil
 	}
 	members := s.members(t)

@@ -20,11 +20,8 @@ func TestPrune(t *testing.T) {
 	used := f.imported(t, "used:1", shared, file{"a", "1"})
 	f.imported(t, "free:1", shared, file{"a", "2"})
 	nameless := f.imported(t, "", file{"a", "3"})
-	f.SetInUse(func(id string) []Use {
-		if id == used {
-			return []Use{{Container: "c"}}
-		}
-		return nil
+	f.SetInUse(func() map[digest.Digest][]Use {
+		return map[digest.Digest][]Use{digest.Digest(used): {{Container: "c"}}}
 	})
 	before, err := f.Usage(t.Context())
 	if err != nil {
@@ -77,7 +74,7 @@ func TestPruneWhileAnotherComes(t *testing.T) {
 	f := open(t, t.TempDir())
 	f.imported(t, "", file{"a", "1"})
 	var once sync.Once
-	f.SetInUse(func(string) []Use {
+	f.SetInUse(func() map[digest.Digest][]Use {
 		once.Do(func() { f.imported(t, "late:1", file{"b", string(make([]byte, 2<<20))}) })
 		return nil
 	})

@@ -33,7 +33,7 @@ func (s *Service) Remove(ctx context.Context, ref string, o RemoveOptions) ([]wi
 		return nil, err
 	}
 	// Asked before the index is locked: who is asked has locks of its own.
-	uses := s.uses(first.target.Digest)
+	uses := s.uses()[first.target.Digest]
 	var plan removal
 	attrs := s.labels(first)
 	err = s.content.Update(func(ix *content.Index) (*content.Index, error) {

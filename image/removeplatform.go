@@ -57,7 +57,7 @@ func (s *Service) removePlatforms(ctx context.Context, ref string, o RemoveOptio
 // checkPlatform refuses to remove what containers of the image may run on: they
 // run this machine's platform unless told otherwise.
 func (s *Service) checkPlatform(f found, m member, force bool) error {
-	uses := s.uses(f.target.Digest)
+	uses := s.uses()[f.target.Digest]
 	if best, err := s.choose(f.target, "", ""); err != nil || best.desc.Digest != m.desc.Digest || len(uses) == 0 {
 		return nil
 	}

@@ -47,9 +47,10 @@ func Open(ctx context.Context, store *content.Store, layers *snapshot.Store, eve
 // called no image counts as used.
 func (s *Service) SetInUse(f InUse) { s.inUse.Store(&f) }
 
-func (s *Service) uses(id digest.Digest) []Use {
+// uses tells which containers were made from which image.
+func (s *Service) uses() map[digest.Digest][]Use {
 	if f := s.inUse.Load(); f != nil && *f != nil {
-		return (*f)(id.String())
+		return (*f)()
 	}
 	return nil
 }

@@ -71,9 +71,10 @@ func (s *Service) Usage(ctx context.Context) (*wire.DiskUsage, error) {
 		return nil, err
 	}
 	all := s.targets()
+	uses := s.uses()
 	var used []ocispec.Descriptor
 	for _, t := range all {
-		if len(s.uses(t.Digest)) > 0 {
+		if len(uses[t.Digest]) > 0 {
 			used = append(used, t)
 		}
 	}

@@ -16,10 +16,8 @@ import (
 // maxTags is how many tags one push may set.
 const maxTags = 100
 
-var (
-	// Where a tag points to has to be asked each time.
-	askAgain = []string{"no-cache"}
-)
+// Where a tag points to has to be asked each time.
+var askAgain = []string{"no-cache"}
 
 // getManifest sends a manifest by its tag or digest.
 func (q *request) getManifest() error {
@@ -48,13 +46,7 @@ func (q *request) getManifest() error {
 		}
 		d = m.Descriptor.Digest
 	}
-	h := q.w.Header()
-	etag := `"` + string(d) + `"`
-	h["Etag"] = []string{etag}
-	h["Docker-Content-Digest"] = []string{string(d)}
-	h["Cache-Control"] = cached
-	if match := q.Header["If-None-Match"]; match != nil && matches(match, etag) {
-		q.w.WriteHeader(http.StatusNotModified)
+	if q.unchanged(d, cached) {
 		return nil
 	}
 	q.body(http.StatusOK, m.Descriptor.MediaType, m.Data)
@@ -66,6 +58,21 @@ func (q *request) getManifest() error {
 		q.tell(e)
 	}
 	return nil
+}
+
+// unchanged sets what answers say of a digest, and answers a client that has it.
+func (q *request) unchanged(d digest.Digest, cached []string) bool {
+	h := q.w.Header()
+	etag := `"` + string(d) + `"`
+	h["Etag"] = []string{etag}
+	h["Docker-Content-Digest"] = []string{string(d)}
+	h["Cache-Control"] = cached
+	match := q.Header["If-None-Match"]
+	if match == nil || !matches(match, etag) {
+		return false
+	}
+	q.w.WriteHeader(http.StatusNotModified)
+	return true
 }
 
 // matches tells whether one of the entity tags of a condition is etag. Docker's

@@ -14,9 +14,8 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/filestate"
 )
 
 const (
@@ -38,25 +37,16 @@ type hostEntry struct {
 type watched []struct{ path, state string }
 
 func (w *watched) note(path string) {
-	*w = append(*w, struct{ path, state string }{path, stateOf(path)})
+	*w = append(*w, struct{ path, state string }{path, filestate.Of(path)})
 }
 
 func (w watched) unchanged() bool {
 	for _, f := range w {
-		if stateOf(f.path) != f.state {
+		if filestate.Of(f.path) != f.state {
 			return false
 		}
 	}
 	return true
-}
-
-// stateOf tells two states of a file apart.
-func stateOf(path string) string {
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
-		return ""
-	}
-	return fmt.Sprint(st.Dev, st.Ino, st.Size, st.Mode, st.Mtim, st.Ctim)
 }
 
 func (h *hostEntry) add(e *endpoint) {

@@ -83,7 +83,7 @@ func (h *containerHandlers) list(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, r.version.containers(list))
+	return writeList(w, r.version.containers(list))
 }
 
 func (h *containerHandlers) create(w http.ResponseWriter, r *request) error {

@@ -165,6 +165,7 @@ type fakeImages struct {
 	cut      func(ctx context.Context) error // how load and save end before their end
 	lines    []string
 	list     []wireimage.Summary
+	briefs   []image.Brief
 	filters  map[string]map[string]bool
 	progress []image.Progress  // what a transfer tells
 	cred     image.Credentials // of a transfer
@@ -212,6 +213,10 @@ func (f *fakeImages) Remove(_ context.Context, ref string, o image.RemoveOptions
 func (f *fakeImages) List(_ context.Context, o image.ListOptions) ([]wireimage.Summary, error) {
 	f.filters = o.Filters
 	return f.list, f.err
+}
+func (f *fakeImages) Brief(_ context.Context, filters map[string]map[string]bool) ([]image.Brief, error) {
+	f.filters = filters
+	return f.briefs, f.err
 }
 func (f *fakeImages) InspectWith(_ context.Context, ref string, o image.InspectOptions) (wireimage.InspectResponse, error) {
 	f.call = "inspect " + ref

@@ -21,6 +21,7 @@ type Images interface {
 	Tag(ctx context.Context, source, target string) error
 	Remove(ctx context.Context, ref string, o image.RemoveOptions) ([]wire.DeleteResponse, error)
 	List(ctx context.Context, o image.ListOptions) ([]wire.Summary, error)
+	Brief(ctx context.Context, filters map[string]map[string]bool) ([]image.Brief, error)
 	InspectWith(ctx context.Context, ref string, o image.InspectOptions) (wire.InspectResponse, error)
 	History(ctx context.Context, ref, platform string) ([]wire.HistoryResponseItem, error)
 	Attestations(ctx context.Context, ref, platform string, types []string, statements bool) ([]wire.AttestationStatement, error)
@@ -61,6 +62,13 @@ func (h *imageHandlers) list(w http.ResponseWriter, r *request) error {
 	}
 	if pattern := r.Form.Get("filter"); pattern != "" && r.version.before(41) {
 		addFilter(filters, "reference", pattern)
+	}
+	if r.flag("brief") { // a parameter of our own, and so of any version
+		list, err := h.images.Brief(r.Context(), filters)
+		if err != nil {
+			return err
+		}
+		return writeList(w, list)
 	}
 	// The parameter all asks for intermediate images, of which this store has
 	// none.

@@ -4,7 +4,16 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http/httptest"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
+
+	"github.com/moby/moby/api/types/image"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	ours "github.com/tarehq/tare/image"
 )
 
 // A list is the same JSON whether it was encoded in one piece or in many.
@@ -16,12 +25,47 @@ func TestWriteList(t *testing.T) {
 		}
 		want, got := httptest.NewRecorder(), httptest.NewRecorder()
 		writeJSON(want, 200, list)
-		if err := writeList(got, list); err != nil || got.Body.String() != want.Body.String() || got.Header().Get("Content-Type") != "application/json" {
+		if err := writeList(got, list); err != nil || got.Body.String() != want.Body.String() || got.Header().Get("Content-Type") != "application/json" ||
+			n > listPart && got.Header().Get("Content-Length") != strconv.Itoa(want.Body.Len()) {
 			t.Errorf("%d elements: %q, %v", n, got.Body, err)
 		}
 		var back []string
 		if err := json.Unmarshal(got.Body.Bytes(), &back); err != nil || len(back) != n {
 			t.Errorf("%d elements: %v", n, err)
+		}
+	}
+}
+
+// A long list of images is what encoding/json makes of it, in every version.
+func TestLongListOfImages(t *testing.T) {
+	r := newRig(t)
+	for i := range 3 * listPart {
+		id := digest.FromString(strconv.Itoa(i))
+		r.images.list = append(r.images.list, image.Summary{
+			ID: id.String(), Labels: map[string]string{"b": "<&>", "a": "\u2028\xff"}, RepoTags: []string{fmt.Sprintf("i%d:1", i)},
+			Descriptor: &ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: id, Size: int64(i), Annotations: map[string]string{"x": "\"y\""}},
+			Manifests:  []image.ManifestSummary{{ID: "m", Kind: image.ManifestKindImage, ImageData: &image.ImageProperties{Containers: []string{"c"}}}},
+		})
+	}
+	for _, v := range []Version{MaxVersion, {1, 50}, {1, 47}, {1, 43}, {1, 24}} {
+		want := httptest.NewRecorder()
+		writeJSON(want, 200, v.listed(slices.Clone(r.images.list)))
+		if status, _, text := r.do("GET", "/v"+v.String()+"/images/json?manifests=1", ""); status != 200 || text != strings.TrimSpace(want.Body.String()) {
+			t.Errorf("%s: %d %.200s\nwant %.200s", v, status, text, want.Body)
+		}
+	}
+}
+
+// The brief list is of no version.
+func TestBriefListOfImages(t *testing.T) {
+	r := newRig(t)
+	r.images.briefs = []ours.Brief{{ID: "i", Containers: 2, RepoTags: []string{"a:1"}, RepoDigests: []string{}, SharedSize: -1}}
+	const want = `[{"Containers":2,"ContentSize":0,"Created":0,"Id":"i","RepoDigests":[],"RepoTags":["a:1"],"SharedSize":-1,"Size":0}]`
+	for _, path := range []string{"/v1.24/images/json", "/images/json"} {
+		r.images.filters = nil
+		status, _, text := r.do("GET", path+"?manifests=1&brief=1&filters=%7B%22label%22:%5B%22x%22%5D%7D", "")
+		if status != 200 || text != want || !r.images.filters["label"]["x"] {
+			t.Errorf("%s: %d %s, filtered by %v", path, status, text, r.images.filters)
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package format
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -28,7 +27,7 @@ func scaled(v, base float64, digits int, units ...string) string {
 		v /= base
 		i++
 	}
-	return fmt.Sprintf("%.*g%s", digits, v, units[i])
+	return strconv.FormatFloat(v, 'g', digits, 64) + units[i]
 }
 
 // Duration renders a span as a person would say it, "About an hour".

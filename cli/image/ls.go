@@ -57,7 +57,7 @@ func (o *ls) run(ctx context.Context, s *command.Session, args []string) error {
 			return err
 		}
 	}
-	images, err := cl.ImageList(ctx, client.ImageListOptions{All: o.all, Manifests: !asTable, Filters: o.filter.Filters})
+	images, err := cl.ImageList(ctx, client.ImageListOptions{All: o.all, Manifests: !asTable, Brief: !o.tree && !o.byDigest(text), Filters: o.filter.Filters})
 	if err != nil {
 		return err
 	}
@@ -148,10 +148,13 @@ func (o *ls) base(i *client.ImageSummary) Row {
 	return r
 }
 
+// byDigest tells whether the digests of names are shown.
+func (o *ls) byDigest(text string) bool { return o.digests || strings.Contains(text, ".Digest") }
+
 // rows makes one row for every name of an image, and for every digest of a
 // name where digests are shown.
 func (o *ls) rows(i *client.ImageSummary, text string) []Row {
-	digests := o.digests || strings.Contains(text, ".Digest")
+	digests := o.byDigest(text)
 	base := o.base(i)
 	byRepo := map[string][]string{}
 	for _, name := range i.RepoDigests {

@@ -1,8 +1,8 @@
 package image
 
 import (
+	"bytes"
 	"cmp"
-	"io"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -36,7 +36,7 @@ type detail struct {
 
 // view prints the images as docker 29 does.
 func (o *ls) view(s *command.Session, images []client.ImageSummary) error {
-	var branches []branch
+	branches := make([]branch, 0, len(images))
 	for i := range images {
 		b := grow(&images[i])
 		if o.tree {
@@ -44,9 +44,9 @@ func (o *ls) view(s *command.Session, images []client.ImageSummary) error {
 			continue
 		}
 		b.leaves = nil
-		for _, name := range b.names {
+		for i := range b.names {
 			one := b
-			one.names = []string{name}
+			one.names = b.names[i : i+1]
 			branches = append(branches, one)
 		}
 		if len(b.names) == 0 {
@@ -57,15 +57,7 @@ func (o *ls) view(s *command.Session, images []client.ImageSummary) error {
 	_, width := stream.Size(s.Out)
 	p := &painter{columns: int(width), spaced: o.tree, colour: width > 0 && s.Getenv("NO_COLOR") == ""}
 	p.paint(branches)
-	text := p.b.String()
-	if !p.colour {
-		lines := strings.Split(text, "\n")
-		for i := range lines {
-			lines[i] = strings.TrimRight(lines[i], " ")
-		}
-		text = strings.Join(lines, "\n")
-	}
-	_, err := io.WriteString(s.Out, text)
+	_, err := s.Out.Write(p.b)
 	return err
 }
 
@@ -82,7 +74,7 @@ func (o *ls) order(a, b branch) int {
 }
 
 func grow(i *client.ImageSummary) branch {
-	b := branch{names: names(i), at: i.Created, detail: detail{id: i.Id, disk: i.Size, used: i.Containers > 0}}
+	b := branch{names: names(i), at: i.Created, detail: detail{id: i.Id, disk: i.Size, content: i.ContentSize, used: i.Containers > 0}}
 	for k := range i.Manifests {
 		m := &i.Manifests[k]
 		if m.Kind != "image" || m.ImageData == nil {
@@ -100,15 +92,15 @@ func grow(i *client.ImageSummary) branch {
 // names are an image's tags, and the repositories that name it by digest alone.
 func names(i *client.ImageSummary) []string {
 	var out []string
-	tagged := map[string]bool{}
+	var tagged []string
 	for _, name := range i.RepoTags {
 		if at := strings.LastIndexByte(name, ':'); at > 0 && !strings.HasPrefix(name, none) {
-			tagged[name[:at]] = true
+			tagged = append(tagged, name[:at])
 			out = append(out, name)
 		}
 	}
 	for _, name := range i.RepoDigests {
-		if repo, digest, _ := strings.Cut(name, "@"); repo != none && !tagged[repo] {
+		if repo, digest, _ := strings.Cut(name, "@"); repo != none && !slices.Contains(tagged, repo) {
 			out = append(out, repo+"@"+format.ShortID(digest))
 		}
 	}
@@ -156,30 +148,36 @@ type painter struct {
 	columns        int
 	spaced, colour bool
 
-	b      strings.Builder
+	b      []byte
 	fields []field
 	name   int // columns of the names
 }
 
 func (p *painter) paint(branches []branch) {
 	p.measure(branches)
+	p.b = make([]byte, 0, (len(branches)+2)*(p.name+50)) // what a line takes, more or less
 	if p.columns > 0 {
 		const info, inUse, mark = "i Info → ", " In Use", " U "
 		length := utf8.RuneCountInString(info + mark + inUse)
-		p.b.WriteString(strings.Repeat(" ", max(p.columns-length, 0)) + info + p.paintIn(badge, mark) + inUse + "\n")
+		p.blank(p.columns - length)
+		p.text("", info)
+		p.text(badge, mark)
+		p.text("", inUse)
+		p.line()
 	}
-	p.b.WriteString(p.paintIn(bold, "IMAGE"))
+	p.text(bold, "IMAGE")
 	last := len("IMAGE")
-	for _, f := range p.fields {
-		p.b.WriteString(strings.Repeat(" ", p.name-last+gap) + p.paintIn(bold, pad(f.title, f.width, f.right)))
+	for i := range p.fields {
+		p.blank(p.name - last + gap)
+		p.filled(bold, p.fields[i].title, &p.fields[i])
 		last = p.name
 	}
-	p.b.WriteByte('\n')
-	for i, b := range branches {
+	p.line()
+	for i := range branches {
 		if p.spaced && i > 0 {
-			p.b.WriteByte('\n')
+			p.line()
 		}
-		p.branch(&b)
+		p.branch(&branches[i])
 	}
 }
 
@@ -226,7 +224,7 @@ func (p *painter) branch(b *branch) {
 	for i, name := range names {
 		p.cell(title, name)
 		if i < len(names)-1 {
-			p.b.WriteByte('\n')
+			p.line()
 		}
 	}
 	p.details("", &b.detail)
@@ -248,33 +246,58 @@ func (p *painter) cell(style, text string) {
 	if utf8.RuneCountInString(text) > p.name {
 		text = format.Ellipsis(text, p.name)
 	}
-	p.b.WriteString(p.paintIn(style, text) + strings.Repeat(" ", p.name-utf8.RuneCountInString(text)))
+	p.text(style, text)
+	p.blank(p.name - utf8.RuneCountInString(text))
 }
 
 func (p *painter) details(style string, d *detail) {
-	for _, f := range p.fields {
+	for i := range p.fields {
+		f := &p.fields[i]
 		value := f.value(d)
 		switch {
 		case !f.last:
-			p.b.WriteString(strings.Repeat(" ", gap) + p.paintIn(style, pad(value, f.width, f.right)))
+			p.blank(gap)
+			p.filled(style, value, f)
 		case value != "":
-			p.b.WriteString(strings.Repeat(" ", gap) + p.paintIn(badge, value))
+			p.blank(gap)
+			p.text(badge, value)
 		}
 	}
-	p.b.WriteByte('\n')
+	p.line()
 }
 
-func (p *painter) paintIn(style, text string) string {
-	if !p.colour || style == "" {
-		return text
+// text appends a text in a style.
+func (p *painter) text(style, text string) { p.filled(style, text, &field{}) }
+
+// filled appends a text that takes the columns of the field.
+func (p *painter) filled(style, text string, f *field) {
+	coloured := p.colour && style != ""
+	fill := f.width - utf8.RuneCountInString(text)
+	if coloured {
+		p.b = append(p.b, style...)
 	}
-	return style + text + reset
+	if f.right {
+		p.blank(fill)
+	}
+	p.b = append(p.b, text...)
+	if !f.right {
+		p.blank(fill)
+	}
+	if coloured {
+		p.b = append(p.b, reset...)
+	}
 }
 
-func pad(text string, width int, right bool) string {
-	fill := strings.Repeat(" ", max(width-utf8.RuneCountInString(text), 0))
-	if right {
-		return fill + text
+func (p *painter) blank(columns int) {
+	for range columns {
+		p.b = append(p.b, ' ')
 	}
-	return text + fill
+}
+
+// line ends a line. Where nothing is in colour, no blanks are left at its end.
+func (p *painter) line() {
+	if !p.colour {
+		p.b = bytes.TrimRight(p.b, " ")
+	}
+	p.b = append(p.b, '\n')
 }

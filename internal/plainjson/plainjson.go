@@ -118,8 +118,9 @@ func (d *Decoder) Value(v reflect.Value, depth int) error {
 		}
 		return d.Value(v.Elem(), depth)
 	case reflect.Struct:
+		fields := d.fieldsOf(v.Type())
 		return d.object(func(name string) error {
-			if f := d.field(v, name); f.IsValid() {
+			if f := field(v, fields, name); f.IsValid() {
 				return d.inField(name, f, depth)
 			}
 			return d.skip(depth + 1)
@@ -160,12 +161,22 @@ func (d *Decoder) slice(v reflect.Value, depth int) error {
 	return d.array(func() error {
 		n := v.Len()
 		if n == v.Cap() {
-			v.Grow(n + 1)
+			v.Grow(d.room(n, depth))
 		}
 		v.SetLen(n + 1)
 		v.Index(n).SetZero()
 		return d.Value(v.Index(n), depth+1)
 	})
+}
+
+// room tells for how many elements there shall be room beyond the n that there
+// are. What is left of a document that is one list holds elements like those
+// before.
+func (d *Decoder) room(n, depth int) int {
+	if depth > 0 {
+		return n + 1
+	}
+	return max(n+1, (len(d.s)-d.i)*n/d.i)
 }
 
 func (d *Decoder) object(member func(name string) error) error {
@@ -363,14 +374,19 @@ func (d *Decoder) skip(depth int) error {
 	return nil
 }
 
+// fieldsOf lists the fields of a struct, each type's once.
+func (d *Decoder) fieldsOf(t reflect.Type) []named {
+	fields, ok := d.fields[t]
+	if !ok {
+		fields = list(t, nil)
+		d.fields[t] = fields
+	}
+	return fields
+}
+
 // field finds the field of a struct by its name, in any case if no field has it
 // exactly.
-func (d *Decoder) field(v reflect.Value, name string) reflect.Value {
-	fields, ok := d.fields[v.Type()]
-	if !ok {
-		fields = list(v.Type(), nil)
-		d.fields[v.Type()] = fields
-	}
+func field(v reflect.Value, fields []named, name string) reflect.Value {
 	for _, f := range fields {
 		if f.name == name {
 			return v.FieldByIndex(f.index)

@@ -133,6 +133,9 @@ type Manifest struct {
 	// be pushed for fewer platforms than it has.
 	Manifests []ocispec.Descriptor
 	Subject   digest.Digest // "" if it has none
+	// Updated is when it was last put. The storage sets it; the zero time is not
+	// known.
+	Updated time.Time
 }
 
 // NewTag is a tag that is to point to a manifest.

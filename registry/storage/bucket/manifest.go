@@ -74,7 +74,7 @@ func (s *Storage) manifest(ctx context.Context, repo string, d digest.Digest) (*
 	if err := json.Unmarshal(head, &h); err != nil || h.Descriptor.Digest != d {
 		return nil, fault.New(fault.Internal, "the manifest %s of %s is damaged in %s: push it again", d, repo, s.where())
 	}
-	m.manifest = &storage.Manifest{Descriptor: h.Descriptor, Data: data, Blobs: h.Blobs, Manifests: h.Manifests, Subject: h.Subject}
+	m.manifest = &storage.Manifest{Descriptor: h.Descriptor, Data: data, Blobs: h.Blobs, Manifests: h.Manifests, Subject: h.Subject, Updated: o.updated}
 	s.manifests.put(key, m, 2*len(o.data))
 	return m, nil
 }

@@ -202,23 +202,30 @@ type record struct {
 	Blobs      []ocispec.Descriptor `json:",omitempty"`
 	Manifests  []ocispec.Descriptor `json:",omitempty"`
 	Subject    digest.Digest        `json:",omitempty"`
+	Updated    time.Time            `json:",omitzero"`
 }
 
-// newRecord leaves out what nobody asks a registry for.
 func newRecord(m storage.Manifest) record {
-	r := record{Descriptor: m.Descriptor, Subject: m.Subject}
-	for _, d := range m.Blobs {
-		r.Blobs = append(r.Blobs, ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size})
+	return record{Descriptor: m.Descriptor, Blobs: m.Blobs, Manifests: m.Manifests, Subject: m.Subject, Updated: time.Now()}.trim()
+}
+
+// trim leaves out what nobody asks a registry for.
+func (r record) trim() record {
+	blobs, manifests := r.Blobs, r.Manifests
+	r.Blobs, r.Manifests = nil, nil
+	for _, d := range blobs {
+		r.Blobs = append(r.Blobs, bare(d))
 	}
-	for _, d := range m.Manifests {
-		r.Manifests = append(r.Manifests, ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size,
-			Platform: d.Platform, ArtifactType: d.ArtifactType})
+	for _, d := range manifests {
+		m := bare(d)
+		m.Platform, m.ArtifactType = d.Platform, d.ArtifactType
+		r.Manifests = append(r.Manifests, m)
 	}
 	return r
 }
 
 func (r record) manifest(data []byte) *storage.Manifest {
-	return &storage.Manifest{Descriptor: r.Descriptor, Data: data, Blobs: r.Blobs, Manifests: r.Manifests, Subject: r.Subject}
+	return &storage.Manifest{Descriptor: r.Descriptor, Data: data, Blobs: r.Blobs, Manifests: r.Manifests, Subject: r.Subject, Updated: r.Updated}
 }
 
 // names lists the blobs of the manifest, each once.
@@ -308,16 +315,44 @@ func (r repository) dropManifest(d digest.Digest) (free []digest.Digest, err err
 	return free, r.lose([]byte(d), rec.Descriptor.Size)
 }
 
-func (r repository) tag(name string) (d digest.Digest, updated time.Time, ok bool) {
-	v := r.tags.Get([]byte(name))
-	if len(v) < 8 {
-		return "", time.Time{}, false
-	}
-	return digest.Digest(v[8:]), time.Unix(0, int64(binary.BigEndian.Uint64(v))), true
+// tagged is what a tag points to.
+type tagged struct {
+	digest  digest.Digest
+	updated time.Time
+	// foreign is the descriptor that index.json had for it when it came from there,
+	// as JSON: other programs may have said more in it.
+	foreign []byte
 }
 
-func (r repository) setTag(name string, d digest.Digest, updated time.Time) error {
-	return breaks(r.tags.Put([]byte(name), append(binary.BigEndian.AppendUint64(nil, uint64(updated.UnixNano())), d...)))
+func (t tagged) bytes() []byte {
+	v := append(binary.BigEndian.AppendUint64(nil, uint64(t.updated.UnixNano())), t.digest...)
+	if t.foreign != nil {
+		v = append(append(v, '\n'), t.foreign...)
+	}
+	return v
+}
+
+func readTag(v []byte) (t tagged, ok bool) {
+	if len(v) < 8 {
+		return t, false
+	}
+	d, foreign, _ := bytes.Cut(v[8:], []byte{'\n'})
+	return tagged{digest.Digest(d), time.Unix(0, int64(binary.BigEndian.Uint64(v))), foreign}, true
+}
+
+func (r repository) tag(name string) (tagged, bool) { return readTag(r.tags.Get([]byte(name))) }
+
+func (r repository) setTag(name string, t tagged) error {
+	return breaks(r.tags.Put([]byte(name), t.bytes()))
+}
+
+// target is the descriptor that index.json has for the tag.
+func (r repository) target(t tagged) (d ocispec.Descriptor, ok bool, err error) {
+	if t.foreign != nil {
+		return d, true, breaks(json.Unmarshal(t.foreign, &d))
+	}
+	rec, ok, err := r.manifest(t.digest)
+	return bare(rec.Descriptor), ok, err
 }
 
 // page gives at most n keys of the bucket (all for n < 0), from the first after

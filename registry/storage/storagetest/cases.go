@@ -166,6 +166,9 @@ func manifests(t *testing.T, m Maker) {
 	ok(t, err)
 	same(t, got.Data, image.Data)
 	same(t, got.Descriptor, image.Descriptor)
+	if since := time.Since(got.Updated); since < -time.Minute || since > time.Minute {
+		t.Errorf("a manifest that was put just now is of %v", got.Updated)
+	}
 	for range 2 { // read, and read again
 		Whole(t, s, "a/b", image.Descriptor.Digest)
 	}

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/docker/go-units"
+
+	"github.com/tarehq/tare/registry/config"
+	"github.com/tarehq/tare/registry/retention"
+	"github.com/tarehq/tare/registry/storage"
+)
+
+// firstRound is when a registry collects after its start, if its interval is
+// longer: one that is restarted each day has to collect too.
+const firstRound = 10 * time.Minute
+
+// maintain removes what retention does not keep and what nothing needs, every
+// interval and at each SIGUSR1. The function that it returns ends that.
+func maintain(ctx context.Context, s storage.Storage, rules retention.Rules, c config.Collect, log *slog.Logger) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, syscall.SIGUSR1)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		interval := time.Duration(c.Interval)
+		next := time.NewTimer(min(interval, firstRound))
+		defer next.Stop()
+		if interval == 0 {
+			next.Stop()
+		}
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-asked:
+			case <-next.C:
+				next.Reset(interval)
+			}
+			round(ctx, s, rules, c, log)
+		}
+	}()
+	return func() {
+		signal.Stop(asked)
+		cancel()
+		<-done
+	}
+}
+
+// round is one retention and one collection.
+func round(ctx context.Context, s storage.Storage, rules retention.Rules, c config.Collect, log *slog.Logger) {
+	if rules.Removes() {
+		err := rules.Run(ctx, s, true, func(d retention.Deletion) {
+			log.Info("removed by retention", "repository", d.Repository, "tag", d.Tag, "digest", d.Digest, "reason", d.Reason)
+		})
+		if err != nil && ctx.Err() == nil {
+			log.Error("retention ended early", "error", err)
+		}
+	}
+	start := time.Now()
+	freed, err := s.Collect(ctx, time.Duration(c.Grace))
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		log.Error("garbage collection ended early", "error", err)
+	default:
+		log.Info("collected garbage", "blobs", freed.Blobs, "uploads", freed.Uploads, "bytes", freed.Bytes, "took", time.Since(start).Round(time.Millisecond))
+	}
+}
+
+func garbageCollect(ctx context.Context, out, _ io.Writer, o *options) (err error) {
+	c, s, err := o.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = firstOf(err, s.Close()) }()
+	freed, err := s.Collect(ctx, time.Duration(c.Collect.Grace))
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "removed %d blobs and %d uploads: %s\n", freed.Blobs, freed.Uploads, units.HumanSize(float64(freed.Bytes)))
+	return err
+}
+
+func retain(ctx context.Context, out, _ io.Writer, o *options) (err error) {
+	c, s, err := o.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = firstOf(err, s.Close()) }()
+	n := 0
+	err = rulesOf(c).Run(ctx, s, !o.dryRun, func(d retention.Deletion) {
+		n++
+		fmt.Fprintln(out, d)
+	})
+	if err != nil {
+		return err
+	}
+	verb := "removed"
+	if o.dryRun {
+		verb = "would remove"
+	}
+	_, err = fmt.Fprintf(out, "%s %d tags and manifests\n", verb, n)
+	return err
+}
+
+// open opens the storage of the commands that do one thing to it.
+func (o *options) open(ctx context.Context) (*config.Config, storage.Storage, error) {
+	c, err := o.config()
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := openStorage(ctx, c)
+	return c, s, err
+}
+
+func firstOf(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/registry"
+	"github.com/tarehq/tare/registry/auth"
+	"github.com/tarehq/tare/registry/config"
+	"github.com/tarehq/tare/registry/retention"
+	"github.com/tarehq/tare/registry/storage"
+	"github.com/tarehq/tare/registry/storage/bucket"
+	"github.com/tarehq/tare/registry/storage/dir"
+)
+
+// serve is the command. What was opened is closed in the opposite order, also
+// when the start fails half-way.
+func serve(ctx context.Context, _, logTo io.Writer, o *options) (err error) {
+	c, err := o.config()
+	if err != nil {
+		return err
+	}
+	log := newLog(logTo, c.Log)
+	p := pace{time.Duration(c.HTTP.Stall), float64(c.HTTP.MinRate)}
+	t, gate, err := doors(c, log)
+	if err != nil {
+		return err
+	}
+	listeners, err := bind(ctx, c.HTTP.Listen, p)
+	if err != nil {
+		return err
+	}
+	s, err := openStorage(ctx, c)
+	if err != nil {
+		for _, l := range listeners {
+			err = errors.Join(err, l.Close())
+		}
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	rules := rulesOf(c)
+	defer maintain(ctx, s, rules, c.Collect, log)()
+	handler := p.guard(routes(c, s, gate, rules, log))
+	server := newServer(c.HTTP, handler, t, log)
+	at := addresses(listeners, t != nil)
+	log.Info("tare-registry is ready", "version", version, "addresses", at, "storage", describe(c.Storage))
+	if err := notify("READY=1\nSTATUS=" + strings.Join(at, " ") + "\n"); err != nil {
+		log.Warn("cannot tell whoever started the registry that it is ready", "error", err)
+	}
+	debug.FreeOSMemory()
+	return answer(ctx, server, listeners, time.Duration(c.HTTP.Shutdown), log)
+}
+
+// doors are how clients get in: the certificate, and who may do what. Both may
+// be missing.
+func doors(c *config.Config, log *slog.Logger) (t *tls.Config, gate *auth.Gate, err error) {
+	if c.HTTP.TLS != nil {
+		if t, err = tlsConfig(c.HTTP.TLS, log); err != nil {
+			return nil, nil, err
+		}
+	}
+	if c.Auth == nil {
+		return t, nil, nil
+	}
+	a := auth.Config{Realm: c.Auth.Realm, URL: c.HTTP.URL, Groups: c.Auth.Groups}
+	for _, r := range c.Auth.Rules {
+		a.Rules = append(a.Rules, auth.Rule(r))
+	}
+	if c.Auth.TokenKey.Set() {
+		key, err := c.Auth.TokenKey.Read()
+		switch {
+		case err != nil:
+			return nil, nil, fault.New(fault.Invalid, "auth.token_key: %w", err)
+		case len(key) < leastKey:
+			return nil, nil, fault.New(fault.Invalid, "auth.token_key has fewer than %d characters: make one with openssl rand -hex 32", leastKey)
+		}
+		a.Key = []byte(key)
+	}
+	if c.Auth.Htpasswd != "" {
+		if a.Passwords, err = auth.OpenPasswords(c.Auth.Htpasswd, log); err != nil {
+			return nil, nil, err
+		}
+	}
+	if k := c.Auth.Token; k != nil {
+		a.Tokens, err = auth.NewTokens(auth.TokenConfig{
+			Realm: k.Realm, Service: k.Service, Issuer: k.Issuer, JWKS: k.JWKS, CA: k.CA, Certificates: k.Certificates,
+		}, log)
+	}
+	return t, auth.New(a), err
+}
+
+// leastKey is how long a key that a user wrote has to be.
+const leastKey = 32
+
+// routes is the handler of all paths. They are not cleaned: names and digests
+// are in them.
+func routes(c *config.Config, s storage.Storage, gate *auth.Gate, rules retention.Rules, log *slog.Logger) http.Handler {
+	r := registry.Config{Storage: s, Rules: rules, Log: log, Redirect: c.Storage.S3 != nil && c.Storage.S3.Redirect}
+	if gate == nil {
+		return registry.New(r)
+	}
+	r.Authorizer = gate
+	api := registry.New(r)
+	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		if q.URL.Path == auth.TokenPath {
+			gate.ServeToken(w, q)
+			return
+		}
+		api.ServeHTTP(w, q)
+	})
+}
+
+func rulesOf(c *config.Config) retention.Rules {
+	var rules retention.Rules
+	for _, r := range c.Repositories {
+		e := retention.Entry{Match: r.Match, Quota: int64(r.Quota), Immutable: r.Immutable}
+		if k := r.Retention; k != nil {
+			e.Policy = &retention.Policy{KeepLast: k.KeepLast, KeepWithin: time.Duration(k.KeepWithin), KeepTags: k.KeepTags, Untagged: time.Duration(k.Untagged)}
+		}
+		rules = append(rules, e)
+	}
+	return rules
+}
+
+func openStorage(ctx context.Context, c *config.Config) (storage.Storage, error) {
+	s3 := c.Storage.S3
+	if s3 == nil {
+		return dir.Open(c.Storage.Root)
+	}
+	u, err := url.Parse(s3.Endpoint)
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "storage.s3.endpoint is no URL")
+	}
+	b := bucket.Config{
+		Endpoint: u.Host, Insecure: u.Scheme == "http", Bucket: s3.Bucket, Prefix: s3.Prefix, Region: s3.Region,
+		CA: s3.CA, PathStyle: s3.PathStyle, Create: s3.Create, Grace: time.Duration(c.Collect.Grace),
+	}
+	if b.AccessKey, err = s3.AccessKey.Read(); err != nil {
+		return nil, fault.New(fault.Invalid, "storage.s3.access_key: %w", err)
+	}
+	if b.SecretKey, err = s3.SecretKey.Read(); err != nil {
+		return nil, fault.New(fault.Invalid, "storage.s3.secret_key: %w", err)
+	}
+	return bucket.Open(ctx, b)
+}
+
+// describe is where things are kept, for people.
+func describe(c config.Storage) string {
+	if c.S3 != nil {
+		return "s3 bucket " + c.S3.Bucket
+	}
+	return c.Root
+}
+
+func addresses(list []net.Listener, secure bool) []string {
+	scheme := "http://"
+	if secure {
+		scheme = "https://"
+	}
+	var out []string
+	for _, l := range list {
+		out = append(out, scheme+l.Addr().String())
+	}
+	return out
+}
+
+func newLog(to io.Writer, c config.Log) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.Level)); err != nil {
+		level = slog.LevelInfo
+	}
+	o := &slog.HandlerOptions{Level: level}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(to, o))
+	}
+	return slog.New(slog.NewTextHandler(to, o))
+}
