@@ -24,11 +24,14 @@ test: ## install what the tests need, and run them all
 bench: build ## measure against the docker, podman, runc and crun that are installed
 	@scripts/bench
 
+compat: ## the OCI's conformance tests against the registry
+	$(GO) test -count=1 -run TestConformance -v ./test/compat
+
 fuzz: ## every fuzz target for a while
 	@scripts/fuzz
 
-soak: ## hours of what the tests do for seconds: the daemon killed over and over, every fuzz target
-	TARE_SOAK=2000 scripts/test -run TestKilledStore -timeout 6h
+soak: ## hours of what the tests do for seconds: daemon and registry killed over and over, every fuzz target
+	TARE_SOAK=2000 scripts/test -run '^TestKilled' -timeout 6h
 	FUZZTIME=10m scripts/fuzz
 
 vet: ## formatting and the compiler's doubts
@@ -38,5 +41,5 @@ vet: ## formatting and the compiler's doubts
 clean: ## remove what was built
 	rm -rf bin
 
-.PHONY: help build run stop test bench fuzz soak vet clean
+.PHONY: help build run stop test bench compat fuzz soak vet clean
 .DEFAULT_GOAL := help

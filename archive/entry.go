@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/internal/overlayfs"
 )
 
 const blockSize = 4096
@@ -203,7 +205,7 @@ func (x *extractor) openOpaque(dir int, base string, flags int) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	if err := setOpaque(fd); err != nil {
+	if err := overlayfs.SetOpaque(fd); err != nil {
 		unix.Close(fd)
 		return -1, err
 	}
@@ -213,11 +215,8 @@ func (x *extractor) openOpaque(dir int, base string, flags int) (int, error) {
 // isWhiteout tells whether overlayfs takes the name for a whiteout.
 func isWhiteout(dir int, base string) bool {
 	var st unix.Stat_t
-	return unix.Fstatat(dir, base, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0
+	return unix.Fstatat(dir, base, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && overlayfs.IsWhiteout(&st)
 }
-
-// setOpaque makes a directory hide those below it.
-func setOpaque(fd int) error { return unix.Fsetxattr(fd, "trusted.overlay.opaque", []byte{'y'}, 0) }
 
 func (x *extractor) symlink(dir int, base string, hdr *tar.Header) error {
 	if hdr.Linkname == "" || len(hdr.Linkname) >= maxName {
@@ -245,7 +244,7 @@ func (x *extractor) hardlink(dir int, base string, hdr *tar.Header) error {
 	if unix.Fstatat(from, last, &old, unix.AT_SYMLINK_NOFOLLOW) != nil {
 		return refuse(hdr.Name, "is a hard link to %q, which is not in the archive before it", hdr.Linkname)
 	}
-	if x.whiteouts == OverlayWhiteouts && old.Mode&unix.S_IFMT == unix.S_IFCHR && old.Rdev == 0 {
+	if x.whiteouts == OverlayWhiteouts && overlayfs.IsWhiteout(&old) {
 		return refuse(hdr.Name, "is a hard link to %q, which the archive has removed", hdr.Linkname)
 	}
 	if old.Mode&unix.S_IFMT == unix.S_IFDIR {

@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/overlayfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -290,7 +291,7 @@ func (x *extractor) whiteout(name, base string) (done bool, err error) {
 func (x *extractor) hideAll(dir int) error {
 	switch x.whiteouts {
 	case OverlayWhiteouts:
-		return setOpaque(dir)
+		return overlayfs.SetOpaque(dir)
 	case KeepWhiteouts:
 		return keepWhiteout(dir, whiteoutOpaque)
 	}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/overlayfs"
 )
 
 // Tree is a tree of files for reading: one directory, or directories that are
@@ -56,7 +57,7 @@ func (t Tree) open() (stack, error) {
 			return nil, &os.PathError{Op: "open", Path: dir.Name(), Err: err}
 		}
 		s = append(s, fd)
-		if isOpaque(fd) {
+		if overlayfs.IsOpaque(fd) {
 			break
 		}
 	}
@@ -86,17 +87,13 @@ func (s stack) find(name string) (*item, error) {
 		if err != nil {
 			return nil, err
 		}
-		if hides(&st) {
+		if overlayfs.IsWhiteout(&st) {
 			return nil, nil
 		}
 		return &item{name, i}, nil
 	}
 	return nil, nil
 }
-
-// hides tells whether the file is a whiteout of overlayfs, which stands for
-// nothing.
-func hides(st *unix.Stat_t) bool { return st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0 }
 
 func isDir(st *unix.Stat_t) bool { return st.Mode&unix.S_IFMT == unix.S_IFDIR }
 
@@ -106,7 +103,7 @@ func (s stack) stat(it item) (st unix.Stat_t, ok bool, err error) {
 	if errors.Is(err, unix.ENOENT) {
 		return st, false, nil
 	}
-	return st, err == nil && !hides(&st), err
+	return st, err == nil && !overlayfs.IsWhiteout(&st), err
 }
 
 // enter opens the directory of an item, with those below it that it merges
@@ -125,18 +122,11 @@ func (s stack) enter(it item) (stack, error) {
 			return nil, err
 		}
 		sub = append(sub, dir)
-		if isOpaque(dir) {
+		if overlayfs.IsOpaque(dir) {
 			break
 		}
 	}
 	return sub, nil
-}
-
-// isOpaque tells whether an overlay directory hides those below it.
-func isOpaque(fd int) bool {
-	var value [1]byte
-	n, err := unix.Fgetxattr(fd, "trusted.overlay.opaque", value[:])
-	return err == nil && n == 1 && value[0] == 'y'
 }
 
 // cursor goes through the names of a stacked directory in their order,

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/overlayfs"
 )
 
 // WriteOptions say how a tree becomes an archive.
@@ -199,7 +200,7 @@ func (p *packer) file(name string, at int, base string) (there bool, err error) 
 	kind := map[uint32]byte{
 		unix.S_IFREG: kindFile, unix.S_IFLNK: kindSymlink, unix.S_IFCHR: kindChar, unix.S_IFBLK: kindBlock, unix.S_IFIFO: kindFifo,
 	}[st.Mode&unix.S_IFMT]
-	if kind == 0 || hides(&st) { // a socket means nothing without its process
+	if kind == 0 || overlayfs.IsWhiteout(&st) { // a socket means nothing without its process
 		return false, nil
 	}
 	if st.Nlink > 1 {

@@ -28,6 +28,7 @@ var groups = [...]group{
 	{"container", "Manage containers"},
 	{"image", "Manage images"},
 	{"manifest", "Manage image manifests and manifest lists"},
+	{"registry", "Run a registry of your own"},
 	{"system", "Manage the engine"},
 }
 
@@ -70,6 +71,9 @@ var table = [...]entry{
 	{"manifest", "inspect", nil, nil, "Display an image manifest, or manifest list", manifest.Inspect},
 	{"manifest", "push", nil, nil, "Push a manifest list to a repository", manifest.Push},
 	{"manifest", "rm", nil, nil, "Delete one or more manifest lists from local storage", manifest.Rm},
+	{"registry", "start", nil, nil, "Start a registry of your own in the background", registry.Start},
+	{"registry", "status", nil, nil, "Tell whether that registry runs, and where", registry.Status},
+	{"registry", "stop", nil, nil, "Stop that registry", registry.Stop},
 	{"system", "df", nil, nil, "Show disk usage", system.Df},
 	{"system", "events", nil, []string{"events"}, "Get real time events from the server", system.Events},
 	{"system", "info", nil, []string{"info"}, "Display system-wide information", system.Info},

@@ -1,8 +1,6 @@
 package content
 
 import (
-	"errors"
-	"io/fs"
 	"os"
 	"slices"
 
@@ -26,7 +24,11 @@ func (s *Store) Hold() (release func()) {
 		}
 		done = true
 		s.holds--
-		if s.holds == 0 && s.overdue {
+		if s.holds > 0 {
+			return
+		}
+		s.forgetLocked()
+		if s.overdue {
 			// Nobody waits for the outcome; what stays is found next time.
 			s.collectLocked()
 		}
@@ -108,7 +110,7 @@ func (s *Store) sweep(live map[digest.Digest]struct{}) error {
 			}
 			s.unsynced.Delete(d)
 			path := s.path(ocispec.ImageBlobsDir + "/" + algorithm.Name() + "/" + b.Name())
-			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if err := remove(path); err != nil {
 				return err
 			}
 		}

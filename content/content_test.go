@@ -445,3 +445,38 @@ func TestForget(t *testing.T) {
 		t.Errorf("the manifest that was forgotten: %v", err)
 	}
 }
+
+// Who holds the store goes on reading what is forgotten meanwhile; for others it
+// is missing, and what is written anew stays.
+func TestForgetWhileHeld(t *testing.T) {
+	s := open(t, t.TempDir())
+	m, _ := image(t, s, "docker.io/library/a:1", "one")
+	again, _ := image(t, s, "docker.io/library/b:1", "two")
+	data, err := s.Read(again.Digest, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	release := s.Hold()
+	for _, d := range []ocispec.Descriptor{m, again} {
+		if err := s.Forget(d.Digest); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Read(d.Digest, 1<<20); err != nil {
+			t.Errorf("who holds the store: %v", err)
+		}
+		_, here := s.Size(d.Digest)
+		if _, err := s.Node(d); here || !errors.Is(err, fault.NotFound) {
+			t.Errorf("who looks for it finds it: %v, %v", here, err)
+		}
+	}
+	if err := s.Keep(again.Digest, data); err != nil {
+		t.Fatal(err)
+	}
+	release()
+	if _, _, err := s.Open(m.Digest); !errors.Is(err, fault.NotFound) {
+		t.Errorf("it outlives the last hold: %v", err)
+	}
+	if _, err := s.Node(again); err != nil {
+		t.Errorf("what was written anew: %v", err)
+	}
+}

@@ -23,8 +23,10 @@ const (
 	AnnotationName    = "io.containerd.image.name" // the canonical name
 	AnnotationRefName = ocispec.AnnotationRefName  // its tag
 	annotationUpdated = "io.tare.image.updated"    // RFC 3339, when the name was set
-	annotationTo      = "io.tare.image.attached"   // the digest of the image that an artifact is attached to
-	annotationFrom    = "io.tare.image.from"       // the repository that said so
+	// AnnotationAttached is the digest of the image that an artifact is attached to,
+	// AnnotationFrom the repository that said so.
+	AnnotationAttached = "io.tare.image.attached"
+	AnnotationFrom     = "io.tare.image.from"
 )
 
 // Entry is one name and what it points to. An image that lost its last name
@@ -201,9 +203,9 @@ func encodeIndex(ix *Index) ([]byte, error) {
 		if d.Annotations == nil {
 			d.Annotations = map[string]string{}
 		}
-		d.Annotations[annotationTo] = a.To.String()
+		d.Annotations[AnnotationAttached] = a.To.String()
 		if a.From != "" {
-			d.Annotations[annotationFrom] = a.From
+			d.Annotations[AnnotationFrom] = a.From
 		}
 		doc.Manifests = append(doc.Manifests, d)
 	}
@@ -233,13 +235,19 @@ func Annotate(e Entry) ocispec.Descriptor {
 // has.
 func Bare(d ocispec.Descriptor) ocispec.Descriptor {
 	d.Annotations = maps.Clone(d.Annotations)
-	for _, key := range []string{AnnotationName, AnnotationRefName, annotationUpdated, annotationTo, annotationFrom} {
+	for _, key := range []string{AnnotationName, AnnotationRefName, annotationUpdated, AnnotationAttached, AnnotationFrom} {
 		delete(d.Annotations, key)
 	}
 	if len(d.Annotations) == 0 {
 		d.Annotations = nil
 	}
 	return d
+}
+
+// Updated is when the name of an entry of index.json was set, zero if it is not said.
+func Updated(d ocispec.Descriptor) time.Time {
+	t, _ := time.Parse(time.RFC3339Nano, d.Annotations[annotationUpdated])
+	return t
 }
 
 func readIndex(path string) (*Index, error) {
@@ -260,13 +268,11 @@ func readIndex(path string) (*Index, error) {
 		if err := d.Digest.Validate(); err != nil {
 			return nil, fmt.Errorf("%s is damaged: %q is not a digest", path, d.Digest)
 		}
-		if to := digest.Digest(d.Annotations[annotationTo]); to != "" {
-			attached = append(attached, Attachment{to, d.Annotations[annotationFrom], Bare(d)})
+		if to := digest.Digest(d.Annotations[AnnotationAttached]); to != "" {
+			attached = append(attached, Attachment{to, d.Annotations[AnnotationFrom], Bare(d)})
 			continue
 		}
-		e := Entry{Name: d.Annotations[AnnotationName], Target: Bare(d)}
-		e.Updated, _ = time.Parse(time.RFC3339Nano, d.Annotations[annotationUpdated])
-		entries = append(entries, e)
+		entries = append(entries, Entry{Name: d.Annotations[AnnotationName], Target: Bare(d), Updated: Updated(d)})
 	}
 	return newIndex(entries, attached...), nil
 }

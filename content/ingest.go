@@ -82,6 +82,7 @@ func (w *Writer) Commit(want digest.Digest, size int64) (digest.Digest, error) {
 	}
 	if err == nil {
 		w.f = nil
+		w.store.forgotten.Delete(got)
 	}
 	return got, err
 }

@@ -24,7 +24,8 @@ const (
 const (
 	maxManifest = 4 << 20 // bytes, the limit of registries
 	maxDepth    = 8       // indexes in indexes
-	maxChildren = 10000
+	// MaxChildren is how many contents a node may name that is followed.
+	MaxChildren = 10000
 )
 
 // Node is a parsed manifest or index; exactly one of the two is set.
@@ -57,6 +58,9 @@ func IsIndex(mediaType string) bool {
 
 // Node reads the manifest or index. Callers must not change it.
 func (s *Store) Node(d ocispec.Descriptor) (*Node, error) {
+	if _, gone := s.forgotten.Load(d.Digest); gone {
+		return nil, notHere(d.Digest)
+	}
 	if n, ok := s.nodes.Load(readingOf(d)); ok {
 		return n.(*Node), nil
 	}
@@ -90,8 +94,8 @@ func parseNode(data []byte, d ocispec.Descriptor) (*Node, error) {
 		}
 		children = n.Children()
 	}
-	if len(children) > maxChildren {
-		return nil, fault.New(fault.Invalid, "%s names %d contents, more than %d", d.Digest, len(children), maxChildren)
+	if len(children) > MaxChildren {
+		return nil, fault.New(fault.Invalid, "%s names %d contents, more than %d", d.Digest, len(children), MaxChildren)
 	}
 	for _, c := range children {
 		if err := c.Digest.Validate(); err != nil {

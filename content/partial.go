@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -53,7 +52,8 @@ type Partial struct {
 }
 
 // Partial opens the blob to be written, with what was fetched of it before. It
-// is fault.Conflict while somebody else has it open.
+// is fault.Conflict while somebody else has it open. Who says that it has another
+// size writes another file.
 func (s *Store) Partial(d digest.Digest, size int64) (*Partial, error) {
 	if err := d.Validate(); err != nil {
 		return nil, fault.New(fault.Invalid, "%q is not a digest: %w", d, err)
@@ -61,7 +61,7 @@ func (s *Store) Partial(d digest.Digest, size int64) (*Partial, error) {
 	if size < 0 {
 		return nil, fault.New(fault.Invalid, "content %s is said to have %d bytes", d, size)
 	}
-	release, ok := s.claim(d)
+	release, ok := s.claim(s.partialPath(d, size))
 	if !ok {
 		return nil, fault.New(fault.Conflict, "content %s is being fetched already", d)
 	}
@@ -75,20 +75,20 @@ func (s *Store) Partial(d digest.Digest, size int64) (*Partial, error) {
 }
 
 // claim makes what was fetched of the blob one's own, unless it is somebody's.
-func (s *Store) claim(d digest.Digest) (release func(), ok bool) {
+func (s *Store) claim(path string) (release func(), ok bool) {
 	closed := make(chan struct{})
-	if _, taken := s.fetching.LoadOrStore(d, closed); taken {
+	if _, taken := s.fetching.LoadOrStore(path, closed); taken {
 		return nil, false
 	}
 	return func() {
-		s.fetching.Delete(d)
+		s.fetching.Delete(path)
 		close(closed)
 	}, true
 }
 
 // PartialClosed returns when nobody has the blob open to be written.
-func (s *Store) PartialClosed(ctx context.Context, d digest.Digest) error {
-	closed, ok := s.fetching.Load(d)
+func (s *Store) PartialClosed(ctx context.Context, d digest.Digest, size int64) error {
+	closed, ok := s.fetching.Load(s.partialPath(d, size))
 	if !ok {
 		return nil
 	}
@@ -101,7 +101,7 @@ func (s *Store) PartialClosed(ctx context.Context, d digest.Digest) error {
 }
 
 func (s *Store) openPartial(d digest.Digest, size int64) (*Partial, error) {
-	path, flags, whole := s.partialPath(d), os.O_RDWR|os.O_CREATE, false
+	path, flags, whole := s.partialPath(d, size), os.O_RDWR|os.O_CREATE, false
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err == nil && st.Nlink > 1 { // see Commit; never to be written
 		if whole = st.Size == size; whole {
@@ -127,8 +127,8 @@ func (s *Store) openPartial(d digest.Digest, size int64) (*Partial, error) {
 	return p, nil
 }
 
-func (s *Store) partialPath(d digest.Digest) string {
-	return s.path(filepath.Join("partial", d.Algorithm().String()+"-"+d.Encoded()))
+func (s *Store) partialPath(d digest.Digest, size int64) string {
+	return s.path(filepath.Join("partial", fmt.Sprintf("%s-%s-%d", d.Algorithm(), d.Encoded(), size)))
 }
 
 // written asks the file system which parts of the file have data, lseek(2).
@@ -348,19 +348,24 @@ func (p *Partial) Commit() error {
 	if p.size >= keptFrom && os.Link(p.f.Name(), path) == nil {
 		return nil
 	}
-	return os.Rename(p.f.Name(), path) // small, or there already, or without second names
+	if err := os.Rename(p.f.Name(), path); err != nil { // small, or there already, or without second names
+		return err
+	}
+	p.store.forgotten.Delete(p.digest)
+	return nil
 }
 
 // Settle ends the keeping of what was fetched for the targets: they are named.
 func (s *Store) Settle(targets ...ocispec.Descriptor) error {
 	for _, t := range targets {
-		err := s.Reach(t, func(d ocispec.Descriptor, _ int64) error {
-			release, ok := s.claim(d.Digest)
+		err := s.Reach(t, func(d ocispec.Descriptor, size int64) error {
+			path := s.partialPath(d.Digest, size)
+			release, ok := s.claim(path)
 			if !ok {
 				return nil
 			}
 			defer release()
-			if err := os.Remove(s.partialPath(d.Digest)); !errors.Is(err, fs.ErrNotExist) {
+			if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
 			return nil
@@ -400,8 +405,7 @@ func (s *Store) DropPartials(unused time.Duration) (freed int64, err error) {
 }
 
 func (s *Store) dropPartial(path string, unused time.Duration) (freed int64, err error) {
-	algorithm, hex, _ := strings.Cut(filepath.Base(path), "-")
-	release, ok := s.claim(digest.NewDigestFromEncoded(digest.Algorithm(algorithm), hex))
+	release, ok := s.claim(path)
 	if !ok {
 		return 0, nil
 	}

@@ -6,7 +6,7 @@
 //	index.json               one descriptor per name; see index.go
 //	blobs/sha256/<hex>       complete and verified; never changed
 //	ingest/                  blobs being written; emptied by Open
-//	partial/<algorithm>-<hex> what was fetched of blobs for images that are not whole; see partial.go
+//	partial/<algorithm>-<hex>-<size> what was fetched of blobs for images that are not whole; see partial.go
 //
 // A blob gets its place by rename(2) after its digest was checked, and the
 // index is replaced whole, so a crash leaves at worst blobs without a name,
@@ -38,14 +38,17 @@ import (
 // Store is one layout on disk, used by one process at a time.
 type Store struct {
 	root  string
+	lock  *os.File // the root, which no registry may use meanwhile
 	index atomic.Pointer[Index]
 	names sync.Mutex // serialises changes of the index, disk included
 	nodes sync.Map   // reading -> *Node; blobs never change
 
-	fetching sync.Map // digest.Digest of each Partial that is open -> chan struct{}, closed with it
+	fetching sync.Map // path of each Partial that is open -> chan struct{}, closed with it
 
 	unsynced sync.Map      // digest.Digest of a blob that power loss may take -> uint64, which writing of it
 	written  atomic.Uint64 // writings so far
+
+	forgotten sync.Map // digest.Digest -> string, the path: blobs that count as missing, and go with the last hold
 
 	gate    sync.Mutex // held for a whole collection
 	holds   int
@@ -53,10 +56,43 @@ type Store struct {
 	after   func([]ocispec.Descriptor) error
 }
 
+// BehindFile is there while a registry that keeps its images in the directory has
+// some that index.json does not name.
+const BehindFile = "index.behind"
+
+// share refuses a directory that a registry works in, and keeps registries away.
+// Image stores do not keep each other away.
+func share(root string) (*os.File, error) {
+	f, err := os.Open(root)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+		f.Close()
+		return nil, fault.New(fault.Conflict, "%s is in use by a registry: end that tare-registry first", root)
+	}
+	if _, err := os.Lstat(filepath.Join(root, BehindFile)); err == nil {
+		f.Close()
+		return nil, fault.New(fault.Conflict, "%s is the root of a registry that ended before it wrote index.json: start and stop tare-registry there once", root)
+	}
+	return f, nil
+}
+
 // Open opens the layout at root, making it when it is missing, and throws away
 // what a crash left half written.
-func Open(root string) (*Store, error) {
+func Open(root string) (_ *Store, err error) {
 	s := &Store{root: root}
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		return nil, err
+	}
+	if s.lock, err = share(root); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.lock.Close())
+		}
+	}()
 	if err := os.RemoveAll(s.path("ingest")); err != nil {
 		return nil, err
 	}
@@ -83,6 +119,9 @@ func Open(root string) (*Store, error) {
 	s.index.Store(ix)
 	return s, nil
 }
+
+// Close lets registries use the directory.
+func (s *Store) Close() error { return s.lock.Close() }
 
 func (s *Store) path(rel string) string { return filepath.Join(s.root, rel) }
 
@@ -183,6 +222,9 @@ func (s *Store) stat(d digest.Digest) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
+	if _, gone := s.forgotten.Load(d); gone {
+		return 0, &fs.PathError{Op: "stat", Path: path, Err: fs.ErrNotExist}
+	}
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
 		return 0, &fs.PathError{Op: "stat", Path: path, Err: err}
@@ -198,7 +240,7 @@ func (s *Store) Open(d digest.Digest) (*os.File, int64, error) {
 	}
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, 0, fault.New(fault.NotFound, "content %s is not in the store", d)
+		return nil, 0, notHere(d)
 	}
 	if err != nil {
 		return nil, 0, err
@@ -230,6 +272,10 @@ func (s *Store) Read(d digest.Digest, limit int64) ([]byte, error) {
 		return nil, corrupted(d)
 	}
 	return data, nil
+}
+
+func notHere(d digest.Digest) error {
+	return fault.New(fault.NotFound, "content %s is not in the store", d)
 }
 
 func corrupted(d digest.Digest) error {

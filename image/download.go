@@ -5,289 +5,262 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/tarehq/tare/content"
-	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/remote"
 )
-
-const (
-	// rangedFrom is the size from which on a blob is fetched in several ranges
-	// at once, each of pieceSize bytes. Many registries' stores give one
-	// connection a fraction of what the line carries.
-	rangedFrom = 64 << 20
-	pieceSize  = 16 << 20
-	ranges     = 3
-	// copySize is how much is read from a connection at most at once.
-	copySize = 256 << 10
-)
-
-// errStale is what a fetch ends with that went on from what an earlier process
-// had left, and came to another digest: after power loss that may be wrong.
-var errStale = errors.New("what was fetched earlier is damaged")
-
-// blobSource is where blobs come from; *remote.Repository is one.
-type blobSource interface {
-	// Blob reads the bytes from up to, not including, to.
-	Blob(ctx context.Context, d ocispec.Descriptor, from, to int64) (io.ReadCloser, error)
-}
 
 // downloads are the blobs that are being fetched. However many pulls want one,
 // it is fetched once; it is given up when the last of them has gone.
 type downloads struct {
 	content *content.Store
 	slots   chan struct{} // one token for each blob that may be fetched at a time
+	window  time.Duration // rateWindow
 	running sync.WaitGroup
 
 	mu     sync.Mutex
-	active map[digest.Digest]*download
+	active map[blob]*download
+}
+
+// blob is what a download is known by. Who says that a blob has another size
+// than it has waits for his own.
+type blob struct {
+	digest digest.Digest
+	size   int64
 }
 
 func newDownloads(store *content.Store, limit int) *downloads {
-	return &downloads{content: store, slots: make(chan struct{}, limit), active: map[digest.Digest]*download{}}
+	return &downloads{content: store, slots: make(chan struct{}, limit), window: rateWindow, active: map[blob]*download{}}
 }
 
-// download is one blob on its way.
+// download is one blob on its way. It is tried until its bytes are right or
+// nobody is left to ask.
 type download struct {
 	all    *downloads
-	desc   ocispec.Descriptor
-	source blobSource
+	blob   blob
 	cancel context.CancelFunc
 
-	opened  chan struct{} // closed when partial is set, or at the end
-	begun   chan struct{} // closed when it has its turn, or at the end
-	partial *content.Partial
-	done    chan struct{} // closed at the end, when err is set
-	err     error
+	begun chan struct{} // closed when it has its turn, or at the end
+	done  chan struct{} // closed at the end, when err is set
+	err   error
 
-	waiting int            // pulls that want it, guarded by all.mu
-	readers sync.WaitGroup // of partial; added to under all.mu
+	supply supply   // guarded by all.mu
+	latest *attempt // guarded by all.mu
 }
 
-// want joins the download of the blob, or begins it. mine tells that it was
-// begun. Whoever wants it leaves it in the end.
-func (d *downloads) want(desc ocispec.Descriptor, source blobSource) (dl *download, mine bool) {
+// share is one pull's part in a download.
+type share struct {
+	*download
+	from *supplier // its own
+}
+
+// want joins the download of the blob, or begins it, and lets it have the
+// repository as one more to fetch from. Whoever wants it leaves it in the end.
+func (d *downloads) want(ctx context.Context, desc ocispec.Descriptor, repo *remote.Repository) (*share, error) {
+	sources, err := repo.Sources(ctx, desc)
+	if err != nil {
+		return nil, err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if dl = d.active[desc.Digest]; dl != nil {
-		dl.waiting++
-		return dl, false
+	b := blob{desc.Digest, desc.Size}
+	dl := d.active[b]
+	if dl == nil {
+		// It belongs to all who want it, not to the one who came first.
+		ctx, cancel := context.WithCancel(context.Background())
+		dl = &download{all: d, blob: b, cancel: cancel, begun: make(chan struct{}), done: make(chan struct{})}
+		dl.latest = newAttempt(dl, false)
+		d.active[b] = dl
+		d.running.Add(1)
+		go dl.run(ctx)
 	}
-	// It belongs to all who want it, not to the one who came first.
-	ctx, cancel := context.WithCancel(context.Background())
-	dl = &download{all: d, desc: desc, source: source, cancel: cancel, waiting: 1,
-		opened: make(chan struct{}), begun: make(chan struct{}), done: make(chan struct{})}
-	d.active[desc.Digest] = dl
-	d.running.Add(1)
-	go dl.run(ctx)
-	return dl, true
+	return &share{dl, dl.supply.join(repo, sources)}, nil
 }
 
-// leave ends the download when nobody else wants it.
-func (dl *download) leave() {
+// leave takes the pull's repository away, and ends the download when nobody
+// else wants it.
+func (s *share) leave() {
+	s.all.mu.Lock()
+	defer s.all.mu.Unlock()
+	if s.supply.leave(s.from); len(s.supply.list) == 0 {
+		s.cancel()
+		s.closeLocked()
+	}
+}
+
+// closeLocked makes who comes now begin anew.
+func (dl *download) closeLocked() {
+	if dl.all.active[dl.blob] == dl {
+		delete(dl.all.active, dl.blob)
+	}
+}
+
+// attempt is the latest one.
+func (dl *download) attempt() *attempt {
 	dl.all.mu.Lock()
 	defer dl.all.mu.Unlock()
-	if dl.waiting--; dl.waiting == 0 {
-		dl.cancel()
-		if dl.all.active[dl.desc.Digest] == dl { // who comes now begins anew
-			delete(dl.all.active, dl.desc.Digest)
-		}
-	}
+	return dl.latest
 }
 
-// wait returns when the blob is in the store.
-func (dl *download) wait(ctx context.Context) error {
+// wait returns at the end of an attempt. The blob is in the store then, unless
+// the bytes were not right and another attempt has begun.
+func (s *share) wait(ctx context.Context, a *attempt) (again bool, err error) {
 	select {
-	case <-dl.done:
-		return dl.err
+	case <-a.over:
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return false, context.Cause(ctx)
 	}
+	select {
+	case <-s.done:
+	default:
+		return true, nil
+	}
+	s.all.mu.Lock()
+	defer s.all.mu.Unlock()
+	if s.err == errNoSource && s.from.failure != nil {
+		return false, s.from.failure
+	}
+	return false, s.err
 }
 
 // have is how many bytes have come.
 func (dl *download) have() int64 {
+	a := dl.attempt()
 	select {
-	case <-dl.opened:
+	case <-a.opened:
 	default:
 		return 0
 	}
-	if dl.partial == nil {
+	if a.partial == nil {
 		return 0
 	}
-	return dl.partial.Have()
+	return a.partial.Have()
 }
 
-// read returns the blob as it comes, unchecked. close must be called.
-func (dl *download) read(ctx context.Context) (r io.Reader, done func(), err error) {
+func (dl *download) run(ctx context.Context) {
+	defer dl.all.running.Done()
+	defer dl.cancel()
 	select {
-	case <-dl.opened:
+	case dl.all.slots <- struct{}{}:
+		defer func() { <-dl.all.slots }()
+	case <-ctx.Done(): // which the attempt says
+	}
+	close(dl.begun)
+	for a := dl.attempt(); a != nil; {
+		a = dl.ended(a, a.run(ctx))
+	}
+}
+
+// ended tells all who wait of an attempt's end, and returns the next one if
+// there is to be one.
+func (dl *download) ended(a *attempt, err error) (next *attempt) {
+	if a.partial != nil && err != nil {
+		a.partial.Fail(err)
+	}
+	dl.all.mu.Lock()
+	if err == errWrong {
+		next = newAttempt(dl, a.alone)
+		dl.latest = next
+	} else {
+		dl.err = err
+		dl.closeLocked()
+		close(dl.done)
+	}
+	a.err = err
+	if a.partial == nil {
+		close(a.opened)
+	}
+	close(a.over)
+	dl.all.mu.Unlock()
+	if a.partial != nil {
+		a.readers.Wait()
+		a.partial.Close()
+	}
+	return next
+}
+
+// read returns the blob as it comes, unchecked. done must be called.
+func (a *attempt) read(ctx context.Context) (r io.Reader, done func(), err error) {
+	select {
+	case <-a.opened:
 	case <-ctx.Done():
 		return nil, nil, context.Cause(ctx)
 	}
-	dl.all.mu.Lock()
-	defer dl.all.mu.Unlock()
+	a.dl.all.mu.Lock()
+	defer a.dl.all.mu.Unlock()
 	select {
-	case <-dl.done:
-		if dl.err != nil {
-			return nil, nil, dl.err
+	case <-a.over:
+		if a.err != nil {
+			return nil, nil, a.err
 		}
-		f, _, err := dl.all.content.Open(dl.desc.Digest)
+		f, _, err := a.dl.all.content.Open(a.dl.blob.digest)
 		if err != nil {
 			return nil, nil, err
 		}
 		return f, func() { f.Close() }, nil
 	default:
 	}
-	dl.readers.Add(1)
-	r, stop := dl.partial.Follow(ctx)
-	return r, func() { stop(); dl.readers.Done() }, nil
+	a.readers.Add(1)
+	r, stop := a.partial.Follow(ctx)
+	return r, func() { stop(); a.readers.Done() }, nil
 }
 
-func (dl *download) run(ctx context.Context) {
-	defer dl.all.running.Done()
-	err := dl.open(ctx)
-	if err == nil {
-		err = dl.fetch(ctx)
-	}
-	dl.cancel()
-	if dl.partial != nil && err != nil {
-		dl.partial.Fail(err)
-	}
+// draw begins to draw from whom there is to draw from; nil when nobody is left,
+// and nobody comes any more.
+func (dl *download) draw(ctx context.Context) (*draw, context.Context) {
 	dl.all.mu.Lock()
-	if dl.all.active[dl.desc.Digest] == dl {
-		delete(dl.all.active, dl.desc.Digest)
+	defer dl.all.mu.Unlock()
+	d := dl.supply.next()
+	if d == nil {
+		dl.closeLocked()
+		return nil, ctx
 	}
-	dl.err = err
-	for _, c := range []chan struct{}{dl.opened, dl.begun} {
-		select {
-		case <-c:
-		default:
-			close(c)
-		}
-	}
-	close(dl.done)
-	dl.all.mu.Unlock()
-	if dl.partial != nil {
-		dl.readers.Wait()
-		dl.partial.Close()
+	dl.supply.now = d
+	ctx, d.cancel = context.WithCancelCause(ctx)
+	return d, ctx
+}
+
+// drawn takes note of how a draw ended: well, when err is nil.
+func (dl *download) drawn(d *draw, cause, err error, alone bool) {
+	dl.all.mu.Lock()
+	defer dl.all.mu.Unlock()
+	dl.supply.now = nil
+	switch {
+	case err == nil, cause == errGone:
+	case cause == errOutpaced:
+		d.from.later = d.from.later || alone // else the two would begin anew by turns, for ever
+	default:
+		dl.supply.failed(d, err)
 	}
 }
 
-// open waits for the one who had the blob open before and is about to give it up.
-func (dl *download) open(ctx context.Context) error {
+// watch ends a draw when another one is likely to bring more.
+func (dl *download) watch(ctx context.Context, d *draw) {
+	tick := time.NewTicker(dl.all.window)
+	defer tick.Stop()
+	begun, before := time.Now(), int64(0)
 	for {
-		p, err := dl.all.content.Partial(dl.desc.Digest, dl.desc.Size)
-		if err == nil {
-			dl.partial = p
-			close(dl.opened)
-			return nil
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
 		}
-		if !errors.Is(err, fault.Conflict) {
-			return err
+		came, now := d.bytes.Load(), time.Now()
+		rate := int64(float64(came-before) / now.Sub(begun).Seconds())
+		dl.all.mu.Lock()
+		outpaced := dl.supply.outpaced(d.from, rate)
+		dl.all.mu.Unlock()
+		if outpaced {
+			d.cancel(errOutpaced)
+			return
 		}
-		if err := dl.all.content.PartialClosed(ctx, dl.desc.Digest); err != nil {
-			return err
-		}
+		begun, before = now, came
 	}
 }
 
-func (dl *download) fetch(ctx context.Context) error {
-	select {
-	case dl.all.slots <- struct{}{}:
-		defer func() { <-dl.all.slots }()
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	close(dl.begun)
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return dl.transfer(ctx) })
-	g.Go(func() error { return dl.partial.Verify(ctx) })
-	err := g.Wait()
-	if errors.Is(err, fault.Invalid) && dl.partial.Have() == dl.desc.Size {
-		if e := dl.partial.Drop(); e != nil {
-			return e
-		}
-		if dl.partial.Resumed() > 0 {
-			return errStale
-		}
-	}
-	if err != nil {
-		return err
-	}
-	return dl.partial.Commit()
-}
-
-// transfer fetches what is missing, a large blob in several ranges at once and
-// in their order, so that readers need not wait for the last of them. A registry
-// that knows no ranges is read once from the first byte that is missing.
-func (dl *download) transfer(ctx context.Context) error {
-	streams, piece := 1, max(dl.desc.Size, 1)
-	if dl.desc.Size >= rangedFrom {
-		streams, piece = ranges, pieceSize
-	}
-	err := dl.pieces(ctx, streams, piece)
-	if !errors.Is(err, remote.ErrNoRanges) {
-		return err
-	}
-	for gap := range dl.partial.Missing(piece) {
-		return dl.piece(ctx, content.Span{Start: gap.Start, End: dl.desc.Size}, make([]byte, copySize))
-	}
-	return nil
-}
-
-func (dl *download) pieces(ctx context.Context, streams int, piece int64) error {
-	gaps := make(chan content.Span)
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		defer close(gaps)
-		for gap := range dl.partial.Missing(piece) {
-			select {
-			case gaps <- gap:
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			}
-		}
-		return nil
-	})
-	for range streams {
-		g.Go(func() error {
-			buf := make([]byte, copySize)
-			for gap := range gaps {
-				if err := dl.piece(ctx, gap, buf); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	}
-	return g.Wait()
-}
-
-func (dl *download) piece(ctx context.Context, gap content.Span, buf []byte) error {
-	body, err := dl.source.Blob(ctx, dl.desc, gap.Start, gap.End)
-	if err != nil {
-		return err
-	}
-	defer body.Close()
-	for at := gap.Start; at < gap.End; {
-		n, err := body.Read(buf[:min(int64(len(buf)), gap.End-at)])
-		if n > 0 {
-			if _, err := dl.partial.WriteAt(buf[:n], at); err != nil {
-				return err
-			}
-			at += int64(n)
-		}
-		if err == io.EOF && at < gap.End {
-			return fault.New(fault.Unavailable, "the registry sent %d bytes too few of %s", gap.End-at, dl.desc.Digest)
-		}
-		if err != nil && err != io.EOF {
-			return err
-		}
-	}
-	return nil
-}
+// errWrong is the end of an attempt whose bytes were not right.
+var errWrong = errors.New("what was fetched is wrong, and is fetched anew")

@@ -30,7 +30,7 @@ func (f fixture) multi(t testing.TB) map[string]string {
 	release := f.content.Hold()
 	defer release()
 	for _, platform := range []string{"linux/amd64", "linux/arm64", "linux/s390x"} {
-		id, err := f.Import(ctx, bytes.NewReader(rootfs(t, file{"platform", platform}, file{"filler", strings.Repeat(platform, 5000)})), ImportOptions{Platform: platform})
+		id, err := f.Import(ctx, bytes.NewReader(rootfs(t, file{"platform", platform}, file{"filler", strings.Repeat(platform, 60_000)})), ImportOptions{Platform: platform})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -352,4 +352,40 @@ func TestSkopeoReadsWhatIsRecompressed(t *testing.T) {
 			t.Errorf("%s: %v, %v", c, got, err)
 		}
 	}
+}
+
+// A platform that is removed while the image is being saved is in the archive
+// all the same.
+func TestRemovePlatformsBesideSave(t *testing.T) {
+	f := open(t, t.TempDir())
+	f.multi(t)
+	want := f.savedWith(t, "multi:1", SaveOptions{})
+	w := &meddler{do: func() {
+		if _, err := f.Remove(context.Background(), "multi:1", RemoveOptions{Platforms: []string{"linux/s390x"}}); err != nil {
+			t.Error(err)
+		}
+		if _, platforms := f.here(t, "multi:1"); slices.Contains(platforms, "linux/s390x") {
+			t.Errorf("what was removed is here: %v", platforms)
+		}
+	}}
+	if err := f.Save(context.Background(), w, []string{"multi:1"}, SaveOptions{}); err != nil || !bytes.Equal(w.Bytes(), want) {
+		t.Errorf("%d bytes instead of %d: %v", w.Len(), len(want), err)
+	}
+	if now := f.savedWith(t, "multi:1", SaveOptions{}); len(now) >= len(want) {
+		t.Errorf("what was removed is saved: %d bytes of %d", len(now), len(want))
+	}
+}
+
+// meddler does something before the first byte.
+type meddler struct {
+	bytes.Buffer
+	do func()
+}
+
+func (m *meddler) Write(p []byte) (int, error) {
+	if m.do != nil {
+		m.do()
+		m.do = nil
+	}
+	return m.Buffer.Write(p)
 }

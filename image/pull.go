@@ -3,16 +3,12 @@ package image
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/content"
@@ -98,15 +94,15 @@ type pull struct {
 	progress func(Progress)
 
 	target    ocispec.Descriptor
-	nodes     map[digest.Digest]bool // manifests and indexes that were seen to
-	parsed    int64                  // bytes of them and of the configs
-	layers    map[digest.Digest]bool // told of
-	fetched   atomic.Bool            // something was not here before
-	referrers func() *referrers      // what is about the image, nil before it is being fetched
+	nodes     map[digest.Digest]bool  // manifests and indexes that were seen to
+	parsed    int64                   // bytes of them and of the configs
+	layers    map[digest.Digest]int64 // their sizes; told of
+	fetched   atomic.Bool             // something was not here before
+	referrers func() *referrers       // what is about the image, nil before it is being fetched
 }
 
 func (p *pull) run(ctx context.Context, tag string) (err error) {
-	p.nodes, p.layers = map[digest.Digest]bool{}, map[digest.Digest]bool{}
+	p.nodes, p.layers = map[digest.Digest]bool{}, map[digest.Digest]int64{}
 	done := p.s.hold()
 	defer func() { done(err) }()
 	target, err := p.repo.Resolve(ctx, tag)
@@ -245,51 +241,6 @@ func (p *pull) document(ctx context.Context, d ocispec.Descriptor) (fetched bool
 	return true, p.s.content.Keep(d.Digest, data)
 }
 
-// choose picks the manifests of an index to fetch: the best of the platform and
-// what attests it. An index of no platforms is no image: all of it is fetched.
-func (p *pull) choose(index *ocispec.Index) ([]ocispec.Descriptor, error) {
-	want := host()
-	if p.platform != "" {
-		want, _ = parsePlatform(p.platform) // checked before
-	}
-	best, platforms := -1, []string{}
-	for i, d := range index.Manifests {
-		if d.Platform == nil || d.Annotations[annotationRefType] != "" {
-			continue
-		}
-		have := normalize(*d.Platform)
-		platforms = append(platforms, formatPlatform(have))
-		if matches(want, have) && (best < 0 || closer(want, have, normalize(*index.Manifests[best].Platform))) {
-			best = i
-		}
-	}
-	if len(platforms) == 0 {
-		// What else an index may hold, nobody knows where to find.
-		return slices.DeleteFunc(slices.Clone(index.Manifests), func(d ocispec.Descriptor) bool { return !content.IsNode(d.MediaType) }), nil
-	}
-	if best < 0 {
-		slices.Sort(platforms)
-		return nil, fault.New(fault.NotFound, "no matching manifest for %s in the manifest list entries: %s has it for %s",
-			formatPlatform(want), p.ref.Familiar(), strings.Join(slices.Compact(platforms), ", "))
-	}
-	chosen := []ocispec.Descriptor{index.Manifests[best]}
-	for _, d := range index.Manifests {
-		if d.Annotations[annotationRefType] == "attestation-manifest" && d.Annotations[annotationRefDigest] == chosen[0].Digest.String() {
-			chosen = append(chosen, d)
-		}
-	}
-	return chosen, nil
-}
-
-// closer tells whether a is nearer to the wanted platform than b: an exact
-// variant before an elder one, a younger before an older.
-func closer(want, a, b ocispec.Platform) bool {
-	if a.Variant == want.Variant || b.Variant == want.Variant {
-		return a.Variant == want.Variant && b.Variant != want.Variant
-	}
-	return a.Variant > b.Variant
-}
-
 // manifest fetches what a manifest names, and unpacks it when it is an image
 // that this machine runs, or that was asked for.
 func (p *pull) manifest(ctx context.Context, d ocispec.Descriptor, m *ocispec.Manifest, said *ocispec.Platform) error {
@@ -327,175 +278,4 @@ func (p *pull) config(ctx context.Context, d ocispec.Descriptor) error {
 		return fault.New(fault.Invalid, "the config %s has %d bytes, more than %d", d.Digest, d.Size, maxConfig)
 	}
 	return p.silently(ctx, d)
-}
-
-// silently fetches a small blob without a word of progress.
-func (p *pull) silently(ctx context.Context, d ocispec.Descriptor) error {
-	if size, ok := p.s.content.Size(d.Digest); ok && size == d.Size {
-		return nil
-	}
-	return p.tries(ctx, func() (again bool, err error) {
-		dl, mine := p.t.downloads.want(d, p.repo)
-		defer dl.leave()
-		err = dl.wait(ctx)
-		return errors.Is(err, errStale) || !mine, err
-	})
-}
-
-// tries does something again that may end better then.
-func (p *pull) tries(ctx context.Context, once func() (again bool, err error)) error {
-	for try := 1; ; try++ {
-		again, err := once()
-		if err == nil || !again || try == 3 || ctx.Err() != nil {
-			return err
-		}
-	}
-}
-
-// blobs fetches what is not to be unpacked.
-func (p *pull) blobs(ctx context.Context, list []ocispec.Descriptor) error {
-	g, ctx := errgroup.WithContext(ctx)
-	for _, d := range list {
-		p.tell(d, "Pulling fs layer")
-		g.Go(func() error { return p.layer(ctx, d, nil) })
-	}
-	return g.Wait()
-}
-
-// tell says the first word of a layer, once: an image may have it twice.
-func (p *pull) tell(d ocispec.Descriptor, status string) {
-	if !p.layers[d.Digest] {
-		p.layers[d.Digest] = true
-		p.progress(Progress{ID: short(d.Digest.Encoded()), Status: status})
-	}
-}
-
-// unpacked fetches the layers of an image and unpacks them while they come.
-func (p *pull) unpacked(ctx context.Context, layers []ocispec.Descriptor, det *detail) error {
-	for _, d := range layers { // before their bytes come
-		if err := checkLayerType(d.MediaType); err != nil {
-			return fmt.Errorf("cannot unpack layer %s: %w", d.Digest, err)
-		}
-	}
-	g, ctx := errgroup.WithContext(ctx)
-	stack := p.s.unpacker.newStack(layers, det.config.RootFS.DiffIDs)
-	for i, d := range layers {
-		size, here := p.s.content.Size(d.Digest)
-		if here && size == d.Size && stack.has(i) {
-			p.tell(d, "Already exists")
-			continue
-		}
-		p.tell(d, "Pulling fs layer")
-		g.Go(func() error {
-			return p.layer(ctx, d, func(open opener) error { return stack.unpack(ctx, i, open) })
-		})
-	}
-	return g.Wait()
-}
-
-// layer fetches one blob, and has it unpacked meanwhile when unpack is not
-// nil. What an earlier process left and proves to be damaged, or what somebody
-// else failed to fetch with his credentials, is tried again.
-func (p *pull) layer(ctx context.Context, d ocispec.Descriptor, unpack func(opener) error) error {
-	if size, ok := p.s.content.Size(d.Digest); ok && size == d.Size {
-		if rotten, err := p.stored(ctx, d, unpack); !rotten {
-			return err
-		}
-	}
-	p.fetched.Store(true)
-	return p.tries(ctx, func() (bool, error) { return p.transfer(ctx, d, unpack) })
-}
-
-// stored unpacks a blob that is here. One that has rotted is to be fetched anew,
-// in its place.
-func (p *pull) stored(ctx context.Context, d ocispec.Descriptor, unpack func(opener) error) (rotten bool, err error) {
-	if unpack == nil {
-		return false, nil
-	}
-	p.progress(Progress{ID: short(d.Digest.Encoded()), Status: "Extracting"})
-	err = unpack(p.s.unpacker.stored(d))
-	if err == nil {
-		p.progress(Progress{ID: short(d.Digest.Encoded()), Status: "Pull complete"})
-		return false, nil
-	}
-	if !errors.Is(err, fault.Invalid) {
-		return false, err
-	}
-	blob, _, e := p.s.content.Open(d.Digest)
-	if e != nil {
-		return false, err
-	}
-	defer blob.Close()
-	sum := d.Digest.Verifier()
-	if _, e := io.Copy(sum, &cancellable{ctx, blob}); e != nil || sum.Verified() {
-		return false, err // it is what its author made
-	}
-	return true, nil
-}
-
-// transfer is one try at a layer; again tells whether another one may help.
-func (p *pull) transfer(ctx context.Context, d ocispec.Descriptor, unpack func(opener) error) (again bool, err error) {
-	dl, mine := p.t.downloads.want(d, p.repo)
-	defer dl.leave()
-	told := make(chan struct{})
-	over := make(chan struct{})
-	go func() { defer close(told); p.watch(dl, over) }()
-	var unpacking error
-	if unpack != nil {
-		unpacking = unpack(dl.read)
-	}
-	err = dl.wait(ctx)
-	close(over)
-	<-told
-	if err != nil {
-		return errors.Is(err, errStale) || !mine, err
-	}
-	if unpacking == nil {
-		p.progress(Progress{ID: short(d.Digest.Encoded()), Status: "Pull complete"})
-	}
-	return false, unpacking
-}
-
-// watch tells how a download goes until over is closed.
-func (p *pull) watch(dl *download, over <-chan struct{}) {
-	id := short(dl.desc.Digest.Encoded())
-	select {
-	case <-dl.begun:
-	case <-over:
-		return
-	default:
-		p.progress(Progress{ID: id, Status: "Waiting"})
-		select {
-		case <-dl.begun:
-		case <-over:
-			return
-		}
-	}
-	tick := time.NewTicker(progressEvery)
-	defer tick.Stop()
-	for last := int64(-1); ; {
-		if have := dl.have(); have != last && have < dl.desc.Size {
-			last = have
-			p.progress(Progress{ID: id, Status: "Downloading", Current: have, Total: dl.desc.Size})
-		}
-		select {
-		case <-tick.C:
-			continue
-		case <-dl.done:
-		case <-over:
-		}
-		break
-	}
-	select {
-	case <-dl.done:
-		if dl.err == nil {
-			p.progress(Progress{ID: id, Status: "Download complete"})
-			select {
-			case <-over:
-			default:
-				p.progress(Progress{ID: id, Status: "Extracting"})
-			}
-		}
-	default:
-	}
 }

@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarehq/tare/fault"
@@ -26,8 +25,15 @@ import (
 // transfers is a store of its own with what moves images to and from it.
 func transfers(t testing.TB, root string) (fixture, *Transfers) {
 	t.Helper()
+	return transfersBy(t, root, remote.Config{})
+}
+
+// transfersBy is transfers that reach registries in the given way.
+func transfersBy(t testing.TB, root string, config remote.Config) (fixture, *Transfers) {
+	t.Helper()
 	f := open(t, root)
-	client, err := remote.New(remote.Config{UserAgent: "tare/test"})
+	config.UserAgent = "tare/test"
+	client, err := remote.New(config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +210,6 @@ func TestPullAllTags(t *testing.T) {
 func TestPullsShareADownload(t *testing.T) {
 	reg := registry.Start(t, registry.Options{})
 	img := published(t, reg.Host, "a:1", images.Spec{Layers: 1, Files: 4, Size: 1 << 20})
-	images.Copy(t, img.Ref(), "docker://"+reg.Host+"/b:1", "--dest-tls-verify=false")
 	slow := make(chan struct{})
 	p := faulty.Start(t, faulty.Options{Registry: reg})
 	layer := faulty.Blobs(img.Layers[0].Digest.String())
@@ -212,12 +217,12 @@ func TestPullsShareADownload(t *testing.T) {
 	f, tr := transfers(t, t.TempDir())
 	given, giveUp := context.WithCancel(t.Context())
 	errs := map[string]chan error{}
-	for name, ctx := range map[string]context.Context{"a": given, "b": t.Context()} {
+	for name, ctx := range map[string]context.Context{"given up": given, "the other": t.Context()} {
 		errs[name] = make(chan error, 1)
 		waiting := make(chan struct{})
 		var once sync.Once
 		go func() {
-			errs[name] <- tr.Pull(ctx, p.Host+"/"+name+":1", PullOptions{}, func(s Progress) {
+			errs[name] <- tr.Pull(ctx, p.Host+"/a:1", PullOptions{}, func(s Progress) {
 				if s.ID == short(img.Layers[0].Digest.Encoded()) && s.Status != "Pulling fs layer" {
 					once.Do(func() { close(waiting) })
 				}
@@ -226,17 +231,17 @@ func TestPullsShareADownload(t *testing.T) {
 		<-waiting
 	}
 	giveUp()
-	if err := <-errs["a"]; !errors.Is(err, context.Canceled) {
+	if err := <-errs["given up"]; !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 	close(slow)
-	if err := <-errs["b"]; err != nil {
+	if err := <-errs["the other"]; err != nil {
 		t.Fatal(err)
 	}
 	if n := p.Count(layer); n != 1 {
 		t.Errorf("the layer was asked for %d times", n)
 	}
-	if got, err := f.Resolve(t.Context(), p.Host+"/b:1"); err != nil || !f.layers.Has(got.ChainID) {
+	if got, err := f.Resolve(t.Context(), p.Host+"/a:1"); err != nil || !f.layers.Has(got.ChainID) {
 		t.Error(err)
 	}
 }
@@ -264,7 +269,7 @@ func TestPullIsResumed(t *testing.T) {
 		}
 		tr.Close(t.Context())
 		if damaged {
-			damage(t, root, layer.Digest)
+			damage(t, root, layer)
 		}
 		sent := p.Sent(is)
 		p.On(nil)
@@ -282,9 +287,9 @@ func TestPullIsResumed(t *testing.T) {
 }
 
 // damage changes a byte of what was fetched.
-func damage(t *testing.T, root string, d digest.Digest) {
+func damage(t *testing.T, root string, d ocispec.Descriptor) {
 	t.Helper()
-	f, err := os.OpenFile(filepath.Join(root, "content/partial/sha256-"+d.Encoded()), os.O_RDWR, 0)
+	f, err := os.OpenFile(filepath.Join(root, fmt.Sprintf("content/partial/sha256-%s-%d", d.Digest.Encoded(), d.Size)), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -313,12 +314,15 @@ func layerTypeOf(mediaType string, c archive.Compression) string {
 	return base + map[archive.Compression]string{archive.Gzip: ".gzip", archive.Zstd: ".zstd"}[c]
 }
 
-// withoutOffsets drops what says where in the compressed bytes something is, of
-// eStargz and zstd:chunked.
+// offsets begins what says where in the compressed bytes something is: of
+// eStargz, and of zstd:chunked as containers/storage and stargz write it.
+var offsets = []string{"containerd.io/snapshot/stargz/", "io.containers.estargz.", "io.github.containers.zstd-chunked.", "io.containers.zstd-chunked."}
+
+// withoutOffsets drops those annotations.
 func withoutOffsets(annotations map[string]string) map[string]string {
 	var kept map[string]string
 	for k, v := range annotations {
-		if strings.HasPrefix(k, "containerd.io/snapshot/stargz/") || strings.HasPrefix(k, "io.containers.estargz.") || strings.HasPrefix(k, "io.github.containers.zstd-chunked.") {
+		if slices.ContainsFunc(offsets, func(prefix string) bool { return strings.HasPrefix(k, prefix) }) {
 			continue
 		}
 		if kept == nil {

@@ -61,11 +61,11 @@ func (t *Transfers) settle() {
 // giveBack drops what waits for another try when the disk is full: it would
 // stay full for as long as that waits. The layers are those of the pull that
 // failed, whose downloads are just ending.
-func (t *Transfers) giveBack(layers map[digest.Digest]bool) {
+func (t *Transfers) giveBack(layers map[digest.Digest]int64) {
 	t.settling.Go(func() {
 		ctx := context.Background() // of no request any more
-		for d := range layers {
-			_ = t.images.content.PartialClosed(ctx, d) // ends with ctx alone
+		for d, size := range layers {
+			_ = t.images.content.PartialClosed(ctx, d, size) // ends with ctx alone
 		}
 		if _, err := t.images.content.DropPartials(0); err != nil {
 			slog.Warn("what was fetched of images stays on the full disk", "error", err)

@@ -52,8 +52,15 @@ const maxUnpacking = 4
 type unpacker struct {
 	content *content.Store
 	layers  *snapshot.Store
-	busy    keylock.Locks[digest.Digest] // by chain ID: each layer is unpacked once
-	turns   chan struct{}                // one token for each layer that may be unpacked at a time
+	busy    keylock.Locks[placing] // each layer is unpacked once
+	turns   chan struct{}          // one token for each layer that may be unpacked at a time
+}
+
+// placing is a blob being unpacked to a chain ID. What another blob is said to
+// hold does not wait for it: that may never come.
+type placing struct {
+	chain digest.Digest
+	blob  blob
 }
 
 func newUnpacker(store *content.Store, layers *snapshot.Store) *unpacker {
@@ -152,7 +159,7 @@ func (k *stack) unpackOne(ctx context.Context, i int, open opener) error {
 	if err := checkLayerType(k.layers[i].MediaType); err != nil {
 		return err
 	}
-	unlock, err := k.u.busy.Lock(ctx, k.chains[i])
+	unlock, err := k.u.busy.Lock(ctx, placing{k.chains[i], blob{k.layers[i].Digest, k.layers[i].Size}})
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"github.com/tarehq/tare/fault"
 )
 
 const octets = "application/octet-stream"
@@ -35,8 +37,9 @@ func (q *request) getBlob() error {
 	}
 	defer blob.Content.Close()
 	h := q.w.Header()
-	h["Docker-Content-Digest"] = []string{string(d)}
-	h["Etag"] = []string{`"` + string(d) + `"`}
+	if q.unchanged(d, forever) {
+		return nil
+	}
 	if q.api.Redirect && blob.Location != nil && q.Method == http.MethodGet {
 		location, err := blob.Location(q.Context())
 		if err == nil {
@@ -49,16 +52,16 @@ func (q *request) getBlob() error {
 		q.api.Log.Warn("a blob is sent through the registry: its storage gave no address", slog.Any("error", err))
 	}
 	h["Content-Type"] = octetStream
-	h["Cache-Control"] = forever
-	w := q.w
+	w, ranged := q.w, (*rangeWriter)(nil)
 	if ranges := q.Header["Range"]; ranges != nil {
 		if strings.Count(ranges[0], ",") >= maxRanges {
 			q.Header.Del("Range")
 		}
-		w = &rangeWriter{ResponseWriter: w, q: q}
+		ranged = &rangeWriter{ResponseWriter: w, q: q}
+		w = ranged
 	}
 	http.ServeContent(w, q.Request, "", time.Time{}, blob.Content)
-	if q.Method == http.MethodGet && q.Context().Err() == nil {
+	if q.Method == http.MethodGet && q.Context().Err() == nil && (ranged == nil || !ranged.failed) {
 		q.pulledBlob(d, blob.Size)
 	}
 	return nil
@@ -101,7 +104,13 @@ func (q *request) deleteBlob() error {
 	if err != nil {
 		return err
 	}
-	if err := q.api.Storage.DeleteBlob(q.whole(), q.repo, d); err != nil {
+	err = q.api.Storage.DeleteBlob(q.whole(), q.repo, d)
+	if errors.Is(err, fault.Conflict) {
+		// The specification knows no conflict here, but blobs that are not to be deleted.
+		q.w.Header().Set("Allow", "GET, HEAD")
+		return refuse(http.StatusMethodNotAllowed, unsupported, err)
+	}
+	if err != nil {
 		return err
 	}
 	q.accepted()

@@ -53,13 +53,7 @@ func (q *request) getManifest() error {
 		}
 		d = m.Descriptor.Digest
 	}
-	h := q.w.Header()
-	etag := `"` + string(d) + `"`
-	h["Etag"] = []string{etag}
-	h["Docker-Content-Digest"] = []string{string(d)}
-	h["Cache-Control"] = cached
-	if match := q.Header["If-None-Match"]; match != nil && matches(match, etag) {
-		q.w.WriteHeader(http.StatusNotModified)
+	if q.unchanged(d, cached) {
 		return nil
 	}
 	q.body(http.StatusOK, m.Descriptor.MediaType, m.Data)
@@ -71,6 +65,21 @@ func (q *request) getManifest() error {
 		q.tell(e)
 	}
 	return nil
+}
+
+// unchanged sets what answers say of a digest, and answers a client that has it.
+func (q *request) unchanged(d digest.Digest, cached []string) bool {
+	h := q.w.Header()
+	etag := `"` + string(d) + `"`
+	h["Etag"] = []string{etag}
+	h["Docker-Content-Digest"] = []string{string(d)}
+	h["Cache-Control"] = cached
+	match := q.Header["If-None-Match"]
+	if match == nil || !matches(match, etag) {
+		return false
+	}
+	q.w.WriteHeader(http.StatusNotModified)
+	return true
 }
 
 // matches tells whether one of the entity tags of a condition is etag. Docker's
@@ -93,10 +102,11 @@ func (q *request) putManifest() error {
 	if err != nil {
 		return err
 	}
-	data, err := q.document()
+	data, release, err := q.document()
 	if err != nil {
 		return err
 	}
+	defer release()
 	algorithm := digest.Canonical
 	if want != "" {
 		algorithm = want.Algorithm()
@@ -109,11 +119,11 @@ func (q *request) putManifest() error {
 	if want != "" && want != d {
 		return refuse(http.StatusBadRequest, digestInvalid, fault.New(fault.Invalid, "the manifest has the digest %s, not the %s of the request", d, want))
 	}
-	release, err := q.condition(names)
+	unlock, err := q.condition(names)
 	if err != nil {
 		return err
 	}
-	defer release()
+	defer unlock()
 	err = q.grow(int64(len(data)), q.hasManifest(d), func(ctx context.Context) error {
 		return q.api.Storage.PutManifest(ctx, q.repo, m, q.newTags(names)...)
 	})
@@ -182,15 +192,37 @@ func noTag(name string) error {
 		"invalid tag %.200q: use at most 128 letters, digits, _ . and -, not . or - first", name))
 }
 
-// document reads the manifest that the request brings.
-func (q *request) document() ([]byte, error) {
-	data, err := io.ReadAll(http.MaxBytesReader(q.w, q.Body, manifest.MaxSize))
-	if large := (*http.MaxBytesError)(nil); errors.As(err, &large) {
-		return nil, refuse(http.StatusRequestEntityTooLarge, sizeInvalid, fault.New(fault.Invalid, "the manifest has more than %d bytes: keep what is large in blobs", manifest.MaxSize))
-	} else if err != nil {
-		return nil, fault.New(fault.Invalid, "the request ended early: %w", err)
+// A manifest of more than lightManifest bytes is read and looked through while
+// no more than heavyManifests others are: it may take ten times its size.
+const (
+	lightManifest  = 128 << 10
+	heavyManifests = 4
+)
+
+// document reads the manifest that the request brings. It is in memory until release.
+func (q *request) document() (data []byte, release func(), err error) {
+	body := http.MaxBytesReader(q.w, q.Body, manifest.MaxSize)
+	release = func() {}
+	data, err = io.ReadAll(io.LimitReader(body, lightManifest))
+	if err == nil && len(data) == lightManifest {
+		select {
+		case q.api.heavy <- struct{}{}:
+			release = func() { <-q.api.heavy }
+		case <-q.Context().Done():
+			return nil, nil, q.Context().Err()
+		}
+		var rest []byte
+		rest, err = io.ReadAll(body)
+		data = append(data, rest...)
 	}
-	return data, nil
+	if err == nil {
+		return data, release, nil
+	}
+	release()
+	if large := (*http.MaxBytesError)(nil); errors.As(err, &large) {
+		return nil, nil, refuse(http.StatusRequestEntityTooLarge, sizeInvalid, fault.New(fault.Invalid, "the manifest has more than %d bytes: keep what is large in blobs", manifest.MaxSize))
+	}
+	return nil, nil, fault.New(fault.Invalid, "the request ended early: %w", err)
 }
 
 // condition looks at If-Match and If-None-Match for the tag that a push sets,

@@ -36,24 +36,38 @@ func (r *Repository) Blob(ctx context.Context, d ocispec.Descriptor, from, to in
 	if err := d.Digest.Validate(); err != nil || d.Size < 0 || from < 0 || from > to || to > d.Size {
 		return nil, fault.New(fault.Invalid, "cannot read the bytes %d to %d of the blob %s of %d bytes", from, to, clean(d.Digest.String(), 200), d.Size)
 	}
-	b := &blobReader{ctx: ctx, pace: r.client.pace, d: d, position: from, mark: from, end: to}
-	var err error
-	if b.sources, err = r.sources(ctx, d); err != nil {
+	sources, err := r.Sources(ctx, d)
+	if err != nil {
 		return nil, err
 	}
-	if err := b.connect(); err != nil {
-		return nil, err
-	}
-	return b, nil
+	return (&blobReader{ctx: ctx, patient: true, sources: sources, position: from, mark: from, end: to}).begin()
 }
 
 // ReadBlob reads a whole small blob, as a config is, of at most limit bytes. Its
-// digest is checked.
+// digest is checked: of addresses that send other bytes the next is asked.
 func (r *Repository) ReadBlob(ctx context.Context, d ocispec.Descriptor, limit int64) ([]byte, error) {
 	if d.Size > limit {
 		return nil, fault.New(fault.Invalid, "the blob %s has %d bytes, more than the %d that are read", clean(d.Digest.String(), 200), d.Size, limit)
 	}
-	b, err := r.Blob(ctx, d, 0, -1)
+	if err := d.Digest.Validate(); err != nil || d.Size < 0 {
+		return nil, fault.New(fault.Invalid, "cannot read the blob %s of %d bytes", clean(d.Digest.String(), 200), d.Size)
+	}
+	sources, err := r.Sources(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	var data []byte
+	for i, s := range sources {
+		if data, err = s.whole(ctx, i == len(sources)-1); err == nil || ctx.Err() != nil {
+			return data, err
+		}
+	}
+	return nil, err
+}
+
+// whole reads a small blob and checks it.
+func (s *Source) whole(ctx context.Context, patient bool) ([]byte, error) {
+	b, err := s.Read(ctx, 0, s.blob.Size, patient)
 	if err != nil {
 		return nil, err
 	}
@@ -62,8 +76,8 @@ func (r *Repository) ReadBlob(ctx context.Context, d ocispec.Descriptor, limit i
 	if err != nil {
 		return nil, err
 	}
-	if got := d.Digest.Algorithm().FromBytes(data); got != d.Digest {
-		return nil, fault.New(fault.Invalid, "the registry sent another blob than %s: its digest is %s", d.Digest, got)
+	if got := s.blob.Digest.Algorithm().FromBytes(data); got != s.blob.Digest {
+		return nil, fault.New(fault.Invalid, "the registry sent another blob than %s: its digest is %s", s.blob.Digest, got)
 	}
 	return data, nil
 }
@@ -95,16 +109,24 @@ var ErrNoRanges = fault.New(fault.Unavailable, "the registry sends blobs only as
 // the end. That one is asked for once, the others by the hundred.
 const maxSkip = 1 << 20
 
-// source is an address that may have the blob.
-type source struct {
+// A Source is one address that may have a blob: a mirror, the registry, or one
+// that the descriptor names. What it sends is not checked.
+type Source struct {
+	pace pace
 	host string
+	blob ocispec.Descriptor
 	get  func(ctx context.Context, h http.Header) (*http.Response, error)
 }
 
-func (r *Repository) sources(ctx context.Context, d ocispec.Descriptor) ([]source, error) {
-	var out []source
+// Host is the address's host, with its port if it has one.
+func (s *Source) Host() string { return s.host }
+
+// Sources are the addresses that may have the blob, in the order in which they
+// are to be asked. Mirrors that cannot be reached just now are not among them.
+func (r *Repository) Sources(ctx context.Context, d ocispec.Descriptor) ([]*Source, error) {
+	var out []*Source
 	err := r.each(ctx, canPull, func(s *session, path string, last bool) error {
-		out = append(out, source{s.endpoint.host, func(ctx context.Context, h http.Header) (*http.Response, error) {
+		out = append(out, &Source{r.client.pace, s.endpoint.host, d, func(ctx context.Context, h http.Header) (*http.Response, error) {
 			resp, err := s.do(ctx, &call{
 				method: http.MethodGet, below: path + "/blobs/" + d.Digest.String(), header: h, scope: pullScope(path), once: true,
 			})
@@ -119,9 +141,15 @@ func (r *Repository) sources(ctx context.Context, d ocispec.Descriptor) ([]sourc
 		return nil, err
 	}
 	if foreign(d.MediaType) {
-		out = append(out, r.client.foreignSources(d.URLs)...)
+		out = append(out, r.client.foreignSources(d)...)
 	}
 	return out, nil
+}
+
+// Read is Repository.Blob of this address alone. Without patience it ends with
+// the first failure that no progress came before: there is another source.
+func (s *Source) Read(ctx context.Context, from, to int64, patient bool) (io.ReadCloser, error) {
+	return (&blobReader{ctx: ctx, patient: patient, sources: []*Source{s}, position: from, mark: from, end: to}).begin()
 }
 
 var errNext = errors.New("and the next")
@@ -137,15 +165,15 @@ const maxForeign = 4
 
 // foreignSources are addresses that an image names. They are asked by HTTPS, as
 // nobody, and only outside this machine and its networks.
-func (c *Client) foreignSources(urls []string) []source {
-	var out []source
-	for _, text := range urls {
+func (c *Client) foreignSources(d ocispec.Descriptor) []*Source {
+	var out []*Source
+	for _, text := range d.URLs {
 		u, err := url.Parse(text)
 		if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || len(out) == maxForeign {
 			continue
 		}
 		e := &endpoint{client: c, host: u.Host, transport: c.publicTransport(), confined: true}
-		out = append(out, source{u.Host, func(ctx context.Context, h http.Header) (*http.Response, error) {
+		out = append(out, &Source{c.pace, u.Host, d, func(ctx context.Context, h http.Header) (*http.Response, error) {
 			resp, err := e.exchange(ctx, &call{method: http.MethodGet, url: u, header: h}, "")
 			if err == nil && resp.StatusCode/100 != 2 {
 				err = refusalOf(resp)
@@ -158,18 +186,26 @@ func (c *Client) foreignSources(urls []string) []source {
 
 // blobReader reads a part of a blob from one source after the other.
 type blobReader struct {
-	ctx  context.Context // of the request that reads
-	pace pace
-	d    ocispec.Descriptor
+	ctx     context.Context // of the request that reads
+	patient bool            // the last source is asked again
 
-	sources       []source // the first is asked
-	position, end int64    // of the blob
+	d             ocispec.Descriptor
+	sources       []*Source // of it; the first is asked
+	position, end int64     // of the blob
 	body          io.ReadCloser
 	open          bool // the body's length is not known
 	failures      int  // in a row that brought nothing
 	mark          int64
 	failure       error // for good
 	noRanges      bool  // a source has sent the whole when a range was asked for
+}
+
+func (b *blobReader) begin() (io.ReadCloser, error) {
+	b.d = b.sources[0].blob
+	if err := b.connect(); err != nil {
+		return nil, err
+	}
+	return b, nil
 }
 
 // connect asks for the bytes from the position on until a source gives them. A
@@ -200,14 +236,18 @@ func (b *blobReader) connect() error {
 // failed counts a failure and waits before the next attempt, or gives the error
 // when there is to be none.
 func (b *blobReader) failed(err error) error {
-	if b.position-b.mark >= enoughProgress {
+	_, trickle := errors.AsType[tooSlow](err)
+	switch {
+	case b.position-b.mark >= enoughProgress && !trickle:
 		b.failures = 0
-	} else if len(b.sources) > 1 {
+	case len(b.sources) > 1:
 		b.sources, b.failures = b.sources[1:], 0
 		return nil
+	case !b.patient:
+		return err
 	}
 	b.mark = b.position
-	if b.failures++; b.pace.wait(b.ctx, b.failures, err) {
+	if b.failures++; b.sources[0].pace.wait(b.ctx, b.failures, err) {
 		return nil
 	}
 	if b.ctx.Err() != nil {

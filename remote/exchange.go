@@ -162,7 +162,7 @@ func (e *endpoint) hop(ctx context.Context, c *call, to *url.URL, left bool, aut
 		w.end()
 		return nil, e.broken(ctx, c.method, to, cause, err)
 	}
-	resp.Body = &watchedAnswer{ReadCloser: resp.Body, ctx: watched, watch: w, limit: p.stall}
+	resp.Body = &watchedAnswer{ReadCloser: resp.Body, ctx: watched, watch: w, limit: p.stall, least: p.least}
 	return resp, nil
 }
 

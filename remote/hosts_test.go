@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -376,6 +377,44 @@ func TestNoSuchDirectory(t *testing.T) {
 	for _, host := range []string{"..", ".", "a/../b", ""} {
 		if dirs := hostDirs(os.TempDir(), host); len(dirs) != 0 {
 			t.Errorf("%q is looked for in %v", host, dirs)
+		}
+	}
+}
+
+// Of mirrors that send wrong bytes the next is asked, at last the registry: for
+// tags, manifests and small blobs alike.
+func TestMirrorThatLies(t *testing.T) {
+	origin := registry.Start(t, registry.Options{})
+	own := at(newClient(t, Config{}), origin.Host, "a/b")
+	config := pushBytes(t, own, "application/x", random(1000))
+	image := pushImage(t, own, "v1", nil, config)
+	mirror := faulty.Start(t, faulty.Options{Registry: origin})
+	manifests := func(q *faulty.Request) bool { return strings.Contains(q.Path, "/manifests/") }
+	wrong := "sha256:" + strings.Repeat("0", 64)
+	for name, test := range map[string]struct {
+		match func(*faulty.Request) bool
+		fault faulty.Fault
+	}{
+		"other bytes":       {manifests, faulty.Fault{Corrupt: true, CorruptAt: 40}},
+		"another digest":    {manifests, faulty.Fault{Header: http.Header{"Docker-Content-Digest": {wrong}}}},
+		"no manifest":       {manifests, faulty.Fault{Status: 200, Body: "<html>log in here</html>"}},
+		"the blob is wrong": {faulty.Blobs(), faulty.Fault{Corrupt: true, CorruptAt: 40}},
+	} {
+		mirror.Forget()
+		mirror.On(faulty.Always(test.match, test.fault))
+		dir := hostsDir(t, t.TempDir(), origin.Host, hostsToml(`[host."`+mirror.URL+`"]`))
+		r := at(newClient(t, Config{HostsDir: dir}), origin.Host, "a/b")
+		if d, err := r.Resolve(t.Context(), "v1"); err != nil || d.Digest != image.Digest {
+			t.Errorf("%s: the tag is %s, %v", name, d.Digest, err)
+		}
+		if d, _, err := r.Manifest(t.Context(), image.Digest.String()); err != nil || d.Digest != image.Digest {
+			t.Errorf("%s: %+v, %v", name, d, err)
+		}
+		if data, err := r.ReadBlob(t.Context(), config, 1<<20); err != nil || int64(len(data)) != config.Size {
+			t.Errorf("%s: the blob has %d bytes, %v", name, len(data), err)
+		}
+		if mirror.Count(test.match) == 0 {
+			t.Errorf("%s: the mirror was not asked", name)
 		}
 	}
 }

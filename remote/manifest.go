@@ -27,13 +27,19 @@ var accepted = []string{strings.Join([]string{
 
 // Resolve finds what a tag points to, or whether a digest exists. It does not
 // read the manifest if the registry tells all of it in a header; the digest of
-// a tag is the registry's word then.
+// a tag is the registry's word then. A mirror has to show the manifest of a tag:
+// nothing else can tell that it is wrong before the registry is past being asked.
 func (r *Repository) Resolve(ctx context.Context, tagOrDigest string) (ocispec.Descriptor, error) {
 	var d ocispec.Descriptor
 	if err := checkReference(tagOrDigest); err != nil {
 		return d, err
 	}
-	err := r.each(ctx, reading(tagOrDigest), func(s *session, path string, last bool) error {
+	byDigest := strings.Contains(tagOrDigest, ":")
+	err := r.each(ctx, reading(tagOrDigest), func(s *session, path string, last bool) (err error) {
+		if !last && !byDigest {
+			d, _, err = s.manifest(ctx, path, tagOrDigest, last)
+			return err
+		}
 		resp, err := s.do(ctx, &call{
 			method: http.MethodHead, below: path + "/manifests/" + tagOrDigest, header: http.Header{"Accept": accepted},
 			scope: pullScope(path), once: !last, want: []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed},

@@ -6,6 +6,7 @@
 // The parts, from the name down to the wire:
 //
 //	Repository   one name: Resolve, Manifest, Blob, Tags, Referrers, PushBlob, …
+//	  Source     one address that may have a blob of it
 //	  endpoint   one address that serves it: a mirror or the registry itself, as
 //	             hosts.toml and the options say (hosts.go, toml.go)
 //	    session  one endpoint with one set of credentials: challenges and tokens
@@ -60,6 +61,12 @@ type Config struct {
 	Chunk int64
 	// Attempts is how often in a row what fails is tried; 0 is 5.
 	Attempts int
+	// Patience is how long the body of an answer may stand still; 0 is a minute.
+	Patience time.Duration
+	// LeastRate is how many bytes a second of a body must come, on average over
+	// the Patience; 0 is 128. A body that comes more slowly counts as one whose
+	// connection broke. Ten that share a line of 5 KB/s come faster.
+	LeastRate int64
 }
 
 // Credentials is what is known about a user of a registry. The zero value is
@@ -89,6 +96,7 @@ type pace struct {
 	answer          time.Duration // for the head of an answer
 	commit          time.Duration // for the answer to an upload, whose bytes the registry has yet to check
 	stall           time.Duration // for the next byte of a body
+	least           int64         // bytes a second of an answer's body, over the time of stall
 	backOff         time.Duration // before the second attempt; it doubles from there
 	maxBackOff      time.Duration
 	maxRetryAfter   time.Duration // a registry that wants more is given up
@@ -98,7 +106,7 @@ type pace struct {
 }
 
 var patient = pace{
-	dial: 30 * time.Second, handshake: 15 * time.Second, answer: time.Minute, commit: 15 * time.Minute, stall: time.Minute,
+	dial: 30 * time.Second, handshake: 15 * time.Second, answer: time.Minute, commit: 15 * time.Minute, stall: time.Minute, least: 128,
 	backOff: 250 * time.Millisecond, maxBackOff: 15 * time.Second, maxRetryAfter: 2 * time.Minute, attempts: 5,
 	remember: 10 * time.Minute, down: 30 * time.Second,
 }
@@ -122,6 +130,12 @@ func New(config Config) (*Client, error) {
 	}
 	if config.Attempts > 0 {
 		c.pace.attempts = config.Attempts
+	}
+	if config.Patience > 0 {
+		c.pace.stall = config.Patience
+	}
+	if config.LeastRate > 0 {
+		c.pace.least = config.LeastRate
 	}
 	for _, m := range config.Mirrors {
 		u, err := ParseMirror(m)
@@ -169,6 +183,11 @@ type Repository struct {
 	mu      sync.Mutex
 	pushing *session                   // nil until the first push
 	kept    map[digest.Digest]*url.URL // uploads that mounts have opened
+}
+
+// Same tells whether another Repository is this one, as the same user sees it.
+func (r *Repository) Same(o *Repository) bool {
+	return r.client == o.client && r.domain == o.domain && r.path == o.path && r.cred == o.cred
 }
 
 // transportOf gives the transport to a host that is no endpoint: one that a

@@ -144,6 +144,45 @@ func TestStalledBlob(t *testing.T) {
 	}
 }
 
+// A body that trickles is one that broke: it is gone on with, and given up in
+// the end. One that is slow comes.
+func TestTricklingBlob(t *testing.T) {
+	front, r := through(t, Config{})
+	data := random(200_000)
+	d := pushBytes(t, r, "application/x", data)
+	r.client.pace.stall, r.client.pace.least = 300*time.Millisecond, 5000
+	trickle := faulty.Fault{Rate: 500}
+	front.On(faulty.First(1, faulty.Blobs(), trickle))
+	if got, err := readBlob(r, d, 0, -1); err != nil || !bytes.Equal(got, data) || front.Count(faulty.Blobs()) != 2 {
+		t.Errorf("%d bytes in %d requests, %v", len(got), front.Count(faulty.Blobs()), err)
+	}
+	front.Forget()
+	front.On(faulty.Always(faulty.Blobs(), trickle))
+	_, err := readBlob(r, d, 0, -1)
+	if err == nil || !strings.HasSuffix(err.Error(), ": for 300ms fewer than 5000 bytes a second came") || front.Count(faulty.Blobs()) != 5 {
+		t.Errorf("%d requests, %v", front.Count(faulty.Blobs()), err)
+	}
+	front.Forget()
+	front.On(faulty.Always(everything, faulty.Fault{Rate: 400_000}))
+	if got, err := readBlob(r, d, 0, -1); err != nil || !bytes.Equal(got, data) || front.Count(faulty.Blobs()) != 1 {
+		t.Errorf("a slow line: %d bytes in %d requests, %v", len(got), front.Count(faulty.Blobs()), err)
+	}
+	// Much that trickles is no progress either.
+	front.Forget()
+	front.On(faulty.Always(faulty.Blobs(), faulty.Fault{Rate: 60_000}))
+	r.client.pace.least = 1 << 30
+	if _, err := readBlob(r, d, 0, -1); !errors.As(err, new(tooSlow)) || front.Count(faulty.Blobs()) > 5 {
+		t.Errorf("%d requests, %v", front.Count(faulty.Blobs()), err)
+	}
+	// Nor do manifests.
+	image := pushImage(t, at(newClient(t, Config{}), r.domain, "a/b"), "v1", nil)
+	r.client.pace.least = 5000
+	front.On(faulty.Always(faulty.Path(http.MethodGet, "/manifests/"), trickle))
+	if _, _, err := r.Manifest(t.Context(), image.Digest.String()); !errors.As(err, new(tooSlow)) {
+		t.Error(err)
+	}
+}
+
 func TestEmptyRange(t *testing.T) {
 	front, r := through(t, Config{})
 	d := ocispec.Descriptor{Digest: describeBytes("", []byte("x")).Digest, Size: 1}

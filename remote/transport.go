@@ -3,6 +3,7 @@ package remote
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -94,22 +95,58 @@ func (w *watch) pause()                     { w.timer.Stop() }
 func (w *watch) end()                       { w.timer.Stop(); w.cancel(nil) }
 
 // watchedAnswer is the body of an answer: each read must bring something in
-// time.
+// time, and all together at least some bytes a second.
 type watchedAnswer struct {
 	io.ReadCloser
 	ctx   context.Context
 	watch *watch
 	limit time.Duration
+	least int64
+
+	waited  time.Duration // for bytes since the last reckoning
+	came    int64         // in that time
+	trickle error         // for good: a body is not read on
 }
 
 func (b *watchedAnswer) Read(p []byte) (int, error) {
+	if b.trickle != nil {
+		return 0, b.trickle
+	}
+	begun := time.Now()
 	b.watch.extend(b.limit)
 	n, err := b.ReadCloser.Read(p)
 	b.watch.pause()
 	if err != nil && err != io.EOF && context.Cause(b.ctx) == errStalled {
 		err = errStalled
 	}
+	if err == nil {
+		b.trickle = b.reckon(n, time.Since(begun))
+		err = b.trickle
+	}
 	return n, err
+}
+
+// reckon tells whether what came in the last while was too little.
+func (b *watchedAnswer) reckon(n int, waited time.Duration) error {
+	b.came, b.waited = b.came+int64(n), b.waited+waited
+	if b.waited < b.limit {
+		return nil
+	}
+	if float64(b.came) < float64(b.least)*b.waited.Seconds() {
+		return tooSlow{b.least, b.limit}
+	}
+	b.came, b.waited = 0, 0
+	return nil
+}
+
+// tooSlow is why a body that trickles is not read on.
+type tooSlow struct {
+	least int64
+	over  time.Duration
+}
+
+func (e tooSlow) Error() string {
+	return fmt.Sprintf("for %v fewer than %d bytes a second came", e.over, e.least)
 }
 
 func (b *watchedAnswer) Close() error {

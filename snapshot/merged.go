@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/overlayfs"
 )
 
 // maxLinks is how many symbolic links one look-up follows, path_resolution(7).
@@ -187,7 +188,7 @@ func (m *merged) lookup(stacked []int, name string) (dirs []int, at int, err err
 			}
 			continue
 		}
-		if whiteout := st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0; dirs == nil && !whiteout {
+		if dirs == nil && !overlayfs.IsWhiteout(&st) {
 			return nil, dir, nil
 		}
 		break
@@ -205,9 +206,7 @@ func opaque(dir int, name string) bool {
 		return false
 	}
 	defer unix.Close(fd)
-	var value [1]byte
-	n, err := unix.Fgetxattr(fd, "trusted.overlay.opaque", value[:])
-	return err == nil && n == 1 && value[0] == 'y'
+	return overlayfs.IsOpaque(fd)
 }
 
 func readlink(dir int, name string) (string, error) {

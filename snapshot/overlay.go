@@ -171,7 +171,7 @@ func dropUseless(m *merged, name string) error {
 		if err := unix.Fstatat(int(d.Fd()), e.Name(), &at, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			return err
 		}
-		if at.Rdev != 0 {
+		if !overlayfs.IsWhiteout(&at) {
 			continue
 		}
 		if err := unix.Unlinkat(int(d.Fd()), e.Name(), 0); err != nil {

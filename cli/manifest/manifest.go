@@ -5,16 +5,10 @@ package manifest
 
 import (
 	"context"
-	"errors"
-	"io/fs"
-	"os"
-	"os/exec"
-	"path/filepath"
 
 	"github.com/spf13/pflag"
 
 	"github.com/tarehq/tare/cli/command"
-	"github.com/tarehq/tare/fault"
 )
 
 // program is what carries the commands out.
@@ -64,46 +58,6 @@ func Rm() *command.Command {
 func through(verb, usage string, least, most int, f *pflag.FlagSet) *command.Command {
 	return &command.Command{Usage: usage, MinArgs: least, MaxArgs: most, Flags: f,
 		Run: func(ctx context.Context, s *command.Session, args []string) error {
-			path, err := find()
-			if err != nil {
-				return err
-			}
-			line := []string{"--config=" + s.ConfigDir(), verb}
-			f.Visit(func(flag *pflag.Flag) {
-				if list, ok := flag.Value.(pflag.SliceValue); ok {
-					for _, value := range list.GetSlice() {
-						line = append(line, "--"+flag.Name+"="+value)
-					}
-					return
-				}
-				line = append(line, "--"+flag.Name+"="+flag.Value.String())
-			})
-			c := exec.CommandContext(ctx, path, append(append(line, "--"), args...)...)
-			c.Stdin, c.Stdout, c.Stderr = s.In, s.Out, s.Err
-			err = c.Run()
-			if failed, ok := errors.AsType[*exec.ExitError](err); ok {
-				return &command.Exit{Code: failed.ExitCode()} // it has said why
-			}
-			return err
+			return command.Through(ctx, s, program, []string{"--config=" + s.ConfigDir(), verb}, f, args)
 		}}
-}
-
-// find looks for the program beside this one, then in the path.
-func find() (string, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return "", err
-	}
-	if self, err = filepath.EvalSymlinks(self); err != nil {
-		return "", err
-	}
-	beside := filepath.Join(filepath.Dir(self), program)
-	if _, err := os.Stat(beside); err == nil || !errors.Is(err, fs.ErrNotExist) {
-		return beside, err
-	}
-	path, err := exec.LookPath(program)
-	if err != nil {
-		return "", fault.New(fault.NotFound, "the program %s is missing: it belongs beside %s", program, self)
-	}
-	return path, nil
 }

@@ -52,6 +52,12 @@ var commands = []command{
 			"whoever can connect may do everything.\n\n" +
 			"SIGTERM ends it when requests under way have ended; SIGUSR1 has it remove at once what\n" +
 			"retention and garbage collection would remove later."},
+	{"start", "", "Serve images in the background", 0, startInBackground, startFlags,
+		"This is a process of the user who starts it, not a container: it needs no image, which would\n" +
+			"have to come from another registry first, no daemon and no root. It ends with stop, or with\n" +
+			"the machine; for one that is to be there after each boot, have the system run serve."},
+	{"stop", "", "End the registry in the background", 0, stopInBackground, backgroundFlags, ""},
+	{"status", "", "Tell whether a registry runs in the background, and where", 0, showBackground, backgroundFlags, ""},
 	{"config check", "FILE", "Check a configuration file, and tell all that is wrong with it", 1, checkConfig, nil, ""},
 	{"garbage-collect", "", "Remove what no image needs any longer", 0, garbageCollect, collectFlags,
 		"A registry that is running does this by itself. Its directory belongs to it alone, so there\n" +
@@ -76,7 +82,7 @@ func run(ctx context.Context, out, log io.Writer, args []string) error {
 	if err := f.Parse(rest); err != nil {
 		return err
 	}
-	o.args, o.set = f.Args(), f.Changed
+	o.args, o.flags = f.Args(), f
 	if n := f.NArg(); n > c.most || n < c.most && c.args != "" {
 		return fault.New(fault.Invalid, "tare-registry %s takes %s: see tare-registry %s --help", c.name, expected(c), c.name)
 	}

@@ -76,7 +76,7 @@ func round(ctx context.Context, s storage.Storage, rules retention.Rules, c conf
 }
 
 func garbageCollect(ctx context.Context, out, _ io.Writer, o *options) (err error) {
-	c, s, err := o.open()
+	c, s, err := o.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ func garbageCollect(ctx context.Context, out, _ io.Writer, o *options) (err erro
 }
 
 func retain(ctx context.Context, out, _ io.Writer, o *options) (err error) {
-	c, s, err := o.open()
+	c, s, err := o.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -112,12 +112,12 @@ func retain(ctx context.Context, out, _ io.Writer, o *options) (err error) {
 }
 
 // open opens the storage of the commands that do one thing to it.
-func (o *options) open() (*config.Config, storage.Storage, error) {
+func (o *options) open(ctx context.Context) (*config.Config, storage.Storage, error) {
 	c, err := o.config()
 	if err != nil {
 		return nil, nil, err
 	}
-	s, err := openStorage(c.Storage)
+	s, err := openStorage(ctx, c)
 	return c, s, err
 }
 

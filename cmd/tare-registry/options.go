@@ -30,9 +30,14 @@ type options struct {
 	grace      time.Duration
 	dryRun     bool
 
-	args []string
-	set  func(flag string) bool
+	execRoot string
+
+	args  []string // that are no flags
+	flags *pflag.FlagSet
 }
+
+// set tells whether the user gave the flag.
+func (o *options) set(flag string) bool { return o.flags.Changed(flag) }
 
 const defaultConfig = "/etc/tare/registry.toml"
 
@@ -51,6 +56,15 @@ func serveFlags(f *pflag.FlagSet, o *options) {
 	f.StringVar(&o.auth, "auth", "", "How users log in: htpasswd:FILE (as htpasswd -B makes it)")
 	f.BoolVar(&o.anonymous, "anonymous-pull", false, "With --auth: whoever is not logged in may pull")
 	f.StringVar(&o.logLevel, "log-level", "info", `What is logged ("debug"|"info"|"warn"|"error")`)
+}
+
+func startFlags(f *pflag.FlagSet, o *options) {
+	serveFlags(f, o)
+	backgroundFlags(f, o)
+}
+
+func backgroundFlags(f *pflag.FlagSet, o *options) {
+	f.StringVar(&o.execRoot, "exec-root", "", "Directory of the state of a registry in the background (default one of the user's)")
 }
 
 func collectFlags(f *pflag.FlagSet, o *options) {

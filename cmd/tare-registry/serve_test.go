@@ -437,7 +437,7 @@ func TestCommandLine(t *testing.T) {
 		}
 	}
 	for args, want := range map[string]string{
-		"start": `"start" is no command`, "config check": "takes FILE", "version x": "takes no arguments", "serve --bogus": "unknown flag",
+		"begin": `"begin" is no command`, "config check": "takes FILE", "version x": "takes no arguments", "serve --bogus": "unknown flag",
 		"config check /none": "cannot read the configuration",
 	} {
 		if err := run(t.Context(), io.Discard, io.Discard, strings.Fields(args)); err == nil || !strings.Contains(err.Error(), want) {

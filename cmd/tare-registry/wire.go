@@ -8,8 +8,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
+	"net/url"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/tarehq/tare/fault"
@@ -18,6 +19,7 @@ import (
 	"github.com/tarehq/tare/registry/config"
 	"github.com/tarehq/tare/registry/retention"
 	"github.com/tarehq/tare/registry/storage"
+	"github.com/tarehq/tare/registry/storage/bucket"
 	"github.com/tarehq/tare/registry/storage/dir"
 )
 
@@ -38,7 +40,7 @@ func serve(ctx context.Context, _, logTo io.Writer, o *options) (err error) {
 	if err != nil {
 		return err
 	}
-	s, err := openStorage(c.Storage)
+	s, err := openStorage(ctx, c)
 	if err != nil {
 		for _, l := range listeners {
 			err = errors.Join(err, l.Close())
@@ -50,7 +52,11 @@ func serve(ctx context.Context, _, logTo io.Writer, o *options) (err error) {
 	defer maintain(ctx, s, rules, c.Collect, log)()
 	handler := p.guard(routes(c, s, gate, rules, log))
 	server := newServer(c.HTTP, handler, t, log)
-	log.Info("tare-registry is ready", "version", version, "addresses", addresses(listeners, t != nil), "storage", describe(c.Storage), "pid", os.Getpid())
+	at := addresses(listeners, t != nil)
+	log.Info("tare-registry is ready", "version", version, "addresses", at, "storage", describe(c.Storage))
+	if err := notify("READY=1\nSTATUS=" + strings.Join(at, " ") + "\n"); err != nil {
+		log.Warn("cannot tell whoever started the registry that it is ready", "error", err)
+	}
 	debug.FreeOSMemory()
 	return answer(ctx, server, listeners, time.Duration(c.HTTP.Shutdown), log)
 }
@@ -126,11 +132,26 @@ func rulesOf(c *config.Config) retention.Rules {
 	return rules
 }
 
-func openStorage(c config.Storage) (storage.Storage, error) {
-	if c.S3 != nil {
-		return nil, fault.New(fault.NotImplemented, "buckets are not supported yet: give storage.root")
+func openStorage(ctx context.Context, c *config.Config) (storage.Storage, error) {
+	s3 := c.Storage.S3
+	if s3 == nil {
+		return dir.Open(c.Storage.Root)
 	}
-	return dir.Open(c.Root)
+	u, err := url.Parse(s3.Endpoint)
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "storage.s3.endpoint is no URL")
+	}
+	b := bucket.Config{
+		Endpoint: u.Host, Insecure: u.Scheme == "http", Bucket: s3.Bucket, Prefix: s3.Prefix, Region: s3.Region,
+		CA: s3.CA, PathStyle: s3.PathStyle, Create: s3.Create, Grace: time.Duration(c.Collect.Grace),
+	}
+	if b.AccessKey, err = s3.AccessKey.Read(); err != nil {
+		return nil, fault.New(fault.Invalid, "storage.s3.access_key: %w", err)
+	}
+	if b.SecretKey, err = s3.SecretKey.Read(); err != nil {
+		return nil, fault.New(fault.Invalid, "storage.s3.secret_key: %w", err)
+	}
+	return bucket.Open(ctx, b)
 }
 
 // describe is where things are kept, for people.

@@ -38,11 +38,18 @@ func openRoots(o *options) (*roots, error) {
 }
 
 func (r *roots) open(o *options) (err error) {
-	for _, dir := range []string{o.DataRoot, o.ExecRoot} {
-		if err := os.MkdirAll(dir, 0o711); err != nil {
+	for _, at := range []struct{ dir, flag string }{{o.DataRoot, "--data-root"}, {o.ExecRoot, "--exec-root"}} {
+		err := os.MkdirAll(at.dir, 0o711)
+		if err == nil {
+			err = unix.Access(at.dir, unix.W_OK)
+		}
+		if errors.Is(err, unix.EROFS) {
+			return fault.New(fault.Unavailable, "%s is on a read-only file system: mount it for writing, or choose another directory by %s", at.dir, at.flag)
+		}
+		if err != nil {
 			return err
 		}
-		f, err := lock(filepath.Join(dir, "lock"))
+		f, err := lock(filepath.Join(at.dir, "lock"))
 		if err != nil {
 			return err
 		}
@@ -68,7 +75,8 @@ func (r *roots) open(o *options) (err error) {
 const lockPatience = time.Second
 
 func lock(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	// Not for writing: the disk may become read-only under a daemon that writes nothing.
+	f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}

@@ -136,6 +136,51 @@ func TestBind(t *testing.T) {
 	}
 }
 
+// What the marks hide, the kernel does not show.
+func TestMarks(t *testing.T) {
+	testutil.RequireRoot(t)
+	dir := t.TempDir()
+	for _, name := range []string{"upper/a", "lower/a"} {
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"lower/a/hidden", "lower/gone", "lower/there"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a, err := os.Open(dir + "/upper/a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	before := IsOpaque(int(a.Fd()))
+	if err := SetOpaque(int(a.Fd())); before || err != nil || !IsOpaque(int(a.Fd())) {
+		t.Errorf("opaque before: %v, %v", before, err)
+	}
+	if err := unix.Mknod(dir+"/upper/gone", unix.S_IFCHR, 0); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{"upper/gone": true, "lower/gone": false, "upper/a": false} {
+		var st unix.Stat_t
+		if err := unix.Lstat(filepath.Join(dir, name), &st); err != nil || IsWhiteout(&st) != want {
+			t.Errorf("%s: a whiteout is %v, %v", name, !want, err)
+		}
+	}
+	fd, err := Mount(Overlay{Lower: []string{dir + "/upper", dir + "/lower"}}, unix.MOUNT_ATTR_RDONLY)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	for name, want := range map[string]error{"there": nil, "gone": unix.ENOENT, "a": nil, "a/hidden": unix.ENOENT} {
+		var st unix.Stat_t
+		if err := unix.Fstatat(fd, name, &st, 0); err != want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestMaxLower(t *testing.T) {
 	testutil.RequireRoot(t)
 	root := t.TempDir()

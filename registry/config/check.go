@@ -37,6 +37,9 @@ func (c *Config) checkStorage(d *document) {
 	}
 	here = here.key("s3")
 	d.needURL(here.key("endpoint"), s3.Endpoint)
+	if u, err := url.Parse(s3.Endpoint); err == nil && strings.Trim(u.Path, "/") != "" {
+		d.problem(here.key("endpoint"), "storage.s3.endpoint has a path: give the bucket's name as bucket, and what keys begin with as prefix")
+	}
 	if s3.Bucket == "" {
 		d.problem(here.key("bucket"), "storage.s3.bucket is missing: want the bucket's name")
 	}

@@ -38,12 +38,13 @@ type Storage struct {
 type S3 struct {
 	Endpoint  string `toml:"endpoint"` // a URL
 	Bucket    string `toml:"bucket"`
-	Region    string `toml:"region"`
+	Region    string `toml:"region"` // "" asks the server
 	Prefix    string `toml:"prefix"`
 	AccessKey Secret `toml:"access_key"`
 	SecretKey Secret `toml:"secret_key"`
 	PathStyle bool   `toml:"path_style"`
 	CA        string `toml:"ca"`
+	Create    bool   `toml:"create"`   // the bucket, if there is none
 	Redirect  bool   `toml:"redirect"` // clients fetch blobs from the bucket
 }
 
@@ -196,7 +197,6 @@ func (c *Collect) setDefaults() {
 }
 
 func (r *Retention) setDefaults() { r.Untagged = Duration(7 * 24 * time.Hour) }
-func (s *S3) setDefaults()        { s.Region = "us-east-1" }
 func (u *Upstream) setDefaults()  { u.TagTTL = Duration(5 * time.Minute) }
 func (s *Sync) setDefaults()      { s.Interval = Duration(24 * time.Hour) }
 

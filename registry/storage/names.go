@@ -1,6 +1,9 @@
 package storage
 
 import (
+	_ "crypto/sha256" // what go-digest computes has to be linked
+	_ "crypto/sha512"
+
 	"github.com/opencontainers/go-digest"
 	"github.com/tarehq/tare/reference"
 )

@@ -11,6 +11,8 @@ import (
 
 	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/test/daemon"
+	"github.com/tarehq/tare/test/images"
+	"github.com/tarehq/tare/test/registry"
 )
 
 // TestFullDisk fills the daemon's disk: what cannot be stored is refused in
@@ -30,19 +32,23 @@ func TestFullDisk(t *testing.T) {
 	d.ImportBusybox(t)
 	d.Tare(t, "run", "-d", "--name", "running", "busybox", "sleep", "1000")
 	d.Tare(t, "run", "-d", "--name", "doomed", "busybox", "sleep", "1000")
-	before := d.Tare(t, "images", "--no-trunc")
+	before := d.Tare(t, "images", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}} {{.Size}}")
+	saved := filepath.Join(d.Dir, "saved.tar")
+	d.Tare(t, "save", "-o", saved, "busybox")
+	reg := registry.Start(t, registry.Options{})
+	images.Copy(t, "docker-archive:"+saved, "docker://"+reg.Host+"/other:1", "--dest-tls-verify=false")
 
 	fill := filepath.Join(data, "fill")
 	if err := os.WriteFile(fill, make([]byte, 16<<20), 0o600); err == nil {
 		t.Fatal("the disk is not full")
 	}
-	if _, err := d.Try("import", daemon.Busybox(t), "second"); err == nil || !strings.Contains(err.Error(), "no space left on device") {
-		t.Errorf("an import on a full disk: %v", err)
+	for _, argv := range [][]string{{"import", daemon.Busybox(t), "second"}, {"load", "-i", saved}, {"commit", "running", "second"},
+		{"tag", "busybox", "second"}, {"pull", reg.Host + "/other:1"}, {"create", "--name", "full", "busybox"}} {
+		if _, err := d.Try(argv...); err == nil || strings.Count(err.Error(), "no space left on device") != 1 {
+			t.Errorf("on a full disk: %v", err)
+		}
 	}
-	if _, err := d.Try("create", "--name", "full", "busybox"); err == nil || !strings.Contains(err.Error(), "no space left on device") {
-		t.Errorf("a create on a full disk: %v", err)
-	}
-	if after := d.Tare(t, "images", "--no-trunc"); after != before {
+	if after := d.Tare(t, "images", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}} {{.Size}}"); after != before {
 		t.Errorf("the images changed:\n%s\nwere\n%s", after, before)
 	}
 	d.Signal(t, syscall.SIGKILL)

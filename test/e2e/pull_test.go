@@ -198,7 +198,7 @@ func TestPullGoesOnAfterAKill(t *testing.T) {
 	})
 	// What the proxy sent is not all read yet; the partial file says what is.
 	testutil.Eventually(t, 30*time.Second, "half of the layer has come", func() bool {
-		st, err := os.Stat(filepath.Join(d.Dir, "data/content/partial", strings.Replace(layer, ":", "-", 1)))
+		st, err := os.Stat(filepath.Join(d.Dir, "data/content/partial", fmt.Sprintf("%s-%d", strings.Replace(layer, ":", "-", 1), img.Layers[0].Size)))
 		return err == nil && st.Size() >= size/2
 	})
 	d.Signal(t, syscall.SIGKILL)

@@ -58,7 +58,7 @@ func (s *Storage) Blob(_ context.Context, repo string, d digest.Digest) (*storag
 
 // Mount gives the repository a blob that another one has.
 func (s *Storage) Mount(_ context.Context, repo, from string, d digest.Digest) (int64, error) {
-	if blob, err := s.find(repo, d); err == nil {
+	if blob, err := s.find(repo, d); err == nil && !s.isLost(d) {
 		return blob.size, nil
 	}
 	var size int64
@@ -68,7 +68,7 @@ func (s *Storage) Mount(_ context.Context, repo, from string, d digest.Digest) (
 			return noBlob(from, d)
 		}
 		blob, ok := source.blob(d)
-		if !ok {
+		if !ok || s.isLost(d) {
 			return noBlob(from, d)
 		}
 		size = blob.size

@@ -2,6 +2,7 @@ package dir
 
 import (
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/tarehq/tare/internal/atomicfile"
@@ -50,6 +51,7 @@ func (g *group[C]) do(c C) {
 // or because of the database, which fails the whole transaction.
 type change struct {
 	apply func(*bbolt.Tx) error
+	names bool // of manifests and tags, which index.json has
 	err   error
 	done  chan struct{}
 }
@@ -63,13 +65,25 @@ func (b broken) Unwrap() error { return b.error }
 
 // update applies the change in a transaction and returns when it is on disk.
 func (s *Storage) update(apply func(*bbolt.Tx) error) error {
-	c := &change{apply: apply, done: make(chan struct{})}
+	return s.change(&change{apply: apply, done: make(chan struct{})})
+}
+
+// updateNames is update of what index.json has.
+func (s *Storage) updateNames(apply func(*bbolt.Tx) error) error {
+	return s.change(&change{apply: apply, names: true, done: make(chan struct{})})
+}
+
+func (s *Storage) change(c *change) error {
 	s.commit.do(c)
 	return explain(c.err)
 }
 
 func (s *Storage) runChanges(batch []*change) {
-	err := s.index.changing(s)
+	var err error
+	if slices.ContainsFunc(batch, func(c *change) bool { return c.names }) {
+		err = s.mark()
+		defer s.index.marked()
+	}
 	if err == nil {
 		err = s.db.Update(func(tx *bbolt.Tx) error {
 			for _, c := range batch {
@@ -81,7 +95,6 @@ func (s *Storage) runChanges(batch []*change) {
 			return nil
 		})
 	}
-	s.index.changed()
 	if err == nil {
 		return
 	}

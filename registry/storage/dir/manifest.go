@@ -31,15 +31,15 @@ func (s *Storage) PutManifest(ctx context.Context, repo string, m storage.Manife
 	defer unlock()
 	rec := newRecord(m)
 	// What cannot be stored is to cost no write.
-	if err := s.db.View(func(tx *bbolt.Tx) error { return admits(tx, repo, rec, tags) }); err != nil {
+	if err := s.db.View(func(tx *bbolt.Tx) error { return admits(tx, repo, rec, tags, s.isLost) }); err != nil {
 		return err
 	}
 	if err := s.placeManifest(d, m.Data); err != nil {
 		return explain(err)
 	}
 	now := time.Now()
-	return s.update(func(tx *bbolt.Tx) error {
-		if err := admits(tx, repo, rec, tags); err != nil {
+	return s.updateNames(func(tx *bbolt.Tx) error {
+		if err := admits(tx, repo, rec, tags, func(digest.Digest) bool { return false }); err != nil {
 			return err
 		}
 		r, err := makeRepo(tx, repo)
@@ -50,7 +50,7 @@ func (s *Storage) PutManifest(ctx context.Context, repo string, m storage.Manife
 			return err
 		}
 		for _, t := range tags {
-			if err := r.setTag(t.Name, d, now); err != nil {
+			if err := r.setTag(t.Name, tagged{digest: d, updated: now}); err != nil {
 				return err
 			}
 		}
@@ -58,8 +58,9 @@ func (s *Storage) PutManifest(ctx context.Context, repo string, m storage.Manife
 	})
 }
 
-// admits tells what forbids to put the manifest.
-func admits(tx *bbolt.Tx, repo string, rec record, tags []storage.NewTag) error {
+// admits tells what forbids to put the manifest. Files can be lost only while no
+// registry runs.
+func admits(tx *bbolt.Tx, repo string, rec record, tags []storage.NewTag, lost func(digest.Digest) bool) error {
 	r, err := lookRepo(tx, repo)
 	if err != nil {
 		if names := rec.names(); len(names) > 0 {
@@ -68,13 +69,13 @@ func admits(tx *bbolt.Tx, repo string, rec record, tags []storage.NewTag) error 
 		return nil
 	}
 	for _, t := range tags {
-		if to, _, ok := r.tag(t.Name); ok && t.Immutable && to != rec.Descriptor.Digest {
-			return fault.New(fault.Conflict, "tag %s of %s is immutable and points to %s: push with another tag", t.Name, repo, to)
+		if to, ok := r.tag(t.Name); ok && t.Immutable && to.digest != rec.Descriptor.Digest {
+			return fault.New(fault.Conflict, "tag %s of %s is immutable and points to %s: push with another tag", t.Name, repo, to.digest)
 		}
 	}
 	var missing []digest.Digest
 	for _, b := range rec.names() {
-		if _, ok := r.blob(b); !ok {
+		if _, ok := r.blob(b); !ok || lost(b) {
 			missing = append(missing, b)
 		}
 	}
@@ -137,7 +138,7 @@ func (s *Storage) Manifest(_ context.Context, repo string, d digest.Digest) (*st
 		if err != nil {
 			return noManifest(repo, d)
 		}
-		v := r.manifests.Get([]byte(d))
+		v := r.manifests().Get([]byte(d))
 		if v == nil {
 			return noManifest(repo, d)
 		}
@@ -177,16 +178,16 @@ func (s *Storage) Tag(_ context.Context, repo, tag string) (storage.Tag, error) 
 		if err != nil {
 			return missing
 		}
-		d, updated, ok := r.tag(tag)
+		to, ok := r.tag(tag)
 		if !ok {
 			return missing
 		}
-		v := r.manifests.Get([]byte(d))
+		v := r.manifests().Get([]byte(to.digest))
 		if v == nil {
 			return missing
 		}
-		t.Updated = updated
-		if m := s.cache.get(repo+" "+string(d), v); m != nil {
+		t.Updated = to.updated
+		if m := s.cache.get(repo+" "+string(to.digest), v); m != nil {
 			t.Target = m.Descriptor
 			return nil
 		}
@@ -200,9 +201,9 @@ func (s *Storage) Tag(_ context.Context, repo, tag string) (storage.Tag, error) 
 
 // DeleteManifest removes the manifest and the tags that point to it.
 func (s *Storage) DeleteManifest(_ context.Context, repo string, d digest.Digest) error {
-	return s.update(func(tx *bbolt.Tx) error {
+	return s.updateNames(func(tx *bbolt.Tx) error {
 		r, err := lookRepo(tx, repo)
-		if err != nil || r.manifests.Get([]byte(d)) == nil {
+		if err != nil || r.manifests().Get([]byte(d)) == nil {
 			return noManifest(repo, d)
 		}
 		return s.removeManifest(r, d)
@@ -212,13 +213,13 @@ func (s *Storage) DeleteManifest(_ context.Context, repo string, d digest.Digest
 // removeManifest removes it with its tags. What it alone kept is due from now on.
 func (s *Storage) removeManifest(r repository, d digest.Digest) error {
 	var tags [][]byte
-	for c, k, v := cursor(r.tags); k != nil; k, v = c.Next() {
-		if len(v) > 8 && string(v[8:]) == string(d) {
+	for c, k, v := cursor(r.tags()); k != nil; k, v = c.Next() {
+		if t, _ := readTag(v); t.digest == d {
 			tags = append(tags, slices.Clone(k))
 		}
 	}
 	for _, t := range tags {
-		if err := breaks(r.tags.Delete(t)); err != nil {
+		if err := breaks(r.tags().Delete(t)); err != nil {
 			return err
 		}
 	}
@@ -240,12 +241,12 @@ func cursor(b *bbolt.Bucket) (c *bbolt.Cursor, k, v []byte) {
 
 // DeleteTag removes a tag.
 func (s *Storage) DeleteTag(_ context.Context, repo, tag string) error {
-	return s.update(func(tx *bbolt.Tx) error {
+	return s.updateNames(func(tx *bbolt.Tx) error {
 		r, err := lookRepo(tx, repo)
-		if err != nil || r.tags.Get([]byte(tag)) == nil {
+		if err != nil || r.tags().Get([]byte(tag)) == nil {
 			return fault.New(fault.NotFound, "repository %s has no tag %s", repo, tag)
 		}
-		return breaks(r.tags.Delete([]byte(tag)))
+		return breaks(r.tags().Delete([]byte(tag)))
 	})
 }
 
@@ -257,7 +258,7 @@ func (s *Storage) Referrers(_ context.Context, repo string, d digest.Digest) (li
 			return nil
 		}
 		prefix := string(d) + " "
-		c := r.referrers.Cursor()
+		c := r.referrers().Cursor()
 		for k, _ := c.Seek([]byte(prefix)); len(k) > len(prefix) && string(k[:len(prefix)]) == prefix; k, _ = c.Next() {
 			rec, ok, err := r.manifest(digest.Digest(k[len(prefix):]))
 			if err != nil {

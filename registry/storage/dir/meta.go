@@ -44,11 +44,15 @@ var (
 
 // repository is one as a transaction sees it.
 type repository struct {
-	tx                                *bbolt.Tx
-	name                              string
-	all                               *bbolt.Bucket
-	blobs, manifests, tags, referrers *bbolt.Bucket
+	tx   *bbolt.Tx
+	name string
+	all  *bbolt.Bucket
 }
+
+func (r repository) blobs() *bbolt.Bucket     { return r.all.Bucket(bucketBlobs) }
+func (r repository) manifests() *bbolt.Bucket { return r.all.Bucket(bucketManifests) }
+func (r repository) tags() *bbolt.Bucket      { return r.all.Bucket(bucketTags) }
+func (r repository) referrers() *bbolt.Bucket { return r.all.Bucket(bucketReferrers) }
 
 // repoKey is the name of a repository's bucket, whose key cannot be empty.
 func repoKey(name string) []byte { return append([]byte{'/'}, name...) }
@@ -59,7 +63,7 @@ func lookRepo(tx *bbolt.Tx, name string) (repository, error) {
 	if b == nil {
 		return repository{}, fault.New(fault.NotFound, "there is no repository %s: push to it first", name)
 	}
-	return repository{tx, name, b, b.Bucket(bucketBlobs), b.Bucket(bucketManifests), b.Bucket(bucketTags), b.Bucket(bucketReferrers)}, nil
+	return repository{tx, name, b}, nil
 }
 
 // makeRepo finds the repository or makes it.
@@ -81,10 +85,10 @@ func makeRepo(tx *bbolt.Tx, name string) (repository, error) {
 
 // prune removes the repository if nothing is left in it.
 func (r repository) prune() error {
-	if k, _ := r.blobs.Cursor().First(); k != nil {
+	if k, _ := r.blobs().Cursor().First(); k != nil {
 		return nil
 	}
-	if k, _ := r.manifests.Cursor().First(); k != nil {
+	if k, _ := r.manifests().Cursor().First(); k != nil {
 		return nil
 	}
 	return breaks(r.tx.Bucket(bucketRepos).DeleteBucket(repoKey(r.name)))
@@ -120,7 +124,7 @@ const lost = -1
 
 // blob finds a blob that the repository has.
 func (r repository) blob(d digest.Digest) (counted, bool) {
-	c, ok := readCounted(r.blobs.Get([]byte(d)))
+	c, ok := readCounted(r.blobs().Get([]byte(d)))
 	return c, ok && c.size != lost
 }
 
@@ -135,7 +139,7 @@ func (r repository) usage() int64 {
 // has tells whether the bytes are the repository's, as a blob or a manifest.
 func (r repository) has(key []byte) bool {
 	_, ok := r.blob(digest.Digest(key))
-	return ok || r.manifests.Get(key) != nil
+	return ok || r.manifests().Get(key) != nil
 }
 
 // gain counts bytes that the repository has not had, before their record is
@@ -167,7 +171,7 @@ func (r repository) count(key []byte, size int64, users int) error {
 // link gives the repository the blob.
 func (r repository) link(d digest.Digest, size int64) error {
 	key := []byte(d)
-	c, ok := readCounted(r.blobs.Get(key))
+	c, ok := readCounted(r.blobs().Get(key))
 	if ok && c.size != lost {
 		return nil
 	}
@@ -175,7 +179,7 @@ func (r repository) link(d digest.Digest, size int64) error {
 		return err
 	}
 	c.size = size
-	return c.put(r.blobs, key)
+	return c.put(r.blobs(), key)
 }
 
 // unlink takes the blob from the repository. Manifests may go on naming it.
@@ -187,10 +191,10 @@ func (r repository) unlink(d digest.Digest) error {
 	}
 	size := c.size
 	if c.size = lost; c.users > 0 {
-		if err := c.put(r.blobs, key); err != nil {
+		if err := c.put(r.blobs(), key); err != nil {
 			return err
 		}
-	} else if err := breaks(r.blobs.Delete(key)); err != nil {
+	} else if err := breaks(r.blobs().Delete(key)); err != nil {
 		return err
 	}
 	return r.lose(key, size)
@@ -205,15 +209,21 @@ type record struct {
 	Updated    time.Time            `json:",omitzero"`
 }
 
-// newRecord leaves out what nobody asks a registry for.
 func newRecord(m storage.Manifest) record {
-	r := record{Descriptor: m.Descriptor, Subject: m.Subject, Updated: time.Now()}
-	for _, d := range m.Blobs {
-		r.Blobs = append(r.Blobs, ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size})
+	return record{Descriptor: m.Descriptor, Blobs: m.Blobs, Manifests: m.Manifests, Subject: m.Subject, Updated: time.Now()}.trim()
+}
+
+// trim leaves out what nobody asks a registry for.
+func (r record) trim() record {
+	blobs, manifests := r.Blobs, r.Manifests
+	r.Blobs, r.Manifests = nil, nil
+	for _, d := range blobs {
+		r.Blobs = append(r.Blobs, bare(d))
 	}
-	for _, d := range m.Manifests {
-		r.Manifests = append(r.Manifests, ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size,
-			Platform: d.Platform, ArtifactType: d.ArtifactType})
+	for _, d := range manifests {
+		m := bare(d)
+		m.Platform, m.ArtifactType = d.Platform, d.ArtifactType
+		r.Manifests = append(r.Manifests, m)
 	}
 	return r
 }
@@ -235,7 +245,7 @@ func (r record) names() []digest.Digest {
 }
 
 func (r repository) manifest(d digest.Digest) (rec record, ok bool, err error) {
-	v := r.manifests.Get([]byte(d))
+	v := r.manifests().Get([]byte(d))
 	if v == nil {
 		return rec, false, nil
 	}
@@ -256,7 +266,7 @@ func (r repository) addManifest(rec record) error {
 	for _, b := range rec.names() {
 		if c, ok := r.blob(b); ok {
 			c.users++
-			if err := c.put(r.blobs, []byte(b)); err != nil {
+			if err := c.put(r.blobs(), []byte(b)); err != nil {
 				return err
 			}
 		}
@@ -266,11 +276,11 @@ func (r repository) addManifest(rec record) error {
 		return broken{err}
 	}
 	if rec.Subject != "" {
-		if err := breaks(r.referrers.Put(referrerKey(rec.Subject, d), nil)); err != nil {
+		if err := breaks(r.referrers().Put(referrerKey(rec.Subject, d), nil)); err != nil {
 			return err
 		}
 	}
-	return breaks(r.manifests.Put([]byte(d), data))
+	return breaks(r.manifests().Put([]byte(d), data))
 }
 
 // dropManifest removes the record, and returns the blobs that nothing names any
@@ -281,15 +291,15 @@ func (r repository) dropManifest(d digest.Digest) (free []digest.Digest, err err
 		return nil, err
 	}
 	for _, b := range rec.names() {
-		c, ok := readCounted(r.blobs.Get([]byte(b)))
+		c, ok := readCounted(r.blobs().Get([]byte(b)))
 		if !ok || c.users == 0 {
 			continue
 		}
 		c.users--
 		if c.users == 0 && c.size == lost {
-			err = breaks(r.blobs.Delete([]byte(b)))
+			err = breaks(r.blobs().Delete([]byte(b)))
 		} else {
-			err = c.put(r.blobs, []byte(b))
+			err = c.put(r.blobs(), []byte(b))
 		}
 		if err != nil {
 			return nil, err
@@ -299,26 +309,54 @@ func (r repository) dropManifest(d digest.Digest) (free []digest.Digest, err err
 		}
 	}
 	if rec.Subject != "" {
-		if err := breaks(r.referrers.Delete(referrerKey(rec.Subject, d))); err != nil {
+		if err := breaks(r.referrers().Delete(referrerKey(rec.Subject, d))); err != nil {
 			return nil, err
 		}
 	}
-	if err := breaks(r.manifests.Delete([]byte(d))); err != nil {
+	if err := breaks(r.manifests().Delete([]byte(d))); err != nil {
 		return nil, err
 	}
 	return free, r.lose([]byte(d), rec.Descriptor.Size)
 }
 
-func (r repository) tag(name string) (d digest.Digest, updated time.Time, ok bool) {
-	v := r.tags.Get([]byte(name))
-	if len(v) < 8 {
-		return "", time.Time{}, false
-	}
-	return digest.Digest(v[8:]), time.Unix(0, int64(binary.BigEndian.Uint64(v))), true
+// tagged is what a tag points to.
+type tagged struct {
+	digest  digest.Digest
+	updated time.Time
+	// foreign is the descriptor that index.json had for it when it came from there,
+	// as JSON: other programs may have said more in it.
+	foreign []byte
 }
 
-func (r repository) setTag(name string, d digest.Digest, updated time.Time) error {
-	return breaks(r.tags.Put([]byte(name), append(binary.BigEndian.AppendUint64(nil, uint64(updated.UnixNano())), d...)))
+func (t tagged) bytes() []byte {
+	v := append(binary.BigEndian.AppendUint64(nil, uint64(t.updated.UnixNano())), t.digest...)
+	if t.foreign != nil {
+		v = append(append(v, '\n'), t.foreign...)
+	}
+	return v
+}
+
+func readTag(v []byte) (t tagged, ok bool) {
+	if len(v) < 8 {
+		return t, false
+	}
+	d, foreign, _ := bytes.Cut(v[8:], []byte{'\n'})
+	return tagged{digest.Digest(d), time.Unix(0, int64(binary.BigEndian.Uint64(v))), foreign}, true
+}
+
+func (r repository) tag(name string) (tagged, bool) { return readTag(r.tags().Get([]byte(name))) }
+
+func (r repository) setTag(name string, t tagged) error {
+	return breaks(r.tags().Put([]byte(name), t.bytes()))
+}
+
+// target is the descriptor that index.json has for the tag.
+func (r repository) target(t tagged) (d ocispec.Descriptor, ok bool, err error) {
+	if t.foreign != nil {
+		return d, true, breaks(json.Unmarshal(t.foreign, &d))
+	}
+	rec, ok, err := r.manifest(t.digest)
+	return bare(rec.Descriptor), ok, err
 }
 
 // page gives at most n keys of the bucket (all for n < 0), from the first after

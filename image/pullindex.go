@@ -1,0 +1,56 @@
+package image
+
+import (
+	"slices"
+	"strings"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/tarehq/tare/content"
+	"github.com/tarehq/tare/fault"
+)
+
+// choose picks the manifests of an index to fetch: the best of the platform and
+// what attests it. An index of no platforms is no image: all of it is fetched.
+func (p *pull) choose(index *ocispec.Index) ([]ocispec.Descriptor, error) {
+	want := host()
+	if p.platform != "" {
+		want, _ = parsePlatform(p.platform) // checked before
+	}
+	best, platforms := -1, []string{}
+	for i, d := range index.Manifests {
+		if d.Platform == nil || d.Annotations[annotationRefType] != "" {
+			continue
+		}
+		have := normalize(*d.Platform)
+		platforms = append(platforms, formatPlatform(have))
+		if matches(want, have) && (best < 0 || closer(want, have, normalize(*index.Manifests[best].Platform))) {
+			best = i
+		}
+	}
+	if len(platforms) == 0 {
+		// What else an index may hold, nobody knows where to find.
+		return slices.DeleteFunc(slices.Clone(index.Manifests), func(d ocispec.Descriptor) bool { return !content.IsNode(d.MediaType) }), nil
+	}
+	if best < 0 {
+		slices.Sort(platforms)
+		return nil, fault.New(fault.NotFound, "no matching manifest for %s in the manifest list entries: %s has it for %s",
+			formatPlatform(want), p.ref.Familiar(), strings.Join(slices.Compact(platforms), ", "))
+	}
+	chosen := []ocispec.Descriptor{index.Manifests[best]}
+	for _, d := range index.Manifests {
+		if d.Annotations[annotationRefType] == "attestation-manifest" && d.Annotations[annotationRefDigest] == chosen[0].Digest.String() {
+			chosen = append(chosen, d)
+		}
+	}
+	return chosen, nil
+}
+
+// closer tells whether a is nearer to the wanted platform than b: an exact
+// variant before an elder one, a younger before an older.
+func closer(want, a, b ocispec.Platform) bool {
+	if a.Variant == want.Variant || b.Variant == want.Variant {
+		return a.Variant == want.Variant && b.Variant != want.Variant
+	}
+	return a.Variant > b.Variant
+}

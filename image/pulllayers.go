@@ -1,0 +1,185 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tarehq/tare/fault"
+)
+
+// silently fetches a small blob without a word of progress.
+func (p *pull) silently(ctx context.Context, d ocispec.Descriptor) error {
+	if size, ok := p.s.content.Size(d.Digest); ok && size == d.Size {
+		return nil
+	}
+	dl, err := p.t.downloads.want(ctx, d, p.repo)
+	if err != nil {
+		return err
+	}
+	defer dl.leave()
+	for again := true; again && err == nil; {
+		again, err = dl.wait(ctx, dl.attempt())
+	}
+	return err
+}
+
+// blobs fetches what is not to be unpacked.
+func (p *pull) blobs(ctx context.Context, list []ocispec.Descriptor) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, d := range list {
+		p.tell(d, "Pulling fs layer")
+		g.Go(func() error { return p.layer(ctx, d, nil) })
+	}
+	return g.Wait()
+}
+
+// tell says the first word of a layer, once: an image may have it twice.
+func (p *pull) tell(d ocispec.Descriptor, status string) {
+	if _, told := p.layers[d.Digest]; !told {
+		p.layers[d.Digest] = d.Size
+		p.progress(Progress{ID: short(d.Digest.Encoded()), Status: status})
+	}
+}
+
+// unpacked fetches the layers of an image and unpacks them while they come.
+func (p *pull) unpacked(ctx context.Context, layers []ocispec.Descriptor, det *detail) error {
+	for _, d := range layers { // before their bytes come
+		if err := checkLayerType(d.MediaType); err != nil {
+			return fmt.Errorf("cannot unpack layer %s: %w", d.Digest, err)
+		}
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	stack := p.s.unpacker.newStack(layers, det.config.RootFS.DiffIDs)
+	for i, d := range layers {
+		size, here := p.s.content.Size(d.Digest)
+		if here && size == d.Size && stack.has(i) {
+			p.tell(d, "Already exists")
+			continue
+		}
+		p.tell(d, "Pulling fs layer")
+		g.Go(func() error {
+			return p.layer(ctx, d, func(open opener) error { return stack.unpack(ctx, i, open) })
+		})
+	}
+	return g.Wait()
+}
+
+// layer fetches one blob, and has it unpacked meanwhile when unpack is not
+// nil.
+func (p *pull) layer(ctx context.Context, d ocispec.Descriptor, unpack func(opener) error) error {
+	if size, ok := p.s.content.Size(d.Digest); ok && size == d.Size {
+		if rotten, err := p.stored(ctx, d, unpack); !rotten {
+			return err
+		}
+	}
+	p.fetched.Store(true)
+	return p.transfer(ctx, d, unpack)
+}
+
+// stored unpacks a blob that is here. One that has rotted is to be fetched anew,
+// in its place.
+func (p *pull) stored(ctx context.Context, d ocispec.Descriptor, unpack func(opener) error) (rotten bool, err error) {
+	if unpack == nil {
+		return false, nil
+	}
+	p.progress(Progress{ID: short(d.Digest.Encoded()), Status: "Extracting"})
+	err = unpack(p.s.unpacker.stored(d))
+	if err == nil {
+		p.progress(Progress{ID: short(d.Digest.Encoded()), Status: "Pull complete"})
+		return false, nil
+	}
+	if !errors.Is(err, fault.Invalid) {
+		return false, err
+	}
+	blob, _, e := p.s.content.Open(d.Digest)
+	if e != nil {
+		return false, err
+	}
+	defer blob.Close()
+	sum := d.Digest.Verifier()
+	if _, e := io.Copy(sum, &cancellable{ctx, blob}); e != nil || sum.Verified() {
+		return false, err // it is what its author made
+	}
+	return true, nil
+}
+
+// transfer fetches a layer, and has what comes unpacked meanwhile. When that
+// was not right it is unpacked anew.
+func (p *pull) transfer(ctx context.Context, d ocispec.Descriptor, unpack func(opener) error) error {
+	dl, err := p.t.downloads.want(ctx, d, p.repo)
+	if err != nil {
+		return err
+	}
+	defer dl.leave()
+	told := make(chan struct{})
+	over := make(chan struct{})
+	go func() { defer close(told); p.watch(dl.download, over) }()
+	unpacked, unpacking := unpack == nil, error(nil)
+	for again := true; again; {
+		a := dl.attempt()
+		if !unpacked {
+			unpacking = unpack(a.read)
+			unpacked = unpacking == nil // its files are what the image promises, whatever the blob is
+		}
+		again, err = dl.wait(ctx, a)
+	}
+	close(over)
+	<-told
+	if err != nil {
+		return err
+	}
+	if unpacking == nil {
+		p.progress(Progress{ID: short(d.Digest.Encoded()), Status: "Pull complete"})
+	}
+	return unpacking
+}
+
+// watch tells how a download goes until over is closed.
+func (p *pull) watch(dl *download, over <-chan struct{}) {
+	id := short(dl.blob.digest.Encoded())
+	select {
+	case <-dl.begun:
+	case <-over:
+		return
+	default:
+		p.progress(Progress{ID: id, Status: "Waiting"})
+		select {
+		case <-dl.begun:
+		case <-over:
+			return
+		}
+	}
+	tick := time.NewTicker(progressEvery)
+	defer tick.Stop()
+	for last := int64(-1); ; {
+		if have := dl.have(); have != last && have < dl.blob.size {
+			last = have
+			p.progress(Progress{ID: id, Status: "Downloading", Current: have, Total: dl.blob.size})
+		}
+		select {
+		case <-tick.C:
+			continue
+		case <-dl.done:
+		case <-over:
+		}
+		break
+	}
+	select {
+	case <-dl.done:
+		if dl.err == nil {
+			p.progress(Progress{ID: id, Status: "Download complete"})
+			select {
+			case <-over:
+			default:
+				p.progress(Progress{ID: id, Status: "Extracting"})
+			}
+		}
+	default:
+	}
+}
