@@ -17,6 +17,7 @@ import (
 const (
 	pageSize     = "1000"
 	maxPages     = 1000
+	maxList      = 64 << 20 // bytes of all pages
 	maxTags      = 200_000
 	maxReferrers = 10_000
 )
@@ -162,11 +163,12 @@ func parseIndex(data []byte) (*ocispec.Index, error) {
 // pages gets a list page by page, following the Link of each answer, which must
 // stay at the registry.
 func (s *session) pages(ctx context.Context, c *call, add func(data []byte) error) error {
-	for range maxPages {
+	for room := maxList; room > 0; {
 		resp, data, err := s.document(ctx, c, maxManifest)
 		if err != nil {
 			return err
 		}
+		room -= max(len(data), maxList/maxPages)
 		if err := add(data); err != nil {
 			return err
 		}
@@ -183,7 +185,7 @@ func (s *session) pages(ctx context.Context, c *call, add func(data []byte) erro
 		following.url = next
 		c = &following
 	}
-	return fault.New(fault.Unavailable, "a list at %s has more than %d pages", s.endpoint.host, maxPages)
+	return fault.New(fault.Unavailable, "a list at %s has more than %d pages, or %d bytes", s.endpoint.host, maxPages, maxList)
 }
 
 // nextLink finds the target of the relation "next", RFC 8288: <target>; rel=next.

@@ -99,7 +99,7 @@ var patient = pace{
 
 const (
 	defaultDownloads = 16
-	maxRequests      = 64 // to all upstreams at the same time, blobs apart
+	maxRequests      = 32 // to all upstreams at the same time, blobs apart
 )
 
 // Storage is a storage.Storage some of whose repositories are copies.

@@ -21,12 +21,14 @@ import (
 	"github.com/tarehq/tare/registry/manifest"
 	"github.com/tarehq/tare/registry/pattern"
 	"github.com/tarehq/tare/registry/storage"
+	"github.com/tarehq/tare/registry/storage/bucket"
 	"github.com/tarehq/tare/registry/storage/dir"
 	"github.com/tarehq/tare/registry/storage/storagetest"
 	"github.com/tarehq/tare/remote"
 	"github.com/tarehq/tare/test/faulty"
 	"github.com/tarehq/tare/test/images"
 	foreign "github.com/tarehq/tare/test/registry"
+	"github.com/tarehq/tare/test/s3"
 )
 
 func TestMain(m *testing.M) {
@@ -73,6 +75,14 @@ func start(t *testing.T, root string, change func(*Storage), ups ...Upstream) *c
 	t.Helper()
 	inner, err := dir.Open(root)
 	ok(t, err)
+	c := startOn(t, inner, change, ups...)
+	c.root = root
+	return c
+}
+
+// startOn runs a registry over the upstreams in the storage.
+func startOn(t *testing.T, inner storage.Storage, change func(*Storage), ups ...Upstream) *cache {
+	t.Helper()
 	s, err := New(Config{Storage: inner, Upstreams: ups, Spool: t.TempDir(), Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	ok(t, err)
 	s.pace.down = 0 // tests do not wait for an upstream to be asked again
@@ -82,7 +92,7 @@ func start(t *testing.T, root string, change func(*Storage), ups ...Upstream) *c
 	server := httptest.NewServer(registry.New(registry.Config{Storage: s, Names: s.Names}))
 	client, err := remote.New(remote.Config{Attempts: 1})
 	ok(t, err)
-	c := &cache{Storage: s, root: root, host: strings.TrimPrefix(server.URL, "http://"), client: client, server: server}
+	c := &cache{Storage: s, host: strings.TrimPrefix(server.URL, "http://"), client: client, server: server}
 	t.Cleanup(func() { c.stop(t) })
 	return c
 }
@@ -460,4 +470,57 @@ func TestReferrers(t *testing.T) {
 	if len(list) != 1 || list[0].Digest != signature.Descriptor.Digest {
 		t.Errorf("%+v while upstream is down", list)
 	}
+}
+
+// TestUsed has what is asked for count as used, so that it does not expire.
+func TestUsed(t *testing.T) {
+	t.Parallel()
+	_, p, img := origin(t, images.Spec{})
+	u := up("up", p.URL)
+	u.Unused = time.Hour
+	c := start(t, t.TempDir(), func(s *Storage) { s.pace.touch = 0 }, u)
+	c.pull(t, "up/team/app", "v1")
+	updated := func() time.Time {
+		m, err := c.Storage.Storage.Manifest(t.Context(), "up/team/app", img.Manifest.Digest)
+		ok(t, err)
+		return m.Updated
+	}
+	await(t, "all blobs", func() bool {
+		m, err := c.Storage.Storage.Manifest(t.Context(), "up/team/app", img.Manifest.Digest)
+		ok(t, err)
+		return len(m.Blobs) == 2
+	})
+	before := updated()
+	c.pull(t, "up/team/app", img.Manifest.Digest.String())
+	await(t, "the use", func() bool { return updated().After(before) })
+}
+
+// TestBucket keeps copies in a bucket.
+func TestBucket(t *testing.T) {
+	t.Parallel()
+	server := s3.Start(t, "registry")
+	inner, err := bucket.Open(t.Context(), bucket.Config{Endpoint: server.Host, Bucket: "registry", Region: "us-east-1",
+		AccessKey: s3.AccessKey, SecretKey: s3.SecretKey, Insecure: true, PathStyle: true, Spool: t.TempDir()})
+	ok(t, err)
+	_, p, img := origin(t, images.Spec{Layers: 2, Size: 300_000})
+	u := up("up", p.URL)
+	u.Unused = time.Hour
+	c := startOn(t, inner, nil, u)
+	c.pull(t, "up/team/app", "v1")
+	await(t, "all blobs", func() bool {
+		m, err := inner.Manifest(t.Context(), "up/team/app", img.Manifest.Digest)
+		ok(t, err)
+		return len(m.Blobs) == 3
+	})
+	_, err = c.Collect(t.Context(), 0)
+	ok(t, err)
+	p.Forget()
+	c.pull(t, "up/team/app", "v1")
+	if n := p.Count(nil); n != 1 {
+		t.Errorf("what is in the bucket costs %d requests", n)
+	}
+	storagetest.Whole(t, inner, "up/team/app", img.Manifest.Digest)
+	ok(t, c.expire(t.Context(), time.Now().Add(2*time.Hour)))
+	_, err = inner.Manifest(t.Context(), "up/team/app", img.Manifest.Digest)
+	is(t, err, fault.NotFound)
 }
