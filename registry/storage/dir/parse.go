@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -36,7 +37,7 @@ func (s *Storage) parse(d ocispec.Descriptor) (record, error) {
 	if err != nil {
 		return record{}, err
 	}
-	rec := record{Descriptor: ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: size}}
+	rec := record{Descriptor: ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: size}, Updated: time.Now()}
 	if !content.IsNode(d.MediaType) {
 		return rec, nil
 	}
