@@ -164,7 +164,7 @@ func (c *Config) checkUpstreams(d *document) {
 		if u.Password.Set() && u.Username == "" {
 			d.problem(here.key("username"), "upstream %q has a password and no username", u.Name)
 		}
-		if p := u.Prefix; p != "" && (strings.HasPrefix(p, "/") || strings.HasSuffix(p, "/") || strings.ToLower(p) != p) {
+		if p := u.Prefix; p != "" && p != "/" && (strings.HasPrefix(p, "/") || strings.HasSuffix(p, "/") || strings.ToLower(p) != p) {
 			d.problem(here.key("prefix"), "%q cannot begin the names of repositories: want lower case, and no slash at its ends", p)
 		}
 	}

@@ -121,13 +121,15 @@ type Retention struct {
 type Upstream struct {
 	Name         string       `toml:"name"`
 	URL          string       `toml:"url"`
-	Prefix       string       `toml:"prefix"`     // of its repositories' names here
+	Prefix       string       `toml:"prefix"`     // of its repositories' names here; "/": all that no other has, "": for syncs alone
 	Namespaces   []string     `toml:"namespaces"` // the values of ns= that mean it
 	Repositories pattern.List `toml:"repositories"`
 	Username     string       `toml:"username"`
 	Password     Secret       `toml:"password"`
 	TagTTL       Duration     `toml:"tag_ttl"`
+	Unused       Duration     `toml:"unused"` // how long a manifest stays that nobody asks for; 0 for ever
 	CA           string       `toml:"ca"`
+	HostsDir     string       `toml:"hosts_dir"` // of containerd's hosts.toml
 	Insecure     bool         `toml:"insecure"`
 }
 
