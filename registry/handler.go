@@ -19,6 +19,7 @@ type api struct {
 	filling keylock.Locks[string] // repositories that have a quota, while they grow
 	tagging keylock.Locks[string] // repository:tag, while a condition on it is looked at
 	writers writers
+	heavy   chan struct{} // a place for each large manifest in memory
 }
 
 // New returns the handler of everything below /v2/.
@@ -26,7 +27,7 @@ func New(c Config) http.Handler {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return &api{Config: c}
+	return &api{Config: c, heavy: make(chan struct{}, heavyManifests)}
 }
 
 // request is one on its way.

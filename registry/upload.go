@@ -227,6 +227,9 @@ func (q *request) take(up storage.Upload) error {
 		length = end - start + 1
 	}
 	b := &body{r: q.Body, room: -1}
+	if length >= 0 {
+		b.r = io.LimitReader(q.Body, length) // a stream may have more than its range says
+	}
 	if limit := q.quota(); limit > 0 {
 		if b.room = max(limit-up.Size(), 0); length > b.room {
 			return q.full(limit)
@@ -242,6 +245,9 @@ func (q *request) take(up storage.Upload) error {
 		return err
 	case length >= 0 && taken != length:
 		return refuse(http.StatusBadRequest, sizeInvalid, fault.New(fault.Invalid, "%d bytes came where %d were announced", taken, length))
+	}
+	if n, _ := io.ReadFull(q.Body, make([]byte, 1)); n > 0 {
+		return refuse(http.StatusBadRequest, sizeInvalid, fault.New(fault.Invalid, "more bytes came than the %d that Content-Range says, which are kept", length))
 	}
 	return nil
 }

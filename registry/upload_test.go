@@ -111,6 +111,19 @@ func TestUploadRefusals(t *testing.T) {
 	}
 }
 
+// TestStreamedChunk sends chunks whose length only Content-Range says.
+func TestStreamedChunk(t *testing.T) {
+	r := start(t, Config{})
+	at := r.begin("a")
+	r.want(r.stream("PATCH", at, []byte("abc"), "Content-Range", "0-2"), 202, "")
+	r.want(r.stream("PATCH", at, []byte("defghi"), "Content-Range", "3-5"), 400, sizeInvalid)
+	r.want(r.stream("PATCH", at, []byte("g"), "Content-Range", "6-8"), 400, sizeInvalid)
+	if got := r.do("GET", at, nil).header.Get("Range"); got != "0-6" {
+		t.Errorf("%s is here", got)
+	}
+	r.want(r.stream("PUT", at+"?digest="+string(digest.FromString("abcdefghi")), []byte("hi")), 201, "")
+}
+
 func TestMount(t *testing.T) {
 	secret := "secret"
 	r := start(t, Config{Authorizer: allowing(func(_ *http.Request, want ...Access) (string, error) {
@@ -138,8 +151,8 @@ func TestMount(t *testing.T) {
 	}
 }
 
-// dial sends the beginning of a request whose body never ends.
-func (r *registry) dial(at string) net.Conn {
+// connect is a connection of the test's own.
+func (r *registry) connect() net.Conn {
 	r.t.Helper()
 	u, err := url.Parse(r.url)
 	if err != nil {
@@ -150,6 +163,13 @@ func (r *registry) dial(at string) net.Conn {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// dial sends the beginning of a request whose body never ends.
+func (r *registry) dial(at string) net.Conn {
+	r.t.Helper()
+	c := r.connect()
 	if _, err := fmt.Fprintf(c, "PATCH %s HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nfirst", at); err != nil {
 		r.t.Fatal(err)
 	}
@@ -175,9 +195,9 @@ func TestSilentConnection(t *testing.T) {
 	at := r.begin("a")
 	c := r.dial(at)
 	testutil.Eventually(t, 10*time.Second, "the old request has begun", func() bool {
-		r.store.mu.Lock()
-		defer r.store.mu.Unlock()
-		return r.store.uploads[at[strings.LastIndexByte(at, '/')+1:]].open
+		r.api.writers.mu.Lock()
+		defer r.api.writers.mu.Unlock()
+		return len(r.api.writers.open) == 1
 	})
 	if a := r.want(r.do("GET", at, nil), 204, ""); a.header.Get("Range") != "0-4" {
 		t.Errorf("the new request found %v", a.header)

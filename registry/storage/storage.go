@@ -14,7 +14,8 @@
 //
 // Whatever a method has acknowledged by returning nil survives the end of the
 // process at any point and, as far as the disk or the bucket keeps its word,
-// the loss of power. A manifest is there only if all that it names was there
+// the loss of power; of an upload that has not come to its end, power may take the
+// bytes, and it is not there any more then. A manifest is there only if all that it names was there
 // when it was put, and then nothing of that is removed before the manifest is,
 // whatever runs beside it.
 package storage

@@ -110,6 +110,9 @@ func (s *Storage) PutManifest(ctx context.Context, repo string, m storage.Manife
 	})
 	for range attempts {
 		for _, t := range tags {
+			if !t.Immutable {
+				break
+			}
 			if _, err := s.mayTag(ctx, repo, t, m.Descriptor); err != nil {
 				return err
 			}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -207,6 +208,9 @@ func TestRegistryServesAnImageStore(t *testing.T) {
 		_, err := images.Put(data)
 		ok(t, err)
 	}
+	twoFaced, err := images.Put([]byte(`{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageManifest + `","config":{"mediaType":"x","digest":"` +
+		string(odd.Digest) + `","size":` + strconv.FormatInt(odd.Size, 10) + `},"layers":[],"fsLayers":[]}`))
+	ok(t, err)
 	noted := app
 	noted.Annotations = map[string]string{"org.example": "kept"}
 	name(t, images,
@@ -215,6 +219,7 @@ func TestRegistryServesAnImageStore(t *testing.T) {
 		content.Entry{Name: "ghcr.io/x/y:multi", Target: multi, Updated: at},
 		content.Entry{Name: "docker.io/team/pinned@" + string(app.Digest), Target: app, Updated: at},
 		content.Entry{Name: "localhost:5000/odd:1", Target: odd, Updated: at},
+		content.Entry{Name: "docker.io/two/faced:1", Target: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: twoFaced, Size: 1}, Updated: at},
 		content.Entry{Target: dangling, Updated: at})
 	ok(t, images.Update(func(ix *content.Index) (*content.Index, error) {
 		return ix.Attach(app.Digest, "docker.io/team/app", true, sig.Descriptor), nil

@@ -148,8 +148,9 @@ func mounts(t *testing.T, m Maker) {
 		same(t, size, int64(1000))
 	}
 	ok(t, s.DeleteBlob(ctx, "a", d))
-	_, err := s.Collect(ctx, 0)
-	_ = err // b's blob is due as well: only the bytes' way is looked at
+	_, err := s.Collect(ctx, time.Hour)
+	ok(t, err)
+	Read(t, s, "b", d)
 	_, err = s.Mount(ctx, "c", "a", d)
 	is(t, err, fault.NotFound)
 	_, err = s.Mount(ctx, "c", "none", d)
