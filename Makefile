@@ -7,7 +7,7 @@ LDFLAGS  = -s -w -X main.version=$(VERSION) -X main.gitCommit=$(COMMIT) -X main.
 export CGO_ENABLED = 0
 
 help: ## what there is to make
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## the programs, into bin/
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
@@ -34,6 +34,9 @@ soak: ## hours of what the tests do for seconds: daemon and registry killed over
 	TARE_SOAK=2000 scripts/test -run '^TestKilled' -timeout 6h
 	FUZZTIME=10m scripts/fuzz
 
+registry-image: build ## the image tare/registry, into bin/registry-image.tar
+	@scripts/registry-image
+
 vet: ## formatting and the compiler's doubts
 	@ugly=$$(gofmt -l $$(find . -name '.?*' -prune -o -name '*.go' -print)) && test -z "$$ugly" || { echo "$$ugly"; exit 1; }
 	$(GO) vet ./...
@@ -41,5 +44,5 @@ vet: ## formatting and the compiler's doubts
 clean: ## remove what was built
 	rm -rf bin
 
-.PHONY: help build run stop test bench compat fuzz soak vet clean
+.PHONY: help build run stop test bench compat fuzz soak registry-image vet clean
 .DEFAULT_GOAL := help

@@ -211,7 +211,7 @@ func (i *importer) reach(w *wanted, d ocispec.Descriptor, depth int) error {
 		return err
 	}
 	if pushed {
-		d.MediaType = old.MediaType
+		d.MediaType = old.Descriptor.MediaType
 	} else if depth > 0 && !content.IsNode(d.MediaType) {
 		return nil
 	}
@@ -220,7 +220,7 @@ func (i *importer) reach(w *wanted, d ocispec.Descriptor, depth int) error {
 		return err
 	}
 	if pushed {
-		rec.Descriptor = old
+		rec.Descriptor, rec.Updated = old.Descriptor, old.Updated
 	}
 	blobs := rec.Blobs
 	rec.Blobs = nil
@@ -252,13 +252,12 @@ func (i *importer) reach(w *wanted, d ocispec.Descriptor, depth int) error {
 }
 
 // pushed finds the manifest that the repository has already.
-func (i *importer) pushed(repo string, d digest.Digest) (ocispec.Descriptor, bool, error) {
+func (i *importer) pushed(repo string, d digest.Digest) (rec record, ok bool, err error) {
 	r, err := lookRepo(i.tx, repo)
 	if err != nil {
-		return ocispec.Descriptor{}, false, nil
+		return rec, false, nil
 	}
-	rec, ok, err := r.manifest(d)
-	return rec.Descriptor, ok, err
+	return r.manifest(d)
 }
 
 // apply makes the repository what it is wanted to be.
