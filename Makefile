@@ -30,8 +30,8 @@ compat: ## the OCI's conformance tests against the registry
 fuzz: ## every fuzz target for a while
 	@scripts/fuzz
 
-soak: ## hours of what the tests do for seconds: the daemon killed over and over, every fuzz target
-	TARE_SOAK=2000 scripts/test -run TestKilledStore -timeout 6h
+soak: ## hours of what the tests do for seconds: daemon and registry killed over and over, every fuzz target
+	TARE_SOAK=2000 scripts/test -run '^TestKilled' -timeout 6h
 	FUZZTIME=10m scripts/fuzz
 
 registry-image: build ## the image tare/registry, into bin/registry-image.tar

@@ -8,9 +8,10 @@ import (
 	"io"
 	"sync"
 
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/inflate"
 )
 
 // Compression is what a stream was compressed with.
@@ -52,7 +53,7 @@ func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
 	}
 	switch {
 	case bytes.HasPrefix(head, magicGzip):
-		z, err := gzip.NewReader(br)
+		z, err := inflate.NewReader(br)
 		if err != nil {
 			return nil, "", fault.New(fault.Invalid, "the archive's gzip compression is damaged: %w", err)
 		}

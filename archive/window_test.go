@@ -19,7 +19,7 @@ func TestLargeWindowsTakeTurns(t *testing.T) {
 	w.Write(data)
 	must(t, w.Close())
 	takeTurns(t, packed.Bytes(), packed.Bytes(), data)
-	takeTurns(t, filtered(t, data[:1000], "xz", "-c", "-9"), packed.Bytes(), data)
+	takeTurns(t, withDictionary(filtered(t, data[:1000], "xz", "-c", "-0"), 28), packed.Bytes(), data)
 }
 
 func takeTurns(t *testing.T, one, other, want []byte) {

@@ -17,10 +17,10 @@ import (
 // block or many, and as streams behind each other.
 func TestXz(t *testing.T) {
 	data := wordy(600_000)
-	for _, options := range []string{"-0", "-9e", "-T2 --block-size=100KiB", "--check=none", "--check=crc32", "--check=sha256",
-		"--x86 --lzma2", "--arm --delta=dist=4 --lzma2=dict=4KiB", "--lzma2=dict=96MiB"} {
+	for _, options := range []string{"-0", "-6", "-T2 --block-size=100KiB", "--check=none", "--check=crc32", "--check=sha256",
+		"--x86 --lzma2", "--arm --delta=dist=4 --lzma2=dict=4KiB"} {
 		packed := filtered(t, data, append([]string{"xz", "-c"}, strings.Fields(options)...)...)
-		for name, stream := range map[string][]byte{"one": packed, "two": append(append(bytes.Clone(packed), 0, 0, 0, 0), packed...)} {
+		for name, stream := range map[string][]byte{"one": withDictionary(packed, 29), "two": append(append(bytes.Clone(packed), 0, 0, 0, 0), packed...)} {
 			r, found, err := Decompress(bytes.NewReader(stream))
 			must(t, err)
 			back, err := io.ReadAll(r)
@@ -33,13 +33,14 @@ func TestXz(t *testing.T) {
 	}
 }
 
-// largeDictionary gives the stream's first block a dictionary of 4 GiB.
-func largeDictionary(stream []byte) []byte {
+// withDictionary gives the stream's first block another dictionary: 28 is 64
+// MiB, 29 is 96 MiB, 40 is 4 GiB. A larger one than it was made with will do.
+func withDictionary(stream []byte, size byte) []byte {
 	stream = bytes.Clone(stream)
 	block := stream[xzStreamHeader:]
 	end := 4 * int(block[0])
 	at := bytes.Index(block[:end], []byte{0x21, 1}) // LZMA2, one byte of properties
-	block[at+2] = 40
+	block[at+2] = size
 	binary.LittleEndian.PutUint32(block[end:], crc32.ChecksumIEEE(block[:end]))
 	return stream
 }
@@ -48,7 +49,7 @@ func largeDictionary(stream []byte) []byte {
 // too, and gets none.
 func TestXzDictionary(t *testing.T) {
 	packed := filtered(t, wordy(1000), "xz", "-c", "-0")
-	for name, stream := range map[string][]byte{"first": largeDictionary(packed), "second": append(bytes.Clone(packed), largeDictionary(packed)...)} {
+	for name, stream := range map[string][]byte{"first": withDictionary(packed, 40), "second": append(bytes.Clone(packed), withDictionary(packed, 40)...)} {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		_, err := decompressed(stream)
@@ -64,11 +65,14 @@ func TestXzDictionary(t *testing.T) {
 
 // The dictionary is found behind all that a block's header may have.
 func TestXzDictionaryIsFound(t *testing.T) {
-	for options, want := range map[string]uint64{"-0": 256 << 10, "-6": 8 << 20, "-9": 64 << 20, "--lzma2=dict=96MiB": 96 << 20,
-		"--x86 --delta=dist=2 --lzma2=dict=12MiB": 12 << 20, "-9 -T2 --block-size=1KiB": 64 << 20} {
+	for options, want := range map[string]uint64{"-0": 256 << 10, "-6": 8 << 20, "--x86 --delta=dist=2 --lzma2=dict=12MiB": 12 << 20,
+		"-6 -T2 --block-size=1KiB": 8 << 20} {
 		packed := filtered(t, wordy(5000), append([]string{"xz", "-c"}, strings.Fields(options)...)...)
 		if got := xzDictionary(buffered(packed)); got != want {
 			t.Errorf("%s: %d instead of %d", options, got, want)
+		}
+		if got := xzDictionary(buffered(withDictionary(packed, 29))); got != 96<<20 {
+			t.Errorf("%s with another dictionary: %d", options, got)
 		}
 	}
 	whole := filtered(t, wordy(50), "xz", "-c")

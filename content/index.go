@@ -23,9 +23,10 @@ const (
 	AnnotationName    = "io.containerd.image.name" // the canonical name
 	AnnotationRefName = ocispec.AnnotationRefName  // its tag
 	annotationUpdated = "io.tare.image.updated"    // RFC 3339, when the name was set
-	// AnnotationAttached is the digest of the image that an artifact is attached to.
+	// AnnotationAttached is the digest of the image that an artifact is attached to,
+	// AnnotationFrom the repository that said so.
 	AnnotationAttached = "io.tare.image.attached"
-	annotationFrom     = "io.tare.image.from" // the repository that said so
+	AnnotationFrom     = "io.tare.image.from"
 )
 
 // Entry is one name and what it points to. An image that lost its last name
@@ -204,7 +205,7 @@ func encodeIndex(ix *Index) ([]byte, error) {
 		}
 		d.Annotations[AnnotationAttached] = a.To.String()
 		if a.From != "" {
-			d.Annotations[annotationFrom] = a.From
+			d.Annotations[AnnotationFrom] = a.From
 		}
 		doc.Manifests = append(doc.Manifests, d)
 	}
@@ -234,7 +235,7 @@ func Annotate(e Entry) ocispec.Descriptor {
 // has.
 func Bare(d ocispec.Descriptor) ocispec.Descriptor {
 	d.Annotations = maps.Clone(d.Annotations)
-	for _, key := range []string{AnnotationName, AnnotationRefName, annotationUpdated, AnnotationAttached, annotationFrom} {
+	for _, key := range []string{AnnotationName, AnnotationRefName, annotationUpdated, AnnotationAttached, AnnotationFrom} {
 		delete(d.Annotations, key)
 	}
 	if len(d.Annotations) == 0 {
@@ -268,7 +269,7 @@ func readIndex(path string) (*Index, error) {
 			return nil, fmt.Errorf("%s is damaged: %q is not a digest", path, d.Digest)
 		}
 		if to := digest.Digest(d.Annotations[AnnotationAttached]); to != "" {
-			attached = append(attached, Attachment{to, d.Annotations[annotationFrom], Bare(d)})
+			attached = append(attached, Attachment{to, d.Annotations[AnnotationFrom], Bare(d)})
 			continue
 		}
 		entries = append(entries, Entry{Name: d.Annotations[AnnotationName], Target: Bare(d), Updated: Updated(d)})

@@ -20,6 +20,7 @@ type api struct {
 	filling keylock.Locks[string] // repositories that have a quota, while they grow
 	tagging keylock.Locks[string] // repository:tag, while a condition on it is looked at
 	writers writers
+	heavy   chan struct{} // a place for each large manifest in memory
 }
 
 // New returns the handler of everything below /v2/.
@@ -30,7 +31,7 @@ func New(c Config) http.Handler {
 	if c.MaxManifest <= 0 || c.MaxManifest > manifest.MaxSize {
 		c.MaxManifest = manifest.MaxSize
 	}
-	return &api{Config: c}
+	return &api{Config: c, heavy: make(chan struct{}, heavyManifests)}
 }
 
 // request is one on its way.
@@ -41,6 +42,7 @@ type request struct {
 	api      *api
 	endpoint *endpoint
 	user     string // who asks; known once the authorizer has spoken
+	writer   *writer
 	problem  *problem
 }
 
@@ -128,6 +130,9 @@ func (q *request) outcome() Outcome {
 }
 
 func (q *request) serve() error {
+	if !q.rename() {
+		return fault.New(fault.NotFound, "this registry is no mirror of the one that ns= names")
+	}
 	if r := q.URL.RawPath; q.kind == nothing || r != "" && hidesSlash(r) {
 		return refuse(http.StatusNotFound, unsupported, fault.New(fault.NotFound, "there is nothing at this path: the API begins at /v2/"))
 	}
@@ -144,6 +149,19 @@ func (q *request) serve() error {
 		return err
 	}
 	return op.run(q)
+}
+
+// rename has the request be about the repository that its ns= means.
+func (q *request) rename() (ok bool) {
+	if q.api.Names == nil || q.kind <= catalog || !strings.Contains(q.URL.RawQuery, "ns=") {
+		return true
+	}
+	ns := q.URL.Query().Get("ns")
+	if ns == "" || !storage.ValidRepository(q.repo) {
+		return true
+	}
+	q.repo, ok = q.api.Names(q.repo, ns)
+	return ok
 }
 
 func (q *request) authorize(needs []Action) (err error) {

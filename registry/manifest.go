@@ -16,8 +16,12 @@ import (
 // maxTags is how many tags one push may set.
 const maxTags = 100
 
-// Where a tag points to has to be asked each time.
-var askAgain = []string{"no-cache"}
+var (
+	// Where a tag points to has to be asked each time.
+	askAgain = []string{"no-cache"}
+	// RFC 7234, 5.5.1: older than it should be.
+	stale = []string{`110 - "Response is Stale"`}
+)
 
 // getManifest sends a manifest by its tag or digest.
 func (q *request) getManifest() error {
@@ -32,6 +36,9 @@ func (q *request) getManifest() error {
 			return err
 		}
 		d, cached = tag.Target.Digest, askAgain
+		if tag.Stale {
+			q.w.Header()["Warning"] = stale
+		}
 	} else if !storage.ValidDigest(d) {
 		_, err := readDigest(q.item)
 		return err
@@ -95,10 +102,11 @@ func (q *request) putManifest() error {
 	if err != nil {
 		return err
 	}
-	data, err := q.document()
+	data, release, err := q.document()
 	if err != nil {
 		return err
 	}
+	defer release()
 	algorithm := digest.Canonical
 	if want != "" {
 		algorithm = want.Algorithm()
@@ -111,11 +119,11 @@ func (q *request) putManifest() error {
 	if want != "" && want != d {
 		return refuse(http.StatusBadRequest, digestInvalid, fault.New(fault.Invalid, "the manifest has the digest %s, not the %s of the request", d, want))
 	}
-	release, err := q.condition(names)
+	unlock, err := q.condition(names)
 	if err != nil {
 		return err
 	}
-	defer release()
+	defer unlock()
 	err = q.grow(int64(len(data)), q.hasManifest(d), func(ctx context.Context) error {
 		return q.api.Storage.PutManifest(ctx, q.repo, m, q.newTags(names)...)
 	})
@@ -184,15 +192,37 @@ func noTag(name string) error {
 		"invalid tag %.200q: use at most 128 letters, digits, _ . and -, not . or - first", name))
 }
 
-// document reads the manifest that the request brings.
-func (q *request) document() ([]byte, error) {
-	data, err := io.ReadAll(http.MaxBytesReader(q.w, q.Body, q.api.MaxManifest))
-	if large := (*http.MaxBytesError)(nil); errors.As(err, &large) {
-		return nil, refuse(http.StatusRequestEntityTooLarge, sizeInvalid, fault.New(fault.Invalid, "the manifest has more than %d bytes: keep what is large in blobs", q.api.MaxManifest))
-	} else if err != nil {
-		return nil, fault.New(fault.Invalid, "the request ended early: %w", err)
+// A manifest of more than lightManifest bytes is read and looked through while
+// no more than heavyManifests others are: it may take ten times its size.
+const (
+	lightManifest  = 128 << 10
+	heavyManifests = 4
+)
+
+// document reads the manifest that the request brings. It is in memory until release.
+func (q *request) document() (data []byte, release func(), err error) {
+	body := http.MaxBytesReader(q.w, q.Body, q.api.MaxManifest)
+	release = func() {}
+	data, err = io.ReadAll(io.LimitReader(body, lightManifest))
+	if err == nil && len(data) == lightManifest {
+		select {
+		case q.api.heavy <- struct{}{}:
+			release = func() { <-q.api.heavy }
+		case <-q.Context().Done():
+			return nil, nil, q.Context().Err()
+		}
+		var rest []byte
+		rest, err = io.ReadAll(body)
+		data = append(data, rest...)
 	}
-	return data, nil
+	if err == nil {
+		return data, release, nil
+	}
+	release()
+	if large := (*http.MaxBytesError)(nil); errors.As(err, &large) {
+		return nil, nil, refuse(http.StatusRequestEntityTooLarge, sizeInvalid, fault.New(fault.Invalid, "the manifest has more than %d bytes: keep what is large in blobs", q.api.MaxManifest))
+	}
+	return nil, nil, fault.New(fault.Invalid, "the request ended early: %w", err)
 }
 
 // condition looks at If-Match and If-None-Match for the tag that a push sets,

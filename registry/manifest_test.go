@@ -2,15 +2,20 @@ package registry
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/registry/manifest"
 )
 
@@ -130,6 +135,42 @@ func TestManifestSize(t *testing.T) {
 	}
 	r.want(r.do("PUT", "/v2/a/manifests/v1", grown(manifest.MaxSize), "Content-Type", ociImage), 201, "")
 	r.want(r.do("PUT", "/v2/a/manifests/v1", grown(manifest.MaxSize+1), "Content-Type", ociImage), 413, sizeInvalid)
+}
+
+// TestHeavyManifests has clients that never end their large manifests take all
+// places: small ones pass, a large one waits for a place.
+func TestHeavyManifests(t *testing.T) {
+	r := start(t, Config{})
+	r.pushImage("a", "v0", nil)
+	var slow []net.Conn
+	for range heavyManifests {
+		c := r.connect()
+		fmt.Fprintf(c, "PUT /v2/a/manifests/v1 HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", 2*lightManifest, strings.Repeat(" ", lightManifest))
+		slow = append(slow, c)
+	}
+	testutil.Eventually(t, 10*time.Second, "all places are taken", func() bool { return len(r.api.heavy) == heavyManifests })
+	r.pushImage("a", "v2", nil)
+	large := append(image("{}", "layer", nil), bytes.Repeat([]byte(" "), lightManifest)...)
+	put := func(ctx context.Context) int {
+		w := newRecorder()
+		req := httptest.NewRequestWithContext(ctx, "PUT", "/v2/a/manifests/v3", bytes.NewReader(large))
+		req.Header.Set("Content-Type", ociImage)
+		r.api.ServeHTTP(w, req)
+		return w.Code
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if status := put(gone); status == 201 {
+		t.Error("a large manifest did not wait until its client was gone")
+	}
+	slow[0].Close()
+	if status := put(t.Context()); status != 201 {
+		t.Errorf("after a place was free: status %d", status)
+	}
+	for _, c := range slow {
+		c.Close()
+	}
+	testutil.Eventually(t, 10*time.Second, "all places are given back", func() bool { return len(r.api.heavy) == 0 })
 }
 
 // TestPutConditions has two clients change one tag.

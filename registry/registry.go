@@ -24,6 +24,11 @@ type Config struct {
 	// Redirect sends clients that want a blob to the storage itself where it has
 	// addresses (storage.Blob.Location).
 	Redirect bool
+	// Names gives the repository that a name means for a client that takes the
+	// registry for another one and says which: containerd sends its mirrors
+	// ?ns=docker.io. It is false for one that this registry is no copy of. nil
+	// leaves ns aside.
+	Names func(repo, ns string) (string, bool)
 	// MaxBlob and MaxManifest are how many bytes one may have. 0 is no limit for a
 	// blob, and manifest.MaxSize, which is also the most, for a manifest.
 	MaxBlob, MaxManifest int64

@@ -12,26 +12,63 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/tarehq/tare/registry/storage"
+	"github.com/tarehq/tare/registry/storage/dir"
 )
 
 func itoa(n int64) string { return strconv.FormatInt(n, 10) }
 
 // registry is one under test, with a client that does not follow redirects.
 type registry struct {
-	t     *testing.T
-	url   string
-	store *memory
+	t       *testing.T
+	url     string
+	api     *api
+	store   *memory // unless the storage is another
+	storage storage.Storage
+}
+
+// overDirectory has start take a directory instead of memory.
+var overDirectory bool
+
+// TestOverDirectory runs what clients see of the storage once more, over the
+// storage that a registry of one machine has.
+func TestOverDirectory(t *testing.T) {
+	overDirectory = true
+	defer func() { overDirectory = false }()
+	for name, test := range map[string]func(*testing.T){
+		"paths": TestPaths, "blob": TestBlob, "ranges": TestRanges, "in use": TestBlobInUse, "events": TestEvents,
+		"upload": TestUploadWays, "status": TestUploadStatus, "mount": TestMount, "early end": TestEarlyEnd, "silent": TestSilentConnection,
+		"manifest": TestManifest, "delete": TestDeleteManifest, "put": TestPutManifest, "size": TestManifestSize,
+		"conditions": TestPutConditions, "accept": TestAccept, "referrers": TestReferrers, "tags": TestTags, "catalog": TestCatalog,
+		"immutable": TestImmutable, "quota": TestQuota, "stream": TestQuotaOfStream, "together": TestQuotaTogether,
+	} {
+		t.Run(name, test)
+	}
 }
 
 func start(t *testing.T, c Config) *registry {
 	t.Helper()
 	store := newMemory()
-	if c.Storage == nil {
+	switch {
+	case c.Storage != nil:
+	case overDirectory:
+		s, err := dir.Open(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		c.Storage = s
+	default:
 		c.Storage = store
 	}
-	s := httptest.NewServer(New(c))
+	h := New(c).(*api)
+	s := httptest.NewServer(h)
 	t.Cleanup(s.Close)
-	return &registry{t, s.URL, store}
+	return &registry{t, s.URL, h, store, c.Storage}
 }
 
 type answer struct {
@@ -50,7 +87,18 @@ func (r *registry) do(method, path string, body []byte, headers ...string) *answ
 	if body != nil {
 		reader = bytes.NewReader(body)
 	}
-	req, err := http.NewRequest(method, path, reader)
+	return r.send(method, path, reader, headers...)
+}
+
+// stream sends a request that does not say how long its body is.
+func (r *registry) stream(method, path string, body []byte, headers ...string) *answer {
+	r.t.Helper()
+	return r.send(method, r.url+path, struct{ io.Reader }{bytes.NewReader(body)}, headers...)
+}
+
+func (r *registry) send(method, url string, body io.Reader, headers ...string) *answer {
+	r.t.Helper()
+	req, err := http.NewRequest(method, url, body)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -67,19 +67,7 @@ func TestQuota(t *testing.T) {
 func TestQuotaOfStream(t *testing.T) {
 	r := start(t, Config{Rules: rules{quota: 1000}})
 	at := r.begin("a")
-	req, err := http.NewRequest("PATCH", r.url+at, struct{ *bytes.Reader }{bytes.NewReader(make([]byte, 5000))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.ContentLength = -1
-	resp, err := http.DefaultTransport.RoundTrip(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != 403 {
-		t.Errorf("status %d", resp.StatusCode)
-	}
+	r.want(r.stream("PATCH", at, make([]byte, 5000)), 403, denied)
 	if got := r.do("GET", at, nil).header.Get("Range"); got != "0-999" {
 		t.Errorf("%s are here", got)
 	}
@@ -96,7 +84,7 @@ func TestQuotaTogether(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if used, err := r.store.Usage(t.Context(), "a"); err != nil || used != 900 {
+	if used, err := r.storage.Usage(t.Context(), "a"); err != nil || used != 900 {
 		t.Errorf("%d bytes are used, %v", used, err)
 	}
 }

@@ -295,14 +295,14 @@ func BenchmarkChain(b *testing.B) {
 	defer ops.close(b.Context())
 	p := pace{time.Minute, 4096}
 	counted := ops.watch(s)
-	with := p.guard(ops.wrap(routes(c, counted, nil, nil, nil, log)))
-	without := p.guard(routes(c, s, nil, nil, nil, log))
+	with := p.guard(ops.wrap(routes(c, counted, counted, nil, nil, nil, log)))
+	without := p.guard(routes(c, s, s, nil, nil, nil, log))
 	blob := strings.Repeat("x", 1<<20)
 	d := digest.FromString(blob)
 	put := func(method, path, body, mediaType string) {
 		w, r := httptest.NewRecorder(), httptest.NewRequest(method, path, strings.NewReader(body))
 		r.Header.Set("Content-Type", mediaType)
-		if routes(c, s, nil, nil, nil, log).ServeHTTP(w, r); w.Code != 201 {
+		if routes(c, s, s, nil, nil, nil, log).ServeHTTP(w, r); w.Code != 201 {
 			b.Fatal(w.Body)
 		}
 	}

@@ -127,8 +127,8 @@ type body struct {
 	in      allowance
 }
 
-// Read takes the deadline away at the body's end: net/http then reads on to
-// learn that the client has gone, and an answer may take longer.
+// Read reads under a deadline. That does not outlast the body: net/http takes it
+// away when it reads on to learn that the client has gone.
 func (b *body) Read(p []byte) (int, error) {
 	start := time.Now()
 	if err := b.control.SetReadDeadline(start.Add(b.in.left)); err != nil {
@@ -136,14 +136,8 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 	n, err := b.ReadCloser.Read(p)
 	b.in.moved(int64(n), time.Since(start))
-	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	if errors.Is(err, os.ErrDeadlineExceeded) {
 		err = fault.New(fault.Invalid, "the client sends too slowly: go on from what has come with a faster connection: %w", err)
-	case err != nil:
-		err = errors.Join(err, b.control.SetReadDeadline(time.Time{}))
-		if errors.Is(err, io.EOF) {
-			err = io.EOF
-		}
 	}
 	return n, err
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/tarehq/tare/registry/storage"
 	"github.com/tarehq/tare/registry/storage/bucket"
 	"github.com/tarehq/tare/registry/storage/dir"
+	"github.com/tarehq/tare/registry/upstream"
 	"github.com/tarehq/tare/registry/web"
 )
 
@@ -46,18 +47,24 @@ func serve(ctx context.Context, _, logTo io.Writer, o *options) (err error) {
 	if err != nil {
 		return err
 	}
-	s, err := openStorage(ctx, c)
+	kept, err := openStorage(ctx, c)
 	if err != nil {
-		for _, l := range listeners {
-			err = errors.Join(err, l.Close())
-		}
-		return err
+		return shut(listeners, err)
+	}
+	kept = ops.watch(kept)
+	s, err := copies(c, kept, log)
+	if err != nil {
+		return shut(listeners, err)
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	s = ops.watch(s)
 	rules := rulesOf(c)
-	defer maintain(ctx, s, rules, c.Collect, log)()
-	handler := p.guard(ops.wrap(routes(c, s, gate, rules, ops.observe(), log)))
+	defer maintain(ctx, kept, s, rules, c.Collect, log)()
+	end, err := schedule(ctx, c, s)
+	if err != nil {
+		return shut(listeners, err)
+	}
+	defer end()
+	handler := p.guard(ops.wrap(routes(c, kept, s, gate, rules, ops.observe(), log)))
 	server := newServer(c.HTTP, handler, t, log)
 	server.ConnState = ops.connections(c.Limits.Connections)
 	ops.serve()
@@ -69,6 +76,14 @@ func serve(ctx context.Context, _, logTo io.Writer, o *options) (err error) {
 	}
 	debug.FreeOSMemory()
 	return answer(ctx, server, listeners, time.Duration(c.HTTP.Shutdown), log)
+}
+
+// shut closes the listeners of a start that has failed.
+func shut(listeners []net.Listener, err error) error {
+	for _, l := range listeners {
+		err = errors.Join(err, l.Close())
+	}
+	return err
 }
 
 // doors are how clients get in: the certificate, and who may do what. Both may
@@ -114,15 +129,18 @@ const leastKey = 32
 
 // routes is the handler of all paths. They are not cleaned: names and digests
 // are in them.
-func routes(c *config.Config, s storage.Storage, gate *auth.Gate, rules retention.Rules, observe func(registry.Event), log *slog.Logger) http.Handler {
+func routes(c *config.Config, kept, s storage.Storage, gate *auth.Gate, rules retention.Rules, observe func(registry.Event), log *slog.Logger) http.Handler {
 	r := registry.Config{
 		Storage: s, Rules: rules, Observe: observe, Log: log, Redirect: c.Storage.S3 != nil && c.Storage.S3.Redirect,
 		MaxBlob: int64(c.Limits.Blob), MaxManifest: int64(c.Limits.Manifest),
 	}
+	if u, ok := s.(*upstream.Storage); ok {
+		r.Names = u.Names
+	}
 	if gate != nil {
 		r.Authorizer = gate
 	}
-	api, people := registry.New(r), pages(c, r)
+	api, people := registry.New(r), pages(c, kept, r)
 	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		switch path := q.URL.Path; {
 		case gate != nil && path == auth.TokenPath:
@@ -135,12 +153,13 @@ func routes(c *config.Config, s storage.Storage, gate *auth.Gate, rules retentio
 	})
 }
 
-// pages are those for people, if there are to be any.
-func pages(c *config.Config, r registry.Config) http.Handler {
+// pages are those for people, if there are to be any. They show what is kept
+// here: to look at them fetches nothing from elsewhere.
+func pages(c *config.Config, kept storage.Storage, r registry.Config) http.Handler {
 	if !c.HTTP.Web {
 		return nil
 	}
-	p := web.Config{Storage: r.Storage, Authorizer: r.Authorizer, Log: r.Log}
+	p := web.Config{Storage: kept, Authorizer: r.Authorizer, Log: r.Log}
 	if c.Auth != nil && c.Auth.Htpasswd != "" {
 		if p.Realm = c.Auth.Realm; p.Realm == "" {
 			p.Realm = "tare-registry"

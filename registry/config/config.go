@@ -123,22 +123,29 @@ type Retention struct {
 type Upstream struct {
 	Name         string       `toml:"name"`
 	URL          string       `toml:"url"`
-	Prefix       string       `toml:"prefix"`     // of its repositories' names here
+	Prefix       string       `toml:"prefix"`     // of its repositories' names here; "/": all that no other has, "": for syncs alone
 	Namespaces   []string     `toml:"namespaces"` // the values of ns= that mean it
 	Repositories pattern.List `toml:"repositories"`
 	Username     string       `toml:"username"`
 	Password     Secret       `toml:"password"`
+	Identity     Secret       `toml:"identity_token"` // an OAuth2 refresh token instead of a password
 	TagTTL       Duration     `toml:"tag_ttl"`
+	Unused       Duration     `toml:"unused"` // how long a manifest stays that nobody asks for; 0 for ever
 	CA           string       `toml:"ca"`
+	HostsDir     string       `toml:"hosts_dir"` // of containerd's hosts.toml
 	Insecure     bool         `toml:"insecure"`
 }
 
 // Sync copies from an upstream on a schedule.
 type Sync struct {
 	Upstream     string       `toml:"upstream"`
-	Repositories []string     `toml:"repositories"` // names, or patterns where the upstream has a catalog
+	Prefix       string       `toml:"prefix"`       // of the names here; "" is the upstream's name
+	Repositories pattern.List `toml:"repositories"` // names, or patterns where the upstream has a catalog
 	Tags         pattern.List `toml:"tags"`
+	Platforms    []string     `toml:"platforms"` // of what indexes name; none is all
+	Referrers    bool         `toml:"referrers"` // signatures and the like, too
 	Interval     Duration     `toml:"interval"`
+	At           string       `toml:"at"` // the time of day, "03:00"
 }
 
 // Notify is a webhook.

@@ -2,17 +2,20 @@ package compat
 
 import (
 	"encoding/xml"
-	"net/http/httptest"
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
-	"github.com/tarehq/tare/registry"
-	"github.com/tarehq/tare/registry/storage"
-	"github.com/tarehq/tare/registry/storage/dir"
+	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/test/daemon"
+	"github.com/tarehq/tare/test/s3"
 )
 
 // suites are the OCI's tests of registries: how each is built, in the module
@@ -42,30 +45,60 @@ func TestConformance(t *testing.T) {
 			t.Fatalf("go %s in %s: %v\n%s", strings.Join(args, " "), cmd.Dir, err, out)
 		}
 	}
-	for where, open := range map[string]func(*testing.T) storage.Storage{"directory": openDirectory} {
+	server := s3.Start(t, "registry")
+	for where, storage := range map[string]func(t *testing.T) string{
+		"directory": func(t *testing.T) string { return fmt.Sprintf("[storage]\nroot = %q\n", t.TempDir()) },
+		"bucket": func(t *testing.T) string {
+			return fmt.Sprintf("[storage.s3]\nendpoint = \"http://%s\"\nbucket = \"registry\"\nprefix = %q\nregion = \"us-east-1\"\naccess_key = %q\nsecret_key = %q\npath_style = true\n",
+				server.Host, t.Name(), s3.AccessKey, s3.SecretKey)
+		},
+	} {
 		for name, s := range suites {
 			t.Run(where+"/"+name, func(t *testing.T) {
-				store := open(t)
-				t.Cleanup(func() {
-					if err := store.Close(); err != nil {
-						t.Error(err)
-					}
-				})
-				server := httptest.NewServer(registry.New(registry.Config{Storage: store}))
-				t.Cleanup(server.Close)
-				conform(t, filepath.Join(programs, s.module), server.URL, s.env)
+				conform(t, filepath.Join(programs, s.module), serve(t, storage(t)), s.env)
 			})
 		}
 	}
 }
 
-func openDirectory(t *testing.T) storage.Storage {
+// ready is how tare-registry says where it listens.
+var ready = regexp.MustCompile(`tare-registry is ready.*addresses=\[(http://[^ \]]+)\]`)
+
+// serve runs tare-registry with the configuration until the test's end, and
+// returns its address.
+func serve(t *testing.T, configuration string) string {
 	t.Helper()
-	s, err := dir.Open(t.TempDir())
+	dir := t.TempDir()
+	config, logPath := filepath.Join(dir, "registry.toml"), filepath.Join(dir, "log")
+	if err := os.WriteFile(config, []byte(configuration), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.Create(logPath)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s
+	defer log.Close()
+	cmd := exec.Command(filepath.Join(daemon.Bin(t), "tare-registry"), "serve", "--config", config, "--addr", "127.0.0.1:0")
+	cmd.Stderr = log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		err := errors.Join(cmd.Process.Signal(syscall.SIGTERM), cmd.Wait())
+		if text, _ := os.ReadFile(logPath); err != nil || t.Failed() {
+			t.Errorf("tare-registry ended with %v:\n%s", err, text)
+		}
+	})
+	var found [][]byte
+	testutil.Eventually(t, 30*time.Second, "tare-registry is ready", func() bool {
+		text, err := os.ReadFile(logPath)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = ready.FindSubmatch(text)
+		return found != nil
+	})
+	return string(found[1])
 }
 
 // conform runs a suite against the registry and reads its report.

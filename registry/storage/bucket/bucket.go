@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path"
+	"strings"
 	"sync"
 	"time"
 
@@ -38,7 +40,8 @@ type Config struct {
 	// Grace is the shortest with which a registry of this bucket collects; a day for 0.
 	Grace time.Duration
 	// Spool is a directory for what an upload received since its last part, at
-	// most twice partSize for each; "" is the system's for temporary files.
+	// most twice partSize for each; "" is the system's for temporary files. One in
+	// memory would cost what the spool is to save.
 	Spool string
 }
 
@@ -53,6 +56,10 @@ type Storage struct {
 	tags      *cache[storedTag]       // by key
 	places    *cache[place]           // by the key of the repository's blob
 	pushing   keylock.Locks[digest.Digest]
+
+	// senders is filled by those that send bytes of blobs: a request has buffers,
+	// what waits in a spool has none.
+	senders chan struct{}
 
 	mu   sync.Mutex
 	open map[string]bool // uploads that somebody has here
@@ -76,10 +83,11 @@ func open(ctx context.Context, c Config, base http.RoundTripper) (*Storage, erro
 	if c.Endpoint == "" || c.Bucket == "" {
 		return nil, fault.New(fault.Invalid, "a bucket needs an endpoint and a name")
 	}
+	c.Prefix = strings.Trim(path.Clean("/"+c.Prefix), "/")
 	s := &Storage{
 		config: c, line: &line{base: base}, grace: cmp.Or(c.Grace, 24*time.Hour),
 		manifests: newCache[*storedManifest](16 << 20), tags: newCache[storedTag](1 << 20), places: newCache[place](4 << 20),
-		open: map[string]bool{},
+		open: map[string]bool{}, senders: make(chan struct{}, 8),
 	}
 	lookup := minio.BucketLookupAuto
 	if c.PathStyle {

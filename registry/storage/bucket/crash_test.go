@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"path"
 	"sync"
 	"testing"
@@ -51,6 +52,7 @@ func (c *cutter) RoundTrip(r *http.Request) (*http.Response, error) {
 type operation struct {
 	before func(t *testing.T, s *Storage)
 	do     func(ctx context.Context, s *Storage) error
+	step   int // between the requests that are cut, unless there is more time
 }
 
 var (
@@ -130,7 +132,8 @@ func operations() map[string]operation {
 					t.Fatal(err)
 				}
 			},
-			do: func(ctx context.Context, s *Storage) error { _, err := s.Collect(ctx, 0); return err },
+			do:   func(ctx context.Context, s *Storage) error { _, err := s.Collect(ctx, 0); return err },
+			step: 9,
 		},
 	}
 }
@@ -139,12 +142,12 @@ func operations() map[string]operation {
 // afterwards is whole, the operation can be repeated, and collections leave nothing.
 func TestEndAnywhere(t *testing.T) {
 	server := s3.Start(t, "registry")
-	step := 1
-	if testing.Short() {
-		step = 5
-	}
 	t.Run("all", func(t *testing.T) {
-		for name := range operations() {
+		for name, o := range operations() {
+			step := max(1, o.step)
+			if os.Getenv("TARE_SOAK") != "" {
+				step = 1
+			}
 			for _, after := range []bool{false, true} {
 				t.Run(fmt.Sprint(name, " ", after), func(t *testing.T) {
 					t.Parallel()

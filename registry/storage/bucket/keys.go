@@ -71,9 +71,9 @@ type ref struct {
 func (s *Storage) refKey(repo string, d digest.Digest, p place, manifest digest.Digest, random string) string {
 	name := strings.Join([]string{p.copy, p.object, strconv.FormatInt(p.size, 10)}, "-")
 	if manifest == "" {
-		return s.key(s.relative(s.blobKey(repo, d)), "p-"+name+"-"+random)
+		return s.blobKey(repo, d) + "/p-" + name + "-" + random
 	}
-	return s.key(s.relative(s.blobKey(repo, d)), "m-"+name+"-"+dashed(manifest)+"-"+random)
+	return s.blobKey(repo, d) + "/m-" + name + "-" + dashed(manifest) + "-" + random
 }
 
 // relative is the key without the prefix.
@@ -81,7 +81,7 @@ func (s *Storage) relative(key string) string {
 	if s.config.Prefix == "" {
 		return key
 	}
-	return strings.TrimPrefix(key, path.Join(s.config.Prefix)+"/")
+	return strings.TrimPrefix(key, s.config.Prefix+"/")
 }
 
 func parseRef(o minio.ObjectInfo) (ref, bool) {

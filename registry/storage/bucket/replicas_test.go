@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -199,7 +201,7 @@ func TestAway(t *testing.T) {
 	if _, err := Open(t.Context(), config); !errors.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "no bucket registry") {
 		t.Errorf("without a bucket: %v", err)
 	}
-	config.Create = true
+	config.Create, config.Prefix = true, ""
 	s := openAt(t, config, nil)
 	m := storagetest.PushImage(t, s, "a", 1, "v")
 	wrong := config
@@ -226,29 +228,76 @@ func TestAway(t *testing.T) {
 }
 
 // unconditional is a server that knows no conditions.
-type unconditional struct{ base http.RoundTripper }
+type unconditional map[string][]byte
 
 func (u unconditional) RoundTrip(r *http.Request) (*http.Response, error) {
-	r = r.Clone(r.Context())
+	w := httptest.NewRecorder()
 	if r.Method == http.MethodPut {
-		r.Header.Del("If-Match")
-		r.Header.Del("If-None-Match")
+		data, err := io.ReadAll(r.Body)
+		if err != nil {
+			return nil, err
+		}
+		u[r.URL.Path] = data
 	}
-	return u.base.RoundTrip(r)
+	data, ok := u[r.URL.Path]
+	w.Header().Set("ETag", `"`+digest.FromBytes(data).Encoded()+`"`)
+	w.Header().Set("Last-Modified", time.Now().UTC().Format(http.TimeFormat))
+	w.Header().Set("Content-Length", strconv.Itoa(len(data)))
+	switch {
+	case !ok:
+		w.WriteHeader(http.StatusNotFound)
+	case r.Method == http.MethodPut:
+		w.Header().Set("Content-Length", "0")
+	default:
+		_, _ = w.Write(data)
+	}
+	return w.Result(), nil
 }
 
 // TestServerMustCompare refuses servers that would lose blobs.
 func TestServerMustCompare(t *testing.T) {
-	config := configFor(t, s3.Start(t, "registry"))
-	base, err := config.transport()
-	if err != nil {
-		t.Fatal(err)
-	}
+	config := Config{Endpoint: "s3.example.org", Bucket: "registry", Region: "x", AccessKey: "a", SecretKey: "b", PathStyle: true}
+	server := unconditional{}
 	for range 2 {
-		if _, err := open(t.Context(), config, unconditional{base}); !errors.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "conditional") {
+		if _, err := open(t.Context(), config, server); !errors.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "conditional") {
 			t.Errorf("it was opened: %v", err)
 		}
 	}
+	if format := server["/registry/format"]; string(format) != string(formatNow) {
+		t.Errorf("it left the format %q", format)
+	}
+}
+
+// TestFewRequests counts what is asked of the bucket.
+func TestFewRequests(t *testing.T) {
+	var line *interrupted
+	s := openAt(t, configFor(t, s3.Start(t, "registry")), func(base http.RoundTripper) http.RoundTripper {
+		line = &interrupted{base: base}
+		return line
+	})
+	m := image(t, s, "a")
+	d := m.Descriptor.Digest
+	count := func(what string, want int64, f func() error) {
+		t.Helper()
+		line.left.Store(0)
+		if err := f(); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		if got := -line.left.Load(); got != want {
+			t.Errorf("%s takes %d requests instead of %d", what, got, want)
+		}
+	}
+	blob := func() error { _, err := s.Blob(t.Context(), "a", m.Blobs[0].Digest); return err }
+	count("a new blob", 8, func() error { return pushBlob(t.Context(), s, "a", []byte("new")) })
+	count("a blob that was pushed here", 0, blob)
+	count("a manifest of two blobs with a tag", 10, func() error { return s.PutManifest(t.Context(), "a", m, storage.NewTag{Name: "v"}) })
+	for range 2 {
+		count("to read a manifest", 1, func() error { _, err := s.Manifest(t.Context(), "a", d); return err })
+		count("to read a tag", 1, func() error { _, err := s.Tag(t.Context(), "a", "v"); return err })
+	}
+	s.places.clear()
+	count("a blob", 1, blob)
+	count("a blob again", 0, blob)
 }
 
 // TestFoundStays renews a blob that is found when it would soon be due.

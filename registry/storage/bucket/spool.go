@@ -9,7 +9,7 @@ import (
 )
 
 // inMemory is how much of a spool needs no file.
-const inMemory = 64 << 10
+const inMemory = 16 << 10
 
 // spool holds what was received since the last part: little in memory, more in
 // a file without a name, so that any number of uploads, however slow, cost no

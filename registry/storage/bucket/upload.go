@@ -248,14 +248,28 @@ func (u *upload) multipart(ctx context.Context) error {
 }
 
 func (u *upload) put(ctx context.Context, part *spool, number int) (etag string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, partTime)
-	defer cancel()
+	ctx, done, err := u.s.sender(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer done()
 	p, err := u.s.core.PutObjectPart(ctx, u.s.config.Bucket, u.s.dataKey(u.id, bytesObject), u.v.Multipart, number,
 		part.reader(), part.size, minio.PutObjectPartOptions{})
 	if err = u.s.fault(ctx, err); errors.Is(err, errNoUpload) {
 		err = u.stolen()
 	}
 	return p.ETag, err
+}
+
+// sender waits until few enough others send bytes, and bounds the time for it.
+func (s *Storage) sender(ctx context.Context) (bounded context.Context, done func(), err error) {
+	select {
+	case s.senders <- struct{}{}:
+	case <-ctx.Done():
+		return nil, nil, s.fault(ctx, ctx.Err())
+	}
+	bounded, cancel := context.WithTimeout(ctx, partTime)
+	return bounded, func() { cancel(); <-s.senders }, nil
 }
 
 // arrive waits for the part that is being sent.
@@ -303,13 +317,16 @@ func (u *upload) save(ctx context.Context) error {
 
 // store writes the tail as an object of its own.
 func (u *upload) store(ctx context.Context, object string) error {
-	ctx, cancel := context.WithTimeout(ctx, partTime)
-	defer cancel()
 	if u.tail.size == 0 {
 		_, err := u.s.put(ctx, u.s.dataKey(u.id, object), nil)
 		return err
 	}
-	_, err := u.s.core.PutObject(ctx, u.s.config.Bucket, u.s.dataKey(u.id, object), u.tail.reader(), u.tail.size, "", "", minio.PutObjectOptions{})
+	ctx, done, err := u.s.sender(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	_, err = u.s.core.PutObject(ctx, u.s.config.Bucket, u.s.dataKey(u.id, object), u.tail.reader(), u.tail.size, "", "", minio.PutObjectOptions{})
 	return u.s.fault(ctx, err)
 }
 

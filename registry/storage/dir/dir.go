@@ -185,7 +185,8 @@ func explain(err error) error {
 	return err
 }
 
-// format is the version of registry.db and uploads; it is the number of migrations.
+// migrations lead from each version of registry.db and uploads to the next; the
+// present one is their number. Each runs in the transaction that notes it.
 var migrations = []func(*bbolt.Tx) error{
 	func(tx *bbolt.Tx) error { // 1
 		for _, name := range [][]byte{bucketRepos, bucketBytes, bucketMeta} {

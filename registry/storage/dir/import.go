@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -133,6 +134,14 @@ func (i *importer) entry(d ocispec.Descriptor) error {
 		return i.keep(d)
 	}
 	w := i.repo(repo)
+	err := i.reach(w, content.Bare(d), 0)
+	if errors.Is(err, errOdd) {
+		i.foreign = append(i.foreign, d)
+		return i.keep(d)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot serve %s: %w", d.Annotations[content.AnnotationName], err)
+	}
 	w.roots[d.Digest] = true
 	if tag != "" {
 		t := tagged{digest: d.Digest, updated: content.Updated(d)}
@@ -145,29 +154,30 @@ func (i *importer) entry(d ocispec.Descriptor) error {
 			delete(plain.Annotations, annotationRepository)
 		}
 		if len(plain.Annotations) > 0 || plain.Platform != nil || plain.ArtifactType != "" {
-			var err error
 			if t.foreign, err = json.Marshal(plain); err != nil {
 				return err
 			}
 		}
 		w.tags[tag] = t
 	}
-	if err := i.reach(w, content.Bare(d), 0); err != nil {
-		return fmt.Errorf("cannot serve %s: %w", d.Annotations[content.AnnotationName], err)
-	}
 	return nil
 }
 
 // attach gives an artifact to the repositories of what it is attached to.
 func (i *importer) attach(d ocispec.Descriptor) error {
-	to, own := digest.Digest(d.Annotations[content.AnnotationAttached]), d.Annotations[annotationRepository]
+	to := digest.Digest(d.Annotations[content.AnnotationAttached])
+	own, byRegistry := strings.CutPrefix(d.Annotations[content.AnnotationFrom], attachedBy)
 	taken := false
 	for name, w := range i.repos {
-		if name == "" || !w.roots[to] || own != "" && own != name {
+		if name == "" || !w.roots[to] || byRegistry && own != name {
+			continue
+		}
+		err := i.reach(w, content.Bare(d), 0)
+		if errors.Is(err, errOdd) {
 			continue
 		}
 		taken = true
-		if err := i.reach(w, content.Bare(d), 0); err != nil {
+		if err != nil {
 			return fmt.Errorf("cannot serve what is attached to %s: %w", to, err)
 		}
 	}
@@ -187,18 +197,6 @@ func (i *importer) keep(d ocispec.Descriptor) error {
 	return err
 }
 
-// errIncomplete is what an image lacks, as far as only its platform is missing.
-var errIncomplete = errors.New("content is missing")
-
-func incomplete(d digest.Digest) error {
-	return &missing{fault.New(fault.Invalid, "content %s is missing or has another size than it should: push or pull the image again where it is whole, or remove its name", d)}
-}
-
-type missing struct{ error }
-
-func (m *missing) Unwrap() error        { return m.error }
-func (m *missing) Is(target error) bool { return target == errIncomplete }
-
 // maxDepth is how deep indexes in indexes are followed, as image stores do.
 const maxDepth = 8
 
@@ -213,16 +211,16 @@ func (i *importer) reach(w *wanted, d ocispec.Descriptor, depth int) error {
 		return err
 	}
 	if pushed {
-		d.MediaType = old.MediaType
+		d.MediaType = old.Descriptor.MediaType
 	} else if depth > 0 && !content.IsNode(d.MediaType) {
 		return nil
 	}
-	rec, err := i.s.parse(d)
+	rec, err := i.s.parse(d, w.name != "")
 	if err != nil {
 		return err
 	}
 	if pushed {
-		rec.Descriptor = old
+		rec.Descriptor, rec.Updated = old.Descriptor, old.Updated
 	}
 	blobs := rec.Blobs
 	rec.Blobs = nil
@@ -242,7 +240,11 @@ func (i *importer) reach(w *wanted, d ocispec.Descriptor, depth int) error {
 		return nil
 	}
 	for _, m := range rec.Manifests {
-		if err := i.reach(w, m, depth+1); err != nil && !errors.Is(err, errIncomplete) {
+		err := i.reach(w, m, depth+1)
+		if errors.Is(err, errOdd) {
+			err = i.keep(m)
+		}
+		if err != nil && !errors.Is(err, errIncomplete) {
 			return err
 		}
 	}
@@ -250,13 +252,12 @@ func (i *importer) reach(w *wanted, d ocispec.Descriptor, depth int) error {
 }
 
 // pushed finds the manifest that the repository has already.
-func (i *importer) pushed(repo string, d digest.Digest) (ocispec.Descriptor, bool, error) {
+func (i *importer) pushed(repo string, d digest.Digest) (rec record, ok bool, err error) {
 	r, err := lookRepo(i.tx, repo)
 	if err != nil {
-		return ocispec.Descriptor{}, false, nil
+		return rec, false, nil
 	}
-	rec, ok, err := r.manifest(d)
-	return rec.Descriptor, ok, err
+	return r.manifest(d)
 }
 
 // apply makes the repository what it is wanted to be.
@@ -291,18 +292,18 @@ func (i *importer) apply(name string, w *wanted) error {
 // other program has removed.
 func (i *importer) dropRest(r repository, w *wanted) error {
 	var tags, manifests, blobs []string
-	for c, k, _ := cursor(r.tags); k != nil; k, _ = c.Next() {
+	for c, k, _ := cursor(r.tags()); k != nil; k, _ = c.Next() {
 		if _, ok := w.tags[string(k)]; !ok {
 			tags = append(tags, string(k))
 		}
 	}
-	for c, k, _ := cursor(r.manifests); k != nil; k, _ = c.Next() {
+	for c, k, _ := cursor(r.manifests()); k != nil; k, _ = c.Next() {
 		if _, ok := w.manifests[digest.Digest(k)]; !ok {
 			manifests = append(manifests, string(k))
 		}
 	}
 	for _, tag := range tags {
-		if err := r.tags.Delete([]byte(tag)); err != nil {
+		if err := r.tags().Delete([]byte(tag)); err != nil {
 			return err
 		}
 	}
@@ -311,7 +312,7 @@ func (i *importer) dropRest(r repository, w *wanted) error {
 			return err
 		}
 	}
-	for c, k, v := cursor(r.blobs); k != nil; k, v = c.Next() {
+	for c, k, v := cursor(r.blobs()); k != nil; k, v = c.Next() {
 		if blob, _ := readCounted(v); blob.users == 0 && i.s.isLost(digest.Digest(k)) {
 			blobs = append(blobs, string(k))
 		}

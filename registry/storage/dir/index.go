@@ -289,7 +289,7 @@ func (w *indexEncoder) add(d ocispec.Descriptor) error {
 // an image store would not reach from them.
 func (w *indexEncoder) repository(r repository) error {
 	listed := map[digest.Digest]bool{}
-	for c, tag, v := cursor(r.tags); tag != nil; tag, v = c.Next() {
+	for c, tag, v := cursor(r.tags()); tag != nil; tag, v = c.Next() {
 		t, _ := readTag(v)
 		target, ok, err := r.target(t)
 		if err != nil {
@@ -316,7 +316,7 @@ func (w *indexEncoder) repository(r repository) error {
 	}
 	for _, rec := range attached {
 		d := bare(rec.Descriptor)
-		d.Annotations = map[string]string{content.AnnotationAttached: string(rec.Subject), annotationRepository: r.name}
+		d.Annotations = map[string]string{content.AnnotationAttached: string(rec.Subject), content.AnnotationFrom: attachedBy + r.name}
 		if err := w.add(d); err != nil {
 			return err
 		}
@@ -331,7 +331,7 @@ func (w *indexEncoder) repository(r repository) error {
 func untagged(r repository, listed map[digest.Digest]bool) (entries, attached []record, err error) {
 	var indexes, rest, later []record
 	inside, covered := map[digest.Digest]bool{}, map[digest.Digest]string{}
-	for c, k, v := cursor(r.manifests); k != nil; k, v = c.Next() {
+	for c, k, v := cursor(r.manifests()); k != nil; k, v = c.Next() {
 		var rec record
 		if err := json.Unmarshal(v, &rec); err != nil {
 			return nil, nil, err

@@ -21,13 +21,13 @@ func (s *Storage) Repositories(_ context.Context, last string, n int) (list []st
 
 // Tags lists tags of a repository.
 func (s *Storage) Tags(_ context.Context, repo, last string, n int) (list []string, err error) {
-	err = s.listIn(repo, last, n, func(r repository) *bbolt.Bucket { return r.tags }, func(key []byte) { list = append(list, string(key)) })
+	err = s.listIn(repo, last, n, func(r repository) *bbolt.Bucket { return r.tags() }, func(key []byte) { list = append(list, string(key)) })
 	return list, err
 }
 
 // Manifests lists the digests of a repository's manifests.
 func (s *Storage) Manifests(_ context.Context, repo string, last digest.Digest, n int) (list []digest.Digest, err error) {
-	err = s.listIn(repo, string(last), n, func(r repository) *bbolt.Bucket { return r.manifests },
+	err = s.listIn(repo, string(last), n, func(r repository) *bbolt.Bucket { return r.manifests() },
 		func(key []byte) { list = append(list, digest.Digest(key)) })
 	return list, err
 }

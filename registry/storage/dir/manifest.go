@@ -138,7 +138,7 @@ func (s *Storage) Manifest(_ context.Context, repo string, d digest.Digest) (*st
 		if err != nil {
 			return noManifest(repo, d)
 		}
-		v := r.manifests.Get([]byte(d))
+		v := r.manifests().Get([]byte(d))
 		if v == nil {
 			return noManifest(repo, d)
 		}
@@ -182,7 +182,7 @@ func (s *Storage) Tag(_ context.Context, repo, tag string) (storage.Tag, error) 
 		if !ok {
 			return missing
 		}
-		v := r.manifests.Get([]byte(to.digest))
+		v := r.manifests().Get([]byte(to.digest))
 		if v == nil {
 			return missing
 		}
@@ -203,7 +203,7 @@ func (s *Storage) Tag(_ context.Context, repo, tag string) (storage.Tag, error) 
 func (s *Storage) DeleteManifest(_ context.Context, repo string, d digest.Digest) error {
 	return s.updateNames(func(tx *bbolt.Tx) error {
 		r, err := lookRepo(tx, repo)
-		if err != nil || r.manifests.Get([]byte(d)) == nil {
+		if err != nil || r.manifests().Get([]byte(d)) == nil {
 			return noManifest(repo, d)
 		}
 		return s.removeManifest(r, d)
@@ -213,13 +213,13 @@ func (s *Storage) DeleteManifest(_ context.Context, repo string, d digest.Digest
 // removeManifest removes it with its tags. What it alone kept is due from now on.
 func (s *Storage) removeManifest(r repository, d digest.Digest) error {
 	var tags [][]byte
-	for c, k, v := cursor(r.tags); k != nil; k, v = c.Next() {
+	for c, k, v := cursor(r.tags()); k != nil; k, v = c.Next() {
 		if t, _ := readTag(v); t.digest == d {
 			tags = append(tags, slices.Clone(k))
 		}
 	}
 	for _, t := range tags {
-		if err := breaks(r.tags.Delete(t)); err != nil {
+		if err := breaks(r.tags().Delete(t)); err != nil {
 			return err
 		}
 	}
@@ -243,10 +243,10 @@ func cursor(b *bbolt.Bucket) (c *bbolt.Cursor, k, v []byte) {
 func (s *Storage) DeleteTag(_ context.Context, repo, tag string) error {
 	return s.updateNames(func(tx *bbolt.Tx) error {
 		r, err := lookRepo(tx, repo)
-		if err != nil || r.tags.Get([]byte(tag)) == nil {
+		if err != nil || r.tags().Get([]byte(tag)) == nil {
 			return fault.New(fault.NotFound, "repository %s has no tag %s", repo, tag)
 		}
-		return breaks(r.tags.Delete([]byte(tag)))
+		return breaks(r.tags().Delete([]byte(tag)))
 	})
 }
 
@@ -258,7 +258,7 @@ func (s *Storage) Referrers(_ context.Context, repo string, d digest.Digest) (li
 			return nil
 		}
 		prefix := string(d) + " "
-		c := r.referrers.Cursor()
+		c := r.referrers().Cursor()
 		for k, _ := c.Seek([]byte(prefix)); len(k) > len(prefix) && string(k[:len(prefix)]) == prefix; k, _ = c.Next() {
 			rec, ok, err := r.manifest(digest.Digest(k[len(prefix):]))
 			if err != nil {

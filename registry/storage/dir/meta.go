@@ -44,11 +44,15 @@ var (
 
 // repository is one as a transaction sees it.
 type repository struct {
-	tx                                *bbolt.Tx
-	name                              string
-	all                               *bbolt.Bucket
-	blobs, manifests, tags, referrers *bbolt.Bucket
+	tx   *bbolt.Tx
+	name string
+	all  *bbolt.Bucket
 }
+
+func (r repository) blobs() *bbolt.Bucket     { return r.all.Bucket(bucketBlobs) }
+func (r repository) manifests() *bbolt.Bucket { return r.all.Bucket(bucketManifests) }
+func (r repository) tags() *bbolt.Bucket      { return r.all.Bucket(bucketTags) }
+func (r repository) referrers() *bbolt.Bucket { return r.all.Bucket(bucketReferrers) }
 
 // repoKey is the name of a repository's bucket, whose key cannot be empty.
 func repoKey(name string) []byte { return append([]byte{'/'}, name...) }
@@ -59,7 +63,7 @@ func lookRepo(tx *bbolt.Tx, name string) (repository, error) {
 	if b == nil {
 		return repository{}, fault.New(fault.NotFound, "there is no repository %s: push to it first", name)
 	}
-	return repository{tx, name, b, b.Bucket(bucketBlobs), b.Bucket(bucketManifests), b.Bucket(bucketTags), b.Bucket(bucketReferrers)}, nil
+	return repository{tx, name, b}, nil
 }
 
 // makeRepo finds the repository or makes it.
@@ -81,10 +85,10 @@ func makeRepo(tx *bbolt.Tx, name string) (repository, error) {
 
 // prune removes the repository if nothing is left in it.
 func (r repository) prune() error {
-	if k, _ := r.blobs.Cursor().First(); k != nil {
+	if k, _ := r.blobs().Cursor().First(); k != nil {
 		return nil
 	}
-	if k, _ := r.manifests.Cursor().First(); k != nil {
+	if k, _ := r.manifests().Cursor().First(); k != nil {
 		return nil
 	}
 	return breaks(r.tx.Bucket(bucketRepos).DeleteBucket(repoKey(r.name)))
@@ -120,7 +124,7 @@ const lost = -1
 
 // blob finds a blob that the repository has.
 func (r repository) blob(d digest.Digest) (counted, bool) {
-	c, ok := readCounted(r.blobs.Get([]byte(d)))
+	c, ok := readCounted(r.blobs().Get([]byte(d)))
 	return c, ok && c.size != lost
 }
 
@@ -135,7 +139,7 @@ func (r repository) usage() int64 {
 // has tells whether the bytes are the repository's, as a blob or a manifest.
 func (r repository) has(key []byte) bool {
 	_, ok := r.blob(digest.Digest(key))
-	return ok || r.manifests.Get(key) != nil
+	return ok || r.manifests().Get(key) != nil
 }
 
 // gain counts bytes that the repository has not had, before their record is
@@ -167,7 +171,7 @@ func (r repository) count(key []byte, size int64, users int) error {
 // link gives the repository the blob.
 func (r repository) link(d digest.Digest, size int64) error {
 	key := []byte(d)
-	c, ok := readCounted(r.blobs.Get(key))
+	c, ok := readCounted(r.blobs().Get(key))
 	if ok && c.size != lost {
 		return nil
 	}
@@ -175,7 +179,7 @@ func (r repository) link(d digest.Digest, size int64) error {
 		return err
 	}
 	c.size = size
-	return c.put(r.blobs, key)
+	return c.put(r.blobs(), key)
 }
 
 // unlink takes the blob from the repository. Manifests may go on naming it.
@@ -187,10 +191,10 @@ func (r repository) unlink(d digest.Digest) error {
 	}
 	size := c.size
 	if c.size = lost; c.users > 0 {
-		if err := c.put(r.blobs, key); err != nil {
+		if err := c.put(r.blobs(), key); err != nil {
 			return err
 		}
-	} else if err := breaks(r.blobs.Delete(key)); err != nil {
+	} else if err := breaks(r.blobs().Delete(key)); err != nil {
 		return err
 	}
 	return r.lose(key, size)
@@ -241,7 +245,7 @@ func (r record) names() []digest.Digest {
 }
 
 func (r repository) manifest(d digest.Digest) (rec record, ok bool, err error) {
-	v := r.manifests.Get([]byte(d))
+	v := r.manifests().Get([]byte(d))
 	if v == nil {
 		return rec, false, nil
 	}
@@ -262,7 +266,7 @@ func (r repository) addManifest(rec record) error {
 	for _, b := range rec.names() {
 		if c, ok := r.blob(b); ok {
 			c.users++
-			if err := c.put(r.blobs, []byte(b)); err != nil {
+			if err := c.put(r.blobs(), []byte(b)); err != nil {
 				return err
 			}
 		}
@@ -272,11 +276,11 @@ func (r repository) addManifest(rec record) error {
 		return broken{err}
 	}
 	if rec.Subject != "" {
-		if err := breaks(r.referrers.Put(referrerKey(rec.Subject, d), nil)); err != nil {
+		if err := breaks(r.referrers().Put(referrerKey(rec.Subject, d), nil)); err != nil {
 			return err
 		}
 	}
-	return breaks(r.manifests.Put([]byte(d), data))
+	return breaks(r.manifests().Put([]byte(d), data))
 }
 
 // dropManifest removes the record, and returns the blobs that nothing names any
@@ -287,15 +291,15 @@ func (r repository) dropManifest(d digest.Digest) (free []digest.Digest, err err
 		return nil, err
 	}
 	for _, b := range rec.names() {
-		c, ok := readCounted(r.blobs.Get([]byte(b)))
+		c, ok := readCounted(r.blobs().Get([]byte(b)))
 		if !ok || c.users == 0 {
 			continue
 		}
 		c.users--
 		if c.users == 0 && c.size == lost {
-			err = breaks(r.blobs.Delete([]byte(b)))
+			err = breaks(r.blobs().Delete([]byte(b)))
 		} else {
-			err = c.put(r.blobs, []byte(b))
+			err = c.put(r.blobs(), []byte(b))
 		}
 		if err != nil {
 			return nil, err
@@ -305,11 +309,11 @@ func (r repository) dropManifest(d digest.Digest) (free []digest.Digest, err err
 		}
 	}
 	if rec.Subject != "" {
-		if err := breaks(r.referrers.Delete(referrerKey(rec.Subject, d))); err != nil {
+		if err := breaks(r.referrers().Delete(referrerKey(rec.Subject, d))); err != nil {
 			return nil, err
 		}
 	}
-	if err := breaks(r.manifests.Delete([]byte(d))); err != nil {
+	if err := breaks(r.manifests().Delete([]byte(d))); err != nil {
 		return nil, err
 	}
 	return free, r.lose([]byte(d), rec.Descriptor.Size)
@@ -340,10 +344,10 @@ func readTag(v []byte) (t tagged, ok bool) {
 	return tagged{digest.Digest(d), time.Unix(0, int64(binary.BigEndian.Uint64(v))), foreign}, true
 }
 
-func (r repository) tag(name string) (tagged, bool) { return readTag(r.tags.Get([]byte(name))) }
+func (r repository) tag(name string) (tagged, bool) { return readTag(r.tags().Get([]byte(name))) }
 
 func (r repository) setTag(name string, t tagged) error {
-	return breaks(r.tags.Put([]byte(name), t.bytes()))
+	return breaks(r.tags().Put([]byte(name), t.bytes()))
 }
 
 // target is the descriptor that index.json has for the tag.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/reference"
+	"github.com/tarehq/tare/registry/storage"
 )
 
 // An image store knows docker.io/team/app:1 where a registry has the tag 1 in the
@@ -20,6 +21,9 @@ import (
 const (
 	annotationRepository = "io.tare.registry.repository"
 	hub                  = "docker.io/"
+	// attachedBy and a repository stand where an image store has the repository that
+	// an artifact came from: it is no name of one.
+	attachedBy = "tare-registry:"
 )
 
 // imageName is the name of a repository in an image store, if it is one that
@@ -41,14 +45,14 @@ func oneWord(repo string) bool { return !strings.Contains(repo, "/") }
 func repositoryOf(name string) string { return strings.TrimPrefix(name, hub) }
 
 func (r repository) taggedName(tag string) string {
-	if twin, ok := r.twin(); ok && twin.tags.Get([]byte(tag)) != nil {
+	if twin, ok := r.twin(); ok && twin.tags().Get([]byte(tag)) != nil {
 		return hub + r.name + ":" + tag
 	}
 	return imageName(r.name) + ":" + tag
 }
 
 func (r repository) digestName(d digest.Digest) string {
-	if twin, ok := r.twin(); ok && twin.manifests.Get([]byte(d)) != nil {
+	if twin, ok := r.twin(); ok && twin.manifests().Get([]byte(d)) != nil {
 		return hub + r.name + "@" + string(d)
 	}
 	return imageName(r.name) + "@" + string(d)
@@ -96,12 +100,12 @@ func readName(d ocispec.Descriptor) (repo, tag string, ok bool) {
 	if own := d.Annotations[annotationRepository]; own != "" && oneWord(own) && imageName(own) == name {
 		repo = own
 	}
-	ref, err := reference.ParseBare(hub + repo + ":" + tag)
-	if pinned || tag == "" {
-		ref, err = reference.ParseBare(hub + repo)
+	if pinned {
 		tag = ""
+	} else if !storage.ValidTag(tag) {
+		return "", "", false
 	}
-	if err != nil || ref.Tag != tag || repo == "" || tag == "" && !pinned {
+	if !storage.ValidRepository(repo) {
 		return "", "", false
 	}
 	return repo, tag, true

@@ -7,63 +7,65 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/registry/manifest"
 )
 
-// maxManifest is how many bytes of a manifest are read.
-const maxManifest = 4 << 20
+var (
+	// errIncomplete is what an image lacks of which another platform may be whole.
+	errIncomplete = errors.New("content is missing")
+	// errOdd is a manifest that a registry would not take, and an image store has.
+	errOdd = errors.New("not a manifest for a registry")
+)
 
-// document is what is read of a manifest or an index.
-type document struct {
-	ArtifactType string               `json:"artifactType"`
-	Config       *ocispec.Descriptor  `json:"config"`
-	Layers       []ocispec.Descriptor `json:"layers"`
-	Manifests    []ocispec.Descriptor `json:"manifests"`
-	Subject      *ocispec.Descriptor  `json:"subject"`
-	Annotations  map[string]string    `json:"annotations"`
+func incomplete(d digest.Digest) error {
+	return fault.New(fault.Invalid, "content %s is missing or has another size than it should: push or pull the image again where it is whole, or remove its name%w", d, silent{errIncomplete})
 }
 
-// parse reads a manifest that another program has stored. What is neither a
-// manifest nor an index names nothing.
-func (s *Storage) parse(d ocispec.Descriptor) (record, error) {
-	size, err := s.sizeOf(d.Digest)
+// silent is an error for the program alone.
+type silent struct{ error }
+
+func (silent) Error() string   { return "" }
+func (s silent) Unwrap() error { return s.error }
+
+// parse reads a manifest that another program has stored. To be served it must be
+// one that could be pushed; to be kept, whatever it seems to name is enough.
+func (s *Storage) parse(d ocispec.Descriptor, serve bool) (record, error) {
+	if !content.IsNode(d.MediaType) {
+		size, err := s.sizeOf(d.Digest)
+		if err == nil && serve {
+			err = errOdd
+		}
+		return record{Descriptor: ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: size}}, err
+	}
+	data, err := s.readManifest(d.Digest)
 	if err != nil {
 		return record{}, err
 	}
-	rec := record{Descriptor: ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: size}}
-	if !content.IsNode(d.MediaType) {
-		return rec, nil
+	named := seen(data, d)
+	if !serve {
+		return named, nil
 	}
-	doc, err := readDocument(s.blobPath(d.Digest), d.Digest)
+	m, err := manifest.Read(d.MediaType, d.Digest.Algorithm(), data)
 	if err != nil {
-		return rec, fault.New(fault.Invalid, "manifest %s is damaged: push or pull the image again where it is whole, or remove its name (%w)", d.Digest, err)
+		return record{}, fmt.Errorf("%w: %w", errOdd, err)
 	}
-	rec.Descriptor.ArtifactType, rec.Descriptor.Annotations = doc.ArtifactType, doc.Annotations
-	if doc.Subject != nil {
-		rec.Subject = doc.Subject.Digest
+	strict := newRecord(m)
+	needed := map[digest.Digest]bool{}
+	for _, b := range strict.Blobs {
+		needed[b.Digest] = true
 	}
-	if content.IsIndex(d.MediaType) {
-		rec.Manifests = doc.Manifests
-	} else {
-		if doc.Config != nil {
-			rec.Blobs = append(rec.Blobs, *doc.Config)
-			if rec.Descriptor.ArtifactType == "" && rec.Subject != "" {
-				rec.Descriptor.ArtifactType = doc.Config.MediaType
-			}
-		}
-		for _, l := range doc.Layers {
-			if !undistributable(l.MediaType) || !s.isLost(l.Digest) {
-				rec.Blobs = append(rec.Blobs, l)
-			}
+	for _, b := range named.Blobs {
+		if !needed[b.Digest] && !s.isLost(b.Digest) { // not to be distributed, and here nevertheless
+			strict.Blobs = append(strict.Blobs, b)
 		}
 	}
-	return rec.trim(), nil
+	return strict, nil
 }
 
 func (s *Storage) sizeOf(d digest.Digest) (int64, error) {
@@ -77,40 +79,51 @@ func (s *Storage) sizeOf(d digest.Digest) (int64, error) {
 	return st.Size(), nil
 }
 
-// undistributable tells whether layers of the type are fetched from elsewhere.
-func undistributable(mediaType string) bool {
-	return strings.Contains(mediaType, ".nondistributable.") || strings.Contains(mediaType, ".foreign.")
-}
-
-func readDocument(path string, d digest.Digest) (doc document, err error) {
-	f, err := os.Open(path)
+func (s *Storage) readManifest(d digest.Digest) ([]byte, error) {
+	f, err := os.Open(s.blobPath(d))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, incomplete(d)
+	}
 	if err != nil {
-		return doc, err
+		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxManifest+1))
+	data, err := io.ReadAll(io.LimitReader(f, manifest.MaxSize+1))
 	if err != nil {
-		return doc, err
+		return nil, err
 	}
-	if len(data) > maxManifest {
-		return doc, fmt.Errorf("it has more than %d bytes", maxManifest)
+	if len(data) > manifest.MaxSize {
+		return nil, fault.New(fault.Invalid, "manifest %s has more than %d bytes: remove its name", d, manifest.MaxSize)
 	}
 	if got := d.Algorithm().FromBytes(data); got != d {
-		return doc, fmt.Errorf("it has the digest %s", got)
+		return nil, fault.New(fault.Invalid, "manifest %s is damaged, it has the digest %s: push or pull the image again where it is whole, or remove its name", d, got)
 	}
-	if err := json.Unmarshal(data, &doc); err != nil {
-		return doc, err
+	return data, nil
+}
+
+// seen is what an image store sees in a manifest. What is no digest is nothing.
+func seen(data []byte, d ocispec.Descriptor) record {
+	var doc struct {
+		Config            ocispec.Descriptor
+		Layers, Manifests []ocispec.Descriptor
 	}
-	all := append(doc.Layers[:len(doc.Layers):len(doc.Layers)], doc.Manifests...)
-	for _, one := range []*ocispec.Descriptor{doc.Config, doc.Subject} {
-		if one != nil {
-			all = append(all, *one)
+	rec := record{Descriptor: ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: int64(len(data))}}
+	if json.Unmarshal(data, &doc) != nil {
+		return rec
+	}
+	if content.IsIndex(d.MediaType) {
+		rec.Manifests = valid(doc.Manifests)
+	} else {
+		rec.Blobs = valid(append([]ocispec.Descriptor{doc.Config}, doc.Layers...))
+	}
+	return rec.trim()
+}
+
+func valid(list []ocispec.Descriptor) (valid []ocispec.Descriptor) {
+	for _, d := range list {
+		if d.Digest.Validate() == nil {
+			valid = append(valid, d)
 		}
 	}
-	for _, c := range all {
-		if err := c.Digest.Validate(); err != nil {
-			return doc, fmt.Errorf("it names %q, which is no digest", c.Digest)
-		}
-	}
-	return doc, nil
+	return valid
 }
