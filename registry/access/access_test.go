@@ -209,6 +209,23 @@ func TestLogLine(t *testing.T) {
 	}
 }
 
+func TestLogLineOfText(t *testing.T) {
+	var out shared
+	l, err := OpenLog("", &out, "text", quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := time.Date(2026, 1, 2, 3, 4, 5, 6_000_000, time.UTC)
+	l.Observe(&Record{Time: at, Took: 1500 * time.Microsecond, Method: "GET", Path: "/v2/a b\n\x1b", Status: 200, In: 3, Agent: "", Remote: "[2001:db8::1]:7", ID: "7", Early: true})
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	want := `time=2026-01-02T03:04:05.006Z level=INFO msg=request method=GET path="/v2/a b\n\x1b" status=200 bytes=0 seconds=0.001500 remote=[2001:db8::1]:7 id=7 received=3 early=true` + "\n"
+	if out.String() != want {
+		t.Errorf("got  %swant %s", &out.b, want)
+	}
+}
+
 func TestLogIsRotated(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "access.log")
 	l, err := OpenLog(file, nil, "text", quiet())
@@ -264,5 +281,26 @@ func TestBlockedLogLosesLines(t *testing.T) {
 func TestLogThatCannotBe(t *testing.T) {
 	if _, err := OpenLog(filepath.Join(t.TempDir(), "none", "x"), nil, "text", quiet()); err == nil {
 		t.Error("a log in a directory that is not there was opened")
+	}
+}
+
+// BenchmarkHandler is what notes cost a request.
+func BenchmarkHandler(b *testing.B) {
+	l, err := OpenLog(filepath.Join(b.TempDir(), "log"), nil, "text", quiet())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer l.Close()
+	next := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(200) })
+	for name, c := range map[string]Config{"ids": {}, "log": {Observers: []func(*Record){l.Observe}}} {
+		b.Run(name, func(b *testing.B) {
+			h, r := Handler(next, c), httptest.NewRequest("GET", "/v2/library/image/manifests/latest", nil)
+			r.Header.Set("User-Agent", "docker/28.5")
+			w := httptest.NewRecorder()
+			b.ReportAllocs()
+			for b.Loop() {
+				h.ServeHTTP(w, r)
+			}
+		})
 	}
 }

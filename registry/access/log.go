@@ -2,7 +2,6 @@ package access
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -17,11 +16,11 @@ import (
 // written by a goroutine of its own, so no request waits for a disk or for
 // whoever reads the other end of a pipe.
 type Log struct {
-	handler slog.Handler
-	log     *slog.Logger // of the registry itself
-	file    string // "" if the output was given
-	out     io.Writer
-	own     *os.File // the output, if it is the log's own file
+	json bool
+	log  *slog.Logger // of the registry itself
+	file string       // "" if the output was given
+	out  io.Writer
+	own  *os.File // the output, if it is the log's own file
 
 	mu     sync.Mutex
 	buf    []byte
@@ -41,16 +40,11 @@ const (
 // moved it away, or at out where file is "". The format is "json" or "text".
 // What goes wrong with it is told to log.
 func OpenLog(file string, out io.Writer, format string, log *slog.Logger) (*Log, error) {
-	l := &Log{log: log, file: file, out: out, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	l := &Log{json: format == "json", log: log, file: file, out: out, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	if file != "" {
 		if err := l.open(); err != nil {
 			return nil, fault.New(fault.Invalid, "cannot open the access log: %w", err)
 		}
-	}
-	if format == "json" {
-		l.handler = slog.NewJSONHandler(gather{l}, nil)
-	} else {
-		l.handler = slog.NewTextHandler(gather{l}, nil)
 	}
 	go l.run()
 	return l, nil
@@ -70,48 +64,45 @@ func (l *Log) open() error {
 
 // Observe is one of Config.Observers.
 func (l *Log) Observe(r *Record) {
-	line := slog.NewRecord(r.Time, slog.LevelInfo, "request", 0)
-	attrs := make([]slog.Attr, 0, 16)
-	attrs = append(attrs,
-		slog.String("method", short(r.Method)), slog.String("path", short(r.Path)), slog.Int("status", r.Status),
-		slog.Int64("bytes", r.Out), slog.Float64("seconds", r.Took.Seconds()), slog.String("remote", host(r.Remote)),
-		slog.String("id", r.ID))
+	var room [768]byte // enough for most lines, and not on the heap
+	b := line{json: l.json, text: room[:0]}
+	b.begin(r.Time)
+	b.string("method", r.Method)
+	b.string("path", r.Path)
+	b.int("status", int64(r.Status))
+	b.int("bytes", r.Out)
+	b.seconds("seconds", r.Took)
+	b.string("remote", host(r.Remote))
+	b.string("id", r.ID)
 	if r.In > 0 {
-		attrs = append(attrs, slog.Int64("received", r.In))
+		b.int("received", r.In)
 	}
 	if r.User != "" {
-		attrs = append(attrs, slog.String("user", short(r.User)))
+		b.string("user", r.User)
 	}
 	if r.Agent != "" {
-		attrs = append(attrs, slog.String("agent", short(r.Agent)))
+		b.string("agent", r.Agent)
 	}
 	if r.Early {
-		attrs = append(attrs, slog.Bool("early", true))
+		b.key("early")
+		b.text = append(b.text, "true"...)
 	}
 	if r.Code != "" {
-		attrs = append(attrs, slog.String("code", r.Code), slog.String("error", short(r.Message)))
+		b.string("code", r.Code)
 	}
-	line.AddAttrs(attrs...)
-	_ = l.handler.Handle(context.Background(), line) // gather never fails
+	if r.Message != "" {
+		b.string("error", r.Message)
+	}
+	l.gather(b.end())
 }
 
-func short(s string) string {
-	if len(s) > maxText {
-		return s[:maxText] + "…"
-	}
-	return s
-}
-
-// gather takes whole lines.
-type gather struct{ l *Log }
-
-func (g gather) Write(line []byte) (int, error) {
-	l := g.l
+// gather takes a line.
+func (l *Log) gather(line []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.buf)+len(line) > maxGather || l.closed {
 		l.lost++
-		return len(line), nil
+		return
 	}
 	first := len(l.buf) == 0
 	l.buf = append(l.buf, line...)
@@ -121,7 +112,6 @@ func (g gather) Write(line []byte) (int, error) {
 		default:
 		}
 	}
-	return len(line), nil
 }
 
 // run writes what was gathered until the log is closed.

@@ -141,3 +141,11 @@ func TestStorageFailures(t *testing.T) {
 		`tare_registry_storage_seconds_count{operation="create_upload"} 1`,
 		`tare_registry_collections_total 1`, `tare_registry_collected_bytes_total 30`, `tare_registry_collected_blobs_total 2`)
 }
+
+func BenchmarkObserve(b *testing.B) {
+	m, r := New(""), &access.Record{Noun: "manifest", Method: "GET", Status: 200, Out: 1000, Took: time.Millisecond}
+	b.ReportAllocs()
+	for b.Loop() {
+		m.Observe(r)
+	}
+}
