@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// line is a line of the log as it grows, in the form of slog's handlers: one
+// line is a line of the log as it grows at the end of others, in the form of slog's handlers: one
 // object of JSON, or key=value with quotes where they are needed. It is written
 // by hand since it is a good part of what answering for a manifest costs.
 type line struct {

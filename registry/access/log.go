@@ -26,13 +26,15 @@ type Log struct {
 	buf    []byte
 	lost   int // lines, since the last write
 	closed bool
-	wake   chan struct{}
+	wake   chan struct{} // there is a line
+	full   chan struct{} // there are many
 	done   chan struct{}
 }
 
 const (
 	gatherTime = 100 * time.Millisecond // lines may be as old before they are written
-	maxGather  = 1 << 20                // bytes that wait; more is lost, and the log says so
+	writeSoon  = 64 << 10               // bytes that are not waited with
+	maxGather  = 1 << 20                // bytes that wait; what comes then is lost, and the log says so
 	maxText    = 512                    // of a path, an agent or a message
 )
 
@@ -40,7 +42,7 @@ const (
 // moved it away, or at out where file is "". The format is "json" or "text".
 // What goes wrong with it is told to log.
 func OpenLog(file string, out io.Writer, format string, log *slog.Logger) (*Log, error) {
-	l := &Log{json: format == "json", log: log, file: file, out: out, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	l := &Log{json: format == "json", log: log, file: file, out: out, wake: make(chan struct{}, 1), full: make(chan struct{}, 1), done: make(chan struct{})}
 	if file != "" {
 		if err := l.open(); err != nil {
 			return nil, fault.New(fault.Invalid, "cannot open the access log: %w", err)
@@ -64,8 +66,14 @@ func (l *Log) open() error {
 
 // Observe is one of Config.Observers.
 func (l *Log) Observe(r *Record) {
-	var room [768]byte // enough for most lines, and not on the heap
-	b := line{json: l.json, text: room[:0]}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.buf) > maxGather || l.closed {
+		l.lost++
+		return
+	}
+	first := len(l.buf) == 0
+	b := line{json: l.json, text: l.buf}
 	b.begin(r.Time)
 	b.string("method", r.Method)
 	b.string("path", r.Path)
@@ -93,24 +101,18 @@ func (l *Log) Observe(r *Record) {
 	if r.Message != "" {
 		b.string("error", r.Message)
 	}
-	l.gather(b.end())
+	if l.buf = b.end(); first {
+		signal(l.wake)
+	}
+	if len(l.buf) > writeSoon {
+		signal(l.full)
+	}
 }
 
-// gather takes a line.
-func (l *Log) gather(line []byte) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.buf)+len(line) > maxGather || l.closed {
-		l.lost++
-		return
-	}
-	first := len(l.buf) == 0
-	l.buf = append(l.buf, line...)
-	if first {
-		select {
-		case l.wake <- struct{}{}:
-		default:
-		}
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
 }
 
@@ -123,15 +125,18 @@ func (l *Log) run() {
 		closed := l.closed
 		l.mu.Unlock()
 		if !closed {
-			time.Sleep(gatherTime)
+			select {
+			case <-l.full:
+			case <-time.After(gatherTime):
+			}
 		}
 		l.mu.Lock()
 		full, lost := l.buf, l.lost
 		l.buf, l.lost = spare[:0], 0
 		l.mu.Unlock()
 		l.flush(full, lost)
-		if spare = full; cap(spare) > maxGather/8 {
-			spare = nil // what a burst needed is not kept
+		if spare = full; cap(spare) > 4*writeSoon {
+			spare = nil // what a slow disk needed is not kept
 		}
 		if closed {
 			return
@@ -173,10 +178,8 @@ func (l *Log) Close() error {
 	l.mu.Lock()
 	l.closed = true
 	l.mu.Unlock()
-	select {
-	case l.wake <- struct{}{}:
-	default:
-	}
+	signal(l.wake)
+	signal(l.full)
 	<-l.done
 	if l.own != nil {
 		return l.own.Close()
