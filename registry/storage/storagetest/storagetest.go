@@ -41,6 +41,8 @@ func Run(t *testing.T, m Maker) {
 		"collecting": collecting,
 		"grace":      grace,
 		"restart":    restart,
+		"expiring":   expiring,
+		"expired":    expireAndPut,
 		"racing":     racing,
 		"sharing":    sharing,
 	} {
