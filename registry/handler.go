@@ -38,6 +38,7 @@ type request struct {
 	api      *api
 	endpoint *endpoint
 	user     string // who asks; known once the authorizer has spoken
+	writer   *writer
 }
 
 // operation is what a method does at an endpoint, and the right it needs.

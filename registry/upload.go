@@ -51,7 +51,7 @@ func (q *request) begin(algorithm digest.Algorithm) error {
 		return err
 	}
 	defer up.Close()
-	q.progress(http.StatusAccepted, up)
+	q.progress(http.StatusAccepted, up.ID(), up.Size())
 	return nil
 }
 
@@ -88,31 +88,42 @@ func (q *request) postBlob(d digest.Digest) error {
 		return err
 	}
 	defer up.Close()
-	if err := q.take(up); err != nil {
-		_ = up.Cancel(q.whole()) // the client does not know of it, and begins again
-		return err
+	q.writer = new(writer)
+	if err = q.take(up); err == nil {
+		err = q.commit(up, d)
 	}
-	return q.commit(up, d)
+	if err != nil {
+		_ = up.Cancel(q.whole()) // the client does not know of it, and begins again
+	}
+	return err
 }
 
-// open goes on with an upload. The returned function ends that.
+// open goes on with an upload, and ends the request that has it. The returned
+// function ends that.
 func (q *request) open() (storage.Upload, func(), error) {
+	return q.openUnless(func(old *writer) bool { old.stop(); return false })
+}
+
+// openUnless opens the upload unless what it met is enough, which leaves it nil.
+func (q *request) openUnless(met func(old *writer) (enough bool)) (storage.Upload, func(), error) {
 	if !validID(q.item) {
 		return nil, nil, fault.New(fault.NotFound, "no such upload: begin a new one")
 	}
-	leave, err := q.api.writers.enter(q)
-	if err != nil {
+	mine, err := q.api.writers.enter(q, met)
+	if err != nil || mine == nil {
 		return nil, nil, err
 	}
 	up, err := q.api.Storage.OpenUpload(q.Context(), q.repo, q.item)
 	if err != nil {
-		leave()
+		q.api.writers.leave(q, mine)
 		if errors.Is(err, fault.Conflict) {
 			err = busy()
 		}
 		return nil, nil, err
 	}
-	return up, func() { up.Close(); leave() }, nil
+	mine.size.Store(up.Size())
+	q.writer = mine
+	return up, func() { up.Close(); q.api.writers.leave(q, mine) }, nil
 }
 
 func busy() error {
@@ -130,13 +141,18 @@ func validID(id string) bool {
 	return id != "" && len(id) <= 255
 }
 
+// getUpload tells how far the upload is, also while another request brings more.
 func (q *request) getUpload() error {
-	up, leave, err := q.open()
+	size := int64(-1)
+	up, leave, err := q.openUnless(func(old *writer) bool { size = old.size.Load(); return size >= 0 })
 	if err != nil {
 		return err
 	}
-	defer leave()
-	q.progress(http.StatusNoContent, up)
+	if up != nil {
+		defer leave()
+		size = up.Size()
+	}
+	q.progress(http.StatusNoContent, q.item, size)
 	return nil
 }
 
@@ -149,7 +165,7 @@ func (q *request) patchUpload() error {
 	if err := q.take(up); err != nil {
 		return err
 	}
-	q.progress(http.StatusAccepted, up)
+	q.progress(http.StatusAccepted, up.ID(), up.Size())
 	return nil
 }
 
@@ -218,7 +234,7 @@ func (q *request) take(up storage.Upload) error {
 		case !ok:
 			return fault.New(fault.Invalid, "invalid Content-Range %.100q: use FIRST-LAST, the positions of the chunk's first and last byte", chunk)
 		case start != up.Size():
-			q.progressHeaders(up)
+			q.progressHeaders(up.ID(), up.Size())
 			return refuse(http.StatusRequestedRangeNotSatisfiable, blobUploadInvalid, fault.New(fault.Invalid,
 				"the chunk begins at %d, and %d bytes are here: go on from there", start, up.Size()))
 		case length >= 0 && length != end-start+1:
@@ -226,7 +242,7 @@ func (q *request) take(up storage.Upload) error {
 		}
 		length = end - start + 1
 	}
-	b := &body{r: q.Body, room: -1}
+	b := &body{r: q.Body, writer: q.writer, room: -1}
 	if length >= 0 {
 		b.r = io.LimitReader(q.Body, length) // a stream may have more than its range says
 	}
@@ -254,14 +270,22 @@ func (q *request) take(up storage.Upload) error {
 
 // body tells a client's failure from the storage's, and how much it may send.
 type body struct {
-	r    io.Reader
-	room int64 // -1 for any number of bytes
-	full bool
-	err  error
+	r      io.Reader
+	writer *writer
+	room   int64 // -1 for any number of bytes
+	full   bool
+	err    error
 }
 
 func (b *body) Read(p []byte) (int, error) {
+	if b.writer.stopped.Load() {
+		b.err = errStopped
+		return 0, b.err
+	}
 	n, err := b.r.Read(p)
+	if err != nil && err != io.EOF && b.writer.stopped.Load() {
+		err = errStopped
+	}
 	if b.room >= 0 {
 		if int64(n) > b.room {
 			n, err, b.full = int(b.room), errors.New("the quota is used up"), true
@@ -271,6 +295,7 @@ func (b *body) Read(p []byte) (int, error) {
 	if err != nil && err != io.EOF {
 		b.err = err
 	}
+	b.writer.size.Add(int64(n))
 	return n, err
 }
 
@@ -294,8 +319,8 @@ func position(s string) (int64, bool) {
 }
 
 // progress answers with how far the upload is.
-func (q *request) progress(status int, up storage.Upload) {
-	q.progressHeaders(up)
+func (q *request) progress(status int, id string, size int64) {
+	q.progressHeaders(id, size)
 	if status != http.StatusNoContent {
 		q.w.Header().Set("Content-Length", "0")
 	}
@@ -303,9 +328,9 @@ func (q *request) progress(status int, up storage.Upload) {
 }
 
 // progressHeaders has Docker's habit: an upload without a byte is at 0-0 as well.
-func (q *request) progressHeaders(up storage.Upload) {
+func (q *request) progressHeaders(id string, size int64) {
 	h := q.w.Header()
-	h.Set("Location", "/v2/"+q.repo+"/blobs/uploads/"+up.ID())
-	h.Set("Range", "0-"+strconv.FormatInt(max(up.Size()-1, 0), 10))
-	h.Set("Docker-Upload-UUID", up.ID())
+	h.Set("Location", "/v2/"+q.repo+"/blobs/uploads/"+id)
+	h.Set("Range", "0-"+strconv.FormatInt(max(size-1, 0), 10))
+	h.Set("Docker-Upload-UUID", id)
 }
