@@ -185,7 +185,9 @@ type UpstreamError struct {
 func (e *UpstreamError) Error() string {
 	return "the upstream " + e.Name + " has failed: " + e.Err.Error()
 }
-func (e *UpstreamError) Unwrap() []error { return []error{fault.Unavailable, e.Err} }
+
+// Unwrap leaves Err out: what is invalid there is not what the client sent.
+func (e *UpstreamError) Unwrap() error { return fault.Unavailable }
 
 func (e *MissingError) Error() string {
 	return fmt.Sprintf("the manifest names %v, which the repository does not have: push it first", e.Digests)
