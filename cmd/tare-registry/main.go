@@ -51,7 +51,8 @@ var commands = []command{
 			"interfaces, as in a container. Without --auth, and without [auth] in the configuration,\n" +
 			"whoever can connect may do everything.\n\n" +
 			"SIGTERM ends it when requests under way have ended; SIGUSR1 has it remove at once what\n" +
-			"retention and garbage collection would remove later."},
+			"retention and garbage collection would remove later; SIGHUP has it read its configuration\n" +
+			"again: who may do what, what binds repositories, and when garbage is collected."},
 	{"start", "", "Serve images in the background", 0, startInBackground, startFlags,
 		"This is a process of the user who starts it, not a container: it needs no image, which would\n" +
 			"have to come from another registry first, no daemon and no root. It ends with stop, or with\n" +
