@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/docker/go-units"
 
+	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/registry/config"
 	"github.com/tarehq/tare/registry/retention"
 	"github.com/tarehq/tare/registry/storage"
@@ -144,11 +147,17 @@ func retain(ctx context.Context, out, _ io.Writer, o *options) (err error) {
 	return err
 }
 
-// open opens the storage of the commands that do one thing to it.
+// open opens the storage of the commands that do one thing to it, which has to
+// be there.
 func (o *options) open(ctx context.Context) (*config.Config, storage.Storage, error) {
 	c, err := o.config()
 	if err != nil {
 		return nil, nil, err
+	}
+	if c.Storage.S3 == nil {
+		if _, err := os.Stat(c.Storage.Root); errors.Is(err, fs.ErrNotExist) {
+			return nil, nil, fault.New(fault.NotFound, "there is no registry in %s: give its directory with --root", c.Storage.Root)
+		}
 	}
 	s, err := openStorage(ctx, c)
 	return c, s, err
