@@ -48,6 +48,9 @@ func serve(ctx context.Context, _, logTo io.Writer, o *options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
+	if d, ok := s.(*dir.Storage); ok {
+		d.LogTo(log)
+	}
 	rules := rulesOf(c)
 	defer maintain(ctx, s, rules, c.Collect, log)()
 	handler := p.guard(routes(c, s, gate, rules, log))

@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -44,6 +46,24 @@ type indexWriter struct {
 	end  chan struct{}
 	done chan struct{}
 	err  error // of the last writing
+	log  atomic.Pointer[slog.Logger]
+}
+
+// LogTo has failures to write index.json be logged, which no request is told of.
+// They are tried again until it is written; what the registry has is not in danger.
+func (s *Storage) LogTo(log *slog.Logger) { s.index.log.Store(log) }
+
+// tell logs when failures begin and when they end.
+func (w *indexWriter) tell(err error) {
+	log, before := w.log.Load(), w.err
+	w.err = err
+	switch {
+	case log == nil:
+	case err != nil && before == nil:
+		log.Error("image stores cannot use the directory: its index.json is behind", "error", err)
+	case err == nil && before != nil:
+		log.Info("index.json has all images again")
+	}
 }
 
 // mark says that names are about to change.
@@ -112,7 +132,8 @@ func (w *indexWriter) start(s *Storage) {
 				return
 			}
 			began := time.Now()
-			if w.err = s.writeIndex(); w.err != nil {
+			err := explain(s.writeIndex())
+			if w.tell(err); err != nil {
 				w.marked() // the disk may have room again later
 			}
 			delay = max(indexDelay, indexShare*time.Since(began))
@@ -179,7 +200,7 @@ func (s *Storage) writeIndex() (err error) {
 	}
 	f, err := os.CreateTemp(s.root, "."+ocispec.ImageIndexFile+".tmp*")
 	if err != nil {
-		return err
+		return fmt.Errorf("cannot write index.json: %w", err)
 	}
 	defer func() {
 		if e := os.Remove(f.Name()); !errors.Is(e, fs.ErrNotExist) {
