@@ -310,14 +310,21 @@ func (w *indexEncoder) add(d ocispec.Descriptor) error {
 // an image store would not reach from them.
 func (w *indexEncoder) repository(r repository) error {
 	listed := map[digest.Digest]bool{}
+	targets := map[digest.Digest]ocispec.Descriptor{} // many tags may point to one
 	for c, tag, v := cursor(r.tags()); tag != nil; tag, v = c.Next() {
 		t, _ := readTag(v)
-		target, ok, err := r.target(t)
-		if err != nil {
-			return err
-		}
-		if !ok {
-			continue
+		target, ok := targets[t.digest]
+		if !ok || t.foreign != nil {
+			var err error
+			if target, ok, err = r.target(t); err != nil {
+				return err
+			}
+			if !ok {
+				continue
+			}
+			if t.foreign == nil {
+				targets[t.digest] = target
+			}
 		}
 		listed[t.digest] = true
 		e := content.Entry{Name: r.taggedName(string(tag)), Target: annotate(r, target), Updated: t.updated}
