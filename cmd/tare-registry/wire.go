@@ -51,6 +51,9 @@ func serve(ctx context.Context, _, logTo io.Writer, o *options) (err error) {
 	if err != nil {
 		return shut(listeners, err)
 	}
+	if d, ok := kept.(*dir.Storage); ok {
+		d.LogTo(log)
+	}
 	kept = ops.watch(kept)
 	s, err := copies(c, kept, log)
 	if err != nil {
