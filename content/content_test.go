@@ -480,3 +480,24 @@ func TestForgetWhileHeld(t *testing.T) {
 		t.Errorf("what was written anew: %v", err)
 	}
 }
+
+// A blob that was not there when it was forgotten, and is fetched meanwhile, stays.
+func TestForgetWhatIsFetched(t *testing.T) {
+	s := open(t, t.TempDir())
+	defer s.Hold()()
+	data := noise(2 * keptFrom)
+	d := digest.FromBytes(data)
+	if err := s.Forget(d); err != nil {
+		t.Fatal(err)
+	}
+	p := partial(t, s, data)
+	if _, err := p.WriteAt(data, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(p.Verify(t.Context()), p.Commit(), p.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if _, here := s.Size(d); !here {
+		t.Error("it counts as missing")
+	}
+}

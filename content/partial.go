@@ -345,11 +345,10 @@ func (p *Partial) Commit() error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	if p.size >= keptFrom && os.Link(p.f.Name(), path) == nil {
-		return nil
-	}
-	if err := os.Rename(p.f.Name(), path); err != nil { // small, or there already, or without second names
-		return err
+	if p.size < keptFrom || os.Link(p.f.Name(), path) != nil {
+		if err := os.Rename(p.f.Name(), path); err != nil { // small, or there already, or without second names
+			return err
+		}
 	}
 	p.store.forgotten.Delete(p.digest)
 	return nil

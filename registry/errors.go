@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/registry/storage"
 )
 
 // code is an error identifier of the specification, or one of those that
@@ -84,6 +85,7 @@ func (e *endpoint) explain(err error) *problem {
 		p.Code = e.unknown
 	case kind == fault.Invalid:
 		p.Code = e.invalid
+	case kind == fault.Unavailable && errors.As(err, new(*storage.UpstreamError)):
 	case kind == fault.Unavailable:
 		p.Message = "the registry's storage does not answer: try again later"
 	case a.status == http.StatusInternalServerError:

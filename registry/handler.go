@@ -114,6 +114,9 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (q *request) serve() error {
+	if !q.rename() {
+		return fault.New(fault.NotFound, "this registry is no mirror of the one that ns= names")
+	}
 	if r := q.URL.RawPath; q.kind == nothing || r != "" && hidesSlash(r) {
 		return refuse(http.StatusNotFound, unsupported, fault.New(fault.NotFound, "there is nothing at this path: the API begins at /v2/"))
 	}
@@ -130,6 +133,19 @@ func (q *request) serve() error {
 		return err
 	}
 	return op.run(q)
+}
+
+// rename has the request be about the repository that its ns= means.
+func (q *request) rename() (ok bool) {
+	if q.api.Names == nil || q.kind <= catalog || !strings.Contains(q.URL.RawQuery, "ns=") {
+		return true
+	}
+	ns := q.URL.Query().Get("ns")
+	if ns == "" || !storage.ValidRepository(q.repo) {
+		return true
+	}
+	q.repo, ok = q.api.Names(q.repo, ns)
+	return ok
 }
 
 func (q *request) authorize(needs []Action) (err error) {

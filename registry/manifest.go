@@ -16,8 +16,12 @@ import (
 // maxTags is how many tags one push may set.
 const maxTags = 100
 
-// Where a tag points to has to be asked each time.
-var askAgain = []string{"no-cache"}
+var (
+	// Where a tag points to has to be asked each time.
+	askAgain = []string{"no-cache"}
+	// RFC 7234, 5.5.1: older than it should be.
+	stale = []string{`110 - "Response is Stale"`}
+)
 
 // getManifest sends a manifest by its tag or digest.
 func (q *request) getManifest() error {
@@ -32,6 +36,9 @@ func (q *request) getManifest() error {
 			return err
 		}
 		d, cached = tag.Target.Digest, askAgain
+		if tag.Stale {
+			q.w.Header()["Warning"] = stale
+		}
 	} else if !storage.ValidDigest(d) {
 		_, err := readDigest(q.item)
 		return err

@@ -24,7 +24,12 @@ type Config struct {
 	// Redirect sends clients that want a blob to the storage itself where it has
 	// addresses (storage.Blob.Location).
 	Redirect bool
-	Log      *slog.Logger
+	// Names gives the repository that a name means for a client that takes the
+	// registry for another one and says which: containerd sends its mirrors
+	// ?ns=docker.io. It is false for one that this registry is no copy of. nil
+	// leaves ns aside.
+	Names func(repo, ns string) (string, bool)
+	Log   *slog.Logger
 }
 
 // Action is what somebody wants to do with a repository. The words are those of

@@ -21,6 +21,7 @@ import (
 	"github.com/tarehq/tare/registry/storage"
 	"github.com/tarehq/tare/registry/storage/bucket"
 	"github.com/tarehq/tare/registry/storage/dir"
+	"github.com/tarehq/tare/registry/upstream"
 )
 
 // serve is the command. What was opened is closed in the opposite order, also
@@ -40,16 +41,22 @@ func serve(ctx context.Context, _, logTo io.Writer, o *options) (err error) {
 	if err != nil {
 		return err
 	}
-	s, err := openStorage(ctx, c)
+	kept, err := openStorage(ctx, c)
 	if err != nil {
-		for _, l := range listeners {
-			err = errors.Join(err, l.Close())
-		}
-		return err
+		return shut(listeners, err)
+	}
+	s, err := copies(c, kept, log)
+	if err != nil {
+		return shut(listeners, err)
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
 	rules := rulesOf(c)
-	defer maintain(ctx, s, rules, c.Collect, log)()
+	defer maintain(ctx, kept, s, rules, c.Collect, log)()
+	end, err := schedule(ctx, c, s)
+	if err != nil {
+		return shut(listeners, err)
+	}
+	defer end()
 	handler := p.guard(routes(c, s, gate, rules, log))
 	server := newServer(c.HTTP, handler, t, log)
 	at := addresses(listeners, t != nil)
@@ -59,6 +66,14 @@ func serve(ctx context.Context, _, logTo io.Writer, o *options) (err error) {
 	}
 	debug.FreeOSMemory()
 	return answer(ctx, server, listeners, time.Duration(c.HTTP.Shutdown), log)
+}
+
+// shut closes the listeners of a start that has failed.
+func shut(listeners []net.Listener, err error) error {
+	for _, l := range listeners {
+		err = errors.Join(err, l.Close())
+	}
+	return err
 }
 
 // doors are how clients get in: the certificate, and who may do what. Both may
@@ -106,6 +121,9 @@ const leastKey = 32
 // are in them.
 func routes(c *config.Config, s storage.Storage, gate *auth.Gate, rules retention.Rules, log *slog.Logger) http.Handler {
 	r := registry.Config{Storage: s, Rules: rules, Log: log, Redirect: c.Storage.S3 != nil && c.Storage.S3.Redirect}
+	if u, ok := s.(*upstream.Storage); ok {
+		r.Names = u.Names
+	}
 	if gate == nil {
 		return registry.New(r)
 	}

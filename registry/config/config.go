@@ -126,6 +126,7 @@ type Upstream struct {
 	Repositories pattern.List `toml:"repositories"`
 	Username     string       `toml:"username"`
 	Password     Secret       `toml:"password"`
+	Identity     Secret       `toml:"identity_token"` // an OAuth2 refresh token instead of a password
 	TagTTL       Duration     `toml:"tag_ttl"`
 	Unused       Duration     `toml:"unused"` // how long a manifest stays that nobody asks for; 0 for ever
 	CA           string       `toml:"ca"`
@@ -136,9 +137,13 @@ type Upstream struct {
 // Sync copies from an upstream on a schedule.
 type Sync struct {
 	Upstream     string       `toml:"upstream"`
-	Repositories []string     `toml:"repositories"` // names, or patterns where the upstream has a catalog
+	Prefix       string       `toml:"prefix"`       // of the names here; "" is the upstream's name
+	Repositories pattern.List `toml:"repositories"` // names, or patterns where the upstream has a catalog
 	Tags         pattern.List `toml:"tags"`
+	Platforms    []string     `toml:"platforms"` // of what indexes name; none is all
+	Referrers    bool         `toml:"referrers"` // signatures and the like, too
 	Interval     Duration     `toml:"interval"`
+	At           string       `toml:"at"` // the time of day, "03:00"
 }
 
 // Notify is a webhook.

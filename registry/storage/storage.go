@@ -55,7 +55,9 @@ type Storage interface {
 
 	// PutManifest stores a manifest and points the tags to it, all or nothing.
 	// The error is a MissingError when the repository lacks what it names, and
-	// fault.Conflict when an immutable tag points elsewhere.
+	// fault.Conflict when an immutable tag points elsewhere. A manifest that is put
+	// again keeps the Blobs that it is put with now, also those that it was put
+	// without before: a copy of an image is put with those that have arrived.
 	PutManifest(ctx context.Context, repo string, m Manifest, tags ...NewTag) error
 	// Manifest reads a manifest by its digest. Its Data must not be changed.
 	Manifest(ctx context.Context, repo string, d digest.Digest) (*Manifest, error)
@@ -151,6 +153,9 @@ type Tag struct {
 	Name    string
 	Target  ocispec.Descriptor
 	Updated time.Time
+	// Stale says that the repository is a copy, and that the one it is copied from,
+	// which may have moved the tag, does not answer.
+	Stale bool
 }
 
 // Collected is what a collection has removed.
@@ -162,6 +167,19 @@ type Collected struct {
 // MissingError lists what a manifest names and the repository lacks. It is
 // fault.NotFound.
 type MissingError struct{ Digests []digest.Digest }
+
+// UpstreamError tells that what is not here could not be had from the registry
+// that it would come from. It is fault.Unavailable, and its sentence is for
+// clients.
+type UpstreamError struct {
+	Name string
+	Err  error
+}
+
+func (e *UpstreamError) Error() string {
+	return "the upstream " + e.Name + " has failed: " + e.Err.Error()
+}
+func (e *UpstreamError) Unwrap() []error { return []error{fault.Unavailable, e.Err} }
 
 func (e *MissingError) Error() string {
 	return fmt.Sprintf("the manifest names %v, which the repository does not have: push it first", e.Digests)

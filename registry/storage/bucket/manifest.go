@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -133,8 +134,11 @@ func (s *Storage) PutManifest(ctx context.Context, repo string, m storage.Manife
 func (s *Storage) ensure(ctx context.Context, repo string, m storage.Manifest) (made bool, err error) {
 	d := m.Descriptor.Digest
 	there, err := s.manifest(ctx, repo, d)
-	if err != nil || there.manifest != nil {
+	if err != nil {
 		return false, err
+	}
+	if there.manifest != nil {
+		return false, s.putAgain(ctx, repo, there, m)
 	}
 	places, err := s.locate(ctx, repo, m.Blobs)
 	if err != nil {
@@ -148,6 +152,20 @@ func (s *Storage) ensure(ctx context.Context, repo string, m storage.Manifest) (
 		}
 	}
 	attempt := rand.Text()
+	if err := s.referAll(ctx, repo, places, d, attempt); err != nil {
+		return false, err
+	}
+	if m.Subject != "" {
+		if _, err := s.put(ctx, s.referrerKey(repo, m.Subject, d, attempt), nil); err != nil {
+			return false, err
+		}
+	}
+	err = s.write(ctx, key, etag, attempt, m)
+	return err == nil, err
+}
+
+// referAll writes the references of a manifest to the blobs.
+func (s *Storage) referAll(ctx context.Context, repo string, places map[digest.Digest]place, d digest.Digest, attempt string) error {
 	work, all := errgroup.WithContext(ctx)
 	work.SetLimit(width)
 	for blob, p := range places {
@@ -160,21 +178,48 @@ func (s *Storage) ensure(ctx context.Context, repo string, m storage.Manifest) (
 			return err
 		})
 	}
-	if m.Subject != "" {
-		work.Go(func() error {
-			_, err := s.put(all, s.referrerKey(repo, m.Subject, d, attempt), nil)
-			return err
-		})
-	}
-	if err := work.Wait(); err != nil {
-		return false, err
-	}
+	return work.Wait()
+}
+
+// write swaps what is under the name of a manifest for the manifest.
+func (s *Storage) write(ctx context.Context, key, etag, attempt string, m storage.Manifest) error {
 	head, err := json.Marshal(header{attempt, m.Descriptor, m.Blobs, m.Manifests, m.Subject})
 	if err != nil {
-		return false, err
+		return err
 	}
 	_, err = s.swap(ctx, key, etag, slices.Concat(head, []byte("\n"), m.Data))
-	return err == nil, err
+	return err
+}
+
+// recent is how old a manifest may be that is put again without a trace.
+const recent = time.Hour
+
+// putAgain has a manifest that is there keep what it is put with besides, and be
+// of now. What it keeps already has its references.
+func (s *Storage) putAgain(ctx context.Context, repo string, there *storedManifest, m storage.Manifest) error {
+	kept := map[digest.Digest]bool{}
+	for _, b := range there.manifest.Blobs {
+		kept[b.Digest] = true
+	}
+	var more []ocispec.Descriptor
+	for _, b := range m.Blobs {
+		if !kept[b.Digest] {
+			more = append(more, b)
+		}
+	}
+	if len(more) == 0 && s.line.now().Sub(there.manifest.Updated) < recent {
+		return nil
+	}
+	places, err := s.locate(ctx, repo, more)
+	if err != nil {
+		return err
+	}
+	attempt, d := rand.Text(), m.Descriptor.Digest
+	if err := s.referAll(ctx, repo, places, d, attempt); err != nil {
+		return err
+	}
+	m.Blobs = slices.Concat(there.manifest.Blobs, more)
+	return s.write(ctx, s.manifestKey(repo, d), there.etag, attempt, m)
 }
 
 // locate finds the blobs that a manifest names, a MissingError if some are not there.

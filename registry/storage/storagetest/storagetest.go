@@ -34,6 +34,7 @@ func Run(t *testing.T, m Maker) {
 		"uploads":    uploads,
 		"mounts":     mounts,
 		"manifests":  manifests,
+		"growing":    growing,
 		"tags":       tags,
 		"lists":      lists,
 		"referrers":  referrers,
