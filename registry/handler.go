@@ -20,6 +20,7 @@ type api struct {
 	tagging keylock.Locks[string] // repository:tag, while a condition on it is looked at
 	writers writers
 	heavy   chan struct{} // a place for each large manifest in memory
+	listing chan struct{} // a place for each list of referrers that is made
 }
 
 // New returns the handler of everything below /v2/.
@@ -27,7 +28,7 @@ func New(c Config) http.Handler {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return &api{Config: c, heavy: make(chan struct{}, heavyManifests)}
+	return &api{Config: c, heavy: make(chan struct{}, heavyManifests), listing: make(chan struct{}, listings)}
 }
 
 // request is one on its way.

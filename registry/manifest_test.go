@@ -278,3 +278,36 @@ func TestReferrers(t *testing.T) {
 	r.want(r.do("GET", "/v2/a/referrers/sha256:0", nil), 400, digestInvalid)
 	r.want(r.do("GET", "/v2/nowhere/referrers/"+string(subject.Digest), nil), 200, "")
 }
+
+// TestReferrersPages has more referrers than one answer takes.
+func TestReferrersPages(t *testing.T) {
+	r := start(t, Config{})
+	subject := descriptorOf(ociImage, []byte("not there"))
+	want := map[digest.Digest]bool{}
+	for i := range 40 {
+		_, d := r.pushImage("a", "v"+itoa(int64(i)), func(m *ocispec.Manifest) {
+			m.Subject, m.ArtifactType, m.Annotations = &subject, "a/b c&d", map[string]string{"is": itoa(int64(i)) + strings.Repeat("x", 60<<10)}
+		})
+		want[d] = true
+	}
+	path, pages := "/v2/a/referrers/"+string(subject.Digest)+"?artifactType=a%2Fb+c%26d", 0
+	for path != "" {
+		a := r.want(r.do("GET", path, nil), 200, "")
+		var index ocispec.Index
+		if err := json.Unmarshal(a.body, &index); err != nil || len(a.body) > maxReferrersPage+10 {
+			t.Fatalf("%d bytes, %v", len(a.body), err)
+		}
+		for _, m := range index.Manifests {
+			if !want[m.Digest] {
+				t.Fatalf("%s is twice there, or no referrer", m.Digest)
+			}
+			delete(want, m.Digest)
+		}
+		path, _, _ = strings.Cut(strings.TrimPrefix(a.header.Get("Link"), "<"), ">")
+		pages++
+	}
+	if len(want) != 0 || pages != 2 {
+		t.Errorf("%d are missing on %d pages", len(want), pages)
+	}
+	r.want(r.do("GET", "/v2/a/referrers/"+string(subject.Digest)+"?last=x", nil), 400, digestInvalid)
+}
