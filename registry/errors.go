@@ -122,7 +122,7 @@ func (q *request) body(status int, mediaType string, data []byte) {
 	h := q.w.Header()
 	h["Content-Type"] = []string{mediaType}
 	h["Content-Length"] = []string{strconv.Itoa(len(data))}
-	q.w.WriteHeader(status)
+	q.status(status)
 	if q.Method != http.MethodHead {
 		_, _ = q.w.Write(data) // a client that went away needs no answer
 	}

@@ -2,8 +2,10 @@ package registry
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -40,6 +42,7 @@ type request struct {
 	endpoint *endpoint
 	user     string // who asks; known once the authorizer has spoken
 	writer   *writer
+	begun    bool // the answer
 }
 
 // operation is what a method does at an endpoint, and the right it needs.
@@ -109,9 +112,33 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h["Docker-Distribution-Api-Version"] = apiVersion
 	h["X-Content-Type-Options"] = noSniff
-	if err := q.serve(); err != nil {
+	if err := q.survive(); err != nil {
 		q.fail(err)
 	}
+}
+
+// survive serves the request. What makes that panic is one request's matter: it
+// is logged, and the client told, unless it has a part of the answer already.
+func (q *request) survive() (err error) {
+	defer func() {
+		switch p := recover(); {
+		case p == nil:
+		case p == http.ErrAbortHandler:
+			panic(p)
+		case q.begun:
+			q.api.Log.Error("a request panicked", slog.String("path", q.URL.Path), slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+			panic(http.ErrAbortHandler)
+		default:
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return q.serve()
+}
+
+// status begins the answer.
+func (q *request) status(code int) {
+	q.begun = true
+	q.w.WriteHeader(code)
 }
 
 func (q *request) serve() error {
