@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -310,4 +311,36 @@ func TestReferrersPages(t *testing.T) {
 		t.Errorf("%d are missing on %d pages", len(want), pages)
 	}
 	r.want(r.do("GET", "/v2/a/referrers/"+string(subject.Digest)+"?last=x", nil), 400, digestInvalid)
+}
+
+// TestTagsAreLocked pushes two tags while somebody looks at a condition on one.
+func TestTagsAreLocked(t *testing.T) {
+	r := start(t, Config{})
+	data, d := r.pushImage("a", "v1", nil)
+	unlock, err := r.api.tagging.Lock(t.Context(), "a:v2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	req := httptest.NewRequest("PUT", "/v2/a/manifests/"+string(d)+"?tag=v3&tag=v2", bytes.NewReader(data)).WithContext(ctx)
+	req.Header.Set("Content-Type", ociImage)
+	w := newRecorder()
+	r.api.ServeHTTP(w, req)
+	if w.Code == 201 {
+		t.Error("the tag was set meanwhile")
+	}
+	for _, tag := range []string{"v2", "v3"} {
+		r.want(r.do("GET", "/v2/a/manifests/"+tag, nil), 404, manifestUnknown)
+	}
+}
+
+func TestHasty(t *testing.T) {
+	for late, want := range map[time.Duration]bool{-time.Second: false, time.Minute: true} {
+		_, err := io.ReadAll(&hasty{strings.NewReader("x"), time.Now().Add(late)})
+		if (err == nil) != want {
+			t.Errorf("%v: %v", late, err)
+		}
+	}
 }
