@@ -94,6 +94,8 @@ func (e *endpoint) explain(err error) *problem {
 	return p
 }
 
+var noStore = []string{"no-store"}
+
 // fail answers with the error, and logs what is the registry's own failure.
 func (q *request) fail(err error) {
 	p := q.endpoint.explain(err)
@@ -105,9 +107,10 @@ func (q *request) fail(err error) {
 	if p.status == http.StatusUnauthorized && errors.As(err, &challenge) && challenge.Header != "" {
 		h.Set("WWW-Authenticate", challenge.Header)
 	}
-	for _, name := range []string{"Etag", "Cache-Control", "Docker-Content-Digest"} {
+	for _, name := range []string{"Etag", "Docker-Content-Digest"} {
 		h.Del(name) // they were to describe what the client does not get
 	}
+	h["Cache-Control"] = noStore // what is not there may be pushed next
 	body, err := json.Marshal(struct {
 		Errors []*problem `json:"errors"`
 	}{append([]*problem{p}, p.also...)})

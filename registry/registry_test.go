@@ -192,7 +192,9 @@ func TestHello(t *testing.T) {
 
 func TestPaths(t *testing.T) {
 	r := start(t, Config{})
-	r.want(r.do("GET", "/", nil), 404, unsupported)
+	if a := r.want(r.do("GET", "/", nil), 404, unsupported); a.header.Get("Cache-Control") != "no-store" {
+		t.Errorf("%v", a.header)
+	}
 	r.want(r.do("GET", "/v2/a", nil), 404, unsupported)
 	for _, name := range []string{"A", "a//b", "../a", "a/./b", "a%20b", ".a", strings.Repeat("a", 256)} {
 		r.want(r.do("GET", "/v2/"+name+"/tags/list", nil), 400, nameInvalid)
