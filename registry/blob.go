@@ -45,7 +45,7 @@ func (q *request) getBlob() error {
 		if err == nil {
 			h.Set("Location", location)
 			h.Set("Cache-Control", "no-store") // the address is good for minutes only
-			q.w.WriteHeader(http.StatusTemporaryRedirect)
+			q.status(http.StatusTemporaryRedirect)
 			q.pulledBlob(d, blob.Size)
 			return nil
 		}
@@ -60,6 +60,7 @@ func (q *request) getBlob() error {
 		ranged = &rangeWriter{ResponseWriter: w, q: q}
 		w = ranged
 	}
+	q.begun = true
 	http.ServeContent(w, q.Request, "", time.Time{}, blob.Content)
 	if q.Method == http.MethodGet && q.Context().Err() == nil && (ranged == nil || !ranged.failed) {
 		q.pulledBlob(d, blob.Size)
@@ -120,5 +121,5 @@ func (q *request) deleteBlob() error {
 
 func (q *request) accepted() {
 	q.w.Header().Set("Content-Length", "0")
-	q.w.WriteHeader(http.StatusAccepted)
+	q.status(http.StatusAccepted)
 }

@@ -103,6 +103,8 @@ func (e *endpoint) explain(err error) *problem {
 	return p
 }
 
+var noStore = []string{"no-store"}
+
 // fail answers with the error, and logs what is the registry's own failure.
 func (q *request) fail(err error) {
 	p := q.endpoint.explain(err)
@@ -116,9 +118,10 @@ func (q *request) fail(err error) {
 	if p.status == http.StatusUnauthorized && errors.As(err, &challenge) && challenge.Header != "" {
 		h.Set("WWW-Authenticate", challenge.Header)
 	}
-	for _, name := range []string{"Etag", "Cache-Control", "Docker-Content-Digest"} {
+	for _, name := range []string{"Etag", "Docker-Content-Digest"} {
 		h.Del(name) // they were to describe what the client does not get
 	}
+	h["Cache-Control"] = noStore // what is not there may be pushed next
 	q.body(p.status, "application/json; charset=utf-8", p.document())
 }
 
@@ -150,7 +153,7 @@ func (q *request) body(status int, mediaType string, data []byte) {
 	h := q.w.Header()
 	h["Content-Type"] = []string{mediaType}
 	h["Content-Length"] = []string{strconv.Itoa(len(data))}
-	q.w.WriteHeader(status)
+	q.status(status)
 	if q.Method != http.MethodHead {
 		_, _ = q.w.Write(data) // a client that went away needs no answer
 	}

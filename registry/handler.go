@@ -2,8 +2,10 @@ package registry
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -21,6 +23,7 @@ type api struct {
 	tagging keylock.Locks[string] // repository:tag, while a condition on it is looked at
 	writers writers
 	heavy   chan struct{} // a place for each large manifest in memory
+	listing chan struct{} // a place for each list of referrers that is made
 }
 
 // New returns the handler of everything below /v2/.
@@ -31,7 +34,7 @@ func New(c Config) http.Handler {
 	if c.MaxManifest <= 0 || c.MaxManifest > manifest.MaxSize {
 		c.MaxManifest = manifest.MaxSize
 	}
-	return &api{Config: c, heavy: make(chan struct{}, heavyManifests)}
+	return &api{Config: c, heavy: make(chan struct{}, heavyManifests), listing: make(chan struct{}, listings)}
 }
 
 // request is one on its way.
@@ -44,6 +47,7 @@ type request struct {
 	user     string // who asks; known once the authorizer has spoken
 	writer   *writer
 	problem  *problem
+	begun    bool // the answer
 }
 
 // operation is what a method does at an endpoint, and the right it needs.
@@ -113,7 +117,7 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h["Docker-Distribution-Api-Version"] = apiVersion
 	h["X-Content-Type-Options"] = noSniff
-	if err := q.serve(); err != nil {
+	if err := q.survive(); err != nil {
 		q.fail(err)
 	}
 	if reporter, ok := w.(Reporter); ok {
@@ -127,6 +131,30 @@ func (q *request) outcome() Outcome {
 		o.Code, o.Message = string(q.problem.Code), q.problem.Message
 	}
 	return o
+}
+
+// survive serves the request. What makes that panic is one request's matter: it
+// is logged, and the client told, unless it has a part of the answer already.
+func (q *request) survive() (err error) {
+	defer func() {
+		switch p := recover(); {
+		case p == nil:
+		case p == http.ErrAbortHandler:
+			panic(p)
+		case q.begun:
+			q.api.Log.Error("a request panicked", slog.String("path", q.URL.Path), slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+			panic(http.ErrAbortHandler)
+		default:
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return q.serve()
+}
+
+// status begins the answer.
+func (q *request) status(code int) {
+	q.begun = true
+	q.w.WriteHeader(code)
 }
 
 func (q *request) serve() error {

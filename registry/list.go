@@ -5,8 +5,11 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/registry/storage"
@@ -16,6 +19,11 @@ import (
 const (
 	maxTagsPage         = 10_000
 	maxRepositoriesPage = 1_000
+
+	// maxReferrersPage is in bytes: clients read no more than four megabytes.
+	maxReferrersPage = 2 << 20
+	// listings is how many lists of referrers are made at the same time.
+	listings = 16
 )
 
 // page is which part of a list is asked for.
@@ -111,26 +119,71 @@ func (q *request) listCatalog() error {
 }
 
 // listReferrers lists the manifests whose subject is the digest, which need not
-// be there.
+// be there, in the order of their digests.
 func (q *request) listReferrers() error {
 	d, err := readDigest(q.item)
 	if err != nil {
 		return err
 	}
-	list, err := q.api.Storage.Referrers(q.Context(), q.repo, d)
-	if err != nil && !errors.Is(err, fault.NotFound) {
-		return err
-	}
-	index := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{}}
-	index.SchemaVersion = 2
-	filter := q.URL.Query().Get("artifactType")
-	for _, m := range list {
-		if filter == "" || m.ArtifactType == filter {
-			index.Manifests = append(index.Manifests, m)
+	query := q.URL.Query()
+	kind, last := query.Get("artifactType"), query.Get("last")
+	if last != "" {
+		if _, err := readDigest(last); err != nil {
+			return err
 		}
 	}
-	if filter != "" {
-		q.w.Header().Set("OCI-Filters-Applied", "artifactType")
+	data, more, err := q.referrers(d, kind, digest.Digest(last))
+	if err != nil {
+		return err
 	}
-	return q.json(ocispec.MediaTypeImageIndex, index)
+	h := q.w.Header()
+	if kind != "" {
+		h.Set("OCI-Filters-Applied", "artifactType")
+	}
+	if more != "" {
+		query := url.Values{"last": {string(more)}}
+		if kind != "" {
+			query.Set("artifactType", kind)
+		}
+		h.Set("Link", "<"+q.URL.Path+"?"+query.Encode()+`>; rel="next"`)
+	}
+	q.body(http.StatusOK, ocispec.MediaTypeImageIndex, data)
+	return nil
+}
+
+// referrers is the index of those after last. Where they are more than fit into
+// one answer, more is the last that did. Few are made at a time: their
+// annotations may be large.
+func (q *request) referrers(d digest.Digest, kind string, last digest.Digest) (data []byte, more digest.Digest, err error) {
+	select {
+	case q.api.listing <- struct{}{}:
+		defer func() { <-q.api.listing }()
+	case <-q.Context().Done():
+		return nil, "", q.Context().Err()
+	}
+	list, err := q.api.Storage.Referrers(q.Context(), q.repo, d)
+	if err != nil && !errors.Is(err, fault.NotFound) {
+		return nil, "", err
+	}
+	slices.SortFunc(list, func(a, b ocispec.Descriptor) int { return strings.Compare(string(a.Digest), string(b.Digest)) })
+	data = []byte(`{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageIndex + `","manifests":[`)
+	shown := digest.Digest("")
+	for _, m := range list {
+		if m.Digest <= last || kind != "" && m.ArtifactType != kind {
+			continue
+		}
+		one, err := json.Marshal(m)
+		if err != nil {
+			return nil, "", err
+		}
+		if shown != "" {
+			if len(data)+len(one) > maxReferrersPage {
+				more = shown
+				break
+			}
+			data = append(data, ',')
+		}
+		data, shown = append(data, one...), m.Digest
+	}
+	return append(data, "]}\n"...), more, nil
 }

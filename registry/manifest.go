@@ -5,7 +5,9 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/tarehq/tare/fault"
@@ -78,7 +80,7 @@ func (q *request) unchanged(d digest.Digest, cached []string) bool {
 	if match == nil || !matches(match, etag) {
 		return false
 	}
-	q.w.WriteHeader(http.StatusNotModified)
+	q.status(http.StatusNotModified)
 	return true
 }
 
@@ -141,7 +143,7 @@ func (q *request) putManifest() error {
 		h.Set("OCI-Tag", strings.Join(names, ", "))
 	}
 	h.Set("Content-Length", "0")
-	q.w.WriteHeader(http.StatusCreated)
+	q.status(http.StatusCreated)
 	q.pushed(&m, names)
 	return nil
 }
@@ -197,7 +199,22 @@ func noTag(name string) error {
 const (
 	lightManifest  = 128 << 10
 	heavyManifests = 4
+	heavyTime      = 30 * time.Second
 )
+
+// hasty is a reader that fails when its time is over: who sends slowly must not
+// keep one of few places.
+type hasty struct {
+	io.Reader
+	end time.Time
+}
+
+func (h *hasty) Read(p []byte) (int, error) {
+	if time.Now().After(h.end) {
+		return 0, errors.New("a manifest of this size has to come faster")
+	}
+	return h.Reader.Read(p)
+}
 
 // document reads the manifest that the request brings. It is in memory until release.
 func (q *request) document() (data []byte, release func(), err error) {
@@ -212,7 +229,7 @@ func (q *request) document() (data []byte, release func(), err error) {
 			return nil, nil, q.Context().Err()
 		}
 		var rest []byte
-		rest, err = io.ReadAll(body)
+		rest, err = io.ReadAll(&hasty{body, time.Now().Add(heavyTime)})
 		data = append(data, rest...)
 	}
 	if err == nil {
@@ -230,15 +247,15 @@ func (q *request) document() (data []byte, release func(), err error) {
 // work. Until release, no other request of this registry sets the tag.
 func (q *request) condition(names []string) (release func(), err error) {
 	match, none := q.Header["If-Match"], q.Header["If-None-Match"]
-	if len(names) != 1 {
-		if match != nil || none != nil {
-			return nil, fault.New(fault.Invalid, "a condition is about one tag: push with a single one")
-		}
-		return func() {}, nil
+	if len(names) != 1 && (match != nil || none != nil) {
+		return nil, fault.New(fault.Invalid, "a condition is about one tag: push with a single one")
 	}
-	release, err = q.api.tagging.Lock(q.Context(), q.repo+":"+names[0])
-	if err != nil || match == nil && none == nil {
-		return release, err
+	release, err = q.lockTags(names)
+	if err != nil {
+		return nil, err
+	}
+	if match == nil && none == nil {
+		return release, nil
 	}
 	tag, err := q.api.Storage.Tag(q.Context(), q.repo, names[0])
 	there, err := known(err)
@@ -249,6 +266,26 @@ func (q *request) condition(names []string) (release func(), err error) {
 	if err != nil {
 		release()
 		return nil, err
+	}
+	return release, nil
+}
+
+// lockTags keeps other requests from setting the tags, in an order in which two
+// requests cannot wait for each other.
+func (q *request) lockTags(names []string) (release func(), err error) {
+	var held []func()
+	release = func() {
+		for _, unlock := range held {
+			unlock()
+		}
+	}
+	for _, name := range slices.Sorted(slices.Values(names)) {
+		unlock, err := q.api.tagging.Lock(q.Context(), q.repo+":"+name)
+		if err != nil {
+			release()
+			return nil, err
+		}
+		held = append(held, unlock)
 	}
 	return release, nil
 }
@@ -288,6 +325,11 @@ func (q *request) deleteManifest() error {
 		case q.immutable(q.item):
 			return q.fixed(q.item)
 		}
+		unlock, err := q.lockTags([]string{q.item})
+		if err != nil {
+			return err
+		}
+		defer unlock()
 		tag, err := q.api.Storage.Tag(ctx, q.repo, q.item)
 		if err != nil {
 			return err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -277,4 +278,69 @@ func TestReferrers(t *testing.T) {
 	}
 	r.want(r.do("GET", "/v2/a/referrers/sha256:0", nil), 400, digestInvalid)
 	r.want(r.do("GET", "/v2/nowhere/referrers/"+string(subject.Digest), nil), 200, "")
+}
+
+// TestReferrersPages has more referrers than one answer takes.
+func TestReferrersPages(t *testing.T) {
+	r := start(t, Config{})
+	subject := descriptorOf(ociImage, []byte("not there"))
+	want := map[digest.Digest]bool{}
+	for i := range 40 {
+		_, d := r.pushImage("a", "v"+itoa(int64(i)), func(m *ocispec.Manifest) {
+			m.Subject, m.ArtifactType, m.Annotations = &subject, "a/b c&d", map[string]string{"is": itoa(int64(i)) + strings.Repeat("x", 60<<10)}
+		})
+		want[d] = true
+	}
+	path, pages := "/v2/a/referrers/"+string(subject.Digest)+"?artifactType=a%2Fb+c%26d", 0
+	for path != "" {
+		a := r.want(r.do("GET", path, nil), 200, "")
+		var index ocispec.Index
+		if err := json.Unmarshal(a.body, &index); err != nil || len(a.body) > maxReferrersPage+10 {
+			t.Fatalf("%d bytes, %v", len(a.body), err)
+		}
+		for _, m := range index.Manifests {
+			if !want[m.Digest] {
+				t.Fatalf("%s is twice there, or no referrer", m.Digest)
+			}
+			delete(want, m.Digest)
+		}
+		path, _, _ = strings.Cut(strings.TrimPrefix(a.header.Get("Link"), "<"), ">")
+		pages++
+	}
+	if len(want) != 0 || pages != 2 {
+		t.Errorf("%d are missing on %d pages", len(want), pages)
+	}
+	r.want(r.do("GET", "/v2/a/referrers/"+string(subject.Digest)+"?last=x", nil), 400, digestInvalid)
+}
+
+// TestTagsAreLocked pushes two tags while somebody looks at a condition on one.
+func TestTagsAreLocked(t *testing.T) {
+	r := start(t, Config{})
+	data, d := r.pushImage("a", "v1", nil)
+	unlock, err := r.api.tagging.Lock(t.Context(), "a:v2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	req := httptest.NewRequest("PUT", "/v2/a/manifests/"+string(d)+"?tag=v3&tag=v2", bytes.NewReader(data)).WithContext(ctx)
+	req.Header.Set("Content-Type", ociImage)
+	w := newRecorder()
+	r.api.ServeHTTP(w, req)
+	if w.Code == 201 {
+		t.Error("the tag was set meanwhile")
+	}
+	for _, tag := range []string{"v2", "v3"} {
+		r.want(r.do("GET", "/v2/a/manifests/"+tag, nil), 404, manifestUnknown)
+	}
+}
+
+func TestHasty(t *testing.T) {
+	for late, want := range map[time.Duration]bool{-time.Second: false, time.Minute: true} {
+		_, err := io.ReadAll(&hasty{strings.NewReader("x"), time.Now().Add(late)})
+		if (err == nil) != want {
+			t.Errorf("%v: %v", late, err)
+		}
+	}
 }

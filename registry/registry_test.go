@@ -2,6 +2,7 @@ package registry
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -191,7 +192,9 @@ func TestHello(t *testing.T) {
 
 func TestPaths(t *testing.T) {
 	r := start(t, Config{})
-	r.want(r.do("GET", "/", nil), 404, unsupported)
+	if a := r.want(r.do("GET", "/", nil), 404, unsupported); a.header.Get("Cache-Control") != "no-store" {
+		t.Errorf("%v", a.header)
+	}
 	r.want(r.do("GET", "/v2/a", nil), 404, unsupported)
 	for _, name := range []string{"A", "a//b", "../a", "a/./b", "a%20b", ".a", strings.Repeat("a", 256)} {
 		r.want(r.do("GET", "/v2/"+name+"/tags/list", nil), 400, nameInvalid)
@@ -237,5 +240,20 @@ func TestHeadHasNoBody(t *testing.T) {
 		if head.Body.Len() != 0 || head.Code != get.Code || head.Header().Get("Content-Length") != strconv.Itoa(get.Body.Len()) {
 			t.Errorf("%s: GET %d %d bytes, HEAD %d %q %v", path, get.Code, get.Body.Len(), head.Code, head.Body, head.Header())
 		}
+	}
+}
+
+// broken is a storage that panics.
+type broken struct{ *memory }
+
+func (broken) Tags(context.Context, string, string, int) ([]string, error) { panic("out of luck") }
+
+// TestPanic has a failure of the registry's own look like any other.
+func TestPanic(t *testing.T) {
+	var log bytes.Buffer
+	r := start(t, Config{Storage: broken{newMemory()}, Log: logTo(&log)})
+	r.want(r.do("GET", "/v2/a/tags/list", nil), 500, unknown)
+	if !strings.Contains(log.String(), "out of luck") || !strings.Contains(log.String(), "Tags") {
+		t.Errorf("the log says %q", log.String())
 	}
 }

@@ -195,7 +195,7 @@ func (q *request) deleteUpload() error {
 	if err := up.Cancel(q.whole()); err != nil {
 		return err
 	}
-	q.w.WriteHeader(http.StatusNoContent)
+	q.status(http.StatusNoContent)
 	return nil
 }
 
@@ -222,7 +222,7 @@ func (q *request) created(d digest.Digest) {
 	h.Set("Location", "/v2/"+q.repo+"/blobs/"+string(d))
 	h.Set("Docker-Content-Digest", string(d))
 	h.Set("Content-Length", "0")
-	q.w.WriteHeader(http.StatusCreated)
+	q.status(http.StatusCreated)
 }
 
 // take appends the request's body to the upload. What came stays, however the
@@ -340,7 +340,7 @@ func (q *request) progress(status int, id string, size int64) {
 	if status != http.StatusNoContent {
 		q.w.Header().Set("Content-Length", "0")
 	}
-	q.w.WriteHeader(status)
+	q.status(status)
 }
 
 // progressHeaders has Docker's habit: an upload without a byte is at 0-0 as well.

@@ -8,8 +8,10 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
@@ -305,4 +307,33 @@ func TestTokenAddress(t *testing.T) {
 			t.Errorf("%s: %d", r.Method, w.Code)
 		}
 	}
+}
+
+// TestGuessesAtOnce has many guesses wait beside each other: they count as if
+// they had come one after the other.
+func TestGuessesAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, _ := passwords(t, "alice", "secret")
+		p.turns = make(chan struct{}, 1)
+		p.turns <- struct{}{}
+		tooMany := make(chan bool)
+		const guesses = 3 * maxFailures
+		for i := range guesses {
+			go func() {
+				guess := "guess" + strconv.Itoa(i)
+				tooMany <- errors.Is(p.check(basic("alice", guess), "alice", guess), errTooMany)
+			}()
+		}
+		synctest.Wait()
+		<-p.turns
+		n := 0
+		for range guesses {
+			if <-tooMany {
+				n++
+			}
+		}
+		if n != guesses-maxFailures {
+			t.Errorf("%d of %d guesses were not looked at", n, guesses)
+		}
+	})
 }

@@ -148,6 +148,8 @@ func (p *Passwords) current() *users {
 	return u
 }
 
+var errTooMany = fault.New(fault.Unauthorized, "too many wrong passwords: wait for a minute, then log in again")
+
 var errWrong = fault.New(fault.Unauthorized, "the user name or the password is wrong: log in to this registry again")
 
 // check tells whether this is the user's password. A name that does not exist
@@ -163,17 +165,15 @@ func (p *Passwords) check(r *http.Request, name, password string) error {
 	}
 	who := p.failures.key(r.RemoteAddr, name)
 	if p.failures.tooMany(who) {
-		return fault.New(fault.Unauthorized, "too many wrong passwords: wait for a minute, then log in again")
+		return errTooMany
 	}
-	right, err := p.compute(r.Context(), u, sum, name, password)
+	right, err := p.compute(r.Context(), u, sum, name, password, who)
 	switch {
 	case err != nil:
 		return err
 	case !right:
-		p.failures.add(who)
 		return errWrong
 	}
-	u.remember(sum)
 	return nil
 }
 
@@ -185,8 +185,9 @@ func (p *Passwords) sum(name, password string) (out [32]byte) {
 }
 
 // compute waits for its turn. Requests that came with the same password at the
-// same time find it remembered by then.
-func (p *Passwords) compute(ctx context.Context, u *users, sum [32]byte, name, password string) (bool, error) {
+// same time find it remembered by then; those that came with many others find
+// those counted.
+func (p *Passwords) compute(ctx context.Context, u *users, sum [32]byte, name, password string, who uint64) (right bool, err error) {
 	select {
 	case p.turns <- struct{}{}:
 		defer func() { <-p.turns }()
@@ -196,13 +197,21 @@ func (p *Passwords) compute(ctx context.Context, u *users, sum [32]byte, name, p
 	if u.remembered(sum) {
 		return true, nil
 	}
+	if p.failures.tooMany(who) {
+		return false, errTooMany
+	}
+	defer func() {
+		if !right && err == nil {
+			p.failures.add(who)
+		}
+	}()
 	hash := u.hashes[name]
 	if hash == nil {
 		// Nobody's hash, of the file's cost: the work is done, the result is no.
 		_, err := bcrypt.GenerateFromPassword([]byte("nobody"), u.cost)
 		return false, err
 	}
-	err := bcrypt.CompareHashAndPassword(hash, []byte(password))
+	err = bcrypt.CompareHashAndPassword(hash, []byte(password))
 	if err != nil && !errors.Is(err, bcrypt.ErrMismatchedHashAndPassword) {
 		p.log.Error("a hash cannot be used", "user", name, "error", err)
 	}

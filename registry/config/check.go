@@ -231,6 +231,11 @@ func (d *document) needMatch(here path, l pattern.List) {
 	if len(l) == 0 {
 		d.problem(here.key("match"), `match is missing: want the repositories that this is about, such as ["team/**"]`)
 	}
+	for i, p := range l {
+		if text := p.String(); strings.ToLower(text) != text {
+			d.problem(here.key("match").index(i), "%q matches nothing: names of repositories are in lower case", text)
+		}
+	}
 }
 
 func (d *document) oneOf(here path, v string, known ...string) {

@@ -93,7 +93,7 @@ push = ["@ops"]
 [[auth.rule]]
 pull = ["*"]
 [[repository]]
-match = ["a//b", "ok"]
+match = ["a//b", "ok", "Team/**"]
 quota = "many"
 [[upstream]]
 name = "hub"
@@ -123,6 +123,7 @@ when = 2026-11-27
 		`r.toml:16:9: there is no group "ops"`,
 		`r.toml:17:8: match is missing`,
 		`r.toml:20:10: repository.match: "a//b" has an empty component`,
+		`r.toml:20:24: "Team/**" matches nothing`,
 		`r.toml:21:1: repository.quota: "many" is no size`,
 		`r.toml:24:1: upstream.url has a user or a password`,
 		`r.toml:25:1: upstream.password: want { file = "PATH" }`,

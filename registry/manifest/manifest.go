@@ -24,6 +24,18 @@ const (
 	DockerList  = "application/vnd.docker.distribution.manifest.list.v2+json"
 )
 
+// maxReferrer is how many bytes the artifact type and the annotations of a
+// manifest that has a subject may have: each list of referrers repeats them.
+const maxReferrer = 64 << 10
+
+func referrerSize(d *ocispec.Descriptor) int {
+	size := len(d.ArtifactType)
+	for k, v := range d.Annotations {
+		size += len(k) + len(v)
+	}
+	return size
+}
+
 // layersElsewhere are those that their makers forbid to distribute: a client
 // fetches them from the addresses that the manifest has.
 var layersElsewhere = []string{
@@ -63,6 +75,9 @@ func Read(contentType string, algorithm digest.Algorithm, data []byte) (storage.
 		m.Descriptor.ArtifactType, m.Descriptor.Annotations = d.artifactType, d.annotations
 		if d.artifactType == "" {
 			m.Descriptor.ArtifactType = d.config.MediaType // an index has none, and stays without
+		}
+		if size := referrerSize(&m.Descriptor); size > maxReferrer {
+			return none, fault.New(fault.Invalid, "artifactType and annotations of a manifest with a subject have %d bytes, and at most %d are taken: keep what is large in blobs", size, maxReferrer)
 		}
 	}
 	if IsList(mediaType) {

@@ -77,6 +77,7 @@ func TestTaken(t *testing.T) {
 		"null for nothing": {oci, `{"schemaVersion":2,"config":` + descriptor(`,"urls":null,"data":null,"platform":null,"annotations":null`) + `,"layers":null,"subject":null,"annotations":null}`},
 		"empty index":      {index, `{"schemaVersion":2,"manifests":[]}`},
 		"sha512":           {oci, strings.ReplaceAll(doc(""), d256, d512)},
+		"a large image":    {oci, doc(`,"annotations":{"a":"` + strings.Repeat("x", maxReferrer) + `"}`)},
 		"data":             {oci, doc(`,"subject":{"mediaType":"x/y",` + hello + `}`)},
 		"platform":         {index, list(`,"subject":` + descriptor(`,"platform":{"os":"windows","architecture":"amd64","os.version":"10","os.features":["win32k"],"variant":"v1","features":["sse"]}`))},
 		"pair of escapes":  {oci, doc(`,"x":"\ud83d\ude00 \\ud800 \u00e4"`)},
@@ -147,6 +148,7 @@ func TestRefused(t *testing.T) {
 		"a size is beyond int64":      {oci, strings.Replace(doc(""), `"size":1`, `"size":9223372036854775808`, 1)},
 		"data is another's":           {oci, doc(`,"subject":` + descriptor(`,"data":"aA=="`))},
 		"data is no base64":           {oci, doc(`,"subject":` + descriptor(`,"data":"!"`))},
+		"a large referrer":            {oci, doc(`,"subject":` + descriptor("") + `,"annotations":{"a":"` + strings.Repeat("x", maxReferrer) + `"}`)},
 		"too deep":                    {oci, doc(`,"x":` + deep)},
 	} {
 		if m, err := Read(c.contentType, digest.SHA256, []byte(c.data)); !errors.Is(err, fault.Invalid) {

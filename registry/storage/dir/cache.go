@@ -4,36 +4,69 @@ import (
 	"bytes"
 	"container/list"
 	"sync"
+	"sync/atomic"
 
+	"github.com/opencontainers/go-digest"
 	"github.com/tarehq/tare/registry/storage"
 )
 
 // cacheBytes is how much memory the manifests that were read take.
 const cacheBytes = 4 << 20
 
-// cache holds manifests. An entry has the record that it was made from, and
-// counts only as long as the database has the same one.
+// cachedTags is how many tags are remembered.
+const cachedTags = 1024
+
+// cache holds manifests and tags. What was seen in the database counts as long
+// as that has not changed since; a manifest also counts when the database still
+// has the record that it was made from.
 type cache struct {
+	changes atomic.Uint64 // of the database; read before it, what is seen is no older
+
 	mu    sync.Mutex
 	limit int
 	size  int
-	byKey map[string]*list.Element
+	byKey map[manifestKey]*list.Element
 	order list.List // of *cached, the last used first
+	tags  map[tagKey]storage.Tag
+	since uint64 // changes that tags are of
 }
+
+type manifestKey struct {
+	repo   string
+	digest digest.Digest
+}
+
+type tagKey struct{ repo, tag string }
 
 type cached struct {
-	key      string
+	key      manifestKey
 	record   []byte
 	manifest *storage.Manifest
+	seen     uint64 // changes when the record was last found in the database
 }
 
-func newCache(limit int) *cache { return &cache{limit: limit, byKey: map[string]*list.Element{}} }
+func newCache(limit int) *cache {
+	return &cache{limit: limit, byKey: map[manifestKey]*list.Element{}, tags: map[tagKey]storage.Tag{}}
+}
 
 func (c *cached) size() int {
-	return 512 + len(c.key) + 3*len(c.record) + len(c.manifest.Data) // the record, and what was decoded of it
+	return 512 + len(c.key.repo) + len(c.key.digest) + 3*len(c.record) + len(c.manifest.Data) // the record, and what was decoded of it
 }
 
-func (c *cache) get(key string, record []byte) *storage.Manifest {
+// fresh gives a manifest that needs no look into the database.
+func (c *cache) fresh(key manifestKey) *storage.Manifest {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e, ok := c.byKey[key]
+	if !ok || e.Value.(*cached).seen != c.changes.Load() {
+		return nil
+	}
+	c.order.MoveToFront(e)
+	return e.Value.(*cached).manifest
+}
+
+// get gives the manifest of a record that was found after so many changes.
+func (c *cache) get(key manifestKey, record []byte, changes uint64) *storage.Manifest {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e, ok := c.byKey[key]
@@ -41,11 +74,12 @@ func (c *cache) get(key string, record []byte) *storage.Manifest {
 		return nil
 	}
 	c.order.MoveToFront(e)
+	e.Value.(*cached).seen = changes
 	return e.Value.(*cached).manifest
 }
 
-func (c *cache) put(key string, record []byte, m *storage.Manifest) {
-	add := &cached{key, record, m}
+func (c *cache) put(key manifestKey, record []byte, m *storage.Manifest, changes uint64) {
+	add := &cached{key, record, m, changes}
 	if add.size() > c.limit/4 {
 		return
 	}
@@ -64,4 +98,29 @@ func (c *cache) dropLocked(e *list.Element) {
 	old := c.order.Remove(e).(*cached)
 	c.size -= old.size()
 	delete(c.byKey, old.key)
+}
+
+// tag gives a tag that needs no look into the database.
+func (c *cache) tag(key tagKey) (storage.Tag, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.since != c.changes.Load() {
+		return storage.Tag{}, false
+	}
+	t, ok := c.tags[key]
+	return t, ok
+}
+
+// putTag remembers a tag that was found after so many changes.
+func (c *cache) putTag(key tagKey, t storage.Tag, changes uint64) {
+	if t.Target.Annotations != nil || t.Target.ArtifactType != "" {
+		return // of any size
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.since != changes || len(c.tags) >= cachedTags {
+		clear(c.tags)
+		c.since = changes
+	}
+	c.tags[key] = t
 }

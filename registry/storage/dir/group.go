@@ -94,6 +94,7 @@ func (s *Storage) runChanges(batch []*change) {
 			}
 			return nil
 		})
+		s.cache.changes.Add(1) // before it is acknowledged
 	}
 	if err == nil {
 		return

@@ -133,7 +133,11 @@ func (s *Storage) stored(d digest.Digest, size int64) bool {
 
 // Manifest reads a manifest by its digest.
 func (s *Storage) Manifest(_ context.Context, repo string, d digest.Digest) (*storage.Manifest, error) {
-	key := repo + " " + string(d)
+	key := manifestKey{repo, d}
+	if m := s.cache.fresh(key); m != nil {
+		return m, nil
+	}
+	changes := s.cache.changes.Load()
 	var raw []byte
 	var m *storage.Manifest
 	err := s.db.View(func(tx *bbolt.Tx) error {
@@ -145,7 +149,7 @@ func (s *Storage) Manifest(_ context.Context, repo string, d digest.Digest) (*st
 		if v == nil {
 			return noManifest(repo, d)
 		}
-		if m = s.cache.get(key, v); m == nil {
+		if m = s.cache.get(key, v, changes); m == nil {
 			raw = slices.Clone(v)
 		}
 		return nil
@@ -168,29 +172,32 @@ func (s *Storage) Manifest(_ context.Context, repo string, d digest.Digest) (*st
 		return nil, fault.New(fault.Internal, "manifest %s is damaged on the disk of the registry: push it again", d)
 	}
 	m = rec.manifest(data)
-	s.cache.put(key, raw, m)
+	s.cache.put(key, raw, m, changes)
 	return m, nil
 }
 
 // Tag reads what the tag points to.
 func (s *Storage) Tag(_ context.Context, repo, tag string) (storage.Tag, error) {
+	if t, ok := s.cache.tag(tagKey{repo, tag}); ok {
+		return t, nil
+	}
+	changes := s.cache.changes.Load()
 	t := storage.Tag{Name: tag}
 	err := s.db.View(func(tx *bbolt.Tx) error {
-		missing := fault.New(fault.NotFound, "repository %s has no tag %s", repo, tag)
 		r, err := lookRepo(tx, repo)
 		if err != nil {
-			return missing
+			return noTag(repo, tag)
 		}
 		to, ok := r.tag(tag)
 		if !ok {
-			return missing
+			return noTag(repo, tag)
 		}
 		v := r.manifests().Get([]byte(to.digest))
 		if v == nil {
-			return missing
+			return noTag(repo, tag)
 		}
 		t.Updated = to.updated
-		if m := s.cache.get(repo+" "+string(to.digest), v); m != nil {
+		if m := s.cache.get(manifestKey{repo, to.digest}, v, changes); m != nil {
 			t.Target = m.Descriptor
 			return nil
 		}
@@ -199,7 +206,14 @@ func (s *Storage) Tag(_ context.Context, repo, tag string) (storage.Tag, error) 
 		t.Target = rec.Descriptor
 		return err
 	})
+	if err == nil {
+		s.cache.putTag(tagKey{repo, tag}, t, changes)
+	}
 	return t, explain(err)
+}
+
+func noTag(repo, tag string) error {
+	return fault.New(fault.NotFound, "repository %s has no tag %s", repo, tag)
 }
 
 // DeleteManifest removes the manifest and the tags that point to it.
@@ -271,7 +285,7 @@ func (s *Storage) DeleteTag(_ context.Context, repo, tag string) error {
 	return s.updateNames(func(tx *bbolt.Tx) error {
 		r, err := lookRepo(tx, repo)
 		if err != nil || r.tags().Get([]byte(tag)) == nil {
-			return fault.New(fault.NotFound, "repository %s has no tag %s", repo, tag)
+			return noTag(repo, tag)
 		}
 		return breaks(r.tags().Delete([]byte(tag)))
 	})
