@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/registry/storage"
 )
 
 // code is an error identifier of the specification, or one of those that
@@ -31,6 +32,9 @@ const (
 	tagInvalid          code = "TAG_INVALID"
 	unavailable         code = "UNAVAILABLE" // with status 503
 	unknown             code = "UNKNOWN"     // with status 500
+
+	// TooManyRequests goes with Refuse and a Retry-After.
+	TooManyRequests = "TOOMANYREQUESTS"
 )
 
 // problem is an error as the client reads it.
@@ -84,6 +88,7 @@ func (e *endpoint) explain(err error) *problem {
 		p.Code = e.unknown
 	case kind == fault.Invalid:
 		p.Code = e.invalid
+	case kind == fault.Unavailable && errors.As(err, new(*storage.UpstreamError)):
 	case kind == fault.Unavailable:
 		p.Message = "the registry's storage does not answer: try again later"
 	case a.status == http.StatusInternalServerError:
@@ -95,8 +100,10 @@ func (e *endpoint) explain(err error) *problem {
 // fail answers with the error, and logs what is the registry's own failure.
 func (q *request) fail(err error) {
 	p := q.endpoint.explain(err)
+	q.problem = p
 	if p.status >= http.StatusInternalServerError && q.Context().Err() == nil {
-		q.api.Log.Error("a request failed", slog.String("method", q.Method), slog.String("path", q.URL.Path), slog.Any("error", err))
+		q.api.Log.Error("a request failed", slog.String("method", q.Method), slog.String("path", q.URL.Path),
+			slog.String("id", q.Header.Get("X-Request-Id")), slog.Any("error", err))
 	}
 	h := q.w.Header()
 	var challenge *Challenge
@@ -106,13 +113,30 @@ func (q *request) fail(err error) {
 	for _, name := range []string{"Etag", "Cache-Control", "Docker-Content-Digest"} {
 		h.Del(name) // they were to describe what the client does not get
 	}
+	q.body(p.status, "application/json; charset=utf-8", p.document())
+}
+
+// document is what a client is sent of it.
+func (p *problem) document() []byte {
 	body, err := json.Marshal(struct {
 		Errors []*problem `json:"errors"`
 	}{append([]*problem{p}, p.also...)})
 	if err != nil {
-		body = []byte(`{"errors":[{"code":"UNKNOWN"}]}`)
+		return []byte(`{"errors":[{"code":"UNKNOWN"}]}`)
 	}
-	q.body(p.status, "application/json; charset=utf-8", body)
+	return body
+}
+
+// Refuse answers, in the API's form, a request that is not to reach it.
+func Refuse(w http.ResponseWriter, r *http.Request, status int, errorCode, sentence string) {
+	q := &request{Request: r, w: w}
+	q.problem = &problem{status: status, Code: code(errorCode), Message: sentence}
+	h := w.Header()
+	h["Docker-Distribution-Api-Version"], h["X-Content-Type-Options"] = apiVersion, noSniff
+	q.body(status, "application/json; charset=utf-8", q.problem.document())
+	if reporter, ok := w.(Reporter); ok {
+		reporter.Report(q.outcome())
+	}
 }
 
 // body answers with a document; HEAD gets its size alone.

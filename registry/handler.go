@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/keylock"
+	"github.com/tarehq/tare/registry/manifest"
 	"github.com/tarehq/tare/registry/storage"
 )
 
@@ -27,6 +28,9 @@ func New(c Config) http.Handler {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
+	if c.MaxManifest <= 0 || c.MaxManifest > manifest.MaxSize {
+		c.MaxManifest = manifest.MaxSize
+	}
 	return &api{Config: c, heavy: make(chan struct{}, heavyManifests)}
 }
 
@@ -38,6 +42,8 @@ type request struct {
 	api      *api
 	endpoint *endpoint
 	user     string // who asks; known once the authorizer has spoken
+	writer   *writer
+	problem  *problem
 }
 
 // operation is what a method does at an endpoint, and the right it needs.
@@ -110,9 +116,23 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := q.serve(); err != nil {
 		q.fail(err)
 	}
+	if reporter, ok := w.(Reporter); ok {
+		reporter.Report(q.outcome())
+	}
+}
+
+func (q *request) outcome() Outcome {
+	o := Outcome{User: q.user}
+	if q.problem != nil {
+		o.Code, o.Message = string(q.problem.Code), q.problem.Message
+	}
+	return o
 }
 
 func (q *request) serve() error {
+	if !q.rename() {
+		return fault.New(fault.NotFound, "this registry is no mirror of the one that ns= names")
+	}
 	if r := q.URL.RawPath; q.kind == nothing || r != "" && hidesSlash(r) {
 		return refuse(http.StatusNotFound, unsupported, fault.New(fault.NotFound, "there is nothing at this path: the API begins at /v2/"))
 	}
@@ -129,6 +149,19 @@ func (q *request) serve() error {
 		return err
 	}
 	return op.run(q)
+}
+
+// rename has the request be about the repository that its ns= means.
+func (q *request) rename() (ok bool) {
+	if q.api.Names == nil || q.kind <= catalog || !strings.Contains(q.URL.RawQuery, "ns=") {
+		return true
+	}
+	ns := q.URL.Query().Get("ns")
+	if ns == "" || !storage.ValidRepository(q.repo) {
+		return true
+	}
+	q.repo, ok = q.api.Names(q.repo, ns)
+	return ok
 }
 
 func (q *request) authorize(needs []Action) (err error) {
@@ -162,6 +195,7 @@ func (q *request) tell(e Event) {
 		return
 	}
 	e.Time, e.Repository, e.User = time.Now(), q.repo, q.user
+	e.Method, e.Host = q.Method, q.Host
 	e.RemoteAddr, e.UserAgent, e.RequestID = q.RemoteAddr, q.UserAgent(), q.Header.Get("X-Request-Id")
 	q.api.Observe(e)
 }

@@ -43,6 +43,9 @@ func (q *request) page(most int, valid func(string) bool) (page, error) {
 // next points to the page after the one that ends with last.
 func (q *request) next(last string, n int) {
 	query := url.Values{"last": {last}, "n": {strconv.Itoa(n)}}
+	if ns := q.URL.Query().Get("ns"); ns != "" {
+		query.Set("ns", ns)
+	}
 	q.w.Header().Set("Link", "<"+q.URL.Path+"?"+query.Encode()+`>; rel="next"`)
 }
 

@@ -16,8 +16,12 @@ import (
 // maxTags is how many tags one push may set.
 const maxTags = 100
 
-// Where a tag points to has to be asked each time.
-var askAgain = []string{"no-cache"}
+var (
+	// Where a tag points to has to be asked each time.
+	askAgain = []string{"no-cache"}
+	// RFC 7234, 5.5.1: older than it should be.
+	stale = []string{`110 - "Response is Stale"`}
+)
 
 // getManifest sends a manifest by its tag or digest.
 func (q *request) getManifest() error {
@@ -32,6 +36,9 @@ func (q *request) getManifest() error {
 			return err
 		}
 		d, cached = tag.Target.Digest, askAgain
+		if tag.Stale {
+			q.w.Header()["Warning"] = stale
+		}
 	} else if !storage.ValidDigest(d) {
 		_, err := readDigest(q.item)
 		return err
@@ -194,7 +201,7 @@ const (
 
 // document reads the manifest that the request brings. It is in memory until release.
 func (q *request) document() (data []byte, release func(), err error) {
-	body := http.MaxBytesReader(q.w, q.Body, manifest.MaxSize)
+	body := http.MaxBytesReader(q.w, q.Body, q.api.MaxManifest)
 	release = func() {}
 	data, err = io.ReadAll(io.LimitReader(body, lightManifest))
 	if err == nil && len(data) == lightManifest {
@@ -213,7 +220,7 @@ func (q *request) document() (data []byte, release func(), err error) {
 	}
 	release()
 	if large := (*http.MaxBytesError)(nil); errors.As(err, &large) {
-		return nil, nil, refuse(http.StatusRequestEntityTooLarge, sizeInvalid, fault.New(fault.Invalid, "the manifest has more than %d bytes: keep what is large in blobs", manifest.MaxSize))
+		return nil, nil, refuse(http.StatusRequestEntityTooLarge, sizeInvalid, fault.New(fault.Invalid, "the manifest has more than %d bytes: keep what is large in blobs", q.api.MaxManifest))
 	}
 	return nil, nil, fault.New(fault.Invalid, "the request ended early: %w", err)
 }

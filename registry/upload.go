@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	units "github.com/docker/go-units"
 	"github.com/opencontainers/go-digest"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/registry/storage"
@@ -51,7 +52,7 @@ func (q *request) begin(algorithm digest.Algorithm) error {
 		return err
 	}
 	defer up.Close()
-	q.progress(http.StatusAccepted, up)
+	q.progress(http.StatusAccepted, up.ID(), up.Size())
 	return nil
 }
 
@@ -88,31 +89,42 @@ func (q *request) postBlob(d digest.Digest) error {
 		return err
 	}
 	defer up.Close()
-	if err := q.take(up); err != nil {
-		_ = up.Cancel(q.whole()) // the client does not know of it, and begins again
-		return err
+	q.writer = new(writer)
+	if err = q.take(up); err == nil {
+		err = q.commit(up, d)
 	}
-	return q.commit(up, d)
+	if err != nil {
+		_ = up.Cancel(q.whole()) // the client does not know of it, and begins again
+	}
+	return err
 }
 
-// open goes on with an upload. The returned function ends that.
+// open goes on with an upload, and ends the request that has it. The returned
+// function ends that.
 func (q *request) open() (storage.Upload, func(), error) {
+	return q.openUnless(func(old *writer) bool { old.stop(); return false })
+}
+
+// openUnless opens the upload unless what it met is enough, which leaves it nil.
+func (q *request) openUnless(met func(old *writer) (enough bool)) (storage.Upload, func(), error) {
 	if !validID(q.item) {
 		return nil, nil, fault.New(fault.NotFound, "no such upload: begin a new one")
 	}
-	leave, err := q.api.writers.enter(q)
-	if err != nil {
+	mine, err := q.api.writers.enter(q, met)
+	if err != nil || mine == nil {
 		return nil, nil, err
 	}
 	up, err := q.api.Storage.OpenUpload(q.Context(), q.repo, q.item)
 	if err != nil {
-		leave()
+		q.api.writers.leave(q, mine)
 		if errors.Is(err, fault.Conflict) {
 			err = busy()
 		}
 		return nil, nil, err
 	}
-	return up, func() { up.Close(); leave() }, nil
+	mine.size.Store(up.Size())
+	q.writer = mine
+	return up, func() { up.Close(); q.api.writers.leave(q, mine) }, nil
 }
 
 func busy() error {
@@ -130,13 +142,18 @@ func validID(id string) bool {
 	return id != "" && len(id) <= 255
 }
 
+// getUpload tells how far the upload is, also while another request brings more.
 func (q *request) getUpload() error {
-	up, leave, err := q.open()
+	size := int64(-1)
+	up, leave, err := q.openUnless(func(old *writer) bool { size = old.size.Load(); return size >= 0 })
 	if err != nil {
 		return err
 	}
-	defer leave()
-	q.progress(http.StatusNoContent, up)
+	if up != nil {
+		defer leave()
+		size = up.Size()
+	}
+	q.progress(http.StatusNoContent, q.item, size)
 	return nil
 }
 
@@ -149,7 +166,7 @@ func (q *request) patchUpload() error {
 	if err := q.take(up); err != nil {
 		return err
 	}
-	q.progress(http.StatusAccepted, up)
+	q.progress(http.StatusAccepted, up.ID(), up.Size())
 	return nil
 }
 
@@ -218,7 +235,7 @@ func (q *request) take(up storage.Upload) error {
 		case !ok:
 			return fault.New(fault.Invalid, "invalid Content-Range %.100q: use FIRST-LAST, the positions of the chunk's first and last byte", chunk)
 		case start != up.Size():
-			q.progressHeaders(up)
+			q.progressHeaders(up.ID(), up.Size())
 			return refuse(http.StatusRequestedRangeNotSatisfiable, blobUploadInvalid, fault.New(fault.Invalid,
 				"the chunk begins at %d, and %d bytes are here: go on from there", start, up.Size()))
 		case length >= 0 && length != end-start+1:
@@ -226,19 +243,18 @@ func (q *request) take(up storage.Upload) error {
 		}
 		length = end - start + 1
 	}
-	b := &body{r: q.Body, room: -1}
+	room, full := q.room(up)
+	if room >= 0 && length > room {
+		return full()
+	}
+	b := &body{r: q.Body, writer: q.writer, room: room}
 	if length >= 0 {
 		b.r = io.LimitReader(q.Body, length) // a stream may have more than its range says
-	}
-	if limit := q.quota(); limit > 0 {
-		if b.room = max(limit-up.Size(), 0); length > b.room {
-			return q.full(limit)
-		}
 	}
 	taken, err := up.Append(q.whole(), b)
 	switch {
 	case b.full:
-		return q.full(q.quota())
+		return full()
 	case b.err != nil:
 		return refuse(http.StatusBadRequest, blobUploadInvalid, fault.New(fault.Invalid, "the request ended after %d bytes, which are kept: %w", taken, b.err))
 	case err != nil:
@@ -252,25 +268,50 @@ func (q *request) take(up storage.Upload) error {
 	return nil
 }
 
+// room is how many bytes the upload may still get, -1 for any number, and what
+// to say of more.
+func (q *request) room(up storage.Upload) (int64, func() error) {
+	room, full := int64(-1), func() error { return nil }
+	if quota := q.quota(); quota > 0 {
+		room, full = max(quota-up.Size(), 0), func() error { return q.full(quota) }
+	}
+	if most := q.api.MaxBlob; most > 0 && (room < 0 || most-up.Size() < room) {
+		room, full = max(most-up.Size(), 0), func() error {
+			return refuse(http.StatusRequestEntityTooLarge, sizeInvalid, fault.New(fault.Invalid,
+				"this registry takes blobs of at most %s: make the layer smaller, or ask who runs the registry for more", units.BytesSize(float64(most))))
+		}
+	}
+	return room, full
+}
+
 // body tells a client's failure from the storage's, and how much it may send.
 type body struct {
-	r    io.Reader
-	room int64 // -1 for any number of bytes
-	full bool
-	err  error
+	r      io.Reader
+	writer *writer
+	room   int64 // -1 for any number of bytes
+	full   bool
+	err    error
 }
 
 func (b *body) Read(p []byte) (int, error) {
+	if b.writer.stopped.Load() {
+		b.err = errStopped
+		return 0, b.err
+	}
 	n, err := b.r.Read(p)
+	if err != nil && err != io.EOF && b.writer.stopped.Load() {
+		err = errStopped
+	}
 	if b.room >= 0 {
 		if int64(n) > b.room {
-			n, err, b.full = int(b.room), errors.New("the quota is used up"), true
+			n, err, b.full = int(b.room), errors.New("there is no room for more"), true
 		}
 		b.room -= int64(n)
 	}
 	if err != nil && err != io.EOF {
 		b.err = err
 	}
+	b.writer.size.Add(int64(n))
 	return n, err
 }
 
@@ -294,8 +335,8 @@ func position(s string) (int64, bool) {
 }
 
 // progress answers with how far the upload is.
-func (q *request) progress(status int, up storage.Upload) {
-	q.progressHeaders(up)
+func (q *request) progress(status int, id string, size int64) {
+	q.progressHeaders(id, size)
 	if status != http.StatusNoContent {
 		q.w.Header().Set("Content-Length", "0")
 	}
@@ -303,9 +344,9 @@ func (q *request) progress(status int, up storage.Upload) {
 }
 
 // progressHeaders has Docker's habit: an upload without a byte is at 0-0 as well.
-func (q *request) progressHeaders(up storage.Upload) {
+func (q *request) progressHeaders(id string, size int64) {
 	h := q.w.Header()
-	h.Set("Location", "/v2/"+q.repo+"/blobs/uploads/"+up.ID())
-	h.Set("Range", "0-"+strconv.FormatInt(max(up.Size()-1, 0), 10))
-	h.Set("Docker-Upload-UUID", up.ID())
+	h.Set("Location", "/v2/"+q.repo+"/blobs/uploads/"+id)
+	h.Set("Range", "0-"+strconv.FormatInt(max(size-1, 0), 10))
+	h.Set("Docker-Upload-UUID", id)
 }

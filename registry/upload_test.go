@@ -5,8 +5,10 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -199,9 +201,10 @@ func TestSilentConnection(t *testing.T) {
 		defer r.api.writers.mu.Unlock()
 		return len(r.api.writers.open) == 1
 	})
-	if a := r.want(r.do("GET", at, nil), 204, ""); a.header.Get("Range") != "0-4" {
-		t.Errorf("the new request found %v", a.header)
-	}
+	testutil.Eventually(t, 10*time.Second, "its first bytes have come", func() bool {
+		return r.do("GET", at, nil).header.Get("Range") == "0-4"
+	})
+	r.want(r.do("PATCH", at, nil), 202, "")
 	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 	if err != nil || resp.StatusCode != 400 {
 		t.Errorf("the old request got %v, %v", resp, err)
@@ -222,4 +225,77 @@ func TestBusyUpload(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.want(r.do("PATCH", at, []byte("x")), 202, "")
+}
+
+// TestStatusWhileWriting asks how far an upload is while bytes come: that ends
+// nothing.
+func TestStatusWhileWriting(t *testing.T) {
+	r := start(t, Config{})
+	at := r.begin("a")
+	c := r.dial(at)
+	testutil.Eventually(t, 10*time.Second, "the first bytes are told of", func() bool {
+		return r.want(r.do("GET", at, nil), 204, "").header.Get("Range") == "0-4"
+	})
+	if _, err := c.Write(bytes.Repeat([]byte("x"), 995)); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil || resp.StatusCode != 202 || resp.Header.Get("Range") != "0-999" {
+		t.Errorf("the request that was asked about got %v, %v", resp, err)
+	}
+}
+
+// late is a reader that moves its deadline along with each read, as that of the
+// program does: what sets the deadline from outside may come too early.
+type late struct {
+	io.ReadCloser
+	control *http.ResponseController
+}
+
+func (l late) Read(p []byte) (int, error) {
+	if err := l.control.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		return 0, err
+	}
+	return l.ReadCloser.Read(p)
+}
+
+// TestTakeOverOfAStream comes back to an upload while its old request moves.
+func TestTakeOverOfAStream(t *testing.T) {
+	h := New(Config{Storage: newMemory()})
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		req.Body = late{req.Body, http.NewResponseController(w)}
+		h.ServeHTTP(w, req)
+	}))
+	t.Cleanup(s.Close)
+	r := &registry{t: t, url: s.URL, api: h.(*api)}
+	at := r.begin("a")
+	c := r.connect()
+	if _, err := fmt.Fprintf(c, "PATCH %s HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000000\r\n\r\n", at); err != nil {
+		t.Fatal(err)
+	}
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		for err := error(nil); err == nil; {
+			_, err = c.Write(make([]byte, 512))
+		}
+	}()
+	testutil.Eventually(t, 10*time.Second, "bytes come", func() bool {
+		return r.do("GET", at, nil).header.Get("Range") > "0-1"
+	})
+	r.want(r.do("PATCH", at, []byte("x")), 202, "")
+	c.Close()
+	<-gone
+}
+
+// TestRefusedAtTheEnd leaves nothing of a blob that came in one request and
+// that the quota does not allow.
+func TestRefusedAtTheEnd(t *testing.T) {
+	r := start(t, Config{Rules: rules{quota: 8}})
+	r.pushBlob("a", []byte("12345"))
+	data := []byte("6789")
+	r.want(r.do("POST", "/v2/a/blobs/uploads/?digest="+string(digest.FromBytes(data)), data), 403, denied)
+	if n := len(r.store.uploads); n != 0 {
+		t.Errorf("%d uploads are left", n)
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarehq/tare/fault"
@@ -79,6 +80,26 @@ func (s *Source) whole(ctx context.Context, patient bool) ([]byte, error) {
 		return nil, fault.New(fault.Invalid, "the registry sent another blob than %s: its digest is %s", s.blob.Digest, got)
 	}
 	return data, nil
+}
+
+// BlobSize tells how many bytes a blob has.
+func (r *Repository) BlobSize(ctx context.Context, d digest.Digest) (int64, error) {
+	if err := d.Validate(); err != nil {
+		return 0, fault.New(fault.Invalid, "%q is no digest", clean(d.String(), 200))
+	}
+	size := int64(-1)
+	err := r.each(ctx, canPull, func(s *session, path string, last bool) error {
+		resp, err := s.do(ctx, &call{method: http.MethodHead, below: path + "/blobs/" + d.String(), scope: pullScope(path), once: !last})
+		if err != nil {
+			return err
+		}
+		discard(resp)
+		if size = resp.ContentLength; size < 0 {
+			return fault.New(fault.Unavailable, "%s does not tell the size of the blob %s", s.endpoint.host, d)
+		}
+		return nil
+	})
+	return size, err
 }
 
 // ErrNoRanges says that a range would cost reading much of what is before it.

@@ -110,6 +110,9 @@ func (c *Client) readEntry(ctx context.Context, domain string) (*hostEntry, erro
 		}
 	}
 	certs, err := readDir(dir)
+	if err == nil {
+		err = c.addCA(certs)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +125,7 @@ func (c *Client) readEntry(ctx context.Context, domain string) (*hostEntry, erro
 	}
 	if domain == dockerDomain {
 		for _, u := range c.mirrors {
-			certs, err := readCertificates(c.config.HostsDir, u.Host)
+			certs, err := c.certificates(u.Host)
 			if err != nil {
 				return nil, err
 			}
@@ -164,7 +167,7 @@ func (c *Client) fileEndpoint(dir, name string, fields hostFields, domain string
 	if err != nil {
 		return nil, err
 	}
-	certs, err := readCertificates(c.config.HostsDir, u.Host)
+	certs, err := c.certificates(u.Host)
 	if err != nil {
 		return nil, err
 	}
@@ -273,6 +276,22 @@ type certificates struct {
 
 // roots is the pool to check by, nil for the system's.
 func (c *certificates) roots() *x509.CertPool { return c.pool }
+
+// certificates are those of a host, and the CAs that are for all.
+func (c *Client) certificates(host string) (*certificates, error) {
+	certs, err := readCertificates(c.config.HostsDir, host)
+	if err == nil {
+		err = c.addCA(certs)
+	}
+	return certs, err
+}
+
+func (c *Client) addCA(certs *certificates) error {
+	if c.config.CA == "" {
+		return nil
+	}
+	return certs.addCA(c.config.CA)
+}
 
 // readCertificates reads Docker's files in the directory of a host.
 func readCertificates(root, host string) (*certificates, error) {

@@ -11,11 +11,13 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/reference"
 )
 
 const (
 	pageSize     = "1000"
 	maxPages     = 1000
+	maxList      = 64 << 20 // bytes of all pages
 	maxTags      = 200_000
 	maxReferrers = 10_000
 )
@@ -45,6 +47,35 @@ func (r *Repository) Tags(ctx context.Context) ([]string, error) {
 		})
 	})
 	return tags, err
+}
+
+// Catalog lists the repositories of a registry, as far as it tells the
+// credentials.
+func (c *Client) Catalog(ctx context.Context, domain string, cred Credentials) ([]string, error) {
+	r := &Repository{client: c, domain: domain, cred: cred}
+	var names []string
+	err := r.each(ctx, canPull|canResolve, func(s *session, _ string, last bool) error {
+		names = nil
+		c := &call{method: http.MethodGet, below: "_catalog", query: url.Values{"n": {pageSize}}, scope: []string{"registry:catalog:*"}, once: !last}
+		return s.pages(ctx, c, func(data []byte) error {
+			var page struct {
+				Repositories []string `json:"repositories"`
+			}
+			if err := json.Unmarshal(data, &page); err != nil {
+				return fault.New(fault.Unavailable, "%s sent a catalog that is none: %w", s.endpoint.host, err)
+			}
+			for _, name := range page.Repositories {
+				if !reference.IsPath(name) {
+					return fault.New(fault.Unavailable, "%s sent a catalog with the repository %q, which is none", s.endpoint.host, clean(name, 200))
+				}
+			}
+			if names = append(names, page.Repositories...); len(names) > maxTags {
+				return fault.New(fault.Invalid, "%s has more than %d repositories", domain, maxTags)
+			}
+			return nil
+		})
+	})
+	return names, err
 }
 
 // Referrers lists the manifests whose subject is d: by the API for it, or by
@@ -132,11 +163,12 @@ func parseIndex(data []byte) (*ocispec.Index, error) {
 // pages gets a list page by page, following the Link of each answer, which must
 // stay at the registry.
 func (s *session) pages(ctx context.Context, c *call, add func(data []byte) error) error {
-	for range maxPages {
+	for room := maxList; room > 0; {
 		resp, data, err := s.document(ctx, c, maxManifest)
 		if err != nil {
 			return err
 		}
+		room -= max(len(data), maxList/maxPages)
 		if err := add(data); err != nil {
 			return err
 		}
@@ -153,7 +185,7 @@ func (s *session) pages(ctx context.Context, c *call, add func(data []byte) erro
 		following.url = next
 		c = &following
 	}
-	return fault.New(fault.Unavailable, "a list at %s has more than %d pages", s.endpoint.host, maxPages)
+	return fault.New(fault.Unavailable, "a list at %s has more than %d pages, or %d bytes", s.endpoint.host, maxPages, maxList)
 }
 
 // nextLink finds the target of the relation "next", RFC 8288: <target>; rel=next.

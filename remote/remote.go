@@ -42,6 +42,9 @@ type Config struct {
 	// alone, lie Docker's files: *.crt (CAs), *.cert and *.key (a client's
 	// certificate and its key). What changed is read anew by the next request.
 	HostsDir string
+	// CA is a file of CAs in PEM that certificates are checked by, beside the
+	// system's and those of HostsDir; "" for none.
+	CA string
 	// Mirrors are the URLs that are tried before docker.io, in this order.
 	Mirrors []string
 	// Insecure lists hosts, host:port pairs and CIDRs whose certificates are not
@@ -199,7 +202,7 @@ func (c *Client) transportOf(host string) (*http.Transport, error) {
 	if t := c.transports[host]; t != nil {
 		return t, nil
 	}
-	certs, err := readCertificates(c.config.HostsDir, host)
+	certs, err := c.certificates(host)
 	if err != nil {
 		return nil, err
 	}

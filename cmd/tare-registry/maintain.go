@@ -23,7 +23,7 @@ const firstRound = 10 * time.Minute
 
 // maintain removes what retention does not keep and what nothing needs, every
 // interval and at each SIGUSR1. The function that it returns ends that.
-func maintain(ctx context.Context, s storage.Storage, rules retention.Rules, c config.Collect, log *slog.Logger) (end func()) {
+func maintain(ctx context.Context, kept, s storage.Storage, rules retention.Rules, c config.Collect, log *slog.Logger) (end func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	asked := make(chan os.Signal, 1)
 	signal.Notify(asked, syscall.SIGUSR1)
@@ -44,7 +44,7 @@ func maintain(ctx context.Context, s storage.Storage, rules retention.Rules, c c
 			case <-next.C:
 				next.Reset(interval)
 			}
-			round(ctx, s, rules, c, log)
+			round(ctx, kept, s, rules, c, log)
 		}
 	}()
 	return func() {
@@ -54,10 +54,10 @@ func maintain(ctx context.Context, s storage.Storage, rules retention.Rules, c c
 	}
 }
 
-// round is one retention and one collection.
-func round(ctx context.Context, s storage.Storage, rules retention.Rules, c config.Collect, log *slog.Logger) {
+// round is one retention, of what is kept here, and one collection.
+func round(ctx context.Context, kept, s storage.Storage, rules retention.Rules, c config.Collect, log *slog.Logger) {
 	if rules.Removes() {
-		err := rules.Run(ctx, s, true, func(d retention.Deletion) {
+		err := rules.Run(ctx, kept, true, func(d retention.Deletion) {
 			log.Info("removed by retention", "repository", d.Repository, "tag", d.Tag, "digest", d.Digest, "reason", d.Reason)
 		})
 		if err != nil && ctx.Err() == nil {

@@ -21,6 +21,8 @@ import (
 	"github.com/tarehq/tare/registry/storage"
 	"github.com/tarehq/tare/registry/storage/bucket"
 	"github.com/tarehq/tare/registry/storage/dir"
+	"github.com/tarehq/tare/registry/upstream"
+	"github.com/tarehq/tare/registry/web"
 )
 
 // serve is the command. What was opened is closed in the opposite order, also
@@ -36,22 +38,37 @@ func serve(ctx context.Context, _, logTo io.Writer, o *options) (err error) {
 	if err != nil {
 		return err
 	}
+	ops, err := operate(ctx, c, logTo, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, ops.close(ctx)) }()
 	listeners, err := bind(ctx, c.HTTP.Listen, p)
 	if err != nil {
 		return err
 	}
-	s, err := openStorage(ctx, c)
+	kept, err := openStorage(ctx, c)
 	if err != nil {
-		for _, l := range listeners {
-			err = errors.Join(err, l.Close())
-		}
-		return err
+		return shut(listeners, err)
+	}
+	kept = ops.watch(kept)
+	s, err := copies(c, kept, log)
+	if err != nil {
+		return shut(listeners, err)
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
 	rules := rulesOf(c)
-	defer maintain(ctx, s, rules, c.Collect, log)()
-	handler := p.guard(routes(c, s, gate, rules, log))
+	defer maintain(ctx, kept, s, rules, c.Collect, log)()
+	end, err := schedule(ctx, c, s)
+	if err != nil {
+		return shut(listeners, err)
+	}
+	defer end()
+	handler := p.guard(ops.wrap(routes(c, kept, s, gate, rules, ops.observe(), log)))
 	server := newServer(c.HTTP, handler, t, log)
+	server.ConnState = ops.connections(c.Limits.Connections)
+	ops.serve()
+	defer context.AfterFunc(ctx, func() { ops.health.stopping.Store(true) })()
 	at := addresses(listeners, t != nil)
 	log.Info("tare-registry is ready", "version", version, "addresses", at, "storage", describe(c.Storage))
 	if err := notify("READY=1\nSTATUS=" + strings.Join(at, " ") + "\n"); err != nil {
@@ -59,6 +76,14 @@ func serve(ctx context.Context, _, logTo io.Writer, o *options) (err error) {
 	}
 	debug.FreeOSMemory()
 	return answer(ctx, server, listeners, time.Duration(c.HTTP.Shutdown), log)
+}
+
+// shut closes the listeners of a start that has failed.
+func shut(listeners []net.Listener, err error) error {
+	for _, l := range listeners {
+		err = errors.Join(err, l.Close())
+	}
+	return err
 }
 
 // doors are how clients get in: the certificate, and who may do what. Both may
@@ -104,20 +129,46 @@ const leastKey = 32
 
 // routes is the handler of all paths. They are not cleaned: names and digests
 // are in them.
-func routes(c *config.Config, s storage.Storage, gate *auth.Gate, rules retention.Rules, log *slog.Logger) http.Handler {
-	r := registry.Config{Storage: s, Rules: rules, Log: log, Redirect: c.Storage.S3 != nil && c.Storage.S3.Redirect}
-	if gate == nil {
-		return registry.New(r)
+func routes(c *config.Config, kept, s storage.Storage, gate *auth.Gate, rules retention.Rules, observe func(registry.Event), log *slog.Logger) http.Handler {
+	r := registry.Config{
+		Storage: s, Rules: rules, Observe: observe, Log: log, Redirect: c.Storage.S3 != nil && c.Storage.S3.Redirect,
+		MaxBlob: int64(c.Limits.Blob), MaxManifest: int64(c.Limits.Manifest),
 	}
-	r.Authorizer = gate
-	api := registry.New(r)
+	if u, ok := s.(*upstream.Storage); ok {
+		r.Names = u.Names
+	}
+	if gate != nil {
+		r.Authorizer = gate
+	}
+	api, people := registry.New(r), pages(c, kept, r)
 	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-		if q.URL.Path == auth.TokenPath {
+		switch path := q.URL.Path; {
+		case gate != nil && path == auth.TokenPath:
 			gate.ServeToken(w, q)
-			return
+		case people != nil && web.Handles(path):
+			people.ServeHTTP(w, q)
+		default:
+			api.ServeHTTP(w, q)
 		}
-		api.ServeHTTP(w, q)
 	})
+}
+
+// pages are those for people, if there are to be any. They show what is kept
+// here: to look at them fetches nothing from elsewhere.
+func pages(c *config.Config, kept storage.Storage, r registry.Config) http.Handler {
+	if !c.HTTP.Web {
+		return nil
+	}
+	p := web.Config{Storage: kept, Authorizer: r.Authorizer, Log: r.Log}
+	if c.Auth != nil && c.Auth.Htpasswd != "" {
+		if p.Realm = c.Auth.Realm; p.Realm == "" {
+			p.Realm = "tare-registry"
+		}
+	}
+	if u, err := url.Parse(c.HTTP.URL); err == nil {
+		p.Host = u.Host
+	}
+	return web.New(p)
 }
 
 func rulesOf(c *config.Config) retention.Rules {

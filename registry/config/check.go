@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tarehq/tare/registry/manifest"
 	"github.com/tarehq/tare/registry/pattern"
 )
 
@@ -164,6 +165,9 @@ func (c *Config) checkUpstreams(d *document) {
 		if u.Password.Set() && u.Username == "" {
 			d.problem(here.key("username"), "upstream %q has a password and no username", u.Name)
 		}
+		if u.Password.Set() && u.Identity.Set() {
+			d.problem(here.key("identity_token"), "upstream %q has a password and an identity_token: remove one", u.Name)
+		}
 		if p := u.Prefix; p != "" && p != "/" && (strings.HasPrefix(p, "/") || strings.HasSuffix(p, "/") || strings.ToLower(p) != p) {
 			d.problem(here.key("prefix"), "%q cannot begin the names of repositories: want lower case, and no slash at its ends", p)
 		}
@@ -176,10 +180,8 @@ func (c *Config) checkUpstreams(d *document) {
 		if len(s.Repositories) == 0 {
 			d.problem(here.key("repositories"), "a sync names repositories: want repositories = [\"…\"]")
 		}
-		for j, r := range s.Repositories {
-			if _, err := pattern.Parse(r); err != nil {
-				d.problem(here.key("repositories").index(j), "repositories: %v", err)
-			}
+		if _, err := time.Parse("15:04", s.At); err != nil && s.At != "" {
+			d.problem(here.key("at"), "%q is no time of day: want one such as \"03:00\"", s.At)
 		}
 		d.atLeast(here.key("interval"), s.Interval, time.Minute)
 	}
@@ -210,6 +212,9 @@ func (c *Config) checkRest(d *document) {
 		if v < 0 {
 			d.problem(limits.key(key), "limits.%s is negative: 0 is no limit", key)
 		}
+	}
+	if c.Limits.Manifest > manifest.MaxSize {
+		d.problem(limits.key("manifest"), "limits.manifest is at most 4MiB: what is larger belongs into blobs")
 	}
 	if c.Metrics.Listen != "" {
 		d.needAddress(path("").key("metrics").key("listen"), c.Metrics.Listen)

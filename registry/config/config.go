@@ -50,13 +50,15 @@ type S3 struct {
 
 // HTTP is how clients reach the registry.
 type HTTP struct {
-	Listen   []string `toml:"listen"`
-	URL      string   `toml:"url"` // where clients see it, if a proxy stands before it
-	H2C      bool     `toml:"h2c"`
-	TLS      *TLS     `toml:"tls"`
-	Stall    Duration `toml:"stall"`    // a body or a reader that does not move for so long is cut
-	MinRate  Size     `toml:"min_rate"` // bytes a second
-	Shutdown Duration `toml:"shutdown"` // what requests have to end
+	Listen   []string  `toml:"listen"`
+	URL      string    `toml:"url"` // where clients see it, if a proxy stands before it
+	H2C      bool      `toml:"h2c"`
+	TLS      *TLS      `toml:"tls"`
+	Stall    Duration  `toml:"stall"`    // a body or a reader that does not move for so long is cut
+	MinRate  Size      `toml:"min_rate"` // bytes a second
+	Shutdown Duration  `toml:"shutdown"` // what requests have to end
+	Proxies  []Network `toml:"proxies"`  // whose X-Forwarded-For counts
+	Web      bool      `toml:"web"`      // pages for people at /
 }
 
 // TLS is the registry's certificate.
@@ -126,6 +128,7 @@ type Upstream struct {
 	Repositories pattern.List `toml:"repositories"`
 	Username     string       `toml:"username"`
 	Password     Secret       `toml:"password"`
+	Identity     Secret       `toml:"identity_token"` // an OAuth2 refresh token instead of a password
 	TagTTL       Duration     `toml:"tag_ttl"`
 	Unused       Duration     `toml:"unused"` // how long a manifest stays that nobody asks for; 0 for ever
 	CA           string       `toml:"ca"`
@@ -136,9 +139,13 @@ type Upstream struct {
 // Sync copies from an upstream on a schedule.
 type Sync struct {
 	Upstream     string       `toml:"upstream"`
-	Repositories []string     `toml:"repositories"` // names, or patterns where the upstream has a catalog
+	Prefix       string       `toml:"prefix"`       // of the names here; "" is the upstream's name
+	Repositories pattern.List `toml:"repositories"` // names, or patterns where the upstream has a catalog
 	Tags         pattern.List `toml:"tags"`
+	Platforms    []string     `toml:"platforms"` // of what indexes name; none is all
+	Referrers    bool         `toml:"referrers"` // signatures and the like, too
 	Interval     Duration     `toml:"interval"`
+	At           string       `toml:"at"` // the time of day, "03:00"
 }
 
 // Notify is a webhook.
@@ -188,6 +195,7 @@ func (c *Config) setDefaults() {
 
 func (h *HTTP) setDefaults() {
 	h.Listen = []string{DefaultListen}
+	h.Web = true
 	h.Stall = Duration(time.Minute)
 	h.MinRate = 4 << 10
 	h.Shutdown = Duration(30 * time.Second)

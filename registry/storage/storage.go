@@ -55,7 +55,9 @@ type Storage interface {
 
 	// PutManifest stores a manifest and points the tags to it, all or nothing.
 	// The error is a MissingError when the repository lacks what it names, and
-	// fault.Conflict when an immutable tag points elsewhere.
+	// fault.Conflict when an immutable tag points elsewhere. A manifest that is put
+	// again keeps the Blobs that it is put with now, also those that it was put
+	// without before: a copy of an image is put with those that have arrived.
 	PutManifest(ctx context.Context, repo string, m Manifest, tags ...NewTag) error
 	// Manifest reads a manifest by its digest. Its Data must not be changed.
 	Manifest(ctx context.Context, repo string, d digest.Digest) (*Manifest, error)
@@ -65,6 +67,12 @@ type Storage interface {
 	// that name it stay.
 	DeleteManifest(ctx context.Context, repo string, d digest.Digest) error
 	DeleteTag(ctx context.Context, repo, tag string) error
+	// ExpireTag deletes the tag as long as it is what was read: to point elsewhere,
+	// or to have been set again, is fault.Conflict.
+	ExpireTag(ctx context.Context, repo string, read Tag) error
+	// ExpireManifest deletes a manifest to which no tag points and which was put at
+	// the time of updated for the last time; else it is fault.Conflict.
+	ExpireManifest(ctx context.Context, repo string, d digest.Digest, updated time.Time) error
 
 	// Repositories lists at most n (all for n < 0) of the repositories that have
 	// a manifest or a blob, in the order of their bytes, from the first after last on.
@@ -134,8 +142,8 @@ type Manifest struct {
 	// be pushed for fewer platforms than it has.
 	Manifests []ocispec.Descriptor
 	Subject   digest.Digest // "" if it has none
-	// Updated is when it was last put. The storage sets it; the zero time is not
-	// known.
+	// Updated is when it, or an index that names it, was last put. The storage sets
+	// it, to a few seconds; the zero time is not known.
 	Updated time.Time
 }
 
@@ -151,6 +159,9 @@ type Tag struct {
 	Name    string
 	Target  ocispec.Descriptor
 	Updated time.Time
+	// Stale says that the repository is a copy, and that the one it is copied from,
+	// which may have moved the tag, does not answer.
+	Stale bool
 }
 
 // Collected is what a collection has removed.
@@ -162,6 +173,21 @@ type Collected struct {
 // MissingError lists what a manifest names and the repository lacks. It is
 // fault.NotFound.
 type MissingError struct{ Digests []digest.Digest }
+
+// UpstreamError tells that what is not here could not be had from the registry
+// that it would come from. It is fault.Unavailable, and its sentence is for
+// clients.
+type UpstreamError struct {
+	Name string
+	Err  error
+}
+
+func (e *UpstreamError) Error() string {
+	return "the upstream " + e.Name + " has failed: " + e.Err.Error()
+}
+
+// Unwrap leaves Err out: what is invalid there is not what the client sent.
+func (e *UpstreamError) Unwrap() error { return fault.Unavailable }
 
 func (e *MissingError) Error() string {
 	return fmt.Sprintf("the manifest names %v, which the repository does not have: push it first", e.Digests)

@@ -213,6 +213,45 @@ func manifests(t *testing.T, m Maker) {
 	ok(t, err)
 }
 
+// growing has a manifest that is put before all that it names is there, as a copy
+// of an image is while it comes.
+func growing(t *testing.T, m Maker) {
+	s := open(t, m)
+	ctx := t.Context()
+	whole := Image(Push(t, s, "a", Bytes(1, 300)), Push(t, s, "other", Bytes(2, 70_000)), Push(t, s, "other", Bytes(3, 5000)))
+	d := whole.Descriptor.Digest
+	put := func(blobs int, tags ...storage.NewTag) {
+		t.Helper()
+		part := whole
+		part.Blobs = whole.Blobs[:blobs]
+		ok(t, s.PutManifest(ctx, "a", part, tags...))
+	}
+	put(1, storage.NewTag{Name: "v1"})
+	_, err := s.Mount(ctx, "a", "other", whole.Blobs[1].Digest)
+	ok(t, err)
+	put(2)
+	collect(t, s, 0) // takes what is in other
+	for _, b := range whole.Blobs[:2] {
+		Read(t, s, "a", b.Digest)
+	}
+	Push(t, s, "a", Bytes(3, 5000))
+	put(3)
+	collect(t, s, 0)
+	Whole(t, s, "a", d)
+	got, err := s.Manifest(ctx, "a", d)
+	ok(t, err)
+	same(t, len(got.Blobs), 3)
+	is(t, s.DeleteBlob(ctx, "a", whole.Blobs[2].Digest), fault.Conflict)
+	tag, err := s.Tag(ctx, "a", "v1")
+	ok(t, err)
+	same(t, tag.Target.Digest, d)
+	ok(t, s.DeleteManifest(ctx, "a", d))
+	collect(t, s, 0)
+	repos, err := s.Repositories(ctx, "", -1)
+	ok(t, err)
+	same(t, len(repos), 0)
+}
+
 func tags(t *testing.T, m Maker) {
 	s := open(t, m)
 	ctx := t.Context()

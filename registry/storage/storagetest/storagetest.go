@@ -34,6 +34,7 @@ func Run(t *testing.T, m Maker) {
 		"uploads":    uploads,
 		"mounts":     mounts,
 		"manifests":  manifests,
+		"growing":    growing,
 		"tags":       tags,
 		"lists":      lists,
 		"referrers":  referrers,
@@ -41,6 +42,8 @@ func Run(t *testing.T, m Maker) {
 		"collecting": collecting,
 		"grace":      grace,
 		"restart":    restart,
+		"expiring":   expiring,
+		"expired":    expireAndPut,
 		"racing":     racing,
 		"sharing":    sharing,
 	} {
