@@ -45,9 +45,9 @@ type Reader struct {
 
 var decoders = sync.Pool{New: func() any { return new(decoder) }}
 
-// NewReader reads the first header. When r is a bufio.Reader it is read no
-// further than to the end of the stream, and what is wrong with it; otherwise it
-// may be read beyond. Close frees the memory.
+// NewReader reads the first header. When r is a bufio.Reader of at least 32 KB it
+// is read no further than to the end of the stream, and what is wrong with it;
+// otherwise it may be read beyond. Close frees the memory.
 func NewReader(r io.Reader) (*Reader, error) {
 	d := decoders.Get().(*decoder)
 	d.source, d.in, d.pos, d.bits, d.n, d.end = bufio.NewReaderSize(r, 32<<10), nil, 0, 0, 0, 0

@@ -168,7 +168,7 @@ func (c *code) fill(sorted []uint16, count *[maxCode + 2]int, meaning []uint64) 
 	}
 }
 
-// successor is the mirrored code of n bits that follows one, 0 after the last.
+// successor is the mirrored code of n bits that follows one which is not the last.
 func successor(code int, n uint) int {
 	bit := 1 << bits.Len(uint(code^(1<<n-1))) >> 1
 	return code&(bit-1) | bit
