@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"syscall"
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/registry/storage"
@@ -71,6 +72,8 @@ var answers = map[fault.Kind]struct {
 	fault.NotImplemented: {http.StatusMethodNotAllowed, unsupported},
 }
 
+var errFull = errors.New("the disk of the registry is full: ask whoever runs it to make room, then push again")
+
 // explain turns an error into what the client is told. Failures of the storage
 // are not told in the storage's words: these are for whoever runs it.
 func (e *endpoint) explain(err error) *problem {
@@ -89,6 +92,9 @@ func (e *endpoint) explain(err error) *problem {
 	case kind == fault.Invalid:
 		p.Code = e.invalid
 	case kind == fault.Unavailable && errors.As(err, new(*storage.UpstreamError)):
+	case kind == fault.Unavailable && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)):
+		// Docker's clients show no sentence of a 5xx, and try again for a minute.
+		p = refuse(http.StatusForbidden, denied, errFull)
 	case kind == fault.Unavailable:
 		p.Message = "the registry's storage does not answer: try again later"
 	case a.status == http.StatusInternalServerError:
@@ -101,7 +107,7 @@ func (e *endpoint) explain(err error) *problem {
 func (q *request) fail(err error) {
 	p := q.endpoint.explain(err)
 	q.problem = p
-	if p.status >= http.StatusInternalServerError && q.Context().Err() == nil {
+	if (p.status >= http.StatusInternalServerError || fault.KindOf(err) == fault.Unavailable) && q.Context().Err() == nil {
 		q.api.Log.Error("a request failed", slog.String("method", q.Method), slog.String("path", q.URL.Path),
 			slog.String("id", q.Header.Get("X-Request-Id")), slog.Any("error", err))
 	}

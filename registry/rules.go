@@ -107,8 +107,9 @@ func (q *request) keepsImmutable(ctx context.Context, d digest.Digest) error {
 	return nil
 }
 
+// fixed refuses to delete what an immutable tag points to.
 func (q *request) fixed(tag string) error {
-	return fault.New(fault.Conflict, "the tag %s of %s is immutable: push under another tag", tag, q.repo)
+	return fault.New(fault.Conflict, "the tag %s of %s is immutable, so it stays with all that it points to: ask who runs the registry to change that", tag, q.repo)
 }
 
 // newTags says how the tags are to be set.

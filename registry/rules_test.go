@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -35,7 +36,9 @@ func TestImmutable(t *testing.T) {
 	r.want(put(string(digest.FromBytes(other))+"?tag=v2&tag=v1", other), 409, denied)
 	r.want(r.do("GET", "/v2/a/manifests/v2", nil), 404, manifestUnknown)
 	r.want(put("v2", other), 201, "")
-	r.want(r.do("DELETE", "/v2/a/manifests/v1", nil), 409, denied)
+	if a := r.want(r.do("DELETE", "/v2/a/manifests/v1", nil), 409, denied); strings.Contains(string(a.body), "push") {
+		t.Errorf("whoever deletes is told to push: %s", a.body)
+	}
 	r.want(r.do("DELETE", "/v2/a/manifests/"+string(d), nil), 409, denied)
 	r.want(r.do("DELETE", "/v2/a/manifests/v2", nil), 202, "")
 	r.want(r.do("DELETE", "/v2/a/manifests/"+string(digest.FromBytes(other)), nil), 202, "")
@@ -151,6 +154,7 @@ func TestStorageFails(t *testing.T) {
 		code   code
 	}{
 		{fault.New(fault.Unavailable, "/srv/secret is full"), 503, unavailable},
+		{fault.New(fault.Unavailable, "/srv/secret: %w", syscall.ENOSPC), 403, denied}, // Docker's clients show that sentence
 		{fmt.Errorf("bug in /srv/secret"), 500, unknown},
 	} {
 		log.Reset()

@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -51,7 +52,8 @@ var commands = []command{
 			"interfaces, as in a container. Without --auth, and without [auth] in the configuration,\n" +
 			"whoever can connect may do everything.\n\n" +
 			"SIGTERM ends it when requests under way have ended; SIGUSR1 has it remove at once what\n" +
-			"retention and garbage collection would remove later."},
+			"retention and garbage collection would remove later; SIGHUP has it read its configuration\n" +
+			"again: who may do what, what binds repositories, and when garbage is collected."},
 	{"start", "", "Serve images in the background", 0, startInBackground, startFlags,
 		"This is a process of the user who starts it, not a container: it needs no image, which would\n" +
 			"have to come from another registry first, no daemon and no root. It ends with stop, or with\n" +
@@ -68,6 +70,9 @@ var commands = []command{
 }
 
 func run(ctx context.Context, out, log io.Writer, args []string) error {
+	if len(args) > 1 && args[0] == "help" {
+		args = append(slices.Clone(args[1:]), "--help")
+	}
 	c, rest := find(args)
 	if c == nil {
 		return other(out, args)
@@ -80,7 +85,10 @@ func run(ctx context.Context, out, log io.Writer, args []string) error {
 		c.flags(f, o)
 	}
 	if err := f.Parse(rest); err != nil {
-		return err
+		if errors.Is(err, pflag.ErrHelp) {
+			return err
+		}
+		return fault.New(fault.Invalid, "%w: see tare-registry %s --help", err, c.name)
 	}
 	o.args, o.flags = f.Args(), f
 	if n := f.NArg(); n > c.most || n < c.most && c.args != "" {
@@ -104,15 +112,19 @@ func find(args []string) (*command, []string) {
 			return &commands[i], args[len(words):]
 		}
 	}
+	switch strings.Join(args, " ") {
+	case "config", "config -h", "config --help":
+		return find([]string{"config", "check", "--help"})
+	}
 	return nil, nil
 }
 
 // other answers what is no command.
 func other(out io.Writer, args []string) error {
-	if len(args) == 0 || args[0] == "--help" || args[0] == "-h" || args[0] == "help" {
+	if len(args) == 0 || args[0] == "--help" || args[0] == "-h" || args[0] == "help" && len(args) == 1 {
 		fmt.Fprint(out, "Usage:  tare-registry COMMAND\n\nA registry of images: the OCI distribution specification 1.1\n\nCommands:\n")
 		for _, c := range commands {
-			fmt.Fprintf(out, "  %-18s%s\n", strings.TrimSpace(c.name+" "+c.args), c.does)
+			fmt.Fprintf(out, "  %-20s%s\n", strings.TrimSpace(c.name+" "+c.args), c.does)
 		}
 		fmt.Fprint(out, "\nBegin with:  tare-registry serve\nRun 'tare-registry COMMAND --help' for more.\n")
 		return nil

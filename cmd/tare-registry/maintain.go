@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/docker/go-units"
 
+	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/registry/config"
 	"github.com/tarehq/tare/registry/retention"
 	"github.com/tarehq/tare/registry/storage"
@@ -21,37 +24,70 @@ import (
 // longer: one that is restarted each day has to collect too.
 const firstRound = 10 * time.Minute
 
+// care is the maintenance of a storage in the background.
+type care struct {
+	changed chan keeping
+	cancel  context.CancelFunc
+	done    chan struct{}
+}
+
+// keeping is what it goes by.
+type keeping struct {
+	rules   retention.Rules
+	collect config.Collect
+}
+
 // maintain removes what retention does not keep and what nothing needs, every
-// interval and at each SIGUSR1. The function that it returns ends that.
-func maintain(ctx context.Context, kept, s storage.Storage, rules retention.Rules, c config.Collect, log *slog.Logger) (end func()) {
+// interval and at each SIGUSR1, until the end of what it returns.
+func maintain(ctx context.Context, kept, s storage.Storage, rules retention.Rules, c config.Collect, log *slog.Logger) *care {
 	ctx, cancel := context.WithCancel(ctx)
+	m := &care{make(chan keeping), cancel, make(chan struct{})}
 	asked := make(chan os.Signal, 1)
 	signal.Notify(asked, syscall.SIGUSR1)
-	done := make(chan struct{})
 	go func() {
-		defer close(done)
-		interval := time.Duration(c.Interval)
-		next := time.NewTimer(min(interval, firstRound))
-		defer next.Stop()
-		if interval == 0 {
-			next.Stop()
-		}
+		defer close(m.done)
+		defer signal.Stop(asked)
+		next := every(min(c.Interval, config.Duration(firstRound)))
 		for {
 			select {
 			case <-ctx.Done():
 				return
+			case k := <-m.changed:
+				if k.collect.Interval != c.Interval {
+					next = every(k.collect.Interval)
+				}
+				rules, c = k.rules, k.collect
+				continue
 			case <-asked:
-			case <-next.C:
-				next.Reset(interval)
+			case <-next:
+				next = every(c.Interval)
 			}
 			round(ctx, kept, s, rules, c, log)
 		}
 	}()
-	return func() {
-		signal.Stop(asked)
-		cancel()
-		<-done
+	return m
+}
+
+// every is nil, which never comes, for 0.
+func every(interval config.Duration) <-chan time.Time {
+	if interval == 0 {
+		return nil
 	}
+	return time.After(time.Duration(interval))
+}
+
+// change has the next round, and those after it, go by something else. It waits
+// for the round that runs.
+func (m *care) change(rules retention.Rules, c config.Collect) {
+	select {
+	case m.changed <- keeping{rules, c}:
+	case <-m.done:
+	}
+}
+
+func (m *care) end() {
+	m.cancel()
+	<-m.done
 }
 
 // round is one retention, of what is kept here, and one collection.
@@ -111,11 +147,17 @@ func retain(ctx context.Context, out, _ io.Writer, o *options) (err error) {
 	return err
 }
 
-// open opens the storage of the commands that do one thing to it.
+// open opens the storage of the commands that do one thing to it, which has to
+// be there.
 func (o *options) open(ctx context.Context) (*config.Config, storage.Storage, error) {
 	c, err := o.config()
 	if err != nil {
 		return nil, nil, err
+	}
+	if c.Storage.S3 == nil {
+		if _, err := os.Stat(c.Storage.Root); errors.Is(err, fs.ErrNotExist) {
+			return nil, nil, fault.New(fault.NotFound, "there is no registry in %s: give its directory with --root", c.Storage.Root)
+		}
 	}
 	s, err := openStorage(ctx, c)
 	return c, s, err

@@ -45,6 +45,9 @@ func unbound(addr string, err error) error {
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return fault.New(fault.Invalid, "cannot listen on %s: this machine does not have the address: choose another with --addr", addr)
 	}
+	if a := (*net.AddrError)(nil); errors.As(err, &a) {
+		return fault.New(fault.Invalid, "cannot listen on %s: want HOST:PORT", addr)
+	}
 	return fault.New(fault.Invalid, "cannot listen on %s: %w", addr, err)
 }
 

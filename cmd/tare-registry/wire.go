@@ -51,21 +51,34 @@ func serve(ctx context.Context, _, logTo io.Writer, o *options) (err error) {
 	if err != nil {
 		return shut(listeners, err)
 	}
+	if d, ok := kept.(*dir.Storage); ok {
+		d.LogTo(log)
+	}
 	kept = ops.watch(kept)
 	s, err := copies(c, kept, log)
 	if err != nil {
 		return shut(listeners, err)
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	rules := rulesOf(c)
-	defer maintain(ctx, kept, s, rules, c.Collect, log)()
+	care := maintain(ctx, kept, s, rulesOf(c), c.Collect, log)
+	defer care.end()
 	end, err := schedule(ctx, c, s)
 	if err != nil {
 		return shut(listeners, err)
 	}
 	defer end()
-	handler := p.guard(ops.wrap(routes(c, kept, s, gate, rules, ops.observe(), log)))
-	server := newServer(c.HTTP, handler, t, log)
+	var answers handler
+	answers.set(routes(c, kept, s, gate, rulesOf(c), ops.observe(), log))
+	defer reload(ctx, o, c, log, func(c *config.Config) error {
+		gate, err := door(c, log)
+		if err != nil {
+			return err
+		}
+		answers.set(routes(c, kept, s, gate, rulesOf(c), ops.observe(), log))
+		care.change(rulesOf(c), c.Collect)
+		return nil
+	})()
+	server := newServer(c.HTTP, p.guard(ops.wrap(&answers)), t, log)
 	server.ConnState = ops.connections(c.Limits.Connections)
 	ops.serve()
 	defer context.AfterFunc(ctx, func() { ops.health.stopping.Store(true) })()
@@ -94,8 +107,14 @@ func doors(c *config.Config, log *slog.Logger) (t *tls.Config, gate *auth.Gate, 
 			return nil, nil, err
 		}
 	}
+	gate, err = door(c, log)
+	return t, gate, err
+}
+
+// door is who may do what; nil lets everybody do everything.
+func door(c *config.Config, log *slog.Logger) (_ *auth.Gate, err error) {
 	if c.Auth == nil {
-		return t, nil, nil
+		return nil, nil
 	}
 	a := auth.Config{Realm: c.Auth.Realm, URL: c.HTTP.URL, Groups: c.Auth.Groups}
 	for _, r := range c.Auth.Rules {
@@ -105,15 +124,15 @@ func doors(c *config.Config, log *slog.Logger) (t *tls.Config, gate *auth.Gate, 
 		key, err := c.Auth.TokenKey.Read()
 		switch {
 		case err != nil:
-			return nil, nil, fault.New(fault.Invalid, "auth.token_key: %w", err)
+			return nil, fault.New(fault.Invalid, "auth.token_key: %w", err)
 		case len(key) < leastKey:
-			return nil, nil, fault.New(fault.Invalid, "auth.token_key has fewer than %d characters: make one with openssl rand -hex 32", leastKey)
+			return nil, fault.New(fault.Invalid, "auth.token_key has fewer than %d characters: make one with openssl rand -hex 32", leastKey)
 		}
 		a.Key = []byte(key)
 	}
 	if c.Auth.Htpasswd != "" {
 		if a.Passwords, err = auth.OpenPasswords(c.Auth.Htpasswd, log); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
 	if k := c.Auth.Token; k != nil {
@@ -121,7 +140,7 @@ func doors(c *config.Config, log *slog.Logger) (t *tls.Config, gate *auth.Gate, 
 			Realm: k.Realm, Service: k.Service, Issuer: k.Issuer, JWKS: k.JWKS, CA: k.CA, Certificates: k.Certificates,
 		}, log)
 	}
-	return t, auth.New(a), err
+	return auth.New(a), err
 }
 
 // leastKey is how long a key that a user wrote has to be.

@@ -161,11 +161,13 @@ func TestEndAnywhere(t *testing.T) {
 	server := s3.Start(t, "registry")
 	t.Run("all", func(t *testing.T) {
 		for name, o := range operations() {
-			step := max(1, o.step)
+			// A cut after one request leaves in the bucket what a cut before the next
+			// one does, unless others are under way.
+			step, when := max(1, o.step), []bool{false}
 			if os.Getenv("TARE_SOAK") != "" {
-				step = 1
+				step, when = 1, []bool{false, true}
 			}
-			for _, after := range []bool{false, true} {
+			for _, after := range when {
 				t.Run(fmt.Sprint(name, " ", after), func(t *testing.T) {
 					t.Parallel()
 					n := 1
@@ -249,9 +251,10 @@ func whole(t *testing.T, s *Storage) {
 	}
 }
 
+// collectAll collects as often as it takes to remove everything.
 func collectAll(t *testing.T, s *Storage) {
 	t.Helper()
-	for range 3 {
+	for range 2 {
 		if _, err := s.Collect(t.Context(), 0); err != nil {
 			t.Fatal(err)
 		}

@@ -104,13 +104,14 @@ func TestInTheMidst(t *testing.T) {
 					successes++
 				}
 				last := line.left.Load() > 0
-				whole(t, openAt(t, config, nil))
+				next := openAt(t, config, nil)
+				whole(t, next)
 				if strings.Contains(name, "expiry") && !last { // which takes no tag
 					if _, err := other.Tag(t.Context(), "a", "v"); err != nil {
 						t.Error(err)
 					}
 				}
-				empty(t, openAt(t, config, nil))
+				empty(t, next)
 				if t.Failed() {
 					t.Fatalf("before request %d", n)
 				}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,6 +23,14 @@ import (
 	"github.com/tarehq/tare/test/s3"
 )
 
+// rounds is how many images each client pushes in TestReplicas, with TARE_SOAK that many.
+func rounds() int {
+	if soak, err := strconv.Atoi(os.Getenv("TARE_SOAK")); err == nil {
+		return soak
+	}
+	return 6
+}
+
 // TestReplicas has several registries push, delete and collect without a grace
 // in one bucket. What was acknowledged and not deleted is whole.
 func TestReplicas(t *testing.T) {
@@ -33,7 +42,7 @@ func TestReplicas(t *testing.T) {
 	kept := map[string]storage.Manifest{}
 	for n := range 4 {
 		pushers.Go(func() {
-			for i := range 12 {
+			for i := range rounds() {
 				s := replicas[(n+i)%2]
 				repo := fmt.Sprintf("%s/%d", []string{"kept", "gone"}[i%2], n%2)
 				m, err := tryPush(t, s, repo, uint64(i/2%3), fmt.Sprint("v", i))
@@ -302,6 +311,7 @@ func TestFewRequests(t *testing.T) {
 
 // TestFoundStays renews a blob that is found when it would soon be due.
 func TestFoundStays(t *testing.T) {
+	t.Parallel()
 	config := configFor(t, s3.Start(t, "registry"))
 	config.Grace = 4 * time.Second
 	s, other := openAt(t, config, nil), openAt(t, config, nil)

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
 
@@ -199,4 +200,41 @@ func cpu(b *testing.B) func() {
 	}
 	before := spent()
 	return func() { b.ReportMetric(float64(spent()-before)/float64(b.N), "cpu-ns/op") }
+}
+
+// BenchmarkIndex writes the index.json of 10,000 images with ten tags each.
+func BenchmarkIndex(b *testing.B) {
+	s := openAt(b, b.TempDir())
+	defer s.Close()
+	for part := range 100 {
+		ok(b, s.db.Update(func(tx *bbolt.Tx) error { return moreTags(tx, part) }))
+	}
+	for b.Loop() {
+		ok(b, s.mark())
+		s.index.marked()
+		ok(b, s.writeIndex())
+	}
+	st, err := os.Stat(s.path(ocispec.ImageIndexFile))
+	ok(b, err)
+	b.ReportMetric(float64(st.Size())/1e6, "MB-index")
+}
+
+// moreTags is fillBench with nine more tags for each.
+func moreTags(tx *bbolt.Tx, part int) error {
+	if err := fillBench(tx, part); err != nil {
+		return err
+	}
+	r, err := lookRepo(tx, fmt.Sprintf("r%d/app", part))
+	if err != nil {
+		return err
+	}
+	for i := range 100 {
+		t, _ := r.tag(fmt.Sprintf("t%d-%d", part, i))
+		for j := range 9 {
+			if err := r.setTag(fmt.Sprintf("t%d-%d-%d", part, i, j), t); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

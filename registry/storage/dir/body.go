@@ -75,18 +75,26 @@ func (t *bodies) startOf(p []byte) uint64 {
 // load uses the body of an upload that was closed.
 func (t *bodies) load(path string) (*body, error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrPermission) { // it is sealed, and this process is not root
+		f, err = os.Open(path)
+	}
 	if err != nil {
 		return nil, err
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		f.Close()
-		return nil, err
-	}
+	return t.adopt(f)
+}
+
+// adopt uses the body that the file is. What the file is now is asked while
+// nobody can begin or end to use it: whoever had it may have sealed it just before.
+func (t *bodies) adopt(f *os.File) (*body, error) {
 	first := make([]byte, startSize)
 	n, _ := f.ReadAt(first, 0)
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
 	if b := t.open[st.Ino]; b != nil {
 		b.users++
 		return b, f.Close()

@@ -3,11 +3,13 @@ package dir
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -16,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/registry/storage"
 	"github.com/tarehq/tare/registry/storage/storagetest"
 )
@@ -366,3 +369,129 @@ func TestDiskFull(t *testing.T) {
 }
 
 var _ storage.Upload = (*upload)(nil)
+
+// A body that somebody sealed between the opening of its file and the look at it
+// is sealed: it is a blob.
+func TestSealedWhileOpening(t *testing.T) {
+	s := openAt(t, t.TempDir())
+	defer s.Close()
+	data := storagetest.Bytes(1, 1<<20)
+	u1, u2 := create(t, s, "r1"), create(t, s, "r2")
+	appendAll(t, u1, data)
+	appendAll(t, u2, data)
+	f, err := os.OpenFile(u2.path(dataSuffix), os.O_RDWR, 0)
+	ok(t, err)
+	ok(t, u2.Close())
+	commit(t, u1, data)
+	b, err := s.bodies.adopt(f)
+	ok(t, err)
+	same(t, b.sealed, true)
+	ok(t, s.bodies.release(b))
+}
+
+// A process that is not root goes on with an upload whose bytes became a blob by
+// another upload: the file can only be read then.
+func TestSealedWithoutPrivileges(t *testing.T) {
+	root := t.TempDir()
+	if os.Geteuid() == 0 {
+		ok(t, errors.Join(os.Chown(root, 65534, 65534), os.Chmod(filepath.Dir(root), 0o755)))
+		runtime.LockOSThread() // what the thread loses ends with it
+		_, err := unix.SetfsuidRetUid(65534)
+		ok(t, err)
+		t.Cleanup(func() { _, _ = unix.SetfsuidRetUid(0) })
+	}
+	s := openAt(t, root)
+	data := storagetest.Bytes(1, 1<<20)
+	for _, rest := range [][]byte{nil, storagetest.Bytes(2, 1000)} {
+		u1, u2 := create(t, s, "r1"), create(t, s, "r2")
+		appendAll(t, u1, data)
+		appendAll(t, u2, data)
+		ok(t, u2.Close())
+		commit(t, u1, data)
+		again, err := s.OpenUpload(t.Context(), "r2", u2.ID())
+		ok(t, err)
+		appendAll(t, again.(*upload), rest)
+		commit(t, again.(*upload), append(bytes.Clone(data), rest...))
+		storagetest.Read(t, s, "r2", digest.FromBytes(append(bytes.Clone(data), rest...)))
+	}
+	ok(t, s.Close())
+}
+
+// What a full disk leaves of a transaction is none, and all goes on when there is
+// room again.
+func TestDiskFullForAll(t *testing.T) {
+	testutil.RequireRoot(t)
+	root := t.TempDir()
+	ok(t, unix.Mount("tare-test-full", root, "tmpfs", 0, "size=6m"))
+	t.Cleanup(func() { ok(t, unix.Unmount(root, 0)) })
+	s := openAt(t, root)
+	kept := storagetest.PushImage(t, s, "a", 1, "v")
+	fill := func() {
+		f, err := os.Create(filepath.Join(root, "filler"))
+		ok(t, err)
+		defer f.Close()
+		for size := 1 << 16; size > 0; {
+			if _, err := f.Write(make([]byte, size)); err != nil {
+				size /= 2
+			}
+		}
+	}
+	failed := 0
+	for i := range 30 {
+		fill()
+		if i%2 == 0 { // room for the bytes, and not for what is said of them
+			ok(t, os.Truncate(filepath.Join(root, "filler"), fileSize(t, filepath.Join(root, "filler"))-int64(i)<<13))
+		}
+		data := storagetest.Bytes(uint64(100+i), 20_000)
+		d := digest.FromBytes(data)
+		if err := tryUpload(t, s, d, data); err != nil {
+			is(t, err, fault.Unavailable)
+			failed++
+		} else if err := s.PutManifest(t.Context(), "a", imageOf(data), storage.NewTag{Name: fmt.Sprint("t", i)}); err != nil {
+			is(t, err, fault.Unavailable)
+			failed++
+		}
+		if err := s.DeleteTag(t.Context(), "a", fmt.Sprint("t", i)); err != nil && !errors.Is(err, fault.NotFound) {
+			is(t, err, fault.Unavailable)
+		}
+		if i%10 == 9 {
+			is(t, s.Ready(t.Context()), fault.Unavailable)
+		}
+		ok(t, os.Remove(filepath.Join(root, "filler")))
+		storagetest.Whole(t, s, "a", kept.Descriptor.Digest)
+		_, err := s.Collect(t.Context(), 0)
+		ok(t, err)
+	}
+	if failed == 0 {
+		t.Error("there was always room")
+	}
+	fill()
+	if err := s.Close(); err == nil {
+		t.Error("index.json was written to a full disk")
+	}
+	ok(t, os.Remove(filepath.Join(root, "filler")))
+	s = openAt(t, root)
+	storagetest.Whole(t, s, "a", mustTag(t, s, "a", "v"))
+	ok(t, s.Close())
+	ok(t, unix.Mount("", root, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	_, err := Open(root)
+	is(t, err, fault.Unavailable)
+}
+
+func fileSize(t testing.TB, path string) int64 {
+	st, err := os.Stat(path)
+	ok(t, err)
+	return st.Size()
+}
+
+func tryUpload(t testing.TB, s *Storage, d digest.Digest, data []byte) error {
+	u, err := s.CreateUpload(t.Context(), "a", d.Algorithm())
+	if err != nil {
+		return err
+	}
+	defer u.Close()
+	if _, err := u.Append(t.Context(), bytes.NewReader(data)); err != nil {
+		return err
+	}
+	return u.Commit(t.Context(), d)
+}

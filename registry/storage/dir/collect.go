@@ -32,7 +32,6 @@ type due struct {
 func (s *Storage) Collect(ctx context.Context, grace time.Duration) (c storage.Collected, err error) {
 	s.collect.Lock()
 	defer s.collect.Unlock()
-	defer s.found.forget(grace)
 	for _, step := range []func(context.Context, time.Duration, *storage.Collected) error{
 		s.collectLinks, s.collectBytes, s.collectFiles, s.collectUploads,
 	} {
@@ -194,7 +193,7 @@ func forgetBlob(tx *bbolt.Tx, d digest.Digest) error {
 func (s *Storage) removeFile(d digest.Digest, c *storage.Collected) error {
 	path := s.blobPath(d)
 	st, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || err == nil && st.IsDir() { // which is nobody's blob
 		return nil
 	}
 	if err != nil {
@@ -216,6 +215,9 @@ func (s *Storage) collectFiles(ctx context.Context, _ time.Duration, c *storage.
 		return err
 	}
 	for _, a := range algorithms {
+		if !a.IsDir() {
+			continue
+		}
 		err := eachName(filepath.Join(s.path(ocispec.ImageBlobsDir), a.Name()), func(names []string) error {
 			var strays []digest.Digest
 			err := s.db.View(func(tx *bbolt.Tx) error {
@@ -251,7 +253,7 @@ func eachName(dir string, visit func(names []string) error) error {
 		if err := visit(names); err != nil {
 			return err
 		}
-		if err == io.EOF || len(names) == 0 {
+		if err == io.EOF {
 			return nil
 		}
 		if err != nil {

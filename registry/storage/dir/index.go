@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -44,6 +46,24 @@ type indexWriter struct {
 	end  chan struct{}
 	done chan struct{}
 	err  error // of the last writing
+	log  atomic.Pointer[slog.Logger]
+}
+
+// LogTo has failures to write index.json be logged, which no request is told of.
+// They are tried again until it is written; what the registry has is not in danger.
+func (s *Storage) LogTo(log *slog.Logger) { s.index.log.Store(log) }
+
+// tell logs when failures begin and when they end.
+func (w *indexWriter) tell(err error) {
+	log, before := w.log.Load(), w.err
+	w.err = err
+	switch {
+	case log == nil:
+	case err != nil && before == nil:
+		log.Error("image stores cannot use the directory: its index.json is behind", "error", err)
+	case err == nil && before != nil:
+		log.Info("index.json has all images again")
+	}
 }
 
 // mark says that names are about to change.
@@ -112,7 +132,8 @@ func (w *indexWriter) start(s *Storage) {
 				return
 			}
 			began := time.Now()
-			if w.err = s.writeIndex(); w.err != nil {
+			err := explain(s.writeIndex())
+			if w.tell(err); err != nil {
 				w.marked() // the disk may have room again later
 			}
 			delay = max(indexDelay, indexShare*time.Since(began))
@@ -179,7 +200,7 @@ func (s *Storage) writeIndex() (err error) {
 	}
 	f, err := os.CreateTemp(s.root, "."+ocispec.ImageIndexFile+".tmp*")
 	if err != nil {
-		return err
+		return fmt.Errorf("cannot write index.json: %w", err)
 	}
 	defer func() {
 		if e := os.Remove(f.Name()); !errors.Is(e, fs.ErrNotExist) {
@@ -289,14 +310,21 @@ func (w *indexEncoder) add(d ocispec.Descriptor) error {
 // an image store would not reach from them.
 func (w *indexEncoder) repository(r repository) error {
 	listed := map[digest.Digest]bool{}
+	targets := map[digest.Digest]ocispec.Descriptor{} // many tags may point to one
 	for c, tag, v := cursor(r.tags()); tag != nil; tag, v = c.Next() {
 		t, _ := readTag(v)
-		target, ok, err := r.target(t)
-		if err != nil {
-			return err
-		}
-		if !ok {
-			continue
+		target, ok := targets[t.digest]
+		if !ok || t.foreign != nil {
+			var err error
+			if target, ok, err = r.target(t); err != nil {
+				return err
+			}
+			if !ok {
+				continue
+			}
+			if t.foreign == nil {
+				targets[t.digest] = target
+			}
 		}
 		listed[t.digest] = true
 		e := content.Entry{Name: r.taggedName(string(tag)), Target: annotate(r, target), Updated: t.updated}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -527,4 +528,69 @@ func FuzzNames(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What somebody else left among the blobs does not keep a collection from its work.
+func TestOddFiles(t *testing.T) {
+	s := openAt(t, t.TempDir())
+	defer s.Close()
+	stray := storagetest.Push(t, s, "a", storagetest.Bytes(1, 10)).Digest
+	odd := []string{"blobs/README", "blobs/sha256/notes", "blobs/lost+found/x", "uploads/x/y",
+		"blobs/sha256/" + digest.FromString("a directory").Encoded() + "/x"}
+	for _, name := range odd {
+		ok(t, os.MkdirAll(filepath.Dir(s.path(name)), 0o755))
+		ok(t, os.WriteFile(s.path(name), nil, 0o644))
+	}
+	target, link := s.path("blobs/README"), blobFile(s.root, digest.FromString("a link"))
+	ok(t, os.Symlink(target, link))
+	_, err := s.Collect(t.Context(), 0)
+	ok(t, err)
+	_, err = s.Blob(t.Context(), "a", stray)
+	is(t, err, fault.NotFound)
+	for _, name := range odd {
+		if _, err := os.Lstat(s.path(name)); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := os.Lstat(link); err == nil {
+		t.Error("a link that nobody knows was left")
+	}
+}
+
+// A manifest that is damaged on disk is healed by who puts it again, as its reader is told.
+func TestDamagedManifestIsHealed(t *testing.T) {
+	s := openAt(t, t.TempDir())
+	defer s.Close()
+	m := storagetest.PushImage(t, s, "a", 1, "v")
+	file := blobFile(s.root, m.Descriptor.Digest)
+	ok(t, os.Chmod(file, 0o644))
+	ok(t, os.WriteFile(file, bytes.Repeat([]byte("x"), len(m.Data)), 0o644))
+	_, err := s.Manifest(t.Context(), "a", m.Descriptor.Digest)
+	is(t, err, fault.Internal)
+	ok(t, s.PutManifest(t.Context(), "a", m))
+	storagetest.Whole(t, s, "a", m.Descriptor.Digest)
+}
+
+// Whoever runs the registry is told, once, that index.json cannot be written.
+func TestIndexFailureIsTold(t *testing.T) {
+	s := openAt(t, t.TempDir())
+	defer s.Close()
+	var log bytes.Buffer
+	s.LogTo(slog.New(slog.NewTextHandler(&log, nil)))
+	s.index.abandon() // which is not to write by itself here
+	s.index.end = make(chan struct{})
+	storagetest.PushImage(t, s, "a", 1, "v")
+	path := s.path("index.json")
+	ok(t, os.Mkdir(path, 0o700))
+	for range 2 {
+		s.index.tell(s.writeIndex())
+	}
+	if text := log.String(); strings.Count(text, "level=ERROR") != 1 || !strings.Contains(text, "cannot write index.json") {
+		t.Errorf("the log has %q", text)
+	}
+	ok(t, os.Remove(path))
+	s.index.tell(s.writeIndex())
+	if text := log.String(); !strings.Contains(text, "has all images again") {
+		t.Errorf("the log has %q", text)
+	}
 }

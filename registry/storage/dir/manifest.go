@@ -1,6 +1,7 @@
 package dir
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -85,11 +86,13 @@ func admits(tx *bbolt.Tx, repo string, rec record, tags []storage.NewTag, lost f
 	return nil
 }
 
-// placeManifest writes the bytes, which have the digest, unless they are there.
-// The digest is locked.
+// placeManifest writes the bytes, which have the digest, unless they are there:
+// those that are damaged are replaced. The digest is locked.
 func (s *Storage) placeManifest(d digest.Digest, data []byte) (err error) {
 	if s.stored(d, int64(len(data))) {
-		return nil
+		if there, err := os.ReadFile(s.blobPath(d)); err == nil && bytes.Equal(there, data) {
+			return nil
+		}
 	}
 	id, release := s.busy.fresh()
 	defer release()

@@ -1,6 +1,7 @@
 package dir
 
 import (
+	"hash/maphash"
 	"sync"
 	"time"
 
@@ -9,19 +10,40 @@ import (
 
 // touches remembers when blobs that nothing keeps were last asked for, so that
 // Collect spares them for the grace period. Times are of the monotonic clock; what
-// is not in the table counts as touched when the process began, which covers
+// was never touched counts as touched when the process began, which covers
 // what was told to clients before.
+//
+// The table does not grow: blobs whose hashes meet in a slot share their last
+// touch, by which some garbage stays a while longer, and nothing goes too early.
 type touches struct {
 	mu        sync.Mutex
 	began     time.Time
-	at        map[digest.Digest]time.Duration // since began
+	seed      maphash.Seed
+	at        []uint32                        // ticks since began, by hash
 	condemned map[digest.Digest]chan struct{} // to be removed by a transaction under way
 	sentence  uint64                          // how many such transactions have ended
-	longest   time.Duration                   // grace so far
 }
 
+const (
+	slots = 1 << 19
+	tick  = time.Second / 16 // 32 bits of them are eight years
+)
+
 func newTouches() *touches {
-	return &touches{began: time.Now(), at: map[digest.Digest]time.Duration{}, condemned: map[digest.Digest]chan struct{}{}}
+	return &touches{began: time.Now(), seed: maphash.MakeSeed(), at: make([]uint32, slots), condemned: map[digest.Digest]chan struct{}{}}
+}
+
+func (t *touches) slot(d digest.Digest) *uint32 {
+	return &t.at[maphash.String(t.seed, string(d))%slots]
+}
+
+// touchLocked rounds up.
+func (t *touches) touchLocked(d digest.Digest) {
+	*t.slot(d) = uint32((time.Since(t.began) + tick - 1) / tick)
+}
+
+func (t *touches) dueLocked(d digest.Digest, grace time.Duration) bool {
+	return grace <= 0 || time.Since(t.began)-time.Duration(*t.slot(d))*tick >= grace
 }
 
 // sentences is to be asked before the look into the database that find is about.
@@ -37,7 +59,7 @@ func (t *touches) find(d digest.Digest, sentences uint64) bool {
 	t.mu.Lock()
 	wait, condemned := t.condemned[d]
 	if !condemned && t.sentence == sentences {
-		t.at[d] = time.Since(t.began)
+		t.touchLocked(d)
 		t.mu.Unlock()
 		return true
 	}
@@ -52,14 +74,14 @@ func (t *touches) find(d digest.Digest, sentences uint64) bool {
 func (t *touches) touch(d digest.Digest) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.at[d] = time.Since(t.began)
+	t.touchLocked(d)
 }
 
 // due tells whether the bytes have been due for the grace.
 func (t *touches) due(d digest.Digest, grace time.Duration) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return time.Since(t.began)-t.at[d] >= grace
+	return t.dueLocked(d, grace)
 }
 
 // condemn returns those of the blobs that have been due for the grace. They
@@ -68,9 +90,9 @@ func (t *touches) due(d digest.Digest, grace time.Duration) bool {
 func (t *touches) condemn(list []digest.Digest, grace time.Duration) map[digest.Digest]bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	due, now := map[digest.Digest]bool{}, time.Since(t.began)
+	due := map[digest.Digest]bool{}
 	for _, d := range list {
-		if now-t.at[d] >= grace && !due[d] {
+		if t.dueLocked(d, grace) && !due[d] {
 			due[d] = true
 			t.condemned[d] = make(chan struct{})
 		}
@@ -87,18 +109,5 @@ func (t *touches) pardon(list map[digest.Digest]bool) {
 	for d := range list {
 		close(t.condemned[d])
 		delete(t.condemned, d)
-	}
-}
-
-// forget drops touches that are older than any grace has been.
-func (t *touches) forget(grace time.Duration) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.longest = max(t.longest, grace)
-	now := time.Since(t.began)
-	for d, at := range t.at {
-		if now-at > t.longest {
-			delete(t.at, d)
-		}
 	}
 }

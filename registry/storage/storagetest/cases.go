@@ -131,7 +131,8 @@ func brokenOff(t *testing.T, s storage.Storage) {
 		u, err = s.OpenUpload(ctx, "a", u.ID())
 		ok(t, err)
 	}
-	_, err = u.Append(ctx, iotest.OneByteReader(bytes.NewReader(data[u.Size():])))
+	slowly := len(data) - 50_000
+	_, err = u.Append(ctx, io.MultiReader(bytes.NewReader(data[u.Size():slowly]), iotest.OneByteReader(bytes.NewReader(data[slowly:]))))
 	ok(t, err)
 	ok(t, u.Commit(ctx, digest.FromBytes(data)))
 	ok(t, u.Close())
