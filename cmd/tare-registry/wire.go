@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -87,7 +86,7 @@ func serve(ctx context.Context, _, logTo io.Writer, o *options) (err error) {
 	if err := notify("READY=1\nSTATUS=" + strings.Join(at, " ") + "\n"); err != nil {
 		log.Warn("cannot tell whoever started the registry that it is ready", "error", err)
 	}
-	debug.FreeOSMemory()
+	slim()
 	return answer(ctx, server, listeners, time.Duration(c.HTTP.Shutdown), log)
 }
 
