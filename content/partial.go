@@ -37,17 +37,18 @@ type Span struct{ Start, End int64 }
 // start. What was written outlives the process: the file is sparse, and where
 // it has data it was written.
 type Partial struct {
-	store   *Store
-	f       *os.File
-	digest  digest.Digest
-	size    int64
-	release func() // of the claim
+	store  *Store
+	f      *os.File
+	digest digest.Digest
+	size   int64
+	claim  *claim
 
 	mu       sync.Mutex
 	grown    *sync.Cond
 	have     []Span // sorted, apart from each other
 	resumed  int64  // bytes that an earlier process wrote
 	verified bool
+	kept     bool  // by Commit
 	err      error // why no more will come
 }
 
@@ -61,39 +62,80 @@ func (s *Store) Partial(d digest.Digest, size int64) (*Partial, error) {
 	if size < 0 {
 		return nil, fault.New(fault.Invalid, "content %s is said to have %d bytes", d, size)
 	}
-	release, ok := s.claim(s.partialPath(d, size))
+	claim, ok := s.fetching.take(s.partialPath(d, size))
 	if !ok {
 		return nil, fault.New(fault.Conflict, "content %s is being fetched already", d)
 	}
 	p, err := s.openPartial(d, size)
 	if err != nil {
-		release()
-		return nil, err
+		return nil, errors.Join(err, claim.release(false))
 	}
-	p.release = release
+	p.claim = claim
 	return p, nil
 }
 
-// claim makes what was fetched of the blob one's own, unless it is somebody's.
-func (s *Store) claim(path string) (release func(), ok bool) {
-	closed := make(chan struct{})
-	if _, taken := s.fetching.LoadOrStore(path, closed); taken {
+// claims are the files of partial/ that are somebody's.
+type claims struct {
+	mu   sync.Mutex
+	held map[string]*claim // by path
+}
+
+type claim struct {
+	all     *claims
+	path    string
+	settled bool // what came whole need not be kept here; guarded by all.mu
+	ended   chan struct{}
+}
+
+// take makes what was fetched of a blob one's own, unless it is somebody's.
+func (c *claims) take(path string) (own *claim, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.held[path] != nil {
 		return nil, false
 	}
-	return func() {
-		s.fetching.Delete(path)
-		close(closed)
-	}, true
+	if c.held == nil {
+		c.held = map[string]*claim{}
+	}
+	own = &claim{all: c, path: path, ended: make(chan struct{})}
+	c.held[path] = own
+	return own, true
+}
+
+// settle removes a file that nobody has. Who has it removes it in the end, if it
+// is a whole blob by then.
+func (c *claims) settle(path string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if own := c.held[path]; own != nil {
+		own.settled = true
+		return nil
+	}
+	return remove(path)
+}
+
+// release ends the claim.
+func (c *claim) release(whole bool) (err error) {
+	c.all.mu.Lock()
+	defer c.all.mu.Unlock()
+	if c.settled && whole {
+		err = remove(c.path)
+	}
+	delete(c.all.held, c.path)
+	close(c.ended)
+	return err
 }
 
 // PartialClosed returns when nobody has the blob open to be written.
 func (s *Store) PartialClosed(ctx context.Context, d digest.Digest, size int64) error {
-	closed, ok := s.fetching.Load(s.partialPath(d, size))
-	if !ok {
+	s.fetching.mu.Lock()
+	claim := s.fetching.held[s.partialPath(d, size)]
+	s.fetching.mu.Unlock()
+	if claim == nil {
 		return nil
 	}
 	select {
-	case <-closed.(chan struct{}):
+	case <-claim.ended:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -351,23 +393,18 @@ func (p *Partial) Commit() error {
 		}
 	}
 	p.store.forgotten.Delete(p.digest)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.kept = true
 	return nil
 }
 
 // Settle ends the keeping of what was fetched for the targets: they are named.
+// What somebody still has open goes when that is closed.
 func (s *Store) Settle(targets ...ocispec.Descriptor) error {
 	for _, t := range targets {
 		err := s.Reach(t, func(d ocispec.Descriptor, size int64) error {
-			path := s.partialPath(d.Digest, size)
-			release, ok := s.claim(path)
-			if !ok {
-				return nil
-			}
-			defer release()
-			if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
-			return nil
+			return s.fetching.settle(s.partialPath(d.Digest, size))
 		})
 		if err != nil {
 			return err
@@ -382,9 +419,10 @@ func (p *Partial) Drop() error { return os.Remove(p.f.Name()) }
 // Close ends the use of the Partial by whoever opened it; what was written and
 // not committed stays for the next one. Nobody may be following any more.
 func (p *Partial) Close() error {
-	err := p.f.Close()
-	p.release()
-	return err
+	p.mu.Lock()
+	kept := p.kept
+	p.mu.Unlock()
+	return errors.Join(p.f.Close(), p.claim.release(kept))
 }
 
 // DropPartials removes what was fetched of blobs that have not come whole, that
@@ -404,11 +442,11 @@ func (s *Store) DropPartials(unused time.Duration) (freed int64, err error) {
 }
 
 func (s *Store) dropPartial(path string, unused time.Duration) (freed int64, err error) {
-	release, ok := s.claim(path)
+	claim, ok := s.fetching.take(path)
 	if !ok {
 		return 0, nil
 	}
-	defer release()
+	defer claim.release(false)
 	var st unix.Stat_t
 	if unix.Lstat(path, &st) != nil || time.Since(time.Unix(st.Mtim.Unix())) < unused {
 		return 0, nil

@@ -129,6 +129,26 @@ func TestPartialStaysUntilSettled(t *testing.T) {
 	}
 }
 
+// What is settled before the one who fetched it has closed it is not kept either.
+func TestSettleBeforeClose(t *testing.T) {
+	s := open(t, t.TempDir())
+	data := noise(keptFrom)
+	p := partial(t, s, data)
+	if _, err := p.WriteAt(data, 0); err != nil {
+		t.Fatal(err)
+	}
+	settle := func() error { return s.Settle(ocispec.Descriptor{Digest: digest.FromBytes(data)}) }
+	if err := errors.Join(p.Verify(t.Context()), p.Commit(), settle(), p.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := os.ReadDir(s.path("partial")); len(left) != 0 {
+		t.Errorf("partial/ holds %v", left)
+	}
+	if _, here := s.Size(digest.FromBytes(data)); !here {
+		t.Error("the blob has gone, too")
+	}
+}
+
 // Another process goes on where one was killed: at most the last block of each
 // written part is fetched again.
 func TestPartialIsResumed(t *testing.T) {

@@ -43,7 +43,7 @@ type Store struct {
 	names sync.Mutex // serialises changes of the index, disk included
 	nodes sync.Map   // reading -> *Node; blobs never change
 
-	fetching sync.Map // path of each Partial that is open -> chan struct{}, closed with it
+	fetching claims // of each Partial that is open
 
 	unsynced sync.Map      // digest.Digest of a blob that power loss may take -> uint64, which writing of it
 	written  atomic.Uint64 // writings so far

@@ -36,9 +36,10 @@ type attempt struct {
 	over   chan struct{} // closed at its end
 	err    error         // set before: errWrong when another attempt follows
 
-	partial *content.Partial
-	readers sync.WaitGroup          // of partial; added to under downloads.mu
-	from    map[*remote.Source]bool // whose bytes came
+	partial  *content.Partial
+	readers  sync.WaitGroup          // of partial; added to under downloads.mu
+	followed bool                    // it has or had a reader; guarded by downloads.mu
+	from     map[*remote.Source]bool // whose bytes came
 }
 
 func newAttempt(dl *download, alone bool) *attempt {

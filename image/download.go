@@ -18,12 +18,12 @@ import (
 // it is fetched once; it is given up when the last of them has gone.
 type downloads struct {
 	content *content.Store
-	slots   chan struct{} // one token for each blob that may be fetched at a time
 	window  time.Duration // rateWindow
 	running sync.WaitGroup
 
 	mu     sync.Mutex
 	active map[blob]*download
+	slots  slots
 }
 
 // blob is what a download is known by. Who says that a blob has another size
@@ -34,7 +34,7 @@ type blob struct {
 }
 
 func newDownloads(store *content.Store, limit int) *downloads {
-	return &downloads{content: store, slots: make(chan struct{}, limit), window: rateWindow, active: map[blob]*download{}}
+	return &downloads{content: store, window: rateWindow, active: map[blob]*download{}, slots: slots{each: limit, taken: map[string]int{}}}
 }
 
 // download is one blob on its way. It is tried until its bytes are right or
@@ -44,11 +44,12 @@ type download struct {
 	blob   blob
 	cancel context.CancelFunc
 
-	begun chan struct{} // closed when it has its turn, or at the end
+	begun chan struct{} // closed when it has a slot
 	done  chan struct{} // closed at the end, when err is set
 	err   error
 
 	supply supply   // guarded by all.mu
+	slot   string   // the registry whose slot it has; guarded by all.mu
 	latest *attempt // guarded by all.mu
 }
 
@@ -69,16 +70,20 @@ func (d *downloads) want(ctx context.Context, desc ocispec.Descriptor, repo *rem
 	defer d.mu.Unlock()
 	b := blob{desc.Digest, desc.Size}
 	dl := d.active[b]
-	if dl == nil {
-		// It belongs to all who want it, not to the one who came first.
-		ctx, cancel := context.WithCancel(context.Background())
-		dl = &download{all: d, blob: b, cancel: cancel, begun: make(chan struct{}), done: make(chan struct{})}
-		dl.latest = newAttempt(dl, false)
-		d.active[b] = dl
-		d.running.Add(1)
-		go dl.run(ctx)
+	if dl != nil {
+		from := dl.supply.join(repo, sources)
+		d.slots.give()
+		return &share{dl, from}, nil
 	}
-	return &share{dl, dl.supply.join(repo, sources)}, nil
+	// It belongs to all who want it, not to the one who came first.
+	ctx, cancel := context.WithCancel(context.Background())
+	dl = &download{all: d, blob: b, cancel: cancel, begun: make(chan struct{}), done: make(chan struct{})}
+	dl.latest = newAttempt(dl, false)
+	from := dl.supply.join(repo, sources)
+	d.active[b] = dl
+	d.slots.ask(dl)
+	d.running.Go(func() { dl.run(ctx) })
+	return &share{dl, from}, nil
 }
 
 // leave takes the pull's repository away, and ends the download when nobody
@@ -142,17 +147,17 @@ func (dl *download) have() int64 {
 }
 
 func (dl *download) run(ctx context.Context) {
-	defer dl.all.running.Done()
 	defer dl.cancel()
 	select {
-	case dl.all.slots <- struct{}{}:
-		defer func() { <-dl.all.slots }()
+	case <-dl.begun:
 	case <-ctx.Done(): // which the attempt says
 	}
-	close(dl.begun)
 	for a := dl.attempt(); a != nil; {
 		a = dl.ended(a, a.run(ctx))
 	}
+	dl.all.mu.Lock()
+	defer dl.all.mu.Unlock()
+	dl.all.slots.release(dl)
 }
 
 // ended tells all who wait of an attempt's end, and returns the next one if
@@ -183,30 +188,41 @@ func (dl *download) ended(a *attempt, err error) (next *attempt) {
 	return next
 }
 
-// read returns the blob as it comes, unchecked. done must be called.
+// read returns the blob as it comes, unchecked; to one reader at a time, as each
+// takes some memory. The others read what is stored in the end, which nil stands
+// for. done must be called.
 func (a *attempt) read(ctx context.Context) (r io.Reader, done func(), err error) {
 	select {
 	case <-a.opened:
 	case <-ctx.Done():
 		return nil, nil, context.Cause(ctx)
 	}
+	if r, done = a.follow(ctx); r != nil {
+		return r, done, nil
+	}
+	select {
+	case <-a.over:
+		return nil, nil, a.err
+	case <-ctx.Done():
+		return nil, nil, context.Cause(ctx)
+	}
+}
+
+func (a *attempt) follow(ctx context.Context) (r io.Reader, done func()) {
 	a.dl.all.mu.Lock()
 	defer a.dl.all.mu.Unlock()
 	select {
 	case <-a.over:
-		if a.err != nil {
-			return nil, nil, a.err
-		}
-		f, _, err := a.dl.all.content.Open(a.dl.blob.digest)
-		if err != nil {
-			return nil, nil, err
-		}
-		return f, func() { f.Close() }, nil
+		return nil, nil
 	default:
 	}
+	if a.followed {
+		return nil, nil
+	}
+	a.followed = true
 	a.readers.Add(1)
 	r, stop := a.partial.Follow(ctx)
-	return r, func() { stop(); a.readers.Done() }, nil
+	return r, func() { stop(); a.readers.Done() }
 }
 
 // draw begins to draw from whom there is to draw from; nil when nobody is left,

@@ -124,7 +124,12 @@ func (p *pull) transfer(ctx context.Context, d ocispec.Descriptor, unpack func(o
 	for again := true; again; {
 		a := dl.attempt()
 		if !unpacked {
-			unpacking = unpack(a.read)
+			unpacking = unpack(func(ctx context.Context) (io.Reader, func(), error) {
+				if r, done, err := a.read(ctx); r != nil || err != nil {
+					return r, done, err
+				}
+				return p.s.unpacker.stored(d)(ctx)
+			})
 			unpacked = unpacking == nil // its files are what the image promises, whatever the blob is
 		}
 		again, err = dl.wait(ctx, a)

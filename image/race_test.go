@@ -150,7 +150,7 @@ func TestPullsAtOnce(t *testing.T) {
 	}
 	tr.downloads.mu.Lock()
 	defer tr.downloads.mu.Unlock()
-	if n := len(tr.downloads.active) + len(tr.downloads.slots) + len(f.unpacker.turns); n > 0 {
+	if n := len(tr.downloads.active) + len(tr.downloads.slots.taken) + len(tr.downloads.slots.waiting) + len(f.unpacker.turns); n > 0 {
 		t.Errorf("%d things are still under way", n)
 	}
 	stacks := make([]byte, 1<<20)

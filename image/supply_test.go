@@ -237,6 +237,38 @@ func TestRegistriesFail(t *testing.T) {
 	}
 }
 
+// A registry that stands still holds up no other, however many layers it has.
+func TestStallingRegistryHoldsUpNoOther(t *testing.T) {
+	testutil.RequireRoot(t)
+	reg := registry.Start(t, registry.Options{})
+	bad := faulty.Start(t, faulty.Options{Registry: reg})
+	var layers []string
+	for _, l := range published(t, reg.Host, "slow:1", images.Spec{Layers: 8, Files: 1, Size: 100_000}).Layers {
+		layers = append(layers, l.Digest.String())
+	}
+	published(t, reg.Host, "fast:1", images.Spec{Layers: 3, Files: 1, Size: 1000, Seed: 7})
+	is := faulty.Blobs(layers...)
+	bad.On(faulty.Always(is, faulty.Fault{Stall: true, CutAfter: 1000}))
+	f, tr := transfers(t, t.TempDir())
+	slow, giveUp := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- tr.Pull(slow, bad.Host+"/slow:1", PullOptions{}, func(Progress) {}) }()
+	testutil.Eventually(t, time.Minute, "layers are asked for", func() bool { return bad.Count(is) == 3 })
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := tr.Pull(ctx, reg.Host+"/fast:1", PullOptions{}, func(Progress) {}); err != nil {
+		t.Error(err)
+	}
+	if n := bad.Count(is); n != 3 {
+		t.Errorf("%d layers are fetched at a time", n)
+	}
+	giveUp()
+	<-ended
+	if got, err := f.Resolve(t.Context(), reg.Host+"/fast:1"); err != nil || !f.layers.Has(got.ChainID) {
+		t.Error(err)
+	}
+}
+
 // Who says that a layer has another size than it has keeps nobody waiting.
 func TestWrongSizeIsAnotherDownload(t *testing.T) {
 	testutil.RequireRoot(t)

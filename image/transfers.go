@@ -27,9 +27,10 @@ type Progress struct {
 // Credentials is what is known about a user of a registry.
 type Credentials = remote.Credentials
 
-// Limits bound what transfers do at a time, in the whole daemon.
+// Limits bound what transfers do at a time.
 type Limits struct {
-	Downloads, Uploads int // layers
+	Downloads int // layers from one registry; maxRegistries times that in the whole daemon
+	Uploads   int // layers in the whole daemon
 }
 
 // Transfers move images between registries and the store.

@@ -44,8 +44,10 @@ func (s *Service) UnpackManifest(ctx context.Context, manifest ocispec.Descripto
 	return d.chain(), s.layers.SyncChain(d.chain())
 }
 
-// maxUnpacking is how many layers are unpacked at a time. Each takes some
-// megabytes of buffers, and some wait for the network.
+// maxUnpacking is how many layers that are stored are unpacked at a time. Each
+// takes some megabytes of buffers. Those that are on their way yet are as many as
+// there are downloads: a registry may take its time with them, and hold up no
+// others by that.
 const maxUnpacking = 4
 
 // unpacker makes unpacked layers of blobs.
@@ -53,7 +55,7 @@ type unpacker struct {
 	content *content.Store
 	layers  *snapshot.Store
 	busy    keylock.Locks[placing] // each layer is unpacked once
-	turns   chan struct{}          // one token for each layer that may be unpacked at a time
+	turns   chan struct{}          // one token for each stored layer that may be unpacked at a time
 }
 
 // placing is a blob being unpacked to a chain ID. What another blob is said to
@@ -85,12 +87,17 @@ func (u *unpacker) unpack(ctx context.Context, layers []ocispec.Descriptor, diff
 type opener func(ctx context.Context) (r io.Reader, done func(), err error)
 
 func (u *unpacker) stored(d ocispec.Descriptor) opener {
-	return func(context.Context) (io.Reader, func(), error) {
-		f, _, err := u.content.Open(d.Digest)
+	return func(ctx context.Context) (io.Reader, func(), error) {
+		release, err := u.turn(ctx)
 		if err != nil {
 			return nil, nil, err
 		}
-		return f, func() { f.Close() }, nil
+		f, _, err := u.content.Open(d.Digest)
+		if err != nil {
+			release()
+			return nil, nil, err
+		}
+		return f, func() { f.Close(); release() }, nil
 	}
 }
 
@@ -189,16 +196,11 @@ func (k *stack) unpackOne(ctx context.Context, i int, open opener) error {
 
 // apply extracts the blob and checks that it is what the image promises.
 func (k *stack) apply(ctx context.Context, tree *snapshot.Unpacking, i int, open opener) error {
-	release, err := k.u.turn(ctx)
-	if err != nil {
-		return err
-	}
-	// Not held while waiting for the layer below, which needs one too.
-	defer release()
 	blob, done, err := open(ctx)
 	if err != nil {
 		return err
 	}
+	// With the turn, which the layer below needs, too: not held while waiting for it.
 	defer done()
 	plain, _, err := archive.Decompress(blob)
 	if err != nil {
@@ -217,7 +219,7 @@ func (k *stack) apply(ctx context.Context, tree *snapshot.Unpacking, i int, open
 	return nil
 }
 
-// turn waits until one more layer may be unpacked.
+// turn waits until one more stored layer may be unpacked.
 func (u *unpacker) turn(ctx context.Context) (release func(), err error) {
 	select {
 	case u.turns <- struct{}{}:

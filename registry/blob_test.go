@@ -166,10 +166,10 @@ func TestEvents(t *testing.T) {
 		}
 		got := events[0]
 		events = nil
-		if time.Since(got.Time) > time.Minute || got.RemoteAddr == "" || got.UserAgent == "" || got.User != "eva" {
+		if time.Since(got.Time) > time.Minute || got.RemoteAddr == "" || got.Host == "" || got.Method == "" || got.UserAgent == "" || got.User != "eva" {
 			t.Errorf("who and when is missing: %+v", got)
 		}
-		got.Time, got.RemoteAddr, got.UserAgent, got.User = time.Time{}, "", "", ""
+		got.Time, got.RemoteAddr, got.UserAgent, got.User, got.Host, got.Method = time.Time{}, "", "", "", "", ""
 		if got != want {
 			t.Errorf("got  %+v\nwant %+v", got, want)
 		}

@@ -33,6 +33,9 @@ const (
 	tagInvalid          code = "TAG_INVALID"
 	unavailable         code = "UNAVAILABLE" // with status 503
 	unknown             code = "UNKNOWN"     // with status 500
+
+	// TooManyRequests goes with Refuse and a Retry-After.
+	TooManyRequests = "TOOMANYREQUESTS"
 )
 
 // problem is an error as the client reads it.
@@ -71,6 +74,10 @@ var answers = map[fault.Kind]struct {
 
 var errFull = errors.New("the disk of the registry is full: ask whoever runs it to make room, then push again")
 
+func isFull(err error) bool {
+	return errors.Is(err, fault.Unavailable) && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT))
+}
+
 // explain turns an error into what the client is told. Failures of the storage
 // are not told in the storage's words: these are for whoever runs it.
 func (e *endpoint) explain(err error) *problem {
@@ -89,7 +96,7 @@ func (e *endpoint) explain(err error) *problem {
 	case kind == fault.Invalid:
 		p.Code = e.invalid
 	case kind == fault.Unavailable && errors.As(err, new(*storage.UpstreamError)):
-	case kind == fault.Unavailable && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)):
+	case isFull(err):
 		// Docker's clients show no sentence of a 5xx, and try again for a minute.
 		p = refuse(http.StatusForbidden, denied, errFull)
 	case kind == fault.Unavailable:
@@ -103,8 +110,10 @@ func (e *endpoint) explain(err error) *problem {
 // fail answers with the error, and logs what is the registry's own failure.
 func (q *request) fail(err error) {
 	p := q.endpoint.explain(err)
-	if (p.status >= http.StatusInternalServerError || fault.KindOf(err) == fault.Unavailable) && q.Context().Err() == nil {
-		q.api.Log.Error("a request failed", slog.String("method", q.Method), slog.String("path", q.URL.Path), slog.Any("error", err))
+	q.problem = p
+	if (p.status >= http.StatusInternalServerError || isFull(err)) && q.Context().Err() == nil {
+		q.api.Log.Error("a request failed", slog.String("method", q.Method), slog.String("path", q.URL.Path),
+			slog.String("id", q.Header.Get("X-Request-Id")), slog.Any("error", err))
 	}
 	h := q.w.Header()
 	var challenge *Challenge
@@ -114,13 +123,30 @@ func (q *request) fail(err error) {
 	for _, name := range []string{"Etag", "Cache-Control", "Docker-Content-Digest"} {
 		h.Del(name) // they were to describe what the client does not get
 	}
+	q.body(p.status, "application/json; charset=utf-8", p.document())
+}
+
+// document is what a client is sent of it.
+func (p *problem) document() []byte {
 	body, err := json.Marshal(struct {
 		Errors []*problem `json:"errors"`
 	}{append([]*problem{p}, p.also...)})
 	if err != nil {
-		body = []byte(`{"errors":[{"code":"UNKNOWN"}]}`)
+		return []byte(`{"errors":[{"code":"UNKNOWN"}]}`)
 	}
-	q.body(p.status, "application/json; charset=utf-8", body)
+	return body
+}
+
+// Refuse answers, in the API's form, a request that is not to reach it.
+func Refuse(w http.ResponseWriter, r *http.Request, status int, errorCode, sentence string) {
+	q := &request{Request: r, w: w}
+	q.problem = &problem{status: status, Code: code(errorCode), Message: sentence}
+	h := w.Header()
+	h["Docker-Distribution-Api-Version"], h["X-Content-Type-Options"] = apiVersion, noSniff
+	q.body(status, "application/json; charset=utf-8", q.problem.document())
+	if reporter, ok := w.(Reporter); ok {
+		reporter.Report(q.outcome())
+	}
 }
 
 // body answers with a document; HEAD gets its size alone.

@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/keylock"
+	"github.com/tarehq/tare/registry/manifest"
 	"github.com/tarehq/tare/registry/storage"
 )
 
@@ -27,6 +28,9 @@ func New(c Config) http.Handler {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
+	if c.MaxManifest <= 0 || c.MaxManifest > manifest.MaxSize {
+		c.MaxManifest = manifest.MaxSize
+	}
 	return &api{Config: c, heavy: make(chan struct{}, heavyManifests)}
 }
 
@@ -39,6 +43,7 @@ type request struct {
 	endpoint *endpoint
 	user     string // who asks; known once the authorizer has spoken
 	writer   *writer
+	problem  *problem
 }
 
 // operation is what a method does at an endpoint, and the right it needs.
@@ -111,6 +116,17 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := q.serve(); err != nil {
 		q.fail(err)
 	}
+	if reporter, ok := w.(Reporter); ok {
+		reporter.Report(q.outcome())
+	}
+}
+
+func (q *request) outcome() Outcome {
+	o := Outcome{User: q.user}
+	if q.problem != nil {
+		o.Code, o.Message = string(q.problem.Code), q.problem.Message
+	}
+	return o
 }
 
 func (q *request) serve() error {
@@ -179,6 +195,7 @@ func (q *request) tell(e Event) {
 		return
 	}
 	e.Time, e.Repository, e.User = time.Now(), q.repo, q.user
+	e.Method, e.Host = q.Method, q.Host
 	e.RemoteAddr, e.UserAgent, e.RequestID = q.RemoteAddr, q.UserAgent(), q.Header.Get("X-Request-Id")
 	q.api.Observe(e)
 }

@@ -201,7 +201,7 @@ const (
 
 // document reads the manifest that the request brings. It is in memory until release.
 func (q *request) document() (data []byte, release func(), err error) {
-	body := http.MaxBytesReader(q.w, q.Body, manifest.MaxSize)
+	body := http.MaxBytesReader(q.w, q.Body, q.api.MaxManifest)
 	release = func() {}
 	data, err = io.ReadAll(io.LimitReader(body, lightManifest))
 	if err == nil && len(data) == lightManifest {
@@ -220,7 +220,7 @@ func (q *request) document() (data []byte, release func(), err error) {
 	}
 	release()
 	if large := (*http.MaxBytesError)(nil); errors.As(err, &large) {
-		return nil, nil, refuse(http.StatusRequestEntityTooLarge, sizeInvalid, fault.New(fault.Invalid, "the manifest has more than %d bytes: keep what is large in blobs", manifest.MaxSize))
+		return nil, nil, refuse(http.StatusRequestEntityTooLarge, sizeInvalid, fault.New(fault.Invalid, "the manifest has more than %d bytes: keep what is large in blobs", q.api.MaxManifest))
 	}
 	return nil, nil, fault.New(fault.Invalid, "the request ended early: %w", err)
 }

@@ -239,6 +239,14 @@ func (m *memory) DeleteTag(_ context.Context, repo, name string) error {
 	return nil
 }
 
+func (m *memory) ExpireManifest(ctx context.Context, repo string, d digest.Digest, _ time.Time) error {
+	return m.DeleteManifest(ctx, repo, d)
+}
+
+func (m *memory) ExpireTag(ctx context.Context, repo string, read storage.Tag) error {
+	return m.DeleteTag(ctx, repo, read.Name)
+}
+
 func after[V any](all map[string]V, last string, n int) []string {
 	var names []string
 	for name := range all {

@@ -29,7 +29,10 @@ type Config struct {
 	// ?ns=docker.io. It is false for one that this registry is no copy of. nil
 	// leaves ns aside.
 	Names func(repo, ns string) (string, bool)
-	Log   *slog.Logger
+	// MaxBlob and MaxManifest are how many bytes one may have. 0 is no limit for a
+	// blob, and manifest.MaxSize, which is also the most, for a manifest.
+	MaxBlob, MaxManifest int64
+	Log                  *slog.Logger
 }
 
 // Action is what somebody wants to do with a repository. The words are those of
@@ -84,10 +87,22 @@ type Event struct {
 	Size       int64
 	From       string // the repository that a blob was mounted from
 	User       string
+	Method     string
+	Host       string // as the client calls the registry
 	RemoteAddr string
 	UserAgent  string
 	RequestID  string
 }
+
+// Outcome is what a request came to.
+type Outcome struct {
+	User          string // "" for nobody in particular
+	Code, Message string // as the client was told; "" if nothing was wrong
+}
+
+// Reporter is a ResponseWriter that is told what its request came to, as that
+// of an access log.
+type Reporter interface{ Report(Outcome) }
 
 func (c *Challenge) Error() string { return c.Err.Error() }
 func (c *Challenge) Unwrap() error { return c.Err }

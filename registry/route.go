@@ -17,6 +17,15 @@ const (
 	referrers
 )
 
+var nouns = [...]string{
+	nothing: "other", base: "base", catalog: "catalog", tags: "tags", aManifest: "manifest", aBlob: "blob",
+	uploads: "upload", anUpload: "upload", referrers: "referrers",
+}
+
+// Noun is what a path is about, in one word of few: other, base, catalog, tags,
+// manifest, blob, upload or referrers.
+func Noun(path string) string { return nouns[parsePath(path).kind] }
+
 // route is a path, taken apart:
 //
 //	/v2/

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	units "github.com/docker/go-units"
 	"github.com/opencontainers/go-digest"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/registry/storage"
@@ -242,19 +243,18 @@ func (q *request) take(up storage.Upload) error {
 		}
 		length = end - start + 1
 	}
-	b := &body{r: q.Body, writer: q.writer, room: -1}
+	room, full := q.room(up)
+	if room >= 0 && length > room {
+		return full()
+	}
+	b := &body{r: q.Body, writer: q.writer, room: room}
 	if length >= 0 {
 		b.r = io.LimitReader(q.Body, length) // a stream may have more than its range says
-	}
-	if limit := q.quota(); limit > 0 {
-		if b.room = max(limit-up.Size(), 0); length > b.room {
-			return q.full(limit)
-		}
 	}
 	taken, err := up.Append(q.whole(), b)
 	switch {
 	case b.full:
-		return q.full(q.quota())
+		return full()
 	case b.err != nil:
 		return refuse(http.StatusBadRequest, blobUploadInvalid, fault.New(fault.Invalid, "the request ended after %d bytes, which are kept: %w", taken, b.err))
 	case err != nil:
@@ -266,6 +266,22 @@ func (q *request) take(up storage.Upload) error {
 		return refuse(http.StatusBadRequest, sizeInvalid, fault.New(fault.Invalid, "more bytes came than the %d that Content-Range says, which are kept", length))
 	}
 	return nil
+}
+
+// room is how many bytes the upload may still get, -1 for any number, and what
+// to say of more.
+func (q *request) room(up storage.Upload) (int64, func() error) {
+	room, full := int64(-1), func() error { return nil }
+	if quota := q.quota(); quota > 0 {
+		room, full = max(quota-up.Size(), 0), func() error { return q.full(quota) }
+	}
+	if most := q.api.MaxBlob; most > 0 && (room < 0 || most-up.Size() < room) {
+		room, full = max(most-up.Size(), 0), func() error {
+			return refuse(http.StatusRequestEntityTooLarge, sizeInvalid, fault.New(fault.Invalid,
+				"this registry takes blobs of at most %s: make the layer smaller, or ask who runs the registry for more", units.BytesSize(float64(most))))
+		}
+	}
+	return room, full
 }
 
 // body tells a client's failure from the storage's, and how much it may send.
@@ -288,7 +304,7 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 	if b.room >= 0 {
 		if int64(n) > b.room {
-			n, err, b.full = int(b.room), errors.New("the quota is used up"), true
+			n, err, b.full = int(b.room), errors.New("there is no room for more"), true
 		}
 		b.room -= int64(n)
 	}

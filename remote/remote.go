@@ -185,6 +185,9 @@ type Repository struct {
 	kept    map[digest.Digest]*url.URL // uploads that mounts have opened
 }
 
+// Registry is the host that names the registry, whatever mirrors it has.
+func (r *Repository) Registry() string { return r.domain }
+
 // Same tells whether another Repository is this one, as the same user sees it.
 func (r *Repository) Same(o *Repository) bool {
 	return r.client == o.client && r.domain == o.domain && r.path == o.path && r.cred == o.cred

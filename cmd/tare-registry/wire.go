@@ -22,6 +22,7 @@ import (
 	"github.com/tarehq/tare/registry/storage/bucket"
 	"github.com/tarehq/tare/registry/storage/dir"
 	"github.com/tarehq/tare/registry/upstream"
+	"github.com/tarehq/tare/registry/web"
 )
 
 // serve is the command. What was opened is closed in the opposite order, also
@@ -37,6 +38,11 @@ func serve(ctx context.Context, _, logTo io.Writer, o *options) (err error) {
 	if err != nil {
 		return err
 	}
+	ops, err := operate(ctx, c, logTo, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, ops.close(ctx)) }()
 	listeners, err := bind(ctx, c.HTTP.Listen, p)
 	if err != nil {
 		return err
@@ -45,6 +51,7 @@ func serve(ctx context.Context, _, logTo io.Writer, o *options) (err error) {
 	if err != nil {
 		return shut(listeners, err)
 	}
+	kept = ops.watch(kept)
 	s, err := copies(c, kept, log)
 	if err != nil {
 		return shut(listeners, err)
@@ -57,18 +64,24 @@ func serve(ctx context.Context, _, logTo io.Writer, o *options) (err error) {
 		return shut(listeners, err)
 	}
 	defer end()
+	serving := func(gate *auth.Gate, c *config.Config) http.Handler {
+		return routes(c, kept, s, gate, rulesOf(c), ops.observe(), log)
+	}
 	var answers handler
-	answers.set(routes(c, s, gate, rulesOf(c), log))
+	answers.set(serving(gate, c))
 	defer reload(ctx, o, c, log, func(c *config.Config) error {
 		gate, err := door(c, log)
 		if err != nil {
 			return err
 		}
-		answers.set(routes(c, s, gate, rulesOf(c), log))
+		answers.set(serving(gate, c))
 		care.change(rulesOf(c), c.Collect)
 		return nil
 	})()
-	server := newServer(c.HTTP, p.guard(&answers), t, log)
+	server := newServer(c.HTTP, p.guard(ops.wrap(&answers)), t, log)
+	server.ConnState = ops.connections(c.Limits.Connections)
+	ops.serve()
+	defer context.AfterFunc(ctx, func() { ops.health.stopping.Store(true) })()
 	at := addresses(listeners, t != nil)
 	log.Info("tare-registry is ready", "version", version, "addresses", at, "storage", describe(c.Storage))
 	if err := notify("READY=1\nSTATUS=" + strings.Join(at, " ") + "\n"); err != nil {
@@ -135,23 +148,46 @@ const leastKey = 32
 
 // routes is the handler of all paths. They are not cleaned: names and digests
 // are in them.
-func routes(c *config.Config, s storage.Storage, gate *auth.Gate, rules retention.Rules, log *slog.Logger) http.Handler {
-	r := registry.Config{Storage: s, Rules: rules, Log: log, Redirect: c.Storage.S3 != nil && c.Storage.S3.Redirect}
+func routes(c *config.Config, kept, s storage.Storage, gate *auth.Gate, rules retention.Rules, observe func(registry.Event), log *slog.Logger) http.Handler {
+	r := registry.Config{
+		Storage: s, Rules: rules, Observe: observe, Log: log, Redirect: c.Storage.S3 != nil && c.Storage.S3.Redirect,
+		MaxBlob: int64(c.Limits.Blob), MaxManifest: int64(c.Limits.Manifest),
+	}
 	if u, ok := s.(*upstream.Storage); ok {
 		r.Names = u.Names
 	}
-	if gate == nil {
-		return registry.New(r)
+	if gate != nil {
+		r.Authorizer = gate
 	}
-	r.Authorizer = gate
-	api := registry.New(r)
+	api, people := registry.New(r), pages(c, kept, r)
 	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-		if q.URL.Path == auth.TokenPath {
+		switch path := q.URL.Path; {
+		case gate != nil && path == auth.TokenPath:
 			gate.ServeToken(w, q)
-			return
+		case people != nil && web.Handles(path):
+			people.ServeHTTP(w, q)
+		default:
+			api.ServeHTTP(w, q)
 		}
-		api.ServeHTTP(w, q)
 	})
+}
+
+// pages are those for people, if there are to be any. They show what is kept
+// here: to look at them fetches nothing from elsewhere.
+func pages(c *config.Config, kept storage.Storage, r registry.Config) http.Handler {
+	if !c.HTTP.Web {
+		return nil
+	}
+	p := web.Config{Storage: kept, Authorizer: r.Authorizer, Log: r.Log}
+	if c.Auth != nil && c.Auth.Htpasswd != "" {
+		if p.Realm = c.Auth.Realm; p.Realm == "" {
+			p.Realm = "tare-registry"
+		}
+	}
+	if u, err := url.Parse(c.HTTP.URL); err == nil {
+		p.Host = u.Host
+	}
+	return web.New(p)
 }
 
 func rulesOf(c *config.Config) retention.Rules {

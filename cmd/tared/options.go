@@ -142,7 +142,7 @@ func (o *options) flags() *pflag.FlagSet {
 	f.StringArrayVar(&o.Mirrors, "registry-mirror", nil, "Preferred mirror of Docker Hub")
 	f.StringArrayVar(&o.Insecure, "insecure-registry", nil, "Registry, or CIDR of registries, that may speak HTTP or have any certificate")
 	f.StringVar(&o.RegistryDir, "registry-hosts-dir", defaultRegistryDir, "Directory of hosts.toml files and certificates, by registry")
-	f.IntVar(&o.Downloads, "max-concurrent-downloads", 3, "Layers that one pull fetches at a time; 0 for no limit")
+	f.IntVar(&o.Downloads, "max-concurrent-downloads", 3, "Layers fetched at a time from one registry; 0 for no limit")
 	f.IntVar(&o.Uploads, "max-concurrent-uploads", 5, "Layers that one push sends at a time; 0 for no limit")
 	f.IntVar(&o.PullAttempts, "max-download-attempts", 5, "Attempts in a row to go on with a layer")
 	f.StringVarP(&o.StorageDriver, "storage-driver", "s", "", "How layers and containers' files are kept: overlay, btrfs or vfs (default overlay, or vfs where the file system cannot carry it)")

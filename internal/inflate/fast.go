@@ -93,13 +93,13 @@ func (d *decoder) fast() (ended bool, err error) {
 		from, to := unsafe.Add(out, op-dist), unsafe.Add(out, op)
 		op += length
 		if dist < 8 {
-			repeat(to, *(*uint64)(from), dist, length)
+			repeat(to, le.Uint64(eight(from, 0)[:]), dist, length)
 			continue
 		}
-		*(*uint64)(to) = *(*uint64)(from)
-		*(*uint64)(unsafe.Add(to, 8)) = *(*uint64)(unsafe.Add(from, 8))
+		*eight(to, 0) = *eight(from, 0)
+		*eight(to, 8) = *eight(from, 8)
 		for i := 16; i < length; i += 8 {
-			*(*uint64)(unsafe.Add(to, i)) = *(*uint64)(unsafe.Add(from, i))
+			*eight(to, i) = *eight(from, i)
 		}
 	}
 	n &= 63
@@ -107,9 +107,13 @@ func (d *decoder) fast() (ended bool, err error) {
 	return ended, err
 }
 
+// eight is the bytes from an offset on, on machines of any byte order and
+// alignment.
+func eight(p unsafe.Pointer, at int) *[8]byte { return (*[8]byte)(unsafe.Add(p, at)) }
+
 // refill takes as many whole bytes as there is room for.
 func refill(bits uint64, in unsafe.Pointer, ip int, n uint64) (uint64, int, uint64) {
-	return bits | *(*uint64)(unsafe.Add(in, ip))<<(n&63), ip + int(^n>>3&7), n | 56
+	return bits | le.Uint64(eight(in, ip)[:])<<(n&63), ip + int(^n>>3&7), n | 56
 }
 
 // put puts out a literal.
@@ -127,7 +131,7 @@ func repeat(to unsafe.Pointer, word uint64, dist, length int) {
 	word |= word << (2 * n)
 	word |= word << (4 * n)
 	for i, step := 0, int(steps[dist&7]); i < length; i += step {
-		*(*uint64)(unsafe.Add(to, i)) = word
+		le.PutUint64(eight(to, i)[:], word)
 	}
 }
 

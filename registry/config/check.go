@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tarehq/tare/registry/manifest"
 	"github.com/tarehq/tare/registry/pattern"
 )
 
@@ -211,6 +212,9 @@ func (c *Config) checkRest(d *document) {
 		if v < 0 {
 			d.problem(limits.key(key), "limits.%s is negative: 0 is no limit", key)
 		}
+	}
+	if c.Limits.Manifest > manifest.MaxSize {
+		d.problem(limits.key("manifest"), "limits.manifest is at most 4MiB: what is larger belongs into blobs")
 	}
 	if c.Metrics.Listen != "" {
 		d.needAddress(path("").key("metrics").key("listen"), c.Metrics.Listen)

@@ -50,13 +50,15 @@ type S3 struct {
 
 // HTTP is how clients reach the registry.
 type HTTP struct {
-	Listen   []string `toml:"listen"`
-	URL      string   `toml:"url"` // where clients see it, if a proxy stands before it
-	H2C      bool     `toml:"h2c"`
-	TLS      *TLS     `toml:"tls"`
-	Stall    Duration `toml:"stall"`    // a body or a reader that does not move for so long is cut
-	MinRate  Size     `toml:"min_rate"` // bytes a second
-	Shutdown Duration `toml:"shutdown"` // what requests have to end
+	Listen   []string  `toml:"listen"`
+	URL      string    `toml:"url"` // where clients see it, if a proxy stands before it
+	H2C      bool      `toml:"h2c"`
+	TLS      *TLS      `toml:"tls"`
+	Stall    Duration  `toml:"stall"`    // a body or a reader that does not move for so long is cut
+	MinRate  Size      `toml:"min_rate"` // bytes a second
+	Shutdown Duration  `toml:"shutdown"` // what requests have to end
+	Proxies  []Network `toml:"proxies"`  // whose X-Forwarded-For counts
+	Web      bool      `toml:"web"`      // pages for people at /
 }
 
 // TLS is the registry's certificate.
@@ -193,6 +195,7 @@ func (c *Config) setDefaults() {
 
 func (h *HTTP) setDefaults() {
 	h.Listen = []string{DefaultListen}
+	h.Web = true
 	h.Stall = Duration(time.Minute)
 	h.MinRate = 4 << 10
 	h.Shutdown = Duration(30 * time.Second)

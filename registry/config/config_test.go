@@ -176,3 +176,22 @@ func FuzzConfig(f *testing.F) {
 		}
 	})
 }
+
+func TestProxies(t *testing.T) {
+	c, err := Parse("r.toml", []byte("[http]\nproxies = [\"10.1.2.3/8\", \"2001:db8::1\"]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(c.HTTP.Proxies); got != "[10.0.0.0/8 2001:db8::1/128]" || !c.HTTP.Web {
+		t.Errorf("%s, web %v", got, c.HTTP.Web)
+	}
+	for text, want := range map[string]string{
+		"[http]\nproxies = [\"proxy.example\"]\n": `r.toml:2:12: http.proxies: "proxy.example" is no network`,
+		"[http]\nproxies = [7]\n":                 `is no network`,
+		"[limits]\nmanifest = \"5MiB\"\n":         `r.toml:2:1: limits.manifest is at most 4MiB`,
+	} {
+		if _, err := Parse("r.toml", []byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", text, err, want)
+		}
+	}
+}

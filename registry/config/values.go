@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -63,6 +64,23 @@ func (s *Size) fromTOML(v any) error {
 		return nil
 	}
 	return fmt.Errorf("this is %s: want a size such as \"10GiB\", \"500MB\" or 4096", kindOf(v))
+}
+
+// Network is addresses: "10.0.0.0/8", or a single one.
+type Network struct{ netip.Prefix }
+
+func (n *Network) fromTOML(v any) error {
+	text, _ := v.(string)
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		a, err := netip.ParseAddr(text)
+		if err != nil {
+			return fmt.Errorf("%q is no network: want one such as \"10.0.0.0/8\", or an address", text)
+		}
+		p = netip.PrefixFrom(a, a.BitLen())
+	}
+	n.Prefix = p.Masked()
+	return nil
 }
 
 // Secret is a text that nobody is shown: { file = "…" }, { env = "…" }, or the

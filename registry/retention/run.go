@@ -5,6 +5,8 @@ import (
 	"errors"
 	"time"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/registry/storage"
 )
@@ -13,9 +15,8 @@ import (
 const page = 256
 
 // Run carries out the policies of all repositories; do is called for each
-// deletion before it is made. Without apply nothing is deleted. What a client
-// has pushed or tagged since the plan was made stays: each thing is looked at
-// again just before.
+// deletion that was made. Without apply nothing is deleted. What a client
+// has pushed or tagged since the plan was made stays, to be looked at the next time.
 func (r Rules) Run(ctx context.Context, s storage.Storage, apply bool, do func(Deletion)) error {
 	for last := ""; ; {
 		names, err := s.Repositories(ctx, last, page)
@@ -41,13 +42,16 @@ func (r Rules) repository(ctx context.Context, s storage.Storage, name string, a
 		return err
 	}
 	for _, d := range Plan(name, *e.Policy, c, e.Immutable.Match, time.Now()) {
-		if !apply {
-			do(d)
-			continue
+		if apply {
+			err := d.carryOut(ctx, s)
+			if errors.Is(err, fault.NotFound) || errors.Is(err, fault.Conflict) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
 		}
-		if err := d.carryOut(ctx, s, do); err != nil && !errors.Is(err, fault.NotFound) {
-			return err
-		}
+		do(d)
 	}
 	return nil
 }
@@ -87,21 +91,10 @@ func read(ctx context.Context, s storage.Storage, repo string) (c Contents, err 
 	return c, nil
 }
 
-// carryOut deletes what is still as it was planned. DeleteManifest takes tags
-// along, so none may lead there.
-func (d Deletion) carryOut(ctx context.Context, s storage.Storage, do func(Deletion)) error {
-	if d.Tag != "" {
-		t, err := s.Tag(ctx, d.Repository, d.Tag)
-		if err != nil || t.Target.Digest != d.Digest || !t.Updated.Equal(d.Updated) {
-			return err
-		}
-		do(d)
-		return s.DeleteTag(ctx, d.Repository, d.Tag)
+// carryOut deletes what is still as it was planned.
+func (d Deletion) carryOut(ctx context.Context, s storage.Storage) error {
+	if d.Tag == "" {
+		return s.ExpireManifest(ctx, d.Repository, d.Digest, d.Updated)
 	}
-	m, err := s.Manifest(ctx, d.Repository, d.Digest)
-	if err != nil || !m.Updated.Equal(d.Updated) {
-		return err
-	}
-	do(d)
-	return s.DeleteManifest(ctx, d.Repository, d.Digest)
+	return s.ExpireTag(ctx, d.Repository, storage.Tag{Name: d.Tag, Target: ocispec.Descriptor{Digest: d.Digest}, Updated: d.Updated})
 }

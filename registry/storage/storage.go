@@ -67,6 +67,12 @@ type Storage interface {
 	// that name it stay.
 	DeleteManifest(ctx context.Context, repo string, d digest.Digest) error
 	DeleteTag(ctx context.Context, repo, tag string) error
+	// ExpireTag deletes the tag as long as it is what was read: to point elsewhere,
+	// or to have been set again, is fault.Conflict.
+	ExpireTag(ctx context.Context, repo string, read Tag) error
+	// ExpireManifest deletes a manifest to which no tag points and which was put at
+	// the time of updated for the last time; else it is fault.Conflict.
+	ExpireManifest(ctx context.Context, repo string, d digest.Digest, updated time.Time) error
 
 	// Repositories lists at most n (all for n < 0) of the repositories that have
 	// a manifest or a blob, in the order of their bytes, from the first after last on.
@@ -136,8 +142,8 @@ type Manifest struct {
 	// be pushed for fewer platforms than it has.
 	Manifests []ocispec.Descriptor
 	Subject   digest.Digest // "" if it has none
-	// Updated is when it was last put. The storage sets it; the zero time is not
-	// known.
+	// Updated is when it, or an index that names it, was last put. The storage sets
+	// it, to a few seconds; the zero time is not known.
 	Updated time.Time
 }
 
@@ -179,7 +185,9 @@ type UpstreamError struct {
 func (e *UpstreamError) Error() string {
 	return "the upstream " + e.Name + " has failed: " + e.Err.Error()
 }
-func (e *UpstreamError) Unwrap() []error { return []error{fault.Unavailable, e.Err} }
+
+// Unwrap leaves Err out: what is invalid there is not what the client sent.
+func (e *UpstreamError) Unwrap() error { return fault.Unavailable }
 
 func (e *MissingError) Error() string {
 	return fmt.Sprintf("the manifest names %v, which the repository does not have: push it first", e.Digests)

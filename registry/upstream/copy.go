@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -35,6 +36,7 @@ type copier struct {
 	p          *peer
 	sync       Sync
 	path, repo string
+	log        *slog.Logger
 
 	copied
 	changed bool
@@ -179,6 +181,7 @@ func (c *copier) blob(ctx context.Context, d ocispec.Descriptor) (fetched bool, 
 	case <-ctx.Done():
 		return false, context.Cause(ctx)
 	}
+	c.log.Debug("a blob is fetched", "digest", d.Digest, "bytes", d.Size)
 	return true, c.fetch(ctx, d)
 }
 

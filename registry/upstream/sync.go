@@ -180,7 +180,7 @@ func (c *Schedule) repository(ctx context.Context, one Sync, p *peer, path strin
 	}
 	for _, tag := range tags {
 		began := time.Now()
-		k := &copier{s: c.s, p: p, sync: one, path: path, repo: repo}
+		k := &copier{s: c.s, p: p, sync: one, path: path, repo: repo, log: log.With("tag", tag)}
 		d, err := k.image(ctx, tag)
 		if ctx.Err() != nil {
 			return total, context.Cause(ctx)

@@ -436,11 +436,16 @@ func TestLists(t *testing.T) {
 	if tags("", -1) != "a v1" || tags("", 1) != "a" || tags("a", -1) != "v1" || tags("v1", -1) != "" {
 		t.Errorf("%q %q %q %q", tags("", -1), tags("", 1), tags("a", -1), tags("v1", -1))
 	}
+	answer, _, err := c.get(t, http.MethodGet, "/v2/team/app/tags/list?n=1&ns=up.example", nil)
+	ok(t, err)
+	if link := answer.Header.Get("Link"); !strings.Contains(link, "ns=up.example") || !strings.Contains(link, "last=a") {
+		t.Errorf("the next page of a mirror is at %q", link)
+	}
 	ok(t, r.Down())
 	if tags("", -1) != "v1" {
 		t.Errorf("%q while upstream is down", tags("", -1))
 	}
-	_, err := c.Tags(t.Context(), "up/no/such", "", -1)
+	_, err = c.Tags(t.Context(), "up/no/such", "", -1)
 	is(t, err, fault.Unavailable)
 }
 
@@ -523,4 +528,65 @@ func TestBucket(t *testing.T) {
 	ok(t, c.expire(t.Context(), time.Now().Add(2*time.Hour)))
 	_, err = inner.Manifest(t.Context(), "up/team/app", img.Manifest.Digest)
 	is(t, err, fault.NotFound)
+}
+
+// TestHostile has an upstream whose manifests are not what was asked for.
+func TestHostile(t *testing.T) {
+	t.Parallel()
+	_, p, img := origin(t, images.Spec{Size: 100_000})
+	d := img.Manifest.Digest
+	c := start(t, t.TempDir(), func(s *Storage) { s.config.MaxBlob = 1000 }, up("up", p.URL))
+	ask := func(item string) int {
+		t.Helper()
+		answer, _, err := c.get(t, http.MethodGet, "/v2/up/team/app/"+item, nil)
+		ok(t, err)
+		return answer.StatusCode
+	}
+	head := func(name, value string) faulty.Fault { return faulty.Fault{Header: http.Header{name: {value}}} }
+	for name, f := range map[string]faulty.Fault{
+		"bytes": {Corrupt: true, CorruptAt: 20}, "type": head("Content-Type", ocispec.MediaTypeImageIndex), "no type": head("Content-Type", "text/plain"),
+		"body": {Status: 200, Body: `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageManifest + `"}`}, "large": {Endless: ' '},
+	} {
+		p.On(faulty.Always(faulty.Path(http.MethodGet, "/manifests/"), f))
+		want := http.StatusServiceUnavailable
+		if name == "no type" {
+			want = http.StatusOK // the document says it
+		}
+		if status := ask("manifests/" + d.String()); status != want {
+			t.Errorf("%s: status %d", name, status)
+		}
+		if want == http.StatusOK {
+			ok(t, c.DeleteManifest(t.Context(), "up/team/app", d))
+		}
+	}
+	// A tag that leads to a digest that is not there, or to none.
+	for name, f := range map[string]faulty.Fault{
+		"another": head("Docker-Content-Digest", digest.FromString("x").String()), "none": head("Docker-Content-Digest", "sha256:../../x"),
+	} {
+		p.On(faulty.Always(faulty.Path(http.MethodHead, "/manifests/"), f))
+		status := ask("manifests/v1")
+		if name == "another" && status == http.StatusOK || name == "none" && status != http.StatusOK { // the body tells the digest then
+			t.Errorf("%s digest: status %d", name, status)
+		}
+	}
+	p.On(nil)
+	if status := ask("blobs/" + img.Layers[0].Digest.String()); status != http.StatusForbidden {
+		t.Errorf("a blob over the limit: status %d", status)
+	}
+	if n := p.Count(faulty.Blobs()); n != 0 {
+		t.Errorf("%d blobs over the limit were fetched", n)
+	}
+}
+
+// TestOwn has clients that call the registry by its own name.
+func TestOwn(t *testing.T) {
+	t.Parallel()
+	c := start(t, t.TempDir(), func(s *Storage) { s.config.Own = []string{"images.example"} }, up("up", "https://registry.example"),
+		Upstream{Name: "other", URL: "https://other.example", Namespaces: []string{"other.example"}})
+	for ns, want := range map[string]string{"images.example": "a/b", "up.example": "up/a/b", "other.example": "", "": ""} {
+		name, known := c.Names("a/b", ns)
+		if known != (want != "") || known && name != want {
+			t.Errorf("%q: %q %v", ns, name, known)
+		}
+	}
 }

@@ -78,6 +78,13 @@ func image(t *testing.T, s *Storage, repo string) storage.Manifest {
 	return storagetest.Image(storagetest.Push(t, s, repo, small), storagetest.Push(t, s, repo, small[1:]))
 }
 
+func put(t *testing.T, s *Storage, m storage.Manifest, tags ...storage.NewTag) {
+	t.Helper()
+	if err := s.PutManifest(t.Context(), "a", m, tags...); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func operations() map[string]operation {
 	var m storage.Manifest
 	ready := func(t *testing.T, s *Storage) { m = image(t, s, "a") }
@@ -114,6 +121,16 @@ func operations() map[string]operation {
 		"delete manifest": {before: there, do: func(ctx context.Context, s *Storage) error {
 			return s.DeleteManifest(ctx, "a", m.Descriptor.Digest)
 		}},
+		"expire": {
+			before: func(t *testing.T, s *Storage) { ready(t, s); put(t, s, m) },
+			do: func(ctx context.Context, s *Storage) error {
+				now, err := s.Manifest(ctx, "a", m.Descriptor.Digest)
+				if err != nil {
+					return err
+				}
+				return s.ExpireManifest(ctx, "a", m.Descriptor.Digest, now.Updated)
+			},
+		},
 		"delete tag":  {before: there, do: func(ctx context.Context, s *Storage) error { return s.DeleteTag(ctx, "a", "v") }},
 		"delete blob": {before: ready, do: func(ctx context.Context, s *Storage) error { return s.DeleteBlob(ctx, "a", m.Blobs[0].Digest) }},
 		"collect": {

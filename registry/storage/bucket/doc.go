@@ -63,6 +63,8 @@
 // references. Tags come last, those that must not change first; then the manifest
 // is looked at again, since somebody may have deleted it before its tags could be
 // seen. DeleteManifest takes the tags, then the manifest, then the tags again.
+// ExpireManifest, which must not take a tag along, marks the manifest first: who
+// sees the mark after setting a tag puts the manifest again, and that unmarks it.
 //
 // A process that ends in between leaves a reference, a promise or a copy that the
 // next two collections remove, never a manifest without its blobs. Of several

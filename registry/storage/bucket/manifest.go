@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"path"
 	"slices"
 	"sync"
 	"time"
@@ -33,6 +34,7 @@ const (
 // header is what stands before the bytes of a manifest.
 type header struct {
 	Attempt    string               `json:"attempt"` // of PutManifest
+	Expiring   bool                 `json:"expiring,omitempty"`
 	Descriptor ocispec.Descriptor   `json:"descriptor"`
 	Blobs      []ocispec.Descriptor `json:"blobs,omitempty"`
 	Manifests  []ocispec.Descriptor `json:"manifests,omitempty"`
@@ -43,6 +45,7 @@ type header struct {
 type storedManifest struct {
 	etag     string // "" if there is none
 	promise  bool
+	expiring bool
 	manifest *storage.Manifest // nil of a promise, and of what was deleted
 }
 
@@ -75,6 +78,7 @@ func (s *Storage) manifest(ctx context.Context, repo string, d digest.Digest) (*
 	if err := json.Unmarshal(head, &h); err != nil || h.Descriptor.Digest != d {
 		return nil, fault.New(fault.Internal, "the manifest %s of %s is damaged in %s: push it again", d, repo, s.where())
 	}
+	m.expiring = h.Expiring
 	m.manifest = &storage.Manifest{Descriptor: h.Descriptor, Data: data, Blobs: h.Blobs, Manifests: h.Manifests, Subject: h.Subject, Updated: o.updated}
 	s.manifests.put(key, m, 2*len(o.data))
 	return m, nil
@@ -120,6 +124,9 @@ func (s *Storage) PutManifest(ctx context.Context, repo string, m storage.Manife
 		}
 		made, err := s.ensure(ctx, repo, m)
 		if err == nil {
+			err = s.renewAll(ctx, repo, m)
+		}
+		if err == nil {
 			err = s.point(ctx, repo, m.Descriptor, tags, made)
 		}
 		if !errors.Is(err, errChanged) {
@@ -160,7 +167,7 @@ func (s *Storage) ensure(ctx context.Context, repo string, m storage.Manifest) (
 			return false, err
 		}
 	}
-	err = s.write(ctx, key, etag, attempt, m)
+	_, err = s.swapManifest(ctx, key, etag, attempt, m, false)
 	return err == nil, err
 }
 
@@ -181,21 +188,8 @@ func (s *Storage) referAll(ctx context.Context, repo string, places map[digest.D
 	return work.Wait()
 }
 
-// write swaps what is under the name of a manifest for the manifest.
-func (s *Storage) write(ctx context.Context, key, etag, attempt string, m storage.Manifest) error {
-	head, err := json.Marshal(header{attempt, m.Descriptor, m.Blobs, m.Manifests, m.Subject})
-	if err != nil {
-		return err
-	}
-	_, err = s.swap(ctx, key, etag, slices.Concat(head, []byte("\n"), m.Data))
-	return err
-}
-
-// recent is how old a manifest may be that is put again without a trace.
-const recent = time.Hour
-
 // putAgain has a manifest that is there keep what it is put with besides, and be
-// of now. What it keeps already has its references.
+// put now. What it keeps already has its references.
 func (s *Storage) putAgain(ctx context.Context, repo string, there *storedManifest, m storage.Manifest) error {
 	kept := map[digest.Digest]bool{}
 	for _, b := range there.manifest.Blobs {
@@ -207,8 +201,8 @@ func (s *Storage) putAgain(ctx context.Context, repo string, there *storedManife
 			more = append(more, b)
 		}
 	}
-	if len(more) == 0 && s.line.now().Sub(there.manifest.Updated) < recent {
-		return nil
+	if len(more) == 0 {
+		return s.renewManifest(ctx, repo, there)
 	}
 	places, err := s.locate(ctx, repo, more)
 	if err != nil {
@@ -219,7 +213,66 @@ func (s *Storage) putAgain(ctx context.Context, repo string, there *storedManife
 		return err
 	}
 	m.Blobs = slices.Concat(there.manifest.Blobs, more)
-	return s.write(ctx, s.manifestKey(repo, d), there.etag, attempt, m)
+	_, err = s.swapManifest(ctx, s.manifestKey(repo, d), there.etag, attempt, m, false)
+	return err
+}
+
+func (s *Storage) swapManifest(ctx context.Context, key, etag, attempt string, m storage.Manifest, expiring bool) (string, error) {
+	head, err := json.Marshal(header{attempt, expiring, m.Descriptor, m.Blobs, m.Manifests, m.Subject})
+	if err != nil {
+		return "", err
+	}
+	return s.swap(ctx, key, etag, slices.Concat(head, []byte("\n"), m.Data))
+}
+
+// renewed is how long what was put need not be written to have been put again.
+// The bucket tells times to the second.
+const renewed = 2 * time.Second
+
+// renewManifest has the manifest, which is there, be put now. It is errChanged
+// when disturbed.
+func (s *Storage) renewManifest(ctx context.Context, repo string, there *storedManifest) error {
+	if !there.expiring && s.line.now().Sub(there.manifest.Updated) < renewed {
+		return nil
+	}
+	m := *there.manifest
+	_, err := s.swapManifest(ctx, s.manifestKey(repo, m.Descriptor.Digest), there.etag, rand.Text(), m, false)
+	return err
+}
+
+// renewAll has the manifests that an index names be put now, those that are
+// there. They are listed, as an index can name far more than there are.
+func (s *Storage) renewAll(ctx context.Context, repo string, index storage.Manifest) error {
+	if len(index.Manifests) == 0 {
+		return nil
+	}
+	named := map[digest.Digest]bool{}
+	for _, m := range index.Manifests {
+		named[m.Digest] = true
+	}
+	work, all := errgroup.WithContext(ctx)
+	work.SetLimit(width)
+	for o, err := range s.list(all, s.below("repos", repo+"!", "manifests"), "", 1000) {
+		if err != nil {
+			return errors.Join(err, work.Wait())
+		}
+		d := undashed(path.Base(o.Key))
+		if !named[d] || o.Size < aManifest || s.line.now().Sub(o.LastModified) < renewed {
+			continue
+		}
+		work.Go(func() error {
+			for {
+				m, err := s.manifest(all, repo, d)
+				if err != nil || m.manifest == nil {
+					return err
+				}
+				if err := s.renewManifest(all, repo, m); !errors.Is(err, errChanged) {
+					return err
+				}
+			}
+		})
+	}
+	return work.Wait()
 }
 
 // locate finds the blobs that a manifest names, a MissingError if some are not there.
@@ -284,6 +337,50 @@ func (s *Storage) DeleteManifest(ctx context.Context, repo string, d digest.Dige
 		}
 		return s.remove(ctx, waste...)
 	}
+}
+
+// ExpireManifest marks the manifest, looks for tags, and deletes it if it is as it
+// marked it. PutManifest looks at the manifest after its tags are set: either
+// these are seen here, or the mark is seen there and goes.
+func (s *Storage) ExpireManifest(ctx context.Context, repo string, d digest.Digest, updated time.Time) error {
+	there, err := s.manifest(ctx, repo, d)
+	if err != nil {
+		return err
+	}
+	if there.manifest == nil {
+		return noManifest(repo, d)
+	}
+	conflict := fault.New(fault.Conflict, "the manifest %s of %s has been put or tagged meanwhile: look at it again", d, repo)
+	if !there.manifest.Updated.Equal(updated) {
+		return conflict
+	}
+	if tagged, err := s.tagged(ctx, repo, d); err != nil {
+		return err
+	} else if tagged {
+		return conflict // without a mark, in nearly all cases
+	}
+	etag, err := s.swapManifest(ctx, s.manifestKey(repo, d), there.etag, rand.Text(), *there.manifest, true)
+	if errors.Is(err, errChanged) {
+		return conflict
+	} else if err != nil {
+		return err
+	}
+	if tagged, err := s.tagged(ctx, repo, d); err != nil {
+		return err
+	} else if tagged {
+		return conflict
+	}
+	waste, err := s.loosen(ctx, repo, there.manifest)
+	if err != nil {
+		return err
+	}
+	if _, err := s.swap(ctx, s.manifestKey(repo, d), etag, nil); errors.Is(err, errChanged) {
+		return conflict
+	} else if err != nil {
+		return err
+	}
+	s.manifests.remove(s.manifestKey(repo, d))
+	return s.remove(ctx, waste...)
 }
 
 // loosen writes a loose reference to each of the manifest's blobs, and lists

@@ -3,6 +3,7 @@ package bucket
 import (
 	"errors"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -31,7 +32,7 @@ func (i *interrupted) RoundTrip(r *http.Request) (*http.Response, error) {
 // was acknowledged is whole.
 func TestInTheMidst(t *testing.T) {
 	server := s3.Start(t, "registry")
-	put := func(t *testing.T, s *Storage) bool {
+	push := func(t *testing.T, s *Storage) bool {
 		m, err := tryOnce(t, s)
 		if err != nil && !errors.Is(err, fault.NotFound) && !errors.Is(err, fault.Conflict) && !errors.Is(err, fault.Unavailable) {
 			t.Errorf("%s: %v", m.Descriptor.Digest, err)
@@ -57,16 +58,23 @@ func TestInTheMidst(t *testing.T) {
 		m := storagetest.Image(describe(small), describe(small[1:]))
 		return s.DeleteManifest(t.Context(), "a", m.Descriptor.Digest) == nil
 	}
+	expire := func(t *testing.T, s *Storage) bool {
+		d := storagetest.Image(describe(small), describe(small[1:])).Descriptor.Digest
+		m, err := s.Manifest(t.Context(), "a", d)
+		return err == nil && s.ExpireManifest(t.Context(), "a", d, m.Updated) == nil
+	}
 	for name, c := range map[string]struct {
 		first, second func(*testing.T, *Storage) bool
 	}{
-		"push within a collection":    {collect, put},
+		"push within a collection":    {collect, push},
 		"mount within a collection":   {collect, remount},
-		"collection within a push":    {put, collect},
+		"collection within a push":    {push, collect},
 		"collection within a mount":   {remount, collect},
-		"deletion within a push":      {put, remove},
-		"push within a deletion":      {remove, put},
+		"deletion within a push":      {push, remove},
+		"push within a deletion":      {remove, push},
 		"collection within a removal": {remove, collect},
+		"expiry within a push":        {push, expire},
+		"push within an expiry":       {expire, push},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -75,10 +83,11 @@ func TestInTheMidst(t *testing.T) {
 				config := configFor(t, server)
 				other := openAt(t, config, nil)
 				m := image(t, other, "a")
-				if name == "push within a deletion" || name == "collection within a removal" {
-					if err := other.PutManifest(t.Context(), "a", m, storage.NewTag{Name: "v"}); err != nil {
-						t.Fatal(err)
-					}
+				switch name {
+				case "push within a deletion", "collection within a removal":
+					put(t, other, m, storage.NewTag{Name: "v"})
+				case "expiry within a push", "push within an expiry":
+					put(t, other, m)
 				}
 				var line *interrupted
 				s := openAt(t, config, func(base http.RoundTripper) http.RoundTripper {
@@ -96,6 +105,11 @@ func TestInTheMidst(t *testing.T) {
 				}
 				last := line.left.Load() > 0
 				whole(t, openAt(t, config, nil))
+				if strings.Contains(name, "expiry") && !last { // which takes no tag
+					if _, err := other.Tag(t.Context(), "a", "v"); err != nil {
+						t.Error(err)
+					}
+				}
 				empty(t, openAt(t, config, nil))
 				if t.Failed() {
 					t.Fatalf("before request %d", n)

@@ -2,9 +2,10 @@ package bucket
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
-	"path"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -21,6 +22,12 @@ type storedTag struct {
 	data    []byte // none of a tag that was deleted
 	target  ocispec.Descriptor
 	updated time.Time
+}
+
+// pointer is what such an object holds.
+type pointer struct {
+	ocispec.Descriptor
+	Random string `json:"random"` // another one each time it is set
 }
 
 func (t storedTag) set() bool { return len(t.data) > 0 }
@@ -97,7 +104,7 @@ func (s *Storage) point(ctx context.Context, repo string, target ocispec.Descrip
 		return nil
 	}
 	there, err := s.manifest(ctx, repo, target.Digest)
-	if err == nil && there.manifest == nil {
+	if err == nil && (there.manifest == nil || there.expiring) {
 		if err = s.moveBack(ctx, repo, done); err == nil {
 			err = errChanged
 		}
@@ -108,13 +115,13 @@ func (s *Storage) point(ctx context.Context, repo string, target ocispec.Descrip
 // move sets one tag. The key of what is returned is "" if it was set already.
 func (s *Storage) move(ctx context.Context, repo string, t storage.NewTag, target ocispec.Descriptor) (moved, error) {
 	key := s.tagKey(repo, t.Name)
-	data, err := json.Marshal(target)
-	if err != nil {
-		return moved{}, err
-	}
 	for {
 		before, err := s.mayTag(ctx, repo, t, target)
-		if err != nil || before.set() && before.target.Digest == target.Digest {
+		if err != nil || before.set() && before.target.Digest == target.Digest && s.line.now().Sub(before.updated) < renewed {
+			return moved{}, err
+		}
+		data, err := json.Marshal(pointer{target, rand.Text()})
+		if err != nil {
 			return moved{}, err
 		}
 		etag, err := s.swap(ctx, key, before.etag, data)
@@ -164,9 +171,53 @@ func (s *Storage) DeleteTag(ctx context.Context, repo, name string) error {
 	}
 }
 
-// untag deletes the tags that point to the manifest. Those that are remembered
-// under the ETag that the listing tells need not be read.
+// ExpireTag deletes the tag as long as it is what was read.
+func (s *Storage) ExpireTag(ctx context.Context, repo string, read storage.Tag) error {
+	t, err := s.tag(ctx, s.tagKey(repo, read.Name))
+	if err != nil {
+		return err
+	}
+	if !t.set() {
+		return noTag(repo, read.Name)
+	}
+	same := t.target.Digest == read.Target.Digest && t.updated.Equal(read.Updated)
+	if same {
+		_, err = s.swap(ctx, s.tagKey(repo, read.Name), t.etag, nil)
+	}
+	if !same || errors.Is(err, errChanged) {
+		return fault.New(fault.Conflict, "the tag %s of %s has been set meanwhile: look at it again", read.Name, repo)
+	}
+	return err
+}
+
+// untag deletes the tags that point to the manifest.
 func (s *Storage) untag(ctx context.Context, repo string, d digest.Digest) error {
+	return s.tagsOf(ctx, repo, d, func(ctx context.Context, key string, t storedTag) error {
+		for {
+			_, err := s.swap(ctx, key, t.etag, nil)
+			if !errors.Is(err, errChanged) {
+				return err
+			}
+			if t, err = s.tag(ctx, key); err != nil || !t.set() || t.target.Digest != d {
+				return err
+			}
+		}
+	})
+}
+
+// tagged tells whether a tag points to the manifest.
+func (s *Storage) tagged(ctx context.Context, repo string, d digest.Digest) (bool, error) {
+	var any atomic.Bool
+	err := s.tagsOf(ctx, repo, d, func(context.Context, string, storedTag) error {
+		any.Store(true)
+		return nil
+	})
+	return any.Load(), err
+}
+
+// tagsOf visits the tags that point to the manifest, several at a time. Those that
+// are remembered under the ETag that the listing tells need not be read.
+func (s *Storage) tagsOf(ctx context.Context, repo string, d digest.Digest, visit func(ctx context.Context, key string, t storedTag) error) error {
 	work, all := errgroup.WithContext(ctx)
 	work.SetLimit(width)
 	for o, err := range s.list(all, s.below("repos", repo+"!", "tags"), "", 1000) {
@@ -180,15 +231,11 @@ func (s *Storage) untag(ctx context.Context, repo string, d digest.Digest) error
 			continue
 		}
 		work.Go(func() error {
-			for {
-				t, err := s.tag(all, o.Key)
-				if err != nil || !t.set() || t.target.Digest != d {
-					return err
-				}
-				if _, err := s.swap(all, s.tagKey(repo, path.Base(o.Key)), t.etag, nil); !errors.Is(err, errChanged) {
-					return err
-				}
+			t, err := s.tag(all, o.Key)
+			if err != nil || !t.set() || t.target.Digest != d {
+				return err
 			}
+			return visit(all, o.Key, t)
 		})
 	}
 	return work.Wait()

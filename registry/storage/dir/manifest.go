@@ -46,8 +46,8 @@ func (s *Storage) PutManifest(ctx context.Context, repo string, m storage.Manife
 		if err != nil {
 			return err
 		}
-		if err := r.addManifest(rec); err != nil {
-			return err
+		if err := errors.Join(r.addManifest(rec), r.renew(rec)); err != nil {
+			return broken{err}
 		}
 		for _, t := range tags {
 			if err := r.setTag(t.Name, tagged{digest: d, updated: now}); err != nil {
@@ -210,15 +210,39 @@ func (s *Storage) DeleteManifest(_ context.Context, repo string, d digest.Digest
 	})
 }
 
-// removeManifest removes it with its tags. What it alone kept is due from now on.
-func (s *Storage) removeManifest(r repository, d digest.Digest) error {
-	var tags [][]byte
+// ExpireManifest deletes a manifest that no tag and no client needs.
+func (s *Storage) ExpireManifest(_ context.Context, repo string, d digest.Digest, updated time.Time) error {
+	return s.updateNames(func(tx *bbolt.Tx) error {
+		r, err := lookRepo(tx, repo)
+		if err != nil {
+			return noManifest(repo, d)
+		}
+		rec, ok, err := r.manifest(d)
+		switch {
+		case err != nil:
+			return err
+		case !ok:
+			return noManifest(repo, d)
+		case !rec.Updated.Equal(updated) || len(r.tagsOf(d)) > 0:
+			return fault.New(fault.Conflict, "manifest %s of %s has been put or tagged meanwhile: look at it again", d, repo)
+		}
+		return s.removeManifest(r, d)
+	})
+}
+
+// tagsOf lists the tags that point to the manifest.
+func (r repository) tagsOf(d digest.Digest) (tags [][]byte) {
 	for c, k, v := cursor(r.tags()); k != nil; k, v = c.Next() {
 		if t, _ := readTag(v); t.digest == d {
 			tags = append(tags, slices.Clone(k))
 		}
 	}
-	for _, t := range tags {
+	return tags
+}
+
+// removeManifest removes it with its tags. What it alone kept is due from now on.
+func (s *Storage) removeManifest(r repository, d digest.Digest) error {
+	for _, t := range r.tagsOf(d) {
 		if err := breaks(r.tags().Delete(t)); err != nil {
 			return err
 		}
@@ -247,6 +271,25 @@ func (s *Storage) DeleteTag(_ context.Context, repo, tag string) error {
 			return fault.New(fault.NotFound, "repository %s has no tag %s", repo, tag)
 		}
 		return breaks(r.tags().Delete([]byte(tag)))
+	})
+}
+
+// ExpireTag deletes the tag as long as it is what was read.
+func (s *Storage) ExpireTag(_ context.Context, repo string, read storage.Tag) error {
+	return s.updateNames(func(tx *bbolt.Tx) error {
+		missing := fault.New(fault.NotFound, "repository %s has no tag %s", repo, read.Name)
+		r, err := lookRepo(tx, repo)
+		if err != nil {
+			return missing
+		}
+		now, ok := r.tag(read.Name)
+		switch {
+		case !ok:
+			return missing
+		case now.digest != read.Target.Digest || !now.updated.Equal(read.Updated):
+			return fault.New(fault.Conflict, "tag %s of %s has been set meanwhile: look at it again", read.Name, repo)
+		}
+		return breaks(r.tags().Delete([]byte(read.Name)))
 	})
 }
 

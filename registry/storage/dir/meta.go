@@ -283,6 +283,28 @@ func (r repository) addManifest(rec record) error {
 	return breaks(r.manifests().Put([]byte(d), data))
 }
 
+// renew has the manifests that an index names be put when it was.
+func (r repository) renew(index record) error {
+	for _, m := range index.Manifests {
+		rec, ok, err := r.manifest(m.Digest)
+		if err != nil {
+			return err
+		}
+		if !ok || rec.Updated.Equal(index.Updated) {
+			continue
+		}
+		rec.Updated = index.Updated
+		data, err := json.Marshal(rec)
+		if err != nil {
+			return broken{err}
+		}
+		if err := breaks(r.manifests().Put([]byte(m.Digest), data)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // dropManifest removes the record, and returns the blobs that nothing names any
 // longer.
 func (r repository) dropManifest(d digest.Digest) (free []digest.Digest, err error) {

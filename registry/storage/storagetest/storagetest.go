@@ -42,6 +42,8 @@ func Run(t *testing.T, m Maker) {
 		"collecting": collecting,
 		"grace":      grace,
 		"restart":    restart,
+		"expiring":   expiring,
+		"expired":    expireAndPut,
 		"racing":     racing,
 		"sharing":    sharing,
 	} {
