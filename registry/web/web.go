@@ -19,6 +19,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/tarehq/tare/fault"
@@ -211,7 +212,9 @@ func parse(s string) (repo, tag string, d digest.Digest, ok bool) {
 	return repo, tag, "", storage.ValidRepository(repo) && (!tagged || storage.ValidTag(tag))
 }
 
-var hostForm = regexp.MustCompile(`^(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?)(:[0-9]{1,5})?$`)
+var hostForm = sync.OnceValue(func() *regexp.Regexp { // compiling it takes longer than all else at the start
+	return regexp.MustCompile(`^(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?)(:[0-9]{1,5})?$`)
+})
 
 // hostOf is what the client calls the registry, as the name of an image begins.
 // It goes into commands that people copy.
@@ -220,7 +223,7 @@ func (h *handler) hostOf(r *http.Request) (string, error) {
 	if host == "" {
 		host = r.Host
 	}
-	if !hostForm.MatchString(host) {
+	if !hostForm().MatchString(host) {
 		return "", fault.New(fault.Invalid, "the name that this registry is called by is none")
 	}
 	// A first component without dot or colon is no host to Docker.
