@@ -50,7 +50,7 @@ func TestRate(t *testing.T) {
 
 // A client that used up its burst has one request more after each interval.
 func TestRefill(t *testing.T) {
-	c := New(Config{Rate: 10, Burst: 2}, nil).clients
+	c := &New(Config{Rate: 10, Burst: 2}, nil).clients
 	c.start = time.Now().Add(-time.Hour)
 	for range 2 {
 		if c.take("192.0.2.1:1") != 0 {
