@@ -14,6 +14,7 @@ import (
 	wire "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	wirenet "github.com/moby/moby/api/types/network"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
@@ -57,7 +58,7 @@ func (s *Service) Create(ctx context.Context, req CreateRequest) (id string, war
 		return "", nil, err
 	}
 	s.publish(*r, events.ActionCreate)
-	return r.ID, slices.Concat(dropped, limitWarnings(req.HostConfig), imageWarnings(img), platformWarnings(img, req.Platform), portWarnings(req.HostConfig)), nil
+	return r.ID, slices.Concat(dropped, limitWarnings(req.HostConfig), imageWarnings(img, r.HostConfig), platformWarnings(img, req.Platform), portWarnings(req.HostConfig)), nil
 }
 
 // shareByID makes the ID of each container whose namespace is shared, as Docker
@@ -119,10 +120,14 @@ func platformWarnings(img image.Image, wanted string) []string {
 
 // imageWarnings names what an image asks for and does not get yet. The user
 // asked for none of it, so it is no reason to refuse the container.
-func imageWarnings(img image.Image) []string {
+func imageWarnings(img image.Image, h *wire.HostConfig) []string {
 	var list []string
 	c := img.Config.Config
+	mounts, _ := spec.UserMounts(h) // what is wrong with them has been said
 	for _, target := range slices.Sorted(maps.Keys(c.Volumes)) {
+		if slices.ContainsFunc(mounts, func(m specs.Mount) bool { return m.Destination == path.Clean(target) }) {
+			continue
+		}
 		list = append(list, fmt.Sprintf("the image's volume %s is not supported yet: what is written there stays in the container's own layer", target))
 	}
 	if h := c.Healthcheck; h != nil && len(h.Test) > 0 && h.Test[0] != "NONE" {

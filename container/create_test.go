@@ -64,13 +64,16 @@ func TestMergeImage(t *testing.T) {
 
 func TestImageWarnings(t *testing.T) {
 	img := testImage(nil, nil)
-	if got := imageWarnings(img); len(got) != 0 {
+	if got := imageWarnings(img, &wire.HostConfig{}); len(got) != 0 {
 		t.Errorf("a plain image: %q", got)
 	}
 	img.Config.Config.Volumes = map[string]struct{}{"/data": {}}
 	img.Config.Config.Healthcheck = &dockerspec.HealthcheckConfig{Test: []string{"CMD", "true"}}
-	if got := imageWarnings(img); len(got) != 2 || !strings.Contains(got[0], "/data") || !strings.Contains(got[1], "health check") {
+	if got := imageWarnings(img, &wire.HostConfig{}); len(got) != 2 || !strings.Contains(got[0], "/data") || !strings.Contains(got[1], "health check") {
 		t.Errorf("an image with a volume and a health check: %q", got)
+	}
+	if got := imageWarnings(img, &wire.HostConfig{Binds: []string{"/srv:/data"}}); len(got) != 1 {
+		t.Errorf("a volume that the user mounts: %q", got)
 	}
 }
 
