@@ -133,7 +133,7 @@ func measure(runs int, bin string, groups []string) (err error) {
 func newDisk(dir string) (string, error) {
 	file, disk := filepath.Join(dir, "disk.img"), filepath.Join(dir, "disk")
 	for _, args := range [][]string{
-		{"truncate", "-s", "16G", file}, {"mkfs.ext4", "-q", "-F", file}, {"mkdir", disk}, {"mount", "-o", "loop", file, disk},
+		{"truncate", "-s", "48G", file}, {"mkfs.ext4", "-q", "-F", file}, {"mkdir", disk}, {"mount", "-o", "loop", file, disk},
 		{"mkdir", filepath.Join(disk, "run")}, {"mount", "-t", "tmpfs", "tmpfs", filepath.Join(disk, "run")},
 	} {
 		if _, err := try(exec.Command(args[0], args[1:]...)); err != nil {

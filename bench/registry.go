@@ -76,8 +76,8 @@ func benchRegistries(t *table, dir, bin string, runs int) error {
 	gets := func(title string, n int, path func(*depot) string) {
 		compareCPU(t, title+", server CPU", n, depots, func(d *depot) error { return d.read(path(d)) })
 	}
-	gets("GET of a manifest", 500*runs, func(d *depot) string { return d.manifest })
-	gets("GET of a blob of 1 MiB", 100*runs, func(d *depot) string { return d.little })
+	gets("GET of a manifest", 1000*runs, func(d *depot) string { return d.manifest })
+	gets("GET of a blob of 1 MiB", 200*runs, func(d *depot) string { return d.little })
 	compareRate(t, "GET of a blob of 100 MB", large, runs, depots, func(d *depot, _ int) error { return d.read(d.big) })
 	var writers []*depot
 	for _, d := range depots {
@@ -298,6 +298,7 @@ func (d *depot) do(method, path string, body io.Reader, size int64) (location st
 			r.Header.Set("Content-Type", manifestType)
 		}
 	}
+	r.Header.Set("Accept", manifestType)
 	answer, err := client.Do(r)
 	if err != nil {
 		return "", err

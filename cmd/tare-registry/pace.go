@@ -61,8 +61,9 @@ type conn struct {
 	out allowance
 }
 
-// sendChunk is how much of a file is sent under one deadline.
-const sendChunk = 256 << 10
+// sendChunk is how much of a file is sent under one deadline. Smaller ones cost
+// a third more of the processor for a blob of a megabyte.
+const sendChunk = 1 << 20
 
 // write runs what writes at most n bytes.
 func (c *conn) write(n int64, do func() (int64, error)) (int64, error) {
