@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/sdnotify"
 	"github.com/tarehq/tare/registry"
 	"github.com/tarehq/tare/registry/auth"
 	"github.com/tarehq/tare/registry/config"
@@ -83,7 +84,7 @@ func serve(ctx context.Context, _, logTo io.Writer, o *options) (err error) {
 	defer context.AfterFunc(ctx, func() { ops.health.stopping.Store(true) })()
 	at := addresses(listeners, t != nil)
 	log.Info("tare-registry is ready", "version", version, "addresses", at, "storage", describe(c.Storage))
-	if err := notify("READY=1\nSTATUS=" + strings.Join(at, " ") + "\n"); err != nil {
+	if err := sdnotify.Send("READY=1\nSTATUS=" + strings.Join(at, " ") + "\n"); err != nil {
 		log.Warn("cannot tell whoever started the registry that it is ready", "error", err)
 	}
 	slim()

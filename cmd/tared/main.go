@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/sdnotify"
 )
 
 // Set by the linker: -X main.version=… and so on.
@@ -87,7 +88,7 @@ func serve(ctx context.Context, o *options, log *slog.Logger) (err error) {
 	}
 	defer closing(&err, closeServices)
 
-	if err := notify("READY=1"); err != nil {
+	if err := sdnotify.Send("READY=1"); err != nil {
 		log.Warn("cannot tell systemd that the daemon is ready", "error", err)
 	}
 	log.Info("tared is ready", "version", version, "hosts", o.Hosts, "data-root", o.DataRoot, "exec-root", o.ExecRoot)
@@ -140,7 +141,7 @@ func answer(ctx context.Context, handler http.Handler, listeners []net.Listener,
 	case err = <-failed:
 		left--
 	}
-	if e := notify("STOPPING=1"); e != nil {
+	if e := sdnotify.Send("STOPPING=1"); e != nil {
 		log.Warn("cannot tell systemd that the daemon stops", "error", e)
 	}
 	drain := time.AfterFunc(drainTime, cancel)

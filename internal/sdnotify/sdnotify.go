@@ -1,13 +1,14 @@
-package main
+// Package sdnotify tells whoever started a program how it goes, sd_notify(3).
+package sdnotify
 
 import (
 	"net"
 	"os"
 )
 
-// notify tells systemd a state such as READY=1, sd_notify(3). Without systemd
-// it does nothing.
-func notify(state string) error {
+// Send tells a state such as READY=1 at NOTIFY_SOCKET. Without that nobody wants
+// to know, and it does nothing.
+func Send(state string) error {
 	path := os.Getenv("NOTIFY_SOCKET")
 	if path == "" {
 		return nil
