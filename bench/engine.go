@@ -34,7 +34,7 @@ func engines(dir, bin string) []*engine {
 	list := []*engine{
 		{name: "tare", needs: []string{bin + "/tare", bin + "/tared"}, client: []string{bin + "/tare", "-H", socket("tare")},
 			daemon: []string{bin + "/tared", "-H", socket("tare"), "--data-root", at("tare", "data"), "--exec-root", filepath.Join(dir, "run", "tare"),
-				"--pidfile", at("tare", "pid"), "--config-file", at("tare", "daemon.json"), "--bridge", "tare-bench"},
+				"--pidfile", at("tare", "pid"), "--config-file", at("tare", "daemon.json"), "--bridge", "tare-bench", "--cgroup-parent", "/" + cgroup},
 			rule: "tare-supervise", imported: []string{"import", "-", "busybox"}},
 		{name: "docker", needs: []string{"docker", "dockerd", "containerd", "runc", "iptables"}, client: []string{"docker", "-H", socket("docker")},
 			daemon: []string{"dockerd", "-H", socket("docker"), "--data-root", at("docker", "data"), "--exec-root", filepath.Join(dir, "run", "docker"),
@@ -155,7 +155,15 @@ func (e *engine) stop() {
 		_ = e.network.Wait()
 	}
 	unmountBelow(e.dir)
+	left, _ := filepath.Glob("/sys/fs/cgroup/*/" + cgroup)
+	for _, path := range left {
+		_ = os.Remove(path)
+	}
 }
+
+// cgroup is the parent of the control groups of tare's containers, which its
+// daemon leaves for the next one.
+const cgroup = "tare-bench"
 
 // unmountBelow takes away mounts that an engine left, so that its directory
 // can be removed.

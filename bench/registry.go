@@ -396,7 +396,7 @@ func (d *depot) pushTogether(t *table) error {
 	if err := together(clients, func(int) error { return d.push(77, layer) }); err != nil {
 		return err
 	}
-	t.add("written when eight push one new blob of 50 MiB", "MB", d.name, float64(written(d.pid)-before)/1e6)
+	t.add("written when eight push one new blob of 50 MiB", "MB", d.name, (written(d.pid)-before)/1e6)
 	return nil
 }
 
@@ -426,19 +426,7 @@ func together(n int, f func(i int) error) error {
 }
 
 // written is how many bytes a process had written to storage, proc(5).
-func written(pid int) int64 {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(data)) {
-		if value, ok := strings.CutPrefix(line, "write_bytes: "); ok {
-			n, _ := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
-			return n
-		}
-	}
-	return 0
-}
+func written(pid int) float64 { return told(pid, "io", "write_bytes") }
 
 // startFull measures the start with many blobs stored.
 func (d *depot) startFull(t *table, bin string) error {

@@ -123,15 +123,19 @@ func resident(pid int) float64 {
 }
 
 // highest is the most that it had, VmHWM of proc(5).
-func highest(pid int) float64 {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+func highest(pid int) float64 { return told(pid, "status", "VmHWM") / 1024 }
+
+// told is a number in a file of /proc/PID whose lines are "name: number"; 0 if
+// it is not there.
+func told(pid int, file, name string) float64 {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, file))
 	if err != nil {
 		return 0
 	}
 	for line := range strings.Lines(string(data)) {
-		if value, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-			kb, _ := strconv.ParseFloat(strings.Fields(value)[0], 64)
-			return kb / 1024
+		if value, ok := strings.CutPrefix(line, name+":"); ok {
+			n, _ := strconv.ParseFloat(strings.Fields(value)[0], 64)
+			return n
 		}
 	}
 	return 0
