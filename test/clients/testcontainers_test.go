@@ -121,4 +121,3 @@ func get(t *testing.T, url string) string {
 	}
 	return string(body)
 }
-
