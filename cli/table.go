@@ -46,6 +46,7 @@ var table = [...]entry{
 	{"container", "kill", nil, []string{"kill"}, "Kill one or more running containers", container.Kill},
 	{"container", "logs", nil, []string{"logs"}, "Fetch the logs of a container", container.Logs},
 	{"container", "ls", []string{"list", "ps"}, []string{"ps"}, "List containers", container.Ls},
+	{"container", "pause", nil, []string{"pause"}, "Pause all processes within one or more containers", container.Pause},
 	{"container", "port", nil, []string{"port"}, "List port mappings or a specific mapping for the container", container.Port},
 	{"container", "prune", nil, nil, "Remove all stopped containers", container.Prune},
 	{"container", "restart", nil, []string{"restart"}, "Restart one or more containers", container.Restart},
@@ -53,6 +54,7 @@ var table = [...]entry{
 	{"container", "run", nil, []string{"run"}, "Create and run a new container from an image", container.Run},
 	{"container", "start", nil, []string{"start"}, "Start one or more stopped containers", container.Start},
 	{"container", "stop", nil, []string{"stop"}, "Stop one or more running containers", container.Stop},
+	{"container", "unpause", nil, []string{"unpause"}, "Unpause all processes within one or more containers", container.Unpause},
 	{"container", "wait", nil, []string{"wait"}, "Block until one or more containers stop, then print their exit codes", container.Wait},
 	{"image", "bootstrap", nil, nil, "Make a minimal image from a distribution's packages", image.Bootstrap},
 	{"image", "history", nil, []string{"history"}, "Show the history of an image", image.History},
@@ -87,7 +89,7 @@ var table = [...]entry{
 
 // later are Docker's commands that are known and not there yet.
 var later = [...]string{"build", "builder", "buildx", "checkpoint", "compose", "config", "context", "cp", "network", "node",
-	"pause", "plugin", "rename", "secret", "service", "stack", "stats", "swarm", "top", "trust", "unpause", "update", "volume"}
+	"plugin", "rename", "secret", "service", "stack", "stats", "swarm", "top", "trust", "update", "volume"}
 
 // names returns what the command is called without its noun.
 func (e *entry) names() []string {

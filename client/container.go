@@ -172,6 +172,16 @@ func (c *Client) ContainerKill(ctx context.Context, name, signal string) error {
 	return c.call(ctx, "POST", "/containers/"+segment(name)+"/kill", query, nil, nil)
 }
 
+// ContainerPause makes a container's processes stand still.
+func (c *Client) ContainerPause(ctx context.Context, name string) error {
+	return c.call(ctx, "POST", "/containers/"+segment(name)+"/pause", nil, nil, nil)
+}
+
+// ContainerUnpause lets them go on.
+func (c *Client) ContainerUnpause(ctx context.Context, name string) error {
+	return c.call(ctx, "POST", "/containers/"+segment(name)+"/unpause", nil, nil, nil)
+}
+
 // RemoveOptions say how a container is removed.
 type RemoveOptions struct{ Force, Volumes, Link bool }
 

@@ -87,7 +87,7 @@ func (s *Service) regain(r *Record, l *live, run *run) *supervise.Keeper {
 		if keeper != nil {
 			status := keeper.Status()
 			if updated, err := s.store.note(r.ID, func(p *Progress) error {
-				p.Pid, p.StartedAt = status.Pid, status.StartedAt
+				p.runs(status)
 				return nil
 			}); err == nil {
 				*r = updated

@@ -36,6 +36,9 @@ func (s *Service) Remove(ctx context.Context, nameOrID string, o RemoveOptions) 
 	}
 	defer unlock()
 	if r.State.Live() {
+		if !o.Force && r.State == Paused {
+			return fault.New(fault.Conflict, "cannot remove container %q: container is paused and must be unpaused first", nameOrID)
+		}
 		if !o.Force {
 			return fault.New(fault.Conflict, "cannot remove container %q: container is %s: stop the container before removing or force remove", nameOrID, r.State)
 		}

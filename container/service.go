@@ -241,13 +241,16 @@ func (s *Service) publish(r Record, action events.Action, extra ...string) {
 // Counts tells how many containers are in which of Docker's three classes.
 func (s *Service) Counts() (running, paused, stopped int) {
 	for _, r := range s.store.all() {
-		if r.State.Live() {
+		switch {
+		case r.State == Paused:
+			paused++
+		case r.State.Live():
 			running++
-		} else {
+		default:
 			stopped++
 		}
 	}
-	return running, 0, stopped
+	return running, paused, stopped
 }
 
 // Users names the containers that were made from each image, for who wants to

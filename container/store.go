@@ -208,7 +208,7 @@ func (s *store) flush(id string) error {
 	if err != nil {
 		return err
 	}
-	if !r.HostConfig.RestartPolicy.IsNone() && (r.State == Running || r.ManuallyStopped) {
+	if !r.HostConfig.RestartPolicy.IsNone() && (r.State.Up() || r.ManuallyStopped) {
 		return atomicfile.WriteSync(s.path(id, "state.json"), data, 0o600)
 	}
 	return atomicfile.Write(s.path(id, "state.json"), data, 0o600)

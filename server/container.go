@@ -26,7 +26,14 @@ type Containers interface {
 	List(ctx context.Context, o container.ListOptions) ([]wire.Summary, error)
 	Inspect(ctx context.Context, nameOrID string, size bool) (wire.InspectResponse, error)
 	Counts() (running, paused, stopped int)
+	Changing
 	Streams
+}
+
+// Changing is what is done to a container that is there.
+type Changing interface {
+	Pause(ctx context.Context, nameOrID string) error
+	Unpause(ctx context.Context, nameOrID string) error
 }
 
 // Streams are a container's output, its input and its terminal.
@@ -50,6 +57,8 @@ func (h *containerHandlers) routes() []route {
 		{method: "POST", pattern: "/containers/{id}/stop", handle: h.stop},
 		{method: "POST", pattern: "/containers/{id}/kill", handle: h.kill},
 		{method: "POST", pattern: "/containers/{id}/restart", handle: h.restart},
+		{method: "POST", pattern: "/containers/{id}/pause", handle: h.pause},
+		{method: "POST", pattern: "/containers/{id}/unpause", handle: h.unpause},
 		{method: "POST", pattern: "/containers/{id}/wait", handle: h.wait},
 		{method: "DELETE", pattern: "/containers/{id}", handle: h.remove},
 	}
@@ -220,6 +229,20 @@ func (h *containerHandlers) kill(w http.ResponseWriter, r *request) error {
 	id := r.params["id"]
 	if err := h.containers.Kill(r.Context(), id, r.Form.Get("signal")); err != nil {
 		return withPrefix(err, "cannot kill container: "+id+": ")
+	}
+	return noContent(w)
+}
+
+func (h *containerHandlers) pause(w http.ResponseWriter, r *request) error {
+	if err := h.containers.Pause(r.Context(), r.params["id"]); err != nil {
+		return err
+	}
+	return noContent(w)
+}
+
+func (h *containerHandlers) unpause(w http.ResponseWriter, r *request) error {
+	if err := h.containers.Unpause(r.Context(), r.params["id"]); err != nil {
+		return err
 	}
 	return noContent(w)
 }

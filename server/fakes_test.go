@@ -86,6 +86,14 @@ func (f *fakeContainers) Inspect(_ context.Context, id string, _ bool) (wire.Ins
 	return f.inspect, f.err
 }
 func (f *fakeContainers) Counts() (int, int, int) { return 2, 0, 1 }
+func (f *fakeContainers) Pause(_ context.Context, id string) error {
+	f.call = "pause " + id
+	return f.err
+}
+func (f *fakeContainers) Unpause(_ context.Context, id string) error {
+	f.call = "unpause " + id
+	return f.err
+}
 func (f *fakeContainers) Logs(_ context.Context, _ string, o container.LogsOptions) (container.LogStream, error) {
 	f.logs = o
 	return f.stream, f.err

@@ -42,6 +42,8 @@ const (
 	MethodExecWait = "exec-wait" // ExecWaitRequest → ExecExit, when the process has ended
 	MethodFreeze   = "freeze"    // answered when all processes stand still, until a thaw or the connection's end
 	MethodThaw     = "thaw"      // takes one freeze of the connection back
+	MethodPause    = "pause"     // → Status; answered when all processes stand still, until an unpause, whoever is connected
+	MethodUnpause  = "unpause"   // → Status
 	MethodRelease  = "release"   // answered when nothing of the container is left
 )
 
