@@ -49,6 +49,7 @@ var table = [...]entry{
 	{"container", "pause", nil, []string{"pause"}, "Pause all processes within one or more containers", container.Pause},
 	{"container", "port", nil, []string{"port"}, "List port mappings or a specific mapping for the container", container.Port},
 	{"container", "prune", nil, nil, "Remove all stopped containers", container.Prune},
+	{"container", "rename", nil, []string{"rename"}, "Rename a container", container.Rename},
 	{"container", "restart", nil, []string{"restart"}, "Restart one or more containers", container.Restart},
 	{"container", "rm", []string{"remove"}, []string{"rm"}, "Remove one or more containers", container.Rm},
 	{"container", "run", nil, []string{"run"}, "Create and run a new container from an image", container.Run},
@@ -89,7 +90,7 @@ var table = [...]entry{
 
 // later are Docker's commands that are known and not there yet.
 var later = [...]string{"build", "builder", "buildx", "checkpoint", "compose", "config", "context", "cp", "network", "node",
-	"plugin", "rename", "secret", "service", "stack", "stats", "swarm", "top", "trust", "update", "volume"}
+	"plugin", "secret", "service", "stack", "stats", "swarm", "top", "trust", "update", "volume"}
 
 // names returns what the command is called without its noun.
 func (e *entry) names() []string {

@@ -182,6 +182,11 @@ func (c *Client) ContainerUnpause(ctx context.Context, name string) error {
 	return c.call(ctx, "POST", "/containers/"+segment(name)+"/unpause", nil, nil, nil)
 }
 
+// ContainerRename gives a container another name.
+func (c *Client) ContainerRename(ctx context.Context, name, newName string) error {
+	return c.call(ctx, "POST", "/containers/"+segment(name)+"/rename", url.Values{"name": {newName}}, nil, nil)
+}
+
 // RemoveOptions say how a container is removed.
 type RemoveOptions struct{ Force, Volumes, Link bool }
 

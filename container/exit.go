@@ -154,6 +154,9 @@ func (s *Service) finish(r Record, l *live, run *run, exit supervise.Exit) {
 	if exit.LogDropped > 0 {
 		s.cfg.Log.Error("output of a container is missing in its log", "container", r.ID, "records", exit.LogDropped, "err", exit.LogError)
 	}
+	if now, err := s.store.find(r.ID); err == nil { // it may have been renamed or updated since the start
+		r = now
+	}
 	rest := s.clean(r, run.keeper)
 	l.mu.Lock()
 	held := l.held

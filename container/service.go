@@ -225,8 +225,12 @@ func notRunning(r Record) error {
 	return fault.New(fault.Conflict, "container %s is not running", r.ID)
 }
 
-// publish tells the world what happened to a container.
+// publish tells the world what happened to a container, by the name that it has
+// now.
 func (s *Service) publish(r Record, action events.Action, extra ...string) {
+	if now, err := s.store.find(r.ID); err == nil {
+		r = now
+	}
 	attrs := make(map[string]string, len(r.Config.Labels)+2+len(extra)/2)
 	for k, v := range r.Config.Labels {
 		attrs[k] = v

@@ -34,6 +34,7 @@ type Containers interface {
 type Changing interface {
 	Pause(ctx context.Context, nameOrID string) error
 	Unpause(ctx context.Context, nameOrID string) error
+	Rename(ctx context.Context, nameOrID, name string) error
 }
 
 // Streams are a container's output, its input and its terminal.
@@ -59,6 +60,7 @@ func (h *containerHandlers) routes() []route {
 		{method: "POST", pattern: "/containers/{id}/restart", handle: h.restart},
 		{method: "POST", pattern: "/containers/{id}/pause", handle: h.pause},
 		{method: "POST", pattern: "/containers/{id}/unpause", handle: h.unpause},
+		{method: "POST", pattern: "/containers/{id}/rename", handle: h.rename},
 		{method: "POST", pattern: "/containers/{id}/wait", handle: h.wait},
 		{method: "DELETE", pattern: "/containers/{id}", handle: h.remove},
 	}
@@ -242,6 +244,16 @@ func (h *containerHandlers) pause(w http.ResponseWriter, r *request) error {
 
 func (h *containerHandlers) unpause(w http.ResponseWriter, r *request) error {
 	if err := h.containers.Unpause(r.Context(), r.params["id"]); err != nil {
+		return err
+	}
+	return noContent(w)
+}
+
+func (h *containerHandlers) rename(w http.ResponseWriter, r *request) error {
+	if err := r.form(); err != nil {
+		return err
+	}
+	if err := h.containers.Rename(r.Context(), r.params["id"], r.Form.Get("name")); err != nil {
 		return err
 	}
 	return noContent(w)

@@ -94,6 +94,10 @@ func (f *fakeContainers) Unpause(_ context.Context, id string) error {
 	f.call = "unpause " + id
 	return f.err
 }
+func (f *fakeContainers) Rename(_ context.Context, id, name string) error {
+	f.call = "rename " + id + " " + name
+	return f.err
+}
 func (f *fakeContainers) Logs(_ context.Context, _ string, o container.LogsOptions) (container.LogStream, error) {
 	f.logs = o
 	return f.stream, f.err

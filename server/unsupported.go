@@ -28,7 +28,6 @@ func unsupportedRoutes() []route {
 		"GET /containers/{id}/top":                         "listing a container's processes",
 		"GET /containers/{id}/stats":                       "reading a container's statistics",
 		"POST /containers/{id}/update":                     "updating a container",
-		"POST /containers/{id}/rename":                     "renaming a container",
 		"GET /containers/{id}/attach/ws":                   "attaching over a websocket",
 		"GET /containers/{id}/archive":                     "copying from a container",
 		"HEAD /containers/{id}/archive":                    "copying from a container",
