@@ -56,6 +56,7 @@ var table = [...]entry{
 	{"container", "start", nil, []string{"start"}, "Start one or more stopped containers", container.Start},
 	{"container", "stop", nil, []string{"stop"}, "Stop one or more running containers", container.Stop},
 	{"container", "unpause", nil, []string{"unpause"}, "Unpause all processes within one or more containers", container.Unpause},
+	{"container", "update", nil, []string{"update"}, "Update configuration of one or more containers", container.Update},
 	{"container", "wait", nil, []string{"wait"}, "Block until one or more containers stop, then print their exit codes", container.Wait},
 	{"image", "bootstrap", nil, nil, "Make a minimal image from a distribution's packages", image.Bootstrap},
 	{"image", "history", nil, []string{"history"}, "Show the history of an image", image.History},
@@ -90,7 +91,7 @@ var table = [...]entry{
 
 // later are Docker's commands that are known and not there yet.
 var later = [...]string{"build", "builder", "buildx", "checkpoint", "compose", "config", "context", "cp", "network", "node",
-	"plugin", "secret", "service", "stack", "stats", "swarm", "top", "trust", "update", "volume"}
+	"plugin", "secret", "service", "stack", "stats", "swarm", "top", "trust", "volume"}
 
 // names returns what the command is called without its noun.
 func (e *entry) names() []string {

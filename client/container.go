@@ -187,6 +187,18 @@ func (c *Client) ContainerRename(ctx context.Context, name, newName string) erro
 	return c.call(ctx, "POST", "/containers/"+segment(name)+"/rename", url.Values{"name": {newName}}, nil, nil)
 }
 
+// UpdateConfig is what of a container can be changed; what is zero stays.
+type UpdateConfig struct {
+	Resources
+	RestartPolicy RestartPolicy
+}
+
+// ContainerUpdate changes a container's limits and its restart policy.
+func (c *Client) ContainerUpdate(ctx context.Context, name string, u UpdateConfig) (warnings []string, err error) {
+	out, err := fetch[struct{ Warnings []string }](ctx, c, "POST", "/containers/"+segment(name)+"/update", nil, u)
+	return out.Warnings, err
+}
+
 // RemoveOptions say how a container is removed.
 type RemoveOptions struct{ Force, Volumes, Link bool }
 

@@ -28,6 +28,7 @@ func TestWireShapes(t *testing.T) {
 		{&ExecRequest{}, &container.ExecCreateRequest{}},
 		{&ExecStartRequest{}, &container.ExecStartRequest{}},
 		{&ExecState{}, &container.ExecInspectResponse{}},
+		{&UpdateConfig{}, &container.UpdateConfig{}},
 		{&IDResponse{}, &container.ExecCreateResponse{}},
 		{&ImageSummary{}, &image.Summary{}},
 		{&ImageHistoryItem{}, &image.HistoryResponseItem{}},

@@ -35,6 +35,7 @@ type Changing interface {
 	Pause(ctx context.Context, nameOrID string) error
 	Unpause(ctx context.Context, nameOrID string) error
 	Rename(ctx context.Context, nameOrID, name string) error
+	Update(ctx context.Context, nameOrID string, u wire.UpdateConfig) (warnings []string, err error)
 }
 
 // Streams are a container's output, its input and its terminal.
@@ -61,6 +62,7 @@ func (h *containerHandlers) routes() []route {
 		{method: "POST", pattern: "/containers/{id}/pause", handle: h.pause},
 		{method: "POST", pattern: "/containers/{id}/unpause", handle: h.unpause},
 		{method: "POST", pattern: "/containers/{id}/rename", handle: h.rename},
+		{method: "POST", pattern: "/containers/{id}/update", handle: h.update},
 		{method: "POST", pattern: "/containers/{id}/wait", handle: h.wait},
 		{method: "DELETE", pattern: "/containers/{id}", handle: h.remove},
 	}
@@ -257,6 +259,25 @@ func (h *containerHandlers) rename(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	return noContent(w)
+}
+
+func (h *containerHandlers) update(w http.ResponseWriter, r *request) error {
+	if err := r.form(); err != nil {
+		return err
+	}
+	var u wire.UpdateConfig
+	if err := r.json(&u); err != nil {
+		return err
+	}
+	if r.Body == nil || r.ContentLength == 0 {
+		return errNoBody
+	}
+	r.version.update(&u)
+	warnings, err := h.containers.Update(r.Context(), r.params["id"], u)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, wire.UpdateResponse{Warnings: warnings})
 }
 
 // withPrefix puts Docker's words for the operation before an error, unless the

@@ -34,6 +34,7 @@ type fakeContainers struct {
 	attach   container.AttachOptions
 	execOpts container.ExecStartOptions
 	commit   container.CommitOptions
+	updated  wire.UpdateConfig
 
 	err     error
 	inspect wire.InspectResponse
@@ -97,6 +98,10 @@ func (f *fakeContainers) Unpause(_ context.Context, id string) error {
 func (f *fakeContainers) Rename(_ context.Context, id, name string) error {
 	f.call = "rename " + id + " " + name
 	return f.err
+}
+func (f *fakeContainers) Update(_ context.Context, id string, u wire.UpdateConfig) ([]string, error) {
+	f.call, f.updated = "update "+id, u
+	return nil, f.err
 }
 func (f *fakeContainers) Logs(_ context.Context, _ string, o container.LogsOptions) (container.LogStream, error) {
 	f.logs = o

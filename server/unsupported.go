@@ -27,7 +27,6 @@ func unsupportedRoutes() []route {
 	for path, what := range map[string]string{
 		"GET /containers/{id}/top":                         "listing a container's processes",
 		"GET /containers/{id}/stats":                       "reading a container's statistics",
-		"POST /containers/{id}/update":                     "updating a container",
 		"GET /containers/{id}/attach/ws":                   "attaching over a websocket",
 		"GET /containers/{id}/archive":                     "copying from a container",
 		"HEAD /containers/{id}/archive":                    "copying from a container",

@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/supervise/internal/seqpacket"
 )
@@ -317,6 +319,13 @@ func (k *Keeper) settle(ctx context.Context, method string) error {
 	}
 	k.setStatus(s)
 	return nil
+}
+
+// Update changes limits of the running container; what r does not name stays.
+// When a part is refused nothing has changed, as far as the runtime keeps to
+// that.
+func (k *Keeper) Update(ctx context.Context, r *specs.LinuxResources) error {
+	return k.call(ctx, MethodUpdate, UpdateRequest{*r}, nil)
 }
 
 // Detached delivers the detaches by keys. An event is lost when 16 wait
