@@ -54,6 +54,7 @@ var table = [...]entry{
 	{"container", "rm", []string{"remove"}, []string{"rm"}, "Remove one or more containers", container.Rm},
 	{"container", "run", nil, []string{"run"}, "Create and run a new container from an image", container.Run},
 	{"container", "start", nil, []string{"start"}, "Start one or more stopped containers", container.Start},
+	{"container", "stats", nil, []string{"stats"}, "Display a live stream of container(s) resource usage statistics", container.Stats},
 	{"container", "stop", nil, []string{"stop"}, "Stop one or more running containers", container.Stop},
 	{"container", "unpause", nil, []string{"unpause"}, "Unpause all processes within one or more containers", container.Unpause},
 	{"container", "update", nil, []string{"update"}, "Update configuration of one or more containers", container.Update},
@@ -91,7 +92,7 @@ var table = [...]entry{
 
 // later are Docker's commands that are known and not there yet.
 var later = [...]string{"build", "builder", "buildx", "checkpoint", "compose", "config", "context", "cp", "network", "node",
-	"plugin", "secret", "service", "stack", "stats", "swarm", "top", "trust", "volume"}
+	"plugin", "secret", "service", "stack", "swarm", "top", "trust", "volume"}
 
 // names returns what the command is called without its noun.
 func (e *entry) names() []string {

@@ -68,6 +68,7 @@ func (s *Service) removeLocked(r Record) error {
 	delete(s.lives, r.ID)
 	s.mu.Unlock()
 	s.execs.forget(r.ID)
+	s.stats.forget(r.ID)
 	s.publish(r, events.ActionDestroy)
 	if l != nil {
 		l.dropPending()

@@ -16,13 +16,13 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/archive"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/internal/cgroupfs"
 	"github.com/tarehq/tare/internal/keylock"
 	"github.com/tarehq/tare/internal/nofile"
 	"github.com/tarehq/tare/network"
@@ -78,6 +78,7 @@ type Service struct {
 	mu    sync.Mutex
 	lives map[string]*live
 	execs *Execs
+	stats *Stats
 
 	closing  chan struct{}
 	watchers sync.WaitGroup // goroutines that follow running containers
@@ -106,8 +107,12 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	s := &Service{cfg: cfg, store: st, boot: strings.TrimSpace(string(boot)), lives: map[string]*live{}, closing: make(chan struct{}),
 		files: &specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Soft: limit.Cur, Hard: limit.Max}}
-	var fs unix.Statfs_t
-	s.cgroup2 = unix.Statfs("/sys/fs/cgroup", &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC
+	groups, err := cgroupfs.Host()
+	if err != nil {
+		return nil, err
+	}
+	s.cgroup2 = groups.Unified()
+	s.stats = newStats(s, groups)
 	s.execs = &Execs{containers: s, byID: map[string]*session{}}
 	if err := s.takeOver(ctx); err != nil {
 		return nil, errors.Join(err, s.Close(ctx))

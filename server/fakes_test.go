@@ -128,6 +128,22 @@ func (f *fakeContainers) Resize(_ context.Context, id string, h, w uint16) error
 	return f.err
 }
 
+// fakeStats notes its calls with those of the containers.
+type fakeStats struct{ *fakeContainers }
+
+func (f fakeStats) Read(_ context.Context, id string, o container.StatsOptions, visit func(wire.StatsResponse) error) error {
+	f.call = fmt.Sprintf("stats %s %+v", id, o)
+	if f.err != nil {
+		return f.err
+	}
+	for range 2 {
+		if err := visit(wire.StatsResponse{ID: id}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // fakeExecs notes its calls with those of the containers.
 type fakeExecs struct{ *fakeContainers }
 
@@ -329,7 +345,7 @@ func newRig(t *testing.T) *rig {
 
 func (r *rig) handler() *Server {
 	return New(Config{
-		Containers: &r.containers, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{}, Events: &r.events,
+		Containers: &r.containers, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Stats: fakeStats{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{}, Events: &r.events,
 		Daemon: Daemon{Driver: "overlayfs", DriverStatus: [][2]string{{"driver-type", "x"}}, Version: "1.2.3", ID: "the-id", DataRoot: "/data", Runtimes: map[string]string{"tarerun": "", "runc": "/usr/bin/runc"}, DefaultRuntime: "tarerun"},
 		Log:    slog.New(slog.DiscardHandler),
 	})

@@ -26,7 +26,6 @@ func unsupportedRoutes() []route {
 	var rows []route
 	for path, what := range map[string]string{
 		"GET /containers/{id}/top":                         "listing a container's processes",
-		"GET /containers/{id}/stats":                       "reading a container's statistics",
 		"GET /containers/{id}/attach/ws":                   "attaching over a websocket",
 		"GET /containers/{id}/archive":                     "copying from a container",
 		"HEAD /containers/{id}/archive":                    "copying from a container",

@@ -260,6 +260,9 @@ func (v Version) update(u *container.UpdateConfig) {
 	}
 }
 
+// oneShot tells whether statistics shall come without those of a second before.
+func (v Version) oneShot(r *request) bool { return !v.before(41) && r.flag("one-shot") }
+
 // checkListFilters refuses what the list of containers could not be filtered by.
 func (v Version) checkListFilters(filters map[string]map[string]bool) error {
 	if _, asked := filters["annotation"]; asked && v.before(56) {

@@ -7,6 +7,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/cgroupfs"
 )
 
 // Update changes the limits that r names and leaves the others, and the rules
@@ -87,7 +88,7 @@ func (g *Group) inForce(r *specs.LinuxResources) (before []setting) {
 		if g.Unified {
 			dir = g.Members[0].Dir
 		}
-		if value, ok := valueOf(s, lines(dir, s.file)); ok {
+		if value, ok := valueOf(s, cgroupfs.Lines(dir, s.file)); ok {
 			before = append(before, setting{s.controller, s.file, value})
 		}
 	}

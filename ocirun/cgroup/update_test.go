@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/tarehq/tare/internal/cgroupfs"
 	"github.com/tarehq/tare/internal/testutil"
 )
 
@@ -34,7 +35,7 @@ func TestUpdateAllOrNothing(t *testing.T) {
 		}
 	}
 	pids = 7
-	if err := g.Update(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &pids}}); err != nil || number(g.dirOf("pids"), "pids.max") != 7 {
+	if err := g.Update(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &pids}}); err != nil || cgroupfs.Number(g.dirOf("pids"), "pids.max") != 7 {
 		t.Error(err)
 	}
 }
