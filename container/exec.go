@@ -132,6 +132,9 @@ func (e *Execs) Create(ctx context.Context, nameOrID string, req wire.ExecCreate
 	if _, _, err := e.containers.running(r); err != nil {
 		return "", err
 	}
+	if err := awake(r); err != nil {
+		return "", err
+	}
 	if req.User != "" {
 		if err := e.checkUser(&r, req.User); err != nil {
 			return "", err
@@ -166,6 +169,9 @@ type ExecStartOptions struct {
 func (e *Execs) Start(ctx context.Context, execID string, o ExecStartOptions, hijack Hijack) error {
 	n, r, keeper, err := e.running(execID)
 	if err != nil {
+		return err
+	}
+	if err := awake(r); err != nil {
 		return err
 	}
 	if err := n.begin(); err != nil {
@@ -217,6 +223,15 @@ func (e *Execs) running(execID string) (*session, Record, *supervise.Keeper, err
 	}
 	keeper, _, err := e.containers.running(r)
 	return n, r, keeper, err
+}
+
+// awake refuses a container whose processes stand still: a further one would
+// not come to its program.
+func awake(r Record) error {
+	if r.State == Paused {
+		return fault.New(fault.Conflict, "Container %s is paused, unpause the container before exec", r.ID)
+	}
+	return nil
 }
 
 // run starts the process and sees to its end.

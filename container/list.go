@@ -89,6 +89,8 @@ func status(r Record) string {
 	switch r.State {
 	case Running:
 		return "Up " + ago(r.StartedAt)
+	case Paused:
+		return "Up " + ago(r.StartedAt) + " (Paused)"
 	case Restarting:
 		return fmt.Sprintf("Restarting (%d) %s ago", r.ExitCode, ago(r.FinishedAt))
 	case Exited:
