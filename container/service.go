@@ -108,7 +108,7 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 		files: &specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Soft: limit.Cur, Hard: limit.Max}}
 	var fs unix.Statfs_t
 	s.cgroup2 = unix.Statfs("/sys/fs/cgroup", &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC
-	s.execs = &Execs{containers: s, byID: map[string]*session{}}
+	s.execs = newExecs(s)
 	if err := s.takeOver(ctx); err != nil {
 		return nil, errors.Join(err, s.Close(ctx))
 	}
@@ -128,6 +128,7 @@ func makeBundlesDir(dir string) error {
 // nothing of the service runs any more.
 func (s *Service) Close(ctx context.Context) error {
 	close(s.closing)
+	s.execs.close()
 	s.mu.Lock()
 	for _, l := range s.lives {
 		l.letGo()

@@ -39,7 +39,9 @@ const (
 	MethodResize   = "resize"    // ResizeRequest
 	MethodSignal   = "signal"    // SignalRequest
 	MethodExec     = "exec"      // ExecConfig, the client's socket or nothing → Started
-	MethodExecWait = "exec-wait" // ExecWaitRequest → ExecExit, when the process has ended
+	MethodExecWait = "exec-wait" // ExecRequest → ExecExit, when the process has ended
+	MethodExecKill = "exec-kill" // ExecRequest; SIGKILL to the process and its group
+	MethodExecs    = "execs"     // → []ExecStatus
 	MethodFreeze   = "freeze"    // answered when all processes stand still, until a thaw or the connection's end
 	MethodThaw     = "thaw"      // takes one freeze of the connection back
 	MethodRelease  = "release"   // answered when nothing of the container is left
@@ -85,11 +87,8 @@ type ResizeRequest struct {
 // SignalRequest sends a signal to the container's init.
 type SignalRequest struct{ Signal int }
 
-// ExecWaitRequest waits for an exec.
-type ExecWaitRequest struct{ ID string }
-
-// ExecExit is how an exec ended.
-type ExecExit struct{ Code int }
+// ExecRequest names an exec.
+type ExecRequest struct{ ID string }
 
 // WireError is an error on its way through the socket; its kind survives.
 type WireError struct {
