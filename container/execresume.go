@@ -14,6 +14,12 @@ func (e *Execs) resume(r Record, keeper *supervise.Keeper, told []supervise.Exec
 	for _, t := range told {
 		var of note
 		_ = json.Unmarshal(t.Note, &of) // of another version: what it does not say is not known
+		if of.Probe {
+			if t.Exit == nil { // whoever asked is gone
+				e.containers.watchers.Go(func() { endProbe(keeper, t.ID) })
+			}
+			continue
+		}
 		n, err := e.find(t.ID)
 		if err != nil {
 			n = restored(r.ID, t, of)

@@ -242,6 +242,7 @@ type note struct {
 	Privileged            bool   `json:",omitempty"`
 	Stdin, Stdout, Stderr bool   `json:",omitempty"`
 	Keys                  []byte `json:",omitempty"`
+	Probe                 bool   `json:",omitempty"` // a health check's: nobody's exec
 }
 
 func (n *session) note() []byte {

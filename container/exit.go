@@ -166,6 +166,7 @@ func (s *Service) finish(r Record, l *live, run *run, exit supervise.Exit) {
 	if exit.LogDropped > 0 {
 		s.cfg.Log.Error("output of a container is missing in its log", "container", r.ID, "records", exit.LogDropped, "err", exit.LogError)
 	}
+	s.health.ended(r.ID)
 	rest := s.clean(r, run.keeper)
 	l.mu.Lock()
 	held := l.held
@@ -175,7 +176,8 @@ func (s *Service) finish(r Record, l *live, run *run, exit supervise.Exit) {
 	updated, err := s.store.change(r.ID, func(p *Progress) error {
 		again = !held && !p.ManuallyStopped && restarts(r.HostConfig.RestartPolicy, exit.Code, p.RestartCount)
 		*p = Progress{State: Exited, StartedAt: p.StartedAt, FinishedAt: exit.ExitedAt, ExitCode: exit.Code,
-			Error: exit.Error, OOMKilled: exit.OOMKilled, RestartCount: p.RestartCount, ManuallyStopped: p.ManuallyStopped}
+			Error: exit.Error, OOMKilled: exit.OOMKilled, RestartCount: p.RestartCount, ManuallyStopped: p.ManuallyStopped,
+			Health: overHealth(p.Health)}
 		if again {
 			p.State = Restarting
 			p.RestartCount++

@@ -79,6 +79,8 @@ type Service struct {
 	lives map[string]*live
 	execs *Execs
 
+	health *Health
+
 	closing  chan struct{}
 	watchers sync.WaitGroup // goroutines that follow running containers
 }
@@ -109,6 +111,7 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 	var fs unix.Statfs_t
 	s.cgroup2 = unix.Statfs("/sys/fs/cgroup", &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC
 	s.execs = newExecs(s)
+	s.health = &Health{containers: s, probers: map[string]*prober{}}
 	if err := s.takeOver(ctx); err != nil {
 		return nil, errors.Join(err, s.Close(ctx))
 	}
@@ -128,6 +131,7 @@ func makeBundlesDir(dir string) error {
 // nothing of the service runs any more.
 func (s *Service) Close(ctx context.Context) error {
 	close(s.closing)
+	s.health.close()
 	s.execs.close()
 	s.mu.Lock()
 	for _, l := range s.lives {

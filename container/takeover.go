@@ -69,6 +69,7 @@ func (s *Service) takeOver(ctx context.Context) error {
 		if f.keeper != nil {
 			s.execs.resume(r, f.keeper, f.execs)
 		}
+		s.health.resume(r)
 		s.watchers.Go(func() { s.watch(r, l, run) })
 	}
 	return nil
@@ -123,6 +124,7 @@ func (s *Service) resume(f *finding) error {
 			p.Pid, p.StartedAt = status.Pid, status.StartedAt
 		}
 		p.Endpoint = loadEndpoint(s.bundleDir(f.record.ID))
+		p.Health = loadHealth(s.bundleDir(f.record.ID), f.record.Config, p.Health)
 		return nil
 	})
 	f.record = updated
