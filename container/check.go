@@ -106,7 +106,7 @@ func checkConfig(c *wire.Config) error {
 			return fault.New(fault.Invalid, "invalid environment variable: %s", kv)
 		}
 	}
-	return nil
+	return checkHealth(c.Healthcheck)
 }
 
 func checkAnnotations(annotations map[string]string) error {
@@ -296,7 +296,6 @@ func checkEndpoints(mode wire.NetworkMode, n *wirenet.NetworkingConfig) error {
 // asked for is silently left out.
 func unsupported(c *wire.Config, h *wire.HostConfig, n *wirenet.NetworkingConfig) error {
 	asked := map[string]bool{
-		"health checks (Healthcheck)":                   asksForHealth(c.Healthcheck),
 		"anonymous volumes (Volumes)":                   len(uncovered(c.Volumes, h)) > 0,
 		"volume drivers (VolumeDriver)":                 h.VolumeDriver != "",
 		"volumes of other containers (VolumesFrom)":     len(h.VolumesFrom) > 0,
@@ -364,13 +363,4 @@ func uncovered(volumes map[string]struct{}, h *wire.HostConfig) []string {
 		}
 	}
 	return list
-}
-
-// asksForHealth tells whether there is more than a check that is switched off:
-// without a test the other settings are for the image's.
-func asksForHealth(h *wire.HealthConfig) bool {
-	if h == nil || len(h.Test) > 0 && h.Test[0] == "NONE" {
-		return false
-	}
-	return len(h.Test) > 0 || h.Interval != 0 || h.Timeout != 0 || h.StartPeriod != 0 || h.StartInterval != 0 || h.Retries != 0
 }

@@ -86,6 +86,7 @@ func wireState(r Record) *wire.State {
 		Error:      r.Error,
 		StartedAt:  stamp(r.StartedAt),
 		FinishedAt: stamp(r.FinishedAt),
+		Health:     r.Health,
 	}
 }
 

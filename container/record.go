@@ -56,6 +56,7 @@ type Progress struct {
 	RestartCount    int               `json:",omitempty"`
 	ManuallyStopped bool              `json:",omitempty"` // by stop or kill: the restart policy rests
 	Endpoint        *network.Endpoint `json:"-"`          // while running on the bridge; kept in the bundle
+	Health          *wire.Health      `json:",omitempty"` // nil without a check; while running newer in the bundle; replaced, never changed
 }
 
 // autoRemove tells whether the container goes when its process ends.

@@ -80,6 +80,8 @@ type Service struct {
 	execs *Execs
 	stats *Stats
 
+	health *Health
+
 	closing  chan struct{}
 	watchers sync.WaitGroup // goroutines that follow running containers
 }
@@ -113,7 +115,8 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	s.cgroup2 = groups.Unified()
 	s.stats = newStats(s, groups)
-	s.execs = &Execs{containers: s, byID: map[string]*session{}}
+	s.execs = newExecs(s)
+	s.health = &Health{containers: s, probers: map[string]*prober{}}
 	if err := s.takeOver(ctx); err != nil {
 		return nil, errors.Join(err, s.Close(ctx))
 	}
@@ -133,6 +136,8 @@ func makeBundlesDir(dir string) error {
 // nothing of the service runs any more.
 func (s *Service) Close(ctx context.Context) error {
 	close(s.closing)
+	s.health.close()
+	s.execs.close()
 	s.mu.Lock()
 	for _, l := range s.lives {
 		l.letGo()

@@ -137,7 +137,7 @@ func (s *Service) launch(ctx context.Context, r *Record) (err error) {
 	status := keeper.Status()
 	*r, err = s.store.update(r.ID, func(p *Progress) error {
 		*p = Progress{State: Running, Pid: status.Pid, StartedAt: status.StartedAt, FinishedAt: p.FinishedAt,
-			RestartCount: r.RestartCount, Endpoint: b.net.endpoint}
+			RestartCount: r.RestartCount, Endpoint: b.net.endpoint, Health: startingHealth(r.Config, p.Health)}
 		return nil
 	})
 	if err != nil {
@@ -146,6 +146,7 @@ func (s *Service) launch(ctx context.Context, r *Record) (err error) {
 	if b.net.endpoint != nil {
 		s.publishNetwork(*r, events.ActionConnect)
 	}
+	s.health.begin(*r)
 	s.publish(*r, events.ActionStart)
 	s.watchers.Go(func() { s.watch(*r, l, run) })
 	return nil

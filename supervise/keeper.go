@@ -251,16 +251,26 @@ func (k *Keeper) Exec(ctx context.Context, c ExecConfig, conn *os.File) (pid int
 	return s.Pid, nil
 }
 
-// ExecWait waits for the end of an exec and returns its exit status, or 128 +
-// the signal that ended it. The status of an exec that has ended is known for
-// the next 256 execs; after that, and for an exec that never was, the error is
-// fault.NotFound.
-func (k *Keeper) ExecWait(ctx context.Context, execID string) (code int, err error) {
-	var e ExecExit
-	if err := k.call(ctx, MethodExecWait, ExecWaitRequest{execID}, &e); err != nil {
-		return 0, err
+// ExecWait waits for the end of an exec. That of one that has ended is known
+// for some minutes and the next 256 execs; after that, and for an exec that
+// never was, the error is fault.NotFound.
+func (k *Keeper) ExecWait(ctx context.Context, execID string) (e ExecExit, err error) {
+	return e, k.call(ctx, MethodExecWait, ExecRequest{execID}, &e)
+}
+
+// ExecKill ends an exec by SIGKILL, with what it started unless that has left
+// its process group. fault.Conflict when it has ended.
+func (k *Keeper) ExecKill(ctx context.Context, execID string) error {
+	return k.call(ctx, MethodExecKill, ExecRequest{execID}, nil)
+}
+
+// Execs tells of the execs that run, and of those that ended as long as
+// ExecWait knows them. A process of an older version knows of none.
+func (k *Keeper) Execs(ctx context.Context) (list []ExecStatus, err error) {
+	if err := k.call(ctx, MethodExecs, nil, &list); !errors.Is(err, fault.NotImplemented) {
+		return list, err
 	}
-	return e.Code, nil
+	return nil, nil
 }
 
 // Wait waits for the container's end. When the process vanishes without a

@@ -41,7 +41,9 @@ const (
 	MethodResize   = "resize"    // ResizeRequest
 	MethodSignal   = "signal"    // SignalRequest
 	MethodExec     = "exec"      // ExecConfig, the client's socket or nothing → Started
-	MethodExecWait = "exec-wait" // ExecWaitRequest → ExecExit, when the process has ended
+	MethodExecWait = "exec-wait" // ExecRequest → ExecExit, when the process has ended
+	MethodExecKill = "exec-kill" // ExecRequest; SIGKILL to the process and its group
+	MethodExecs    = "execs"     // → []ExecStatus
 	MethodFreeze   = "freeze"    // answered when all processes stand still, until a thaw or the connection's end
 	MethodThaw     = "thaw"      // takes one freeze of the connection back
 	MethodPause    = "pause"     // → Status; answered when all processes stand still, until an unpause, whoever is connected
@@ -93,11 +95,8 @@ type SignalRequest struct{ Signal int }
 // UpdateRequest changes limits; what it does not name stays.
 type UpdateRequest struct{ Resources specs.LinuxResources }
 
-// ExecWaitRequest waits for an exec.
-type ExecWaitRequest struct{ ID string }
-
-// ExecExit is how an exec ended.
-type ExecExit struct{ Code int }
+// ExecRequest names an exec.
+type ExecRequest struct{ ID string }
 
 // WireError is an error on its way through the socket; its kind survives.
 type WireError struct {

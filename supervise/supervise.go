@@ -146,6 +146,30 @@ type ExecConfig struct {
 	ID      string        // chosen by the daemon, unique among the container's execs
 	Process specs.Process // Terminal and ConsoleSize are obeyed
 	Attach  AttachOptions // what the client's socket gets; unused without one
+	// Keep is how many bytes of what it writes its ExecExit tells, of both
+	// streams as they came; the rest is read and dropped. Such an exit is told
+	// once, and forgotten.
+	Keep int `json:",omitempty"`
+	// Note is what the daemon wants to be told by Execs.
+	Note []byte `json:",omitempty"`
+}
+
+// ExecStatus is an exec as the supervising process knows it.
+type ExecStatus struct {
+	ID   string
+	Pid  int // in the daemon's pid namespace, of the past when it has ended
+	Args []string
+	TTY  bool
+	Note []byte    `json:",omitempty"`
+	Exit *ExecExit `json:",omitempty"` // nil while it runs
+}
+
+// ExecExit is how an exec ended.
+type ExecExit struct {
+	Code    int // exit status, or 128 + the signal that ended it
+	EndedAt time.Time
+	Output  []byte `json:",omitempty"` // the first ExecConfig.Keep bytes
+	More    bool   `json:",omitempty"` // there was more
 }
 
 // DetachEvent tells that a client typed its detach keys.
