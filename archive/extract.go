@@ -1,6 +1,6 @@
 // Package archive turns tar streams into trees of files, and trees and the
-// changes between them into tar streams; and it compresses and decompresses
-// them.
+// changes between them into tar streams. What compresses and decompresses them
+// is below it, in compression: the client program links this package alone.
 //
 // A tar is hostile input. All work is done relative to descriptors: the
 // directory of an entry is found by openat2(2) with RESOLVE_IN_ROOT, so that
