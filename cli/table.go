@@ -39,6 +39,7 @@ var table = [...]entry{
 	{"container", "attach", nil, []string{"attach"}, "Attach local standard input, output, and error streams to a running container", container.Attach},
 	{"container", "commit", nil, []string{"commit"}, "Create a new image from a container's changes", container.Commit},
 	{"container", "create", nil, []string{"create"}, "Create a new container", container.Create},
+	{"container", "cp", nil, []string{"cp"}, "Copy files/folders between a container and the local filesystem", container.Cp},
 	{"container", "diff", nil, []string{"diff"}, "Inspect changes to files or directories on a container's filesystem", container.Diff},
 	{"container", "exec", nil, []string{"exec"}, "Execute a command in a running container", container.Exec},
 	{"container", "export", nil, []string{"export"}, "Export a container's filesystem as a tar archive", container.Export},

@@ -3,12 +3,14 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -189,6 +191,27 @@ func (f fakeFiles) Export(_ context.Context, id string, w io.Writer) error {
 func (f fakeFiles) Commit(_ context.Context, id string, o container.CommitOptions) (string, error) {
 	f.call, f.commit = "commit "+id, o
 	return "sha256:1", f.err
+}
+
+func (f fakeFiles) Stat(_ context.Context, id, path string) (wire.PathStat, error) {
+	f.call = "stat " + id + " " + path
+	return wire.PathStat{Name: "n", Size: 3, Mode: os.ModeSymlink | 0o777, LinkTarget: "/t"}, f.err
+}
+func (f fakeFiles) Archive(_ context.Context, id, path string, begin func(wire.PathStat) (io.Writer, error)) error {
+	f.call = "archive " + id + " " + path
+	if f.err != nil {
+		return f.err
+	}
+	w, err := begin(wire.PathStat{Name: "n"})
+	if err == nil {
+		_, err = io.WriteString(w, "tar")
+	}
+	return err
+}
+func (f fakeFiles) Extract(_ context.Context, id, path string, o container.ExtractOptions, r io.Reader) error {
+	body, err := io.ReadAll(r)
+	f.call = fmt.Sprintf("extract %s %s %+v %s", id, path, o, body)
+	return errors.Join(err, f.err)
 }
 
 type fakeImages struct {

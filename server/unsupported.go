@@ -27,9 +27,6 @@ func unsupportedRoutes() []route {
 	for path, what := range map[string]string{
 		"GET /containers/{id}/top":                         "listing a container's processes",
 		"GET /containers/{id}/attach/ws":                   "attaching over a websocket",
-		"GET /containers/{id}/archive":                     "copying from a container",
-		"HEAD /containers/{id}/archive":                    "copying from a container",
-		"PUT /containers/{id}/archive":                     "copying to a container",
 		"POST /containers/prune":                           "pruning containers",
 		"GET /containers/{id}/checkpoints":                 "listing checkpoints",
 		"POST /containers/{id}/checkpoints":                "making a checkpoint",
