@@ -16,6 +16,7 @@
 //	sock         SOCK_SEQPACKET socket of the process (protocol.go)
 //	init         "PID STARTTIME\n" of the container's init, see KillInit
 //	exit.json    the Exit, written atomically when all output has been stored
+//	shm/         mount point of Config.Shm
 //	rt/, rt.log  state and log of an OCI runtime that is executed
 //
 // Whoever owns the directory may keep files of other names there.
@@ -34,6 +35,10 @@ import (
 // that is valid there too.
 const NetNSPath = "/proc/self/fd/100"
 
+// ShmName is where Config.Shm is mounted, below Config.Dir, in the mount
+// namespace of the supervising process.
+const ShmName = "shm"
+
 // Config is all that the supervising process must know about a container
 // beside its config.json.
 type Config struct {
@@ -51,6 +56,7 @@ type Config struct {
 	// characters. Zero leaves it to config.json.
 	ConsoleSize [2]uint16
 
+	Shm   *os.File   `json:"-"` // detached mount for Dir/shm, which config.json binds; nil for none
 	NetNS *os.File   `json:"-"` // network namespace for NetNSPath; nil if none is handed over
 	Held  []*os.File `json:"-"` // kept open until the container is released
 }
