@@ -56,6 +56,7 @@ const (
 const (
 	EventExit   = "exit"   // Exit
 	EventDetach = "detach" // DetachEvent
+	EventRotate = "rotate" // the log's file was full and another has begun
 )
 
 // Hello opens a connection in both directions.

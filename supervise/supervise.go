@@ -27,6 +27,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/tarehq/tare/logs"
 )
 
 // NetNSPath is what the network namespace entry of config.json names for the
@@ -88,6 +90,14 @@ type Runtime struct {
 type Log struct {
 	Driver string // "json-file", or "none"
 	Path   string // of the json-file; its directory must exist
+
+	// How it is rotated and what each record carries: see logs.Options.
+	MaxSize  int64  `json:",omitempty"`
+	MaxFiles int    `json:",omitempty"`
+	Attrs    string `json:",omitempty"`
+	// Buffer is how many bytes of output may wait for the disk; more is lost.
+	// 0: the container waits.
+	Buffer int64 `json:",omitempty"`
 }
 
 // Phase is how far a container has come.
@@ -139,9 +149,12 @@ type AttachOptions struct {
 	DetachKeys []byte `json:",omitempty"`
 	// Buffered are bytes of input that were already read from the socket.
 	Buffered []byte `json:",omitempty"`
-	// Logs replays the json-file first, from the offset LogsFrom in bytes. No
+	// Logs replays the log first, from LogsAt on, without compressed files. No
 	// byte is lost or doubled between the replay and what follows.
-	Logs     bool
+	Logs   bool
+	LogsAt logs.Position
+	// LogsFrom is the offset of LogsAt, for processes from before there was
+	// rotation.
 	LogsFrom int64 `json:",omitempty"`
 	// NoStream ends the session after the replay, without live output and input.
 	NoStream bool `json:",omitempty"`
