@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -39,7 +40,7 @@ func run(ctx context.Context, s *command.Session, args []string) error {
 	help := globals.Bool("help", false, "Print usage")
 	if err := globals.Parse(args); err != nil {
 		if errors.Is(err, pflag.ErrHelp) {
-			return rootHelp(s.Out, globals)
+			return rootHelp(s, globals)
 		}
 		return badFlags(err, "Usage:  tare [OPTIONS] COMMAND [ARG...]", "tare")
 	}
@@ -51,7 +52,7 @@ func run(ctx context.Context, s *command.Session, args []string) error {
 	case len(words) > 0 && words[0] == "help":
 		return helpFor(s, words[1:], globals)
 	case len(words) == 0 && *help, len(words) == 0:
-		return rootHelp(s.Out, globals)
+		return rootHelp(s, globals)
 	case *help:
 		return helpFor(s, words, globals)
 	}
@@ -63,6 +64,9 @@ func run(ctx context.Context, s *command.Session, args []string) error {
 	}
 	e, used, noun := find(words)
 	if e == nil {
+		if args := pluginArgs(words, noun); args != nil {
+			return runPlugin(s, args)
+		}
 		return unknown(s, words, noun)
 	}
 	return call(ctx, s, e, words[:used], words[used:])
@@ -186,6 +190,15 @@ func unknown(s *command.Session, words []string, noun bool) error {
 	if has(later[:], words[0]) {
 		return notYet(words[:1])
 	}
+	for _, r := range refused {
+		if r.word == words[0] {
+			return fault.New(fault.NotImplemented, "tare: 'tare %s' %s", r.word, r.why)
+		}
+	}
+	if has(plugins[:], words[0]) {
+		return fault.New(fault.NotFound, "tare: 'tare %s' is a plugin that is not installed: put the program docker-%s into %s",
+			words[0], words[0], filepath.Join(s.ConfigDir(), "cli-plugins"))
+	}
 	return fmt.Errorf("tare: unknown command: tare %s\n\nRun 'tare --help' for more information", words[0])
 }
 
@@ -196,13 +209,16 @@ func notYet(words []string) error {
 // helpFor prints the help of what the words name.
 func helpFor(s *command.Session, words []string, globals *pflag.FlagSet) error {
 	if len(words) == 0 || words[0] == "--help" {
-		return rootHelp(s.Out, globals)
+		return rootHelp(s, globals)
 	}
 	if words[0] == "completion" {
 		_, err := io.WriteString(s.Out, completionHelp)
 		return err
 	}
 	e, used, noun := find(words)
+	if args := pluginArgs(words, noun); e == nil && args != nil {
+		return runPlugin(s, append(args, "--help"))
+	}
 	switch {
 	case e != nil:
 		c := e.build()

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tarehq/tare/cli/command"
+	"github.com/tarehq/tare/cli/plugin"
 	"github.com/tarehq/tare/client"
 )
 
@@ -125,7 +126,11 @@ func candidates(ctx context.Context, s *command.Session, globals *pflag.FlagSet,
 	case len(words) == 0 && strings.HasPrefix(last, "-"):
 		return flagNames(globals)
 	case len(words) == 0:
-		return append(topNames(), "completion", "help")
+		names := append(topNames(), "completion", "help")
+		for _, p := range plugin.List(s, known) {
+			names = append(names, p.Name)
+		}
+		return names
 	case words[0] == "completion":
 		return []string{"bash", "fish", "zsh"}
 	case words[0] == "help":
@@ -139,7 +144,7 @@ func candidates(ctx context.Context, s *command.Session, globals *pflag.FlagSet,
 		}
 		return verbs
 	case e == nil:
-		return nil
+		return completePlugin(s, words, last)
 	}
 	c := e.build()
 	if len(words) > used && takesValue(c.Flags, words[len(words)-1]) {

@@ -3,6 +3,7 @@ package cli
 import (
 	"github.com/tarehq/tare/cli/command"
 	"github.com/tarehq/tare/cli/container"
+	"github.com/tarehq/tare/cli/contexts"
 	"github.com/tarehq/tare/cli/image"
 	"github.com/tarehq/tare/cli/manifest"
 	"github.com/tarehq/tare/cli/registry"
@@ -26,6 +27,7 @@ type group struct{ noun, short string }
 
 var groups = [...]group{
 	{"container", "Manage containers"},
+	{"context", "Manage contexts"},
 	{"image", "Manage images"},
 	{"manifest", "Manage image manifests and manifest lists"},
 	{"registry", "Run a registry of your own"},
@@ -54,6 +56,15 @@ var table = [...]entry{
 	{"container", "start", nil, []string{"start"}, "Start one or more stopped containers", container.Start},
 	{"container", "stop", nil, []string{"stop"}, "Stop one or more running containers", container.Stop},
 	{"container", "wait", nil, []string{"wait"}, "Block until one or more containers stop, then print their exit codes", container.Wait},
+	{"context", "create", nil, nil, "Create a context", contexts.Create},
+	{"context", "export", nil, nil, "Export a context to a tar archive FILE or a tar stream on STDOUT.", contexts.Export},
+	{"context", "import", nil, nil, "Import a context from a tar or zip file", contexts.Import},
+	{"context", "inspect", nil, nil, "Display detailed information on one or more contexts", contexts.Inspect},
+	{"context", "ls", []string{"list"}, nil, "List contexts", contexts.Ls},
+	{"context", "rm", []string{"remove"}, nil, "Remove one or more contexts", contexts.Rm},
+	{"context", "show", nil, nil, "Print the name of the current context", contexts.Show},
+	{"context", "update", nil, nil, "Update a context", contexts.Update},
+	{"context", "use", nil, nil, "Set the current docker context", contexts.Use},
 	{"image", "bootstrap", nil, nil, "Make a minimal image from a distribution's packages", image.Bootstrap},
 	{"image", "history", nil, []string{"history"}, "Show the history of an image", image.History},
 	{"image", "import", nil, []string{"import"}, "Import the contents from a tarball to create a filesystem image", image.Import},
@@ -74,6 +85,7 @@ var table = [...]entry{
 	{"registry", "start", nil, nil, "Start a registry of your own in the background", registry.Start},
 	{"registry", "status", nil, nil, "Tell whether that registry runs, and where", registry.Status},
 	{"registry", "stop", nil, nil, "Stop that registry", registry.Stop},
+	{"system", "dial-stdio", nil, nil, "Proxy the stdio stream to the daemon connection. Should not be invoked manually.", system.DialStdio},
 	{"system", "df", nil, nil, "Show disk usage", system.Df},
 	{"system", "events", nil, []string{"events"}, "Get real time events from the server", system.Events},
 	{"system", "info", nil, []string{"info"}, "Display system-wide information", system.Info},
@@ -86,8 +98,19 @@ var table = [...]entry{
 }
 
 // later are Docker's commands that are known and not there yet.
-var later = [...]string{"build", "builder", "buildx", "checkpoint", "compose", "config", "context", "cp", "network", "node",
-	"pause", "plugin", "rename", "secret", "service", "stack", "stats", "swarm", "top", "trust", "unpause", "update", "volume"}
+var later = [...]string{"checkpoint", "cp", "pause", "rename", "stats", "top", "unpause", "update"}
+
+// refused are Docker's commands that are not there, and why.
+var refused = [...]struct{ word, why string }{
+	{"config", needsSwarm}, {"node", needsSwarm}, {"secret", needsSwarm}, {"service", needsSwarm}, {"stack", needsSwarm}, {"swarm", needsSwarm},
+	{"plugin", "manages plugins of Docker's daemon, which tared does not run"},
+	{"trust", "works on content trust, which is not supported: name images by digest"},
+}
+
+const needsSwarm = "needs a swarm, which tared cannot be part of"
+
+// plugins are commands that are usually plugins.
+var plugins = [...]string{"buildx", "compose"}
 
 // names returns what the command is called without its noun.
 func (e *entry) names() []string {
