@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -47,7 +46,11 @@ func run(ctx context.Context, s *command.Session, args []string) error {
 	words := globals.Args()
 	switch {
 	case *version:
-		_, err := fmt.Fprintf(s.Out, "Tare version %s, build %s\n", s.Version, s.Commit)
+		product := "Tare"
+		if s.Name() == "docker" {
+			product = "Docker" // what reads it looks for that word
+		}
+		_, err := fmt.Fprintf(s.Out, "%s version %s, build %s\n", product, s.Version, s.Commit)
 		return err
 	case len(words) > 0 && words[0] == "help":
 		return helpFor(s, words[1:], globals)
@@ -65,7 +68,7 @@ func run(ctx context.Context, s *command.Session, args []string) error {
 	e, used, noun := find(words)
 	if e == nil {
 		if args := pluginArgs(words, noun); args != nil {
-			return runPlugin(s, args)
+			return runPlugin(s, words, args)
 		}
 		return unknown(s, words, noun)
 	}
@@ -181,8 +184,10 @@ func unknown(s *command.Session, words []string, noun bool) error {
 			}
 			return badFlags(fmt.Errorf("unknown flag: %s", words[1]), "Usage:  tare "+words[0]+" COMMAND", "tare "+words[0])
 		}
-		if has(later[:], words[1]) {
+		if two := words[0] + " " + words[1]; has(later[:], words[1]) || has(laterOf[:], two) {
 			return notYet(words[:2])
+		} else if err := refusal(two); err != nil {
+			return err
 		}
 		return fmt.Errorf("tare: unknown command: tare %s %s\n\nUsage:  tare %s COMMAND\n\nRun 'tare %s --help' for more information",
 			words[0], words[1], words[0], words[0])
@@ -190,16 +195,20 @@ func unknown(s *command.Session, words []string, noun bool) error {
 	if has(later[:], words[0]) {
 		return notYet(words[:1])
 	}
-	for _, r := range refused {
-		if r.word == words[0] {
-			return fault.New(fault.NotImplemented, "tare: 'tare %s' %s", r.word, r.why)
-		}
-	}
-	if has(plugins[:], words[0]) {
-		return fault.New(fault.NotFound, "tare: 'tare %s' is a plugin that is not installed: put the program docker-%s into %s",
-			words[0], words[0], filepath.Join(s.ConfigDir(), "cli-plugins"))
+	if err := refusal(words[0]); err != nil {
+		return err
 	}
 	return fmt.Errorf("tare: unknown command: tare %s\n\nRun 'tare --help' for more information", words[0])
+}
+
+// refusal says why a command is not there, if that is known.
+func refusal(command string) error {
+	for _, r := range refused {
+		if r.command == command {
+			return fault.New(fault.NotImplemented, "tare: 'tare %s' %s", command, r.why)
+		}
+	}
+	return nil
 }
 
 func notYet(words []string) error {
@@ -217,7 +226,7 @@ func helpFor(s *command.Session, words []string, globals *pflag.FlagSet) error {
 	}
 	e, used, noun := find(words)
 	if args := pluginArgs(words, noun); e == nil && args != nil {
-		return runPlugin(s, append(args, "--help"))
+		return runPlugin(s, words, append(args, "--help"))
 	}
 	switch {
 	case e != nil:

@@ -91,6 +91,8 @@ func TestCompletion(t *testing.T) {
 		"run --pub":      "--publish\n--publish-all\n",
 		"run -it ng":     "nginx\nnginx:latest\n",
 		"run --name w":   "",
+		"run --pull al":  "always\n",
+		"-c d":           "default\n",
 		"run img l":      "",
 		"exec web l":     "",
 		"completion z":   "zsh\n",

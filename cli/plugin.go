@@ -2,12 +2,16 @@ package cli
 
 import (
 	"errors"
+	"path/filepath"
 	"strings"
 
 	"github.com/tarehq/tare/cli/command"
 	"github.com/tarehq/tare/cli/plugin"
 	"github.com/tarehq/tare/fault"
 )
+
+// plugins are commands that usually are one.
+var plugins = [...]string{"buildx", "compose"}
 
 // builds are the commands that a plugin carries out under another name: buildx
 // builds, as it does for Docker's client.
@@ -31,13 +35,17 @@ func pluginArgs(words []string, noun bool) []string {
 	return words
 }
 
-// runPlugin becomes the plugin. A word that names none is no command.
-func runPlugin(s *command.Session, args []string) error {
+// runPlugin becomes the plugin that carries out the words as args. A word that
+// names none is no command.
+func runPlugin(s *command.Session, words, args []string) error {
 	p, err := plugin.Find(s, args[0])
-	if errors.Is(err, fault.NotFound) {
-		return unknown(s, args, false)
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, fault.NotFound) && args[0] == words[0] && !has(plugins[:], args[0]):
+		return unknown(s, words, false)
+	case errors.Is(err, fault.NotFound):
+		return fault.New(fault.NotFound, "tare: 'tare %s' needs a plugin that is not installed: put the program docker-%s into %s",
+			words[0], args[0], filepath.Join(s.ConfigDir(), "cli-plugins"))
+	case err != nil:
 		return err
 	}
 	return p.Run(s, args)

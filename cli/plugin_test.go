@@ -78,7 +78,7 @@ func TestPlugin(t *testing.T) {
 		"twice":                 {0, "early\n", ""},
 		"schema":                {1, "", "plugin " + dir + "/docker-schema: plugin SchemaVersion \"9\" is not valid, must be 0.1.0\n"},
 		"nobody":                {1, "", "plugin " + dir + "/docker-nobody: plugin metadata does not define a vendor\n"},
-		"compose up":            {1, "", "tare: 'tare compose' is a plugin that is not installed: put the program docker-compose into " + dir + "\n"},
+		"compose up":            {1, "", "tare: 'tare compose' needs a plugin that is not installed: put the program docker-compose into " + dir + "\n"},
 		"no-name":               {1, "", "tare: unknown command: tare no-name\n\nRun 'tare --help' for more information\n"},
 		"../cli-plugins/x":      {1, "", "tare: unknown command: tare ../cli-plugins/x\n\nRun 'tare --help' for more information\n"},
 		"-H a -c b tell":        {1, "", "conflicting options: cannot specify both --host and --context\n"},

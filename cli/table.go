@@ -6,8 +6,10 @@ import (
 	"github.com/tarehq/tare/cli/contexts"
 	"github.com/tarehq/tare/cli/image"
 	"github.com/tarehq/tare/cli/manifest"
+	"github.com/tarehq/tare/cli/network"
 	"github.com/tarehq/tare/cli/registry"
 	"github.com/tarehq/tare/cli/system"
+	"github.com/tarehq/tare/cli/volume"
 )
 
 // entry is one command: its names and what the lists say about it. The table
@@ -30,8 +32,10 @@ var groups = [...]group{
 	{"context", "Manage contexts"},
 	{"image", "Manage images"},
 	{"manifest", "Manage image manifests and manifest lists"},
+	{"network", "Manage networks"},
 	{"registry", "Run a registry of your own"},
 	{"system", "Manage the engine"},
+	{"volume", "Manage volumes"},
 }
 
 // common are the commands that tare --help shows first.
@@ -82,6 +86,8 @@ var table = [...]entry{
 	{"manifest", "inspect", nil, nil, "Display an image manifest, or manifest list", manifest.Inspect},
 	{"manifest", "push", nil, nil, "Push a manifest list to a repository", manifest.Push},
 	{"manifest", "rm", nil, nil, "Delete one or more manifest lists from local storage", manifest.Rm},
+	{"network", "inspect", nil, nil, "Display detailed information on one or more networks", system.InspectNetwork},
+	{"network", "ls", []string{"list"}, nil, "List networks", network.Ls},
 	{"registry", "start", nil, nil, "Start a registry of your own in the background", registry.Start},
 	{"registry", "status", nil, nil, "Tell whether that registry runs, and where", registry.Status},
 	{"registry", "stop", nil, nil, "Stop that registry", registry.Stop},
@@ -90,7 +96,9 @@ var table = [...]entry{
 	{"system", "events", nil, []string{"events"}, "Get real time events from the server", system.Events},
 	{"system", "info", nil, []string{"info"}, "Display system-wide information", system.Info},
 	{"system", "prune", nil, nil, "Remove unused data", system.Prune},
-	{"", "inspect", nil, nil, "Return low-level information on containers and images", system.Inspect},
+	{"volume", "inspect", nil, nil, "Display detailed information on one or more volumes", system.InspectVolume},
+	{"volume", "ls", []string{"list"}, nil, "List volumes", volume.Ls},
+	{"", "inspect", nil, nil, "Return low-level information on objects of any kind", system.Inspect},
 	{"", "login", nil, nil, "Authenticate to a registry", registry.Login},
 	{"", "logout", nil, nil, "Log out from a registry", registry.Logout},
 	{"", "search", nil, nil, "Search Docker Hub for images", registry.Search},
@@ -100,17 +108,19 @@ var table = [...]entry{
 // later are Docker's commands that are known and not there yet.
 var later = [...]string{"checkpoint", "cp", "pause", "rename", "stats", "top", "unpause", "update"}
 
+// laterOf are verbs of nouns that are known and not there yet.
+var laterOf = [...]string{"network connect", "network create", "network disconnect", "network prune", "network remove", "network rm",
+	"volume create", "volume prune", "volume remove", "volume rm"}
+
 // refused are Docker's commands that are not there, and why.
-var refused = [...]struct{ word, why string }{
+var refused = [...]struct{ command, why string }{
 	{"config", needsSwarm}, {"node", needsSwarm}, {"secret", needsSwarm}, {"service", needsSwarm}, {"stack", needsSwarm}, {"swarm", needsSwarm},
 	{"plugin", "manages plugins of Docker's daemon, which tared does not run"},
+	{"volume update", needsSwarm},
 	{"trust", "works on content trust, which is not supported: name images by digest"},
 }
 
 const needsSwarm = "needs a swarm, which tared cannot be part of"
-
-// plugins are commands that are usually plugins.
-var plugins = [...]string{"buildx", "compose"}
 
 // names returns what the command is called without its noun.
 func (e *entry) names() []string {

@@ -18,6 +18,7 @@ type Session struct {
 	Out, Err io.Writer
 	Getenv   func(string) string
 	Options  Options
+	Program  string // how this program was called, by its path or name
 	Version  string // of this program
 	Commit   string // of its source, "unknown" if nobody knows
 
@@ -47,6 +48,14 @@ func Terminal(stream any) (fd int, ok bool) {
 	}
 	fd = int(f.Fd())
 	return fd, term.IsTerminal(fd)
+}
+
+// Name is what this program is called: docker when it takes Docker's place.
+func (s *Session) Name() string {
+	if filepath.Base(s.Program) == "docker" {
+		return "docker"
+	}
+	return "tare"
 }
 
 // ConfigDir is where Docker's client keeps its files.

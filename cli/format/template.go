@@ -130,6 +130,9 @@ func (i *Inspector) Render(objects [][]byte) (string, error) {
 		list := append([]byte{'['}, bytes.Join(objects, []byte{','})...)
 		return i.plain(append(list, ']'))
 	}
+	if len(objects) == 0 {
+		return "\n", nil // as Docker's client does
+	}
 	var b strings.Builder
 	for _, raw := range objects {
 		line, err := i.One(raw)
