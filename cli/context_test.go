@@ -1,13 +1,14 @@
 package cli_test
 
 import (
-	"archive/zip"
+	"archive/tar"
 	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -73,34 +74,33 @@ func TestContextCommands(t *testing.T) {
 			t.Errorf("%s: %+v\nwant %+v", step.line, r, step.want)
 		}
 	}
-	if err := os.WriteFile("evil.zip", zipped(t, "tls/../../../x", "x"), 0o600); err != nil {
-		t.Fatal(err)
+	const meta = `{"Endpoints":{"docker":{"Host":"tcp://h:1"},"other":{"x":1}}}`
+	for _, name := range []string{"tls/../../../x", "/meta.json", "tls/../meta", "tls/docker/../../../x/y", "other"} {
+		if r := bare(env, tarOf(t, name, meta), "context", "import", "dd", "-"); r.code != 1 || !strings.Contains(r.err, "unexpected file") {
+			t.Errorf("%s: %+v", name, r)
+		}
 	}
-	if r := words(env, "context import dd evil.zip"); r.code != 1 || !strings.Contains(r.err, "unexpected file") {
+	if r := bare(env, "PK\x03\x04", "context", "import", "dd", "-"); r.code != 1 || !strings.Contains(r.err, "a zip is not supported") {
 		t.Errorf("%+v", r)
 	}
-	if err := os.WriteFile("good.zip", zipped(t, "meta.json", `{"Endpoints":{"docker":{"Host":"tcp://h:1"},"other":{"x":1}}}`), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	words(env, "context import dd good.zip")
+	bare(env, tarOf(t, "meta.json", meta), "context", "import", "dd", "-")
 	words(env, "context update dd --description z")
 	if r := words(env, "context inspect -f {{.Name}}{{.Endpoints.docker.Host}}{{.Endpoints.other.x}} dd"); r.out != "ddtcp://h:11\n" {
 		t.Errorf("%+v", r)
 	}
 }
 
-func zipped(t *testing.T, name, text string) []byte {
-	var b bytes.Buffer
-	w := zip.NewWriter(&b)
-	f, err := w.Create(name)
-	if err != nil {
+func tarOf(t *testing.T, name, text string) string {
+	var b strings.Builder
+	w := tar.NewWriter(&b)
+	if err := w.WriteHeader(&tar.Header{Name: name, Size: int64(len(text)), Mode: 0o600}); err != nil {
 		t.Fatal(err)
 	}
-	f.Write([]byte(text))
+	io.WriteString(w, text)
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return b.Bytes()
+	return b.String()
 }
 
 // TestWhichDaemon has every way to name a daemon at once and takes them away in

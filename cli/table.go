@@ -62,7 +62,7 @@ var table = [...]entry{
 	{"container", "wait", nil, []string{"wait"}, "Block until one or more containers stop, then print their exit codes", container.Wait},
 	{"context", "create", nil, nil, "Create a context", contexts.Create},
 	{"context", "export", nil, nil, "Export a context to a tar archive FILE or a tar stream on STDOUT.", contexts.Export},
-	{"context", "import", nil, nil, "Import a context from a tar or zip file", contexts.Import},
+	{"context", "import", nil, nil, "Import a context from a tar file", contexts.Import},
 	{"context", "inspect", nil, nil, "Display detailed information on one or more contexts", contexts.Inspect},
 	{"context", "ls", []string{"list"}, nil, "List contexts", contexts.Ls},
 	{"context", "rm", []string{"remove"}, nil, "Remove one or more contexts", contexts.Rm},

@@ -2,7 +2,6 @@ package config
 
 import (
 	"archive/tar"
-	"archive/zip"
 	"bytes"
 	"errors"
 	"io"
@@ -51,8 +50,9 @@ func (s Contexts) Export(out io.Writer, c *Context) error {
 	return errors.Join(err, w.Close())
 }
 
-// Import stores a context that Export, or Docker's own client, has written, as a
-// tar or a zip, under a name of its own.
+// Import stores a context that Export, or Docker's own client, has written, under
+// a name of its own. A zip, which Docker's client reads too, is refused: what
+// reads it would be paid for at each start of the program.
 func (s Contexts) Import(name string, in io.Reader) error {
 	text, err := io.ReadAll(io.LimitReader(in, maxContext+1))
 	if err != nil {
@@ -61,13 +61,12 @@ func (s Contexts) Import(name string, in io.Reader) error {
 	if len(text) > maxContext {
 		return fault.New(fault.Invalid, "invalid context: it is larger than %d bytes", maxContext)
 	}
-	each := eachInTar
 	if bytes.HasPrefix(text, []byte("PK\x03\x04")) {
-		each = eachInZip
+		return fault.New(fault.NotImplemented, "invalid context: a zip is not supported: unpack it and import it as a tar")
 	}
 	var c *Context
 	material := Material{}
-	err = each(text, func(name string, text []byte) (err error) {
+	err = eachInTar(text, func(name string, text []byte) (err error) {
 		parts := strings.Split(path.Clean(name), "/")
 		switch {
 		case len(parts) == 1 && parts[0] == "meta.json":
@@ -112,29 +111,4 @@ func eachInTar(text []byte, each func(name string, text []byte) error) error {
 			return err
 		}
 	}
-}
-
-func eachInZip(text []byte, each func(name string, text []byte) error) error {
-	r, err := zip.NewReader(bytes.NewReader(text), int64(len(text)))
-	if err != nil {
-		return fault.New(fault.Invalid, "invalid context: %w", err)
-	}
-	for _, f := range r.File {
-		if f.FileInfo().IsDir() {
-			continue
-		}
-		in, err := f.Open()
-		if err != nil {
-			return fault.New(fault.Invalid, "invalid context: %w", err)
-		}
-		content, err := io.ReadAll(io.LimitReader(in, maxContext))
-		in.Close()
-		if err == nil {
-			err = each(f.Name, content)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
