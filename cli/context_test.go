@@ -117,11 +117,11 @@ func TestWhichDaemon(t *testing.T) {
 	env["TARE_HOST"], env["DOCKER_HOST"], env["DOCKER_CONTEXT"] = "unix:///tare-host", "unix:///docker-host", "variable"
 	reaches := func(host, line string) {
 		t.Helper()
-		if r := words(env, line); r.code != 1 || !strings.Contains(r.err, "unix:///"+host+":") {
+		if r := words(env, line); r.code != 1 || r.err != "cannot connect to the daemon at unix:///"+host+": is it running?\n" {
 			t.Errorf("%s: %+v, want %s", line, r, host)
 		}
 	}
-	reaches("flag", "-c flag ps")
+	reaches(`flag (context "flag")`, "-c flag ps")
 	reaches("host-flag", "-H unix:///host-flag ps")
 	reaches("tare-host", "ps")
 	const warning = "Warning: TARE_HOST environment variable overrides the active context. To use "
@@ -136,9 +136,13 @@ func TestWhichDaemon(t *testing.T) {
 	reaches("docker-host", "ps")
 	reaches("tare-host", "-H unix:///tare-host version")
 	delete(env, "DOCKER_HOST")
-	reaches("variable", "ps")
+	reaches(`variable (context "variable")`, "ps")
 	delete(env, "DOCKER_CONTEXT")
-	reaches("current", "ps")
+	reaches(`current (context "current")`, "ps")
+	os.RemoveAll(filepath.Join(dir, "contexts"))
+	if r := words(env, "ps"); r.code != 1 || !strings.HasPrefix(r.err, "context \"current\": context not found: ") || !strings.HasSuffix(r.err, "choose one by tare context use\n") {
+		t.Errorf("%+v", r)
+	}
 	words(env, "context use default")
 	if r := words(env, "version -f {{.Client.Context}}"); !strings.HasPrefix(r.out, "default") {
 		t.Errorf("%+v", r)
@@ -230,8 +234,14 @@ func TestHeaders(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	f.env = map[string]string{}
-	f.configure(`{"HttpHeaders":{"X-One":"1\r\nX-Smuggled: 2"}}`)
-	if r := f.call(nil, "version"); r.code != 1 || !strings.Contains(r.err, "cannot be sent") {
-		t.Errorf("%+v", r)
+	f.configure(`{"HttpHeaders":{"user-agent":"me/1"}}`)
+	if r := f.call(nil, "version"); r.code != 0 || len(got["User-Agent"]) != 1 || got.Get("User-Agent") != "me/1" {
+		t.Errorf("%+v %v", r, got)
+	}
+	for _, bad := range []string{`"X-One":"1\r\nX-Smuggled: 2"`, `"X One":"1"`, `"Content-length":"0"`, `"Host":"h"`} {
+		f.configure(`{"HttpHeaders":{` + bad + `}}`)
+		if r := f.call(nil, "version"); r.code != 1 || !strings.Contains(r.err, "see HttpHeaders in config.json") {
+			t.Errorf("%s: %+v", bad, r)
+		}
 	}
 }

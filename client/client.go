@@ -68,17 +68,25 @@ func (c *Client) Version() string {
 	return c.version
 }
 
-// headerLines renders headers of the user's.
+// headerLines renders the headers of every request: the program's name and those
+// of the user's, which cannot be what the protocol itself needs.
 func headerLines(header map[string]string) (string, error) {
+	agent := "User-Agent: tare\r\n"
 	var b strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(header)) {
 		value := header[name]
-		if name == "" || strings.ContainsAny(name, ": \t\r\n") || strings.ContainsAny(value, "\r\n") {
+		switch strings.ToLower(name) {
+		case "user-agent":
+			agent = ""
+		case "", "host", "connection", "upgrade", "transfer-encoding", "content-length", "content-type":
+			return "", fault.New(fault.Invalid, "the header %q cannot be set: see HttpHeaders in config.json", name)
+		}
+		if strings.ContainsAny(name, ": \t\r\n") || strings.ContainsAny(value, "\r\n") {
 			return "", fault.New(fault.Invalid, "the header %q: %q cannot be sent: see HttpHeaders in config.json", name, value)
 		}
 		b.WriteString(name + ": " + value + "\r\n")
 	}
-	return b.String(), nil
+	return agent + b.String(), nil
 }
 
 // Connect opens a connection to the daemon and speaks nothing on it.

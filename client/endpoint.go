@@ -15,9 +15,10 @@ const DefaultHost = "unix:///run/tare/tare.sock"
 
 // Endpoint says where a daemon is.
 type Endpoint struct {
-	Host   string            // unix:///path, tcp://address:port or ssh://[user@]host[:port][/path]
-	TLS    *TLSFile          // nil: no TLS
-	Header map[string]string // goes with every request
+	Host    string            // unix:///path, tcp://address:port or ssh://[user@]host[:port][/path]
+	TLS     *TLSFile          // nil: no TLS
+	Header  map[string]string // goes with every request
+	Context string            // whose endpoint it is, for errors; "" for none
 }
 
 // TLSFile names the PEM files of a TLS connection. Empty names are left out.

@@ -217,7 +217,7 @@ func (c *Client) head(r request) []byte {
 	}
 	b = append(b, " HTTP/1.1\r\nHost: "...)
 	b = append(b, c.host...)
-	b = append(b, "\r\nUser-Agent: tare\r\n"...)
+	b = append(b, "\r\n"...)
 	b = append(b, c.header...)
 	for _, h := range r.header {
 		b = append(b, h[0]...)

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -66,6 +67,9 @@ func (s *Session) Endpoint() (client.Endpoint, error) {
 		return s.DefaultEndpoint()
 	}
 	e, err := config.NewContexts(s.ConfigDir()).Endpoint(name)
+	if errors.Is(err, fault.NotFound) {
+		return client.Endpoint{}, fault.New(fault.NotFound, "%w: see tare context ls, and choose one by tare context use", err)
+	}
 	if err != nil {
 		return client.Endpoint{}, err
 	}

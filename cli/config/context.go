@@ -252,7 +252,7 @@ func (s Contexts) Endpoint(name string) (client.Endpoint, error) {
 	if docker.Host == "" {
 		return client.Endpoint{}, fault.New(fault.Invalid, "context %q has no docker endpoint", name)
 	}
-	e := client.Endpoint{Host: docker.Host}
+	e := client.Endpoint{Host: docker.Host, Context: name}
 	tls := client.TLSFile{Verify: !docker.SkipTLSVerify}
 	for _, f := range []struct {
 		name string
