@@ -126,7 +126,7 @@ func (q *request) putManifest() error {
 		return err
 	}
 	defer unlock()
-	err = q.grow(int64(len(data)), q.hasManifest(d), func(ctx context.Context) error {
+	err = q.grow(int64(len(data)), "", q.hasManifest(d), func(ctx context.Context) error {
 		return q.api.Storage.PutManifest(ctx, q.repo, m, q.newTags(names)...)
 	})
 	if err != nil {

@@ -11,45 +11,8 @@ import (
 	"github.com/tarehq/tare/registry/storage"
 )
 
-// quota is how many bytes the repository may have, 0 for no limit.
-func (q *request) quota() int64 {
-	if q.api.Rules == nil {
-		return 0
-	}
-	return q.api.Rules.Quota(q.repo)
-}
-
 func (q *request) immutable(tag string) bool {
 	return q.api.Rules != nil && q.api.Rules.Immutable(q.repo, tag)
-}
-
-// grow runs what adds size bytes to the repository, unless they are more than
-// its quota leaves. What it has already, as has tells, adds nothing. While one
-// request grows a repository with a quota, others wait.
-func (q *request) grow(size int64, has func(ctx context.Context) (bool, error), add func(ctx context.Context) error) error {
-	ctx := q.whole()
-	limit := q.quota()
-	if limit == 0 {
-		return add(ctx)
-	}
-	release, err := q.api.filling.Lock(q.Context(), q.repo)
-	if err != nil {
-		return err
-	}
-	defer release()
-	if known, err := has(ctx); err != nil {
-		return err
-	} else if known {
-		return add(ctx)
-	}
-	used, err := q.api.Storage.Usage(ctx, q.repo)
-	if err != nil && !errors.Is(err, fault.NotFound) {
-		return err
-	}
-	if size > limit-used {
-		return q.full(limit)
-	}
-	return add(ctx)
 }
 
 // full says that the quota is used up. Docker's clients show the sentence of
@@ -57,23 +20,6 @@ func (q *request) grow(size int64, has func(ctx context.Context) (bool, error), 
 func (q *request) full(limit int64) error {
 	return refuse(http.StatusForbidden, denied, fault.New(fault.Forbidden,
 		"%s has a quota of %s, which this exceeds: delete images of it, or ask who runs the registry for more", q.repo, units.BytesSize(float64(limit))))
-}
-
-func (q *request) hasBlob(d digest.Digest) func(context.Context) (bool, error) {
-	return func(ctx context.Context) (bool, error) {
-		blob, err := q.api.Storage.Blob(ctx, q.repo, d)
-		if err == nil {
-			err = blob.Content.Close()
-		}
-		return known(err)
-	}
-}
-
-func (q *request) hasManifest(d digest.Digest) func(context.Context) (bool, error) {
-	return func(ctx context.Context) (bool, error) {
-		_, err := q.api.Storage.Manifest(ctx, q.repo, d)
-		return known(err)
-	}
 }
 
 func known(err error) (bool, error) {
