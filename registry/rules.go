@@ -1,12 +1,10 @@
 package registry
 
 import (
-	"context"
 	"errors"
 	"net/http"
 
 	units "github.com/docker/go-units"
-	"github.com/opencontainers/go-digest"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/registry/storage"
 )
@@ -29,33 +27,12 @@ func known(err error) (bool, error) {
 	return err == nil, err
 }
 
-// keepsImmutable refuses to delete a manifest that an immutable tag points to.
-func (q *request) keepsImmutable(ctx context.Context, d digest.Digest) error {
+// fixed tells which tags keep what they point to from being deleted; nil for none.
+func (q *request) fixed() func(tag string) bool {
 	if q.api.Rules == nil {
 		return nil
 	}
-	names, err := q.api.Storage.Tags(ctx, q.repo, "", -1)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		if !q.immutable(name) {
-			continue
-		}
-		tag, err := q.api.Storage.Tag(ctx, q.repo, name)
-		if _, err := known(err); err != nil {
-			return err
-		}
-		if tag.Target.Digest == d {
-			return q.fixed(name)
-		}
-	}
-	return nil
-}
-
-// fixed refuses to delete what an immutable tag points to.
-func (q *request) fixed(tag string) error {
-	return fault.New(fault.Conflict, "the tag %s of %s is immutable, so it stays with all that it points to: ask who runs the registry to change that", tag, q.repo)
+	return q.immutable
 }
 
 // newTags says how the tags are to be set.

@@ -93,7 +93,7 @@ func (m *care) end() {
 // round is one retention, of what is kept here, and one collection.
 func round(ctx context.Context, kept, s storage.Storage, rules retention.Rules, c config.Collect, log *slog.Logger) {
 	if rules.Removes() {
-		err := rules.Run(ctx, kept, true, func(d retention.Deletion) {
+		err := rules.Run(ctx, kept, true, time.Duration(c.Grace), func(d retention.Deletion) {
 			log.Info("removed by retention", "repository", d.Repository, "tag", d.Tag, "digest", d.Digest, "reason", d.Reason)
 		})
 		if err != nil && ctx.Err() == nil {
@@ -131,8 +131,12 @@ func retain(ctx context.Context, out, _ io.Writer, o *options) (err error) {
 		return err
 	}
 	defer func() { err = firstOf(err, s.Close()) }()
+	grace := time.Duration(0) // nobody has asked a registry that does not run
+	if c.Storage.S3 != nil {
+		grace = time.Duration(c.Collect.Grace)
+	}
 	n := 0
-	err = rulesOf(c).Run(ctx, s, !o.dryRun, func(d retention.Deletion) {
+	err = rulesOf(c).Run(ctx, s, !o.dryRun, grace, func(d retention.Deletion) {
 		n++
 		fmt.Fprintln(out, d)
 	})

@@ -65,7 +65,7 @@ func dump(t testing.TB, s *Storage) map[string]any {
 			same.Updated = time.Time{}
 			all[repo+"@"+string(d)] = same
 			storagetest.Whole(t, s, repo, d)
-			list, err := s.Referrers(ctx, repo, d)
+			list, err := s.Referrers(ctx, repo, d, "", -1)
 			ok(t, err)
 			all[repo+" refers to "+string(d)] = list
 		}
@@ -249,7 +249,7 @@ func TestRegistryServesAnImageStore(t *testing.T) {
 			storagetest.Whole(t, s, repo, d)
 		}
 	}
-	refs, err := s.Referrers(t.Context(), "team/app", app.Digest)
+	refs, err := s.Referrers(t.Context(), "team/app", app.Digest, "", -1)
 	ok(t, err)
 	same(t, refs, []ocispec.Descriptor{sig.Descriptor})
 	repos, err := s.Repositories(t.Context(), "", -1)
@@ -259,7 +259,7 @@ func TestRegistryServesAnImageStore(t *testing.T) {
 	ok(t, err)
 	same(t, c, storage.Collected{})
 	storagetest.PushImage(t, s, "other", 500, "v")
-	ok(t, s.DeleteManifest(t.Context(), "other", mustTag(t, s, "other", "v")))
+	ok(t, s.DeleteManifest(t.Context(), "other", mustTag(t, s, "other", "v"), nil))
 	ok(t, s.Close())
 	after := entries(t, root)
 	for i := range after { // the time of a name with a digest is of no use to a registry

@@ -44,6 +44,9 @@ func Run(t *testing.T, m Maker) {
 		"restart":    restart,
 		"expiring":   expiring,
 		"expired":    expireAndPut,
+		"kept":       keptManifest,
+		"fixed":      fixedTags,
+		"fixing":     fixing,
 		"racing":     racing,
 		"sharing":    sharing,
 	} {
