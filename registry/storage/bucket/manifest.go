@@ -24,6 +24,8 @@ const (
 	// aManifest is the size that an object of a manifest has at least: a promise of
 	// one is smaller, and what was deleted is empty. A listing tells them apart by it.
 	aManifest = 64
+	// lightManifest is the size up to which each request reads one for itself.
+	lightManifest = 256 << 10
 	// width bounds the requests that one call makes at the same time.
 	width = 16
 	// attempts bounds how often PutManifest begins again because somebody deleted
@@ -61,7 +63,18 @@ func (s *Storage) manifest(ctx context.Context, repo string, d digest.Digest) (*
 	if known != nil {
 		etag = known.etag
 	}
-	o, same, err := s.getNew(ctx, key, etag)
+	o, same, err := s.getNew(ctx, key, etag, lightManifest)
+	if errors.Is(err, errLarge) { // is in memory once, for all who want it now
+		unlock, e := s.reading.Lock(ctx, key)
+		if e != nil {
+			return nil, e
+		}
+		defer unlock()
+		if known, _ = s.manifests.get(key); known != nil {
+			etag = known.etag
+		}
+		o, same, err = s.getNew(ctx, key, etag, smallObject)
+	}
 	switch {
 	case same:
 		return known, nil

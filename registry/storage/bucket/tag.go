@@ -36,7 +36,7 @@ func (t storedTag) set() bool { return len(t.data) > 0 }
 // tag reads the object. Known bytes are not sent again.
 func (s *Storage) tag(ctx context.Context, key string) (storedTag, error) {
 	known, _ := s.tags.get(key)
-	o, same, err := s.getNew(ctx, key, known.etag)
+	o, same, err := s.getNew(ctx, key, known.etag, smallObject)
 	switch {
 	case same:
 		return known, nil

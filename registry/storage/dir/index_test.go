@@ -594,3 +594,30 @@ func TestIndexFailureIsTold(t *testing.T) {
 		t.Errorf("the log has %q", text)
 	}
 }
+
+// So is a blob, also while somebody reads it.
+func TestSpoiledBlob(t *testing.T) {
+	s, err := Open(t.TempDir())
+	ok(t, err)
+	defer s.Close()
+	for _, size := range []int{100, 300_000} {
+		data := storagetest.Bytes(uint64(size), size)
+		d := storagetest.Push(t, s, "a", data).Digest
+		ok(t, os.Chmod(s.blobPath(d), 0o644))
+		f, err := os.OpenFile(s.blobPath(d), os.O_WRONLY, 0)
+		ok(t, err)
+		_, err = f.WriteAt([]byte{^data[size-7]}, int64(size-7))
+		ok(t, errors.Join(err, f.Close()))
+		reader, err := s.Blob(t.Context(), "a", d)
+		ok(t, err)
+		storagetest.Push(t, s, "b", data)
+		storagetest.Read(t, s, "a", d)
+		ok(t, reader.Content.Close())
+		before, err := os.Stat(s.blobPath(d))
+		ok(t, err)
+		storagetest.Push(t, s, "b", data)
+		if after, err := os.Stat(s.blobPath(d)); err != nil || !os.SameFile(before, after) {
+			t.Errorf("a blob that is right was replaced: %v", err)
+		}
+	}
+}

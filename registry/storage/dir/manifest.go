@@ -136,30 +136,23 @@ func (s *Storage) stored(d digest.Digest, size int64) bool {
 }
 
 // Manifest reads a manifest by its digest.
-func (s *Storage) Manifest(_ context.Context, repo string, d digest.Digest) (*storage.Manifest, error) {
+func (s *Storage) Manifest(ctx context.Context, repo string, d digest.Digest) (*storage.Manifest, error) {
 	key := manifestKey{repo, d}
 	if m := s.cache.fresh(key); m != nil {
 		return m, nil
 	}
-	changes := s.cache.changes.Load()
-	var raw []byte
-	var m *storage.Manifest
-	err := s.db.View(func(tx *bbolt.Tx) error {
-		r, err := lookRepo(tx, repo)
-		if err != nil {
-			return noManifest(repo, d)
-		}
-		v := r.manifests().Get([]byte(d))
-		if v == nil {
-			return noManifest(repo, d)
-		}
-		if m = s.cache.get(key, v, changes); m == nil {
-			raw = slices.Clone(v)
-		}
-		return nil
-	})
+	m, _, _, err := s.lookManifest(key)
 	if err != nil || m != nil {
-		return m, explain(err)
+		return m, err
+	}
+	unlock, err := s.reading.Lock(ctx, key) // whoever comes meanwhile finds it read
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	m, raw, changes, err := s.lookManifest(key)
+	if err != nil || m != nil {
+		return m, err
 	}
 	var rec record
 	if err := json.Unmarshal(raw, &rec); err != nil {
@@ -178,6 +171,27 @@ func (s *Storage) Manifest(_ context.Context, repo string, d digest.Digest) (*st
 	m = rec.manifest(data)
 	s.cache.put(key, raw, m, changes)
 	return m, nil
+}
+
+// lookManifest gives the manifest, or its record if it has to be read, and after
+// how many changes that was there.
+func (s *Storage) lookManifest(key manifestKey) (m *storage.Manifest, raw []byte, changes uint64, err error) {
+	changes = s.cache.changes.Load()
+	err = s.db.View(func(tx *bbolt.Tx) error {
+		r, err := lookRepo(tx, key.repo)
+		if err != nil {
+			return noManifest(key.repo, key.digest)
+		}
+		v := r.manifests().Get([]byte(key.digest))
+		if v == nil {
+			return noManifest(key.repo, key.digest)
+		}
+		if m = s.cache.get(key, v, changes); m == nil {
+			raw = slices.Clone(v)
+		}
+		return nil
+	})
+	return m, raw, changes, explain(err)
 }
 
 // Tag reads what the tag points to.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"sync"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -342,6 +343,36 @@ func lists(t *testing.T, m Maker) {
 	list, err = s.Repositories(ctx, "", -1)
 	ok(t, err)
 	same(t, len(list), 0) // what only was a blob was due, too
+}
+
+// largeManifest is in memory once, however many read it.
+func largeManifest(t *testing.T, m Maker) {
+	s := open(t, m)
+	config := Push(t, s, "a", []byte("{}"))
+	doc := ocispec.Manifest{Config: config, Layers: []ocispec.Descriptor{config}, Annotations: map[string]string{"long": string(bytes.Repeat([]byte("x"), 3<<20))}}
+	image := manifestOf(doc, "")
+	ok(t, s.PutManifest(t.Context(), "a", image))
+	const readers = 8
+	got := make([]*storage.Manifest, readers)
+	var all sync.WaitGroup
+	for i := range readers {
+		all.Go(func() {
+			var err error
+			if got[i], err = s.Manifest(t.Context(), "a", image.Descriptor.Digest); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if t.Failed() {
+		return
+	}
+	for _, one := range got {
+		if &one.Data[0] != &got[0].Data[0] {
+			t.Error("a large manifest is in memory several times")
+		}
+	}
+	same(t, digest.FromBytes(got[0].Data), image.Descriptor.Digest)
 }
 
 func referrers(t *testing.T, m Maker) {

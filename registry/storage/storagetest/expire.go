@@ -117,7 +117,7 @@ func fixing(t *testing.T, m Maker) {
 	ctx := t.Context()
 	image := PushImage(t, s, "a", 1, "w")
 	d := image.Descriptor.Digest
-	for range 20 {
+	for range 8 {
 		var both sync.WaitGroup
 		both.Go(func() {
 			err := s.PutManifest(ctx, "a", image, storage.NewTag{Name: "v1", Immutable: true})

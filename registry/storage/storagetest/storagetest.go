@@ -45,6 +45,7 @@ func Run(t *testing.T, m Maker) {
 		"expiring":   expiring,
 		"expired":    expireAndPut,
 		"kept":       keptManifest,
+		"large":      largeManifest,
 		"fixed":      fixedTags,
 		"fixing":     fixing,
 		"racing":     racing,
