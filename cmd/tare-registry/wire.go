@@ -60,8 +60,12 @@ func serve(ctx context.Context, _, logTo io.Writer, o *options) (err error) {
 		return shut(listeners, err)
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
+	ops.copies(s)
 	care := maintain(ctx, kept, s, rulesOf(c), c.Collect, log)
 	defer care.end()
+	if c.Storage.S3 == nil {
+		defer control(c.Storage.Root, deeds(kept, s, care.by), log)()
+	}
 	end, err := schedule(ctx, c, s)
 	if err != nil {
 		return shut(listeners, err)
