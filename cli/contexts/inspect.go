@@ -24,7 +24,7 @@ func Inspect() *command.Command {
 		Run: func(_ context.Context, s *command.Session, args []string) error {
 			inspector, err := format.NewInspector(text)
 			if err != nil {
-				return &command.Exit{Code: 64, Err: err}
+				return command.BadTemplate(err)
 			}
 			if len(args) == 0 {
 				args = []string{s.ContextName()}

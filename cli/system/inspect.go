@@ -80,7 +80,7 @@ func (o *inspect) run(ctx context.Context, s *command.Session, names []string) e
 	}
 	inspector, err := format.NewInspector(o.format)
 	if err != nil {
-		return &command.Exit{Code: 64, Err: err}
+		return command.BadTemplate(err)
 	}
 	cl, err := s.Client()
 	if err != nil {

@@ -52,6 +52,9 @@ type clientVersion struct {
 func (c clientVersion) APIVersion() string { return c.ApiVersion }
 
 func version(ctx context.Context, s *command.Session, text string, clientOnly bool) error {
+	if _, err := format.Parse(text); err != nil {
+		return command.BadTemplate(fmt.Errorf("template parsing error: %w", err))
+	}
 	v := versions{Client: clientVersion{Version: s.Version, ApiVersion: client.APIVersion, DefaultAPIVersion: client.APIVersion, GitCommit: s.Commit,
 		GoVersion: runtime.Version(), Os: runtime.GOOS, Arch: runtime.GOARCH, Context: s.ContextName()}}
 	var failed error
