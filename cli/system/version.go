@@ -1,6 +1,7 @@
 package system
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -72,7 +73,7 @@ func version(ctx context.Context, s *command.Session, text string, clientOnly bo
 	if text != "" {
 		out, err := format.Execute(text, v)
 		if err != nil {
-			return err
+			return cmp.Or(failed, err) // without a server the template may fail for that
 		}
 		fmt.Fprintln(s.Out, out)
 		return failed
