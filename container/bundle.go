@@ -82,7 +82,7 @@ func (b *bundle) write() (supervise.Config, error) {
 	if err := b.writeHostFiles(&in); err != nil {
 		return supervise.Config{}, err
 	}
-	if r.HostConfig.Init != nil && *r.HostConfig.Init {
+	if s.cfg.Defaults.get().wantsInit(r.HostConfig) {
 		in.Init = s.cfg.InitPath
 	}
 	oci, err := spec.Build(in)
@@ -140,7 +140,7 @@ func (b *bundle) config(tty bool) supervise.Config {
 		ID:        r.ID,
 		Dir:       b.dir,
 		Rootfs:    supervise.Rootfs{Dir: b.root.Dir, Lower: b.root.Lower, Upper: b.root.Upper, Work: b.root.Work, Volatile: r.autoRemove(), ReadOnly: b.root.ReadOnly},
-		Runtime:   supervise.Runtime{Path: s.cfg.Runtimes[r.Runtime]},
+		Runtime:   supervise.Runtime{Path: s.cfg.Defaults.get().Runtimes[r.Runtime]},
 		Log:       supervise.Log{Driver: r.HostConfig.LogConfig.Type, Path: s.logPath(r.ID)},
 		OpenStdin: r.Config.OpenStdin,
 		StdinOnce: r.Config.StdinOnce,

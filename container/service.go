@@ -58,8 +58,7 @@ type Config struct {
 	Networks           *network.Service
 	Launcher           *supervise.Launcher
 	Events             *event.Log
-	Runtimes           map[string]string // name -> path; the built-in one has no path
-	DefaultRuntime     string
+	Defaults           *Defaults
 	InitPath           string // program for --init; "" refuses it
 	CgroupParent       string // of containers that name none
 	Log                *slog.Logger

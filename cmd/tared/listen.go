@@ -63,7 +63,7 @@ func parseHost(host string, o *options) (string, error) {
 			return "", fault.New(fault.Invalid, "invalid bind address (%s): %q is no port", host, port)
 		}
 		address = net.JoinHostPort(name, port)
-		if !o.TLSVerify && !o.InsecureTCP {
+		if !o.verifies() && !o.openTCP() {
 			return "", fault.New(fault.Invalid, "refusing to listen on tcp://%s without %s, which gives root on this machine to whoever can connect: use --tlsverify with --tlscacert, --tlscert and --tlskey, or say --insecure-tcp", address, o.missing())
 		}
 	default:
@@ -231,7 +231,7 @@ func tlsConfig(o *options) (*tls.Config, error) {
 	}
 	// HTTP/1.1 only: attach and exec take the connection over.
 	config := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
-	if o.TLSVerify {
+	if o.verifies() {
 		pem, err := os.ReadFile(o.TLSCACert)
 		if err != nil {
 			return nil, err
@@ -299,7 +299,7 @@ func guardTCP(l net.Listener, o *options) (net.Listener, error) {
 	if _, ok := l.(*net.TCPListener); !ok {
 		return l, nil
 	}
-	if !o.TLSVerify && !o.InsecureTCP {
+	if !o.verifies() && !o.openTCP() {
 		return l, fault.New(fault.Invalid, "refusing the TCP socket %s without %s: use --tlsverify, or say --insecure-tcp", l.Addr(), o.missing())
 	}
 	if !o.usesTLS() {

@@ -120,10 +120,14 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (h http.
 	}
 	steps.pushPlain("the pool of supervising processes", launcher.Close)
 
+	initProgram, err := o.initProgram()
+	if err != nil {
+		return nil, nil, err
+	}
+	defaults := container.NewDefaults(o.settings())
 	containers, err := container.Open(ctx, container.Config{
 		DataRoot: o.DataRoot, ExecRoot: o.ExecRoot, Images: images, Snapshots: layers, Networks: networks,
-		Launcher: launcher, Events: eventLog, Runtimes: o.runtimePaths(), DefaultRuntime: o.DefaultRuntime,
-		InitPath: o.initProgram(), CgroupParent: o.CgroupParent, Log: log,
+		Launcher: launcher, Events: eventLog, Defaults: defaults, InitPath: initProgram, CgroupParent: o.CgroupParent, Log: log,
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot open the containers: %w", err)
@@ -166,27 +170,6 @@ func networkConfig(o *options) network.Config {
 	return c
 }
 
-// runtimePaths names the runtimes; the built-in one has no path.
-func (o *options) runtimePaths() map[string]string {
-	paths := map[string]string{builtinRuntime: ""}
-	for name, rt := range o.Runtimes {
-		paths[name] = rt.Path
-	}
-	return paths
-}
-
-// initProgram finds the program for --init; "" when there is none.
-func (o *options) initProgram() string {
-	if o.InitPath != "" {
-		return o.InitPath
-	}
-	path, err := findProgram("tare-init")
-	if err != nil {
-		return ""
-	}
-	return path
-}
-
 // findProgram looks for one of our own programs beside this one, then in PATH.
 func findProgram(name string) (string, error) {
 	if self, err := os.Executable(); err == nil {
@@ -218,7 +201,7 @@ func daemonFacts(o *options, id string) server.Daemon {
 		switch {
 		case !o.usesTLS():
 			d.Warnings = append(d.Warnings, "WARNING: API is accessible on http://"+host[6:]+" without encryption. Whoever can connect has root on this machine.")
-		case !o.TLSVerify:
+		case !o.verifies():
 			d.Warnings = append(d.Warnings, "WARNING: API is accessible on https://"+host[6:]+" without TLS client verification. Whoever can connect has root on this machine.")
 		}
 	}

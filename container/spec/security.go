@@ -19,10 +19,19 @@ type security struct {
 	plainSystem     bool // systempaths=unconfined: nothing masked or read-only
 }
 
+// security is what the container's options say, and the daemon's defaults where
+// they say nothing.
+func (in Input) security() (security, error) {
+	s := security{noNewPrivileges: in.NoNewPrivileges}
+	if !in.HostConfig.Privileged {
+		s.seccomp = in.Seccomp
+	}
+	return parseSecurity(in.HostConfig.SecurityOpt, s)
+}
+
 // parseSecurity reads the options in both of Docker's spellings, key=value
-// and the older key:value.
-func parseSecurity(opts []string) (security, error) {
-	var s security
+// and the older key:value, over what s says already.
+func parseSecurity(opts []string, s security) (security, error) {
 	for _, opt := range opts {
 		if opt == "no-new-privileges" {
 			s.noNewPrivileges = true
@@ -68,7 +77,7 @@ func parseSecurity(opts []string) (security, error) {
 
 // secure adds what the security options and --privileged decide.
 func secure(s *specs.Spec, in Input) error {
-	opts, err := parseSecurity(in.HostConfig.SecurityOpt)
+	opts, err := in.security()
 	if err != nil {
 		return err
 	}
@@ -97,7 +106,7 @@ func secure(s *specs.Spec, in Input) error {
 // CheckSecurity tells whether the options can be understood, before anything
 // is made.
 func CheckSecurity(opts []string) error {
-	s, err := parseSecurity(opts)
+	s, err := parseSecurity(opts, security{})
 	if err == nil && s.seccomp != "" && s.seccomp != "unconfined" {
 		if _, err := seccomp.LoadProfile(s.seccomp, &specs.Spec{Process: &specs.Process{}}); err != nil {
 			return fault.New(fault.Invalid, "invalid seccomp profile: %w", err)

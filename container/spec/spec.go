@@ -27,6 +27,10 @@ type Input struct {
 	CgroupParent string             // of containers that name none
 	Files        *specs.POSIXRlimit // limit of open files for who asks for none; nil to inherit it
 
+	// The daemon's word where SecurityOpt has none.
+	NoNewPrivileges bool
+	Seccomp         string // "" the built-in profile, "unconfined", or a profile as JSON
+
 	// Namespace paths to join, "" for a new one; "host" for none.
 	NetNS, PidNS string
 
