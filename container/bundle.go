@@ -29,6 +29,9 @@ type bundle struct {
 // gather makes the directory and gets hold of all that is not written: network,
 // root, namespaces.
 func (b *bundle) gather(ctx context.Context, back *undo.Stack) (err error) {
+	if _, known := b.containers.cfg.Defaults.get().Runtimes[b.r.Runtime]; !known { // it was, when the container was made
+		return fault.New(fault.Invalid, "unknown or invalid runtime name: %s", b.r.Runtime)
+	}
 	if err := makeBundleDir(b.dir); err != nil {
 		return err
 	}

@@ -30,6 +30,7 @@ type Settings struct {
 	DNSSearch       []string
 	HostGateways    []netip.Addr // what host-gateway stands for; none for the bridge's address
 	PublishIP       netip.Addr   // of ports that name no address of the host
+	OOMAdjusted     bool         // the daemon has an oom_score_adj of its own, which containers are not to inherit
 }
 
 // Defaults holds the settings that are in force. They are replaced as a whole,

@@ -166,7 +166,9 @@ func (s *Service) finish(r Record, l *live, run *run, exit supervise.Exit) {
 			Error: exit.Error, OOMKilled: exit.OOMKilled, RestartCount: p.RestartCount, ManuallyStopped: p.ManuallyStopped}
 		if again {
 			p.State = Restarting
-			p.RestartCount++
+			if !s.ending.Load() { // else it is the next daemon that starts it
+				p.RestartCount++
+			}
 		}
 		return nil
 	})
@@ -200,7 +202,7 @@ func (s *Service) finish(r Record, l *live, run *run, exit supervise.Exit) {
 	switch {
 	case r.autoRemove():
 		s.autoRemove(r)
-	case again:
+	case again && !s.ending.Load():
 		s.watchers.Go(func() { s.tryAgain(updated, l, giveUp) })
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	wire "github.com/moby/moby/api/types/container"
@@ -78,6 +79,7 @@ type Service struct {
 	lives map[string]*live
 	execs *Execs
 
+	ending   atomic.Bool // the daemon stops its containers, and none is started again
 	closing  chan struct{}
 	watchers sync.WaitGroup // goroutines that follow running containers
 }

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"strconv"
 
 	"github.com/tarehq/tare/event"
 )
@@ -26,7 +27,7 @@ type Config struct {
 	Registries Registries
 	Networks   Networks
 	Events     *event.Log
-	Daemon     Daemon
+	Daemon     func() Daemon // as it is now: a reload can change it
 	Log        *slog.Logger
 }
 
@@ -35,12 +36,13 @@ type Config struct {
 type Server struct {
 	routes map[string][]route // by the first segment of the path
 	banner string             // the header Server
+	daemon func() Daemon
 	log    *slog.Logger
 }
 
 // New builds the routing table.
 func New(c Config) *Server {
-	s := &Server{routes: map[string][]route{}, banner: "Tare/" + c.Daemon.Version + " (linux)", log: c.Log}
+	s := &Server{routes: map[string][]route{}, banner: "Tare/" + c.Daemon().Version + " (linux)", daemon: c.Daemon, log: c.Log}
 	host := probeHost()
 	for _, rows := range [][]route{
 		(&systemHandlers{c.Daemon, host, c.Containers, c.Images, c.Events}).routes(),
@@ -73,7 +75,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Api-Version", MaxVersion.String())
 	h.Set("Ostype", "linux")
 	h.Set("Server", s.banner)
-	h.Set("Docker-Experimental", "false")
+	h.Set("Docker-Experimental", strconv.FormatBool(s.daemon().Experimental))
 
 	err := s.dispatch(tw, r)
 	switch {
