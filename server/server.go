@@ -56,6 +56,7 @@ func New(c Config) *Server {
 		(&imageHandlers{c.Images, c.Transfers}).routes(),
 		(&usageHandlers{c.Containers, c.Images}).routes(),
 		(&networkHandlers{c.Networks}).routes(),
+		(&pruneHandlers{c.Events}).routes(),
 		volumeRoutes(), pluginRoutes(), swarmRoutes(), unsupportedRoutes(),
 	} {
 		for _, r := range rows {
