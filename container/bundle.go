@@ -143,7 +143,7 @@ func (b *bundle) config(tty bool) supervise.Config {
 		ID:        r.ID,
 		Dir:       b.dir,
 		Rootfs:    supervise.Rootfs{Dir: b.root.Dir, Lower: b.root.Lower, Upper: b.root.Upper, Work: b.root.Work, Volatile: r.autoRemove(), ReadOnly: b.root.ReadOnly},
-		Runtime:   supervise.Runtime{Path: s.cfg.Defaults.get().Runtimes[r.Runtime]},
+		Runtime:   s.cfg.Defaults.get().Runtimes[r.Runtime],
 		Log:       supervise.Log{Driver: r.HostConfig.LogConfig.Type, Path: s.logPath(r.ID)},
 		OpenStdin: r.Config.OpenStdin,
 		StdinOnce: r.Config.StdinOnce,

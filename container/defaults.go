@@ -6,13 +6,15 @@ import (
 	"sync/atomic"
 
 	wire "github.com/moby/moby/api/types/container"
+
+	"github.com/tarehq/tare/supervise"
 )
 
 // Settings is what the daemon was told to give containers that ask for nothing
 // else, and the runtimes that they may ask for. The zero value is Docker's
 // defaults with no runtime at all.
 type Settings struct {
-	Runtimes       map[string]string // name -> path; the built-in one has no path
+	Runtimes       map[string]supervise.Runtime // by name; the built-in one has no path
 	DefaultRuntime string
 
 	// Written into the record of a new container.

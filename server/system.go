@@ -31,7 +31,7 @@ type Daemon struct {
 	Proxies         Proxies
 	Debug           bool
 	Labels          []string
-	Runtimes        map[string]string // name to path; "" is the built-in one
+	Runtimes        map[string]system.Runtime // by name; the built-in one has no path
 	DefaultRuntime  string
 	AddressPools    []system.NetworkAddressPool
 	Mirrors         []string // of docker.io, each with a slash at its end
@@ -141,11 +141,11 @@ func (h *systemHandlers) info(w http.ResponseWriter, r *request) error {
 		NGoroutines:         runtime.NumGoroutine(),
 		NEventsListener:     h.events.Subscribers(),
 	}
-	for name, path := range d.Runtimes {
-		if path == "" {
-			path = name
+	for name, rt := range d.Runtimes {
+		if rt.Path == "" {
+			rt.Path = name
 		}
-		info.Runtimes[name] = system.RuntimeWithStatus{Runtime: system.Runtime{Path: path}}
+		info.Runtimes[name] = system.RuntimeWithStatus{Runtime: rt}
 	}
 	info.ContainersRunning, info.ContainersPaused, info.ContainersStopped = h.containers.Counts()
 	info.Containers = info.ContainersRunning + info.ContainersPaused + info.ContainersStopped

@@ -2,11 +2,9 @@ package main
 
 import (
 	"errors"
-	"maps"
 	"net/netip"
 	"os"
 	"regexp"
-	"slices"
 	"strings"
 
 	api "github.com/moby/moby/api/types/container"
@@ -164,7 +162,7 @@ func checkDomain(s string) (string, error) {
 // settings is what the service of the containers is told.
 func (o *options) settings() container.Settings {
 	return container.Settings{
-		Runtimes: o.runtimePaths(), DefaultRuntime: o.DefaultRuntime,
+		Runtimes: o.runtimes(), DefaultRuntime: o.DefaultRuntime,
 		Ulimits: o.Ulimits.list(), ShmSize: int64(o.ShmSize), IpcMode: api.IpcMode(o.IpcMode), CgroupnsMode: api.CgroupnsMode(o.CgroupnsMode),
 		Init: o.Init, NoNewPrivileges: o.NoNewPrivileges, Seccomp: o.seccomp,
 		DNS: o.DNS, DNSOptions: o.DNSOptions, DNSSearch: o.DNSSearch, HostGateways: o.HostGateways, PublishIP: o.PublishIP, OOMAdjusted: o.OOMScoreAdjust != 0,
@@ -187,13 +185,4 @@ func (o *options) initProgram() (string, error) {
 		return "", fault.New(fault.Invalid, "cannot use the init program: %w", err)
 	}
 	return path, nil
-}
-
-// runtimePaths names the runtimes; the built-in one has no path.
-func (o *options) runtimePaths() map[string]string {
-	paths := map[string]string{builtinRuntime: ""}
-	for _, name := range slices.Sorted(maps.Keys(o.Runtimes)) {
-		paths[name] = o.Runtimes[name].Path
-	}
-	return paths
 }

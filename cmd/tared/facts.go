@@ -21,7 +21,7 @@ func (o *options) facts(id, initProgram string) server.Daemon {
 	d := server.Daemon{
 		Version: version, GitCommit: commit(), BuildTime: built(),
 		ID: id, DataRoot: o.DataRoot, Debug: o.LogLevel == "debug", Labels: o.Labels,
-		Runtimes: o.runtimePaths(), DefaultRuntime: o.DefaultRuntime, Mirrors: o.Mirrors, Insecure: o.Insecure,
+		Runtimes: map[string]system.Runtime{}, DefaultRuntime: o.DefaultRuntime, Mirrors: o.Mirrors, Insecure: o.Insecure,
 		LiveRestore: o.LiveRestore, Experimental: o.Experimental, Seccomp: o.Seccomp, NoNewPrivileges: o.NoNewPrivileges,
 		HostCgroupns: o.CgroupnsMode == "host", InitBinary: initProgram,
 		Proxies: server.Proxies{
@@ -29,6 +29,9 @@ func (o *options) facts(id, initProgram string) server.Daemon {
 			HTTPS: withoutPassword(firstEnv("HTTPS_PROXY", "https_proxy")),
 			No:    firstEnv("NO_PROXY", "no_proxy"),
 		},
+	}
+	for name, rt := range o.runtimes() {
+		d.Runtimes[name] = system.Runtime{Path: rt.Path}
 	}
 	if on, said := o.Features["buildkit"]; said {
 		d.Classic = !on

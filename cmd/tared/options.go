@@ -64,13 +64,6 @@ type options struct {
 	bip               netip.Prefix
 }
 
-// runtime is an OCI runtime that is executed.
-type runtime struct {
-	Path string   `json:"path"`
-	Args []string `json:"runtimeArgs,omitempty"`
-	Type string   `json:"runtimeType,omitempty"`
-}
-
 // addressPool is a range that subnets of Size bits are cut from.
 type addressPool struct {
 	Base netip.Prefix `json:"base"`
@@ -236,25 +229,6 @@ func (o *options) checkNetwork() error {
 		if !p.Base.IsValid() || p.Size < p.Base.Bits() || p.Size > p.Base.Addr().BitLen() {
 			return fault.New(fault.Invalid, "invalid default address pool %s with size %d: want a range, and a size from its own length on", p.Base, p.Size)
 		}
-	}
-	return nil
-}
-
-func (o *options) checkRuntimes() error {
-	for name, rt := range o.Runtimes {
-		switch {
-		case name == builtinRuntime:
-			return fault.New(fault.Invalid, "runtime name %q is reserved for the runtime that is built in", name)
-		case rt.Type != "":
-			return fault.New(fault.NotImplemented, "runtimeType of runtime %s is not supported yet: give its path", name)
-		case len(rt.Args) > 0:
-			return fault.New(fault.NotImplemented, "runtimeArgs of runtime %s are not supported yet", name)
-		case rt.Path == "":
-			return fault.New(fault.Invalid, "runtime %s has no path", name)
-		}
-	}
-	if _, ok := o.Runtimes[o.DefaultRuntime]; !ok && o.DefaultRuntime != builtinRuntime {
-		return fault.New(fault.Invalid, "specified default runtime '%s' does not exist", o.DefaultRuntime)
 	}
 	return nil
 }

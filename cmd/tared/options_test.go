@@ -45,7 +45,7 @@ func TestFlagsAndFile(t *testing.T) {
 		len(o.Pools) != 1 || o.Pools[0].Size != 24 || o.LogLevel != "debug" || o.Bridge != "br7" || o.Pidfile != "/p.pid" || o.Group != "wheel" {
 		t.Errorf("%+v", o)
 	}
-	if p := o.runtimePaths(); p["crun"] != "/usr/bin/crun" || p["runc"] != "/usr/sbin/runc" || len(p) != 3 {
+	if p := o.runtimes(); p["crun"].Path != "/usr/bin/crun" || p["runc"].Path != "/usr/sbin/runc" || len(p) != 3 {
 		t.Error(p)
 	}
 	o, err = readOptions(append(config(t, ""), "--default-address-pool", "base=172.80.0.0/16,size=24", "--default-address-pool", "base=172.90.0.0/16,size=20"))

@@ -115,10 +115,10 @@ func (o *options) attributes() map[string]string {
 		}
 		return string(text)
 	}
-	paths := o.runtimePaths()
+	all := o.runtimes()
 	var runtimes []string
-	for _, name := range slices.Sorted(maps.Keys(paths)) {
-		runtimes = append(runtimes, name+":"+paths[name])
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		runtimes = append(runtimes, name+":"+all[name].Path)
 	}
 	host, err := os.Hostname()
 	if err != nil {
