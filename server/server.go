@@ -14,6 +14,8 @@ import (
 	"runtime/debug"
 	"strconv"
 
+	"github.com/moby/moby/api/types/system"
+
 	"github.com/tarehq/tare/event"
 )
 
@@ -37,6 +39,7 @@ type Server struct {
 	routes map[string][]route // by the first segment of the path
 	banner string             // the header Server
 	daemon func() Daemon
+	system *systemHandlers
 	log    *slog.Logger
 }
 
@@ -44,8 +47,9 @@ type Server struct {
 func New(c Config) *Server {
 	s := &Server{routes: map[string][]route{}, banner: "Tare/" + c.Daemon().Version + " (linux)", daemon: c.Daemon, log: c.Log}
 	host := probeHost()
+	s.system = &systemHandlers{c.Daemon, host, c.Containers, c.Images, c.Events}
 	for _, rows := range [][]route{
-		(&systemHandlers{c.Daemon, host, c.Containers, c.Images, c.Events}).routes(),
+		s.system.routes(),
 		(&eventHandlers{c.Events}).routes(),
 		(&containerHandlers{c.Containers, host.cgroupVersion}).routes(),
 		(&logHandlers{c.Containers}).routes(),
@@ -67,6 +71,9 @@ func New(c Config) *Server {
 	}
 	return s
 }
+
+// Info is what GET /info answers.
+func (s *Server) Info() system.Info { return s.system.gather() }
 
 // ServeHTTP finds the handler of a request and turns its error into an answer.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {

@@ -106,6 +106,11 @@ func (h *systemHandlers) version(w http.ResponseWriter, r *request) error {
 }
 
 func (h *systemHandlers) info(w http.ResponseWriter, r *request) error {
+	return writeJSON(w, http.StatusOK, r.version.info(h.gather()))
+}
+
+// gather is what GET /info answers in the newest version.
+func (h *systemHandlers) gather() system.Info {
 	d := h.daemon()
 	info := system.Info{
 		ID:                  d.ID,
@@ -128,7 +133,6 @@ func (h *systemHandlers) info(w http.ResponseWriter, r *request) error {
 		DefaultRuntime:      d.DefaultRuntime,
 		InitBinary:          d.InitBinary,
 		ExperimentalBuild:   d.Experimental,
-		GenericResources:    []swarm.GenericResource{},
 		Runtimes:            map[string]system.RuntimeWithStatus{},
 		Swarm:               swarm.Info{LocalNodeState: swarm.LocalNodeStateInactive},
 		LiveRestoreEnabled:  d.LiveRestore,
@@ -152,7 +156,7 @@ func (h *systemHandlers) info(w http.ResponseWriter, r *request) error {
 	h.host.fill(&info)
 	info.SecurityOptions = d.security(info.SecurityOptions)
 	info.Warnings = append(info.Warnings, d.Warnings...)
-	return writeJSON(w, http.StatusOK, r.version.info(info))
+	return info
 }
 
 // registryConfig tells which registries are reached how, in dockerd's shape.

@@ -117,7 +117,7 @@ func (o *options) flags() *pflag.FlagSet {
 	f.StringVar(&o.ExecRoot, "exec-root", "/run/tare", "Root directory of state that does not outlive a boot")
 	f.StringVarP(&o.Pidfile, "pidfile", "p", "", "Path of the PID file (default EXEC-ROOT/tared.pid)")
 	f.StringVar(&o.configFile, "config-file", defaultConfig, "Configuration file")
-	f.StringVarP(&o.Group, "group", "G", defaultGroup, "Group that owns the unix sockets")
+	f.StringVarP(&o.Group, "group", "G", defaultGroup, "Group that owns the unix sockets; without one a docker.sock is of the group docker")
 	f.StringVarP(&o.Bridge, "bridge", "b", defaultBridge, "Bridge that containers are attached to; made if it does not exist")
 	f.StringVar(&o.BIP, "bip", "", "Address of the bridge in CIDR notation")
 	f.IntVar(&o.MTU, "mtu", 1500, "MTU of the containers' network in bytes")

@@ -161,9 +161,21 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	w = &wired{id: id, containers: containers, defaults: defaults, transfers: transfers, registries: registries, events: eventLog, steps: steps,
 		initProgram: initProgram, driver: layers.Driver(), driverStatus: layers.DriverStatus()}
 	w.setFacts(o)
-	w.handler = server.New(server.Config{
+	config := server.Config{
 		Containers: containers, Execs: containers.Execs(), Files: containers.Files(), Images: images, Transfers: transfers, Registries: image.NewRegistries(registries), Networks: networks, Events: eventLog, Daemon: func() server.Daemon { return *w.facts.Load() }, Log: log,
-	})
+	}
+	if o.MetricsAddr == "" {
+		w.handler = server.New(config)
+		return w, nil
+	}
+	m := newMetrics(&config)
+	api := server.New(config)
+	w.handler = api
+	stop, err := m.serve(ctx, o.MetricsAddr, api.Info)
+	if err != nil {
+		return nil, err
+	}
+	w.steps.push(stop)
 	return w, nil
 }
 

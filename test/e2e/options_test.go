@@ -3,6 +3,9 @@ package e2e
 import (
 	"bufio"
 	"encoding/json"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -275,4 +278,46 @@ func anotherBoot(t *testing.T, d *daemon.Daemon) string {
 		t.Fatal(err)
 	}
 	return dir
+}
+
+// TestMetrics reads what Prometheus would of a daemon that has done something.
+func TestMetrics(t *testing.T) {
+	testutil.RequireRoot(t)
+	address := freeAddress(t)
+	d := daemon.Start(t, "--metrics-addr", address)
+	d.ImportBusybox(t)
+	d.Tare(t, "run", "-d", "--name", "lives", "busybox", "sleep", "1000")
+	d.Tare(t, "run", "--rm", "busybox", "true")
+	resp, err := http.Get("http://" + address + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != 200 || resp.Header.Get("Content-Type") != "text/plain; version=0.0.4; charset=utf-8" {
+		t.Fatalf("%v %v", resp, err)
+	}
+	for _, want := range []string{
+		"engine_daemon_container_states_containers{state=\"running\"} 1\n", "engine_daemon_container_actions_seconds_count{action=\"start\"} 2\n",
+		"engine_daemon_container_actions_seconds_bucket{action=\"create\",le=\"+Inf\"} 2\n", "engine_daemon_image_actions_seconds_count{action=\"pull\"} 0\n",
+		"engine_daemon_engine_info{architecture=", "engine_daemon_events_subscribers_total 0\n", "# TYPE engine_daemon_events_total counter\n",
+	} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("%q is not in\n%s", want, text)
+		}
+	}
+	if strings.Contains(string(text), "engine_daemon_events_total 0\n") {
+		t.Error("no events")
+	}
+}
+
+// freeAddress is one of this machine at which nobody listens.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
 }
