@@ -39,6 +39,8 @@ type Daemon struct {
 	Driver          string   // of storage, and the rows that tell about it
 	DriverStatus    [][2]string
 	Warnings        []string // about how it was started
+	CDISpecDirs     []string
+	Devices         func() []string // that there are now, by CDI; nil for none
 }
 
 // Proxies are those of the daemon's own requests, without passwords.
@@ -140,7 +142,7 @@ func (h *systemHandlers) gather() system.Info {
 		InitCommit:          system.Commit{ID: d.GitCommit},
 		DefaultAddressPools: d.AddressPools,
 		FirewallBackend:     &system.FirewallInfo{Driver: "nftables"},
-		CDISpecDirs:         []string{},
+		CDISpecDirs:         append([]string{}, d.CDISpecDirs...),
 		DiscoveredDevices:   []system.DeviceInfo{},
 		NGoroutines:         runtime.NumGoroutine(),
 		NEventsListener:     h.events.Subscribers(),
@@ -150,6 +152,11 @@ func (h *systemHandlers) gather() system.Info {
 			rt.Path = name
 		}
 		info.Runtimes[name] = system.RuntimeWithStatus{Runtime: rt}
+	}
+	if d.Devices != nil {
+		for _, id := range d.Devices() {
+			info.DiscoveredDevices = append(info.DiscoveredDevices, system.DeviceInfo{Source: "cdi", ID: id})
+		}
 	}
 	info.ContainersRunning, info.ContainersPaused, info.ContainersStopped = h.containers.Counts()
 	info.Containers = info.ContainersRunning + info.ContainersPaused + info.ContainersStopped

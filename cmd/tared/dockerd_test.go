@@ -28,7 +28,7 @@ var dockerdFlags = []struct {
 	{"bip6", "", "2001:db8::1/64", "", "refused: not supported yet"},
 	{"bridge", "", "br7", "", "br7"},
 	{"bridge-accept-fwmark", "", "1", "", "refused: not supported yet"},
-	{"cdi-spec-dir", "cdi-spec-dirs", "/x", `["/x"]`, "refused: not supported yet"},
+	{"cdi-spec-dir", "cdi-spec-dirs", "/x", `["/x"]`, "CDISpecDirs:[/x]"},
 	{"cgroup-parent", "", "/elsewhere", "", "/elsewhere"},
 	{"containerd", "", "/x", "", "refused: uses no containerd"},
 	{"containerd-namespace", "", "x", "", "refused: uses no containerd"},

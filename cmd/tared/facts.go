@@ -31,8 +31,10 @@ func (o *options) facts(id, initProgram string) server.Daemon {
 		},
 	}
 	for name, rt := range o.runtimes() {
-		d.Runtimes[name] = system.Runtime{Path: rt.Path}
+		d.Runtimes[name] = system.Runtime{Path: rt.Path, Args: rt.Args}
 	}
+	devices := o.devices()
+	d.CDISpecDirs, d.Devices = devices.Dirs, devices.Devices
 	if on, said := o.Features["buildkit"]; said {
 		d.Classic = !on
 	}

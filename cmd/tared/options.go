@@ -32,6 +32,7 @@ type options struct {
 	Labels         []string           `json:"labels"`
 	DefaultRuntime string             `json:"default-runtime"`
 	Runtimes       map[string]runtime `json:"runtimes"`
+	CDISpecDirs    []string           `json:"cdi-spec-dirs"`
 	TLS            *bool              `json:"tls"`
 	TLSVerify      *bool              `json:"tlsverify"`
 	TLSCACert      string             `json:"tlscacert"`
@@ -83,7 +84,7 @@ const (
 // differs from it.
 var fileKeys = map[string]string{
 	"host": "hosts", "label": "labels", "add-runtime": "runtimes", "default-address-pool": "default-address-pools",
-	"registry-mirror": "registry-mirrors", "insecure-registry": "insecure-registries",
+	"cdi-spec-dir": "cdi-spec-dirs", "registry-mirror": "registry-mirrors", "insecure-registry": "insecure-registries",
 	"default-ulimit": "default-ulimits", "dns-opt": "dns-opts", "host-gateway-ip": "host-gateway-ips", "exec-opt": "exec-opts", "feature": "features",
 }
 
@@ -130,6 +131,7 @@ func (o *options) flags() *pflag.FlagSet {
 	f.StringArrayVar(&o.Labels, "label", nil, "Set a key=value label of the daemon")
 	f.StringVar(&o.DefaultRuntime, "default-runtime", builtinRuntime, "OCI runtime of containers that ask for none")
 	f.Var(runtimeValue(o.Runtimes), "add-runtime", "Register an OCI runtime")
+	f.StringArrayVar(&o.CDISpecDirs, "cdi-spec-dir", []string{"/etc/cdi", "/var/run/cdi"}, "Directory of files that describe devices (CDI); an empty one alone switches them off")
 	f.VarPF(switchValue{&o.TLS}, "tls", "", "Use TLS on TCP sockets; implied by --tlsverify").NoOptDefVal = "true"
 	f.VarPF(switchValue{&o.TLSVerify}, "tlsverify", "", "Use TLS and ask clients for a certificate").NoOptDefVal = "true"
 	f.StringVar(&o.TLSCACert, "tlscacert", "", "Trust clients whose certificate is signed by this CA")

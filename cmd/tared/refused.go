@@ -34,7 +34,6 @@ var refusals = []refusal{
 	{flag: "authorization-plugin", key: "authorization-plugins"},
 	{flag: "bip6"},
 	{flag: "bridge-accept-fwmark"},
-	{flag: "cdi-spec-dir", key: "cdi-spec-dirs"},
 	{flag: "containerd", why: noContainerd},
 	{flag: "containerd-namespace", why: noContainerd},
 	{flag: "containerd-plugins-namespace", key: "containerd-plugin-namespace", why: noContainerd},

@@ -150,7 +150,8 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	defaults := container.NewDefaults(o.settings())
 	containers, err := container.Open(ctx, container.Config{
 		DataRoot: o.DataRoot, ExecRoot: o.ExecRoot, Images: images, Snapshots: layers, Networks: networks,
-		Launcher: launcher, Events: eventLog, Defaults: defaults, InitPath: initProgram, CgroupParent: o.CgroupParent, Log: log,
+		Launcher: launcher, Events: eventLog, Defaults: defaults, InitPath: initProgram, CgroupParent: o.CgroupParent, CDI: o.devices(), Log: log,
+		LinkEnv: os.Getenv("DOCKER_KEEP_DEPRECATED_LEGACY_LINKS_ENV_VARS") == "1",
 	})
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the containers: %w", err)
@@ -162,7 +163,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 		initProgram: initProgram, driver: layers.Driver(), driverStatus: layers.DriverStatus()}
 	w.setFacts(o)
 	config := server.Config{
-		Containers: containers, Execs: containers.Execs(), Files: containers.Files(), Images: images, Transfers: transfers, Registries: image.NewRegistries(registries), Networks: networks, Events: eventLog, Daemon: func() server.Daemon { return *w.facts.Load() }, Log: log,
+		Containers: containers, Execs: containers.Execs(), Files: containers.Files(), Stats: containers.Stats(), Images: images, Transfers: transfers, Registries: image.NewRegistries(registries), Networks: networks, Events: eventLog, Daemon: func() server.Daemon { return *w.facts.Load() }, Log: log,
 	}
 	if o.MetricsAddr == "" {
 		w.handler = server.New(config)
@@ -199,6 +200,17 @@ func networkConfig(o *options) network.Config {
 	c := network.Config{Bridge: o.Bridge, BIP: o.bip, MTU: o.MTU, Identity: o.DataRoot, ForwardAll: o.ForwardAll, Spare: spares}
 	for _, p := range o.Pools {
 		c.Pools = append(c.Pools, network.Pool{Base: p.Base, Size: p.Size})
+	}
+	return c
+}
+
+// devices are those that can be asked for by name.
+func (o *options) devices() container.CDI {
+	var c container.CDI
+	for _, dir := range o.CDISpecDirs {
+		if dir != "" {
+			c.Dirs = append(c.Dirs, dir)
+		}
 	}
 	return c
 }
