@@ -12,6 +12,9 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"strconv"
+
+	"github.com/moby/moby/api/types/system"
 
 	"github.com/tarehq/tare/event"
 )
@@ -27,7 +30,7 @@ type Config struct {
 	Registries Registries
 	Networks   Networks
 	Events     *event.Log
-	Daemon     Daemon
+	Daemon     func() Daemon // as it is now: a reload can change it
 	Log        *slog.Logger
 }
 
@@ -36,15 +39,18 @@ type Config struct {
 type Server struct {
 	routes map[string][]route // by the first segment of the path
 	banner string             // the header Server
+	daemon func() Daemon
+	system *systemHandlers
 	log    *slog.Logger
 }
 
 // New builds the routing table.
 func New(c Config) *Server {
-	s := &Server{routes: map[string][]route{}, banner: "Tare/" + c.Daemon.Version + " (linux)", log: c.Log}
+	s := &Server{routes: map[string][]route{}, banner: "Tare/" + c.Daemon().Version + " (linux)", daemon: c.Daemon, log: c.Log}
 	host := probeHost()
+	s.system = &systemHandlers{c.Daemon, host, c.Containers, c.Images, c.Events}
 	for _, rows := range [][]route{
-		(&systemHandlers{c.Daemon, host, c.Containers, c.Images, c.Events}).routes(),
+		s.system.routes(),
 		(&eventHandlers{c.Events}).routes(),
 		(&containerHandlers{c.Containers, host.cgroupVersion}).routes(),
 		(&logHandlers{c.Containers}).routes(),
@@ -56,6 +62,7 @@ func New(c Config) *Server {
 		(&imageHandlers{c.Images, c.Transfers}).routes(),
 		(&usageHandlers{c.Containers, c.Images}).routes(),
 		(&networkHandlers{c.Networks}).routes(),
+		(&pruneHandlers{c.Events}).routes(),
 		volumeRoutes(), pluginRoutes(), swarmRoutes(), unsupportedRoutes(),
 	} {
 		for _, r := range rows {
@@ -67,6 +74,9 @@ func New(c Config) *Server {
 	return s
 }
 
+// Info is what GET /info answers.
+func (s *Server) Info() system.Info { return s.system.gather() }
+
 // ServeHTTP finds the handler of a request and turns its error into an answer.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	tw := &tracker{ResponseWriter: w}
@@ -75,7 +85,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Api-Version", MaxVersion.String())
 	h.Set("Ostype", "linux")
 	h.Set("Server", s.banner)
-	h.Set("Docker-Experimental", "false")
+	h.Set("Docker-Experimental", strconv.FormatBool(s.daemon().Experimental))
 
 	err := s.dispatch(tw, r)
 	switch {

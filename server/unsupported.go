@@ -32,7 +32,6 @@ func unsupportedRoutes() []route {
 		"POST /containers/{id}/checkpoints":                "making a checkpoint",
 		"DELETE /containers/{id}/checkpoints/{checkpoint}": "removing a checkpoint",
 		"POST /build":          "building images",
-		"POST /build/prune":    "pruning the build cache",
 		"POST /build/cancel":   "cancelling a build",
 		"POST /session":        "opening a build session",
 		"POST /grpc":           "gRPC over the API",
