@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -319,6 +320,6 @@ func (s *Service) Resize(ctx context.Context, nameOrID string, height, width uin
 	if err := keeper.Resize(ctx, "", height, width); err != nil {
 		return err
 	}
-	s.publish(r, events.ActionResize)
+	s.publish(r, events.ActionResize, "height", strconv.Itoa(int(height)), "width", strconv.Itoa(int(width)))
 	return nil
 }

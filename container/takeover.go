@@ -66,6 +66,10 @@ func (s *Service) takeOver(ctx context.Context) error {
 			s.cfg.Log.Error("a container cannot be taken over yet", "container", r.ID, "err", f.err)
 		}
 		run, _ := l.begin(f.keeper, f.err)
+		if f.keeper != nil {
+			s.execs.resume(r, f.keeper, f.execs)
+		}
+		s.health.resume(r)
 		s.watchers.Go(func() { s.watch(r, l, run) })
 	}
 	return nil
@@ -77,6 +81,7 @@ type finding struct {
 	record Record
 	keeper *supervise.Keeper
 	err    error
+	execs  []supervise.ExecStatus
 }
 
 // lookForAll looks for the supervising process of each container, of all at
@@ -93,15 +98,18 @@ func (s *Service) lookForAll(ctx context.Context, records []Record) []finding {
 
 func (s *Service) lookFor(ctx context.Context, r Record) finding {
 	keeper, err := s.connect(ctx, r.ID)
-	if err != nil || keeper.Status().Phase != supervise.PhaseCreated {
-		return finding{r, keeper, err}
+	switch {
+	case err != nil:
+		return finding{record: r, err: err}
+	case keeper.Status().Phase != supervise.PhaseCreated:
+		return finding{record: r, keeper: keeper, execs: s.execsOf(keeper)}
 	}
 	// Started by nobody: the daemon died in between.
 	if err := end(ctx, keeper); err != nil {
 		s.cfg.Log.Error("a container that was never started cannot be ended", "container", r.ID, "err", err)
 	}
 	os.Remove(filepath.Join(s.bundleDir(r.ID), supervise.ExitName)) // it had no run that could end
-	return finding{r, nil, fault.New(fault.NotFound, "it was never started")}
+	return finding{record: r, err: fault.New(fault.NotFound, "it was never started")}
 }
 
 // resume makes the record of a container agree with its living process.
@@ -115,6 +123,7 @@ func (s *Service) resume(f *finding) error {
 			p.runs(f.keeper.Status())
 		}
 		p.Endpoint = loadEndpoint(s.bundleDir(f.record.ID))
+		p.Health = loadHealth(s.bundleDir(f.record.ID), f.record.Config, p.Health)
 		return nil
 	})
 	f.record = updated

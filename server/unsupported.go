@@ -26,9 +26,6 @@ func unsupportedRoutes() []route {
 	var rows []route
 	for path, what := range map[string]string{
 		"GET /containers/{id}/attach/ws":                   "attaching over a websocket",
-		"GET /containers/{id}/archive":                     "copying from a container",
-		"HEAD /containers/{id}/archive":                    "copying from a container",
-		"PUT /containers/{id}/archive":                     "copying to a container",
 		"GET /containers/{id}/checkpoints":                 "listing checkpoints",
 		"POST /containers/{id}/checkpoints":                "making a checkpoint",
 		"DELETE /containers/{id}/checkpoints/{checkpoint}": "removing a checkpoint",

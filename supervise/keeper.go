@@ -28,6 +28,7 @@ type Keeper struct {
 
 	exited   chan struct{} // closed when exit is set
 	detached chan DetachEvent
+	rotated  chan struct{} // one token
 
 	mu      sync.Mutex
 	last    uint64
@@ -44,6 +45,7 @@ func newKeeper(dir string, conn *seqpacket.Conn, reap func()) *Keeper {
 		reaped:   make(chan struct{}),
 		exited:   make(chan struct{}),
 		detached: make(chan DetachEvent, 16),
+		rotated:  make(chan struct{}, 1),
 		waiting:  map[uint64]chan Message{},
 	}
 	go k.read()
@@ -101,6 +103,11 @@ func (k *Keeper) event(m Message) {
 			case k.detached <- e:
 			default: // nobody listens
 			}
+		}
+	case EventRotate:
+		select {
+		case k.rotated <- struct{}{}:
+		default: // it is known already
 		}
 	}
 }
@@ -251,16 +258,26 @@ func (k *Keeper) Exec(ctx context.Context, c ExecConfig, conn *os.File) (pid int
 	return s.Pid, nil
 }
 
-// ExecWait waits for the end of an exec and returns its exit status, or 128 +
-// the signal that ended it. The status of an exec that has ended is known for
-// the next 256 execs; after that, and for an exec that never was, the error is
-// fault.NotFound.
-func (k *Keeper) ExecWait(ctx context.Context, execID string) (code int, err error) {
-	var e ExecExit
-	if err := k.call(ctx, MethodExecWait, ExecWaitRequest{execID}, &e); err != nil {
-		return 0, err
+// ExecWait waits for the end of an exec. That of one that has ended is known
+// for some minutes and the next 256 execs; after that, and for an exec that
+// never was, the error is fault.NotFound.
+func (k *Keeper) ExecWait(ctx context.Context, execID string) (e ExecExit, err error) {
+	return e, k.call(ctx, MethodExecWait, ExecRequest{execID}, &e)
+}
+
+// ExecKill ends an exec by SIGKILL, with what it started unless that has left
+// its process group. fault.Conflict when it has ended.
+func (k *Keeper) ExecKill(ctx context.Context, execID string) error {
+	return k.call(ctx, MethodExecKill, ExecRequest{execID}, nil)
+}
+
+// Execs tells of the execs that run, and of those that ended as long as
+// ExecWait knows them. A process of an older version knows of none.
+func (k *Keeper) Execs(ctx context.Context) (list []ExecStatus, err error) {
+	if err := k.call(ctx, MethodExecs, nil, &list); !errors.Is(err, fault.NotImplemented) {
+		return list, err
 	}
-	return e.Code, nil
+	return nil, nil
 }
 
 // Wait waits for the container's end. When the process vanishes without a
@@ -331,6 +348,9 @@ func (k *Keeper) Update(ctx context.Context, r *specs.LinuxResources) error {
 // Detached delivers the detaches by keys. An event is lost when 16 wait
 // already.
 func (k *Keeper) Detached() <-chan DetachEvent { return k.detached }
+
+// Rotated holds a token when a file of the log has become full.
+func (k *Keeper) Rotated() <-chan struct{} { return k.rotated }
 
 // Release acknowledges the exit. When it returns the container's cgroups and
 // its root mount are gone; the process ends as soon as its clients have taken
