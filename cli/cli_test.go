@@ -86,14 +86,14 @@ func TestCompletion(t *testing.T) {
 		"commit web n":   "",
 		"logout r":       "reg.example\n",
 		"image pru":      "prune\n",
-		"container st":   "start\nstop\n",
+		"container st":   "start\nstats\nstop\n",
 		"run --pub":      "--publish\n--publish-all\n",
 		"run -it ng":     "nginx\nnginx:latest\n",
 		"run --name w":   "",
 		"run img l":      "",
 		"exec web l":     "",
 		"completion z":   "zsh\n",
-		"-H unix:///x p": "port\nps\npull\npush\n",
+		"-H unix:///x p": "pause\nport\nps\npull\npush\n",
 	} {
 		args := append([]string{"__complete", "--"}, strings.Fields(words)...)
 		if r := f.call(nil, args...); r.out != want || r.code != 0 {

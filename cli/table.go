@@ -46,13 +46,18 @@ var table = [...]entry{
 	{"container", "kill", nil, []string{"kill"}, "Kill one or more running containers", container.Kill},
 	{"container", "logs", nil, []string{"logs"}, "Fetch the logs of a container", container.Logs},
 	{"container", "ls", []string{"list", "ps"}, []string{"ps"}, "List containers", container.Ls},
+	{"container", "pause", nil, []string{"pause"}, "Pause all processes within one or more containers", container.Pause},
 	{"container", "port", nil, []string{"port"}, "List port mappings or a specific mapping for the container", container.Port},
 	{"container", "prune", nil, nil, "Remove all stopped containers", container.Prune},
+	{"container", "rename", nil, []string{"rename"}, "Rename a container", container.Rename},
 	{"container", "restart", nil, []string{"restart"}, "Restart one or more containers", container.Restart},
 	{"container", "rm", []string{"remove"}, []string{"rm"}, "Remove one or more containers", container.Rm},
 	{"container", "run", nil, []string{"run"}, "Create and run a new container from an image", container.Run},
 	{"container", "start", nil, []string{"start"}, "Start one or more stopped containers", container.Start},
+	{"container", "stats", nil, []string{"stats"}, "Display a live stream of container(s) resource usage statistics", container.Stats},
 	{"container", "stop", nil, []string{"stop"}, "Stop one or more running containers", container.Stop},
+	{"container", "unpause", nil, []string{"unpause"}, "Unpause all processes within one or more containers", container.Unpause},
+	{"container", "update", nil, []string{"update"}, "Update configuration of one or more containers", container.Update},
 	{"container", "wait", nil, []string{"wait"}, "Block until one or more containers stop, then print their exit codes", container.Wait},
 	{"image", "bootstrap", nil, nil, "Make a minimal image from a distribution's packages", image.Bootstrap},
 	{"image", "history", nil, []string{"history"}, "Show the history of an image", image.History},
@@ -87,7 +92,7 @@ var table = [...]entry{
 
 // later are Docker's commands that are known and not there yet.
 var later = [...]string{"build", "builder", "buildx", "checkpoint", "compose", "config", "context", "cp", "network", "node",
-	"pause", "plugin", "rename", "secret", "service", "stack", "stats", "swarm", "top", "trust", "unpause", "update", "volume"}
+	"plugin", "secret", "service", "stack", "swarm", "top", "trust", "volume"}
 
 // names returns what the command is called without its noun.
 func (e *entry) names() []string {

@@ -28,6 +28,8 @@ func TestWireShapes(t *testing.T) {
 		{&ExecRequest{}, &container.ExecCreateRequest{}},
 		{&ExecStartRequest{}, &container.ExecStartRequest{}},
 		{&ExecState{}, &container.ExecInspectResponse{}},
+		{&UpdateConfig{}, &container.UpdateConfig{}},
+		{&Stats{}, &container.StatsResponse{}},
 		{&IDResponse{}, &container.ExecCreateResponse{}},
 		{&ImageSummary{}, &image.Summary{}},
 		{&ImageHistoryItem{}, &image.HistoryResponseItem{}},
@@ -138,7 +140,7 @@ func contained(t *testing.T, path string, a, b any) {
 // samples are texts that the API's own types insist on.
 var samples = map[string]string{
 	"HostIp": "1.2.3.4", "IP": "1.2.3.4", "IPv4Address": "1.2.3.4", "IPv6Address": "fd00::1", "LinkLocalIPs": "1.2.3.4",
-	"CreatedAt": "2026-01-02T03:04:05Z", "LastUsedAt": "2026-01-02T03:04:05Z", "Dns": "1.2.3.4", "MacAddress": "92:d0:c6:0a:29:33", "InsecureRegistryCIDRs": "10.0.0.0/8", "ExposedPorts": "80/tcp", "PortBindings": "80/tcp", "Ports": "80/tcp",
+	"Read": "2026-01-02T03:04:05Z", "CreatedAt": "2026-01-02T03:04:05Z", "LastUsedAt": "2026-01-02T03:04:05Z", "Dns": "1.2.3.4", "MacAddress": "92:d0:c6:0a:29:33", "InsecureRegistryCIDRs": "10.0.0.0/8", "ExposedPorts": "80/tcp", "PortBindings": "80/tcp", "Ports": "80/tcp",
 }
 
 // fill gives every field a value other than zero.

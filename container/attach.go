@@ -48,6 +48,9 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 	if err != nil {
 		return err
 	}
+	if r.State == Paused {
+		return fault.New(fault.Conflict, "container %s is paused, unpause the container before attach", nameOrID)
+	}
 	if r.State == Restarting {
 		return fault.New(fault.Conflict, "container %s is restarting, wait until the container is running", r.ID)
 	}

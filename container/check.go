@@ -28,11 +28,21 @@ const minMemory = 6 << 20
 // names are at least two characters of [a-zA-Z0-9][a-zA-Z0-9_.-].
 var namePattern = regexp.MustCompile(`^/?[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
 
+// checkName refuses a name that no container can have.
+func checkName(name string) error {
+	if !namePattern.MatchString(name) {
+		return fault.New(fault.Invalid, "Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)
+	}
+	return nil
+}
+
 // check refuses, before anything is made, a request that can never work, in
 // Docker's words, and by its name what is not supported yet.
 func (s *Service) check(req *CreateRequest) error {
-	if req.Name != "" && !namePattern.MatchString(req.Name) {
-		return fault.New(fault.Invalid, "Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", req.Name)
+	if req.Name != "" {
+		if err := checkName(req.Name); err != nil {
+			return err
+		}
 	}
 	c, h := req.Config, req.HostConfig
 	for _, err := range []error{

@@ -33,6 +33,9 @@ func (e *Execs) Create(ctx context.Context, nameOrID string, req wire.ExecCreate
 	if _, _, err := e.containers.running(r); err != nil {
 		return "", err
 	}
+	if err := awake(r); err != nil {
+		return "", err
+	}
 	if req.User != "" {
 		if err := e.checkUser(&r, req.User); err != nil {
 			return "", err
@@ -130,7 +133,19 @@ func (e *Execs) running(execID string) (*session, Record, *supervise.Keeper, err
 		return nil, Record{}, nil, err
 	}
 	keeper, _, err := e.containers.running(r)
+	if err == nil {
+		err = awake(r)
+	}
 	return n, r, keeper, err
+}
+
+// awake refuses a container whose processes stand still: a further one would
+// not come to its program.
+func awake(r Record) error {
+	if r.State == Paused {
+		return fault.New(fault.Conflict, "Container %s is paused, unpause the container before exec", r.ID)
+	}
+	return nil
 }
 
 // fail ends an exec that never ran.

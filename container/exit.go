@@ -98,7 +98,7 @@ func (s *Service) regain(r *Record, l *live, run *run) *supervise.Keeper {
 		if keeper != nil {
 			status := keeper.Status()
 			if updated, err := s.store.note(r.ID, func(p *Progress) error {
-				p.Pid, p.StartedAt = status.Pid, status.StartedAt
+				p.runs(status)
 				return nil
 			}); err == nil {
 				*r = updated
@@ -165,6 +165,9 @@ func (s *Service) collect(id string) error {
 func (s *Service) finish(r Record, l *live, run *run, exit supervise.Exit) {
 	if exit.LogDropped > 0 {
 		s.cfg.Log.Error("output of a container is missing in its log", "container", r.ID, "records", exit.LogDropped, "err", exit.LogError)
+	}
+	if now, err := s.store.find(r.ID); err == nil { // it may have been renamed or updated since the start
+		r = now
 	}
 	s.health.ended(r.ID)
 	rest := s.clean(r, run.keeper)

@@ -99,6 +99,8 @@ func status(r Record) string {
 		default:
 			return fmt.Sprintf("Up %s (%s)", ago(r.StartedAt), health)
 		}
+	case Paused:
+		return "Up " + ago(r.StartedAt) + " (Paused)"
 	case Restarting:
 		return fmt.Sprintf("Restarting (%d) %s ago", r.ExitCode, ago(r.FinishedAt))
 	case Exited:

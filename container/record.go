@@ -20,7 +20,7 @@ type Record struct {
 }
 
 // Spec is the stored request: Docker's config verbatim, and what create
-// resolved. It changes only by rename.
+// resolved. It changes only by rename and update.
 type Spec struct {
 	ID         string
 	Name       string // without Docker's leading slash

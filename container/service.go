@@ -16,13 +16,13 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/archive"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/internal/cgroupfs"
 	"github.com/tarehq/tare/internal/keylock"
 	"github.com/tarehq/tare/internal/nofile"
 	"github.com/tarehq/tare/network"
@@ -75,10 +75,10 @@ type Service struct {
 	files   *specs.POSIXRlimit    // limit of open files of containers that ask for none
 	ops     keylock.Locks[string] // one operation at a time per container
 
-	mu    sync.Mutex
-	lives map[string]*live
-	execs *Execs
-
+	mu     sync.Mutex
+	lives  map[string]*live
+	execs  *Execs
+	stats  *Stats
 	health *Health
 
 	closing  chan struct{}
@@ -108,8 +108,12 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	s := &Service{cfg: cfg, store: st, boot: strings.TrimSpace(string(boot)), lives: map[string]*live{}, closing: make(chan struct{}),
 		files: &specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Soft: limit.Cur, Hard: limit.Max}}
-	var fs unix.Statfs_t
-	s.cgroup2 = unix.Statfs("/sys/fs/cgroup", &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC
+	groups, err := cgroupfs.Host()
+	if err != nil {
+		return nil, err
+	}
+	s.cgroup2 = groups.Unified()
+	s.stats = newStats(s, groups)
 	s.execs = newExecs(s)
 	s.health = &Health{containers: s, probers: map[string]*prober{}}
 	if err := s.takeOver(ctx); err != nil {
@@ -230,8 +234,12 @@ func notRunning(r Record) error {
 	return fault.New(fault.Conflict, "container %s is not running", r.ID)
 }
 
-// publish tells the world what happened to a container.
+// publish tells the world what happened to a container, by the name that it has
+// now.
 func (s *Service) publish(r Record, action events.Action, extra ...string) {
+	if now, err := s.store.find(r.ID); err == nil {
+		r = now
+	}
 	attrs := make(map[string]string, len(r.Config.Labels)+2+len(extra)/2)
 	for k, v := range r.Config.Labels {
 		attrs[k] = v
@@ -246,13 +254,16 @@ func (s *Service) publish(r Record, action events.Action, extra ...string) {
 // Counts tells how many containers are in which of Docker's three classes.
 func (s *Service) Counts() (running, paused, stopped int) {
 	for _, r := range s.store.all() {
-		if r.State.Live() {
+		switch {
+		case r.State == Paused:
+			paused++
+		case r.State.Live():
 			running++
-		} else {
+		default:
 			stopped++
 		}
 	}
-	return running, 0, stopped
+	return running, paused, stopped
 }
 
 // Users names the containers that were made from each image, for who wants to

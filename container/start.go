@@ -44,6 +44,9 @@ func (s *Service) startAnew(ctx context.Context, r Record) error {
 }
 
 func startable(r Record) error {
+	if r.State == Paused {
+		return fault.New(fault.Conflict, "cannot start a paused container, try unpause instead")
+	}
 	if r.State.Live() {
 		return fault.New(fault.NotModified, "container is already running")
 	}

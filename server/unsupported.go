@@ -26,11 +26,6 @@ func unsupportedRoutes() []route {
 	var rows []route
 	for path, what := range map[string]string{
 		"GET /containers/{id}/top":                         "listing a container's processes",
-		"GET /containers/{id}/stats":                       "reading a container's statistics",
-		"POST /containers/{id}/update":                     "updating a container",
-		"POST /containers/{id}/rename":                     "renaming a container",
-		"POST /containers/{id}/pause":                      "pausing a container",
-		"POST /containers/{id}/unpause":                    "unpausing a container",
 		"GET /containers/{id}/attach/ws":                   "attaching over a websocket",
 		"GET /containers/{id}/archive":                     "copying from a container",
 		"HEAD /containers/{id}/archive":                    "copying from a container",

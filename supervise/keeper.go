@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/supervise/internal/seqpacket"
 )
@@ -304,6 +306,36 @@ func (k *Keeper) Freeze(ctx context.Context) error {
 // Thaw takes a Freeze back; fault.Conflict when there is none.
 func (k *Keeper) Thaw(ctx context.Context) error {
 	return k.call(ctx, MethodThaw, nil, nil)
+}
+
+// Pause makes all processes of the container stand still until Unpause, with or
+// without a daemon; a Freeze and its Thaw in between change nothing of that.
+// fault.Conflict when it is paused already or does not run.
+func (k *Keeper) Pause(ctx context.Context) error {
+	return k.settle(ctx, MethodPause)
+}
+
+// Unpause lets the container's processes go on; fault.Conflict when it is not
+// paused.
+func (k *Keeper) Unpause(ctx context.Context) error {
+	return k.settle(ctx, MethodUnpause)
+}
+
+// settle calls a method that answers with the status.
+func (k *Keeper) settle(ctx context.Context, method string) error {
+	var s Status
+	if err := k.call(ctx, method, nil, &s); err != nil {
+		return err
+	}
+	k.setStatus(s)
+	return nil
+}
+
+// Update changes limits of the running container; what r does not name stays.
+// When a part is refused nothing has changed, as far as the runtime keeps to
+// that.
+func (k *Keeper) Update(ctx context.Context, r *specs.LinuxResources) error {
+	return k.call(ctx, MethodUpdate, UpdateRequest{*r}, nil)
 }
 
 // Detached delivers the detaches by keys. An event is lost when 16 wait

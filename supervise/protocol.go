@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/tarehq/tare/fault"
 )
 
@@ -44,6 +46,9 @@ const (
 	MethodExecs    = "execs"     // → []ExecStatus
 	MethodFreeze   = "freeze"    // answered when all processes stand still, until a thaw or the connection's end
 	MethodThaw     = "thaw"      // takes one freeze of the connection back
+	MethodPause    = "pause"     // → Status; answered when all processes stand still, until an unpause, whoever is connected
+	MethodUnpause  = "unpause"   // → Status
+	MethodUpdate   = "update"    // UpdateRequest; answered when the limits are in force, all or none
 	MethodRelease  = "release"   // answered when nothing of the container is left
 )
 
@@ -86,6 +91,9 @@ type ResizeRequest struct {
 
 // SignalRequest sends a signal to the container's init.
 type SignalRequest struct{ Signal int }
+
+// UpdateRequest changes limits; what it does not name stays.
+type UpdateRequest struct{ Resources specs.LinuxResources }
 
 // ExecRequest names an exec.
 type ExecRequest struct{ ID string }

@@ -101,6 +101,7 @@ type Status struct {
 	Phase     Phase
 	Pid       int       // of the container's init in the daemon's pid namespace; 0 before create
 	StartedAt time.Time // zero before Start
+	Paused    bool      `json:",omitempty"` // by Pause; its processes stand still
 	Exit      *Exit     `json:",omitempty"` // with PhaseExited
 }
 

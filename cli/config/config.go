@@ -30,6 +30,7 @@ import (
 type File struct {
 	DetachKeys   string          `json:"detachKeys,omitempty"`
 	PsFormat     string          `json:"psFormat,omitempty"`
+	StatsFormat  string          `json:"statsFormat,omitempty"`
 	ImagesFormat string          `json:"imagesFormat,omitempty"`
 	PruneFilters []string        `json:"pruneFilters,omitempty"`
 	Auths        map[string]Auth `json:"auths,omitempty"` // by server

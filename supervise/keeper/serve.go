@@ -189,6 +189,18 @@ func (k *keeper) handle(ctx context.Context, m supervise.Message, files []*os.Fi
 	case supervise.MethodThaw:
 		closeAll(files)
 		return none, k.thaw()
+	case supervise.MethodPause:
+		closeAll(files)
+		return k.pause()
+	case supervise.MethodUnpause:
+		closeAll(files)
+		return k.unpause()
+	case supervise.MethodUpdate:
+		var r supervise.UpdateRequest
+		if err := decode(m, &r, files); err != nil {
+			return nil, err
+		}
+		return none, k.update(ctx, &r.Resources)
 	case supervise.MethodRelease:
 		closeAll(files)
 		return none, k.release(ctx)
