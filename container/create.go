@@ -41,7 +41,7 @@ func (s *Service) Create(ctx context.Context, req CreateRequest) (id string, war
 	if err := s.check(&req); err != nil {
 		return "", nil, err
 	}
-	dropped := discard(req.HostConfig, s.cgroup2)
+	dropped := slices.Concat(discardSwap(req.HostConfig, s.countsSwap), discard(req.HostConfig, s.cgroup2))
 	s.shareByID(req.HostConfig)
 	img, err := s.cfg.Images.ResolvePlatform(ctx, req.Config.Image, req.Platform)
 	if err != nil {
@@ -71,6 +71,7 @@ func (s *Service) shareByID(h *wire.HostConfig) {
 		return mode
 	}
 	h.PidMode = wire.PidMode(id(string(h.PidMode), h.PidMode.Container()))
+	h.IpcMode = wire.IpcMode(id(string(h.IpcMode), h.IpcMode.Container()))
 	h.NetworkMode = wire.NetworkMode(id(string(h.NetworkMode), h.NetworkMode.ConnectedContainer()))
 }
 
@@ -98,6 +99,16 @@ func discard(h *wire.HostConfig, cgroup2 bool) (warnings []string) {
 		warnings = append(warnings, "Your kernel does not support OomKillDisable. OomKillDisable discarded.")
 	}
 	return warnings
+}
+
+// discardSwap drops the limit of swap where the kernel does not count it, with
+// Docker's words.
+func discardSwap(h *wire.HostConfig, counted bool) (warnings []string) {
+	if counted || h.Memory == 0 || h.MemorySwap == -1 {
+		return nil
+	}
+	h.MemorySwap = -1
+	return []string{"Your kernel does not support swap limit capabilities or the cgroup is not mounted. Memory limited without swap."}
 }
 
 // limitWarnings are Docker's words about limits that can do harm.
@@ -150,7 +161,11 @@ func (s *Service) make(r *Record) (err error) {
 		return err
 	}
 	back.Push(func() error { return s.cfg.Snapshots.Remove(r.ID) })
-	return s.store.add(r)
+	if err := s.store.add(r); err != nil {
+		return err
+	}
+	s.linked.add(r)
+	return nil
 }
 
 // claimName reserves the wanted name, or a made-up one that is free.
@@ -188,6 +203,10 @@ func (s *Service) resolve(req CreateRequest, img image.Image) (*Record, error) {
 			Boot:       s.boot,
 		},
 		Progress: Progress{State: Created},
+	}
+	var err error
+	if r.Links, err = s.findLinks(req.HostConfig.Links); err != nil {
+		return nil, err
 	}
 	if n := req.NetworkingConfig; n != nil {
 		r.Networks = n.EndpointsConfig

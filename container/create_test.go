@@ -78,11 +78,9 @@ func TestImageWarnings(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	for name, h := range map[string]wire.HostConfig{
-		"VolumesFrom":    {VolumesFrom: []string{"x"}},
-		"Links":          {Links: []string{"x"}},
-		"StorageOpt":     {StorageOpt: map[string]string{"size": "1g"}},
-		"DeviceRequests": {Resources: wire.Resources{DeviceRequests: []wire.DeviceRequest{{}}}},
-		"log driver":     {LogConfig: wire.LogConfig{Type: "syslog"}},
+		"VolumesFrom": {VolumesFrom: []string{"x"}},
+		"StorageOpt":  {StorageOpt: map[string]string{"size": "1g"}},
+		"log driver":  {LogConfig: wire.LogConfig{Type: "syslog"}},
 	} {
 		if h.LogConfig.Type == "" {
 			h.LogConfig.Type = "json-file"

@@ -14,6 +14,7 @@ import (
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/idgen"
+	"github.com/tarehq/tare/logs"
 	"github.com/tarehq/tare/supervise"
 )
 
@@ -85,6 +86,9 @@ func (e *Execs) Start(ctx context.Context, execID string, o ExecStartOptions, hi
 	if err != nil {
 		return err
 	}
+	if err := awake(r); err != nil {
+		return err
+	}
 	if err := n.begin(); err != nil {
 		return err
 	}
@@ -114,7 +118,8 @@ func (e *Execs) Start(ctx context.Context, execID string, o ExecStartOptions, hi
 	if err != nil {
 		text := []byte(err.Error() + "\r\n")
 		if !o.TTY {
-			text = append(frameHeader(stdout, len(text)), text...)
+			header := logs.Header(logs.Stdout, len(text))
+			text = append(header[:], text...)
 		}
 		_, _ = client.file.Write(text)
 	}

@@ -28,6 +28,7 @@ type Spec struct {
 	Config     *wire.Config
 	HostConfig *wire.HostConfig
 	Networks   map[string]*wirenet.EndpointSettings `json:",omitempty"` // as requested
+	Links      []Link                               `json:",omitempty"` // of HostConfig.Links, which may name others by now
 	Image      Image
 	Path       string   // the program
 	Args       []string // and its arguments

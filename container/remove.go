@@ -61,6 +61,7 @@ func (s *Service) removeLocked(r Record) error {
 		return err
 	}
 	s.store.remove(r.ID)
+	s.linked.drop(&r)
 	s.deleteLater(rest)
 	err = s.cfg.Snapshots.Remove(r.ID)
 	s.mu.Lock()

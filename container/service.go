@@ -58,22 +58,27 @@ type Config struct {
 	Networks           *network.Service
 	Launcher           *supervise.Launcher
 	Events             *event.Log
-	Runtimes           map[string]string // name -> path; the built-in one has no path
+	Runtimes           map[string]supervise.Runtime // by name; the built-in one has no path
 	DefaultRuntime     string
 	InitPath           string // program for --init; "" refuses it
 	CgroupParent       string // of containers that name none
+	LinkEnv            bool   // tell of links by variables too
+	CDI                CDI    // devices that are asked for by name
 	Log                *slog.Logger
 }
 
 // Service runs containers. It is safe for concurrent use: operations on one
 // container take turns, reads never wait for them.
 type Service struct {
-	cfg     Config
-	store   *store
-	boot    string                // random(4) boot_id
-	cgroup2 bool                  // the host has the unified hierarchy alone, cgroups(7)
-	files   *specs.POSIXRlimit    // limit of open files of containers that ask for none
-	ops     keylock.Locks[string] // one operation at a time per container
+	cfg        Config
+	store      *store
+	boot       string                // random(4) boot_id
+	countsSwap bool                  // the kernel can limit it
+	cgroup2    bool                  // the host has the unified hierarchy alone, cgroups(7)
+	files      *specs.POSIXRlimit    // limit of open files of containers that ask for none
+	ops        keylock.Locks[string] // one operation at a time per container
+
+	linked linked
 
 	mu     sync.Mutex
 	lives  map[string]*live
@@ -113,6 +118,10 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 		return nil, err
 	}
 	s.cgroup2 = groups.Unified()
+	for _, r := range st.all() {
+		s.linked.add(&r)
+	}
+	s.countsSwap = countsSwap(s.cgroup2)
 	s.stats = newStats(s, groups)
 	s.execs = newExecs(s)
 	s.health = &Health{containers: s, probers: map[string]*prober{}}
@@ -120,6 +129,22 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 		return nil, errors.Join(err, s.Close(ctx))
 	}
 	return s, nil
+}
+
+// countsSwap looks whether the kernel accounts for swap: for version 1 of control
+// groups it has to be told so when it boots (swapaccount=1).
+func countsSwap(cgroup2 bool) bool {
+	file := "/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes"
+	if cgroup2 {
+		group, err := os.ReadFile("/proc/self/cgroup") // "0::/path"; the root group has no limits
+		_, path, ok := strings.Cut(strings.TrimSpace(string(group)), "0::")
+		if err != nil || !ok || path == "/" {
+			return true
+		}
+		file = filepath.Join("/sys/fs/cgroup", path, "memory.swap.max")
+	}
+	_, err := os.Stat(file)
+	return err == nil
 }
 
 // makeBundlesDir makes the directory of all bundles, closed to everybody but

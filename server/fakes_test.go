@@ -3,12 +3,14 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -17,6 +19,7 @@ import (
 	wireimage "github.com/moby/moby/api/types/image"
 	wirenet "github.com/moby/moby/api/types/network"
 	wireregistry "github.com/moby/moby/api/types/registry"
+	"github.com/moby/moby/api/types/system"
 
 	"github.com/tarehq/tare/container"
 	"github.com/tarehq/tare/event"
@@ -191,6 +194,27 @@ func (f fakeFiles) Commit(_ context.Context, id string, o container.CommitOption
 	return "sha256:1", f.err
 }
 
+func (f fakeFiles) Stat(_ context.Context, id, path string) (wire.PathStat, error) {
+	f.call = "stat " + id + " " + path
+	return wire.PathStat{Name: "n", Size: 3, Mode: os.ModeSymlink | 0o777, LinkTarget: "/t"}, f.err
+}
+func (f fakeFiles) Archive(_ context.Context, id, path string, begin func(wire.PathStat) (io.Writer, error)) error {
+	f.call = "archive " + id + " " + path
+	if f.err != nil {
+		return f.err
+	}
+	w, err := begin(wire.PathStat{Name: "n"})
+	if err == nil {
+		_, err = io.WriteString(w, "tar")
+	}
+	return err
+}
+func (f fakeFiles) Extract(_ context.Context, id, path string, o container.ExtractOptions, r io.Reader) error {
+	body, err := io.ReadAll(r)
+	f.call = fmt.Sprintf("extract %s %s %+v %s", id, path, o, body)
+	return errors.Join(err, f.err)
+}
+
 type fakeImages struct {
 	call     string
 	imported image.ImportOptions
@@ -346,7 +370,7 @@ func newRig(t *testing.T) *rig {
 func (r *rig) handler() *Server {
 	return New(Config{
 		Containers: &r.containers, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Stats: fakeStats{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{}, Events: &r.events,
-		Daemon: Daemon{Driver: "overlayfs", DriverStatus: [][2]string{{"driver-type", "x"}}, Version: "1.2.3", ID: "the-id", DataRoot: "/data", Runtimes: map[string]string{"tarerun": "", "runc": "/usr/bin/runc"}, DefaultRuntime: "tarerun"},
+		Daemon: Daemon{Driver: "overlayfs", DriverStatus: [][2]string{{"driver-type", "x"}}, Version: "1.2.3", ID: "the-id", DataRoot: "/data", Runtimes: map[string]system.Runtime{"tarerun": {}, "runc": {Path: "/usr/bin/runc"}}, DefaultRuntime: "tarerun"},
 		Log:    slog.New(slog.DiscardHandler),
 	})
 }

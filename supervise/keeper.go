@@ -28,6 +28,7 @@ type Keeper struct {
 
 	exited   chan struct{} // closed when exit is set
 	detached chan DetachEvent
+	rotated  chan struct{} // one token
 
 	mu      sync.Mutex
 	last    uint64
@@ -44,6 +45,7 @@ func newKeeper(dir string, conn *seqpacket.Conn, reap func()) *Keeper {
 		reaped:   make(chan struct{}),
 		exited:   make(chan struct{}),
 		detached: make(chan DetachEvent, 16),
+		rotated:  make(chan struct{}, 1),
 		waiting:  map[uint64]chan Message{},
 	}
 	go k.read()
@@ -101,6 +103,11 @@ func (k *Keeper) event(m Message) {
 			case k.detached <- e:
 			default: // nobody listens
 			}
+		}
+	case EventRotate:
+		select {
+		case k.rotated <- struct{}{}:
+		default: // it is known already
 		}
 	}
 }
@@ -341,6 +348,9 @@ func (k *Keeper) Update(ctx context.Context, r *specs.LinuxResources) error {
 // Detached delivers the detaches by keys. An event is lost when 16 wait
 // already.
 func (k *Keeper) Detached() <-chan DetachEvent { return k.detached }
+
+// Rotated holds a token when a file of the log has become full.
+func (k *Keeper) Rotated() <-chan struct{} { return k.rotated }
 
 // Release acknowledges the exit. When it returns the container's cgroups and
 // its root mount are gone; the process ends as soon as its clients have taken

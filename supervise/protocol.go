@@ -34,7 +34,7 @@ const (
 	MethodHello    = "hello"     // Hello → Hello; must come first
 	MethodWarm     = "warm"      // a config.json like those to come, to rehearse; before create
 	MethodHold     = "hold"      // files to keep open; before create
-	MethodCreate   = "create"    // CreateRequest, the netns, clients' sockets, more files to hold → Started
+	MethodCreate   = "create"    // CreateRequest, the netns, the shm, clients' sockets, more files to hold → Started
 	MethodCollect  = "collect"   // CollectRequest; instead of create: answered when nothing is left of a dead process's container
 	MethodStart    = "start"     // → Started
 	MethodAttach   = "attach"    // AttachOptions, the client's socket; answered when attached
@@ -56,6 +56,7 @@ const (
 const (
 	EventExit   = "exit"   // Exit
 	EventDetach = "detach" // DetachEvent
+	EventRotate = "rotate" // the log's file was full and another has begun
 )
 
 // Hello opens a connection in both directions.
@@ -68,6 +69,7 @@ type Hello struct {
 type CreateRequest struct {
 	Config
 	NetNS bool // the first of the files is the network namespace
+	Shm   bool `json:",omitempty"` // the next is Config.Shm
 	// Clients are attached before the start; their sockets come next.
 	Clients []AttachOptions `json:",omitempty"`
 	// Start goes on to the start when the container is created.

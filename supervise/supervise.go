@@ -16,6 +16,7 @@
 //	sock         SOCK_SEQPACKET socket of the process (protocol.go)
 //	init         "PID STARTTIME\n" of the container's init, see KillInit
 //	exit.json    the Exit, written atomically when all output has been stored
+//	shm/         mount point of Config.Shm
 //	rt/, rt.log  state and log of an OCI runtime that is executed
 //
 // Whoever owns the directory may keep files of other names there.
@@ -26,6 +27,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/tarehq/tare/logs"
 )
 
 // NetNSPath is what the network namespace entry of config.json names for the
@@ -33,6 +36,10 @@ import (
 // process; for a runtime that is executed the process replaces it by a path
 // that is valid there too.
 const NetNSPath = "/proc/self/fd/100"
+
+// ShmName is where Config.Shm is mounted, below Config.Dir, in the mount
+// namespace of the supervising process.
+const ShmName = "shm"
 
 // Config is all that the supervising process must know about a container
 // beside its config.json.
@@ -51,6 +58,7 @@ type Config struct {
 	// characters. Zero leaves it to config.json.
 	ConsoleSize [2]uint16
 
+	Shm   *os.File   `json:"-"` // detached mount for Dir/shm, which config.json binds; nil for none
 	NetNS *os.File   `json:"-"` // network namespace for NetNSPath; nil if none is handed over
 	Held  []*os.File `json:"-"` // kept open until the container is released
 }
@@ -82,6 +90,14 @@ type Runtime struct {
 type Log struct {
 	Driver string // "json-file", or "none"
 	Path   string // of the json-file; its directory must exist
+
+	// How it is rotated and what each record carries: see logs.Options.
+	MaxSize  int64  `json:",omitempty"`
+	MaxFiles int    `json:",omitempty"`
+	Attrs    string `json:",omitempty"`
+	// Buffer is how many bytes of output may wait for the disk; more is lost.
+	// 0: the container waits.
+	Buffer int64 `json:",omitempty"`
 }
 
 // Phase is how far a container has come.
@@ -133,9 +149,12 @@ type AttachOptions struct {
 	DetachKeys []byte `json:",omitempty"`
 	// Buffered are bytes of input that were already read from the socket.
 	Buffered []byte `json:",omitempty"`
-	// Logs replays the json-file first, from the offset LogsFrom in bytes. No
+	// Logs replays the log first, from LogsAt on, without compressed files. No
 	// byte is lost or doubled between the replay and what follows.
-	Logs     bool
+	Logs   bool
+	LogsAt logs.Position
+	// LogsFrom is the offset of LogsAt, for processes from before there was
+	// rotation.
 	LogsFrom int64 `json:",omitempty"`
 	// NoStream ends the session after the replay, without live output and input.
 	NoStream bool `json:",omitempty"`

@@ -1,4 +1,7 @@
-package archive
+// Package compression compresses and decompresses streams, and tells what one was
+// compressed with. What comes in is hostile: no stream takes more memory, or
+// becomes more bytes, than the bounds that are told here.
+package compression
 
 import (
 	"bufio"
@@ -14,16 +17,16 @@ import (
 	"github.com/tarehq/tare/internal/inflate"
 )
 
-// Compression is what a stream was compressed with.
-type Compression string
+// Kind is what a stream was compressed with.
+type Kind string
 
 // The compressions that Decompress tells apart.
 const (
-	Plain Compression = ""
-	Gzip  Compression = "gzip"
-	Zstd  Compression = "zstd"
-	Bzip2 Compression = "bzip2"
-	Xz    Compression = "xz"
+	Plain Kind = ""
+	Gzip  Kind = "gzip"
+	Zstd  Kind = "zstd"
+	Bzip2 Kind = "bzip2"
+	Xz    Kind = "xz"
 )
 
 // maxWindow bounds the memory in bytes that a zstd or xz stream may ask for.
@@ -41,7 +44,7 @@ var (
 // compression that is not supported are errors, and so is, later on, a stream
 // that makes far more bytes than it has (see bounded). It may wait for another
 // one to be closed, when both need much memory.
-func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
+func Decompress(r io.Reader) (io.ReadCloser, Kind, error) {
 	source := &counted{r: r}
 	br := bufio.NewReaderSize(source, 1<<20)
 	head, err := br.Peek(6)
@@ -95,7 +98,7 @@ func zstdWindow(br *bufio.Reader) uint64 {
 	return h.WindowSize
 }
 
-func tooLarge(how Compression) error {
+func tooLarge(how Kind) error {
 	return fault.New(fault.Invalid, "the archive needs more than %d MiB of memory to be decompressed: compress it by %s with a smaller window", maxWindow>>20, how)
 }
 

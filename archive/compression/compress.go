@@ -1,4 +1,4 @@
-package archive
+package compression
 
 import (
 	"io"
@@ -18,9 +18,9 @@ const (
 	zstdParts = 4
 )
 
-// ParseCompression reads the name of a compression that Compress knows:
+// Parse reads the name of a compression that Compress knows:
 // "gzip", "zstd", or "none".
-func ParseCompression(name string) (Compression, error) {
+func Parse(name string) (Kind, error) {
 	switch name {
 	case "gzip":
 		return Gzip, nil
@@ -37,7 +37,7 @@ func ParseCompression(name string) (Compression, error) {
 // to 22 for zstd, from fast to small; 0 is the usual one, 6 and 3. The same
 // input and level give the same output, however it is cut into writes and
 // however many processors there are; several are used.
-func Compress(w io.Writer, c Compression, level int) (io.WriteCloser, error) {
+func Compress(w io.Writer, c Kind, level int) (io.WriteCloser, error) {
 	bad := func(max int) error {
 		return fault.New(fault.Invalid, "there is no %s compression of level %d: levels are 1 to %d", c, level, max)
 	}

@@ -1,4 +1,4 @@
-package archive
+package compression
 
 import (
 	"errors"
@@ -43,7 +43,7 @@ func (c *counted) Read(p []byte) (int, error) {
 type bounded struct {
 	stream io.ReadCloser
 	source *counted
-	how    Compression
+	how    Kind
 	n      int64
 }
 
