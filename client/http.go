@@ -129,6 +129,9 @@ func (c *Client) roundTrip(ctx context.Context, r request) (*response, error) {
 		if source, ok := err.(*sourceError); ok {
 			return nil, source.err
 		}
+		if ended, ok := k.Conn.(*sshConn); ok && !k.used {
+			return nil, ended.reason(err)
+		}
 		// The daemon may have closed a connection while it was idle. Whether it
 		// has acted on a request before nobody knows: only what changes nothing
 		// is sent again.
@@ -214,7 +217,8 @@ func (c *Client) head(r request) []byte {
 	}
 	b = append(b, " HTTP/1.1\r\nHost: "...)
 	b = append(b, c.host...)
-	b = append(b, "\r\nUser-Agent: tare\r\n"...)
+	b = append(b, "\r\n"...)
+	b = append(b, c.header...)
 	for _, h := range r.header {
 		b = append(b, h[0]...)
 		b = append(b, ": "...)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -46,6 +47,9 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 	r, err := s.store.find(nameOrID)
 	if err != nil {
 		return err
+	}
+	if r.State == Paused {
+		return fault.New(fault.Conflict, "container %s is paused, unpause the container before attach", nameOrID)
 	}
 	if r.State == Restarting {
 		return fault.New(fault.Conflict, "container %s is restarting, wait until the container is running", r.ID)
@@ -316,6 +320,6 @@ func (s *Service) Resize(ctx context.Context, nameOrID string, height, width uin
 	if err := keeper.Resize(ctx, "", height, width); err != nil {
 		return err
 	}
-	s.publish(r, events.ActionResize)
+	s.publish(r, events.ActionResize, "height", strconv.Itoa(int(height)), "width", strconv.Itoa(int(width)))
 	return nil
 }

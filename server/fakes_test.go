@@ -19,6 +19,7 @@ import (
 	wireimage "github.com/moby/moby/api/types/image"
 	wirenet "github.com/moby/moby/api/types/network"
 	wireregistry "github.com/moby/moby/api/types/registry"
+	"github.com/moby/moby/api/types/system"
 
 	"github.com/tarehq/tare/container"
 	"github.com/tarehq/tare/event"
@@ -36,6 +37,7 @@ type fakeContainers struct {
 	attach   container.AttachOptions
 	execOpts container.ExecStartOptions
 	commit   container.CommitOptions
+	updated  wire.UpdateConfig
 
 	err     error
 	inspect wire.InspectResponse
@@ -88,6 +90,22 @@ func (f *fakeContainers) Inspect(_ context.Context, id string, _ bool) (wire.Ins
 	return f.inspect, f.err
 }
 func (f *fakeContainers) Counts() (int, int, int) { return 2, 0, 1 }
+func (f *fakeContainers) Pause(_ context.Context, id string) error {
+	f.call = "pause " + id
+	return f.err
+}
+func (f *fakeContainers) Unpause(_ context.Context, id string) error {
+	f.call = "unpause " + id
+	return f.err
+}
+func (f *fakeContainers) Rename(_ context.Context, id, name string) error {
+	f.call = "rename " + id + " " + name
+	return f.err
+}
+func (f *fakeContainers) Update(_ context.Context, id string, u wire.UpdateConfig) ([]string, error) {
+	f.call, f.updated = "update "+id, u
+	return nil, f.err
+}
 func (f *fakeContainers) Logs(_ context.Context, _ string, o container.LogsOptions) (container.LogStream, error) {
 	f.logs = o
 	return f.stream, f.err
@@ -111,6 +129,22 @@ func (f *fakeContainers) session(hijack container.Hijack) error {
 func (f *fakeContainers) Resize(_ context.Context, id string, h, w uint16) error {
 	f.call = "resize " + id
 	return f.err
+}
+
+// fakeStats notes its calls with those of the containers.
+type fakeStats struct{ *fakeContainers }
+
+func (f fakeStats) Read(_ context.Context, id string, o container.StatsOptions, visit func(wire.StatsResponse) error) error {
+	f.call = fmt.Sprintf("stats %s %+v", id, o)
+	if f.err != nil {
+		return f.err
+	}
+	for range 2 {
+		if err := visit(wire.StatsResponse{ID: id}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // fakeExecs notes its calls with those of the containers.
@@ -335,8 +369,8 @@ func newRig(t *testing.T) *rig {
 
 func (r *rig) handler() *Server {
 	return New(Config{
-		Containers: &r.containers, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{}, Events: &r.events,
-		Daemon: Daemon{Driver: "overlayfs", DriverStatus: [][2]string{{"driver-type", "x"}}, Version: "1.2.3", ID: "the-id", DataRoot: "/data", Runtimes: map[string]string{"tarerun": "", "runc": "/usr/bin/runc"}, DefaultRuntime: "tarerun"},
+		Containers: &r.containers, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Stats: fakeStats{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{}, Events: &r.events,
+		Daemon: Daemon{Driver: "overlayfs", DriverStatus: [][2]string{{"driver-type", "x"}}, Version: "1.2.3", ID: "the-id", DataRoot: "/data", Runtimes: map[string]system.Runtime{"tarerun": {}, "runc": {Path: "/usr/bin/runc"}}, DefaultRuntime: "tarerun"},
 		Log:    slog.New(slog.DiscardHandler),
 	})
 }

@@ -57,9 +57,3 @@ func (t *takeover) hijack(tty bool) (net.Conn, []byte, error) {
 }
 
 var _ container.Hijack = (*takeover)(nil).hijack
-
-// frameHead begins one frame of a multiplexed stream: stream 1 is stdout, 2 stderr,
-// then three zero bytes and the length in 32 bits, big-endian.
-func frameHead(stream byte, length int) [8]byte {
-	return [8]byte{stream, 0, 0, 0, byte(length >> 24), byte(length >> 16), byte(length >> 8), byte(length)}
-}

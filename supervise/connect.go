@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -110,6 +111,21 @@ func KillInit(dir string) error {
 // process which has its number by now. fault.Conflict when it has ended.
 func OpenNamespace(dir, kind string) (*os.File, error) {
 	return openOfInit(dir, "ns/"+kind, unix.O_RDONLY)
+}
+
+// ReadOfInit reads a file of the init's directory in proc(5), on the terms of
+// OpenNamespace.
+func ReadOfInit(dir, name string) ([]byte, error) {
+	f, err := openOfInit(dir, name, unix.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(f)
+	if errors.Is(err, unix.ESRCH) {
+		return nil, fault.New(fault.Conflict, "the container has ended")
+	}
+	return b, err
 }
 
 // OpenRoot opens the root directory of the init of the container in dir, as a
