@@ -26,7 +26,6 @@ func unsupportedRoutes() []route {
 	var rows []route
 	for path, what := range map[string]string{
 		"GET /containers/{id}/top":                         "listing a container's processes",
-		"GET /containers/{id}/attach/ws":                   "attaching over a websocket",
 		"POST /containers/prune":                           "pruning containers",
 		"GET /containers/{id}/checkpoints":                 "listing checkpoints",
 		"POST /containers/{id}/checkpoints":                "making a checkpoint",
