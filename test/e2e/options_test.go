@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -125,16 +126,20 @@ func TestReload(t *testing.T) {
 	for key, want := range map[string]string{
 		"debug": "true", "live-restore": "false", "shutdown-timeout": "7", "default-shm-size": "4194304", "registry-mirrors": `["http://mirror.example/"]`, "insecure-registries": `["reg.example"]`,
 		"max-concurrent-downloads": "9", "max-concurrent-uploads": "5", "max-download-attempts": "5", "labels": `["flag=1"]`, "features": "map[buildkit:false]",
-		"runtimes": "other:/bin/false tarerun:", "default-runtime": "tarerun", "default-ipc-mode": "private", "default-cgroupns-mode": "private",
+		"default-runtime": "tarerun", "default-ipc-mode": "private", "default-cgroupns-mode": "private",
 	} {
 		if got := event.Actor.Attributes[key]; got != want {
 			t.Errorf("the event's %s is %q, want %q", key, got, want)
 		}
 	}
+	// Beside those that are found on the machine.
+	if runtimes := strings.Fields(event.Actor.Attributes["runtimes"]); !slices.Contains(runtimes, "other:/bin/false") || !slices.Contains(runtimes, "tarerun:") {
+		t.Errorf("the event's runtimes are %v", runtimes)
+	}
 	if event.Type != "daemon" || event.Action != "reload" || event.Actor.ID != d.Tare(t, "info", "--format", "{{.ID}}") || event.Actor.Attributes["name"] == "" {
 		t.Errorf("%+v", event)
 	}
-	if out := d.Tare(t, "info", "--format", "{{.Debug}} {{.LiveRestoreEnabled}} {{.RegistryConfig.Mirrors}} {{len .Runtimes}}"); out != "true false [http://mirror.example/] 2" {
+	if out := d.Tare(t, "info", "--format", "{{.Debug}} {{.LiveRestoreEnabled}} {{.RegistryConfig.Mirrors}} {{.Runtimes.other.path}}"); out != "true false [http://mirror.example/] /bin/false" {
 		t.Errorf("after the reload: %s", out)
 	}
 	if !strings.Contains(d.Log(), "options=[mtu]") {
