@@ -106,6 +106,9 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 	}
 	client.letRead()
 	err = keeper.Attach(ctx, options, client.file)
+	if o.Logs && options.LogsFrom == 0 && (errors.Is(err, fault.Conflict) || errors.Is(err, fault.Unavailable)) {
+		_, err = s.replay(r, o, client) // it has just ended, and its log has all that it said
+	}
 	client.close() // the other process has its own descriptor now
 	if err != nil {
 		return err
