@@ -92,7 +92,7 @@ func (s *Service) tryAgain(r Record, l *live, giveUp <-chan struct{}) {
 	}
 	defer unlock()
 	current, err := s.store.find(r.ID)
-	if err != nil || current.State != Restarting {
+	if err != nil || current.State != Restarting || s.ending.Load() {
 		return
 	}
 	if err := s.startLocked(context.Background(), current); err != nil {
