@@ -70,7 +70,7 @@ func (s *Service) limit(ctx context.Context, r Record, to *wire.HostConfig) (bac
 		return errors.Join(err, keeper.Update(ctx, change))
 	}
 	if err := keeper.Update(ctx, change); err != nil {
-		if s.cfg.Runtimes[r.Runtime].Path != "" { // only our own is known to take back what it did
+		if s.cfg.Defaults.get().Runtimes[r.Runtime].Path != "" { // only our own is known to take back what it did
 			err = errors.Join(err, back())
 		}
 		return nil, err

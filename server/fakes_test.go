@@ -350,6 +350,7 @@ type rig struct {
 	images     fakeImages
 	registries fakeRegistries
 	events     event.Log
+	daemon     Daemon
 	path       string
 	client     *http.Client
 	stop       context.CancelFunc // ends the requests, as a daemon that stops does
@@ -357,7 +358,7 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	r := &rig{T: t, path: filepath.Join(t.TempDir(), "s")}
+	r := &rig{T: t, path: filepath.Join(t.TempDir(), "s"), daemon: Daemon{Driver: "overlayfs", DriverStatus: [][2]string{{"driver-type", "x"}}, Version: "1.2.3", ID: "the-id", DataRoot: "/data", Runtimes: map[string]system.Runtime{"tarerun": {}, "runc": {Path: "/usr/bin/runc"}}, DefaultRuntime: "tarerun"}}
 	r.containers.stream.Copy = func(context.Context, func(byte, []byte) error) error { return nil }
 	l, err := net.Listen("unix", r.path)
 	if err != nil {
@@ -380,7 +381,7 @@ func newRig(t *testing.T) *rig {
 func (r *rig) handler() *Server {
 	return New(Config{
 		Containers: &r.containers, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Stats: fakeStats{&r.containers}, Processes: fakeStats{&r.containers}, Pruning: fakeStats{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{}, Events: &r.events,
-		Daemon: Daemon{Driver: "overlayfs", DriverStatus: [][2]string{{"driver-type", "x"}}, Version: "1.2.3", ID: "the-id", DataRoot: "/data", Runtimes: map[string]system.Runtime{"tarerun": {}, "runc": {Path: "/usr/bin/runc"}}, DefaultRuntime: "tarerun"},
+		Daemon: func() Daemon { return r.daemon },
 		Log:    slog.New(slog.DiscardHandler),
 	})
 }
