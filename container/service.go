@@ -80,11 +80,10 @@ type Service struct {
 
 	linked linked
 
-	mu    sync.Mutex
-	lives map[string]*live
-	execs *Execs
-	stats *Stats
-
+	mu     sync.Mutex
+	lives  map[string]*live
+	execs  *Execs
+	stats  *Stats
 	health *Health
 
 	ending   atomic.Bool // the daemon stops its containers, and none is started again

@@ -147,6 +147,16 @@ func (f fakeStats) Read(_ context.Context, id string, o container.StatsOptions, 
 	return nil
 }
 
+func (f fakeStats) Top(_ context.Context, id, arguments string) (wire.TopResponse, error) {
+	f.call = "top " + id + " " + arguments
+	return wire.TopResponse{Titles: []string{"PID"}, Processes: [][]string{{"1"}}}, f.err
+}
+
+func (f fakeStats) Prune(_ context.Context, filters map[string]map[string]bool) (wire.PruneReport, error) {
+	f.call = fmt.Sprint("prune ", filters)
+	return wire.PruneReport{}, f.err
+}
+
 // fakeExecs notes its calls with those of the containers.
 type fakeExecs struct{ *fakeContainers }
 
@@ -370,7 +380,7 @@ func newRig(t *testing.T) *rig {
 
 func (r *rig) handler() *Server {
 	return New(Config{
-		Containers: &r.containers, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Stats: fakeStats{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{}, Events: &r.events,
+		Containers: &r.containers, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Stats: fakeStats{&r.containers}, Processes: fakeStats{&r.containers}, Pruning: fakeStats{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{}, Events: &r.events,
 		Daemon: func() Daemon { return r.daemon },
 		Log:    slog.New(slog.DiscardHandler),
 	})

@@ -25,6 +25,8 @@ type Config struct {
 	Execs      Execs
 	Files      Files
 	Stats      Stats
+	Processes  Processes
+	Pruning    Pruning
 	Images     Images
 	Transfers  Transfers
 	Registries Registries
@@ -57,7 +59,8 @@ func New(c Config) *Server {
 		(&attachHandlers{c.Containers, c.Log}).routes(),
 		(&execHandlers{c.Execs, c.Log}).routes(),
 		(&fileHandlers{c.Files}).routes(),
-		(&statsHandlers{c.Stats}).routes(),
+		(&statsHandlers{c.Stats, c.Processes}).routes(),
+		(&containerPruneHandlers{c.Pruning}).routes(),
 		(&registryHandlers{c.Registries}).routes(), // before the images: /images/search is no image
 		(&imageHandlers{c.Images, c.Transfers}).routes(),
 		(&usageHandlers{c.Containers, c.Images}).routes(),
