@@ -157,6 +157,9 @@ func makeBundlesDir(dir string) error {
 	return os.Chmod(dir, 0o700) // it may be of an earlier version
 }
 
+// Health is what looks after the containers' health checks.
+func (s *Service) Health() *Health { return s.health }
+
 // Close lets go of the running containers, which go on, and returns when
 // nothing of the service runs any more.
 func (s *Service) Close(ctx context.Context) error {
