@@ -65,12 +65,17 @@ func extract(t testing.TB, into string, r io.Reader) error {
 
 func extractWith(t testing.TB, into string, r io.Reader, w Whiteouts) (Stats, error) {
 	t.Helper()
+	return extractBy(t, into, r, Options{Whiteouts: w})
+}
+
+func extractBy(t testing.TB, into string, r io.Reader, o Options) (Stats, error) {
+	t.Helper()
 	root, err := os.Open(into)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	return Extract(context.Background(), root, r, Options{Whiteouts: w})
+	return Extract(context.Background(), root, r, o)
 }
 
 // tree lists what is below dir: path, kind, and a file's content or a link's
@@ -423,5 +428,12 @@ func TestManyDirectories(t *testing.T) {
 	}
 	if err := extract(t, t.TempDir(), pack(t, many...)); !errors.Is(err, fault.Invalid) {
 		t.Error(err)
+	}
+}
+
+// The corpus of testdata/fuzz is run by every go test; it must be there.
+func TestCorpus(t *testing.T) {
+	if files, err := os.ReadDir("testdata/fuzz/FuzzExtract"); err != nil || len(files) < 3 {
+		t.Errorf("a corpus of %d files, %v", len(files), err)
 	}
 }

@@ -3,7 +3,6 @@ package server
 import (
 	"bufio"
 	"bytes"
-	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -12,6 +11,8 @@ import (
 
 	"github.com/moby/moby/api/types/system"
 	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/internal/cgroupfs"
 )
 
 // host is what does not change about the machine while the daemon runs.
@@ -45,15 +46,14 @@ func probeHost() host {
 		h.memory = int64(si.Totalram) * int64(si.Unit)
 	}
 	const root = "/sys/fs/cgroup"
-	var fs unix.Statfs_t
-	if err := unix.Statfs(root, &fs); err == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC {
+	if unified, err := cgroupfs.Unified(); err == nil && unified {
 		h.cgroupVersion = 2
 		h.limits = unifiedLimits(root)
 	} else {
 		h.limits = legacyLimits(root)
 	}
 	if status, err := os.ReadFile("/proc/self/status"); err == nil && bytes.Contains(status, []byte("\nSeccomp:")) {
-		h.security = append(h.security, "name=seccomp,profile=builtin")
+		h.security = append(h.security, "name=seccomp")
 	}
 	if exists("/proc/self/ns/cgroup") {
 		h.security = append(h.security, "name=cgroupns")
@@ -181,15 +181,4 @@ func openFiles() int {
 		return -1
 	}
 	return len(names) - 1
-}
-
-// proxy is a proxy's address from the environment without its password.
-func proxy(names ...string) string {
-	text := firstEnv(names...)
-	u, err := url.Parse(text)
-	if err != nil || u.User == nil {
-		return text
-	}
-	u.User = url.UserPassword("xxxxx", "xxxxx")
-	return u.String()
 }

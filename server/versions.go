@@ -21,6 +21,7 @@ import (
 	"github.com/moby/moby/api/types/system"
 	"github.com/moby/moby/api/types/volume"
 	"github.com/tarehq/tare/fault"
+	"golang.org/x/net/websocket"
 )
 
 // Version is a version of the Engine API.
@@ -85,6 +86,18 @@ func (v Version) streamType(tty bool) string {
 		return types.MediaTypeRawStream
 	}
 	return types.MediaTypeMultiplexedStream
+}
+
+// allStreams tells whether an attach over a websocket has all streams, because
+// clients could not choose.
+func (v Version) allStreams() bool { return v.before(42) }
+
+// socketPayload is the type of a websocket's messages, RFC 6455, section 5.6.
+func (v Version) socketPayload() byte {
+	if v.before(28) {
+		return websocket.TextFrame
+	}
+	return websocket.BinaryFrame
 }
 
 // createBody is the request of POST /containers/create with the fields that
@@ -248,6 +261,20 @@ func (v Version) createWarnings(body *createBody) []string {
 	}
 	return []string{"The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead."}
 }
+
+// update brings an older client's request to the newest meaning. No limit of
+// processes is 0 or any number below it.
+func (v Version) update(u *container.UpdateConfig) {
+	switch {
+	case v.before(40):
+		u.PidsLimit = nil
+	case u.PidsLimit != nil && *u.PidsLimit < 0:
+		u.PidsLimit = new(int64)
+	}
+}
+
+// oneShot tells whether statistics shall come without those of a second before.
+func (v Version) oneShot(r *request) bool { return !v.before(41) && r.flag("one-shot") }
 
 // checkListFilters refuses what the list of containers could not be filtered by.
 func (v Version) checkListFilters(filters map[string]map[string]bool) error {

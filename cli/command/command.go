@@ -17,6 +17,7 @@ import (
 type Command struct {
 	Usage   string // what follows the command's words: "[OPTIONS] CONTAINER"
 	Long    string // the help's first sentence; "" takes the list's
+	Example string // a command line that does something, or ""
 	MinArgs int
 	MaxArgs int // -1: any number
 	// Program is set for commands whose arguments end in another program's
@@ -49,6 +50,10 @@ func (e *Exit) Error() string {
 }
 
 func (e *Exit) Unwrap() error { return e.Err }
+
+// BadTemplate is the error of a --format that cannot be parsed, with Docker's
+// exit code.
+func BadTemplate(err error) error { return &Exit{Code: 64, Err: err} }
 
 // WithHelp adds the program's name and where help is to be found.
 func WithHelp(err error, words string) error {

@@ -23,7 +23,8 @@ func Run() *command.Command {
 	f.BoolVar(&r.sigProxy, "sig-proxy", true, "Proxy received signals to the process")
 	return &command.Command{
 		Usage: "[OPTIONS] IMAGE [COMMAND] [ARG...]", MinArgs: 1, MaxArgs: -1, Program: true, Flags: f,
-		Run: r.run,
+		Example: "tare run --rm -it -v $PWD:/src alpine sh",
+		Run:     r.run,
 	}
 }
 
@@ -40,7 +41,7 @@ func (r *run) run(ctx context.Context, s *command.Session, args []string) error 
 	}
 	if r.detach {
 		if len(r.attach.Values) > 0 {
-			return usageError(fault.New(fault.Invalid, "conflicting options: cannot specify both --attach and --detach"))
+			return fault.New(fault.Invalid, "conflicting options: cannot specify both --attach and --detach")
 		}
 		request.AttachStdin, request.AttachStdout, request.AttachStderr, request.StdinOnce = false, false, false, false
 	} else if err := stream.CheckInput(s.In, request.AttachStdin, request.Tty); err != nil {

@@ -45,9 +45,6 @@ func TestFlagsAndFile(t *testing.T) {
 		len(o.Pools) != 1 || o.Pools[0].Size != 24 || o.LogLevel != "debug" || o.Bridge != "br7" || o.Pidfile != "/p.pid" || o.Group != "wheel" {
 		t.Errorf("%+v", o)
 	}
-	if p := o.runtimePaths(); p["crun"] != "/usr/bin/crun" || p["runc"] != "/usr/sbin/runc" || len(p) != 3 {
-		t.Error(p)
-	}
 	o, err = readOptions(append(config(t, ""), "--default-address-pool", "base=172.80.0.0/16,size=24", "--default-address-pool", "base=172.90.0.0/16,size=20"))
 	if err != nil || len(o.Pools) != 2 || o.Pools[1].Base.String() != "172.90.0.0/16" {
 		t.Errorf("%v %+v", err, o)
@@ -77,7 +74,32 @@ func TestRefusals(t *testing.T) {
 		{`{"bridge-name": 1, "colour": "red"}`, "", "the following directives don't match any configuration option: bridge-name, colour"},
 		{`{"config-file": "x"}`, "", "the following directives don't match any configuration option: config-file"},
 		{`{"storage-driver": "zfs"}`, "", `unknown storage driver "zfs": want overlay, btrfs or vfs`},
-		{`{"live-restore": false}`, "", "the directive live-restore: false is not supported yet"},
+		{`{"icc": false}`, "", "the directive icc: false is not supported yet"},
+		{`{"containerd": "/x"}`, "", "the directive containerd: \"/x\" is not supported: tared keeps images and containers itself"},
+		{`{"proxies": {"http-proxy": "http://u:p@a"}}`, "--http-proxy=http://b", "the following directives are specified both as a flag and in the configuration file: http-proxy: (from flag: http://b, from file: http://xxxxx:xxxxx@a)"},
+		{`{"proxies": {"colour": "x"}}`, "", "the following directives don't match any configuration option: proxies.colour"},
+		{`{"tlsverify": false}`, "--tlsverify=false", "tlsverify: (from flag: false, from file: false)"},
+		{`{"host-gateway-ip": "1.2.3.4", "host-gateway-ips": ["1.2.3.4"]}`, "", "host-gateway-ip and host-gateway-ips must not both be specified in the config file"},
+		{`{"host-gateway-ip": "1.2.3.4"}`, "--host-gateway-ip=1.2.3.5", "host-gateway-ips: (from flag: [1.2.3.5], from file: [1.2.3.4])"},
+		{"", "--host-gateway-ip=1.2.3.4 --host-gateway-ip=1.2.3.5", "only one IPv4 host gateway IP address can be specified"},
+		{"", "--default-ipc-mode=host", `IPC mode "host" is not supported as default value; use "shareable" or "private"`},
+		{"", "--default-ipc-mode=x", `default IPC mode setting (x) is invalid; use "shareable" or "private"`},
+		{"", "--default-cgroupns-mode=x", `invalid default cgroup namespace (x): use "host" or "private"`},
+		{"", "--default-ulimit=nofile=5:4", "ulimit soft limit must be less than or equal to hard limit: 5 > 4"},
+		{`{"default-ulimits": {"files": {"Hard": 1, "Soft": 1}}}`, "", "invalid default-ulimits: invalid ulimit type: files"},
+		{`{"default-shm-size": "lots"}`, "", "invalid size: 'lots'"},
+		{"", "--dns=here", "here is not an ip address"},
+		{`{"dns": ["here"]}`, "", "unable to parse IP"},
+		{"", "--dns-search=a_b!", "a_b! is not a valid domain"},
+		{"", "--exec-opt=x", "invalid exec-opt (x): must be formatted 'opt=value'"},
+		{"", "--exec-opt=x=y", "invalid exec-opt (x=y): unknown option: 'x'"},
+		{"", "--seccomp-profile=/nope", "opening seccomp profile (/nope) failed: open /nope: no such file or directory"},
+		{"", "--log-format=xml", "invalid log format: xml"},
+		{"", "--metrics-addr=9090", `invalid metrics-addr "9090": want HOST:PORT`},
+		{"", "--oom-score-adjust=2000", "invalid value 2000 for oom-score-adjust: the range is -1000 to 1000"},
+		{"", "--feature=containerd-snapshotter=false", "the feature containerd-snapshotter cannot be turned off"},
+		{`{"features": {"time-travel": true}}`, "", "the feature time-travel is not supported"},
+		{`{"features": {"cdi": true}}`, "--feature=cdi", "features: (from flag: map[cdi:true], from file: "},
 		{`{"registry-mirrors": ["ftp://x"]}`, "", `invalid mirror: unsupported scheme "ftp" in "ftp://x"`},
 		{`{"registry-mirrors": ["https://x"]}`, "--registry-mirror=https://y", "the following directives are specified both as a flag and in the configuration file: registry-mirrors"},
 		{"", "--registry-mirror=https://me:pw@x", "invalid mirror: username/password not allowed in URI"},
@@ -92,7 +114,6 @@ func TestRefusals(t *testing.T) {
 		{"", "-s zfs", `unknown storage driver "zfs"`},
 		{`{"storage-driver": "vfs"}`, "--storage-driver=btrfs", "specified both as a flag and in the configuration file: storage-driver"},
 		{"", "--ipv6", "--ipv6=true is not supported yet"},
-		{"", "--live-restore=false", "--live-restore=false is not supported yet"},
 		{"", "--exec-opt native.cgroupdriver=systemd --exec-opt native.cgroupdriver=cgroupfs", "--exec-opt=native.cgroupdriver=systemd is not supported yet"},
 		{"", "--data-root /x --exec-root /y/../x", "--data-root and --exec-root are both /x"},
 		{`{"runtimes": {"a": {"path": "/a"}}}`, "--add-runtime=a=/b", "the runtime a is specified both as a flag and in the configuration file"},
@@ -114,7 +135,6 @@ func TestRefusals(t *testing.T) {
 		{"", "--default-runtime=kata", "specified default runtime 'kata' does not exist"},
 		{"", "--add-runtime=tarerun=/x", "is reserved"},
 		{"", "--add-runtime=x", "want name=path"},
-		{`{"runtimes": {"a": {"runtimeType": "io.x"}}}`, "", "runtimeType of runtime a is not supported yet"},
 		{"", "--log-level=loud", "invalid logging level: loud"},
 		{"", "--label=x", "bad attribute format: x"},
 		{"", "--label=a=1 --label=a=2", "conflict labels for a=2 and a=1"},
