@@ -9,8 +9,8 @@ import (
 
 // notThere are flags of Docker's that tare refuses as unknown, by their commands.
 var notThere = map[string]string{
-	"create": "--cpu-count --cpu-percent --disable-content-trust --io-maxbandwidth --io-maxiops --kernel-memory --use-api-socket",
-	"run":    "--cpu-count --cpu-percent --disable-content-trust --io-maxbandwidth --io-maxiops --kernel-memory --use-api-socket",
+	"create": "--cpu-count --cpu-percent --io-maxbandwidth --io-maxiops --kernel-memory --use-api-socket",
+	"run":    "--cpu-count --cpu-percent --io-maxbandwidth --io-maxiops --kernel-memory --use-api-socket",
 }
 
 var verbLine = regexp.MustCompile(`(?m)^([a-z, -]+):(.*)$`)

@@ -148,7 +148,7 @@ func (c *createFlags) fillNamespaces(r *client.CreateRequest) error {
 
 func (c *createFlags) fillSecurity(r *client.CreateRequest) error {
 	h := r.HostConfig
-	h.Privileged, h.ReadonlyRootfs = c.privileged, c.readOnly
+	h.Privileged, h.ReadonlyRootfs, h.Umask = c.privileged, c.readOnly, c.umask.Bits
 	h.CapAdd, h.GroupAdd = capabilities(c.capAdd.Values, nil), c.groups.Values
 	h.CapDrop = capabilities(c.capDrop.Values, h.CapAdd)
 	for _, opt := range c.security.Values {
