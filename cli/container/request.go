@@ -161,7 +161,7 @@ func (c *createFlags) fillSecurity(r *client.CreateRequest) error {
 			// The form with a colon is older and still understood.
 			name, value, ok = strings.Cut(opt, ":")
 		}
-		if !ok && opt != "no-new-privileges" {
+		if !ok && opt != "no-new-privileges" && opt != "writable-cgroups" {
 			return fault.New(fault.Invalid, "Invalid --security-opt: %q", opt)
 		}
 		if name == "seccomp" && value != "unconfined" && value != "builtin" {
