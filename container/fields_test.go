@@ -311,15 +311,14 @@ type noLimits struct{ Snapshots }
 
 func (noLimits) CanLimit() error { return fault.New(fault.Invalid, "no limits") }
 
-func checker(t *testing.T) *Service {
-	t.Helper()
-	return &Service{store: testStore(t, t.TempDir()), cfg: Config{Networks: &network.Service{}, Snapshots: noLimits{},
-		Runtimes: map[string]supervise.Runtime{"tarerun": {}}, DefaultRuntime: "tarerun"}}
+func checkerConfig() Config {
+	return Config{Networks: &network.Service{}, Snapshots: noLimits{},
+		Runtimes: map[string]supervise.Runtime{"tarerun": {}}, DefaultRuntime: "tarerun"}
 }
 
 // TestRefusedFields carries out each refusal of the table.
 func TestRefusedFields(t *testing.T) {
-	s := checker(t)
+	s := &Service{store: testStore(t, t.TempDir()), cfg: checkerConfig()}
 	ask := func(change func(*CreateRequest)) error {
 		r := CreateRequest{Config: &wire.Config{Image: "x"}, HostConfig: &wire.HostConfig{}}
 		change(&r)
