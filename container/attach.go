@@ -2,11 +2,13 @@ package container
 
 import (
 	"context"
+	"errors"
 	"io"
 	"math"
 	"net"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -46,6 +48,9 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 	r, err := s.store.find(nameOrID)
 	if err != nil {
 		return err
+	}
+	if r.State == Paused {
+		return fault.New(fault.Conflict, "container %s is paused, unpause the container before attach", nameOrID)
 	}
 	if r.State == Restarting {
 		return fault.New(fault.Conflict, "container %s is restarting, wait until the container is running", r.ID)
@@ -99,6 +104,9 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 	}
 	client.letRead()
 	err = keeper.Attach(ctx, options, client.file)
+	if o.Logs && options.LogsFrom == 0 && (errors.Is(err, fault.Conflict) || errors.Is(err, fault.Unavailable)) {
+		_, err = s.replay(r, o, client) // it has just ended, and its log has all that it said
+	}
 	client.close() // the other process has its own descriptor now
 	if err != nil {
 		return err
@@ -316,6 +324,6 @@ func (s *Service) Resize(ctx context.Context, nameOrID string, height, width uin
 	if err := keeper.Resize(ctx, "", height, width); err != nil {
 		return err
 	}
-	s.publish(r, events.ActionResize)
+	s.publish(r, events.ActionResize, "height", strconv.Itoa(int(height)), "width", strconv.Itoa(int(width)))
 	return nil
 }

@@ -99,7 +99,7 @@ func (b *bundle) write() (supervise.Config, error) {
 	if err != nil {
 		return supervise.Config{}, err
 	}
-	if err := prepareSources(r, oci); err != nil {
+	if err := prepareSources(r, oci.Mounts); err != nil {
 		return supervise.Config{}, err
 	}
 	if err := s.cfg.CDI.apply(oci, r.HostConfig.DeviceRequests); err != nil {
@@ -120,14 +120,14 @@ func (b *bundle) write() (supervise.Config, error) {
 
 // prepareSources makes the missing source directories of -v, as Docker does,
 // and refuses a --mount whose source is not there.
-func prepareSources(r *Record, oci *specs.Spec) error {
+func prepareSources(r *Record, mounts []specs.Mount) error {
 	strict := map[string]bool{}
 	for _, m := range r.HostConfig.Mounts {
 		if m.Type == mount.TypeBind && (m.BindOptions == nil || !m.BindOptions.CreateMountpoint) {
 			strict[m.Source] = true
 		}
 	}
-	for _, m := range oci.Mounts {
+	for _, m := range mounts {
 		if m.Type != "bind" {
 			continue
 		}

@@ -27,11 +27,21 @@ const minMemory = 6 << 20
 // names are at least two characters of [a-zA-Z0-9][a-zA-Z0-9_.-].
 var namePattern = regexp.MustCompile(`^/?[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
 
+// checkName refuses a name that no container can have.
+func checkName(name string) error {
+	if !namePattern.MatchString(name) {
+		return fault.New(fault.Invalid, "Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)
+	}
+	return nil
+}
+
 // check refuses, before anything is made, a request that can never work, in
 // Docker's words, and by its name what is not supported yet.
 func (s *Service) check(req *CreateRequest) error {
-	if req.Name != "" && !namePattern.MatchString(req.Name) {
-		return fault.New(fault.Invalid, "Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", req.Name)
+	if req.Name != "" {
+		if err := checkName(req.Name); err != nil {
+			return err
+		}
 	}
 	c, h := req.Config, req.HostConfig
 	for _, err := range []error{
@@ -98,7 +108,7 @@ func checkConfig(c *wire.Config) error {
 			return fault.New(fault.Invalid, "invalid environment variable: %s", kv)
 		}
 	}
-	return nil
+	return checkHealth(c.Healthcheck)
 }
 
 // checkForeign refuses by name what other systems and the engines before
@@ -308,7 +318,6 @@ func checkEndpoints(mode wire.NetworkMode, n *wirenet.NetworkingConfig) error {
 // asked for is silently left out.
 func unsupported(c *wire.Config, h *wire.HostConfig, n *wirenet.NetworkingConfig) error {
 	asked := map[string]bool{
-		"health checks (Healthcheck)":               asksForHealth(c.Healthcheck),
 		"anonymous volumes (Volumes)":               len(uncovered(c.Volumes, h)) > 0,
 		"volume drivers (VolumeDriver)":             h.VolumeDriver != "",
 		"volumes of other containers (VolumesFrom)": len(h.VolumesFrom) > 0,
@@ -357,13 +366,4 @@ func uncovered(volumes map[string]struct{}, h *wire.HostConfig) []string {
 		}
 	}
 	return list
-}
-
-// asksForHealth tells whether there is more than a check that is switched off:
-// without a test the other settings are for the image's.
-func asksForHealth(h *wire.HealthConfig) bool {
-	if h == nil || len(h.Test) > 0 && h.Test[0] == "NONE" {
-		return false
-	}
-	return len(h.Test) > 0 || h.Interval != 0 || h.Timeout != 0 || h.StartPeriod != 0 || h.StartInterval != 0 || h.Retries != 0
 }

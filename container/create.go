@@ -141,9 +141,6 @@ func imageWarnings(img image.Image, h *wire.HostConfig) []string {
 		}
 		list = append(list, fmt.Sprintf("the image's volume %s is not supported yet: what is written there stays in the container's own layer", target))
 	}
-	if h := c.Healthcheck; h != nil && len(h.Test) > 0 && h.Test[0] != "NONE" {
-		list = append(list, "the image's health check is not supported yet and does not run")
-	}
 	return list
 }
 
@@ -267,6 +264,10 @@ func mergeImage(c *wire.Config, img image.Image) {
 	} else if c.Entrypoint[0] == "" && len(c.Entrypoint) == 1 { // --entrypoint ""
 		c.Entrypoint = nil
 	}
+	if c.Shell == nil {
+		c.Shell = ic.Shell
+	}
+	c.Healthcheck = image.FillHealth(c.Healthcheck, ic.Healthcheck)
 	c.Env = mergeEnv(ic.Env, c.Env)
 	for k, v := range ic.Labels {
 		if _, set := c.Labels[k]; !set {

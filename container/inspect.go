@@ -81,6 +81,7 @@ func wireState(r Record) *wire.State {
 	return &wire.State{
 		Status:     r.State.Wire(),
 		Running:    r.State.Live(), // Docker calls a restarting container running
+		Paused:     r.State == Paused,
 		Restarting: r.State == Restarting,
 		OOMKilled:  r.OOMKilled,
 		Pid:        r.Pid,
@@ -88,6 +89,7 @@ func wireState(r Record) *wire.State {
 		Error:      r.Error,
 		StartedAt:  stamp(r.StartedAt),
 		FinishedAt: stamp(r.FinishedAt),
+		Health:     r.Health,
 	}
 }
 

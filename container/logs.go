@@ -2,7 +2,6 @@ package container
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"io"
 	"os"
@@ -120,18 +119,10 @@ func (s *Service) replay(r Record, o AttachOptions, w io.Writer) (end int64, err
 		}
 		line := e.Line
 		if !r.Config.Tty {
-			line = append(frameHeader(stream, len(line)), line...)
+			header := logs.Header(logs.Stream(stream), len(line))
+			line = append(header[:], line...)
 		}
 		_, err := w.Write(line)
 		return err
 	})
-}
-
-// frameHeader is Docker's header of a multiplexed chunk: the stream, three
-// zero bytes, the length in network order.
-func frameHeader(stream byte, n int) []byte {
-	h := make([]byte, 8, 8+n)
-	h[0] = stream
-	binary.BigEndian.PutUint32(h[4:], uint32(n))
-	return h
 }

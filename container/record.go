@@ -20,7 +20,7 @@ type Record struct {
 }
 
 // Spec is the stored request: Docker's config verbatim, and what create
-// resolved. It changes only by rename.
+// resolved. It changes only by rename and update.
 type Spec struct {
 	ID         string
 	Name       string // without Docker's leading slash
@@ -57,6 +57,7 @@ type Progress struct {
 	RestartCount    int               `json:",omitempty"`
 	ManuallyStopped bool              `json:",omitempty"` // by stop or kill: the restart policy rests
 	Endpoint        *network.Endpoint `json:"-"`          // while running on the bridge; kept in the bundle
+	Health          *wire.Health      `json:",omitempty"` // nil without a check; while running newer in the bundle; replaced, never changed
 }
 
 // autoRemove tells whether the container goes when its process ends.

@@ -16,13 +16,13 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/archive"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/internal/cgroupfs"
 	"github.com/tarehq/tare/internal/keylock"
 	"github.com/tarehq/tare/internal/nofile"
 	"github.com/tarehq/tare/network"
@@ -85,6 +85,9 @@ type Service struct {
 	mu    sync.Mutex
 	lives map[string]*live
 	execs *Execs
+	stats *Stats
+
+	health *Health
 
 	closing  chan struct{}
 	watchers sync.WaitGroup // goroutines that follow running containers
@@ -113,13 +116,18 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	s := &Service{cfg: cfg, store: st, boot: strings.TrimSpace(string(boot)), lives: map[string]*live{}, closing: make(chan struct{}),
 		files: &specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Soft: limit.Cur, Hard: limit.Max}}
-	var fs unix.Statfs_t
-	s.cgroup2 = unix.Statfs("/sys/fs/cgroup", &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC
+	groups, err := cgroupfs.Host()
+	if err != nil {
+		return nil, err
+	}
+	s.cgroup2 = groups.Unified()
 	for _, r := range st.all() {
 		s.linked.add(&r)
 	}
 	s.countsSwap = countsSwap(s.cgroup2)
-	s.execs = &Execs{containers: s, byID: map[string]*session{}}
+	s.stats = newStats(s, groups)
+	s.execs = newExecs(s)
+	s.health = &Health{containers: s, probers: map[string]*prober{}}
 	if err := s.takeOver(ctx); err != nil {
 		return nil, errors.Join(err, s.Close(ctx))
 	}
@@ -155,6 +163,8 @@ func makeBundlesDir(dir string) error {
 // nothing of the service runs any more.
 func (s *Service) Close(ctx context.Context) error {
 	close(s.closing)
+	s.health.close()
+	s.execs.close()
 	s.mu.Lock()
 	for _, l := range s.lives {
 		l.letGo()
@@ -252,8 +262,12 @@ func notRunning(r Record) error {
 	return fault.New(fault.Conflict, "container %s is not running", r.ID)
 }
 
-// publish tells the world what happened to a container.
+// publish tells the world what happened to a container, by the name that it has
+// now.
 func (s *Service) publish(r Record, action events.Action, extra ...string) {
+	if now, err := s.store.find(r.ID); err == nil {
+		r = now
+	}
 	attrs := make(map[string]string, len(r.Config.Labels)+2+len(extra)/2)
 	for k, v := range r.Config.Labels {
 		attrs[k] = v
@@ -268,13 +282,16 @@ func (s *Service) publish(r Record, action events.Action, extra ...string) {
 // Counts tells how many containers are in which of Docker's three classes.
 func (s *Service) Counts() (running, paused, stopped int) {
 	for _, r := range s.store.all() {
-		if r.State.Live() {
+		switch {
+		case r.State == Paused:
+			paused++
+		case r.State.Live():
 			running++
-		} else {
+		default:
 			stopped++
 		}
 	}
-	return running, 0, stopped
+	return running, paused, stopped
 }
 
 // Users names the containers that were made from each image, for who wants to

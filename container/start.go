@@ -44,6 +44,9 @@ func (s *Service) startAnew(ctx context.Context, r Record) error {
 }
 
 func startable(r Record) error {
+	if r.State == Paused {
+		return fault.New(fault.Conflict, "cannot start a paused container, try unpause instead")
+	}
 	if r.State.Live() {
 		return fault.New(fault.NotModified, "container is already running")
 	}
@@ -134,7 +137,7 @@ func (s *Service) launch(ctx context.Context, r *Record) (err error) {
 	status := keeper.Status()
 	*r, err = s.store.update(r.ID, func(p *Progress) error {
 		*p = Progress{State: Running, Pid: status.Pid, StartedAt: status.StartedAt, FinishedAt: p.FinishedAt,
-			RestartCount: r.RestartCount, Endpoint: b.net.endpoint}
+			RestartCount: r.RestartCount, Endpoint: b.net.endpoint, Health: startingHealth(r.Config, p.Health)}
 		return nil
 	})
 	if err != nil {
@@ -144,6 +147,7 @@ func (s *Service) launch(ctx context.Context, r *Record) (err error) {
 		s.moved(*r)
 		s.publishNetwork(*r, events.ActionConnect)
 	}
+	s.health.begin(*r)
 	s.publish(*r, events.ActionStart)
 	s.watchers.Go(func() { s.watch(*r, l, run) })
 	return nil

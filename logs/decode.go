@@ -3,6 +3,7 @@ package logs
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"time"
 )
 
@@ -14,6 +15,7 @@ const maxRecord = 4 << 20
 // decoder splits what it is fed into records.
 type decoder struct {
 	each    func(Entry) error
+	at      int64  // where in the file the record begins that comes next
 	rest    []byte // an incomplete record
 	skip    bool   // what was too long goes on to the next newline
 	scratch []byte // of the decoded line
@@ -32,22 +34,30 @@ func (d *decoder) feed(p []byte) error {
 			d.rest = append(d.rest, line...)
 			line = d.rest
 		}
-		skip := d.skip
-		d.rest, d.skip = d.rest[:0], false
+		skip, begin := d.skip, d.at
+		d.rest, d.skip, d.at = d.rest[:0], false, d.at+int64(len(line))+1
 		if skip {
 			continue
 		}
 		if err := d.record(line); err != nil {
+			if err == errFound {
+				d.at = begin
+			}
 			return err
 		}
 	}
 	if d.skip || len(d.rest)+len(p) > maxRecord {
+		d.at += int64(len(d.rest) + len(p))
 		d.rest, d.skip = d.rest[:0], true
 		return nil
 	}
 	d.rest = append(d.rest, p...)
 	return nil
 }
+
+// errFound ends a search at the record that was passed on last; at is where
+// that one begins.
+var errFound = errors.New("found")
 
 func (d *decoder) record(line []byte) error {
 	var e Entry
@@ -70,14 +80,17 @@ func decodeFast(line, scratch []byte) (e Entry, used []byte, ok bool) {
 		return e, scratch, false
 	}
 	switch {
-	case bytes.HasPrefix(rest, []byte(`,"stream":"stdout","time":"`)):
+	case bytes.HasPrefix(rest, []byte(`,"stream":"stdout",`)):
 		e.Stream = "stdout"
-	case bytes.HasPrefix(rest, []byte(`,"stream":"stderr","time":"`)):
+	case bytes.HasPrefix(rest, []byte(`,"stream":"stderr",`)):
 		e.Stream = "stderr"
 	default:
 		return e, scratch, false
 	}
-	rest = rest[len(`,"stream":"stdout","time":"`):]
+	rest, ok = bytes.CutPrefix(rest[len(`,"stream":"stdout",`):], []byte(`"time":"`))
+	if !ok {
+		return e, scratch, false
+	}
 	stamp, ok := bytes.CutSuffix(rest, []byte(`"}`))
 	if !ok {
 		return e, scratch, false
@@ -94,12 +107,13 @@ func decodeFast(line, scratch []byte) (e Entry, used []byte, ok bool) {
 // attributes for instance.
 func decodeAny(line []byte) (Entry, bool) {
 	var j struct {
-		Log    string    `json:"log"`
-		Stream string    `json:"stream"`
-		Time   time.Time `json:"time"`
+		Log    string          `json:"log"`
+		Stream string          `json:"stream"`
+		Attrs  json.RawMessage `json:"attrs"`
+		Time   time.Time       `json:"time"`
 	}
 	if json.Unmarshal(line, &j) != nil || (j.Stream != "stdout" && j.Stream != "stderr") {
 		return Entry{}, false
 	}
-	return Entry{Stream: j.Stream, Time: j.Time, Line: []byte(j.Log)}, true
+	return Entry{Stream: j.Stream, Time: j.Time, Line: []byte(j.Log), Attrs: j.Attrs}, true
 }

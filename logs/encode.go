@@ -2,6 +2,8 @@ package logs
 
 import (
 	"bytes"
+	"encoding/binary"
+	"math/bits"
 	"unicode/utf8"
 )
 
@@ -20,26 +22,54 @@ var plain = func() (t [256]bool) {
 	return t
 }()
 
-// appendRecord appends the record of one line, with the newline that ends it.
-func appendRecord(b []byte, s Stream, line, stamp []byte) []byte {
-	b = append(b, `{"log":"`...)
-	b = appendEscaped(b, line)
+// recordHead is how every record begins.
+const recordHead = `{"log":"`
+
+// appendTail appends what follows the line in a record, and its newline.
+func appendTail(b []byte, s Stream, attrs, stamp []byte) []byte {
 	b = append(b, `","stream":"`...)
 	b = append(b, s.String()...)
-	b = append(b, `","time":"`...)
+	if len(attrs) > 0 {
+		b = append(b, `","attrs":`...)
+		b = append(b, attrs...)
+		b = append(b, `,"time":"`...)
+	} else {
+		b = append(b, `","time":"`...)
+	}
 	b = append(b, stamp...)
 	return append(b, "\"}\n"...)
+}
+
+// plainRun returns how many bytes at the beginning of p stand for themselves,
+// eight at a time: of a word that holds another byte the trailing zeros of the
+// mask tell the first one.
+func plainRun(p []byte) int {
+	const ones, tops = 0x0101010101010101, 0x8080808080808080
+	n := 0
+	for ; len(p)-n >= 8; n += 8 {
+		x := binary.LittleEndian.Uint64(p[n:])
+		quote := x&^(0x04*ones) ^ 0x22*ones // " and &
+		angle := x&^(0x02*ones) ^ 0x3c*ones // < and >
+		slash := x ^ 0x5c*ones
+		special := (x-0x20*ones)&^x | (quote-ones)&^quote | (angle-ones)&^angle | (slash-ones)&^slash | x
+		if special &= tops; special != 0 {
+			return n + bits.TrailingZeros64(special)/8
+		}
+	}
+	for n < len(p) && plain[p[n]] {
+		n++
+	}
+	return n
 }
 
 // appendEscaped appends p as the inside of a JSON string.
 func appendEscaped(b, p []byte) []byte {
 	start := 0
 	for i := 0; i < len(p); {
-		c := p[i]
-		if plain[c] {
-			i++
-			continue
+		if i += plainRun(p[i:]); i == len(p) {
+			break
 		}
+		c := p[i]
 		if c < utf8.RuneSelf {
 			b = append(b, p[start:i]...)
 			b = appendEscapedByte(b, c)

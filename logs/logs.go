@@ -7,15 +7,24 @@
 // "log" carries the line with its newline. A line longer than 16 KiB is split
 // into records without a newline but the last, and so ends an output that
 // stops in the middle of a line. Bytes that are no UTF-8 become U+FFFD, as the
-// format cannot carry them.
+// format cannot carry them. "attrs", an object of strings, stands before "time"
+// where the log's options ask for it.
+//
+// A log is a file and what was rotated out of it, the higher number the older:
+//
+//	path  path.1  path.2.gz  …
+//
+// Rotation renames, so that who has a file open reads it to its end. The names
+// change under flock(2) on the directory, held for a few renames and never over
+// reading or writing; the writer does not wait for it. The times of the records
+// rise, so a moment is found by bisection and needs no index. Who comes back
+// finds a file by its inode and by a hash of its first line (Position).
 package logs
 
 import (
 	"context"
 	"errors"
 	"io"
-	"io/fs"
-	"os"
 	"time"
 )
 
@@ -25,29 +34,44 @@ type Entry struct {
 	Time   time.Time
 	// Line ends with its newline; without one the line goes on in the stream's
 	// next record. It is valid until the callback returns.
-	Line []byte
+	Line  []byte
+	Attrs []byte // JSON object of strings; nil without
 }
+
+// Unpack decompresses a rotated file.
+type Unpack func(io.Reader) (io.Reader, error)
 
 // ReadOptions choose what Read passes on.
 type ReadOptions struct {
 	Since, Until time.Time // zero: no bound; both are inclusive
-	Tail         int       // only so many records from the end of the file; -1 for all
+	Tail         int       // only so many records from the end of the log; -1 for all
 	Follow       bool      // go on with what is written later
 	// Running gives the channel that is closed when nothing more will be
 	// written; with Follow. Nil: Read goes on until ctx or Until end it.
 	Running func() <-chan struct{}
+	From    Position // where an earlier reading stopped; with Tail -1
+	// Block is called behind the records of each block of the log, with the
+	// place up to which all was passed on. May be nil.
+	Block func(Position) error
+	// Unpack reads compressed files. Nil: they are passed over.
+	Unpack Unpack
 }
 
-// Read passes the records of the json-file at path to each, the oldest first,
-// and returns the first error of each. A file that does not exist is an empty
-// log. What is no record is passed over; so is an incomplete one at the end.
+// Read passes the records of the log at path to each, the oldest first, and
+// returns the first error of each. A log that does not exist is an empty one.
+// What is no record is passed over; so is an incomplete one at the end.
 //
-// With Follow, Read returns when the channel of Running is closed and the file
+// With Follow, Read returns when the channel of Running is closed and the log
 // has been read to its end, when a record or the time is after Until, or with
-// the error of ctx.
+// the error of ctx. It misses no record for rotation, however far it is behind,
+// unless the files in between were deleted before it came to them.
 func Read(ctx context.Context, path string, o ReadOptions, each func(Entry) error) error {
-	r := &reader{path: path, o: o, each: each}
+	r, err := open(path, o)
+	if err != nil {
+		return err
+	}
 	defer r.close()
+	r.each = each
 	read := r.drain
 	if o.Follow {
 		read = r.follow
@@ -58,9 +82,35 @@ func Read(ctx context.Context, path string, o ReadOptions, each func(Entry) erro
 	return nil
 }
 
+// Snapshot is what a log held at one moment.
+type Snapshot struct{ r *reader }
+
+// Take takes hold of all that is in the log at path now, from a place on, but
+// for compressed files without an unpack. It must be closed.
+func Take(path string, from Position, unpack Unpack) (*Snapshot, error) {
+	r, err := open(path, ReadOptions{Tail: -1, From: from, Unpack: unpack})
+	return &Snapshot{r}, err
+}
+
+// Each passes the records on, once, and returns the place behind them.
+func (s *Snapshot) Each(each func(Entry) error) (Position, error) {
+	end := s.r.o.From
+	s.r.each = each
+	s.r.o.Block = func(p Position) error { end = p; return nil }
+	return end, s.r.drain(context.Background())
+}
+
+// Close lets go of the files.
+func (s *Snapshot) Close() { s.r.close() }
+
 // Decode passes the records in src to each, as Read does.
 func Decode(src io.Reader, each func(Entry) error) error {
 	d := decoder{each: each}
+	return d.all(src)
+}
+
+// all feeds the decoder until the end of src.
+func (d *decoder) all(src io.Reader) error {
 	buf := make([]byte, readSize)
 	for {
 		n, err := src.Read(buf)
@@ -81,119 +131,3 @@ const readSize = 64 << 10
 
 // errPast ends the reading at the first record after Until.
 var errPast = errors.New("past the end of the interval")
-
-// reader is one call of Read.
-type reader struct {
-	path string
-	o    ReadOptions
-	each func(Entry) error
-	f    *os.File
-	src  io.Reader // f, without Follow only what it held at first
-	buf  []byte
-	d    decoder
-}
-
-func (r *reader) close() {
-	if r.f != nil {
-		r.f.Close()
-	}
-}
-
-// drain passes on all records that are in the file now.
-func (r *reader) drain(ctx context.Context) error {
-	if err := r.open(); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return err
-	}
-	for {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		n, err := r.src.Read(r.buf)
-		if err := r.d.feed(r.buf[:n]); err != nil {
-			return err
-		}
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// open opens the file once it exists, and goes to where Tail begins.
-func (r *reader) open() error {
-	if r.f != nil {
-		return nil
-	}
-	f, err := os.Open(r.path)
-	if err != nil {
-		return err
-	}
-	if err := r.use(f); err != nil {
-		f.Close()
-		return err
-	}
-	return nil
-}
-
-func (r *reader) use(f *os.File) error {
-	st, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	var start int64
-	if r.o.Tail >= 0 {
-		if start, err = tailOffset(f, st.Size(), r.o.Tail); err != nil {
-			return err
-		}
-		if _, err := f.Seek(start, io.SeekStart); err != nil {
-			return err
-		}
-	}
-	r.f, r.src, r.buf = f, f, make([]byte, readSize)
-	if !r.o.Follow {
-		// an output that never pauses must not keep us here
-		r.src = io.LimitReader(f, st.Size()-start)
-	}
-	r.d = decoder{each: r.filter}
-	return nil
-}
-
-func (r *reader) filter(e Entry) error {
-	if !r.o.Until.IsZero() && e.Time.After(r.o.Until) {
-		return errPast
-	}
-	if !r.o.Since.IsZero() && e.Time.Before(r.o.Since) {
-		return nil
-	}
-	return r.each(e)
-}
-
-// tailOffset returns where the last n whole records in the first size bytes of
-// f begin. What power loss left of one, ended by a newline later, is none.
-func tailOffset(f io.ReaderAt, size int64, n int) (int64, error) {
-	buf := make([]byte, readSize)
-	newline := false // the byte behind was one
-	for end := size; end > 0; {
-		start := max(0, end-readSize)
-		block := buf[:end-start]
-		if _, err := f.ReadAt(block, start); err != nil && err != io.EOF {
-			return 0, err
-		}
-		for i := len(block) - 1; i >= 0; i-- {
-			if newline && block[i] == '}' {
-				n--
-			}
-			newline = block[i] == '\n'
-			if newline && n == 0 {
-				return start + int64(i) + 1, nil
-			}
-		}
-		end = start
-	}
-	return 0, nil
-}

@@ -27,7 +27,7 @@ func records(n int) string {
 	return s.String()
 }
 
-func file(t testing.TB, text string) string {
+func logFile(t testing.TB, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "log.json")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -57,7 +57,7 @@ func same(t *testing.T, got []string, want ...string) {
 }
 
 func TestReadSelection(t *testing.T) {
-	path := file(t, records(5))
+	path := logFile(t, records(5))
 	same(t, lines(t, path, ReadOptions{Tail: -1}), "line 0", "line 1", "line 2", "line 3", "line 4")
 	same(t, lines(t, path, ReadOptions{Tail: 0}))
 	same(t, lines(t, path, ReadOptions{Tail: 2}), "line 3", "line 4")
@@ -70,7 +70,7 @@ func TestReadSelection(t *testing.T) {
 
 func TestTailOfLargeFile(t *testing.T) {
 	const n = 10000 // several blocks
-	path := file(t, records(n))
+	path := logFile(t, records(n))
 	for _, tail := range []int{1, 100, 5000} {
 		got := lines(t, path, ReadOptions{Tail: tail})
 		if len(got) != tail || got[0] != fmt.Sprint("line ", n-tail) {
@@ -81,7 +81,7 @@ func TestTailOfLargeFile(t *testing.T) {
 
 // What power loss left of a record does not count among the last ones.
 func TestTailPassesTornRecords(t *testing.T) {
-	path := file(t, record(0)+record(1)+"{\"log\":\"torn\n"+record(2)+"\x00\x00\n"+record(3)+"{\"log\":\"torn")
+	path := logFile(t, record(0)+record(1)+"{\"log\":\"torn\n"+record(2)+"\x00\x00\n"+record(3)+"{\"log\":\"torn")
 	for n, want := range [][]string{{}, {"line 3"}, {"line 2", "line 3"}, {"line 1", "line 2", "line 3"}, {"line 0", "line 1", "line 2", "line 3"}} {
 		same(t, lines(t, path, ReadOptions{Tail: n}), want...)
 	}
@@ -89,14 +89,14 @@ func TestTailPassesTornRecords(t *testing.T) {
 
 func TestGarbageHidesNothing(t *testing.T) {
 	torn := record(9)
-	same(t, lines(t, file(t, record(0)+torn[:20]), ReadOptions{Tail: -1}), "line 0")
+	same(t, lines(t, logFile(t, record(0)+torn[:20]), ReadOptions{Tail: -1}), "line 0")
 	garbage := "\n\x00\x00\x00{]\n" + strings.Repeat("x", maxRecord+5) + "\n{}\n[1]\n"
-	same(t, lines(t, file(t, record(0)+garbage+record(1)), ReadOptions{Tail: -1}), "line 0", "line 1")
-	same(t, lines(t, file(t, record(0)+record(1)+torn[:30]), ReadOptions{Tail: 1}), "line 1")
+	same(t, lines(t, logFile(t, record(0)+garbage+record(1)), ReadOptions{Tail: -1}), "line 0", "line 1")
+	same(t, lines(t, logFile(t, record(0)+record(1)+torn[:30]), ReadOptions{Tail: 1}), "line 1")
 }
 
 func TestForeignRecords(t *testing.T) {
-	path := file(t, `{"log":"a\n","stream":"stderr","attrs":{"tag":"x"},"time":"2026-11-23T22:03:02.12Z"}
+	path := logFile(t, `{"log":"a\n","stream":"stderr","attrs":{"tag":"x"},"time":"2026-11-23T22:03:02.12Z"}
 {"time":"2026-11-23T22:03:02Z","stream":"stdout","log":"\ud83d\ude42\u0041\b"}
 `)
 	same(t, lines(t, path, ReadOptions{Tail: -1}), "a", "🙂A\b")
@@ -105,7 +105,7 @@ func TestForeignRecords(t *testing.T) {
 func TestErrorOfCallbackEndsRead(t *testing.T) {
 	stop := errors.New("stop")
 	n := 0
-	err := Read(t.Context(), file(t, records(5)), ReadOptions{Tail: -1}, func(Entry) error { n++; return stop })
+	err := Read(t.Context(), logFile(t, records(5)), ReadOptions{Tail: -1}, func(Entry) error { n++; return stop })
 	if err != stop || n != 1 {
 		t.Errorf("%v after %d records", err, n)
 	}
@@ -120,7 +120,7 @@ func TestFollow(t *testing.T) {
 		ended <- Read(t.Context(), path, ReadOptions{Tail: -1, Follow: true, Running: func() <-chan struct{} { return running }},
 			func(e Entry) error { got <- string(e.Line); return nil })
 	}()
-	w, err := NewWriter(path)
+	w, err := NewWriter(path, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +149,7 @@ func TestFollow(t *testing.T) {
 }
 
 func TestFollowEnds(t *testing.T) {
-	path := file(t, records(2))
+	path := logFile(t, records(2))
 	ctx, cancel := context.WithCancel(t.Context())
 	n := 0
 	err := Read(ctx, path, ReadOptions{Tail: -1, Follow: true}, func(Entry) error {
@@ -202,7 +202,7 @@ func FuzzDecode(f *testing.F) {
 
 func BenchmarkRead(b *testing.B) {
 	text := records(10000)
-	path := file(b, text)
+	path := logFile(b, text)
 	b.SetBytes(int64(len(text)))
 	for range b.N {
 		if err := Read(b.Context(), path, ReadOptions{Tail: -1}, func(Entry) error { return nil }); err != nil {

@@ -24,7 +24,7 @@ var testTime = time.Date(2026, 11, 23, 22, 3, 2, 120000000, time.UTC)
 
 func newTestWriter(t testing.TB) *Writer {
 	t.Helper()
-	w, err := NewWriter(filepath.Join(t.TempDir(), "log.json"))
+	w, err := NewWriter(filepath.Join(t.TempDir(), "log.json"), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +180,7 @@ func TestTornFileIsMended(t *testing.T) {
 	w.Write(Stdout, []byte("one\n"))
 	w.f.WriteString(`{"log":"to`)
 	w.f.Close()
-	w, err := NewWriter(w.Name())
+	w, err := NewWriter(w.Name(), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +217,7 @@ func TestDiskFull(t *testing.T) {
 }
 
 func fillDisk(t *testing.T, dir string) error {
-	w, err := NewWriter(filepath.Join(dir, "log.json"))
+	w, err := NewWriter(filepath.Join(dir, "log.json"), Options{})
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tarehq/tare/container"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/logs"
 )
 
 type logHandlers struct{ streams Streams }
@@ -104,7 +105,7 @@ func (s *streamWriter) write(source byte, line []byte, framed bool) error {
 		return s.err
 	}
 	if framed {
-		head := frameHead(source, len(line))
+		head := logs.Header(logs.Stream(source), len(line))
 		if _, err := s.buf.Write(head[:]); err != nil {
 			return err
 		}

@@ -21,6 +21,7 @@ type Config struct {
 	Containers Containers
 	Execs      Execs
 	Files      Files
+	Stats      Stats
 	Images     Images
 	Transfers  Transfers
 	Registries Registries
@@ -50,6 +51,7 @@ func New(c Config) *Server {
 		(&attachHandlers{c.Containers, c.Log}).routes(),
 		(&execHandlers{c.Execs, c.Log}).routes(),
 		(&fileHandlers{c.Files}).routes(),
+		(&statsHandlers{c.Stats}).routes(),
 		(&registryHandlers{c.Registries}).routes(), // before the images: /images/search is no image
 		(&imageHandlers{c.Images, c.Transfers}).routes(),
 		(&usageHandlers{c.Containers, c.Images}).routes(),

@@ -1,12 +1,15 @@
 package supervise_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/sha256"
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -171,31 +174,87 @@ func TestLargeOutputIsExact(t *testing.T) {
 
 func TestReplayJoinsLiveOutput(t *testing.T) {
 	eachRuntime(t, func(t *testing.T, rt supervise.Runtime) {
-		b := newBox(t, rt, shell(`seq 1 20000; printf 'half '; read x; echo line; seq 1 20000`)...)
-		b.cfg.OpenStdin = true
-		b.create(launcher(t, 0))
-		b.start()
-		got := make(chan string)
-		read := func() { // at once: a client that does not read holds the others up
-			c := b.attach(supervise.AttachOptions{Stdout: true, Logs: true})
-			go func() { got <- c.all() }()
+		for name, log := range map[string]supervise.Log{"one file": {}, "rotated": {MaxSize: 64 << 10, MaxFiles: 1000}, "not waited for": {Buffer: 10 << 20}} {
+			t.Run(name, func(t *testing.T) { replayJoins(t, rt, log) })
 		}
-		for range 5 { // in the middle of the output
-			read()
-		}
-		in := b.attach(supervise.AttachOptions{Stdin: true, Stdout: true, Logs: true})
-		in.until("half ")
+	})
+}
+
+func replayJoins(t *testing.T, rt supervise.Runtime, log supervise.Log) {
+	b := newBox(t, rt, shell(`seq 1 20000; printf 'half '; read x; echo line; seq 1 20000`)...)
+	b.cfg.OpenStdin = true
+	log.Driver, log.Path = b.cfg.Log.Driver, b.cfg.Log.Path
+	b.cfg.Log = log
+	b.create(launcher(t, 0))
+	b.start()
+	got := make(chan string)
+	read := func() { // at once: a client that does not read holds the others up
+		c := b.attach(supervise.AttachOptions{Stdout: true, Logs: true})
+		go func() { got <- c.all() }()
+	}
+	for range 5 { // in the middle of the output
 		read()
-		in.write("go\n")
-		go in.all()
-		b.wait(0)
-		want := b.log("stdout")
-		for range 6 {
-			if s := <-got; s != want {
-				t.Errorf("a client got %d bytes of %d", len(s), len(want))
-			}
+	}
+	in := b.attach(supervise.AttachOptions{Stdin: true, Stdout: true, Logs: true})
+	in.until("half ")
+	read()
+	in.write("go\n")
+	go in.all()
+	b.wait(0)
+	want := b.log("stdout")
+	for range 6 {
+		if s := <-got; s != want {
+			t.Errorf("a client got %d bytes of %d", len(s), len(want))
 		}
+	}
+	if log.MaxSize > 0 {
+		select {
+		case <-b.keeper.Rotated():
+		default:
+			t.Error("nothing told of the rotation")
+		}
+	}
+	b.release()
+}
+
+// With a bound on what may wait the container does not wait for the disk, and
+// what it lost is told.
+func TestLogThatIsNotWaitedFor(t *testing.T) {
+	eachRuntime(t, func(t *testing.T, rt supervise.Runtime) {
+		b := newBox(t, rt, shell(`seq 1 100000; echo end`)...)
+		// a pipe that nobody reads from stands for a disk that does not answer
+		if err := unix.Mkfifo(b.cfg.Log.Path, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		disk, err := os.OpenFile(b.cfg.Log.Path, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer disk.Close()
+		b.cfg.Log.Buffer = 64 << 10
+		b.create(launcher(t, 0))
+		c := b.attach(supervise.AttachOptions{Stdout: true})
+		b.start()
+		if got := c.until("end\n"); !strings.Contains(got, "100000\n") {
+			t.Errorf("the client got %d bytes", len(got))
+		}
+		var stored atomic.Int64
+		whole := regexp.MustCompile(`^{"log":"(\d{1,5}|100000|end)(\\n)?",`)
+		go func() { // the disk comes back
+			for lines := bufio.NewScanner(disk); lines.Scan(); stored.Add(1) {
+				if text := lines.Text(); !whole.MatchString(text) {
+					t.Errorf("a line was made of the ends of two: %s", text)
+				}
+			}
+		}()
+		e := b.wait(0)
 		b.release()
+		testutil.Eventually(t, 5*time.Second, "every line is stored or counted as lost", func() bool {
+			return e.LogDropped > 0 && e.LogDropped+stored.Load() == 100001
+		})
+		if !strings.Contains(e.LogError, "non-blocking") {
+			t.Errorf("exit %+v", e)
+		}
 	})
 }
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/tarehq/tare/fault"
 )
 
@@ -39,9 +41,14 @@ const (
 	MethodResize   = "resize"    // ResizeRequest
 	MethodSignal   = "signal"    // SignalRequest
 	MethodExec     = "exec"      // ExecConfig, the client's socket or nothing → Started
-	MethodExecWait = "exec-wait" // ExecWaitRequest → ExecExit, when the process has ended
+	MethodExecWait = "exec-wait" // ExecRequest → ExecExit, when the process has ended
+	MethodExecKill = "exec-kill" // ExecRequest; SIGKILL to the process and its group
+	MethodExecs    = "execs"     // → []ExecStatus
 	MethodFreeze   = "freeze"    // answered when all processes stand still, until a thaw or the connection's end
 	MethodThaw     = "thaw"      // takes one freeze of the connection back
+	MethodPause    = "pause"     // → Status; answered when all processes stand still, until an unpause, whoever is connected
+	MethodUnpause  = "unpause"   // → Status
+	MethodUpdate   = "update"    // UpdateRequest; answered when the limits are in force, all or none
 	MethodRelease  = "release"   // answered when nothing of the container is left
 )
 
@@ -49,6 +56,7 @@ const (
 const (
 	EventExit   = "exit"   // Exit
 	EventDetach = "detach" // DetachEvent
+	EventRotate = "rotate" // the log's file was full and another has begun
 )
 
 // Hello opens a connection in both directions.
@@ -86,11 +94,11 @@ type ResizeRequest struct {
 // SignalRequest sends a signal to the container's init.
 type SignalRequest struct{ Signal int }
 
-// ExecWaitRequest waits for an exec.
-type ExecWaitRequest struct{ ID string }
+// UpdateRequest changes limits; what it does not name stays.
+type UpdateRequest struct{ Resources specs.LinuxResources }
 
-// ExecExit is how an exec ended.
-type ExecExit struct{ Code int }
+// ExecRequest names an exec.
+type ExecRequest struct{ ID string }
 
 // WireError is an error on its way through the socket; its kind survives.
 type WireError struct {

@@ -27,6 +27,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/tarehq/tare/logs"
 )
 
 // NetNSPath is what the network namespace entry of config.json names for the
@@ -88,6 +90,14 @@ type Runtime struct {
 type Log struct {
 	Driver string // "json-file", or "none"
 	Path   string // of the json-file; its directory must exist
+
+	// How it is rotated and what each record carries: see logs.Options.
+	MaxSize  int64  `json:",omitempty"`
+	MaxFiles int    `json:",omitempty"`
+	Attrs    string `json:",omitempty"`
+	// Buffer is how many bytes of output may wait for the disk; more is lost.
+	// 0: the container waits.
+	Buffer int64 `json:",omitempty"`
 }
 
 // Phase is how far a container has come.
@@ -107,6 +117,7 @@ type Status struct {
 	Phase     Phase
 	Pid       int       // of the container's init in the daemon's pid namespace; 0 before create
 	StartedAt time.Time // zero before Start
+	Paused    bool      `json:",omitempty"` // by Pause; its processes stand still
 	Exit      *Exit     `json:",omitempty"` // with PhaseExited
 }
 
@@ -138,9 +149,12 @@ type AttachOptions struct {
 	DetachKeys []byte `json:",omitempty"`
 	// Buffered are bytes of input that were already read from the socket.
 	Buffered []byte `json:",omitempty"`
-	// Logs replays the json-file first, from the offset LogsFrom in bytes. No
+	// Logs replays the log first, from LogsAt on, without compressed files. No
 	// byte is lost or doubled between the replay and what follows.
-	Logs     bool
+	Logs   bool
+	LogsAt logs.Position
+	// LogsFrom is the offset of LogsAt, for processes from before there was
+	// rotation.
 	LogsFrom int64 `json:",omitempty"`
 	// NoStream ends the session after the replay, without live output and input.
 	NoStream bool `json:",omitempty"`
@@ -151,6 +165,30 @@ type ExecConfig struct {
 	ID      string        // chosen by the daemon, unique among the container's execs
 	Process specs.Process // Terminal and ConsoleSize are obeyed
 	Attach  AttachOptions // what the client's socket gets; unused without one
+	// Keep is how many bytes of what it writes its ExecExit tells, of both
+	// streams as they came; the rest is read and dropped. Such an exit is told
+	// once, and forgotten.
+	Keep int `json:",omitempty"`
+	// Note is what the daemon wants to be told by Execs.
+	Note []byte `json:",omitempty"`
+}
+
+// ExecStatus is an exec as the supervising process knows it.
+type ExecStatus struct {
+	ID   string
+	Pid  int // in the daemon's pid namespace, of the past when it has ended
+	Args []string
+	TTY  bool
+	Note []byte    `json:",omitempty"`
+	Exit *ExecExit `json:",omitempty"` // nil while it runs
+}
+
+// ExecExit is how an exec ended.
+type ExecExit struct {
+	Code    int // exit status, or 128 + the signal that ended it
+	EndedAt time.Time
+	Output  []byte `json:",omitempty"` // the first ExecConfig.Keep bytes
+	More    bool   `json:",omitempty"` // there was more
 }
 
 // DetachEvent tells that a client typed its detach keys.

@@ -20,7 +20,7 @@ func Logs() *command.Command {
 	f.StringVar(&o.Until, "until", "", `Show logs before a timestamp (e.g. "2013-01-02T13:23:37Z") or relative (e.g. "42m" for 42 minutes)`)
 	f.StringVarP(&o.Tail, "tail", "n", "all", "Number of lines to show from the end of the logs")
 	return &command.Command{
-		Usage: "[OPTIONS] CONTAINER", MinArgs: 1, MaxArgs: 1, Flags: f,
+		Usage: "[OPTIONS] CONTAINER", MinArgs: 1, MaxArgs: 1, Flags: f, Example: "tare logs -f --tail 100 web",
 		Run: func(ctx context.Context, s *command.Session, args []string) error {
 			var err error
 			if o.Since, err = option.Timestamp(o.Since, "since"); err != nil {

@@ -13,7 +13,6 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/procfs"
-	"github.com/tarehq/tare/logs"
 	"github.com/tarehq/tare/supervise"
 	"github.com/tarehq/tare/supervise/internal/seqpacket"
 )
@@ -77,15 +76,9 @@ func (k *keeper) build(ctx context.Context) error {
 	if k.rootfs, err = mountRoot(k.cfg.Rootfs, filepath.Join(k.cfg.Dir, rootfsName)); err != nil {
 		return err
 	}
-	var log *logs.Writer
-	switch k.cfg.Log.Driver {
-	case "json-file":
-		if log, err = logs.NewWriter(k.cfg.Log.Path); err != nil {
-			return err
-		}
-	case "none":
-	default:
-		return fault.New(fault.NotImplemented, "log driver %q is not supported yet", k.cfg.Log.Driver)
+	log, err := openJournal(k.cfg.Log, func() { k.announce(supervise.EventRotate, struct{}{}) })
+	if err != nil {
+		return err
 	}
 	k.out = newOutput(log, &k.activity)
 	if k.stdio, err = newStdio(k.cfg.TTY, k.cfg.OpenStdin); err != nil {

@@ -1,5 +1,7 @@
 package keeper
 
+import "github.com/tarehq/tare/logs"
+
 // input moves a client's input to the process.
 type input struct {
 	s    *session
@@ -19,7 +21,7 @@ func (in *input) read() {
 			in.end()
 			return
 		}
-		over := in.take((*buf)[frameHeader:][:n])
+		over := in.take((*buf)[logs.HeaderSize:][:n])
 		chunks.Put(buf)
 		if over {
 			return

@@ -46,6 +46,7 @@ type keeper struct {
 
 	activity activity
 	frost    frost
+	limits   sync.Mutex // held by a change of the limits
 
 	// set by create, before anything else uses them
 	cfg      supervise.CreateRequest
@@ -200,10 +201,7 @@ func (k *keeper) await() {
 	k.out.hurry()
 	k.stdio.drain(drainTime)
 	if log := k.out.finish(); log != nil {
-		var reason error
-		if exit.LogDropped, reason = log.Dropped(); reason != nil {
-			exit.LogError = reason.Error()
-		}
+		exit.LogDropped, exit.LogError = log.dropped()
 	}
 	k.stdio.close()
 	if !aborted {

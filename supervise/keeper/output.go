@@ -10,14 +10,17 @@ import (
 // output passes what a process writes to the log and to the attached clients.
 type output struct {
 	mu       sync.Mutex
-	log      *logs.Writer // nil for none
+	log      *journal // nil for none
 	activity *activity
 	sessions []*session
-	hurried  bool // the process has ended
+	keep     int    // so many bytes are kept for the end
+	kept     []byte // of both streams, as they came
+	more     bool   // there was more
+	hurried  bool   // the process has ended
 	ended    bool
 }
 
-func newOutput(log *logs.Writer, a *activity) *output { return &output{log: log, activity: a} }
+func newOutput(log *journal, a *activity) *output { return &output{log: log, activity: a} }
 
 // write passes one chunk on, which stands in frame behind room for its header
 // that is filled in already. It waits until no client is far behind: a client
@@ -26,7 +29,10 @@ func newOutput(log *logs.Writer, a *activity) *output { return &output{log: log,
 func (o *output) write(stream logs.Stream, frame []byte) {
 	o.mu.Lock()
 	if o.log != nil {
-		o.log.Write(stream, frame[frameHeader:])
+		o.log.write(stream, frame[logs.HeaderSize:])
+	}
+	if o.keep > 0 {
+		o.keepLocked(frame[logs.HeaderSize:])
 	}
 	sessions := o.sessions // replaced, never changed
 	for _, s := range sessions {
@@ -37,6 +43,20 @@ func (o *output) write(stream logs.Stream, frame []byte) {
 	for _, s := range sessions {
 		s.waitRoom()
 	}
+}
+
+// keepLocked keeps what there is room for.
+func (o *output) keepLocked(p []byte) {
+	n := min(len(p), o.keep-len(o.kept))
+	o.kept = append(o.kept, p[:n]...)
+	o.more = o.more || n < len(p)
+}
+
+// head gives what was kept, and whether there was more.
+func (o *output) head() ([]byte, bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.kept, o.more
 }
 
 // attach adds a session. The session's prelude gets, under the lock that no
@@ -75,7 +95,7 @@ func (o *output) hurry() {
 
 // finish ends the output: the log is complete, and the clients' sockets are
 // shut down behind the last byte. It returns the log.
-func (o *output) finish() *logs.Writer {
+func (o *output) finish() *journal {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.ended = true
@@ -84,7 +104,7 @@ func (o *output) finish() *logs.Writer {
 	}
 	o.sessions = nil
 	if o.log != nil {
-		o.log.Close()
+		o.log.close()
 	}
 	return o.log
 }

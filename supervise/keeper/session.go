@@ -84,7 +84,7 @@ func newSession(o supervise.AttachOptions, f *os.File, s *stdio) (*session, erro
 
 // prepare readies the replay. While it runs nothing passes through the output
 // that log belongs to.
-func (s *session) prepare(log *logs.Writer) {
+func (s *session) prepare(log *journal) {
 	if !s.o.Logs || log == nil {
 		return
 	}
@@ -97,35 +97,26 @@ func (s *session) prepare(log *logs.Writer) {
 }
 
 // replayOf returns the writing of what log has taken in up to now.
-func (s *session) replayOf(log *logs.Writer) func() error {
-	file, from := log.Name(), s.o.LogsFrom
-	var size int64
-	if st, err := os.Stat(file); err == nil {
-		size = max(from, st.Size())
-	}
-	var rest [3][]byte
-	for _, stream := range []logs.Stream{logs.Stdout, logs.Stderr} {
-		rest[stream] = append(rest[stream], log.Pending(stream)...)
-	}
+func (s *session) replayOf(log *journal) func() error {
+	stored, rest := log.snapshot(s.o.LogsAt)
 	return func() error {
-		f, err := os.Open(file)
-		if err != nil {
-			return nil // removed: nothing to replay
-		}
-		defer f.Close()
 		w := bufio.NewWriterSize(s.conn, chunkSize) // a write for each line costs a client's socket its room
-		err = logs.Decode(io.NewSectionReader(f, from, size-from), func(e logs.Entry) error {
-			stream := logs.Stdout
-			if e.Stream == logs.Stderr.String() {
-				stream = logs.Stderr
+		if stored != nil {                          // otherwise it cannot be read: nothing to replay
+			defer stored.Close()
+			if _, err := stored.Each(func(e logs.Entry) error {
+				stream := logs.Stdout
+				if e.Stream == logs.Stderr.String() {
+					stream = logs.Stderr
+				}
+				return s.replayChunk(w, stream, e.Line)
+			}); err != nil {
+				return err
 			}
-			return s.replayChunk(w, stream, e.Line)
-		})
-		for stream := logs.Stdout; stream <= logs.Stderr && err == nil; stream++ {
-			err = s.replayChunk(w, stream, rest[stream])
 		}
-		if err != nil {
-			return err
+		for _, c := range rest {
+			if err := s.replayChunk(w, c.stream, c.bytes); err != nil {
+				return err
+			}
 		}
 		return w.Flush()
 	}
@@ -136,8 +127,7 @@ func (s *session) replayChunk(w io.Writer, stream logs.Stream, p []byte) error {
 		return nil
 	}
 	if s.o.Multiplexed {
-		var header [frameHeader]byte
-		putHeader(header[:], stream, len(p))
+		header := logs.Header(stream, len(p))
 		if _, err := w.Write(header[:]); err != nil {
 			return err
 		}
@@ -159,7 +149,7 @@ func (s *session) send(stream logs.Stream, frame []byte) {
 		return
 	}
 	if !s.o.Multiplexed {
-		frame = frame[frameHeader:]
+		frame = frame[logs.HeaderSize:]
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

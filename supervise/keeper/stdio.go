@@ -1,7 +1,6 @@
 package keeper
 
 import (
-	"encoding/binary"
 	"errors"
 	"os"
 	"sync"
@@ -183,19 +182,9 @@ func (s *stdio) pump(o *output) {
 // chunkSize is what is read at once: the usual capacity of a pipe.
 const chunkSize = 64 << 10
 
-// frameHeader is the length of the header of Docker's stream format: stream,
-// three zero bytes, length.
-const frameHeader = 8
-
-// putHeader writes the header of a frame of n bytes.
-func putHeader(frame []byte, stream logs.Stream, n int) {
-	copy(frame, []byte{byte(stream), 0, 0, 0})
-	binary.BigEndian.PutUint32(frame[4:frameHeader], uint32(n))
-}
-
 // chunks are the buffers of output that is being moved. They are taken only
 // when there is something to read, and a silent container has none.
-var chunks = sync.Pool{New: func() any { b := make([]byte, frameHeader+chunkSize); return &b }}
+var chunks = sync.Pool{New: func() any { b := make([]byte, logs.HeaderSize+chunkSize); return &b }}
 
 // readChunk waits for something to read and reads once, into a buffer behind
 // room for a frame's header. The caller gives the buffer back to chunks. At the
@@ -204,7 +193,7 @@ func readChunk(rc syscall.RawConn) (buf *[]byte, n int, err error) {
 	perr := rc.Read(func(fd uintptr) bool {
 		buf = chunks.Get().(*[]byte)
 		for {
-			n, err = unix.Read(int(fd), (*buf)[frameHeader:])
+			n, err = unix.Read(int(fd), (*buf)[logs.HeaderSize:])
 			if err != unix.EINTR {
 				break
 			}
@@ -233,8 +222,9 @@ func copyOutput(o *output, stream logs.Stream, f *os.File) {
 		if buf == nil { // a terminal ends with EIO
 			return
 		}
-		frame := (*buf)[:frameHeader+n]
-		putHeader(frame, stream, n)
+		frame := (*buf)[:logs.HeaderSize+n]
+		header := logs.Header(stream, n)
+		copy(frame, header[:])
 		o.write(stream, frame)
 		chunks.Put(buf)
 	}
