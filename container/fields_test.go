@@ -64,30 +64,35 @@ func mounted(m mount.Mount) func(*CreateRequest) {
 
 // proofs has a row for each field of a create request.
 var proofs = map[string]proof{
-	"Config.Hostname":        shown("test/e2e/isolation.txt", "--hostname somewhere"),
-	"Config.Domainname":      shown(sharing, "--domainname example.org"),
-	"Config.User":            shown(process, "-u ann:disk"),
-	"Config.AttachStdin":     shown(process, ".Config.AttachStdin"),
-	"Config.AttachStdout":    shown(process, ".Config.AttachStdout"),
-	"Config.AttachStderr":    shown(process, ".Config.AttachStderr"),
-	"Config.ExposedPorts":    shown(process, "--expose 8080"),
-	"Config.Tty":             shown(process, `"Tty":true`),
-	"Config.OpenStdin":       shown(process, "tare run --rm -i"),
-	"Config.StdinOnce":       shown("supervise.TestStdinHalfClose", "StdinOnce"),
-	"Config.Env":             shown(process, "-e A=1 -e FROM"),
-	"Config.Cmd":             shown("container.TestEntrypointAndCommand", "Cmd"),
-	"Config.Healthcheck":     refused("health checks (Healthcheck)", func(r *CreateRequest) { r.Config.Healthcheck = &wire.HealthConfig{Test: []string{"CMD", "x"}} }),
-	"Config.ArgsEscaped":     shown(process, ".Config.ArgsEscaped"),
-	"Config.Image":           shown(process, `"Image":"nosuch"`),
-	"Config.Volumes":         refused(volumes+"anonymous volumes (Volumes)", func(r *CreateRequest) { r.Config.Volumes = map[string]struct{}{"/v": {}} }),
-	"Config.WorkingDir":      shown(process, "-w /made/here"),
-	"Config.Entrypoint":      shown("container.TestEntrypointAndCommand", "Entrypoint"),
-	"Config.NetworkDisabled": shown(process, "NetworkDisabled"),
-	"Config.OnBuild":         shown(process, "OnBuild"),
-	"Config.Labels":          shown(process, `"Labels":{"a":"b"}`),
-	"Config.StopSignal":      shown(process, "--stop-signal USR1"),
-	"Config.StopTimeout":     shown(process, "--stop-timeout 0"),
-	"Config.Shell":           shown(process, `"Shell"`),
+	"Config.Hostname":                  shown("test/e2e/isolation.txt", "--hostname somewhere"),
+	"Config.Domainname":                shown(sharing, "--domainname example.org"),
+	"Config.User":                      shown(process, "-u ann:disk"),
+	"Config.AttachStdin":               shown(process, ".Config.AttachStdin"),
+	"Config.AttachStdout":              shown(process, ".Config.AttachStdout"),
+	"Config.AttachStderr":              shown(process, ".Config.AttachStderr"),
+	"Config.ExposedPorts":              shown(process, "--expose 8080"),
+	"Config.Tty":                       shown(process, `"Tty":true`),
+	"Config.OpenStdin":                 shown(process, "tare run --rm -i"),
+	"Config.StdinOnce":                 shown("supervise.TestStdinHalfClose", "StdinOnce"),
+	"Config.Env":                       shown(process, "-e A=1 -e FROM"),
+	"Config.Cmd":                       shown("container.TestEntrypointAndCommand", "Cmd"),
+	"Config.Healthcheck.Test":          shown("test/e2e/health.txt", "--health-cmd"),
+	"Config.Healthcheck.Interval":      shown("test/e2e/health.txt", "--health-interval 150ms"),
+	"Config.Healthcheck.Timeout":       shown("test/e2e/health.txt", "--health-timeout 200ms"),
+	"Config.Healthcheck.StartPeriod":   shown("test/e2e/health.txt", "--health-start-period 1h"),
+	"Config.Healthcheck.StartInterval": shown("test/e2e/health.txt", "--health-start-interval 40ms"),
+	"Config.Healthcheck.Retries":       shown("test/e2e/health.txt", "--health-retries 1"),
+	"Config.ArgsEscaped":               shown(process, ".Config.ArgsEscaped"),
+	"Config.Image":                     shown(process, `"Image":"nosuch"`),
+	"Config.Volumes":                   refused(volumes+"anonymous volumes (Volumes)", func(r *CreateRequest) { r.Config.Volumes = map[string]struct{}{"/v": {}} }),
+	"Config.WorkingDir":                shown(process, "-w /made/here"),
+	"Config.Entrypoint":                shown("container.TestEntrypointAndCommand", "Entrypoint"),
+	"Config.NetworkDisabled":           shown(process, "NetworkDisabled"),
+	"Config.OnBuild":                   shown(process, "OnBuild"),
+	"Config.Labels":                    shown(process, `"Labels":{"a":"b"}`),
+	"Config.StopSignal":                shown(process, "--stop-signal USR1"),
+	"Config.StopTimeout":               shown(process, "--stop-timeout 0"),
+	"Config.Shell":                     shown(process, `"Shell"`),
 
 	"HostConfig.Binds":                           shown("test/e2e/isolation.txt", "shared:/s:ro"),
 	"HostConfig.ContainerIDFile":                 shown(process, ".HostConfig.ContainerIDFile"),
@@ -219,8 +224,8 @@ func fields(t reflect.Type, path string, add func(string)) {
 	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice || t.Kind() == reflect.Map {
 		t = t.Elem()
 	}
-	ours := strings.Contains(t.PkgPath(), "moby/moby/api/") || t == reflect.TypeFor[units.Ulimit]()
-	if t.Kind() != reflect.Struct || !ours || t.NumField() == 0 || t == reflect.TypeFor[wire.HealthConfig]() {
+	ours := strings.Contains(t.PkgPath(), "moby/moby/api/") || t == reflect.TypeFor[units.Ulimit]() || t == reflect.TypeFor[wire.HealthConfig]()
+	if t.Kind() != reflect.Struct || !ours || t.NumField() == 0 {
 		add(path)
 		return
 	}
