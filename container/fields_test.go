@@ -132,7 +132,7 @@ var proofs = map[string]proof{
 	"HostConfig.ShmSize":                         shown(limits, "--shm-size 5m"),
 	"HostConfig.Sysctls":                         shown(devices, "--sysctl net.core.somaxconn=77"),
 	"HostConfig.Runtime":                         shown(sharing, "--runtime runc"),
-	"HostConfig.Umask":                           shown(limits, `"Umask":63`),
+	"HostConfig.Umask":                           shown(limits, "--umask 77"),
 	"HostConfig.Isolation":                       refused("invalid isolation (hyperv): linux only supports 'default'", func(r *CreateRequest) { r.HostConfig.Isolation = "hyperv" }),
 	"HostConfig.CPUShares":                       shown(limits, "--cpu-shares 512"),
 	"HostConfig.Memory":                          shown(limits, "memory.limit_in_bytes 67108864"),
