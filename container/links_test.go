@@ -65,6 +65,12 @@ func TestHostsFollowALink(t *testing.T) {
 	if after, _ := os.Stat(path); !os.SameFile(before, after) {
 		t.Error("it is another file, which the container does not see")
 	}
+	if err := rewriteHosts(path, "database", netip.Addr{}); err != nil {
+		t.Fatal(err)
+	}
+	if text, _ = os.ReadFile(path); string(text) != "# database\n10.0.0.222\tdatabase2\nown line without end" {
+		t.Errorf("the link is removed: %q", text)
+	}
 	if err := os.WriteFile(path, make([]byte, maxHosts+1), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +92,7 @@ func TestWhoIsLinked(t *testing.T) {
 	if got := l.to("t"); !slices.Equal(got, []string{"b"}) {
 		t.Errorf("%q", got)
 	}
-	l.drop(&Record{Spec: Spec{ID: "t"}})
+	l.forget(&Record{Spec: Spec{ID: "t"}})
 	if len(l.to("t")) != 0 {
 		t.Error("links to a container that is gone")
 	}
