@@ -318,7 +318,7 @@ func (noLimits) CanLimit() error { return fault.New(fault.Invalid, "no limits") 
 
 func checkerConfig() Config {
 	return Config{Networks: &network.Service{}, Snapshots: noLimits{},
-		Runtimes: map[string]supervise.Runtime{"tarerun": {}}, DefaultRuntime: "tarerun"}
+		Defaults: NewDefaults(Settings{Runtimes: map[string]supervise.Runtime{"tarerun": {}}, DefaultRuntime: "tarerun"})}
 }
 
 // TestRefusedFields carries out each refusal of the table.

@@ -118,7 +118,7 @@ func (s *Service) replay(r Record, o AttachOptions, w io.Writer) (end int64, err
 			return nil
 		}
 		line := e.Line
-		if !r.Config.Tty {
+		if !r.Config.Tty && !o.Raw {
 			header := logs.Header(logs.Stream(stream), len(line))
 			line = append(header[:], line...)
 		}

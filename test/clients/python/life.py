@@ -62,7 +62,7 @@ class Life(unittest.TestCase):
         c.wait()
         self.assertEqual(c.logs(stdout=True, stderr=False), b"line 1\nline 2\nline 3\n")
         self.assertEqual(c.logs(stdout=False, stderr=True), b"oops\n")
-        self.assertEqual(c.logs(stderr=False, tail=1), b"line 3\n")
+        self.assertEqual(c.logs(stderr=False, tail=2), b"line 3\n")  # of both streams, as Docker counts
         self.assertEqual(b"".join(c.logs(stream=True, follow=True, stderr=False)), b"line 1\nline 2\nline 3\n")
         c.start()
         self.assertIn(b"line 1", b"".join(c.attach(stream=True, logs=True)))
