@@ -12,6 +12,14 @@ type DiskUsage struct {
 	ContainerUsage  *Usage[ContainerSummary] `json:",omitempty"`
 	VolumeUsage     *Usage[Volume]           `json:",omitempty"`
 	BuildCacheUsage *Usage[CacheRecord]      `json:",omitempty"`
+	LogUsage        *Usage[LogSize]          `json:",omitempty"` // of Tare's daemon alone
+}
+
+// LogSize is how much disk a container's log takes, in bytes.
+type LogSize struct {
+	ID, Name, Driver string
+	Running          bool
+	Size             int64
 }
 
 // Usage is the disk space of one kind of object, in bytes. Items are listed

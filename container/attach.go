@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/logs"
 	"github.com/tarehq/tare/supervise"
 )
 
@@ -64,10 +65,13 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 	}
 	if o.Logs && o.Stream && !r.State.Live() {
 		// What it has said comes now, and not with its next start.
-		if options.LogsFrom, err = s.replay(r, o, client); err != nil {
+		at, release, err := s.logs.replay(&r, o, client)
+		release()
+		if err != nil {
 			client.close()
 			return err
 		}
+		options.LogsAt, options.LogsFrom = at, at.Offset
 	}
 	l := s.live(r.ID)
 	l.mu.Lock()
@@ -94,10 +98,21 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 	l.mu.Unlock()
 	if keeper == nil { // only the log, of a container that does not run
 		defer client.close()
-		_, err := s.replay(r, o, client)
+		_, release, err := s.logs.replay(&r, o, client)
+		release()
 		return err
 	}
 	client.letRead()
+	if o.Logs && options.LogsAt == (logs.Position{}) {
+		// The other process reads no compressed files: what is there comes from here.
+		at, release, err := s.logs.replay(&r, o, client)
+		defer release()
+		if err != nil {
+			client.close()
+			return err
+		}
+		options.LogsAt, options.LogsFrom = at, at.Offset
+	}
 	err = keeper.Attach(ctx, options, client.file)
 	client.close() // the other process has its own descriptor now
 	if err != nil {

@@ -286,31 +286,27 @@ func checkEndpoints(mode wire.NetworkMode, n *wirenet.NetworkingConfig) error {
 // asked for is silently left out.
 func unsupported(c *wire.Config, h *wire.HostConfig, n *wirenet.NetworkingConfig) error {
 	asked := map[string]bool{
-		"health checks (Healthcheck)":                   asksForHealth(c.Healthcheck),
-		"anonymous volumes (Volumes)":                   len(uncovered(c.Volumes, h)) > 0,
-		"volume drivers (VolumeDriver)":                 h.VolumeDriver != "",
-		"volumes of other containers (VolumesFrom)":     len(h.VolumesFrom) > 0,
-		"log options (LogConfig.Config)":                len(h.LogConfig.Config) > 0,
-		"Cgroup":                                        h.Cgroup != "",
-		"links (Links)":                                 len(h.Links) > 0,
-		"storage options (StorageOpt)":                  len(h.StorageOpt) > 0,
-		"IpcMode container:":                            h.IpcMode.IsContainer(),
-		"IpcMode shareable":                             h.IpcMode.IsShareable(),
-		"BlkioWeightDevice":                             len(h.BlkioWeightDevice) > 0,
-		"BlkioDeviceReadBps":                            len(h.BlkioDeviceReadBps) > 0,
-		"BlkioDeviceWriteBps":                           len(h.BlkioDeviceWriteBps) > 0,
-		"BlkioDeviceReadIOps":                           len(h.BlkioDeviceReadIOps) > 0,
-		"BlkioDeviceWriteIOps":                          len(h.BlkioDeviceWriteIOps) > 0,
-		"CpuRealtimePeriod":                             h.CPURealtimePeriod != 0,
-		"CpuRealtimeRuntime":                            h.CPURealtimeRuntime != 0,
+		"health checks (Healthcheck)":               asksForHealth(c.Healthcheck),
+		"anonymous volumes (Volumes)":               len(uncovered(c.Volumes, h)) > 0,
+		"volume drivers (VolumeDriver)":             h.VolumeDriver != "",
+		"volumes of other containers (VolumesFrom)": len(h.VolumesFrom) > 0,
+		"Cgroup":                       h.Cgroup != "",
+		"links (Links)":                len(h.Links) > 0,
+		"storage options (StorageOpt)": len(h.StorageOpt) > 0,
+		"IpcMode container:":           h.IpcMode.IsContainer(),
+		"IpcMode shareable":            h.IpcMode.IsShareable(),
+		"BlkioWeightDevice":            len(h.BlkioWeightDevice) > 0,
+		"BlkioDeviceReadBps":           len(h.BlkioDeviceReadBps) > 0,
+		"BlkioDeviceWriteBps":          len(h.BlkioDeviceWriteBps) > 0,
+		"BlkioDeviceReadIOps":          len(h.BlkioDeviceReadIOps) > 0,
+		"BlkioDeviceWriteIOps":         len(h.BlkioDeviceWriteIOps) > 0,
+		"CpuRealtimePeriod":            h.CPURealtimePeriod != 0,
+		"CpuRealtimeRuntime":           h.CPURealtimeRuntime != 0,
 		"device requests such as GPUs (DeviceRequests)": len(h.DeviceRequests) > 0,
-		"CpuCount":                                      h.CPUCount != 0,
-		"CpuPercent":                                    h.CPUPercent != 0,
-		"IOMaximumIOps":                                 h.IOMaximumIOps != 0,
-		"IOMaximumBandwidth":                            h.IOMaximumBandwidth != 0,
-	}
-	if !slices.Contains([]string{"json-file", "none"}, h.LogConfig.Type) {
-		return fault.New(fault.NotImplemented, "the log driver %q is not supported yet: use json-file or none", h.LogConfig.Type)
+		"CpuCount":           h.CPUCount != 0,
+		"CpuPercent":         h.CPUPercent != 0,
+		"IOMaximumIOps":      h.IOMaximumIOps != 0,
+		"IOMaximumBandwidth": h.IOMaximumBandwidth != 0,
 	}
 	if n != nil {
 		for _, e := range n.EndpointsConfig {

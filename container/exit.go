@@ -106,8 +106,8 @@ func (s *Service) regain(r *Record, l *live, run *run) *supervise.Keeper {
 	}
 }
 
-// tellDetached publishes that clients left by their detach keys, as long as
-// the connection lasts.
+// tellDetached publishes that clients left by their detach keys, and sees to
+// what was rotated out of the log, as long as the connection lasts.
 func (s *Service) tellDetached(r Record, keeper *supervise.Keeper) {
 	for {
 		select {
@@ -117,6 +117,8 @@ func (s *Service) tellDetached(r Record, keeper *supervise.Keeper) {
 			} else {
 				s.publish(r, events.ActionDetach)
 			}
+		case <-keeper.Rotated():
+			s.watchers.Go(func() { s.logs.rotated(&r) })
 		case <-keeper.Gone():
 			return
 		}

@@ -62,6 +62,8 @@ type Config struct {
 	DefaultRuntime     string
 	InitPath           string // program for --init; "" refuses it
 	CgroupParent       string // of containers that name none
+	LogDriver          string // the same; "" is json-file
+	LogOpts            map[string]string
 	Log                *slog.Logger
 }
 
@@ -78,6 +80,7 @@ type Service struct {
 	mu    sync.Mutex
 	lives map[string]*live
 	execs *Execs
+	logs  *Logbook
 
 	closing  chan struct{}
 	watchers sync.WaitGroup // goroutines that follow running containers
@@ -109,6 +112,9 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 	var fs unix.Statfs_t
 	s.cgroup2 = unix.Statfs("/sys/fs/cgroup", &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC
 	s.execs = &Execs{containers: s, byID: map[string]*session{}}
+	if s.logs, err = newLogbook(s); err != nil {
+		return nil, err
+	}
 	if err := s.takeOver(ctx); err != nil {
 		return nil, errors.Join(err, s.Close(ctx))
 	}
@@ -135,9 +141,10 @@ func (s *Service) Close(ctx context.Context) error {
 	s.mu.Unlock()
 	done := make(chan struct{})
 	go func() { s.watchers.Wait(); close(done) }()
+	err := s.logs.forward.Close(ctx)
 	select {
 	case <-done:
-		return nil
+		return err
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}

@@ -68,6 +68,7 @@ func (s *Service) takeOver(ctx context.Context) error {
 		run, _ := l.begin(f.keeper, f.err)
 		s.watchers.Go(func() { s.watch(r, l, run) })
 	}
+	s.logs.resume(s.store.all())
 	return nil
 }
 

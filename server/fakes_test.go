@@ -86,7 +86,17 @@ func (f *fakeContainers) Inspect(_ context.Context, id string, _ bool) (wire.Ins
 	return f.inspect, f.err
 }
 func (f *fakeContainers) Counts() (int, int, int) { return 2, 0, 1 }
-func (f *fakeContainers) Logs(_ context.Context, _ string, o container.LogsOptions) (container.LogStream, error) {
+
+type fakeLogs struct{ *fakeContainers }
+
+func (f fakeLogs) Clear(_ context.Context, id string) error {
+	f.call = "clear " + id
+	return f.err
+}
+func (f fakeLogs) Sizes() []container.LogSize {
+	return []container.LogSize{{ID: "c", Name: "n", Driver: "json-file", Running: true, Size: 30}, {ID: "d", Size: 12}}
+}
+func (f fakeLogs) Open(_ context.Context, _ string, o container.LogsOptions) (container.LogStream, error) {
 	f.logs = o
 	return f.stream, f.err
 }
@@ -312,7 +322,7 @@ func newRig(t *testing.T) *rig {
 
 func (r *rig) handler() *Server {
 	return New(Config{
-		Containers: &r.containers, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{}, Events: &r.events,
+		Containers: &r.containers, Logs: fakeLogs{&r.containers}, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{}, Events: &r.events,
 		Daemon: Daemon{Driver: "overlayfs", DriverStatus: [][2]string{{"driver-type", "x"}}, Version: "1.2.3", ID: "the-id", DataRoot: "/data", Runtimes: map[string]string{"tarerun": "", "runc": "/usr/bin/runc"}, DefaultRuntime: "tarerun"},
 		Log:    slog.New(slog.DiscardHandler),
 	})

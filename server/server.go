@@ -19,6 +19,7 @@ import (
 // Config is what a Server is made of. All fields are needed.
 type Config struct {
 	Containers Containers
+	Logs       Logs
 	Execs      Execs
 	Files      Files
 	Images     Images
@@ -46,13 +47,13 @@ func New(c Config) *Server {
 		(&systemHandlers{c.Daemon, host, c.Containers, c.Images, c.Events}).routes(),
 		(&eventHandlers{c.Events}).routes(),
 		(&containerHandlers{c.Containers, host.cgroupVersion}).routes(),
-		(&logHandlers{c.Containers}).routes(),
+		(&logHandlers{c.Logs}).routes(),
 		(&attachHandlers{c.Containers, c.Log}).routes(),
 		(&execHandlers{c.Execs, c.Log}).routes(),
 		(&fileHandlers{c.Files}).routes(),
 		(&registryHandlers{c.Registries}).routes(), // before the images: /images/search is no image
 		(&imageHandlers{c.Images, c.Transfers}).routes(),
-		(&usageHandlers{c.Containers, c.Images}).routes(),
+		(&usageHandlers{c.Containers, c.Images, c.Logs}).routes(),
 		(&networkHandlers{c.Networks}).routes(),
 		volumeRoutes(), pluginRoutes(), swarmRoutes(), unsupportedRoutes(),
 	} {

@@ -28,6 +28,8 @@ type Daemon struct {
 	AddressPools   []system.NetworkAddressPool
 	Mirrors        []string // of docker.io, each with a slash at its end
 	Insecure       []string // registries: hosts, host:port, CIDRs
+	LogDriver      string   // of containers that name none
+	LogDrivers     []string // that there are
 	Driver         string   // of storage, and the rows that tell about it
 	DriverStatus   [][2]string
 	Warnings       []string // about how it was started
@@ -96,10 +98,10 @@ func (h *systemHandlers) info(w http.ResponseWriter, r *request) error {
 		Images:             h.images.Count(),
 		Driver:             h.daemon.Driver,
 		DriverStatus:       h.daemon.DriverStatus,
-		Plugins:            system.PluginsInfo{Volume: []string{}, Network: []string{"bridge", "host", "null"}, Log: []string{"json-file", "none"}},
+		Plugins:            system.PluginsInfo{Volume: []string{}, Network: []string{"bridge", "host", "null"}, Log: h.daemon.LogDrivers},
 		Debug:              h.daemon.Debug,
 		SystemTime:         time.Now().Format(time.RFC3339Nano),
-		LoggingDriver:      "json-file",
+		LoggingDriver:      h.daemon.LogDriver,
 		CgroupDriver:       "cgroupfs",
 		IndexServerAddress: "https://index.docker.io/v1/",
 		RegistryConfig:     registryConfig(h.daemon.Mirrors, h.daemon.Insecure),

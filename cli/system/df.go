@@ -53,6 +53,9 @@ func dfSummary(out io.Writer, text string, u *client.DiskUsage) error {
 		summed("Local Volumes", u.VolumeUsage, true),
 		summed("Build Cache", u.BuildCacheUsage, false),
 	}
+	if u.LogUsage != nil {
+		rows = append(rows, summed("Container Logs", u.LogUsage, true))
+	}
 	t := format.Table{
 		Columns: map[string]string{"Type": "TYPE", "TotalCount": "TOTAL", "Active": "ACTIVE", "Size": "SIZE", "Reclaimable": "RECLAIMABLE"},
 		Default: "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}",
@@ -81,7 +84,11 @@ type dfObjects struct {
 	Containers []container.Row
 	Volumes    []volumeRow
 	BuildCache []cacheRow
+	Logs       []logRow
 }
+
+// logRow is the log of one container.
+type logRow struct{ ID, Name, Driver, Size string }
 
 type volumeRow struct{ Availability, Driver, Group, Labels, Links, Mountpoint, Name, Scope, Size, Status string }
 
@@ -117,11 +124,18 @@ func dfVerbose(out io.Writer, text string, u *client.DiskUsage) error {
 	if err := section(&b, cacheColumns, "{{.ID}}\t{{.CacheType}}\t{{.Size}}\t{{.CreatedSince}}\t{{.LastUsedSince}}\t{{.UsageCount}}\t{{.Shared}}", o.BuildCache); err != nil {
 		return err
 	}
+	if u.LogUsage != nil {
+		b.WriteString("\nContainer logs space usage:\n\n")
+		if err := section(&b, logColumns, "{{.Name}}\t{{.Driver}}\t{{.Size}}", o.Logs); err != nil {
+			return err
+		}
+	}
 	_, err := io.WriteString(out, b.String())
 	return err
 }
 
 var (
+	logColumns   = map[string]string{"Name": "CONTAINER", "Driver": "LOG DRIVER", "Size": "SIZE"}
 	imageColumns = map[string]string{"Repository": "REPOSITORY", "Tag": "TAG", "ID": "IMAGE ID", "CreatedSince": "CREATED", "Size": "SIZE",
 		"SharedSize": "SHARED SIZE", "UniqueSize": "UNIQUE SIZE", "Containers": "CONTAINERS"}
 	containerColumns = map[string]string{"ID": "CONTAINER ID", "Image": "IMAGE", "Command": "COMMAND", "LocalVolumes": "LOCAL VOLUMES",
@@ -140,7 +154,7 @@ func section[T any](out io.Writer, columns map[string]string, row string, list [
 }
 
 func objectsOf(u *client.DiskUsage, short bool) dfObjects {
-	o := dfObjects{Images: []image.Row{}, Containers: []container.Row{}, Volumes: []volumeRow{}, BuildCache: []cacheRow{}}
+	o := dfObjects{Images: []image.Row{}, Containers: []container.Row{}, Volumes: []volumeRow{}, BuildCache: []cacheRow{}, Logs: []logRow{}}
 	if u.ImageUsage != nil {
 		for i := range u.ImageUsage.Items {
 			o.Images = append(o.Images, image.NewRow(&u.ImageUsage.Items[i], short))
@@ -164,6 +178,11 @@ func objectsOf(u *client.DiskUsage, short bool) dfObjects {
 		slices.SortStableFunc(records, func(a, b client.CacheRecord) int { return strings.Compare(lastUse(&a), lastUse(&b)) })
 		for i := range records {
 			o.BuildCache = append(o.BuildCache, newCacheRow(&records[i], short))
+		}
+	}
+	if u.LogUsage != nil {
+		for _, l := range u.LogUsage.Items {
+			o.Logs = append(o.Logs, logRow{l.ID, l.Name, l.Driver, format.Size(float64(l.Size))})
 		}
 	}
 	return o

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/logs/driver"
 	"github.com/tarehq/tare/snapshot"
 )
 
@@ -44,6 +45,8 @@ type options struct {
 	TLSKey         string             `json:"tlskey"`
 	InsecureTCP    bool               `json:"insecure-tcp"`
 	StorageDriver  string             `json:"storage-driver"`
+	LogDriver      string             `json:"log-driver"`
+	LogOpts        map[string]string  `json:"log-opts"`
 
 	Mirrors      []string `json:"registry-mirrors"`
 	Insecure     []string `json:"insecure-registries"`
@@ -82,7 +85,7 @@ const (
 // fileKeys gives the key in the configuration file of each flag whose name
 // differs from it.
 var fileKeys = map[string]string{
-	"host": "hosts", "label": "labels", "add-runtime": "runtimes", "default-address-pool": "default-address-pools",
+	"host": "hosts", "label": "labels", "add-runtime": "runtimes", "default-address-pool": "default-address-pools", "log-opt": "log-opts",
 	"registry-mirror": "registry-mirrors", "insecure-registry": "insecure-registries",
 }
 
@@ -146,6 +149,8 @@ func (o *options) flags() *pflag.FlagSet {
 	f.IntVar(&o.Uploads, "max-concurrent-uploads", 5, "Layers that one push sends at a time; 0 for no limit")
 	f.IntVar(&o.PullAttempts, "max-download-attempts", 5, "Attempts in a row to go on with a layer")
 	f.StringVarP(&o.StorageDriver, "storage-driver", "s", "", "How layers and containers' files are kept: overlay, btrfs or vfs (default overlay, or vfs where the file system cannot carry it)")
+	f.StringVar(&o.LogDriver, "log-driver", driver.JSONFile, "Log driver of containers that name none")
+	f.Var((*mapValue)(&o.LogOpts), "log-opt", "Option of that log driver (key=value)")
 	f.BoolVar(&o.validate, "validate", false, "Check the configuration and exit")
 	f.BoolVarP(&o.version, "version", "v", false, "Print the version and exit")
 	addRefusedFlags(f)
@@ -287,7 +292,7 @@ func (o *options) settle() error {
 			return err
 		}
 	}
-	for _, step := range []func() error{o.checkNetwork, o.checkRuntimes, o.checkTLS, o.checkLabels, o.checkRegistries} {
+	for _, step := range []func() error{o.checkNetwork, o.checkRuntimes, o.checkTLS, o.checkLabels, o.checkRegistries, o.checkLog} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -358,6 +363,13 @@ func (o *options) checkLabels() error {
 	return nil
 }
 
+func (o *options) checkLog() error {
+	if err := driver.Check(o.LogDriver, o.LogOpts); err != nil {
+		return fmt.Errorf("failed to set log opts: %w", err)
+	}
+	return nil
+}
+
 // usesTLS tells whether TCP sockets speak TLS.
 func (o *options) usesTLS() bool { return o.TLSVerify || o.TLS != nil && *o.TLS }
 
@@ -407,6 +419,22 @@ func (v runtimeValue) String() string {
 	}
 	return fmt.Sprint(out)
 }
+
+// mapValue is a flag of key=value that is given any number of times.
+type mapValue map[string]string
+
+func (v *mapValue) Set(s string) error {
+	key, value, _ := strings.Cut(s, "=")
+	if *v == nil {
+		*v = mapValue{}
+	}
+	(*v)[key] = value
+	return nil
+}
+
+func (v *mapValue) Type() string { return "map" }
+
+func (v *mapValue) String() string { return fmt.Sprint(map[string]string(*v)) }
 
 // poolValue is the flag --default-address-pool base=CIDR,size=BITS.
 type poolValue []addressPool

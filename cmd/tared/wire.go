@@ -21,6 +21,7 @@ import (
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/logs/driver"
 	"github.com/tarehq/tare/network"
 	"github.com/tarehq/tare/remote"
 	"github.com/tarehq/tare/server"
@@ -123,7 +124,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (h http.
 	containers, err := container.Open(ctx, container.Config{
 		DataRoot: o.DataRoot, ExecRoot: o.ExecRoot, Images: images, Snapshots: layers, Networks: networks,
 		Launcher: launcher, Events: eventLog, Runtimes: o.runtimePaths(), DefaultRuntime: o.DefaultRuntime,
-		InitPath: o.initProgram(), CgroupParent: o.CgroupParent, Log: log,
+		InitPath: o.initProgram(), CgroupParent: o.CgroupParent, LogDriver: o.LogDriver, LogOpts: o.LogOpts, Log: log,
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot open the containers: %w", err)
@@ -137,7 +138,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (h http.
 		log.Warn(strings.TrimPrefix(w, "WARNING: "))
 	}
 	h = server.New(server.Config{
-		Containers: containers, Execs: containers.Execs(), Files: containers.Files(), Images: images, Transfers: transfers, Registries: image.NewRegistries(registries), Networks: networks, Events: eventLog, Daemon: facts, Log: log,
+		Containers: containers, Logs: containers.Logbook(), Execs: containers.Execs(), Files: containers.Files(), Images: images, Transfers: transfers, Registries: image.NewRegistries(registries), Networks: networks, Events: eventLog, Daemon: facts, Log: log,
 	})
 	return h, steps.run, nil
 }
@@ -206,6 +207,7 @@ func daemonFacts(o *options, id string) server.Daemon {
 	d := server.Daemon{
 		Version: version, GitCommit: commit(), BuildTime: built(),
 		ID: id, DataRoot: o.DataRoot, Debug: o.LogLevel == "debug", Labels: o.Labels,
+		LogDriver: o.LogDriver, LogDrivers: driver.Names(),
 		Runtimes: o.runtimePaths(), DefaultRuntime: o.DefaultRuntime, Mirrors: o.Mirrors, Insecure: o.Insecure,
 	}
 	for _, p := range o.Pools {

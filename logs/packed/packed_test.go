@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -81,7 +82,7 @@ func TestPackedLogReadsAsBefore(t *testing.T) {
 		t.Fatal(err)
 	}
 	check()
-	if err := packed.Pack(path); err != nil {
+	if err := packed.Pack(path, new(sync.Mutex)); err != nil {
 		t.Fatal(err)
 	}
 	check()
@@ -112,7 +113,7 @@ func TestFollowThroughRotation(t *testing.T) {
 	for i := range n {
 		write(t, w, i, i+1)
 		if i%500 == 250 {
-			if err := packed.Pack(path); err != nil {
+			if err := packed.Pack(path, new(sync.Mutex)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -146,7 +147,7 @@ func TestFromPosition(t *testing.T) {
 	rest(10, 10)
 	write(t, w, 10, 50) // rotated once
 	rest(10, 50)
-	if err := packed.Pack(path); err != nil {
+	if err := packed.Pack(path, new(sync.Mutex)); err != nil {
 		t.Fatal(err)
 	}
 	rest(10, 50)
