@@ -59,6 +59,7 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 	if err != nil {
 		return err
 	}
+	o.Logs = o.Logs && s.logs.readable(&r)
 	options := supervise.AttachOptions{
 		Stdin: o.Stdin && o.Stream && r.Config.OpenStdin, Stdout: o.Stdout, Stderr: o.Stderr,
 		Multiplexed: !r.Config.Tty, DetachKeys: keys, Buffered: buffered, Logs: o.Logs, NoStream: !o.Stream,
@@ -98,6 +99,9 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 	l.mu.Unlock()
 	if keeper == nil { // only the log, of a container that does not run
 		defer client.close()
+		if !o.Logs {
+			return nil
+		}
 		_, release, err := s.logs.replay(&r, o, client)
 		release()
 		return err

@@ -263,13 +263,10 @@ func (b *Logbook) Sizes() []LogSize {
 	return list
 }
 
-// replay writes the log to a client, up to the place that it returns, and keeps
-// the files in their form until release is called.
+// replay writes the log to a client, up to the place that it returns. From
+// there on no file is compressed until release is called, so that the process
+// beside the container can read it.
 func (b *Logbook) replay(r *Record, o AttachOptions, w io.Writer) (end logs.Position, release func(), err error) {
-	release = func() {}
-	if !o.Logs || !b.readable(r) {
-		return end, release, nil
-	}
 	pass := func(e logs.Entry) error {
 		stream := streamOf(e)
 		if stream == logs.Stdout && !o.Stdout || stream == logs.Stderr && !o.Stderr {
@@ -283,17 +280,23 @@ func (b *Logbook) replay(r *Record, o AttachOptions, w io.Writer) (end logs.Posi
 		_, err := w.Write(line)
 		return err
 	}
-	if end, err = b.passOn(r, end, pass); err != nil {
-		return end, release, err
+	for {
+		if end, err = b.passOn(r, end, pass); err != nil {
+			return end, func() {}, err
+		}
+		b.forms.RLock() // never held over writing to a client, who may not read
+		rest, err := logs.Take(b.path(r), end, packed.Unpack)
+		if err != nil {
+			b.forms.RUnlock()
+			return end, func() {}, err
+		}
+		plain := rest.Plain()
+		rest.Close()
+		if plain {
+			return end, b.forms.RUnlock, nil
+		}
+		b.forms.RUnlock() // compressed meanwhile: the client has yet to get it
 	}
-	// What was rotated and compressed meanwhile comes now: from here on the
-	// other process can read what follows.
-	b.forms.RLock()
-	if end, err = b.passOn(r, end, pass); err != nil {
-		b.forms.RUnlock()
-		return end, release, err
-	}
-	return end, b.forms.RUnlock, nil
 }
 
 func (b *Logbook) passOn(r *Record, from logs.Position, each func(logs.Entry) error) (logs.Position, error) {

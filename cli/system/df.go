@@ -46,7 +46,7 @@ func Df() *command.Command {
 // dfRow is one kind of object as a template sees it.
 type dfRow struct{ Active, Reclaimable, Size, TotalCount, Type string }
 
-func dfSummary(out io.Writer, text string, u *client.DiskUsage) error {
+func dfSummary(out io.Writer, text string, u *client.SystemUsage) error {
 	rows := []any{
 		summed("Images", u.ImageUsage, true),
 		summed("Containers", u.ContainerUsage, true),
@@ -96,7 +96,7 @@ type cacheRow struct {
 	CacheType, CreatedAt, CreatedSince, Description, ID, InUse, LastUsedAt, LastUsedSince, Parent, Shared, Size, UsageCount string
 }
 
-func dfVerbose(out io.Writer, text string, u *client.DiskUsage) error {
+func dfVerbose(out io.Writer, text string, u *client.SystemUsage) error {
 	table := text == "" || text == "table"
 	o := objectsOf(u, table)
 	if !table {
@@ -153,7 +153,7 @@ func section[T any](out io.Writer, columns map[string]string, row string, list [
 	return format.Table{Columns: columns, Default: row}.Write(out, "", false, rows)
 }
 
-func objectsOf(u *client.DiskUsage, short bool) dfObjects {
+func objectsOf(u *client.SystemUsage, short bool) dfObjects {
 	o := dfObjects{Images: []image.Row{}, Containers: []container.Row{}, Volumes: []volumeRow{}, BuildCache: []cacheRow{}, Logs: []logRow{}}
 	if u.ImageUsage != nil {
 		for i := range u.ImageUsage.Items {

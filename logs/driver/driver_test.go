@@ -43,7 +43,7 @@ func TestCheck(t *testing.T) {
 		{"syslog", opts("syslog-address", "udp://h", "syslog-facility", "local3", "syslog-format", "rfc5424", "cache-max-size", "1m", "cache-max-file", "2"), ""},
 		{"syslog", opts("x", "1"), "unknown log opt 'x' for syslog log driver"},
 		{"syslog", opts("syslog-address", "ftp://h"), "unsupported scheme: 'ftp'"},
-		{"syslog", opts("syslog-address", "unix:///no/such"), "stat /no/such: no such file or directory"},
+		{"syslog", opts("syslog-address", "unix:///not/there/yet"), ""},
 		{"syslog", opts("syslog-facility", "24"), "invalid syslog facility"},
 		{"syslog", opts("syslog-format", "x"), "Invalid syslog format"},
 		{"journald", opts("x", "1"), "unknown log opt 'x' for journald log driver"},

@@ -70,11 +70,9 @@ func (x *feed) source() (Source, time.Time) {
 // run feeds until all is delivered, it is given up, or ctx ends.
 func (x *feed) run(ctx context.Context) {
 	s, _ := x.source()
-	data, err := os.ReadFile(filepath.Join(s.Dir, cursorName))
-	if err != nil || json.Unmarshal(data, &x.at) != nil {
-		x.at = cursor{} // rather all of it again than a part never
+	if x.delivered() == (cursor{}) {
+		x.load(s.Dir)
 	}
-	x.saved = x.at
 	defer x.save()
 	receiver, err := driver.NewReceiver(s.Driver, s.Info)
 	if err != nil {
@@ -106,6 +104,18 @@ func (x *feed) run(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// load reads the cursor that an earlier daemon has stored.
+func (x *feed) load(dir string) {
+	var at cursor
+	data, err := os.ReadFile(filepath.Join(dir, cursorName))
+	if err != nil || json.Unmarshal(data, &at) != nil {
+		at = cursor{} // rather all of it again than a part never
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.at, x.saved = at, at
 }
 
 func (x *feed) delivered() cursor {

@@ -164,14 +164,15 @@ func (f *Forwarder) Spool(id string) {
 	if err == nil {
 		err = os.WriteFile(filepath.Join(x.s.Dir, feedName), data, 0o600)
 	}
-	dir := filepath.Join(f.spool, id)
+	dir, until := filepath.Join(f.spool, id), time.Now().Add(spoolTime)
 	if err == nil {
 		err = os.Rename(x.s.Dir, dir)
 	}
 	if err != nil {
 		f.log.Error("the rest of a removed container's log will not be delivered", "container", id, "err", err)
+		dir, until = x.s.Dir, time.Now()
 	}
-	x.moved(dir, time.Now().Add(spoolTime))
+	x.moved(dir, until)
 }
 
 // Close stops feeding, and returns when nothing of it runs any more. The next
