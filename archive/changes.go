@@ -82,7 +82,7 @@ func (d Diff) compare(ctx context.Context, emit func(difference) error) error {
 	for _, given := range d.Made {
 		// As the engine found it: /sbin may be a link to usr/sbin.
 		given = strings.TrimPrefix(path.Clean("/"+given), "/")
-		name, err := d.Tree().real(given)
+		name, err := d.Tree().Real(given)
 		if err != nil {
 			return err
 		}

@@ -135,7 +135,7 @@ func TestChangesBehindLinks(t *testing.T) {
 	for name, want := range map[string]string{
 		"sbin/docker-init": "usr/sbin/docker-init", "absolute/deep/volume": "usr/deep/volume", "file/x": "file/x", "none/x/y": "none/x/y", "sbin/../x": "usr/x", "": "",
 	} {
-		if got, err := d.Tree().real(name); err != nil || got != want {
+		if got, err := d.Tree().Real(name); err != nil || got != want {
 			t.Errorf("%q is %q, %v", name, got, err)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/tarehq/tare/archive/compression"
 	"github.com/tarehq/tare/internal/deltree"
 	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/test/images"
@@ -66,7 +67,7 @@ func TestDebianAsOthers(t *testing.T) {
 	}
 	defer layer.Close()
 	// The image has a layer of the tests' own above, which is of no matter.
-	plain, _, err := Decompress(layer)
+	plain, _, err := compression.Decompress(layer)
 	if err != nil {
 		t.Fatal(err)
 	}

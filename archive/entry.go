@@ -7,11 +7,11 @@ import (
 	"errors"
 	"io"
 	"path"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/overlayfs"
 )
 
@@ -26,10 +26,35 @@ func (x *extractor) make(dir int, base string, create func() error) error {
 	if !errors.Is(err, unix.EEXIST) {
 		return err
 	}
+	if x.KeepKinds {
+		// By one call that takes no directory: a look before would tell of another moment.
+		x.stale = true
+		if err := unix.Unlinkat(dir, base, 0); errors.Is(err, unix.EISDIR) {
+			return errKept
+		} else if err != nil && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+		return create()
+	}
 	if err := x.remove(dir, base); err != nil {
 		return err
 	}
 	return create()
+}
+
+// errKept is of what must not take the place of a directory, or a directory that
+// must not take the place of something else.
+var errKept = errors.New("it is of another kind")
+
+// placed makes the error of a system call for an entry, nil for nil.
+func placed(hdr *tar.Header, err error) error {
+	switch {
+	case !errors.Is(err, errKept):
+		return failed(hdr.Name, err)
+	case hdr.Typeflag == tar.TypeDir:
+		return fault.New(fault.Invalid, "cannot overwrite non-directory with directory %q", hdr.Name)
+	}
+	return fault.New(fault.Invalid, "cannot overwrite directory with non-directory %q", hdr.Name)
 }
 
 func (x *extractor) file(ctx context.Context, dir int, base string, hdr *tar.Header, data io.Reader) error {
@@ -42,7 +67,7 @@ func (x *extractor) file(ctx context.Context, dir int, base string, hdr *tar.Hea
 		return err
 	})
 	if err != nil {
-		return failed(hdr.Name, err)
+		return placed(hdr, err)
 	}
 	defer unix.Close(fd)
 	if hdr.Size > 0 {
@@ -53,7 +78,7 @@ func (x *extractor) file(ctx context.Context, dir int, base string, hdr *tar.Hea
 	if err := x.disinherit(fd); err != nil {
 		return failed(hdr.Name, err)
 	}
-	if err := own(fd, hdr); err != nil {
+	if err := x.own(fd, hdr); err != nil {
 		return failed(hdr.Name, err)
 	}
 	if err := x.setXattrs(hdr, func(k string, v []byte) error { return unix.Fsetxattr(fd, k, v, 0) }); err != nil {
@@ -67,14 +92,14 @@ func (x *extractor) file(ctx context.Context, dir int, base string, hdr *tar.Hea
 
 // own gives a new file its owner and mode where those are not what it was made
 // with, as for most files: each change costs the file system a transaction.
-func own(fd int, hdr *tar.Header) error {
+func (x *extractor) own(fd int, hdr *tar.Header) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err
 	}
 	// The order matters: chown clears set-ID bits and capabilities.
 	if int(st.Uid) != hdr.Uid || int(st.Gid) != hdr.Gid {
-		if err := unix.Fchown(fd, hdr.Uid, hdr.Gid); err != nil {
+		if err := x.chown(fd, hdr.Uid, hdr.Gid); err != nil {
 			return err
 		}
 	}
@@ -82,6 +107,14 @@ func own(fd int, hdr *tar.Header) error {
 		return nil
 	}
 	return unix.Fchmod(fd, mode(hdr))
+}
+
+// chown gives what is open to its owner, unless all is to be ours.
+func (x *extractor) chown(fd, uid, gid int) error {
+	if x.Mine {
+		return nil
+	}
+	return unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH)
 }
 
 // copy writes the file's data. Of a sparse entry, runs of zeros become holes.
@@ -157,7 +190,7 @@ func (x *extractor) directory(name string, hdr *tar.Header) error {
 			return err
 		}
 		if fd, err = x.openOrMakeDir(dir, path.Base(name)); err != nil {
-			return failed(hdr.Name, err)
+			return placed(hdr, err)
 		}
 		x.remember(name, fd)
 		x.implicit.drop(fd)
@@ -166,7 +199,7 @@ func (x *extractor) directory(name string, hdr *tar.Header) error {
 	if err := x.disinherit(fd); err != nil {
 		return failed(hdr.Name, err)
 	}
-	if err := unix.Fchown(fd, hdr.Uid, hdr.Gid); err != nil {
+	if err := x.chown(fd, hdr.Uid, hdr.Gid); err != nil {
 		return failed(hdr.Name, err)
 	}
 	if err := unix.Fchmod(fd, mode(hdr)); err != nil {
@@ -187,8 +220,11 @@ func (x *extractor) openOrMakeDir(dir int, base string) (int, error) {
 		if fd, err := unix.Openat(dir, base, flags, 0); err == nil {
 			return fd, nil
 		}
+		if x.KeepKinds {
+			return -1, errKept
+		}
 		// The whiteout that an earlier entry made goes on to hide what is below.
-		hides := x.whiteouts == OverlayWhiteouts && isWhiteout(dir, base)
+		hides := x.Whiteouts == OverlayWhiteouts && isWhiteout(dir, base)
 		err = x.make(dir, base, func() error { return unix.Mkdirat(dir, base, 0o700) })
 		if err == nil && hides {
 			return x.openOpaque(dir, base, flags)
@@ -224,19 +260,20 @@ func (x *extractor) symlink(dir int, base string, hdr *tar.Header) error {
 	}
 	err := x.make(dir, base, func() error { return unix.Symlinkat(hdr.Linkname, dir, base) })
 	if err != nil {
-		return failed(hdr.Name, err)
+		return placed(hdr, err)
 	}
 	return x.attributes(dir, base, hdr)
 }
 
 // hardlink links to what an earlier entry of the same archive made.
 func (x *extractor) hardlink(dir int, base string, hdr *tar.Header) error {
-	target, err := inside(hdr.Linkname)
+	target, err := inside(x.renamed(hdr.Linkname))
 	if err != nil {
 		return refuse(hdr.Name, "is a hard link to %q, which is outside of the root of the archive", hdr.Linkname)
 	}
+	target = path.Join(x.Dir, target)
 	from, err := x.open(path.Dir(target))
-	if err != nil || strings.HasPrefix(path.Base(target), whiteoutPrefix) {
+	if err != nil || x.reserved(path.Base(target)) {
 		return refuse(hdr.Name, "is a hard link to %q, which is not in the archive before it", hdr.Linkname)
 	}
 	var old, now unix.Stat_t
@@ -244,7 +281,7 @@ func (x *extractor) hardlink(dir int, base string, hdr *tar.Header) error {
 	if unix.Fstatat(from, last, &old, unix.AT_SYMLINK_NOFOLLOW) != nil {
 		return refuse(hdr.Name, "is a hard link to %q, which is not in the archive before it", hdr.Linkname)
 	}
-	if x.whiteouts == OverlayWhiteouts && overlayfs.IsWhiteout(&old) {
+	if x.Whiteouts == OverlayWhiteouts && overlayfs.IsWhiteout(&old) {
 		return refuse(hdr.Name, "is a hard link to %q, which the archive has removed", hdr.Linkname)
 	}
 	if old.Mode&unix.S_IFMT == unix.S_IFDIR {
@@ -257,7 +294,7 @@ func (x *extractor) hardlink(dir int, base string, hdr *tar.Header) error {
 	if errors.Is(err, unix.ENOENT) {
 		return refuse(hdr.Name, "is a hard link to %q, which is in the directory whose place it takes", hdr.Linkname)
 	}
-	return failed(hdr.Name, err)
+	return placed(hdr, err)
 }
 
 func (x *extractor) node(dir int, base string, hdr *tar.Header) error {
@@ -274,7 +311,7 @@ func (x *extractor) node(dir int, base string, hdr *tar.Header) error {
 	}
 	err := x.make(dir, base, func() error { return unix.Mknodat(dir, base, kind|0o600, int(dev)) })
 	if err != nil {
-		return failed(hdr.Name, err)
+		return placed(hdr, err)
 	}
 	return x.attributes(dir, base, hdr)
 }
@@ -282,8 +319,10 @@ func (x *extractor) node(dir int, base string, hdr *tar.Header) error {
 // attributes sets owner, mode, extended attributes and time of an entry that
 // is not to be opened.
 func (x *extractor) attributes(dir int, base string, hdr *tar.Header) error {
-	if err := unix.Fchownat(dir, base, hdr.Uid, hdr.Gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return failed(hdr.Name, err)
+	if !x.Mine {
+		if err := unix.Fchownat(dir, base, hdr.Uid, hdr.Gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return failed(hdr.Name, err)
+		}
 	}
 	if hdr.Typeflag != tar.TypeSymlink {
 		if x.inherits {
@@ -291,8 +330,7 @@ func (x *extractor) attributes(dir int, base string, hdr *tar.Header) error {
 				return failed(hdr.Name, err)
 			}
 		}
-		// We have just made it and it is no link; nobody else writes here.
-		if err := unix.Fchmodat(dir, base, mode(hdr), 0); err != nil {
+		if err := chmodNode(dir, base, mode(hdr)); err != nil {
 			return failed(hdr.Name, err)
 		}
 	}
@@ -300,6 +338,18 @@ func (x *extractor) attributes(dir int, base string, hdr *tar.Header) error {
 		return err
 	}
 	return setTimes(dir, base, hdr)
+}
+
+// chmodNode sets the mode of what is no regular file. A container that runs may
+// have put a link in its place, which chmod(2) would follow to a file of the
+// host: a mere place (O_PATH) is none.
+func chmodNode(dir int, base string, mode uint32) error {
+	place, err := unix.Openat(dir, base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(place)
+	return unix.Chmod(procFD(place), mode)
 }
 
 func timespecs(access, modify time.Time) []unix.Timespec {

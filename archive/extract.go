@@ -1,6 +1,6 @@
 // Package archive turns tar streams into trees of files, and trees and the
-// changes between them into tar streams; and it compresses and decompresses
-// them.
+// changes between them into tar streams. What compresses and decompresses them
+// is below it, in compression: the client program links this package alone.
 //
 // A tar is hostile input. All work is done relative to descriptors: the
 // directory of an entry is found by openat2(2) with RESOLVE_IN_ROOT, so that
@@ -69,12 +69,34 @@ const (
 	// KeepWhiteouts makes empty files of the whiteouts' own names. No other
 	// name of the tree begins with ".wh.".
 	KeepWhiteouts
+	// NoWhiteouts is for an archive that is no layer: its names mean themselves,
+	// and an entry of the directory that it goes to says nothing about that.
+	NoWhiteouts
 )
 
 // Options say what an extracted tree is for.
 type Options struct {
 	Whiteouts Whiteouts
+	// Dir is where below the root the entries go: a clean path from the root, "" for
+	// the root itself. Entries and hard links that climb out of it are refused;
+	// symbolic links in it may lead anywhere below the root.
+	Dir string
+	// From is the first part of the entries' names, which is taken away for To:
+	// "." and "/" stand for what archives of a directory's content begin with. Names
+	// that begin otherwise stay as they are. Nothing happens with an empty To.
+	From, To string
+	// Owner is whom all entries are given to; nil leaves them those of the archive.
+	Owner *Owner
+	// Mine leaves what is made to the user of this process, and takes it as it is
+	// where only root could give what the archive asks for.
+	Mine bool
+	// KeepKinds refuses to put something else in the place of a directory, or a
+	// directory in the place of something else.
+	KeepKinds bool
 }
+
+// Owner is a user and a group.
+type Owner struct{ UID, GID uint32 }
 
 // Stats tell what an archive held.
 type Stats struct {
@@ -98,8 +120,8 @@ type Stats struct {
 // fault.Invalid, as are archives that cannot be read. What was written before
 // an error stays; the caller removes the tree.
 func Extract(ctx context.Context, root *os.File, r io.Reader, o Options) (Stats, error) {
-	x := &extractor{root: int(root.Fd()), whiteouts: o.Whiteouts, buffer: make([]byte, bufferSize),
-		dirs: map[string]int{}, times: map[string]time.Time{}, inherits: hasDefaultACL(root)}
+	x := &extractor{Options: o, root: int(root.Fd()), buffer: make([]byte, bufferSize),
+		dirs: map[string]int{}, times: map[string]time.Time{}, inherits: o.Whiteouts != NoWhiteouts && hasDefaultACL(root)}
 	defer x.forget()
 	tr := tar.NewReader(r)
 	for {
@@ -148,18 +170,18 @@ func tarError(err error) error {
 }
 
 type extractor struct {
-	root      int
-	whiteouts Whiteouts
-	buffer    []byte
-	dirs      map[string]int       // cleaned path -> descriptor, see parents.go
-	stale     bool                 // something was removed: names in dirs may lead elsewhere
-	times     map[string]time.Time // of directories, by cleaned path
-	timed     int                  // bytes that times takes, about
-	implicit  marks                // without an entry yet
-	hiding    marks                // with whiteouts of overlayfs in them
-	inherits  bool                 // a directory may hand down an access list
-	holes     int64                // bytes
-	stats     Stats
+	Options
+	root     int
+	buffer   []byte
+	dirs     map[string]int       // cleaned path -> descriptor, see parents.go
+	stale    bool                 // something was removed: names in dirs may lead elsewhere
+	times    map[string]time.Time // of directories, by cleaned path
+	timed    int                  // bytes that times takes, about
+	implicit marks                // without an entry yet
+	hiding   marks                // with whiteouts of overlayfs in them
+	inherits bool                 // a directory may hand down an access list
+	holes    int64                // bytes
+	stats    Stats
 }
 
 // refuse makes the error of an entry that cannot be right.
@@ -208,15 +230,18 @@ func (x *extractor) entry(ctx context.Context, hdr *tar.Header, data io.Reader) 
 		x.forget()
 		x.stale = false
 	}
-	name, err := inside(hdr.Name)
+	name, err := inside(x.renamed(hdr.Name))
 	if err != nil {
 		return err
+	}
+	if x.Owner != nil {
+		hdr.Uid, hdr.Gid = int(x.Owner.UID), int(x.Owner.GID)
 	}
 	if hdr.Uid < 0 || hdr.Gid < 0 || int64(hdr.Uid) >= 1<<32-1 || int64(hdr.Gid) >= 1<<32-1 {
 		return refuse(hdr.Name, "belongs to %d:%d, which are no IDs", hdr.Uid, hdr.Gid)
 	}
 	base := path.Base(name)
-	if strings.Contains(name, whiteoutPrefix) {
+	if x.Whiteouts != NoWhiteouts && strings.Contains(name, whiteoutPrefix) {
 		if done, err := x.whiteout(name, base); done || err != nil {
 			return err
 		}
@@ -226,8 +251,12 @@ func (x *extractor) entry(ctx context.Context, hdr *tar.Header, data io.Reader) 
 			return refuse(hdr.Name, "would replace the root by something that is not a directory")
 		}
 		x.stats.Root = true
+		if x.Whiteouts == NoWhiteouts {
+			return nil
+		}
 		return x.directory(".", hdr)
 	}
+	name = path.Join(x.Dir, name)
 	dir, err := x.parent(name)
 	if err != nil {
 		return err
@@ -245,6 +274,23 @@ func (x *extractor) entry(ctx context.Context, hdr *tar.Header, data io.Reader) 
 		return x.node(dir, base, hdr)
 	}
 	return refuse(hdr.Name, "is of the unknown type %q", hdr.Typeflag)
+}
+
+// renamed gives the name that an entry is to have.
+func (x *extractor) renamed(name string) string {
+	if x.To == "" {
+		return name
+	}
+	rest, ok := strings.CutPrefix(name, strings.TrimSuffix(x.From, "/"))
+	if !ok || rest != "" && rest[0] != '/' {
+		return name
+	}
+	return x.To + rest
+}
+
+// reserved tells whether no entry can have the name, as it would be a whiteout.
+func (x *extractor) reserved(base string) bool {
+	return x.Whiteouts != NoWhiteouts && strings.HasPrefix(base, whiteoutPrefix)
 }
 
 // whiteout hides what the layers below have, if the name is one. The OCI layer
@@ -276,7 +322,7 @@ func (x *extractor) whiteout(name, base string) (done bool, err error) {
 	if err := x.remove(dir, hidden); err != nil && !errors.Is(err, unix.ENOENT) {
 		return true, failed(name, err)
 	}
-	switch x.whiteouts {
+	switch x.Whiteouts {
 	case OverlayWhiteouts:
 		if err = unix.Mknodat(dir, hidden, unix.S_IFCHR, 0); err == nil {
 			err = x.hiding.add(x.root, dir)
@@ -289,7 +335,7 @@ func (x *extractor) whiteout(name, base string) (done bool, err error) {
 
 // hideAll hides all that the layers below have in a directory.
 func (x *extractor) hideAll(dir int) error {
-	switch x.whiteouts {
+	switch x.Whiteouts {
 	case OverlayWhiteouts:
 		return overlayfs.SetOpaque(dir)
 	case KeepWhiteouts:

@@ -425,3 +425,10 @@ func TestManyDirectories(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The corpus of testdata/fuzz is run by every go test; it must be there.
+func TestCorpus(t *testing.T) {
+	if files, err := os.ReadDir("testdata/fuzz/FuzzExtract"); err != nil || len(files) < 3 {
+		t.Errorf("a corpus of %d files, %v", len(files), err)
+	}
+}

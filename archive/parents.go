@@ -7,7 +7,6 @@ import (
 	"path"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/tarehq/tare/internal/deltree"
@@ -90,7 +89,7 @@ func (x *extractor) parent(name string) (int, error) {
 // missing tells whether a directory may be not there: nothing is, or a whiteout
 // that overlayfs knows.
 func (x *extractor) missing(err error) bool {
-	return errors.Is(err, unix.ENOENT) || x.whiteouts == OverlayWhiteouts && errors.Is(err, unix.ENOTDIR)
+	return errors.Is(err, unix.ENOENT) || x.Whiteouts == OverlayWhiteouts && errors.Is(err, unix.ENOTDIR)
 }
 
 // makeParents makes the directory name and those above it that are missing.
@@ -112,7 +111,7 @@ func (x *extractor) makeParents(name string, links int) error {
 		return err
 	}
 	base := path.Base(name)
-	if strings.HasPrefix(base, whiteoutPrefix) { // by a link: Extract lets no such name in
+	if x.reserved(base) { // by a link: Extract lets no such name in
 		return refuse(name, "leads to a whiteout")
 	}
 	err = unix.Mkdirat(up, base, 0o755)
@@ -175,7 +174,7 @@ func (x *extractor) makeImplicit(up int, base, name string) error {
 func (x *extractor) plain(fd int) error {
 	x.stats.Bytes += blockSize
 	// Whatever the umask, and what the directory above hands down.
-	return errors.Join(x.disinherit(fd), unix.Fchown(fd, 0, 0), unix.Fchmod(fd, 0o755))
+	return errors.Join(x.disinherit(fd), x.chown(fd, 0, 0), unix.Fchmod(fd, 0o755))
 }
 
 func readlink(dir int, base string) (string, error) {

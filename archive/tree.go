@@ -202,10 +202,10 @@ func (s stack) list(last string, first bool) (items []item, more bool, err error
 	return items, more, nil
 }
 
-// real gives the path that a name, from the root and without a slash in front,
+// Real gives the path that a name, from the root and without a slash in front,
 // has when the links on the way are followed, the last component's too. What is
 // not there is taken as it is.
-func (t Tree) real(name string) (string, error) {
+func (t Tree) Real(name string) (string, error) {
 	root, err := t.open()
 	if err != nil {
 		return "", err

@@ -48,6 +48,37 @@ func Write(ctx context.Context, w io.Writer, tree Tree, o WriteOptions) error {
 	return p.tar.close()
 }
 
+// WriteOne writes one thing with all that is below it. place is a descriptor of
+// it, of O_PATH too, and name that of its entry, from which the names of what is
+// below go on; a directory that is named "." or "/" makes all names begin with "./" or "/",
+// as Docker has it. Otherwise it is as Write.
+func WriteOne(ctx context.Context, w io.Writer, place *os.File, name string, o WriteOptions) error {
+	p := newPacker(ctx, w, o)
+	var st unix.Stat_t
+	if err := unix.Fstat(int(place.Fd()), &st); err != nil {
+		return cannotRead(name, err)
+	}
+	if !isDir(&st) {
+		if _, err := p.place(name, int(place.Fd())); err != nil {
+			return err
+		}
+		return p.tar.close()
+	}
+	dir, err := Tree{place}.open()
+	if err != nil {
+		return err
+	}
+	defer dir.close()
+	name = strings.TrimSuffix(name, "/") + "/"
+	if err := p.directory(name, dir); err != nil {
+		return err
+	}
+	if err := p.children(name, dir); err != nil {
+		return err
+	}
+	return p.tar.close()
+}
+
 // inode names a file that has several names.
 type inode struct{ dev, ino uint64 }
 
@@ -193,6 +224,12 @@ func (p *packer) file(name string, at int, base string) (there bool, err error) 
 		return false, cannotRead(name, err)
 	}
 	defer unix.Close(fd)
+	return p.place(name, fd)
+}
+
+// place writes what is no directory and is known by its place (O_PATH), and
+// tells whether it is anything that an archive can hold.
+func (p *packer) place(name string, fd int) (there bool, err error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return false, cannotRead(name, err)
@@ -244,6 +281,9 @@ func (p *packer) again(name string, st *unix.Stat_t) (done bool, err error) {
 func openPlace(place int) (*os.File, error) {
 	const flags = unix.O_RDONLY | unix.O_NOCTTY | unix.O_CLOEXEC | unix.O_NOATIME
 	fd, err := unix.Open(procFD(place), flags|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.EPERM) { // O_NOATIME is for a file's owner and for root
+		fd, err = unix.Open(procFD(place), flags&^unix.O_NOATIME|unix.O_NONBLOCK, 0)
+	}
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		// A program has a lease of the file, fcntl(2), and is asked to give it back:
 		// it can, or loses it after some seconds, for which no other file makes wait.

@@ -68,7 +68,7 @@ func (x *extractor) setXattrs(hdr *tar.Header, set func(name string, value []byt
 		}
 		x.inherits = x.inherits || name == aclDefault
 		err := set(name, data)
-		needed := name == "security.capability" || strings.HasPrefix(name, "system.posix_acl_")
+		needed := !x.Mine && (name == "security.capability" || strings.HasPrefix(name, "system.posix_acl_"))
 		if !needed && (errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM)) {
 			continue
 		}

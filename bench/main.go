@@ -3,7 +3,7 @@
 // and ratios as Markdown. It needs root and an idle machine; what is missing is
 // said, not guessed.
 //
-//	bench [-n RUNS] [-bin DIR] [-groups runtimes,engines,images,registries]
+//	bench [-n RUNS] [-bin DIR] [-groups runtimes,engines,copies,images,registries]
 //
 // Every engine gets a daemon of its own in a network namespace of its own, on
 // a directory that is removed at the end.
@@ -29,7 +29,7 @@ import (
 func main() {
 	runs := flag.Int("n", 20, "runs of each measurement")
 	bin := flag.String("bin", "bin", "directory of tare's programs")
-	groups := flag.String("groups", "runtimes,engines,images,registries", "what to measure")
+	groups := flag.String("groups", "runtimes,engines,copies,images,registries", "what to measure")
 	flag.Parse()
 	if dir := os.Getenv(serveBare); dir != "" {
 		fmt.Fprintln(os.Stderr, "bench:", serve(dir))
@@ -111,14 +111,21 @@ func measure(runs int, bin string, groups []string) (err error) {
 		benchEngines(t, ready, runs)
 		stop()
 	}
-	if slices.Contains(groups, "images") {
+	images, copies := slices.Contains(groups, "images"), slices.Contains(groups, "copies")
+	if images || copies {
 		disk, err := newDisk(dir)
 		if err != nil {
 			return err
 		}
 		ready, stop := startEngines(t, engines(disk, bin), image)
 		defer stop()
-		if err := benchImages(t, disk, ready, max(runs/4, 1)); err != nil {
+		if copies {
+			err = benchCopies(t, disk, ready, max(runs/2, 1))
+		}
+		if err == nil && images {
+			err = benchImages(t, disk, ready, max(runs/4, 1))
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -238,6 +245,7 @@ func benchEngines(t *table, ready []*engine, runs int) {
 	t.compare("ps", runs, 0, command("ps"))
 	t.compare("inspect", runs, 0, command("inspect", "steady"))
 	memories(t, ready, "the same after these execs")
+	t.compare("stop of what obeys SIGTERM", runs/2, 0, each((*engine).stopOne))
 	t.compare("create, start, stop, rm", runs/2, 0, each((*engine).cycle))
 }
 
@@ -263,11 +271,33 @@ func (e *engine) parallel(n int, args ...string) (float64, error) {
 	return ms(time.Since(begin)), errors.Join(errs...)
 }
 
+// obedient is a process that ends on SIGTERM, and says when it is ready for it.
+const obedient = "trap 'exit 0' TERM; echo ready; sleep 1000 & wait"
+
+// stopOne times stop alone.
+func (e *engine) stopOne() (took float64, err error) {
+	if _, err = try(e.command("run", "-d", "--name", "obedient", "--network", "none", "busybox", "sh", "-c", obedient)); err != nil {
+		return 0, err
+	}
+	for ready := false; !ready; {
+		out, err := e.command("logs", "obedient").Output()
+		if err != nil {
+			return 0, err
+		}
+		ready = len(out) > 0
+	}
+	if took, err = try(e.command("stop", "obedient")); err != nil {
+		return 0, err
+	}
+	_, err = try(e.command("rm", "obedient"))
+	return took, err
+}
+
 // cycle times a life in four commands, of a process that obeys SIGTERM.
 func (e *engine) cycle() (float64, error) {
 	begin := time.Now()
 	for _, args := range [][]string{
-		{"create", "--name", "cycle", "busybox", "sh", "-c", "trap 'exit 0' TERM; sleep 1000 & wait"},
+		{"create", "--name", "cycle", "busybox", "sh", "-c", obedient},
 		{"start", "cycle"}, {"stop", "cycle"}, {"rm", "cycle"},
 	} {
 		if _, err := try(e.command(args...)); err != nil {

@@ -39,19 +39,23 @@ func run(ctx context.Context, s *command.Session, args []string) error {
 	help := globals.Bool("help", false, "Print usage")
 	if err := globals.Parse(args); err != nil {
 		if errors.Is(err, pflag.ErrHelp) {
-			return rootHelp(s.Out, globals)
+			return rootHelp(s, globals)
 		}
 		return badFlags(err, "Usage:  tare [OPTIONS] COMMAND [ARG...]", "tare")
 	}
 	words := globals.Args()
 	switch {
 	case *version:
-		_, err := fmt.Fprintf(s.Out, "Tare version %s, build %s\n", s.Version, s.Commit)
+		product := "Tare"
+		if s.Name() == "docker" {
+			product = "Docker" // what reads it looks for that word
+		}
+		_, err := fmt.Fprintf(s.Out, "%s version %s, build %s\n", product, s.Version, s.Commit)
 		return err
 	case len(words) > 0 && words[0] == "help":
 		return helpFor(s, words[1:], globals)
 	case len(words) == 0 && *help, len(words) == 0:
-		return rootHelp(s.Out, globals)
+		return rootHelp(s, globals)
 	case *help:
 		return helpFor(s, words, globals)
 	}
@@ -63,6 +67,9 @@ func run(ctx context.Context, s *command.Session, args []string) error {
 	}
 	e, used, noun := find(words)
 	if e == nil {
+		if args := pluginArgs(words, noun); args != nil {
+			return runPlugin(s, words, args)
+		}
 		return unknown(s, words, noun)
 	}
 	return call(ctx, s, e, words[:used], words[used:])
@@ -177,8 +184,10 @@ func unknown(s *command.Session, words []string, noun bool) error {
 			}
 			return badFlags(fmt.Errorf("unknown flag: %s", words[1]), "Usage:  tare "+words[0]+" COMMAND", "tare "+words[0])
 		}
-		if has(later[:], words[1]) {
+		if two := words[0] + " " + words[1]; has(later[:], words[1]) || has(laterOf[:], two) {
 			return notYet(words[:2])
+		} else if err := refusal(two); err != nil {
+			return err
 		}
 		return fmt.Errorf("tare: unknown command: tare %s %s\n\nUsage:  tare %s COMMAND\n\nRun 'tare %s --help' for more information",
 			words[0], words[1], words[0], words[0])
@@ -186,7 +195,20 @@ func unknown(s *command.Session, words []string, noun bool) error {
 	if has(later[:], words[0]) {
 		return notYet(words[:1])
 	}
+	if err := refusal(words[0]); err != nil {
+		return err
+	}
 	return fmt.Errorf("tare: unknown command: tare %s\n\nRun 'tare --help' for more information", words[0])
+}
+
+// refusal says why a command is not there, if that is known.
+func refusal(command string) error {
+	for _, r := range refused {
+		if r.command == command {
+			return fault.New(fault.NotImplemented, "tare: 'tare %s' %s", command, r.why)
+		}
+	}
+	return nil
 }
 
 func notYet(words []string) error {
@@ -196,13 +218,16 @@ func notYet(words []string) error {
 // helpFor prints the help of what the words name.
 func helpFor(s *command.Session, words []string, globals *pflag.FlagSet) error {
 	if len(words) == 0 || words[0] == "--help" {
-		return rootHelp(s.Out, globals)
+		return rootHelp(s, globals)
 	}
 	if words[0] == "completion" {
 		_, err := io.WriteString(s.Out, completionHelp)
 		return err
 	}
 	e, used, noun := find(words)
+	if args := pluginArgs(words, noun); e == nil && args != nil {
+		return runPlugin(s, words, append(args, "--help"))
+	}
 	switch {
 	case e != nil:
 		c := e.build()

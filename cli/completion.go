@@ -10,6 +10,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tarehq/tare/cli/command"
+	"github.com/tarehq/tare/cli/config"
+	"github.com/tarehq/tare/cli/plugin"
 	"github.com/tarehq/tare/client"
 )
 
@@ -24,7 +26,8 @@ Shells:
 `
 
 // The scripts hand the words before the cursor, and the one at it, to
-// tare __complete, which prints one candidate a line.
+// NAME __complete, which prints one candidate a line. NAME is what the program is
+// called.
 const (
 	bashCompletion = `# bash completion for tare
 _tare() {
@@ -47,9 +50,9 @@ _tare() {
 		__ltrim_colon_completions "$cur"
 	fi
 }
-complete -F _tare tare
+complete -F _tare NAME
 `
-	zshCompletion = `#compdef tare
+	zshCompletion = `#compdef NAME
 _tare() {
 	local -a candidates
 	candidates=("${(@f)$("${words[1]}" __complete -- "${(@)words[2,CURRENT-1]}" "${words[CURRENT]}" 2>/dev/null)}")
@@ -62,7 +65,7 @@ _tare() {
 if [[ ${funcstack[1]} = _tare ]]; then
 	_tare "$@"
 else
-	compdef _tare tare
+	compdef _tare NAME
 fi
 `
 	fishCompletion = `# fish completion for tare
@@ -70,8 +73,8 @@ function __tare_complete
 	set -l words (commandline -opc) (commandline -ct)
 	$words[1] __complete -- $words[2..-1] 2>/dev/null
 end
-complete -c tare -e
-complete -c tare -a '(__tare_complete)'
+complete -c NAME -e
+complete -c NAME -a '(__tare_complete)'
 `
 )
 
@@ -89,7 +92,7 @@ func completion(s *command.Session, args []string) error {
 	default:
 		return fmt.Errorf("tare: unknown command: tare completion %s\n\n%s", strings.Join(args, " "), completionHelp)
 	}
-	_, err := io.WriteString(s.Out, script)
+	_, err := io.WriteString(s.Out, strings.ReplaceAll(script, "NAME", s.Name()))
 	return err
 }
 
@@ -106,11 +109,15 @@ func complete(ctx context.Context, s *command.Session, args []string) error {
 	globals.SetInterspersed(false)
 	globalFlags(globals, &s.Options)
 	last := args[len(args)-1]
-	if globals.Parse(args[:len(args)-1]) != nil {
-		return nil
+	before := args[:len(args)-1]
+	var list []string
+	if globals.Parse(before) == nil {
+		list = candidates(ctx, s, globals, globals.Args(), last)
+	} else if flag := valueOf(globals, before[len(before)-1]); flag != nil {
+		list = flagValues(ctx, s, flag.Name) // it lacks its value
 	}
 	var b strings.Builder
-	for _, c := range candidates(ctx, s, globals, globals.Args(), last) {
+	for _, c := range list {
 		if strings.HasPrefix(c, last) {
 			b.WriteString(c + "\n")
 		}
@@ -125,7 +132,11 @@ func candidates(ctx context.Context, s *command.Session, globals *pflag.FlagSet,
 	case len(words) == 0 && strings.HasPrefix(last, "-"):
 		return flagNames(globals)
 	case len(words) == 0:
-		return append(topNames(), "completion", "help")
+		names := append(topNames(), "completion", "help")
+		for _, p := range plugin.List(s, known) {
+			names = append(names, p.Name)
+		}
+		return names
 	case words[0] == "completion":
 		return []string{"bash", "fish", "zsh"}
 	case words[0] == "help":
@@ -139,11 +150,20 @@ func candidates(ctx context.Context, s *command.Session, globals *pflag.FlagSet,
 		}
 		return verbs
 	case e == nil:
-		return nil
+		return completePlugin(s, words, last)
 	}
 	c := e.build()
-	if len(words) > used && takesValue(c.Flags, words[len(words)-1]) {
-		return nil
+	if len(words) > used {
+		if flag := valueOf(c.Flags, words[len(words)-1]); flag != nil {
+			return flagValues(ctx, s, flag.Name)
+		}
+	}
+	if name, _, ok := strings.Cut(last, "="); ok && strings.HasPrefix(name, "--") {
+		var values []string
+		for _, v := range flagValues(ctx, s, name[2:]) {
+			values = append(values, name+"="+v)
+		}
+		return values
 	}
 	rest := words[used:]
 	parsed := c.Flags.Parse(rest) == nil
@@ -159,15 +179,18 @@ func candidates(ctx context.Context, s *command.Session, globals *pflag.FlagSet,
 	return objects(ctx, s, e, c)
 }
 
-// takesValue is true for a flag whose value is the next word.
-func takesValue(f *pflag.FlagSet, word string) bool {
+// valueOf is the flag whose value is the next word, or nil.
+func valueOf(f *pflag.FlagSet, word string) *pflag.Flag {
 	var flag *pflag.Flag
 	if name, ok := strings.CutPrefix(word, "--"); ok && !strings.Contains(name, "=") && name != "" {
 		flag = f.Lookup(name)
 	} else if len(word) >= 2 && word[0] == '-' && word[1] != '-' {
 		flag = f.ShorthandLookup(word[len(word)-1:])
 	}
-	return flag != nil && flag.NoOptDefVal == ""
+	if flag != nil && flag.NoOptDefVal != "" {
+		return nil
+	}
+	return flag
 }
 
 func flagNames(f *pflag.FlagSet) []string {
@@ -193,38 +216,117 @@ func topNames() []string {
 	return names
 }
 
-// objects names what the command's argument can be: containers, images or
-// both, or registries, by what its usage line calls it.
+// objects names what the command's argument can be, by what its usage line calls
+// it.
 func objects(ctx context.Context, s *command.Session, e *entry, c *command.Command) []string {
-	if strings.Contains(c.Usage, "SERVER") {
+	switch {
+	case strings.Contains(c.Usage, "SERVER"):
 		return s.Config().Servers()
+	case e.noun == "context":
+		return contextNames(s)
 	}
-	cl, err := s.Client()
-	if err != nil {
-		return nil
-	}
-	var names []string
-	container := strings.Contains(c.Usage, "CONTAINER")
+	n := namer{ctx: ctx, session: s}
+	container, all := strings.Contains(c.Usage, "CONTAINER"), strings.Contains(c.Usage, "NAME|ID")
 	if container && c.Flags.NArg() > 0 && c.MaxArgs == 2 {
 		return nil // what comes after a container is a new name
 	}
-	if container || strings.Contains(c.Usage, "NAME|ID") {
-		all := !slices.Contains([]string{"exec", "attach", "stop", "kill", "top", "port"}, e.verb)
-		list, _ := cl.ContainerList(ctx, client.ListOptions{All: all})
-		for i := range list {
-			for _, name := range list[i].Names {
-				names = append(names, strings.TrimPrefix(name, "/"))
-			}
-		}
+	if container || all {
+		n.containers(!slices.Contains([]string{"exec", "attach", "stop", "kill", "top", "port"}, e.verb))
 	}
 	if strings.Contains(c.Usage, "IMAGE") || strings.Contains(c.Usage, "REPOSITORY") && e.verb == "ls" || strings.Contains(c.Usage, "NAME") {
-		list, _ := cl.ImageList(ctx, client.ImageListOptions{Brief: true})
+		n.images()
+	}
+	if strings.Contains(c.Usage, "NETWORK") || all {
+		n.networks()
+	}
+	if strings.Contains(c.Usage, "VOLUME") || all {
+		n.volumes()
+	}
+	return n.sorted()
+}
+
+// flagValues names what the value of a flag can be.
+func flagValues(ctx context.Context, s *command.Session, flag string) []string {
+	n := namer{ctx: ctx, session: s}
+	switch flag {
+	case "context":
+		return contextNames(s)
+	case "network", "net":
+		n.networks()
+	case "volumes-from", "link":
+		n.containers(true)
+	case "volume":
+		n.volumes()
+	case "log-level":
+		return []string{"debug", "error", "fatal", "info", "warn"}
+	case "pull":
+		return []string{"always", "missing", "never"}
+	case "restart":
+		return []string{"always", "no", "on-failure", "unless-stopped"}
+	case "type":
+		return []string{"container", "image", "network", "volume"}
+	}
+	return n.sorted()
+}
+
+func contextNames(s *command.Session) []string {
+	names := []string{config.DefaultContext}
+	list, _ := config.NewContexts(s.ConfigDir()).List()
+	for _, c := range list {
+		names = append(names, c.Name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// namer collects the names of objects. What cannot be asked for has no names.
+type namer struct {
+	ctx     context.Context
+	session *command.Session
+	names   []string
+}
+
+func (n *namer) sorted() []string {
+	slices.Sort(n.names)
+	return slices.Compact(n.names)
+}
+
+func (n *namer) containers(all bool) {
+	if cl, err := n.session.Client(); err == nil {
+		list, _ := cl.ContainerList(n.ctx, client.ListOptions{All: all})
 		for i := range list {
-			for _, name := range list[i].RepoTags {
-				names = append(names, name, strings.TrimSuffix(name, ":latest"))
+			for _, name := range list[i].Names {
+				n.names = append(n.names, strings.TrimPrefix(name, "/"))
 			}
 		}
 	}
-	slices.Sort(names)
-	return slices.Compact(names)
+}
+
+func (n *namer) images() {
+	if cl, err := n.session.Client(); err == nil {
+		list, _ := cl.ImageList(n.ctx, client.ImageListOptions{Brief: true})
+		for i := range list {
+			for _, name := range list[i].RepoTags {
+				n.names = append(n.names, name, strings.TrimSuffix(name, ":latest"))
+			}
+		}
+	}
+}
+
+func (n *namer) networks() {
+	if cl, err := n.session.Client(); err == nil {
+		list, _ := cl.NetworkList(n.ctx, nil)
+		for i := range list {
+			n.names = append(n.names, list[i].Name)
+		}
+	}
+}
+
+func (n *namer) volumes() {
+	if cl, err := n.session.Client(); err == nil {
+		list, _, _ := cl.VolumeList(n.ctx, nil)
+		for i := range list {
+			n.names = append(n.names, list[i].Name)
+		}
+	}
 }

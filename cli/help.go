@@ -8,11 +8,14 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tarehq/tare/cli/command"
+	"github.com/tarehq/tare/cli/plugin"
 	"github.com/tarehq/tare/cli/stream"
 )
 
-// rootHelp prints the commands from the table; none is built for it.
-func rootHelp(out io.Writer, globals *pflag.FlagSet) error {
+// rootHelp prints the commands from the table, none of which is built for it,
+// and the plugins.
+func rootHelp(s *command.Session, globals *pflag.FlagSet) error {
+	plugins := plugin.List(s, known)
 	var b strings.Builder
 	b.WriteString("Usage:  tare [OPTIONS] COMMAND\n\nA small and fast container engine\n\nCommon Commands:\n")
 	line := func(name, short string) { fmt.Fprintf(&b, "  %-11s %s\n", name, short) }
@@ -24,6 +27,14 @@ func rootHelp(out io.Writer, globals *pflag.FlagSet) error {
 	for _, g := range groups {
 		line(g.noun, g.short)
 	}
+	var invalid []*plugin.Plugin
+	for _, p := range plugins {
+		if p.Err != nil {
+			invalid = append(invalid, p)
+			continue
+		}
+		line(p.Name+"*", p.ShortDescription)
+	}
 	b.WriteString("\nCommands:\n")
 	for i := range table {
 		for _, name := range table[i].names() {
@@ -33,11 +44,17 @@ func rootHelp(out io.Writer, globals *pflag.FlagSet) error {
 		}
 	}
 	line("completion", "Generate the autocompletion script for a shell")
+	if len(invalid) > 0 {
+		b.WriteString("\nInvalid Plugins:\n")
+		for _, p := range invalid {
+			line(p.Name, p.Err.Error())
+		}
+	}
 	b.WriteString("\nGlobal Options:\n")
 	hideHelp(globals)
-	b.WriteString(flagUsages(globals, width(out)))
+	b.WriteString(flagUsages(globals, width(s.Out)))
 	b.WriteString("\nRun 'tare COMMAND --help' for more information on a command.\n")
-	_, err := io.WriteString(out, b.String())
+	_, err := io.WriteString(s.Out, b.String())
 	return err
 }
 
@@ -70,7 +87,10 @@ func commandHelp(out io.Writer, e *entry, c *command.Command, name string) error
 	if long == "" {
 		long = e.short
 	}
-	fmt.Fprintf(&b, "Usage:  tare %s %s\n\n%s\n", name, c.Usage, long)
+	fmt.Fprintf(&b, "%s\n\n%s\n", strings.TrimRight("Usage:  tare "+name+" "+c.Usage, " "), long)
+	if c.Example != "" {
+		fmt.Fprintf(&b, "\nExample:\n  $ %s\n", c.Example)
+	}
 	if e.noun != "" && len(e.top)+len(e.aliases) > 0 {
 		names := []string{"tare " + e.noun + " " + e.verb}
 		for _, a := range e.aliases {

@@ -1,10 +1,12 @@
 package cli_test
 
 import (
+	"encoding/json"
 	"io"
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -183,7 +185,7 @@ func TestInspect(t *testing.T) {
 	if r := f.call(nil, "inspect", "-f", "{{.Foo}}", "web"); r.code != 1 || r.err != "template parsing error: template: :1:2: executing \"\" at <.Foo>: map has no entry for key \"Foo\"\n" {
 		t.Errorf("%+v", r)
 	}
-	if r := f.call(nil, "inspect", "--type", "volume", "x"); r.err != "--type volume is not supported yet\n" {
+	if r := f.call(nil, "inspect", "--type", "plugin", "x"); r.err != "--type plugin means plugins of Docker's daemon, which tared does not run\n" {
 		t.Errorf("%+v", r)
 	}
 }
@@ -225,5 +227,91 @@ func TestVersionTemplates(t *testing.T) {
 		if r := f.call(nil, "version", "-f", text); r != (result{0, want, ""}) {
 			t.Errorf("%s: %+v", text, r)
 		}
+	}
+}
+
+func TestNetworksAndVolumes(t *testing.T) {
+	f := newFake(t)
+	f.on("GET /networks", 200, []map[string]any{
+		{"Name": "zoo", "Id": "0123456789abcdef", "Driver": "bridge", "Scope": "local", "EnableIPv4": true, "EnableIPv6": true, "Internal": true,
+			"Created": "2026-01-02T03:04:05.5Z", "Labels": map[string]string{"b": "2", "a": "1"}},
+		{"Name": "ant", "Id": "fedcba9876543210", "Driver": "null", "Scope": "local"},
+	})
+	f.on("GET /volumes", 200, map[string]any{"Volumes": []map[string]any{
+		{"Name": "two", "Driver": "local", "Mountpoint": "/m", "Scope": "local", "Labels": map[string]string{"a": "1"}},
+		{"Name": "one", "Driver": "local", "UsageData": map[string]any{"Size": 2000, "RefCount": 3}},
+	}, "Warnings": []string{"careful"}})
+	f.on("GET /networks/zoo", 200, map[string]any{"Name": "zoo", "Id": "01", "IPAM": map[string]any{"Driver": "default"}})
+	f.on("GET /volumes/two", 200, map[string]any{"Name": "two", "Mountpoint": "/m"})
+	for line, want := range map[string]result{
+		"network ls":                 {0, "NETWORK ID     NAME      DRIVER    SCOPE\nfedcba987654   ant       null      local\n0123456789ab   zoo       bridge    local\n", ""},
+		"network list -q --no-trunc": {0, "fedcba9876543210\n0123456789abcdef\n", ""},
+		"network ls --format {{.Name}}/{{.IPv4}}{{.IPv6}}{{.Internal}}/{{.Labels}}/{{.CreatedAt}}": {0, "ant/falsefalsefalse//\nzoo/truetruetrue/a=1,b=2/2026-01-02 03:04:05.5 +0000 UTC\n", ""},
+		"volume ls":    {0, "DRIVER    VOLUME NAME\nlocal     one\nlocal     two\n", "WARNING: careful\n"},
+		"volume ls -q": {0, "one\ntwo\n", "WARNING: careful\n"},
+		"volume ls --format {{.Name}}{{.Links}}{{.Size}}{{.Mountpoint}}{{.Labels}}": {0, "one32kB\ntwoN/AN/A/ma=1\n", "WARNING: careful\n"},
+		"volume ls --cluster":                     {1, "", "--cluster needs a swarm, which tared cannot be part of\n"},
+		"network inspect -f {{.IPAM.Driver}} zoo": {0, "default\n", ""},
+		"inspect -f {{.Name}} zoo two":            {0, "zoo\ntwo\n", ""},
+		"inspect --type network -f {{.Name}} zoo": {0, "zoo\n", ""},
+		"inspect --type volume -f {{.Name}} two":  {0, "two\n", ""},
+		"inspect -s -f {{.Name}} two":             {0, "two\n", "WARNING: --size ignored for volume\n"},
+		"inspect --type secret x":                 {1, "", "--type secret needs a swarm, which tared cannot be part of\n"},
+		"inspect --type zebra x":                  {1, "", "unknown type: \"zebra\": must be one of \"container\", \"image\", \"network\", \"volume\"\n"},
+		"inspect -f {{.}} nothing":                {1, "\n", "Error: No such object: nothing\n"},
+	} {
+		if r := f.call(nil, strings.Fields(line)...); r != want {
+			t.Errorf("%s: %+v\nwant %+v", line, r, want)
+		}
+	}
+	f.call(nil, "network", "ls", "-f", "driver=bridge", "--filter", "name=x")
+	asked := f.asked()
+	if last, _ := url.QueryUnescape(asked[len(asked)-1]); last != `GET /networks?filters={"driver":{"bridge":true},"name":{"x":true}}` {
+		t.Error(last)
+	}
+	f.configure(`{"networksFormat":"{{.Name}}!","volumesFormat":"{{.Name}}?"}`)
+	if r := f.call(nil, "network", "ls"); r.out != "ant!\nzoo!\n" {
+		t.Errorf("%+v", r)
+	}
+	if r := f.call(nil, "volume", "ls"); r.out != "one?\ntwo?\n" {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestWaitForSeveral(t *testing.T) {
+	f := newFake(t)
+	second := make(chan struct{})
+	f.handle("POST /containers/a/wait", func(w http.ResponseWriter, _ *http.Request) {
+		<-second // the other wait is there before this one is over
+		io.WriteString(w, `{"StatusCode":1}`)
+	})
+	f.handle("POST /containers/b/wait", func(w http.ResponseWriter, _ *http.Request) {
+		close(second)
+		io.WriteString(w, `{"StatusCode":2}`)
+	})
+	if r := f.call(nil, "wait", "a", "b", "c"); r.code != 1 || r.out != "1\n2\n" || !strings.Contains(r.err, "page not found") {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestProxies(t *testing.T) {
+	f := newFake(t)
+	f.on("POST /containers/create", 201, map[string]any{"Id": "1"})
+	f.configure(`{"proxies":{"default":{"httpProxy":"http://p:1","noProxy":"a,b"},"unix:///elsewhere":{"httpProxy":"http://no"}}}`)
+	env := func(args ...string) []string {
+		t.Helper()
+		if r := f.call(nil, append([]string{"create"}, args...)...); r.code != 0 {
+			t.Fatalf("%+v", r)
+		}
+		var body struct{ Env []string }
+		json.Unmarshal(f.body("POST /containers/create"), &body)
+		return body.Env
+	}
+	if got, want := env("-e", "http_proxy=mine", "x"), []string{"http_proxy=mine", "HTTP_PROXY=http://p:1", "NO_PROXY=a,b", "no_proxy=a,b"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	f.configure(`{"proxies":{"default":{"httpProxy":"http://p:1"},"` + f.host + `":{"allProxy":"socks://q"}}}`)
+	if got, want := env("x"), []string{"ALL_PROXY=socks://q", "all_proxy=socks://q"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }

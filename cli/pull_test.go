@@ -154,7 +154,9 @@ func TestPush(t *testing.T) {
 func TestMain(m *testing.M) {
 	if os.Getenv("TARE_TEST_MAIN") == "1" {
 		f := &fake{host: os.Getenv("TARE_HOST"), config: os.Getenv("DOCKER_CONFIG")}
-		os.Exit(cli.Main(context.Background(), f.session(os.Stdin, os.Stdout, os.Stderr), os.Args[1:]))
+		s := f.session(os.Stdin, os.Stdout, os.Stderr)
+		s.Program = os.Args[0]
+		os.Exit(cli.Main(context.Background(), s, os.Args[1:]))
 	}
 	os.Exit(m.Run())
 }

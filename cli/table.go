@@ -3,10 +3,13 @@ package cli
 import (
 	"github.com/tarehq/tare/cli/command"
 	"github.com/tarehq/tare/cli/container"
+	"github.com/tarehq/tare/cli/contexts"
 	"github.com/tarehq/tare/cli/image"
 	"github.com/tarehq/tare/cli/manifest"
+	"github.com/tarehq/tare/cli/network"
 	"github.com/tarehq/tare/cli/registry"
 	"github.com/tarehq/tare/cli/system"
+	"github.com/tarehq/tare/cli/volume"
 )
 
 // entry is one command: its names and what the lists say about it. The table
@@ -26,10 +29,13 @@ type group struct{ noun, short string }
 
 var groups = [...]group{
 	{"container", "Manage containers"},
+	{"context", "Manage contexts"},
 	{"image", "Manage images"},
 	{"manifest", "Manage image manifests and manifest lists"},
+	{"network", "Manage networks"},
 	{"registry", "Run a registry of your own"},
 	{"system", "Manage the engine"},
+	{"volume", "Manage volumes"},
 }
 
 // common are the commands that tare --help shows first.
@@ -39,6 +45,7 @@ var table = [...]entry{
 	{"container", "attach", nil, []string{"attach"}, "Attach local standard input, output, and error streams to a running container", container.Attach},
 	{"container", "commit", nil, []string{"commit"}, "Create a new image from a container's changes", container.Commit},
 	{"container", "create", nil, []string{"create"}, "Create a new container", container.Create},
+	{"container", "cp", nil, []string{"cp"}, "Copy files/folders between a container and the local filesystem", container.Cp},
 	{"container", "diff", nil, []string{"diff"}, "Inspect changes to files or directories on a container's filesystem", container.Diff},
 	{"container", "exec", nil, []string{"exec"}, "Execute a command in a running container", container.Exec},
 	{"container", "export", nil, []string{"export"}, "Export a container's filesystem as a tar archive", container.Export},
@@ -46,14 +53,28 @@ var table = [...]entry{
 	{"container", "kill", nil, []string{"kill"}, "Kill one or more running containers", container.Kill},
 	{"container", "logs", nil, []string{"logs"}, "Fetch the logs of a container", container.Logs},
 	{"container", "ls", []string{"list", "ps"}, []string{"ps"}, "List containers", container.Ls},
+	{"container", "pause", nil, []string{"pause"}, "Pause all processes within one or more containers", container.Pause},
 	{"container", "port", nil, []string{"port"}, "List port mappings or a specific mapping for the container", container.Port},
 	{"container", "prune", nil, nil, "Remove all stopped containers", container.Prune},
+	{"container", "rename", nil, []string{"rename"}, "Rename a container", container.Rename},
 	{"container", "restart", nil, []string{"restart"}, "Restart one or more containers", container.Restart},
 	{"container", "rm", []string{"remove"}, []string{"rm"}, "Remove one or more containers", container.Rm},
 	{"container", "run", nil, []string{"run"}, "Create and run a new container from an image", container.Run},
 	{"container", "start", nil, []string{"start"}, "Start one or more stopped containers", container.Start},
+	{"container", "stats", nil, []string{"stats"}, "Display a live stream of container(s) resource usage statistics", container.Stats},
 	{"container", "stop", nil, []string{"stop"}, "Stop one or more running containers", container.Stop},
+	{"container", "unpause", nil, []string{"unpause"}, "Unpause all processes within one or more containers", container.Unpause},
+	{"container", "update", nil, []string{"update"}, "Update configuration of one or more containers", container.Update},
 	{"container", "wait", nil, []string{"wait"}, "Block until one or more containers stop, then print their exit codes", container.Wait},
+	{"context", "create", nil, nil, "Create a context", contexts.Create},
+	{"context", "export", nil, nil, "Export a context to a tar archive FILE or a tar stream on STDOUT.", contexts.Export},
+	{"context", "import", nil, nil, "Import a context from a tar file", contexts.Import},
+	{"context", "inspect", nil, nil, "Display detailed information on one or more contexts", contexts.Inspect},
+	{"context", "ls", []string{"list"}, nil, "List contexts", contexts.Ls},
+	{"context", "rm", []string{"remove"}, nil, "Remove one or more contexts", contexts.Rm},
+	{"context", "show", nil, nil, "Print the name of the current context", contexts.Show},
+	{"context", "update", nil, nil, "Update a context", contexts.Update},
+	{"context", "use", nil, nil, "Set the current docker context", contexts.Use},
 	{"image", "bootstrap", nil, nil, "Make a minimal image from a distribution's packages", image.Bootstrap},
 	{"image", "history", nil, []string{"history"}, "Show the history of an image", image.History},
 	{"image", "import", nil, []string{"import"}, "Import the contents from a tarball to create a filesystem image", image.Import},
@@ -71,14 +92,19 @@ var table = [...]entry{
 	{"manifest", "inspect", nil, nil, "Display an image manifest, or manifest list", manifest.Inspect},
 	{"manifest", "push", nil, nil, "Push a manifest list to a repository", manifest.Push},
 	{"manifest", "rm", nil, nil, "Delete one or more manifest lists from local storage", manifest.Rm},
+	{"network", "inspect", nil, nil, "Display detailed information on one or more networks", system.InspectNetwork},
+	{"network", "ls", []string{"list"}, nil, "List networks", network.Ls},
 	{"registry", "start", nil, nil, "Start a registry of your own in the background", registry.Start},
 	{"registry", "status", nil, nil, "Tell whether that registry runs, and where", registry.Status},
 	{"registry", "stop", nil, nil, "Stop that registry", registry.Stop},
+	{"system", "dial-stdio", nil, nil, "Proxy the stdio stream to the daemon connection. Should not be invoked manually.", system.DialStdio},
 	{"system", "df", nil, nil, "Show disk usage", system.Df},
 	{"system", "events", nil, []string{"events"}, "Get real time events from the server", system.Events},
 	{"system", "info", nil, []string{"info"}, "Display system-wide information", system.Info},
 	{"system", "prune", nil, nil, "Remove unused data", system.Prune},
-	{"", "inspect", nil, nil, "Return low-level information on containers and images", system.Inspect},
+	{"volume", "inspect", nil, nil, "Display detailed information on one or more volumes", system.InspectVolume},
+	{"volume", "ls", []string{"list"}, nil, "List volumes", volume.Ls},
+	{"", "inspect", nil, nil, "Return low-level information on objects of any kind", system.Inspect},
 	{"", "login", nil, nil, "Authenticate to a registry", registry.Login},
 	{"", "logout", nil, nil, "Log out from a registry", registry.Logout},
 	{"", "search", nil, nil, "Search Docker Hub for images", registry.Search},
@@ -86,8 +112,21 @@ var table = [...]entry{
 }
 
 // later are Docker's commands that are known and not there yet.
-var later = [...]string{"build", "builder", "buildx", "checkpoint", "compose", "config", "context", "cp", "network", "node",
-	"pause", "plugin", "rename", "secret", "service", "stack", "stats", "swarm", "top", "trust", "unpause", "update", "volume"}
+var later = [...]string{"checkpoint", "top"}
+
+// laterOf are verbs of nouns that are known and not there yet.
+var laterOf = [...]string{"network connect", "network create", "network disconnect", "network prune", "network remove", "network rm",
+	"volume create", "volume prune", "volume remove", "volume rm"}
+
+// refused are Docker's commands that are not there, and why.
+var refused = [...]struct{ command, why string }{
+	{"config", needsSwarm}, {"node", needsSwarm}, {"secret", needsSwarm}, {"service", needsSwarm}, {"stack", needsSwarm}, {"swarm", needsSwarm},
+	{"plugin", "manages plugins of Docker's daemon, which tared does not run"},
+	{"volume update", needsSwarm},
+	{"trust", "works on content trust, which is not supported: name images by digest"},
+}
+
+const needsSwarm = "needs a swarm, which tared cannot be part of"
 
 // names returns what the command is called without its noun.
 func (e *entry) names() []string {

@@ -3,8 +3,10 @@ package client
 import (
 	"context"
 	"crypto/tls"
+	"maps"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 
@@ -17,9 +19,10 @@ const APIVersion = "1.56"
 // Client sends requests to one daemon. It is safe for concurrent use.
 type Client struct {
 	endpoint Endpoint
-	network  string // "unix" or "tcp"
+	network  string // "unix", "tcp" or "ssh"
 	address  string
 	host     string // for the Host header
+	header   string // lines that every request gets
 	tls      *tls.Config
 	pinned   bool // the version was chosen by the user
 
@@ -38,6 +41,9 @@ func New(endpoint Endpoint, version string) (*Client, error) {
 	}
 	var err error
 	if c.network, c.address, err = splitHost(endpoint.Host); err != nil {
+		return nil, err
+	}
+	if c.header, err = headerLines(endpoint.Header); err != nil {
 		return nil, err
 	}
 	if c.network == "tcp" {
@@ -62,8 +68,45 @@ func (c *Client) Version() string {
 	return c.version
 }
 
+// headerLines renders the headers of every request: the program's name and those
+// of the user's, which cannot be what the protocol itself needs.
+func headerLines(header map[string]string) (string, error) {
+	agent := "User-Agent: tare\r\n"
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(header)) {
+		value := header[name]
+		switch strings.ToLower(name) {
+		case "user-agent":
+			agent = ""
+		case "", "host", "connection", "upgrade", "transfer-encoding", "content-length", "content-type":
+			return "", fault.New(fault.Invalid, "the header %q cannot be set: see HttpHeaders in config.json", name)
+		}
+		if strings.ContainsAny(name, ": \t\r\n") || strings.ContainsAny(value, "\r\n") {
+			return "", fault.New(fault.Invalid, "the header %q: %q cannot be sent: see HttpHeaders in config.json", name, value)
+		}
+		b.WriteString(name + ": " + value + "\r\n")
+	}
+	return agent + b.String(), nil
+}
+
+// Connect opens a connection to the daemon and speaks nothing on it.
+func (c *Client) Connect(ctx context.Context) (*Stream, error) {
+	k, err := c.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &Stream{conn: k}, nil
+}
+
 // dial opens a connection to the daemon.
 func (c *Client) dial(ctx context.Context) (*conn, error) {
+	if c.network == "ssh" {
+		nc, err := dialSSH(c.endpoint.Host)
+		if err != nil {
+			return nil, err
+		}
+		return newConn(nc), nil
+	}
 	var d net.Dialer
 	nc, err := d.DialContext(ctx, c.network, c.address)
 	if err != nil {

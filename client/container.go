@@ -172,6 +172,33 @@ func (c *Client) ContainerKill(ctx context.Context, name, signal string) error {
 	return c.call(ctx, "POST", "/containers/"+segment(name)+"/kill", query, nil, nil)
 }
 
+// ContainerPause makes a container's processes stand still.
+func (c *Client) ContainerPause(ctx context.Context, name string) error {
+	return c.call(ctx, "POST", "/containers/"+segment(name)+"/pause", nil, nil, nil)
+}
+
+// ContainerUnpause lets them go on.
+func (c *Client) ContainerUnpause(ctx context.Context, name string) error {
+	return c.call(ctx, "POST", "/containers/"+segment(name)+"/unpause", nil, nil, nil)
+}
+
+// ContainerRename gives a container another name.
+func (c *Client) ContainerRename(ctx context.Context, name, newName string) error {
+	return c.call(ctx, "POST", "/containers/"+segment(name)+"/rename", url.Values{"name": {newName}}, nil, nil)
+}
+
+// UpdateConfig is what of a container can be changed; what is zero stays.
+type UpdateConfig struct {
+	Resources
+	RestartPolicy RestartPolicy
+}
+
+// ContainerUpdate changes a container's limits and its restart policy.
+func (c *Client) ContainerUpdate(ctx context.Context, name string, u UpdateConfig) (warnings []string, err error) {
+	out, err := fetch[struct{ Warnings []string }](ctx, c, "POST", "/containers/"+segment(name)+"/update", nil, u)
+	return out.Warnings, err
+}
+
 // RemoveOptions say how a container is removed.
 type RemoveOptions struct{ Force, Volumes, Link bool }
 

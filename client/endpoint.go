@@ -15,8 +15,10 @@ const DefaultHost = "unix:///run/tare/tare.sock"
 
 // Endpoint says where a daemon is.
 type Endpoint struct {
-	Host string   // unix:///path or tcp://address:port
-	TLS  *TLSFile // nil: no TLS
+	Host    string            // unix:///path, tcp://address:port or ssh://[user@]host[:port][/path]
+	TLS     *TLSFile          // nil: no TLS
+	Header  map[string]string // goes with every request
+	Context string            // whose endpoint it is, for errors; "" for none
 }
 
 // TLSFile names the PEM files of a TLS connection. Empty names are left out.
@@ -61,19 +63,21 @@ func ParseHost(host string, useTLS bool) (string, error) {
 		}
 		return "tcp://" + net.JoinHostPort(name, given), nil
 	case "ssh":
-		return "", fault.New(fault.NotImplemented, "ssh:// is not supported yet as a daemon's address (%s): "+
-			"forward the socket with: ssh -nNT -L /tmp/tare.sock:/run/tare/tare.sock HOST, and use unix:///tmp/tare.sock", host)
+		if _, err := parseSSH(host); err != nil {
+			return "", err
+		}
+		return host, nil
 	}
-	return "", fault.New(fault.Invalid, "unable to parse docker host `%s`: use unix:///path or tcp://host:port", host)
+	return "", fault.New(fault.Invalid, "unable to parse docker host `%s`: use unix:///path, tcp://host:port or ssh://user@host", host)
 }
 
 // splitHost gives the network and the address that net.Dial wants.
 func splitHost(host string) (network, address string, err error) {
 	switch scheme, rest, _ := strings.Cut(host, "://"); scheme {
-	case "unix", "tcp":
+	case "unix", "tcp", "ssh":
 		return scheme, rest, nil
 	}
-	return "", "", fault.New(fault.Invalid, "unable to parse docker host `%s`: use unix:///path or tcp://host:port", host)
+	return "", "", fault.New(fault.Invalid, "unable to parse docker host `%s`: use unix:///path, tcp://host:port or ssh://user@host", host)
 }
 
 // config reads the files.

@@ -66,6 +66,9 @@ func errorMessage(resp *response) string {
 // explainDial says what to do when the daemon cannot be reached.
 func (c *Client) explainDial(err error) error {
 	host := c.endpoint.Host
+	if c.endpoint.Context != "" {
+		host += " (context " + strconv.Quote(c.endpoint.Context) + ")"
+	}
 	switch {
 	case errors.Is(err, syscall.EACCES) && c.network == "unix":
 		if group := socketGroup(c.address); group != "" {

@@ -129,6 +129,9 @@ func (c *Client) roundTrip(ctx context.Context, r request) (*response, error) {
 		if source, ok := err.(*sourceError); ok {
 			return nil, source.err
 		}
+		if ended, ok := k.Conn.(*sshConn); ok && !k.used {
+			return nil, ended.reason(err)
+		}
 		// The daemon may have closed a connection while it was idle. Whether it
 		// has acted on a request before nobody knows: only what changes nothing
 		// is sent again.
@@ -157,7 +160,7 @@ func (c *Client) exchange(k *conn, r request, stop func() bool) (*response, erro
 	if r.stream != nil {
 		// The daemon may refuse before it has read all: then its answer counts.
 		go func() {
-			err := writeChunked(k, r.stream)
+			err := writeChunked(k.Conn, r.stream)
 			streamed <- err
 			if err != nil && !isClosedByPeer(err) {
 				k.Close() // the daemon would wait for the rest for ever
@@ -214,7 +217,8 @@ func (c *Client) head(r request) []byte {
 	}
 	b = append(b, " HTTP/1.1\r\nHost: "...)
 	b = append(b, c.host...)
-	b = append(b, "\r\nUser-Agent: tare\r\n"...)
+	b = append(b, "\r\n"...)
+	b = append(b, c.header...)
 	for _, h := range r.header {
 		b = append(b, h[0]...)
 		b = append(b, ": "...)
@@ -298,8 +302,41 @@ func readLine(br *bufio.Reader, budget *int) (string, error) {
 	}
 }
 
+// chunks sends what is written to it as chunks of a body, a chunk for each writing.
+type chunks struct {
+	conn net.Conn
+	err  error // of the connection
+}
+
+func (c *chunks) Write(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	b := net.Buffers{append(strconv.AppendInt(nil, int64(len(p)), 16), "\r\n"...), p, []byte("\r\n")}
+	if _, c.err = b.WriteTo(c.conn); c.err != nil {
+		return 0, c.err
+	}
+	return len(p), nil
+}
+
+// produced is a stream that is made as it is sent, without a buffer in between.
+type produced func(w io.Writer) error
+
+// Read is of no stream that is sent: see writeChunked.
+func (produced) Read([]byte) (int, error) { return 0, io.ErrNoProgress }
+
 // writeChunked sends the reader in chunks.
-func writeChunked(w io.Writer, r io.Reader) error {
+func writeChunked(w net.Conn, r io.Reader) error {
+	if produce, ok := r.(produced); ok {
+		out := &chunks{conn: w}
+		if err := produce(out); out.err != nil {
+			return out.err
+		} else if err != nil {
+			return &sourceError{err}
+		}
+		_, err := io.WriteString(w, "0\r\n\r\n")
+		return err
+	}
 	const room = 10 // of the chunk's size line
 	buf := make([]byte, room+64<<10+2)
 	for {

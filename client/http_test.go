@@ -185,7 +185,7 @@ func TestTLS(t *testing.T) {
 func TestParseHost(t *testing.T) {
 	for in, want := range map[string]string{
 		"unix:///x": "unix:///x", "unix://": DefaultHost, "/run/x.sock": "unix:///run/x.sock", "tcp://h:1": "tcp://h:1", "tcp://h": "tcp://h:2375",
-		"h:99": "tcp://h:99", "tcp://": "tcp://127.0.0.1:2375", "tcp://[::1]:5": "tcp://[::1]:5", "tcp://[::1]": "tcp://[::1]:2375",
+		"h:99": "tcp://h:99", "ssh://me@h:22/run/x.sock": "ssh://me@h:22/run/x.sock", "tcp://": "tcp://127.0.0.1:2375", "tcp://[::1]:5": "tcp://[::1]:5", "tcp://[::1]": "tcp://[::1]:2375",
 	} {
 		if got, err := ParseHost(in, false); got != want || err != nil {
 			t.Errorf("%s: %s, %v", in, got, err)
@@ -194,7 +194,7 @@ func TestParseHost(t *testing.T) {
 	if got, _ := ParseHost("tcp://h", true); got != "tcp://h:2376" {
 		t.Error(got)
 	}
-	for _, in := range []string{"ssh://h", "fd://", "npipe:////x"} {
+	for _, in := range []string{"ssh://", "ssh://h?x=y", "fd://", "npipe:////x"} {
 		if got, err := ParseHost(in, false); err == nil {
 			t.Errorf("%s: %s", in, got)
 		}

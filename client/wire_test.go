@@ -9,6 +9,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/jsonstream"
+	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/api/types/system"
 
@@ -28,6 +29,8 @@ func TestWireShapes(t *testing.T) {
 		{&ExecRequest{}, &container.ExecCreateRequest{}},
 		{&ExecStartRequest{}, &container.ExecStartRequest{}},
 		{&ExecState{}, &container.ExecInspectResponse{}},
+		{&UpdateConfig{}, &container.UpdateConfig{}},
+		{&Stats{}, &container.StatsResponse{}},
 		{&IDResponse{}, &container.ExecCreateResponse{}},
 		{&ImageSummary{}, &image.Summary{}},
 		{&ImageHistoryItem{}, &image.HistoryResponseItem{}},
@@ -41,6 +44,7 @@ func TestWireShapes(t *testing.T) {
 		{&Info{}, &system.Info{}},
 		{&ServerVersion{}, &system.VersionResponse{}},
 		{&Event{}, &events.Message{}},
+		{&NetworkSummary{}, &network.Summary{}},
 		{&ContainerState{}, &container.InspectResponse{}},
 	} {
 		ours := reflect.ValueOf(pair.ours)
@@ -136,9 +140,9 @@ func contained(t *testing.T, path string, a, b any) {
 }
 
 // samples are texts that the API's own types insist on.
-var samples = map[string]string{
+var samples = map[string]string{"Created": "2026-01-02T03:04:05Z",
 	"HostIp": "1.2.3.4", "IP": "1.2.3.4", "IPv4Address": "1.2.3.4", "IPv6Address": "fd00::1", "LinkLocalIPs": "1.2.3.4",
-	"CreatedAt": "2026-01-02T03:04:05Z", "LastUsedAt": "2026-01-02T03:04:05Z", "Dns": "1.2.3.4", "MacAddress": "92:d0:c6:0a:29:33", "InsecureRegistryCIDRs": "10.0.0.0/8", "ExposedPorts": "80/tcp", "PortBindings": "80/tcp", "Ports": "80/tcp",
+	"Read": "2026-01-02T03:04:05Z", "CreatedAt": "2026-01-02T03:04:05Z", "LastUsedAt": "2026-01-02T03:04:05Z", "Dns": "1.2.3.4", "MacAddress": "92:d0:c6:0a:29:33", "InsecureRegistryCIDRs": "10.0.0.0/8", "ExposedPorts": "80/tcp", "PortBindings": "80/tcp", "Ports": "80/tcp",
 }
 
 // fill gives every field a value other than zero.

@@ -2,11 +2,13 @@ package container
 
 import (
 	"context"
+	"errors"
 	"io"
 	"math"
 	"net"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -48,6 +50,9 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 	if err != nil {
 		return err
 	}
+	if r.State == Paused {
+		return fault.New(fault.Conflict, "container %s is paused, unpause the container before attach", nameOrID)
+	}
 	if r.State == Restarting {
 		return fault.New(fault.Conflict, "container %s is restarting, wait until the container is running", r.ID)
 	}
@@ -66,7 +71,7 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 	}
 	if o.Logs && o.Stream && !r.State.Live() {
 		// What it has said comes now, and not with its next start.
-		at, release, err := s.logs.replay(&r, o, client)
+		at, release, err := s.logs.replay(&r, o, logs.Position{}, client)
 		release()
 		if err != nil {
 			client.close()
@@ -102,22 +107,27 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 		if !o.Logs {
 			return nil
 		}
-		_, release, err := s.logs.replay(&r, o, client)
+		_, release, err := s.logs.replay(&r, o, logs.Position{}, client)
 		release()
 		return err
 	}
 	client.letRead()
+	release := func() {}
 	if o.Logs && options.LogsAt == (logs.Position{}) {
 		// The other process reads no compressed files: what is there comes from here.
-		at, release, err := s.logs.replay(&r, o, client)
-		defer release()
-		if err != nil {
+		if options.LogsAt, release, err = s.logs.replay(&r, o, logs.Position{}, client); err != nil {
 			client.close()
 			return err
 		}
-		options.LogsAt, options.LogsFrom = at, at.Offset
+		options.LogsFrom = options.LogsAt.Offset
 	}
 	err = keeper.Attach(ctx, options, client.file)
+	release()
+	if o.Logs && (errors.Is(err, fault.Conflict) || errors.Is(err, fault.Unavailable)) {
+		// It has just ended, and its log has all that it said.
+		_, release, err = s.logs.replay(&r, o, options.LogsAt, client)
+		release()
+	}
 	client.close() // the other process has its own descriptor now
 	if err != nil {
 		return err
@@ -335,6 +345,6 @@ func (s *Service) Resize(ctx context.Context, nameOrID string, height, width uin
 	if err := keeper.Resize(ctx, "", height, width); err != nil {
 		return err
 	}
-	s.publish(r, events.ActionResize)
+	s.publish(r, events.ActionResize, "height", strconv.Itoa(int(height)), "width", strconv.Itoa(int(width)))
 	return nil
 }

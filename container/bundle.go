@@ -23,6 +23,7 @@ type bundle struct {
 	dir        string // below the exec root
 	net        *attached
 	pid        *joined // another container's pid namespace
+	ipc        *ipc    // another container's
 	root       snapshot.Mount
 }
 
@@ -41,7 +42,12 @@ func (b *bundle) gather(ctx context.Context, back *undo.Stack) (err error) {
 		return err
 	}
 	if mode := b.r.HostConfig.PidMode; mode.IsContainer() {
-		b.pid, err = b.containers.join(mode.Container(), "pid")
+		if b.pid, err = b.containers.join(mode.Container(), "pid"); err != nil {
+			return err
+		}
+	}
+	if mode := b.r.HostConfig.IpcMode; mode.IsContainer() {
+		b.ipc, err = b.containers.joinIPC(mode.Container())
 	}
 	return err
 }
@@ -52,6 +58,7 @@ func (b *bundle) close() {
 		b.net.close()
 	}
 	b.pid.close()
+	b.ipc.close()
 }
 
 // makeBundleDir makes an empty directory for a run.
@@ -79,6 +86,9 @@ func (b *bundle) write() (supervise.Config, error) {
 	if r.HostConfig.PidMode.IsHost() {
 		in.PidNS = "host"
 	}
+	if b.ipc != nil {
+		in.IpcNS, in.Shm = b.ipc.ns.path(), filepath.Join(b.dir, supervise.ShmName)
+	}
 	if err := b.writeHostFiles(&in); err != nil {
 		return supervise.Config{}, err
 	}
@@ -89,7 +99,10 @@ func (b *bundle) write() (supervise.Config, error) {
 	if err != nil {
 		return supervise.Config{}, err
 	}
-	if err := prepareSources(r, oci); err != nil {
+	if err := prepareSources(r, oci.Mounts); err != nil {
+		return supervise.Config{}, err
+	}
+	if err := s.cfg.CDI.apply(oci, r.HostConfig.DeviceRequests); err != nil {
 		return supervise.Config{}, err
 	}
 	data, err := spec.Encode(oci)
@@ -111,14 +124,14 @@ func (b *bundle) write() (supervise.Config, error) {
 
 // prepareSources makes the missing source directories of -v, as Docker does,
 // and refuses a --mount whose source is not there.
-func prepareSources(r *Record, oci *specs.Spec) error {
+func prepareSources(r *Record, mounts []specs.Mount) error {
 	strict := map[string]bool{}
 	for _, m := range r.HostConfig.Mounts {
 		if m.Type == mount.TypeBind && (m.BindOptions == nil || !m.BindOptions.CreateMountpoint) {
 			strict[m.Source] = true
 		}
 	}
-	for _, m := range oci.Mounts {
+	for _, m := range mounts {
 		if m.Type != "bind" {
 			continue
 		}
@@ -144,13 +157,16 @@ func (b *bundle) config(tty bool, log supervise.Log) supervise.Config {
 		ID:        r.ID,
 		Dir:       b.dir,
 		Rootfs:    supervise.Rootfs{Dir: b.root.Dir, Lower: b.root.Lower, Upper: b.root.Upper, Work: b.root.Work, Volatile: r.autoRemove(), ReadOnly: b.root.ReadOnly},
-		Runtime:   supervise.Runtime{Path: s.cfg.Runtimes[r.Runtime]},
+		Runtime:   s.cfg.Runtimes[r.Runtime],
 		Log:       log,
 		OpenStdin: r.Config.OpenStdin,
 		StdinOnce: r.Config.StdinOnce,
 		TTY:       tty,
 		NetNS:     b.net.netns,
 		Held:      b.net.sockets,
+	}
+	if b.ipc != nil {
+		c.Shm = b.ipc.shm
 	}
 	if size := r.HostConfig.ConsoleSize; tty {
 		c.ConsoleSize = [2]uint16{uint16(size[0]), uint16(size[1])}

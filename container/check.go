@@ -28,20 +28,32 @@ const minMemory = 6 << 20
 // names are at least two characters of [a-zA-Z0-9][a-zA-Z0-9_.-].
 var namePattern = regexp.MustCompile(`^/?[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
 
+// checkName refuses a name that no container can have.
+func checkName(name string) error {
+	if !namePattern.MatchString(name) {
+		return fault.New(fault.Invalid, "Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)
+	}
+	return nil
+}
+
 // check refuses, before anything is made, a request that can never work, in
 // Docker's words, and by its name what is not supported yet.
 func (s *Service) check(req *CreateRequest) error {
-	if req.Name != "" && !namePattern.MatchString(req.Name) {
-		return fault.New(fault.Invalid, "Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", req.Name)
+	if req.Name != "" {
+		if err := checkName(req.Name); err != nil {
+			return err
+		}
 	}
 	c, h := req.Config, req.HostConfig
 	for _, err := range []error{
 		unsupported(c, h, req.NetworkingConfig),
 		checkConfig(c),
+		checkForeign(h),
 		checkLimits(h),
 		checkSets(h),
 		s.checkModes(h),
 		s.checkRuntime(h),
+		s.checkLinks(h),
 		spec.CheckSecurity(h.SecurityOpt),
 		checkNetwork(c, h, req.NetworkingConfig),
 		checkPolicy(h),
@@ -95,6 +107,26 @@ func checkConfig(c *wire.Config) error {
 		if kv == "" || strings.HasPrefix(kv, "=") || strings.ContainsRune(kv, 0) {
 			return fault.New(fault.Invalid, "invalid environment variable: %s", kv)
 		}
+	}
+	return checkHealth(c.Healthcheck)
+}
+
+// checkForeign refuses by name what other systems and the engines before
+// control groups of version 2 have, and nothing here could do.
+func checkForeign(h *wire.HostConfig) error {
+	switch {
+	case h.IOMaximumIOps != 0 || h.IOMaximumBandwidth != 0:
+		return fault.New(fault.Invalid, "invalid QoS settings: linux does not support Maximum IO Bandwidth or Maximum IO IOps (IOMaximumBandwidth, IOMaximumIOps): use BlkioDeviceReadBps and its like")
+	case h.CPUCount != 0:
+		return fault.New(fault.Invalid, "CpuCount is of Windows: use NanoCpus (--cpus)")
+	case h.CPUPercent != 0:
+		return fault.New(fault.Invalid, "CpuPercent is of Windows: use NanoCpus (--cpus)")
+	case h.Cgroup != "":
+		return fault.New(fault.Invalid, "Cgroup %q is not supported: a container has a control group of its own, below CgroupParent", h.Cgroup)
+	case !h.Isolation.IsDefault():
+		return fault.New(fault.Invalid, "invalid isolation (%s): linux only supports 'default'", h.Isolation)
+	case !h.UsernsMode.Valid():
+		return fault.New(fault.Invalid, "invalid UsernsMode %q: users are not remapped here (userns-remap), so there is only host", h.UsernsMode)
 	}
 	return nil
 }
@@ -191,7 +223,7 @@ func checkSets(h *wire.HostConfig) error {
 
 func (s *Service) checkModes(h *wire.HostConfig) error {
 	switch {
-	case !h.IpcMode.Valid():
+	case !h.IpcMode.Valid(), h.IpcMode == "container:":
 		return fault.New(fault.Invalid, "invalid IPC mode: %v", h.IpcMode)
 	case !h.PidMode.Valid():
 		return fault.New(fault.Invalid, "invalid PID mode: %v", h.PidMode)
@@ -199,12 +231,8 @@ func (s *Service) checkModes(h *wire.HostConfig) error {
 		return fault.New(fault.Invalid, "invalid UTS mode: %v", h.UTSMode)
 	case !h.CgroupnsMode.Valid():
 		return fault.New(fault.Invalid, "invalid cgroup namespace mode: %v", h.CgroupnsMode)
-	case !h.Isolation.IsDefault():
-		return fault.New(fault.Invalid, "invalid isolation (%s): linux only supports 'default'", h.Isolation)
-	case !h.UsernsMode.Valid():
-		return fault.New(fault.NotImplemented, "the user namespace mode %q is not supported yet", h.UsernsMode)
 	}
-	for _, other := range []string{h.PidMode.Container(), h.NetworkMode.ConnectedContainer()} {
+	for _, other := range []string{h.PidMode.Container(), h.IpcMode.Container(), h.NetworkMode.ConnectedContainer()} {
 		if other != "" {
 			if _, err := s.store.find(other); err != nil {
 				return fault.New(fault.Invalid, "%w", err) // not NotFound, see checkNetwork
@@ -286,27 +314,10 @@ func checkEndpoints(mode wire.NetworkMode, n *wirenet.NetworkingConfig) error {
 // asked for is silently left out.
 func unsupported(c *wire.Config, h *wire.HostConfig, n *wirenet.NetworkingConfig) error {
 	asked := map[string]bool{
-		"health checks (Healthcheck)":               asksForHealth(c.Healthcheck),
 		"anonymous volumes (Volumes)":               len(uncovered(c.Volumes, h)) > 0,
 		"volume drivers (VolumeDriver)":             h.VolumeDriver != "",
 		"volumes of other containers (VolumesFrom)": len(h.VolumesFrom) > 0,
-		"Cgroup":                       h.Cgroup != "",
-		"links (Links)":                len(h.Links) > 0,
-		"storage options (StorageOpt)": len(h.StorageOpt) > 0,
-		"IpcMode container:":           h.IpcMode.IsContainer(),
-		"IpcMode shareable":            h.IpcMode.IsShareable(),
-		"BlkioWeightDevice":            len(h.BlkioWeightDevice) > 0,
-		"BlkioDeviceReadBps":           len(h.BlkioDeviceReadBps) > 0,
-		"BlkioDeviceWriteBps":          len(h.BlkioDeviceWriteBps) > 0,
-		"BlkioDeviceReadIOps":          len(h.BlkioDeviceReadIOps) > 0,
-		"BlkioDeviceWriteIOps":         len(h.BlkioDeviceWriteIOps) > 0,
-		"CpuRealtimePeriod":            h.CPURealtimePeriod != 0,
-		"CpuRealtimeRuntime":           h.CPURealtimeRuntime != 0,
-		"device requests such as GPUs (DeviceRequests)": len(h.DeviceRequests) > 0,
-		"CpuCount":           h.CPUCount != 0,
-		"CpuPercent":         h.CPUPercent != 0,
-		"IOMaximumIOps":      h.IOMaximumIOps != 0,
-		"IOMaximumBandwidth": h.IOMaximumBandwidth != 0,
+		"storage options (StorageOpt)":              len(h.StorageOpt) > 0,
 	}
 	if n != nil {
 		for _, e := range n.EndpointsConfig {
@@ -350,13 +361,4 @@ func uncovered(volumes map[string]struct{}, h *wire.HostConfig) []string {
 		}
 	}
 	return list
-}
-
-// asksForHealth tells whether there is more than a check that is switched off:
-// without a test the other settings are for the image's.
-func asksForHealth(h *wire.HealthConfig) bool {
-	if h == nil || len(h.Test) > 0 && h.Test[0] == "NONE" {
-		return false
-	}
-	return len(h.Test) > 0 || h.Interval != 0 || h.Timeout != 0 || h.StartPeriod != 0 || h.StartInterval != 0 || h.Retries != 0
 }

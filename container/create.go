@@ -44,7 +44,7 @@ func (s *Service) Create(ctx context.Context, req CreateRequest) (id string, war
 	if err := s.check(&req); err != nil {
 		return "", nil, err
 	}
-	dropped := discard(req.HostConfig, s.cgroup2)
+	dropped := slices.Concat(discardSwap(req.HostConfig, s.countsSwap), discard(req.HostConfig, s.cgroup2))
 	s.shareByID(req.HostConfig)
 	img, err := s.cfg.Images.ResolvePlatform(ctx, req.Config.Image, req.Platform)
 	if err != nil {
@@ -74,6 +74,7 @@ func (s *Service) shareByID(h *wire.HostConfig) {
 		return mode
 	}
 	h.PidMode = wire.PidMode(id(string(h.PidMode), h.PidMode.Container()))
+	h.IpcMode = wire.IpcMode(id(string(h.IpcMode), h.IpcMode.Container()))
 	h.NetworkMode = wire.NetworkMode(id(string(h.NetworkMode), h.NetworkMode.ConnectedContainer()))
 }
 
@@ -101,6 +102,16 @@ func discard(h *wire.HostConfig, cgroup2 bool) (warnings []string) {
 		warnings = append(warnings, "Your kernel does not support OomKillDisable. OomKillDisable discarded.")
 	}
 	return warnings
+}
+
+// discardSwap drops the limit of swap where the kernel does not count it, with
+// Docker's words.
+func discardSwap(h *wire.HostConfig, counted bool) (warnings []string) {
+	if counted || h.Memory == 0 || h.MemorySwap == -1 {
+		return nil
+	}
+	h.MemorySwap = -1
+	return []string{"Your kernel does not support swap limit capabilities or the cgroup is not mounted. Memory limited without swap."}
 }
 
 // limitWarnings are Docker's words about limits that can do harm.
@@ -133,9 +144,6 @@ func imageWarnings(img image.Image, h *wire.HostConfig) []string {
 		}
 		list = append(list, fmt.Sprintf("the image's volume %s is not supported yet: what is written there stays in the container's own layer", target))
 	}
-	if h := c.Healthcheck; h != nil && len(h.Test) > 0 && h.Test[0] != "NONE" {
-		list = append(list, "the image's health check is not supported yet and does not run")
-	}
 	return list
 }
 
@@ -156,7 +164,11 @@ func (s *Service) make(r *Record) (err error) {
 		return err
 	}
 	back.Push(func() error { return s.cfg.Snapshots.Remove(r.ID) })
-	return s.store.add(r)
+	if err := s.store.add(r); err != nil {
+		return err
+	}
+	s.linked.add(r)
+	return nil
 }
 
 // claimName reserves the wanted name, or a made-up one that is free.
@@ -195,6 +207,10 @@ func (s *Service) resolve(req CreateRequest, img image.Image) (*Record, error) {
 		},
 		Progress: Progress{State: Created},
 	}
+	var err error
+	if r.Links, err = s.findLinks(req.HostConfig.Links); err != nil {
+		return nil, err
+	}
 	if n := req.NetworkingConfig; n != nil {
 		r.Networks = n.EndpointsConfig
 	}
@@ -232,6 +248,10 @@ func mergeImage(c *wire.Config, img image.Image) {
 	} else if c.Entrypoint[0] == "" && len(c.Entrypoint) == 1 { // --entrypoint ""
 		c.Entrypoint = nil
 	}
+	if c.Shell == nil {
+		c.Shell = ic.Shell
+	}
+	c.Healthcheck = image.FillHealth(c.Healthcheck, ic.Healthcheck)
 	c.Env = mergeEnv(ic.Env, c.Env)
 	for k, v := range ic.Labels {
 		if _, set := c.Labels[k]; !set {

@@ -69,21 +69,18 @@ func TestImageWarnings(t *testing.T) {
 		t.Errorf("a plain image: %q", got)
 	}
 	img.Config.Config.Volumes = map[string]struct{}{"/data": {}}
-	img.Config.Config.Healthcheck = &dockerspec.HealthcheckConfig{Test: []string{"CMD", "true"}}
-	if got := imageWarnings(img, &wire.HostConfig{}); len(got) != 2 || !strings.Contains(got[0], "/data") || !strings.Contains(got[1], "health check") {
-		t.Errorf("an image with a volume and a health check: %q", got)
+	if got := imageWarnings(img, &wire.HostConfig{}); len(got) != 1 || !strings.Contains(got[0], "/data") {
+		t.Errorf("an image with a volume: %q", got)
 	}
-	if got := imageWarnings(img, &wire.HostConfig{Binds: []string{"/srv:/data"}}); len(got) != 1 {
+	if got := imageWarnings(img, &wire.HostConfig{Binds: []string{"/srv:/data"}}); len(got) != 0 {
 		t.Errorf("a volume that the user mounts: %q", got)
 	}
 }
 
 func TestRefusals(t *testing.T) {
 	for name, h := range map[string]wire.HostConfig{
-		"VolumesFrom":    {VolumesFrom: []string{"x"}},
-		"Links":          {Links: []string{"x"}},
-		"StorageOpt":     {StorageOpt: map[string]string{"size": "1g"}},
-		"DeviceRequests": {Resources: wire.Resources{DeviceRequests: []wire.DeviceRequest{{}}}},
+		"VolumesFrom": {VolumesFrom: []string{"x"}},
+		"StorageOpt":  {StorageOpt: map[string]string{"size": "1g"}},
 	} {
 		if err := unsupported(&wire.Config{}, &h, nil); !errors.Is(err, fault.NotImplemented) {
 			t.Errorf("%s: %v", name, err)
@@ -136,9 +133,6 @@ func TestNetworkConflicts(t *testing.T) {
 	if err := checkNetwork(&wire.Config{Hostname: "x"}, &wire.HostConfig{NetworkMode: "bridge"},
 		endpoint("bridge", wirenet.EndpointSettings{MacAddress: mac})); err != nil {
 		t.Error(err)
-	}
-	if !asksForHealth(&wire.HealthConfig{Interval: time.Second}) || asksForHealth(&wire.HealthConfig{Test: []string{"NONE"}}) || asksForHealth(nil) {
-		t.Error("a health check that is changed is not told from one that is switched off")
 	}
 }
 

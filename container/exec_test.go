@@ -1,9 +1,20 @@
 package container
 
 import (
+	"encoding/json"
+	"errors"
+	"os"
 	"os/exec"
+	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	wire "github.com/moby/moby/api/types/container"
+
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/supervise"
 )
 
 // A client that saw the end of an exec's output before the daemon heard of its
@@ -14,7 +25,7 @@ func TestSettleBeforeMade(t *testing.T) {
 		t.Fatal(err)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		n := &session{id: "x", made: make(chan struct{}), done: make(chan struct{})}
+		n := newSession("x", "c")
 		if err := n.begin(); err != nil {
 			t.Fatal(err)
 		}
@@ -28,10 +39,7 @@ func TestSettleBeforeMade(t *testing.T) {
 			}
 		}
 		still("before its beginning")
-		n.mu.Lock()
-		n.pid = cmd.Process.Pid
-		n.mu.Unlock()
-		close(n.made)
+		n.exists(cmd.Process.Pid)
 		still("before its end")
 		n.end(9)
 		synctest.Wait()
@@ -39,4 +47,71 @@ func TestSettleBeforeMade(t *testing.T) {
 			t.Errorf("settled: %v, the exit code is %v", settled, *n.code)
 		}
 	})
+}
+
+// What has ended is forgotten within five minutes, and nothing waits for that
+// when there is nothing to forget.
+func TestExecsAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newExecs(&Service{})
+		ended, prepared := newSession("ended", "c"), newSession("prepared", "c")
+		for _, n := range []*session{ended, prepared} {
+			n.request.Cmd = []string{"true"}
+			e.add(n)
+		}
+		e.fail(ended, 3)
+		time.Sleep(sweepTime + time.Second)
+		state, err := e.Inspect(t.Context(), "ended")
+		if err != nil || state.ExitCode == nil || *state.ExitCode != 3 || !state.CanRemove {
+			t.Fatalf("after the first sweep: %+v, %v", state, err)
+		}
+		time.Sleep(sweepTime)
+		if _, err := e.find("ended"); !errors.Is(err, fault.NotFound) || err.Error() != "No such exec instance: ended" {
+			t.Errorf("after the second: %v", err)
+		}
+		if e.sweeping != nil {
+			t.Error("sweeping goes on")
+		}
+		if ids := e.of("c"); !slices.Equal(ids, []string{"prepared"}) {
+			t.Errorf("the execs of the container: %v", ids)
+		}
+		e.forget("c")
+		if len(e.byID)+len(e.byContainer) != 0 {
+			t.Errorf("left: %v, %v", e.byID, e.byContainer)
+		}
+	})
+}
+
+// What the supervising process tells makes the same answer as before the
+// daemon's restart.
+func TestExecIsRestored(t *testing.T) {
+	n := newSession("x", "c")
+	n.request = wire.ExecCreateRequest{Cmd: []string{"sh", "-c", "x"}, Tty: true, Privileged: true, AttachStdin: true, AttachStderr: true, DetachKeys: "ctrl-a"}
+	n.user, n.keys = "daemon", []byte{1}
+	var of note
+	if err := json.Unmarshal(n.note(), &of); err != nil {
+		t.Fatal(err)
+	}
+	e := newExecs(&Service{})
+	e.add(n)
+	if err := n.begin(); err != nil {
+		t.Fatal(err)
+	}
+	n.exists(os.Getpid())
+	before, err := e.Inspect(t.Context(), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.add(restored("c", supervise.ExecStatus{ID: "x", Pid: os.Getpid(), Args: n.request.Cmd, TTY: true}, of))
+	after, err := e.Inspect(t.Context(), "x")
+	if d := cmp.Diff(before, after); err != nil || d != "" {
+		t.Error(d, err)
+	}
+	if err := e.byID["x"].begin(); !errors.Is(err, fault.Conflict) || err.Error() != "exec command x is already running" {
+		t.Errorf("starting it again: %v", err)
+	}
+	e.byID["x"].end(0)
+	if err := e.byID["x"].begin(); !errors.Is(err, fault.Conflict) || err.Error() != "exec command x has already run" {
+		t.Errorf("starting it after its end: %v", err)
+	}
 }

@@ -61,6 +61,17 @@ func (s *Service) connect(ctx context.Context, id string) (*supervise.Keeper, er
 	return keeper, err
 }
 
+// execsOf asks a supervising process for the execs of its container.
+func (s *Service) execsOf(keeper *supervise.Keeper) []supervise.ExecStatus {
+	ctx, cancel := context.WithTimeout(context.Background(), connectTime)
+	defer cancel()
+	list, err := keeper.Execs(ctx)
+	if err != nil { // it has ended, or is stuck: nothing depends on them
+		s.cfg.Log.Warn("the execs of a container are not known", "err", err)
+	}
+	return list
+}
+
 // regain connects to a supervising process anew, and waits for one that is
 // there and does not answer, or not to this daemon; what it tells of the run is
 // recorded. nil means that there is none, or that the service is closed.
@@ -87,7 +98,7 @@ func (s *Service) regain(r *Record, l *live, run *run) *supervise.Keeper {
 		if keeper != nil {
 			status := keeper.Status()
 			if updated, err := s.store.note(r.ID, func(p *Progress) error {
-				p.Pid, p.StartedAt = status.Pid, status.StartedAt
+				p.runs(status)
 				return nil
 			}); err == nil {
 				*r = updated
@@ -101,6 +112,7 @@ func (s *Service) regain(r *Record, l *live, run *run) *supervise.Keeper {
 			if closing {
 				keeper.Close()
 			}
+			s.execs.resume(*r, keeper, s.execsOf(keeper))
 			return keeper
 		}
 	}
@@ -156,6 +168,10 @@ func (s *Service) finish(r Record, l *live, run *run, exit supervise.Exit) {
 	if exit.LogDropped > 0 {
 		s.cfg.Log.Error("output of a container is missing in its log", "container", r.ID, "records", exit.LogDropped, "err", exit.LogError)
 	}
+	if now, err := s.store.find(r.ID); err == nil { // it may have been renamed or updated since the start
+		r = now
+	}
+	s.health.ended(r.ID)
 	rest := s.clean(r, run.keeper)
 	l.mu.Lock()
 	held := l.held
@@ -165,7 +181,8 @@ func (s *Service) finish(r Record, l *live, run *run, exit supervise.Exit) {
 	updated, err := s.store.change(r.ID, func(p *Progress) error {
 		again = !held && !p.ManuallyStopped && restarts(r.HostConfig.RestartPolicy, exit.Code, p.RestartCount)
 		*p = Progress{State: Exited, StartedAt: p.StartedAt, FinishedAt: exit.ExitedAt, ExitCode: exit.Code,
-			Error: exit.Error, OOMKilled: exit.OOMKilled, RestartCount: p.RestartCount, ManuallyStopped: p.ManuallyStopped}
+			Error: exit.Error, OOMKilled: exit.OOMKilled, RestartCount: p.RestartCount, ManuallyStopped: p.ManuallyStopped,
+			Health: overHealth(p.Health)}
 		if again {
 			p.State = Restarting
 			p.RestartCount++
@@ -187,7 +204,7 @@ func (s *Service) finish(r Record, l *live, run *run, exit supervise.Exit) {
 	if again {
 		giveUp = l.retrying()
 	}
-	s.execs.drop(r.ID)
+	s.execs.runOver(r)
 	s.deleteLater(rest) // with the exit record, now that it is in ours
 	if exit.OOMKilled {
 		s.publish(r, events.ActionOOM)
@@ -218,6 +235,7 @@ func (s *Service) clean(r Record, keeper *supervise.Keeper) (rest string) {
 	go func() { detached <- s.detachNetwork(ctx, r.Endpoint) }()
 	if keeper != nil {
 		errs = append(errs, keeper.Release(ctx))
+		s.execs.await(r.ID, keeper)
 		keeper.Close() // the other side has closed it already
 	}
 	rest, err := moveAway(s.bundleDir(r.ID))

@@ -116,7 +116,7 @@ func (f *Files) Commit(ctx context.Context, nameOrID string, o CommitOptions) (i
 	if err != nil {
 		return "", err
 	}
-	if o.Pause && r.State == Running {
+	if o.Pause && r.State.Up() { // a paused one shall not go on before the end either
 		thaw, err := s.freeze(ctx, r)
 		if err != nil {
 			return "", err

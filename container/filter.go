@@ -24,7 +24,7 @@ var matchers = map[string]matcher{
 	},
 	"exited":  func(r Record, v string) bool { return r.State == Exited && strconv.Itoa(r.ExitCode) == v },
 	"status":  func(r Record, v string) bool { return string(r.State) == v },
-	"health":  func(r Record, v string) bool { return v == string(wire.NoHealthcheck) },
+	"health":  func(r Record, v string) bool { return v == string(healthStatus(r)) },
 	"label":   func(r Record, v string) bool { return hasLabel(r.Config.Labels, v) },
 	"network": onNetwork,
 	"volume": func(r Record, v string) bool {

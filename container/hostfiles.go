@@ -58,6 +58,13 @@ func (b *bundle) hosts(name string) ([]byte, error) {
 		}
 		file.Base = append([]byte{}, base...)
 	}
+	if len(r.Links) > 0 {
+		aliases, targets, err := b.containers.linkTargets(r)
+		if err != nil {
+			return nil, err
+		}
+		file.Links = linkHosts(aliases, targets)
+	}
 	if b.net.endpoint != nil {
 		file.Address = b.net.endpoint.Address.Addr()
 	}

@@ -42,6 +42,9 @@ func (s *Service) Inspect(ctx context.Context, nameOrID string, size bool) (wire
 		Storage:                 &storage.Storage{RootFS: &storage.RootFSStorage{Snapshot: &storage.RootFSStorageSnapshot{Name: s.cfg.Snapshots.Driver()}}},
 		ExecIDs:                 s.execs.of(r.ID),
 	}
+	if len(r.Links) > 0 {
+		out.HostConfig = s.withLinks(r)
+	}
 	if !r.StartedAt.IsZero() { // they are written by the first start
 		var files spec.Input
 		owner := r.ID
@@ -79,6 +82,7 @@ func wireState(r Record) *wire.State {
 	return &wire.State{
 		Status:     r.State.Wire(),
 		Running:    r.State.Live(), // Docker calls a restarting container running
+		Paused:     r.State == Paused,
 		Restarting: r.State == Restarting,
 		OOMKilled:  r.OOMKilled,
 		Pid:        r.Pid,
@@ -86,6 +90,7 @@ func wireState(r Record) *wire.State {
 		Error:      r.Error,
 		StartedAt:  stamp(r.StartedAt),
 		FinishedAt: stamp(r.FinishedAt),
+		Health:     r.Health,
 	}
 }
 

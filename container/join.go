@@ -34,10 +34,10 @@ func (s *Service) join(nameOrID, kind string) (*joined, error) {
 		return nil, err
 	}
 	var file *os.File
-	if other.State == Running {
+	if other.State.Up() {
 		file, err = supervise.OpenNamespace(s.bundleDir(other.ID), kind)
 	}
-	if other.State != Running || errors.Is(err, fault.Conflict) || errors.Is(err, fault.NotFound) {
+	if !other.State.Up() || errors.Is(err, fault.Conflict) || errors.Is(err, fault.NotFound) {
 		return nil, fault.New(fault.Conflict, "cannot join the namespace of container %s: it is not running, start it first", other.Name)
 	}
 	if err != nil {

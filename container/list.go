@@ -47,11 +47,14 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]wire.Summary, erro
 func (s *Service) summary(ctx context.Context, r Record, size bool) (wire.Summary, error) {
 	manifest := r.Image.Manifest
 	item := wire.Summary{
-		ID: r.ID, Names: []string{"/" + r.Name}, Image: s.imageName(r), ImageID: r.Image.ID.String(),
+		ID: r.ID, Names: append([]string{"/" + r.Name}, s.linkNames(r.ID)...), Image: s.imageName(r), ImageID: r.Image.ID.String(),
 		ImageManifestDescriptor: &manifest, Command: command(r), Created: r.Created.Unix(), Ports: portSummaries(r),
 		Labels: r.Config.Labels, State: r.State.Wire(), Status: status(r),
 		NetworkSettings: &wire.NetworkSettingsSummary{Networks: endpoints(r)}, Mounts: mountPoints(r),
-		Health: &wire.HealthSummary{Status: wire.NoHealthcheck},
+		Health: &wire.HealthSummary{Status: healthStatus(r)},
+	}
+	if r.Health != nil {
+		item.Health.FailingStreak = r.Health.FailingStreak
 	}
 	item.HostConfig.NetworkMode = string(r.HostConfig.NetworkMode)
 	item.HostConfig.Annotations = r.HostConfig.Annotations
@@ -88,7 +91,16 @@ func status(r Record) string {
 	ago := func(t time.Time) string { return units.HumanDuration(time.Since(t)) }
 	switch r.State {
 	case Running:
-		return "Up " + ago(r.StartedAt)
+		switch health := healthStatus(r); health {
+		case wire.NoHealthcheck:
+			return "Up " + ago(r.StartedAt)
+		case wire.Starting:
+			return "Up " + ago(r.StartedAt) + " (health: starting)"
+		default:
+			return fmt.Sprintf("Up %s (%s)", ago(r.StartedAt), health)
+		}
+	case Paused:
+		return "Up " + ago(r.StartedAt) + " (Paused)"
 	case Restarting:
 		return fmt.Sprintf("Restarting (%d) %s ago", r.ExitCode, ago(r.FinishedAt))
 	case Exited:

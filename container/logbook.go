@@ -263,10 +263,10 @@ func (b *Logbook) Sizes() []LogSize {
 	return list
 }
 
-// replay writes the log to a client, up to the place that it returns. From
+// replay writes the log to a client, from a place to the one that it returns. From
 // there on no file is compressed until release is called, so that the process
 // beside the container can read it.
-func (b *Logbook) replay(r *Record, o AttachOptions, w io.Writer) (end logs.Position, release func(), err error) {
+func (b *Logbook) replay(r *Record, o AttachOptions, end logs.Position, w io.Writer) (_ logs.Position, release func(), err error) {
 	pass := func(e logs.Entry) error {
 		stream := streamOf(e)
 		if stream == logs.Stdout && !o.Stdout || stream == logs.Stderr && !o.Stderr {

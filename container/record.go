@@ -20,7 +20,7 @@ type Record struct {
 }
 
 // Spec is the stored request: Docker's config verbatim, and what create
-// resolved. It changes only by rename.
+// resolved. It changes only by rename and update.
 type Spec struct {
 	ID         string
 	Name       string // without Docker's leading slash
@@ -28,6 +28,7 @@ type Spec struct {
 	Config     *wire.Config
 	HostConfig *wire.HostConfig
 	Networks   map[string]*wirenet.EndpointSettings `json:",omitempty"` // as requested
+	Links      []Link                               `json:",omitempty"` // of HostConfig.Links, which may name others by now
 	Image      Image
 	Path       string   // the program
 	Args       []string // and its arguments
@@ -56,6 +57,7 @@ type Progress struct {
 	RestartCount    int               `json:",omitempty"`
 	ManuallyStopped bool              `json:",omitempty"` // by stop or kill: the restart policy rests
 	Endpoint        *network.Endpoint `json:"-"`          // while running on the bridge; kept in the bundle
+	Health          *wire.Health      `json:",omitempty"` // nil without a check; while running newer in the bundle; replaced, never changed
 }
 
 // autoRemove tells whether the container goes when its process ends.

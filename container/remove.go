@@ -36,6 +36,9 @@ func (s *Service) Remove(ctx context.Context, nameOrID string, o RemoveOptions) 
 	}
 	defer unlock()
 	if r.State.Live() {
+		if !o.Force && r.State == Paused {
+			return fault.New(fault.Conflict, "cannot remove container %q: container is paused and must be unpaused first", nameOrID)
+		}
 		if !o.Force {
 			return fault.New(fault.Conflict, "cannot remove container %q: container is %s: stop the container before removing or force remove", nameOrID, r.State)
 		}
@@ -59,6 +62,7 @@ func (s *Service) removeLocked(r Record) error {
 		return err
 	}
 	s.store.remove(r.ID)
+	s.linked.drop(&r)
 	s.deleteLater(rest)
 	err = s.cfg.Snapshots.Remove(r.ID)
 	s.mu.Lock()
@@ -66,6 +70,7 @@ func (s *Service) removeLocked(r Record) error {
 	delete(s.lives, r.ID)
 	s.mu.Unlock()
 	s.execs.forget(r.ID)
+	s.stats.forget(r.ID)
 	s.publish(r, events.ActionDestroy)
 	if l != nil {
 		l.dropPending()

@@ -70,6 +70,9 @@ func (s *Service) tryAgain(r Record, l *live, giveUp <-chan struct{}) {
 	case <-s.closing:
 		return
 	}
+	if !s.awaitLinks(&r, giveUp) {
+		return
+	}
 	unlock, err := s.ops.Lock(context.Background(), r.ID)
 	if err != nil {
 		return

@@ -16,13 +16,13 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/archive"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/internal/cgroupfs"
 	"github.com/tarehq/tare/internal/keylock"
 	"github.com/tarehq/tare/internal/nofile"
 	"github.com/tarehq/tare/network"
@@ -58,29 +58,37 @@ type Config struct {
 	Networks           *network.Service
 	Launcher           *supervise.Launcher
 	Events             *event.Log
-	Runtimes           map[string]string // name -> path; the built-in one has no path
+	Runtimes           map[string]supervise.Runtime // by name; the built-in one has no path
 	DefaultRuntime     string
 	InitPath           string // program for --init; "" refuses it
 	CgroupParent       string // of containers that name none
 	LogDriver          string // the same; "" is json-file
 	LogOpts            map[string]string
+	LinkEnv            bool // tell of links by variables too
+	CDI                CDI  // devices that are asked for by name
 	Log                *slog.Logger
 }
 
 // Service runs containers. It is safe for concurrent use: operations on one
 // container take turns, reads never wait for them.
 type Service struct {
-	cfg     Config
-	store   *store
-	boot    string                // random(4) boot_id
-	cgroup2 bool                  // the host has the unified hierarchy alone, cgroups(7)
-	files   *specs.POSIXRlimit    // limit of open files of containers that ask for none
-	ops     keylock.Locks[string] // one operation at a time per container
+	cfg        Config
+	store      *store
+	boot       string                // random(4) boot_id
+	countsSwap bool                  // the kernel can limit it
+	cgroup2    bool                  // the host has the unified hierarchy alone, cgroups(7)
+	files      *specs.POSIXRlimit    // limit of open files of containers that ask for none
+	ops        keylock.Locks[string] // one operation at a time per container
+
+	linked linked
 
 	mu    sync.Mutex
 	lives map[string]*live
 	execs *Execs
 	logs  *Logbook
+	stats *Stats
+
+	health *Health
 
 	closing  chan struct{}
 	watchers sync.WaitGroup // goroutines that follow running containers
@@ -109,9 +117,18 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	s := &Service{cfg: cfg, store: st, boot: strings.TrimSpace(string(boot)), lives: map[string]*live{}, closing: make(chan struct{}),
 		files: &specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Soft: limit.Cur, Hard: limit.Max}}
-	var fs unix.Statfs_t
-	s.cgroup2 = unix.Statfs("/sys/fs/cgroup", &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC
-	s.execs = &Execs{containers: s, byID: map[string]*session{}}
+	groups, err := cgroupfs.Host()
+	if err != nil {
+		return nil, err
+	}
+	s.cgroup2 = groups.Unified()
+	for _, r := range st.all() {
+		s.linked.add(&r)
+	}
+	s.countsSwap = countsSwap(s.cgroup2)
+	s.stats = newStats(s, groups)
+	s.execs = newExecs(s)
+	s.health = &Health{containers: s, probers: map[string]*prober{}}
 	if s.logs, err = newLogbook(s); err != nil {
 		return nil, err
 	}
@@ -119,6 +136,22 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 		return nil, errors.Join(err, s.Close(ctx))
 	}
 	return s, nil
+}
+
+// countsSwap looks whether the kernel accounts for swap: for version 1 of control
+// groups it has to be told so when it boots (swapaccount=1).
+func countsSwap(cgroup2 bool) bool {
+	file := "/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes"
+	if cgroup2 {
+		group, err := os.ReadFile("/proc/self/cgroup") // "0::/path"; the root group has no limits
+		_, path, ok := strings.Cut(strings.TrimSpace(string(group)), "0::")
+		if err != nil || !ok || path == "/" {
+			return true
+		}
+		file = filepath.Join("/sys/fs/cgroup", path, "memory.swap.max")
+	}
+	_, err := os.Stat(file)
+	return err == nil
 }
 
 // makeBundlesDir makes the directory of all bundles, closed to everybody but
@@ -134,6 +167,8 @@ func makeBundlesDir(dir string) error {
 // nothing of the service runs any more.
 func (s *Service) Close(ctx context.Context) error {
 	close(s.closing)
+	s.health.close()
+	s.execs.close()
 	s.mu.Lock()
 	for _, l := range s.lives {
 		l.letGo()
@@ -232,8 +267,12 @@ func notRunning(r Record) error {
 	return fault.New(fault.Conflict, "container %s is not running", r.ID)
 }
 
-// publish tells the world what happened to a container.
+// publish tells the world what happened to a container, by the name that it has
+// now.
 func (s *Service) publish(r Record, action events.Action, extra ...string) {
+	if now, err := s.store.find(r.ID); err == nil {
+		r = now
+	}
 	attrs := make(map[string]string, len(r.Config.Labels)+2+len(extra)/2)
 	for k, v := range r.Config.Labels {
 		attrs[k] = v
@@ -248,13 +287,16 @@ func (s *Service) publish(r Record, action events.Action, extra ...string) {
 // Counts tells how many containers are in which of Docker's three classes.
 func (s *Service) Counts() (running, paused, stopped int) {
 	for _, r := range s.store.all() {
-		if r.State.Live() {
+		switch {
+		case r.State == Paused:
+			paused++
+		case r.State.Live():
 			running++
-		} else {
+		default:
 			stopped++
 		}
 	}
-	return running, 0, stopped
+	return running, paused, stopped
 }
 
 // Users names the containers that were made from each image, for who wants to

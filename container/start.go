@@ -44,6 +44,9 @@ func (s *Service) startAnew(ctx context.Context, r Record) error {
 }
 
 func startable(r Record) error {
+	if r.State == Paused {
+		return fault.New(fault.Conflict, "cannot start a paused container, try unpause instead")
+	}
 	if r.State.Live() {
 		return fault.New(fault.NotModified, "container is already running")
 	}
@@ -91,7 +94,7 @@ func startFailure(err error) (code int, _ error) {
 		return fault.New(fault.Invalid, "failed to create task for container: %w%s", err, suffix)
 	}
 	switch {
-	case fault.KindOf(err) == fault.NotImplemented || has("driver failed programming"):
+	case fault.KindOf(err) == fault.NotImplemented || has("driver failed programming") || has("cdi device injection failed") || has("could not select device driver"):
 		return 128, err
 	case has("permission denied"):
 		return 126, wrap("")
@@ -134,15 +137,17 @@ func (s *Service) launch(ctx context.Context, r *Record) (err error) {
 	status := keeper.Status()
 	*r, err = s.store.update(r.ID, func(p *Progress) error {
 		*p = Progress{State: Running, Pid: status.Pid, StartedAt: status.StartedAt, FinishedAt: p.FinishedAt,
-			RestartCount: r.RestartCount, Endpoint: b.net.endpoint}
+			RestartCount: r.RestartCount, Endpoint: b.net.endpoint, Health: startingHealth(r.Config, p.Health)}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
 	if b.net.endpoint != nil {
+		s.moved(*r)
 		s.publishNetwork(*r, events.ActionConnect)
 	}
+	s.health.begin(*r)
 	s.publish(*r, events.ActionStart)
 	s.logs.begin(r)
 	s.watchers.Go(func() { s.watch(*r, l, run) })
@@ -210,6 +215,13 @@ func (s *Service) specInput(r *Record, root snapshot.Mount, who string) (spec.In
 	}
 	in := spec.Input{ID: r.ID, Config: r.Config, HostConfig: r.HostConfig, Path: r.Path, Args: r.Args,
 		User: user, CgroupParent: s.cfg.CgroupParent, Files: s.files}
+	if len(r.Links) > 0 && s.cfg.LinkEnv {
+		aliases, targets, err := s.linkTargets(r)
+		if err != nil {
+			return in, err
+		}
+		in.Linked = linkEnv(r.Name, aliases, targets)
+	}
 	in.UTSName, err = s.hostName(r)
 	return in, err
 }

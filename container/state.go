@@ -7,7 +7,7 @@ import (
 )
 
 // State is where a container stands in its life. Docker's booleans (Running,
-// Restarting) are derived from it at the edge. A container that is being removed
+// Paused, Restarting) are derived from it at the edge. A container that is being removed
 // or could not be, in Docker "removing" and "dead", has no state here: it is gone
 // by one rename.
 type State string
@@ -16,6 +16,7 @@ type State string
 const (
 	Created    State = "created"
 	Running    State = "running"
+	Paused     State = "paused"     // its processes stand still
 	Restarting State = "restarting" // not running, waiting for its restart policy's next try
 	Exited     State = "exited"
 )
@@ -24,7 +25,8 @@ const (
 // A start that fails leaves the state as it was, and so is no transition.
 var transitions = map[State][]State{
 	Created:    {Running, Exited},
-	Running:    {Exited, Restarting},
+	Running:    {Paused, Exited, Restarting},
+	Paused:     {Running, Exited, Restarting},
 	Restarting: {Running, Exited},
 	Exited:     {Running, Restarting},
 }
@@ -42,8 +44,11 @@ func (s State) next(to State) error {
 	return fmt.Errorf("a container that is %s cannot become %s", s, to)
 }
 
-// Live tells whether the user's process runs or is about to run again.
-func (s State) Live() bool { return s == Running || s == Restarting }
+// Up tells whether the container has processes, which may stand still.
+func (s State) Up() bool { return s == Running || s == Paused }
+
+// Live tells whether the container has processes or is about to have them again.
+func (s State) Live() bool { return s.Up() || s == Restarting }
 
 // Wire is the state in the API's type.
 func (s State) Wire() wire.ContainerState { return wire.ContainerState(s) }

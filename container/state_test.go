@@ -3,7 +3,7 @@ package container
 import "testing"
 
 func TestEveryStateHasItsWay(t *testing.T) {
-	all := []State{Created, Running, Restarting, Exited}
+	all := []State{Created, Running, Paused, Restarting, Exited}
 	reached := map[State]bool{Created: true}
 	for from, tos := range transitions {
 		for _, to := range tos {
@@ -24,7 +24,7 @@ func TestEveryStateHasItsWay(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	for _, bad := range [][2]State{{Created, Restarting}, {Running, Created}, {Exited, Created}} {
+	for _, bad := range [][2]State{{Created, Restarting}, {Running, Created}, {Exited, Created}, {Exited, Paused}} {
 		if bad[0].next(bad[1]) == nil {
 			t.Errorf("%s became %s", bad[0], bad[1])
 		}

@@ -137,7 +137,7 @@ func (s *Service) halt(ctx context.Context, r Record, sig syscall.Signal, rest b
 	if err != nil {
 		return r, nil, err
 	}
-	if updated.State != Running {
+	if !updated.State.Up() {
 		l := s.live(r.ID)
 		l.callOff()
 		l.tell(updated, false)
@@ -164,7 +164,10 @@ func (s *Service) halt(ctx context.Context, r Record, sig syscall.Signal, rest b
 		return updated, nil, err
 	}
 	s.publish(r, events.ActionKill, "signal", strconv.Itoa(int(sig)))
-	return updated, ended, nil
+	if updated.State == Paused && err == nil && sig != unix.SIGKILL { // any other signal has an effect when its process goes on
+		err = s.wake(ctx, updated, keeper)
+	}
+	return updated, ended, err
 }
 
 // Kill sends a signal, SIGKILL if none is named, to the container's process.

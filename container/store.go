@@ -120,9 +120,7 @@ func (s *store) reserve(name, id string) error {
 func (s *store) unreserve(name, id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.names[name] == id {
-		delete(s.names, name)
-	}
+	s.forgetNameLocked(name, id)
 }
 
 // add writes a new record and makes it visible. Its directory exists. The
@@ -208,10 +206,55 @@ func (s *store) flush(id string) error {
 	if err != nil {
 		return err
 	}
-	if !r.HostConfig.RestartPolicy.IsNone() && (r.State == Running || r.ManuallyStopped) {
+	if !r.HostConfig.RestartPolicy.IsNone() && (r.State.Up() || r.ManuallyStopped) {
 		return atomicfile.WriteSync(s.path(id, "state.json"), data, 0o600)
 	}
 	return atomicfile.Write(s.path(id, "state.json"), data, 0o600)
+}
+
+// amend changes a container's record for good: memory has the new one when it
+// survives power loss, and its old name is free then. The caller holds the
+// container's operation lock, has reserved a new name, and changes nothing of
+// what the record's pointers lead to.
+func (s *store) amend(id string, change func(*Spec) error) (Record, error) {
+	unlock, err := s.files.Lock(context.Background(), id)
+	if err != nil {
+		return Record{}, err
+	}
+	defer unlock()
+	s.mu.RLock()
+	r, ok := s.byID[id]
+	s.mu.RUnlock()
+	if !ok {
+		return Record{}, noSuch(id)
+	}
+	spec := r.Spec
+	if err := change(&spec); err != nil {
+		return Record{}, err
+	}
+	data, err := json.Marshal(&spec)
+	if err != nil {
+		return Record{}, err
+	}
+	if err := atomicfile.WriteSync(s.path(id, "record.json"), data, 0o600); err != nil {
+		return Record{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	changed := *s.byID[id] // what happened to it meanwhile
+	if changed.Name != spec.Name {
+		s.forgetNameLocked(changed.Name, id)
+	}
+	changed.Spec = spec
+	s.byID[id] = &changed
+	return changed, nil
+}
+
+// forgetNameLocked frees a container's name, if it is that one's.
+func (s *store) forgetNameLocked(name, id string) {
+	if s.names[name] == id {
+		delete(s.names, name)
+	}
 }
 
 // remove forgets the record. Its directory without a record is nobody's.
@@ -219,7 +262,7 @@ func (s *store) remove(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r, ok := s.byID[id]; ok {
-		delete(s.names, r.Name)
+		s.forgetNameLocked(r.Name, id)
 		delete(s.byID, id)
 	}
 }

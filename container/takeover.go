@@ -20,7 +20,7 @@ import (
 func (s *Service) takeOver(ctx context.Context) error {
 	for _, r := range s.store.all() {
 		// A run that ended, and the daemon before its end was recorded.
-		if dir := s.bundleDir(r.ID); r.State == Running || r.autoRemove() {
+		if dir := s.bundleDir(r.ID); r.State.Up() || r.autoRemove() {
 			if err := os.Rename(dir+removingSuffix, dir); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrExist) {
 				return err
 			}
@@ -66,6 +66,10 @@ func (s *Service) takeOver(ctx context.Context) error {
 			s.cfg.Log.Error("a container cannot be taken over yet", "container", r.ID, "err", f.err)
 		}
 		run, _ := l.begin(f.keeper, f.err)
+		if f.keeper != nil {
+			s.execs.resume(r, f.keeper, f.execs)
+		}
+		s.health.resume(r)
 		s.watchers.Go(func() { s.watch(r, l, run) })
 	}
 	s.logs.resume(s.store.all())
@@ -78,6 +82,7 @@ type finding struct {
 	record Record
 	keeper *supervise.Keeper
 	err    error
+	execs  []supervise.ExecStatus
 }
 
 // lookForAll looks for the supervising process of each container, of all at
@@ -94,29 +99,32 @@ func (s *Service) lookForAll(ctx context.Context, records []Record) []finding {
 
 func (s *Service) lookFor(ctx context.Context, r Record) finding {
 	keeper, err := s.connect(ctx, r.ID)
-	if err != nil || keeper.Status().Phase != supervise.PhaseCreated {
-		return finding{r, keeper, err}
+	switch {
+	case err != nil:
+		return finding{record: r, err: err}
+	case keeper.Status().Phase != supervise.PhaseCreated:
+		return finding{record: r, keeper: keeper, execs: s.execsOf(keeper)}
 	}
 	// Started by nobody: the daemon died in between.
 	if err := end(ctx, keeper); err != nil {
 		s.cfg.Log.Error("a container that was never started cannot be ended", "container", r.ID, "err", err)
 	}
 	os.Remove(filepath.Join(s.bundleDir(r.ID), supervise.ExitName)) // it had no run that could end
-	return finding{r, nil, fault.New(fault.NotFound, "it was never started")}
+	return finding{record: r, err: fault.New(fault.NotFound, "it was never started")}
 }
 
 // resume makes the record of a container agree with its living process.
 func (s *Service) resume(f *finding) error {
 	updated, err := s.store.note(f.record.ID, func(p *Progress) error {
-		if p.State != Running {
+		if !p.State.Up() {
 			p.ManuallyStopped = false // that was before this run
+			p.State = Running
 		}
-		p.State = Running
 		if f.keeper != nil {
-			status := f.keeper.Status()
-			p.Pid, p.StartedAt = status.Pid, status.StartedAt
+			p.runs(f.keeper.Status())
 		}
 		p.Endpoint = loadEndpoint(s.bundleDir(f.record.ID))
+		p.Health = loadHealth(s.bundleDir(f.record.ID), f.record.Config, p.Health)
 		return nil
 	})
 	f.record = updated
@@ -130,14 +138,14 @@ var errOver = fault.New(fault.Conflict, "the container has ended")
 func (s *Service) settle(r Record, l *live) {
 	exit, err := supervise.ReadExit(s.bundleDir(r.ID))
 	switch {
-	case err == nil, r.State == Running:
+	case err == nil, r.State.Up():
 		if err != nil {
 			exit = supervise.Exit{Code: 255, ExitedAt: time.Now()}
 			if _, statErr := os.Stat(s.bundleDir(r.ID)); statErr == nil { // the same boot
 				exit = s.lost(r, err)
 			}
 		}
-		if r.State != Running {
+		if !r.State.Up() {
 			r.State = Running // it ended before anybody could write that it ran
 			if _, err := s.store.note(r.ID, func(p *Progress) error { p.State = Running; return nil }); err != nil {
 				s.cfg.Log.Error("cannot record a container's run", "container", r.ID, "err", err)

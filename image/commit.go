@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -200,14 +201,16 @@ func fillConfig(c, from *dockerspec.DockerOCIImageConfig) {
 	if c.OnBuild == nil {
 		c.OnBuild = from.OnBuild
 	}
-	if from.Healthcheck == nil {
-		return
+	c.Healthcheck = FillHealth(c.Healthcheck, from.Healthcheck)
+}
+
+// FillHealth fills in what a health check leaves open from another, field by
+// field, by Docker's rules. Either may be nil, and neither is changed.
+func FillHealth(c, from *dockerspec.HealthcheckConfig) *dockerspec.HealthcheckConfig {
+	if c == nil || from == nil {
+		return cmp.Or(c, from)
 	}
-	if c.Healthcheck == nil {
-		c.Healthcheck = from.Healthcheck
-		return
-	}
-	check, other := *c.Healthcheck, from.Healthcheck
+	check, other := *c, *from
 	if len(check.Test) == 0 {
 		check.Test = other.Test
 	}
@@ -221,7 +224,7 @@ func fillConfig(c, from *dockerspec.DockerOCIImageConfig) {
 	if check.Retries == 0 {
 		check.Retries = other.Retries
 	}
-	c.Healthcheck = &check
+	return &check
 }
 
 func fillMap[V any](to *map[string]V, from map[string]V) {

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/archive"
+	"github.com/tarehq/tare/archive/compression"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/overlayfs"
@@ -412,7 +413,7 @@ func TestUmociUnpacksDebian(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.committed(t, "c", CommitOptions{Parent: parent.Manifest, Reference: "child:1"})
-	if err := os.WriteFile(dir+"/saved.tar", f.savedWith(t, "child:1", SaveOptions{Recompress: &Recompressing{Compression: archive.Gzip}}), 0o600); err != nil {
+	if err := os.WriteFile(dir+"/saved.tar", f.savedWith(t, "child:1", SaveOptions{Recompress: &Recompressing{Compression: compression.Gzip}}), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	run("skopeo", "copy", "oci-archive:"+dir+"/saved.tar:1", "oci:"+dir+"/layout:1")

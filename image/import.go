@@ -11,7 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"github.com/tarehq/tare/archive"
+	"github.com/tarehq/tare/archive/compression"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
 )
@@ -117,7 +117,7 @@ func (s *Service) findPlatform(config *dockerspec.DockerOCIImage, chain digest.D
 
 // importLayer stores the stream as a layer.
 func (s *Service) importLayer(ctx context.Context, r io.Reader) (ocispec.Descriptor, error) {
-	plain, _, err := archive.Decompress(r)
+	plain, _, err := compression.Decompress(r)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}

@@ -18,7 +18,7 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/tarehq/tare/archive"
+	"github.com/tarehq/tare/archive/compression"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/test/images"
@@ -118,9 +118,9 @@ func TestLazyLayers(t *testing.T) {
 		}
 		checkLazy(t, data, back, "layer0/0/file1")
 		// What is packed anew has no parts any more, and must not say so.
-		how := archive.Gzip
+		how := compression.Gzip
 		if program == "gzip" {
-			how = archive.Zstd
+			how = compression.Zstd
 		}
 		if err := tr.Push(t.Context(), other, PushOptions{Recompress: &Recompressing{Compression: how}}, func(Progress) {}); err != nil {
 			t.Fatal(err)

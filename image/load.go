@@ -14,7 +14,7 @@ import (
 	wire "github.com/moby/moby/api/types/image"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"github.com/tarehq/tare/archive"
+	"github.com/tarehq/tare/archive/compression"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/reference"
@@ -43,7 +43,7 @@ type LoadOptions struct {
 func (s *Service) Load(ctx context.Context, r io.Reader, o LoadOptions, progress func(string)) (err error) {
 	done := s.hold()
 	defer func() { done(err) }()
-	plain, _, err := archive.Decompress(r)
+	plain, _, err := compression.Decompress(r)
 	if err != nil {
 		return err
 	}

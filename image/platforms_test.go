@@ -15,7 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"github.com/tarehq/tare/archive"
+	"github.com/tarehq/tare/archive/compression"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
 )
@@ -214,7 +214,7 @@ func TestSaveRecompressed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, c := range []archive.Compression{archive.Gzip, archive.Zstd, archive.Plain} {
+		for _, c := range []compression.Kind{compression.Gzip, compression.Zstd, compression.Plain} {
 			how := SaveOptions{Recompress: &Recompressing{Compression: c}}
 			data := f.savedWith(t, ref, how)
 			if !bytes.Equal(data, f.savedWith(t, ref, how)) {
@@ -226,21 +226,21 @@ func TestSaveRecompressed(t *testing.T) {
 			if err != nil || got.ChainID != img.ChainID || !cmp.Equal(got.Config, img.Config) {
 				t.Errorf("%s by %s: %v, %v", ref, c, got, err)
 			}
-			want := map[archive.Compression]string{archive.Gzip: ocispec.MediaTypeImageLayerGzip, archive.Zstd: ocispec.MediaTypeImageLayerZstd, archive.Plain: ocispec.MediaTypeImageLayer}[c]
-			if ref == "old:1" && c != archive.Zstd {
-				want = map[archive.Compression]string{archive.Gzip: content.DockerLayerGzip, archive.Plain: content.DockerLayer}[c]
+			want := map[compression.Kind]string{compression.Gzip: ocispec.MediaTypeImageLayerGzip, compression.Zstd: ocispec.MediaTypeImageLayerZstd, compression.Plain: ocispec.MediaTypeImageLayer}[c]
+			if ref == "old:1" && c != compression.Zstd {
+				want = map[compression.Kind]string{compression.Gzip: content.DockerLayerGzip, compression.Plain: content.DockerLayer}[c]
 			}
 			if types := g.layerTypes(t, ref); !cmp.Equal(types, []string{want}) {
 				t.Errorf("%s by %s: layers of %v", ref, c, types)
 			}
-			if c == archive.Plain && got.ID != img.ID {
+			if c == compression.Plain && got.ID != img.ID {
 				t.Errorf("%s: layers that are plain already make the image %s", ref, got.ID)
 			}
 			if ref == "multi:1" {
-				back := g.savedWith(t, ref, SaveOptions{Recompress: &Recompressing{Compression: archive.Plain}})
-				if c == archive.Gzip {
+				back := g.savedWith(t, ref, SaveOptions{Recompress: &Recompressing{Compression: compression.Plain}})
+				if c == compression.Gzip {
 					plain = back
-				} else if c == archive.Zstd && !bytes.Equal(back, plain) {
+				} else if c == compression.Zstd && !bytes.Equal(back, plain) {
 					t.Errorf("%s back from %s is another archive than from gzip", ref, c)
 				}
 				if _, platforms := g.here(t, ref); len(platforms) != 4 {
@@ -286,7 +286,7 @@ func TestSaveRecompressedChecksDiffIDs(t *testing.T) {
 		}
 	}
 	g.loaded(t, repacked(t, files))
-	err := g.Save(context.Background(), &bytes.Buffer{}, []string{"multi:1"}, SaveOptions{Recompress: &Recompressing{Compression: archive.Gzip}})
+	err := g.Save(context.Background(), &bytes.Buffer{}, []string{"multi:1"}, SaveOptions{Recompress: &Recompressing{Compression: compression.Gzip}})
 	if !errors.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "does not have the digest") {
 		t.Error(err)
 	}
@@ -327,7 +327,7 @@ func TestSkopeoReadsWhatIsRecompressed(t *testing.T) {
 	f := open(t, t.TempDir())
 	f.base(t)
 	img, _ := f.Resolve(context.Background(), "base:1")
-	for _, c := range []archive.Compression{archive.Gzip, archive.Zstd} {
+	for _, c := range []compression.Kind{compression.Gzip, compression.Zstd} {
 		dir := t.TempDir()
 		if err := os.WriteFile(dir+"/saved.tar", f.savedWith(t, "base:1", SaveOptions{Recompress: &Recompressing{Compression: c}}), 0o600); err != nil {
 			t.Fatal(err)

@@ -17,7 +17,7 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/tarehq/tare/archive"
+	"github.com/tarehq/tare/archive/compression"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/test/faulty"
@@ -333,7 +333,7 @@ func TestPushRecompressed(t *testing.T) {
 	id := f.imported(t, ref, file{"zeros", strings.Repeat("zero", 1<<18)})
 	pushed := func() (d digest.Digest, told *steps) {
 		told = &steps{}
-		if err := tr.Push(t.Context(), ref, PushOptions{Recompress: &Recompressing{Compression: archive.Gzip}}, told.add); err != nil {
+		if err := tr.Push(t.Context(), ref, PushOptions{Recompress: &Recompressing{Compression: compression.Gzip}}, told.add); err != nil {
 			t.Fatal(err)
 		}
 		data, err := reg.Get("/v2/a/manifests/1", ocispec.MediaTypeImageManifest)

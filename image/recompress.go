@@ -12,25 +12,25 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"github.com/tarehq/tare/archive"
+	"github.com/tarehq/tare/archive/compression"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
 )
 
 // Recompressing is how the layers of an image are to be compressed.
 type Recompressing struct {
-	Compression archive.Compression // archive.Plain for none
-	Level       int                 // 0 for the usual one, see archive.Compress
+	Compression compression.Kind // compression.Plain for none
+	Level       int              // 0 for the usual one, see compression.Compress
 }
 
 // ParseRecompressing reads a compression's name: gzip, zstd, or none.
 func ParseRecompressing(name string, level int) (*Recompressing, error) {
-	c, err := archive.ParseCompression(name)
+	c, err := compression.Parse(name)
 	if err != nil {
 		return nil, err
 	}
 	// What it refuses is refused before anything is sent.
-	w, err := archive.Compress(io.Discard, c, level)
+	w, err := compression.Compress(io.Discard, c, level)
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +105,7 @@ func described(made, old ocispec.Descriptor) ocispec.Descriptor {
 
 func (r *recompressor) put(doc map[string]json.RawMessage, d ocispec.Descriptor) (ocispec.Descriptor, error) {
 	mediaType := d.MediaType
-	if r.how.Compression == archive.Zstd {
+	if r.how.Compression == compression.Zstd {
 		switch mediaType {
 		case content.DockerManifest:
 			mediaType = ocispec.MediaTypeImageManifest
@@ -173,7 +173,7 @@ func (r *recompressor) manifest(ctx context.Context, doc map[string]json.RawMess
 	if !changed {
 		return false, nil
 	}
-	if r.how.Compression == archive.Zstd && m.Config.MediaType == content.DockerConfig {
+	if r.how.Compression == compression.Zstd && m.Config.MediaType == content.DockerConfig {
 		m.Config.MediaType = ocispec.MediaTypeImageConfig
 		for i := range m.Layers {
 			m.Layers[i].MediaType = ociLayer(m.Layers[i].MediaType)
@@ -222,7 +222,7 @@ func (r *recompressor) pack(ctx context.Context, d ocispec.Descriptor, diffID di
 		return d, err
 	}
 	defer blob.Close()
-	plain, is, err := archive.Decompress(blob)
+	plain, is, err := compression.Decompress(blob)
 	if err != nil {
 		return d, err
 	}
@@ -235,7 +235,7 @@ func (r *recompressor) pack(ctx context.Context, d ocispec.Descriptor, diffID di
 		return d, err
 	}
 	defer w.Close()
-	z, err := archive.Compress(w, r.how.Compression, r.how.Level)
+	z, err := compression.Compress(w, r.how.Compression, r.how.Level)
 	if err != nil {
 		return d, err
 	}
@@ -270,7 +270,7 @@ func (r *recompressor) note() string {
 	return fmt.Sprintf("packed.%d.%s.%d", packing, r.how.Compression, r.how.Level)
 }
 
-// packing counts the changes of what archive.Compress makes of the same bytes.
+// packing counts the changes of what compression.Compress makes of the same bytes.
 const packing = 1
 
 // noted finds what the layer became earlier, if that is here or wherever it is
@@ -304,14 +304,14 @@ func (c *cancellable) Read(p []byte) (int, error) {
 
 // layerTypeOf is the type of the layer with another compression, in the same
 // family.
-func layerTypeOf(mediaType string, c archive.Compression) string {
+func layerTypeOf(mediaType string, c compression.Kind) string {
 	base, plus := strings.CutPrefix(mediaType, "application/vnd.oci.")
 	if plus {
 		base, _, _ = strings.Cut(mediaType, "+")
-		return base + map[archive.Compression]string{archive.Gzip: "+gzip", archive.Zstd: "+zstd"}[c]
+		return base + map[compression.Kind]string{compression.Gzip: "+gzip", compression.Zstd: "+zstd"}[c]
 	}
 	base = strings.TrimSuffix(strings.TrimSuffix(mediaType, ".gzip"), ".zstd")
-	return base + map[archive.Compression]string{archive.Gzip: ".gzip", archive.Zstd: ".zstd"}[c]
+	return base + map[compression.Kind]string{compression.Gzip: ".gzip", compression.Zstd: ".zstd"}[c]
 }
 
 // offsets begins what says where in the compressed bytes something is: of

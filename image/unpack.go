@@ -8,6 +8,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tarehq/tare/archive"
+	"github.com/tarehq/tare/archive/compression"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/keylock"
@@ -202,7 +203,7 @@ func (k *stack) apply(ctx context.Context, tree *snapshot.Unpacking, i int, open
 	}
 	// With the turn, which the layer below needs, too: not held while waiting for it.
 	defer done()
-	plain, _, err := archive.Decompress(blob)
+	plain, _, err := compression.Decompress(blob)
 	if err != nil {
 		return err
 	}

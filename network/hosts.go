@@ -17,12 +17,20 @@ type HostsFile struct {
 	// Extra are the entries asked for: name:address or name=address, where
 	// the address may be host-gateway or stand in brackets.
 	Extra []string
+	// Links are the lines of linked containers.
+	Links []HostsLine
 	// HostGateway is what host-gateway stands for: Service.Gateway.
 	HostGateway netip.Addr
 	// Address is the container's own; with it go its Hostname, qualified by
 	// the Domainname if that is set, and the first part alone.
 	Address              netip.Addr
 	Hostname, Domainname string
+}
+
+// HostsLine is one line of the file.
+type HostsLine struct {
+	Address netip.Addr
+	Names   []string
 }
 
 const localhostLines = "127.0.0.1\tlocalhost\n" +
@@ -49,6 +57,9 @@ func Hosts(h HostsFile) ([]byte, error) {
 			return nil, err
 		}
 		fmt.Fprintf(&b, "%s\t%s\n", addr, name)
+	}
+	for _, line := range h.Links {
+		fmt.Fprintf(&b, "%s\t%s\n", line.Address, strings.Join(line.Names, " "))
 	}
 	if h.Address.IsValid() && h.Hostname != "" {
 		names := h.Hostname

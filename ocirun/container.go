@@ -9,6 +9,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/cgroupfs"
 	"github.com/tarehq/tare/ocirun/cgroup"
 	"golang.org/x/sys/unix"
 )
@@ -201,7 +202,7 @@ func (c *Container) Update(r *specs.LinuxResources) error {
 }
 
 // Stats are what the kernel counts for the container.
-func (c *Container) Stats() (*cgroup.Stats, error) { return c.group.Stats() }
+func (c *Container) Stats() (*cgroupfs.Stats, error) { return c.group.Stats() }
 
 // OOMs counts how often the container was short of memory.
 func (c *Container) OOMs() uint64 { return c.group.OOMs() }

@@ -19,11 +19,23 @@ import (
 // api answers requests.
 type api struct {
 	Config
-	filling keylock.Locks[string] // repositories that have a quota, while they grow
+	*State
+}
+
+// State is what requests know of each other. Handlers that follow each other in
+// one process, as a configuration changes, have the same.
+type State struct {
+	quotas  quotas
 	tagging keylock.Locks[string] // repository:tag, while a condition on it is looked at
 	writers writers
 	heavy   chan struct{} // a place for each large manifest in memory
 	listing chan struct{} // a place for each list of referrers that is made
+	idle    time.Duration // see quotas
+}
+
+// NewState is for the first handler.
+func NewState() *State {
+	return &State{heavy: make(chan struct{}, heavyManifests), listing: make(chan struct{}, listings), idle: idle}
 }
 
 // New returns the handler of everything below /v2/.
@@ -31,10 +43,13 @@ func New(c Config) http.Handler {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
+	if c.State == nil {
+		c.State = NewState()
+	}
 	if c.MaxManifest <= 0 || c.MaxManifest > manifest.MaxSize {
 		c.MaxManifest = manifest.MaxSize
 	}
-	return &api{Config: c, heavy: make(chan struct{}, heavyManifests), listing: make(chan struct{}, listings)}
+	return &api{c, c.State}
 }
 
 // request is one on its way.

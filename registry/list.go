@@ -5,9 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -24,6 +22,8 @@ const (
 	maxReferrersPage = 2 << 20
 	// listings is how many lists of referrers are made at the same time.
 	listings = 16
+	// referrersAtOnce is how many the storage is asked for.
+	referrersAtOnce = 1000
 )
 
 // page is which part of a list is asked for.
@@ -161,29 +161,31 @@ func (q *request) referrers(d digest.Digest, kind string, last digest.Digest) (d
 	case <-q.Context().Done():
 		return nil, "", q.Context().Err()
 	}
-	list, err := q.api.Storage.Referrers(q.Context(), q.repo, d)
-	if err != nil && !errors.Is(err, fault.NotFound) {
-		return nil, "", err
-	}
-	slices.SortFunc(list, func(a, b ocispec.Descriptor) int { return strings.Compare(string(a.Digest), string(b.Digest)) })
 	data = []byte(`{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageIndex + `","manifests":[`)
 	shown := digest.Digest("")
-	for _, m := range list {
-		if m.Digest <= last || kind != "" && m.ArtifactType != kind {
-			continue
-		}
-		one, err := json.Marshal(m)
-		if err != nil {
+	for {
+		list, err := q.api.Storage.Referrers(q.Context(), q.repo, d, last, referrersAtOnce)
+		if err != nil && !errors.Is(err, fault.NotFound) {
 			return nil, "", err
 		}
-		if shown != "" {
-			if len(data)+len(one) > maxReferrersPage {
-				more = shown
-				break
+		for _, m := range list {
+			if last = m.Digest; kind != "" && m.ArtifactType != kind {
+				continue
 			}
-			data = append(data, ',')
+			one, err := json.Marshal(m)
+			if err != nil {
+				return nil, "", err
+			}
+			if shown != "" {
+				if len(data)+len(one) > maxReferrersPage {
+					return append(data, "]}\n"...), shown, nil
+				}
+				data = append(data, ',')
+			}
+			data, shown = append(data, one...), m.Digest
 		}
-		data, shown = append(data, one...), m.Digest
+		if len(list) < referrersAtOnce {
+			return append(data, "]}\n"...), "", nil
+		}
 	}
-	return append(data, "]}\n"...), more, nil
 }

@@ -55,6 +55,9 @@ func (q *request) getManifest() error {
 		}
 		d = m.Descriptor.Digest
 	}
+	if err := q.api.Storage.KeepManifest(q.Context(), q.repo, d); err != nil {
+		return err
+	}
 	if q.unchanged(d, cached) {
 		return nil
 	}
@@ -126,7 +129,7 @@ func (q *request) putManifest() error {
 		return err
 	}
 	defer unlock()
-	err = q.grow(int64(len(data)), q.hasManifest(d), func(ctx context.Context) error {
+	err = q.grow(int64(len(data)), "", q.hasManifest(d), func(ctx context.Context) error {
 		return q.api.Storage.PutManifest(ctx, q.repo, m, q.newTags(names)...)
 	})
 	if err != nil {
@@ -323,7 +326,7 @@ func (q *request) deleteManifest() error {
 		case !storage.ValidTag(q.item):
 			return fault.New(fault.NotFound, "there is no manifest %.200q: it is no tag", q.item)
 		case q.immutable(q.item):
-			return q.fixed(q.item)
+			return storage.Fixed(q.repo, q.item)
 		}
 		unlock, err := q.lockTags([]string{q.item})
 		if err != nil {
@@ -349,10 +352,7 @@ func (q *request) deleteManifest() error {
 	if err != nil {
 		return err
 	}
-	if err := q.keepsImmutable(ctx, d); err != nil {
-		return err
-	}
-	if err := q.api.Storage.DeleteManifest(ctx, q.repo, d); err != nil {
+	if err := q.api.Storage.DeleteManifest(ctx, q.repo, d, q.fixed()); err != nil {
 		return err
 	}
 	q.accepted()

@@ -213,12 +213,17 @@ func (m *memory) Tag(_ context.Context, repo, name string) (storage.Tag, error) 
 	return tag, nil
 }
 
-func (m *memory) DeleteManifest(_ context.Context, repo string, d digest.Digest) error {
+func (m *memory) DeleteManifest(_ context.Context, repo string, d digest.Digest, fixed func(string) bool) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r := m.repo(repo)
 	if r.manifests[d] == nil {
 		return missing("manifest " + string(d))
+	}
+	for name, tag := range r.tags {
+		if tag.Target.Digest == d && fixed != nil && fixed(name) {
+			return storage.Fixed(repo, name)
+		}
 	}
 	delete(r.manifests, d)
 	for name, tag := range r.tags {
@@ -227,6 +232,11 @@ func (m *memory) DeleteManifest(_ context.Context, repo string, d digest.Digest)
 		}
 	}
 	return nil
+}
+
+func (m *memory) KeepManifest(ctx context.Context, repo string, d digest.Digest) error {
+	_, err := m.Manifest(ctx, repo, d)
+	return err
 }
 
 func (m *memory) DeleteTag(_ context.Context, repo, name string) error {
@@ -239,8 +249,8 @@ func (m *memory) DeleteTag(_ context.Context, repo, name string) error {
 	return nil
 }
 
-func (m *memory) ExpireManifest(ctx context.Context, repo string, d digest.Digest, _ time.Time) error {
-	return m.DeleteManifest(ctx, repo, d)
+func (m *memory) ExpireManifest(ctx context.Context, repo string, d digest.Digest, _ time.Time, _ time.Duration) error {
+	return m.DeleteManifest(ctx, repo, d, nil)
 }
 
 func (m *memory) ExpireTag(ctx context.Context, repo string, read storage.Tag) error {
@@ -290,16 +300,19 @@ func (m *memory) Manifests(_ context.Context, repo string, last digest.Digest, n
 	return list, nil
 }
 
-func (m *memory) Referrers(_ context.Context, repo string, d digest.Digest) ([]ocispec.Descriptor, error) {
+func (m *memory) Referrers(_ context.Context, repo string, d, last digest.Digest, n int) ([]ocispec.Descriptor, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var list []ocispec.Descriptor
+	all := map[string]bool{}
 	for _, one := range m.repo(repo).manifests {
 		if one.Subject == d {
-			list = append(list, one.Descriptor)
+			all[string(one.Descriptor.Digest)] = true
 		}
 	}
-	slices.SortFunc(list, func(a, b ocispec.Descriptor) int { return bytes.Compare([]byte(a.Digest), []byte(b.Digest)) })
+	var list []ocispec.Descriptor
+	for _, one := range after(all, string(last), n) {
+		list = append(list, m.repo(repo).manifests[digest.Digest(one)].Descriptor)
+	}
 	return list, nil
 }
 

@@ -33,6 +33,8 @@ type Config struct {
 	// blob, and manifest.MaxSize, which is also the most, for a manifest.
 	MaxBlob, MaxManifest int64
 	Log                  *slog.Logger
+	// State is that of the handler in whose place this one comes; nil begins anew.
+	State *State
 }
 
 // Action is what somebody wants to do with a repository. The words are those of

@@ -42,6 +42,7 @@ func TestOverDirectory(t *testing.T) {
 		"manifest": TestManifest, "delete": TestDeleteManifest, "put": TestPutManifest, "size": TestManifestSize,
 		"conditions": TestPutConditions, "accept": TestAccept, "referrers": TestReferrers, "tags": TestTags, "catalog": TestCatalog,
 		"immutable": TestImmutable, "quota": TestQuota, "stream": TestQuotaOfStream, "together": TestQuotaTogether,
+		"under way": TestQuotaUnderWay, "abandoned": TestQuotaAbandoned,
 	} {
 		t.Run(name, test)
 	}

@@ -57,9 +57,9 @@ func TestQuota(t *testing.T) {
 	r.want(r.do("POST", "/v2/a/blobs/uploads/?mount="+string(digest.FromBytes(big))+"&from=b", nil), 403, denied)
 	at := r.begin("a")
 	r.want(r.do("PATCH", at, bytes.Repeat([]byte("x"), 1001)), 403, denied)
-	r.want(r.do("PATCH", at, big), 202, "")
-	r.want(r.do("PATCH", at, big), 403, denied) // more than the quota, whatever is there
-	r.want(r.do("PUT", at+"?digest="+string(digest.FromBytes(big)), nil), 403, denied)
+	r.want(r.do("PATCH", at, big), 403, denied)
+	r.want(r.do("PATCH", at, big[:400]), 202, "")
+	r.want(r.do("PATCH", at, big[:1]), 403, denied)
 	r.want(r.do("DELETE", at, nil), 204, "")
 	r.pushBlob("a", []byte("{}"))
 	m := image("{}", strings.Repeat("1", 600), func(m *ocispec.Manifest) { m.Annotations = map[string]string{"long": strings.Repeat("x", 398)} })
@@ -74,6 +74,46 @@ func TestQuotaOfStream(t *testing.T) {
 	if got := r.do("GET", at, nil).header.Get("Range"); got != "0-999" {
 		t.Errorf("%s are here", got)
 	}
+}
+
+// TestQuotaUnderWay: what uploads under way have is nobody else's, until they end.
+func TestQuotaUnderWay(t *testing.T) {
+	r := start(t, Config{Rules: rules{quota: 1000}})
+	r.pushBlob("a", []byte("{}"))
+	one, two := r.begin("a"), r.begin("a")
+	part := bytes.Repeat([]byte("1"), 600)
+	r.want(r.do("PATCH", one, part), 202, "")
+	r.want(r.do("PATCH", two, part), 403, denied)
+	r.want(r.stream("PATCH", two, part), 403, denied)
+	if got := r.do("GET", two, nil).header.Get("Range"); got != "0-397" {
+		t.Errorf("%s are here", got)
+	}
+	r.want(r.do("POST", "/v2/a/blobs/uploads/?digest="+string(digest.FromString("x")), []byte("x")), 403, denied)
+	r.want(r.do("POST", "/v2/a/blobs/uploads/?digest="+string(digest.FromString("{}")), []byte("{}")), 201, "") // it is there
+	m := image("{}", "{}", nil)
+	r.want(r.do("PUT", "/v2/a/manifests/v1", m, "Content-Type", ociImage), 403, denied)
+	r.want(r.do("DELETE", two, nil), 204, "")
+	r.want(r.do("PUT", one+"?digest="+string(digest.FromString("not that")), nil), 400, digestInvalid) // ends it
+	three := r.begin("a")
+	r.want(r.do("PATCH", three, part), 202, "")
+	r.want(r.do("PUT", three+"?digest="+string(digest.FromBytes(part)), nil), 201, "")
+	r.pushBlob("a", bytes.Repeat([]byte("2"), 398))
+	if r.do("POST", "/v2/a/blobs/uploads/?digest="+string(digest.FromString("x")), []byte("x")).status != 403 || len(r.api.quotas.of) != 0 {
+		t.Errorf("the quota is not full, or %d repositories have uploads under way", len(r.api.quotas.of))
+	}
+}
+
+// TestQuotaAbandoned: an upload that nobody goes on with gives way to others.
+func TestQuotaAbandoned(t *testing.T) {
+	r := start(t, Config{Rules: rules{quota: 1000}})
+	left, part := r.begin("a"), bytes.Repeat([]byte("1"), 600)
+	r.want(r.do("PATCH", left, part), 202, "")
+	again := r.begin("a")
+	r.want(r.do("PATCH", again, part), 403, denied)
+	r.api.idle = 0
+	r.want(r.do("PATCH", again, part), 202, "")
+	r.want(r.do("GET", left, nil), 404, blobUploadUnknown)
+	r.want(r.do("PUT", again+"?digest="+string(digest.FromBytes(part)), nil), 201, "")
 }
 
 // TestQuotaTogether has many clients push at once what fits only in part.

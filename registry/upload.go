@@ -70,7 +70,7 @@ func (q *request) mount(from string, d digest.Digest) (bool, error) {
 	if err := blob.Content.Close(); err != nil {
 		return false, err
 	}
-	err = q.grow(size, q.hasBlob(d), func(ctx context.Context) error {
+	err = q.grow(size, "", q.hasBlob(d), func(ctx context.Context) error {
 		_, err := q.api.Storage.Mount(ctx, q.repo, from, d)
 		return err
 	})
@@ -90,11 +90,12 @@ func (q *request) postBlob(d digest.Digest) error {
 	}
 	defer up.Close()
 	q.writer = new(writer)
-	if err = q.take(up); err == nil {
+	if err = q.take(up, d); err == nil {
 		err = q.commit(up, d)
 	}
 	if err != nil {
 		_ = up.Cancel(q.whole()) // the client does not know of it, and begins again
+		q.api.quotas.drop(q.repo, up.ID(), 0)
 	}
 	return err
 }
@@ -163,7 +164,7 @@ func (q *request) patchUpload() error {
 		return err
 	}
 	defer leave()
-	if err := q.take(up); err != nil {
+	if err := q.take(up, ""); err != nil {
 		return err
 	}
 	q.progress(http.StatusAccepted, up.ID(), up.Size())
@@ -180,7 +181,7 @@ func (q *request) putUpload() error {
 	if err != nil {
 		return err
 	}
-	if err := q.take(up); err != nil {
+	if err := q.take(up, d); err != nil {
 		return err
 	}
 	return q.commit(up, d)
@@ -195,6 +196,7 @@ func (q *request) deleteUpload() error {
 	if err := up.Cancel(q.whole()); err != nil {
 		return err
 	}
+	q.api.quotas.drop(q.repo, up.ID(), 0)
 	q.status(http.StatusNoContent)
 	return nil
 }
@@ -202,9 +204,10 @@ func (q *request) deleteUpload() error {
 // commit makes the upload a blob of the repository.
 func (q *request) commit(up storage.Upload, d digest.Digest) error {
 	size := up.Size()
-	err := q.grow(size, q.hasBlob(d), func(ctx context.Context) error {
+	err := q.grow(size, up.ID(), q.hasBlob(d), func(ctx context.Context) error {
 		err := up.Commit(ctx, d)
 		if errors.Is(err, fault.Invalid) {
+			q.api.quotas.drop(q.repo, up.ID(), 0)
 			return refuse(http.StatusBadRequest, digestInvalid, err)
 		}
 		return err
@@ -226,35 +229,32 @@ func (q *request) created(d digest.Digest) {
 }
 
 // take appends the request's body to the upload. What came stays, however the
-// request ends.
-func (q *request) take(up storage.Upload) error {
-	length := q.ContentLength
-	if chunk := q.Header.Get("Content-Range"); chunk != "" {
-		start, end, ok := parseChunk(chunk)
-		switch {
-		case !ok:
-			return fault.New(fault.Invalid, "invalid Content-Range %.100q: use FIRST-LAST, the positions of the chunk's first and last byte", chunk)
-		case start != up.Size():
-			q.progressHeaders(up.ID(), up.Size())
-			return refuse(http.StatusRequestedRangeNotSatisfiable, blobUploadInvalid, fault.New(fault.Invalid,
-				"the chunk begins at %d, and %d bytes are here: go on from there", start, up.Size()))
-		case length >= 0 && length != end-start+1:
-			return refuse(http.StatusBadRequest, sizeInvalid, fault.New(fault.Invalid, "Content-Range says %d bytes and Content-Length %d", end-start+1, length))
-		}
-		length = end - start + 1
+// request ends. d is the digest that the upload is to have, "" if that is not known.
+func (q *request) take(up storage.Upload, d digest.Digest) error {
+	length, err := q.announced(up)
+	if err != nil {
+		return err
 	}
-	room, full := q.room(up)
-	if room >= 0 && length > room {
-		return full()
+	b := &body{r: q.Body, writer: q.writer, room: q.room(up)}
+	if b.limit, err = q.ration(d); err != nil {
+		return err
 	}
-	b := &body{r: q.Body, writer: q.writer, room: room}
+	if b.limit > 0 {
+		q.api.quotas.enter(q.repo, up.ID())
+		defer func() { q.api.quotas.leave(q.repo, up.ID(), up.Size()) }()
+		b.reach = func(size int64) (int64, error) { return q.reach(up.ID(), size, b.limit) }
+		b.size = up.Size()
+	}
+	if err := b.admit(q, length); err != nil {
+		return err
+	}
 	if length >= 0 {
 		b.r = io.LimitReader(q.Body, length) // a stream may have more than its range says
 	}
 	taken, err := up.Append(q.whole(), b)
 	switch {
 	case b.full:
-		return full()
+		return b.refusal(q)
 	case b.err != nil:
 		return refuse(http.StatusBadRequest, blobUploadInvalid, fault.New(fault.Invalid, "the request ended after %d bytes, which are kept: %w", taken, b.err))
 	case err != nil:
@@ -268,20 +268,47 @@ func (q *request) take(up storage.Upload) error {
 	return nil
 }
 
-// room is how many bytes the upload may still get, -1 for any number, and what
-// to say of more.
-func (q *request) room(up storage.Upload) (int64, func() error) {
-	room, full := int64(-1), func() error { return nil }
-	if quota := q.quota(); quota > 0 {
-		room, full = max(quota-up.Size(), 0), func() error { return q.full(quota) }
+// announced is how many bytes the request says it brings, -1 if it does not.
+func (q *request) announced(up storage.Upload) (length int64, err error) {
+	length = q.ContentLength
+	chunk := q.Header.Get("Content-Range")
+	if chunk == "" {
+		return length, nil
 	}
-	if most := q.api.MaxBlob; most > 0 && (room < 0 || most-up.Size() < room) {
-		room, full = max(most-up.Size(), 0), func() error {
-			return refuse(http.StatusRequestEntityTooLarge, sizeInvalid, fault.New(fault.Invalid,
-				"this registry takes blobs of at most %s: make the layer smaller, or ask who runs the registry for more", units.BytesSize(float64(most))))
-		}
+	start, end, ok := parseChunk(chunk)
+	switch {
+	case !ok:
+		return 0, fault.New(fault.Invalid, "invalid Content-Range %.100q: use FIRST-LAST, the positions of the chunk's first and last byte", chunk)
+	case start != up.Size():
+		q.progressHeaders(up.ID(), up.Size())
+		return 0, refuse(http.StatusRequestedRangeNotSatisfiable, blobUploadInvalid, fault.New(fault.Invalid,
+			"the chunk begins at %d, and %d bytes are here: go on from there", start, up.Size()))
+	case length >= 0 && length != end-start+1:
+		return 0, refuse(http.StatusBadRequest, sizeInvalid, fault.New(fault.Invalid, "Content-Range says %d bytes and Content-Length %d", end-start+1, length))
 	}
-	return room, full
+	return end - start + 1, nil
+}
+
+// room is how many bytes the upload may still get as a blob, -1 for any number.
+func (q *request) room(up storage.Upload) int64 {
+	if q.api.MaxBlob > 0 {
+		return max(q.api.MaxBlob-up.Size(), 0)
+	}
+	return -1
+}
+
+// ration is the quota that what comes counts against, 0 for none: a blob that the
+// repository has costs nothing.
+func (q *request) ration(d digest.Digest) (int64, error) {
+	limit := q.quota()
+	if limit == 0 || d == "" {
+		return limit, nil
+	}
+	there, err := q.hasBlob(d)(q.Context())
+	if there {
+		limit = 0
+	}
+	return limit, err
 }
 
 // body tells a client's failure from the storage's, and how much it may send.
@@ -291,7 +318,45 @@ type body struct {
 	room   int64 // -1 for any number of bytes
 	full   bool
 	err    error
+
+	limit int64 // the quota, 0 for none
+	over  bool  // it is that which is full
+	size  int64 // of the upload with what came
+	reach func(size int64) (int64, error)
+	cause error // why it could not be told what there is room for
 }
+
+// admit refuses what is announced to be more than there is room for.
+func (b *body) admit(q *request, length int64) error {
+	switch {
+	case length <= 0:
+		return nil
+	case b.room >= 0 && length > b.room:
+		return b.refusal(q)
+	case b.limit == 0:
+		return nil
+	}
+	size, err := b.reach(b.size + length)
+	if err == nil && size < b.size+length {
+		b.over = true
+		err = b.refusal(q)
+	}
+	return err
+}
+
+// refusal is what to say of more than there is room for.
+func (b *body) refusal(q *request) error {
+	switch {
+	case b.cause != nil:
+		return b.cause
+	case b.over:
+		return q.full(b.limit)
+	}
+	return refuse(http.StatusRequestEntityTooLarge, sizeInvalid, fault.New(fault.Invalid,
+		"this registry takes blobs of at most %s: make the layer smaller, or ask who runs the registry for more", units.BytesSize(float64(q.api.MaxBlob))))
+}
+
+var errRoom = errors.New("there is no room for more")
 
 func (b *body) Read(p []byte) (int, error) {
 	if b.writer.stopped.Load() {
@@ -304,9 +369,19 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 	if b.room >= 0 {
 		if int64(n) > b.room {
-			n, err, b.full = int(b.room), errors.New("there is no room for more"), true
+			n, err, b.full = int(b.room), errRoom, true
 		}
 		b.room -= int64(n)
+	}
+	if b.limit > 0 && n > 0 {
+		size, cause := b.reach(b.size + int64(n))
+		if cause != nil {
+			size = b.size
+		}
+		if left := max(size-b.size, 0); left < int64(n) {
+			n, err, b.full, b.over, b.cause = int(left), errRoom, true, true, cause
+		}
+		b.size += int64(n)
 	}
 	if err != nil && err != io.EOF {
 		b.err = err

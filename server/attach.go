@@ -27,6 +27,9 @@ func (h *attachHandlers) attach(w http.ResponseWriter, r *request) error {
 		Stdin: r.flag("stdin"), Stdout: r.flag("stdout"), Stderr: r.flag("stderr"),
 		Stream: r.flag("stream"), Logs: r.flag("logs"), DetachKeys: r.Form.Get("detachKeys"),
 	}
+	if err := r.skipBody(); err != nil {
+		return err
+	}
 	t := &takeover{w: w, r: r}
 	err := h.streams.Attach(r.Context(), r.params["id"], o, t.hijack)
 	if t.taken {

@@ -26,7 +26,16 @@ type Containers interface {
 	List(ctx context.Context, o container.ListOptions) ([]wire.Summary, error)
 	Inspect(ctx context.Context, nameOrID string, size bool) (wire.InspectResponse, error)
 	Counts() (running, paused, stopped int)
+	Changing
 	Streams
+}
+
+// Changing is what is done to a container that is there.
+type Changing interface {
+	Pause(ctx context.Context, nameOrID string) error
+	Unpause(ctx context.Context, nameOrID string) error
+	Rename(ctx context.Context, nameOrID, name string) error
+	Update(ctx context.Context, nameOrID string, u wire.UpdateConfig) (warnings []string, err error)
 }
 
 // Streams are a container's output, its input and its terminal.
@@ -49,6 +58,10 @@ func (h *containerHandlers) routes() []route {
 		{method: "POST", pattern: "/containers/{id}/stop", handle: h.stop},
 		{method: "POST", pattern: "/containers/{id}/kill", handle: h.kill},
 		{method: "POST", pattern: "/containers/{id}/restart", handle: h.restart},
+		{method: "POST", pattern: "/containers/{id}/pause", handle: h.pause},
+		{method: "POST", pattern: "/containers/{id}/unpause", handle: h.unpause},
+		{method: "POST", pattern: "/containers/{id}/rename", handle: h.rename},
+		{method: "POST", pattern: "/containers/{id}/update", handle: h.update},
 		{method: "POST", pattern: "/containers/{id}/wait", handle: h.wait},
 		{method: "DELETE", pattern: "/containers/{id}", handle: h.remove},
 	}
@@ -221,6 +234,49 @@ func (h *containerHandlers) kill(w http.ResponseWriter, r *request) error {
 		return withPrefix(err, "cannot kill container: "+id+": ")
 	}
 	return noContent(w)
+}
+
+func (h *containerHandlers) pause(w http.ResponseWriter, r *request) error {
+	if err := h.containers.Pause(r.Context(), r.params["id"]); err != nil {
+		return err
+	}
+	return noContent(w)
+}
+
+func (h *containerHandlers) unpause(w http.ResponseWriter, r *request) error {
+	if err := h.containers.Unpause(r.Context(), r.params["id"]); err != nil {
+		return err
+	}
+	return noContent(w)
+}
+
+func (h *containerHandlers) rename(w http.ResponseWriter, r *request) error {
+	if err := r.form(); err != nil {
+		return err
+	}
+	if err := h.containers.Rename(r.Context(), r.params["id"], r.Form.Get("name")); err != nil {
+		return err
+	}
+	return noContent(w)
+}
+
+func (h *containerHandlers) update(w http.ResponseWriter, r *request) error {
+	if err := r.form(); err != nil {
+		return err
+	}
+	var u wire.UpdateConfig
+	if err := r.json(&u); err != nil {
+		return err
+	}
+	if r.Body == nil || r.ContentLength == 0 {
+		return errNoBody
+	}
+	r.version.update(&u)
+	warnings, err := h.containers.Update(r.Context(), r.params["id"], u)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, wire.UpdateResponse{Warnings: warnings})
 }
 
 // withPrefix puts Docker's words for the operation before an error, unless the

@@ -3,12 +3,14 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -17,6 +19,7 @@ import (
 	wireimage "github.com/moby/moby/api/types/image"
 	wirenet "github.com/moby/moby/api/types/network"
 	wireregistry "github.com/moby/moby/api/types/registry"
+	"github.com/moby/moby/api/types/system"
 
 	"github.com/tarehq/tare/container"
 	"github.com/tarehq/tare/event"
@@ -34,6 +37,7 @@ type fakeContainers struct {
 	attach   container.AttachOptions
 	execOpts container.ExecStartOptions
 	commit   container.CommitOptions
+	updated  wire.UpdateConfig
 
 	err     error
 	inspect wire.InspectResponse
@@ -86,6 +90,22 @@ func (f *fakeContainers) Inspect(_ context.Context, id string, _ bool) (wire.Ins
 	return f.inspect, f.err
 }
 func (f *fakeContainers) Counts() (int, int, int) { return 2, 0, 1 }
+func (f *fakeContainers) Pause(_ context.Context, id string) error {
+	f.call = "pause " + id
+	return f.err
+}
+func (f *fakeContainers) Unpause(_ context.Context, id string) error {
+	f.call = "unpause " + id
+	return f.err
+}
+func (f *fakeContainers) Rename(_ context.Context, id, name string) error {
+	f.call = "rename " + id + " " + name
+	return f.err
+}
+func (f *fakeContainers) Update(_ context.Context, id string, u wire.UpdateConfig) ([]string, error) {
+	f.call, f.updated = "update "+id, u
+	return nil, f.err
+}
 
 type fakeLogs struct{ *fakeContainers }
 
@@ -119,6 +139,22 @@ func (f *fakeContainers) session(hijack container.Hijack) error {
 func (f *fakeContainers) Resize(_ context.Context, id string, h, w uint16) error {
 	f.call = "resize " + id
 	return f.err
+}
+
+// fakeStats notes its calls with those of the containers.
+type fakeStats struct{ *fakeContainers }
+
+func (f fakeStats) Read(_ context.Context, id string, o container.StatsOptions, visit func(wire.StatsResponse) error) error {
+	f.call = fmt.Sprintf("stats %s %+v", id, o)
+	if f.err != nil {
+		return f.err
+	}
+	for range 2 {
+		if err := visit(wire.StatsResponse{ID: id}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // fakeExecs notes its calls with those of the containers.
@@ -166,6 +202,27 @@ func (f fakeFiles) Export(_ context.Context, id string, w io.Writer) error {
 func (f fakeFiles) Commit(_ context.Context, id string, o container.CommitOptions) (string, error) {
 	f.call, f.commit = "commit "+id, o
 	return "sha256:1", f.err
+}
+
+func (f fakeFiles) Stat(_ context.Context, id, path string) (wire.PathStat, error) {
+	f.call = "stat " + id + " " + path
+	return wire.PathStat{Name: "n", Size: 3, Mode: os.ModeSymlink | 0o777, LinkTarget: "/t"}, f.err
+}
+func (f fakeFiles) Archive(_ context.Context, id, path string, begin func(wire.PathStat) (io.Writer, error)) error {
+	f.call = "archive " + id + " " + path
+	if f.err != nil {
+		return f.err
+	}
+	w, err := begin(wire.PathStat{Name: "n"})
+	if err == nil {
+		_, err = io.WriteString(w, "tar")
+	}
+	return err
+}
+func (f fakeFiles) Extract(_ context.Context, id, path string, o container.ExtractOptions, r io.Reader) error {
+	body, err := io.ReadAll(r)
+	f.call = fmt.Sprintf("extract %s %s %+v %s", id, path, o, body)
+	return errors.Join(err, f.err)
 }
 
 type fakeImages struct {
@@ -322,8 +379,8 @@ func newRig(t *testing.T) *rig {
 
 func (r *rig) handler() *Server {
 	return New(Config{
-		Containers: &r.containers, Logs: fakeLogs{&r.containers}, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{}, Events: &r.events,
-		Daemon: Daemon{LogDriver: "json-file", LogDrivers: []string{"json-file"}, Driver: "overlayfs", DriverStatus: [][2]string{{"driver-type", "x"}}, Version: "1.2.3", ID: "the-id", DataRoot: "/data", Runtimes: map[string]string{"tarerun": "", "runc": "/usr/bin/runc"}, DefaultRuntime: "tarerun"},
+		Containers: &r.containers, Logs: fakeLogs{&r.containers}, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Stats: fakeStats{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{}, Events: &r.events,
+		Daemon: Daemon{LogDriver: "json-file", LogDrivers: []string{"json-file"}, Driver: "overlayfs", DriverStatus: [][2]string{{"driver-type", "x"}}, Version: "1.2.3", ID: "the-id", DataRoot: "/data", Runtimes: map[string]system.Runtime{"tarerun": {}, "runc": {Path: "/usr/bin/runc"}}, DefaultRuntime: "tarerun"},
 		Log:    slog.New(slog.DiscardHandler),
 	})
 }

@@ -23,6 +23,9 @@ type Files interface {
 	Changes(ctx context.Context, nameOrID string, visit func(wire.FilesystemChange) error) error
 	Export(ctx context.Context, nameOrID string, w io.Writer) error
 	Commit(ctx context.Context, nameOrID string, o container.CommitOptions) (id string, err error)
+	Stat(ctx context.Context, nameOrID, path string) (wire.PathStat, error)
+	Archive(ctx context.Context, nameOrID, path string, begin func(wire.PathStat) (io.Writer, error)) error
+	Extract(ctx context.Context, nameOrID, path string, o container.ExtractOptions, r io.Reader) error
 }
 
 type fileHandlers struct{ files Files }
@@ -32,6 +35,9 @@ func (h *fileHandlers) routes() []route {
 		{method: "GET", pattern: "/containers/{id}/changes", handle: h.changes},
 		{method: "GET", pattern: "/containers/{id}/export", handle: h.export},
 		{method: "POST", pattern: "/commit", handle: h.commit},
+		{method: "GET", pattern: "/containers/{id}/archive", handle: h.getArchive},
+		{method: "HEAD", pattern: "/containers/{id}/archive", handle: h.headArchive},
+		{method: "PUT", pattern: "/containers/{id}/archive", handle: h.putArchive},
 	}
 }
 

@@ -9,7 +9,24 @@ import (
 
 	"github.com/moby/moby/api/types"
 	"github.com/tarehq/tare/container"
+	"github.com/tarehq/tare/fault"
 )
+
+// maxSkipped bounds a body that nobody reads, in bytes.
+const maxSkipped = 64 << 10
+
+// skipBody reads past the body of a request that becomes a stream: some
+// clients say in it again what the query says, and it is no input for the container.
+func (r *request) skipBody() error {
+	if r.ContentLength <= 0 {
+		return nil
+	}
+	if r.ContentLength > maxSkipped {
+		return fault.New(fault.Invalid, "the request has a body of %d bytes: send input when the stream has begun", r.ContentLength)
+	}
+	_, err := io.Copy(io.Discard, r.Body)
+	return err
+}
 
 // takeover lets a handler leave HTTP for a raw stream. Nothing is written
 // before hijack is called: until then an error can still be an HTTP answer.

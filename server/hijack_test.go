@@ -98,6 +98,18 @@ func TestAttachUpgrades(t *testing.T) {
 	}
 }
 
+// What a client says in a body, as dockerode does, is no input.
+func TestAttachSkipsTheBody(t *testing.T) {
+	r := newRig(t)
+	r.containers.serve = upcase
+	_, in := r.dial("POST /containers/x/attach?stream=1&stdin=1&stdout=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 15\r\n\r\n" +
+		"{\"stream\":true}input\n")
+	r.head(in)
+	if line, err := in.ReadString('\n'); line != "INPUT\n" {
+		t.Errorf("%q %v", line, err)
+	}
+}
+
 func TestAttachWithoutUpgrade(t *testing.T) {
 	r := newRig(t)
 	r.containers.serve = upcase

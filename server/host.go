@@ -12,6 +12,8 @@ import (
 
 	"github.com/moby/moby/api/types/system"
 	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/internal/cgroupfs"
 )
 
 // host is what does not change about the machine while the daemon runs.
@@ -45,8 +47,7 @@ func probeHost() host {
 		h.memory = int64(si.Totalram) * int64(si.Unit)
 	}
 	const root = "/sys/fs/cgroup"
-	var fs unix.Statfs_t
-	if err := unix.Statfs(root, &fs); err == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC {
+	if unified, err := cgroupfs.Unified(); err == nil && unified {
 		h.cgroupVersion = 2
 		h.limits = unifiedLimits(root)
 	} else {

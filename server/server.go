@@ -22,6 +22,7 @@ type Config struct {
 	Logs       Logs
 	Execs      Execs
 	Files      Files
+	Stats      Stats
 	Images     Images
 	Transfers  Transfers
 	Registries Registries
@@ -51,6 +52,7 @@ func New(c Config) *Server {
 		(&attachHandlers{c.Containers, c.Log}).routes(),
 		(&execHandlers{c.Execs, c.Log}).routes(),
 		(&fileHandlers{c.Files}).routes(),
+		(&statsHandlers{c.Stats}).routes(),
 		(&registryHandlers{c.Registries}).routes(), // before the images: /images/search is no image
 		(&imageHandlers{c.Images, c.Transfers}).routes(),
 		(&usageHandlers{c.Containers, c.Images, c.Logs}).routes(),

@@ -126,7 +126,7 @@ func TestSwarmAndOthers(t *testing.T) {
 	for _, path := range []string{"/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs", "/v1.41/services/x/logs"} {
 		r.want(503, manager, "GET", path, "")
 	}
-	r.want(501, "pausing a container is not supported yet", "POST", "/v1.41/containers/x/pause", "")
+	r.want(501, "making a checkpoint is not supported yet", "POST", "/v1.41/containers/x/checkpoints", "")
 	r.want(501, "building images is not supported yet", "POST", "/build", "")
 	if _, _, text := r.do("GET", "/plugins", ""); text != "[]" {
 		t.Errorf("plugins: %s", text)

@@ -23,7 +23,7 @@ type Daemon struct {
 	DataRoot       string
 	Debug          bool
 	Labels         []string
-	Runtimes       map[string]string // name to path; "" is the built-in one
+	Runtimes       map[string]system.Runtime // by name; without a path the built-in one
 	DefaultRuntime string
 	AddressPools   []system.NetworkAddressPool
 	Mirrors        []string // of docker.io, each with a slash at its end
@@ -33,6 +33,8 @@ type Daemon struct {
 	Driver         string   // of storage, and the rows that tell about it
 	DriverStatus   [][2]string
 	Warnings       []string // about how it was started
+	CDISpecDirs    []string
+	Devices        func() []string // that there are now, by CDI; nil for none
 }
 
 type systemHandlers struct {
@@ -120,16 +122,21 @@ func (h *systemHandlers) info(w http.ResponseWriter, r *request) error {
 		RuncCommit:          system.Commit{ID: h.daemon.GitCommit},
 		DefaultAddressPools: h.daemon.AddressPools,
 		FirewallBackend:     &system.FirewallInfo{Driver: "nftables"},
-		CDISpecDirs:         []string{},
+		CDISpecDirs:         append([]string{}, h.daemon.CDISpecDirs...),
 		DiscoveredDevices:   []system.DeviceInfo{},
 		NGoroutines:         runtime.NumGoroutine(),
 		NEventsListener:     h.events.Subscribers(),
 	}
-	for name, path := range h.daemon.Runtimes {
-		if path == "" {
-			path = name
+	for name, rt := range h.daemon.Runtimes {
+		if rt.Path == "" {
+			rt.Path = name
 		}
-		info.Runtimes[name] = system.RuntimeWithStatus{Runtime: system.Runtime{Path: path}}
+		info.Runtimes[name] = system.RuntimeWithStatus{Runtime: rt}
+	}
+	if h.daemon.Devices != nil {
+		for _, id := range h.daemon.Devices() {
+			info.DiscoveredDevices = append(info.DiscoveredDevices, system.DeviceInfo{Source: "cdi", ID: id})
+		}
 	}
 	info.ContainersRunning, info.ContainersPaused, info.ContainersStopped = h.containers.Counts()
 	info.Containers = info.ContainersRunning + info.ContainersPaused + info.ContainersStopped

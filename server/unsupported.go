@@ -26,25 +26,17 @@ func unsupportedRoutes() []route {
 	var rows []route
 	for path, what := range map[string]string{
 		"GET /containers/{id}/top":                         "listing a container's processes",
-		"GET /containers/{id}/stats":                       "reading a container's statistics",
-		"POST /containers/{id}/update":                     "updating a container",
-		"POST /containers/{id}/rename":                     "renaming a container",
-		"POST /containers/{id}/pause":                      "pausing a container",
-		"POST /containers/{id}/unpause":                    "unpausing a container",
 		"GET /containers/{id}/attach/ws":                   "attaching over a websocket",
-		"GET /containers/{id}/archive":                     "copying from a container",
-		"HEAD /containers/{id}/archive":                    "copying from a container",
-		"PUT /containers/{id}/archive":                     "copying to a container",
 		"POST /containers/prune":                           "pruning containers",
 		"GET /containers/{id}/checkpoints":                 "listing checkpoints",
 		"POST /containers/{id}/checkpoints":                "making a checkpoint",
 		"DELETE /containers/{id}/checkpoints/{checkpoint}": "removing a checkpoint",
-		"POST /build":                                      "building images",
-		"POST /build/prune":                                "pruning the build cache",
-		"POST /build/cancel":                               "cancelling a build",
-		"POST /session":                                    "opening a build session",
-		"POST /grpc":                                       "gRPC over the API",
-		"GET /debug/{name...}":                             "debugging over the API",
+		"POST /build":          "building images",
+		"POST /build/prune":    "pruning the build cache",
+		"POST /build/cancel":   "cancelling a build",
+		"POST /session":        "opening a build session",
+		"POST /grpc":           "gRPC over the API",
+		"GET /debug/{name...}": "debugging over the API",
 	} {
 		rows = append(rows, row(path, notYet(what)))
 	}

@@ -249,6 +249,20 @@ func (v Version) createWarnings(body *createBody) []string {
 	return []string{"The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead."}
 }
 
+// update brings an older client's request to the newest meaning. No limit of
+// processes is 0 or any number below it.
+func (v Version) update(u *container.UpdateConfig) {
+	switch {
+	case v.before(40):
+		u.PidsLimit = nil
+	case u.PidsLimit != nil && *u.PidsLimit < 0:
+		u.PidsLimit = new(int64)
+	}
+}
+
+// oneShot tells whether statistics shall come without those of a second before.
+func (v Version) oneShot(r *request) bool { return !v.before(41) && r.flag("one-shot") }
+
 // checkListFilters refuses what the list of containers could not be filtered by.
 func (v Version) checkListFilters(filters map[string]map[string]bool) error {
 	if _, asked := filters["annotation"]; asked && v.before(56) {

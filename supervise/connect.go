@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -109,11 +110,38 @@ func KillInit(dir string) error {
 // "pid" and so on, namespaces(7). It is that init's for certain, not that of a
 // process which has its number by now. fault.Conflict when it has ended.
 func OpenNamespace(dir, kind string) (*os.File, error) {
+	return openOfInit(dir, "ns/"+kind, unix.O_RDONLY)
+}
+
+// ReadOfInit reads a file of the init's directory in proc(5), on the terms of
+// OpenNamespace.
+func ReadOfInit(dir, name string) ([]byte, error) {
+	f, err := openOfInit(dir, name, unix.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(f)
+	if errors.Is(err, unix.ESRCH) {
+		return nil, fault.New(fault.Conflict, "the container has ended")
+	}
+	return b, err
+}
+
+// OpenRoot opens the root directory of the init of the container in dir, as a
+// place (O_PATH), with all that the container has mounted. It is as certain as
+// OpenNamespace.
+func OpenRoot(dir string) (*os.File, error) {
+	return openOfInit(dir, "root", unix.O_PATH|unix.O_DIRECTORY)
+}
+
+// openOfInit opens what /proc has of the init.
+func openOfInit(dir, name string, flags int) (*os.File, error) {
 	pid, started, err := readInit(dir)
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.Open(fmt.Sprintf("/proc/%d/ns/%s", pid, kind))
+	f, err := os.OpenFile(fmt.Sprintf("/proc/%d/%s", pid, name), flags, 0)
 	if err == nil {
 		var now uint64
 		if now, _, err = procfs.Start(pid); err == nil && now == started {

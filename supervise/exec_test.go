@@ -47,8 +47,8 @@ func (b *box) exec(c supervise.ExecConfig) *client {
 func (b *box) execWait(id string, code int) {
 	b.t.Helper()
 	got, err := b.keeper.ExecWait(b.ctx(), id)
-	if err != nil || got != code {
-		b.t.Errorf("exec %s: code %d, %v; want %d", id, got, err, code)
+	if err != nil || got.Code != code {
+		b.t.Errorf("exec %s: code %d, %v; want %d", id, got.Code, err, code)
 	}
 }
 
@@ -203,8 +203,8 @@ func TestManyExecsAtOnce(t *testing.T) {
 					done <- err
 					return
 				}
-				code, err := b.keeper.ExecWait(b.ctx(), id)
-				if err == nil && code != i {
+				exit, err := b.keeper.ExecWait(b.ctx(), id)
+				if err == nil && exit.Code != i {
 					err = errors.New("wrong code")
 				}
 				done <- err
@@ -217,4 +217,76 @@ func TestManyExecsAtOnce(t *testing.T) {
 		}
 		testutil.Eventually(t, 5*time.Second, "no zombie is left", func() bool { return !zombies(t, parent(t, b.keeper.Pid())) })
 	})
+}
+
+// A connection made later is told of the execs: what they are, whether they
+// run, how they ended.
+func TestExecsAreTold(t *testing.T) {
+	eachRuntime(t, func(t *testing.T, rt supervise.Runtime) {
+		b := sleeper(t, rt)
+		over, runs := b.execConfig("over", shell("exit 26")...), b.execConfig("runs", "/bin/busybox", "sleep", "100")
+		over.Note, runs.Process.Terminal = []byte("a note"), true
+		for _, c := range []supervise.ExecConfig{over, runs} {
+			if _, err := b.keeper.Exec(b.ctx(), c, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b.execWait("over", 26)
+		later, err := supervise.Connect(b.ctx(), b.cfg.Dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer later.Close()
+		list, err := later.Execs(b.ctx())
+		if err != nil || len(list) != 2 {
+			t.Fatalf("told of %+v, %v", list, err)
+		}
+		if e := list[0]; e.ID != "over" || string(e.Note) != "a note" || e.Pid == 0 || e.TTY || e.Exit == nil || e.Exit.Code != 26 || e.Exit.EndedAt.IsZero() {
+			t.Errorf("of one that has ended: %+v", e)
+		}
+		if e := list[1]; e.ID != "runs" || !e.TTY || e.Exit != nil || strings.Join(e.Args, " ") != "/bin/busybox sleep 100" {
+			t.Errorf("of one that runs: %+v", e)
+		}
+		if err := later.ExecKill(b.ctx(), "runs"); err != nil {
+			t.Fatal(err)
+		}
+		b.execWait("runs", 128+9)
+		if err := later.ExecKill(b.ctx(), "runs"); !errors.Is(err, fault.Conflict) {
+			t.Errorf("killing it again: %v", err)
+		}
+	})
+}
+
+// The beginning of the output is kept, told once with the end, and the rest
+// dropped; a kill takes what the process has started with it.
+func TestExecKeepsOutput(t *testing.T) {
+	eachRuntime(t, func(t *testing.T, rt supervise.Runtime) {
+		b := sleeper(t, rt)
+		c := b.execConfig("k", shell(`echo out; sleep 0.1; echo err >&2; sleep 0.1; seq 1 200000; sleep 1000 & echo $! > /tmp/left; wait`)...)
+		c.Keep = 10
+		if _, err := b.keeper.Exec(b.ctx(), c, nil); err != nil {
+			t.Fatal(err)
+		}
+		b.execNow("left", `while ! test -s /tmp/left; do sleep 0.02; done`)
+		if err := b.keeper.ExecKill(b.ctx(), "k"); err != nil {
+			t.Fatal(err)
+		}
+		exit, err := b.keeper.ExecWait(b.ctx(), "k")
+		if err != nil || exit.Code != 128+9 || string(exit.Output) != "out\nerr\n1\n" || !exit.More {
+			t.Errorf("it ended with %+v, %v", exit, err)
+		}
+		if _, err := b.keeper.ExecWait(b.ctx(), "k"); !errors.Is(err, fault.NotFound) {
+			t.Errorf("told again: %v", err)
+		}
+		b.execNow("gone", `while grep -q '^State:.[SR]' /proc/$(cat /tmp/left)/status; do sleep 0.02; done`)
+	})
+}
+
+// execNow runs a script in the container that succeeds.
+func (b *box) execNow(id, script string) {
+	b.t.Helper()
+	if _, err := b.keeper.Exec(b.ctx(), b.execConfig(id, shell(script)...), nil); err != nil {
+		b.t.Fatal(err)
+	}
+	b.execWait(id, 0)
 }

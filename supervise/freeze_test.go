@@ -83,3 +83,53 @@ func TestKillOfFrozen(t *testing.T) {
 		}
 	})
 }
+
+// A pause outlives the daemon and every freeze, and ends with the container.
+func TestPause(t *testing.T) {
+	eachRuntime(t, func(t *testing.T, rt supervise.Runtime) {
+		b := newBox(t, rt, shell(`while true; do sleep 0.01; done`)...)
+		b.create(launcher(t, 0))
+		if err := b.keeper.Pause(b.ctx()); !errors.Is(err, fault.Conflict) {
+			t.Errorf("before the start: %v", err)
+		}
+		b.start()
+		if err := b.keeper.Unpause(b.ctx()); !errors.Is(err, fault.Conflict) {
+			t.Errorf("an unpause of what runs: %v", err)
+		}
+		if err := b.keeper.Pause(b.ctx()); err != nil || !b.frozen() || !b.keeper.Status().Paused {
+			t.Fatalf("paused: frozen %v, %+v, %v", b.frozen(), b.keeper.Status(), err)
+		}
+		if err := b.keeper.Pause(b.ctx()); !errors.Is(err, fault.Conflict) {
+			t.Errorf("a second pause: %v", err)
+		}
+		if err := b.keeper.Freeze(b.ctx()); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.keeper.Thaw(b.ctx()); err != nil || !b.frozen() {
+			t.Errorf("after a freeze and its thaw: frozen %v, %v", b.frozen(), err)
+		}
+		if err := b.keeper.Freeze(b.ctx()); err != nil {
+			t.Fatal(err)
+		}
+		b.reconnect() // as of a daemon that died
+		if !b.keeper.Status().Paused || !b.frozen() {
+			t.Fatalf("the next daemon: frozen %v, %+v", b.frozen(), b.keeper.Status())
+		}
+		if err := b.keeper.Freeze(b.ctx()); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.keeper.Unpause(b.ctx()); err != nil || !b.frozen() || b.keeper.Status().Paused {
+			t.Errorf("unpaused within a freeze: frozen %v, %v", b.frozen(), err)
+		}
+		if err := b.keeper.Thaw(b.ctx()); err != nil || b.frozen() {
+			t.Errorf("after both: frozen %v, %v", b.frozen(), err)
+		}
+		if err := b.keeper.Pause(b.ctx()); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.keeper.Signal(b.ctx(), unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		b.wait(128 + int(unix.SIGKILL))
+	})
+}

@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/supervise/internal/seqpacket"
 )
@@ -256,16 +258,26 @@ func (k *Keeper) Exec(ctx context.Context, c ExecConfig, conn *os.File) (pid int
 	return s.Pid, nil
 }
 
-// ExecWait waits for the end of an exec and returns its exit status, or 128 +
-// the signal that ended it. The status of an exec that has ended is known for
-// the next 256 execs; after that, and for an exec that never was, the error is
-// fault.NotFound.
-func (k *Keeper) ExecWait(ctx context.Context, execID string) (code int, err error) {
-	var e ExecExit
-	if err := k.call(ctx, MethodExecWait, ExecWaitRequest{execID}, &e); err != nil {
-		return 0, err
+// ExecWait waits for the end of an exec. That of one that has ended is known
+// for some minutes and the next 256 execs; after that, and for an exec that
+// never was, the error is fault.NotFound.
+func (k *Keeper) ExecWait(ctx context.Context, execID string) (e ExecExit, err error) {
+	return e, k.call(ctx, MethodExecWait, ExecRequest{execID}, &e)
+}
+
+// ExecKill ends an exec by SIGKILL, with what it started unless that has left
+// its process group. fault.Conflict when it has ended.
+func (k *Keeper) ExecKill(ctx context.Context, execID string) error {
+	return k.call(ctx, MethodExecKill, ExecRequest{execID}, nil)
+}
+
+// Execs tells of the execs that run, and of those that ended as long as
+// ExecWait knows them. A process of an older version knows of none.
+func (k *Keeper) Execs(ctx context.Context) (list []ExecStatus, err error) {
+	if err := k.call(ctx, MethodExecs, nil, &list); !errors.Is(err, fault.NotImplemented) {
+		return list, err
 	}
-	return e.Code, nil
+	return nil, nil
 }
 
 // Wait waits for the container's end. When the process vanishes without a
@@ -301,6 +313,36 @@ func (k *Keeper) Freeze(ctx context.Context) error {
 // Thaw takes a Freeze back; fault.Conflict when there is none.
 func (k *Keeper) Thaw(ctx context.Context) error {
 	return k.call(ctx, MethodThaw, nil, nil)
+}
+
+// Pause makes all processes of the container stand still until Unpause, with or
+// without a daemon; a Freeze and its Thaw in between change nothing of that.
+// fault.Conflict when it is paused already or does not run.
+func (k *Keeper) Pause(ctx context.Context) error {
+	return k.settle(ctx, MethodPause)
+}
+
+// Unpause lets the container's processes go on; fault.Conflict when it is not
+// paused.
+func (k *Keeper) Unpause(ctx context.Context) error {
+	return k.settle(ctx, MethodUnpause)
+}
+
+// settle calls a method that answers with the status.
+func (k *Keeper) settle(ctx context.Context, method string) error {
+	var s Status
+	if err := k.call(ctx, method, nil, &s); err != nil {
+		return err
+	}
+	k.setStatus(s)
+	return nil
+}
+
+// Update changes limits of the running container; what r does not name stays.
+// When a part is refused nothing has changed, as far as the runtime keeps to
+// that.
+func (k *Keeper) Update(ctx context.Context, r *specs.LinuxResources) error {
+	return k.call(ctx, MethodUpdate, UpdateRequest{*r}, nil)
 }
 
 // Detached delivers the detaches by keys. An event is lost when 16 wait

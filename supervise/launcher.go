@@ -302,9 +302,9 @@ func (l *Launcher) create(ctx context.Context, req CreateRequest, clients []*os.
 }
 
 func (k *Keeper) create(ctx context.Context, req CreateRequest, clients []*os.File) error {
-	req.NetNS = req.Config.NetNS != nil
+	req.NetNS, req.Shm = req.Config.NetNS != nil, req.Config.Shm != nil
 	held := req.Held
-	for len(held) > 0 && 1+len(clients)+len(held) > seqpacket.MaxFiles {
+	for len(held) > 0 && 2+len(clients)+len(held) > seqpacket.MaxFiles {
 		n := min(len(held), seqpacket.MaxFiles)
 		if err := k.call(ctx, MethodHold, nil, nil, held[:n]...); err != nil {
 			return err
@@ -314,6 +314,9 @@ func (k *Keeper) create(ctx context.Context, req CreateRequest, clients []*os.Fi
 	var files []*os.File
 	if req.NetNS {
 		files = append(files, req.Config.NetNS)
+	}
+	if req.Shm {
+		files = append(files, req.Config.Shm)
 	}
 	files = append(files, clients...)
 	var s Started

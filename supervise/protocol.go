@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/tarehq/tare/fault"
 )
 
@@ -32,16 +34,21 @@ const (
 	MethodHello    = "hello"     // Hello → Hello; must come first
 	MethodWarm     = "warm"      // a config.json like those to come, to rehearse; before create
 	MethodHold     = "hold"      // files to keep open; before create
-	MethodCreate   = "create"    // CreateRequest, the netns, clients' sockets, more files to hold → Started
+	MethodCreate   = "create"    // CreateRequest, the netns, the shm, clients' sockets, more files to hold → Started
 	MethodCollect  = "collect"   // CollectRequest; instead of create: answered when nothing is left of a dead process's container
 	MethodStart    = "start"     // → Started
 	MethodAttach   = "attach"    // AttachOptions, the client's socket; answered when attached
 	MethodResize   = "resize"    // ResizeRequest
 	MethodSignal   = "signal"    // SignalRequest
 	MethodExec     = "exec"      // ExecConfig, the client's socket or nothing → Started
-	MethodExecWait = "exec-wait" // ExecWaitRequest → ExecExit, when the process has ended
+	MethodExecWait = "exec-wait" // ExecRequest → ExecExit, when the process has ended
+	MethodExecKill = "exec-kill" // ExecRequest; SIGKILL to the process and its group
+	MethodExecs    = "execs"     // → []ExecStatus
 	MethodFreeze   = "freeze"    // answered when all processes stand still, until a thaw or the connection's end
 	MethodThaw     = "thaw"      // takes one freeze of the connection back
+	MethodPause    = "pause"     // → Status; answered when all processes stand still, until an unpause, whoever is connected
+	MethodUnpause  = "unpause"   // → Status
+	MethodUpdate   = "update"    // UpdateRequest; answered when the limits are in force, all or none
 	MethodRelease  = "release"   // answered when nothing of the container is left
 )
 
@@ -62,6 +69,7 @@ type Hello struct {
 type CreateRequest struct {
 	Config
 	NetNS bool // the first of the files is the network namespace
+	Shm   bool `json:",omitempty"` // the next is Config.Shm
 	// Clients are attached before the start; their sockets come next.
 	Clients []AttachOptions `json:",omitempty"`
 	// Start goes on to the start when the container is created.
@@ -86,11 +94,11 @@ type ResizeRequest struct {
 // SignalRequest sends a signal to the container's init.
 type SignalRequest struct{ Signal int }
 
-// ExecWaitRequest waits for an exec.
-type ExecWaitRequest struct{ ID string }
+// UpdateRequest changes limits; what it does not name stays.
+type UpdateRequest struct{ Resources specs.LinuxResources }
 
-// ExecExit is how an exec ended.
-type ExecExit struct{ Code int }
+// ExecRequest names an exec.
+type ExecRequest struct{ ID string }
 
 // WireError is an error on its way through the socket; its kind survives.
 type WireError struct {

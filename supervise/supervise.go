@@ -16,6 +16,7 @@
 //	sock         SOCK_SEQPACKET socket of the process (protocol.go)
 //	init         "PID STARTTIME\n" of the container's init, see KillInit
 //	exit.json    the Exit, written atomically when all output has been stored
+//	shm/         mount point of Config.Shm
 //	rt/, rt.log  state and log of an OCI runtime that is executed
 //
 // Whoever owns the directory may keep files of other names there.
@@ -36,6 +37,10 @@ import (
 // that is valid there too.
 const NetNSPath = "/proc/self/fd/100"
 
+// ShmName is where Config.Shm is mounted, below Config.Dir, in the mount
+// namespace of the supervising process.
+const ShmName = "shm"
+
 // Config is all that the supervising process must know about a container
 // beside its config.json.
 type Config struct {
@@ -53,6 +58,7 @@ type Config struct {
 	// characters. Zero leaves it to config.json.
 	ConsoleSize [2]uint16
 
+	Shm   *os.File   `json:"-"` // detached mount for Dir/shm, which config.json binds; nil for none
 	NetNS *os.File   `json:"-"` // network namespace for NetNSPath; nil if none is handed over
 	Held  []*os.File `json:"-"` // kept open until the container is released
 }
@@ -111,6 +117,7 @@ type Status struct {
 	Phase     Phase
 	Pid       int       // of the container's init in the daemon's pid namespace; 0 before create
 	StartedAt time.Time // zero before Start
+	Paused    bool      `json:",omitempty"` // by Pause; its processes stand still
 	Exit      *Exit     `json:",omitempty"` // with PhaseExited
 }
 
@@ -158,6 +165,30 @@ type ExecConfig struct {
 	ID      string        // chosen by the daemon, unique among the container's execs
 	Process specs.Process // Terminal and ConsoleSize are obeyed
 	Attach  AttachOptions // what the client's socket gets; unused without one
+	// Keep is how many bytes of what it writes its ExecExit tells, of both
+	// streams as they came; the rest is read and dropped. Such an exit is told
+	// once, and forgotten.
+	Keep int `json:",omitempty"`
+	// Note is what the daemon wants to be told by Execs.
+	Note []byte `json:",omitempty"`
+}
+
+// ExecStatus is an exec as the supervising process knows it.
+type ExecStatus struct {
+	ID   string
+	Pid  int // in the daemon's pid namespace, of the past when it has ended
+	Args []string
+	TTY  bool
+	Note []byte    `json:",omitempty"`
+	Exit *ExecExit `json:",omitempty"` // nil while it runs
+}
+
+// ExecExit is how an exec ended.
+type ExecExit struct {
+	Code    int // exit status, or 128 + the signal that ended it
+	EndedAt time.Time
+	Output  []byte `json:",omitempty"` // the first ExecConfig.Keep bytes
+	More    bool   `json:",omitempty"` // there was more
 }
 
 // DetachEvent tells that a client typed its detach keys.

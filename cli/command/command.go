@@ -17,6 +17,7 @@ import (
 type Command struct {
 	Usage   string // what follows the command's words: "[OPTIONS] CONTAINER"
 	Long    string // the help's first sentence; "" takes the list's
+	Example string // a command line that does something, or ""
 	MinArgs int
 	MaxArgs int // -1: any number
 	// Program is set for commands whose arguments end in another program's

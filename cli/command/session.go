@@ -4,13 +4,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/term"
 
 	"github.com/tarehq/tare/cli/config"
 	"github.com/tarehq/tare/client"
-	"github.com/tarehq/tare/fault"
 )
 
 // Session is what one call of tare works with: its streams, its environment
@@ -20,6 +18,7 @@ type Session struct {
 	Out, Err io.Writer
 	Getenv   func(string) string
 	Options  Options
+	Program  string // how this program was called, by its path or name
 	Version  string // of this program
 	Commit   string // of its source, "unknown" if nobody knows
 
@@ -49,6 +48,14 @@ func Terminal(stream any) (fd int, ok bool) {
 	}
 	fd = int(f.Fd())
 	return fd, term.IsTerminal(fd)
+}
+
+// Name is what this program is called: docker when it takes Docker's place.
+func (s *Session) Name() string {
+	if filepath.Base(s.Program) == "docker" {
+		return "docker"
+	}
+	return "tare"
 }
 
 // ConfigDir is where Docker's client keeps its files.
@@ -82,84 +89,13 @@ func (s *Session) Client() (*client.Client, error) {
 	if s.client != nil {
 		return s.client, nil
 	}
-	endpoint, err := s.endpoint()
+	endpoint, err := s.Endpoint()
 	if err != nil {
+		return nil, err
+	}
+	if endpoint.Header, err = s.headers(); err != nil {
 		return nil, err
 	}
 	s.client, err = client.New(endpoint, s.Getenv("DOCKER_API_VERSION"))
 	return s.client, err
-}
-
-// ContextName names the context in use; "default" is none of the stored ones.
-func (s *Session) ContextName() string {
-	if s.Options.Context != "" && len(s.Options.Hosts) == 0 {
-		return s.Options.Context
-	}
-	return "default"
-}
-
-// endpoint obeys --host, --context, TARE_HOST and DOCKER_HOST, in this order,
-// then takes tared's own socket.
-func (s *Session) endpoint() (client.Endpoint, error) {
-	o := s.Options
-	if len(o.Hosts) > 1 {
-		return client.Endpoint{}, fault.New(fault.Invalid, "specify only one -H")
-	}
-	host := ""
-	switch {
-	case len(o.Hosts) == 1 && o.Context != "":
-		return client.Endpoint{}, fault.New(fault.Invalid, "conflicting options: cannot specify both --host and --context")
-	case len(o.Hosts) == 1:
-		host = o.Hosts[0]
-	case o.Context != "" && o.Context != "default":
-		e, err := config.Context(s.ConfigDir(), o.Context)
-		if err != nil {
-			return client.Endpoint{}, err
-		}
-		e.Host, err = client.ParseHost(e.Host, e.TLS != nil)
-		return e, err
-	case s.Getenv("TARE_HOST") != "":
-		host = s.Getenv("TARE_HOST")
-	case s.Getenv("DOCKER_HOST") != "":
-		host = s.Getenv("DOCKER_HOST")
-	default:
-		host = client.DefaultHost
-	}
-	tls := s.tlsFiles()
-	host, err := client.ParseHost(host, tls != nil)
-	if err != nil {
-		return client.Endpoint{}, err
-	}
-	if strings.HasPrefix(host, "unix://") {
-		tls = nil
-	}
-	return client.Endpoint{Host: host, TLS: tls}, nil
-}
-
-// tlsFiles follows --tls, --tlsverify and the files' flags, or Docker's
-// variables; the default files are used as far as they exist.
-func (s *Session) tlsFiles() *client.TLSFile {
-	o := s.Options
-	verify := s.Getenv("DOCKER_TLS_VERIFY") != ""
-	if o.TLSVerify != nil {
-		verify = *o.TLSVerify
-	}
-	if !verify && !o.TLS && s.Getenv("DOCKER_TLS") == "" && o.TLSVerify == nil {
-		return nil
-	}
-	dir := s.Getenv("DOCKER_CERT_PATH")
-	if dir == "" {
-		dir = s.ConfigDir()
-	}
-	pick := func(given, name string) string {
-		if given != "" {
-			return given
-		}
-		path := filepath.Join(dir, name)
-		if _, err := os.Stat(path); err != nil {
-			return ""
-		}
-		return path
-	}
-	return &client.TLSFile{CA: pick(o.CA, "ca.pem"), Cert: pick(o.Cert, "cert.pem"), Key: pick(o.Key, "key.pem"), Verify: verify}
 }

@@ -5,15 +5,10 @@
 //	<dir>/manifests/<list>/<manifest>      manifest lists that are being made
 //	<dir>/contexts/meta/<sha256 of the name>/meta.json
 //	<dir>/contexts/tls/<sha256 of the name>/docker/{ca,cert,key}.pem
-//
-// What says where Docker's own client goes is not followed, for tare has a daemon
-// of its own: currentContext and DOCKER_CONTEXT, and with them HttpHeaders. Nor
-// are proxies put into containers.
+//	<dir>/cli-plugins/docker-<name>        programs that are commands
 package config
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -22,17 +17,25 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/tarehq/tare/client"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/plainjson"
 )
 
 // File is what tare reads of config.json.
 type File struct {
-	DetachKeys   string          `json:"detachKeys,omitempty"`
-	PsFormat     string          `json:"psFormat,omitempty"`
-	ImagesFormat string          `json:"imagesFormat,omitempty"`
-	PruneFilters []string        `json:"pruneFilters,omitempty"`
-	Auths        map[string]Auth `json:"auths,omitempty"` // by server
+	CurrentContext string            `json:"currentContext,omitempty"` // "" is the default
+	DetachKeys     string            `json:"detachKeys,omitempty"`
+	PsFormat       string            `json:"psFormat,omitempty"`
+	ImagesFormat   string            `json:"imagesFormat,omitempty"`
+	StatsFormat    string            `json:"statsFormat,omitempty"`
+	NetworksFormat string            `json:"networksFormat,omitempty"`
+	VolumesFormat  string            `json:"volumesFormat,omitempty"`
+	PruneFilters   []string          `json:"pruneFilters,omitempty"`
+	HTTPHeaders    map[string]string `json:"HttpHeaders,omitempty"` // of every request
+	Proxies        map[string]Proxy  `json:"proxies,omitempty"`     // by the daemon's address, or "default"
+	// PluginDirs are looked through for plugins before the usual ones.
+	PluginDirs []string        `json:"cliPluginsExtraDirs,omitempty"`
+	Auths      map[string]Auth `json:"auths,omitempty"` // by server
 	// CredsStore names the program that keeps the credentials, without its
 	// prefix docker-credential-; CredHelpers those of single servers.
 	CredsStore  string            `json:"credsStore,omitempty"`
@@ -60,6 +63,11 @@ func Load(dir string) (*File, error) {
 	if err != nil {
 		return f, err
 	}
+	if plainjson.Unmarshal(text, f) == nil {
+		return f, nil
+	}
+	// The other reader knows more, of what is wrong as well.
+	f = &File{path: path}
 	if err := json.Unmarshal(text, f); err != nil {
 		return &File{path: path}, fault.New(fault.Invalid, "%s: %w", path, err)
 	}
@@ -80,45 +88,4 @@ func (f *File) Servers() []string {
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
-}
-
-// Context reads the endpoint of a stored context.
-func Context(dir, name string) (client.Endpoint, error) {
-	sum := sha256.Sum256([]byte(name))
-	key := hex.EncodeToString(sum[:])
-	text, err := os.ReadFile(filepath.Join(dir, "contexts", "meta", key, "meta.json"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return client.Endpoint{}, fault.New(fault.NotFound, "context %q: context not found in %s: make it with: docker context create %s",
-			name, filepath.Join(dir, "contexts"), name)
-	}
-	if err != nil {
-		return client.Endpoint{}, err
-	}
-	var meta struct {
-		Endpoints map[string]struct {
-			Host          string
-			SkipTLSVerify bool
-		}
-	}
-	if err := json.Unmarshal(text, &meta); err != nil {
-		return client.Endpoint{}, fault.New(fault.Invalid, "context %q: meta.json: %w", name, err)
-	}
-	docker, ok := meta.Endpoints["docker"]
-	if !ok || docker.Host == "" {
-		return client.Endpoint{}, fault.New(fault.Invalid, "context %q has no docker endpoint", name)
-	}
-	e := client.Endpoint{Host: docker.Host}
-	files := filepath.Join(dir, "contexts", "tls", key, "docker")
-	tls := client.TLSFile{Verify: !docker.SkipTLSVerify}
-	for _, f := range []struct {
-		name string
-		to   *string
-	}{{"ca.pem", &tls.CA}, {"cert.pem", &tls.Cert}, {"key.pem", &tls.Key}} {
-		path := filepath.Join(files, f.name)
-		if _, err := os.Stat(path); err == nil {
-			*f.to = path
-			e.TLS = &tls
-		}
-	}
-	return e, nil
 }

@@ -42,11 +42,11 @@ func TestContext(t *testing.T) {
 	key := hex.EncodeToString(sum[:])
 	write(t, `{"Name":"far","Metadata":{},"Endpoints":{"docker":{"Host":"tcp://h:2376","SkipTLSVerify":false}}}`, dir, "contexts/meta", key, "meta.json")
 	write(t, "ca", dir, "contexts/tls", key, "docker/ca.pem")
-	e, err := config.Context(dir, "far")
+	e, err := config.NewContexts(dir).Endpoint("far")
 	if err != nil || e.Host != "tcp://h:2376" || e.TLS == nil || !e.TLS.Verify || e.TLS.CA == "" || e.TLS.Cert != "" {
 		t.Errorf("%+v %+v %v", e, e.TLS, err)
 	}
-	if _, err := config.Context(dir, "near"); fault.KindOf(err) != fault.NotFound {
+	if _, err := config.NewContexts(dir).Endpoint("near"); fault.KindOf(err) != fault.NotFound {
 		t.Error(err)
 	}
 }

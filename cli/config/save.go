@@ -13,10 +13,41 @@ import (
 	"github.com/tarehq/tare/internal/atomicfile"
 )
 
-// change rewrites the auths of config.json as it is on the disk now; all other
-// keys, known or not, stay as they are. Nobody else can read the new file.
+// change rewrites the auths of config.json.
 func (f *File) change(edit func(auths map[string]json.RawMessage)) error {
-	fields, auths := map[string]json.RawMessage{}, map[string]json.RawMessage{}
+	return f.rewrite(func(fields map[string]json.RawMessage) (err error) {
+		auths := map[string]json.RawMessage{}
+		if raw := fields["auths"]; len(raw) > 0 && string(raw) != "null" {
+			if err := json.Unmarshal(raw, &auths); err != nil {
+				return fault.New(fault.Invalid, "%s: auths: %w", f.path, err)
+			}
+		}
+		edit(auths)
+		fields["auths"], err = marshal(auths, "")
+		return err
+	})
+}
+
+// Use makes a context the current one; "" goes back to the default.
+func (f *File) Use(context string) error {
+	if context == f.CurrentContext {
+		return nil
+	}
+	f.CurrentContext = context
+	return f.rewrite(func(fields map[string]json.RawMessage) (err error) {
+		if context == "" {
+			delete(fields, "currentContext")
+			return nil
+		}
+		fields["currentContext"], err = marshal(context, "")
+		return err
+	})
+}
+
+// rewrite changes members of config.json as it is on the disk now; all others,
+// known or not, stay as they are. Nobody else can read the new file.
+func (f *File) rewrite(edit func(fields map[string]json.RawMessage) error) error {
+	fields := map[string]json.RawMessage{}
 	text, err := os.ReadFile(f.path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -26,13 +57,7 @@ func (f *File) change(edit func(auths map[string]json.RawMessage)) error {
 			return fault.New(fault.Invalid, "%s: %w", f.path, err)
 		}
 	}
-	if raw := fields["auths"]; len(raw) > 0 && string(raw) != "null" {
-		if err := json.Unmarshal(raw, &auths); err != nil {
-			return fault.New(fault.Invalid, "%s: auths: %w", f.path, err)
-		}
-	}
-	edit(auths)
-	if fields["auths"], err = marshal(auths, ""); err != nil {
+	if err := edit(fields); err != nil {
 		return err
 	}
 	out, err := marshal(fields, "\t")

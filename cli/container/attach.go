@@ -19,7 +19,8 @@ func Attach() *command.Command {
 	f.StringVar(&o.detachKeys, "detach-keys", "", option.DetachKeys)
 	f.BoolVar(&o.noStdin, "no-stdin", false, "Do not attach STDIN")
 	f.BoolVar(&o.sigProxy, "sig-proxy", true, "Proxy all received signals to the process")
-	return &command.Command{Usage: "[OPTIONS] CONTAINER", MinArgs: 1, MaxArgs: 1, Flags: f, Run: o.run}
+	return &command.Command{Usage: "[OPTIONS] CONTAINER", MinArgs: 1, MaxArgs: 1, Flags: f,
+		Example: "tare attach --no-stdin web", Run: o.run}
 }
 
 type attach struct {

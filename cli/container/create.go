@@ -21,6 +21,7 @@ func Create() *command.Command {
 	flags := newCreateFlags(f)
 	return &command.Command{
 		Usage: "[OPTIONS] IMAGE [COMMAND] [ARG...]", MinArgs: 1, MaxArgs: -1, Program: true, Flags: f,
+		Example: "tare create --name web -p 8080:80 nginx",
 		Run: func(ctx context.Context, s *command.Session, args []string) error {
 			r, err := flags.request(args[0], args[1:])
 			if err != nil {
@@ -44,6 +45,7 @@ func (c *createFlags) create(ctx context.Context, s *command.Session, r *client.
 	if err != nil {
 		return "", err
 	}
+	c.addProxies(s, cl, r)
 	cid, err := newIDFile(c.cidFile)
 	if err != nil {
 		return "", err

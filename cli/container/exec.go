@@ -18,7 +18,8 @@ func Exec() *command.Command {
 	f.SetInterspersed(false)
 	e := &exec{}
 	e.register(f)
-	return &command.Command{Usage: "[OPTIONS] CONTAINER COMMAND [ARG...]", MinArgs: 2, MaxArgs: -1, Program: true, Flags: f, Run: e.run}
+	return &command.Command{Usage: "[OPTIONS] CONTAINER COMMAND [ARG...]", MinArgs: 2, MaxArgs: -1, Program: true, Flags: f,
+		Example: "tare exec -it web sh", Run: e.run}
 }
 
 type exec struct {

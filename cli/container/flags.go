@@ -143,10 +143,17 @@ func (c *createFlags) addStorage(f *pflag.FlagSet) {
 }
 
 func (c *createFlags) addLimits(f *pflag.FlagSet) {
+	c.addChangeable(f)
+	f.Int64Var(&c.swappiness, "memory-swappiness", -1, "Tune container memory swappiness (0 to 100)")
+	f.Var(&c.ulimits, "ulimit", "Ulimit options")
+}
+
+// addChangeable adds the limits that can be changed later, too.
+func (c *createFlags) addChangeable(f *pflag.FlagSet) {
+	c.swappiness = -1
 	c.memory = option.NewBytes(f, "memory", "m", "Memory limit")
 	c.memorySwap = option.NewSwap(f, "memory-swap", "Swap limit equal to memory plus swap: '-1' to enable unlimited swap")
 	c.memoryReserve = option.NewBytes(f, "memory-reservation", "", "Memory soft limit")
-	f.Int64Var(&c.swappiness, "memory-swappiness", -1, "Tune container memory swappiness (0 to 100)")
 	f.Var(&c.cpus, "cpus", "Number of CPUs")
 	f.Int64VarP(&c.cpuShares, "cpu-shares", "c", 0, "CPU shares (relative weight)")
 	f.Int64Var(&c.cpuPeriod, "cpu-period", 0, "Limit CPU CFS (Completely Fair Scheduler) period")
@@ -156,7 +163,6 @@ func (c *createFlags) addLimits(f *pflag.FlagSet) {
 	f.StringVar(&c.cpusetCPUs, "cpuset-cpus", "", "CPUs in which to allow execution (0-3, 0,1)")
 	f.StringVar(&c.cpusetMems, "cpuset-mems", "", "MEMs in which to allow execution (0-3, 0,1)")
 	f.Int64Var(&c.pids, "pids-limit", 0, "Tune container pids limit (set -1 for unlimited)")
-	f.Var(&c.ulimits, "ulimit", "Ulimit options")
 	f.Uint16Var(&c.blkioWeight, "blkio-weight", 0, "Block IO (relative weight), between 10 and 1000, or 0 to disable")
 	c.weightDevices = option.NewList(f, "blkio-weight-device", "", "Block IO weight (relative device weight)", nil)
 	c.readBps = option.NewList(f, "device-read-bps", "", "Limit read rate (bytes per second) from a device", nil)

@@ -13,7 +13,7 @@ func Kill() *command.Command {
 	var signal string
 	f.StringVarP(&signal, "signal", "s", "", "Signal to send to the container")
 	return &command.Command{
-		Usage: "[OPTIONS] CONTAINER [CONTAINER...]", MinArgs: 1, MaxArgs: -1, Flags: f,
+		Usage: "[OPTIONS] CONTAINER [CONTAINER...]", MinArgs: 1, MaxArgs: -1, Flags: f, Example: "tare kill -s HUP web",
 		Run: func(ctx context.Context, s *command.Session, args []string) error {
 			return forEach(s, args, func(cl *client.Client, name string) error { return cl.ContainerKill(ctx, name, signal) })
 		},

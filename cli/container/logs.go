@@ -22,7 +22,7 @@ func Logs() *command.Command {
 	var clearing bool
 	f.BoolVar(&clearing, "clear", false, "Delete what was logged so far, instead of showing it")
 	return &command.Command{
-		Usage: "[OPTIONS] CONTAINER", MinArgs: 1, MaxArgs: 1, Flags: f,
+		Usage: "[OPTIONS] CONTAINER", MinArgs: 1, MaxArgs: 1, Flags: f, Example: "tare logs -f --tail 100 web",
 		Run: func(ctx context.Context, s *command.Session, args []string) error {
 			var err error
 			if o.Since, err = option.Timestamp(o.Since, "since"); err != nil {

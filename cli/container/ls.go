@@ -27,7 +27,7 @@ func Ls() *command.Command {
 	f.BoolVar(&o.noTrunc, "no-trunc", false, "Don't truncate output")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "Only display container IDs")
 	f.BoolVarP(&o.size, "size", "s", false, "Display total file sizes")
-	return &command.Command{Usage: "[OPTIONS]", Flags: f, Run: o.run}
+	return &command.Command{Usage: "[OPTIONS]", Flags: f, Example: `tare ps -a --filter status=exited --format "{{.Names}} {{.Status}}"`, Run: o.run}
 }
 
 type ls struct {
@@ -99,7 +99,7 @@ func (r Row) Label(name string) string { return r.labels[name] }
 func NewRow(c *client.ContainerSummary, short bool) Row {
 	created := time.Unix(c.Created, 0)
 	r := Row{ID: c.Id, Image: c.Image, Command: c.Command, CreatedAt: created.String(), RunningFor: format.Ago(c.Created),
-		Labels: joinMap(c.Labels), Ports: displayPorts(c.Ports), State: c.State, Status: c.Status, labels: c.Labels}
+		Labels: format.Labels(c.Labels), Ports: displayPorts(c.Ports), State: c.State, Status: c.Status, labels: c.Labels}
 	if d := c.ImageManifestDescriptor; d != nil {
 		r.Platform = d.Platform
 	}
@@ -157,15 +157,6 @@ func shortImage(c *client.ContainerSummary) string {
 	}
 	name, _, _ := strings.Cut(c.Image, "@")
 	return name
-}
-
-func joinMap(m map[string]string) string {
-	var parts []string
-	for key, value := range m {
-		parts = append(parts, key+"="+value)
-	}
-	slices.Sort(parts)
-	return strings.Join(parts, ",")
 }
 
 // displayPorts renders ports: neighbours that are published under their own

@@ -16,7 +16,7 @@ import (
 // Port is the command port.
 func Port() *command.Command {
 	return &command.Command{
-		Usage: "CONTAINER [PRIVATE_PORT[/PROTO]]", MinArgs: 1, MaxArgs: 2, Flags: command.NewFlags(),
+		Usage: "CONTAINER [PRIVATE_PORT[/PROTO]]", MinArgs: 1, MaxArgs: 2, Flags: command.NewFlags(), Example: "tare port web 80/tcp",
 		Run: func(ctx context.Context, s *command.Session, args []string) error {
 			cl, err := s.Client()
 			if err != nil {

@@ -228,16 +228,9 @@ func (c *createFlags) fillStorage(r *client.CreateRequest) error {
 func (c *createFlags) fillLifecycle(r *client.CreateRequest) error {
 	h := r.HostConfig
 	h.AutoRemove, h.ContainerIDFile = c.remove, c.cidFile
-	name, count, limited := strings.Cut(c.restart, ":")
-	policy := client.RestartPolicy{Name: name}
-	if limited {
-		if name == "" {
-			return fault.New(fault.Invalid, "invalid restart policy format: no policy provided before colon")
-		}
-		var err error
-		if policy.MaximumRetryCount, err = strconv.Atoi(count); err != nil {
-			return fault.New(fault.Invalid, "invalid restart policy format: maximum retry count must be an integer")
-		}
+	policy, err := parseRestart(c.restart)
+	if err != nil {
+		return err
 	}
 	if c.restart != "" && c.restart != "no" {
 		if c.remove {
@@ -250,6 +243,23 @@ func (c *createFlags) fillLifecycle(r *client.CreateRequest) error {
 		return nil
 	}
 	return fault.New(fault.Invalid, "invalid pull option: '%s': must be one of \"always\", \"missing\" or \"never\"", c.pull)
+}
+
+// parseRestart reads NAME[:COUNT].
+func parseRestart(text string) (client.RestartPolicy, error) {
+	name, count, limited := strings.Cut(text, ":")
+	policy := client.RestartPolicy{Name: name}
+	if !limited {
+		return policy, nil
+	}
+	if name == "" {
+		return policy, fault.New(fault.Invalid, "invalid restart policy format: no policy provided before colon")
+	}
+	var err error
+	if policy.MaximumRetryCount, err = strconv.Atoi(count); err != nil {
+		return policy, fault.New(fault.Invalid, "invalid restart policy format: maximum retry count must be an integer")
+	}
+	return policy, nil
 }
 
 func checkIP(s string) (string, error) {

@@ -20,7 +20,7 @@ func Rm() *command.Command {
 	f.BoolVarP(&o.Link, "link", "l", false, "Remove the specified link")
 	f.BoolVarP(&o.Volumes, "volumes", "v", false, "Remove anonymous volumes associated with the container")
 	return &command.Command{
-		Usage: "[OPTIONS] CONTAINER [CONTAINER...]", MinArgs: 1, MaxArgs: -1, Flags: f,
+		Usage: "[OPTIONS] CONTAINER [CONTAINER...]", MinArgs: 1, MaxArgs: -1, Flags: f, Example: "tare rm -f web",
 		Run: func(ctx context.Context, s *command.Session, args []string) error {
 			cl, err := s.Client()
 			if err != nil {

@@ -23,7 +23,8 @@ func Run() *command.Command {
 	f.BoolVar(&r.sigProxy, "sig-proxy", true, "Proxy received signals to the process")
 	return &command.Command{
 		Usage: "[OPTIONS] IMAGE [COMMAND] [ARG...]", MinArgs: 1, MaxArgs: -1, Program: true, Flags: f,
-		Run: r.run,
+		Example: "tare run --rm -it -v $PWD:/src alpine sh",
+		Run:     r.run,
 	}
 }
 

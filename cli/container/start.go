@@ -20,15 +20,21 @@ func Start() *command.Command {
 	f.BoolVarP(&o.attach, "attach", "a", false, "Attach STDOUT/STDERR and forward signals")
 	f.BoolVarP(&o.stdin, "interactive", "i", false, "Attach container's STDIN")
 	f.StringVar(&o.detachKeys, "detach-keys", "", option.DetachKeys)
-	return &command.Command{Usage: "[OPTIONS] CONTAINER [CONTAINER...]", MinArgs: 1, MaxArgs: -1, Flags: f, Run: o.run}
+	f.StringVar(&o.checkpoint, "checkpoint", "", "Restore from this checkpoint")
+	f.StringVar(&o.checkpointDir, "checkpoint-dir", "", "Use a custom checkpoint storage directory")
+	return &command.Command{Usage: "[OPTIONS] CONTAINER [CONTAINER...]", MinArgs: 1, MaxArgs: -1, Flags: f,
+		Example: "tare start -ai web", Run: o.run}
 }
 
 type start struct {
-	attach, stdin bool
-	detachKeys    string
+	attach, stdin                         bool
+	detachKeys, checkpoint, checkpointDir string
 }
 
 func (o *start) run(ctx context.Context, s *command.Session, args []string) error {
+	if o.checkpoint != "" || o.checkpointDir != "" {
+		return fault.New(fault.NotImplemented, "--checkpoint is not supported yet: start the container without it")
+	}
 	cl, err := s.Client()
 	if err != nil {
 		return err

@@ -9,13 +9,15 @@ import (
 )
 
 // Stop is the command stop.
-func Stop() *command.Command { return stopping((*client.Client).ContainerStop) }
+func Stop() *command.Command { return stopping("tare stop -t 30 web", (*client.Client).ContainerStop) }
 
 // Restart is the command restart.
-func Restart() *command.Command { return stopping((*client.Client).ContainerRestart) }
+func Restart() *command.Command {
+	return stopping("tare restart web", (*client.Client).ContainerRestart)
+}
 
 // stopping is what stop and restart have in common.
-func stopping(call func(*client.Client, context.Context, string, client.StopOptions) error) *command.Command {
+func stopping(example string, call func(*client.Client, context.Context, string, client.StopOptions) error) *command.Command {
 	f := command.NewFlags()
 	var o client.StopOptions
 	var timeout int
@@ -24,7 +26,7 @@ func stopping(call func(*client.Client, context.Context, string, client.StopOpti
 	f.IntVar(&timeout, "time", 0, "Seconds to wait before killing the container")
 	f.MarkHidden("time")
 	return &command.Command{
-		Usage: "[OPTIONS] CONTAINER [CONTAINER...]", MinArgs: 1, MaxArgs: -1, Flags: f,
+		Usage: "[OPTIONS] CONTAINER [CONTAINER...]", MinArgs: 1, MaxArgs: -1, Flags: f, Example: example,
 		Run: func(ctx context.Context, s *command.Session, args []string) error {
 			if f.Changed("timeout") || f.Changed("time") {
 				o.Timeout = &timeout

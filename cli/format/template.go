@@ -124,21 +124,24 @@ func NewInspector(text string) (*Inspector, error) {
 	return i, nil
 }
 
-// Render renders the JSON of all the objects.
-func (i *Inspector) Render(objects [][]byte) (string, error) {
+// Render renders the JSON of all the objects, or of those before one that fails.
+func (i *Inspector) Render(objects [][]byte) (text string, err error) {
 	if i.template == nil {
 		list := append([]byte{'['}, bytes.Join(objects, []byte{','})...)
 		return i.plain(append(list, ']'))
 	}
 	var b strings.Builder
 	for _, raw := range objects {
-		line, err := i.One(raw)
-		if err != nil {
-			return b.String(), err
+		var line string
+		if line, err = i.One(raw); err != nil {
+			break
 		}
 		b.WriteString(line)
 	}
-	return b.String(), nil
+	if b.Len() == 0 {
+		b.WriteByte('\n') // as Docker's client does
+	}
+	return b.String(), err
 }
 
 func (i *Inspector) plain(raw []byte) (string, error) {

@@ -1,6 +1,7 @@
 package format
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -62,6 +63,16 @@ func Duration(d time.Duration) string {
 
 // Ago renders the time since a Unix time.
 func Ago(unix int64) string { return Duration(time.Since(time.Unix(unix, 0))) + " ago" }
+
+// Labels renders labels in one line, by name.
+func Labels(m map[string]string) string {
+	parts := make([]string, 0, len(m))
+	for key, value := range m {
+		parts = append(parts, key+"="+value)
+	}
+	slices.Sort(parts)
+	return strings.Join(parts, ",")
+}
 
 // ShortID cuts an ID to 12 characters, without the name of its digest.
 func ShortID(id string) string {

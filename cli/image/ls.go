@@ -30,7 +30,7 @@ func Ls() *command.Command {
 	f.StringVar(&o.format, "format", "", option.FormatTable)
 	f.BoolVar(&o.noTrunc, "no-trunc", false, "Don't truncate output")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "Only show image IDs")
-	return &command.Command{Usage: "[OPTIONS] [REPOSITORY[:TAG]]", MaxArgs: 1, Flags: f, Run: o.run}
+	return &command.Command{Usage: "[OPTIONS] [REPOSITORY[:TAG]]", MaxArgs: 1, Flags: f, Example: "tare images --filter dangling=true -q", Run: o.run}
 }
 
 type ls struct {

@@ -22,7 +22,7 @@ func Pull() *command.Command {
 	f.Bool("disable-content-trust", true, "Skip image verification")
 	f.Lookup("disable-content-trust").Hidden = true // Docker accepts it and does nothing
 	return &command.Command{Usage: "[OPTIONS] NAME[:TAG|@DIGEST]", MinArgs: 1, MaxArgs: 1, Flags: f,
-		Long: "Download an image from a registry", Run: o.run}
+		Long: "Download an image from a registry", Example: "tare pull alpine:3", Run: o.run}
 }
 
 type pull struct {

@@ -24,7 +24,7 @@ func Push() *command.Command {
 	f.Bool("disable-content-trust", true, "Skip image signing")
 	f.Lookup("disable-content-trust").Hidden = true // Docker accepts it and does nothing
 	return &command.Command{Usage: "[OPTIONS] NAME[:TAG]", MinArgs: 1, MaxArgs: 1, Flags: f,
-		Long: "Upload an image to a registry", Run: o.run}
+		Long: "Upload an image to a registry", Example: "tare push registry.example/web:1", Run: o.run}
 }
 
 type push struct {

@@ -14,6 +14,7 @@ import (
 	"github.com/tarehq/tare/cli/format"
 	"github.com/tarehq/tare/cli/image"
 	"github.com/tarehq/tare/cli/option"
+	"github.com/tarehq/tare/cli/volume"
 	"github.com/tarehq/tare/client"
 )
 
@@ -82,15 +83,13 @@ func decimal(n int64) string { return strconv.FormatInt(n, 10) }
 type dfObjects struct {
 	Images     []image.Row
 	Containers []container.Row
-	Volumes    []volumeRow
+	Volumes    []volume.Row
 	BuildCache []cacheRow
 	Logs       []logRow
 }
 
 // logRow is the log of one container.
 type logRow struct{ ID, Name, Driver, Size string }
-
-type volumeRow struct{ Availability, Driver, Group, Labels, Links, Mountpoint, Name, Scope, Size, Status string }
 
 type cacheRow struct {
 	CacheType, CreatedAt, CreatedSince, Description, ID, InUse, LastUsedAt, LastUsedSince, Parent, Shared, Size, UsageCount string
@@ -154,7 +153,7 @@ func section[T any](out io.Writer, columns map[string]string, row string, list [
 }
 
 func objectsOf(u *client.SystemUsage, short bool) dfObjects {
-	o := dfObjects{Images: []image.Row{}, Containers: []container.Row{}, Volumes: []volumeRow{}, BuildCache: []cacheRow{}, Logs: []logRow{}}
+	o := dfObjects{Images: []image.Row{}, Containers: []container.Row{}, Volumes: []volume.Row{}, BuildCache: []cacheRow{}, Logs: []logRow{}}
 	if u.ImageUsage != nil {
 		for i := range u.ImageUsage.Items {
 			o.Images = append(o.Images, image.NewRow(&u.ImageUsage.Items[i], short))
@@ -170,7 +169,7 @@ func objectsOf(u *client.SystemUsage, short bool) dfObjects {
 	}
 	if u.VolumeUsage != nil {
 		for i := range u.VolumeUsage.Items {
-			o.Volumes = append(o.Volumes, newVolumeRow(&u.VolumeUsage.Items[i]))
+			o.Volumes = append(o.Volumes, volume.NewRow(&u.VolumeUsage.Items[i]))
 		}
 	}
 	if u.BuildCacheUsage != nil {
@@ -193,27 +192,6 @@ func lastUse(r *client.CacheRecord) string {
 		return *r.LastUsedAt
 	}
 	return ""
-}
-
-func newVolumeRow(v *client.Volume) volumeRow {
-	const no = "N/A"
-	r := volumeRow{Name: v.Name, Driver: v.Driver, Mountpoint: v.Mountpoint, Scope: v.Scope, Links: no, Size: no,
-		Availability: no, Group: no, Status: no}
-	labels := make([]string, 0, len(v.Labels))
-	for name, value := range v.Labels {
-		labels = append(labels, name+"="+value)
-	}
-	slices.Sort(labels)
-	r.Labels = strings.Join(labels, ",")
-	if u := v.UsageData; u != nil {
-		if u.RefCount >= 0 {
-			r.Links = decimal(u.RefCount)
-		}
-		if u.Size >= 0 {
-			r.Size = format.Size(float64(u.Size))
-		}
-	}
-	return r
 }
 
 func newCacheRow(c *client.CacheRecord, short bool) cacheRow {

@@ -25,7 +25,7 @@ func Events() *command.Command {
 	f.StringVar(&o.Since, "since", "", "Show all events created since timestamp")
 	f.StringVar(&o.Until, "until", "", "Stream events until this timestamp")
 	return &command.Command{
-		Usage: "[OPTIONS]", Flags: f,
+		Usage: "[OPTIONS]", Flags: f, Example: "tare events --since 10m --filter event=die --format json",
 		Run: func(ctx context.Context, s *command.Session, _ []string) error {
 			var err error
 			if o.Since, err = option.Timestamp(o.Since, "since"); err != nil {

@@ -21,7 +21,7 @@ func Info() *command.Command {
 	var text string
 	f.StringVarP(&text, "format", "f", "", option.FormatPlain)
 	return &command.Command{
-		Usage: "[OPTIONS]", Flags: f,
+		Usage: "[OPTIONS]", Flags: f, Example: `tare info -f "{{.Driver}} {{.CgroupVersion}}"`,
 		Run: func(ctx context.Context, s *command.Session, _ []string) error { return info(ctx, s, text) },
 	}
 }

@@ -24,7 +24,7 @@ func Version() *command.Command {
 	f.StringVarP(&text, "format", "f", "", option.FormatPlain)
 	f.BoolVar(&clientOnly, "client", false, "Show the client's version only")
 	return &command.Command{
-		Usage: "[OPTIONS]", Flags: f,
+		Usage: "[OPTIONS]", Flags: f, Example: `tare version -f "{{.Server.Version}}"`,
 		Run: func(ctx context.Context, s *command.Session, _ []string) error {
 			return version(ctx, s, text, clientOnly)
 		},

@@ -62,10 +62,11 @@ var commands = []command{
 	{"status", "", "Tell whether a registry runs in the background, and where", 0, showBackground, backgroundFlags, ""},
 	{"config check", "FILE", "Check a configuration file, and tell all that is wrong with it", 1, checkConfig, nil, ""},
 	{"garbage-collect", "", "Remove what no image needs any longer", 0, garbageCollect, collectFlags,
-		"A registry that is running does this by itself. Its directory belongs to it alone, so there\n" +
-			"send it SIGUSR1 instead; a bucket can be collected beside the registries that use it."},
+		"A registry that is running does this by itself. Where it has a directory it is asked to do it\n" +
+			"now; a bucket is collected beside the registries that use it."},
 	{"retention", "", "Remove the tags and manifests that [repository.retention] does not keep", 0, retain, retainFlags,
-		"A registry that is running does this by itself before each garbage collection."},
+		"A registry that is running does this by itself before each garbage collection. Where it has a\n" +
+			"directory it is asked to do it now, by the rules that it has read."},
 	{"version", "", "Print the version", 0, printVersion, nil, ""},
 }
 

@@ -3,16 +3,15 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
+	"net/url"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 	"time"
-
-	"github.com/docker/go-units"
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/registry/config"
@@ -26,6 +25,7 @@ const firstRound = 10 * time.Minute
 
 // care is the maintenance of a storage in the background.
 type care struct {
+	now     atomic.Pointer[keeping]
 	changed chan keeping
 	cancel  context.CancelFunc
 	done    chan struct{}
@@ -41,7 +41,8 @@ type keeping struct {
 // interval and at each SIGUSR1, until the end of what it returns.
 func maintain(ctx context.Context, kept, s storage.Storage, rules retention.Rules, c config.Collect, log *slog.Logger) *care {
 	ctx, cancel := context.WithCancel(ctx)
-	m := &care{make(chan keeping), cancel, make(chan struct{})}
+	m := &care{changed: make(chan keeping), cancel: cancel, done: make(chan struct{})}
+	m.now.Store(&keeping{rules, c})
 	asked := make(chan os.Signal, 1)
 	signal.Notify(asked, syscall.SIGUSR1)
 	go func() {
@@ -79,11 +80,15 @@ func every(interval config.Duration) <-chan time.Time {
 // change has the next round, and those after it, go by something else. It waits
 // for the round that runs.
 func (m *care) change(rules retention.Rules, c config.Collect) {
+	m.now.Store(&keeping{rules, c})
 	select {
 	case m.changed <- keeping{rules, c}:
 	case <-m.done:
 	}
 }
+
+// by is what it goes by now.
+func (m *care) by() keeping { return *m.now.Load() }
 
 func (m *care) end() {
 	m.cancel()
@@ -93,7 +98,7 @@ func (m *care) end() {
 // round is one retention, of what is kept here, and one collection.
 func round(ctx context.Context, kept, s storage.Storage, rules retention.Rules, c config.Collect, log *slog.Logger) {
 	if rules.Removes() {
-		err := rules.Run(ctx, kept, true, func(d retention.Deletion) {
+		err := rules.Run(ctx, kept, true, time.Duration(c.Grace), func(d retention.Deletion) {
 			log.Info("removed by retention", "repository", d.Repository, "tag", d.Tag, "digest", d.Digest, "reason", d.Reason)
 		})
 		if err != nil && ctx.Err() == nil {
@@ -113,38 +118,38 @@ func round(ctx context.Context, kept, s storage.Storage, rules retention.Rules, 
 
 func garbageCollect(ctx context.Context, out, _ io.Writer, o *options) (err error) {
 	c, s, err := o.open(ctx)
+	if c != nil && err != nil {
+		query := url.Values{}
+		if o.set("grace") {
+			query.Set("grace", o.grace.String())
+		}
+		return askRunning(ctx, c, out, collectPath, query, err)
+	}
 	if err != nil {
 		return err
 	}
 	defer func() { err = firstOf(err, s.Close()) }()
-	freed, err := s.Collect(ctx, time.Duration(c.Collect.Grace))
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(out, "removed %d blobs and %d uploads: %s\n", freed.Blobs, freed.Uploads, units.HumanSize(float64(freed.Bytes)))
-	return err
+	return collectNow(ctx, out, s, time.Duration(c.Collect.Grace))
 }
 
 func retain(ctx context.Context, out, _ io.Writer, o *options) (err error) {
 	c, s, err := o.open(ctx)
+	if c != nil && err != nil {
+		query := url.Values{}
+		if o.dryRun {
+			query.Set("dry-run", "1")
+		}
+		return askRunning(ctx, c, out, retentionPath, query, err)
+	}
 	if err != nil {
 		return err
 	}
 	defer func() { err = firstOf(err, s.Close()) }()
-	n := 0
-	err = rulesOf(c).Run(ctx, s, !o.dryRun, func(d retention.Deletion) {
-		n++
-		fmt.Fprintln(out, d)
-	})
-	if err != nil {
-		return err
+	grace := time.Duration(0) // nobody has asked a registry that does not run
+	if c.Storage.S3 != nil {
+		grace = time.Duration(c.Collect.Grace)
 	}
-	verb := "removed"
-	if o.dryRun {
-		verb = "would remove"
-	}
-	_, err = fmt.Fprintf(out, "%s %d tags and manifests\n", verb, n)
-	return err
+	return retainNow(ctx, out, s, rulesOf(c), !o.dryRun, grace)
 }
 
 // open opens the storage of the commands that do one thing to it, which has to

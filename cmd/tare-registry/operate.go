@@ -20,6 +20,7 @@ import (
 	"github.com/tarehq/tare/registry/metrics"
 	webhook "github.com/tarehq/tare/registry/notify"
 	"github.com/tarehq/tare/registry/storage"
+	"github.com/tarehq/tare/registry/upstream"
 )
 
 // operation is what is there for whoever runs the registry. Its parts may be
@@ -131,6 +132,22 @@ func (o *operation) gauges() {
 		m.Counter("events_delivered_total", "Events that their receiver took.", labels, func() float64 { n, _, _ := q.Counts(); return float64(n) })
 		m.Counter("events_failed_total", "Attempts to deliver that failed.", labels, func() float64 { _, n, _ := q.Counts(); return float64(n) })
 		m.Counter("events_dropped_total", "Events that were given up.", labels, func() float64 { _, _, n := q.Counts(); return float64(n) })
+	}
+}
+
+// copies has it counted how often what clients look for is here already.
+func (o *operation) copies(s storage.Storage) {
+	u, ok := s.(*upstream.Storage)
+	if !ok || o.metrics == nil {
+		return
+	}
+	value := func(c upstream.Count) func() float64 { return func() float64 { return float64(c.Value()) } }
+	for _, c := range u.Lookups() {
+		o.metrics.Counter("upstream_lookups_total", "What clients looked for in copies: a hit is here, else upstream was asked, or did not answer.",
+			map[string]string{"upstream": c.Upstream, "noun": c.Noun, "result": c.Result}, value(c))
+	}
+	for _, c := range u.Received() {
+		o.metrics.Counter("upstream_received_bytes_total", "Bytes of blobs that came from upstreams.", map[string]string{"upstream": c.Upstream}, value(c))
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,7 +25,7 @@ func TestUpstream(t *testing.T) {
 	for _, name := range []string{"team/app:v1", "team/tool:v1", "team/tool:v2"} {
 		images.Copy(t, img.Ref(), "docker://"+far.Host+"/"+name, "--dest-creds=ann:secret")
 	}
-	root := t.TempDir()
+	root, numbers := t.TempDir(), freePort(t)
 	file, password := filepath.Join(t.TempDir(), "r.toml"), filepath.Join(t.TempDir(), "password")
 	write(t, password, "secret\n")
 	write(t, file, fmt.Sprintf(`
@@ -32,6 +33,8 @@ func TestUpstream(t *testing.T) {
 root = %q
 [http]
 listen = ["127.0.0.1:0"]
+[metrics]
+listen = %q
 [[upstream]]
 name = "far"
 url = %q
@@ -47,7 +50,7 @@ prefix = "mirror"
 repositories = ["team/tool"]
 tags = ["v*"]
 interval = "1h"
-`, root, far.URL, far.CA, password))
+`, root, numbers, far.URL, far.CA, password))
 	r := start(t, "--config", file)
 	testutil.Eventually(t, 20*time.Second, "the sync has ended", func() bool {
 		_, err := os.Stat(filepath.Join(root, "syncs.json"))
@@ -87,4 +90,14 @@ interval = "1h"
 	}
 	pull("far/team/app")
 	pull("mirror/team/tool")
+	_, _, text := get(t, "http://"+numbers+"/metrics")
+	for _, want := range []string{`noun="blob",result="hit",upstream="far"} 2`, `noun="blob",result="asked",upstream="far"} 2`,
+		`noun="manifest",result="hit",upstream="far"} `, `noun="tag",result="asked",upstream="far"} 2`, `noun="tag",result="stale",upstream="far"} 1`} {
+		if !strings.Contains(text, "tare_registry_upstream_lookups_total{"+want) {
+			t.Errorf("the metrics lack %s", want)
+		}
+	}
+	if strings.Contains(text, `tare_registry_upstream_received_bytes_total{upstream="far"} 0`) {
+		t.Error("no bytes are counted")
+	}
 }

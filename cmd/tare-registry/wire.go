@@ -60,21 +60,26 @@ func serve(ctx context.Context, _, logTo io.Writer, o *options) (err error) {
 		return shut(listeners, err)
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
+	ops.copies(s)
 	care := maintain(ctx, kept, s, rulesOf(c), c.Collect, log)
 	defer care.end()
+	if c.Storage.S3 == nil {
+		defer control(c.Storage.Root, deeds(kept, s, care.by), log)()
+	}
 	end, err := schedule(ctx, c, s)
 	if err != nil {
 		return shut(listeners, err)
 	}
 	defer end()
 	var answers handler
-	answers.set(routes(c, kept, s, gate, rulesOf(c), ops.observe(), log))
+	state := registry.NewState()
+	answers.set(routes(c, kept, s, gate, state, ops.observe(), log))
 	defer reload(ctx, o, c, log, func(c *config.Config) error {
 		gate, err := door(c, log)
 		if err != nil {
 			return err
 		}
-		answers.set(routes(c, kept, s, gate, rulesOf(c), ops.observe(), log))
+		answers.set(routes(c, kept, s, gate, state, ops.observe(), log))
 		care.change(rulesOf(c), c.Collect)
 		return nil
 	})()
@@ -148,9 +153,9 @@ const leastKey = 32
 
 // routes is the handler of all paths. They are not cleaned: names and digests
 // are in them.
-func routes(c *config.Config, kept, s storage.Storage, gate *auth.Gate, rules retention.Rules, observe func(registry.Event), log *slog.Logger) http.Handler {
+func routes(c *config.Config, kept, s storage.Storage, gate *auth.Gate, state *registry.State, observe func(registry.Event), log *slog.Logger) http.Handler {
 	r := registry.Config{
-		Storage: s, Rules: rules, Observe: observe, Log: log, Redirect: c.Storage.S3 != nil && c.Storage.S3.Redirect,
+		Storage: s, State: state, Rules: rulesOf(c), Observe: observe, Log: log, Redirect: c.Storage.S3 != nil && c.Storage.S3.Redirect,
 		MaxBlob: int64(c.Limits.Blob), MaxManifest: int64(c.Limits.Manifest),
 	}
 	if u, ok := s.(*upstream.Storage); ok {

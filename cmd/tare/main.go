@@ -16,6 +16,6 @@ var (
 )
 
 func main() {
-	s := &command.Session{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv, Version: version, Commit: gitCommit}
+	s := &command.Session{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv, Program: os.Args[0], Version: version, Commit: gitCommit}
 	os.Exit(cli.Main(context.Background(), s, os.Args[1:]))
 }

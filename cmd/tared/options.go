@@ -38,6 +38,7 @@ type options struct {
 	Runtimes       map[string]runtime `json:"runtimes"`
 	InitPath       string             `json:"init-path"`
 	CgroupParent   string             `json:"cgroup-parent"`
+	CDISpecDirs    []string           `json:"cdi-spec-dirs"`
 	TLS            *bool              `json:"tls"`
 	TLSVerify      bool               `json:"tlsverify"`
 	TLSCACert      string             `json:"tlscacert"`
@@ -60,13 +61,6 @@ type options struct {
 	bip               netip.Prefix
 }
 
-// runtime is an OCI runtime that is executed.
-type runtime struct {
-	Path string   `json:"path"`
-	Args []string `json:"runtimeArgs,omitempty"`
-	Type string   `json:"runtimeType,omitempty"`
-}
-
 // addressPool is a range that subnets of Size bits are cut from.
 type addressPool struct {
 	Base netip.Prefix `json:"base"`
@@ -85,8 +79,8 @@ const (
 // fileKeys gives the key in the configuration file of each flag whose name
 // differs from it.
 var fileKeys = map[string]string{
-	"host": "hosts", "label": "labels", "add-runtime": "runtimes", "default-address-pool": "default-address-pools", "log-opt": "log-opts",
-	"registry-mirror": "registry-mirrors", "insecure-registry": "insecure-registries",
+	"host": "hosts", "label": "labels", "add-runtime": "runtimes", "default-address-pool": "default-address-pools",
+	"log-opt": "log-opts", "cdi-spec-dir": "cdi-spec-dirs", "registry-mirror": "registry-mirrors", "insecure-registry": "insecure-registries",
 }
 
 // readOptions parses the arguments and the configuration file.
@@ -132,6 +126,7 @@ func (o *options) flags() *pflag.FlagSet {
 	f.Var(runtimeValue(o.Runtimes), "add-runtime", "Register an OCI runtime")
 	f.StringVar(&o.InitPath, "init-path", "", "Program that runs as the first process with --init (default tare-init beside tared)")
 	f.StringVar(&o.CgroupParent, "cgroup-parent", "/tare", "Cgroup below which those of the containers are made")
+	f.StringArrayVar(&o.CDISpecDirs, "cdi-spec-dir", []string{"/etc/cdi", "/var/run/cdi"}, "Directory of files that describe devices (CDI); an empty one alone switches them off")
 	f.BoolFunc("tls", "Use TLS on TCP sockets; implied by --tlsverify", func(s string) error {
 		v, err := strconv.ParseBool(s)
 		o.TLS = &v
@@ -325,25 +320,6 @@ func (o *options) checkNetwork() error {
 		if !p.Base.IsValid() || p.Size < p.Base.Bits() || p.Size > p.Base.Addr().BitLen() {
 			return fault.New(fault.Invalid, "invalid default address pool %s with size %d: want a range, and a size from its own length on", p.Base, p.Size)
 		}
-	}
-	return nil
-}
-
-func (o *options) checkRuntimes() error {
-	for name, rt := range o.Runtimes {
-		switch {
-		case name == builtinRuntime:
-			return fault.New(fault.Invalid, "runtime name %q is reserved for the runtime that is built in", name)
-		case rt.Type != "":
-			return fault.New(fault.NotImplemented, "runtimeType of runtime %s is not supported yet: give its path", name)
-		case len(rt.Args) > 0:
-			return fault.New(fault.NotImplemented, "runtimeArgs of runtime %s are not supported yet", name)
-		case rt.Path == "":
-			return fault.New(fault.Invalid, "runtime %s has no path", name)
-		}
-	}
-	if _, ok := o.Runtimes[o.DefaultRuntime]; !ok && o.DefaultRuntime != builtinRuntime {
-		return fault.New(fault.Invalid, "specified default runtime '%s' does not exist", o.DefaultRuntime)
 	}
 	return nil
 }

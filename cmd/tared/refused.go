@@ -25,7 +25,6 @@ var refusals = []refusal{
 	{flag: "authorization-plugin", key: "authorization-plugins"},
 	{flag: "bip6"},
 	{flag: "bridge-accept-fwmark"},
-	{flag: "cdi-spec-dir", key: "cdi-spec-dirs"},
 	{flag: "containerd"},
 	{flag: "containerd-namespace"},
 	{flag: "containerd-plugins-namespace", key: "containerd-plugin-namespace"},

@@ -123,8 +123,9 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (h http.
 
 	containers, err := container.Open(ctx, container.Config{
 		DataRoot: o.DataRoot, ExecRoot: o.ExecRoot, Images: images, Snapshots: layers, Networks: networks,
-		Launcher: launcher, Events: eventLog, Runtimes: o.runtimePaths(), DefaultRuntime: o.DefaultRuntime,
-		InitPath: o.initProgram(), CgroupParent: o.CgroupParent, LogDriver: o.LogDriver, LogOpts: o.LogOpts, Log: log,
+		Launcher: launcher, Events: eventLog, Runtimes: o.runtimes(), DefaultRuntime: o.DefaultRuntime,
+		InitPath: o.initProgram(), CgroupParent: o.CgroupParent, CDI: o.devices(), LogDriver: o.LogDriver, LogOpts: o.LogOpts, Log: log,
+		LinkEnv: os.Getenv("DOCKER_KEEP_DEPRECATED_LEGACY_LINKS_ENV_VARS") == "1",
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot open the containers: %w", err)
@@ -138,7 +139,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (h http.
 		log.Warn(strings.TrimPrefix(w, "WARNING: "))
 	}
 	h = server.New(server.Config{
-		Containers: containers, Logs: containers.Logbook(), Execs: containers.Execs(), Files: containers.Files(), Images: images, Transfers: transfers, Registries: image.NewRegistries(registries), Networks: networks, Events: eventLog, Daemon: facts, Log: log,
+		Containers: containers, Logs: containers.Logbook(), Execs: containers.Execs(), Files: containers.Files(), Stats: containers.Stats(), Images: images, Transfers: transfers, Registries: image.NewRegistries(registries), Networks: networks, Events: eventLog, Daemon: facts, Log: log,
 	})
 	return h, steps.run, nil
 }
@@ -167,15 +168,6 @@ func networkConfig(o *options) network.Config {
 	return c
 }
 
-// runtimePaths names the runtimes; the built-in one has no path.
-func (o *options) runtimePaths() map[string]string {
-	paths := map[string]string{builtinRuntime: ""}
-	for name, rt := range o.Runtimes {
-		paths[name] = rt.Path
-	}
-	return paths
-}
-
 // initProgram finds the program for --init; "" when there is none.
 func (o *options) initProgram() string {
 	if o.InitPath != "" {
@@ -186,6 +178,17 @@ func (o *options) initProgram() string {
 		return ""
 	}
 	return path
+}
+
+// devices are those that can be asked for by name.
+func (o *options) devices() container.CDI {
+	var c container.CDI
+	for _, dir := range o.CDISpecDirs {
+		if dir != "" {
+			c.Dirs = append(c.Dirs, dir)
+		}
+	}
+	return c
 }
 
 // findProgram looks for one of our own programs beside this one, then in PATH.
@@ -208,8 +211,13 @@ func daemonFacts(o *options, id string) server.Daemon {
 		Version: version, GitCommit: commit(), BuildTime: built(),
 		ID: id, DataRoot: o.DataRoot, Debug: o.LogLevel == "debug", Labels: o.Labels,
 		LogDriver: o.LogDriver, LogDrivers: driver.Names(),
-		Runtimes: o.runtimePaths(), DefaultRuntime: o.DefaultRuntime, Mirrors: o.Mirrors, Insecure: o.Insecure,
+		Runtimes: map[string]system.Runtime{}, DefaultRuntime: o.DefaultRuntime, Mirrors: o.Mirrors, Insecure: o.Insecure,
 	}
+	for name, rt := range o.runtimes() {
+		d.Runtimes[name] = system.Runtime{Path: rt.Path, Args: rt.Args}
+	}
+	devices := o.devices()
+	d.CDISpecDirs, d.Devices = devices.Dirs, devices.Devices
 	for _, p := range o.Pools {
 		d.AddressPools = append(d.AddressPools, system.NetworkAddressPool{Base: p.Base, Size: p.Size})
 	}

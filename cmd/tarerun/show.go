@@ -14,8 +14,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/cgroupfs"
 	"github.com/tarehq/tare/ocirun"
-	"github.com/tarehq/tare/ocirun/cgroup"
 )
 
 // shown is a container in the JSON of state and list.
@@ -162,7 +162,7 @@ func runSpec(g *settings, args []string) error {
 	s := ocirun.Default("rootfs", "sh")
 	s.Root.Readonly = true
 	s.Process.Terminal = true
-	if unified, err := cgroup.Unified(); err == nil && !unified { // as runc does it: on v1 it is for those who ask
+	if unified, err := cgroupfs.Unified(); err == nil && !unified { // as runc does it: on v1 it is for those who ask
 		s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.CgroupNamespace })
 	}
 	b, err := json.MarshalIndent(s, "", "\t")

@@ -24,7 +24,7 @@ func Exec(req *wire.ExecCreateRequest, in Input) (*specs.Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	base := Env(in.Config.Env, in.UTSName, in.User.Home, req.Tty)
+	base := Env(in.env(), in.UTSName, in.User.Home, req.Tty)
 	p := &specs.Process{
 		Terminal:        req.Tty,
 		User:            in.User.process(),

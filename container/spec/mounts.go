@@ -59,6 +59,8 @@ func kernelMounts(in Input) []specs.Mount {
 	case ipc.IsHost():
 		list[5] = specs.Mount{Destination: "/dev/mqueue", Type: "bind", Source: "/dev/mqueue", Options: []string{"bind", "nosuid", "noexec", "nodev"}}
 		list = append(list, specs.Mount{Destination: "/dev/shm", Type: "bind", Source: "/dev/shm", Options: []string{"bind", "nosuid", "noexec", "nodev"}})
+	case ipc.IsContainer():
+		list = append(list, specs.Mount{Destination: "/dev/shm", Type: "bind", Source: in.Shm, Options: []string{"bind", "nosuid", "noexec", "nodev"}})
 	case ipc.IsNone():
 	default:
 		list = append(list, specs.Mount{Destination: "/dev/shm", Type: "tmpfs", Source: "shm",

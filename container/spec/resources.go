@@ -23,9 +23,9 @@ func resources(in Input) (*specs.LinuxResources, []specs.LinuxDevice, error) {
 		limit := *h.PidsLimit
 		r.Pids = &specs.LinuxPids{Limit: &limit}
 	}
-	if h.BlkioWeight != 0 {
-		weight := h.BlkioWeight
-		r.BlockIO = &specs.LinuxBlockIO{Weight: &weight}
+	var err error
+	if r.BlockIO, err = blockIO(h); err != nil {
+		return nil, nil, err
 	}
 	devices, rules, err := devices(h)
 	if err != nil {
@@ -52,6 +52,12 @@ func cpu(h *wire.HostConfig) *specs.LinuxCPU {
 	if quota != 0 {
 		c.Quota = &quota
 	}
+	if realtime := uint64(h.CPURealtimePeriod); realtime != 0 {
+		c.RealtimePeriod = &realtime
+	}
+	if realtime := h.CPURealtimeRuntime; realtime != 0 {
+		c.RealtimeRuntime = &realtime
+	}
 	if *c == (specs.LinuxCPU{}) {
 		return nil
 	}
@@ -66,7 +72,7 @@ func memory(h *wire.HostConfig) *specs.LinuxMemory {
 	if h.MemoryReservation > 0 {
 		m.Reservation = &h.MemoryReservation
 	}
-	if h.MemorySwap != 0 {
+	if h.MemorySwap > 0 { // -1 is what the kernel begins with, if it counts swap at all
 		m.Swap = &h.MemorySwap
 	}
 	if h.MemorySwappiness != nil && *h.MemorySwappiness >= 0 {

@@ -2,6 +2,7 @@ package spec
 
 import (
 	"encoding/json"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,7 +17,8 @@ import (
 type security struct {
 	seccomp         string // "" the default profile, "unconfined", or a profile as JSON
 	noNewPrivileges bool
-	plainSystem     bool // systempaths=unconfined: nothing masked or read-only
+	plainSystem     bool  // systempaths=unconfined: nothing masked or read-only
+	writableCgroups *bool // nil for what --privileged says
 }
 
 // parseSecurity reads the options in both of Docker's spellings, key=value
@@ -24,8 +26,10 @@ type security struct {
 func parseSecurity(opts []string) (security, error) {
 	var s security
 	for _, opt := range opts {
-		if opt == "no-new-privileges" {
-			s.noNewPrivileges = true
+		switch opt {
+		case "no-new-privileges", "writable-cgroups":
+			opt += "=true"
+		case "disable": // how label=disable began
 			continue
 		}
 		key, value, ok := strings.Cut(opt, "=")
@@ -51,19 +55,33 @@ func parseSecurity(opts []string) (security, error) {
 				return s, fault.New(fault.Invalid, "invalid --security-opt 2: %q", opt)
 			}
 			s.plainSystem = true
+		case "writable-cgroups":
+			on, err := strconv.ParseBool(value)
+			if err != nil {
+				return s, fault.New(fault.Invalid, "invalid --security-opt 2: %q", opt)
+			}
+			s.writableCgroups = &on
 		case "apparmor":
 			if value != "unconfined" && value != "" {
-				return s, fault.New(fault.NotImplemented, "the AppArmor profile %q is not supported yet", value)
+				return s, fault.New(fault.NotImplemented, "the AppArmor profile %q cannot be put in force: %s; use apparmor=unconfined", value, appArmor())
 			}
 		case "label":
 			if value != "disable" {
-				return s, fault.New(fault.NotImplemented, "the SELinux label %q is not supported yet", value)
+				return s, fault.New(fault.NotImplemented, "the SELinux label %q cannot be put in force: the daemon runs without SELinux; use label=disable", value)
 			}
 		default:
 			return s, fault.New(fault.Invalid, "invalid --security-opt 2: %q", opt)
 		}
 	}
 	return s, nil
+}
+
+// appArmor says why there are no profiles.
+func appArmor() string {
+	if _, err := os.Stat("/sys/module/apparmor"); err != nil {
+		return "this kernel has no AppArmor"
+	}
+	return "loading profiles is not supported yet"
 }
 
 // secure adds what the security options and --privileged decide.
@@ -73,6 +91,9 @@ func secure(s *specs.Spec, in Input) error {
 		return err
 	}
 	s.Process.NoNewPrivileges = opts.noNewPrivileges
+	if opts.writableCgroups != nil {
+		letWriteCgroups(s.Mounts, *opts.writableCgroups)
+	}
 	if opts.plainSystem || in.HostConfig.Privileged {
 		// What was asked for by its name counts all the same.
 		s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = in.HostConfig.MaskedPaths, in.HostConfig.ReadonlyPaths
@@ -92,6 +113,16 @@ func secure(s *specs.Spec, in Input) error {
 	}
 	s.Linux.Seccomp = profile
 	return nil
+}
+
+// letWriteCgroups mounts the container's control group writable, or not.
+func letWriteCgroups(mounts []specs.Mount, on bool) {
+	access := map[bool]string{true: "rw", false: "ro"}
+	for i := range mounts {
+		if at := slices.Index(mounts[i].Options, access[!on]); at >= 0 && mounts[i].Type == "cgroup" {
+			mounts[i].Options[at] = access[on]
+		}
+	}
 }
 
 // CheckSecurity tells whether the options can be understood, before anything

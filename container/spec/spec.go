@@ -28,10 +28,16 @@ type Input struct {
 	Files        *specs.POSIXRlimit // limit of open files for who asks for none; nil to inherit it
 
 	// Namespace paths to join, "" for a new one; "host" for none.
-	NetNS, PidNS string
+	NetNS, PidNS, IpcNS string
+
+	// Shm is a directory that takes the place of the container's own /dev/shm:
+	// that of the container whose IPC namespace it joins.
+	Shm string
 
 	// Files that the engine writes and binds over the image's, "" for none.
 	Hosts, Hostname, ResolvConf string
+
+	Linked []string // variables about linked containers, which the user's own go before
 
 	UTSName string // the host name in the container
 }
@@ -101,7 +107,7 @@ func initProcess(in Input) (*specs.Process, error) {
 		Terminal:     in.Config.Tty,
 		User:         in.User.process(),
 		Args:         args,
-		Env:          Env(in.Config.Env, in.UTSName, in.User.Home, in.Config.Tty),
+		Env:          Env(in.env(), in.UTSName, in.User.Home, in.Config.Tty),
 		Cwd:          "/",
 		Capabilities: sets(caps, in.User.UID == 0),
 		Rlimits:      limits,
@@ -119,6 +125,14 @@ func initProcess(in Input) (*specs.Process, error) {
 		p.User.Umask = in.HostConfig.Umask
 	}
 	return p, nil
+}
+
+// env is the environment that was asked for, after what links tell.
+func (in *Input) env() []string {
+	if len(in.Linked) == 0 {
+		return in.Config.Env
+	}
+	return slices.Concat(in.Linked, in.Config.Env)
 }
 
 // Env completes an environment as Docker does: PATH, HOSTNAME, TERM for a
@@ -184,7 +198,7 @@ func namespaces(in Input) []specs.LinuxNamespace {
 		ns = append(ns, specs.LinuxNamespace{Type: specs.PIDNamespace, Path: in.PidNS})
 	}
 	if !h.IpcMode.IsHost() {
-		ns = append(ns, specs.LinuxNamespace{Type: specs.IPCNamespace})
+		ns = append(ns, specs.LinuxNamespace{Type: specs.IPCNamespace, Path: in.IpcNS})
 	}
 	if !h.CgroupnsMode.IsHost() {
 		ns = append(ns, specs.LinuxNamespace{Type: specs.CgroupNamespace})

@@ -21,6 +21,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/cgroupfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -42,31 +43,24 @@ type Group struct {
 // At names the groups of a path without making them. An absolute path starts at
 // the root of each hierarchy, a relative one at this process's own group.
 func At(path string) (*Group, error) {
-	l, err := host()
+	l, err := cgroupfs.Host()
 	if err != nil {
 		return nil, err
 	}
-	clean := filepath.Clean("/" + path)
-	if clean == "/" {
+	if filepath.Clean("/"+path) == "/" {
 		return nil, fault.New(fault.Invalid, "the cgroups path %q names the root group", path)
 	}
-	place := func(h *hierarchy) string {
-		if filepath.IsAbs(path) {
-			return h.mount + clean
-		}
-		return filepath.Join(h.mount, h.own, clean)
-	}
-	g := &Group{Unified: len(l.v1) == 0}
+	g := &Group{Unified: len(l.V1) == 0}
 	if g.Unified {
-		if l.v2 == nil {
+		if l.V2 == nil {
 			return nil, fault.New(fault.Unavailable, "no control group file system is mounted")
 		}
-		g.Members = []Member{{Dir: place(l.v2), Mount: l.v2.mount}}
+		g.Members = []Member{{Dir: l.V2.Place(path), Mount: l.V2.Mount}}
 		return g, nil
 	}
-	for i := range l.v1 {
-		h := &l.v1[i]
-		g.Members = append(g.Members, Member{h.controllers, place(h), h.mount})
+	for i := range l.V1 {
+		h := &l.V1[i]
+		g.Members = append(g.Members, Member{h.Controllers, h.Place(path), h.Mount})
 	}
 	return g, nil
 }
@@ -118,7 +112,7 @@ func (g *Group) make(m *Member) (isNew bool, err error) {
 		}
 	}
 	if err == unix.EEXIST {
-		if procs, _ := readProcs(m.Dir); len(procs) > 0 {
+		if procs, _ := cgroupfs.ProcsOf(m.Dir); len(procs) > 0 {
 			return false, fault.New(fault.Conflict, "container's cgroup is not empty: %s has %d processes; another container may use it", m.Dir, len(procs))
 		}
 		if alone := (&Group{Members: []Member{*m}, Unified: g.Unified}); (g.Unified || contains(m.Controllers, "freezer")) && alone.Frozen() {
@@ -303,7 +297,7 @@ func (g *Group) killDir() string {
 	if g.Unified {
 		return g.Members[0].Dir
 	}
-	for _, c := range [...]string{"freezer", "pids", "devices", "memory"} {
+	for _, c := range cgroupfs.Members {
 		if d := g.dir(c); d != "" {
 			return d
 		}
@@ -315,15 +309,7 @@ func (g *Group) killDir() string {
 }
 
 // Procs lists the processes of the container, those of nested groups too.
-func (g *Group) Procs() ([]int, error) {
-	var all []int
-	err := walk(g.killDir(), func(dir string) error {
-		procs, err := readProcs(dir)
-		all = append(all, procs...)
-		return err
-	})
-	return all, err
-}
+func (g *Group) Procs() ([]int, error) { return cgroupfs.Procs(g.killDir()) }
 
 // Signal sends sig to all processes. The group is frozen meanwhile so that a
 // process that forks cannot slip through.
@@ -455,38 +441,6 @@ func remove(dir string) error {
 		}
 	}
 	return unix.Rmdir(dir)
-}
-
-func walk(dir string, f func(string) error) error {
-	if err := f(dir); err != nil {
-		return err
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if e.IsDir() {
-			if err := walk(dir+"/"+e.Name(), f); err != nil && !errors.Is(err, unix.ENOENT) {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func readProcs(dir string) ([]int, error) {
-	b, err := os.ReadFile(dir + "/cgroup.procs")
-	if err != nil {
-		return nil, err
-	}
-	var pids []int
-	for line := range strings.Lines(string(b)) {
-		if pid, err := strconv.Atoi(strings.TrimSpace(line)); err == nil && pid > 0 {
-			pids = append(pids, pid)
-		}
-	}
-	return pids, nil
 }
 
 // readFile reads a small file of the control group file system.

@@ -8,30 +8,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/tarehq/tare/internal/cgroupfs"
 	"github.com/tarehq/tare/internal/testutil"
 	"golang.org/x/sys/unix"
 )
-
-func TestParseLayout(t *testing.T) {
-	mounts := `24 1 0:6 / /dev rw - devtmpfs devtmpfs rw
-32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct
-35 31 0:32 / /sys/fs/cgroup/mem\040ory rw,relatime shared:9 - cgroup cgroup rw,memory
-36 31 0:32 / /again rw,relatime shared:9 - cgroup cgroup rw,memory
-40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd
-41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
-`
-	own := "4:memory:/a/b\n2:cpu,cpuacct:/\n0::/u\n"
-	want := &layout{v1: []hierarchy{{[]string{"cpu", "cpuacct"}, "/sys/fs/cgroup/cpu,cpuacct", "/"}, {[]string{"memory"}, "/sys/fs/cgroup/mem ory", "/a/b"}},
-		v2: &hierarchy{nil, "/sys/fs/cgroup/unified", "/u"}}
-	if d := cmp.Diff(want, parseLayout(mounts, own, false), cmp.AllowUnexported(layout{}, hierarchy{})); d != "" {
-		t.Error(d)
-	}
-	if l := parseLayout(mounts, own, true); len(l.v1) != 3 {
-		t.Error("the systemd hierarchy is missing")
-	}
-}
 
 func TestSettings(t *testing.T) {
 	limit, swap, shares, quota, period, pids := int64(1<<20), int64(3<<20), uint64(1024), int64(50000), uint64(100000), int64(0)
@@ -121,14 +102,14 @@ func TestRootIsRefused(t *testing.T) {
 // TestUnified uses a group of the v2 hierarchy, which also a hybrid machine has.
 func TestUnified(t *testing.T) {
 	testutil.RequireRoot(t)
-	l, err := host()
+	l, err := cgroupfs.Host()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l.v2 == nil {
+	if l.V2 == nil {
 		t.Skip("needs a mounted cgroup2")
 	}
-	m := Member{Dir: fmt.Sprintf("%s/tare-test-%s-%d", l.v2.mount, t.Name(), os.Getpid()), Mount: l.v2.mount}
+	m := Member{Dir: fmt.Sprintf("%s/tare-test-%s-%d", l.V2.Mount, t.Name(), os.Getpid()), Mount: l.V2.Mount}
 	g := &Group{Members: []Member{m}, Unified: true}
 	if err := g.create(nil); err != nil {
 		t.Fatal(err)
@@ -184,14 +165,14 @@ func TestUnified(t *testing.T) {
 // TestNotPrepared: the group is made, and what it needs cannot be read.
 func TestNotPrepared(t *testing.T) {
 	testutil.RequireRoot(t)
-	l, err := host()
+	l, err := cgroupfs.Host()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l.v2 == nil {
+	if l.V2 == nil {
 		t.Skip("needs a mounted cgroup2")
 	}
-	g := &Group{Members: []Member{{Dir: fmt.Sprintf("%s/tare-test-%s-%d", l.v2.mount, t.Name(), os.Getpid()), Mount: t.TempDir()}}, Unified: true}
+	g := &Group{Members: []Member{{Dir: fmt.Sprintf("%s/tare-test-%s-%d", l.V2.Mount, t.Name(), os.Getpid()), Mount: t.TempDir()}}, Unified: true}
 	dir := g.Members[0].Dir
 	defer os.Remove(dir)
 	if err := g.create(nil); err == nil {
@@ -257,14 +238,14 @@ func TestBoundOrder(t *testing.T) {
 // TestEmptyParent: somebody made the group above and left its cpuset empty.
 func TestEmptyParent(t *testing.T) {
 	testutil.RequireRoot(t)
-	l, err := host()
+	l, err := cgroupfs.Host()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range l.v1 {
-		if h := &l.v1[i]; h.has("cpuset") {
+	for i := range l.V1 {
+		if h := &l.V1[i]; h.Has("cpuset") {
 			name := fmt.Sprintf("/tare-test-%s-%d", t.Name(), os.Getpid())
-			if err := os.Mkdir(h.mount+name, 0o755); err != nil {
+			if err := os.Mkdir(h.Mount+name, 0o755); err != nil {
 				t.Fatal(err)
 			}
 			g, err := Create(name+"/child", nil)
@@ -277,8 +258,8 @@ func TestEmptyParent(t *testing.T) {
 			if err := g.Delete(); err != nil {
 				t.Error(err)
 			}
-			for i := range l.v1 {
-				_ = os.Remove(l.v1[i].mount + name)
+			for i := range l.V1 {
+				_ = os.Remove(l.V1[i].Mount + name)
 			}
 			return
 		}

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -203,12 +204,12 @@ func TestGuessingIsDamped(t *testing.T) {
 func TestFailuresAreBounded(t *testing.T) {
 	var f failures
 	for i := range maxFailed + 100 {
-		f.add(f.key("192.0.2.1:1", string(rune(i+1000))))
+		f.add(f.key("192.0.2.1", string(rune(i+1000))))
 	}
 	if len(f.of) > maxFailed {
 		t.Errorf("%d are remembered", len(f.of))
 	}
-	if f.key("[2001:db8::1]:1", "a") != f.key("[2001:db8::2]:2", "a") || f.key("192.0.2.1:1", "a") == f.key("192.0.2.2:1", "a") {
+	if origin("[2001:db8::1]:1") != origin("[2001:db8::2]:2") || origin("192.0.2.1:1") == origin("192.0.2.2:1") {
 		t.Error("addresses are told apart in the wrong way")
 	}
 }
@@ -336,4 +337,60 @@ func TestGuessesAtOnce(t *testing.T) {
 			t.Errorf("%d of %d guesses were not looked at", n, guesses)
 		}
 	})
+}
+
+// TestCrowdedAddress: whoever asks from elsewhere does not wait for all that one
+// address asks under any names.
+func TestCrowdedAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, _ := passwords(t, "alice", "secret")
+		p.turns = make(chan struct{}, 1)
+		p.turns <- struct{}{}
+		ctx, end := context.WithCancel(t.Context())
+		for i := range 50 {
+			go p.check(basic("", "").WithContext(ctx), "nobody"+strconv.Itoa(i), "x")
+		}
+		synctest.Wait()
+		elsewhere := basic("", "")
+		elsewhere.RemoteAddr = "198.51.100.7:99"
+		let := make(chan error)
+		go func() { let <- p.check(elsewhere, "alice", "secret") }()
+		synctest.Wait()
+		<-p.turns
+		if err := <-let; err != nil {
+			t.Error(err)
+		}
+		p.strangers.mu.Lock()
+		before := p.strangers.left(p.strangers.keyLocked(origin(basic("", "").RemoteAddr), ""))
+		p.strangers.mu.Unlock()
+		if before > 3 {
+			t.Errorf("%d others came first", before)
+		}
+		end()
+		synctest.Wait()
+	})
+}
+
+// TestStrangersAreDamped: names that nobody has do not keep the processor busy
+// for ever; who is known, and who comes from elsewhere, is let in.
+func TestStrangersAreDamped(t *testing.T) {
+	p, _ := passwords(t, "alice", "a", "bob", "b")
+	now := time.Unix(1e9, 0)
+	p.strangers.now = func() time.Time { return now }
+	g := New(Config{Passwords: p})
+	wants(t, g, basic("alice", "a"), "alice", pull)
+	for i := range maxFromAddress {
+		wants(t, g, basic("nobody"+strconv.Itoa(i), "x"), basicChallenge, pull)
+	}
+	wants(t, g, basic("bob", "b"), basicChallenge, pull)
+	wants(t, g, basic("alice", "a"), "alice", pull)
+	elsewhere := basic("bob", "b")
+	elsewhere.RemoteAddr = "198.51.100.7:99"
+	wants(t, g, elsewhere, "bob", pull)
+	again := basic("carol", "c") // nobody, whom one failure less lets be looked at
+	wants(t, g, again, basicChallenge, pull)
+	now = now.Add(forgetFromAddress)
+	if g := p.guess(again, "carol"); g.tooMany() {
+		t.Error("failures are not forgotten")
+	}
 }

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"hash/maphash"
 	"net/netip"
 	"sync"
@@ -9,8 +10,12 @@ import (
 
 // failures counts wrong passwords by where they came from and whom they were
 // for: guessing one's password does not lock another out, nor the same user
-// elsewhere. The zero value is ready.
+// elsewhere. The zero value is ready, and made for that; another one counts by
+// the address alone.
 type failures struct {
+	most   int           // in a row; 0: maxFailures
+	forget time.Duration // one less for each; 0: forgetFailure
+
 	mu   sync.Mutex
 	seed maphash.Seed
 	of   map[uint64]failed
@@ -23,36 +28,52 @@ type failed struct {
 }
 
 const (
-	maxFailures   = 10               // in a row
-	forgetFailure = 10 * time.Second // one less for each
+	maxFailures   = 10
+	forgetFailure = 10 * time.Second
 	maxFailed     = 8192
+
+	// An address may be that of an office: what stops it is more than one user's
+	// mistakes, and is forgotten faster.
+	maxFromAddress    = 60
+	forgetFromAddress = time.Second
 )
 
-// key is one name from one address; a network of IPv6 counts as one.
-func (f *failures) key(remote, name string) uint64 {
+// key is one name from one origin.
+func (f *failures) key(from, name string) uint64 {
 	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.keyLocked(from, name)
+}
+
+func (f *failures) keyLocked(from, name string) uint64 {
 	if f.of == nil {
 		f.of, f.seed = map[uint64]failed{}, maphash.MakeSeed()
 	}
-	f.mu.Unlock()
-	var from string
-	if ap, err := netip.ParseAddrPort(remote); err == nil {
-		addr := ap.Addr().Unmap().WithZone("")
-		bits := 64
-		if addr.Is4() {
-			bits = 32
-		}
-		if prefix, err := addr.Prefix(bits); err == nil {
-			from = prefix.String()
-		}
-	}
 	return maphash.String(f.seed, from+"\x00"+name)
+}
+
+// origin is the client's address; a network of IPv6 counts as one.
+func origin(remote string) string {
+	ap, err := netip.ParseAddrPort(remote)
+	if err != nil {
+		return ""
+	}
+	addr := ap.Addr().Unmap().WithZone("")
+	bits := 64
+	if addr.Is4() {
+		bits = 32
+	}
+	prefix, err := addr.Prefix(bits)
+	if err != nil {
+		return ""
+	}
+	return prefix.String()
 }
 
 func (f *failures) tooMany(key uint64) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.left(key) >= maxFailures
+	return f.left(key) >= cmp.Or(f.most, maxFailures)
 }
 
 func (f *failures) add(key uint64) {
@@ -70,7 +91,7 @@ func (f *failures) add(key uint64) {
 // left is what has not been forgotten.
 func (f *failures) left(key uint64) int {
 	e := f.of[key]
-	return max(0, e.count-int(f.time().Sub(e.last)/forgetFailure))
+	return max(0, e.count-int(f.time().Sub(e.last)/cmp.Or(f.forget, forgetFailure)))
 }
 
 func (f *failures) time() time.Time {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/filestate"
+	"github.com/tarehq/tare/internal/keylock"
 )
 
 // Passwords are the users of an htpasswd file. It is read again when it has
@@ -29,14 +30,16 @@ import (
 //
 // bcrypt is slow on purpose, some 50 ms, and clients send their password with
 // each request. What was right once is remembered, by a keyed hash and until
-// the file changes; what is not remembered is computed by few at a time and
-// not at all for those who have been wrong too often.
+// the file changes; what is not remembered is computed by few at a time, one
+// from each address, and not at all for those who have been wrong too often.
 type Passwords struct {
-	file     string
-	log      *slog.Logger
-	key      [32]byte
-	turns    chan struct{} // one for each computation at a time
-	failures failures
+	file      string
+	log       *slog.Logger
+	key       [32]byte
+	turns     chan struct{} // one for each computation at a time
+	failures  failures
+	strangers failures              // by the address alone, whatever the name
+	asking    keylock.Locks[string] // addresses that have a password computed
 
 	mu    sync.Mutex // of reading
 	state string     // of the file when it was read
@@ -61,7 +64,8 @@ const (
 
 // OpenPasswords reads the file, which has to be there.
 func OpenPasswords(file string, log *slog.Logger) (*Passwords, error) {
-	p := &Passwords{file: file, log: log, turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
+	p := &Passwords{file: file, log: log, turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
+		strangers: failures{most: maxFromAddress, forget: forgetFromAddress}}
 	if _, err := rand.Read(p.key[:]); err != nil {
 		return nil, err
 	}
@@ -163,8 +167,8 @@ func (p *Passwords) check(r *http.Request, name, password string) error {
 	if u.remembered(sum) {
 		return nil
 	}
-	who := p.failures.key(r.RemoteAddr, name)
-	if p.failures.tooMany(who) {
+	who := p.guess(r, name)
+	if who.tooMany() {
 		return errTooMany
 	}
 	right, err := p.compute(r.Context(), u, sum, name, password, who)
@@ -184,25 +188,60 @@ func (p *Passwords) sum(name, password string) (out [32]byte) {
 	return out
 }
 
+// guess is whose failures a wrong password adds to.
+type guess struct {
+	p          *Passwords
+	from       string
+	pair, addr uint64
+}
+
+func (p *Passwords) guess(r *http.Request, name string) guess {
+	from := origin(r.RemoteAddr)
+	return guess{p, from, p.failures.key(from, name), p.strangers.key(from, "")}
+}
+
+func (g guess) tooMany() bool { return g.p.failures.tooMany(g.pair) || g.p.strangers.tooMany(g.addr) }
+
+func (g guess) failed() {
+	g.p.failures.add(g.pair)
+	g.p.strangers.add(g.addr)
+}
+
+// turn waits for what one address may have computed at a time, and then for one
+// of the few that all may. So whoever asks from elsewhere waits for one request
+// of each address, however many there are.
+func (p *Passwords) turn(ctx context.Context, from string) (done func(), err error) {
+	next, err := p.asking.Lock(ctx, from)
+	if err == nil {
+		select {
+		case p.turns <- struct{}{}:
+			return func() { <-p.turns; next() }, nil
+		case <-ctx.Done():
+			next()
+			err = ctx.Err()
+		}
+	}
+	return nil, fault.New(fault.Unauthorized, "the request ended before its password was checked: %w", err)
+}
+
 // compute waits for its turn. Requests that came with the same password at the
 // same time find it remembered by then; those that came with many others find
 // those counted.
-func (p *Passwords) compute(ctx context.Context, u *users, sum [32]byte, name, password string, who uint64) (right bool, err error) {
-	select {
-	case p.turns <- struct{}{}:
-		defer func() { <-p.turns }()
-	case <-ctx.Done():
-		return false, fault.New(fault.Unauthorized, "the request ended before its password was checked: %w", ctx.Err())
+func (p *Passwords) compute(ctx context.Context, u *users, sum [32]byte, name, password string, who guess) (right bool, err error) {
+	done, err := p.turn(ctx, who.from)
+	if err != nil {
+		return false, err
 	}
+	defer done()
 	if u.remembered(sum) {
 		return true, nil
 	}
-	if p.failures.tooMany(who) {
+	if who.tooMany() {
 		return false, errTooMany
 	}
 	defer func() {
 		if !right && err == nil {
-			p.failures.add(who)
+			who.failed()
 		}
 	}()
 	hash := u.hashes[name]

@@ -203,9 +203,9 @@ func (c *counted) Tag(ctx context.Context, repo, name string) (storage.Tag, erro
 	return t, err
 }
 
-func (c *counted) DeleteManifest(ctx context.Context, repo string, d digest.Digest) error {
+func (c *counted) DeleteManifest(ctx context.Context, repo string, d digest.Digest, fixed func(string) bool) error {
 	start := time.Now()
-	err := c.Storage.DeleteManifest(ctx, repo, d)
+	err := c.Storage.DeleteManifest(ctx, repo, d, fixed)
 	c.end(deleteManifest, start, err)
 	return err
 }
@@ -231,9 +231,9 @@ func (c *counted) Tags(ctx context.Context, repo, last string, n int) ([]string,
 	return names, err
 }
 
-func (c *counted) Referrers(ctx context.Context, repo string, d digest.Digest) ([]ocispec.Descriptor, error) {
+func (c *counted) Referrers(ctx context.Context, repo string, d, last digest.Digest, n int) ([]ocispec.Descriptor, error) {
 	start := time.Now()
-	found, err := c.Storage.Referrers(ctx, repo, d)
+	found, err := c.Storage.Referrers(ctx, repo, d, last, n)
 	c.end(list, start, err)
 	return found, err
 }

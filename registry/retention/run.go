@@ -16,8 +16,9 @@ const page = 256
 
 // Run carries out the policies of all repositories; do is called for each
 // deletion that was made. Without apply nothing is deleted. What a client
-// has pushed or tagged since the plan was made stays, to be looked at the next time.
-func (r Rules) Run(ctx context.Context, s storage.Storage, apply bool, do func(Deletion)) error {
+// has pushed or tagged since the plan was made stays, to be looked at the next
+// time, as does a manifest that one has asked for within the grace.
+func (r Rules) Run(ctx context.Context, s storage.Storage, apply bool, grace time.Duration, do func(Deletion)) error {
 	for last := ""; ; {
 		names, err := s.Repositories(ctx, last, page)
 		if err != nil || len(names) == 0 {
@@ -25,14 +26,14 @@ func (r Rules) Run(ctx context.Context, s storage.Storage, apply bool, do func(D
 		}
 		last = names[len(names)-1]
 		for _, name := range names {
-			if err := r.repository(ctx, s, name, apply, do); err != nil && !errors.Is(err, fault.NotFound) {
+			if err := r.repository(ctx, s, name, apply, grace, do); err != nil && !errors.Is(err, fault.NotFound) {
 				return err
 			}
 		}
 	}
 }
 
-func (r Rules) repository(ctx context.Context, s storage.Storage, name string, apply bool, do func(Deletion)) error {
+func (r Rules) repository(ctx context.Context, s storage.Storage, name string, apply bool, grace time.Duration, do func(Deletion)) error {
 	e := r.entry(name)
 	if e.Policy == nil {
 		return nil
@@ -43,7 +44,7 @@ func (r Rules) repository(ctx context.Context, s storage.Storage, name string, a
 	}
 	for _, d := range Plan(name, *e.Policy, c, e.Immutable.Match, time.Now()) {
 		if apply {
-			err := d.carryOut(ctx, s)
+			err := d.carryOut(ctx, s, grace)
 			if errors.Is(err, fault.NotFound) || errors.Is(err, fault.Conflict) {
 				continue
 			}
@@ -92,9 +93,9 @@ func read(ctx context.Context, s storage.Storage, repo string) (c Contents, err 
 }
 
 // carryOut deletes what is still as it was planned.
-func (d Deletion) carryOut(ctx context.Context, s storage.Storage) error {
+func (d Deletion) carryOut(ctx context.Context, s storage.Storage, grace time.Duration) error {
 	if d.Tag == "" {
-		return s.ExpireManifest(ctx, d.Repository, d.Digest, d.Updated)
+		return s.ExpireManifest(ctx, d.Repository, d.Digest, d.Updated, grace)
 	}
 	return s.ExpireTag(ctx, d.Repository, storage.Tag{Name: d.Tag, Target: ocispec.Descriptor{Digest: d.Digest}, Updated: d.Updated})
 }

@@ -9,6 +9,7 @@
 //
 //	Upload.Commit, Mount           the repository has the blob
 //	PutManifest                    the repository has the manifest, which keeps all that it names
+//	Blob, KeepManifest             what nothing keeps is not due before the grace period is over
 //	DeleteManifest, DeleteTag, …   what nothing keeps any longer is due
 //	Collect                        what has been due for the grace period is removed
 //
@@ -63,16 +64,22 @@ type Storage interface {
 	Manifest(ctx context.Context, repo string, d digest.Digest) (*Manifest, error)
 	// Tag reads what the tag points to.
 	Tag(ctx context.Context, repo, tag string) (Tag, error)
-	// DeleteManifest removes the manifest and the tags that point to it. Indexes
-	// that name it stay.
-	DeleteManifest(ctx context.Context, repo string, d digest.Digest) error
+	// KeepManifest has a manifest that somebody was told of stay for the grace
+	// period at least, as Blob does for blobs: it is for what clients rely on, such
+	// as the manifests of an index that they are about to put.
+	KeepManifest(ctx context.Context, repo string, d digest.Digest) error
+	// DeleteManifest removes the manifest and the tags that point to it. It is
+	// fault.Conflict, and nothing has gone, if one of these is fixed; nil fixes none.
+	// Indexes that name the manifest stay.
+	DeleteManifest(ctx context.Context, repo string, d digest.Digest, fixed func(tag string) bool) error
 	DeleteTag(ctx context.Context, repo, tag string) error
 	// ExpireTag deletes the tag as long as it is what was read: to point elsewhere,
 	// or to have been set again, is fault.Conflict.
 	ExpireTag(ctx context.Context, repo string, read Tag) error
-	// ExpireManifest deletes a manifest to which no tag points and which was put at
-	// the time of updated for the last time; else it is fault.Conflict.
-	ExpireManifest(ctx context.Context, repo string, d digest.Digest, updated time.Time) error
+	// ExpireManifest deletes a manifest to which no tag points, which was put at
+	// the time of updated for the last time, and neither put nor kept since the grace
+	// period began; else it is fault.Conflict.
+	ExpireManifest(ctx context.Context, repo string, d digest.Digest, updated time.Time, grace time.Duration) error
 
 	// Repositories lists at most n (all for n < 0) of the repositories that have
 	// a manifest or a blob, in the order of their bytes, from the first after last on.
@@ -83,9 +90,9 @@ type Storage interface {
 	// Manifests lists the digests of a repository's manifests in the same way.
 	Manifests(ctx context.Context, repo string, last digest.Digest, n int) ([]digest.Digest, error)
 	// Referrers lists the repository's manifests whose subject is d, which need
-	// not be there. Descriptors have artifact type and annotations as the
-	// specification says. There may be none.
-	Referrers(ctx context.Context, repo string, d digest.Digest) ([]ocispec.Descriptor, error)
+	// not be there, in the same way. Descriptors have artifact type and annotations
+	// as the specification says. There may be none.
+	Referrers(ctx context.Context, repo string, d, last digest.Digest, n int) ([]ocispec.Descriptor, error)
 	// Usage is the bytes of the repository's blobs and manifests, each once.
 	Usage(ctx context.Context, repo string) (int64, error)
 
@@ -188,6 +195,11 @@ func (e *UpstreamError) Error() string {
 
 // Unwrap leaves Err out: what is invalid there is not what the client sent.
 func (e *UpstreamError) Unwrap() error { return fault.Unavailable }
+
+// Fixed is the refusal to delete what an immutable tag points to.
+func Fixed(repo, tag string) error {
+	return fault.New(fault.Conflict, "the tag %s of %s is immutable, so it stays with all that it points to: ask who runs the registry to change that", tag, repo)
+}
 
 func (e *MissingError) Error() string {
 	return fmt.Sprintf("the manifest names %v, which the repository does not have: push it first", e.Digests)

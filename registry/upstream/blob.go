@@ -23,11 +23,13 @@ func (s *Storage) Blob(ctx context.Context, repo string, d digest.Digest) (*stor
 		return b, err
 	}
 	if err == nil {
+		p.counts.look(aBlob, hit)
 		if n, _ := s.named.get(repo + "@" + string(d)); len(n.lacks) > 0 {
 			s.background("arrived "+repo+"@"+string(d), func(ctx context.Context) error { return s.arrived(ctx, repo, d) })
 		}
 		return b, nil
 	}
+	p.counts.look(aBlob, asked)
 	size, err := s.size(ctx, p, path, repo, d)
 	if err != nil {
 		return nil, err

@@ -249,6 +249,7 @@ func (dl *download) move(ctx context.Context, body io.Reader) error {
 				return fault.New(fault.Unavailable, "cannot fetch the blob: %w", err)
 			}
 			at += int64(n)
+			dl.p.counts.received.Add(int64(n))
 			dl.change(func() { dl.have = at })
 		}
 		switch {

@@ -53,7 +53,7 @@ func (s *Storage) expireIn(ctx context.Context, p *peer, repo string, before tim
 			m, err := s.Storage.Manifest(ctx, repo, d)
 			if err == nil && !m.Updated.IsZero() && m.Updated.Before(before) {
 				s.noted.drop(repo + "@" + string(d))
-				if err = s.Storage.DeleteManifest(ctx, repo, d); err == nil {
+				if err = s.Storage.DeleteManifest(ctx, repo, d, nil); err == nil {
 					s.log.Info("a cached manifest that nobody asked for was removed", "upstream", p.Name, "repository", repo, "digest", d, "used", m.Updated)
 				}
 			}

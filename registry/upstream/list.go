@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -80,15 +81,19 @@ func after(names []string, last string, n int) []string {
 
 // Referrers lists what refers to a manifest at upstream or, while it does not
 // answer, what is here of it.
-func (s *Storage) Referrers(ctx context.Context, repo string, d digest.Digest) ([]ocispec.Descriptor, error) {
-	here, err := s.Storage.Referrers(ctx, repo, d)
+func (s *Storage) Referrers(ctx context.Context, repo string, d, last digest.Digest, n int) ([]ocispec.Descriptor, error) {
+	here, err := s.Storage.Referrers(ctx, repo, d, last, n)
 	p, path, cached := s.route(repo)
 	if !cached || err != nil && !errors.Is(err, fault.NotFound) {
 		return here, err
 	}
 	key := repo + "@" + string(d)
-	if known, ok := s.refers.get(key); ok && time.Since(known.at) < p.TagTTL {
-		return known.items, nil
+	ttl := p.TagTTL
+	if last != "" {
+		ttl = max(ttl, s.pace.lists)
+	}
+	if known, ok := s.refers.get(key); ok && time.Since(known.at) < ttl {
+		return afterReferrer(known.items, last, n), nil
 	}
 	list, ok, err := ask(ctx, s, p, len(here) > 0, "referrers "+key, func(ctx context.Context) ([]referrer, error) {
 		r, err := p.repository(path)
@@ -100,6 +105,7 @@ func (s *Storage) Referrers(ctx context.Context, repo string, d digest.Digest) (
 			return nil, err
 		}
 		all = slices.DeleteFunc(all, func(d referrer) bool { return !storage.ValidDigest(d.Digest) })
+		slices.SortFunc(all, byDigest)
 		if data, err := json.Marshal(all); err == nil && len(data) <= maxKeptReferrers {
 			s.refers.put(key, list[referrer]{all, time.Now()})
 		}
@@ -108,7 +114,22 @@ func (s *Storage) Referrers(ctx context.Context, repo string, d digest.Digest) (
 	if !ok {
 		return here, err
 	}
-	return list, nil
+	return afterReferrer(list, last, n), nil
+}
+
+func byDigest(a, b referrer) int { return cmp.Compare(a.Digest, b.Digest) }
+
+// afterReferrer is after for referrers.
+func afterReferrer(all []referrer, last digest.Digest, n int) []referrer {
+	i, found := slices.BinarySearchFunc(all, referrer{Digest: last}, byDigest)
+	if found {
+		i++
+	}
+	all = all[i:]
+	if n >= 0 && len(all) > n {
+		all = all[:n]
+	}
+	return all
 }
 
 // ask has upstream list something. It is not ok if what is here has to do.

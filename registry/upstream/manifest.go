@@ -31,9 +31,11 @@ func (s *Storage) Manifest(ctx context.Context, repo string, d digest.Digest) (*
 		return m, err
 	}
 	if err == nil {
+		p.counts.look(aManifest, hit)
 		s.used(p, repo, m)
 		return m, nil
 	}
+	p.counts.look(aManifest, asked)
 	err = s.once(ctx, "manifest "+repo+"@"+string(d), 0, func(ctx context.Context) error {
 		m, err := p.fetch(ctx, path, d)
 		if err != nil {

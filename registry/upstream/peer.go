@@ -23,6 +23,7 @@ type peer struct {
 	Upstream
 	client *remote.Client
 	domain string
+	counts counts
 
 	mu   sync.Mutex
 	down time.Time // until then what is here serves

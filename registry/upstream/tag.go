@@ -23,11 +23,13 @@ func (s *Storage) Tag(ctx context.Context, repo, name string) (storage.Tag, erro
 	}
 	key := repo + ":" + name
 	if at, known := s.checked.get(key); here && known && time.Since(at) < p.TagTTL {
+		p.counts.look(aTag, hit)
 		return have, nil
 	}
 	limit := time.Duration(0)
 	if here {
 		if p.isDown() {
+			p.counts.look(aTag, stale)
 			have.Stale = true
 			return have, nil
 		}
@@ -36,10 +38,13 @@ func (s *Storage) Tag(ctx context.Context, repo, name string) (storage.Tag, erro
 	err = s.once(ctx, "tag "+key, limit, func(ctx context.Context) error { return s.revalidate(ctx, p, path, repo, name) })
 	switch {
 	case err == nil:
+		p.counts.look(aTag, asked)
 		return s.Storage.Tag(ctx, repo, name)
 	case !here || errors.Is(err, fault.NotFound) || ctx.Err() != nil:
+		p.counts.look(aTag, asked)
 		return storage.Tag{}, err
 	}
+	p.counts.look(aTag, stale)
 	if errors.Is(err, errLate) {
 		p.setDown(time.Now().Add(s.pace.down)) // until the request that goes on says otherwise
 	}

@@ -470,7 +470,7 @@ func TestReferrers(t *testing.T) {
 	c.pull(t, "up/team/app", signature.Descriptor.Digest.String())
 	server.CloseClientConnections()
 	server.Close()
-	list, err = c.Referrers(t.Context(), "up/team/app", image.Descriptor.Digest)
+	list, err = c.Referrers(t.Context(), "up/team/app", image.Descriptor.Digest, "", -1)
 	ok(t, err)
 	if len(list) != 1 || list[0].Digest != signature.Descriptor.Digest {
 		t.Errorf("%+v while upstream is down", list)
@@ -556,7 +556,7 @@ func TestHostile(t *testing.T) {
 			t.Errorf("%s: status %d", name, status)
 		}
 		if want == http.StatusOK {
-			ok(t, c.DeleteManifest(t.Context(), "up/team/app", d))
+			ok(t, c.DeleteManifest(t.Context(), "up/team/app", d, nil))
 		}
 	}
 	// A tag that leads to a digest that is not there, or to none.

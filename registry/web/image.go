@@ -201,7 +201,7 @@ func (p *imagePage) steps(layers []ocispec.Descriptor, history []ocispec.History
 }
 
 func (v *visit) referrers(p *imagePage) error {
-	list, err := v.h.Storage.Referrers(v.Context(), p.Repository, p.Digest)
+	list, err := v.h.Storage.Referrers(v.Context(), p.Repository, p.Digest, "", maxRows+1)
 	if err != nil && !errors.Is(err, fault.NotFound) {
 		return err
 	}

@@ -98,6 +98,9 @@ func (k *keeper) take(files []*os.File) (clients []*os.File, err error) {
 	if k.cfg.NetNS {
 		want++
 	}
+	if k.cfg.Shm {
+		want++
+	}
 	if len(files) < want {
 		closeAll(files)
 		return nil, fault.New(fault.Invalid, "%d files came with the request, it needs %d", len(files), want)
@@ -107,6 +110,14 @@ func (k *keeper) take(files []*os.File) (clients []*os.File, err error) {
 		if err := unix.Dup3(int(files[0].Fd()), netNSFile, unix.O_CLOEXEC); err != nil {
 			closeAll(files[1:])
 			return nil, os.NewSyscallError("dup3", err)
+		}
+		files = files[1:]
+	}
+	if k.cfg.Shm {
+		defer files[0].Close()
+		if err := mountShm(files[0], filepath.Join(k.cfg.Dir, supervise.ShmName)); err != nil {
+			closeAll(files[1:])
+			return nil, err
 		}
 		files = files[1:]
 	}

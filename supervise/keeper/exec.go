@@ -2,8 +2,10 @@ package keeper
 
 import (
 	"context"
+	"errors"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -11,24 +13,29 @@ import (
 	"github.com/tarehq/tare/supervise"
 )
 
-// codesKept is how many exit codes of ended execs are remembered.
-const codesKept = 256
+// How much is remembered of execs that have ended: for how long, of how many,
+// and how many bytes of their arguments and notes.
+const (
+	exitKept  = 10 * time.Minute // twice as long as a daemon tells of them
+	exitsKept = 256
+	bytesKept = 256 << 10
+)
 
 // execs are the further processes of the container.
 type execs struct {
 	mu      sync.Mutex
 	running map[string]*exec
-	codes   map[string]int // of those that have ended
-	ended   []string       // in the order of their ends
+	ended   []supervise.ExecStatus // in the order of their ends
+	bytes   int                    // of their arguments and notes
 }
 
 // exec is a further process in the container.
 type exec struct {
-	id    string
+	supervise.ExecStatus
 	stdio *stdio
 	out   *output
-	done  chan struct{} // closed when code is valid
-	code  int
+	once  bool          // its end is told once
+	done  chan struct{} // closed when Exit is valid
 }
 
 // find gives an exec that runs.
@@ -38,10 +45,19 @@ func (x *execs) find(id string) (*exec, error) {
 	if e := x.running[id]; e != nil {
 		return e, nil
 	}
-	if _, ended := x.codes[id]; ended {
+	if x.endedLocked(id) != nil {
 		return nil, errGone()
 	}
 	return nil, errNoExec(id)
+}
+
+func (x *execs) endedLocked(id string) *supervise.ExecExit {
+	for i := range x.ended {
+		if x.ended[i].ID == id {
+			return x.ended[i].Exit
+		}
+	}
+	return nil
 }
 
 func errNoExec(id string) error {
@@ -53,12 +69,12 @@ func (x *execs) add(e *exec) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.running == nil {
-		x.running, x.codes = map[string]*exec{}, map[string]int{}
+		x.running = map[string]*exec{}
 	}
-	if _, ended := x.codes[e.id]; ended || x.running[e.id] != nil {
-		return fault.New(fault.Conflict, "the exec %s has been started already", e.id)
+	if x.endedLocked(e.ID) != nil || x.running[e.ID] != nil {
+		return fault.New(fault.Conflict, "the exec %s has been started already", e.ID)
 	}
-	x.running[e.id] = e
+	x.running[e.ID] = e
 	return nil
 }
 
@@ -68,39 +84,122 @@ func (x *execs) remove(id string) {
 	x.mu.Unlock()
 }
 
-// end records the exit code and forgets the oldest.
-func (x *execs) end(e *exec, code int) {
+// made notes the process, which exists now.
+func (x *execs) made(e *exec, pid int) {
+	x.mu.Lock()
+	e.Pid = pid
+	x.mu.Unlock()
+}
+
+// end records how an exec ended, and forgets the oldest.
+func (x *execs) end(e *exec, exit supervise.ExecExit) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	e.code = code
+	e.Exit = &exit
 	close(e.done)
-	delete(x.running, e.id)
-	x.codes[e.id] = code
-	x.ended = append(x.ended, e.id)
-	if len(x.ended) > codesKept {
-		delete(x.codes, x.ended[0])
-		x.ended = x.ended[1:]
+	delete(x.running, e.ID)
+	x.ended = append(x.ended, e.ExecStatus)
+	x.bytes += weight(e.ExecStatus)
+	for len(x.ended) > exitsKept || x.bytes > bytesKept && len(x.ended) > 1 || time.Since(x.ended[0].Exit.EndedAt) > exitKept {
+		x.dropLocked(0)
+	}
+}
+
+func weight(e supervise.ExecStatus) int {
+	n := len(e.Note) + len(e.Exit.Output)
+	for _, a := range e.Args {
+		n += len(a)
+	}
+	return n
+}
+
+func (x *execs) dropLocked(i int) {
+	x.bytes -= weight(x.ended[i])
+	rest := append(x.ended[:i], x.ended[i+1:]...)
+	clear(x.ended[len(rest):]) // what it points to
+	x.ended = rest
+}
+
+// forget drops what was told and is told once.
+func (x *execs) forget(id string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for i := range x.ended {
+		if x.ended[i].ID == id {
+			x.dropLocked(i)
+			return
+		}
 	}
 }
 
 // wait waits for the end of an exec.
 func (x *execs) wait(ctx context.Context, id string) (supervise.ExecExit, error) {
 	x.mu.Lock()
-	e := x.running[id]
-	code, ended := x.codes[id]
+	e, exit := x.running[id], x.endedLocked(id)
 	x.mu.Unlock()
 	switch {
-	case ended:
-		return supervise.ExecExit{Code: code}, nil
+	case exit != nil:
+		return *exit, nil
 	case e == nil:
 		return supervise.ExecExit{}, errNoExec(id)
 	}
 	select {
 	case <-e.done:
-		return supervise.ExecExit{Code: e.code}, nil
+		if e.once {
+			x.forget(id)
+		}
+		return *e.Exit, nil
 	case <-ctx.Done():
 		return supervise.ExecExit{}, ctx.Err()
 	}
+}
+
+// list tells of all that are known.
+func (x *execs) list() []supervise.ExecStatus {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	list := append([]supervise.ExecStatus{}, x.ended...)
+	for _, e := range x.running {
+		if e.Pid != 0 {
+			list = append(list, e.ExecStatus)
+		}
+	}
+	return list
+}
+
+// processGroup makes a signal through a pidfd one to the process's group:
+// PIDFD_SIGNAL_PROCESS_GROUP, pidfd_send_signal(2), from Linux 6.9 on.
+const processGroup = 4
+
+// kill ends an exec that runs.
+func (x *execs) kill(id string) error {
+	e, err := x.find(id)
+	if err != nil {
+		return err
+	}
+	x.mu.Lock()
+	pid := e.Pid
+	x.mu.Unlock()
+	if pid == 0 {
+		return fault.New(fault.Conflict, "the process is being made: try again")
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return errGone()
+	}
+	defer unix.Close(fd)
+	// Who was collected just now may have left its number to another, which is
+	// no child of ours.
+	if unix.Waitid(unix.P_PIDFD, fd, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil) != nil {
+		return errGone()
+	}
+	if err = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, processGroup); err == unix.EINVAL {
+		err = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+	}
+	if errors.Is(err, unix.ESRCH) {
+		return errGone()
+	}
+	return err
 }
 
 // exec runs a process in the container. Without a file its output is
@@ -111,9 +210,13 @@ func (k *keeper) exec(ctx context.Context, c supervise.ExecConfig, files []*os.F
 		closeAll(files)
 		return supervise.Started{}, fault.New(fault.Conflict, "nothing can be executed in a container that is %s", phase)
 	}
-	e := &exec{id: c.ID, out: newOutput(nil, &k.activity), done: make(chan struct{})}
+	e := &exec{
+		ExecStatus: supervise.ExecStatus{ID: c.ID, Args: c.Process.Args, TTY: c.Process.Terminal, Note: c.Note},
+		out:        newOutput(nil, &k.activity), once: c.Keep > 0, done: make(chan struct{}),
+	}
+	e.out.keep = c.Keep
 	var err error
-	if len(files) == 0 && !c.Process.Terminal {
+	if len(files) == 0 && !c.Process.Terminal && c.Keep == 0 {
 		e.stdio, err = newNull()
 	} else {
 		e.stdio, err = newStdio(c.Process.Terminal, c.Attach.Stdin)
@@ -129,7 +232,7 @@ func (k *keeper) exec(ctx context.Context, c supervise.ExecConfig, files []*os.F
 	}
 	p, err := k.launch(ctx, e, c, files)
 	if err != nil {
-		k.execs.remove(e.id)
+		k.execs.remove(e.ID)
 		return supervise.Started{}, err
 	}
 	return supervise.Started{Pid: p.pid()}, nil
@@ -153,8 +256,9 @@ func (k *keeper) launch(ctx context.Context, e *exec, c supervise.ExecConfig, fi
 		return nil, err
 	}
 	if client != nil {
-		k.admit(client, e.out, e.id) // else the container has just ended
+		k.admit(client, e.out, e.ID) // else the container has just ended
 	}
+	k.execs.made(e, p.pid())
 	e.stdio.pump(e.out)
 	go k.awaitExec(e, p)
 	return p, nil
@@ -192,6 +296,8 @@ func (k *keeper) awaitExec(e *exec, p process) {
 	e.stdio.drain(drainTime)
 	e.out.finish()
 	e.stdio.close()
-	k.execs.end(e, code)
+	exit := supervise.ExecExit{Code: code, EndedAt: time.Now()}
+	exit.Output, exit.More = e.out.head()
+	k.execs.end(e, exit)
 	k.activity.add(execGarbage)
 }

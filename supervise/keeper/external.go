@@ -197,21 +197,36 @@ func (b *external) freeze(on bool) error {
 	return b.run(context.Background(), [3]*os.File{}, command, b.cfg.ID)
 }
 
-func (b *external) exec(ctx context.Context, p *specs.Process, s *stdio) (process, error) {
-	spec, err := json.Marshal(p)
+func (b *external) update(ctx context.Context, r *specs.LinuxResources) error {
+	return b.withFile(".resources", r, func(name string) error {
+		return b.run(ctx, [3]*os.File{}, "update", "--resources", name, b.cfg.ID)
+	})
+}
+
+// withFile writes v as JSON for the runtime to read, as long as use lasts.
+func (b *external) withFile(pattern string, v any, use func(name string) error) error {
+	text, err := json.Marshal(v)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	f, err := os.CreateTemp(b.file("rt"), ".process")
+	f, err := os.CreateTemp(b.file("rt"), pattern)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer os.Remove(f.Name())
-	_, err = f.Write(spec)
+	_, err = f.Write(text)
 	if err = errors.Join(err, f.Close()); err != nil {
-		return nil, err
+		return err
 	}
-	pid, err := b.make(ctx, s, "exec", "--process", f.Name(), "--detach")
+	return use(f.Name())
+}
+
+func (b *external) exec(ctx context.Context, p *specs.Process, s *stdio) (process, error) {
+	pid := 0
+	err := b.withFile(".process", p, func(name string) (err error) {
+		pid, err = b.make(ctx, s, "exec", "--process", name, "--detach")
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}

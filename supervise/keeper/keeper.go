@@ -46,6 +46,7 @@ type keeper struct {
 
 	activity activity
 	frost    frost
+	limits   sync.Mutex // held by a change of the limits
 
 	// set by create, before anything else uses them
 	cfg      supervise.CreateRequest

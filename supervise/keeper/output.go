@@ -13,7 +13,10 @@ type output struct {
 	log      *journal // nil for none
 	activity *activity
 	sessions []*session
-	hurried  bool // the process has ended
+	keep     int    // so many bytes are kept for the end
+	kept     []byte // of both streams, as they came
+	more     bool   // there was more
+	hurried  bool   // the process has ended
 	ended    bool
 }
 
@@ -28,6 +31,9 @@ func (o *output) write(stream logs.Stream, frame []byte) {
 	if o.log != nil {
 		o.log.write(stream, frame[logs.HeaderSize:])
 	}
+	if o.keep > 0 {
+		o.keepLocked(frame[logs.HeaderSize:])
+	}
 	sessions := o.sessions // replaced, never changed
 	for _, s := range sessions {
 		s.send(stream, frame)
@@ -37,6 +43,20 @@ func (o *output) write(stream logs.Stream, frame []byte) {
 	for _, s := range sessions {
 		s.waitRoom()
 	}
+}
+
+// keepLocked keeps what there is room for.
+func (o *output) keepLocked(p []byte) {
+	n := min(len(p), o.keep-len(o.kept))
+	o.kept = append(o.kept, p[:n]...)
+	o.more = o.more || n < len(p)
+}
+
+// head gives what was kept, and whether there was more.
+func (o *output) head() ([]byte, bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.kept, o.more
 }
 
 // attach adds a session. The session's prelude gets, under the lock that no

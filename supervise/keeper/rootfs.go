@@ -51,3 +51,15 @@ func detachedRoot(r supervise.Rootfs) (fd int, err error) {
 	}
 	return overlayfs.Mount(overlayfs.Overlay{Lower: r.Lower, Upper: r.Upper, Work: r.Work, Volatile: r.Volatile}, attr)
 }
+
+// mountShm mounts another container's /dev/shm at target, in this process's
+// mount namespace only.
+func mountShm(shm *os.File, target string) error {
+	if err := os.Mkdir(target, 0o700); err != nil && !os.IsExist(err) {
+		return err
+	}
+	if err := unix.MoveMount(int(shm.Fd()), "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fault.New(fault.Internal, "cannot mount the other container's /dev/shm: %w", os.NewSyscallError("move_mount", err))
+	}
+	return nil
+}

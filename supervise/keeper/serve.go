@@ -169,17 +169,38 @@ func (k *keeper) handle(ctx context.Context, m supervise.Message, files []*os.Fi
 		}
 		return k.exec(ctx, c, files)
 	case supervise.MethodExecWait:
-		var r supervise.ExecWaitRequest
+		var r supervise.ExecRequest
 		if err := decode(m, &r, files); err != nil {
 			return nil, err
 		}
 		return k.execs.wait(ctx, r.ID)
+	case supervise.MethodExecKill:
+		var r supervise.ExecRequest
+		if err := decode(m, &r, files); err != nil {
+			return nil, err
+		}
+		return none, k.execs.kill(r.ID)
+	case supervise.MethodExecs:
+		closeAll(files)
+		return k.execs.list(), nil
 	case supervise.MethodFreeze:
 		closeAll(files)
 		return none, k.freeze(ctx)
 	case supervise.MethodThaw:
 		closeAll(files)
 		return none, k.thaw()
+	case supervise.MethodPause:
+		closeAll(files)
+		return k.pause()
+	case supervise.MethodUnpause:
+		closeAll(files)
+		return k.unpause()
+	case supervise.MethodUpdate:
+		var r supervise.UpdateRequest
+		if err := decode(m, &r, files); err != nil {
+			return nil, err
+		}
+		return none, k.update(ctx, &r.Resources)
 	case supervise.MethodRelease:
 		closeAll(files)
 		return none, k.release(ctx)

@@ -78,7 +78,7 @@ func eventuallyCmd(ts *testscript.TestScript, neg bool, args []string) {
 	for {
 		cmd := exec.Command("sh", "-c", strings.Join(args, " "))
 		cmd.Dir = ts.Getenv("WORK")
-		for _, name := range []string{"TARE_HOST", "DOCKER_HOST", "DOCKER_CONFIG", "PATH", "DATA", "EXEC", "CGROUP", "BRIDGE", "WORK"} {
+		for _, name := range []string{"TARE_HOST", "DOCKER_HOST", "DOCKER_CONFIG", "PATH", "DATA", "EXEC", "CGROUP", "BRIDGE", "SOCKET", "WORK"} {
 			cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
 		}
 		out, err := cmd.CombinedOutput()

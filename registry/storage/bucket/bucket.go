@@ -56,6 +56,7 @@ type Storage struct {
 	tags      *cache[storedTag]       // by key
 	places    *cache[place]           // by the key of the repository's blob
 	pushing   keylock.Locks[digest.Digest]
+	reading   keylock.Locks[string] // keys of large manifests that are being read
 
 	// senders is filled by those that send bytes of blobs: a request has buffers,
 	// what waits in a spool has none.
@@ -86,7 +87,7 @@ func open(ctx context.Context, c Config, base http.RoundTripper) (*Storage, erro
 	c.Prefix = strings.Trim(path.Clean("/"+c.Prefix), "/")
 	s := &Storage{
 		config: c, line: &line{base: base}, grace: cmp.Or(c.Grace, 24*time.Hour),
-		manifests: newCache[*storedManifest](16 << 20), tags: newCache[storedTag](1 << 20), places: newCache[place](4 << 20),
+		manifests: newCache[*storedManifest](32 << 20), tags: newCache[storedTag](1 << 20), places: newCache[place](4 << 20),
 		open: map[string]bool{}, senders: make(chan struct{}, 8),
 	}
 	lookup := minio.BucketLookupAuto

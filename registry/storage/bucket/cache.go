@@ -41,7 +41,7 @@ func (c *cache[V]) put(key string, value V, size int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.removeLocked(key)
-	if size > c.limit/4 {
+	if size > c.limit {
 		return
 	}
 	c.byKey[key] = c.order.PushFront(&cached[V]{key, value, size})

@@ -33,10 +33,7 @@ func (s *Storage) Collect(ctx context.Context, grace time.Duration) (storage.Col
 	if _, err := s.get(ctx, s.key("format")); err != nil { // asks for the time, too
 		return storage.Collected{}, err
 	}
-	// One second is what Last-Modified and Date leave out. Blobs that were found
-	// have references that may be younger than a quarter of the grace and an eighth.
-	wait := grace + min(grace, s.grace)/2 + time.Second
-	c := &collection{s: s, all: grace <= 0, before: s.line.now().Add(-wait)}
+	c := &collection{s: s, all: grace <= 0, before: s.line.now().Add(-s.wait(grace))}
 	defer s.places.clear()
 	for after, more := "", true; more; {
 		var copies map[string]bool
@@ -53,6 +50,13 @@ func (s *Storage) Collect(ctx context.Context, grace time.Duration) (storage.Col
 		}
 	}
 	return c.done, c.abort(ctx)
+}
+
+// wait is how long what nobody has asked for within the grace was not written.
+// One second is what Last-Modified and Date leave out. What was found has been
+// written again if that was not done for a quarter of the grace, and an eighth.
+func (s *Storage) wait(grace time.Duration) time.Duration {
+	return grace + min(grace, s.grace)/2 + time.Second
 }
 
 func (c *collection) old(t time.Time) bool { return c.all || !t.After(c.before) }

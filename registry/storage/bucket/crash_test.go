@@ -119,7 +119,7 @@ func operations() map[string]operation {
 			},
 		},
 		"delete manifest": {before: there, do: func(ctx context.Context, s *Storage) error {
-			return s.DeleteManifest(ctx, "a", m.Descriptor.Digest)
+			return s.DeleteManifest(ctx, "a", m.Descriptor.Digest, nil)
 		}},
 		"expire": {
 			before: func(t *testing.T, s *Storage) { ready(t, s); put(t, s, m) },
@@ -128,7 +128,7 @@ func operations() map[string]operation {
 				if err != nil {
 					return err
 				}
-				return s.ExpireManifest(ctx, "a", m.Descriptor.Digest, now.Updated)
+				return s.ExpireManifest(ctx, "a", m.Descriptor.Digest, now.Updated, 0)
 			},
 		},
 		"delete tag":  {before: there, do: func(ctx context.Context, s *Storage) error { return s.DeleteTag(ctx, "a", "v") }},
@@ -136,7 +136,7 @@ func operations() map[string]operation {
 		"collect": {
 			before: func(t *testing.T, s *Storage) {
 				there(t, s)
-				if err := s.DeleteManifest(t.Context(), "a", m.Descriptor.Digest); err != nil {
+				if err := s.DeleteManifest(t.Context(), "a", m.Descriptor.Digest, nil); err != nil {
 					t.Fatal(err)
 				}
 				storagetest.PushImage(t, s, "b", 2, "v") // has two of its blobs
@@ -274,7 +274,7 @@ func empty(t *testing.T, s *Storage) {
 			t.Fatal(err)
 		}
 		for _, d := range manifests {
-			if err := s.DeleteManifest(t.Context(), repo, d); err != nil {
+			if err := s.DeleteManifest(t.Context(), repo, d, nil); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -65,6 +65,8 @@
 // seen. DeleteManifest takes the tags, then the manifest, then the tags again.
 // ExpireManifest, which must not take a tag along, marks the manifest first: who
 // sees the mark after setting a tag puts the manifest again, and that unmarks it.
+// So does DeleteManifest where a tag may be one that must not go, and whoever tells
+// a client of the manifest (KeepManifest) unmarks it in the same way.
 //
 // A process that ends in between leaves a reference, a promise or a copy that the
 // next two collections remove, never a manifest without its blobs. Of several

@@ -115,36 +115,56 @@ func (s *Storage) names(ctx context.Context, repo, section, after string, size i
 }
 
 // Referrers lists the manifests with the subject.
-func (s *Storage) Referrers(ctx context.Context, repo string, subject digest.Digest) ([]ocispec.Descriptor, error) {
-	var digests []digest.Digest
-	for o, err := range s.list(ctx, s.below("repos", repo+"!", "referrers", dashed(subject)), "", 1000) {
-		if err != nil {
+func (s *Storage) Referrers(ctx context.Context, repo string, subject, last digest.Digest, n int) (list []ocispec.Descriptor, err error) {
+	for more := true; more && len(list) != n; {
+		var digests []digest.Digest
+		if digests, more, err = s.referrers(ctx, repo, subject, last, n-len(list)); err != nil {
 			return nil, err
 		}
+		found := make([]*ocispec.Descriptor, len(digests))
+		work, all := errgroup.WithContext(ctx)
+		work.SetLimit(width)
+		for i, d := range digests {
+			last = d
+			work.Go(func() error {
+				m, err := s.manifest(all, repo, d)
+				if err == nil && m.manifest != nil {
+					found[i] = &m.manifest.Descriptor
+				}
+				return err
+			})
+		}
+		if err := work.Wait(); err != nil {
+			return nil, err
+		}
+		for _, d := range found {
+			if d != nil {
+				list = append(list, *d)
+			}
+		}
+	}
+	return list, nil
+}
+
+// referrers lists the names of at most n (all for n < 0) that come after last.
+// more tells whether there may be others.
+func (s *Storage) referrers(ctx context.Context, repo string, subject, last digest.Digest, n int) (digests []digest.Digest, more bool, err error) {
+	after := ""
+	if last != "" {
+		after = s.referrerKey(repo, subject, last, "~") // comes after all that is random there
+	}
+	for o, err := range s.list(ctx, s.below("repos", repo+"!", "referrers", dashed(subject)), after, 1000) {
+		if err != nil {
+			return nil, false, err
+		}
 		if d := referrerOf(o); !slices.Contains(digests[max(0, len(digests)-1):], d) {
+			if len(digests) == n {
+				return digests, true, nil
+			}
 			digests = append(digests, d)
 		}
 	}
-	found := make([]*ocispec.Descriptor, len(digests))
-	work, all := errgroup.WithContext(ctx)
-	work.SetLimit(width)
-	for i, d := range digests {
-		work.Go(func() error {
-			m, err := s.manifest(all, repo, d)
-			if err == nil && m.manifest != nil {
-				found[i] = &m.manifest.Descriptor
-			}
-			return err
-		})
-	}
-	err := work.Wait()
-	list := make([]ocispec.Descriptor, 0, len(found))
-	for _, d := range found {
-		if d != nil {
-			list = append(list, *d)
-		}
-	}
-	return list, err
+	return digests, false, nil
 }
 
 // referrerOf is the digest in the name of a referrer, ALGORITHM-HEX-RANDOM.

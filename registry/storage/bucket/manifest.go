@@ -24,6 +24,8 @@ const (
 	// aManifest is the size that an object of a manifest has at least: a promise of
 	// one is smaller, and what was deleted is empty. A listing tells them apart by it.
 	aManifest = 64
+	// lightManifest is the size up to which each request reads one for itself.
+	lightManifest = 256 << 10
 	// width bounds the requests that one call makes at the same time.
 	width = 16
 	// attempts bounds how often PutManifest begins again because somebody deleted
@@ -35,6 +37,7 @@ const (
 type header struct {
 	Attempt    string               `json:"attempt"` // of PutManifest
 	Expiring   bool                 `json:"expiring,omitempty"`
+	Updated    time.Time            `json:"updated,omitzero"` // if the object was written later, to keep it
 	Descriptor ocispec.Descriptor   `json:"descriptor"`
 	Blobs      []ocispec.Descriptor `json:"blobs,omitempty"`
 	Manifests  []ocispec.Descriptor `json:"manifests,omitempty"`
@@ -46,6 +49,7 @@ type storedManifest struct {
 	etag     string // "" if there is none
 	promise  bool
 	expiring bool
+	kept     time.Time         // when the object was written
 	manifest *storage.Manifest // nil of a promise, and of what was deleted
 }
 
@@ -59,7 +63,18 @@ func (s *Storage) manifest(ctx context.Context, repo string, d digest.Digest) (*
 	if known != nil {
 		etag = known.etag
 	}
-	o, same, err := s.getNew(ctx, key, etag)
+	o, same, err := s.getNew(ctx, key, etag, lightManifest)
+	if errors.Is(err, errLarge) { // is in memory once, for all who want it now
+		unlock, e := s.reading.Lock(ctx, key)
+		if e != nil {
+			return nil, e
+		}
+		defer unlock()
+		if known, _ = s.manifests.get(key); known != nil {
+			etag = known.etag
+		}
+		o, same, err = s.getNew(ctx, key, etag, smallObject)
+	}
 	switch {
 	case same:
 		return known, nil
@@ -78,8 +93,11 @@ func (s *Storage) manifest(ctx context.Context, repo string, d digest.Digest) (*
 	if err := json.Unmarshal(head, &h); err != nil || h.Descriptor.Digest != d {
 		return nil, fault.New(fault.Internal, "the manifest %s of %s is damaged in %s: push it again", d, repo, s.where())
 	}
-	m.expiring = h.Expiring
-	m.manifest = &storage.Manifest{Descriptor: h.Descriptor, Data: data, Blobs: h.Blobs, Manifests: h.Manifests, Subject: h.Subject, Updated: o.updated}
+	if h.Updated.IsZero() {
+		h.Updated = o.updated
+	}
+	m.expiring, m.kept = h.Expiring, o.updated
+	m.manifest = &storage.Manifest{Descriptor: h.Descriptor, Data: data, Blobs: h.Blobs, Manifests: h.Manifests, Subject: h.Subject, Updated: h.Updated}
 	s.manifests.put(key, m, 2*len(o.data))
 	return m, nil
 }
@@ -95,6 +113,35 @@ func (s *Storage) Manifest(ctx context.Context, repo string, d digest.Digest) (*
 	}
 	found := *m.manifest
 	return &found, nil
+}
+
+// KeepManifest has the manifest written anew when that was not done for a
+// quarter of the grace. One that is about to expire is not any more.
+func (s *Storage) KeepManifest(ctx context.Context, repo string, d digest.Digest) error {
+	key := s.manifestKey(repo, d)
+	there, known := s.manifests.get(key)
+	for range attempts {
+		if known && !there.expiring && s.line.now().Sub(there.kept) < s.grace/4 {
+			return nil
+		}
+		var err error
+		there, err = s.manifest(ctx, repo, d)
+		if err != nil {
+			return err
+		}
+		if there.manifest == nil {
+			return noManifest(repo, d)
+		}
+		if !there.expiring && s.line.now().Sub(there.kept) < s.grace/4 {
+			return nil
+		}
+		m := *there.manifest
+		_, err = s.write(ctx, key, there.etag, header{Attempt: rand.Text(), Updated: m.Updated}, m)
+		if known = false; !errors.Is(err, errChanged) {
+			return err
+		}
+	}
+	return fault.New(fault.Unavailable, "the manifest %s of %s changes again and again: try later", d, repo)
 }
 
 func noManifest(repo string, d digest.Digest) error {
@@ -167,7 +214,7 @@ func (s *Storage) ensure(ctx context.Context, repo string, m storage.Manifest) (
 			return false, err
 		}
 	}
-	_, err = s.swapManifest(ctx, key, etag, attempt, m, false)
+	_, err = s.write(ctx, key, etag, header{Attempt: attempt}, m)
 	return err == nil, err
 }
 
@@ -213,12 +260,15 @@ func (s *Storage) putAgain(ctx context.Context, repo string, there *storedManife
 		return err
 	}
 	m.Blobs = slices.Concat(there.manifest.Blobs, more)
-	_, err = s.swapManifest(ctx, s.manifestKey(repo, d), there.etag, attempt, m, false)
+	_, err = s.write(ctx, s.manifestKey(repo, d), there.etag, header{Attempt: attempt}, m)
 	return err
 }
 
-func (s *Storage) swapManifest(ctx context.Context, key, etag, attempt string, m storage.Manifest, expiring bool) (string, error) {
-	head, err := json.Marshal(header{attempt, expiring, m.Descriptor, m.Blobs, m.Manifests, m.Subject})
+// write swaps the object under the key for the manifest. The header says what
+// the manifest does not.
+func (s *Storage) write(ctx context.Context, key, etag string, h header, m storage.Manifest) (string, error) {
+	h.Descriptor, h.Blobs, h.Manifests, h.Subject = m.Descriptor, m.Blobs, m.Manifests, m.Subject
+	head, err := json.Marshal(h)
 	if err != nil {
 		return "", err
 	}
@@ -236,7 +286,7 @@ func (s *Storage) renewManifest(ctx context.Context, repo string, there *storedM
 		return nil
 	}
 	m := *there.manifest
-	_, err := s.swapManifest(ctx, s.manifestKey(repo, m.Descriptor.Digest), there.etag, rand.Text(), m, false)
+	_, err := s.write(ctx, s.manifestKey(repo, m.Descriptor.Digest), there.etag, header{Attempt: rand.Text()}, m)
 	return err
 }
 
@@ -309,8 +359,14 @@ func (s *Storage) locate(ctx context.Context, repo string, blobs []ocispec.Descr
 }
 
 // DeleteManifest takes the tags that point to the manifest, has its blobs due
-// from now on, takes the manifest, and tags that came meanwhile.
-func (s *Storage) DeleteManifest(ctx context.Context, repo string, d digest.Digest) error {
+// from now on, takes the manifest, and tags that came meanwhile. Where tags may be
+// fixed, it marks the manifest first, as ExpireManifest does.
+func (s *Storage) DeleteManifest(ctx context.Context, repo string, d digest.Digest, fixed func(tag string) bool) error {
+	if fixed != nil {
+		if err := s.anyFixed(ctx, repo, d, fixed); err != nil {
+			return err // without a mark, and without a tag that is gone, in nearly all cases
+		}
+	}
 	for {
 		there, err := s.manifest(ctx, repo, d)
 		if err != nil {
@@ -319,30 +375,47 @@ func (s *Storage) DeleteManifest(ctx context.Context, repo string, d digest.Dige
 		if there.manifest == nil {
 			return noManifest(repo, d)
 		}
-		if err := s.untag(ctx, repo, d); err != nil {
+		etag := there.etag
+		if fixed != nil {
+			if etag, err = s.mark(ctx, repo, there); errors.Is(err, errChanged) {
+				continue
+			} else if err != nil {
+				return err
+			}
+			if err := s.anyFixed(ctx, repo, d, fixed); err != nil {
+				return err
+			}
+		}
+		if err := s.untag(ctx, repo, d, fixed); err != nil {
 			return err
 		}
 		waste, err := s.loosen(ctx, repo, there.manifest)
 		if err != nil {
 			return err
 		}
-		if _, err := s.swap(ctx, s.manifestKey(repo, d), there.etag, nil); errors.Is(err, errChanged) {
+		if _, err := s.swap(ctx, s.manifestKey(repo, d), etag, nil); errors.Is(err, errChanged) {
 			continue
 		} else if err != nil {
 			return err
 		}
 		s.manifests.remove(s.manifestKey(repo, d))
-		if err := s.untag(ctx, repo, d); err != nil {
+		if err := s.untag(ctx, repo, d, nil); err != nil {
 			return err
 		}
 		return s.remove(ctx, waste...)
 	}
 }
 
+// mark has the manifest expire unless somebody puts or keeps it from now on.
+func (s *Storage) mark(ctx context.Context, repo string, there *storedManifest) (etag string, err error) {
+	m := *there.manifest
+	return s.write(ctx, s.manifestKey(repo, m.Descriptor.Digest), there.etag, header{Attempt: rand.Text(), Expiring: true, Updated: m.Updated}, m)
+}
+
 // ExpireManifest marks the manifest, looks for tags, and deletes it if it is as it
 // marked it. PutManifest looks at the manifest after its tags are set: either
 // these are seen here, or the mark is seen there and goes.
-func (s *Storage) ExpireManifest(ctx context.Context, repo string, d digest.Digest, updated time.Time) error {
+func (s *Storage) ExpireManifest(ctx context.Context, repo string, d digest.Digest, updated time.Time, grace time.Duration) error {
 	there, err := s.manifest(ctx, repo, d)
 	if err != nil {
 		return err
@@ -354,12 +427,15 @@ func (s *Storage) ExpireManifest(ctx context.Context, repo string, d digest.Dige
 	if !there.manifest.Updated.Equal(updated) {
 		return conflict
 	}
+	if wait := s.wait(grace); grace > 0 && s.line.now().Sub(there.kept) < wait {
+		return conflict
+	}
 	if tagged, err := s.tagged(ctx, repo, d); err != nil {
 		return err
 	} else if tagged {
 		return conflict // without a mark, in nearly all cases
 	}
-	etag, err := s.swapManifest(ctx, s.manifestKey(repo, d), there.etag, rand.Text(), *there.manifest, true)
+	etag, err := s.mark(ctx, repo, there)
 	if errors.Is(err, errChanged) {
 		return conflict
 	} else if err != nil {

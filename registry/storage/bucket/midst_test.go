@@ -56,12 +56,12 @@ func TestInTheMidst(t *testing.T) {
 	}
 	remove := func(t *testing.T, s *Storage) bool {
 		m := storagetest.Image(describe(small), describe(small[1:]))
-		return s.DeleteManifest(t.Context(), "a", m.Descriptor.Digest) == nil
+		return s.DeleteManifest(t.Context(), "a", m.Descriptor.Digest, nil) == nil
 	}
 	expire := func(t *testing.T, s *Storage) bool {
 		d := storagetest.Image(describe(small), describe(small[1:])).Descriptor.Digest
 		m, err := s.Manifest(t.Context(), "a", d)
-		return err == nil && s.ExpireManifest(t.Context(), "a", d, m.Updated) == nil
+		return err == nil && s.ExpireManifest(t.Context(), "a", d, m.Updated, 0) == nil
 	}
 	for name, c := range map[string]struct {
 		first, second func(*testing.T, *Storage) bool

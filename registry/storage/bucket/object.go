@@ -38,12 +38,16 @@ type object struct {
 
 // get reads a small object, errGone if there is none.
 func (s *Storage) get(ctx context.Context, key string) (object, error) {
-	o, _, err := s.getNew(ctx, key, "")
+	o, _, err := s.getNew(ctx, key, "", smallObject)
 	return o, err
 }
 
-// getNew reads a small object unless it has the ETag.
-func (s *Storage) getNew(ctx context.Context, key, etag string) (o object, same bool, err error) {
+// errLarge says that an object has more bytes than are to be read.
+var errLarge = errors.New("the object is larger")
+
+// getNew reads a small object unless it has the ETag. It is errLarge if it has
+// more than most bytes, none of which has been read then.
+func (s *Storage) getNew(ctx context.Context, key, etag string, most int64) (o object, same bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, soon)
 	defer cancel()
 	var options minio.GetObjectOptions
@@ -58,6 +62,9 @@ func (s *Storage) getNew(ctx context.Context, key, etag string) (o object, same 
 		return object{}, false, s.fault(ctx, err)
 	}
 	defer body.Close()
+	if info.Size > most && most < smallObject {
+		return object{}, false, errLarge
+	}
 	if info.Size > smallObject {
 		return object{}, false, fault.New(fault.Internal, "the object %s has %d bytes, which a registry did not write", key, info.Size)
 	}

@@ -55,7 +55,7 @@ func TestReplicas(t *testing.T) {
 					mu.Unlock()
 					continue
 				}
-				if err := replicas[n%2].DeleteManifest(t.Context(), repo, m.Descriptor.Digest); err != nil && !errors.Is(err, fault.NotFound) {
+				if err := replicas[n%2].DeleteManifest(t.Context(), repo, m.Descriptor.Digest, nil); err != nil && !errors.Is(err, fault.NotFound) {
 					t.Error(err)
 				}
 			}

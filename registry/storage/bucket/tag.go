@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"path"
 	"sync/atomic"
 	"time"
 
@@ -35,7 +36,7 @@ func (t storedTag) set() bool { return len(t.data) > 0 }
 // tag reads the object. Known bytes are not sent again.
 func (s *Storage) tag(ctx context.Context, key string) (storedTag, error) {
 	known, _ := s.tags.get(key)
-	o, same, err := s.getNew(ctx, key, known.etag)
+	o, same, err := s.getNew(ctx, key, known.etag, smallObject)
 	switch {
 	case same:
 		return known, nil
@@ -92,7 +93,7 @@ func (s *Storage) point(ctx context.Context, repo string, target ocispec.Descrip
 		if err != nil {
 			err = errors.Join(err, s.moveBack(ctx, repo, done))
 			if made && errors.Is(err, fault.Conflict) {
-				err = errors.Join(err, s.DeleteManifest(ctx, repo, target.Digest))
+				err = errors.Join(err, s.DeleteManifest(ctx, repo, target.Digest, nil))
 			}
 			return err
 		}
@@ -190,9 +191,22 @@ func (s *Storage) ExpireTag(ctx context.Context, repo string, read storage.Tag) 
 	return err
 }
 
-// untag deletes the tags that point to the manifest.
-func (s *Storage) untag(ctx context.Context, repo string, d digest.Digest) error {
+// anyFixed tells, by an error, whether a tag that points to the manifest is fixed.
+func (s *Storage) anyFixed(ctx context.Context, repo string, d digest.Digest, fixed func(tag string) bool) error {
+	return s.tagsOf(ctx, repo, d, func(_ context.Context, key string, _ storedTag) error {
+		if tag := path.Base(key); fixed(tag) {
+			return storage.Fixed(repo, tag)
+		}
+		return nil
+	})
+}
+
+// untag deletes the tags that point to the manifest, unless one is fixed.
+func (s *Storage) untag(ctx context.Context, repo string, d digest.Digest, fixed func(tag string) bool) error {
 	return s.tagsOf(ctx, repo, d, func(ctx context.Context, key string, t storedTag) error {
+		if tag := path.Base(key); fixed != nil && fixed(tag) {
+			return storage.Fixed(repo, tag)
+		}
 		for {
 			_, err := s.swap(ctx, key, t.etag, nil)
 			if !errors.Is(err, errChanged) {

@@ -10,8 +10,9 @@ import (
 	"github.com/tarehq/tare/registry/storage"
 )
 
-// cacheBytes is how much memory the manifests that were read take.
-const cacheBytes = 4 << 20
+// cacheBytes is how much memory the manifests that were read take. The largest has
+// room: nothing is read from the disk again for each of many readers.
+const cacheBytes = 16 << 20
 
 // cachedTags is how many tags are remembered.
 const cachedTags = 1024
@@ -80,7 +81,7 @@ func (c *cache) get(key manifestKey, record []byte, changes uint64) *storage.Man
 
 func (c *cache) put(key manifestKey, record []byte, m *storage.Manifest, changes uint64) {
 	add := &cached{key, record, m, changes}
-	if add.size() > c.limit/4 {
+	if add.size() > c.limit {
 		return
 	}
 	c.mu.Lock()

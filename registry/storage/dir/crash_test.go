@@ -164,7 +164,7 @@ func step(s *Storage, client int, random *rand.Rand, say func(string, ...any)) e
 			return nil
 		}
 		say("begin %s", name)
-		if err := s.DeleteManifest(ctx, repo, to.Target.Digest); err != nil {
+		if err := s.DeleteManifest(ctx, repo, to.Target.Digest, nil); err != nil {
 			return err
 		}
 		say("delete %s", name)

@@ -56,6 +56,7 @@ type Storage struct {
 	names  sync.Map // directory -> *group[*naming]
 
 	digests keylock.Locks[digest.Digest] // over the files below blobs
+	reading keylock.Locks[manifestKey]   // manifests that are being read from the disk
 	found   *touches
 	cache   *cache
 	bodies  bodies

@@ -65,7 +65,7 @@ func dump(t testing.TB, s *Storage) map[string]any {
 			same.Updated = time.Time{}
 			all[repo+"@"+string(d)] = same
 			storagetest.Whole(t, s, repo, d)
-			list, err := s.Referrers(ctx, repo, d)
+			list, err := s.Referrers(ctx, repo, d, "", -1)
 			ok(t, err)
 			all[repo+" refers to "+string(d)] = list
 		}
@@ -249,7 +249,7 @@ func TestRegistryServesAnImageStore(t *testing.T) {
 			storagetest.Whole(t, s, repo, d)
 		}
 	}
-	refs, err := s.Referrers(t.Context(), "team/app", app.Digest)
+	refs, err := s.Referrers(t.Context(), "team/app", app.Digest, "", -1)
 	ok(t, err)
 	same(t, refs, []ocispec.Descriptor{sig.Descriptor})
 	repos, err := s.Repositories(t.Context(), "", -1)
@@ -259,7 +259,7 @@ func TestRegistryServesAnImageStore(t *testing.T) {
 	ok(t, err)
 	same(t, c, storage.Collected{})
 	storagetest.PushImage(t, s, "other", 500, "v")
-	ok(t, s.DeleteManifest(t.Context(), "other", mustTag(t, s, "other", "v")))
+	ok(t, s.DeleteManifest(t.Context(), "other", mustTag(t, s, "other", "v"), nil))
 	ok(t, s.Close())
 	after := entries(t, root)
 	for i := range after { // the time of a name with a digest is of no use to a registry
@@ -592,5 +592,32 @@ func TestIndexFailureIsTold(t *testing.T) {
 	s.index.tell(s.writeIndex())
 	if text := log.String(); !strings.Contains(text, "has all images again") {
 		t.Errorf("the log has %q", text)
+	}
+}
+
+// So is a blob, also while somebody reads it.
+func TestSpoiledBlob(t *testing.T) {
+	s, err := Open(t.TempDir())
+	ok(t, err)
+	defer s.Close()
+	for _, size := range []int{100, 300_000} {
+		data := storagetest.Bytes(uint64(size), size)
+		d := storagetest.Push(t, s, "a", data).Digest
+		ok(t, os.Chmod(s.blobPath(d), 0o644))
+		f, err := os.OpenFile(s.blobPath(d), os.O_WRONLY, 0)
+		ok(t, err)
+		_, err = f.WriteAt([]byte{^data[size-7]}, int64(size-7))
+		ok(t, errors.Join(err, f.Close()))
+		reader, err := s.Blob(t.Context(), "a", d)
+		ok(t, err)
+		storagetest.Push(t, s, "b", data)
+		storagetest.Read(t, s, "a", d)
+		ok(t, reader.Content.Close())
+		before, err := os.Stat(s.blobPath(d))
+		ok(t, err)
+		storagetest.Push(t, s, "b", data)
+		if after, err := os.Stat(s.blobPath(d)); err != nil || !os.SameFile(before, after) {
+			t.Errorf("a blob that is right was replaced: %v", err)
+		}
 	}
 }

@@ -50,6 +50,10 @@ func (s *Storage) PutManifest(ctx context.Context, repo string, m storage.Manife
 		if err := errors.Join(r.addManifest(rec), r.renew(rec)); err != nil {
 			return broken{err}
 		}
+		s.found.touch(d)
+		for _, child := range rec.Manifests {
+			s.found.touch(child.Digest)
+		}
 		for _, t := range tags {
 			if err := r.setTag(t.Name, tagged{digest: d, updated: now}); err != nil {
 				return err
@@ -132,30 +136,23 @@ func (s *Storage) stored(d digest.Digest, size int64) bool {
 }
 
 // Manifest reads a manifest by its digest.
-func (s *Storage) Manifest(_ context.Context, repo string, d digest.Digest) (*storage.Manifest, error) {
+func (s *Storage) Manifest(ctx context.Context, repo string, d digest.Digest) (*storage.Manifest, error) {
 	key := manifestKey{repo, d}
 	if m := s.cache.fresh(key); m != nil {
 		return m, nil
 	}
-	changes := s.cache.changes.Load()
-	var raw []byte
-	var m *storage.Manifest
-	err := s.db.View(func(tx *bbolt.Tx) error {
-		r, err := lookRepo(tx, repo)
-		if err != nil {
-			return noManifest(repo, d)
-		}
-		v := r.manifests().Get([]byte(d))
-		if v == nil {
-			return noManifest(repo, d)
-		}
-		if m = s.cache.get(key, v, changes); m == nil {
-			raw = slices.Clone(v)
-		}
-		return nil
-	})
+	m, _, _, err := s.lookManifest(key)
 	if err != nil || m != nil {
-		return m, explain(err)
+		return m, err
+	}
+	unlock, err := s.reading.Lock(ctx, key) // whoever comes meanwhile finds it read
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	m, raw, changes, err := s.lookManifest(key)
+	if err != nil || m != nil {
+		return m, err
 	}
 	var rec record
 	if err := json.Unmarshal(raw, &rec); err != nil {
@@ -174,6 +171,27 @@ func (s *Storage) Manifest(_ context.Context, repo string, d digest.Digest) (*st
 	m = rec.manifest(data)
 	s.cache.put(key, raw, m, changes)
 	return m, nil
+}
+
+// lookManifest gives the manifest, or its record if it has to be read, and after
+// how many changes that was there.
+func (s *Storage) lookManifest(key manifestKey) (m *storage.Manifest, raw []byte, changes uint64, err error) {
+	changes = s.cache.changes.Load()
+	err = s.db.View(func(tx *bbolt.Tx) error {
+		r, err := lookRepo(tx, key.repo)
+		if err != nil {
+			return noManifest(key.repo, key.digest)
+		}
+		v := r.manifests().Get([]byte(key.digest))
+		if v == nil {
+			return noManifest(key.repo, key.digest)
+		}
+		if m = s.cache.get(key, v, changes); m == nil {
+			raw = slices.Clone(v)
+		}
+		return nil
+	})
+	return m, raw, changes, explain(err)
 }
 
 // Tag reads what the tag points to.
@@ -216,19 +234,49 @@ func noTag(repo, tag string) error {
 	return fault.New(fault.NotFound, "repository %s has no tag %s", repo, tag)
 }
 
+// KeepManifest has a manifest that somebody was told of stay for the grace period.
+func (s *Storage) KeepManifest(_ context.Context, repo string, d digest.Digest) error {
+	for {
+		sentences := s.found.sentences()
+		if s.cache.fresh(manifestKey{repo, d}) == nil {
+			err := s.db.View(func(tx *bbolt.Tx) error {
+				if r, err := lookRepo(tx, repo); err != nil || r.manifests().Get([]byte(d)) == nil {
+					return noManifest(repo, d)
+				}
+				return nil
+			})
+			if err != nil {
+				return explain(err)
+			}
+		}
+		if s.found.find(d, sentences) {
+			return nil
+		}
+	}
+}
+
 // DeleteManifest removes the manifest and the tags that point to it.
-func (s *Storage) DeleteManifest(_ context.Context, repo string, d digest.Digest) error {
+func (s *Storage) DeleteManifest(_ context.Context, repo string, d digest.Digest, fixed func(tag string) bool) error {
 	return s.updateNames(func(tx *bbolt.Tx) error {
 		r, err := lookRepo(tx, repo)
 		if err != nil || r.manifests().Get([]byte(d)) == nil {
 			return noManifest(repo, d)
+		}
+		if fixed != nil {
+			for _, tag := range r.tagsOf(d) {
+				if fixed(string(tag)) {
+					return storage.Fixed(repo, string(tag))
+				}
+			}
 		}
 		return s.removeManifest(r, d)
 	})
 }
 
 // ExpireManifest deletes a manifest that no tag and no client needs.
-func (s *Storage) ExpireManifest(_ context.Context, repo string, d digest.Digest, updated time.Time) error {
+func (s *Storage) ExpireManifest(_ context.Context, repo string, d digest.Digest, updated time.Time, grace time.Duration) error {
+	var condemned map[digest.Digest]bool
+	defer func() { s.found.pardon(condemned) }()
 	return s.updateNames(func(tx *bbolt.Tx) error {
 		r, err := lookRepo(tx, repo)
 		if err != nil {
@@ -242,6 +290,9 @@ func (s *Storage) ExpireManifest(_ context.Context, repo string, d digest.Digest
 			return noManifest(repo, d)
 		case !rec.Updated.Equal(updated) || len(r.tagsOf(d)) > 0:
 			return fault.New(fault.Conflict, "manifest %s of %s has been put or tagged meanwhile: look at it again", d, repo)
+		}
+		if condemned = s.found.condemn([]digest.Digest{d}, grace); !condemned[d] {
+			return fault.New(fault.Conflict, "manifest %s of %s was asked for within the grace period: look at it later", d, repo)
 		}
 		return s.removeManifest(r, d)
 	})
@@ -311,16 +362,20 @@ func (s *Storage) ExpireTag(_ context.Context, repo string, read storage.Tag) er
 }
 
 // Referrers lists the repository's manifests whose subject is d.
-func (s *Storage) Referrers(_ context.Context, repo string, d digest.Digest) (list []ocispec.Descriptor, err error) {
+func (s *Storage) Referrers(_ context.Context, repo string, d, last digest.Digest, n int) (list []ocispec.Descriptor, err error) {
 	err = s.db.View(func(tx *bbolt.Tx) error {
 		r, err := lookRepo(tx, repo)
 		if err != nil {
 			return nil
 		}
-		prefix := string(d) + " "
+		prefix := string(referrerKey(d, ""))
 		c := r.referrers().Cursor()
-		for k, _ := c.Seek([]byte(prefix)); len(k) > len(prefix) && string(k[:len(prefix)]) == prefix; k, _ = c.Next() {
-			rec, ok, err := r.manifest(digest.Digest(k[len(prefix):]))
+		for k, _ := c.Seek(referrerKey(d, last)); len(k) > len(prefix) && string(k[:len(prefix)]) == prefix && len(list) != n; k, _ = c.Next() {
+			one := digest.Digest(k[len(prefix):])
+			if one == last {
+				continue
+			}
+			rec, ok, err := r.manifest(one)
 			if err != nil {
 				return err
 			}

@@ -8,8 +8,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// touches remembers when blobs that nothing keeps were last asked for, so that
-// Collect spares them for the grace period. Times are of the monotonic clock; what
+// touches remembers when blobs that nothing keeps were last asked for, and
+// manifests, so that Collect and ExpireManifest spare them for the grace period. Times are of the monotonic clock; what
 // was never touched counts as touched when the process began, which covers
 // what was told to clients before.
 //
@@ -86,13 +86,13 @@ func (t *touches) due(d digest.Digest, grace time.Duration) bool {
 
 // condemn returns those of the blobs that have been due for the grace. They
 // cannot be found until pardon was called. It belongs into the transaction that
-// removes them.
+// removes them. What another change of it has condemned is left to that.
 func (t *touches) condemn(list []digest.Digest, grace time.Duration) map[digest.Digest]bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	due := map[digest.Digest]bool{}
 	for _, d := range list {
-		if t.dueLocked(d, grace) && !due[d] {
+		if t.dueLocked(d, grace) && t.condemned[d] == nil {
 			due[d] = true
 			t.condemned[d] = make(chan struct{})
 		}

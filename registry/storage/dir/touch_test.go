@@ -3,10 +3,13 @@ package dir
 import (
 	"fmt"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/tarehq/tare/registry/storage/storagetest"
 )
 
 // What was touched is not due, and a registry that is only pushed to does not grow.
@@ -36,4 +39,33 @@ func TestTouches(t *testing.T) {
 	}
 	touched.began = touched.began.Add(-time.Hour)
 	same(t, touched.due(first, time.Hour), true)
+}
+
+// TestKeepBesideExpire: whoever is told that a manifest is there finds it there
+// later, though it was about to expire.
+func TestKeepBesideExpire(t *testing.T) {
+	s, err := Open(t.TempDir())
+	ok(t, err)
+	defer s.Close()
+	image := storagetest.PushImage(t, s, "a", 1)
+	d := image.Descriptor.Digest
+	s.found.mu.Lock()
+	s.found.began = s.found.began.Add(-2 * time.Hour) // all of it was long ago
+	s.found.mu.Unlock()
+	for n := range 200 {
+		ok(t, s.PutManifest(t.Context(), "a", image))
+		m, err := s.Manifest(t.Context(), "a", d)
+		ok(t, err)
+		s.found.mu.Lock()
+		*s.found.slot(d) = 0
+		s.found.mu.Unlock()
+		var both sync.WaitGroup
+		var kept, expired error
+		both.Go(func() { kept = s.KeepManifest(t.Context(), "a", d) })
+		both.Go(func() { expired = s.ExpireManifest(t.Context(), "a", d, m.Updated, time.Hour) })
+		both.Wait()
+		if (kept == nil) == (expired == nil) {
+			t.Fatalf("round %d: kept: %v, expired: %v", n, kept, expired)
+		}
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"sync"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -202,12 +203,12 @@ func manifests(t *testing.T, m Maker) {
 	same(t, got.Manifests, index.Manifests)
 	ok(t, s.PutManifest(ctx, "empty", Index()))
 
-	ok(t, s.DeleteManifest(ctx, "a/b", image.Descriptor.Digest))
+	ok(t, s.DeleteManifest(ctx, "a/b", image.Descriptor.Digest, nil))
 	for _, tag := range []string{"v1", "latest"} {
 		_, err = s.Tag(ctx, "a/b", tag)
 		is(t, err, fault.NotFound)
 	}
-	is(t, s.DeleteManifest(ctx, "a/b", image.Descriptor.Digest), fault.NotFound)
+	is(t, s.DeleteManifest(ctx, "a/b", image.Descriptor.Digest, nil), fault.NotFound)
 	_, err = s.Manifest(ctx, "a/b", image.Descriptor.Digest)
 	is(t, err, fault.NotFound)
 	_, err = s.Manifest(ctx, "a/b", index.Descriptor.Digest)
@@ -246,7 +247,7 @@ func growing(t *testing.T, m Maker) {
 	tag, err := s.Tag(ctx, "a", "v1")
 	ok(t, err)
 	same(t, tag.Target.Digest, d)
-	ok(t, s.DeleteManifest(ctx, "a", d))
+	ok(t, s.DeleteManifest(ctx, "a", d, nil))
 	collect(t, s, 0)
 	repos, err := s.Repositories(ctx, "", -1)
 	ok(t, err)
@@ -329,7 +330,7 @@ func lists(t *testing.T, m Maker) {
 	same(t, rest, digests[1:])
 	// A repository that has lost all is none.
 	for _, d := range digests {
-		ok(t, s.DeleteManifest(ctx, "a", d))
+		ok(t, s.DeleteManifest(ctx, "a", d, nil))
 	}
 	is(t, s.DeleteBlob(ctx, "b", digest.FromString("none")), fault.NotFound)
 	ok(t, s.DeleteBlob(ctx, "b", digest.FromString("b")))
@@ -344,6 +345,36 @@ func lists(t *testing.T, m Maker) {
 	same(t, len(list), 0) // what only was a blob was due, too
 }
 
+// largeManifest is in memory once, however many read it.
+func largeManifest(t *testing.T, m Maker) {
+	s := open(t, m)
+	config := Push(t, s, "a", []byte("{}"))
+	doc := ocispec.Manifest{Config: config, Layers: []ocispec.Descriptor{config}, Annotations: map[string]string{"long": string(bytes.Repeat([]byte("x"), 3<<20))}}
+	image := manifestOf(doc, "")
+	ok(t, s.PutManifest(t.Context(), "a", image))
+	const readers = 8
+	got := make([]*storage.Manifest, readers)
+	var all sync.WaitGroup
+	for i := range readers {
+		all.Go(func() {
+			var err error
+			if got[i], err = s.Manifest(t.Context(), "a", image.Descriptor.Digest); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if t.Failed() {
+		return
+	}
+	for _, one := range got {
+		if &one.Data[0] != &got[0].Data[0] {
+			t.Error("a large manifest is in memory several times")
+		}
+	}
+	same(t, digest.FromBytes(got[0].Data), image.Descriptor.Digest)
+}
+
 func referrers(t *testing.T, m Maker) {
 	s := open(t, m)
 	ctx := t.Context()
@@ -354,7 +385,7 @@ func referrers(t *testing.T, m Maker) {
 	for _, x := range []storage.Manifest{sig, doc, early, sig} {
 		ok(t, s.PutManifest(ctx, "a", x))
 	}
-	list, err := s.Referrers(ctx, "a", image.Descriptor.Digest)
+	list, err := s.Referrers(ctx, "a", image.Descriptor.Digest, "", -1)
 	ok(t, err)
 	same(t, len(list), 2)
 	for _, d := range list {
@@ -364,15 +395,24 @@ func referrers(t *testing.T, m Maker) {
 		}
 		same(t, d, want)
 	}
-	list, err = s.Referrers(ctx, "a", early.Subject)
+	for last, n := digest.Digest(""), 0; n < 3; n++ { // by pages of one, of which the third is empty
+		page, err := s.Referrers(ctx, "a", image.Descriptor.Digest, last, 1)
+		ok(t, err)
+		same(t, len(page), min(1, 2-n))
+		if len(page) > 0 {
+			same(t, page[0], list[n])
+			last = page[0].Digest
+		}
+	}
+	list, err = s.Referrers(ctx, "a", early.Subject, "", -1)
 	ok(t, err)
 	same(t, list, []ocispec.Descriptor{early.Descriptor})
-	ok(t, s.DeleteManifest(ctx, "a", sig.Descriptor.Digest))
-	list, err = s.Referrers(ctx, "a", image.Descriptor.Digest)
+	ok(t, s.DeleteManifest(ctx, "a", sig.Descriptor.Digest, nil))
+	list, err = s.Referrers(ctx, "a", image.Descriptor.Digest, "", -1)
 	ok(t, err)
 	same(t, list, []ocispec.Descriptor{doc.Descriptor})
 	for _, repo := range []string{"a", "none"} {
-		list, err = s.Referrers(ctx, repo, digest.FromString("none"))
+		list, err = s.Referrers(ctx, repo, digest.FromString("none"), "", -1)
 		ok(t, err)
 		same(t, len(list), 0)
 	}
@@ -405,7 +445,7 @@ func usage(t *testing.T, m Maker) {
 	check("b", 1000)
 	ok(t, s.DeleteBlob(ctx, "a", digest.FromBytes(data)))
 	check("a", all-1000)
-	ok(t, s.DeleteManifest(ctx, "a", image.Descriptor.Digest))
+	ok(t, s.DeleteManifest(ctx, "a", image.Descriptor.Digest, nil))
 	ok(t, s.DeleteBlob(ctx, "a", image.Descriptor.Digest))
 	_, err = s.Collect(ctx, 0)
 	ok(t, err)

@@ -42,7 +42,7 @@ func collecting(t *testing.T, m Maker) {
 	ok(t, err)
 	collectNothing := collect(t, s, time.Hour)
 	same(t, collectNothing, storage.Collected{})
-	ok(t, s.DeleteManifest(ctx, "a", gone.Descriptor.Digest))
+	ok(t, s.DeleteManifest(ctx, "a", gone.Descriptor.Digest, nil))
 	all := collect(t, s, 0)
 	same(t, all.Uploads, 0) // it is open
 	// Three of the image and the stray one; the manifest, where that did not go at once.
@@ -77,7 +77,7 @@ func grace(t *testing.T, m Maker) {
 	stray := Push(t, s, "a", Bytes(9, 10))
 	_, err := s.Mount(ctx, "b", "a", image.Blobs[0].Digest)
 	ok(t, err)
-	ok(t, s.DeleteManifest(ctx, "a", image.Descriptor.Digest))
+	ok(t, s.DeleteManifest(ctx, "a", image.Descriptor.Digest, nil))
 	same(t, collect(t, s, long).Blobs, 0)
 	for _, b := range append(image.Blobs, stray) {
 		Read(t, s, "a", b.Digest)
@@ -134,7 +134,7 @@ func racing(t *testing.T, m Maker) {
 			for i := range 30 {
 				repo, seed := fmt.Sprintf("r%d", n%2), uint64(1+(i+n)%3)
 				if image, ok := tryPush(t, s, repo, seed); ok && i%2 == 0 {
-					_ = s.DeleteManifest(ctx, repo, image)
+					_ = s.DeleteManifest(ctx, repo, image, nil)
 				}
 			}
 		})

@@ -44,6 +44,10 @@ func Run(t *testing.T, m Maker) {
 		"restart":    restart,
 		"expiring":   expiring,
 		"expired":    expireAndPut,
+		"kept":       keptManifest,
+		"large":      largeManifest,
+		"fixed":      fixedTags,
+		"fixing":     fixing,
 		"racing":     racing,
 		"sharing":    sharing,
 	} {

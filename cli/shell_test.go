@@ -1,0 +1,100 @@
+package cli_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestBashCompletes has bash itself complete command lines.
+func TestBashCompletes(t *testing.T) {
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		t.Skip("bash is not installed")
+	}
+	f := newFake(t)
+	f.on("GET /containers/json", 200, []map[string]any{{"Id": "1", "Names": []string{"/web"}}, {"Id": "2", "Names": []string{"/worker"}}})
+	f.on("GET /images/json", 200, []map[string]any{{"Id": "1", "RepoTags": []string{"nginx:latest", "near/by:2"}}})
+	f.on("GET /networks", 200, []map[string]any{{"Name": "bridge"}, {"Name": "backend"}})
+	f.on("GET /volumes", 200, map[string]any{"Volumes": []map[string]any{{"Name": "data"}, {"Name": "dust"}}})
+	dir := t.TempDir()
+	script := "#!/bin/sh\nexec " + self(t) + " \"$@\"\n"
+	for _, name := range []string{"tare", "docker"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r := words(map[string]string{"DOCKER_CONFIG": f.config}, "context create faraway --docker host=unix:///x"); r.code != 0 {
+		t.Fatalf("%+v", r)
+	}
+	// What bash does at a tab, without its terminal.
+	const tab = `source <(tare completion bash)
+complete -p tare >/dev/null || exit 9
+read -ra COMP_WORDS <<<"$1"
+[ "${1% }" = "$1" ] || COMP_WORDS+=("")
+COMP_CWORD=$((${#COMP_WORDS[@]} - 1)) COMP_LINE=$1 COMP_POINT=${#1}
+$(complete -p tare | sed 's/.*-F \([^ ]*\).*/\1/') tare "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"
+printf '%s\n' "${COMPREPLY[@]}"`
+	for line, want := range map[string]string{
+		"tare conte":                 "context",
+		"tare network ":              "inspect ls",
+		"tare ps --no":               "--no-trunc",
+		"tare stop w":                "web worker",
+		"tare rm -f wo":              "worker",
+		"tare run --rm n":            "near/by:2 nginx nginx:latest",
+		"tare run --network b":       "backend bridge",
+		"tare run --network=ba":      "--network=backend",
+		"tare run -v d":              "data dust",
+		"tare run --volumes-from we": "web",
+		"tare network inspect br":    "bridge",
+		"tare volume inspect da":     "data",
+		"tare inspect da":            "data",
+		"tare image rm near":         "near/by:2",
+		"tare -c f":                  "faraway",
+		"tare --context far":         "faraway",
+		"tare -D context use ":       "default faraway",
+		"tare --log-level d":         "debug",
+		"tare inspect --type ":       "container image network volume",
+		"tare nonsense ":             "",
+	} {
+		c := exec.Command(bash, "--norc", "-c", tab, "bash", line)
+		c.Env = append(f.process().Env, "PATH="+dir+":"+os.Getenv("PATH"))
+		out, err := c.CombinedOutput()
+		if got := strings.Join(strings.Fields(string(out)), " "); err != nil || got != want {
+			t.Errorf("%s: %q, %v; want %q", line, got, err, want)
+		}
+	}
+	docker := f.process("completion", "bash")
+	docker.Args[0] = "/usr/bin/docker"
+	if out, err := docker.Output(); err != nil || !strings.Contains(string(out), "\ncomplete -F _tare docker\n") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// self is the path of the program that the tests are.
+func self(t *testing.T) string {
+	path, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestCalledDocker(t *testing.T) {
+	f := newFake(t)
+	f.on("GET /containers/json", 200, []any{})
+	for name, want := range map[string]string{"docker": "Docker version ", "/opt/bin/docker": "Docker version ", "tare": "Tare version ", "/docker/tare": "Tare version "} {
+		c := f.process("--version")
+		c.Args[0] = name
+		if out, err := c.Output(); err != nil || !strings.HasPrefix(string(out), want) {
+			t.Errorf("%s: %v, %s", name, err, out)
+		}
+	}
+	c := f.process("ps", "-q")
+	c.Args[0] = "docker"
+	if out, err := c.CombinedOutput(); err != nil || len(out) != 0 {
+		t.Errorf("%v: %s", err, out)
+	}
+}

@@ -1,0 +1,276 @@
+package container
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strconv"
+	"strings"
+
+	wire "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/tarehq/tare/container/spec"
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/idgen"
+	"github.com/tarehq/tare/logs"
+	"github.com/tarehq/tare/supervise"
+)
+
+// Create prepares a further process in a running container.
+func (e *Execs) Create(ctx context.Context, nameOrID string, req wire.ExecCreateRequest) (id string, err error) {
+	r, err := e.containers.store.find(nameOrID)
+	if err != nil {
+		return "", err
+	}
+	if len(req.Cmd) == 0 {
+		return "", fault.New(fault.Invalid, "No exec command specified")
+	}
+	keys, err := parseDetachKeys(req.DetachKeys)
+	if err != nil {
+		return "", err
+	}
+	if _, _, err := e.containers.running(r); err != nil {
+		return "", err
+	}
+	if err := awake(r); err != nil {
+		return "", err
+	}
+	if req.User != "" {
+		if err := e.checkUser(&r, req.User); err != nil {
+			return "", err
+		}
+	}
+	n := newSession(idgen.New(), r.ID)
+	n.request, n.user, n.keys = req, req.User, []byte{}
+	if req.DetachKeys != "" {
+		n.keys = keys
+	}
+	if n.user == "" {
+		n.user = r.Config.User
+	}
+	e.add(n)
+	e.containers.publish(r, execAction(events.ActionExecCreate, req.Cmd), "execID", n.id)
+	return n.id, nil
+}
+
+// execAction is an action with the command line behind it, in Docker's form: a
+// program alone has a space after it.
+func execAction(action events.Action, argv []string) events.Action {
+	return action + ": " + events.Action(argv[0]+" "+strings.Join(argv[1:], " "))
+}
+
+// checkUser refuses a user whom the container does not know.
+func (e *Execs) checkUser(r *Record, who string) error {
+	root, err := e.containers.cfg.Snapshots.Mount(r.ID)
+	if err != nil {
+		return err
+	}
+	_, err = e.containers.specInput(r, root, who)
+	return err
+}
+
+// ExecStartOptions as in POST /exec/{id}/start.
+type ExecStartOptions struct {
+	Detach      bool
+	TTY         bool     // the client expects a terminal's raw stream, whatever the exec has
+	ConsoleSize *[2]uint // height, width in characters
+}
+
+// Start runs a prepared process. Attached, the client's socket is handed
+// to the supervising process; what is wrong with the program is then told on
+// the stream as well as returned.
+func (e *Execs) Start(ctx context.Context, execID string, o ExecStartOptions, hijack Hijack) error {
+	n, r, keeper, err := e.running(execID)
+	if err != nil {
+		return err
+	}
+	if err := awake(r); err != nil {
+		return err
+	}
+	if err := n.begin(); err != nil {
+		return err
+	}
+	config, err := e.config(&r, n, o)
+	if err != nil {
+		e.fail(n, 126)
+		return err
+	}
+	e.containers.publish(r, execAction(events.ActionExecStart, n.request.Cmd), "execID", n.id)
+	ctx = context.WithoutCancel(ctx)
+	if o.Detach {
+		return e.run(ctx, r, n, keeper, config, nil)
+	}
+	conn, buffered, err := hijack(o.TTY)
+	if err != nil {
+		e.fail(n, 126)
+		return err
+	}
+	config.Attach.Buffered = buffered
+	client, err := hand(conn)
+	if err != nil {
+		e.fail(n, 126)
+		return err
+	}
+	client.letRead()
+	err = e.run(ctx, r, n, keeper, config, client)
+	if err != nil {
+		text := []byte(err.Error() + "\r\n")
+		if !o.TTY {
+			header := logs.Header(logs.Stdout, len(text))
+			text = append(header[:], text...)
+		}
+		_, _ = client.file.Write(text)
+	}
+	client.close()
+	return errors.Join(err, client.wait())
+}
+
+// running finds an exec, its container, and the process that supervises it.
+func (e *Execs) running(execID string) (*session, Record, *supervise.Keeper, error) {
+	n, err := e.find(execID)
+	if err != nil {
+		return nil, Record{}, nil, err
+	}
+	r, err := e.containers.store.find(n.container)
+	if err != nil {
+		return nil, Record{}, nil, err
+	}
+	keeper, _, err := e.containers.running(r)
+	return n, r, keeper, err
+}
+
+// awake refuses a container whose processes stand still: a further one would
+// not come to its program.
+func awake(r Record) error {
+	if r.State == Paused {
+		return fault.New(fault.Conflict, "Container %s is paused, unpause the container before exec", r.ID)
+	}
+	return nil
+}
+
+// fail ends an exec that never ran.
+func (e *Execs) fail(n *session, code int) {
+	n.end(code)
+	e.keep()
+}
+
+// run starts the process and sees to its end.
+func (e *Execs) run(ctx context.Context, r Record, n *session, keeper *supervise.Keeper, c supervise.ExecConfig, client *handed) error {
+	var pid int
+	var err error
+	if client != nil {
+		pid, err = keeper.Exec(ctx, c, client.file)
+	} else {
+		pid, err = keeper.Exec(ctx, c, nil)
+	}
+	if err != nil {
+		code, err := execFailure(r, err)
+		e.fail(n, code)
+		return err
+	}
+	n.exists(pid)
+	e.containers.watchers.Go(func() { e.follow(r, n, keeper) })
+	return nil
+}
+
+// follow waits for the end of an exec. When the connection ends first, who
+// connects next goes on (resume), or the end of the run is the exec's (runOver).
+func (e *Execs) follow(r Record, n *session, keeper *supervise.Keeper) {
+	exit, err := keeper.ExecWait(context.Background(), n.id) // ends with the keeper's connection
+	switch {
+	case err == nil:
+		e.ended(r, n, exit.Code)
+	case errors.Is(err, fault.NotFound): // nobody knows
+		e.ended(r, n, killed)
+	}
+}
+
+// killed is the exit code of a process that SIGKILL ended.
+const killed = 137
+
+// ended records the end of an exec and tells of it.
+func (e *Execs) ended(r Record, n *session, code int) {
+	if !n.end(code) {
+		return
+	}
+	e.keep()
+	if !e.containers.isClosing() { // else the next daemon tells
+		e.containers.publish(r, events.ActionExecDie, "execID", n.id, "exitCode", strconv.Itoa(code))
+	}
+}
+
+// execFailure gives the exit code and Docker's words of a program that could
+// not be executed.
+func execFailure(r Record, err error) (int, error) {
+	if errors.Is(err, fault.Unavailable) || errors.Is(err, fault.Conflict) { // it ended between the question and the deed
+		return 126, notRunning(r)
+	}
+	text := strings.ToLower(err.Error())
+	has := func(part string) bool { return strings.Contains(text, part) }
+	code, suffix := 126, ""
+	switch {
+	case has("is a directory"):
+		suffix = ": permission denied"
+	case has("executable file not found"), has("no such file or directory"):
+		code = 127
+	}
+	return code, fault.New(fault.Invalid, "OCI runtime exec failed: exec failed: unable to start container process: %w%s", err, suffix)
+}
+
+func (e *Execs) config(r *Record, n *session, o ExecStartOptions) (supervise.ExecConfig, error) {
+	req := n.request
+	if o.ConsoleSize != nil {
+		req.ConsoleSize = o.ConsoleSize
+	}
+	process, err := e.process(r, &req, n.user)
+	if err != nil {
+		return supervise.ExecConfig{}, err
+	}
+	keys := n.keys
+	if len(keys) == 0 {
+		keys, err = parseDetachKeys("")
+	}
+	return supervise.ExecConfig{ID: n.id, Process: *process, Note: n.note(), Attach: supervise.AttachOptions{
+		// A client that expects a terminal's stream cannot tell stderr apart.
+		Stdin: req.AttachStdin, Stdout: req.AttachStdout, Stderr: req.AttachStderr && !o.TTY,
+		Multiplexed: !o.TTY, DetachKeys: keys,
+	}}, err
+}
+
+// process is what the request means in the container.
+func (e *Execs) process(r *Record, req *wire.ExecCreateRequest, who string) (*specs.Process, error) {
+	root, err := e.containers.cfg.Snapshots.Mount(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	in, err := e.containers.specInput(r, root, who)
+	if err != nil {
+		return nil, err
+	}
+	return spec.Exec(req, in)
+}
+
+// note is what the supervising process keeps of an exec for the next daemon,
+// beside what it knows itself.
+type note struct {
+	User                  string `json:",omitempty"`
+	Privileged            bool   `json:",omitempty"`
+	Stdin, Stdout, Stderr bool   `json:",omitempty"`
+	Keys                  []byte `json:",omitempty"`
+	Probe                 bool   `json:",omitempty"` // a health check's: nobody's exec
+}
+
+func (n *session) note() []byte {
+	q := n.request
+	return note{User: n.user, Privileged: q.Privileged, Stdin: q.AttachStdin, Stdout: q.AttachStdout, Stderr: q.AttachStderr, Keys: n.keys}.encode()
+}
+
+func (n note) encode() []byte {
+	data, err := json.Marshal(n)
+	if err != nil {
+		panic(err) // of strings and booleans
+	}
+	return data
+}

@@ -1,0 +1,108 @@
+package container
+
+import (
+	"errors"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/fault"
+)
+
+// ipc is what a container joins of another's interprocess communication: the
+// IPC namespace, and /dev/shm, which is a mount. nil is none.
+type ipc struct {
+	ns  *joined
+	shm *os.File // detached mount
+}
+
+func (i *ipc) close() {
+	if i != nil {
+		i.ns.close()
+		i.shm.Close()
+	}
+}
+
+// joinIPC opens what a container with IpcMode container: joins. The other has
+// to run, and to have said that it shares.
+func (s *Service) joinIPC(nameOrID string) (*ipc, error) {
+	other, err := s.store.find(nameOrID)
+	if err != nil {
+		return nil, err
+	}
+	if mode := other.HostConfig.IpcMode; mode.IsPrivate() || mode.IsNone() || mode.IsEmpty() {
+		return nil, fault.New(fault.Invalid, "container %s: non-shareable IPC (hint: use IpcMode:shareable for the donor container)", other.ID)
+	}
+	ns, err := s.join(other.ID, "ipc")
+	if err != nil {
+		return nil, err
+	}
+	mnt, err := s.join(other.ID, "mnt")
+	if err != nil {
+		ns.close()
+		return nil, err
+	}
+	defer mnt.close()
+	shm, err := cloneShm(mnt.file)
+	if err != nil {
+		ns.close()
+		return nil, fault.New(fault.Conflict, "cannot share /dev/shm of container %s: %w", other.ID, err)
+	}
+	return &ipc{ns: ns, shm: shm}, nil
+}
+
+// cloneShm clones the mount of /dev/shm in a mount namespace.
+func cloneShm(mnt *os.File) (*os.File, error) {
+	type result struct {
+		shm *os.File
+		err error
+	}
+	done := make(chan result)
+	enter := func() {
+		runtime.LockOSThread() // for good: the thread ends with the goroutine
+		shm, err := shmIn(mnt)
+		done <- result{shm, err}
+	}
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			// The first thread never ends, and it stands for the whole process
+			// in /proc.
+			go enter()
+			runtime.UnlockOSThread()
+			return
+		}
+		enter()
+	}()
+	r := <-done
+	return r.shm, r.err
+}
+
+// shmIn has the calling thread move to the mount namespace. What is there is
+// the container's: no link of its is followed, and nothing but a tmpfs taken.
+func shmIn(mnt *os.File) (*os.File, error) {
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return nil, os.NewSyscallError("unshare", err)
+	}
+	if err := unix.Setns(int(mnt.Fd()), unix.CLONE_NEWNS); err != nil {
+		return nil, os.NewSyscallError("setns", err)
+	}
+	at, err := unix.Openat2(unix.AT_FDCWD, "/dev/shm", &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
+	if err != nil {
+		return nil, os.NewSyscallError("openat2", err)
+	}
+	defer unix.Close(at)
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(at, &fs); err != nil {
+		return nil, os.NewSyscallError("fstatfs", err)
+	}
+	if fs.Type != unix.TMPFS_MAGIC {
+		return nil, errors.New("it is no tmpfs")
+	}
+	fd, err := unix.OpenTree(at, "", unix.AT_EMPTY_PATH|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("open_tree", err)
+	}
+	return os.NewFile(uintptr(fd), "shm"), nil
+}

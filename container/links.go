@@ -1,0 +1,322 @@
+package container
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	wire "github.com/moby/moby/api/types/container"
+	wirenet "github.com/moby/moby/api/types/network"
+
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/network"
+)
+
+// Link is another container that one on the default bridge knows by an alias,
+// the --link of old: a line in its /etc/hosts.
+type Link struct {
+	Target string // ID
+	Alias  string
+}
+
+// linked knows who has a link to a container: those whose hosts files follow
+// its address. It is safe for concurrent use.
+type linked struct {
+	mu  sync.Mutex
+	who map[string][]string // target -> IDs, each once
+}
+
+func (l *linked) add(r *Record) {
+	if len(r.Links) == 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, link := range r.Links {
+		if !slices.Contains(l.who[link.Target], r.ID) {
+			if l.who == nil {
+				l.who = map[string][]string{}
+			}
+			l.who[link.Target] = append(l.who[link.Target], r.ID)
+		}
+	}
+}
+
+// drop forgets a container that is removed.
+func (l *linked) drop(r *Record) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.who, r.ID)
+	for _, link := range r.Links {
+		rest := slices.DeleteFunc(slices.Clone(l.who[link.Target]), func(id string) bool { return id == r.ID })
+		if l.who[link.Target] = rest; len(rest) == 0 {
+			delete(l.who, link.Target)
+		}
+	}
+}
+
+func (l *linked) to(target string) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.who[target]
+}
+
+// parseLink reads NAME[:ALIAS], also in the form that inspect shows:
+// /NAME:/PARENT/ALIAS.
+func parseLink(s string) (name, alias string, err error) {
+	name, alias, given := strings.Cut(s, ":")
+	alias = alias[strings.LastIndex(alias, "/")+1:]
+	name = strings.TrimPrefix(name, "/")
+	if name == "" || given && alias == "" || strings.ContainsAny(alias, ": \t\r\n") {
+		return "", "", fault.New(fault.Invalid, "bad format for links: %s", s)
+	}
+	if !given {
+		alias = name
+	}
+	return name, alias, nil
+}
+
+// checkLinks refuses links that could never be.
+func (s *Service) checkLinks(h *wire.HostConfig) error {
+	if len(h.Links) == 0 {
+		return nil
+	}
+	const undefined = "This would result in undefined behavior"
+	switch mode := h.NetworkMode; {
+	case mode.IsHost():
+		return fault.New(fault.Invalid, "conflicting options: host type networking can't be used with links. %s", undefined)
+	case mode.IsContainer():
+		return fault.New(fault.Invalid, "conflicting options: container type network can't be used with links. %s", undefined)
+	case mode.IsNone():
+		return fault.New(fault.Invalid, "conflicting options: links (Links) need the default bridge, and the network mode is none")
+	}
+	_, err := s.findLinks(h.Links)
+	return err
+}
+
+// findLinks finds the containers that are meant. One that is missing is not
+// fault.NotFound, by which clients know a missing image.
+func (s *Service) findLinks(list []string) (links []Link, err error) {
+	for _, text := range list {
+		name, alias, err := parseLink(text)
+		if err != nil {
+			return nil, err
+		}
+		target, err := s.store.find(name)
+		for err == nil && target.HostConfig.NetworkMode.IsContainer() { // the address is the other's
+			name = target.HostConfig.NetworkMode.ConnectedContainer()
+			target, err = s.store.find(name)
+		}
+		if err != nil {
+			return nil, fault.New(fault.Invalid, "could not get container for %s: %w", name, err)
+		}
+		if target.HostConfig.NetworkMode.IsHost() {
+			return nil, fault.New(fault.Invalid, "conflicting options: host type networking can't be used with links. This would result in undefined behavior")
+		}
+		links = append(links, Link{target.ID, alias})
+	}
+	return links, nil
+}
+
+// linkTargets are the running containers that r has links to; one that was
+// removed takes its links along.
+func (s *Service) linkTargets(r *Record) (aliases []string, targets []Record, err error) {
+	for _, link := range r.Links {
+		t, err := s.store.find(link.Target)
+		switch {
+		case err != nil:
+			continue
+		case t.State != Running:
+			return nil, nil, fault.New(fault.Internal, "Cannot link to a non running container: /%s AS /%s/%s", t.Name, r.Name, link.Alias)
+		case t.Endpoint == nil:
+			return nil, nil, fault.New(fault.Internal, "Cannot link to /%s, as it does not belong to the default network", t.Name)
+		}
+		aliases, targets = append(aliases, link.Alias), append(targets, t)
+	}
+	return aliases, targets, nil
+}
+
+// awaitLinks waits, at most five seconds as Docker does, for those of the linked
+// containers that are about to start: after a boot all begin at once. It returns
+// false when nobody wants the start any more.
+func (s *Service) awaitLinks(r *Record, giveUp <-chan struct{}) bool {
+	pending := func(link Link) bool {
+		t, err := s.store.find(link.Target)
+		return err == nil && t.State == Restarting
+	}
+	deadline := time.Now().Add(5 * time.Second)
+	for slices.ContainsFunc(r.Links, pending) && time.Now().Before(deadline) {
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-giveUp:
+			return false
+		case <-s.closing:
+			return false
+		}
+	}
+	return true
+}
+
+// withLinks is the host configuration with the links as inspect shows them, by
+// the names of now.
+func (s *Service) withLinks(r Record) *wire.HostConfig {
+	h := *r.HostConfig
+	h.Links = nil
+	for _, link := range r.Links {
+		if t, err := s.store.find(link.Target); err == nil {
+			h.Links = append(h.Links, fmt.Sprintf("/%s:/%s/%s", t.Name, r.Name, link.Alias))
+		}
+	}
+	slices.Sort(h.Links)
+	return &h
+}
+
+// linkNames are the further names that links give to a container.
+func (s *Service) linkNames(target string) (names []string) {
+	for _, id := range s.linked.to(target) {
+		parent, err := s.store.find(id)
+		if err != nil {
+			continue
+		}
+		for _, link := range parent.Links {
+			if link.Target == target {
+				names = append(names, "/"+parent.Name+"/"+link.Alias)
+			}
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// linkHosts are the lines of the hosts file for the links.
+func linkHosts(aliases []string, targets []Record) (lines []network.HostsLine) {
+	for i, t := range targets {
+		names := []string{aliases[i], t.Config.Hostname}
+		if t.Name != aliases[i] {
+			names = append(names, t.Name)
+		}
+		lines = append(lines, network.HostsLine{Address: t.Endpoint.Address.Addr(), Names: names})
+	}
+	return lines
+}
+
+// linkEnv are the variables that told of links before there were names: where
+// the other is, and all of its own environment. Docker sets them no longer,
+// unless it is told to.
+func linkEnv(parent string, aliases []string, targets []Record) (env []string) {
+	for i, t := range targets {
+		prefix := strings.ReplaceAll(strings.ToUpper(aliases[i]), "-", "_")
+		env = append(env, portEnv(prefix, t.Endpoint.Address.Addr(), t.Config.ExposedPorts)...)
+		env = append(env, fmt.Sprintf("%s_NAME=/%s/%s", prefix, parent, aliases[i]))
+		for _, kv := range t.Config.Env {
+			if key, _, set := strings.Cut(kv, "="); set && key != "HOME" && key != "PATH" {
+				env = append(env, prefix+"_ENV_"+kv)
+			}
+		}
+	}
+	return env
+}
+
+// portEnv tells of the ports, TCP first. Ports in a row are a range too.
+func portEnv(prefix string, ip netip.Addr, exposed wirenet.PortSet) (env []string) {
+	var ports []wirenet.Port
+	for p := range exposed {
+		ports = append(ports, p)
+	}
+	slices.SortFunc(ports, func(a, b wirenet.Port) int {
+		if a.Proto() != b.Proto() {
+			if a.Proto() == "tcp" {
+				return -1
+			}
+			if b.Proto() == "tcp" {
+				return 1
+			}
+			return strings.Compare(string(a.Proto()), string(b.Proto()))
+		}
+		return int(a.Num()) - int(b.Num())
+	})
+	url := func(p wirenet.Port) string { return fmt.Sprintf("%s://%s:%d", p.Proto(), ip, p.Num()) }
+	name := func(p wirenet.Port) string {
+		return fmt.Sprintf("%s_PORT_%d_%s", prefix, p.Num(), strings.ToUpper(string(p.Proto())))
+	}
+	if len(ports) > 0 {
+		env = append(env, prefix+"_PORT="+url(ports[0]))
+	}
+	for i := 0; i < len(ports); {
+		first, last := ports[i], ports[i]
+		for i++; i < len(ports) && ports[i].Proto() == last.Proto() && ports[i].Num() == last.Num()+1; i++ {
+			last = ports[i]
+		}
+		if first != last {
+			n := name(first)
+			env = append(env, n+"_START="+url(first), fmt.Sprintf("%s_PORT_START=%d", n, first.Num()),
+				n+"_END="+url(last), fmt.Sprintf("%s_PORT_END=%d", n, last.Num()))
+		}
+	}
+	for _, p := range ports {
+		n := name(p)
+		env = append(env, n+"="+url(p), n+"_ADDR="+ip.String(), fmt.Sprintf("%s_PORT=%d", n, p.Num()), n+"_PROTO="+string(p.Proto()))
+	}
+	return env
+}
+
+// moved has the hosts files of those with a link to a container follow it to
+// its new address.
+func (s *Service) moved(r Record) {
+	for _, id := range s.linked.to(r.ID) {
+		parent, err := s.store.find(id)
+		if err != nil || !parent.State.Live() {
+			continue
+		}
+		for _, link := range parent.Links {
+			if link.Target != r.ID {
+				continue
+			}
+			if err := rewriteHosts(filepath.Join(s.store.path(id), "hosts"), link.Alias, r.Endpoint.Address.Addr()); err != nil {
+				s.cfg.Log.Error("the address of a linked container cannot be changed in a hosts file", "container", id, "link", link.Alias, "err", err)
+			}
+		}
+	}
+}
+
+// maxHosts bounds a hosts file, which the container may write, in bytes.
+const maxHosts = 1 << 20
+
+// rewriteHosts changes the address of a name. The file is mounted in the
+// container, so it is the same file that has to change.
+func rewriteHosts(path, name string, addr netip.Addr) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	old, err := io.ReadAll(io.LimitReader(f, maxHosts+1))
+	if err != nil {
+		return err
+	}
+	if len(old) > maxHosts {
+		return fault.New(fault.Invalid, "%s is longer than %d bytes", path, maxHosts)
+	}
+	var text bytes.Buffer
+	for line := range bytes.Lines(old) {
+		fields := bytes.Fields(line)
+		if len(fields) > 1 && fields[0][0] != '#' && slices.ContainsFunc(fields[1:], func(f []byte) bool { return string(f) == name }) {
+			line = []byte(addr.String() + "\t" + string(bytes.Join(fields[1:], []byte(" "))) + "\n")
+		}
+		text.Write(line)
+	}
+	if bytes.Equal(old, text.Bytes()) {
+		return nil
+	}
+	if _, err := f.WriteAt(text.Bytes(), 0); err != nil {
+		return err
+	}
+	return f.Truncate(int64(text.Len()))
+}

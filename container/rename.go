@@ -1,0 +1,40 @@
+package container
+
+import (
+	"context"
+	"strings"
+
+	"github.com/moby/moby/api/types/events"
+
+	"github.com/tarehq/tare/fault"
+)
+
+// Rename gives a container another name, running or not. The old one is free
+// when it returns, and the new one survives power loss.
+func (s *Service) Rename(ctx context.Context, nameOrID, name string) error {
+	if nameOrID == "" || name == "" {
+		return fault.New(fault.Invalid, "Neither old nor new names may be empty")
+	}
+	r, unlock, err := s.lock(ctx, nameOrID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	old, wanted := r.Name, strings.TrimPrefix(name, "/")
+	if wanted == old {
+		return fault.New(fault.Invalid, "Renaming a container with the same name as its current name")
+	}
+	err = checkName(name)
+	if err == nil {
+		err = s.store.reserve(wanted, r.ID)
+	}
+	if err != nil {
+		return fault.New(fault.KindOf(err), "Error when allocating new name: %w", err)
+	}
+	if _, err := s.store.amend(r.ID, func(c *Spec) error { c.Name = wanted; return nil }); err != nil {
+		s.store.unreserve(wanted, r.ID)
+		return err
+	}
+	s.publish(r, events.ActionRename, "oldName", "/"+old)
+	return nil
+}

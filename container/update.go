@@ -1,0 +1,142 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"reflect"
+
+	wire "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+
+	"github.com/tarehq/tare/container/spec"
+	"github.com/tarehq/tare/fault"
+)
+
+// Update changes a container's limits and its restart policy; what is zero
+// stays. Of one that runs, paused too, the control group follows: all of it, or
+// when the kernel refuses a part nothing, of the record neither.
+func (s *Service) Update(ctx context.Context, nameOrID string, u wire.UpdateConfig) (warnings []string, err error) {
+	r, unlock, err := s.lock(ctx, nameOrID)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if err := checkUpdate(u, r.HostConfig); err != nil {
+		return nil, err
+	}
+	host, err := merged(r.HostConfig, u)
+	if err != nil {
+		return nil, cannotUpdate(r, err)
+	}
+	ctx = context.WithoutCancel(ctx)
+	back, err := s.limit(ctx, r, host)
+	if err != nil {
+		return nil, cannotUpdate(r, err)
+	}
+	if _, err := s.store.amend(r.ID, func(c *Spec) error { c.HostConfig = host; return nil }); err != nil {
+		return nil, cannotUpdate(r, errors.Join(err, back()))
+	}
+	if u.RestartPolicy.Name != "" { // what a policy goes by is synced only where there is one
+		err = s.store.flush(r.ID)
+	}
+	s.publish(r, events.ActionUpdate)
+	return nil, err
+}
+
+func cannotUpdate(r Record, err error) error {
+	return fault.New(fault.KindOf(err), "Cannot update container %s: %w", r.ID, err)
+}
+
+// limit gives the control group of a container that runs the limits of to; back
+// gives it the old ones.
+func (s *Service) limit(ctx context.Context, r Record, to *wire.HostConfig) (back func() error, err error) {
+	none := func() error { return nil }
+	if !r.State.Up() || reflect.DeepEqual(r.HostConfig.Resources, to.Resources) {
+		return none, nil
+	}
+	keeper, _, err := s.running(r)
+	if errors.Is(err, fault.Conflict) { // it ended just now
+		return none, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	back = func() error {
+		return keeper.Update(ctx, spec.Change(&to.Resources, &r.HostConfig.Resources))
+	}
+	if err := keeper.Update(ctx, spec.Change(&r.HostConfig.Resources, &to.Resources)); err != nil {
+		if s.cfg.Runtimes[r.Runtime].Path != "" { // only our own is known to take back what it did
+			err = errors.Join(err, back())
+		}
+		return nil, err
+	}
+	return back, nil
+}
+
+// checkUpdate refuses values that can never work, and changes of what a
+// container has for its whole life.
+func checkUpdate(u wire.UpdateConfig, now *wire.HostConfig) error {
+	if err := fixed(&u.Resources, &now.Resources); err != nil {
+		return err
+	}
+	if err := wire.ValidateRestartPolicy(u.RestartPolicy); err != nil {
+		return fault.New(fault.Invalid, "%w", err)
+	}
+	h := &wire.HostConfig{Resources: u.Resources}
+	if h.MemorySwap > 0 && h.Memory == 0 {
+		h.Memory = now.Memory
+	}
+	if err := checkLimits(h); err != nil {
+		return err
+	}
+	return checkSets(h)
+}
+
+// movable are the fields of Resources that Update changes.
+var movable = map[string]bool{"BlkioWeight": true, "CPUShares": true, "NanoCPUs": true, "CPUPeriod": true, "CPUQuota": true, "CPURealtimePeriod": true,
+	"CPURealtimeRuntime": true, "CpusetCpus": true, "CpusetMems": true, "Memory": true, "MemorySwap": true, "MemoryReservation": true, "PidsLimit": true}
+
+// fixed refuses other values for the other fields. Clients that send all that
+// they have read of a container change nothing by it.
+func fixed(asked, now *wire.Resources) error {
+	a, n := reflect.ValueOf(asked).Elem(), reflect.ValueOf(now).Elem()
+	for i := range a.NumField() {
+		f, name := a.Field(i), a.Type().Field(i).Name
+		empty := f.IsZero() || f.Kind() == reflect.Slice && f.Len() == 0
+		if !movable[name] && !empty && !reflect.DeepEqual(f.Interface(), n.Field(i).Interface()) {
+			return fault.New(fault.Invalid, "%s cannot be changed of a container that is there: remove it and create it anew", name)
+		}
+	}
+	return nil
+}
+
+// merged is the configuration with what is set in u in place of what was,
+// refused in Docker's words where one contradicts the other.
+func merged(now *wire.HostConfig, u wire.UpdateConfig) (*wire.HostConfig, error) {
+	conflict := func(text string) error { return fault.New(fault.Conflict, "%s", text) }
+	switch {
+	case u.NanoCPUs > 0 && now.CPUPeriod > 0:
+		return nil, conflict("Conflicting options: Nano CPUs cannot be updated as CPU Period has already been set")
+	case u.NanoCPUs > 0 && now.CPUQuota > 0:
+		return nil, conflict("Conflicting options: Nano CPUs cannot be updated as CPU Quota has already been set")
+	case u.CPUPeriod > 0 && now.NanoCPUs > 0:
+		return nil, conflict("Conflicting options: CPU Period cannot be updated as NanoCPUs has already been set")
+	case u.CPUQuota > 0 && now.NanoCPUs > 0:
+		return nil, conflict("Conflicting options: CPU Quota cannot be updated as NanoCPUs has already been set")
+	case u.Memory > now.MemorySwap && u.MemorySwap == 0:
+		return nil, conflict("Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time")
+	case now.AutoRemove && !u.RestartPolicy.IsNone():
+		return nil, conflict("Restart policy cannot be updated because AutoRemove is enabled for the container")
+	}
+	h := *now
+	to, from := reflect.ValueOf(&h.Resources).Elem(), reflect.ValueOf(&u.Resources).Elem()
+	for name := range movable {
+		if v := from.FieldByName(name); !v.IsZero() {
+			to.FieldByName(name).Set(v)
+		}
+	}
+	if u.RestartPolicy.Name != "" {
+		h.RestartPolicy = u.RestartPolicy
+	}
+	return &h, nil
+}

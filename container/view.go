@@ -1,0 +1,281 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/archive"
+	"github.com/tarehq/tare/container/spec"
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/overlayfs"
+	"github.com/tarehq/tare/snapshot"
+	"github.com/tarehq/tare/supervise"
+)
+
+// view is a container's root with what is mounted in it, to be worked on by
+// descriptors below root alone.
+type view struct {
+	root   *os.File // a place (O_PATH)
+	mounts *os.File // the mount namespace that keeps the root of a container that does not run; else nil
+	unlock func()
+}
+
+// close lets the root go: first the mounts, then the container.
+func (v *view) close() {
+	v.root.Close()
+	if v.mounts != nil {
+		v.mounts.Close()
+	}
+	if v.unlock != nil {
+		v.unlock()
+	}
+}
+
+// view opens the root of a container: as its processes have it, or if it does not
+// run as Docker has it then, with its bind mounts and the engine's files, without
+// what is in memory. No operation on a container is waited for or kept waiting, but
+// by a view to write into one that does not run.
+func (f *Files) view(ctx context.Context, r Record, write bool) (*view, error) {
+	s := f.containers
+	for {
+		v, err := s.liveView(ctx, r)
+		if v != nil || err != nil {
+			return v, err
+		}
+		if !write {
+			v, err := s.mountedView(ctx, &r, false)
+			if !errors.Is(err, errNoPlace) {
+				return v, err
+			}
+		}
+		locked, unlock, err := s.lock(ctx, r.ID)
+		if err != nil {
+			return nil, err
+		}
+		if r = locked; r.State.Live() && r.State != Restarting { // it started meanwhile
+			unlock()
+			continue
+		}
+		v, err = s.mountedView(ctx, &r, true)
+		if err != nil {
+			unlock()
+			return nil, err
+		}
+		v.unlock = unlock
+		return v, nil
+	}
+}
+
+// liveView opens the root of a container that runs; nil and nil when it does not.
+func (s *Service) liveView(ctx context.Context, r Record) (*view, error) {
+	for r.State.Live() && r.State != Restarting {
+		root, err := supervise.OpenRoot(s.bundleDir(r.ID))
+		if err == nil {
+			return &view{root: root}, nil
+		}
+		if !errors.Is(err, fault.Conflict) && !errors.Is(err, fault.NotFound) {
+			return nil, err
+		}
+		// Its process has ended, and that will be on record soon.
+		if _, ended, err := s.running(r); err == nil {
+			select {
+			case <-ended:
+			case <-ctx.Done():
+				return nil, context.Cause(ctx)
+			}
+		} else if !errors.Is(err, fault.Conflict) {
+			return nil, err
+		}
+		if r, err = s.store.find(r.ID); err != nil {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+// errNoPlace tells that something is to be mounted where the root has nothing.
+var errNoPlace = errors.New("the root has no place for a mount")
+
+// mountedView mounts the root of a container that does not run, in a mount
+// namespace of its own that nobody else sees. To be written to it needs the
+// operation lock; otherwise nothing of it is changed.
+func (s *Service) mountedView(ctx context.Context, r *Record, write bool) (*view, error) {
+	root, err := s.rootOf(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	binds, err := s.bindsOf(r)
+	if err != nil {
+		return nil, err
+	}
+	type result struct {
+		v   *view
+		err error
+	}
+	done := make(chan result)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with the goroutine, the namespace with the view
+		v, err := mountView(root, binds, r, write)
+		done <- result{v, err}
+	}()
+	res := <-done
+	return res.v, res.err
+}
+
+// bindsOf lists what of the host is mounted in a container: the engine's files,
+// and what the user asked for, parents before children.
+func (s *Service) bindsOf(r *Record) ([]specs.Mount, error) {
+	user, err := spec.UserMounts(r.HostConfig)
+	if err != nil {
+		return nil, err
+	}
+	user = slices.DeleteFunc(user, func(m specs.Mount) bool { return m.Type != "bind" })
+	if err := prepareSources(r, user); err != nil {
+		return nil, err
+	}
+	var in spec.Input
+	s.hostFilePaths(r.ID, &in)
+	var binds []specs.Mount
+	for target, source := range map[string]string{"/etc/hosts": in.Hosts, "/etc/hostname": in.Hostname, "/etc/resolv.conf": in.ResolvConf} {
+		if _, err := os.Stat(source); err == nil { // else it was never started
+			binds = append(binds, specs.Mount{Destination: target, Source: source})
+		}
+	}
+	slices.SortStableFunc(user, func(a, b specs.Mount) int { return len(a.Destination) - len(b.Destination) })
+	return append(binds, user...), nil
+}
+
+// mountView is to be called by a thread that is used for nothing else after.
+func mountView(root snapshot.Mount, binds []specs.Mount, r *Record, write bool) (*view, error) {
+	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+		return nil, os.NewSyscallError("unshare", err)
+	}
+	// The host may unmount what it has, and sees nothing of ours.
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+		return nil, os.NewSyscallError("mount", err)
+	}
+	mounts, err := os.Open("/proc/thread-self/ns/mnt")
+	if err != nil {
+		return nil, err
+	}
+	v := &view{mounts: mounts}
+	sources, err := openSources(binds)
+	defer closeFDs(sources)
+	if err == nil {
+		v.root, err = mountedRoot(root, r.autoRemove(), write)
+	}
+	if err != nil {
+		return nil, errors.Join(err, mounts.Close())
+	}
+	// On the namespace's own root, which is looked at no more: only the descriptor
+	// leads there.
+	err = unix.MoveMount(int(v.root.Fd()), "", unix.AT_FDCWD, "/", unix.MOVE_MOUNT_F_EMPTY_PATH)
+	for i := 0; err == nil && i < len(binds); i++ {
+		err = v.bind(sources[i], binds[i].Destination, write)
+	}
+	if err == nil && r.HostConfig.ReadonlyRootfs {
+		err = unix.MountSetattr(int(v.root.Fd()), "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+	}
+	if err != nil {
+		v.close()
+		return nil, err
+	}
+	return v, nil
+}
+
+// mountedRoot makes the mount. To be read it leaves the container's writable layer
+// to others, who may start the container meanwhile.
+func mountedRoot(m snapshot.Mount, volatile, write bool) (*os.File, error) {
+	fd, err := -1, error(nil)
+	trees := m.Trees()
+	switch {
+	case write && m.Dir == "":
+		if volatile { // see supervise.Rootfs
+			if err := os.RemoveAll(filepath.Join(m.Work, "work", "incompat")); err != nil {
+				return nil, err
+			}
+		}
+		fd, err = overlayfs.Mount(overlayfs.Overlay{Lower: m.Lower, Upper: m.Upper, Work: m.Work}, 0)
+	case write:
+		fd, err = overlayfs.Bind(m.Dir, 0)
+	case len(trees) == 1:
+		fd, err = overlayfs.Bind(trees[0], unix.MOUNT_ATTR_RDONLY)
+	default:
+		fd, err = overlayfs.Mount(overlayfs.Overlay{Lower: trees, Shared: true}, unix.MOUNT_ATTR_RDONLY)
+	}
+	if err != nil {
+		return nil, fault.New(fault.Internal, "cannot mount the container's root: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "root"), nil
+}
+
+// openSources makes the mounts that a container has of the host, at no place yet.
+func openSources(binds []specs.Mount) (fds []int, err error) {
+	for _, m := range binds {
+		fd, err := openSource(m)
+		if err != nil {
+			return fds, &os.PathError{Op: "mount", Path: m.Source, Err: err}
+		}
+		fds = append(fds, fd)
+	}
+	return fds, nil
+}
+
+func openSource(m specs.Mount) (int, error) {
+	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
+	if slices.Contains(m.Options, "rbind") {
+		flags |= unix.AT_RECURSIVE
+	}
+	fd, err := unix.OpenTree(unix.AT_FDCWD, m.Source, flags)
+	if err != nil {
+		return -1, err
+	}
+	err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_PRIVATE})
+	readOnly := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+	switch {
+	case err != nil:
+	case slices.Contains(m.Options, "rro"):
+		err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &readOnly)
+	case slices.Contains(m.Options, "ro"):
+		err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &readOnly)
+	}
+	if err != nil {
+		unix.Close(fd)
+	}
+	return fd, err
+}
+
+func closeFDs(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}
+
+// bind gives a mount its place in the container.
+func (v *view) bind(source int, target string, write bool) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(source, &st); err != nil {
+		return err
+	}
+	place, err := archive.OpenPlace(v.root, target, true)
+	if errors.Is(err, fs.ErrNotExist) {
+		if !write {
+			return errNoPlace
+		}
+		place, err = archive.MakePlace(v.root, target, st.Mode&unix.S_IFMT == unix.S_IFDIR)
+	}
+	if err != nil {
+		return err
+	}
+	defer place.Close()
+	err = unix.MoveMount(source, "", int(place.Fd()), "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
+	return os.NewSyscallError("move_mount", err)
+}

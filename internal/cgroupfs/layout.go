@@ -1,0 +1,130 @@
+// Package cgroupfs knows where the control group file systems of the machine
+// are, cgroups(7), whether it has version 1 (also hybrid) or version 2 alone,
+// and reads what the kernel counts for a group. It changes nothing.
+package cgroupfs
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/internal/procfs"
+)
+
+// Hierarchy is one mounted control group file system.
+type Hierarchy struct {
+	Controllers []string // of v1; nil for v2
+	Mount       string
+	Own         string // the group of this process, relative to the hierarchy's root
+}
+
+// Has tells whether a controller of v1 belongs to the hierarchy.
+func (h *Hierarchy) Has(controller string) bool { return slices.Contains(h.Controllers, controller) }
+
+// Place is the directory of a group. An absolute path starts at the root of the
+// hierarchy, a relative one at this process's own group.
+func (h *Hierarchy) Place(path string) string {
+	clean := filepath.Clean("/" + path)
+	if filepath.IsAbs(path) {
+		return h.Mount + clean
+	}
+	return filepath.Join(h.Mount, h.Own, clean)
+}
+
+// Layout is what the machine has: v1 hierarchies with controllers, or v2 alone.
+type Layout struct {
+	V1 []Hierarchy
+	V2 *Hierarchy
+}
+
+// Unified tells that the machine has v2 alone.
+func (l *Layout) Unified() bool { return len(l.V1) == 0 && l.V2 != nil }
+
+// Host reads the layout once.
+var Host = sync.OnceValues(func() (*Layout, error) {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("find the control groups: %w", err)
+	}
+	own, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return nil, fmt.Errorf("find the control groups: %w", err)
+	}
+	systemd := unix.Access("/run/systemd/system", unix.F_OK) == nil
+	return Parse(string(mounts), string(own), systemd), nil
+})
+
+// Unified tells that this machine has v2 alone.
+func Unified() (bool, error) {
+	l, err := Host()
+	if err != nil {
+		return false, err
+	}
+	return l.Unified(), nil
+}
+
+// groups reads cgroup of proc(5): the paths by the list of controllers, "" for
+// v2.
+func groups(text string) map[string]string {
+	out := map[string]string{}
+	for line := range strings.Lines(text) {
+		f := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
+		if len(f) == 3 {
+			out[f[1]] = f[2]
+		}
+	}
+	return out
+}
+
+// Parse reads mountinfo and cgroup of proc(5). The named systemd hierarchy
+// counts only where systemd runs.
+func Parse(mounts, own string, systemd bool) *Layout {
+	paths := groups(own)
+	l := &Layout{}
+	seen := map[string]bool{}
+	for line := range strings.Lines(mounts) {
+		i := strings.Index(line, " - cgroup")
+		if i < 0 {
+			continue
+		}
+		f, tail := strings.Fields(line[:i]), strings.Fields(line[i+3:])
+		if len(f) < 5 || len(tail) < 3 {
+			continue
+		}
+		mount := procfs.Unescape(f[4])
+		if tail[0] == "cgroup2" {
+			if l.V2 == nil {
+				l.V2 = &Hierarchy{Mount: mount, Own: paths[""]}
+			}
+			continue
+		}
+		h := Hierarchy{Mount: mount}
+		for _, o := range strings.Split(tail[2], ",") {
+			if isController(o) || o == "name=systemd" && systemd {
+				h.Controllers = append(h.Controllers, o)
+			}
+		}
+		key := strings.Join(h.Controllers, ",")
+		if key == "" || seen[key] {
+			continue
+		}
+		seen[key] = true
+		h.Own = paths[key]
+		l.V1 = append(l.V1, h)
+	}
+	return l
+}
+
+func isController(option string) bool {
+	switch option {
+	case "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids",
+		"net_cls", "net_prio", "perf_event", "hugetlb", "rdma", "misc":
+		return true
+	}
+	return false
+}

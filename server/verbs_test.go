@@ -1,0 +1,49 @@
+package server
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/tarehq/tare/fault"
+)
+
+// What is done to a container that is there, as far as the server sees it.
+func TestVerbs(t *testing.T) {
+	r := newRig(t)
+	for _, test := range []struct {
+		method, path, body string
+		status             int
+		call               string
+	}{
+		{"POST", "/containers/web/pause", "", 204, "pause web"},
+		{"POST", "/containers/web/unpause", "", 204, "unpause web"},
+		{"POST", "/containers/web/rename?name=site", "", 204, "rename web site"},
+		{"POST", "/containers/web/update", `{"Memory":7}`, 200, "update web"},
+		{"GET", "/containers/web/stats", "", 200, "stats web {Stream:true OneShot:false}"},
+		{"GET", "/containers/web/stats?stream=0", "", 200, "stats web {Stream:false OneShot:false}"},
+		{"GET", "/v1.41/containers/web/stats?stream=false&one-shot=1", "", 200, "stats web {Stream:false OneShot:true}"},
+		{"GET", "/v1.40/containers/web/stats?stream=false&one-shot=1", "", 200, "stats web {Stream:false OneShot:false}"},
+	} {
+		r.want(test.status, "*", test.method, test.path, test.body)
+		if r.containers.call != test.call {
+			t.Errorf("%s: %s, want %s", test.path, r.containers.call, test.call)
+		}
+	}
+	if _, _, text := r.do("GET", "/containers/web/stats", ""); len(text) < 10 || text[:11] != `{"id":"web"` {
+		t.Errorf("stats: %s", text)
+	}
+	r.want(400, "invalid JSON: got EOF while reading request body", "POST", "/containers/web/update", "")
+	r.want(200, "*", "POST", "/containers/web/update", `{"PidsLimit":-5}`)
+	if p := r.containers.updated.PidsLimit; p == nil || *p != 0 {
+		t.Errorf("no limit of processes: %v", p)
+	}
+	r.want(200, "*", "POST", "/v1.39/containers/web/update", `{"PidsLimit":5}`)
+	if p := r.containers.updated.PidsLimit; p != nil {
+		t.Errorf("version 1.39 has no limit of processes: %v", *p)
+	}
+	r.containers.err = errors.New("Container x is not paused")
+	r.want(500, "Container x is not paused", "POST", "/containers/web/unpause", "")
+	r.containers.err = fault.New(fault.Conflict, "Container x is already paused")
+	r.want(409, "Container x is already paused", "POST", "/containers/web/pause", "")
+	r.want(409, "*", "GET", "/containers/web/stats", "")
+}
