@@ -83,3 +83,43 @@ func TestRemoteLogOutlivesOutages(t *testing.T) {
 	go c.serve(l)
 	testutil.Eventually(t, 30*time.Second, "all 5000 lines arrive", func() bool { return c.has(5000) })
 }
+
+// TestFollowerThatDoesNotRead leaves a follower's socket full: the container
+// writes on to its end, and others read its log.
+func TestFollowerThatDoesNotRead(t *testing.T) {
+	testutil.RequireRoot(t)
+	d := daemon.Start(t)
+	d.ImportBusybox(t)
+	d.Tare(t, "create", "--name", "loud", "busybox", "sh", "-c", "sleep 0.2; seq 1 500000")
+	conn, err := net.Dial("unix", d.Dir+"/tare.sock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	d.Tare(t, "start", "loud")
+	if _, err := fmt.Fprint(conn, "GET /containers/loud/logs?follow=1&stdout=1 HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Read(make([]byte, 15)); err != nil { // it follows
+		t.Fatal(err)
+	}
+	if code := d.Tare(t, "wait", "loud"); code != "0" {
+		t.Errorf("exit code %s", code)
+	}
+	if out := d.Tare(t, "logs", "--tail", "1", "loud"); out != "500000" {
+		t.Errorf("the log ends with %q", out)
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder // chunks, and frames in them; the last chunk is empty
+	for buf := make([]byte, 64<<10); !strings.HasSuffix(all.String(), "\r\n0\r\n\r\n"); {
+		n, err := conn.Read(buf)
+		if all.Write(buf[:n]); err != nil {
+			t.Fatalf("after %d bytes: %v", all.Len(), err)
+		}
+	}
+	if text := all.String(); strings.Count(text, "\n") < 500000 || !strings.Contains(text, "500000\n") {
+		t.Errorf("the follower got %d bytes", len(text))
+	}
+}
