@@ -26,8 +26,12 @@ func keepsXattr(name string) bool {
 // readXattrs reads the extended attributes of what fd is open for, a mere
 // place (O_PATH) too. buf has the 64 KiB that a list or a value can take.
 func readXattrs(fd int, buf []byte) (map[string]string, error) {
-	at := procFD(fd)
-	n, err := unix.Listxattr(at, buf)
+	n, err := unix.Flistxattr(fd, buf)
+	at := ""
+	if errors.Is(err, unix.EBADF) { // O_PATH
+		at = procFD(fd)
+		n, err = unix.Listxattr(at, buf)
+	}
 	if errors.Is(err, unix.ENOTSUP) || err == nil && n == 0 {
 		return nil, nil
 	}
@@ -39,7 +43,7 @@ func readXattrs(fd int, buf []byte) (map[string]string, error) {
 		if !keepsXattr(name) {
 			continue
 		}
-		n, err := unix.Getxattr(at, name, buf)
+		n, err := getXattr(fd, at, name, buf)
 		if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) { // removed meanwhile
 			continue
 		}
@@ -61,4 +65,13 @@ func sameXattrs(a, b int, buf []byte) (bool, error) {
 	}
 	second, err := readXattrs(b, buf)
 	return maps.Equal(first, second), err
+}
+
+// getXattr reads an attribute of a descriptor, or of the path that leads to it where
+// that is a mere place.
+func getXattr(fd int, at, name string, buf []byte) (int, error) {
+	if at != "" {
+		return unix.Getxattr(at, name, buf)
+	}
+	return unix.Fgetxattr(fd, name, buf)
 }

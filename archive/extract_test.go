@@ -65,12 +65,17 @@ func extract(t testing.TB, into string, r io.Reader) error {
 
 func extractWith(t testing.TB, into string, r io.Reader, w Whiteouts) (Stats, error) {
 	t.Helper()
+	return extractBy(t, into, r, Options{Whiteouts: w})
+}
+
+func extractBy(t testing.TB, into string, r io.Reader, o Options) (Stats, error) {
+	t.Helper()
 	root, err := os.Open(into)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	return Extract(context.Background(), root, r, Options{Whiteouts: w})
+	return Extract(context.Background(), root, r, o)
 }
 
 // tree lists what is below dir: path, kind, and a file's content or a link's

@@ -2,7 +2,6 @@ package archive
 
 import (
 	"errors"
-	"os"
 	"path"
 	"strconv"
 	"strings"
@@ -79,7 +78,7 @@ func sparseMap(pieces []piece, size int64) string {
 }
 
 // sparse writes a file as its map and its pieces.
-func (p *packer) sparse(h header, f *os.File, st *unix.Stat_t, pieces []piece, mapping string) error {
+func (p *packer) sparse(h header, f int, st *unix.Stat_t, pieces []piece, mapping string) error {
 	records := map[string]string{
 		"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": h.name, "GNU.sparse.realsize": strconv.FormatInt(h.size, 10),
 	}

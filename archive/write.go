@@ -21,6 +21,9 @@ type WriteOptions struct {
 	// Latest, unless zero, replaces the times of files that are newer
 	// (SOURCE_DATE_EPOCH, https://reproducible-builds.org/specs/source-date-epoch/).
 	Latest time.Time
+	// Seconds leaves out the fractions of the times, and so for most files a header
+	// as large as another small file, which takes its reader as long.
+	Seconds bool
 }
 
 // Write writes the whole tree as an uncompressed tar: each directory before
@@ -59,7 +62,7 @@ func WriteOne(ctx context.Context, w io.Writer, place *os.File, name string, o W
 		return cannotRead(name, err)
 	}
 	if !isDir(&st) {
-		if _, err := p.place(name, int(place.Fd())); err != nil {
+		if _, err := p.place(name, int(place.Fd()), &st); err != nil {
 			return err
 		}
 		return p.tar.close()
@@ -91,9 +94,9 @@ type linked struct {
 
 // packer writes entries.
 type packer struct {
-	ctx    context.Context
-	tar    *tarWriter
-	latest time.Time
+	ctx context.Context
+	tar *tarWriter
+	WriteOptions
 	links  map[inode]*linked
 	buffer []byte
 	xattrs []byte // a list of names, or a value
@@ -104,7 +107,7 @@ type packer struct {
 
 func newPacker(ctx context.Context, w io.Writer, o WriteOptions) *packer {
 	return &packer{
-		ctx: ctx, tar: newTarWriter(w), latest: o.Latest, links: map[inode]*linked{},
+		ctx: ctx, tar: newTarWriter(w), WriteOptions: o, links: map[inode]*linked{},
 		buffer: make([]byte, bufferSize), xattrs: make([]byte, 64<<10),
 	}
 }
@@ -119,25 +122,31 @@ func (p *packer) children(name string, dir stack) error {
 		if it == nil {
 			return nil
 		}
-		st, ok, err := dir.stat(*it)
-		if err != nil {
-			return cannotRead(name+it.name, err)
-		}
-		if !ok {
-			continue
-		}
-		if err := p.item(name+it.name, dir, *it, &st); err != nil {
+		if err := p.item(name+it.name, dir, *it); err != nil {
 			return err
 		}
 	}
 }
 
-// item writes one thing with all that is below it.
-func (p *packer) item(name string, dir stack, it item, st *unix.Stat_t) error {
-	if !isDir(st) {
-		_, err := p.file(name, dir[it.layer], it.name)
+// item writes one thing with all that is below it, if it is there.
+func (p *packer) item(name string, dir stack, it item) error {
+	var st unix.Stat_t
+	fd, err := openAsPlace(dir[it.layer], it.name, &st)
+	if errors.Is(err, unix.ENOENT) || err == nil && overlayfs.IsWhiteout(&st) {
+		if err == nil {
+			unix.Close(fd)
+		}
+		return nil
+	}
+	if err != nil {
+		return cannotRead(name, err)
+	}
+	if !isDir(&st) {
+		_, err := p.place(name, fd, &st)
+		unix.Close(fd)
 		return err
 	}
+	unix.Close(fd)
 	sub, err := dir.enter(it)
 	if err != nil {
 		return cannotRead(name, err)
@@ -187,8 +196,11 @@ func (p *packer) begin(h header, st *unix.Stat_t) error {
 	}
 	h.mode, h.uid, h.gid = st.Mode&0o7777, st.Uid, st.Gid
 	h.modified = time.Unix(st.Mtim.Unix())
-	if !p.latest.IsZero() && h.modified.After(p.latest) {
-		h.modified = p.latest
+	if !p.Latest.IsZero() && h.modified.After(p.Latest) {
+		h.modified = p.Latest
+	}
+	if p.Seconds {
+		h.modified = time.Unix(h.modified.Unix(), 0)
 	}
 	return p.tar.begin(h)
 }
@@ -212,11 +224,23 @@ func (p *packer) directory(name string, dir stack) error {
 // procFD is a path that leads to what a descriptor, of O_PATH too, is open for.
 func procFD(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
+// openAsPlace opens a name as a mere place (O_PATH) and looks what it is: to open a
+// device is to act on it, and to open a pipe is to wait.
+func openAsPlace(at int, base string, st *unix.Stat_t) (fd int, err error) {
+	if fd, err = unix.Openat(at, base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0); err != nil {
+		return -1, err
+	}
+	if err := unix.Fstat(fd, st); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
 // file writes what is no directory, and tells whether there was any such thing.
-// It is opened as a mere place first: to open a device is to act on it, and to
-// open a pipe is to wait.
 func (p *packer) file(name string, at int, base string) (there bool, err error) {
-	fd, err := unix.Openat(at, base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	var st unix.Stat_t
+	fd, err := openAsPlace(at, base, &st)
 	if errors.Is(err, unix.ENOENT) {
 		return false, nil
 	}
@@ -224,34 +248,31 @@ func (p *packer) file(name string, at int, base string) (there bool, err error) 
 		return false, cannotRead(name, err)
 	}
 	defer unix.Close(fd)
-	return p.place(name, fd)
+	return p.place(name, fd, &st)
 }
 
 // place writes what is no directory and is known by its place (O_PATH), and
 // tells whether it is anything that an archive can hold.
-func (p *packer) place(name string, fd int) (there bool, err error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return false, cannotRead(name, err)
-	}
+func (p *packer) place(name string, fd int, st *unix.Stat_t) (there bool, err error) {
 	kind := map[uint32]byte{
 		unix.S_IFREG: kindFile, unix.S_IFLNK: kindSymlink, unix.S_IFCHR: kindChar, unix.S_IFBLK: kindBlock, unix.S_IFIFO: kindFifo,
 	}[st.Mode&unix.S_IFMT]
-	if kind == 0 || overlayfs.IsWhiteout(&st) { // a socket means nothing without its process
+	if kind == 0 || overlayfs.IsWhiteout(st) { // a socket means nothing without its process
 		return false, nil
 	}
 	if st.Nlink > 1 {
-		if done, err := p.again(name, &st); done || err != nil {
+		if done, err := p.again(name, st); done || err != nil {
 			return true, err
 		}
 	}
 	h := header{name: name, kind: kind}
+	if kind == kindFile {
+		return true, p.regular(h, fd, st)
+	}
 	if h.records, err = p.records(name, fd); err != nil {
 		return true, err
 	}
 	switch kind {
-	case kindFile:
-		return true, p.regular(h, fd, &st)
 	case kindSymlink:
 		if h.link, err = readlink(fd, ""); err != nil {
 			return true, cannotRead(name, err)
@@ -259,7 +280,7 @@ func (p *packer) place(name string, fd int) (there bool, err error) {
 	case kindChar, kindBlock:
 		h.major, h.minor = unix.Major(st.Rdev), unix.Minor(st.Rdev)
 	}
-	return true, p.begin(h, &st)
+	return true, p.begin(h, st)
 }
 
 // again writes a further name of a file that is in the archive already, and
@@ -279,6 +300,15 @@ func (p *packer) again(name string, st *unix.Stat_t) (done bool, err error) {
 
 // openPlace opens a regular file for reading that is known by its place (O_PATH).
 func openPlace(place int) (*os.File, error) {
+	fd, err := readPlace(place)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), procFD(place)), nil
+}
+
+// readPlace is openPlace for a descriptor of its own.
+func readPlace(place int) (int, error) {
 	const flags = unix.O_RDONLY | unix.O_NOCTTY | unix.O_CLOEXEC | unix.O_NOATIME
 	fd, err := unix.Open(procFD(place), flags|unix.O_NONBLOCK, 0)
 	if errors.Is(err, unix.EPERM) { // O_NOATIME is for a file's owner and for root
@@ -289,23 +319,23 @@ func openPlace(place int) (*os.File, error) {
 		// it can, or loses it after some seconds, for which no other file makes wait.
 		fd, err = unix.Open(procFD(place), flags, 0)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), procFD(place)), nil
+	return fd, err
 }
 
 // regular writes a file with its data.
 func (p *packer) regular(h header, place int, st *unix.Stat_t) error {
-	f, err := openPlace(place)
+	f, err := readPlace(place)
 	if err != nil {
 		return cannotRead(h.name, err)
 	}
-	defer f.Close()
+	defer unix.Close(f)
+	if h.records, err = p.records(h.name, f); err != nil {
+		return err
+	}
 	h.size = st.Size
 	pieces := []piece{{0, st.Size}}
 	if st.Blocks*512 < st.Size {
-		if pieces, err = dataOf(int(f.Fd()), st.Size); err != nil {
+		if pieces, err = dataOf(f, st.Size); err != nil {
 			return cannotRead(h.name, err)
 		}
 	}
@@ -344,22 +374,25 @@ func (p *packer) zeros(n int64) error {
 }
 
 // copy writes one piece of a file; what the file lost meanwhile are zeros.
-func (p *packer) copy(f *os.File, name string, d piece) error {
+func (p *packer) copy(f int, name string, d piece) error {
 	for d.size > 0 {
 		if err := p.ctx.Err(); err != nil {
 			return err
 		}
-		n, err := f.ReadAt(p.buffer[:min(d.size, int64(len(p.buffer)))], d.offset)
-		if _, err := p.tar.Write(p.buffer[:n]); err != nil {
-			return err
-		}
-		d.offset, d.size = d.offset+int64(n), d.size-int64(n)
-		if err == io.EOF {
-			return p.zeros(d.size)
+		n, err := unix.Pread(f, p.buffer[:min(d.size, int64(len(p.buffer)))], d.offset)
+		if errors.Is(err, unix.EINTR) {
+			continue
 		}
 		if err != nil {
 			return cannotRead(name, err)
 		}
+		if n == 0 {
+			return p.zeros(d.size)
+		}
+		if _, err := p.tar.Write(p.buffer[:n]); err != nil {
+			return err
+		}
+		d.offset, d.size = d.offset+int64(n), d.size-int64(n)
 	}
 	return nil
 }

@@ -71,10 +71,15 @@ fi
 	fishCompletion = `# fish completion for tare
 function __tare_complete
 	set -l words (commandline -opc) (commandline -ct)
-	$words[1] __complete -- $words[2..-1] 2>/dev/null
+	set -l candidates ($words[1] __complete -- $words[2..-1] 2>/dev/null)
+	if set -q candidates[1]
+		printf '%s\n' $candidates
+	else
+		__fish_complete_path $words[-1]
+	end
 end
 complete -c NAME -e
-complete -c NAME -a '(__tare_complete)'
+complete -c NAME -f -a '(__tare_complete)'
 `
 )
 

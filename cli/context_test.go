@@ -209,6 +209,24 @@ func TestContextTLS(t *testing.T) {
 	}
 }
 
+// Without a home, a directory .docker that somebody has put where the program is
+// called is not looked at.
+func TestNoConfigOfTheWorkingDirectory(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.Mkdir(".docker", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(".docker/config.json", []byte(`{"currentContext":"evil"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := words(map[string]string{}, "context show"); r.out == "evil\n" || r.code != 0 {
+		t.Errorf("%+v", r)
+	}
+	if r := words(map[string]string{"HOME": "."}, "context show"); r.out != "evil\n" {
+		t.Errorf("the file is not one that would be read: %+v", r)
+	}
+}
+
 func keyPEM(t *testing.T, key any) []byte {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {

@@ -63,6 +63,7 @@ var table = [...]entry{
 	{"container", "start", nil, []string{"start"}, "Start one or more stopped containers", container.Start},
 	{"container", "stats", nil, []string{"stats"}, "Display a live stream of container(s) resource usage statistics", container.Stats},
 	{"container", "stop", nil, []string{"stop"}, "Stop one or more running containers", container.Stop},
+	{"container", "top", nil, []string{"top"}, "Display the running processes of a container", container.Top},
 	{"container", "unpause", nil, []string{"unpause"}, "Unpause all processes within one or more containers", container.Unpause},
 	{"container", "update", nil, []string{"update"}, "Update configuration of one or more containers", container.Update},
 	{"container", "wait", nil, []string{"wait"}, "Block until one or more containers stop, then print their exit codes", container.Wait},
@@ -112,7 +113,7 @@ var table = [...]entry{
 }
 
 // later are Docker's commands that are known and not there yet.
-var later = [...]string{"checkpoint", "top"}
+var later = [...]string{"checkpoint"}
 
 // laterOf are verbs of nouns that are known and not there yet.
 var laterOf = [...]string{"network connect", "network create", "network disconnect", "network prune", "network remove", "network rm",

@@ -59,6 +59,20 @@ type NetworkStat struct {
 	TxBytes uint64 `json:"tx_bytes"`
 }
 
+// Top is a table of processes.
+type Top struct {
+	Processes [][]string
+	Titles    []string
+}
+
+// ContainerTop lists a container's processes by the arguments of the ps on the
+// daemon's machine; "" is the daemon's choice.
+func (c *Client) ContainerTop(ctx context.Context, name, arguments string) (Top, error) {
+	query := url.Values{}
+	set(query, "ps_args", arguments)
+	return fetch[Top](ctx, c, "GET", "/containers/"+segment(name)+"/top", query, nil)
+}
+
 // ContainerStats calls each for a container's samples: one, which takes a second, or with
 // stream one a second until the container is removed.
 func (c *Client) ContainerStats(ctx context.Context, name string, stream bool, each func(Stats) error) error {

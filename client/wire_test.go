@@ -30,6 +30,7 @@ func TestWireShapes(t *testing.T) {
 		{&ExecStartRequest{}, &container.ExecStartRequest{}},
 		{&ExecState{}, &container.ExecInspectResponse{}},
 		{&UpdateConfig{}, &container.UpdateConfig{}},
+		{&Top{}, &container.TopResponse{}},
 		{&Stats{}, &container.StatsResponse{}},
 		{&IDResponse{}, &container.ExecCreateResponse{}},
 		{&ImageSummary{}, &image.Summary{}},

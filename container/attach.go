@@ -25,6 +25,7 @@ type AttachOptions struct {
 	Stdin, Stdout, Stderr bool
 	Stream                bool // live input and output
 	Logs                  bool // what was written before, first
+	Raw                   bool // without frames, with a terminal or not
 	DetachKeys            string
 }
 
@@ -67,7 +68,7 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 	o.Logs = o.Logs && s.logs.readable(&r)
 	options := supervise.AttachOptions{
 		Stdin: o.Stdin && o.Stream && r.Config.OpenStdin, Stdout: o.Stdout, Stderr: o.Stderr,
-		Multiplexed: !r.Config.Tty, DetachKeys: keys, Buffered: buffered, Logs: o.Logs, NoStream: !o.Stream,
+		Multiplexed: !r.Config.Tty && !o.Raw, DetachKeys: keys, Buffered: buffered, Logs: o.Logs, NoStream: !o.Stream,
 	}
 	if o.Logs && o.Stream && !r.State.Live() {
 		// What it has said comes now, and not with its next start.
@@ -103,13 +104,13 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 	}
 	l.mu.Unlock()
 	if keeper == nil { // only the log, of a container that does not run
-		defer client.close()
-		if !o.Logs {
-			return nil
+		if o.Logs {
+			var release func()
+			_, release, err = s.logs.replay(&r, o, logs.Position{}, client)
+			release()
 		}
-		_, release, err := s.logs.replay(&r, o, logs.Position{}, client)
-		release()
-		return err
+		client.close()
+		return errors.Join(err, client.wait())
 	}
 	client.letRead()
 	release := func() {}
@@ -256,13 +257,17 @@ func hand(conn net.Conn) (*handed, error) {
 	return h, nil
 }
 
-// relay copies both ways until the container's side has ended.
+// relay copies both ways until the container's side has ended, or a client without
+// CloseWrite has: that cannot end its input and go on to read.
 func (h *handed) relay(near, client net.Conn) {
 	defer close(h.copied)
 	defer client.Close()
 	defer near.Close()
 	go func() {
 		_, _ = io.Copy(near, client)
+		if _, half := client.(interface{ CloseWrite() error }); !half {
+			near.Close()
+		}
 		if c, ok := near.(*net.UnixConn); ok {
 			_ = c.CloseWrite()
 		}

@@ -30,6 +30,9 @@ type bundle struct {
 // gather makes the directory and gets hold of all that is not written: network,
 // root, namespaces.
 func (b *bundle) gather(ctx context.Context, back *undo.Stack) (err error) {
+	if _, known := b.containers.cfg.Defaults.get().Runtimes[b.r.Runtime]; !known { // it was, when the container was made
+		return fault.New(fault.Invalid, "unknown or invalid runtime name: %s", b.r.Runtime)
+	}
 	if err := makeBundleDir(b.dir); err != nil {
 		return err
 	}
@@ -92,7 +95,7 @@ func (b *bundle) write() (supervise.Config, error) {
 	if err := b.writeHostFiles(&in); err != nil {
 		return supervise.Config{}, err
 	}
-	if r.HostConfig.Init != nil && *r.HostConfig.Init {
+	if s.cfg.Defaults.get().wantsInit(r.HostConfig) {
 		in.Init = s.cfg.InitPath
 	}
 	oci, err := spec.Build(in)
@@ -157,7 +160,7 @@ func (b *bundle) config(tty bool, log supervise.Log) supervise.Config {
 		ID:        r.ID,
 		Dir:       b.dir,
 		Rootfs:    supervise.Rootfs{Dir: b.root.Dir, Lower: b.root.Lower, Upper: b.root.Upper, Work: b.root.Work, Volatile: r.autoRemove(), ReadOnly: b.root.ReadOnly},
-		Runtime:   s.cfg.Runtimes[r.Runtime],
+		Runtime:   s.cfg.Defaults.get().Runtimes[r.Runtime],
 		Log:       log,
 		OpenStdin: r.Config.OpenStdin,
 		StdinOnce: r.Config.StdinOnce,

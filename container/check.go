@@ -73,7 +73,7 @@ func (s *Service) check(req *CreateRequest) error {
 	if _, err := spec.Build(spec.Input{ID: "check", Config: c, HostConfig: h, Path: "check"}); err != nil {
 		return err
 	}
-	if _, err := network.Hosts(network.HostsFile{Extra: h.ExtraHosts, HostGateway: s.cfg.Networks.Gateway()}); err != nil {
+	if _, err := network.Hosts(network.HostsFile{Extra: h.ExtraHosts, HostGateways: s.hostGateways()}); err != nil {
 		return err
 	}
 	return checkSources(h.Mounts)
@@ -243,10 +243,11 @@ func (s *Service) checkModes(h *wire.HostConfig) error {
 }
 
 func (s *Service) checkRuntime(h *wire.HostConfig) error {
+	settings := s.cfg.Defaults.get()
 	if h.Runtime == "" {
-		h.Runtime = s.cfg.DefaultRuntime
+		h.Runtime = settings.DefaultRuntime
 	}
-	if _, known := s.cfg.Runtimes[h.Runtime]; !known {
+	if _, known := settings.Runtimes[h.Runtime]; !known {
 		return fault.New(fault.Invalid, "unknown or invalid runtime name: %s", h.Runtime)
 	}
 	if h.Init != nil && *h.Init && s.cfg.InitPath == "" {

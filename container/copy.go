@@ -113,7 +113,7 @@ func (f *Files) Archive(ctx context.Context, nameOrID, given string, begin func(
 		if err != nil {
 			return err
 		}
-		if err := archive.WriteOne(ctx, w, place, a.name, archive.WriteOptions{}); err != nil {
+		if err := archive.WriteOne(ctx, w, place, a.name, archive.WriteOptions{Seconds: true}); err != nil {
 			return err
 		}
 		return f.still(r)

@@ -35,6 +35,7 @@ type CreateRequest struct {
 // Create makes a container from an image. When it returns without an error
 // the container survives power loss, unless it is one that removes itself.
 func (s *Service) Create(ctx context.Context, req CreateRequest) (id string, warnings []string, err error) {
+	s.cfg.Defaults.get().fill(&req)
 	if err := normalize(&req); err != nil {
 		return "", nil, err
 	}

@@ -1,7 +1,7 @@
 // Package container is the noun itself: the life of a container from create
-// to remove, its processes, its streams and its restart policy. It decides;
-// package supervise's process beside each container acts, and goes on while
-// this one is away.
+// to remove, its processes, its streams, its health and its restart policy. It
+// decides; package supervise's process beside each container acts, and goes on
+// while this one is away.
 //
 // On disk, below the data root:
 //
@@ -18,7 +18,8 @@
 //
 // and below the exec root, which does not outlive a boot:
 //
-//	c/<id>/                          the OCI bundle, endpoint.json, and the supervising
+//	c/<id>/                          the OCI bundle, endpoint.json, health.json (the last
+//	                                 results of the health check), and the supervising
 //	                                 process's own files (package supervise)
 //
 // A directory whose name ends in "-removing" belongs to nobody any more and is

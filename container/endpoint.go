@@ -45,7 +45,7 @@ func (s *Service) attachNetwork(ctx context.Context, r *Record) (*attached, erro
 		}
 		return &attached{other: other, path: other.path()}, nil
 	}
-	req, err := networkRequest(r)
+	req, err := networkRequest(r, s.cfg.Defaults.get().PublishIP)
 	if err != nil {
 		return nil, err
 	}

@@ -138,6 +138,9 @@ func (e *Execs) running(execID string) (*session, Record, *supervise.Keeper, err
 		return nil, Record{}, nil, err
 	}
 	keeper, _, err := e.containers.running(r)
+	if err == nil {
+		err = awake(r)
+	}
 	return n, r, keeper, err
 }
 

@@ -185,7 +185,9 @@ func (s *Service) finish(r Record, l *live, run *run, exit supervise.Exit) {
 			Health: overHealth(p.Health)}
 		if again {
 			p.State = Restarting
-			p.RestartCount++
+			if !s.ending.Load() { // else it is the next daemon that starts it
+				p.RestartCount++
+			}
 		}
 		return nil
 	})
@@ -219,7 +221,7 @@ func (s *Service) finish(r Record, l *live, run *run, exit supervise.Exit) {
 	switch {
 	case r.autoRemove():
 		s.autoRemove(r)
-	case again:
+	case again && !s.ending.Load():
 		s.watchers.Go(func() { s.tryAgain(updated, l, giveUp) })
 	}
 }

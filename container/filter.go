@@ -160,7 +160,9 @@ func checkFilter(name string, values map[string]bool) error {
 		case "health":
 			err = wire.ValidateHealthStatus(wire.HealthStatus(v))
 		case "is-task":
-			_, err = strconv.ParseBool(v)
+			if _, err := strconv.ParseBool(v); err != nil {
+				return fault.New(fault.Invalid, "invalid filter 'is-task=[%s]'", v)
+			}
 		}
 		if err != nil {
 			return fault.New(fault.Invalid, "invalid filter '%s=%s': %w", name, v, err)

@@ -66,14 +66,9 @@ func (h *Health) begin(r Record) {
 // when it is due, which may have been a while ago.
 func (h *Health) resume(r Record) {
 	c, ok := checkOf(r.Config)
-	if !ok || r.Health == nil {
-		return
+	if ok && r.Health != nil {
+		h.watch(r, c, c.due(r, time.Now()))
 	}
-	last := r.StartedAt
-	if n := len(r.Health.Log); n > 0 && r.Health.Log[n-1].Start.After(last) {
-		last = r.Health.Log[n-1].End
-	}
-	h.watch(r, c, max(0, time.Until(last.Add(c.next(r.Health.Status, last.Sub(r.StartedAt))))))
 }
 
 func (h *Health) watch(r Record, c check, first time.Duration) {
@@ -243,11 +238,11 @@ func (h *Health) record(p *prober, result *wire.HealthcheckResult, status wire.H
 	if err != nil {
 		return status
 	}
-	if err := saveHealth(s.bundleDir(r.ID), r.Health); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		s.cfg.Log.Warn("the health of a container cannot be written", "container", r.ID, "err", err)
-	}
 	if changed {
 		s.publish(r, events.ActionHealthStatus+": "+events.Action(r.Health.Status))
+	}
+	if err := saveHealth(s.bundleDir(r.ID), r.Health); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.cfg.Log.Warn("the health of a container cannot be written", "container", r.ID, "err", err)
 	}
 	return r.Health.Status
 }

@@ -98,6 +98,16 @@ func (c check) next(status wire.HealthStatus, age time.Duration) time.Duration {
 	return c.interval
 }
 
+// due is the time from now to the next probe of a run of which some may have
+// been made; 0 when it is overdue.
+func (c check) due(r Record, now time.Time) time.Duration {
+	last := r.StartedAt
+	if n := len(r.Health.Log); n > 0 && !r.Health.Log[n-1].Start.Before(r.StartedAt) { // else of the run before
+		last = r.Health.Log[n-1].End
+	}
+	return max(0, last.Add(c.next(r.Health.Status, last.Sub(r.StartedAt))).Sub(now))
+}
+
 // startingHealth is the health of a container whose run begins; the results of
 // its last run are kept. nil without a check.
 func startingHealth(config *wire.Config, before *wire.Health) *wire.Health {

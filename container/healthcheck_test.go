@@ -110,6 +110,35 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// After an outage the next probe comes when it would have come, or at once.
+func TestHealthIsDue(t *testing.T) {
+	c := check{interval: time.Minute, startPeriod: 100 * time.Second, startInterval: 5 * time.Second}
+	began := time.Unix(10000, 0)
+	at := func(seconds int) time.Time { return began.Add(time.Duration(seconds) * time.Second) }
+	for _, step := range []struct {
+		status     wire.HealthStatus
+		start, end int // of the last probe, in seconds after the start
+		now        int
+		want       time.Duration
+	}{
+		{wire.Starting, -9, -8, 2, 3 * time.Second}, // of the last run
+		{wire.Starting, 20, 21, 22, 4 * time.Second},
+		{wire.Healthy, 20, 21, 22, 59 * time.Second},
+		{wire.Healthy, 20, 21, 81, 0},
+		{wire.Unhealthy, 20, 21, 9999, 0},
+		{wire.Starting, 101, 102, 103, 59 * time.Second},
+	} {
+		r := Record{Progress: Progress{StartedAt: began, Health: &wire.Health{Status: step.status,
+			Log: []*wire.HealthcheckResult{{}, {Start: at(step.start), End: at(step.end)}}}}}
+		if got := c.due(r, at(step.now)); got != step.want {
+			t.Errorf("%+v: %v", step, got)
+		}
+	}
+	if got := c.due(Record{Progress: Progress{StartedAt: began, Health: &wire.Health{Status: wire.Starting}}}, at(1)); got != 4*time.Second {
+		t.Errorf("before the first: %v", got)
+	}
+}
+
 // What was found out stands in the bundle for the next daemon; a file that
 // cannot be read is as if there were none.
 func TestHealthIsKept(t *testing.T) {

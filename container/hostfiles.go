@@ -35,7 +35,7 @@ func (b *bundle) writeHostFiles(in *spec.Input) error {
 	if err := os.WriteFile(in.Hosts, hosts, 0o644); err != nil {
 		return err
 	}
-	resolv, err := resolvConf(r.HostConfig)
+	resolv, err := resolvConf(r.HostConfig, s.cfg.Defaults.get())
 	if err != nil {
 		return err
 	}
@@ -49,7 +49,7 @@ func (s *Service) hostFilePaths(id string, in *spec.Input) {
 
 func (b *bundle) hosts(name string) ([]byte, error) {
 	r := b.r
-	file := network.HostsFile{Extra: r.HostConfig.ExtraHosts, HostGateway: b.containers.cfg.Networks.Gateway(),
+	file := network.HostsFile{Extra: r.HostConfig.ExtraHosts, HostGateways: b.containers.hostGateways(),
 		Hostname: name, Domainname: r.Config.Domainname}
 	if r.HostConfig.NetworkMode.IsHost() {
 		base, err := os.ReadFile("/etc/hosts")
@@ -71,16 +71,35 @@ func (b *bundle) hosts(name string) ([]byte, error) {
 	return network.Hosts(file)
 }
 
-func resolvConf(h *wire.HostConfig) ([]byte, error) {
+// hostGateways are the addresses that host-gateway stands for.
+func (s *Service) hostGateways() []netip.Addr {
+	if given := s.cfg.Defaults.get().HostGateways; len(given) > 0 {
+		return given
+	}
+	return []netip.Addr{s.cfg.Networks.Gateway()}
+}
+
+// resolvConf is the container's file: each list that it does not ask for is the
+// daemon's, and else the host's.
+func resolvConf(h *wire.HostConfig, daemon *Settings) ([]byte, error) {
 	host, err := network.HostResolvConf()
 	if err != nil {
 		return nil, err
 	}
-	dns := addresses(h.DNS)
-	if h.NetworkMode.IsHost() {
-		return network.ResolvConfHostMode(host, dns, h.DNSSearch, h.DNSOptions), nil
+	dns, search, options := h.DNS, h.DNSSearch, h.DNSOptions
+	if len(dns) == 0 {
+		dns = daemon.DNS
 	}
-	return network.ResolvConf(host, dns, h.DNSSearch, h.DNSOptions), nil
+	if len(search) == 0 {
+		search = daemon.DNSSearch
+	}
+	if len(options) == 0 {
+		options = daemon.DNSOptions
+	}
+	if h.NetworkMode.IsHost() {
+		return network.ResolvConfHostMode(host, addresses(dns), search, options), nil
+	}
+	return network.ResolvConf(host, addresses(dns), search, options), nil
 }
 
 func addresses(list []netip.Addr) []string {

@@ -273,7 +273,7 @@ func (b *Logbook) replay(r *Record, o AttachOptions, end logs.Position, w io.Wri
 			return nil
 		}
 		line := e.Line
-		if !r.Config.Tty {
+		if !r.Config.Tty && !o.Raw {
 			header := logs.Header(stream, len(line))
 			line = append(header[:], line...)
 		}

@@ -14,12 +14,18 @@ import (
 	"github.com/tarehq/tare/network"
 )
 
-// networkRequest is what the container asks of the default bridge.
-func networkRequest(r *Record) (network.Request, error) {
+// networkRequest is what the container asks of the default bridge. Ports that
+// name no address of the host are published at the given one.
+func networkRequest(r *Record, publish netip.Addr) (network.Request, error) {
 	req := network.Request{ContainerID: r.ID, Name: r.Name, Mode: string(r.HostConfig.NetworkMode)}
 	ports, err := wantedPorts(r.HostConfig.PortBindings, r.Config.ExposedPorts, r.HostConfig.PublishAllPorts)
 	if err != nil {
 		return req, err
+	}
+	for i := range ports {
+		if !ports[i].HostIP.IsValid() {
+			ports[i].HostIP = publish
+		}
 	}
 	req.Ports = ports
 	if e := r.Networks[string(r.HostConfig.NetworkMode)]; e != nil {

@@ -20,6 +20,19 @@ func restarts(p wire.RestartPolicy, code, count int) bool {
 	return false
 }
 
+// beginsAgain tells whether a policy wants a new daemon to start a container
+// that has ended: always even one that was stopped by hand, and unless-stopped
+// one that an earlier try could not start.
+func beginsAgain(r Record) bool {
+	switch r.HostConfig.RestartPolicy.Name {
+	case wire.RestartPolicyAlways:
+		return true
+	case wire.RestartPolicyUnlessStopped:
+		return !r.ManuallyStopped
+	}
+	return false
+}
+
 // The waits of a restart policy double from minBackoff to maxBackoff, and a
 // run of at least steadyRun begins anew, as Docker has it.
 const (
@@ -79,7 +92,7 @@ func (s *Service) tryAgain(r Record, l *live, giveUp <-chan struct{}) {
 	}
 	defer unlock()
 	current, err := s.store.find(r.ID)
-	if err != nil || current.State != Restarting {
+	if err != nil || current.State != Restarting || s.ending.Load() {
 		return
 	}
 	if err := s.startLocked(context.Background(), current); err != nil {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	wire "github.com/moby/moby/api/types/container"
@@ -58,8 +59,7 @@ type Config struct {
 	Networks           *network.Service
 	Launcher           *supervise.Launcher
 	Events             *event.Log
-	Runtimes           map[string]supervise.Runtime // by name; the built-in one has no path
-	DefaultRuntime     string
+	Defaults           *Defaults
 	InitPath           string // program for --init; "" refuses it
 	CgroupParent       string // of containers that name none
 	LogDriver          string // the same; "" is json-file
@@ -82,14 +82,14 @@ type Service struct {
 
 	linked linked
 
-	mu    sync.Mutex
-	lives map[string]*live
-	execs *Execs
-	logs  *Logbook
-	stats *Stats
-
+	mu     sync.Mutex
+	lives  map[string]*live
+	execs  *Execs
+	logs   *Logbook
+	stats  *Stats
 	health *Health
 
+	ending   atomic.Bool // the daemon stops its containers, and none is started again
 	closing  chan struct{}
 	watchers sync.WaitGroup // goroutines that follow running containers
 }

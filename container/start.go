@@ -215,6 +215,8 @@ func (s *Service) specInput(r *Record, root snapshot.Mount, who string) (spec.In
 	}
 	in := spec.Input{ID: r.ID, Config: r.Config, HostConfig: r.HostConfig, Path: r.Path, Args: r.Args,
 		User: user, CgroupParent: s.cfg.CgroupParent, Files: s.files}
+	settings := s.cfg.Defaults.get()
+	in.NoNewPrivileges, in.Seccomp, in.OOMAdjusted = settings.NoNewPrivileges, settings.Seccomp, settings.OOMAdjusted
 	if len(r.Links) > 0 && s.cfg.LinkEnv {
 		aliases, targets, err := s.linkTargets(r)
 		if err != nil {

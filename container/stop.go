@@ -129,7 +129,7 @@ func (s *Service) kill(ctx context.Context, r Record, rest bool) error {
 func (s *Service) halt(ctx context.Context, r Record, sig syscall.Signal, rest bool) (Record, <-chan struct{}, error) {
 	updated, err := s.store.note(r.ID, func(p *Progress) error {
 		p.ManuallyStopped = p.ManuallyStopped || rest
-		if p.State == Restarting {
+		if p.State == Restarting && !s.ending.Load() {
 			p.State = Exited
 		}
 		return nil

@@ -157,8 +157,7 @@ func (s *Service) settle(r Record, l *live) {
 		s.dropBundle(r)
 		giveUp := l.retrying()
 		s.watchers.Go(func() { s.tryAgain(r, l, giveUp) })
-	case r.State == Exited && r.HostConfig.RestartPolicy.IsAlways():
-		// Stopped by hand, until now: that is what sets unless-stopped apart.
+	case r.State == Exited && beginsAgain(r):
 		s.dropBundle(r)
 		r, err := s.store.note(r.ID, func(p *Progress) error { p.State = Restarting; return nil })
 		if err != nil {

@@ -65,7 +65,7 @@ func (s *Service) limit(ctx context.Context, r Record, to *wire.HostConfig) (bac
 		return keeper.Update(ctx, spec.Change(&to.Resources, &r.HostConfig.Resources))
 	}
 	if err := keeper.Update(ctx, spec.Change(&r.HostConfig.Resources, &to.Resources)); err != nil {
-		if s.cfg.Runtimes[r.Runtime].Path != "" { // only our own is known to take back what it did
+		if s.cfg.Defaults.get().Runtimes[r.Runtime].Path != "" { // only our own is known to take back what it did
 			err = errors.Join(err, back())
 		}
 		return nil, err

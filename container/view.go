@@ -60,7 +60,7 @@ func (f *Files) view(ctx context.Context, r Record, write bool) (*view, error) {
 		if err != nil {
 			return nil, err
 		}
-		if r = locked; r.State.Live() && r.State != Restarting { // it started meanwhile
+		if r = locked; r.State.Up() { // it started meanwhile
 			unlock()
 			continue
 		}
@@ -76,7 +76,7 @@ func (f *Files) view(ctx context.Context, r Record, write bool) (*view, error) {
 
 // liveView opens the root of a container that runs; nil and nil when it does not.
 func (s *Service) liveView(ctx context.Context, r Record) (*view, error) {
-	for r.State.Live() && r.State != Restarting {
+	for r.State.Up() {
 		root, err := supervise.OpenRoot(s.bundleDir(r.ID))
 		if err == nil {
 			return &view{root: root}, nil

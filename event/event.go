@@ -32,6 +32,7 @@ type Log struct {
 	past []events.Message // oldest first once unrolled at next
 	next int              // where the following message goes when past is full
 	subs map[*Subscription]struct{}
+	told uint64 // messages since the beginning
 }
 
 // Publish stamps a message with the time and gives it to all subscribers that
@@ -47,6 +48,7 @@ func (l *Log) Publish(typ events.Type, action events.Action, actor events.Actor)
 	// Stamped under the lock, so that the order in time is the order told.
 	now := time.Now()
 	msg.Time, msg.TimeNano = now.Unix(), now.UnixNano()
+	l.told++
 	if len(l.past) < Kept {
 		l.past = append(l.past, msg)
 	} else {
@@ -92,6 +94,13 @@ func (l *Log) Subscribers() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.subs)
+}
+
+// Published tells how many messages there have been.
+func (l *Log) Published() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.told
 }
 
 // Subscription is one reader's queue of messages.

@@ -33,8 +33,16 @@ type blob struct {
 	size   int64
 }
 
-func newDownloads(store *content.Store, limit int) *downloads {
-	return &downloads{content: store, window: rateWindow, active: map[blob]*download{}, slots: slots{each: limit, taken: map[string]int{}}}
+func newDownloads(store *content.Store) *downloads {
+	return &downloads{content: store, window: rateWindow, active: map[blob]*download{}, slots: slots{taken: map[string]int{}}}
+}
+
+// setLimit changes how many are fetched at a time from one registry.
+func (d *downloads) setLimit(each int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.slots.each = each
+	d.slots.give()
 }
 
 // download is one blob on its way. It is tried until its bytes are right or

@@ -60,7 +60,7 @@ func (s *Service) addFilter(ctx context.Context, f *filter, key, value string) e
 	case "since":
 		f.since, err = s.created(ctx, value)
 	case "until":
-		f.until, err = parseTime(value)
+		f.until, err = ParseTime(value)
 	default:
 		return fault.New(fault.Invalid, "invalid filter '%s'", key)
 	}
@@ -75,8 +75,8 @@ func (s *Service) created(ctx context.Context, ref string) (time.Time, error) {
 	return *m.detail.config.Created, nil
 }
 
-// parseTime reads a moment: seconds since 1970, a date, or how long ago.
-func parseTime(s string) (time.Time, error) {
+// ParseTime reads a moment of a filter: seconds since 1970, a date, or how long ago.
+func ParseTime(s string) (time.Time, error) {
 	if d, err := time.ParseDuration(s); err == nil {
 		return time.Now().Add(-d), nil
 	}

@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"errors"
+	"strconv"
 
 	wire "github.com/moby/moby/api/types/image"
 	"github.com/opencontainers/go-digest"
@@ -57,8 +58,9 @@ func (s *Service) Prune(ctx context.Context, given map[string]map[string]bool) (
 		return gone, 0, err
 	}
 	partial, err := s.content.DropPartials(0)
-	// What came meanwhile is no less of what went.
-	return gone, before.without(after).total() + partial, err
+	freed = before.without(after).total() + partial // what came meanwhile is no less of what went
+	s.events.Publish("prune", "", map[string]string{"reclaimed": strconv.FormatInt(freed, 10)})
+	return gone, freed, err
 }
 
 func onlyBool(key string, values map[string]bool) (bool, error) {

@@ -289,14 +289,15 @@ func (p *push) blob(ctx context.Context, d ocispec.Descriptor, show bool) error 
 		return fault.New(fault.NotFound, "content %s is missing in the store: pull the image again", d.Digest)
 	}
 	d.Size = size
+	tokens := *p.t.uploads.Load()
 	select {
-	case p.t.uploads <- struct{}{}:
-		defer func() { <-p.t.uploads }()
+	case tokens <- struct{}{}:
+		defer func() { <-tokens }()
 	default:
 		tell("Waiting", 0, 0)
 		select {
-		case p.t.uploads <- struct{}{}:
-			defer func() { <-p.t.uploads }()
+		case tokens <- struct{}{}:
+			defer func() { <-tokens }()
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -38,14 +39,23 @@ type Transfers struct {
 	images     *Service
 	registries *remote.Client
 	downloads  *downloads
-	uploads    chan struct{} // one token for each layer that may be sent at a time
+	uploads    atomic.Pointer[chan struct{}] // one token for each layer that may be sent at a time
 	settling   sync.WaitGroup
 }
 
 // NewTransfers begins with nothing under way.
 func NewTransfers(images *Service, registries *remote.Client, l Limits) *Transfers {
-	return &Transfers{images: images, registries: registries,
-		downloads: newDownloads(images.content, max(l.Downloads, 1)), uploads: make(chan struct{}, max(l.Uploads, 1))}
+	t := &Transfers{images: images, registries: registries, downloads: newDownloads(images.content)}
+	t.SetLimits(l)
+	return t
+}
+
+// SetLimits changes the limits. What is under way goes on: it counts among the
+// downloads, and not among the uploads.
+func (t *Transfers) SetLimits(l Limits) {
+	t.downloads.setLimit(max(l.Downloads, 1))
+	tokens := make(chan struct{}, max(l.Uploads, 1))
+	t.uploads.Store(&tokens)
 }
 
 // settle has the layers that were unpacked survive power loss, too, so that the

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -67,8 +68,8 @@ func TestResolvConfOfResolved(t *testing.T) {
 
 func TestHosts(t *testing.T) {
 	got, err := Hosts(HostsFile{
-		Extra:       []string{"db:10.0.0.5", "gw=host-gateway", "six:2001:db8::1", "six2=[2001:db8::2]"},
-		HostGateway: addr("172.17.0.1"), Address: addr("172.17.0.2"), Hostname: "web", Domainname: "example.com",
+		Extra:        []string{"db:10.0.0.5", "gw=host-gateway", "six:2001:db8::1", "six2=[2001:db8::2]"},
+		HostGateways: []netip.Addr{addr("172.17.0.1")}, Address: addr("172.17.0.2"), Hostname: "web", Domainname: "example.com",
 	})
 	must(t, err)
 	want := localhostLines + "10.0.0.5\tdb\n172.17.0.1\tgw\n2001:db8::1\tsix\n2001:db8::2\tsix2\n172.17.0.2\tweb.example.com web\n"
@@ -78,6 +79,10 @@ func TestHosts(t *testing.T) {
 	got, err = Hosts(HostsFile{Address: addr("172.17.0.2"), Hostname: "web.example.com"})
 	if must(t, err); !strings.HasSuffix(string(got), "\n172.17.0.2\tweb.example.com web\n") {
 		t.Errorf("a qualified host name: %q", got)
+	}
+	got, err = Hosts(HostsFile{Extra: []string{"gw:host-gateway"}, HostGateways: []netip.Addr{addr("192.0.2.1"), addr("2001:db8::9")}})
+	if must(t, err); !strings.HasSuffix(string(got), "\n192.0.2.1\tgw\n2001:db8::9\tgw\n") {
+		t.Errorf("two gateways: %q", got)
 	}
 	got, err = Hosts(HostsFile{Base: []byte("127.0.0.1 localhost"), Extra: []string{"a:1.2.3.4"}})
 	if must(t, err); string(got) != "127.0.0.1 localhost\n1.2.3.4\ta\n" {

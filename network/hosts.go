@@ -19,8 +19,8 @@ type HostsFile struct {
 	Extra []string
 	// Links are the lines of linked containers.
 	Links []HostsLine
-	// HostGateway is what host-gateway stands for: Service.Gateway.
-	HostGateway netip.Addr
+	// HostGateways are what host-gateway stands for, with a line for each.
+	HostGateways []netip.Addr
 	// Address is the container's own; with it go its Hostname, qualified by
 	// the Domainname if that is set, and the first part alone.
 	Address              netip.Addr
@@ -52,11 +52,13 @@ func Hosts(h HostsFile) ([]byte, error) {
 		}
 	}
 	for _, entry := range h.Extra {
-		name, addr, err := parseExtraHost(entry, h.HostGateway)
+		name, addresses, err := parseExtraHost(entry, h.HostGateways)
 		if err != nil {
 			return nil, err
 		}
-		fmt.Fprintf(&b, "%s\t%s\n", addr, name)
+		for _, addr := range addresses {
+			fmt.Fprintf(&b, "%s\t%s\n", addr, name)
+		}
 	}
 	for _, line := range h.Links {
 		fmt.Fprintf(&b, "%s\t%s\n", line.Address, strings.Join(line.Names, " "))
@@ -73,21 +75,22 @@ func Hosts(h HostsFile) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-func parseExtraHost(entry string, gateway netip.Addr) (name string, addr netip.Addr, err error) {
+func parseExtraHost(entry string, gateways []netip.Addr) (name string, addresses []netip.Addr, err error) {
 	// Whichever separator comes first: an IPv6 address holds colons too.
 	i := strings.IndexAny(entry, "=:")
 	if i <= 0 || strings.ContainsAny(entry, " \t\r\n") {
-		return "", addr, fault.New(fault.Invalid, "bad format for add-host: %q", entry)
+		return "", nil, fault.New(fault.Invalid, "bad format for add-host: %q", entry)
 	}
 	name, value := entry[:i], entry[i+1:]
 	if value == "host-gateway" {
-		if !gateway.IsValid() {
-			return "", addr, fault.New(fault.Invalid, "unable to derive the IP value for host-gateway: there is no bridge")
+		if len(gateways) == 0 || !gateways[0].IsValid() {
+			return "", nil, fault.New(fault.Invalid, "unable to derive the IP value for host-gateway: there is no bridge")
 		}
-		return name, gateway, nil
+		return name, gateways, nil
 	}
-	if addr, err = netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(value, "["), "]")); err != nil {
-		return "", addr, fault.New(fault.Invalid, "invalid IP address in add-host: %q", value)
+	addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(value, "["), "]"))
+	if err != nil {
+		return "", nil, fault.New(fault.Invalid, "invalid IP address in add-host: %q", value)
 	}
-	return name, addr, nil
+	return name, []netip.Addr{addr}, nil
 }

@@ -62,7 +62,7 @@ func (c *Client) newEndpoint(u *url.URL, s hostSettings, certs *certificates) *e
 	if u.Scheme == "http" {
 		e.schemes = []string{"http"}
 	}
-	lax := c.insecure.named(u.Host) || loopback(u.Host) && certs.pool == nil
+	lax := c.policy.Load().insecure.named(u.Host) || loopback(u.Host) && certs.pool == nil
 	switch {
 	case lax && u.Scheme == "":
 		e.trustAnything()

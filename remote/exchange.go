@@ -113,7 +113,7 @@ func (e *endpoint) permit(from, to *url.URL) error {
 		return fault.New(fault.Forbidden, "the registry %s leads to %s, whose scheme is neither https nor http", e.host, redact(to))
 	case from.Scheme != "http":
 		return fault.New(fault.Forbidden, "the registry %s leads from HTTPS to %s: refused, what is asked over HTTPS is not sent in the clear", e.host, redact(to))
-	case e.own(to), e.client.insecure.named(to.Host), loopback(to.Host):
+	case e.own(to), e.client.policy.Load().insecure.named(to.Host), loopback(to.Host):
 		return nil
 	}
 	return fault.New(fault.Forbidden, "the registry %s leads to %s: %s", e.host, redact(to), e.client.allowHTTP(clean(to.Host, maxErrorText)))

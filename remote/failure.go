@@ -260,7 +260,7 @@ func retryAfter(value string, now time.Time) time.Duration {
 // pass, and tells whether there is to be one: the failure must be transient.
 func (p pace) wait(ctx context.Context, failures int, err error) bool {
 	var t transient
-	if !errors.As(err, &t) || failures >= p.attempts || t.after > p.maxRetryAfter || ctx.Err() != nil {
+	if !errors.As(err, &t) || failures >= p.limit() || t.after > p.maxRetryAfter || ctx.Err() != nil {
 		return false
 	}
 	pause := p.backOff << min(failures-1, 20)
@@ -276,6 +276,16 @@ func (p pace) wait(ctx context.Context, failures int, err error) bool {
 	case <-ctx.Done():
 		return false
 	}
+}
+
+// limit is how many attempts in a row may bring nothing.
+func (p pace) limit() int {
+	if p.told != nil {
+		if n := p.told.Load(); n > 0 {
+			return int(n)
+		}
+	}
+	return p.attempts
 }
 
 // repeat calls f until it succeeds, fails for good, or has failed too often.

@@ -29,6 +29,7 @@ const (
 type hostEntry struct {
 	endpoints []*endpoint
 	watched   watched
+	policy    *policy   // that it was made by
 	until     time.Time // zero: for good
 }
 
@@ -54,8 +55,8 @@ func (h *hostEntry) add(e *endpoint) {
 	h.watched = append(h.watched, e.files...)
 }
 
-func (h *hostEntry) current() bool {
-	return h != nil && h.watched.unchanged() && (h.until.IsZero() || time.Now().Before(h.until))
+func (h *hostEntry) current(p *policy) bool {
+	return h != nil && h.policy == p && h.watched.unchanged() && (h.until.IsZero() || time.Now().Before(h.until))
 }
 
 func (h *hostEntry) close() {
@@ -70,7 +71,7 @@ func (c *Client) endpoints(ctx context.Context, domain string) ([]*endpoint, err
 	c.mu.Lock()
 	entry := c.hosts[domain]
 	c.mu.Unlock()
-	if entry.current() {
+	if entry.current(c.policy.Load()) {
 		return entry.endpoints, nil
 	}
 	fresh, err := c.readEntry(ctx, domain)
@@ -79,7 +80,7 @@ func (c *Client) endpoints(ctx context.Context, domain string) ([]*endpoint, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if now := c.hosts[domain]; now != entry && now.current() {
+	if now := c.hosts[domain]; now != entry && now.current(c.policy.Load()) {
 		return now.endpoints, nil // another request was faster
 	}
 	if entry != nil {
@@ -100,7 +101,8 @@ const maxDomains = 256
 
 // readEntry reads the directory of a domain.
 func (c *Client) readEntry(ctx context.Context, domain string) (*hostEntry, error) {
-	entry := &hostEntry{}
+	policy := c.policy.Load()
+	entry := &hostEntry{policy: policy}
 	dir := ""
 	for _, d := range hostDirs(c.config.HostsDir, domain) {
 		entry.watched.note(d)
@@ -124,7 +126,7 @@ func (c *Client) readEntry(ctx context.Context, domain string) (*hostEntry, erro
 		}
 	}
 	if domain == dockerDomain {
-		for _, u := range c.mirrors {
+		for _, u := range policy.mirrors {
 			certs, err := c.certificates(u.Host)
 			if err != nil {
 				return nil, err
@@ -144,7 +146,7 @@ func (c *Client) readEntry(ctx context.Context, domain string) (*hostEntry, erro
 		return nil, fmt.Errorf("%s: %w", orDir(dir, c.config.HostsDir), err)
 	}
 	entry.add(last)
-	if len(c.insecure.prefixes) > 0 {
+	if len(policy.insecure.prefixes) > 0 {
 		entry.until = time.Now().Add(c.pace.remember) // names move between addresses
 	}
 	return entry, nil
@@ -200,7 +202,7 @@ func (c *Client) originEndpoint(ctx context.Context, dir string, file *hostsFile
 	}
 	e := c.newEndpoint(u, s, certs)
 	e.origin = true
-	if u.Scheme == "" && len(e.schemes) == 1 && c.insecure.resolves(ctx, u.Host) {
+	if u.Scheme == "" && len(e.schemes) == 1 && c.policy.Load().insecure.resolves(ctx, u.Host) {
 		e.trustAnything()
 	}
 	return e, nil

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/tarehq/tare/fault"
@@ -305,7 +306,8 @@ func TestInsecure(t *testing.T) {
 	}
 	// What a name server says of a name makes it insecure only where it was listed.
 	c := newClient(t, Config{Insecure: []string{"127.0.0.0/8", "::1/128"}})
-	if !c.insecure.resolves(t.Context(), "localhost:1") || c.insecure.resolves(t.Context(), "no.such.name.invalid") {
+	list := c.policy.Load().insecure
+	if !list.resolves(t.Context(), "localhost:1") || list.resolves(t.Context(), "no.such.name.invalid") {
 		t.Error("the addresses of names")
 	}
 	for _, bad := range []string{"a/b", "", "a b", "http://", "-x", "user@host", "ftp://x"} {
@@ -416,5 +418,33 @@ func TestMirrorThatLies(t *testing.T) {
 		if mirror.Count(test.match) == 0 {
 			t.Errorf("%s: the mirror was not asked", name)
 		}
+	}
+}
+
+// A reload counts for who is known already too.
+func TestReload(t *testing.T) {
+	c := newClient(t, Config{})
+	schemes := func(domain string) (list []string) {
+		endpoints, err := c.endpoints(t.Context(), domain)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range endpoints {
+			list = append(list, strings.Join(e.schemes, "+"))
+		}
+		return list
+	}
+	if got := strings.Join(schemes("reg.example"), " ") + ", " + strings.Join(schemes("docker.io"), " "); got != "https, https" {
+		t.Fatal(got)
+	}
+	c.pace.told = &atomic.Int64{}
+	if err := c.Reload(Config{Insecure: []string{"reg.example"}, Mirrors: []string{"http://mirror.example"}, Attempts: 9}); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(schemes("reg.example"), " ") + ", " + strings.Join(schemes("docker.io"), " "); got != "https+http, http https" || c.pace.limit() != 9 {
+		t.Errorf("%s, %d attempts", got, c.pace.limit())
+	}
+	if err := c.Reload(Config{Insecure: []string{"a b"}}); !errors.Is(err, fault.Invalid) || c.pace.limit() != 9 || len(schemes("docker.io")) != 2 {
+		t.Errorf("after a bad one: %v, %d attempts, %s", err, c.pace.limit(), schemes("docker.io"))
 	}
 }

@@ -25,6 +25,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -78,16 +79,21 @@ type Credentials struct{ Username, Password, IdentityToken, RegistryToken string
 // they ask of clients, and the tokens they gave, and shares them among all that
 // use it at the same time.
 type Client struct {
-	config   Config
-	mirrors  []*url.URL
-	insecure insecureList
-	pace     pace
+	config Config
+	pace   pace
+	policy atomic.Pointer[policy]
 
 	mu         sync.Mutex
 	hosts      map[string]*hostEntry      // by domain
 	transports map[string]*http.Transport // of hosts that no endpoint describes
 	public     *http.Transport
 	indexes    keylock.Locks[string] // referrers tags that are being changed
+}
+
+// policy is what can change about a client while it works.
+type policy struct {
+	mirrors  []*url.URL
+	insecure insecureList
 }
 
 // pace is how patient a client is. Tests have less time.
@@ -101,6 +107,7 @@ type pace struct {
 	maxBackOff      time.Duration
 	maxRetryAfter   time.Duration // a registry that wants more is given up
 	attempts        int           // in a row that bring nothing
+	told            *atomic.Int64 // the same, changed since; nil or 0 if it was not
 	remember        time.Duration // how long a scheme and a challenge count as known
 	down            time.Duration // how long a mirror that cannot be reached is left out
 }
@@ -128,25 +135,43 @@ func New(config Config) (*Client, error) {
 	if c.config.Chunk < 0 {
 		return nil, fault.New(fault.Invalid, "invalid size of the pieces of an upload: %d bytes", config.Chunk)
 	}
-	if config.Attempts > 0 {
-		c.pace.attempts = config.Attempts
-	}
+	c.pace.told = &atomic.Int64{}
 	if config.Patience > 0 {
 		c.pace.stall = config.Patience
 	}
 	if config.LeastRate > 0 {
 		c.pace.least = config.LeastRate
 	}
+	return c, c.Reload(config)
+}
+
+// Reload takes the mirrors, the insecure registries and the attempts of another
+// configuration. After an error nothing has changed. Requests that are under way
+// go on as they have begun.
+func (c *Client) Reload(config Config) error {
+	next := &policy{}
 	for _, m := range config.Mirrors {
 		u, err := ParseMirror(m)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		c.mirrors = append(c.mirrors, u)
+		next.mirrors = append(next.mirrors, u)
 	}
 	var err error
-	c.insecure, err = parseInsecure(config.Insecure)
-	return c, err
+	if next.insecure, err = parseInsecure(config.Insecure); err != nil {
+		return err
+	}
+	if c.pace.told != nil {
+		c.pace.told.Store(int64(config.Attempts))
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.policy.Store(next)
+	for host, t := range c.transports {
+		t.CloseIdleConnections()
+		delete(c.transports, host)
+	}
+	return nil
 }
 
 // Close ends the connections that wait for the next request.
@@ -207,7 +232,7 @@ func (c *Client) transportOf(host string) (*http.Transport, error) {
 		return nil, err
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: certs.roots(), Certificates: certs.pairs}
-	config.InsecureSkipVerify = c.insecure.named(host) || loopback(host) && certs.pool == nil
+	config.InsecureSkipVerify = c.policy.Load().insecure.named(host) || loopback(host) && certs.pool == nil
 	if len(c.transports) >= maxForeignHosts {
 		for name, t := range c.transports {
 			t.CloseIdleConnections()

@@ -157,6 +157,16 @@ func (f fakeStats) Read(_ context.Context, id string, o container.StatsOptions, 
 	return nil
 }
 
+func (f fakeStats) Top(_ context.Context, id, arguments string) (wire.TopResponse, error) {
+	f.call = "top " + id + " " + arguments
+	return wire.TopResponse{Titles: []string{"PID"}, Processes: [][]string{{"1"}}}, f.err
+}
+
+func (f fakeStats) Prune(_ context.Context, filters map[string]map[string]bool) (wire.PruneReport, error) {
+	f.call = fmt.Sprint("prune ", filters)
+	return wire.PruneReport{}, f.err
+}
+
 // fakeExecs notes its calls with those of the containers.
 type fakeExecs struct{ *fakeContainers }
 
@@ -350,6 +360,7 @@ type rig struct {
 	images     fakeImages
 	registries fakeRegistries
 	events     event.Log
+	daemon     Daemon
 	path       string
 	client     *http.Client
 	stop       context.CancelFunc // ends the requests, as a daemon that stops does
@@ -357,7 +368,7 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	r := &rig{T: t, path: filepath.Join(t.TempDir(), "s")}
+	r := &rig{T: t, path: filepath.Join(t.TempDir(), "s"), daemon: Daemon{LogDriver: "json-file", LogDrivers: []string{"json-file"}, Driver: "overlayfs", DriverStatus: [][2]string{{"driver-type", "x"}}, Version: "1.2.3", ID: "the-id", DataRoot: "/data", Runtimes: map[string]system.Runtime{"tarerun": {}, "runc": {Path: "/usr/bin/runc"}}, DefaultRuntime: "tarerun"}}
 	r.containers.stream.Copy = func(context.Context, func(byte, []byte) error) error { return nil }
 	l, err := net.Listen("unix", r.path)
 	if err != nil {
@@ -379,8 +390,8 @@ func newRig(t *testing.T) *rig {
 
 func (r *rig) handler() *Server {
 	return New(Config{
-		Containers: &r.containers, Logs: fakeLogs{&r.containers}, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Stats: fakeStats{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{}, Events: &r.events,
-		Daemon: Daemon{LogDriver: "json-file", LogDrivers: []string{"json-file"}, Driver: "overlayfs", DriverStatus: [][2]string{{"driver-type", "x"}}, Version: "1.2.3", ID: "the-id", DataRoot: "/data", Runtimes: map[string]system.Runtime{"tarerun": {}, "runc": {Path: "/usr/bin/runc"}}, DefaultRuntime: "tarerun"},
+		Containers: &r.containers, Logs: fakeLogs{&r.containers}, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Stats: fakeStats{&r.containers}, Processes: fakeStats{&r.containers}, Pruning: fakeStats{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{}, Events: &r.events,
+		Daemon: func() Daemon { return r.daemon },
 		Log:    slog.New(slog.DiscardHandler),
 	})
 }

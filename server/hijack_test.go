@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/websocket"
+
 	"github.com/tarehq/tare/fault"
 )
 
@@ -121,6 +123,74 @@ func TestAttachWithoutUpgrade(t *testing.T) {
 	if line, err := in.ReadString('\n'); line != "X\n" {
 		t.Errorf("%q %v", line, err)
 	}
+}
+
+// webSocket opens a websocket to the server, as a browser would.
+func (r *rig) webSocket(path string) *websocket.Conn {
+	r.Helper()
+	conn, err := net.Dial("unix", r.path)
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.Cleanup(func() { conn.Close() })
+	config, err := websocket.NewConfig("ws://tare"+path, "http://tare")
+	if err != nil {
+		r.Fatal(err)
+	}
+	ws, err := websocket.NewClient(config, conn)
+	if err != nil {
+		r.Fatal(err)
+	}
+	if err := ws.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		r.Fatal(err)
+	}
+	return ws
+}
+
+func TestAttachByWebSocket(t *testing.T) {
+	for _, test := range []struct {
+		path  string
+		frame byte
+		all   bool
+	}{{"/v1.27", websocket.TextFrame, true}, {"/v1.28", websocket.BinaryFrame, true}, {"/v1.42", websocket.BinaryFrame, false}} {
+		r := newRig(t)
+		ended := make(chan struct{})
+		r.containers.serve = func(conn net.Conn, buffered []byte) { upcase(conn, buffered); close(ended) }
+		ws := r.webSocket(test.path + "/containers/x/attach/ws?stream=1&stdin=1&logs=1&detachKeys=ctrl-a")
+		if _, err := io.WriteString(ws, "wor"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(ws, "ds\n"); err != nil {
+			t.Fatal(err)
+		}
+		var got byte
+		message := websocket.Codec{Unmarshal: func(data []byte, frame byte, v any) error { got, *v.(*string) = frame, string(data); return nil }}
+		var text string
+		if err := message.Receive(ws, &text); err != nil || text != "WORDS\n" || got != test.frame {
+			t.Errorf("%s: %q of type %d, %v", test.path, text, got, err)
+		}
+		if o := r.containers.attach; !o.Raw || !o.Stdin || o.Stdout != test.all || o.Stderr != test.all || !o.Stream || !o.Logs || o.DetachKeys != "ctrl-a" {
+			t.Errorf("%s: %+v", test.path, o)
+		}
+		// The client's goodbye ends the session.
+		if err := ws.WriteClose(1000); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-ended:
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s: the session goes on", test.path)
+		}
+	}
+	r := newRig(t)
+	r.containers.serve = upcase
+	r.want(400, "attach/ws is for websockets, use attach instead: the request asks for no upgrade to one", "GET", "/containers/x/attach/ws?stream=1", "")
+	_, in := r.dial("GET /containers/x/attach/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	if head := r.head(in); !strings.HasPrefix(head, "HTTP/1.1 400 ") {
+		t.Errorf("without a key: %q", head)
+	}
+	r.containers.err = fault.New(fault.NotFound, "No such container: x")
+	r.want(404, "No such container: x", "GET", "/containers/x/attach/ws", "", "Connection: Upgrade", "Upgrade: websocket")
 }
 
 func TestAttachErrorsAreAnswers(t *testing.T) {

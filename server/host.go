@@ -3,7 +3,6 @@ package server
 import (
 	"bufio"
 	"bytes"
-	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -54,7 +53,7 @@ func probeHost() host {
 		h.limits = legacyLimits(root)
 	}
 	if status, err := os.ReadFile("/proc/self/status"); err == nil && bytes.Contains(status, []byte("\nSeccomp:")) {
-		h.security = append(h.security, "name=seccomp,profile=builtin")
+		h.security = append(h.security, "name=seccomp")
 	}
 	if exists("/proc/self/ns/cgroup") {
 		h.security = append(h.security, "name=cgroupns")
@@ -182,15 +181,4 @@ func openFiles() int {
 		return -1
 	}
 	return len(names) - 1
-}
-
-// proxy is a proxy's address from the environment without its password.
-func proxy(names ...string) string {
-	text := firstEnv(names...)
-	u, err := url.Parse(text)
-	if err != nil || u.User == nil {
-		return text
-	}
-	u.User = url.UserPassword("xxxxx", "xxxxx")
-	return u.String()
 }

@@ -22,7 +22,6 @@ func (h *networkHandlers) routes() []route {
 		{method: "GET", pattern: "/networks", handle: h.list},
 		{method: "GET", pattern: "/networks/{id}", handle: h.inspect},
 		{method: "POST", pattern: "/networks/create", handle: notYet("creating networks")},
-		{method: "POST", pattern: "/networks/prune", handle: notYet("pruning networks")},
 		{method: "POST", pattern: "/networks/{id}/connect", handle: notYet("connecting a container to a network")},
 		{method: "POST", pattern: "/networks/{id}/disconnect", handle: notYet("disconnecting a container from a network")},
 		{method: "DELETE", pattern: "/networks/{id}", handle: h.remove},

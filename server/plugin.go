@@ -13,6 +13,16 @@ func pluginRoutes() []route {
 	}
 	return []route{
 		{method: "GET", pattern: "/plugins", handle: func(w http.ResponseWriter, r *request) error {
+			if err := r.form(); err != nil {
+				return err
+			}
+			filters, err := r.filters()
+			if err != nil {
+				return err
+			}
+			if err := checkFilters(filters, "enabled", "capability"); err != nil {
+				return err
+			}
 			return writeJSON(w, http.StatusOK, []struct{}{})
 		}},
 		{method: "GET", pattern: "/plugins/privileges", handle: notYet("installing plugins")},

@@ -12,6 +12,9 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"strconv"
+
+	"github.com/moby/moby/api/types/system"
 
 	"github.com/tarehq/tare/event"
 )
@@ -23,12 +26,14 @@ type Config struct {
 	Execs      Execs
 	Files      Files
 	Stats      Stats
+	Processes  Processes
+	Pruning    Pruning
 	Images     Images
 	Transfers  Transfers
 	Registries Registries
 	Networks   Networks
 	Events     *event.Log
-	Daemon     Daemon
+	Daemon     func() Daemon // as it is now: a reload can change it
 	Log        *slog.Logger
 }
 
@@ -37,26 +42,31 @@ type Config struct {
 type Server struct {
 	routes map[string][]route // by the first segment of the path
 	banner string             // the header Server
+	daemon func() Daemon
+	system *systemHandlers
 	log    *slog.Logger
 }
 
 // New builds the routing table.
 func New(c Config) *Server {
-	s := &Server{routes: map[string][]route{}, banner: "Tare/" + c.Daemon.Version + " (linux)", log: c.Log}
+	s := &Server{routes: map[string][]route{}, banner: "Tare/" + c.Daemon().Version + " (linux)", daemon: c.Daemon, log: c.Log}
 	host := probeHost()
+	s.system = &systemHandlers{c.Daemon, host, c.Containers, c.Images, c.Events}
 	for _, rows := range [][]route{
-		(&systemHandlers{c.Daemon, host, c.Containers, c.Images, c.Events}).routes(),
+		s.system.routes(),
 		(&eventHandlers{c.Events}).routes(),
 		(&containerHandlers{c.Containers, host.cgroupVersion}).routes(),
 		(&logHandlers{c.Logs}).routes(),
 		(&attachHandlers{c.Containers, c.Log}).routes(),
 		(&execHandlers{c.Execs, c.Log}).routes(),
 		(&fileHandlers{c.Files}).routes(),
-		(&statsHandlers{c.Stats}).routes(),
+		(&statsHandlers{c.Stats, c.Processes}).routes(),
+		(&containerPruneHandlers{c.Pruning}).routes(),
 		(&registryHandlers{c.Registries}).routes(), // before the images: /images/search is no image
 		(&imageHandlers{c.Images, c.Transfers}).routes(),
 		(&usageHandlers{c.Containers, c.Images, c.Logs}).routes(),
 		(&networkHandlers{c.Networks}).routes(),
+		(&pruneHandlers{c.Events}).routes(),
 		volumeRoutes(), pluginRoutes(), swarmRoutes(), unsupportedRoutes(),
 	} {
 		for _, r := range rows {
@@ -68,6 +78,9 @@ func New(c Config) *Server {
 	return s
 }
 
+// Info is what GET /info answers.
+func (s *Server) Info() system.Info { return s.system.gather() }
+
 // ServeHTTP finds the handler of a request and turns its error into an answer.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	tw := &tracker{ResponseWriter: w}
@@ -76,7 +89,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Api-Version", MaxVersion.String())
 	h.Set("Ostype", "linux")
 	h.Set("Server", s.banner)
-	h.Set("Docker-Experimental", "false")
+	h.Set("Docker-Experimental", strconv.FormatBool(s.daemon().Experimental))
 
 	err := s.dispatch(tw, r)
 	switch {

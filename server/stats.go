@@ -15,10 +15,32 @@ type Stats interface {
 	Read(ctx context.Context, nameOrID string, o container.StatsOptions, visit func(wire.StatsResponse) error) error
 }
 
-type statsHandlers struct{ stats Stats }
+// Processes are what runs in containers; container.Processes is it.
+type Processes interface {
+	Top(ctx context.Context, nameOrID, arguments string) (wire.TopResponse, error)
+}
+
+type statsHandlers struct {
+	stats     Stats
+	processes Processes
+}
 
 func (h *statsHandlers) routes() []route {
-	return []route{{method: "GET", pattern: "/containers/{id}/stats", handle: h.read}}
+	return []route{
+		{method: "GET", pattern: "/containers/{id}/stats", handle: h.read},
+		{method: "GET", pattern: "/containers/{id}/top", handle: h.top},
+	}
+}
+
+func (h *statsHandlers) top(w http.ResponseWriter, r *request) error {
+	if err := r.form(); err != nil {
+		return err
+	}
+	top, err := h.processes.Top(r.Context(), r.params["id"], r.Form.Get("ps_args"))
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, top)
 }
 
 // read sends each sample as it comes.

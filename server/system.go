@@ -3,9 +3,9 @@ package server
 import (
 	"net/http"
 	"net/netip"
-	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/moby/moby/api/types/registry"
@@ -15,30 +15,41 @@ import (
 )
 
 // Daemon is what GET /info and GET /version tell of the program and how it was
-// started. It does not change.
+// told to run.
 type Daemon struct {
 	Version, GitCommit, BuildTime string
 
-	ID             string // of this data root, made once
-	DataRoot       string
-	Debug          bool
-	Labels         []string
-	Runtimes       map[string]system.Runtime // by name; without a path the built-in one
-	DefaultRuntime string
-	AddressPools   []system.NetworkAddressPool
-	Mirrors        []string // of docker.io, each with a slash at its end
-	Insecure       []string // registries: hosts, host:port, CIDRs
-	LogDriver      string   // of containers that name none
-	LogDrivers     []string // that there are
-	Driver         string   // of storage, and the rows that tell about it
-	DriverStatus   [][2]string
-	Warnings       []string // about how it was started
-	CDISpecDirs    []string
-	Devices        func() []string // that there are now, by CDI; nil for none
+	ID              string // of this data root, made once
+	DataRoot        string
+	LiveRestore     bool // containers outlive the daemon
+	Experimental    bool
+	Classic         bool   // clients shall not use BuildKit by default
+	Seccomp         string // the profile of containers that name none: "builtin", "unconfined" or a path
+	NoNewPrivileges bool
+	HostCgroupns    bool // containers share the host's cgroup namespace by default
+	InitBinary      string
+	Proxies         Proxies
+	Debug           bool
+	Labels          []string
+	Runtimes        map[string]system.Runtime // by name; the built-in one has no path
+	DefaultRuntime  string
+	AddressPools    []system.NetworkAddressPool
+	Mirrors         []string // of docker.io, each with a slash at its end
+	Insecure        []string // registries: hosts, host:port, CIDRs
+	LogDriver       string   // of containers that name none
+	LogDrivers      []string // that there are
+	Driver          string   // of storage, and the rows that tell about it
+	DriverStatus    [][2]string
+	Warnings        []string // about how it was started
+	CDISpecDirs     []string
+	Devices         func() []string // that there are now, by CDI; nil for none
 }
 
+// Proxies are those of the daemon's own requests, without passwords.
+type Proxies struct{ HTTP, HTTPS, No string }
+
 type systemHandlers struct {
-	daemon     Daemon
+	daemon     func() Daemon
 	host       host
 	containers Containers
 	images     Images
@@ -59,6 +70,9 @@ func (h *systemHandlers) ping(w http.ResponseWriter, r *request) error {
 	header.Set("Cache-Control", "no-cache, no-store, must-revalidate")
 	header.Set("Pragma", "no-cache")
 	header.Set("Builder-Version", "2")
+	if h.daemon().Classic {
+		header.Set("Builder-Version", "1")
+	}
 	header.Set("Swarm", string(swarm.LocalNodeStateInactive))
 	header.Set("Content-Type", "text/plain; charset=utf-8")
 	if r.Method == http.MethodHead {
@@ -71,7 +85,7 @@ func (h *systemHandlers) ping(w http.ResponseWriter, r *request) error {
 }
 
 func (h *systemHandlers) version(w http.ResponseWriter, r *request) error {
-	d := h.daemon
+	d := h.daemon()
 	v := system.VersionResponse{
 		Platform:      system.PlatformInfo{Name: "Tare"},
 		Version:       d.Version,
@@ -83,11 +97,12 @@ func (h *systemHandlers) version(w http.ResponseWriter, r *request) error {
 		GoVersion:     runtime.Version(),
 		KernelVersion: h.host.kernel,
 		BuildTime:     d.BuildTime,
+		Experimental:  d.Experimental,
 	}
 	v.Components = []system.ComponentVersion{
 		{Name: "Engine", Version: d.Version, Details: map[string]string{
 			"ApiVersion": v.APIVersion, "MinAPIVersion": v.MinAPIVersion, "GitCommit": v.GitCommit, "GoVersion": v.GoVersion,
-			"Os": v.Os, "Arch": v.Arch, "KernelVersion": v.KernelVersion, "BuildTime": v.BuildTime, "Experimental": "false",
+			"Os": v.Os, "Arch": v.Arch, "KernelVersion": v.KernelVersion, "BuildTime": v.BuildTime, "Experimental": strconv.FormatBool(d.Experimental),
 		}},
 		{Name: "tarerun", Version: d.Version, Details: map[string]string{"GitCommit": v.GitCommit}},
 	}
@@ -95,54 +110,62 @@ func (h *systemHandlers) version(w http.ResponseWriter, r *request) error {
 }
 
 func (h *systemHandlers) info(w http.ResponseWriter, r *request) error {
+	return writeJSON(w, http.StatusOK, r.version.info(h.gather()))
+}
+
+// gather is what GET /info answers in the newest version.
+func (h *systemHandlers) gather() system.Info {
+	d := h.daemon()
 	info := system.Info{
-		ID:                 h.daemon.ID,
-		Images:             h.images.Count(),
-		Driver:             h.daemon.Driver,
-		DriverStatus:       h.daemon.DriverStatus,
-		Plugins:            system.PluginsInfo{Volume: []string{}, Network: []string{"bridge", "host", "null"}, Log: h.daemon.LogDrivers},
-		Debug:              h.daemon.Debug,
-		SystemTime:         time.Now().Format(time.RFC3339Nano),
-		LoggingDriver:      h.daemon.LogDriver,
-		CgroupDriver:       "cgroupfs",
-		IndexServerAddress: "https://index.docker.io/v1/",
-		RegistryConfig:     registryConfig(h.daemon.Mirrors, h.daemon.Insecure),
-		DockerRootDir:      h.daemon.DataRoot,
-		HTTPProxy:          proxy("HTTP_PROXY", "http_proxy"),
-		HTTPSProxy:         proxy("HTTPS_PROXY", "https_proxy"),
-		NoProxy:            firstEnv("NO_PROXY", "no_proxy"),
-		Labels:             append([]string{}, h.daemon.Labels...),
-		ServerVersion:      h.daemon.Version,
-		DefaultRuntime:     h.daemon.DefaultRuntime,
-		InitBinary:         "tare-init",
-		Runtimes:           map[string]system.RuntimeWithStatus{},
-		Swarm:              swarm.Info{LocalNodeState: swarm.LocalNodeStateInactive},
-		// Containers always outlive the daemon.
-		LiveRestoreEnabled:  true,
-		RuncCommit:          system.Commit{ID: h.daemon.GitCommit},
-		DefaultAddressPools: h.daemon.AddressPools,
+		ID:                  d.ID,
+		Images:              h.images.Count(),
+		Driver:              d.Driver,
+		DriverStatus:        d.DriverStatus,
+		Plugins:             system.PluginsInfo{Volume: []string{}, Network: []string{"bridge", "host", "null"}, Log: d.LogDrivers},
+		Debug:               d.Debug,
+		SystemTime:          time.Now().Format(time.RFC3339Nano),
+		LoggingDriver:       d.LogDriver,
+		CgroupDriver:        "cgroupfs",
+		IndexServerAddress:  "https://index.docker.io/v1/",
+		RegistryConfig:      registryConfig(d.Mirrors, d.Insecure),
+		DockerRootDir:       d.DataRoot,
+		HTTPProxy:           d.Proxies.HTTP,
+		HTTPSProxy:          d.Proxies.HTTPS,
+		NoProxy:             d.Proxies.No,
+		Labels:              append([]string{}, d.Labels...),
+		ServerVersion:       d.Version,
+		DefaultRuntime:      d.DefaultRuntime,
+		InitBinary:          d.InitBinary,
+		ExperimentalBuild:   d.Experimental,
+		Runtimes:            map[string]system.RuntimeWithStatus{},
+		Swarm:               swarm.Info{LocalNodeState: swarm.LocalNodeStateInactive},
+		LiveRestoreEnabled:  d.LiveRestore,
+		RuncCommit:          system.Commit{ID: d.GitCommit},
+		InitCommit:          system.Commit{ID: d.GitCommit},
+		DefaultAddressPools: d.AddressPools,
 		FirewallBackend:     &system.FirewallInfo{Driver: "nftables"},
-		CDISpecDirs:         append([]string{}, h.daemon.CDISpecDirs...),
+		CDISpecDirs:         append([]string{}, d.CDISpecDirs...),
 		DiscoveredDevices:   []system.DeviceInfo{},
 		NGoroutines:         runtime.NumGoroutine(),
 		NEventsListener:     h.events.Subscribers(),
 	}
-	for name, rt := range h.daemon.Runtimes {
+	for name, rt := range d.Runtimes {
 		if rt.Path == "" {
 			rt.Path = name
 		}
 		info.Runtimes[name] = system.RuntimeWithStatus{Runtime: rt}
 	}
-	if h.daemon.Devices != nil {
-		for _, id := range h.daemon.Devices() {
+	if d.Devices != nil {
+		for _, id := range d.Devices() {
 			info.DiscoveredDevices = append(info.DiscoveredDevices, system.DeviceInfo{Source: "cdi", ID: id})
 		}
 	}
 	info.ContainersRunning, info.ContainersPaused, info.ContainersStopped = h.containers.Counts()
 	info.Containers = info.ContainersRunning + info.ContainersPaused + info.ContainersStopped
 	h.host.fill(&info)
-	info.Warnings = append(info.Warnings, h.daemon.Warnings...)
-	return writeJSON(w, http.StatusOK, r.version.info(info))
+	info.SecurityOptions = d.security(info.SecurityOptions)
+	info.Warnings = append(info.Warnings, d.Warnings...)
+	return info
 }
 
 // registryConfig tells which registries are reached how, in dockerd's shape.
@@ -166,11 +189,21 @@ func registryConfig(mirrors, insecure []string) *registry.ServiceConfig {
 	return c
 }
 
-func firstEnv(names ...string) string {
-	for _, name := range names {
-		if v := os.Getenv(name); v != "" {
-			return v
+// security tells how containers are confined that do not say, from what the
+// host can do.
+func (d Daemon) security(host []string) []string {
+	list := []string{}
+	for _, option := range host {
+		switch {
+		case option == "name=seccomp":
+			list = append(list, option+",profile="+d.Seccomp)
+		case option == "name=cgroupns" && d.HostCgroupns:
+		default:
+			list = append(list, option)
 		}
 	}
-	return ""
+	if d.NoNewPrivileges {
+		list = append(list, "name=no-new-privileges")
+	}
+	return list
 }

@@ -25,14 +25,10 @@ func row(path string, h handler) route {
 func unsupportedRoutes() []route {
 	var rows []route
 	for path, what := range map[string]string{
-		"GET /containers/{id}/top":                         "listing a container's processes",
-		"GET /containers/{id}/attach/ws":                   "attaching over a websocket",
-		"POST /containers/prune":                           "pruning containers",
 		"GET /containers/{id}/checkpoints":                 "listing checkpoints",
 		"POST /containers/{id}/checkpoints":                "making a checkpoint",
 		"DELETE /containers/{id}/checkpoints/{checkpoint}": "removing a checkpoint",
 		"POST /build":          "building images",
-		"POST /build/prune":    "pruning the build cache",
 		"POST /build/cancel":   "cancelling a build",
 		"POST /session":        "opening a build session",
 		"POST /grpc":           "gRPC over the API",

@@ -23,6 +23,9 @@ func TestVerbs(t *testing.T) {
 		{"GET", "/containers/web/stats?stream=0", "", 200, "stats web {Stream:false OneShot:false}"},
 		{"GET", "/v1.41/containers/web/stats?stream=false&one-shot=1", "", 200, "stats web {Stream:false OneShot:true}"},
 		{"GET", "/v1.40/containers/web/stats?stream=false&one-shot=1", "", 200, "stats web {Stream:false OneShot:false}"},
+		{"GET", "/containers/web/top", "", 200, "top web "},
+		{"GET", "/containers/web/top?ps_args=-o+pid", "", 200, "top web -o pid"},
+		{"POST", `/containers/prune?filters={"until":["1h"]}`, "", 200, "prune map[until:map[1h:true]]"},
 	} {
 		r.want(test.status, "*", test.method, test.path, test.body)
 		if r.containers.call != test.call {
@@ -31,6 +34,12 @@ func TestVerbs(t *testing.T) {
 	}
 	if _, _, text := r.do("GET", "/containers/web/stats", ""); len(text) < 10 || text[:11] != `{"id":"web"` {
 		t.Errorf("stats: %s", text)
+	}
+	if _, _, text := r.do("GET", "/containers/web/top", ""); text != `{"Processes":[["1"]],"Titles":["PID"]}` {
+		t.Errorf("top: %s", text)
+	}
+	if _, _, text := r.do("POST", "/containers/prune", ""); text != `{"ContainersDeleted":null,"SpaceReclaimed":0}` {
+		t.Errorf("prune: %s", text)
 	}
 	r.want(400, "invalid JSON: got EOF while reading request body", "POST", "/containers/web/update", "")
 	r.want(200, "*", "POST", "/containers/web/update", `{"PidsLimit":-5}`)

@@ -21,6 +21,7 @@ import (
 	"github.com/moby/moby/api/types/system"
 	"github.com/moby/moby/api/types/volume"
 	"github.com/tarehq/tare/fault"
+	"golang.org/x/net/websocket"
 )
 
 // Version is a version of the Engine API.
@@ -85,6 +86,18 @@ func (v Version) streamType(tty bool) string {
 		return types.MediaTypeRawStream
 	}
 	return types.MediaTypeMultiplexedStream
+}
+
+// allStreams tells whether an attach over a websocket has all streams, because
+// clients could not choose.
+func (v Version) allStreams() bool { return v.before(42) }
+
+// socketPayload is the type of a websocket's messages, RFC 6455, section 5.6.
+func (v Version) socketPayload() byte {
+	if v.before(28) {
+		return websocket.TextFrame
+	}
+	return websocket.BinaryFrame
 }
 
 // createBody is the request of POST /containers/create with the fields that

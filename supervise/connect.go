@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/cgroupfs"
 	"github.com/tarehq/tare/internal/procfs"
 	"github.com/tarehq/tare/supervise/internal/seqpacket"
 )
@@ -103,7 +104,26 @@ func KillInit(dir string) error {
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
 		return fmt.Errorf("cannot kill process %d: %w", pid, err)
 	}
+	thaw(pid, filepath.Base(dir))
 	return nil
+}
+
+// thaw lets a process that was killed die: in a control group of version 1 that
+// is frozen it does not, and nobody else may be left to thaw it.
+func thaw(pid int, id string) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		return // dead
+	}
+	groups, err := cgroupfs.Host()
+	if err != nil || groups.Unified() {
+		return
+	}
+	state := filepath.Join(groups.Group(string(text), id).Dir("freezer"), "freezer.state")
+	if f, err := os.OpenFile(state, os.O_WRONLY, 0); err == nil { // there is no freezer otherwise
+		_, _ = f.WriteString("THAWED")
+		f.Close()
+	}
 }
 
 // OpenNamespace opens a namespace of the init of the container in dir: "net",

@@ -147,7 +147,12 @@ func TestDaemonKilled(t *testing.T) {
 	})
 }
 
-func TestSupervisorKilled(t *testing.T) {
+func TestSupervisorKilled(t *testing.T) { supervisorKilled(t, false) }
+
+// A paused container's init dies, too.
+func TestSupervisorKilledOfPaused(t *testing.T) { supervisorKilled(t, true) }
+
+func supervisorKilled(t *testing.T, paused bool) {
 	eachRuntime(t, func(t *testing.T, rt supervise.Runtime) {
 		// the orphan is to become ours: others collect it late
 		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
@@ -158,6 +163,11 @@ func TestSupervisorKilled(t *testing.T) {
 		b.create(launcher(t, 0))
 		b.start()
 		init := b.keeper.Pid()
+		if paused {
+			if err := b.keeper.Pause(b.ctx()); err != nil {
+				t.Fatal(err)
+			}
+		}
 		if err := unix.Kill(parent(t, init), unix.SIGKILL); err != nil {
 			t.Fatal(err)
 		}

@@ -51,6 +51,10 @@ func (e *Exit) Error() string {
 
 func (e *Exit) Unwrap() error { return e.Err }
 
+// BadTemplate is the error of a --format that cannot be parsed, with Docker's
+// exit code.
+func BadTemplate(err error) error { return &Exit{Code: 64, Err: err} }
+
 // WithHelp adds the program's name and where help is to be found.
 func WithHelp(err error, words string) error {
 	return &helped{err, words}

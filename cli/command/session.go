@@ -3,7 +3,9 @@ package command
 import (
 	"io"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 
 	"golang.org/x/term"
 
@@ -68,7 +70,10 @@ func (s *Session) ConfigDir() string {
 	}
 	home := s.Getenv("HOME")
 	if home == "" {
-		home, _ = os.UserHomeDir()
+		home = "/" // never the working directory: the files name daemons and programs
+		if u, err := user.LookupId(strconv.Itoa(os.Getuid())); err == nil {
+			home = u.HomeDir
+		}
 	}
 	return filepath.Join(home, ".docker")
 }

@@ -191,7 +191,7 @@ func (c *copying) toContainer(ctx context.Context) error {
 	}
 	stop := c.progress("Copying to container - ")
 	err = c.client.CopyToContainer(ctx, c.container, plan.dir, c.toUser, func(w io.Writer) error {
-		return archive.WriteOne(ctx, &countedWriter{w, &c.bytes}, place, name, archive.WriteOptions{})
+		return archive.WriteOne(ctx, &countedWriter{w, &c.bytes}, place, name, archive.WriteOptions{Seconds: true})
 	})
 	stop()
 	if !c.quiet {

@@ -56,7 +56,7 @@ func (c *createFlags) create(ctx context.Context, s *command.Session, r *client.
 			return "", err
 		}
 	}
-	created, err := cl.ContainerCreate(ctx, c.name, c.platform, r)
+	created, err := cl.ContainerCreate(ctx, c.name, s.Platform(c.platform), r)
 	if errors.Is(err, fault.NotFound) && isMissingImage(err) && c.pull == "missing" {
 		if !c.quiet {
 			fmt.Fprintf(s.Err, "Unable to find image '%s' locally\n", familiar(r.Image))
@@ -64,7 +64,7 @@ func (c *createFlags) create(ctx context.Context, s *command.Session, r *client.
 		if err := c.fetch(ctx, s, r.Image); err != nil {
 			return "", err
 		}
-		created, err = cl.ContainerCreate(ctx, c.name, c.platform, r)
+		created, err = cl.ContainerCreate(ctx, c.name, s.Platform(c.platform), r)
 	}
 	if err != nil {
 		return "", err
@@ -95,7 +95,7 @@ func (c *createFlags) fetch(ctx context.Context, s *command.Session, name string
 	if err != nil {
 		return err
 	}
-	return image.Fetch(ctx, s, s.Err, ref, c.platform, c.quiet)
+	return image.Fetch(ctx, s, s.Err, ref, s.Platform(c.platform), c.quiet)
 }
 
 // idFile is the file of --cidfile. It must not exist before, and is removed

@@ -41,7 +41,7 @@ func (r *run) run(ctx context.Context, s *command.Session, args []string) error 
 	}
 	if r.detach {
 		if len(r.attach.Values) > 0 {
-			return usageError(fault.New(fault.Invalid, "conflicting options: cannot specify both --attach and --detach"))
+			return fault.New(fault.Invalid, "conflicting options: cannot specify both --attach and --detach")
 		}
 		request.AttachStdin, request.AttachStdout, request.AttachStderr, request.StdinOnce = false, false, false, false
 	} else if err := stream.CheckInput(s.In, request.AttachStdin, request.Tty); err != nil {

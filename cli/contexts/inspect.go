@@ -3,14 +3,11 @@ package contexts
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"io"
 	"maps"
 	"slices"
 
 	"github.com/tarehq/tare/cli/command"
 	"github.com/tarehq/tare/cli/config"
-	"github.com/tarehq/tare/cli/format"
 	"github.com/tarehq/tare/cli/option"
 )
 
@@ -22,26 +19,10 @@ func Inspect() *command.Command {
 	return &command.Command{
 		Usage: "[OPTIONS] [CONTEXT...]", MaxArgs: -1, Flags: f,
 		Run: func(_ context.Context, s *command.Session, args []string) error {
-			inspector, err := format.NewInspector(text)
-			if err != nil {
-				return &command.Exit{Code: 64, Err: err}
-			}
 			if len(args) == 0 {
 				args = []string{s.ContextName()}
 			}
-			var found [][]byte
-			failed := command.Each(args, func(name string) error {
-				raw, err := inspect(s, name)
-				if err == nil {
-					found = append(found, raw)
-				}
-				return err
-			})
-			out, err := inspector.Render(found)
-			if _, werr := io.WriteString(s.Out, out); err == nil {
-				err = werr
-			}
-			return errors.Join(err, failed)
+			return command.Inspect(s, text, args, func(name string) ([]byte, error) { return inspect(s, name) })
 		},
 	}
 }

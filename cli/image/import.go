@@ -21,7 +21,7 @@ func Import() *command.Command {
 	return &command.Command{
 		Usage: "[OPTIONS] file|URL|- [REPOSITORY[:TAG]]", MinArgs: 1, MaxArgs: 2, Flags: f,
 		Run: func(ctx context.Context, s *command.Session, args []string) error {
-			o.Changes = changes.Values
+			o.Changes, o.Platform = changes.Values, s.Platform(o.Platform)
 			if len(args) > 1 {
 				o.Repo, o.Tag = splitTag(args[1])
 			}

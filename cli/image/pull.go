@@ -35,7 +35,7 @@ func (o *pull) run(ctx context.Context, s *command.Session, args []string) error
 	if err != nil {
 		return err
 	}
-	if err := Fetch(ctx, s, s.Out, ref, o.platform, o.quiet); err != nil {
+	if err := Fetch(ctx, s, s.Out, ref, s.Platform(o.platform), o.quiet); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintln(s.Out, ref)

@@ -31,6 +31,10 @@ func info(ctx context.Context, s *command.Session, text string) error {
 	if err != nil {
 		return err
 	}
+	inspector, err := format.NewInspector(text)
+	if err != nil {
+		return command.BadTemplate(err)
+	}
 	if text == "" {
 		fmt.Fprintf(s.Out, "Client: Tare\n Version:    %s\n Context:    %s\n Debug Mode: %t\n\nServer:\n", s.Version, s.ContextName(), s.Options.Debug)
 	}
@@ -39,7 +43,7 @@ func info(ctx context.Context, s *command.Session, text string) error {
 		return err
 	}
 	if text != "" {
-		return infoTemplate(s, text, raw)
+		return infoTemplate(s, inspector, raw)
 	}
 	var i client.Info
 	if err := json.Unmarshal(raw, &i); err != nil {
@@ -55,14 +59,10 @@ func info(ctx context.Context, s *command.Session, text string) error {
 }
 
 // infoTemplate renders the daemon's fields and the client's, ClientInfo.
-func infoTemplate(s *command.Session, text string, raw []byte) error {
+func infoTemplate(s *command.Session, inspector *format.Inspector, raw []byte) error {
 	raw = []byte(strings.TrimSpace(string(raw)))
 	if len(raw) > 2 && raw[0] == '{' {
 		raw = slices.Concat(raw[:len(raw)-1], []byte(`,"ClientInfo":`), rawClient(s), []byte{'}'})
-	}
-	inspector, err := format.NewInspector(text)
-	if err != nil {
-		return err
 	}
 	out, err := inspector.One(raw)
 	if err != nil {

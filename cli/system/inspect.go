@@ -7,7 +7,6 @@ import (
 	"io"
 
 	"github.com/tarehq/tare/cli/command"
-	"github.com/tarehq/tare/cli/format"
 	"github.com/tarehq/tare/cli/option"
 	"github.com/tarehq/tare/client"
 	"github.com/tarehq/tare/fault"
@@ -78,27 +77,11 @@ func (o *inspect) run(ctx context.Context, s *command.Session, names []string) e
 	if err != nil {
 		return err
 	}
-	inspector, err := format.NewInspector(o.format)
-	if err != nil {
-		return &command.Exit{Code: 64, Err: err}
-	}
 	cl, err := s.Client()
 	if err != nil {
 		return err
 	}
-	var found [][]byte
-	failed := command.Each(names, func(name string) error {
-		raw, err := fetch(ctx, cl, name)
-		if err == nil {
-			found = append(found, raw)
-		}
-		return err
-	})
-	text, err := inspector.Render(found)
-	if _, werr := io.WriteString(s.Out, text); err == nil {
-		err = werr
-	}
-	return errors.Join(err, failed)
+	return command.Inspect(s, o.format, names, func(name string) ([]byte, error) { return fetch(ctx, cl, name) })
 }
 
 // lookup reads one kind of object by its name.

@@ -1,6 +1,7 @@
 package system
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -52,6 +53,9 @@ type clientVersion struct {
 func (c clientVersion) APIVersion() string { return c.ApiVersion }
 
 func version(ctx context.Context, s *command.Session, text string, clientOnly bool) error {
+	if _, err := format.Parse(text); err != nil {
+		return command.BadTemplate(fmt.Errorf("template parsing error: %w", err))
+	}
 	v := versions{Client: clientVersion{Version: s.Version, ApiVersion: client.APIVersion, DefaultAPIVersion: client.APIVersion, GitCommit: s.Commit,
 		GoVersion: runtime.Version(), Os: runtime.GOOS, Arch: runtime.GOARCH, Context: s.ContextName()}}
 	var failed error
@@ -69,7 +73,7 @@ func version(ctx context.Context, s *command.Session, text string, clientOnly bo
 	if text != "" {
 		out, err := format.Execute(text, v)
 		if err != nil {
-			return err
+			return cmp.Or(failed, err) // without a server the template may fail for that
 		}
 		fmt.Fprintln(s.Out, out)
 		return failed

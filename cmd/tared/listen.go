@@ -63,7 +63,7 @@ func parseHost(host string, o *options) (string, error) {
 			return "", fault.New(fault.Invalid, "invalid bind address (%s): %q is no port", host, port)
 		}
 		address = net.JoinHostPort(name, port)
-		if !o.TLSVerify && !o.InsecureTCP {
+		if !o.verifies() && !o.openTCP() {
 			return "", fault.New(fault.Invalid, "refusing to listen on tcp://%s without %s, which gives root on this machine to whoever can connect: use --tlsverify with --tlscacert, --tlscert and --tlskey, or say --insecure-tcp", address, o.missing())
 		}
 	default:
@@ -95,7 +95,7 @@ func listen(ctx context.Context, o *options) (listeners []net.Listener, err erro
 		switch scheme {
 		case "unix":
 			var l net.Listener
-			if l, err = listenUnix(address, o.Group); err == nil {
+			if l, err = listenUnix(address, o.groupOf(address)); err == nil {
 				more = []net.Listener{l}
 			}
 		case "tcp":
@@ -187,7 +187,19 @@ func listenUnix(path, group string) (net.Listener, error) {
 	return unixListener{l, path, inodeOf(path)}, nil
 }
 
-// groupID finds the group by name or number. The default one need not exist:
+// dockerGroup owns the socket of dockerd.
+const dockerGroup = "docker"
+
+// groupOf is the group of a socket: the one that was chosen, else that which
+// clients at this place expect.
+func (o *options) groupOf(path string) string {
+	if o.Group == defaultGroup && filepath.Base(path) == "docker.sock" {
+		return dockerGroup
+	}
+	return o.Group
+}
+
+// groupID finds the group by name or number. The default ones need not exist:
 // the sockets are root's alone then.
 func groupID(name string) (int, error) {
 	if g, err := user.LookupGroup(name); err == nil {
@@ -197,7 +209,7 @@ func groupID(name string) (int, error) {
 	switch {
 	case err == nil:
 		return int(n), nil
-	case name == defaultGroup:
+	case name == defaultGroup || name == dockerGroup:
 		return 0, nil
 	}
 	return 0, fault.New(fault.Invalid, "group %s not found: make it by groupadd, or choose another by --group", name)
@@ -231,7 +243,7 @@ func tlsConfig(o *options) (*tls.Config, error) {
 	}
 	// HTTP/1.1 only: attach and exec take the connection over.
 	config := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
-	if o.TLSVerify {
+	if o.verifies() {
 		pem, err := os.ReadFile(o.TLSCACert)
 		if err != nil {
 			return nil, err
@@ -299,7 +311,7 @@ func guardTCP(l net.Listener, o *options) (net.Listener, error) {
 	if _, ok := l.(*net.TCPListener); !ok {
 		return l, nil
 	}
-	if !o.TLSVerify && !o.InsecureTCP {
+	if !o.verifies() && !o.openTCP() {
 		return l, fault.New(fault.Invalid, "refusing the TCP socket %s without %s: use --tlsverify, or say --insecure-tcp", l.Addr(), o.missing())
 	}
 	if !o.usesTLS() {

@@ -65,6 +65,19 @@ func TestUnixSocket(t *testing.T) {
 	}
 }
 
+func TestGroupOfDockersSocket(t *testing.T) {
+	o := &options{Group: defaultGroup}
+	for path, want := range map[string]string{"/var/run/docker.sock": "docker", "/run/tare/tare.sock": "tare"} {
+		if got := o.groupOf(path); got != want {
+			t.Errorf("%s is of %s, want %s", path, got, want)
+		}
+	}
+	o.Group = "wheel"
+	if got := o.groupOf("/var/run/docker.sock"); got != "wheel" {
+		t.Errorf("the group that was chosen gave way to %s", got)
+	}
+}
+
 func TestBusyDaemonIsNotDead(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -303,8 +316,11 @@ func TestPassedTCPSocketNeedsVerification(t *testing.T) {
 			t.Errorf("%s was no reason to refuse: %v", o.missing(), err)
 		}
 	}
-	if _, err := guardTCP(l, &options{InsecureTCP: true}); err != nil {
-		t.Error(err)
+	off := false
+	for _, o := range []*options{{InsecureTCP: true}, {TLS: &off}, {TLSVerify: &off}} { // our word for it, and dockerd's two
+		if _, err := guardTCP(l, o); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

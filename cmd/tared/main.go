@@ -13,11 +13,13 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/spf13/pflag"
 
+	"github.com/tarehq/tare/container"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/sdnotify"
 )
@@ -55,21 +57,30 @@ func run(args []string) error {
 	case os.Geteuid() != 0:
 		return fault.New(fault.Forbidden, "the daemon needs to be started with root privileges")
 	}
-	log, err := newLog(o.LogLevel)
+	level, err := parseLevel(o.LogLevel)
 	if err != nil {
+		return err
+	}
+	r := &reloader{args: args, level: &slog.LevelVar{}, now: *o}
+	r.level.Set(level)
+	r.log = newLog(o.LogFormat, r.level)
+	if err := o.adjustProcess(r.log); err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	ignoreHangup(ctx, log)
 	outliveLog()
-	return serve(ctx, o, log)
+	return serve(ctx, r)
 }
 
 // serve runs the daemon until ctx ends. What was opened is closed in the
 // opposite order, also when the start fails half-way.
-func serve(ctx context.Context, o *options, log *slog.Logger) (err error) {
+func serve(ctx context.Context, r *reloader) (err error) {
+	hangup := make(chan os.Signal, 1) // before anything: it must not end the daemon
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	o, log := &r.now, r.log
 	held, err := openRoots(o)
 	if err != nil {
 		return err
@@ -82,18 +93,37 @@ func serve(ctx context.Context, o *options, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
-	handler, closeServices, err := wire(ctx, o, held.id, log)
+	w, err := wire(ctx, o, held.id, log)
 	if err != nil {
 		return errors.Join(err, closeAll(listeners))
 	}
-	defer closing(&err, closeServices)
+	defer closing(&err, w.steps.run)
+	o.warn(log)
 
 	if err := sdnotify.Send("READY=1"); err != nil {
 		log.Warn("cannot tell systemd that the daemon is ready", "error", err)
 	}
 	log.Info("tared is ready", "version", version, "hosts", o.Hosts, "data-root", o.DataRoot, "exec-root", o.ExecRoot)
 	debug.FreeOSMemory()
-	return answer(ctx, handler, listeners, log)
+	r.wired = w
+	quit := make(chan struct{})
+	var reloading sync.WaitGroup
+	reloading.Go(func() { r.follow(hangup, quit) })
+	err = answer(ctx, w.handler, listeners, log)
+	close(quit)
+	reloading.Wait()
+	return errors.Join(err, stopContainers(r.options(), w, log))
+}
+
+// stopContainers ends the containers with the daemon if they are not to outlive
+// it.
+func stopContainers(o options, w *wired, log *slog.Logger) error {
+	if o.LiveRestore {
+		log.Info("containers go on")
+		return nil
+	}
+	log.Info("stopping the containers", "shutdown-timeout", o.ShutdownTimeout)
+	return container.StopAll(context.Background(), w.containers, time.Duration(o.ShutdownTimeout)*time.Second)
 }
 
 func closeAll(listeners []net.Listener) error {
@@ -137,7 +167,7 @@ func answer(ctx context.Context, handler http.Handler, listeners []net.Listener,
 	left := len(listeners)
 	select {
 	case <-ctx.Done():
-		log.Info("stopping; containers go on")
+		log.Info("stopping")
 	case err = <-failed:
 		left--
 	}
@@ -159,40 +189,22 @@ func answer(ctx context.Context, handler http.Handler, listeners []net.Listener,
 	return err
 }
 
-// ignoreHangup keeps SIGHUP, by which dockerd reloads its configuration, from
-// ending the daemon.
-func ignoreHangup(ctx context.Context, log *slog.Logger) {
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	go func() {
-		defer signal.Stop(hangup)
-		for {
-			select {
-			case <-hangup:
-				log.Warn("reloading the configuration on SIGHUP is not supported yet: restart the daemon, containers go on")
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-}
-
 // outliveLog lets the daemon go on when nobody reads its log any more: a write
 // to standard error whose reader is gone is an error then, and not the end. An
 // ignored signal would stay so in every container, a caught one does not.
 func outliveLog() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
-func newLog(name string) (*slog.Logger, error) {
-	level, err := parseLevel(name)
-	if err != nil {
-		return nil, err
+func newLog(format string, level slog.Leveler) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, options))
 	}
-	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})), nil
+	return slog.New(slog.NewTextHandler(os.Stderr, options))
 }
 
 func parseLevel(name string) (slog.Level, error) {
 	switch name {
-	case "debug":
+	case "trace", "debug":
 		return slog.LevelDebug, nil
 	case "info":
 		return slog.LevelInfo, nil
@@ -200,7 +212,7 @@ func parseLevel(name string) (slog.Level, error) {
 		return slog.LevelWarn, nil
 	case "error":
 		return slog.LevelError, nil
-	case "fatal":
+	case "fatal", "panic":
 		return slog.LevelError + 4, nil
 	}
 	return 0, fault.New(fault.Invalid, "invalid logging level: %s", name)

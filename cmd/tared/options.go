@@ -1,14 +1,10 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
-	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -32,15 +28,15 @@ type options struct {
 	ForwardAll     bool               `json:"ip-forward-no-drop"`
 	Pools          []addressPool      `json:"default-address-pools"`
 	LogLevel       string             `json:"log-level"`
+	LogFormat      string             `json:"log-format"`
+	RawLogs        bool               `json:"raw-logs"` // the daemon's own log is never coloured
 	Debug          bool               `json:"debug"`
 	Labels         []string           `json:"labels"`
 	DefaultRuntime string             `json:"default-runtime"`
 	Runtimes       map[string]runtime `json:"runtimes"`
-	InitPath       string             `json:"init-path"`
-	CgroupParent   string             `json:"cgroup-parent"`
 	CDISpecDirs    []string           `json:"cdi-spec-dirs"`
 	TLS            *bool              `json:"tls"`
-	TLSVerify      bool               `json:"tlsverify"`
+	TLSVerify      *bool              `json:"tlsverify"`
 	TLSCACert      string             `json:"tlscacert"`
 	TLSCert        string             `json:"tlscert"`
 	TLSKey         string             `json:"tlskey"`
@@ -48,6 +44,18 @@ type options struct {
 	StorageDriver  string             `json:"storage-driver"`
 	LogDriver      string             `json:"log-driver"`
 	LogOpts        map[string]string  `json:"log-opts"`
+
+	LiveRestore     bool     `json:"live-restore"`
+	ShutdownTimeout int      `json:"shutdown-timeout"` // seconds; negative for no limit
+	OOMScoreAdjust  int      `json:"oom-score-adjust"`
+	MetricsAddr     string   `json:"metrics-addr"`
+	Experimental    bool     `json:"experimental"`
+	Features        switches `json:"features"`
+	HTTPProxy       string   `json:"http-proxy"`
+	HTTPSProxy      string   `json:"https-proxy"`
+	NoProxy         string   `json:"no-proxy"`
+
+	containerOptions
 
 	Mirrors      []string `json:"registry-mirrors"`
 	Insecure     []string `json:"insecure-registries"`
@@ -81,11 +89,12 @@ const (
 var fileKeys = map[string]string{
 	"host": "hosts", "label": "labels", "add-runtime": "runtimes", "default-address-pool": "default-address-pools",
 	"log-opt": "log-opts", "cdi-spec-dir": "cdi-spec-dirs", "registry-mirror": "registry-mirrors", "insecure-registry": "insecure-registries",
+	"default-ulimit": "default-ulimits", "dns-opt": "dns-opts", "host-gateway-ip": "host-gateway-ips", "exec-opt": "exec-opts", "feature": "features",
 }
 
 // readOptions parses the arguments and the configuration file.
 func readOptions(args []string) (*options, error) {
-	o := &options{Runtimes: map[string]runtime{}}
+	o := &options{Runtimes: map[string]runtime{}, Features: switches{}}
 	flags := o.flags()
 	if err := flags.Parse(args); err != nil {
 		return nil, err
@@ -113,26 +122,22 @@ func (o *options) flags() *pflag.FlagSet {
 	f.StringVar(&o.ExecRoot, "exec-root", "/run/tare", "Root directory of state that does not outlive a boot")
 	f.StringVarP(&o.Pidfile, "pidfile", "p", "", "Path of the PID file (default EXEC-ROOT/tared.pid)")
 	f.StringVar(&o.configFile, "config-file", defaultConfig, "Configuration file")
-	f.StringVarP(&o.Group, "group", "G", defaultGroup, "Group that owns the unix sockets")
+	f.StringVarP(&o.Group, "group", "G", defaultGroup, "Group that owns the unix sockets; without one a docker.sock is of the group docker")
 	f.StringVarP(&o.Bridge, "bridge", "b", defaultBridge, "Bridge that containers are attached to; made if it does not exist")
 	f.StringVar(&o.BIP, "bip", "", "Address of the bridge in CIDR notation")
 	f.IntVar(&o.MTU, "mtu", 1500, "MTU of the containers' network in bytes")
 	f.BoolVar(&o.ForwardAll, "ip-forward-no-drop", false, "Let the host forward between all its networks when forwarding is turned on for containers")
 	f.Var((*poolValue)(&o.Pools), "default-address-pool", "Range that networks take their subnets from")
 	f.StringVarP(&o.LogLevel, "log-level", "l", "info", `Logging level ("debug"|"info"|"warn"|"error"|"fatal")`)
+	f.StringVar(&o.LogFormat, "log-format", "text", `Logging format ("text"|"json")`)
+	f.BoolVar(&o.RawLogs, "raw-logs", false, "Full timestamps without colours, as the log always has them")
 	f.BoolVarP(&o.Debug, "debug", "D", false, "Log everything")
 	f.StringArrayVar(&o.Labels, "label", nil, "Set a key=value label of the daemon")
 	f.StringVar(&o.DefaultRuntime, "default-runtime", builtinRuntime, "OCI runtime of containers that ask for none")
 	f.Var(runtimeValue(o.Runtimes), "add-runtime", "Register an OCI runtime")
-	f.StringVar(&o.InitPath, "init-path", "", "Program that runs as the first process with --init (default tare-init beside tared)")
-	f.StringVar(&o.CgroupParent, "cgroup-parent", "/tare", "Cgroup below which those of the containers are made")
 	f.StringArrayVar(&o.CDISpecDirs, "cdi-spec-dir", []string{"/etc/cdi", "/var/run/cdi"}, "Directory of files that describe devices (CDI); an empty one alone switches them off")
-	f.BoolFunc("tls", "Use TLS on TCP sockets; implied by --tlsverify", func(s string) error {
-		v, err := strconv.ParseBool(s)
-		o.TLS = &v
-		return err
-	})
-	f.BoolVar(&o.TLSVerify, "tlsverify", false, "Use TLS and ask clients for a certificate")
+	f.VarPF(switchValue{&o.TLS}, "tls", "", "Use TLS on TCP sockets; implied by --tlsverify").NoOptDefVal = "true"
+	f.VarPF(switchValue{&o.TLSVerify}, "tlsverify", "", "Use TLS and ask clients for a certificate").NoOptDefVal = "true"
 	f.StringVar(&o.TLSCACert, "tlscacert", "", "Trust clients whose certificate is signed by this CA")
 	f.StringVar(&o.TLSCert, "tlscert", "", "Path of the TLS certificate")
 	f.StringVar(&o.TLSKey, "tlskey", "", "Path of the TLS key")
@@ -146,109 +151,20 @@ func (o *options) flags() *pflag.FlagSet {
 	f.StringVarP(&o.StorageDriver, "storage-driver", "s", "", "How layers and containers' files are kept: overlay, btrfs or vfs (default overlay, or vfs where the file system cannot carry it)")
 	f.StringVar(&o.LogDriver, "log-driver", driver.JSONFile, "Log driver of containers that name none")
 	f.Var((*mapValue)(&o.LogOpts), "log-opt", "Option of that log driver (key=value)")
+	f.BoolVar(&o.LiveRestore, "live-restore", true, "Leave containers running when the daemon stops")
+	f.IntVar(&o.ShutdownTimeout, "shutdown-timeout", 15, "Seconds that containers have to stop with the daemon, without --live-restore; longer for those with a longer stop timeout")
+	f.IntVar(&o.OOMScoreAdjust, "oom-score-adjust", 0, "oom_score_adj of the daemon")
+	f.StringVar(&o.MetricsAddr, "metrics-addr", "", "Address and port at which Prometheus metrics are served")
+	f.BoolVar(&o.Experimental, "experimental", false, "Tell clients that experimental features are wanted")
+	f.Var(o.Features, "feature", "Turn a feature on or off: NAME[=BOOL]")
+	f.StringVar(&o.HTTPProxy, "http-proxy", "", "URL of the proxy for HTTP to registries")
+	f.StringVar(&o.HTTPSProxy, "https-proxy", "", "URL of the proxy for HTTPS to registries")
+	f.StringVar(&o.NoProxy, "no-proxy", "", "Hosts and addresses, separated by commas, that need no proxy")
+	o.containerOptions.flags(f)
 	f.BoolVar(&o.validate, "validate", false, "Check the configuration and exit")
 	f.BoolVarP(&o.version, "version", "v", false, "Print the version and exit")
 	addRefusedFlags(f)
 	return f
-}
-
-// readFile merges the configuration file into what the flags have said. A
-// missing file is no error unless it was asked for.
-func (o *options) readFile(flags *pflag.FlagSet) error {
-	data, err := os.ReadFile(o.configFile)
-	if os.IsNotExist(err) && !flags.Changed("config-file") {
-		return nil
-	}
-	if err == nil {
-		err = o.merge(data, flags)
-	}
-	if err != nil {
-		return fmt.Errorf("unable to configure the daemon with file %s: %w", o.configFile, err)
-	}
-	return nil
-}
-
-func (o *options) merge(data []byte, flags *pflag.FlagSet) error {
-	data = []byte(strings.TrimPrefix(string(data), "\ufeff"))
-	if len(strings.TrimSpace(string(data))) == 0 {
-		return nil
-	}
-	var keys map[string]json.RawMessage
-	if err := json.Unmarshal(data, &keys); err != nil {
-		return fault.New(fault.Invalid, "%w", err)
-	}
-	if err := checkKeys(keys, flags); err != nil {
-		return err
-	}
-	given := maps.Clone(o.Runtimes)
-	o.Runtimes = map[string]runtime{}
-	if err := json.Unmarshal(data, o); err != nil {
-		return fault.New(fault.Invalid, "%w", err)
-	}
-	if o.Runtimes == nil { // of a null in the file
-		o.Runtimes = map[string]runtime{}
-	}
-	for name, rt := range given {
-		if _, twice := o.Runtimes[name]; twice {
-			return fault.New(fault.Invalid, "the runtime %s is specified both as a flag and in the configuration file", name)
-		}
-		o.Runtimes[name] = rt
-	}
-	return nil
-}
-
-// checkKeys refuses the keys that mean nothing, that are not supported, or
-// that a flag has set too. Runtimes may come from both.
-func checkKeys(keys map[string]json.RawMessage, flags *pflag.FlagSet) error {
-	known := flagsByKey(flags)
-	var unknown, twice []string
-	for _, key := range slices.Sorted(maps.Keys(keys)) {
-		refused, err := checkKey(key, keys[key])
-		if err != nil {
-			return err
-		}
-		flag := known[key]
-		switch {
-		case refused:
-		case flag == nil:
-			unknown = append(unknown, key)
-		case key != "runtimes" && flag.Changed:
-			twice = append(twice, fmt.Sprintf("%s: (from flag: %s, from file: %s)", key, flag.Value, plain(keys[key])))
-		}
-	}
-	if len(unknown) > 0 {
-		return fault.New(fault.Invalid, "the following directives don't match any configuration option: %s", strings.Join(unknown, ", "))
-	}
-	if len(twice) > 0 {
-		return fault.New(fault.Invalid, "the following directives are specified both as a flag and in the configuration file: %s", strings.Join(twice, ", "))
-	}
-	return nil
-}
-
-// flagsByKey finds the flag that says the same as a key of the file.
-func flagsByKey(flags *pflag.FlagSet) map[string]*pflag.Flag {
-	known := map[string]*pflag.Flag{}
-	flags.VisitAll(func(f *pflag.Flag) {
-		switch f.Name {
-		case "config-file", "validate", "version":
-			return
-		}
-		key := f.Name
-		if k := fileKeys[key]; k != "" {
-			key = k
-		}
-		known[key] = f
-	})
-	return known
-}
-
-// plain shows a JSON value as a flag would.
-func plain(raw json.RawMessage) string {
-	var s string
-	if json.Unmarshal(raw, &s) == nil {
-		return s
-	}
-	return strings.NewReplacer(`"`, "", ",", " ").Replace(string(raw))
 }
 
 // settle fills in what follows from other options and refuses what cannot be.
@@ -279,6 +195,7 @@ func (o *options) settle() error {
 	if o.Debug {
 		o.LogLevel = "debug"
 	}
+	o.LogLevel = strings.ToLower(o.LogLevel)
 	if _, err := parseLevel(o.LogLevel); err != nil {
 		return err
 	}
@@ -287,7 +204,7 @@ func (o *options) settle() error {
 			return err
 		}
 	}
-	for _, step := range []func() error{o.checkNetwork, o.checkRuntimes, o.checkTLS, o.checkLabels, o.checkRegistries, o.checkLog} {
+	for _, step := range []func() error{o.containerOptions.check, o.checkNetwork, o.checkRuntimes, o.checkTLS, o.checkLabels, o.checkRegistries, o.checkDaemon, o.checkLog} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -346,11 +263,21 @@ func (o *options) checkLog() error {
 	return nil
 }
 
+func isOn(b *bool) bool  { return b != nil && *b }
+func isOff(b *bool) bool { return b != nil && !*b }
+
 // usesTLS tells whether TCP sockets speak TLS.
-func (o *options) usesTLS() bool { return o.TLSVerify || o.TLS != nil && *o.TLS }
+func (o *options) usesTLS() bool { return o.verifies() || isOn(o.TLS) }
+
+// verifies tells whether clients need a certificate.
+func (o *options) verifies() bool { return isOn(o.TLSVerify) }
+
+// openTCP tells whether somebody has said that TCP clients need not be known:
+// in our words, or in those by which dockerd is told.
+func (o *options) openTCP() bool { return o.InsecureTCP || isOff(o.TLSVerify) || isOff(o.TLS) }
 
 func (o *options) checkTLS() error {
-	if o.TLSVerify && o.TLS != nil && !*o.TLS {
+	if o.verifies() && isOff(o.TLS) {
 		return fault.New(fault.Invalid, "--tls=false and --tlsverify contradict each other: leave one out")
 	}
 	if !o.usesTLS() {
@@ -359,7 +286,7 @@ func (o *options) checkTLS() error {
 	if o.TLSCert == "" || o.TLSKey == "" {
 		return fault.New(fault.Invalid, "TLS needs --tlscert and --tlskey")
 	}
-	if o.TLSVerify && o.TLSCACert == "" {
+	if o.verifies() && o.TLSCACert == "" {
 		return fault.New(fault.Invalid, "--tlsverify needs --tlscacert")
 	}
 	for _, path := range []string{o.TLSCert, o.TLSKey, o.TLSCACert} {
@@ -368,80 +295,4 @@ func (o *options) checkTLS() error {
 		}
 	}
 	return nil
-}
-
-// runtimeValue is the flag --add-runtime NAME=PATH.
-type runtimeValue map[string]runtime
-
-func (v runtimeValue) Set(s string) error {
-	name, path, ok := strings.Cut(s, "=")
-	name, path = strings.TrimSpace(name), strings.TrimSpace(path)
-	if !ok || name == "" || path == "" {
-		return fault.New(fault.Invalid, "invalid runtime argument: %s: want name=path", s)
-	}
-	if _, ok := v[name]; ok {
-		return fault.New(fault.Invalid, "runtime '%s' was already defined", name)
-	}
-	v[name] = runtime{Path: path}
-	return nil
-}
-
-func (v runtimeValue) Type() string { return "runtime" }
-
-func (v runtimeValue) String() string {
-	var out []string
-	for _, name := range slices.Sorted(maps.Keys(v)) {
-		out = append(out, name+"="+v[name].Path)
-	}
-	return fmt.Sprint(out)
-}
-
-// mapValue is a flag of key=value that is given any number of times.
-type mapValue map[string]string
-
-func (v *mapValue) Set(s string) error {
-	key, value, _ := strings.Cut(s, "=")
-	if *v == nil {
-		*v = mapValue{}
-	}
-	(*v)[key] = value
-	return nil
-}
-
-func (v *mapValue) Type() string { return "map" }
-
-func (v *mapValue) String() string { return fmt.Sprint(map[string]string(*v)) }
-
-// poolValue is the flag --default-address-pool base=CIDR,size=BITS.
-type poolValue []addressPool
-
-func (v *poolValue) Set(s string) error {
-	var p addressPool
-	for field := range strings.SplitSeq(s, ",") {
-		key, value, _ := strings.Cut(strings.TrimSpace(field), "=")
-		var err error
-		switch key {
-		case "base":
-			p.Base, err = netip.ParsePrefix(value)
-		case "size":
-			p.Size, err = strconv.Atoi(value)
-		default:
-			err = fmt.Errorf("unexpected key '%s' in '%s'", key, field)
-		}
-		if err != nil {
-			return fault.New(fault.Invalid, "%w", err)
-		}
-	}
-	*v = append(*v, p)
-	return nil
-}
-
-func (v *poolValue) Type() string { return "pool-options" }
-
-func (v *poolValue) String() string {
-	var out []string
-	for _, p := range *v {
-		out = append(out, fmt.Sprintf("base=%s,size=%d", p.Base, p.Size))
-	}
-	return strings.Join(out, " ")
 }

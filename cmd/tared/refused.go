@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"reflect"
 	"strings"
 
@@ -15,77 +16,68 @@ type refusal struct {
 	flag  string // "" if dockerd has it in the file only
 	key   string // "" if it is the flag's name
 	value string // the flag's kind: "bool" or "" for one with an argument
-	only  string // as JSON: the one value that says what is done anyway
+	only  string // as JSON: the one value that says what is done anyway; "*" for all
+	why   string // and what to do, where that will not change
 }
+
+const (
+	noContainerd = "tared keeps images and containers itself and uses no containerd: leave it out"
+	noSwarm      = "there is no swarm mode: leave it out"
+)
 
 // refusals lists what is left of dockerd's options. A row goes when the daemon
 // learns to do it.
 var refusals = []refusal{
 	{flag: "allow-direct-routing", value: "bool", only: "false"},
+	{flag: "allow-nondistributable-artifacts", only: "*"}, // what is here is pushed whatever its kind
+	{flag: "api-cors-header", why: "use a reverse proxy if you need CORS headers"},
 	{flag: "authorization-plugin", key: "authorization-plugins"},
 	{flag: "bip6"},
 	{flag: "bridge-accept-fwmark"},
-	{flag: "containerd"},
-	{flag: "containerd-namespace"},
-	{flag: "containerd-plugins-namespace", key: "containerd-plugin-namespace"},
+	{flag: "containerd", why: noContainerd},
+	{flag: "containerd-namespace", why: noContainerd},
+	{flag: "containerd-plugins-namespace", key: "containerd-plugin-namespace", why: noContainerd},
 	{flag: "cpu-rt-period"},
 	{flag: "cpu-rt-runtime"},
-	{flag: "cri-containerd", value: "bool", only: "false"},
-	{flag: "default-cgroupns-mode"},
+	{flag: "cri-containerd", value: "bool", only: "false", why: noContainerd},
 	{flag: "default-gateway"},
 	{flag: "default-gateway-v6"},
-	{flag: "default-ipc-mode", only: `"private"`},
 	{flag: "default-network-opt", key: "default-network-opts"},
-	{flag: "default-shm-size"},
-	{flag: "default-ulimit", key: "default-ulimits"},
-	{flag: "dns"},
-	{flag: "dns-opt", key: "dns-opts"},
-	{flag: "dns-search"},
-	{flag: "exec-opt", key: "exec-opts", only: `["native.cgroupdriver=cgroupfs"]`},
-	{flag: "experimental", value: "bool", only: "false"},
-	{flag: "feature", key: "features", only: `{"containerd-snapshotter":true}`},
 	{flag: "firewall-backend", only: `"nftables"`},
 	{flag: "fixed-cidr"},
 	{flag: "fixed-cidr-v6"},
-	{flag: "host-gateway-ip", key: "host-gateway-ips"},
-	{flag: "http-proxy"},
-	{flag: "https-proxy"},
 	{flag: "icc", value: "bool", only: "true"},
-	{flag: "init", value: "bool", only: "false"},
-	{flag: "ip"},
 	{flag: "ip-forward", value: "bool", only: "true"},
 	{flag: "ip-masq", value: "bool", only: "true"},
 	{flag: "ip6tables", value: "bool"},
 	{flag: "iptables", value: "bool"},
 	{flag: "ipv6", value: "bool", only: "false"},
-	{flag: "live-restore", value: "bool", only: "true"},
-	{flag: "log-format", only: `"text"`},
-	{flag: "metrics-addr"},
-	{flag: "network-control-plane-mtu"},
+	{flag: "network-control-plane-mtu", why: noSwarm},
 	{flag: "network-diagnostic-port"},
-	{flag: "no-new-privileges", value: "bool", only: "false"},
-	{flag: "no-proxy"},
-	{flag: "node-generic-resource", key: "node-generic-resources"},
-	{flag: "oom-score-adjust"},
-	{flag: "raw-logs", value: "bool"},
+	{flag: "node-generic-resource", key: "node-generic-resources", why: noSwarm},
+	{flag: "nri-opts"},
+	{flag: "restart", value: "bool", only: "true", why: "use a restart policy on run"},
 	{flag: "rootless", value: "bool", only: "false"},
-	{flag: "seccomp-profile", only: `"builtin"`},
 	{flag: "selinux-enabled", value: "bool", only: "false"},
-	{flag: "shutdown-timeout"},
 	{flag: "storage-opt", key: "storage-opts"},
-	{flag: "swarm-default-advertise-addr"},
+	{flag: "swarm-default-advertise-addr", why: noSwarm},
 	{flag: "userland-proxy", value: "bool", only: "false"},
 	{flag: "userland-proxy-path"},
 	{flag: "userns-remap"},
 	{key: "builder"},
-	{key: "default-init"},
-	{key: "deprecated-key-path"},
-	{key: "allow-nondistributable-artifacts"},
-	{key: "nri-opts"},
-	{key: "proxies"},
+	{key: "default-init", why: "use init-path"},
+	{key: "deprecated-key-path", why: "there is no such key: leave it out"},
 	{key: "resolv-conf"},
-	{key: "swarm-raft-heartbeat-tick"},
-	{key: "swarm-raft-election-tick"},
+	{key: "swarm-raft-heartbeat-tick", why: noSwarm},
+	{key: "swarm-raft-election-tick", why: noSwarm},
+}
+
+// refuse is the error for one of them.
+func (r refusal) refuse(what string) error {
+	if r.why != "" {
+		return fault.New(fault.NotImplemented, "%s is not supported: %s", what, r.why)
+	}
+	return fault.New(fault.NotImplemented, "%s is not supported yet", what)
 }
 
 // refusedValue holds what a refused flag was set to, each time.
@@ -120,7 +112,7 @@ func refuseFlags(flags *pflag.FlagSet) error {
 		}
 		for _, given := range flags.Lookup(r.flag).Value.(*refusedValue).given {
 			if r.only == "" || !r.same(given) {
-				return fault.New(fault.NotImplemented, "--%s=%s is not supported yet", r.flag, given)
+				return r.refuse("--" + r.flag + "=" + given)
 			}
 		}
 	}
@@ -133,14 +125,7 @@ func (r refusal) same(given string) bool {
 	if json.Unmarshal([]byte(r.only), &one) == nil {
 		return given == one
 	}
-	var list []string
-	if json.Unmarshal([]byte(r.only), &list) == nil {
-		return len(list) == 1 && given == list[0]
-	}
-	if r.key == "features" {
-		return given == "containerd-snapshotter" || given == "containerd-snapshotter=true"
-	}
-	return given == r.only
+	return r.only == "*" || given == r.only
 }
 
 // checkKey tells whether a key of the configuration file is a refused one, and
@@ -150,13 +135,16 @@ func checkKey(key string, value json.RawMessage) (refused bool, err error) {
 		if key != r.key && (r.key != "" || key != r.flag) {
 			continue
 		}
+		if r.only == "*" {
+			return true, nil
+		}
 		if r.only != "" {
 			var got, want any
 			if json.Unmarshal(value, &got) == nil && json.Unmarshal([]byte(r.only), &want) == nil && reflect.DeepEqual(got, want) {
 				return true, nil
 			}
 		}
-		return true, fault.New(fault.NotImplemented, "the directive %s: %s is not supported yet", key, value)
+		return true, r.refuse(fmt.Sprintf("the directive %s: %s", key, value))
 	}
 	return false, nil
 }

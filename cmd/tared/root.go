@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -55,6 +56,9 @@ func (r *roots) open(o *options) (err error) {
 		}
 		r.locks = append(r.locks, f)
 	}
+	if err := forgetOtherBoot(o.ExecRoot); err != nil {
+		return err
+	}
 	if err := checkFormat(filepath.Join(o.DataRoot, "version")); err != nil {
 		return err
 	}
@@ -69,6 +73,41 @@ func (r *roots) open(o *options) (err error) {
 	}
 	r.pidfile = o.Pidfile
 	return nil
+}
+
+// bootID is where the kernel tells which boot this is, random(4).
+const bootID = "/proc/sys/kernel/random/boot_id"
+
+// forgetOtherBoot empties an exec root that another boot has left, on a file
+// system that outlives one: what is written there names processes and
+// namespaces that are no more, and whose numbers others have by now.
+func forgetOtherBoot(dir string) error {
+	now, err := os.ReadFile(bootID)
+	if err != nil {
+		return err
+	}
+	mark := filepath.Join(dir, "boot")
+	last, err := os.ReadFile(mark)
+	switch {
+	case err == nil && bytes.Equal(last, now):
+		return nil
+	case err == nil:
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if e.Name() == "lock" || e.Name() == "boot" {
+				continue
+			}
+			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+				return fmt.Errorf("cannot clear what another boot has left: %w", err)
+			}
+		}
+	case !errors.Is(err, os.ErrNotExist):
+		return err
+	}
+	return atomicfile.Write(mark, now, 0o644)
 }
 
 // lockPatience is how long a daemon that was killed may take to be gone.

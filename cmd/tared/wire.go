@@ -9,11 +9,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/moby/moby/api/types/events"
-	"github.com/moby/moby/api/types/system"
 
 	"github.com/tarehq/tare/container"
 	"github.com/tarehq/tare/container/spec"
@@ -21,7 +20,6 @@ import (
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
-	"github.com/tarehq/tare/logs/driver"
 	"github.com/tarehq/tare/network"
 	"github.com/tarehq/tare/remote"
 	"github.com/tarehq/tare/server"
@@ -67,9 +65,33 @@ func (c closers) run() error {
 	return err
 }
 
+// wired is what main goes on to use of what wire has built.
+type wired struct {
+	handler    http.Handler
+	id         string // of the data root
+	containers *container.Service
+	defaults   *container.Defaults
+	transfers  *image.Transfers
+	registries *remote.Client
+	events     *event.Log
+	steps      closers
+
+	initProgram  string
+	driver       string
+	driverStatus [][2]string
+	facts        atomic.Pointer[server.Daemon]
+}
+
+// setFacts changes what clients are told of the daemon.
+func (w *wired) setFacts(o *options) {
+	facts := o.facts(w.id, w.initProgram)
+	facts.Driver, facts.DriverStatus = w.driver, w.driverStatus
+	w.facts.Store(&facts)
+}
+
 // wire builds the services in the order of the import lattice, and the handler
-// over them. end closes them; running containers are not touched by it.
-func wire(ctx context.Context, o *options, id string, log *slog.Logger) (h http.Handler, end func() error, err error) {
+// over them. Its steps close them; running containers are not touched by that.
+func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wired, err error) {
 	var steps closers
 	defer func() {
 		if err != nil {
@@ -79,23 +101,23 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (h http.
 	eventLog := &event.Log{}
 	blobs, err := content.Open(filepath.Join(o.DataRoot, "content"))
 	if err != nil {
-		return nil, nil, fmt.Errorf("cannot open the content store: %w", err)
+		return nil, fmt.Errorf("cannot open the content store: %w", err)
 	}
 	layers, err := openSnapshots(filepath.Join(o.DataRoot, "snapshot"), o.StorageDriver, log)
 	if err != nil {
-		return nil, nil, fmt.Errorf("cannot open the snapshots: %w", err)
+		return nil, fmt.Errorf("cannot open the snapshots: %w", err)
 	}
 	steps.pushPlain("the snapshots", layers.Close)
 	images, err := image.Open(ctx, blobs, layers, imageEvents{eventLog})
 	if err != nil {
-		return nil, nil, fmt.Errorf("cannot open the images: %w", err)
+		return nil, fmt.Errorf("cannot open the images: %w", err)
 	}
 
 	registries, err := remote.New(remote.Config{
 		HostsDir: o.RegistryDir, Mirrors: o.Mirrors, Insecure: o.Insecure, UserAgent: "tare/" + version, Attempts: o.PullAttempts,
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	steps.pushPlain("the connections to registries", registries.Close)
 	transfers := image.NewTransfers(images, registries, image.Limits{Downloads: limit(o.Downloads), Uploads: limit(o.Uploads)})
@@ -103,45 +125,59 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (h http.
 
 	networks, err := network.Open(ctx, networkConfig(o))
 	if err != nil {
-		return nil, nil, fmt.Errorf("cannot set up the network: %w", err)
+		return nil, fmt.Errorf("cannot set up the network: %w", err)
 	}
 	steps.push(networks.Close)
 
 	binary, err := findProgram("tare-supervise")
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	sample, err := spec.Sample(o.CgroupParent)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	launcher, err := supervise.NewLauncher(binary, spares, sample)
 	if err != nil {
-		return nil, nil, fmt.Errorf("cannot prepare %s: %w", binary, err)
+		return nil, fmt.Errorf("cannot prepare %s: %w", binary, err)
 	}
 	steps.pushPlain("the pool of supervising processes", launcher.Close)
 
+	initProgram, err := o.initProgram()
+	if err != nil {
+		return nil, err
+	}
+	defaults := container.NewDefaults(o.settings())
 	containers, err := container.Open(ctx, container.Config{
 		DataRoot: o.DataRoot, ExecRoot: o.ExecRoot, Images: images, Snapshots: layers, Networks: networks,
-		Launcher: launcher, Events: eventLog, Runtimes: o.runtimes(), DefaultRuntime: o.DefaultRuntime,
-		InitPath: o.initProgram(), CgroupParent: o.CgroupParent, CDI: o.devices(), LogDriver: o.LogDriver, LogOpts: o.LogOpts, Log: log,
+		Launcher: launcher, Events: eventLog, Defaults: defaults, InitPath: initProgram, CgroupParent: o.CgroupParent, CDI: o.devices(), LogDriver: o.LogDriver, LogOpts: o.LogOpts, Log: log,
 		LinkEnv: os.Getenv("DOCKER_KEEP_DEPRECATED_LEGACY_LINKS_ENV_VARS") == "1",
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("cannot open the containers: %w", err)
+		return nil, fmt.Errorf("cannot open the containers: %w", err)
 	}
 	steps.push(containers.Close)
 	images.SetInUse(containers.Users)
 
-	facts := daemonFacts(o, id)
-	facts.Driver, facts.DriverStatus = layers.Driver(), layers.DriverStatus()
-	for _, w := range facts.Warnings {
-		log.Warn(strings.TrimPrefix(w, "WARNING: "))
+	w = &wired{id: id, containers: containers, defaults: defaults, transfers: transfers, registries: registries, events: eventLog, steps: steps,
+		initProgram: initProgram, driver: layers.Driver(), driverStatus: layers.DriverStatus()}
+	w.setFacts(o)
+	config := server.Config{
+		Containers: containers, Logs: containers.Logbook(), Execs: containers.Execs(), Files: containers.Files(), Stats: containers.Stats(), Processes: containers.Processes(), Pruning: containers.Pruning(), Images: images, Transfers: transfers, Registries: image.NewRegistries(registries), Networks: networks, Events: eventLog, Daemon: func() server.Daemon { return *w.facts.Load() }, Log: log,
 	}
-	h = server.New(server.Config{
-		Containers: containers, Logs: containers.Logbook(), Execs: containers.Execs(), Files: containers.Files(), Stats: containers.Stats(), Images: images, Transfers: transfers, Registries: image.NewRegistries(registries), Networks: networks, Events: eventLog, Daemon: facts, Log: log,
-	})
-	return h, steps.run, nil
+	if o.MetricsAddr == "" {
+		w.handler = server.New(config)
+		return w, nil
+	}
+	m := newMetrics(&config)
+	api := server.New(config)
+	w.handler = api
+	stop, err := m.serve(ctx, o.MetricsAddr, api.Info)
+	if err != nil {
+		return nil, err
+	}
+	w.steps.push(stop)
+	return w, nil
 }
 
 // openSnapshots opens the store with the driver, or with the best one that the
@@ -168,18 +204,6 @@ func networkConfig(o *options) network.Config {
 	return c
 }
 
-// initProgram finds the program for --init; "" when there is none.
-func (o *options) initProgram() string {
-	if o.InitPath != "" {
-		return o.InitPath
-	}
-	path, err := findProgram("tare-init")
-	if err != nil {
-		return ""
-	}
-	return path
-}
-
 // devices are those that can be asked for by name.
 func (o *options) devices() container.CDI {
 	var c container.CDI
@@ -204,35 +228,6 @@ func findProgram(name string) (string, error) {
 		return "", fault.New(fault.NotFound, "%s is neither beside tared nor in PATH: install both together", name)
 	}
 	return path, nil
-}
-
-func daemonFacts(o *options, id string) server.Daemon {
-	d := server.Daemon{
-		Version: version, GitCommit: commit(), BuildTime: built(),
-		ID: id, DataRoot: o.DataRoot, Debug: o.LogLevel == "debug", Labels: o.Labels,
-		LogDriver: o.LogDriver, LogDrivers: driver.Names(),
-		Runtimes: map[string]system.Runtime{}, DefaultRuntime: o.DefaultRuntime, Mirrors: o.Mirrors, Insecure: o.Insecure,
-	}
-	for name, rt := range o.runtimes() {
-		d.Runtimes[name] = system.Runtime{Path: rt.Path, Args: rt.Args}
-	}
-	devices := o.devices()
-	d.CDISpecDirs, d.Devices = devices.Dirs, devices.Devices
-	for _, p := range o.Pools {
-		d.AddressPools = append(d.AddressPools, system.NetworkAddressPool{Base: p.Base, Size: p.Size})
-	}
-	for _, host := range o.Hosts {
-		if len(host) < 6 || host[:6] != "tcp://" {
-			continue
-		}
-		switch {
-		case !o.usesTLS():
-			d.Warnings = append(d.Warnings, "WARNING: API is accessible on http://"+host[6:]+" without encryption. Whoever can connect has root on this machine.")
-		case !o.TLSVerify:
-			d.Warnings = append(d.Warnings, "WARNING: API is accessible on https://"+host[6:]+" without TLS client verification. Whoever can connect has root on this machine.")
-		}
-	}
-	return d
 }
 
 // imageEvents publishes what the images tell.

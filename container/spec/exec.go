@@ -20,7 +20,7 @@ func Exec(req *wire.ExecCreateRequest, in Input) (*specs.Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	opts, err := parseSecurity(h.SecurityOpt)
+	opts, err := in.security()
 	if err != nil {
 		return nil, err
 	}

@@ -21,10 +21,19 @@ type security struct {
 	writableCgroups *bool // nil for what --privileged says
 }
 
+// security is what the container's options say, and the daemon's defaults where
+// they say nothing.
+func (in Input) security() (security, error) {
+	s := security{noNewPrivileges: in.NoNewPrivileges}
+	if !in.HostConfig.Privileged {
+		s.seccomp = in.Seccomp
+	}
+	return parseSecurity(in.HostConfig.SecurityOpt, s)
+}
+
 // parseSecurity reads the options in both of Docker's spellings, key=value
-// and the older key:value.
-func parseSecurity(opts []string) (security, error) {
-	var s security
+// and the older key:value, over what s says already.
+func parseSecurity(opts []string, s security) (security, error) {
 	for _, opt := range opts {
 		switch opt {
 		case "no-new-privileges", "writable-cgroups":
@@ -86,7 +95,7 @@ func appArmor() string {
 
 // secure adds what the security options and --privileged decide.
 func secure(s *specs.Spec, in Input) error {
-	opts, err := parseSecurity(in.HostConfig.SecurityOpt)
+	opts, err := in.security()
 	if err != nil {
 		return err
 	}
@@ -128,7 +137,7 @@ func letWriteCgroups(mounts []specs.Mount, on bool) {
 // CheckSecurity tells whether the options can be understood, before anything
 // is made.
 func CheckSecurity(opts []string) error {
-	s, err := parseSecurity(opts)
+	s, err := parseSecurity(opts, security{})
 	if err == nil && s.seccomp != "" && s.seccomp != "unconfined" {
 		if _, err := seccomp.LoadProfile(s.seccomp, &specs.Spec{Process: &specs.Process{}}); err != nil {
 			return fault.New(fault.Invalid, "invalid seccomp profile: %w", err)

@@ -27,6 +27,12 @@ type Input struct {
 	CgroupParent string             // of containers that name none
 	Files        *specs.POSIXRlimit // limit of open files for who asks for none; nil to inherit it
 
+	// The daemon's word where SecurityOpt has none.
+	NoNewPrivileges bool
+	Seccomp         string // "" the built-in profile, "unconfined", or a profile as JSON
+
+	OOMAdjusted bool // OomScoreAdj counts when it is 0 too: it is not what would be inherited
+
 	// Namespace paths to join, "" for a new one; "host" for none.
 	NetNS, PidNS, IpcNS string
 
@@ -118,7 +124,7 @@ func initProcess(in Input) (*specs.Process, error) {
 	if size := in.HostConfig.ConsoleSize; p.Terminal && size[0] > 0 && size[1] > 0 {
 		p.ConsoleSize = &specs.Box{Height: size[0], Width: size[1]}
 	}
-	if adj := in.HostConfig.OomScoreAdj; adj != 0 {
+	if adj := in.HostConfig.OomScoreAdj; adj != 0 || in.OOMAdjusted {
 		p.OOMScoreAdj = &adj
 	}
 	if in.HostConfig.Umask != nil {

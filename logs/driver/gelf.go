@@ -13,7 +13,6 @@ import (
 	"maps"
 	"net"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 )
@@ -70,11 +69,7 @@ func newGELF(opts map[string]string, info Info) (*Receiver, error) {
 	if err != nil {
 		return nil, err
 	}
-	tag, err := info.tag(defaultTag)
-	if err != nil {
-		return nil, err
-	}
-	host, err := os.Hostname()
+	tag, host, err := info.sender()
 	if err != nil {
 		return nil, err
 	}

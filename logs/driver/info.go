@@ -122,6 +122,14 @@ func (i *Info) tag(fallback string) (string, error) {
 
 const defaultTag = "{{.ID}}"
 
+// sender is who speaks to a receiver: the container by its tag, on this host.
+func (i *Info) sender() (tag, host string, err error) {
+	if tag, err = i.tag(defaultTag); err == nil {
+		host, err = os.Hostname()
+	}
+	return tag, host, err
+}
+
 func parseTag(text string) (*template.Template, error) {
 	return template.New("log-tag").Funcs(template.FuncMap{
 		"json": func(v any) string {

@@ -128,11 +128,7 @@ func newSyslog(opts map[string]string, info Info) (*Receiver, error) {
 	if err != nil {
 		return nil, err
 	}
-	tag, err := info.tag(defaultTag)
-	if err != nil {
-		return nil, err
-	}
-	host, err := os.Hostname()
+	tag, host, err := info.sender()
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 )
 
 // How much is remembered of execs that have ended: for how long, of how many,
-// and how many bytes of their arguments and notes.
+// and how many bytes of their arguments, notes and output.
 const (
 	exitKept  = 10 * time.Minute // twice as long as a daemon tells of them
 	exitsKept = 256
@@ -25,16 +26,21 @@ const (
 type execs struct {
 	mu      sync.Mutex
 	running map[string]*exec
-	ended   []supervise.ExecStatus // in the order of their ends
-	bytes   int                    // of their arguments and notes
+	ended   []known // in the order of their ends
+	bytes   int     // of their arguments, notes and output
+}
+
+// known is what is known of an exec for good.
+type known struct {
+	supervise.ExecStatus
+	once bool // its end is told once
 }
 
 // exec is a further process in the container.
 type exec struct {
-	supervise.ExecStatus
+	known
 	stdio *stdio
 	out   *output
-	once  bool          // its end is told once
 	done  chan struct{} // closed when Exit is valid
 }
 
@@ -45,19 +51,15 @@ func (x *execs) find(id string) (*exec, error) {
 	if e := x.running[id]; e != nil {
 		return e, nil
 	}
-	if x.endedLocked(id) != nil {
+	if x.endedLocked(id) >= 0 {
 		return nil, errGone()
 	}
 	return nil, errNoExec(id)
 }
 
-func (x *execs) endedLocked(id string) *supervise.ExecExit {
-	for i := range x.ended {
-		if x.ended[i].ID == id {
-			return x.ended[i].Exit
-		}
-	}
-	return nil
+// endedLocked finds one that has ended; -1 for none.
+func (x *execs) endedLocked(id string) int {
+	return slices.IndexFunc(x.ended, func(k known) bool { return k.ID == id })
 }
 
 func errNoExec(id string) error {
@@ -71,7 +73,7 @@ func (x *execs) add(e *exec) error {
 	if x.running == nil {
 		x.running = map[string]*exec{}
 	}
-	if x.endedLocked(e.ID) != nil || x.running[e.ID] != nil {
+	if x.endedLocked(e.ID) >= 0 || x.running[e.ID] != nil {
 		return fault.New(fault.Conflict, "the exec %s has been started already", e.ID)
 	}
 	x.running[e.ID] = e
@@ -98,14 +100,14 @@ func (x *execs) end(e *exec, exit supervise.ExecExit) {
 	e.Exit = &exit
 	close(e.done)
 	delete(x.running, e.ID)
-	x.ended = append(x.ended, e.ExecStatus)
-	x.bytes += weight(e.ExecStatus)
+	x.ended = append(x.ended, e.known)
+	x.bytes += weight(e.known)
 	for len(x.ended) > exitsKept || x.bytes > bytesKept && len(x.ended) > 1 || time.Since(x.ended[0].Exit.EndedAt) > exitKept {
 		x.dropLocked(0)
 	}
 }
 
-func weight(e supervise.ExecStatus) int {
+func weight(e known) int {
 	n := len(e.Note) + len(e.Exit.Output)
 	for _, a := range e.Args {
 		n += len(a)
@@ -115,50 +117,47 @@ func weight(e supervise.ExecStatus) int {
 
 func (x *execs) dropLocked(i int) {
 	x.bytes -= weight(x.ended[i])
-	rest := append(x.ended[:i], x.ended[i+1:]...)
-	clear(x.ended[len(rest):]) // what it points to
-	x.ended = rest
-}
-
-// forget drops what was told and is told once.
-func (x *execs) forget(id string) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	for i := range x.ended {
-		if x.ended[i].ID == id {
-			x.dropLocked(i)
-			return
-		}
-	}
+	x.ended = slices.Delete(x.ended, i, i+1)
 }
 
 // wait waits for the end of an exec.
 func (x *execs) wait(ctx context.Context, id string) (supervise.ExecExit, error) {
 	x.mu.Lock()
-	e, exit := x.running[id], x.endedLocked(id)
+	e := x.running[id]
 	x.mu.Unlock()
-	switch {
-	case exit != nil:
-		return *exit, nil
-	case e == nil:
-		return supervise.ExecExit{}, errNoExec(id)
-	}
-	select {
-	case <-e.done:
-		if e.once {
-			x.forget(id)
+	if e != nil {
+		select {
+		case <-e.done:
+		case <-ctx.Done():
+			return supervise.ExecExit{}, ctx.Err()
 		}
-		return *e.Exit, nil
-	case <-ctx.Done():
-		return supervise.ExecExit{}, ctx.Err()
 	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	i := x.endedLocked(id)
+	var exit *supervise.ExecExit
+	switch {
+	case e != nil:
+		exit = e.Exit // it may be forgotten by now
+	case i < 0:
+		return supervise.ExecExit{}, errNoExec(id)
+	default:
+		exit = x.ended[i].Exit
+	}
+	if i >= 0 && x.ended[i].once {
+		x.dropLocked(i)
+	}
+	return *exit, nil
 }
 
 // list tells of all that are known.
 func (x *execs) list() []supervise.ExecStatus {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	list := append([]supervise.ExecStatus{}, x.ended...)
+	list := make([]supervise.ExecStatus, 0, len(x.ended)+len(x.running))
+	for _, k := range x.ended {
+		list = append(list, k.ExecStatus)
+	}
 	for _, e := range x.running {
 		if e.Pid != 0 {
 			list = append(list, e.ExecStatus)
@@ -211,8 +210,8 @@ func (k *keeper) exec(ctx context.Context, c supervise.ExecConfig, files []*os.F
 		return supervise.Started{}, fault.New(fault.Conflict, "nothing can be executed in a container that is %s", phase)
 	}
 	e := &exec{
-		ExecStatus: supervise.ExecStatus{ID: c.ID, Args: c.Process.Args, TTY: c.Process.Terminal, Note: c.Note},
-		out:        newOutput(nil, &k.activity), once: c.Keep > 0, done: make(chan struct{}),
+		known: known{supervise.ExecStatus{ID: c.ID, Args: c.Process.Args, TTY: c.Process.Terminal, Note: c.Note}, c.Keep > 0},
+		out:   newOutput(nil, &k.activity), done: make(chan struct{}),
 	}
 	e.out.keep = c.Keep
 	var err error

@@ -32,7 +32,7 @@ func TestTestcontainers(t *testing.T) {
 		}),
 		testcontainers.WithWaitStrategy(wait.ForLog("hello is ready"), wait.ForListeningPort("80/tcp"), wait.ForHTTP("/").WithPort("80/tcp"),
 			wait.ForExec([]string{"test", "-d", "/scratch"}), wait.ForHealthCheck()))
-	testcontainers.CleanupContainer(t, c)
+	testcontainers.CleanupContainer(t, c, testcontainers.StopTimeout(0))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func TestTestcontainers(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "page"), []byte("copied"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.CopyDirToContainer(ctx, dir, "/www", 0o755); err != nil {
+	if err := c.CopyDirToContainer(ctx, dir, "/www/"+filepath.Base(dir), 0o755); err != nil {
 		t.Error(err)
 	}
 	if err := c.CopyToContainer(ctx, []byte("from memory"), "/www/memory", 0o600); err != nil {
@@ -98,7 +98,7 @@ func TestTestcontainers(t *testing.T) {
 func TestTestcontainersExit(t *testing.T) {
 	c, err := testcontainers.Run(t.Context(), "busybox", testcontainers.WithCmd("sh", "-c", "echo said; exit 4"),
 		testcontainers.WithWaitStrategy(wait.ForExit()))
-	testcontainers.CleanupContainer(t, c)
+	testcontainers.CleanupContainer(t, c, testcontainers.StopTimeout(0))
 	if err != nil {
 		t.Fatal(err)
 	}

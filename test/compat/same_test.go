@@ -2,9 +2,11 @@ package compat
 
 import (
 	"bytes"
+	"fmt"
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/test/daemon"
@@ -15,6 +17,9 @@ import (
 // not the same in two versions of Docker's. What depends on the second in which it
 // is called is left out.
 const same = `
+events --since 1h --until NOW --filter type=container --format {{.Type}}{{.Action}}{{.Actor.ID}}
+events --since 1h --until NOW --filter container=web
+events --since 1h --until NOW --format json
 ps -a --no-trunc --format {{.ID}}|{{.Names}}|{{.Image}}|{{.Command}}|{{.CreatedAt}}|{{.Ports}}|{{.State}}|{{.Labels}}|{{.Label "one"}}|{{.Mounts}}|{{.LocalVolumes}}|{{.Networks}}
 ps -a -s --format {{.Names}}|{{.Size}}
 ps --format table {{.Names}}\t{{.Image}}\t{{.Label "one"}}
@@ -55,9 +60,6 @@ info -f {{.OSType}}{{.NCPU}}{{json .Plugins}}{{.ServerVersion}}{{json .Runtimes}
 version -f {{.Server.Version}}{{.Server.APIVersion}}{{.Server.Os}}
 system df --format {{.Type}}|{{.TotalCount}}|{{.Active}}|{{.Size}}
 system df --format json
-events --since 1h --until 0s --filter type=container --format {{.Type}}{{.Action}}{{.Actor.ID}}
-events --since 1h --until 0s --filter container=web
-events --since 1h --until 0s --format json
 port web
 port web 80
 port web 81
@@ -78,8 +80,24 @@ rm -f nope
 attach ended
 rmi nope
 run --nope busybox
-run --name web busybox
 run --rm busybox false
+info -f {{}}
+~version -f {{}}
+inspect -f {{}} web
+run -a stdin -d busybox
+run --name web busybox
+run --network nope busybox
+run -p 99999:80 busybox
+run --memory x busybox
+run --rm -w /x/y busybox pwd
+run --rm --entrypoint echo busybox hi
+run --rm -u nobodyx busybox
+run --rm --cidfile /nope/x busybox true
+run --rm --log-driver nope busybox true
+create --name web busybox
+exec web false
+exec nope true
+exec web nope
 context inspect nope
 `
 
@@ -105,7 +123,9 @@ func TestSameOutput(t *testing.T) {
 		ours := strings.NewReplacer("tare: ", "docker: ", "'tare ", "'docker ", "  tare ", "  docker ")
 		return c.ProcessState.ExitCode(), o.String(), ours.Replace(e.String())
 	}
-	for _, line := range strings.Split(strings.TrimSpace(same), "\n") {
+	now := time.Now()
+	lines := strings.ReplaceAll(strings.TrimSpace(same), "NOW", fmt.Sprintf("%d.%09d", now.Unix(), now.Nanosecond()))
+	for _, line := range strings.Split(lines, "\n") {
 		line, loose := strings.CutPrefix(line, "~")
 		args := split(line)
 		wantCode, wantOut, wantErr := run("docker", args)

@@ -33,6 +33,8 @@ type Daemon struct {
 	cmd   *exec.Cmd
 	ended chan struct{}
 	atEnd []func() error
+
+	passed []*os.File
 }
 
 var (
@@ -123,6 +125,12 @@ func (d *Daemon) AtEnd(f func() error) { d.atEnd = append(d.atEnd, f) }
 // Use takes the programs from another directory from now on.
 func (d *Daemon) Use(bin string) { d.bin = bin }
 
+// Add gives the daemon more flags from its next start on.
+func (d *Daemon) Add(flags ...string) { d.flags = append(d.flags, flags...) }
+
+// Activate passes listening sockets to the daemon, as systemd does.
+func (d *Daemon) Activate(sockets ...*os.File) { d.passed = sockets }
+
 // Program is the path of one of the programs.
 func (d *Daemon) Program(name string) string { return filepath.Join(d.bin, name) }
 
@@ -135,6 +143,11 @@ func (d *Daemon) Begin(t testing.TB) {
 	}
 	defer log.Close()
 	d.cmd = exec.Command(d.Program("tared"), d.flags...)
+	if len(d.passed) > 0 { // sd_listen_fds(3): the process is to find its own number there
+		d.cmd = exec.Command("sh", append([]string{"-c", `LISTEN_PID=$$ exec "$0" "$@"`, d.Program("tared")}, d.flags...)...)
+		d.cmd.Env = append(os.Environ(), fmt.Sprintf("LISTEN_FDS=%d", len(d.passed)))
+		d.cmd.ExtraFiles = d.passed
+	}
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := d.cmd.Start(); err != nil {

@@ -1,0 +1,88 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/moby/moby/api/types/events"
+
+	"github.com/tarehq/tare/fault"
+)
+
+// stopGrace is how much longer than its containers' stop timeouts a stop of all
+// may take, as Docker has it.
+const stopGrace = 5 * time.Second
+
+// StopAll stops the containers because the daemon ends: each as its stop signal
+// and timeout say, and what is left after the limit by SIGKILL. The limit grows
+// to the longest timeout and 5 s more; a negative one, or a container that may
+// take for ever, is none. No restart policy acts until the next daemon begins,
+// which starts those again whose policy wants it: nobody has stopped them by hand.
+func StopAll(ctx context.Context, s *Service, limit time.Duration) error {
+	s.ending.Store(true)
+	var live []Record
+	for _, r := range s.store.all() {
+		s.live(r.ID).callOff() // who waits for another try
+		if r.State.Live() && r.State != Restarting {
+			live = append(live, r)
+		}
+	}
+	for _, r := range live {
+		wait := r.stopTimeout() + stopGrace
+		if r.stopTimeout() < 0 || limit < 0 {
+			limit = -1
+		} else {
+			limit = max(limit, wait)
+		}
+	}
+	late, cancel := context.WithCancel(ctx)
+	if limit >= 0 {
+		late, cancel = context.WithTimeout(ctx, limit)
+	}
+	defer cancel()
+	errs := make([]error, len(live))
+	var stopping sync.WaitGroup
+	for i, r := range live {
+		stopping.Go(func() { errs[i] = s.stopAtEnd(late, r) })
+	}
+	stopping.Wait()
+	return errors.Join(errs...)
+}
+
+// stopAtEnd stops one of them, by SIGKILL when ctx ends.
+func (s *Service) stopAtEnd(ctx context.Context, r Record) error {
+	sig, err := stopSignal(r, "")
+	if err != nil {
+		return err
+	}
+	calm := context.WithoutCancel(ctx)
+	_, ended, err := s.halt(calm, r, sig, false)
+	if err != nil || ended == nil {
+		return err
+	}
+	if wait := r.stopTimeout(); wait >= 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, wait)
+		defer cancel()
+	}
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		if err := s.kill(calm, r, false); err != nil {
+			return fault.New(fault.KindOf(err), "container %s goes on: %w", r.ID, err)
+		}
+	}
+	s.publish(r, events.ActionStop)
+	return nil
+}
+
+// stopTimeout is how long the container has from its stop signal to SIGKILL;
+// negative for ever.
+func (r Record) stopTimeout() time.Duration {
+	if r.Config.StopTimeout != nil {
+		return time.Duration(*r.Config.StopTimeout) * time.Second
+	}
+	return defaultStopTimeout * time.Second
+}
