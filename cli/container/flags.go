@@ -24,6 +24,7 @@ type createFlags struct {
 	mac, ip, ip6, volumeDriver              string
 	cpusetCPUs, cpusetMems                  string
 	stopTimeout, oomScore, retries          int
+	umask                                   string
 	cpuShares, cpuPeriod, cpuQuota          int64
 	cpuRTPeriod, cpuRTRuntime, pids         int64
 	swappiness                              int64
@@ -58,6 +59,7 @@ func newCreateFlags(f *pflag.FlagSet) *createFlags {
 	c.addStorage(f)
 	c.addLimits(f)
 	c.addHealth(f)
+	addElsewhere(f)
 	return c
 }
 
@@ -109,6 +111,7 @@ func (c *createFlags) addIsolation(f *pflag.FlagSet) {
 	f.StringVar(&c.cgroupns, "cgroupns", "", "Cgroup namespace to use (host|private)")
 	f.StringVar(&c.cgroupParent, "cgroup-parent", "", "Optional parent cgroup for the container")
 	f.StringVar(&c.isolation, "isolation", "", "Container isolation technology")
+	f.StringVar(&c.umask, "umask", "", "Initial umask of the process, in octal")
 	f.IntVar(&c.oomScore, "oom-score-adj", 0, "Tune host's OOM preferences (-1000 to 1000)")
 	f.BoolVar(&c.noOOM, "oom-kill-disable", false, "Disable OOM Killer")
 }
