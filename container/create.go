@@ -39,6 +39,9 @@ func (s *Service) Create(ctx context.Context, req CreateRequest) (id string, war
 	if err := normalize(&req); err != nil {
 		return "", nil, err
 	}
+	if err := s.logs.choose(&req.HostConfig.LogConfig); err != nil {
+		return "", nil, err
+	}
 	if err := s.check(&req); err != nil {
 		return "", nil, err
 	}
@@ -162,6 +165,9 @@ func (s *Service) make(r *Record) (err error) {
 		return err
 	}
 	back.Push(func() error { return s.cfg.Snapshots.Remove(r.ID) })
+	if err := s.limitStorage(r); err != nil {
+		return err
+	}
 	if err := s.store.add(r); err != nil {
 		return err
 	}
@@ -210,7 +216,7 @@ func (s *Service) resolve(req CreateRequest, img image.Image) (*Record, error) {
 		return nil, err
 	}
 	if n := req.NetworkingConfig; n != nil {
-		r.Networks = n.EndpointsConfig
+		r.Networks = wishes(n.EndpointsConfig)
 	}
 	if config.Hostname == "" && !req.HostConfig.UTSMode.IsHost() && !req.HostConfig.NetworkMode.IsHost() {
 		config.Hostname = r.ID[:12]
@@ -221,6 +227,22 @@ func (s *Service) resolve(req CreateRequest, img image.Image) (*Record, error) {
 	}
 	r.Path, r.Args = argv[0], argv[1:]
 	return r, nil
+}
+
+// wishes leaves of endpoints what can be asked for. The rest tells what is: some
+// clients send what inspect told them of another container.
+func wishes(endpoints map[string]*wirenet.EndpointSettings) map[string]*wirenet.EndpointSettings {
+	var out map[string]*wirenet.EndpointSettings
+	for name, e := range endpoints {
+		if e == nil {
+			continue
+		}
+		if out == nil {
+			out = map[string]*wirenet.EndpointSettings{}
+		}
+		out[name] = &wirenet.EndpointSettings{IPAMConfig: e.IPAMConfig, MacAddress: e.MacAddress}
+	}
+	return out
 }
 
 // mergeImage fills what the user left open with the image's config, by
@@ -320,9 +342,6 @@ func normalize(req *CreateRequest) error {
 	if h.ShmSize == 0 {
 		h.ShmSize = 64 << 20
 	}
-	if h.LogConfig.Type == "" {
-		h.LogConfig.Type = "json-file"
-	}
 	if h.RestartPolicy.Name == "" {
 		h.RestartPolicy.Name = wire.RestartPolicyDisabled
 	}
@@ -337,9 +356,6 @@ func normalize(req *CreateRequest) error {
 	}
 	if h.OomKillDisable == nil {
 		h.OomKillDisable = new(bool)
-	}
-	if h.LogConfig.Config == nil {
-		h.LogConfig.Config = map[string]string{}
 	}
 	plain := slices.Contains(h.SecurityOpt, "systempaths=unconfined") || slices.Contains(h.SecurityOpt, "systempaths:unconfined")
 	if !h.Privileged && !plain {

@@ -12,6 +12,7 @@ import (
 	"github.com/moby/moby/api/types/storage"
 
 	"github.com/tarehq/tare/container/spec"
+	"github.com/tarehq/tare/logs/driver"
 )
 
 // Inspect tells all about a container. It waits for nothing but memory; with
@@ -41,7 +42,7 @@ func (s *Service) Inspect(ctx context.Context, nameOrID string, size bool) (wire
 		Storage:                 &storage.Storage{RootFS: &storage.RootFSStorage{Snapshot: &storage.RootFSStorageSnapshot{Name: s.cfg.Snapshots.Driver()}}},
 		ExecIDs:                 s.execs.of(r.ID),
 	}
-	if len(r.Links) > 0 {
+	if len(r.HostConfig.Links) > 0 {
 		out.HostConfig = s.withLinks(r)
 	}
 	if !r.StartedAt.IsZero() { // they are written by the first start
@@ -53,8 +54,8 @@ func (s *Service) Inspect(ctx context.Context, nameOrID string, size bool) (wire
 		s.hostFilePaths(owner, &files)
 		out.HostsPath, out.HostnamePath, out.ResolvConfPath = files.Hosts, files.Hostname, files.ResolvConf
 	}
-	if r.HostConfig.LogConfig.Type == "json-file" && !r.StartedAt.IsZero() {
-		out.LogPath = s.logPath(r.ID)
+	if r.HostConfig.LogConfig.Type == driver.JSONFile && !r.StartedAt.IsZero() {
+		out.LogPath = s.logs.path(&r)
 	}
 	if size {
 		rw, root, err := s.cfg.Snapshots.Usage(ctx, r.ID)

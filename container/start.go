@@ -149,6 +149,7 @@ func (s *Service) launch(ctx context.Context, r *Record) (err error) {
 	}
 	s.health.begin(*r)
 	s.publish(*r, events.ActionStart)
+	s.logs.begin(r)
 	s.watchers.Go(func() { s.watch(*r, l, run) })
 	return nil
 }
@@ -167,7 +168,9 @@ func (s *Service) rootOf(ctx context.Context, r *Record) (snapshot.Mount, error)
 	}
 	root, err = s.cfg.Snapshots.Mount(r.ID)
 	if errors.Is(err, fault.NotFound) && r.State == Created && r.StartedAt.IsZero() {
-		return s.cfg.Snapshots.Prepare(r.ID, r.Image.ChainID)
+		if root, err = s.cfg.Snapshots.Prepare(r.ID, r.Image.ChainID); err == nil {
+			err = s.limitStorage(r)
+		}
 	}
 	return root, err
 }
@@ -250,5 +253,3 @@ func imageFile(layers []string, name string) ([]byte, error) {
 	}
 	return data, err
 }
-
-func (s *Service) logPath(id string) string { return s.store.path(id, id+"-json.log") }

@@ -40,7 +40,6 @@ type Changing interface {
 
 // Streams are a container's output, its input and its terminal.
 type Streams interface {
-	Logs(ctx context.Context, nameOrID string, o container.LogsOptions) (container.LogStream, error)
 	Attach(ctx context.Context, nameOrID string, o container.AttachOptions, hijack container.Hijack) error
 	Resize(ctx context.Context, nameOrID string, height, width uint16) error
 }
@@ -64,7 +63,7 @@ func (h *containerHandlers) routes() []route {
 		{method: "POST", pattern: "/containers/{id}/rename", handle: h.rename},
 		{method: "POST", pattern: "/containers/{id}/update", handle: h.update},
 		{method: "POST", pattern: "/containers/{id}/wait", handle: h.wait},
-		{method: "DELETE", pattern: "/containers/{id}", handle: h.remove},
+		{method: "DELETE", pattern: "/containers/{id...}", handle: h.remove}, // a link's name has a slash
 	}
 }
 

@@ -126,8 +126,9 @@ func (v Version) create(body *createBody, cgroupVersion int) error {
 	if v.before(25) {
 		hc.AutoRemove = false
 	}
-	// Before 1.40 the default IpcMode was shareable. As nothing can be shared
-	// with yet, private, the default of today, is no different.
+	if v.before(40) && hc.IpcMode.IsEmpty() {
+		hc.IpcMode = container.IPCModeShareable
+	}
 	if v.before(41) && cgroupVersion == 1 && hc.CgroupnsMode.IsEmpty() {
 		hc.CgroupnsMode = container.CgroupnsModeHost
 	}
@@ -575,12 +576,13 @@ type legacyUsage struct {
 	Containers  []container.Summary
 	Volumes     []*volume.Volume
 	BuildCache  []build.CacheRecord
-	BuilderSize *int64 `json:",omitempty"`
+	BuilderSize *int64    `json:",omitempty"`
+	LogUsage    *LogUsage `json:",omitempty"`
 	*system.DiskUsage
 }
 
-func (v Version) usage(u system.DiskUsage, verbose bool) any {
-	old := legacyUsage{}
+func (v Version) usage(u system.DiskUsage, logs *LogUsage, verbose bool) any {
+	old := legacyUsage{LogUsage: logs}
 	if img := u.ImageUsage; img != nil {
 		old.LayersSize = img.TotalSize
 		old.Images = v.images(append([]image.Summary{}, img.Items...))
@@ -612,7 +614,10 @@ func (v Version) usage(u system.DiskUsage, verbose bool) any {
 		old.DiskUsage = &u
 		return old
 	}
-	return u
+	return struct {
+		system.DiskUsage
+		LogUsage *LogUsage `json:",omitempty"`
+	}{u, logs}
 }
 
 // platforms are those that loading and saving are about. The parameter came

@@ -68,6 +68,9 @@ func (g *Group) writeOne(s setting) error {
 		return fault.New(fault.Unavailable, "%s cannot be set: the %s control group is not mounted", s.file, s.controller)
 	}
 	if err := write(dir, s.file, s.value); err != nil {
+		if strings.HasPrefix(s.file, "cpu.rt_") {
+			return fault.New(fault.KindOf(err), "the kernel gives the container no real-time budget, which its parent group needs to have first: %w", err)
+		}
 		return err
 	}
 	return reserve(dir, s)
