@@ -172,7 +172,7 @@ func (s *Service) linkTargets(r *Record) (aliases []string, targets []Record, er
 		switch {
 		case err != nil:
 			continue
-		case t.State != Running && t.State != Paused:
+		case !t.State.Up():
 			return nil, nil, fault.New(fault.Internal, "Cannot link to a non running container: /%s AS /%s/%s", t.Name, r.Name, link.Alias)
 		case t.Endpoint == nil:
 			return nil, nil, fault.New(fault.Internal, "Cannot link to /%s, as it does not belong to the default network", t.Name)
