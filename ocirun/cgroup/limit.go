@@ -512,7 +512,11 @@ func ioV2(b *specs.LinuxBlockIO) []setting {
 	}
 	throttle := func(key string, devices []specs.LinuxThrottleDevice) {
 		for _, d := range devices {
-			out = append(out, setting{file: "io.max", value: fmt.Sprintf("%d:%d %s=%d", d.Major, d.Minor, key, d.Rate)})
+			rate := "max" // what v1 calls 0
+			if d.Rate > 0 {
+				rate = strconv.FormatUint(d.Rate, 10)
+			}
+			out = append(out, setting{file: "io.max", value: fmt.Sprintf("%d:%d %s=%s", d.Major, d.Minor, key, rate)})
 		}
 	}
 	throttle("rbps", b.ThrottleReadBpsDevice)
