@@ -85,6 +85,7 @@ type HostConfig struct {
 	ShmSize         int64             `json:",omitempty"` // bytes
 	Sysctls         map[string]string `json:",omitempty"`
 	Runtime         string            `json:",omitempty"`
+	Umask           *uint32           `json:",omitempty"`
 	Isolation       string            `json:",omitempty"`
 
 	Resources

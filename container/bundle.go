@@ -165,6 +165,7 @@ func (b *bundle) config(tty bool, log supervise.Log) supervise.Config {
 		OpenStdin: r.Config.OpenStdin,
 		StdinOnce: r.Config.StdinOnce,
 		TTY:       tty,
+		WatchOOM:  r.HostConfig.Memory > 0,
 		NetNS:     b.net.netns,
 		Held:      b.net.sockets,
 	}

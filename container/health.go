@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	wire "github.com/moby/moby/api/types/container"
@@ -33,6 +34,8 @@ type Health struct {
 	probers map[string]*prober // by container
 	closed  bool
 	probes  sync.WaitGroup // those under way
+
+	checks, failed atomic.Uint64 // results so far, and those that were no success
 }
 
 // prober checks one run of a container.
@@ -133,6 +136,7 @@ func (h *Health) due(p *prober) {
 	if err == nil && r.State == Running { // else it is paused
 		if keeper, _, err := h.containers.running(r); err == nil { // else it is not known how it fares
 			if result := h.probe(p, r, keeper); result != nil {
+				h.count(result)
 				status = h.record(p, result, status)
 			}
 		}
@@ -143,6 +147,18 @@ func (h *Health) due(p *prober) {
 		p.timer.Reset(p.check.next(status, time.Since(p.started)))
 	}
 }
+
+// count adds a result to the counts.
+func (h *Health) count(result *wire.HealthcheckResult) {
+	h.checks.Add(1)
+	if result.ExitCode != 0 {
+		h.failed.Add(1)
+	}
+}
+
+// Counts tells how many probes have had a result since the daemon began, and how
+// many of them found the container wanting.
+func (h *Health) Counts() (all, failed uint64) { return h.checks.Load(), h.failed.Load() }
 
 // probe runs the check once; nil if nothing was found out.
 func (h *Health) probe(p *prober, r Record, keeper *supervise.Keeper) *wire.HealthcheckResult {

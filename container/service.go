@@ -44,6 +44,8 @@ type Images interface {
 type Snapshots interface {
 	Prepare(containerID string, chain digest.Digest) (snapshot.Mount, error)
 	Mount(containerID string) (snapshot.Mount, error)
+	CanLimit() error
+	Limit(containerID string, bytes uint64) error
 	Remove(containerID string) error
 	Changes(containerID string) (*snapshot.Changes, error)
 	Active() []string
@@ -162,6 +164,9 @@ func makeBundlesDir(dir string) error {
 	}
 	return os.Chmod(dir, 0o700) // it may be of an earlier version
 }
+
+// Health is what looks after the containers' health checks.
+func (s *Service) Health() *Health { return s.health }
 
 // Close lets go of the running containers, which go on, and returns when
 // nothing of the service runs any more.

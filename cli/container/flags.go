@@ -44,6 +44,7 @@ type createFlags struct {
 	gpus                                    *option.List
 	mounts                                  mounts
 	ulimits                                 ulimits
+	umask                                   option.Umask
 	networks                                networks
 }
 
@@ -57,6 +58,7 @@ func newCreateFlags(f *pflag.FlagSet) *createFlags {
 	c.addStorage(f)
 	c.addLimits(f)
 	c.addHealth(f)
+	addElsewhere(f)
 	return c
 }
 
@@ -73,6 +75,8 @@ func (c *createFlags) addProcess(f *pflag.FlagSet) {
 	f.StringVar(&c.entrypoint, "entrypoint", "", "Overwrite the default ENTRYPOINT of the image")
 	f.StringVar(&c.platform, "platform", "", "Set platform if server is multi-platform capable")
 	f.StringVar(&c.pull, "pull", "missing", "Pull image before creating (always, missing, never)")
+	f.Bool("disable-content-trust", true, "Skip image verification")
+	f.MarkHidden("disable-content-trust") // Docker accepts it and does nothing
 	f.StringVar(&c.cidFile, "cidfile", "", "Write the container ID to the file")
 	f.StringVar(&c.stopSignal, "stop-signal", "", "Signal to stop the container")
 	f.IntVar(&c.stopTimeout, "stop-timeout", 0, "Timeout (in seconds) to stop a container")
@@ -92,6 +96,7 @@ func (c *createFlags) addIsolation(f *pflag.FlagSet) {
 	f.BoolVar(&c.readOnly, "read-only", false, "Mount the container's root filesystem as read only")
 	c.capAdd = option.NewList(f, "cap-add", "", "Add Linux capabilities", nil)
 	c.capDrop = option.NewList(f, "cap-drop", "", "Drop Linux capabilities", nil)
+	f.Var(&c.umask, "umask", "Set umask for the container")
 	c.groups = option.NewList(f, "group-add", "", "Add additional groups to join", nil)
 	c.security = option.NewList(f, "security-opt", "", "Security options", nil)
 	c.sysctls = option.NewList(f, "sysctl", "", "Sysctl options", nil)
@@ -125,6 +130,8 @@ func (c *createFlags) addNetwork(f *pflag.FlagSet) {
 	c.dns = option.NewList(f, "dns", "", "Set custom DNS servers", checkIP)
 	c.dnsSearch = option.NewList(f, "dns-search", "", "Set custom DNS search domains", nil)
 	c.dnsOptions = option.NewList(f, "dns-option", "", "Set DNS options", nil)
+	f.Var(c.dnsOptions, "dns-opt", "Set DNS options")
+	f.MarkHidden("dns-opt")
 	c.links = option.NewList(f, "link", "", "Add link to another container", nil)
 	c.aliases = option.NewList(f, "network-alias", "", "Add network-scoped alias for the container", nil)
 	f.Var(c.aliases, "net-alias", "Add network-scoped alias for the container")

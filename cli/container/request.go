@@ -148,7 +148,7 @@ func (c *createFlags) fillNamespaces(r *client.CreateRequest) error {
 
 func (c *createFlags) fillSecurity(r *client.CreateRequest) error {
 	h := r.HostConfig
-	h.Privileged, h.ReadonlyRootfs = c.privileged, c.readOnly
+	h.Privileged, h.ReadonlyRootfs, h.Umask = c.privileged, c.readOnly, c.umask.Bits
 	h.CapAdd, h.GroupAdd = capabilities(c.capAdd.Values, nil), c.groups.Values
 	h.CapDrop = capabilities(c.capDrop.Values, h.CapAdd)
 	for _, opt := range c.security.Values {
@@ -161,7 +161,7 @@ func (c *createFlags) fillSecurity(r *client.CreateRequest) error {
 			// The form with a colon is older and still understood.
 			name, value, ok = strings.Cut(opt, ":")
 		}
-		if !ok && opt != "no-new-privileges" {
+		if !ok && opt != "no-new-privileges" && opt != "writable-cgroups" {
 			return fault.New(fault.Invalid, "Invalid --security-opt: %q", opt)
 		}
 		if name == "seccomp" && value != "unconfined" && value != "builtin" {

@@ -22,15 +22,17 @@ import (
 // --metrics-addr has none: then nobody takes the times.
 type metrics struct {
 	events     *event.Log
+	health     *container.Health
 	containers *exposition.Timer
 	images     *exposition.Timer
 	host       *exposition.Timer
 }
 
 // newMetrics puts stop watches around what the API calls.
-func newMetrics(c *server.Config) *metrics {
+func newMetrics(c *server.Config, health *container.Health) *metrics {
 	m := &metrics{
 		events:     c.Events,
+		health:     health,
 		containers: exposition.NewTimer("engine_daemon_container_actions_seconds", "The number of seconds it takes to process each container action", "action", "changes", "commit", "create", "delete", "start"),
 		images:     exposition.NewTimer("engine_daemon_image_actions_seconds", "The number of seconds it takes to process each image action", "action", "delete", "pull", "push"),
 		host:       exposition.NewTimer("engine_daemon_host_info_functions_seconds", "The number of seconds it takes to call functions gathering info about the host", "function", "system_info"),
@@ -118,6 +120,9 @@ func (m *metrics) page(info system.Info) *exposition.Page {
 	p.Gauge("engine_daemon_engine_memory_bytes", "The number of bytes of memory that the host system of the engine has", exposition.Sample{Value: float64(info.MemTotal)})
 	p.Gauge("engine_daemon_events_subscribers_total", "The number of current subscribers to events", exposition.Sample{Value: float64(info.NEventsListener)})
 	p.Counter("engine_daemon_events_total", "The number of events logged", float64(m.events.Published()))
+	checks, failed := m.health.Counts()
+	p.Counter("engine_daemon_health_checks_failed_total", "The total number of failed health checks", float64(failed))
+	p.Counter("engine_daemon_health_checks_total", "The total number of health checks", float64(checks))
 	m.host.Write(p)
 	m.images.Write(p)
 	p.Gauge("go_goroutines", "Number of goroutines that currently exist.", exposition.Sample{Value: float64(info.NGoroutines)})

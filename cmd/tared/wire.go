@@ -169,7 +169,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 		w.handler = server.New(config)
 		return w, nil
 	}
-	m := newMetrics(&config)
+	m := newMetrics(&config, containers.Health())
 	api := server.New(config)
 	w.handler = api
 	stop, err := m.serve(ctx, o.MetricsAddr, api.Info)

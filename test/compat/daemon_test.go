@@ -132,6 +132,23 @@ func TestDropIn(t *testing.T) {
 			t.Errorf("at %s: %v %s", at, err, out)
 		}
 	}
+	// What there is none of is answered as Docker does.
+	for _, step := range []struct {
+		args string
+		want string
+	}{
+		{"system prune --all --force --volumes", "Total reclaimed space: "},
+		{"network prune --force", ""}, {"volume prune --force", "Total reclaimed space: 0B"}, {"plugin ls -q", ""}, {"volume ls -q", ""},
+		{"node ls", "This node is not a swarm manager."}, {"service ls", "This node is not a swarm manager."}, {"secret ls", "This node is not a swarm manager."},
+		{"swarm leave", "This node is not part of a swarm"}, {"plugin inspect none", "none"},
+		{"events --since 1 --until 2", ""}, {"events --filter colour=red", "invalid filter 'colour'"}, {"ps --filter colour=red", "invalid filter 'colour'"},
+		{"ps --filter status=here", "invalid filter 'status=here'"}, {"ps --filter is-task=x", "invalid filter 'is-task=[x]'"},
+	} {
+		out, err := docker(t, d, "", append([]string{"--host", "unix://" + place}, strings.Fields(step.args)...)...)
+		if step.want == "" && (err != nil || out != "") || !strings.Contains(out, step.want) {
+			t.Errorf("%s: %v %s, want %q", step.args, err, out, step.want)
+		}
+	}
 	info, err := os.Stat(second)
 	if err != nil {
 		t.Fatal(err)

@@ -125,16 +125,19 @@ func TestReload(t *testing.T) {
 	for key, want := range map[string]string{
 		"debug": "true", "live-restore": "false", "shutdown-timeout": "7", "default-shm-size": "4194304", "registry-mirrors": `["http://mirror.example/"]`, "insecure-registries": `["reg.example"]`,
 		"max-concurrent-downloads": "9", "max-concurrent-uploads": "5", "max-download-attempts": "5", "labels": `["flag=1"]`, "features": "map[buildkit:false]",
-		"runtimes": "other:/bin/false tarerun:", "default-runtime": "tarerun", "default-ipc-mode": "private", "default-cgroupns-mode": "private",
+		"default-runtime": "tarerun", "default-ipc-mode": "private", "default-cgroupns-mode": "private",
 	} {
 		if got := event.Actor.Attributes[key]; got != want {
 			t.Errorf("the event's %s is %q, want %q", key, got, want)
 		}
 	}
+	if got := event.Actor.Attributes["runtimes"]; !strings.Contains(got, "other:/bin/false") || !strings.Contains(got, "tarerun:") { // and those of the machine
+		t.Errorf("the event's runtimes are %q", got)
+	}
 	if event.Type != "daemon" || event.Action != "reload" || event.Actor.ID != d.Tare(t, "info", "--format", "{{.ID}}") || event.Actor.Attributes["name"] == "" {
 		t.Errorf("%+v", event)
 	}
-	if out := d.Tare(t, "info", "--format", "{{.Debug}} {{.LiveRestoreEnabled}} {{.RegistryConfig.Mirrors}} {{len .Runtimes}}"); out != "true false [http://mirror.example/] 2" {
+	if out := d.Tare(t, "info", "--format", "{{.Debug}} {{.LiveRestoreEnabled}} {{.RegistryConfig.Mirrors}} {{(index .Runtimes \"other\").path}}"); out != "true false [http://mirror.example/] /bin/false" {
 		t.Errorf("after the reload: %s", out)
 	}
 	if !strings.Contains(d.Log(), "options=[mtu]") {
@@ -288,6 +291,8 @@ func TestMetrics(t *testing.T) {
 	d.ImportBusybox(t)
 	d.Tare(t, "run", "-d", "--name", "lives", "busybox", "sleep", "1000")
 	d.Tare(t, "run", "--rm", "busybox", "true")
+	d.Tare(t, "run", "-d", "--name", "ill", "--health-cmd", "false", "--health-interval", "100ms", "--health-retries", "1", "busybox", "sleep", "1000")
+	testutil.Eventually(t, 10*time.Second, "its check fails", func() bool { return d.Tare(t, "inspect", "--format", "{{.State.Health.Status}}", "ill") == "unhealthy" })
 	resp, err := http.Get("http://" + address + "/metrics")
 	if err != nil {
 		t.Fatal(err)
@@ -298,16 +303,18 @@ func TestMetrics(t *testing.T) {
 		t.Fatalf("%v %v", resp, err)
 	}
 	for _, want := range []string{
-		"engine_daemon_container_states_containers{state=\"running\"} 1\n", "engine_daemon_container_actions_seconds_count{action=\"start\"} 2\n",
-		"engine_daemon_container_actions_seconds_bucket{action=\"create\",le=\"+Inf\"} 2\n", "engine_daemon_image_actions_seconds_count{action=\"pull\"} 0\n",
+		"engine_daemon_container_states_containers{state=\"running\"} 2\n", "engine_daemon_container_actions_seconds_count{action=\"start\"} 3\n",
+		"engine_daemon_container_actions_seconds_bucket{action=\"create\",le=\"+Inf\"} 3\n", "engine_daemon_image_actions_seconds_count{action=\"pull\"} 0\n",
 		"engine_daemon_engine_info{architecture=", "engine_daemon_events_subscribers_total 0\n", "# TYPE engine_daemon_events_total counter\n",
 	} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("%q is not in\n%s", want, text)
 		}
 	}
-	if strings.Contains(string(text), "engine_daemon_events_total 0\n") {
-		t.Error("no events")
+	for _, counter := range []string{"engine_daemon_events_total", "engine_daemon_health_checks_total", "engine_daemon_health_checks_failed_total"} {
+		if !strings.Contains(string(text), "\n"+counter+" ") || strings.Contains(string(text), "\n"+counter+" 0\n") {
+			t.Errorf("%s counts nothing:\n%s", counter, text)
+		}
 	}
 }
 
