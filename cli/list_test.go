@@ -278,6 +278,16 @@ func TestNetworksAndVolumes(t *testing.T) {
 	}
 }
 
+func TestPsTellsOfABadTemplateWithoutContainers(t *testing.T) {
+	f := newFake(t)
+	f.on("GET /containers/json", 200, []any{})
+	for text, want := range map[string]int{"{{.Nope}}": 1, "table {{.Names}}\t{{.Nope}}": 1, "table {{.Names}}": 0, "{{.Size}}": 0, "json": 0} {
+		if r := f.call(nil, "ps", "--format", text); r.code != want {
+			t.Errorf("%s: %+v", text, r)
+		}
+	}
+}
+
 func TestWaitForSeveral(t *testing.T) {
 	f := newFake(t)
 	second := make(chan struct{})

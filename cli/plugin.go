@@ -19,6 +19,7 @@ var builds = [...]struct{ from, to []string }{
 	{[]string{"build"}, []string{"buildx", "build"}},
 	{[]string{"image", "build"}, []string{"buildx", "build"}},
 	{[]string{"builder"}, []string{"buildx"}},
+	{[]string{"bake"}, []string{"buildx", "bake"}},
 }
 
 // pluginArgs gives what a plugin would be called with for words that name no

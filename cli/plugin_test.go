@@ -73,6 +73,7 @@ func TestPlugin(t *testing.T) {
 		"help tell":             {7, "tell --help\n" + f.host + "\ninput\n", ""},
 		"build -t x .":          {7, "buildx build -t x .\n" + f.host + "\ninput\n", ""},
 		"image build .":         {7, "buildx build .\n" + f.host + "\ninput\n", ""},
+		"bake x":                {7, "buildx bake x\n" + f.host + "\ninput\n", ""},
 		"builder prune":         {7, "buildx prune\n" + f.host + "\ninput\n", ""},
 		"both":                  {0, "tare\n", ""},
 		"twice":                 {0, "early\n", ""},

@@ -61,6 +61,7 @@ type HostConfig struct {
 	VolumesFrom     []string                 `json:",omitempty"`
 	ConsoleSize     [2]uint                  // height, width
 	Annotations     map[string]string        `json:",omitempty"`
+	Umask           *uint32                  `json:",omitempty"`
 
 	CapAdd          []string          `json:",omitempty"`
 	CapDrop         []string          `json:",omitempty"`
@@ -85,6 +86,7 @@ type HostConfig struct {
 	ShmSize         int64             `json:",omitempty"` // bytes
 	Sysctls         map[string]string `json:",omitempty"`
 	Runtime         string            `json:",omitempty"`
+	Umask           *uint32           `json:",omitempty"`
 	Isolation       string            `json:",omitempty"`
 
 	Resources

@@ -101,6 +101,7 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 	if keeper == nil { // only the log, of a container that does not run
 		_, err := s.replay(r, o, client)
 		client.close()
+		s.publish(r, events.ActionAttach)
 		return errors.Join(err, client.wait())
 	}
 	client.letRead()
@@ -326,8 +327,10 @@ func (s *Service) Resize(ctx context.Context, nameOrID string, height, width uin
 	if err != nil {
 		return err
 	}
-	if err := keeper.Resize(ctx, "", height, width); err != nil {
-		return err
+	if r.Config.Tty { // else there is no size, which Docker takes for no error
+		if err := keeper.Resize(ctx, "", height, width); err != nil {
+			return err
+		}
 	}
 	s.publish(r, events.ActionResize, "height", strconv.Itoa(int(height)), "width", strconv.Itoa(int(width)))
 	return nil

@@ -161,6 +161,7 @@ func (b *bundle) config(tty bool) supervise.Config {
 		OpenStdin: r.Config.OpenStdin,
 		StdinOnce: r.Config.StdinOnce,
 		TTY:       tty,
+		WatchOOM:  r.HostConfig.Memory > 0,
 		NetNS:     b.net.netns,
 		Held:      b.net.sockets,
 	}

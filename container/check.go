@@ -2,7 +2,6 @@ package container
 
 import (
 	"errors"
-	"net/netip"
 	"os"
 	"path"
 	"regexp"
@@ -54,6 +53,7 @@ func (s *Service) check(req *CreateRequest) error {
 		s.checkModes(h),
 		s.checkRuntime(h),
 		s.checkLinks(h),
+		s.checkStorage(h),
 		spec.CheckSecurity(h.SecurityOpt),
 		checkNetwork(c, h, req.NetworkingConfig),
 		checkPolicy(h),
@@ -304,6 +304,10 @@ func checkEndpoints(mode wire.NetworkMode, n *wirenet.NetworkingConfig) error {
 		case e == nil:
 		case e.IPAMConfig != nil && e.IPAMConfig.IPv4Address.IsValid():
 			return fault.New(fault.Invalid, "invalid config for network %s: user specified IP address is supported on user defined networks only", name)
+		case e.IPAMConfig != nil && e.IPAMConfig.IPv6Address.IsValid():
+			return fault.New(fault.Invalid, "invalid config for network %s: user specified IP address is supported on user defined networks only (IPv6Address)", name)
+		case len(e.Aliases) > 0:
+			return fault.New(fault.Invalid, "invalid config for network %s: network-scoped aliases are supported for containers in user defined networks only", name)
 		case len(e.MacAddress) > 0 && mode != wirenet.NetworkBridge:
 			return fault.New(fault.Invalid, "conflicting options: mac-address and the network mode")
 		}
@@ -319,7 +323,6 @@ func unsupported(c *wire.Config, h *wire.HostConfig, n *wirenet.NetworkingConfig
 		"volume drivers (VolumeDriver)":             h.VolumeDriver != "",
 		"volumes of other containers (VolumesFrom)": len(h.VolumesFrom) > 0,
 		"log options (LogConfig.Config)":            len(h.LogConfig.Config) > 0,
-		"storage options (StorageOpt)":              len(h.StorageOpt) > 0,
 	}
 	if !slices.Contains([]string{"json-file", "none"}, h.LogConfig.Type) {
 		return fault.New(fault.NotImplemented, "the log driver %q is not supported yet: use json-file or none", h.LogConfig.Type)
@@ -330,12 +333,10 @@ func unsupported(c *wire.Config, h *wire.HostConfig, n *wirenet.NetworkingConfig
 				continue
 			}
 			asked["EndpointsConfig.Links"] = asked["EndpointsConfig.Links"] || len(e.Links) > 0
-			asked["EndpointsConfig.Aliases"] = asked["EndpointsConfig.Aliases"] || len(e.Aliases) > 0
 			asked["EndpointsConfig.DriverOpts"] = asked["EndpointsConfig.DriverOpts"] || len(e.DriverOpts) > 0
 			asked["EndpointsConfig.GwPriority"] = asked["EndpointsConfig.GwPriority"] || e.GwPriority != 0
 			if i := e.IPAMConfig; i != nil {
-				asked["IPAMConfig.IPv6Address"] = i.IPv6Address != netip.Addr{}
-				asked["IPAMConfig.LinkLocalIPs"] = len(i.LinkLocalIPs) > 0
+				asked["IPAMConfig.LinkLocalIPs"] = asked["IPAMConfig.LinkLocalIPs"] || len(i.LinkLocalIPs) > 0
 			}
 		}
 	}

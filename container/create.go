@@ -162,6 +162,9 @@ func (s *Service) make(r *Record) (err error) {
 		return err
 	}
 	back.Push(func() error { return s.cfg.Snapshots.Remove(r.ID) })
+	if err := s.limitStorage(r); err != nil {
+		return err
+	}
 	if err := s.store.add(r); err != nil {
 		return err
 	}
@@ -210,7 +213,7 @@ func (s *Service) resolve(req CreateRequest, img image.Image) (*Record, error) {
 		return nil, err
 	}
 	if n := req.NetworkingConfig; n != nil {
-		r.Networks = n.EndpointsConfig
+		r.Networks = wishes(n.EndpointsConfig)
 	}
 	if config.Hostname == "" && !req.HostConfig.UTSMode.IsHost() && !req.HostConfig.NetworkMode.IsHost() {
 		config.Hostname = r.ID[:12]
@@ -221,6 +224,22 @@ func (s *Service) resolve(req CreateRequest, img image.Image) (*Record, error) {
 	}
 	r.Path, r.Args = argv[0], argv[1:]
 	return r, nil
+}
+
+// wishes leaves of endpoints what can be asked for. The rest tells what is: some
+// clients send what inspect told them of another container.
+func wishes(endpoints map[string]*wirenet.EndpointSettings) map[string]*wirenet.EndpointSettings {
+	var out map[string]*wirenet.EndpointSettings
+	for name, e := range endpoints {
+		if e == nil {
+			continue
+		}
+		if out == nil {
+			out = map[string]*wirenet.EndpointSettings{}
+		}
+		out[name] = &wirenet.EndpointSettings{IPAMConfig: e.IPAMConfig, MacAddress: e.MacAddress}
+	}
+	return out
 }
 
 // mergeImage fills what the user left open with the image's config, by

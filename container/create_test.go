@@ -79,7 +79,6 @@ func TestImageWarnings(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	for name, h := range map[string]wire.HostConfig{
 		"VolumesFrom": {VolumesFrom: []string{"x"}},
-		"StorageOpt":  {StorageOpt: map[string]string{"size": "1g"}},
 		"log driver":  {LogConfig: wire.LogConfig{Type: "syslog"}},
 	} {
 		if h.LogConfig.Type == "" {
@@ -295,6 +294,20 @@ func TestDiscard(t *testing.T) {
 		warnings := discard(h, cgroup2)
 		if dropped := h.MemorySwappiness == nil && !*h.OomKillDisable; dropped != cgroup2 || (len(warnings) == 2) != cgroup2 {
 			t.Errorf("cgroup v2 %v: dropped %v, %q", cgroup2, dropped, warnings)
+		}
+	}
+}
+
+func TestDiscardSwap(t *testing.T) {
+	for _, test := range []struct {
+		counted      bool
+		memory, swap int64
+		want         int64
+		warned       bool
+	}{{true, 8, 16, 16, false}, {false, 8, 16, -1, true}, {false, 8, -1, -1, false}, {false, 0, 0, 0, false}} {
+		h := &wire.HostConfig{Resources: wire.Resources{Memory: test.memory, MemorySwap: test.swap}}
+		if warnings := discardSwap(h, test.counted); h.MemorySwap != test.want || (len(warnings) == 1) != test.warned {
+			t.Errorf("%+v: %d, %q", test, h.MemorySwap, warnings)
 		}
 	}
 }

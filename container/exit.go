@@ -25,7 +25,7 @@ func (s *Service) watch(r Record, l *live, run *run) {
 	keeper, lost := run.keeper, run.refused // not changed by anybody else
 	for {
 		if keeper != nil {
-			s.watchers.Go(func() { s.tellDetached(r, keeper) })
+			s.watchers.Go(func() { s.tell(r, keeper) })
 			exit, err := keeper.Wait(context.Background()) // ends when Close drops the connection
 			if s.isClosing() {
 				return
@@ -118,9 +118,10 @@ func (s *Service) regain(r *Record, l *live, run *run) *supervise.Keeper {
 	}
 }
 
-// tellDetached publishes that clients left by their detach keys, as long as
-// the connection lasts.
-func (s *Service) tellDetached(r Record, keeper *supervise.Keeper) {
+// tell publishes what the supervising process tells beside the end, as long as
+// the connection lasts: clients that left by their detach keys, processes killed
+// for want of memory.
+func (s *Service) tell(r Record, keeper *supervise.Keeper) {
 	for {
 		select {
 		case e := <-keeper.Detached():
@@ -129,9 +130,25 @@ func (s *Service) tellDetached(r Record, keeper *supervise.Keeper) {
 			} else {
 				s.publish(r, events.ActionDetach)
 			}
+		case <-keeper.OOM():
+			s.outOfMemory(r)
 		case <-keeper.Gone():
 			return
 		}
+	}
+}
+
+// outOfMemory notes that a process of a run was killed for want of memory, which
+// the container may survive.
+func (s *Service) outOfMemory(r Record) {
+	if _, err := s.store.note(r.ID, func(p *Progress) error {
+		if !p.State.Up() || !p.StartedAt.Equal(r.StartedAt) {
+			return errOver // the end of the run has told of it
+		}
+		p.OOMKilled = true
+		return nil
+	}); err == nil {
+		s.publish(r, events.ActionOOM)
 	}
 }
 
@@ -174,9 +191,10 @@ func (s *Service) finish(r Record, l *live, run *run, exit supervise.Exit) {
 	l.mu.Lock()
 	held := l.held
 	l.mu.Unlock()
-	again := false
+	again, told := false, false
 	var endpoint = r.Endpoint
 	updated, err := s.store.change(r.ID, func(p *Progress) error {
+		told = p.OOMKilled
 		again = !held && !p.ManuallyStopped && restarts(r.HostConfig.RestartPolicy, exit.Code, p.RestartCount)
 		*p = Progress{State: Exited, StartedAt: p.StartedAt, FinishedAt: exit.ExitedAt, ExitCode: exit.Code,
 			Error: exit.Error, OOMKilled: exit.OOMKilled, RestartCount: p.RestartCount, ManuallyStopped: p.ManuallyStopped,
@@ -206,7 +224,7 @@ func (s *Service) finish(r Record, l *live, run *run, exit supervise.Exit) {
 	}
 	s.execs.runOver(r)
 	s.deleteLater(rest) // with the exit record, now that it is in ours
-	if exit.OOMKilled {
+	if exit.OOMKilled && !told {
 		s.publish(r, events.ActionOOM)
 	}
 	s.publish(r, events.ActionDie, "exitCode", strconv.Itoa(exit.Code),

@@ -41,7 +41,7 @@ func (s *Service) Inspect(ctx context.Context, nameOrID string, size bool) (wire
 		Storage:                 &storage.Storage{RootFS: &storage.RootFSStorage{Snapshot: &storage.RootFSStorageSnapshot{Name: s.cfg.Snapshots.Driver()}}},
 		ExecIDs:                 s.execs.of(r.ID),
 	}
-	if len(r.Links) > 0 {
+	if len(r.HostConfig.Links) > 0 {
 		out.HostConfig = s.withLinks(r)
 	}
 	if !r.StartedAt.IsZero() { // they are written by the first start

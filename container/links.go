@@ -2,6 +2,7 @@ package container
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net/netip"
@@ -49,11 +50,19 @@ func (l *linked) add(r *Record) {
 	}
 }
 
-// drop forgets a container that is removed.
-func (l *linked) drop(r *Record) {
+// forget is drop of a container that is removed, to which nobody has a link any
+// more.
+func (l *linked) forget(r *Record) {
+	l.drop(r)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.who, r.ID)
+}
+
+// drop takes away a container's links.
+func (l *linked) drop(r *Record) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	for _, link := range r.Links {
 		rest := slices.DeleteFunc(slices.Clone(l.who[link.Target]), func(id string) bool { return id == r.ID })
 		if l.who[link.Target] = rest; len(rest) == 0 {
@@ -125,6 +134,36 @@ func (s *Service) findLinks(list []string) (links []Link, err error) {
 	return links, nil
 }
 
+// unlink removes the link PARENT/ALIAS, as docker rm --link has it: the two
+// containers stay.
+func (s *Service) unlink(ctx context.Context, name string) error {
+	parent, alias, ok := strings.Cut(strings.Trim(name, "/"), "/")
+	if !ok {
+		return fault.New(fault.Invalid, "Conflict, cannot remove the default link name of the container")
+	}
+	r, unlock, err := s.lock(ctx, parent)
+	if err != nil {
+		return fault.New(fault.KindOf(err), "Cannot get parent %s for link name %s: %w", parent, name, err)
+	}
+	defer unlock()
+	if !slices.ContainsFunc(r.Links, func(l Link) bool { return l.Alias == alias }) {
+		return fault.New(fault.NotFound, "No such link: /%s/%s", r.Name, alias)
+	}
+	s.linked.drop(&r)
+	r, err = s.store.amend(r.ID, func(c *Spec) error {
+		c.Links = slices.DeleteFunc(slices.Clone(c.Links), func(l Link) bool { return l.Alias == alias })
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	s.linked.add(&r)
+	if !r.State.Live() {
+		return nil
+	}
+	return rewriteHosts(filepath.Join(s.store.path(r.ID), "hosts"), alias, netip.Addr{})
+}
+
 // linkTargets are the running containers that r has links to; one that was
 // removed takes its links along.
 func (s *Service) linkTargets(r *Record) (aliases []string, targets []Record, err error) {
@@ -133,7 +172,7 @@ func (s *Service) linkTargets(r *Record) (aliases []string, targets []Record, er
 		switch {
 		case err != nil:
 			continue
-		case t.State != Running:
+		case t.State != Running && t.State != Paused:
 			return nil, nil, fault.New(fault.Internal, "Cannot link to a non running container: /%s AS /%s/%s", t.Name, r.Name, link.Alias)
 		case t.Endpoint == nil:
 			return nil, nil, fault.New(fault.Internal, "Cannot link to /%s, as it does not belong to the default network", t.Name)
@@ -289,7 +328,8 @@ func (s *Service) moved(r Record) {
 // maxHosts bounds a hosts file, which the container may write, in bytes.
 const maxHosts = 1 << 20
 
-// rewriteHosts changes the address of a name. The file is mounted in the
+// rewriteHosts changes the address of a name, and takes its line out when there
+// is none any more. The file is mounted in the
 // container, so it is the same file that has to change.
 func rewriteHosts(path, name string, addr netip.Addr) error {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
@@ -308,6 +348,9 @@ func rewriteHosts(path, name string, addr netip.Addr) error {
 	for line := range bytes.Lines(old) {
 		fields := bytes.Fields(line)
 		if len(fields) > 1 && fields[0][0] != '#' && slices.ContainsFunc(fields[1:], func(f []byte) bool { return string(f) == name }) {
+			if !addr.IsValid() {
+				continue
+			}
 			line = []byte(addr.String() + "\t" + string(bytes.Join(fields[1:], []byte(" "))) + "\n")
 		}
 		text.Write(line)

@@ -30,6 +30,9 @@ func TestList(t *testing.T) {
 		r.Config.Image, r.Image.ID = []string{"app:1", "app:2"}[i], "sha256:old"
 		r.Config.ExposedPorts = wirenet.PortSet{wirenet.MustParsePort("80/tcp"): {}}
 		r.HostConfig.Annotations = map[string]string{"a": name, "b": ""}
+		r.Config.Labels = map[string]string{"l": name}
+		r.HostConfig.NetworkMode = []wire.NetworkMode{"bridge", "host"}[i]
+		r.HostConfig.Binds = [][]string{{"/srv:/data"}, nil}[i]
 		r.State = []State{Running, Exited}[i]
 		if r.State == Running {
 			r.Endpoint = &network.Endpoint{Ports: []network.Published{{HostPort: 8080, ContainerPort: 81, Proto: "tcp"}}}
@@ -53,6 +56,22 @@ func TestList(t *testing.T) {
 		"publish=99 expose=99":       "",
 		"is-task=f":                  "up",
 		"is-task=true":               "",
+		"all id=aaaa":                "up",
+		"all id=bb id=cc":            "down",
+		"all name=ow":                "down",
+		"all name=/up":               "up",
+		"all label=l":                "down up",
+		"all label=l=up":             "up",
+		"all label=l=up label=l=no":  "",
+		"all network=host":           "down",
+		"all network=nosuch":         "",
+		"all volume=/data":           "up",
+		"all volume=/srv":            "up",
+		"all volume=/other":          "",
+		"all isolation=default":      "down up",
+		"all isolation=hyperv":       "",
+		"all health=none":            "down up",
+		"all health=healthy":         "",
 		"all ancestor=app:2":         "down up",
 		"all ancestor=app:1":         "up",
 	} {

@@ -14,14 +14,14 @@ import (
 type RemoveOptions struct {
 	Force   bool // kill it first if it runs
 	Volumes bool // its anonymous volumes too
-	Link    bool
+	Link    bool // the container is not removed, its link PARENT/ALIAS is
 }
 
 // Remove deletes a container. It is gone, its name free, when Remove returns;
 // its files vanish in the background.
 func (s *Service) Remove(ctx context.Context, nameOrID string, o RemoveOptions) error {
 	if o.Link {
-		return fault.New(fault.NotImplemented, "removing links is not supported yet")
+		return s.unlink(ctx, nameOrID)
 	}
 	found, err := s.store.find(nameOrID)
 	if err != nil {
@@ -61,7 +61,7 @@ func (s *Service) removeLocked(r Record) error {
 		return err
 	}
 	s.store.remove(r.ID)
-	s.linked.drop(&r)
+	s.linked.forget(&r)
 	s.deleteLater(rest)
 	err = s.cfg.Snapshots.Remove(r.ID)
 	s.mu.Lock()

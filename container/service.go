@@ -44,6 +44,8 @@ type Images interface {
 type Snapshots interface {
 	Prepare(containerID string, chain digest.Digest) (snapshot.Mount, error)
 	Mount(containerID string) (snapshot.Mount, error)
+	CanLimit() error
+	Limit(containerID string, bytes uint64) error
 	Remove(containerID string) error
 	Changes(containerID string) (*snapshot.Changes, error)
 	Active() []string

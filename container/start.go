@@ -167,7 +167,9 @@ func (s *Service) rootOf(ctx context.Context, r *Record) (snapshot.Mount, error)
 	}
 	root, err = s.cfg.Snapshots.Mount(r.ID)
 	if errors.Is(err, fault.NotFound) && r.State == Created && r.StartedAt.IsZero() {
-		return s.cfg.Snapshots.Prepare(r.ID, r.Image.ChainID)
+		if root, err = s.cfg.Snapshots.Prepare(r.ID, r.Image.ChainID); err == nil {
+			err = s.limitStorage(r)
+		}
 	}
 	return root, err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"testing"
 
+	wire "github.com/moby/moby/api/types/container"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -28,7 +29,7 @@ func TestRootLostBeforeTheFirstStart(t *testing.T) {
 	}
 	defer layers.Close()
 	s := &Service{cfg: Config{Images: unpackedImages{}, Snapshots: layers}}
-	r := &Record{Spec: Spec{ID: "c"}, Progress: Progress{State: Created}}
+	r := &Record{Spec: Spec{ID: "c", HostConfig: &wire.HostConfig{}}, Progress: Progress{State: Created}}
 	root, err := s.rootOf(context.Background(), r)
 	if err != nil {
 		t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 
 	wire "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
@@ -24,12 +25,14 @@ func (s *Service) Update(ctx context.Context, nameOrID string, u wire.UpdateConf
 	if err := checkUpdate(u, r.HostConfig); err != nil {
 		return nil, err
 	}
+	asked := &wire.HostConfig{Resources: u.Resources}
+	warnings = discardSwap(asked, s.countsSwap)
+	u.Resources = asked.Resources
 	host, err := merged(r.HostConfig, u)
 	if err != nil {
 		return nil, cannotUpdate(r, err)
 	}
-	ctx = context.WithoutCancel(ctx)
-	back, err := s.limit(ctx, r, host)
+	back, err := s.limit(context.WithoutCancel(ctx), r, host)
 	if err != nil {
 		return nil, cannotUpdate(r, err)
 	}
@@ -40,7 +43,7 @@ func (s *Service) Update(ctx context.Context, nameOrID string, u wire.UpdateConf
 		err = s.store.flush(r.ID)
 	}
 	s.publish(r, events.ActionUpdate)
-	return nil, err
+	return warnings, err
 }
 
 func cannotUpdate(r Record, err error) error {
@@ -51,8 +54,9 @@ func cannotUpdate(r Record, err error) error {
 // gives it the old ones.
 func (s *Service) limit(ctx context.Context, r Record, to *wire.HostConfig) (back func() error, err error) {
 	none := func() error { return nil }
-	if !r.State.Up() || reflect.DeepEqual(r.HostConfig.Resources, to.Resources) {
-		return none, nil
+	change, err := spec.Change(&r.HostConfig.Resources, &to.Resources)
+	if err != nil || !r.State.Up() || reflect.DeepEqual(change, &specs.LinuxResources{}) {
+		return none, err
 	}
 	keeper, _, err := s.running(r)
 	if errors.Is(err, fault.Conflict) { // it ended just now
@@ -62,9 +66,10 @@ func (s *Service) limit(ctx context.Context, r Record, to *wire.HostConfig) (bac
 		return nil, err
 	}
 	back = func() error {
-		return keeper.Update(ctx, spec.Change(&to.Resources, &r.HostConfig.Resources))
+		change, err := spec.Change(&to.Resources, &r.HostConfig.Resources)
+		return errors.Join(err, keeper.Update(ctx, change))
 	}
-	if err := keeper.Update(ctx, spec.Change(&r.HostConfig.Resources, &to.Resources)); err != nil {
+	if err := keeper.Update(ctx, change); err != nil {
 		if s.cfg.Defaults.get().Runtimes[r.Runtime].Path != "" { // only our own is known to take back what it did
 			err = errors.Join(err, back())
 		}
@@ -93,7 +98,8 @@ func checkUpdate(u wire.UpdateConfig, now *wire.HostConfig) error {
 }
 
 // movable are the fields of Resources that Update changes.
-var movable = map[string]bool{"BlkioWeight": true, "CPUShares": true, "NanoCPUs": true, "CPUPeriod": true, "CPUQuota": true, "CPURealtimePeriod": true,
+var movable = map[string]bool{"BlkioWeight": true, "BlkioWeightDevice": true, "BlkioDeviceReadBps": true, "BlkioDeviceWriteBps": true,
+	"BlkioDeviceReadIOps": true, "BlkioDeviceWriteIOps": true, "CPUShares": true, "NanoCPUs": true, "CPUPeriod": true, "CPUQuota": true, "CPURealtimePeriod": true,
 	"CPURealtimeRuntime": true, "CpusetCpus": true, "CpusetMems": true, "Memory": true, "MemorySwap": true, "MemoryReservation": true, "PidsLimit": true}
 
 // fixed refuses other values for the other fields. Clients that send all that
@@ -102,13 +108,15 @@ func fixed(asked, now *wire.Resources) error {
 	a, n := reflect.ValueOf(asked).Elem(), reflect.ValueOf(now).Elem()
 	for i := range a.NumField() {
 		f, name := a.Field(i), a.Type().Field(i).Name
-		empty := f.IsZero() || f.Kind() == reflect.Slice && f.Len() == 0
-		if !movable[name] && !empty && !reflect.DeepEqual(f.Interface(), n.Field(i).Interface()) {
+		if !movable[name] && !unset(f) && !reflect.DeepEqual(f.Interface(), n.Field(i).Interface()) {
 			return fault.New(fault.Invalid, "%s cannot be changed of a container that is there: remove it and create it anew", name)
 		}
 	}
 	return nil
 }
+
+// unset tells whether a field says nothing; some clients send empty lists.
+func unset(f reflect.Value) bool { return f.IsZero() || f.Kind() == reflect.Slice && f.Len() == 0 }
 
 // merged is the configuration with what is set in u in place of what was,
 // refused in Docker's words where one contradicts the other.
@@ -131,7 +139,7 @@ func merged(now *wire.HostConfig, u wire.UpdateConfig) (*wire.HostConfig, error)
 	h := *now
 	to, from := reflect.ValueOf(&h.Resources).Elem(), reflect.ValueOf(&u.Resources).Elem()
 	for name := range movable {
-		if v := from.FieldByName(name); !v.IsZero() {
+		if v := from.FieldByName(name); !unset(v) {
 			to.FieldByName(name).Set(v)
 		}
 	}

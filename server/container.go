@@ -64,7 +64,7 @@ func (h *containerHandlers) routes() []route {
 		{method: "POST", pattern: "/containers/{id}/rename", handle: h.rename},
 		{method: "POST", pattern: "/containers/{id}/update", handle: h.update},
 		{method: "POST", pattern: "/containers/{id}/wait", handle: h.wait},
-		{method: "DELETE", pattern: "/containers/{id}", handle: h.remove},
+		{method: "DELETE", pattern: "/containers/{id...}", handle: h.remove}, // a link's name has a slash
 	}
 }
 

@@ -122,8 +122,9 @@ func (v Version) create(body *createBody, cgroupVersion int) error {
 	if v.before(25) {
 		hc.AutoRemove = false
 	}
-	// Before 1.40 the default IpcMode was shareable. As nothing can be shared
-	// with yet, private, the default of today, is no different.
+	if v.before(40) && hc.IpcMode.IsEmpty() {
+		hc.IpcMode = container.IPCModeShareable
+	}
 	if v.before(41) && cgroupVersion == 1 && hc.CgroupnsMode.IsEmpty() {
 		hc.CgroupnsMode = container.CgroupnsModeHost
 	}

@@ -88,7 +88,7 @@ func TestCreateOfOldVersions(t *testing.T) {
 		t.Fatal(err)
 	}
 	hc := b.HostConfig
-	if hc.NetworkMode != "bridge" || hc.AutoRemove || hc.IpcMode != "" || hc.CgroupnsMode != "host" || hc.ConsoleSize != [2]uint{} ||
+	if hc.NetworkMode != "bridge" || hc.AutoRemove || hc.IpcMode != "shareable" || hc.CgroupnsMode != "host" || hc.ConsoleSize != [2]uint{} ||
 		b.NetworkingConfig.EndpointsConfig["bridge"].MacAddress.String() != "02:42:ac:11:00:02" {
 		t.Errorf("%+v %+v", hc, b.NetworkingConfig)
 	}

@@ -29,6 +29,7 @@ type Keeper struct {
 	exited   chan struct{} // closed when exit is set
 	detached chan DetachEvent
 	rotated  chan struct{} // one token
+	oom      chan struct{}
 
 	mu      sync.Mutex
 	last    uint64
@@ -46,6 +47,7 @@ func newKeeper(dir string, conn *seqpacket.Conn, reap func()) *Keeper {
 		exited:   make(chan struct{}),
 		detached: make(chan DetachEvent, 16),
 		rotated:  make(chan struct{}, 1),
+		oom:      make(chan struct{}, 16),
 		waiting:  map[uint64]chan Message{},
 	}
 	go k.read()
@@ -103,6 +105,11 @@ func (k *Keeper) event(m Message) {
 			case k.detached <- e:
 			default: // nobody listens
 			}
+		}
+	case EventOOM:
+		select {
+		case k.oom <- struct{}{}:
+		default: // nobody listens
 		}
 	case EventRotate:
 		select {
@@ -348,6 +355,10 @@ func (k *Keeper) Update(ctx context.Context, r *specs.LinuxResources) error {
 // Detached delivers the detaches by keys. An event is lost when 16 wait
 // already.
 func (k *Keeper) Detached() <-chan DetachEvent { return k.detached }
+
+// OOM delivers each shortage of memory that cost a process of the container its
+// life, if Config.WatchOOM asked for it. One is lost when 16 wait already.
+func (k *Keeper) OOM() <-chan struct{} { return k.oom }
 
 // Rotated holds a token when a file of the log has become full.
 func (k *Keeper) Rotated() <-chan struct{} { return k.rotated }

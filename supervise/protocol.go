@@ -56,6 +56,7 @@ const (
 const (
 	EventExit   = "exit"   // Exit
 	EventDetach = "detach" // DetachEvent
+	EventOOM    = "oom"    // a process was killed for want of memory
 	EventRotate = "rotate" // the log's file was full and another has begun
 )
 

@@ -58,6 +58,10 @@ type Config struct {
 	// characters. Zero leaves it to config.json.
 	ConsoleSize [2]uint16
 
+	// WatchOOM has Keeper.OOM tell of each process that the kernel kills for
+	// want of memory; the Exit says it in any case.
+	WatchOOM bool `json:",omitempty"`
+
 	Shm   *os.File   `json:"-"` // detached mount for Dir/shm, which config.json binds; nil for none
 	NetNS *os.File   `json:"-"` // network namespace for NetNSPath; nil if none is handed over
 	Held  []*os.File `json:"-"` // kept open until the container is released

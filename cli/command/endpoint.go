@@ -100,7 +100,9 @@ func (s *Session) DefaultEndpoint() (client.Endpoint, error) {
 }
 
 // Platform is the one that a flag names, or else the user's usual one.
-func (s *Session) Platform(flag string) string { return cmp.Or(flag, s.Getenv("DOCKER_DEFAULT_PLATFORM")) }
+func (s *Session) Platform(flag string) string {
+	return cmp.Or(flag, s.Getenv("DOCKER_DEFAULT_PLATFORM"))
+}
 
 // headers are what the user wants with every request: DOCKER_CUSTOM_HEADERS,
 // name=value by commas, takes the place of HttpHeaders.

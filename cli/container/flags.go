@@ -24,6 +24,7 @@ type createFlags struct {
 	mac, ip, ip6, volumeDriver              string
 	cpusetCPUs, cpusetMems                  string
 	stopTimeout, oomScore, retries          int
+	umask                                   string
 	cpuShares, cpuPeriod, cpuQuota          int64
 	cpuRTPeriod, cpuRTRuntime, pids         int64
 	swappiness                              int64
@@ -44,6 +45,7 @@ type createFlags struct {
 	gpus                                    *option.List
 	mounts                                  mounts
 	ulimits                                 ulimits
+	umask                                   option.Umask
 	networks                                networks
 }
 
@@ -57,6 +59,7 @@ func newCreateFlags(f *pflag.FlagSet) *createFlags {
 	c.addStorage(f)
 	c.addLimits(f)
 	c.addHealth(f)
+	addElsewhere(f)
 	return c
 }
 
@@ -73,6 +76,8 @@ func (c *createFlags) addProcess(f *pflag.FlagSet) {
 	f.StringVar(&c.entrypoint, "entrypoint", "", "Overwrite the default ENTRYPOINT of the image")
 	f.StringVar(&c.platform, "platform", "", "Set platform if server is multi-platform capable")
 	f.StringVar(&c.pull, "pull", "missing", "Pull image before creating (always, missing, never)")
+	f.Bool("disable-content-trust", true, "Skip image verification")
+	f.MarkHidden("disable-content-trust") // Docker accepts it and does nothing
 	f.StringVar(&c.cidFile, "cidfile", "", "Write the container ID to the file")
 	f.StringVar(&c.stopSignal, "stop-signal", "", "Signal to stop the container")
 	f.IntVar(&c.stopTimeout, "stop-timeout", 0, "Timeout (in seconds) to stop a container")
@@ -92,6 +97,7 @@ func (c *createFlags) addIsolation(f *pflag.FlagSet) {
 	f.BoolVar(&c.readOnly, "read-only", false, "Mount the container's root filesystem as read only")
 	c.capAdd = option.NewList(f, "cap-add", "", "Add Linux capabilities", nil)
 	c.capDrop = option.NewList(f, "cap-drop", "", "Drop Linux capabilities", nil)
+	f.Var(&c.umask, "umask", "Set umask for the container")
 	c.groups = option.NewList(f, "group-add", "", "Add additional groups to join", nil)
 	c.security = option.NewList(f, "security-opt", "", "Security options", nil)
 	c.sysctls = option.NewList(f, "sysctl", "", "Sysctl options", nil)
@@ -105,6 +111,7 @@ func (c *createFlags) addIsolation(f *pflag.FlagSet) {
 	f.StringVar(&c.cgroupns, "cgroupns", "", "Cgroup namespace to use (host|private)")
 	f.StringVar(&c.cgroupParent, "cgroup-parent", "", "Optional parent cgroup for the container")
 	f.StringVar(&c.isolation, "isolation", "", "Container isolation technology")
+	f.StringVar(&c.umask, "umask", "", "Initial umask of the process, in octal")
 	f.IntVar(&c.oomScore, "oom-score-adj", 0, "Tune host's OOM preferences (-1000 to 1000)")
 	f.BoolVar(&c.noOOM, "oom-kill-disable", false, "Disable OOM Killer")
 }
@@ -125,6 +132,8 @@ func (c *createFlags) addNetwork(f *pflag.FlagSet) {
 	c.dns = option.NewList(f, "dns", "", "Set custom DNS servers", checkIP)
 	c.dnsSearch = option.NewList(f, "dns-search", "", "Set custom DNS search domains", nil)
 	c.dnsOptions = option.NewList(f, "dns-option", "", "Set DNS options", nil)
+	f.Var(c.dnsOptions, "dns-opt", "Set DNS options")
+	f.MarkHidden("dns-opt")
 	c.links = option.NewList(f, "link", "", "Add link to another container", nil)
 	c.aliases = option.NewList(f, "network-alias", "", "Add network-scoped alias for the container", nil)
 	f.Var(c.aliases, "net-alias", "Add network-scoped alias for the container")

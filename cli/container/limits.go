@@ -1,6 +1,7 @@
 package container
 
 import (
+	"encoding/csv"
 	"math/big"
 	"os"
 	"slices"
@@ -122,37 +123,61 @@ func parseDevice(s string) (client.DeviceMapping, error) {
 	return m, nil
 }
 
-// parseGPU reads all, a number, or count=N,device=ID,capabilities=X,driver=D.
+// parseGPU reads all, a number, or count=N,device=ID,capabilities=X,driver=D,
+// options=K=V; a field with commas of its own stands in quotes.
 func parseGPU(s string) (client.DeviceRequest, error) {
 	r := client.DeviceRequest{Capabilities: [][]string{{"gpu"}}}
-	for _, field := range strings.Split(s, ",") {
+	fields, err := csv.NewReader(strings.NewReader(s)).Read()
+	if err != nil {
+		return r, fault.New(fault.Invalid, "invalid GPU request %q: %w", s, err)
+	}
+	seen := map[string]bool{}
+	for _, field := range fields {
 		key, value, ok := strings.Cut(field, "=")
 		if !ok {
 			key, value = "count", field
 		}
+		if seen[key] {
+			return r, fault.New(fault.Invalid, "gpu request key '%s' can be specified only once", key)
+		}
+		seen[key] = true
 		switch key {
 		case "count":
-			n, err := strconv.Atoi(value)
-			if value == "all" {
-				n, err = -1, nil
+			if r.Count, err = gpuCount(value); err != nil {
+				return r, err
 			}
-			if err != nil {
-				return r, fault.New(fault.Invalid, "invalid count (%s): value must be either \"all\" or an integer", value)
-			}
-			r.Count = n
 		case "device":
-			r.DeviceIDs = append(r.DeviceIDs, value)
+			r.DeviceIDs = strings.Split(value, ",")
 		case "driver":
 			r.Driver = value
 		case "capabilities":
-			if !slices.Contains(r.Capabilities[0], value) {
-				r.Capabilities[0] = append(r.Capabilities[0], value)
+			r.Capabilities = [][]string{append(strings.Split(value, ","), "gpu")}
+		case "options":
+			pairs, err := csv.NewReader(strings.NewReader(value)).Read()
+			if err != nil {
+				return r, fault.New(fault.Invalid, "failed to read gpu options: %w", err)
 			}
+			r.Options = (&option.List{Values: pairs}).Map()
 		default:
 			return r, fault.New(fault.Invalid, "unexpected key '%s' in '%s'", key, field)
 		}
 	}
+	if !seen["count"] && len(r.DeviceIDs) == 0 {
+		r.Count = 1
+	}
 	return r, nil
+}
+
+// gpuCount is -1 for all.
+func gpuCount(s string) (int, error) {
+	if s == "all" {
+		return -1, nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		return 0, fault.New(fault.Invalid, "invalid count (%s): value must be either \"all\" or an integer", s)
+	}
+	return n, nil
 }
 
 // cpus is the flag --cpus, in units of 10⁻⁹ CPUs.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"strconv"
@@ -63,6 +64,12 @@ func (o *ls) run(ctx context.Context, s *command.Session, _ []string) error {
 	rows := make([]any, len(containers))
 	for i := range containers {
 		rows[i] = NewRow(&containers[i], !o.noTrunc)
+	}
+	if len(rows) == 0 && text != "" {
+		// A template that is wrong is told of even then.
+		if err := table(o.size).Write(io.Discard, text, o.quiet, []any{Row{}}); err != nil {
+			return err
+		}
 	}
 	return table(o.size).Write(s.Out, text, o.quiet, rows)
 }

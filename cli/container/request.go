@@ -69,6 +69,14 @@ func (c *createFlags) fillProcess(r *client.CreateRequest) error {
 	if c.set.Changed("stop-timeout") {
 		r.StopTimeout = &c.stopTimeout
 	}
+	if c.umask != "" {
+		n, err := strconv.ParseUint(c.umask, 8, 32)
+		if err != nil || n > 0o777 {
+			return fault.New(fault.Invalid, "invalid umask %q: want an octal number of at most 777", c.umask)
+		}
+		mask := uint32(n)
+		r.HostConfig.Umask = &mask
+	}
 	if c.set.Changed("init") {
 		r.HostConfig.Init = &c.init
 	}
@@ -148,7 +156,7 @@ func (c *createFlags) fillNamespaces(r *client.CreateRequest) error {
 
 func (c *createFlags) fillSecurity(r *client.CreateRequest) error {
 	h := r.HostConfig
-	h.Privileged, h.ReadonlyRootfs = c.privileged, c.readOnly
+	h.Privileged, h.ReadonlyRootfs, h.Umask = c.privileged, c.readOnly, c.umask.Bits
 	h.CapAdd, h.GroupAdd = capabilities(c.capAdd.Values, nil), c.groups.Values
 	h.CapDrop = capabilities(c.capDrop.Values, h.CapAdd)
 	for _, opt := range c.security.Values {
@@ -161,7 +169,7 @@ func (c *createFlags) fillSecurity(r *client.CreateRequest) error {
 			// The form with a colon is older and still understood.
 			name, value, ok = strings.Cut(opt, ":")
 		}
-		if !ok && opt != "no-new-privileges" {
+		if !ok && opt != "no-new-privileges" && opt != "writable-cgroups" {
 			return fault.New(fault.Invalid, "Invalid --security-opt: %q", opt)
 		}
 		if name == "seccomp" && value != "unconfined" && value != "builtin" {

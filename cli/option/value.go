@@ -120,6 +120,22 @@ func ParseBytes(s string) (int64, error) {
 	return int64(n), nil
 }
 
+// Umask is the flag of a mask of permissions, in octal; Bits is nil unless given.
+type Umask struct{ Bits *uint32 }
+
+func (u *Umask) Set(s string) error {
+	n, err := strconv.ParseUint(s, 8, 32)
+	if err != nil || n > 0o777 {
+		return fmt.Errorf("invalid umask %q: use three octal digits, such as 022", s)
+	}
+	bits := uint32(n)
+	u.Bits = &bits
+	return nil
+}
+
+func (u *Umask) String() string { return "" }
+func (u *Umask) Type() string   { return "umask" }
+
 // Filter is the flag of a list's conditions, name=value.
 type Filter struct{ client.Filters }
 

@@ -5,9 +5,32 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// settled is when a start is over: whoever waited for it has been answered.
+const settled = 2 * time.Second
+
+// slimLater has slim run when the start is over, for it takes as long as the
+// start, and the first answers need the code again that it gives back. The
+// function that it returns ends that.
+func slimLater() (end func()) {
+	var done sync.WaitGroup
+	done.Add(1)
+	t := time.AfterFunc(settled, func() {
+		defer done.Done()
+		slim()
+	})
+	return func() {
+		if t.Stop() {
+			done.Done()
+		}
+		done.Wait()
+	}
+}
 
 // slim gives back the memory that only the start needed: the heap's garbage, and
 // the pages of code, which the kernel maps from the program's file again when

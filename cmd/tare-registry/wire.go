@@ -92,7 +92,7 @@ func serve(ctx context.Context, _, logTo io.Writer, o *options) (err error) {
 	if err := sdnotify.Send("READY=1\nSTATUS=" + strings.Join(at, " ") + "\n"); err != nil {
 		log.Warn("cannot tell whoever started the registry that it is ready", "error", err)
 	}
-	slim()
+	defer slimLater()()
 	return answer(ctx, server, listeners, time.Duration(c.HTTP.Shutdown), log)
 }
 

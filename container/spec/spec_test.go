@@ -236,8 +236,8 @@ func TestSecurityOptions(t *testing.T) {
 	for opt, ok := range map[string]bool{
 		"no-new-privileges": true, "no-new-privileges=true": true, "no-new-privileges:false": true, "seccomp=unconfined": true,
 		"seccomp=builtin": true, `seccomp={"defaultAction":"SCMP_ACT_ALLOW"}`: true, "apparmor=unconfined": true, "label=disable": true,
-		"systempaths=unconfined": true,
-		"seccomp=nonsense":       false, "apparmor=mine": false, "label=type:x": false, "what=ever": false, "whatever": false,
+		"systempaths=unconfined": true, "writable-cgroups": true, "writable-cgroups=false": true, "disable": true, "writable-cgroups=x": false,
+		"seccomp=nonsense": false, "apparmor=mine": false, "label=type:x": false, "what=ever": false, "whatever": false,
 		"no-new-privileges=maybe": false,
 	} {
 		if err := CheckSecurity([]string{opt}); (err == nil) != ok {

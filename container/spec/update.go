@@ -2,6 +2,8 @@ package spec
 
 import (
 	"cmp"
+	"reflect"
+	"slices"
 
 	wire "github.com/moby/moby/api/types/container"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -20,16 +22,62 @@ const (
 // memory+swap, and a quota with its period, as one bounds the other. A limit
 // that is not there any more is told as the kernel's default; of processors and
 // memory nodes, whose default is not known here, the last choice stays.
-func Change(from, to *wire.Resources) *specs.LinuxResources {
-	r := &specs.LinuxResources{CPU: changedCPU(from, to), Memory: changedMemory(from, to)}
+// A disk that is not there is fault.Invalid.
+func Change(from, to *wire.Resources) (r *specs.LinuxResources, err error) {
+	r = &specs.LinuxResources{CPU: changedCPU(from, to), Memory: changedMemory(from, to)}
 	if a, b := pidsLimit(from), pidsLimit(to); a != b {
 		r.Pids = &specs.LinuxPids{Limit: &b}
 	}
+	r.BlockIO, err = changedBlockIO(from, to)
+	return r, err
+}
+
+func changedBlockIO(from, to *wire.Resources) (*specs.LinuxBlockIO, error) {
+	b, err := blockIO(&wire.HostConfig{Resources: *to})
+	if err != nil {
+		return nil, err
+	}
+	a, err := blockIO(&wire.HostConfig{Resources: *from})
+	if a == nil || err != nil { // a disk that has gone has no limit any more
+		a = &specs.LinuxBlockIO{}
+	}
+	if b == nil {
+		b = &specs.LinuxBlockIO{}
+	}
+	c := &specs.LinuxBlockIO{
+		ThrottleReadBpsDevice: changedRates(a.ThrottleReadBpsDevice, b.ThrottleReadBpsDevice), ThrottleWriteBpsDevice: changedRates(a.ThrottleWriteBpsDevice, b.ThrottleWriteBpsDevice),
+		ThrottleReadIOPSDevice: changedRates(a.ThrottleReadIOPSDevice, b.ThrottleReadIOPSDevice), ThrottleWriteIOPSDevice: changedRates(a.ThrottleWriteIOPSDevice, b.ThrottleWriteIOPSDevice),
+	}
 	if from.BlkioWeight != to.BlkioWeight {
 		weight := cmp.Or(to.BlkioWeight, defaultWeight)
-		r.BlockIO = &specs.LinuxBlockIO{Weight: &weight}
+		c.Weight = &weight
 	}
-	return r
+	for _, d := range b.WeightDevice {
+		if !slices.ContainsFunc(a.WeightDevice, func(o specs.LinuxWeightDevice) bool { return reflect.DeepEqual(o, d) }) {
+			c.WeightDevice = append(c.WeightDevice, d)
+		}
+	}
+	if reflect.DeepEqual(c, &specs.LinuxBlockIO{}) {
+		return nil, nil
+	}
+	return c, nil
+}
+
+// changedRates are the rates that are new, and 0, no limit, for the disks that
+// have none any more.
+func changedRates(from, to []specs.LinuxThrottleDevice) (changed []specs.LinuxThrottleDevice) {
+	for _, d := range to {
+		if !slices.Contains(from, d) {
+			changed = append(changed, d)
+		}
+	}
+	for _, d := range from {
+		if !slices.ContainsFunc(to, func(o specs.LinuxThrottleDevice) bool { return o.Major == d.Major && o.Minor == d.Minor }) {
+			d.Rate = 0
+			changed = append(changed, d)
+		}
+	}
+	return changed
 }
 
 // pidsLimit is -1 for no limit.
@@ -43,8 +91,12 @@ func pidsLimit(r *wire.Resources) int64 {
 func changedMemory(from, to *wire.Resources) *specs.LinuxMemory {
 	m := specs.LinuxMemory{}
 	if from.Memory != to.Memory || from.MemorySwap != to.MemorySwap {
-		limit, all := cmp.Or(to.Memory, -1), cmp.Or(to.MemorySwap, -1)
-		m.Limit, m.Swap = &limit, &all
+		limit := cmp.Or(to.Memory, -1)
+		m.Limit = &limit
+		if from.MemorySwap > 0 || to.MemorySwap > 0 { // else a kernel that does not count swap need not be asked
+			all := cmp.Or(to.MemorySwap, -1)
+			m.Swap = &all
+		}
 	}
 	if from.MemoryReservation != to.MemoryReservation {
 		reservation := cmp.Or(to.MemoryReservation, -1)

@@ -2,9 +2,15 @@ package spec
 
 import (
 	"encoding/json"
+	"errors"
+	"slices"
 	"testing"
 
+	"github.com/moby/moby/api/types/blkiodev"
 	wire "github.com/moby/moby/api/types/container"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/tarehq/tare/fault"
 )
 
 func TestChange(t *testing.T) {
@@ -28,9 +34,33 @@ func TestChange(t *testing.T) {
 		{"part of the CPUs", wire.Resources{}, wire.Resources{NanoCPUs: 15e8}, `{"cpu":{"quota":150000,"period":100000}}`},
 		{"no limit either way", wire.Resources{}, wire.Resources{PidsLimit: &none}, `{}`},
 	} {
-		got, err := json.Marshal(Change(&test.from, &test.to))
+		change, err := Change(&test.from, &test.to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := json.Marshal(change)
 		if err != nil || string(got) != test.want {
 			t.Errorf("%s: %s, want %s, %v", test.name, got, test.want, err)
 		}
+	}
+}
+
+func TestChangedRates(t *testing.T) {
+	rate := func(minor int64, n uint64) specs.LinuxThrottleDevice {
+		d := specs.LinuxThrottleDevice{Rate: n}
+		d.Major, d.Minor = 7, minor
+		return d
+	}
+	from := []specs.LinuxThrottleDevice{rate(0, 10), rate(1, 20), rate(2, 30)}
+	to := []specs.LinuxThrottleDevice{rate(1, 20), rate(2, 31), rate(3, 40)}
+	if got, want := changedRates(from, to), []specs.LinuxThrottleDevice{rate(2, 31), rate(3, 40), rate(0, 0)}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	gone := wire.Resources{BlkioDeviceReadBps: []*blkiodev.ThrottleDevice{{Path: "/dev/no-such-disk", Rate: 5}}}
+	if change, err := Change(&gone, &wire.Resources{}); err != nil || change.BlockIO != nil {
+		t.Errorf("a disk that has gone: %+v, %v", change, err)
+	}
+	if _, err := Change(&wire.Resources{}, &gone); !errors.Is(err, fault.Invalid) {
+		t.Errorf("a disk that is not there: %v", err)
 	}
 }

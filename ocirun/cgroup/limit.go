@@ -68,6 +68,9 @@ func (g *Group) writeOne(s setting) error {
 		return fault.New(fault.Unavailable, "%s cannot be set: the %s control group is not mounted", s.file, s.controller)
 	}
 	if err := write(dir, s.file, s.value); err != nil {
+		if strings.HasPrefix(s.file, "cpu.rt_") {
+			return fault.New(fault.KindOf(err), "the kernel gives the container no real-time budget, which its parent group needs to have first: %w", err)
+		}
 		return err
 	}
 	return reserve(dir, s)
@@ -509,7 +512,11 @@ func ioV2(b *specs.LinuxBlockIO) []setting {
 	}
 	throttle := func(key string, devices []specs.LinuxThrottleDevice) {
 		for _, d := range devices {
-			out = append(out, setting{file: "io.max", value: fmt.Sprintf("%d:%d %s=%d", d.Major, d.Minor, key, d.Rate)})
+			rate := "max" // what v1 calls 0
+			if d.Rate > 0 {
+				rate = strconv.FormatUint(d.Rate, 10)
+			}
+			out = append(out, setting{file: "io.max", value: fmt.Sprintf("%d:%d %s=%s", d.Major, d.Minor, key, rate)})
 		}
 	}
 	throttle("rbps", b.ThrottleReadBpsDevice)

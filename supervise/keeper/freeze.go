@@ -3,6 +3,7 @@ package keeper
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/supervise"
@@ -104,15 +105,27 @@ func (k *keeper) thaw() error {
 	return k.dropLocked(w)
 }
 
+// dying is how long a killed process may take before it is thawed unasked.
+const dying = 200 * time.Millisecond
+
 // thawToDie lets processes go on that were killed: those that stand still in a
 // control group of version 1 do not even die. Whoever wants them to stand still
-// gets what he is after, and takes his freeze back later.
+// gets what he is after, and takes his freeze back later. Somebody else may have
+// frozen the group: what does not die is thawed after a while.
 func (k *keeper) thawToDie() {
 	k.frost.mu.Lock()
 	defer k.frost.mu.Unlock()
 	if k.frost.heldLocked() {
 		_ = k.box.freeze(false) // which fails where they have died by now
+		return
 	}
+	time.AfterFunc(dying, func() {
+		k.frost.mu.Lock()
+		defer k.frost.mu.Unlock()
+		if k.current().Phase == supervise.PhaseRunning {
+			_ = k.box.freeze(false)
+		}
+	})
 }
 
 // dropLocked lets the processes go on when nobody else wants them frozen.

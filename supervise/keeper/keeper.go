@@ -183,6 +183,9 @@ func (k *keeper) tryStart() (s supervise.Started, aborted bool, err error) {
 	defer k.mu.Unlock()
 	k.status.Phase, k.status.StartedAt = supervise.PhaseRunning, time.Now()
 	time.AfterFunc(200*time.Millisecond, thrift)
+	if k.cfg.WatchOOM {
+		go k.watchOOM()
+	}
 	return supervise.Started{Pid: k.status.Pid, Status: k.status}, false, nil
 }
 

@@ -33,6 +33,7 @@ func TestBtrfs(t *testing.T) {
 	data := dataRoot(t, d)
 	d.AtEnd(testutil.MountBtrfs(t, data))
 	d.Up(t)
+	limitedTree(t, d)
 	wholeTrees(t, d, "btrfs", func(root string) {
 		// Containers may make subvolumes too, and make them unwritable.
 		for _, args := range [][]string{{"create", root + "/own"}, {"create", root + "/own/inner"}, {"snapshot", "-r", root + "/own", root + "/own/frozen"}} {
@@ -45,6 +46,24 @@ func TestBtrfs(t *testing.T) {
 	if err != nil || strings.TrimSpace(string(out)) != "" {
 		t.Errorf("subvolumes are left: %s, %v", out, err)
 	}
+}
+
+// limitedTree has a container write more than it may, and what it may.
+func limitedTree(t *testing.T, d *daemon.Daemon) {
+	t.Helper()
+	d.ImportBusybox(t)
+	d.Tare(t, "run", "-d", "--name", "small", "--storage-opt", "size=8m", "busybox", "sleep", "1000")
+	if out, err := d.Try("exec", "small", "dd", "if=/dev/zero", "of=/much", "bs=1M", "count=20"); err == nil || !strings.Contains(err.Error(), "Disk quota exceeded") {
+		t.Errorf("20 MB are written where 8 MB may be: %s %v", out, err)
+	}
+	d.Tare(t, "exec", "small", "rm", "/much")
+	d.Tare(t, "restart", "-t", "0", "small")
+	if _, err := d.Try("exec", "small", "dd", "if=/dev/zero", "of=/much", "bs=1M", "count=20"); err == nil {
+		t.Error("the limit ends with the run")
+	}
+	d.Tare(t, "run", "--rm", "busybox", "dd", "if=/dev/zero", "of=/much", "bs=1M", "count=20")
+	d.Tare(t, "rm", "-f", "small")
+	d.Tare(t, "rmi", "busybox")
 }
 
 // TestVFS has them all copied.

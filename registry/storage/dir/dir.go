@@ -155,15 +155,27 @@ func (s *Storage) blobPath(d digest.Digest) string {
 	return filepath.Join(s.root, ocispec.ImageBlobsDir, d.Algorithm().String(), d.Encoded())
 }
 
-// place moves the file, which has been synced, to where the digest's bytes
-// belong, and returns when it is found there after power loss. The digest is locked.
-func (s *Storage) place(from string, d digest.Digest) error {
+// writeOut returns when the bytes of the file have been written. One commit of a
+// journal has them and the name that the file gets next, in this order; a sync
+// before it would be another commit. What the disk says against it, the sync
+// after it tells, which also promises all of it on every file system.
+func writeOut(f *os.File) {
+	_ = unix.SyncFileRange(int(f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER)
+}
+
+// place moves the file, whose bytes have been written, to where those of the
+// digest belong, and returns when they are found there after power loss. The
+// digest is locked.
+func (s *Storage) place(from string, d digest.Digest, f *os.File) error {
 	to := s.blobPath(d)
 	err := move(from, to)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = os.MkdirAll(filepath.Dir(to), 0o700); err == nil {
 			err = errors.Join(move(from, to), atomicfile.SyncDir(s.path(ocispec.ImageBlobsDir)))
 		}
+	}
+	if err == nil {
+		err = f.Sync()
 	}
 	if err != nil {
 		return err

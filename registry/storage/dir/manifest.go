@@ -110,14 +110,11 @@ func (s *Storage) placeManifest(d digest.Digest, data []byte) (err error) {
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
+	if _, err = f.Write(data); err == nil {
+		writeOut(f)
+		err = s.place(tmp, d, f)
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return s.place(tmp, d)
+	return errors.Join(err, f.Close())
 }
 
 // stored tells whether the bytes are at their place, as a record says. The

@@ -438,14 +438,13 @@ func (u *upload) keep(d digest.Digest) error {
 	if err := u.seal(); err != nil {
 		return err
 	}
-	if err := u.body.f.Sync(); err != nil {
-		return err
-	}
+	writeOut(u.body.f)
 	// A second name: should what follows fail, the upload is as it was.
-	if err := u.body.link(u.path(tmpSuffix)); err != nil {
-		return u.s.place(u.path(dataSuffix), d)
+	from := u.path(tmpSuffix)
+	if err := u.body.link(from); err != nil {
+		from = u.path(dataSuffix)
 	}
-	return u.s.place(u.path(tmpSuffix), d)
+	return u.s.place(from, d, u.body.f)
 }
 
 // seal gives the upload a body that ends with it and is never written again.

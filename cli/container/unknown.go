@@ -1,0 +1,52 @@
+package container
+
+import (
+	"github.com/spf13/pflag"
+
+	"github.com/tarehq/tare/fault"
+)
+
+// elsewhere are flags of Docker's client that ask for what no Linux container
+// has, or what is not there, each with what to do instead. They are not in the
+// help.
+var elsewhere = []struct{ name, kind, instead string }{
+	{"cpu-count", "int", "it is of Windows: use --cpus"},
+	{"cpu-percent", "int", "it is of Windows: use --cpus"},
+	{"io-maxbandwidth", "bytes", "it is of Windows: use --device-read-bps and --device-write-bps"},
+	{"io-maxiops", "uint", "it is of Windows: use --device-read-iops and --device-write-iops"},
+	{"kernel-memory", "bytes", "the kernel has no such limit any more: use --memory"},
+	{"use-api-socket", "bool", "mount the daemon's socket with -v"},
+}
+
+// refusal is the value of such a flag: giving it is the mistake.
+type refusal struct{ name, kind, instead string }
+
+func (r *refusal) Set(string) error {
+	return fault.New(fault.NotImplemented, "--%s is not supported: %s", r.name, r.instead)
+}
+func (r *refusal) String() string { return "" }
+func (r *refusal) Type() string   { return r.kind }
+
+// trust is --disable-content-trust: there is none, so it is disabled.
+type trust struct{}
+
+func (trust) Set(s string) error {
+	if s != "true" && s != "1" {
+		return fault.New(fault.NotImplemented, "--disable-content-trust=%s is not supported: images are verified by digest, not by signatures of Docker Content Trust", s)
+	}
+	return nil
+}
+func (trust) String() string { return "true" }
+func (trust) Type() string   { return "bool" }
+
+func addElsewhere(f *pflag.FlagSet) {
+	for _, e := range elsewhere {
+		flag := f.VarPF(&refusal{e.name, e.kind, e.instead}, e.name, "", "")
+		flag.Hidden = true
+		if e.kind == "bool" {
+			flag.NoOptDefVal = "true"
+		}
+	}
+	flag := f.VarPF(trust{}, "disable-content-trust", "", "")
+	flag.Hidden, flag.NoOptDefVal = true, "true"
+}

@@ -1,0 +1,50 @@
+package container
+
+import (
+	"github.com/docker/go-units"
+	wire "github.com/moby/moby/api/types/container"
+
+	"github.com/tarehq/tare/fault"
+)
+
+// storageSize is how much a container may write into its own layer, in bytes;
+// 0 for no limit.
+func storageSize(h *wire.HostConfig) (uint64, error) {
+	for option := range h.StorageOpt {
+		if option != "size" {
+			return 0, fault.New(fault.Invalid, "unknown option %s (StorageOpt): size is known", option)
+		}
+	}
+	text, asked := h.StorageOpt["size"]
+	if !asked {
+		return 0, nil
+	}
+	n, err := units.RAMInBytes(text)
+	if err != nil || n < 0 {
+		return 0, fault.New(fault.Invalid, "invalid size %q (StorageOpt): want a number of bytes, or one with a unit, such as 10G", text)
+	}
+	return uint64(n), nil
+}
+
+// checkStorage refuses a limit that the storage cannot keep.
+func (s *Service) checkStorage(h *wire.HostConfig) error {
+	if len(h.StorageOpt) == 0 {
+		return nil
+	}
+	if _, err := storageSize(h); err != nil {
+		return err
+	}
+	return s.cfg.Snapshots.CanLimit()
+}
+
+// limitStorage puts the limit in force.
+func (s *Service) limitStorage(r *Record) error {
+	if len(r.HostConfig.StorageOpt) == 0 {
+		return nil
+	}
+	size, err := storageSize(r.HostConfig)
+	if err != nil || size == 0 {
+		return err
+	}
+	return s.cfg.Snapshots.Limit(r.ID, size)
+}
