@@ -254,3 +254,23 @@ func TestInfoRegistries(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// Tare's daemon tells what logs take, and can clear them.
+func TestLogSpace(t *testing.T) {
+	f := newFake(t)
+	f.on("GET /system/df", 200, map[string]any{"LogUsage": map[string]any{"ActiveCount": 1, "TotalCount": 2, "Reclaimable": 12, "TotalSize": 42,
+		"Items": []map[string]any{{"ID": "c", "Name": "web", "Driver": "local", "Running": true, "Size": 30}}}})
+	f.on("DELETE /containers/web/logs", 204, nil)
+	if r := f.call(nil, "system", "df"); !strings.HasSuffix(squeeze(r.out), "\nContainer Logs 2 1 42B 12B (28%)\n") {
+		t.Errorf("%+v", r)
+	}
+	if r := f.call(nil, "system", "df", "-v"); !strings.HasSuffix(squeeze(r.out), "\n\nContainer logs space usage:\n\nCONTAINER LOG DRIVER SIZE\nweb local 30B\n") {
+		t.Errorf("%+v", r)
+	}
+	if r := f.call(nil, "logs", "--clear", "web"); r != (result{}) {
+		t.Errorf("%+v", r)
+	}
+	if r := f.call(nil, "logs", "--clear", "gone"); r.code != 1 {
+		t.Errorf("%+v", r)
+	}
+}

@@ -274,6 +274,11 @@ func (c *Client) ContainerLogs(ctx context.Context, name string, o LogsOptions) 
 	return c.open(ctx, request{method: "GET", path: "/containers/" + segment(name) + "/logs", query: query})
 }
 
+// ContainerLogsClear empties a container's log. Docker's daemon cannot.
+func (c *Client) ContainerLogsClear(ctx context.Context, name string) error {
+	return c.call(ctx, "DELETE", "/containers/"+segment(name)+"/logs", nil, nil, nil)
+}
+
 // AttachOptions choose the streams. Logs replays the output so far.
 type AttachOptions struct {
 	Stdin, Stdout, Stderr, Logs bool

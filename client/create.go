@@ -61,7 +61,6 @@ type HostConfig struct {
 	VolumesFrom     []string                 `json:",omitempty"`
 	ConsoleSize     [2]uint                  // height, width
 	Annotations     map[string]string        `json:",omitempty"`
-	Umask           *uint32                  `json:",omitempty"`
 
 	CapAdd          []string          `json:",omitempty"`
 	CapDrop         []string          `json:",omitempty"`

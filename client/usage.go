@@ -14,6 +14,19 @@ type DiskUsage struct {
 	BuildCacheUsage *Usage[CacheRecord]      `json:",omitempty"`
 }
 
+// SystemUsage is DiskUsage with what Tare's daemon tells beyond Docker's.
+type SystemUsage struct {
+	DiskUsage
+	LogUsage *Usage[LogSize] `json:",omitempty"`
+}
+
+// LogSize is how much disk a container's log takes, in bytes.
+type LogSize struct {
+	ID, Name, Driver string
+	Running          bool
+	Size             int64
+}
+
 // Usage is the disk space of one kind of object, in bytes. Items are listed
 // only where they are asked for.
 type Usage[T any] struct {
@@ -58,7 +71,7 @@ type CacheRecord struct {
 
 // oldDiskUsage is the answer before API 1.52: the objects alone.
 type oldDiskUsage struct {
-	DiskUsage
+	SystemUsage
 	LayersSize int64
 	Images     []ImageSummary
 	Containers []ContainerSummary
@@ -68,12 +81,12 @@ type oldDiskUsage struct {
 
 // DiskUsage asks what takes the disk's space, with the objects themselves where
 // items says so.
-func (c *Client) DiskUsage(ctx context.Context, items bool) (DiskUsage, error) {
+func (c *Client) DiskUsage(ctx context.Context, items bool) (SystemUsage, error) {
 	query := url.Values{}
 	flag(query, "verbose", items)
 	old, err := fetch[oldDiskUsage](ctx, c, "GET", "/system/df", query, nil)
 	if err != nil {
-		return DiskUsage{}, err
+		return SystemUsage{}, err
 	}
 	if old.ImageUsage == nil && old.Images != nil {
 		old.ImageUsage = old.images()
@@ -87,7 +100,7 @@ func (c *Client) DiskUsage(ctx context.Context, items bool) (DiskUsage, error) {
 	if old.BuildCacheUsage == nil && old.BuildCache != nil {
 		old.BuildCacheUsage = old.cache()
 	}
-	return old.DiskUsage, nil
+	return old.SystemUsage, nil
 }
 
 // images counts as reclaimable what the images in use do not have to

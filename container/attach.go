@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/logs"
 	"github.com/tarehq/tare/supervise"
 )
 
@@ -64,16 +65,20 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 	if err != nil {
 		return err
 	}
+	o.Logs = o.Logs && s.logs.readable(&r)
 	options := supervise.AttachOptions{
 		Stdin: o.Stdin && o.Stream && r.Config.OpenStdin, Stdout: o.Stdout, Stderr: o.Stderr,
 		Multiplexed: !r.Config.Tty && !o.Raw, DetachKeys: keys, Buffered: buffered, Logs: o.Logs, NoStream: !o.Stream,
 	}
 	if o.Logs && o.Stream && !r.State.Live() {
 		// What it has said comes now, and not with its next start.
-		if options.LogsFrom, err = s.replay(r, o, client); err != nil {
+		at, release, err := s.logs.replay(&r, o, logs.Position{}, client)
+		release()
+		if err != nil {
 			client.close()
 			return err
 		}
+		options.LogsAt, options.LogsFrom = at, at.Offset
 	}
 	l := s.live(r.ID)
 	l.mu.Lock()
@@ -99,15 +104,31 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 	}
 	l.mu.Unlock()
 	if keeper == nil { // only the log, of a container that does not run
-		_, err := s.replay(r, o, client)
+		if o.Logs {
+			var release func()
+			_, release, err = s.logs.replay(&r, o, logs.Position{}, client)
+			release()
+		}
 		client.close()
 		s.publish(r, events.ActionAttach)
 		return errors.Join(err, client.wait())
 	}
 	client.letRead()
+	release := func() {}
+	if o.Logs && options.LogsAt == (logs.Position{}) {
+		// The other process reads no compressed files: what is there comes from here.
+		if options.LogsAt, release, err = s.logs.replay(&r, o, logs.Position{}, client); err != nil {
+			client.close()
+			return err
+		}
+		options.LogsFrom = options.LogsAt.Offset
+	}
 	err = keeper.Attach(ctx, options, client.file)
-	if o.Logs && options.LogsFrom == 0 && (errors.Is(err, fault.Conflict) || errors.Is(err, fault.Unavailable)) {
-		_, err = s.replay(r, o, client) // it has just ended, and its log has all that it said
+	release()
+	if o.Logs && (errors.Is(err, fault.Conflict) || errors.Is(err, fault.Unavailable)) {
+		// It has just ended, and its log has all that it said.
+		_, release, err = s.logs.replay(&r, o, options.LogsAt, client)
+		release()
 	}
 	client.close() // the other process has its own descriptor now
 	if err != nil {

@@ -118,7 +118,11 @@ func (b *bundle) write() (supervise.Config, error) {
 	if err := saveEndpoint(b.dir, b.net.endpoint); err != nil {
 		return supervise.Config{}, err
 	}
-	return b.config(oci.Process.Terminal), os.WriteFile(filepath.Join(b.dir, "config.json"), data, 0o600)
+	log, err := s.logs.open(r)
+	if err != nil {
+		return supervise.Config{}, err
+	}
+	return b.config(oci.Process.Terminal, log), os.WriteFile(filepath.Join(b.dir, "config.json"), data, 0o600)
 }
 
 // prepareSources makes the missing source directories of -v, as Docker does,
@@ -150,14 +154,14 @@ func prepareSources(r *Record, mounts []specs.Mount) error {
 }
 
 // config is what the supervising process must know.
-func (b *bundle) config(tty bool) supervise.Config {
+func (b *bundle) config(tty bool, log supervise.Log) supervise.Config {
 	r, s := b.r, b.containers
 	c := supervise.Config{
 		ID:        r.ID,
 		Dir:       b.dir,
 		Rootfs:    supervise.Rootfs{Dir: b.root.Dir, Lower: b.root.Lower, Upper: b.root.Upper, Work: b.root.Work, Volatile: r.autoRemove(), ReadOnly: b.root.ReadOnly},
 		Runtime:   s.cfg.Defaults.get().Runtimes[r.Runtime],
-		Log:       supervise.Log{Driver: r.HostConfig.LogConfig.Type, Path: s.logPath(r.ID)},
+		Log:       log,
 		OpenStdin: r.Config.OpenStdin,
 		StdinOnce: r.Config.StdinOnce,
 		TTY:       tty,

@@ -322,10 +322,6 @@ func unsupported(c *wire.Config, h *wire.HostConfig, n *wirenet.NetworkingConfig
 		"anonymous volumes (Volumes)":               len(uncovered(c.Volumes, h)) > 0,
 		"volume drivers (VolumeDriver)":             h.VolumeDriver != "",
 		"volumes of other containers (VolumesFrom)": len(h.VolumesFrom) > 0,
-		"log options (LogConfig.Config)":            len(h.LogConfig.Config) > 0,
-	}
-	if !slices.Contains([]string{"json-file", "none"}, h.LogConfig.Type) {
-		return fault.New(fault.NotImplemented, "the log driver %q is not supported yet: use json-file or none", h.LogConfig.Type)
 	}
 	if n != nil {
 		for _, e := range n.EndpointsConfig {

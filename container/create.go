@@ -39,6 +39,9 @@ func (s *Service) Create(ctx context.Context, req CreateRequest) (id string, war
 	if err := normalize(&req); err != nil {
 		return "", nil, err
 	}
+	if err := s.logs.choose(&req.HostConfig.LogConfig); err != nil {
+		return "", nil, err
+	}
 	if err := s.check(&req); err != nil {
 		return "", nil, err
 	}
@@ -339,9 +342,6 @@ func normalize(req *CreateRequest) error {
 	if h.ShmSize == 0 {
 		h.ShmSize = 64 << 20
 	}
-	if h.LogConfig.Type == "" {
-		h.LogConfig.Type = "json-file"
-	}
 	if h.RestartPolicy.Name == "" {
 		h.RestartPolicy.Name = wire.RestartPolicyDisabled
 	}
@@ -356,9 +356,6 @@ func normalize(req *CreateRequest) error {
 	}
 	if h.OomKillDisable == nil {
 		h.OomKillDisable = new(bool)
-	}
-	if h.LogConfig.Config == nil {
-		h.LogConfig.Config = map[string]string{}
 	}
 	plain := slices.Contains(h.SecurityOpt, "systempaths=unconfined") || slices.Contains(h.SecurityOpt, "systempaths:unconfined")
 	if !h.Privileged && !plain {

@@ -2,6 +2,7 @@ package container
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -79,23 +80,19 @@ func TestImageWarnings(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	for name, h := range map[string]wire.HostConfig{
 		"VolumesFrom": {VolumesFrom: []string{"x"}},
-		"log driver":  {LogConfig: wire.LogConfig{Type: "syslog"}},
 	} {
-		if h.LogConfig.Type == "" {
-			h.LogConfig.Type = "json-file"
-		}
 		if err := unsupported(&wire.Config{}, &h, nil); !errors.Is(err, fault.NotImplemented) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	covered := wire.HostConfig{LogConfig: wire.LogConfig{Type: "json-file"}, Binds: []string{"/h:/data:ro"}}
+	covered := wire.HostConfig{Binds: []string{"/h:/data:ro"}}
 	if err := unsupported(&wire.Config{Volumes: map[string]struct{}{"/data/": {}}}, &covered, nil); err != nil {
 		t.Errorf("a volume that is a bind mount's target: %v", err)
 	}
 	if err := unsupported(&wire.Config{Volumes: map[string]struct{}{"/other": {}}}, &covered, nil); !errors.Is(err, fault.NotImplemented) {
 		t.Errorf("a volume of its own: %v", err)
 	}
-	if err := unsupported(&wire.Config{}, &wire.HostConfig{LogConfig: wire.LogConfig{Type: "json-file"}}, nil); err != nil {
+	if err := unsupported(&wire.Config{}, &wire.HostConfig{}, nil); err != nil {
 		t.Errorf("a plain request: %v", err)
 	}
 }
@@ -160,7 +157,7 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := req.HostConfig
-	if h.OomKillDisable == nil || *h.OomKillDisable || h.LogConfig.Config == nil || h.MemorySwappiness != nil || req.Config.Volumes != nil ||
+	if h.OomKillDisable == nil || *h.OomKillDisable || h.MemorySwappiness != nil || req.Config.Volumes != nil ||
 		!slices.Contains(h.MaskedPaths, "/proc/kcore") || !slices.Contains(h.ReadonlyPaths, "/proc/sys") {
 		t.Errorf("%+v", h)
 	}
@@ -308,6 +305,27 @@ func TestDiscardSwap(t *testing.T) {
 		h := &wire.HostConfig{Resources: wire.Resources{Memory: test.memory, MemorySwap: test.swap}}
 		if warnings := discardSwap(h, test.counted); h.MemorySwap != test.want || (len(warnings) == 1) != test.warned {
 			t.Errorf("%+v: %d, %q", test, h.MemorySwap, warnings)
+		}
+	}
+}
+
+// A request gets the daemon's log options with the daemon's driver alone, and
+// what is asked for is held to the driver's.
+func TestLogChoice(t *testing.T) {
+	b := &Logbook{driver: "json-file", options: map[string]string{"max-size": "1m"}}
+	for _, c := range []struct {
+		asked wire.LogConfig
+		want  string
+	}{
+		{wire.LogConfig{}, "{json-file map[max-size:1m]}"},
+		{wire.LogConfig{Config: map[string]string{"max-size": "2m", "tag": "x"}}, "{json-file map[max-size:2m tag:x]}"},
+		{wire.LogConfig{Type: "local"}, "{local map[]}"},
+		{wire.LogConfig{Type: "local", Config: map[string]string{"syslog-address": "x"}}, "unknown log opt 'syslog-address' for log driver local"},
+	} {
+		got := c.asked
+		err := b.choose(&got)
+		if text := fmt.Sprint(got); err == nil && text != c.want || err != nil && err.Error() != c.want {
+			t.Errorf("%v: %s %v, want %s", c.asked, text, err, c.want)
 		}
 	}
 }

@@ -12,7 +12,9 @@
 //	                                 policy needs it at the next boot, because after
 //	                                 power loss nothing else of it is true any more
 //	containers/<id>/hosts, hostname, resolv.conf
-//	containers/<id>/<id>-json.log    the log
+//	containers/<id>/<id>-json.log    the log, and what was rotated out of it (package logs)
+//	containers/<id>/local-logs/      the log of another driver (package logs/forward)
+//	log-spool/<id>/                  the same of a removed container, until it is delivered
 //
 // and below the exec root, which does not outlive a boot:
 //

@@ -118,8 +118,8 @@ func (s *Service) regain(r *Record, l *live, run *run) *supervise.Keeper {
 	}
 }
 
-// tell publishes what the supervising process tells beside the end, as long as
-// the connection lasts: clients that left by their detach keys, processes killed
+// tell publishes what the supervising process tells beside the end, and sees to
+// what was rotated out of the log, as long as the connection lasts: clients that left by their detach keys, processes killed
 // for want of memory.
 func (s *Service) tell(r Record, keeper *supervise.Keeper) {
 	for {
@@ -132,6 +132,8 @@ func (s *Service) tell(r Record, keeper *supervise.Keeper) {
 			}
 		case <-keeper.OOM():
 			s.outOfMemory(r)
+		case <-keeper.Rotated():
+			s.watchers.Go(func() { s.logs.rotated(&r) })
 		case <-keeper.Gone():
 			return
 		}

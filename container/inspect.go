@@ -12,6 +12,7 @@ import (
 	"github.com/moby/moby/api/types/storage"
 
 	"github.com/tarehq/tare/container/spec"
+	"github.com/tarehq/tare/logs/driver"
 )
 
 // Inspect tells all about a container. It waits for nothing but memory; with
@@ -53,8 +54,8 @@ func (s *Service) Inspect(ctx context.Context, nameOrID string, size bool) (wire
 		s.hostFilePaths(owner, &files)
 		out.HostsPath, out.HostnamePath, out.ResolvConfPath = files.Hosts, files.Hostname, files.ResolvConf
 	}
-	if r.HostConfig.LogConfig.Type == "json-file" && !r.StartedAt.IsZero() {
-		out.LogPath = s.logPath(r.ID)
+	if r.HostConfig.LogConfig.Type == driver.JSONFile && !r.StartedAt.IsZero() {
+		out.LogPath = s.logs.path(&r)
 	}
 	if size {
 		rw, root, err := s.cfg.Snapshots.Usage(ctx, r.ID)

@@ -56,6 +56,7 @@ func (s *Service) Remove(ctx context.Context, nameOrID string, o RemoveOptions) 
 // lock. Its directory goes first, with the record: what is left after a crash
 // has no owner any more and is collected.
 func (s *Service) removeLocked(r Record) error {
+	s.logs.forget(&r)
 	rest, err := moveAway(s.store.path(r.ID))
 	if err != nil {
 		return err

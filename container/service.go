@@ -64,8 +64,10 @@ type Config struct {
 	Defaults           *Defaults
 	InitPath           string // program for --init; "" refuses it
 	CgroupParent       string // of containers that name none
-	LinkEnv            bool   // tell of links by variables too
-	CDI                CDI    // devices that are asked for by name
+	LogDriver          string // the same; "" is json-file
+	LogOpts            map[string]string
+	LinkEnv            bool // tell of links by variables too
+	CDI                CDI  // devices that are asked for by name
 	Log                *slog.Logger
 }
 
@@ -85,6 +87,7 @@ type Service struct {
 	mu     sync.Mutex
 	lives  map[string]*live
 	execs  *Execs
+	logs   *Logbook
 	stats  *Stats
 	health *Health
 
@@ -128,6 +131,9 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 	s.stats = newStats(s, groups)
 	s.execs = newExecs(s)
 	s.health = &Health{containers: s, probers: map[string]*prober{}}
+	if s.logs, err = newLogbook(s); err != nil {
+		return nil, err
+	}
 	if err := s.takeOver(ctx); err != nil {
 		return nil, errors.Join(err, s.Close(ctx))
 	}
@@ -175,9 +181,10 @@ func (s *Service) Close(ctx context.Context) error {
 	s.mu.Unlock()
 	done := make(chan struct{})
 	go func() { s.watchers.Wait(); close(done) }()
+	err := s.logs.forward.Close(ctx)
 	select {
 	case <-done:
-		return nil
+		return err
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}

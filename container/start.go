@@ -149,6 +149,7 @@ func (s *Service) launch(ctx context.Context, r *Record) (err error) {
 	}
 	s.health.begin(*r)
 	s.publish(*r, events.ActionStart)
+	s.logs.begin(r)
 	s.watchers.Go(func() { s.watch(*r, l, run) })
 	return nil
 }
@@ -252,5 +253,3 @@ func imageFile(layers []string, name string) ([]byte, error) {
 	}
 	return data, err
 }
-
-func (s *Service) logPath(id string) string { return s.store.path(id, id+"-json.log") }

@@ -72,6 +72,7 @@ func (s *Service) takeOver(ctx context.Context) error {
 		s.health.resume(r)
 		s.watchers.Go(func() { s.watch(r, l, run) })
 	}
+	s.logs.resume(s.store.all())
 	return nil
 }
 

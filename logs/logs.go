@@ -25,6 +25,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"time"
 )
 
@@ -98,6 +99,12 @@ func (s *Snapshot) Each(each func(Entry) error) (Position, error) {
 	s.r.each = each
 	s.r.o.Block = func(p Position) error { end = p; return nil }
 	return end, s.r.drain(context.Background())
+}
+
+// Plain tells whether all that the snapshot is of is in files that are not
+// compressed.
+func (s *Snapshot) Plain() bool {
+	return !slices.ContainsFunc(s.r.files, func(f *file) bool { return f.packed })
 }
 
 // Close lets go of the files.

@@ -52,11 +52,13 @@ func (r *reader) begin() {
 	r.d = decoder{each: r.filter, at: f.start, rest: r.d.rest[:0], scratch: r.d.scratch}
 }
 
-// next drops the first file.
-func (r *reader) next() {
+// next drops the first file. The beginning of the next one is a place of its
+// own: the end of a compressed file would be looked for in that.
+func (r *reader) next() error {
 	r.files[0].f.Close()
 	r.files = r.files[1:]
 	r.begin()
+	return r.report()
 }
 
 // drain passes on all records that are in the log now.
@@ -71,7 +73,9 @@ func (r *reader) drain(ctx context.Context) error {
 			return err
 		}
 		if len(r.files) > 1 {
-			r.next()
+			if err := r.next(); err != nil {
+				return err
+			}
 			continue
 		}
 		if !r.o.Follow || !r.rotated() {
@@ -84,7 +88,9 @@ func (r *reader) drain(ctx context.Context) error {
 		if more, err := r.more(r.files[0]); err != nil || !more {
 			return err
 		}
-		r.next()
+		if err := r.next(); err != nil {
+			return err
+		}
 	}
 }
 
@@ -190,9 +196,15 @@ func (r *reader) pass(ctx context.Context, f *file, block []byte) error {
 	if err := r.d.feed(block); err != nil {
 		return err
 	}
+	return r.report()
+}
+
+// report tells the place up to which all was passed on.
+func (r *reader) report() error {
 	if r.o.Block == nil {
 		return nil
 	}
+	f := r.files[0]
 	at := Position{Inode: f.inode, Head: f.head(r.o.Unpack), Offset: r.d.at}
 	if !r.last.IsZero() {
 		at.Time = r.last.UnixNano()

@@ -50,7 +50,9 @@ func (r *reader) seek() error {
 // locate returns the index of the file that a place is in, whose start it
 // sets; -1 if the file is gone.
 func (r *reader) locate(p Position) int {
-	same := func(f *file) bool { return f.head(r.o.Unpack) == p.Head }
+	same := func(f *file) bool { // a file that was empty has its first line since
+		return f.head(r.o.Unpack) == p.Head || p.Head == 0 && p.Offset == 0
+	}
 	i := slices.IndexFunc(r.files, func(f *file) bool { return !f.packed && f.inode == p.Inode && same(f) && p.Offset <= f.size })
 	if i < 0 && p.Head != 0 {
 		i = slices.IndexFunc(r.files, func(f *file) bool { return f.packed && same(f) })

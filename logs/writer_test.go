@@ -205,10 +205,15 @@ func TestDiskFull(t *testing.T) {
 			if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 				return err
 			}
-			if err := unix.Mount("small", dir, "tmpfs", 0, "size=64k"); err != nil {
-				return err
+			for _, o := range []Options{{}, {MaxSize: 8 << 10, MaxFiles: 100}} {
+				if err := unix.Mount("small", dir, "tmpfs", 0, "size=64k"); err != nil {
+					return err
+				}
+				if err := errors.Join(fillDisk(t, dir, o), unix.Unmount(dir, 0)); err != nil {
+					return err
+				}
 			}
-			return fillDisk(t, dir)
+			return nil
 		}()
 	}()
 	if err := <-done; err != nil {
@@ -216,8 +221,8 @@ func TestDiskFull(t *testing.T) {
 	}
 }
 
-func fillDisk(t *testing.T, dir string) error {
-	w, err := NewWriter(filepath.Join(dir, "log.json"), Options{})
+func fillDisk(t *testing.T, dir string, o Options) error {
+	w, err := NewWriter(filepath.Join(dir, "log.json"), o)
 	if err != nil {
 		return err
 	}

@@ -40,7 +40,6 @@ type Changing interface {
 
 // Streams are a container's output, its input and its terminal.
 type Streams interface {
-	Logs(ctx context.Context, nameOrID string, o container.LogsOptions) (container.LogStream, error)
 	Attach(ctx context.Context, nameOrID string, o container.AttachOptions, hijack container.Hijack) error
 	Resize(ctx context.Context, nameOrID string, height, width uint16) error
 }

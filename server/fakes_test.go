@@ -106,7 +106,17 @@ func (f *fakeContainers) Update(_ context.Context, id string, u wire.UpdateConfi
 	f.call, f.updated = "update "+id, u
 	return nil, f.err
 }
-func (f *fakeContainers) Logs(_ context.Context, _ string, o container.LogsOptions) (container.LogStream, error) {
+
+type fakeLogs struct{ *fakeContainers }
+
+func (f fakeLogs) Clear(_ context.Context, id string) error {
+	f.call = "clear " + id
+	return f.err
+}
+func (f fakeLogs) Sizes() []container.LogSize {
+	return []container.LogSize{{ID: "c", Name: "n", Driver: "json-file", Running: true, Size: 30}, {ID: "d", Size: 12}}
+}
+func (f fakeLogs) Open(_ context.Context, _ string, o container.LogsOptions) (container.LogStream, error) {
 	f.logs = o
 	return f.stream, f.err
 }
@@ -358,7 +368,7 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	r := &rig{T: t, path: filepath.Join(t.TempDir(), "s"), daemon: Daemon{Driver: "overlayfs", DriverStatus: [][2]string{{"driver-type", "x"}}, Version: "1.2.3", ID: "the-id", DataRoot: "/data", Runtimes: map[string]system.Runtime{"tarerun": {}, "runc": {Path: "/usr/bin/runc"}}, DefaultRuntime: "tarerun"}}
+	r := &rig{T: t, path: filepath.Join(t.TempDir(), "s"), daemon: Daemon{LogDriver: "json-file", LogDrivers: []string{"json-file"}, Driver: "overlayfs", DriverStatus: [][2]string{{"driver-type", "x"}}, Version: "1.2.3", ID: "the-id", DataRoot: "/data", Runtimes: map[string]system.Runtime{"tarerun": {}, "runc": {Path: "/usr/bin/runc"}}, DefaultRuntime: "tarerun"}}
 	r.containers.stream.Copy = func(context.Context, func(byte, []byte) error) error { return nil }
 	l, err := net.Listen("unix", r.path)
 	if err != nil {
@@ -380,7 +390,7 @@ func newRig(t *testing.T) *rig {
 
 func (r *rig) handler() *Server {
 	return New(Config{
-		Containers: &r.containers, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Stats: fakeStats{&r.containers}, Processes: fakeStats{&r.containers}, Pruning: fakeStats{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{}, Events: &r.events,
+		Containers: &r.containers, Logs: fakeLogs{&r.containers}, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Stats: fakeStats{&r.containers}, Processes: fakeStats{&r.containers}, Pruning: fakeStats{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{}, Events: &r.events,
 		Daemon: func() Daemon { return r.daemon },
 		Log:    slog.New(slog.DiscardHandler),
 	})

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -14,10 +15,28 @@ import (
 	"github.com/tarehq/tare/logs"
 )
 
-type logHandlers struct{ streams Streams }
+// Logs are the containers' logs; container.Logbook is it.
+type Logs interface {
+	Open(ctx context.Context, nameOrID string, o container.LogsOptions) (container.LogStream, error)
+	Clear(ctx context.Context, nameOrID string) error
+	Sizes() []container.LogSize
+}
+
+type logHandlers struct{ book Logs }
 
 func (h *logHandlers) routes() []route {
-	return []route{{method: "GET", pattern: "/containers/{id}/logs", handle: h.logs}}
+	return []route{
+		{method: "GET", pattern: "/containers/{id}/logs", handle: h.logs},
+		{method: "DELETE", pattern: "/containers/{id}/logs", handle: h.clear}, // Docker has none
+	}
+}
+
+func (h *logHandlers) clear(w http.ResponseWriter, r *request) error {
+	if err := h.book.Clear(r.Context(), r.params["id"]); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
 }
 
 func (h *logHandlers) logs(w http.ResponseWriter, r *request) error {
@@ -25,7 +44,7 @@ func (h *logHandlers) logs(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	stream, err := h.streams.Logs(r.Context(), r.params["id"], o)
+	stream, err := h.book.Open(r.Context(), r.params["id"], o)
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ import (
 // Config is what a Server is made of. All fields are needed.
 type Config struct {
 	Containers Containers
+	Logs       Logs
 	Execs      Execs
 	Files      Files
 	Stats      Stats
@@ -55,7 +56,7 @@ func New(c Config) *Server {
 		s.system.routes(),
 		(&eventHandlers{c.Events}).routes(),
 		(&containerHandlers{c.Containers, host.cgroupVersion}).routes(),
-		(&logHandlers{c.Containers}).routes(),
+		(&logHandlers{c.Logs}).routes(),
 		(&attachHandlers{c.Containers, c.Log}).routes(),
 		(&execHandlers{c.Execs, c.Log}).routes(),
 		(&fileHandlers{c.Files}).routes(),
@@ -63,7 +64,7 @@ func New(c Config) *Server {
 		(&containerPruneHandlers{c.Pruning}).routes(),
 		(&registryHandlers{c.Registries}).routes(), // before the images: /images/search is no image
 		(&imageHandlers{c.Images, c.Transfers}).routes(),
-		(&usageHandlers{c.Containers, c.Images}).routes(),
+		(&usageHandlers{c.Containers, c.Images, c.Logs}).routes(),
 		(&networkHandlers{c.Networks}).routes(),
 		(&pruneHandlers{c.Events}).routes(),
 		volumeRoutes(), pluginRoutes(), swarmRoutes(), unsupportedRoutes(),

@@ -36,6 +36,8 @@ type Daemon struct {
 	AddressPools    []system.NetworkAddressPool
 	Mirrors         []string // of docker.io, each with a slash at its end
 	Insecure        []string // registries: hosts, host:port, CIDRs
+	LogDriver       string   // of containers that name none
+	LogDrivers      []string // that there are
 	Driver          string   // of storage, and the rows that tell about it
 	DriverStatus    [][2]string
 	Warnings        []string // about how it was started
@@ -119,10 +121,10 @@ func (h *systemHandlers) gather() system.Info {
 		Images:              h.images.Count(),
 		Driver:              d.Driver,
 		DriverStatus:        d.DriverStatus,
-		Plugins:             system.PluginsInfo{Volume: []string{}, Network: []string{"bridge", "host", "null"}, Log: []string{"json-file", "none"}},
+		Plugins:             system.PluginsInfo{Volume: []string{}, Network: []string{"bridge", "host", "null"}, Log: d.LogDrivers},
 		Debug:               d.Debug,
 		SystemTime:          time.Now().Format(time.RFC3339Nano),
-		LoggingDriver:       "json-file",
+		LoggingDriver:       d.LogDriver,
 		CgroupDriver:        "cgroupfs",
 		IndexServerAddress:  "https://index.docker.io/v1/",
 		RegistryConfig:      registryConfig(d.Mirrors, d.Insecure),

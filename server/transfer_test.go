@@ -79,6 +79,9 @@ func TestDiskUsage(t *testing.T) {
 		"/v1.53/system/df?type=image&verbose=1": `"Items":[{`,
 		"/v1.51/system/df?type=image":           `{"LayersSize":100,"Images":[{`,
 		"/v1.41/system/df":                      `"Containers":3`,
+		"/v1.53/system/df":                      `"LogUsage":{"ActiveCount":1,"TotalCount":2,"Reclaimable":12,"TotalSize":42}`,
+		"/v1.53/system/df?verbose=1":            `{"ID":"c","Name":"n","Driver":"json-file","Running":true,"Size":30}`,
+		"/v1.43/system/df":                      `"LogUsage":{"ActiveCount":1`,
 		"/v1.52/system/df?type=image":           `"ImageUsage":{"Reclaimable":30`,
 		"/v1.43/system/df?type=volume":          `{"Images":null,"Containers":null,"Volumes":[],"BuildCache":null}`,
 	} {

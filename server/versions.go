@@ -289,12 +289,13 @@ type legacyUsage struct {
 	Containers  []container.Summary
 	Volumes     []*volume.Volume
 	BuildCache  []build.CacheRecord
-	BuilderSize *int64 `json:",omitempty"`
+	BuilderSize *int64    `json:",omitempty"`
+	LogUsage    *LogUsage `json:",omitempty"`
 	*system.DiskUsage
 }
 
-func (v Version) usage(u system.DiskUsage, verbose bool) any {
-	old := legacyUsage{}
+func (v Version) usage(u system.DiskUsage, logs *LogUsage, verbose bool) any {
+	old := legacyUsage{LogUsage: logs}
 	if img := u.ImageUsage; img != nil {
 		old.LayersSize = img.TotalSize
 		old.Images = v.images(append([]image.Summary{}, img.Items...))
@@ -326,7 +327,10 @@ func (v Version) usage(u system.DiskUsage, verbose bool) any {
 		old.DiskUsage = &u
 		return old
 	}
-	return u
+	return struct {
+		system.DiskUsage
+		LogUsage *LogUsage `json:",omitempty"`
+	}{u, logs}
 }
 
 // platforms are those that loading and saving are about. The parameter came

@@ -24,7 +24,6 @@ type createFlags struct {
 	mac, ip, ip6, volumeDriver              string
 	cpusetCPUs, cpusetMems                  string
 	stopTimeout, oomScore, retries          int
-	umask                                   string
 	cpuShares, cpuPeriod, cpuQuota          int64
 	cpuRTPeriod, cpuRTRuntime, pids         int64
 	swappiness                              int64
@@ -111,7 +110,6 @@ func (c *createFlags) addIsolation(f *pflag.FlagSet) {
 	f.StringVar(&c.cgroupns, "cgroupns", "", "Cgroup namespace to use (host|private)")
 	f.StringVar(&c.cgroupParent, "cgroup-parent", "", "Optional parent cgroup for the container")
 	f.StringVar(&c.isolation, "isolation", "", "Container isolation technology")
-	f.StringVar(&c.umask, "umask", "", "Initial umask of the process, in octal")
 	f.IntVar(&c.oomScore, "oom-score-adj", 0, "Tune host's OOM preferences (-1000 to 1000)")
 	f.BoolVar(&c.noOOM, "oom-kill-disable", false, "Disable OOM Killer")
 }

@@ -19,6 +19,8 @@ func Logs() *command.Command {
 	f.StringVar(&o.Since, "since", "", `Show logs since timestamp (e.g. "2013-01-02T13:23:37Z") or relative (e.g. "42m" for 42 minutes)`)
 	f.StringVar(&o.Until, "until", "", `Show logs before a timestamp (e.g. "2013-01-02T13:23:37Z") or relative (e.g. "42m" for 42 minutes)`)
 	f.StringVarP(&o.Tail, "tail", "n", "all", "Number of lines to show from the end of the logs")
+	var clearing bool
+	f.BoolVar(&clearing, "clear", false, "Delete what was logged so far, instead of showing it")
 	return &command.Command{
 		Usage: "[OPTIONS] CONTAINER", MinArgs: 1, MaxArgs: 1, Flags: f, Example: "tare logs -f --tail 100 web",
 		Run: func(ctx context.Context, s *command.Session, args []string) error {
@@ -32,6 +34,9 @@ func Logs() *command.Command {
 			cl, err := s.Client()
 			if err != nil {
 				return err
+			}
+			if clearing {
+				return cl.ContainerLogsClear(ctx, args[0])
 			}
 			// Whether the log comes in frames depends on the terminal.
 			state, err := cl.ContainerInspect(ctx, args[0])

@@ -69,14 +69,6 @@ func (c *createFlags) fillProcess(r *client.CreateRequest) error {
 	if c.set.Changed("stop-timeout") {
 		r.StopTimeout = &c.stopTimeout
 	}
-	if c.umask != "" {
-		n, err := strconv.ParseUint(c.umask, 8, 32)
-		if err != nil || n > 0o777 {
-			return fault.New(fault.Invalid, "invalid umask %q: want an octal number of at most 777", c.umask)
-		}
-		mask := uint32(n)
-		r.HostConfig.Umask = &mask
-	}
 	if c.set.Changed("init") {
 		r.HostConfig.Init = &c.init
 	}

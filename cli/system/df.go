@@ -47,12 +47,15 @@ func Df() *command.Command {
 // dfRow is one kind of object as a template sees it.
 type dfRow struct{ Active, Reclaimable, Size, TotalCount, Type string }
 
-func dfSummary(out io.Writer, text string, u *client.DiskUsage) error {
+func dfSummary(out io.Writer, text string, u *client.SystemUsage) error {
 	rows := []any{
 		summed("Images", u.ImageUsage, true),
 		summed("Containers", u.ContainerUsage, true),
 		summed("Local Volumes", u.VolumeUsage, true),
 		summed("Build Cache", u.BuildCacheUsage, false),
+	}
+	if u.LogUsage != nil {
+		rows = append(rows, summed("Container Logs", u.LogUsage, true))
 	}
 	t := format.Table{
 		Columns: map[string]string{"Type": "TYPE", "TotalCount": "TOTAL", "Active": "ACTIVE", "Size": "SIZE", "Reclaimable": "RECLAIMABLE"},
@@ -82,13 +85,17 @@ type dfObjects struct {
 	Containers []container.Row
 	Volumes    []volume.Row
 	BuildCache []cacheRow
+	Logs       []logRow
 }
+
+// logRow is the log of one container.
+type logRow struct{ ID, Name, Driver, Size string }
 
 type cacheRow struct {
 	CacheType, CreatedAt, CreatedSince, Description, ID, InUse, LastUsedAt, LastUsedSince, Parent, Shared, Size, UsageCount string
 }
 
-func dfVerbose(out io.Writer, text string, u *client.DiskUsage) error {
+func dfVerbose(out io.Writer, text string, u *client.SystemUsage) error {
 	table := text == "" || text == "table"
 	o := objectsOf(u, table)
 	if !table {
@@ -116,11 +123,18 @@ func dfVerbose(out io.Writer, text string, u *client.DiskUsage) error {
 	if err := section(&b, cacheColumns, "{{.ID}}\t{{.CacheType}}\t{{.Size}}\t{{.CreatedSince}}\t{{.LastUsedSince}}\t{{.UsageCount}}\t{{.Shared}}", o.BuildCache); err != nil {
 		return err
 	}
+	if u.LogUsage != nil {
+		b.WriteString("\nContainer logs space usage:\n\n")
+		if err := section(&b, logColumns, "{{.Name}}\t{{.Driver}}\t{{.Size}}", o.Logs); err != nil {
+			return err
+		}
+	}
 	_, err := io.WriteString(out, b.String())
 	return err
 }
 
 var (
+	logColumns   = map[string]string{"Name": "CONTAINER", "Driver": "LOG DRIVER", "Size": "SIZE"}
 	imageColumns = map[string]string{"Repository": "REPOSITORY", "Tag": "TAG", "ID": "IMAGE ID", "CreatedSince": "CREATED", "Size": "SIZE",
 		"SharedSize": "SHARED SIZE", "UniqueSize": "UNIQUE SIZE", "Containers": "CONTAINERS"}
 	containerColumns = map[string]string{"ID": "CONTAINER ID", "Image": "IMAGE", "Command": "COMMAND", "LocalVolumes": "LOCAL VOLUMES",
@@ -138,8 +152,8 @@ func section[T any](out io.Writer, columns map[string]string, row string, list [
 	return format.Table{Columns: columns, Default: row}.Write(out, "", false, rows)
 }
 
-func objectsOf(u *client.DiskUsage, short bool) dfObjects {
-	o := dfObjects{Images: []image.Row{}, Containers: []container.Row{}, Volumes: []volume.Row{}, BuildCache: []cacheRow{}}
+func objectsOf(u *client.SystemUsage, short bool) dfObjects {
+	o := dfObjects{Images: []image.Row{}, Containers: []container.Row{}, Volumes: []volume.Row{}, BuildCache: []cacheRow{}, Logs: []logRow{}}
 	if u.ImageUsage != nil {
 		for i := range u.ImageUsage.Items {
 			o.Images = append(o.Images, image.NewRow(&u.ImageUsage.Items[i], short))
@@ -163,6 +177,11 @@ func objectsOf(u *client.DiskUsage, short bool) dfObjects {
 		slices.SortStableFunc(records, func(a, b client.CacheRecord) int { return strings.Compare(lastUse(&a), lastUse(&b)) })
 		for i := range records {
 			o.BuildCache = append(o.BuildCache, newCacheRow(&records[i], short))
+		}
+	}
+	if u.LogUsage != nil {
+		for _, l := range u.LogUsage.Items {
+			o.Logs = append(o.Logs, logRow{l.ID, l.Name, l.Driver, format.Size(float64(l.Size))})
 		}
 	}
 	return o

@@ -436,7 +436,7 @@ func TestCollectAndRetain(t *testing.T) {
 func TestCommandLine(t *testing.T) {
 	for args, want := range map[string]string{
 		"": "Begin with:  tare-registry serve", "--help": "config check FILE", "serve --help": "127.0.0.1:5000", "version": "tare-registry version ",
-		"--version": "tare-registry version ", "garbage-collect --help": "SIGUSR1", "retention -h": "--dry-run",
+		"--version": "tare-registry version ", "garbage-collect --help": "is asked to do it", "retention -h": "--dry-run",
 		"help": "Begin with:", "help retention": "--dry-run", "help config check": "config check FILE", "config": "config check FILE", "config --help": "config check FILE",
 	} {
 		var out bytes.Buffer

@@ -7,6 +7,7 @@ import (
 
 	"github.com/moby/moby/api/types/system"
 
+	"github.com/tarehq/tare/logs/driver"
 	"github.com/tarehq/tare/server"
 )
 
@@ -22,6 +23,7 @@ func (o *options) facts(id, initProgram string) server.Daemon {
 		Version: version, GitCommit: commit(), BuildTime: built(),
 		ID: id, DataRoot: o.DataRoot, Debug: o.LogLevel == "debug", Labels: o.Labels,
 		Runtimes: map[string]system.Runtime{}, DefaultRuntime: o.DefaultRuntime, Mirrors: o.Mirrors, Insecure: o.Insecure,
+		LogDriver: o.LogDriver, LogDrivers: driver.Names(),
 		LiveRestore: o.LiveRestore, Experimental: o.Experimental, Seccomp: o.Seccomp, NoNewPrivileges: o.NoNewPrivileges,
 		HostCgroupns: o.CgroupnsMode == "host", InitBinary: initProgram,
 		Proxies: server.Proxies{

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/logs/driver"
 	"github.com/tarehq/tare/snapshot"
 )
 
@@ -40,6 +42,8 @@ type options struct {
 	TLSKey         string             `json:"tlskey"`
 	InsecureTCP    bool               `json:"insecure-tcp"`
 	StorageDriver  string             `json:"storage-driver"`
+	LogDriver      string             `json:"log-driver"`
+	LogOpts        map[string]string  `json:"log-opts"`
 
 	LiveRestore     bool     `json:"live-restore"`
 	ShutdownTimeout int      `json:"shutdown-timeout"` // seconds; negative for no limit
@@ -84,7 +88,7 @@ const (
 // differs from it.
 var fileKeys = map[string]string{
 	"host": "hosts", "label": "labels", "add-runtime": "runtimes", "default-address-pool": "default-address-pools",
-	"cdi-spec-dir": "cdi-spec-dirs", "registry-mirror": "registry-mirrors", "insecure-registry": "insecure-registries",
+	"log-opt": "log-opts", "cdi-spec-dir": "cdi-spec-dirs", "registry-mirror": "registry-mirrors", "insecure-registry": "insecure-registries",
 	"default-ulimit": "default-ulimits", "dns-opt": "dns-opts", "host-gateway-ip": "host-gateway-ips", "exec-opt": "exec-opts", "feature": "features",
 }
 
@@ -145,6 +149,8 @@ func (o *options) flags() *pflag.FlagSet {
 	f.IntVar(&o.Uploads, "max-concurrent-uploads", 5, "Layers that one push sends at a time; 0 for no limit")
 	f.IntVar(&o.PullAttempts, "max-download-attempts", 5, "Attempts in a row to go on with a layer")
 	f.StringVarP(&o.StorageDriver, "storage-driver", "s", "", "How layers and containers' files are kept: overlay, btrfs or vfs (default overlay, or vfs where the file system cannot carry it)")
+	f.StringVar(&o.LogDriver, "log-driver", driver.JSONFile, "Log driver of containers that name none")
+	f.Var((*mapValue)(&o.LogOpts), "log-opt", "Option of that log driver (key=value)")
 	f.BoolVar(&o.LiveRestore, "live-restore", true, "Leave containers running when the daemon stops")
 	f.IntVar(&o.ShutdownTimeout, "shutdown-timeout", 15, "Seconds that containers have to stop with the daemon, without --live-restore; longer for those with a longer stop timeout")
 	f.IntVar(&o.OOMScoreAdjust, "oom-score-adjust", 0, "oom_score_adj of the daemon")
@@ -198,7 +204,7 @@ func (o *options) settle() error {
 			return err
 		}
 	}
-	for _, step := range []func() error{o.containerOptions.check, o.checkNetwork, o.checkRuntimes, o.checkTLS, o.checkLabels, o.checkRegistries, o.checkDaemon} {
+	for _, step := range []func() error{o.containerOptions.check, o.checkNetwork, o.checkRuntimes, o.checkTLS, o.checkLabels, o.checkRegistries, o.checkDaemon, o.checkLog} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -246,6 +252,13 @@ func (o *options) checkLabels() error {
 			return fault.New(fault.Invalid, "conflict labels for %s=%s and %s=%s", key, value, key, old)
 		}
 		seen[key] = value
+	}
+	return nil
+}
+
+func (o *options) checkLog() error {
+	if err := driver.Check(o.LogDriver, o.LogOpts); err != nil {
+		return fmt.Errorf("failed to set log opts: %w", err)
 	}
 	return nil
 }

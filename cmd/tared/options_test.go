@@ -160,3 +160,26 @@ func TestHosts(t *testing.T) {
 		}
 	}
 }
+
+func TestLogOptions(t *testing.T) {
+	o, err := readOptions(append(config(t, `{"log-opts": {"max-size": "1m", "max-file": "3"}}`), "--log-driver", "local"))
+	if err != nil || o.LogDriver != "local" || o.LogOpts["max-file"] != "3" {
+		t.Errorf("%v %+v", err, o)
+	}
+	o, err = readOptions(append(config(t, ""), "--log-opt", "max-size=1m", "--log-opt", "tag=a=b"))
+	if err != nil || o.LogDriver != "json-file" || o.LogOpts["max-size"] != "1m" || o.LogOpts["tag"] != "a=b" {
+		t.Errorf("%v %+v", err, o)
+	}
+	for file, want := range map[string]string{
+		`{"log-driver": "x"}`:             "failed to set log opts: logger: no log driver named 'x' is registered",
+		`{"log-opts": {"x": "1"}}`:        "failed to set log opts: unknown log opt 'x' for json-file log driver",
+		`{"log-opts": {"max-size": "0"}}`: "failed to set log opts: max-size must be a positive number, or -1 for no bound",
+	} {
+		if _, err := readOptions(config(t, file)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", file, err)
+		}
+	}
+	if _, err := readOptions(append(config(t, `{"log-opts": {"max-size": "1m"}}`), "--log-opt", "tag=x")); err == nil || !strings.Contains(err.Error(), "specified both as a flag and in the configuration file") {
+		t.Errorf("in both places: %v", err)
+	}
+}

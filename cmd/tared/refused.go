@@ -52,8 +52,6 @@ var refusals = []refusal{
 	{flag: "ip6tables", value: "bool"},
 	{flag: "iptables", value: "bool"},
 	{flag: "ipv6", value: "bool", only: "false"},
-	{flag: "log-driver", only: `"json-file"`},
-	{flag: "log-opt", key: "log-opts"},
 	{flag: "network-control-plane-mtu", why: noSwarm},
 	{flag: "network-diagnostic-port"},
 	{flag: "node-generic-resource", key: "node-generic-resources", why: noSwarm},

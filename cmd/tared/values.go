@@ -213,3 +213,19 @@ func (v switchValue) String() string {
 	}
 	return strconv.FormatBool(**v.on)
 }
+
+// mapValue is a flag of key=value that is given any number of times.
+type mapValue map[string]string
+
+func (v *mapValue) Set(s string) error {
+	key, value, _ := strings.Cut(s, "=")
+	if *v == nil {
+		*v = mapValue{}
+	}
+	(*v)[key] = value
+	return nil
+}
+
+func (v *mapValue) Type() string { return "map" }
+
+func (v *mapValue) String() string { return fmt.Sprint(map[string]string(*v)) }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"sync"
 	"syscall"
 
 	"github.com/klauspost/compress/gzip"
@@ -18,21 +19,22 @@ import (
 
 // Pack compresses the rotated files of the log at path, but for the current
 // one. Each is there in one form or the other at every moment, and what a crash
-// leaves half done is done again. Calls for one log must take turns.
-func Pack(path string) error {
+// leaves half done is done again. Calls for one log must take turns; forms is
+// held while one file takes the place of the other.
+func Pack(path string, forms sync.Locker) error {
 	names, err := logs.Rotated(path)
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		if err := pack(path, name); err != nil && !errors.Is(err, fs.ErrNotExist) { // rotated out meanwhile
+		if err := pack(path, name, forms); err != nil && !errors.Is(err, fs.ErrNotExist) { // rotated out meanwhile
 			return err
 		}
 	}
 	return nil
 }
 
-func pack(path, name string) (err error) {
+func pack(path, name string, forms sync.Locker) (err error) {
 	src, err := os.Open(name)
 	if err != nil {
 		return err
@@ -63,6 +65,8 @@ func pack(path, name string) (err error) {
 	if err != nil {
 		return err
 	}
+	forms.Lock()
+	defer forms.Unlock()
 	return logs.Replace(path, st.Sys().(*syscall.Stat_t).Ino, fresh)
 }
 

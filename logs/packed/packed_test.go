@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -81,7 +82,7 @@ func TestPackedLogReadsAsBefore(t *testing.T) {
 		t.Fatal(err)
 	}
 	check()
-	if err := packed.Pack(path); err != nil {
+	if err := packed.Pack(path, new(sync.Mutex)); err != nil {
 		t.Fatal(err)
 	}
 	check()
@@ -112,7 +113,7 @@ func TestFollowThroughRotation(t *testing.T) {
 	for i := range n {
 		write(t, w, i, i+1)
 		if i%500 == 250 {
-			if err := packed.Pack(path); err != nil {
+			if err := packed.Pack(path, new(sync.Mutex)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -146,7 +147,7 @@ func TestFromPosition(t *testing.T) {
 	rest(10, 10)
 	write(t, w, 10, 50) // rotated once
 	rest(10, 50)
-	if err := packed.Pack(path); err != nil {
+	if err := packed.Pack(path, new(sync.Mutex)); err != nil {
 		t.Fatal(err)
 	}
 	rest(10, 50)
@@ -198,5 +199,49 @@ func TestClearWhileFollowed(t *testing.T) {
 	close(running)
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+}
+
+// The end of what is compressed is the beginning of what is not, so that who
+// reads plain files alone can go on there.
+func TestEndOfPackedIsPlain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	w := open(t, path, logs.Options{MaxSize: 1 << 10, MaxFiles: 50})
+	end := func(from logs.Position) (logs.Position, int) {
+		t.Helper()
+		s, err := logs.Take(path, from, packed.Unpack)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		n := 0
+		at, err := s.Each(func(logs.Entry) error { n++; return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return at, n
+	}
+	at, written := logs.Position{}, 0
+	for range 40 { // some of the places are the end of a file
+		write(t, w, written, written+7)
+		written += 7
+		var n int
+		if at, n = end(at); n != 7 {
+			t.Fatalf("%d records of 7 came", n)
+		}
+		if err := packed.Pack(path, new(sync.Mutex)); err != nil {
+			t.Fatal(err)
+		}
+		if at, n = end(at); n != 0 {
+			t.Fatalf("%d records came twice", n)
+		}
+		rest, err := logs.Take(path, at, packed.Unpack)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !rest.Plain() {
+			t.Fatalf("after %d records the rest is in a compressed file", written)
+		}
+		rest.Close()
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
 
@@ -310,4 +311,37 @@ func copyRange(to, from *os.File, n int64) error {
 		at += int64(k)
 	}
 	return nil
+}
+
+// same tells whether the file of the blob, which has the size of the upload, has
+// its bytes too. What the disk has spoiled is healed by a push.
+func (u *upload) same(d digest.Digest) bool {
+	if u.body == nil {
+		return true
+	}
+	f, err := os.Open(u.s.blobPath(d))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return false
+	}
+	if st.Ino == u.body.inode {
+		return true
+	}
+	buf := buffers.Get().(*[bufferSize]byte)
+	defer buffers.Put(buf)
+	for at := int64(0); at < u.state.Size; {
+		n, err := f.ReadAt(buf[:min(int64(len(buf)), u.state.Size-at)], at)
+		if n == 0 {
+			return err == nil
+		}
+		if k, err := u.body.same(buf[:n], at); err != nil || k < n {
+			return false
+		}
+		at += int64(n)
+	}
+	return true
 }

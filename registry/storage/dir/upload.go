@@ -393,39 +393,6 @@ func (u *upload) Commit(ctx context.Context, d digest.Digest) error {
 	return u.Cancel(ctx)
 }
 
-// same tells whether the file of the blob, which has the size of the upload, has
-// its bytes too. What the disk has spoiled is healed by a push.
-func (u *upload) same(d digest.Digest) bool {
-	if u.body == nil {
-		return true
-	}
-	f, err := os.Open(u.s.blobPath(d))
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return false
-	}
-	if st.Ino == u.body.inode {
-		return true
-	}
-	buf := buffers.Get().(*[bufferSize]byte)
-	defer buffers.Put(buf)
-	for at := int64(0); at < u.state.Size; {
-		n, err := f.ReadAt(buf[:min(int64(len(buf)), u.state.Size-at)], at)
-		if n == 0 {
-			return err == nil
-		}
-		if k, err := u.body.same(buf[:n], at); err != nil || k < n {
-			return false
-		}
-		at += int64(n)
-	}
-	return true
-}
-
 // keep makes the body, which has the digest, a blob. The digest is locked.
 func (u *upload) keep(d digest.Digest) error {
 	if u.body == nil {
