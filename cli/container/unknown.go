@@ -27,18 +27,6 @@ func (r *refusal) Set(string) error {
 func (r *refusal) String() string { return "" }
 func (r *refusal) Type() string   { return r.kind }
 
-// trust is --disable-content-trust: there is none, so it is disabled.
-type trust struct{}
-
-func (trust) Set(s string) error {
-	if s != "true" && s != "1" {
-		return fault.New(fault.NotImplemented, "--disable-content-trust=%s is not supported: images are verified by digest, not by signatures of Docker Content Trust", s)
-	}
-	return nil
-}
-func (trust) String() string { return "true" }
-func (trust) Type() string   { return "bool" }
-
 func addElsewhere(f *pflag.FlagSet) {
 	for _, e := range elsewhere {
 		flag := f.VarPF(&refusal{e.name, e.kind, e.instead}, e.name, "", "")
@@ -47,6 +35,4 @@ func addElsewhere(f *pflag.FlagSet) {
 			flag.NoOptDefVal = "true"
 		}
 	}
-	flag := f.VarPF(trust{}, "disable-content-trust", "", "")
-	flag.Hidden, flag.NoOptDefVal = true, "true"
 }
