@@ -165,9 +165,9 @@ func (s *Service) halt(ctx context.Context, r Record, sig syscall.Signal, rest b
 	}
 	s.publish(r, events.ActionKill, "signal", strconv.Itoa(int(sig)))
 	if updated.State == Paused && err == nil && sig != unix.SIGKILL { // any other signal has an effect when its process goes on
-		err = s.wake(ctx, updated, keeper)
+		return updated, ended, s.wake(ctx, updated, keeper)
 	}
-	return updated, ended, err
+	return updated, ended, nil // of a process that has just ended, too: the end is waited for
 }
 
 // Kill sends a signal, SIGKILL if none is named, to the container's process.
