@@ -80,10 +80,11 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 		}
 		options.LogsAt, options.LogsFrom = at, at.Offset
 	}
-	l := s.live(r.ID)
+	l := s.lives.of(r.ID)
 	l.mu.Lock()
 	if _, err := s.store.find(r.ID); err != nil { // removed meanwhile
 		l.mu.Unlock()
+		s.lives.forget(r.ID)
 		client.close()
 		return err
 	}
@@ -344,7 +345,7 @@ func (s *Service) Resize(ctx context.Context, nameOrID string, height, width uin
 	if err != nil {
 		return err
 	}
-	keeper, _, err := s.running(r)
+	keeper, _, err := s.lives.running(r)
 	if err != nil {
 		return err
 	}

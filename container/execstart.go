@@ -31,7 +31,7 @@ func (e *Execs) Create(ctx context.Context, nameOrID string, req wire.ExecCreate
 	if err != nil {
 		return "", err
 	}
-	if _, _, err := e.containers.running(r); err != nil {
+	if _, _, err := e.containers.lives.running(r); err != nil {
 		return "", err
 	}
 	if err := awake(r); err != nil {
@@ -137,7 +137,7 @@ func (e *Execs) running(execID string) (*session, Record, *supervise.Keeper, err
 	if err != nil {
 		return nil, Record{}, nil, err
 	}
-	keeper, _, err := e.containers.running(r)
+	keeper, _, err := e.containers.lives.running(r)
 	if err == nil {
 		err = awake(r)
 	}

@@ -317,6 +317,6 @@ func (s *Service) autoRemove(r Record) {
 	}
 	if err := s.removeLocked(current); err != nil {
 		s.cfg.Log.Error("cannot remove a container that has ended", "container", r.ID, "err", err)
-		s.live(r.ID).tellFailure(current, err)
+		s.lives.of(r.ID).tellFailure(current, err)
 	}
 }

@@ -149,7 +149,7 @@ func (f *Files) Commit(ctx context.Context, nameOrID string, o CommitOptions) (i
 
 // freeze lets a running container stand still until thaw is called.
 func (s *Service) freeze(ctx context.Context, r Record) (thaw func(), err error) {
-	keeper, _, err := s.running(r)
+	keeper, _, err := s.lives.running(r)
 	if err == nil {
 		err = keeper.Freeze(ctx)
 	}

@@ -134,7 +134,7 @@ func (h *Health) due(p *prober) {
 		status = r.Health.Status
 	}
 	if err == nil && r.State == Running { // else it is paused
-		if keeper, _, err := h.containers.running(r); err == nil { // else it is not known how it fares
+		if keeper, _, err := h.containers.lives.running(r); err == nil { // else it is not known how it fares
 			if result := h.probe(p, r, keeper); result != nil {
 				h.count(result)
 				status = h.record(p, result, status)

@@ -105,7 +105,7 @@ func (b *Logbook) begin(r *Record) {
 	if c := r.HostConfig.LogConfig; driver.Remote(c.Type) {
 		id := r.ID
 		b.forward.Begin(id, forward.Source{Dir: filepath.Dir(b.path(r)), Driver: c.Type, Info: b.info(r),
-			Running: func() <-chan struct{} { return b.containers.over(id) }})
+			Running: func() <-chan struct{} { return b.containers.lives.over(id) }})
 	}
 }
 
@@ -185,7 +185,7 @@ func (b *Logbook) readable(r *Record) bool {
 
 func (b *Logbook) copy(ctx context.Context, r *Record, o LogsOptions, emit func(byte, []byte) error) error {
 	opts := logs.ReadOptions{Since: o.Since, Until: o.Until, Tail: o.Tail, Follow: o.Follow, Unpack: packed.Unpack,
-		Running: func() <-chan struct{} { return b.containers.over(r.ID) }}
+		Running: func() <-chan struct{} { return b.containers.lives.over(r.ID) }}
 	var line []byte
 	err := logs.Read(ctx, b.path(r), opts, func(e logs.Entry) error {
 		stream := streamOf(e)
@@ -306,18 +306,4 @@ func (b *Logbook) passOn(r *Record, from logs.Position, each func(logs.Entry) er
 	}
 	defer s.Close()
 	return s.Each(each)
-}
-
-// over is closed when the container's present run is over, already so when
-// there is none.
-func (s *Service) over(id string) <-chan struct{} {
-	l := s.live(id)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.run == nil {
-		done := make(chan struct{})
-		close(done)
-		return done
-	}
-	return l.run.ended
 }

@@ -65,10 +65,7 @@ func (s *Service) removeLocked(r Record) error {
 	s.linked.forget(&r)
 	s.deleteLater(rest)
 	err = s.cfg.Snapshots.Remove(r.ID)
-	s.mu.Lock()
-	l := s.lives[r.ID]
-	delete(s.lives, r.ID)
-	s.mu.Unlock()
+	l := s.lives.forget(r.ID)
 	s.execs.forget(r.ID)
 	s.stats.forget(r.ID)
 	s.publish(r, events.ActionDestroy)

@@ -65,6 +65,10 @@ func (l *live) retrying() <-chan struct{} {
 func (l *live) callOff() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.callOffLocked()
+}
+
+func (l *live) callOffLocked() {
 	if l.giveUp != nil {
 		close(l.giveUp)
 		l.giveUp = nil

@@ -10,9 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
-	wire "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -21,7 +19,6 @@ import (
 	"github.com/tarehq/tare/archive"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/event"
-	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
 	"github.com/tarehq/tare/internal/cgroupfs"
 	"github.com/tarehq/tare/internal/keylock"
@@ -85,7 +82,7 @@ type Service struct {
 	linked linked
 
 	mu     sync.Mutex
-	lives  map[string]*live
+	lives  lives
 	execs  *Execs
 	logs   *Logbook
 	stats  *Stats
@@ -117,7 +114,7 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{cfg: cfg, store: st, boot: strings.TrimSpace(string(boot)), lives: map[string]*live{}, closing: make(chan struct{}),
+	s := &Service{cfg: cfg, store: st, boot: strings.TrimSpace(string(boot)), closing: make(chan struct{}),
 		files: &specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Soft: limit.Cur, Hard: limit.Max}}
 	groups, err := cgroupfs.Host()
 	if err != nil {
@@ -174,11 +171,7 @@ func (s *Service) Close(ctx context.Context) error {
 	close(s.closing)
 	s.health.close()
 	s.execs.close()
-	s.mu.Lock()
-	for _, l := range s.lives {
-		l.letGo()
-	}
-	s.mu.Unlock()
+	s.lives.letGo()
 	done := make(chan struct{})
 	go func() { s.watchers.Wait(); close(done) }()
 	err := s.logs.forward.Close(ctx)
@@ -209,68 +202,6 @@ func (s *Service) lock(ctx context.Context, nameOrID string) (r Record, unlock f
 // bundleDir is where the container's bundle and supervising process live
 // while it runs.
 func (s *Service) bundleDir(id string) string { return filepath.Join(s.cfg.ExecRoot, "c", id) }
-
-// live is what is known of a container only while this daemon runs.
-type live struct {
-	mu      sync.Mutex
-	run     *run         // the present one; nil when none
-	pending []attachment // clients that attached before the start
-	waiters map[*waiter]struct{}
-	held    bool          // the policy rests for the end of this run: it is being restarted
-	giveUp  chan struct{} // closed to cancel the next try of a restart policy
-	wait    time.Duration // the restart policy's last wait
-}
-
-// run is one run of a container. Its fields are guarded by live.mu.
-type run struct {
-	keeper  *supervise.Keeper // connection to the supervising process
-	refused error             // why there is none although the container runs
-	ended   chan struct{}     // closed when the run is over and recorded
-}
-
-func (s *Service) live(id string) *live {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	l := s.lives[id]
-	if l == nil {
-		l = &live{waiters: map[*waiter]struct{}{}}
-		s.lives[id] = l
-	}
-	return l
-}
-
-// letGo drops the connection to the supervising process.
-func (l *live) letGo() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.run != nil && l.run.keeper != nil {
-		l.run.keeper.Close()
-	}
-	if l.giveUp != nil {
-		close(l.giveUp)
-		l.giveUp = nil
-	}
-}
-
-// running returns the supervising process of a container that runs.
-func (s *Service) running(r Record) (*supervise.Keeper, <-chan struct{}, error) {
-	l := s.live(r.ID)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	switch {
-	case l.run == nil && r.State == Restarting:
-		return nil, nil, fault.New(fault.Conflict, "Container %s is restarting, wait until the container is running", r.ID)
-	case l.run == nil:
-		return nil, nil, notRunning(r)
-	case l.run.keeper == nil:
-		return nil, nil, l.run.refused
-	}
-	return l.run.keeper, l.run.ended, nil
-}
-
-func notRunning(r Record) error {
-	return fault.New(fault.Conflict, "container %s is not running", r.ID)
-}
 
 // publish tells the world what happened to a container, by the name that it has
 // now.
@@ -312,83 +243,4 @@ func (s *Service) Users() map[digest.Digest][]image.Use {
 		users[r.Image.ID] = append(users[r.Image.ID], image.Use{Container: r.ID, Running: r.State.Live()})
 	}
 	return users
-}
-
-// waiter is one client that waits for a container.
-type waiter struct {
-	condition wire.WaitCondition
-	answer    chan wire.WaitResponse // holds one
-}
-
-// Wait registers for an end of the container and returns at once; the answer
-// comes on the channel. The default condition is "not-running", which a
-// container that is not running meets right away.
-func (s *Service) Wait(ctx context.Context, nameOrID string, condition wire.WaitCondition) (<-chan wire.WaitResponse, error) {
-	switch condition {
-	case "":
-		condition = wire.WaitConditionNotRunning
-	case wire.WaitConditionNotRunning, wire.WaitConditionNextExit, wire.WaitConditionRemoved:
-	default:
-		return nil, fault.New(fault.Invalid, "invalid condition: %q", condition)
-	}
-	found, err := s.store.find(nameOrID)
-	if err != nil {
-		return nil, err
-	}
-	l := s.live(found.ID)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	// Who ends a run or removes a container changes the record first and
-	// tells the waiters after, under this lock: nobody is missed.
-	r, err := s.store.find(found.ID)
-	if err != nil {
-		return nil, err
-	}
-	w := &waiter{condition, make(chan wire.WaitResponse, 1)}
-	if condition == wire.WaitConditionNotRunning && !r.State.Live() {
-		w.answer <- waitResponse(r)
-		return w.answer, nil
-	}
-	l.waiters[w] = struct{}{}
-	context.AfterFunc(ctx, func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		delete(l.waiters, w)
-	})
-	return w.answer, nil
-}
-
-func waitResponse(r Record) wire.WaitResponse {
-	w := wire.WaitResponse{StatusCode: int64(r.ExitCode)}
-	if r.Error != "" {
-		w.Error = &wire.WaitExitError{Message: r.Error}
-	}
-	return w
-}
-
-// tell answers those who wait for what has just happened: an exit, or with
-// removed the removal, which satisfies every condition.
-func (l *live) tell(r Record, removed bool) {
-	if removed { // an error of the start or the run is no error of the removal
-		r.Error = ""
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for w := range l.waiters {
-		if removed || w.condition != wire.WaitConditionRemoved {
-			w.answer <- waitResponse(r)
-			delete(l.waiters, w)
-		}
-	}
-}
-
-// tellFailure answers everybody who waits for a removal that did not succeed.
-func (l *live) tellFailure(r Record, err error) {
-	r.Error = "cannot remove the container: " + err.Error()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for w := range l.waiters {
-		w.answer <- waitResponse(r)
-		delete(l.waiters, w)
-	}
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/undo"
 	"github.com/tarehq/tare/snapshot"
-	"github.com/tarehq/tare/supervise"
 )
 
 // Start runs a container that does not run. The client's going away does not
@@ -36,7 +35,7 @@ func (s *Service) Start(ctx context.Context, nameOrID, detachKeys string) error 
 // waits from the beginning.
 func (s *Service) startAnew(ctx context.Context, r Record) error {
 	r.RestartCount = 0
-	l := s.live(r.ID)
+	l := s.lives.of(r.ID)
 	l.mu.Lock()
 	l.wait = 0
 	l.mu.Unlock()
@@ -61,7 +60,7 @@ func (s *Service) startLocked(ctx context.Context, r Record) error {
 		return nil
 	}
 	code, err := startFailure(err)
-	l := s.live(r.ID)
+	l := s.lives.of(r.ID)
 	l.dropPending()
 	waited := r.State.Live() // by its restart policy it counted as running
 	updated, updateErr := s.store.note(r.ID, func(p *Progress) error {
@@ -123,7 +122,7 @@ func (s *Service) launch(ctx context.Context, r *Record) (err error) {
 	if err != nil {
 		return err
 	}
-	l := s.live(r.ID)
+	l := s.lives.of(r.ID)
 	waiting := l.takePending(maxAtStart)
 	keeper, err := s.cfg.Launcher.Run(ctx, config, clients(waiting))
 	closeAll(waiting)
@@ -173,30 +172,6 @@ func (s *Service) rootOf(ctx context.Context, r *Record) (snapshot.Mount, error)
 		}
 	}
 	return root, err
-}
-
-// begin makes a run the present one; without a keeper it is out of reach, for
-// the given reason. It returns the clients that attached in the meantime; later
-// ones find the keeper.
-func (l *live) begin(keeper *supervise.Keeper, refused error) (r *run, late []attachment) {
-	r = &run{keeper: keeper, refused: refused, ended: make(chan struct{})}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.run = r
-	if keeper != nil {
-		late, l.pending = l.pending, nil
-	}
-	return r, late
-}
-
-// end tells that a run is over and recorded. By then another may have begun.
-func (l *live) end(r *run) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	close(r.ended)
-	if l.run == r {
-		l.run = nil
-	}
 }
 
 // specInput gathers what the container's specification and that of an exec

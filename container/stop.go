@@ -72,7 +72,7 @@ func (s *Service) stop(ctx context.Context, r Record, o StopOptions, rest bool) 
 		return err
 	}
 	if !rest {
-		l := s.live(r.ID)
+		l := s.lives.of(r.ID)
 		l.hold(true)
 		defer l.hold(false)
 	}
@@ -138,12 +138,13 @@ func (s *Service) halt(ctx context.Context, r Record, sig syscall.Signal, rest b
 		return r, nil, err
 	}
 	if !updated.State.Up() {
-		l := s.live(r.ID)
-		l.callOff()
-		l.tell(updated, false)
+		if l := s.lives.find(r.ID); l != nil {
+			l.callOff()
+			l.tell(updated, false)
+		}
 		return updated, nil, nil
 	}
-	keeper, ended, err := s.running(r)
+	keeper, ended, err := s.lives.running(r)
 	if errors.Is(err, fault.Conflict) { // it ended just now
 		return updated, nil, nil
 	}
@@ -202,7 +203,7 @@ func (s *Service) Kill(ctx context.Context, nameOrID, signal string) error {
 		_, _, err := s.halt(ctx, r, sig, true)
 		return err
 	}
-	keeper, _, err := s.running(r)
+	keeper, _, err := s.lives.running(r)
 	if err != nil {
 		return err
 	}

@@ -24,7 +24,9 @@ func StopAll(ctx context.Context, s *Service, limit time.Duration) error {
 	s.ending.Store(true)
 	var live []Record
 	for _, r := range s.store.all() {
-		s.live(r.ID).callOff() // who waits for another try
+		if l := s.lives.find(r.ID); l != nil {
+			l.callOff() // who waits for another try
+		}
 		if r.State.Live() && r.State != Restarting {
 			live = append(live, r)
 		}

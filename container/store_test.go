@@ -154,7 +154,7 @@ func TestStopWaitsForTheRestartUnderWay(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := &Service{store: st, lives: map[string]*live{}, cfg: Config{Events: &event.Log{}}}
+	s := &Service{store: st, cfg: Config{Events: &event.Log{}}}
 	unlock, err := s.ops.Lock(t.Context(), "x")
 	if err != nil {
 		t.Fatal(err)

@@ -57,7 +57,7 @@ func (s *Service) takeOver(ctx context.Context) error {
 		return err
 	}
 	for _, f := range found {
-		r, l := f.record, s.live(f.record.ID)
+		r, l := f.record, s.lives.of(f.record.ID)
 		if errors.Is(f.err, fault.NotFound) {
 			s.settle(r, l)
 			continue

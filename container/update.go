@@ -58,7 +58,7 @@ func (s *Service) limit(ctx context.Context, r Record, to *wire.HostConfig) (bac
 	if err != nil || !r.State.Up() || reflect.DeepEqual(change, &specs.LinuxResources{}) {
 		return none, err
 	}
-	keeper, _, err := s.running(r)
+	keeper, _, err := s.lives.running(r)
 	if errors.Is(err, fault.Conflict) { // it ended just now
 		return none, nil
 	}

@@ -85,7 +85,7 @@ func (s *Service) liveView(ctx context.Context, r Record) (*view, error) {
 			return nil, err
 		}
 		// Its process has ended, and that will be on record soon.
-		if _, ended, err := s.running(r); err == nil {
+		if _, ended, err := s.lives.running(r); err == nil {
 			select {
 			case <-ended:
 			case <-ctx.Done():
