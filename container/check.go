@@ -52,7 +52,7 @@ func (s *Service) check(req *CreateRequest) error {
 		checkSets(h),
 		s.checkModes(h),
 		s.checkRuntime(h),
-		s.checkLinks(h),
+		s.links.check(h),
 		s.checkStorage(h),
 		spec.CheckSecurity(h.SecurityOpt),
 		checkNetwork(c, h, req.NetworkingConfig),

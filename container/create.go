@@ -171,7 +171,7 @@ func (s *Service) make(r *Record) (err error) {
 	if err := s.store.add(r); err != nil {
 		return err
 	}
-	s.linked.add(r)
+	s.links.add(r)
 	return nil
 }
 
@@ -212,7 +212,7 @@ func (s *Service) resolve(req CreateRequest, img image.Image) (*Record, error) {
 		Progress: Progress{State: Created},
 	}
 	var err error
-	if r.Links, err = s.findLinks(req.HostConfig.Links); err != nil {
+	if r.Links, err = s.links.find(req.HostConfig.Links); err != nil {
 		return nil, err
 	}
 	if n := req.NetworkingConfig; n != nil {

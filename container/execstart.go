@@ -174,7 +174,7 @@ func (e *Execs) run(ctx context.Context, r Record, n *session, keeper *supervise
 		return err
 	}
 	n.exists(pid)
-	e.containers.watchers.Go(func() { e.follow(r, n, keeper) })
+	e.containers.tasks.Go(func() { e.follow(r, n, keeper) })
 	return nil
 }
 
@@ -199,7 +199,7 @@ func (e *Execs) ended(r Record, n *session, code int) {
 		return
 	}
 	e.keep()
-	if !e.containers.isClosing() { // else the next daemon tells
+	if !e.containers.tasks.over() { // else the next daemon tells
 		e.containers.publish(r, events.ActionExecDie, "execID", n.id, "exitCode", strconv.Itoa(code))
 	}
 }

@@ -59,7 +59,7 @@ func (b *bundle) hosts(name string) ([]byte, error) {
 		file.Base = append([]byte{}, base...)
 	}
 	if len(r.Links) > 0 {
-		aliases, targets, err := b.containers.linkTargets(r)
+		aliases, targets, err := b.containers.links.targets(r)
 		if err != nil {
 			return nil, err
 		}

@@ -43,7 +43,7 @@ func (s *Service) Inspect(ctx context.Context, nameOrID string, size bool) (wire
 		ExecIDs:                 s.execs.of(r.ID),
 	}
 	if len(r.HostConfig.Links) > 0 {
-		out.HostConfig = s.withLinks(r)
+		out.HostConfig = s.links.shown(r)
 	}
 	if !r.StartedAt.IsZero() { // they are written by the first start
 		var files spec.Input

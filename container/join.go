@@ -35,7 +35,7 @@ func (s *Service) join(nameOrID, kind string) (*joined, error) {
 	}
 	var file *os.File
 	if other.State.Up() {
-		file, err = supervise.OpenNamespace(s.bundleDir(other.ID), kind)
+		file, err = supervise.OpenNamespace(s.bundles.path(other.ID), kind)
 	}
 	if !other.State.Up() || errors.Is(err, fault.Conflict) || errors.Is(err, fault.NotFound) {
 		return nil, fault.New(fault.Conflict, "cannot join the namespace of container %s: it is not running, start it first", other.Name)

@@ -118,7 +118,7 @@ func (b *Logbook) resume(records []Record) {
 		}
 		b.begin(r)
 		if r.State == Running {
-			b.containers.watchers.Go(func() { b.rotated(r) })
+			b.containers.tasks.Go(func() { b.rotated(r) })
 		}
 	}
 }

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
 
 	"github.com/moby/moby/api/types/events"
 
@@ -62,8 +65,8 @@ func (s *Service) removeLocked(r Record) error {
 		return err
 	}
 	s.store.remove(r.ID)
-	s.linked.forget(&r)
-	s.deleteLater(rest)
+	s.links.forget(&r)
+	s.tasks.Go(func() { s.bundles.drop(rest) })
 	err = s.cfg.Snapshots.Remove(r.ID)
 	l := s.lives.forget(r.ID)
 	s.execs.forget(r.ID)
@@ -74,4 +77,34 @@ func (s *Service) removeLocked(r Record) error {
 		l.tell(r, true)
 	}
 	return err
+}
+
+// unlink removes the link PARENT/ALIAS, as docker rm --link has it: the two
+// containers stay.
+func (s *Service) unlink(ctx context.Context, name string) error {
+	parent, alias, ok := strings.Cut(strings.Trim(name, "/"), "/")
+	if !ok {
+		return fault.New(fault.Invalid, "Conflict, cannot remove the default link name of the container")
+	}
+	r, unlock, err := s.lock(ctx, parent)
+	if err != nil {
+		return fault.New(fault.KindOf(err), "Cannot get parent %s for link name %s: %w", parent, name, err)
+	}
+	defer unlock()
+	if !slices.ContainsFunc(r.Links, func(l Link) bool { return l.Alias == alias }) {
+		return fault.New(fault.NotFound, "No such link: /%s/%s", r.Name, alias)
+	}
+	s.links.drop(&r)
+	r, err = s.store.amend(r.ID, func(c *Spec) error {
+		c.Links = slices.DeleteFunc(slices.Clone(c.Links), func(l Link) bool { return l.Alias == alias })
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	s.links.add(&r)
+	if !r.State.Live() {
+		return nil
+	}
+	return rewriteHosts(s.store.path(r.ID, "hosts"), alias, netip.Addr{})
 }

@@ -77,17 +77,18 @@ func (l *live) callOffLocked() {
 
 // tryAgain waits, then starts a restarting container, unless that is called off
 // or the service closed meanwhile.
-func (s *Service) tryAgain(r Record, l *live, giveUp <-chan struct{}) {
-	timer := time.NewTimer(l.backoff(r.FinishedAt.Sub(r.StartedAt)))
+func (v *vigil) tryAgain(giveUp <-chan struct{}) {
+	s, r := v.containers, v.record
+	timer := time.NewTimer(v.live.backoff(r.FinishedAt.Sub(r.StartedAt)))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-giveUp:
 		return
-	case <-s.closing:
+	case <-s.tasks.closing:
 		return
 	}
-	if !s.awaitLinks(&r, giveUp) {
+	if !s.links.await(&r, giveUp, s.tasks.closing) {
 		return
 	}
 	unlock, err := s.ops.Lock(context.Background(), r.ID)

@@ -30,7 +30,7 @@ func (t *Stats) sample(r Record) wire.StatsResponse {
 	if !r.State.Up() {
 		return empty
 	}
-	dir := t.containers.bundleDir(r.ID)
+	dir := t.containers.bundles.path(r.ID)
 	text, err := supervise.ReadOfInit(dir, "cgroup")
 	if err != nil {
 		return empty

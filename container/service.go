@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 
 	"github.com/moby/moby/api/types/events"
@@ -73,24 +72,22 @@ type Config struct {
 type Service struct {
 	cfg        Config
 	store      *store
+	bundles    bundles
 	boot       string                // random(4) boot_id
 	countsSwap bool                  // the kernel can limit it
 	cgroup2    bool                  // the host has the unified hierarchy alone, cgroups(7)
 	files      *specs.POSIXRlimit    // limit of open files of containers that ask for none
 	ops        keylock.Locks[string] // one operation at a time per container
 
-	linked linked
-
-	mu     sync.Mutex
+	links  links
 	lives  lives
 	execs  *Execs
 	logs   *Logbook
 	stats  *Stats
 	health *Health
 
-	ending   atomic.Bool // the daemon stops its containers, and none is started again
-	closing  chan struct{}
-	watchers sync.WaitGroup // goroutines that follow running containers
+	ending atomic.Bool // the daemon stops its containers, and none is started again
+	tasks  tasks       // the goroutines that follow running containers
 }
 
 // Open reads the containers and takes over those that run. What an earlier
@@ -103,9 +100,6 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot find the limit of open files: %w", err)
 	}
-	if err := makeBundlesDir(filepath.Join(cfg.ExecRoot, "c")); err != nil {
-		return nil, err
-	}
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return nil, err
@@ -114,15 +108,19 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{cfg: cfg, store: st, boot: strings.TrimSpace(string(boot)), closing: make(chan struct{}),
+	s := &Service{cfg: cfg, store: st, boot: strings.TrimSpace(string(boot)),
+		links: links{store: st, log: cfg.Log}, bundles: bundles{filepath.Join(cfg.ExecRoot, "c"), cfg.Launcher, cfg.Log}, tasks: tasks{closing: make(chan struct{})},
 		files: &specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Soft: limit.Cur, Hard: limit.Max}}
+	if err := s.bundles.open(); err != nil {
+		return nil, err
+	}
 	groups, err := cgroupfs.Host()
 	if err != nil {
 		return nil, err
 	}
 	s.cgroup2 = groups.Unified()
 	for _, r := range st.all() {
-		s.linked.add(&r)
+		s.links.add(&r)
 	}
 	s.countsSwap = countsSwap(s.cgroup2)
 	s.stats = newStats(s, groups)
@@ -131,7 +129,7 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 	if s.logs, err = newLogbook(s); err != nil {
 		return nil, err
 	}
-	if err := s.takeOver(ctx); err != nil {
+	if err := (&takeover{s}).run(ctx); err != nil {
 		return nil, errors.Join(err, s.Close(ctx))
 	}
 	return s, nil
@@ -153,34 +151,17 @@ func countsSwap(cgroup2 bool) bool {
 	return err == nil
 }
 
-// makeBundlesDir makes the directory of all bundles, closed to everybody but
-// root.
-func makeBundlesDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	return os.Chmod(dir, 0o700) // it may be of an earlier version
-}
-
 // Health is what looks after the containers' health checks.
 func (s *Service) Health() *Health { return s.health }
 
 // Close lets go of the running containers, which go on, and returns when
 // nothing of the service runs any more.
 func (s *Service) Close(ctx context.Context) error {
-	close(s.closing)
+	s.tasks.close()
 	s.health.close()
 	s.execs.close()
 	s.lives.letGo()
-	done := make(chan struct{})
-	go func() { s.watchers.Wait(); close(done) }()
-	err := s.logs.forward.Close(ctx)
-	select {
-	case <-done:
-		return err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return errors.Join(s.logs.forward.Close(ctx), s.tasks.wait(ctx))
 }
 
 // lock finds a container and takes its operation lock. The record is as it is
@@ -198,10 +179,6 @@ func (s *Service) lock(ctx context.Context, nameOrID string) (r Record, unlock f
 	}
 	return r, unlock, nil
 }
-
-// bundleDir is where the container's bundle and supervising process live
-// while it runs.
-func (s *Service) bundleDir(id string) string { return filepath.Join(s.cfg.ExecRoot, "c", id) }
 
 // publish tells the world what happened to a container, by the name that it has
 // now.

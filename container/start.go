@@ -113,7 +113,7 @@ func (s *Service) launch(ctx context.Context, r *Record) (err error) {
 	var back undo.Stack
 	defer back.OnError(&err)
 
-	b := &bundle{containers: s, r: r, dir: s.bundleDir(r.ID)}
+	b := &bundle{containers: s, r: r, dir: s.bundles.path(r.ID)}
 	defer b.close()
 	if err := b.gather(ctx, &back); err != nil {
 		return err
@@ -131,6 +131,9 @@ func (s *Service) launch(ctx context.Context, r *Record) (err error) {
 	}
 	back.Push(func() error { return end(ctx, keeper) })
 	run, late := l.begin(keeper, nil)
+	if s.tasks.over() { // letGo has been here, or will find it
+		keeper.Close()
+	}
 	handOver(ctx, keeper, late)
 	back.Push(func() error { l.end(run); return nil })
 	status := keeper.Status()
@@ -143,13 +146,14 @@ func (s *Service) launch(ctx context.Context, r *Record) (err error) {
 		return err
 	}
 	if b.net.endpoint != nil {
-		s.moved(*r)
+		s.links.moved(*r)
 		s.publishNetwork(*r, events.ActionConnect)
 	}
 	s.health.begin(*r)
 	s.publish(*r, events.ActionStart)
 	s.logs.begin(r)
-	s.watchers.Go(func() { s.watch(*r, l, run) })
+	v := &vigil{containers: s, record: *r, live: l, run: run}
+	s.tasks.Go(v.watch)
 	return nil
 }
 
@@ -195,7 +199,7 @@ func (s *Service) specInput(r *Record, root snapshot.Mount, who string) (spec.In
 	settings := s.cfg.Defaults.get()
 	in.NoNewPrivileges, in.Seccomp, in.OOMAdjusted = settings.NoNewPrivileges, settings.Seccomp, settings.OOMAdjusted
 	if len(r.Links) > 0 && s.cfg.LinkEnv {
-		aliases, targets, err := s.linkTargets(r)
+		aliases, targets, err := s.links.targets(r)
 		if err != nil {
 			return in, err
 		}

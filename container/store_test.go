@@ -137,7 +137,7 @@ func TestBundlesAreClosedToUsersOfTheHost(t *testing.T) {
 	if err := os.Mkdir(dir, 0o711); err != nil {
 		t.Fatal(err)
 	}
-	if err := makeBundlesDir(dir); err != nil {
+	if err := (&bundles{dir: dir}).open(); err != nil {
 		t.Fatal(err)
 	}
 	if st, err := os.Stat(dir); err != nil || st.Mode().Perm() != 0o700 {

@@ -38,7 +38,7 @@ func (p *Processes) Top(ctx context.Context, nameOrID, arguments string) (wire.T
 	if _, _, err := s.lives.running(r); errors.Is(err, fault.Conflict) {
 		return wire.TopResponse{}, err
 	}
-	text, err := supervise.ReadOfInit(s.bundleDir(r.ID), "cgroup")
+	text, err := supervise.ReadOfInit(s.bundles.path(r.ID), "cgroup")
 	if err != nil {
 		return wire.TopResponse{}, notRunning(r)
 	}

@@ -77,7 +77,7 @@ func (f *Files) view(ctx context.Context, r Record, write bool) (*view, error) {
 // liveView opens the root of a container that runs; nil and nil when it does not.
 func (s *Service) liveView(ctx context.Context, r Record) (*view, error) {
 	for r.State.Up() {
-		root, err := supervise.OpenRoot(s.bundleDir(r.ID))
+		root, err := supervise.OpenRoot(s.bundles.path(r.ID))
 		if err == nil {
 			return &view{root: root}, nil
 		}
