@@ -96,8 +96,8 @@ var proofs = map[string]proof{
 
 	"HostConfig.Binds":                           shown("test/e2e/isolation.txt", "shared:/s:ro"),
 	"HostConfig.ContainerIDFile":                 shown(process, ".HostConfig.ContainerIDFile"),
-	"HostConfig.LogConfig.Type":                  refused(`the log driver "nosuch" is not supported`, func(r *CreateRequest) { r.HostConfig.LogConfig.Type = "nosuch" }),
-	"HostConfig.LogConfig.Config":                refused("log options (LogConfig.Config)", func(r *CreateRequest) { r.HostConfig.LogConfig.Config = map[string]string{"a": "b"} }),
+	"HostConfig.LogConfig.Type":                  shown("test/e2e/logdrivers.txt", "--log-driver local"),
+	"HostConfig.LogConfig.Config":                shown("test/e2e/logdrivers.txt", "--log-opt max-size=20k"),
 	"HostConfig.NetworkMode":                     shown("test/e2e/isolation.txt", "--network container:limits"),
 	"HostConfig.PortBindings.HostIP":             shown("network.TestLoopbackBindingIsTheHostsAlone", "127.0.0.1"),
 	"HostConfig.PortBindings.HostPort":           shown("test/e2e/network.txt", "-p 18080:80"),

@@ -145,7 +145,7 @@ func (l *links) targets(r *Record) (aliases []string, targets []Record, err erro
 		switch {
 		case err != nil:
 			continue
-		case t.State != Running && t.State != Paused:
+		case !t.State.Up():
 			return nil, nil, fault.New(fault.Internal, "Cannot link to a non running container: /%s AS /%s/%s", t.Name, r.Name, link.Alias)
 		case t.Endpoint == nil:
 			return nil, nil, fault.New(fault.Internal, "Cannot link to /%s, as it does not belong to the default network", t.Name)

@@ -45,7 +45,7 @@ type Receiver struct {
 // NewReceiver makes the receiver of a remote driver from options that have
 // passed Check.
 func NewReceiver(name string, info Info) (*Receiver, error) {
-	k := kinds()[name]
+	k := kinds[name]
 	if k.remote == nil {
 		return nil, fmt.Errorf("the log driver %q sends nothing", name)
 	}
