@@ -21,10 +21,10 @@ func (b *bundle) writeHostFiles(in *spec.Input) error {
 		if err != nil {
 			return err
 		}
-		s.hostFilePaths(other.ID, in)
+		s.store.hostFiles(other.ID, in)
 		return nil
 	}
-	s.hostFilePaths(r.ID, in)
+	s.store.hostFiles(r.ID, in)
 	if err := os.WriteFile(in.Hostname, []byte(in.UTSName+"\n"), 0o644); err != nil {
 		return err
 	}
@@ -42,14 +42,15 @@ func (b *bundle) writeHostFiles(in *spec.Input) error {
 	return os.WriteFile(in.ResolvConf, resolv, 0o644)
 }
 
-func (s *Service) hostFilePaths(id string, in *spec.Input) {
-	dir := s.store.path(id) // on disk: a container may write them, and the exec root is memory
+// hostFiles puts the paths of a container's files into in.
+func (s *store) hostFiles(id string, in *spec.Input) {
+	dir := s.path(id) // on disk: a container may write them, and the exec root is memory
 	in.Hosts, in.Hostname, in.ResolvConf = filepath.Join(dir, "hosts"), filepath.Join(dir, "hostname"), filepath.Join(dir, "resolv.conf")
 }
 
 func (b *bundle) hosts(name string) ([]byte, error) {
 	r := b.r
-	file := network.HostsFile{Extra: r.HostConfig.ExtraHosts, HostGateways: b.containers.hostGateways(),
+	file := network.HostsFile{Extra: r.HostConfig.ExtraHosts, HostGateways: b.containers.cfg.hostGateways(),
 		Hostname: name, Domainname: r.Config.Domainname}
 	if r.HostConfig.NetworkMode.IsHost() {
 		base, err := os.ReadFile("/etc/hosts")
@@ -72,11 +73,11 @@ func (b *bundle) hosts(name string) ([]byte, error) {
 }
 
 // hostGateways are the addresses that host-gateway stands for.
-func (s *Service) hostGateways() []netip.Addr {
-	if given := s.cfg.Defaults.get().HostGateways; len(given) > 0 {
+func (c *Config) hostGateways() []netip.Addr {
+	if given := c.Defaults.get().HostGateways; len(given) > 0 {
 		return given
 	}
-	return []netip.Addr{s.cfg.Networks.Gateway()}
+	return []netip.Addr{c.Networks.Gateway()}
 }
 
 // resolvConf is the container's file: each list that it does not ask for is the

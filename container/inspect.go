@@ -51,7 +51,7 @@ func (s *Service) Inspect(ctx context.Context, nameOrID string, size bool) (wire
 		if other, err := s.store.find(r.HostConfig.NetworkMode.ConnectedContainer()); err == nil {
 			owner = other.ID // who joins another's network has the other's files
 		}
-		s.hostFilePaths(owner, &files)
+		s.store.hostFiles(owner, &files)
 		out.HostsPath, out.HostnamePath, out.ResolvConfPath = files.Hosts, files.Hostname, files.ResolvConf
 	}
 	if r.HostConfig.LogConfig.Type == driver.JSONFile && !r.StartedAt.IsZero() {

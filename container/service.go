@@ -3,25 +3,19 @@ package container
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
 
 	"github.com/moby/moby/api/types/events"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/tarehq/tare/archive"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/image"
-	"github.com/tarehq/tare/internal/cgroupfs"
 	"github.com/tarehq/tare/internal/keylock"
-	"github.com/tarehq/tare/internal/nofile"
 	"github.com/tarehq/tare/network"
 	"github.com/tarehq/tare/snapshot"
 	"github.com/tarehq/tare/supervise"
@@ -70,14 +64,11 @@ type Config struct {
 // Service runs containers. It is safe for concurrent use: operations on one
 // container take turns, reads never wait for them.
 type Service struct {
-	cfg        Config
-	store      *store
-	bundles    bundles
-	boot       string                // random(4) boot_id
-	countsSwap bool                  // the kernel can limit it
-	cgroup2    bool                  // the host has the unified hierarchy alone, cgroups(7)
-	files      *specs.POSIXRlimit    // limit of open files of containers that ask for none
-	ops        keylock.Locks[string] // one operation at a time per container
+	cfg     Config
+	store   *store
+	bundles bundles
+	host    host
+	ops     keylock.Locks[string] // one operation at a time per container
 
 	links  links
 	lives  lives
@@ -96,11 +87,7 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 	if err := spec.Warm(); err != nil {
 		return nil, err
 	}
-	limit, err := nofile.Original()
-	if err != nil {
-		return nil, fmt.Errorf("cannot find the limit of open files: %w", err)
-	}
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	host, err := lookAtHost()
 	if err != nil {
 		return nil, err
 	}
@@ -108,26 +95,12 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{cfg: cfg, store: st, boot: strings.TrimSpace(string(boot)),
-		links: links{store: st, log: cfg.Log}, bundles: bundles{filepath.Join(cfg.ExecRoot, "c"), cfg.Launcher, cfg.Log}, tasks: tasks{closing: make(chan struct{})},
-		files: &specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Soft: limit.Cur, Hard: limit.Max}}
-	if err := s.bundles.open(); err != nil {
-		return nil, err
-	}
-	groups, err := cgroupfs.Host()
+	s, err := assemble(cfg, st, host)
 	if err != nil {
 		return nil, err
 	}
-	s.cgroup2 = groups.Unified()
-	for _, r := range st.all() {
-		s.links.add(&r)
-	}
-	s.countsSwap = countsSwap(s.cgroup2)
-	s.stats = newStats(s, groups)
-	s.execs = newExecs(s)
-	s.health = &Health{containers: s, probers: map[string]*prober{}}
-	if s.logs, err = newLogbook(s); err != nil {
-		return nil, err
+	if err := s.bundles.open(); err != nil {
+		return nil, errors.Join(err, s.Close(ctx))
 	}
 	if err := (&takeover{s}).run(ctx); err != nil {
 		return nil, errors.Join(err, s.Close(ctx))
@@ -135,20 +108,20 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 	return s, nil
 }
 
-// countsSwap looks whether the kernel accounts for swap: for version 1 of control
-// groups it has to be told so when it boots (swapaccount=1).
-func countsSwap(cgroup2 bool) bool {
-	file := "/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes"
-	if cgroup2 {
-		group, err := os.ReadFile("/proc/self/cgroup") // "0::/path"; the root group has no limits
-		_, path, ok := strings.Cut(strings.TrimSpace(string(group)), "0::")
-		if err != nil || !ok || path == "/" {
-			return true
-		}
-		file = filepath.Join("/sys/fs/cgroup", path, "memory.swap.max")
+// assemble makes the service of its parts. Nothing goes on yet but the delivery
+// of removed containers' logs.
+func assemble(cfg Config, st *store, h host) (*Service, error) {
+	s := &Service{cfg: cfg, store: st, host: h, links: links{store: st, log: cfg.Log}, tasks: tasks{closing: make(chan struct{})},
+		bundles: bundles{filepath.Join(cfg.ExecRoot, "c"), cfg.Launcher, cfg.Log}}
+	for _, r := range st.all() {
+		s.links.add(&r)
 	}
-	_, err := os.Stat(file)
-	return err == nil
+	s.stats = newStats(s, h.groups)
+	s.execs = newExecs(s)
+	s.health = &Health{containers: s, probers: map[string]*prober{}}
+	var err error
+	s.logs, err = newLogbook(s)
+	return s, err
 }
 
 // Health is what looks after the containers' health checks.

@@ -172,7 +172,7 @@ func (s *Service) rootOf(ctx context.Context, r *Record) (snapshot.Mount, error)
 	root, err = s.cfg.Snapshots.Mount(r.ID)
 	if errors.Is(err, fault.NotFound) && r.State == Created && r.StartedAt.IsZero() {
 		if root, err = s.cfg.Snapshots.Prepare(r.ID, r.Image.ChainID); err == nil {
-			err = s.limitStorage(r)
+			err = limitStorage(s.cfg.Snapshots, r)
 		}
 	}
 	return root, err
@@ -195,7 +195,7 @@ func (s *Service) specInput(r *Record, root snapshot.Mount, who string) (spec.In
 		return spec.Input{}, err
 	}
 	in := spec.Input{ID: r.ID, Config: r.Config, HostConfig: r.HostConfig, Path: r.Path, Args: r.Args,
-		User: user, CgroupParent: s.cfg.CgroupParent, Files: s.files}
+		User: user, CgroupParent: s.cfg.CgroupParent, Files: s.host.files}
 	settings := s.cfg.Defaults.get()
 	in.NoNewPrivileges, in.Seccomp, in.OOMAdjusted = settings.NoNewPrivileges, settings.Seccomp, settings.OOMAdjusted
 	if len(r.Links) > 0 && s.cfg.LinkEnv {

@@ -193,12 +193,14 @@ func TestSharedNamespacesAreKeptByID(t *testing.T) {
 	addRecord(t, st, "0123456789ab", "other", false)
 	s := &Service{store: st}
 	h := &wire.HostConfig{PidMode: "container:0123", NetworkMode: "container:other"}
-	s.shareByID(h)
+	c := &creation{containers: s, req: &CreateRequest{HostConfig: h}}
+	c.shareByID()
 	if h.PidMode != "container:0123456789ab" || h.NetworkMode != "container:0123456789ab" {
 		t.Errorf("pid %q, network %q", h.PidMode, h.NetworkMode)
 	}
 	h = &wire.HostConfig{PidMode: "host", NetworkMode: "bridge"}
-	if s.shareByID(h); h.PidMode != "host" || h.NetworkMode != "bridge" {
+	c.req.HostConfig = h
+	if c.shareByID(); h.PidMode != "host" || h.NetworkMode != "bridge" {
 		t.Errorf("pid %q, network %q", h.PidMode, h.NetworkMode)
 	}
 }

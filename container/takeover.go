@@ -183,7 +183,7 @@ func (t *takeover) dropBundle(v *vigil) {
 			s.cfg.Log.Error("a leftover bundle cannot be cleared", "container", r.ID, "err", err)
 		}
 	}
-	if r.autoRemove() && (begun || r.Boot != s.boot) {
+	if r.autoRemove() && (begun || r.Boot != s.host.boot) {
 		v.autoRemove()
 	}
 }

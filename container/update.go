@@ -26,7 +26,7 @@ func (s *Service) Update(ctx context.Context, nameOrID string, u wire.UpdateConf
 		return nil, err
 	}
 	asked := &wire.HostConfig{Resources: u.Resources}
-	warnings = discardSwap(asked, s.countsSwap)
+	warnings = discardSwap(asked, s.host.countsSwap)
 	u.Resources = asked.Resources
 	host, err := merged(r.HostConfig, u)
 	if err != nil {

@@ -142,7 +142,7 @@ func (s *Service) bindsOf(r *Record) ([]specs.Mount, error) {
 		return nil, err
 	}
 	var in spec.Input
-	s.hostFilePaths(r.ID, &in)
+	s.store.hostFiles(r.ID, &in)
 	var binds []specs.Mount
 	for target, source := range map[string]string{"/etc/hosts": in.Hosts, "/etc/hostname": in.Hostname, "/etc/resolv.conf": in.ResolvConf} {
 		if _, err := os.Stat(source); err == nil { // else it was never started
