@@ -203,7 +203,7 @@ func (v *vigil) finish(exit supervise.Exit) {
 	s.publish(r, events.ActionDie, "exitCode", strconv.Itoa(exit.Code),
 		"execDuration", strconv.Itoa(int(exit.ExitedAt.Sub(r.StartedAt).Seconds())))
 	if endpoint != nil {
-		s.publishNetwork(r, events.ActionDisconnect)
+		publishPlace(s.cfg.Events, r, events.ActionDisconnect)
 	}
 	l.end(v.run)
 	l.tell(updated, false)
@@ -225,7 +225,7 @@ func (v *vigil) clean() (rest string) {
 	defer cancel()
 	var errs []error
 	detached := make(chan error, 1)
-	go func() { detached <- s.detachNetwork(ctx, r.Endpoint) }()
+	go func() { detached <- detach(ctx, s.cfg.Networks, r.Endpoint) }()
 	if keeper != nil {
 		errs = append(errs, keeper.Release(ctx))
 		s.execs.await(r.ID, keeper)

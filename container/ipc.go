@@ -26,19 +26,19 @@ func (i *ipc) close() {
 
 // joinIPC opens what a container with IpcMode container: joins. The other has
 // to run, and to have said that it shares.
-func (s *Service) joinIPC(nameOrID string) (*ipc, error) {
-	other, err := s.store.find(nameOrID)
+func (b *bundle) joinIPC(nameOrID string) (*ipc, error) {
+	other, err := b.containers.store.find(nameOrID)
 	if err != nil {
 		return nil, err
 	}
 	if mode := other.HostConfig.IpcMode; mode.IsPrivate() || mode.IsNone() || mode.IsEmpty() {
 		return nil, fault.New(fault.Invalid, "container %s: non-shareable IPC (hint: use IpcMode:shareable for the donor container)", other.ID)
 	}
-	ns, err := s.join(other.ID, "ipc")
+	ns, err := b.join(other.ID, "ipc")
 	if err != nil {
 		return nil, err
 	}
-	mnt, err := s.join(other.ID, "mnt")
+	mnt, err := b.join(other.ID, "mnt")
 	if err != nil {
 		ns.close()
 		return nil, err

@@ -28,7 +28,8 @@ func (j *joined) close() {
 }
 
 // join opens a namespace of another container, which has to run.
-func (s *Service) join(nameOrID, kind string) (*joined, error) {
+func (b *bundle) join(nameOrID, kind string) (*joined, error) {
+	s := b.containers
 	other, err := s.store.find(nameOrID)
 	if err != nil {
 		return nil, err

@@ -45,7 +45,7 @@ func (s *Service) Remove(ctx context.Context, nameOrID string, o RemoveOptions) 
 		if !o.Force {
 			return fault.New(fault.Conflict, "cannot remove container %q: container is %s: stop the container before removing or force remove", nameOrID, r.State)
 		}
-		if err := s.kill(context.WithoutCancel(ctx), r, true); err != nil {
+		if err := (&halt{containers: s, record: r, rest: true}).kill(context.WithoutCancel(ctx)); err != nil {
 			return fmt.Errorf("cannot remove container %q: could not kill container: %w", nameOrID, err)
 		}
 		if r, err = s.store.find(r.ID); err != nil {

@@ -114,7 +114,7 @@ func (s *Service) Restart(ctx context.Context, nameOrID string, o StopOptions) e
 	defer unlock()
 	ctx = context.WithoutCancel(ctx)
 	if r.State.Live() {
-		if err := s.stop(ctx, r, o, false); err != nil {
+		if err := (&halt{containers: s, record: r}).stop(ctx, o); err != nil {
 			return err
 		}
 		s.publish(r, events.ActionStop)

@@ -55,7 +55,8 @@ func startable(r Record) error {
 // startLocked starts the container under its operation lock. A failure is
 // recorded with Docker's exit code, and a container that removes itself goes.
 func (s *Service) startLocked(ctx context.Context, r Record) error {
-	err := s.launch(ctx, &r)
+	b := &bundle{containers: s, r: &r, dir: s.bundles.path(r.ID)}
+	err := b.launch(ctx)
 	if err == nil {
 		return nil
 	}
@@ -109,11 +110,10 @@ func startFailure(err error) (code int, _ error) {
 
 // launch does the steps of a start in their order; each registers its way
 // back.
-func (s *Service) launch(ctx context.Context, r *Record) (err error) {
+func (b *bundle) launch(ctx context.Context) (err error) {
+	s, r := b.containers, b.r
 	var back undo.Stack
 	defer back.OnError(&err)
-
-	b := &bundle{containers: s, r: r, dir: s.bundles.path(r.ID)}
 	defer b.close()
 	if err := b.gather(ctx, &back); err != nil {
 		return err
@@ -147,7 +147,7 @@ func (s *Service) launch(ctx context.Context, r *Record) (err error) {
 	}
 	if b.net.endpoint != nil {
 		s.links.moved(*r)
-		s.publishNetwork(*r, events.ActionConnect)
+		publishPlace(s.cfg.Events, *r, events.ActionConnect)
 	}
 	s.health.begin(*r)
 	s.publish(*r, events.ActionStart)
@@ -205,16 +205,16 @@ func (s *Service) specInput(r *Record, root snapshot.Mount, who string) (spec.In
 		}
 		in.Linked = linkEnv(r.Name, aliases, targets)
 	}
-	in.UTSName, err = s.hostName(r)
+	in.UTSName, err = s.store.hostName(r)
 	return in, err
 }
 
 // hostName is the container's, that of the container whose network it joins,
 // or the host's where it shares the host's names.
-func (s *Service) hostName(r *Record) (string, error) {
+func (s *store) hostName(r *Record) (string, error) {
 	named := *r
 	if mode := r.HostConfig.NetworkMode; mode.IsContainer() {
-		if other, err := s.store.find(mode.ConnectedContainer()); err == nil {
+		if other, err := s.find(mode.ConnectedContainer()); err == nil {
 			named = other
 		}
 	}
