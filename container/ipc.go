@@ -3,11 +3,11 @@ package container
 import (
 	"errors"
 	"os"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/thread"
 )
 
 // ipc is what a container joins of another's interprocess communication: the
@@ -53,30 +53,12 @@ func (b *bundle) joinIPC(nameOrID string) (*ipc, error) {
 }
 
 // cloneShm clones the mount of /dev/shm in a mount namespace.
-func cloneShm(mnt *os.File) (*os.File, error) {
-	type result struct {
-		shm *os.File
-		err error
-	}
-	done := make(chan result)
-	enter := func() {
-		runtime.LockOSThread() // for good: the thread ends with the goroutine
-		shm, err := shmIn(mnt)
-		done <- result{shm, err}
-	}
-	go func() {
-		runtime.LockOSThread()
-		if unix.Gettid() == unix.Getpid() {
-			// The first thread never ends, and it stands for the whole process
-			// in /proc.
-			go enter()
-			runtime.UnlockOSThread()
-			return
-		}
-		enter()
-	}()
-	r := <-done
-	return r.shm, r.err
+func cloneShm(mnt *os.File) (shm *os.File, err error) {
+	thread.Own(func() bool {
+		shm, err = shmIn(mnt)
+		return false
+	})
+	return shm, err
 }
 
 // shmIn has the calling thread move to the mount namespace. What is there is

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -16,6 +15,7 @@ import (
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/overlayfs"
+	"github.com/tarehq/tare/internal/thread"
 	"github.com/tarehq/tare/snapshot"
 	"github.com/tarehq/tare/supervise"
 )
@@ -117,18 +117,12 @@ func (f *Files) mountedView(ctx context.Context, r *Record, write bool) (*view, 
 	if err != nil {
 		return nil, err
 	}
-	type result struct {
-		v   *view
-		err error
-	}
-	done := make(chan result)
-	go func() {
-		runtime.LockOSThread() // for good: the thread ends with the goroutine, the namespace with the view
-		v, err := mountView(root, binds, r, write)
-		done <- result{v, err}
-	}()
-	res := <-done
-	return res.v, res.err
+	var v *view
+	thread.Own(func() bool {
+		v, err = mountView(root, binds, r, write)
+		return false // the thread ends, the namespace with the view
+	})
+	return v, err
 }
 
 // bindsOf lists what of the host is mounted in a container: the engine's files,
