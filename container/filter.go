@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/label"
 )
 
 // A matcher tells whether a record meets one value of a filter.
@@ -25,7 +26,7 @@ var matchers = map[string]matcher{
 	"exited":  func(r Record, v string) bool { return r.State == Exited && strconv.Itoa(r.ExitCode) == v },
 	"status":  func(r Record, v string) bool { return string(r.State) == v },
 	"health":  func(r Record, v string) bool { return v == string(healthStatus(r)) },
-	"label":   func(r Record, v string) bool { return hasLabel(r.Config.Labels, v) },
+	"label":   func(r Record, v string) bool { return label.Has(r.Config.Labels, v) },
 	"network": onNetwork,
 	"volume": func(r Record, v string) bool {
 		return slices.ContainsFunc(mountPoints(r), func(p wire.MountPoint) bool {
@@ -40,18 +41,12 @@ var matchers = map[string]matcher{
 	},
 	"isolation":  func(r Record, v string) bool { return v == "default" || v == "" },
 	"is-task":    func(r Record, v string) bool { is, err := strconv.ParseBool(v); return err == nil && !is },
-	"annotation": func(r Record, v string) bool { return hasLabel(r.HostConfig.Annotations, v) },
+	"annotation": func(r Record, v string) bool { return label.Has(r.HostConfig.Annotations, v) },
 }
 
 func matches(pattern, s string) bool {
 	re, err := regexp.Compile(pattern)
 	return err == nil && re.MatchString(s)
-}
-
-func hasLabel(labels map[string]string, want string) bool {
-	key, value, withValue := strings.Cut(want, "=")
-	have, ok := labels[key]
-	return ok && (!withValue || have == value)
 }
 
 func onNetwork(r Record, v string) bool {

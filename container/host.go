@@ -3,7 +3,6 @@ package container
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -32,22 +31,6 @@ func lookAtHost() (h host, err error) {
 	if err != nil {
 		return h, err
 	}
-	return host{boot: strings.TrimSpace(string(boot)), groups: groups, countsSwap: countsSwap(groups.Unified()),
+	return host{boot: strings.TrimSpace(string(boot)), groups: groups, countsSwap: groups.CountsSwap(),
 		files: &specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Soft: limit.Cur, Hard: limit.Max}}, nil
-}
-
-// countsSwap looks whether the kernel accounts for swap: for version 1 of control
-// groups it has to be told so when it boots (swapaccount=1).
-func countsSwap(cgroup2 bool) bool {
-	file := "/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes"
-	if cgroup2 {
-		group, err := os.ReadFile("/proc/self/cgroup") // "0::/path"; the root group has no limits
-		_, path, ok := strings.Cut(strings.TrimSpace(string(group)), "0::")
-		if err != nil || !ok || path == "/" {
-			return true
-		}
-		file = filepath.Join("/sys/fs/cgroup", path, "memory.swap.max")
-	}
-	_, err := os.Stat(file)
-	return err == nil
 }

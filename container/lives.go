@@ -19,6 +19,8 @@ type lives struct {
 
 // live is that of one container.
 type live struct {
+	forms sync.RWMutex // held for writing while a rotated file of the log takes its compressed form
+
 	mu      sync.Mutex
 	run     *run         // the present one; nil when none
 	pending []attachment // clients that attached before the start

@@ -32,8 +32,7 @@ type Logbook struct {
 	driver     string            // of containers that name none
 	options    map[string]string // of that driver
 
-	packing sync.Mutex   // one file at a time is compressed
-	forms   sync.RWMutex // held for writing while a file takes its compressed form
+	packing sync.Mutex // one file at a time is compressed
 }
 
 func newLogbook(s *Service) (*Logbook, error) {
@@ -130,9 +129,13 @@ func (b *Logbook) rotated(r *Record) {
 	if err != nil || !storage.Compress {
 		return
 	}
+	l := b.containers.lives.find(r.ID)
+	if l == nil { // removed meanwhile
+		return
+	}
 	b.packing.Lock()
 	defer b.packing.Unlock()
-	if err := packed.Pack(b.path(r), &b.forms); err != nil { // as on a full disk: the next rotation tries again
+	if err := packed.Pack(b.path(r), &l.forms); err != nil { // as on a full disk: the next rotation tries again
 		b.containers.cfg.Log.Warn("a rotated log cannot be compressed", "container", r.ID, "err", err)
 	}
 }
@@ -280,22 +283,23 @@ func (b *Logbook) replay(r *Record, o AttachOptions, end logs.Position, w io.Wri
 		_, err := w.Write(line)
 		return err
 	}
+	forms := &b.containers.lives.of(r.ID).forms
 	for {
 		if end, err = b.passOn(r, end, pass); err != nil {
 			return end, func() {}, err
 		}
-		b.forms.RLock() // never held over writing to a client, who may not read
+		forms.RLock() // never held over writing to a client, who may not read
 		rest, err := logs.Take(b.path(r), end, packed.Unpack)
 		if err != nil {
-			b.forms.RUnlock()
+			forms.RUnlock()
 			return end, func() {}, err
 		}
 		plain := rest.Plain()
 		rest.Close()
 		if plain {
-			return end, b.forms.RUnlock, nil
+			return end, forms.RUnlock, nil
 		}
-		b.forms.RUnlock() // compressed meanwhile: the client has yet to get it
+		forms.RUnlock() // compressed meanwhile: the client has yet to get it
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/signum"
 )
 
 // StopOptions as in POST /containers/{id}/stop.
@@ -235,47 +235,11 @@ func stopSignal(r Record, asked string) (syscall.Signal, error) {
 	return unix.SIGTERM, nil
 }
 
-// parseSignal reads a signal's number or name, with or without SIG, signal(7).
+// parseSignal reads a signal's number or name in Docker's words; there is no
+// signal zero.
 func parseSignal(s string) (syscall.Signal, error) {
-	if n, err := strconv.Atoi(s); err == nil {
-		if n <= 0 || n > 64 {
-			return 0, fault.New(fault.Invalid, "invalid signal: %s", s)
-		}
-		return syscall.Signal(n), nil
-	}
-	name := strings.ToUpper(s)
-	if !strings.HasPrefix(name, "SIG") {
-		name = "SIG" + name
-	}
-	if sig := unix.SignalNum(name); sig != 0 {
-		return sig, nil
-	}
-	if sig, ok := realtimeSignal(strings.TrimPrefix(name, "SIG")); ok {
+	if sig, ok := signum.Parse(s); ok && sig != 0 {
 		return sig, nil
 	}
 	return 0, fault.New(fault.Invalid, "invalid signal: %s", s)
-}
-
-// The C library keeps the first two real-time signals for itself.
-const rtMin, rtMax = 34, 64
-
-func realtimeSignal(name string) (syscall.Signal, bool) {
-	base, rest := rtMin, ""
-	switch {
-	case strings.HasPrefix(name, "RTMIN"):
-		rest = strings.TrimPrefix(name, "RTMIN")
-	case strings.HasPrefix(name, "RTMAX"):
-		base, rest = rtMax, strings.TrimPrefix(name, "RTMAX")
-	default:
-		return 0, false
-	}
-	n := 0
-	if rest != "" {
-		var err error
-		if n, err = strconv.Atoi(rest); err != nil {
-			return 0, false
-		}
-	}
-	sig := base + n
-	return syscall.Signal(sig), sig >= rtMin && sig <= rtMax
 }
