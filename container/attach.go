@@ -336,7 +336,7 @@ func (h *handed) wait() error {
 const DefaultDetachKeys = "ctrl-p,ctrl-q"
 
 // parseDetachKeys reads Docker's comma-separated keys: single characters, DEL,
-// and ctrl-X with a letter or one of @ [ \ ] ^ _.
+// and ctrl-X with a small letter or one of @ [ \ ] ^ _.
 func parseDetachKeys(s string) ([]byte, error) {
 	if s == "" {
 		s = DefaultDetachKeys
@@ -348,17 +348,17 @@ func parseDetachKeys(s string) ([]byte, error) {
 			keys = append(keys, key[0])
 		case key == "DEL":
 			keys = append(keys, 0x7f)
-		case len(key) == 6 && strings.EqualFold(key[:5], "ctrl-") && isControl(key[5]):
+		case len(key) == 6 && key[:5] == "ctrl-" && isControl(key[5]):
 			keys = append(keys, control(key[5]))
 		default:
-			return nil, fault.New(fault.Invalid, "invalid detach keys (%s) provided: unknown character: '%s'", s, key)
+			return nil, fault.New(fault.Invalid, "Invalid detach keys (%s) provided: unknown character: '%s'", s, key)
 		}
 	}
 	return keys, nil
 }
 
 func isControl(c byte) bool {
-	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || strings.IndexByte(`@[\]^_`, c) >= 0
+	return c >= 'a' && c <= 'z' || strings.IndexByte(`@[\]^_`, c) >= 0
 }
 
 func control(c byte) byte {
