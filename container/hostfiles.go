@@ -13,15 +13,15 @@ import (
 
 // writeHostFiles writes hosts, hostname and resolv.conf beside the record, as
 // they are written anew by each start, and puts their paths into in. A
-// container that joins another's network gets the other's files.
+// container that joins another's network gets the files of the network's owner.
 func (b *bundle) writeHostFiles(in *spec.Input) error {
 	r, s := b.r, b.containers
-	if mode := r.HostConfig.NetworkMode; mode.IsContainer() {
-		other, err := s.store.find(mode.ConnectedContainer())
+	if r.HostConfig.NetworkMode.IsContainer() {
+		owner, err := s.store.networkOwner(*r)
 		if err != nil {
 			return err
 		}
-		s.store.hostFiles(other.ID, in)
+		s.store.hostFiles(owner.ID, in)
 		return nil
 	}
 	s.store.hostFiles(r.ID, in)
@@ -40,6 +40,20 @@ func (b *bundle) writeHostFiles(in *spec.Input) error {
 		return err
 	}
 	return os.WriteFile(in.ResolvConf, resolv, 0o644)
+}
+
+// networkOwner is the container whose network r is in: its own, or that of
+// the one it joins, which may itself have joined another's. There are no rings,
+// as a container can only join one that was made before it.
+func (s *store) networkOwner(r Record) (Record, error) {
+	for r.HostConfig.NetworkMode.IsContainer() {
+		other, err := s.find(r.HostConfig.NetworkMode.ConnectedContainer())
+		if err != nil {
+			return Record{}, err
+		}
+		r = other
+	}
+	return r, nil
 }
 
 // hostFiles puts the paths of a container's files into in.

@@ -209,14 +209,12 @@ func (s *Service) specInput(r *Record, root snapshot.Mount, who string) (spec.In
 	return in, err
 }
 
-// hostName is the container's, that of the container whose network it joins,
-// or the host's where it shares the host's names.
+// hostName is that of the container whose network it is in, or the host's
+// where that one shares the host's names.
 func (s *store) hostName(r *Record) (string, error) {
-	named := *r
-	if mode := r.HostConfig.NetworkMode; mode.IsContainer() {
-		if other, err := s.find(mode.ConnectedContainer()); err == nil {
-			named = other
-		}
+	named, err := s.networkOwner(*r)
+	if err != nil {
+		return "", err
 	}
 	if named.Config.Hostname == "" && (named.HostConfig.NetworkMode.IsHost() || named.HostConfig.UTSMode.IsHost()) {
 		return os.Hostname()

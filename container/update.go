@@ -131,7 +131,7 @@ func merged(now *wire.HostConfig, u wire.UpdateConfig) (*wire.HostConfig, error)
 		return nil, conflict("Conflicting options: CPU Period cannot be updated as NanoCPUs has already been set")
 	case u.CPUQuota > 0 && now.NanoCPUs > 0:
 		return nil, conflict("Conflicting options: CPU Quota cannot be updated as NanoCPUs has already been set")
-	case u.Memory > now.MemorySwap && u.MemorySwap == 0:
+	case u.Memory != 0 && u.Memory > now.MemorySwap && u.MemorySwap == 0:
 		return nil, conflict("Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time")
 	case now.AutoRemove && !u.RestartPolicy.IsNone():
 		return nil, conflict("Restart policy cannot be updated because AutoRemove is enabled for the container")
