@@ -161,11 +161,45 @@ func (v *vigil) finish(exit supervise.Exit) {
 	s.health.ended(r.ID)
 	v.record = r
 	rest := v.clean()
+	updated, again, told := v.conclude(exit)
+	if err := s.store.flush(r.ID); err != nil {
+		// The exit record beside the bundle is the only one on disk: the next
+		// daemon reads it.
+		s.cfg.Log.Error("the end of a container cannot be written", "container", r.ID, "err", err)
+		rest = ""
+	}
+	var giveUp <-chan struct{}
+	if again {
+		giveUp = l.retrying()
+	}
+	s.execs.runOver(r)
+	s.tasks.Go(func() { s.bundles.drop(rest) }) // with the exit record, now that it is in ours
+	if exit.OOMKilled && !told {
+		s.publish(r, events.ActionOOM)
+	}
+	s.publish(r, events.ActionDie, "exitCode", strconv.Itoa(exit.Code),
+		"execDuration", strconv.Itoa(int(exit.ExitedAt.Sub(r.StartedAt).Seconds())))
+	if r.Endpoint != nil {
+		publishPlace(s.cfg.Events, r, events.ActionDisconnect)
+	}
+	l.end(v.run)
+	l.tell(updated, false)
+	switch {
+	case r.autoRemove():
+		v.autoRemove()
+	case again && !s.ending.Load():
+		v.record = updated
+		s.tasks.Go(func() { v.tryAgain(giveUp) })
+	}
+}
+
+// conclude has the record tell how the run ended. again tells that the restart
+// policy wants another, told that the want of memory has been told of.
+func (v *vigil) conclude(exit supervise.Exit) (updated Record, again, told bool) {
+	s, r, l := v.containers, v.record, v.live
 	l.mu.Lock()
 	held := l.held
 	l.mu.Unlock()
-	again, told := false, false
-	var endpoint = r.Endpoint
 	updated, err := s.store.change(r.ID, func(p *Progress) error {
 		told = p.OOMKilled
 		again = !held && !p.ManuallyStopped && restarts(r.HostConfig.RestartPolicy, exit.Code, p.RestartCount)
@@ -185,35 +219,7 @@ func (v *vigil) finish(exit supervise.Exit) {
 		updated, again = r, false
 		updated.ExitCode, updated.Error = exit.Code, exit.Error
 	}
-	if err := s.store.flush(r.ID); err != nil {
-		// The exit record beside the bundle is the only one on disk: the next
-		// daemon reads it.
-		s.cfg.Log.Error("the end of a container cannot be written", "container", r.ID, "err", err)
-		rest = ""
-	}
-	var giveUp <-chan struct{}
-	if again {
-		giveUp = l.retrying()
-	}
-	s.execs.runOver(r)
-	s.tasks.Go(func() { s.bundles.drop(rest) }) // with the exit record, now that it is in ours
-	if exit.OOMKilled && !told {
-		s.publish(r, events.ActionOOM)
-	}
-	s.publish(r, events.ActionDie, "exitCode", strconv.Itoa(exit.Code),
-		"execDuration", strconv.Itoa(int(exit.ExitedAt.Sub(r.StartedAt).Seconds())))
-	if endpoint != nil {
-		publishPlace(s.cfg.Events, r, events.ActionDisconnect)
-	}
-	l.end(v.run)
-	l.tell(updated, false)
-	switch {
-	case r.autoRemove():
-		v.autoRemove()
-	case again && !s.ending.Load():
-		v.record = updated
-		s.tasks.Go(func() { v.tryAgain(giveUp) })
-	}
+	return updated, again, told
 }
 
 // clean takes back what a run holds: cgroup, supervising process, network. The

@@ -379,7 +379,7 @@ func TestEveryListFilterHasItsProof(t *testing.T) {
 		"status": shown(list, "status="), "id": shown(list, "id="), "name": shown(list, "name="), "label": shown(list, "label="),
 		"network": shown(list, "network="), "volume": shown(list, "volume="), "isolation": shown(list, "isolation="), "health": shown(list, "health="),
 	}
-	known := append(slices.Collect(maps.Keys(matchers)), "ancestor", "before", "since")
+	known := append(slices.Collect(maps.Keys(matchers)), others...)
 	tests := allTests(t)
 	for _, name := range known {
 		if p, ok := rows[name]; ok {
