@@ -29,14 +29,15 @@ func (j *joined) close() {
 }
 
 // join opens a namespace of another container, which has to run.
-func (s *Service) join(nameOrID, kind string) (*joined, error) {
+func (b *bundle) join(nameOrID, kind string) (*joined, error) {
+	s := b.containers
 	other, err := s.store.find(nameOrID)
 	if err != nil {
 		return nil, err
 	}
 	var file *os.File
 	if other.State.Up() {
-		file, err = supervise.OpenNamespace(s.bundleDir(other.ID), kind)
+		file, err = supervise.OpenNamespace(s.bundles.path(other.ID), kind)
 	}
 	if !other.State.Up() || errors.Is(err, fault.Conflict) || errors.Is(err, fault.NotFound) {
 		return nil, cannotJoin(kind, other)
