@@ -54,7 +54,7 @@ func dfSummary(out io.Writer, text string, u *client.SystemUsage) error {
 		summed("Local Volumes", u.VolumeUsage, true),
 		summed("Build Cache", u.BuildCacheUsage, false),
 	}
-	if u.LogUsage != nil {
+	if u.LogUsage != nil && text == "" { // a format is written for Docker's rows
 		rows = append(rows, summed("Container Logs", u.LogUsage, true))
 	}
 	t := format.Table{

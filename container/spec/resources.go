@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/docker/go-units"
 	wire "github.com/moby/moby/api/types/container"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -277,6 +278,9 @@ func rlimits(ulimits []*wire.Ulimit, files *specs.POSIXRlimit) ([]specs.POSIXRli
 		list = append(list, *files)
 	}
 	for _, u := range ulimits {
+		if _, err := units.ParseUlimit(strings.ToLower(u.Name) + "=0"); err != nil {
+			return nil, fault.New(fault.Invalid, "invalid ulimit type: %s", u.Name)
+		}
 		if u.Soft > u.Hard && u.Hard != -1 {
 			return nil, fault.New(fault.Invalid, "ulimit soft limit must be less than or equal to hard limit: %d > %d", u.Soft, u.Hard)
 		}

@@ -156,6 +156,7 @@ func TestRefusedMountsAndCapabilities(t *testing.T) {
 func TestHalfRequests(t *testing.T) {
 	for what, h := range map[string]wire.HostConfig{
 		"no limit":  {Resources: wire.Resources{Ulimits: []*wire.Ulimit{nil}}},
+		"no such":   {Resources: wire.Resources{Ulimits: []*wire.Ulimit{{Name: "nosuch"}}}},
 		"no device": {Resources: wire.Resources{Devices: []wire.DeviceMapping{{}}}},
 	} {
 		if _, err := Build(Input{Config: &wire.Config{}, HostConfig: &h, Path: "x"}); !errors.Is(err, fault.Invalid) {

@@ -38,22 +38,20 @@ type kind struct {
 	remote  func(opts map[string]string, info Info) (*Receiver, error) // nil: it keeps the log here
 }
 
-func kinds() map[string]kind {
-	return map[string]kind{
-		JSONFile:   {keys: []string{"max-file", "max-size", "compress"}, unknown: "unknown log opt '%s' for json-file log driver", check: checkRotation},
-		Local:      {keys: []string{"max-file", "max-size", "compress"}, unknown: "unknown log opt '%s' for log driver local", check: checkRotation},
-		"syslog":   {keys: syslogKeys, unknown: "unknown log opt '%s' for syslog log driver", check: checkSyslog, remote: newSyslog},
-		"fluentd":  {keys: fluentdKeys, unknown: "unknown log opt '%s' for fluentd log driver", check: checkFluentd, remote: newFluentd},
-		"journald": {unknown: "unknown log opt '%s' for journald log driver", remote: newJournald},
-		"gelf":     {keys: gelfKeys, unknown: "unknown log opt %q for gelf log driver", check: checkGELF, remote: newGELF},
-	}
+var kinds = map[string]kind{
+	JSONFile:   {keys: []string{"max-file", "max-size", "compress"}, unknown: "unknown log opt '%s' for json-file log driver", check: checkRotation},
+	Local:      {keys: []string{"max-file", "max-size", "compress"}, unknown: "unknown log opt '%s' for log driver local", check: checkRotation},
+	"syslog":   {keys: syslogKeys, unknown: "unknown log opt '%s' for syslog log driver", check: checkSyslog, remote: newSyslog},
+	"fluentd":  {keys: fluentdKeys, unknown: "unknown log opt '%s' for fluentd log driver", check: checkFluentd, remote: newFluentd},
+	"journald": {unknown: "unknown log opt '%s' for journald log driver", remote: newJournald},
+	"gelf":     {keys: gelfKeys, unknown: "unknown log opt %q for gelf log driver", check: checkGELF, remote: newGELF},
 }
 
 // Names lists the drivers as GET /info does: without none.
-func Names() []string { return slices.Sorted(maps.Keys(kinds())) }
+func Names() []string { return slices.Sorted(maps.Keys(kinds)) }
 
 // Remote tells whether the driver sends the log elsewhere.
-func Remote(name string) bool { return kinds()[name].remote != nil }
+func Remote(name string) bool { return kinds[name].remote != nil }
 
 // Check refuses a driver that there is not, options that it does not take and
 // values that mean nothing.
@@ -64,7 +62,7 @@ func Check(name string, opts map[string]string) error {
 	if err := checkCommon(opts); err != nil {
 		return fault.New(fault.Invalid, "%w", err)
 	}
-	k, ok := kinds()[name]
+	k, ok := kinds[name]
 	if !ok {
 		return fault.New(fault.Invalid, "logger: no log driver named '%s' is registered", name)
 	}

@@ -40,12 +40,16 @@ type Receiver struct {
 	confirm func(c net.Conn, messages int) error
 	// sure says that what was written without an error has arrived.
 	sure bool
+
+	// Wait is what passes between the first attempts to reach it, and Renew after
+	// which time a new connection is made. Zero leaves it to the caller.
+	Wait, Renew time.Duration
 }
 
 // NewReceiver makes the receiver of a remote driver from options that have
 // passed Check.
 func NewReceiver(name string, info Info) (*Receiver, error) {
-	k := kinds()[name]
+	k := kinds[name]
 	if k.remote == nil {
 		return nil, fmt.Errorf("the log driver %q sends nothing", name)
 	}

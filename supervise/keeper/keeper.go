@@ -266,6 +266,22 @@ func (k *keeper) release(ctx context.Context) error {
 	}
 }
 
+// unmountRoot frees the upper directory for the next start: a client may keep
+// this process alive. The end of an overlay writes back all that its upper file
+// system has not written, other people's files as well, which takes seconds on a
+// busy disk: nobody waits for it, and the kernel goes on with it when this process
+// ends.
+func (k *keeper) unmountRoot() {
+	unmount := func() { _ = unix.Unmount(filepath.Join(k.cfg.Dir, rootfsName), unix.MNT_DETACH) }
+	switch {
+	case !k.rootfs || k.cfg.Rootfs.Volatile:
+	case k.cfg.Rootfs.Dir != "":
+		unmount()
+	default:
+		go unmount()
+	}
+}
+
 // remove takes away what is left of the container outside its directory.
 func (k *keeper) remove() {
 	if k.listener != nil {
@@ -275,11 +291,7 @@ func (k *keeper) remove() {
 	if k.box != nil {
 		k.left = k.box.delete()
 	}
-	if k.rootfs && !k.cfg.Rootfs.Volatile {
-		// The upper directory must be free for the next start, though a client
-		// may keep this process alive.
-		unix.Unmount(filepath.Join(k.cfg.Dir, rootfsName), unix.MNT_DETACH)
-	}
+	k.unmountRoot()
 	k.mu.Lock()
 	held := k.held
 	k.held = nil

@@ -176,6 +176,8 @@ func TestShutdown(t *testing.T) {
 	run("deaf", "--stop-timeout", "1", "busybox", "sh", "-c", `trap "" TERM; while :; do sleep 0.1; done`)
 	run("halted", "--restart", "unless-stopped", "busybox", "sh", "-c", obeys)
 	run("gone", "--rm", "busybox", "sh", "-c", obeys)
+	run("frozen", "busybox", "sh", "-c", obeys)
+	d.Tare(t, "pause", "frozen")
 	d.Tare(t, "stop", "halted")
 	pids := map[string]string{}
 	for _, name := range []string{"plain", "always", "deaf", "gone"} {
@@ -196,7 +198,7 @@ func TestShutdown(t *testing.T) {
 		return out
 	}
 	for name, want := range map[string]string{
-		"plain": "exited 5 0", "deaf": "exited 137 0", "halted": "exited 5 0", "gone": "none",
+		"plain": "exited 5 0", "frozen": "exited 5 0", "deaf": "exited 137 0", "halted": "exited 5 0", "gone": "none",
 		"always": "running 0 0", "unless": "running 0 0", "failure": "running 0 0",
 	} {
 		testutil.Eventually(t, 10*time.Second, name+" is "+want, func() bool { return status(name) == want })
