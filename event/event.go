@@ -29,8 +29,8 @@ var ErrSlow = errors.New("the reader of the events is too slow, some were lost")
 // Log is a stream of messages with a short memory. The zero value is ready.
 type Log struct {
 	mu   sync.Mutex
-	past []events.Message // oldest first once unrolled at next
-	next int              // where the following message goes when past is full
+	past []*events.Message // oldest first once unrolled at next
+	next int               // where the following message goes when past is full
 	subs map[*Subscription]struct{}
 	told uint64 // messages since the beginning
 }
@@ -42,7 +42,7 @@ func (l *Log) Publish(typ events.Type, action events.Action, actor events.Actor)
 	if actor.Attributes == nil {
 		actor.Attributes = map[string]string{}
 	}
-	msg := events.Message{Type: typ, Action: action, Actor: actor, Scope: "local"}
+	msg := &events.Message{Type: typ, Action: action, Actor: actor, Scope: "local"}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	// Stamped under the lock, so that the order in time is the order told.
@@ -111,13 +111,24 @@ type Subscription struct {
 	wake   chan struct{} // holds a token when the queue may have something new
 
 	mu    sync.Mutex
-	queue []events.Message
-	end   error // what Next returns when the queue is empty
+	queue []*events.Message // shared by all who have yet to read them
+	end   error             // what Next returns when the queue is empty
+	cut   func()            // called when messages are lost; may be nil
+}
+
+// OnSlow has f called, not waited for, once the reader has fallen too far
+// behind: it may be held up by what only f can end.
+func (s *Subscription) OnSlow(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cut = f; s.end == ErrSlow {
+		go f()
+	}
 }
 
 // push appends a message that is wanted and tells whether the subscription
 // still lives.
-func (s *Subscription) push(msg events.Message) bool {
+func (s *Subscription) push(msg *events.Message) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.end != nil {
@@ -126,11 +137,14 @@ func (s *Subscription) push(msg events.Message) bool {
 	if !s.until.IsZero() && msg.TimeNano > s.until.UnixNano() {
 		return true
 	}
-	if !s.filter.Include(msg) {
+	if !s.filter.Include(*msg) {
 		return true
 	}
 	if len(s.queue) >= MaxQueue {
 		s.end = ErrSlow
+		if s.cut != nil {
+			go s.cut()
+		}
 	} else {
 		s.queue = append(s.queue, msg)
 	}
@@ -171,7 +185,8 @@ func (s *Subscription) pop() (events.Message, bool, error) {
 	if len(s.queue) == 0 {
 		return events.Message{}, false, s.end
 	}
-	msg := s.queue[0]
+	msg := *s.queue[0]
+	s.queue[0] = nil
 	s.queue = s.queue[1:]
 	if len(s.queue) == 0 {
 		s.queue = nil
