@@ -44,13 +44,14 @@ type backlog struct {
 	bytes int
 }
 
+// weighed is a message, shared by all who have yet to read it.
 type weighed struct {
-	events.Message
+	*events.Message
 	bytes int
 }
 
 // weigh gives a message with what it takes, about.
-func weigh(msg events.Message) weighed {
+func weigh(msg *events.Message) weighed {
 	n := len(msg.Action)
 	for k, v := range msg.Actor.Attributes {
 		n += len(k) + len(v) + 64
@@ -64,7 +65,7 @@ func (b *backlog) push(m weighed) {
 }
 
 func (b *backlog) pop() (m events.Message) {
-	m = b.list[0].Message
+	m = *b.list[0].Message
 	b.bytes -= b.list[0].bytes
 	b.list[0] = weighed{}
 	if b.list = b.list[1:]; len(b.list) == 0 {
@@ -80,7 +81,7 @@ func (l *Log) Publish(typ events.Type, action events.Action, actor events.Actor)
 	if actor.Attributes == nil {
 		actor.Attributes = map[string]string{}
 	}
-	msg := events.Message{Type: typ, Action: action, Actor: actor, Scope: "local"}
+	msg := &events.Message{Type: typ, Action: action, Actor: actor, Scope: "local"}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	// Stamped under the lock, so that the order in time is the order told.
@@ -148,7 +149,18 @@ type Subscription struct {
 
 	mu    sync.Mutex
 	queue backlog
-	end   error // what Next returns when the queue is empty
+	end   error  // what Next returns when the queue is empty
+	cut   func() // called when messages are lost; may be nil
+}
+
+// OnSlow has f called, not waited for, once the reader has fallen too far
+// behind: it may be held up by what only f can end.
+func (s *Subscription) OnSlow(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cut = f; s.end == ErrSlow {
+		go f()
+	}
 }
 
 // push appends a message that is wanted and tells whether the subscription
@@ -162,11 +174,14 @@ func (s *Subscription) push(m weighed) bool {
 	if !s.until.IsZero() && m.TimeNano > s.until.UnixNano() {
 		return true
 	}
-	if !s.filter.Include(m.Message) {
+	if !s.filter.Include(*m.Message) {
 		return true
 	}
 	if n := len(s.queue.list); n >= MaxQueue || n > 0 && s.queue.bytes+m.bytes > MaxBytes {
 		s.end = ErrSlow
+		if s.cut != nil {
+			go s.cut()
+		}
 	} else {
 		s.queue.push(m)
 	}

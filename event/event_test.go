@@ -118,7 +118,12 @@ func TestSlowReaderIsCutOff(t *testing.T) {
 	var l Log
 	slow := l.Subscribe(time.Time{}, time.Time{}, nil)
 	defer slow.Close()
+	cut := make(chan struct{}, 2)
+	slow.OnSlow(func() { cut <- struct{}{} })
 	publish(&l, MaxQueue+5)
+	<-cut // whoever waits for the reader can end that
+	slow.OnSlow(func() { cut <- struct{}{} })
+	<-cut // also late
 	if n := l.Subscribers(); n != 0 {
 		t.Errorf("%d subscribers are left", n)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -65,5 +66,36 @@ func TestFollowMany(t *testing.T) {
 	all.Wait()
 	if shared.in != nil {
 		t.Error("the inotify instance is still there")
+	}
+}
+
+// A follower that was busy while the log was cleared and has grown again gets
+// all that is new.
+func TestFollowCleared(t *testing.T) {
+	path := logFile(t, records(10))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var got []string
+	err := Read(ctx, path, ReadOptions{Tail: -1, Follow: true}, func(e Entry) error {
+		got = append(got, strings.TrimSuffix(string(e.Line), "\n"))
+		switch len(got) {
+		case 10:
+			if err := Clear(path); err != nil {
+				t.Error(err)
+			}
+			var text strings.Builder
+			for i := range 20 {
+				text.WriteString(record(100 + i))
+			}
+			if err := os.WriteFile(path, []byte(text.String()), 0o600); err != nil {
+				t.Error(err)
+			}
+		case 30:
+			cancel()
+		}
+		return nil
+	})
+	if !errors.Is(err, context.Canceled) || len(got) != 30 || got[10] != "line 100" || got[29] != "line 119" {
+		t.Errorf("%v, %d lines: %q", err, len(got), got)
 	}
 }

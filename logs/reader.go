@@ -147,7 +147,7 @@ func (r *reader) drainFile(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if st.Size() < f.at { // it was cleared
+		if st.Size() < f.at || r.begunAnew(f) {
 			f.start, f.first = 0, 0
 			r.begin()
 		}
@@ -162,6 +162,9 @@ func (r *reader) drainFile(ctx context.Context) error {
 		}
 		n, err := f.f.ReadAt(room, f.at)
 		f.at += int64(n)
+		if r.o.Follow {
+			f.head(nil) // known before anybody has time to clear it
+		}
 		if ferr := r.pass(ctx, f, room[:n]); ferr != nil {
 			return ferr
 		}
@@ -172,6 +175,17 @@ func (r *reader) drainFile(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// begunAnew tells whether a file was cleared and has grown beyond where we
+// are: it begins with another line.
+func (r *reader) begunAnew(f *file) bool {
+	if f.at == 0 {
+		return false
+	}
+	before := f.first
+	f.first = 0
+	return before != 0 && f.head(nil) != before
 }
 
 // drainPacked passes on a compressed file, to where it is damaged.

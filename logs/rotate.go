@@ -53,7 +53,11 @@ func (w *Writer) rotate() {
 // shift moves the files of a log on by one number and returns a new first one.
 // The oldest goes first, since it may be what makes room.
 func shift(path string, files int) (*os.File, error) {
-	for _, old := range []string{numbered(path, files-1), numbered(path, files-1) + PackedSuffix} {
+	last := 1 // the first number that nobody has, or that of the oldest file
+	for last < files-1 && taken(numbered(path, last)) {
+		last++
+	}
+	for _, old := range []string{numbered(path, last), numbered(path, last) + PackedSuffix} {
 		if files < 2 {
 			break
 		}
@@ -66,7 +70,7 @@ func shift(path string, files int) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	for n := files - 2; n >= 0; n-- {
+	for n := min(last, files-1) - 1; n >= 0; n-- {
 		for _, suffix := range []string{"", PackedSuffix} {
 			if n == 0 && suffix != "" {
 				continue
@@ -83,6 +87,12 @@ func shift(path string, files int) (*os.File, error) {
 		return nil, errors.Join(err, os.Remove(fresh))
 	}
 	return f, nil
+}
+
+// taken tells whether there is a file of a name, in either form.
+func taken(name string) bool {
+	var st unix.Stat_t
+	return unix.Stat(name, &st) == nil || unix.Stat(name+PackedSuffix, &st) == nil
 }
 
 func numbered(path string, n int) string {
