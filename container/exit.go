@@ -37,7 +37,7 @@ func (s *Service) watch(r Record, l *live, run *run) {
 			lost = err
 		}
 		// The connection is gone, which the process need not be.
-		if keeper = s.regain(&r, l, run); keeper == nil {
+		if keeper = s.regain(&r, l, run, lost); keeper == nil {
 			if !s.isClosing() {
 				s.finish(r, l, run, s.lost(r, lost))
 			}
@@ -75,9 +75,9 @@ func (s *Service) execsOf(keeper *supervise.Keeper) []supervise.ExecStatus {
 // regain connects to a supervising process anew, and waits for one that is
 // there and does not answer, or not to this daemon; what it tells of the run is
 // recorded. nil means that there is none, or that the service is closed.
-func (s *Service) regain(r *Record, l *live, run *run) *supervise.Keeper {
+func (s *Service) regain(r *Record, l *live, run *run, lost error) *supervise.Keeper {
 	l.mu.Lock()
-	run.keeper = nil
+	run.keeper, run.refused = nil, lost
 	l.mu.Unlock()
 	for wait := time.Duration(0); ; wait = min(2*wait+100*time.Millisecond, 10*time.Second) {
 		select {

@@ -28,7 +28,7 @@ func FuzzCreate(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	s := &Service{store: st, cfg: checkerConfig()}
+	s := &Service{store: st, lives: map[string]*live{}, cfg: checkerConfig()}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		var b struct {
 			*wire.Config

@@ -45,6 +45,9 @@ func (s *Service) Remove(ctx context.Context, nameOrID string, o RemoveOptions) 
 		if err := s.kill(context.WithoutCancel(ctx), r, true); err != nil {
 			return fmt.Errorf("cannot remove container %q: could not kill container: %w", nameOrID, err)
 		}
+		if err := s.live(r.ID).told(ctx); err != nil {
+			return err
+		}
 		if r, err = s.store.find(r.ID); err != nil {
 			return nil
 		}
@@ -57,11 +60,10 @@ func (s *Service) Remove(ctx context.Context, nameOrID string, o RemoveOptions) 
 // has no owner any more and is collected.
 func (s *Service) removeLocked(r Record) error {
 	s.logs.forget(&r)
-	rest, err := moveAway(s.store.path(r.ID))
+	rest, err := s.store.remove(r.ID)
 	if err != nil {
 		return err
 	}
-	s.store.remove(r.ID)
 	s.linked.forget(&r)
 	s.deleteLater(rest)
 	err = s.cfg.Snapshots.Remove(r.ID)

@@ -199,7 +199,10 @@ func (s *Service) lock(ctx context.Context, nameOrID string) (r Record, unlock f
 	if unlock, err = s.ops.Lock(ctx, r.ID); err != nil {
 		return r, nil, err
 	}
-	if r, err = s.store.find(r.ID); err != nil {
+	if r, err = s.store.find(r.ID); err == nil && !r.State.Up() {
+		err = s.live(r.ID).told(ctx)
+	}
+	if err != nil {
 		unlock()
 		return r, nil, err
 	}
@@ -252,6 +255,23 @@ func (l *live) letGo() {
 	}
 }
 
+// told waits until the end of a run that is on record has been told of too, so
+// that nothing comes before its events.
+func (l *live) told(ctx context.Context) error {
+	l.mu.Lock()
+	run := l.run
+	l.mu.Unlock()
+	if run == nil {
+		return nil
+	}
+	select {
+	case <-run.ended:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 // running returns the supervising process of a container that runs.
 func (s *Service) running(r Record) (*supervise.Keeper, <-chan struct{}, error) {
 	l := s.live(r.ID)
@@ -266,6 +286,20 @@ func (s *Service) running(r Record) (*supervise.Keeper, <-chan struct{}, error) 
 		return nil, nil, l.run.refused
 	}
 	return l.run.keeper, l.run.ended, nil
+}
+
+// ofRun gives an error of the supervising process the sense that the end of the
+// run has given it: one that is gone has mostly ended with its container.
+func ofRun(r Record, ended <-chan struct{}, err error) error {
+	if !errors.Is(err, fault.Unavailable) {
+		return err
+	}
+	select {
+	case <-ended:
+		return notRunning(r)
+	case <-time.After(settleTime):
+		return err
+	}
 }
 
 func notRunning(r Record) error {

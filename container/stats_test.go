@@ -21,7 +21,7 @@ func statsService(t *testing.T) *Service {
 		t.Fatal(err)
 	}
 	addRecord(t, st, "aa11", "one", false)
-	s := &Service{store: st, closing: make(chan struct{})}
+	s := &Service{store: st, lives: map[string]*live{}, closing: make(chan struct{})}
 	s.stats = newStats(s, &cgroupfs.Layout{})
 	return s
 }
@@ -95,7 +95,7 @@ func TestStreamEndsWithItsContainer(t *testing.T) {
 		ended <- s.stats.Read(context.Background(), "one", StatsOptions{Stream: true}, func(wire.StatsResponse) error { seen <- struct{}{}; return nil })
 	}()
 	<-seen
-	s.store.remove("aa11")
+	_, _ = s.store.remove("aa11")
 	s.stats.forget("aa11")
 	select {
 	case err := <-ended:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"syscall"
@@ -89,7 +90,7 @@ func (s *Service) stop(ctx context.Context, r Record, o StopOptions, rest bool) 
 	}
 	var late <-chan time.Time
 	if seconds >= 0 {
-		timer := time.NewTimer(time.Duration(seconds) * time.Second)
+		timer := time.NewTimer(inSeconds(seconds))
 		defer timer.Stop()
 		late = timer.C
 	}
@@ -99,6 +100,11 @@ func (s *Service) stop(ctx context.Context, r Record, o StopOptions, rest bool) 
 	case <-late:
 		return s.kill(ctx, r, rest)
 	}
+}
+
+// inSeconds is a time of so many seconds, or the longest that there is.
+func inSeconds(n int) time.Duration {
+	return time.Duration(min(n, int(math.MaxInt64/time.Second))) * time.Second
 }
 
 // hold lets the restart policy rest for the end of the present run.
@@ -162,10 +168,12 @@ func (s *Service) halt(ctx context.Context, r Record, sig syscall.Signal, rest b
 		return updated, nil, fault.New(fault.Unavailable, "the process that supervises container %s does not answer", r.ID)
 	case err != nil && !errors.Is(err, fault.NotFound) && !errors.Is(err, fault.Conflict) && !errors.Is(err, fault.Unavailable):
 		return updated, nil, err
+	case err != nil: // it ended just now
+		return updated, ended, nil
 	}
 	s.publish(r, events.ActionKill, "signal", strconv.Itoa(int(sig)))
-	if updated.State == Paused && err == nil && sig != unix.SIGKILL { // any other signal has an effect when its process goes on
-		err = s.wake(ctx, updated, keeper)
+	if updated.State == Paused && sig != unix.SIGKILL { // any other signal has an effect when its process goes on
+		err = s.wake(ctx, updated, keeper, ended)
 	}
 	return updated, ended, err
 }
@@ -202,11 +210,11 @@ func (s *Service) Kill(ctx context.Context, nameOrID, signal string) error {
 		_, _, err := s.halt(ctx, r, sig, true)
 		return err
 	}
-	keeper, _, err := s.running(r)
+	keeper, ended, err := s.running(r)
 	if err != nil {
 		return err
 	}
-	if err := keeper.Signal(ctx, sig); err != nil {
+	if err := ofRun(r, ended, keeper.Signal(ctx, sig)); err != nil {
 		return err
 	}
 	s.publish(r, events.ActionKill, "signal", strconv.Itoa(int(sig)))

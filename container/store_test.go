@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"os"
+	"strconv"
 	"testing"
 	"time"
 
@@ -176,6 +178,90 @@ func TestStopWaitsForTheRestartUnderWay(t *testing.T) {
 	}
 }
 
+// The end of a run is written while its container is being removed: that it is
+// gone is no failure to write.
+func TestRemovedWhileItsStateIsWritten(t *testing.T) {
+	st := testStore(t, t.TempDir())
+	for i := range 100 {
+		id := strconv.Itoa(i)
+		addRecord(t, st, id, "name"+id, false)
+		begun, written := make(chan struct{}), make(chan error)
+		go func() {
+			close(begun)
+			for range 20 {
+				if err := st.flush(id); err != nil {
+					written <- err
+					return
+				}
+			}
+			written <- nil
+		}()
+		<-begun
+		if _, err := st.remove(id); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-written; err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// An operation waits for the events of the end that it sees on record.
+func TestOperationComesAfterTheEnd(t *testing.T) {
+	st := testStore(t, t.TempDir())
+	addRecord(t, st, "x", "name", false)
+	s := &Service{store: st, lives: map[string]*live{}}
+	run, _ := s.live("x").begin(nil, errOver)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, _, err := s.lock(ctx, "x"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("before the end: %v", err)
+	}
+	s.live("x").end(run)
+	_, unlock, err := s.lock(t.Context(), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+}
+
+// A run whose supervising process is not connected is out of reach, with a reason.
+func TestRunIsOutOfReach(t *testing.T) {
+	st := testStore(t, t.TempDir())
+	addRecord(t, st, "x", "name", false)
+	s := &Service{store: st, lives: map[string]*live{}, closing: make(chan struct{}), cfg: Config{ExecRoot: t.TempDir()}}
+	r, l := &Record{Spec: Spec{ID: "x"}}, s.live("x")
+	run, _ := l.begin(nil, nil)
+	if keeper := s.regain(r, l, run, errOver); keeper != nil {
+		t.Error("there is a supervising process")
+	}
+	if _, _, err := s.running(*r); !errors.Is(err, errOver) {
+		t.Errorf("out of reach: %v", err)
+	}
+}
+
+func TestErrorOfARun(t *testing.T) {
+	gone := fault.New(fault.Unavailable, "gone")
+	ended := make(chan struct{})
+	close(ended)
+	if err := ofRun(Record{}, ended, gone); !errors.Is(err, fault.Conflict) {
+		t.Errorf("at the end: %v", err)
+	}
+	if err := ofRun(Record{}, ended, nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLongestStopTime(t *testing.T) {
+	if inSeconds(3) != 3*time.Second || inSeconds(math.MaxInt) < 200*365*24*time.Hour {
+		t.Error(inSeconds(3), inSeconds(math.MaxInt))
+	}
+	endless := math.MaxInt
+	if d := (Record{Spec: Spec{Config: &wire.Config{StopTimeout: &endless}}}).stopTimeout(); d < 0 {
+		t.Error(d)
+	}
+}
+
 func TestDamagedRecordIsRemembered(t *testing.T) {
 	dir := t.TempDir()
 	addRecord(t, testStore(t, dir), "x", "name", false)
@@ -191,7 +277,7 @@ func TestDamagedRecordIsRemembered(t *testing.T) {
 func TestSharedNamespacesAreKeptByID(t *testing.T) {
 	st := testStore(t, t.TempDir())
 	addRecord(t, st, "0123456789ab", "other", false)
-	s := &Service{store: st}
+	s := &Service{store: st, lives: map[string]*live{}}
 	h := &wire.HostConfig{PidMode: "container:0123", NetworkMode: "container:other"}
 	s.shareByID(h)
 	if h.PidMode != "container:0123456789ab" || h.NetworkMode != "container:0123456789ab" {
