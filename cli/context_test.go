@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -261,5 +262,28 @@ func TestHeaders(t *testing.T) {
 		if r := f.call(nil, "version"); r.code != 1 || !strings.Contains(r.err, "see HttpHeaders in config.json") {
 			t.Errorf("%s: %+v", bad, r)
 		}
+	}
+}
+
+// An exported context whose file is a terabyte of nothing is refused, and not
+// read.
+func TestContextImportSparse(t *testing.T) {
+	tar, err := exec.LookPath("tar")
+	if err != nil {
+		t.Skip("tar is not installed")
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "meta.json"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(filepath.Join(dir, "meta.json"), 1<<40); err != nil {
+		t.Skip(err)
+	}
+	if out, err := exec.Command(tar, "-C", dir, "-cSf", filepath.Join(dir, "sparse.tar"), "meta.json").CombinedOutput(); err != nil {
+		t.Skipf("%v: %s", err, out)
+	}
+	r := bare(map[string]string{"DOCKER_CONFIG": dir}, "", "context", "import", "sparse", filepath.Join(dir, "sparse.tar"))
+	if r.code == 0 || !strings.Contains(r.err, `"meta.json" is larger than`) {
+		t.Errorf("%+v", r)
 	}
 }

@@ -145,3 +145,17 @@ func TestPluginCompletion(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// A plugin that never stops describing itself takes neither the memory nor the
+// command line's time.
+func TestPluginWithoutEnd(t *testing.T) {
+	f := newFake(t)
+	dir := filepath.Join(f.config, "cli-plugins")
+	plug(t, dir, "docker-endless", "")
+	if err := os.WriteFile(filepath.Join(dir, "docker-endless"), []byte("#!/bin/sh\nexec yes\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if r := f.started(nil, "endless"); r.code == 0 || !strings.Contains(r.err, "docker-endless does not describe itself") {
+		t.Errorf("%+v", r)
+	}
+}

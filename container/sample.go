@@ -30,7 +30,7 @@ func (t *Stats) sample(r Record) wire.StatsResponse {
 	if !r.State.Up() {
 		return empty
 	}
-	dir := t.containers.bundleDir(r.ID)
+	dir := t.containers.bundles.path(r.ID)
 	text, err := supervise.ReadOfInit(dir, "cgroup")
 	if err != nil {
 		return empty
@@ -135,7 +135,7 @@ func blkioEntries(list []cgroupfs.IOEntry) []wire.BlkioStatEntry {
 // hasInterfaces tells whether a container's network namespace is one of those
 // that the engine puts interfaces in.
 func (t *Stats) hasInterfaces(r Record) bool {
-	owner, err := t.containers.networkOwner(r)
+	owner, err := t.containers.store.networkOwner(r)
 	mode := owner.HostConfig.NetworkMode
 	return err == nil && !mode.IsHost() && !mode.IsNone()
 }

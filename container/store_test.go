@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -140,7 +142,7 @@ func TestBundlesAreClosedToUsersOfTheHost(t *testing.T) {
 	if err := os.Mkdir(dir, 0o711); err != nil {
 		t.Fatal(err)
 	}
-	if err := makeBundlesDir(dir); err != nil {
+	if err := (&bundles{dir: dir}).open(); err != nil {
 		t.Fatal(err)
 	}
 	if st, err := os.Stat(dir); err != nil || st.Mode().Perm() != 0o700 {
@@ -157,7 +159,7 @@ func TestStopWaitsForTheRestartUnderWay(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := &Service{store: st, lives: map[string]*live{}, cfg: Config{Events: &event.Log{}}}
+	s := &Service{store: st, cfg: Config{Events: &event.Log{}}}
 	unlock, err := s.ops.Lock(t.Context(), "x")
 	if err != nil {
 		t.Fatal(err)
@@ -179,6 +181,90 @@ func TestStopWaitsForTheRestartUnderWay(t *testing.T) {
 	}
 }
 
+// The end of a run is written while its container is being removed: that it is
+// gone is no failure to write.
+func TestRemovedWhileItsStateIsWritten(t *testing.T) {
+	st := testStore(t, t.TempDir())
+	for i := range 100 {
+		id := strconv.Itoa(i)
+		addRecord(t, st, id, "name"+id, false)
+		begun, written := make(chan struct{}), make(chan error)
+		go func() {
+			close(begun)
+			for range 20 {
+				if err := st.flush(id); err != nil {
+					written <- err
+					return
+				}
+			}
+			written <- nil
+		}()
+		<-begun
+		if _, err := st.remove(id); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-written; err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// An operation waits for the events of the end that it sees on record.
+func TestOperationComesAfterTheEnd(t *testing.T) {
+	st := testStore(t, t.TempDir())
+	addRecord(t, st, "x", "name", false)
+	s := &Service{store: st}
+	run, _ := s.lives.of("x").begin(nil, errOver)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, _, err := s.lock(ctx, "x"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("before the end: %v", err)
+	}
+	s.lives.of("x").end(run)
+	_, unlock, err := s.lock(t.Context(), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+}
+
+// A run whose supervising process is not connected is out of reach, with a reason.
+func TestRunIsOutOfReach(t *testing.T) {
+	st := testStore(t, t.TempDir())
+	addRecord(t, st, "x", "name", false)
+	s := &Service{store: st, bundles: bundles{dir: t.TempDir()}, tasks: tasks{closing: make(chan struct{})}}
+	v := &vigil{containers: s, record: Record{Spec: Spec{ID: "x"}}, live: s.lives.of("x")}
+	v.run, _ = v.live.begin(nil, nil)
+	if keeper := v.regain(errOver); keeper != nil {
+		t.Error("there is a supervising process")
+	}
+	if _, _, err := s.lives.running(v.record); !errors.Is(err, errOver) {
+		t.Errorf("out of reach: %v", err)
+	}
+}
+
+func TestErrorOfARun(t *testing.T) {
+	gone := fault.New(fault.Unavailable, "gone")
+	ended := make(chan struct{})
+	close(ended)
+	if err := ofRun(Record{}, ended, gone); !errors.Is(err, fault.Conflict) {
+		t.Errorf("at the end: %v", err)
+	}
+	if err := ofRun(Record{}, ended, nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLongestStopTime(t *testing.T) {
+	if inSeconds(3) != 3*time.Second || inSeconds(math.MaxInt) < 200*365*24*time.Hour {
+		t.Error(inSeconds(3), inSeconds(math.MaxInt))
+	}
+	endless := math.MaxInt
+	if d := (Record{Spec: Spec{Config: &wire.Config{StopTimeout: &endless}}}).stopTimeout(); d < 0 {
+		t.Error(d)
+	}
+}
+
 // A container that ends by itself while it is told to has been stopped.
 func TestStopOfWhatHasJustEnded(t *testing.T) {
 	dir := t.TempDir()
@@ -187,9 +273,9 @@ func TestStopOfWhatHasJustEnded(t *testing.T) {
 	if _, err := st.update("x", func(p *Progress) error { p.State = Running; return nil }); err != nil {
 		t.Fatal(err)
 	}
-	s := &Service{store: st, lives: map[string]*live{}, cfg: Config{Events: &event.Log{}}}
-	s.live("x").begin(vanishedKeeper(t), nil)
-	close(s.live("x").run.ended)
+	s := &Service{store: st, cfg: Config{Events: &event.Log{}}}
+	s.lives.of("x").begin(vanishedKeeper(t), nil)
+	close(s.lives.of("x").run.ended)
 	none := 0
 	if err := s.Stop(t.Context(), "x", StopOptions{Timeout: &none}); err != nil {
 		t.Errorf("stop: %v", err)
@@ -240,12 +326,14 @@ func TestSharedNamespacesAreKeptByID(t *testing.T) {
 	addRecord(t, st, "0123456789ab", "other", false)
 	s := &Service{store: st}
 	h := &wire.HostConfig{PidMode: "container:0123", NetworkMode: "container:other"}
-	s.shareByID(h)
+	c := &creation{containers: s, req: &CreateRequest{HostConfig: h}}
+	c.shareByID()
 	if h.PidMode != "container:0123456789ab" || h.NetworkMode != "container:0123456789ab" {
 		t.Errorf("pid %q, network %q", h.PidMode, h.NetworkMode)
 	}
 	h = &wire.HostConfig{PidMode: "host", NetworkMode: "bridge"}
-	if s.shareByID(h); h.PidMode != "host" || h.NetworkMode != "bridge" {
+	c.req.HostConfig = h
+	if c.shareByID(); h.PidMode != "host" || h.NetworkMode != "bridge" {
 		t.Errorf("pid %q, network %q", h.PidMode, h.NetworkMode)
 	}
 }

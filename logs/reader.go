@@ -17,6 +17,7 @@ type reader struct {
 	buf   []byte
 	d     decoder
 	last  time.Time // of the newest record that was passed on
+	mixed bool      // the times of the files do not rise
 }
 
 // open opens the log and goes to where the options begin.
@@ -26,6 +27,7 @@ func open(path string, o ReadOptions) (*reader, error) {
 	if r.files, err = openFiles(path, o.Unpack != nil); err != nil {
 		return nil, err
 	}
+	r.mixed = slices.ContainsFunc(r.files, func(f *file) bool { return isUnordered(f.f) })
 	if err := r.seek(); err != nil {
 		r.close()
 		return nil, err
@@ -145,7 +147,7 @@ func (r *reader) drainFile(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if st.Size() < f.at { // it was cleared
+		if st.Size() < f.at || r.begunAnew(f) {
 			f.start, f.first = 0, 0
 			r.begin()
 		}
@@ -160,6 +162,9 @@ func (r *reader) drainFile(ctx context.Context) error {
 		}
 		n, err := f.f.ReadAt(room, f.at)
 		f.at += int64(n)
+		if r.o.Follow {
+			f.head(nil) // known before anybody has time to clear it
+		}
 		if ferr := r.pass(ctx, f, room[:n]); ferr != nil {
 			return ferr
 		}
@@ -170,6 +175,17 @@ func (r *reader) drainFile(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// begunAnew tells whether a file was cleared and has grown beyond where we
+// are: it begins with another line.
+func (r *reader) begunAnew(f *file) bool {
+	if f.at == 0 {
+		return false
+	}
+	before := f.first
+	f.first = 0
+	return before != 0 && f.head(nil) != before
 }
 
 // drainPacked passes on a compressed file, to where it is damaged.
@@ -218,6 +234,9 @@ func (r *reader) filter(e Entry) error {
 		return nil
 	}
 	if !r.o.Until.IsZero() && e.Time.After(r.o.Until) {
+		if r.mixed {
+			return nil
+		}
 		return errPast
 	}
 	r.last = e.Time

@@ -53,7 +53,11 @@ func (w *Writer) rotate() {
 // shift moves the files of a log on by one number and returns a new first one.
 // The oldest goes first, since it may be what makes room.
 func shift(path string, files int) (*os.File, error) {
-	for _, old := range []string{numbered(path, files-1), numbered(path, files-1) + PackedSuffix} {
+	last := 1 // the first number that nobody has, or that of the oldest file
+	for last < files-1 && taken(numbered(path, last)) {
+		last++
+	}
+	for _, old := range []string{numbered(path, last), numbered(path, last) + PackedSuffix} {
 		if files < 2 {
 			break
 		}
@@ -66,7 +70,7 @@ func shift(path string, files int) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	for n := files - 2; n >= 0; n-- {
+	for n := min(last, files-1) - 1; n >= 0; n-- {
 		for _, suffix := range []string{"", PackedSuffix} {
 			if n == 0 && suffix != "" {
 				continue
@@ -83,6 +87,12 @@ func shift(path string, files int) (*os.File, error) {
 		return nil, errors.Join(err, os.Remove(fresh))
 	}
 	return f, nil
+}
+
+// taken tells whether there is a file of a name, in either form.
+func taken(name string) bool {
+	var st unix.Stat_t
+	return unix.Stat(name, &st) == nil || unix.Stat(name+PackedSuffix, &st) == nil
 }
 
 func numbered(path string, n int) string {
@@ -161,12 +171,33 @@ func Replace(path string, inode uint64, fresh string) error {
 		if st, err := os.Stat(name); x.packed || x.n == 0 || err != nil || inodeOf(st) != inode {
 			continue
 		}
+		if err := keepMark(name, fresh); err != nil {
+			return err
+		}
 		if err := os.Rename(fresh, name+PackedSuffix); err != nil {
 			return err
 		}
 		return os.Remove(name)
 	}
 	return fs.ErrNotExist
+}
+
+// keepMark marks a file as the one that it takes the place of.
+func keepMark(old, fresh string) error {
+	from, err := os.Open(old)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	if !isUnordered(from) {
+		return nil
+	}
+	to, err := os.Open(fresh)
+	if err != nil {
+		return err
+	}
+	defer to.Close()
+	return markUnordered(to)
 }
 
 // Clear empties the log at path, also while it is written and followed.
@@ -185,6 +216,7 @@ func Clear(path string) error {
 		switch {
 		case x.n == 0: // not removed: the writer goes on with it
 			err = os.Truncate(name, 0)
+			_ = unix.Removexattr(name, unordered) // mostly there is none
 		case x.packed:
 			err = os.Remove(name + PackedSuffix)
 		default:

@@ -45,6 +45,22 @@ func TestRotationBounds(t *testing.T) {
 	}
 }
 
+// A number of files that nobody will ever have costs nothing.
+func TestRotationWithoutEnd(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log.json")
+	w, err := NewWriter(path, Options{MaxSize: 1, MaxFiles: 1 << 40})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 30 {
+		w.Write(Stdout, fmt.Appendf(nil, "%d\n", i))
+	}
+	w.Close()
+	if got := lines(t, path, ReadOptions{Tail: -1}); len(got) != 30 || got[0] != "0" {
+		t.Errorf("%q", got)
+	}
+}
+
 // What is in the way of a rotation keeps no output back.
 func TestRotationThatFails(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log.json")

@@ -21,6 +21,9 @@ func (h *eventHandlers) routes() []route {
 	return []route{{method: "GET", pattern: "/events", handle: h.stream}}
 }
 
+// lateTime is how long a client that was too slow has for what it was left.
+const lateTime = 10 * time.Second
+
 // stream sends each event the moment it is published, until the time until,
 // the end of the connection or that of the daemon.
 func (h *eventHandlers) stream(w http.ResponseWriter, r *request) error {
@@ -38,6 +41,7 @@ func (h *eventHandlers) stream(w http.ResponseWriter, r *request) error {
 	if err := control.Flush(); err != nil {
 		return err
 	}
+	sub.OnSlow(func() { _ = control.SetWriteDeadline(time.Now().Add(lateTime)) }) // a client that reads nothing holds up the write
 	var line bytes.Buffer
 	enc := json.NewEncoder(&line)
 	for {

@@ -103,6 +103,9 @@ func eachInTar(text []byte, each func(name string, text []byte) error) error {
 		if h.Typeflag == tar.TypeDir {
 			continue
 		}
+		if h.Size > maxContext { // a sparse file holds more than the archive
+			return fault.New(fault.Invalid, "invalid context: %q is larger than %d bytes", h.Name, maxContext)
+		}
 		content, err := io.ReadAll(r)
 		if err != nil {
 			return fault.New(fault.Invalid, "invalid context: %w", err)

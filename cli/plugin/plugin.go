@@ -11,6 +11,7 @@ package plugin
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -19,6 +20,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tarehq/tare/cli/command"
 	"github.com/tarehq/tare/fault"
@@ -108,9 +110,41 @@ func List(s *command.Session, skip func(name string) bool) []*Plugin {
 	return list
 }
 
+// describeTime is how long a plugin may take to describe itself, and
+// maxMetadata how many bytes that may have.
+const (
+	describeTime = 10 * time.Second
+	maxMetadata  = 1 << 20
+)
+
+func (p *Plugin) metadata() ([]byte, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), describeTime)
+	defer cancel()
+	c := exec.CommandContext(ctx, p.Path, metadataArg)
+	c.WaitDelay = time.Second // what it has started may hold its output open
+	var out metadata
+	c.Stdout = &out
+	err := c.Run()
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	return out, err
+}
+
+// metadata collects so much and refuses the rest.
+type metadata []byte
+
+func (m *metadata) Write(p []byte) (int, error) {
+	if len(*m)+len(p) > maxMetadata {
+		return 0, errors.New("it says too much")
+	}
+	*m = append(*m, p...)
+	return len(p), nil
+}
+
 // describe fills in what the plugin says, or Err.
 func (p *Plugin) describe() {
-	out, err := exec.Command(p.Path, metadataArg).Output()
+	out, err := p.metadata()
 	if err == nil {
 		err = json.Unmarshal(out, &p.Metadata)
 	}

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/docker/go-units"
@@ -41,13 +42,15 @@ type deed func(ctx context.Context, out io.Writer, query url.Values) error
 func control(root string, deeds map[string]deed, log *slog.Logger) (end func()) {
 	path := filepath.Join(root, controlSock)
 	_ = os.Remove(path) // of a process that is dead, as this one has the directory
-	l, err := net.Listen("unix", path)
+	own := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var failure error
+		err := c.Control(func(fd uintptr) { failure = syscall.Fchmod(int(fd), 0o600) }) // what bind gives to the file
+		return errors.Join(err, failure)
+	}}
+	l, err := own.Listen(context.Background(), "unix", path)
 	if err != nil {
 		log.Debug("commands cannot ask this registry", "error", err)
 		return func() {}
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		log.Debug("commands of other users may ask this registry", "error", err)
 	}
 	mux := http.NewServeMux()
 	for path, do := range deeds {

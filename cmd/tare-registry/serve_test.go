@@ -410,6 +410,9 @@ func TestCollectAndRetain(t *testing.T) {
 	command("would remove 2 tags and manifests", "retention", "--dry-run")
 	command("removed 0 blobs and 0 uploads", "garbage-collect", "--grace", "0s")
 	sock := filepath.Join(dir, controlSock)
+	if st, err := os.Stat(sock); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", st, err)
+	}
 	if err := os.Rename(sock, sock+"."); err != nil {
 		t.Error(err)
 	}

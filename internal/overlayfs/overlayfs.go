@@ -8,9 +8,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 
+	"github.com/tarehq/tare/internal/thread"
 	"golang.org/x/sys/unix"
 )
 
@@ -114,11 +114,13 @@ func configure(fs int, o Overlay) error {
 // features are options with which the upper directory tells by itself what has
 // changed, whatever the defaults of the kernel's builder or administrator are: a
 // directory that was renamed is not but a reference to its old name, nor a file
-// of which an attribute changed one to its old data.
+// of which an attribute changed one to its old data. With an index the kernel would
+// refuse an upper directory (EBUSY) whose last mount has not ended yet, though nobody
+// uses that any more: its end writes back a disk.
 func (o Overlay) features() []string {
 	switch {
 	case o.Upper != "":
-		return []string{"redirect_dir=off", "metacopy=off"}
+		return []string{"redirect_dir=off", "metacopy=off", "index=off"}
 	case o.Shared:
 		return []string{"index=off"} // which takes a layer for itself alone
 	}
@@ -147,18 +149,12 @@ func byOptions(o Overlay, attr int) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	type result struct {
-		fd  int
-		err error
-	}
-	done := make(chan result)
-	go func() {
-		runtime.LockOSThread() // for good: the thread ends with the goroutine
-		fd, err := inOwnNamespace(common, o.Lower[0], data, attr)
-		done <- result{fd, err}
-	}()
-	r := <-done
-	return r.fd, r.err
+	fd := -1
+	thread.Own(func() bool {
+		fd, err = inOwnNamespace(common, o.Lower[0], data, attr)
+		return false
+	})
+	return fd, err
 }
 
 func inOwnNamespace(dir, target, data string, attr int) (int, error) {

@@ -58,7 +58,7 @@ func pack(path, name string, forms sync.Locker) (err error) {
 	if _, err := io.Copy(z, src); err != nil {
 		return err
 	}
-	if err := errors.Join(z.Close(), dst.Close()); err != nil {
+	if err := errors.Join(z.Close(), dst.Sync(), dst.Close()); err != nil { // the other form goes
 		return err
 	}
 	st, err := src.Stat()
