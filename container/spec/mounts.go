@@ -202,7 +202,9 @@ func bindMode(mode, whole string) ([]string, error) {
 			propagation = o
 		case "consistent", "cached", "delegated": // of meaning on other hosts only
 			kind = "consistency"
-		case "z", "Z", "nocopy", "volume-nocopy":
+		case "z", "Z": // labels for containers that SELinux confines: it never does ours, nor Docker's without selinux-enabled
+			kind = "label"
+		case "nocopy", "volume-nocopy":
 			return nil, fault.New(fault.NotImplemented, "the mount option %q of %q is not supported yet", o, whole)
 		}
 		if kind == "" || kinds[kind] {

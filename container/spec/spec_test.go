@@ -108,6 +108,16 @@ func mountAt(s *specs.Spec, target string) *specs.Mount {
 	return nil
 }
 
+// Compose files ask for SELinux labels on every host.
+func TestBindsWithLabels(t *testing.T) {
+	for _, mode := range []string{"ro,z", "Z,ro"} {
+		m, err := parseBind("/x:/y:" + mode)
+		if err != nil || !slices.Equal(m.Options, []string{"rro", "rbind", "rprivate"}) {
+			t.Errorf("%s: %q, %v", mode, m.Options, err)
+		}
+	}
+}
+
 func TestMounts(t *testing.T) {
 	s := build(t, wire.HostConfig{Binds: []string{"/h/deep:/a/b/c:ro", "/h:/a"}, Tmpfs: map[string]string{"/dev/shm": "size=1m"}, ShmSize: 64 << 20})
 	if m := mountAt(s, "/a/b/c"); m == nil || !slices.Contains(m.Options, "rro") || !slices.Contains(m.Options, "rprivate") {
@@ -124,7 +134,7 @@ func TestMounts(t *testing.T) {
 	}
 	for bind, kind := range map[string]fault.Kind{
 		"named:/x": fault.NotImplemented, "/x": fault.NotImplemented, "x": fault.Invalid, "/x:relative": fault.Invalid, "/x:/": fault.Invalid,
-		"/x:/y:bogus": fault.Invalid, "/x:/y:z": fault.NotImplemented, "/x:/y:rshared": fault.NotImplemented, "a:b:c:d": fault.Invalid,
+		"/x:/y:bogus": fault.Invalid, "/x:/y:z,Z": fault.Invalid, "/x:/y:nocopy": fault.NotImplemented, "/x:/y:rshared": fault.NotImplemented, "a:b:c:d": fault.Invalid,
 		"/x:/y:ro,rw": fault.Invalid, "/x:/y:slave,private": fault.Invalid, "/x:/y:,": fault.Invalid,
 	} {
 		if _, err := parseBind(bind); !errors.Is(err, kind) {
