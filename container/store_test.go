@@ -137,7 +137,7 @@ func TestBundlesAreClosedToUsersOfTheHost(t *testing.T) {
 	if err := os.Mkdir(dir, 0o711); err != nil {
 		t.Fatal(err)
 	}
-	if err := makeBundlesDir(dir); err != nil {
+	if err := (&bundles{dir: dir}).open(); err != nil {
 		t.Fatal(err)
 	}
 	if st, err := os.Stat(dir); err != nil || st.Mode().Perm() != 0o700 {
@@ -154,7 +154,7 @@ func TestStopWaitsForTheRestartUnderWay(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := &Service{store: st, lives: map[string]*live{}, cfg: Config{Events: &event.Log{}}}
+	s := &Service{store: st, cfg: Config{Events: &event.Log{}}}
 	unlock, err := s.ops.Lock(t.Context(), "x")
 	if err != nil {
 		t.Fatal(err)
@@ -193,12 +193,14 @@ func TestSharedNamespacesAreKeptByID(t *testing.T) {
 	addRecord(t, st, "0123456789ab", "other", false)
 	s := &Service{store: st}
 	h := &wire.HostConfig{PidMode: "container:0123", NetworkMode: "container:other"}
-	s.shareByID(h)
+	c := &creation{containers: s, req: &CreateRequest{HostConfig: h}}
+	c.shareByID()
 	if h.PidMode != "container:0123456789ab" || h.NetworkMode != "container:0123456789ab" {
 		t.Errorf("pid %q, network %q", h.PidMode, h.NetworkMode)
 	}
 	h = &wire.HostConfig{PidMode: "host", NetworkMode: "bridge"}
-	if s.shareByID(h); h.PidMode != "host" || h.NetworkMode != "bridge" {
+	c.req.HostConfig = h
+	if c.shareByID(); h.PidMode != "host" || h.NetworkMode != "bridge" {
 		t.Errorf("pid %q, network %q", h.PidMode, h.NetworkMode)
 	}
 }

@@ -26,7 +26,7 @@ func (s *Service) Update(ctx context.Context, nameOrID string, u wire.UpdateConf
 		return nil, err
 	}
 	asked := &wire.HostConfig{Resources: u.Resources}
-	warnings = discardSwap(asked, s.countsSwap)
+	warnings = discardSwap(asked, s.host.countsSwap)
 	u.Resources = asked.Resources
 	host, err := merged(r.HostConfig, u)
 	if err != nil {
@@ -58,7 +58,7 @@ func (s *Service) limit(ctx context.Context, r Record, to *wire.HostConfig) (bac
 	if err != nil || !r.State.Up() || reflect.DeepEqual(change, &specs.LinuxResources{}) {
 		return none, err
 	}
-	keeper, _, err := s.running(r)
+	keeper, _, err := s.lives.running(r)
 	if errors.Is(err, fault.Conflict) { // it ended just now
 		return none, nil
 	}
@@ -131,7 +131,7 @@ func merged(now *wire.HostConfig, u wire.UpdateConfig) (*wire.HostConfig, error)
 		return nil, conflict("Conflicting options: CPU Period cannot be updated as NanoCPUs has already been set")
 	case u.CPUQuota > 0 && now.NanoCPUs > 0:
 		return nil, conflict("Conflicting options: CPU Quota cannot be updated as NanoCPUs has already been set")
-	case u.Memory > now.MemorySwap && u.MemorySwap == 0:
+	case u.Memory != 0 && u.Memory > now.MemorySwap && u.MemorySwap == 0:
 		return nil, conflict("Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time")
 	case now.AutoRemove && !u.RestartPolicy.IsNone():
 		return nil, conflict("Restart policy cannot be updated because AutoRemove is enabled for the container")

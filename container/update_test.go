@@ -70,6 +70,10 @@ func TestMergedConflicts(t *testing.T) {
 			t.Errorf("%s: %v", want, err)
 		}
 	}
+	endless := &wire.HostConfig{Resources: wire.Resources{MemorySwap: -1}}
+	if to, err := merged(endless, wire.UpdateConfig{Resources: wire.Resources{CPUShares: 5}}); err != nil || to.CPUShares != 5 {
+		t.Errorf("beside swap without a limit: %v", err)
+	}
 	to, err := merged(cfs, wire.UpdateConfig{RestartPolicy: wire.RestartPolicy{Name: "on-failure", MaximumRetryCount: 2}})
 	if err != nil || to.RestartPolicy.MaximumRetryCount != 2 || to == cfs || to.CPUPeriod != 2 {
 		t.Errorf("%+v, %v", to, err)

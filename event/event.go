@@ -3,7 +3,9 @@
 //
 // A Log holds the newest Kept messages in memory, for subscribers that ask for
 // the past. Publishing never waits: each subscriber has a queue of its own, and
-// one that lets its queue grow beyond MaxQueue is cut off and told so.
+// one that lets its queue grow beyond MaxQueue is cut off and told so. Command
+// lines and labels may be an image's, megabytes of them: both are bounded in bytes
+// too.
 package event
 
 import (
@@ -17,10 +19,12 @@ import (
 )
 
 // Kept is how many past messages a Log holds, and MaxQueue how many a
-// subscriber may leave unread.
+// subscriber may leave unread. MaxBytes bounds what either may weigh; the newest
+// message is always there.
 const (
 	Kept     = 256
 	MaxQueue = 16384
+	MaxBytes = 32 << 20
 )
 
 // ErrSlow ends a subscription whose reader fell MaxQueue messages behind.
@@ -29,10 +33,44 @@ var ErrSlow = errors.New("the reader of the events is too slow, some were lost")
 // Log is a stream of messages with a short memory. The zero value is ready.
 type Log struct {
 	mu   sync.Mutex
-	past []*events.Message // oldest first once unrolled at next
-	next int               // where the following message goes when past is full
+	past backlog
 	subs map[*Subscription]struct{}
 	told uint64 // messages since the beginning
+}
+
+// backlog is messages, the oldest first.
+type backlog struct {
+	list  []weighed
+	bytes int
+}
+
+type weighed struct {
+	events.Message
+	bytes int
+}
+
+// weigh gives a message with what it takes, about.
+func weigh(msg events.Message) weighed {
+	n := len(msg.Action)
+	for k, v := range msg.Actor.Attributes {
+		n += len(k) + len(v) + 64
+	}
+	return weighed{msg, n}
+}
+
+func (b *backlog) push(m weighed) {
+	b.list = append(b.list, m)
+	b.bytes += m.bytes
+}
+
+func (b *backlog) pop() (m events.Message) {
+	m = b.list[0].Message
+	b.bytes -= b.list[0].bytes
+	b.list[0] = weighed{}
+	if b.list = b.list[1:]; len(b.list) == 0 {
+		b.list = nil
+	}
+	return m
 }
 
 // Publish stamps a message with the time and gives it to all subscribers that
@@ -42,21 +80,20 @@ func (l *Log) Publish(typ events.Type, action events.Action, actor events.Actor)
 	if actor.Attributes == nil {
 		actor.Attributes = map[string]string{}
 	}
-	msg := &events.Message{Type: typ, Action: action, Actor: actor, Scope: "local"}
+	msg := events.Message{Type: typ, Action: action, Actor: actor, Scope: "local"}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	// Stamped under the lock, so that the order in time is the order told.
 	now := time.Now()
 	msg.Time, msg.TimeNano = now.Unix(), now.UnixNano()
 	l.told++
-	if len(l.past) < Kept {
-		l.past = append(l.past, msg)
-	} else {
-		l.past[l.next] = msg
-		l.next = (l.next + 1) % Kept
+	m := weigh(msg)
+	l.past.push(m)
+	for len(l.past.list) > Kept || l.past.bytes > MaxBytes && len(l.past.list) > 1 {
+		l.past.pop()
 	}
 	for s := range l.subs {
-		if !s.push(msg) {
+		if !s.push(m) {
 			delete(l.subs, s)
 		}
 	}
@@ -71,10 +108,9 @@ func (l *Log) Subscribe(since, until time.Time, f Filter) *Subscription {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !since.IsZero() || !until.IsZero() {
-		for i := range l.past {
-			msg := l.past[(l.next+i)%len(l.past)]
-			if since.IsZero() || msg.TimeNano >= since.UnixNano() {
-				s.push(msg)
+		for _, m := range l.past.list {
+			if since.IsZero() || m.TimeNano >= since.UnixNano() {
+				s.push(m)
 			}
 		}
 	}
@@ -111,9 +147,9 @@ type Subscription struct {
 	wake   chan struct{} // holds a token when the queue may have something new
 
 	mu    sync.Mutex
-	queue []*events.Message // shared by all who have yet to read them
-	end   error             // what Next returns when the queue is empty
-	cut   func()            // called when messages are lost; may be nil
+	queue backlog
+	end   error  // what Next returns when the queue is empty
+	cut   func() // called when messages are lost; may be nil
 }
 
 // OnSlow has f called, not waited for, once the reader has fallen too far
@@ -128,25 +164,25 @@ func (s *Subscription) OnSlow(f func()) {
 
 // push appends a message that is wanted and tells whether the subscription
 // still lives.
-func (s *Subscription) push(msg *events.Message) bool {
+func (s *Subscription) push(m weighed) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.end != nil {
 		return false
 	}
-	if !s.until.IsZero() && msg.TimeNano > s.until.UnixNano() {
+	if !s.until.IsZero() && m.TimeNano > s.until.UnixNano() {
 		return true
 	}
-	if !s.filter.Include(*msg) {
+	if !s.filter.Include(m.Message) {
 		return true
 	}
-	if len(s.queue) >= MaxQueue {
+	if n := len(s.queue.list); n >= MaxQueue || n > 0 && s.queue.bytes+m.bytes > MaxBytes {
 		s.end = ErrSlow
 		if s.cut != nil {
 			go s.cut()
 		}
 	} else {
-		s.queue = append(s.queue, msg)
+		s.queue.push(m)
 	}
 	select {
 	case s.wake <- struct{}{}:
@@ -182,16 +218,10 @@ func (s *Subscription) Next(ctx context.Context) (events.Message, error) {
 func (s *Subscription) pop() (events.Message, bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.queue) == 0 {
+	if len(s.queue.list) == 0 {
 		return events.Message{}, false, s.end
 	}
-	msg := *s.queue[0]
-	s.queue[0] = nil
-	s.queue = s.queue[1:]
-	if len(s.queue) == 0 {
-		s.queue = nil
-	}
-	return msg, true, nil
+	return s.queue.pop(), true, nil
 }
 
 // finish lets nothing more in; what is queued can still be read.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -219,5 +220,26 @@ func TestFilter(t *testing.T) {
 	}
 	if err := (Filter{"colour": {"red"}}).Check(); err == nil || err.Error() != "invalid filter 'colour'" {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Megabytes of a command line or of labels, many times over, are not kept.
+func TestHeavyMessages(t *testing.T) {
+	var l Log
+	s := l.Subscribe(time.Time{}, time.Time{}, nil)
+	defer s.Close()
+	heavy := strings.Repeat("x", 10<<20)
+	for i := range 5 {
+		l.Publish(events.ContainerEventType, "exec_start: "+events.Action(heavy), events.Actor{ID: strconv.Itoa(i), Attributes: map[string]string{"label": heavy}})
+	}
+	got := drain(t, l.Subscribe(time.Unix(1, 0), time.Now(), nil))
+	if len(got) != 1 || got[0].Actor.ID != "4" {
+		t.Errorf("%d of the past are kept", len(got))
+	}
+	if _, err := s.Next(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Next(t.Context()); !errors.Is(err, ErrSlow) {
+		t.Errorf("a reader that is behind: %v", err)
 	}
 }
