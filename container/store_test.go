@@ -5,7 +5,9 @@ import (
 	"errors"
 	"log/slog"
 	"math"
+	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/supervise"
 )
 
 func testStore(t *testing.T, dir string) *store {
@@ -260,6 +263,50 @@ func TestLongestStopTime(t *testing.T) {
 	if d := (Record{Spec: Spec{Config: &wire.Config{StopTimeout: &endless}}}).stopTimeout(); d < 0 {
 		t.Error(d)
 	}
+}
+
+// A container that ends by itself while it is told to has been stopped.
+func TestStopOfWhatHasJustEnded(t *testing.T) {
+	dir := t.TempDir()
+	st := testStore(t, dir)
+	addRecord(t, st, "x", "name", false)
+	if _, err := st.update("x", func(p *Progress) error { p.State = Running; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	s := &Service{store: st, cfg: Config{Events: &event.Log{}}}
+	s.lives.of("x").begin(vanishedKeeper(t), nil)
+	close(s.lives.of("x").run.ended)
+	none := 0
+	if err := s.Stop(t.Context(), "x", StopOptions{Timeout: &none}); err != nil {
+		t.Errorf("stop: %v", err)
+	}
+	if err := s.Kill(t.Context(), "x", ""); err != nil {
+		t.Errorf("kill: %v", err)
+	}
+}
+
+// vanishedKeeper is the connection to a supervising process that has answered
+// once and is gone.
+func vanishedKeeper(t *testing.T) *supervise.Keeper {
+	dir := t.TempDir()
+	l, err := net.Listen("unixpacket", filepath.Join(dir, supervise.SocketName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer l.Close()
+		if c, err := l.Accept(); err == nil {
+			c.Read(make([]byte, 1<<16))
+			c.Write([]byte(`m{"id":1,"body":{"Version":1}}`)) // m as seqpacket has it: the message follows
+			c.Close()
+		}
+	}()
+	k, err := supervise.Connect(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-k.Gone()
+	return k
 }
 
 func TestDamagedRecordIsRemembered(t *testing.T) {
