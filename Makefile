@@ -24,14 +24,14 @@ test: ## install what the tests need, and run them all
 bench: build ## measure against the docker, podman, runc and crun that are installed
 	@scripts/bench
 
-compat: ## the OCI's conformance tests against the registry
-	$(GO) test -count=1 -run TestConformance -v ./test/compat
+compat: ## everything of other people's: Docker's client, Compose, SDKs, testcontainers, the OCI's conformance tests
+	PACKAGES=./test/compat TARE_TEST_CLIENTS=1 scripts/test -v
 
 fuzz: ## every fuzz target for a while
 	@scripts/fuzz
 
 soak: ## hours of what the tests do for seconds: daemon and registry killed over and over, every fuzz target
-	TARE_SOAK=2000 scripts/test -run '^TestKilled' -timeout 6h
+	TARE_SOAK=2000 scripts/test -run '^TestKilled|^TestCrowd' -timeout 6h
 	FUZZTIME=10m scripts/fuzz
 
 registry-image: build ## the image tare/registry, into bin/registry-image.tar

@@ -24,6 +24,8 @@ type engine struct {
 	network  *exec.Cmd
 	running  *exec.Cmd
 	imported []string // arguments that import the image from stdin
+	config   string   // of daemon.json
+	logPath  string   // how inspect tells where a container's log is
 }
 
 func engines(dir, bin string) []*engine {
@@ -45,7 +47,10 @@ func engines(dir, bin string) []*engine {
 			rule: "conmon", imported: []string{"import", "-", "busybox"}},
 	}
 	for _, e := range list {
-		e.dir = filepath.Join(dir, e.name)
+		e.dir, e.config, e.logPath = filepath.Join(dir, e.name), "{}\n", "{{.LogPath}}"
+		if e.daemon == nil {
+			e.logPath = "{{.HostConfig.LogConfig.Path}}"
+		}
 	}
 	return list
 }
@@ -78,14 +83,35 @@ func (e *engine) start(image string) error {
 	}
 	// Not the machine's configuration; and podman's own default of limits is
 	// above what some machines let root set.
-	for name, text := range map[string]string{"daemon.json": "{}\n", "containers.conf": "[containers]\ndefault_ulimits = []\n"} {
+	for name, text := range map[string]string{"daemon.json": e.config, "containers.conf": "[containers]\ndefault_ulimits = []\n"} {
 		if err := os.WriteFile(filepath.Join(e.dir, name), []byte(text), 0o600); err != nil {
 			return err
 		}
 	}
+	if err := e.begin(); err != nil {
+		return err
+	}
+	tar, err := os.Open(image)
+	if err != nil {
+		return err
+	}
+	defer tar.Close()
+	cmd := e.command(e.imported...)
+	cmd.Stdin = tar
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("importing the image: %w: %s", err, out)
+	}
+	if out, err := e.command("run", "--rm", "busybox", "true").CombinedOutput(); err != nil {
+		return fmt.Errorf("the first run: %w: %s", err, out)
+	}
+	return nil
+}
+
+// begin starts the daemon and waits until it answers.
+func (e *engine) begin() error {
 	if e.daemon != nil {
 		e.running = e.inside(e.daemon...)
-		log, err := os.Create(filepath.Join(e.dir, "log"))
+		log, err := os.OpenFile(filepath.Join(e.dir, "log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 		if err != nil {
 			return err
 		}
@@ -95,25 +121,12 @@ func (e *engine) start(image string) error {
 			return err
 		}
 	}
-	tar, err := os.Open(image)
-	if err != nil {
-		return err
-	}
-	defer tar.Close()
 	deadline := time.Now().Add(60 * time.Second)
 	for e.command("version").Run() != nil {
 		if time.Now().After(deadline) {
 			return fmt.Errorf("it does not answer, see %s", filepath.Join(e.dir, "log"))
 		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	cmd := e.command(e.imported...)
-	cmd.Stdin = tar
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("importing the image: %w: %s", err, out)
-	}
-	if out, err := e.command("run", "--rm", "busybox", "true").CombinedOutput(); err != nil {
-		return fmt.Errorf("the first run: %w: %s", err, out)
+		time.Sleep(10 * time.Millisecond)
 	}
 	return nil
 }
@@ -191,15 +204,20 @@ func (e *engine) versionText() string {
 }
 
 // daemonMemory is the resident memory in MB of the daemon and of what it
-// started, 0 without one.
+// started but the containers, 0 without one.
 func (e *engine) daemonMemory() float64 {
 	if e.running == nil {
 		return 0
 	}
 	time.Sleep(2 * time.Second) // let it come to rest
 	total := 0.0
-	for _, pid := range append(childrenOf(e.running.Process.Pid), e.running.Process.Pid) {
-		if strings.Contains(commandLine(pid), e.rule) {
+	others := map[int]bool{}
+	for _, pid := range append([]int{e.running.Process.Pid}, childrenOf(e.running.Process.Pid)...) {
+		// A process comes behind its parent.
+		if others[pid] || strings.Contains(commandLine(pid), e.rule) {
+			for _, below := range childrenOf(pid) {
+				others[below] = true
+			}
 			continue
 		}
 		_, resident := memory(pid)
@@ -219,8 +237,14 @@ func (e *engine) besides(name string) (private, resident float64) {
 	if err != nil {
 		return 0, 0
 	}
+	return beside(pid, e.rule)
+}
+
+// beside is the memory of a container's supervising process, the parent of its
+// first one.
+func beside(pid int, rule string) (private, resident float64) {
 	parent := parentOf(pid)
-	if !strings.Contains(commandLine(parent), e.rule) {
+	if !strings.Contains(commandLine(parent), rule) {
 		return 0, 0
 	}
 	return memory(parent)

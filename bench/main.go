@@ -3,7 +3,7 @@
 // and ratios as Markdown. It needs root and an idle machine; what is missing is
 // said, not guessed.
 //
-//	bench [-n RUNS] [-bin DIR] [-groups runtimes,engines,copies,images,registries]
+//	bench [-n RUNS] [-bin DIR] [-groups runtimes,engines,lines,crowds,copies,images,registries]
 //
 // Every engine gets a daemon of its own in a network namespace of its own, on
 // a directory that is removed at the end.
@@ -29,7 +29,7 @@ import (
 func main() {
 	runs := flag.Int("n", 20, "runs of each measurement")
 	bin := flag.String("bin", "bin", "directory of tare's programs")
-	groups := flag.String("groups", "runtimes,engines,copies,images,registries", "what to measure")
+	groups := flag.String("groups", "runtimes,engines,lines,crowds,copies,images,registries", "what to measure")
 	flag.Parse()
 	if dir := os.Getenv(serveBare); dir != "" {
 		fmt.Fprintln(os.Stderr, "bench:", serve(dir))
@@ -111,15 +111,23 @@ func measure(runs int, bin string, groups []string) (err error) {
 		benchEngines(t, ready, runs)
 		stop()
 	}
-	images, copies := slices.Contains(groups, "images"), slices.Contains(groups, "copies")
-	if images || copies {
+	if slices.Contains(groups, "crowds") {
+		if err := benchCrowds(t, filepath.Join(dir, "crowds"), bin, image, runs); err != nil {
+			return err
+		}
+	}
+	images, copies, lines := slices.Contains(groups, "images"), slices.Contains(groups, "copies"), slices.Contains(groups, "lines")
+	if images || copies || lines {
 		disk, err := newDisk(dir)
 		if err != nil {
 			return err
 		}
 		ready, stop := startEngines(t, engines(disk, bin), image)
 		defer stop()
-		if copies {
+		if lines {
+			err = benchLines(t, disk, ready)
+		}
+		if err == nil && copies {
 			err = benchCopies(t, disk, ready, max(runs/2, 1))
 		}
 		if err == nil && images {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/spf13/pflag"
 
@@ -44,8 +45,13 @@ _tare() {
 		COMPREPLY=()
 		return
 	fi
-	local IFS=$'\n'
-	COMPREPLY=($(compgen -W "$candidates" -- "$cur"))
+	# A name is whatever the daemon says: the shell must not take it for its own words.
+	local candidate
+	COMPREPLY=()
+	while IFS= read -r candidate; do
+		printf -v candidate %q "$candidate"
+		COMPREPLY+=("$candidate")
+	done <<<"$candidates"
 	if declare -F __ltrim_colon_completions >/dev/null 2>&1; then
 		__ltrim_colon_completions "$cur"
 	fi
@@ -123,7 +129,7 @@ func complete(ctx context.Context, s *command.Session, args []string) error {
 	}
 	var b strings.Builder
 	for _, c := range list {
-		if strings.HasPrefix(c, last) {
+		if strings.HasPrefix(c, last) && strings.IndexFunc(c, unicode.IsControl) < 0 { // a line is a candidate
 			b.WriteString(c + "\n")
 		}
 	}

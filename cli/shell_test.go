@@ -15,7 +15,8 @@ func TestBashCompletes(t *testing.T) {
 		t.Skip("bash is not installed")
 	}
 	f := newFake(t)
-	f.on("GET /containers/json", 200, []map[string]any{{"Id": "1", "Names": []string{"/web"}}, {"Id": "2", "Names": []string{"/worker"}}})
+	f.on("GET /containers/json", 200, []map[string]any{{"Id": "1", "Names": []string{"/web"}}, {"Id": "2", "Names": []string{"/worker"}},
+		{"Id": "3", "Names": []string{"/$(touch evil)", "/x y", "/x'\"z", "/x\nline"}}})
 	f.on("GET /images/json", 200, []map[string]any{{"Id": "1", "RepoTags": []string{"nginx:latest", "near/by:2"}}})
 	f.on("GET /networks", 200, []map[string]any{{"Name": "bridge"}, {"Name": "backend"}})
 	f.on("GET /volumes", 200, map[string]any{"Volumes": []map[string]any{{"Name": "data"}, {"Name": "dust"}}})
@@ -43,6 +44,8 @@ printf '%s\n' "${COMPREPLY[@]}"`
 		"tare ps --no":               "--no-trunc",
 		"tare stop w":                "web worker",
 		"tare rm -f wo":              "worker",
+		"tare rm -f $":               `\$\(touch\ evil\)`,
+		"tare rm -f x":               `x\ y x\'\"z`,
 		"tare run --rm n":            "near/by:2 nginx nginx:latest",
 		"tare run --network b":       "backend bridge",
 		"tare run --network=ba":      "--network=backend",
@@ -60,11 +63,15 @@ printf '%s\n' "${COMPREPLY[@]}"`
 		"tare nonsense ":             "",
 	} {
 		c := exec.Command(bash, "--norc", "-c", tab, "bash", line)
+		c.Dir = dir
 		c.Env = append(f.process().Env, "PATH="+dir+":"+os.Getenv("PATH"))
 		out, err := c.CombinedOutput()
 		if got := strings.Join(strings.Fields(string(out)), " "); err != nil || got != want {
 			t.Errorf("%s: %q, %v; want %q", line, got, err, want)
 		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "evil")); err == nil {
+		t.Error("a container's name was executed")
 	}
 	docker := f.process("completion", "bash")
 	docker.Args[0] = "/usr/bin/docker"

@@ -66,76 +66,106 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 		return err
 	}
 	o.Logs = o.Logs && s.logs.readable(&r)
-	options := supervise.AttachOptions{
+	c := &caller{containers: s, record: r, asked: o, client: client, options: supervise.AttachOptions{
 		Stdin: o.Stdin && o.Stream && r.Config.OpenStdin, Stdout: o.Stdout, Stderr: o.Stderr,
 		Multiplexed: !r.Config.Tty && !o.Raw, DetachKeys: keys, Buffered: buffered, Logs: o.Logs, NoStream: !o.Stream,
+	}}
+	given, err := c.connect(ctx)
+	if !given {
+		client.close() // the other process has its own descriptor, or the session is over
 	}
-	if o.Logs && o.Stream && !r.State.Live() {
-		// What it has said comes now, and not with its next start.
-		at, release, err := s.logs.replay(&r, o, logs.Position{}, client)
-		release()
-		if err != nil {
-			client.close()
-			return err
-		}
-		options.LogsAt, options.LogsFrom = at, at.Offset
-	}
-	l := s.live(r.ID)
-	l.mu.Lock()
-	if _, err := s.store.find(r.ID); err != nil { // removed meanwhile
-		l.mu.Unlock()
-		client.close()
-		return err
-	}
-	var keeper *supervise.Keeper
-	if l.run != nil {
-		if keeper = l.run.keeper; keeper == nil {
-			err := l.run.refused
-			l.mu.Unlock()
-			client.close()
-			return err
-		}
-	}
-	if keeper == nil && o.Stream {
-		l.pending = append(present(l.pending), attachment{options, client})
-		l.mu.Unlock()
-		s.publish(r, events.ActionAttach)
-		return client.wait()
-	}
-	l.mu.Unlock()
-	if keeper == nil { // only the log, of a container that does not run
-		if o.Logs {
-			var release func()
-			_, release, err = s.logs.replay(&r, o, logs.Position{}, client)
-			release()
-		}
-		client.close()
-		s.publish(r, events.ActionAttach)
-		return errors.Join(err, client.wait())
-	}
-	client.letRead()
-	release := func() {}
-	if o.Logs && options.LogsAt == (logs.Position{}) {
-		// The other process reads no compressed files: what is there comes from here.
-		if options.LogsAt, release, err = s.logs.replay(&r, o, logs.Position{}, client); err != nil {
-			client.close()
-			return err
-		}
-		options.LogsFrom = options.LogsAt.Offset
-	}
-	err = keeper.Attach(ctx, options, client.file)
-	release()
-	if o.Logs && (errors.Is(err, fault.Conflict) || errors.Is(err, fault.Unavailable)) {
-		// It has just ended, and its log has all that it said.
-		_, release, err = s.logs.replay(&r, o, options.LogsAt, client)
-		release()
-	}
-	client.close() // the other process has its own descriptor now
 	if err != nil {
 		return err
 	}
 	s.publish(r, events.ActionAttach)
 	return client.wait()
+}
+
+// caller is a client on its way to the supervising process.
+type caller struct {
+	containers *Service
+	record     Record
+	asked      AttachOptions
+	client     *handed
+	options    supervise.AttachOptions
+}
+
+// connect attaches the client to the run, or lets it wait for one; given tells
+// that it waits, and its socket is the waiting room's.
+func (c *caller) connect(ctx context.Context) (given bool, err error) {
+	if c.asked.Logs && c.asked.Stream && !c.record.State.Live() {
+		// What it has said comes now, and not with its next start.
+		release, err := c.replay(logs.Position{})
+		release()
+		if err != nil {
+			return false, err
+		}
+	}
+	keeper, given, err := c.await()
+	switch {
+	case err != nil || given:
+		return given, err
+	case keeper != nil:
+		return false, c.attach(ctx, keeper)
+	case c.asked.Logs: // only the log, of a container that does not run
+		release, err := c.replay(logs.Position{})
+		release()
+		return false, err
+	}
+	return false, nil
+}
+
+// await finds the process that supervises the present run. Without a run the
+// client waits for the next, if it wants to hear more than the log.
+func (c *caller) await() (keeper *supervise.Keeper, waits bool, err error) {
+	s, l := c.containers, c.containers.lives.of(c.record.ID)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, err := s.store.find(c.record.ID); err != nil { // removed meanwhile
+		s.lives.forget(c.record.ID)
+		return nil, false, err
+	}
+	if l.run != nil {
+		if l.run.keeper == nil {
+			return nil, false, l.run.refused
+		}
+		return l.run.keeper, false, nil
+	}
+	if c.asked.Stream {
+		l.pending = append(present(l.pending), attachment{c.options, c.client})
+	}
+	return nil, c.asked.Stream, nil
+}
+
+// attach hands the socket to the process.
+func (c *caller) attach(ctx context.Context, keeper *supervise.Keeper) error {
+	c.client.letRead()
+	release := func() {}
+	if c.asked.Logs && c.options.LogsAt == (logs.Position{}) {
+		// The other process reads no compressed files: what is there comes from here.
+		var err error
+		if release, err = c.replay(logs.Position{}); err != nil {
+			return err
+		}
+	}
+	err := keeper.Attach(ctx, c.options, c.client.file)
+	release()
+	if c.asked.Logs && (errors.Is(err, fault.Conflict) || errors.Is(err, fault.Unavailable)) {
+		// It has just ended, and its log has all that it said.
+		release, err = c.replay(c.options.LogsAt)
+		release()
+	}
+	return err
+}
+
+// replay writes the log to the client from a place on, and notes where that
+// ended. Until release is called nothing of the log changes its form.
+func (c *caller) replay(from logs.Position) (release func(), err error) {
+	at, release, err := c.containers.logs.replay(&c.record, c.asked, from, c.client)
+	if err == nil {
+		c.options.LogsAt, c.options.LogsFrom = at, at.Offset
+	}
+	return release, err
 }
 
 // maxAtStart is how many clients are attached in one message with the start.
@@ -306,7 +336,7 @@ func (h *handed) wait() error {
 const DefaultDetachKeys = "ctrl-p,ctrl-q"
 
 // parseDetachKeys reads Docker's comma-separated keys: single characters, DEL,
-// and ctrl-X with a letter or one of @ [ \ ] ^ _.
+// and ctrl-X with a small letter or one of @ [ \ ] ^ _.
 func parseDetachKeys(s string) ([]byte, error) {
 	if s == "" {
 		s = DefaultDetachKeys
@@ -318,17 +348,17 @@ func parseDetachKeys(s string) ([]byte, error) {
 			keys = append(keys, key[0])
 		case key == "DEL":
 			keys = append(keys, 0x7f)
-		case len(key) == 6 && strings.EqualFold(key[:5], "ctrl-") && isControl(key[5]):
+		case len(key) == 6 && key[:5] == "ctrl-" && isControl(key[5]):
 			keys = append(keys, control(key[5]))
 		default:
-			return nil, fault.New(fault.Invalid, "invalid detach keys (%s) provided: unknown character: '%s'", s, key)
+			return nil, fault.New(fault.Invalid, "Invalid detach keys (%s) provided: unknown character: '%s'", s, key)
 		}
 	}
 	return keys, nil
 }
 
 func isControl(c byte) bool {
-	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || strings.IndexByte(`@[\]^_`, c) >= 0
+	return c >= 'a' && c <= 'z' || strings.IndexByte(`@[\]^_`, c) >= 0
 }
 
 func control(c byte) byte {
@@ -344,7 +374,7 @@ func (s *Service) Resize(ctx context.Context, nameOrID string, height, width uin
 	if err != nil {
 		return err
 	}
-	keeper, _, err := s.running(r)
+	keeper, _, err := s.lives.running(r)
 	if err != nil {
 		return err
 	}

@@ -37,20 +37,20 @@ func (b *bundle) gather(ctx context.Context, back *undo.Stack) (err error) {
 		return err
 	}
 	back.Push(func() error { return os.RemoveAll(b.dir) })
-	if b.net, err = b.containers.attachNetwork(ctx, b.r); err != nil {
+	if b.net, err = b.attach(ctx); err != nil {
 		return err
 	}
-	back.Push(func() error { return b.containers.detachNetwork(ctx, b.net.endpoint) })
+	back.Push(func() error { return detach(ctx, b.containers.cfg.Networks, b.net.endpoint) })
 	if b.root, err = b.containers.rootOf(ctx, b.r); err != nil {
 		return err
 	}
 	if mode := b.r.HostConfig.PidMode; mode.IsContainer() {
-		if b.pid, err = b.containers.join(mode.Container(), "pid"); err != nil {
+		if b.pid, err = b.join(mode.Container(), "pid"); err != nil {
 			return err
 		}
 	}
 	if mode := b.r.HostConfig.IpcMode; mode.IsContainer() {
-		b.ipc, err = b.containers.joinIPC(mode.Container())
+		b.ipc, err = b.joinIPC(mode.Container())
 	}
 	return err
 }

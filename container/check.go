@@ -37,25 +37,27 @@ func checkName(name string) error {
 
 // check refuses, before anything is made, a request that can never work, in
 // Docker's words, and by its name what is not supported yet.
-func (s *Service) check(req *CreateRequest) error {
+func (c *creation) check() error {
+	s, req := c.containers, c.req
 	if req.Name != "" {
 		if err := checkName(req.Name); err != nil {
 			return err
 		}
 	}
-	c, h := req.Config, req.HostConfig
+	config, h := req.Config, req.HostConfig
 	for _, err := range []error{
-		unsupported(c, h, req.NetworkingConfig),
-		checkConfig(c),
+		s.logs.choose(&h.LogConfig),
+		unsupported(config, h, req.NetworkingConfig),
+		checkConfig(config),
 		checkForeign(h),
 		checkLimits(h),
 		checkSets(h),
-		s.checkModes(h),
-		s.checkRuntime(h),
-		s.checkLinks(h),
-		s.checkStorage(h),
+		c.checkModes(h),
+		c.checkRuntime(h),
+		s.links.check(h),
+		checkStorage(s.cfg.Snapshots, h),
 		spec.CheckSecurity(h.SecurityOpt),
-		checkNetwork(c, h, req.NetworkingConfig),
+		checkNetwork(config, h, req.NetworkingConfig),
 		checkPolicy(h),
 		checkAnnotations(h.Annotations),
 	} {
@@ -63,17 +65,17 @@ func (s *Service) check(req *CreateRequest) error {
 			return err
 		}
 	}
-	ports, err := wantedPorts(h.PortBindings, c.ExposedPorts, h.PublishAllPorts)
+	ports, err := wantedPorts(h.PortBindings, config.ExposedPorts, h.PublishAllPorts)
 	if err != nil {
 		return err
 	}
 	if err := network.CheckPorts(ports); err != nil {
 		return err
 	}
-	if _, err := spec.Build(spec.Input{ID: "check", Config: c, HostConfig: h, Path: "check"}); err != nil {
+	if _, err := spec.Build(spec.Input{ID: "check", Config: config, HostConfig: h, Path: "check"}); err != nil {
 		return err
 	}
-	if _, err := network.Hosts(network.HostsFile{Extra: h.ExtraHosts, HostGateways: s.hostGateways()}); err != nil {
+	if _, err := network.Hosts(network.HostsFile{Extra: h.ExtraHosts, HostGateways: s.cfg.hostGateways()}); err != nil {
 		return err
 	}
 	return checkSources(h.Mounts)
@@ -221,7 +223,7 @@ func checkSets(h *wire.HostConfig) error {
 	return nil
 }
 
-func (s *Service) checkModes(h *wire.HostConfig) error {
+func (c *creation) checkModes(h *wire.HostConfig) error {
 	switch {
 	case !h.IpcMode.Valid(), h.IpcMode == "container:":
 		return fault.New(fault.Invalid, "invalid IPC mode: %v", h.IpcMode)
@@ -234,7 +236,7 @@ func (s *Service) checkModes(h *wire.HostConfig) error {
 	}
 	for _, other := range []string{h.PidMode.Container(), h.IpcMode.Container(), h.NetworkMode.ConnectedContainer()} {
 		if other != "" {
-			if _, err := s.store.find(other); err != nil {
+			if _, err := c.containers.store.find(other); err != nil {
 				return fault.New(fault.Invalid, "%w", err) // not NotFound, see checkNetwork
 			}
 		}
@@ -242,7 +244,8 @@ func (s *Service) checkModes(h *wire.HostConfig) error {
 	return nil
 }
 
-func (s *Service) checkRuntime(h *wire.HostConfig) error {
+func (c *creation) checkRuntime(h *wire.HostConfig) error {
+	s := c.containers
 	settings := s.cfg.Defaults.get()
 	if h.Runtime == "" {
 		h.Runtime = settings.DefaultRuntime

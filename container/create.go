@@ -2,7 +2,6 @@ package container
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -35,41 +34,56 @@ type CreateRequest struct {
 // Create makes a container from an image. When it returns without an error
 // the container survives power loss, unless it is one that removes itself.
 func (s *Service) Create(ctx context.Context, req CreateRequest) (id string, warnings []string, err error) {
-	s.cfg.Defaults.get().fill(&req)
-	if err := normalize(&req); err != nil {
+	c := &creation{containers: s, req: &req}
+	if err := c.settle(); err != nil {
 		return "", nil, err
 	}
-	if err := s.logs.choose(&req.HostConfig.LogConfig); err != nil {
+	h := req.HostConfig
+	warnings = slices.Concat(discardSwap(h, s.host.countsSwap), discard(h, s.host.groups.Unified()))
+	if c.image, err = s.cfg.Images.ResolvePlatform(ctx, req.Config.Image, req.Platform); err != nil {
 		return "", nil, err
 	}
-	if err := s.check(&req); err != nil {
-		return "", nil, err
-	}
-	dropped := slices.Concat(discardSwap(req.HostConfig, s.countsSwap), discard(req.HostConfig, s.cgroup2))
-	s.shareByID(req.HostConfig)
-	img, err := s.cfg.Images.ResolvePlatform(ctx, req.Config.Image, req.Platform)
+	r, err := c.record()
 	if err != nil {
 		return "", nil, err
 	}
-	r, err := s.resolve(req, img)
-	if err != nil {
+	if r.Image.ChainID, err = s.cfg.Images.Unpacked(ctx, c.image); err != nil {
 		return "", nil, err
 	}
-	if r.Image.ChainID, err = s.cfg.Images.Unpacked(ctx, img); err != nil {
-		return "", nil, err
-	}
-	if err := s.make(r); err != nil {
+	if err := c.make(r); err != nil {
 		return "", nil, err
 	}
 	s.publish(*r, events.ActionCreate)
-	return r.ID, slices.Concat(dropped, limitWarnings(req.HostConfig), imageWarnings(img, r.HostConfig), platformWarnings(img, req.Platform), portWarnings(req.HostConfig)), nil
+	return r.ID, slices.Concat(warnings, limitWarnings(h), imageWarnings(c.image, h), platformWarnings(c.image, req.Platform), portWarnings(h)), nil
+}
+
+// creation is one container that is being made: from the request, by the image,
+// a record.
+type creation struct {
+	containers *Service
+	req        *CreateRequest
+	image      image.Image
+}
+
+// settle fills in what the request leaves open and refuses what can never work.
+func (c *creation) settle() error {
+	c.containers.cfg.Defaults.get().fill(c.req)
+	if err := normalize(c.req); err != nil {
+		return err
+	}
+	if err := c.check(); err != nil {
+		return err
+	}
+	c.shareByID()
+	return nil
 }
 
 // shareByID makes the ID of each container whose namespace is shared, as Docker
 // does. A name can come to mean another, even one that shares with this one.
-func (s *Service) shareByID(h *wire.HostConfig) {
+func (c *creation) shareByID() {
+	h := c.req.HostConfig
 	id := func(mode, nameOrID string) string {
-		if other, err := s.store.find(nameOrID); nameOrID != "" && err == nil {
+		if other, err := c.containers.store.find(nameOrID); nameOrID != "" && err == nil {
 			return "container:" + other.ID
 		}
 		return mode
@@ -150,10 +164,11 @@ func imageWarnings(img image.Image, h *wire.HostConfig) []string {
 
 // make gives the container its name, its directory and its writable layer,
 // and acknowledges it by its record. On failure nothing stays.
-func (s *Service) make(r *Record) (err error) {
+func (c *creation) make(r *Record) (err error) {
+	s := c.containers
 	var back undo.Stack
 	defer back.OnError(&err)
-	if err := s.claimName(r); err != nil {
+	if err := s.store.claim(r); err != nil {
 		return err
 	}
 	back.Push(func() error { s.store.unreserve(r.Name, r.ID); return nil })
@@ -165,37 +180,20 @@ func (s *Service) make(r *Record) (err error) {
 		return err
 	}
 	back.Push(func() error { return s.cfg.Snapshots.Remove(r.ID) })
-	if err := s.limitStorage(r); err != nil {
+	if err := limitStorage(s.cfg.Snapshots, r); err != nil {
 		return err
 	}
 	if err := s.store.add(r); err != nil {
 		return err
 	}
-	s.linked.add(r)
+	s.links.add(r)
 	return nil
 }
 
-// claimName reserves the wanted name, or a made-up one that is free.
-func (s *Service) claimName(r *Record) error {
-	if r.Name != "" {
-		return s.store.reserve(r.Name, r.ID)
-	}
-	for try := 0; ; try++ {
-		name := randomName(try)
-		err := s.store.reserve(name, r.ID)
-		if err == nil {
-			r.Name = name
-			return nil
-		}
-		if !errors.Is(err, fault.Conflict) || try > 20 {
-			return err
-		}
-	}
-}
-
-// resolve makes the record: the request, with the image's config below it and
+// record makes the record: the request, with the image's config below it and
 // every default filled in.
-func (s *Service) resolve(req CreateRequest, img image.Image) (*Record, error) {
+func (c *creation) record() (*Record, error) {
+	s, req, img := c.containers, c.req, c.image
 	config := *req.Config
 	mergeImage(&config, img)
 	r := &Record{
@@ -207,12 +205,12 @@ func (s *Service) resolve(req CreateRequest, img image.Image) (*Record, error) {
 			HostConfig: req.HostConfig,
 			Image:      Image{ID: img.ID, Manifest: img.Manifest, OS: img.Platform.OS},
 			Runtime:    req.HostConfig.Runtime,
-			Boot:       s.boot,
+			Boot:       s.host.boot,
 		},
 		Progress: Progress{State: Created},
 	}
 	var err error
-	if r.Links, err = s.findLinks(req.HostConfig.Links); err != nil {
+	if r.Links, err = s.links.find(req.HostConfig.Links); err != nil {
 		return nil, err
 	}
 	if n := req.NetworkingConfig; n != nil {

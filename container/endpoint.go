@@ -8,6 +8,7 @@ import (
 
 	"github.com/moby/moby/api/types/events"
 
+	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/network"
 	"github.com/tarehq/tare/supervise"
 )
@@ -32,14 +33,16 @@ func (a *attached) close() {
 	a.other.close()
 }
 
-func (s *Service) attachNetwork(ctx context.Context, r *Record) (*attached, error) {
+// attach gives the container its place on its network.
+func (b *bundle) attach(ctx context.Context) (*attached, error) {
+	s, r := b.containers, b.r
 	switch mode := r.HostConfig.NetworkMode; {
 	case mode.IsHost():
 		return &attached{path: "host"}, nil
 	case mode.IsNone():
 		return &attached{}, nil
 	case mode.IsContainer():
-		other, err := s.join(mode.ConnectedContainer(), "net")
+		other, err := b.join(mode.ConnectedContainer(), "net")
 		if err != nil {
 			return nil, err
 		}
@@ -56,15 +59,17 @@ func (s *Service) attachNetwork(ctx context.Context, r *Record) (*attached, erro
 	return &attached{endpoint: &a.Endpoint, netns: a.NetNS, sockets: a.Sockets, path: supervise.NetNSPath}, nil
 }
 
-func (s *Service) detachNetwork(ctx context.Context, e *network.Endpoint) error {
+// detach takes it back.
+func detach(ctx context.Context, networks *network.Service, e *network.Endpoint) error {
 	if e == nil {
 		return nil
 	}
-	return s.cfg.Networks.Detach(ctx, *e)
+	return networks.Detach(ctx, *e)
 }
 
-func (s *Service) publishNetwork(r Record, action events.Action) {
-	s.cfg.Events.Publish(events.NetworkEventType, action, events.Actor{ID: r.Endpoint.NetworkID,
+// publishPlace tells of a container's coming to a network or leaving it.
+func publishPlace(log *event.Log, r Record, action events.Action) {
+	log.Publish(events.NetworkEventType, action, events.Actor{ID: r.Endpoint.NetworkID,
 		Attributes: map[string]string{"container": r.ID, "name": "bridge", "type": "bridge"}})
 }
 

@@ -23,6 +23,7 @@ type Execs struct {
 	byID        map[string]*session
 	byContainer map[string]map[string]*session
 	sweeping    *time.Timer // nil unless an exec that ended is remembered
+	closed      bool
 }
 
 func newExecs(s *Service) *Execs {
@@ -126,6 +127,7 @@ func (e *Execs) forget(container string) {
 func (e *Execs) close() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.closed = true
 	if e.sweeping != nil {
 		e.sweeping.Stop()
 	}
@@ -135,7 +137,11 @@ func (e *Execs) close() {
 func (e *Execs) keep() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.sweeping == nil {
+	e.sweepLaterLocked()
+}
+
+func (e *Execs) sweepLaterLocked() {
+	if e.sweeping == nil && !e.closed {
 		e.sweeping = time.AfterFunc(sweepTime, e.sweep)
 	}
 }
@@ -153,8 +159,8 @@ func (e *Execs) sweep() {
 		switch {
 		case leaving:
 			e.removeLocked(n)
-		case ended && e.sweeping == nil:
-			e.sweeping = time.AfterFunc(sweepTime, e.sweep)
+		case ended:
+			e.sweepLaterLocked()
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"context"
 	"encoding/json"
 	"time"
 
@@ -10,13 +11,13 @@ import (
 // resume takes over the execs of a container that runs, from what its
 // supervising process tells: those of an earlier daemon are known again, and of
 // our own it is known how they ended while nobody was connected.
-func (e *Execs) resume(r Record, keeper *supervise.Keeper, told []supervise.ExecStatus) {
-	for _, t := range told {
+func (e *Execs) resume(r Record, keeper *supervise.Keeper, list []supervise.ExecStatus) {
+	for _, t := range list {
 		var of note
 		_ = json.Unmarshal(t.Note, &of) // of another version: what it does not say is not known
 		if of.Probe {
 			if t.Exit == nil { // whoever asked is gone
-				e.containers.watchers.Go(func() { endProbe(keeper, t.ID) })
+				e.containers.tasks.Go(func() { endProbe(keeper, t.ID) })
 			}
 			continue
 		}
@@ -27,13 +28,24 @@ func (e *Execs) resume(r Record, keeper *supervise.Keeper, told []supervise.Exec
 		}
 		switch {
 		case t.Exit == nil:
-			e.containers.watchers.Go(func() { e.follow(r, n, keeper) })
+			e.containers.tasks.Go(func() { e.follow(r, n, keeper) })
 		case err == nil:
 			e.ended(r, n, t.Exit.Code)
 		default: // whether its end was told is not known; the same is not told twice
 			e.fail(n, t.Exit.Code)
 		}
 	}
+}
+
+// told asks a supervising process for the execs of its container.
+func (e *Execs) told(keeper *supervise.Keeper) []supervise.ExecStatus {
+	ctx, cancel := context.WithTimeout(context.Background(), connectTime)
+	defer cancel()
+	list, err := keeper.Execs(ctx)
+	if err != nil { // it has ended, or is stuck: nothing depends on them
+		e.containers.cfg.Log.Warn("the execs of a container are not known", "err", err)
+	}
+	return list
 }
 
 // restored makes the session of an exec that an earlier daemon started.

@@ -31,7 +31,7 @@ func (e *Execs) Create(ctx context.Context, nameOrID string, req wire.ExecCreate
 	if err != nil {
 		return "", err
 	}
-	if _, _, err := e.containers.running(r); err != nil {
+	if _, _, err := e.containers.lives.running(r); err != nil {
 		return "", err
 	}
 	if err := awake(r); err != nil {
@@ -137,7 +137,7 @@ func (e *Execs) running(execID string) (*session, Record, *supervise.Keeper, err
 	if err != nil {
 		return nil, Record{}, nil, err
 	}
-	keeper, _, err := e.containers.running(r)
+	keeper, _, err := e.containers.lives.running(r)
 	if err == nil {
 		err = awake(r)
 	}
@@ -174,7 +174,7 @@ func (e *Execs) run(ctx context.Context, r Record, n *session, keeper *supervise
 		return err
 	}
 	n.exists(pid)
-	e.containers.watchers.Go(func() { e.follow(r, n, keeper) })
+	e.containers.tasks.Go(func() { e.follow(r, n, keeper) })
 	return nil
 }
 
@@ -199,7 +199,7 @@ func (e *Execs) ended(r Record, n *session, code int) {
 		return
 	}
 	e.keep()
-	if !e.containers.isClosing() { // else the next daemon tells
+	if !e.containers.tasks.over() { // else the next daemon tells
 		e.containers.publish(r, events.ActionExecDie, "execID", n.id, "exitCode", strconv.Itoa(code))
 	}
 }

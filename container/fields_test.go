@@ -316,21 +316,24 @@ type noLimits struct{ Snapshots }
 
 func (noLimits) CanLimit() error { return fault.New(fault.Invalid, "no limits") }
 
-func checkerConfig() Config {
-	return Config{Networks: &network.Service{}, Snapshots: noLimits{},
+func checkerConfig(dir string) Config {
+	return Config{DataRoot: dir, Networks: &network.Service{}, Snapshots: noLimits{},
 		Defaults: NewDefaults(Settings{Runtimes: map[string]supervise.Runtime{"tarerun": {}}, DefaultRuntime: "tarerun"})}
 }
 
 // TestRefusedFields carries out each refusal of the table.
 func TestRefusedFields(t *testing.T) {
-	s := &Service{store: testStore(t, t.TempDir()), cfg: checkerConfig()}
+	s, err := assemble(checkerConfig(t.TempDir()), testStore(t, t.TempDir()), host{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	ask := func(change func(*CreateRequest)) error {
 		r := CreateRequest{Config: &wire.Config{Image: "x"}, HostConfig: &wire.HostConfig{}}
 		change(&r)
 		if err := normalize(&r); err != nil {
 			return err
 		}
-		return s.check(&r)
+		return (&creation{containers: s, req: &r}).check()
 	}
 	if err := ask(func(*CreateRequest) {}); err != nil {
 		t.Fatalf("a request for nothing: %v", err)
@@ -376,7 +379,7 @@ func TestEveryListFilterHasItsProof(t *testing.T) {
 		"status": shown(list, "status="), "id": shown(list, "id="), "name": shown(list, "name="), "label": shown(list, "label="),
 		"network": shown(list, "network="), "volume": shown(list, "volume="), "isolation": shown(list, "isolation="), "health": shown(list, "health="),
 	}
-	known := append(slices.Collect(maps.Keys(matchers)), "ancestor", "before", "since")
+	known := append(slices.Collect(maps.Keys(matchers)), others...)
 	tests := allTests(t)
 	for _, name := range known {
 		if p, ok := rows[name]; ok {

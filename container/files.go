@@ -117,7 +117,7 @@ func (f *Files) Commit(ctx context.Context, nameOrID string, o CommitOptions) (i
 		return "", err
 	}
 	if o.Pause && r.State.Up() { // a paused one shall not go on before the end either
-		thaw, err := s.freeze(ctx, r)
+		thaw, err := f.freeze(ctx, r)
 		if err != nil {
 			return "", err
 		}
@@ -148,8 +148,9 @@ func (f *Files) Commit(ctx context.Context, nameOrID string, o CommitOptions) (i
 }
 
 // freeze lets a running container stand still until thaw is called.
-func (s *Service) freeze(ctx context.Context, r Record) (thaw func(), err error) {
-	keeper, ended, err := s.running(r)
+func (f *Files) freeze(ctx context.Context, r Record) (thaw func(), err error) {
+	s := f.containers
+	keeper, ended, err := s.lives.running(r)
 	if err == nil {
 		err = ofRun(r, ended, keeper.Freeze(ctx))
 	}

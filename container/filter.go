@@ -12,20 +12,17 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/label"
 )
 
 // A matcher tells whether a record meets one value of a filter.
 type matcher func(r Record, value string) bool
 
 var matchers = map[string]matcher{
-	"id": func(r Record, v string) bool { return strings.HasPrefix(r.ID, v) || matches(v, r.ID) },
-	"name": func(r Record, v string) bool {
-		return matches(v, r.Name) || matches(v, "/"+r.Name)
-	},
 	"exited":  func(r Record, v string) bool { return r.State == Exited && strconv.Itoa(r.ExitCode) == v },
 	"status":  func(r Record, v string) bool { return string(r.State) == v },
 	"health":  func(r Record, v string) bool { return v == string(healthStatus(r)) },
-	"label":   func(r Record, v string) bool { return hasLabel(r.Config.Labels, v) },
+	"label":   func(r Record, v string) bool { return label.Has(r.Config.Labels, v) },
 	"network": onNetwork,
 	"volume": func(r Record, v string) bool {
 		return slices.ContainsFunc(mountPoints(r), func(p wire.MountPoint) bool {
@@ -40,18 +37,28 @@ var matchers = map[string]matcher{
 	},
 	"isolation":  func(r Record, v string) bool { return v == "default" || v == "" },
 	"is-task":    func(r Record, v string) bool { is, err := strconv.ParseBool(v); return err == nil && !is },
-	"annotation": func(r Record, v string) bool { return hasLabel(r.HostConfig.Annotations, v) },
+	"annotation": func(r Record, v string) bool { return label.Has(r.HostConfig.Annotations, v) },
 }
 
-func matches(pattern, s string) bool {
-	re, err := regexp.Compile(pattern)
-	return err == nil && re.MatchString(s)
-}
+// others are the filters that are more than a test of one value.
+var others = []string{"id", "name", "since", "before", "ancestor"}
 
-func hasLabel(labels map[string]string, want string) bool {
-	key, value, withValue := strings.Cut(want, "=")
-	have, ok := labels[key]
-	return ok && (!withValue || have == value)
+// byPattern is the filter by ID or name: a part of it that a regular expression
+// matches.
+func byPattern(name string, values map[string]bool) func(Record) bool {
+	var patterns []*regexp.Regexp
+	for v := range values {
+		patterns = append(patterns, regexp.MustCompile(v)) // checkFilter has seen it
+	}
+	return func(r Record) bool {
+		text := r.ID
+		if name == "name" {
+			text = "/" + r.Name
+		}
+		return len(values) == 0 || slices.ContainsFunc(patterns, func(p *regexp.Regexp) bool {
+			return p.MatchString(text) || name == "name" && p.MatchString(r.Name)
+		})
+	}
 }
 
 func onNetwork(r Record, v string) bool {
@@ -95,6 +102,8 @@ func filter(filters map[string]map[string]bool, find func(nameOrID string) (Reco
 				return nil, err
 			}
 			tests = append(tests, test)
+		case "id", "name":
+			tests = append(tests, byPattern(name, values))
 		case "ancestor":
 			tests = append(tests, ancestor(values, image))
 		case "publish", "expose":
@@ -143,7 +152,7 @@ func allOf(match matcher, values map[string]bool) func(Record) bool {
 }
 
 func checkFilter(name string, values map[string]bool) error {
-	if _, known := matchers[name]; !known && name != "since" && name != "before" && name != "ancestor" {
+	if _, known := matchers[name]; !known && !slices.Contains(others, name) {
 		return fault.New(fault.Invalid, "invalid filter '%s'", name)
 	}
 	for v := range values {

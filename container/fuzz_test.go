@@ -28,7 +28,10 @@ func FuzzCreate(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	s := &Service{store: st, lives: map[string]*live{}, cfg: checkerConfig()}
+	s, err := assemble(checkerConfig(f.TempDir()), st, host{})
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		var b struct {
 			*wire.Config
@@ -44,7 +47,7 @@ func FuzzCreate(f *testing.F) {
 		}
 		err := normalize(&r)
 		if err == nil {
-			err = s.check(&r)
+			err = (&creation{containers: s, req: &r}).check()
 		}
 		if err != nil && !errors.Is(err, fault.Invalid) && !errors.Is(err, fault.NotImplemented) {
 			t.Errorf("%s: %v (%v)", body, err, fault.KindOf(err))

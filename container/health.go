@@ -134,7 +134,7 @@ func (h *Health) due(p *prober) {
 		status = r.Health.Status
 	}
 	if err == nil && r.State == Running { // else it is paused
-		if keeper, _, err := h.containers.running(r); err == nil { // else it is not known how it fares
+		if keeper, _, err := h.containers.lives.running(r); err == nil { // else it is not known how it fares
 			if result := h.probe(p, r, keeper); result != nil {
 				h.count(result)
 				status = h.record(p, result, status)
@@ -257,7 +257,7 @@ func (h *Health) record(p *prober, result *wire.HealthcheckResult, status wire.H
 	if changed {
 		s.publish(r, events.ActionHealthStatus+": "+events.Action(r.Health.Status))
 	}
-	if err := saveHealth(s.bundleDir(r.ID), r.Health); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := saveHealth(s.bundles.path(r.ID), r.Health); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.cfg.Log.Warn("the health of a container cannot be written", "container", r.ID, "err", err)
 	}
 	return r.Health.Status

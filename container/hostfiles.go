@@ -13,18 +13,18 @@ import (
 
 // writeHostFiles writes hosts, hostname and resolv.conf beside the record, as
 // they are written anew by each start, and puts their paths into in. A
-// container that joins another's network gets the other's files.
+// container that joins another's network gets the files of the network's owner.
 func (b *bundle) writeHostFiles(in *spec.Input) error {
 	r, s := b.r, b.containers
-	if mode := r.HostConfig.NetworkMode; mode.IsContainer() {
-		other, err := s.store.find(mode.ConnectedContainer())
+	if r.HostConfig.NetworkMode.IsContainer() {
+		owner, err := s.store.networkOwner(*r)
 		if err != nil {
 			return err
 		}
-		s.hostFilePaths(other.ID, in)
+		s.store.hostFiles(owner.ID, in)
 		return nil
 	}
-	s.hostFilePaths(r.ID, in)
+	s.store.hostFiles(r.ID, in)
 	if err := os.WriteFile(in.Hostname, []byte(in.UTSName+"\n"), 0o644); err != nil {
 		return err
 	}
@@ -42,14 +42,29 @@ func (b *bundle) writeHostFiles(in *spec.Input) error {
 	return os.WriteFile(in.ResolvConf, resolv, 0o644)
 }
 
-func (s *Service) hostFilePaths(id string, in *spec.Input) {
-	dir := s.store.path(id) // on disk: a container may write them, and the exec root is memory
+// networkOwner is the container whose network r is in: its own, or that of
+// the one it joins, which may itself have joined another's. There are no rings,
+// as a container can only join one that was made before it.
+func (s *store) networkOwner(r Record) (Record, error) {
+	for r.HostConfig.NetworkMode.IsContainer() {
+		other, err := s.find(r.HostConfig.NetworkMode.ConnectedContainer())
+		if err != nil {
+			return Record{}, err
+		}
+		r = other
+	}
+	return r, nil
+}
+
+// hostFiles puts the paths of a container's files into in.
+func (s *store) hostFiles(id string, in *spec.Input) {
+	dir := s.path(id) // on disk: a container may write them, and the exec root is memory
 	in.Hosts, in.Hostname, in.ResolvConf = filepath.Join(dir, "hosts"), filepath.Join(dir, "hostname"), filepath.Join(dir, "resolv.conf")
 }
 
 func (b *bundle) hosts(name string) ([]byte, error) {
 	r := b.r
-	file := network.HostsFile{Extra: r.HostConfig.ExtraHosts, HostGateways: b.containers.hostGateways(),
+	file := network.HostsFile{Extra: r.HostConfig.ExtraHosts, HostGateways: b.containers.cfg.hostGateways(),
 		Hostname: name, Domainname: r.Config.Domainname}
 	if r.HostConfig.NetworkMode.IsHost() {
 		base, err := os.ReadFile("/etc/hosts")
@@ -59,7 +74,7 @@ func (b *bundle) hosts(name string) ([]byte, error) {
 		file.Base = append([]byte{}, base...)
 	}
 	if len(r.Links) > 0 {
-		aliases, targets, err := b.containers.linkTargets(r)
+		aliases, targets, err := b.containers.links.targets(r)
 		if err != nil {
 			return nil, err
 		}
@@ -72,11 +87,11 @@ func (b *bundle) hosts(name string) ([]byte, error) {
 }
 
 // hostGateways are the addresses that host-gateway stands for.
-func (s *Service) hostGateways() []netip.Addr {
-	if given := s.cfg.Defaults.get().HostGateways; len(given) > 0 {
+func (c *Config) hostGateways() []netip.Addr {
+	if given := c.Defaults.get().HostGateways; len(given) > 0 {
 		return given
 	}
-	return []netip.Addr{s.cfg.Networks.Gateway()}
+	return []netip.Addr{c.Networks.Gateway()}
 }
 
 // resolvConf is the container's file: each list that it does not ask for is the

@@ -43,15 +43,15 @@ func (s *Service) Inspect(ctx context.Context, nameOrID string, size bool) (wire
 		ExecIDs:                 s.execs.of(r.ID),
 	}
 	if len(r.HostConfig.Links) > 0 {
-		out.HostConfig = s.withLinks(r)
+		out.HostConfig = s.links.shown(r)
 	}
 	if !r.StartedAt.IsZero() { // they are written by the first start
 		var files spec.Input
-		owner := r.ID
-		if other, err := s.store.find(r.HostConfig.NetworkMode.ConnectedContainer()); err == nil {
-			owner = other.ID // who joins another's network has the other's files
+		owner, err := s.store.networkOwner(r)
+		if err != nil {
+			owner = r // of a network whose owner is gone nothing is left
 		}
-		s.hostFilePaths(owner, &files)
+		s.store.hostFiles(owner.ID, &files)
 		out.HostsPath, out.HostnamePath, out.ResolvConfPath = files.Hosts, files.Hostname, files.ResolvConf
 	}
 	if r.HostConfig.LogConfig.Type == driver.JSONFile && !r.StartedAt.IsZero() {

@@ -3,11 +3,11 @@ package container
 import (
 	"errors"
 	"os"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/thread"
 )
 
 // ipc is what a container joins of another's interprocess communication: the
@@ -26,19 +26,19 @@ func (i *ipc) close() {
 
 // joinIPC opens what a container with IpcMode container: joins. The other has
 // to run, and to have said that it shares.
-func (s *Service) joinIPC(nameOrID string) (*ipc, error) {
-	other, err := s.store.find(nameOrID)
+func (b *bundle) joinIPC(nameOrID string) (*ipc, error) {
+	other, err := b.containers.store.find(nameOrID)
 	if err != nil {
 		return nil, err
 	}
 	if mode := other.HostConfig.IpcMode; mode.IsPrivate() || mode.IsNone() || mode.IsEmpty() {
 		return nil, fault.New(fault.Invalid, "container %s: non-shareable IPC (hint: use IpcMode:shareable for the donor container)", other.ID)
 	}
-	ns, err := s.join(other.ID, "ipc")
+	ns, err := b.join(other.ID, "ipc")
 	if err != nil {
 		return nil, err
 	}
-	mnt, err := s.join(other.ID, "mnt")
+	mnt, err := b.join(other.ID, "mnt")
 	if err != nil {
 		ns.close()
 		return nil, err
@@ -53,30 +53,12 @@ func (s *Service) joinIPC(nameOrID string) (*ipc, error) {
 }
 
 // cloneShm clones the mount of /dev/shm in a mount namespace.
-func cloneShm(mnt *os.File) (*os.File, error) {
-	type result struct {
-		shm *os.File
-		err error
-	}
-	done := make(chan result)
-	enter := func() {
-		runtime.LockOSThread() // for good: the thread ends with the goroutine
-		shm, err := shmIn(mnt)
-		done <- result{shm, err}
-	}
-	go func() {
-		runtime.LockOSThread()
-		if unix.Gettid() == unix.Getpid() {
-			// The first thread never ends, and it stands for the whole process
-			// in /proc.
-			go enter()
-			runtime.UnlockOSThread()
-			return
-		}
-		enter()
-	}()
-	r := <-done
-	return r.shm, r.err
+func cloneShm(mnt *os.File) (shm *os.File, err error) {
+	thread.Own(func() bool {
+		shm, err = shmIn(mnt)
+		return false
+	})
+	return shm, err
 }
 
 // shmIn has the calling thread move to the mount namespace. What is there is

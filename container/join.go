@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/supervise"
@@ -28,20 +29,30 @@ func (j *joined) close() {
 }
 
 // join opens a namespace of another container, which has to run.
-func (s *Service) join(nameOrID, kind string) (*joined, error) {
+func (b *bundle) join(nameOrID, kind string) (*joined, error) {
+	s := b.containers
 	other, err := s.store.find(nameOrID)
 	if err != nil {
 		return nil, err
 	}
 	var file *os.File
 	if other.State.Up() {
-		file, err = supervise.OpenNamespace(s.bundleDir(other.ID), kind)
+		file, err = supervise.OpenNamespace(s.bundles.path(other.ID), kind)
 	}
 	if !other.State.Up() || errors.Is(err, fault.Conflict) || errors.Is(err, fault.NotFound) {
-		return nil, fault.New(fault.Conflict, "cannot join the namespace of container %s: it is not running, start it first", other.Name)
+		return nil, cannotJoin(kind, other)
 	}
 	if err != nil {
 		return nil, err
 	}
 	return &joined{file}, nil
+}
+
+// cannotJoin is Docker's refusal: of the network's namespace a conflict, of the
+// others a failure of its own.
+func cannotJoin(kind string, other Record) error {
+	if kind == "net" {
+		return fault.New(fault.Conflict, "cannot join network namespace of a non running container: container %s is %s, start it first", other.Name, other.State)
+	}
+	return fault.New(fault.Internal, "failed to join %s namespace: container %s is not running, start it first", strings.ToUpper(kind), other.ID)
 }

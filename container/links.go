@@ -2,12 +2,11 @@ package container
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -27,14 +26,18 @@ type Link struct {
 	Alias  string
 }
 
-// linked knows who has a link to a container: those whose hosts files follow
-// its address. It is safe for concurrent use.
-type linked struct {
+// links are those between all containers. They know who has a link to a
+// container: those whose hosts files follow its address. links is safe for
+// concurrent use.
+type links struct {
+	store *store
+	log   *slog.Logger
+
 	mu  sync.Mutex
 	who map[string][]string // target -> IDs, each once
 }
 
-func (l *linked) add(r *Record) {
+func (l *links) add(r *Record) {
 	if len(r.Links) == 0 {
 		return
 	}
@@ -52,7 +55,7 @@ func (l *linked) add(r *Record) {
 
 // forget is drop of a container that is removed, to which nobody has a link any
 // more.
-func (l *linked) forget(r *Record) {
+func (l *links) forget(r *Record) {
 	l.drop(r)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -60,7 +63,7 @@ func (l *linked) forget(r *Record) {
 }
 
 // drop takes away a container's links.
-func (l *linked) drop(r *Record) {
+func (l *links) drop(r *Record) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, link := range r.Links {
@@ -71,7 +74,7 @@ func (l *linked) drop(r *Record) {
 	}
 }
 
-func (l *linked) to(target string) []string {
+func (l *links) to(target string) []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.who[target]
@@ -92,8 +95,8 @@ func parseLink(s string) (name, alias string, err error) {
 	return name, alias, nil
 }
 
-// checkLinks refuses links that could never be.
-func (s *Service) checkLinks(h *wire.HostConfig) error {
+// check refuses links that could never be.
+func (l *links) check(h *wire.HostConfig) error {
 	if len(h.Links) == 0 {
 		return nil
 	}
@@ -106,22 +109,22 @@ func (s *Service) checkLinks(h *wire.HostConfig) error {
 	case mode.IsNone():
 		return fault.New(fault.Invalid, "conflicting options: links (Links) need the default bridge, and the network mode is none")
 	}
-	_, err := s.findLinks(h.Links)
+	_, err := l.find(h.Links)
 	return err
 }
 
-// findLinks finds the containers that are meant. One that is missing is not
+// find finds the containers that are meant. One that is missing is not
 // fault.NotFound, by which clients know a missing image.
-func (s *Service) findLinks(list []string) (links []Link, err error) {
+func (l *links) find(list []string) (found []Link, err error) {
 	for _, text := range list {
 		name, alias, err := parseLink(text)
 		if err != nil {
 			return nil, err
 		}
-		target, err := s.store.find(name)
+		target, err := l.store.find(name)
 		for err == nil && target.HostConfig.NetworkMode.IsContainer() { // the address is the other's
 			name = target.HostConfig.NetworkMode.ConnectedContainer()
-			target, err = s.store.find(name)
+			target, err = l.store.find(name)
 		}
 		if err != nil {
 			return nil, fault.New(fault.Invalid, "could not get container for %s: %w", name, err)
@@ -129,46 +132,16 @@ func (s *Service) findLinks(list []string) (links []Link, err error) {
 		if target.HostConfig.NetworkMode.IsHost() {
 			return nil, fault.New(fault.Invalid, "conflicting options: host type networking can't be used with links. This would result in undefined behavior")
 		}
-		links = append(links, Link{target.ID, alias})
+		found = append(found, Link{target.ID, alias})
 	}
-	return links, nil
+	return found, nil
 }
 
-// unlink removes the link PARENT/ALIAS, as docker rm --link has it: the two
-// containers stay.
-func (s *Service) unlink(ctx context.Context, name string) error {
-	parent, alias, ok := strings.Cut(strings.Trim(name, "/"), "/")
-	if !ok {
-		return fault.New(fault.Invalid, "Conflict, cannot remove the default link name of the container")
-	}
-	r, unlock, err := s.lock(ctx, parent)
-	if err != nil {
-		return fault.New(fault.KindOf(err), "Cannot get parent %s for link name %s: %w", parent, name, err)
-	}
-	defer unlock()
-	if !slices.ContainsFunc(r.Links, func(l Link) bool { return l.Alias == alias }) {
-		return fault.New(fault.NotFound, "No such link: /%s/%s", r.Name, alias)
-	}
-	s.linked.drop(&r)
-	r, err = s.store.amend(r.ID, func(c *Spec) error {
-		c.Links = slices.DeleteFunc(slices.Clone(c.Links), func(l Link) bool { return l.Alias == alias })
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	s.linked.add(&r)
-	if !r.State.Live() {
-		return nil
-	}
-	return rewriteHosts(filepath.Join(s.store.path(r.ID), "hosts"), alias, netip.Addr{})
-}
-
-// linkTargets are the running containers that r has links to; one that was
+// targets are the running containers that r has links to; one that was
 // removed takes its links along.
-func (s *Service) linkTargets(r *Record) (aliases []string, targets []Record, err error) {
+func (l *links) targets(r *Record) (aliases []string, targets []Record, err error) {
 	for _, link := range r.Links {
-		t, err := s.store.find(link.Target)
+		t, err := l.store.find(link.Target)
 		switch {
 		case err != nil:
 			continue
@@ -182,12 +155,12 @@ func (s *Service) linkTargets(r *Record) (aliases []string, targets []Record, er
 	return aliases, targets, nil
 }
 
-// awaitLinks waits, at most five seconds as Docker does, for those of the linked
+// await waits, at most five seconds as Docker does, for those of the linked
 // containers that are about to start: after a boot all begin at once. It returns
 // false when nobody wants the start any more.
-func (s *Service) awaitLinks(r *Record, giveUp <-chan struct{}) bool {
+func (l *links) await(r *Record, giveUp, closing <-chan struct{}) bool {
 	pending := func(link Link) bool {
-		t, err := s.store.find(link.Target)
+		t, err := l.store.find(link.Target)
 		return err == nil && t.State == Restarting
 	}
 	deadline := time.Now().Add(5 * time.Second)
@@ -196,20 +169,20 @@ func (s *Service) awaitLinks(r *Record, giveUp <-chan struct{}) bool {
 		case <-time.After(50 * time.Millisecond):
 		case <-giveUp:
 			return false
-		case <-s.closing:
+		case <-closing:
 			return false
 		}
 	}
 	return true
 }
 
-// withLinks is the host configuration with the links as inspect shows them, by
+// shown is the host configuration with the links as inspect shows them, by
 // the names of now.
-func (s *Service) withLinks(r Record) *wire.HostConfig {
+func (l *links) shown(r Record) *wire.HostConfig {
 	h := *r.HostConfig
 	h.Links = nil
 	for _, link := range r.Links {
-		if t, err := s.store.find(link.Target); err == nil {
+		if t, err := l.store.find(link.Target); err == nil {
 			h.Links = append(h.Links, fmt.Sprintf("/%s:/%s/%s", t.Name, r.Name, link.Alias))
 		}
 	}
@@ -217,10 +190,10 @@ func (s *Service) withLinks(r Record) *wire.HostConfig {
 	return &h
 }
 
-// linkNames are the further names that links give to a container.
-func (s *Service) linkNames(target string) (names []string) {
-	for _, id := range s.linked.to(target) {
-		parent, err := s.store.find(id)
+// names are the further names that links give to a container.
+func (l *links) names(target string) (names []string) {
+	for _, id := range l.to(target) {
+		parent, err := l.store.find(id)
 		if err != nil {
 			continue
 		}
@@ -308,9 +281,9 @@ func portEnv(prefix string, ip netip.Addr, exposed wirenet.PortSet) (env []strin
 
 // moved has the hosts files of those with a link to a container follow it to
 // its new address.
-func (s *Service) moved(r Record) {
-	for _, id := range s.linked.to(r.ID) {
-		parent, err := s.store.find(id)
+func (l *links) moved(r Record) {
+	for _, id := range l.to(r.ID) {
+		parent, err := l.store.find(id)
 		if err != nil || !parent.State.Live() {
 			continue
 		}
@@ -318,8 +291,8 @@ func (s *Service) moved(r Record) {
 			if link.Target != r.ID {
 				continue
 			}
-			if err := rewriteHosts(filepath.Join(s.store.path(id), "hosts"), link.Alias, r.Endpoint.Address.Addr()); err != nil {
-				s.cfg.Log.Error("the address of a linked container cannot be changed in a hosts file", "container", id, "link", link.Alias, "err", err)
+			if err := rewriteHosts(l.store.path(id, "hosts"), link.Alias, r.Endpoint.Address.Addr()); err != nil {
+				l.log.Error("the address of a linked container cannot be changed in a hosts file", "container", id, "link", link.Alias, "err", err)
 			}
 		}
 	}

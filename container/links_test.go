@@ -80,7 +80,7 @@ func TestHostsFollowALink(t *testing.T) {
 }
 
 func TestWhoIsLinked(t *testing.T) {
-	var l linked
+	var l links
 	a := &Record{Spec: Spec{ID: "a", Links: []Link{{"t", "x"}, {"t", "y"}}}}
 	b := &Record{Spec: Spec{ID: "b", Links: []Link{{"t", "x"}}}}
 	l.add(a)

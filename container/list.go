@@ -47,7 +47,7 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]wire.Summary, erro
 func (s *Service) summary(ctx context.Context, r Record, size bool) (wire.Summary, error) {
 	manifest := r.Image.Manifest
 	item := wire.Summary{
-		ID: r.ID, Names: append([]string{"/" + r.Name}, s.linkNames(r.ID)...), Image: s.imageName(r), ImageID: r.Image.ID.String(),
+		ID: r.ID, Names: append([]string{"/" + r.Name}, s.links.names(r.ID)...), Image: s.imageName(r), ImageID: r.Image.ID.String(),
 		ImageManifestDescriptor: &manifest, Command: command(r), Created: r.Created.Unix(), Ports: portSummaries(r),
 		Labels: r.Config.Labels, State: r.State.Wire(), Status: status(r),
 		NetworkSettings: &wire.NetworkSettingsSummary{Networks: endpoints(r)}, Mounts: mountPoints(r),

@@ -32,8 +32,7 @@ type Logbook struct {
 	driver     string            // of containers that name none
 	options    map[string]string // of that driver
 
-	packing sync.Mutex   // one file at a time is compressed
-	forms   sync.RWMutex // held for writing while a file takes its compressed form
+	packing sync.Mutex // one file at a time is compressed
 }
 
 func newLogbook(s *Service) (*Logbook, error) {
@@ -105,7 +104,7 @@ func (b *Logbook) begin(r *Record) {
 	if c := r.HostConfig.LogConfig; driver.Remote(c.Type) {
 		id := r.ID
 		b.forward.Begin(id, forward.Source{Dir: filepath.Dir(b.path(r)), Driver: c.Type, Info: b.info(r),
-			Running: func() <-chan struct{} { return b.containers.over(id) }})
+			Running: func() <-chan struct{} { return b.containers.lives.over(id) }})
 	}
 }
 
@@ -118,7 +117,7 @@ func (b *Logbook) resume(records []Record) {
 		}
 		b.begin(r)
 		if r.State == Running {
-			b.containers.watchers.Go(func() { b.rotated(r) })
+			b.containers.tasks.Go(func() { b.rotated(r) })
 		}
 	}
 }
@@ -130,9 +129,13 @@ func (b *Logbook) rotated(r *Record) {
 	if err != nil || !storage.Compress {
 		return
 	}
+	l := b.containers.lives.find(r.ID)
+	if l == nil { // removed meanwhile
+		return
+	}
 	b.packing.Lock()
 	defer b.packing.Unlock()
-	if err := packed.Pack(b.path(r), &b.forms); err != nil { // as on a full disk: the next rotation tries again
+	if err := packed.Pack(b.path(r), &l.forms); err != nil { // as on a full disk: the next rotation tries again
 		b.containers.cfg.Log.Warn("a rotated log cannot be compressed", "container", r.ID, "err", err)
 	}
 }
@@ -185,7 +188,7 @@ func (b *Logbook) readable(r *Record) bool {
 
 func (b *Logbook) copy(ctx context.Context, r *Record, o LogsOptions, emit func(byte, []byte) error) error {
 	opts := logs.ReadOptions{Since: o.Since, Until: o.Until, Tail: o.Tail, Follow: o.Follow, Unpack: packed.Unpack,
-		Running: func() <-chan struct{} { return b.containers.over(r.ID) }}
+		Running: func() <-chan struct{} { return b.containers.lives.over(r.ID) }}
 	var line []byte
 	err := logs.Read(ctx, b.path(r), opts, func(e logs.Entry) error {
 		stream := streamOf(e)
@@ -280,22 +283,23 @@ func (b *Logbook) replay(r *Record, o AttachOptions, end logs.Position, w io.Wri
 		_, err := w.Write(line)
 		return err
 	}
+	forms := &b.containers.lives.of(r.ID).forms
 	for {
 		if end, err = b.passOn(r, end, pass); err != nil {
 			return end, func() {}, err
 		}
-		b.forms.RLock() // never held over writing to a client, who may not read
+		forms.RLock() // never held over writing to a client, who may not read
 		rest, err := logs.Take(b.path(r), end, packed.Unpack)
 		if err != nil {
-			b.forms.RUnlock()
+			forms.RUnlock()
 			return end, func() {}, err
 		}
 		plain := rest.Plain()
 		rest.Close()
 		if plain {
-			return end, b.forms.RUnlock, nil
+			return end, forms.RUnlock, nil
 		}
-		b.forms.RUnlock() // compressed meanwhile: the client has yet to get it
+		forms.RUnlock() // compressed meanwhile: the client has yet to get it
 	}
 }
 
@@ -306,18 +310,4 @@ func (b *Logbook) passOn(r *Record, from logs.Position, each func(logs.Entry) er
 	}
 	defer s.Close()
 	return s.Each(each)
-}
-
-// over is closed when the container's present run is over, already so when
-// there is none.
-func (s *Service) over(id string) <-chan struct{} {
-	l := s.live(id)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.run == nil {
-		done := make(chan struct{})
-		close(done)
-		return done
-	}
-	return l.run.ended
 }

@@ -22,7 +22,7 @@ func (s *Service) Pause(ctx context.Context, nameOrID string) error {
 	if r.State == Paused {
 		return fault.New(fault.Conflict, "Container %s is already paused", r.ID)
 	}
-	keeper, ended, err := s.running(r)
+	keeper, ended, err := s.lives.running(r)
 	if err != nil {
 		return err
 	}
@@ -47,7 +47,7 @@ func (s *Service) Unpause(ctx context.Context, nameOrID string) error {
 	if r.State != Paused {
 		return fmt.Errorf("Container %s is not paused", r.ID) //nolint:staticcheck // Docker's words
 	}
-	keeper, ended, err := s.running(r)
+	keeper, ended, err := s.lives.running(r)
 	if err != nil {
 		return err
 	}

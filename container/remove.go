@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
 
 	"github.com/moby/moby/api/types/events"
 
@@ -42,10 +45,10 @@ func (s *Service) Remove(ctx context.Context, nameOrID string, o RemoveOptions) 
 		if !o.Force {
 			return fault.New(fault.Conflict, "cannot remove container %q: container is %s: stop the container before removing or force remove", nameOrID, r.State)
 		}
-		if err := s.kill(context.WithoutCancel(ctx), r, true); err != nil {
+		if err := (&halt{containers: s, record: r, rest: true}).kill(context.WithoutCancel(ctx)); err != nil {
 			return fmt.Errorf("cannot remove container %q: could not kill container: %w", nameOrID, err)
 		}
-		if err := s.live(r.ID).told(ctx); err != nil {
+		if err := s.lives.of(r.ID).told(ctx); err != nil {
 			return err
 		}
 		if r, err = s.store.find(r.ID); err != nil {
@@ -64,13 +67,10 @@ func (s *Service) removeLocked(r Record) error {
 	if err != nil {
 		return err
 	}
-	s.linked.forget(&r)
-	s.deleteLater(rest)
+	s.links.forget(&r)
+	s.tasks.Go(func() { s.bundles.drop(rest) })
 	err = s.cfg.Snapshots.Remove(r.ID)
-	s.mu.Lock()
-	l := s.lives[r.ID]
-	delete(s.lives, r.ID)
-	s.mu.Unlock()
+	l := s.lives.forget(r.ID)
 	s.execs.forget(r.ID)
 	s.stats.forget(r.ID)
 	s.publish(r, events.ActionDestroy)
@@ -79,4 +79,34 @@ func (s *Service) removeLocked(r Record) error {
 		l.tell(r, true)
 	}
 	return err
+}
+
+// unlink removes the link PARENT/ALIAS, as docker rm --link has it: the two
+// containers stay.
+func (s *Service) unlink(ctx context.Context, name string) error {
+	parent, alias, ok := strings.Cut(strings.Trim(name, "/"), "/")
+	if !ok {
+		return fault.New(fault.Invalid, "Conflict, cannot remove the default link name of the container")
+	}
+	r, unlock, err := s.lock(ctx, parent)
+	if err != nil {
+		return fault.New(fault.KindOf(err), "Cannot get parent %s for link name %s: %w", parent, name, err)
+	}
+	defer unlock()
+	if !slices.ContainsFunc(r.Links, func(l Link) bool { return l.Alias == alias }) {
+		return fault.New(fault.NotFound, "No such link: /%s/%s", r.Name, alias)
+	}
+	s.links.drop(&r)
+	r, err = s.store.amend(r.ID, func(c *Spec) error {
+		c.Links = slices.DeleteFunc(slices.Clone(c.Links), func(l Link) bool { return l.Alias == alias })
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	s.links.add(&r)
+	if !r.State.Live() {
+		return nil
+	}
+	return rewriteHosts(s.store.path(r.ID, "hosts"), alias, netip.Addr{})
 }

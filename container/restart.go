@@ -65,6 +65,10 @@ func (l *live) retrying() <-chan struct{} {
 func (l *live) callOff() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.callOffLocked()
+}
+
+func (l *live) callOffLocked() {
 	if l.giveUp != nil {
 		close(l.giveUp)
 		l.giveUp = nil
@@ -73,17 +77,18 @@ func (l *live) callOff() {
 
 // tryAgain waits, then starts a restarting container, unless that is called off
 // or the service closed meanwhile.
-func (s *Service) tryAgain(r Record, l *live, giveUp <-chan struct{}) {
-	timer := time.NewTimer(l.backoff(r.FinishedAt.Sub(r.StartedAt)))
+func (v *vigil) tryAgain(giveUp <-chan struct{}) {
+	s, r := v.containers, v.record
+	timer := time.NewTimer(v.live.backoff(r.FinishedAt.Sub(r.StartedAt)))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-giveUp:
 		return
-	case <-s.closing:
+	case <-s.tasks.closing:
 		return
 	}
-	if !s.awaitLinks(&r, giveUp) {
+	if !s.links.await(&r, giveUp, s.tasks.closing) {
 		return
 	}
 	unlock, err := s.ops.Lock(context.Background(), r.ID)
@@ -109,7 +114,7 @@ func (s *Service) Restart(ctx context.Context, nameOrID string, o StopOptions) e
 	defer unlock()
 	ctx = context.WithoutCancel(ctx)
 	if r.State.Live() {
-		if err := s.stop(ctx, r, o, false); err != nil {
+		if err := (&halt{containers: s, record: r}).stop(ctx, o); err != nil {
 			return err
 		}
 		s.publish(r, events.ActionStop)

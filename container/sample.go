@@ -30,7 +30,7 @@ func (t *Stats) sample(r Record) wire.StatsResponse {
 	if !r.State.Up() {
 		return empty
 	}
-	dir := t.containers.bundleDir(r.ID)
+	dir := t.containers.bundles.path(r.ID)
 	text, err := supervise.ReadOfInit(dir, "cgroup")
 	if err != nil {
 		return empty
@@ -135,18 +135,9 @@ func blkioEntries(list []cgroupfs.IOEntry) []wire.BlkioStatEntry {
 // hasInterfaces tells whether a container's network namespace is one of those
 // that the engine puts interfaces in.
 func (t *Stats) hasInterfaces(r Record) bool {
-	for range 8 { // a ring of containers cannot be made
-		mode := r.HostConfig.NetworkMode
-		if !mode.IsContainer() {
-			return !mode.IsHost() && !mode.IsNone()
-		}
-		other, err := t.containers.store.find(mode.ConnectedContainer())
-		if err != nil {
-			return false
-		}
-		r = other
-	}
-	return false
+	owner, err := t.containers.store.networkOwner(r)
+	mode := owner.HostConfig.NetworkMode
+	return err == nil && !mode.IsHost() && !mode.IsNone()
 }
 
 // interfaces reads /proc/PID/net/dev, proc_pid_net(5), without the loopback.

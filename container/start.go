@@ -12,7 +12,6 @@ import (
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/undo"
 	"github.com/tarehq/tare/snapshot"
-	"github.com/tarehq/tare/supervise"
 )
 
 // Start runs a container that does not run. The client's going away does not
@@ -36,7 +35,7 @@ func (s *Service) Start(ctx context.Context, nameOrID, detachKeys string) error 
 // waits from the beginning.
 func (s *Service) startAnew(ctx context.Context, r Record) error {
 	r.RestartCount = 0
-	l := s.live(r.ID)
+	l := s.lives.of(r.ID)
 	l.mu.Lock()
 	l.wait = 0
 	l.mu.Unlock()
@@ -56,12 +55,13 @@ func startable(r Record) error {
 // startLocked starts the container under its operation lock. A failure is
 // recorded with Docker's exit code, and a container that removes itself goes.
 func (s *Service) startLocked(ctx context.Context, r Record) error {
-	err := s.launch(ctx, &r)
+	b := &bundle{containers: s, r: &r, dir: s.bundles.path(r.ID)}
+	err := b.launch(ctx)
 	if err == nil {
 		return nil
 	}
 	code, err := startFailure(err)
-	l := s.live(r.ID)
+	l := s.lives.of(r.ID)
 	l.dropPending()
 	waited := r.State.Live() // by its restart policy it counted as running
 	updated, updateErr := s.store.note(r.ID, func(p *Progress) error {
@@ -110,11 +110,10 @@ func startFailure(err error) (code int, _ error) {
 
 // launch does the steps of a start in their order; each registers its way
 // back.
-func (s *Service) launch(ctx context.Context, r *Record) (err error) {
+func (b *bundle) launch(ctx context.Context) (err error) {
+	s, r := b.containers, b.r
 	var back undo.Stack
 	defer back.OnError(&err)
-
-	b := &bundle{containers: s, r: r, dir: s.bundleDir(r.ID)}
 	defer b.close()
 	if err := b.gather(ctx, &back); err != nil {
 		return err
@@ -123,7 +122,7 @@ func (s *Service) launch(ctx context.Context, r *Record) (err error) {
 	if err != nil {
 		return err
 	}
-	l := s.live(r.ID)
+	l := s.lives.of(r.ID)
 	waiting := l.takePending(maxAtStart)
 	keeper, err := s.cfg.Launcher.Run(ctx, config, clients(waiting))
 	closeAll(waiting)
@@ -132,6 +131,9 @@ func (s *Service) launch(ctx context.Context, r *Record) (err error) {
 	}
 	back.Push(func() error { return end(ctx, keeper) })
 	run, late := l.begin(keeper, nil)
+	if s.tasks.over() { // letGo has been here, or will find it
+		keeper.Close()
+	}
 	handOver(ctx, keeper, late)
 	back.Push(func() error { l.end(run); return nil })
 	status := keeper.Status()
@@ -144,13 +146,14 @@ func (s *Service) launch(ctx context.Context, r *Record) (err error) {
 		return err
 	}
 	if b.net.endpoint != nil {
-		s.moved(*r)
-		s.publishNetwork(*r, events.ActionConnect)
+		s.links.moved(*r)
+		publishPlace(s.cfg.Events, *r, events.ActionConnect)
 	}
 	s.health.begin(*r)
 	s.publish(*r, events.ActionStart)
 	s.logs.begin(r)
-	s.watchers.Go(func() { s.watch(*r, l, run) })
+	v := &vigil{containers: s, record: *r, live: l, run: run}
+	s.tasks.Go(v.watch)
 	return nil
 }
 
@@ -169,34 +172,10 @@ func (s *Service) rootOf(ctx context.Context, r *Record) (snapshot.Mount, error)
 	root, err = s.cfg.Snapshots.Mount(r.ID)
 	if errors.Is(err, fault.NotFound) && r.State == Created && r.StartedAt.IsZero() {
 		if root, err = s.cfg.Snapshots.Prepare(r.ID, r.Image.ChainID); err == nil {
-			err = s.limitStorage(r)
+			err = limitStorage(s.cfg.Snapshots, r)
 		}
 	}
 	return root, err
-}
-
-// begin makes a run the present one; without a keeper it is out of reach, for
-// the given reason. It returns the clients that attached in the meantime; later
-// ones find the keeper.
-func (l *live) begin(keeper *supervise.Keeper, refused error) (r *run, late []attachment) {
-	r = &run{keeper: keeper, refused: refused, ended: make(chan struct{})}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.run = r
-	if keeper != nil {
-		late, l.pending = l.pending, nil
-	}
-	return r, late
-}
-
-// end tells that a run is over and recorded. By then another may have begun.
-func (l *live) end(r *run) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	close(r.ended)
-	if l.run == r {
-		l.run = nil
-	}
 }
 
 // specInput gathers what the container's specification and that of an exec
@@ -216,28 +195,26 @@ func (s *Service) specInput(r *Record, root snapshot.Mount, who string) (spec.In
 		return spec.Input{}, err
 	}
 	in := spec.Input{ID: r.ID, Config: r.Config, HostConfig: r.HostConfig, Path: r.Path, Args: r.Args,
-		User: user, CgroupParent: s.cfg.CgroupParent, Files: s.files}
+		User: user, CgroupParent: s.cfg.CgroupParent, Files: s.host.files}
 	settings := s.cfg.Defaults.get()
 	in.NoNewPrivileges, in.Seccomp, in.OOMAdjusted = settings.NoNewPrivileges, settings.Seccomp, settings.OOMAdjusted
 	if len(r.Links) > 0 && s.cfg.LinkEnv {
-		aliases, targets, err := s.linkTargets(r)
+		aliases, targets, err := s.links.targets(r)
 		if err != nil {
 			return in, err
 		}
 		in.Linked = linkEnv(r.Name, aliases, targets)
 	}
-	in.UTSName, err = s.hostName(r)
+	in.UTSName, err = s.store.hostName(r)
 	return in, err
 }
 
-// hostName is the container's, that of the container whose network it joins,
-// or the host's where it shares the host's names.
-func (s *Service) hostName(r *Record) (string, error) {
-	named := *r
-	if mode := r.HostConfig.NetworkMode; mode.IsContainer() {
-		if other, err := s.store.find(mode.ConnectedContainer()); err == nil {
-			named = other
-		}
+// hostName is that of the container whose network it is in, or the host's
+// where that one shares the host's names.
+func (s *store) hostName(r *Record) (string, error) {
+	named, err := s.networkOwner(*r)
+	if err != nil {
+		return "", err
 	}
 	if named.Config.Hostname == "" && (named.HostConfig.NetworkMode.IsHost() || named.HostConfig.UTSMode.IsHost()) {
 		return os.Hostname()

@@ -76,7 +76,7 @@ func (t *Stats) Read(ctx context.Context, nameOrID string, o StatsOptions, visit
 			}
 		case <-reader.ended:
 			return nil
-		case <-t.containers.closing:
+		case <-t.containers.tasks.closing:
 			return nil
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -93,7 +93,7 @@ func (t *Stats) listen(id string) (*listener, *reader) {
 	if r == nil {
 		r = &reader{ended: make(chan struct{}), listeners: map[*listener]struct{}{}}
 		t.readers[id] = r
-		t.containers.watchers.Go(func() { t.look(id, r) })
+		t.containers.tasks.Go(func() { t.look(id, r) })
 	} else if r.last != nil && time.Since(r.last.Read) < sampling {
 		l.samples <- *r.last
 	}
@@ -138,7 +138,7 @@ func (t *Stats) look(id string, r *reader) {
 		case <-ticker.C:
 		case <-r.ended:
 			return
-		case <-t.containers.closing:
+		case <-t.containers.tasks.closing:
 			return
 		}
 	}

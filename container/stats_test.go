@@ -21,7 +21,7 @@ func statsService(t *testing.T) *Service {
 		t.Fatal(err)
 	}
 	addRecord(t, st, "aa11", "one", false)
-	s := &Service{store: st, lives: map[string]*live{}, closing: make(chan struct{})}
+	s := &Service{store: st}
 	s.stats = newStats(s, &cgroupfs.Layout{})
 	return s
 }
@@ -45,11 +45,9 @@ func TestReaderIsShared(t *testing.T) {
 	if len(s.stats.readers) != 0 {
 		t.Error("a reader without clients is left")
 	}
-	done := make(chan struct{})
-	go func() { s.watchers.Wait(); close(done) }()
-	select {
-	case <-done:
-	case <-time.After(10 * time.Second):
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := s.tasks.wait(ctx); err != nil {
 		t.Error("somebody still looks at a container that nobody asks for")
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/signum"
 )
 
 // StopOptions as in POST /containers/{id}/stop.
@@ -37,60 +37,68 @@ func (s *Service) Stop(ctx context.Context, nameOrID string, o StopOptions) erro
 	if !r.State.Live() {
 		return fault.New(fault.NotModified, "container is already stopped")
 	}
-	if r, err = s.rest(ctx, r); err != nil {
+	h := &halt{containers: s, record: r, rest: true}
+	if err := h.callOff(ctx); err != nil {
 		return err
 	}
-	if err := s.stop(context.WithoutCancel(ctx), r, o, true); err != nil {
+	if err := h.stop(context.WithoutCancel(ctx), o); err != nil {
 		return fmt.Errorf("cannot stop container: %s: %w", nameOrID, err)
 	}
 	s.publish(r, events.ActionStop)
 	return nil
 }
 
-// rest ends the waiting of a container that is about to be restarted. A start
-// that is under way already is waited for, as it would not notice.
-func (s *Service) rest(ctx context.Context, r Record) (Record, error) {
-	if r.State != Restarting {
-		return r, nil
-	}
-	unlock, err := s.ops.Lock(ctx, r.ID)
-	if err != nil {
-		return r, err
-	}
-	defer unlock()
-	if r, err = s.store.find(r.ID); err != nil || r.State != Restarting {
-		return r, err
-	}
-	r, _, err = s.halt(ctx, r, unix.SIGKILL, true)
-	return r, err
+// halt ends one run of a container at somebody's wish. With rest the restart
+// policy rests from now on; without, for this once.
+type halt struct {
+	containers *Service
+	record     Record
+	rest       bool
 }
 
-// stop ends the run and returns when it is recorded as over. With rest the
-// restart policy rests from now on; without, for this once.
-func (s *Service) stop(ctx context.Context, r Record, o StopOptions, rest bool) error {
-	sig, err := stopSignal(r, o.Signal)
+// callOff ends the waiting of a container that is about to be restarted. A start
+// that is under way already is waited for, as it would not notice.
+func (h *halt) callOff(ctx context.Context) error {
+	if h.record.State != Restarting {
+		return nil
+	}
+	unlock, err := h.containers.ops.Lock(ctx, h.record.ID)
 	if err != nil {
 		return err
 	}
-	if !rest {
-		l := s.live(r.ID)
+	defer unlock()
+	now, err := h.containers.store.find(h.record.ID)
+	if err != nil {
+		return err
+	}
+	if h.record = now; now.State == Restarting {
+		_, err = h.signal(ctx, unix.SIGKILL)
+	}
+	return err
+}
+
+// stop ends the run and returns when it is recorded as over.
+func (h *halt) stop(ctx context.Context, o StopOptions) error {
+	sig, err := stopSignal(h.record, o.Signal)
+	if err != nil {
+		return err
+	}
+	if !h.rest {
+		l := h.containers.lives.of(h.record.ID)
 		l.hold(true)
 		defer l.hold(false)
 	}
-	_, ended, err := s.halt(ctx, r, sig, rest)
+	ended, err := h.signal(ctx, sig)
 	if err != nil || ended == nil {
 		return err
 	}
-	seconds := defaultStopTimeout
-	if r.Config.StopTimeout != nil {
-		seconds = *r.Config.StopTimeout
-	}
+	limit := h.record.stopTimeout()
 	if o.Timeout != nil {
-		seconds = *o.Timeout
+		limit = inSeconds(max(*o.Timeout, -1))
 	}
 	var late <-chan time.Time
-	if seconds >= 0 {
-		timer := time.NewTimer(inSeconds(seconds))
+	if limit >= 0 {
+		timer := time.NewTimer(limit)
 		defer timer.Stop()
 		late = timer.C
 	}
@@ -98,7 +106,7 @@ func (s *Service) stop(ctx context.Context, r Record, o StopOptions, rest bool) 
 	case <-ended:
 		return nil
 	case <-late:
-		return s.kill(ctx, r, rest)
+		return h.kill(ctx)
 	}
 }
 
@@ -107,16 +115,9 @@ func inSeconds(n int) time.Duration {
 	return time.Duration(min(n, int(math.MaxInt64/time.Second))) * time.Second
 }
 
-// hold lets the restart policy rest for the end of the present run.
-func (l *live) hold(held bool) {
-	l.mu.Lock()
-	l.held = held
-	l.mu.Unlock()
-}
-
 // kill ends the run by SIGKILL and returns when it is recorded as over.
-func (s *Service) kill(ctx context.Context, r Record, rest bool) error {
-	_, ended, err := s.halt(ctx, r, unix.SIGKILL, rest)
+func (h *halt) kill(ctx context.Context) error {
+	ended, err := h.signal(ctx, unix.SIGKILL)
 	if err != nil || ended == nil {
 		return err
 	}
@@ -130,31 +131,34 @@ func (s *Service) kill(ctx context.Context, r Record, rest bool) error {
 	}
 }
 
-// halt sends the signal and, with rest, lays the restart policy to rest. ended
+// signal sends the signal and, with rest, lays the restart policy to rest. ended
 // is nil when there is nothing to wait for.
-func (s *Service) halt(ctx context.Context, r Record, sig syscall.Signal, rest bool) (Record, <-chan struct{}, error) {
-	updated, err := s.store.note(r.ID, func(p *Progress) error {
-		p.ManuallyStopped = p.ManuallyStopped || rest
+func (h *halt) signal(ctx context.Context, sig syscall.Signal) (ended <-chan struct{}, err error) {
+	s := h.containers
+	r, err := s.store.note(h.record.ID, func(p *Progress) error {
+		p.ManuallyStopped = p.ManuallyStopped || h.rest
 		if p.State == Restarting && !s.ending.Load() {
 			p.State = Exited
 		}
 		return nil
 	})
 	if err != nil {
-		return r, nil, err
+		return nil, err
 	}
-	if !updated.State.Up() {
-		l := s.live(r.ID)
-		l.callOff()
-		l.tell(updated, false)
-		return updated, nil, nil
+	h.record = r
+	if !r.State.Up() {
+		if l := s.lives.find(r.ID); l != nil {
+			l.callOff()
+			l.tell(r, false)
+		}
+		return nil, nil
 	}
-	keeper, ended, err := s.running(r)
+	keeper, ended, err := s.lives.running(r)
 	if errors.Is(err, fault.Conflict) { // it ended just now
-		return updated, nil, nil
+		return nil, nil
 	}
 	if err != nil {
-		return updated, nil, err
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, killGrace)
 	defer cancel()
@@ -165,17 +169,24 @@ func (s *Service) halt(ctx context.Context, r Record, sig syscall.Signal, rest b
 	}
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		return updated, nil, fault.New(fault.Unavailable, "the process that supervises container %s does not answer", r.ID)
+		return nil, fault.New(fault.Unavailable, "the process that supervises container %s does not answer", r.ID)
 	case err != nil && !errors.Is(err, fault.NotFound) && !errors.Is(err, fault.Conflict) && !errors.Is(err, fault.Unavailable):
-		return updated, nil, err
+		return nil, err
 	case err != nil: // it ended just now
-		return updated, ended, nil
+		return ended, nil
 	}
 	s.publish(r, events.ActionKill, "signal", strconv.Itoa(int(sig)))
-	if updated.State == Paused && sig != unix.SIGKILL { // any other signal has an effect when its process goes on
-		err = s.wake(ctx, updated, keeper, ended)
+	if r.State == Paused && sig != unix.SIGKILL { // any other signal has an effect when its process goes on
+		err = s.wake(ctx, r, keeper, ended)
 	}
-	return updated, ended, err
+	return ended, err
+}
+
+// hold lets the restart policy rest for the end of the present run.
+func (l *live) hold(held bool) {
+	l.mu.Lock()
+	l.held = held
+	l.mu.Unlock()
 }
 
 // Kill sends a signal, SIGKILL if none is named, to the container's process.
@@ -199,18 +210,17 @@ func (s *Service) Kill(ctx context.Context, nameOrID, signal string) error {
 		return err
 	}
 	if sig == unix.SIGKILL || sig == stop {
-		if r, err = s.rest(ctx, r); err != nil || !r.State.Live() {
+		h := &halt{containers: s, record: r, rest: true}
+		if err := h.callOff(ctx); err != nil || !h.record.State.Live() {
 			return err
 		}
-	}
-	switch sig {
-	case unix.SIGKILL:
-		return s.kill(context.WithoutCancel(ctx), r, true)
-	case stop:
-		_, _, err := s.halt(ctx, r, sig, true)
+		if sig == unix.SIGKILL {
+			return h.kill(context.WithoutCancel(ctx))
+		}
+		_, err := h.signal(ctx, sig)
 		return err
 	}
-	keeper, ended, err := s.running(r)
+	keeper, ended, err := s.lives.running(r)
 	if err != nil {
 		return err
 	}
@@ -233,47 +243,11 @@ func stopSignal(r Record, asked string) (syscall.Signal, error) {
 	return unix.SIGTERM, nil
 }
 
-// parseSignal reads a signal's number or name, with or without SIG, signal(7).
+// parseSignal reads a signal's number or name in Docker's words; there is no
+// signal zero.
 func parseSignal(s string) (syscall.Signal, error) {
-	if n, err := strconv.Atoi(s); err == nil {
-		if n <= 0 || n > 64 {
-			return 0, fault.New(fault.Invalid, "invalid signal: %s", s)
-		}
-		return syscall.Signal(n), nil
-	}
-	name := strings.ToUpper(s)
-	if !strings.HasPrefix(name, "SIG") {
-		name = "SIG" + name
-	}
-	if sig := unix.SignalNum(name); sig != 0 {
-		return sig, nil
-	}
-	if sig, ok := realtimeSignal(strings.TrimPrefix(name, "SIG")); ok {
+	if sig, ok := signum.Parse(s); ok && sig != 0 {
 		return sig, nil
 	}
 	return 0, fault.New(fault.Invalid, "invalid signal: %s", s)
-}
-
-// The C library keeps the first two real-time signals for itself.
-const rtMin, rtMax = 34, 64
-
-func realtimeSignal(name string) (syscall.Signal, bool) {
-	base, rest := rtMin, ""
-	switch {
-	case strings.HasPrefix(name, "RTMIN"):
-		rest = strings.TrimPrefix(name, "RTMIN")
-	case strings.HasPrefix(name, "RTMAX"):
-		base, rest = rtMax, strings.TrimPrefix(name, "RTMAX")
-	default:
-		return 0, false
-	}
-	n := 0
-	if rest != "" {
-		var err error
-		if n, err = strconv.Atoi(rest); err != nil {
-			return 0, false
-		}
-	}
-	sig := base + n
-	return syscall.Signal(sig), sig >= rtMin && sig <= rtMax
 }

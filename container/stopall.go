@@ -25,7 +25,9 @@ func StopAll(ctx context.Context, s *Service, limit time.Duration) error {
 	s.ending.Store(true)
 	var live []Record
 	for _, r := range s.store.all() {
-		s.live(r.ID).callOff() // who waits for another try
+		if l := s.lives.find(r.ID); l != nil {
+			l.callOff() // who waits for another try
+		}
 		if r.State.Live() && r.State != Restarting {
 			live = append(live, r)
 		}
@@ -47,20 +49,21 @@ func StopAll(ctx context.Context, s *Service, limit time.Duration) error {
 	errs := make([]error, len(live))
 	var stopping sync.WaitGroup
 	for i, r := range live {
-		stopping.Go(func() { errs[i] = s.stopAtEnd(late, r) })
+		stopping.Go(func() { errs[i] = (&halt{containers: s, record: r}).atEnd(late) })
 	}
 	stopping.Wait()
 	return errors.Join(errs...)
 }
 
-// stopAtEnd stops one of them, by SIGKILL when ctx ends.
-func (s *Service) stopAtEnd(ctx context.Context, r Record) error {
+// atEnd stops one of them, by SIGKILL when ctx ends.
+func (h *halt) atEnd(ctx context.Context) error {
+	r := h.record
 	sig, err := stopSignal(r, "")
 	if err != nil {
 		return err
 	}
 	calm := context.WithoutCancel(ctx)
-	_, ended, err := s.halt(calm, r, sig, false)
+	ended, err := h.signal(calm, sig)
 	if err != nil || ended == nil {
 		return err
 	}
@@ -72,11 +75,11 @@ func (s *Service) stopAtEnd(ctx context.Context, r Record) error {
 	select {
 	case <-ended:
 	case <-ctx.Done():
-		if err := s.kill(calm, r, false); err != nil {
+		if err := h.kill(calm); err != nil {
 			return fault.New(fault.KindOf(err), "container %s goes on: %w", r.ID, err)
 		}
 	}
-	s.publish(r, events.ActionStop)
+	h.containers.publish(r, events.ActionStop)
 	return nil
 }
 

@@ -27,18 +27,18 @@ func storageSize(h *wire.HostConfig) (uint64, error) {
 }
 
 // checkStorage refuses a limit that the storage cannot keep.
-func (s *Service) checkStorage(h *wire.HostConfig) error {
+func checkStorage(layers Snapshots, h *wire.HostConfig) error {
 	if len(h.StorageOpt) == 0 {
 		return nil
 	}
 	if _, err := storageSize(h); err != nil {
 		return err
 	}
-	return s.cfg.Snapshots.CanLimit()
+	return layers.CanLimit()
 }
 
 // limitStorage puts the limit in force.
-func (s *Service) limitStorage(r *Record) error {
+func limitStorage(layers Snapshots, r *Record) error {
 	if len(r.HostConfig.StorageOpt) == 0 {
 		return nil
 	}
@@ -46,5 +46,5 @@ func (s *Service) limitStorage(r *Record) error {
 	if err != nil || size == 0 {
 		return err
 	}
-	return s.cfg.Snapshots.Limit(r.ID, size)
+	return layers.Limit(r.ID, size)
 }

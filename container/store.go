@@ -117,6 +117,24 @@ func (s *store) reserve(name, id string) error {
 	return nil
 }
 
+// claim reserves the wanted name, or a made-up one that is free.
+func (s *store) claim(r *Record) error {
+	if r.Name != "" {
+		return s.reserve(r.Name, r.ID)
+	}
+	for try := 0; ; try++ {
+		name := randomName(try)
+		err := s.reserve(name, r.ID)
+		if err == nil {
+			r.Name = name
+			return nil
+		}
+		if !errors.Is(err, fault.Conflict) || try > 20 {
+			return err
+		}
+	}
+}
+
 func (s *store) unreserve(name, id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -139,7 +139,7 @@ func TestBundlesAreClosedToUsersOfTheHost(t *testing.T) {
 	if err := os.Mkdir(dir, 0o711); err != nil {
 		t.Fatal(err)
 	}
-	if err := makeBundlesDir(dir); err != nil {
+	if err := (&bundles{dir: dir}).open(); err != nil {
 		t.Fatal(err)
 	}
 	if st, err := os.Stat(dir); err != nil || st.Mode().Perm() != 0o700 {
@@ -156,7 +156,7 @@ func TestStopWaitsForTheRestartUnderWay(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := &Service{store: st, lives: map[string]*live{}, cfg: Config{Events: &event.Log{}}}
+	s := &Service{store: st, cfg: Config{Events: &event.Log{}}}
 	unlock, err := s.ops.Lock(t.Context(), "x")
 	if err != nil {
 		t.Fatal(err)
@@ -210,14 +210,14 @@ func TestRemovedWhileItsStateIsWritten(t *testing.T) {
 func TestOperationComesAfterTheEnd(t *testing.T) {
 	st := testStore(t, t.TempDir())
 	addRecord(t, st, "x", "name", false)
-	s := &Service{store: st, lives: map[string]*live{}}
-	run, _ := s.live("x").begin(nil, errOver)
+	s := &Service{store: st}
+	run, _ := s.lives.of("x").begin(nil, errOver)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	if _, _, err := s.lock(ctx, "x"); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("before the end: %v", err)
 	}
-	s.live("x").end(run)
+	s.lives.of("x").end(run)
 	_, unlock, err := s.lock(t.Context(), "x")
 	if err != nil {
 		t.Fatal(err)
@@ -229,13 +229,13 @@ func TestOperationComesAfterTheEnd(t *testing.T) {
 func TestRunIsOutOfReach(t *testing.T) {
 	st := testStore(t, t.TempDir())
 	addRecord(t, st, "x", "name", false)
-	s := &Service{store: st, lives: map[string]*live{}, closing: make(chan struct{}), cfg: Config{ExecRoot: t.TempDir()}}
-	r, l := &Record{Spec: Spec{ID: "x"}}, s.live("x")
-	run, _ := l.begin(nil, nil)
-	if keeper := s.regain(r, l, run, errOver); keeper != nil {
+	s := &Service{store: st, bundles: bundles{dir: t.TempDir()}, tasks: tasks{closing: make(chan struct{})}}
+	v := &vigil{containers: s, record: Record{Spec: Spec{ID: "x"}}, live: s.lives.of("x")}
+	v.run, _ = v.live.begin(nil, nil)
+	if keeper := v.regain(errOver); keeper != nil {
 		t.Error("there is a supervising process")
 	}
-	if _, _, err := s.running(*r); !errors.Is(err, errOver) {
+	if _, _, err := s.lives.running(v.record); !errors.Is(err, errOver) {
 		t.Errorf("out of reach: %v", err)
 	}
 }
@@ -277,14 +277,16 @@ func TestDamagedRecordIsRemembered(t *testing.T) {
 func TestSharedNamespacesAreKeptByID(t *testing.T) {
 	st := testStore(t, t.TempDir())
 	addRecord(t, st, "0123456789ab", "other", false)
-	s := &Service{store: st, lives: map[string]*live{}}
+	s := &Service{store: st}
 	h := &wire.HostConfig{PidMode: "container:0123", NetworkMode: "container:other"}
-	s.shareByID(h)
+	c := &creation{containers: s, req: &CreateRequest{HostConfig: h}}
+	c.shareByID()
 	if h.PidMode != "container:0123456789ab" || h.NetworkMode != "container:0123456789ab" {
 		t.Errorf("pid %q, network %q", h.PidMode, h.NetworkMode)
 	}
 	h = &wire.HostConfig{PidMode: "host", NetworkMode: "bridge"}
-	if s.shareByID(h); h.PidMode != "host" || h.NetworkMode != "bridge" {
+	c.req.HostConfig = h
+	if c.shareByID(); h.PidMode != "host" || h.NetworkMode != "bridge" {
 		t.Errorf("pid %q, network %q", h.PidMode, h.NetworkMode)
 	}
 }

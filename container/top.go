@@ -35,10 +35,10 @@ func (p *Processes) Top(ctx context.Context, nameOrID, arguments string) (wire.T
 	if err != nil {
 		return wire.TopResponse{}, err
 	}
-	if _, _, err := s.running(r); errors.Is(err, fault.Conflict) {
+	if _, _, err := s.lives.running(r); errors.Is(err, fault.Conflict) {
 		return wire.TopResponse{}, err
 	}
-	text, err := supervise.ReadOfInit(s.bundleDir(r.ID), "cgroup")
+	text, err := supervise.ReadOfInit(s.bundles.path(r.ID), "cgroup")
 	if err != nil {
 		return wire.TopResponse{}, notRunning(r)
 	}

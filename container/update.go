@@ -26,7 +26,7 @@ func (s *Service) Update(ctx context.Context, nameOrID string, u wire.UpdateConf
 		return nil, err
 	}
 	asked := &wire.HostConfig{Resources: u.Resources}
-	warnings = discardSwap(asked, s.countsSwap)
+	warnings = discardSwap(asked, s.host.countsSwap)
 	u.Resources = asked.Resources
 	host, err := merged(r.HostConfig, u)
 	if err != nil {
@@ -58,7 +58,7 @@ func (s *Service) limit(ctx context.Context, r Record, to *wire.HostConfig) (bac
 	if err != nil || !r.State.Up() || reflect.DeepEqual(change, &specs.LinuxResources{}) {
 		return none, err
 	}
-	keeper, ended, err := s.running(r)
+	keeper, ended, err := s.lives.running(r)
 	if errors.Is(err, fault.Conflict) { // it ended just now
 		return none, nil
 	}

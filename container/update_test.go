@@ -87,7 +87,7 @@ func TestUpdateWithoutSwap(t *testing.T) {
 		t.Fatal(err)
 	}
 	addRecord(t, st, "aa11", "one", false)
-	s := &Service{store: st, lives: map[string]*live{}, cfg: Config{Events: &event.Log{}}}
+	s := &Service{store: st, cfg: Config{Events: &event.Log{}}}
 	warnings, err := s.Update(t.Context(), "one", wire.UpdateConfig{Resources: wire.Resources{Memory: 20 << 20}})
 	if err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "Memory limited without swap") {
 		t.Errorf("%q, %v", warnings, err)

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -16,6 +15,7 @@ import (
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/overlayfs"
+	"github.com/tarehq/tare/internal/thread"
 	"github.com/tarehq/tare/snapshot"
 	"github.com/tarehq/tare/supervise"
 )
@@ -46,12 +46,12 @@ func (v *view) close() {
 func (f *Files) view(ctx context.Context, r Record, write bool) (*view, error) {
 	s := f.containers
 	for {
-		v, err := s.liveView(ctx, r)
+		v, err := f.liveView(ctx, r)
 		if v != nil || err != nil {
 			return v, err
 		}
 		if !write {
-			v, err := s.mountedView(ctx, &r, false)
+			v, err := f.mountedView(ctx, &r, false)
 			if err != nil {
 				if _, gone := s.store.find(r.ID); gone != nil { // and its layer with it
 					return nil, gone
@@ -69,7 +69,7 @@ func (f *Files) view(ctx context.Context, r Record, write bool) (*view, error) {
 			unlock()
 			continue
 		}
-		v, err = s.mountedView(ctx, &r, true)
+		v, err = f.mountedView(ctx, &r, true)
 		if err != nil {
 			unlock()
 			return nil, err
@@ -80,9 +80,10 @@ func (f *Files) view(ctx context.Context, r Record, write bool) (*view, error) {
 }
 
 // liveView opens the root of a container that runs; nil and nil when it does not.
-func (s *Service) liveView(ctx context.Context, r Record) (*view, error) {
+func (f *Files) liveView(ctx context.Context, r Record) (*view, error) {
+	s := f.containers
 	for r.State.Up() {
-		root, err := supervise.OpenRoot(s.bundleDir(r.ID))
+		root, err := supervise.OpenRoot(s.bundles.path(r.ID))
 		if err == nil {
 			return &view{root: root}, nil
 		}
@@ -90,7 +91,7 @@ func (s *Service) liveView(ctx context.Context, r Record) (*view, error) {
 			return nil, err
 		}
 		// Its process has ended, and that will be on record soon.
-		if _, ended, err := s.running(r); err == nil {
+		if _, ended, err := s.lives.running(r); err == nil {
 			select {
 			case <-ended:
 			case <-ctx.Done():
@@ -112,32 +113,26 @@ var errNoPlace = errors.New("the root has no place for a mount")
 // mountedView mounts the root of a container that does not run, in a mount
 // namespace of its own that nobody else sees. To be written to it needs the
 // operation lock; otherwise nothing of it is changed.
-func (s *Service) mountedView(ctx context.Context, r *Record, write bool) (*view, error) {
-	root, err := s.rootOf(ctx, r)
+func (f *Files) mountedView(ctx context.Context, r *Record, write bool) (*view, error) {
+	root, err := f.containers.rootOf(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	binds, err := s.bindsOf(r)
+	binds, err := f.containers.store.bindsOf(r)
 	if err != nil {
 		return nil, err
 	}
-	type result struct {
-		v   *view
-		err error
-	}
-	done := make(chan result)
-	go func() {
-		runtime.LockOSThread() // for good: the thread ends with the goroutine, the namespace with the view
-		v, err := mountView(root, binds, r, write)
-		done <- result{v, err}
-	}()
-	res := <-done
-	return res.v, res.err
+	var v *view
+	thread.Own(func() bool {
+		v, err = mountView(root, binds, r, write)
+		return false // the thread ends, the namespace with the view
+	})
+	return v, err
 }
 
 // bindsOf lists what of the host is mounted in a container: the engine's files,
 // and what the user asked for, parents before children.
-func (s *Service) bindsOf(r *Record) ([]specs.Mount, error) {
+func (s *store) bindsOf(r *Record) ([]specs.Mount, error) {
 	user, err := spec.UserMounts(r.HostConfig)
 	if err != nil {
 		return nil, err
@@ -147,7 +142,7 @@ func (s *Service) bindsOf(r *Record) ([]specs.Mount, error) {
 		return nil, err
 	}
 	var in spec.Input
-	s.hostFilePaths(r.ID, &in)
+	s.hostFiles(r.ID, &in)
 	var binds []specs.Mount
 	for target, source := range map[string]string{"/etc/hosts": in.Hosts, "/etc/hostname": in.Hostname, "/etc/resolv.conf": in.ResolvConf} {
 		if _, err := os.Stat(source); err == nil { // else it was never started

@@ -6,6 +6,7 @@ import (
 
 	"github.com/moby/moby/api/types/events"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/label"
 )
 
 // Filter chooses messages. Its keys are Docker's: an object type names an
@@ -80,9 +81,7 @@ func (f Filter) image(msg events.Message) bool {
 
 func (f Filter) labels(attributes map[string]string) bool {
 	for _, want := range f["label"] {
-		key, value, hasValue := strings.Cut(want, "=")
-		got, ok := attributes[key]
-		if !ok || hasValue && got != value {
+		if !label.Has(attributes, want) {
 			return false
 		}
 	}

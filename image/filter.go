@@ -5,10 +5,10 @@ import (
 	"path"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/label"
 	"github.com/tarehq/tare/reference"
 )
 
@@ -131,14 +131,8 @@ func (f *filter) anyLabels(members []member) bool {
 		if m.detail == nil {
 			return false
 		}
-		has := func(want string) bool { return hasLabel(m.detail.config.Config.Labels, want) }
+		has := func(want string) bool { return label.Has(m.detail.config.Config.Labels, want) }
 		lacks := func(want string) bool { return !has(want) }
 		return !slices.ContainsFunc(f.labels, lacks) && !slices.ContainsFunc(f.noLabels, has)
 	})
-}
-
-func hasLabel(labels map[string]string, want string) bool {
-	key, value, withValue := strings.Cut(want, "=")
-	got, ok := labels[key]
-	return ok && (!withValue || got == value)
 }

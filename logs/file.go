@@ -150,3 +150,16 @@ func (f *file) head(unpack Unpack) uint64 {
 	f.first = h.Sum64()
 	return f.first
 }
+
+// unordered is the attribute of a file before or in which the clock was set
+// back: what is in the log up to its end cannot be found by time.
+const unordered = "user.tare.unordered"
+
+func markUnordered(f *os.File) error {
+	return unix.Fsetxattr(int(f.Fd()), unordered, nil, 0)
+}
+
+func isUnordered(f *os.File) bool {
+	_, err := unix.Fgetxattr(int(f.Fd()), unordered, nil)
+	return err == nil
+}

@@ -17,7 +17,9 @@
 // Rotation renames, so that who has a file open reads it to its end. The names
 // change under flock(2) on the directory, held for a few renames and never over
 // reading or writing; the writer does not wait for it. The times of the records
-// rise, so a moment is found by bisection and needs no index. Who comes back
+// rise, so a moment is found by bisection and needs no index; after the clock was
+// set back by more than a minute they do not, and the file has the attribute
+// user.tare.unordered, by which all is read. Who comes back
 // finds a file by its inode and by a hash of its first line (Position).
 package logs
 
@@ -34,7 +36,8 @@ type Entry struct {
 	Stream string // "stdout" or "stderr"
 	Time   time.Time
 	// Line ends with its newline; without one the line goes on in the stream's
-	// next record. It is valid until the callback returns.
+	// next record, or ended with the output if it is shorter than PartSize. It is
+	// valid until the callback returns.
 	Line  []byte
 	Attrs []byte // JSON object of strings; nil without
 }

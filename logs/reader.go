@@ -17,6 +17,7 @@ type reader struct {
 	buf   []byte
 	d     decoder
 	last  time.Time // of the newest record that was passed on
+	mixed bool      // the times of the files do not rise
 }
 
 // open opens the log and goes to where the options begin.
@@ -26,6 +27,7 @@ func open(path string, o ReadOptions) (*reader, error) {
 	if r.files, err = openFiles(path, o.Unpack != nil); err != nil {
 		return nil, err
 	}
+	r.mixed = slices.ContainsFunc(r.files, func(f *file) bool { return isUnordered(f.f) })
 	if err := r.seek(); err != nil {
 		r.close()
 		return nil, err
@@ -218,6 +220,9 @@ func (r *reader) filter(e Entry) error {
 		return nil
 	}
 	if !r.o.Until.IsZero() && e.Time.After(r.o.Until) {
+		if r.mixed {
+			return nil
+		}
 		return errPast
 	}
 	r.last = e.Time

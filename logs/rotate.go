@@ -161,12 +161,33 @@ func Replace(path string, inode uint64, fresh string) error {
 		if st, err := os.Stat(name); x.packed || x.n == 0 || err != nil || inodeOf(st) != inode {
 			continue
 		}
+		if err := keepMark(name, fresh); err != nil {
+			return err
+		}
 		if err := os.Rename(fresh, name+PackedSuffix); err != nil {
 			return err
 		}
 		return os.Remove(name)
 	}
 	return fs.ErrNotExist
+}
+
+// keepMark marks a file as the one that it takes the place of.
+func keepMark(old, fresh string) error {
+	from, err := os.Open(old)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	if !isUnordered(from) {
+		return nil
+	}
+	to, err := os.Open(fresh)
+	if err != nil {
+		return err
+	}
+	defer to.Close()
+	return markUnordered(to)
 }
 
 // Clear empties the log at path, also while it is written and followed.
@@ -185,6 +206,7 @@ func Clear(path string) error {
 		switch {
 		case x.n == 0: // not removed: the writer goes on with it
 			err = os.Truncate(name, 0)
+			_ = unix.Removexattr(name, unordered) // mostly there is none
 		case x.packed:
 			err = os.Remove(name + PackedSuffix)
 		default:

@@ -26,11 +26,11 @@ func (r *reader) seek() error {
 			break
 		}
 		// What had the same time as the last one comes again, rather than not.
-		if t := time.Unix(0, r.o.From.Time); r.o.From.Time != 0 && r.o.Since.Before(t) {
+		if t := time.Unix(0, r.o.From.Time); r.o.From.Time != 0 && r.o.Since.Before(t) && !r.mixed {
 			r.o.Since = t
 		}
 	}
-	if !r.o.Since.IsZero() {
+	if !r.o.Since.IsZero() && !r.mixed {
 		i, at, err := r.seekTime(r.o.Since)
 		if err != nil {
 			return err

@@ -31,6 +31,10 @@ func (s Stream) String() string {
 // split. It is the size of the buffer that Docker reads output with.
 const maxLine = 16 << 10
 
+// PartSize is the length in bytes that a record without a newline has at least
+// where its line goes on: a character is not split.
+const PartSize = maxLine - utf8.UTFMax + 1
+
 // Options are how a log is written. The zero value is one file without end.
 type Options struct {
 	MaxSize  int64  // bytes from which on a file is full; 0 for no bound
@@ -107,7 +111,11 @@ func (w *Writer) inspect() error {
 		return err
 	}
 	w.torn = last[0] != '\n'
-	return nil
+	at, _, err := tailOffset(w.f, w.size, 1)
+	if err != nil {
+		return err
+	}
+	return Decode(io.NewSectionReader(w.f, at, w.size-at), func(e Entry) error { w.stored = e.Time; return nil })
 }
 
 // Write stores chunk. The end of it that is no whole line yet waits for the
@@ -117,15 +125,18 @@ func (w *Writer) Write(s Stream, chunk []byte) {
 }
 
 // backSteps is how far the clock may be set back before the times of records
-// go back with it. The times of a file rise otherwise, which is what it is
-// searched by.
+// go back with it.
 const backSteps = time.Minute
 
-// now orders t behind the records that are written.
+// now orders t behind the records that are written. The times of a file rise,
+// which is what it is searched by, unless it is marked.
 func (w *Writer) now(t time.Time) time.Time {
 	t = t.UTC()
-	if t.Before(w.stored) && w.stored.Sub(t) < backSteps {
-		return w.stored
+	if t.Before(w.stored) {
+		if w.stored.Sub(t) < backSteps || markUnordered(w.f) != nil {
+			return w.stored
+		}
+		w.stored = t
 	}
 	return t
 }
@@ -205,7 +216,9 @@ func (w *Writer) appendSplit(b []byte, s Stream, now time.Time) []byte {
 // parts of a line have the time of the first, as with Docker, but where the
 // other stream has been written since: the times of a file do not fall.
 func (w *Writer) appendRecord(b []byte, s Stream, line []byte, begun time.Time) []byte {
-	w.stored = w.now(begun)
+	if w.stored.Before(begun) {
+		w.stored = begun
+	}
 	var stamp [len(time.RFC3339Nano)]byte
 	b = append(b, recordHead...)
 	b = appendEscaped(b, line)

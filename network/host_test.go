@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/internal/testutil"
+	"github.com/tarehq/tare/internal/thread"
 )
 
 // asHost runs the rest of the test in a process whose network namespace is
@@ -93,7 +94,7 @@ func (p place) try(f func() error) (err error) {
 		return err
 	}
 	defer home.Close()
-	onOwnThread(func() bool {
+	thread.Own(func() bool {
 		if err = unix.Setns(int(p.ns.Fd()), unix.CLONE_NEWNET); err != nil {
 			return true
 		}
@@ -112,7 +113,7 @@ func machine(t testing.TB, name string, third int) place {
 	home, openErr := os.Open("/proc/thread-self/ns/net")
 	must(t, openErr)
 	defer home.Close()
-	onOwnThread(func() bool {
+	thread.Own(func() bool {
 		if err = unix.Unshare(unix.CLONE_NEWNET); err == nil {
 			p.ns, err = os.Open("/proc/thread-self/ns/net")
 		}

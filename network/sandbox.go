@@ -12,9 +12,9 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"strings"
 
+	"github.com/tarehq/tare/internal/thread"
 	"golang.org/x/sys/unix"
 )
 
@@ -46,30 +46,9 @@ func interfaceName(prefix string) string {
 	return prefix + base32Lower.EncodeToString(random)
 }
 
-// onOwnThread runs f on a thread that does nothing else meanwhile and is not
-// the process's first: what /proc/self shows is the first thread's. When f
-// returns false its thread ends with it.
-func onOwnThread(f func() (clean bool)) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		if unix.Gettid() == unix.Getpid() {
-			// This goroutine holds the first thread until f has run elsewhere.
-			onOwnThread(f)
-			runtime.UnlockOSThread()
-			return
-		}
-		if f() {
-			runtime.UnlockOSThread()
-		}
-	}()
-	<-done
-}
-
 // makeSandbox makes a sandbox whose other end is on the bridge.
 func (s *Service) makeSandbox() (box *sandbox, err error) {
-	onOwnThread(func() bool {
+	thread.Own(func() bool {
 		if err = unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			err = fmt.Errorf("make a network namespace: %w", err)
 			return true

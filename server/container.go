@@ -103,11 +103,10 @@ func (h *containerHandlers) create(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	var body createBody
-	if err := r.json(&body); err != nil {
+	if err := r.json(&body); err != nil && !errors.Is(err, errNoBody) {
 		return err
-	}
-	if r.Body == nil || r.ContentLength == 0 {
-		return errNoBody
+	} else if err != nil || r.Body == nil || r.ContentLength == 0 {
+		return fault.New(fault.Invalid, "invalid JSON: EOF") // another decoder's text in Docker
 	}
 	if body.Config == nil {
 		return fault.New(fault.Invalid, "config cannot be empty in order to create a container")

@@ -46,12 +46,14 @@ func probeHost() host {
 		h.memory = int64(si.Totalram) * int64(si.Unit)
 	}
 	const root = "/sys/fs/cgroup"
-	if unified, err := cgroupfs.Unified(); err == nil && unified {
+	groups, err := cgroupfs.Host()
+	if err == nil && groups.Unified() {
 		h.cgroupVersion = 2
 		h.limits = unifiedLimits(root)
 	} else {
 		h.limits = legacyLimits(root)
 	}
+	h.limits.swap = h.limits.memory && err == nil && groups.CountsSwap()
 	if status, err := os.ReadFile("/proc/self/status"); err == nil && bytes.Contains(status, []byte("\nSeccomp:")) {
 		h.security = append(h.security, "name=seccomp")
 	}
@@ -71,7 +73,6 @@ func legacyLimits(root string) limits {
 	has := func(controller, file string) bool { return exists(filepath.Join(root, controller, file)) }
 	return limits{
 		memory:    has("memory", "memory.limit_in_bytes"),
-		swap:      has("memory", "memory.memsw.limit_in_bytes"),
 		oomKill:   has("memory", "memory.oom_control"),
 		cpuShares: has("cpu", "cpu.shares"),
 		cpuQuota:  has("cpu", "cpu.cfs_quota_us"),
@@ -80,8 +81,8 @@ func legacyLimits(root string) limits {
 	}
 }
 
-// unifiedLimits looks at the controllers of version 2, cgroups(7). Swap is
-// limited with memory there, and the OOM killer cannot be turned off.
+// unifiedLimits looks at the controllers of version 2, cgroups(7). The
+// OOM killer cannot be turned off there.
 func unifiedLimits(root string) limits {
 	text, _ := os.ReadFile(filepath.Join(root, "cgroup.controllers"))
 	on := map[string]bool{}
@@ -89,7 +90,7 @@ func unifiedLimits(root string) limits {
 		on[name] = true
 	}
 	return limits{
-		memory: on["memory"], swap: on["memory"],
+		memory:    on["memory"],
 		cpuShares: on["cpu"], cpuQuota: on["cpu"], cpus: on["cpuset"], pids: on["pids"],
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	wire "github.com/moby/moby/api/types/network"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/label"
 )
 
 // Networks is what the handlers need of networks; network.Service is it.
@@ -134,9 +135,7 @@ func matchesNetwork(filters map[string]map[string]bool, n wire.Summary) bool {
 			dangling, _ := strconv.ParseBool(value)
 			return !dangling
 		case "label":
-			name, want, hasWant := strings.Cut(value, "=")
-			got, ok := n.Labels[name]
-			return ok && (!hasWant || got == want)
+			return label.Has(n.Labels, value)
 		}
 		return false
 	}

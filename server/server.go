@@ -55,8 +55,8 @@ func New(c Config) *Server {
 	for _, rows := range [][]route{
 		s.system.routes(),
 		(&eventHandlers{c.Events}).routes(),
+		(&logHandlers{c.Logs}).routes(), // before the containers, whose names may hold slashes when they are removed
 		(&containerHandlers{c.Containers, host.cgroupVersion}).routes(),
-		(&logHandlers{c.Logs}).routes(),
 		(&attachHandlers{c.Containers, c.Log}).routes(),
 		(&execHandlers{c.Execs, c.Log}).routes(),
 		(&fileHandlers{c.Files}).routes(),

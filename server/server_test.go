@@ -198,8 +198,8 @@ func TestStoppingCutsRequests(t *testing.T) {
 func TestBadBodies(t *testing.T) {
 	r := newRig(t)
 	create := "/containers/create"
-	r.want(400, "invalid JSON: got EOF while reading request body", "POST", create, "")
-	r.want(400, "invalid JSON: got EOF while reading request body", "POST", create, " ")
+	r.want(400, "invalid JSON: EOF", "POST", create, "")
+	r.want(400, "invalid JSON: EOF", "POST", create, " ")
 	r.want(400, "invalid JSON: invalid character 'n' looking for beginning of object key string", "POST", create, "{nope")
 	r.want(400, "invalid JSON: unexpected EOF", "POST", create, `{"Image":"x"`)
 	r.want(400, "unexpected content after JSON", "POST", create, `{"Image":"x"} {}`)

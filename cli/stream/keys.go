@@ -30,7 +30,7 @@ func parseKey(key string) (byte, bool) {
 	if len(key) == 1 {
 		return key[0], true
 	}
-	name, ok := strings.CutPrefix(strings.ToLower(key), "ctrl-")
+	name, ok := strings.CutPrefix(key, "ctrl-")
 	switch {
 	case key == "DEL":
 		return 127, true

@@ -6,12 +6,12 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/signum"
 	"github.com/tarehq/tare/ocirun"
 	"golang.org/x/sys/unix"
 )
@@ -314,30 +314,12 @@ func leftAlone(c *ocirun.Container, sig unix.Signal) bool {
 	return err == nil && len(pids) > 0
 }
 
-// parseSignal reads a number, or a name of signal(7) with or without SIG.
 func parseSignal(s string) (unix.Signal, error) {
-	if n, err := strconv.Atoi(s); err == nil && n >= 0 && n <= 64 {
-		return unix.Signal(n), nil
+	sig, ok := signum.Parse(s)
+	if !ok {
+		return 0, fault.New(fault.Invalid, "unknown signal %q", s)
 	}
-	name := strings.ToUpper(s)
-	if !strings.HasPrefix(name, "SIG") {
-		name = "SIG" + name
-	}
-	if sig := unix.SignalNum(name); sig != 0 {
-		return sig, nil
-	}
-	for from, base := range map[string]int{"SIGRTMIN": 34, "SIGRTMAX": 64} { // as the C library counts
-		if rest, ok := strings.CutPrefix(name, from); ok {
-			if rest == "" {
-				rest = "0"
-			}
-			n, err := strconv.Atoi(rest)
-			if sig := base + n; err == nil && sig >= 34 && sig <= 64 {
-				return unix.Signal(sig), nil
-			}
-		}
-	}
-	return 0, fault.New(fault.Invalid, "unknown signal %q", s)
+	return sig, nil
 }
 
 func runDelete(g *settings, args []string) error {

@@ -231,16 +231,3 @@ func TestInterrupted(t *testing.T) {
 		}
 	}
 }
-
-func TestParseSignal(t *testing.T) {
-	for text, want := range map[string]int{"9": 9, "KILL": 9, "sigterm": 15, "RTMIN": 34, "SIGRTMIN+3": 37, "rtmax-1": 63, "RTMAX": 64} {
-		if sig, err := parseSignal(text); err != nil || int(sig) != want {
-			t.Errorf("%s: %d, %v", text, sig, err)
-		}
-	}
-	for _, text := range []string{"", "65", "-1", "RTMIN-1", "RTMAX+1", "RTMIN+", "RTMIN+x"} {
-		if sig, err := parseSignal(text); err == nil {
-			t.Errorf("%q is %d", text, sig)
-		}
-	}
-}

@@ -68,6 +68,20 @@ func Unified() (bool, error) {
 	return l.Unified(), nil
 }
 
+// CountsSwap looks whether the kernel can limit swap: for v1 it has to be told so
+// when it boots (swapaccount=1). The root group of v2 has no limits to look at.
+func (l *Layout) CountsSwap() bool {
+	if l.Unified() {
+		return l.V2.Own == "/" || l.V2.Own == "" || unix.Access(l.V2.Place("")+"/memory.swap.max", unix.F_OK) == nil
+	}
+	for i := range l.V1 {
+		if h := &l.V1[i]; slices.Contains(h.Controllers, "memory") {
+			return unix.Access(h.Mount+"/memory.memsw.limit_in_bytes", unix.F_OK) == nil
+		}
+	}
+	return false
+}
+
 // groups reads cgroup of proc(5): the paths by the list of controllers, "" for
 // v2.
 func groups(text string) map[string]string {

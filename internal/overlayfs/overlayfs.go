@@ -8,9 +8,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 
+	"github.com/tarehq/tare/internal/thread"
 	"golang.org/x/sys/unix"
 )
 
@@ -149,18 +149,12 @@ func byOptions(o Overlay, attr int) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	type result struct {
-		fd  int
-		err error
-	}
-	done := make(chan result)
-	go func() {
-		runtime.LockOSThread() // for good: the thread ends with the goroutine
-		fd, err := inOwnNamespace(common, o.Lower[0], data, attr)
-		done <- result{fd, err}
-	}()
-	r := <-done
-	return r.fd, r.err
+	fd := -1
+	thread.Own(func() bool {
+		fd, err = inOwnNamespace(common, o.Lower[0], data, attr)
+		return false
+	})
+	return fd, err
 }
 
 func inOwnNamespace(dir, target, data string, attr int) (int, error) {

@@ -21,9 +21,9 @@ import (
 	"github.com/tarehq/tare/internal/idgen"
 )
 
-// Of these fluentd-async, -async-reconnect-interval, -buffer-limit and
-// -max-retries have nothing to do here: the container never waits for the
-// receiver, the local log is the buffer, and sending is never given up.
+// Of these fluentd-async, -buffer-limit and -max-retries have nothing to do
+// here: the container never waits for the receiver, the local log is the
+// buffer, and sending is never given up.
 var fluentdKeys = []string{"fluentd-address", "fluentd-async", "fluentd-async-reconnect-interval", "fluentd-buffer-limit",
 	"fluentd-max-retries", "fluentd-read-timeout", "fluentd-request-ack", "fluentd-retry-wait", "fluentd-sub-second-precision",
 	"fluentd-write-timeout"}
@@ -112,6 +112,8 @@ func newFluentd(opts map[string]string, info Info) (*Receiver, error) {
 	exact, _ := strconv.ParseBool(opts["fluentd-sub-second-precision"])
 	fixed := map[string]string{"container_id": info.ContainerID, "container_name": info.ContainerName}
 	r := &Receiver{sure: ack, dial: fluentdDial(network, addr, opts)}
+	r.Wait, _ = time.ParseDuration(opts["fluentd-retry-wait"])
+	r.Renew, _ = time.ParseDuration(opts["fluentd-async-reconnect-interval"])
 	r.format = func(b []byte, m *Message) []byte {
 		record := maps.Clone(fixed)
 		record["source"], record["log"] = m.Stream.String(), string(m.Line)

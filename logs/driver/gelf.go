@@ -15,10 +15,11 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 )
 
-// Of these gelf-tcp-max-reconnect and -reconnect-delay have nothing to do here:
-// sending is never given up.
+// Of these gelf-tcp-max-reconnect has nothing to do here: sending is never
+// given up.
 var gelfKeys = []string{"gelf-address", "gelf-compression-level", "gelf-compression-type", "gelf-tcp-max-reconnect", "gelf-tcp-reconnect-delay"}
 
 func checkGELF(opts map[string]string) error {
@@ -87,6 +88,9 @@ func newGELF(opts map[string]string, info Info) (*Receiver, error) {
 	r := &Receiver{dial: func(ctx context.Context) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, u.Scheme, u.Host)
 	}}
+	if seconds, err := strconv.Atoi(opts["gelf-tcp-reconnect-delay"]); err == nil {
+		r.Wait = time.Duration(seconds) * time.Second
+	}
 	tcp := u.Scheme == "tcp"
 	r.format = func(b []byte, m *Message) []byte {
 		all := maps.Clone(fixed)

@@ -40,6 +40,10 @@ type Receiver struct {
 	confirm func(c net.Conn, messages int) error
 	// sure says that what was written without an error has arrived.
 	sure bool
+
+	// Wait is what passes between the first attempts to reach it, and Renew after
+	// which time a new connection is made. Zero leaves it to the caller.
+	Wait, Renew time.Duration
 }
 
 // NewReceiver makes the receiver of a remote driver from options that have

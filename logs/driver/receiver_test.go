@@ -174,6 +174,18 @@ func TestSyslogTLS(t *testing.T) {
 	}
 }
 
+func TestWaits(t *testing.T) {
+	for driver, opts := range map[string][]string{
+		"fluentd": {"fluentd-retry-wait", "3s", "fluentd-async-reconnect-interval", "5s"},
+		"gelf":    {"gelf-address", "tcp://h:1", "gelf-tcp-reconnect-delay", "3"},
+	} {
+		r, err := NewReceiver(driver, testInfo(opts...))
+		if err != nil || r.Wait != 3*time.Second || driver == "fluentd" && r.Renew != 5*time.Second {
+			t.Errorf("%s: %+v, %v", driver, r, err)
+		}
+	}
+}
+
 func TestFluentd(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -1,6 +1,8 @@
 package forward
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -80,7 +82,8 @@ func (x *feed) run(ctx context.Context) {
 		return
 	}
 	away := false
-	for wait := firstWait; ; wait = min(2*wait, lastWait) {
+	first := cmp.Or(receiver.Wait, firstWait)
+	for wait := first; ; wait = max(first, min(2*wait, lastWait)) {
 		before := x.delivered()
 		err := x.session(ctx, receiver)
 		x.save()
@@ -88,7 +91,10 @@ func (x *feed) run(ctx context.Context) {
 			return
 		}
 		if x.delivered() != before {
-			wait, away = firstWait, false
+			wait, away = first, false
+		}
+		if err == errRenew {
+			continue
 		}
 		if !away {
 			x.f.log.Warn("the receiver of a container's log cannot be reached: the log waits for it", "container", x.id, "driver", s.Driver, "err", err)
@@ -149,6 +155,7 @@ func (x *feed) save() {
 type session struct {
 	x     *feed
 	conn  *driver.Conn
+	renew time.Time // when the connection is due to be made anew; zero: never
 	batch []driver.Message
 	lines []byte // of the batch
 	parts [2]part
@@ -163,7 +170,10 @@ type mark struct {
 	when time.Time
 }
 
-var errBroken = errors.New("the receiver has closed the connection")
+var (
+	errBroken = errors.New("the receiver has closed the connection")
+	errRenew  = errors.New("the connection is made anew")
+)
 
 // session connects and feeds from the cursor on. nil means that nothing is
 // left.
@@ -176,6 +186,9 @@ func (x *feed) session(ctx context.Context, receiver *driver.Receiver) error {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	s := &session{x: x, conn: conn, parts: x.delivered().Parts}
+	if receiver.Renew > 0 {
+		s.renew = time.Now().Add(receiver.Renew)
+	}
 	var side sync.WaitGroup
 	side.Go(func() { // a write that hangs ends with the connection
 		select {
@@ -193,8 +206,10 @@ func (x *feed) session(ctx context.Context, receiver *driver.Receiver) error {
 	err = logs.Read(ctx, filepath.Join(src.Dir, LogName), logs.ReadOptions{
 		Tail: -1, From: x.delivered().At, Follow: true, Running: src.Running, Block: s.flush, Unpack: x.f.unpack,
 	}, s.add)
-	if err == nil {
-		err = s.settle(ctx)
+	if again := err == errRenew; err == nil || again {
+		if err = s.settle(ctx); err == nil && again {
+			return errRenew
+		}
 	}
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		return cause
@@ -209,11 +224,8 @@ func (s *session) add(e logs.Entry) error {
 	if e.Stream == logs.Stderr.String() {
 		m.Stream, p = logs.Stderr, &s.parts[1]
 	}
-	line := e.Line
-	whole := len(line) > 0 && line[len(line)-1] == '\n'
-	if whole {
-		line = line[:len(line)-1]
-	}
+	line, whole := bytes.CutSuffix(e.Line, []byte{'\n'})
+	whole = whole || len(line) < logs.PartSize // the end of an output, which has no newline
 	if !whole || p.ID != "" {
 		m.Partial = p.next(whole)
 	}
@@ -247,6 +259,9 @@ func (s *session) flush(at logs.Position) error {
 	defer s.mu.Unlock()
 	s.marks = append(s.marks, mark{cursor{at, s.parts}, time.Now()})
 	s.advanceLocked()
+	if !s.renew.IsZero() && time.Now().After(s.renew) {
+		return errRenew
+	}
 	return nil
 }
 

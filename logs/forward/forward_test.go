@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -234,6 +235,48 @@ func TestSpool(t *testing.T) {
 	})
 }
 
+// A connection is made anew when the options say so, and nothing comes twice
+// for it.
+func TestRenewedConnection(t *testing.T) {
+	r := newRig(t)
+	l, err := net.Listen("unix", r.to.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	connections, got := make(chan struct{}, 100), make(chan []byte, 100)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			connections <- struct{}{}
+			all, _ := io.ReadAll(c)
+			got <- all
+		}
+	}()
+	r.f.Begin("c", forward.Source{Dir: filepath.Join(r.dir, "log"), Driver: "fluentd", Running: func() <-chan struct{} { return r.running },
+		Info: driver.Info{ContainerID: "c", Config: map[string]string{"fluentd-address": "unix://" + r.to.path, "fluentd-async-reconnect-interval": "100ms"}}})
+	testutil.Eventually(t, 20*time.Second, "three connections", func() bool {
+		r.write(1)
+		return len(connections) >= 3
+	})
+	close(r.running)
+	var all []byte
+	testutil.Eventually(t, 20*time.Second, "all lines arrive", func() bool {
+		select {
+		case part := <-got:
+			all = append(all, part...)
+		default:
+		}
+		return strings.Contains(string(all), fmt.Sprintf("line %d\xa6source", r.written-1))
+	})
+	if n := strings.Count(string(all), "line "); n != r.written {
+		t.Errorf("%d lines of %d", n, r.written)
+	}
+}
+
 // Lines that came in parts say so.
 func TestParts(t *testing.T) {
 	dir := t.TempDir()
@@ -251,7 +294,7 @@ func TestParts(t *testing.T) {
 		defer c.Close()
 		var all []byte
 		buf := make([]byte, 64<<10)
-		for !strings.Contains(string(all), "after") {
+		for !strings.Contains(string(all), "an end") {
 			n, err := c.Read(buf)
 			if all = append(all, buf[:n]...); err != nil {
 				break
@@ -264,7 +307,8 @@ func TestParts(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.Close()
-	w.Write(logs.Stdout, []byte(strings.Repeat("x", 40<<10)+"\nafter\n"))
+	w.Write(logs.Stdout, []byte(strings.Repeat("x", 40<<10)+"\nafter\nan end"))
+	w.Flush() // as at the end of a run: it is no part of a line
 	f, err := forward.New(filepath.Join(dir, "spool"), nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

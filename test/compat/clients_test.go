@@ -41,13 +41,26 @@ func goEnv(t *testing.T, name string) string {
 	return string(out[:len(out)-1])
 }
 
+// needsClients skips what compiles other people's programs for minutes, unless
+// this run is there for it.
+func needsClients(t *testing.T) {
+	t.Helper()
+	if os.Getenv("TARE_TEST_CLIENTS") != "1" {
+		t.Skip("make compat runs this")
+	}
+}
+
 // The Go clients: testcontainers-go, and Docker's own SDK.
-func TestGoClients(t *testing.T) { foreign(t, "", "go", "test", "-count=1", "./...") }
+func TestGoClients(t *testing.T) {
+	needsClients(t)
+	foreign(t, "", "go", "test", "-count=1", "./...")
+}
 
 // Debian's package of Docker's SDK for Python.
 func TestPython(t *testing.T) { foreign(t, "python", "/usr/bin/python3", "life.py") }
 
 // npm's dockerode.
 func TestNode(t *testing.T) {
+	needsClients(t)
 	foreign(t, "node", "sh", "-c", "npm install --silent --no-audit --no-fund --no-package-lock && npm test --silent")
 }

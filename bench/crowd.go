@@ -1,0 +1,166 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// crowds is how many containers an engine runs at a time. The peers get fewer:
+// a thousand takes Docker minutes and gigabytes.
+var crowds = map[string]int{"tare": 1000, "docker": 100, "podman": 50}
+
+// throng is an engine with many containers.
+type throng struct {
+	*engine
+	n int
+	t *table
+}
+
+// benchCrowds measures each engine with many containers, one engine after the
+// other: what a thousand network namespaces cost the kernel is not the next
+// one's.
+func benchCrowds(t *table, dir, bin, image string, runs int) error {
+	if err := os.MkdirAll(filepath.Join(dir, "run"), 0o755); err != nil {
+		return err
+	}
+	var sizes []string
+	for _, e := range engines(dir, bin) {
+		e.config = "{}\n"
+		if e.name == "docker" { // its containers are to outlive it, as ours do
+			e.config = `{"live-restore": true}` + "\n"
+		}
+		ready, stop := startEngines(t, []*engine{e}, image)
+		for _, e := range ready {
+			c := &throng{e, crowds[e.name], t}
+			if err := c.measure(runs); err != nil {
+				t.note("a crowd, %s: %v", e.name, err)
+			}
+			sizes = append(sizes, fmt.Sprintf("%d containers of %s", c.n, e.name))
+		}
+		stop()
+	}
+	t.note("a crowd is %s", strings.Join(sizes, ", "))
+	return nil
+}
+
+// measure goes through the life of the crowd.
+func (c *throng) measure(runs int) error {
+	alone, err := c.latency(runs)
+	if err != nil {
+		return err
+	}
+	c.add("run --rm busybox true, bridge, beside none", "ms", alone)
+	took, err := c.parallel(c.n, "run", "-d", "busybox", "sleep", "100000")
+	defer c.disperse()
+	if err != nil {
+		return err
+	}
+	c.add("start of a crowd, all at once, for each", "ms", took/float64(c.n))
+	if err := c.weigh(); err != nil {
+		return err
+	}
+	beside, err := c.latency(runs)
+	if err != nil {
+		return err
+	}
+	c.add("run --rm busybox true, bridge, beside a crowd", "ms", beside)
+	c.add("the same, times that beside none", "times", beside/alone)
+	if took, err = c.typical(runs, "ps"); err != nil {
+		return err
+	}
+	c.add("ps of a crowd", "ms", took)
+	return c.takeOver()
+}
+
+func (c *throng) add(title, unit string, value float64) { c.t.add(title, unit, c.name, value) }
+
+func (c *throng) latency(runs int) (float64, error) {
+	time.Sleep(rest)
+	return c.typical(runs, "run", "--rm", "busybox", "true")
+}
+
+// typical is the median of a command's times.
+func (c *throng) typical(runs int, args ...string) (float64, error) {
+	var all []float64
+	for range runs {
+		took, err := try(c.command(args...))
+		if err != nil {
+			return 0, err
+		}
+		all = append(all, took)
+	}
+	return median(all), nil
+}
+
+// ids are all containers of the engine.
+func (c *throng) ids(args ...string) []string {
+	out, _ := c.command(append([]string{"ps", "-q", "--no-trunc"}, args...)...).Output()
+	return strings.Fields(string(out))
+}
+
+// weigh puts down what each container of the crowd takes beside itself, and
+// what the daemon has.
+func (c *throng) weigh() error {
+	time.Sleep(5 * time.Second) // let all come to rest
+	out, err := c.command(append([]string{"inspect", "--format", "{{.State.Pid}}"}, c.ids()...)...).Output()
+	if err != nil {
+		return fmt.Errorf("inspect of a crowd: %w", err)
+	}
+	var private, resident float64
+	pids := strings.Fields(string(out))
+	for _, word := range pids {
+		pid, err := strconv.Atoi(word)
+		if err != nil {
+			return err
+		}
+		p, r := beside(pid, c.rule)
+		private, resident = private+p, resident+r
+	}
+	if len(pids) != c.n {
+		return fmt.Errorf("%d containers run, not %d", len(pids), c.n)
+	}
+	c.add("beside each container of a crowd, private", "MB", private/float64(c.n))
+	c.add("beside each container of a crowd, resident", "MB", resident/float64(c.n))
+	c.add("daemon with a crowd, resident", "MB", c.daemonMemory())
+	return nil
+}
+
+// takeOver ends the daemon and times until its successor answers and knows the
+// whole crowd.
+func (c *throng) takeOver() error {
+	if c.running == nil {
+		return nil
+	}
+	if err := c.running.Process.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	_ = c.running.Wait()
+	begin := time.Now()
+	if err := c.begin(); err != nil {
+		return err
+	}
+	if found := len(c.ids()); found != c.n {
+		return fmt.Errorf("%d containers run after the daemon's start, not %d", found, c.n)
+	}
+	c.add("start of the daemon beside a crowd", "ms", ms(time.Since(begin)))
+	return nil
+}
+
+// disperse removes the crowd.
+func (c *throng) disperse() {
+	ids := c.ids("-a")
+	if len(ids) == 0 {
+		return
+	}
+	took, err := try(c.command(append([]string{"rm", "-f"}, ids...)...))
+	if err != nil {
+		c.t.note("%s: %v", c.name, err)
+		return
+	}
+	c.add("rm -f of a crowd, for each", "ms", took/float64(len(ids)))
+}
