@@ -38,9 +38,10 @@ type Log struct {
 	told uint64 // messages since the beginning
 }
 
-// backlog is messages, the oldest first.
+// backlog is messages, the oldest first. A message is there once, however many
+// have yet to read it.
 type backlog struct {
-	list  []weighed
+	list  []*weighed
 	bytes int
 }
 
@@ -50,15 +51,15 @@ type weighed struct {
 }
 
 // weigh gives a message with what it takes, about.
-func weigh(msg events.Message) weighed {
+func weigh(msg events.Message) *weighed {
 	n := len(msg.Action)
 	for k, v := range msg.Actor.Attributes {
 		n += len(k) + len(v) + 64
 	}
-	return weighed{msg, n}
+	return &weighed{msg, n}
 }
 
-func (b *backlog) push(m weighed) {
+func (b *backlog) push(m *weighed) {
 	b.list = append(b.list, m)
 	b.bytes += m.bytes
 }
@@ -66,7 +67,7 @@ func (b *backlog) push(m weighed) {
 func (b *backlog) pop() (m events.Message) {
 	m = b.list[0].Message
 	b.bytes -= b.list[0].bytes
-	b.list[0] = weighed{}
+	b.list[0] = nil
 	if b.list = b.list[1:]; len(b.list) == 0 {
 		b.list = nil
 	}
@@ -164,7 +165,7 @@ func (s *Subscription) OnSlow(f func()) {
 
 // push appends a message that is wanted and tells whether the subscription
 // still lives.
-func (s *Subscription) push(m weighed) bool {
+func (s *Subscription) push(m *weighed) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.end != nil {
