@@ -31,7 +31,7 @@ fuzz: ## every fuzz target for a while
 	@scripts/fuzz
 
 soak: ## hours of what the tests do for seconds: daemon and registry killed over and over, every fuzz target
-	TARE_SOAK=2000 scripts/test -run '^TestKilled' -timeout 6h
+	TARE_SOAK=2000 scripts/test -run '^TestKilled|^TestCrowd' -timeout 6h
 	FUZZTIME=10m scripts/fuzz
 
 registry-image: build ## the image tare/registry, into bin/registry-image.tar

@@ -36,11 +36,20 @@ func (x *extractor) make(dir int, base string, create func() error) error {
 		}
 		return create()
 	}
-	if err := x.remove(dir, base); err != nil {
-		return err
+	// Others may make it at the same time: another archive, the container itself.
+	for range maxTries {
+		if err = x.remove(dir, base); err != nil && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+		if err = create(); !errors.Is(err, unix.EEXIST) {
+			return err
+		}
 	}
-	return create()
+	return err
 }
+
+// maxTries bounds how often an entry takes the place of what others put there.
+const maxTries = 16
 
 // errKept is of what must not take the place of a directory, or a directory that
 // must not take the place of something else.

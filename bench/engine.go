@@ -204,15 +204,20 @@ func (e *engine) versionText() string {
 }
 
 // daemonMemory is the resident memory in MB of the daemon and of what it
-// started, 0 without one.
+// started but the containers, 0 without one.
 func (e *engine) daemonMemory() float64 {
 	if e.running == nil {
 		return 0
 	}
 	time.Sleep(2 * time.Second) // let it come to rest
 	total := 0.0
-	for _, pid := range append(childrenOf(e.running.Process.Pid), e.running.Process.Pid) {
-		if strings.Contains(commandLine(pid), e.rule) {
+	others := map[int]bool{}
+	for _, pid := range append([]int{e.running.Process.Pid}, childrenOf(e.running.Process.Pid)...) {
+		// A process comes behind its parent.
+		if others[pid] || strings.Contains(commandLine(pid), e.rule) {
+			for _, below := range childrenOf(pid) {
+				others[below] = true
+			}
 			continue
 		}
 		_, resident := memory(pid)

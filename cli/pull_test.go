@@ -97,11 +97,14 @@ func TestCreatePulls(t *testing.T) {
 		"create --pull never x":           {1, "", "Error response from daemon: No such image: x:latest\n"},
 	} {
 		f := newFake(t)
-		here := false
+		here, missing := false, "No such image: x:latest"
+		if strings.Contains(args, "platform") { // another platform's is there
+			missing = "image with reference x:latest was found but does not provide the specified platform (linux/arm64)"
+		}
 		f.handle("POST /images/create", func(w http.ResponseWriter, r *http.Request) { here = true; pulled(w, r) })
 		f.handle("POST /containers/create", func(w http.ResponseWriter, _ *http.Request) {
 			if !here {
-				fail(w, 404, "No such image: x:latest")
+				fail(w, 404, missing)
 				return
 			}
 			w.WriteHeader(201)

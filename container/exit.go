@@ -40,7 +40,7 @@ func (v *vigil) watch() {
 			lost = err
 		}
 		// The connection is gone, which the process need not be.
-		if keeper = v.regain(); keeper == nil {
+		if keeper = v.regain(lost); keeper == nil {
 			if !s.tasks.over() {
 				v.finish(v.lost(lost))
 			}
@@ -52,10 +52,10 @@ func (v *vigil) watch() {
 // regain connects to a supervising process anew, and waits for one that is
 // there and does not answer, or not to this daemon; what it tells of the run is
 // recorded. nil means that there is none, or that the service is closed.
-func (v *vigil) regain() *supervise.Keeper {
+func (v *vigil) regain(lost error) *supervise.Keeper {
 	s, l, run := v.containers, v.live, v.run
 	l.mu.Lock()
-	run.keeper = nil
+	run.keeper, run.refused = nil, lost
 	l.mu.Unlock()
 	for wait := time.Duration(0); ; wait = min(2*wait+100*time.Millisecond, 10*time.Second) {
 		select {

@@ -150,9 +150,9 @@ func (f *Files) Commit(ctx context.Context, nameOrID string, o CommitOptions) (i
 // freeze lets a running container stand still until thaw is called.
 func (f *Files) freeze(ctx context.Context, r Record) (thaw func(), err error) {
 	s := f.containers
-	keeper, _, err := s.lives.running(r)
+	keeper, ended, err := s.lives.running(r)
 	if err == nil {
-		err = keeper.Freeze(ctx)
+		err = ofRun(r, ended, keeper.Freeze(ctx))
 	}
 	if fault.KindOf(err) == fault.Conflict { // it ended just now
 		return func() {}, nil

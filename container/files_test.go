@@ -74,7 +74,7 @@ func TestFilesOfAContainerThatGoes(t *testing.T) {
 	s := &Service{store: testStore(t, t.TempDir()), cfg: Config{Images: images, Snapshots: emptyRoots{}, Events: &event.Log{}}}
 	ctx := context.Background()
 	addRecord(t, s.store, "aa11", "one", false)
-	images.meanwhile = func() { s.store.remove("aa11") }
+	images.meanwhile = func() { _, _ = s.store.remove("aa11") }
 	if _, err := s.Files().Commit(ctx, "one", CommitOptions{}); !errors.Is(err, fault.Conflict) {
 		t.Errorf("commit: %v", err)
 	}
@@ -88,7 +88,7 @@ func TestFilesOfAContainerThatGoes(t *testing.T) {
 		}
 	}
 	addRecord(t, s.store, "bb22", "two", false)
-	w := writerFunc(func(p []byte) (int, error) { s.store.remove("bb22"); return len(p), nil })
+	w := writerFunc(func(p []byte) (int, error) { _, _ = s.store.remove("bb22"); return len(p), nil })
 	if err := s.Files().Export(ctx, "two", w); !errors.Is(err, fault.Conflict) {
 		t.Errorf("export: %v", err)
 	}

@@ -1,6 +1,8 @@
 package container
 
 import (
+	"context"
+	"errors"
 	"maps"
 	"slices"
 	"sync"
@@ -155,4 +157,33 @@ func (l *live) letGo() {
 		l.run.keeper.Close()
 	}
 	l.callOffLocked()
+}
+
+// told waits until the end of a run that is on record has been told of too, so
+// that nothing comes before its events.
+func (l *live) told(ctx context.Context) error {
+	run := l.present()
+	if run.ended == nil {
+		return nil
+	}
+	select {
+	case <-run.ended:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// ofRun gives an error of the supervising process the sense that the end of the
+// run has given it: one that is gone has mostly ended with its container.
+func ofRun(r Record, ended <-chan struct{}, err error) error {
+	if !errors.Is(err, fault.Unavailable) {
+		return err
+	}
+	select {
+	case <-ended:
+		return notRunning(r)
+	case <-time.After(settleTime):
+		return err
+	}
 }

@@ -22,12 +22,12 @@ func (s *Service) Pause(ctx context.Context, nameOrID string) error {
 	if r.State == Paused {
 		return fault.New(fault.Conflict, "Container %s is already paused", r.ID)
 	}
-	keeper, _, err := s.lives.running(r)
+	keeper, ended, err := s.lives.running(r)
 	if err != nil {
 		return err
 	}
 	ctx = context.WithoutCancel(ctx)
-	if err := keeper.Pause(ctx); err != nil {
+	if err := ofRun(r, ended, keeper.Pause(ctx)); err != nil {
 		return fmt.Errorf("cannot pause container %s: %w", r.ID, err)
 	}
 	if _, err := s.store.note(r.ID, func(p *Progress) error { p.State = Paused; return nil }); err != nil {
@@ -47,11 +47,11 @@ func (s *Service) Unpause(ctx context.Context, nameOrID string) error {
 	if r.State != Paused {
 		return fmt.Errorf("Container %s is not paused", r.ID) //nolint:staticcheck // Docker's words
 	}
-	keeper, _, err := s.lives.running(r)
+	keeper, ended, err := s.lives.running(r)
 	if err != nil {
 		return err
 	}
-	if err := s.wake(context.WithoutCancel(ctx), r, keeper); err != nil {
+	if err := s.wake(context.WithoutCancel(ctx), r, keeper, ended); err != nil {
 		return fmt.Errorf("cannot resume container %s: %w", r.ID, err)
 	}
 	return nil
@@ -59,8 +59,8 @@ func (s *Service) Unpause(ctx context.Context, nameOrID string) error {
 
 // wake lets a paused container go on. One that ended or was woken meanwhile is
 // as asked.
-func (s *Service) wake(ctx context.Context, r Record, keeper *supervise.Keeper) error {
-	err := keeper.Unpause(ctx)
+func (s *Service) wake(ctx context.Context, r Record, keeper *supervise.Keeper, ended <-chan struct{}) error {
+	err := ofRun(r, ended, keeper.Unpause(ctx))
 	if errors.Is(err, fault.Conflict) {
 		return nil
 	}

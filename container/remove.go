@@ -48,6 +48,9 @@ func (s *Service) Remove(ctx context.Context, nameOrID string, o RemoveOptions) 
 		if err := (&halt{containers: s, record: r, rest: true}).kill(context.WithoutCancel(ctx)); err != nil {
 			return fmt.Errorf("cannot remove container %q: could not kill container: %w", nameOrID, err)
 		}
+		if err := s.lives.of(r.ID).told(ctx); err != nil {
+			return err
+		}
 		if r, err = s.store.find(r.ID); err != nil {
 			return nil
 		}
@@ -60,11 +63,10 @@ func (s *Service) Remove(ctx context.Context, nameOrID string, o RemoveOptions) 
 // has no owner any more and is collected.
 func (s *Service) removeLocked(r Record) error {
 	s.logs.forget(&r)
-	rest, err := moveAway(s.store.path(r.ID))
+	rest, err := s.store.remove(r.ID)
 	if err != nil {
 		return err
 	}
-	s.store.remove(r.ID)
 	s.links.forget(&r)
 	s.tasks.Go(func() { s.bundles.drop(rest) })
 	err = s.cfg.Snapshots.Remove(r.ID)

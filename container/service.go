@@ -146,7 +146,10 @@ func (s *Service) lock(ctx context.Context, nameOrID string) (r Record, unlock f
 	if unlock, err = s.ops.Lock(ctx, r.ID); err != nil {
 		return r, nil, err
 	}
-	if r, err = s.store.find(r.ID); err != nil {
+	if r, err = s.store.find(r.ID); err == nil && !r.State.Up() {
+		err = s.lives.of(r.ID).told(ctx)
+	}
+	if err != nil {
 		unlock()
 		return r, nil, err
 	}

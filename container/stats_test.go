@@ -93,7 +93,7 @@ func TestStreamEndsWithItsContainer(t *testing.T) {
 		ended <- s.stats.Read(context.Background(), "one", StatsOptions{Stream: true}, func(wire.StatsResponse) error { seen <- struct{}{}; return nil })
 	}()
 	<-seen
-	s.store.remove("aa11")
+	_, _ = s.store.remove("aa11")
 	s.stats.forget("aa11")
 	select {
 	case err := <-ended:

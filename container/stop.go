@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"syscall"
 	"time"
@@ -93,7 +94,7 @@ func (h *halt) stop(ctx context.Context, o StopOptions) error {
 	}
 	limit := h.record.stopTimeout()
 	if o.Timeout != nil {
-		limit = time.Duration(*o.Timeout) * time.Second
+		limit = inSeconds(max(*o.Timeout, -1))
 	}
 	var late <-chan time.Time
 	if limit >= 0 {
@@ -107,6 +108,11 @@ func (h *halt) stop(ctx context.Context, o StopOptions) error {
 	case <-late:
 		return h.kill(ctx)
 	}
+}
+
+// inSeconds is a time of so many seconds, or the longest that there is.
+func inSeconds(n int) time.Duration {
+	return time.Duration(min(n, int(math.MaxInt64/time.Second))) * time.Second
 }
 
 // kill ends the run by SIGKILL and returns when it is recorded as over.
@@ -166,10 +172,12 @@ func (h *halt) signal(ctx context.Context, sig syscall.Signal) (ended <-chan str
 		return nil, fault.New(fault.Unavailable, "the process that supervises container %s does not answer", r.ID)
 	case err != nil && !errors.Is(err, fault.NotFound) && !errors.Is(err, fault.Conflict) && !errors.Is(err, fault.Unavailable):
 		return nil, err
+	case err != nil: // it ended just now
+		return ended, nil
 	}
 	s.publish(r, events.ActionKill, "signal", strconv.Itoa(int(sig)))
-	if r.State == Paused && err == nil && sig != unix.SIGKILL { // any other signal has an effect when its process goes on
-		err = s.wake(ctx, r, keeper)
+	if r.State == Paused && sig != unix.SIGKILL { // any other signal has an effect when its process goes on
+		err = s.wake(ctx, r, keeper, ended)
 	}
 	return ended, err
 }
@@ -212,11 +220,11 @@ func (s *Service) Kill(ctx context.Context, nameOrID, signal string) error {
 		_, err := h.signal(ctx, sig)
 		return err
 	}
-	keeper, _, err := s.lives.running(r)
+	keeper, ended, err := s.lives.running(r)
 	if err != nil {
 		return err
 	}
-	if err := keeper.Signal(ctx, sig); err != nil {
+	if err := ofRun(r, ended, keeper.Signal(ctx, sig)); err != nil {
 		return err
 	}
 	s.publish(r, events.ActionKill, "signal", strconv.Itoa(int(sig)))

@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"errors"
+	"math"
 	"sync"
 	"time"
 
@@ -32,7 +33,8 @@ func StopAll(ctx context.Context, s *Service, limit time.Duration) error {
 		}
 	}
 	for _, r := range live {
-		wait := r.stopTimeout() + stopGrace
+		wait := r.stopTimeout()
+		wait += min(stopGrace, math.MaxInt64-max(wait, 0))
 		if r.stopTimeout() < 0 || limit < 0 {
 			limit = -1
 		} else {
@@ -85,7 +87,7 @@ func (h *halt) atEnd(ctx context.Context) error {
 // negative for ever.
 func (r Record) stopTimeout() time.Duration {
 	if r.Config.StopTimeout != nil {
-		return time.Duration(*r.Config.StopTimeout) * time.Second
+		return inSeconds(max(*r.Config.StopTimeout, -1))
 	}
 	return defaultStopTimeout * time.Second
 }

@@ -275,14 +275,24 @@ func (s *store) forgetNameLocked(name, id string) {
 	}
 }
 
-// remove forgets the record. Its directory without a record is nobody's.
-func (s *store) remove(id string) {
+// remove takes a container's directory out of the way and forgets the record;
+// the directory's new path is returned. Who writes the state sees both or neither.
+func (s *store) remove(id string) (rest string, err error) {
+	unlock, err := s.files.Lock(context.Background(), id)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if rest, err = moveAway(s.path(id)); err != nil {
+		return "", err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r, ok := s.byID[id]; ok {
 		s.forgetNameLocked(r.Name, id)
 		delete(s.byID, id)
 	}
+	return rest, nil
 }
 
 func noSuch(nameOrID string) error {

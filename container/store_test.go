@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"os"
+	"strconv"
 	"testing"
 	"time"
 
@@ -173,6 +175,90 @@ func TestStopWaitsForTheRestartUnderWay(t *testing.T) {
 	}
 	if r, err := st.find("x"); err != nil || r.State != Exited {
 		t.Errorf("after the stop: %s, %v", r.State, err)
+	}
+}
+
+// The end of a run is written while its container is being removed: that it is
+// gone is no failure to write.
+func TestRemovedWhileItsStateIsWritten(t *testing.T) {
+	st := testStore(t, t.TempDir())
+	for i := range 100 {
+		id := strconv.Itoa(i)
+		addRecord(t, st, id, "name"+id, false)
+		begun, written := make(chan struct{}), make(chan error)
+		go func() {
+			close(begun)
+			for range 20 {
+				if err := st.flush(id); err != nil {
+					written <- err
+					return
+				}
+			}
+			written <- nil
+		}()
+		<-begun
+		if _, err := st.remove(id); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-written; err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// An operation waits for the events of the end that it sees on record.
+func TestOperationComesAfterTheEnd(t *testing.T) {
+	st := testStore(t, t.TempDir())
+	addRecord(t, st, "x", "name", false)
+	s := &Service{store: st}
+	run, _ := s.lives.of("x").begin(nil, errOver)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, _, err := s.lock(ctx, "x"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("before the end: %v", err)
+	}
+	s.lives.of("x").end(run)
+	_, unlock, err := s.lock(t.Context(), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+}
+
+// A run whose supervising process is not connected is out of reach, with a reason.
+func TestRunIsOutOfReach(t *testing.T) {
+	st := testStore(t, t.TempDir())
+	addRecord(t, st, "x", "name", false)
+	s := &Service{store: st, bundles: bundles{dir: t.TempDir()}, tasks: tasks{closing: make(chan struct{})}}
+	v := &vigil{containers: s, record: Record{Spec: Spec{ID: "x"}}, live: s.lives.of("x")}
+	v.run, _ = v.live.begin(nil, nil)
+	if keeper := v.regain(errOver); keeper != nil {
+		t.Error("there is a supervising process")
+	}
+	if _, _, err := s.lives.running(v.record); !errors.Is(err, errOver) {
+		t.Errorf("out of reach: %v", err)
+	}
+}
+
+func TestErrorOfARun(t *testing.T) {
+	gone := fault.New(fault.Unavailable, "gone")
+	ended := make(chan struct{})
+	close(ended)
+	if err := ofRun(Record{}, ended, gone); !errors.Is(err, fault.Conflict) {
+		t.Errorf("at the end: %v", err)
+	}
+	if err := ofRun(Record{}, ended, nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLongestStopTime(t *testing.T) {
+	if inSeconds(3) != 3*time.Second || inSeconds(math.MaxInt) < 200*365*24*time.Hour {
+		t.Error(inSeconds(3), inSeconds(math.MaxInt))
+	}
+	endless := math.MaxInt
+	if d := (Record{Spec: Spec{Config: &wire.Config{StopTimeout: &endless}}}).stopTimeout(); d < 0 {
+		t.Error(d)
 	}
 }
 

@@ -116,11 +116,18 @@ func (t *takeover) lookFor(ctx context.Context, r Record) finding {
 // resume makes the record of a container agree with its living process.
 func (t *takeover) resume(f *finding) error {
 	s := t.containers
-	updated, err := s.store.note(f.record.ID, func(p *Progress) error {
-		if !p.State.Up() {
+	if !f.record.State.Up() {
+		// Nobody could write that it runs, as of one that removes itself. From here
+		// on it may be paused, which a container that does not run cannot be.
+		if _, err := s.store.note(f.record.ID, func(p *Progress) error {
 			p.ManuallyStopped = false // that was before this run
 			p.State = Running
+			return nil
+		}); err != nil {
+			return err
 		}
+	}
+	updated, err := s.store.note(f.record.ID, func(p *Progress) error {
 		if f.keeper != nil {
 			p.runs(f.keeper.Status())
 		}

@@ -58,7 +58,7 @@ func (s *Service) limit(ctx context.Context, r Record, to *wire.HostConfig) (bac
 	if err != nil || !r.State.Up() || reflect.DeepEqual(change, &specs.LinuxResources{}) {
 		return none, err
 	}
-	keeper, _, err := s.lives.running(r)
+	keeper, ended, err := s.lives.running(r)
 	if errors.Is(err, fault.Conflict) { // it ended just now
 		return none, nil
 	}
@@ -69,7 +69,11 @@ func (s *Service) limit(ctx context.Context, r Record, to *wire.HostConfig) (bac
 		change, err := spec.Change(&to.Resources, &r.HostConfig.Resources)
 		return errors.Join(err, keeper.Update(ctx, change))
 	}
-	if err := keeper.Update(ctx, change); err != nil {
+	err = ofRun(r, ended, keeper.Update(ctx, change))
+	if errors.Is(err, fault.Conflict) {
+		return none, nil
+	}
+	if err != nil {
 		if s.cfg.Defaults.get().Runtimes[r.Runtime].Path != "" { // only our own is known to take back what it did
 			err = errors.Join(err, back())
 		}

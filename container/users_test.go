@@ -23,7 +23,7 @@ func TestUsers(t *testing.T) {
 	if got := s.Users(); !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v", got)
 	}
-	s.store.remove("aa22")
+	_, _ = s.store.remove("aa22")
 	delete(want, "sha256:2")
 	if got := s.Users(); !reflect.DeepEqual(got, want) {
 		t.Errorf("after a removal: %+v", got)

@@ -52,6 +52,11 @@ func (f *Files) view(ctx context.Context, r Record, write bool) (*view, error) {
 		}
 		if !write {
 			v, err := f.mountedView(ctx, &r, false)
+			if err != nil {
+				if _, gone := s.store.find(r.ID); gone != nil { // and its layer with it
+					return nil, gone
+				}
+			}
 			if !errors.Is(err, errNoPlace) {
 				return v, err
 			}

@@ -38,36 +38,36 @@ type Log struct {
 	told uint64 // messages since the beginning
 }
 
-// backlog is messages, the oldest first. A message is there once, however many
-// have yet to read it.
+// backlog is messages, the oldest first.
 type backlog struct {
-	list  []*weighed
+	list  []weighed
 	bytes int
 }
 
+// weighed is a message, shared by all who have yet to read it.
 type weighed struct {
-	events.Message
+	*events.Message
 	bytes int
 }
 
 // weigh gives a message with what it takes, about.
-func weigh(msg events.Message) *weighed {
+func weigh(msg *events.Message) weighed {
 	n := len(msg.Action)
 	for k, v := range msg.Actor.Attributes {
 		n += len(k) + len(v) + 64
 	}
-	return &weighed{msg, n}
+	return weighed{msg, n}
 }
 
-func (b *backlog) push(m *weighed) {
+func (b *backlog) push(m weighed) {
 	b.list = append(b.list, m)
 	b.bytes += m.bytes
 }
 
 func (b *backlog) pop() (m events.Message) {
-	m = b.list[0].Message
+	m = *b.list[0].Message
 	b.bytes -= b.list[0].bytes
-	b.list[0] = nil
+	b.list[0] = weighed{}
 	if b.list = b.list[1:]; len(b.list) == 0 {
 		b.list = nil
 	}
@@ -81,7 +81,7 @@ func (l *Log) Publish(typ events.Type, action events.Action, actor events.Actor)
 	if actor.Attributes == nil {
 		actor.Attributes = map[string]string{}
 	}
-	msg := events.Message{Type: typ, Action: action, Actor: actor, Scope: "local"}
+	msg := &events.Message{Type: typ, Action: action, Actor: actor, Scope: "local"}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	// Stamped under the lock, so that the order in time is the order told.
@@ -165,7 +165,7 @@ func (s *Subscription) OnSlow(f func()) {
 
 // push appends a message that is wanted and tells whether the subscription
 // still lives.
-func (s *Subscription) push(m *weighed) bool {
+func (s *Subscription) push(m weighed) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.end != nil {
@@ -174,7 +174,7 @@ func (s *Subscription) push(m *weighed) bool {
 	if !s.until.IsZero() && m.TimeNano > s.until.UnixNano() {
 		return true
 	}
-	if !s.filter.Include(m.Message) {
+	if !s.filter.Include(*m.Message) {
 		return true
 	}
 	if n := len(s.queue.list); n >= MaxQueue || n > 0 && s.queue.bytes+m.bytes > MaxBytes {

@@ -75,8 +75,11 @@ func (c *createFlags) create(ctx context.Context, s *command.Session, r *client.
 	return created.Id, cid.write(created.Id)
 }
 
+// isMissingImage tells of no image, or of none for the platform that is asked
+// for, from other things that are not there.
 func isMissingImage(err error) bool {
-	return strings.Contains(strings.ToLower(err.Error()), "no such image")
+	text := strings.ToLower(err.Error())
+	return strings.Contains(text, "no such image") || strings.Contains(text, "does not provide the specified platform")
 }
 
 // familiar completes an image's name by the tag that is meant.

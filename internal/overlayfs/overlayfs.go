@@ -114,11 +114,13 @@ func configure(fs int, o Overlay) error {
 // features are options with which the upper directory tells by itself what has
 // changed, whatever the defaults of the kernel's builder or administrator are: a
 // directory that was renamed is not but a reference to its old name, nor a file
-// of which an attribute changed one to its old data.
+// of which an attribute changed one to its old data. With an index the kernel would
+// refuse an upper directory (EBUSY) whose last mount has not ended yet, though nobody
+// uses that any more: its end writes back a disk.
 func (o Overlay) features() []string {
 	switch {
 	case o.Upper != "":
-		return []string{"redirect_dir=off", "metacopy=off"}
+		return []string{"redirect_dir=off", "metacopy=off", "index=off"}
 	case o.Shared:
 		return []string{"index=off"} // which takes a layer for itself alone
 	}

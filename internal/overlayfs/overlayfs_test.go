@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -72,6 +73,9 @@ func TestFeatures(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer unix.Close(fd)
+		if !slices.Contains(o.features(), "index=off") { // which no kernel here has on
+			t.Error("an upper directory whose last mount is ending may be refused")
+		}
 		at := fmt.Sprintf("/proc/self/fd/%d/", fd)
 		if err := os.Rename(at+"dir", at+"moved"); !errors.Is(err, unix.EXDEV) {
 			t.Errorf("%s: a directory is redirected: %v", name, err)

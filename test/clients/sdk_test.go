@@ -409,4 +409,3 @@ func TestSDKVersions(t *testing.T) {
 		t.Errorf("a version of the future: %v", err)
 	}
 }
-
