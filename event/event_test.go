@@ -243,3 +243,15 @@ func TestHeavyMessages(t *testing.T) {
 		t.Errorf("a reader that is behind: %v", err)
 	}
 }
+
+// A message that waits for many readers takes the memory of one.
+func TestReadersShareMessages(t *testing.T) {
+	var l Log
+	a, b := l.Subscribe(time.Time{}, time.Time{}, nil), l.Subscribe(time.Time{}, time.Time{}, nil)
+	defer a.Close()
+	defer b.Close()
+	publish(&l, 1)
+	if a.queue.list[0] != b.queue.list[0] {
+		t.Error("each has a copy")
+	}
+}

@@ -77,6 +77,9 @@ func flatten(keys map[string]json.RawMessage) error {
 			if key != "http-proxy" && key != "https-proxy" && key != "no-proxy" {
 				key = "proxies." + key // nobody knows it
 			}
+			if _, both := keys[key]; both {
+				return fault.New(fault.Invalid, "%s must not both be specified in the config file by itself and in proxies", key)
+			}
 			keys[key] = value
 		}
 		delete(keys, "proxies")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"log/slog"
+	"math"
 	"net"
 	"net/url"
 	"os"
@@ -15,11 +16,17 @@ func (o *options) checkDaemon() error {
 	switch {
 	case o.LogFormat != "" && o.LogFormat != "text" && o.LogFormat != "json":
 		return fault.New(fault.Invalid, "invalid log format: %s", o.LogFormat)
+	case o.ShutdownTimeout > math.MaxInt32: // it would be no number of nanoseconds
+		return fault.New(fault.Invalid, "invalid shutdown-timeout %d: the most is %d seconds, and -1 is for no limit", o.ShutdownTimeout, math.MaxInt32)
 	case o.OOMScoreAdjust < -1000 || o.OOMScoreAdjust > 1000:
 		return fault.New(fault.Invalid, "invalid value %d for oom-score-adjust: the range is -1000 to 1000", o.OOMScoreAdjust)
 	}
 	if o.MetricsAddr != "" {
-		if _, _, err := net.SplitHostPort(o.MetricsAddr); err != nil {
+		_, port, err := net.SplitHostPort(o.MetricsAddr)
+		if err == nil {
+			_, err = strconv.ParseUint(port, 10, 16)
+		}
+		if err != nil {
 			return fault.New(fault.Invalid, "invalid metrics-addr %q: want HOST:PORT", o.MetricsAddr)
 		}
 	}
