@@ -4,7 +4,10 @@ module github.com/tarehq/tare/test/clients
 
 go 1.26.8
 
-tool github.com/docker/compose/v5/cmd
+tool (
+	github.com/docker/compose/v5/cmd
+	github.com/google/go-containerregistry/cmd/crane
+)
 
 require (
 	github.com/containerd/errdefs v1.0.0
@@ -55,6 +58,7 @@ require (
 	github.com/gofrs/flock v0.13.1 // indirect
 	github.com/golang-jwt/jwt/v5 v5.3.1 // indirect
 	github.com/google/go-cmp v0.7.0 // indirect
+	github.com/google/go-containerregistry v0.22.1 // indirect
 	github.com/google/shlex v0.0.0-20191202100458-e7afc7fbc510 // indirect
 	github.com/google/uuid v1.6.0 // indirect
 	github.com/grpc-ecosystem/grpc-gateway/v2 v2.30.0 // indirect
