@@ -119,26 +119,32 @@ func newCrash(t *testing.T) *crash {
 	return c
 }
 
-// work has clients do things of chance, in three at a time, and kills the daemon
-// after the time.
+// work has three clients do things of chance, and kills the daemon after the time.
 func (c *crash) work(t *testing.T, seed uint64, after time.Duration) {
+	t.Helper()
+	killAmid(t, c.d, 3, seed, after, c.step)
+}
+
+// killAmid has so many clients take steps of chance, and kills the daemon after
+// the time.
+func killAmid(t *testing.T, d *daemon.Daemon, n int, seed uint64, after time.Duration, step func(*rand.Rand)) {
 	t.Helper()
 	var clients sync.WaitGroup
 	stop := make(chan struct{})
-	for n := range 3 {
-		random := rand.New(rand.NewPCG(seed, uint64(n)))
+	for i := range n {
+		random := rand.New(rand.NewPCG(seed, uint64(i)))
 		clients.Go(func() {
 			for {
 				select {
 				case <-stop:
 					return
 				default:
-					c.step(random)
+					step(random)
 				}
 			}
 		})
 	}
-	kill(t, c.d, after)
+	kill(t, d, after)
 	close(stop)
 	clients.Wait()
 }

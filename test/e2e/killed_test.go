@@ -69,7 +69,7 @@ func TestKilledContainers(t *testing.T) {
 			u.d.Up(t)
 		}
 		u.check(t)
-		u.work(t, random.Uint64(), time.Duration(5+random.IntN(500))*time.Millisecond)
+		killAmid(t, u.d, 4, random.Uint64(), time.Duration(5+random.IntN(500))*time.Millisecond, u.step)
 		if t.Failed() {
 			t.Fatalf("in round %d", round)
 		}
@@ -88,29 +88,6 @@ func (u *upheaval) missing() string {
 		}
 	}
 	return ""
-}
-
-// work has four clients do things of chance and kills the daemon after the time.
-func (u *upheaval) work(t *testing.T, seed uint64, after time.Duration) {
-	t.Helper()
-	var clients sync.WaitGroup
-	stop := make(chan struct{})
-	for n := range 4 {
-		random := rand.New(rand.NewPCG(seed, uint64(n)))
-		clients.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-					u.step(random)
-				}
-			}
-		})
-	}
-	kill(t, u.d, after)
-	close(stop)
-	clients.Wait()
 }
 
 // step takes a container and does one thing with it.
