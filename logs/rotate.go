@@ -154,18 +154,29 @@ func Rotated(path string) ([]string, error) {
 	return out, err
 }
 
+// lockFiles lists the files of the log at path, whose names stay until the
+// returned directory is closed.
+func lockFiles(path string) (*os.File, []fileName, error) {
+	dir, err := lockDir(path, unix.LOCK_EX)
+	if err != nil {
+		return nil, nil, err
+	}
+	list, err := filesOf(path)
+	if err != nil {
+		dir.Close()
+		return nil, nil, err
+	}
+	return dir, list, nil
+}
+
 // Replace puts the file fresh, compressed, in the place of the rotated file
 // with the given inode, wherever that is by now; fs.ErrNotExist if it is gone.
 func Replace(path string, inode uint64, fresh string) error {
-	dir, err := lockDir(path, unix.LOCK_EX)
+	dir, list, err := lockFiles(path)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	list, err := filesOf(path)
-	if err != nil {
-		return err
-	}
 	for _, x := range list {
 		name := numbered(path, x.n)
 		if st, err := os.Stat(name); x.packed || x.n == 0 || err != nil || inodeOf(st) != inode {
@@ -202,15 +213,11 @@ func keepMark(old, fresh string) error {
 
 // Clear empties the log at path, also while it is written and followed.
 func Clear(path string) error {
-	dir, err := lockDir(path, unix.LOCK_EX)
+	dir, list, err := lockFiles(path)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	list, err := filesOf(path)
-	if err != nil {
-		return err
-	}
 	for _, x := range list {
 		name := numbered(path, x.n)
 		switch {
