@@ -151,7 +151,11 @@ func (e *engine) command(args ...string) *exec.Cmd {
 
 // stop removes the containers and ends the daemon and its namespace.
 func (e *engine) stop() {
-	_ = e.command("rm", "-f", "steady").Run()
+	if e.daemon == nil { // its containers and their namespaces would stay
+		_ = e.command("rm", "--all", "--force").Run()
+	} else {
+		_ = e.command("rm", "-f", "steady").Run()
+	}
 	if e.running != nil {
 		_ = e.running.Process.Signal(syscall.SIGTERM)
 		ended := make(chan struct{})
