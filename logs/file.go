@@ -43,13 +43,34 @@ type file struct {
 
 // openFiles opens all files of the log at path together, the oldest first,
 // compressed ones only if they can be read.
+//
+// Their names are held meanwhile. Where somebody else holds them and does not
+// let go, since he was stopped, they do not change either: then a listing that
+// is the same before and after will do.
 func openFiles(path string, packed bool) ([]*file, error) {
-	defer holdNames(path)()
+	for {
+		dir, lockErr := lockDir(path, unix.LOCK_SH|unix.LOCK_NB)
+		files, steady, err := openListed(path, packed)
+		if dir != nil {
+			dir.Close()
+		}
+		if lockErr == nil || err != nil || steady {
+			return files, err
+		}
+		closeFiles(files)
+		time.Sleep(time.Millisecond) // who holds them does a few renames
+	}
+}
+
+// openListed opens the files that there are, and tells whether each still has
+// the name that it was opened by, and no other came.
+func openListed(path string, packed bool) (files []*file, steady bool, err error) {
 	list, err := filesOf(path)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	var files []*file
+	steady = true
+	var names []string
 	for i, x := range slices.Backward(list) {
 		// of a file that is there in both forms the compressed one is not to be trusted
 		if x.packed && (!packed || i > 0 && list[i-1].n == x.n) {
@@ -61,29 +82,22 @@ func openFiles(path string, packed bool) ([]*file, error) {
 		}
 		f, err := openFile(name, x.packed)
 		if errors.Is(err, fs.ErrNotExist) {
+			steady = false
 			continue
 		}
 		if err != nil {
 			closeFiles(files)
-			return nil, err
+			return nil, false, err
 		}
-		files = append(files, f)
+		files, names = append(files, f), append(names, name)
 	}
-	return files, nil
-}
-
-// holdNames keeps the files from being renamed, if that can be had soon, until
-// the returned function is called.
-func holdNames(path string) (release func()) {
-	for range 20 {
-		if dir, err := lockDir(path, unix.LOCK_SH|unix.LOCK_NB); err == nil {
-			return func() { dir.Close() }
-		} else if !errors.Is(err, unix.EWOULDBLOCK) {
-			break
-		}
-		time.Sleep(time.Millisecond) // who holds it does a few renames, or was stopped
+	again, err := filesOf(path)
+	steady = steady && err == nil && slices.Equal(list, again)
+	for i, f := range files {
+		st, err := os.Stat(names[i])
+		steady = steady && err == nil && inodeOf(st) == f.inode
 	}
-	return func() {}
+	return files, steady, nil
 }
 
 func openFile(name string, packed bool) (*file, error) {
