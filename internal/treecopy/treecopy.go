@@ -55,6 +55,13 @@ func Copy(ctx context.Context, to, from *os.File) error {
 	return c.err
 }
 
+// Attributes gives a directory those that st tells of another, which it has open
+// too: owner, mode, extended attributes, times.
+func Attributes(to, from *os.File, st *unix.Stat_t) error {
+	w := &worker{tree: &tree{}}
+	return w.attributes(int(to.Fd()), int(from.Fd()), st, 0)
+}
+
 // plain sees to it that what is made in a directory has this process's owner, and
 // the mode that it is made with: no set-group-ID bit, no default access list.
 func plain(dir int) error {
