@@ -40,7 +40,7 @@ func (b btrfs) remove(path string) error {
 
 // limit bounds what the subvolume shares with no other.
 func (b btrfs) limit(tree string, bytes uint64) error {
-	return in(tree, func(dir int) error { return subvolume.Limit(dir, bytes) })
+	return in(tree, func(dir int) error { return subvolume.Limit(dir, subvolume.Exclusive, bytes) })
 }
 
 // in calls f with the open directory.
