@@ -66,11 +66,19 @@ type population struct {
 	shared bool   // others may have the directory itself
 }
 
+// population looks where a copy is to be prepared: in the content itself if no
+// file can be moved there from beside it, as it is a mount, a subvolume, or has a
+// quota of its own.
 func (s *Service) population(r *Record, path string) *population {
-	if r.Driver == Local && !needsMount(r) {
+	if r.Driver == Local && len(r.Options) == 0 && sameDevice(path, s.dir(r.Name)) {
 		return &population{data: path, beside: s.dir(r.Name), prefix: copyPrefix, copied: copiedName}
 	}
 	return &population{data: path, beside: path, prefix: innerCopyPrefix, copied: innerCopiedName, inner: true}
+}
+
+func sameDevice(a, b string) bool {
+	var sa, sb unix.Stat_t
+	return unix.Stat(a, &sa) == nil && unix.Stat(b, &sb) == nil && sa.Dev == sb.Dev
 }
 
 // recover finishes what a crash cut off: a part of a copy goes, one that was whole
@@ -165,7 +173,10 @@ func (p *population) move() error {
 			return fault.New(fault.Internal, "cannot put %s into the volume: %w", name, err)
 		}
 	}
-	if err := treecopy.Attributes(to, from, &st); err != nil {
+	if err := treecopy.TakeAfter(int(to.Fd()), int(from.Fd()), &st); err != nil {
+		return err
+	}
+	if err := unix.UtimesNanoAt(int(to.Fd()), ".", []unix.Timespec{st.Atim, st.Mtim}, 0); err != nil {
 		return err
 	}
 	return deltree.Remove(copied)

@@ -1,301 +1,323 @@
 // Package treecopy copies trees of files as they are: names, hard links, owners,
-// modes, extended attributes with access lists and capabilities, devices, holes,
-// times. It goes by descriptors: nothing is followed, and nothing but directories
-// and regular files is opened. What it reads may be hostile as long as nobody
-// changes it meanwhile.
+// modes, extended attributes with access lists and capabilities, times, holes,
+// devices, pipes and sockets. Where the file system can, copies share their data
+// until it is written to (FICLONE), and a subvolume of btrfs is copied whole by a
+// snapshot; elsewhere the kernel copies (copy_file_range), or read and write do.
 //
-// Nothing is synced. Blocks are shared where the file system can, and else copied
-// by as many threads as there are processors, each file in the order in which its
-// directory lists it.
+// The tree that is copied may be hostile and may change meanwhile: all is done
+// relative to descriptors, no symbolic link is followed, nothing is opened before
+// it is known to be a regular file or a directory, and what vanishes is passed
+// over. The tree that is made must be nobody else's until it is whole: make it
+// under a name that nobody uses, and rename it.
 package treecopy
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/internal/btrfs"
+	"github.com/tarehq/tare/internal/deltree"
 )
 
-// Copy fills the empty directory to with what the directory from holds, and gives
-// it the attributes of that one. Nobody else may write to it. After an error, or
-// when ctx ends, a part of it is there.
-func Copy(ctx context.Context, to, from *os.File) error {
-	c := &tree{ctx: ctx, to: int(to.Fd()), links: map[inode]*link{}, mask: umask()}
-	c.more.L = &c.mu
-	if err := plain(c.to); err != nil {
-		return err
+// ErrTooDeep is of a tree with paths that are longer than any that can be named
+// as a whole (PATH_MAX). Each level of a tree takes two descriptors.
+var ErrTooDeep = errors.New("a path is longer than 4095 bytes")
+
+// atOnce is how many names of a directory go to one worker.
+const atOnce = 128
+
+// Clone makes name in the directory at, where nothing has that name, a copy of the
+// tree from: a subvolume on btrfs, else a directory. After an error there is
+// nothing of it. It is not synced: see Sync.
+func Clone(ctx context.Context, at *os.File, name string, from *os.File) error {
+	dir := int(at.Fd())
+	if source := int(from.Fd()); btrfs.IsSubvolume(source) && !btrfs.HasNested(source) {
+		if err := btrfs.Snapshot(dir, name, source); !errors.Is(err, unix.EXDEV) && !errors.Is(err, unix.ENOTTY) {
+			return err // the others: at is of another file system
+		}
 	}
-	dst, err := open(c.to, ".")
+	to, err := Make(at, name)
 	if err != nil {
 		return err
 	}
-	src, err := open(int(from.Fd()), ".")
+	err = Copy(ctx, to, from)
+	to.Close()
 	if err != nil {
-		dst.Close()
-		return err
+		err = errors.Join(err, Remove(at, name))
 	}
-	top := &directory{to: dst, from: src}
-	top.left.Store(1) // itself, until it has been read
-	c.push(job{dir: top, scan: true})
-	var working sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), maxWorkers) {
-		working.Go(func() { (&worker{tree: c}).run() })
-	}
-	working.Wait()
-	c.drop() // not before: the descriptors' numbers may be in use
-	runtime.KeepAlive(to)
-	return c.err
+	return err
 }
 
-// Attributes gives a directory those that st tells of another, which it has open
-// too: owner, mode, extended attributes, times.
-func Attributes(to, from *os.File, st *unix.Stat_t) error {
-	w := &worker{tree: &tree{}}
-	return w.attributes(int(to.Fd()), int(from.Fd()), st, 0)
-}
-
-// plain sees to it that what is made in a directory has this process's owner, and
-// the mode that it is made with: no set-group-ID bit, no default access list.
-func plain(dir int) error {
-	if err := unix.Fchmod(dir, 0o700); err != nil {
-		return err
-	}
-	err := unix.Fremovexattr(dir, "system.posix_acl_default")
-	if err != nil && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.ENOTSUP) {
-		return err
-	}
-	return nil
-}
-
-// maxWorkers bounds the threads: more of them wait for the same journal.
-const maxWorkers = 8
-
-// batch is how many entries of a directory are one piece of work.
-const batch = 64
-
-// tree is one copy. Its work is a stack, so that few directories are open at a
-// time: what is found last is done first.
-type tree struct {
-	ctx  context.Context
-	to   int
-	mask uint32
-
-	// What the file systems cannot do is not tried again.
-	noClone, noRange, noXattrs atomic.Bool
-
-	mu    sync.Mutex
-	more  sync.Cond // of stack, busy and err
-	stack []job
-	busy  int // workers that may find more
-	err   error
-
-	linking sync.Mutex
-	links   map[inode]*link // files of several names
-}
-
-type inode struct{ dev, ino uint64 }
-
-// link is the first copy of a file of several names.
-type link struct {
-	path string        // from the root of the copy
-	made chan struct{} // closed when it is there, or never will be
-}
-
-// directory is one that is being copied. It is open until all in it is done.
-type directory struct {
-	up       *directory
-	name     string
-	path     string // from the root, with a slash at the end; "" for the root
-	to, from *os.File
-	st       unix.Stat_t
-	left     atomic.Int64 // pieces of work
-}
-
-// job is a piece of work: entries of a directory to copy, or one of it to read.
-type job struct {
-	dir     *directory
-	scan    bool
-	name    string // of a directory in dir that is not open yet; "" for dir itself
-	entries []fs.DirEntry
-}
-
-func (c *tree) push(jobs ...job) {
-	c.mu.Lock()
-	c.stack = append(c.stack, jobs...)
-	c.mu.Unlock()
-	c.more.Broadcast()
-}
-
-// next waits for work; done with it is told by the next call.
-func (c *tree) next(first bool) (job, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !first {
-		c.busy--
-	}
-	for len(c.stack) == 0 && c.busy > 0 && c.err == nil {
-		c.more.Wait()
-	}
-	if len(c.stack) == 0 || c.err != nil {
-		c.more.Broadcast()
-		return job{}, false
-	}
-	j := c.stack[len(c.stack)-1]
-	c.stack = c.stack[:len(c.stack)-1]
-	c.busy++
-	return j, true
-}
-
-func (c *tree) fail(err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.err == nil {
-		c.err = err
-	}
-	c.more.Broadcast()
-}
-
-// worker is one thread with its buffers.
-type worker struct {
-	*tree
-	data, names, value []byte
-}
-
-func (w *worker) run() {
-	for first := true; ; first = false {
-		j, ok := w.next(first)
-		if !ok {
-			break
-		}
-		if err := w.do(j); err != nil {
-			w.fail(err)
-		}
-	}
-}
-
-// drop closes what is still open after an error. The stack leads to all of it, as
-// do the directories that were being worked on, whose files the collector closes.
-func (c *tree) drop() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, j := range c.stack {
-		for d := j.dir; d != nil; d = d.up {
-			d.to.Close()
-			d.from.Close()
-		}
-	}
-	c.stack = nil
-}
-
-func (w *worker) do(j job) error {
-	if err := context.Cause(w.ctx); err != nil {
-		return err
-	}
-	d := j.dir
-	switch {
-	case j.name != "":
-		sub, err := w.enter(d, j.name)
-		if err != nil {
-			return err
-		}
-		d = sub
-		fallthrough
-	case j.scan:
-		if err := w.read(d); err != nil {
-			return err
-		}
-	default:
-		for _, e := range j.entries {
-			if err := w.entry(d, e); err != nil {
-				return &fs.PathError{Op: "copy", Path: d.path + e.Name(), Err: err}
-			}
-		}
-	}
-	return w.leave(d)
-}
-
-// enter makes a subdirectory and opens both.
-func (w *worker) enter(up *directory, name string) (*directory, error) {
-	d := &directory{up: up, name: name, path: up.path + name + "/"}
-	if len(d.path) >= unix.PathMax {
-		return nil, fmt.Errorf("a path of more than %d bytes cannot be copied: %q…", unix.PathMax, d.path[:80])
-	}
+// Make makes an empty tree for Clone to copy or to be copied to, and opens it.
+func Make(at *os.File, name string) (*os.File, error) {
+	dir := int(at.Fd())
 	var err error
-	if err = unix.Mkdirat(int(up.to.Fd()), name, 0o700); err != nil {
-		return nil, &fs.PathError{Op: "mkdir", Path: d.path, Err: err}
+	if btrfs.Is(dir) {
+		err = btrfs.Create(dir, name)
+	} else {
+		err = pathError("mkdir", name, unix.Mkdirat(dir, name, 0o700))
 	}
-	if d.to, err = open(int(up.to.Fd()), name); err != nil {
-		return nil, err
-	}
-	if d.from, err = open(int(up.from.Fd()), name); err != nil {
-		d.to.Close()
-		return nil, err
-	}
-	d.left.Store(1)
-	return d, nil
-}
-
-// read puts all that is in a directory on the stack.
-func (w *worker) read(d *directory) error {
-	if err := unix.Fstat(int(d.from.Fd()), &d.st); err != nil {
-		return &fs.PathError{Op: "stat", Path: d.path, Err: err}
-	}
-	var jobs []job
-	for {
-		entries, err := d.from.ReadDir(1024)
-		for part := range slices.Chunk(entries, batch) {
-			j := job{dir: d}
-			for _, e := range part {
-				if e.IsDir() {
-					jobs = append(jobs, job{dir: d, name: e.Name()})
-				} else {
-					j.entries = append(j.entries, e)
-				}
-			}
-			if len(j.entries) > 0 {
-				jobs = append(jobs, j)
-			}
-		}
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-	}
-	d.left.Add(int64(len(jobs)))
-	slices.Reverse(jobs) // the first is taken first
-	w.push(jobs...)
-	return nil
-}
-
-// leave counts a piece of work of a directory as done, and finishes each that
-// has no more: its attributes come last, a default access list would go to what is
-// made in it and its times would change.
-func (w *worker) leave(d *directory) error {
-	for ; d != nil && d.left.Add(-1) == 0; d = d.up {
-		err := w.attributes(int(d.to.Fd()), int(d.from.Fd()), &d.st, 0)
-		d.to.Close()
-		d.from.Close()
-		if err != nil {
-			return &fs.PathError{Op: "copy", Path: "/" + d.path, Err: err}
-		}
-	}
-	return nil
-}
-
-func open(dir int, name string) (*os.File, error) {
-	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+		return nil, err
+	}
+	fd, err := unix.Openat(dir, name, dirFlags, 0)
+	if err != nil {
+		return nil, errors.Join(pathError("open", name, err), Remove(at, name))
 	}
 	return os.NewFile(uintptr(fd), name), nil
+}
+
+// Remove removes a tree, and with it the subvolumes in it. It is no error when
+// there is none.
+func Remove(at *os.File, name string) error {
+	dir := int(at.Fd())
+	if btrfs.Is(dir) {
+		if err := btrfs.Remove(dir, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	if err := deltree.At(dir, name); err != nil && !errors.Is(err, unix.ENOENT) {
+		return pathError("remove", name, err)
+	}
+	return nil
+}
+
+// Sync returns when all that was written to the file system of dir survives power
+// loss.
+func Sync(dir *os.File) error { return os.NewSyscallError("syncfs", unix.Syncfs(int(dir.Fd()))) }
+
+// Copy fills the open directory to, which is empty, with what from holds, and
+// makes its owner, mode, extended attributes and times those of from. What was
+// written before an error stays; the caller removes the tree.
+func Copy(ctx context.Context, to, from *os.File) error {
+	return copyBy(ctx, to, from, max(runtime.GOMAXPROCS(0), 2), &ways{})
+}
+
+func copyBy(ctx context.Context, to, from *os.File, workers int, w *ways) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	c := &copier{ways: w, cancel: cancel, links: links{of: map[inode]*linked{}}, idle: make(chan *worker, workers)}
+	for range workers - 1 {
+		c.idle <- &worker{}
+	}
+	// Descriptors of their own: these have a position, and are closed at the end.
+	dst, err := reopen(to)
+	if err != nil {
+		return err
+	}
+	c.root = dst
+	src, err := reopen(from)
+	if err == nil {
+		err = inheritNothing(dst)
+	}
+	if err != nil {
+		unix.Close(dst)
+		return err
+	}
+	c.directory(ctx, &worker{}, nil, dst, src, "")
+	c.running.Wait()
+	return context.Cause(ctx)
+}
+
+func reopen(dir *os.File) (int, error) {
+	fd, err := unix.Openat(int(dir.Fd()), ".", dirFlags&^unix.O_NOFOLLOW, 0)
+	return fd, pathError("open", dir.Name(), err)
+}
+
+const dirFlags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+
+// copier copies one tree by several workers.
+type copier struct {
+	*ways
+	root    int // of the copy
+	links   links
+	idle    chan *worker // that have nothing to do
+	running sync.WaitGroup
+	cancel  context.CancelCauseFunc
+}
+
+// worker has the buffers of one of those who copy at the same time.
+type worker struct{ data, names, value []byte }
+
+// hand has a worker with nothing to do carry out the work, if there is one.
+func (c *copier) hand(work func(*worker)) bool {
+	select {
+	case w := <-c.idle:
+		c.running.Go(func() {
+			work(w)
+			c.idle <- w
+		})
+		return true
+	default:
+		return false
+	}
+}
+
+// directory is one that is being copied. It gets its attributes from whoever
+// ends the last part of the work on it: what is made in it changes its times, and
+// inherits from it.
+type directory struct {
+	up    *directory
+	to    int
+	from  *os.File
+	path  string // from the root: "", or with a slash at its end
+	parts atomic.Int32
+}
+
+// directory copies into to what is in from, and closes both when all of it is done.
+func (c *copier) directory(ctx context.Context, w *worker, up *directory, to, from int, path string) {
+	d := &directory{up: up, to: to, from: os.NewFile(uintptr(from), path), path: path}
+	if up != nil {
+		up.parts.Add(1)
+	}
+	d.parts.Store(1)
+	for ctx.Err() == nil {
+		names, err := d.from.Readdirnames(atOnce)
+		if len(names) > 0 {
+			c.share(ctx, w, d, names)
+		}
+		if err == io.EOF || errors.Is(err, unix.ENOENT) { // ENOENT: it is removed
+			break
+		}
+		if err != nil {
+			c.cancel(err)
+		}
+	}
+	c.end(ctx, w, d)
+}
+
+// share copies the named entries, or has it done.
+func (c *copier) share(ctx context.Context, w *worker, d *directory, names []string) {
+	const worthIt = 8
+	d.parts.Add(1)
+	if len(names) >= worthIt && c.hand(func(w *worker) { c.entries(ctx, w, d, names) }) {
+		return
+	}
+	c.entries(ctx, w, d, names)
+}
+
+func (c *copier) entries(ctx context.Context, w *worker, d *directory, names []string) {
+	for _, name := range names {
+		if ctx.Err() != nil {
+			break
+		}
+		// EEXIST: a directory that changes can show a name twice.
+		if err := c.entry(ctx, w, d, name); err != nil && !errors.Is(err, unix.EEXIST) {
+			c.cancel(pathError("copy", d.path+name, err))
+		}
+	}
+	c.end(ctx, w, d)
+}
+
+// end is the end of one part of the work on a directory.
+func (c *copier) end(ctx context.Context, w *worker, d *directory) {
+	for ; d != nil && d.parts.Add(-1) == 0; d = d.up {
+		if ctx.Err() == nil {
+			if err := c.finish(w, d); err != nil {
+				c.cancel(pathError("copy", d.path, err))
+			}
+		}
+		d.from.Close()
+		unix.Close(d.to)
+	}
+}
+
+func (c *copier) finish(w *worker, d *directory) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(d.from.Fd()), &st); err != nil {
+		return err
+	}
+	return w.dress(d.to, int(d.from.Fd()), &st)
+}
+
+// entry copies one thing with all that is below it.
+func (c *copier) entry(ctx context.Context, w *worker, d *directory, name string) error {
+	if len(d.path)+len(name) >= unix.PathMax {
+		return ErrTooDeep
+	}
+	// As a mere place: to open a device is to act on it, and to open a pipe is to wait.
+	place, err := unix.Openat(int(d.from.Fd()), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	err = unix.Fstat(place, &st)
+	switch {
+	case err != nil:
+	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
+		src, err := unix.Openat(place, ".", dirFlags, 0)
+		unix.Close(place) // not one more for each level
+		if err != nil {
+			return err
+		}
+		return c.subdirectory(ctx, w, d, src, name)
+	case st.Nlink > 1:
+		err = c.linked(w, d, place, name, &st)
+	default:
+		err = c.single(w, d.to, place, name, &st)
+	}
+	unix.Close(place)
+	return err
+}
+
+// subdirectory copies the open directory src, by another worker if one has
+// nothing to do.
+func (c *copier) subdirectory(ctx context.Context, w *worker, d *directory, src int, name string) error {
+	err := unix.Mkdirat(d.to, name, 0o700)
+	dst := -1
+	if err == nil {
+		dst, err = unix.Openat(d.to, name, dirFlags, 0)
+	}
+	if err != nil {
+		unix.Close(src)
+		return err
+	}
+	path := d.path + name + "/"
+	d.parts.Add(1) // until the other has counted itself
+	if !c.hand(func(w *worker) { c.directory(ctx, w, d, dst, src, path); c.end(ctx, w, d) }) {
+		c.directory(ctx, w, d, dst, src, path)
+		d.parts.Add(-1) // those who brought us here count too
+	}
+	return nil
+}
+
+// single copies what is no directory.
+func (c *copier) single(w *worker, to, place int, name string, st *unix.Stat_t) error {
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return c.regular(w, to, place, name, st)
+	case unix.S_IFLNK:
+		target, err := w.readlink(place)
+		if err == nil {
+			err = unix.Symlinkat(target, to, name)
+		}
+		if err != nil {
+			return err
+		}
+	default: // a device, a pipe, a socket
+		if err := unix.Mknodat(to, name, st.Mode&unix.S_IFMT|0o600, int(st.Rdev)); err != nil {
+			return err
+		}
+	}
+	return w.dressAt(to, name, place, st)
+}
+
+// pathError keeps the innermost path.
+func pathError(op, path string, err error) error {
+	var have *fs.PathError
+	if err == nil || errors.As(err, &have) {
+		return err
+	}
+	return &fs.PathError{Op: op, Path: path, Err: err}
 }
