@@ -43,6 +43,10 @@ func (k *keeper) serve(c *seqpacket.Conn) {
 			answer(c, m.ID, struct{}{}, nil)
 			continue
 		}
+		if m.Method == supervise.MethodMount {
+			answer(c, m.ID, struct{}{}, mountTrees(m.Body, files))
+			continue
+		}
 		k.begin()
 		k.activity.add(requestGarbage)
 		go func() {
