@@ -108,8 +108,11 @@ var table = [...]entry{
 	{"system", "events", nil, []string{"events"}, "Get real time events from the server", system.Events},
 	{"system", "info", nil, []string{"info"}, "Display system-wide information", system.Info},
 	{"system", "prune", nil, nil, "Remove unused data", system.Prune},
+	{"volume", "create", nil, nil, "Create a volume", volume.Create},
 	{"volume", "inspect", nil, nil, "Display detailed information on one or more volumes", system.InspectVolume},
 	{"volume", "ls", []string{"list"}, nil, "List volumes", volume.Ls},
+	{"volume", "prune", nil, nil, "Remove unused local volumes", volume.Prune},
+	{"volume", "rm", []string{"remove"}, nil, "Remove one or more volumes", volume.Rm},
 	{"", "inspect", nil, nil, "Return low-level information on objects of any kind", system.Inspect},
 	{"", "login", nil, nil, "Authenticate to a registry", registry.Login},
 	{"", "logout", nil, nil, "Log out from a registry", registry.Logout},
@@ -119,9 +122,6 @@ var table = [...]entry{
 
 // later are Docker's commands that are known and not there yet.
 var later = [...]string{"checkpoint"}
-
-// laterOf are verbs of nouns that are known and not there yet.
-var laterOf = [...]string{"volume create", "volume prune", "volume remove", "volume rm"}
 
 // refused are Docker's commands that are not there, and why.
 var refused = [...]struct{ command, why string }{
