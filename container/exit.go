@@ -182,6 +182,7 @@ func (v *vigil) finish(exit supervise.Exit) {
 	if r.Sandbox != nil {
 		publishPlace(s.cfg.Events, r, events.ActionDisconnect)
 	}
+	s.tellVolumes(&r, events.ActionUnmount)
 	l.end(v.run)
 	l.tell(updated, false)
 	switch {
@@ -238,7 +239,7 @@ func (v *vigil) clean() (rest string) {
 		keeper.Close() // the other side has closed it already
 	}
 	rest, err := moveAway(s.bundles.path(r.ID))
-	errs = append(errs, <-detached, err)
+	errs = append(errs, <-detached, err, s.unmountVolumes(ctx, &r))
 	if err := errors.Join(errs...); err != nil {
 		s.cfg.Log.Error("something of an ended container is left", "container", r.ID, "err", err)
 	}
@@ -257,7 +258,7 @@ func (v *vigil) autoRemove() {
 	if err != nil || current.State.Live() { // somebody was quicker
 		return
 	}
-	if err := s.removeLocked(current); err != nil {
+	if err := s.removeLocked(current, true); err != nil {
 		s.cfg.Log.Error("cannot remove a container that has ended", "container", r.ID, "err", err)
 		v.live.tellFailure(current, err)
 	}

@@ -3,11 +3,9 @@ package container
 import (
 	"context"
 	"net/netip"
-	"strings"
 	"time"
 
 	wire "github.com/moby/moby/api/types/container"
-	"github.com/moby/moby/api/types/mount"
 	wirenet "github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/storage"
 
@@ -123,38 +121,4 @@ func endpoints(r Record) map[string]*wirenet.EndpointSettings {
 		settings.Gateway, settings.IPAddress = netip.Addr{}, netip.Addr{}
 	}
 	return map[string]*wirenet.EndpointSettings{mode: settings}
-}
-
-// mountPoints shows what -v, --mount brought in; a tmpfs of --tmpfs is shown
-// in HostConfig alone, as Docker does. A container of an older daemon that took
-// what is refused today is shown without its mounts.
-func mountPoints(r Record) []wire.MountPoint {
-	h := *r.HostConfig
-	h.Tmpfs = nil
-	points := []wire.MountPoint{}
-	user, err := spec.UserMounts(&h)
-	if err != nil {
-		return points
-	}
-	for i, m := range user {
-		p := wire.MountPoint{Type: mount.Type(m.Type), Source: m.Source, Destination: m.Destination, RW: true}
-		if p.Type == mount.TypeTmpfs {
-			p.Source = ""
-		}
-		if i < len(h.Binds) {
-			if parts := strings.SplitN(h.Binds[i], ":", 3); len(parts) == 3 {
-				p.Mode = parts[2]
-			}
-		}
-		for _, o := range m.Options {
-			switch o {
-			case "ro", "rro":
-				p.RW = false
-			case "private", "rprivate", "shared", "rshared", "slave", "rslave":
-				p.Propagation = mount.Propagation(o)
-			}
-		}
-		points = append(points, p)
-	}
-	return points
 }
