@@ -33,6 +33,8 @@ type Service struct {
 	ops    keylock.Locks[string] // one operation at a time per volume
 	users  atomic.Pointer[Users]
 
+	freezer atomic.Pointer[Freezer]
+
 	mu      sync.RWMutex
 	volumes map[string]Record
 	holds   map[string][]string // by volume: who is being made to use it

@@ -9,6 +9,7 @@
 //	NAME/copied/       the same, whole, on its way into _data
 //	.new-…/            a volume that is being made; it has no name yet
 //	.gone-…/           one that was removed, and is being deleted
+//	.frozen-…          the containers that stand still while a volume is copied
 //
 // A volume is there from the rename that gives it its name until the rename that
 // takes it away. A plugin's volume has a record here and no data.
@@ -40,6 +41,9 @@ type Record struct {
 	Options map[string]string `json:",omitempty"` // of the driver
 	Labels  map[string]string `json:",omitempty"`
 	Created time.Time
+
+	Snapshot bool   `json:",omitempty"` // nobody writes to it: containers get it read-only
+	Was      string `json:",omitempty"` // its name before the last rename, see load
 }
 
 // Anonymous tells whether nobody gave the volume its name.
