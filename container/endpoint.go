@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"encoding/json"
+	"net/netip"
 	"os"
 	"path/filepath"
 
@@ -15,11 +16,11 @@ import (
 
 // attached is a container's network while it is being started.
 type attached struct {
-	endpoint *network.Endpoint // nil without an interface of its own
-	netns    *os.File
-	sockets  []*os.File
-	other    *joined // the namespace of another container
-	path     string  // of the namespace in config.json; "" for a new one, "host" for the host's
+	sandbox *network.Sandbox // nil without an interface of its own
+	netns   *os.File
+	sockets []*os.File
+	other   *joined // the namespace of another container
+	path    string  // of the namespace in config.json; "" for a new one, "host" for the host's
 }
 
 // close drops our copies; the supervising process has its own.
@@ -56,45 +57,55 @@ func (b *bundle) attach(ctx context.Context) (*attached, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &attached{endpoint: &a.Endpoint, netns: a.NetNS, sockets: a.Sockets, path: supervise.NetNSPath}, nil
+	return &attached{sandbox: &a.Sandbox, netns: a.NetNS, sockets: a.Sockets, path: supervise.NetNSPath}, nil
+}
+
+// address is the container's own, as its hosts file tells it.
+func (r *Record) address() netip.Addr {
+	if r.Sandbox == nil || len(r.Sandbox.Endpoints) == 0 {
+		return netip.Addr{}
+	}
+	return r.Sandbox.Endpoints[0].Address.Addr()
 }
 
 // detach takes it back.
-func detach(ctx context.Context, networks *network.Service, e *network.Endpoint) error {
-	if e == nil {
+func detach(ctx context.Context, networks *network.Service, b *network.Sandbox) error {
+	if b == nil {
 		return nil
 	}
-	return networks.Detach(ctx, *e)
+	return networks.Detach(ctx, *b)
 }
 
-// publishPlace tells of a container's coming to a network or leaving it.
+// publishPlace tells of a container's coming to its networks or leaving them.
 func publishPlace(log *event.Log, r Record, action events.Action) {
-	log.Publish(events.NetworkEventType, action, events.Actor{ID: r.Endpoint.NetworkID,
-		Attributes: map[string]string{"container": r.ID, "name": "bridge", "type": "bridge"}})
+	for _, e := range r.Sandbox.Endpoints {
+		log.Publish(events.NetworkEventType, action, events.Actor{ID: e.NetworkID,
+			Attributes: map[string]string{"container": r.ID, "name": e.NetworkName, "type": e.Driver}})
+	}
 }
 
-// saveEndpoint keeps the container's place on the network beside its bundle,
+// saveSandbox keeps the container's places on networks beside its bundle,
 // for a daemon that takes over.
-func saveEndpoint(dir string, e *network.Endpoint) error {
-	if e == nil {
+func saveSandbox(dir string, b *network.Sandbox) error {
+	if b == nil {
 		return nil
 	}
-	data, err := json.Marshal(e)
+	data, err := json.Marshal(b)
 	if err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, "endpoint.json"), data, 0o600)
 }
 
-// loadEndpoint reads it again, nil if the container has none.
-func loadEndpoint(dir string) *network.Endpoint {
+// loadSandbox reads it again, nil if the container has none.
+func loadSandbox(dir string) *network.Sandbox {
 	data, err := os.ReadFile(filepath.Join(dir, "endpoint.json"))
 	if err != nil {
 		return nil
 	}
-	var e network.Endpoint
-	if json.Unmarshal(data, &e) != nil {
+	var b network.Sandbox
+	if json.Unmarshal(data, &b) != nil {
 		return nil
 	}
-	return &e
+	return &b
 }

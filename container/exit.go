@@ -179,7 +179,7 @@ func (v *vigil) finish(exit supervise.Exit) {
 	}
 	s.publish(r, events.ActionDie, "exitCode", strconv.Itoa(exit.Code),
 		"execDuration", strconv.Itoa(int(exit.ExitedAt.Sub(r.StartedAt).Seconds())))
-	if r.Endpoint != nil {
+	if r.Sandbox != nil {
 		publishPlace(s.cfg.Events, r, events.ActionDisconnect)
 	}
 	l.end(v.run)
@@ -231,7 +231,7 @@ func (v *vigil) clean() (rest string) {
 	defer cancel()
 	var errs []error
 	detached := make(chan error, 1)
-	go func() { detached <- detach(ctx, s.cfg.Networks, r.Endpoint) }()
+	go func() { detached <- detach(ctx, s.cfg.Networks, r.Sandbox) }()
 	if keeper != nil {
 		errs = append(errs, keeper.Release(ctx))
 		s.execs.await(r.ID, keeper)

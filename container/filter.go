@@ -13,6 +13,7 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/label"
+	"github.com/tarehq/tare/network"
 )
 
 // A matcher tells whether a record meets one value of a filter.
@@ -62,7 +63,8 @@ func byPattern(name string, values map[string]bool) func(Record) bool {
 }
 
 func onNetwork(r Record, v string) bool {
-	return string(r.HostConfig.NetworkMode) == v || r.Endpoint != nil && strings.HasPrefix(r.Endpoint.NetworkID, v) && v != ""
+	return string(r.HostConfig.NetworkMode) == v || v != "" && r.Sandbox != nil &&
+		slices.ContainsFunc(r.Sandbox.Endpoints, func(e network.Endpoint) bool { return strings.HasPrefix(e.NetworkID, v) })
 }
 
 // hasPort tells whether a running container has a port of the range, by the

@@ -80,8 +80,8 @@ func (b *bundle) hosts(name string) ([]byte, error) {
 		}
 		file.Links = linkHosts(aliases, targets)
 	}
-	if b.net.endpoint != nil {
-		file.Address = b.net.endpoint.Address.Addr()
+	if b.net.sandbox != nil {
+		file.Address = b.net.sandbox.Endpoints[0].Address.Addr()
 	}
 	return network.Hosts(file)
 }

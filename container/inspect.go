@@ -96,8 +96,8 @@ func wireState(r Record) *wire.State {
 
 func networkSettings(r Record) *wire.NetworkSettings {
 	n := &wire.NetworkSettings{Ports: portMap(r), Networks: endpoints(r)}
-	if r.Endpoint != nil {
-		n.SandboxID = r.Endpoint.SandboxID
+	if r.Sandbox != nil {
+		n.SandboxID = r.Sandbox.ID
 	}
 	return n
 }
@@ -113,7 +113,8 @@ func endpoints(r Record) map[string]*wirenet.EndpointSettings {
 	if settings == nil {
 		settings = &wirenet.EndpointSettings{}
 	}
-	if e := r.Endpoint; e != nil {
+	if r.Sandbox != nil && len(r.Sandbox.Endpoints) > 0 {
+		e := r.Sandbox.Endpoints[0]
 		settings.NetworkID, settings.EndpointID = e.NetworkID, e.ID
 		settings.Gateway, settings.IPAddress = e.Gateway, e.Address.Addr()
 		settings.IPPrefixLen = e.Address.Bits()

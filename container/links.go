@@ -147,7 +147,7 @@ func (l *links) targets(r *Record) (aliases []string, targets []Record, err erro
 			continue
 		case !t.State.Up():
 			return nil, nil, fault.New(fault.Internal, "Cannot link to a non running container: /%s AS /%s/%s", t.Name, r.Name, link.Alias)
-		case t.Endpoint == nil:
+		case t.Sandbox == nil:
 			return nil, nil, fault.New(fault.Internal, "Cannot link to /%s, as it does not belong to the default network", t.Name)
 		}
 		aliases, targets = append(aliases, link.Alias), append(targets, t)
@@ -214,7 +214,7 @@ func linkHosts(aliases []string, targets []Record) (lines []network.HostsLine) {
 		if t.Name != aliases[i] {
 			names = append(names, t.Name)
 		}
-		lines = append(lines, network.HostsLine{Address: t.Endpoint.Address.Addr(), Names: names})
+		lines = append(lines, network.HostsLine{Address: t.address(), Names: names})
 	}
 	return lines
 }
@@ -225,7 +225,7 @@ func linkHosts(aliases []string, targets []Record) (lines []network.HostsLine) {
 func linkEnv(parent string, aliases []string, targets []Record) (env []string) {
 	for i, t := range targets {
 		prefix := strings.ReplaceAll(strings.ToUpper(aliases[i]), "-", "_")
-		env = append(env, portEnv(prefix, t.Endpoint.Address.Addr(), t.Config.ExposedPorts)...)
+		env = append(env, portEnv(prefix, t.address(), t.Config.ExposedPorts)...)
 		env = append(env, fmt.Sprintf("%s_NAME=/%s/%s", prefix, parent, aliases[i]))
 		for _, kv := range t.Config.Env {
 			if key, _, set := strings.Cut(kv, "="); set && key != "HOME" && key != "PATH" {
@@ -291,7 +291,7 @@ func (l *links) moved(r Record) {
 			if link.Target != r.ID {
 				continue
 			}
-			if err := rewriteHosts(l.store.path(id, "hosts"), link.Alias, r.Endpoint.Address.Addr()); err != nil {
+			if err := rewriteHosts(l.store.path(id, "hosts"), link.Alias, r.address()); err != nil {
 				l.log.Error("the address of a linked container cannot be changed in a hosts file", "container", id, "link", link.Alias, "err", err)
 			}
 		}

@@ -35,7 +35,7 @@ func TestList(t *testing.T) {
 		r.HostConfig.Binds = [][]string{{"/srv:/data"}, nil}[i]
 		r.State = []State{Running, Exited}[i]
 		if r.State == Running {
-			r.Endpoint = &network.Endpoint{Ports: []network.Published{{HostPort: 8080, ContainerPort: 81, Proto: "tcp"}}}
+			r.Sandbox = &network.Sandbox{Ports: []network.Published{{HostPort: 8080, ContainerPort: 81, Proto: "tcp"}}}
 		}
 	}
 	for query, want := range map[string]string{

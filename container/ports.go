@@ -17,7 +17,7 @@ import (
 // networkRequest is what the container asks of the default bridge. Ports that
 // name no address of the host are published at the given one.
 func networkRequest(r *Record, publish netip.Addr) (network.Request, error) {
-	req := network.Request{ContainerID: r.ID, Name: r.Name, Mode: string(r.HostConfig.NetworkMode)}
+	req := network.Request{ContainerID: r.ID, Name: r.Name}
 	ports, err := wantedPorts(r.HostConfig.PortBindings, r.Config.ExposedPorts, r.HostConfig.PublishAllPorts)
 	if err != nil {
 		return req, err
@@ -28,12 +28,14 @@ func networkRequest(r *Record, publish netip.Addr) (network.Request, error) {
 		}
 	}
 	req.Ports = ports
-	if e := r.Networks[string(r.HostConfig.NetworkMode)]; e != nil {
-		req.MAC = e.MacAddress.String()
+	want := network.Want{Network: string(r.HostConfig.NetworkMode)}
+	if e := r.Networks[want.Network]; e != nil {
+		want.MAC = e.MacAddress.String()
 		if e.IPAMConfig != nil {
-			req.Address = e.IPAMConfig.IPv4Address
+			want.Address = e.IPAMConfig.IPv4Address
 		}
 	}
+	req.Wants = []network.Want{want}
 	return req, nil
 }
 
@@ -96,13 +98,13 @@ func portRange(s string) (first, last uint16, err error) {
 // are not published have no binding.
 func portMap(r Record) wirenet.PortMap {
 	m := wirenet.PortMap{}
-	if r.Endpoint == nil {
+	if r.Sandbox == nil {
 		return m
 	}
 	for p := range r.Config.ExposedPorts {
 		m[p] = nil
 	}
-	for _, p := range r.Endpoint.Ports {
+	for _, p := range r.Sandbox.Ports {
 		key, _ := wirenet.PortFrom(p.ContainerPort, wirenet.IPProtocol(p.Proto))
 		m[key] = append(m[key], wirenet.PortBinding{HostIP: anyIP(p.HostIP), HostPort: strconv.Itoa(int(p.HostPort))})
 	}
@@ -119,11 +121,11 @@ func anyIP(a netip.Addr) netip.Addr {
 // portSummaries is the published ports as list shows them.
 func portSummaries(r Record) []wire.PortSummary {
 	list := []wire.PortSummary{}
-	if r.Endpoint == nil {
+	if r.Sandbox == nil {
 		return list
 	}
 	published := map[string]bool{}
-	for _, p := range r.Endpoint.Ports {
+	for _, p := range r.Sandbox.Ports {
 		published[fmt.Sprintf("%d/%s", p.ContainerPort, p.Proto)] = true
 		list = append(list, wire.PortSummary{IP: anyIP(p.HostIP), PrivatePort: p.ContainerPort, PublicPort: p.HostPort, Type: p.Proto})
 	}

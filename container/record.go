@@ -52,12 +52,12 @@ type Progress struct {
 	StartedAt       time.Time
 	FinishedAt      time.Time
 	ExitCode        int
-	Error           string            `json:",omitempty"`
-	OOMKilled       bool              `json:",omitempty"`
-	RestartCount    int               `json:",omitempty"`
-	ManuallyStopped bool              `json:",omitempty"` // by stop or kill: the restart policy rests
-	Endpoint        *network.Endpoint `json:"-"`          // while running on the bridge; kept in the bundle
-	Health          *wire.Health      `json:",omitempty"` // nil without a check; while running newer in the bundle; replaced, never changed
+	Error           string           `json:",omitempty"`
+	OOMKilled       bool             `json:",omitempty"`
+	RestartCount    int              `json:",omitempty"`
+	ManuallyStopped bool             `json:",omitempty"` // by stop or kill: the restart policy rests
+	Sandbox         *network.Sandbox `json:"-"`          // while running with interfaces of its own; kept in the bundle
+	Health          *wire.Health     `json:",omitempty"` // nil without a check; while running newer in the bundle; replaced, never changed
 }
 
 // autoRemove tells whether the container goes when its process ends.

@@ -29,7 +29,7 @@ func (s *Service) Attach(ctx context.Context, r Request) (*Attachment, error) {
 		return nil, err
 	}
 	defer s.background.Done()
-	if err := s.checkMode(r.Mode); err != nil {
+	if err := s.checkWants(r.Wants); err != nil {
 		return nil, err
 	}
 	if err := CheckPorts(r.Ports); err != nil {
@@ -56,12 +56,16 @@ func (s *Service) begin() error {
 	return nil
 }
 
-// checkMode refuses a network that has no endpoints or does not exist.
-func (s *Service) checkMode(mode string) error {
-	if mode == "" || mode == "default" {
+// checkWants refuses a network that has no endpoints or does not exist.
+func (s *Service) checkWants(wants []Want) error {
+	if len(wants) != 1 {
+		return fault.New(fault.NotImplemented, "%d networks of one container are not supported yet", len(wants))
+	}
+	name := wants[0].Network
+	if name == "" || name == "default" {
 		return nil
 	}
-	name, err := s.resolve(mode)
+	name, err := s.resolve(name)
 	if err == nil && name != networkBridge {
 		err = fault.New(fault.Invalid, "network %s has no endpoints", name)
 	}
@@ -69,10 +73,13 @@ func (s *Service) checkMode(mode string) error {
 }
 
 func (s *Service) attach(r Request) (_ *Attachment, err error) {
-	a := &Attachment{Endpoint: Endpoint{
-		ID: newID(), SandboxID: newID(), ContainerID: r.ContainerID, Name: r.Name,
-		NetworkID: s.networkID(networkBridge), Gateway: s.Gateway(),
+	w := r.Wants[0]
+	a := &Attachment{Sandbox: Sandbox{ID: newID(), ContainerID: r.ContainerID, Name: r.Name, Hostname: r.Hostname, Domainname: r.Domainname, DNS: r.DNS}}
+	a.Endpoints = []Endpoint{{
+		ID: newID(), NetworkID: s.networkID(networkBridge), NetworkName: networkBridge, Driver: networkBridge,
+		Interface: "eth0", Gateway: s.Gateway(), GwPriority: w.GwPriority,
 	}}
+	e := &a.Endpoints[0]
 	var undo []func()
 	defer func() {
 		if err != nil {
@@ -81,20 +88,20 @@ func (s *Service) attach(r Request) (_ *Attachment, err error) {
 			}
 		}
 	}()
-	addr, err := s.takeAddress(r.Address)
+	addr, err := s.takeAddress(w.Address)
 	if err != nil {
 		return nil, err
 	}
 	undo = append(undo, func() { s.addrs.release(addr) })
-	a.Address = netip.PrefixFrom(addr, s.bridge.address.Bits())
-	if a.MAC, err = macFor(r.MAC, addr); err != nil {
+	e.Address = netip.PrefixFrom(addr, s.bridge.address.Bits())
+	if e.MAC, err = macFor(w.MAC, addr); err != nil {
 		return nil, err
 	}
 	if a.Ports, a.Sockets, err = reserve(r.Ports, s.taken); err != nil {
-		return nil, s.connectivityError(a.Endpoint, err)
+		return nil, s.connectivityError(a.Sandbox, err)
 	}
 	undo = append(undo, func() { closeAll(a.Sockets) })
-	box, err := s.equip(&a.Endpoint)
+	box, err := s.equip(e)
 	if err != nil {
 		return nil, err
 	}
@@ -104,34 +111,34 @@ func (s *Service) attach(r Request) (_ *Attachment, err error) {
 		return nil, err
 	}
 	undo = append(undo, func() { a.NetNS.Close() })
-	if err = s.publish(a.Endpoint); err != nil {
-		return nil, s.connectivityError(a.Endpoint, err)
+	if err = s.publish(a.Sandbox); err != nil {
+		return nil, s.connectivityError(a.Sandbox, err)
 	}
 	s.hold(a.ID, box)
 	return a, nil
 }
 
-// hold keeps the endpoint's namespace open, or the kernel would end it, alone
+// hold keeps the namespace open, or the kernel would end it, alone
 // and at once, when the container ends.
-func (s *Service) hold(endpointID string, box *sandbox) {
+func (s *Service) hold(sandboxID string, box *sandbox) {
 	box.routes.close()
 	s.mu.Lock()
-	s.held[endpointID] = box.ns
+	s.held[sandboxID] = box.ns
 	s.mu.Unlock()
 	s.signal()
 }
 
-func (s *Service) connectivityError(e Endpoint, err error) error {
-	return fmt.Errorf("driver failed programming external connectivity on endpoint %s (%s): %w", e.Name, e.ID, err)
+func (s *Service) connectivityError(b Sandbox, err error) error {
+	return fmt.Errorf("driver failed programming external connectivity on endpoint %s (%s): %w", b.Name, b.Endpoints[0].ID, err)
 }
 
-// taken lists the ports of all endpoints.
+// taken lists the ports of all sandboxes.
 func (s *Service) taken() []Published {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var list []Published
-	for _, e := range s.endpoints {
-		list = append(list, e.Ports...)
+	for _, b := range s.sandboxes {
+		list = append(list, b.Ports...)
 	}
 	return list
 }
@@ -193,56 +200,56 @@ func (s *Service) abandon(box *sandbox, addr netip.Addr) {
 	s.doom(removal{host: box.host, ns: box.ns, address: addr})
 }
 
-// publish enters the endpoint and adds its ports to the table. A table that
+// publish enters the sandbox and adds its ports to the table. A table that
 // somebody changed or flushed is made anew.
-func (s *Service) publish(e Endpoint) error {
+func (s *Service) publish(b Sandbox) error {
 	s.rules.Lock()
 	defer s.rules.Unlock()
 	if err := s.settleLocked(); err != nil {
 		return err
 	}
 	s.mu.Lock()
-	stale := s.enterLocked(e)
+	stale := s.enterLocked(b)
 	s.mu.Unlock()
 	var err error
 	if !stale {
-		err = s.firewall.add(elementsOf(e))
+		err = s.firewall.add(elementsOf(b))
 	}
 	if stale || err != nil {
 		err = s.firewall.replace(s.wanted())
 	}
 	if err != nil {
-		s.forget(e)
+		s.forget(b)
 		return err
 	}
-	forgetLocalFlows(e.Ports)
+	forgetLocalFlows(b.Ports)
 	return nil
 }
 
-// enterLocked adds the endpoint to those that are known. Whoever had one of its
+// enterLocked adds the sandbox to those that are known. Whoever had one of its
 // ports before has lost it, since its socket could be bound: a container that
 // ended and is not detached yet. That is told by the result.
-func (s *Service) enterLocked(e Endpoint) (stale bool) {
+func (s *Service) enterLocked(b Sandbox) (stale bool) {
 	type hostPort struct {
 		port  uint16
 		proto string
 	}
 	taken := map[hostPort][]Published{}
-	for _, p := range e.Ports {
+	for _, p := range b.Ports {
 		key := hostPort{p.HostPort, p.Proto}
 		taken[key] = append(taken[key], p)
 	}
-	for id, other := range s.endpoints {
+	for id, other := range s.sandboxes {
 		lost := func(p Published) bool {
 			return slices.ContainsFunc(taken[hostPort{p.HostPort, p.Proto}], p.sharesAddress)
 		}
 		if slices.ContainsFunc(other.Ports, lost) {
 			stale = true
 			other.Ports = slices.DeleteFunc(slices.Clone(other.Ports), lost)
-			s.endpoints[id] = other
+			s.sandboxes[id] = other
 		}
 	}
-	s.endpoints[e.ID] = e
+	s.sandboxes[b.ID] = b
 	return stale
 }
 
@@ -251,7 +258,7 @@ func (p Published) sharesAddress(q Published) bool {
 	return p.HostIP == q.HostIP || p.HostIP.IsUnspecified() || q.HostIP.IsUnspecified()
 }
 
-// settleLocked takes the ports of the endpoints that left out of the table,
+// settleLocked takes the ports of the sandboxes that left out of the table,
 // all in one transaction; the table is made anew if it does not hold them.
 func (s *Service) settleLocked() error {
 	s.mu.Lock()
@@ -264,10 +271,10 @@ func (s *Service) settleLocked() error {
 	return nil
 }
 
-func (s *Service) forget(e Endpoint) {
+func (s *Service) forget(b Sandbox) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.endpoints, e.ID)
+	delete(s.sandboxes, b.ID)
 }
 
 // macFor gives eth0's MAC address: the one asked for, or 02:42 and the IP

@@ -246,8 +246,10 @@ func (s *Service) interfaces() map[string]bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	names := map[string]bool{}
-	for _, e := range s.endpoints {
-		names[e.HostInterface] = true
+	for _, b := range s.sandboxes {
+		for _, e := range b.Endpoints {
+			names[e.HostInterface] = true
+		}
 	}
 	return names
 }

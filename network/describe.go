@@ -42,10 +42,14 @@ func (s *Service) Inspect(nameOrID string) (wire.Inspect, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, e := range s.endpoints {
+	for _, b := range s.sandboxes {
+		e := b.On(out.ID)
+		if e == nil {
+			continue
+		}
 		mac, _ := net.ParseMAC(e.MAC) // checked by Attach
-		out.Containers[e.ContainerID] = wire.EndpointResource{
-			Name: e.Name, EndpointID: e.ID, MacAddress: wire.HardwareAddr(mac), IPv4Address: e.Address,
+		out.Containers[b.ContainerID] = wire.EndpointResource{
+			Name: b.Name, EndpointID: e.ID, MacAddress: wire.HardwareAddr(mac), IPv4Address: e.Address,
 		}
 	}
 	return out, nil

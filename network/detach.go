@@ -33,18 +33,18 @@ type removal struct {
 	udp     bool
 }
 
-// Detach withdraws an endpoint's ports and returns; the interface pair is
-// deleted in the background, and the address may be taken again when that is
-// done. The sockets are the caller's to close. Of an endpoint that is not known
-// nothing is left, Restore saw to that, and Detach does nothing. Detach is
-// carried out even when ctx has ended.
-func (s *Service) Detach(_ context.Context, e Endpoint) error {
+// Detach withdraws a sandbox's ports and returns; its interfaces are deleted in
+// the background, and the addresses may be taken again when that is done. The
+// sockets are the caller's to close. Of one that is not known nothing is left,
+// Restore saw to that, and Detach does nothing. Detach is carried out even when
+// ctx has ended.
+func (s *Service) Detach(_ context.Context, b Sandbox) error {
 	s.mu.Lock()
-	stored, known := s.endpoints[e.ID]
-	ns := s.held[e.ID]
-	delete(s.endpoints, e.ID)
-	delete(s.held, e.ID)
-	// As stored: another endpoint may have one of the ports by now.
+	stored, known := s.sandboxes[b.ID]
+	ns := s.held[b.ID]
+	delete(s.sandboxes, b.ID)
+	delete(s.held, b.ID)
+	// As stored: another sandbox may have one of the ports by now.
 	s.leaving = append(s.leaving, elementsOf(stored)...)
 	s.mu.Unlock()
 	if !known {
@@ -54,7 +54,9 @@ func (s *Service) Detach(_ context.Context, e Endpoint) error {
 	err := s.settleLocked()
 	s.rules.Unlock()
 	// Even a port that could not be withdrawn leads nowhere from now on.
-	s.doom(removal{stored.HostInterface, ns, stored.Address.Addr(), publishesUDP(stored.Ports)})
+	for _, e := range stored.Endpoints {
+		s.doom(removal{e.HostInterface, ns, e.Address.Addr(), publishesUDP(stored.Ports)})
+	}
 	return err
 }
 

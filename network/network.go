@@ -48,29 +48,16 @@ type Config struct {
 	// Spare is how many network namespaces with their interface pairs are
 	// kept ready for Attach; 0 makes each when it is asked for.
 	Spare int
+	// Names is told who is reachable under which names; nil for nobody.
+	Names Names
+	// Drivers make the networks of other kinds than bridge, by their name.
+	Drivers map[string]Driver
 }
 
 // Pool is a range that is cut into subnets of Size bits.
 type Pool struct {
 	Base netip.Prefix
 	Size int
-}
-
-// Request asks for a container's attachment to a network.
-type Request struct {
-	ContainerID string
-	// Name is the container's name, for error messages and network inspect.
-	Name string
-	// Mode names the network, by name or ID. Only the default bridge has
-	// endpoints; "" and "default" mean it.
-	Mode string
-	// Ports to publish.
-	Ports []Port
-	// MAC, if set, is the address of eth0; otherwise it is derived from the
-	// IP address.
-	MAC string
-	// Address, if valid, is the IP address to take.
-	Address netip.Addr
 }
 
 // Port asks to publish one port of the container.
@@ -94,26 +81,11 @@ type Published struct {
 	Proto         string
 }
 
-// Endpoint is a container's place on a network. It is stored by the caller as
-// JSON and given back to Restore and Detach.
-type Endpoint struct {
-	ID            string // 64 hexadecimal digits
-	SandboxID     string // 64 hexadecimal digits, one per network namespace
-	ContainerID   string
-	Name          string // the container's name when it was attached
-	NetworkID     string
-	HostInterface string // the interface pair's end on the bridge
-	MAC           string
-	Address       netip.Prefix
-	Gateway       netip.Addr
-	Ports         []Published
-}
-
 // Attachment is what Attach made. NetNS and Sockets belong to the caller, who
 // closes them: the namespace lives as long as a descriptor or a process in it,
 // and a published port stays taken on the host as long as its socket is open.
 type Attachment struct {
-	Endpoint
+	Sandbox
 	NetNS   *os.File
 	Sockets []*os.File
 }

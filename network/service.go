@@ -33,12 +33,12 @@ type Service struct {
 	firewall *firewall
 
 	mu        sync.Mutex // guards what follows; never held during I/O
-	endpoints map[string]Endpoint
+	sandboxes map[string]Sandbox
 	restored  bool
 	closed    bool
 	doomed    []removal
-	leaving   []element           // of endpoints that left, still in the table
-	held      map[string]*os.File // the endpoints' namespaces, by endpoint ID
+	leaving   []element           // of sandboxes that left, still in the table
+	held      map[string]*os.File // the sandboxes' namespaces, by their ID
 
 	rules    sync.Mutex // held while the table is changed
 	removing sync.Mutex // held while interfaces are deleted
@@ -64,7 +64,7 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 	}
 	s := &Service{
 		table: c.Name, identity: c.Identity, prefix: interfacePrefix(c.Identity, c.Bridge), created: time.Now(),
-		firewall: newFirewall(c.Name), endpoints: map[string]Endpoint{}, held: map[string]*os.File{},
+		firewall: newFirewall(c.Name), sandboxes: map[string]Sandbox{}, held: map[string]*os.File{},
 		spareCount: c.Spare, spare: make(chan *sandbox, max(c.Spare-1, 0)), wake: make(chan struct{}, 1),
 	}
 	defer func() {
@@ -128,13 +128,13 @@ func (c *Config) complete() error {
 	return nil
 }
 
-// Restore takes up the endpoints that live on from an earlier run, and must be
+// Restore takes up the sandboxes that live on from an earlier run, and must be
 // called once before Attach, with none on a first run. It replaces the table
 // in one transaction, so no packet meets a moment without rules, deletes the
 // interfaces that no endpoint names, and starts to fill the pool. It is
 // fault.Conflict when containers of another identity are on the bridge.
-func (s *Service) Restore(ctx context.Context, endpoints []Endpoint) error {
-	if err := s.adopt(endpoints); err != nil {
+func (s *Service) Restore(ctx context.Context, sandboxes []Sandbox) error {
+	if err := s.adopt(sandboxes); err != nil {
 		return err
 	}
 	if err := s.refuseStrangers(ctx); err != nil {
@@ -179,30 +179,35 @@ func (s *Service) beginBackground(ctx context.Context, orphans []removal) {
 	}
 }
 
-// adopt enters the endpoints and claims their addresses.
-func (s *Service) adopt(endpoints []Endpoint) error {
+// adopt enters the sandboxes and claims their addresses.
+func (s *Service) adopt(sandboxes []Sandbox) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.restored || s.closed {
 		return fault.New(fault.Internal, "network %s: restore must come once, before attach", s.bridge.name)
 	}
-	for _, e := range endpoints {
-		// After a change of the bridge's subnet the containers that run keep
-		// their old addresses, which are nobody's here: no reason to fail.
-		_ = s.addrs.claim(e.Address.Addr())
-		s.enterLocked(e)
+	for _, b := range sandboxes {
+		for _, e := range b.Endpoints {
+			// After a change of the bridge's subnet the containers that run keep
+			// their old addresses, which are nobody's here: no reason to fail.
+			_ = s.addrs.claim(e.Address.Addr())
+		}
+		s.enterLocked(b)
 	}
 	s.addrs.resume()
 	return nil
 }
 
-// wanted computes the table from the endpoints.
+// wanted computes the table from the sandboxes.
 func (s *Service) wanted() ruleset {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := ruleset{Table: s.table, Bridge: s.bridge.name, Subnet: s.bridge.address.Masked()}
-	for _, e := range s.endpoints {
-		r.Elements = append(r.Elements, elementsOf(e)...)
+	r := ruleset{Table: s.table}
+	for _, g := range s.segments() {
+		r.Bridge, r.Subnet = g.Bridge, g.Subnet4
+	}
+	for _, b := range s.sandboxes {
+		r.Elements = append(r.Elements, elementsOf(b)...)
 	}
 	return r
 }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/idgen"
 	"github.com/tarehq/tare/internal/treecopy"
 )
 
@@ -54,7 +55,7 @@ func (s *Service) Clone(ctx context.Context, name string, req CloneRequest) (wir
 	if err != nil {
 		return wire.Volume{}, fault.New(fault.KindOf(err), "clone %s: %w", name, err)
 	}
-	return s.wire(r), nil
+	return s.wire(r, nil), nil
 }
 
 // add makes a volume of a name that is free. fill makes its content, as dataName
@@ -117,15 +118,23 @@ func (s *Service) borrow(ctx context.Context, name, why string) (r Record, relea
 	}, nil
 }
 
-// use opens the content of a volume until done.
-func (s *Service) use(_ context.Context, r Record) (content *os.File, done func(), err error) {
-	if r.Driver != Local {
-		return nil, nil, fault.New(fault.NotImplemented, "volume %s is of the driver %s: only local volumes can be copied", r.Name, r.Driver)
-	}
-	fd, err := unix.Open(s.data(r.Name), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+// use opens the content of a volume until done, whatever driver has it.
+func (s *Service) use(ctx context.Context, r Record) (content *os.File, done func(), err error) {
+	user := idgen.New() // as if it were a container
+	path, err := s.Mount(ctx, r.Name, user)
 	if err != nil {
-		return nil, nil, &os.PathError{Op: "open", Path: s.data(r.Name), Err: err}
+		return nil, nil, err
 	}
-	content = os.NewFile(uintptr(fd), s.data(r.Name))
-	return content, func() { content.Close() }, nil
+	unmount := func() {
+		if err := s.Unmount(context.WithoutCancel(ctx), r.Name, user); err != nil {
+			s.log.Warn("a volume that was copied stays mounted", "volume", r.Name, "err", err)
+		}
+	}
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		unmount()
+		return nil, nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	content = os.NewFile(uintptr(fd), path)
+	return content, func() { content.Close(); unmount() }, nil
 }

@@ -123,6 +123,27 @@ func TestClone(t *testing.T) {
 	}
 }
 
+// What is mounted is copied too, and becomes a directory.
+func TestCloneOfMount(t *testing.T) {
+	testutil.RequireRoot(t)
+	ctx, outside := t.Context(), t.TempDir()
+	s := open(t, t.TempDir())
+	if err := os.WriteFile(outside+"/file", []byte("mounted"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.mustCreate(t, CreateRequest{Name: "data", Options: map[string]string{"type": "none", "o": "bind", "device": outside}})
+	v, err := s.Clone(ctx, "data", CloneRequest{Name: "copy"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if data, err := os.ReadFile(v.Mountpoint + "/file"); string(data) != "mounted" || len(v.Options) > 0 {
+		t.Error(string(data), v.Options, err)
+	}
+	if is, err := isMounted(s.data("data")); is || err != nil {
+		t.Error("it stays mounted", err)
+	}
+}
+
 // freezer notes who stands still.
 type freezer struct {
 	still map[string]bool
@@ -438,13 +459,31 @@ func TestSize(t *testing.T) {
 			t.Errorf("%s: %v: %s", name, err, out)
 		}
 	}
+	image := t.TempDir()
+	tree(t, image)
+	want := listing(t, image)
+	s.mustCreate(t, CreateRequest{Name: "filled", Options: map[string]string{"size": "8m"}})
+	from, err := os.Open(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer from.Close()
+	if err := s.Populate(ctx, "filled", "c1", from); err != nil {
+		t.Fatal(err)
+	}
+	if got := listing(t, s.data("filled")); got != want {
+		t.Errorf("filled it is\n%s\nof\n%s", got, want)
+	}
+	if err := second(s.Create(ctx, CreateRequest{Name: "bad", Options: map[string]string{"size": "1m", "type": "tmpfs", "device": "tmpfs"}})); !errors.Is(err, fault.Invalid) {
+		t.Error(err)
+	}
 	for _, bad := range []string{"much", "-1"} {
 		if err := second(s.Create(ctx, CreateRequest{Name: "bad", Options: map[string]string{"size": bad}})); !errors.Is(err, fault.Invalid) {
 			t.Errorf("%s: %v", bad, err)
 		}
 	}
 	s = open(t, testutil.Tmpfs(t))
-	err := second(s.Create(ctx, CreateRequest{Name: "data", Options: map[string]string{"size": "8m"}}))
+	err = second(s.Create(ctx, CreateRequest{Name: "data", Options: map[string]string{"size": "8m"}}))
 	if !errors.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "quota size requested but no quota support: ") || !strings.Contains(err.Error(), "tmpfs") {
 		t.Error(err)
 	}

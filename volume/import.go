@@ -30,11 +30,14 @@ func (s *Service) Import(ctx context.Context, req ImportRequest, tar io.Reader) 
 			return wire.Volume{}, fault.New(fault.Invalid, "import %s: invalid option %q: an imported volume can have size alone", r.Name, option)
 		}
 	}
+	if _, err := r.size(); err != nil {
+		return wire.Volume{}, fault.New(fault.Invalid, "import %s: %w", r.Name, err)
+	}
 	err := s.add(ctx, r, func(at *os.File) error { return fill(ctx, at, r, tar) })
 	if err != nil {
 		return wire.Volume{}, fault.New(fault.KindOf(err), "import %s: %w", r.Name, err)
 	}
-	return s.wire(r), nil
+	return s.wire(r, nil), nil
 }
 
 // fill makes the content of a volume from a tar, and reads that to its end.

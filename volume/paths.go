@@ -14,6 +14,7 @@ const (
 	dataName   = "_data"
 	copyPrefix = "copy-"
 	copiedName = "copied"
+	usePrefix  = "use-"
 	newPrefix  = ".new-"
 	gonePrefix = ".gone-"
 )
@@ -41,3 +42,10 @@ func (s *Service) scratch() (*os.File, error) {
 	}
 	return f, err
 }
+
+// In a volume that is a mount, or a plugin's, what is being copied to it has to lie
+// in itself, for it to be moved: under names that nobody else has.
+const (
+	innerCopyPrefix = ".tare-copy-"
+	innerCopiedName = ".tare-copied"
+)

@@ -23,7 +23,7 @@ func (s *Service) Rename(ctx context.Context, name, to string) (wire.Volume, err
 	if err != nil {
 		return wire.Volume{}, fault.New(fault.KindOf(err), "rename %s: %w", name, err)
 	}
-	return s.wire(r), nil
+	return s.wire(r, nil), nil
 }
 
 func (s *Service) rename(ctx context.Context, name, to string) (r Record, err error) {

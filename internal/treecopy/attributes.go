@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"iter"
+	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -42,6 +43,12 @@ func TakeAfter(to, from int, st *unix.Stat_t) error {
 		return err
 	}
 	return w.copyAttributes(to, from)
+}
+
+// Attributes gives a directory those that st tells of another, which is open too:
+// owner, mode, extended attributes, times.
+func Attributes(to, from *os.File, st *unix.Stat_t) error {
+	return (&worker{}).dress(int(to.Fd()), int(from.Fd()), st)
 }
 
 // dress gives a directory the attributes of its original.
