@@ -63,7 +63,7 @@ func listing(t *testing.T, dir string) string {
 	t.Helper()
 	out := ""
 	for _, command := range []string{
-		`find . -printf '%P %m %U %G %n %l %t %y %s\n' | sort`, "getfattr -R -h -d -m - . 2>&1", "find . -type f | sort | xargs sha256sum", `find . -type c -exec stat -c '%n %t:%T' {} + | sort`,
+		`find . -type d -printf '%P %m %U %G %t\n' -o -printf '%P %m %U %G %n %l %t %y %s\n' | sort`, "getfattr -R -h -d -m - . 2>&1", "find . -type f | sort | xargs sha256sum", `find . -type c -exec stat -c '%n %t:%T' {} + | sort`,
 	} {
 		cmd := exec.Command("sh", "-c", command)
 		cmd.Dir = dir

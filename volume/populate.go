@@ -183,7 +183,11 @@ func (p *population) move() error {
 	if err := treecopy.Attributes(to, from, &st); err != nil {
 		return err
 	}
-	return deltree.Remove(copied)
+	if err := deltree.Remove(copied); err != nil || !p.inner {
+		return err
+	}
+	// Which was in it, and has changed its time.
+	return treecopy.Times(to, &st)
 }
 
 func renameUnlessThere(from, to int, name string) error {

@@ -51,6 +51,11 @@ func Attributes(to, from *os.File, st *unix.Stat_t) error {
 	return (&worker{}).dress(int(to.Fd()), int(from.Fd()), st)
 }
 
+// Times gives a directory the times alone.
+func Times(to *os.File, st *unix.Stat_t) error {
+	return setTimes(int(to.Fd()), "", st, unix.AT_EMPTY_PATH)
+}
+
 // dress gives a directory the attributes of its original.
 func (w *worker) dress(to, from int, st *unix.Stat_t) error {
 	if err := setOwner(to, st); err != nil {
