@@ -21,9 +21,8 @@ type HostsFile struct {
 	Links []HostsLine
 	// HostGateways are what host-gateway stands for, with a line for each.
 	HostGateways []netip.Addr
-	// Address is the container's own; with it go its Hostname, qualified by
-	// the Domainname if that is set, and the first part alone.
-	Address              netip.Addr
+	// Addresses are the container's own, with a line each of OwnNames.
+	Addresses            []netip.Addr
 	Hostname, Domainname string
 }
 
@@ -63,16 +62,24 @@ func Hosts(h HostsFile) ([]byte, error) {
 	for _, line := range h.Links {
 		fmt.Fprintf(&b, "%s\t%s\n", line.Address, strings.Join(line.Names, " "))
 	}
-	if h.Address.IsValid() && h.Hostname != "" {
-		names := h.Hostname
-		if h.Domainname != "" {
-			names = h.Hostname + "." + h.Domainname + " " + h.Hostname
-		} else if short, _, qualified := strings.Cut(h.Hostname, "."); qualified {
-			names = h.Hostname + " " + short
+	if names := OwnNames(h.Hostname, h.Domainname); names != "" {
+		for _, addr := range h.Addresses {
+			fmt.Fprintf(&b, "%s\t%s\n", addr, names)
 		}
-		fmt.Fprintf(&b, "%s\t%s\n", h.Address, names)
 	}
 	return b.Bytes(), nil
+}
+
+// OwnNames are a container's own names in the file: its host name, qualified by
+// the domain if that is set, and the first part alone.
+func OwnNames(hostname, domainname string) string {
+	if hostname != "" && domainname != "" {
+		return hostname + "." + domainname + " " + hostname
+	}
+	if short, _, qualified := strings.Cut(hostname, "."); qualified {
+		return hostname + " " + short
+	}
+	return hostname
 }
 
 func parseExtraHost(entry string, gateways []netip.Addr) (name string, addresses []netip.Addr, err error) {

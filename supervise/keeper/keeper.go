@@ -151,6 +151,15 @@ func (k *keeper) hold(files []*os.File) {
 	k.mu.Unlock()
 }
 
+// letGo closes them.
+func (k *keeper) letGo() {
+	k.mu.Lock()
+	held := k.held
+	k.held = nil
+	k.mu.Unlock()
+	closeAll(held)
+}
+
 // current returns the status.
 func (k *keeper) current() supervise.Status {
 	k.mu.Lock()
@@ -292,13 +301,7 @@ func (k *keeper) remove() {
 		k.left = k.box.delete()
 	}
 	k.unmountRoot()
-	k.mu.Lock()
-	held := k.held
-	k.held = nil
-	k.mu.Unlock()
-	for _, f := range held {
-		f.Close()
-	}
+	k.letGo()
 	unix.Close(netNSFile)
 	k.finish()
 }
