@@ -26,9 +26,10 @@ import (
 
 // Limits are what an interface is held to. What is zero is without bound.
 type Limits struct {
-	In, Out uint64        // to and from the container, in bits per second
-	Delay   time.Duration // of what the container sends
-	Loss    float64       // of what the container sends, in percent
+	In    uint64        `json:",omitempty"` // to the container, in bits per second
+	Out   uint64        `json:",omitempty"` // from it
+	Delay time.Duration `json:",omitempty"` // of what it sends
+	Loss  float64       `json:",omitempty"` // of what it sends, in percent
 }
 
 // Least is the lowest rate.
