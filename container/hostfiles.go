@@ -66,7 +66,7 @@ func (s *store) hostFiles(id string, in *spec.Input) {
 func (b *bundle) hosts(name string) ([]byte, error) {
 	r := b.r
 	file := network.HostsFile{Extra: r.HostConfig.ExtraHosts, HostGateways: b.containers.cfg.hostGateways(),
-		Hostname: name, Domainname: r.Config.Domainname}
+		Hostname: name, Domainname: r.Config.Domainname, NoIPv6: r.HostConfig.Sysctls["net.ipv6.conf.all.disable_ipv6"] == "1"}
 	if r.HostConfig.NetworkMode.IsHost() {
 		base, err := os.ReadFile("/etc/hosts")
 		if err != nil && !os.IsNotExist(err) {

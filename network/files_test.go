@@ -97,7 +97,7 @@ func TestHosts(t *testing.T) {
 		HostGateways: []netip.Addr{addr("172.17.0.1")}, Addresses: []netip.Addr{addr("172.17.0.2")}, Hostname: "web", Domainname: "example.com",
 	})
 	must(t, err)
-	want := localhostLines + "10.0.0.5\tdb\n172.17.0.1\tgw\n2001:db8::1\tsix\n2001:db8::2\tsix2\n172.17.0.2\tweb.example.com web\n"
+	want := localhostLine + localhostLines6 + "10.0.0.5\tdb\n172.17.0.1\tgw\n2001:db8::1\tsix\n2001:db8::2\tsix2\n172.17.0.2\tweb.example.com web\n"
 	if diff := cmp.Diff(want, string(got)); diff != "" {
 		t.Error(diff)
 	}
@@ -108,6 +108,10 @@ func TestHosts(t *testing.T) {
 	got, err = Hosts(HostsFile{Extra: []string{"gw:host-gateway"}, HostGateways: []netip.Addr{addr("192.0.2.1"), addr("2001:db8::9")}})
 	if must(t, err); !strings.HasSuffix(string(got), "\n192.0.2.1\tgw\n2001:db8::9\tgw\n") {
 		t.Errorf("two gateways: %q", got)
+	}
+	got, err = Hosts(HostsFile{NoIPv6: true, Addresses: []netip.Addr{addr("172.17.0.2"), addr("fd00::2")}, Hostname: "web"})
+	if must(t, err); string(got) != "127.0.0.1\tlocalhost\n172.17.0.2\tweb\n" {
+		t.Errorf("without IPv6: %q", got)
 	}
 	got, err = Hosts(HostsFile{Base: []byte("127.0.0.1 localhost"), Extra: []string{"a:1.2.3.4"}})
 	if must(t, err); string(got) != "127.0.0.1 localhost\n1.2.3.4\ta\n" {

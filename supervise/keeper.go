@@ -354,7 +354,7 @@ func (k *Keeper) Update(ctx context.Context, r *specs.LinuxResources) error {
 }
 
 // Hold has the process keep open more files, which the caller may close, until
-// the container is released or LetGo.
+// the container is released.
 func (k *Keeper) Hold(ctx context.Context, files []*os.File) error {
 	for batch := range slices.Chunk(files, seqpacket.MaxFiles) {
 		if err := k.call(ctx, MethodHold, nil, nil, batch...); err != nil {
@@ -364,8 +364,8 @@ func (k *Keeper) Hold(ctx context.Context, files []*os.File) error {
 	return nil
 }
 
-// LetGo has the process close all that it holds for the daemon.
-func (k *Keeper) LetGo(ctx context.Context) error { return k.call(ctx, MethodLetGo, nil, nil) }
+// Unbind has the process close what it holds that keeps ports of the host.
+func (k *Keeper) Unbind(ctx context.Context) error { return k.call(ctx, MethodUnbind, nil, nil) }
 
 // Detached delivers the detaches by keys. An event is lost when 16 wait
 // already.

@@ -201,9 +201,9 @@ func (k *keeper) handle(ctx context.Context, m supervise.Message, files []*os.Fi
 			return nil, err
 		}
 		return none, k.update(ctx, &r.Resources)
-	case supervise.MethodLetGo:
+	case supervise.MethodUnbind:
 		closeAll(files)
-		k.letGo()
+		k.letGo(bound)
 		return none, nil
 	case supervise.MethodRelease:
 		closeAll(files)
