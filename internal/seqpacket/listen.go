@@ -27,11 +27,16 @@ func Listen(path string) (*Listener, error) {
 		unix.Close(fd)
 		return nil, os.NewSyscallError("listen", err)
 	}
+	return NewListener(fd)
+}
+
+// NewListener makes a Listener of a listening socket and takes it over.
+func NewListener(fd int) (*Listener, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		unix.Close(fd)
 		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), path)
+	f := os.NewFile(uintptr(fd), "seqpacket")
 	rc, err := f.SyscallConn()
 	if err != nil {
 		f.Close()
@@ -60,6 +65,10 @@ func (l *Listener) Accept() (*Conn, error) {
 	}
 	return New(nfd)
 }
+
+// Descriptor is the listening socket's, for a program that is executed in the
+// place of this one.
+func (l *Listener) Descriptor() (int, error) { return descriptor(l.rc) }
 
 // Close ends the listening; a blocked Accept returns.
 func (l *Listener) Close() error { return l.f.Close() }
