@@ -22,7 +22,7 @@ type taggedImages struct {
 func (t taggedImages) ID(ref string) digest.Digest { return t.ids[ref] }
 
 func TestList(t *testing.T) {
-	s := &Service{store: testStore(t, t.TempDir()), cfg: Config{Images: taggedImages{ids: map[string]digest.Digest{"app:1": "sha256:new", "app:2": "sha256:old"}}}}
+	s := &Service{store: testStore(t, t.TempDir()), cfg: Config{Networks: &network.Service{}, Images: taggedImages{ids: map[string]digest.Digest{"app:1": "sha256:new", "app:2": "sha256:old"}}}}
 	for i, name := range []string{"up", "down"} {
 		addRecord(t, s.store, strings.Repeat(string(rune('a'+i)), 64), name, false)
 		r := s.store.byID[strings.Repeat(string(rune('a'+i)), 64)]

@@ -14,31 +14,6 @@ import (
 	"github.com/tarehq/tare/network"
 )
 
-// networkRequest is what the container asks of the default bridge. Ports that
-// name no address of the host are published at the given one.
-func networkRequest(r *Record, publish netip.Addr) (network.Request, error) {
-	req := network.Request{ContainerID: r.ID, Name: r.Name}
-	ports, err := wantedPorts(r.HostConfig.PortBindings, r.Config.ExposedPorts, r.HostConfig.PublishAllPorts)
-	if err != nil {
-		return req, err
-	}
-	for i := range ports {
-		if !ports[i].HostIP.IsValid() {
-			ports[i].HostIP = publish
-		}
-	}
-	req.Ports = ports
-	want := network.Want{Network: string(r.HostConfig.NetworkMode)}
-	if e := r.Networks[want.Network]; e != nil {
-		want.MAC = e.MacAddress.String()
-		if e.IPAMConfig != nil {
-			want.Address = e.IPAMConfig.IPv4Address
-		}
-	}
-	req.Wants = []network.Want{want}
-	return req, nil
-}
-
 // wantedPorts lists the ports to publish, in the order of their numbers.
 func wantedPorts(bindings wirenet.PortMap, exposed wirenet.PortSet, all bool) ([]network.Port, error) {
 	var list []network.Port

@@ -32,6 +32,7 @@ type Config struct {
 	Transfers  Transfers
 	Registries Registries
 	Networks   Networks
+	Places     Places
 	Events     *event.Log
 	Daemon     func() Daemon // as it is now: a reload can change it
 	Log        *slog.Logger
@@ -65,7 +66,7 @@ func New(c Config) *Server {
 		(&registryHandlers{c.Registries}).routes(), // before the images: /images/search is no image
 		(&imageHandlers{c.Images, c.Transfers}).routes(),
 		(&usageHandlers{c.Containers, c.Images, c.Logs}).routes(),
-		(&networkHandlers{c.Networks}).routes(),
+		newNetworkHandlers(c.Networks, c.Places).routes(),
 		(&pruneHandlers{c.Events}).routes(),
 		volumeRoutes(), pluginRoutes(), swarmRoutes(), unsupportedRoutes(),
 	} {

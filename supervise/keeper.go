@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -351,6 +352,20 @@ func (k *Keeper) settle(ctx context.Context, method string) error {
 func (k *Keeper) Update(ctx context.Context, r *specs.LinuxResources) error {
 	return k.call(ctx, MethodUpdate, UpdateRequest{*r}, nil)
 }
+
+// Hold has the process keep open more files, which the caller may close, until
+// the container is released.
+func (k *Keeper) Hold(ctx context.Context, files []*os.File) error {
+	for batch := range slices.Chunk(files, seqpacket.MaxFiles) {
+		if err := k.call(ctx, MethodHold, nil, nil, batch...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Unbind has the process close what it holds that keeps ports of the host.
+func (k *Keeper) Unbind(ctx context.Context) error { return k.call(ctx, MethodUnbind, nil, nil) }
 
 // Detached delivers the detaches by keys. An event is lost when 16 wait
 // already.

@@ -118,9 +118,9 @@ func (c *createFlags) fillNetwork(r *client.CreateRequest) error {
 }
 
 func (c *createFlags) applyToFirst(a *attachment) error {
-	conflict := func(flag string, given, inFields bool) error {
+	conflict := func(flag, field string, given, inFields bool) error {
 		if given && inFields {
-			return fault.New(fault.Invalid, "conflicting options: cannot specify both --%s and per-network %s", flag, flag)
+			return fault.New(fault.Invalid, "conflicting options: cannot specify both --%s and per-network %s", flag, field)
 		}
 		return nil
 	}
@@ -130,10 +130,11 @@ func (c *createFlags) applyToFirst(a *attachment) error {
 		ipam = &client.EndpointIPAMConfig{}
 	}
 	for _, err := range []error{
-		conflict("network-alias", len(c.aliases.Values) > 0, len(e.Aliases) > 0),
-		conflict("ip", c.ip != "", ipam.IPv4Address != ""),
-		conflict("ip6", c.ip6 != "", ipam.IPv6Address != ""),
-		conflict("mac-address", c.mac != "", e.MacAddress != ""),
+		conflict("network-alias", "alias", len(c.aliases.Values) > 0, len(e.Aliases) > 0),
+		conflict("ip", "IPv4 address", c.ip != "", ipam.IPv4Address != ""),
+		conflict("ip6", "IPv6 address", c.ip6 != "", ipam.IPv6Address != ""),
+		conflict("mac-address", "MAC address", c.mac != "", e.MacAddress != ""),
+		conflict("link-local-ip", "link-local IP addresses", len(c.linkLocal.Values) > 0, len(ipam.LinkLocalIPs) > 0),
 	} {
 		if err != nil {
 			return err
