@@ -16,6 +16,8 @@ type Sandbox struct {
 	Endpoints            []Endpoint  // in the order of their making
 	Ports                []Published // lead to the gateway endpoint
 	DNS                  Resolver
+	// NetNSPath is where the namespace is found, for Restore; not stored.
+	NetNSPath string `json:"-"`
 }
 
 // Endpoint is a place on one network.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,7 +20,7 @@ import (
 )
 
 // idle is how long the next container with names is waited for.
-const idle = 30 * time.Second
+const idle = 10 * time.Second
 
 func main() {
 	var st unix.Stat_t
@@ -46,6 +47,9 @@ func run(dir string) error {
 		return s.Run(daemons...)
 	}
 	unix.CloseOnExec(3)
+	if err := closeStrange(); err != nil {
+		return err
+	}
 	daemon, err := seqpacket.New(3)
 	if err != nil {
 		return err
@@ -54,4 +58,23 @@ func run(dir string) error {
 		return err
 	}
 	return s.Run(daemon)
+}
+
+// closeStrange closes what whoever started the daemon had open, a lock perhaps:
+// all our own descriptors are closed when a program is executed.
+func closeStrange() error {
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, e := range open {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil || fd <= 3 {
+			continue
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			unix.Close(fd)
+		}
+	}
+	return nil
 }

@@ -21,11 +21,17 @@ var ErrUnknown = errors.New("the resolver does not have the sockets of this cont
 // time. An error other than the process's own answer means that the connection
 // is of no more use.
 type Conn struct {
-	conn *seqpacket.Conn
-	mu   sync.Mutex // held from a request to its answer
+	// Patience is how long the process may take for an answer; it may be changed
+	// before the first one is wanted.
+	Patience time.Duration
+
+	conn    *seqpacket.Conn
+	peer    int // the process; 0 if that is not known
+	answers chan Answer
+	gone    chan struct{}
+	mu      sync.Mutex // held from a request to its answer
 }
 
-// patience is how long the process may take for an answer.
 const patience = 5 * time.Second
 
 // Dial connects to a process that listens at path.
@@ -34,14 +40,68 @@ func Dial(path string) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Conn{conn: c}, nil
+	fd, err := c.Descriptor()
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	peer, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		c.Close()
+		return nil, os.NewSyscallError("getsockopt", err)
+	}
+	conn := NewConn(c)
+	conn.peer = int(peer.Pid)
+	return conn, nil
 }
 
 // NewConn takes over an end of a pair whose other end a new process has.
-func NewConn(c *seqpacket.Conn) *Conn { return &Conn{conn: c} }
+func NewConn(conn *seqpacket.Conn) *Conn {
+	c := &Conn{Patience: patience, conn: conn, answers: make(chan Answer, 1), gone: make(chan struct{})}
+	go c.read()
+	return c
+}
+
+// read hands on the answers until the process or the connection ends.
+func (c *Conn) read() {
+	defer close(c.gone)
+	for {
+		msg, stray, err := c.conn.Recv()
+		for _, f := range stray {
+			f.Close()
+		}
+		if err != nil {
+			return
+		}
+		var a Answer
+		if err := json.Unmarshal(msg, &a); err != nil {
+			a = Answer{Error: "the resolver's answer is not understood: " + err.Error()}
+		}
+		select {
+		case c.answers <- a:
+		default: // to nothing that was asked
+			c.conn.Close()
+		}
+	}
+}
+
+// Gone is closed when the connection has ended, as it has when the process has.
+func (c *Conn) Gone() <-chan struct{} { return c.gone }
 
 // Close ends the connection.
 func (c *Conn) Close() error { return c.conn.Close() }
+
+// Kill ends the process, when it does not answer. The connection must be one of
+// Dial's: the kernel does not know who has the other end of a pair.
+func (c *Conn) Kill() error {
+	if c.peer <= 0 || c.peer == os.Getpid() {
+		return errors.New("the resolver's process is not known")
+	}
+	if err := unix.Kill(c.peer, unix.SIGKILL); err != nil && err != unix.ESRCH {
+		return os.NewSyscallError("kill", err)
+	}
+	return nil
+}
 
 // Hello asks the process who it is.
 func (c *Conn) Hello(ctx context.Context) (*Hello, error) {
@@ -98,26 +158,23 @@ func (c *Conn) call(ctx context.Context, r Request, files ...*os.File) (Answer, 
 	if err := ctx.Err(); err != nil {
 		return Answer{}, err
 	}
-	late := time.AfterFunc(patience, func() { c.conn.Close() })
-	defer late.Stop()
 	if err := c.conn.Send(encode(r), files...); err != nil {
 		return Answer{}, fmt.Errorf("send to the resolver: %w", err)
 	}
-	msg, stray, err := c.conn.Recv()
-	for _, f := range stray {
-		f.Close()
+	late := time.NewTimer(c.Patience)
+	defer late.Stop()
+	select {
+	case a := <-c.answers:
+		if a.Error != "" {
+			return a, refused(a.Error)
+		}
+		return a, nil
+	case <-c.gone:
+		return Answer{}, errors.New("the resolver has ended")
+	case <-late.C:
+		c.conn.Close()
+		return Answer{}, errors.New("the resolver does not answer")
 	}
-	if err != nil {
-		return Answer{}, fmt.Errorf("wait for the resolver's answer: %w", err)
-	}
-	var a Answer
-	if err := json.Unmarshal(msg, &a); err != nil {
-		return a, fmt.Errorf("read the resolver's answer: %w", err)
-	}
-	if a.Error != "" {
-		return a, refused(a.Error)
-	}
-	return a, nil
 }
 
 // ProgramOf identifies the version of a program by its file. A file that was

@@ -43,8 +43,6 @@ const (
 // Sandbox is a network namespace whose look-ups are answered.
 type Sandbox struct {
 	ID string
-	// ContainerID is what links of others refer to.
-	ContainerID string
 	// Places are on the networks, in the order in which names are looked for.
 	Places []Place `json:",omitempty"`
 	// Servers are asked for other names, from the sandbox's own namespace.
@@ -66,8 +64,8 @@ type Place struct {
 	// reverse look-ups, with the network's.
 	Names     []string     `json:",omitempty"`
 	Addresses []netip.Addr `json:",omitempty"`
-	// Links are names for this sandbox alone: alias to the container ID of
-	// somebody on the network.
+	// Links are names for this sandbox alone: alias to the name of somebody on
+	// the network, who need not be there.
 	Links map[string]string `json:",omitempty"`
 }
 

@@ -2,8 +2,10 @@ package dns
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,22 +41,40 @@ const TableName = "tare-dns"
 // ownerFlag is NFT_TABLE_F_OWNER, linux/netfilter/nf_tables.h.
 const ownerFlag = 2
 
+// handover is how long a process that was killed may take to be gone, with its
+// table.
+const handover = time.Second
+
 // redirect makes the table for the calling thread's namespace.
 func redirect(udp, tcp uint16) (*os.File, error) {
+	f, err := transact(batch(udp, tcp))
+	// The kernel says "not permitted" for a table of somebody else's.
+	for deadline := time.Now().Add(handover); (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EEXIST)) && time.Now().Before(deadline); {
+		time.Sleep(5 * time.Millisecond)
+		f, err = transact(batch(udp, tcp))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make the nftables table %s in a container: %w", TableName, err)
+	}
+	return f, nil
+}
+
+// transact carries out a batch and gives the socket that owns its table.
+func transact(batch []byte) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
 	if err != nil {
-		return nil, fmt.Errorf("open a netlink socket: %w", err)
+		return nil, err
 	}
 	f := os.NewFile(uintptr(fd), "rules")
 	if err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err == nil {
-		err = unix.Sendto(fd, batch(udp, tcp), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+		err = unix.Sendto(fd, batch, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 	}
 	if err == nil {
 		err = acknowledged(fd)
 	}
 	if err != nil {
 		f.Close()
-		return nil, fmt.Errorf("make the nftables table %s in a container: %w", TableName, err)
+		return nil, err
 	}
 	return f, nil
 }

@@ -17,7 +17,7 @@ import (
 // them all.
 func TestAnswersWhateverTheContainerDoes(t *testing.T) {
 	r, p := start(t, time.Minute), container(t)
-	r.add(t, p, dns.Sandbox{ID: "s", ContainerID: "c", Places: []dns.Place{{NetworkID: "n", Network: "net", Names: []string{"web"}, Addresses: addrs("10.1.0.2", "fd00::2")}}})
+	r.add(t, p, dns.Sandbox{ID: "s", Places: []dns.Place{{NetworkID: "n", Network: "net", Names: []string{"web"}, Addresses: addrs("10.1.0.2", "fd00::2")}}})
 	check := func(when string) {
 		t.Helper()
 		for _, proto := range []string{"udp", "tcp"} {

@@ -63,6 +63,19 @@ func TestEndsWhenNobodyNeedsIt(t *testing.T) {
 	r.ended <- err
 }
 
+// So does one that no daemon can find any more.
+func TestEndsWhenNobodyCanFindIt(t *testing.T) {
+	r, p := start(t, 10*time.Millisecond), container(t)
+	r.add(t, p, dns.Sandbox{ID: "s"})
+	r.daemon.Close()
+	must(t, os.Remove(r.config.Socket))
+	err := <-r.ended
+	r.ended <- err
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 // spawn starts the test's program as tare-dns, as a daemon does.
 func spawn(t *testing.T, program, dir string) (*dns.Conn, *exec.Cmd) {
 	t.Helper()
@@ -95,7 +108,7 @@ func TestReplace(t *testing.T) {
 	must(t, err)
 	defer ours.Close()
 	p.outlets.Lifeline = theirs
-	must(t, daemon.Set(t.Context(), dns.Sandbox{ID: "s", ContainerID: "c", Places: []dns.Place{web}}, p.outlets))
+	must(t, daemon.Set(t.Context(), dns.Sandbox{ID: "s", Places: []dns.Place{web}}, p.outlets))
 	p.outlets.Close()
 	second, err := dns.Dial(filepath.Join(dir, dns.SocketName))
 	must(t, err)

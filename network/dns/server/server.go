@@ -39,7 +39,7 @@ type Config struct {
 	// ResolvConf names the host's servers; /etc/resolv.conf if "".
 	ResolvConf string
 	// Idle is how long it waits for the next sandbox while a daemon is
-	// connected.
+	// connected, and how often it looks whether one can come while none is.
 	Idle time.Duration
 }
 
@@ -131,8 +131,7 @@ func (s *Server) Run(first ...*seqpacket.Conn) error {
 		return fmt.Errorf("wait for daemons: %w", err)
 	}
 	// A process that took this one's place has its own socket there.
-	var st unix.Stat_t
-	if unix.Stat(s.config.Socket, &st) == nil && st.Ino == s.inode {
+	if s.reachable() {
 		return os.Remove(s.config.Socket)
 	}
 	return nil
@@ -252,17 +251,28 @@ func (s *Server) drop(id string, only *box) {
 }
 
 // consider ends the process when nobody needs it. While a daemon is connected
-// that takes some time without any sandbox.
+// that takes some time without any sandbox. While none is, nobody will ever come
+// again once the socket is gone.
 func (s *Server) consider() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.boxes) > 0 || s.ended {
-		return
-	}
-	if left := s.config.Idle - time.Since(s.used); len(s.daemons) > 0 && left > 0 {
+	alone := len(s.daemons) == 0
+	left := s.config.Idle - time.Since(s.used)
+	switch {
+	case s.ended:
+	case len(s.boxes) > 0 && !alone: // that its connection ends, or a sandbox, is told
+	case len(s.boxes) > 0 && s.reachable():
+		s.idle.Reset(s.config.Idle)
+	case len(s.boxes) == 0 && !alone && left > 0:
 		s.idle.Reset(left)
-		return
+	default:
+		s.ended = true
+		close(s.over)
 	}
-	s.ended = true
-	close(s.over)
+}
+
+// reachable tells whether the socket is where daemons look for it.
+func (s *Server) reachable() bool {
+	var st unix.Stat_t
+	return unix.Stat(s.config.Socket, &st) == nil && st.Ino == s.inode
 }

@@ -21,10 +21,9 @@ type table struct {
 
 // network is what the sandboxes on one network call each other.
 type network struct {
-	members    int
-	names      map[string][]member // by canonical name
-	reverse    map[netip.Addr][]member
-	containers map[string][]netip.Addr // by container ID
+	members int
+	names   map[string][]member // by canonical name
+	reverse map[netip.Addr][]member
 }
 
 // member is a sandbox under one of its names.
@@ -43,7 +42,7 @@ type view struct {
 type place struct {
 	*network
 	name  string            // the network's, canonical
-	links map[string]string // canonical alias to container ID
+	links map[string]string // both canonical
 }
 
 func newTable() table {
@@ -59,13 +58,13 @@ func (t *table) set(sb dns.Sandbox) {
 	for _, p := range sb.Places {
 		n := t.networks[p.NetworkID]
 		if n == nil {
-			n = &network{names: map[string][]member{}, reverse: map[netip.Addr][]member{}, containers: map[string][]netip.Addr{}}
+			n = &network{names: map[string][]member{}, reverse: map[netip.Addr][]member{}}
 			t.networks[p.NetworkID] = n
 		}
 		n.enter(sb, p)
 		links := make(map[string]string, len(p.Links))
-		for alias, id := range p.Links {
-			links[canonical(alias)] = id
+		for alias, name := range p.Links {
+			links[canonical(alias)] = canonical(name)
 		}
 		v.places = append(v.places, place{n, canonical(p.Network), links})
 	}
@@ -106,7 +105,6 @@ func (t *table) dropLocked(id string) {
 // enter and leave change the members by one place.
 func (n *network) enter(sb dns.Sandbox, p dns.Place) {
 	n.members++
-	n.containers[sb.ContainerID] = p.Addresses
 	for i, name := range p.Names {
 		m := member{sb.ID, name, p.Addresses}
 		key := canonical(name)
@@ -123,7 +121,6 @@ func (n *network) enter(sb dns.Sandbox, p dns.Place) {
 
 func (n *network) leave(sb dns.Sandbox, p dns.Place) {
 	n.members--
-	delete(n.containers, sb.ContainerID)
 	gone := member{sandbox: sb.ID}
 	for _, name := range p.Names {
 		remove(n.names, canonical(name), gone)
@@ -171,32 +168,34 @@ func (t *table) addresses(sandbox, name string) (found []netip.Addr, known bool)
 // addresses is about the network of the name scope, or all of them for "".
 func (v *view) addresses(host, scope string) ([]netip.Addr, bool) {
 	for _, p := range v.places { // a link goes before all names
-		if id, ok := p.links[host]; ok && (scope == "" || scope == p.name) {
-			if found, ok := p.containers[id]; ok {
+		if name, ok := p.links[host]; ok && (scope == "" || scope == p.name) {
+			if found, ok := p.addresses(name); ok {
 				return found, true
 			}
 		}
 	}
 	for _, p := range v.places {
-		if scope != "" && scope != p.name {
-			continue
-		}
-		if _, linked := p.links[host]; linked { // to somebody who is not there
-			continue
-		}
-		members := p.names[host]
-		if len(members) == 1 {
-			return members[0].addresses, true
-		}
-		var all []netip.Addr
-		for _, m := range members {
-			all = append(all, m.addresses...)
-		}
-		if len(members) > 0 {
-			return all, true
+		// One that is linked to somebody who is not there has no other meaning.
+		if _, linked := p.links[host]; !linked && (scope == "" || scope == p.name) {
+			if found, ok := p.addresses(host); ok {
+				return found, true
+			}
 		}
 	}
 	return nil, false
+}
+
+// addresses are those of all that have the name.
+func (n *network) addresses(name string) ([]netip.Addr, bool) {
+	members := n.names[name]
+	if len(members) == 1 {
+		return members[0].addresses, true
+	}
+	var all []netip.Addr
+	for _, m := range members {
+		all = append(all, m.addresses...)
+	}
+	return all, len(members) > 0
 }
 
 // name gives the name of an address on one of the sandbox's networks, "" for

@@ -21,13 +21,13 @@ func town() *Server {
 		return dns.Place{NetworkID: "b", Network: "Back.End", Names: names, Addresses: addrs}
 	}
 	linked := back(addrs("10.2.0.3"), "cache")
-	linked.Links = map[string]string{"Store": "c-db", "web": "c-gone", "v6": "c-db"}
+	linked.Links = map[string]string{"Store": "DB", "web": "gone"}
 	for _, sb := range []dns.Sandbox{
-		{ID: "web", ContainerID: "c-web", Places: []dns.Place{front(addrs("10.1.0.1"), "web", "0123456789ab", "www", "a.dotted.name")}},
-		{ID: "web2", ContainerID: "c-web2", Places: []dns.Place{front(addrs("10.1.0.4", "fd01::4"), "web2", "www")}},
-		{ID: "db", ContainerID: "c-db", Places: []dns.Place{front(addrs("10.1.0.2"), "db"), back(addrs("10.2.0.2", "fd02::2"), "db", "store2", "w/eird \xc3\xb6")}},
-		{ID: "cache", ContainerID: "c-cache", Places: []dns.Place{linked}},
-		{ID: "other", ContainerID: "c-other", Places: []dns.Place{{NetworkID: "o", Network: "front", Names: []string{"other"}, Addresses: addrs("10.3.0.1")}}},
+		{ID: "web", Places: []dns.Place{front(addrs("10.1.0.1"), "web", "0123456789ab", "www", "a.dotted.name")}},
+		{ID: "web2", Places: []dns.Place{front(addrs("10.1.0.4", "fd01::4"), "web2", "www")}},
+		{ID: "db", Places: []dns.Place{front(addrs("10.1.0.2"), "db"), back(addrs("10.2.0.2", "fd02::2"), "db", "store2", "w/eird \xc3\xb6")}},
+		{ID: "cache", Places: []dns.Place{linked}},
+		{ID: "other", Places: []dns.Place{{NetworkID: "o", Network: "front", Names: []string{"other"}, Addresses: addrs("10.3.0.1")}}},
 	} {
 		s.names.set(sb)
 	}
@@ -105,7 +105,7 @@ func TestNames(t *testing.T) {
 // What a sandbox no longer has is gone, and of those that left nothing stays.
 func TestNamesVanish(t *testing.T) {
 	s := town()
-	s.names.set(dns.Sandbox{ID: "web", ContainerID: "c-web", Places: []dns.Place{{NetworkID: "f", Network: "front", Names: []string{"renamed"}, Addresses: addrs("10.1.0.9")}}})
+	s.names.set(dns.Sandbox{ID: "web", Places: []dns.Place{{NetworkID: "f", Network: "front", Names: []string{"renamed"}, Addresses: addrs("10.1.0.9")}}})
 	for name, want := range map[string]bool{"web": false, "0123456789ab": false, "www": true, "renamed": true} {
 		if _, known := s.names.addresses("db", name); known != want {
 			t.Errorf("%s is known: %v, want %v", name, known, want)
