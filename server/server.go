@@ -57,7 +57,7 @@ func New(c Config) *Server {
 		s.system.routes(),
 		(&eventHandlers{c.Events}).routes(),
 		(&logHandlers{c.Logs}).routes(), // before the containers, whose names may hold slashes when they are removed
-		(&containerHandlers{c.Containers, host.cgroupVersion}).routes(),
+		(&containerHandlers{c.Containers, c.Places, host.cgroupVersion}).routes(),
 		(&attachHandlers{c.Containers, c.Log}).routes(),
 		(&execHandlers{c.Execs, c.Log}).routes(),
 		(&fileHandlers{c.Files}).routes(),

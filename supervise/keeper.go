@@ -364,9 +364,6 @@ func (k *Keeper) Hold(ctx context.Context, files []*os.File) error {
 	return nil
 }
 
-// Unbind has the process close what it holds that keeps ports of the host.
-func (k *Keeper) Unbind(ctx context.Context) error { return k.call(ctx, MethodUnbind, nil, nil) }
-
 // Detached delivers the detaches by keys. An event is lost when 16 wait
 // already.
 func (k *Keeper) Detached() <-chan DetachEvent { return k.detached }

@@ -11,6 +11,7 @@ const (
 	dataName   = "_data"
 	copyPrefix = "copy-"
 	copiedName = "copied"
+	usePrefix  = "use-"
 	newPrefix  = ".new-"
 	gonePrefix = ".gone-"
 )
@@ -24,3 +25,10 @@ func (s *Service) data(name string) string { return filepath.Join(s.root, name, 
 // fresh is a directory that is not there, for a volume to be made in or deleted
 // from.
 func (s *Service) fresh(prefix string) string { return filepath.Join(s.root, prefix+idgen.New()[:16]) }
+
+// In a volume that is a mount, or a plugin's, what is being copied to it has to lie
+// in itself, for it to be moved: under names that nobody else has.
+const (
+	innerCopyPrefix = ".tare-copy-"
+	innerCopiedName = ".tare-copied"
+)

@@ -40,9 +40,24 @@ func (s *Service) load() error {
 			s.log.Error("the record of a volume cannot be read; it is left alone", "volume", name, "err", err)
 			continue
 		}
+		if r.Driver == Local {
+			if err := s.heal(&r); err != nil {
+				s.log.Error("a volume that was being filled cannot be finished", "volume", name, "err", err)
+			}
+		}
 		s.volumes[name] = r
 	}
 	return nil
+}
+
+// heal finishes what was being copied to a volume when the daemon was killed, and
+// makes data anew that power loss took: nobody was told of it, or they would have
+// been synced. In one that is a mount it is done when it is used next.
+func (s *Service) heal(r *Record) error {
+	if err := os.Mkdir(s.data(r.Name), 0o755); err == nil || !errors.Is(err, fs.ErrExist) || needsMount(r) {
+		return err
+	}
+	return s.population(r, s.data(r.Name)).recover()
 }
 
 func readRecord(dir string) (Record, error) {

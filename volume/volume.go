@@ -7,6 +7,7 @@
 //	                   options name something to mount
 //	NAME/copy-…/       what of an image is being copied to it
 //	NAME/copied/       the same, whole, on its way into _data
+//	NAME/use-ID        a plugin was asked to mount it for this container
 //	.new-…/            a volume that is being made; it has no name yet
 //	.gone-…/           one that was removed, and is being deleted
 //
@@ -65,14 +66,20 @@ func CheckName(name string) error {
 	return nil
 }
 
-// wire shows a volume as the API does.
-func (s *Service) wire(r Record) wire.Volume {
+// wire shows a volume as the API does, with what its plugin told of it.
+func (s *Service) wire(r Record, e *external) wire.Volume {
 	v := wire.Volume{
 		Name: r.Name, Driver: r.Driver, Scope: "local", CreatedAt: r.Created.Format(time.RFC3339),
 		Labels: maps.Clone(r.Labels), Options: maps.Clone(r.Options),
 	}
 	if r.Driver == Local {
 		v.Mountpoint = s.data(r.Name)
+	}
+	if e != nil {
+		v.Mountpoint, v.Scope, v.Status = e.Mountpoint, e.scope, e.Status
+		if !e.CreatedAt.IsZero() {
+			v.CreatedAt = e.CreatedAt.Format(time.RFC3339)
+		}
 	}
 	return v
 }

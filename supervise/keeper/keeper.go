@@ -151,28 +151,6 @@ func (k *keeper) hold(files []*os.File) {
 	k.mu.Unlock()
 }
 
-// letGo closes those of them that are chosen.
-func (k *keeper) letGo(chosen func(*os.File) bool) {
-	k.mu.Lock()
-	var kept, gone []*os.File
-	for _, f := range k.held {
-		if chosen(f) {
-			gone = append(gone, f)
-		} else {
-			kept = append(kept, f)
-		}
-	}
-	k.held = kept
-	k.mu.Unlock()
-	closeAll(gone)
-}
-
-// bound tells whether a file is a socket that may keep a port of the host.
-func bound(f *os.File) bool {
-	family, err := unix.GetsockoptInt(int(f.Fd()), unix.SOL_SOCKET, unix.SO_DOMAIN)
-	return err == nil && (family == unix.AF_INET || family == unix.AF_INET6)
-}
-
 // current returns the status.
 func (k *keeper) current() supervise.Status {
 	k.mu.Lock()
@@ -314,7 +292,13 @@ func (k *keeper) remove() {
 		k.left = k.box.delete()
 	}
 	k.unmountRoot()
-	k.letGo(func(*os.File) bool { return true })
+	k.mu.Lock()
+	held := k.held
+	k.held = nil
+	k.mu.Unlock()
+	for _, f := range held {
+		f.Close()
+	}
 	unix.Close(netNSFile)
 	k.finish()
 }

@@ -201,10 +201,6 @@ func (k *keeper) handle(ctx context.Context, m supervise.Message, files []*os.Fi
 			return nil, err
 		}
 		return none, k.update(ctx, &r.Resources)
-	case supervise.MethodUnbind:
-		closeAll(files)
-		k.letGo(bound)
-		return none, nil
 	case supervise.MethodRelease:
 		closeAll(files)
 		return none, k.release(ctx)
