@@ -1,7 +1,7 @@
 // Package seqpacket carries messages with files over unix sockets of type
 // SOCK_SEQPACKET: a message arrives whole or not at all, in order, and the end
-// of the peer is told. It does without package net, whose weight a process per
-// container would carry many times over.
+// of the peer is told. It does without package net, whose weight many small
+// processes would carry many times over.
 package seqpacket
 
 import (
@@ -99,6 +99,15 @@ func socketAt(path string, call func(fd int, sa unix.Sockaddr) error) (int, erro
 		return -1, &os.PathError{Op: "socket", Path: path, Err: err}
 	}
 	return fd, nil
+}
+
+// Descriptor is the connection's, for a program that is executed in the place of
+// this one.
+func (c *Conn) Descriptor() (int, error) { return descriptor(c.rc) }
+
+func descriptor(rc syscall.RawConn) (n int, err error) {
+	err = rc.Control(func(fd uintptr) { n = int(fd) })
+	return n, err
 }
 
 // Close closes the connection; blocked calls return.

@@ -27,11 +27,11 @@ func Listen(path string) (*Listener, error) {
 		unix.Close(fd)
 		return nil, os.NewSyscallError("listen", err)
 	}
-	return Listening(fd)
+	return NewListener(fd)
 }
 
-// Listening makes a Listener of a listening socket and takes it over.
-func Listening(fd int) (*Listener, error) {
+// NewListener makes a Listener of a listening socket and takes it over.
+func NewListener(fd int) (*Listener, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		unix.Close(fd)
 		return nil, err
@@ -72,6 +72,10 @@ func (l *Listener) Accept() (*Conn, error) {
 	}
 	return New(nfd)
 }
+
+// Descriptor is the listening socket's, for a program that is executed in the
+// place of this one.
+func (l *Listener) Descriptor() (int, error) { return descriptor(l.rc) }
 
 // Close ends the listening; a blocked Accept returns.
 func (l *Listener) Close() error { return l.f.Close() }
