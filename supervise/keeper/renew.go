@@ -13,10 +13,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tarehq/tare/internal/seqpacket"
 	"github.com/tarehq/tare/logs"
 	"github.com/tarehq/tare/ocirun"
 	"github.com/tarehq/tare/supervise"
-	"github.com/tarehq/tare/internal/seqpacket"
 )
 
 // To make a container takes memory that the Go runtime never gives back whole:
