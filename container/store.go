@@ -2,6 +2,7 @@ package container
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,7 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"sort"
+	"slices"
 	"strings"
 	"sync"
 
@@ -181,9 +182,31 @@ func (s *store) note(id string, change func(*Progress) error) (Record, error) {
 	if err != nil {
 		return changed, err
 	}
+	s.flushOrLog(id)
+	return changed, nil
+}
+
+func (s *store) flushOrLog(id string) {
 	if err := s.flush(id); err != nil {
 		s.log.Error("a container's state cannot be written", "container", id, "err", err)
 	}
+}
+
+// agree is note for what is mostly so already: nothing is written then.
+func (s *store) agree(id string, change func(*Progress) error) (Record, error) {
+	s.mu.RLock()
+	was := s.byID[id]
+	s.mu.RUnlock()
+	changed, err := s.change(id, change)
+	if err != nil {
+		return changed, err
+	}
+	before, err1 := json.Marshal(&was.Progress)
+	after, err2 := json.Marshal(&changed.Progress)
+	if err1 == nil && err2 == nil && bytes.Equal(before, after) {
+		return changed, nil
+	}
+	s.flushOrLog(id)
 	return changed, nil
 }
 
@@ -328,19 +351,34 @@ func (s *store) find(nameOrID string) (Record, error) {
 	return *found, nil
 }
 
+// has tells whether there is a container of the ID.
+func (s *store) has(id string) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.byID[id] != nil
+}
+
 // all returns copies of all records, newest first.
 func (s *store) all() []Record {
+	sorted := s.sorted()
+	list := make([]Record, len(sorted))
+	for i, r := range sorted {
+		list[i] = *r
+	}
+	return list
+}
+
+// sorted returns all records, newest first. They are replaced and never changed,
+// and nobody who gets them here changes them.
+func (s *store) sorted() []*Record {
 	s.mu.RLock()
-	list := make([]Record, 0, len(s.byID))
+	list := make([]*Record, 0, len(s.byID))
 	for _, r := range s.byID {
-		list = append(list, *r)
+		list = append(list, r)
 	}
 	s.mu.RUnlock()
-	sort.Slice(list, func(i, j int) bool {
-		if !list[i].Created.Equal(list[j].Created) {
-			return list[i].Created.After(list[j].Created)
-		}
-		return list[i].ID < list[j].ID
+	slices.SortFunc(list, func(a, b *Record) int {
+		return cmp.Or(b.Created.Compare(a.Created), strings.Compare(a.ID, b.ID))
 	})
 	return list
 }

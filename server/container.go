@@ -24,6 +24,7 @@ type Containers interface {
 	Remove(ctx context.Context, nameOrID string, o container.RemoveOptions) error
 	Wait(ctx context.Context, nameOrID string, condition wire.WaitCondition) (<-chan wire.WaitResponse, error)
 	List(ctx context.Context, o container.ListOptions) ([]wire.Summary, error)
+	ListText(ctx context.Context, o container.ListOptions, form string, shape func(*wire.Summary)) ([]byte, error)
 	Inspect(ctx context.Context, nameOrID string, size bool) (wire.InspectResponse, error)
 	Counts() (running, paused, stopped int)
 	Changing
@@ -46,6 +47,7 @@ type Streams interface {
 
 type containerHandlers struct {
 	containers    Containers
+	places        Places
 	cgroupVersion int
 }
 
@@ -91,11 +93,21 @@ func (h *containerHandlers) list(w http.ResponseWriter, r *request) error {
 	if limit != nil {
 		o.Limit = *limit
 	}
+	if !o.Size {
+		text, err := h.containers.ListText(r.Context(), o, r.version.String(), r.version.summary)
+		if err != nil {
+			return err
+		}
+		return writeText(w, text)
+	}
 	list, err := h.containers.List(r.Context(), o)
 	if err != nil {
 		return err
 	}
-	return writeList(w, r.version.containers(list))
+	for i := range list {
+		r.version.summary(&list[i])
+	}
+	return writeList(w, list)
 }
 
 func (h *containerHandlers) create(w http.ResponseWriter, r *request) error {
@@ -263,15 +275,30 @@ func (h *containerHandlers) update(w http.ResponseWriter, r *request) error {
 	if err := r.form(); err != nil {
 		return err
 	}
-	var u wire.UpdateConfig
+	// Docker's request says nothing of networks; ours also changes what their
+	// endpoints' options limit.
+	var u struct {
+		wire.UpdateConfig
+		NetworkingConfig *wirenet.NetworkingConfig
+	}
 	if err := r.json(&u); err != nil {
 		return err
 	}
 	if r.Body == nil || r.ContentLength == 0 {
 		return errNoBody
 	}
-	r.version.update(&u)
-	warnings, err := h.containers.Update(r.Context(), r.params["id"], u)
+	var endpoints map[string]*wirenet.EndpointSettings
+	if u.NetworkingConfig != nil {
+		endpoints = u.NetworkingConfig.EndpointsConfig
+	}
+	if err := container.CheckLimits(endpoints); err != nil { // before anything is changed
+		return err
+	}
+	r.version.update(&u.UpdateConfig)
+	warnings, err := h.containers.Update(r.Context(), r.params["id"], u.UpdateConfig)
+	if err == nil && len(endpoints) > 0 {
+		err = h.places.Limit(r.Context(), r.params["id"], endpoints)
+	}
 	if err != nil {
 		return err
 	}

@@ -32,6 +32,7 @@ type Config struct {
 	Transfers  Transfers
 	Registries Registries
 	Networks   Networks
+	Places     Places
 
 	VolumeCopies    VolumeCopies
 	VolumeTransfers VolumeTransfers
@@ -60,7 +61,7 @@ func New(c Config) *Server {
 		s.system.routes(),
 		(&eventHandlers{c.Events}).routes(),
 		(&logHandlers{c.Logs}).routes(), // before the containers, whose names may hold slashes when they are removed
-		(&containerHandlers{c.Containers, host.cgroupVersion}).routes(),
+		(&containerHandlers{c.Containers, c.Places, host.cgroupVersion}).routes(),
 		(&attachHandlers{c.Containers, c.Log}).routes(),
 		(&execHandlers{c.Execs, c.Log}).routes(),
 		(&fileHandlers{c.Files}).routes(),
@@ -69,7 +70,7 @@ func New(c Config) *Server {
 		(&registryHandlers{c.Registries}).routes(), // before the images: /images/search is no image
 		(&imageHandlers{c.Images, c.Transfers}).routes(),
 		(&usageHandlers{c.Containers, c.Images, c.Logs}).routes(),
-		(&networkHandlers{c.Networks}).routes(),
+		newNetworkHandlers(c.Networks, c.Places).routes(),
 		(&pruneHandlers{c.Events}).routes(),
 		(&volumeCopyHandlers{c.VolumeCopies, c.VolumeTransfers}).routes(),
 		volumeRoutes(), pluginRoutes(), swarmRoutes(), unsupportedRoutes(),

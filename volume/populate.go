@@ -67,6 +67,9 @@ type population struct {
 	shared bool   // others may have the directory itself
 }
 
+// population looks where a copy is to be prepared: in the content itself if no
+// file can be moved there from beside it, as it is a mount, a subvolume, or has a
+// quota of its own.
 func (s *Service) population(r *Record, path string) *population {
 	if r.Driver == Local && !needsMount(r) && !apart(r, path) {
 		return &population{data: path, beside: s.dir(r.Name), prefix: copyPrefix, copied: copiedName}
@@ -180,7 +183,10 @@ func (p *population) move() error {
 			return fault.New(fault.Internal, "cannot put %s into the volume: %w", name, err)
 		}
 	}
-	if err := treecopy.Attributes(to, from, &st); err != nil {
+	if err := treecopy.TakeAfter(int(to.Fd()), int(from.Fd()), &st); err != nil {
+		return err
+	}
+	if err := unix.UtimesNanoAt(int(to.Fd()), ".", []unix.Timespec{st.Atim, st.Mtim}, 0); err != nil {
 		return err
 	}
 	if err := deltree.Remove(copied); err != nil || !p.inner {
