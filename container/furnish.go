@@ -59,8 +59,13 @@ func (c *creation) furnish(ctx context.Context, r *Record, back *undo.Stack) (*f
 	back.Push(func() error { c.containers.cfg.Volumes.Release(r.ID); return nil })
 	r.Mounts = slices.Concat(inherited, wanted, own)
 	for i := range r.Mounts {
-		if err := f.make(ctx, &r.Mounts[i], i < len(inherited), back); err != nil {
+		m := &r.Mounts[i]
+		if err := f.make(ctx, m, i < len(inherited), back); err != nil {
 			return nil, forCreate(err)
+		}
+		asked := i >= len(inherited) && i < len(inherited)+len(wanted)
+		if asked && m.Mode == "" && m.Driver == volume.Local {
+			m.Mode = "z" // as Docker shows a volume that was asked for
 		}
 	}
 	return f, f.populate(ctx)
@@ -182,14 +187,11 @@ func (f *furnishing) makeVolume(ctx context.Context, m *spec.Mount, inherited bo
 			})
 		}
 	}
-	m.Name, m.Driver = r.Name, r.Driver
+	m.Name, m.Driver, m.ReadOnly = r.Name, r.Driver, m.ReadOnly || r.Snapshot
 	if r.Driver != volume.Local {
 		return nil
 	}
 	m.Source = volumes.Path(r.Name)
-	if m.Mode == "" && !inherited && (ofName || m.Volume != nil) {
-		m.Mode = "z" // as Docker shows a volume that was asked for
-	}
 	return nil
 }
 

@@ -8,20 +8,17 @@ import (
 
 	"github.com/moby/moby/api/types/build"
 	"github.com/moby/moby/api/types/events"
-	"github.com/moby/moby/api/types/network"
 
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
 )
 
 // pruneHandlers answer the prunes of what there is never any of that nobody
-// needs: the networks are those that come with the daemon, and there is no build
-// cache.
+// needs: there is no build cache.
 type pruneHandlers struct{ events *event.Log }
 
 func (h *pruneHandlers) routes() []route {
 	return []route{
-		{method: "POST", pattern: "/networks/prune", handle: h.prune(events.NetworkEventType, network.PruneReport{NetworksDeleted: []string{}}, "label", "label!", "until")},
 		{method: "POST", pattern: "/build/prune", handle: h.prune(events.BuilderEventType, build.CachePruneReport{CachesDeleted: []string{}},
 			"until", "id", "parent", "type", "description", "inuse", "shared", "private", "label", "label!")},
 	}

@@ -3,7 +3,6 @@ package volume
 import (
 	"context"
 	"errors"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -112,7 +111,7 @@ func (s *Service) make(ctx context.Context, req CreateRequest) (Record, error) {
 		return r, err
 	}
 	if err := s.publish(dir, r, !req.Volatile); err != nil {
-		return r, errors.Join(err, os.RemoveAll(dir))
+		return r, errors.Join(err, s.scrap(dir))
 	}
 	s.tell(r, events.ActionCreate)
 	return r, nil

@@ -81,4 +81,4 @@ func (d *Draft) Publish() error {
 }
 
 // Discard takes it back.
-func (d *Draft) Discard() error { return os.RemoveAll(d.dir) }
+func (d *Draft) Discard() error { return d.volumes.scrap(d.dir) }

@@ -14,8 +14,6 @@ import (
 	"github.com/tarehq/tare/internal/testutil"
 )
 
-func TestMain(m *testing.M) { os.Exit(testutil.OwnMounts(m)) }
-
 func TestOptionsOfTheLocalDriver(t *testing.T) {
 	for want, options := range map[string]map[string]string{
 		`invalid option: "colour"`:                                    {"colour": "red"},
