@@ -14,6 +14,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"time"
 
@@ -27,30 +28,29 @@ import (
 // same time. What Prepare and Attach gave is the builder's until Discard and
 // Detach, or until the builder ends.
 type Store interface {
-	// Resolve finds what a name means, here or in its registry, without its
-	// layers. fault.NotFound if nobody has it.
-	Resolve(ctx context.Context, r ImageRequest) (Image, error)
-	// Fetch has the image's layers here and unpacked, and returns their chain
-	// ID, "" for none. progress may be nil.
-	Fetch(ctx context.Context, img Image, progress func(Transfer)) (digest.Digest, error)
+	// Resolve finds what a name means, and pulls it when it is not here. progress
+	// may be nil. fault.NotFound if nobody has it.
+	Resolve(ctx context.Context, r ImageRequest, progress func(Transfer)) (Image, error)
+	// Fetch has the image's layers unpacked, and returns them, the lowest first.
+	Fetch(ctx context.Context, img Image) ([]Layer, error)
 	// Has tells whether the chain is unpacked here.
 	Has(ctx context.Context, chain digest.Digest) (bool, error)
 	// Prepare makes a writable tree on a chain. Nothing is mounted by it.
 	Prepare(ctx context.Context, id string, chain digest.Digest) (snapshot.Mount, error)
 	// View says how the chain's tree is mounted to be read.
 	View(ctx context.Context, chain digest.Digest) (snapshot.Mount, error)
-	// Seal makes a layer of what the tree id has beyond its chain; nothing may
-	// be mounted from it. Without changes the chain stays as it is, and the
-	// Layer's DiffID is "". The tree is used up, unless an error is returned.
-	Seal(ctx context.Context, id string, o SealOptions) (Layer, error)
+	// Seal makes a layer of what the tree id has beyond the chain that it was
+	// prepared on; nothing may be mounted from it. Without changes the Layer is the
+	// zero one. The tree is used up, unless an error is returned.
+	Seal(ctx context.Context, id string, chain digest.Digest, epoch time.Time) (Layer, error)
 	// Discard drops a tree. It is no error when it is gone.
 	Discard(ctx context.Context, id string) error
-	// Layers lists the layers of a chain, the lowest first, with descriptors of
-	// their blobs.
-	Layers(ctx context.Context, chain digest.Digest) ([]Layer, error)
-	// Keep says which chains the cache needs. The daemon lets go of the others
-	// when no image and no container has them.
-	Keep(ctx context.Context, chains []digest.Digest) error
+	// LayerBlob makes sure that the blob of a layer that Seal made is here, also when
+	// only its files were kept. epoch is what Seal was told.
+	LayerBlob(ctx context.Context, below, diffID digest.Digest, epoch time.Time) (ocispec.Descriptor, error)
+	// Pin says which chains the cache needs, in place of those of the last call.
+	// The daemon lets go of the others when no image and no container has them.
+	Pin(ctx context.Context, chains []digest.Digest) error
 	// Size is what the chain's topmost layer takes on disk, in bytes.
 	Size(ctx context.Context, chain digest.Digest) (int64, error)
 	// Blob opens a blob of the content store.
@@ -96,12 +96,6 @@ type Transfer struct {
 	Current, Total int64
 }
 
-// SealOptions say what a layer made of a tree is like.
-type SealOptions struct {
-	// Epoch, unless zero, bounds the times of its files (SOURCE_DATE_EPOCH).
-	Epoch time.Time
-}
-
 // Layer is one layer of a chain.
 type Layer struct {
 	Chain  digest.Digest // with it on top
@@ -111,9 +105,8 @@ type Layer struct {
 
 // Place is a step's place on the network.
 type Place struct {
-	NetNS      string // a path
-	Hosts      []byte // its /etc/hosts
-	ResolvConf []byte
+	NetNS   string // a path, good while the place is lent
+	Address netip.Addr
 }
 
 // Session is what the client of a build lends to it. Its methods may be called
