@@ -26,19 +26,17 @@ const MaxRead = 4 << 20
 const patience = 10 * time.Second
 
 // Send gives conn to the process that listens at path, which first reads the
-// bytes read. The caller's conn is closed, on failure too. What is no plain
-// socket, such as a connection with TLS, is relayed until one side ends; wait
-// returns then, and at once otherwise.
+// bytes read. The caller's conn is closed then; after an error it is open and as
+// it was. What is no plain socket, such as a connection with TLS, is relayed until
+// both sides have ended; wait returns then, and at once otherwise.
 func Send(path string, conn net.Conn, read []byte) (wait func(), err error) {
 	wait = func() {}
 	file, relay, err := descriptor(conn)
 	if err != nil {
-		conn.Close()
 		return wait, err
 	}
 	defer file.Close()
 	if err := send(path, file, read); err != nil {
-		conn.Close()
 		if relay != nil {
 			relay.Close()
 		}
@@ -117,14 +115,8 @@ func pass(a, b net.Conn) (wait func()) {
 // Listener accepts what is handed over. It is a net.Listener.
 type Listener struct{ l *net.UnixListener }
 
-// Listen listens at path, a unix socket.
-func Listen(path string) (*Listener, error) {
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		return nil, err
-	}
-	return &Listener{l}, nil
-}
+// Receive accepts at a unix socket what is handed over there.
+func Receive(l *net.UnixListener) *Listener { return &Listener{l} }
 
 // Accept returns the next connection.
 func (l *Listener) Accept() (net.Conn, error) {
