@@ -112,6 +112,9 @@ type Place struct {
 // Session is what the client of a build lends to it. Its methods may be called
 // at the same time, and fail when the client has gone.
 type Session interface {
+	// Client tells clients apart, as far as their files may be kept for the next
+	// build.
+	Client() string
 	// Local brings a directory of the client's up to date in dir, which is the
 	// same for equal requests: only what changed is sent.
 	Local(ctx context.Context, r LocalRequest, dir string) error
