@@ -78,6 +78,9 @@ func (j *Job) Close() {
 	}
 }
 
+// Warn passes a remark on a vertex on.
+func (j *Job) Warn(vertex digest.Digest, w Warning) { j.progress.Warn(vertex, w) }
+
 func (j *Job) atEnd(f func()) {
 	j.mu.Lock()
 	defer j.mu.Unlock()

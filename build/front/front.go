@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tarehq/tare/build"
+	"github.com/tarehq/tare/supervise"
 )
 
 // Config says what the front stands on.
@@ -21,7 +22,8 @@ type Config struct {
 	Steps        string // directory of the bundles of RUN steps
 	Root         string // directory of the cache
 	CgroupParent string
-	Idle         time.Duration // how long to wait for somebody before Serve returns
+	Launcher     *supervise.Launcher // of RUN steps
+	Idle         time.Duration       // how long to wait for somebody before Serve returns
 }
 
 // Serve answers those who come to l, HTTP/1.1 and HTTP/2 in clear text, until
@@ -31,7 +33,11 @@ func Serve(ctx context.Context, l net.Listener, c Config) error {
 	defer cancel()
 	idle := &idleness{after: c.Idle, end: cancel, there: map[net.Conn]bool{}}
 	idle.begin()
-	server := &http.Server{Handler: newHandler(c), ConnState: idle.note, BaseContext: func(net.Listener) context.Context { return ctx }, Protocols: new(http.Protocols)}
+	h, err := newHandler(ctx, c)
+	if err != nil {
+		return err
+	}
+	server := &http.Server{Handler: h, ConnState: idle.note, BaseContext: func(net.Listener) context.Context { return ctx }, Protocols: new(http.Protocols)}
 	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetUnencryptedHTTP2(true)
 	go func() {
@@ -79,9 +85,4 @@ func (i *idleness) note(c net.Conn, state http.ConnState) {
 		delete(i.there, c)
 		i.timer.Reset(i.after)
 	}
-}
-
-func newHandler(Config) http.Handler {
-	mux := http.NewServeMux()
-	return mux
 }

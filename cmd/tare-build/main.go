@@ -16,7 +16,9 @@ import (
 
 	"github.com/tarehq/tare/build/front"
 	"github.com/tarehq/tare/build/lend"
+	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/internal/handoff"
+	"github.com/tarehq/tare/supervise"
 )
 
 // idleTime is how long the process waits for somebody before it ends.
@@ -44,9 +46,14 @@ func run() error {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		cancel()
 	}()
+	launcher, err := newLauncher(*parent)
+	if err != nil {
+		return err
+	}
+	defer launcher.Close()
 	return front.Serve(ctx, handoff.Receive(in), front.Config{
 		Store: lend.NewClient(filepath.Join(*dir, "lend.sock")), Steps: filepath.Join(*dir, "steps"), Root: *root,
-		CgroupParent: *parent, Idle: idleTime,
+		CgroupParent: *parent, Launcher: launcher, Idle: idleTime,
 	})
 }
 
@@ -67,4 +74,18 @@ func inherited(fd uintptr) (*net.UnixListener, error) {
 		return nil, errors.New("descriptor 3 is no unix socket")
 	}
 	return unix, nil
+}
+
+// newLauncher starts the processes that supervise steps; the program lies beside
+// this one.
+func newLauncher(parent string) (*supervise.Launcher, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	sample, err := spec.Sample(parent)
+	if err != nil {
+		return nil, err
+	}
+	return supervise.NewLauncher(filepath.Join(filepath.Dir(self), "tare-supervise"), 2, sample)
 }
