@@ -33,12 +33,12 @@ import (
 
 // Config says what the process is and has.
 type Config struct {
-	Program      string              // the path of tare-build
-	Dir          string              // of this boot, as the exec root
-	Root         string              // where it keeps its cache
-	CgroupParent string              // of its steps
-	Loan         lend.Config         // what the daemon lends
-	Steps        *supervise.Launcher // to clean up after steps
+	Program      func() (string, error) // finds tare-build
+	Dir          string                 // of this boot, as the exec root
+	Root         string                 // where it keeps its cache
+	CgroupParent string                 // of its steps
+	Loan         lend.Config            // what the daemon lends
+	Steps        *supervise.Launcher    // to clean up after steps
 	Log          *slog.Logger
 }
 
@@ -123,6 +123,10 @@ func (b *Builder) start() (*process, error) {
 }
 
 func (b *Builder) launch() (*process, error) {
+	program, err := b.Program()
+	if err != nil {
+		return nil, err
+	}
 	in, err := listen(b.in())
 	if err != nil {
 		return nil, err
@@ -139,7 +143,7 @@ func (b *Builder) launch() (*process, error) {
 	}
 	lender := lend.New(b.Loan)
 	p := &process{lender: lender, server: &http.Server{Handler: lender}, done: make(chan struct{})}
-	cmd := exec.Command(b.Program, "--dir", b.Dir, "--root", b.Root, "--cgroup-parent", b.CgroupParent)
+	cmd := exec.Command(program, "--dir", b.Dir, "--root", b.Root, "--cgroup-parent", b.CgroupParent)
 	cmd.ExtraFiles = []*os.File{file}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's interrupt is the daemon's to hear
 	said := &lines{log: b.Log}

@@ -191,11 +191,8 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 // openBuilder readies the process that builds, which starts when somebody wants
 // something built.
 func openBuilder(ctx context.Context, o *options, loan lend.Config, launcher *supervise.Launcher, log *slog.Logger) (*launch.Builder, error) {
-	program, err := findProgram("tare-build")
-	if err != nil {
-		return nil, err
-	}
-	builder, err := launch.New(ctx, launch.Config{Program: program, Dir: filepath.Join(o.ExecRoot, "b"), Root: filepath.Join(o.DataRoot, "build"),
+	find := func() (string, error) { return findProgram("tare-build") }
+	builder, err := launch.New(ctx, launch.Config{Program: find, Dir: filepath.Join(o.ExecRoot, "b"), Root: filepath.Join(o.DataRoot, "build"),
 		CgroupParent: o.CgroupParent, Loan: loan, Steps: launcher, Log: log})
 	if err != nil {
 		return nil, fmt.Errorf("cannot ready the process that builds: %w", err)
