@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/network/firewall"
 )
 
 // Attach gives a container a network namespace on the default bridge and
@@ -97,7 +98,7 @@ func (s *Service) attach(r Request) (_ *Attachment, err error) {
 	if e.MAC, err = macFor(w.MAC, addr); err != nil {
 		return nil, err
 	}
-	if a.Ports, a.Sockets, err = reserve(r.Ports, s.taken); err != nil {
+	if a.Ports, a.Sockets, err = s.reserve(r.Ports, &a.Sandbox); err != nil {
 		return nil, s.connectivityError(a.Sandbox, err)
 	}
 	undo = append(undo, func() { closeAll(a.Sockets) })
@@ -205,24 +206,27 @@ func (s *Service) abandon(box *sandbox, addr netip.Addr) {
 func (s *Service) publish(b Sandbox) error {
 	s.rules.Lock()
 	defer s.rules.Unlock()
-	if err := s.settleLocked(); err != nil {
-		return err
-	}
 	s.mu.Lock()
 	stale := s.enterLocked(b)
 	s.mu.Unlock()
 	var err error
-	if !stale {
-		err = s.firewall.add(elementsOf(b))
+	switch add := s.elements(b); {
+	case stale:
+	case len(b.Ports) > 0: // which may still be another's
+		err = s.settleLocked(add)
+	default:
+		err = s.firewall.Change(nil, add)
 	}
 	if stale || err != nil {
-		err = s.firewall.replace(s.wanted())
+		err = s.firewall.Replace(s.wanted())
 	}
 	if err != nil {
 		s.forget(b)
 		return err
 	}
-	forgetLocalFlows(b.Ports)
+	if publishesUDP(b.Ports) {
+		firewall.ForgetLocalFlows(ruled(b))
+	}
 	return nil
 }
 
@@ -258,15 +262,16 @@ func (p Published) sharesAddress(q Published) bool {
 	return p.HostIP == q.HostIP || p.HostIP.IsUnspecified() || q.HostIP.IsUnspecified()
 }
 
-// settleLocked takes the ports of the sandboxes that left out of the table,
-// all in one transaction; the table is made anew if it does not hold them.
-func (s *Service) settleLocked() error {
+// settleLocked takes what belongs to sandboxes that left out of the tables and
+// adds what is given, all in one transaction; the tables are made anew if they
+// do not hold it.
+func (s *Service) settleLocked(add []firewall.Element) error {
 	s.mu.Lock()
 	leaving := s.leaving
 	s.leaving = nil
 	s.mu.Unlock()
-	if err := s.firewall.remove(leaving); err != nil {
-		return s.firewall.replace(s.wanted())
+	if err := s.firewall.Change(leaving, add); err != nil {
+		return s.firewall.Replace(s.wanted())
 	}
 	return nil
 }

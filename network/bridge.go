@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/network/firewall"
 )
 
 // bridge is the interface as it stands.
@@ -24,6 +25,7 @@ type bridge struct {
 	name    string
 	index   int
 	mtu     int
+	mac     string
 	address netip.Prefix // with the host's bits
 	guarded bool         // the guard stands, see forward.go
 	open    bool         // and shall drop nothing
@@ -47,7 +49,7 @@ func raiseBridge(c Config) (b bridge, made bool, err error) {
 	if link.Type() != "bridge" {
 		return b, false, fault.New(fault.Conflict, "the interface %s is a %s and not a bridge: choose another name by --bridge", c.Bridge, link.Type())
 	}
-	b = bridge{name: c.Bridge, index: link.Attrs().Index, mtu: c.MTU, open: c.ForwardAll}
+	b = bridge{name: c.Bridge, index: link.Attrs().Index, mtu: c.MTU, open: c.ForwardAll, mac: link.Attrs().HardwareAddr.String()}
 	ours := bytes.Equal(link.Attrs().HardwareAddr, bridgeMAC(c))
 	if !ours {
 		b.mtu = min(c.MTU, link.Attrs().MTU)
@@ -56,7 +58,7 @@ func raiseBridge(c Config) (b bridge, made bool, err error) {
 		err = prepareHost(link, c, ours)
 	}
 	if err == nil {
-		b.guarded, err = allowForwarding(c.Bridge, c.ForwardAll)
+		b.guarded, err = firewall.AllowForwarding(c.Bridge, firewall.IP4, c.ForwardAll)
 	}
 	if err != nil && made {
 		err = errors.Join(err, lowerBridge(c.Bridge))

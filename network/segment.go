@@ -5,7 +5,8 @@ import "net/netip"
 // segment is one bridge as the rules see it. What is refused or not known is
 // zero.
 type segment struct {
-	NetworkID, Bridge string
+	NetworkID, Name, Bridge string
+	MAC                     string // the bridge's
 	// Address4 and Address6 are the bridge's own with their subnets' lengths,
 	// invalid without that family. A bridge of an isolated network has none,
 	// and then Subnet4 and Subnet6 still tell the containers' subnets.
@@ -15,6 +16,7 @@ type segment struct {
 	ICC                bool       // containers on it reach each other
 	Masquerade         bool       // they leave under the host's address, in mode nat
 	Mode4, Mode6       string     // gateway modes: nat, nat-unprotected, routed, isolated
+	Source4, Source6   netip.Addr // under which they leave, if it is not the way out's own
 	Bind4, Bind6       netip.Addr // where ports are published that name no address
 	Trusted            []string   // host interfaces that may reach containers directly
 }
@@ -22,7 +24,7 @@ type segment struct {
 // segments are the bridges of now.
 func (s *Service) segments() []segment {
 	return []segment{{
-		NetworkID: s.networkID(networkBridge), Bridge: s.bridge.name,
+		NetworkID: s.networkID(networkBridge), Name: networkBridge, Bridge: s.bridge.name, MAC: s.bridge.mac,
 		Address4: s.bridge.address, Subnet4: s.bridge.address.Masked(), ICC: true, Masquerade: true, Mode4: "nat", Mode6: "nat",
 	}}
 }

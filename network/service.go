@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/network/firewall"
 )
 
 // Service is the default bridge with its endpoints. Its methods may be called
@@ -30,14 +31,16 @@ type Service struct {
 	routes   *routeConn // in the host's namespace
 	bridge   bridge
 	addrs    *addresses
-	firewall *firewall
+	firewall *firewall.Firewall
+	rulesFor firewall.Options
+	relaying bool // IPv6 ports of containers that have IPv4 alone
 
 	mu        sync.Mutex // guards what follows; never held during I/O
 	sandboxes map[string]Sandbox
 	restored  bool
 	closed    bool
 	doomed    []removal
-	leaving   []element           // of sandboxes that left, still in the table
+	leaving   []firewall.Element  // of sandboxes that left, still in the table
 	held      map[string]*os.File // the sandboxes' namespaces, by their ID
 
 	rules    sync.Mutex // held while the table is changed
@@ -64,9 +67,11 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 	}
 	s := &Service{
 		table: c.Name, identity: c.Identity, prefix: interfacePrefix(c.Identity, c.Bridge), created: time.Now(),
-		firewall: newFirewall(c.Name), sandboxes: map[string]Sandbox{}, held: map[string]*os.File{},
+		firewall: firewall.New(c.Name), sandboxes: map[string]Sandbox{}, held: map[string]*os.File{},
 		spareCount: c.Spare, spare: make(chan *sandbox, max(c.Spare-1, 0)), wake: make(chan struct{}, 1),
 	}
+	s.rulesFor = firewall.Options{Table: c.Name, Ports: []string{s.prefix}}
+	s.relaying = !c.NoProxy
 	defer func() {
 		if err != nil {
 			s.release()
@@ -86,9 +91,9 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 		return nil, err
 	}
 	s.addrs = newAddresses(s.bridge.address)
-	present, err := s.firewall.exists()
+	present, err := s.firewall.Whole()
 	if err == nil && !present {
-		err = s.firewall.replace(s.wanted())
+		err = s.firewall.Replace(s.wanted())
 	}
 	if err != nil && made {
 		err = errors.Join(err, lowerBridge(c.Bridge))
@@ -146,7 +151,7 @@ func (s *Service) Restore(ctx context.Context, sandboxes []Sandbox) error {
 	}
 	s.watch = watch
 	s.rules.Lock()
-	err = s.firewall.replace(s.wanted())
+	err = s.firewall.Replace(s.wanted())
 	s.rules.Unlock()
 	if err != nil {
 		return err
@@ -196,20 +201,6 @@ func (s *Service) adopt(sandboxes []Sandbox) error {
 	}
 	s.addrs.resume()
 	return nil
-}
-
-// wanted computes the table from the sandboxes.
-func (s *Service) wanted() ruleset {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r := ruleset{Table: s.table}
-	for _, g := range s.segments() {
-		r.Bridge, r.Subnet = g.Bridge, g.Subnet4
-	}
-	for _, b := range s.sandboxes {
-		r.Elements = append(r.Elements, elementsOf(b)...)
-	}
-	return r
 }
 
 // Gateway is the bridge's address: the containers' way out, and what

@@ -10,6 +10,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/network/firewall"
 )
 
 // Other programs flush the whole ruleset: nftables.service when it is reloaded,
@@ -106,12 +108,12 @@ func (s *Service) keepTables(ctx context.Context) {
 func (s *Service) repair() error {
 	s.rules.Lock()
 	defer s.rules.Unlock()
-	present, err := s.firewall.exists()
+	present, err := s.firewall.Whole()
 	if err == nil && !present {
-		err = s.firewall.replace(s.wanted())
+		err = s.firewall.Replace(s.wanted())
 	}
 	if err != nil || !s.bridge.guarded {
 		return err
 	}
-	return raiseGuard(s.bridge.name, s.bridge.open)
+	return firewall.RaiseGuard(s.bridge.name, firewall.IP4, s.bridge.open)
 }
