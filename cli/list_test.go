@@ -1,6 +1,7 @@
 package cli_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -146,9 +147,14 @@ func TestImagesOnATerminal(t *testing.T) {
 		if r := f.callTerminal(program, "images", "--tree"); r.code != 0 {
 			t.Fatalf("%+v", r)
 		}
-		buf := make([]byte, 4096)
-		n, _ := user.Read(buf)
-		text := regexp.MustCompile("\x1b\\[[0-9;]*m").ReplaceAllString(string(buf[:n]), "")
+		var seen []byte // a terminal passes on what was written in pieces of its own choice
+		for buf := make([]byte, 4096); bytes.Count(seen, []byte("\r\n")) < 3; {
+			n, err := user.Read(buf)
+			if seen = append(seen, buf[:n]...); err != nil {
+				t.Fatal(err)
+			}
+		}
+		text := regexp.MustCompile("\x1b\\[[0-9;]*m").ReplaceAllString(string(seen), "")
 		lines := strings.Split(strings.TrimSpace(text), "\r\n")
 		if len(lines) != 3 || strings.Contains(text, "DISK USAGE") != (columns >= 40) {
 			t.Errorf("%d columns: %q", columns, text)

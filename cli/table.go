@@ -93,8 +93,13 @@ var table = [...]entry{
 	{"manifest", "inspect", nil, nil, "Display an image manifest, or manifest list", manifest.Inspect},
 	{"manifest", "push", nil, nil, "Push a manifest list to a repository", manifest.Push},
 	{"manifest", "rm", nil, nil, "Delete one or more manifest lists from local storage", manifest.Rm},
+	{"network", "connect", nil, nil, "Connect a container to a network", network.Connect},
+	{"network", "create", nil, nil, "Create a network", network.Create},
+	{"network", "disconnect", nil, nil, "Disconnect a container from a network", network.Disconnect},
 	{"network", "inspect", nil, nil, "Display detailed information on one or more networks", system.InspectNetwork},
 	{"network", "ls", []string{"list"}, nil, "List networks", network.Ls},
+	{"network", "prune", nil, nil, "Remove all unused networks", network.Prune},
+	{"network", "rm", []string{"remove"}, nil, "Remove one or more networks", network.Rm},
 	{"registry", "start", nil, nil, "Start a registry of your own in the background", registry.Start},
 	{"registry", "status", nil, nil, "Tell whether that registry runs, and where", registry.Status},
 	{"registry", "stop", nil, nil, "Stop that registry", registry.Stop},
@@ -116,8 +121,7 @@ var table = [...]entry{
 var later = [...]string{"checkpoint"}
 
 // laterOf are verbs of nouns that are known and not there yet.
-var laterOf = [...]string{"network connect", "network create", "network disconnect", "network prune", "network remove", "network rm",
-	"volume create", "volume prune", "volume remove", "volume rm"}
+var laterOf = [...]string{"volume create", "volume prune", "volume remove", "volume rm"}
 
 // refused are Docker's commands that are not there, and why.
 var refused = [...]struct{ command, why string }{

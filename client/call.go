@@ -87,6 +87,19 @@ func fetchList[T any](ctx context.Context, c *Client, path string, query url.Val
 	return list, nil
 }
 
+// fetchEach is fetchList without the list: each is called for every element, all
+// of which are read into the same place.
+func fetchEach[T any](ctx context.Context, c *Client, path string, query url.Values, each func(*T)) error {
+	text, err := fetch[[]byte](ctx, c, "GET", path, query, nil)
+	if err != nil {
+		return err
+	}
+	if err := plainjson.Each(text, each); err != nil {
+		return fault.New(fault.Internal, "the answer to %s cannot be understood: %w", path, err)
+	}
+	return nil
+}
+
 func (c *Client) decode(ctx context.Context, resp *response, path string, out any) error {
 	defer resp.body.Close()
 	size, _ := strconv.Atoi(resp.header["content-length"])

@@ -9,20 +9,25 @@ import (
 	"github.com/tarehq/tare/fault"
 )
 
+// ContainerLine is what a plain list shows of a container.
+type ContainerLine struct {
+	Id      string
+	Names   []string // each with a leading slash
+	Image   string
+	ImageID string
+	Command string
+	Created int64 // Unix seconds
+	Ports   []PortSummary
+	Status  string
+}
+
 // ContainerSummary is one container of a list.
 type ContainerSummary struct {
-	Id              string
-	Names           []string // each with a leading slash
-	Image           string
-	ImageID         string
-	Command         string
-	Created         int64 // Unix seconds
-	Ports           []PortSummary
+	ContainerLine
 	SizeRw          int64 `json:",omitempty"`
 	SizeRootFs      int64 `json:",omitempty"`
 	Labels          map[string]string
 	State           string
-	Status          string
 	NetworkSettings *NetworksSummary
 	Mounts          []MountPoint
 
@@ -82,6 +87,16 @@ type ListOptions struct {
 
 // ContainerList lists containers, the newest first.
 func (c *Client) ContainerList(ctx context.Context, o ListOptions) ([]ContainerSummary, error) {
+	return fetchList[ContainerSummary](ctx, c, "/containers/json", o.query())
+}
+
+// ContainerLines calls each for every container of the list, the newest first.
+// What it is given is overwritten by the next one.
+func (c *Client) ContainerLines(ctx context.Context, o ListOptions, each func(*ContainerLine)) error {
+	return fetchEach(ctx, c, "/containers/json", o.query(), each)
+}
+
+func (o ListOptions) query() url.Values {
 	query := url.Values{}
 	flag(query, "all", o.All)
 	flag(query, "size", o.Size)
@@ -89,7 +104,7 @@ func (c *Client) ContainerList(ctx context.Context, o ListOptions) ([]ContainerS
 		query.Set("limit", itoa(o.Limit))
 	}
 	filter(query, o.Filters)
-	return fetchList[ContainerSummary](ctx, c, "/containers/json", query)
+	return query
 }
 
 // ContainerState is the part of an inspected container that commands act on.

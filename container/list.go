@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,26 +21,34 @@ type ListOptions struct {
 
 // List shows the containers that the options include, newest first.
 func (s *Service) List(ctx context.Context, o ListOptions) ([]wire.Summary, error) {
-	keep, err := filter(o.Filters, s.store.find, s.cfg.Images.ID)
+	records, err := s.listed(o)
 	if err != nil {
 		return nil, err
 	}
-	all := o.All || o.Limit > 0 || len(o.Filters["status"]) > 0
-	list := []wire.Summary{}
-	for _, r := range s.store.all() {
-		if !all && !r.State.Live() || !keep(r) {
-			continue
-		}
-		item, err := s.summary(ctx, r, o.Size)
+	list := make([]wire.Summary, 0, len(records))
+	for _, r := range records {
+		item, err := s.summary(ctx, *r, o.Size)
 		if err != nil {
 			if _, gone := s.store.find(r.ID); gone != nil { // removed meanwhile
 				continue
 			}
 			return nil, err
 		}
-		if list = append(list, item); o.Limit > 0 && len(list) == o.Limit {
-			break
-		}
+		list = append(list, item)
+	}
+	return list, nil
+}
+
+// listed chooses the containers of a list.
+func (s *Service) listed(o ListOptions) ([]*Record, error) {
+	keep, err := filter(o.Filters, s.store.find, s.cfg.Images.ID)
+	if err != nil {
+		return nil, err
+	}
+	all := o.All || o.Limit > 0 || len(o.Filters["status"]) > 0
+	list := slices.DeleteFunc(s.store.sorted(), func(r *Record) bool { return !all && !r.State.Live() || !keep(*r) })
+	if o.Limit > 0 && len(list) > o.Limit {
+		list = list[:o.Limit]
 	}
 	return list, nil
 }
@@ -47,7 +56,7 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]wire.Summary, erro
 func (s *Service) summary(ctx context.Context, r Record, size bool) (wire.Summary, error) {
 	manifest := r.Image.Manifest
 	item := wire.Summary{
-		ID: r.ID, Names: append([]string{"/" + r.Name}, s.links.names(r.ID)...), Image: s.imageName(r), ImageID: r.Image.ID.String(),
+		ID: r.ID, Names: s.shownNames(&r), Image: s.imageName(r), ImageID: r.Image.ID.String(),
 		ImageManifestDescriptor: &manifest, Command: command(r), Created: r.Created.Unix(), Ports: portSummaries(r),
 		Labels: r.Config.Labels, State: r.State.Wire(), Status: status(r),
 		NetworkSettings: &wire.NetworkSettingsSummary{Networks: endpoints(r)}, Mounts: mountPoints(r),
@@ -64,6 +73,11 @@ func (s *Service) summary(ctx context.Context, r Record, size bool) (wire.Summar
 	var err error
 	item.SizeRw, item.SizeRootFs, err = s.cfg.Snapshots.Usage(ctx, r.ID)
 	return item, err
+}
+
+// shownNames are its own and those that others link it by.
+func (s *Service) shownNames(r *Record) []string {
+	return append([]string{"/" + r.Name}, s.links.names(r.ID)...)
 }
 
 // imageName is the name that the container was made with as long as it means

@@ -77,6 +77,8 @@ type Service struct {
 	stats  *Stats
 	health *Health
 
+	listing listing
+
 	ending atomic.Bool // the daemon stops its containers, and none is started again
 	tasks  tasks       // the goroutines that follow running containers
 }

@@ -2,6 +2,7 @@ package container
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,7 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"sort"
+	"slices"
 	"strings"
 	"sync"
 
@@ -328,19 +329,34 @@ func (s *store) find(nameOrID string) (Record, error) {
 	return *found, nil
 }
 
+// has tells whether there is a container of the ID.
+func (s *store) has(id string) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.byID[id] != nil
+}
+
 // all returns copies of all records, newest first.
 func (s *store) all() []Record {
+	sorted := s.sorted()
+	list := make([]Record, len(sorted))
+	for i, r := range sorted {
+		list[i] = *r
+	}
+	return list
+}
+
+// sorted returns all records, newest first. They are replaced and never changed,
+// and nobody who gets them here changes them.
+func (s *store) sorted() []*Record {
 	s.mu.RLock()
-	list := make([]Record, 0, len(s.byID))
+	list := make([]*Record, 0, len(s.byID))
 	for _, r := range s.byID {
-		list = append(list, *r)
+		list = append(list, r)
 	}
 	s.mu.RUnlock()
-	sort.Slice(list, func(i, j int) bool {
-		if !list[i].Created.Equal(list[j].Created) {
-			return list[i].Created.After(list[j].Created)
-		}
-		return list[i].ID < list[j].ID
+	slices.SortFunc(list, func(a, b *Record) int {
+		return cmp.Or(b.Created.Compare(a.Created), strings.Compare(a.ID, b.ID))
 	})
 	return list
 }

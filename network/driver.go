@@ -16,7 +16,7 @@ import (
 type Driver interface {
 	// Check refuses what the driver cannot do, before anything is stored, and
 	// completes the network: its options may be changed.
-	Check(n *wire.Network) error
+	Check(ctx context.Context, n *wire.Network) error
 	// Create makes the network on this host. It is called when a network is
 	// created and again for each one in Restore, so what is there already is
 	// taken as it is.

@@ -89,23 +89,34 @@ func (b *Sandbox) target6() (t firewall.Target) {
 // passes on itself: [::1], since the kernel lets nothing with that address out
 // of lo, and IPv6 of containers that have IPv4 alone.
 type Relay struct {
-	Proto string
-	Host  netip.AddrPort // what the socket is bound to
-	To    netip.AddrPort
+	Proto       string
+	Host        netip.Addr // what the sockets are bound to
+	First, Last uint16     // their ports
+	To          netip.AddrPort
 }
 
-// Relays are those of the sandbox.
+// Relays are those of the sandbox, ports that follow each other as one.
 func (b *Sandbox) Relays() (list []Relay) {
+	to := b.target6().Address
+	if !to.IsValid() {
+		to = b.target4().Address
+	}
 	for _, p := range b.Ports {
-		to := b.target6().Address
-		if !to.IsValid() {
-			to = b.target4().Address
+		if !p.HostIP.Is6() || p.HostPort == 0 || !to.IsValid() || p.Proto == "sctp" || !b.relayed(p.HostIP) {
+			continue
 		}
-		if p.HostIP.Is6() && p.HostPort != 0 && to.IsValid() && p.Proto != "sctp" && b.relayed(p.HostIP) {
-			list = append(list, Relay{p.Proto, netip.AddrPortFrom(p.HostIP, p.HostPort), netip.AddrPortFrom(to, p.ContainerPort)})
+		if n := len(list); n > 0 && list[n-1].continues(p) {
+			list[n-1].Last++
+			continue
 		}
+		list = append(list, Relay{p.Proto, p.HostIP, p.HostPort, p.HostPort, netip.AddrPortFrom(to, p.ContainerPort)})
 	}
 	return list
+}
+
+func (r Relay) continues(p Published) bool {
+	return r.Proto == p.Proto && r.Host == p.HostIP && int(r.Last)+1 == int(p.HostPort) &&
+		int(p.HostPort)-int(r.First) == int(p.ContainerPort)-int(r.To.Port())
 }
 
 // relayed tells whether anything arrives at a socket that is bound to the

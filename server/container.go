@@ -24,6 +24,7 @@ type Containers interface {
 	Remove(ctx context.Context, nameOrID string, o container.RemoveOptions) error
 	Wait(ctx context.Context, nameOrID string, condition wire.WaitCondition) (<-chan wire.WaitResponse, error)
 	List(ctx context.Context, o container.ListOptions) ([]wire.Summary, error)
+	ListText(ctx context.Context, o container.ListOptions, form string, shape func(*wire.Summary)) ([]byte, error)
 	Inspect(ctx context.Context, nameOrID string, size bool) (wire.InspectResponse, error)
 	Counts() (running, paused, stopped int)
 	Changing
@@ -91,11 +92,21 @@ func (h *containerHandlers) list(w http.ResponseWriter, r *request) error {
 	if limit != nil {
 		o.Limit = *limit
 	}
+	if !o.Size {
+		text, err := h.containers.ListText(r.Context(), o, r.version.String(), r.version.summary)
+		if err != nil {
+			return err
+		}
+		return writeText(w, text)
+	}
 	list, err := h.containers.List(r.Context(), o)
 	if err != nil {
 		return err
 	}
-	return writeList(w, r.version.containers(list))
+	for i := range list {
+		r.version.summary(&list[i])
+	}
+	return writeList(w, list)
 }
 
 func (h *containerHandlers) create(w http.ResponseWriter, r *request) error {

@@ -82,6 +82,10 @@ func (f *fakeContainers) List(_ context.Context, o container.ListOptions) ([]wir
 	f.list = o
 	return nil, f.err
 }
+func (f *fakeContainers) ListText(_ context.Context, o container.ListOptions, _ string, _ func(*wire.Summary)) ([]byte, error) {
+	f.list = o
+	return []byte("[]\n"), f.err
+}
 func (f *fakeContainers) Inspect(_ context.Context, id string, _ bool) (wire.InspectResponse, error) {
 	f.call = "inspect " + id
 	if id == "panic" {

@@ -30,7 +30,11 @@ func writeList[T any](w http.ResponseWriter, list []T) error {
 		})
 	}
 	running.Wait()
-	text := slices.Concat([]byte("["), bytes.Join(parts, []byte(",")), []byte("]\n"))
+	return writeText(w, slices.Concat([]byte("["), bytes.Join(parts, []byte(",")), []byte("]\n")))
+}
+
+// writeText answers with JSON text, in one piece.
+func writeText(w http.ResponseWriter, text []byte) error {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
 	w.WriteHeader(http.StatusOK)

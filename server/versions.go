@@ -301,7 +301,10 @@ func (v Version) usage(u system.DiskUsage, logs *LogUsage, verbose bool) any {
 		old.Images = v.images(append([]image.Summary{}, img.Items...))
 	}
 	if c := u.ContainerUsage; c != nil {
-		old.Containers = v.containers(append([]container.Summary{}, c.Items...))
+		old.Containers = append([]container.Summary{}, c.Items...)
+		for i := range old.Containers {
+			v.summary(&old.Containers[i])
+		}
 	}
 	if u.VolumeUsage != nil {
 		old.Volumes = []*volume.Volume{}

@@ -10,22 +10,17 @@ import (
 	"github.com/moby/moby/api/types/storage"
 )
 
-func (v Version) containers(list []container.Summary) []container.Summary {
-	if list == nil {
-		list = []container.Summary{}
+// summary makes of a listed container what the version knows.
+func (v Version) summary(s *container.Summary) {
+	if v.before(46) {
+		s.HostConfig.Annotations = nil
 	}
-	for i := range list {
-		if v.before(46) {
-			list[i].HostConfig.Annotations = nil
-		}
-		if v.before(48) {
-			list[i].ImageManifestDescriptor = nil
-		}
-		if v.before(52) {
-			list[i].Health = nil
-		}
+	if v.before(48) {
+		s.ImageManifestDescriptor = nil
 	}
-	return list
+	if v.before(52) {
+		s.Health = nil
+	}
 }
 
 // legacyContainer is GET /containers/{id}/json before 1.52: the default

@@ -86,7 +86,7 @@ func (c *createFlags) addProcess(f *pflag.FlagSet) {
 	c.logOpts = option.NewList(f, "log-opt", "", "Log driver options", nil)
 	c.env = option.NewList(f, "env", "e", "Set environment variables", checkEnv)
 	c.envFiles = option.NewList(f, "env-file", "", "Read in a file of environment variables", nil)
-	c.labels = option.NewList(f, "label", "l", "Set meta data on a container", checkLabel)
+	c.labels = option.NewList(f, "label", "l", "Set meta data on a container", option.CheckLabel)
 	c.labelFiles = option.NewList(f, "label-file", "", "Read in a line delimited file of labels", nil)
 	c.annotations = option.NewList(f, "annotation", "", "Add an annotation to the container (passed through to the OCI runtime)", nil)
 }

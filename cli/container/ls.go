@@ -57,6 +57,14 @@ func (o *ls) run(ctx context.Context, s *command.Session, _ []string) error {
 	}
 	// The sizes cost the daemon a walk: only when they are shown.
 	list.Size = o.size || strings.Contains(text, ".Size")
+	if (text == "" || text == "table") && !list.Size {
+		var rows []any
+		err := cl.ContainerLines(ctx, list, func(c *client.ContainerLine) { rows = append(rows, newLine(c, !o.noTrunc)) })
+		if err != nil {
+			return err
+		}
+		return table(false).Write(s.Out, text, o.quiet, rows)
+	}
 	containers, err := cl.ContainerList(ctx, list)
 	if err != nil {
 		return err
@@ -102,14 +110,10 @@ type Row struct {
 // Label returns the value of one label.
 func (r Row) Label(name string) string { return r.labels[name] }
 
-// NewRow renders a container; short cuts what is long.
-func NewRow(c *client.ContainerSummary, short bool) Row {
-	created := time.Unix(c.Created, 0)
-	r := Row{ID: c.Id, Image: c.Image, Command: c.Command, CreatedAt: created.String(), RunningFor: format.Ago(c.Created),
-		Labels: format.Labels(c.Labels), Ports: displayPorts(c.Ports), State: c.State, Status: c.Status, labels: c.Labels}
-	if d := c.ImageManifestDescriptor; d != nil {
-		r.Platform = d.Platform
-	}
+// newLine renders what a plain table shows of a container; short cuts what is
+// long.
+func newLine(c *client.ContainerLine, short bool) Row {
+	r := Row{ID: c.Id, Image: c.Image, Command: c.Command, RunningFor: format.Ago(c.Created), Ports: displayPorts(c.Ports), Status: c.Status}
 	if r.Image == "" {
 		r.Image = "<no image>"
 	} else if short {
@@ -120,10 +124,6 @@ func NewRow(c *client.ContainerSummary, short bool) Row {
 		r.Command = format.Ellipsis(c.Command, 20)
 	}
 	r.Command = strconv.Quote(r.Command)
-	r.Size = format.Size(float64(c.SizeRw))
-	if c.SizeRootFs > 0 {
-		r.Size += " (virtual " + format.Size(float64(c.SizeRootFs)) + ")"
-	}
 	var names []string
 	for _, name := range c.Names {
 		name = strings.TrimPrefix(name, "/")
@@ -133,6 +133,21 @@ func NewRow(c *client.ContainerSummary, short bool) Row {
 		}
 	}
 	r.Names = strings.Join(names, ",")
+	return r
+}
+
+// NewRow renders a container; short cuts what is long.
+func NewRow(c *client.ContainerSummary, short bool) Row {
+	r := newLine(&c.ContainerLine, short)
+	r.CreatedAt, r.State = time.Unix(c.Created, 0).String(), c.State
+	r.Labels, r.labels = format.Labels(c.Labels), c.Labels
+	if d := c.ImageManifestDescriptor; d != nil {
+		r.Platform = d.Platform
+	}
+	r.Size = format.Size(float64(c.SizeRw))
+	if c.SizeRootFs > 0 {
+		r.Size += " (virtual " + format.Size(float64(c.SizeRootFs)) + ")"
+	}
 	volumes := 0
 	var mounts []string
 	for _, m := range c.Mounts {
@@ -158,7 +173,7 @@ func NewRow(c *client.ContainerSummary, short bool) Row {
 }
 
 // shortImage shortens an image that is named by its ID or by a digest.
-func shortImage(c *client.ContainerSummary) string {
+func shortImage(c *client.ContainerLine) string {
 	if id := format.ShortID(c.ImageID); id != "" && id == format.ShortID(c.Image) {
 		return id
 	}
@@ -169,6 +184,9 @@ func shortImage(c *client.ContainerSummary) string {
 // displayPorts renders ports: neighbours that are published under their own
 // number, or not at all, are joined to ranges.
 func displayPorts(ports []client.PortSummary) string {
+	if len(ports) == 0 {
+		return ""
+	}
 	ports = slices.Clone(ports)
 	slices.SortFunc(ports, func(a, b client.PortSummary) int {
 		return cmp.Or(cmp.Compare(a.PrivatePort, b.PrivatePort), cmp.Compare(a.IP, b.IP),

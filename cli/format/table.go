@@ -58,6 +58,11 @@ func (t Table) Write(out io.Writer, text string, quiet bool, rows []any) error {
 			text, titled = t.Quiet, false
 		}
 	}
+	if text == t.Default || text == t.Quiet {
+		if cells, ok := plainCells(text, rows); ok {
+			return t.writePlain(out, text, titled, cells)
+		}
+	}
 	tmpl, err := Parse(unescape(text))
 	if err != nil {
 		return fmt.Errorf("failed to parse template: %w", err)

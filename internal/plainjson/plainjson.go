@@ -20,6 +20,29 @@ import (
 // parts of it.
 func Unmarshal(b []byte, out any) error { return New(b).Document(reflect.ValueOf(out).Elem()) }
 
+// Each reads a document that is a list, or null, element by element into one
+// value, and calls each with it in between.
+func Each[T any](b []byte, each func(*T)) error {
+	d := New(b)
+	var element T
+	v := reflect.ValueOf(&element).Elem()
+	if d.peek() == 'n' && d.word("null") {
+		return nil
+	}
+	err := d.array(func() error {
+		v.SetZero()
+		if err := d.Value(v, 1); err != nil {
+			return err
+		}
+		each(&element)
+		return nil
+	})
+	if err == nil && d.peek() != 0 {
+		err = d.fail("a single value")
+	}
+	return err
+}
+
 // Decoder reads one document.
 type Decoder struct {
 	// Pointer, unless nil, is asked to read what a pointer of the type leads to;

@@ -1,0 +1,130 @@
+package container
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+
+	wire "github.com/moby/moby/api/types/container"
+)
+
+// listing keeps each container's summary in JSON until it changes. What changes
+// by itself, the sentence of how long it has been up, is left out.
+type listing struct {
+	mu    sync.Mutex
+	texts map[string]*listText // by container
+	swept int                  // how many there were when those of removed containers were dropped
+}
+
+// listText is the summary of one record, as a reader of one form wants it.
+type listText struct {
+	record     *Record // never changed, but replaced
+	form       string
+	image      string
+	names      []string
+	head, tail []byte // around the sentence's text
+}
+
+// ListText is List as JSON text, without sizes. Shape makes of a summary what
+// the reader understands; the same form has the same shape.
+func (s *Service) ListText(ctx context.Context, o ListOptions, form string, shape func(*wire.Summary)) ([]byte, error) {
+	records, err := s.listed(o)
+	if err != nil {
+		return nil, err
+	}
+	images := map[string]string{} // most containers have few images
+	out := make([]byte, 0, 2+len(records)*s.listing.size())
+	out = append(out, '[')
+	for i, r := range records {
+		named := r.Config.Image + " " + string(r.Image.ID)
+		image, known := images[named]
+		if !known {
+			image = s.imageName(*r)
+			images[named] = image
+		}
+		text, err := s.listText(ctx, r, form, image, shape)
+		if err != nil {
+			return nil, err
+		}
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = append(out, text.head...)
+		out = append(out, status(*r)...)
+		out = append(out, text.tail...)
+	}
+	s.listing.sweep(s.store.has)
+	return append(out, "]\n"...), nil
+}
+
+// listText is what is kept of the record, made anew if it is of another one.
+func (s *Service) listText(ctx context.Context, r *Record, form, image string, shape func(*wire.Summary)) (*listText, error) {
+	names := s.shownNames(r)
+	if t := s.listing.of(r.ID); t != nil && t.record == r && t.form == form && t.image == image && slices.Equal(t.names, names) {
+		return t, nil
+	}
+	item, err := s.summary(ctx, *r, false)
+	if err != nil {
+		return nil, err
+	}
+	item.Image, item.Names = image, names
+	item.Status = rand.Text() // stands nowhere else, whatever labels say
+	if shape(&item); item.Status == "" {
+		return nil, fmt.Errorf("a list without the status of %s", r.ID)
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(item); err != nil {
+		return nil, err
+	}
+	head, tail, _ := bytes.Cut(bytes.TrimSuffix(b.Bytes(), []byte("\n")), []byte(item.Status))
+	t := &listText{record: r, form: form, image: image, names: names, head: head, tail: tail}
+	s.listing.keep(r.ID, t)
+	return t, nil
+}
+
+func (l *listing) of(id string) *listText {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.texts[id]
+}
+
+func (l *listing) keep(id string, t *listText) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.texts == nil {
+		l.texts = map[string]*listText{}
+	}
+	l.texts[id] = t
+}
+
+// size is about what one summary takes.
+func (l *listing) size() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, t := range l.texts { // of any
+		return len(t.head) + len(t.tail) + 64
+	}
+	return 1024
+}
+
+// sweep drops what is kept of containers that are gone, whenever there are twice
+// as many as after the last time.
+func (l *listing) sweep(has func(id string) bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.texts) < 2*l.swept+64 {
+		return
+	}
+	for id := range l.texts {
+		if !has(id) {
+			delete(l.texts, id)
+		}
+	}
+	l.swept = len(l.texts)
+}
