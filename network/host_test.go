@@ -3,6 +3,7 @@ package network
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -283,4 +285,19 @@ func remains(t testing.TB, s *Service) (interfaces []string, elements int) {
 		}
 	}
 	return interfaces, countElements(t, s)
+}
+
+// guard is the table of package firewall that keeps the host from being a router.
+var guard = &nftables.Table{Name: "tare-forward", Family: nftables.TableFamilyIPv4}
+
+func tableExists(name string) (bool, error) {
+	conn, err := nftables.New()
+	if err != nil {
+		return false, err
+	}
+	_, err = conn.ListTableOfFamily(name, nftables.TableFamilyIPv4)
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	return err == nil, err
 }

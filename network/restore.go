@@ -74,7 +74,7 @@ func (s *Service) Restore(ctx context.Context, sandboxes []Sandbox) error {
 	}
 	s.watch = watch
 	s.rules.Lock()
-	err = s.firewall.replace(s.wanted())
+	err = s.firewall.Replace(s.wanted())
 	s.rules.Unlock()
 	if err != nil {
 		return err

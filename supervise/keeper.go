@@ -352,6 +352,18 @@ func (k *Keeper) Update(ctx context.Context, r *specs.LinuxResources) error {
 	return k.call(ctx, MethodUpdate, UpdateRequest{*r}, nil)
 }
 
+// Relay has the process hold more sockets of published ports, which stay the
+// caller's too, and serve these relays instead of those before.
+func (k *Keeper) Relay(ctx context.Context, relays []Relay, sockets ...*os.File) error {
+	for len(sockets) > seqpacket.MaxFiles {
+		if err := k.call(ctx, MethodHold, nil, nil, sockets[:seqpacket.MaxFiles]...); err != nil {
+			return err
+		}
+		sockets = sockets[seqpacket.MaxFiles:]
+	}
+	return k.call(ctx, MethodRelay, RelayRequest{relays}, nil, sockets...)
+}
+
 // Detached delivers the detaches by keys. An event is lost when 16 wait
 // already.
 func (k *Keeper) Detached() <-chan DetachEvent { return k.detached }

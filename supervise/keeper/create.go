@@ -123,7 +123,7 @@ func (k *keeper) take(files []*os.File) (clients []*os.File, err error) {
 	}
 	n := len(k.cfg.Clients)
 	k.hold(files[n:])
-	return files[:n], nil
+	return files[:n], k.relay(k.cfg.Relays)
 }
 
 // clear removes what an earlier life of the container left in its directory.

@@ -201,6 +201,13 @@ func (k *keeper) handle(ctx context.Context, m supervise.Message, files []*os.Fi
 			return nil, err
 		}
 		return none, k.update(ctx, &r.Resources)
+	case supervise.MethodRelay:
+		var r supervise.RelayRequest
+		if err := decode(m, &r, files); err != nil {
+			return nil, err
+		}
+		k.hold(files)
+		return none, k.relay(r.Relays)
 	case supervise.MethodRelease:
 		closeAll(files)
 		return none, k.release(ctx)
