@@ -114,9 +114,7 @@ func (s *Service) raiseStored(ctx context.Context, l *lan) (err error) {
 	if _, err := b.raise(); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	l.bridge = b
-	s.mu.Unlock()
+	s.setBridge(l, b)
 	return nil
 }
 

@@ -35,7 +35,8 @@ type Service struct {
 	mu        sync.Mutex // guards what follows; never held during I/O
 	lans      map[string]*lan
 	byName    map[string]*lan
-	recent    []*lan // those with a pool, but for the default bridge; last joined last
+	bridges   []segment // nil when a bridge has come or gone since
+	recent    []*lan    // those with a pool, but for the default bridge; last joined last
 	sandboxes map[string]Sandbox
 	restored  bool
 	closed    bool
@@ -155,16 +156,25 @@ func (c *Config) checkAddresses() error {
 	return nil
 }
 
-// segments are the bridges of now.
-func (s *Service) segments() (out []segment) {
+// segments are the bridges of now, not to be changed.
+func (s *Service) segments() []segment {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, l := range s.lans {
-		if l.bridge != nil {
-			out = append(out, l.segment())
+	if s.bridges == nil {
+		for _, l := range s.lans {
+			if l.bridge != nil {
+				s.bridges = append(s.bridges, l.segment())
+			}
 		}
 	}
-	return out
+	return s.bridges
+}
+
+// setBridge tells that the lan's bridge is up or, with nil, gone.
+func (s *Service) setBridge(l *lan, b *bridge) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l.bridge, s.bridges = b, nil
 }
 
 // renewRules makes the table anew, after a bridge has come or gone.
