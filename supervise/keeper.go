@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -12,7 +13,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/supervise/internal/seqpacket"
+	"github.com/tarehq/tare/internal/seqpacket"
 )
 
 // Keeper is a connection to the supervising process of one container. Its
@@ -362,6 +363,17 @@ func (k *Keeper) Relay(ctx context.Context, relays []Relay, sockets ...*os.File)
 		sockets = sockets[seqpacket.MaxFiles:]
 	}
 	return k.call(ctx, MethodRelay, RelayRequest{relays}, nil, sockets...)
+}
+
+// Hold has the process keep open more files, which the caller may close, until
+// the container is released.
+func (k *Keeper) Hold(ctx context.Context, files []*os.File) error {
+	for batch := range slices.Chunk(files, seqpacket.MaxFiles) {
+		if err := k.call(ctx, MethodHold, nil, nil, batch...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Detached delivers the detaches by keys. An event is lost when 16 wait
