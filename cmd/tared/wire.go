@@ -196,15 +196,6 @@ func openSnapshots(root, driver string, log *slog.Logger) (*snapshot.Store, erro
 	return snapshot.Open(root, driver)
 }
 
-func networkConfig(o *options, id string, events *event.Log) network.Config {
-	c := network.Config{Root: filepath.Join(o.DataRoot, "networks"), Bridge: o.Bridge, BIP: o.bip, MTU: o.MTU, Identity: o.DataRoot, HostID: id,
-		ForwardAll: o.ForwardAll, Spare: spares, Events: events}
-	for _, p := range o.Pools {
-		c.Pools = append(c.Pools, network.Pool{Base: p.Base, Size: p.Size})
-	}
-	return c
-}
-
 // devices are those that can be asked for by name.
 func (o *options) devices() container.CDI {
 	var c container.CDI
