@@ -20,7 +20,9 @@ import (
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/internal/plugin"
 	"github.com/tarehq/tare/network"
+	"github.com/tarehq/tare/network/macvlan"
 	"github.com/tarehq/tare/remote"
 	"github.com/tarehq/tare/server"
 	"github.com/tarehq/tare/snapshot"
@@ -123,7 +125,9 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	transfers := image.NewTransfers(images, registries, image.Limits{Downloads: limit(o.Downloads), Uploads: limit(o.Uploads)})
 	steps.push(transfers.Close)
 
-	networks, err := network.Open(ctx, networkConfig(o))
+	plugins := plugin.New(o.pluginDirs())
+	steps.pushPlain("the connections to plugins", func() error { plugins.Close(); return nil })
+	networks, err := network.Open(ctx, networkConfig(o, plugins))
 	if err != nil {
 		return nil, fmt.Errorf("cannot set up the network: %w", err)
 	}
@@ -196,12 +200,21 @@ func openSnapshots(root, driver string, log *slog.Logger) (*snapshot.Store, erro
 	return snapshot.Open(root, driver)
 }
 
-func networkConfig(o *options) network.Config {
+func networkConfig(o *options, plugins *plugin.Set) network.Config {
 	c := network.Config{Bridge: o.Bridge, BIP: o.bip, MTU: o.MTU, Identity: o.DataRoot, ForwardAll: o.ForwardAll, Spare: spares}
+	c.Drivers = map[string]network.Driver{macvlan.Macvlan: macvlan.New(macvlan.Macvlan), macvlan.IPvlan: macvlan.New(macvlan.IPvlan)}
 	for _, p := range o.Pools {
 		c.Pools = append(c.Pools, network.Pool{Base: p.Base, Size: p.Size})
 	}
 	return c
+}
+
+// pluginDirs are where plugins are looked for.
+func (o *options) pluginDirs() plugin.Dirs {
+	if o.PluginDir == "" {
+		return plugin.DefaultDirs()
+	}
+	return plugin.Dirs{Sockets: o.PluginDir, Specs: []string{o.PluginDir}}
 }
 
 // devices are those that can be asked for by name.
