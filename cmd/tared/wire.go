@@ -23,6 +23,7 @@ import (
 	"github.com/tarehq/tare/internal/plugin"
 	"github.com/tarehq/tare/network"
 	"github.com/tarehq/tare/network/macvlan"
+	networkplugin "github.com/tarehq/tare/network/remote"
 	"github.com/tarehq/tare/remote"
 	"github.com/tarehq/tare/server"
 	"github.com/tarehq/tare/snapshot"
@@ -127,7 +128,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 
 	plugins := plugin.New(o.pluginDirs())
 	steps.pushPlain("the connections to plugins", func() error { plugins.Close(); return nil })
-	networks, err := network.Open(ctx, networkConfig(o, plugins))
+	networks, err := network.Open(ctx, networkConfig(o, id, eventLog, plugins))
 	if err != nil {
 		return nil, fmt.Errorf("cannot set up the network: %w", err)
 	}
@@ -200,9 +201,11 @@ func openSnapshots(root, driver string, log *slog.Logger) (*snapshot.Store, erro
 	return snapshot.Open(root, driver)
 }
 
-func networkConfig(o *options, plugins *plugin.Set) network.Config {
-	c := network.Config{Bridge: o.Bridge, BIP: o.bip, MTU: o.MTU, Identity: o.DataRoot, ForwardAll: o.ForwardAll, Spare: spares}
+func networkConfig(o *options, id string, events *event.Log, plugins *plugin.Set) network.Config {
+	c := network.Config{Root: filepath.Join(o.DataRoot, "networks"), Bridge: o.Bridge, BIP: o.bip, MTU: o.MTU, Identity: o.DataRoot, HostID: id,
+		ForwardAll: o.ForwardAll, Spare: spares, Events: events}
 	c.Drivers = map[string]network.Driver{macvlan.Macvlan: macvlan.New(macvlan.Macvlan), macvlan.IPvlan: macvlan.New(macvlan.IPvlan)}
+	c.Plugin = networkplugin.New(plugins).Network
 	for _, p := range o.Pools {
 		c.Pools = append(c.Pools, network.Pool{Base: p.Base, Size: p.Size})
 	}
