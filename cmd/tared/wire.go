@@ -205,7 +205,8 @@ func networkConfig(o *options, id string, events *event.Log, plugins *plugin.Set
 	c := network.Config{Root: filepath.Join(o.DataRoot, "networks"), Bridge: o.Bridge, BIP: o.bip, MTU: o.MTU, Identity: o.DataRoot, HostID: id,
 		ForwardAll: o.ForwardAll, Spare: spares, Events: events}
 	c.Drivers = map[string]network.Driver{macvlan.Macvlan: macvlan.New(macvlan.Macvlan), macvlan.IPvlan: macvlan.New(macvlan.IPvlan)}
-	c.Plugin = networkplugin.New(plugins).Network
+	found := networkplugin.New(plugins)
+	c.Plugin, c.IPAM = found.Network, found.Addresses
 	for _, p := range o.Pools {
 		c.Pools = append(c.Pools, network.Pool{Base: p.Base, Size: p.Size})
 	}
