@@ -31,6 +31,7 @@ event network/... volume image container/... ! server client cli # nouns do not 
 event network network/macvlan network/remote network/shape volume image container/... supervise/... ocirun/... content snapshot archive/... logs/... ! +net/http +google.golang.org/grpc # HTTP stays in leaf packages
 cli/... client ! server container image network event supervise ocirun content snapshot archive/compression remote logs +github.com/moby/moby/api # the client has its own small shapes: start-up is the product
 registry registry/... ! image container network event server client cli snapshot archive logs supervise ocirun +github.com/moby/moby/api # the registry stands on blobs and the protocol alone
+network/dns/... ! fault content snapshot archive remote image volume event logs container supervise build ocirun server client cli registry +github.com/moby/moby/api # the resolver knows names and addresses
 supervise/... ! logs/driver logs/packed logs/forward # what is done with a log beside writing it is the daemon's
 server ! client cli ocirun supervise content snapshot archive remote # the server speaks to nouns
 `
@@ -41,8 +42,9 @@ var light = map[string][]string{
 	"cmd/tare":           {"google.golang.org/grpc", "go.opentelemetry.io", "github.com/distribution/reference", "github.com/opencontainers/go-digest", "github.com/moby/moby", "github.com/mikelolasagasti/xz", "github.com/klauspost"},
 	"cmd/tare-supervise": {"google.golang.org/grpc", "go.opentelemetry.io", "github.com/distribution/reference", "github.com/opencontainers/go-digest", "github.com/moby/moby", "net/http", "github.com/spf13/cobra", "github.com/mikelolasagasti/xz", "github.com/klauspost", "text/template", "net/url"},
 	"cmd/tarerun":        {"google.golang.org/grpc", "go.opentelemetry.io", "github.com/distribution/reference", "github.com/opencontainers/go-digest", "github.com/moby/moby", "net/http", "github.com/mikelolasagasti/xz"},
+	"cmd/tare-dns":       {"google.golang.org/grpc", "go.opentelemetry.io", "github.com/distribution/reference", "github.com/opencontainers/go-digest", "github.com/moby/moby", "net/http", "github.com/google/nftables", "github.com/vishvananda/netlink", "github.com/klauspost"},
 	"cmd/tare-init":      {"net/http", "net"},
-	"cmd/tared":          {"google.golang.org/grpc", "go.opentelemetry.io", module + "ocirun"},
+	"cmd/tared":          {"google.golang.org/grpc", "go.opentelemetry.io", module + "ocirun", "github.com/miekg/dns"},
 }
 
 type goPackage struct {

@@ -65,9 +65,6 @@ func (c *connection) remove(ctx context.Context, n wirenet.Network, all map[stri
 	if err != nil {
 		return err
 	}
-	if len(before.Ports) > 0 && len(after.Ports) == 0 {
-		c.unbind(ctx)
-	}
 	if err := c.record(ctx, after); err != nil {
 		return err
 	}
@@ -79,16 +76,4 @@ func (c *connection) remove(ctx context.Context, n wirenet.Network, all map[stri
 	}
 	publishPlace(s.cfg.Events, r.ID, gone, events.ActionDisconnect)
 	return nil
-}
-
-// unbind gives the host's ports back that nothing is published on any more.
-func (c *connection) unbind(ctx context.Context) {
-	s, r := c.containers, c.r
-	keeper, ended, err := s.lives.running(r)
-	if err == nil {
-		err = ofRun(r, ended, keeper.Unbind(ctx))
-	}
-	if err != nil {
-		s.cfg.Log.Error("the ports of a container that left its network stay taken until it ends", "container", r.ID, "err", err)
-	}
 }

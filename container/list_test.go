@@ -1,6 +1,7 @@
 package container
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -35,7 +36,7 @@ func TestList(t *testing.T) {
 		r.HostConfig.Binds = [][]string{{"/srv:/data"}, nil}[i]
 		r.State = []State{Running, Exited}[i]
 		if r.State == Running {
-			r.Sandbox = &network.Sandbox{Ports: []network.Published{{HostPort: 8080, ContainerPort: 81, Proto: "tcp"}}}
+			r.Sandbox = &network.Sandbox{Endpoints: []network.Endpoint{{Gateway: netip.MustParseAddr("10.0.0.1")}}, Ports: []network.Published{{HostPort: 8080, ContainerPort: 81, Proto: "tcp"}}}
 		}
 	}
 	for query, want := range map[string]string{

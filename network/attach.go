@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/network/firewall"
 	"github.com/tarehq/tare/network/shape"
 )
 
@@ -226,7 +227,7 @@ func (s *Service) reservePorts(a *Attachment, ports []Port) (err error) {
 		a.Pending = ports
 		return nil
 	}
-	if a.Ports, a.Sockets, err = reserve(ports, s.taken); err != nil {
+	if a.Ports, a.Sockets, err = s.reserve(ports, &a.Sandbox); err != nil {
 		return s.connectivityError(a.Sandbox, err)
 	}
 	a.Pending = nil
@@ -448,29 +449,32 @@ func (s *Service) taken() []Published {
 	return list
 }
 
-// publish enters the sandbox and adds its ports to the table. A table that
-// somebody changed or flushed is made anew.
+// publish enters the sandbox and adds what belongs to it to the tables. Tables
+// that somebody changed or flushed are made anew.
 func (s *Service) publish(b Sandbox) error {
 	s.rules.Lock()
 	defer s.rules.Unlock()
-	if err := s.settleLocked(); err != nil {
-		return err
-	}
 	s.mu.Lock()
 	stale := s.enterLocked(b)
 	s.mu.Unlock()
 	var err error
-	if !stale {
-		err = s.firewall.add(elementsOf(b))
+	switch add := s.elements(b); {
+	case stale:
+	case len(b.Ports) > 0: // which may still be another's
+		err = s.settleLocked(add)
+	default:
+		err = s.firewall.Change(nil, add)
 	}
 	if stale || err != nil {
-		err = s.firewall.replace(s.wanted())
+		err = s.firewall.Replace(s.wanted())
 	}
 	if err != nil {
 		s.forget(b)
 		return err
 	}
-	forgetLocalFlows(b.Ports)
+	if publishesUDP(b.Ports) {
+		firewall.ForgetLocalFlows(ruled(b))
+	}
 	return nil
 }
 
@@ -506,15 +510,16 @@ func (p Published) sharesAddress(q Published) bool {
 	return p.HostIP == q.HostIP || p.HostIP.IsUnspecified() || q.HostIP.IsUnspecified()
 }
 
-// settleLocked takes the ports of the sandboxes that left out of the table,
-// all in one transaction; the table is made anew if it does not hold them.
-func (s *Service) settleLocked() error {
+// settleLocked takes what belongs to sandboxes that left out of the tables and
+// adds what is given, all in one transaction; the tables are made anew if they
+// do not hold it.
+func (s *Service) settleLocked(add []firewall.Element) error {
 	s.mu.Lock()
 	leaving := s.leaving
 	s.leaving = nil
 	s.mu.Unlock()
-	if err := s.firewall.remove(leaving); err != nil {
-		return s.firewall.replace(s.wanted())
+	if err := s.firewall.Change(leaving, add); err != nil {
+		return s.firewall.Replace(s.wanted())
 	}
 	return nil
 }

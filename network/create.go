@@ -343,13 +343,9 @@ func (s *Service) bringUp(ctx context.Context, l *lan) error {
 		return err
 	}
 	l.Foreign = b.foreign
-	s.mu.Lock()
-	l.bridge = b
-	s.mu.Unlock()
+	s.setBridge(l, b)
 	if err := s.renewRules(); err != nil {
-		s.mu.Lock()
-		l.bridge = nil
-		s.mu.Unlock()
+		s.setBridge(l, nil)
 		if made {
 			err = errors.Join(err, lowerBridge(l.Bridge))
 		}

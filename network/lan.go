@@ -211,12 +211,12 @@ func (l *lan) own(v6 bool) netip.Prefix {
 	return netip.PrefixFrom(n.gateway, n.Prefix().Bits())
 }
 
-// segment is the lan as the rules see it.
+// segment is the lan, whose bridge is up, as the rules see it.
 func (l *lan) segment() segment {
 	g := segment{
-		NetworkID: l.ID, Bridge: l.Bridge, Address4: l.own(false), Address6: l.own(true),
+		NetworkID: l.ID, Name: l.Name, Bridge: l.Bridge, MAC: l.bridge.found, Address4: l.own(false), Address6: l.own(true),
 		Internal: l.Internal, ICC: l.opts.icc, Masquerade: l.opts.masquerade, Mode4: l.opts.mode4, Mode6: l.opts.mode6,
-		Bind4: l.opts.bind4, Bind6: l.opts.bind6, Host4: l.opts.host4, Host6: l.opts.host6, Trusted: l.opts.trusted,
+		Bind4: l.opts.bind4, Bind6: l.opts.bind6, Source4: l.opts.host4, Source6: l.opts.host6, Trusted: l.opts.trusted,
 	}
 	if n := l.first(false); n != nil {
 		g.Subnet4 = n.Prefix()

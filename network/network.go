@@ -84,6 +84,8 @@ type Config struct {
 	// interfaces. Without it such traffic is dropped on a host that did not
 	// forward before.
 	ForwardAll bool
+	// NoProxy publishes nothing on IPv6 for containers that have IPv4 alone.
+	NoProxy bool
 	// Spare is how many network namespaces with their interface pairs are
 	// kept ready for Attach on the default bridge; 0 makes each when it is asked
 	// for, on the other networks too.

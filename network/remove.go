@@ -116,9 +116,7 @@ func (s *Service) takeDown(ctx context.Context, l *lan) error {
 		}
 		return l.driver.Remove(ctx, l.Network)
 	}
-	s.mu.Lock()
-	l.bridge = nil
-	s.mu.Unlock()
+	s.setBridge(l, nil)
 	err := s.renewRules()
 	if l.Bridge != "" && !l.Foreign {
 		err = errors.Join(err, lowerBridge(l.Bridge))

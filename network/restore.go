@@ -74,7 +74,7 @@ func (s *Service) Restore(ctx context.Context, sandboxes []Sandbox) error {
 	}
 	s.watch = watch
 	s.rules.Lock()
-	err = s.firewall.replace(s.wanted())
+	err = s.firewall.Replace(s.wanted())
 	s.rules.Unlock()
 	if err != nil {
 		return err
@@ -127,9 +127,7 @@ func (s *Service) raiseStored(ctx context.Context, l *lan) (err error) {
 	if _, err := b.raise(); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	l.bridge = b
-	s.mu.Unlock()
+	s.setBridge(l, b)
 	return nil
 }
 

@@ -13,7 +13,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/supervise/internal/seqpacket"
+	"github.com/tarehq/tare/internal/seqpacket"
 )
 
 // Keeper is a connection to the supervising process of one container. Its
@@ -353,6 +353,18 @@ func (k *Keeper) Update(ctx context.Context, r *specs.LinuxResources) error {
 	return k.call(ctx, MethodUpdate, UpdateRequest{*r}, nil)
 }
 
+// Relay has the process hold more sockets of published ports, which stay the
+// caller's too, and serve these relays instead of those before.
+func (k *Keeper) Relay(ctx context.Context, relays []Relay, sockets ...*os.File) error {
+	for len(sockets) > seqpacket.MaxFiles {
+		if err := k.call(ctx, MethodHold, nil, nil, sockets[:seqpacket.MaxFiles]...); err != nil {
+			return err
+		}
+		sockets = sockets[seqpacket.MaxFiles:]
+	}
+	return k.call(ctx, MethodRelay, RelayRequest{relays}, nil, sockets...)
+}
+
 // Hold has the process keep open more files, which the caller may close, until
 // the container is released.
 func (k *Keeper) Hold(ctx context.Context, files []*os.File) error {
@@ -363,9 +375,6 @@ func (k *Keeper) Hold(ctx context.Context, files []*os.File) error {
 	}
 	return nil
 }
-
-// Unbind has the process close what it holds that keeps ports of the host.
-func (k *Keeper) Unbind(ctx context.Context) error { return k.call(ctx, MethodUnbind, nil, nil) }
 
 // Detached delivers the detaches by keys. An event is lost when 16 wait
 // already.

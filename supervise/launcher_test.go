@@ -2,7 +2,6 @@ package supervise_test
 
 import (
 	"errors"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -180,37 +179,6 @@ func TestHeldFiles(t *testing.T) {
 		more.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
 		if _, err := more.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("the later file is not held: %v", err)
-		}
-		// A port of the host is free when it is given back, and the others are held.
-		port, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		socket, err := port.(*net.TCPListener).File()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := b.keeper.Hold(b.ctx(), []*os.File{socket}); err != nil {
-			t.Fatal(err)
-		}
-		socket.Close()
-		address := port.Addr().String()
-		port.Close()
-		if l, err := net.Listen("tcp", address); err == nil {
-			l.Close()
-			t.Error("the port is not held")
-		}
-		if err := b.keeper.Unbind(b.ctx()); err != nil {
-			t.Fatal(err)
-		}
-		if l, err := net.Listen("tcp", address); err != nil {
-			t.Errorf("the port was not given back: %v", err)
-		} else {
-			l.Close()
-		}
-		more.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
-		if _, err := more.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("the later file is not held any more: %v", err)
 		}
 		b.keeper.Kill(b.ctx())
 		b.wait(128 + 9)

@@ -34,7 +34,6 @@ const (
 	MethodHello    = "hello"     // Hello → Hello; must come first
 	MethodWarm     = "warm"      // a config.json like those to come, to rehearse; before create
 	MethodHold     = "hold"      // more files to keep open, at any time
-	MethodUnbind   = "unbind"    // answered when those of them are closed that keep ports of the host
 	MethodCreate   = "create"    // CreateRequest, the netns, the shm, clients' sockets, more files to hold → Started
 	MethodCollect  = "collect"   // CollectRequest; instead of create: answered when nothing is left of a dead process's container
 	MethodStart    = "start"     // → Started
@@ -50,6 +49,7 @@ const (
 	MethodPause    = "pause"     // → Status; answered when all processes stand still, until an unpause, whoever is connected
 	MethodUnpause  = "unpause"   // → Status
 	MethodUpdate   = "update"    // UpdateRequest; answered when the limits are in force, all or none
+	MethodRelay    = "relay"     // RelayRequest, more files to hold; answered when those relays are served and no others
 	MethodRelease  = "release"   // answered when nothing of the container is left
 )
 
@@ -98,6 +98,9 @@ type SignalRequest struct{ Signal int }
 
 // UpdateRequest changes limits; what it does not name stays.
 type UpdateRequest struct{ Resources specs.LinuxResources }
+
+// RelayRequest replaces the relays.
+type RelayRequest struct{ Relays []Relay }
 
 // ExecRequest names an exec.
 type ExecRequest struct{ ID string }

@@ -22,8 +22,6 @@ import (
 	"github.com/tarehq/tare/image"
 	"github.com/tarehq/tare/internal/plugin"
 	"github.com/tarehq/tare/network"
-	"github.com/tarehq/tare/network/macvlan"
-	networkplugin "github.com/tarehq/tare/network/remote"
 	"github.com/tarehq/tare/remote"
 	"github.com/tarehq/tare/server"
 	"github.com/tarehq/tare/snapshot"
@@ -199,18 +197,6 @@ func openSnapshots(root, driver string, log *slog.Logger) (*snapshot.Store, erro
 		driver = chosen
 	}
 	return snapshot.Open(root, driver)
-}
-
-func networkConfig(o *options, id string, events *event.Log, plugins *plugin.Set) network.Config {
-	c := network.Config{Root: filepath.Join(o.DataRoot, "networks"), Bridge: o.Bridge, BIP: o.bip, MTU: o.MTU, Identity: o.DataRoot, HostID: id,
-		ForwardAll: o.ForwardAll, Spare: spares, Events: events}
-	c.Drivers = map[string]network.Driver{macvlan.Macvlan: macvlan.New(macvlan.Macvlan), macvlan.IPvlan: macvlan.New(macvlan.IPvlan)}
-	found := networkplugin.New(plugins)
-	c.Plugin, c.IPAM = found.Network, found.Addresses
-	for _, p := range o.Pools {
-		c.Pools = append(c.Pools, network.Pool{Base: p.Base, Size: p.Size})
-	}
-	return c
 }
 
 // pluginDirs are where plugins are looked for.

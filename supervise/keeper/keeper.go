@@ -30,8 +30,9 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/atomicfile"
+	"github.com/tarehq/tare/internal/seqpacket"
 	"github.com/tarehq/tare/supervise"
-	"github.com/tarehq/tare/supervise/internal/seqpacket"
+	"github.com/tarehq/tare/supervise/relay"
 )
 
 // drainTime bounds how long output is read after its process has died. It
@@ -45,6 +46,7 @@ type keeper struct {
 	execs  execs
 
 	activity activity
+	renewal  renewal
 	frost    frost
 	limits   sync.Mutex // held by a change of the limits
 
@@ -55,6 +57,7 @@ type keeper struct {
 	box      container
 	stdio    *stdio
 	out      *output
+	oom      oomWatch // while it is watched; changes bar the renewal
 
 	starting sync.Mutex // held by a start under way
 	aborted  bool       // guarded by starting: the start failed
@@ -67,10 +70,12 @@ type keeper struct {
 	changed  sync.Cond // of peers, requests and released
 	peers    map[*seqpacket.Conn]bool
 	held     []*os.File
+	relays   *relay.Relay
 	status   supervise.Status
 	creating bool
 	released bool
 	requests int
+	astir    int  // what goes on beside the requests that a renewal would lose
 	finished bool // over is closed
 }
 
@@ -82,12 +87,7 @@ func Run(fd int) error {
 	if err != nil {
 		return err
 	}
-	k := &keeper{
-		over:   make(chan struct{}),
-		peers:  map[*seqpacket.Conn]bool{},
-		status: supervise.Status{Phase: supervise.PhaseWaiting},
-	}
-	k.changed.L = &k.mu
+	k := newKeeper()
 	if k.reaper, err = newReaper(); err != nil {
 		return err
 	}
@@ -96,8 +96,7 @@ func Run(fd int) error {
 	if err := unix.Dup3(0, netNSFile, unix.O_CLOEXEC); err != nil {
 		return os.NewSyscallError("dup3", err)
 	}
-	// ps would show the descriptor that the program was executed from
-	if err := os.WriteFile("/proc/self/comm", []byte("tare-supervise"), 0); err != nil {
+	if err := nameProcess(); err != nil {
 		return err
 	}
 	// Mounts made on the host from now on are to come in, none to go out.
@@ -106,6 +105,27 @@ func Run(fd int) error {
 	}
 	warm()
 	k.join(first)
+	k.outlive()
+	return nil
+}
+
+func newKeeper() *keeper {
+	k := &keeper{
+		over:   make(chan struct{}),
+		peers:  map[*seqpacket.Conn]bool{},
+		status: supervise.Status{Phase: supervise.PhaseWaiting},
+	}
+	k.changed.L = &k.mu
+	k.activity.rest = k.rest
+	return k
+}
+
+// nameProcess names it for ps, which would show the descriptor that the program
+// was executed from.
+func nameProcess() error { return os.WriteFile("/proc/self/comm", []byte("tare-supervise"), 0) }
+
+// outlive returns when the container is over and nobody waits for anything.
+func (k *keeper) outlive() {
 	<-k.over
 	k.clients.Wait()
 	k.mu.Lock()
@@ -113,7 +133,6 @@ func Run(fd int) error {
 	for k.requests > 0 {
 		k.changed.Wait()
 	}
-	return nil
 }
 
 // join serves one daemon's connection.
@@ -151,26 +170,22 @@ func (k *keeper) hold(files []*os.File) {
 	k.mu.Unlock()
 }
 
-// letGo closes those of them that are chosen.
-func (k *keeper) letGo(chosen func(*os.File) bool) {
+// relay serves these relays instead of those before.
+func (k *keeper) relay(list []supervise.Relay) error {
 	k.mu.Lock()
-	var kept, gone []*os.File
-	for _, f := range k.held {
-		if chosen(f) {
-			gone = append(gone, f)
-		} else {
-			kept = append(kept, f)
-		}
+	defer k.mu.Unlock()
+	k.relays.Close()
+	k.relays = nil
+	if len(list) == 0 {
+		return nil
 	}
-	k.held = kept
-	k.mu.Unlock()
-	closeAll(gone)
-}
-
-// bound tells whether a file is a socket that may keep a port of the host.
-func bound(f *os.File) bool {
-	family, err := unix.GetsockoptInt(int(f.Fd()), unix.SOL_SOCKET, unix.SO_DOMAIN)
-	return err == nil && (family == unix.AF_INET || family == unix.AF_INET6)
+	rules := make([]relay.Rule, len(list))
+	for i, r := range list {
+		rules[i] = relay.Rule(r)
+	}
+	var err error
+	k.relays, err = relay.New(k.held, rules)
+	return err
 }
 
 // current returns the status.
@@ -204,7 +219,7 @@ func (k *keeper) tryStart() (s supervise.Started, aborted bool, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.status.Phase, k.status.StartedAt = supervise.PhaseRunning, time.Now()
-	time.AfterFunc(200*time.Millisecond, thrift)
+	time.AfterFunc(settleTime, k.rest)
 	if k.cfg.WatchOOM {
 		go k.watchOOM()
 	}
@@ -213,6 +228,11 @@ func (k *keeper) tryStart() (s supervise.Started, aborted bool, err error) {
 
 // await sees the container to its end.
 func (k *keeper) await() {
+	if c, err := openChild(k.box.pid()); err == nil { // else a thread waits
+		c.await()
+		c.f.Close()
+	}
+	k.renewal.bar() // for good
 	code, err := k.box.wait()
 	exit := supervise.Exit{Code: code, ExitedAt: time.Now()}
 	if err != nil {
@@ -314,7 +334,14 @@ func (k *keeper) remove() {
 		k.left = k.box.delete()
 	}
 	k.unmountRoot()
-	k.letGo(func(*os.File) bool { return true })
+	k.mu.Lock()
+	held, relays := k.held, k.relays
+	k.held, k.relays = nil, nil
+	k.mu.Unlock()
+	relays.Close()
+	for _, f := range held {
+		f.Close()
+	}
 	unix.Close(netNSFile)
 	k.finish()
 }
