@@ -15,6 +15,7 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/network/firewall"
+	"github.com/tarehq/tare/network/shape"
 )
 
 // Attach gives a container a network namespace with a place on each of the
@@ -126,6 +127,9 @@ func (s *Service) attach(ctx context.Context, r Request, lans []*lan) (_ *Attach
 	if err = s.name(ctx, a, b); err != nil {
 		return nil, err
 	}
+	if err = s.moveGate(ctx, &a.Sandbox); err != nil {
+		return nil, err
+	}
 	if err = s.publish(a.Sandbox); err != nil {
 		return nil, s.connectivityError(a.Sandbox, err)
 	}
@@ -154,7 +158,10 @@ func (s *Service) takeBack(a *Attachment, b *box, lans []*lan) {
 
 // place takes what an endpoint needs that is not the kernel's: addresses, names.
 func (s *Service) place(l *lan, w Want, b *Sandbox) (e Endpoint, err error) {
-	if err = CheckWant(w); err != nil {
+	if err = CheckWant(w); err == nil {
+		err = CheckRate(Network{Network: l.Network}, w.Rate)
+	}
+	if err != nil {
 		return e, err
 	}
 	e = Endpoint{
@@ -167,6 +174,12 @@ func (s *Service) place(l *lan, w Want, b *Sandbox) (e Endpoint, err error) {
 			s.giveUp(&lan{nets: l.nets}, &e)
 		}
 	}()
+	mac := w.MAC
+	if mac == "" && l.needsMAC() {
+		if mac, err = macFor("", netip.Addr{}, netip.Addr{}); err != nil {
+			return e, err
+		}
+	}
 	for _, v6 := range []bool{false, true} {
 		wanted, address, gateway := w.Address, &e.Address, &e.Gateway
 		if v6 {
@@ -178,14 +191,16 @@ func (s *Service) place(l *lan, w Want, b *Sandbox) (e Endpoint, err error) {
 			}
 			continue
 		}
-		p, n, err := s.takeAddress(l, v6, wanted)
+		p, n, err := s.takeAddress(l, v6, wanted, mac)
 		if err != nil {
 			return e, err
 		}
 		*address, *gateway = p, l.gateway(n)
 	}
-	if e.MAC, err = macFor(w.MAC, e.Address.Addr(), e.Address6.Addr()); err != nil {
-		return e, err
+	if mac != "" || l.Driver == networkBridge { // others choose it themselves
+		if e.MAC, err = macFor(mac, e.Address.Addr(), e.Address6.Addr()); err != nil {
+			return e, err
+		}
 	}
 	e.DNSNames = l.dnsNames(b, w.Aliases)
 	return e, nil
@@ -193,11 +208,11 @@ func (s *Service) place(l *lan, w Want, b *Sandbox) (e Endpoint, err error) {
 
 // takeAddress takes an address; those that only wait for their last interface
 // to be deleted are free.
-func (s *Service) takeAddress(l *lan, v6 bool, wanted netip.Addr) (netip.Prefix, *subnet, error) {
-	p, n, err := l.take(v6, wanted)
+func (s *Service) takeAddress(l *lan, v6 bool, wanted netip.Addr, mac string) (netip.Prefix, *subnet, error) {
+	p, n, err := l.take(v6, wanted, mac)
 	if errors.Is(err, fault.Forbidden) || errors.Is(err, fault.Unavailable) {
 		s.clearDoomed()
-		p, n, err = l.take(v6, wanted)
+		p, n, err = l.take(v6, wanted, mac)
 	}
 	return p, n, err
 }
@@ -273,8 +288,22 @@ func (s *Service) plug(ctx context.Context, b *box, l *lan, sb *Sandbox, i int) 
 	if err != nil {
 		return err
 	}
+	if p == nil { // its driver has none
+		e.Gateway, e.Gateway6 = netip.Addr{}, netip.Addr{}
+		return nil
+	}
 	if err := b.configure(p, e, link, sb.Gateway4() == e, sb.Gateway6() == e); err != nil {
 		return err
+	}
+	if e.Rate != (Rate{}) {
+		if err := shape.Set(e.HostInterface, e.Rate); err != nil {
+			return err
+		}
+	}
+	if e.MAC == "" {
+		if e.MAC, err = s.macOf(b, p); err != nil {
+			return err
+		}
 	}
 	if e.Chosen || l.driver != nil {
 		return s.enter(b.ns, func() error { return announce(p.index, e) })
@@ -294,7 +323,7 @@ func (s *Service) makePort(ctx context.Context, b *box, l *lan, sb *Sandbox, i i
 	link := Link{Prefix: l.opts.prefix}
 	var err error
 	if l.driver != nil {
-		if link, err = l.driver.Join(ctx, l.Network, e, b.ns); err != nil {
+		if link, err = l.driver.Join(ctx, l.Network, e, b.ns); err != nil || link.Name == "" {
 			return nil, link, err
 		}
 	}
@@ -378,6 +407,9 @@ func (s *Service) discard(b *box, sb *Sandbox) {
 		}
 		if l, err := netlink.LinkByName(e.HostInterface); err == nil {
 			_ = netlink.LinkSetDown(l) // one that is there can be
+		}
+		if e.Rate != (Rate{}) {
+			_ = shape.Clear(e.HostInterface) // else the next start's
 		}
 		s.doom(removal{host: e.HostInterface})
 		e.HostInterface = ""

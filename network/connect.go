@@ -113,6 +113,9 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 		}
 		a.Sockets = append(a.Sockets, held...)
 	}
+	if err = s.moveGate(ctx, &a.Sandbox); err != nil {
+		return asked, nil, err
+	}
 	if err = s.republish(before, a.Sandbox); err != nil {
 		return asked, nil, s.connectivityError(a.Sandbox, err)
 	}
@@ -218,10 +221,13 @@ func (s *Service) Disconnect(ctx context.Context, b Sandbox, netns *os.File, end
 			return b, err
 		}
 	}
+	gone := before.Endpoints[i]
+	if err := s.moveGate(ctx, &after); err != nil {
+		return b, err
+	}
 	if err := s.republish(before, after); err != nil {
 		return b, err
 	}
-	gone := before.Endpoints[i]
 	if err := s.unplug(bx, &gone, &after); err != nil {
 		return b, err
 	}

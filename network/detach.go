@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/network/firewall"
+	"github.com/tarehq/tare/network/shape"
 )
 
 // Deleting an interface and ending a network namespace cost the kernel 20 to
@@ -105,9 +106,17 @@ func (s *Service) giveUp(l *lan, e *Endpoint) {
 	if l == nil {
 		return
 	}
+	if e.Rate != (Rate{}) && e.HostInterface != "" {
+		if err := shape.Clear(e.HostInterface); err != nil {
+			slog.Warn("what held an interface to its rate is left", "interface", e.HostInterface, "err", err)
+		}
+	}
 	if l.driver != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), linger)
 		defer cancel()
+		if e.Exposed {
+			s.conceal(ctx, e)
+		}
 		if err := l.driver.Leave(ctx, l.Network, *e); err != nil {
 			slog.Warn("the driver of a network could not take an endpoint back", "network", l.Name, "driver", l.Driver, "endpoint", e.ID, "err", err)
 		}

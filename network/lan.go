@@ -89,12 +89,16 @@ func (l *lan) first(v6 bool) *subnet {
 
 // take takes an address of the family, a certain one if wanted is valid. The
 // words are Docker's.
-func (l *lan) take(v6 bool, wanted netip.Addr) (netip.Prefix, *subnet, error) {
+func (l *lan) take(v6 bool, wanted netip.Addr, mac string) (netip.Prefix, *subnet, error) {
 	l.moved.Store(true)
 	for i := range l.nets {
 		n := &l.nets[i]
 		if n.Prefix().Addr().Is6() != v6 || wanted.IsValid() && !n.Prefix().Contains(wanted) {
 			continue
+		}
+		if from, ok := n.source.(*elsewhere); ok {
+			a, err := from.takeFor(wanted, mac)
+			return netip.PrefixFrom(a, n.Prefix().Bits()), n, err
 		}
 		if wanted.IsValid() {
 			return netip.PrefixFrom(wanted, n.Prefix().Bits()), n, n.Claim(wanted)
@@ -124,11 +128,22 @@ func (l *lan) release(p netip.Prefix) {
 	}
 }
 
-// adopt claims an address that a container has. After a change of the subnet
+// needsMAC tells whether the lan's addresses are given to MAC addresses.
+func (l *lan) needsMAC() bool {
+	for _, n := range l.nets {
+		if from, ok := n.source.(*elsewhere); ok {
+			return from.byMAC()
+		}
+	}
+	return false
+}
+
+// adopt claims an address that a container has, unless a driver gave it out, who
+// knows of it. After a change of the subnet
 // the containers that run keep their old ones, which are nobody's here.
 func (l *lan) adopt(p netip.Prefix) {
 	for i := range l.nets {
-		if l.nets[i].Prefix().Contains(p.Addr()) {
+		if _, ours := l.nets[i].source.(*ipam.Subnet); ours && l.nets[i].Prefix().Contains(p.Addr()) {
 			_ = l.nets[i].Claim(p.Addr())
 		}
 	}

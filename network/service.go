@@ -88,7 +88,7 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 	if s.routes, err = dialRoute(); err != nil {
 		return nil, err
 	}
-	if err = s.load(); err != nil {
+	if err = s.load(ctx); err != nil {
 		return nil, err
 	}
 	made, err := s.raiseDefault()

@@ -146,7 +146,7 @@ func TestEveryFlagOfDockerd(t *testing.T) {
 	}
 	(&options{Runtimes: map[string]runtime{}, Features: switches{}}).flags().VisitAll(func(f *pflag.Flag) {
 		switch f.Name {
-		case "insecure-tcp", "registry-hosts-dir", "help": // our own
+		case "insecure-tcp", "registry-hosts-dir", "plugin-dir", "help": // our own
 		default:
 			if !known[f.Name] {
 				t.Errorf("the flag %s is no flag of dockerd's, and not known here", f.Name)

@@ -12,7 +12,10 @@ import (
 
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/plugin"
 	"github.com/tarehq/tare/network"
+	"github.com/tarehq/tare/network/macvlan"
+	"github.com/tarehq/tare/network/remote"
 )
 
 // networkOptions are the default bridge's addresses, and what new networks get
@@ -72,11 +75,14 @@ func (n *networkOptions) check(bip netip.Prefix) error {
 }
 
 // networkConfig is what the networks are built on.
-func networkConfig(o *options, id string, events *event.Log) network.Config {
+func networkConfig(o *options, id string, events *event.Log, plugins *plugin.Set) network.Config {
+	found := remote.New(plugins)
 	c := network.Config{
 		Root: filepath.Join(o.DataRoot, "networks"), Bridge: o.Bridge, BIP: o.bip, BIP6: o.BIP6, FixedCIDR: o.FixedCIDR, FixedCIDR6: o.FixedCIDR6,
 		DefaultGateway: o.DefaultGateway, DefaultGateway6: o.DefaultGateway6, NoICC: !o.ICC, NoMasquerade: !o.Masquerade, BindIP: o.PublishIP,
 		MTU: o.MTU, IPv6: o.IPv6, NetworkOptions: o.NetworkOptions, Identity: o.DataRoot, HostID: id, ForwardAll: o.ForwardAll, Spare: spares, Events: events,
+		Drivers: map[string]network.Driver{macvlan.Macvlan: macvlan.New(macvlan.Macvlan), macvlan.IPvlan: macvlan.New(macvlan.IPvlan)},
+		Plugin:  found.Network, IPAM: found.Addresses,
 	}
 	for _, p := range o.Pools {
 		c.Pools = append(c.Pools, network.Pool{Base: p.Base, Size: p.Size})

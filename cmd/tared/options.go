@@ -22,6 +22,7 @@ type options struct {
 	ExecRoot       string             `json:"exec-root"`
 	Pidfile        string             `json:"pidfile"`
 	Group          string             `json:"group"`
+	PluginDir      string             `json:"plugin-dir"`
 	Bridge         string             `json:"bridge"`
 	BIP            string             `json:"bip"`
 	MTU            int                `json:"mtu"`
@@ -124,6 +125,7 @@ func (o *options) flags() *pflag.FlagSet {
 	f.StringVarP(&o.Pidfile, "pidfile", "p", "", "Path of the PID file (default EXEC-ROOT/tared.pid)")
 	f.StringVar(&o.configFile, "config-file", defaultConfig, "Configuration file")
 	f.StringVarP(&o.Group, "group", "G", defaultGroup, "Group that owns the unix sockets; without one a docker.sock is of the group docker")
+	f.StringVar(&o.PluginDir, "plugin-dir", "", "Directory of plugins' sockets and .spec and .json files (default Docker's: /run/docker/plugins, /etc/docker/plugins and /usr/lib/docker/plugins)")
 	f.StringVarP(&o.Bridge, "bridge", "b", defaultBridge, "Bridge that containers are attached to; made if it does not exist")
 	f.StringVar(&o.BIP, "bip", "", "Address of the bridge in CIDR notation")
 	f.IntVar(&o.MTU, "mtu", 1500, "MTU of the containers' network in bytes")
