@@ -29,6 +29,9 @@ type box struct {
 	// first is the interface eth0 that a namespace has that waits; nil without.
 	first    *port
 	prepared io.Closer // by Names
+	// waiting is the sandbox that a namespace is which waits: with its place on
+	// the lan, and the pins of that in the tables. nil for another.
+	waiting *Sandbox
 }
 
 // port is an interface in a box without an address, and its other end.

@@ -15,6 +15,9 @@ func (s *Service) wanted() firewall.Ruleset {
 	for _, b := range s.sandboxes {
 		sandboxes = append(sandboxes, ruled(b))
 	}
+	for _, b := range s.waiting {
+		sandboxes = append(sandboxes, ruled(*b))
+	}
 	s.mu.Unlock()
 	return firewall.Rules(s.rulesFor, networks, sandboxes)
 }

@@ -311,7 +311,7 @@ func TestConnectAndDisconnect(t *testing.T) {
 	}
 	connect(Want{Network: "b"})
 	expect("lo eth0 eth1", "eth1 10.2.0.1")
-	ct.expect(t, "tcp", "10.2.0.2:80", "other 10.2.0.3")
+	ct.expect(t, "tcp", "10.2.0.2:80", "other "+box.Endpoints[1].Address.Addr().String())
 	connect(Want{Network: "a", Interface: "wan", MAC: "02:00:00:00:00:07", Address: addr("10.1.0.77"), Sysctls: []string{"net.ipv4.conf.IFNAME.log_martians=1"}})
 	expect("lo eth0 eth1 wan", "wan 10.1.0.1") // by name
 	if e := box.Endpoints[2]; e.MAC != "02:00:00:00:00:07" || e.Address.String() != "10.1.0.77/24" || e.Interface != "wan" {
@@ -596,6 +596,56 @@ func TestGatewayModes(t *testing.T) {
 		must(t, s.Detach(t.Context(), a.Sandbox))
 		letGo(a.Attachment)
 		must(t, s.Remove(t.Context(), c.name))
+	}
+}
+
+// TestWaitingAddresses: those of namespaces that wait are not in use, are there
+// for who asks for them, and are where the next daemon goes on.
+func TestWaitingAddresses(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	c := stored(t)
+	c.Spare = 2
+	s, err := Open(t.Context(), c)
+	must(t, err)
+	must(t, s.Restore(t.Context(), nil))
+	waiting := func(n int) {
+		t.Helper()
+		testutil.Eventually(t, 5*time.Second, "namespaces wait", func() bool {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return len(s.waiting) == n
+		})
+	}
+	waiting(2)
+	n, err := s.Inspect("bridge")
+	must(t, err)
+	if u := n.Status.IPAM.Subnets[n.IPAM.Config[0].Subnet]; u.IPsInUse != 3 || u.DynamicIPsAvailable != 253 || len(n.Containers) != 0 {
+		t.Errorf("%+v", u)
+	}
+	if a := attach(t, s, "a"); a.Endpoints[0].Address.String() != "172.30.1.2/24" {
+		t.Errorf("the first container has %s", a.Endpoints[0].Address)
+	}
+	waiting(2)
+	chosen := attachTo(t, s, "chosen", Want{Address: addr("172.30.1.3")})
+	if chosen.Endpoints[0].Address.Addr() != addr("172.30.1.3") {
+		t.Errorf("%+v", chosen.Endpoints)
+	}
+	waiting(2)
+	s.mu.Lock()
+	next := s.waiting[0].Endpoints[0].Address
+	s.mu.Unlock()
+	if next.Addr().Less(addr("172.30.1.5")) {
+		t.Errorf("%s waits, which was given up just now", next)
+	}
+	must(t, s.Close(t.Context()))
+	again, err := Open(t.Context(), c)
+	must(t, err)
+	defer again.Close(context.Background())
+	must(t, again.Restore(t.Context(), nil))
+	if b := attach(t, again, "b"); b.Endpoints[0].Address != next {
+		t.Errorf("the next daemon goes on with %s, want %s", b.Endpoints[0].Address, next)
 	}
 }
 

@@ -38,6 +38,7 @@ type Service struct {
 	bridges   []segment // nil when a bridge has come or gone since
 	recent    []*lan    // those with a pool, but for the default bridge; last joined last
 	sandboxes map[string]Sandbox
+	waiting   []*Sandbox // without a container, the oldest first
 	restored  bool
 	closed    bool
 	doomed    []removal
@@ -212,6 +213,7 @@ func (s *Service) lan(id string) *lan {
 // Close waits for the background work and discards the spare namespaces. The
 // bridges, the table and the endpoints stay for the containers that run.
 func (s *Service) Close(ctx context.Context) error {
+	s.saveCursors() // while the addresses of those that wait are known as unused
 	s.mu.Lock()
 	wasClosed, stop := s.closed, s.stop
 	s.closed = true
@@ -232,7 +234,6 @@ func (s *Service) Close(ctx context.Context) error {
 	go func() {
 		s.tasks.Wait()
 		s.clearDoomed()
-		s.saveCursors()
 		s.letGo()
 		close(done)
 	}()
