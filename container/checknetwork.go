@@ -186,6 +186,9 @@ func wrongSettings(n *network.Network, name string, e *wirenet.EndpointSettings)
 			add("%s", err)
 		}
 	}
+	if err := checkRate(n, e.DriverOpts); err != nil {
+		add("%s", err)
+	}
 	if list, given := e.DriverOpts[optionSysctls]; given {
 		for _, sysctl := range strings.Split(list, ",") {
 			if !isInterfaceSysctl(sysctl) {

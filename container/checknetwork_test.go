@@ -12,6 +12,7 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/network"
+	"github.com/tarehq/tare/network/shape"
 )
 
 // endpoints makes a request's networks.
@@ -129,10 +130,10 @@ func TestWants(t *testing.T) {
 	p := place{network: "n", settings: &wirenet.EndpointSettings{Aliases: []string{"a"}, Links: []string{"db:store", "/web"}, GwPriority: 3,
 		MacAddress: wirenet.HardwareAddr{2, 0, 0, 0, 0, 1}, IPAMConfig: &wirenet.EndpointIPAMConfig{IPv4Address: netip.MustParseAddr("10.0.0.9"),
 			IPv6Address: netip.MustParseAddr("fd00::9"), LinkLocalIPs: []netip.Addr{netip.MustParseAddr("169.254.1.1")}},
-		DriverOpts: map[string]string{optionInterface: "lan0", optionSysctls: "net.ipv4.conf.IFNAME.a=1,net.ipv6.conf.IFNAME.b=2", "other": "x"}}}
+		DriverOpts: map[string]string{optionInterface: "lan0", optionSysctls: "net.ipv4.conf.IFNAME.a=1,net.ipv6.conf.IFNAME.b=2", "other": "x", shape.OptionIn: "10mbit", shape.OptionOut: "5mbit"}}}
 	want := network.Want{Network: "n", Interface: "lan0", Address: netip.MustParseAddr("10.0.0.9"), Address6: netip.MustParseAddr("fd00::9"),
 		LinkLocal: []netip.Addr{netip.MustParseAddr("169.254.1.1")}, MAC: "02:00:00:00:00:01", Aliases: []string{"a"}, Links: map[string]string{"store": "db", "web": "web"},
-		Sysctls: []string{"net.ipv4.conf.IFNAME.a=1", "net.ipv6.conf.IFNAME.b=2"}, Options: map[string]string{"other": "x"}, GwPriority: 3}
+		Sysctls: []string{"net.ipv4.conf.IFNAME.a=1", "net.ipv6.conf.IFNAME.b=2"}, Options: map[string]string{"other": "x"}, GwPriority: 3, Rate: network.Rate{In: 10_000_000, Out: 5_000_000}}
 	if got, err := p.want(); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v %v", got, err)
 	}

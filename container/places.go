@@ -9,6 +9,7 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/network"
+	"github.com/tarehq/tare/network/shape"
 )
 
 // Places are the containers' places on networks: Connect and Disconnect change
@@ -86,8 +87,13 @@ func (p place) want() (network.Want, error) {
 		}
 		w.Links[alias] = name
 	}
+	var err error
+	if w.Rate, err = shape.FromOptions(e.DriverOpts); err != nil {
+		return w, err
+	}
 	for key, value := range e.DriverOpts {
 		switch key {
+		case shape.OptionIn, shape.OptionOut, shape.OptionDelay, shape.OptionLoss:
 		case optionInterface:
 			w.Interface = value
 		case optionSysctls:

@@ -32,6 +32,7 @@ type Networks interface {
 type Places interface {
 	Connect(ctx context.Context, container, network string, e *wire.EndpointSettings) error
 	Disconnect(ctx context.Context, container, network string, force bool) error
+	Limit(ctx context.Context, container string, endpoints map[string]*wire.EndpointSettings) error
 }
 
 type networkHandlers struct {

@@ -3,6 +3,7 @@ package container
 import (
 	"encoding/csv"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -94,6 +95,9 @@ func (c *createFlags) fillNetwork(r *client.CreateRequest) error {
 	if err := c.applyToFirst(&list[0]); err != nil {
 		return err
 	}
+	if err := c.applyRates(list); err != nil {
+		return err
+	}
 	endpoints := map[string]*client.EndpointSettings{}
 	for i := range list {
 		name := list[i].name
@@ -162,6 +166,25 @@ func (c *createFlags) applyToFirst(a *attachment) error {
 	}
 	if c.mac != "" {
 		e.MacAddress = c.mac
+	}
+	return nil
+}
+
+// applyRates adds the rates to the networks that they are for.
+func (c *createFlags) applyRates(list networks) error {
+	for _, name := range c.rates.Networks() {
+		if name != "" && !slices.ContainsFunc(list, func(a attachment) bool { return a.name == name }) {
+			return fault.New(fault.Invalid, "the container has a network rate for %s, and no --network %s", name, name)
+		}
+	}
+	for i := range list {
+		e := &list[i].settings
+		for key, value := range c.rates.Options(list[i].name) {
+			if e.DriverOpts == nil {
+				e.DriverOpts = map[string]string{}
+			}
+			e.DriverOpts[key] = value
+		}
 	}
 	return nil
 }
