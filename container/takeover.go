@@ -132,7 +132,7 @@ func (t *takeover) resume(f *finding) error {
 			return err
 		}
 	}
-	updated, err := s.store.note(f.record.ID, func(p *Progress) error {
+	updated, err := s.store.agree(f.record.ID, func(p *Progress) error {
 		if f.keeper != nil {
 			p.runs(f.keeper.Status())
 		}

@@ -33,9 +33,13 @@ type Config struct {
 	Registries Registries
 	Networks   Networks
 	Places     Places
-	Events     *event.Log
-	Daemon     func() Daemon // as it is now: a reload can change it
-	Log        *slog.Logger
+
+	VolumeCopies    VolumeCopies
+	VolumeTransfers VolumeTransfers
+
+	Events *event.Log
+	Daemon func() Daemon // as it is now: a reload can change it
+	Log    *slog.Logger
 }
 
 // Server answers the Engine API. It is an http.Handler for any number of
@@ -68,6 +72,7 @@ func New(c Config) *Server {
 		(&usageHandlers{c.Containers, c.Images, c.Logs}).routes(),
 		newNetworkHandlers(c.Networks, c.Places).routes(),
 		(&pruneHandlers{c.Events}).routes(),
+		(&volumeCopyHandlers{c.VolumeCopies, c.VolumeTransfers}).routes(),
 		volumeRoutes(), pluginRoutes(), swarmRoutes(), unsupportedRoutes(),
 	} {
 		for _, r := range rows {

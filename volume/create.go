@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -121,7 +120,7 @@ func (s *Service) make(ctx context.Context, req CreateRequest) (Record, error) {
 		return r, err
 	}
 	if err := s.publish(dir, r, !req.Volatile); err != nil {
-		return r, errors.Join(err, os.RemoveAll(dir))
+		return r, errors.Join(err, s.scrap(dir))
 	}
 	s.tell(r, events.ActionCreate)
 	return r, nil

@@ -28,6 +28,7 @@ var needs = map[string][]string{
 	optionDevice: {optionType},
 	optionType:   {optionDevice},
 	optionData:   {optionDevice, optionType},
+	sizeOption:   nil,
 }
 
 // checkOptions refuses options that the local driver does not have.
@@ -44,6 +45,9 @@ func checkOptions(options map[string]string) error {
 		if strings.ContainsRune(options[name], 0) {
 			return fault.New(fault.Invalid, "there is a NUL byte in the option %q", name)
 		}
+	}
+	if _, bounded := options[sizeOption]; bounded && options[optionType] != "" {
+		return fault.New(fault.Invalid, "the option size bounds what lies on this host's disk, and no mount of type %s: some have bounds of their own, as in o=size=1g of tmpfs", options[optionType])
 	}
 	if device := options[optionDevice]; options[optionType] == "cifs" && device != "" {
 		u, err := url.Parse(device)

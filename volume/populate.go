@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/btrfs"
 	"github.com/tarehq/tare/internal/deltree"
 	"github.com/tarehq/tare/internal/idgen"
 	"github.com/tarehq/tare/internal/treecopy"
@@ -70,15 +71,24 @@ type population struct {
 // file can be moved there from beside it, as it is a mount, a subvolume, or has a
 // quota of its own.
 func (s *Service) population(r *Record, path string) *population {
-	if r.Driver == Local && len(r.Options) == 0 && sameDevice(path, s.dir(r.Name)) {
+	if r.Driver == Local && !needsMount(r) && !apart(r, path) {
 		return &population{data: path, beside: s.dir(r.Name), prefix: copyPrefix, copied: copiedName}
 	}
 	return &population{data: path, beside: path, prefix: innerCopyPrefix, copied: innerCopiedName, inner: true}
 }
 
-func sameDevice(a, b string) bool {
-	var sa, sb unix.Stat_t
-	return unix.Stat(a, &sa) == nil && unix.Stat(b, &sb) == nil && sa.Dev == sb.Dev
+// apart tells whether nothing can be moved to a volume from beside it, by
+// rename(2): a subvolume, or a directory with a bound of its own.
+func apart(r *Record, data string) bool {
+	if size, err := r.size(); size > 0 || err != nil {
+		return true
+	}
+	dir, err := os.Open(data)
+	if err != nil {
+		return false // whoever needs it says so
+	}
+	defer dir.Close()
+	return btrfs.IsSubvolume(int(dir.Fd()))
 }
 
 // recover finishes what a crash cut off: a part of a copy goes, one that was whole
@@ -179,7 +189,11 @@ func (p *population) move() error {
 	if err := unix.UtimesNanoAt(int(to.Fd()), ".", []unix.Timespec{st.Atim, st.Mtim}, 0); err != nil {
 		return err
 	}
-	return deltree.Remove(copied)
+	if err := deltree.Remove(copied); err != nil || !p.inner {
+		return err
+	}
+	// Which was in it, and has changed its time.
+	return treecopy.Times(to, &st)
 }
 
 func renameUnlessThere(from, to int, name string) error {

@@ -37,6 +37,8 @@ type Service struct {
 	users   atomic.Pointer[Users]
 	pruning sync.Mutex
 
+	freezer atomic.Pointer[Freezer]
+
 	mu      sync.RWMutex
 	volumes map[string]Record
 	holds   map[string][]string          // by volume: who is being made to use it

@@ -10,6 +10,7 @@
 //	NAME/use-ID        a plugin was asked to mount it for this container
 //	.new-…/            a volume that is being made; it has no name yet
 //	.gone-…/           one that was removed, and is being deleted
+//	.frozen-…          the containers that stand still while a volume is copied
 //
 // A volume is there from the rename that gives it its name until the rename that
 // takes it away. A plugin's volume has a record here and no data.
@@ -41,6 +42,9 @@ type Record struct {
 	Options map[string]string `json:",omitempty"` // of the driver
 	Labels  map[string]string `json:",omitempty"`
 	Created time.Time
+
+	Snapshot bool   `json:",omitempty"` // nobody writes to it: containers get it read-only
+	Was      string `json:",omitempty"` // its name before the last rename, see load
 }
 
 // Anonymous tells whether nobody gave the volume its name.

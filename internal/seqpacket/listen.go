@@ -36,7 +36,7 @@ func NewListener(fd int) (*Listener, error) {
 		unix.Close(fd)
 		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), "seqpacket")
+	f := os.NewFile(uintptr(fd), "listener")
 	rc, err := f.SyscallConn()
 	if err != nil {
 		f.Close()
@@ -44,6 +44,13 @@ func NewListener(fd int) (*Listener, error) {
 	}
 	return &Listener{f, rc}, nil
 }
+
+// Await waits until there is a connection to accept.
+func (l *Listener) Await() error { return readable(l.rc) }
+
+// Number is the descriptor, for Listening in the program that this process
+// executes.
+func (l *Listener) Number() (int, error) { return number(l.rc) }
 
 // Accept waits for the next connection.
 func (l *Listener) Accept() (*Conn, error) {

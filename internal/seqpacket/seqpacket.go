@@ -113,6 +113,24 @@ func descriptor(rc syscall.RawConn) (n int, err error) {
 // Close closes the connection; blocked calls return.
 func (c *Conn) Close() error { return c.f.Close() }
 
+// Await waits until there is something to receive, or the connection has ended.
+func (c *Conn) Await() error { return readable(c.rc) }
+
+// Number is the descriptor, for New in the program that this process executes.
+func (c *Conn) Number() (int, error) { return number(c.rc) }
+
+func readable(rc syscall.RawConn) error {
+	return rc.Read(func(fd uintptr) bool {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		return err != nil && err != unix.EINTR || n > 0
+	})
+}
+
+func number(rc syscall.RawConn) (n int, err error) {
+	err = rc.Control(func(fd uintptr) { n = int(fd) })
+	return n, err
+}
+
 // Send sends one message with the files, which stay the caller's. It waits
 // while the peer does not read.
 func (c *Conn) Send(msg []byte, files ...*os.File) error {

@@ -45,6 +45,7 @@ type keeper struct {
 	execs  execs
 
 	activity activity
+	renewal  renewal
 	frost    frost
 	limits   sync.Mutex // held by a change of the limits
 
@@ -55,6 +56,7 @@ type keeper struct {
 	box      container
 	stdio    *stdio
 	out      *output
+	oom      oomWatch // while it is watched; changes bar the renewal
 
 	starting sync.Mutex // held by a start under way
 	aborted  bool       // guarded by starting: the start failed
@@ -71,6 +73,7 @@ type keeper struct {
 	creating bool
 	released bool
 	requests int
+	astir    int  // what goes on beside the requests that a renewal would lose
 	finished bool // over is closed
 }
 
@@ -82,12 +85,7 @@ func Run(fd int) error {
 	if err != nil {
 		return err
 	}
-	k := &keeper{
-		over:   make(chan struct{}),
-		peers:  map[*seqpacket.Conn]bool{},
-		status: supervise.Status{Phase: supervise.PhaseWaiting},
-	}
-	k.changed.L = &k.mu
+	k := newKeeper()
 	if k.reaper, err = newReaper(); err != nil {
 		return err
 	}
@@ -96,8 +94,7 @@ func Run(fd int) error {
 	if err := unix.Dup3(0, netNSFile, unix.O_CLOEXEC); err != nil {
 		return os.NewSyscallError("dup3", err)
 	}
-	// ps would show the descriptor that the program was executed from
-	if err := os.WriteFile("/proc/self/comm", []byte("tare-supervise"), 0); err != nil {
+	if err := nameProcess(); err != nil {
 		return err
 	}
 	// Mounts made on the host from now on are to come in, none to go out.
@@ -106,6 +103,27 @@ func Run(fd int) error {
 	}
 	warm()
 	k.join(first)
+	k.outlive()
+	return nil
+}
+
+func newKeeper() *keeper {
+	k := &keeper{
+		over:   make(chan struct{}),
+		peers:  map[*seqpacket.Conn]bool{},
+		status: supervise.Status{Phase: supervise.PhaseWaiting},
+	}
+	k.changed.L = &k.mu
+	k.activity.rest = k.rest
+	return k
+}
+
+// nameProcess names it for ps, which would show the descriptor that the program
+// was executed from.
+func nameProcess() error { return os.WriteFile("/proc/self/comm", []byte("tare-supervise"), 0) }
+
+// outlive returns when the container is over and nobody waits for anything.
+func (k *keeper) outlive() {
 	<-k.over
 	k.clients.Wait()
 	k.mu.Lock()
@@ -113,7 +131,6 @@ func Run(fd int) error {
 	for k.requests > 0 {
 		k.changed.Wait()
 	}
-	return nil
 }
 
 // join serves one daemon's connection.
@@ -182,7 +199,7 @@ func (k *keeper) tryStart() (s supervise.Started, aborted bool, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.status.Phase, k.status.StartedAt = supervise.PhaseRunning, time.Now()
-	time.AfterFunc(200*time.Millisecond, thrift)
+	time.AfterFunc(settleTime, k.rest)
 	if k.cfg.WatchOOM {
 		go k.watchOOM()
 	}
@@ -191,6 +208,11 @@ func (k *keeper) tryStart() (s supervise.Started, aborted bool, err error) {
 
 // await sees the container to its end.
 func (k *keeper) await() {
+	if c, err := openChild(k.box.pid()); err == nil { // else a thread waits
+		c.await()
+		c.f.Close()
+	}
+	k.renewal.bar() // for good
 	code, err := k.box.wait()
 	exit := supervise.Exit{Code: code, ExitedAt: time.Now()}
 	if err != nil {
