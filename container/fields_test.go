@@ -197,7 +197,7 @@ var proofs = map[string]proof{
 	"NetworkingConfig.EndpointsConfig.IPAMConfig.IPv4Address":  shown("test/e2e/networks.txt", "--ip 10.99.1.9"),
 	"NetworkingConfig.EndpointsConfig.IPAMConfig.IPv6Address":  shown("test/e2e/networks.txt", "ip6=fd99:1::9"),
 	"NetworkingConfig.EndpointsConfig.IPAMConfig.LinkLocalIPs": shown("test/e2e/networks.txt", "link-local-ip=169.254.9.9"),
-	"NetworkingConfig.EndpointsConfig.Links":                   shown("container.TestWants", "Links"),
+	"NetworkingConfig.EndpointsConfig.Links":                   shown("test/e2e/networks.txt", "--link web:other"),
 	"NetworkingConfig.EndpointsConfig.Aliases":                 shown("test/e2e/networks.txt", "--network-alias nick"),
 	"NetworkingConfig.EndpointsConfig.DriverOpts":              shown("test/e2e/networks.txt", "driver-opt=com.docker.network.endpoint.ifname=lan0"),
 	"NetworkingConfig.EndpointsConfig.GwPriority":              shown("test/e2e/networks.txt", "gw-priority=5"),
