@@ -128,7 +128,11 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 
 	plugins := plugin.New(o.pluginDirs())
 	steps.pushPlain("the connections to plugins", func() error { plugins.Close(); return nil })
-	networks, err := network.Open(ctx, networkConfig(o, id, eventLog, plugins))
+	names := network.OpenDNS(ctx, func() (string, error) { return findProgram("tare-dns") }, o.ExecRoot, log)
+	steps.pushPlain("the resolver", names.Close)
+	netConfig := networkConfig(o, id, eventLog, plugins)
+	netConfig.Names = names
+	networks, err := network.Open(ctx, netConfig)
 	if err != nil {
 		return nil, fmt.Errorf("cannot set up the network: %w", err)
 	}
@@ -162,6 +166,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 		return nil, fmt.Errorf("cannot open the containers: %w", err)
 	}
 	steps.push(containers.Close)
+	names.Settle()
 	images.SetInUse(containers.Users)
 
 	builder, err := openBuilder(ctx, o, lend.Config{Images: images, Transfers: transfers, Layers: layers, Networks: networks}, launcher, log)
