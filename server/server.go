@@ -70,7 +70,7 @@ func New(c Config) *Server {
 		(&registryHandlers{c.Registries}).routes(), // before the images: /images/search is no image
 		(&imageHandlers{c.Images, c.Transfers}).routes(),
 		(&usageHandlers{c.Containers, c.Images, c.Logs}).routes(),
-		newNetworkHandlers(c.Networks, c.Places).routes(),
+		newNetworkHandlers(c).routes(),
 		(&pruneHandlers{c.Events}).routes(),
 		(&volumeCopyHandlers{c.VolumeCopies, c.VolumeTransfers}).routes(),
 		volumeRoutes(), pluginRoutes(), swarmRoutes(), unsupportedRoutes(),

@@ -124,9 +124,13 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	transfers := image.NewTransfers(images, registries, image.Limits{Downloads: limit(o.Downloads), Uploads: limit(o.Uploads)})
 	steps.push(transfers.Close)
 
+	names := network.OpenDNS(ctx, func() (string, error) { return findProgram("tare-dns") }, o.ExecRoot, log)
+	steps.pushPlain("the resolver", names.Close)
 	plugins := plugin.New(o.pluginDirs())
 	steps.pushPlain("the connections to plugins", func() error { plugins.Close(); return nil })
-	networks, err := network.Open(ctx, networkConfig(o, id, eventLog, plugins))
+	netConfig := networkConfig(o, id, eventLog, plugins)
+	netConfig.Names = names
+	networks, err := network.Open(ctx, netConfig)
 	if err != nil {
 		return nil, fmt.Errorf("cannot set up the network: %w", err)
 	}
@@ -160,6 +164,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 		return nil, fmt.Errorf("cannot open the containers: %w", err)
 	}
 	steps.push(containers.Close)
+	names.Settle()
 	images.SetInUse(containers.Users)
 
 	w = &wired{id: id, containers: containers, defaults: defaults, transfers: transfers, registries: registries, events: eventLog, steps: steps,
