@@ -143,6 +143,7 @@ func (b *bundle) config(tty bool, log supervise.Log) supervise.Config {
 		NetNS:     b.net.netns,
 		Held:      b.net.sockets,
 		Mounts:    b.trees,
+		Relays:    b.net.relays(),
 	}
 	if b.ipc != nil {
 		c.Shm = b.ipc.shm
