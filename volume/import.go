@@ -22,7 +22,7 @@ type ImportRequest struct {
 }
 
 // Import makes a local volume of a tar, compressed or not. It is whole or not
-// there, and survives power loss from then on.
+// there, and survives power loss when settle has ended.
 func (s *Service) Import(ctx context.Context, req ImportRequest, tar io.Reader) (wire.Volume, error) {
 	r := Record{Name: req.Name, Driver: Local, Options: req.Options, Labels: req.Labels, Created: time.Now()}
 	for option := range req.Options {
