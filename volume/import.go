@@ -60,7 +60,7 @@ func fill(ctx context.Context, at *os.File, r Record, tar io.Reader) error {
 	defer plain.Close()
 	ahead := archive.ReadAhead(plain)
 	defer ahead.Close()
-	if _, err := archive.Extract(ctx, data, ahead, archive.Options{Whiteouts: archive.Verbatim}); err != nil {
+	if _, err := archive.Extract(ctx, data, ahead, archive.Options{Whiteouts: archive.Verbatim, Crew: true}); err != nil {
 		return err
 	}
 	_, err = io.Copy(io.Discard, ahead)
