@@ -67,8 +67,11 @@ func (s *Service) load() error {
 // makes data anew that power loss took: nobody was told of it, or they would have
 // been synced. In one that is a mount it is done when it is used next.
 func (s *Service) heal(r *Record) error {
-	if err := os.Mkdir(s.data(r.Name), 0o755); err == nil || !errors.Is(err, fs.ErrExist) || needsMount(r) {
+	if err := os.Mkdir(s.data(r.Name), 0o755); !errors.Is(err, fs.ErrExist) {
 		return err
+	}
+	if needsMount(r) {
+		return nil
 	}
 	return s.population(r, s.data(r.Name)).recover()
 }

@@ -20,11 +20,13 @@ import (
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/internal/plugin"
 	"github.com/tarehq/tare/network"
 	"github.com/tarehq/tare/remote"
 	"github.com/tarehq/tare/server"
 	"github.com/tarehq/tare/snapshot"
 	"github.com/tarehq/tare/supervise"
+	"github.com/tarehq/tare/volume"
 )
 
 const (
@@ -129,6 +131,14 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	}
 	steps.push(networks.Close)
 
+	plugins := plugin.New(plugin.DefaultDirs())
+	steps.pushPlain("the connections to plugins", func() error { plugins.Close(); return nil })
+	volumes, err := volume.Open(ctx, volume.Config{DataRoot: o.DataRoot, Plugins: plugins, Events: eventLog, Log: log})
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the volumes: %w", err)
+	}
+	steps.push(volumes.Close)
+
 	binary, err := findProgram("tare-supervise")
 	if err != nil {
 		return nil, err
@@ -149,7 +159,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	}
 	defaults := container.NewDefaults(o.settings())
 	containers, err := container.Open(ctx, container.Config{
-		DataRoot: o.DataRoot, ExecRoot: o.ExecRoot, Images: images, Snapshots: layers, Networks: networks,
+		DataRoot: o.DataRoot, ExecRoot: o.ExecRoot, Images: images, Snapshots: layers, Networks: networks, Volumes: volumes,
 		Launcher: launcher, Events: eventLog, Defaults: defaults, InitPath: initProgram, CgroupParent: o.CgroupParent, CDI: o.devices(), LogDriver: o.LogDriver, LogOpts: o.LogOpts, Log: log,
 		LinkEnv: os.Getenv("DOCKER_KEEP_DEPRECATED_LEGACY_LINKS_ENV_VARS") == "1",
 	})
@@ -158,12 +168,16 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	}
 	steps.push(containers.Close)
 	images.SetInUse(containers.Users)
+	volumes.SetUsers(containers.UsedVolumes)
+	if err := volumes.SetFreezer(ctx, containers); err != nil {
+		return nil, fmt.Errorf("cannot let go on what was frozen for a copy of a volume: %w", err)
+	}
 
 	w = &wired{id: id, containers: containers, defaults: defaults, transfers: transfers, registries: registries, events: eventLog, steps: steps,
 		initProgram: initProgram, driver: layers.Driver(), driverStatus: layers.DriverStatus()}
 	w.setFacts(o)
 	config := server.Config{
-		Containers: containers, Logs: containers.Logbook(), Execs: containers.Execs(), Files: containers.Files(), Stats: containers.Stats(), Processes: containers.Processes(), Pruning: containers.Pruning(), Images: images, Transfers: transfers, Registries: image.NewRegistries(registries), Networks: networks, Places: containers.Places(), Events: eventLog, Daemon: func() server.Daemon { return *w.facts.Load() }, Log: log,
+		Containers: containers, Logs: containers.Logbook(), Execs: containers.Execs(), Files: containers.Files(), Stats: containers.Stats(), Processes: containers.Processes(), Pruning: containers.Pruning(), Images: images, Transfers: transfers, Registries: image.NewRegistries(registries), Networks: networks, Places: containers.Places(), Volumes: volumes, VolumeCopies: volumes, VolumeTransfers: volume.NewTransfers(volumes, registries), Events: eventLog, Daemon: func() server.Daemon { return *w.facts.Load() }, Log: log,
 	}
 	if o.MetricsAddr == "" {
 		w.handler = server.New(config)
