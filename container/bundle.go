@@ -142,8 +142,8 @@ func (b *bundle) config(tty bool, log supervise.Log) supervise.Config {
 		WatchOOM:  r.HostConfig.Memory > 0,
 		NetNS:     b.net.netns,
 		Held:      b.net.sockets,
-		Mounts:    b.trees,
 		Relays:    b.net.relays(),
+		Mounts:    b.trees,
 	}
 	if b.ipc != nil {
 		c.Shm = b.ipc.shm

@@ -178,7 +178,7 @@ var proofs = map[string]proof{
 	"HostConfig.Mounts.Source":                                 shown(devices, "src=$WORK/dir"),
 	"HostConfig.Mounts.Target":                                 shown(devices, "dst=/d"),
 	"HostConfig.Mounts.ReadOnly":                               shown(devices, "readonly"),
-	"HostConfig.Mounts.Consistency":                            shown(devices, "Consistency"), // of meaning on other hosts only
+	"HostConfig.Mounts.Consistency":                            shown("test/e2e/idmap.txt", "consistency=idmap"), // of meaning on other hosts only, but for that
 	"HostConfig.Mounts.BindOptions.Propagation":                shown("test/e2e.TestHostMountsFollow", "bind-propagation=rslave"),
 	"HostConfig.Mounts.BindOptions.NonRecursive":               shown("container/spec.TestMountOptions", "NonRecursive: true"),
 	"HostConfig.Mounts.BindOptions.CreateMountpoint":           shown(devices, "CreateMountpoint"),

@@ -120,7 +120,14 @@ func (b *bundle) mountAll(ctx context.Context, back *undo.Stack) error {
 	b.mounts = append([]spec.Mount(nil), list...)
 	back.Push(func() error { return s.unmountVolumes(context.WithoutCancel(ctx), r) })
 	for i := range b.mounts {
-		if err := b.mount(ctx, &b.mounts[i]); err != nil {
+		m := &b.mounts[i]
+		if err := b.mount(ctx, m); err != nil {
+			return err
+		}
+		if m.IDMap == nil {
+			continue
+		}
+		if err := b.findOwner(m); err != nil {
 			return err
 		}
 	}
@@ -163,6 +170,26 @@ func (b *bundle) mount(ctx context.Context, m *spec.Mount) error {
 		}
 		b.hand(m, tree, m.Subpath())
 	}
+	return nil
+}
+
+// findOwner looks whose it is that is mounted.
+func (b *bundle) findOwner(m *spec.Mount) error {
+	var st unix.Stat_t
+	var err error
+	path := m.Source
+	if m.Place != "" {
+		path = m.Place
+	}
+	if n := len(b.trees); n > 0 && m.Place == supervise.MountPath(b.dir, n-1) { // reached by descriptor
+		err = unix.Fstat(int(b.trees[n-1].Tree.Fd()), &st)
+	} else {
+		err = unix.Stat(path, &st)
+	}
+	if err != nil {
+		return &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	m.Owner = spec.Owner{UID: st.Uid, GID: st.Gid}
 	return nil
 }
 

@@ -33,8 +33,8 @@ type Config struct {
 	Registries Registries
 	Networks   Networks
 	Places     Places
-	Volumes    Volumes
 	Builder    Builder
+	Volumes    Volumes
 
 	VolumeCopies    VolumeCopies
 	VolumeTransfers VolumeTransfers

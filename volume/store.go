@@ -34,7 +34,15 @@ func (s *Service) load() error {
 		case strings.HasPrefix(name, "."), !e.IsDir():
 			continue
 		}
+		torn := s.torn(s.dir(name))
 		r, err := readRecord(s.dir(name))
+		switch {
+		case torn && err != nil: // nobody can have used it
+			s.discard(s.dir(name))
+			continue
+		case torn:
+			s.log.Error("the power was lost just after this volume was made as a copy, and its content may be incomplete: make it again, or remove the file fresh beside its content", "volume", name)
+		}
 		if err == nil && r.Was == name {
 			r, err = s.unrename(r)
 		}

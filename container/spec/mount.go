@@ -30,7 +30,10 @@ type Mount struct {
 	NoCopy      bool              `json:",omitempty"` // nothing of the image goes to the volume
 	Strict      bool              `json:",omitempty"` // the source has to be there
 
+	IDMap *IDMap `json:",omitempty"` // whose its files are shown to be
+
 	Place string `json:"-"` // where it lies during a run, if not at Source
+	Owner Owner  `json:"-"` // of that; of mounts with an IDMap
 
 	// As asked for, with what is not above.
 	Bind   *mount.BindOptions   `json:",omitempty"`
@@ -130,7 +133,7 @@ func ParseBind(s, driver string) (Mount, error) {
 	if path.IsAbs(asked.Source) {
 		asked.Type = mount.TypeBind
 	}
-	asked.ReadOnly = o.readOnly
+	asked.ReadOnly, asked.Consistency = o.readOnly, o.idmap
 	if o.propagation != "" {
 		asked.BindOptions = &mount.BindOptions{Propagation: o.propagation}
 	}
@@ -155,6 +158,7 @@ func ParseBind(s, driver string) (Mount, error) {
 type bindMode struct {
 	readOnly, noCopy bool
 	propagation      mount.Propagation
+	idmap            mount.Consistency
 }
 
 // parseMode reads it. Of each kind of word there may be one.
@@ -176,10 +180,15 @@ func parseMode(mode string) (o bindMode, err error) {
 		case "nocopy":
 			kind = "copy"
 			o.noCopy = true
+		case idmapWord:
+			kind, o.idmap = idmapWord, idmapWord
 		case "":
 			if mode == "" {
 				return o, nil
 			}
+		}
+		if strings.HasPrefix(word, idmapWord+"=") {
+			kind, o.idmap = idmapWord, mount.Consistency(word)
 		}
 		if kind == "" || kinds[kind] {
 			return o, fault.New(fault.Invalid, "invalid mode: %s", mode)
@@ -196,7 +205,7 @@ func ParseVolumesFrom(s string) (container string, readOnly bool, err error) {
 	}
 	container, mode, _ := strings.Cut(s, ":")
 	o, err := parseMode(mode)
-	if err == nil && (o.propagation != "" || o.noCopy) {
+	if err == nil && (o.propagation != "" || o.noCopy || o.idmap != "") {
 		err = fault.New(fault.Invalid, "invalid mode: %s", mode)
 	}
 	return container, o.readOnly, err
@@ -205,6 +214,9 @@ func ParseVolumesFrom(s string) (container string, readOnly bool, err error) {
 // ParseMount reads one --mount.
 func ParseMount(m mount.Mount) (Mount, error) {
 	out, err := parseMount(m)
+	if err == nil {
+		err = out.mapIDs(m.Consistency)
+	}
 	if err != nil {
 		return out, fault.New(fault.KindOf(err), "invalid mount config for type %q: %w", m.Type, err)
 	}
@@ -247,6 +259,23 @@ func parseMount(m mount.Mount) (Mount, error) {
 		return out, fault.New(fault.Invalid, "cluster volumes need a swarm, which this daemon cannot be part of")
 	}
 	return out, fault.New(fault.Invalid, "mount type unknown")
+}
+
+// mapIDs reads an id map, which has its place in the word about consistency: that
+// means nothing on this host, and Docker's clients hand on what they find there.
+func (out *Mount) mapIDs(word mount.Consistency) (err error) {
+	text := string(word)
+	if text != idmapWord && !strings.HasPrefix(text, idmapWord+"=") {
+		return nil
+	}
+	if out.Type == mount.TypeTmpfs {
+		return fault.New(fault.Invalid, "a tmpfs has no owners on disk to map: leave out idmap, and give it an owner by --tmpfs %s:uid=…,gid=…", out.Destination)
+	}
+	if out.Shared() {
+		return fault.New(fault.Invalid, "idmap and the propagation %s exclude each other: what the container mounts would be seen with other owners", out.Propagation)
+	}
+	out.IDMap, err = parseIDMap(text)
+	return err
 }
 
 func (out *Mount) bind(m mount.Mount) error {
@@ -331,8 +360,8 @@ func (out *Mount) tmpfs(m mount.Mount) error {
 	return nil
 }
 
-// oci is the mount as the runtime makes it.
-func (m *Mount) oci() specs.Mount {
+// oci is the mount as the runtime makes it for the user of the container.
+func (m *Mount) oci(user Identity) specs.Mount {
 	if m.Type == mount.TypeTmpfs {
 		return m.ociTmpfs()
 	}
@@ -354,6 +383,9 @@ func (m *Mount) oci() specs.Mount {
 	}
 	if m.ReadOnly {
 		out.Options = append(out.Options, readOnly)
+	}
+	if m.IDMap != nil {
+		m.IDMap.on(&out, m.Owner, user)
 	}
 	return out
 }
@@ -416,7 +448,7 @@ func userMounts(in Input) ([]specs.Mount, error) {
 		if _, hidden := in.HostConfig.Tmpfs[in.Mounts[i].Destination]; hidden { // of --volumes-from or the image
 			continue
 		}
-		list = append(list, in.Mounts[i].oci())
+		list = append(list, in.Mounts[i].oci(in.User))
 	}
 	for target, options := range in.HostConfig.Tmpfs {
 		m, err := tmpfsAt(target, options)
