@@ -97,12 +97,13 @@ type packer struct {
 	ctx context.Context
 	tar *tarWriter
 	WriteOptions
-	links  map[inode]*linked
-	buffer []byte
-	xattrs []byte // a list of names, or a value
-	open   openDirs
-	holes  int64 // that may yet come in a layer; those of other archives have no bound
-	layer  bool
+	links   map[inode]*linked
+	devices map[uint64]bool // whether their files are made up
+	buffer  []byte
+	xattrs  []byte // a list of names, or a value
+	open    openDirs
+	holes   int64 // that may yet come in a layer; those of other archives have no bound
+	layer   bool
 }
 
 func newPacker(ctx context.Context, w io.Writer, o WriteOptions) *packer {
@@ -116,6 +117,9 @@ func newPacker(ctx context.Context, w io.Writer, o WriteOptions) *packer {
 func (p *packer) children(name string, dir stack) error {
 	for c := (cursor{stack: dir}); ; c.next() {
 		it, err := c.peek()
+		if errors.Is(err, unix.ESRCH) { // what is in /proc of a process that has ended
+			return nil
+		}
 		if err != nil {
 			return cannotRead(name, err)
 		}
@@ -132,7 +136,7 @@ func (p *packer) children(name string, dir stack) error {
 func (p *packer) item(name string, dir stack, it item) error {
 	var st unix.Stat_t
 	fd, err := openAsPlace(dir[it.layer], it.name, &st)
-	if errors.Is(err, unix.ENOENT) || err == nil && overlayfs.IsWhiteout(&st) {
+	if vanished(err, &st) {
 		if err == nil {
 			unix.Close(fd)
 		}
@@ -146,8 +150,12 @@ func (p *packer) item(name string, dir stack, it item) error {
 		unix.Close(fd)
 		return err
 	}
+	virtual := p.virtual(fd, &st)
 	unix.Close(fd)
 	sub, err := dir.enter(it)
+	if err != nil && virtual {
+		return nil
+	}
 	if err != nil {
 		return cannotRead(name, err)
 	}
@@ -266,6 +274,9 @@ func (p *packer) place(name string, fd int, st *unix.Stat_t) (there bool, err er
 		}
 	}
 	h := header{name: name, kind: kind}
+	if kind == kindFile && p.virtual(fd, st) {
+		return p.madeUp(h, fd, st)
+	}
 	if kind == kindFile {
 		return true, p.regular(h, fd, st)
 	}
@@ -274,7 +285,10 @@ func (p *packer) place(name string, fd int, st *unix.Stat_t) (there bool, err er
 	}
 	switch kind {
 	case kindSymlink:
-		if h.link, err = readlink(fd, ""); err != nil {
+		if h.link, err = readlink(fd, ""); err != nil && p.virtual(fd, st) {
+			return false, nil // as /proc/self is none for who is in no namespace of it
+		}
+		if err != nil {
 			return true, cannotRead(name, err)
 		}
 	case kindChar, kindBlock:
