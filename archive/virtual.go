@@ -4,8 +4,6 @@ import (
 	"errors"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/tarehq/tare/internal/overlayfs"
 )
 
 // virtualKinds are the file systems whose files the kernel makes up when they are
@@ -64,9 +62,6 @@ func (p *packer) madeUp(h header, place int, st *unix.Stat_t) (there bool, err e
 	return false, nil
 }
 
-// vanished tells whether an error means that the thing is no more, or nothing that
-// an archive can hold. In /proc that is so of all that belongs to a process which
-// has ended.
-func vanished(err error, st *unix.Stat_t) bool {
-	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) || err == nil && overlayfs.IsWhiteout(st)
-}
+// vanished tells whether an error means that the thing is no more, as in /proc is
+// all that belongs to a process which has ended.
+func vanished(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) }

@@ -237,6 +237,14 @@ func objects(ctx context.Context, s *command.Session, e *entry, c *command.Comma
 		return contextNames(s)
 	}
 	n := namer{ctx: ctx, session: s}
+	if strings.HasSuffix(c.Usage, "NETWORK CONTAINER") {
+		if c.Flags.NArg() == 0 {
+			n.networks()
+		} else {
+			n.containers(true)
+		}
+		return n.sorted()
+	}
 	container, all := strings.Contains(c.Usage, "CONTAINER"), strings.Contains(c.Usage, "NAME|ID")
 	if container && c.Flags.NArg() > 0 && c.MaxArgs == 2 {
 		return nil // what comes after a container is a new name
@@ -247,7 +255,7 @@ func objects(ctx context.Context, s *command.Session, e *entry, c *command.Comma
 	if strings.Contains(c.Usage, "IMAGE") || strings.Contains(c.Usage, "REPOSITORY") && e.verb == "ls" || strings.Contains(c.Usage, "NAME") {
 		n.images()
 	}
-	if strings.Contains(c.Usage, "NETWORK") || all {
+	if strings.Contains(c.Usage, "NETWORK") && e.verb != "create" || all {
 		n.networks()
 	}
 	if strings.Contains(c.Usage, "VOLUME") || all {
@@ -262,7 +270,7 @@ func flagValues(ctx context.Context, s *command.Session, flag string) []string {
 	switch flag {
 	case "context":
 		return contextNames(s)
-	case "network", "net":
+	case "network", "net", "config-from":
 		n.networks()
 	case "volumes-from", "link":
 		n.containers(true)

@@ -40,7 +40,10 @@ $(complete -p tare | sed 's/.*-F \([^ ]*\).*/\1/') tare "${COMP_WORDS[COMP_CWORD
 printf '%s\n' "${COMPREPLY[@]}"`
 	for line, want := range map[string]string{
 		"tare conte":                 "context",
-		"tare network ":              "inspect ls",
+		"tare network ":              "connect create disconnect inspect ls prune rm",
+		"tare network connect ba":    "backend",
+		"tare network connect x we":  "web",
+		"tare network create b":      "",
 		"tare ps --no":               "--no-trunc",
 		"tare stop w":                "web worker",
 		"tare rm -f wo":              "worker",

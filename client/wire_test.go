@@ -46,6 +46,9 @@ func TestWireShapes(t *testing.T) {
 		{&ServerVersion{}, &system.VersionResponse{}},
 		{&Event{}, &events.Message{}},
 		{&NetworkSummary{}, &network.Summary{}},
+		{&NetworkCreateRequest{}, &network.CreateRequest{}},
+		{&NetworkConnectRequest{}, &network.ConnectRequest{}},
+		{&NetworkDisconnectRequest{}, &network.DisconnectRequest{}},
 		{&ContainerState{}, &container.InspectResponse{}},
 	} {
 		ours := reflect.ValueOf(pair.ours)
@@ -142,6 +145,7 @@ func contained(t *testing.T, path string, a, b any) {
 
 // samples are texts that the API's own types insist on.
 var samples = map[string]string{"Created": "2026-01-02T03:04:05Z",
+	"Subnet": "10.0.0.0/8", "IPRange": "10.1.0.0/16", "Gateway": "10.0.0.1", "AuxiliaryAddresses[]": "10.0.0.9",
 	"HostIp": "1.2.3.4", "IP": "1.2.3.4", "IPv4Address": "1.2.3.4", "IPv6Address": "fd00::1", "LinkLocalIPs": "1.2.3.4",
 	"Read": "2026-01-02T03:04:05Z", "CreatedAt": "2026-01-02T03:04:05Z", "LastUsedAt": "2026-01-02T03:04:05Z", "Dns": "1.2.3.4", "MacAddress": "92:d0:c6:0a:29:33", "InsecureRegistryCIDRs": "10.0.0.0/8", "ExposedPorts": "80/tcp", "PortBindings": "80/tcp", "Ports": "80/tcp",
 }
@@ -172,7 +176,7 @@ func fill(v reflect.Value, name string) {
 	case reflect.Map:
 		key, elem := reflect.New(v.Type().Key()).Elem(), reflect.New(v.Type().Elem()).Elem()
 		fill(key, name)
-		fill(elem, "")
+		fill(elem, name+"[]")
 		v.Set(reflect.MakeMap(v.Type()))
 		v.SetMapIndex(key, elem)
 	case reflect.String:

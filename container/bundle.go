@@ -40,7 +40,7 @@ func (b *bundle) gather(ctx context.Context, back *undo.Stack) (err error) {
 	if b.net, err = b.attach(ctx); err != nil {
 		return err
 	}
-	back.Push(func() error { return detach(ctx, b.containers.cfg.Networks, b.net.endpoint) })
+	back.Push(func() error { return detach(ctx, b.containers.cfg.Networks, b.net.sandbox) })
 	if b.root, err = b.containers.rootOf(ctx, b.r); err != nil {
 		return err
 	}
@@ -115,7 +115,7 @@ func (b *bundle) write() (supervise.Config, error) {
 	if err := os.Mkdir(in.Rootfs, 0o755); err != nil {
 		return supervise.Config{}, err
 	}
-	if err := saveEndpoint(b.dir, b.net.endpoint); err != nil {
+	if err := saveSandbox(b.dir, b.net.sandbox); err != nil {
 		return supervise.Config{}, err
 	}
 	log, err := s.logs.open(r)

@@ -3,23 +3,27 @@ package container
 import (
 	"context"
 	"encoding/json"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/moby/moby/api/types/events"
+	wirenet "github.com/moby/moby/api/types/network"
 
 	"github.com/tarehq/tare/event"
+	"github.com/tarehq/tare/internal/atomicfile"
 	"github.com/tarehq/tare/network"
 	"github.com/tarehq/tare/supervise"
 )
 
 // attached is a container's network while it is being started.
 type attached struct {
-	endpoint *network.Endpoint // nil without an interface of its own
-	netns    *os.File
-	sockets  []*os.File
-	other    *joined // the namespace of another container
-	path     string  // of the namespace in config.json; "" for a new one, "host" for the host's
+	sandbox *network.Sandbox // nil without an interface of its own
+	netns   *os.File
+	sockets []*os.File
+	other   *joined // the namespace of another container
+	path    string  // of the namespace in config.json; "" for a new one, "host" for the host's
 }
 
 // close drops our copies; the supervising process has its own.
@@ -39,8 +43,6 @@ func (b *bundle) attach(ctx context.Context) (*attached, error) {
 	switch mode := r.HostConfig.NetworkMode; {
 	case mode.IsHost():
 		return &attached{path: "host"}, nil
-	case mode.IsNone():
-		return &attached{}, nil
 	case mode.IsContainer():
 		other, err := b.join(mode.ConnectedContainer(), "net")
 		if err != nil {
@@ -48,53 +50,121 @@ func (b *bundle) attach(ctx context.Context) (*attached, error) {
 		}
 		return &attached{other: other, path: other.path()}, nil
 	}
-	req, err := networkRequest(r, s.cfg.Defaults.get().PublishIP)
-	if err != nil {
-		return nil, err
+	req, err := networkRequest(r, s.cfg.Defaults.get())
+	if err != nil || len(req.Wants) == 0 {
+		return &attached{}, err // the runtime makes a namespace with nothing in it
 	}
 	a, err := s.cfg.Networks.Attach(ctx, req)
 	if err != nil {
 		return nil, err
 	}
-	return &attached{endpoint: &a.Endpoint, netns: a.NetNS, sockets: a.Sockets, path: supervise.NetNSPath}, nil
+	return &attached{sandbox: &a.Sandbox, netns: a.NetNS, sockets: a.Sockets, path: supervise.NetNSPath}, nil
+}
+
+// networkRequest is what the container asks of its networks. Ports that name no
+// address of the host are published at the daemon's.
+func networkRequest(r *Record, daemon *Settings) (network.Request, error) {
+	req := network.Request{ContainerID: r.ID, Name: r.Name, Hostname: r.Config.Hostname, Domainname: r.Config.Domainname,
+		DNS: resolver(r.HostConfig, daemon)}
+	for _, p := range r.places() {
+		if p.network == wirenet.NetworkNone {
+			continue
+		}
+		want, err := p.want()
+		if err != nil {
+			return req, err
+		}
+		req.Wants = append(req.Wants, want)
+	}
+	ports, err := wantedPorts(r.HostConfig.PortBindings, r.Config.ExposedPorts, r.HostConfig.PublishAllPorts)
+	if err != nil {
+		return req, err
+	}
+	for i := range ports {
+		if !ports[i].HostIP.IsValid() {
+			ports[i].HostIP = daemon.PublishIP
+		}
+	}
+	req.Ports = ports
+	return req, nil
+}
+
+// onBridge is the container's endpoint on the default bridge, whose links are
+// lines of hosts files; nil if it has none.
+func (r *Record) onBridge() *network.Endpoint {
+	if r.Sandbox == nil {
+		return nil
+	}
+	i := slices.IndexFunc(r.Sandbox.Endpoints, func(e network.Endpoint) bool { return e.NetworkName == wirenet.NetworkBridge })
+	if i < 0 {
+		return nil
+	}
+	return &r.Sandbox.Endpoints[i]
+}
+
+// address is the container's own on the default bridge.
+func (r *Record) address() netip.Addr {
+	if e := r.onBridge(); e != nil {
+		return e.Address.Addr()
+	}
+	return netip.Addr{}
 }
 
 // detach takes it back.
-func detach(ctx context.Context, networks *network.Service, e *network.Endpoint) error {
-	if e == nil {
+func detach(ctx context.Context, networks *network.Service, b *network.Sandbox) error {
+	if b == nil {
 		return nil
 	}
-	return networks.Detach(ctx, *e)
+	return networks.Detach(ctx, *b)
 }
 
-// publishPlace tells of a container's coming to a network or leaving it.
-func publishPlace(log *event.Log, r Record, action events.Action) {
-	log.Publish(events.NetworkEventType, action, events.Actor{ID: r.Endpoint.NetworkID,
-		Attributes: map[string]string{"container": r.ID, "name": "bridge", "type": "bridge"}})
+// publishPlaces tells of a container's coming to its networks or leaving them.
+func publishPlaces(log *event.Log, b *network.Sandbox, action events.Action) {
+	if b == nil {
+		return
+	}
+	for _, e := range b.Endpoints {
+		publishPlace(log, b.ContainerID, e, action)
+	}
 }
 
-// saveEndpoint keeps the container's place on the network beside its bundle,
+// publishPlace tells of one.
+func publishPlace(log *event.Log, containerID string, e network.Endpoint, action events.Action) {
+	log.Publish(events.NetworkEventType, action, events.Actor{ID: e.NetworkID,
+		Attributes: map[string]string{"container": containerID, "name": e.NetworkName, "type": e.Driver}})
+}
+
+// saveSandbox keeps the container's places on networks beside its bundle,
 // for a daemon that takes over.
-func saveEndpoint(dir string, e *network.Endpoint) error {
-	if e == nil {
+func saveSandbox(dir string, b *network.Sandbox) error {
+	if b == nil {
 		return nil
 	}
-	data, err := json.Marshal(e)
+	data, err := json.Marshal(b)
 	if err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, "endpoint.json"), data, 0o600)
 }
 
-// loadEndpoint reads it again, nil if the container has none.
-func loadEndpoint(dir string) *network.Endpoint {
+// keepSandbox replaces what saveSandbox wrote, while a daemon may die.
+func keepSandbox(dir string, b *network.Sandbox) error {
+	data, err := json.Marshal(b)
+	if err != nil {
+		return err
+	}
+	return atomicfile.Write(filepath.Join(dir, "endpoint.json"), data, 0o600)
+}
+
+// loadSandbox reads it again, nil if the container has none.
+func loadSandbox(dir string) *network.Sandbox {
 	data, err := os.ReadFile(filepath.Join(dir, "endpoint.json"))
 	if err != nil {
 		return nil
 	}
-	var e network.Endpoint
-	if json.Unmarshal(data, &e) != nil {
+	var b network.Sandbox
+	if json.Unmarshal(data, &b) != nil {
 		return nil
 	}
-	return &e
+	return &b
 }

@@ -66,7 +66,7 @@ func (s *Service) startLocked(ctx context.Context, r Record) error {
 	waited := r.State.Live() // by its restart policy it counted as running
 	updated, updateErr := s.store.note(r.ID, func(p *Progress) error {
 		p.ExitCode, p.Error = code, err.Error()
-		p.Pid, p.Endpoint = 0, nil
+		p.Pid, p.Sandbox = 0, nil
 		if p.State != Created {
 			p.State = Exited
 		}
@@ -139,16 +139,14 @@ func (b *bundle) launch(ctx context.Context) (err error) {
 	status := keeper.Status()
 	*r, err = s.store.update(r.ID, func(p *Progress) error {
 		*p = Progress{State: Running, Pid: status.Pid, StartedAt: status.StartedAt, FinishedAt: p.FinishedAt,
-			RestartCount: r.RestartCount, Endpoint: b.net.endpoint, Health: startingHealth(r.Config, p.Health)}
+			RestartCount: r.RestartCount, Sandbox: b.net.sandbox, NetworkIDs: networkIDs(b.net.sandbox), Health: startingHealth(r.Config, p.Health)}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	if b.net.endpoint != nil {
-		s.links.moved(*r)
-		publishPlace(s.cfg.Events, *r, events.ActionConnect)
-	}
+	s.links.moved(*r)
+	publishPlaces(s.cfg.Events, r.Sandbox, events.ActionConnect)
 	s.health.begin(*r)
 	s.publish(*r, events.ActionStart)
 	s.logs.begin(r)

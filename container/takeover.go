@@ -38,7 +38,7 @@ func (t *takeover) run(ctx context.Context) error {
 	if err := ctx.Err(); err != nil { // what was not found may well be there
 		return err
 	}
-	var endpoints []network.Endpoint
+	var sandboxes []network.Sandbox
 	for i := range found {
 		f := &found[i]
 		if errors.Is(f.err, fault.NotFound) {
@@ -47,11 +47,11 @@ func (t *takeover) run(ctx context.Context) error {
 		if err := t.resume(f); err != nil {
 			return err
 		}
-		if f.record.Endpoint != nil {
-			endpoints = append(endpoints, *f.record.Endpoint)
+		if f.record.Sandbox != nil {
+			sandboxes = append(sandboxes, *f.record.Sandbox)
 		}
 	}
-	if err := s.cfg.Networks.Restore(ctx, endpoints); err != nil {
+	if err := s.cfg.Networks.Restore(ctx, sandboxes); err != nil {
 		return err
 	}
 	for _, f := range found {
@@ -131,7 +131,9 @@ func (t *takeover) resume(f *finding) error {
 		if f.keeper != nil {
 			p.runs(f.keeper.Status())
 		}
-		p.Endpoint = loadEndpoint(s.bundles.path(f.record.ID))
+		if p.Sandbox = loadSandbox(s.bundles.path(f.record.ID)); p.Sandbox != nil {
+			p.NetworkIDs = networkIDs(p.Sandbox)
+		}
 		p.Health = loadHealth(s.bundles.path(f.record.ID), f.record.Config, p.Health)
 		return nil
 	})

@@ -37,12 +37,12 @@ func benchmarkBackToBack(b *testing.B, spare int) {
 	var times []time.Duration
 	for i := 0; b.Loop(); i++ {
 		start := time.Now()
-		a, err := s.Attach(b.Context(), Request{ContainerID: fmt.Sprint(i)})
+		a, err := s.Attach(b.Context(), Request{Wants: []Want{{}}, ContainerID: fmt.Sprint(i)})
 		must(b, err)
 		times = append(times, time.Since(start))
 		time.Sleep(4 * time.Millisecond) // the container
 		letGo(a)
-		must(b, s.Detach(b.Context(), a.Endpoint))
+		must(b, s.Detach(b.Context(), a.Sandbox))
 	}
 	slices.Sort(times)
 	b.ReportMetric(float64(times[len(times)/2].Microseconds()), "median-µs")
@@ -63,13 +63,13 @@ func benchmarkAttach(b *testing.B, spare int, ports ...Port) {
 	var worst, detach time.Duration
 	for i := 0; b.Loop(); i++ {
 		start := time.Now()
-		a, err := s.Attach(b.Context(), Request{ContainerID: fmt.Sprint(i), Ports: ports})
+		a, err := s.Attach(b.Context(), Request{Wants: []Want{{}}, ContainerID: fmt.Sprint(i), Ports: ports})
 		must(b, err)
 		worst = max(worst, time.Since(start))
 		b.StopTimer()
 		letGo(a)
 		start = time.Now()
-		must(b, s.Detach(b.Context(), a.Endpoint))
+		must(b, s.Detach(b.Context(), a.Sandbox))
 		detach += time.Since(start)
 		time.Sleep(60 * time.Millisecond)
 		b.StartTimer()

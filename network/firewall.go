@@ -85,10 +85,14 @@ func (e element) String() string {
 	return b.String()
 }
 
-// elementsOf gives the elements that publish an endpoint's ports, a run of
-// equal ports as one.
-func elementsOf(e Endpoint) []element {
-	ports := slices.Clone(e.Ports)
+// elementsOf gives the elements that publish a sandbox's ports, a run of equal
+// ports as one.
+func elementsOf(b Sandbox) []element {
+	gateway := b.Gateway4()
+	if gateway == nil {
+		return nil
+	}
+	ports := slices.Clone(b.Ports)
 	slices.SortFunc(ports, func(a, b Published) int {
 		if c := a.HostIP.Compare(b.HostIP); c != 0 {
 			return c
@@ -104,7 +108,7 @@ func elementsOf(e Endpoint) []element {
 		for end < len(ports) && continues(ports[end-1], ports[end]) {
 			end++
 		}
-		el := element{Proto: p.Proto, First: p.HostPort, Last: ports[end-1].HostPort, Target: e.Address.Addr()}
+		el := element{Proto: p.Proto, First: p.HostPort, Last: ports[end-1].HostPort, Target: gateway.Address.Addr()}
 		if !p.HostIP.IsUnspecified() {
 			el.HostIP = p.HostIP
 		}

@@ -168,7 +168,7 @@ type attached struct {
 
 func attach(t testing.TB, s *Service, name string, ports ...Port) attached {
 	t.Helper()
-	a, err := s.Attach(t.Context(), Request{ContainerID: "id-" + name, Name: name, Ports: ports})
+	a, err := s.Attach(t.Context(), Request{Wants: []Want{{}}, ContainerID: "id-" + name, Name: name, Ports: ports})
 	must(t, err)
 	t.Cleanup(func() { letGo(a) })
 	return attached{a, place{a.NetNS}}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/testutil"
+	"github.com/tarehq/tare/network/ipam"
 )
 
 func countElements(t testing.TB, s *Service) (n int) {
@@ -33,6 +34,14 @@ func countElements(t testing.TB, s *Service) (n int) {
 		n += len(elements)
 	}
 	return n
+}
+
+// inUse tells how many addresses of the network's first subnet are in use.
+func inUse(s *Service, network string) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	used, _ := s.byName[network].nets[0].source.(*ipam.Subnet).Usage()
+	return used
 }
 
 func countLines(b []byte) int { return bytes.Count(b, []byte("\n")) }
@@ -72,7 +81,7 @@ func TestPortInUse(t *testing.T) {
 		8081: "Bind for 0.0.0.0:8081 failed: port is already allocated",
 		8082: "failed to bind host port 0.0.0.0:8082/tcp: address already in use",
 	} {
-		_, err := s.Attach(t.Context(), Request{ContainerID: "x", Name: "second", Ports: []Port{
+		_, err := s.Attach(t.Context(), Request{Wants: []Want{{}}, ContainerID: "x", Name: "second", Ports: []Port{
 			{HostPort: 8081, ContainerPort: 80}, {HostPort: port, ContainerPort: 80}}})
 		if err == nil || !strings.HasPrefix(err.Error(), "failed to set up container networking: driver failed programming external connectivity on endpoint second (") ||
 			!strings.HasSuffix(err.Error(), "): "+want) || fault.KindOf(err) != fault.Internal {
@@ -85,11 +94,11 @@ func TestPortInUse(t *testing.T) {
 	if interfaces, n := remains(t, s); len(interfaces) != 1 || n != 1 {
 		t.Errorf("left: interfaces %v, %d elements", interfaces, n)
 	}
-	must(t, s.Detach(t.Context(), first.Endpoint))
+	must(t, s.Detach(t.Context(), first.Sandbox))
 	letGo(first.Attachment)
 	again := attach(t, s, "again", Port{HostPort: 8080, ContainerPort: 80}, Port{HostPort: 8081, ContainerPort: 80})
-	if again.Address == first.Address {
-		t.Errorf("address %s was reused at once", again.Address)
+	if again.Endpoints[0].Address == first.Endpoints[0].Address {
+		t.Errorf("address %s was reused at once", again.Endpoints[0].Address)
 	}
 }
 
@@ -103,7 +112,7 @@ func TestPortMovesBeforeDetach(t *testing.T) {
 	next := attach(t, s, "next", Port{HostIP: addr("127.0.0.1"), HostPort: 8081, ContainerPort: 80})
 	next.serve(t, "tcp", 80, "next")
 	place{}.expect(t, "tcp", "127.0.0.1:8081", "next 172.30.1.1")
-	must(t, s.Detach(t.Context(), ended.Endpoint))
+	must(t, s.Detach(t.Context(), ended.Sandbox))
 	place{}.expect(t, "tcp", "127.0.0.1:8081", "next 172.30.1.1")
 	if _, n := remains(t, s); n != 1 {
 		t.Errorf("%d elements", n)
@@ -141,7 +150,7 @@ func TestDetachGivesAllBack(t *testing.T) {
 			var all []*Attachment
 			before := countFiles(t)
 			for i := range 5 {
-				a, err := s.Attach(t.Context(), Request{ContainerID: fmt.Sprint(i), Ports: hostPorts(8000+10*i, 8005+10*i, i)})
+				a, err := s.Attach(t.Context(), Request{Wants: []Want{{}}, ContainerID: fmt.Sprint(i), Ports: hostPorts(8000+10*i, 8005+10*i, i)})
 				must(t, err)
 				all = append(all, a)
 			}
@@ -149,8 +158,8 @@ func TestDetachGivesAllBack(t *testing.T) {
 				if i%2 == 0 {
 					letGo(a) // as when the container has ended
 				}
-				must(t, s.Detach(t.Context(), a.Endpoint))
-				must(t, s.Detach(t.Context(), a.Endpoint))
+				must(t, s.Detach(t.Context(), a.Sandbox))
+				must(t, s.Detach(t.Context(), a.Sandbox))
 				if i%2 == 1 {
 					letGo(a)
 				}
@@ -159,9 +168,7 @@ func TestDetachGivesAllBack(t *testing.T) {
 				t.Errorf("%d elements are left", n)
 			}
 			testutil.Eventually(t, 5*time.Second, "addresses released", func() bool {
-				s.addrs.mu.Lock()
-				defer s.addrs.mu.Unlock()
-				return len(s.addrs.used) == 0
+				return inUse(s, "bridge") == 3 // its own, the broadcast address and the gateway
 			})
 			must(t, s.Close(t.Context()))
 			if interfaces, _ := remains(t, s); len(interfaces) != 0 {
@@ -170,7 +177,7 @@ func TestDetachGivesAllBack(t *testing.T) {
 			if after := countFiles(t); after > before {
 				t.Errorf("%d files open before, %d after", before, after)
 			}
-			if _, err := s.Attach(t.Context(), Request{}); fault.KindOf(err) != fault.Unavailable {
+			if _, err := s.Attach(t.Context(), Request{Wants: []Want{{}}}); fault.KindOf(err) != fault.Unavailable {
 				t.Errorf("attach after close: %v", err)
 			}
 		})
@@ -199,27 +206,28 @@ func TestRestoreAfterTheDaemonDied(t *testing.T) {
 	must(t, err)
 	defer s.Close(context.Background())
 	client.expect(t, "tcp", "10.99.1.1:8080", "kept 10.99.1.2")
-	if _, err := s.Attach(t.Context(), Request{}); err == nil {
+	if _, err := s.Attach(t.Context(), Request{Wants: []Want{{}}}); err == nil {
 		t.Error("attach before restore")
 	}
-	must(t, s.Restore(t.Context(), []Endpoint{kept.Endpoint}))
+	must(t, s.Restore(t.Context(), []Sandbox{kept.Sandbox}))
 	client.expect(t, "tcp", "10.99.1.1:8080", "kept 10.99.1.2")
 	echo(conn)
 	testutil.Eventually(t, 5*time.Second, "orphans removed", func() bool {
-		return !s.present(lost.HostInterface) && s.present(kept.HostInterface)
+		return !s.present(lost.Endpoints[0].HostInterface) && s.present(kept.Endpoints[0].HostInterface)
 	})
 	if n := countElements(t, s); n != 2 {
 		t.Errorf("%d elements, want those of the endpoint kept", n)
 	}
 	next := attach(t, s, "next")
-	if next.Address.Addr() == kept.Address.Addr() {
+	if next.Endpoints[0].Address.Addr() == kept.Endpoints[0].Address.Addr() {
 		t.Error("the address of a running container was given away")
 	}
-	must(t, s.Detach(t.Context(), kept.Endpoint))
+	must(t, s.Detach(t.Context(), kept.Sandbox))
 	client.expectNothing(t, "tcp", "10.99.1.1:8080")
 	dead.stop()
+	dead.endPool(dead.byName[networkBridge], true)
 	dead.watch.close()
-	dead.background.Wait()
+	dead.tasks.Wait()
 }
 
 func TestRestoreAfterTheBridgeWasDeleted(t *testing.T) {
@@ -235,7 +243,7 @@ func TestRestoreAfterTheBridgeWasDeleted(t *testing.T) {
 	s, err := Open(t.Context(), c)
 	must(t, err)
 	defer s.Close(context.Background())
-	must(t, s.Restore(t.Context(), []Endpoint{a.Endpoint}))
+	must(t, s.Restore(t.Context(), []Sandbox{a.Sandbox}))
 	place{}.expect(t, "tcp", "127.0.0.1:8080", "a 172.30.1.1")
 	a.expect(t, "tcp", "172.30.1.1:8080", "a 172.30.1.1")
 }
@@ -247,16 +255,17 @@ func TestSpareThatWasSpoiledIsNotUsed(t *testing.T) {
 	c := testConfig("tt0", 1)
 	c.Spare = 1
 	s := open(t, c)
-	box := <-s.spare
-	link, err := netlink.LinkByName(box.host)
+	spare := s.byName[networkBridge].pool.spare
+	box := <-spare
+	link, err := netlink.LinkByName(box.first.host)
 	must(t, err)
 	must(t, netlink.LinkDel(link))
-	go func() { s.spare <- box }()
+	go func() { spare <- box }()
 	testutil.Eventually(t, 5*time.Second, "the spoiled one to be taken", func() bool {
-		a, err := s.Attach(t.Context(), Request{ContainerID: "a"})
+		a, err := s.Attach(t.Context(), Request{Wants: []Want{{}}, ContainerID: "a"})
 		must(t, err)
 		letGo(a)
-		must(t, s.Detach(t.Context(), a.Endpoint))
+		must(t, s.Detach(t.Context(), a.Sandbox))
 		return box.ns.Fd() == ^uintptr(0)
 	})
 }
@@ -266,23 +275,28 @@ func TestSpareThatFailedHalfwayIsSilent(t *testing.T) {
 		return
 	}
 	s := open(t, testConfig("tt0", 1))
-	box, err := s.makeSandbox()
+	bridge := s.byName[networkBridge]
+	spare, err := s.makeBox(bridge)
 	must(t, err)
-	s.spare = make(chan *sandbox, 1)
-	s.spare <- box
-	place{box.ns}.do(t, func() error { // the last step fails on it
+	host := spare.first.host
+	bridge.pool = &pool{spare: make(chan *box, 1), stop: func() {}}
+	bridge.pool.spare <- spare
+	place{spare.ns}.do(t, func() error { // one of the steps fails on it
 		eth0, err := netlink.LinkByName("eth0")
 		if err != nil {
 			return err
 		}
-		_, all, _ := net.ParseCIDR("0.0.0.0/0")
-		return netlink.RouteAdd(&netlink.Route{Dst: all, LinkIndex: eth0.Attrs().Index})
+		address, err := netlink.ParseAddr("172.30.1.2/24")
+		if err != nil {
+			return err
+		}
+		return netlink.AddrAdd(eth0, address)
 	})
-	e := Endpoint{MAC: "02:42:ac:1e:01:02", Address: netip.MustParsePrefix("172.30.1.2/24"), Gateway: s.Gateway()}
-	next, err := s.equip(&e)
+	sb := Sandbox{Endpoints: []Endpoint{{MAC: "02:42:ac:1e:01:02", Address: netip.MustParsePrefix("172.30.1.2/24"), Gateway: s.Gateway()}}}
+	next, err := s.equip(t.Context(), []*lan{bridge}, &sb)
 	must(t, err)
-	defer s.abandon(next, netip.Addr{})
-	if link, err := netlink.LinkByName(box.host); err == nil && link.Attrs().Flags&net.FlagUp != 0 {
+	defer s.abandon(next, sb.Endpoints)
+	if link, err := netlink.LinkByName(host); err == nil && link.Attrs().Flags&net.FlagUp != 0 {
 		t.Error("two interfaces have the address")
 	}
 }
@@ -317,16 +331,16 @@ func TestManyAtOnce(t *testing.T) {
 		group.Go(func() {
 			for i := range each {
 				name := fmt.Sprint(w, "-", i)
-				a, err := s.Attach(t.Context(), Request{ContainerID: name, Name: name, Ports: []Port{{ContainerPort: 80}}})
+				a, err := s.Attach(t.Context(), Request{Wants: []Want{{}}, ContainerID: name, Name: name, Ports: []Port{{ContainerPort: 80}}})
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				address, port := a.Address.String(), fmt.Sprint("port ", a.Ports[0].HostPort)
+				address, port := a.Endpoints[0].Address.String(), fmt.Sprint("port ", a.Ports[0].HostPort)
 				claim(address, name)
 				claim(port, name)
 				giveUp(address, port)
-				if err := s.Detach(t.Context(), a.Endpoint); err != nil {
+				if err := s.Detach(t.Context(), a.Sandbox); err != nil {
 					t.Error(err)
 				}
 				letGo(a)
@@ -385,7 +399,7 @@ func TestFlushedTableIsMadeAgain(t *testing.T) {
 	place{}.expect(t, "tcp", "127.0.0.1:8080", "a 172.30.1.1")
 	conn.FlushRuleset()
 	must(t, conn.Flush())
-	must(t, s.Detach(t.Context(), b.Endpoint))
+	must(t, s.Detach(t.Context(), b.Sandbox))
 	place{}.expect(t, "tcp", "127.0.0.1:8080", "a 172.30.1.1")
 }
 
@@ -412,7 +426,7 @@ func TestUDPFlowMovesToTheNextContainer(t *testing.T) {
 		c := attach(t, s, name, Port{HostPort: 8080, ContainerPort: 80, Proto: "udp"})
 		c.serve(t, "udp", 80, name)
 		testutil.Eventually(t, 5*time.Second, "an answer from "+name, answers(name))
-		must(t, s.Detach(t.Context(), c.Endpoint))
+		must(t, s.Detach(t.Context(), c.Sandbox))
 		letGo(c.Attachment)
 	}
 }
@@ -423,13 +437,13 @@ func TestExhaustion(t *testing.T) {
 	}
 	s := open(t, Config{Bridge: "tt0", BIP: netip.MustParsePrefix("172.30.9.1/30")})
 	only := attach(t, s, "only")
-	_, err := s.Attach(t.Context(), Request{ContainerID: "x"})
+	_, err := s.Attach(t.Context(), Request{Wants: []Want{{}}, ContainerID: "x"})
 	if err == nil || !strings.Contains(err.Error(), "no available IPv4 addresses on this network's address pools") {
 		t.Errorf("error %v", err)
 	}
-	must(t, s.Detach(t.Context(), only.Endpoint))
+	must(t, s.Detach(t.Context(), only.Sandbox))
 	testutil.Eventually(t, 5*time.Second, "the address is free again", func() bool {
-		a, err := s.Attach(t.Context(), Request{ContainerID: "x"})
+		a, err := s.Attach(t.Context(), Request{Wants: []Want{{}}, ContainerID: "x"})
 		if err == nil {
 			letGo(a)
 		}
@@ -442,7 +456,7 @@ func TestOpenChoosesASubnetAndKeepsIt(t *testing.T) {
 		return
 	}
 	machine(t, "lan0", 1)
-	c := Config{Bridge: "tt0", Pools: []Pool{{netip.MustParsePrefix("10.98.0.0/15"), 16}}}
+	c := Config{Bridge: "tt0", Pools: []Pool{{Base: netip.MustParsePrefix("10.98.0.0/15"), Size: 16}}}
 	for range 2 {
 		s := open(t, c)
 		if s.Gateway() != addr("10.98.0.1") {
@@ -451,7 +465,7 @@ func TestOpenChoosesASubnetAndKeepsIt(t *testing.T) {
 		must(t, s.Close(t.Context()))
 	}
 	c.Bridge = "tt1"
-	if _, err := Open(t.Context(), c); fault.KindOf(err) != fault.Unavailable {
+	if _, err := Open(t.Context(), c); fault.KindOf(err) != fault.Invalid {
 		t.Errorf("a pool that is all in use: %v", err)
 	}
 	if _, err := netlink.LinkByName("tt1"); err == nil {
@@ -501,9 +515,9 @@ func TestBridgeHasOneDaemon(t *testing.T) {
 	place{}.expect(t, "tcp", "127.0.0.1:8080", "a 172.30.1.1")
 	again, err := Open(t.Context(), testConfig("tt0", 1))
 	must(t, err)
-	must(t, again.Restore(t.Context(), []Endpoint{a.Endpoint}))
+	must(t, again.Restore(t.Context(), []Sandbox{a.Sandbox}))
 	place{}.expect(t, "tcp", "127.0.0.1:8080", "a 172.30.1.1")
-	must(t, again.Detach(t.Context(), a.Endpoint))
+	must(t, again.Detach(t.Context(), a.Sandbox))
 	must(t, again.Close(t.Context()))
 	open(t, c)
 }
@@ -561,7 +575,7 @@ func TestForeignBridgeKeepsWhatItHas(t *testing.T) {
 	}
 	before := addresses()
 	_, err = Open(t.Context(), Config{Bridge: "br0", BIP: netip.MustParsePrefix("10.9.0.1/24")})
-	const want = "the bridge br0 was not made by tared and does not have the address 10.9.0.1/24, but 172.30.1.1/24: leave --bip out or give it that address"
+	const want = "the bridge br0 was not made by tared and does not have the address 10.9.0.1/24, but 172.30.1.1/24: give it that address, or leave the address out"
 	if err == nil || err.Error() != want || fault.KindOf(err) != fault.Conflict {
 		t.Errorf("with a --bip of its own: %v", err)
 	}
@@ -584,10 +598,10 @@ func TestRefusals(t *testing.T) {
 		kind    fault.Kind
 		text    string
 	}{
-		{Request{Mode: "backend"}, fault.NotFound, "network backend not found"},
-		{Request{Mode: "host"}, fault.Invalid, "network host has no endpoints"},
-		{Request{Ports: []Port{{HostIP: addr("::1"), ContainerPort: 1}}}, fault.NotImplemented, "publishing on the IPv6 address ::1 is not supported yet"},
-		{Request{Ports: []Port{{Proto: "sctp", ContainerPort: 1}}}, fault.NotImplemented, "publishing sctp ports is not supported yet"},
+		{Request{Wants: []Want{{Network: "backend"}}}, fault.NotFound, "network backend not found"},
+		{Request{Wants: []Want{{Network: "host"}}}, fault.Invalid, "network host has no endpoints"},
+		{Request{Wants: []Want{{}}, Ports: []Port{{HostIP: addr("::1"), ContainerPort: 1}}}, fault.NotImplemented, "publishing on the IPv6 address ::1 is not supported yet"},
+		{Request{Wants: []Want{{}}, Ports: []Port{{Proto: "sctp", ContainerPort: 1}}}, fault.NotImplemented, "publishing sctp ports is not supported yet"},
 	} {
 		_, err := s.Attach(t.Context(), c.request)
 		if err == nil || err.Error() != c.text || fault.KindOf(err) != c.kind {
@@ -607,7 +621,7 @@ func TestInspect(t *testing.T) {
 	c := attach(t, s, "web")
 	n, err := s.Inspect("bridge")
 	must(t, err)
-	if e := n.Containers["id-web"]; e.Name != "web" || e.EndpointID != c.ID || e.IPv4Address != c.Address || n.ID != c.NetworkID {
+	if e := n.Containers["id-web"]; e.Name != "web" || e.EndpointID != c.Endpoints[0].ID || e.IPv4Address != c.Endpoints[0].Address || n.ID != c.Endpoints[0].NetworkID {
 		t.Errorf("inspect %+v", n)
 	}
 	if byID, err := s.Inspect(n.ID[:12]); err != nil || byID.Name != "bridge" {
@@ -630,7 +644,7 @@ func TestKernelPrintsTheSameTable(t *testing.T) {
 	must(t, writeSysctl("ipv4/ip_forward", "0"))
 	s := open(t, testConfig("tt0", 1))
 	attach(t, s, "c", append(hostPorts(9000, 9003, 0), Port{HostIP: addr("127.0.0.1"), HostPort: 8080, ContainerPort: 80})...)
-	out, err := exec.Command(nft, "list", "table", "ip", s.table).CombinedOutput()
+	out, err := exec.Command(nft, "list", "table", "ip", s.cfg.Name).CombinedOutput()
 	must(t, err)
 	if got, want := string(out), s.wanted().String(); got != want {
 		t.Errorf("the kernel has\n%s\nwanted\n%s", got, want)

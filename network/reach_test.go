@@ -244,7 +244,7 @@ func TestNamespaceIsFurnished(t *testing.T) {
 		}
 		return nil
 	})
-	if c.MAC != "02:42:ac:1e:01:02" || c.Address.String() != "172.30.1.2/24" || c.Gateway != s.Gateway() {
-		t.Errorf("endpoint %+v", c.Endpoint)
+	if c.Endpoints[0].MAC != "02:42:ac:1e:01:02" || c.Endpoints[0].Address.String() != "172.30.1.2/24" || c.Endpoints[0].Gateway != s.Gateway() {
+		t.Errorf("endpoint %+v", c.Endpoints)
 	}
 }

@@ -11,16 +11,21 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
+// publishing is a sandbox with one endpoint.
+func publishing(at netip.Prefix, ports []Published) Sandbox {
+	return Sandbox{Endpoints: []Endpoint{{Address: at, Gateway: at.Masked().Addr().Next()}}, Ports: ports}
+}
+
 func TestRuleset(t *testing.T) {
 	any4 := netip.IPv4Unspecified()
-	web := Endpoint{Address: netip.MustParsePrefix("172.17.0.2/16"), Ports: []Published{
+	web := publishing(netip.MustParsePrefix("172.17.0.2/16"), []Published{
 		{any4, 8080, 80, "tcp"}, {any4, 8080, 80, "udp"}, {addr("127.0.0.1"), 5432, 5432, "tcp"},
 		{any4, 9002, 9002, "tcp"}, {any4, 9000, 9000, "tcp"}, {any4, 9001, 9001, "tcp"},
-	}}
-	shifted := Endpoint{Address: netip.MustParsePrefix("172.17.0.3/16"), Ports: []Published{
+	})
+	shifted := publishing(netip.MustParsePrefix("172.17.0.3/16"), []Published{
 		{any4, 8000, 9000, "tcp"}, {any4, 8001, 9001, "tcp"},
 		{addr("192.0.2.1"), 7000, 7000, "udp"}, {addr("192.0.2.1"), 7001, 7001, "udp"},
-	}}
+	})
 	r := ruleset{Table: "tare-tare0", Bridge: "tare0", Subnet: netip.MustParsePrefix("172.17.0.0/16")}
 	r.Elements = append(elementsOf(web), elementsOf(shifted)...)
 	const golden = "testdata/table.nft"
@@ -52,7 +57,7 @@ func TestRunsOfEqualPorts(t *testing.T) {
 		{publish(65534, 65534, 65535, 65535), []string{"tcp . 65534-65535 : 10.0.0.2"}},
 	} {
 		var got []string
-		for _, e := range elementsOf(Endpoint{Address: netip.MustParsePrefix("10.0.0.2/24"), Ports: c.ports}) {
+		for _, e := range elementsOf(publishing(netip.MustParsePrefix("10.0.0.2/24"), c.ports)) {
 			got = append(got, e.String())
 		}
 		if diff := cmp.Diff(c.want, got); diff != "" {

@@ -87,7 +87,7 @@ func (w *watch) close() { w.conn.Close() }
 // keepTables puts the tables back that somebody deleted, until ctx ends and
 // the watch is closed.
 func (s *Service) keepTables(ctx context.Context) {
-	defer s.background.Done()
+	defer s.tasks.Done()
 	for {
 		err := s.watch.wait()
 		if ctx.Err() != nil || errors.Is(err, os.ErrClosed) {
@@ -110,8 +110,25 @@ func (s *Service) repair() error {
 	if err == nil && !present {
 		err = s.firewall.replace(s.wanted())
 	}
-	if err != nil || !s.bridge.guarded {
+	if err != nil {
 		return err
 	}
-	return raiseGuard(s.bridge.name, s.bridge.open)
+	for _, b := range s.guardedBridges() {
+		if err := raiseGuard(b.name, b.open); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// guardedBridges are those that the guard lets through.
+func (s *Service) guardedBridges() (out []*bridge) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.lans {
+		if l.bridge != nil && l.bridge.guarded {
+			out = append(out, l.bridge)
+		}
+	}
+	return out
 }

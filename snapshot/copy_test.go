@@ -5,121 +5,14 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/testutil"
 )
-
-// sparse makes a file of 8 MiB with data at its start and in the middle, and
-// a hole at its end.
-func sparse(t *testing.T, path string) {
-	t.Helper()
-	f, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, a := f.WriteAt([]byte("start"), 0)
-	_, b := f.WriteAt([]byte("middle"), 4<<20)
-	if err := errors.Join(a, b, f.Truncate(8<<20), f.Close()); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// Each way to copy data gives the same file, holes and all.
-func TestCopyData(t *testing.T) {
-	testutil.RequireRoot(t)
-	for fs, dir := range map[string]string{"ext4": t.TempDir(), "btrfs": testutil.Btrfs(t), "tmpfs": testutil.Tmpfs(t)} {
-		sparse(t, dir+"/from")
-		d, err := os.Open(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer d.Close()
-		at := int(d.Fd())
-		for way, c := range map[string]*copier{"best": {}, "range": {noClone: true}, "read": {noClone: true, noRange: true}} {
-			if err := os.Mkdir(filepath.Join(dir, way), 0o700); err != nil {
-				t.Fatal(err)
-			}
-			into, err := os.Open(filepath.Join(dir, way))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer into.Close()
-			if err := c.file(int(into.Fd()), at, "from", 8<<20); err != nil {
-				t.Fatalf("%s, %s: %v", fs, way, err)
-			}
-			if out, err := exec.Command("cmp", dir+"/from", filepath.Join(dir, way, "from")).CombinedOutput(); err != nil {
-				t.Errorf("%s, %s: %s", fs, way, out)
-			}
-			var st unix.Stat_t
-			if err := unix.Stat(filepath.Join(dir, way, "from"), &st); err != nil || st.Blocks*512 > 1<<20 {
-				t.Errorf("%s, %s: %d bytes on disk, %v", fs, way, st.Blocks*512, err)
-			}
-			if fs == "btrfs" && way == "best" && c.noClone {
-				t.Error("btrfs shares no data")
-			}
-		}
-	}
-}
-
-// A copy is as the original in all that can be told of it.
-func TestCopyTree(t *testing.T) {
-	testutil.RequireRoot(t)
-	dir := t.TempDir()
-	from := dir + "/from"
-	old := time.Unix(1_000_000_000, 5)
-	put(t, from+"/d/file", "data")
-	put(t, from+"/d/other", "data")
-	steps := []error{
-		os.Link(from+"/d/file", from+"/twice"), os.Symlink("/nowhere", from+"/link"), os.Lchown(from+"/link", 3, 4),
-		unix.Setxattr(from+"/d/file", "user.note", []byte("n"), 0), unix.Setxattr(from+"/d", "trusted.note", []byte("t"), 0),
-		unix.Lsetxattr(from+"/link", "trusted.note", []byte("l"), 0),
-		unix.Setxattr(from+"/d/other", "security.capability", []byte("\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), 0),
-		exec.Command("setfacl", "-d", "-m", "u:1000:rw", from+"/d").Run(), exec.Command("setfacl", "-m", "u:1000:rw", from+"/twice").Run(),
-		unix.Mknod(from+"/null", unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))), unix.Mkfifo(from+"/fifo", 0o620), unix.Mknod(from+"/socket", unix.S_IFSOCK|0o600, 0),
-		os.Chown(from+"/d/other", 7, 3_000_000_000), os.Chmod(from+"/fifo", 0o602), os.Chmod(from+"/d", os.ModeSticky|os.ModeSetgid|0o750),
-		os.Chtimes(from+"/d/file", old, old), os.Chtimes(from+"/d", old, old), os.Chtimes(from, old, old), os.Chmod(from, 0o711),
-	}
-	if err := errors.Join(steps...); err != nil {
-		t.Fatal(err)
-	}
-	// chown took the capability away.
-	if err := unix.Setxattr(from+"/d/other", "security.capability", []byte("\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), 0); err != nil {
-		t.Fatal(err)
-	}
-	want := listing(t, from)
-	if err := copyTree(dir+"/to", from); err != nil {
-		t.Fatal(err)
-	}
-	if got := listing(t, dir+"/to"); got != want {
-		t.Errorf("the copy is\n%s\nof\n%s", got, want)
-	}
-}
-
-// listing has foreign programs tell of a tree.
-func listing(t *testing.T, dir string) string {
-	t.Helper()
-	out := ""
-	for _, command := range []string{
-		`find . -printf '%P %M %U %G %n %l %t %y\n' | sort`, "getfacl -R -n .", "getfattr -R -h -d -m - .", "find . -type f | sort | xargs sha256sum",
-		`find . -type c -exec stat -c '%n %t:%T' {} +`,
-	} {
-		cmd := exec.Command("sh", "-c", command)
-		cmd.Dir = dir
-		said, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Fatalf("%s: %v: %s", command, err, said)
-		}
-		out += string(said)
-	}
-	return out
-}
 
 // A file system without attributes has the layer's name in a file.
 func TestTopWithoutAttributes(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tarehq/tare/archive"
 	"github.com/tarehq/tare/internal/deltree"
+	"github.com/tarehq/tare/internal/treecopy"
 )
 
 // The names of whiteouts, OCI image specification, layer.md.
@@ -24,7 +25,6 @@ const (
 type merge struct {
 	ctx      context.Context
 	implicit map[string]bool
-	copier   copier // for its buffers
 }
 
 // mergeStage merges the stage in the root into the root.
@@ -71,7 +71,7 @@ func (m *merge) directory(to, from *os.File, name string) error {
 		}
 	}
 	if model == from {
-		if err := m.copier.takeAttributes(int(to.Fd()), int(from.Fd()), &st); err != nil {
+		if err := treecopy.TakeAfter(int(to.Fd()), int(from.Fd()), &st); err != nil {
 			return err
 		}
 	}

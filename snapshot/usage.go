@@ -51,6 +51,8 @@ func (s *Store) wholeUsage(ctx context.Context, id, tree string) (changed, all i
 	return u.changed, u.all, err
 }
 
+type inode struct{ dev, ino uint64 }
+
 // usage sums up sizes.
 type usage struct {
 	ctx          context.Context

@@ -17,7 +17,7 @@ import (
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/supervise"
-	"github.com/tarehq/tare/supervise/internal/seqpacket"
+	"github.com/tarehq/tare/internal/seqpacket"
 )
 
 // parent returns the parent of a process.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -12,7 +13,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/supervise/internal/seqpacket"
+	"github.com/tarehq/tare/internal/seqpacket"
 )
 
 // Keeper is a connection to the supervising process of one container. Its
@@ -350,6 +351,17 @@ func (k *Keeper) settle(ctx context.Context, method string) error {
 // that.
 func (k *Keeper) Update(ctx context.Context, r *specs.LinuxResources) error {
 	return k.call(ctx, MethodUpdate, UpdateRequest{*r}, nil)
+}
+
+// Hold has the process keep open more files, which the caller may close, until
+// the container is released.
+func (k *Keeper) Hold(ctx context.Context, files []*os.File) error {
+	for batch := range slices.Chunk(files, seqpacket.MaxFiles) {
+		if err := k.call(ctx, MethodHold, nil, nil, batch...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Detached delivers the detaches by keys. An event is lost when 16 wait

@@ -22,19 +22,6 @@ func checkEnv(s string) (string, error) {
 	return s, nil
 }
 
-// checkLabel refuses a label without a name, or with space in it.
-func checkLabel(s string) (string, error) {
-	key, _, _ := strings.Cut(s, "=")
-	key = strings.TrimLeft(key, " \t")
-	if key == "" {
-		return "", fault.New(fault.Invalid, "invalid label '%s': empty name", s)
-	}
-	if strings.ContainsAny(key, " \t") {
-		return "", fault.New(fault.Invalid, "label '%s' contains whitespaces", key)
-	}
-	return s, nil
-}
-
 // environment reads the files and adds the variables given one by one.
 func environment(files, single []string) ([]string, error) {
 	var env []string

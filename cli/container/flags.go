@@ -46,6 +46,7 @@ type createFlags struct {
 	ulimits                                 ulimits
 	umask                                   option.Umask
 	networks                                networks
+	rates                                   *option.Rates
 }
 
 // newCreateFlags adds the flags that run and create share.
@@ -86,7 +87,7 @@ func (c *createFlags) addProcess(f *pflag.FlagSet) {
 	c.logOpts = option.NewList(f, "log-opt", "", "Log driver options", nil)
 	c.env = option.NewList(f, "env", "e", "Set environment variables", checkEnv)
 	c.envFiles = option.NewList(f, "env-file", "", "Read in a file of environment variables", nil)
-	c.labels = option.NewList(f, "label", "l", "Set meta data on a container", checkLabel)
+	c.labels = option.NewList(f, "label", "l", "Set meta data on a container", option.CheckLabel)
 	c.labelFiles = option.NewList(f, "label-file", "", "Read in a line delimited file of labels", nil)
 	c.annotations = option.NewList(f, "annotation", "", "Add an annotation to the container (passed through to the OCI runtime)", nil)
 }
@@ -158,6 +159,7 @@ func (c *createFlags) addLimits(f *pflag.FlagSet) {
 // addChangeable adds the limits that can be changed later, too.
 func (c *createFlags) addChangeable(f *pflag.FlagSet) {
 	c.swappiness = -1
+	c.rates = option.NewRates(f, true)
 	c.memory = option.NewBytes(f, "memory", "m", "Memory limit")
 	c.memorySwap = option.NewSwap(f, "memory-swap", "Swap limit equal to memory plus swap: '-1' to enable unlimited swap")
 	c.memoryReserve = option.NewBytes(f, "memory-reservation", "", "Memory soft limit")

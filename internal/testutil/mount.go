@@ -94,6 +94,25 @@ func MountBtrfs(t testing.TB, dir string) (release func() error) {
 	return func() error { return unmount(dir) }
 }
 
+// XFS is Btrfs with the other file system whose files can share their data.
+func XFS(t testing.TB) string {
+	t.Helper()
+	RequireRoot(t)
+	temp := t.TempDir()
+	dir, image := filepath.Join(temp, "xfs"), filepath.Join(temp, "xfs.img")
+	if err := errors.Join(os.Mkdir(dir, 0o755), os.WriteFile(image, nil, 0o600), os.Truncate(image, 320<<20)); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "mkfs.xfs", "-q", image)
+	run(t, "mount", "-t", "xfs", "-o", "loop", image, dir)
+	t.Cleanup(func() {
+		if err := unmount(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
 func run(t testing.TB, name string, args ...string) {
 	t.Helper()
 	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {

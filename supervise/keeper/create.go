@@ -14,7 +14,7 @@ import (
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/procfs"
 	"github.com/tarehq/tare/supervise"
-	"github.com/tarehq/tare/supervise/internal/seqpacket"
+	"github.com/tarehq/tare/internal/seqpacket"
 )
 
 // netNSFile is the descriptor that supervise.NetNSPath names.

@@ -31,7 +31,7 @@ import (
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/atomicfile"
 	"github.com/tarehq/tare/supervise"
-	"github.com/tarehq/tare/supervise/internal/seqpacket"
+	"github.com/tarehq/tare/internal/seqpacket"
 )
 
 // drainTime bounds how long output is read after its process has died. It

@@ -13,10 +13,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tarehq/tare/internal/seqpacket"
 	"github.com/tarehq/tare/logs"
 	"github.com/tarehq/tare/ocirun"
 	"github.com/tarehq/tare/supervise"
-	"github.com/tarehq/tare/supervise/internal/seqpacket"
 )
 
 // To make a container takes memory that the Go runtime never gives back whole:
@@ -238,7 +238,7 @@ func Resume(file string) error {
 	}
 	k.box = &inProcess{box}
 	k.reaper.own(k.box.pid())
-	if k.listener, err = seqpacket.Listening(l.Listener); err != nil {
+	if k.listener, err = seqpacket.NewListener(l.Listener); err != nil {
 		return err
 	}
 	for _, fd := range l.Held {

@@ -12,7 +12,7 @@ import (
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/ocirun"
 	"github.com/tarehq/tare/supervise"
-	"github.com/tarehq/tare/supervise/internal/seqpacket"
+	"github.com/tarehq/tare/internal/seqpacket"
 )
 
 // serve reads the requests of one connection until its end. Each is served by
