@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -48,7 +49,11 @@ func (t *takeover) run(ctx context.Context) error {
 			return err
 		}
 		if f.record.Sandbox != nil {
-			sandboxes = append(sandboxes, *f.record.Sandbox)
+			b := *f.record.Sandbox
+			if f.keeper != nil {
+				b.NetNSPath = fmt.Sprintf("/proc/%d/ns/net", f.keeper.Pid())
+			}
+			sandboxes = append(sandboxes, b)
 		}
 	}
 	if err := s.cfg.Networks.Restore(ctx, sandboxes); err != nil {
