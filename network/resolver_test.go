@@ -171,7 +171,11 @@ func TestResolverOutlivesEverybody(t *testing.T) {
 	}
 	d.Close()
 
-	d = openDNS(t, buildResolver(t, t.TempDir()), dir)
+	path, err := program()
+	must(t, err)
+	other := filepath.Join(t.TempDir(), "tare-dns")
+	must(t, exec.Command("cp", path, other).Run())
+	d = openDNS(t, func() (string, error) { return other, nil }, dir)
 	if now := hello(t, dir); now.PID != second.PID || now.Program == second.Program {
 		t.Errorf("another version is %+v, was %+v", now, second)
 	}
@@ -217,4 +221,35 @@ func TestResolverIsMadeAnew(t *testing.T) {
 	d.Drop("w")
 	d.Close()
 	testutil.Eventually(t, 10*time.Second, "the process ends", gone(dir))
+}
+
+// Names are looked for on internal networks last, else where the default route
+// is first; whether the world may be asked follows from the networks.
+func TestLookups(t *testing.T) {
+	gateway := netip.MustParseAddr("10.1.0.1")
+	on := func(name string, priority int, internal bool, names ...string) Endpoint {
+		e := Endpoint{NetworkID: "id-" + name, NetworkName: name, DNSNames: names, Internal: internal, GwPriority: priority, Address: netip.MustParsePrefix("10.1.0.2/24")}
+		if !internal {
+			e.Gateway = gateway
+		}
+		return e
+	}
+	for _, c := range []struct {
+		endpoints []Endpoint
+		options   []string
+		want      string
+	}{
+		{[]Endpoint{on("z", 9, true, "web"), on("b", 0, false, "web"), on("a", 0, false, "web"), on("c", 1, false, "web")}, []string{"ndots:2"}, "[c a b z] external true dots true"},
+		{[]Endpoint{on("z", 0, true, "web"), on("y", 1, true, "web")}, []string{"ndots:x", "edns0"}, "[y z] external false dots false"},
+		{[]Endpoint{on("bridge", 0, false), on("z", 0, true, "web")}, []string{"edns0"}, "[z] external true dots false"},
+	} {
+		got := lookups(Sandbox{ID: "s", Endpoints: c.endpoints, DNS: Resolver{Options: c.options}})
+		var order []string
+		for _, p := range got.Places {
+			order = append(order, p.Network)
+		}
+		if text := fmt.Sprintf("%v external %v dots %v", order, got.External, got.Dots); text != c.want {
+			t.Errorf("%s, want %s", text, c.want)
+		}
+	}
 }

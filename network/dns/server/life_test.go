@@ -113,6 +113,8 @@ func TestReplace(t *testing.T) {
 	second, err := dns.Dial(filepath.Join(dir, dns.SocketName))
 	must(t, err)
 	defer second.Close()
+	_, err = second.Hello(t.Context())
+	must(t, err)
 
 	self, err := os.Open("/proc/self/exe")
 	must(t, err)
