@@ -6,9 +6,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
+	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 
@@ -16,12 +17,12 @@ import (
 	"github.com/tarehq/tare/network/firewall"
 )
 
-// Attach gives a container a network namespace on the default bridge and
-// publishes its ports. After an error nothing of it is left. The kinds are
-// NotFound for an unknown network, Invalid and NotImplemented for what cannot
-// be, Unavailable when the addresses are exhausted, Conflict for a requested
-// address that is taken, Internal for a port that is taken (Docker's status
-// 500).
+// Attach gives a container a network namespace with a place on each of the
+// networks that it wants, and publishes its ports. After an error nothing of it
+// is left. The kinds are NotFound for an unknown network, Invalid and
+// NotImplemented for what cannot be, Unavailable when the addresses are
+// exhausted, Forbidden for a requested address that is taken, Internal for a port
+// that is taken (Docker's status 500).
 func (s *Service) Attach(ctx context.Context, r Request) (*Attachment, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -29,104 +30,376 @@ func (s *Service) Attach(ctx context.Context, r Request) (*Attachment, error) {
 	if err := s.begin(); err != nil {
 		return nil, err
 	}
-	defer s.background.Done()
-	if err := s.checkWants(r.Wants); err != nil {
-		return nil, err
-	}
+	defer s.tasks.Done()
 	if err := CheckPorts(r.Ports); err != nil {
 		return nil, err
 	}
-	a, err := s.attach(r)
+	lans, err := s.join(r.Wants)
+	if err != nil {
+		return nil, err
+	}
+	defer s.unjoin(lans)
+	if err := s.reviveAll(ctx, lans); err != nil {
+		return nil, err
+	}
+	a, err := s.attach(ctx, r, lans)
 	if err != nil {
 		return nil, fault.New(fault.KindOf(err), "failed to set up container networking: %w", err)
+	}
+	for _, l := range lans {
+		s.wantPool(ctx, l)
 	}
 	return a, nil
 }
 
-// begin counts an attachment that Close has to wait for.
+// begin counts an operation that Close has to wait for.
 func (s *Service) begin() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.closed:
-		return fault.New(fault.Unavailable, "network %s is closed", s.bridge.name)
+		return fault.New(fault.Unavailable, "the networks are closed")
 	case !s.restored:
-		return fault.New(fault.Internal, "network %s: restore must come before attach", s.bridge.name)
+		return fault.New(fault.Internal, "networks: restore must come before attach")
 	}
-	s.background.Add(1)
+	s.tasks.Add(1)
 	return nil
 }
 
-// checkWants refuses a network that has no endpoints or does not exist.
-func (s *Service) checkWants(wants []Want) error {
-	if len(wants) != 1 {
-		return fault.New(fault.NotImplemented, "%d networks of one container are not supported yet", len(wants))
+// join finds the lans that are wanted and keeps them from being removed, until
+// unjoin.
+func (s *Service) join(wants []Want) (lans []*lan, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range wants {
+		l, err := s.findLocked(w.Network)
+		if err == nil {
+			err = l.joinable()
+		}
+		if err == nil && slices.Contains(lans, l) {
+			err = fault.New(fault.Invalid, "network %s is wanted twice", l.Name)
+		}
+		if err != nil {
+			for _, l := range lans {
+				l.joining--
+			}
+			return nil, err
+		}
+		l.joining++
+		lans = append(lans, l)
 	}
-	name := wants[0].Network
-	if name == "" || name == "default" {
-		return nil
-	}
-	name, err := s.resolve(name)
-	if err == nil && name != networkBridge {
-		err = fault.New(fault.Invalid, "network %s has no endpoints", name)
-	}
-	return err
+	return lans, nil
 }
 
-func (s *Service) attach(r Request) (_ *Attachment, err error) {
-	w := r.Wants[0]
+func (s *Service) unjoin(lans []*lan) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range lans {
+		l.joining--
+	}
+}
+
+func (s *Service) attach(ctx context.Context, r Request, lans []*lan) (_ *Attachment, err error) {
 	a := &Attachment{Sandbox: Sandbox{ID: newID(), ContainerID: r.ContainerID, Name: r.Name, Hostname: r.Hostname, Domainname: r.Domainname, DNS: r.DNS}}
-	a.Endpoints = []Endpoint{{
-		ID: newID(), NetworkID: s.networkID(networkBridge), NetworkName: networkBridge, Driver: networkBridge,
-		Interface: "eth0", Gateway: s.Gateway(), GwPriority: w.GwPriority,
-	}}
-	e := &a.Endpoints[0]
-	var undo []func()
+	var b *box
 	defer func() {
 		if err != nil {
-			for _, f := range slices.Backward(undo) {
-				f()
-			}
+			s.takeBack(a, b, lans)
 		}
 	}()
-	addr, err := s.takeAddress(w.Address)
-	if err != nil {
+	for i, w := range r.Wants {
+		e, err := s.place(lans[i], w, &a.Sandbox)
+		if err != nil {
+			return nil, err
+		}
+		a.Endpoints = append(a.Endpoints, e)
+	}
+	if err = s.reservePorts(a, r.Ports); err != nil {
 		return nil, err
 	}
-	undo = append(undo, func() { s.addrs.release(addr) })
-	e.Address = netip.PrefixFrom(addr, s.bridge.address.Bits())
-	if e.MAC, err = macFor(w.MAC, addr); err != nil {
+	if b, err = s.equip(ctx, lans, &a.Sandbox); err != nil {
 		return nil, err
 	}
-	if a.Ports, a.Sockets, err = s.reserve(r.Ports, &a.Sandbox); err != nil {
-		return nil, s.connectivityError(a.Sandbox, err)
-	}
-	undo = append(undo, func() { closeAll(a.Sockets) })
-	box, err := s.equip(e)
-	if err != nil {
+	if a.NetNS, err = b.share(); err != nil {
 		return nil, err
 	}
-	// The address stays out of use until the interface that has it is gone.
-	undo[0] = func() { s.abandon(box, addr) }
-	if a.NetNS, err = box.share(); err != nil {
+	if err = s.name(ctx, a, b); err != nil {
 		return nil, err
 	}
-	undo = append(undo, func() { a.NetNS.Close() })
 	if err = s.publish(a.Sandbox); err != nil {
 		return nil, s.connectivityError(a.Sandbox, err)
 	}
-	s.hold(a.ID, box)
+	s.hold(a.ID, b)
 	return a, nil
 }
 
-// hold keeps the namespace open, or the kernel would end it, alone
-// and at once, when the container ends.
-func (s *Service) hold(sandboxID string, box *sandbox) {
-	box.routes.close()
+// takeBack undoes what there is of an attachment. Its addresses stay out of use
+// until the interfaces that have them are gone.
+func (s *Service) takeBack(a *Attachment, b *box, lans []*lan) {
+	closeAll(a.Sockets)
+	if a.NetNS != nil {
+		a.NetNS.Close()
+	}
+	if s.names != nil {
+		s.names.Drop(a.ID)
+	}
+	if b == nil {
+		for i := range a.Endpoints {
+			s.doom(removal{after: func() { s.giveUp(lans[i], &a.Endpoints[i]) }})
+		}
+		return
+	}
+	s.abandon(b, a.Endpoints)
+}
+
+// place takes what an endpoint needs that is not the kernel's: addresses, names.
+func (s *Service) place(l *lan, w Want, b *Sandbox) (e Endpoint, err error) {
+	if err = CheckWant(w); err != nil {
+		return e, err
+	}
+	e = Endpoint{
+		ID: newID(), NetworkID: l.ID, NetworkName: l.Name, Driver: l.Driver, Interface: w.Interface, LinkLocal: w.LinkLocal, Internal: l.Internal,
+		Links: maps.Clone(w.Links), Sysctls: w.Sysctls, Options: maps.Clone(w.Options), GwPriority: w.GwPriority, Rate: w.Rate,
+		Chosen: w.Address.IsValid() || w.Address6.IsValid() || w.MAC != "",
+	}
+	defer func() {
+		if err != nil {
+			s.giveUp(&lan{nets: l.nets}, &e)
+		}
+	}()
+	for _, v6 := range []bool{false, true} {
+		wanted, address, gateway := w.Address, &e.Address, &e.Gateway
+		if v6 {
+			wanted, address, gateway = w.Address6, &e.Address6, &e.Gateway6
+		}
+		if l.first(v6) == nil {
+			if wanted.IsValid() {
+				return e, fault.New(fault.Invalid, "invalid address %s: It does not belong to any of this network's subnets", wanted)
+			}
+			continue
+		}
+		p, n, err := s.takeAddress(l, v6, wanted)
+		if err != nil {
+			return e, err
+		}
+		*address, *gateway = p, l.gateway(n)
+	}
+	if e.MAC, err = macFor(w.MAC, e.Address.Addr(), e.Address6.Addr()); err != nil {
+		return e, err
+	}
+	e.DNSNames = l.dnsNames(b, w.Aliases)
+	return e, nil
+}
+
+// takeAddress takes an address; those that only wait for their last interface
+// to be deleted are free.
+func (s *Service) takeAddress(l *lan, v6 bool, wanted netip.Addr) (netip.Prefix, *subnet, error) {
+	p, n, err := l.take(v6, wanted)
+	if errors.Is(err, fault.Forbidden) || errors.Is(err, fault.Unavailable) {
+		s.clearDoomed()
+		p, n, err = l.take(v6, wanted)
+	}
+	return p, n, err
+}
+
+// reservePorts binds the sockets of the ports if they can be published, and
+// remembers them if they cannot be yet.
+func (s *Service) reservePorts(a *Attachment, ports []Port) (err error) {
+	if len(ports) == 0 {
+		return nil
+	}
+	if !a.Sandbox.publishes() {
+		a.Pending = ports
+		return nil
+	}
+	if a.Ports, a.Sockets, err = s.reserve(ports, &a.Sandbox); err != nil {
+		return s.connectivityError(a.Sandbox, err)
+	}
+	a.Pending = nil
+	return nil
+}
+
+// equip gives the sandbox a namespace with an interface for each endpoint.
+func (s *Service) equip(ctx context.Context, lans []*lan, sb *Sandbox) (*box, error) {
+	if len(lans) == 0 {
+		return s.makeBox(nil)
+	}
+	first := &sb.Endpoints[0]
+	if b := s.spareFor(lans[0], first); b != nil {
+		err := s.plugAll(ctx, b, lans, sb)
+		if err == nil {
+			return b, nil
+		}
+		// Somebody may have deleted its interface while it waited.
+		s.discard(b, sb)
+		if len(lans) > 1 || lans[0].driver != nil {
+			return nil, err
+		}
+	}
+	b, err := s.makeBox(nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.plugAll(ctx, b, lans, sb); err != nil {
+		s.discard(b, sb)
+		return nil, err
+	}
+	return b, nil
+}
+
+// spareFor gives a namespace that waits and has what the endpoint needs.
+func (s *Service) spareFor(l *lan, e *Endpoint) *box {
+	if l.driver != nil || e.Interface != "" && e.Interface != "eth0" || l.opts.prefix != "" && l.opts.prefix != defaultInterfaceName || len(e.Sysctls) > 0 {
+		return nil
+	}
+	return s.takeSpare(l)
+}
+
+// plugAll makes the sandbox's interfaces.
+func (s *Service) plugAll(ctx context.Context, b *box, lans []*lan, sb *Sandbox) error {
+	for i := range sb.Endpoints {
+		if err := s.plug(ctx, b, lans[i], sb, i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// plug makes the interface of the sandbox's i-th endpoint, with its default
+// routes if it has them among all.
+func (s *Service) plug(ctx context.Context, b *box, l *lan, sb *Sandbox, i int) error {
+	e := &sb.Endpoints[i]
+	p, link, err := s.makePort(ctx, b, l, sb, i)
+	if err != nil {
+		return err
+	}
+	if err := b.configure(p, e, link, sb.Gateway4() == e, sb.Gateway6() == e); err != nil {
+		return err
+	}
+	if e.Chosen || l.driver != nil {
+		return s.enter(b.ns, func() error { return announce(p.index, e) })
+	}
+	return nil
+}
+
+// makePort makes the endpoint's interface, under its name and with its settings.
+func (s *Service) makePort(ctx context.Context, b *box, l *lan, sb *Sandbox, i int) (*port, Link, error) {
+	e := &sb.Endpoints[i]
+	if p := b.first; p != nil {
+		b.first = nil
+		e.Interface, e.HostInterface = "eth0", p.host
+		return p, Link{}, nil
+	}
+	var p *port
+	link := Link{Prefix: l.opts.prefix}
+	var err error
+	if l.driver != nil {
+		if link, err = l.driver.Join(ctx, l.Network, e, b.ns); err != nil {
+			return nil, link, err
+		}
+	}
+	others := slices.Concat(sb.Endpoints[:i], sb.Endpoints[i+1:])
+	if link.Prefix == "" {
+		link.Prefix = defaultInterfaceName
+	}
+	name := e.Interface
+	if name == "" {
+		name = b.freeName(link.Prefix, others)
+	}
+	if l.driver != nil {
+		p, err = s.bringIn(b, link, name)
+	} else if p, err = s.addPort(b, l, name); err == nil {
+		e.HostInterface = p.host
+		err = quietHost(p.host)
+	}
+	if err != nil {
+		return nil, link, err
+	}
+	e.Interface = name
+	return p, link, s.enter(b.ns, func() error {
+		if l.driver == nil || !link.Bare {
+			if err := prepareInside(name, l.first(true) != nil); err != nil {
+				return err
+			}
+		}
+		return applySysctls(name, e.Sysctls)
+	})
+}
+
+// bringIn takes a driver's interface into the namespace, under its name there.
+func (s *Service) bringIn(b *box, link Link, name string) (p *port, err error) {
+	p = &port{}
+	if !link.Inside {
+		index, err := s.routes.interfaceIndex(link.Name)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.routes.do(moveLink(index, int(b.ns.Fd()), name)); err != nil {
+			return nil, err
+		}
+		p.index, err = b.routes.interfaceIndex(name)
+		return p, err
+	}
+	if p.index, err = b.routes.interfaceIndex(link.Name); err != nil || link.Name == name {
+		return p, err
+	}
+	return p, b.routes.do(rename(p.index, name))
+}
+
+// name tells the names of a new sandbox.
+func (s *Service) name(ctx context.Context, a *Attachment, b *box) error {
+	if s.names == nil {
+		return nil
+	}
+	prepared := b.prepared
+	b.prepared = nil
+	held, err := s.names.Set(ctx, a.Sandbox, b.ns, prepared)
+	a.Sockets = append(a.Sockets, held...)
+	return err
+}
+
+// hold keeps the namespace open, or the kernel would end it, alone and at once,
+// when the container ends.
+func (s *Service) hold(sandboxID string, b *box) {
+	b.closeRest()
 	s.mu.Lock()
-	s.held[sandboxID] = box.ns
+	s.held[sandboxID] = b.ns
 	s.mu.Unlock()
 	s.signal()
+}
+
+// discard abandons a namespace whose interfaces may have the endpoints'
+// addresses already: they must not answer for them beside those that get them.
+func (s *Service) discard(b *box, sb *Sandbox) {
+	for i := range sb.Endpoints {
+		e := &sb.Endpoints[i]
+		if !strings.HasPrefix(e.HostInterface, s.prefix) {
+			continue
+		}
+		if l, err := netlink.LinkByName(e.HostInterface); err == nil {
+			_ = netlink.LinkSetDown(l) // one that is there can be
+		}
+		s.doom(removal{host: e.HostInterface})
+		e.HostInterface = ""
+	}
+	s.abandon(b, nil)
+}
+
+// abandon leaves a namespace to the remover, with the endpoints in it.
+func (s *Service) abandon(b *box, endpoints []Endpoint) {
+	b.closeRest()
+	ns := b.ns
+	if b.first != nil {
+		s.doom(removal{host: b.first.host, ns: ns})
+		ns = nil
+	}
+	for i := range endpoints {
+		s.doom(s.removalOf(&endpoints[i], ns, false))
+		ns = nil
+	}
+	if ns != nil {
+		s.doom(removal{ns: ns})
+	}
 }
 
 func (s *Service) connectivityError(b Sandbox, err error) error {
@@ -142,63 +415,6 @@ func (s *Service) taken() []Published {
 		list = append(list, b.Ports...)
 	}
 	return list
-}
-
-func (s *Service) takeAddress(wanted netip.Addr) (netip.Addr, error) {
-	if wanted.IsValid() {
-		err := s.addrs.claim(wanted)
-		if errors.Is(err, fault.Conflict) { // its last interface may only wait to be deleted
-			s.clearDoomed()
-			err = s.addrs.claim(wanted)
-		}
-		return wanted, err
-	}
-	addr, err := s.addrs.take()
-	if err != nil {
-		// Some may wait for their interfaces to be deleted.
-		s.clearDoomed()
-		return s.addrs.take()
-	}
-	return addr, err
-}
-
-// equip gives the endpoint a sandbox, a spare one or a new one.
-func (s *Service) equip(e *Endpoint) (*sandbox, error) {
-	select {
-	case box := <-s.spare:
-		if box.configure(*e) == nil {
-			e.HostInterface = box.host
-			return box, nil
-		}
-		// Somebody may have deleted its interface while it waited.
-		s.discard(box)
-	default:
-	}
-	box, err := s.makeSandbox()
-	if err != nil {
-		return nil, err
-	}
-	if err := box.configure(*e); err != nil {
-		s.discard(box)
-		return nil, err
-	}
-	e.HostInterface = box.host
-	return box, nil
-}
-
-// discard abandons a sandbox that may have the endpoint's address already: it
-// must not answer for it beside the one that gets it.
-func (s *Service) discard(box *sandbox) {
-	if l, err := netlink.LinkByName(box.host); err == nil {
-		_ = netlink.LinkSetDown(l) // one that is there can be
-	}
-	s.abandon(box, netip.Addr{})
-}
-
-// abandon leaves a sandbox to the remover, and the address that is free then.
-func (s *Service) abandon(box *sandbox, addr netip.Addr) {
-	box.routes.close()
-	s.doom(removal{host: box.host, ns: box.ns, address: addr})
 }
 
 // publish enters the sandbox and adds its ports to the table. A table that
@@ -245,7 +461,7 @@ func (s *Service) enterLocked(b Sandbox) (stale bool) {
 	}
 	for id, other := range s.sandboxes {
 		lost := func(p Published) bool {
-			return slices.ContainsFunc(taken[hostPort{p.HostPort, p.Proto}], p.sharesAddress)
+			return p.HostPort != 0 && slices.ContainsFunc(taken[hostPort{p.HostPort, p.Proto}], p.sharesAddress)
 		}
 		if slices.ContainsFunc(other.Ports, lost) {
 			stale = true
@@ -282,35 +498,8 @@ func (s *Service) forget(b Sandbox) {
 	delete(s.sandboxes, b.ID)
 }
 
-// macFor gives eth0's MAC address: the one asked for, or 02:42 and the IP
-// address, so that an IP address that is taken again has the same MAC address
-// and no neighbour's ARP entry is ever stale.
-func macFor(wanted string, addr netip.Addr) (string, error) {
-	if wanted == "" {
-		b := addr.As4()
-		return append(net.HardwareAddr{0x02, 0x42}, b[:]...).String(), nil
-	}
-	mac, err := net.ParseMAC(wanted)
-	if err != nil || len(mac) != 6 {
-		return "", fault.New(fault.Invalid, "invalid MAC address %q", wanted)
-	}
-	return mac.String(), nil
-}
-
 func newID() string {
 	b := make([]byte, 32)
 	rand.Read(b)
 	return hex.EncodeToString(b)
-}
-
-// emptyPool leaves the spare sandboxes to the remover.
-func (s *Service) emptyPool() {
-	for {
-		select {
-		case box := <-s.spare:
-			s.abandon(box, netip.Addr{})
-		default:
-			return
-		}
-	}
 }

@@ -3,97 +3,122 @@ package network
 import (
 	"net"
 	"net/netip"
-	"strconv"
 	"strings"
 
 	wire "github.com/moby/moby/api/types/network"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/network/ipam"
 )
 
-// The networks that always exist.
-const (
-	networkBridge = "bridge"
-	networkHost   = "host"
-	networkNone   = "none"
-)
+// Network is one as it stands, a copy.
+type Network struct {
+	wire.Network
+	// Predefined networks come with the daemon: bridge, host and none.
+	Predefined bool
+	// Bridge is its interface on the host, "" for other drivers.
+	Bridge string
+	static []netip.Prefix
+}
 
-var networkNames = [...]string{networkBridge, networkHost, networkNone}
+// HasNames tells whether containers on the network find each other by name.
+func (n Network) HasNames() bool { return !n.Predefined }
 
-// List describes the networks, without their containers.
+// Lookup finds a network by its name, ID or unambiguous beginning of the ID.
+// "" and "default" are the default bridge. An unknown one is fault.NotFound. It
+// costs a look into a map.
+func (s *Service) Lookup(nameOrID string) (Network, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l, err := s.findLocked(nameOrID)
+	if err != nil {
+		return Network{}, err
+	}
+	return Network{l.describe(), predefined(l.Name), l.Bridge, l.Static}, nil
+}
+
+// findLocked finds a lan that is up, in Docker's order: by ID, by name, by the
+// beginning of an ID.
+func (s *Service) findLocked(nameOrID string) (*lan, error) {
+	if nameOrID == "" || nameOrID == "default" {
+		nameOrID = networkBridge
+	}
+	for _, l := range []*lan{s.lans[nameOrID], s.byName[nameOrID]} {
+		if l != nil && l.state == lanUp {
+			return l, nil
+		}
+	}
+	var found []*lan
+	for id, l := range s.lans {
+		if l.state == lanUp && strings.HasPrefix(id, nameOrID) {
+			found = append(found, l)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return nil, fault.New(fault.NotFound, "network %s not found", nameOrID)
+	case 1:
+		return found[0], nil
+	}
+	return nil, fault.New(fault.Invalid, "network %s is ambiguous (%d matches found based on ID prefix)", nameOrID, len(found))
+}
+
+// List describes the networks, without their containers, the oldest first.
 func (s *Service) List() []wire.Summary {
 	var out []wire.Summary
-	for _, name := range networkNames {
-		out = append(out, wire.Summary{Network: s.describe(name)})
+	for _, l := range s.all() {
+		if s.isUp(l) {
+			out = append(out, wire.Summary{Network: l.describe()})
+		}
 	}
 	return out
+}
+
+func (s *Service) isUp(l *lan) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return l.state == lanUp
+}
+
+// InUse tells whether a container is on the network.
+func (s *Service) InUse(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.lans[id]
+	return l != nil && (l.joining > 0 || len(s.usersLocked(l)) > 0)
 }
 
 // Inspect describes the network of the name, ID or unambiguous beginning of an
 // ID, with its containers. An unknown one is fault.NotFound.
 func (s *Service) Inspect(nameOrID string) (wire.Inspect, error) {
-	name, err := s.resolve(nameOrID)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l, err := s.findLocked(nameOrID)
 	if err != nil {
 		return wire.Inspect{}, err
 	}
-	out := wire.Inspect{Network: s.describe(name), Containers: map[string]wire.EndpointResource{}}
-	if name != networkBridge {
-		return out, nil
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	out := wire.Inspect{Network: l.describe(), Containers: map[string]wire.EndpointResource{}, Status: &wire.Status{IPAM: l.usage()}}
 	for _, b := range s.sandboxes {
-		e := b.On(out.ID)
+		e := b.On(l.ID)
 		if e == nil {
 			continue
 		}
 		mac, _ := net.ParseMAC(e.MAC) // checked by Attach
 		out.Containers[b.ContainerID] = wire.EndpointResource{
-			Name: b.Name, EndpointID: e.ID, MacAddress: wire.HardwareAddr(mac), IPv4Address: e.Address,
+			Name: b.Name, EndpointID: e.ID, MacAddress: wire.HardwareAddr(mac), IPv4Address: e.Address, IPv6Address: e.Address6,
 		}
 	}
 	return out, nil
 }
 
-// resolve finds the name of a network.
-func (s *Service) resolve(nameOrID string) (string, error) {
-	var found []string
-	for _, name := range networkNames {
-		if name == nameOrID {
-			return name, nil
-		}
-		if nameOrID != "" && strings.HasPrefix(s.networkID(name), nameOrID) {
-			found = append(found, name)
+// usage tells how many of the lan's addresses are in use.
+func (l *lan) usage() wire.IPAMStatus {
+	status := wire.IPAMStatus{Subnets: wire.SubnetStatuses{}}
+	for _, n := range l.nets {
+		if s, ok := n.source.(*ipam.Subnet); ok {
+			used, free := s.Usage()
+			status.Subnets[s.Prefix()] = wire.SubnetStatus{IPsInUse: used, DynamicIPsAvailable: free}
 		}
 	}
-	switch len(found) {
-	case 0:
-		return "", fault.New(fault.NotFound, "network %s not found", nameOrID)
-	case 1:
-		return found[0], nil
-	}
-	return "", fault.New(fault.Invalid, "network %s is ambiguous (%d matches found based on ID prefix)", nameOrID, len(found))
-}
-
-func (s *Service) describe(name string) wire.Network {
-	n := wire.Network{
-		Name: name, ID: s.networkID(name), Created: s.created, Scope: "local", Driver: name,
-		EnableIPv4: true, IPAM: wire.IPAM{Driver: "default", Config: []wire.IPAMConfig{}},
-		Options: map[string]string{}, Labels: map[string]string{},
-	}
-	switch name {
-	case networkNone:
-		n.Driver = "null"
-	case networkBridge:
-		n.IPAM.Config = append(n.IPAM.Config, wire.IPAMConfig{Subnet: s.bridge.address.Masked(), Gateway: s.Gateway()})
-		n.Options = map[string]string{
-			"com.docker.network.bridge.default_bridge":       "true",
-			"com.docker.network.bridge.enable_icc":           "true",
-			"com.docker.network.bridge.enable_ip_masquerade": "true",
-			"com.docker.network.bridge.host_binding_ipv4":    netip.IPv4Unspecified().String(),
-			"com.docker.network.bridge.name":                 s.bridge.name,
-			"com.docker.network.driver.mtu":                  strconv.Itoa(s.bridge.mtu),
-		}
-	}
-	return n
+	return status
 }

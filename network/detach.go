@@ -25,21 +25,25 @@ const (
 )
 
 // removal is an interface to delete, with the namespace of its other end if
-// that was held, the address that is free then, and whether UDP flows to it may
-// live on in conntrack.
+// that was held, and what is left to do when it is gone.
 type removal struct {
-	host    string
-	ns      *os.File
-	address netip.Addr
-	udp     bool
+	host  string // "" when it goes with the namespace
+	ns    *os.File
+	after func() // may be nil
 }
 
 // Detach withdraws a sandbox's ports and returns; its interfaces are deleted in
-// the background, and the addresses may be taken again when that is done. The
-// sockets are the caller's to close. Of one that is not known nothing is left,
-// Restore saw to that, and Detach does nothing. Detach is carried out even when
-// ctx has ended.
-func (s *Service) Detach(_ context.Context, b Sandbox) error {
+// the background, and the addresses may be taken again when that is done. All
+// goes that is known of the sandbox, whether the caller's copy lists it or not.
+// The sockets are the caller's to close. Of one that is not known nothing is
+// left, Restore saw to that, and Detach does nothing. Detach is carried out even
+// when ctx has ended.
+func (s *Service) Detach(ctx context.Context, b Sandbox) error {
+	unlock, err := s.working.Lock(context.WithoutCancel(ctx), b.ID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	s.mu.Lock()
 	stored, known := s.sandboxes[b.ID]
 	ns := s.held[b.ID]
@@ -49,10 +53,17 @@ func (s *Service) Detach(_ context.Context, b Sandbox) error {
 	if !known {
 		return nil
 	}
-	err := s.withdraw(stored)
+	err = s.withdraw(stored)
+	if s.names != nil {
+		s.names.Drop(b.ID)
+	}
 	// Even a port that could not be withdrawn leads nowhere from now on.
-	for _, e := range stored.Endpoints {
-		s.doom(removal{e.HostInterface, ns, e.Address.Addr(), publishesUDP(stored.Ports)})
+	for i := range stored.Endpoints {
+		s.doom(s.removalOf(&stored.Endpoints[i], ns, publishesUDP(stored.Ports)))
+		ns = nil // closed once
+	}
+	if ns != nil {
+		s.doom(removal{ns: ns})
 	}
 	return err
 }
@@ -74,6 +85,42 @@ func (s *Service) withdraw(stored Sandbox) error {
 	return s.settleLocked(nil)
 }
 
+// removalOf is how an endpoint's interface is removed; udp tells that flows to
+// it may live on in conntrack.
+func (s *Service) removalOf(e *Endpoint, ns *os.File, udp bool) removal {
+	l, host := s.lan(e.NetworkID), e.HostInterface
+	if l != nil && l.driver != nil {
+		host = "" // the driver's own affair
+	}
+	return removal{host: host, ns: ns, after: func() {
+		for _, p := range []netip.Prefix{e.Address, e.Address6} {
+			if udp && p.IsValid() {
+				firewall.ForgetFlowsTo(p.Addr())
+			}
+		}
+		s.giveUp(l, e)
+	}}
+}
+
+// giveUp takes back what an endpoint has beside its interface.
+func (s *Service) giveUp(l *lan, e *Endpoint) {
+	if l == nil {
+		return
+	}
+	if l.driver != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), linger)
+		defer cancel()
+		if err := l.driver.Leave(ctx, l.Network, *e); err != nil {
+			slog.Warn("the driver of a network could not take an endpoint back", "network", l.Name, "driver", l.Driver, "endpoint", e.ID, "err", err)
+		}
+	}
+	for _, p := range []netip.Prefix{e.Address, e.Address6} {
+		if p.IsValid() {
+			l.release(p)
+		}
+	}
+}
+
 // doom hands an interface to the remover.
 func (s *Service) doom(r removal) {
 	s.mu.Lock()
@@ -93,13 +140,14 @@ func (s *Service) signal() {
 // removeDoomed deletes interfaces after their time, until ctx ends. What is
 // left then is Close's.
 func (s *Service) removeDoomed(ctx context.Context) {
-	defer s.background.Done()
+	defer s.tasks.Done()
 	quiet := time.NewTimer(removalPause)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-s.wake:
+			s.saveCursors()
 			quiet.Reset(removalPause)
 			if s.countDoomed() < removalBatch {
 				continue
@@ -116,6 +164,22 @@ func (s *Service) countDoomed() int {
 	return len(s.doomed)
 }
 
+// saveCursors stores where the addresses go on, of the lans where some were
+// taken. It is not done by those who take them, who are in a hurry.
+func (s *Service) saveCursors() {
+	s.mu.Lock()
+	var moved []*lan
+	for _, l := range s.lans {
+		if l.state == lanUp && l.moved.Swap(false) {
+			moved = append(moved, l)
+		}
+	}
+	s.mu.Unlock()
+	for _, l := range moved {
+		s.store.putCursors(l.ID, l.cursors())
+	}
+}
+
 // clearDoomed deletes what is to be deleted now; when it returns all that was
 // handed over before is gone.
 func (s *Service) clearDoomed() {
@@ -129,7 +193,7 @@ func (s *Service) clearDoomed() {
 }
 
 // remove deletes the interfaces with one wait of the kernel for all, lets go of
-// their namespaces and releases their addresses. The other ends go with the
+// their namespaces and does what is left to do. The other ends go with the
 // interfaces. One that the kernel deletes at the same time, because its
 // namespace ended, may take a moment to be gone.
 func (s *Service) remove(batch []removal) {
@@ -149,8 +213,10 @@ func (s *Service) remove(batch []removal) {
 			requests = append(requests, setGroup(r.host, group))
 		}
 	}
-	// Some may be gone already; whether all are is seen below.
-	s.routes.do(append(requests, deleteGroup(group))...)
+	if len(requests) > 0 {
+		// Some may be gone already; whether all are is seen below.
+		_ = s.routes.do(append(requests, deleteGroup(group))...)
+	}
 	for _, r := range batch {
 		if r.ns != nil {
 			r.ns.Close()
@@ -158,17 +224,17 @@ func (s *Service) remove(batch []removal) {
 		for deadline := time.Now().Add(linger); s.present(r.host) && time.Now().Before(deadline); {
 			time.Sleep(time.Millisecond)
 		}
-		if r.address.IsValid() && !s.present(r.host) {
-			if r.udp {
-				firewall.ForgetFlowsTo(r.address)
-			}
-			s.addrs.release(r.address)
+		if r.after != nil && !s.present(r.host) {
+			r.after()
 		}
 	}
 }
 
 // present tells whether the host still has the interface.
 func (s *Service) present(name string) bool {
+	if name == "" {
+		return false
+	}
 	_, err := s.routes.interfaceIndex(name)
 	return !errors.Is(err, unix.ENODEV)
 }

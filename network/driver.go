@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"io"
 	"net/netip"
 	"os"
 
@@ -56,12 +57,18 @@ type Route struct {
 
 // Names is told of the sandboxes whenever the names in them may have changed.
 type Names interface {
+	// Prepare opens what Set needs in a namespace that waits for a container on
+	// a network with names. It is closed when the namespace is given up, else
+	// handed to Set, which takes it over also when it fails.
+	Prepare(netns *os.File) (io.Closer, error)
 	// Set tells of a sandbox as it is from now on: when a container is
 	// attached, before it runs, when it is connected to a network, disconnected
 	// or renamed, and, for each one that lives on, in Restore. netns is its
-	// namespace, valid during the call, nil where it is not at hand. An error
-	// fails the attachment or connection.
-	Set(ctx context.Context, s Sandbox, netns *os.File) error
+	// namespace, valid during the call, nil where it is not at hand; prepared is
+	// what Prepare opened in it, or nil. The files that it returns are held open
+	// as long as the container runs. An error fails the attachment or
+	// connection.
+	Set(ctx context.Context, s Sandbox, netns *os.File, prepared io.Closer) (held []*os.File, err error)
 	// Drop tells that it is no more; one that is not known is no error.
 	Drop(sandboxID string)
 }

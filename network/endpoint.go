@@ -15,7 +15,10 @@ type Sandbox struct {
 	Hostname, Domainname string
 	Endpoints            []Endpoint  // in the order of their making
 	Ports                []Published // lead to the gateway endpoint
+	Pending              []Port      `json:",omitempty"` // to be published when there is a gateway endpoint
 	DNS                  Resolver
+	// NetNSPath is where the namespace is found, for Restore; not stored.
+	NetNSPath string `json:"-"`
 }
 
 // Endpoint is a place on one network.
@@ -28,14 +31,15 @@ type Endpoint struct {
 	Interface         string // its name in the container
 	MAC               string
 	Address, Address6 netip.Prefix
-	Gateway, Gateway6 netip.Addr
+	Gateway, Gateway6 netip.Addr        // where its default route would lead; the zero Addr without one
 	LinkLocal         []netip.Addr      `json:",omitempty"`
 	Internal          bool              `json:",omitempty"` // the network is
 	DNSNames          []string          `json:",omitempty"` // none on the default bridge; the first one is for reverse look-ups
-	Links             map[string]string `json:",omitempty"` // alias to container ID
+	Links             map[string]string `json:",omitempty"` // alias to a name on the network
 	Sysctls           []string          `json:",omitempty"`
 	Options           map[string]string `json:",omitempty"`
 	GwPriority        int               `json:",omitempty"`
+	Chosen            bool              `json:",omitempty"` // an address or the MAC was asked for
 	Rate              Rate              `json:",omitzero"`
 }
 
@@ -58,6 +62,17 @@ func (s *Sandbox) Gateway4() *Endpoint {
 // Gateway6 is Gateway4's counterpart.
 func (s *Sandbox) Gateway6() *Endpoint {
 	return s.first(func(e *Endpoint) bool { return e.Gateway6.IsValid() })
+}
+
+// publishes tells whether ports can be published: a driver's networks have no
+// ports of the host.
+func (s *Sandbox) publishes() bool {
+	for _, e := range []*Endpoint{s.Gateway4(), s.Gateway6()} {
+		if e != nil && e.Driver == networkBridge {
+			return true
+		}
+	}
+	return false
 }
 
 // first gives the endpoint that comes first among those that have what is

@@ -18,7 +18,11 @@ func TestReadsAnOldEndpoint(t *testing.T) {
 			MAC: "02:42:ac:11:00:02", Address: netip.MustParsePrefix("172.17.0.2/16"), Gateway: addr("172.17.0.1")}}}
 	var got Sandbox
 	must(t, json.Unmarshal([]byte(old), &got))
-	compare := cmp.Comparer(func(a, b Sandbox) bool { x, _ := json.Marshal(a); y, _ := json.Marshal(b); return string(x) == string(y) })
+	compare := cmp.Comparer(func(a, b Sandbox) bool {
+		x, _ := json.Marshal(a)
+		y, _ := json.Marshal(b)
+		return string(x) == string(y)
+	})
 	if diff := cmp.Diff(want, got, compare); diff != "" {
 		t.Error(diff)
 	}

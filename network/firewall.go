@@ -7,6 +7,12 @@ import (
 	"github.com/tarehq/tare/network/firewall"
 )
 
+// rules are the options of the rules; prefixes begin the names of our ports.
+func (c Config) rules(prefixes []string) firewall.Options {
+	return firewall.Options{Table: c.Name, Ports: prefixes, DirectRouting: c.DirectRouting,
+		AcceptMark: c.AcceptMark, AcceptMask: c.AcceptMask, HostFirewall: c.HostFirewall}
+}
+
 // wanted computes the rules from the bridges and the sandboxes.
 func (s *Service) wanted() firewall.Ruleset {
 	networks := s.networks()
@@ -36,7 +42,7 @@ func (g segment) ruled() firewall.Network {
 	n := firewall.Network{
 		ID: g.NetworkID, Name: g.Name, Bridge: g.Bridge, Subnet4: g.Subnet4, Subnet6: g.Subnet6, MAC: g.MAC,
 		Internal: g.Internal, ICC: g.ICC, Masquerade: g.Masquerade, Mode4: g.Mode4, Mode6: g.Mode6,
-		Source4: g.Source4, Source6: g.Source6, Trusted: g.Trusted,
+		Source4: g.Host4, Source6: g.Host6, Trusted: g.Trusted,
 	}
 	if g.Address4.IsValid() {
 		n.Gateway4 = g.Address4.Addr()

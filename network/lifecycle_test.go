@@ -23,13 +23,14 @@ import (
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/network/firewall"
+	"github.com/tarehq/tare/network/ipam"
 )
 
 func countElements(t testing.TB, s *Service) (n int) {
 	t.Helper()
 	conn, err := nftables.New()
 	must(t, err)
-	table := &nftables.Table{Name: s.table, Family: nftables.TableFamilyIPv4}
+	table := &nftables.Table{Name: s.cfg.Name, Family: nftables.TableFamilyIPv4}
 	for _, name := range []string{"ports", "address_ports", "ranges", "address_ranges"} {
 		set, err := conn.GetSetByName(table, name)
 		must(t, err)
@@ -38,6 +39,14 @@ func countElements(t testing.TB, s *Service) (n int) {
 		n += len(elements)
 	}
 	return n
+}
+
+// inUse tells how many addresses of the network's first subnet are in use.
+func inUse(s *Service, network string) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	used, _ := s.byName[network].nets[0].source.(*ipam.Subnet).Usage()
+	return used
 }
 
 func countLines(b []byte) int { return bytes.Count(b, []byte("\n")) }
@@ -164,9 +173,7 @@ func TestDetachGivesAllBack(t *testing.T) {
 				t.Errorf("%d elements are left", n)
 			}
 			testutil.Eventually(t, 5*time.Second, "addresses released", func() bool {
-				s.addrs.mu.Lock()
-				defer s.addrs.mu.Unlock()
-				return len(s.addrs.used) == 0
+				return inUse(s, "bridge") == 3 // its own, the broadcast address and the gateway
 			})
 			must(t, s.Close(t.Context()))
 			if interfaces, _ := remains(t, s); len(interfaces) != 0 {
@@ -223,8 +230,9 @@ func TestRestoreAfterTheDaemonDied(t *testing.T) {
 	must(t, s.Detach(t.Context(), kept.Sandbox))
 	client.expectNothing(t, "tcp", "10.99.1.1:8080")
 	dead.stop()
+	dead.endPool(dead.byName[networkBridge], true)
 	dead.watch.close()
-	dead.background.Wait()
+	dead.tasks.Wait()
 }
 
 func TestRestoreAfterTheBridgeWasDeleted(t *testing.T) {
@@ -252,11 +260,12 @@ func TestSpareThatWasSpoiledIsNotUsed(t *testing.T) {
 	c := testConfig("tt0", 1)
 	c.Spare = 1
 	s := open(t, c)
-	box := <-s.spare
-	link, err := netlink.LinkByName(box.host)
+	spare := s.byName[networkBridge].pool.spare
+	box := <-spare
+	link, err := netlink.LinkByName(box.first.host)
 	must(t, err)
 	must(t, netlink.LinkDel(link))
-	go func() { s.spare <- box }()
+	go func() { spare <- box }()
 	testutil.Eventually(t, 5*time.Second, "the spoiled one to be taken", func() bool {
 		a, err := s.Attach(t.Context(), Request{Wants: []Want{{}}, ContainerID: "a"})
 		must(t, err)
@@ -271,23 +280,28 @@ func TestSpareThatFailedHalfwayIsSilent(t *testing.T) {
 		return
 	}
 	s := open(t, testConfig("tt0", 1))
-	box, err := s.makeSandbox()
+	bridge := s.byName[networkBridge]
+	spare, err := s.makeBox(bridge)
 	must(t, err)
-	s.spare = make(chan *sandbox, 1)
-	s.spare <- box
-	place{box.ns}.do(t, func() error { // the last step fails on it
+	host := spare.first.host
+	bridge.pool = &pool{spare: make(chan *box, 1), stop: func() {}}
+	bridge.pool.spare <- spare
+	place{spare.ns}.do(t, func() error { // one of the steps fails on it
 		eth0, err := netlink.LinkByName("eth0")
 		if err != nil {
 			return err
 		}
-		_, all, _ := net.ParseCIDR("0.0.0.0/0")
-		return netlink.RouteAdd(&netlink.Route{Dst: all, LinkIndex: eth0.Attrs().Index})
+		address, err := netlink.ParseAddr("172.30.1.2/24")
+		if err != nil {
+			return err
+		}
+		return netlink.AddrAdd(eth0, address)
 	})
-	e := Endpoint{MAC: "02:42:ac:1e:01:02", Address: netip.MustParsePrefix("172.30.1.2/24"), Gateway: s.Gateway()}
-	next, err := s.equip(&e)
+	sb := Sandbox{Endpoints: []Endpoint{{MAC: "02:42:ac:1e:01:02", Address: netip.MustParsePrefix("172.30.1.2/24"), Gateway: s.Gateway()}}}
+	next, err := s.equip(t.Context(), []*lan{bridge}, &sb)
 	must(t, err)
-	defer s.abandon(next, netip.Addr{})
-	if link, err := netlink.LinkByName(box.host); err == nil && link.Attrs().Flags&net.FlagUp != 0 {
+	defer s.abandon(next, sb.Endpoints)
+	if link, err := netlink.LinkByName(host); err == nil && link.Attrs().Flags&net.FlagUp != 0 {
 		t.Error("two interfaces have the address")
 	}
 }
@@ -447,7 +461,7 @@ func TestOpenChoosesASubnetAndKeepsIt(t *testing.T) {
 		return
 	}
 	machine(t, "lan0", 1)
-	c := Config{Bridge: "tt0", Pools: []Pool{{netip.MustParsePrefix("10.98.0.0/15"), 16}}}
+	c := Config{Bridge: "tt0", Pools: []Pool{{Base: netip.MustParsePrefix("10.98.0.0/15"), Size: 16}}}
 	for range 2 {
 		s := open(t, c)
 		if s.Gateway() != addr("10.98.0.1") {
@@ -456,7 +470,7 @@ func TestOpenChoosesASubnetAndKeepsIt(t *testing.T) {
 		must(t, s.Close(t.Context()))
 	}
 	c.Bridge = "tt1"
-	if _, err := Open(t.Context(), c); fault.KindOf(err) != fault.Unavailable {
+	if _, err := Open(t.Context(), c); fault.KindOf(err) != fault.Invalid {
 		t.Errorf("a pool that is all in use: %v", err)
 	}
 	if _, err := netlink.LinkByName("tt1"); err == nil {
@@ -566,7 +580,7 @@ func TestForeignBridgeKeepsWhatItHas(t *testing.T) {
 	}
 	before := addresses()
 	_, err = Open(t.Context(), Config{Bridge: "br0", BIP: netip.MustParsePrefix("10.9.0.1/24")})
-	const want = "the bridge br0 was not made by tared and does not have the address 10.9.0.1/24, but 172.30.1.1/24: leave --bip out or give it that address"
+	const want = "the bridge br0 was not made by tared and does not have the address 10.9.0.1/24, but 172.30.1.1/24: give it that address, or leave the address out"
 	if err == nil || err.Error() != want || fault.KindOf(err) != fault.Conflict {
 		t.Errorf("with a --bip of its own: %v", err)
 	}
@@ -636,7 +650,7 @@ func TestKernelPrintsTheSameTable(t *testing.T) {
 	s := open(t, testConfig("tt0", 1))
 	attach(t, s, "c", append(hostPorts(9000, 9003, 0), Port{HostIP: addr("127.0.0.1"), HostPort: 8080, ContainerPort: 80})...)
 	for _, want := range s.wanted().Tables {
-		out, err := exec.Command(nft, "list", "table", want.Family.String(), s.table).CombinedOutput()
+		out, err := exec.Command(nft, "list", "table", want.Family.String(), s.cfg.Name).CombinedOutput()
 		must(t, err)
 		if want.Family == firewall.Bridge {
 			continue // nft has no names for what it does not know the protocol of

@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/network/ipam"
 )
 
 // routeConn is a socket of rtnetlink(7). It acts on the network namespace in
@@ -134,13 +136,13 @@ func linkHeader(index int, up bool) []byte {
 	return binary.NativeEndian.AppendUint32(b, change)
 }
 
-// addVeth makes an interface pair at once: the end name, up and on the bridge,
-// and the end eth0 in the network namespace that nsFD refers to.
-func addVeth(name string, bridge, mtu, nsFD int) request {
+// addVeth makes an interface pair at once: the end host, up and on the bridge,
+// and the end name in the network namespace that nsFD refers to.
+func addVeth(host string, bridge, mtu int, name string, nsFD int) request {
 	const vethInfoPeer = 1 // VETH_INFO_PEER, linux/veth.h
 	// The peer cannot be up in the message that makes it.
 	peer := linkHeader(0, false)
-	peer = attribute(peer, unix.IFLA_IFNAME, text("eth0")...)
+	peer = attribute(peer, unix.IFLA_IFNAME, text(name)...)
 	peer = attribute(peer, unix.IFLA_MTU, number(uint32(mtu))...)
 	peer = attribute(peer, unix.IFLA_NET_NS_FD, number(uint32(nsFD))...)
 
@@ -148,11 +150,11 @@ func addVeth(name string, bridge, mtu, nsFD int) request {
 	info = attribute(info, unix.IFLA_INFO_DATA, attribute(nil, vethInfoPeer, peer...)...)
 
 	b := linkHeader(0, true)
-	b = attribute(b, unix.IFLA_IFNAME, text(name)...)
+	b = attribute(b, unix.IFLA_IFNAME, text(host)...)
 	b = attribute(b, unix.IFLA_MASTER, number(uint32(bridge))...)
 	b = attribute(b, unix.IFLA_MTU, number(uint32(mtu))...)
 	b = attribute(b, unix.IFLA_LINKINFO, info...)
-	return request{"make the interface pair " + name, unix.RTM_NEWLINK, unix.NLM_F_CREATE | unix.NLM_F_EXCL, b}
+	return request{"make the interface pair " + host, unix.RTM_NEWLINK, unix.NLM_F_CREATE | unix.NLM_F_EXCL, b}
 }
 
 // setHairpin lets the bridge send a frame back through the port it came from.
@@ -188,20 +190,90 @@ func deleteGroup(group uint32) request {
 		attribute(linkHeader(0, false), unix.IFLA_GROUP, number(group)...)}
 }
 
+func setUpIndex(index int) request {
+	return request{"bring up the interface", unix.RTM_NEWLINK, 0, linkHeader(index, true)}
+}
+
+// rename gives an interface that is down another name.
+func rename(index int, name string) request {
+	return request{"name the interface " + name, unix.RTM_NEWLINK, 0,
+		attribute(linkHeader(index, false), unix.IFLA_IFNAME, text(name)...)}
+}
+
+// moveLink moves an interface to another namespace, under a name.
+func moveLink(index, nsFD int, name string) request {
+	b := attribute(linkHeader(index, false), unix.IFLA_NET_NS_FD, number(uint32(nsFD))...)
+	return request{"move the interface " + name, unix.RTM_NEWLINK, 0, attribute(b, unix.IFLA_IFNAME, text(name)...)}
+}
+
+func deleteLink(index int) request {
+	return request{"delete the interface", unix.RTM_DELLINK, 0, linkHeader(index, false)}
+}
+
+func family(a netip.Addr) byte {
+	if a.Is6() {
+		return unix.AF_INET6
+	}
+	return unix.AF_INET
+}
+
+// addAddress gives an interface an address. One of IPv6 is in use at once:
+// nobody else on the network has it, so it is not asked after.
 func addAddress(index int, p netip.Prefix) request {
 	addr := p.Addr().AsSlice()
-	b := []byte{unix.AF_INET, byte(p.Bits()), 0, unix.RT_SCOPE_UNIVERSE}
+	var flags byte
+	if p.Addr().Is6() {
+		flags = unix.IFA_F_NODAD
+	}
+	scope := byte(unix.RT_SCOPE_UNIVERSE)
+	if p.Addr().IsLinkLocalUnicast() {
+		scope = unix.RT_SCOPE_LINK
+	}
+	b := []byte{family(p.Addr()), byte(p.Bits()), flags, scope}
 	b = binary.NativeEndian.AppendUint32(b, uint32(index))
 	b = attribute(b, unix.IFA_LOCAL, addr...)
 	b = attribute(b, unix.IFA_ADDRESS, addr...)
-	b = attribute(b, unix.IFA_BROADCAST, lastAddr(p).AsSlice()...)
+	if p.Addr().Is4() && p.Bits() < 31 {
+		b = attribute(b, unix.IFA_BROADCAST, ipam.Last(p).AsSlice()...)
+	}
 	return request{"add the address " + p.String(), unix.RTM_NEWADDR, unix.NLM_F_CREATE | unix.NLM_F_EXCL, b}
 }
 
-func addDefaultRoute(index int, gateway netip.Addr) request {
-	b := []byte{unix.AF_INET, 0, 0, 0, unix.RT_TABLE_MAIN, unix.RTPROT_BOOT, unix.RT_SCOPE_UNIVERSE, unix.RTN_UNICAST}
-	b = binary.NativeEndian.AppendUint32(b, 0)
-	b = attribute(b, unix.RTA_GATEWAY, gateway.AsSlice()...)
-	b = attribute(b, unix.RTA_OIF, number(uint32(index))...)
-	return request{"add the default route", unix.RTM_NEWROUTE, unix.NLM_F_CREATE | unix.NLM_F_EXCL, b}
+// routeMessage is a route to a destination, the default one if that is not
+// valid, by way of a gateway unless that is not valid. The gateway is on the
+// link whatever its address.
+func routeMessage(index int, to netip.Prefix, gateway netip.Addr) []byte {
+	family, scope, flags := family(gateway), byte(unix.RT_SCOPE_UNIVERSE), uint32(0)
+	if to.IsValid() && to.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	if gateway.IsValid() {
+		flags = unix.RTNH_F_ONLINK
+	} else if family == unix.AF_INET {
+		scope = unix.RT_SCOPE_LINK
+	}
+	b := []byte{family, byte(max(to.Bits(), 0)), 0, 0, unix.RT_TABLE_MAIN, unix.RTPROT_BOOT, scope, unix.RTN_UNICAST}
+	b = binary.NativeEndian.AppendUint32(b, flags)
+	if to.Bits() > 0 {
+		b = attribute(b, unix.RTA_DST, to.Masked().Addr().AsSlice()...)
+	}
+	if gateway.IsValid() {
+		b = attribute(b, unix.RTA_GATEWAY, gateway.AsSlice()...)
+	}
+	return attribute(b, unix.RTA_OIF, number(uint32(index))...)
+}
+
+func addRoute(index int, r Route) request {
+	return request{"add the route to " + r.Destination.String(), unix.RTM_NEWROUTE, unix.NLM_F_CREATE | unix.NLM_F_REPLACE, routeMessage(index, r.Destination, r.Gateway)}
+}
+
+// setDefaultRoute replaces the default route of the gateway's family.
+func setDefaultRoute(index int, gateway netip.Addr) request {
+	return request{"set the default route", unix.RTM_NEWROUTE, unix.NLM_F_CREATE | unix.NLM_F_REPLACE, routeMessage(index, netip.Prefix{}, gateway)}
+}
+
+// deleteDefaultRoute deletes the one that goes through the interface by way of
+// the gateway.
+func deleteDefaultRoute(index int, gateway netip.Addr) request {
+	return request{"delete the default route", unix.RTM_DELROUTE, 0, routeMessage(index, netip.Prefix{}, gateway)}
 }

@@ -16,15 +16,7 @@ type segment struct {
 	ICC                bool       // containers on it reach each other
 	Masquerade         bool       // they leave under the host's address, in mode nat
 	Mode4, Mode6       string     // gateway modes: nat, nat-unprotected, routed, isolated
-	Source4, Source6   netip.Addr // under which they leave, if it is not the way out's own
 	Bind4, Bind6       netip.Addr // where ports are published that name no address
+	Host4, Host6       netip.Addr // what containers leave under; the zero Addr: the outgoing interface's own
 	Trusted            []string   // host interfaces that may reach containers directly
-}
-
-// segments are the bridges of now.
-func (s *Service) segments() []segment {
-	return []segment{{
-		NetworkID: s.networkID(networkBridge), Name: networkBridge, Bridge: s.bridge.name, MAC: s.bridge.mac,
-		Address4: s.bridge.address, Subnet4: s.bridge.address.Masked(), ICC: true, Masquerade: true, Mode4: "nat", Mode6: "nat",
-	}}
 }

@@ -2,40 +2,39 @@ package network
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
-	"strings"
 	"sync"
-	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/keylock"
 	"github.com/tarehq/tare/network/firewall"
+	"github.com/tarehq/tare/network/ipam"
 )
 
-// Service is the default bridge with its endpoints. Its methods may be called
-// at the same time.
+// Service is the networks of a host with the containers on them. Its methods
+// may be called at the same time.
 type Service struct {
-	table    string
-	identity string
+	cfg      Config
 	prefix   string // of its interfaces' names
-	created  time.Time
+	store    store
 	claim    *claim
 	watch    *watch // from Restore on
 	hostNS   *os.File
 	routes   *routeConn // in the host's namespace
-	bridge   bridge
-	addrs    *addresses
+	space    *ipam.Space
 	firewall *firewall.Firewall
 	rulesFor firewall.Options
-	relaying bool // IPv6 ports of containers that have IPv4 alone
+	names    Names      // nil for nobody
+	events   *event.Log // nil for nobody
+	spares   int        // of the default bridge
 
 	mu        sync.Mutex // guards what follows; never held during I/O
+	lans      map[string]*lan
+	byName    map[string]*lan
+	recent    []*lan // those with a pool, but for the default bridge; last joined last
 	sandboxes map[string]Sandbox
 	restored  bool
 	closed    bool
@@ -43,21 +42,17 @@ type Service struct {
 	leaving   []firewall.Element  // of sandboxes that left, still in the table
 	held      map[string]*os.File // the sandboxes' namespaces, by their ID
 
-	rules    sync.Mutex // held while the table is changed
-	removing sync.Mutex // held while interfaces are deleted
+	working  keylock.Locks[string] // by sandbox or network
+	rules    sync.Mutex            // held while the table is changed
+	removing sync.Mutex            // held while interfaces are deleted
 
-	spareCount int
-	spare      chan *sandbox
-	wake       chan struct{} // tells the remover that something happened
-	stop       context.CancelFunc
-	background sync.WaitGroup
+	wake  chan struct{} // tells the remover that something happened
+	stop  context.CancelFunc
+	tasks sync.WaitGroup
 }
 
-// refillPause is how long after a spare sandbox was taken the next is made.
-const refillPause = time.Millisecond
-
-// Open makes the bridge and, unless an earlier run left it, the table. What an
-// earlier run left keeps working as it is until Restore.
+// Open makes the default bridge and, unless an earlier run left it, the table.
+// What an earlier run left keeps working as it is until Restore.
 func Open(ctx context.Context, c Config) (_ *Service, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -66,17 +61,22 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 		return nil, err
 	}
 	s := &Service{
-		table: c.Name, identity: c.Identity, prefix: interfacePrefix(c.Identity, c.Bridge), created: time.Now(),
-		firewall: firewall.New(c.Name), sandboxes: map[string]Sandbox{}, held: map[string]*os.File{},
-		spareCount: c.Spare, spare: make(chan *sandbox, max(c.Spare-1, 0)), wake: make(chan struct{}, 1),
+		cfg: c, prefix: interfacePrefix(c.Identity, c.Bridge), names: c.Names, events: c.Events, spares: c.Spare,
+		firewall: firewall.New(c.Name), lans: map[string]*lan{}, byName: map[string]*lan{},
+		sandboxes: map[string]Sandbox{}, held: map[string]*os.File{}, wake: make(chan struct{}, 1),
 	}
-	s.rulesFor = firewall.Options{Table: c.Name, Ports: []string{s.prefix}}
-	s.relaying = !c.NoProxy
+	s.rulesFor = c.rules([]string{s.prefix})
 	defer func() {
 		if err != nil {
 			s.release()
 		}
 	}()
+	if s.space, err = ipam.New(c.Pools); err != nil {
+		return nil, err
+	}
+	if s.store, err = openStore(c.Root); err != nil {
+		return nil, err
+	}
 	if s.claim, err = claimBridge(ctx, c.Bridge); err != nil {
 		return nil, err
 	}
@@ -86,17 +86,19 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 	if s.routes, err = dialRoute(); err != nil {
 		return nil, err
 	}
-	made := false
-	if s.bridge, made, err = raiseBridge(c); err != nil {
+	if err = s.load(); err != nil {
 		return nil, err
 	}
-	s.addrs = newAddresses(s.bridge.address)
+	made, err := s.raiseDefault()
+	if err != nil {
+		return nil, err
+	}
 	present, err := s.firewall.Whole()
 	if err == nil && !present {
 		err = s.firewall.Replace(s.wanted())
 	}
 	if err != nil && made {
-		err = errors.Join(err, lowerBridge(c.Bridge))
+		_ = lowerBridge(c.Bridge)
 	}
 	if err != nil {
 		return nil, err
@@ -106,23 +108,17 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 
 // complete checks the configuration and fills in the defaults.
 func (c *Config) complete() error {
-	if c.Bridge == "" || len(c.Bridge) >= unix.IFNAMSIZ || strings.ContainsAny(c.Bridge, "/ \t\n") || c.Bridge == "." || c.Bridge == ".." {
+	if err := checkInterfaceName(c.Bridge); err != nil {
 		return fault.New(fault.Invalid, "invalid bridge name %q: it must have 1 to 15 characters, no slash and no space", c.Bridge)
 	}
-	if c.BIP.IsValid() && (!c.BIP.Addr().Is4() || c.BIP.Bits() > 30) {
-		return fault.New(fault.Invalid, "invalid bridge address %s: an IPv4 address with a subnet of at most 30 bits is needed", c.BIP)
-	}
-	if c.BIP.IsValid() && (c.BIP.Addr() == c.BIP.Masked().Addr() || c.BIP.Addr() == lastAddr(c.BIP)) {
-		return fault.New(fault.Invalid, "invalid bridge address %s: that is the network's own or its broadcast address", c.BIP)
+	if err := c.checkAddresses(); err != nil {
+		return err
 	}
 	if c.MTU == 0 {
-		c.MTU = 1500
+		c.MTU = defaultMTU
 	}
 	if c.MTU < 68 || c.MTU > 65535 {
 		return fault.New(fault.Invalid, "invalid MTU %d: it must be between 68 and 65535", c.MTU)
-	}
-	if len(c.Pools) == 0 {
-		c.Pools = DefaultPools()
 	}
 	if c.Name == "" {
 		c.Name = "tare-" + c.Bridge
@@ -130,89 +126,89 @@ func (c *Config) complete() error {
 	if c.Identity == "" {
 		c.Identity = c.Name
 	}
+	if c.HostID == "" {
+		c.HostID = c.Identity
+	}
+	c.Pools = completePools(c.Pools, c.HostID)
 	return nil
 }
 
-// Restore takes up the sandboxes that live on from an earlier run, and must be
-// called once before Attach, with none on a first run. It replaces the table
-// in one transaction, so no packet meets a moment without rules, deletes the
-// interfaces that no endpoint names, and starts to fill the pool. It is
-// fault.Conflict when containers of another identity are on the bridge.
-func (s *Service) Restore(ctx context.Context, sandboxes []Sandbox) error {
-	if err := s.adopt(sandboxes); err != nil {
-		return err
+// checkAddresses checks those of the default bridge.
+func (c *Config) checkAddresses() error {
+	if c.BIP.IsValid() && (!c.BIP.Addr().Is4() || c.BIP.Bits() > 30) {
+		return fault.New(fault.Invalid, "invalid bridge address %s: an IPv4 address with a subnet of at most 30 bits is needed", c.BIP)
 	}
-	if err := s.refuseStrangers(ctx); err != nil {
-		return err
+	if c.BIP.IsValid() && (c.BIP.Addr() == c.BIP.Masked().Addr() || c.BIP.Addr() == ipam.Last(c.BIP)) {
+		return fault.New(fault.Invalid, "invalid bridge address %s: that is the network's own or its broadcast address", c.BIP)
 	}
-	watch, err := openWatch()
-	if err != nil {
-		return err
+	if c.BIP6.IsValid() && (!c.BIP6.Addr().Is6() || c.BIP6.Addr() == c.BIP6.Masked().Addr() || c.BIP6.Bits() > 126) {
+		return fault.New(fault.Invalid, "invalid bridge address %s: an IPv6 address with a subnet of at most 126 bits is needed, not the subnet's own", c.BIP6)
 	}
-	s.watch = watch
-	s.rules.Lock()
-	err = s.firewall.Replace(s.wanted())
-	s.rules.Unlock()
-	if err != nil {
-		return err
-	}
-	orphans, err := s.reconcilePorts()
-	if err != nil {
-		return err
-	}
-	s.beginBackground(ctx, orphans)
-	return nil
-}
-
-// beginBackground starts what removes interfaces and fills the pool. It
-// outlives the call and ends with Close.
-func (s *Service) beginBackground(ctx context.Context, orphans []removal) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return
-	}
-	s.restored = true
-	s.doomed = append(s.doomed, orphans...)
-	ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
-	s.background.Add(2)
-	go s.removeDoomed(ctx)
-	go s.keepTables(ctx)
-	if s.spareCount > 0 {
-		s.background.Add(1)
-		go s.refill(ctx)
-	}
-}
-
-// adopt enters the sandboxes and claims their addresses.
-func (s *Service) adopt(sandboxes []Sandbox) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.restored || s.closed {
-		return fault.New(fault.Internal, "network %s: restore must come once, before attach", s.bridge.name)
-	}
-	for _, b := range sandboxes {
-		for _, e := range b.Endpoints {
-			// After a change of the bridge's subnet the containers that run keep
-			// their old addresses, which are nobody's here: no reason to fail.
-			_ = s.addrs.claim(e.Address.Addr())
+	for _, p := range []netip.Prefix{c.BIP6, c.FixedCIDR6} {
+		if p.IsValid() {
+			if err := checkSubnet6(p); err != nil {
+				return err
+			}
 		}
-		s.enterLocked(b)
 	}
-	s.addrs.resume()
 	return nil
 }
 
-// Gateway is the bridge's address: the containers' way out, and what
-// host-gateway stands for.
-func (s *Service) Gateway() netip.Addr { return s.bridge.address.Addr() }
+// segments are the bridges of now.
+func (s *Service) segments() (out []segment) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.lans {
+		if l.bridge != nil {
+			out = append(out, l.segment())
+		}
+	}
+	return out
+}
 
-// Close waits for the background work and discards the spare sandboxes. The
-// bridge, the table and the endpoints stay for the containers that run.
+// renewRules makes the table anew, after a bridge has come or gone.
+func (s *Service) renewRules() error {
+	s.rules.Lock()
+	defer s.rules.Unlock()
+	s.mu.Lock()
+	s.leaving = nil // what is wanted is without them
+	s.mu.Unlock()
+	return s.firewall.Replace(s.wanted())
+}
+
+// Gateway is the default bridge's address: the containers' way out, and what
+// host-gateway stands for.
+func (s *Service) Gateway() netip.Addr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.byName[networkBridge].own(false).Addr()
+}
+
+// Gateway6 is its IPv6 address, the zero Addr if it has none.
+func (s *Service) Gateway6() netip.Addr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.byName[networkBridge].own(true).Addr()
+}
+
+// lan gives the one of the ID, nil if there is none.
+func (s *Service) lan(id string) *lan {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lans[id]
+}
+
+// Close waits for the background work and discards the spare namespaces. The
+// bridges, the table and the endpoints stay for the containers that run.
 func (s *Service) Close(ctx context.Context) error {
 	s.mu.Lock()
 	wasClosed, stop := s.closed, s.stop
 	s.closed = true
+	for _, l := range s.lans {
+		if l.pool != nil {
+			l.pool.stop()
+		}
+	}
 	s.mu.Unlock()
 	if wasClosed {
 		return nil
@@ -223,9 +219,9 @@ func (s *Service) Close(ctx context.Context) error {
 	}
 	done := make(chan struct{})
 	go func() {
-		s.background.Wait()
-		s.emptyPool()
+		s.tasks.Wait()
 		s.clearDoomed()
+		s.saveCursors()
 		s.letGo()
 		close(done)
 	}()
@@ -234,7 +230,7 @@ func (s *Service) Close(ctx context.Context) error {
 		s.release()
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("wait for the removal of interfaces on %s: %w", s.bridge.name, ctx.Err())
+		return fmt.Errorf("wait for the removal of interfaces on %s: %w", s.cfg.Bridge, ctx.Err())
 	}
 }
 
@@ -262,11 +258,4 @@ func (s *Service) release() {
 	if s.hostNS != nil {
 		s.hostNS.Close()
 	}
-}
-
-// networkID derives an ID, 64 hexadecimal digits, that is the same in each run
-// of a daemon.
-func (s *Service) networkID(name string) string {
-	sum := sha256.Sum256([]byte(s.identity + "\x00" + s.bridge.name + "\x00" + name))
-	return hex.EncodeToString(sum[:])
 }

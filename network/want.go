@@ -1,6 +1,11 @@
 package network
 
-import "net/netip"
+import (
+	"net"
+	"net/netip"
+
+	"github.com/tarehq/tare/fault"
+)
 
 // Request asks for a container's place on its networks.
 type Request struct {
@@ -32,7 +37,7 @@ type Want struct {
 	// its short ID and its host name.
 	Aliases []string
 	// Links are names that this container alone sees on that network: alias
-	// to container ID.
+	// to the name of another, which is looked up when it is asked for.
 	Links map[string]string
 	// Sysctls are settings of the interface, net.X.Y.IFNAME.Z=VALUE.
 	Sysctls []string
@@ -54,4 +59,38 @@ type Resolver struct {
 	Servers []netip.Addr `json:",omitempty"`
 	Search  []string     `json:",omitempty"`
 	Options []string     `json:",omitempty"`
+}
+
+// CheckWant refuses what no network can give, before anything is taken.
+func CheckWant(w Want) error {
+	if w.Interface != "" {
+		if err := checkInterfaceName(w.Interface); err != nil {
+			return err
+		}
+		if w.Interface == "lo" {
+			return fault.New(fault.Invalid, "invalid interface name %q: every container has it already", w.Interface)
+		}
+	}
+	if w.MAC != "" {
+		if mac, err := net.ParseMAC(w.MAC); err != nil || len(mac) != 6 || mac[0]&1 != 0 {
+			return fault.New(fault.Invalid, "invalid MAC address %q", w.MAC)
+		}
+	}
+	if w.Address.IsValid() && !w.Address.Is4() {
+		return fault.New(fault.Invalid, "invalid IPv4 address: %s", w.Address)
+	}
+	if w.Address6.IsValid() && (!w.Address6.Is6() || w.Address6.Is4In6()) {
+		return fault.New(fault.Invalid, "invalid IPv6 address: %s", w.Address6)
+	}
+	for _, a := range w.LinkLocal {
+		if !a.IsLinkLocalUnicast() || a.Zone() != "" {
+			return fault.New(fault.Invalid, "invalid link local IP address: %s", a)
+		}
+	}
+	for _, set := range w.Sysctls {
+		if _, _, err := readSysctl(set, "eth0"); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -89,7 +89,7 @@ func (w *watch) close() { w.conn.Close() }
 // keepTables puts the tables back that somebody deleted, until ctx ends and
 // the watch is closed.
 func (s *Service) keepTables(ctx context.Context) {
-	defer s.background.Done()
+	defer s.tasks.Done()
 	for {
 		err := s.watch.wait()
 		if ctx.Err() != nil || errors.Is(err, os.ErrClosed) {
@@ -112,8 +112,27 @@ func (s *Service) repair() error {
 	if err == nil && !present {
 		err = s.firewall.Replace(s.wanted())
 	}
-	if err != nil || !s.bridge.guarded {
+	if err != nil {
 		return err
 	}
-	return firewall.RaiseGuard(s.bridge.name, firewall.IP4, s.bridge.open)
+	for _, b := range s.guardedBridges() {
+		for _, f := range b.guarded {
+			if err := firewall.RaiseGuard(b.name, f, b.open); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// guardedBridges are those that the guard lets through.
+func (s *Service) guardedBridges() (out []*bridge) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.lans {
+		if l.bridge != nil && len(l.bridge.guarded) > 0 {
+			out = append(out, l.bridge)
+		}
+	}
+	return out
 }

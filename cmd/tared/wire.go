@@ -123,7 +123,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	transfers := image.NewTransfers(images, registries, image.Limits{Downloads: limit(o.Downloads), Uploads: limit(o.Uploads)})
 	steps.push(transfers.Close)
 
-	networks, err := network.Open(ctx, networkConfig(o))
+	networks, err := network.Open(ctx, networkConfig(o, id, eventLog))
 	if err != nil {
 		return nil, fmt.Errorf("cannot set up the network: %w", err)
 	}
@@ -196,8 +196,9 @@ func openSnapshots(root, driver string, log *slog.Logger) (*snapshot.Store, erro
 	return snapshot.Open(root, driver)
 }
 
-func networkConfig(o *options) network.Config {
-	c := network.Config{Bridge: o.Bridge, BIP: o.bip, MTU: o.MTU, Identity: o.DataRoot, ForwardAll: o.ForwardAll, Spare: spares}
+func networkConfig(o *options, id string, events *event.Log) network.Config {
+	c := network.Config{Root: filepath.Join(o.DataRoot, "networks"), Bridge: o.Bridge, BIP: o.bip, MTU: o.MTU, Identity: o.DataRoot, HostID: id,
+		ForwardAll: o.ForwardAll, Spare: spares, Events: events}
 	for _, p := range o.Pools {
 		c.Pools = append(c.Pools, network.Pool{Base: p.Base, Size: p.Size})
 	}

@@ -1,0 +1,289 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/network/firewall"
+)
+
+// Connect gives a running container, whose namespace is netns, a place on one
+// more network. Its default route and its published ports move there if the
+// place comes first among all. A sandbox without an ID is of a container that
+// had no network so far. What is returned replaces the caller's copy; the sockets
+// are to be held open as long as the container runs. After an error nothing has
+// changed. The kinds are Attach's; a sandbox that was detached is Conflict.
+func (s *Service) Connect(ctx context.Context, b Sandbox, netns *os.File, w Want) (_ Sandbox, _ []*os.File, err error) {
+	if err := s.begin(); err != nil {
+		return b, nil, err
+	}
+	defer s.tasks.Done()
+	if b.ID == "" {
+		b.ID = newID()
+		s.mu.Lock()
+		s.sandboxes[b.ID] = b
+		s.mu.Unlock()
+		defer func() {
+			if err != nil {
+				s.forget(b)
+			}
+		}()
+	}
+	unlock, err := s.working.Lock(ctx, b.ID)
+	if err != nil {
+		return b, nil, err
+	}
+	defer unlock()
+	lans, err := s.join([]Want{w})
+	if err != nil {
+		return b, nil, err
+	}
+	defer s.unjoin(lans)
+	if err = s.reviveAll(ctx, lans); err != nil {
+		return b, nil, err
+	}
+	after, sockets, err := s.connect(ctx, b, netns, lans[0], w)
+	if err != nil {
+		return b, nil, err
+	}
+	s.wantPool(ctx, lans[0])
+	return after, sockets, nil
+}
+
+// known gives the sandbox as the service knows it.
+func (s *Service) known(id string) (Sandbox, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b, ok := s.sandboxes[id]
+	if !ok {
+		return b, fault.New(fault.Conflict, "container is not running")
+	}
+	b.Endpoints = slices.Clone(b.Endpoints)
+	return b, nil
+}
+
+func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l *lan, w Want) (_ Sandbox, _ []*os.File, err error) {
+	before, err := s.known(asked.ID)
+	if err != nil {
+		return asked, nil, err
+	}
+	if before.On(l.ID) != nil {
+		return asked, nil, fault.New(fault.Forbidden, "endpoint with name %s already exists in network %s", before.Name, l.Name)
+	}
+	if w.Interface != "" && slices.ContainsFunc(before.Endpoints, func(e Endpoint) bool { return e.Interface == w.Interface }) {
+		return asked, nil, fault.New(fault.Invalid, "the container has an interface %s already: choose another name", w.Interface)
+	}
+	b, err := s.openBox(netns)
+	if err != nil {
+		return asked, nil, err
+	}
+	defer b.close()
+	a := &Attachment{Sandbox: before}
+	a.Endpoints = slices.Clone(before.Endpoints)
+	e, err := s.place(l, w, &a.Sandbox)
+	if err != nil {
+		return asked, nil, err
+	}
+	a.Endpoints = append(a.Endpoints, e)
+	last := &a.Endpoints[len(a.Endpoints)-1]
+	defer func() {
+		if err != nil {
+			closeAll(a.Sockets)
+			s.doom(s.removalOf(last, nil, false))
+			s.clearDoomed()
+			err = errors.Join(err, s.route(b, &before))
+		}
+	}()
+	if len(a.Pending) > 0 {
+		if err = s.reservePorts(a, a.Pending); err != nil {
+			return asked, nil, err
+		}
+	}
+	if err = s.plug(ctx, b, l, &a.Sandbox, len(a.Endpoints)-1); err != nil {
+		return asked, nil, err
+	}
+	if s.names != nil {
+		held, err := s.names.Set(ctx, a.Sandbox, netns, nil)
+		if err != nil {
+			return asked, nil, err
+		}
+		a.Sockets = append(a.Sockets, held...)
+	}
+	if err = s.republish(before, a.Sandbox); err != nil {
+		return asked, nil, s.connectivityError(a.Sandbox, err)
+	}
+	return a.Sandbox, a.Sockets, nil
+}
+
+// openBox opens a container's namespace; netns stays the caller's.
+func (s *Service) openBox(netns *os.File) (*box, error) {
+	ns, err := duplicate(netns)
+	if err != nil {
+		return nil, err
+	}
+	b := &box{ns: ns}
+	if err := s.enter(ns, func() (err error) { b.routes, err = dialRoute(); return err }); err != nil {
+		b.close()
+		return nil, err
+	}
+	return b, nil
+}
+
+// republish changes what is known of a sandbox, with the ports in the table.
+func (s *Service) republish(before, after Sandbox) error {
+	s.rules.Lock()
+	defer s.rules.Unlock()
+	s.mu.Lock()
+	now, known := s.sandboxes[before.ID]
+	if known {
+		after.Ports = slices.Clone(after.Ports)
+		if len(before.Ports) > 0 {
+			after.Ports = now.Ports // another may have one of them by now
+		}
+		s.sandboxes[after.ID] = after
+	}
+	s.mu.Unlock()
+	if !known {
+		return fault.New(fault.Conflict, "container is not running")
+	}
+	leaving, added := firewall.Diff(s.elements(now), s.elements(after))
+	s.mu.Lock()
+	s.leaving = append(s.leaving, leaving...)
+	s.mu.Unlock()
+	err := s.settleLocked(added)
+	if err != nil {
+		s.mu.Lock()
+		s.sandboxes[before.ID] = now
+		s.mu.Unlock()
+		return errors.Join(err, s.firewall.Replace(s.wanted()))
+	}
+	if publishesUDP(after.Ports) {
+		firewall.ForgetLocalFlows(ruled(after))
+	}
+	return nil
+}
+
+// Disconnect takes an endpoint of a running container away, whose namespace is
+// netns. The default route and the published ports move to the place that comes
+// first among the others; without one, the ports stay taken. What is returned
+// replaces the caller's copy. An endpoint that is not known is no error.
+func (s *Service) Disconnect(ctx context.Context, b Sandbox, netns *os.File, endpointID string) (Sandbox, error) {
+	if err := s.begin(); err != nil {
+		return b, err
+	}
+	defer s.tasks.Done()
+	unlock, err := s.working.Lock(ctx, b.ID)
+	if err != nil {
+		return b, err
+	}
+	defer unlock()
+	before, err := s.known(b.ID)
+	if err != nil {
+		return b, err
+	}
+	i := slices.IndexFunc(before.Endpoints, func(e Endpoint) bool { return e.ID == endpointID })
+	if i < 0 {
+		return before, nil
+	}
+	after := before
+	after.Endpoints = slices.Delete(slices.Clone(before.Endpoints), i, i+1)
+	bx, err := s.openBox(netns)
+	if err != nil {
+		return b, err
+	}
+	defer bx.close()
+	if s.names != nil {
+		if _, err := s.names.Set(ctx, after, netns, nil); err != nil {
+			return b, err
+		}
+	}
+	if err := s.republish(before, after); err != nil {
+		return b, err
+	}
+	gone := before.Endpoints[i]
+	if err := s.unplug(bx, &gone, &after); err != nil {
+		return b, err
+	}
+	return after, nil
+}
+
+// unplug removes an endpoint's interface from a running container and gives the
+// default routes to those that have them now.
+func (s *Service) unplug(b *box, gone *Endpoint, after *Sandbox) error {
+	// First, so that a connection that can go on by the other way does.
+	routed := s.route(b, after)
+	if l := s.lan(gone.NetworkID); l != nil && l.driver != nil {
+		if index, err := b.routes.interfaceIndex(gone.Interface); err == nil {
+			_ = b.routes.do(deleteLink(index)) // one that the driver has taken already
+		}
+	}
+	s.doom(s.removalOf(gone, nil, publishesUDP(after.Ports)))
+	s.clearDoomed()
+	return routed
+}
+
+// route sets the default routes of a sandbox as they shall be.
+func (s *Service) route(b *box, sb *Sandbox) error {
+	for v6, e := range map[bool]*Endpoint{false: sb.Gateway4(), true: sb.Gateway6()} {
+		if e == nil {
+			continue
+		}
+		gateway := e.Gateway
+		if v6 {
+			gateway = e.Gateway6
+		}
+		index, err := b.routes.interfaceIndex(e.Interface)
+		if err == nil {
+			err = b.routes.do(setDefaultRoute(index, gateway))
+		}
+		if err != nil {
+			return fmt.Errorf("give the default route to %s: %w", e.Interface, err)
+		}
+	}
+	return nil
+}
+
+// Rename tells of a container's new name. What is returned replaces the
+// caller's copy.
+func (s *Service) Rename(ctx context.Context, b Sandbox, name string) (Sandbox, error) {
+	unlock, err := s.working.Lock(ctx, b.ID)
+	if err != nil {
+		return b, err
+	}
+	defer unlock()
+	after, err := s.known(b.ID)
+	if err != nil {
+		return b, err
+	}
+	old := after.Name
+	after.Name = name
+	for i := range after.Endpoints {
+		e := &after.Endpoints[i]
+		if len(e.DNSNames) == 0 {
+			continue
+		}
+		names := []string{name}
+		for _, n := range e.DNSNames {
+			if n != old && n != name {
+				names = append(names, n)
+			}
+		}
+		e.DNSNames = names
+	}
+	if s.names != nil {
+		if _, err := s.names.Set(ctx, after, nil, nil); err != nil {
+			return b, err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, known := s.sandboxes[b.ID]; !known {
+		return b, fault.New(fault.Conflict, "container is not running")
+	}
+	s.sandboxes[b.ID] = after
+	return after, nil
+}

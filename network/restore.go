@@ -1,0 +1,383 @@
+package network
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/fault"
+)
+
+// load takes up the stored networks, with their subnets, so that nobody else
+// takes these. One whose subnet is taken stays, and tells those who join it.
+func (s *Service) load() error {
+	records, err := s.store.load()
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(records, func(a, b record) int { return a.Created.Compare(b.Created) })
+	for _, r := range records {
+		l := &lan{record: r, state: lanUp}
+		if s.byName[l.Name] != nil {
+			slog.Error("two stored networks have one name, the newer is left out", "network", l.Name, "id", l.ID)
+			continue
+		}
+		s.put(l)
+		if l.ConfigOnly {
+			continue
+		}
+		if l.Driver == networkBridge {
+			l.opts, l.failure = readBridgeOptions(l.Options)
+		}
+		if l.failure == nil {
+			l.failure = s.takeSubnets(l, true)
+		}
+		if l.failure != nil {
+			slog.Error("a stored network cannot be used", "network", l.Name, "err", l.failure)
+			continue
+		}
+		l.resume(s.store.cursors(l.ID))
+	}
+	return nil
+}
+
+// Restore takes up the sandboxes that live on from an earlier run, and must be
+// called once before Attach, with none on a first run. It makes the networks'
+// bridges that are missing, as after a boot, and deletes those whose network is
+// gone. It replaces the table in one transaction, so no packet meets a moment
+// without rules, deletes the interfaces that no endpoint names, and starts to
+// fill the pools. It is fault.Conflict when containers of another identity are
+// on the default bridge. A network that cannot be made is told of and left: who
+// joins it tries again.
+func (s *Service) Restore(ctx context.Context, sandboxes []Sandbox) error {
+	s.raiseAll(ctx)
+	if err := s.lowerOrphans(); err != nil {
+		return err
+	}
+	if err := s.adopt(sandboxes); err != nil {
+		return err
+	}
+	if err := s.refuseStrangers(ctx); err != nil {
+		return err
+	}
+	watch, err := openWatch()
+	if err != nil {
+		return err
+	}
+	s.watch = watch
+	s.rules.Lock()
+	err = s.firewall.Replace(s.wanted())
+	s.rules.Unlock()
+	if err != nil {
+		return err
+	}
+	orphans, err := s.reconcilePorts()
+	if err != nil {
+		return err
+	}
+	s.renameAll(ctx)
+	s.beginBackground(ctx, orphans)
+	return nil
+}
+
+// raiseAll makes the networks' bridges, and what drivers make.
+func (s *Service) raiseAll(ctx context.Context) {
+	for _, l := range s.all() {
+		if predefined(l.Name) || l.ConfigOnly {
+			continue
+		}
+		if l.failure == nil {
+			l.failure = s.raiseStored(ctx, l)
+		}
+		if l.failure != nil {
+			slog.Error("a network could not be made", "network", l.Name, "driver", l.Driver, "err", l.failure)
+		}
+	}
+}
+
+func (s *Service) raiseStored(ctx context.Context, l *lan) (err error) {
+	if l.Driver != networkBridge {
+		if l.driver, err = s.findDriver(ctx, l.Driver); err == nil {
+			err = l.driver.Create(ctx, l.Network)
+		}
+		return err
+	}
+	b := s.bridgeOf(l)
+	if _, err := b.raise(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	l.bridge = b
+	s.mu.Unlock()
+	return nil
+}
+
+// whyDown is why nobody can join a lan that is not up.
+func (l *lan) whyDown(err error) error {
+	if err == nil {
+		err = errors.New("its bridge is gone")
+	}
+	return fault.New(fault.Internal, "the network %s is not up: %w", l.Name, err)
+}
+
+// reviveAll tries again to make those of the networks that could not be made.
+func (s *Service) reviveAll(ctx context.Context, lans []*lan) error {
+	for _, l := range lans {
+		if err := s.revive(ctx, l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// revive tries again to make a network that could not be made.
+func (s *Service) revive(ctx context.Context, l *lan) error {
+	s.mu.Lock()
+	up := l.failure == nil && (l.bridge != nil || l.driver != nil)
+	s.mu.Unlock()
+	if up {
+		return nil
+	}
+	unlock, err := s.working.Lock(ctx, l.ID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if len(l.nets) == 0 && l.IPAM.Driver != driverNull {
+		taken := &lan{record: l.record, opts: l.opts}
+		if err := s.takeSubnets(taken, true); err != nil {
+			return l.whyDown(err)
+		}
+		s.mu.Lock()
+		l.nets = taken.nets
+		s.mu.Unlock()
+	}
+	if err := s.raiseStored(ctx, l); err != nil {
+		return l.whyDown(err)
+	}
+	s.mu.Lock()
+	l.failure = nil
+	s.mu.Unlock()
+	return s.renewRules()
+}
+
+// all are the lans: those that always exist, then the oldest first.
+func (s *Service) all() []*lan {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []*lan
+	for _, l := range s.lans {
+		out = append(out, l)
+	}
+	slices.SortFunc(out, func(a, b *lan) int {
+		if c := slices.Index(predefinedNames, b.Name) - slices.Index(predefinedNames, a.Name); c != 0 {
+			return c
+		}
+		if c := a.Created.Compare(b.Created); c != 0 {
+			return c
+		}
+		return strings.Compare(a.ID, b.ID)
+	})
+	return out
+}
+
+// lowerOrphans deletes bridges of ours that are no network's: the daemon ended
+// between two steps.
+func (s *Service) lowerOrphans() error {
+	links, err := whole(netlink.LinkList)
+	if err != nil {
+		return fmt.Errorf("list the interfaces: %w", err)
+	}
+	wanted := map[string]bool{}
+	for _, l := range s.all() {
+		wanted[l.Bridge] = true
+	}
+	for _, l := range links {
+		a := l.Attrs()
+		if l.Type() == "bridge" && !wanted[a.Name] && bytes.Equal(a.HardwareAddr, bridgeMAC(s.cfg.Identity, a.Name)) {
+			if err := lowerBridge(a.Name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// adopt enters the sandboxes and claims their addresses. An endpoint whose
+// interface is gone was disconnected, and the daemon ended before anybody could
+// store that.
+func (s *Service) adopt(sandboxes []Sandbox) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.restored || s.closed {
+		return fault.New(fault.Internal, "networks: restore must come once, before attach")
+	}
+	for _, b := range sandboxes {
+		b.Endpoints = slices.DeleteFunc(slices.Clone(b.Endpoints), func(e Endpoint) bool {
+			return e.Driver == networkBridge && len(b.Endpoints) > 1 && !s.present(e.HostInterface)
+		})
+		for i := range b.Endpoints {
+			e := &b.Endpoints[i]
+			l := s.lans[e.NetworkID]
+			if l == nil {
+				continue
+			}
+			if e.Address.IsValid() {
+				l.adopt(e.Address)
+			}
+			if e.Address6.IsValid() {
+				l.adopt(e.Address6)
+			}
+		}
+		s.enterLocked(b)
+	}
+	for _, l := range s.lans {
+		if s.store.dir == "" {
+			l.resume(nil)
+		}
+	}
+	return nil
+}
+
+// renameAll tells the names of those that live on.
+func (s *Service) renameAll(ctx context.Context) {
+	if s.names == nil {
+		return
+	}
+	s.mu.Lock()
+	var list []Sandbox
+	for _, b := range s.sandboxes {
+		list = append(list, b)
+	}
+	s.mu.Unlock()
+	for _, b := range list {
+		held, err := s.names.Set(ctx, b, nil, nil)
+		closeAll(held)
+		if err != nil {
+			slog.Error("the names of a container that runs on cannot be told", "container", b.ContainerID, "err", err)
+		}
+	}
+}
+
+// beginBackground starts what removes interfaces and fills the pools. It
+// outlives the call and ends with Close.
+func (s *Service) beginBackground(ctx context.Context, orphans []removal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	s.restored = true
+	s.doomed = append(s.doomed, orphans...)
+	s.startPoolLocked(ctx, s.byName[networkBridge], s.spares)
+	ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
+	s.tasks.Add(2)
+	go s.removeDoomed(ctx)
+	go s.keepTables(ctx)
+}
+
+// refuseStrangers fails when containers are on the bridge that a daemon of
+// another identity left running: their addresses are not known here, and their
+// published ports would go with the table.
+func (s *Service) refuseStrangers(ctx context.Context) error {
+	known := s.interfaces()
+	for deadline := time.Now().Add(claimPatience); ; {
+		name, err := s.stranger(known)
+		if name == "" || err != nil {
+			return err
+		}
+		// Those of a daemon that was just killed vanish in the kernel's own time.
+		if time.Now().After(deadline) || !pause(ctx, 10*time.Millisecond) {
+			return fault.New(fault.Conflict, "containers of a tared with another data root are on the bridge %s (%s): end them, or choose another bridge by --bridge", s.cfg.Bridge, name)
+		}
+	}
+}
+
+// stranger finds an interface on the bridge that another identity made; "" is
+// none.
+func (s *Service) stranger(known map[string]bool) (string, error) {
+	bridge, err := s.routes.interfaceIndex(s.cfg.Bridge)
+	if err != nil {
+		return "", err
+	}
+	links, err := whole(netlink.LinkList)
+	if err != nil {
+		return "", fmt.Errorf("list the interfaces: %w", err)
+	}
+	for _, l := range links {
+		a := l.Attrs()
+		if l.Type() == "veth" && a.MasterIndex == bridge && strings.HasPrefix(a.Name, interfaceMark) && len(a.Name) == unix.IFNAMSIZ-1 &&
+			!strings.HasPrefix(a.Name, s.prefix) && !known[a.Name] {
+			return a.Name, nil
+		}
+	}
+	return "", nil
+}
+
+// interfaces are the names of the endpoints' ends on the bridge.
+func (s *Service) interfaces() map[string]bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	names := map[string]bool{}
+	for _, b := range s.sandboxes {
+		for _, e := range b.Endpoints {
+			names[e.HostInterface] = true
+		}
+	}
+	return names
+}
+
+// reconcilePorts compares the bridges' ports with the endpoints: it gives those
+// that no endpoint names for removal, and puts back on their bridge those that
+// lost it when it was made anew.
+func (s *Service) reconcilePorts() (orphans []removal, err error) {
+	links, err := whole(netlink.LinkList)
+	if err != nil {
+		return nil, fmt.Errorf("list the interfaces: %w", err)
+	}
+	wanted := s.masters()
+	for _, l := range links {
+		a := l.Attrs()
+		if !strings.HasPrefix(a.Name, s.prefix) || l.Type() != "veth" {
+			continue
+		}
+		master, known := wanted[a.Name]
+		switch {
+		case !known:
+			orphans = append(orphans, removal{host: a.Name})
+		case master != 0 && a.MasterIndex != master:
+			if err := netlink.LinkSetMasterByIndex(l, master); err != nil {
+				return nil, fmt.Errorf("put %s back on its bridge: %w", a.Name, err)
+			}
+			if err := s.routes.do(setHairpin(a.Name)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return orphans, nil
+}
+
+// masters are the endpoints' ends on bridges, with the bridges' indexes; 0 is
+// one that is not up.
+func (s *Service) masters() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := map[string]int{}
+	for _, b := range s.sandboxes {
+		for _, e := range b.Endpoints {
+			out[e.HostInterface] = 0
+			if l := s.lans[e.NetworkID]; l != nil && l.bridge != nil {
+				out[e.HostInterface] = l.bridge.index
+			}
+		}
+	}
+	return out
+}
