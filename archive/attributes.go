@@ -15,17 +15,23 @@ func keepsXattr(name string) bool {
 	switch {
 	case name == "security.capability", name == "system.posix_acl_access", name == "system.posix_acl_default":
 		return true
-	case strings.HasPrefix(name, "user."):
-		return !strings.HasPrefix(name, "user.overlay.")
-	case strings.HasPrefix(name, "trusted."):
-		return !strings.HasPrefix(name, "trusted.overlay.") && !strings.HasPrefix(name, "trusted.tare.")
+	case strings.HasPrefix(name, "user."), strings.HasPrefix(name, "trusted."):
+		return !isOverlay(name) && !strings.HasPrefix(name, "trusted.tare.")
 	}
 	return false
 }
 
+// isOverlay tells whether overlayfs gives the attribute a meaning.
+func isOverlay(name string) bool {
+	return strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.")
+}
+
+// keepsOverlay is keepsXattr for a tree in which those are data.
+func keepsOverlay(name string) bool { return keepsXattr(name) || isOverlay(name) }
+
 // readXattrs reads the extended attributes of what fd is open for, a mere
 // place (O_PATH) too. buf has the 64 KiB that a list or a value can take.
-func readXattrs(fd int, buf []byte) (map[string]string, error) {
+func readXattrs(fd int, buf []byte, keeps func(name string) bool) (map[string]string, error) {
 	n, err := unix.Flistxattr(fd, buf)
 	at := ""
 	if errors.Is(err, unix.EBADF) { // O_PATH
@@ -40,7 +46,7 @@ func readXattrs(fd int, buf []byte) (map[string]string, error) {
 	}
 	var found map[string]string
 	for name := range strings.SplitSeq(strings.TrimSuffix(string(buf[:n]), "\x00"), "\x00") {
-		if !keepsXattr(name) {
+		if !keeps(name) {
 			continue
 		}
 		n, err := getXattr(fd, at, name, buf)
@@ -59,11 +65,11 @@ func readXattrs(fd int, buf []byte) (map[string]string, error) {
 }
 
 func sameXattrs(a, b int, buf []byte) (bool, error) {
-	first, err := readXattrs(a, buf)
+	first, err := readXattrs(a, buf, keepsXattr)
 	if err != nil {
 		return false, err
 	}
-	second, err := readXattrs(b, buf)
+	second, err := readXattrs(b, buf, keepsXattr)
 	return maps.Equal(first, second), err
 }
 

@@ -311,7 +311,7 @@ func (x *extractor) node(dir int, base string, hdr *tar.Header) error {
 	if hdr.Devmajor < 0 || hdr.Devmajor >= 1<<12 || hdr.Devminor < 0 || hdr.Devminor >= 1<<20 {
 		return refuse(hdr.Name, "is the device %d:%d, which cannot be", hdr.Devmajor, hdr.Devminor)
 	}
-	if hdr.Typeflag == tar.TypeChar && hdr.Devmajor == 0 && hdr.Devminor == 0 {
+	if x.Whiteouts != Verbatim && hdr.Typeflag == tar.TypeChar && hdr.Devmajor == 0 && hdr.Devminor == 0 {
 		return refuse(hdr.Name, "is the character device 0:0, which is how the overlay file system says that nothing is there")
 	}
 	var dev uint64

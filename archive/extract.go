@@ -72,7 +72,14 @@ const (
 	// NoWhiteouts is for an archive that is no layer: its names mean themselves,
 	// and an entry of the directory that it goes to says nothing about that.
 	NoWhiteouts
+	// Verbatim is for an archive of a whole tree that is no layer either, as Write
+	// makes it with the option of that name: the root has an entry too, and what means
+	// something to overlayfs is as good as any other file or attribute.
+	Verbatim
 )
+
+// noLayer tells whether names that begin with .wh. mean themselves.
+func (w Whiteouts) noLayer() bool { return w == NoWhiteouts || w == Verbatim }
 
 // Options say what an extracted tree is for.
 type Options struct {
@@ -241,7 +248,7 @@ func (x *extractor) entry(ctx context.Context, hdr *tar.Header, data io.Reader) 
 		return refuse(hdr.Name, "belongs to %d:%d, which are no IDs", hdr.Uid, hdr.Gid)
 	}
 	base := path.Base(name)
-	if x.Whiteouts != NoWhiteouts && strings.Contains(name, whiteoutPrefix) {
+	if !x.Whiteouts.noLayer() && strings.Contains(name, whiteoutPrefix) {
 		if done, err := x.whiteout(name, base); done || err != nil {
 			return err
 		}
@@ -290,7 +297,7 @@ func (x *extractor) renamed(name string) string {
 
 // reserved tells whether no entry can have the name, as it would be a whiteout.
 func (x *extractor) reserved(base string) bool {
-	return x.Whiteouts != NoWhiteouts && strings.HasPrefix(base, whiteoutPrefix)
+	return !x.Whiteouts.noLayer() && strings.HasPrefix(base, whiteoutPrefix)
 }
 
 // whiteout hides what the layers below have, if the name is one. The OCI layer

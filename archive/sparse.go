@@ -17,6 +17,9 @@ import (
 // graph drivers cannot save or push again a layer that has one.
 const manyHoles = 8 << 30
 
+// someHoles is manyHoles for an archive that is no layer.
+const someHoles = 64 << 10
+
 // maxPieces bounds the map of a sparse file. One of more pieces is written with
 // zeros.
 const maxPieces = 10_000
@@ -56,13 +59,13 @@ func dataOf(fd int, size int64) ([]piece, error) {
 // sparseMap writes the map of a file that is to be stored as a sparse one: the
 // number of its pieces, and of each the offset and the size, a line each, filled
 // up to whole blocks ("Storing Sparse Files" in GNU tar's manual, PAX format
-// 1.0). "" for other files.
-func sparseMap(pieces []piece, size int64) string {
+// 1.0). "" for files with fewer bytes of holes than the least.
+func sparseMap(pieces []piece, size, least int64) string {
 	data := int64(0)
 	for _, d := range pieces {
 		data += d.size
 	}
-	if size-data < manyHoles || len(pieces) > maxPieces {
+	if size-data < least || len(pieces) > maxPieces {
 		return ""
 	}
 	if n := len(pieces); n == 0 || pieces[n-1].offset+pieces[n-1].size < size {

@@ -24,6 +24,10 @@ type WriteOptions struct {
 	// Seconds leaves out the fractions of the times, and so for most files a header
 	// as large as another small file, which takes its reader as long.
 	Seconds bool
+	// Verbatim takes the whiteouts and attributes of overlayfs for files and
+	// attributes like others, and leaves out the holes of files: for one directory
+	// that is no layer.
+	Verbatim bool
 }
 
 // Write writes the whole tree as an uncompressed tar: each directory before
@@ -132,7 +136,7 @@ func (p *packer) children(name string, dir stack) error {
 func (p *packer) item(name string, dir stack, it item) error {
 	var st unix.Stat_t
 	fd, err := openAsPlace(dir[it.layer], it.name, &st)
-	if errors.Is(err, unix.ENOENT) || err == nil && overlayfs.IsWhiteout(&st) {
+	if errors.Is(err, unix.ENOENT) || err == nil && p.hidden(&st) {
 		if err == nil {
 			unix.Close(fd)
 		}
@@ -164,6 +168,9 @@ func (p *packer) item(name string, dir stack, it item) error {
 	}
 	return p.children(name+"/", sub)
 }
+
+// hidden tells whether it is no file but says that there is none.
+func (p *packer) hidden(st *unix.Stat_t) bool { return !p.Verbatim && overlayfs.IsWhiteout(st) }
 
 func cannotRead(name string, err error) error {
 	return fmt.Errorf("cannot read %q: %w", "/"+shorten(name), err)
@@ -257,7 +264,7 @@ func (p *packer) place(name string, fd int, st *unix.Stat_t) (there bool, err er
 	kind := map[uint32]byte{
 		unix.S_IFREG: kindFile, unix.S_IFLNK: kindSymlink, unix.S_IFCHR: kindChar, unix.S_IFBLK: kindBlock, unix.S_IFIFO: kindFifo,
 	}[st.Mode&unix.S_IFMT]
-	if kind == 0 || overlayfs.IsWhiteout(st) { // a socket means nothing without its process
+	if kind == 0 || p.hidden(st) { // a socket means nothing without its process
 		return false, nil
 	}
 	if st.Nlink > 1 {
@@ -339,7 +346,11 @@ func (p *packer) regular(h header, place int, st *unix.Stat_t) error {
 			return cannotRead(h.name, err)
 		}
 	}
-	if m := sparseMap(pieces, st.Size); m != "" {
+	least := int64(manyHoles)
+	if p.Verbatim {
+		least = someHoles
+	}
+	if m := sparseMap(pieces, st.Size, least); m != "" {
 		return p.sparse(h, f, st, pieces, m)
 	}
 	if err := p.begin(h, st); err != nil {
@@ -403,7 +414,11 @@ const maxRecords = 1<<20 - 64<<10
 
 // records makes the PAX records of a file's extended attributes.
 func (p *packer) records(name string, fd int) (map[string]string, error) {
-	attributes, err := readXattrs(fd, p.xattrs)
+	keeps := keepsXattr
+	if p.Verbatim {
+		keeps = keepsOverlay
+	}
+	attributes, err := readXattrs(fd, p.xattrs, keeps)
 	if err != nil {
 		return nil, cannotRead(name, err)
 	}

@@ -60,7 +60,7 @@ func (x *extractor) setXattrs(hdr *tar.Header, set func(name string, value []byt
 		if name == "" {
 			continue
 		}
-		if strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.") {
+		if x.Whiteouts != Verbatim && isOverlay(name) {
 			return refuse(hdr.Name, "has the attribute %s, which belongs to the overlay file system", name)
 		}
 		if strings.HasPrefix(name, "trusted.tare.") {

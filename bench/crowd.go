@@ -1,18 +1,23 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
 
 // crowds is how many containers an engine runs at a time. The peers get fewer:
-// a thousand takes Docker minutes and gigabytes.
-var crowds = map[string]int{"tare": 1000, "docker": 100, "podman": 50}
+// a thousand takes Docker minutes and gigabytes, and podman longer.
+var crowds = map[string]int{"tare": 1000, "docker": 50, "podman": 20}
+
+// crowdPatience is how long an engine may take to start its crowd, and to remove it.
+const crowdPatience = 90 * time.Second
 
 // throng is an engine with many containers.
 type throng struct {
@@ -55,8 +60,8 @@ func (c *throng) measure(runs int) error {
 		return err
 	}
 	c.add("run --rm busybox true, bridge, beside none", "ms", alone)
-	took, err := c.parallel(c.n, "run", "-d", "busybox", "sleep", "100000")
 	defer c.disperse()
+	took, err := c.gather()
 	if err != nil {
 		return err
 	}
@@ -84,11 +89,23 @@ func (c *throng) latency(runs int) (float64, error) {
 	return c.typical(runs, "run", "--rm", "busybox", "true")
 }
 
+// gather starts the crowd, all at once.
+func (c *throng) gather() (float64, error) {
+	var wg sync.WaitGroup
+	errs := make([]error, c.n)
+	begin := time.Now()
+	for i := range c.n {
+		wg.Go(func() { _, errs[i] = tryFor(crowdPatience, c.command("run", "-d", "busybox", "sleep", "100000")) })
+	}
+	wg.Wait()
+	return ms(time.Since(begin)), errors.Join(errs...)
+}
+
 // typical is the median of a command's times.
 func (c *throng) typical(runs int, args ...string) (float64, error) {
 	var all []float64
 	for range runs {
-		took, err := try(c.command(args...))
+		took, err := tryFor(crowdPatience/3, c.command(args...))
 		if err != nil {
 			return 0, err
 		}
@@ -157,10 +174,30 @@ func (c *throng) disperse() {
 	if len(ids) == 0 {
 		return
 	}
-	took, err := try(c.command(append([]string{"rm", "-f"}, ids...)...))
+	args := []string{"rm", "-f"}
+	if c.daemon == nil {
+		args = append(args, "-t", "0") // podman asks first, and waits ten seconds for each
+	}
+	took, err := tryFor(crowdPatience, c.command(append(args, ids...)...))
 	if err != nil {
 		c.t.note("%s: %v", c.name, err)
+		c.wipe()
 		return
 	}
 	c.add("rm -f of a crowd, for each", "ms", took/float64(len(ids)))
+}
+
+// wipe kills what runs beside the containers, and these: the engine would take
+// too long, and nothing may be left of them.
+func (c *throng) wipe() {
+	entries, _ := filepath.Glob("/proc/[0-9]*")
+	for _, entry := range entries {
+		pid, _ := strconv.Atoi(filepath.Base(entry))
+		if line := commandLine(pid); !strings.Contains(line, c.rule) || !strings.Contains(line, c.dir) {
+			continue
+		}
+		for _, below := range append(childrenOf(pid), pid) {
+			_ = syscall.Kill(below, syscall.SIGKILL)
+		}
+	}
 }

@@ -152,7 +152,7 @@ func (e *engine) command(args ...string) *exec.Cmd {
 // stop removes the containers and ends the daemon and its namespace.
 func (e *engine) stop() {
 	if e.daemon == nil { // its containers and their namespaces would stay
-		_ = e.command("rm", "--all", "--force").Run()
+		_, _ = tryFor(crowdPatience, e.command("rm", "--all", "--force", "--time", "0"))
 	} else {
 		_ = e.command("rm", "-f", "steady").Run()
 	}

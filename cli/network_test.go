@@ -71,6 +71,8 @@ func TestNetworkConnect(t *testing.T) {
 		"connect --ip 10.0.0.9 --ip6 fd00::9 --link-local-ip 169.254.1.1,fe80::5 --alias a,b --alias d --link x:y --mac-address 02:00:00:00:00:09 --gw-priority -3 --driver-opt k=v=w n c": `{
 			"Container":"c","EndpointConfig":{"IPAMConfig":{"IPv4Address":"10.0.0.9","IPv6Address":"fd00::9","LinkLocalIPs":["169.254.1.1","fe80::5"]},
 			"Links":["x:y"],"Aliases":["a","b","d"],"DriverOpts":{"k":"v=w"},"GwPriority":-3,"MacAddress":"02:00:00:00:00:09"}}`,
+		"connect --net-in-rate 10mbit --net-out-rate 1mbit --driver-opt k=v n c": `{"Container":"c","EndpointConfig":{"IPAMConfig":{},
+			"DriverOpts":{"k":"v","com.tarehq.network.in-rate":"10mbit","com.tarehq.network.out-rate":"1mbit"}}}`,
 		"disconnect n c":         `{"Container":"c"}`,
 		"disconnect --force n c": `{"Container":"c","Force":true}`,
 	} {

@@ -208,8 +208,15 @@ type UpdateConfig struct {
 	RestartPolicy RestartPolicy
 }
 
+// UpdateRequest is UpdateConfig and options of the container's endpoints, by
+// their networks' names, "*" for all.
+type UpdateRequest struct {
+	UpdateConfig
+	NetworkingConfig *NetworkingConfig `json:",omitempty"`
+}
+
 // ContainerUpdate changes a container's limits and its restart policy.
-func (c *Client) ContainerUpdate(ctx context.Context, name string, u UpdateConfig) (warnings []string, err error) {
+func (c *Client) ContainerUpdate(ctx context.Context, name string, u UpdateRequest) (warnings []string, err error) {
 	out, err := fetch[struct{ Warnings []string }](ctx, c, "POST", "/containers/"+segment(name)+"/update", nil, u)
 	return out.Warnings, err
 }

@@ -12,7 +12,6 @@ import (
 
 	wire "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
-	wirenet "github.com/moby/moby/api/types/network"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/tarehq/tare/container/spec"
@@ -47,7 +46,7 @@ func (c *creation) check() error {
 	config, h := req.Config, req.HostConfig
 	for _, err := range []error{
 		s.logs.choose(&h.LogConfig),
-		unsupported(config, h, req.NetworkingConfig),
+		unsupported(config, h),
 		checkConfig(config),
 		checkForeign(h),
 		checkLimits(h),
@@ -57,7 +56,7 @@ func (c *creation) check() error {
 		s.links.check(h),
 		checkStorage(s.cfg.Snapshots, h),
 		spec.CheckSecurity(h.SecurityOpt),
-		checkNetwork(config, h, req.NetworkingConfig),
+		c.checkNetwork(),
 		checkPolicy(h),
 		checkAnnotations(h.Annotations),
 	} {
@@ -259,85 +258,13 @@ func (c *creation) checkRuntime(h *wire.HostConfig) error {
 	return nil
 }
 
-// checkNetwork refuses what contradicts the network mode. Nothing that is
-// missing is fault.NotFound here: by that, clients know a missing image.
-func checkNetwork(c *wire.Config, h *wire.HostConfig, n *wirenet.NetworkingConfig) error {
-	mode := h.NetworkMode
-	conflict := func(what string) error {
-		return fault.New(fault.Invalid, "conflicting options: %s and the network mode", what)
-	}
-	switch {
-	case h.UTSMode.IsHost() && c.Hostname != "":
-		return fault.New(fault.Invalid, "conflicting options: hostname and the UTS mode")
-	case h.UTSMode.IsHost() && c.Domainname != "":
-		return fault.New(fault.Invalid, "conflicting options: domainname and the UTS mode")
-	case mode != wirenet.NetworkBridge && !mode.IsNone() && !mode.IsHost() && !mode.IsContainer():
-		return fault.New(fault.Invalid, "network %s not found", mode)
-	case !mode.IsContainer():
-		return checkEndpoints(mode, n)
-	case mode.ConnectedContainer() == "":
-		return fault.New(fault.Invalid, "invalid network mode: invalid container format container:<name|id>")
-	case c.Hostname != "":
-		return conflict("hostname")
-	case len(h.DNS) > 0:
-		return conflict("dns")
-	case len(h.DNSSearch) > 0:
-		return conflict("dns-search")
-	case len(h.DNSOptions) > 0:
-		return conflict("dns-option")
-	case len(h.ExtraHosts) > 0:
-		return conflict("custom host-to-IP mapping")
-	case len(h.PortBindings) > 0 || h.PublishAllPorts:
-		return fault.New(fault.Invalid, "conflicting options: port publishing and the container type network mode")
-	case len(c.ExposedPorts) > 0:
-		return fault.New(fault.Invalid, "conflicting options: port exposing and the container type network mode")
-	}
-	return checkEndpoints(mode, n)
-}
-
-func checkEndpoints(mode wire.NetworkMode, n *wirenet.NetworkingConfig) error {
-	if n == nil {
-		return nil
-	}
-	for name, e := range n.EndpointsConfig {
-		if name != string(mode) {
-			return fault.New(fault.NotImplemented, "connecting to the network %q is not supported yet", name)
-		}
-		switch {
-		case e == nil:
-		case e.IPAMConfig != nil && e.IPAMConfig.IPv4Address.IsValid():
-			return fault.New(fault.Invalid, "invalid config for network %s: user specified IP address is supported on user defined networks only", name)
-		case e.IPAMConfig != nil && e.IPAMConfig.IPv6Address.IsValid():
-			return fault.New(fault.Invalid, "invalid config for network %s: user specified IP address is supported on user defined networks only (IPv6Address)", name)
-		case len(e.Aliases) > 0:
-			return fault.New(fault.Invalid, "invalid config for network %s: network-scoped aliases are supported for containers in user defined networks only", name)
-		case len(e.MacAddress) > 0 && mode != wirenet.NetworkBridge:
-			return fault.New(fault.Invalid, "conflicting options: mac-address and the network mode")
-		}
-	}
-	return nil
-}
-
 // unsupported refuses by name what a later version will do. Nothing that is
 // asked for is silently left out.
-func unsupported(c *wire.Config, h *wire.HostConfig, n *wirenet.NetworkingConfig) error {
+func unsupported(c *wire.Config, h *wire.HostConfig) error {
 	asked := map[string]bool{
 		"anonymous volumes (Volumes)":               len(uncovered(c.Volumes, h)) > 0,
 		"volume drivers (VolumeDriver)":             h.VolumeDriver != "",
 		"volumes of other containers (VolumesFrom)": len(h.VolumesFrom) > 0,
-	}
-	if n != nil {
-		for _, e := range n.EndpointsConfig {
-			if e == nil {
-				continue
-			}
-			asked["EndpointsConfig.Links"] = asked["EndpointsConfig.Links"] || len(e.Links) > 0
-			asked["EndpointsConfig.DriverOpts"] = asked["EndpointsConfig.DriverOpts"] || len(e.DriverOpts) > 0
-			asked["EndpointsConfig.GwPriority"] = asked["EndpointsConfig.GwPriority"] || e.GwPriority != 0
-			if i := e.IPAMConfig; i != nil {
-				asked["IPAMConfig.LinkLocalIPs"] = asked["IPAMConfig.LinkLocalIPs"] || len(i.LinkLocalIPs) > 0
-			}
-		}
 	}
 	var names []string
 	for name, is := range asked {

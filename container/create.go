@@ -71,6 +71,7 @@ func (c *creation) settle() error {
 	if err := normalize(c.req); err != nil {
 		return err
 	}
+	c.nameNetworks()
 	if err := c.check(); err != nil {
 		return err
 	}
@@ -210,8 +211,10 @@ func (c *creation) record() (*Record, error) {
 		Progress: Progress{State: Created},
 	}
 	var err error
-	if r.Links, err = s.links.find(req.HostConfig.Links); err != nil {
-		return nil, err
+	if req.HostConfig.NetworkMode.IsBridge() {
+		if r.Links, err = s.links.find(req.HostConfig.Links); err != nil {
+			return nil, err
+		}
 	}
 	if n := req.NetworkingConfig; n != nil {
 		r.Networks = wishes(n.EndpointsConfig)
@@ -225,22 +228,6 @@ func (c *creation) record() (*Record, error) {
 	}
 	r.Path, r.Args = argv[0], argv[1:]
 	return r, nil
-}
-
-// wishes leaves of endpoints what can be asked for. The rest tells what is: some
-// clients send what inspect told them of another container.
-func wishes(endpoints map[string]*wirenet.EndpointSettings) map[string]*wirenet.EndpointSettings {
-	var out map[string]*wirenet.EndpointSettings
-	for name, e := range endpoints {
-		if e == nil {
-			continue
-		}
-		if out == nil {
-			out = map[string]*wirenet.EndpointSettings{}
-		}
-		out[name] = &wirenet.EndpointSettings{IPAMConfig: e.IPAMConfig, MacAddress: e.MacAddress}
-	}
-	return out
 }
 
 // mergeImage fills what the user left open with the image's config, by

@@ -3,7 +3,6 @@ package container
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"runtime"
 	"slices"
 	"strings"
@@ -81,57 +80,19 @@ func TestRefusals(t *testing.T) {
 	for name, h := range map[string]wire.HostConfig{
 		"VolumesFrom": {VolumesFrom: []string{"x"}},
 	} {
-		if err := unsupported(&wire.Config{}, &h, nil); !errors.Is(err, fault.NotImplemented) {
+		if err := unsupported(&wire.Config{}, &h); !errors.Is(err, fault.NotImplemented) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	covered := wire.HostConfig{Binds: []string{"/h:/data:ro"}}
-	if err := unsupported(&wire.Config{Volumes: map[string]struct{}{"/data/": {}}}, &covered, nil); err != nil {
+	if err := unsupported(&wire.Config{Volumes: map[string]struct{}{"/data/": {}}}, &covered); err != nil {
 		t.Errorf("a volume that is a bind mount's target: %v", err)
 	}
-	if err := unsupported(&wire.Config{Volumes: map[string]struct{}{"/other": {}}}, &covered, nil); !errors.Is(err, fault.NotImplemented) {
+	if err := unsupported(&wire.Config{Volumes: map[string]struct{}{"/other": {}}}, &covered); !errors.Is(err, fault.NotImplemented) {
 		t.Errorf("a volume of its own: %v", err)
 	}
-	if err := unsupported(&wire.Config{}, &wire.HostConfig{}, nil); err != nil {
+	if err := unsupported(&wire.Config{}, &wire.HostConfig{}); err != nil {
 		t.Errorf("a plain request: %v", err)
-	}
-}
-
-func TestNetworkConflicts(t *testing.T) {
-	endpoint := func(mode string, e wirenet.EndpointSettings) *wirenet.NetworkingConfig {
-		return &wirenet.NetworkingConfig{EndpointsConfig: map[string]*wirenet.EndpointSettings{mode: &e}}
-	}
-	var mac wirenet.HardwareAddr
-	if err := mac.UnmarshalText([]byte("02:42:ac:11:00:09")); err != nil {
-		t.Fatal(err)
-	}
-	port := wirenet.PortSet{wirenet.MustParsePort("80/tcp"): {}}
-	for want, r := range map[string]struct {
-		c wire.Config
-		h wire.HostConfig
-		n *wirenet.NetworkingConfig
-	}{
-		"network nosuch not found":      {h: wire.HostConfig{NetworkMode: "nosuch"}},
-		"hostname and the network mode": {c: wire.Config{Hostname: "x"}, h: wire.HostConfig{NetworkMode: "container:y"}},
-		"domainname and the UTS mode":   {c: wire.Config{Domainname: "x"}, h: wire.HostConfig{NetworkMode: "bridge", UTSMode: "host"}},
-		"hostname and the UTS mode":     {c: wire.Config{Hostname: "x"}, h: wire.HostConfig{NetworkMode: "bridge", UTSMode: "host"}},
-		"port exposing":                 {c: wire.Config{ExposedPorts: port}, h: wire.HostConfig{NetworkMode: "container:y"}},
-		"dns-search":                    {h: wire.HostConfig{NetworkMode: "container:y", DNSSearch: []string{"x"}}},
-		"dns-option":                    {h: wire.HostConfig{NetworkMode: "container:y", DNSOptions: []string{"x"}}},
-		"dns and the network mode":      {h: wire.HostConfig{NetworkMode: "container:y", DNS: []netip.Addr{{}}}},
-		"mac-address":                   {h: wire.HostConfig{NetworkMode: "none"}, n: endpoint("none", wirenet.EndpointSettings{MacAddress: mac})},
-		"config for network bridge: user specified IP address is supported on user defined networks only": {h: wire.HostConfig{NetworkMode: "bridge"}, n: endpoint("bridge", wirenet.EndpointSettings{
-			IPAMConfig: &wirenet.EndpointIPAMConfig{IPv4Address: netip.MustParseAddr("172.17.0.9")}})},
-		"config for network host: user specified IP address": {h: wire.HostConfig{NetworkMode: "host"}, n: endpoint("host", wirenet.EndpointSettings{
-			IPAMConfig: &wirenet.EndpointIPAMConfig{IPv4Address: netip.MustParseAddr("10.0.0.9")}})},
-	} {
-		if err := checkNetwork(&r.c, &r.h, r.n); !errors.Is(err, fault.Invalid) || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v", want, err)
-		}
-	}
-	if err := checkNetwork(&wire.Config{Hostname: "x"}, &wire.HostConfig{NetworkMode: "bridge"},
-		endpoint("bridge", wirenet.EndpointSettings{MacAddress: mac})); err != nil {
-		t.Error(err)
 	}
 }
 

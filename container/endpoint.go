@@ -6,10 +6,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/moby/moby/api/types/events"
+	wirenet "github.com/moby/moby/api/types/network"
 
 	"github.com/tarehq/tare/event"
+	"github.com/tarehq/tare/internal/atomicfile"
 	"github.com/tarehq/tare/network"
 	"github.com/tarehq/tare/supervise"
 )
@@ -35,11 +38,11 @@ func (a *attached) close() {
 }
 
 // relays are the published ports that the supervising process serves itself.
-func (a *attached) relays() (list []supervise.Relay) {
-	if a.sandbox == nil {
+func relays(b *network.Sandbox) (list []supervise.Relay) {
+	if b == nil {
 		return nil
 	}
-	for _, r := range a.sandbox.Relays() {
+	for _, r := range b.Relays() {
 		list = append(list, supervise.Relay{Proto: r.Proto, Host: r.Host.String(), First: r.First, Last: r.Last, To: r.To.String()})
 	}
 	return list
@@ -51,8 +54,6 @@ func (b *bundle) attach(ctx context.Context) (*attached, error) {
 	switch mode := r.HostConfig.NetworkMode; {
 	case mode.IsHost():
 		return &attached{path: "host"}, nil
-	case mode.IsNone():
-		return &attached{}, nil
 	case mode.IsContainer():
 		other, err := b.join(mode.ConnectedContainer(), "net")
 		if err != nil {
@@ -60,9 +61,9 @@ func (b *bundle) attach(ctx context.Context) (*attached, error) {
 		}
 		return &attached{other: other, path: other.path()}, nil
 	}
-	req, err := networkRequest(r, s.cfg.Defaults.get().PublishIP)
-	if err != nil {
-		return nil, err
+	req, err := networkRequest(r, s.cfg.Defaults.get())
+	if err != nil || len(req.Wants) == 0 {
+		return &attached{}, err // the runtime makes a namespace with nothing in it
 	}
 	a, err := s.cfg.Networks.Attach(ctx, req)
 	if err != nil {
@@ -71,12 +72,53 @@ func (b *bundle) attach(ctx context.Context) (*attached, error) {
 	return &attached{sandbox: &a.Sandbox, netns: a.NetNS, sockets: a.Sockets, path: supervise.NetNSPath}, nil
 }
 
-// address is the container's own, as its hosts file tells it.
-func (r *Record) address() netip.Addr {
-	if r.Sandbox == nil || len(r.Sandbox.Endpoints) == 0 {
-		return netip.Addr{}
+// networkRequest is what the container asks of its networks. Ports that name no
+// address of the host are published at the daemon's.
+func networkRequest(r *Record, daemon *Settings) (network.Request, error) {
+	req := network.Request{ContainerID: r.ID, Name: r.Name, Hostname: r.Config.Hostname, Domainname: r.Config.Domainname,
+		DNS: resolver(r.HostConfig, daemon)}
+	for _, p := range r.places() {
+		if p.network == wirenet.NetworkNone {
+			continue
+		}
+		want, err := p.want()
+		if err != nil {
+			return req, err
+		}
+		req.Wants = append(req.Wants, want)
 	}
-	return r.Sandbox.Endpoints[0].Address.Addr()
+	ports, err := wantedPorts(r.HostConfig.PortBindings, r.Config.ExposedPorts, r.HostConfig.PublishAllPorts)
+	if err != nil {
+		return req, err
+	}
+	for i := range ports {
+		if !ports[i].HostIP.IsValid() {
+			ports[i].HostIP = daemon.PublishIP
+		}
+	}
+	req.Ports = ports
+	return req, nil
+}
+
+// onBridge is the container's endpoint on the default bridge, whose links are
+// lines of hosts files; nil if it has none.
+func (r *Record) onBridge() *network.Endpoint {
+	if r.Sandbox == nil {
+		return nil
+	}
+	i := slices.IndexFunc(r.Sandbox.Endpoints, func(e network.Endpoint) bool { return e.NetworkName == wirenet.NetworkBridge })
+	if i < 0 {
+		return nil
+	}
+	return &r.Sandbox.Endpoints[i]
+}
+
+// address is the container's own on the default bridge.
+func (r *Record) address() netip.Addr {
+	if e := r.onBridge(); e != nil {
+		return e.Address.Addr()
+	}
+	return netip.Addr{}
 }
 
 // detach takes it back.
@@ -87,12 +129,20 @@ func detach(ctx context.Context, networks *network.Service, b *network.Sandbox) 
 	return networks.Detach(ctx, *b)
 }
 
-// publishPlace tells of a container's coming to its networks or leaving them.
-func publishPlace(log *event.Log, r Record, action events.Action) {
-	for _, e := range r.Sandbox.Endpoints {
-		log.Publish(events.NetworkEventType, action, events.Actor{ID: e.NetworkID,
-			Attributes: map[string]string{"container": r.ID, "name": e.NetworkName, "type": e.Driver}})
+// publishPlaces tells of a container's coming to its networks or leaving them.
+func publishPlaces(log *event.Log, b *network.Sandbox, action events.Action) {
+	if b == nil {
+		return
 	}
+	for _, e := range b.Endpoints {
+		publishPlace(log, b.ContainerID, e, action)
+	}
+}
+
+// publishPlace tells of one.
+func publishPlace(log *event.Log, containerID string, e network.Endpoint, action events.Action) {
+	log.Publish(events.NetworkEventType, action, events.Actor{ID: e.NetworkID,
+		Attributes: map[string]string{"container": containerID, "name": e.NetworkName, "type": e.Driver}})
 }
 
 // saveSandbox keeps the container's places on networks beside its bundle,
@@ -106,6 +156,15 @@ func saveSandbox(dir string, b *network.Sandbox) error {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, "endpoint.json"), data, 0o600)
+}
+
+// keepSandbox replaces what saveSandbox wrote, while a daemon may die.
+func keepSandbox(dir string, b *network.Sandbox) error {
+	data, err := json.Marshal(b)
+	if err != nil {
+		return err
+	}
+	return atomicfile.Write(filepath.Join(dir, "endpoint.json"), data, 0o600)
 }
 
 // loadSandbox reads it again, nil if the container has none.

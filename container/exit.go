@@ -162,6 +162,7 @@ func (v *vigil) finish(exit supervise.Exit) {
 	v.record = r
 	rest := v.clean()
 	updated, again, told := v.conclude(exit)
+	r = v.record
 	if err := s.store.flush(r.ID); err != nil {
 		// The exit record beside the bundle is the only one on disk: the next
 		// daemon reads it.
@@ -179,9 +180,7 @@ func (v *vigil) finish(exit supervise.Exit) {
 	}
 	s.publish(r, events.ActionDie, "exitCode", strconv.Itoa(exit.Code),
 		"execDuration", strconv.Itoa(int(exit.ExitedAt.Sub(r.StartedAt).Seconds())))
-	if r.Sandbox != nil {
-		publishPlace(s.cfg.Events, r, events.ActionDisconnect)
-	}
+	publishPlaces(s.cfg.Events, r.Sandbox, events.ActionDisconnect)
 	l.end(v.run)
 	l.tell(updated, false)
 	switch {
@@ -200,12 +199,13 @@ func (v *vigil) conclude(exit supervise.Exit) (updated Record, again, told bool)
 	l.mu.Lock()
 	held := l.held
 	l.mu.Unlock()
+	last := r.Sandbox
 	updated, err := s.store.change(r.ID, func(p *Progress) error {
-		told = p.OOMKilled
+		told, last = p.OOMKilled, p.Sandbox
 		again = !held && !p.ManuallyStopped && restarts(r.HostConfig.RestartPolicy, exit.Code, p.RestartCount)
 		*p = Progress{State: Exited, StartedAt: p.StartedAt, FinishedAt: exit.ExitedAt, ExitCode: exit.Code,
 			Error: exit.Error, OOMKilled: exit.OOMKilled, RestartCount: p.RestartCount, ManuallyStopped: p.ManuallyStopped,
-			Health: overHealth(p.Health)}
+			NetworkIDs: p.NetworkIDs, Health: overHealth(p.Health)}
 		if again {
 			p.State = Restarting
 			if !s.ending.Load() { // else it is the next daemon that starts it
@@ -218,6 +218,12 @@ func (v *vigil) conclude(exit supervise.Exit) (updated Record, again, told bool)
 		s.cfg.Log.Error("cannot record the end of a container", "container", r.ID, "err", err)
 		updated, again = r, false
 		updated.ExitCode, updated.Error = exit.Code, exit.Error
+	}
+	if last != r.Sandbox { // it was connected or disconnected while clean was under way
+		if err := detach(context.Background(), s.cfg.Networks, last); err != nil {
+			s.cfg.Log.Error("a place on a network of an ended container is left", "container", r.ID, "err", err)
+		}
+		v.record.Sandbox = last
 	}
 	return updated, again, told
 }

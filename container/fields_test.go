@@ -52,12 +52,6 @@ const (
 	volumes = "not supported yet: " // they have an issue of their own
 )
 
-func endpoint(e wirenet.EndpointSettings) func(*CreateRequest) {
-	return func(r *CreateRequest) {
-		r.NetworkingConfig = &wirenet.NetworkingConfig{EndpointsConfig: map[string]*wirenet.EndpointSettings{"bridge": &e}}
-	}
-}
-
 func mounted(m mount.Mount) func(*CreateRequest) {
 	return func(r *CreateRequest) { r.HostConfig.Mounts = []mount.Mount{m} }
 }
@@ -200,13 +194,13 @@ var proofs = map[string]proof{
 	"HostConfig.Mounts.TmpfsOptions.SizeBytes":                 shown(devices, "tmpfs-size=3m"),
 	"HostConfig.Mounts.TmpfsOptions.Mode":                      shown(devices, "tmpfs-mode=0711"),
 	"HostConfig.Mounts.TmpfsOptions.Options":                   shown(devices, `"TmpfsOptions":{"Options":[["exec"]]}`),
-	"NetworkingConfig.EndpointsConfig.IPAMConfig.IPv4Address":  refused("user specified IP address is supported on user defined networks only", endpoint(wirenet.EndpointSettings{IPAMConfig: &wirenet.EndpointIPAMConfig{IPv4Address: netip.MustParseAddr("10.0.0.9")}})),
-	"NetworkingConfig.EndpointsConfig.IPAMConfig.IPv6Address":  refused("user specified IP address is supported on user defined networks only (IPv6Address)", endpoint(wirenet.EndpointSettings{IPAMConfig: &wirenet.EndpointIPAMConfig{IPv6Address: netip.MustParseAddr("fd00::9")}})),
-	"NetworkingConfig.EndpointsConfig.IPAMConfig.LinkLocalIPs": refused("IPAMConfig.LinkLocalIPs", endpoint(wirenet.EndpointSettings{IPAMConfig: &wirenet.EndpointIPAMConfig{LinkLocalIPs: []netip.Addr{netip.MustParseAddr("169.254.0.9")}}})),
-	"NetworkingConfig.EndpointsConfig.Links":                   refused("EndpointsConfig.Links", endpoint(wirenet.EndpointSettings{Links: []string{"a:b"}})),
-	"NetworkingConfig.EndpointsConfig.Aliases":                 refused("network-scoped aliases are supported for containers in user defined networks only", endpoint(wirenet.EndpointSettings{Aliases: []string{"a"}})),
-	"NetworkingConfig.EndpointsConfig.DriverOpts":              refused("EndpointsConfig.DriverOpts", endpoint(wirenet.EndpointSettings{DriverOpts: map[string]string{"a": "b"}})),
-	"NetworkingConfig.EndpointsConfig.GwPriority":              refused("EndpointsConfig.GwPriority", endpoint(wirenet.EndpointSettings{GwPriority: 1})),
+	"NetworkingConfig.EndpointsConfig.IPAMConfig.IPv4Address":  shown("container.TestWants", "IPv4Address"),
+	"NetworkingConfig.EndpointsConfig.IPAMConfig.IPv6Address":  shown("container.TestWants", "IPv6Address"),
+	"NetworkingConfig.EndpointsConfig.IPAMConfig.LinkLocalIPs": shown("container.TestWants", "LinkLocalIPs"),
+	"NetworkingConfig.EndpointsConfig.Links":                   shown("container.TestWants", "Links"),
+	"NetworkingConfig.EndpointsConfig.Aliases":                 shown("container.TestWants", "Aliases"),
+	"NetworkingConfig.EndpointsConfig.DriverOpts":              shown("container.TestWants", "DriverOpts"),
+	"NetworkingConfig.EndpointsConfig.GwPriority":              shown("container.TestWants", "GwPriority"),
 	"NetworkingConfig.EndpointsConfig.MacAddress":              shown(process, "--mac-address 02:42:ac:11:00:99"),
 	"NetworkingConfig.EndpointsConfig.NetworkID":               shown("container.TestWishes", "NetworkID"), // these tell what is, and nothing asks for it
 	"NetworkingConfig.EndpointsConfig.EndpointID":              shown("container.TestWishes", "EndpointID"),

@@ -62,9 +62,14 @@ func byPattern(name string, values map[string]bool) func(Record) bool {
 	}
 }
 
+// onNetwork tells whether the container is to be, or is, on the network of the
+// name or the beginning of an ID.
 func onNetwork(r Record, v string) bool {
-	return string(r.HostConfig.NetworkMode) == v || v != "" && r.Sandbox != nil &&
-		slices.ContainsFunc(r.Sandbox.Endpoints, func(e network.Endpoint) bool { return strings.HasPrefix(e.NetworkID, v) })
+	is := func(name, id string) bool { return name == v || v != "" && strings.HasPrefix(id, v) }
+	if string(r.HostConfig.NetworkMode) == v || slices.ContainsFunc(r.places(), func(p place) bool { return is(p.network, p.id) }) {
+		return true
+	}
+	return r.Sandbox != nil && slices.ContainsFunc(r.Sandbox.Endpoints, func(e network.Endpoint) bool { return is(e.NetworkName, e.NetworkID) })
 }
 
 // hasPort tells whether a running container has a port of the range, by the

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 
 	wire "github.com/moby/moby/api/types/container"
 
@@ -35,7 +36,7 @@ func (b *bundle) writeHostFiles(in *spec.Input) error {
 	if err := os.WriteFile(in.Hosts, hosts, 0o644); err != nil {
 		return err
 	}
-	resolv, err := resolvConf(r.HostConfig, s.cfg.Defaults.get())
+	resolv, err := resolvConf(r.HostConfig, s.cfg.Defaults.get(), b.net.sandbox)
 	if err != nil {
 		return err
 	}
@@ -65,7 +66,7 @@ func (s *store) hostFiles(id string, in *spec.Input) {
 func (b *bundle) hosts(name string) ([]byte, error) {
 	r := b.r
 	file := network.HostsFile{Extra: r.HostConfig.ExtraHosts, HostGateways: b.containers.cfg.hostGateways(),
-		Hostname: name, Domainname: r.Config.Domainname}
+		Hostname: name, Domainname: r.Config.Domainname, NoIPv6: r.HostConfig.Sysctls["net.ipv6.conf.all.disable_ipv6"] == "1"}
 	if r.HostConfig.NetworkMode.IsHost() {
 		base, err := os.ReadFile("/etc/hosts")
 		if err != nil && !os.IsNotExist(err) {
@@ -81,9 +82,21 @@ func (b *bundle) hosts(name string) ([]byte, error) {
 		file.Links = linkHosts(aliases, targets)
 	}
 	if b.net.sandbox != nil {
-		file.Address = b.net.sandbox.Endpoints[0].Address.Addr()
+		for i := range b.net.sandbox.Endpoints {
+			file.Addresses = append(file.Addresses, ownAddresses(&b.net.sandbox.Endpoints[i])...)
+		}
 	}
 	return network.Hosts(file)
+}
+
+// ownAddresses are those of the endpoint that have names in the hosts file.
+func ownAddresses(e *network.Endpoint) (list []netip.Addr) {
+	for _, p := range []netip.Prefix{e.Address, e.Address6} {
+		if p.IsValid() {
+			list = append(list, p.Addr())
+		}
+	}
+	return list
 }
 
 // hostGateways are the addresses that host-gateway stands for.
@@ -94,27 +107,42 @@ func (c *Config) hostGateways() []netip.Addr {
 	return []netip.Addr{c.Networks.Gateway()}
 }
 
-// resolvConf is the container's file: each list that it does not ask for is the
-// daemon's, and else the host's.
-func resolvConf(h *wire.HostConfig, daemon *Settings) ([]byte, error) {
+// resolver is what the container asks of its name resolution: each list that it
+// leaves open is the daemon's, and else the host's.
+func resolver(h *wire.HostConfig, daemon *Settings) network.Resolver {
+	r := network.Resolver{Servers: h.DNS, Search: h.DNSSearch, Options: h.DNSOptions}
+	if len(r.Servers) == 0 {
+		r.Servers = daemon.DNS
+	}
+	if len(r.Search) == 0 {
+		r.Search = daemon.DNSSearch
+	}
+	if len(r.Options) == 0 {
+		r.Options = daemon.DNSOptions
+	}
+	return r
+}
+
+// resolvConf is the container's file on the networks of b, nil for none.
+func resolvConf(h *wire.HostConfig, daemon *Settings, b *network.Sandbox) ([]byte, error) {
 	host, err := network.HostResolvConf()
 	if err != nil {
 		return nil, err
 	}
-	dns, search, options := h.DNS, h.DNSSearch, h.DNSOptions
-	if len(dns) == 0 {
-		dns = daemon.DNS
+	r := resolver(h, daemon)
+	dns := addresses(r.Servers)
+	switch {
+	case h.NetworkMode.IsHost():
+		return network.ResolvConfHostMode(host, dns, r.Search, r.Options), nil
+	case hasNames(b):
+		return network.ResolvConfNames(host, dns, r.Search, r.Options), nil
 	}
-	if len(search) == 0 {
-		search = daemon.DNSSearch
-	}
-	if len(options) == 0 {
-		options = daemon.DNSOptions
-	}
-	if h.NetworkMode.IsHost() {
-		return network.ResolvConfHostMode(host, addresses(dns), search, options), nil
-	}
-	return network.ResolvConf(host, addresses(dns), search, options), nil
+	return network.ResolvConf(host, dns, r.Search, r.Options, b != nil && b.Gateway6() != nil), nil
+}
+
+// hasNames tells whether one of the networks has a resolver for its names.
+func hasNames(b *network.Sandbox) bool {
+	return b != nil && slices.ContainsFunc(b.Endpoints, func(e network.Endpoint) bool { return len(e.DNSNames) > 0 })
 }
 
 func addresses(list []netip.Addr) []string {

@@ -2,13 +2,11 @@ package container
 
 import (
 	"context"
-	"net/netip"
 	"strings"
 	"time"
 
 	wire "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
-	wirenet "github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/storage"
 
 	"github.com/tarehq/tare/container/spec"
@@ -37,7 +35,7 @@ func (s *Service) Inspect(ctx context.Context, nameOrID string, size bool) (wire
 		HostConfig:              r.HostConfig,
 		Config:                  r.Config,
 		Mounts:                  mountPoints(r),
-		NetworkSettings:         networkSettings(r),
+		NetworkSettings:         s.networkSettings(r),
 		ImageManifestDescriptor: &manifest,
 		Storage:                 &storage.Storage{RootFS: &storage.RootFSStorage{Snapshot: &storage.RootFSStorageSnapshot{Name: s.cfg.Snapshots.Driver()}}},
 		ExecIDs:                 s.execs.of(r.ID),
@@ -92,37 +90,6 @@ func wireState(r Record) *wire.State {
 		FinishedAt: stamp(r.FinishedAt),
 		Health:     r.Health,
 	}
-}
-
-func networkSettings(r Record) *wire.NetworkSettings {
-	n := &wire.NetworkSettings{Ports: portMap(r), Networks: endpoints(r)}
-	if r.Sandbox != nil {
-		n.SandboxID = r.Sandbox.ID
-	}
-	return n
-}
-
-// endpoints shows the container's place on its network, as asked for and, if
-// it runs, as it is.
-func endpoints(r Record) map[string]*wirenet.EndpointSettings {
-	mode := string(r.HostConfig.NetworkMode)
-	if r.HostConfig.NetworkMode.IsContainer() {
-		return map[string]*wirenet.EndpointSettings{}
-	}
-	settings := r.Networks[mode].Copy()
-	if settings == nil {
-		settings = &wirenet.EndpointSettings{}
-	}
-	if r.Sandbox != nil && len(r.Sandbox.Endpoints) > 0 {
-		e := r.Sandbox.Endpoints[0]
-		settings.NetworkID, settings.EndpointID = e.NetworkID, e.ID
-		settings.Gateway, settings.IPAddress = e.Gateway, e.Address.Addr()
-		settings.IPPrefixLen = e.Address.Bits()
-		_ = settings.MacAddress.UnmarshalText([]byte(e.MAC))
-	} else {
-		settings.Gateway, settings.IPAddress = netip.Addr{}, netip.Addr{}
-	}
-	return map[string]*wirenet.EndpointSettings{mode: settings}
 }
 
 // mountPoints shows what -v, --mount brought in; a tmpfs of --tmpfs is shown

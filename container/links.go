@@ -1,12 +1,9 @@
 package container
 
 import (
-	"bytes"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -108,6 +105,8 @@ func (l *links) check(h *wire.HostConfig) error {
 		return fault.New(fault.Invalid, "conflicting options: container type network can't be used with links. %s", undefined)
 	case mode.IsNone():
 		return fault.New(fault.Invalid, "conflicting options: links (Links) need the default bridge, and the network mode is none")
+	case mode.IsUserDefined(): // there, links are the endpoint's
+		return nil
 	}
 	_, err := l.find(h.Links)
 	return err
@@ -147,7 +146,7 @@ func (l *links) targets(r *Record) (aliases []string, targets []Record, err erro
 			continue
 		case !t.State.Up():
 			return nil, nil, fault.New(fault.Internal, "Cannot link to a non running container: /%s AS /%s/%s", t.Name, r.Name, link.Alias)
-		case t.Sandbox == nil:
+		case t.onBridge() == nil:
 			return nil, nil, fault.New(fault.Internal, "Cannot link to /%s, as it does not belong to the default network", t.Name)
 		}
 		aliases, targets = append(aliases, link.Alias), append(targets, t)
@@ -282,6 +281,9 @@ func portEnv(prefix string, ip netip.Addr, exposed wirenet.PortSet) (env []strin
 // moved has the hosts files of those with a link to a container follow it to
 // its new address.
 func (l *links) moved(r Record) {
+	if r.onBridge() == nil {
+		return
+	}
 	for _, id := range l.to(r.ID) {
 		parent, err := l.store.find(id)
 		if err != nil || !parent.State.Live() {
@@ -296,43 +298,4 @@ func (l *links) moved(r Record) {
 			}
 		}
 	}
-}
-
-// maxHosts bounds a hosts file, which the container may write, in bytes.
-const maxHosts = 1 << 20
-
-// rewriteHosts changes the address of a name, and takes its line out when there
-// is none any more. The file is mounted in the
-// container, so it is the same file that has to change.
-func rewriteHosts(path, name string, addr netip.Addr) error {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	old, err := io.ReadAll(io.LimitReader(f, maxHosts+1))
-	if err != nil {
-		return err
-	}
-	if len(old) > maxHosts {
-		return fault.New(fault.Invalid, "%s is longer than %d bytes", path, maxHosts)
-	}
-	var text bytes.Buffer
-	for line := range bytes.Lines(old) {
-		fields := bytes.Fields(line)
-		if len(fields) > 1 && fields[0][0] != '#' && slices.ContainsFunc(fields[1:], func(f []byte) bool { return string(f) == name }) {
-			if !addr.IsValid() {
-				continue
-			}
-			line = []byte(addr.String() + "\t" + string(bytes.Join(fields[1:], []byte(" "))) + "\n")
-		}
-		text.Write(line)
-	}
-	if bytes.Equal(old, text.Bytes()) {
-		return nil
-	}
-	if _, err := f.WriteAt(text.Bytes(), 0); err != nil {
-		return err
-	}
-	return f.Truncate(int64(text.Len()))
 }

@@ -29,7 +29,7 @@ func target(env []string, ports ...string) Record {
 		set[wirenet.MustParsePort(p)] = struct{}{}
 	}
 	return Record{Spec: Spec{Name: "db", Config: &wire.Config{Hostname: "h", Env: env, ExposedPorts: set}},
-		Progress: Progress{Sandbox: &network.Sandbox{Endpoints: []network.Endpoint{{Address: netip.MustParsePrefix("10.0.0.2/24")}}}}}
+		Progress: Progress{Sandbox: &network.Sandbox{Endpoints: []network.Endpoint{{NetworkName: "bridge", Address: netip.MustParsePrefix("10.0.0.2/24")}}}}}
 }
 
 func TestLinkEnvironment(t *testing.T) {

@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -41,7 +42,7 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]wire.Summary, erro
 
 // listed chooses the containers of a list.
 func (s *Service) listed(o ListOptions) ([]*Record, error) {
-	keep, err := filter(o.Filters, s.store.find, s.cfg.Images.ID)
+	keep, err := filter(s.withNetworkNames(o.Filters), s.store.find, s.cfg.Images.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -53,13 +54,30 @@ func (s *Service) listed(o ListOptions) ([]*Record, error) {
 	return list, nil
 }
 
+// withNetworkNames adds to a filter's networks the names of those that were named
+// by their IDs.
+func (s *Service) withNetworkNames(filters map[string]map[string]bool) map[string]map[string]bool {
+	asked := filters["network"]
+	if len(asked) == 0 {
+		return filters
+	}
+	filters, named := maps.Clone(filters), maps.Clone(asked)
+	for v := range asked {
+		if n, err := s.cfg.Networks.Lookup(v); err == nil {
+			named[n.Name] = true
+		}
+	}
+	filters["network"] = named
+	return filters
+}
+
 func (s *Service) summary(ctx context.Context, r Record, size bool) (wire.Summary, error) {
 	manifest := r.Image.Manifest
 	item := wire.Summary{
 		ID: r.ID, Names: s.shownNames(&r), Image: s.imageName(r), ImageID: r.Image.ID.String(),
 		ImageManifestDescriptor: &manifest, Command: command(r), Created: r.Created.Unix(), Ports: portSummaries(r),
 		Labels: r.Config.Labels, State: r.State.Wire(), Status: status(r),
-		NetworkSettings: &wire.NetworkSettingsSummary{Networks: endpoints(r)}, Mounts: mountPoints(r),
+		NetworkSettings: &wire.NetworkSettingsSummary{Networks: s.endpoints(r)}, Mounts: mountPoints(r),
 		Health: &wire.HealthSummary{Status: healthStatus(r)},
 	}
 	if r.Health != nil {

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -22,7 +23,7 @@ type taggedImages struct {
 func (t taggedImages) ID(ref string) digest.Digest { return t.ids[ref] }
 
 func TestList(t *testing.T) {
-	s := &Service{store: testStore(t, t.TempDir()), cfg: Config{Images: taggedImages{ids: map[string]digest.Digest{"app:1": "sha256:new", "app:2": "sha256:old"}}}}
+	s := &Service{store: testStore(t, t.TempDir()), cfg: Config{Networks: &network.Service{}, Images: taggedImages{ids: map[string]digest.Digest{"app:1": "sha256:new", "app:2": "sha256:old"}}}}
 	for i, name := range []string{"up", "down"} {
 		addRecord(t, s.store, strings.Repeat(string(rune('a'+i)), 64), name, false)
 		r := s.store.byID[strings.Repeat(string(rune('a'+i)), 64)]
@@ -35,7 +36,7 @@ func TestList(t *testing.T) {
 		r.HostConfig.Binds = [][]string{{"/srv:/data"}, nil}[i]
 		r.State = []State{Running, Exited}[i]
 		if r.State == Running {
-			r.Sandbox = &network.Sandbox{Ports: []network.Published{{HostPort: 8080, ContainerPort: 81, Proto: "tcp"}}}
+			r.Sandbox = &network.Sandbox{Endpoints: []network.Endpoint{{Gateway: netip.MustParseAddr("10.0.0.1")}}, Ports: []network.Published{{HostPort: 8080, ContainerPort: 81, Proto: "tcp"}}}
 		}
 	}
 	for query, want := range map[string]string{

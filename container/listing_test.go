@@ -10,13 +10,15 @@ import (
 
 	wire "github.com/moby/moby/api/types/container"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/tarehq/tare/network"
 )
 
 // The text of a list is that of its summaries, whatever has changed since the
 // last time, and in each form.
 func TestListText(t *testing.T) {
 	images := map[string]digest.Digest{"app": "sha256:old"}
-	s := &Service{store: testStore(t, t.TempDir()), cfg: Config{Images: taggedImages{ids: images}}}
+	s := &Service{store: testStore(t, t.TempDir()), cfg: Config{Networks: &network.Service{}, Images: taggedImages{ids: images}}}
 	s.links.store = s.store
 	id := func(i int) string { return strings.Repeat(fmt.Sprint(i), 64) }
 	for i := range 3 {

@@ -14,31 +14,6 @@ import (
 	"github.com/tarehq/tare/network"
 )
 
-// networkRequest is what the container asks of the default bridge. Ports that
-// name no address of the host are published at the given one.
-func networkRequest(r *Record, publish netip.Addr) (network.Request, error) {
-	req := network.Request{ContainerID: r.ID, Name: r.Name}
-	ports, err := wantedPorts(r.HostConfig.PortBindings, r.Config.ExposedPorts, r.HostConfig.PublishAllPorts)
-	if err != nil {
-		return req, err
-	}
-	for i := range ports {
-		if !ports[i].HostIP.IsValid() {
-			ports[i].HostIP = publish
-		}
-	}
-	req.Ports = ports
-	want := network.Want{Network: string(r.HostConfig.NetworkMode)}
-	if e := r.Networks[want.Network]; e != nil {
-		want.MAC = e.MacAddress.String()
-		if e.IPAMConfig != nil {
-			want.Address = e.IPAMConfig.IPv4Address
-		}
-	}
-	req.Wants = []network.Want{want}
-	return req, nil
-}
-
 // wantedPorts lists the ports to publish, in the order of their numbers.
 func wantedPorts(bindings wirenet.PortMap, exposed wirenet.PortSet, all bool) ([]network.Port, error) {
 	var list []network.Port
@@ -94,6 +69,15 @@ func portRange(s string) (first, last uint16, err error) {
 	return uint16(a), uint16(b), nil
 }
 
+// published are the ports that lead to the container now: without a network that
+// has a way out they are only kept from others.
+func (r *Record) published() []network.Published {
+	if b := r.Sandbox; b != nil && (b.Gateway4() != nil || b.Gateway6() != nil) {
+		return b.Ports
+	}
+	return nil
+}
+
 // portMap is the published ports as inspect shows them: exposed ports that
 // are not published have no binding.
 func portMap(r Record) wirenet.PortMap {
@@ -104,7 +88,7 @@ func portMap(r Record) wirenet.PortMap {
 	for p := range r.Config.ExposedPorts {
 		m[p] = nil
 	}
-	for _, p := range r.Sandbox.Ports {
+	for _, p := range r.published() {
 		key, _ := wirenet.PortFrom(p.ContainerPort, wirenet.IPProtocol(p.Proto))
 		m[key] = append(m[key], wirenet.PortBinding{HostIP: anyIP(p.HostIP), HostPort: strconv.Itoa(int(p.HostPort))})
 	}
@@ -125,7 +109,7 @@ func portSummaries(r Record) []wire.PortSummary {
 		return list
 	}
 	published := map[string]bool{}
-	for _, p := range r.Sandbox.Ports {
+	for _, p := range r.published() {
 		published[fmt.Sprintf("%d/%s", p.ContainerPort, p.Proto)] = true
 		list = append(list, wire.PortSummary{IP: anyIP(p.HostIP), PrivatePort: p.ContainerPort, PublicPort: p.HostPort, Type: p.Proto})
 	}

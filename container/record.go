@@ -27,7 +27,7 @@ type Spec struct {
 	Created    time.Time
 	Config     *wire.Config
 	HostConfig *wire.HostConfig
-	Networks   map[string]*wirenet.EndpointSettings `json:",omitempty"` // as requested
+	Networks   map[string]*wirenet.EndpointSettings // as requested, by name; nil is the network of the mode alone
 	Links      []Link                               `json:",omitempty"` // of HostConfig.Links, which may name others by now
 	Image      Image
 	Path       string   // the program
@@ -52,12 +52,13 @@ type Progress struct {
 	StartedAt       time.Time
 	FinishedAt      time.Time
 	ExitCode        int
-	Error           string           `json:",omitempty"`
-	OOMKilled       bool             `json:",omitempty"`
-	RestartCount    int              `json:",omitempty"`
-	ManuallyStopped bool             `json:",omitempty"` // by stop or kill: the restart policy rests
-	Sandbox         *network.Sandbox `json:"-"`          // while running with interfaces of its own; kept in the bundle
-	Health          *wire.Health     `json:",omitempty"` // nil without a check; while running newer in the bundle; replaced, never changed
+	Error           string            `json:",omitempty"`
+	OOMKilled       bool              `json:",omitempty"`
+	RestartCount    int               `json:",omitempty"`
+	ManuallyStopped bool              `json:",omitempty"` // by stop or kill: the restart policy rests
+	Sandbox         *network.Sandbox  `json:"-"`          // while running with interfaces of its own; kept in the bundle
+	NetworkIDs      map[string]string `json:",omitempty"` // of the user's networks that the last start found, by name; replaced, never changed
+	Health          *wire.Health      `json:",omitempty"` // nil without a check; while running newer in the bundle; replaced, never changed
 }
 
 // autoRemove tells whether the container goes when its process ends.

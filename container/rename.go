@@ -35,6 +35,11 @@ func (s *Service) Rename(ctx context.Context, nameOrID, name string) error {
 		s.store.unreserve(wanted, r.ID)
 		return err
 	}
+	if r.State.Up() {
+		if err := (&connection{containers: s, r: r}).renamed(context.WithoutCancel(ctx), wanted); err != nil {
+			s.cfg.Log.Error("a renamed container keeps its old name on its networks until it is started again", "container", r.ID, "err", err)
+		}
+	}
 	s.publish(r, events.ActionRename, "oldName", "/"+old)
 	return nil
 }

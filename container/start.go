@@ -139,16 +139,14 @@ func (b *bundle) launch(ctx context.Context) (err error) {
 	status := keeper.Status()
 	*r, err = s.store.update(r.ID, func(p *Progress) error {
 		*p = Progress{State: Running, Pid: status.Pid, StartedAt: status.StartedAt, FinishedAt: p.FinishedAt,
-			RestartCount: r.RestartCount, Sandbox: b.net.sandbox, Health: startingHealth(r.Config, p.Health)}
+			RestartCount: r.RestartCount, Sandbox: b.net.sandbox, NetworkIDs: networkIDs(b.net.sandbox), Health: startingHealth(r.Config, p.Health)}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	if b.net.sandbox != nil {
-		s.links.moved(*r)
-		publishPlace(s.cfg.Events, *r, events.ActionConnect)
-	}
+	s.links.moved(*r)
+	publishPlaces(s.cfg.Events, r.Sandbox, events.ActionConnect)
 	s.health.begin(*r)
 	s.publish(*r, events.ActionStart)
 	s.logs.begin(r)

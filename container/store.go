@@ -182,9 +182,31 @@ func (s *store) note(id string, change func(*Progress) error) (Record, error) {
 	if err != nil {
 		return changed, err
 	}
+	s.flushOrLog(id)
+	return changed, nil
+}
+
+func (s *store) flushOrLog(id string) {
 	if err := s.flush(id); err != nil {
 		s.log.Error("a container's state cannot be written", "container", id, "err", err)
 	}
+}
+
+// agree is note for what is mostly so already: nothing is written then.
+func (s *store) agree(id string, change func(*Progress) error) (Record, error) {
+	s.mu.RLock()
+	was := s.byID[id]
+	s.mu.RUnlock()
+	changed, err := s.change(id, change)
+	if err != nil {
+		return changed, err
+	}
+	before, err1 := json.Marshal(&was.Progress)
+	after, err2 := json.Marshal(&changed.Progress)
+	if err1 == nil && err2 == nil && bytes.Equal(before, after) {
+		return changed, nil
+	}
+	s.flushOrLog(id)
 	return changed, nil
 }
 

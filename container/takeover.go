@@ -127,11 +127,13 @@ func (t *takeover) resume(f *finding) error {
 			return err
 		}
 	}
-	updated, err := s.store.note(f.record.ID, func(p *Progress) error {
+	updated, err := s.store.agree(f.record.ID, func(p *Progress) error {
 		if f.keeper != nil {
 			p.runs(f.keeper.Status())
 		}
-		p.Sandbox = loadSandbox(s.bundles.path(f.record.ID))
+		if p.Sandbox = loadSandbox(s.bundles.path(f.record.ID)); p.Sandbox != nil {
+			p.NetworkIDs = networkIDs(p.Sandbox)
+		}
 		p.Health = loadHealth(s.bundles.path(f.record.ID), f.record.Config, p.Health)
 		return nil
 	})

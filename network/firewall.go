@@ -16,13 +16,16 @@ func (c Config) rules(prefixes []string) firewall.Options {
 // wanted computes the rules from the bridges and the sandboxes.
 func (s *Service) wanted() firewall.Ruleset {
 	networks := s.networks()
+	return firewall.Rules(s.rulesFor, networks, s.ruledSandboxes())
+}
+
+func (s *Service) ruledSandboxes() (list []firewall.Sandbox) {
 	s.mu.Lock()
-	var sandboxes []firewall.Sandbox
+	defer s.mu.Unlock()
 	for _, b := range s.sandboxes {
-		sandboxes = append(sandboxes, ruled(b))
+		list = append(list, ruled(b))
 	}
-	s.mu.Unlock()
-	return firewall.Rules(s.rulesFor, networks, sandboxes)
+	return list
 }
 
 // elements are a sandbox's own among the rules.

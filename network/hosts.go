@@ -14,6 +14,8 @@ type HostsFile struct {
 	// Base is the host's own file in host mode; without one the file begins
 	// with the names of localhost.
 	Base []byte
+	// NoIPv6 leaves out the container's own names of IPv6.
+	NoIPv6 bool
 	// Extra are the entries asked for: name:address or name=address, where
 	// the address may be host-gateway or stand in brackets.
 	Extra []string
@@ -21,9 +23,8 @@ type HostsFile struct {
 	Links []HostsLine
 	// HostGateways are what host-gateway stands for, with a line for each.
 	HostGateways []netip.Addr
-	// Address is the container's own; with it go its Hostname, qualified by
-	// the Domainname if that is set, and the first part alone.
-	Address              netip.Addr
+	// Addresses are the container's own, with a line each of OwnNames.
+	Addresses            []netip.Addr
 	Hostname, Domainname string
 }
 
@@ -33,18 +34,23 @@ type HostsLine struct {
 	Names   []string
 }
 
-const localhostLines = "127.0.0.1\tlocalhost\n" +
-	"::1\tlocalhost ip6-localhost ip6-loopback\n" +
-	"fe00::\tip6-localnet\n" +
-	"ff00::\tip6-mcastprefix\n" +
-	"ff02::1\tip6-allnodes\n" +
-	"ff02::2\tip6-allrouters\n"
+const (
+	localhostLine   = "127.0.0.1\tlocalhost\n"
+	localhostLines6 = "::1\tlocalhost ip6-localhost ip6-loopback\n" +
+		"fe00::\tip6-localnet\n" +
+		"ff00::\tip6-mcastprefix\n" +
+		"ff02::1\tip6-allnodes\n" +
+		"ff02::2\tip6-allrouters\n"
+)
 
 // Hosts writes the file. An entry that cannot be understood is fault.Invalid.
 func Hosts(h HostsFile) ([]byte, error) {
 	var b bytes.Buffer
 	if h.Base == nil {
-		b.WriteString(localhostLines)
+		b.WriteString(localhostLine)
+		if !h.NoIPv6 {
+			b.WriteString(localhostLines6)
+		}
 	} else {
 		b.Write(h.Base)
 		if len(h.Base) > 0 && !bytes.HasSuffix(h.Base, []byte("\n")) {
@@ -63,16 +69,27 @@ func Hosts(h HostsFile) ([]byte, error) {
 	for _, line := range h.Links {
 		fmt.Fprintf(&b, "%s\t%s\n", line.Address, strings.Join(line.Names, " "))
 	}
-	if h.Address.IsValid() && h.Hostname != "" {
-		names := h.Hostname
-		if h.Domainname != "" {
-			names = h.Hostname + "." + h.Domainname + " " + h.Hostname
-		} else if short, _, qualified := strings.Cut(h.Hostname, "."); qualified {
-			names = h.Hostname + " " + short
+	if names := OwnNames(h.Hostname, h.Domainname); names != "" {
+		for _, addr := range h.Addresses {
+			if h.NoIPv6 && addr.Is6() {
+				continue
+			}
+			fmt.Fprintf(&b, "%s\t%s\n", addr, names)
 		}
-		fmt.Fprintf(&b, "%s\t%s\n", h.Address, names)
 	}
 	return b.Bytes(), nil
+}
+
+// OwnNames are a container's own names in the file: its host name, qualified by
+// the domain if that is set, and the first part alone.
+func OwnNames(hostname, domainname string) string {
+	if hostname != "" && domainname != "" {
+		return hostname + "." + domainname + " " + hostname
+	}
+	if short, _, qualified := strings.Cut(hostname, "."); qualified {
+		return hostname + " " + short
+	}
+	return hostname
 }
 
 func parseExtraHost(entry string, gateways []netip.Addr) (name string, addresses []netip.Addr, err error) {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -92,20 +93,49 @@ func (c *resolverConfig) override(dns, search, options []string) {
 // ResolvConf writes resolv.conf for a container on the default bridge, from
 // the host's and from what was asked for, which replaces the host's. Servers
 // of the host that a container cannot reach are left out: those on loopback
-// addresses, and those of IPv6, which the bridge does not carry. No server is
-// made up in their place.
-func ResolvConf(host []byte, dns, search, options []string) []byte {
+// addresses, and without ipv6 those of IPv6, which the bridge does not carry then.
+// No server is made up in their place.
+func ResolvConf(host []byte, dns, search, options []string, ipv6 bool) []byte {
 	c := parseResolvConf(host)
 	reachable := c.nameservers[:0]
 	for _, n := range c.nameservers {
 		// A zone names an interface of the host.
-		if addr, err := netip.ParseAddr(n); err == nil && addr.Unmap().Is4() && !addr.Unmap().IsLoopback() {
+		if addr, err := netip.ParseAddr(n); err == nil && addr.Zone() == "" && (ipv6 || addr.Unmap().Is4()) && !addr.Unmap().IsLoopback() {
 			reachable = append(reachable, n)
 		}
 	}
 	c.nameservers = reachable
 	c.override(dns, search, options)
 	return c.bytes()
+}
+
+// ResolverAddress is where a container on a user-defined network finds the
+// resolver that knows the names there.
+var ResolverAddress = netip.AddrFrom4([4]byte{127, 0, 0, 11})
+
+// ResolvConfNames writes resolv.conf for a container on a user-defined network:
+// the names there are the resolver's to know, which asks the servers for all
+// others. A name without a dot may be one of them, so it is tried as it is first
+// unless the options say otherwise.
+func ResolvConfNames(host []byte, dns, search, options []string) []byte {
+	c := parseResolvConf(host)
+	c.nameservers = nil
+	c.override(nil, search, options)
+	from := "the host's"
+	if len(dns) > 0 {
+		from = strings.Join(dns, " ")
+	}
+	c.nameservers = []string{ResolverAddress.String()}
+	if !slices.ContainsFunc(c.options, func(o string) bool { return strings.HasPrefix(o, "ndots:") && len(options) > 0 }) {
+		c.options = slices.DeleteFunc(slices.Clone(c.options), func(o string) bool { return strings.HasPrefix(o, "ndots:") })
+		c.options = append(c.options, "ndots:0")
+	}
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "# Written by tared when the container started or joined a network: a change here lasts until then.\n"+
+		"# The names of the container's networks are answered here, all others by the servers below.\n"+
+		"# ExtServers: [%s]\n", from)
+	b.Write(c.bytes())
+	return b.Bytes()
 }
 
 // ResolvConfHostMode writes resolv.conf for a container that shares the host's

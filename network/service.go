@@ -86,6 +86,11 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 	if s.routes, err = dialRoute(); err != nil {
 		return nil, err
 	}
+	if c.HostFirewall {
+		if err = firewall.AdmitDevices(); err != nil {
+			return nil, err
+		}
+	}
 	if err = s.load(); err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/network/shape"
 )
 
 // Request asks for a container's place on its networks.
@@ -48,11 +49,8 @@ type Want struct {
 	Rate       Rate
 }
 
-// Rate bounds an interface, in bits per second; 0 is without bound.
-type Rate struct {
-	In  uint64 `json:",omitempty"` // to the container
-	Out uint64 `json:",omitempty"`
-}
+// Rate bounds an interface.
+type Rate = shape.Limits
 
 // Resolver is what a container asked of its name resolution.
 type Resolver struct {

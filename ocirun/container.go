@@ -20,12 +20,17 @@ type Container struct {
 	id, bundle string
 	config     string // name of the configuration; "": config.json
 	dir        string // of the state; "" none
-	spec       *specs.Spec
+	path       string // of the control groups
+	ownPIDs    bool   // the end of init ends all processes of the container
+	hooks      bool   // there are some
 	group      *cgroup.Group
 	pid        int
 	started    uint64 // clock ticks after boot, to tell a reused pid; of loaded ones
 	claimed    bool
 	created    time.Time
+
+	reading sync.Mutex
+	spec    *specs.Spec // see specification
 
 	mu      sync.Mutex
 	pidfd   int
@@ -62,7 +67,7 @@ func (c *Container) Start() error {
 			return err
 		}
 	}
-	if h := c.spec.Hooks; h != nil {
+	if h := c.known().Hooks; h != nil {
 		return c.runHooks(context.Background(), "poststart", h.Poststart, specs.StateRunning)
 	}
 	return nil
@@ -121,18 +126,8 @@ func (c *Container) letGo() {
 	}
 }
 
-// ownPIDs tells whether the end of init ends all processes of the container.
-func (c *Container) ownPIDs() bool {
-	for _, n := range c.spec.Linux.Namespaces {
-		if n.Type == specs.PIDNamespace {
-			return n.Path == ""
-		}
-	}
-	return false
-}
-
 func (c *Container) signal(sig unix.Signal, all bool) error {
-	if all || sig == unix.SIGKILL && !c.ownPIDs() {
+	if all || sig == unix.SIGKILL && !c.ownPIDs {
 		return c.group.Signal(sig)
 	}
 	c.mu.Lock()
@@ -167,7 +162,10 @@ func (c *Container) Delete() error {
 			err = e
 		}
 	}
-	if h := c.spec.Hooks; h != nil {
+	if !c.hooks {
+		return err
+	}
+	if h := c.known().Hooks; h != nil {
 		if e := c.runHooks(context.Background(), "poststop", h.Poststop, specs.StateStopped); err == nil {
 			err = e
 		}

@@ -62,7 +62,8 @@ func create(ctx context.Context, o Options) (c *Container, err error) {
 	if err != nil {
 		return nil, err
 	}
-	c = &Container{id: o.ID, bundle: o.Bundle, config: o.Config, spec: spec, pidfd: -1, sync: -1, created: time.Now()}
+	c = &Container{id: o.ID, bundle: o.Bundle, config: o.Config, pidfd: -1, sync: -1, created: time.Now()}
+	c.know(spec)
 	defer func() {
 		if err != nil {
 			a.abort()
@@ -129,7 +130,7 @@ func (c *Container) setUp(a *attempt, o *Options) (err error) {
 		}
 	}
 	filter := compile(c.spec.Linux.Seccomp)
-	if c.group, err = cgroup.Create(groupPath(c.spec, o.ID), b.resources()); err != nil {
+	if c.group, err = cgroup.Create(c.path, b.resources()); err != nil {
 		return err
 	}
 	b.group = c.group

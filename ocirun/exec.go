@@ -30,8 +30,12 @@ func (c *Container) exec(ctx context.Context, o ExecOptions) (proc *Process, err
 	if err != nil {
 		return nil, err
 	}
-	spec, process := *c.spec, *o.Process
-	if own := c.spec.Process; own != nil { // what the container has and the new process does not name
+	whole, err := c.specification()
+	if err != nil {
+		return nil, err // what isolates the new process stands there
+	}
+	spec, process := *whole, *o.Process
+	if own := spec.Process; own != nil { // what the container has and the new process does not name
 		if process.Scheduler == nil {
 			process.Scheduler = own.Scheduler
 		}
@@ -176,7 +180,7 @@ func (c *Container) buildExec(a *attempt) (err error) {
 		return fault.New(fault.Conflict, "cannot exec in a stopped container")
 	}
 	a.opened = append(a.opened, target)
-	if err := compile(c.spec.Linux.Seccomp)(b); err != nil {
+	if err := compile(c.known().Linux.Seccomp)(b); err != nil {
 		return err
 	}
 	var flags uintptr
@@ -217,7 +221,7 @@ func (c *Container) buildExec(a *attempt) (err error) {
 			return err
 		}
 	}
-	if err := b.taskAttributes(b.spec.Process, c.spec.Linux); err != nil {
+	if err := b.taskAttributes(b.spec.Process, c.known().Linux); err != nil {
 		return err
 	}
 	if flags != 0 {

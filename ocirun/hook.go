@@ -32,7 +32,7 @@ func (c *Container) runHooks(ctx context.Context, kind string, hooks []specs.Hoo
 
 // hookState is what hooks learn of the container.
 func (c *Container) hookState(status specs.ContainerState) specs.State {
-	s := specs.State{Version: specs.Version, ID: c.id, Status: status, Pid: c.pid, Bundle: c.bundle, Annotations: c.spec.Annotations}
+	s := specs.State{Version: specs.Version, ID: c.id, Status: status, Pid: c.pid, Bundle: c.bundle, Annotations: c.known().Annotations}
 	if status == specs.StateStopped {
 		s.Pid = 0
 	}

@@ -21,7 +21,7 @@ func (c *Container) handListener(ctx context.Context, a *attempt, status specs.C
 		return fault.New(fault.Internal, "take the listener of the seccomp filter: %w", err)
 	}
 	defer unix.Close(listener)
-	s := c.spec.Linux.Seccomp
+	s := c.known().Linux.Seccomp
 	text, err := json.Marshal(specs.ContainerProcessState{Version: specs.Version, Fds: []string{specs.SeccompFdName},
 		Pid: a.pid, Metadata: s.ListenerMetadata, State: c.hookState(status)})
 	if err != nil {

@@ -68,7 +68,7 @@ func (c *Container) claim(a *attempt, o *Options) error {
 		return fault.New(fault.Internal, "make the state directory: %w", err)
 	}
 	c.claimed = true
-	if err := unix.Symlink(groupPath(c.spec, c.id), filepath.Join(c.dir, cgroupLink)); err != nil {
+	if err := unix.Symlink(c.path, filepath.Join(c.dir, cgroupLink)); err != nil {
 		return fault.New(fault.Internal, "write the state of container %s: %w", c.id, err)
 	}
 	name := filepath.Join(c.dir, fifoFile)
@@ -87,7 +87,6 @@ func (c *Container) claim(a *attempt, o *Options) error {
 // saveState writes state.json when the container is created.
 func (c *Container) saveState() error {
 	c.started, _, _ = procfs.Start(c.pid)
-	path := groupPath(c.spec, c.id)
 	b := []byte(`{"version":1,"id":"` + c.id + `","pid":` + strconv.Itoa(c.pid) + `,"started":`)
 	b = append(strconv.AppendUint(b, c.started, 10), `,"bundle":`...)
 	b = quoteJSON(b, c.bundle)
@@ -95,7 +94,7 @@ func (c *Container) saveState() error {
 		b = quoteJSON(append(b, `,"config":`...), c.config)
 	}
 	b = append(b, `,"cgroups":`...)
-	b = append(quoteJSON(b, path), `,"created":`...)
+	b = append(quoteJSON(b, c.path), `,"created":`...)
 	b = append(strconv.AppendInt(b, c.created.UnixNano(), 10), '}')
 	// Renamed into place: a reader sees no half file.
 	name := filepath.Join(c.dir, stateFile)
@@ -171,7 +170,7 @@ func (c *Container) release() (hooks *os.File, err error) {
 		return nil, fault.New(fault.Internal, "open %s: %w", name, err)
 	}
 	defer unix.Close(fd)
-	if h := c.spec.Hooks; h != nil && len(h.StartContainer) > 0 {
+	if h := c.known().Hooks; h != nil && len(h.StartContainer) > 0 {
 		if hooks, err = os.Open(name); err != nil {
 			return nil, fault.New(fault.Internal, "open %s: %w", name, err)
 		}
@@ -216,8 +215,11 @@ func Load(stateDir, id string) (*Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Container{id: id, bundle: s.Bundle, config: s.Config, dir: dir, spec: spec, group: group, pid: s.Pid, started: s.Started,
-		created: time.Unix(0, s.Created).UTC(), pidfd: -1, sync: -1}, nil
+	c := &Container{id: id, bundle: s.Bundle, config: s.Config, dir: dir, group: group, pid: s.Pid, started: s.Started,
+		created: time.Unix(0, s.Created).UTC(), pidfd: -1, sync: -1}
+	c.know(spec)
+	c.path = s.Cgroups
+	return c, nil
 }
 
 func (c *Container) loaded() bool { return c.dir != "" }
@@ -231,7 +233,7 @@ func (c *Container) alive() bool {
 
 // State is the container as the specification's state command shows it.
 func (c *Container) State() specs.State {
-	s := specs.State{Version: specs.Version, ID: c.id, Bundle: c.bundle, Annotations: c.spec.Annotations}
+	s := specs.State{Version: specs.Version, ID: c.id, Bundle: c.bundle, Annotations: c.known().Annotations}
 	switch {
 	case !c.alive():
 		s.Status = specs.StateStopped
@@ -251,4 +253,4 @@ func (c *Container) Created() time.Time { return c.created }
 // Bundle is the bundle's directory; Spec the specification, which is not to be
 // changed.
 func (c *Container) Bundle() string    { return c.bundle }
-func (c *Container) Spec() *specs.Spec { return c.spec }
+func (c *Container) Spec() *specs.Spec { return c.known() }

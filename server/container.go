@@ -47,6 +47,7 @@ type Streams interface {
 
 type containerHandlers struct {
 	containers    Containers
+	places        Places
 	cgroupVersion int
 }
 
@@ -274,15 +275,30 @@ func (h *containerHandlers) update(w http.ResponseWriter, r *request) error {
 	if err := r.form(); err != nil {
 		return err
 	}
-	var u wire.UpdateConfig
+	// Docker's request says nothing of networks; ours also changes what their
+	// endpoints' options limit.
+	var u struct {
+		wire.UpdateConfig
+		NetworkingConfig *wirenet.NetworkingConfig
+	}
 	if err := r.json(&u); err != nil {
 		return err
 	}
 	if r.Body == nil || r.ContentLength == 0 {
 		return errNoBody
 	}
-	r.version.update(&u)
-	warnings, err := h.containers.Update(r.Context(), r.params["id"], u)
+	var endpoints map[string]*wirenet.EndpointSettings
+	if u.NetworkingConfig != nil {
+		endpoints = u.NetworkingConfig.EndpointsConfig
+	}
+	if err := container.CheckLimits(endpoints); err != nil { // before anything is changed
+		return err
+	}
+	r.version.update(&u.UpdateConfig)
+	warnings, err := h.containers.Update(r.Context(), r.params["id"], u.UpdateConfig)
+	if err == nil && len(endpoints) > 0 {
+		err = h.places.Limit(r.Context(), r.params["id"], endpoints)
+	}
 	if err != nil {
 		return err
 	}

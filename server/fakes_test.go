@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	wire "github.com/moby/moby/api/types/container"
 	wireimage "github.com/moby/moby/api/types/image"
@@ -38,6 +39,7 @@ type fakeContainers struct {
 	execOpts container.ExecStartOptions
 	commit   container.CommitOptions
 	updated  wire.UpdateConfig
+	on       map[string]map[string]wirenet.EndpointResource // by the network's name
 
 	err     error
 	inspect wire.InspectResponse
@@ -337,13 +339,18 @@ func (f *fakeImages) transfer(progress func(image.Progress)) error {
 	return f.err
 }
 
-type fakeNetworks struct{}
+// fakeNetworks has the networks of a new daemon and one of a user. It notes
+// calls with those of the containers.
+type fakeNetworks struct{ *fakeContainers }
 
 func (fakeNetworks) List() []wirenet.Summary {
 	var out []wirenet.Summary
-	for _, name := range []string{"bridge", "host", "none"} {
+	for _, name := range []string{"bridge", "host", "none", "mine"} {
 		var n wirenet.Summary
 		n.Name, n.ID, n.Driver, n.Scope = name, name+"-id", strings.Replace(name, "none", "null", 1), "local"
+		if name == "mine" {
+			n.Driver, n.Labels, n.Created = "bridge", map[string]string{"a": "1", "b": "2"}, time.Unix(1000, 0)
+		}
 		out = append(out, n)
 	}
 	return out
@@ -351,10 +358,41 @@ func (fakeNetworks) List() []wirenet.Summary {
 func (f fakeNetworks) Inspect(name string) (wirenet.Inspect, error) {
 	for _, n := range f.List() {
 		if n.Name == name || strings.HasPrefix(n.ID, name) {
-			return wirenet.Inspect{Network: n.Network}, nil
+			return wirenet.Inspect{Network: n.Network, Containers: f.on[n.Name], Status: &wirenet.Status{}}, nil
 		}
 	}
 	return wirenet.Inspect{}, fault.New(fault.NotFound, "network %s not found", name)
+}
+func (f fakeNetworks) Create(_ context.Context, r wirenet.CreateRequest) (wirenet.CreateResponse, error) {
+	text, _ := json.Marshal(r)
+	f.call = "create network " + string(text)
+	return wirenet.CreateResponse{ID: "n1", Warning: "w"}, f.err
+}
+func (f fakeNetworks) Remove(_ context.Context, name string) error {
+	f.call = "remove network " + name
+	return f.err
+}
+func (f fakeNetworks) Prune(_ context.Context, wants func(wirenet.Network) bool) (names []string, err error) {
+	for _, n := range f.List() {
+		if wants(n.Network) && n.Name == "mine" {
+			names = append(names, n.Name)
+		}
+	}
+	return names, f.err
+}
+func (f fakeNetworks) Connect(_ context.Context, container, network string, e *wirenet.EndpointSettings) error {
+	text, _ := json.Marshal(e)
+	f.call = fmt.Sprintf("connect %s to %s %s", container, network, text)
+	return f.err
+}
+func (f fakeNetworks) Disconnect(_ context.Context, container, network string, force bool) error {
+	f.call = fmt.Sprintf("disconnect %s from %s %v", container, network, force)
+	return f.err
+}
+func (f fakeNetworks) Limit(_ context.Context, container string, endpoints map[string]*wirenet.EndpointSettings) error {
+	text, _ := json.Marshal(endpoints)
+	f.call = fmt.Sprintf("limit %s %s", container, text)
+	return f.err
 }
 
 // rig is a server over fakes, listening on a unix socket.
@@ -394,7 +432,7 @@ func newRig(t *testing.T) *rig {
 
 func (r *rig) handler() *Server {
 	return New(Config{
-		Containers: &r.containers, Logs: fakeLogs{&r.containers}, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Stats: fakeStats{&r.containers}, Processes: fakeStats{&r.containers}, Pruning: fakeStats{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{}, Events: &r.events,
+		Containers: &r.containers, Logs: fakeLogs{&r.containers}, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Stats: fakeStats{&r.containers}, Processes: fakeStats{&r.containers}, Pruning: fakeStats{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{&r.containers}, Places: fakeNetworks{&r.containers}, Events: &r.events,
 		Daemon: func() Daemon { return r.daemon },
 		Log:    slog.New(slog.DiscardHandler),
 	})

@@ -8,7 +8,6 @@ import (
 
 	"github.com/moby/moby/api/types/build"
 	"github.com/moby/moby/api/types/events"
-	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/volume"
 
 	"github.com/tarehq/tare/event"
@@ -16,13 +15,11 @@ import (
 )
 
 // pruneHandlers answer the prunes of what there is never any of that nobody
-// needs: the networks are those that come with the daemon, and there are no
-// volumes and no build cache.
+// needs: there are no volumes and no build cache.
 type pruneHandlers struct{ events *event.Log }
 
 func (h *pruneHandlers) routes() []route {
 	return []route{
-		{method: "POST", pattern: "/networks/prune", handle: h.prune(events.NetworkEventType, network.PruneReport{NetworksDeleted: []string{}}, "label", "label!", "until")},
 		{method: "POST", pattern: "/volumes/prune", handle: h.prune(events.VolumeEventType, volume.PruneReport{VolumesDeleted: []string{}}, "all", "label", "label!")},
 		{method: "POST", pattern: "/build/prune", handle: h.prune(events.BuilderEventType, build.CachePruneReport{CachesDeleted: []string{}},
 			"until", "id", "parent", "type", "description", "inuse", "shared", "private", "label", "label!")},

@@ -32,9 +32,15 @@ type Config struct {
 	Transfers  Transfers
 	Registries Registries
 	Networks   Networks
-	Events     *event.Log
-	Daemon     func() Daemon // as it is now: a reload can change it
-	Log        *slog.Logger
+	Firewall   Firewall
+	Places     Places
+
+	VolumeCopies    VolumeCopies
+	VolumeTransfers VolumeTransfers
+
+	Events *event.Log
+	Daemon func() Daemon // as it is now: a reload can change it
+	Log    *slog.Logger
 }
 
 // Server answers the Engine API. It is an http.Handler for any number of
@@ -56,7 +62,7 @@ func New(c Config) *Server {
 		s.system.routes(),
 		(&eventHandlers{c.Events}).routes(),
 		(&logHandlers{c.Logs}).routes(), // before the containers, whose names may hold slashes when they are removed
-		(&containerHandlers{c.Containers, host.cgroupVersion}).routes(),
+		(&containerHandlers{c.Containers, c.Places, host.cgroupVersion}).routes(),
 		(&attachHandlers{c.Containers, c.Log}).routes(),
 		(&execHandlers{c.Execs, c.Log}).routes(),
 		(&fileHandlers{c.Files}).routes(),
@@ -65,8 +71,10 @@ func New(c Config) *Server {
 		(&registryHandlers{c.Registries}).routes(), // before the images: /images/search is no image
 		(&imageHandlers{c.Images, c.Transfers}).routes(),
 		(&usageHandlers{c.Containers, c.Images, c.Logs}).routes(),
-		(&networkHandlers{c.Networks}).routes(),
+		newNetworkHandlers(c.Networks, c.Places).routes(),
+		(&firewallHandlers{c.Firewall}).routes(),
 		(&pruneHandlers{c.Events}).routes(),
+		(&volumeCopyHandlers{c.VolumeCopies, c.VolumeTransfers}).routes(),
 		volumeRoutes(), pluginRoutes(), swarmRoutes(), unsupportedRoutes(),
 	} {
 		for _, r := range rows {

@@ -442,34 +442,6 @@ func TestEvents(t *testing.T) {
 	testutil.Eventually(t, 5*time.Second, "the subscription ends with its client", func() bool { return r.events.Subscribers() == 0 })
 }
 
-func TestNetworks(t *testing.T) {
-	r := newRig(t)
-	names := func(query string) string {
-		_, _, text := r.do("GET", "/networks"+query, "")
-		var list []struct{ Name string }
-		if err := json.Unmarshal([]byte(text), &list); err != nil {
-			t.Fatal(err)
-		}
-		var out []string
-		for _, n := range list {
-			out = append(out, n.Name)
-		}
-		return strings.Join(out, " ")
-	}
-	for query, want := range map[string]string{
-		"": "bridge host none", `?filters={"name":["br"]}`: "bridge", `?filters={"driver":["null","host"]}`: "host none",
-		`?filters={"type":["custom"]}`: "", `?filters={"id":["host-i"]}`: "host", `?filters={"dangling":["true"]}`: "",
-	} {
-		if got := names(query); got != want {
-			t.Errorf("%s: %s", query, got)
-		}
-	}
-	r.want(200, "*", "GET", "/networks/bridge", "")
-	r.want(404, "network x not found", "GET", "/networks/x", "")
-	r.want(403, "bridge is a pre-defined network and cannot be removed", "DELETE", "/networks/bridge", "")
-	r.want(501, "creating networks is not supported yet", "POST", "/networks/create", "{}")
-}
-
 func TestInfo(t *testing.T) {
 	r := newRig(t)
 	get := func(path string) map[string]any {

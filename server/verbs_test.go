@@ -2,6 +2,7 @@ package server
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/tarehq/tare/fault"
@@ -49,6 +50,21 @@ func TestVerbs(t *testing.T) {
 	r.want(200, "*", "POST", "/v1.39/containers/web/update", `{"PidsLimit":5}`)
 	if p := r.containers.updated.PidsLimit; p != nil {
 		t.Errorf("version 1.39 has no limit of processes: %v", *p)
+	}
+	r.want(200, "*", "POST", "/containers/web/update", `{"NetworkingConfig":{"EndpointsConfig":{"n":{"DriverOpts":{"com.tarehq.network.in-rate":"10mbit"}}}}}`)
+	if call := r.containers.call; !strings.HasPrefix(call, "limit web {") || !strings.Contains(call, `"n":{`) || !strings.Contains(call, `"10mbit"`) {
+		t.Errorf("a network's rate: %s", call)
+	}
+	r.containers.call = ""
+	for change, want := range map[string]string{
+		`"DriverOpts":{"com.tarehq.network.in-rate":"fast"}`: `invalid network rate "fast": say bits per second, such as 500kbit, 10mbit or 1gbit`,
+		`"DriverOpts":{"color":"red"}`:                       "invalid config for network n: the option color cannot be changed of a place on a network; disconnect the container and connect it anew",
+		`"Aliases":["a"]`:                                    "invalid config for network n: only DriverOpts can be changed of a place on a network; disconnect the container and connect it anew",
+	} {
+		r.want(400, want, "POST", "/containers/web/update", `{"NetworkingConfig":{"EndpointsConfig":{"n":{`+change+`}}}}`)
+	}
+	if r.containers.call != "" {
+		t.Errorf("what is refused did %s", r.containers.call)
 	}
 	r.containers.err = errors.New("Container x is not paused")
 	r.want(500, "Container x is not paused", "POST", "/containers/web/unpause", "")

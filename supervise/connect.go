@@ -15,7 +15,7 @@ import (
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/cgroupfs"
 	"github.com/tarehq/tare/internal/procfs"
-	"github.com/tarehq/tare/supervise/internal/seqpacket"
+	"github.com/tarehq/tare/internal/seqpacket"
 )
 
 // Names of the files in a container's directory.

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/supervise/internal/seqpacket"
+	"github.com/tarehq/tare/internal/seqpacket"
 )
 
 // Launcher starts supervising processes and keeps some of them waiting, since
@@ -304,9 +304,9 @@ func (l *Launcher) create(ctx context.Context, req CreateRequest, clients []*os.
 func (k *Keeper) create(ctx context.Context, req CreateRequest, clients []*os.File) error {
 	req.NetNS, req.Shm = req.Config.NetNS != nil, req.Config.Shm != nil
 	held := req.Held
-	for len(held) > 0 && 2+len(clients)+len(held) > seqpacket.MaxFiles {
-		n := min(len(held), seqpacket.MaxFiles)
-		if err := k.call(ctx, MethodHold, nil, nil, held[:n]...); err != nil {
+	if len(held) > 0 && 2+len(clients)+len(held) > seqpacket.MaxFiles {
+		n := min(len(held), 2+len(clients)+len(held)-seqpacket.MaxFiles)
+		if err := k.Hold(ctx, held[:n]); err != nil {
 			return err
 		}
 		held = held[n:]

@@ -166,12 +166,28 @@ func TestHeldFiles(t *testing.T) {
 			t.Errorf("the file is not held: %v", err)
 		}
 		b.start()
+		// One more while it runs.
+		more, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer more.Close()
+		if err := b.keeper.Hold(b.ctx(), []*os.File{w}); err != nil {
+			t.Fatal(err)
+		}
+		w.Close()
+		more.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		if _, err := more.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("the later file is not held: %v", err)
+		}
 		b.keeper.Kill(b.ctx())
 		b.wait(128 + 9)
 		b.release()
-		r.SetReadDeadline(time.Now().Add(5 * time.Second))
-		if _, err := r.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Error("the file is still held after the release")
+		for _, f := range []*os.File{r, more} {
+			f.SetReadDeadline(time.Now().Add(5 * time.Second))
+			if _, err := f.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Error("a file is still held after the release")
+			}
 		}
 	})
 }

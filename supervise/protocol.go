@@ -33,7 +33,7 @@ type Message struct {
 const (
 	MethodHello    = "hello"     // Hello → Hello; must come first
 	MethodWarm     = "warm"      // a config.json like those to come, to rehearse; before create
-	MethodHold     = "hold"      // files to keep open; before create
+	MethodHold     = "hold"      // more files to keep open, at any time
 	MethodCreate   = "create"    // CreateRequest, the netns, the shm, clients' sockets, more files to hold → Started
 	MethodCollect  = "collect"   // CollectRequest; instead of create: answered when nothing is left of a dead process's container
 	MethodStart    = "start"     // → Started
@@ -49,7 +49,7 @@ const (
 	MethodPause    = "pause"     // → Status; answered when all processes stand still, until an unpause, whoever is connected
 	MethodUnpause  = "unpause"   // → Status
 	MethodUpdate   = "update"    // UpdateRequest; answered when the limits are in force, all or none
-	MethodRelay    = "relay"     // RelayRequest, more files to hold; answered when those relays are served and no others
+	MethodRelay    = "relay"     // RelayRequest; answered when those relays are served and no others
 	MethodRelease  = "release"   // answered when nothing of the container is left
 )
 

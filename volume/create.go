@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/moby/moby/api/types/events"
@@ -33,7 +33,7 @@ func (s *Service) Create(ctx context.Context, req CreateRequest) (wire.Volume, e
 	if err != nil {
 		return wire.Volume{}, err
 	}
-	return s.wire(r), nil
+	return s.wire(r, nil), nil
 }
 
 // Hold is Create for a container that is being made: nobody can remove the volume
@@ -77,6 +77,9 @@ func (s *Service) create(ctx context.Context, req CreateRequest) (r Record, made
 	case there && req.Driver != "" && req.Driver != r.Driver:
 		return r, false, fault.New(fault.Conflict, "create %s: driver '%s' already has volume '%s': volume name must be unique", r.Name, r.Driver, r.Name)
 	case !there:
+		if v := s.elsewhere(ctx, &req); v != nil {
+			req.Driver = v.driver
+		}
 		if r, err = s.make(ctx, req); err != nil {
 			return r, false, fault.New(fault.KindOf(err), "create %s: %w", req.Name, err)
 		}
@@ -89,22 +92,46 @@ func (s *Service) create(ctx context.Context, req CreateRequest) (r Record, made
 	return r, !there, nil
 }
 
-// make makes a volume under its name's lock.
-func (s *Service) make(_ context.Context, req CreateRequest) (Record, error) {
+// elsewhere finds a plugin that has a volume of the name, if no driver is named.
+func (s *Service) elsewhere(ctx context.Context, req *CreateRequest) *external {
+	if req.Driver != "" {
+		return nil
+	}
+	return s.probe(ctx, req.Name)
+}
+
+// make makes a volume under its name's lock. A plugin makes its own before there
+// is a record: what it cannot make has none.
+func (s *Service) make(ctx context.Context, req CreateRequest) (Record, error) {
 	r := Record{Name: req.Name, Driver: req.Driver, Options: req.Options, Labels: req.Labels, Created: time.Now()}
 	if r.Driver == "" {
 		r.Driver = Local
 	}
-	if err := CheckName(r.Name); err != nil {
+	if err := s.check(&r); err != nil {
 		return r, err
+	}
+	if r.Driver != Local {
+		if err := s.createExternal(ctx, &r); err != nil {
+			return r, err
+		}
 	}
 	dir, err := s.stage(r, !req.Volatile)
 	if err != nil {
 		return r, err
 	}
 	if err := s.publish(dir, r, !req.Volatile); err != nil {
-		return r, errors.Join(err, os.RemoveAll(dir))
+		return r, errors.Join(err, s.scrap(dir))
 	}
 	s.tell(r, events.ActionCreate)
 	return r, nil
+}
+
+func (s *Service) check(r *Record) error {
+	if r.Driver == Local {
+		return errors.Join(CheckName(r.Name), checkOptions(r.Options))
+	}
+	if strings.HasPrefix(r.Name, ".") || strings.ContainsAny(r.Name, "/\x00") || len(r.Name) > 255 {
+		return fault.New(fault.Invalid, "%q cannot be the name of a volume here: it is a directory's name, too", r.Name)
+	}
+	return nil
 }

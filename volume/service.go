@@ -12,11 +12,13 @@ import (
 
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/internal/keylock"
+	"github.com/tarehq/tare/internal/plugin"
 )
 
-// Config is what a Service is made from. All fields are needed.
+// Config is what a Service is made from. All fields are needed unless said.
 type Config struct {
 	DataRoot string
+	Plugins  *plugin.Set // of drivers; nil for none
 	Events   *event.Log
 	Log      *slog.Logger
 }
@@ -27,23 +29,28 @@ type Users func() map[string][]string
 // Service keeps volumes. It is safe for concurrent use: operations on one volume
 // take turns, reads never wait for them.
 type Service struct {
-	root   string
-	events *event.Log
-	log    *slog.Logger
-	ops    keylock.Locks[string] // one operation at a time per volume
-	users  atomic.Pointer[Users]
+	root    string
+	plugins *plugin.Set
+	events  *event.Log
+	log     *slog.Logger
+	ops     keylock.Locks[string] // one operation at a time per volume
+	users   atomic.Pointer[Users]
+	pruning sync.Mutex
+
+	freezer atomic.Pointer[Freezer]
 
 	mu      sync.RWMutex
 	volumes map[string]Record
-	holds   map[string][]string // by volume: who is being made to use it
+	holds   map[string][]string          // by volume: who is being made to use it
+	mounts  map[string]map[string]string // by volume that has to be mounted: who runs with it, and where it lies
 
 	background sync.WaitGroup // deletions
 }
 
 // Open reads the volumes and takes away what a crash left of others.
 func Open(_ context.Context, c Config) (*Service, error) {
-	s := &Service{root: filepath.Join(c.DataRoot, "volumes"), events: c.Events, log: c.Log,
-		volumes: map[string]Record{}, holds: map[string][]string{}}
+	s := &Service{root: filepath.Join(c.DataRoot, "volumes"), plugins: c.Plugins, events: c.Events, log: c.Log,
+		volumes: map[string]Record{}, holds: map[string][]string{}, mounts: map[string]map[string]string{}}
 	return s, s.load()
 }
 

@@ -12,6 +12,8 @@ import (
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/atomicfile"
 	"github.com/tarehq/tare/internal/deltree"
+	"github.com/tarehq/tare/internal/quota"
+	"github.com/tarehq/tare/internal/treecopy"
 )
 
 // load reads the volumes, and takes away what a crash left of others.
@@ -33,6 +35,9 @@ func (s *Service) load() error {
 			continue
 		}
 		r, err := readRecord(s.dir(name))
+		if err == nil && r.Was == name {
+			r, err = s.unrename(r)
+		}
 		if err == nil && r.Name != name {
 			err = fmt.Errorf("it is that of %q", r.Name)
 		}
@@ -40,9 +45,24 @@ func (s *Service) load() error {
 			s.log.Error("the record of a volume cannot be read; it is left alone", "volume", name, "err", err)
 			continue
 		}
+		if r.Driver == Local {
+			if err := s.heal(&r); err != nil {
+				s.log.Error("a volume that was being filled cannot be finished", "volume", name, "err", err)
+			}
+		}
 		s.volumes[name] = r
 	}
 	return nil
+}
+
+// heal finishes what was being copied to a volume when the daemon was killed, and
+// makes data anew that power loss took: nobody was told of it, or they would have
+// been synced. In one that is a mount it is done when it is used next.
+func (s *Service) heal(r *Record) error {
+	if err := os.Mkdir(s.data(r.Name), 0o755); err == nil || !errors.Is(err, fs.ErrExist) || needsMount(r) {
+		return err
+	}
+	return s.population(r, s.data(r.Name)).recover()
 }
 
 func readRecord(dir string) (Record, error) {
@@ -57,21 +77,60 @@ func readRecord(dir string) (Record, error) {
 // stage makes the directory of a new volume under no name. When durable it
 // survives power loss from publish on.
 func (s *Service) stage(r Record, durable bool) (dir string, err error) {
+	return s.stageWith(r, durable, func(at *os.File) error {
+		if r.Driver != Local {
+			return nil
+		}
+		data, err := treecopy.Make(at, dataName)
+		if err != nil {
+			return err
+		}
+		defer data.Close()
+		if err := data.Chmod(0o755); err != nil {
+			return err
+		}
+		return bound(data, r)
+	})
+}
+
+// stageWith is stage with a volume's content, made in the open directory.
+func (s *Service) stageWith(r Record, durable bool, fill func(at *os.File) error) (dir string, err error) {
 	dir = s.fresh(newPrefix)
 	if err := os.Mkdir(dir, 0o701); err != nil {
 		return "", err
 	}
-	defer func() {
+	at, err := os.Open(dir)
+	if err == nil {
+		err = fill(at)
+		at.Close()
+	}
+	if err == nil {
+		err = writeRecord(dir, r, durable)
+	}
+	if err != nil {
+		err = errors.Join(err, s.scrap(dir))
+	}
+	return dir, err
+}
+
+// scrap deletes the directory of a volume that has no name, or not any more.
+func (s *Service) scrap(dir string) error {
+	at, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer at.Close()
+	if data, err := os.Open(filepath.Join(dir, dataName)); err == nil {
+		err = quota.Clear(data)
+		data.Close()
 		if err != nil {
-			err = errors.Join(err, os.RemoveAll(dir))
-		}
-	}()
-	if r.Driver == Local {
-		if err := os.Mkdir(filepath.Join(dir, dataName), 0o755); err != nil {
-			return "", err
+			s.log.Warn("the project of a volume stays bounded", "dir", dir, "err", err)
 		}
 	}
-	return dir, writeRecord(dir, r, durable)
+	if err := treecopy.Remove(at, dataName); err != nil {
+		return err
+	}
+	return deltree.Remove(dir)
 }
 
 func writeRecord(dir string, r Record, durable bool) error {
@@ -126,7 +185,7 @@ func (s *Service) withdraw(name string) error {
 // discard deletes what belongs to no volume. What cannot be deleted stays for
 // the next daemon.
 func (s *Service) discard(dir string) {
-	if err := deltree.Remove(dir); err != nil {
+	if err := s.scrap(dir); err != nil {
 		s.log.Error("what is left of a volume cannot be deleted", "dir", dir, "err", err)
 	}
 }

@@ -7,8 +7,10 @@
 //	                   options name something to mount
 //	NAME/copy-…/       what of an image is being copied to it
 //	NAME/copied/       the same, whole, on its way into _data
+//	NAME/use-ID        a plugin was asked to mount it for this container
 //	.new-…/            a volume that is being made; it has no name yet
 //	.gone-…/           one that was removed, and is being deleted
+//	.frozen-…          the containers that stand still while a volume is copied
 //
 // A volume is there from the rename that gives it its name until the rename that
 // takes it away. A plugin's volume has a record here and no data.
@@ -40,6 +42,9 @@ type Record struct {
 	Options map[string]string `json:",omitempty"` // of the driver
 	Labels  map[string]string `json:",omitempty"`
 	Created time.Time
+
+	Snapshot bool   `json:",omitempty"` // nobody writes to it: containers get it read-only
+	Was      string `json:",omitempty"` // its name before the last rename, see load
 }
 
 // Anonymous tells whether nobody gave the volume its name.
@@ -65,14 +70,20 @@ func CheckName(name string) error {
 	return nil
 }
 
-// wire shows a volume as the API does.
-func (s *Service) wire(r Record) wire.Volume {
+// wire shows a volume as the API does, with what its plugin told of it.
+func (s *Service) wire(r Record, e *external) wire.Volume {
 	v := wire.Volume{
 		Name: r.Name, Driver: r.Driver, Scope: "local", CreatedAt: r.Created.Format(time.RFC3339),
 		Labels: maps.Clone(r.Labels), Options: maps.Clone(r.Options),
 	}
 	if r.Driver == Local {
 		v.Mountpoint = s.data(r.Name)
+	}
+	if e != nil {
+		v.Mountpoint, v.Scope, v.Status = e.Mountpoint, e.scope, e.Status
+		if !e.CreatedAt.IsZero() {
+			v.CreatedAt = e.CreatedAt.Format(time.RFC3339)
+		}
 	}
 	return v
 }

@@ -46,6 +46,7 @@ type createFlags struct {
 	ulimits                                 ulimits
 	umask                                   option.Umask
 	networks                                networks
+	rates                                   *option.Rates
 }
 
 // newCreateFlags adds the flags that run and create share.
@@ -158,6 +159,7 @@ func (c *createFlags) addLimits(f *pflag.FlagSet) {
 // addChangeable adds the limits that can be changed later, too.
 func (c *createFlags) addChangeable(f *pflag.FlagSet) {
 	c.swappiness = -1
+	c.rates = option.NewRates(f, true)
 	c.memory = option.NewBytes(f, "memory", "m", "Memory limit")
 	c.memorySwap = option.NewSwap(f, "memory-swap", "Swap limit equal to memory plus swap: '-1' to enable unlimited swap")
 	c.memoryReserve = option.NewBytes(f, "memory-reservation", "", "Memory soft limit")

@@ -3,6 +3,7 @@ package container
 import (
 	"encoding/csv"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -94,6 +95,9 @@ func (c *createFlags) fillNetwork(r *client.CreateRequest) error {
 	if err := c.applyToFirst(&list[0]); err != nil {
 		return err
 	}
+	if err := c.applyRates(list); err != nil {
+		return err
+	}
 	endpoints := map[string]*client.EndpointSettings{}
 	for i := range list {
 		name := list[i].name
@@ -118,9 +122,9 @@ func (c *createFlags) fillNetwork(r *client.CreateRequest) error {
 }
 
 func (c *createFlags) applyToFirst(a *attachment) error {
-	conflict := func(flag string, given, inFields bool) error {
+	conflict := func(flag, field string, given, inFields bool) error {
 		if given && inFields {
-			return fault.New(fault.Invalid, "conflicting options: cannot specify both --%s and per-network %s", flag, flag)
+			return fault.New(fault.Invalid, "conflicting options: cannot specify both --%s and per-network %s", flag, field)
 		}
 		return nil
 	}
@@ -130,10 +134,11 @@ func (c *createFlags) applyToFirst(a *attachment) error {
 		ipam = &client.EndpointIPAMConfig{}
 	}
 	for _, err := range []error{
-		conflict("network-alias", len(c.aliases.Values) > 0, len(e.Aliases) > 0),
-		conflict("ip", c.ip != "", ipam.IPv4Address != ""),
-		conflict("ip6", c.ip6 != "", ipam.IPv6Address != ""),
-		conflict("mac-address", c.mac != "", e.MacAddress != ""),
+		conflict("network-alias", "alias", len(c.aliases.Values) > 0, len(e.Aliases) > 0),
+		conflict("ip", "IPv4 address", c.ip != "", ipam.IPv4Address != ""),
+		conflict("ip6", "IPv6 address", c.ip6 != "", ipam.IPv6Address != ""),
+		conflict("mac-address", "MAC address", c.mac != "", e.MacAddress != ""),
+		conflict("link-local-ip", "link-local IP addresses", len(c.linkLocal.Values) > 0, len(ipam.LinkLocalIPs) > 0),
 	} {
 		if err != nil {
 			return err
@@ -161,6 +166,25 @@ func (c *createFlags) applyToFirst(a *attachment) error {
 	}
 	if c.mac != "" {
 		e.MacAddress = c.mac
+	}
+	return nil
+}
+
+// applyRates adds the rates to the networks that they are for.
+func (c *createFlags) applyRates(list networks) error {
+	for _, name := range c.rates.Networks() {
+		if name != "" && !slices.ContainsFunc(list, func(a attachment) bool { return a.name == name }) {
+			return fault.New(fault.Invalid, "the container has a network rate for %s, and no --network %s", name, name)
+		}
+	}
+	for i := range list {
+		e := &list[i].settings
+		for key, value := range c.rates.Options(list[i].name) {
+			if e.DriverOpts == nil {
+				e.DriverOpts = map[string]string{}
+			}
+			e.DriverOpts[key] = value
+		}
 	}
 	return nil
 }

@@ -49,11 +49,22 @@ func Update() *command.Command {
 }
 
 // update is what the flags ask for.
-func (c *createFlags) update() (client.UpdateConfig, error) {
+func (c *createFlags) update() (client.UpdateRequest, error) {
 	r := client.CreateRequest{HostConfig: &client.HostConfig{}}
 	if err := c.fillLimits(&r); err != nil {
-		return client.UpdateConfig{}, err
+		return client.UpdateRequest{}, err
 	}
 	policy, err := parseRestart(c.restart)
-	return client.UpdateConfig{Resources: r.HostConfig.Resources, RestartPolicy: policy}, err
+	u := client.UpdateRequest{UpdateConfig: client.UpdateConfig{Resources: r.HostConfig.Resources, RestartPolicy: policy}}
+	for _, name := range c.rates.Networks() {
+		if u.NetworkingConfig == nil {
+			u.NetworkingConfig = &client.NetworkingConfig{EndpointsConfig: map[string]*client.EndpointSettings{}}
+		}
+		options := c.rates.Options(name)
+		if name == "" {
+			name = "*"
+		}
+		u.NetworkingConfig.EndpointsConfig[name] = &client.EndpointSettings{DriverOpts: options}
+	}
+	return u, err
 }

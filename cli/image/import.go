@@ -8,6 +8,7 @@ import (
 
 	"github.com/tarehq/tare/cli/command"
 	"github.com/tarehq/tare/cli/option"
+	"github.com/tarehq/tare/cli/progress"
 	"github.com/tarehq/tare/client"
 )
 
@@ -55,7 +56,7 @@ func runImport(ctx context.Context, s *command.Session, source string, o client.
 		in = file
 	}
 	m := newMeter(in, s.Err, "Importing", size)
-	return follow(ctx, s.Out, false, func(ctx context.Context, each func(client.Progress) error) error {
+	return progress.Follow(ctx, s.Out, false, func(ctx context.Context, each func(client.Progress) error) error {
 		defer m.done()
 		return cl.ImageImport(ctx, m, o, func(p client.Progress) error {
 			m.done()

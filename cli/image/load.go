@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"github.com/tarehq/tare/cli/command"
+	"github.com/tarehq/tare/cli/progress"
 	"github.com/tarehq/tare/client"
 	"github.com/tarehq/tare/fault"
 )
@@ -43,7 +44,7 @@ func Load() *command.Command {
 				return fault.New(fault.Invalid, "requested load from stdin, but stdin is empty")
 			}
 			m := newMeter(in, s.Err, "Loading", size)
-			return follow(ctx, s.Out, false, func(ctx context.Context, each func(client.Progress) error) error {
+			return progress.Follow(ctx, s.Out, false, func(ctx context.Context, each func(client.Progress) error) error {
 				defer m.done()
 				return cl.ImageLoad(ctx, m, quiet, platforms, func(p client.Progress) error {
 					m.done()

@@ -73,22 +73,7 @@ func Fetch(ctx context.Context, s *command.Session, out io.Writer, ref reference
 	if tag == "" {
 		tag = ref.Tag
 	}
-	return follow(ctx, out, quiet, func(ctx context.Context, each func(client.Progress) error) error {
+	return progress.Follow(ctx, out, quiet, func(ctx context.Context, each func(client.Progress) error) error {
 		return cl.ImagePull(ctx, ref.Repository(), tag, platform, s.Credentials(ref.Domain), each)
-	})
-}
-
-// follow shows the messages of an operation that the user may interrupt.
-func follow(ctx context.Context, out io.Writer, quiet bool, run func(ctx context.Context, each func(client.Progress) error) error) error {
-	return command.Interruptible(ctx, func(ctx context.Context) error {
-		if quiet {
-			return run(ctx, func(client.Progress) error { return nil })
-		}
-		d := progress.New(out)
-		err := run(ctx, d.Message)
-		if cerr := d.Close(); err == nil {
-			err = cerr
-		}
-		return err
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tarehq/tare/cli/command"
+	"github.com/tarehq/tare/cli/progress"
 	"github.com/tarehq/tare/client"
 	"github.com/tarehq/tare/fault"
 )
@@ -51,7 +52,7 @@ func (o *push) run(ctx context.Context, s *command.Session, args []string) error
 	}
 	options := client.PushOptions{Tag: ref.Tag, Platform: o.platform, Compression: packed}
 	var notes []string
-	err = follow(ctx, s.Out, o.quiet, func(ctx context.Context, each func(client.Progress) error) error {
+	err = progress.Follow(ctx, s.Out, o.quiet, func(ctx context.Context, each func(client.Progress) error) error {
 		return cl.ImagePush(ctx, ref.FamiliarRepository(), options, s.Credentials(ref.Domain), func(p client.Progress) error {
 			notes = append(notes, pushNote(p.Aux)...)
 			return each(p)

@@ -23,6 +23,7 @@ func Connect() *command.Command {
 	o.aliases = option.NewList(f, "alias", "", "Add network-scoped alias for the container", nil)
 	o.linkLocal = option.NewList(f, "link-local-ip", "", "Add a link-local address for the container", nil)
 	o.opts = option.NewList(f, "driver-opt", "", "driver options for the network", nil)
+	o.rates = option.NewRates(f, false)
 	return &command.Command{Usage: "[OPTIONS] NETWORK CONTAINER", MinArgs: 2, MaxArgs: 2, Flags: f,
 		Example: "tare network connect --alias db backend postgres", Run: o.run}
 }
@@ -31,6 +32,7 @@ type connect struct {
 	ip, ip6, mac                    string
 	priority                        int
 	links, aliases, linkLocal, opts *option.List
+	rates                           *option.Rates
 }
 
 func (o *connect) run(ctx context.Context, s *command.Session, args []string) error {
@@ -46,7 +48,7 @@ func (o *connect) run(ctx context.Context, s *command.Session, args []string) er
 }
 
 func (o *connect) settings() (*client.EndpointSettings, error) {
-	e := &client.EndpointSettings{Links: o.links.Values, Aliases: commas(o.aliases), GwPriority: o.priority, MacAddress: o.mac}
+	e := &client.EndpointSettings{Links: o.links.Values, Aliases: commas(o.aliases), GwPriority: o.priority, MacAddress: o.mac, DriverOpts: o.rates.Options("")}
 	if o.mac != "" {
 		if _, err := net.ParseMAC(o.mac); err != nil {
 			return nil, fault.New(fault.Invalid, "invalid MAC address: %q", o.mac)

@@ -1,8 +1,12 @@
 package option
 
 import (
+	"maps"
+	"slices"
 	"testing"
 	"time"
+
+	"github.com/spf13/pflag"
 )
 
 func TestParseBytes(t *testing.T) {
@@ -32,5 +36,37 @@ func TestTimestamp(t *testing.T) {
 	}
 	if got, err := Timestamp("tomorrow", "since"); err == nil {
 		t.Error(got)
+	}
+}
+
+func TestRates(t *testing.T) {
+	flags := func(named bool, args ...string) (*Rates, error) {
+		f := pflag.NewFlagSet("", pflag.ContinueOnError)
+		r := NewRates(f, named)
+		return r, f.Parse(args)
+	}
+	r, err := flags(true, "--net-in-rate", "back=1gbit", "--net-in-rate", "10mbit", "--net-loss", "front=1%")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := r.Networks(); !slices.Equal(got, []string{"", "back", "front"}) {
+		t.Errorf("networks: %q", got)
+	}
+	const in, loss = "com.tarehq.network.in-rate", "com.tarehq.network.loss"
+	for network, want := range map[string]map[string]string{"": {in: "10mbit"}, "back": {in: "1gbit"}, "front": {in: "10mbit", loss: "1%"}, "other": {in: "10mbit"}} {
+		if got := r.Options(network); !maps.Equal(got, want) {
+			t.Errorf("%q: %v", network, got)
+		}
+	}
+	for _, args := range [][]string{{"--net-in-rate", "back="}, {"--net-delay", ""}} {
+		if _, err := flags(true, args...); err == nil {
+			t.Errorf("%q was taken", args)
+		}
+	}
+	if _, err := flags(false, "--net-in-rate", "back=1gbit"); err == nil {
+		t.Error("a name where there is one network")
+	}
+	if r, err := flags(false); err != nil || r.Options("") != nil || len(r.Networks()) != 0 {
+		t.Errorf("nothing said: %v", err)
 	}
 }

@@ -12,6 +12,13 @@ import (
 )
 
 func main() {
+	if len(os.Args) == 2 {
+		if err := keeper.Resume(os.Args[1]); err != nil {
+			fmt.Fprintln(os.Stderr, "tare-supervise:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	var st unix.Stat_t
 	if unix.Fstat(3, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
 		fmt.Fprintln(os.Stderr, "tare-supervise is started by tared; use tare run to start a container")

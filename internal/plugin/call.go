@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -33,7 +34,7 @@ var firstPause = time.Second
 // the plugin's own.
 type Refusal struct {
 	Method string
-	Status int // of HTTP; 200 if the protocol's field Err was set
+	Status int // of HTTP; 200 if the protocol's field for errors was set
 	Text   string
 }
 
@@ -153,7 +154,7 @@ func (c *caller) read(resp *http.Response, method string, result any) error {
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, refusalSize))
-		return &Refusal{method, resp.StatusCode, refusalText(text, resp.Status)}
+		return &Refusal{method, resp.StatusCode, cmp.Or(refusalText(text), strings.TrimSpace(string(text)), resp.Status)}
 	}
 	text, err := io.ReadAll(io.LimitReader(resp.Body, answerSize+1))
 	switch {
@@ -164,9 +165,8 @@ func (c *caller) read(resp *http.Response, method string, result any) error {
 	case len(bytes.TrimSpace(text)) == 0:
 		return nil // nothing is said, nothing is wrong
 	}
-	var refusal struct{ Err string }
-	if json.Unmarshal(text, &refusal) == nil && refusal.Err != "" {
-		return &Refusal{method, http.StatusOK, clip(refusal.Err)}
+	if said := refusalText(text); said != "" {
+		return &Refusal{method, http.StatusOK, clip(said)}
 	}
 	if result == nil {
 		return nil
@@ -177,16 +177,13 @@ func (c *caller) read(resp *http.Response, method string, result any) error {
 	return nil
 }
 
-// refusalText is the field Err of a refusal, or its whole text.
-func refusalText(text []byte, status string) string {
-	var refusal struct{ Err string }
-	if json.Unmarshal(text, &refusal) == nil && refusal.Err != "" {
-		return refusal.Err
+// refusalText is an answer's field Err, or Error in the protocol of addresses.
+func refusalText(text []byte) string {
+	var refusal struct{ Err, Error string }
+	if json.Unmarshal(text, &refusal) != nil {
+		return ""
 	}
-	if said := strings.TrimSpace(string(text)); said != "" {
-		return said
-	}
-	return status
+	return cmp.Or(refusal.Err, refusal.Error)
 }
 
 func clip(text string) string {

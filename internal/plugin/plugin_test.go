@@ -138,6 +138,7 @@ func TestRefusals(t *testing.T) {
 	}
 	listen(t, filepath.Join(dirs.Sockets, "p.sock"), answers{
 		"Test.Err":   say(200, `{"Err":"no such thing"}`),
+		"Test.Error": say(200, `{"Error":"no such place"}`),
 		"Test.500":   say(500, `{"Err":"out of order"}`),
 		"Test.Old":   say(500, "plain words\n"),
 		"Test.Mute":  say(503, ""),
@@ -146,11 +147,12 @@ func TestRefusals(t *testing.T) {
 	p, err := New(dirs).Get(t.Context(), "p", "Test")
 	must(t, err)
 	for method, want := range map[string]string{
-		"Test.Err":  "no such thing",
-		"Test.500":  "Test.500: out of order",
-		"Test.Old":  "Test.Old: plain words",
-		"Test.Mute": "Test.Mute: 503 Service Unavailable",
-		"Test.None": "Test.None: 404 page not found",
+		"Test.Err":   "no such thing",
+		"Test.Error": "no such place",
+		"Test.500":   "Test.500: out of order",
+		"Test.Old":   "Test.Old: plain words",
+		"Test.Mute":  "Test.Mute: 503 Service Unavailable",
+		"Test.None":  "Test.None: 404 page not found",
 	} {
 		var refusal *Refusal
 		err := p.Call(t.Context(), method, nil, nil)

@@ -17,6 +17,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -36,11 +37,19 @@ const atOnce = 128
 
 // Clone makes name in the directory at, where nothing has that name, a copy of the
 // tree from: a subvolume on btrfs, else a directory. After an error there is
-// nothing of it. It is not synced: see Sync.
-func Clone(ctx context.Context, at *os.File, name string, from *os.File) error {
+// nothing of it. It is not synced: see Sync. prepare, unless nil, is called with the
+// new tree, before what is copied comes into it.
+func Clone(ctx context.Context, at *os.File, name string, from *os.File, prepare func(tree *os.File) error) error {
 	dir := int(at.Fd())
 	if source := int(from.Fd()); btrfs.IsSubvolume(source) && !btrfs.HasNested(source) {
-		if err := btrfs.Snapshot(dir, name, source); !errors.Is(err, unix.EXDEV) && !errors.Is(err, unix.ENOTTY) {
+		err := btrfs.Snapshot(dir, name, source)
+		if err == nil {
+			var to *os.File
+			if to, err = openTree(at, name); err == nil {
+				return finish(at, name, to, prepare, func() error { return nil })
+			}
+		}
+		if !errors.Is(err, unix.EXDEV) && !errors.Is(err, unix.ENOTTY) {
 			return err // the others: at is of another file system
 		}
 	}
@@ -48,8 +57,18 @@ func Clone(ctx context.Context, at *os.File, name string, from *os.File) error {
 	if err != nil {
 		return err
 	}
-	err = Copy(ctx, to, from)
-	to.Close()
+	return finish(at, name, to, prepare, func() error { return Copy(ctx, to, from) })
+}
+
+// finish completes a tree, or removes it.
+func finish(at *os.File, name string, tree *os.File, prepare func(*os.File) error, fill func() error) (err error) {
+	if prepare != nil {
+		err = prepare(tree)
+	}
+	if err == nil {
+		err = fill()
+	}
+	tree.Close()
 	if err != nil {
 		err = errors.Join(err, Remove(at, name))
 	}
@@ -68,11 +87,16 @@ func Make(at *os.File, name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	fd, err := unix.Openat(dir, name, dirFlags, 0)
+	return openTree(at, name)
+}
+
+// openTree opens what was just made, or removes it.
+func openTree(at *os.File, name string) (*os.File, error) {
+	fd, err := unix.Openat(int(at.Fd()), name, dirFlags, 0)
 	if err != nil {
 		return nil, errors.Join(pathError("open", name, err), Remove(at, name))
 	}
-	return os.NewFile(uintptr(fd), name), nil
+	return os.NewFile(uintptr(fd), filepath.Join(at.Name(), name)), nil
 }
 
 // Remove removes a tree, and with it the subvolumes in it. It is no error when

@@ -139,7 +139,7 @@ func open(t *testing.T, dir string) *os.File {
 
 func clone(t *testing.T, dir, name, from string) error {
 	t.Helper()
-	return Clone(t.Context(), open(t, dir), name, open(t, from))
+	return Clone(t.Context(), open(t, dir), name, open(t, from), nil)
 }
 
 // Wide and deep trees, and names of one file in many directories, come whole
@@ -234,7 +234,7 @@ func TestCopyOfWhatChanges(t *testing.T) {
 	busy.Wait()
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := Clone(cancelled, open(t, dir), "no", open(t, from)); !errors.Is(err, context.Canceled) {
+	if err := Clone(cancelled, open(t, dir), "no", open(t, from), nil); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 	if _, err := os.Lstat(dir + "/no"); !errors.Is(err, os.ErrNotExist) {

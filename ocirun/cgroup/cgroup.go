@@ -146,7 +146,12 @@ func (g *Group) makeParents(m *Member) error {
 	}
 	for _, c := range m.Controllers {
 		if c == "cpuset" {
-			return inheritCpusetFrom(m.Mount, parent)
+			if err := inheritCpusetFrom(m.Mount, parent); err != nil {
+				return err
+			}
+			// Groups below begin with what it has: filling one that is empty has
+			// the kernel look at all beside it.
+			return write(parent, "cgroup.clone_children", "1")
 		}
 	}
 	return nil

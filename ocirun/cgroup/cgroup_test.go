@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -232,6 +233,38 @@ func TestBoundOrder(t *testing.T) {
 			t.Error(err)
 		}
 		limit, swap = 60<<20, 80<<20
+	}
+}
+
+// TestParentMadeHere: a group below one that was made for it is born with its
+// cpuset.
+func TestParentMadeHere(t *testing.T) {
+	testutil.RequireRoot(t)
+	name := fmt.Sprintf("/tare-test-%s-%d", t.Name(), os.Getpid())
+	g, err := Create(name+"/child", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := g.dir("cpuset")
+	if dir == "" {
+		t.Skip("needs cpuset of cgroup v1")
+	}
+	other := filepath.Join(filepath.Dir(dir), "other")
+	if err := os.Mkdir(other, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	want, err1 := readFile(dir + "/cpuset.cpus")
+	if got, err2 := readFile(other + "/cpuset.cpus"); err1 != nil || err2 != nil || len(got) < 2 || string(got) != string(want) {
+		t.Errorf("cpus %q, want %q: %v, %v", got, want, err1, err2)
+	}
+	if err := os.Remove(other); err != nil {
+		t.Error(err)
+	}
+	if err := g.Delete(); err != nil {
+		t.Error(err)
+	}
+	for _, m := range g.Members {
+		_ = os.Remove(filepath.Dir(m.Dir))
 	}
 }
 

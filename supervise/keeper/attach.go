@@ -35,6 +35,7 @@ func (k *keeper) admit(s *session, out *output, execID string) error {
 		return errGone()
 	}
 	k.clients.Add(1)
+	k.astir++
 	k.mu.Unlock()
 	s.detached = func() { k.announce(supervise.EventDetach, supervise.DetachEvent{ExecID: execID}) }
 	s.left = func() { out.detach(s) }
@@ -42,6 +43,8 @@ func (k *keeper) admit(s *session, out *output, execID string) error {
 	go func() {
 		defer k.clients.Done()
 		s.run()
+		k.calm()
+		k.activity.add(busy) // it kept this process from its rest
 	}()
 	return nil
 }

@@ -13,8 +13,8 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/procfs"
+	"github.com/tarehq/tare/internal/seqpacket"
 	"github.com/tarehq/tare/supervise"
-	"github.com/tarehq/tare/supervise/internal/seqpacket"
 )
 
 // netNSFile is the descriptor that supervise.NetNSPath names.
@@ -87,7 +87,7 @@ func (k *keeper) build(ctx context.Context) error {
 	if err := k.make(ctx); err != nil {
 		return err
 	}
-	k.stdio.pump(k.out)
+	k.stdio.pump(k.out, &k.renewal)
 	return k.noteInit()
 }
 

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // unmarshal is json.Unmarshal without the tables that encoding/json keeps of
@@ -64,7 +65,9 @@ func mismatch(dst reflect.Value, src any) error {
 }
 
 func assignString(dst reflect.Value, s string) error {
-	switch {
+	switch t, isTime := dst.Addr().Interface().(*time.Time); {
+	case isTime:
+		return t.UnmarshalText([]byte(s))
 	case dst.Kind() == reflect.String:
 		dst.SetString(s)
 	case dst.Kind() == reflect.Slice && dst.Type().Elem().Kind() == reflect.Uint8:

@@ -258,7 +258,7 @@ func (k *keeper) launch(ctx context.Context, e *exec, c supervise.ExecConfig, fi
 		k.admit(client, e.out, e.ID) // else the container has just ended
 	}
 	k.execs.made(e, p.pid())
-	e.stdio.pump(e.out)
+	e.stdio.pump(e.out, nil)
 	go k.awaitExec(e, p)
 	return p, nil
 }

@@ -119,7 +119,9 @@ func (k *keeper) thawToDie() {
 		_ = k.box.freeze(false) // which fails where they have died by now
 		return
 	}
+	k.stir()
 	time.AfterFunc(dying, func() {
+		defer k.calm()
 		k.frost.mu.Lock()
 		defer k.frost.mu.Unlock()
 		if k.current().Phase == supervise.PhaseRunning {

@@ -13,7 +13,7 @@ type input struct {
 // end of the client, at the end of its input where that ends the session.
 func (in *input) read() {
 	for {
-		buf, n, err := readChunk(in.s.rc)
+		buf, n, err := readChunk(in.s.rc, nil)
 		if err != nil {
 			return // shut down by us, or the client is gone
 		}

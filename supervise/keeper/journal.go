@@ -49,7 +49,7 @@ func openJournal(c supervise.Log, rotated func()) (*journal, error) {
 	default:
 		return nil, fault.New(fault.NotImplemented, "log driver %q is not supported", c.Driver)
 	}
-	w, err := logs.NewWriter(c.Path, logs.Options{MaxSize: c.MaxSize, MaxFiles: c.MaxFiles, Attrs: []byte(c.Attrs), Rotated: rotated})
+	w, err := logs.NewWriter(c.Path, logOptions(c, rotated))
 	if err != nil {
 		return nil, err
 	}
@@ -60,6 +60,10 @@ func openJournal(c supervise.Log, rotated func()) (*journal, error) {
 		go j.run()
 	}
 	return j, nil
+}
+
+func logOptions(c supervise.Log, rotated func()) logs.Options {
+	return logs.Options{MaxSize: c.MaxSize, MaxFiles: c.MaxFiles, Attrs: []byte(c.Attrs), Rotated: rotated}
 }
 
 // write takes in a chunk.

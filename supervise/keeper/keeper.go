@@ -22,6 +22,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -30,8 +31,8 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/atomicfile"
+	"github.com/tarehq/tare/internal/seqpacket"
 	"github.com/tarehq/tare/supervise"
-	"github.com/tarehq/tare/supervise/internal/seqpacket"
 	"github.com/tarehq/tare/supervise/relay"
 )
 
@@ -46,6 +47,7 @@ type keeper struct {
 	execs  execs
 
 	activity activity
+	renewal  renewal
 	frost    frost
 	limits   sync.Mutex // held by a change of the limits
 
@@ -56,7 +58,9 @@ type keeper struct {
 	box      container
 	stdio    *stdio
 	out      *output
+	oom      oomWatch // while it is watched; changes bar the renewal
 
+	relaying sync.Mutex // held by a change of the relays
 	starting sync.Mutex // held by a start under way
 	aborted  bool       // guarded by starting: the start failed
 
@@ -73,6 +77,7 @@ type keeper struct {
 	creating bool
 	released bool
 	requests int
+	astir    int  // what goes on beside the requests that a renewal would lose
 	finished bool // over is closed
 }
 
@@ -84,12 +89,7 @@ func Run(fd int) error {
 	if err != nil {
 		return err
 	}
-	k := &keeper{
-		over:   make(chan struct{}),
-		peers:  map[*seqpacket.Conn]bool{},
-		status: supervise.Status{Phase: supervise.PhaseWaiting},
-	}
-	k.changed.L = &k.mu
+	k := newKeeper()
 	if k.reaper, err = newReaper(); err != nil {
 		return err
 	}
@@ -98,8 +98,7 @@ func Run(fd int) error {
 	if err := unix.Dup3(0, netNSFile, unix.O_CLOEXEC); err != nil {
 		return os.NewSyscallError("dup3", err)
 	}
-	// ps would show the descriptor that the program was executed from
-	if err := os.WriteFile("/proc/self/comm", []byte("tare-supervise"), 0); err != nil {
+	if err := nameProcess(); err != nil {
 		return err
 	}
 	// Mounts made on the host from now on are to come in, none to go out.
@@ -108,6 +107,27 @@ func Run(fd int) error {
 	}
 	warm()
 	k.join(first)
+	k.outlive()
+	return nil
+}
+
+func newKeeper() *keeper {
+	k := &keeper{
+		over:   make(chan struct{}),
+		peers:  map[*seqpacket.Conn]bool{},
+		status: supervise.Status{Phase: supervise.PhaseWaiting},
+	}
+	k.changed.L = &k.mu
+	k.activity.rest = k.rest
+	return k
+}
+
+// nameProcess names it for ps, which would show the descriptor that the program
+// was executed from.
+func nameProcess() error { return os.WriteFile("/proc/self/comm", []byte("tare-supervise"), 0) }
+
+// outlive returns when the container is over and nobody waits for anything.
+func (k *keeper) outlive() {
 	<-k.over
 	k.clients.Wait()
 	k.mu.Lock()
@@ -115,7 +135,6 @@ func Run(fd int) error {
 	for k.requests > 0 {
 		k.changed.Wait()
 	}
-	return nil
 }
 
 // join serves one daemon's connection.
@@ -155,10 +174,13 @@ func (k *keeper) hold(files []*os.File) {
 
 // relay serves these relays instead of those before.
 func (k *keeper) relay(list []supervise.Relay) error {
+	k.relaying.Lock()
+	defer k.relaying.Unlock()
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.relays.Close()
-	k.relays = nil
+	held, before := slices.Clone(k.held), k.relays
+	k.relays, k.cfg.Relays = nil, list
+	k.mu.Unlock()
+	before.Close() // which may be about to take k.mu
 	if len(list) == 0 {
 		return nil
 	}
@@ -166,8 +188,10 @@ func (k *keeper) relay(list []supervise.Relay) error {
 	for i, r := range list {
 		rules[i] = relay.Rule(r)
 	}
-	var err error
-	k.relays, err = relay.New(k.held, rules)
+	made, err := relay.New(held, rules, relay.Busy{Begin: k.stir, End: k.calm})
+	k.mu.Lock()
+	k.relays = made
+	k.mu.Unlock()
 	return err
 }
 
@@ -202,7 +226,7 @@ func (k *keeper) tryStart() (s supervise.Started, aborted bool, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.status.Phase, k.status.StartedAt = supervise.PhaseRunning, time.Now()
-	time.AfterFunc(200*time.Millisecond, thrift)
+	time.AfterFunc(settleTime, k.rest)
 	if k.cfg.WatchOOM {
 		go k.watchOOM()
 	}
@@ -211,6 +235,11 @@ func (k *keeper) tryStart() (s supervise.Started, aborted bool, err error) {
 
 // await sees the container to its end.
 func (k *keeper) await() {
+	if c, err := openChild(k.box.pid()); err == nil { // else a thread waits
+		c.await()
+		c.f.Close()
+	}
+	k.renewal.bar() // for good
 	code, err := k.box.wait()
 	exit := supervise.Exit{Code: code, ExitedAt: time.Now()}
 	if err != nil {

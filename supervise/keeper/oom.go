@@ -4,12 +4,24 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tarehq/tare/internal/cgroupfs"
 	"github.com/tarehq/tare/supervise"
 )
+
+// oomWatch notices shortages of memory in a container's cgroup.
+type oomWatch struct {
+	// f waits in the poller: an eventfd(2) of cgroup v1, whose counter can be
+	// read after each shortage, or the file memory.events of v2, which tells of a
+	// change as an urgent one. An inotify instance would tell of it as well, and
+	// a user has 128 of them.
+	f       *os.File
+	unified bool
+	told    uint64 // kills, of v2
+}
 
 // watchOOM tells the daemons of each shortage of memory in the container's
 // cgroup that cost a process its life, until the container is over. Without
@@ -20,63 +32,106 @@ func (k *keeper) watchOOM() {
 	if dir == "" {
 		return
 	}
-	f, kills, err := openOOM(dir)
-	if err != nil {
-		return
+	if k.oom.f == nil {
+		k.renewal.bar()
+		w, err := openOOM(dir)
+		if err == nil {
+			k.oom = w
+		}
+		k.renewal.unbar()
+		if err != nil {
+			return
+		}
 	}
 	go func() {
 		<-k.over
-		f.Close() // the read below returns
+		k.oom.f.Close() // the wait below returns
 	}()
-	told := kills()
-	var event [4096]byte // inotify(7) events, or the counter of an eventfd(2)
-	for {
-		if _, err := f.Read(event[:]); err != nil {
-			return
-		}
-		if _, err := os.Stat(dir); err != nil { // its removal is an event too
-			return
-		}
-		if now := kills(); now != told {
-			told = now
-			k.announce(supervise.EventOOM, struct{}{})
-		}
+	k.oom.watch(dir, &k.renewal, func() { k.announce(supervise.EventOOM, struct{}{}) })
+}
+
+// watch calls tell after each kill. It bars r meanwhile.
+func (w *oomWatch) watch(dir string, r *renewal, tell func()) {
+	rc, err := w.f.SyscallConn()
+	if err != nil {
+		return
+	}
+	for gone := false; err == nil && !gone; {
+		err = rc.Read(func(fd uintptr) bool {
+			r.bar()
+			defer r.unbar()
+			happened := w.news(fd)
+			if happened && !w.unified {
+				_, err := os.Stat(dir)
+				gone = err != nil // its removal is an event too
+			}
+			if happened && !gone {
+				tell()
+			}
+			return happened
+		})
 	}
 }
 
-// openOOM opens a file of which something can be read after each shortage, and
-// counts them. Of cgroup v1 the event comes before the kill, whose count would
-// still be the old one.
-func openOOM(dir string) (f *os.File, kills func() uint64, err error) {
-	v2 := filepath.Join(dir, "memory.events")
-	if _, err := os.Stat(v2); err == nil {
-		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-		if err != nil {
-			return nil, nil, os.NewSyscallError("inotify_init1", err)
-		}
-		f = os.NewFile(uintptr(fd), "inotify")
-		if _, err := unix.InotifyAddWatch(fd, v2, unix.IN_MODIFY); err != nil {
-			f.Close()
-			return nil, nil, err
-		}
-		return f, func() uint64 { return cgroupfs.Table(dir, "memory.events")["oom_kill"] }, nil
+// news tells whether there was another kill. Of cgroup v1 the event comes before
+// it, when the count would still be the old one.
+func (w *oomWatch) news(fd uintptr) bool {
+	if !w.unified {
+		var counter [8]byte
+		n, err := unix.Read(int(fd), counter[:])
+		return err == nil && n > 0
 	}
-	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	now := kills(fd)
+	if now == w.told {
+		return false
+	}
+	w.told = now
+	return true
+}
+
+// kills reads the count in memory.events.
+func kills(fd uintptr) uint64 {
+	var text [1024]byte
+	n, err := unix.Pread(int(fd), text[:], 0)
 	if err != nil {
-		return nil, nil, os.NewSyscallError("eventfd", err)
+		return 0
 	}
-	f = os.NewFile(uintptr(fd), "eventfd")
+	return countIn(string(text[:n]), "oom_kill")
+}
+
+// openOOM begins to watch the group of a directory.
+func openOOM(dir string) (oomWatch, error) {
+	fd, err := unix.Open(filepath.Join(dir, "memory.events"), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err == nil {
+		return oomWatch{f: os.NewFile(uintptr(fd), "memory.events"), unified: true, told: kills(uintptr(fd))}, nil
+	}
+	if fd, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return oomWatch{}, os.NewSyscallError("eventfd", err)
+	}
+	w := oomWatch{f: os.NewFile(uintptr(fd), "eventfd")}
+	if err := w.order(dir, fd); err != nil {
+		w.f.Close()
+		return oomWatch{}, err
+	}
+	return w, nil
+}
+
+// order has the kernel count shortages on an eventfd, cgroups(7) of version 1.
+func (w *oomWatch) order(dir string, fd int) error {
 	control, err := os.Open(filepath.Join(dir, "memory.oom_control"))
 	if err != nil {
-		f.Close()
-		return nil, nil, err
+		return err
 	}
 	defer control.Close()
-	order := fmt.Sprintf("%d %d", fd, control.Fd())
-	if err := os.WriteFile(filepath.Join(dir, "cgroup.event_control"), []byte(order), 0); err != nil {
-		f.Close()
-		return nil, nil, err
+	return os.WriteFile(filepath.Join(dir, "cgroup.event_control"), fmt.Appendf(nil, "%d %d", fd, control.Fd()), 0)
+}
+
+// countIn is the number behind a word, in lines of two words.
+func countIn(text, word string) (n uint64) {
+	for line := range strings.Lines(text) {
+		if value, ok := strings.CutPrefix(line, word+" "); ok {
+			n, _ = strconv.ParseUint(strings.TrimSpace(value), 10, 64)
+		}
 	}
-	var events uint64
-	return f, func() uint64 { events++; return events }, nil
+	return n
 }

@@ -32,6 +32,14 @@ func openChild(pid int) (*child, error) {
 
 func (c *child) pid() int { return c.id }
 
+// await waits for the end of the child and leaves it to be collected.
+func (c *child) await() {
+	_ = c.rc.Read(func(fd uintptr) bool {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		return err != nil && err != unix.EINTR || n > 0
+	})
+}
+
 // wait collects the child.
 func (c *child) wait() (int, error) {
 	var info struct { // siginfo_t of 64-bit systems

@@ -30,8 +30,7 @@ func newReaper() (*reaper, error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, os.NewSyscallError("prctl", err)
 	}
-	signal.Notify(make(chan os.Signal, 1), unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE,
-		unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM)
+	handleHarmless()
 	signal.Notify(r.wake, unix.SIGCHLD)
 	go func() {
 		for range r.wake {
@@ -40,6 +39,11 @@ func newReaper() (*reaper, error) {
 	}()
 	return r, nil
 }
+
+// harmless are the signals without effect on this process.
+var harmless = []os.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM}
+
+func handleHarmless() { signal.Notify(make(chan os.Signal, 1), harmless...) }
 
 // spawn brackets the making of children; the returned function ends it.
 func (r *reaper) spawn() func() {

@@ -10,9 +10,9 @@ import (
 	"time"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/seqpacket"
 	"github.com/tarehq/tare/ocirun"
 	"github.com/tarehq/tare/supervise"
-	"github.com/tarehq/tare/supervise/internal/seqpacket"
 )
 
 // serve reads the requests of one connection until its end. Each is served by
@@ -21,36 +21,43 @@ func (k *keeper) serve(c *seqpacket.Conn) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	defer c.Close()
-	for {
-		msg, files, err := c.Recv()
-		lost := errors.Is(err, seqpacket.ErrFilesLost)
-		if err != nil && !lost {
-			return
-		}
-		if lost {
-			var id uint64
-			fmt.Sscanf(string(msg), `{"id":%d`, &id) // the beginning is there in any case
-			answer(c, id, nil, fault.New(fault.Unavailable, "the container has as many clients as its supervising process can hold"))
-			continue
-		}
-		var m supervise.Message
-		if json.Unmarshal(msg, &m) != nil || m.ID == 0 {
-			closeAll(files)
-			continue
-		}
-		if m.Method == supervise.MethodHold {
-			k.hold(files) // in order: before the create that follows
-			answer(c, m.ID, struct{}{}, nil)
-			continue
-		}
-		k.begin()
-		k.activity.add(requestGarbage)
-		go func() {
-			defer k.end()
-			result, err := k.handle(ctx, m, files)
-			answer(c, m.ID, result, err)
-		}()
+	for c.Await() == nil && k.receive(ctx, c) {
 	}
+}
+
+// receive takes one request in; it is false at the end of the connection.
+func (k *keeper) receive(ctx context.Context, c *seqpacket.Conn) bool {
+	k.renewal.bar()
+	defer k.renewal.unbar()
+	msg, files, err := c.Recv()
+	lost := errors.Is(err, seqpacket.ErrFilesLost)
+	if err != nil && !lost {
+		return false
+	}
+	if lost {
+		var id uint64
+		fmt.Sscanf(string(msg), `{"id":%d`, &id) // the beginning is there in any case
+		answer(c, id, nil, fault.New(fault.Unavailable, "the container has as many clients as its supervising process can hold"))
+		return true
+	}
+	var m supervise.Message
+	if json.Unmarshal(msg, &m) != nil || m.ID == 0 {
+		closeAll(files)
+		return true
+	}
+	if m.Method == supervise.MethodHold {
+		k.hold(files) // in order: before the create that follows
+		answer(c, m.ID, struct{}{}, nil)
+		return true
+	}
+	k.begin()
+	k.activity.add(requestGarbage)
+	go func() {
+		defer k.end()
+		result, err := k.handle(ctx, m, files)
+		answer(c, m.ID, result, err)
+	}()
+	return true
 }
 
 // begin counts a request that is being served; the process lives until it is
@@ -70,15 +77,18 @@ func (k *keeper) end() {
 
 // accept serves the daemons that connect to the container's socket.
 func (k *keeper) accept() {
-	for {
+	for k.listener.Await() == nil {
+		k.renewal.bar()
 		c, err := k.listener.Accept()
+		if err == nil {
+			k.join(c)
+		}
+		k.renewal.unbar()
 		switch {
 		case errors.Is(err, os.ErrClosed):
 			return
 		case err != nil: // such as too many open files
 			time.Sleep(100 * time.Millisecond)
-		default:
-			k.join(c)
 		}
 	}
 }
@@ -109,7 +119,11 @@ func (k *keeper) announce(event string, body any) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for c := range k.peers {
-		go c.Send(msg)
+		k.astir++
+		go func() {
+			c.Send(msg)
+			k.calm()
+		}()
 	}
 }
 
@@ -206,7 +220,7 @@ func (k *keeper) handle(ctx context.Context, m supervise.Message, files []*os.Fi
 		if err := decode(m, &r, files); err != nil {
 			return nil, err
 		}
-		k.hold(files)
+		closeAll(files)
 		return none, k.relay(r.Relays)
 	case supervise.MethodRelease:
 		closeAll(files)

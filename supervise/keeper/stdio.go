@@ -169,13 +169,13 @@ func (s *stdio) resize(height, width uint16) error {
 	return serr
 }
 
-// pump starts to move the output to o.
-func (s *stdio) pump(o *output) {
+// pump starts to move the output to o. What is on its way bars r.
+func (s *stdio) pump(o *output, r *renewal) {
 	if s.out != nil {
-		s.pumps.Go(func() { copyOutput(o, logs.Stdout, s.out) })
+		s.pumps.Go(func() { copyOutput(o, r, logs.Stdout, s.out) })
 	}
 	if s.err != nil {
-		s.pumps.Go(func() { copyOutput(o, logs.Stderr, s.err) })
+		s.pumps.Go(func() { copyOutput(o, r, logs.Stderr, s.err) })
 	}
 }
 
@@ -187,10 +187,11 @@ const chunkSize = 64 << 10
 var chunks = sync.Pool{New: func() any { b := make([]byte, logs.HeaderSize+chunkSize); return &b }}
 
 // readChunk waits for something to read and reads once, into a buffer behind
-// room for a frame's header. The caller gives the buffer back to chunks. At the
-// end and on an error there is no buffer.
-func readChunk(rc syscall.RawConn) (buf *[]byte, n int, err error) {
+// room for a frame's header. The caller gives the buffer back to chunks, and
+// unbars r. At the end and on an error there is no buffer, and nothing is barred.
+func readChunk(rc syscall.RawConn, r *renewal) (buf *[]byte, n int, err error) {
 	perr := rc.Read(func(fd uintptr) bool {
+		r.bar()
 		buf = chunks.Get().(*[]byte)
 		for {
 			n, err = unix.Read(int(fd), (*buf)[logs.HeaderSize:])
@@ -203,6 +204,7 @@ func readChunk(rc syscall.RawConn) (buf *[]byte, n int, err error) {
 		}
 		chunks.Put(buf)
 		buf = nil
+		r.unbar()
 		return err != unix.EAGAIN
 	})
 	if perr != nil {
@@ -212,13 +214,13 @@ func readChunk(rc syscall.RawConn) (buf *[]byte, n int, err error) {
 }
 
 // copyOutput moves what comes from f to o until the end of f.
-func copyOutput(o *output, stream logs.Stream, f *os.File) {
+func copyOutput(o *output, r *renewal, stream logs.Stream, f *os.File) {
 	rc, err := f.SyscallConn()
 	if err != nil {
 		return
 	}
 	for {
-		buf, n, _ := readChunk(rc)
+		buf, n, _ := readChunk(rc, r)
 		if buf == nil { // a terminal ends with EIO
 			return
 		}
@@ -227,6 +229,7 @@ func copyOutput(o *output, stream logs.Stream, f *os.File) {
 		copy(frame, header[:])
 		o.write(stream, frame)
 		chunks.Put(buf)
+		r.unbar()
 	}
 }
 

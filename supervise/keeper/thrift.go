@@ -10,12 +10,17 @@ import (
 // runs with GOGC=50, which first collects at two megabytes: a container that
 // lives for a few milliseconds is not to pay for a collection. Later ones bound
 // the heap of a busy process, since the runtime's bookkeeping grows with it and
-// is never given back.
-func thrift() { debug.FreeOSMemory() }
+// is never given back: see renew.
+func thrift() {
+	debug.FreeOSMemory()
+	debug.FreeOSMemory() // buffers in a sync.Pool survive one collection
+}
 
 const (
 	// busy is the activity in bytes after which thrift is due.
 	busy = 1 << 20
+	// settleTime is how long after its start a container is looked at.
+	settleTime = time.Second
 	// quiet is how long there must have been none.
 	quiet = 2 * time.Second
 
@@ -26,6 +31,7 @@ const (
 
 // activity watches output and requests for the end of a busy time.
 type activity struct {
+	rest  func() // called at the end
 	bytes atomic.Int64
 	timer atomic.Bool // a look at it is under way
 }
@@ -36,13 +42,12 @@ func (a *activity) add(n int) {
 	}
 }
 
-// look calls thrift if nothing was written since the last look.
+// look calls rest if nothing was written since the last look.
 func (a *activity) look() {
 	if a.bytes.Swap(0) > 0 {
 		time.AfterFunc(quiet, a.look)
 		return
 	}
 	a.timer.Store(false)
-	thrift()
-	thrift() // buffers in a sync.Pool survive one collection
+	a.rest()
 }

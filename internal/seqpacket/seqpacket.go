@@ -1,7 +1,7 @@
 // Package seqpacket carries messages with files over unix sockets of type
 // SOCK_SEQPACKET: a message arrives whole or not at all, in order, and the end
-// of the peer is told. It does without package net, whose weight a process per
-// container would carry many times over.
+// of the peer is told. It does without package net, whose weight many small
+// processes would carry many times over.
 package seqpacket
 
 import (
@@ -101,8 +101,35 @@ func socketAt(path string, call func(fd int, sa unix.Sockaddr) error) (int, erro
 	return fd, nil
 }
 
+// Descriptor is the connection's, for a program that is executed in the place of
+// this one.
+func (c *Conn) Descriptor() (int, error) { return descriptor(c.rc) }
+
+func descriptor(rc syscall.RawConn) (n int, err error) {
+	err = rc.Control(func(fd uintptr) { n = int(fd) })
+	return n, err
+}
+
 // Close closes the connection; blocked calls return.
 func (c *Conn) Close() error { return c.f.Close() }
+
+// Await waits until there is something to receive, or the connection has ended.
+func (c *Conn) Await() error { return readable(c.rc) }
+
+// Number is the descriptor, for New in the program that this process executes.
+func (c *Conn) Number() (int, error) { return number(c.rc) }
+
+func readable(rc syscall.RawConn) error {
+	return rc.Read(func(fd uintptr) bool {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		return err != nil && err != unix.EINTR || n > 0
+	})
+}
+
+func number(rc syscall.RawConn) (n int, err error) {
+	err = rc.Control(func(fd uintptr) { n = int(fd) })
+	return n, err
+}
 
 // Send sends one message with the files, which stay the caller's. It waits
 // while the peer does not read.

@@ -27,11 +27,16 @@ func Listen(path string) (*Listener, error) {
 		unix.Close(fd)
 		return nil, os.NewSyscallError("listen", err)
 	}
+	return NewListener(fd)
+}
+
+// NewListener makes a Listener of a listening socket and takes it over.
+func NewListener(fd int) (*Listener, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		unix.Close(fd)
 		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), path)
+	f := os.NewFile(uintptr(fd), "listener")
 	rc, err := f.SyscallConn()
 	if err != nil {
 		f.Close()
@@ -39,6 +44,13 @@ func Listen(path string) (*Listener, error) {
 	}
 	return &Listener{f, rc}, nil
 }
+
+// Await waits until there is a connection to accept.
+func (l *Listener) Await() error { return readable(l.rc) }
+
+// Number is the descriptor, for Listening in the program that this process
+// executes.
+func (l *Listener) Number() (int, error) { return number(l.rc) }
 
 // Accept waits for the next connection.
 func (l *Listener) Accept() (*Conn, error) {
@@ -60,6 +72,10 @@ func (l *Listener) Accept() (*Conn, error) {
 	}
 	return New(nfd)
 }
+
+// Descriptor is the listening socket's, for a program that is executed in the
+// place of this one.
+func (l *Listener) Descriptor() (int, error) { return descriptor(l.rc) }
 
 // Close ends the listening; a blocked Accept returns.
 func (l *Listener) Close() error { return l.f.Close() }

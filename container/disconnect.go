@@ -1,0 +1,79 @@
+package container
+
+import (
+	"context"
+	"errors"
+
+	"github.com/moby/moby/api/types/events"
+	wirenet "github.com/moby/moby/api/types/network"
+
+	"github.com/tarehq/tare/fault"
+)
+
+// Disconnect takes a container off a network, a running one at once. With force
+// also off one that is no more.
+func (p *Places) Disconnect(ctx context.Context, nameOrID, networkName string, force bool) error {
+	s := p.containers
+	n, lookupErr := s.cfg.Networks.Lookup(networkName)
+	r, unlock, err := s.lock(ctx, nameOrID)
+	if errors.Is(err, fault.NotFound) && force { // no network has an endpoint of a container that is no more
+		if lookupErr != nil {
+			return lookupErr
+		}
+		return fault.New(fault.NotFound, "endpoint %s not found", nameOrID)
+	}
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if lookupErr == nil {
+		networkName = n.Name
+	} else if r.State.Up() && !force {
+		return lookupErr
+	}
+	if r.HostConfig.NetworkMode.IsHost() && networkName == wirenet.NetworkHost {
+		return fault.New(fault.Invalid, "cannot disconnect container from host network - container was created in host network mode")
+	}
+	all := r.allWishes()
+	settings := all[networkName]
+	delete(all, networkName)
+	ctx = context.WithoutCancel(ctx)
+	if r.State.Up() && lookupErr == nil && networkName != wirenet.NetworkNone {
+		return (&connection{containers: s, r: r}).remove(ctx, n.Network, all)
+	}
+	if settings == nil {
+		return fault.New(fault.Internal, "container %s is not connected to the network %s", r.ID, networkName)
+	}
+	_, err = s.store.amend(r.ID, func(c *Spec) error { c.Networks = all; return nil })
+	return err
+}
+
+func (c *connection) remove(ctx context.Context, n wirenet.Network, all map[string]*wirenet.EndpointSettings) error {
+	s, r := c.containers, c.r
+	before := c.sandbox()
+	e := before.On(n.ID)
+	if e == nil {
+		return fault.New(fault.Internal, "container %s is not connected to network %s", r.ID, n.Name)
+	}
+	gone := *e
+	netns, err := c.netns()
+	if err != nil {
+		return err
+	}
+	defer netns.Close()
+	after, err := s.cfg.Networks.Disconnect(ctx, before, netns, gone.ID)
+	if err != nil {
+		return err
+	}
+	if err := c.record(ctx, after); err != nil {
+		return err
+	}
+	if err := c.wish(all); err != nil {
+		return err
+	}
+	if err := c.untellFiles(&gone); err != nil {
+		s.cfg.Log.Error("the hosts file of a disconnected container cannot be changed", "container", r.ID, "err", err)
+	}
+	publishPlace(s.cfg.Events, r.ID, gone, events.ActionDisconnect)
+	return nil
+}
