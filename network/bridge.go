@@ -24,12 +24,12 @@ type bridge struct {
 	name               string
 	index              int // once it is up
 	mtu                int
-	mac                net.HardwareAddr  // that it is made with
-	hardware           net.HardwareAddr  // that it has
+	mac                net.HardwareAddr  // of one that is ours
+	found              string            // the MAC address that it has
 	address4, address6 netip.Prefix      // with the host's bits; invalid for none
 	internal           bool              // nothing is forwarded for it
-	open               bool              // the guard shall drop nothing, see forward.go
-	guarded            []firewall.Family // in which it stands
+	open               bool              // the guard shall drop nothing, see package firewall
+	guarded            []firewall.Family // it stands
 	foreign            bool              // somebody else made the interface
 }
 
@@ -50,12 +50,12 @@ func (b *bridge) raise() (made bool, err error) {
 	if link.Type() != "bridge" {
 		return false, fault.New(fault.Conflict, "the interface %s is a %s and not a bridge: choose another name", b.name, link.Type())
 	}
-	b.index, b.hardware = link.Attrs().Index, link.Attrs().HardwareAddr
+	b.index, b.found = link.Attrs().Index, link.Attrs().HardwareAddr.String()
 	if b.foreign = !bytes.Equal(link.Attrs().HardwareAddr, b.mac); b.foreign {
 		b.mtu = min(b.mtu, link.Attrs().MTU)
 	}
 	if err = b.prepare(link); err == nil && !b.internal {
-		err = b.forward()
+		err = b.allowForwarding()
 	}
 	if err != nil && made {
 		err = errors.Join(err, lowerBridge(b.name))
@@ -63,19 +63,18 @@ func (b *bridge) raise() (made bool, err error) {
 	return made, err
 }
 
-// forward has the host forward what enters and leaves by the bridge.
-func (b *bridge) forward() error {
-	b.guarded = nil
-	for f, a := range map[firewall.Family]netip.Prefix{firewall.IP4: b.address4, firewall.IP6: b.address6} {
-		if !a.IsValid() {
+// allowForwarding makes the host forward in the bridge's families.
+func (b *bridge) allowForwarding() error {
+	for family, subnet := range map[firewall.Family]netip.Prefix{firewall.IP4: b.address4, firewall.IP6: b.address6} {
+		if !subnet.IsValid() {
 			continue
 		}
-		guarded, err := firewall.AllowForwarding(b.name, f, b.open)
+		guarded, err := firewall.AllowForwarding(b.name, family, b.open)
 		if err != nil {
 			return err
 		}
 		if guarded {
-			b.guarded = append(b.guarded, f)
+			b.guarded = append(b.guarded, family)
 		}
 	}
 	return nil

@@ -113,6 +113,9 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 		}
 		a.Sockets = append(a.Sockets, held...)
 	}
+	if err = s.moveGate(ctx, &a.Sandbox); err != nil {
+		return asked, nil, err
+	}
 	if err = s.republish(before, a.Sandbox); err != nil {
 		return asked, nil, s.connectivityError(a.Sandbox, err)
 	}
@@ -133,14 +136,14 @@ func (s *Service) openBox(netns *os.File) (*box, error) {
 	return b, nil
 }
 
-// republish changes what is known of a sandbox, with the ports in the table.
+// republish changes what is known of a sandbox, and what belongs to it in the
+// tables.
 func (s *Service) republish(before, after Sandbox) error {
 	s.rules.Lock()
 	defer s.rules.Unlock()
 	s.mu.Lock()
 	now, known := s.sandboxes[before.ID]
 	if known {
-		after.Ports = slices.Clone(after.Ports)
 		if len(before.Ports) > 0 {
 			after.Ports = now.Ports // another may have one of them by now
 		}
@@ -150,11 +153,15 @@ func (s *Service) republish(before, after Sandbox) error {
 	if !known {
 		return fault.New(fault.Conflict, "container is not running")
 	}
-	leaving, added := firewall.Diff(s.elements(now), s.elements(after))
-	s.mu.Lock()
-	s.leaving = append(s.leaving, leaving...)
-	s.mu.Unlock()
-	err := s.settleLocked(added)
+	old, new := s.elements(now), s.elements(after)
+	remove, add := firewall.Diff(old, new)
+	err := s.settleLocked(nil)
+	if err == nil {
+		err = s.firewall.Change(remove, add)
+	}
+	if err != nil {
+		err = s.firewall.Replace(s.wanted())
+	}
 	if err != nil {
 		s.mu.Lock()
 		s.sandboxes[before.ID] = now
@@ -201,10 +208,13 @@ func (s *Service) Disconnect(ctx context.Context, b Sandbox, netns *os.File, end
 			return b, err
 		}
 	}
+	gone := before.Endpoints[i]
+	if err := s.moveGate(ctx, &after); err != nil {
+		return b, err
+	}
 	if err := s.republish(before, after); err != nil {
 		return b, err
 	}
-	gone := before.Endpoints[i]
 	if err := s.unplug(bx, &gone, &after); err != nil {
 		return b, err
 	}

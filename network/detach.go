@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/network/firewall"
+	"github.com/tarehq/tare/network/shape"
 )
 
 // Deleting an interface and ending a network namespace cost the kernel 20 to
@@ -107,9 +108,17 @@ func (s *Service) giveUp(l *lan, e *Endpoint) {
 	if l == nil {
 		return
 	}
+	if e.Rate != (Rate{}) && e.HostInterface != "" {
+		if err := shape.Clear(e.HostInterface); err != nil {
+			slog.Warn("what held an interface to its rate is left", "interface", e.HostInterface, "err", err)
+		}
+	}
 	if l.driver != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), linger)
 		defer cancel()
+		if e.Exposed {
+			s.conceal(ctx, e)
+		}
 		if err := l.driver.Leave(ctx, l.Network, *e); err != nil {
 			slog.Warn("the driver of a network could not take an endpoint back", "network", l.Name, "driver", l.Driver, "endpoint", e.ID, "err", err)
 		}
@@ -164,19 +173,30 @@ func (s *Service) countDoomed() int {
 	return len(s.doomed)
 }
 
+// unusedLocked are the first addresses of each family that only wait for a
+// container: there the lan goes on.
+func (s *Service) unusedLocked(l *lan) (out []netip.Addr) {
+	for _, b := range s.waiting {
+		if e := b.On(l.ID); e != nil {
+			return []netip.Addr{e.Address.Addr(), e.Address6.Addr()}
+		}
+	}
+	return nil
+}
+
 // saveCursors stores where the addresses go on, of the lans where some were
 // taken. It is not done by those who take them, who are in a hurry.
 func (s *Service) saveCursors() {
 	s.mu.Lock()
-	var moved []*lan
+	moved := map[*lan][]netip.Addr{}
 	for _, l := range s.lans {
 		if l.state == lanUp && l.moved.Swap(false) {
-			moved = append(moved, l)
+			moved[l] = s.unusedLocked(l)
 		}
 	}
 	s.mu.Unlock()
-	for _, l := range moved {
-		s.store.putCursors(l.ID, l.cursors())
+	for l, unused := range moved {
+		s.store.putCursors(l.ID, append(unused, l.cursors()...))
 	}
 }
 

@@ -104,6 +104,9 @@ type Config struct {
 	// Plugin finds the driver of a name that is not in Drivers, each time anew;
 	// fault.NotFound for one that is not there. nil finds none.
 	Plugin func(ctx context.Context, name string) (Driver, error)
+	// IPAM finds the driver of addresses of a name other than default and null in
+	// the same way.
+	IPAM func(ctx context.Context, name string) (Addresses, error)
 }
 
 // Pool is a range that is cut into subnets of Size bits.

@@ -17,6 +17,6 @@ type segment struct {
 	Masquerade         bool       // they leave under the host's address, in mode nat
 	Mode4, Mode6       string     // gateway modes: nat, nat-unprotected, routed, isolated
 	Bind4, Bind6       netip.Addr // where ports are published that name no address
-	Host4, Host6       netip.Addr // what containers leave under; the zero Addr: the outgoing interface's own
+	Source4, Source6   netip.Addr // under which they leave, if it is not the way out's own
 	Trusted            []string   // host interfaces that may reach containers directly
 }

@@ -34,8 +34,10 @@ type Service struct {
 	mu        sync.Mutex // guards what follows; never held during I/O
 	lans      map[string]*lan
 	byName    map[string]*lan
-	recent    []*lan // those with a pool, but for the default bridge; last joined last
+	bridges   []segment // nil when a bridge has come or gone since
+	recent    []*lan    // those with a pool, but for the default bridge; last joined last
 	sandboxes map[string]Sandbox
+	waiting   []*Sandbox // without a container, the oldest first
 	restored  bool
 	closed    bool
 	doomed    []removal
@@ -91,7 +93,7 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 			return nil, err
 		}
 	}
-	if err = s.load(); err != nil {
+	if err = s.load(ctx); err != nil {
 		return nil, err
 	}
 	made, err := s.raiseDefault()
@@ -159,41 +161,51 @@ func (c *Config) checkAddresses() error {
 	return nil
 }
 
-// segments are the bridges of now.
-func (s *Service) segments() (out []segment) {
+// segments are the bridges of now, not to be changed.
+func (s *Service) segments() []segment {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, l := range s.lans {
-		if l.bridge != nil {
-			out = append(out, l.segment())
+	if s.bridges == nil {
+		for _, l := range s.lans {
+			if l.bridge != nil {
+				s.bridges = append(s.bridges, l.segment())
+			}
 		}
 	}
-	return out
+	return s.bridges
+}
+
+// setBridge tells that the lan's bridge is up or, with nil, gone.
+func (s *Service) setBridge(l *lan, b *bridge) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l.bridge, s.bridges = b, nil
 }
 
 // renewRules makes the table anew, after a bridge has come or gone.
 func (s *Service) renewRules() error {
 	s.rules.Lock()
 	defer s.rules.Unlock()
-	s.mu.Lock()
-	s.leaving = nil // what is wanted is without them
-	s.mu.Unlock()
+	if err := s.settleLocked(nil); err != nil {
+		return err
+	}
 	return s.firewall.Replace(s.wanted())
 }
 
 // Gateway is the default bridge's address: the containers' way out, and what
 // host-gateway stands for.
-func (s *Service) Gateway() netip.Addr {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.byName[networkBridge].own(false).Addr()
-}
+func (s *Service) Gateway() netip.Addr { return s.gateway(false) }
 
 // Gateway6 is its IPv6 address, the zero Addr if it has none.
-func (s *Service) Gateway6() netip.Addr {
+func (s *Service) Gateway6() netip.Addr { return s.gateway(true) }
+
+func (s *Service) gateway(v6 bool) netip.Addr {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.byName[networkBridge].own(true).Addr()
+	if l := s.byName[networkBridge]; l != nil {
+		return l.own(v6).Addr()
+	}
+	return netip.Addr{} // not opened yet
 }
 
 // lan gives the one of the ID, nil if there is none.
@@ -206,6 +218,7 @@ func (s *Service) lan(id string) *lan {
 // Close waits for the background work and discards the spare namespaces. The
 // bridges, the table and the endpoints stay for the containers that run.
 func (s *Service) Close(ctx context.Context) error {
+	s.saveCursors() // while the addresses of those that wait are known as unused
 	s.mu.Lock()
 	wasClosed, stop := s.closed, s.stop
 	s.closed = true
@@ -226,7 +239,6 @@ func (s *Service) Close(ctx context.Context) error {
 	go func() {
 		s.tasks.Wait()
 		s.clearDoomed()
-		s.saveCursors()
 		s.letGo()
 		close(done)
 	}()

@@ -116,8 +116,8 @@ func (s *Service) repair() error {
 		return err
 	}
 	for _, b := range s.guardedBridges() {
-		for _, f := range b.guarded {
-			if err := firewall.RaiseGuard(b.name, f, b.open); err != nil {
+		for _, family := range b.guarded {
+			if err := firewall.RaiseGuard(b.name, family, b.open); err != nil {
 				return err
 			}
 		}
@@ -130,7 +130,7 @@ func (s *Service) guardedBridges() (out []*bridge) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, l := range s.lans {
-		if l.bridge != nil && len(l.bridge.guarded) > 0 {
+		if l.bridge != nil {
 			out = append(out, l.bridge)
 		}
 	}

@@ -18,8 +18,6 @@ const (
 
 // firewallOptions are about who reaches whom.
 type firewallOptions struct {
-	ICC           bool   `json:"icc"`
-	Masquerade    bool   `json:"ip-masq"`
 	UserlandProxy bool   `json:"userland-proxy"`
 	DirectRouting bool   `json:"allow-direct-routing"`
 	AcceptMark    string `json:"bridge-accept-fwmark"`
@@ -29,8 +27,6 @@ type firewallOptions struct {
 }
 
 func (o *firewallOptions) flags(f *pflag.FlagSet) {
-	f.BoolVar(&o.ICC, "icc", true, "Let containers on the default bridge reach each other")
-	f.BoolVar(&o.Masquerade, "ip-masq", true, "Let containers on the default bridge leave under the host's address")
 	f.BoolVar(&o.UserlandProxy, "userland-proxy", true, "Publish on IPv6 for containers that have IPv4 alone; there is no proxy process, the supervising process relays")
 	f.BoolVar(&o.DirectRouting, "allow-direct-routing", false, "Let others than this host reach published ports at the containers' own addresses")
 	f.StringVar(&o.AcceptMark, "bridge-accept-fwmark", "", "Let packets with this mark, MARK or MARK/MASK, into any bridge network")
@@ -74,7 +70,7 @@ func parseMark(text string) (mark, mask uint32, err error) {
 
 // apply puts them into the networks' configuration.
 func (o *firewallOptions) apply(c *network.Config) {
-	c.NoICC, c.NoMasquerade, c.NoProxy = !o.ICC, !o.Masquerade, !o.UserlandProxy
+	c.NoProxy = !o.UserlandProxy
 	c.DirectRouting, c.AcceptMark, c.AcceptMask = o.DirectRouting, o.mark, o.markMask
 	c.HostFirewall = o.Published == publishedAsHost
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/internal/plugin"
 	"github.com/tarehq/tare/network"
 	"github.com/tarehq/tare/remote"
 	"github.com/tarehq/tare/server"
@@ -123,7 +124,9 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	transfers := image.NewTransfers(images, registries, image.Limits{Downloads: limit(o.Downloads), Uploads: limit(o.Uploads)})
 	steps.push(transfers.Close)
 
-	networks, err := network.Open(ctx, networkConfig(o, id, eventLog))
+	plugins := plugin.New(o.pluginDirs())
+	steps.pushPlain("the connections to plugins", func() error { plugins.Close(); return nil })
+	networks, err := network.Open(ctx, networkConfig(o, id, eventLog, plugins))
 	if err != nil {
 		return nil, fmt.Errorf("cannot set up the network: %w", err)
 	}
@@ -196,14 +199,12 @@ func openSnapshots(root, driver string, log *slog.Logger) (*snapshot.Store, erro
 	return snapshot.Open(root, driver)
 }
 
-func networkConfig(o *options, id string, events *event.Log) network.Config {
-	c := network.Config{Root: filepath.Join(o.DataRoot, "networks"), Bridge: o.Bridge, BIP: o.bip, MTU: o.MTU, Identity: o.DataRoot, HostID: id,
-		ForwardAll: o.ForwardAll, Spare: spares, Events: events}
-	for _, p := range o.Pools {
-		c.Pools = append(c.Pools, network.Pool{Base: p.Base, Size: p.Size})
+// pluginDirs are where plugins are looked for.
+func (o *options) pluginDirs() plugin.Dirs {
+	if o.PluginDir == "" {
+		return plugin.DefaultDirs()
 	}
-	o.firewallOptions.apply(&c)
-	return c
+	return plugin.Dirs{Sockets: o.PluginDir, Specs: []string{o.PluginDir}}
 }
 
 // devices are those that can be asked for by name.
