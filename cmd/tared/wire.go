@@ -14,6 +14,8 @@ import (
 
 	"github.com/moby/moby/api/types/events"
 
+	"github.com/tarehq/tare/build/launch"
+	"github.com/tarehq/tare/build/lend"
 	"github.com/tarehq/tare/container"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/content"
@@ -162,11 +164,17 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	steps.push(containers.Close)
 	images.SetInUse(containers.Users)
 
+	builder, err := openBuilder(ctx, o, lend.Config{Images: images, Transfers: transfers, Layers: layers, Networks: networks}, launcher, log)
+	if err != nil {
+		return nil, err
+	}
+	steps.push(builder.Close)
+
 	w = &wired{id: id, containers: containers, defaults: defaults, transfers: transfers, registries: registries, events: eventLog, steps: steps,
 		initProgram: initProgram, driver: layers.Driver(), driverStatus: layers.DriverStatus()}
 	w.setFacts(o)
 	config := server.Config{
-		Containers: containers, Logs: containers.Logbook(), Execs: containers.Execs(), Files: containers.Files(), Stats: containers.Stats(), Processes: containers.Processes(), Pruning: containers.Pruning(), Images: images, Transfers: transfers, Registries: image.NewRegistries(registries), Networks: networks, Places: containers.Places(), Events: eventLog, Daemon: func() server.Daemon { return *w.facts.Load() }, Log: log,
+		Containers: containers, Logs: containers.Logbook(), Execs: containers.Execs(), Files: containers.Files(), Stats: containers.Stats(), Processes: containers.Processes(), Pruning: containers.Pruning(), Images: images, Transfers: transfers, Registries: image.NewRegistries(registries), Networks: networks, Places: containers.Places(), Builder: builder, Events: eventLog, Daemon: func() server.Daemon { return *w.facts.Load() }, Log: log,
 	}
 	if o.MetricsAddr == "" {
 		w.handler = server.New(config)
@@ -181,6 +189,18 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	}
 	w.steps.push(stop)
 	return w, nil
+}
+
+// openBuilder readies the process that builds, which starts when somebody wants
+// something built.
+func openBuilder(ctx context.Context, o *options, loan lend.Config, launcher *supervise.Launcher, log *slog.Logger) (*launch.Builder, error) {
+	find := func() (string, error) { return findProgram("tare-build") }
+	builder, err := launch.New(ctx, launch.Config{Program: find, Dir: filepath.Join(o.ExecRoot, "b"), Root: filepath.Join(o.DataRoot, "build"),
+		CgroupParent: o.CgroupParent, Loan: loan, Steps: launcher, Log: log})
+	if err != nil {
+		return nil, fmt.Errorf("cannot ready the process that builds: %w", err)
+	}
+	return builder, nil
 }
 
 // openSnapshots opens the store with the driver, or with the best one that the
