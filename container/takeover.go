@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -39,6 +40,7 @@ func (t *takeover) run(ctx context.Context) error {
 		return err
 	}
 	var sandboxes []network.Sandbox
+	var running []Record
 	for i := range found {
 		f := &found[i]
 		if errors.Is(f.err, fault.NotFound) {
@@ -47,13 +49,19 @@ func (t *takeover) run(ctx context.Context) error {
 		if err := t.resume(f); err != nil {
 			return err
 		}
+		running = append(running, f.record)
 		if f.record.Sandbox != nil {
-			sandboxes = append(sandboxes, *f.record.Sandbox)
+			b := *f.record.Sandbox
+			if f.keeper != nil {
+				b.NetNSPath = fmt.Sprintf("/proc/%d/ns/net", f.keeper.Pid())
+			}
+			sandboxes = append(sandboxes, b)
 		}
 	}
 	if err := s.cfg.Networks.Restore(ctx, sandboxes); err != nil {
 		return err
 	}
+	s.cfg.Volumes.Restore(ctx, usedVolumes(running))
 	for _, f := range found {
 		r, l := f.record, s.lives.of(f.record.ID)
 		v := &vigil{containers: s, record: r, live: l}

@@ -37,20 +37,24 @@ func (s *Service) Attach(ctx context.Context, r Request) (*Attachment, error) {
 	}
 	lans, err := s.join(r.Wants)
 	if err != nil {
-		return nil, err
+		return nil, setUpError(err)
 	}
 	defer s.unjoin(lans)
 	if err := s.reviveAll(ctx, lans); err != nil {
-		return nil, err
+		return nil, setUpError(err)
 	}
 	a, err := s.attach(ctx, r, lans)
 	if err != nil {
-		return nil, fault.New(fault.KindOf(err), "failed to set up container networking: %w", err)
+		return nil, setUpError(err)
 	}
 	for _, l := range lans {
 		s.wantPool(ctx, l)
 	}
 	return a, nil
+}
+
+func setUpError(err error) error {
+	return fault.New(fault.KindOf(err), "failed to set up container networking: %w", err)
 }
 
 // begin counts an operation that Close has to wait for.

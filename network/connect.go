@@ -92,6 +92,7 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 	last := &a.Endpoints[len(a.Endpoints)-1]
 	defer func() {
 		if err != nil {
+			s.unname(ctx, before, netns)
 			closeAll(a.Sockets)
 			s.doom(s.removalOf(last, nil, false))
 			s.clearDoomed()
@@ -121,6 +122,19 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 	}
 	s.announce(b, last)
 	return a.Sandbox, a.Sockets, nil
+}
+
+// unname tells of a sandbox as it is after all.
+func (s *Service) unname(ctx context.Context, b Sandbox, netns *os.File) {
+	switch {
+	case s.names == nil:
+	case b.hasNames():
+		// What fails is told again with the next change.
+		held, _ := s.names.Set(context.WithoutCancel(ctx), b, netns, nil)
+		closeAll(held)
+	default:
+		s.names.Drop(b.ID)
+	}
 }
 
 // openBox opens a container's namespace; netns stays the caller's.
