@@ -145,6 +145,9 @@ func (s *Service) attach(ctx context.Context, r Request, lans []*lan) (_ *Attach
 	if err = s.publish(a.Sandbox, b); err != nil {
 		return nil, s.connectivityError(a.Sandbox, err)
 	}
+	for i := range a.Endpoints {
+		s.announce(b, &a.Endpoints[i])
+	}
 	s.hold(a.ID, b)
 	return a, nil
 }
@@ -309,9 +312,6 @@ func (s *Service) plug(ctx context.Context, b *box, l *lan, sb *Sandbox, i int) 
 		if e.MAC, err = s.macOf(b, p); err != nil {
 			return err
 		}
-	}
-	if e.Chosen || l.driver != nil {
-		return s.enter(b.ns, func() error { return announce(p.index, e) })
 	}
 	return nil
 }

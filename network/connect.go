@@ -120,6 +120,7 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 	if err = s.republish(before, a.Sandbox); err != nil {
 		return asked, nil, s.connectivityError(a.Sandbox, err)
 	}
+	s.announce(b, last)
 	return a.Sandbox, a.Sockets, nil
 }
 
