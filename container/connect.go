@@ -118,7 +118,7 @@ func (c *connection) add(ctx context.Context, p place) (err error) {
 	made := after.On(p.id)
 	back.Push(func() error {
 		before, err := s.cfg.Networks.Disconnect(ctx, after, netns, made.ID)
-		return errors.Join(err, keepSandbox(s.bundles.path(r.ID), &before))
+		return errors.Join(err, c.record(ctx, before))
 	})
 	if len(sockets) > 0 {
 		keeper, ended, err := s.lives.running(r)
@@ -131,10 +131,12 @@ func (c *connection) add(ctx context.Context, p place) (err error) {
 	}
 	all := r.allWishes()
 	all[p.network] = p.settings
-	if err := c.wish(all); err != nil {
+	// A daemon that dies in between leaves a place that nobody wishes, which the
+	// next one takes back: it was not acknowledged.
+	if err := c.record(ctx, after); err != nil {
 		return err
 	}
-	if err := c.record(ctx, after); err != nil {
+	if err := c.wish(all); err != nil {
 		return err
 	}
 	if err := c.tellFiles(r.Sandbox, &after, made); err != nil {
