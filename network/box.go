@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/internal/thread"
@@ -28,6 +29,9 @@ type box struct {
 	// first is the interface eth0 that a namespace has that waits; nil without.
 	first    *port
 	prepared io.Closer // by Names
+	// waiting is the sandbox that a namespace is which waits: with its place on
+	// the lan, and the pins of that in the tables. nil for another.
+	waiting *Sandbox
 }
 
 // port is an interface in a box without an address, and its other end.
@@ -202,11 +206,13 @@ func (b *box) freeName(prefix string, endpoints []Endpoint) string {
 func (b *box) configure(p *port, e *Endpoint, link Link, default4, default6 bool) error {
 	var all []request
 	if !link.Bare {
-		mac, err := net.ParseMAC(e.MAC)
-		if err != nil {
-			return err
+		if e.MAC != "" {
+			mac, err := net.ParseMAC(e.MAC)
+			if err != nil {
+				return err
+			}
+			all = append(all, setMAC(p.index, mac))
 		}
-		all = append(all, setMAC(p.index, mac))
 		for _, a := range []netip.Prefix{e.Address, e.Address6} {
 			if a.IsValid() {
 				all = append(all, addAddress(p.index, a))
@@ -233,6 +239,18 @@ func (b *box) configure(p *port, e *Endpoint, link Link, default4, default6 bool
 		all = append(all, setDefaultRoute(p.index, e.Gateway6))
 	}
 	return b.routes.do(all...)
+}
+
+// macOf reads the MAC address that a driver's interface has.
+func (s *Service) macOf(b *box, p *port) (mac string, err error) {
+	err = s.enter(b.ns, func() error {
+		link, err := netlink.LinkByIndex(p.index)
+		if err == nil {
+			mac = link.Attrs().HardwareAddr.String()
+		}
+		return err
+	})
+	return mac, err
 }
 
 // share gives another descriptor of the namespace.

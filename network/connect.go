@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/network/firewall"
 )
 
 // Connect gives a running container, whose namespace is netns, a place on one
@@ -121,6 +122,9 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 		}
 		a.Sockets = append(a.Sockets, held...)
 	}
+	if err = s.moveGate(ctx, &a.Sandbox); err != nil {
+		return asked, nil, err
+	}
 	if err = s.republish(before, a.Sandbox); err != nil {
 		return asked, nil, s.connectivityError(a.Sandbox, err)
 	}
@@ -154,39 +158,55 @@ func (s *Service) openBox(netns *os.File) (*box, error) {
 	return b, nil
 }
 
-// republish changes what is known of a sandbox, with the ports in the table.
+// republish changes what is known of a sandbox, and what belongs to it in the
+// tables.
 func (s *Service) republish(before, after Sandbox) error {
 	s.rules.Lock()
 	defer s.rules.Unlock()
 	s.mu.Lock()
 	now, known := s.sandboxes[before.ID]
 	if known {
-		after.Ports = slices.Clone(after.Ports)
 		if len(before.Ports) > 0 {
 			after.Ports = now.Ports // another may have one of them by now
 		}
-		s.leaving = append(s.leaving, elementsOf(now)...)
 		s.sandboxes[after.ID] = after
 	}
 	s.mu.Unlock()
 	if !known {
 		return fault.New(fault.Conflict, "container is not running")
 	}
-	err := s.settleLocked()
+	old, new := s.elements(now), s.elements(after)
+	remove, add := without(old, new), without(new, old)
+	err := s.settleLocked(nil)
 	if err == nil {
-		err = s.firewall.add(elementsOf(after))
+		err = s.firewall.Change(remove, add)
 	}
 	if err != nil {
-		err = s.firewall.replace(s.wanted())
+		err = s.firewall.Replace(s.wanted())
 	}
 	if err != nil {
 		s.mu.Lock()
 		s.sandboxes[before.ID] = now
 		s.mu.Unlock()
-		return errors.Join(err, s.firewall.replace(s.wanted()))
+		return errors.Join(err, s.firewall.Replace(s.wanted()))
 	}
-	forgetLocalFlows(after.Ports)
+	if publishesUDP(after.Ports) {
+		firewall.ForgetLocalFlows(ruled(after))
+	}
 	return nil
+}
+
+// without gives the elements of list that are not in other.
+func without(list, other []firewall.Element) []firewall.Element {
+	type id struct {
+		family    firewall.Family
+		set, text string
+	}
+	known := map[id]bool{}
+	for _, e := range other {
+		known[id{e.Family, e.Set, e.Text}] = true
+	}
+	return slices.DeleteFunc(slices.Clone(list), func(e firewall.Element) bool { return known[id{e.Family, e.Set, e.Text}] })
 }
 
 // Disconnect takes an endpoint of a running container away, whose namespace is
@@ -223,10 +243,13 @@ func (s *Service) Disconnect(ctx context.Context, b Sandbox, netns *os.File, end
 			return b, err
 		}
 	}
+	gone := before.Endpoints[i]
+	if err := s.moveGate(ctx, &after); err != nil {
+		return b, err
+	}
 	if err := s.republish(before, after); err != nil {
 		return b, err
 	}
-	gone := before.Endpoints[i]
 	if err := s.unplug(bx, &gone, &after); err != nil {
 		return b, err
 	}

@@ -116,8 +116,8 @@ func (s *Service) raiseDefault() (made bool, err error) {
 	}
 	l.Foreign = b.foreign
 	l.resume(s.store.cursors(l.ID))
-	l.bridge = b
 	s.put(l)
+	s.setBridge(l, b)
 	return made, nil
 }
 

@@ -33,6 +33,7 @@ type Config struct {
 	Registries Registries
 	Networks   Networks
 	Places     Places
+	Builder    Builder
 
 	VolumeCopies    VolumeCopies
 	VolumeTransfers VolumeTransfers
@@ -43,12 +44,14 @@ type Config struct {
 }
 
 // Server answers the Engine API. It is an http.Handler for any number of
-// listeners, HTTP/1.1 only: attach and exec take the connection over.
+// listeners, HTTP/1.1 only: attach and exec take the connection over. One that
+// begins with HTTP/2 is a builder's client's.
 type Server struct {
 	routes map[string][]route // by the first segment of the path
 	banner string             // the header Server
 	daemon func() Daemon
 	system *systemHandlers
+	builds *buildHandlers
 	log    *slog.Logger
 }
 
@@ -57,6 +60,7 @@ func New(c Config) *Server {
 	s := &Server{routes: map[string][]route{}, banner: "Tare/" + c.Daemon().Version + " (linux)", daemon: c.Daemon, log: c.Log}
 	host := probeHost()
 	s.system = &systemHandlers{c.Daemon, host, c.Containers, c.Images, c.Events}
+	s.builds = &buildHandlers{c.Builder, c.Log}
 	for _, rows := range [][]route{
 		s.system.routes(),
 		(&eventHandlers{c.Events}).routes(),
@@ -72,6 +76,7 @@ func New(c Config) *Server {
 		(&usageHandlers{c.Containers, c.Images, c.Logs}).routes(),
 		newNetworkHandlers(c).routes(),
 		(&pruneHandlers{c.Events}).routes(),
+		s.builds.routes(),
 		(&volumeCopyHandlers{c.VolumeCopies, c.VolumeTransfers}).routes(),
 		volumeRoutes(), pluginRoutes(), swarmRoutes(), unsupportedRoutes(),
 	} {
@@ -113,6 +118,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // dispatch runs the handler that the method, the path and its version choose.
 func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) error {
+	if r.Method == "PRI" && r.ProtoMajor == 2 {
+		return s.builds.http2(w)
+	}
 	version, path, err := cutVersion(r.URL.Path)
 	if err != nil {
 		return err

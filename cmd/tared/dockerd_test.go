@@ -25,7 +25,7 @@ var dockerdFlags = []struct {
 	{"api-cors-header", "", "*", "", "refused: use a reverse proxy"},
 	{"authorization-plugin", "authorization-plugins", "x", `["x"]`, "refused: not supported yet"},
 	{"bip", "", "10.9.8.7/24", "", "10.9.8.7/24"},
-	{"bip6", "", "2001:db8::1/64", "", "refused: not supported yet"},
+	{"bip6", "", "2001:db8::1/64", "", "BIP6:2001:db8::1/64"},
 	{"bridge", "", "br7", "", "br7"},
 	{"bridge-accept-fwmark", "", "1", "", "refused: not supported yet"},
 	{"cdi-spec-dir", "cdi-spec-dirs", "/x", `["/x"]`, "CDISpecDirs:[/x]"},
@@ -40,10 +40,10 @@ var dockerdFlags = []struct {
 	{"debug", "", "true", "true", "LogLevel:debug"},
 	{"default-address-pool", "default-address-pools", "base=10.0.0.0/8,size=24", `[{"base": "10.0.0.0/8", "size": 24}]`, "10.0.0.0/8"},
 	{"default-cgroupns-mode", "", "host", "", "CgroupnsMode:host"},
-	{"default-gateway", "", "1.2.3.4", "", "refused: not supported yet"},
-	{"default-gateway-v6", "", "::1", "", "refused: not supported yet"},
+	{"default-gateway", "", "1.2.3.4", "", "DefaultGateway:1.2.3.4"},
+	{"default-gateway-v6", "", "fd00::1", "", "DefaultGateway6:fd00::1"},
 	{"default-ipc-mode", "", "shareable", "", "IpcMode:shareable"},
-	{"default-network-opt", "default-network-opts", "bridge=a=b", `{"bridge": {"a": "b"}}`, "refused: not supported yet"},
+	{"default-network-opt", "default-network-opts", "bridge=a=b", `{"bridge": {"a": "b"}}`, "NetworkOptions:bridge=a=b"},
 	{"default-runtime", "", "tarerun", "", "tarerun"},
 	{"default-shm-size", "", "96M", "", "ShmSize:96MiB"},
 	{"default-ulimit", "default-ulimits", "nofile=11:12", `{"nofile": {"Name": "nofile", "Soft": 11, "Hard": 12}}`, "[nofile=11:12]"},
@@ -55,24 +55,24 @@ var dockerdFlags = []struct {
 	{"experimental", "", "true", "true", "Experimental:true"},
 	{"feature", "features", "buildkit=false", `{"buildkit": false}`, "map[buildkit:false]"},
 	{"firewall-backend", "", "iptables", "", "refused: not supported yet"},
-	{"fixed-cidr", "", "10.0.0.0/8", "", "refused: not supported yet"},
-	{"fixed-cidr-v6", "", "2001:db8::/64", "", "refused: not supported yet"},
+	{"fixed-cidr", "", "10.0.0.0/8", "", "FixedCIDR:10.0.0.0/8"},
+	{"fixed-cidr-v6", "", "2001:db8::/64", "", "FixedCIDR6:2001:db8::/64"},
 	{"group", "", "wheel", "", "Group:wheel"},
 	{"host", "hosts", "unix:///h.sock", `["unix:///h.sock"]`, "unix:///h.sock"},
 	{"host-gateway-ip", "host-gateway-ips", "192.0.2.8", `["192.0.2.8"]`, "192.0.2.8"},
 	{"http-proxy", "", "http://proxy:1", "", "HTTPProxy:http://proxy:1"},
 	{"https-proxy", "", "http://proxy:2", "", "HTTPSProxy:http://proxy:2"},
-	{"icc", "", "false", "false", "refused: not supported yet"},
+	{"icc", "", "false", "false", "ICC:false"},
 	{"init", "", "true", "true", "Init:true"},
 	{"init-path", "", "/bin/true", "", "InitPath:/bin/true"},
 	{"insecure-registry", "insecure-registries", "reg:5000", `["reg:5000"]`, "reg:5000"},
 	{"ip", "", "127.0.0.1", "", "PublishIP:127.0.0.1"},
 	{"ip-forward", "", "false", "false", "refused: not supported yet"},
 	{"ip-forward-no-drop", "", "true", "true", "ForwardAll:true"},
-	{"ip-masq", "", "false", "false", "refused: not supported yet"},
+	{"ip-masq", "", "false", "false", "Masquerade:false"},
 	{"ip6tables", "", "true", "true", "refused: not supported yet"},
 	{"iptables", "", "false", "false", "refused: not supported yet"},
-	{"ipv6", "", "true", "true", "refused: not supported yet"},
+	{"ipv6", "", "true", "true", "IPv6:true"},
 	{"label", "labels", "a=b", `["a=b"]`, "a=b"},
 	{"live-restore", "", "false", "false", "LiveRestore:false"},
 	{"log-driver", "", "local", "", "LogDriver:local"},
@@ -146,7 +146,7 @@ func TestEveryFlagOfDockerd(t *testing.T) {
 	}
 	(&options{Runtimes: map[string]runtime{}, Features: switches{}}).flags().VisitAll(func(f *pflag.Flag) {
 		switch f.Name {
-		case "insecure-tcp", "registry-hosts-dir", "help": // our own
+		case "insecure-tcp", "registry-hosts-dir", "plugin-dir", "help": // our own
 		default:
 			if !known[f.Name] {
 				t.Errorf("the flag %s is no flag of dockerd's, and not known here", f.Name)

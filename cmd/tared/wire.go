@@ -14,12 +14,15 @@ import (
 
 	"github.com/moby/moby/api/types/events"
 
+	"github.com/tarehq/tare/build/launch"
+	"github.com/tarehq/tare/build/lend"
 	"github.com/tarehq/tare/container"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/internal/plugin"
 	"github.com/tarehq/tare/network"
 	"github.com/tarehq/tare/remote"
 	"github.com/tarehq/tare/server"
@@ -123,9 +126,11 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	transfers := image.NewTransfers(images, registries, image.Limits{Downloads: limit(o.Downloads), Uploads: limit(o.Uploads)})
 	steps.push(transfers.Close)
 
+	plugins := plugin.New(o.pluginDirs())
+	steps.pushPlain("the connections to plugins", func() error { plugins.Close(); return nil })
 	names := network.OpenDNS(ctx, func() (string, error) { return findProgram("tare-dns") }, o.ExecRoot, log)
 	steps.pushPlain("the resolver", names.Close)
-	netConfig := networkConfig(o, id, eventLog)
+	netConfig := networkConfig(o, id, eventLog, plugins)
 	netConfig.Names = names
 	networks, err := network.Open(ctx, netConfig)
 	if err != nil {
@@ -164,11 +169,17 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	names.Settle()
 	images.SetInUse(containers.Users)
 
+	builder, err := openBuilder(ctx, o, lend.Config{Images: images, Transfers: transfers, Layers: layers, Networks: networks}, launcher, log)
+	if err != nil {
+		return nil, err
+	}
+	steps.push(builder.Close)
+
 	w = &wired{id: id, containers: containers, defaults: defaults, transfers: transfers, registries: registries, events: eventLog, steps: steps,
 		initProgram: initProgram, driver: layers.Driver(), driverStatus: layers.DriverStatus()}
 	w.setFacts(o)
 	config := server.Config{
-		Containers: containers, Logs: containers.Logbook(), Execs: containers.Execs(), Files: containers.Files(), Stats: containers.Stats(), Processes: containers.Processes(), Pruning: containers.Pruning(), Images: images, Transfers: transfers, Registries: image.NewRegistries(registries), Networks: networks, Places: containers.Places(), Events: eventLog, Daemon: func() server.Daemon { return *w.facts.Load() }, Log: log,
+		Containers: containers, Logs: containers.Logbook(), Execs: containers.Execs(), Files: containers.Files(), Stats: containers.Stats(), Processes: containers.Processes(), Pruning: containers.Pruning(), Images: images, Transfers: transfers, Registries: image.NewRegistries(registries), Networks: networks, Places: containers.Places(), Builder: builder, Events: eventLog, Daemon: func() server.Daemon { return *w.facts.Load() }, Log: log,
 	}
 	if o.MetricsAddr == "" {
 		w.handler = server.New(config)
@@ -183,6 +194,18 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	}
 	w.steps.push(stop)
 	return w, nil
+}
+
+// openBuilder readies the process that builds, which starts when somebody wants
+// something built.
+func openBuilder(ctx context.Context, o *options, loan lend.Config, launcher *supervise.Launcher, log *slog.Logger) (*launch.Builder, error) {
+	find := func() (string, error) { return findProgram("tare-build") }
+	builder, err := launch.New(ctx, launch.Config{Program: find, Dir: filepath.Join(o.ExecRoot, "b"), Root: filepath.Join(o.DataRoot, "build"),
+		CgroupParent: o.CgroupParent, Loan: loan, Steps: launcher, Log: log})
+	if err != nil {
+		return nil, fmt.Errorf("cannot ready the process that builds: %w", err)
+	}
+	return builder, nil
 }
 
 // openSnapshots opens the store with the driver, or with the best one that the
@@ -201,13 +224,12 @@ func openSnapshots(root, driver string, log *slog.Logger) (*snapshot.Store, erro
 	return snapshot.Open(root, driver)
 }
 
-func networkConfig(o *options, id string, events *event.Log) network.Config {
-	c := network.Config{Root: filepath.Join(o.DataRoot, "networks"), Bridge: o.Bridge, BIP: o.bip, MTU: o.MTU, Identity: o.DataRoot, HostID: id,
-		ForwardAll: o.ForwardAll, Spare: spares, Events: events}
-	for _, p := range o.Pools {
-		c.Pools = append(c.Pools, network.Pool{Base: p.Base, Size: p.Size})
+// pluginDirs are where plugins are looked for.
+func (o *options) pluginDirs() plugin.Dirs {
+	if o.PluginDir == "" {
+		return plugin.DefaultDirs()
 	}
-	return c
+	return plugin.Dirs{Sockets: o.PluginDir, Specs: []string{o.PluginDir}}
 }
 
 // devices are those that can be asked for by name.

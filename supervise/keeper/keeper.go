@@ -30,8 +30,9 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/atomicfile"
-	"github.com/tarehq/tare/supervise"
 	"github.com/tarehq/tare/internal/seqpacket"
+	"github.com/tarehq/tare/supervise"
+	"github.com/tarehq/tare/supervise/relay"
 )
 
 // drainTime bounds how long output is read after its process has died. It
@@ -69,6 +70,7 @@ type keeper struct {
 	changed  sync.Cond // of peers, requests and released
 	peers    map[*seqpacket.Conn]bool
 	held     []*os.File
+	relays   *relay.Relay
 	status   supervise.Status
 	creating bool
 	released bool
@@ -166,6 +168,24 @@ func (k *keeper) hold(files []*os.File) {
 	k.mu.Lock()
 	k.held = append(k.held, files...)
 	k.mu.Unlock()
+}
+
+// relay serves these relays instead of those before.
+func (k *keeper) relay(list []supervise.Relay) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.relays.Close()
+	k.relays = nil
+	if len(list) == 0 {
+		return nil
+	}
+	rules := make([]relay.Rule, len(list))
+	for i, r := range list {
+		rules[i] = relay.Rule(r)
+	}
+	var err error
+	k.relays, err = relay.New(k.held, rules)
+	return err
 }
 
 // current returns the status.
@@ -315,9 +335,10 @@ func (k *keeper) remove() {
 	}
 	k.unmountRoot()
 	k.mu.Lock()
-	held := k.held
-	k.held = nil
+	held, relays := k.held, k.relays
+	k.held, k.relays = nil, nil
 	k.mu.Unlock()
+	relays.Close()
 	for _, f := range held {
 		f.Close()
 	}
