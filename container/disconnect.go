@@ -70,6 +70,9 @@ func (c *connection) remove(ctx context.Context, networkID string, all map[strin
 	if err != nil {
 		return errors.Join(err, c.wish(r.allWishes()))
 	}
+	if err := c.hold(ctx, &after, nil); err != nil {
+		s.cfg.Log.Error("ports of a container that left a network are not served any more", "container", r.ID, "err", err)
+	}
 	if err := c.record(ctx, after); err != nil {
 		return err
 	}
