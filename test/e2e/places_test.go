@@ -121,10 +121,11 @@ func (m *moving) check(t *testing.T, containers, networks []string) {
 			t.Fatal(err)
 		}
 		shown := list[0].NetworkSettings.Networks
-		addresses := m.d.Tare(t, "exec", c, "ip", "-o", "-4", "addr")
-		if n := strings.Count(addresses, " eth"); n != 2*len(shown) && n != len(shown) { // ip tells the name once or twice
-			t.Errorf("%s is on %d networks and has\n%s", c, len(shown), addresses)
-		}
+		var addresses string
+		testutil.Eventually(t, 20*time.Second, c+" has an interface for each network", func() bool { // what was taken back goes in its own time
+			addresses = m.d.Tare(t, "exec", c, "ip", "-o", "-4", "addr")
+			return strings.Count(addresses, ": eth") == len(shown)
+		})
 		for _, p := range m.all {
 			if p.container != c {
 				continue
