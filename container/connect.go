@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 
 	"github.com/moby/moby/api/types/events"
 	wirenet "github.com/moby/moby/api/types/network"
@@ -149,6 +150,9 @@ func (c *connection) add(ctx context.Context, p place) (err error) {
 // new goes with them.
 func (c *connection) record(ctx context.Context, after network.Sandbox) error {
 	s, r := c.containers, c.r
+	if err := c.relay(ctx, &after); err != nil {
+		return err
+	}
 	if err := keepSandbox(s.bundles.path(r.ID), &after); err != nil {
 		return err
 	}
@@ -163,6 +167,20 @@ func (c *connection) record(ctx context.Context, after network.Sandbox) error {
 		return detach(ctx, s.cfg.Networks, &after)
 	}
 	return err
+}
+
+// relay tells the supervising process which ports it serves itself from now on,
+// where that has changed.
+func (c *connection) relay(ctx context.Context, after *network.Sandbox) error {
+	now := relays(after)
+	if slices.Equal(now, relays(c.r.Sandbox)) {
+		return nil
+	}
+	keeper, ended, err := c.containers.lives.running(c.r)
+	if err != nil {
+		return err
+	}
+	return ofRun(c.r, ended, keeper.Relay(ctx, now))
 }
 
 // wish keeps where the container shall be from now on.

@@ -484,7 +484,7 @@ func (s *Service) publish(b Sandbox, bx *box) error {
 	if bx.waiting == nil {
 		add = s.elements(b)
 	} else if len(b.Ports) > 0 || len(b.Endpoints) > 1 {
-		add = without(s.elements(b), s.elements(*bx.waiting))
+		_, add = firewall.Diff(s.elements(*bx.waiting), s.elements(b))
 	}
 	bx.waiting = nil
 	switch {
@@ -523,7 +523,7 @@ func (s *Service) enterLocked(b Sandbox) (stale bool) {
 	}
 	for id, other := range s.sandboxes {
 		lost := func(p Published) bool {
-			return slices.ContainsFunc(taken[hostPort{p.HostPort, p.Proto}], p.sharesAddress)
+			return p.HostPort != 0 && slices.ContainsFunc(taken[hostPort{p.HostPort, p.Proto}], p.sharesAddress)
 		}
 		if slices.ContainsFunc(other.Ports, lost) {
 			stale = true

@@ -168,7 +168,7 @@ func (s *Service) republish(before, after Sandbox) error {
 		return fault.New(fault.Conflict, "container is not running")
 	}
 	old, new := s.elements(now), s.elements(after)
-	remove, add := without(old, new), without(new, old)
+	remove, add := firewall.Diff(old, new)
 	err := s.settleLocked(nil)
 	if err == nil {
 		err = s.firewall.Change(remove, add)
@@ -186,19 +186,6 @@ func (s *Service) republish(before, after Sandbox) error {
 		firewall.ForgetLocalFlows(ruled(after))
 	}
 	return nil
-}
-
-// without gives the elements of list that are not in other.
-func without(list, other []firewall.Element) []firewall.Element {
-	type id struct {
-		family    firewall.Family
-		set, text string
-	}
-	known := map[id]bool{}
-	for _, e := range other {
-		known[id{e.Family, e.Set, e.Text}] = true
-	}
-	return slices.DeleteFunc(slices.Clone(list), func(e firewall.Element) bool { return known[id{e.Family, e.Set, e.Text}] })
 }
 
 // Disconnect takes an endpoint of a running container away, whose namespace is
