@@ -65,6 +65,14 @@ func (s *Service) known(id string) (Sandbox, error) {
 	return b, nil
 }
 
+// Sandbox gives a sandbox as it is, false if it is not known. After Restore some
+// of its places may be missing: of those that were being given up when the
+// daemon ended.
+func (s *Service) Sandbox(id string) (Sandbox, bool) {
+	b, err := s.known(id)
+	return b, err == nil
+}
+
 func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l *lan, w Want) (_ Sandbox, _ []*os.File, err error) {
 	before, err := s.known(asked.ID)
 	if err != nil {
