@@ -69,23 +69,6 @@ func (s *Service) Detach(ctx context.Context, b Sandbox) error {
 	return err
 }
 
-// withdraw takes the sandbox's elements out of the tables: at once if it has
-// published ports, else with the next that are changed, or when its interfaces
-// are deleted. The sandbox is as stored: another may have one of its ports by
-// now.
-func (s *Service) withdraw(stored Sandbox) error {
-	leaving := s.elements(stored)
-	s.mu.Lock()
-	s.leaving = append(s.leaving, leaving...)
-	s.mu.Unlock()
-	if len(stored.Ports) == 0 {
-		return nil
-	}
-	s.rules.Lock()
-	defer s.rules.Unlock()
-	return s.settleLocked(nil)
-}
-
 // removalOf is how an endpoint's interface is removed; udp tells that flows to
 // it may live on in conntrack.
 func (s *Service) removalOf(e *Endpoint, ns *os.File, udp bool) removal {
