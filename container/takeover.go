@@ -41,6 +41,7 @@ func (t *takeover) run(ctx context.Context) error {
 		return err
 	}
 	var sandboxes []network.Sandbox
+	var running []Record
 	for i := range found {
 		f := &found[i]
 		if errors.Is(f.err, fault.NotFound) {
@@ -49,6 +50,7 @@ func (t *takeover) run(ctx context.Context) error {
 		if err := t.resume(f); err != nil {
 			return err
 		}
+		running = append(running, f.record)
 		if f.record.Sandbox != nil {
 			b := *f.record.Sandbox
 			if f.keeper != nil {
@@ -60,6 +62,7 @@ func (t *takeover) run(ctx context.Context) error {
 	if err := s.cfg.Networks.Restore(ctx, sandboxes); err != nil {
 		return err
 	}
+	s.cfg.Volumes.Restore(ctx, usedVolumes(running))
 	for _, f := range found {
 		r, l := f.record, s.lives.of(f.record.ID)
 		v := &vigil{containers: s, record: r, live: l}

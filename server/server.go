@@ -1,6 +1,6 @@
 // Package server speaks the Docker Engine API over HTTP.
 //
-// It decodes requests, calls the nouns (container, image, network, event) and
+// It decodes requests, calls the nouns (container, image, network, volume, event) and
 // encodes their answers. Every noun has a file with its handlers and its rows
 // of the routing table. What differs between API versions is in versions.go,
 // and the answers of older ones in the files that begin like it; how errors
@@ -34,6 +34,7 @@ type Config struct {
 	Networks   Networks
 	Places     Places
 	Builder    Builder
+	Volumes    Volumes
 
 	VolumeCopies    VolumeCopies
 	VolumeTransfers VolumeTransfers
@@ -59,7 +60,7 @@ type Server struct {
 func New(c Config) *Server {
 	s := &Server{routes: map[string][]route{}, banner: "Tare/" + c.Daemon().Version + " (linux)", daemon: c.Daemon, log: c.Log}
 	host := probeHost()
-	s.system = &systemHandlers{c.Daemon, host, c.Containers, c.Images, c.Events}
+	s.system = &systemHandlers{c.Daemon, host, c.Containers, c.Images, c.Volumes, c.Events}
 	s.builds = &buildHandlers{c.Builder, c.Log}
 	for _, rows := range [][]route{
 		s.system.routes(),
@@ -73,12 +74,13 @@ func New(c Config) *Server {
 		(&containerPruneHandlers{c.Pruning}).routes(),
 		(&registryHandlers{c.Registries}).routes(), // before the images: /images/search is no image
 		(&imageHandlers{c.Images, c.Transfers}).routes(),
-		(&usageHandlers{c.Containers, c.Images, c.Logs}).routes(),
+		(&usageHandlers{c.Containers, c.Images, c.Volumes, c.Logs}).routes(),
 		newNetworkHandlers(c).routes(),
 		(&pruneHandlers{c.Events}).routes(),
 		s.builds.routes(),
 		(&volumeCopyHandlers{c.VolumeCopies, c.VolumeTransfers}).routes(),
-		volumeRoutes(), pluginRoutes(), swarmRoutes(), unsupportedRoutes(),
+		(&volumeHandlers{c.Volumes}).routes(),
+		pluginRoutes(), swarmRoutes(), unsupportedRoutes(),
 	} {
 		for _, r := range rows {
 			r.segments = split(r.pattern)

@@ -5,6 +5,7 @@
 //	NAME/volume.json   what is kept of a volume: Record
 //	NAME/_data/        its content, Docker's Mountpoint; a mount point if the
 //	                   options name something to mount
+//	NAME/fresh         it is a copy that is not on disk yet
 //	NAME/copy-…/       what of an image is being copied to it
 //	NAME/copied/       the same, whole, on its way into _data
 //	NAME/use-ID        a plugin was asked to mount it for this container

@@ -28,6 +28,7 @@ import (
 	"github.com/tarehq/tare/server"
 	"github.com/tarehq/tare/snapshot"
 	"github.com/tarehq/tare/supervise"
+	"github.com/tarehq/tare/volume"
 )
 
 const (
@@ -138,6 +139,12 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	}
 	steps.push(networks.Close)
 
+	volumes, err := volume.Open(ctx, volume.Config{DataRoot: o.DataRoot, Plugins: plugins, Events: eventLog, Log: log})
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the volumes: %w", err)
+	}
+	steps.push(volumes.Close)
+
 	binary, err := findProgram("tare-supervise")
 	if err != nil {
 		return nil, err
@@ -158,7 +165,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	}
 	defaults := container.NewDefaults(o.settings())
 	containers, err := container.Open(ctx, container.Config{
-		DataRoot: o.DataRoot, ExecRoot: o.ExecRoot, Images: images, Snapshots: layers, Networks: networks,
+		DataRoot: o.DataRoot, ExecRoot: o.ExecRoot, Images: images, Snapshots: layers, Networks: networks, Volumes: volumes,
 		Launcher: launcher, Events: eventLog, Defaults: defaults, InitPath: initProgram, CgroupParent: o.CgroupParent, CDI: o.devices(), LogDriver: o.LogDriver, LogOpts: o.LogOpts, Log: log,
 		LinkEnv: os.Getenv("DOCKER_KEEP_DEPRECATED_LEGACY_LINKS_ENV_VARS") == "1",
 	})
@@ -168,6 +175,10 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	steps.push(containers.Close)
 	names.Settle()
 	images.SetInUse(containers.Users)
+	volumes.SetUsers(containers.UsedVolumes)
+	if err := volumes.SetFreezer(ctx, containers); err != nil {
+		return nil, fmt.Errorf("cannot let go on what was frozen for a copy of a volume: %w", err)
+	}
 
 	builder, err := openBuilder(ctx, o, lend.Config{Images: images, Transfers: transfers, Layers: layers, Networks: networks}, launcher, log)
 	if err != nil {
@@ -179,7 +190,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 		initProgram: initProgram, driver: layers.Driver(), driverStatus: layers.DriverStatus()}
 	w.setFacts(o)
 	config := server.Config{
-		Containers: containers, Logs: containers.Logbook(), Execs: containers.Execs(), Files: containers.Files(), Stats: containers.Stats(), Processes: containers.Processes(), Pruning: containers.Pruning(), Images: images, Transfers: transfers, Registries: image.NewRegistries(registries), Networks: networks, Places: containers.Places(), Builder: builder, Events: eventLog, Daemon: func() server.Daemon { return *w.facts.Load() }, Log: log,
+		Containers: containers, Logs: containers.Logbook(), Execs: containers.Execs(), Files: containers.Files(), Stats: containers.Stats(), Processes: containers.Processes(), Pruning: containers.Pruning(), Images: images, Transfers: transfers, Registries: image.NewRegistries(registries), Networks: networks, Places: containers.Places(), Builder: builder, Volumes: volumes, VolumeCopies: volumes, VolumeTransfers: volume.NewTransfers(volumes, registries), Events: eventLog, Daemon: func() server.Daemon { return *w.facts.Load() }, Log: log,
 	}
 	if o.MetricsAddr == "" {
 		w.handler = server.New(config)
