@@ -154,10 +154,11 @@ func (c *connection) hold(ctx context.Context, after *network.Sandbox, sockets [
 	if err != nil {
 		return err
 	}
-	if same { // which an older one can do, too
-		return ofRun(r, ended, keeper.Hold(ctx, sockets))
+	err = keeper.Hold(ctx, sockets)
+	if err == nil && !same { // what an older process cannot do
+		err = keeper.Relay(ctx, served)
 	}
-	return ofRun(r, ended, keeper.Relay(ctx, served, sockets...))
+	return ofRun(r, ended, err)
 }
 
 // record keeps what has changed: beside the bundle for the next daemon, and in
@@ -165,6 +166,9 @@ func (c *connection) hold(ctx context.Context, after *network.Sandbox, sockets [
 // new goes with them.
 func (c *connection) record(ctx context.Context, after network.Sandbox) error {
 	s, r := c.containers, c.r
+	if err := c.relay(ctx, &after); err != nil {
+		return err
+	}
 	if err := keepSandbox(s.bundles.path(r.ID), &after); err != nil {
 		return err
 	}
@@ -179,6 +183,20 @@ func (c *connection) record(ctx context.Context, after network.Sandbox) error {
 		return detach(ctx, s.cfg.Networks, &after)
 	}
 	return err
+}
+
+// relay tells the supervising process which ports it serves itself from now on,
+// where that has changed.
+func (c *connection) relay(ctx context.Context, after *network.Sandbox) error {
+	now := relays(after)
+	if slices.Equal(now, relays(c.r.Sandbox)) {
+		return nil
+	}
+	keeper, ended, err := c.containers.lives.running(c.r)
+	if err != nil {
+		return err
+	}
+	return ofRun(c.r, ended, keeper.Relay(ctx, now))
 }
 
 // wish keeps where the container shall be from now on.

@@ -145,6 +145,9 @@ func (s *Service) attach(ctx context.Context, r Request, lans []*lan) (_ *Attach
 	if err = s.publish(a.Sandbox, b); err != nil {
 		return nil, s.connectivityError(a.Sandbox, err)
 	}
+	for i := range a.Endpoints {
+		s.announce(b, &a.Endpoints[i])
+	}
 	s.hold(a.ID, b)
 	return a, nil
 }
@@ -309,9 +312,6 @@ func (s *Service) plug(ctx context.Context, b *box, l *lan, sb *Sandbox, i int) 
 		if e.MAC, err = s.macOf(b, p); err != nil {
 			return err
 		}
-	}
-	if e.Chosen || l.driver != nil {
-		return s.enter(b.ns, func() error { return announce(p.index, e) })
 	}
 	return nil
 }
@@ -484,7 +484,7 @@ func (s *Service) publish(b Sandbox, bx *box) error {
 	if bx.waiting == nil {
 		add = s.elements(b)
 	} else if len(b.Ports) > 0 || len(b.Endpoints) > 1 {
-		add = without(s.elements(b), s.elements(*bx.waiting))
+		_, add = firewall.Diff(s.elements(*bx.waiting), s.elements(b))
 	}
 	bx.waiting = nil
 	switch {
@@ -523,7 +523,7 @@ func (s *Service) enterLocked(b Sandbox) (stale bool) {
 	}
 	for id, other := range s.sandboxes {
 		lost := func(p Published) bool {
-			return slices.ContainsFunc(taken[hostPort{p.HostPort, p.Proto}], p.sharesAddress)
+			return p.HostPort != 0 && slices.ContainsFunc(taken[hostPort{p.HostPort, p.Proto}], p.sharesAddress)
 		}
 		if slices.ContainsFunc(other.Ports, lost) {
 			stale = true

@@ -94,8 +94,10 @@ func (s *Service) removalOf(e *Endpoint, ns *os.File, udp bool) removal {
 		host = "" // the driver's own affair
 	}
 	return removal{host: host, ns: ns, after: func() {
-		if udp && e.Address.IsValid() {
-			firewall.ForgetFlowsTo(e.Address.Addr())
+		for _, p := range []netip.Prefix{e.Address, e.Address6} {
+			if udp && p.IsValid() {
+				firewall.ForgetFlowsTo(p.Addr())
+			}
 		}
 		s.giveUp(l, e)
 	}}

@@ -32,6 +32,7 @@ type Config struct {
 	Transfers  Transfers
 	Registries Registries
 	Networks   Networks
+	Firewall   Firewall
 	Places     Places
 	Builder    Builder
 	Volumes    Volumes
@@ -76,6 +77,7 @@ func New(c Config) *Server {
 		(&imageHandlers{c.Images, c.Transfers}).routes(),
 		(&usageHandlers{c.Containers, c.Images, c.Volumes, c.Logs}).routes(),
 		newNetworkHandlers(c).routes(),
+		(&firewallHandlers{c.Firewall}).routes(),
 		(&pruneHandlers{c.Events}).routes(),
 		s.builds.routes(),
 		(&volumeCopyHandlers{c.VolumeCopies, c.VolumeTransfers}).routes(),

@@ -50,7 +50,7 @@ const (
 	MethodPause    = "pause"     // → Status; answered when all processes stand still, until an unpause, whoever is connected
 	MethodUnpause  = "unpause"   // → Status
 	MethodUpdate   = "update"    // UpdateRequest; answered when the limits are in force, all or none
-	MethodRelay    = "relay"     // RelayRequest, more files to hold; answered when those relays are served and no others
+	MethodRelay    = "relay"     // RelayRequest; answered when those relays are served and no others
 	MethodRelease  = "release"   // answered when nothing of the container is left
 )
 

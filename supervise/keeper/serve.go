@@ -224,7 +224,7 @@ func (k *keeper) handle(ctx context.Context, m supervise.Message, files []*os.Fi
 		if err := decode(m, &r, files); err != nil {
 			return nil, err
 		}
-		k.hold(files)
+		closeAll(files)
 		return none, k.relay(r.Relays)
 	case supervise.MethodRelease:
 		closeAll(files)
