@@ -38,11 +38,11 @@ func (a *attached) close() {
 }
 
 // relays are the published ports that the supervising process serves itself.
-func (a *attached) relays() (list []supervise.Relay) {
-	if a.sandbox == nil {
+func relays(b *network.Sandbox) (list []supervise.Relay) {
+	if b == nil {
 		return nil
 	}
-	for _, r := range a.sandbox.Relays() {
+	for _, r := range b.Relays() {
 		list = append(list, supervise.Relay{Proto: r.Proto, Host: r.Host.String(), First: r.First, Last: r.Last, To: r.To.String()})
 	}
 	return list

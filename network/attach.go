@@ -112,8 +112,16 @@ func (s *Service) attach(ctx context.Context, r Request, lans []*lan) (_ *Attach
 			s.takeBack(a, b, lans)
 		}
 	}()
+	if len(lans) > 0 {
+		b = s.spareFor(lans[0], r.Wants[0])
+	}
 	for i, w := range r.Wants {
-		e, err := s.place(lans[i], w, &a.Sandbox)
+		var e Endpoint
+		if i == 0 && b != nil && b.waiting != nil {
+			e, err = s.occupy(b, lans[0], w, &a.Sandbox)
+		} else {
+			e, err = s.place(lans[i], w, &a.Sandbox)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -122,7 +130,7 @@ func (s *Service) attach(ctx context.Context, r Request, lans []*lan) (_ *Attach
 	if err = s.reservePorts(a, r.Ports); err != nil {
 		return nil, err
 	}
-	if b, err = s.equip(ctx, lans, &a.Sandbox); err != nil {
+	if b, err = s.equip(ctx, lans, &a.Sandbox, b); err != nil {
 		return nil, err
 	}
 	if a.NetNS, err = b.share(); err != nil {
@@ -134,8 +142,11 @@ func (s *Service) attach(ctx context.Context, r Request, lans []*lan) (_ *Attach
 	if err = s.moveGate(ctx, &a.Sandbox); err != nil {
 		return nil, err
 	}
-	if err = s.publish(a.Sandbox); err != nil {
+	if err = s.publish(a.Sandbox, b); err != nil {
 		return nil, s.connectivityError(a.Sandbox, err)
+	}
+	for i := range a.Endpoints {
+		s.announce(b, &a.Endpoints[i])
 	}
 	s.hold(a.ID, b)
 	return a, nil
@@ -215,6 +226,7 @@ func (s *Service) place(l *lan, w Want, b *Sandbox) (e Endpoint, err error) {
 func (s *Service) takeAddress(l *lan, v6 bool, wanted netip.Addr, mac string) (netip.Prefix, *subnet, error) {
 	p, n, err := l.take(v6, wanted, mac)
 	if errors.Is(err, fault.Forbidden) || errors.Is(err, fault.Unavailable) {
+		s.drain(l)
 		s.clearDoomed()
 		p, n, err = l.take(v6, wanted, mac)
 	}
@@ -238,20 +250,20 @@ func (s *Service) reservePorts(a *Attachment, ports []Port) (err error) {
 	return nil
 }
 
-// equip gives the sandbox a namespace with an interface for each endpoint.
-func (s *Service) equip(ctx context.Context, lans []*lan, sb *Sandbox) (*box, error) {
-	if len(lans) == 0 {
-		return s.makeBox(nil)
-	}
-	first := &sb.Endpoints[0]
-	if b := s.spareFor(lans[0], first); b != nil {
-		err := s.plugAll(ctx, b, lans, sb)
+// equip gives the sandbox a namespace with an interface for each endpoint: b, if
+// it is one that waited. On failure b is still the caller's.
+func (s *Service) equip(ctx context.Context, lans []*lan, sb *Sandbox, b *box) (*box, error) {
+	switch {
+	case b != nil && b.waiting != nil:
+		return b, s.plugAll(ctx, b, lans, sb, 1)
+	case b != nil:
+		err := s.plugAll(ctx, b, lans, sb, 0)
 		if err == nil {
 			return b, nil
 		}
 		// Somebody may have deleted its interface while it waited.
 		s.discard(b, sb)
-		if len(lans) > 1 || lans[0].driver != nil {
+		if len(lans) > 1 {
 			return nil, err
 		}
 	}
@@ -259,24 +271,16 @@ func (s *Service) equip(ctx context.Context, lans []*lan, sb *Sandbox) (*box, er
 	if err != nil {
 		return nil, err
 	}
-	if err := s.plugAll(ctx, b, lans, sb); err != nil {
+	if err := s.plugAll(ctx, b, lans, sb, 0); err != nil {
 		s.discard(b, sb)
 		return nil, err
 	}
 	return b, nil
 }
 
-// spareFor gives a namespace that waits and has what the endpoint needs.
-func (s *Service) spareFor(l *lan, e *Endpoint) *box {
-	if l.driver != nil || e.Interface != "" && e.Interface != "eth0" || l.opts.prefix != "" && l.opts.prefix != defaultInterfaceName || len(e.Sysctls) > 0 {
-		return nil
-	}
-	return s.takeSpare(l)
-}
-
-// plugAll makes the sandbox's interfaces.
-func (s *Service) plugAll(ctx context.Context, b *box, lans []*lan, sb *Sandbox) error {
-	for i := range sb.Endpoints {
+// plugAll makes the sandbox's interfaces from the i-th on.
+func (s *Service) plugAll(ctx context.Context, b *box, lans []*lan, sb *Sandbox, from int) error {
+	for i := from; i < len(sb.Endpoints); i++ {
 		if err := s.plug(ctx, b, lans[i], sb, i); err != nil {
 			return err
 		}
@@ -308,9 +312,6 @@ func (s *Service) plug(ctx context.Context, b *box, l *lan, sb *Sandbox, i int) 
 		if e.MAC, err = s.macOf(b, p); err != nil {
 			return err
 		}
-	}
-	if e.Chosen || l.driver != nil {
-		return s.enter(b.ns, func() error { return announce(p.index, e) })
 	}
 	return nil
 }
@@ -424,6 +425,18 @@ func (s *Service) discard(b *box, sb *Sandbox) {
 // abandon leaves a namespace to the remover, with the endpoints in it.
 func (s *Service) abandon(b *box, endpoints []Endpoint) {
 	b.closeRest()
+	if b.waiting != nil {
+		if endpoints == nil {
+			endpoints = b.waiting.Endpoints
+		}
+		leaving := s.elements(*b.waiting)
+		s.mu.Lock()
+		if slices.Contains(s.waiting, b.waiting) {
+			s.leaving = append(s.leaving, leaving...)
+			s.unwaitLocked(b.waiting)
+		}
+		s.mu.Unlock()
+	}
 	ns := b.ns
 	if b.first != nil {
 		s.doom(removal{host: b.first.host, ns: ns})
@@ -455,17 +468,30 @@ func (s *Service) taken() []Published {
 
 // publish enters the sandbox and adds what belongs to it to the tables. Tables
 // that somebody changed or flushed are made anew.
-func (s *Service) publish(b Sandbox) error {
+//
+// What waited until now has its pins there.
+func (s *Service) publish(b Sandbox, bx *box) error {
 	s.rules.Lock()
 	defer s.rules.Unlock()
 	s.mu.Lock()
 	stale := s.enterLocked(b)
+	if bx.waiting != nil {
+		s.unwaitLocked(bx.waiting)
+	}
 	s.mu.Unlock()
 	var err error
-	switch add := s.elements(b); {
+	var add []firewall.Element
+	if bx.waiting == nil {
+		add = s.elements(b)
+	} else if len(b.Ports) > 0 || len(b.Endpoints) > 1 {
+		_, add = firewall.Diff(s.elements(*bx.waiting), s.elements(b))
+	}
+	bx.waiting = nil
+	switch {
 	case stale:
 	case len(b.Ports) > 0: // which may still be another's
 		err = s.settleLocked(add)
+	case len(add) == 0:
 	default:
 		err = s.firewall.Change(nil, add)
 	}
@@ -497,7 +523,7 @@ func (s *Service) enterLocked(b Sandbox) (stale bool) {
 	}
 	for id, other := range s.sandboxes {
 		lost := func(p Published) bool {
-			return slices.ContainsFunc(taken[hostPort{p.HostPort, p.Proto}], p.sharesAddress)
+			return p.HostPort != 0 && slices.ContainsFunc(taken[hostPort{p.HostPort, p.Proto}], p.sharesAddress)
 		}
 		if slices.ContainsFunc(other.Ports, lost) {
 			stale = true

@@ -66,6 +66,14 @@ func (s *Service) known(id string) (Sandbox, error) {
 	return b, nil
 }
 
+// Sandbox gives a sandbox as it is, false if it is not known. After Restore some
+// of its places may be missing: of those that were being given up when the
+// daemon ended.
+func (s *Service) Sandbox(id string) (Sandbox, bool) {
+	b, err := s.known(id)
+	return b, err == nil
+}
+
 func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l *lan, w Want) (_ Sandbox, _ []*os.File, err error) {
 	before, err := s.known(asked.ID)
 	if err != nil {
@@ -120,6 +128,7 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 	if err = s.republish(before, a.Sandbox); err != nil {
 		return asked, nil, s.connectivityError(a.Sandbox, err)
 	}
+	s.announce(b, last)
 	return a.Sandbox, a.Sockets, nil
 }
 
@@ -168,7 +177,7 @@ func (s *Service) republish(before, after Sandbox) error {
 		return fault.New(fault.Conflict, "container is not running")
 	}
 	old, new := s.elements(now), s.elements(after)
-	remove, add := without(old, new), without(new, old)
+	remove, add := firewall.Diff(old, new)
 	err := s.settleLocked(nil)
 	if err == nil {
 		err = s.firewall.Change(remove, add)
@@ -186,19 +195,6 @@ func (s *Service) republish(before, after Sandbox) error {
 		firewall.ForgetLocalFlows(ruled(after))
 	}
 	return nil
-}
-
-// without gives the elements of list that are not in other.
-func without(list, other []firewall.Element) []firewall.Element {
-	type id struct {
-		family    firewall.Family
-		set, text string
-	}
-	known := map[id]bool{}
-	for _, e := range other {
-		known[id{e.Family, e.Set, e.Text}] = true
-	}
-	return slices.DeleteFunc(slices.Clone(list), func(e firewall.Element) bool { return known[id{e.Family, e.Set, e.Text}] })
 }
 
 // Disconnect takes an endpoint of a running container away, whose namespace is

@@ -99,8 +99,10 @@ func (s *Service) removalOf(e *Endpoint, ns *os.File, udp bool) removal {
 		host = "" // the driver's own affair
 	}
 	return removal{host: host, ns: ns, after: func() {
-		if udp && e.Address.IsValid() {
-			firewall.ForgetFlowsTo(e.Address.Addr())
+		for _, p := range []netip.Prefix{e.Address, e.Address6} {
+			if udp && p.IsValid() {
+				firewall.ForgetFlowsTo(p.Addr())
+			}
 		}
 		s.giveUp(l, e)
 	}}
@@ -176,19 +178,30 @@ func (s *Service) countDoomed() int {
 	return len(s.doomed)
 }
 
+// unusedLocked are the first addresses of each family that only wait for a
+// container: there the lan goes on.
+func (s *Service) unusedLocked(l *lan) (out []netip.Addr) {
+	for _, b := range s.waiting {
+		if e := b.On(l.ID); e != nil {
+			return []netip.Addr{e.Address.Addr(), e.Address6.Addr()}
+		}
+	}
+	return nil
+}
+
 // saveCursors stores where the addresses go on, of the lans where some were
 // taken. It is not done by those who take them, who are in a hurry.
 func (s *Service) saveCursors() {
 	s.mu.Lock()
-	var moved []*lan
+	moved := map[*lan][]netip.Addr{}
 	for _, l := range s.lans {
 		if l.state == lanUp && l.moved.Swap(false) {
-			moved = append(moved, l)
+			moved[l] = s.unusedLocked(l)
 		}
 	}
 	s.mu.Unlock()
-	for _, l := range moved {
-		s.store.putCursors(l.ID, l.cursors())
+	for l, unused := range moved {
+		s.store.putCursors(l.ID, append(unused, l.cursors()...))
 	}
 }
 

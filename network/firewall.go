@@ -7,16 +7,28 @@ import (
 	"github.com/tarehq/tare/network/firewall"
 )
 
+// rules are the options of the rules; prefixes begin the names of our ports.
+func (c Config) rules(prefixes []string) firewall.Options {
+	return firewall.Options{Table: c.Name, Ports: prefixes, DirectRouting: c.DirectRouting,
+		AcceptMark: c.AcceptMark, AcceptMask: c.AcceptMask, HostFirewall: c.HostFirewall}
+}
+
 // wanted computes the rules from the bridges and the sandboxes.
 func (s *Service) wanted() firewall.Ruleset {
 	networks := s.networks()
+	return firewall.Rules(s.rulesFor, networks, s.ruledSandboxes())
+}
+
+func (s *Service) ruledSandboxes() (list []firewall.Sandbox) {
 	s.mu.Lock()
-	var sandboxes []firewall.Sandbox
+	defer s.mu.Unlock()
 	for _, b := range s.sandboxes {
-		sandboxes = append(sandboxes, ruled(b))
+		list = append(list, ruled(b))
 	}
-	s.mu.Unlock()
-	return firewall.Rules(s.rulesFor, networks, sandboxes)
+	for _, b := range s.waiting {
+		list = append(list, ruled(*b))
+	}
+	return list
 }
 
 // elements are a sandbox's own among the rules.

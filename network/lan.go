@@ -166,8 +166,8 @@ func (l *lan) resume(cursors []netip.Addr) {
 			continue
 		}
 		var cursor netip.Addr
-		for _, c := range cursors {
-			if s.Prefix().Contains(c) {
+		for _, c := range cursors { // the first one that is its own
+			if s.Prefix().Contains(c) && !cursor.IsValid() {
 				cursor = c
 			}
 		}

@@ -23,7 +23,6 @@ import (
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/network/firewall"
-	"github.com/tarehq/tare/network/ipam"
 )
 
 func countElements(t testing.TB, s *Service) (n int) {
@@ -45,8 +44,8 @@ func countElements(t testing.TB, s *Service) (n int) {
 func inUse(s *Service, network string) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	used, _ := s.byName[network].nets[0].source.(*ipam.Subnet).Usage()
-	return used
+	l := s.byName[network]
+	return s.usageLocked(l).Subnets[l.nets[0].Prefix()].IPsInUse
 }
 
 func countLines(b []byte) int { return bytes.Count(b, []byte("\n")) }
@@ -262,7 +261,7 @@ func TestSpareThatWasSpoiledIsNotUsed(t *testing.T) {
 	s := open(t, c)
 	spare := s.byName[networkBridge].pool.spare
 	box := <-spare
-	link, err := netlink.LinkByName(box.first.host)
+	link, err := netlink.LinkByName(box.waiting.Endpoints[0].HostInterface)
 	must(t, err)
 	must(t, netlink.LinkDel(link))
 	go func() { spare <- box }()
@@ -284,8 +283,6 @@ func TestSpareThatFailedHalfwayIsSilent(t *testing.T) {
 	spare, err := s.makeBox(bridge)
 	must(t, err)
 	host := spare.first.host
-	bridge.pool = &pool{spare: make(chan *box, 1), stop: func() {}}
-	bridge.pool.spare <- spare
 	place{spare.ns}.do(t, func() error { // one of the steps fails on it
 		eth0, err := netlink.LinkByName("eth0")
 		if err != nil {
@@ -298,7 +295,7 @@ func TestSpareThatFailedHalfwayIsSilent(t *testing.T) {
 		return netlink.AddrAdd(eth0, address)
 	})
 	sb := Sandbox{Endpoints: []Endpoint{{MAC: "02:42:ac:1e:01:02", Address: netip.MustParsePrefix("172.30.1.2/24"), Gateway: s.Gateway()}}}
-	next, err := s.equip(t.Context(), []*lan{bridge}, &sb)
+	next, err := s.equip(t.Context(), []*lan{bridge}, &sb, spare)
 	must(t, err)
 	defer s.abandon(next, sb.Endpoints)
 	if link, err := netlink.LinkByName(host); err == nil && link.Attrs().Flags&net.FlagUp != 0 {

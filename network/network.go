@@ -84,6 +84,11 @@ type Config struct {
 	// interfaces. Without it such traffic is dropped on a host that did not
 	// forward before.
 	ForwardAll bool
+	// DirectRouting, AcceptMark, AcceptMask and HostFirewall are those of
+	// firewall.Options.
+	DirectRouting          bool
+	AcceptMark, AcceptMask uint32
+	HostFirewall           bool
 	// NoProxy publishes nothing on IPv6 for containers that have IPv4 alone.
 	NoProxy bool
 	// Spare is how many network namespaces with their interface pairs are

@@ -42,7 +42,7 @@ func (s *Service) hosts(p Port, b *Sandbox) []netip.Addr {
 	four, six := b.target4(), b.target6()
 	bind4, bind6 := s.binds(four), s.binds(six)
 	any6 := netip.IPv6Unspecified()
-	relayable := six.Address.IsValid() || four.Address.IsValid() && s.relaying && p.Proto != "sctp"
+	relayable := six.Address.IsValid() || four.Address.IsValid() && !s.cfg.NoProxy && p.Proto != "sctp"
 	switch host := p.HostIP.Unmap(); {
 	case host.Is4():
 		bind4, bind6 = host, netip.Addr{}

@@ -266,13 +266,13 @@ func (s *Sandbox) hasNames() bool {
 }
 
 // lookups is what the resolver is told of a sandbox. Names are looked for on
-// the network with the default route first.
+// the network with the default route first, on internal ones last.
 func lookups(s Sandbox) dns.Sandbox {
 	out := dns.Sandbox{ID: s.ID, Servers: s.DNS.Servers, Dots: choosesDots(s.DNS.Options)}
 	endpoints := slices.Clone(s.Endpoints)
 	slices.SortStableFunc(endpoints, func(a, b Endpoint) int {
-		switch {
-		case a.Internal != b.Internal && b.Internal, a.before(&b):
+		switch first := a.before(&b); {
+		case a.Internal != b.Internal && b.Internal, a.Internal == b.Internal && first:
 			return -1
 		case a.Internal != b.Internal, b.before(&a):
 			return 1

@@ -27,7 +27,6 @@ type Service struct {
 	space    *ipam.Space
 	firewall *firewall.Firewall
 	rulesFor firewall.Options
-	relaying bool       // IPv6 ports of containers that have IPv4 alone
 	names    Names      // nil for nobody
 	events   *event.Log // nil for nobody
 	spares   int        // of the default bridge
@@ -38,6 +37,7 @@ type Service struct {
 	bridges   []segment // nil when a bridge has come or gone since
 	recent    []*lan    // those with a pool, but for the default bridge; last joined last
 	sandboxes map[string]Sandbox
+	waiting   []*Sandbox // without a container, the oldest first
 	restored  bool
 	closed    bool
 	doomed    []removal
@@ -64,10 +64,10 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 	}
 	s := &Service{
 		cfg: c, prefix: interfacePrefix(c.Identity, c.Bridge), names: c.Names, events: c.Events, spares: c.Spare,
-		firewall: firewall.New(c.Name), relaying: !c.NoProxy, lans: map[string]*lan{}, byName: map[string]*lan{},
+		firewall: firewall.New(c.Name), lans: map[string]*lan{}, byName: map[string]*lan{},
 		sandboxes: map[string]Sandbox{}, held: map[string]*os.File{}, wake: make(chan struct{}, 1),
 	}
-	s.rulesFor = firewall.Options{Table: c.Name, Ports: []string{s.prefix}}
+	s.rulesFor = c.rules([]string{s.prefix})
 	defer func() {
 		if err != nil {
 			s.release()
@@ -87,6 +87,11 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 	}
 	if s.routes, err = dialRoute(); err != nil {
 		return nil, err
+	}
+	if c.HostFirewall {
+		if err = firewall.AdmitDevices(); err != nil {
+			return nil, err
+		}
 	}
 	if err = s.load(ctx); err != nil {
 		return nil, err
@@ -189,17 +194,18 @@ func (s *Service) renewRules() error {
 
 // Gateway is the default bridge's address: the containers' way out, and what
 // host-gateway stands for.
-func (s *Service) Gateway() netip.Addr {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.byName[networkBridge].own(false).Addr()
-}
+func (s *Service) Gateway() netip.Addr { return s.gateway(false) }
 
 // Gateway6 is its IPv6 address, the zero Addr if it has none.
-func (s *Service) Gateway6() netip.Addr {
+func (s *Service) Gateway6() netip.Addr { return s.gateway(true) }
+
+func (s *Service) gateway(v6 bool) netip.Addr {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.byName[networkBridge].own(true).Addr()
+	if l := s.byName[networkBridge]; l != nil {
+		return l.own(v6).Addr()
+	}
+	return netip.Addr{} // not opened yet
 }
 
 // lan gives the one of the ID, nil if there is none.
@@ -212,6 +218,7 @@ func (s *Service) lan(id string) *lan {
 // Close waits for the background work and discards the spare namespaces. The
 // bridges, the table and the endpoints stay for the containers that run.
 func (s *Service) Close(ctx context.Context) error {
+	s.saveCursors() // while the addresses of those that wait are known as unused
 	s.mu.Lock()
 	wasClosed, stop := s.closed, s.stop
 	s.closed = true
@@ -232,7 +239,6 @@ func (s *Service) Close(ctx context.Context) error {
 	go func() {
 		s.tasks.Wait()
 		s.clearDoomed()
-		s.saveCursors()
 		s.letGo()
 		close(done)
 	}()

@@ -353,18 +353,6 @@ func (k *Keeper) Update(ctx context.Context, r *specs.LinuxResources) error {
 	return k.call(ctx, MethodUpdate, UpdateRequest{*r}, nil)
 }
 
-// Relay has the process hold more sockets of published ports, which stay the
-// caller's too, and serve these relays instead of those before.
-func (k *Keeper) Relay(ctx context.Context, relays []Relay, sockets ...*os.File) error {
-	for len(sockets) > seqpacket.MaxFiles {
-		if err := k.call(ctx, MethodHold, nil, nil, sockets[:seqpacket.MaxFiles]...); err != nil {
-			return err
-		}
-		sockets = sockets[seqpacket.MaxFiles:]
-	}
-	return k.call(ctx, MethodRelay, RelayRequest{relays}, nil, sockets...)
-}
-
 // Hold has the process keep open more files, which the caller may close, until
 // the container is released.
 func (k *Keeper) Hold(ctx context.Context, files []*os.File) error {
@@ -374,6 +362,12 @@ func (k *Keeper) Hold(ctx context.Context, files []*os.File) error {
 		}
 	}
 	return nil
+}
+
+// Relay has the process serve these relays with the sockets that it holds,
+// instead of those before.
+func (k *Keeper) Relay(ctx context.Context, relays []Relay) error {
+	return k.call(ctx, MethodRelay, RelayRequest{relays}, nil)
 }
 
 // Detached delivers the detaches by keys. An event is lost when 16 wait

@@ -20,14 +20,14 @@ var dockerdFlags = []struct {
 	want             string
 }{
 	{"add-runtime", "runtimes", "crun=/bin/true", `{"crun": {"path": "/bin/true"}}`, "/bin/true"},
-	{"allow-direct-routing", "", "true", "true", "refused: not supported yet"},
+	{"allow-direct-routing", "", "true", "true", "DirectRouting:true"},
 	{"allow-nondistributable-artifacts", "", "reg:5000", `["reg:5000"]`, ""},
 	{"api-cors-header", "", "*", "", "refused: use a reverse proxy"},
 	{"authorization-plugin", "authorization-plugins", "x", `["x"]`, "refused: not supported yet"},
 	{"bip", "", "10.9.8.7/24", "", "10.9.8.7/24"},
 	{"bip6", "", "2001:db8::1/64", "", "BIP6:2001:db8::1/64"},
 	{"bridge", "", "br7", "", "br7"},
-	{"bridge-accept-fwmark", "", "1", "", "refused: not supported yet"},
+	{"bridge-accept-fwmark", "", "0x1/0xff", "", "mark:1 markMask:255"},
 	{"cdi-spec-dir", "cdi-spec-dirs", "/x", `["/x"]`, "CDISpecDirs:[/x]"},
 	{"cgroup-parent", "", "/elsewhere", "", "/elsewhere"},
 	{"containerd", "", "/x", "", "refused: uses no containerd"},
@@ -70,8 +70,8 @@ var dockerdFlags = []struct {
 	{"ip-forward", "", "false", "false", "refused: not supported yet"},
 	{"ip-forward-no-drop", "", "true", "true", "ForwardAll:true"},
 	{"ip-masq", "", "false", "false", "Masquerade:false"},
-	{"ip6tables", "", "true", "true", "refused: not supported yet"},
-	{"iptables", "", "false", "false", "refused: not supported yet"},
+	{"ip6tables", "", "false", "false", "refused: nftables rules"},
+	{"iptables", "", "false", "false", "refused: nftables rules"},
 	{"ipv6", "", "true", "true", "IPv6:true"},
 	{"label", "labels", "a=b", `["a=b"]`, "a=b"},
 	{"live-restore", "", "false", "false", "LiveRestore:false"},
@@ -107,8 +107,8 @@ var dockerdFlags = []struct {
 	{"tlscert", "", "/cert", "", "TLSCert:/cert"},
 	{"tlskey", "", "/key", "", "TLSKey:/key"},
 	{"tlsverify", "", "false", "false", "TLSVerify"},
-	{"userland-proxy", "", "true", "true", "refused: not supported yet"},
-	{"userland-proxy-path", "", "/x", "", "refused: not supported yet"},
+	{"userland-proxy", "", "false", "false", "UserlandProxy:false"},
+	{"userland-proxy-path", "", "/x", "", "refused: no proxy program"},
 	{"userns-remap", "", "default", "", "refused: not supported yet"},
 	{"config-file", "", "", "-", ""},
 	{"validate", "", "true", "-", ""},
@@ -146,7 +146,7 @@ func TestEveryFlagOfDockerd(t *testing.T) {
 	}
 	(&options{Runtimes: map[string]runtime{}, Features: switches{}}).flags().VisitAll(func(f *pflag.Flag) {
 		switch f.Name {
-		case "insecure-tcp", "registry-hosts-dir", "plugin-dir", "help": // our own
+		case "insecure-tcp", "registry-hosts-dir", "plugin-dir", "published-ports", "help": // our own
 		default:
 			if !known[f.Name] {
 				t.Errorf("the flag %s is no flag of dockerd's, and not known here", f.Name)

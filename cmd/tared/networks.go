@@ -87,6 +87,7 @@ func networkConfig(o *options, id string, events *event.Log, plugins *plugin.Set
 	for _, p := range o.Pools {
 		c.Pools = append(c.Pools, network.Pool{Base: p.Base, Size: p.Size})
 	}
+	o.firewallOptions.apply(&c)
 	return c
 }
 

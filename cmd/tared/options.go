@@ -58,6 +58,7 @@ type options struct {
 
 	containerOptions
 	networkOptions
+	firewallOptions
 
 	Mirrors      []string `json:"registry-mirrors"`
 	Insecure     []string `json:"insecure-registries"`
@@ -165,6 +166,7 @@ func (o *options) flags() *pflag.FlagSet {
 	f.StringVar(&o.NoProxy, "no-proxy", "", "Hosts and addresses, separated by commas, that need no proxy")
 	o.containerOptions.flags(f)
 	o.networkOptions.flags(f)
+	o.firewallOptions.flags(f)
 	f.BoolVar(&o.validate, "validate", false, "Check the configuration and exit")
 	f.BoolVarP(&o.version, "version", "v", false, "Print the version and exit")
 	addRefusedFlags(f)
@@ -208,7 +210,7 @@ func (o *options) settle() error {
 			return err
 		}
 	}
-	for _, step := range []func() error{o.containerOptions.check, o.checkNetwork, o.checkRuntimes, o.checkTLS, o.checkLabels, o.checkRegistries, o.checkDaemon, o.checkLog} {
+	for _, step := range []func() error{o.containerOptions.check, o.firewallOptions.check, o.checkNetwork, o.checkRuntimes, o.checkTLS, o.checkLabels, o.checkRegistries, o.checkDaemon, o.checkLog} {
 		if err := step(); err != nil {
 			return err
 		}

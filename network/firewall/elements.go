@@ -217,3 +217,23 @@ func (o Options) opened(known map[string]Network, s Sandbox, ports []Port) (out 
 	}
 	return out
 }
+
+// Diff tells which elements are only in the one list and which in the other.
+func Diff(before, after []Element) (gone, come []Element) {
+	without := func(list, other []Element) (out []Element) {
+		known := map[string]bool{}
+		for _, e := range other {
+			known[e.id()] = true
+		}
+		for _, e := range list {
+			if !known[e.id()] {
+				out = append(out, e)
+			}
+		}
+		return out
+	}
+	return without(before, after), without(after, before)
+}
+
+// id is the same for elements that are.
+func (e Element) id() string { return e.Family.String() + " " + e.Set + " " + e.Text }

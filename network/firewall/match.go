@@ -351,3 +351,5 @@ func element(f Family, set string, interval bool, key []cell, value ...cell) Ele
 }
 
 var protocols = map[string]byte{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP}
+
+func nativeUint32(n uint32) []byte { return binaryutil.NativeEndian.PutUint32(n) }

@@ -76,9 +76,8 @@ func (r *Ruleset) fill(elements []Element) {
 	}
 	seen := map[string]bool{}
 	for _, e := range elements {
-		id := e.Family.String() + " " + e.Set + " " + e.Text
-		if s := sets[place{e.Family, e.Set}]; s != nil && !seen[id] {
-			seen[id] = true
+		if s := sets[place{e.Family, e.Set}]; s != nil && !seen[e.id()] {
+			seen[e.id()] = true
 			s.Elements = append(s.Elements, e)
 		}
 	}

@@ -22,6 +22,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -59,6 +60,7 @@ type keeper struct {
 	out      *output
 	oom      oomWatch // while it is watched; changes bar the renewal
 
+	relaying sync.Mutex // held by a change of the relays
 	starting sync.Mutex // held by a start under way
 	aborted  bool       // guarded by starting: the start failed
 
@@ -172,10 +174,13 @@ func (k *keeper) hold(files []*os.File) {
 
 // relay serves these relays instead of those before.
 func (k *keeper) relay(list []supervise.Relay) error {
+	k.relaying.Lock()
+	defer k.relaying.Unlock()
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.relays.Close()
-	k.relays = nil
+	held, before := slices.Clone(k.held), k.relays
+	k.relays, k.cfg.Relays = nil, list
+	k.mu.Unlock()
+	before.Close() // which may be about to take k.mu
 	if len(list) == 0 {
 		return nil
 	}
@@ -183,8 +188,10 @@ func (k *keeper) relay(list []supervise.Relay) error {
 	for i, r := range list {
 		rules[i] = relay.Rule(r)
 	}
-	var err error
-	k.relays, err = relay.New(k.held, rules)
+	made, err := relay.New(held, rules, relay.Busy{Begin: k.stir, End: k.calm})
+	k.mu.Lock()
+	k.relays = made
+	k.mu.Unlock()
 	return err
 }
 

@@ -50,6 +50,10 @@ func (k *keeper) receive(ctx context.Context, c *seqpacket.Conn) bool {
 		answer(c, m.ID, struct{}{}, nil)
 		return true
 	}
+	if m.Method == supervise.MethodMount {
+		answer(c, m.ID, struct{}{}, mountTrees(m.Body, files)) // in order, too
+		return true
+	}
 	k.begin()
 	k.activity.add(requestGarbage)
 	go func() {
@@ -220,7 +224,7 @@ func (k *keeper) handle(ctx context.Context, m supervise.Message, files []*os.Fi
 		if err := decode(m, &r, files); err != nil {
 			return nil, err
 		}
-		k.hold(files)
+		closeAll(files)
 		return none, k.relay(r.Relays)
 	case supervise.MethodRelease:
 		closeAll(files)

@@ -30,6 +30,7 @@ type Rule struct {
 // Relay is what passes on.
 type Relay struct {
 	set  *os.File // the epoll set
+	busy Busy
 	done chan struct{}
 
 	// by descriptor; of the serving goroutine alone
@@ -46,10 +47,14 @@ type port struct {
 	flows map[flow]*peer // of datagrams
 }
 
+// Busy is told before a connection is taken and after its end, for whoever must
+// know that none is on its way.
+type Busy struct{ Begin, End func() }
+
 // New begins to serve those of the sockets that a rule is for; the others stay
 // as they are. All stay the caller's, who leaves them open until Close.
-func New(sockets []*os.File, rules []Rule) (*Relay, error) {
-	r := &Relay{ports: map[int32]*port{}, peers: map[int32]*peer{}}
+func New(sockets []*os.File, rules []Rule, busy Busy) (*Relay, error) {
+	r := &Relay{busy: busy, ports: map[int32]*port{}, peers: map[int32]*peer{}}
 	for _, s := range sockets {
 		fd := int(s.Fd()) // which makes some block
 		p, err := portOf(fd, rules)
@@ -112,6 +117,9 @@ func portOf(fd int, rules []Rule) (*port, error) {
 				return nil, os.NewSyscallError("setsockopt", err)
 			}
 		}
+		if to.Addr().Is4() { // all that comes is for us, though it may have been otherwise
+			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0)
+		}
 		if err := unix.SetNonblock(fd, true); err != nil {
 			return nil, err
 		}
@@ -173,7 +181,7 @@ func (r *Relay) serve() {
 			} else if p.proto == "udp" {
 				r.receive(p, set, int(e.Fd), datagram)
 			} else {
-				accept(p, int(e.Fd))
+				r.accept(p, int(e.Fd))
 			}
 		}
 		if now := time.Now(); now.Sub(r.swept) > idle {
@@ -184,19 +192,25 @@ func (r *Relay) serve() {
 }
 
 // accept takes what waits on a listening socket.
-func accept(p *port, fd int) {
+func (r *Relay) accept(p *port, fd int) {
 	for range 64 { // and then the other sockets
+		r.busy.Begin()
 		client, _, err := unix.Accept4(fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		if err == nil {
+			go func() {
+				defer r.busy.End()
+				pass(client, p.to)
+			}()
+			continue
+		}
+		r.busy.End()
 		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.ECONNABORTED) {
 			continue
 		}
 		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM) {
 			time.Sleep(10 * time.Millisecond) // it will wait, and so must we
 		}
-		if err != nil {
-			return
-		}
-		go pass(client, p.to)
+		return
 	}
 }
 

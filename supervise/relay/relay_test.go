@@ -23,7 +23,7 @@ func held(t *testing.T, l interface{ File() (*os.File, error) }) *os.File {
 
 func start(t *testing.T, sockets []*os.File, rules ...Rule) *Relay {
 	t.Helper()
-	r, err := New(sockets, rules)
+	r, err := New(sockets, rules, Busy{func() {}, func() {}})
 	if err != nil {
 		t.Fatal(err)
 	}
