@@ -59,12 +59,17 @@ func (s *Service) Detach(ctx context.Context, b Sandbox) error {
 		s.names.Drop(b.ID)
 	}
 	// Even a port that could not be withdrawn leads nowhere from now on.
+	driven := false
 	for i := range stored.Endpoints {
+		driven = driven || stored.Endpoints[i].Driver != networkBridge
 		s.doom(s.removalOf(&stored.Endpoints[i], ns, publishesUDP(stored.Ports)))
 		ns = nil // closed once
 	}
 	if ns != nil {
 		s.doom(removal{ns: ns})
+	}
+	if driven { // nobody would tell the driver after a crash
+		s.clearDoomed()
 	}
 	return err
 }
