@@ -26,9 +26,11 @@ content snapshot archive/... remote logs/... supervise/... ocirun/... ! +github.
 supervise logs/... event network volume image container/... server cmd/tared ! ocirun # the daemon never links the runtime, any other can take its place
 event ! image container network volume # an event is told by the nouns, it knows none
 image network/... volume ! container # containers stand on images, networks and volumes
+build/... ! server client cli ocirun # builds stand on all nouns
+build build/launch build/lend ! +google.golang.org/grpc # gRPC is the front's
 manifest ! image container network event server client cli # a list is made of what registries have, without a daemon
 event network/... volume image container/... ! server client cli # nouns do not know who calls them
-event network network/macvlan network/remote network/shape volume image container/... supervise/... ocirun/... content snapshot archive/... logs/... ! +net/http +google.golang.org/grpc # HTTP stays in leaf packages
+event network network/firewall network/macvlan network/remote network/shape volume image container/... supervise/... ocirun/... content snapshot archive/... logs/... ! +net/http +google.golang.org/grpc # HTTP stays in leaf packages
 cli/... client ! server container image network event supervise ocirun content snapshot archive/compression remote logs +github.com/moby/moby/api # the client has its own small shapes: start-up is the product
 registry registry/... ! image container network event server client cli snapshot archive logs supervise ocirun +github.com/moby/moby/api # the registry stands on blobs and the protocol alone
 network/dns/... ! fault content snapshot archive remote image volume event logs container supervise build ocirun server client cli registry +github.com/moby/moby/api # the resolver knows names and addresses

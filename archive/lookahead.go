@@ -40,7 +40,7 @@ func (p *packer) look(name string, dir stack, it item, s *scratch) looked {
 		return l
 	}
 	fd, err := openAsPlace(dir[it.layer], it.name, &l.st)
-	if errors.Is(err, unix.ENOENT) || err == nil && p.hidden(&l.st) {
+	if vanished(err) || err == nil && p.hidden(&l.st) {
 		if err == nil {
 			unix.Close(fd)
 		}
@@ -50,7 +50,7 @@ func (p *packer) look(name string, dir stack, it item, s *scratch) looked {
 		return l
 	}
 	l.place = fd
-	if s != nil && l.st.Mode&unix.S_IFMT == unix.S_IFREG && l.st.Nlink < 2 {
+	if s != nil && l.st.Mode&unix.S_IFMT == unix.S_IFREG && l.st.Nlink < 2 && !p.virtual(fd, &l.st) {
 		l.content = p.read(name+it.name, fd, &l.st, s)
 	}
 	return l

@@ -104,12 +104,13 @@ type packer struct {
 	ctx context.Context
 	tar *tarWriter
 	WriteOptions
-	links  map[inode]*linked
-	buffer []byte
-	xattrs []byte // a list of names, or a value
-	open   openDirs
-	holes  int64 // that may yet come in a layer; those of other archives have no bound
-	layer  bool
+	links   map[inode]*linked
+	devices map[uint64]bool // whether their files are made up
+	buffer  []byte
+	xattrs  []byte // a list of names, or a value
+	open    openDirs
+	holes   int64 // that may yet come in a layer; those of other archives have no bound
+	layer   bool
 }
 
 func newPacker(ctx context.Context, w io.Writer, o WriteOptions) *packer {
@@ -139,6 +140,9 @@ func (p *packer) children(name string, dir stack) error {
 	}
 	for c := (cursor{stack: dir}); ; c.next() {
 		it, err := c.peek()
+		if errors.Is(err, unix.ESRCH) { // what is in /proc of a process that has ended
+			return nil
+		}
 		if err != nil {
 			return cannotRead(name, err)
 		}
@@ -186,9 +190,13 @@ func (p *packer) entry(above string, dir stack, l *looked) error {
 		_, err := p.place(name, l.place, &l.st, l.content)
 		return err
 	}
+	virtual := p.virtual(l.place, &l.st)
 	unix.Close(l.place) // not one more for each level
 	l.place = -1
 	sub, err := dir.enter(l.item)
+	if err != nil && virtual {
+		return nil
+	}
 	if err != nil {
 		return cannotRead(name, err)
 	}
@@ -311,6 +319,9 @@ func (p *packer) place(name string, fd int, st *unix.Stat_t, c *content) (there 
 		}
 	}
 	h := header{name: name, kind: kind}
+	if kind == kindFile && p.virtual(fd, st) {
+		return p.madeUp(h, fd, st)
+	}
 	if kind == kindFile {
 		if c == nil {
 			c = p.read(name, fd, st, &scratch{xattrs: p.xattrs})
@@ -327,7 +338,10 @@ func (p *packer) place(name string, fd int, st *unix.Stat_t, c *content) (there 
 	}
 	switch kind {
 	case kindSymlink:
-		if h.link, err = readlink(fd, ""); err != nil {
+		if h.link, err = readlink(fd, ""); err != nil && p.virtual(fd, st) {
+			return false, nil // as /proc/self is none for who is in no namespace of it
+		}
+		if err != nil {
 			return true, cannotRead(name, err)
 		}
 	case kindChar, kindBlock:

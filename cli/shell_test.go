@@ -40,7 +40,7 @@ $(complete -p tare | sed 's/.*-F \([^ ]*\).*/\1/') tare "${COMP_WORDS[COMP_CWORD
 printf '%s\n' "${COMPREPLY[@]}"`
 	for line, want := range map[string]string{
 		"tare conte":                 "context",
-		"tare network ":              "connect create disconnect inspect ls prune rm",
+		"tare network ":              "connect create disconnect exposure inspect ls prune rm rules",
 		"tare network connect ba":    "backend",
 		"tare network connect x we":  "web",
 		"tare network create b":      "",

@@ -142,6 +142,7 @@ func (b *bundle) config(tty bool, log supervise.Log) supervise.Config {
 		WatchOOM:  r.HostConfig.Memory > 0,
 		NetNS:     b.net.netns,
 		Held:      b.net.sockets,
+		Relays:    relays(b.net.sandbox),
 		Mounts:    b.trees,
 	}
 	if b.ipc != nil {

@@ -172,6 +172,10 @@ func checkLimits(h *wire.HostConfig) error {
 		return bad("Minimum memoryswap limit should be larger than memory limit, see usage")
 	case h.Memory == 0 && h.MemorySwap > 0:
 		return bad("You should always set the Memory limit when using Memoryswap limit, see usage")
+	case h.MemorySwap < -1: // the kernel would refuse it when the container starts
+		return bad("Invalid memory swap limit %d: use -1 for none", h.MemorySwap)
+	case h.MemoryReservation < -1:
+		return bad("Invalid memory reservation %d: use -1 for none", h.MemoryReservation)
 	case h.MemoryReservation > 0 && h.MemoryReservation < minMemory:
 		return bad("Minimum memory reservation allowed is 6MB")
 	case h.Memory > 0 && h.MemoryReservation > h.Memory:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 
 	"github.com/moby/moby/api/types/events"
 	wirenet "github.com/moby/moby/api/types/network"
@@ -118,23 +119,19 @@ func (c *connection) add(ctx context.Context, p place) (err error) {
 	made := after.On(p.id)
 	back.Push(func() error {
 		before, err := s.cfg.Networks.Disconnect(ctx, after, netns, made.ID)
-		return errors.Join(err, keepSandbox(s.bundles.path(r.ID), &before))
+		return errors.Join(err, c.record(ctx, before))
 	})
-	if len(sockets) > 0 {
-		keeper, ended, err := s.lives.running(r)
-		if err != nil {
-			return err
-		}
-		if err := ofRun(r, ended, keeper.Hold(ctx, sockets)); err != nil {
-			return err
-		}
+	if err := c.hold(ctx, &after, sockets); err != nil {
+		return err
 	}
 	all := r.allWishes()
 	all[p.network] = p.settings
-	if err := c.wish(all); err != nil {
+	// A daemon that dies in between leaves a place that nobody wishes, which the
+	// next one takes back: it was not acknowledged.
+	if err := c.record(ctx, after); err != nil {
 		return err
 	}
-	if err := c.record(ctx, after); err != nil {
+	if err := c.wish(all); err != nil {
 		return err
 	}
 	if err := c.tellFiles(r.Sandbox, &after, made); err != nil {
@@ -144,11 +141,33 @@ func (c *connection) add(ctx context.Context, p place) (err error) {
 	return nil
 }
 
+// hold has the supervising process hold more sockets, and serve the ports where
+// they lead to now.
+func (c *connection) hold(ctx context.Context, after *network.Sandbox, sockets []*os.File) error {
+	s, r := c.containers, c.r
+	served := relays(after)
+	same := slices.Equal(relays(r.Sandbox), served)
+	if same && len(sockets) == 0 {
+		return nil
+	}
+	keeper, ended, err := s.lives.running(r)
+	if err != nil {
+		return err
+	}
+	if same { // which an older one can do, too
+		return ofRun(r, ended, keeper.Hold(ctx, sockets))
+	}
+	return ofRun(r, ended, keeper.Relay(ctx, served, sockets...))
+}
+
 // record keeps what has changed: beside the bundle for the next daemon, and in
 // memory. A run that has ended meanwhile has given its places back, and what is
 // new goes with them.
 func (c *connection) record(ctx context.Context, after network.Sandbox) error {
 	s, r := c.containers, c.r
+	if err := c.relay(ctx, &after); err != nil {
+		return err
+	}
 	if err := keepSandbox(s.bundles.path(r.ID), &after); err != nil {
 		return err
 	}
@@ -163,6 +182,20 @@ func (c *connection) record(ctx context.Context, after network.Sandbox) error {
 		return detach(ctx, s.cfg.Networks, &after)
 	}
 	return err
+}
+
+// relay tells the supervising process which ports it serves itself from now on,
+// where that has changed.
+func (c *connection) relay(ctx context.Context, after *network.Sandbox) error {
+	now := relays(after)
+	if slices.Equal(now, relays(c.r.Sandbox)) {
+		return nil
+	}
+	keeper, ended, err := c.containers.lives.running(c.r)
+	if err != nil {
+		return err
+	}
+	return ofRun(c.r, ended, keeper.Relay(ctx, now))
 }
 
 // wish keeps where the container shall be from now on.

@@ -37,6 +37,17 @@ func (a *attached) close() {
 	a.other.close()
 }
 
+// relays are the published ports that the supervising process serves itself.
+func relays(b *network.Sandbox) (list []supervise.Relay) {
+	if b == nil {
+		return nil
+	}
+	for _, r := range b.Relays() {
+		list = append(list, supervise.Relay{Proto: r.Proto, Host: r.Host.String(), First: r.First, Last: r.Last, To: r.To.String()})
+	}
+	return list
+}
+
 // attach gives the container its place on its network.
 func (b *bundle) attach(ctx context.Context) (*attached, error) {
 	s, r := b.containers, b.r

@@ -194,13 +194,13 @@ var proofs = map[string]proof{
 	"HostConfig.Mounts.TmpfsOptions.SizeBytes":                 shown(devices, "tmpfs-size=3m"),
 	"HostConfig.Mounts.TmpfsOptions.Mode":                      shown(devices, "tmpfs-mode=0711"),
 	"HostConfig.Mounts.TmpfsOptions.Options":                   shown(devices, `"TmpfsOptions":{"Options":[["exec"]]}`),
-	"NetworkingConfig.EndpointsConfig.IPAMConfig.IPv4Address":  shown("container.TestWants", "IPv4Address"),
-	"NetworkingConfig.EndpointsConfig.IPAMConfig.IPv6Address":  shown("container.TestWants", "IPv6Address"),
-	"NetworkingConfig.EndpointsConfig.IPAMConfig.LinkLocalIPs": shown("container.TestWants", "LinkLocalIPs"),
-	"NetworkingConfig.EndpointsConfig.Links":                   shown("container.TestWants", "Links"),
-	"NetworkingConfig.EndpointsConfig.Aliases":                 shown("container.TestWants", "Aliases"),
-	"NetworkingConfig.EndpointsConfig.DriverOpts":              shown("container.TestWants", "DriverOpts"),
-	"NetworkingConfig.EndpointsConfig.GwPriority":              shown("container.TestWants", "GwPriority"),
+	"NetworkingConfig.EndpointsConfig.IPAMConfig.IPv4Address":  shown("test/e2e/networks.txt", "--ip 10.99.1.9"),
+	"NetworkingConfig.EndpointsConfig.IPAMConfig.IPv6Address":  shown("test/e2e/networks.txt", "ip6=fd99:1::9"),
+	"NetworkingConfig.EndpointsConfig.IPAMConfig.LinkLocalIPs": shown("test/e2e/networks.txt", "link-local-ip=169.254.9.9"),
+	"NetworkingConfig.EndpointsConfig.Links":                   shown("test/e2e/networks.txt", "--link web:other"),
+	"NetworkingConfig.EndpointsConfig.Aliases":                 shown("test/e2e/networks.txt", "--network-alias nick"),
+	"NetworkingConfig.EndpointsConfig.DriverOpts":              shown("test/e2e/networks.txt", "driver-opt=com.docker.network.endpoint.ifname=lan0"),
+	"NetworkingConfig.EndpointsConfig.GwPriority":              shown("test/e2e/networks.txt", "gw-priority=5"),
 	"NetworkingConfig.EndpointsConfig.MacAddress":              shown(process, "--mac-address 02:42:ac:11:00:99"),
 	"NetworkingConfig.EndpointsConfig.NetworkID":               shown("container.TestWishes", "NetworkID"), // these tell what is, and nothing asks for it
 	"NetworkingConfig.EndpointsConfig.EndpointID":              shown("container.TestWishes", "EndpointID"),
@@ -312,7 +312,8 @@ func (noLimits) CanLimit() error { return fault.New(fault.Invalid, "no limits") 
 
 func checkerConfig(dir string) Config {
 	return Config{DataRoot: dir, Networks: &network.Service{}, Snapshots: noLimits{},
-		Defaults: NewDefaults(Settings{Runtimes: map[string]supervise.Runtime{"tarerun": {}}, DefaultRuntime: "tarerun"})}
+		Defaults: NewDefaults(Settings{Runtimes: map[string]supervise.Runtime{"tarerun": {}}, DefaultRuntime: "tarerun",
+			HostGateways: []netip.Addr{netip.MustParseAddr("10.0.0.1")}})}
 }
 
 // TestRefusedFields carries out each refusal of the table.

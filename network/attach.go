@@ -14,6 +14,8 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/network/firewall"
+	"github.com/tarehq/tare/network/shape"
 )
 
 // Attach gives a container a network namespace with a place on each of the
@@ -35,20 +37,24 @@ func (s *Service) Attach(ctx context.Context, r Request) (*Attachment, error) {
 	}
 	lans, err := s.join(r.Wants)
 	if err != nil {
-		return nil, err
+		return nil, setUpError(err)
 	}
 	defer s.unjoin(lans)
 	if err := s.reviveAll(ctx, lans); err != nil {
-		return nil, err
+		return nil, setUpError(err)
 	}
 	a, err := s.attach(ctx, r, lans)
 	if err != nil {
-		return nil, fault.New(fault.KindOf(err), "failed to set up container networking: %w", err)
+		return nil, setUpError(err)
 	}
 	for _, l := range lans {
 		s.wantPool(ctx, l)
 	}
 	return a, nil
+}
+
+func setUpError(err error) error {
+	return fault.New(fault.KindOf(err), "failed to set up container networking: %w", err)
 }
 
 // begin counts an operation that Close has to wait for.
@@ -106,8 +112,16 @@ func (s *Service) attach(ctx context.Context, r Request, lans []*lan) (_ *Attach
 			s.takeBack(a, b, lans)
 		}
 	}()
+	if len(lans) > 0 {
+		b = s.spareFor(lans[0], r.Wants[0])
+	}
 	for i, w := range r.Wants {
-		e, err := s.place(lans[i], w, &a.Sandbox)
+		var e Endpoint
+		if i == 0 && b != nil && b.waiting != nil {
+			e, err = s.occupy(b, lans[0], w, &a.Sandbox)
+		} else {
+			e, err = s.place(lans[i], w, &a.Sandbox)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -116,7 +130,7 @@ func (s *Service) attach(ctx context.Context, r Request, lans []*lan) (_ *Attach
 	if err = s.reservePorts(a, r.Ports); err != nil {
 		return nil, err
 	}
-	if b, err = s.equip(ctx, lans, &a.Sandbox); err != nil {
+	if b, err = s.equip(ctx, lans, &a.Sandbox, b); err != nil {
 		return nil, err
 	}
 	if a.NetNS, err = b.share(); err != nil {
@@ -125,8 +139,14 @@ func (s *Service) attach(ctx context.Context, r Request, lans []*lan) (_ *Attach
 	if err = s.name(ctx, a, b); err != nil {
 		return nil, err
 	}
-	if err = s.publish(a.Sandbox); err != nil {
+	if err = s.moveGate(ctx, &a.Sandbox); err != nil {
+		return nil, err
+	}
+	if err = s.publish(a.Sandbox, b); err != nil {
 		return nil, s.connectivityError(a.Sandbox, err)
+	}
+	for i := range a.Endpoints {
+		s.announce(b, &a.Endpoints[i])
 	}
 	s.hold(a.ID, b)
 	return a, nil
@@ -153,7 +173,10 @@ func (s *Service) takeBack(a *Attachment, b *box, lans []*lan) {
 
 // place takes what an endpoint needs that is not the kernel's: addresses, names.
 func (s *Service) place(l *lan, w Want, b *Sandbox) (e Endpoint, err error) {
-	if err = CheckWant(w); err != nil {
+	if err = CheckWant(w); err == nil {
+		err = CheckRate(Network{Network: l.Network}, w.Rate)
+	}
+	if err != nil {
 		return e, err
 	}
 	e = Endpoint{
@@ -166,6 +189,12 @@ func (s *Service) place(l *lan, w Want, b *Sandbox) (e Endpoint, err error) {
 			s.giveUp(&lan{nets: l.nets}, &e)
 		}
 	}()
+	mac := w.MAC
+	if mac == "" && l.needsMAC() {
+		if mac, err = macFor("", netip.Addr{}, netip.Addr{}); err != nil {
+			return e, err
+		}
+	}
 	for _, v6 := range []bool{false, true} {
 		wanted, address, gateway := w.Address, &e.Address, &e.Gateway
 		if v6 {
@@ -177,14 +206,16 @@ func (s *Service) place(l *lan, w Want, b *Sandbox) (e Endpoint, err error) {
 			}
 			continue
 		}
-		p, n, err := s.takeAddress(l, v6, wanted)
+		p, n, err := s.takeAddress(l, v6, wanted, mac)
 		if err != nil {
 			return e, err
 		}
 		*address, *gateway = p, l.gateway(n)
 	}
-	if e.MAC, err = macFor(w.MAC, e.Address.Addr(), e.Address6.Addr()); err != nil {
-		return e, err
+	if mac != "" || l.Driver == networkBridge { // others choose it themselves
+		if e.MAC, err = macFor(mac, e.Address.Addr(), e.Address6.Addr()); err != nil {
+			return e, err
+		}
 	}
 	e.DNSNames = l.dnsNames(b, w.Aliases)
 	return e, nil
@@ -192,11 +223,12 @@ func (s *Service) place(l *lan, w Want, b *Sandbox) (e Endpoint, err error) {
 
 // takeAddress takes an address; those that only wait for their last interface
 // to be deleted are free.
-func (s *Service) takeAddress(l *lan, v6 bool, wanted netip.Addr) (netip.Prefix, *subnet, error) {
-	p, n, err := l.take(v6, wanted)
+func (s *Service) takeAddress(l *lan, v6 bool, wanted netip.Addr, mac string) (netip.Prefix, *subnet, error) {
+	p, n, err := l.take(v6, wanted, mac)
 	if errors.Is(err, fault.Forbidden) || errors.Is(err, fault.Unavailable) {
+		s.drain(l)
 		s.clearDoomed()
-		p, n, err = l.take(v6, wanted)
+		p, n, err = l.take(v6, wanted, mac)
 	}
 	return p, n, err
 }
@@ -211,27 +243,27 @@ func (s *Service) reservePorts(a *Attachment, ports []Port) (err error) {
 		a.Pending = ports
 		return nil
 	}
-	if a.Ports, a.Sockets, err = reserve(ports, s.taken); err != nil {
+	if a.Ports, a.Sockets, err = s.reserve(ports, &a.Sandbox); err != nil {
 		return s.connectivityError(a.Sandbox, err)
 	}
 	a.Pending = nil
 	return nil
 }
 
-// equip gives the sandbox a namespace with an interface for each endpoint.
-func (s *Service) equip(ctx context.Context, lans []*lan, sb *Sandbox) (*box, error) {
-	if len(lans) == 0 {
-		return s.makeBox(nil)
-	}
-	first := &sb.Endpoints[0]
-	if b := s.spareFor(lans[0], first); b != nil {
-		err := s.plugAll(ctx, b, lans, sb)
+// equip gives the sandbox a namespace with an interface for each endpoint: b, if
+// it is one that waited. On failure b is still the caller's.
+func (s *Service) equip(ctx context.Context, lans []*lan, sb *Sandbox, b *box) (*box, error) {
+	switch {
+	case b != nil && b.waiting != nil:
+		return b, s.plugAll(ctx, b, lans, sb, 1)
+	case b != nil:
+		err := s.plugAll(ctx, b, lans, sb, 0)
 		if err == nil {
 			return b, nil
 		}
 		// Somebody may have deleted its interface while it waited.
 		s.discard(b, sb)
-		if len(lans) > 1 || lans[0].driver != nil {
+		if len(lans) > 1 {
 			return nil, err
 		}
 	}
@@ -239,24 +271,16 @@ func (s *Service) equip(ctx context.Context, lans []*lan, sb *Sandbox) (*box, er
 	if err != nil {
 		return nil, err
 	}
-	if err := s.plugAll(ctx, b, lans, sb); err != nil {
+	if err := s.plugAll(ctx, b, lans, sb, 0); err != nil {
 		s.discard(b, sb)
 		return nil, err
 	}
 	return b, nil
 }
 
-// spareFor gives a namespace that waits and has what the endpoint needs.
-func (s *Service) spareFor(l *lan, e *Endpoint) *box {
-	if l.driver != nil || e.Interface != "" && e.Interface != "eth0" || l.opts.prefix != "" && l.opts.prefix != defaultInterfaceName || len(e.Sysctls) > 0 {
-		return nil
-	}
-	return s.takeSpare(l)
-}
-
-// plugAll makes the sandbox's interfaces.
-func (s *Service) plugAll(ctx context.Context, b *box, lans []*lan, sb *Sandbox) error {
-	for i := range sb.Endpoints {
+// plugAll makes the sandbox's interfaces from the i-th on.
+func (s *Service) plugAll(ctx context.Context, b *box, lans []*lan, sb *Sandbox, from int) error {
+	for i := from; i < len(sb.Endpoints); i++ {
 		if err := s.plug(ctx, b, lans[i], sb, i); err != nil {
 			return err
 		}
@@ -272,11 +296,22 @@ func (s *Service) plug(ctx context.Context, b *box, l *lan, sb *Sandbox, i int) 
 	if err != nil {
 		return err
 	}
+	if p == nil { // its driver has none
+		e.Gateway, e.Gateway6 = netip.Addr{}, netip.Addr{}
+		return nil
+	}
 	if err := b.configure(p, e, link, sb.Gateway4() == e, sb.Gateway6() == e); err != nil {
 		return err
 	}
-	if e.Chosen || l.driver != nil {
-		return s.enter(b.ns, func() error { return announce(p.index, e) })
+	if e.Rate != (Rate{}) {
+		if err := shape.Set(e.HostInterface, e.Rate); err != nil {
+			return err
+		}
+	}
+	if e.MAC == "" {
+		if e.MAC, err = s.macOf(b, p); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -293,7 +328,7 @@ func (s *Service) makePort(ctx context.Context, b *box, l *lan, sb *Sandbox, i i
 	link := Link{Prefix: l.opts.prefix}
 	var err error
 	if l.driver != nil {
-		if link, err = l.driver.Join(ctx, l.Network, e, b.ns); err != nil {
+		if link, err = l.driver.Join(ctx, l.Network, e, b.ns); err != nil || link.Name == "" {
 			return nil, link, err
 		}
 	}
@@ -378,6 +413,9 @@ func (s *Service) discard(b *box, sb *Sandbox) {
 		if l, err := netlink.LinkByName(e.HostInterface); err == nil {
 			_ = netlink.LinkSetDown(l) // one that is there can be
 		}
+		if e.Rate != (Rate{}) {
+			_ = shape.Clear(e.HostInterface) // else the next start's
+		}
 		s.doom(removal{host: e.HostInterface})
 		e.HostInterface = ""
 	}
@@ -387,6 +425,18 @@ func (s *Service) discard(b *box, sb *Sandbox) {
 // abandon leaves a namespace to the remover, with the endpoints in it.
 func (s *Service) abandon(b *box, endpoints []Endpoint) {
 	b.closeRest()
+	if b.waiting != nil {
+		if endpoints == nil {
+			endpoints = b.waiting.Endpoints
+		}
+		leaving := s.elements(*b.waiting)
+		s.mu.Lock()
+		if slices.Contains(s.waiting, b.waiting) {
+			s.leaving = append(s.leaving, leaving...)
+			s.unwaitLocked(b.waiting)
+		}
+		s.mu.Unlock()
+	}
 	ns := b.ns
 	if b.first != nil {
 		s.doom(removal{host: b.first.host, ns: ns})
@@ -416,29 +466,45 @@ func (s *Service) taken() []Published {
 	return list
 }
 
-// publish enters the sandbox and adds its ports to the table. A table that
-// somebody changed or flushed is made anew.
-func (s *Service) publish(b Sandbox) error {
+// publish enters the sandbox and adds what belongs to it to the tables. Tables
+// that somebody changed or flushed are made anew.
+//
+// What waited until now has its pins there.
+func (s *Service) publish(b Sandbox, bx *box) error {
 	s.rules.Lock()
 	defer s.rules.Unlock()
-	if err := s.settleLocked(); err != nil {
-		return err
-	}
 	s.mu.Lock()
 	stale := s.enterLocked(b)
+	if bx.waiting != nil {
+		s.unwaitLocked(bx.waiting)
+	}
 	s.mu.Unlock()
 	var err error
-	if !stale {
-		err = s.firewall.add(elementsOf(b))
+	var add []firewall.Element
+	if bx.waiting == nil {
+		add = s.elements(b)
+	} else if len(b.Ports) > 0 || len(b.Endpoints) > 1 {
+		_, add = firewall.Diff(s.elements(*bx.waiting), s.elements(b))
+	}
+	bx.waiting = nil
+	switch {
+	case stale:
+	case len(b.Ports) > 0: // which may still be another's
+		err = s.settleLocked(add)
+	case len(add) == 0:
+	default:
+		err = s.firewall.Change(nil, add)
 	}
 	if stale || err != nil {
-		err = s.firewall.replace(s.wanted())
+		err = s.firewall.Replace(s.wanted())
 	}
 	if err != nil {
 		s.forget(b)
 		return err
 	}
-	forgetLocalFlows(b.Ports)
+	if publishesUDP(b.Ports) {
+		firewall.ForgetLocalFlows(ruled(b))
+	}
 	return nil
 }
 
@@ -457,7 +523,7 @@ func (s *Service) enterLocked(b Sandbox) (stale bool) {
 	}
 	for id, other := range s.sandboxes {
 		lost := func(p Published) bool {
-			return slices.ContainsFunc(taken[hostPort{p.HostPort, p.Proto}], p.sharesAddress)
+			return p.HostPort != 0 && slices.ContainsFunc(taken[hostPort{p.HostPort, p.Proto}], p.sharesAddress)
 		}
 		if slices.ContainsFunc(other.Ports, lost) {
 			stale = true
@@ -474,15 +540,16 @@ func (p Published) sharesAddress(q Published) bool {
 	return p.HostIP == q.HostIP || p.HostIP.IsUnspecified() || q.HostIP.IsUnspecified()
 }
 
-// settleLocked takes the ports of the sandboxes that left out of the table,
-// all in one transaction; the table is made anew if it does not hold them.
-func (s *Service) settleLocked() error {
+// settleLocked takes what belongs to sandboxes that left out of the tables and
+// adds what is given, all in one transaction; the tables are made anew if they
+// do not hold it.
+func (s *Service) settleLocked(add []firewall.Element) error {
 	s.mu.Lock()
 	leaving := s.leaving
 	s.leaving = nil
 	s.mu.Unlock()
-	if err := s.firewall.remove(leaving); err != nil {
-		return s.firewall.replace(s.wanted())
+	if err := s.firewall.Change(leaving, add); err != nil {
+		return s.firewall.Replace(s.wanted())
 	}
 	return nil
 }

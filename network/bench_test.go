@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	wire "github.com/moby/moby/api/types/network"
 )
 
 // The benchmarks detach after each attach, out of the measured time, and wait
@@ -76,4 +78,26 @@ func benchmarkAttach(b *testing.B, spare int, ports ...Port) {
 	}
 	b.ReportMetric(float64(worst.Microseconds()), "worst-µs")
 	b.ReportMetric(float64(detach.Microseconds())/float64(b.N), "detach-µs")
+}
+
+// BenchmarkConnect adds a network to a container that runs, and takes it away.
+func BenchmarkConnect(b *testing.B) {
+	if !asHost(b) {
+		return
+	}
+	s := open(b, testConfig("tt0", 1))
+	_, err := s.Create(b.Context(), wire.CreateRequest{Name: "n", EnableIPv6: on()})
+	must(b, err)
+	a, err := s.Attach(b.Context(), Request{ContainerID: "0123456789abcdef", Wants: []Want{{}}})
+	must(b, err)
+	defer letGo(a)
+	box := a.Sandbox
+	for b.Loop() {
+		after, _, err := s.Connect(b.Context(), box, a.NetNS, Want{Network: "n"})
+		must(b, err)
+		b.StopTimer()
+		box, err = s.Disconnect(b.Context(), after, a.NetNS, after.Endpoints[1].ID)
+		must(b, err)
+		b.StartTimer()
+	}
 }

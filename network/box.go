@@ -14,9 +14,12 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/thread"
 )
 
@@ -28,6 +31,9 @@ type box struct {
 	// first is the interface eth0 that a namespace has that waits; nil without.
 	first    *port
 	prepared io.Closer // by Names
+	// waiting is the sandbox that a namespace is which waits: with its place on
+	// the lan, and the pins of that in the tables. nil for another.
+	waiting *Sandbox
 }
 
 // port is an interface in a box without an address, and its other end.
@@ -137,6 +143,9 @@ func (s *Service) furnish(l *lan) (_ *box, err error) {
 	return b, b.routes.do(up...)
 }
 
+// fullWait is how long a port waits for room on a bridge that is full.
+const fullWait = 2 * time.Second
+
 // addPort makes an interface pair between the box and the lan's bridge.
 func (s *Service) addPort(b *box, l *lan, name string) (*port, error) {
 	s.mu.Lock()
@@ -146,7 +155,17 @@ func (s *Service) addPort(b *box, l *lan, name string) (*port, error) {
 		return nil, l.whyDown(nil)
 	}
 	p := &port{host: interfaceName(s.prefix)}
-	err := s.routes.do(addVeth(p.host, br.index, br.mtu, name, int(b.ns.Fd())), setHairpin(p.host))
+	add := func() error {
+		return s.routes.do(addVeth(p.host, br.index, br.mtu, name, int(b.ns.Fd())), setHairpin(p.host))
+	}
+	err := add()
+	// Ports of containers that have ended may still be on their way out.
+	for end := time.Now().Add(fullWait); errors.Is(err, unix.EXFULL) && time.Now().Before(end); err = add() {
+		time.Sleep(fullWait / 100)
+	}
+	if errors.Is(err, unix.EXFULL) {
+		return nil, fault.New(fault.Unavailable, "the network's bridge has as many ports as the kernel gives one, 1023: use another network")
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -202,11 +221,13 @@ func (b *box) freeName(prefix string, endpoints []Endpoint) string {
 func (b *box) configure(p *port, e *Endpoint, link Link, default4, default6 bool) error {
 	var all []request
 	if !link.Bare {
-		mac, err := net.ParseMAC(e.MAC)
-		if err != nil {
-			return err
+		if e.MAC != "" {
+			mac, err := net.ParseMAC(e.MAC)
+			if err != nil {
+				return err
+			}
+			all = append(all, setMAC(p.index, mac))
 		}
-		all = append(all, setMAC(p.index, mac))
 		for _, a := range []netip.Prefix{e.Address, e.Address6} {
 			if a.IsValid() {
 				all = append(all, addAddress(p.index, a))
@@ -233,6 +254,18 @@ func (b *box) configure(p *port, e *Endpoint, link Link, default4, default6 bool
 		all = append(all, setDefaultRoute(p.index, e.Gateway6))
 	}
 	return b.routes.do(all...)
+}
+
+// macOf reads the MAC address that a driver's interface has.
+func (s *Service) macOf(b *box, p *port) (mac string, err error) {
+	err = s.enter(b.ns, func() error {
+		link, err := netlink.LinkByIndex(p.index)
+		if err == nil {
+			mac = link.Attrs().HardwareAddr.String()
+		}
+		return err
+	})
+	return mac, err
 }
 
 // share gives another descriptor of the namespace.

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/network/firewall"
 	"github.com/tarehq/tare/network/ipam"
 )
 
@@ -23,12 +24,13 @@ type bridge struct {
 	name               string
 	index              int // once it is up
 	mtu                int
-	mac                net.HardwareAddr
-	address4, address6 netip.Prefix // with the host's bits; invalid for none
-	internal           bool         // nothing is forwarded for it
-	open               bool         // the guard shall drop nothing, see forward.go
-	guarded            bool         // it stands
-	foreign            bool         // somebody else made the interface
+	mac                net.HardwareAddr  // of one that is ours
+	found              string            // the MAC address that it has
+	address4, address6 netip.Prefix      // with the host's bits; invalid for none
+	internal           bool              // nothing is forwarded for it
+	open               bool              // the guard shall drop nothing, see package firewall
+	guarded            []firewall.Family // it stands
+	foreign            bool              // somebody else made the interface
 }
 
 // raise makes the bridge or takes the one that is there, and tells whether it
@@ -48,17 +50,34 @@ func (b *bridge) raise() (made bool, err error) {
 	if link.Type() != "bridge" {
 		return false, fault.New(fault.Conflict, "the interface %s is a %s and not a bridge: choose another name", b.name, link.Type())
 	}
-	b.index = link.Attrs().Index
+	b.index, b.found = link.Attrs().Index, link.Attrs().HardwareAddr.String()
 	if b.foreign = !bytes.Equal(link.Attrs().HardwareAddr, b.mac); b.foreign {
 		b.mtu = min(b.mtu, link.Attrs().MTU)
 	}
 	if err = b.prepare(link); err == nil && !b.internal {
-		b.guarded, err = allowForwarding(b.name, b.open)
+		err = b.allowForwarding()
 	}
 	if err != nil && made {
 		err = errors.Join(err, lowerBridge(b.name))
 	}
 	return made, err
+}
+
+// allowForwarding makes the host forward in the bridge's families.
+func (b *bridge) allowForwarding() error {
+	for family, subnet := range map[firewall.Family]netip.Prefix{firewall.IP4: b.address4, firewall.IP6: b.address6} {
+		if !subnet.IsValid() {
+			continue
+		}
+		guarded, err := firewall.AllowForwarding(b.name, family, b.open)
+		if err != nil {
+			return err
+		}
+		if guarded {
+			b.guarded = append(b.guarded, family)
+		}
+	}
+	return nil
 }
 
 func (b *bridge) add() (netlink.Link, error) {

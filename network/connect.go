@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/network/firewall"
 )
 
 // Connect gives a running container, whose namespace is netns, a place on one
@@ -65,6 +66,14 @@ func (s *Service) known(id string) (Sandbox, error) {
 	return b, nil
 }
 
+// Sandbox gives a sandbox as it is, false if it is not known. After Restore some
+// of its places may be missing: of those that were being given up when the
+// daemon ended.
+func (s *Service) Sandbox(id string) (Sandbox, bool) {
+	b, err := s.known(id)
+	return b, err == nil
+}
+
 func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l *lan, w Want) (_ Sandbox, _ []*os.File, err error) {
 	before, err := s.known(asked.ID)
 	if err != nil {
@@ -91,6 +100,7 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 	last := &a.Endpoints[len(a.Endpoints)-1]
 	defer func() {
 		if err != nil {
+			s.unname(ctx, before, netns)
 			closeAll(a.Sockets)
 			s.doom(s.removalOf(last, nil, false))
 			s.clearDoomed()
@@ -112,10 +122,27 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 		}
 		a.Sockets = append(a.Sockets, held...)
 	}
+	if err = s.moveGate(ctx, &a.Sandbox); err != nil {
+		return asked, nil, err
+	}
 	if err = s.republish(before, a.Sandbox); err != nil {
 		return asked, nil, s.connectivityError(a.Sandbox, err)
 	}
+	s.announce(b, last)
 	return a.Sandbox, a.Sockets, nil
+}
+
+// unname tells of a sandbox as it is after all.
+func (s *Service) unname(ctx context.Context, b Sandbox, netns *os.File) {
+	switch {
+	case s.names == nil:
+	case b.hasNames():
+		// What fails is told again with the next change.
+		held, _ := s.names.Set(context.WithoutCancel(ctx), b, netns, nil)
+		closeAll(held)
+	default:
+		s.names.Drop(b.ID)
+	}
 }
 
 // openBox opens a container's namespace; netns stays the caller's.
@@ -132,38 +159,41 @@ func (s *Service) openBox(netns *os.File) (*box, error) {
 	return b, nil
 }
 
-// republish changes what is known of a sandbox, with the ports in the table.
+// republish changes what is known of a sandbox, and what belongs to it in the
+// tables.
 func (s *Service) republish(before, after Sandbox) error {
 	s.rules.Lock()
 	defer s.rules.Unlock()
 	s.mu.Lock()
 	now, known := s.sandboxes[before.ID]
 	if known {
-		after.Ports = slices.Clone(after.Ports)
 		if len(before.Ports) > 0 {
 			after.Ports = now.Ports // another may have one of them by now
 		}
-		s.leaving = append(s.leaving, elementsOf(now)...)
 		s.sandboxes[after.ID] = after
 	}
 	s.mu.Unlock()
 	if !known {
 		return fault.New(fault.Conflict, "container is not running")
 	}
-	err := s.settleLocked()
+	old, new := s.elements(now), s.elements(after)
+	remove, add := firewall.Diff(old, new)
+	err := s.settleLocked(nil)
 	if err == nil {
-		err = s.firewall.add(elementsOf(after))
+		err = s.firewall.Change(remove, add)
 	}
 	if err != nil {
-		err = s.firewall.replace(s.wanted())
+		err = s.firewall.Replace(s.wanted())
 	}
 	if err != nil {
 		s.mu.Lock()
 		s.sandboxes[before.ID] = now
 		s.mu.Unlock()
-		return errors.Join(err, s.firewall.replace(s.wanted()))
+		return errors.Join(err, s.firewall.Replace(s.wanted()))
 	}
-	forgetLocalFlows(after.Ports)
+	if publishesUDP(after.Ports) {
+		firewall.ForgetLocalFlows(ruled(after))
+	}
 	return nil
 }
 
@@ -201,10 +231,13 @@ func (s *Service) Disconnect(ctx context.Context, b Sandbox, netns *os.File, end
 			return b, err
 		}
 	}
+	gone := before.Endpoints[i]
+	if err := s.moveGate(ctx, &after); err != nil {
+		return b, err
+	}
 	if err := s.republish(before, after); err != nil {
 		return b, err
 	}
-	gone := before.Endpoints[i]
 	if err := s.unplug(bx, &gone, &after); err != nil {
 		return b, err
 	}

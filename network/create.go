@@ -38,7 +38,7 @@ func (s *Service) Create(ctx context.Context, req wire.CreateRequest) (_ wire.Cr
 	}
 	back.Push(func() error { s.strike(l); return nil })
 	if !l.ConfigOnly {
-		if err := s.takeSubnets(l, false); err != nil {
+		if err := s.takeSubnets(ctx, l, false); err != nil {
 			return wire.CreateResponse{}, err
 		}
 		back.Push(func() error { l.dropSubnets(); return nil })
@@ -343,13 +343,9 @@ func (s *Service) bringUp(ctx context.Context, l *lan) error {
 		return err
 	}
 	l.Foreign = b.foreign
-	s.mu.Lock()
-	l.bridge = b
-	s.mu.Unlock()
+	s.setBridge(l, b)
 	if err := s.renewRules(); err != nil {
-		s.mu.Lock()
-		l.bridge = nil
-		s.mu.Unlock()
+		s.setBridge(l, nil)
 		if made {
 			err = errors.Join(err, lowerBridge(l.Bridge))
 		}
@@ -363,6 +359,9 @@ func (s *Service) bridgeOf(l *lan) *bridge {
 	b := &bridge{
 		name: l.Bridge, mtu: l.opts.mtu, mac: bridgeMAC(s.cfg.Identity, l.Bridge), address4: l.own(false), address6: l.own(true),
 		internal: l.Internal, open: s.cfg.ForwardAll,
+	}
+	if l.Name == networkBridge {
+		b.mac = bridgeMAC(s.cfg.Name, l.Bridge) // as ever
 	}
 	if b.mtu == 0 {
 		b.mtu = defaultMTU

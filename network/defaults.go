@@ -110,14 +110,13 @@ func (s *Service) raiseDefault() (made bool, err error) {
 		return false, err
 	}
 	b := s.bridgeOf(l)
-	b.mac = bridgeMAC(s.cfg.Name, s.cfg.Bridge)
 	if made, err = b.raise(); err != nil {
 		return made, err
 	}
 	l.Foreign = b.foreign
 	l.resume(s.store.cursors(l.ID))
-	l.bridge = b
 	s.put(l)
+	s.setBridge(l, b)
 	return made, nil
 }
 

@@ -97,7 +97,7 @@ func (s *Service) Inspect(nameOrID string) (wire.Inspect, error) {
 	if err != nil {
 		return wire.Inspect{}, err
 	}
-	out := wire.Inspect{Network: l.describe(), Containers: map[string]wire.EndpointResource{}, Status: &wire.Status{IPAM: l.usage()}}
+	out := wire.Inspect{Network: l.describe(), Containers: map[string]wire.EndpointResource{}, Status: &wire.Status{IPAM: s.usageLocked(l)}}
 	for _, b := range s.sandboxes {
 		e := b.On(l.ID)
 		if e == nil {
@@ -111,13 +111,19 @@ func (s *Service) Inspect(nameOrID string) (wire.Inspect, error) {
 	return out, nil
 }
 
-// usage tells how many of the lan's addresses are in use.
-func (l *lan) usage() wire.IPAMStatus {
+// usageLocked tells how many of the lan's addresses are in use; those that only
+// wait for a container are not.
+func (s *Service) usageLocked(l *lan) wire.IPAMStatus {
 	status := wire.IPAMStatus{Subnets: wire.SubnetStatuses{}}
 	for _, n := range l.nets {
-		if s, ok := n.source.(*ipam.Subnet); ok {
-			used, free := s.Usage()
-			status.Subnets[s.Prefix()] = wire.SubnetStatus{IPsInUse: used, DynamicIPsAvailable: free}
+		if pool, ok := n.source.(*ipam.Subnet); ok {
+			used, free := pool.Usage()
+			for _, b := range s.waiting {
+				if b.On(l.ID) != nil {
+					used, free = used-1, max(free, free+1)
+				}
+			}
+			status.Subnets[pool.Prefix()] = wire.SubnetStatus{IPsInUse: used, DynamicIPsAvailable: free}
 		}
 	}
 	return status

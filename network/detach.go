@@ -4,15 +4,16 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/network/firewall"
+	"github.com/tarehq/tare/network/shape"
 )
 
 // Deleting an interface and ending a network namespace cost the kernel 20 to
@@ -49,15 +50,11 @@ func (s *Service) Detach(ctx context.Context, b Sandbox) error {
 	ns := s.held[b.ID]
 	delete(s.sandboxes, b.ID)
 	delete(s.held, b.ID)
-	// As stored: another sandbox may have one of the ports by now.
-	s.leaving = append(s.leaving, elementsOf(stored)...)
 	s.mu.Unlock()
 	if !known {
 		return nil
 	}
-	s.rules.Lock()
-	err = s.settleLocked()
-	s.rules.Unlock()
+	err = s.withdraw(stored)
 	if s.names != nil {
 		s.names.Drop(b.ID)
 	}
@@ -72,6 +69,23 @@ func (s *Service) Detach(ctx context.Context, b Sandbox) error {
 	return err
 }
 
+// withdraw takes the sandbox's elements out of the tables: at once if it has
+// published ports, else with the next that are changed, or when its interfaces
+// are deleted. The sandbox is as stored: another may have one of its ports by
+// now.
+func (s *Service) withdraw(stored Sandbox) error {
+	leaving := s.elements(stored)
+	s.mu.Lock()
+	s.leaving = append(s.leaving, leaving...)
+	s.mu.Unlock()
+	if len(stored.Ports) == 0 {
+		return nil
+	}
+	s.rules.Lock()
+	defer s.rules.Unlock()
+	return s.settleLocked(nil)
+}
+
 // removalOf is how an endpoint's interface is removed; udp tells that flows to
 // it may live on in conntrack.
 func (s *Service) removalOf(e *Endpoint, ns *os.File, udp bool) removal {
@@ -80,8 +94,10 @@ func (s *Service) removalOf(e *Endpoint, ns *os.File, udp bool) removal {
 		host = "" // the driver's own affair
 	}
 	return removal{host: host, ns: ns, after: func() {
-		if udp && e.Address.IsValid() {
-			forgetFlowsTo(e.Address.Addr())
+		for _, p := range []netip.Prefix{e.Address, e.Address6} {
+			if udp && p.IsValid() {
+				firewall.ForgetFlowsTo(p.Addr())
+			}
 		}
 		s.giveUp(l, e)
 	}}
@@ -92,9 +108,17 @@ func (s *Service) giveUp(l *lan, e *Endpoint) {
 	if l == nil {
 		return
 	}
+	if e.Rate != (Rate{}) && e.HostInterface != "" {
+		if err := shape.Clear(e.HostInterface); err != nil {
+			slog.Warn("what held an interface to its rate is left", "interface", e.HostInterface, "err", err)
+		}
+	}
 	if l.driver != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), linger)
 		defer cancel()
+		if e.Exposed {
+			s.conceal(ctx, e)
+		}
 		if err := l.driver.Leave(ctx, l.Network, *e); err != nil {
 			slog.Warn("the driver of a network could not take an endpoint back", "network", l.Name, "driver", l.Driver, "endpoint", e.ID, "err", err)
 		}
@@ -149,19 +173,30 @@ func (s *Service) countDoomed() int {
 	return len(s.doomed)
 }
 
+// unusedLocked are the first addresses of each family that only wait for a
+// container: there the lan goes on.
+func (s *Service) unusedLocked(l *lan) (out []netip.Addr) {
+	for _, b := range s.waiting {
+		if e := b.On(l.ID); e != nil {
+			return []netip.Addr{e.Address.Addr(), e.Address6.Addr()}
+		}
+	}
+	return nil
+}
+
 // saveCursors stores where the addresses go on, of the lans where some were
 // taken. It is not done by those who take them, who are in a hurry.
 func (s *Service) saveCursors() {
 	s.mu.Lock()
-	var moved []*lan
+	moved := map[*lan][]netip.Addr{}
 	for _, l := range s.lans {
 		if l.state == lanUp && l.moved.Swap(false) {
-			moved = append(moved, l)
+			moved[l] = s.unusedLocked(l)
 		}
 	}
 	s.mu.Unlock()
-	for _, l := range moved {
-		s.store.putCursors(l.ID, l.cursors())
+	for l, unused := range moved {
+		s.store.putCursors(l.ID, append(unused, l.cursors()...))
 	}
 }
 
@@ -185,6 +220,12 @@ func (s *Service) remove(batch []removal) {
 	if len(batch) == 0 {
 		return
 	}
+	// Before the addresses are free: they are among what is withdrawn.
+	s.rules.Lock()
+	if err := s.settleLocked(nil); err != nil {
+		slog.Warn("cannot withdraw the rules of containers that are gone", "error", err)
+	}
+	s.rules.Unlock()
 	group := removalGroup(s.prefix)
 	var requests []request
 	for _, r := range batch {
@@ -232,47 +273,4 @@ func pause(ctx context.Context, d time.Duration) bool {
 
 func publishesUDP(ports []Published) bool {
 	return slices.ContainsFunc(ports, func(p Published) bool { return p.Proto == "udp" })
-}
-
-// flows selects connections in conntrack.
-type flows func(*netlink.ConntrackFlow) bool
-
-func (f flows) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool { return f(flow) }
-
-// forgetLocalFlows makes the kernel forget the UDP flows from clients that
-// have been sending to the ports since before they were published; the
-// translation is chosen by a flow's first packet alone.
-func forgetLocalFlows(ports []Published) {
-	if !publishesUDP(ports) {
-		return
-	}
-	wanted := map[uint16]bool{}
-	for _, p := range ports {
-		wanted[p.HostPort] = wanted[p.HostPort] || p.Proto == "udp"
-	}
-	var own []net.IP
-	addrs, _ := net.InterfaceAddrs()
-	for _, a := range addrs {
-		if n, ok := a.(*net.IPNet); ok {
-			own = append(own, n.IP)
-		}
-	}
-	deleteFlows(func(f *netlink.ConntrackFlow) bool {
-		return f.Forward.Protocol == unix.IPPROTO_UDP && wanted[f.Forward.DstPort] &&
-			f.Forward.DstIP.Equal(f.Reverse.SrcIP) && slices.ContainsFunc(own, f.Forward.DstIP.Equal)
-	})
-}
-
-// forgetFlowsTo makes the kernel forget the UDP flows that were redirected to
-// a container that is gone, so that they can go to its successor.
-func forgetFlowsTo(addr netip.Addr) {
-	ip := net.IP(addr.AsSlice())
-	deleteFlows(func(f *netlink.ConntrackFlow) bool {
-		return f.Forward.Protocol == unix.IPPROTO_UDP && f.Reverse.SrcIP.Equal(ip)
-	})
-}
-
-// deleteFlows is best effort: what it misses ends by conntrack's own timeout.
-func deleteFlows(f flows) {
-	netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, f)
 }

@@ -41,6 +41,7 @@ type Endpoint struct {
 	GwPriority        int               `json:",omitempty"`
 	Chosen            bool              `json:",omitempty"` // an address or the MAC was asked for
 	Rate              Rate              `json:",omitzero"`
+	Exposed           bool              `json:",omitempty"` // its driver publishes the container's ports
 }
 
 // On gives the endpoint on the network of the ID, nil if there is none.

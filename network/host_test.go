@@ -3,6 +3,7 @@ package network
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -283,4 +285,61 @@ func remains(t testing.TB, s *Service) (interfaces []string, elements int) {
 		}
 	}
 	return interfaces, countElements(t, s)
+}
+
+// guard is the table of package firewall that keeps the host from being a router.
+var guard = &nftables.Table{Name: "tare-forward", Family: nftables.TableFamilyIPv4}
+
+func tableExists(name string) (bool, error) {
+	conn, err := nftables.New()
+	if err != nil {
+		return false, err
+	}
+	_, err = conn.ListTableOfFamily(name, nftables.TableFamilyIPv4)
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// serve6 answers each connection to the port by IPv6 with the word and the
+// client's address.
+func (p place) serve6(t testing.TB, port int, word string) {
+	t.Helper()
+	var l net.Listener
+	p.do(t, func() (err error) { l, err = net.Listen("tcp6", fmt.Sprintf(":%d", port)); return err })
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			fmt.Fprintf(conn, "%s %s\n", word, conn.RemoteAddr().(*net.TCPAddr).IP)
+			conn.Close()
+		}
+	}()
+}
+
+// expect6 fails unless the server gives the answer; "" is for one that refuses.
+func (p place) expect6(t testing.TB, server netip.AddrPort, want string) {
+	t.Helper()
+	var got string
+	err := p.try(func() error {
+		conn, err := net.DialTimeout("tcp6", server.String(), 3*time.Second)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(3 * time.Second))
+		got, err = bufio.NewReader(conn).ReadString('\n')
+		got = strings.TrimSpace(got)
+		return err
+	})
+	if want == "" && errors.Is(err, unix.ECONNREFUSED) {
+		return
+	}
+	if err != nil || got != want {
+		t.Errorf("%s answered %q (%v), want %q", server, got, err, want)
+	}
 }

@@ -89,12 +89,16 @@ func (l *lan) first(v6 bool) *subnet {
 
 // take takes an address of the family, a certain one if wanted is valid. The
 // words are Docker's.
-func (l *lan) take(v6 bool, wanted netip.Addr) (netip.Prefix, *subnet, error) {
+func (l *lan) take(v6 bool, wanted netip.Addr, mac string) (netip.Prefix, *subnet, error) {
 	l.moved.Store(true)
 	for i := range l.nets {
 		n := &l.nets[i]
 		if n.Prefix().Addr().Is6() != v6 || wanted.IsValid() && !n.Prefix().Contains(wanted) {
 			continue
+		}
+		if from, ok := n.source.(*elsewhere); ok {
+			a, err := from.takeFor(wanted, mac)
+			return netip.PrefixFrom(a, n.Prefix().Bits()), n, err
 		}
 		if wanted.IsValid() {
 			return netip.PrefixFrom(wanted, n.Prefix().Bits()), n, n.Claim(wanted)
@@ -124,11 +128,22 @@ func (l *lan) release(p netip.Prefix) {
 	}
 }
 
-// adopt claims an address that a container has. After a change of the subnet
+// needsMAC tells whether the lan's addresses are given to MAC addresses.
+func (l *lan) needsMAC() bool {
+	for _, n := range l.nets {
+		if from, ok := n.source.(*elsewhere); ok {
+			return from.byMAC()
+		}
+	}
+	return false
+}
+
+// adopt claims an address that a container has, unless a driver gave it out, who
+// knows of it. After a change of the subnet
 // the containers that run keep their old ones, which are nobody's here.
 func (l *lan) adopt(p netip.Prefix) {
 	for i := range l.nets {
-		if l.nets[i].Prefix().Contains(p.Addr()) {
+		if _, ours := l.nets[i].source.(*ipam.Subnet); ours && l.nets[i].Prefix().Contains(p.Addr()) {
 			_ = l.nets[i].Claim(p.Addr())
 		}
 	}
@@ -151,8 +166,8 @@ func (l *lan) resume(cursors []netip.Addr) {
 			continue
 		}
 		var cursor netip.Addr
-		for _, c := range cursors {
-			if s.Prefix().Contains(c) {
+		for _, c := range cursors { // the first one that is its own
+			if s.Prefix().Contains(c) && !cursor.IsValid() {
 				cursor = c
 			}
 		}
@@ -196,12 +211,12 @@ func (l *lan) own(v6 bool) netip.Prefix {
 	return netip.PrefixFrom(n.gateway, n.Prefix().Bits())
 }
 
-// segment is the lan as the rules see it.
+// segment is the lan, whose bridge is up, as the rules see it.
 func (l *lan) segment() segment {
 	g := segment{
-		NetworkID: l.ID, Bridge: l.Bridge, Address4: l.own(false), Address6: l.own(true),
+		NetworkID: l.ID, Name: l.Name, Bridge: l.Bridge, MAC: l.bridge.found, Address4: l.own(false), Address6: l.own(true),
 		Internal: l.Internal, ICC: l.opts.icc, Masquerade: l.opts.masquerade, Mode4: l.opts.mode4, Mode6: l.opts.mode6,
-		Bind4: l.opts.bind4, Bind6: l.opts.bind6, Host4: l.opts.host4, Host6: l.opts.host6, Trusted: l.opts.trusted,
+		Bind4: l.opts.bind4, Bind6: l.opts.bind6, Source4: l.opts.host4, Source6: l.opts.host6, Trusted: l.opts.trusted,
 	}
 	if n := l.first(false); n != nil {
 		g.Subnet4 = n.Prefix()

@@ -15,21 +15,25 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/testutil"
-	"github.com/tarehq/tare/network/ipam"
+	"github.com/tarehq/tare/network/firewall"
 )
 
 func countElements(t testing.TB, s *Service) (n int) {
 	t.Helper()
 	conn, err := nftables.New()
 	must(t, err)
-	for _, m := range mapTypes {
-		elements, err := conn.GetSetElements(s.firewall.set(m.name))
+	table := &nftables.Table{Name: s.cfg.Name, Family: nftables.TableFamilyIPv4}
+	for _, name := range []string{"ports", "address_ports", "ranges", "address_ranges"} {
+		set, err := conn.GetSetByName(table, name)
+		must(t, err)
+		elements, err := conn.GetSetElements(set)
 		must(t, err)
 		n += len(elements)
 	}
@@ -40,8 +44,8 @@ func countElements(t testing.TB, s *Service) (n int) {
 func inUse(s *Service, network string) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	used, _ := s.byName[network].nets[0].source.(*ipam.Subnet).Usage()
-	return used
+	l := s.byName[network]
+	return s.usageLocked(l).Subnets[l.nets[0].Prefix()].IPsInUse
 }
 
 func countLines(b []byte) int { return bytes.Count(b, []byte("\n")) }
@@ -129,9 +133,9 @@ func TestEphemeralAndFirstFreePort(t *testing.T) {
 	c.serve(t, "tcp", 80, "c")
 	c.serve(t, "udp", 80, "c")
 	place{}.expect(t, "tcp", fmt.Sprint("127.0.0.1:", c.Ports[0].HostPort), "c 172.30.1.1")
-	place{}.expect(t, "udp", fmt.Sprint("127.0.0.1:", c.Ports[1].HostPort), "c 172.30.1.1")
+	place{}.expect(t, "udp", fmt.Sprint("127.0.0.1:", c.Ports[2].HostPort), "c 172.30.1.1")
 	place{}.expect(t, "tcp", "127.0.0.1:8001", "c 172.30.1.1")
-	if c.Ports[0].HostPort == 0 || c.Ports[3].HostPort != 8001 {
+	if c.Ports[0].HostPort == 0 || c.Ports[6].HostPort != 8001 {
 		t.Errorf("published %v", c.Ports)
 	}
 }
@@ -257,7 +261,7 @@ func TestSpareThatWasSpoiledIsNotUsed(t *testing.T) {
 	s := open(t, c)
 	spare := s.byName[networkBridge].pool.spare
 	box := <-spare
-	link, err := netlink.LinkByName(box.first.host)
+	link, err := netlink.LinkByName(box.waiting.Endpoints[0].HostInterface)
 	must(t, err)
 	must(t, netlink.LinkDel(link))
 	go func() { spare <- box }()
@@ -279,8 +283,6 @@ func TestSpareThatFailedHalfwayIsSilent(t *testing.T) {
 	spare, err := s.makeBox(bridge)
 	must(t, err)
 	host := spare.first.host
-	bridge.pool = &pool{spare: make(chan *box, 1), stop: func() {}}
-	bridge.pool.spare <- spare
 	place{spare.ns}.do(t, func() error { // one of the steps fails on it
 		eth0, err := netlink.LinkByName("eth0")
 		if err != nil {
@@ -293,7 +295,7 @@ func TestSpareThatFailedHalfwayIsSilent(t *testing.T) {
 		return netlink.AddrAdd(eth0, address)
 	})
 	sb := Sandbox{Endpoints: []Endpoint{{MAC: "02:42:ac:1e:01:02", Address: netip.MustParsePrefix("172.30.1.2/24"), Gateway: s.Gateway()}}}
-	next, err := s.equip(t.Context(), []*lan{bridge}, &sb)
+	next, err := s.equip(t.Context(), []*lan{bridge}, &sb, spare)
 	must(t, err)
 	defer s.abandon(next, sb.Endpoints)
 	if link, err := netlink.LinkByName(host); err == nil && link.Attrs().Flags&net.FlagUp != 0 {
@@ -491,7 +493,7 @@ func TestBridgeHasOneDaemon(t *testing.T) {
 		if _, err := Open(t.Context(), c); fault.KindOf(err) != fault.Conflict {
 			t.Errorf("a second daemon after nft flush ruleset: %v", err)
 		}
-		must(t, first.firewall.replace(first.wanted()))
+		must(t, first.firewall.Replace(first.wanted()))
 	}
 	place{}.expect(t, "tcp", "127.0.0.1:8080", "a 172.30.1.1")
 	open(t, testConfig("tt1", 2))
@@ -537,7 +539,7 @@ func TestFlushedTablesComeBack(t *testing.T) {
 		conn.FlushRuleset()
 		must(t, conn.Flush())
 		testutil.Eventually(t, 5*time.Second, "the tables are back", func() bool {
-			own, err := s.firewall.exists()
+			own, err := s.firewall.Whole()
 			must(t, err)
 			guarding, err := tableExists(guard.Name)
 			must(t, err)
@@ -598,10 +600,10 @@ func TestRefusals(t *testing.T) {
 		kind    fault.Kind
 		text    string
 	}{
-		{Request{Wants: []Want{{Network: "backend"}}}, fault.NotFound, "network backend not found"},
-		{Request{Wants: []Want{{Network: "host"}}}, fault.Invalid, "network host has no endpoints"},
-		{Request{Wants: []Want{{}}, Ports: []Port{{HostIP: addr("::1"), ContainerPort: 1}}}, fault.NotImplemented, "publishing on the IPv6 address ::1 is not supported yet"},
-		{Request{Wants: []Want{{}}, Ports: []Port{{Proto: "sctp", ContainerPort: 1}}}, fault.NotImplemented, "publishing sctp ports is not supported yet"},
+		{Request{Wants: []Want{{Network: "backend"}}}, fault.NotFound, "failed to set up container networking: network backend not found"},
+		{Request{Wants: []Want{{Network: "host"}}}, fault.Invalid, "failed to set up container networking: network host has no endpoints"},
+		{Request{Wants: []Want{{}}, Ports: []Port{{Proto: "dccp", ContainerPort: 1}}}, fault.Invalid, "invalid proto: dccp"},
+		{Request{Wants: []Want{{}}, Ports: []Port{{HostPort: 2, HostPortEnd: 1, ContainerPort: 1}}}, fault.Invalid, "invalid range of host ports: 2-1"},
 	} {
 		_, err := s.Attach(t.Context(), c.request)
 		if err == nil || err.Error() != c.text || fault.KindOf(err) != c.kind {
@@ -644,12 +646,18 @@ func TestKernelPrintsTheSameTable(t *testing.T) {
 	must(t, writeSysctl("ipv4/ip_forward", "0"))
 	s := open(t, testConfig("tt0", 1))
 	attach(t, s, "c", append(hostPorts(9000, 9003, 0), Port{HostIP: addr("127.0.0.1"), HostPort: 8080, ContainerPort: 80})...)
-	out, err := exec.Command(nft, "list", "table", "ip", s.cfg.Name).CombinedOutput()
-	must(t, err)
-	if got, want := string(out), s.wanted().String(); got != want {
-		t.Errorf("the kernel has\n%s\nwanted\n%s", got, want)
+	for _, want := range s.wanted().Tables {
+		out, err := exec.Command(nft, "list", "table", want.Family.String(), s.cfg.Name).CombinedOutput()
+		must(t, err)
+		if want.Family == firewall.Bridge {
+			continue // nft has no names for what it does not know the protocol of
+		}
+		words := func(s string) string { return strings.Join(strings.Fields(s), " ") }
+		if diff := cmp.Diff(words(want.String()), words(string(out))); diff != "" {
+			t.Errorf("wanted, and what the kernel has: %s", diff)
+		}
 	}
-	out, err = exec.Command(nft, "list", "set", "ip", guard.Name, guardBridges.Name).CombinedOutput()
+	out, err := exec.Command(nft, "list", "set", "ip", guard.Name, "bridges").CombinedOutput()
 	must(t, err)
 	if !strings.Contains(string(out), `elements = { "tt0" }`) {
 		t.Errorf("the guard has\n%s", out)

@@ -84,6 +84,13 @@ type Config struct {
 	// interfaces. Without it such traffic is dropped on a host that did not
 	// forward before.
 	ForwardAll bool
+	// DirectRouting, AcceptMark, AcceptMask and HostFirewall are those of
+	// firewall.Options.
+	DirectRouting          bool
+	AcceptMark, AcceptMask uint32
+	HostFirewall           bool
+	// NoProxy publishes nothing on IPv6 for containers that have IPv4 alone.
+	NoProxy bool
 	// Spare is how many network namespaces with their interface pairs are
 	// kept ready for Attach on the default bridge; 0 makes each when it is asked
 	// for, on the other networks too.
@@ -97,6 +104,9 @@ type Config struct {
 	// Plugin finds the driver of a name that is not in Drivers, each time anew;
 	// fault.NotFound for one that is not there. nil finds none.
 	Plugin func(ctx context.Context, name string) (Driver, error)
+	// IPAM finds the driver of addresses of a name other than default and null in
+	// the same way.
+	IPAM func(ctx context.Context, name string) (Addresses, error)
 }
 
 // Pool is a range that is cut into subnets of Size bits.

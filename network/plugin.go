@@ -30,6 +30,9 @@ type Addresses interface {
 	// interface of the MAC if that is known.
 	Take(ctx context.Context, poolID string, wanted netip.Addr, use AddressUse, mac string) (netip.Prefix, error)
 	Drop(ctx context.Context, poolID string, a netip.Addr) error
+	// NeedsMAC tells whether it gives addresses to interfaces only whose MAC it is
+	// told.
+	NeedsMAC() bool
 }
 
 // PoolWant asks for a subnet: a certain one, or without Subnet one of the driver's

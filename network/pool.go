@@ -2,8 +2,11 @@ package network
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
+
+	"github.com/tarehq/tare/network/ipam"
 )
 
 // pool keeps network namespaces ready for the next containers of a lan.
@@ -101,7 +104,7 @@ func (s *Service) refill(ctx context.Context, l *lan, p *pool) {
 	defer close(p.done)
 	defer s.emptyPool(p)
 	for {
-		b, err := s.makeSpare(l)
+		b, err := s.makeSpare(ctx, l)
 		if err != nil {
 			// Attach makes its own then, and reports why it cannot.
 			if !pause(ctx, linger) {
@@ -121,16 +124,96 @@ func (s *Service) refill(ctx context.Context, l *lan, p *pool) {
 	}
 }
 
-func (s *Service) makeSpare(l *lan) (*box, error) {
-	b, err := s.makeBox(l)
-	if err != nil || s.names == nil || predefined(l.Name) {
-		return b, err
-	}
-	if b.prepared, err = s.names.Prepare(b.ns); err != nil {
-		s.abandon(b, nil)
+// makeSpare makes a namespace that is ready for a container that wants nothing
+// special: with addresses and routes, and its pins in the tables.
+func (s *Service) makeSpare(ctx context.Context, l *lan) (b *box, err error) {
+	if b, err = s.makeBox(l); err != nil {
 		return nil, err
 	}
-	return b, nil
+	defer func() {
+		if err != nil {
+			s.abandon(b, nil)
+			b = nil
+		}
+	}()
+	if s.names != nil && !predefined(l.Name) {
+		if b.prepared, err = s.names.Prepare(b.ns); err != nil {
+			return b, err
+		}
+	}
+	if !l.roomy() {
+		return b, nil
+	}
+	sb := &Sandbox{ID: newID()}
+	e, err := s.place(l, Want{}, sb)
+	if err != nil {
+		return b, err
+	}
+	sb.Endpoints, b.waiting = []Endpoint{e}, sb
+	if err = s.plug(ctx, b, l, sb, 0); err != nil {
+		return b, err
+	}
+	s.rules.Lock()
+	defer s.rules.Unlock()
+	s.mu.Lock()
+	s.waiting = append(s.waiting, sb)
+	s.mu.Unlock()
+	if s.firewall.Change(nil, s.elements(*sb)) != nil {
+		err = s.firewall.Replace(s.wanted())
+	}
+	return b, err
+}
+
+// roomy tells whether the lan has addresses to spare.
+func (l *lan) roomy() bool {
+	for _, n := range l.nets {
+		if s, ok := n.source.(*ipam.Subnet); ok {
+			if _, free := s.Usage(); free < 32 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// spareFor gives a namespace that waits and has what is wanted, nil if there is
+// none.
+func (s *Service) spareFor(l *lan, w Want) *box {
+	switch {
+	case l.driver != nil, w.Interface != "" && w.Interface != "eth0", l.opts.prefix != "" && l.opts.prefix != defaultInterfaceName,
+		w.Address.IsValid(), w.Address6.IsValid(), w.MAC != "", len(w.LinkLocal) > 0, len(w.Sysctls) > 0, w.Rate != Rate{}:
+		return nil
+	}
+	for {
+		b := s.takeSpare(l)
+		// Somebody may have deleted its interface while it waited.
+		if b == nil || b.waiting == nil || s.present(b.waiting.Endpoints[0].HostInterface) {
+			return b
+		}
+		s.abandon(b, nil)
+	}
+}
+
+// occupy gives the place that a namespace has which waited.
+func (s *Service) occupy(b *box, l *lan, w Want, sb *Sandbox) (e Endpoint, err error) {
+	e = b.waiting.Endpoints[0]
+	e.Links, e.Options, e.GwPriority = maps.Clone(w.Links), maps.Clone(w.Options), w.GwPriority
+	e.DNSNames = l.dnsNames(sb, w.Aliases)
+	return e, CheckWant(w)
+}
+
+// unwaitLocked forgets that a sandbox waits.
+func (s *Service) unwaitLocked(sb *Sandbox) {
+	if i := slices.Index(s.waiting, sb); i >= 0 {
+		s.waiting = slices.Delete(s.waiting, i, i+1)
+	}
+}
+
+// drain gives up the lan's namespaces that wait, for their addresses.
+func (s *Service) drain(l *lan) {
+	for b := s.takeSpare(l); b != nil; b = s.takeSpare(l) {
+		s.abandon(b, nil)
+	}
 }
 
 // emptyPool leaves the spares to the remover.

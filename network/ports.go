@@ -10,21 +10,21 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/network/firewall"
 )
 
-// backlog is small because nothing is ever accepted: the socket only keeps the
+// A socket from which nothing is accepted needs no backlog: it only keeps the
 // port from others and shows it in ss(8).
-const backlog = 1
+const (
+	backlog        = 1
+	backlogRelayed = 1024
+)
 
 // CheckPorts refuses what cannot be published, before anything is taken.
 func CheckPorts(ports []Port) error {
 	for _, p := range ports {
 		switch {
-		case p.HostIP.IsValid() && !p.HostIP.Unmap().Is4():
-			return fault.New(fault.NotImplemented, "publishing on the IPv6 address %s is not supported yet", p.HostIP)
-		case p.Proto == "sctp":
-			return fault.New(fault.NotImplemented, "publishing sctp ports is not supported yet")
-		case p.Proto != "" && p.Proto != "tcp" && p.Proto != "udp":
+		case p.Proto != "" && p.Proto != "tcp" && p.Proto != "udp" && p.Proto != "sctp":
 			return fault.New(fault.Invalid, "invalid proto: %s", p.Proto)
 		case p.ContainerPort == 0:
 			return fault.New(fault.Invalid, "invalid containerPort: 0")
@@ -35,54 +35,185 @@ func CheckPorts(ports []Port) error {
 	return nil
 }
 
-// reserve binds a socket for each port. When one cannot be had, those taken
-// before are given back; one that is among them or the others, which are
-// published already, is told from one that a program of the host has.
-func reserve(ports []Port, others func() []Published) (published []Published, sockets []*os.File, err error) {
+// hosts are the addresses at which the port is to be published, one for each
+// family. A container without a way out in a family has nothing published in
+// it, but for what a relay can do.
+func (s *Service) hosts(p Port, b *Sandbox) []netip.Addr {
+	four, six := b.target4(), b.target6()
+	bind4, bind6 := s.binds(four), s.binds(six)
+	any6 := netip.IPv6Unspecified()
+	relayable := six.Address.IsValid() || four.Address.IsValid() && !s.cfg.NoProxy && p.Proto != "sctp"
+	switch host := p.HostIP.Unmap(); {
+	case host.Is4():
+		bind4, bind6 = host, netip.Addr{}
+	case host.Is6():
+		bind4, bind6 = netip.Addr{}, host
+	case bind4.IsValid() && !bind4.IsUnspecified() && !bind6.IsValid():
+		// Whoever chose one address chose no other.
+	case !bind6.IsValid():
+		bind6 = any6
+	}
+	if !bind4.IsValid() && !p.HostIP.IsValid() {
+		bind4 = netip.IPv4Unspecified()
+	}
+	var out []netip.Addr
+	if bind4.IsValid() && four.Address.IsValid() {
+		out = append(out, bind4)
+	}
+	if bind6.IsValid() && relayable {
+		out = append(out, bind6)
+	}
+	return out
+}
+
+// binds is where ports of the target's network are published that name no
+// address.
+func (s *Service) binds(t firewall.Target) netip.Addr {
+	for _, g := range s.segments() {
+		if g.NetworkID == t.Network && t.Address.Is4() {
+			return g.Bind4
+		} else if g.NetworkID == t.Network {
+			return g.Bind6
+		}
+	}
+	return netip.Addr{}
+}
+
+// routed tells whether the target is reached at its own address alone.
+func (s *Service) routed(t firewall.Target) bool {
+	for _, g := range s.segments() {
+		if g.NetworkID == t.Network {
+			return t.Address.Is4() && g.Mode4 == firewall.ModeRouted || t.Address.Is6() && g.Mode6 == firewall.ModeRouted
+		}
+	}
+	return false
+}
+
+// reserve binds the sockets of the ports that the sandbox publishes. When one
+// cannot be had, those taken before are given back; one that is among them or
+// published by another sandbox is told from one that a program of the host has.
+func (s *Service) reserve(ports []Port, b *Sandbox) (published []Published, sockets []*os.File, err error) {
 	for _, p := range ports {
-		pub, socket, err := reserveOne(p)
+		if p.Proto == "" {
+			p.Proto = "tcp"
+		}
+		pubs, files, err := s.reserveOne(p, b)
 		if err != nil {
 			closeAll(sockets)
-			if errors.Is(err, unix.EADDRINUSE) && slices.ContainsFunc(slices.Concat(published, others()), func(p Published) bool {
-				return p.Proto == pub.Proto && p.HostPort == pub.HostPort && p.sharesAddress(pub)
+			var taken *portTaken
+			if errors.As(err, &taken) && slices.ContainsFunc(slices.Concat(published, s.taken()), func(p Published) bool {
+				return p.Proto == taken.Proto && p.HostPort == taken.HostPort && p.sharesAddress(taken.Published)
 			}) {
-				err = fmt.Errorf("Bind for %s:%d failed: port is already allocated", pub.HostIP, pub.HostPort)
+				err = fmt.Errorf("Bind for %s:%d failed: port is already allocated", taken.HostIP, taken.HostPort)
 			}
 			return nil, nil, err
 		}
+		published, sockets = append(published, pubs...), append(sockets, files...)
+	}
+	return published, sockets, nil
+}
+
+// portTaken is the failure of a port that somebody has.
+type portTaken struct {
+	Published
+	err error
+}
+
+func (e *portTaken) Error() string {
+	return fmt.Sprintf("failed to bind host port %s/%s: %v", netip.AddrPortFrom(e.HostIP, e.HostPort), e.Proto, e.err)
+}
+
+func (e *portTaken) Unwrap() error { return e.err }
+
+// freeTries is how often a port that is free in one family is tried in the
+// other.
+const freeTries = 100
+
+// reserveOne binds a port in each family, at the same number.
+func (s *Service) reserveOne(p Port, b *Sandbox) (published []Published, sockets []*os.File, err error) {
+	hosts := s.hosts(p, b)
+	port, tries := p.HostPort, freeTries
+	for {
+		published, sockets, err = s.bindAll(hosts, port, p, b)
+		switch {
+		case err == nil || !errors.Is(err, unix.EADDRINUSE):
+			return published, sockets, err
+		case p.HostPort == 0 && tries > 0:
+			tries--
+		case port < p.HostPortEnd:
+			port++
+		default:
+			return nil, nil, err
+		}
+	}
+}
+
+func (s *Service) bindAll(hosts []netip.Addr, port uint16, p Port, b *Sandbox) (published []Published, sockets []*os.File, err error) {
+	for _, host := range hosts {
+		pub := Published{HostIP: host, HostPort: port, ContainerPort: p.ContainerPort, Proto: p.Proto}
+		target := b.target4()
+		if host.Is6() {
+			target = b.target6()
+		}
+		if target.Address.IsValid() && s.routed(target) {
+			pub.HostPort = 0 // nothing is taken on the host
+			published = append(published, pub)
+			continue
+		}
+		what := passNothing
+		if host.Is6() && !target.Address.IsValid() {
+			what = passAll
+		} else if host.Is6() && b.relayed(host) {
+			what = passLoopback
+		}
+		socket, bound, err := bind(host, port, p.Proto, what)
+		if host == netip.IPv6Unspecified() && !p.HostIP.IsValid() && noSuchFamily(err) {
+			continue // a host without IPv6
+		}
+		if err != nil {
+			closeAll(sockets)
+			return nil, nil, &portTaken{pub, err}
+		}
+		pub.HostPort, port = bound, bound
 		published, sockets = append(published, pub), append(sockets, socket)
 	}
 	return published, sockets, nil
 }
 
-func reserveOne(p Port) (Published, *os.File, error) {
-	pub := Published{HostIP: netip.IPv4Unspecified(), HostPort: p.HostPort, ContainerPort: p.ContainerPort, Proto: p.Proto}
-	if p.HostIP.IsValid() {
-		pub.HostIP = p.HostIP.Unmap()
-	}
-	if pub.Proto == "" {
-		pub.Proto = "tcp"
-	}
-	for {
-		socket, port, err := bind(pub.HostIP, pub.HostPort, pub.Proto)
-		if err == nil {
-			pub.HostPort = port
-			return pub, socket, nil
-		}
-		if !errors.Is(err, unix.EADDRINUSE) || pub.HostPort >= p.HostPortEnd {
-			return pub, nil, fmt.Errorf("failed to bind host port %s:%d/%s: %w", pub.HostIP, pub.HostPort, pub.Proto, err)
-		}
-		pub.HostPort++
-	}
+func noSuchFamily(err error) bool {
+	return errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)
 }
 
+// pass is what reaches a socket. What arrives before the port is redirected, or
+// after it no longer is, must not: a client's SYN must be repeated rather than
+// be answered by a backlog that nobody reads.
+type pass int
+
+const (
+	passNothing  pass = iota
+	passLoopback      // what goes to ::1
+	passAll
+)
+
 // bind takes the host's port, a free one for 0, and tells which it is.
-func bind(addr netip.Addr, port uint16, proto string) (_ *os.File, bound uint16, err error) {
-	kind := unix.SOCK_STREAM
-	if proto == "udp" {
-		kind = unix.SOCK_DGRAM
+func bind(addr netip.Addr, port uint16, proto string, what pass) (_ *os.File, bound uint16, err error) {
+	family, kind, protocol, waiting := unix.AF_INET, unix.SOCK_STREAM, 0, backlog
+	if addr.Is6() {
+		family = unix.AF_INET6
 	}
-	fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC, 0)
+	switch proto {
+	case "udp":
+		kind = unix.SOCK_DGRAM
+	case "sctp":
+		protocol = unix.IPPROTO_SCTP
+	}
+	if what != passNothing {
+		waiting = backlogRelayed
+	}
+	fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC, protocol)
+	if errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.ESOCKTNOSUPPORT) {
+		return nil, 0, fault.New(fault.NotImplemented, "the kernel has no %s: publish no %s ports, or load its module", proto, proto)
+	}
 	if err != nil {
 		return nil, 0, err
 	}
@@ -91,38 +222,75 @@ func bind(addr netip.Addr, port uint16, proto string) (_ *os.File, bound uint16,
 			unix.Close(fd)
 		}
 	}()
-	if err = refuseAll(fd); err != nil {
+	if err = what.filter(fd); err != nil {
 		return nil, 0, err
 	}
-	if proto == "tcp" {
+	if family == unix.AF_INET6 {
+		if err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1); err != nil {
+			return nil, 0, err
+		}
+	}
+	if proto != "udp" {
 		// For UDP the same option would let another program share the port.
 		if err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 			return nil, 0, err
 		}
 	}
-	if err = unix.Bind(fd, &unix.SockaddrInet4{Addr: addr.As4(), Port: int(port)}); err != nil {
+	if err = unix.Bind(fd, sockaddr(addr, port)); err != nil {
 		return nil, 0, err
 	}
-	if proto == "tcp" {
+	if proto != "udp" {
 		// Two sockets that are bound may share a port; one that listens may not.
-		if err = unix.Listen(fd, backlog); err != nil {
+		if err = unix.Listen(fd, waiting); err != nil {
 			return nil, 0, err
 		}
 	}
-	sa, err := unix.Getsockname(fd)
-	if err != nil {
+	if bound, err = localPort(fd); err != nil {
 		return nil, 0, err
 	}
-	bound = uint16(sa.(*unix.SockaddrInet4).Port)
-	return os.NewFile(uintptr(fd), fmt.Sprintf("%s:%d/%s", addr, bound, proto)), bound, nil
+	return os.NewFile(uintptr(fd), fmt.Sprintf("%s/%s", netip.AddrPortFrom(addr, bound), proto)), bound, nil
 }
 
-// refuseAll makes the socket drop what arrives before the port is redirected
-// or after it no longer is: a client's SYN must be repeated rather than be
-// answered by a backlog that nobody reads.
-func refuseAll(fd int) error {
-	drop := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0}}
-	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &drop[0]})
+func sockaddr(addr netip.Addr, port uint16) unix.Sockaddr {
+	if addr.Is4() {
+		return &unix.SockaddrInet4{Addr: addr.As4(), Port: int(port)}
+	}
+	return &unix.SockaddrInet6{Addr: addr.As16(), Port: int(port)}
+}
+
+func localPort(fd int) (uint16, error) {
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		return 0, err
+	}
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return uint16(sa.Port), nil
+	case *unix.SockaddrInet6:
+		return uint16(sa.Port), nil
+	}
+	return 0, fmt.Errorf("a socket of a family that was not asked for")
+}
+
+// filter makes the socket drop what shall not reach it.
+func (p pass) filter(fd int) error {
+	const (
+		load, equal, give = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_RET | unix.BPF_K
+		networkHeader     = 0xfff00000 // SKF_NET_OFF
+		destination       = networkHeader + 24
+	)
+	program := []unix.SockFilter{{Code: give, K: 0}}
+	switch p {
+	case passAll:
+		return nil
+	case passLoopback:
+		program = nil
+		for i, word := range [...]uint32{0, 0, 0, 1} {
+			program = append(program, unix.SockFilter{Code: load, K: destination + 4*uint32(i)}, unix.SockFilter{Code: equal, K: word, Jf: uint8(2*(3-i) + 1)})
+		}
+		program = append(program, unix.SockFilter{Code: give, K: ^uint32(0)}, unix.SockFilter{Code: give, K: 0})
+	}
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
 }
 
 func closeAll(files []*os.File) {

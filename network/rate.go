@@ -4,6 +4,8 @@ import (
 	"context"
 	"slices"
 
+	wire "github.com/moby/moby/api/types/network"
+
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/network/shape"
 )
@@ -17,16 +19,48 @@ func CheckRate(n Network, r Rate) error {
 	return nil
 }
 
-// SetRate holds a running container's interface to other limits.
-func (s *Service) SetRate(_ context.Context, b Sandbox, endpointID string, r Rate) (Sandbox, error) {
-	b.Endpoints = slices.Clone(b.Endpoints)
-	i := slices.IndexFunc(b.Endpoints, func(e Endpoint) bool { return e.ID == endpointID })
+// restoreRates holds the interfaces of those that live on to their rates, which a
+// crash may have prevented, and removes what is left of those that are gone.
+func (s *Service) restoreRates() error {
+	s.mu.Lock()
+	var limited []Endpoint
+	for _, b := range s.sandboxes {
+		for _, e := range b.Endpoints {
+			if e.Rate != (Rate{}) {
+				limited = append(limited, e)
+			}
+		}
+	}
+	s.mu.Unlock()
+	held := map[string]bool{}
+	for _, e := range limited {
+		held[e.HostInterface] = true
+		if err := shape.Set(e.HostInterface, e.Rate); err != nil && s.present(e.HostInterface) {
+			return err
+		}
+	}
+	return shape.Sweep(s.prefix, func(host string) bool { return held[host] && s.present(host) })
+}
+
+// SetRate holds a running container's interface to other limits. What is returned
+// replaces the caller's copy.
+func (s *Service) SetRate(ctx context.Context, b Sandbox, endpointID string, r Rate) (Sandbox, error) {
+	unlock, err := s.working.Lock(ctx, b.ID)
+	if err != nil {
+		return b, err
+	}
+	defer unlock()
+	after, err := s.known(b.ID)
+	if err != nil {
+		return b, err
+	}
+	i := slices.IndexFunc(after.Endpoints, func(e Endpoint) bool { return e.ID == endpointID })
 	if i < 0 {
 		return b, fault.New(fault.NotFound, "endpoint %s not found", endpointID)
 	}
-	e := &b.Endpoints[i]
-	if e.Driver != networkBridge {
-		return b, fault.New(fault.Invalid, "network %s of the driver %s cannot be limited in its rate: only bridge networks can", e.NetworkName, e.Driver)
+	e := &after.Endpoints[i]
+	if err := CheckRate(Network{Network: wire.Network{Name: e.NetworkName, Driver: e.Driver}}, r); err != nil {
+		return b, err
 	}
 	if err := shape.Set(e.HostInterface, r); err != nil {
 		return b, err
@@ -34,8 +68,11 @@ func (s *Service) SetRate(_ context.Context, b Sandbox, endpointID string, r Rat
 	e.Rate = r
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, known := s.sandboxes[b.ID]; known {
-		s.sandboxes[b.ID] = b
+	now, known := s.sandboxes[b.ID]
+	if !known {
+		return b, fault.New(fault.Conflict, "container is not running")
 	}
-	return b, nil
+	now.Endpoints = after.Endpoints // its ports another may have by now
+	s.sandboxes[b.ID] = now
+	return now, nil
 }

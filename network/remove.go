@@ -68,6 +68,10 @@ func (s *Service) usersLocked(l *lan) (users []string) {
 // left of it after a crash, Restore removes.
 func (s *Service) removeLan(ctx context.Context, l *lan, action events.Action) error {
 	ctx = context.WithoutCancel(ctx)
+	if err := s.findAgain(ctx, l); err != nil {
+		s.stay(l)
+		return fault.New(fault.KindOf(err), "error while removing network: %w", err)
+	}
 	if l.driver != nil {
 		// A driver may refuse, and there is no reconciling with it.
 		if err := l.driver.Remove(ctx, l.Network); err != nil {
@@ -83,6 +87,15 @@ func (s *Service) removeLan(ctx context.Context, l *lan, action events.Action) e
 	l.dropSubnets()
 	s.strike(l)
 	s.publishEvent(l, action)
+	return err
+}
+
+// findAgain looks for the driver of a network that was not there when the daemon
+// started.
+func (s *Service) findAgain(ctx context.Context, l *lan) (err error) {
+	if l.driver == nil && l.Driver != networkBridge && !l.ConfigOnly {
+		l.driver, err = s.findDriver(ctx, l.Driver)
+	}
 	return err
 }
 
@@ -103,9 +116,7 @@ func (s *Service) takeDown(ctx context.Context, l *lan) error {
 		}
 		return l.driver.Remove(ctx, l.Network)
 	}
-	s.mu.Lock()
-	l.bridge = nil
-	s.mu.Unlock()
+	s.setBridge(l, nil)
 	err := s.renewRules()
 	if l.Bridge != "" && !l.Foreign {
 		err = errors.Join(err, lowerBridge(l.Bridge))

@@ -18,7 +18,7 @@ import (
 
 // load takes up the stored networks, with their subnets, so that nobody else
 // takes these. One whose subnet is taken stays, and tells those who join it.
-func (s *Service) load() error {
+func (s *Service) load(ctx context.Context) error {
 	records, err := s.store.load()
 	if err != nil {
 		return err
@@ -38,7 +38,7 @@ func (s *Service) load() error {
 			l.opts, l.failure = readBridgeOptions(l.Options)
 		}
 		if l.failure == nil {
-			l.failure = s.takeSubnets(l, true)
+			l.failure = s.takeSubnets(ctx, l, true)
 		}
 		if l.failure != nil {
 			slog.Error("a stored network cannot be used", "network", l.Name, "err", l.failure)
@@ -74,7 +74,7 @@ func (s *Service) Restore(ctx context.Context, sandboxes []Sandbox) error {
 	}
 	s.watch = watch
 	s.rules.Lock()
-	err = s.firewall.replace(s.wanted())
+	err = s.firewall.Replace(s.wanted())
 	s.rules.Unlock()
 	if err != nil {
 		return err
@@ -83,13 +83,23 @@ func (s *Service) Restore(ctx context.Context, sandboxes []Sandbox) error {
 	if err != nil {
 		return err
 	}
+	if err := s.restoreRates(); err != nil {
+		return err
+	}
 	s.renameAll(ctx)
 	s.beginBackground(ctx, orphans)
 	return nil
 }
 
+// driverPatience is how long the daemon's start waits for the drivers of networks,
+// all together.
+const driverPatience = 5 * time.Second
+
 // raiseAll makes the networks' bridges, and what drivers make.
 func (s *Service) raiseAll(ctx context.Context) {
+	// Drivers that do not answer are asked again by those who join.
+	ctx, cancel := context.WithTimeout(ctx, driverPatience)
+	defer cancel()
 	for _, l := range s.all() {
 		if predefined(l.Name) || l.ConfigOnly {
 			continue
@@ -106,6 +116,9 @@ func (s *Service) raiseAll(ctx context.Context) {
 func (s *Service) raiseStored(ctx context.Context, l *lan) (err error) {
 	if l.Driver != networkBridge {
 		if l.driver, err = s.findDriver(ctx, l.Driver); err == nil {
+			if kept, ok := l.driver.(Restorer); ok {
+				return kept.Restore(ctx, l.Network)
+			}
 			err = l.driver.Create(ctx, l.Network)
 		}
 		return err
@@ -114,9 +127,7 @@ func (s *Service) raiseStored(ctx context.Context, l *lan) (err error) {
 	if _, err := b.raise(); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	l.bridge = b
-	s.mu.Unlock()
+	s.setBridge(l, b)
 	return nil
 }
 
@@ -138,12 +149,13 @@ func (s *Service) reviveAll(ctx context.Context, lans []*lan) error {
 	return nil
 }
 
-// revive tries again to make a network that could not be made.
+// revive makes a network again that could not be made, or whose bridge somebody
+// has deleted.
 func (s *Service) revive(ctx context.Context, l *lan) error {
 	s.mu.Lock()
-	up := l.failure == nil && (l.bridge != nil || l.driver != nil)
+	up, br := l.failure == nil && (l.bridge != nil || l.driver != nil), l.bridge
 	s.mu.Unlock()
-	if up {
+	if up && (br == nil || s.stands(br)) {
 		return nil
 	}
 	unlock, err := s.working.Lock(ctx, l.ID)
@@ -151,9 +163,10 @@ func (s *Service) revive(ctx context.Context, l *lan) error {
 		return err
 	}
 	defer unlock()
+	s.endPool(l, true) // its namespaces are on no bridge
 	if len(l.nets) == 0 && l.IPAM.Driver != driverNull {
 		taken := &lan{record: l.record, opts: l.opts}
-		if err := s.takeSubnets(taken, true); err != nil {
+		if err := s.takeSubnets(ctx, taken, true); err != nil {
 			return l.whyDown(err)
 		}
 		s.mu.Lock()
@@ -165,8 +178,22 @@ func (s *Service) revive(ctx context.Context, l *lan) error {
 	}
 	s.mu.Lock()
 	l.failure = nil
+	if l.Name == networkBridge {
+		s.startPoolLocked(ctx, l, s.spares)
+	}
 	s.mu.Unlock()
-	return s.renewRules()
+	if err := s.renewRules(); err != nil {
+		return err
+	}
+	// Those that run on it. What is nobody's is being attached just now.
+	_, err = s.reconcilePorts()
+	return err
+}
+
+// stands tells whether the bridge is still the one that was raised.
+func (s *Service) stands(b *bridge) bool {
+	index, err := s.routes.interfaceIndex(b.name)
+	return err == nil && index == b.index
 }
 
 // all are the lans: those that always exist, then the oldest first.

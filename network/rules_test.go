@@ -1,67 +1,91 @@
 package network
 
 import (
-	"flag"
-	"net/netip"
-	"os"
+	"fmt"
+	"strings"
 	"testing"
+	"time"
 
-	"github.com/google/go-cmp/cmp"
+	"github.com/google/nftables"
+
+	"github.com/tarehq/tare/internal/testutil"
 )
 
-var update = flag.Bool("update", false, "rewrite the golden files")
-
-// publishing is a sandbox with one endpoint.
-func publishing(at netip.Prefix, ports []Published) Sandbox {
-	return Sandbox{Endpoints: []Endpoint{{Address: at, Gateway: at.Masked().Addr().Next()}}, Ports: ports}
-}
-
-func TestRuleset(t *testing.T) {
-	any4 := netip.IPv4Unspecified()
-	web := publishing(netip.MustParsePrefix("172.17.0.2/16"), []Published{
-		{any4, 8080, 80, "tcp"}, {any4, 8080, 80, "udp"}, {addr("127.0.0.1"), 5432, 5432, "tcp"},
-		{any4, 9002, 9002, "tcp"}, {any4, 9000, 9000, "tcp"}, {any4, 9001, 9001, "tcp"},
-	})
-	shifted := publishing(netip.MustParsePrefix("172.17.0.3/16"), []Published{
-		{any4, 8000, 9000, "tcp"}, {any4, 8001, 9001, "tcp"},
-		{addr("192.0.2.1"), 7000, 7000, "udp"}, {addr("192.0.2.1"), 7001, 7001, "udp"},
-	})
-	r := ruleset{Table: "tare-tare0", Bridge: "tare0", Subnet: netip.MustParsePrefix("172.17.0.0/16")}
-	r.Elements = append(elementsOf(web), elementsOf(shifted)...)
-	const golden = "testdata/table.nft"
-	if *update {
-		must(t, os.WriteFile(golden, []byte(r.String()), 0o644))
+func TestExposureTellsWhoReachesWhat(t *testing.T) {
+	if !asHost(t) {
+		return
 	}
-	want, err := os.ReadFile(golden)
-	must(t, err)
-	if diff := cmp.Diff(string(want), r.String()); diff != "" {
-		t.Error(diff)
-	}
-}
-
-func TestRunsOfEqualPorts(t *testing.T) {
-	publish := func(ports ...uint16) (out []Published) {
-		for i := 0; i < len(ports); i += 2 {
-			out = append(out, Published{netip.IPv4Unspecified(), ports[i], ports[i+1], "tcp"})
+	s := open(t, testConfig("tt0", 1))
+	attach(t, s, "web", append(hostPorts(8000, 8003, 0), Port{HostIP: addr("127.0.0.1"), HostPort: 5432, ContainerPort: 5432}, Port{HostPort: 8080, ContainerPort: 80})...)
+	var lines []string
+	for _, e := range s.Exposure() {
+		lines = append(lines, fmt.Sprintf("%s|%s|%s|%s|%s", e.Container, e.At, e.Target, e.From, e.Rule))
+		if e.Rule != "relay in the container's supervising process" && !strings.Contains(s.Rules(), e.Rule[strings.Index(e.Rule, "{ ")+2:len(e.Rule)-2]) {
+			t.Errorf("the rule %s is none of those that are wanted", e.Rule)
 		}
-		return out
 	}
-	for _, c := range []struct {
-		ports []Published
-		want  []string
-	}{
-		{nil, nil},
-		{publish(80, 80), []string{"tcp . 80 : 10.0.0.2 . 80"}},
-		{publish(81, 81, 80, 80, 83, 83), []string{"tcp . 80-81 : 10.0.0.2", "tcp . 83 : 10.0.0.2 . 83"}},
-		{publish(80, 80, 81, 91, 82, 82), []string{"tcp . 80 : 10.0.0.2 . 80", "tcp . 81 : 10.0.0.2 . 91", "tcp . 82 : 10.0.0.2 . 82"}},
-		{publish(65534, 65534, 65535, 65535), []string{"tcp . 65534-65535 : 10.0.0.2"}},
+	got := strings.Join(lines, "\n")
+	for _, want := range []string{
+		"web|0.0.0.0:8000-8003|tcp 172.30.1.2:8000-8003|everyone who reaches the host|ip publish @ranges { tcp . 8000-8003 : 172.30.1.2 }",
+		"web|0.0.0.0:8080|tcp 172.30.1.2:80|everyone who reaches the host|ip publish @ports { tcp . 8080 : 172.30.1.2 . 80 }",
+		"web|127.0.0.1:5432|tcp 172.30.1.2:5432|this host|ip publish @address_ports { 127.0.0.1 . tcp . 5432 : 172.30.1.2 . 5432 }",
+		"web|[::]:8080|tcp 172.30.1.2:80|everyone who reaches the host|relay in the container's supervising process",
+		`web|172.30.1.2|172.30.1.2|containers on bridge|ip forward @within { "tt0" . "tt0" }`,
 	} {
-		var got []string
-		for _, e := range elementsOf(publishing(netip.MustParsePrefix("10.0.0.2/24"), c.ports)) {
-			got = append(got, e.String())
+		if !strings.Contains(got, want) {
+			t.Errorf("no %s in\n%s", want, got)
 		}
-		if diff := cmp.Diff(c.want, got); diff != "" {
-			t.Errorf("%v: %s", c.ports, diff)
-		}
+	}
+}
+
+// One of the tables may go alone.
+func TestEachTableComesBack(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	s := open(t, testConfig("tt0", 1))
+	attach(t, s, "c", Port{HostPort: 8080, ContainerPort: 80}).serve(t, "tcp", 80, "c")
+	for _, family := range []nftables.TableFamily{nftables.TableFamilyBridge, nftables.TableFamilyIPv4} {
+		conn, err := nftables.New()
+		must(t, err)
+		conn.DelTable(&nftables.Table{Name: s.cfg.Name, Family: family})
+		must(t, conn.Flush())
+		testutil.Eventually(t, 5*time.Second, "the table is back", func() bool {
+			whole, err := s.firewall.Whole()
+			must(t, err)
+			return whole
+		})
+	}
+	place{}.expect(t, "tcp", "127.0.0.1:8080", "c 172.30.1.1")
+}
+
+func TestPortsOfBothFamiliesAreTheSame(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	s := open(t, testConfig("tt0", 1))
+	a := attach(t, s, "a", Port{ContainerPort: 80}, Port{ContainerPort: 81, HostPort: 9000, HostPortEnd: 9005}, Port{ContainerPort: 82, HostIP: addr("::1"), HostPort: 7000})
+	var text []string
+	for _, p := range a.Ports {
+		text = append(text, fmt.Sprint(p.HostIP, p.ContainerPort))
+	}
+	if got := strings.Join(text, " "); got != "0.0.0.080 ::80 0.0.0.081 ::81 ::182" && got != "0.0.0.0 80 :: 80 0.0.0.0 81 :: 81 ::1 82" {
+		t.Errorf("published %s", got)
+	}
+	if a.Ports[0].HostPort != a.Ports[1].HostPort || a.Ports[0].HostPort == 0 || len(a.Sockets) != 5 {
+		t.Errorf("published %v with %d sockets", a.Ports, len(a.Sockets))
+	}
+	// A port that is taken in one family is taken.
+	b := attach(t, s, "b", Port{ContainerPort: 80, HostIP: addr("::"), HostPort: 9001}, Port{ContainerPort: 81, HostPort: 9001, HostPortEnd: 9002})
+	if b.Ports[1].HostPort != 9002 || b.Ports[2].HostPort != 9002 {
+		t.Errorf("published %v", b.Ports)
+	}
+	_, err := s.Attach(t.Context(), Request{ContainerID: "x", Name: "x", Wants: []Want{{}}, Ports: []Port{{HostPort: 9001, ContainerPort: 80}}})
+	if err == nil || !strings.HasSuffix(err.Error(), "Bind for :::9001 failed: port is already allocated") {
+		t.Errorf("error %v", err)
+	}
+	if relays := fmt.Sprint(a.Relays()); relays != fmt.Sprintf("[{tcp :: %d %d %s:80} {tcp :: 9000 9000 %s:81} {tcp ::1 7000 7000 %s:82}]",
+		a.Ports[0].HostPort, a.Ports[0].HostPort, a.Endpoints[0].Address.Addr(), a.Endpoints[0].Address.Addr(), a.Endpoints[0].Address.Addr()) {
+		t.Errorf("relays %s", relays)
 	}
 }

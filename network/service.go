@@ -10,6 +10,7 @@ import (
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/keylock"
+	"github.com/tarehq/tare/network/firewall"
 	"github.com/tarehq/tare/network/ipam"
 )
 
@@ -24,7 +25,8 @@ type Service struct {
 	hostNS   *os.File
 	routes   *routeConn // in the host's namespace
 	space    *ipam.Space
-	firewall *firewall
+	firewall *firewall.Firewall
+	rulesFor firewall.Options
 	names    Names      // nil for nobody
 	events   *event.Log // nil for nobody
 	spares   int        // of the default bridge
@@ -32,12 +34,14 @@ type Service struct {
 	mu        sync.Mutex // guards what follows; never held during I/O
 	lans      map[string]*lan
 	byName    map[string]*lan
-	recent    []*lan // those with a pool, but for the default bridge; last joined last
+	bridges   []segment // nil when a bridge has come or gone since
+	recent    []*lan    // those with a pool, but for the default bridge; last joined last
 	sandboxes map[string]Sandbox
+	waiting   []*Sandbox // without a container, the oldest first
 	restored  bool
 	closed    bool
 	doomed    []removal
-	leaving   []element           // of sandboxes that left, still in the table
+	leaving   []firewall.Element  // of sandboxes that left, still in the table
 	held      map[string]*os.File // the sandboxes' namespaces, by their ID
 
 	working  keylock.Locks[string] // by sandbox or network
@@ -60,9 +64,10 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 	}
 	s := &Service{
 		cfg: c, prefix: interfacePrefix(c.Identity, c.Bridge), names: c.Names, events: c.Events, spares: c.Spare,
-		firewall: newFirewall(c.Name), lans: map[string]*lan{}, byName: map[string]*lan{},
+		firewall: firewall.New(c.Name), lans: map[string]*lan{}, byName: map[string]*lan{},
 		sandboxes: map[string]Sandbox{}, held: map[string]*os.File{}, wake: make(chan struct{}, 1),
 	}
+	s.rulesFor = c.rules([]string{s.prefix})
 	defer func() {
 		if err != nil {
 			s.release()
@@ -83,16 +88,21 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 	if s.routes, err = dialRoute(); err != nil {
 		return nil, err
 	}
-	if err = s.load(); err != nil {
+	if c.HostFirewall {
+		if err = firewall.AdmitDevices(); err != nil {
+			return nil, err
+		}
+	}
+	if err = s.load(ctx); err != nil {
 		return nil, err
 	}
 	made, err := s.raiseDefault()
 	if err != nil {
 		return nil, err
 	}
-	present, err := s.firewall.exists()
+	present, err := s.firewall.Whole()
 	if err == nil && !present {
-		err = s.firewall.replace(s.wanted())
+		err = s.firewall.Replace(s.wanted())
 	}
 	if err != nil && made {
 		_ = lowerBridge(c.Bridge)
@@ -151,57 +161,51 @@ func (c *Config) checkAddresses() error {
 	return nil
 }
 
-// wanted computes the table from the sandboxes.
-func (s *Service) wanted() ruleset {
-	r := ruleset{Table: s.cfg.Name}
-	for _, g := range s.segments() {
-		if g.Bridge == s.cfg.Bridge {
-			r.Bridge, r.Subnet = g.Bridge, g.Subnet4
-		}
-	}
+// segments are the bridges of now, not to be changed.
+func (s *Service) segments() []segment {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, b := range s.sandboxes {
-		r.Elements = append(r.Elements, elementsOf(b)...)
+	if s.bridges == nil {
+		for _, l := range s.lans {
+			if l.bridge != nil {
+				s.bridges = append(s.bridges, l.segment())
+			}
+		}
 	}
-	return r
+	return s.bridges
 }
 
-// segments are the bridges of now.
-func (s *Service) segments() (out []segment) {
+// setBridge tells that the lan's bridge is up or, with nil, gone.
+func (s *Service) setBridge(l *lan, b *bridge) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, l := range s.lans {
-		if l.bridge != nil {
-			out = append(out, l.segment())
-		}
-	}
-	return out
+	l.bridge, s.bridges = b, nil
 }
 
 // renewRules makes the table anew, after a bridge has come or gone.
 func (s *Service) renewRules() error {
 	s.rules.Lock()
 	defer s.rules.Unlock()
-	if err := s.settleLocked(); err != nil {
+	if err := s.settleLocked(nil); err != nil {
 		return err
 	}
-	return s.firewall.replace(s.wanted())
+	return s.firewall.Replace(s.wanted())
 }
 
 // Gateway is the default bridge's address: the containers' way out, and what
 // host-gateway stands for.
-func (s *Service) Gateway() netip.Addr {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.byName[networkBridge].own(false).Addr()
-}
+func (s *Service) Gateway() netip.Addr { return s.gateway(false) }
 
 // Gateway6 is its IPv6 address, the zero Addr if it has none.
-func (s *Service) Gateway6() netip.Addr {
+func (s *Service) Gateway6() netip.Addr { return s.gateway(true) }
+
+func (s *Service) gateway(v6 bool) netip.Addr {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.byName[networkBridge].own(true).Addr()
+	if l := s.byName[networkBridge]; l != nil {
+		return l.own(v6).Addr()
+	}
+	return netip.Addr{} // not opened yet
 }
 
 // lan gives the one of the ID, nil if there is none.
@@ -214,6 +218,7 @@ func (s *Service) lan(id string) *lan {
 // Close waits for the background work and discards the spare namespaces. The
 // bridges, the table and the endpoints stay for the containers that run.
 func (s *Service) Close(ctx context.Context) error {
+	s.saveCursors() // while the addresses of those that wait are known as unused
 	s.mu.Lock()
 	wasClosed, stop := s.closed, s.stop
 	s.closed = true
@@ -234,7 +239,6 @@ func (s *Service) Close(ctx context.Context) error {
 	go func() {
 		s.tasks.Wait()
 		s.clearDoomed()
-		s.saveCursors()
 		s.letGo()
 		close(done)
 	}()

@@ -132,6 +132,9 @@ func (s store) putCursors(id string, cursors []netip.Addr) {
 	}
 	text := make([]byte, 0, 64)
 	for _, c := range cursors {
+		if !c.IsValid() {
+			continue
+		}
 		text = append(c.AppendTo(text), '\n')
 	}
 	// What fails costs no more than an address that is taken again soon.

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"net/netip"
@@ -16,7 +17,7 @@ import (
 // takeSubnets takes the lan's subnets: those that are asked for or stored, and
 // one of each family that has none. What was chosen is entered into the record,
 // which is complete already if it was stored.
-func (s *Service) takeSubnets(l *lan, stored bool) (err error) {
+func (s *Service) takeSubnets(ctx context.Context, l *lan, stored bool) (err error) {
 	defer func() {
 		if err != nil {
 			l.dropSubnets()
@@ -24,18 +25,18 @@ func (s *Service) takeSubnets(l *lan, stored bool) (err error) {
 		}
 	}()
 	switch l.IPAM.Driver {
-	case "", "default":
 	case driverNull:
 		if l.Driver == networkBridge {
 			return fault.New(fault.Invalid, "ipv4 pool is empty")
 		}
 		return nil
-	default:
-		return fault.New(fault.NotFound, "could not find plugin %s in v1 plugin registry: plugin not found", l.IPAM.Driver)
 	}
 	configs, err := l.subnetConfigs()
 	if err != nil {
 		return err
+	}
+	if l.IPAM.Driver != "" && l.IPAM.Driver != "default" {
+		return s.takeElsewhere(ctx, l, configs)
 	}
 	var done []wire.IPAMConfig
 	for _, c := range configs {

@@ -10,6 +10,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/network/firewall"
 )
 
 // Other programs flush the whole ruleset: nftables.service when it is reloaded,
@@ -106,16 +108,18 @@ func (s *Service) keepTables(ctx context.Context) {
 func (s *Service) repair() error {
 	s.rules.Lock()
 	defer s.rules.Unlock()
-	present, err := s.firewall.exists()
+	present, err := s.firewall.Whole()
 	if err == nil && !present {
-		err = s.firewall.replace(s.wanted())
+		err = s.firewall.Replace(s.wanted())
 	}
 	if err != nil {
 		return err
 	}
 	for _, b := range s.guardedBridges() {
-		if err := raiseGuard(b.name, b.open); err != nil {
-			return err
+		for _, family := range b.guarded {
+			if err := firewall.RaiseGuard(b.name, family, b.open); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -126,7 +130,7 @@ func (s *Service) guardedBridges() (out []*bridge) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, l := range s.lans {
-		if l.bridge != nil && l.bridge.guarded {
+		if l.bridge != nil {
 			out = append(out, l.bridge)
 		}
 	}

@@ -32,7 +32,9 @@ type Config struct {
 	Transfers  Transfers
 	Registries Registries
 	Networks   Networks
+	Firewall   Firewall
 	Places     Places
+	Builder    Builder
 	Volumes    Volumes
 
 	VolumeCopies    VolumeCopies
@@ -44,12 +46,14 @@ type Config struct {
 }
 
 // Server answers the Engine API. It is an http.Handler for any number of
-// listeners, HTTP/1.1 only: attach and exec take the connection over.
+// listeners, HTTP/1.1 only: attach and exec take the connection over. One that
+// begins with HTTP/2 is a builder's client's.
 type Server struct {
 	routes map[string][]route // by the first segment of the path
 	banner string             // the header Server
 	daemon func() Daemon
 	system *systemHandlers
+	builds *buildHandlers
 	log    *slog.Logger
 }
 
@@ -58,6 +62,7 @@ func New(c Config) *Server {
 	s := &Server{routes: map[string][]route{}, banner: "Tare/" + c.Daemon().Version + " (linux)", daemon: c.Daemon, log: c.Log}
 	host := probeHost()
 	s.system = &systemHandlers{c.Daemon, host, c.Containers, c.Images, c.Volumes, c.Events}
+	s.builds = &buildHandlers{c.Builder, c.Log}
 	for _, rows := range [][]route{
 		s.system.routes(),
 		(&eventHandlers{c.Events}).routes(),
@@ -71,8 +76,10 @@ func New(c Config) *Server {
 		(&registryHandlers{c.Registries}).routes(), // before the images: /images/search is no image
 		(&imageHandlers{c.Images, c.Transfers}).routes(),
 		(&usageHandlers{c.Containers, c.Images, c.Volumes, c.Logs}).routes(),
-		newNetworkHandlers(c.Networks, c.Places).routes(),
+		newNetworkHandlers(c).routes(),
+		(&firewallHandlers{c.Firewall}).routes(),
 		(&pruneHandlers{c.Events}).routes(),
+		s.builds.routes(),
 		(&volumeCopyHandlers{c.VolumeCopies, c.VolumeTransfers}).routes(),
 		(&volumeHandlers{c.Volumes}).routes(),
 		pluginRoutes(), swarmRoutes(), unsupportedRoutes(),
@@ -115,6 +122,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // dispatch runs the handler that the method, the path and its version choose.
 func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) error {
+	if r.Method == "PRI" && r.ProtoMajor == 2 {
+		return s.builds.http2(w)
+	}
 	version, path, err := cutVersion(r.URL.Path)
 	if err != nil {
 		return err

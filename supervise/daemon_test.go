@@ -15,9 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/seqpacket"
 	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/supervise"
-	"github.com/tarehq/tare/internal/seqpacket"
 )
 
 // parent returns the parent of a process.

@@ -364,6 +364,12 @@ func (k *Keeper) Hold(ctx context.Context, files []*os.File) error {
 	return nil
 }
 
+// Relay has the process serve these relays with the sockets that it holds,
+// instead of those before.
+func (k *Keeper) Relay(ctx context.Context, relays []Relay) error {
+	return k.call(ctx, MethodRelay, RelayRequest{relays}, nil)
+}
+
 // Detached delivers the detaches by keys. An event is lost when 16 wait
 // already.
 func (k *Keeper) Detached() <-chan DetachEvent { return k.detached }

@@ -50,6 +50,7 @@ const (
 	MethodPause    = "pause"     // → Status; answered when all processes stand still, until an unpause, whoever is connected
 	MethodUnpause  = "unpause"   // → Status
 	MethodUpdate   = "update"    // UpdateRequest; answered when the limits are in force, all or none
+	MethodRelay    = "relay"     // RelayRequest; answered when those relays are served and no others
 	MethodRelease  = "release"   // answered when nothing of the container is left
 )
 
@@ -106,6 +107,9 @@ type SignalRequest struct{ Signal int }
 
 // UpdateRequest changes limits; what it does not name stays.
 type UpdateRequest struct{ Resources specs.LinuxResources }
+
+// RelayRequest replaces the relays.
+type RelayRequest struct{ Relays []Relay }
 
 // ExecRequest names an exec.
 type ExecRequest struct{ ID string }

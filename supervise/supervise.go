@@ -76,10 +76,23 @@ type Config struct {
 	// want of memory; the Exit says it in any case.
 	WatchOOM bool `json:",omitempty"`
 
+	// Relays are the published ports among Held that the process serves itself.
+	Relays []Relay `json:",omitempty"`
+
 	Shm    *os.File   `json:"-"` // detached mount for Dir/shm, which config.json binds; nil for none
 	NetNS  *os.File   `json:"-"` // network namespace for NetNSPath; nil if none is handed over
 	Mounts []Mount    `json:"-"` // what config.json binds and no path leads to
 	Held   []*os.File `json:"-"` // kept open until the container is released
+}
+
+// Relay has the process pass on what arrives at the sockets of published ports:
+// those of the addresses Host and the ports First to Last lead to To, an address
+// and a port, and the ports that follow.
+type Relay struct {
+	Proto       string // tcp or udp
+	Host        string
+	First, Last uint16
+	To          string
 }
 
 // Rootfs says what is mounted as the container's root: an overlay, or a

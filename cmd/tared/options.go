@@ -22,6 +22,7 @@ type options struct {
 	ExecRoot       string             `json:"exec-root"`
 	Pidfile        string             `json:"pidfile"`
 	Group          string             `json:"group"`
+	PluginDir      string             `json:"plugin-dir"`
 	Bridge         string             `json:"bridge"`
 	BIP            string             `json:"bip"`
 	MTU            int                `json:"mtu"`
@@ -56,6 +57,8 @@ type options struct {
 	NoProxy         string   `json:"no-proxy"`
 
 	containerOptions
+	networkOptions
+	firewallOptions
 
 	Mirrors      []string `json:"registry-mirrors"`
 	Insecure     []string `json:"insecure-registries"`
@@ -89,7 +92,7 @@ const (
 var fileKeys = map[string]string{
 	"host": "hosts", "label": "labels", "add-runtime": "runtimes", "default-address-pool": "default-address-pools",
 	"log-opt": "log-opts", "cdi-spec-dir": "cdi-spec-dirs", "registry-mirror": "registry-mirrors", "insecure-registry": "insecure-registries",
-	"default-ulimit": "default-ulimits", "dns-opt": "dns-opts", "host-gateway-ip": "host-gateway-ips", "exec-opt": "exec-opts", "feature": "features",
+	"default-ulimit": "default-ulimits", "dns-opt": "dns-opts", "host-gateway-ip": "host-gateway-ips", "exec-opt": "exec-opts", "feature": "features", "default-network-opt": "default-network-opts",
 }
 
 // readOptions parses the arguments and the configuration file.
@@ -123,6 +126,7 @@ func (o *options) flags() *pflag.FlagSet {
 	f.StringVarP(&o.Pidfile, "pidfile", "p", "", "Path of the PID file (default EXEC-ROOT/tared.pid)")
 	f.StringVar(&o.configFile, "config-file", defaultConfig, "Configuration file")
 	f.StringVarP(&o.Group, "group", "G", defaultGroup, "Group that owns the unix sockets; without one a docker.sock is of the group docker")
+	f.StringVar(&o.PluginDir, "plugin-dir", "", "Directory of plugins' sockets and .spec and .json files (default Docker's: /run/docker/plugins, /etc/docker/plugins and /usr/lib/docker/plugins)")
 	f.StringVarP(&o.Bridge, "bridge", "b", defaultBridge, "Bridge that containers are attached to; made if it does not exist")
 	f.StringVar(&o.BIP, "bip", "", "Address of the bridge in CIDR notation")
 	f.IntVar(&o.MTU, "mtu", 1500, "MTU of the containers' network in bytes")
@@ -161,6 +165,8 @@ func (o *options) flags() *pflag.FlagSet {
 	f.StringVar(&o.HTTPSProxy, "https-proxy", "", "URL of the proxy for HTTPS to registries")
 	f.StringVar(&o.NoProxy, "no-proxy", "", "Hosts and addresses, separated by commas, that need no proxy")
 	o.containerOptions.flags(f)
+	o.networkOptions.flags(f)
+	o.firewallOptions.flags(f)
 	f.BoolVar(&o.validate, "validate", false, "Check the configuration and exit")
 	f.BoolVarP(&o.version, "version", "v", false, "Print the version and exit")
 	addRefusedFlags(f)
@@ -204,7 +210,7 @@ func (o *options) settle() error {
 			return err
 		}
 	}
-	for _, step := range []func() error{o.containerOptions.check, o.checkNetwork, o.checkRuntimes, o.checkTLS, o.checkLabels, o.checkRegistries, o.checkDaemon, o.checkLog} {
+	for _, step := range []func() error{o.containerOptions.check, o.firewallOptions.check, o.checkNetwork, o.checkRuntimes, o.checkTLS, o.checkLabels, o.checkRegistries, o.checkDaemon, o.checkLog} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -238,7 +244,7 @@ func (o *options) checkNetwork() error {
 			return fault.New(fault.Invalid, "invalid default address pool %s with size %d: want a range, and a size from its own length on", p.Base, p.Size)
 		}
 	}
-	return nil
+	return o.networkOptions.check(o.bip)
 }
 
 func (o *options) checkLabels() error {

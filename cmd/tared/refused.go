@@ -22,36 +22,26 @@ type refusal struct {
 
 const (
 	noContainerd = "tared keeps images and containers itself and uses no containerd: leave it out"
+	ownRules     = "networks are kept apart and ports published by nftables rules of tared's own: leave it out, and see --published-ports and --ip-forward-no-drop"
 	noSwarm      = "there is no swarm mode: leave it out"
 )
 
 // refusals lists what is left of dockerd's options. A row goes when the daemon
 // learns to do it.
 var refusals = []refusal{
-	{flag: "allow-direct-routing", value: "bool", only: "false"},
 	{flag: "allow-nondistributable-artifacts", only: "*"}, // what is here is pushed whatever its kind
 	{flag: "api-cors-header", why: "use a reverse proxy if you need CORS headers"},
 	{flag: "authorization-plugin", key: "authorization-plugins"},
-	{flag: "bip6"},
-	{flag: "bridge-accept-fwmark"},
 	{flag: "containerd", why: noContainerd},
 	{flag: "containerd-namespace", why: noContainerd},
 	{flag: "containerd-plugins-namespace", key: "containerd-plugin-namespace", why: noContainerd},
 	{flag: "cpu-rt-period"},
 	{flag: "cpu-rt-runtime"},
 	{flag: "cri-containerd", value: "bool", only: "false", why: noContainerd},
-	{flag: "default-gateway"},
-	{flag: "default-gateway-v6"},
-	{flag: "default-network-opt", key: "default-network-opts"},
 	{flag: "firewall-backend", only: `"nftables"`},
-	{flag: "fixed-cidr"},
-	{flag: "fixed-cidr-v6"},
-	{flag: "icc", value: "bool", only: "true"},
 	{flag: "ip-forward", value: "bool", only: "true"},
-	{flag: "ip-masq", value: "bool", only: "true"},
-	{flag: "ip6tables", value: "bool"},
-	{flag: "iptables", value: "bool"},
-	{flag: "ipv6", value: "bool", only: "false"},
+	{flag: "ip6tables", value: "bool", only: "true", why: ownRules},
+	{flag: "iptables", value: "bool", only: "true", why: ownRules},
 	{flag: "network-control-plane-mtu", why: noSwarm},
 	{flag: "network-diagnostic-port"},
 	{flag: "node-generic-resource", key: "node-generic-resources", why: noSwarm},
@@ -61,8 +51,7 @@ var refusals = []refusal{
 	{flag: "selinux-enabled", value: "bool", only: "false"},
 	{flag: "storage-opt", key: "storage-opts"},
 	{flag: "swarm-default-advertise-addr", why: noSwarm},
-	{flag: "userland-proxy", value: "bool", only: "false"},
-	{flag: "userland-proxy-path"},
+	{flag: "userland-proxy-path", why: "no proxy program is executed: leave it out"},
 	{flag: "userns-remap"},
 	{key: "builder"},
 	{key: "default-init", why: "use init-path"},

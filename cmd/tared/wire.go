@@ -14,6 +14,8 @@ import (
 
 	"github.com/moby/moby/api/types/events"
 
+	"github.com/tarehq/tare/build/launch"
+	"github.com/tarehq/tare/build/lend"
 	"github.com/tarehq/tare/container"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/content"
@@ -125,14 +127,18 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	transfers := image.NewTransfers(images, registries, image.Limits{Downloads: limit(o.Downloads), Uploads: limit(o.Uploads)})
 	steps.push(transfers.Close)
 
-	networks, err := network.Open(ctx, networkConfig(o, id, eventLog))
+	plugins := plugin.New(o.pluginDirs())
+	steps.pushPlain("the connections to plugins", func() error { plugins.Close(); return nil })
+	names := network.OpenDNS(ctx, func() (string, error) { return findProgram("tare-dns") }, o.ExecRoot, log)
+	steps.pushPlain("the resolver", names.Close)
+	netConfig := networkConfig(o, id, eventLog, plugins)
+	netConfig.Names = names
+	networks, err := network.Open(ctx, netConfig)
 	if err != nil {
 		return nil, fmt.Errorf("cannot set up the network: %w", err)
 	}
 	steps.push(networks.Close)
 
-	plugins := plugin.New(plugin.DefaultDirs())
-	steps.pushPlain("the connections to plugins", func() error { plugins.Close(); return nil })
 	volumes, err := volume.Open(ctx, volume.Config{DataRoot: o.DataRoot, Plugins: plugins, Events: eventLog, Log: log})
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the volumes: %w", err)
@@ -167,17 +173,24 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 		return nil, fmt.Errorf("cannot open the containers: %w", err)
 	}
 	steps.push(containers.Close)
+	names.Settle()
 	images.SetInUse(containers.Users)
 	volumes.SetUsers(containers.UsedVolumes)
 	if err := volumes.SetFreezer(ctx, containers); err != nil {
 		return nil, fmt.Errorf("cannot let go on what was frozen for a copy of a volume: %w", err)
 	}
 
+	builder, err := openBuilder(ctx, o, lend.Config{Images: images, Transfers: transfers, Layers: layers, Networks: networks}, launcher, log)
+	if err != nil {
+		return nil, err
+	}
+	steps.push(builder.Close)
+
 	w = &wired{id: id, containers: containers, defaults: defaults, transfers: transfers, registries: registries, events: eventLog, steps: steps,
 		initProgram: initProgram, driver: layers.Driver(), driverStatus: layers.DriverStatus()}
 	w.setFacts(o)
 	config := server.Config{
-		Containers: containers, Logs: containers.Logbook(), Execs: containers.Execs(), Files: containers.Files(), Stats: containers.Stats(), Processes: containers.Processes(), Pruning: containers.Pruning(), Images: images, Transfers: transfers, Registries: image.NewRegistries(registries), Networks: networks, Places: containers.Places(), Volumes: volumes, VolumeCopies: volumes, VolumeTransfers: volume.NewTransfers(volumes, registries), Events: eventLog, Daemon: func() server.Daemon { return *w.facts.Load() }, Log: log,
+		Containers: containers, Logs: containers.Logbook(), Execs: containers.Execs(), Files: containers.Files(), Stats: containers.Stats(), Processes: containers.Processes(), Pruning: containers.Pruning(), Images: images, Transfers: transfers, Registries: image.NewRegistries(registries), Networks: networks, Firewall: networks, Places: containers.Places(), Builder: builder, Volumes: volumes, VolumeCopies: volumes, VolumeTransfers: volume.NewTransfers(volumes, registries), Events: eventLog, Daemon: func() server.Daemon { return *w.facts.Load() }, Log: log,
 	}
 	if o.MetricsAddr == "" {
 		w.handler = server.New(config)
@@ -192,6 +205,18 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	}
 	w.steps.push(stop)
 	return w, nil
+}
+
+// openBuilder readies the process that builds, which starts when somebody wants
+// something built.
+func openBuilder(ctx context.Context, o *options, loan lend.Config, launcher *supervise.Launcher, log *slog.Logger) (*launch.Builder, error) {
+	find := func() (string, error) { return findProgram("tare-build") }
+	builder, err := launch.New(ctx, launch.Config{Program: find, Dir: filepath.Join(o.ExecRoot, "b"), Root: filepath.Join(o.DataRoot, "build"),
+		CgroupParent: o.CgroupParent, Loan: loan, Steps: launcher, Log: log})
+	if err != nil {
+		return nil, fmt.Errorf("cannot ready the process that builds: %w", err)
+	}
+	return builder, nil
 }
 
 // openSnapshots opens the store with the driver, or with the best one that the
@@ -210,13 +235,12 @@ func openSnapshots(root, driver string, log *slog.Logger) (*snapshot.Store, erro
 	return snapshot.Open(root, driver)
 }
 
-func networkConfig(o *options, id string, events *event.Log) network.Config {
-	c := network.Config{Root: filepath.Join(o.DataRoot, "networks"), Bridge: o.Bridge, BIP: o.bip, MTU: o.MTU, Identity: o.DataRoot, HostID: id,
-		ForwardAll: o.ForwardAll, Spare: spares, Events: events}
-	for _, p := range o.Pools {
-		c.Pools = append(c.Pools, network.Pool{Base: p.Base, Size: p.Size})
+// pluginDirs are where plugins are looked for.
+func (o *options) pluginDirs() plugin.Dirs {
+	if o.PluginDir == "" {
+		return plugin.DefaultDirs()
 	}
-	return c
+	return plugin.Dirs{Sockets: o.PluginDir, Specs: []string{o.PluginDir}}
 }
 
 // devices are those that can be asked for by name.

@@ -124,6 +124,9 @@ func (d *Driver) Join(_ context.Context, n wire.Network, e *network.Endpoint, ne
 	if err != nil {
 		return network.Link{}, err
 	}
+	if d.kind == IPvlan && e.MAC != "" {
+		return network.Link{}, fault.New(fault.Invalid, "ipvlan interfaces do not support custom mac address assignment: all have the parent's")
+	}
 	parent, err := d.parent(c)
 	if err != nil {
 		return network.Link{}, err
@@ -140,9 +143,6 @@ func (d *Driver) Join(_ context.Context, n wire.Network, e *network.Endpoint, ne
 		return network.Link{}, fmt.Errorf("failed to create the %s port on %s: %w", d.kind, c.parent, err)
 	}
 	link := network.Link{Name: attrs.Name, Inside: true}
-	if d.kind == IPvlan {
-		e.MAC = "" // all have the parent's
-	}
 	if c.routed() {
 		// There is nobody to ask for a neighbour: the way out is the interface.
 		e.Gateway, e.Gateway6 = netip.Addr{}, netip.Addr{}

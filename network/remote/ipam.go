@@ -60,6 +60,9 @@ func (a *Allocator) ask(ctx context.Context, method string, args, result any) er
 	return ask(ctx, a.plugin, ipamDriver+"."+method, args, result)
 }
 
+// NeedsMAC is what the plugin said of itself.
+func (a *Allocator) NeedsMAC() bool { return a.byMAC }
+
 // mostPools is how many pools of a plugin's choice are tried.
 const mostPools = 64
 

@@ -13,8 +13,8 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/procfs"
-	"github.com/tarehq/tare/supervise"
 	"github.com/tarehq/tare/internal/seqpacket"
+	"github.com/tarehq/tare/supervise"
 )
 
 // netNSFile is the descriptor that supervise.NetNSPath names.
@@ -123,7 +123,7 @@ func (k *keeper) take(files []*os.File) (clients []*os.File, err error) {
 	}
 	n := len(k.cfg.Clients)
 	k.hold(files[n:])
-	return files[:n], nil
+	return files[:n], k.relay(k.cfg.Relays)
 }
 
 // clear removes what an earlier life of the container left in its directory.

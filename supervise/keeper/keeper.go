@@ -22,6 +22,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -30,8 +31,9 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/atomicfile"
-	"github.com/tarehq/tare/supervise"
 	"github.com/tarehq/tare/internal/seqpacket"
+	"github.com/tarehq/tare/supervise"
+	"github.com/tarehq/tare/supervise/relay"
 )
 
 // drainTime bounds how long output is read after its process has died. It
@@ -58,6 +60,7 @@ type keeper struct {
 	out      *output
 	oom      oomWatch // while it is watched; changes bar the renewal
 
+	relaying sync.Mutex // held by a change of the relays
 	starting sync.Mutex // held by a start under way
 	aborted  bool       // guarded by starting: the start failed
 
@@ -69,6 +72,7 @@ type keeper struct {
 	changed  sync.Cond // of peers, requests and released
 	peers    map[*seqpacket.Conn]bool
 	held     []*os.File
+	relays   *relay.Relay
 	status   supervise.Status
 	creating bool
 	released bool
@@ -166,6 +170,29 @@ func (k *keeper) hold(files []*os.File) {
 	k.mu.Lock()
 	k.held = append(k.held, files...)
 	k.mu.Unlock()
+}
+
+// relay serves these relays instead of those before.
+func (k *keeper) relay(list []supervise.Relay) error {
+	k.relaying.Lock()
+	defer k.relaying.Unlock()
+	k.mu.Lock()
+	held, before := slices.Clone(k.held), k.relays
+	k.relays, k.cfg.Relays = nil, list
+	k.mu.Unlock()
+	before.Close() // which may be about to take k.mu
+	if len(list) == 0 {
+		return nil
+	}
+	rules := make([]relay.Rule, len(list))
+	for i, r := range list {
+		rules[i] = relay.Rule(r)
+	}
+	made, err := relay.New(held, rules, relay.Busy{Begin: k.stir, End: k.calm})
+	k.mu.Lock()
+	k.relays = made
+	k.mu.Unlock()
+	return err
 }
 
 // current returns the status.
@@ -315,9 +342,10 @@ func (k *keeper) remove() {
 	}
 	k.unmountRoot()
 	k.mu.Lock()
-	held := k.held
-	k.held = nil
+	held, relays := k.held, k.relays
+	k.held, k.relays = nil, nil
 	k.mu.Unlock()
+	relays.Close()
 	for _, f := range held {
 		f.Close()
 	}

@@ -244,6 +244,9 @@ func Resume(file string) error {
 	for _, fd := range l.Held {
 		k.held = append(k.held, fileOf(fd))
 	}
+	if err := k.relay(k.cfg.Relays); err != nil {
+		return err
+	}
 	k.out = newOutput(l.journal(func() { k.announce(supervise.EventRotate, struct{}{}) }), &k.activity)
 	k.stdio = l.stdio()
 	for _, fd := range l.Peers {

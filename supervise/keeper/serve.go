@@ -10,9 +10,9 @@ import (
 	"time"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/seqpacket"
 	"github.com/tarehq/tare/ocirun"
 	"github.com/tarehq/tare/supervise"
-	"github.com/tarehq/tare/internal/seqpacket"
 )
 
 // serve reads the requests of one connection until its end. Each is served by
@@ -219,6 +219,13 @@ func (k *keeper) handle(ctx context.Context, m supervise.Message, files []*os.Fi
 			return nil, err
 		}
 		return none, k.update(ctx, &r.Resources)
+	case supervise.MethodRelay:
+		var r supervise.RelayRequest
+		if err := decode(m, &r, files); err != nil {
+			return nil, err
+		}
+		closeAll(files)
+		return none, k.relay(r.Relays)
 	case supervise.MethodRelease:
 		closeAll(files)
 		return none, k.release(ctx)

@@ -104,7 +104,7 @@ func New(t testing.TB, flags ...string) *Daemon {
 		bin:    Bin(t),
 	}
 	d.flags = append([]string{"-H", d.Host, "--data-root", dir + "/data", "--exec-root", dir + "/exec",
-		"--pidfile", dir + "/tared.pid", "--config-file", dir + "/daemon.json", "--bridge", d.Bridge,
+		"--pidfile", dir + "/tared.pid", "--config-file", dir + "/daemon.json", "--plugin-dir", dir + "/plugins", "--bridge", d.Bridge,
 		"--bip", fmt.Sprintf("10.%d.%d.1/24", 64+unique>>8&63, unique&255), "--cgroup-parent", d.Cgroup}, flags...)
 	t.Cleanup(func() { d.finish(t) })
 	return d
