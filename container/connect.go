@@ -154,10 +154,11 @@ func (c *connection) hold(ctx context.Context, after *network.Sandbox, sockets [
 	if err != nil {
 		return err
 	}
-	if same { // which an older one can do, too
-		return ofRun(r, ended, keeper.Hold(ctx, sockets))
+	err = keeper.Hold(ctx, sockets)
+	if err == nil && !same { // what an older process cannot do
+		err = keeper.Relay(ctx, served)
 	}
-	return ofRun(r, ended, keeper.Relay(ctx, served, sockets...))
+	return ofRun(r, ended, err)
 }
 
 // record keeps what has changed: beside the bundle for the next daemon, and in
