@@ -26,6 +26,8 @@ content snapshot archive/... remote logs/... supervise/... ocirun/... ! +github.
 supervise logs/... event network volume image container/... server cmd/tared ! ocirun # the daemon never links the runtime, any other can take its place
 event ! image container network volume # an event is told by the nouns, it knows none
 image network/... volume ! container # containers stand on images, networks and volumes
+build/... ! server client cli ocirun # builds stand on all nouns
+build build/launch build/lend ! +google.golang.org/grpc # gRPC is the front's
 manifest ! image container network event server client cli # a list is made of what registries have, without a daemon
 event network/... volume image container/... ! server client cli # nouns do not know who calls them
 event network network/firewall network/macvlan network/remote network/shape volume image container/... supervise/... ocirun/... content snapshot archive/... logs/... ! +net/http +google.golang.org/grpc # HTTP stays in leaf packages

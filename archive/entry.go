@@ -120,10 +120,20 @@ func (x *extractor) own(fd int, hdr *tar.Header) error {
 
 // chown gives what is open to its owner, unless all is to be ours.
 func (x *extractor) chown(fd, uid, gid int) error {
+	return x.chownAt(fd, "", uid, gid, unix.AT_EMPTY_PATH)
+}
+
+// chownAt is fchownat(2). What is copied to a mount that shows files as those of
+// others is ours when its owner is none of them.
+func (x *extractor) chownAt(dir int, name string, uid, gid, flags int) error {
 	if x.Mine {
 		return nil
 	}
-	return unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH)
+	err := unix.Fchownat(dir, name, uid, gid, flags)
+	if x.Whiteouts == NoWhiteouts && errors.Is(err, unix.EOVERFLOW) {
+		return nil
+	}
+	return err
 }
 
 // copy writes the file's data. Of a sparse entry, runs of zeros become holes.
@@ -328,10 +338,8 @@ func (x *extractor) node(dir int, base string, hdr *tar.Header) error {
 // attributes sets owner, mode, extended attributes and time of an entry that
 // is not to be opened.
 func (x *extractor) attributes(dir int, base string, hdr *tar.Header) error {
-	if !x.Mine {
-		if err := unix.Fchownat(dir, base, hdr.Uid, hdr.Gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-			return failed(hdr.Name, err)
-		}
+	if err := x.chownAt(dir, base, hdr.Uid, hdr.Gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return failed(hdr.Name, err)
 	}
 	if hdr.Typeflag != tar.TypeSymlink {
 		if x.inherits {

@@ -100,6 +100,9 @@ type Options struct {
 	// KeepKinds refuses to put something else in the place of a directory, or a
 	// directory in the place of something else.
 	KeepKinds bool
+	// Crew has small files made by others beside the reading of the archive. It is
+	// for a tree that nobody else changes, of an archive that is no layer.
+	Crew bool
 }
 
 // Owner is a user and a group.
@@ -130,6 +133,10 @@ func Extract(ctx context.Context, root *os.File, r io.Reader, o Options) (Stats,
 	x := &extractor{Options: o, root: int(root.Fd()), buffer: make([]byte, bufferSize),
 		dirs: map[string]int{}, times: map[string]time.Time{}, inherits: o.Whiteouts != NoWhiteouts && hasDefaultACL(root)}
 	defer x.forget()
+	if o.Crew && o.Whiteouts.noLayer() {
+		x.crew = newCrew(x)
+		defer x.crew.disband()
+	}
 	tr := tar.NewReader(r)
 	for {
 		if err := ctx.Err(); err != nil {
@@ -137,6 +144,9 @@ func Extract(ctx context.Context, root *os.File, r io.Reader, o Options) (Stats,
 		}
 		hdr, err := tr.Next()
 		if err == io.EOF {
+			if err := x.drain(ctx); err != nil {
+				return x.stats, err
+			}
 			x.stats.Implicit, x.stats.Hiding = x.implicit.list(x.root), x.hiding.list(x.root)
 			return x.stats, x.setDirTimes()
 		}
@@ -189,6 +199,15 @@ type extractor struct {
 	inherits bool                 // a directory may hand down an access list
 	holes    int64                // bytes
 	stats    Stats
+	crew     *crew // nil without
+}
+
+// drain waits for the crew.
+func (x *extractor) drain(ctx context.Context) error {
+	if x.crew == nil {
+		return nil
+	}
+	return x.crew.drain(ctx)
 }
 
 // refuse makes the error of an entry that cannot be right.
@@ -234,6 +253,9 @@ func (x *extractor) entry(ctx context.Context, hdr *tar.Header, data io.Reader) 
 		return nil
 	}
 	if x.stale || len(x.dirs) > maxDirs {
+		if err := x.drain(ctx); err != nil {
+			return err
+		}
 		x.forget()
 		x.stale = false
 	}
@@ -261,12 +283,25 @@ func (x *extractor) entry(ctx context.Context, hdr *tar.Header, data io.Reader) 
 		if x.Whiteouts == NoWhiteouts {
 			return nil
 		}
+		if err := x.drain(ctx); err != nil {
+			return err
+		}
 		return x.directory(".", hdr)
 	}
 	name = path.Join(x.Dir, name)
+	fits := x.crew != nil && x.crew.fits(hdr)
+	if fits && x.crew.goesOn(name) {
+		return x.crew.take(name, x.crew.fd, hdr, data)
+	}
+	if err := x.drain(ctx); err != nil {
+		return err
+	}
 	dir, err := x.parent(name)
 	if err != nil {
 		return err
+	}
+	if fits {
+		return x.crew.take(name, dir, hdr, data)
 	}
 	switch hdr.Typeflag {
 	case tar.TypeDir:

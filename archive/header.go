@@ -2,6 +2,7 @@ package archive
 
 import (
 	"bufio"
+	"encoding/binary"
 	"io"
 	"path"
 	"slices"
@@ -95,14 +96,15 @@ func (t *tarWriter) begin(h header) error {
 	if err := t.finish(); err != nil {
 		return err
 	}
-	block, records := h.encode()
-	if len(records) > 0 {
+	var block [tarBlock]byte
+	if records := h.encode(&block); len(records) > 0 {
 		body := encodeRecords(records)
 		x := header{name: path.Join(ascii(path.Dir(h.name), 60), "PaxHeaders.0", ascii(path.Base(h.name), 60)), kind: kindExtended, mode: 0o644, size: int64(len(body))}
 		if len(x.name) > 100 {
 			x.name = x.name[:100]
 		}
-		extended, _ := x.encode()
+		var extended [tarBlock]byte
+		x.encode(&extended)
 		if _, err := t.w.Write(extended[:]); err != nil {
 			return err
 		}
@@ -123,51 +125,64 @@ func (t *tarWriter) begin(h header) error {
 func padding(size int64) int64 { return -size & (tarBlock - 1) }
 
 // encode makes the ustar block, and the records for what it cannot hold.
-func (h header) encode() (block [tarBlock]byte, records map[string]string) {
-	records = map[string]string{}
-	for k, v := range h.records {
+// The block is zeros.
+func (h *header) encode(block *[tarBlock]byte) (records map[string]string) {
+	record := func(k, v string) {
+		if records == nil {
+			records = make(map[string]string, len(h.records)+1)
+		}
 		records[k] = v
+	}
+	for k, v := range h.records {
+		record(k, v)
 	}
 	if prefix, name, ok := splitName(h.name); ok {
 		copy(block[0:100], name)
 		copy(block[345:500], prefix)
 	} else {
-		records["path"] = h.name
+		record("path", h.name)
 		copy(block[0:100], ascii(h.name, 100))
 	}
 	if len(h.link) > 100 || !isASCII(h.link) {
-		records["linkpath"] = h.link
+		record("linkpath", h.link)
 	}
 	copy(block[157:257], ascii(h.link, 100))
 	seconds := h.modified.Unix()
 	if h.modified.IsZero() {
 		seconds = 0
 	}
-	number := func(field []byte, v int64, key, text string) {
+	number := func(field []byte, v int64, key string) {
 		if !octal(field, v) {
 			octal(field, 0)
-			records[key] = text
+			record(key, strconv.FormatInt(v, 10))
 		}
 	}
-	number(block[100:108], int64(h.mode), "", "")
-	number(block[108:116], int64(h.uid), "uid", strconv.FormatUint(uint64(h.uid), 10))
-	number(block[116:124], int64(h.gid), "gid", strconv.FormatUint(uint64(h.gid), 10))
-	number(block[124:136], h.size, "size", strconv.FormatInt(h.size, 10))
-	number(block[136:148], seconds, "mtime", strconv.FormatInt(seconds, 10))
+	number(block[100:108], int64(h.mode), "")
+	number(block[108:116], int64(h.uid), "uid")
+	number(block[116:124], int64(h.gid), "gid")
+	number(block[124:136], h.size, "size")
+	number(block[136:148], seconds, "mtime")
 	if h.modified.Nanosecond() != 0 && !h.modified.IsZero() {
-		records["mtime"] = stampOf(h.modified)
+		record("mtime", stampOf(h.modified))
 	}
 	block[156] = h.kind
 	copy(block[257:265], "ustar\x0000")
 	octal(block[329:337], int64(h.major))
 	octal(block[337:345], int64(h.minor))
 	copy(block[148:156], "        ")
-	sum := int64(0)
-	for _, b := range block {
-		sum += int64(b)
+	octal(block[148:155], checksum(block)) // six digits, a zero byte, and the blank that is there
+	return records
+}
+
+// checksum is the sum of a block's bytes, of which it adds four at a time.
+func checksum(block *[tarBlock]byte) int64 {
+	const every = 0x00ff00ff00ff00ff
+	var sum uint64 // four sums of 16 bits: 128 bytes each
+	for i := 0; i < tarBlock; i += 8 {
+		word := binary.LittleEndian.Uint64(block[i:])
+		sum += word&every + word>>8&every
 	}
-	octal(block[148:155], sum) // six digits, a zero byte, and the blank that is there
-	return block, records
+	return int64(sum&0xffff + sum>>16&0xffff + sum>>32&0xffff + sum>>48)
 }
 
 // octal writes v in octal digits before a zero byte, if it fits.
@@ -221,6 +236,9 @@ func isASCII(s string) bool {
 
 // ascii is what an old reader gets of a text that does not fit.
 func ascii(s string, max int) string {
+	if len(s) <= max && isASCII(s) {
+		return s
+	}
 	b := make([]byte, 0, min(len(s), max))
 	for i := 0; i < len(s) && len(b) < max; i++ {
 		if s[i] < 0x80 && s[i] != 0 {

@@ -1,8 +1,11 @@
 package archive
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/binary"
 	"errors"
+	"iter"
 	"os"
 	"path"
 	"slices"
@@ -74,7 +77,11 @@ func (s stack) close() {
 type item struct {
 	name  string
 	layer int
+	kind  byte // DT_REG and the like, 0 when that is not known
 }
+
+// file tells whether it is known to be no directory.
+func (i *item) file() bool { return i.kind != unix.DT_UNKNOWN && i.kind != unix.DT_DIR }
 
 // find looks up a name; nil when there is none.
 func (s stack) find(name string) (*item, error) {
@@ -90,7 +97,7 @@ func (s stack) find(name string) (*item, error) {
 		if overlayfs.IsWhiteout(&st) {
 			return nil, nil
 		}
-		return &item{name, i}, nil
+		return &item{name: name, layer: i}, nil
 	}
 	return nil, nil
 }
@@ -187,10 +194,9 @@ func (s stack) list(last string, first bool) (items []item, more bool, err error
 			if n <= 0 {
 				break
 			}
-			_, _, names := unix.ParseDirent(buf[:n], -1, nil)
-			for _, name := range names {
+			for name, kind := range dirents(buf[:n]) {
 				if first || name > last {
-					items = append(items, item{name, layer})
+					items = append(items, item{name, layer, kind})
 				}
 			}
 			if len(items) > 2*maxNames {
@@ -200,6 +206,26 @@ func (s stack) list(last string, first bool) (items []item, more bool, err error
 	}
 	shrink()
 	return items, more, nil
+}
+
+// dirents reads what getdents64(2) wrote: names and kinds.
+func dirents(buf []byte) iter.Seq2[string, byte] {
+	const inode, length, kind, name = 0, 16, 18, 19 // offsets in struct linux_dirent64
+	return func(yield func(string, byte) bool) {
+		for len(buf) > name {
+			size := int(binary.NativeEndian.Uint16(buf[length:]))
+			if size <= name || size > len(buf) {
+				return
+			}
+			text, _, _ := bytes.Cut(buf[name:size], []byte{0})
+			k := buf[kind]
+			gone := binary.NativeEndian.Uint64(buf[inode:]) == 0
+			buf = buf[size:]
+			if s := string(text); !gone && s != "." && s != ".." && !yield(s, k) {
+				return
+			}
+		}
+	}
 }
 
 // Real gives the path that a name, from the root and without a slash in front,

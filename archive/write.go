@@ -28,6 +28,9 @@ type WriteOptions struct {
 	// attributes like others, and leaves out the holes of files: for one directory
 	// that is no layer.
 	Verbatim bool
+	// NoDevices says that the tree lies on a mount on which no device can be opened
+	// (MOUNT_ATTR_NODEV), so that files need not be looked at before.
+	NoDevices bool
 }
 
 // Write writes the whole tree as an uncompressed tar: each directory before
@@ -66,7 +69,7 @@ func WriteOne(ctx context.Context, w io.Writer, place *os.File, name string, o W
 		return cannotRead(name, err)
 	}
 	if !isDir(&st) {
-		if _, err := p.place(name, int(place.Fd()), &st); err != nil {
+		if _, err := p.place(name, int(place.Fd()), &st, nil); err != nil {
 			return err
 		}
 		return p.tar.close()
@@ -101,12 +104,13 @@ type packer struct {
 	ctx context.Context
 	tar *tarWriter
 	WriteOptions
-	links  map[inode]*linked
-	buffer []byte
-	xattrs []byte // a list of names, or a value
-	open   openDirs
-	holes  int64 // that may yet come in a layer; those of other archives have no bound
-	layer  bool
+	links   map[inode]*linked
+	devices map[uint64]bool // whether their files are made up
+	buffer  []byte
+	xattrs  []byte // a list of names, or a value
+	open    openDirs
+	holes   int64 // that may yet come in a layer; those of other archives have no bound
+	layer   bool
 }
 
 func newPacker(ctx context.Context, w io.Writer, o WriteOptions) *packer {
@@ -118,15 +122,49 @@ func newPacker(ctx context.Context, w io.Writer, o WriteOptions) *packer {
 
 // children writes what is in a directory. Its name is "" or ends in a slash.
 func (p *packer) children(name string, dir stack) error {
+	ahead := lookahead{p: p, name: name, dir: dir}
+	defer ahead.close()
+	var next []item // files, one after the other
+	flush := func() error {
+		if len(ahead.runs) == 0 && len(next) < aheadWorth {
+			for _, it := range next {
+				if err := p.item(name, dir, it); err != nil {
+					return err
+				}
+			}
+		} else if len(next) > 0 {
+			ahead.begin(next)
+		}
+		next = next[:0]
+		return nil
+	}
 	for c := (cursor{stack: dir}); ; c.next() {
 		it, err := c.peek()
+		if errors.Is(err, unix.ESRCH) { // what is in /proc of a process that has ended
+			return nil
+		}
 		if err != nil {
 			return cannotRead(name, err)
 		}
-		if it == nil {
-			return nil
+		if it != nil && it.file() {
+			if next = append(next, *it); len(next) < aheadItems {
+				continue
+			}
 		}
-		if err := p.item(name+it.name, dir, *it); err != nil {
+		if err := flush(); err != nil {
+			return err
+		}
+		switch {
+		case it == nil:
+			return ahead.drain()
+		case !it.file(): // with what is below it, which wants the descriptors
+			if err = ahead.drain(); err == nil {
+				err = p.item(name, dir, *it)
+			}
+		case len(ahead.runs) == aheadRuns:
+			err = ahead.write()
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -134,24 +172,31 @@ func (p *packer) children(name string, dir stack) error {
 
 // item writes one thing with all that is below it, if it is there.
 func (p *packer) item(name string, dir stack, it item) error {
-	var st unix.Stat_t
-	fd, err := openAsPlace(dir[it.layer], it.name, &st)
-	if errors.Is(err, unix.ENOENT) || err == nil && p.hidden(&st) {
-		if err == nil {
-			unix.Close(fd)
-		}
+	l := p.look(name, dir, it, nil)
+	defer l.close()
+	return p.entry(name, dir, &l)
+}
+
+// entry is item for what was looked at.
+func (p *packer) entry(above string, dir stack, l *looked) error {
+	name := above + l.item.name
+	if l.err != nil {
+		return cannotRead(name, l.err)
+	}
+	if l.place < 0 && l.content == nil {
 		return nil
 	}
-	if err != nil {
-		return cannotRead(name, err)
-	}
-	if !isDir(&st) {
-		_, err := p.place(name, fd, &st)
-		unix.Close(fd)
+	if !isDir(&l.st) {
+		_, err := p.place(name, l.place, &l.st, l.content)
 		return err
 	}
-	unix.Close(fd)
-	sub, err := dir.enter(it)
+	virtual := p.virtual(l.place, &l.st)
+	unix.Close(l.place) // not one more for each level
+	l.place = -1
+	sub, err := dir.enter(l.item)
+	if err != nil && virtual {
+		return nil
+	}
 	if err != nil {
 		return cannotRead(name, err)
 	}
@@ -218,7 +263,7 @@ func (p *packer) directory(name string, dir stack) error {
 	if err := unix.Fstat(dir[0], &st); err != nil {
 		return cannotRead(name, err)
 	}
-	records, err := p.records(name, dir[0])
+	records, err := p.records(name, dir[0], p.xattrs)
 	if err != nil {
 		return err
 	}
@@ -255,12 +300,13 @@ func (p *packer) file(name string, at int, base string) (there bool, err error) 
 		return false, cannotRead(name, err)
 	}
 	defer unix.Close(fd)
-	return p.place(name, fd, &st)
+	return p.place(name, fd, &st, nil)
 }
 
 // place writes what is no directory and is known by its place (O_PATH), and
-// tells whether it is anything that an archive can hold.
-func (p *packer) place(name string, fd int, st *unix.Stat_t) (there bool, err error) {
+// tells whether it is anything that an archive can hold. c, unless nil, is what was
+// read of it.
+func (p *packer) place(name string, fd int, st *unix.Stat_t, c *content) (there bool, err error) {
 	kind := map[uint32]byte{
 		unix.S_IFREG: kindFile, unix.S_IFLNK: kindSymlink, unix.S_IFCHR: kindChar, unix.S_IFBLK: kindBlock, unix.S_IFIFO: kindFifo,
 	}[st.Mode&unix.S_IFMT]
@@ -273,15 +319,29 @@ func (p *packer) place(name string, fd int, st *unix.Stat_t) (there bool, err er
 		}
 	}
 	h := header{name: name, kind: kind}
-	if kind == kindFile {
-		return true, p.regular(h, fd, st)
+	if kind == kindFile && p.virtual(fd, st) {
+		return p.madeUp(h, fd, st)
 	}
-	if h.records, err = p.records(name, fd); err != nil {
+	if kind == kindFile {
+		if c == nil {
+			c = p.read(name, fd, st, &scratch{xattrs: p.xattrs})
+			defer func() {
+				if c.file >= 0 {
+					unix.Close(c.file)
+				}
+			}()
+		}
+		return true, p.regular(h, c, st)
+	}
+	if h.records, err = p.records(name, fd, p.xattrs); err != nil {
 		return true, err
 	}
 	switch kind {
 	case kindSymlink:
-		if h.link, err = readlink(fd, ""); err != nil {
+		if h.link, err = readlink(fd, ""); err != nil && p.virtual(fd, st) {
+			return false, nil // as /proc/self is none for who is in no namespace of it
+		}
+		if err != nil {
 			return true, cannotRead(name, err)
 		}
 	case kindChar, kindBlock:
@@ -330,18 +390,24 @@ func readPlace(place int) (int, error) {
 }
 
 // regular writes a file with its data.
-func (p *packer) regular(h header, place int, st *unix.Stat_t) error {
-	f, err := readPlace(place)
-	if err != nil {
-		return cannotRead(h.name, err)
+func (p *packer) regular(h header, c *content, st *unix.Stat_t) error {
+	if c.err != nil {
+		return c.err
 	}
-	defer unix.Close(f)
-	if h.records, err = p.records(h.name, f); err != nil {
-		return err
+	h.size, h.records = st.Size, c.records
+	f := c.file
+	if f < 0 {
+		if err := p.begin(h, st); err != nil {
+			return err
+		}
+		if _, err := p.tar.Write(c.data); err != nil {
+			return err
+		}
+		return p.zeros(st.Size - int64(len(c.data)))
 	}
-	h.size = st.Size
 	pieces := []piece{{0, st.Size}}
 	if st.Blocks*512 < st.Size {
+		var err error
 		if pieces, err = dataOf(f, st.Size); err != nil {
 			return cannotRead(h.name, err)
 		}
@@ -413,12 +479,13 @@ func (p *packer) copy(f int, name string, d piece) error {
 const maxRecords = 1<<20 - 64<<10
 
 // records makes the PAX records of a file's extended attributes.
-func (p *packer) records(name string, fd int) (map[string]string, error) {
+// buf is as for readXattrs.
+func (p *packer) records(name string, fd int, buf []byte) (map[string]string, error) {
 	keeps := keepsXattr
 	if p.Verbatim {
 		keeps = keepsOverlay
 	}
-	attributes, err := readXattrs(fd, p.xattrs, keeps)
+	attributes, err := readXattrs(fd, buf, keeps)
 	if err != nil {
 		return nil, cannotRead(name, err)
 	}

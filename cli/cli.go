@@ -184,7 +184,7 @@ func unknown(s *command.Session, words []string, noun bool) error {
 			}
 			return badFlags(fmt.Errorf("unknown flag: %s", words[1]), "Usage:  tare "+words[0]+" COMMAND", "tare "+words[0])
 		}
-		if two := words[0] + " " + words[1]; has(later[:], words[1]) || has(laterOf[:], two) {
+		if two := words[0] + " " + words[1]; has(later[:], words[1]) {
 			return notYet(words[:2])
 		} else if err := refusal(two); err != nil {
 			return err

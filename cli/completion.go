@@ -258,7 +258,7 @@ func objects(ctx context.Context, s *command.Session, e *entry, c *command.Comma
 	if strings.Contains(c.Usage, "NETWORK") && e.verb != "create" || all {
 		n.networks()
 	}
-	if strings.Contains(c.Usage, "VOLUME") || all {
+	if strings.Contains(c.Usage, "VOLUME") && e.verb != "create" || all {
 		n.volumes()
 	}
 	return n.sorted()

@@ -18,7 +18,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 // golden is a command line with the request, or the refusal, that Docker's own
 // client 28.2 makes of it. Zero values are left out. Two differ on purpose: the
 // order of variables is kept, and a malformed --ip is refused, not dropped. Those
-// of rates are ours alone.
+// of rates and id maps are ours alone.
 type golden struct {
 	Args    []string        `json:"args"`
 	Query   string          `json:"query,omitempty"`

@@ -111,13 +111,16 @@ var table = [...]entry{
 	{"system", "info", nil, []string{"info"}, "Display system-wide information", system.Info},
 	{"system", "prune", nil, nil, "Remove unused data", system.Prune},
 	{"volume", "clone", nil, nil, "Copy a volume", volume.Clone},
+	{"volume", "create", nil, nil, "Create a volume", volume.Create},
 	{"volume", "export", nil, nil, "Export a volume's content as a tar archive", volume.Export},
 	{"volume", "import", nil, nil, "Make a volume of a tar archive", volume.Import},
 	{"volume", "inspect", nil, nil, "Display detailed information on one or more volumes", system.InspectVolume},
 	{"volume", "ls", []string{"list"}, nil, "List volumes", volume.Ls},
+	{"volume", "prune", nil, nil, "Remove unused local volumes", volume.Prune},
 	{"volume", "pull", nil, nil, "Make a volume of what a registry has", volume.Pull},
 	{"volume", "push", nil, nil, "Upload a volume to a registry", volume.Push},
 	{"volume", "rename", nil, nil, "Rename a volume", volume.Rename},
+	{"volume", "rm", []string{"remove"}, nil, "Remove one or more volumes", volume.Rm},
 	{"volume", "snapshot", nil, nil, "Keep the content of a volume as it is now", volume.Snapshot},
 	{"", "inspect", nil, nil, "Return low-level information on objects of any kind", system.Inspect},
 	{"", "login", nil, nil, "Authenticate to a registry", registry.Login},
@@ -128,9 +131,6 @@ var table = [...]entry{
 
 // later are Docker's commands that are known and not there yet.
 var later = [...]string{"checkpoint"}
-
-// laterOf are verbs of nouns that are known and not there yet.
-var laterOf = [...]string{"volume create", "volume prune", "volume remove", "volume rm"}
 
 // refused are Docker's commands that are not there, and why.
 var refused = [...]struct{ command, why string }{

@@ -27,19 +27,3 @@ func (c *Client) NetworkInspectRaw(ctx context.Context, name string, verbose boo
 	flag(query, "verbose", verbose)
 	return fetch[[]byte](ctx, c, "GET", "/networks/"+segment(name), query, nil)
 }
-
-// VolumeList lists volumes, and tells what went wrong with some.
-func (c *Client) VolumeList(ctx context.Context, f Filters) (list []Volume, warnings []string, err error) {
-	query := url.Values{}
-	filter(query, f)
-	out, err := fetch[struct {
-		Volumes  []Volume
-		Warnings []string
-	}](ctx, c, "GET", "/volumes", query, nil)
-	return out.Volumes, out.Warnings, err
-}
-
-// VolumeInspectRaw returns the daemon's JSON as it is.
-func (c *Client) VolumeInspectRaw(ctx context.Context, name string) ([]byte, error) {
-	return fetch[[]byte](ctx, c, "GET", "/volumes/"+segment(name), nil, nil)
-}

@@ -6,9 +6,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/moby/moby/api/types/mount"
-	specs "github.com/opencontainers/runtime-spec/specs-go"
-
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/undo"
@@ -25,6 +22,8 @@ type bundle struct {
 	pid        *joined // another container's pid namespace
 	ipc        *ipc    // another container's
 	root       snapshot.Mount
+	mounts     []spec.Mount      // the user's, with where each lies
+	trees      []supervise.Mount // those that no path leads to
 }
 
 // gather makes the directory and gets hold of all that is not written: network,
@@ -42,6 +41,9 @@ func (b *bundle) gather(ctx context.Context, back *undo.Stack) (err error) {
 	}
 	back.Push(func() error { return detach(ctx, b.containers.cfg.Networks, b.net.sandbox) })
 	if b.root, err = b.containers.rootOf(ctx, b.r); err != nil {
+		return err
+	}
+	if err := b.mountAll(ctx, back); err != nil {
 		return err
 	}
 	if mode := b.r.HostConfig.PidMode; mode.IsContainer() {
@@ -62,6 +64,9 @@ func (b *bundle) close() {
 	}
 	b.pid.close()
 	b.ipc.close()
+	for _, m := range b.trees {
+		m.Tree.Close()
+	}
 }
 
 // makeBundleDir makes an empty directory for a run.
@@ -85,7 +90,7 @@ func (b *bundle) write() (supervise.Config, error) {
 		return supervise.Config{}, err
 	}
 	in.Rootfs = filepath.Join(b.dir, "rootfs")
-	in.NetNS, in.PidNS = b.net.path, b.pid.path()
+	in.NetNS, in.PidNS, in.Mounts = b.net.path, b.pid.path(), b.mounts
 	if r.HostConfig.PidMode.IsHost() {
 		in.PidNS = "host"
 	}
@@ -100,9 +105,6 @@ func (b *bundle) write() (supervise.Config, error) {
 	}
 	oci, err := spec.Build(in)
 	if err != nil {
-		return supervise.Config{}, err
-	}
-	if err := prepareSources(r, oci.Mounts); err != nil {
 		return supervise.Config{}, err
 	}
 	if err := s.cfg.CDI.apply(oci, r.HostConfig.DeviceRequests); err != nil {
@@ -125,34 +127,6 @@ func (b *bundle) write() (supervise.Config, error) {
 	return b.config(oci.Process.Terminal, log), os.WriteFile(filepath.Join(b.dir, "config.json"), data, 0o600)
 }
 
-// prepareSources makes the missing source directories of -v, as Docker does,
-// and refuses a --mount whose source is not there.
-func prepareSources(r *Record, mounts []specs.Mount) error {
-	strict := map[string]bool{}
-	for _, m := range r.HostConfig.Mounts {
-		if m.Type == mount.TypeBind && (m.BindOptions == nil || !m.BindOptions.CreateMountpoint) {
-			strict[m.Source] = true
-		}
-	}
-	for _, m := range mounts {
-		if m.Type != "bind" {
-			continue
-		}
-		if _, err := os.Stat(m.Source); err == nil {
-			continue
-		} else if !errors.Is(err, os.ErrNotExist) {
-			return fault.New(fault.Invalid, "cannot bind %s: %w", m.Source, err)
-		}
-		if strict[m.Source] {
-			return noSource(m.Source)
-		}
-		if err := os.MkdirAll(m.Source, 0o755); err != nil {
-			return fault.New(fault.Invalid, "error while creating mount source path '%s': %w", m.Source, err)
-		}
-	}
-	return nil
-}
-
 // config is what the supervising process must know.
 func (b *bundle) config(tty bool, log supervise.Log) supervise.Config {
 	r, s := b.r, b.containers
@@ -169,6 +143,7 @@ func (b *bundle) config(tty bool, log supervise.Log) supervise.Config {
 		NetNS:     b.net.netns,
 		Held:      b.net.sockets,
 		Relays:    relays(b.net.sandbox),
+		Mounts:    b.trees,
 	}
 	if b.ipc != nil {
 		c.Shm = b.ipc.shm

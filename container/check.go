@@ -3,16 +3,12 @@ package container
 import (
 	"errors"
 	"os"
-	"path"
 	"regexp"
 	"runtime"
 	"slices"
-	"sort"
 	"strings"
 
 	wire "github.com/moby/moby/api/types/container"
-	"github.com/moby/moby/api/types/mount"
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
@@ -46,7 +42,6 @@ func (c *creation) check() error {
 	config, h := req.Config, req.HostConfig
 	for _, err := range []error{
 		s.logs.choose(&h.LogConfig),
-		unsupported(config, h),
 		checkConfig(config),
 		checkForeign(h),
 		checkLimits(h),
@@ -71,27 +66,44 @@ func (c *creation) check() error {
 	if err := network.CheckPorts(ports); err != nil {
 		return err
 	}
-	if _, err := spec.Build(spec.Input{ID: "check", Config: config, HostConfig: h, Path: "check"}); err != nil {
+	mounts, err := c.checkMounts(h)
+	if err != nil {
+		return err
+	}
+	if _, err := spec.Build(spec.Input{ID: "check", Config: config, HostConfig: h, Mounts: mounts, Path: "check"}); err != nil {
 		return err
 	}
 	if _, err := network.Hosts(network.HostsFile{Extra: h.ExtraHosts, HostGateways: s.cfg.hostGateways()}); err != nil {
 		return err
 	}
-	return checkSources(h.Mounts)
+	return nil
 }
 
-// checkSources refuses a --mount whose source is not there and shall not be
-// made.
-func checkSources(list []mount.Mount) error {
-	for _, m := range list {
-		if m.Type != mount.TypeBind || m.BindOptions != nil && m.BindOptions.CreateMountpoint {
+// checkMounts refuses mounts that cannot be: among others a --mount whose source is
+// not there and shall not be made.
+func (c *creation) checkMounts(h *wire.HostConfig) ([]spec.Mount, error) {
+	mounts, err := spec.Wanted(h)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range mounts {
+		if !m.Strict {
 			continue
 		}
 		if _, err := os.Stat(m.Source); errors.Is(err, os.ErrNotExist) {
-			return noSource(m.Source)
+			return nil, noSource(m.Source)
 		}
 	}
-	return nil
+	for _, from := range h.VolumesFrom {
+		name, _, err := spec.ParseVolumesFrom(from)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := c.containers.store.find(name); err != nil {
+			return nil, forCreate(err)
+		}
+	}
+	return mounts, nil
 }
 
 func noSource(source string) error {
@@ -160,6 +172,10 @@ func checkLimits(h *wire.HostConfig) error {
 		return bad("Minimum memoryswap limit should be larger than memory limit, see usage")
 	case h.Memory == 0 && h.MemorySwap > 0:
 		return bad("You should always set the Memory limit when using Memoryswap limit, see usage")
+	case h.MemorySwap < -1: // the kernel would refuse it when the container starts
+		return bad("Invalid memory swap limit %d: use -1 for none", h.MemorySwap)
+	case h.MemoryReservation < -1:
+		return bad("Invalid memory reservation %d: use -1 for none", h.MemoryReservation)
 	case h.MemoryReservation > 0 && h.MemoryReservation < minMemory:
 		return bad("Minimum memory reservation allowed is 6MB")
 	case h.Memory > 0 && h.MemoryReservation > h.Memory:
@@ -256,41 +272,4 @@ func (c *creation) checkRuntime(h *wire.HostConfig) error {
 		return fault.New(fault.NotImplemented, "--init needs the program tare-init beside tared, and it is not there")
 	}
 	return nil
-}
-
-// unsupported refuses by name what a later version will do. Nothing that is
-// asked for is silently left out.
-func unsupported(c *wire.Config, h *wire.HostConfig) error {
-	asked := map[string]bool{
-		"anonymous volumes (Volumes)":               len(uncovered(c.Volumes, h)) > 0,
-		"volume drivers (VolumeDriver)":             h.VolumeDriver != "",
-		"volumes of other containers (VolumesFrom)": len(h.VolumesFrom) > 0,
-	}
-	var names []string
-	for name, is := range asked {
-		if is {
-			names = append(names, name)
-		}
-	}
-	if len(names) == 0 {
-		return nil
-	}
-	sort.Strings(names)
-	return fault.New(fault.NotImplemented, "not supported yet: %s", strings.Join(names, ", "))
-}
-
-// uncovered lists the volumes that none of the user's mounts takes the place
-// of. Some clients name every mount's target as a volume too.
-func uncovered(volumes map[string]struct{}, h *wire.HostConfig) []string {
-	mounts, err := spec.UserMounts(h)
-	if err != nil { // told elsewhere
-		return nil
-	}
-	var list []string
-	for target := range volumes {
-		if !slices.ContainsFunc(mounts, func(m specs.Mount) bool { return m.Destination == path.Clean(target) }) {
-			list = append(list, target)
-		}
-	}
-	return list
 }

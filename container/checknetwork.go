@@ -174,8 +174,8 @@ func wrongSettings(n *network.Network, name string, e *wirenet.EndpointSettings)
 		if n == nil || n.Predefined || !a.IsValid() {
 			continue
 		}
-		if !slices.ContainsFunc(n.IPAM.Config, func(c wirenet.IPAMConfig) bool { return c.Subnet.Contains(a) }) {
-			add("no configured subnet or ip-range contain the IP address %s", a)
+		if err := n.CheckAddress(a); err != nil {
+			add("%s", err)
 		}
 	}
 	if len(e.MacAddress) != 0 && len(e.MacAddress) != 6 {

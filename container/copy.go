@@ -94,7 +94,7 @@ func fileMode(mode uint32) os.FileMode {
 func (f *Files) Stat(ctx context.Context, nameOrID, given string) (stat wire.PathStat, err error) {
 	err = f.at(ctx, nameOrID, given, func(_ Record, v *view, a asked, place *os.File, st *unix.Stat_t) error {
 		stat, err = v.stat(a, st)
-		return err
+		return noFile(err, a, nameOrID)
 	})
 	return stat, err
 }
@@ -106,7 +106,7 @@ func (f *Files) Archive(ctx context.Context, nameOrID, given string, begin func(
 	return f.at(ctx, nameOrID, given, func(r Record, v *view, a asked, place *os.File, st *unix.Stat_t) error {
 		stat, err := v.stat(a, st)
 		if err != nil {
-			return err
+			return noFile(err, a, nameOrID)
 		}
 		f.containers.publish(r, events.ActionArchivePath)
 		w, err := begin(stat)

@@ -13,7 +13,6 @@ import (
 	wire "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	wirenet "github.com/moby/moby/api/types/network"
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
@@ -50,11 +49,11 @@ func (s *Service) Create(ctx context.Context, req CreateRequest) (id string, war
 	if r.Image.ChainID, err = s.cfg.Images.Unpacked(ctx, c.image); err != nil {
 		return "", nil, err
 	}
-	if err := c.make(r); err != nil {
+	if err := c.make(ctx, r); err != nil {
 		return "", nil, err
 	}
 	s.publish(*r, events.ActionCreate)
-	return r.ID, slices.Concat(warnings, limitWarnings(h), imageWarnings(c.image, h), platformWarnings(c.image, req.Platform), portWarnings(h)), nil
+	return r.ID, slices.Concat(warnings, limitWarnings(h), platformWarnings(c.image, req.Platform), portWarnings(h)), nil
 }
 
 // creation is one container that is being made: from the request, by the image,
@@ -148,24 +147,9 @@ func platformWarnings(img image.Image, wanted string) []string {
 	return []string{fmt.Sprintf("The requested image's platform (%s) does not match the detected host platform (%s) and no specific platform was requested", own, machine)}
 }
 
-// imageWarnings names what an image asks for and does not get yet. The user
-// asked for none of it, so it is no reason to refuse the container.
-func imageWarnings(img image.Image, h *wire.HostConfig) []string {
-	var list []string
-	c := img.Config.Config
-	mounts, _ := spec.UserMounts(h) // what is wrong with them has been said
-	for _, target := range slices.Sorted(maps.Keys(c.Volumes)) {
-		if slices.ContainsFunc(mounts, func(m specs.Mount) bool { return m.Destination == path.Clean(target) }) {
-			continue
-		}
-		list = append(list, fmt.Sprintf("the image's volume %s is not supported yet: what is written there stays in the container's own layer", target))
-	}
-	return list
-}
-
 // make gives the container its name, its directory and its writable layer,
 // and acknowledges it by its record. On failure nothing stays.
-func (c *creation) make(r *Record) (err error) {
+func (c *creation) make(ctx context.Context, r *Record) (err error) {
 	s := c.containers
 	var back undo.Stack
 	defer back.OnError(&err)
@@ -184,10 +168,17 @@ func (c *creation) make(r *Record) (err error) {
 	if err := limitStorage(s.cfg.Snapshots, r); err != nil {
 		return err
 	}
+	furnished, err := c.furnish(ctx, r, &back)
+	if err != nil {
+		return err
+	}
 	if err := s.store.add(r); err != nil {
 		return err
 	}
 	s.links.add(r)
+	if err := furnished.publish(); err != nil { // the container is there: it gets its volumes by its start
+		s.cfg.Log.Error("a volume of a new container cannot be named", "container", r.ID, "err", err)
+	}
 	return nil
 }
 
@@ -276,6 +267,11 @@ func mergeImage(c *wire.Config, img image.Image) {
 	}
 	if c.Labels == nil {
 		c.Labels = map[string]string{}
+	}
+	if len(ic.Volumes) > 0 {
+		all := maps.Clone(ic.Volumes)
+		maps.Copy(all, c.Volumes)
+		c.Volumes = all
 	}
 }
 

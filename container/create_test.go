@@ -62,37 +62,24 @@ func TestMergeImage(t *testing.T) {
 	}
 }
 
-func TestImageWarnings(t *testing.T) {
-	img := testImage(nil, nil)
-	if got := imageWarnings(img, &wire.HostConfig{}); len(got) != 0 {
-		t.Errorf("a plain image: %q", got)
+// An image's volumes are the container's, beside those of the user.
+func TestVolumesOfAnImage(t *testing.T) {
+	img := testImage(nil, []string{"c"})
+	img.Config.Config.Volumes = map[string]struct{}{"/data": {}, "/h/": {}}
+	config := &wire.Config{Volumes: map[string]struct{}{"/mine": {}}}
+	mergeImage(config, img)
+	if len(config.Volumes) != 3 || len(img.Config.Config.Volumes) != 2 {
+		t.Errorf("%v of %v", config.Volumes, img.Config.Config.Volumes)
 	}
-	img.Config.Config.Volumes = map[string]struct{}{"/data": {}}
-	if got := imageWarnings(img, &wire.HostConfig{}); len(got) != 1 || !strings.Contains(got[0], "/data") {
-		t.Errorf("an image with a volume: %q", got)
+	h := &wire.HostConfig{VolumeDriver: "d", Tmpfs: map[string]string{"/mine": ""}}
+	got, err := ownVolumes(config.Volumes, h, map[string]bool{"/h": true})
+	if err != nil || len(got) != 1 || got[0].Destination != "/data" || got[0].Driver != "d" {
+		t.Errorf("%+v, %v", got, err)
 	}
-	if got := imageWarnings(img, &wire.HostConfig{Binds: []string{"/srv:/data"}}); len(got) != 0 {
-		t.Errorf("a volume that the user mounts: %q", got)
-	}
-}
-
-func TestRefusals(t *testing.T) {
-	for name, h := range map[string]wire.HostConfig{
-		"VolumesFrom": {VolumesFrom: []string{"x"}},
-	} {
-		if err := unsupported(&wire.Config{}, &h); !errors.Is(err, fault.NotImplemented) {
-			t.Errorf("%s: %v", name, err)
+	for _, bad := range []string{"/", "..", "/a\x00"} {
+		if got, err := ownVolumes(map[string]struct{}{bad: {}}, h, map[string]bool{}); !errors.Is(err, fault.Invalid) {
+			t.Errorf("%q: %+v, %v", bad, got, err)
 		}
-	}
-	covered := wire.HostConfig{Binds: []string{"/h:/data:ro"}}
-	if err := unsupported(&wire.Config{Volumes: map[string]struct{}{"/data/": {}}}, &covered); err != nil {
-		t.Errorf("a volume that is a bind mount's target: %v", err)
-	}
-	if err := unsupported(&wire.Config{Volumes: map[string]struct{}{"/other": {}}}, &covered); !errors.Is(err, fault.NotImplemented) {
-		t.Errorf("a volume of its own: %v", err)
-	}
-	if err := unsupported(&wire.Config{}, &wire.HostConfig{}); err != nil {
-		t.Errorf("a plain request: %v", err)
 	}
 }
 

@@ -181,6 +181,7 @@ func (v *vigil) finish(exit supervise.Exit) {
 	s.publish(r, events.ActionDie, "exitCode", strconv.Itoa(exit.Code),
 		"execDuration", strconv.Itoa(int(exit.ExitedAt.Sub(r.StartedAt).Seconds())))
 	publishPlaces(s.cfg.Events, r.Sandbox, events.ActionDisconnect)
+	s.tellVolumes(&r, events.ActionUnmount)
 	l.end(v.run)
 	l.tell(updated, false)
 	switch {
@@ -244,7 +245,7 @@ func (v *vigil) clean() (rest string) {
 		keeper.Close() // the other side has closed it already
 	}
 	rest, err := moveAway(s.bundles.path(r.ID))
-	errs = append(errs, <-detached, err)
+	errs = append(errs, <-detached, err, s.unmountVolumes(ctx, &r))
 	if err := errors.Join(errs...); err != nil {
 		s.cfg.Log.Error("something of an ended container is left", "container", r.ID, "err", err)
 	}
@@ -263,7 +264,7 @@ func (v *vigil) autoRemove() {
 	if err != nil || current.State.Live() { // somebody was quicker
 		return
 	}
-	if err := s.removeLocked(current); err != nil {
+	if err := s.removeLocked(current, true); err != nil {
 		s.cfg.Log.Error("cannot remove a container that has ended", "container", r.ID, "err", err)
 		v.live.tellFailure(current, err)
 	}

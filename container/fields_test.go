@@ -49,7 +49,7 @@ const (
 	process = "test/e2e/process.txt"
 	sharing = "test/e2e/sharing.txt"
 	devices = "test/e2e/devices.txt"
-	volumes = "not supported yet: " // they have an issue of their own
+	volumes = "test/e2e/volumes.txt"
 )
 
 func mounted(m mount.Mount) func(*CreateRequest) {
@@ -78,7 +78,7 @@ var proofs = map[string]proof{
 	"Config.Healthcheck.Retries":       shown("test/e2e/health.txt", "--health-retries 1"),
 	"Config.ArgsEscaped":               shown(process, ".Config.ArgsEscaped"),
 	"Config.Image":                     shown(process, `"Image":"nosuch"`),
-	"Config.Volumes":                   refused(volumes+"anonymous volumes (Volumes)", func(r *CreateRequest) { r.Config.Volumes = map[string]struct{}{"/v": {}} }),
+	"Config.Volumes":                   shown(volumes, "-v /scratch"),
 	"Config.WorkingDir":                shown(process, "-w /made/here"),
 	"Config.Entrypoint":                shown("container.TestEntrypointAndCommand", "Entrypoint"),
 	"Config.NetworkDisabled":           shown(process, "NetworkDisabled"),
@@ -98,8 +98,8 @@ var proofs = map[string]proof{
 	"HostConfig.RestartPolicy.Name":              shown("test/e2e/lifecycle.txt", "--restart always"),
 	"HostConfig.RestartPolicy.MaximumRetryCount": shown("test/e2e/lifecycle.txt", "--restart on-failure:3"),
 	"HostConfig.AutoRemove":                      shown("test/e2e/run.txt", "--rm"),
-	"HostConfig.VolumeDriver":                    refused(volumes+"volume drivers (VolumeDriver)", func(r *CreateRequest) { r.HostConfig.VolumeDriver = "x" }),
-	"HostConfig.VolumesFrom":                     refused(volumes+"volumes of other containers (VolumesFrom)", func(r *CreateRequest) { r.HostConfig.VolumesFrom = []string{"x"} }),
+	"HostConfig.VolumeDriver":                    shown("test/e2e.TestVolumePlugin", "--volume-driver"),
+	"HostConfig.VolumesFrom":                     shown(volumes, "--volumes-from anon:ro"),
 	"HostConfig.ConsoleSize":                     shown(process, `"ConsoleSize":[33,77]`),
 	"HostConfig.Annotations":                     shown(process, `"annotations":{"org.example":"note"}`),
 	"HostConfig.CapAdd":                          shown("test/e2e/isolation.txt", "--cap-add NET_ADMIN"),
@@ -178,29 +178,29 @@ var proofs = map[string]proof{
 	"HostConfig.Mounts.Source":                                 shown(devices, "src=$WORK/dir"),
 	"HostConfig.Mounts.Target":                                 shown(devices, "dst=/d"),
 	"HostConfig.Mounts.ReadOnly":                               shown(devices, "readonly"),
-	"HostConfig.Mounts.Consistency":                            shown(devices, "Consistency"), // of meaning on other hosts only
+	"HostConfig.Mounts.Consistency":                            shown("test/e2e/idmap.txt", "consistency=idmap"), // of meaning on other hosts only, but for that
 	"HostConfig.Mounts.BindOptions.Propagation":                shown("test/e2e.TestHostMountsFollow", "bind-propagation=rslave"),
 	"HostConfig.Mounts.BindOptions.NonRecursive":               shown("container/spec.TestMountOptions", "NonRecursive: true"),
 	"HostConfig.Mounts.BindOptions.CreateMountpoint":           shown(devices, "CreateMountpoint"),
 	"HostConfig.Mounts.BindOptions.ReadOnlyNonRecursive":       shown("container/spec.TestMountOptions", "ReadOnlyNonRecursive: true"),
 	"HostConfig.Mounts.BindOptions.ReadOnlyForceRecursive":     shown("container/spec.TestMountOptions", "ReadOnlyForceRecursive: true"),
-	"HostConfig.Mounts.VolumeOptions.NoCopy":                   refused(`mounts of type "volume" are not supported`, mounted(mount.Mount{Type: "volume", Target: "/v", VolumeOptions: &mount.VolumeOptions{NoCopy: true}})),
-	"HostConfig.Mounts.VolumeOptions.Labels":                   refused("field VolumeOptions must not be specified", mounted(mount.Mount{Type: "tmpfs", Target: "/v", VolumeOptions: &mount.VolumeOptions{Labels: map[string]string{"a": "b"}}})),
-	"HostConfig.Mounts.VolumeOptions.Subpath":                  refused("field VolumeOptions must not be specified", mounted(mount.Mount{Type: "tmpfs", Target: "/v", VolumeOptions: &mount.VolumeOptions{Subpath: "x"}})),
-	"HostConfig.Mounts.VolumeOptions.DriverConfig.Name":        refused("field VolumeOptions must not be specified", mounted(mount.Mount{Type: "tmpfs", Target: "/v", VolumeOptions: &mount.VolumeOptions{DriverConfig: &mount.Driver{Name: "x"}}})),
-	"HostConfig.Mounts.VolumeOptions.DriverConfig.Options":     refused("field VolumeOptions must not be specified", mounted(mount.Mount{Type: "tmpfs", Target: "/v", VolumeOptions: &mount.VolumeOptions{DriverConfig: &mount.Driver{Options: map[string]string{"a": "b"}}}})),
-	"HostConfig.Mounts.ImageOptions.Subpath":                   refused(`mounts of type "image" are not supported`, mounted(mount.Mount{Type: "image", Target: "/v", ImageOptions: &mount.ImageOptions{Subpath: "x"}})),
-	"HostConfig.Mounts.ClusterOptions":                         refused(`mounts of type "cluster" are not supported`, mounted(mount.Mount{Type: "cluster", Target: "/v", ClusterOptions: &mount.ClusterOptions{}})),
+	"HostConfig.Mounts.VolumeOptions.NoCopy":                   shown(volumes, "volume-nocopy"),
+	"HostConfig.Mounts.VolumeOptions.Labels":                   shown(volumes, "volume-label=l=m"),
+	"HostConfig.Mounts.VolumeOptions.Subpath":                  shown(volumes, "volume-subpath=part"),
+	"HostConfig.Mounts.VolumeOptions.DriverConfig.Name":        shown(volumes, "volume-driver=local"),
+	"HostConfig.Mounts.VolumeOptions.DriverConfig.Options":     shown(volumes, "volume-opt=type=tmpfs"),
+	"HostConfig.Mounts.ImageOptions.Subpath":                   shown(volumes, "image-subpath=data/sub"),
+	"HostConfig.Mounts.ClusterOptions":                         refused("cluster volumes need a swarm", mounted(mount.Mount{Type: "cluster", Target: "/v", ClusterOptions: &mount.ClusterOptions{}})),
 	"HostConfig.Mounts.TmpfsOptions.SizeBytes":                 shown(devices, "tmpfs-size=3m"),
 	"HostConfig.Mounts.TmpfsOptions.Mode":                      shown(devices, "tmpfs-mode=0711"),
 	"HostConfig.Mounts.TmpfsOptions.Options":                   shown(devices, `"TmpfsOptions":{"Options":[["exec"]]}`),
-	"NetworkingConfig.EndpointsConfig.IPAMConfig.IPv4Address":  shown("container.TestWants", "IPv4Address"),
-	"NetworkingConfig.EndpointsConfig.IPAMConfig.IPv6Address":  shown("container.TestWants", "IPv6Address"),
-	"NetworkingConfig.EndpointsConfig.IPAMConfig.LinkLocalIPs": shown("container.TestWants", "LinkLocalIPs"),
-	"NetworkingConfig.EndpointsConfig.Links":                   shown("container.TestWants", "Links"),
-	"NetworkingConfig.EndpointsConfig.Aliases":                 shown("container.TestWants", "Aliases"),
-	"NetworkingConfig.EndpointsConfig.DriverOpts":              shown("container.TestWants", "DriverOpts"),
-	"NetworkingConfig.EndpointsConfig.GwPriority":              shown("container.TestWants", "GwPriority"),
+	"NetworkingConfig.EndpointsConfig.IPAMConfig.IPv4Address":  shown("test/e2e/networks.txt", "--ip 10.99.1.9"),
+	"NetworkingConfig.EndpointsConfig.IPAMConfig.IPv6Address":  shown("test/e2e/networks.txt", "ip6=fd99:1::9"),
+	"NetworkingConfig.EndpointsConfig.IPAMConfig.LinkLocalIPs": shown("test/e2e/networks.txt", "link-local-ip=169.254.9.9"),
+	"NetworkingConfig.EndpointsConfig.Links":                   shown("test/e2e/networks.txt", "--link web:other"),
+	"NetworkingConfig.EndpointsConfig.Aliases":                 shown("test/e2e/networks.txt", "--network-alias nick"),
+	"NetworkingConfig.EndpointsConfig.DriverOpts":              shown("test/e2e/networks.txt", "driver-opt=com.docker.network.endpoint.ifname=lan0"),
+	"NetworkingConfig.EndpointsConfig.GwPriority":              shown("test/e2e/networks.txt", "gw-priority=5"),
 	"NetworkingConfig.EndpointsConfig.MacAddress":              shown(process, "--mac-address 02:42:ac:11:00:99"),
 	"NetworkingConfig.EndpointsConfig.NetworkID":               shown("container.TestWishes", "NetworkID"), // these tell what is, and nothing asks for it
 	"NetworkingConfig.EndpointsConfig.EndpointID":              shown("container.TestWishes", "EndpointID"),
@@ -312,7 +312,8 @@ func (noLimits) CanLimit() error { return fault.New(fault.Invalid, "no limits") 
 
 func checkerConfig(dir string) Config {
 	return Config{DataRoot: dir, Networks: &network.Service{}, Snapshots: noLimits{},
-		Defaults: NewDefaults(Settings{Runtimes: map[string]supervise.Runtime{"tarerun": {}}, DefaultRuntime: "tarerun"})}
+		Defaults: NewDefaults(Settings{Runtimes: map[string]supervise.Runtime{"tarerun": {}}, DefaultRuntime: "tarerun",
+			HostGateways: []netip.Addr{netip.MustParseAddr("10.0.0.1")}})}
 }
 
 // TestRefusedFields carries out each refusal of the table.

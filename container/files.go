@@ -79,12 +79,11 @@ func (f *Files) open(r Record) (*snapshot.Changes, error) {
 		return nil, err
 	}
 	changes.Made = append(changes.Made, strings.TrimPrefix(spec.InitTarget, "/"))
-	mounts, err := spec.UserMounts(r.HostConfig)
-	if err != nil { // of an older daemon that took what is refused today
-		mounts = nil
-	}
-	for _, m := range mounts {
+	for _, m := range r.mounts() {
 		changes.Made = append(changes.Made, strings.TrimPrefix(path.Clean(m.Destination), "/"))
+	}
+	for place := range r.HostConfig.Tmpfs {
+		changes.Made = append(changes.Made, strings.TrimPrefix(path.Clean(place), "/"))
 	}
 	return changes, nil
 }

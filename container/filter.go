@@ -27,7 +27,7 @@ var matchers = map[string]matcher{
 	"network": onNetwork,
 	"volume": func(r Record, v string) bool {
 		return slices.ContainsFunc(mountPoints(r), func(p wire.MountPoint) bool {
-			return p.Source == v || p.Destination == path.Clean(v)
+			return p.Name == v || p.Name == "" && p.Source == v || p.Destination == path.Clean(v)
 		})
 	},
 	"publish": func(r Record, v string) bool {

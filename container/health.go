@@ -33,6 +33,7 @@ type Health struct {
 	mu      sync.Mutex
 	probers map[string]*prober // by container
 	closed  bool
+	late    int            // how many probes were overdue when this daemon began
 	probes  sync.WaitGroup // those under way
 
 	checks, failed atomic.Uint64 // results so far, and those that were no success
@@ -54,6 +55,9 @@ const (
 	// probeEnd bounds the wait for a probe that was killed. One that stands still
 	// with its container does not die before that goes on.
 	probeEnd = 3 * time.Second
+	// lateStep is the time from one overdue probe to the next: about what the start
+	// of one takes of a processor.
+	lateStep = 10 * time.Millisecond
 	// healthFile is the file in the bundle.
 	healthFile = "health.json"
 )
@@ -66,12 +70,21 @@ func (h *Health) begin(r Record) {
 }
 
 // resume watches over a run that an earlier daemon began. The next probe comes
-// when it is due, which may have been a while ago.
+// when it is due. Those that are overdue follow each other: after an outage that is
+// all of them.
 func (h *Health) resume(r Record) {
 	c, ok := checkOf(r.Config)
-	if ok && r.Health != nil {
-		h.watch(r, c, c.due(r, time.Now()))
+	if !ok || r.Health == nil {
+		return
 	}
+	first := c.due(r, time.Now())
+	if first == 0 {
+		h.mu.Lock()
+		first = time.Duration(h.late) * lateStep
+		h.late++
+		h.mu.Unlock()
+	}
+	h.watch(r, c, first)
 }
 
 func (h *Health) watch(r Record, c check, first time.Duration) {

@@ -104,7 +104,11 @@ func (c *Config) hostGateways() []netip.Addr {
 	if given := c.Defaults.get().HostGateways; len(given) > 0 {
 		return given
 	}
-	return []netip.Addr{c.Networks.Gateway()}
+	list := []netip.Addr{c.Networks.Gateway()}
+	if v6 := c.Networks.Gateway6(); v6.IsValid() {
+		list = append(list, v6)
+	}
+	return list
 }
 
 // resolver is what the container asks of its name resolution: each list that it

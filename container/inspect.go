@@ -2,11 +2,9 @@ package container
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	wire "github.com/moby/moby/api/types/container"
-	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/api/types/storage"
 
 	"github.com/tarehq/tare/container/spec"
@@ -90,38 +88,4 @@ func wireState(r Record) *wire.State {
 		FinishedAt: stamp(r.FinishedAt),
 		Health:     r.Health,
 	}
-}
-
-// mountPoints shows what -v, --mount brought in; a tmpfs of --tmpfs is shown
-// in HostConfig alone, as Docker does. A container of an older daemon that took
-// what is refused today is shown without its mounts.
-func mountPoints(r Record) []wire.MountPoint {
-	h := *r.HostConfig
-	h.Tmpfs = nil
-	points := []wire.MountPoint{}
-	user, err := spec.UserMounts(&h)
-	if err != nil {
-		return points
-	}
-	for i, m := range user {
-		p := wire.MountPoint{Type: mount.Type(m.Type), Source: m.Source, Destination: m.Destination, RW: true}
-		if p.Type == mount.TypeTmpfs {
-			p.Source = ""
-		}
-		if i < len(h.Binds) {
-			if parts := strings.SplitN(h.Binds[i], ":", 3); len(parts) == 3 {
-				p.Mode = parts[2]
-			}
-		}
-		for _, o := range m.Options {
-			switch o {
-			case "ro", "rro":
-				p.RW = false
-			case "private", "rprivate", "shared", "rshared", "slave", "rslave":
-				p.Propagation = mount.Propagation(o)
-			}
-		}
-		points = append(points, p)
-	}
-	return points
 }

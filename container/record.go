@@ -8,6 +8,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/network"
 )
 
@@ -22,18 +23,20 @@ type Record struct {
 // Spec is the stored request: Docker's config verbatim, and what create
 // resolved. It changes only by rename and update.
 type Spec struct {
-	ID         string
-	Name       string // without Docker's leading slash
-	Created    time.Time
-	Config     *wire.Config
-	HostConfig *wire.HostConfig
-	Networks   map[string]*wirenet.EndpointSettings // as requested, by name; nil is the network of the mode alone
-	Links      []Link                               `json:",omitempty"` // of HostConfig.Links, which may name others by now
-	Image      Image
-	Path       string   // the program
-	Args       []string // and its arguments
-	Runtime    string   // name of the OCI runtime
-	Boot       string   // the boot that it was created in, random(4) boot_id
+	ID            string
+	Name          string // without Docker's leading slash
+	Created       time.Time
+	Config        *wire.Config
+	HostConfig    *wire.HostConfig
+	Networks      map[string]*wirenet.EndpointSettings // as requested, by name; nil is the network of the mode alone
+	Links         []Link                               `json:",omitempty"` // of HostConfig.Links, which may name others by now
+	Image         Image
+	Path          string           // the program
+	Args          []string         // and its arguments
+	Runtime       string           // name of the OCI runtime
+	Mounts        []spec.Mount     `json:",omitempty"` // what -v, --mount, --volumes-from and the image came to
+	MountedImages map[string]Image `json:",omitempty"` // by place
+	Boot          string           // the boot that it was created in, random(4) boot_id
 }
 
 // Image is the image as it was when the container was created; the name may

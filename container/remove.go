@@ -55,13 +55,14 @@ func (s *Service) Remove(ctx context.Context, nameOrID string, o RemoveOptions) 
 			return nil
 		}
 	}
-	return s.removeLocked(r)
+	return s.removeLocked(r, o.Volumes)
 }
 
 // removeLocked removes a container that does not run, under its operation
 // lock. Its directory goes first, with the record: what is left after a crash
-// has no owner any more and is collected.
-func (s *Service) removeLocked(r Record) error {
+// has no owner any more and is collected. With volumes those without a name of
+// their own go, too.
+func (s *Service) removeLocked(r Record, volumes bool) error {
 	s.logs.forget(&r)
 	rest, err := s.store.remove(r.ID)
 	if err != nil {
@@ -74,6 +75,9 @@ func (s *Service) removeLocked(r Record) error {
 	s.execs.forget(r.ID)
 	s.stats.forget(r.ID)
 	s.publish(r, events.ActionDestroy)
+	if volumes {
+		err = errors.Join(err, s.removeVolumes(context.Background(), &r))
+	}
 	if l != nil {
 		l.dropPending()
 		l.tell(r, true)

@@ -19,6 +19,7 @@ import (
 	"github.com/tarehq/tare/network"
 	"github.com/tarehq/tare/snapshot"
 	"github.com/tarehq/tare/supervise"
+	"github.com/tarehq/tare/volume"
 )
 
 // Images finds the image of a new container.
@@ -36,6 +37,8 @@ type Snapshots interface {
 	Mount(containerID string) (snapshot.Mount, error)
 	CanLimit() error
 	Limit(containerID string, bytes uint64) error
+	ReadOnly(chain digest.Digest) (snapshot.Mount, error)
+	View(containerID string) (*snapshot.View, error)
 	Remove(containerID string) error
 	Changes(containerID string) (*snapshot.Changes, error)
 	Active() []string
@@ -49,6 +52,7 @@ type Config struct {
 	Images             Images
 	Snapshots          Snapshots
 	Networks           *network.Service
+	Volumes            *volume.Service
 	Launcher           *supervise.Launcher
 	Events             *event.Log
 	Defaults           *Defaults
@@ -195,7 +199,11 @@ func (s *Service) Counts() (running, paused, stopped int) {
 func (s *Service) Users() map[digest.Digest][]image.Use {
 	users := map[digest.Digest][]image.Use{}
 	for _, r := range s.store.all() {
-		users[r.Image.ID] = append(users[r.Image.ID], image.Use{Container: r.ID, Running: r.State.Live()})
+		use := image.Use{Container: r.ID, Running: r.State.Live()}
+		users[r.Image.ID] = append(users[r.Image.ID], use)
+		for _, img := range r.MountedImages {
+			users[img.ID] = append(users[img.ID], use)
+		}
 	}
 	return users
 }

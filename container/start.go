@@ -80,7 +80,7 @@ func (s *Service) startLocked(ctx context.Context, r Record) error {
 		l.tell(r, false)
 	}
 	if r.autoRemove() {
-		err = errors.Join(err, s.removeLocked(r))
+		err = errors.Join(err, s.removeLocked(r, true))
 	}
 	return err
 }

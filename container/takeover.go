@@ -3,8 +3,10 @@ package container
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -39,6 +41,7 @@ func (t *takeover) run(ctx context.Context) error {
 		return err
 	}
 	var sandboxes []network.Sandbox
+	var running []Record
 	for i := range found {
 		f := &found[i]
 		if errors.Is(f.err, fault.NotFound) {
@@ -47,13 +50,19 @@ func (t *takeover) run(ctx context.Context) error {
 		if err := t.resume(f); err != nil {
 			return err
 		}
+		running = append(running, f.record)
 		if f.record.Sandbox != nil {
-			sandboxes = append(sandboxes, *f.record.Sandbox)
+			b := *f.record.Sandbox
+			if f.keeper != nil {
+				b.NetNSPath = fmt.Sprintf("/proc/%d/ns/net", f.keeper.Pid())
+			}
+			sandboxes = append(sandboxes, b)
 		}
 	}
 	if err := s.cfg.Networks.Restore(ctx, sandboxes); err != nil {
 		return err
 	}
+	s.cfg.Volumes.Restore(ctx, usedVolumes(running))
 	for _, f := range found {
 		r, l := f.record, s.lives.of(f.record.ID)
 		v := &vigil{containers: s, record: r, live: l}
@@ -69,10 +78,43 @@ func (t *takeover) run(ctx context.Context) error {
 			s.execs.resume(r, f.keeper, f.execs)
 		}
 		s.health.resume(r)
+		if f.keeper != nil {
+			t.settlePlaces(ctx, r)
+		}
 		s.tasks.Go(v.watch)
 	}
 	s.logs.resume(s.store.all())
 	return nil
+}
+
+// settlePlaces has the record of a running container tell which of its places
+// are still there, and takes back those that nobody wishes: the daemon died while
+// they were made or given up.
+func (t *takeover) settlePlaces(ctx context.Context, r Record) {
+	s := t.containers
+	if r.Sandbox == nil {
+		return
+	}
+	c := &connection{containers: s, r: r}
+	fail := func(err error) {
+		if err != nil {
+			s.cfg.Log.Error("a container's places on its networks are not as they should be", "container", r.ID, "err", err)
+		}
+	}
+	now, known := s.cfg.Networks.Sandbox(r.Sandbox.ID)
+	if known && len(now.Endpoints) != len(r.Sandbox.Endpoints) {
+		fail(c.record(ctx, now))
+		c.r.Sandbox = &now
+	}
+	places, wished := r.places(), r.allWishes()
+	for _, e := range c.r.Sandbox.Endpoints {
+		if !slices.ContainsFunc(places, func(p place) bool { return p.network == e.NetworkName || p.id == e.NetworkID }) {
+			fail(c.remove(ctx, e.NetworkID, wished))
+			if updated, err := s.store.find(r.ID); err == nil {
+				c.r = updated
+			}
+		}
+	}
 }
 
 // finding is what was found of a container's supervising process: a connection,

@@ -6,13 +6,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/archive"
-	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/overlayfs"
 	"github.com/tarehq/tare/internal/thread"
@@ -23,9 +20,10 @@ import (
 // view is a container's root with what is mounted in it, to be worked on by
 // descriptors below root alone.
 type view struct {
-	root   *os.File // a place (O_PATH)
-	mounts *os.File // the mount namespace that keeps the root of a container that does not run; else nil
-	unlock func()
+	root    *os.File // a place (O_PATH)
+	mounts  *os.File // the mount namespace that keeps the root of a container that does not run; else nil
+	sources *sources // what is mounted in that one
+	unlock  func()
 }
 
 // close lets the root go: first the mounts, then the container.
@@ -33,6 +31,9 @@ func (v *view) close() {
 	v.root.Close()
 	if v.mounts != nil {
 		v.mounts.Close()
+	}
+	if v.sources != nil {
+		v.sources.close()
 	}
 	if v.unlock != nil {
 		v.unlock()
@@ -118,43 +119,24 @@ func (f *Files) mountedView(ctx context.Context, r *Record, write bool) (*view, 
 	if err != nil {
 		return nil, err
 	}
-	binds, err := f.containers.store.bindsOf(r)
-	if err != nil {
-		return nil, err
+	sources := &sources{containers: f.containers, r: r}
+	if err := sources.open(ctx); err != nil {
+		return nil, errors.Join(err, sources.close())
 	}
 	var v *view
 	thread.Own(func() bool {
-		v, err = mountView(root, binds, r, write)
+		v, err = mountView(root, sources.list, r, write)
 		return false // the thread ends, the namespace with the view
 	})
-	return v, err
-}
-
-// bindsOf lists what of the host is mounted in a container: the engine's files,
-// and what the user asked for, parents before children.
-func (s *store) bindsOf(r *Record) ([]specs.Mount, error) {
-	user, err := spec.UserMounts(r.HostConfig)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, sources.close())
 	}
-	user = slices.DeleteFunc(user, func(m specs.Mount) bool { return m.Type != "bind" })
-	if err := prepareSources(r, user); err != nil {
-		return nil, err
-	}
-	var in spec.Input
-	s.hostFiles(r.ID, &in)
-	var binds []specs.Mount
-	for target, source := range map[string]string{"/etc/hosts": in.Hosts, "/etc/hostname": in.Hostname, "/etc/resolv.conf": in.ResolvConf} {
-		if _, err := os.Stat(source); err == nil { // else it was never started
-			binds = append(binds, specs.Mount{Destination: target, Source: source})
-		}
-	}
-	slices.SortStableFunc(user, func(a, b specs.Mount) int { return len(a.Destination) - len(b.Destination) })
-	return append(binds, user...), nil
+	v.sources = sources
+	return v, nil
 }
 
 // mountView is to be called by a thread that is used for nothing else after.
-func mountView(root snapshot.Mount, binds []specs.Mount, r *Record, write bool) (*view, error) {
+func mountView(root snapshot.Mount, binds []source, r *Record, write bool) (*view, error) {
 	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
 		return nil, os.NewSyscallError("unshare", err)
 	}
@@ -167,19 +149,14 @@ func mountView(root snapshot.Mount, binds []specs.Mount, r *Record, write bool) 
 		return nil, err
 	}
 	v := &view{mounts: mounts}
-	sources, err := openSources(binds)
-	defer closeFDs(sources)
-	if err == nil {
-		v.root, err = mountedRoot(root, r.autoRemove(), write)
-	}
-	if err != nil {
+	if v.root, err = mountedRoot(root, r.autoRemove(), write); err != nil {
 		return nil, errors.Join(err, mounts.Close())
 	}
 	// On the namespace's own root, which is looked at no more: only the descriptor
 	// leads there.
 	err = unix.MoveMount(int(v.root.Fd()), "", unix.AT_FDCWD, "/", unix.MOVE_MOUNT_F_EMPTY_PATH)
 	for i := 0; err == nil && i < len(binds); i++ {
-		err = v.bind(sources[i], binds[i].Destination, write)
+		err = v.bind(int(binds[i].tree.Fd()), binds[i].target, write)
 	}
 	if err == nil && r.HostConfig.ReadonlyRootfs {
 		err = unix.MountSetattr(int(v.root.Fd()), "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
@@ -195,7 +172,6 @@ func mountView(root snapshot.Mount, binds []specs.Mount, r *Record, write bool) 
 // to others, who may start the container meanwhile.
 func mountedRoot(m snapshot.Mount, volatile, write bool) (*os.File, error) {
 	fd, err := -1, error(nil)
-	trees := m.Trees()
 	switch {
 	case write && m.Dir == "":
 		if volatile { // see supervise.Rootfs
@@ -206,57 +182,13 @@ func mountedRoot(m snapshot.Mount, volatile, write bool) (*os.File, error) {
 		fd, err = overlayfs.Mount(overlayfs.Overlay{Lower: m.Lower, Upper: m.Upper, Work: m.Work}, 0)
 	case write:
 		fd, err = overlayfs.Bind(m.Dir, 0)
-	case len(trees) == 1:
-		fd, err = overlayfs.Bind(trees[0], unix.MOUNT_ATTR_RDONLY)
 	default:
-		fd, err = overlayfs.Mount(overlayfs.Overlay{Lower: trees, Shared: true}, unix.MOUNT_ATTR_RDONLY)
+		return readOnlyRoot(m)
 	}
 	if err != nil {
 		return nil, fault.New(fault.Internal, "cannot mount the container's root: %w", err)
 	}
 	return os.NewFile(uintptr(fd), "root"), nil
-}
-
-// openSources makes the mounts that a container has of the host, at no place yet.
-func openSources(binds []specs.Mount) (fds []int, err error) {
-	for _, m := range binds {
-		fd, err := openSource(m)
-		if err != nil {
-			return fds, &os.PathError{Op: "mount", Path: m.Source, Err: err}
-		}
-		fds = append(fds, fd)
-	}
-	return fds, nil
-}
-
-func openSource(m specs.Mount) (int, error) {
-	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
-	if slices.Contains(m.Options, "rbind") {
-		flags |= unix.AT_RECURSIVE
-	}
-	fd, err := unix.OpenTree(unix.AT_FDCWD, m.Source, flags)
-	if err != nil {
-		return -1, err
-	}
-	err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_PRIVATE})
-	readOnly := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
-	switch {
-	case err != nil:
-	case slices.Contains(m.Options, "rro"):
-		err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &readOnly)
-	case slices.Contains(m.Options, "ro"):
-		err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &readOnly)
-	}
-	if err != nil {
-		unix.Close(fd)
-	}
-	return fd, err
-}
-
-func closeFDs(fds []int) {
-	for _, fd := range fds {
-		unix.Close(fd)
-	}
 }
 
 // bind gives a mount its place in the container.

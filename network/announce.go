@@ -9,15 +9,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// announce tells the neighbours of an interface, in the calling thread's
-// namespace, which MAC address its addresses are at: someone may have had them
-// before under another. The packets are a gratuitous ARP request (RFC 5227) and
-// unsolicited neighbour advertisements (RFC 4861, 7.2.6).
-func announce(index int, e *Endpoint) error {
+// announce tells an endpoint's neighbours which MAC address its addresses are
+// at, if someone may have had them before under another. It comes after the
+// rules, which stop what they do not know. It is a courtesy: what fails shows
+// only where a neighbour remembers, and fades there.
+func (s *Service) announce(b *box, e *Endpoint) {
 	mac, err := net.ParseMAC(e.MAC)
-	if err != nil {
-		return nil // the driver's own affair
+	if !e.Chosen && e.Driver == networkBridge || err != nil {
+		return
 	}
+	index, err := b.routes.interfaceIndex(e.Interface)
+	if err != nil {
+		return
+	}
+	_ = s.enter(b.ns, func() error { return sendAnnouncements(index, mac, e) })
+}
+
+// sendAnnouncements sends, in the calling thread's namespace, a gratuitous ARP
+// request (RFC 5227) and an unsolicited neighbour advertisement (RFC 4861,
+// 7.2.6).
+func sendAnnouncements(index int, mac net.HardwareAddr, e *Endpoint) error {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open a packet socket: %w", err)
@@ -31,8 +42,9 @@ func announce(index int, e *Endpoint) error {
 		frames = append(frames, unsolicitedNA(mac, e.Address6.Addr()))
 	}
 	for _, f := range frames {
-		// It is a courtesy: nobody may be listening, or the link not be there yet.
-		_ = unix.Sendto(fd, f, 0, &unix.SockaddrLinklayer{Ifindex: index})
+		if err := unix.Sendto(fd, f, 0, &unix.SockaddrLinklayer{Ifindex: index}); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -37,20 +37,24 @@ func (s *Service) Attach(ctx context.Context, r Request) (*Attachment, error) {
 	}
 	lans, err := s.join(r.Wants)
 	if err != nil {
-		return nil, err
+		return nil, setUpError(err)
 	}
 	defer s.unjoin(lans)
 	if err := s.reviveAll(ctx, lans); err != nil {
-		return nil, err
+		return nil, setUpError(err)
 	}
 	a, err := s.attach(ctx, r, lans)
 	if err != nil {
-		return nil, fault.New(fault.KindOf(err), "failed to set up container networking: %w", err)
+		return nil, setUpError(err)
 	}
 	for _, l := range lans {
 		s.wantPool(ctx, l)
 	}
 	return a, nil
+}
+
+func setUpError(err error) error {
+	return fault.New(fault.KindOf(err), "failed to set up container networking: %w", err)
 }
 
 // begin counts an operation that Close has to wait for.
@@ -140,6 +144,9 @@ func (s *Service) attach(ctx context.Context, r Request, lans []*lan) (_ *Attach
 	}
 	if err = s.publish(a.Sandbox, b); err != nil {
 		return nil, s.connectivityError(a.Sandbox, err)
+	}
+	for i := range a.Endpoints {
+		s.announce(b, &a.Endpoints[i])
 	}
 	s.hold(a.ID, b)
 	return a, nil
@@ -305,9 +312,6 @@ func (s *Service) plug(ctx context.Context, b *box, l *lan, sb *Sandbox, i int) 
 		if e.MAC, err = s.macOf(b, p); err != nil {
 			return err
 		}
-	}
-	if e.Chosen || l.driver != nil {
-		return s.enter(b.ns, func() error { return announce(p.index, e) })
 	}
 	return nil
 }

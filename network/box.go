@@ -14,10 +14,12 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/thread"
 )
 
@@ -141,6 +143,9 @@ func (s *Service) furnish(l *lan) (_ *box, err error) {
 	return b, b.routes.do(up...)
 }
 
+// fullWait is how long a port waits for room on a bridge that is full.
+const fullWait = 2 * time.Second
+
 // addPort makes an interface pair between the box and the lan's bridge.
 func (s *Service) addPort(b *box, l *lan, name string) (*port, error) {
 	s.mu.Lock()
@@ -150,7 +155,17 @@ func (s *Service) addPort(b *box, l *lan, name string) (*port, error) {
 		return nil, l.whyDown(nil)
 	}
 	p := &port{host: interfaceName(s.prefix)}
-	err := s.routes.do(addVeth(p.host, br.index, br.mtu, name, int(b.ns.Fd())), setHairpin(p.host))
+	add := func() error {
+		return s.routes.do(addVeth(p.host, br.index, br.mtu, name, int(b.ns.Fd())), setHairpin(p.host))
+	}
+	err := add()
+	// Ports of containers that have ended may still be on their way out.
+	for end := time.Now().Add(fullWait); errors.Is(err, unix.EXFULL) && time.Now().Before(end); err = add() {
+		time.Sleep(fullWait / 100)
+	}
+	if errors.Is(err, unix.EXFULL) {
+		return nil, fault.New(fault.Unavailable, "the network's bridge has as many ports as the kernel gives one, 1023: use another network")
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -66,6 +66,14 @@ func (s *Service) known(id string) (Sandbox, error) {
 	return b, nil
 }
 
+// Sandbox gives a sandbox as it is, false if it is not known. After Restore some
+// of its places may be missing: of those that were being given up when the
+// daemon ended.
+func (s *Service) Sandbox(id string) (Sandbox, bool) {
+	b, err := s.known(id)
+	return b, err == nil
+}
+
 func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l *lan, w Want) (_ Sandbox, _ []*os.File, err error) {
 	before, err := s.known(asked.ID)
 	if err != nil {
@@ -92,6 +100,7 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 	last := &a.Endpoints[len(a.Endpoints)-1]
 	defer func() {
 		if err != nil {
+			s.unname(ctx, before, netns)
 			closeAll(a.Sockets)
 			s.doom(s.removalOf(last, nil, false))
 			s.clearDoomed()
@@ -119,7 +128,21 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 	if err = s.republish(before, a.Sandbox); err != nil {
 		return asked, nil, s.connectivityError(a.Sandbox, err)
 	}
+	s.announce(b, last)
 	return a.Sandbox, a.Sockets, nil
+}
+
+// unname tells of a sandbox as it is after all.
+func (s *Service) unname(ctx context.Context, b Sandbox, netns *os.File) {
+	switch {
+	case s.names == nil:
+	case b.hasNames():
+		// What fails is told again with the next change.
+		held, _ := s.names.Set(context.WithoutCancel(ctx), b, netns, nil)
+		closeAll(held)
+	default:
+		s.names.Drop(b.ID)
+	}
 }
 
 // openBox opens a container's namespace; netns stays the caller's.

@@ -360,6 +360,9 @@ func (s *Service) bridgeOf(l *lan) *bridge {
 		name: l.Bridge, mtu: l.opts.mtu, mac: bridgeMAC(s.cfg.Identity, l.Bridge), address4: l.own(false), address6: l.own(true),
 		internal: l.Internal, open: s.cfg.ForwardAll,
 	}
+	if l.Name == networkBridge {
+		b.mac = bridgeMAC(s.cfg.Name, l.Bridge) // as ever
+	}
 	if b.mtu == 0 {
 		b.mtu = defaultMTU
 	}

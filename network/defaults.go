@@ -110,7 +110,6 @@ func (s *Service) raiseDefault() (made bool, err error) {
 		return false, err
 	}
 	b := s.bridgeOf(l)
-	b.mac = bridgeMAC(s.cfg.Name, s.cfg.Bridge)
 	if made, err = b.raise(); err != nil {
 		return made, err
 	}

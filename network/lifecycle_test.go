@@ -600,8 +600,8 @@ func TestRefusals(t *testing.T) {
 		kind    fault.Kind
 		text    string
 	}{
-		{Request{Wants: []Want{{Network: "backend"}}}, fault.NotFound, "network backend not found"},
-		{Request{Wants: []Want{{Network: "host"}}}, fault.Invalid, "network host has no endpoints"},
+		{Request{Wants: []Want{{Network: "backend"}}}, fault.NotFound, "failed to set up container networking: network backend not found"},
+		{Request{Wants: []Want{{Network: "host"}}}, fault.Invalid, "failed to set up container networking: network host has no endpoints"},
 		{Request{Wants: []Want{{}}, Ports: []Port{{Proto: "dccp", ContainerPort: 1}}}, fault.Invalid, "invalid proto: dccp"},
 		{Request{Wants: []Want{{}}, Ports: []Port{{HostPort: 2, HostPortEnd: 1, ContainerPort: 1}}}, fault.Invalid, "invalid range of host ports: 2-1"},
 	} {

@@ -148,7 +148,7 @@ func (d *EmbeddedDNS) Settle() {
 }
 
 // Close leaves the process to the next daemon, if it has anything to do.
-func (d *EmbeddedDNS) Close() {
+func (d *EmbeddedDNS) Close() error {
 	d.mu.Lock()
 	d.closed = true
 	left := d.sandboxes
@@ -163,6 +163,7 @@ func (d *EmbeddedDNS) Close() {
 	}
 	d.talk.Unlock()
 	d.background.Wait()
+	return nil
 }
 
 // tellLocked tells the process of a sandbox, and starts it if need be. It makes
@@ -192,6 +193,10 @@ func (a *answered) tell(ctx context.Context, conn *dns.Conn, outlets *dns.Outlet
 		}
 		defer made.Close()
 		outlets = made
+	}
+	if a.lifeline != nil && broken(a.lifeline) { // by whoever held its end too shortly
+		a.lifeline.Close()
+		a.lifeline = nil
 	}
 	with := *outlets
 	with.Lifeline = a.lifeline
@@ -231,6 +236,13 @@ func (a *answered) tieLifeline() ([]*os.File, error) {
 	return []*os.File{os.NewFile(uintptr(fds[1]), LifelineName)}, nil
 }
 
+// broken tells whether the other end of a pipe is closed.
+func broken(lifeline *os.File) bool {
+	fds := []unix.PollFd{{Fd: int32(lifeline.Fd())}}
+	n, err := unix.Poll(fds, 0)
+	return err == nil && n > 0
+}
+
 func (a *answered) close() {
 	for _, f := range []*os.File{a.netns, a.lifeline} {
 		if f != nil {
@@ -254,13 +266,13 @@ func (s *Sandbox) hasNames() bool {
 }
 
 // lookups is what the resolver is told of a sandbox. Names are looked for on
-// the network with the default route first.
+// the network with the default route first, on internal ones last.
 func lookups(s Sandbox) dns.Sandbox {
 	out := dns.Sandbox{ID: s.ID, Servers: s.DNS.Servers, Dots: choosesDots(s.DNS.Options)}
 	endpoints := slices.Clone(s.Endpoints)
 	slices.SortStableFunc(endpoints, func(a, b Endpoint) int {
-		switch {
-		case a.Internal != b.Internal && b.Internal, a.before(&b):
+		switch first := a.before(&b); {
+		case a.Internal != b.Internal && b.Internal, a.Internal == b.Internal && first:
 			return -1
 		case a.Internal != b.Internal, b.before(&a):
 			return 1

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -114,6 +115,9 @@ func (d *EmbeddedDNS) replace(ctx context.Context, conn *dns.Conn, hello *dns.He
 	return conn.Replace(ctx, program)
 }
 
+// resolverThreads answer more than a host's containers ask.
+const resolverThreads = 4
+
 // startLocked starts a process and tells it of all sandboxes.
 func (d *EmbeddedDNS) startLocked(ctx context.Context) error {
 	path, err := d.program()
@@ -136,7 +140,7 @@ func (d *EmbeddedDNS) startLocked(ctx context.Context) error {
 	}
 	defer theirs.Close()
 	proc, err := os.StartProcess(path, []string{"tare-dns", d.dir}, &os.ProcAttr{
-		Dir: "/", Env: []string{"GOGC=50"}, Files: []*os.File{null, null, log, theirs}, Sys: &syscall.SysProcAttr{Setsid: true},
+		Dir: "/", Env: []string{"GOGC=50", fmt.Sprintf("GOMAXPROCS=%d", min(runtime.NumCPU(), resolverThreads))}, Files: []*os.File{null, null, log, theirs}, Sys: &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {
 		own.Close()

@@ -56,26 +56,26 @@ func emptyPlace(t *testing.T) place {
 }
 
 // lookup asks the resolver of the place.
-func (p place) lookup(host string) ([]string, error) {
+func (p place) lookup(host string, patience time.Duration) ([]string, error) {
 	r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, proto, _ string) (conn net.Conn, err error) {
 		err = p.try(func() error { conn, err = new(net.Dialer).DialContext(ctx, proto, dns.Address.String()); return err })
 		return conn, err
 	}}
-	ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	return r.LookupHost(ctx, host+".")
 }
 
 func (p place) finds(t *testing.T, when, host, want string) {
 	t.Helper()
-	if got, err := p.lookup(host); err != nil || !slices.Equal(got, []string{want}) {
+	if got, err := p.lookup(host, 20*time.Second); err != nil || !slices.Equal(got, []string{want}) {
 		t.Errorf("%s, %s is %v, %v; want %s", when, host, got, err, want)
 	}
 }
 
 func (p place) findsNot(t *testing.T, when, host string) {
 	t.Helper()
-	if got, err := p.lookup(host); err == nil {
+	if got, err := p.lookup(host, 20*time.Second); err == nil {
 		t.Errorf("%s, %s is %v", when, host, got)
 	}
 }
@@ -150,7 +150,7 @@ func TestResolverOutlivesEverybody(t *testing.T) {
 	first := hello(t, dir)
 
 	must(t, unix.Kill(first.PID, unix.SIGKILL))
-	testutil.Eventually(t, 10*time.Second, "another one answers", func() bool { _, err := web.lookup("db"); return err == nil })
+	testutil.Eventually(t, 10*time.Second, "another one answers", func() bool { _, err := web.lookup("db", time.Second); return err == nil })
 	db.finds(t, "after its death", "web", "10.1.0.2")
 	second := hello(t, dir)
 
@@ -171,7 +171,11 @@ func TestResolverOutlivesEverybody(t *testing.T) {
 	}
 	d.Close()
 
-	d = openDNS(t, buildResolver(t, t.TempDir()), dir)
+	path, err := program()
+	must(t, err)
+	other := filepath.Join(t.TempDir(), "tare-dns")
+	must(t, exec.Command("cp", path, other).Run())
+	d = openDNS(t, func() (string, error) { return other, nil }, dir)
 	if now := hello(t, dir); now.PID != second.PID || now.Program == second.Program {
 		t.Errorf("another version is %+v, was %+v", now, second)
 	}
@@ -199,7 +203,7 @@ func TestResolverIsMadeAnew(t *testing.T) {
 	d.Close()
 	was := hello(t, dir)
 	must(t, unix.Kill(was.PID, unix.SIGKILL))
-	testutil.Eventually(t, 10*time.Second, "it is gone", func() bool { _, err := web.lookup("web"); return err != nil })
+	testutil.Eventually(t, 10*time.Second, "it is gone", func() bool { _, err := web.lookup("web", 200*time.Millisecond); return err != nil })
 
 	d = openDNS(t, program, dir)
 	s.NetNSPath = fmt.Sprintf("/proc/self/fd/%d", web.ns.Fd())
@@ -207,7 +211,7 @@ func TestResolverIsMadeAnew(t *testing.T) {
 	must(t, err)
 	web.finds(t, "after both were gone", "web", "10.1.0.2")
 	// One that does not answer is ended.
-	d.patience = time.Second
+	d.patience = 2 * time.Second
 	d.conn.Patience = d.patience
 	must(t, unix.Kill(hello(t, dir).PID, unix.SIGSTOP))
 	s.Endpoints[0].DNSNames = []string{"www"}
@@ -217,4 +221,35 @@ func TestResolverIsMadeAnew(t *testing.T) {
 	d.Drop("w")
 	d.Close()
 	testutil.Eventually(t, 10*time.Second, "the process ends", gone(dir))
+}
+
+// Names are looked for on internal networks last, else where the default route
+// is first; whether the world may be asked follows from the networks.
+func TestLookups(t *testing.T) {
+	gateway := netip.MustParseAddr("10.1.0.1")
+	on := func(name string, priority int, internal bool, names ...string) Endpoint {
+		e := Endpoint{NetworkID: "id-" + name, NetworkName: name, DNSNames: names, Internal: internal, GwPriority: priority, Address: netip.MustParsePrefix("10.1.0.2/24")}
+		if !internal {
+			e.Gateway = gateway
+		}
+		return e
+	}
+	for _, c := range []struct {
+		endpoints []Endpoint
+		options   []string
+		want      string
+	}{
+		{[]Endpoint{on("z", 9, true, "web"), on("b", 0, false, "web"), on("a", 0, false, "web"), on("c", 1, false, "web")}, []string{"ndots:2"}, "[c a b z] external true dots true"},
+		{[]Endpoint{on("z", 0, true, "web"), on("y", 1, true, "web")}, []string{"ndots:x", "edns0"}, "[y z] external false dots false"},
+		{[]Endpoint{on("bridge", 0, false), on("z", 0, true, "web")}, []string{"edns0"}, "[z] external true dots false"},
+	} {
+		got := lookups(Sandbox{ID: "s", Endpoints: c.endpoints, DNS: Resolver{Options: c.options}})
+		var order []string
+		for _, p := range got.Places {
+			order = append(order, p.Network)
+		}
+		if text := fmt.Sprintf("%v external %v dots %v", order, got.External, got.Dots); text != c.want {
+			t.Errorf("%s, want %s", text, c.want)
+		}
+	}
 }

@@ -149,12 +149,13 @@ func (s *Service) reviveAll(ctx context.Context, lans []*lan) error {
 	return nil
 }
 
-// revive tries again to make a network that could not be made.
+// revive makes a network again that could not be made, or whose bridge somebody
+// has deleted.
 func (s *Service) revive(ctx context.Context, l *lan) error {
 	s.mu.Lock()
-	up := l.failure == nil && (l.bridge != nil || l.driver != nil)
+	up, br := l.failure == nil && (l.bridge != nil || l.driver != nil), l.bridge
 	s.mu.Unlock()
-	if up {
+	if up && (br == nil || s.stands(br)) {
 		return nil
 	}
 	unlock, err := s.working.Lock(ctx, l.ID)
@@ -162,6 +163,7 @@ func (s *Service) revive(ctx context.Context, l *lan) error {
 		return err
 	}
 	defer unlock()
+	s.endPool(l, true) // its namespaces are on no bridge
 	if len(l.nets) == 0 && l.IPAM.Driver != driverNull {
 		taken := &lan{record: l.record, opts: l.opts}
 		if err := s.takeSubnets(ctx, taken, true); err != nil {
@@ -176,8 +178,22 @@ func (s *Service) revive(ctx context.Context, l *lan) error {
 	}
 	s.mu.Lock()
 	l.failure = nil
+	if l.Name == networkBridge {
+		s.startPoolLocked(ctx, l, s.spares)
+	}
 	s.mu.Unlock()
-	return s.renewRules()
+	if err := s.renewRules(); err != nil {
+		return err
+	}
+	// Those that run on it. What is nobody's is being attached just now.
+	_, err = s.reconcilePorts()
+	return err
+}
+
+// stands tells whether the bridge is still the one that was raised.
+func (s *Service) stands(b *bridge) bool {
+	index, err := s.routes.interfaceIndex(b.name)
+	return err == nil && index == b.index
 }
 
 // all are the lans: those that always exist, then the oldest first.

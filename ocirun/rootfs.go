@@ -124,7 +124,18 @@ func (b *builder) changeRoot() {
 		p.do(what, "", unix.SYS_CHROOT, dot)
 	} else {
 		// The old root is stacked on the new one and is then taken off.
+		shared := propagationOptions[b.spec.Linux.RootfsPropagation]&unix.MS_SHARED != 0
+		var old value
+		if shared {
+			old = p.slot()
+			p.do(what, "", unix.SYS_OPENAT, cwd, p.str("/"), num(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC), num(0)).into(old)
+		}
 		p.do(what, "", unix.SYS_PIVOT_ROOT, dot, dot)
+		if shared { // what is tied to the host's mounts would take those off, too
+			p.enter(what, "", old)
+			p.do("untie the host's mounts", "", unix.SYS_MOUNT, num(0), dot, num(0), num(unix.MS_SLAVE|unix.MS_REC), num(0))
+			p.close(old)
+		}
 		p.do("detach the host's mounts", "", unix.SYS_UMOUNT2, dot, num(unix.MNT_DETACH))
 	}
 	p.do(what, "", unix.SYS_CHDIR, p.str("/"))

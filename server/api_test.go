@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"github.com/moby/moby/api/types/volume"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"reflect"
 	"strings"
 	"testing"
@@ -246,6 +248,37 @@ func TestPrunes(t *testing.T) {
 
 func TestVolumes(t *testing.T) {
 	r := newRig(t)
+	if _, _, text := r.do("GET", "/volumes", ""); text != `{"Volumes":[],"Warnings":null}` {
+		t.Error(text)
+	}
+	var v volume.Volume
+	status, _, text := r.do("POST", "/volumes/create", `{"Name":"data","Labels":{"a":"b"}}`)
+	if err := json.Unmarshal([]byte(text), &v); status != 201 || err != nil || v.Name != "data" || v.Driver != "local" || v.Scope != "local" || v.Labels["a"] != "b" || !strings.HasSuffix(v.Mountpoint, "/volumes/data/_data") {
+		t.Errorf("%d %s", status, text)
+	}
+	if status, _, again := r.do("POST", "/v1.30/volumes/create", `{"Name":"data"}`); status != 201 || again != text {
+		t.Errorf("created twice: %d %s", status, again)
+	}
+	r.want(409, "create data: driver 'local' already has volume 'data': volume name must be unique", "POST", "/volumes/create", `{"Name":"data","Driver":"x"}`)
+	r.want(404, `create other: error looking up volume plugin x: plugin "x" not found`, "POST", "/volumes/create", `{"Name":"other","Driver":"x"}`)
+	r.want(400, `create other: invalid option: "x"`, "POST", "/volumes/create", `{"Name":"other","DriverOpts":{"x":"y"}}`)
+	r.want(503, "*", "POST", "/volumes/create", `{"Name":"other","ClusterVolumeSpec":{}}`)
+	if _, _, got := r.do("GET", "/volumes/data", ""); got != text {
+		t.Errorf("it is\n%s, and was made as\n%s", got, text)
+	}
+	for query, want := range map[string]int{`{"name":["at"]}`: 1, `{"name":["^b"]}`: 0, `{"label":["a=b"]}`: 1, `{"label":["a","c"]}`: 0, `{"driver":["local"]}`: 1,
+		`{"driver":["x"]}`: 0, `{"dangling":["true"]}`: 1, `{"dangling":["false"]}`: 0} {
+		if _, _, text := r.do("GET", "/volumes?filters="+url.QueryEscape(query), ""); strings.Count(text, `"Name":"data"`) != want {
+			t.Errorf("%s: %s", query, text)
+		}
+	}
+	r.do("POST", "/volumes/create", "{}") // without a name
+	if status, _, text := r.do("POST", "/volumes/prune", ""); status != 200 || strings.Contains(text, `"data"`) || strings.Count(text, `"`) != 6 {
+		t.Errorf("pruned without all: %d %s", status, text)
+	}
+	if _, _, text := r.do("POST", "/v1.41/volumes/prune", ""); text != `{"VolumesDeleted":["data"],"SpaceReclaimed":0}` {
+		t.Errorf("pruned before 1.42: %s", text)
+	}
 	if _, _, text := r.do("GET", `/volumes?filters={"dangling":["true"],"name":["x"]}`, ""); text != `{"Volumes":[],"Warnings":null}` {
 		t.Error(text)
 	}

@@ -10,8 +10,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/moby/moby/api/types/events"
 	wire "github.com/moby/moby/api/types/network"
 
+	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
 	"github.com/tarehq/tare/internal/label"
@@ -36,11 +38,12 @@ type Places interface {
 type networkHandlers struct {
 	networks Networks
 	places   Places
+	events   *event.Log
 	pruning  chan struct{} // full while networks are pruned
 }
 
-func newNetworkHandlers(n Networks, p Places) *networkHandlers {
-	return &networkHandlers{n, p, make(chan struct{}, 1)}
+func newNetworkHandlers(c Config) *networkHandlers {
+	return &networkHandlers{c.Networks, c.Places, c.Events, make(chan struct{}, 1)}
 }
 
 func (h *networkHandlers) routes() []route {
@@ -190,6 +193,7 @@ func (h *networkHandlers) prune(w http.ResponseWriter, r *request) error {
 	if names == nil {
 		names = []string{}
 	}
+	h.events.Publish(events.NetworkEventType, events.ActionPrune, events.Actor{Attributes: map[string]string{"reclaimed": "0"}})
 	return writeJSON(w, http.StatusOK, wire.PruneReport{NetworksDeleted: names})
 }
 

@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	wirenet "github.com/moby/moby/api/types/network"
 
@@ -111,6 +112,9 @@ func TestNetworkPrune(t *testing.T) {
 		if status, _, text := r.do("POST", "/networks/prune?filters="+url.QueryEscape(filters), ""); status != 200 || text != `{"NetworksDeleted":`+want+`}` {
 			t.Errorf("%s: %d %s, want %s", filters, status, text, want)
 		}
+	}
+	if _, _, text := r.do("GET", "/events?since=0&until="+time.Now().UTC().Format(time.RFC3339Nano), ""); strings.Count(text, `"Action":"prune"`) != 8 || !strings.Contains(text, `"Type":"network"`) || !strings.Contains(text, `{"reclaimed":"0"}`) {
+		t.Error(text)
 	}
 	r.want(400, "invalid filter 'colour'", "POST", `/networks/prune?filters={"colour":["x"]}`, "")
 	r.want(400, "more than one until filter specified", "POST", `/networks/prune?filters={"until":["1h","2h"]}`, "")

@@ -8,19 +8,17 @@ import (
 
 	"github.com/moby/moby/api/types/build"
 	"github.com/moby/moby/api/types/events"
-	"github.com/moby/moby/api/types/volume"
 
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
 )
 
 // pruneHandlers answer the prunes of what there is never any of that nobody
-// needs: there are no volumes and no build cache.
+// needs: there is no build cache.
 type pruneHandlers struct{ events *event.Log }
 
 func (h *pruneHandlers) routes() []route {
 	return []route{
-		{method: "POST", pattern: "/volumes/prune", handle: h.prune(events.VolumeEventType, volume.PruneReport{VolumesDeleted: []string{}}, "all", "label", "label!")},
 		{method: "POST", pattern: "/build/prune", handle: h.prune(events.BuilderEventType, build.CachePruneReport{CachesDeleted: []string{}},
 			"until", "id", "parent", "type", "description", "inuse", "shared", "private", "label", "label!")},
 	}

@@ -1,6 +1,6 @@
 // Package server speaks the Docker Engine API over HTTP.
 //
-// It decodes requests, calls the nouns (container, image, network, event) and
+// It decodes requests, calls the nouns (container, image, network, volume, event) and
 // encodes their answers. Every noun has a file with its handlers and its rows
 // of the routing table. What differs between API versions is in versions.go,
 // and the answers of older ones in the files that begin like it; how errors
@@ -34,6 +34,8 @@ type Config struct {
 	Networks   Networks
 	Firewall   Firewall
 	Places     Places
+	Builder    Builder
+	Volumes    Volumes
 
 	VolumeCopies    VolumeCopies
 	VolumeTransfers VolumeTransfers
@@ -44,12 +46,14 @@ type Config struct {
 }
 
 // Server answers the Engine API. It is an http.Handler for any number of
-// listeners, HTTP/1.1 only: attach and exec take the connection over.
+// listeners, HTTP/1.1 only: attach and exec take the connection over. One that
+// begins with HTTP/2 is a builder's client's.
 type Server struct {
 	routes map[string][]route // by the first segment of the path
 	banner string             // the header Server
 	daemon func() Daemon
 	system *systemHandlers
+	builds *buildHandlers
 	log    *slog.Logger
 }
 
@@ -57,7 +61,8 @@ type Server struct {
 func New(c Config) *Server {
 	s := &Server{routes: map[string][]route{}, banner: "Tare/" + c.Daemon().Version + " (linux)", daemon: c.Daemon, log: c.Log}
 	host := probeHost()
-	s.system = &systemHandlers{c.Daemon, host, c.Containers, c.Images, c.Events}
+	s.system = &systemHandlers{c.Daemon, host, c.Containers, c.Images, c.Volumes, c.Events}
+	s.builds = &buildHandlers{c.Builder, c.Log}
 	for _, rows := range [][]route{
 		s.system.routes(),
 		(&eventHandlers{c.Events}).routes(),
@@ -70,12 +75,14 @@ func New(c Config) *Server {
 		(&containerPruneHandlers{c.Pruning}).routes(),
 		(&registryHandlers{c.Registries}).routes(), // before the images: /images/search is no image
 		(&imageHandlers{c.Images, c.Transfers}).routes(),
-		(&usageHandlers{c.Containers, c.Images, c.Logs}).routes(),
-		newNetworkHandlers(c.Networks, c.Places).routes(),
+		(&usageHandlers{c.Containers, c.Images, c.Volumes, c.Logs}).routes(),
+		newNetworkHandlers(c).routes(),
 		(&firewallHandlers{c.Firewall}).routes(),
 		(&pruneHandlers{c.Events}).routes(),
+		s.builds.routes(),
 		(&volumeCopyHandlers{c.VolumeCopies, c.VolumeTransfers}).routes(),
-		volumeRoutes(), pluginRoutes(), swarmRoutes(), unsupportedRoutes(),
+		(&volumeHandlers{c.Volumes}).routes(),
+		pluginRoutes(), swarmRoutes(), unsupportedRoutes(),
 	} {
 		for _, r := range rows {
 			r.segments = split(r.pattern)
@@ -115,6 +122,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // dispatch runs the handler that the method, the path and its version choose.
 func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) error {
+	if r.Method == "PRI" && r.ProtoMajor == 2 {
+		return s.builds.http2(w)
+	}
 	version, path, err := cutVersion(r.URL.Path)
 	if err != nil {
 		return err

@@ -53,6 +53,7 @@ type systemHandlers struct {
 	host       host
 	containers Containers
 	images     Images
+	volumes    Volumes
 	events     *event.Log
 }
 
@@ -121,7 +122,7 @@ func (h *systemHandlers) gather() system.Info {
 		Images:              h.images.Count(),
 		Driver:              d.Driver,
 		DriverStatus:        d.DriverStatus,
-		Plugins:             system.PluginsInfo{Volume: []string{}, Network: []string{"bridge", "host", "null"}, Log: d.LogDrivers},
+		Plugins:             system.PluginsInfo{Volume: h.volumes.Drivers(), Network: []string{"bridge", "host", "null"}, Log: d.LogDrivers},
 		Debug:               d.Debug,
 		SystemTime:          time.Now().Format(time.RFC3339Nano),
 		LoggingDriver:       d.LogDriver,

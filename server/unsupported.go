@@ -28,11 +28,7 @@ func unsupportedRoutes() []route {
 		"GET /containers/{id}/checkpoints":                 "listing checkpoints",
 		"POST /containers/{id}/checkpoints":                "making a checkpoint",
 		"DELETE /containers/{id}/checkpoints/{checkpoint}": "removing a checkpoint",
-		"POST /build":          "building images",
-		"POST /build/cancel":   "cancelling a build",
-		"POST /session":        "opening a build session",
-		"POST /grpc":           "gRPC over the API",
-		"GET /debug/{name...}": "debugging over the API",
+		"GET /debug/{name...}":                             "debugging over the API",
 	} {
 		rows = append(rows, row(path, notYet(what)))
 	}

@@ -7,7 +7,6 @@ import (
 	"github.com/moby/moby/api/types/build"
 	wire "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/system"
-	"github.com/moby/moby/api/types/volume"
 
 	"github.com/tarehq/tare/container"
 	"github.com/tarehq/tare/fault"
@@ -17,6 +16,7 @@ import (
 type usageHandlers struct {
 	containers Containers
 	images     Images
+	volumes    Volumes
 	logs       Logs
 }
 
@@ -53,7 +53,9 @@ func (h *usageHandlers) df(w http.ResponseWriter, r *request) error {
 		}
 	}
 	if want(system.VolumeObject) {
-		usage.VolumeUsage = &volume.DiskUsage{}
+		if usage.VolumeUsage, err = h.volumes.Usage(r.Context()); err != nil {
+			return err
+		}
 	}
 	if want(system.BuildCacheObject) {
 		usage.BuildCacheUsage = &build.DiskUsage{}

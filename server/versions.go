@@ -308,6 +308,9 @@ func (v Version) usage(u system.DiskUsage, logs *LogUsage, verbose bool) any {
 	}
 	if u.VolumeUsage != nil {
 		old.Volumes = []*volume.Volume{}
+		for i := range u.VolumeUsage.Items {
+			old.Volumes = append(old.Volumes, &u.VolumeUsage.Items[i])
+		}
 	}
 	if u.BuildCacheUsage != nil {
 		old.BuildCache = []build.CacheRecord{}
@@ -324,6 +327,9 @@ func (v Version) usage(u system.DiskUsage, logs *LogUsage, verbose bool) any {
 		}
 		if u.ContainerUsage != nil {
 			u.ContainerUsage.Items = nil
+		}
+		if u.VolumeUsage != nil {
+			u.VolumeUsage.Items = nil
 		}
 	}
 	if v.before(53) && !verbose {

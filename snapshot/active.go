@@ -125,7 +125,7 @@ func (s *Store) Remove(id string) error {
 }
 
 // Sweep removes the layers that neither keep, with the layers below, nor a
-// container needs. Deletion happens in the background. No Unpack may be under
+// container or a pin needs. Deletion happens in the background. No Unpack may be under
 // way whose outcome keep does not know.
 func (s *Store) Sweep(keep []digest.Digest) error {
 	s.placing.Lock()
@@ -162,6 +162,9 @@ func (s *Store) takeUnused(keep []digest.Digest) map[digest.Digest]*layer {
 		mark(chain)
 	}
 	for _, chain := range s.active {
+		mark(chain)
+	}
+	for _, chain := range s.pinned {
 		mark(chain)
 	}
 	unused := map[digest.Digest]*layer{}

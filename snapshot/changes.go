@@ -4,6 +4,8 @@ import (
 	"errors"
 	"os"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/tarehq/tare/archive"
 )
 
@@ -73,4 +75,43 @@ func (c *Changes) add(dir string) (*os.File, error) {
 		c.open = append(c.open, f)
 	}
 	return f, err
+}
+
+// LayerChanges opens a layer as it differs from those below it, so that its
+// archive can be written again. Whoever holds it must see to it that no Sweep
+// takes the layer.
+func (s *Store) LayerChanges(chain digest.Digest) (*Changes, error) {
+	s.mu.Lock()
+	l, err := s.lookupLocked(chain)
+	s.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	c := &Changes{Diff: archive.Diff{Made: MountPoints()}}
+	if l.Parent != "" {
+		var below Mount
+		if below, err = s.ReadOnly(l.Parent); err == nil {
+			err = c.addAll(&c.Below, below.Trees())
+		}
+	}
+	if s.name == Overlay {
+		err = errors.Join(err, c.addUpper(l.path))
+	} else {
+		err = errors.Join(err, c.addAll(&c.Whole, []string{l.path}))
+	}
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+// DiffID is that of a layer, and parent the chain below it.
+func (s *Store) DiffID(chain digest.Digest) (diffID, parent digest.Digest, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l, err := s.lookupLocked(chain)
+	if err != nil {
+		return "", "", err
+	}
+	return l.DiffID, l.Parent, nil
 }

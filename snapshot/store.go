@@ -14,6 +14,7 @@
 //	                               or in <id>/layer where there are no attributes
 //	spare/                         pairs of upper and work, waiting for a container
 //	empty/                         what it says
+//	pinned                         chains that stay though nothing here needs them, a line each (pin.go)
 //	new/                           layers being unpacked; emptied by Open
 //	trash/                         what was removed and is being deleted
 //
@@ -53,10 +54,12 @@ type Store struct {
 
 	placing  sync.Mutex // layers/ changes; held before mu, which nobody holds while he waits for the disk
 	syncing  sync.Mutex // held before mu
+	pinning  sync.Mutex // held before mu
 	mu       sync.Mutex
 	layers   map[digest.Digest]*layer
 	unsynced []digest.Digest
 	active   map[string]digest.Digest // container ID -> its topmost layer
+	pinned   []digest.Digest          // chains that no sweep takes
 	damaged  map[string]error         // container ID -> why its topmost layer is not known
 }
 
@@ -154,7 +157,7 @@ func (s *Store) fill(fresh bool) error {
 		return err
 	}
 	s.trash = newTrash(s.path("trash"), s.driver.remove)
-	err := errors.Join(s.readLayers(), s.readActive(), s.dropNew())
+	err := errors.Join(s.readLayers(), s.readActive(), s.readPinned(), s.dropNew())
 	if err == nil {
 		err = s.trash.resume()
 	}

@@ -301,8 +301,26 @@ func (l *Launcher) create(ctx context.Context, req CreateRequest, clients []*os.
 	return k, nil
 }
 
+// mount hands over the mounts that no path leads to.
+func (k *Keeper) mount(ctx context.Context, c *Config) error {
+	for skip := 0; skip < len(c.Mounts); skip += seqpacket.MaxFiles {
+		req := MountRequest{Dir: c.Dir, Skip: skip}
+		var files []*os.File
+		for _, m := range c.Mounts[skip:min(skip+seqpacket.MaxFiles, len(c.Mounts))] {
+			req.Subpaths, files = append(req.Subpaths, m.Subpath), append(files, m.Tree)
+		}
+		if err := k.call(ctx, MethodMount, req, nil, files...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (k *Keeper) create(ctx context.Context, req CreateRequest, clients []*os.File) error {
 	req.NetNS, req.Shm = req.Config.NetNS != nil, req.Config.Shm != nil
+	if err := k.mount(ctx, &req.Config); err != nil {
+		return err
+	}
 	held := req.Held
 	if len(held) > 0 && 2+len(clients)+len(held) > seqpacket.MaxFiles {
 		n := min(len(held), 2+len(clients)+len(held)-seqpacket.MaxFiles)

@@ -34,6 +34,7 @@ const (
 	MethodHello    = "hello"     // Hello → Hello; must come first
 	MethodWarm     = "warm"      // a config.json like those to come, to rehearse; before create
 	MethodHold     = "hold"      // more files to keep open, at any time
+	MethodMount    = "mount"     // MountRequest, its mounts; before create
 	MethodCreate   = "create"    // CreateRequest, the netns, the shm, clients' sockets, more files to hold → Started
 	MethodCollect  = "collect"   // CollectRequest; instead of create: answered when nothing is left of a dead process's container
 	MethodStart    = "start"     // → Started
@@ -65,6 +66,14 @@ const (
 type Hello struct {
 	Version int
 	Status  Status // of the process; unused in the request
+}
+
+// MountRequest has detached mounts, its files, put to the places of Config.Mounts
+// that come after the first skip ones.
+type MountRequest struct {
+	Dir      string // Config.Dir
+	Skip     int
+	Subpaths []string
 }
 
 // CreateRequest asks for the container.

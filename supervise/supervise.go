@@ -17,6 +17,7 @@
 //	init         "PID STARTTIME\n" of the container's init, see KillInit
 //	exit.json    the Exit, written atomically when all output has been stored
 //	shm/         mount point of Config.Shm
+//	m/           mount points of Config.Mounts
 //	rt/, rt.log  state and log of an OCI runtime that is executed
 //
 // Whoever owns the directory may keep files of other names there.
@@ -24,6 +25,8 @@ package supervise
 
 import (
 	"os"
+	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -40,6 +43,17 @@ const NetNSPath = "/proc/self/fd/100"
 // ShmName is where Config.Shm is mounted, below Config.Dir, in the mount
 // namespace of the supervising process.
 const ShmName = "shm"
+
+// Mount is a tree to be mounted in a container by descriptor. It lies at
+// MountPath in the mount namespace of the supervising process, which config.json
+// binds.
+type Mount struct {
+	Tree    *os.File // detached mount
+	Subpath string   // what of it is mounted: a directory or file below it, "" for all
+}
+
+// MountPath is where the i-th of Config.Mounts lies.
+func MountPath(dir string, i int) string { return filepath.Join(dir, "m", strconv.Itoa(i)) }
 
 // Config is all that the supervising process must know about a container
 // beside its config.json.
@@ -65,9 +79,10 @@ type Config struct {
 	// Relays are the published ports among Held that the process serves itself.
 	Relays []Relay `json:",omitempty"`
 
-	Shm   *os.File   `json:"-"` // detached mount for Dir/shm, which config.json binds; nil for none
-	NetNS *os.File   `json:"-"` // network namespace for NetNSPath; nil if none is handed over
-	Held  []*os.File `json:"-"` // kept open until the container is released
+	Shm    *os.File   `json:"-"` // detached mount for Dir/shm, which config.json binds; nil for none
+	NetNS  *os.File   `json:"-"` // network namespace for NetNSPath; nil if none is handed over
+	Mounts []Mount    `json:"-"` // what config.json binds and no path leads to
+	Held   []*os.File `json:"-"` // kept open until the container is released
 }
 
 // Relay has the process pass on what arrives at the sockets of published ports:

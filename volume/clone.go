@@ -25,7 +25,7 @@ type CloneRequest struct {
 
 // Clone makes a local volume with the content that another has now. It gets the
 // bound of that, and none of its labels: programs remove what bears theirs. The
-// copy is whole or not there, and survives power loss from then on.
+// copy is whole or not there, and survives power loss when settle has ended.
 func (s *Service) Clone(ctx context.Context, name string, req CloneRequest) (wire.Volume, error) {
 	from, release, err := s.borrow(ctx, name, "a copy that is being made of it")
 	if err != nil {
@@ -72,19 +72,20 @@ func (s *Service) add(ctx context.Context, r Record, fill func(at *os.File) erro
 	if _, taken := s.lookup(r.Name); taken {
 		return fault.New(fault.Conflict, "volume %s exists already: remove it, or choose another name", r.Name)
 	}
-	dir, err := s.stageWith(r, true, func(at *os.File) error {
+	dir, err := s.stageWith(r, false, func(at *os.File) error {
 		if err := fill(at); err != nil {
 			return err
 		}
-		return treecopy.Sync(at)
+		return mark(at)
 	})
 	if err != nil {
 		return err
 	}
-	if err := s.publish(dir, r, true); err != nil {
+	if err := s.publish(dir, r, false); err != nil {
 		s.discard(dir)
 		return err
 	}
+	s.settle(s.dir(r.Name))
 	s.tell(r, events.ActionCreate)
 	return nil
 }

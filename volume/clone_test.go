@@ -144,6 +144,48 @@ func TestCloneOfMount(t *testing.T) {
 	}
 }
 
+// What power loss cut off is told of, or gone when it was of no use yet.
+func TestCopyLostByPower(t *testing.T) {
+	ctx, root := t.Context(), t.TempDir()
+	s := open(t, root)
+	s.mustCreate(t, CreateRequest{Name: "data"})
+	for _, name := range []string{"here", "empty", "same"} {
+		if _, err := s.Clone(ctx, "data", CloneRequest{Name: name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := filepath.Glob(s.root + "/*/fresh"); len(left) > 0 {
+		t.Errorf("still marked: %v", left)
+	}
+	err := errors.Join(os.WriteFile(s.dir("here")+"/fresh", []byte("another boot"), 0o600), os.WriteFile(s.dir("empty")+"/fresh", []byte("another boot"), 0o600),
+		os.WriteFile(s.dir("empty")+"/volume.json", nil, 0o600), os.WriteFile(s.dir("same")+"/fresh", []byte(bootID()), 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var told bytes.Buffer
+	s, err = Open(ctx, Config{DataRoot: root, Events: &event.Log{}, Log: slog.New(slog.NewTextHandler(&told, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{"here": true, "empty": false, "same": true} {
+		if _, ok := s.lookup(name); ok != want {
+			t.Errorf("%s: %v", name, ok)
+		}
+	}
+	if err := s.Close(ctx); err != nil {
+		t.Error(err)
+	}
+	if strings.Count(told.String(), "the power was lost") != 1 || !strings.Contains(told.String(), "volume=here") {
+		t.Errorf("told: %s", told.String())
+	}
+	if _, err := os.Stat(s.dir("same") + "/fresh"); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
 // freezer notes who stands still.
 type freezer struct {
 	still map[string]bool

@@ -3,7 +3,6 @@ package volume
 import (
 	"context"
 	"errors"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -12,7 +11,6 @@ import (
 	wire "github.com/moby/moby/api/types/volume"
 
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/internal/idgen"
 )
 
 // CreateRequest asks for a volume.
@@ -23,6 +21,7 @@ type CreateRequest struct {
 	Labels  map[string]string
 
 	Holder   string // who is being made to use it, see Hold
+	Existing bool   // it has to be there
 	Volatile bool   // it need not survive power loss
 }
 
@@ -56,17 +55,7 @@ func (s *Service) Release(container string) {
 }
 
 func (s *Service) create(ctx context.Context, req CreateRequest) (r Record, made bool, err error) {
-	if req.Name == "" {
-		req.Name = idgen.New()
-		if req.Driver == "" {
-			req.Driver = Local
-		}
-		req.Labels = maps.Clone(req.Labels)
-		if req.Labels == nil {
-			req.Labels = map[string]string{}
-		}
-		req.Labels[AnonymousLabel] = ""
-	}
+	req.anonymous()
 	unlock, err := s.ops.Lock(ctx, req.Name)
 	if err != nil {
 		return r, false, err
@@ -76,6 +65,8 @@ func (s *Service) create(ctx context.Context, req CreateRequest) (r Record, made
 	switch {
 	case there && req.Driver != "" && req.Driver != r.Driver:
 		return r, false, fault.New(fault.Conflict, "create %s: driver '%s' already has volume '%s': volume name must be unique", r.Name, r.Driver, r.Name)
+	case !there && req.Existing:
+		return r, false, fault.New(fault.NotFound, "get %s: no such volume", req.Name)
 	case !there:
 		if v := s.elsewhere(ctx, &req); v != nil {
 			req.Driver = v.driver

@@ -22,7 +22,7 @@ type ImportRequest struct {
 }
 
 // Import makes a local volume of a tar, compressed or not. It is whole or not
-// there, and survives power loss from then on.
+// there, and survives power loss when settle has ended.
 func (s *Service) Import(ctx context.Context, req ImportRequest, tar io.Reader) (wire.Volume, error) {
 	r := Record{Name: req.Name, Driver: Local, Options: req.Options, Labels: req.Labels, Created: time.Now()}
 	for option := range req.Options {
@@ -60,7 +60,7 @@ func fill(ctx context.Context, at *os.File, r Record, tar io.Reader) error {
 	defer plain.Close()
 	ahead := archive.ReadAhead(plain)
 	defer ahead.Close()
-	if _, err := archive.Extract(ctx, data, ahead, archive.Options{Whiteouts: archive.Verbatim}); err != nil {
+	if _, err := archive.Extract(ctx, data, ahead, archive.Options{Whiteouts: archive.Verbatim, Crew: true}); err != nil {
 		return err
 	}
 	_, err = io.Copy(io.Discard, ahead)

@@ -25,6 +25,10 @@ func (s *Service) dir(name string) string { return filepath.Join(s.root, name) }
 // data is where the content of a local volume lies.
 func (s *Service) data(name string) string { return filepath.Join(s.root, name, dataName) }
 
+// Path is where the content of a volume of the local driver lies, Docker's
+// Mountpoint.
+func (s *Service) Path(name string) string { return s.data(name) }
+
 // fresh is a directory that is not there, for a volume to be made in or deleted
 // from.
 func (s *Service) fresh(prefix string) string { return filepath.Join(s.root, prefix+idgen.New()[:16]) }

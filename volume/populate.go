@@ -138,15 +138,18 @@ func (p *population) fill(ctx context.Context, from *os.File) error {
 		err = treecopy.Copy(ctx, to, from)
 		to.Close()
 	}
-	if err == nil && !p.shared {
-		// An empty directory gives way as a whole; one that is not empty any more
-		// does not.
-		if err = os.Rename(stage, p.data); !errors.Is(err, fs.ErrExist) && !errors.Is(err, unix.ENOTEMPTY) {
-			return err
-		}
-	} else if err == nil {
+	if err == nil && p.shared {
 		if err = os.Rename(stage, filepath.Join(p.beside, p.copied)); err == nil {
 			return p.move()
+		}
+	} else if err == nil {
+		// An empty directory gives way as a whole; one that is not empty any more
+		// does not, and stays as it is.
+		if err = unix.Rename(stage, p.data); err == nil {
+			return nil
+		}
+		if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
+			err = nil
 		}
 	}
 	return errors.Join(err, deltree.Remove(stage))

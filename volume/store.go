@@ -34,7 +34,15 @@ func (s *Service) load() error {
 		case strings.HasPrefix(name, "."), !e.IsDir():
 			continue
 		}
+		torn := s.torn(s.dir(name))
 		r, err := readRecord(s.dir(name))
+		switch {
+		case torn && err != nil: // nobody can have used it
+			s.discard(s.dir(name))
+			continue
+		case torn:
+			s.log.Error("the power was lost just after this volume was made as a copy, and its content may be incomplete: make it again, or remove the file fresh beside its content", "volume", name)
+		}
 		if err == nil && r.Was == name {
 			r, err = s.unrename(r)
 		}
@@ -59,8 +67,11 @@ func (s *Service) load() error {
 // makes data anew that power loss took: nobody was told of it, or they would have
 // been synced. In one that is a mount it is done when it is used next.
 func (s *Service) heal(r *Record) error {
-	if err := os.Mkdir(s.data(r.Name), 0o755); err == nil || !errors.Is(err, fs.ErrExist) || needsMount(r) {
+	if err := os.Mkdir(s.data(r.Name), 0o755); !errors.Is(err, fs.ErrExist) {
 		return err
+	}
+	if needsMount(r) {
+		return nil
 	}
 	return s.population(r, s.data(r.Name)).recover()
 }

@@ -5,6 +5,7 @@
 //	NAME/volume.json   what is kept of a volume: Record
 //	NAME/_data/        its content, Docker's Mountpoint; a mount point if the
 //	                   options name something to mount
+//	NAME/fresh         it is a copy that is not on disk yet
 //	NAME/copy-…/       what of an image is being copied to it
 //	NAME/copied/       the same, whole, on its way into _data
 //	NAME/use-ID        a plugin was asked to mount it for this container
@@ -20,7 +21,6 @@
 package volume
 
 import (
-	"maps"
 	"regexp"
 	"time"
 
@@ -74,7 +74,7 @@ func CheckName(name string) error {
 func (s *Service) wire(r Record, e *external) wire.Volume {
 	v := wire.Volume{
 		Name: r.Name, Driver: r.Driver, Scope: "local", CreatedAt: r.Created.Format(time.RFC3339),
-		Labels: maps.Clone(r.Labels), Options: maps.Clone(r.Options),
+		Labels: r.Labels, Options: r.Options, // which never change
 	}
 	if r.Driver == Local {
 		v.Mountpoint = s.data(r.Name)

@@ -32,6 +32,7 @@ func (m *mounts) Set(s string) error {
 			switch key {
 			case "readonly", "ro", "volume-nocopy", "bind-nonrecursive", "bind-create-src":
 				value = "true"
+			case "idmap":
 			default:
 				return fault.New(fault.Invalid, "invalid field '%s' must be a key=value pair", field)
 			}
@@ -67,8 +68,8 @@ func setMountField(m *client.Mount, key, value, field string) (err error) {
 		m.Target = value
 	case "readonly", "ro":
 		boolean(&m.ReadOnly)
-	case "consistency":
-		m.Consistency = strings.ToLower(value)
+	case "consistency", "idmap":
+		err = setConsistency(m, key, strings.ToLower(value))
 	case "bind-propagation":
 		bindOptions(m).Propagation = strings.ToLower(value)
 	case "bind-nonrecursive":
@@ -103,6 +104,19 @@ func setMountField(m *client.Mount, key, value, field string) (err error) {
 		err = fault.New(fault.Invalid, "unexpected key '%s' in '%s'", key, field)
 	}
 	return err
+}
+
+// setConsistency sets the one field of a mount that is a word of the client's. What
+// hosts with virtual machines have in it means nothing to the daemon, which finds
+// id maps there: so Docker's own clients can ask for them.
+func setConsistency(m *client.Mount, key, value string) error {
+	if m.Consistency != "" {
+		return fault.New(fault.Invalid, "a mount has either consistency or idmap, and one of it")
+	}
+	if m.Consistency = value; key == "idmap" {
+		m.Consistency = strings.TrimSuffix("idmap="+value, "=")
+	}
+	return nil
 }
 
 func checkMount(m *client.Mount) error {

@@ -14,6 +14,8 @@ import (
 
 	"github.com/moby/moby/api/types/events"
 
+	"github.com/tarehq/tare/build/launch"
+	"github.com/tarehq/tare/build/lend"
 	"github.com/tarehq/tare/container"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/content"
@@ -26,6 +28,7 @@ import (
 	"github.com/tarehq/tare/server"
 	"github.com/tarehq/tare/snapshot"
 	"github.com/tarehq/tare/supervise"
+	"github.com/tarehq/tare/volume"
 )
 
 const (
@@ -126,11 +129,21 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 
 	plugins := plugin.New(o.pluginDirs())
 	steps.pushPlain("the connections to plugins", func() error { plugins.Close(); return nil })
-	networks, err := network.Open(ctx, networkConfig(o, id, eventLog, plugins))
+	names := network.OpenDNS(ctx, func() (string, error) { return findProgram("tare-dns") }, o.ExecRoot, log)
+	steps.pushPlain("the resolver", names.Close)
+	netConfig := networkConfig(o, id, eventLog, plugins)
+	netConfig.Names = names
+	networks, err := network.Open(ctx, netConfig)
 	if err != nil {
 		return nil, fmt.Errorf("cannot set up the network: %w", err)
 	}
 	steps.push(networks.Close)
+
+	volumes, err := volume.Open(ctx, volume.Config{DataRoot: o.DataRoot, Plugins: plugins, Events: eventLog, Log: log})
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the volumes: %w", err)
+	}
+	steps.push(volumes.Close)
 
 	binary, err := findProgram("tare-supervise")
 	if err != nil {
@@ -152,7 +165,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	}
 	defaults := container.NewDefaults(o.settings())
 	containers, err := container.Open(ctx, container.Config{
-		DataRoot: o.DataRoot, ExecRoot: o.ExecRoot, Images: images, Snapshots: layers, Networks: networks,
+		DataRoot: o.DataRoot, ExecRoot: o.ExecRoot, Images: images, Snapshots: layers, Networks: networks, Volumes: volumes,
 		Launcher: launcher, Events: eventLog, Defaults: defaults, InitPath: initProgram, CgroupParent: o.CgroupParent, CDI: o.devices(), LogDriver: o.LogDriver, LogOpts: o.LogOpts, Log: log,
 		LinkEnv: os.Getenv("DOCKER_KEEP_DEPRECATED_LEGACY_LINKS_ENV_VARS") == "1",
 	})
@@ -160,13 +173,24 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 		return nil, fmt.Errorf("cannot open the containers: %w", err)
 	}
 	steps.push(containers.Close)
+	names.Settle()
 	images.SetInUse(containers.Users)
+	volumes.SetUsers(containers.UsedVolumes)
+	if err := volumes.SetFreezer(ctx, containers); err != nil {
+		return nil, fmt.Errorf("cannot let go on what was frozen for a copy of a volume: %w", err)
+	}
+
+	builder, err := openBuilder(ctx, o, lend.Config{Images: images, Transfers: transfers, Layers: layers, Networks: networks}, launcher, log)
+	if err != nil {
+		return nil, err
+	}
+	steps.push(builder.Close)
 
 	w = &wired{id: id, containers: containers, defaults: defaults, transfers: transfers, registries: registries, events: eventLog, steps: steps,
 		initProgram: initProgram, driver: layers.Driver(), driverStatus: layers.DriverStatus()}
 	w.setFacts(o)
 	config := server.Config{
-		Containers: containers, Logs: containers.Logbook(), Execs: containers.Execs(), Files: containers.Files(), Stats: containers.Stats(), Processes: containers.Processes(), Pruning: containers.Pruning(), Images: images, Transfers: transfers, Registries: image.NewRegistries(registries), Networks: networks, Firewall: networks, Places: containers.Places(), Events: eventLog, Daemon: func() server.Daemon { return *w.facts.Load() }, Log: log,
+		Containers: containers, Logs: containers.Logbook(), Execs: containers.Execs(), Files: containers.Files(), Stats: containers.Stats(), Processes: containers.Processes(), Pruning: containers.Pruning(), Images: images, Transfers: transfers, Registries: image.NewRegistries(registries), Networks: networks, Firewall: networks, Places: containers.Places(), Builder: builder, Volumes: volumes, VolumeCopies: volumes, VolumeTransfers: volume.NewTransfers(volumes, registries), Events: eventLog, Daemon: func() server.Daemon { return *w.facts.Load() }, Log: log,
 	}
 	if o.MetricsAddr == "" {
 		w.handler = server.New(config)
@@ -181,6 +205,18 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	}
 	w.steps.push(stop)
 	return w, nil
+}
+
+// openBuilder readies the process that builds, which starts when somebody wants
+// something built.
+func openBuilder(ctx context.Context, o *options, loan lend.Config, launcher *supervise.Launcher, log *slog.Logger) (*launch.Builder, error) {
+	find := func() (string, error) { return findProgram("tare-build") }
+	builder, err := launch.New(ctx, launch.Config{Program: find, Dir: filepath.Join(o.ExecRoot, "b"), Root: filepath.Join(o.DataRoot, "build"),
+		CgroupParent: o.CgroupParent, Loan: loan, Steps: launcher, Log: log})
+	if err != nil {
+		return nil, fmt.Errorf("cannot ready the process that builds: %w", err)
+	}
+	return builder, nil
 }
 
 // openSnapshots opens the store with the driver, or with the best one that the

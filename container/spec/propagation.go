@@ -7,31 +7,39 @@ import (
 	"slices"
 	"strings"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/moby/moby/api/types/mount"
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/procfs"
 )
 
-// propagation is what the container's mount namespace starts with. A mount
-// that shall follow the host's has to be cloned before the tie is cut.
-func propagation(list []specs.Mount) (string, error) {
+// propagation is what the container's mount namespace starts with. A mount that
+// shall follow the host's has to be cloned before the tie is cut, and one that the
+// host follows is only tied as long as nothing above it cuts it.
+func propagation(list []Mount) (string, error) {
 	out := "rprivate"
 	for _, m := range list {
-		if m.Type != "bind" || !slices.ContainsFunc(m.Options, func(o string) bool { return o == "slave" || o == "rslave" }) {
-			continue
+		switch m.Propagation {
+		case mount.PropagationSlave, mount.PropagationRSlave:
+			if err := checkTied(m.Source, "it is not a shared or slave mount", "shared:", "master:"); err != nil {
+				return "", err
+			}
+			if out != "shared" {
+				out = "rslave"
+			}
+		case mount.PropagationShared, mount.PropagationRShared:
+			if err := checkTied(m.Source, "it is not a shared mount", "shared:"); err != nil {
+				return "", err
+			}
+			out = "shared"
 		}
-		if err := checkFollows(m.Source); err != nil {
-			return "", err
-		}
-		out = "rslave"
 	}
 	return out, nil
 }
 
-// checkFollows refuses a source below which the host's mounts are told to
-// nobody.
-func checkFollows(source string) error {
+// checkTied refuses a source below which mounts are not told as they have to be:
+// none of the tags is on the mount that it is in.
+func checkTied(source, why string, tags ...string) error {
 	if resolved, err := filepath.EvalSymlinks(source); err == nil {
 		source = resolved
 	}
@@ -40,7 +48,7 @@ func checkFollows(source string) error {
 		return err
 	}
 	defer f.Close()
-	at, follows := "", false
+	at, tied := "", false
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
 		// id parent device root mount-point options [tag:value]… - …
@@ -51,14 +59,14 @@ func checkFollows(source string) error {
 		point := procfs.Unescape(fields[4])
 		// Of two at one place the later one is on top.
 		if len(point) >= len(at) && (point == "/" || source == point || strings.HasPrefix(source, point+"/")) {
-			tags := fields[6 : 6+max(slices.Index(fields[6:], "-"), 0)]
-			at, follows = point, slices.ContainsFunc(tags, func(t string) bool {
-				return strings.HasPrefix(t, "shared:") || strings.HasPrefix(t, "master:")
+			has := fields[6 : 6+max(slices.Index(fields[6:], "-"), 0)]
+			at, tied = point, slices.ContainsFunc(tags, func(tag string) bool {
+				return slices.ContainsFunc(has, func(t string) bool { return strings.HasPrefix(t, tag) })
 			})
 		}
 	}
-	if !follows {
-		return fault.New(fault.Invalid, "path %s is mounted on %s but it is not a shared or slave mount", source, at)
+	if !tied {
+		return fault.New(fault.Invalid, "path %s is mounted on %s but %s", source, at, why)
 	}
 	return lines.Err()
 }

@@ -18,7 +18,8 @@ type Input struct {
 	ID         string
 	Config     *wire.Config
 	HostConfig *wire.HostConfig
-	Path       string // the program and its arguments, resolved from entrypoint and command
+	Mounts     []Mount // the user's and the image's, with where each lies on the host
+	Path       string  // the program and its arguments, resolved from entrypoint and command
 	Args       []string
 	Rootfs     string // root.path, where the supervising process mounts the root
 	User       Identity
@@ -82,7 +83,7 @@ func Build(in Input) (*specs.Spec, error) {
 	if s.Mounts, err = mounts(in); err != nil {
 		return nil, err
 	}
-	if s.Linux.RootfsPropagation, err = propagation(s.Mounts); err != nil {
+	if s.Linux.RootfsPropagation, err = propagation(in.Mounts); err != nil {
 		return nil, err
 	}
 	if s.Linux.Resources, s.Linux.Devices, err = resources(in); err != nil {

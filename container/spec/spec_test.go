@@ -92,7 +92,11 @@ func TestEnv(t *testing.T) {
 
 func build(t *testing.T, h wire.HostConfig) *specs.Spec {
 	t.Helper()
-	s, err := Build(Input{ID: "id", Config: &wire.Config{}, HostConfig: &h, Path: "/bin/true", Rootfs: "/r", UTSName: "box"})
+	mounts, err := Wanted(&h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Build(Input{ID: "id", Config: &wire.Config{}, HostConfig: &h, Mounts: mounts, Path: "/bin/true", Rootfs: "/r", UTSName: "box"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,9 +115,9 @@ func mountAt(s *specs.Spec, target string) *specs.Mount {
 // Compose files ask for SELinux labels on every host.
 func TestBindsWithLabels(t *testing.T) {
 	for _, mode := range []string{"ro,z", "Z,ro"} {
-		m, err := parseBind("/x:/y:" + mode)
-		if err != nil || !slices.Equal(m.Options, []string{"rro", "rbind", "rprivate"}) {
-			t.Errorf("%s: %q, %v", mode, m.Options, err)
+		m, err := ParseBind("/x:/y:"+mode, "")
+		if err != nil || !slices.Equal(m.oci(Identity{}).Options, []string{"rbind", "rprivate", "rro"}) || m.Mode != mode {
+			t.Errorf("%s: %+v, %v", mode, m, err)
 		}
 	}
 }
@@ -132,31 +136,36 @@ func TestMounts(t *testing.T) {
 	if at("/a") > at("/a/b/c") {
 		t.Error("a child is mounted before its parent")
 	}
-	for bind, kind := range map[string]fault.Kind{
-		"named:/x": fault.NotImplemented, "/x": fault.NotImplemented, "x": fault.Invalid, "/x:relative": fault.Invalid, "/x:/": fault.Invalid,
-		"/x:/y:bogus": fault.Invalid, "/x:/y:z,Z": fault.Invalid, "/x:/y:nocopy": fault.NotImplemented, "/x:/y:rshared": fault.NotImplemented, "a:b:c:d": fault.Invalid,
-		"/x:/y:ro,rw": fault.Invalid, "/x:/y:slave,private": fault.Invalid, "/x:/y:,": fault.Invalid,
-	} {
-		if _, err := parseBind(bind); !errors.Is(err, kind) {
-			t.Errorf("%s: %v, want %v", bind, err, kind)
+	for _, bind := range []string{"x", "/x:relative", "/x:/", "", ":/x", "/x:", "/x:ro", "/x:/y:bogus", "/x:/y:z,Z", "/x:/y:nocopy", "v:/y:rshared", "a:b:c:d",
+		"/x:/y:ro,rw", "/x:/y:slave,private", "/x:/y:,"} {
+		if m, err := ParseBind(bind, ""); !errors.Is(err, fault.Invalid) {
+			t.Errorf("%q: %+v, %v", bind, m, err)
 		}
 	}
 }
 
 func TestRefusedMountsAndCapabilities(t *testing.T) {
 	for want, h := range map[string]wire.HostConfig{
-		`invalid mount "/h" at "/a\x00b": there is a NUL byte`:           {Binds: []string{"/h:/a\x00b"}},
-		`invalid mount "tmpfs" at "/a\x00": there is`:                    {Tmpfs: map[string]string{"/a\x00": ""}},
-		`invalid tmpfs option "foo"`:                                     {Tmpfs: map[string]string{"/x": "size=1m,foo"}},
-		`invalid mount config for type "tmpfs": invalid option: uid=5`:   {Mounts: []mount.Mount{{Type: "tmpfs", Target: "/x", TmpfsOptions: &mount.TmpfsOptions{Options: [][]string{{"uid", "5"}}}}}},
-		`invalid mount config for type "tmpfs": size cannot be negative`: {Mounts: []mount.Mount{{Type: "tmpfs", Target: "/x", TmpfsOptions: &mount.TmpfsOptions{SizeBytes: -1}}}},
-		`invalid mount config for type "foo": mount type unknown`:        {Mounts: []mount.Mount{{Type: "foo", Target: "/x"}}},
-		`mounts of type "volume" are not supported yet`:                  {Mounts: []mount.Mount{{Type: "volume", Target: "/x"}}},
-		`anonymous volumes are not supported yet: give "/x" a directory`: {Binds: []string{"/x"}},
-		`invalid CapAdd: unknown capability: "CAP_FOO"`:                  {CapAdd: []string{"foo"}},
-		`invalid CapDrop: unknown capability: "CAP_FOO"`:                 {CapDrop: []string{"CAP_FOO"}},
+		`invalid mount "/h" at "/a\x00b": there is a NUL byte`:                                         {Binds: []string{"/h:/a\x00b"}},
+		`invalid mount "tmpfs" at "/a\x00": there is`:                                                  {Tmpfs: map[string]string{"/a\x00": ""}},
+		`invalid tmpfs option "foo"`:                                                                   {Tmpfs: map[string]string{"/x": "size=1m,foo"}},
+		`invalid mount config for type "tmpfs": invalid option: uid=5`:                                 {Mounts: []mount.Mount{{Type: "tmpfs", Target: "/x", TmpfsOptions: &mount.TmpfsOptions{Options: [][]string{{"uid", "5"}}}}}},
+		`invalid mount config for type "tmpfs": size cannot be negative`:                               {Mounts: []mount.Mount{{Type: "tmpfs", Target: "/x", TmpfsOptions: &mount.TmpfsOptions{SizeBytes: -1}}}},
+		`invalid mount config for type "foo": mount type unknown`:                                      {Mounts: []mount.Mount{{Type: "foo", Target: "/x"}}},
+		`invalid mount config for type "cluster": cluster volumes need a swarm`:                        {Mounts: []mount.Mount{{Type: "cluster", Target: "/x"}}},
+		`invalid mount config for type "image": field Source must not be empty`:                        {Mounts: []mount.Mount{{Type: "image", Target: "/x"}}},
+		`invalid mount config for type "volume": must not set Subpath when using anonymous volumes`:    {Mounts: []mount.Mount{{Type: "volume", Target: "/x", VolumeOptions: &mount.VolumeOptions{Subpath: "a"}}}},
+		`invalid mount config for type "volume": subpath must be a relative path within the volume`:    {Mounts: []mount.Mount{{Type: "volume", Source: "v", Target: "/x", VolumeOptions: &mount.VolumeOptions{Subpath: "../a"}}}},
+		`invalid volume specification: 'v:/x:shared': invalid mount config for type "volume": field B`: {Binds: []string{"v:/x:shared"}},
+		`Duplicate mount point: /x`:                                                                    {Binds: []string{"v:/x", "/h:/x/"}},
+		`invalid CapAdd: unknown capability: "CAP_FOO"`:                                                {CapAdd: []string{"foo"}},
+		`invalid CapDrop: unknown capability: "CAP_FOO"`:                                               {CapDrop: []string{"CAP_FOO"}},
 	} {
-		if _, err := Build(Input{Config: &wire.Config{}, HostConfig: &h, Path: "x"}); err == nil || !strings.HasPrefix(err.Error(), want) {
+		mounts, err := Wanted(&h)
+		if err == nil {
+			_, err = Build(Input{Config: &wire.Config{}, HostConfig: &h, Mounts: mounts, Path: "x"})
+		}
+		if err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)
 		}
 	}
@@ -195,8 +204,8 @@ func TestMountOptions(t *testing.T) {
 		"rro": bind(nil), "ro": bind(&mount.BindOptions{ReadOnlyNonRecursive: true}), "bind": bind(&mount.BindOptions{NonRecursive: true}),
 		"rslave": bind(&mount.BindOptions{Propagation: mount.PropagationRSlave}),
 	} {
-		if got, err := fromMount(m); err != nil || !slices.Contains(got.Options, want) {
-			t.Errorf("%s: %v, %v", want, got.Options, err)
+		if got, err := ParseMount(m); err != nil || !slices.Contains(got.oci(Identity{}).Options, want) {
+			t.Errorf("%s: %v, %v", want, got.oci(Identity{}).Options, err)
 		}
 	}
 	writable := bind(&mount.BindOptions{ReadOnlyForceRecursive: true})
@@ -207,8 +216,8 @@ func TestMountOptions(t *testing.T) {
 		"an unknown propagation": bind(&mount.BindOptions{Propagation: "noexec"}), "read-only and writable": writable,
 		"recursive and not": bind(&mount.BindOptions{ReadOnlyNonRecursive: true, ReadOnlyForceRecursive: true}), "a field of another type": extra,
 	} {
-		if got, err := fromMount(m); !errors.Is(err, fault.Invalid) {
-			t.Errorf("%s: %v, %v", what, got.Options, err)
+		if got, err := ParseMount(m); !errors.Is(err, fault.Invalid) {
+			t.Errorf("%s: %v, %v", what, got.oci(Identity{}).Options, err)
 		}
 	}
 }

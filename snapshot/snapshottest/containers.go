@@ -1,6 +1,7 @@
 package snapshottest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -56,6 +57,44 @@ func testContainers(t *testing.T, s Suite) {
 		t.Error(got)
 	}
 	testChanges(t, store, s.Driver)
+	testAdopt(t, store, s.Driver, top)
+}
+
+// testAdopt makes a layer of what the container one has changed, and looks
+// whether it is the one that its archive makes.
+func testAdopt(t *testing.T, store *snapshot.Store, driver string, below digest.Digest) {
+	t.Helper()
+	changes, err := store.Changes("one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tar bytes.Buffer
+	_, err = changes.WriteLayer(t.Context(), &tar, archive.WriteOptions{})
+	if err := errors.Join(err, changes.Close()); err != nil {
+		t.Fatal(err)
+	}
+	diffID := digest.FromBytes(tar.Bytes())
+	chain, err := store.Adopt("one", diffID, 4)
+	if driver != snapshot.Overlay {
+		if !errors.Is(err, fault.NotImplemented) {
+			t.Errorf("adopted: %v", err)
+		}
+		return
+	}
+	if err != nil || chain != snapshot.ChainID(below, diffID) || !store.Has(chain) || slices.Contains(store.Active(), "one") {
+		t.Fatalf("%s %v, active: %v", chain, err, store.Active())
+	}
+	view, err := store.LayerView(chain)
+	adopted := Show(t, view, err)
+	if err := store.Sweep([]digest.Digest{below}); err != nil {
+		t.Fatal(err)
+	}
+	again, err := store.Unpack(t.Context(), below, diffID, &tar)
+	if err != nil || again != chain {
+		t.Fatal(again, err)
+	}
+	view, err = store.LayerView(chain)
+	Compare(t, Show(t, view, err), adopted)
 }
 
 // testChanges lists what the container one has changed.

@@ -286,6 +286,10 @@ func (k *keeper) spawn(ctx context.Context, e *exec, c supervise.ExecConfig) (pr
 
 // awaitExec sees an exec to its end.
 func (k *keeper) awaitExec(e *exec, p process) {
+	if c, err := openChild(p.pid()); err == nil { // else a thread waits
+		c.await()
+		c.f.Close()
+	}
 	code, err := p.wait()
 	k.reaper.disown(p.pid())
 	if err != nil {

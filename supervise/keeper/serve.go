@@ -50,6 +50,10 @@ func (k *keeper) receive(ctx context.Context, c *seqpacket.Conn) bool {
 		answer(c, m.ID, struct{}{}, nil)
 		return true
 	}
+	if m.Method == supervise.MethodMount {
+		answer(c, m.ID, struct{}{}, mountTrees(m.Body, files)) // in order, too
+		return true
+	}
 	k.begin()
 	k.activity.add(requestGarbage)
 	go func() {

@@ -73,7 +73,8 @@ func (d *Daemon) sweep() {
 			}
 			mounts, _ := os.ReadFile("/proc/" + e.Name() + "/mountinfo")
 			groups, _ := os.ReadFile("/proc/" + e.Name() + "/cgroup")
-			if strings.Contains(string(mounts), d.Dir+"/exec/c/") || strings.Contains(string(groups), d.Cgroup+"/") {
+			line, _ := os.ReadFile("/proc/" + e.Name() + "/cmdline")
+			if string(line) == "tare-dns\x00"+d.Dir+"/exec\x00" || strings.Contains(string(mounts), d.Dir+"/exec/c/") || strings.Contains(string(groups), d.Cgroup+"/") {
 				found = true
 				_ = syscall.Kill(pid, syscall.SIGKILL)
 			}
@@ -100,6 +101,9 @@ func (d *Daemon) Left() []string {
 		}
 	}
 	left = append(left, d.processes()...)
+	if _, err := os.Stat(filepath.Join(d.Dir, "exec/dns.sock")); err == nil && d.cmd == nil {
+		left = append(left, "the resolver's process")
+	}
 	left = append(left, d.cgroups("*")...)
 	if out, err := exec.Command("ip", "-o", "link", "show", "master", d.Bridge).Output(); err == nil && len(out) > 0 {
 		left = append(left, "interfaces "+string(out))

@@ -40,8 +40,8 @@ func TestHostMountsFollow(t *testing.T) {
 	if _, err := d.Try("create", "-v", secret+":/m:rslave", "busybox"); err == nil || !strings.Contains(err.Error(), "path "+secret+" is mounted on "+secret+" but it is not a shared or slave mount") {
 		t.Errorf("to follow what tells nobody: %v", err)
 	}
-	if _, err := d.Try("create", "-v", outer+":/m:rshared", "busybox"); err == nil || !strings.Contains(err.Error(), "not supported yet") {
-		t.Errorf("to be followed: %v", err)
+	if _, err := d.Try("create", "-v", secret+":/m:rshared", "busybox"); err == nil || !strings.Contains(err.Error(), "path "+secret+" is mounted on "+secret+" but it is not a shared mount") {
+		t.Errorf("to be followed by what is told nothing: %v", err)
 	}
 	d.Tare(t, "run", "-d", "--name", "follows", "--mount", "type=bind,src="+outer+",dst=/m,bind-propagation=rslave", "-v", outer+":/n", "busybox", "sleep", "1000")
 	mountAt(inner, unix.MS_PRIVATE)
@@ -52,4 +52,17 @@ func TestHostMountsFollow(t *testing.T) {
 		t.Errorf("the container sees %q", out)
 	}
 	d.Tare(t, "rm", "-f", "follows")
+
+	// And the other way: the host has what a container mounts, and keeps its own.
+	for _, runtime := range []string{"tarerun", "runc"} {
+		made := filepath.Join(outer, "made-"+runtime)
+		d.Tare(t, "run", "--rm", "--runtime", runtime, "--privileged", "-v", outer+":/m:rshared", "busybox", "sh", "-c",
+			"mkdir /m/made-"+runtime+" && mount -t tmpfs made /m/made-"+runtime+" && touch /m/made-"+runtime+"/file")
+		if _, err := os.Stat(filepath.Join(made, "file")); err != nil {
+			t.Errorf("%s: the host does not see what the container has mounted: %v", runtime, err)
+		}
+		if _, err := os.Stat(filepath.Join(inner, "late")); err != nil {
+			t.Errorf("%s: the end of a container took a mount of the host: %v", runtime, err)
+		}
+	}
 }

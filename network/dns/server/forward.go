@@ -7,10 +7,10 @@ import (
 	"io"
 	"os"
 	"slices"
-	"sync"
 	"time"
 
 	mdns "github.com/miekg/dns"
+	"golang.org/x/sys/unix"
 )
 
 // How long a server may take: less when there is another one to ask, since
@@ -100,8 +100,6 @@ func (b *box) ask(servers []*upstream, query []byte, tcp bool) []byte {
 	return last
 }
 
-var buffers = sync.Pool{New: func() any { return new([mdns.MaxMsgSize]byte) }}
-
 // exchange sends the question as it is and waits for what answers it.
 func (b *box) exchange(u *upstream, query []byte, tcp bool, deadline time.Time) ([]byte, error) {
 	f, err := b.server.inside.connect(b, u, tcp, deadline)
@@ -116,32 +114,54 @@ func (b *box) exchange(u *upstream, query []byte, tcp bool, deadline time.Time) 
 	if _, err := f.Write(out); err != nil {
 		return nil, err
 	}
-	buf := buffers.Get().(*[mdns.MaxMsgSize]byte)
-	defer buffers.Put(buf)
+	receive := datagram
+	if tcp {
+		receive = message
+	}
 	for {
-		n, err := receive(f, buf[:], tcp)
-		if err != nil {
-			return nil, err
-		}
-		if answers(buf[:n], query) {
-			return slices.Clone(buf[:n]), nil
+		a, err := receive(f)
+		if err != nil || answers(a, query) {
+			return a, err
 		}
 	}
 }
 
-// receive reads one message.
-func receive(f *os.File, buf []byte, tcp bool) (int, error) {
-	if !tcp {
-		n, err := f.Read(buf)
-		if errors.Is(err, io.EOF) { // an empty datagram
-			err = nil
-		}
-		return n, err
+// datagram waits for one. Many wait at the same time, so there is no memory for
+// it before it is there and its size is known.
+func datagram(f *os.File) ([]byte, error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
 	}
-	if _, err := io.ReadFull(f, buf[:2]); err != nil {
-		return 0, err
+	var size int
+	var failed error
+	err = raw.Read(func(fd uintptr) bool {
+		size, _, failed = unix.Recvfrom(int(fd), nil, unix.MSG_PEEK|unix.MSG_TRUNC|unix.MSG_DONTWAIT)
+		return failed != unix.EAGAIN
+	})
+	if err != nil || failed != nil {
+		return nil, errors.Join(err, failed)
 	}
-	return io.ReadFull(f, buf[:binary.BigEndian.Uint16(buf)])
+	a := make([]byte, max(size, 1)) // what is empty must be read too
+	n, err := f.Read(a)
+	if errors.Is(err, io.EOF) { // it was empty
+		err = nil
+	}
+	return a[:n], err
+}
+
+// message reads one of a connection, into memory that grows as it comes.
+func message(f *os.File) ([]byte, error) {
+	var size [2]byte
+	if _, err := io.ReadFull(f, size[:]); err != nil {
+		return nil, err
+	}
+	want := int64(binary.BigEndian.Uint16(size[:]))
+	a, err := io.ReadAll(io.LimitReader(f, want))
+	if err == nil && int64(len(a)) < want {
+		err = io.ErrUnexpectedEOF
+	}
+	return a, err
 }
 
 // answers tells whether a message is the answer to the question, not somebody's

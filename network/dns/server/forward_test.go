@@ -116,6 +116,43 @@ func TestForwardingKeepsTheMessage(t *testing.T) {
 	}
 }
 
+// What is no answer to the question is passed over, and the answer that comes
+// after it is taken.
+func TestForwardingPassesOverOthers(t *testing.T) {
+	r, p := start(t, time.Minute), container(t)
+	r.add(t, p, dns.Sandbox{ID: "s", External: true})
+	conn, err := net.ListenPacket("udp", "127.0.0.2:53")
+	must(t, err)
+	defer conn.Close()
+	go func() {
+		buf := make([]byte, 512)
+		n, from, err := conn.ReadFrom(buf)
+		var q mdns.Msg
+		if err != nil || q.Unpack(buf[:n]) != nil {
+			return
+		}
+		answer := func(change func(*mdns.Msg)) []byte {
+			a := new(mdns.Msg).SetReply(&q)
+			a.Answer = append(a.Answer, &mdns.TXT{Hdr: mdns.RR_Header{Name: q.Question[0].Name, Rrtype: mdns.TypeTXT, Class: mdns.ClassINET}, Txt: []string{"it"}})
+			change(a)
+			b, _ := a.Pack()
+			return b
+		}
+		for _, b := range [][]byte{
+			nil, {1}, buf[:n],
+			answer(func(a *mdns.Msg) { a.Id++ }),
+			answer(func(a *mdns.Msg) { a.Question[0].Name = "other.example." }),
+			answer(func(a *mdns.Msg) { a.Question[0].Qtype = mdns.TypeA }),
+			answer(func(a *mdns.Msg) { a.Question = nil }),
+			answer(func(a *mdns.Msg) { a.Question[0].Name = "FAR.example." }),
+		} {
+			_, _ = conn.WriteTo(b, from)
+		}
+	}()
+	r.host(t, "nameserver 127.0.0.2\n")
+	p.wants(t, "after what is no answer", "NOERROR", "it")
+}
+
 // The host's servers are not asked for those who reach nothing but their own
 // networks; those that a container named are asked from where it is.
 func TestForwardingFromInside(t *testing.T) {

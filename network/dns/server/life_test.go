@@ -42,8 +42,9 @@ func TestLifeline(t *testing.T) {
 
 // A process that nobody needs ends, and takes its socket with it.
 func TestEndsWhenNobodyNeedsIt(t *testing.T) {
-	r, p := start(t, 20*time.Millisecond), container(t)
+	r, p := start(t, time.Hour), container(t)
 	r.add(t, p, dns.Sandbox{ID: "s"})
+	r.hasten()
 	if err := r.daemon.Set(t.Context(), dns.Sandbox{ID: "unknown"}, nil); !errors.Is(err, dns.ErrUnknown) {
 		t.Errorf("a sandbox without sockets: %v", err)
 	}
@@ -63,12 +64,20 @@ func TestEndsWhenNobodyNeedsIt(t *testing.T) {
 	r.ended <- err
 }
 
+// hasten has it wait for next to nothing from now on.
+func (r *started) hasten() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.config.Idle = 10 * time.Millisecond
+}
+
 // So does one that no daemon can find any more.
 func TestEndsWhenNobodyCanFindIt(t *testing.T) {
-	r, p := start(t, 10*time.Millisecond), container(t)
+	r, p := start(t, time.Hour), container(t)
 	r.add(t, p, dns.Sandbox{ID: "s"})
+	r.hasten()
 	r.daemon.Close()
-	must(t, os.Remove(r.config.Socket))
+	must(t, os.Remove(filepath.Join(filepath.Dir(r.resolvConf), dns.SocketName)))
 	err := <-r.ended
 	r.ended <- err
 	if err != nil {
@@ -113,6 +122,8 @@ func TestReplace(t *testing.T) {
 	second, err := dns.Dial(filepath.Join(dir, dns.SocketName))
 	must(t, err)
 	defer second.Close()
+	_, err = second.Hello(t.Context())
+	must(t, err)
 
 	self, err := os.Open("/proc/self/exe")
 	must(t, err)

@@ -51,6 +51,7 @@ type Server struct {
 	inside  *dialer
 	program dns.Program
 
+	closing     chan struct{} // bounds the threads that close sockets
 	forwards    atomic.Int32
 	maxForwards int32
 
@@ -76,13 +77,15 @@ func New(c Config) (*Server, error) {
 	}
 	s := &Server{
 		config: c, program: program, names: newTable(), hosts: hosts{path: c.ResolvConf}, inside: newDialer(),
-		boxes: map[string]*box{}, daemons: map[*seqpacket.Conn]bool{}, over: make(chan struct{}), used: time.Now(),
+		boxes: map[string]*box{}, daemons: map[*seqpacket.Conn]bool{}, over: make(chan struct{}), closing: make(chan struct{}, 8), used: time.Now(),
 	}
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return nil, err
 	}
 	s.maxForwards = int32(min(limit.Cur/2, 1<<20))
+	s.mu.Lock() // consider may come at once
+	defer s.mu.Unlock()
 	s.idle = time.AfterFunc(c.Idle, s.consider)
 	return s, nil
 }

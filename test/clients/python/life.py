@@ -116,6 +116,40 @@ class Life(unittest.TestCase):
         self.assertIn("health_status", next(e for e in events if "healthy" in e["Action"])["Action"])
         events.close()
 
+    def test_networks(self):
+        pool = docker.types.IPAMPool(subnet="10.99.41.0/24", gateway="10.99.41.1")
+        made = self.client.networks.create("pythons", driver="bridge", check_duplicate=True, ipam=docker.types.IPAMConfig(pool_configs=[pool]), labels={"a": "b"})
+        try:
+            with self.assertRaises(docker.errors.APIError) as failed:
+                self.client.networks.create("pythons")
+            self.assertEqual(failed.exception.status_code, 409)
+            self.assertEqual([n.id for n in self.client.networks.list(names=["pythons"])], [made.id])
+            self.assertEqual([n.id for n in self.client.networks.list(filters={"label": "a=b"}, greedy=True)], [made.id])
+            c = self.run_detached(name="snake", network="pythons")
+            c.reload()
+            self.assertEqual(list(c.attrs["NetworkSettings"]["Networks"]), ["pythons"])
+            other = self.run_detached(name="other")
+            made.connect(other, aliases=["friend"], ipv4_address="10.99.41.9")
+            other.reload()
+            place = other.attrs["NetworkSettings"]["Networks"]["pythons"]
+            self.assertEqual((place["IPAddress"], place["IPPrefixLen"], place["Aliases"][0], place["NetworkID"]), ("10.99.41.9", 24, "friend", made.id))
+            made.reload()
+            self.assertEqual({x.name for x in made.containers}, {"snake", "other"})
+            with self.assertRaises(docker.errors.APIError) as failed:
+                made.remove()
+            self.assertEqual(failed.exception.status_code, 403)
+            made.disconnect("other")
+            made.disconnect(c, force=True)
+            made.reload()
+            self.assertEqual(made.containers, [])
+        finally:
+            for c in self.client.containers.list(all=True):
+                c.remove(force=True)
+            made.remove()
+        with self.assertRaises(docker.errors.NotFound):
+            self.client.networks.get("pythons")
+        self.assertEqual(self.client.networks.prune()["NetworksDeleted"], [])
+
     def test_events_and_prune(self):
         c = self.run_detached("true", name="pruned", labels={"prune": "me"})
         c.wait()

@@ -1,0 +1,165 @@
+package build
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/tarehq/tare/internal/atomicfile"
+)
+
+// cache remembers what operations came to, below <root>/cache: a file for each
+// key. The layers themselves are the daemon's, which keeps those that are
+// pinned. A record whose layers are gone is no record.
+type cache struct {
+	dir   string
+	store Store
+
+	mu      sync.Mutex
+	records map[digest.Digest]*Record
+	pinning sync.Mutex // held while the daemon is told; before mu
+}
+
+// Record is what is remembered of one operation.
+type Record struct {
+	Key         digest.Digest
+	Description string
+	Type        string // as BuildKit calls it: "regular", "source.local", "exec.cachemount", …
+	Outputs     [][]Layer
+	Epoch       time.Time `json:",omitzero"` // that the layers were made with
+	Size        int64     // bytes on disk of its own layers
+	Created     time.Time
+	LastUsed    time.Time
+	Uses        int
+}
+
+func openCache(ctx context.Context, root string, store Store) (*cache, error) {
+	c := &cache{dir: filepath.Join(root, "cache"), store: store, records: map[digest.Digest]*Record{}}
+	if err := os.MkdirAll(c.dir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := atomicfile.Clean(c.dir); err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(c.dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		var r Record
+		data, err := os.ReadFile(filepath.Join(c.dir, e.Name()))
+		if err != nil || json.Unmarshal(data, &r) != nil || c.path(r.Key) != filepath.Join(c.dir, e.Name()) {
+			continue // a cache may forget
+		}
+		c.records[r.Key] = &r
+	}
+	return c, c.pin(ctx)
+}
+
+func (c *cache) path(key digest.Digest) string { return filepath.Join(c.dir, key.Encoded()+".json") }
+
+// find returns what is remembered, if its layers are there.
+func (c *cache) find(ctx context.Context, key digest.Digest) ([]*output, bool) {
+	c.mu.Lock()
+	r := c.records[key]
+	c.mu.Unlock()
+	if r == nil {
+		return nil, false
+	}
+	outputs := make([]*output, len(r.Outputs))
+	for i, layers := range r.Outputs {
+		o := &output{layers: layers, key: digest.FromString(key.String() + string(rune('0'+i)))}
+		if chain := o.chain(); chain != "" {
+			if there, err := c.store.Has(ctx, chain); err != nil || !there {
+				return nil, false
+			}
+		}
+		outputs[i] = o
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	used := *r
+	used.LastUsed = time.Now().UTC()
+	used.Uses++
+	c.records[key] = &used
+	return outputs, true
+}
+
+// add remembers what an operation came to.
+func (c *cache) add(ctx context.Context, key digest.Digest, description, kind string, outputs []*output, epoch time.Time) error {
+	now := time.Now().UTC()
+	r := &Record{Key: key, Description: description, Type: kind, Epoch: epoch, Created: now, LastUsed: now}
+	for _, o := range outputs {
+		r.Outputs = append(r.Outputs, o.layers)
+		if chain := o.chain(); chain != "" {
+			n, err := c.store.Size(ctx, chain)
+			if err != nil {
+				return err
+			}
+			r.Size += n
+		}
+	}
+	data, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.records[key] = r
+	c.mu.Unlock()
+	return errors.Join(atomicfile.Write(c.path(key), data, 0o600), c.pin(ctx))
+}
+
+// pin tells the daemon which chains are needed.
+func (c *cache) pin(ctx context.Context) error {
+	c.pinning.Lock()
+	defer c.pinning.Unlock()
+	return c.store.Pin(ctx, c.chains())
+}
+
+func (c *cache) chains() []digest.Digest {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	list := []digest.Digest{}
+	for _, r := range c.records {
+		for _, layers := range r.Outputs {
+			if len(layers) > 0 {
+				list = append(list, layers[len(layers)-1].Chain)
+			}
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// list returns copies of the records, those that were used last first.
+func (c *cache) list() []Record {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	list := make([]Record, 0, len(c.records))
+	for _, r := range c.records {
+		list = append(list, *r)
+	}
+	slices.SortFunc(list, func(a, b Record) int { return b.LastUsed.Compare(a.LastUsed) })
+	return list
+}
+
+// forget drops records; the daemon lets their layers go.
+func (c *cache) forget(ctx context.Context, keys []digest.Digest) error {
+	c.mu.Lock()
+	var err error
+	for _, key := range keys {
+		delete(c.records, key)
+		if e := os.Remove(c.path(key)); e != nil && !errors.Is(e, os.ErrNotExist) {
+			err = errors.Join(err, e)
+		}
+	}
+	c.mu.Unlock()
+	return errors.Join(err, c.pin(ctx))
+}

@@ -1,0 +1,134 @@
+package front
+
+import (
+	"context"
+	"strings"
+
+	"github.com/moby/buildkit/client/llb"
+	"github.com/moby/buildkit/client/llb/sourceresolver"
+	dockerfile "github.com/moby/buildkit/frontend/dockerfile/builder"
+	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	gatewaypb "github.com/moby/buildkit/frontend/gateway/pb"
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/tarehq/tare/build"
+	"github.com/tarehq/tare/fault"
+)
+
+// bridge is what a front end stands on: it has definitions solved and reads the
+// results. It is a gateway.Client.
+type bridge struct {
+	job     *build.Job
+	session string // the client's
+	opts    map[string]string
+	inputs  map[string]*pb.Definition
+	worker  gateway.WorkerInfo
+}
+
+var _ gateway.Client = (*bridge)(nil)
+
+// missingCaps are not done by our solver; front ends do without.
+var missingCaps = map[string]bool{
+	string(pb.CapMergeOp): true, string(pb.CapDiffOp): true,
+}
+
+// BuildOpts tells the front end what was asked and what can be done.
+func (b *bridge) BuildOpts() gateway.BuildOpts {
+	var caps = pb.Caps.All()
+	kept := caps[:0:0]
+	for _, c := range caps {
+		if !missingCaps[c.ID] {
+			kept = append(kept, c)
+		}
+	}
+	return gateway.BuildOpts{Opts: b.opts, SessionID: b.session, Workers: []gateway.WorkerInfo{b.worker}, Product: "tare",
+		LLBCaps: pb.Caps.CapSet(kept), Caps: gatewaypb.Caps.CapSet(gatewaypb.Caps.All())}
+}
+
+// Solve solves a definition, or has another front end make one.
+func (b *bridge) Solve(ctx context.Context, req gateway.SolveRequest) (*gateway.Result, error) {
+	switch {
+	case req.Definition != nil && req.Frontend != "":
+		return nil, fault.New(fault.Invalid, "a build cannot have a definition and a front end")
+	case req.Frontend == "":
+		r := &solution{bridge: b, definition: req.Definition}
+		if req.Evaluate {
+			if err := r.Evaluate(ctx); err != nil {
+				return nil, err
+			}
+		}
+		result := gateway.NewResult()
+		result.SetRef(r)
+		return result, nil
+	case req.Frontend == "dockerfile.v0":
+		inner := *b
+		inner.opts, inner.inputs = req.FrontendOpt, req.FrontendInputs
+		return dockerfile.Build(ctx, &inner)
+	}
+	return nil, fault.New(fault.NotImplemented, "the front end %s is not supported yet", req.Frontend)
+}
+
+// ResolveSourceMetadata tells what a source is now.
+func (b *bridge) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
+	scheme, ref, _ := strings.Cut(op.Identifier, "://")
+	if scheme != "docker-image" {
+		return &sourceresolver.MetaResponse{Op: op}, nil
+	}
+	r := build.ImageRequest{Ref: ref}
+	if o := opt.ImageOpt; o != nil {
+		if o.Platform != nil {
+			r.Platform = *o.Platform
+		}
+		r.Pull = o.ResolveMode == pb.AttrImageResolveModeForcePull
+	}
+	img, err := b.job.Resolve(ctx, "", r)
+	if err != nil {
+		return nil, imageError(ref, err)
+	}
+	return &sourceresolver.MetaResponse{Op: op, Image: &sourceresolver.ResolveImageResponse{Digest: img.Target, Config: img.Config}}, nil
+}
+
+// imageError puts the name before what went wrong, as BuildKit does.
+func imageError(ref string, err error) error {
+	return fault.New(fault.KindOf(err), "%s: failed to resolve source metadata for %s: %w", ref, ref, err)
+}
+
+// ResolveImageConfig is the same, of an image.
+func (b *bridge) ResolveImageConfig(ctx context.Context, ref string, opt sourceresolver.Opt) (string, digest.Digest, []byte, error) {
+	m, err := b.ResolveSourceMetadata(ctx, &pb.SourceOp{Identifier: "docker-image://" + ref}, opt)
+	if err != nil {
+		return "", "", nil, err
+	}
+	return ref, m.Image.Digest, m.Image.Config, nil
+}
+
+// Inputs are the definitions that a front end was given.
+func (b *bridge) Inputs(context.Context) (map[string]llb.State, error) {
+	states := map[string]llb.State{}
+	for name, def := range b.inputs {
+		op, err := llb.NewDefinitionOp(def)
+		if err != nil {
+			return nil, err
+		}
+		states[name] = llb.NewState(op)
+	}
+	return states, nil
+}
+
+// NewContainer is for looking into failed steps.
+func (b *bridge) NewContainer(context.Context, gateway.NewContainerRequest) (gateway.Container, error) {
+	return nil, fault.New(fault.NotImplemented, "looking into a step is not supported yet")
+}
+
+// Warn passes a remark of the front end on.
+func (b *bridge) Warn(_ context.Context, vertex digest.Digest, text string, o gateway.WarnOpts) error {
+	b.job.Warn(vertex, build.Warning{Level: o.Level, Short: []byte(text), Detail: o.Detail, URL: o.URL})
+	return nil
+}
+
+// platforms are those that this machine runs.
+func platforms() []ocispec.Platform {
+	return []ocispec.Platform{ownPlatform()}
+}

@@ -1,0 +1,132 @@
+package front
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/tarehq/tare/build"
+	"github.com/tarehq/tare/fault"
+)
+
+// made is one platform's image as a front end left it.
+type made struct {
+	platform ocispec.Platform
+	result   *build.Result
+	config   []byte // JSON, without layers; nil for none
+}
+
+// exporter writes images into the daemon's store.
+type exporter struct {
+	store build.Store
+	epoch time.Time // SOURCE_DATE_EPOCH; zero for none
+}
+
+// manifest stores the config and the manifest of one platform.
+func (x *exporter) manifest(ctx context.Context, m made) (manifest, config ocispec.Descriptor, err error) {
+	layers := m.result.Layers()
+	text, err := x.complete(m, layers)
+	if err != nil {
+		return manifest, config, err
+	}
+	if config, err = x.put(ctx, ocispec.MediaTypeImageConfig, text); err != nil {
+		return manifest, config, err
+	}
+	out := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Config: config, Layers: []ocispec.Descriptor{}}
+	below := digest.Digest("")
+	for _, l := range layers {
+		blob := l.Blob
+		if blob.Digest == l.DiffID { // made here: perhaps only its files are left
+			if blob, err = x.store.LayerBlob(ctx, below, l.DiffID, x.epoch); err != nil {
+				return manifest, config, err
+			}
+		}
+		out.Layers = append(out.Layers, blob)
+		below = l.Chain
+	}
+	if text, err = json.Marshal(out); err != nil {
+		return manifest, config, err
+	}
+	manifest, err = x.put(ctx, ocispec.MediaTypeImageManifest, text)
+	manifest.Platform = &m.platform
+	return manifest, config, err
+}
+
+func (x *exporter) put(ctx context.Context, mediaType string, text []byte) (ocispec.Descriptor, error) {
+	d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(text), Size: int64(len(text))}
+	return d, x.store.PutBlob(ctx, d, bytes.NewReader(text))
+}
+
+// complete puts layers, times and a history that agrees with the layers into a
+// config, and leaves all else as it came.
+func (x *exporter) complete(m made, layers []build.Layer) ([]byte, error) {
+	fields := map[string]json.RawMessage{}
+	if len(m.config) > 0 {
+		if err := json.Unmarshal(m.config, &fields); err != nil {
+			return nil, fault.New(fault.Invalid, "the front end made a config that is no JSON: %w", err)
+		}
+	} else {
+		fields["architecture"], fields["os"] = quoted(m.platform.Architecture), quoted(m.platform.OS)
+		fields["config"] = json.RawMessage(`{}`)
+	}
+	var history []ocispec.History
+	if h := fields["history"]; h != nil {
+		if err := json.Unmarshal(h, &history); err != nil {
+			return nil, fault.New(fault.Invalid, "the front end made a history that is none: %w", err)
+		}
+	}
+	diffIDs := []digest.Digest{}
+	for _, l := range layers {
+		diffIDs = append(diffIDs, l.DiffID)
+	}
+	created := x.now()
+	history = agree(history, len(layers), created)
+	for name, v := range map[string]any{"rootfs": ocispec.RootFS{Type: "layers", DiffIDs: diffIDs}, "history": history, "created": created} {
+		text, err := json.Marshal(v)
+		if err != nil {
+			return nil, err
+		}
+		fields[name] = text
+	}
+	return json.Marshal(fields) // names in order: the same config has the same bytes
+}
+
+func (x *exporter) now() time.Time {
+	if !x.epoch.IsZero() {
+		return x.epoch.UTC()
+	}
+	return time.Now().UTC()
+}
+
+func quoted(s string) json.RawMessage {
+	text, _ := json.Marshal(s) // a string can always be
+	return text
+}
+
+// agree gives each layer an entry of the history: where there are too many, as a
+// step that changed nothing has no layer, the last ones are of empty layers.
+func agree(history []ocispec.History, layers int, created time.Time) []ocispec.History {
+	n := 0
+	for i := range history {
+		if history[i].Created == nil {
+			history[i].Created = &created
+		}
+		if history[i].EmptyLayer {
+			continue
+		}
+		if n == layers {
+			history[i].EmptyLayer = true
+			continue
+		}
+		n++
+	}
+	for ; n < layers; n++ {
+		history = append(history, ocispec.History{Created: &created, CreatedBy: "unknown", Comment: "made by a build"})
+	}
+	return history
+}

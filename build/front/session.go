@@ -1,0 +1,88 @@
+package front
+
+import (
+	"context"
+	"net"
+	"strings"
+
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/session/auth"
+	"github.com/moby/buildkit/session/filesync"
+	"github.com/moby/buildkit/session/secrets"
+	"github.com/tonistiigi/fsutil"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/tarehq/tare/build"
+	"github.com/tarehq/tare/fault"
+)
+
+// lent is a client's session as the solver sees it.
+type lent struct {
+	caller session.Caller
+	id     string
+}
+
+var _ build.Session = (*lent)(nil)
+
+// Client tells clients apart by the key that they say, which is the same for one
+// directory of one user.
+func (l *lent) Client() string {
+	if key := l.caller.SharedKey(); key != "" {
+		return key
+	}
+	return l.id
+}
+
+func (l *lent) Local(ctx context.Context, r build.LocalRequest, dir string) error {
+	differ := fsutil.DiffMetadata
+	if r.Differ == "none" {
+		differ = fsutil.DiffNone
+	}
+	err := filesync.FSSync(ctx, l.caller, filesync.FSSendRequestOpt{
+		Name: r.Name, IncludePatterns: r.Include, ExcludePatterns: r.Exclude, FollowPaths: r.Follow, DestDir: dir, Differ: differ,
+		MetadataOnly: r.MetadataOnly,
+	})
+	return clientError(err)
+}
+
+func (l *lent) Secret(ctx context.Context, id string) ([]byte, error) {
+	data, err := secrets.GetSecret(ctx, l.caller, id)
+	if err != nil && strings.Contains(err.Error(), secrets.ErrNotFound.Error()) {
+		return nil, fault.New(fault.NotFound, "secret %s: not found", id)
+	}
+	return data, clientError(err)
+}
+
+func (l *lent) SSH(context.Context, string) (net.Conn, error) {
+	return nil, fault.New(fault.NotImplemented, "RUN --mount=type=ssh is not supported yet")
+}
+
+func (l *lent) Credentials(ctx context.Context, host string) (build.Credentials, error) {
+	if host == "docker.io" {
+		host = "https://index.docker.io/v1/"
+	}
+	resp, err := auth.NewAuthClient(l.caller.Conn()).Credentials(ctx, &auth.CredentialsRequest{Host: host})
+	switch status.Code(err) {
+	case codes.OK:
+	case codes.Unimplemented, codes.NotFound:
+		return build.Credentials{}, nil
+	default:
+		return build.Credentials{}, clientError(err)
+	}
+	if resp.Username == "" { // a token that stands for the user
+		return build.Credentials{IdentityToken: resp.Secret}, nil
+	}
+	return build.Credentials{Username: resp.Username, Password: resp.Secret}, nil
+}
+
+// clientError is what went wrong at the client.
+func clientError(err error) error {
+	switch status.Code(err) {
+	case codes.OK:
+		return nil
+	case codes.Unavailable, codes.Canceled:
+		return fault.New(fault.Unavailable, "the client of the build has gone: %w", err)
+	}
+	return err
+}

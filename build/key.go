@@ -1,0 +1,238 @@
+package build
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+)
+
+// keyVersion is part of every key, and raised when an operation comes to
+// something else than before.
+const keyVersion = "1"
+
+// key says what makes a vertex equal to another: what it does, by its definition
+// without what does not change the result, and what it does it to. Of files that
+// it copies or mounts that is their content, of trees that it works on the chain.
+func (j *Job) key(ctx context.Context, v *vertex, inputs []*output) (digest.Digest, error) {
+	op := proto.CloneOf(v.op)
+	for _, in := range op.Inputs {
+		in.Digest = "" // by what they came to
+	}
+	op.Constraints = nil
+	if x := op.GetExec(); x != nil && x.Meta != nil {
+		x.Meta.ProxyEnv = nil // how the network is reached
+	}
+	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(op)
+	if err != nil {
+		return "", err
+	}
+	h := sha256.New()
+	fmt.Fprintf(h, "%s %d %d\n", keyVersion, j.options.Epoch.Unix(), len(data))
+	h.Write(data)
+	contents := contentInputs(op)
+	for i, o := range inputs {
+		selectors, byContent := contents[i]
+		if !byContent && o.dir == "" {
+			fmt.Fprintf(h, "chain %d %s\n", i, o.chain())
+			continue
+		}
+		sum, err := j.solver.content(ctx, o, selectors)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(h, "content %d %s\n", i, sum)
+	}
+	return digest.NewDigest(digest.SHA256, h), nil
+}
+
+// selector is a part of a tree.
+type selector struct {
+	path             string // may have wildcards
+	include, exclude []string
+	follow           bool // of a link, what it leads to
+}
+
+// contentInputs finds the inputs of which an operation only reads files: they
+// count by their content.
+func contentInputs(op *pb.Op) map[int][]selector {
+	found := map[int][]selector{}
+	if x := op.GetExec(); x != nil {
+		written := map[int64]bool{}
+		for _, m := range x.Mounts {
+			if m.Output >= 0 || m.Dest == pb.RootMount || !m.Readonly {
+				written[m.Input] = true
+			}
+		}
+		for _, m := range x.Mounts {
+			if m.MountType == pb.MountType_BIND && m.Input >= 0 && !written[m.Input] {
+				found[int(m.Input)] = append(found[int(m.Input)], selector{path: m.Selector, follow: true})
+			}
+		}
+	}
+	if f := op.GetFile(); f != nil {
+		used := map[int64]bool{} // as the tree that is worked on, or for its users
+		for _, a := range f.Actions {
+			used[a.Input] = true
+			if c := a.GetCopy(); c != nil {
+				for _, u := range []*pb.UserOpt{c.Owner.GetUser(), c.Owner.GetGroup()} {
+					if n := u.GetByName(); n != nil {
+						used[n.Input] = true
+					}
+				}
+			}
+		}
+		for _, a := range f.Actions {
+			if c := a.GetCopy(); c != nil && a.SecondaryInput >= 0 && a.SecondaryInput < int64(len(op.Inputs)) && !used[a.SecondaryInput] {
+				i := int(a.SecondaryInput)
+				found[i] = append(found[i], selector{c.Src, c.IncludePatterns, c.ExcludePatterns, c.FollowSymlink})
+			}
+		}
+	}
+	return found
+}
+
+// content hashes what is selected of a tree: names, modes, owners, links and
+// bytes, and no times.
+func (s *Solver) content(ctx context.Context, o *output, selectors []selector) (digest.Digest, error) {
+	t, err := s.open(ctx, o)
+	if err != nil {
+		return "", err
+	}
+	defer t.Close()
+	h := sha256.New()
+	for _, sel := range selectors {
+		// Patterns are part of the definition; what they leave out makes the key
+		// narrower than need be, and not wrong.
+		names, err := t.glob(sel.path)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(h, "select %q\n", sel.path)
+		for _, name := range names {
+			if err := hashTree(ctx, h, t, name, sel.follow); err != nil {
+				return "", err
+			}
+		}
+	}
+	if len(selectors) == 0 {
+		if err := hashTree(ctx, h, t, "/", true); err != nil {
+			return "", err
+		}
+	}
+	return digest.NewDigest(digest.SHA256, h), nil
+}
+
+// hashTree hashes a file, or a directory with what is in it.
+func hashTree(ctx context.Context, h hash.Hash, t *tree, name string, follow bool) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	f, err := t.openPath(name, follow)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return hashEntry(ctx, h, f, path.Base(name))
+}
+
+func hashEntry(ctx context.Context, h hash.Hash, f *os.File, shown string) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return &fs.PathError{Op: "stat", Path: shown, Err: err}
+	}
+	fmt.Fprintf(h, "%q %o %d:%d", shown, st.Mode, st.Uid, st.Gid)
+	if err := hashAttributes(h, f); err != nil {
+		return err
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		fmt.Fprintf(h, " file %d\n", st.Size)
+		return hashFile(h, f)
+	case unix.S_IFLNK:
+		buf := make([]byte, unix.PathMax)
+		n, err := unix.Readlinkat(int(f.Fd()), "", buf)
+		if err != nil {
+			return &fs.PathError{Op: "readlink", Path: shown, Err: err}
+		}
+		fmt.Fprintf(h, " link %q\n", buf[:n])
+	case unix.S_IFDIR:
+		fmt.Fprint(h, " directory\n")
+		return hashDirectory(ctx, h, f)
+	default:
+		fmt.Fprintf(h, " device %d\n", st.Rdev)
+	}
+	return nil
+}
+
+// attributes that are content. Others are the host's own.
+func hashAttributes(h hash.Hash, f *os.File) error {
+	buf := make([]byte, 64<<10)
+	n, err := unix.Getxattr(fdPath(f), "security.capability", buf)
+	if err == nil {
+		fmt.Fprintf(h, " capability %x", buf[:n])
+	}
+	return nil
+}
+
+func fdPath(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }
+
+func hashFile(h hash.Hash, f *os.File) error {
+	r, err := os.Open(fdPath(f)) // a regular file: nobody waits at its other end
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	_, err = io.Copy(h, r)
+	return err
+}
+
+func hashDirectory(ctx context.Context, h hash.Hash, f *os.File) error {
+	names, err := readNames(f)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		fd, err := unix.Openat(int(f.Fd()), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return &fs.PathError{Op: "open", Path: name, Err: err}
+		}
+		child := os.NewFile(uintptr(fd), name)
+		err = hashEntry(ctx, h, child, name)
+		child.Close()
+		if err != nil {
+			return err
+		}
+	}
+	fmt.Fprint(h, "end\n")
+	return nil
+}
+
+// readNames lists an O_PATH directory, sorted.
+func readNames(f *os.File) ([]string, error) {
+	fd, err := unix.Openat(int(f.Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	d := os.NewFile(uintptr(fd), f.Name())
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	slices.Sort(names)
+	return names, err
+}
+
+func joinWords(words []string) string { return strings.Join(words, " ") }

@@ -1,0 +1,302 @@
+package lend
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/tarehq/tare/build"
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/network"
+	"github.com/tarehq/tare/snapshot"
+)
+
+// Config is what is lent.
+type Config struct {
+	Images    *image.Service
+	Transfers *image.Transfers
+	Layers    *snapshot.Store
+	Networks  *network.Service
+}
+
+// Lender serves one process. It is an http.Handler.
+type Lender struct {
+	Config
+	making *image.Making
+	mux    *http.ServeMux
+	hold   func() // of all blobs, while the process is there
+
+	mu     sync.Mutex
+	closed bool
+	trees  map[string]bool
+	places map[string]*network.Attachment
+}
+
+// New begins to lend.
+func New(c Config) *Lender {
+	l := &Lender{Config: c, making: c.Images.Making(), mux: http.NewServeMux(), trees: map[string]bool{}, places: map[string]*network.Attachment{}}
+	l.hold = l.making.Hold()
+	serve(l, "resolve", l.resolve)
+	serve(l, "fetch", l.fetch)
+	serve(l, "has", func(_ context.Context, chain digest.Digest, _ func(build.Transfer)) (bool, error) {
+		return c.Layers.Has(chain), nil
+	})
+	serve(l, "prepare", l.prepare)
+	serve(l, "view", func(_ context.Context, chain digest.Digest, _ func(build.Transfer)) (snapshot.Mount, error) {
+		return c.Layers.ReadOnly(chain)
+	})
+	serve(l, "seal", l.seal)
+	serve(l, "discard", func(_ context.Context, id string, _ func(build.Transfer)) (none, error) { return none{}, l.discard(id) })
+	serve(l, "layer-blob", func(ctx context.Context, a blobArg, _ func(build.Transfer)) (ocispec.Descriptor, error) {
+		return l.making.Blob(ctx, a.Below, a.DiffID, a.Epoch)
+	})
+	serve(l, "pin", func(_ context.Context, chains []digest.Digest, _ func(build.Transfer)) (none, error) {
+		return none{}, l.making.Pin(chains)
+	})
+	serve(l, "size", func(_ context.Context, chain digest.Digest, _ func(build.Transfer)) (int64, error) {
+		return c.Layers.Size(chain), nil
+	})
+	serve(l, "publish", func(_ context.Context, a publishArg, _ func(build.Transfer)) (string, error) {
+		return l.making.Publish(a.Target, a.Names)
+	})
+	serve(l, "push", l.push)
+	serve(l, "attach", l.attach)
+	serve(l, "detach", func(ctx context.Context, id string, _ func(build.Transfer)) (none, error) {
+		return none{}, l.detach(ctx, id)
+	})
+	l.mux.HandleFunc("GET /blob/{digest}", l.blob)
+	l.mux.HandleFunc("PUT /blob", l.putBlob)
+	return l
+}
+
+// ServeHTTP answers the process.
+func (l *Lender) ServeHTTP(w http.ResponseWriter, r *http.Request) { l.mux.ServeHTTP(w, r) }
+
+// Close takes back what was lent. The process must have ended, and so must
+// those that it started.
+func (l *Lender) Close(ctx context.Context) error {
+	l.mu.Lock()
+	l.closed = true
+	trees, places := l.trees, l.places
+	l.trees, l.places = nil, nil
+	l.mu.Unlock()
+	var err error
+	for id := range trees {
+		err = errors.Join(err, l.Layers.Remove(id))
+	}
+	for _, a := range places {
+		a.NetNS.Close()
+		err = errors.Join(err, l.Networks.Detach(ctx, a.Sandbox))
+	}
+	l.hold()
+	return err
+}
+
+// serve registers a call.
+func serve[A, R any](l *Lender, name string, call func(context.Context, A, func(build.Transfer)) (R, error)) {
+	l.mux.HandleFunc("POST /"+name, func(w http.ResponseWriter, r *http.Request) {
+		var arg A
+		if err := json.NewDecoder(r.Body).Decode(&arg); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		var mu sync.Mutex
+		out := json.NewEncoder(w)
+		say := func(x reply[R]) {
+			mu.Lock()
+			defer mu.Unlock()
+			_ = out.Encode(x) // who does not read has gone: the context ends
+			_ = http.NewResponseController(w).Flush()
+		}
+		result, err := call(r.Context(), arg, func(t build.Transfer) { say(reply[R]{Progress: &t}) })
+		if err != nil {
+			say(reply[R]{Error: pack(err)})
+			return
+		}
+		say(reply[R]{Result: &result})
+	})
+}
+
+func platformText(p ocispec.Platform) string {
+	if p.OS == "" || p.Architecture == "" {
+		return ""
+	}
+	return strings.TrimSuffix(p.OS+"/"+p.Architecture+"/"+p.Variant, "/")
+}
+
+func credentials(c build.Credentials) image.Credentials {
+	return image.Credentials{Username: c.Username, Password: c.Password, IdentityToken: c.IdentityToken, RegistryToken: c.RegistryToken}
+}
+
+// transfers adapts the progress of a pull or push.
+func transfers(progress func(build.Transfer)) func(image.Progress) {
+	return func(p image.Progress) {
+		progress(build.Transfer{ID: p.ID, Action: p.Status, Current: p.Current, Total: p.Total})
+	}
+}
+
+func (l *Lender) resolve(ctx context.Context, r build.ImageRequest, progress func(build.Transfer)) (build.Image, error) {
+	platform := platformText(r.Platform)
+	img, err := l.Images.ResolvePlatform(ctx, r.Ref, platform)
+	if missing := errors.Is(err, fault.NotFound); !r.Local && (r.Pull || missing) {
+		err = l.Transfers.Pull(ctx, r.Ref, image.PullOptions{Platform: platform, Credentials: credentials(r.Auth)}, transfers(progress))
+		if err == nil {
+			img, err = l.Images.ResolvePlatform(ctx, r.Ref, platform)
+		}
+	}
+	if err != nil {
+		return build.Image{}, err
+	}
+	config, err := l.making.Config(img.Manifest)
+	return build.Image{Ref: r.Ref, Target: img.ID, Manifest: img.Manifest, Config: config}, err
+}
+
+func (l *Lender) fetch(ctx context.Context, i build.Image, _ func(build.Transfer)) ([]build.Layer, error) {
+	if _, err := l.Images.UnpackManifest(ctx, i.Manifest); err != nil {
+		return nil, err
+	}
+	blobs, diffIDs, err := l.making.LayersOf(i.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	layers := []build.Layer{} // not null: that would be no result
+	chain := digest.Digest("")
+	for n, d := range diffIDs {
+		chain = snapshot.ChainID(chain, d)
+		layers = append(layers, build.Layer{Chain: chain, DiffID: d, Blob: blobs[n]})
+	}
+	return layers, nil
+}
+
+// own notes that the process has a tree.
+func (l *Lender) own(id string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return fault.New(fault.Unavailable, "the process that builds has ended")
+	}
+	l.trees[id] = true
+	return nil
+}
+
+func (l *Lender) prepare(_ context.Context, a prepareArg, _ func(build.Transfer)) (snapshot.Mount, error) {
+	if err := l.own(a.ID); err != nil {
+		return snapshot.Mount{}, err
+	}
+	return l.Layers.Prepare(a.ID, a.Chain)
+}
+
+// owned refuses trees that are a container's.
+func (l *Lender) owned(id string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.trees[id] {
+		return fault.New(fault.NotFound, "no build has the tree %s", id)
+	}
+	return nil
+}
+
+func (l *Lender) seal(ctx context.Context, a sealArg, _ func(build.Transfer)) (build.Layer, error) {
+	if err := l.owned(a.ID); err != nil {
+		return build.Layer{}, err
+	}
+	made, err := l.making.Seal(ctx, a.ID, a.Chain, a.Epoch)
+	if err != nil {
+		return build.Layer{}, err
+	}
+	l.mu.Lock()
+	delete(l.trees, a.ID)
+	l.mu.Unlock()
+	return build.Layer{Chain: made.Chain, DiffID: made.Blob.Digest, Blob: made.Blob}, nil
+}
+
+func (l *Lender) discard(id string) error {
+	if l.owned(id) != nil {
+		return nil
+	}
+	if err := l.Layers.Remove(id); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.trees, id)
+	return nil
+}
+
+func (l *Lender) push(ctx context.Context, a pushArg, progress func(build.Transfer)) (none, error) {
+	return none{}, l.Transfers.Push(ctx, a.Name, image.PushOptions{Credentials: credentials(a.Auth)}, transfers(progress))
+}
+
+// attach gives a place on the default bridge. The daemon holds the namespace,
+// under a descriptor of its own.
+func (l *Lender) attach(ctx context.Context, id string, _ func(build.Transfer)) (build.Place, error) {
+	a, err := l.Networks.Attach(ctx, network.Request{ContainerID: id, Name: id, Wants: []network.Want{{Network: "bridge"}}})
+	if err != nil {
+		return build.Place{}, err
+	}
+	l.mu.Lock()
+	closed := l.closed
+	if !closed {
+		l.places[id] = a
+	}
+	l.mu.Unlock()
+	if closed {
+		a.NetNS.Close()
+		return build.Place{}, errors.Join(fault.New(fault.Unavailable, "the process that builds has ended"), l.Networks.Detach(ctx, a.Sandbox))
+	}
+	place := build.Place{NetNS: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), a.NetNS.Fd())}
+	for _, e := range a.Endpoints {
+		if e.Address.IsValid() {
+			place.Address = e.Address.Addr()
+		}
+	}
+	return place, nil
+}
+
+func (l *Lender) detach(ctx context.Context, id string) error {
+	l.mu.Lock()
+	a := l.places[id]
+	delete(l.places, id)
+	l.mu.Unlock()
+	if a == nil {
+		return nil
+	}
+	a.NetNS.Close()
+	return l.Networks.Detach(ctx, a.Sandbox)
+}
+
+func (l *Lender) blob(w http.ResponseWriter, r *http.Request) {
+	d, err := digest.Parse(r.PathValue("digest"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	f, err := l.making.Open(d)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusNotFound)
+		return
+	}
+	defer f.Close()
+	_, _ = io.Copy(w, f) // who does not read has gone
+}
+
+func (l *Lender) putBlob(w http.ResponseWriter, r *http.Request) {
+	var d ocispec.Descriptor
+	if err := json.Unmarshal([]byte(r.Header.Get(headerDescriptor)), &d); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	if err := l.making.Put(d, r.Body); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+	}
+}

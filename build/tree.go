@@ -1,0 +1,137 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/overlayfs"
+	"github.com/tarehq/tare/snapshot"
+)
+
+// tree is a directory with all below it, to read or to change, reached through
+// its root's descriptor alone. It may be hostile: links are followed inside only.
+type tree struct{ root *os.File }
+
+// Close lets it go.
+func (t *tree) Close() error { return t.root.Close() }
+
+// Root is the root directory as a place (O_PATH).
+func (t *tree) Root() *os.File { return t.root }
+
+// open opens an output to read.
+func (s *Solver) open(ctx context.Context, o *output) (*tree, error) {
+	if o.dir != "" {
+		f, err := os.Open(o.dir)
+		return &tree{f}, err
+	}
+	m, err := s.Store.View(ctx, o.chain())
+	if err != nil {
+		return nil, err
+	}
+	return mounted(m)
+}
+
+// mounted opens what a mount shows, as a mount that no path leads to.
+func mounted(m snapshot.Mount) (*tree, error) {
+	attr, fd := unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, -1
+	if m.ReadOnly {
+		attr |= unix.MOUNT_ATTR_RDONLY
+	}
+	var err error
+	switch {
+	case m.Dir != "":
+		fd, err = overlayfs.Bind(m.Dir, attr)
+	case m.Upper == "" && len(m.Lower) == 1:
+		fd, err = overlayfs.Bind(m.Lower[0], attr|unix.MOUNT_ATTR_RDONLY)
+	default:
+		fd, err = overlayfs.Mount(overlayfs.Overlay{Lower: m.Lower, Upper: m.Upper, Work: m.Work, Volatile: m.Upper != ""}, attr)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &tree{os.NewFile(uintptr(fd), "/")}, nil
+}
+
+// openPath opens a file below the root as a place (O_PATH).
+func (t *tree) openPath(name string, follow bool) (*os.File, error) {
+	how := &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	if !follow {
+		how.Flags |= unix.O_NOFOLLOW
+	}
+	name = path.Join("/", name)
+	for {
+		fd, err := unix.Openat2(int(t.root.Fd()), strings.TrimPrefix(name, "/")+dotFor(name), how)
+		if err == unix.EAGAIN || err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+		}
+		return os.NewFile(uintptr(fd), name), nil
+	}
+}
+
+func dotFor(name string) string {
+	if name == "/" {
+		return "."
+	}
+	return ""
+}
+
+// glob lists the names that a pattern fits, sorted; a pattern without wildcards
+// names itself. Links on the way are followed.
+func (t *tree) glob(pattern string) ([]string, error) {
+	pattern = path.Join("/", pattern)
+	names := []string{"/"}
+	for _, part := range strings.Split(strings.Trim(pattern, "/"), "/") {
+		if part == "" {
+			continue
+		}
+		var next []string
+		for _, dir := range names {
+			if !strings.ContainsAny(part, "*?[\\") {
+				next = append(next, path.Join(dir, part))
+				continue
+			}
+			fitting, err := t.fitting(dir, part)
+			if err != nil {
+				return nil, err
+			}
+			next = append(next, fitting...)
+		}
+		names = next
+	}
+	return names, nil
+}
+
+func (t *tree) fitting(dir, pattern string) (list []string, err error) {
+	f, err := t.openPath(dir, true)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	names, err := readNames(f)
+	if errors.Is(err, unix.ENOTDIR) {
+		return nil, nil
+	}
+	for _, name := range names {
+		ok, e := path.Match(pattern, name)
+		if e != nil {
+			return nil, fault.New(fault.Invalid, "invalid pattern %q: %w", pattern, e)
+		}
+		if ok {
+			list = append(list, path.Join(dir, name))
+		}
+	}
+	return list, err
+}

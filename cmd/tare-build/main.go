@@ -1,0 +1,91 @@
+// Command tare-build builds images for a tared, which starts it, hands it the
+// connections of clients that want something built, and lends it its store. See
+// package build/launch for the daemon's side.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/tarehq/tare/build/front"
+	"github.com/tarehq/tare/build/lend"
+	"github.com/tarehq/tare/container/spec"
+	"github.com/tarehq/tare/internal/handoff"
+	"github.com/tarehq/tare/supervise"
+)
+
+// idleTime is how long the process waits for somebody before it ends.
+const idleTime = time.Minute
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "tare-build:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	dir := flag.String("dir", "", "where the daemon keeps what belongs to this boot")
+	root := flag.String("root", "", "where the cache lies")
+	parent := flag.String("cgroup-parent", "", "control group of the steps")
+	flag.Parse()
+	in, err := inherited(3)
+	if err != nil {
+		return fmt.Errorf("this program is started by tared: %w", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() { // the daemon's end is ours
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		cancel()
+	}()
+	launcher, err := newLauncher(*parent)
+	if err != nil {
+		return err
+	}
+	defer launcher.Close()
+	return front.Serve(ctx, handoff.Receive(in), front.Config{
+		Store: lend.NewClient(filepath.Join(*dir, "lend.sock")), Steps: filepath.Join(*dir, "steps"), Root: *root,
+		CgroupParent: *parent, Launcher: launcher, Idle: idleTime,
+	})
+}
+
+// inherited is the socket that the daemon listens at.
+func inherited(fd uintptr) (*net.UnixListener, error) {
+	file := os.NewFile(fd, "socket")
+	if file == nil {
+		return nil, errors.New("there is no descriptor 3")
+	}
+	defer file.Close()
+	l, err := net.FileListener(file)
+	if err != nil {
+		return nil, err
+	}
+	unix, ok := l.(*net.UnixListener)
+	if !ok {
+		l.Close()
+		return nil, errors.New("descriptor 3 is no unix socket")
+	}
+	return unix, nil
+}
+
+// newLauncher starts the processes that supervise steps; the program lies beside
+// this one.
+func newLauncher(parent string) (*supervise.Launcher, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	sample, err := spec.Sample(parent)
+	if err != nil {
+		return nil, err
+	}
+	return supervise.NewLauncher(filepath.Join(filepath.Dir(self), "tare-supervise"), 2, sample)
+}

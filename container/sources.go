@@ -1,0 +1,123 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+
+	"github.com/moby/moby/api/types/mount"
+	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/container/spec"
+	"github.com/tarehq/tare/internal/idgen"
+	"github.com/tarehq/tare/supervise"
+)
+
+// source is a tree to be mounted in the view of a container that does not run.
+type source struct {
+	target string
+	tree   *os.File // a detached mount
+}
+
+// sources are what a container that does not run has beside its root: the
+// engine's files, and what the user asked for, parents before children.
+type sources struct {
+	containers *Service
+	r          *Record
+	list       []source
+	user       string   // of the volumes
+	volumes    []string // that are mounted for the view
+}
+
+// close lets go of all.
+func (s *sources) close() error {
+	var errs []error
+	for _, one := range s.list {
+		one.tree.Close()
+	}
+	for _, name := range s.volumes {
+		errs = append(errs, s.containers.cfg.Volumes.Unmount(context.Background(), name, s.user))
+	}
+	s.list, s.volumes = nil, nil
+	return errors.Join(errs...)
+}
+
+// open makes the mounts, at no place yet.
+func (s *sources) open(ctx context.Context) error {
+	var in spec.Input
+	s.containers.store.hostFiles(s.r.ID, &in)
+	for target, path := range map[string]string{"/etc/hosts": in.Hosts, "/etc/hostname": in.Hostname, "/etc/resolv.conf": in.ResolvConf} {
+		if _, err := os.Stat(path); err != nil { // it was never started
+			continue
+		}
+		tree, err := cloneTree(path, false)
+		if err == nil {
+			err = s.add(target, tree, unix.MountAttr{}, 0)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	s.user = "view-" + idgen.New()[:16]
+	user := slices.Clone(s.r.mounts())
+	slices.SortStableFunc(user, func(a, b spec.Mount) int { return len(a.Destination) - len(b.Destination) })
+	for i := range user {
+		m := &user[i]
+		if m.Type == mount.TypeTmpfs {
+			continue
+		}
+		tree, err := s.tree(ctx, m)
+		if err != nil {
+			return err
+		}
+		attr, flags := unix.MountAttr{}, uint(0)
+		if m.ReadOnly {
+			attr.Attr_set = unix.MOUNT_ATTR_RDONLY
+			if m.Bind == nil || !m.Bind.ReadOnlyNonRecursive {
+				flags = unix.AT_RECURSIVE
+			}
+		}
+		if err := s.add(m.Destination, tree, attr, flags); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// add keeps a mount, which nobody follows and which follows nobody.
+func (s *sources) add(target string, tree *os.File, attr unix.MountAttr, flags uint) error {
+	s.list = append(s.list, source{target, tree})
+	fd := int(tree.Fd())
+	err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_PRIVATE})
+	if err == nil && attr.Attr_set != 0 {
+		err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|flags, &attr)
+	}
+	return os.NewSyscallError("mount_setattr", err)
+}
+
+func (s *sources) tree(ctx context.Context, m *spec.Mount) (*os.File, error) {
+	switch m.Type {
+	case mount.TypeVolume:
+		path, err := s.containers.reachVolume(ctx, s.r, m, s.user)
+		if err != nil {
+			return nil, err
+		}
+		s.volumes = append(s.volumes, m.Name)
+		if m.Subpath() != "" {
+			return cloneBelow(path, m.Subpath())
+		}
+		return cloneTree(path, true)
+	case mount.TypeImage:
+		tree, err := s.containers.imageTree(ctx, s.r.MountedImages[m.Destination])
+		if err != nil || m.Subpath() == "" {
+			return tree, err
+		}
+		defer tree.Close()
+		return supervise.CloneBelow(int(tree.Fd()), m.Subpath())
+	}
+	if err := prepareSource(m); err != nil {
+		return nil, err
+	}
+	return cloneTree(m.Source, m.Bind == nil || !m.Bind.NonRecursive)
+}

@@ -1,0 +1,56 @@
+package snapshot
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/tarehq/tare/fault"
+)
+
+// Adopt makes a layer of what a container has beyond its chain, by a rename:
+// its files become the layer's own. diffID is that of what Changes writes, size
+// the bytes of its files. The container has nothing here afterwards; nothing may
+// be mounted from it. A layer that is there already stays. After an error the
+// container has what it had. Only overlay keeps changes apart: with the other
+// drivers it is fault.NotImplemented, and the layer must be unpacked.
+func (s *Store) Adopt(id string, diffID digest.Digest, size int64) (digest.Digest, error) {
+	m, err := s.Mount(id)
+	if err != nil {
+		return "", err
+	}
+	tree := m.Upper
+	if tree == "" {
+		return "", fault.New(fault.NotImplemented, "the storage driver %s keeps whole trees, and no changes that could become a layer", s.name)
+	}
+	s.mu.Lock()
+	parent := s.active[id]
+	s.mu.Unlock()
+	chain := ChainID(parent, diffID)
+	if chain.Algorithm() != digest.SHA256 {
+		return "", fault.New(fault.NotImplemented, "layers with the digest algorithm %s are not supported", chain.Algorithm())
+	}
+	if s.Has(chain) {
+		return chain, s.Remove(id)
+	}
+	u := &Unpacking{store: s, dir: s.unique("new", "layer"), layer: layer{Parent: parent, DiffID: diffID, Size: size}}
+	defer u.Close()
+	if err := os.Mkdir(u.dir, 0o755); err != nil {
+		return "", err
+	}
+	own := filepath.Join(u.dir, "fs")
+	if err := os.Rename(tree, own); err != nil {
+		return "", err
+	}
+	u.stats.Root = true // the kernel gave each directory its attributes when it copied it up
+	err = u.finish()
+	if err == nil {
+		err = u.place(chain)
+	}
+	if err != nil {
+		return "", errors.Join(err, os.Rename(own, tree))
+	}
+	return chain, s.Remove(id)
+}
