@@ -71,7 +71,7 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 	given, err := c.connect(ctx, seat)
 	if !given {
 		err = errors.Join(err, c.client.greet()) // where nothing has come behind it
-		c.client.close() // the other process has its own descriptor, or the session is over
+		c.client.close()                         // the other process has its own descriptor, or the session is over
 	}
 	if err != nil {
 		return err
