@@ -41,6 +41,9 @@ func benchFilled(t *table, ready []*engine, runs int) error {
 	const fill = `mkdir /data; d=0; while [ $d -lt 200 ]; do mkdir /data/$d; f=0; while [ $f -lt 100 ]; do echo $d $f > /data/$d/$f; f=$((f+1)); done; d=$((d+1)); done`
 	var filled, plain []subject
 	for _, e := range ready {
+		if e.name == "podman" { // fills a volume at the start
+			continue
+		}
 		if _, err := try(e.command("run", "--name", "fill", "--network", "none", "busybox", "sh", "-c", fill)); err != nil {
 			t.note("%s: %v", e.name, err)
 			continue
