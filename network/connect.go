@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/network/firewall"
 )
 
 // Connect gives a running container, whose namespace is netns, a place on one
@@ -157,44 +156,6 @@ func (s *Service) openBox(netns *os.File) (*box, error) {
 		return nil, err
 	}
 	return b, nil
-}
-
-// republish changes what is known of a sandbox, and what belongs to it in the
-// tables.
-func (s *Service) republish(before, after Sandbox) error {
-	s.rules.Lock()
-	defer s.rules.Unlock()
-	s.mu.Lock()
-	now, known := s.sandboxes[before.ID]
-	if known {
-		if len(before.Ports) > 0 {
-			after.Ports = now.Ports // another may have one of them by now
-		}
-		s.sandboxes[after.ID] = after
-	}
-	s.mu.Unlock()
-	if !known {
-		return fault.New(fault.Conflict, "container is not running")
-	}
-	old, new := s.elements(now), s.elements(after)
-	remove, add := firewall.Diff(old, new)
-	err := s.settleLocked(nil)
-	if err == nil {
-		err = s.firewall.Change(remove, add)
-	}
-	if err != nil {
-		err = s.firewall.Replace(s.wanted())
-	}
-	if err != nil {
-		s.mu.Lock()
-		s.sandboxes[before.ID] = now
-		s.mu.Unlock()
-		return errors.Join(err, s.firewall.Replace(s.wanted()))
-	}
-	if publishesUDP(after.Ports) {
-		firewall.ForgetLocalFlows(ruled(after))
-	}
-	return nil
 }
 
 // Disconnect takes an endpoint of a running container away, whose namespace is

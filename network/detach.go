@@ -59,31 +59,19 @@ func (s *Service) Detach(ctx context.Context, b Sandbox) error {
 		s.names.Drop(b.ID)
 	}
 	// Even a port that could not be withdrawn leads nowhere from now on.
+	driven := false
 	for i := range stored.Endpoints {
+		driven = driven || stored.Endpoints[i].Driver != networkBridge
 		s.doom(s.removalOf(&stored.Endpoints[i], ns, publishesUDP(stored.Ports)))
 		ns = nil // closed once
 	}
 	if ns != nil {
 		s.doom(removal{ns: ns})
 	}
-	return err
-}
-
-// withdraw takes the sandbox's elements out of the tables: at once if it has
-// published ports, else with the next that are changed, or when its interfaces
-// are deleted. The sandbox is as stored: another may have one of its ports by
-// now.
-func (s *Service) withdraw(stored Sandbox) error {
-	leaving := s.elements(stored)
-	s.mu.Lock()
-	s.leaving = append(s.leaving, leaving...)
-	s.mu.Unlock()
-	if len(stored.Ports) == 0 {
-		return nil
+	if driven { // nobody would tell the driver after a crash
+		s.clearDoomed()
 	}
-	s.rules.Lock()
-	defer s.rules.Unlock()
-	return s.settleLocked(nil)
+	return err
 }
 
 // removalOf is how an endpoint's interface is removed; udp tells that flows to
