@@ -18,6 +18,7 @@ const module = "github.com/tarehq/tare/"
 // this module, or with "+" before it one outside.
 const lattice = `
 internal/... ! fault reference content snapshot archive remote image volume network event logs container supervise build ocirun server client cli registry # holds no word of containers
+network/files ! image volume network event logs container # files of text and addresses
 network/shape network/macvlan ! internal/plugin # only what speaks with plugins knows of them
 fault ! * # the kinds of error are below everything
 reference ! content snapshot archive remote image container network server client cli supervise ocirun event logs # names are text

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/network/files"
 	"github.com/tarehq/tare/network/firewall"
 	"github.com/tarehq/tare/network/ipam"
 )
@@ -238,11 +239,11 @@ func avoided(family int) ([]netip.Prefix, error) {
 	for _, r := range routes {
 		out = append(out, r.destination)
 	}
-	conf, err := HostResolvConf()
+	conf, err := files.HostResolvConf()
 	if err != nil {
 		return nil, err
 	}
-	for _, n := range parseResolvConf(conf).nameservers {
+	for _, n := range files.NameServers(conf) {
 		if a, err := netip.ParseAddr(n); err == nil && !a.IsLoopback() {
 			out = append(out, netip.PrefixFrom(a.Unmap().WithZone(""), a.Unmap().BitLen()))
 		}

@@ -135,7 +135,7 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 func (s *Service) unname(ctx context.Context, b Sandbox, netns *os.File) {
 	switch {
 	case s.names == nil:
-	case b.hasNames():
+	case b.HasNames():
 		// What fails is told again with the next change.
 		held, _ := s.names.Set(context.WithoutCancel(ctx), b, netns, nil)
 		closeAll(held)
