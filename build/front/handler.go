@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
@@ -17,7 +18,6 @@ import (
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/session/auth"
 	"github.com/moby/buildkit/session/filesync"
-	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tonistiigi/fsutil"
 	"google.golang.org/grpc"
@@ -34,15 +34,18 @@ type handler struct {
 	sessions *session.Manager
 	contexts string // directory of contexts that came as a tar
 	worker   gateway.WorkerInfo
+	builds   *builds
+	rpc      *grpc.Server // BuildKit's services
+	streams  *handed      // connections that became gRPC
 }
 
-func newHandler(ctx context.Context, c Config) (http.Handler, error) {
+func newHandler(ctx context.Context, c Config) (*handler, error) {
 	solver, err := build.Open(ctx, build.Config{Store: c.Store, Launcher: c.Launcher, Steps: c.Steps, Root: c.Root, CgroupParent: c.CgroupParent})
 	if err != nil {
 		return nil, err
 	}
 	h := &handler{solver: solver, store: c.Store, contexts: filepath.Join(c.Root, "contexts"),
-		worker: gateway.WorkerInfo{ID: "tare", Platforms: platforms()}}
+		worker: gateway.WorkerInfo{ID: workerID, Labels: workerLabels(), Platforms: platforms()}, builds: newBuilds(), streams: newHanded()}
 	if h.sessions, err = session.NewManager(); err != nil {
 		return nil, err
 	}
@@ -52,11 +55,27 @@ func newHandler(ctx context.Context, c Config) (http.Handler, error) {
 	if err := os.MkdirAll(h.contexts, 0o700); err != nil {
 		return nil, err
 	}
+	h.rpc = h.services()
+	go func() { _ = h.rpc.Serve(h.streams) }() // until close
+	return h, nil
+}
+
+func (h *handler) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /build", h.classic)
 	mux.HandleFunc("POST /session", h.session)
-	return mux, nil
+	mux.HandleFunc("POST /grpc", h.upgrade)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
+			h.rpc.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
+
+// close ends the services, and waits for what they are at.
+func (h *handler) close() { h.rpc.Stop() }
 
 // session takes the connection on which a client lends its files.
 func (h *handler) session(w http.ResponseWriter, r *http.Request) {
@@ -172,23 +191,9 @@ func (h *handler) results(ctx context.Context, r *gateway.Result) ([]made, error
 // publish makes an image of the results and returns its ID.
 func (h *handler) publish(ctx context.Context, results []made, names []string, epoch time.Time) (string, error) {
 	x := &exporter{store: h.store, epoch: epoch}
-	var manifests []ocispec.Descriptor
-	for _, m := range results {
-		d, _, err := x.manifest(ctx, m)
-		if err != nil {
-			return "", err
-		}
-		manifests = append(manifests, d)
-	}
-	target := manifests[0]
-	if len(manifests) > 1 {
-		text, err := json.Marshal(ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: manifests})
-		if err != nil {
-			return "", err
-		}
-		if target, err = x.put(ctx, ocispec.MediaTypeImageIndex, text); err != nil {
-			return "", err
-		}
+	target, _, err := x.target(ctx, results)
+	if err != nil {
+		return "", err
 	}
 	return h.store.Publish(ctx, target, names)
 }
