@@ -97,8 +97,12 @@ func bridgeMAC(owner, name string) net.HardwareAddr {
 	return append(net.HardwareAddr{0x02, 0x42}, sum[:4]...)
 }
 
-// lowerBridge deletes a bridge; one that is not there is no error.
+// lowerBridge deletes a bridge; one that is not there is no error. Its place in
+// the guard goes first, so that after a crash the bridge tells what is left.
 func lowerBridge(name string) error {
+	if err := firewall.LeaveGuard(name); err != nil {
+		return err
+	}
 	link, err := netlink.LinkByName(name)
 	if errors.As(err, &netlink.LinkNotFoundError{}) {
 		return nil
