@@ -3,7 +3,7 @@
 // and ratios as Markdown. It needs root and an idle machine; what is missing is
 // said, not guessed.
 //
-//	bench [-n RUNS] [-bin DIR] [-groups runtimes,engines,dns,lines,crowds,copies,images,registries]
+//	bench [-n RUNS] [-bin DIR] [-groups runtimes,engines,dns,lines,crowds,copies,images,volumes,registries]
 //
 // Every engine gets a daemon of its own in a network namespace of its own, on
 // a directory that is removed at the end.
@@ -126,7 +126,8 @@ func measure(runs int, bin string, groups []string) (err error) {
 		}
 	}
 	images, copies, lines := slices.Contains(groups, "images"), slices.Contains(groups, "copies"), slices.Contains(groups, "lines")
-	if images || copies || lines {
+	volumes := slices.Contains(groups, "volumes")
+	if images || copies || lines || volumes {
 		disk, err := newDisk(dir)
 		if err != nil {
 			return err
@@ -138,6 +139,9 @@ func measure(runs int, bin string, groups []string) (err error) {
 		}
 		if err == nil && copies {
 			err = benchCopies(t, disk, ready, max(runs/2, 1))
+		}
+		if err == nil && volumes {
+			err = benchVolumes(t, disk, bin, ready, image, runs)
 		}
 		if err == nil && images {
 			err = benchImages(t, disk, ready, max(runs/4, 1))
