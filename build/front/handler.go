@@ -35,6 +35,7 @@ type handler struct {
 	contexts string // directory of contexts that came as a tar
 	worker   gateway.WorkerInfo
 	builds   *builds
+	cancels  *cancels
 	rpc      *grpc.Server // BuildKit's services
 	streams  *handed      // connections that became gRPC
 }
@@ -45,7 +46,10 @@ func newHandler(ctx context.Context, c Config) (*handler, error) {
 		return nil, err
 	}
 	h := &handler{solver: solver, store: c.Store, contexts: filepath.Join(c.Root, "contexts"),
-		worker: gateway.WorkerInfo{ID: workerID, Labels: workerLabels(), Platforms: platforms()}, builds: newBuilds(), streams: newHanded()}
+		worker: gateway.WorkerInfo{ID: workerID, Labels: workerLabels(), Platforms: platforms()}, cancels: newCancels(), streams: newHanded()}
+	if h.builds, err = newBuilds(filepath.Join(c.Root, "history")); err != nil {
+		return nil, err
+	}
 	if h.sessions, err = session.NewManager(); err != nil {
 		return nil, err
 	}
@@ -63,6 +67,7 @@ func newHandler(ctx context.Context, c Config) (*handler, error) {
 func (h *handler) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /build", h.classic)
+	mux.HandleFunc("POST /build/cancel", h.cancel)
 	mux.HandleFunc("POST /session", h.session)
 	mux.HandleFunc("POST /grpc", h.upgrade)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
