@@ -10,8 +10,6 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/tarehq/tare/archive"
-	"github.com/tarehq/tare/archive/compression"
 	"github.com/tarehq/tare/build"
 	"github.com/tarehq/tare/fault"
 )
@@ -45,7 +43,10 @@ func (h *handler) buildClassic(ctx context.Context, r *http.Request, o *classicB
 		return err
 	}
 	defer os.RemoveAll(dir)
-	progress := newClassicProgress(out, o.quiet)
+	if err := os.Chmod(dir, 0o755); err != nil { // as what a session sends; nobody gets past its parent
+		return err
+	}
+	progress := newClassicProgress(out, o.quiet, o.front["target"])
 	if o.remote != "" {
 		o.front["context"] = o.remote // the front end knows git and http
 	} else {
@@ -56,14 +57,9 @@ func (h *handler) buildClassic(ctx context.Context, r *http.Request, o *classicB
 		if err != nil {
 			return err
 		}
-		progress.read(text, o.front["target"])
+		progress.read(text)
 	}
-	caller, end, err := h.own(ctx, dir, auths)
-	if err != nil {
-		return err
-	}
-	defer end()
-	job := h.solver.Job(&lent{caller, "classic" + dir}, progress, build.JobOptions{Epoch: o.epoch, Network: o.host})
+	job := h.solver.Job(&unpacked{dir: dir, auths: auths}, progress, build.JobOptions{Epoch: o.epoch, Network: o.host})
 	defer job.Close()
 	b := &bridge{job: job, opts: o.front, worker: h.worker, plans: progress.plan}
 	results, err := h.solveFront(ctx, b, "dockerfile.v0")
@@ -116,25 +112,6 @@ func readDockerfile(dir, name string) ([]byte, error) {
 		err = fault.New(fault.Invalid, "The Dockerfile (%s) cannot be empty", name)
 	}
 	return text, err
-}
-
-// receive unpacks a context, which may be a Dockerfile alone.
-func receive(ctx context.Context, dir string, body io.Reader) error {
-	plain, _, err := compression.Decompress(body)
-	if err != nil {
-		return fault.New(fault.Invalid, "the context cannot be read: %w", err)
-	}
-	defer plain.Close()
-	root, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	if _, err := archive.Extract(ctx, root, plain, archive.Options{}); err != nil {
-		return fault.New(fault.Invalid, "the context cannot be unpacked: %w", err)
-	}
-	_, err = io.Copy(io.Discard, plain)
-	return err
 }
 
 // cancels are the builds that can be cancelled, by the name that the client gave.

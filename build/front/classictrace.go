@@ -59,6 +59,9 @@ func (h *handler) buildTraced(ctx context.Context, o *classicBuild, out *stream)
 	}
 	if id := resp.ExporterResponse[exptypes.ExporterImageDigestKey]; id != "" && images > 0 {
 		out.send(traced("moby.image.id", map[string]string{"ID": id}))
+		if o.quiet {
+			out.say(id + "\n")
+		}
 	}
 	return nil
 }

@@ -21,9 +21,12 @@ import (
 // are told one after the other, and stages that nothing needs are left out.
 type classicProgress struct {
 	out   *stream
-	quiet bool
+	quiet bool // only a build that fails tells
+
+	target string
 
 	mu       sync.Mutex
+	unsaid   []byte
 	steps    []*classicStep
 	at       int // the step that is told now
 	begun    bool
@@ -40,7 +43,8 @@ type classicStep struct {
 	stage    string
 	first    int // lines
 	last     int
-	said     bool
+	said     bool // that it began
+	over     bool // that it ended
 	vertices []digest.Digest
 }
 
@@ -56,18 +60,21 @@ type classicVertex struct {
 	failed  bool
 }
 
-func newClassicProgress(out *stream, quiet bool) *classicProgress {
-	return &classicProgress{out: out, quiet: quiet, declared: map[string]bool{}, vertices: map[digest.Digest]*classicVertex{}, stages: map[string]string{}}
+func newClassicProgress(out *stream, quiet bool, target string) *classicProgress {
+	return &classicProgress{out: out, quiet: quiet, target: target, declared: map[string]bool{}, vertices: map[digest.Digest]*classicVertex{}, stages: map[string]string{}}
 }
 
 func (p *classicProgress) say(format string, args ...any) {
-	if !p.quiet {
-		p.out.say(fmt.Sprintf(format, args...))
+	text := fmt.Sprintf(format, args...)
+	if p.quiet {
+		p.unsaid = append(p.unsaid, text...)
+		return
 	}
+	p.out.say(text)
 }
 
 // read lists the steps. What cannot be read is the front end's to refuse.
-func (p *classicProgress) read(dockerfile []byte, target string) {
+func (p *classicProgress) read(dockerfile []byte) {
 	ast, err := parser.Parse(bytes.NewReader(dockerfile))
 	if err != nil {
 		return
@@ -80,7 +87,7 @@ func (p *classicProgress) read(dockerfile []byte, target string) {
 		p.steps = append(p.steps, newStep(a.String(), "", a.Location()))
 		p.declare(&a)
 	}
-	for _, i := range needed(stages, target) {
+	for _, i := range needed(stages, p.target) {
 		s := stages[i]
 		name := strings.ToLower(s.Name)
 		if name == "" {
@@ -171,6 +178,9 @@ func standsOn(s instructions.Stage) []string {
 func (p *classicProgress) plan(def *pb.Definition) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if infos := def.GetSource().GetInfos(); len(p.steps) == 0 && len(infos) > 0 { // of a context that is elsewhere
+		p.read(infos[0].GetData())
+	}
 	for _, data := range def.GetDef() {
 		d := digest.FromBytes(data)
 		places := def.GetSource().GetLocations()[d.String()].GetLocations()
@@ -214,6 +224,9 @@ func (p *classicProgress) Vertex(v build.VertexStatus) {
 func (p *classicProgress) tellLocked() {
 	for p.begun && p.at < len(p.steps) {
 		s := p.steps[p.at]
+		if s.over { // the last one
+			return
+		}
 		p.headLocked(s)
 		cached := len(s.vertices) > 0 && s.from == ""
 		for _, d := range s.vertices {
@@ -232,6 +245,7 @@ func (p *classicProgress) tellLocked() {
 				p.say(" ---> Removed intermediate container %s\n", d.Encoded()[:12])
 			}
 		}
+		s.over = true
 		if p.at == len(p.steps)-1 {
 			return
 		}
@@ -326,6 +340,9 @@ func (p *classicProgress) failed(err error) error {
 		p.headLocked(v.step)
 	}
 	p.outputLocked(at.Vertex, v)
+	if len(p.unsaid) > 0 {
+		p.out.say(string(p.unsaid))
+	}
 	var exit *build.ExitError
 	if errors.As(err, &exit) {
 		return &commandError{text: fmt.Sprintf("The command '%s' returned a non-zero code: %d", strings.Join(v.args, " "), exit.Code), err: err}
