@@ -34,8 +34,8 @@ func main() {
 }
 
 func run() error {
-	// BuildKit's session manager has each client that goes away as a warning.
-	if err := log.SetLevel("error"); err != nil {
+	// BuildKit's session manager has an error to tell of each client that goes away.
+	if err := log.SetLevel("fatal"); err != nil {
 		return err
 	}
 	dir := flag.String("dir", "", "where the daemon keeps what belongs to this boot")
