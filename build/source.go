@@ -104,7 +104,10 @@ func (l *locals) update(ctx context.Context, key string, bring func(dir string) 
 	l.mu.Unlock()
 	dir = filepath.Join(l.dir, digest.FromString(key).Encoded())
 	lock.Lock()
-	err = os.MkdirAll(dir, 0o700)
+	// A step that mounts it may have a user of its own; nobody gets past its parent.
+	if err = os.MkdirAll(dir, 0o755); err == nil {
+		err = os.Chmod(dir, 0o755)
+	}
 	if err == nil {
 		err = bring(dir)
 	}

@@ -3,6 +3,9 @@ package client
 import (
 	"context"
 	"net/url"
+
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/plainjson"
 )
 
 // VolumeCreateRequest is the body of POST /volumes/create.
@@ -30,11 +33,18 @@ func (c *Client) VolumeRemove(ctx context.Context, name string, force bool) erro
 func (c *Client) VolumeList(ctx context.Context, f Filters) (list []Volume, warnings []string, err error) {
 	query := url.Values{}
 	filter(query, f)
-	out, err := fetch[struct {
+	text, err := fetch[[]byte](ctx, c, "GET", "/volumes", query, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	var out struct {
 		Volumes  []Volume
 		Warnings []string
-	}](ctx, c, "GET", "/volumes", query, nil)
-	return out.Volumes, out.Warnings, err
+	}
+	if err := plainjson.Unmarshal(text, &out); err != nil {
+		return nil, nil, fault.New(fault.Internal, "the answer to /volumes cannot be understood: %w", err)
+	}
+	return out.Volumes, out.Warnings, nil
 }
 
 // VolumeInspectRaw returns the daemon's JSON as it is.

@@ -119,23 +119,19 @@ func (c *connection) add(ctx context.Context, p place) (err error) {
 	made := after.On(p.id)
 	back.Push(func() error {
 		before, err := s.cfg.Networks.Disconnect(ctx, after, netns, made.ID)
-		return errors.Join(err, keepSandbox(s.bundles.path(r.ID), &before))
+		return errors.Join(err, c.record(ctx, before))
 	})
-	if len(sockets) > 0 {
-		keeper, ended, err := s.lives.running(r)
-		if err != nil {
-			return err
-		}
-		if err := ofRun(r, ended, keeper.Hold(ctx, sockets)); err != nil {
-			return err
-		}
+	if err := c.hold(ctx, &after, sockets); err != nil {
+		return err
 	}
 	all := r.allWishes()
 	all[p.network] = p.settings
-	if err := c.wish(all); err != nil {
+	// A daemon that dies in between leaves a place that nobody wishes, which the
+	// next one takes back: it was not acknowledged.
+	if err := c.record(ctx, after); err != nil {
 		return err
 	}
-	if err := c.record(ctx, after); err != nil {
+	if err := c.wish(all); err != nil {
 		return err
 	}
 	if err := c.tellFiles(r.Sandbox, &after, made); err != nil {
@@ -143,6 +139,26 @@ func (c *connection) add(ctx context.Context, p place) (err error) {
 	}
 	publishPlace(s.cfg.Events, r.ID, *made, events.ActionConnect)
 	return nil
+}
+
+// hold has the supervising process hold more sockets, and serve the ports where
+// they lead to now.
+func (c *connection) hold(ctx context.Context, after *network.Sandbox, sockets []*os.File) error {
+	s, r := c.containers, c.r
+	served := relays(after)
+	same := slices.Equal(relays(r.Sandbox), served)
+	if same && len(sockets) == 0 {
+		return nil
+	}
+	keeper, ended, err := s.lives.running(r)
+	if err != nil {
+		return err
+	}
+	err = keeper.Hold(ctx, sockets)
+	if err == nil && !same { // what an older process cannot do
+		err = keeper.Relay(ctx, served)
+	}
+	return ofRun(r, ended, err)
 }
 
 // record keeps what has changed: beside the bundle for the next daemon, and in

@@ -39,7 +39,10 @@ func (p *Places) Disconnect(ctx context.Context, nameOrID, networkName string, f
 	delete(all, networkName)
 	ctx = context.WithoutCancel(ctx)
 	if r.State.Up() && lookupErr == nil && networkName != wirenet.NetworkNone {
-		return (&connection{containers: s, r: r}).remove(ctx, n.Network, all)
+		if r.Sandbox == nil || r.Sandbox.On(n.ID) == nil {
+			return fault.New(fault.Internal, "container %s is not connected to network %s", r.ID, n.Name)
+		}
+		return (&connection{containers: s, r: r}).remove(ctx, n.ID, all)
 	}
 	if settings == nil {
 		return fault.New(fault.Internal, "container %s is not connected to the network %s", r.ID, networkName)
@@ -48,27 +51,29 @@ func (p *Places) Disconnect(ctx context.Context, nameOrID, networkName string, f
 	return err
 }
 
-func (c *connection) remove(ctx context.Context, n wirenet.Network, all map[string]*wirenet.EndpointSettings) error {
+// remove takes the container off a network that it is on, and has all others
+// wished.
+func (c *connection) remove(ctx context.Context, networkID string, all map[string]*wirenet.EndpointSettings) error {
 	s, r := c.containers, c.r
 	before := c.sandbox()
-	e := before.On(n.ID)
-	if e == nil {
-		return fault.New(fault.Internal, "container %s is not connected to network %s", r.ID, n.Name)
-	}
-	gone := *e
+	gone := *before.On(networkID)
 	netns, err := c.netns()
 	if err != nil {
 		return err
 	}
 	defer netns.Close()
+	// First: the next daemon takes back what nobody wishes any more.
+	if err := c.wish(all); err != nil {
+		return err
+	}
 	after, err := s.cfg.Networks.Disconnect(ctx, before, netns, gone.ID)
 	if err != nil {
-		return err
+		return errors.Join(err, c.wish(r.allWishes()))
+	}
+	if err := c.hold(ctx, &after, nil); err != nil {
+		s.cfg.Log.Error("ports of a container that left a network are not served any more", "container", r.ID, "err", err)
 	}
 	if err := c.record(ctx, after); err != nil {
-		return err
-	}
-	if err := c.wish(all); err != nil {
 		return err
 	}
 	if err := c.untellFiles(&gone); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -77,10 +78,43 @@ func (t *takeover) run(ctx context.Context) error {
 			s.execs.resume(r, f.keeper, f.execs)
 		}
 		s.health.resume(r)
+		if f.keeper != nil {
+			t.settlePlaces(ctx, r)
+		}
 		s.tasks.Go(v.watch)
 	}
 	s.logs.resume(s.store.all())
 	return nil
+}
+
+// settlePlaces has the record of a running container tell which of its places
+// are still there, and takes back those that nobody wishes: the daemon died while
+// they were made or given up.
+func (t *takeover) settlePlaces(ctx context.Context, r Record) {
+	s := t.containers
+	if r.Sandbox == nil {
+		return
+	}
+	c := &connection{containers: s, r: r}
+	fail := func(err error) {
+		if err != nil {
+			s.cfg.Log.Error("a container's places on its networks are not as they should be", "container", r.ID, "err", err)
+		}
+	}
+	now, known := s.cfg.Networks.Sandbox(r.Sandbox.ID)
+	if known && len(now.Endpoints) != len(r.Sandbox.Endpoints) {
+		fail(c.record(ctx, now))
+		c.r.Sandbox = &now
+	}
+	places, wished := r.places(), r.allWishes()
+	for _, e := range c.r.Sandbox.Endpoints {
+		if !slices.ContainsFunc(places, func(p place) bool { return p.network == e.NetworkName || p.id == e.NetworkID }) {
+			fail(c.remove(ctx, e.NetworkID, wished))
+			if updated, err := s.store.find(r.ID); err == nil {
+				c.r = updated
+			}
+		}
+	}
 }
 
 // finding is what was found of a container's supervising process: a connection,

@@ -9,12 +9,9 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strings"
-
-	"github.com/vishvananda/netlink"
 
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/network/firewall"
+	"github.com/tarehq/tare/network/link"
 	"github.com/tarehq/tare/network/shape"
 )
 
@@ -133,7 +130,7 @@ func (s *Service) attach(ctx context.Context, r Request, lans []*lan) (_ *Attach
 	if b, err = s.equip(ctx, lans, &a.Sandbox, b); err != nil {
 		return nil, err
 	}
-	if a.NetNS, err = b.share(); err != nil {
+	if a.NetNS, err = b.Share(); err != nil {
 		return nil, err
 	}
 	if err = s.name(ctx, a, b); err != nil {
@@ -144,6 +141,9 @@ func (s *Service) attach(ctx context.Context, r Request, lans []*lan) (_ *Attach
 	}
 	if err = s.publish(a.Sandbox, b); err != nil {
 		return nil, s.connectivityError(a.Sandbox, err)
+	}
+	for i := range a.Endpoints {
+		b.announce(&a.Endpoints[i])
 	}
 	s.hold(a.ID, b)
 	return a, nil
@@ -289,7 +289,7 @@ func (s *Service) plugAll(ctx context.Context, b *box, lans []*lan, sb *Sandbox,
 // routes if it has them among all.
 func (s *Service) plug(ctx context.Context, b *box, l *lan, sb *Sandbox, i int) error {
 	e := &sb.Endpoints[i]
-	p, link, err := s.makePort(ctx, b, l, sb, i)
+	p, made, err := s.makePort(ctx, b, l, sb, i)
 	if err != nil {
 		return err
 	}
@@ -297,7 +297,7 @@ func (s *Service) plug(ctx context.Context, b *box, l *lan, sb *Sandbox, i int) 
 		e.Gateway, e.Gateway6 = netip.Addr{}, netip.Addr{}
 		return nil
 	}
-	if err := b.configure(p, e, link, sb.Gateway4() == e, sb.Gateway6() == e); err != nil {
+	if err := b.configure(p, e, made, sb.Gateway4() == e, sb.Gateway6() == e); err != nil {
 		return err
 	}
 	if e.Rate != (Rate{}) {
@@ -306,78 +306,56 @@ func (s *Service) plug(ctx context.Context, b *box, l *lan, sb *Sandbox, i int) 
 		}
 	}
 	if e.MAC == "" {
-		if e.MAC, err = s.macOf(b, p); err != nil {
+		if e.MAC, err = b.MAC(p); err != nil {
 			return err
 		}
-	}
-	if e.Chosen || l.driver != nil {
-		return s.enter(b.ns, func() error { return announce(p.index, e) })
 	}
 	return nil
 }
 
 // makePort makes the endpoint's interface, under its name and with its settings.
-func (s *Service) makePort(ctx context.Context, b *box, l *lan, sb *Sandbox, i int) (*port, Link, error) {
+func (s *Service) makePort(ctx context.Context, b *box, l *lan, sb *Sandbox, i int) (*link.Port, Link, error) {
 	e := &sb.Endpoints[i]
 	if p := b.first; p != nil {
 		b.first = nil
-		e.Interface, e.HostInterface = "eth0", p.host
+		e.Interface, e.HostInterface = "eth0", p.Host
 		return p, Link{}, nil
 	}
-	var p *port
-	link := Link{Prefix: l.opts.prefix}
+	var p *link.Port
+	made := Link{Prefix: l.opts.prefix}
 	var err error
 	if l.driver != nil {
-		if link, err = l.driver.Join(ctx, l.Network, e, b.ns); err != nil || link.Name == "" {
-			return nil, link, err
+		if made, err = l.driver.Join(ctx, l.Network, e, b.NS); err != nil || made.Name == "" {
+			return nil, made, err
 		}
 	}
 	others := slices.Concat(sb.Endpoints[:i], sb.Endpoints[i+1:])
-	if link.Prefix == "" {
-		link.Prefix = defaultInterfaceName
+	if made.Prefix == "" {
+		made.Prefix = defaultInterfaceName
 	}
 	name := e.Interface
 	if name == "" {
-		name = b.freeName(link.Prefix, others)
+		name = b.freeName(made.Prefix, others)
 	}
-	if l.driver != nil {
-		p, err = s.bringIn(b, link, name)
-	} else if p, err = s.addPort(b, l, name); err == nil {
-		e.HostInterface = p.host
-		err = quietHost(p.host)
+	switch {
+	case l.driver == nil:
+		var br link.Bridge
+		if br, err = s.bridgeUp(l); err == nil {
+			p, err = b.Plug(&br, name)
+		}
+		if p != nil {
+			e.HostInterface = p.Host
+		}
+	case made.Inside:
+		p, err = b.Name(made.Name, name)
+	default:
+		p, err = b.Take(made.Name, name)
 	}
 	if err != nil {
-		return nil, link, err
+		return nil, made, err
 	}
 	e.Interface = name
-	return p, link, s.enter(b.ns, func() error {
-		if l.driver == nil || !link.Bare {
-			if err := prepareInside(name, l.first(true) != nil); err != nil {
-				return err
-			}
-		}
-		return applySysctls(name, e.Sysctls)
-	})
-}
-
-// bringIn takes a driver's interface into the namespace, under its name there.
-func (s *Service) bringIn(b *box, link Link, name string) (p *port, err error) {
-	p = &port{}
-	if !link.Inside {
-		index, err := s.routes.interfaceIndex(link.Name)
-		if err != nil {
-			return nil, err
-		}
-		if err := s.routes.do(moveLink(index, int(b.ns.Fd()), name)); err != nil {
-			return nil, err
-		}
-		p.index, err = b.routes.interfaceIndex(name)
-		return p, err
-	}
-	if p.index, err = b.routes.interfaceIndex(link.Name); err != nil || link.Name == name {
-		return p, err
-	}
-	return p, b.routes.do(rename(p.index, name))
+	return p, made, b.Prepare(name, made.Bare, l.first(true) != nil, e.Sysctls)
 }
 
 // name tells the names of a new sandbox.
@@ -387,7 +365,7 @@ func (s *Service) name(ctx context.Context, a *Attachment, b *box) error {
 	}
 	prepared := b.prepared
 	b.prepared = nil
-	held, err := s.names.Set(ctx, a.Sandbox, b.ns, prepared)
+	held, err := s.names.Set(ctx, a.Sandbox, b.NS, prepared)
 	a.Sockets = append(a.Sockets, held...)
 	return err
 }
@@ -397,7 +375,7 @@ func (s *Service) name(ctx context.Context, a *Attachment, b *box) error {
 func (s *Service) hold(sandboxID string, b *box) {
 	b.closeRest()
 	s.mu.Lock()
-	s.held[sandboxID] = b.ns
+	s.held[sandboxID] = b.NS
 	s.mu.Unlock()
 	s.signal()
 }
@@ -407,12 +385,10 @@ func (s *Service) hold(sandboxID string, b *box) {
 func (s *Service) discard(b *box, sb *Sandbox) {
 	for i := range sb.Endpoints {
 		e := &sb.Endpoints[i]
-		if !strings.HasPrefix(e.HostInterface, s.prefix) {
+		if !s.host.Ours(e.HostInterface) {
 			continue
 		}
-		if l, err := netlink.LinkByName(e.HostInterface); err == nil {
-			_ = netlink.LinkSetDown(l) // one that is there can be
-		}
+		s.host.Down(e.HostInterface)
 		if e.Rate != (Rate{}) {
 			_ = shape.Clear(e.HostInterface) // else the next start's
 		}
@@ -437,9 +413,9 @@ func (s *Service) abandon(b *box, endpoints []Endpoint) {
 		}
 		s.mu.Unlock()
 	}
-	ns := b.ns
+	ns := b.NS
 	if b.first != nil {
-		s.doom(removal{host: b.first.host, ns: ns})
+		s.doom(removal{host: b.first.Host, ns: ns})
 		ns = nil
 	}
 	for i := range endpoints {
@@ -453,111 +429,6 @@ func (s *Service) abandon(b *box, endpoints []Endpoint) {
 
 func (s *Service) connectivityError(b Sandbox, err error) error {
 	return fmt.Errorf("driver failed programming external connectivity on endpoint %s (%s): %w", b.Name, b.Endpoints[0].ID, err)
-}
-
-// taken lists the ports of all sandboxes.
-func (s *Service) taken() []Published {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var list []Published
-	for _, b := range s.sandboxes {
-		list = append(list, b.Ports...)
-	}
-	return list
-}
-
-// publish enters the sandbox and adds what belongs to it to the tables. Tables
-// that somebody changed or flushed are made anew.
-//
-// What waited until now has its pins there.
-func (s *Service) publish(b Sandbox, bx *box) error {
-	s.rules.Lock()
-	defer s.rules.Unlock()
-	s.mu.Lock()
-	stale := s.enterLocked(b)
-	if bx.waiting != nil {
-		s.unwaitLocked(bx.waiting)
-	}
-	s.mu.Unlock()
-	var err error
-	var add []firewall.Element
-	if bx.waiting == nil {
-		add = s.elements(b)
-	} else if len(b.Ports) > 0 || len(b.Endpoints) > 1 {
-		_, add = firewall.Diff(s.elements(*bx.waiting), s.elements(b))
-	}
-	bx.waiting = nil
-	switch {
-	case stale:
-	case len(b.Ports) > 0: // which may still be another's
-		err = s.settleLocked(add)
-	case len(add) == 0:
-	default:
-		err = s.firewall.Change(nil, add)
-	}
-	if stale || err != nil {
-		err = s.firewall.Replace(s.wanted())
-	}
-	if err != nil {
-		s.forget(b)
-		return err
-	}
-	if publishesUDP(b.Ports) {
-		firewall.ForgetLocalFlows(ruled(b))
-	}
-	return nil
-}
-
-// enterLocked adds the sandbox to those that are known. Whoever had one of its
-// ports before has lost it, since its socket could be bound: a container that
-// ended and is not detached yet. That is told by the result.
-func (s *Service) enterLocked(b Sandbox) (stale bool) {
-	type hostPort struct {
-		port  uint16
-		proto string
-	}
-	taken := map[hostPort][]Published{}
-	for _, p := range b.Ports {
-		key := hostPort{p.HostPort, p.Proto}
-		taken[key] = append(taken[key], p)
-	}
-	for id, other := range s.sandboxes {
-		lost := func(p Published) bool {
-			return p.HostPort != 0 && slices.ContainsFunc(taken[hostPort{p.HostPort, p.Proto}], p.sharesAddress)
-		}
-		if slices.ContainsFunc(other.Ports, lost) {
-			stale = true
-			other.Ports = slices.DeleteFunc(slices.Clone(other.Ports), lost)
-			s.sandboxes[id] = other
-		}
-	}
-	s.sandboxes[b.ID] = b
-	return stale
-}
-
-// sharesAddress tells whether both are on a common address of the host.
-func (p Published) sharesAddress(q Published) bool {
-	return p.HostIP == q.HostIP || p.HostIP.IsUnspecified() || q.HostIP.IsUnspecified()
-}
-
-// settleLocked takes what belongs to sandboxes that left out of the tables and
-// adds what is given, all in one transaction; the tables are made anew if they
-// do not hold it.
-func (s *Service) settleLocked(add []firewall.Element) error {
-	s.mu.Lock()
-	leaving := s.leaving
-	s.leaving = nil
-	s.mu.Unlock()
-	if err := s.firewall.Change(leaving, add); err != nil {
-		return s.firewall.Replace(s.wanted())
-	}
-	return nil
-}
-
-func (s *Service) forget(b Sandbox) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.sandboxes, b.ID)
 }
 
 func newID() string {

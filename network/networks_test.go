@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -16,8 +17,10 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/testutil"
+	"github.com/tarehq/tare/network/link"
 )
 
 func stored(t testing.TB) Config {
@@ -62,7 +65,7 @@ func (p place) routes(t testing.TB, family int) string {
 			return err
 		}
 		for _, r := range list {
-			if d := prefixOf(r.Dst); r.Gw != nil && (!d.IsValid() || d.Bits() == 0) {
+			if r.Gw != nil && isDefault(r.Dst) {
 				l, err := netlink.LinkByIndex(r.LinkIndex)
 				if err != nil {
 					return err
@@ -318,10 +321,11 @@ func TestConnectAndDisconnect(t *testing.T) {
 		t.Errorf("%+v", e)
 	}
 	ct.do(t, func() error {
-		if got, err := os.ReadFile("/proc/thread-self/net/../sys/net/ipv4/conf/wan/log_martians"); err == nil && strings.TrimSpace(string(got)) != "1" {
-			return fmt.Errorf("log_martians is %s", got)
+		got, err := os.ReadFile("/proc/sys/net/ipv4/conf/wan/log_martians")
+		if err == nil && strings.TrimSpace(string(got)) != "1" {
+			err = fmt.Errorf("log_martians is %s", got)
 		}
-		return nil
+		return err
 	})
 	leave("a")
 	expect("lo eth0 eth1", "eth1 10.2.0.1")
@@ -429,15 +433,13 @@ func TestNetworksAfterACrash(t *testing.T) {
 	// As a daemon leaves it that is killed between two steps of a removal, of a
 	// creation, of a connection, and of writing a record.
 	must(t, os.Remove(filepath.Join(c.Root, lost.ID+".json")))
-	must(t, lowerBridge(gone.Bridge))
 	half := &lan{record: record{Network: wire.Network{Name: "half", ID: newID(), Driver: "bridge"}}}
 	half.Bridge = "br-" + half.ID[:12]
-	_, err = dead.bridgeOf(half).add()
+	_, err = dead.bridgeOf(half).Raise()
 	must(t, err)
 	_, _, err = dead.Connect(t.Context(), one.Sandbox, one.NetNS, Want{Network: "gone"})
-	if err == nil {
-		t.Error("a place on a bridge that is gone")
-	}
+	must(t, err)
+	must(t, link.LowerBridge(gone.Bridge))
 	must(t, os.WriteFile(filepath.Join(c.Root, ".x.json.tmp123"), []byte("{"), 0o600))
 	must(t, os.WriteFile(filepath.Join(c.Root, "broken.json"), []byte("{"), 0o600))
 	dead.claim.release()
@@ -456,6 +458,7 @@ func TestNetworksAfterACrash(t *testing.T) {
 	if !exists(keep.Bridge) || !exists(gone.Bridge) || exists(lost.Bridge) || exists(half.Bridge) {
 		t.Error("bridges are not as the records say")
 	}
+	testutil.Eventually(t, 5*time.Second, "an interface is gone that nobody stored", func() bool { return one.links(t) == "lo eth0 eth1" })
 	if n, err := s.Lookup("keep"); err != nil || n.ID != keep.ID || fmt.Sprint(n.IPAM) != fmt.Sprint(keep.IPAM) || !n.Created.Equal(keep.Created) {
 		t.Errorf("%+v, %v", n, err)
 	}
@@ -484,13 +487,109 @@ func TestBridgesAreMadeAgain(t *testing.T) {
 	n := create(t, first, wire.CreateRequest{Name: "n", EnableIPv6: on()})
 	a, b := attachTo(t, first, "a", Want{Network: "n"}), attachTo(t, first, "b", Want{Network: "n"})
 	must(t, first.Close(t.Context()))
-	must(t, lowerBridge(n.Bridge))
+	must(t, link.LowerBridge(n.Bridge))
 	s, err := Open(t.Context(), c)
 	must(t, err)
 	defer s.Close(context.Background())
 	must(t, s.Restore(t.Context(), []Sandbox{a.Sandbox, b.Sandbox}))
 	b.serve(t, "tcp", 80, "b")
 	a.expect(t, "tcp", b.Endpoints[0].Address.Addr().String()+":80", "b "+a.Endpoints[0].Address.Addr().String())
+}
+
+// TestTakenAddressIsAnnounced: neighbours that know an address under another
+// MAC are told.
+func TestTakenAddressIsAnnounced(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	s := open(t, stored(t))
+	create(t, s, wire.CreateRequest{Name: "n", EnableIPv6: on(), IPAM: &wire.IPAM{Config: []wire.IPAMConfig{
+		{Subnet: netip.MustParsePrefix("10.8.0.0/24")}, {Subnet: netip.MustParsePrefix("fd00:8::/64")}}}})
+	peer := attachTo(t, s, "peer", Want{Network: "n"})
+	for i := range 2 {
+		a := attachTo(t, s, "a", Want{Network: "n", Address: addr("10.8.0.50"), Address6: addr("fd00:8::50"), MAC: fmt.Sprint("02:00:00:00:00:0", i+1)})
+		a.serve(t, "tcp", 80, "a")
+		a.serve6(t, 81, "a")
+		peer.expect(t, "tcp", "10.8.0.50:80", "a "+peer.Endpoints[0].Address.Addr().String())
+		peer.expect6(t, netip.MustParseAddrPort("[fd00:8::50]:81"), "a "+peer.Endpoints[0].Address6.Addr().String())
+		must(t, s.Detach(t.Context(), a.Sandbox))
+		letGo(a.Attachment)
+		s.clearDoomed()
+	}
+}
+
+func TestDefaultBridgeAsAsked(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	c := Config{Bridge: "tt0", FixedCIDR: netip.MustParsePrefix("10.44.0.64/26"), BIP: netip.MustParsePrefix("10.44.0.1/24"), DefaultGateway: addr("10.44.0.2"),
+		IPv6: true, BIP6: netip.MustParsePrefix("fd00:44::1/64"), FixedCIDR6: netip.MustParsePrefix("fd00:44::ff00/120"), NoICC: true, NoMasquerade: true,
+		NetworkOptions: map[string]map[string]string{"bridge": {optionMTU: "1300"}}}
+	s := open(t, c)
+	a := attach(t, s, "a")
+	if e := a.Endpoints[0]; e.Address.String() != "10.44.0.64/24" || e.Address6.String() != "fd00:44::ff00/64" || e.Gateway != addr("10.44.0.2") || e.Gateway6 != addr("fd00:44::1") {
+		t.Errorf("%+v", e)
+	}
+	n, err := s.Inspect("bridge")
+	must(t, err)
+	if n.Options[optionICC] != "false" || n.Options[optionMasquerade] != "false" || !n.EnableIPv6 || len(n.IPAM.Config) != 2 || n.IPAM.Config[0].IPRange != c.FixedCIDR {
+		t.Errorf("%+v", n.Network)
+	}
+	g := s.segments()[0]
+	if g.ICC || g.Masquerade || g.Address6 != c.BIP6 {
+		t.Errorf("%+v", g)
+	}
+	made := create(t, s, wire.CreateRequest{Name: "n"})
+	if made.Options[optionMTU] != "1300" || !made.EnableIPv6 || len(made.IPAM.Config) != 2 {
+		t.Errorf("%+v", made)
+	}
+	must(t, s.Remove(t.Context(), "n"))
+	must(t, s.Close(t.Context()))
+	c.BIP, c.FixedCIDR, c.DefaultGateway = netip.MustParsePrefix("10.45.0.1/24"), netip.Prefix{}, netip.Addr{}
+	changed := open(t, c)
+	if changed.Gateway() != addr("10.45.0.1") {
+		t.Errorf("gateway %s", changed.Gateway())
+	}
+}
+
+func TestNetworksTellWhatHappens(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	c := stored(t)
+	c.Events = &event.Log{}
+	s := open(t, c)
+	create(t, s, wire.CreateRequest{Name: "n"})
+	must(t, s.Remove(t.Context(), "n"))
+	subscription := c.Events.Subscribe(time.Unix(1, 0), time.Now(), event.Filter{})
+	defer subscription.Close()
+	for _, want := range []string{"create n bridge", "destroy n bridge"} {
+		m, err := subscription.Next(t.Context())
+		must(t, err)
+		if got := fmt.Sprint(m.Action, " ", m.Actor.Attributes["name"], " ", m.Actor.Attributes["type"]); got != want || m.Type != "network" {
+			t.Errorf("told %s, want %s", got, want)
+		}
+	}
+}
+
+// TestDeletedBridgeComesBack: with the next container, and for those that run.
+func TestDeletedBridgeComesBack(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	c := stored(t)
+	c.Spare = 1
+	s := open(t, c)
+	n := create(t, s, wire.CreateRequest{Name: "n"})
+	for network, bridge := range map[string]string{"n": n.Bridge, "bridge": "tt0"} {
+		a := attachTo(t, s, "a", Want{Network: network})
+		a.serve(t, "tcp", 80, "a")
+		must(t, link.LowerBridge(bridge))
+		for range 2 {
+			b := attachTo(t, s, "b", Want{Network: network})
+			b.expect(t, "tcp", a.Endpoints[0].Address.Addr().String()+":80", "a "+b.Endpoints[0].Address.Addr().String())
+		}
+	}
 }
 
 func TestForeignBridgeOfANetwork(t *testing.T) {
@@ -503,7 +602,7 @@ func TestForeignBridgeOfANetwork(t *testing.T) {
 	s := open(t, stored(t))
 	options := map[string]string{optionBridgeName: "theirs"}
 	create(t, s, wire.CreateRequest{Name: "n", Options: options, IPAM: askedFor("10.5.0.0/24")})
-	if p, err := addressOf("theirs", unix.AF_INET); err != nil || p.String() != "10.5.0.1/24" {
+	if p, err := link.AddressOf("theirs", unix.AF_INET); err != nil || p.String() != "10.5.0.1/24" {
 		t.Errorf("%s %v", p, err)
 	}
 	must(t, s.Remove(t.Context(), "n"))
@@ -558,7 +657,7 @@ func TestManyNetworksAtOnce(t *testing.T) {
 	links, err := netlink.LinkList()
 	must(t, err)
 	for _, l := range links {
-		if strings.HasPrefix(l.Attrs().Name, "br-") || strings.HasPrefix(l.Attrs().Name, s.prefix) {
+		if strings.HasPrefix(l.Attrs().Name, "br-") || s.host.Ours(l.Attrs().Name) {
 			t.Errorf("left: %s", l.Attrs().Name)
 		}
 	}
@@ -587,7 +686,7 @@ func TestGatewayModes(t *testing.T) {
 		n := create(t, s, wire.CreateRequest{Name: c.name, Internal: c.internal, Options: c.options,
 			IPAM: &wire.IPAM{Config: []wire.IPAMConfig{{Subnet: netip.MustParsePrefix("10.6.0.0/24"), AuxAddress: c.aux}}}})
 		a := attachTo(t, s, c.name, Want{Network: c.name})
-		if p, err := addressOf(n.Bridge, unix.AF_INET); err != nil || p.String() != c.bridge {
+		if p, err := link.AddressOf(n.Bridge, unix.AF_INET); err != nil || p.String() != c.bridge {
 			t.Errorf("%s: the bridge has %s, %v", c.name, p, err)
 		}
 		if got := a.routes(t, unix.AF_INET); got != c.route {
@@ -636,8 +735,8 @@ func TestWaitingAddresses(t *testing.T) {
 	s.mu.Lock()
 	next := s.waiting[0].Endpoints[0].Address
 	s.mu.Unlock()
-	if next.Addr().Less(addr("172.30.1.5")) {
-		t.Errorf("%s waits, which was given up just now", next)
+	if !addr("172.30.1.3").Less(next.Addr()) {
+		t.Errorf("%s waits, which a container has", next)
 	}
 	must(t, s.Close(t.Context()))
 	again, err := Open(t.Context(), c)
@@ -674,4 +773,12 @@ func TestSpareOfANetwork(t *testing.T) {
 	var spare *box
 	testutil.Eventually(t, 5*time.Second, "a namespace waits", func() bool { spare = s.takeSpare(l); return spare != nil })
 	s.abandon(spare, nil)
+}
+
+func isDefault(dst *net.IPNet) bool {
+	if dst == nil {
+		return true
+	}
+	ones, _ := dst.Mask.Size()
+	return ones == 0
 }

@@ -11,6 +11,7 @@ import (
 	wire "github.com/moby/moby/api/types/network"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/network/link"
 )
 
 // Remove takes a network back that no container is on. The words are Docker's:
@@ -119,7 +120,7 @@ func (s *Service) takeDown(ctx context.Context, l *lan) error {
 	s.setBridge(l, nil)
 	err := s.renewRules()
 	if l.Bridge != "" && !l.Foreign {
-		err = errors.Join(err, lowerBridge(l.Bridge))
+		err = errors.Join(err, link.LowerBridge(l.Bridge))
 	}
 	return err
 }

@@ -19,6 +19,11 @@ func writeList[T any](w http.ResponseWriter, list []T) error {
 	if len(list) <= listPart {
 		return writeJSON(w, http.StatusOK, list)
 	}
+	return writeText(w, slices.Concat([]byte("["), encodeList(list), []byte("]\n")))
+}
+
+// encodeList encodes the elements without the brackets around them.
+func encodeList[T any](list []T) []byte {
 	parts := make([][]byte, (len(list)+listPart-1)/listPart)
 	workers := min(runtime.GOMAXPROCS(0), len(parts))
 	var running sync.WaitGroup
@@ -30,7 +35,7 @@ func writeList[T any](w http.ResponseWriter, list []T) error {
 		})
 	}
 	running.Wait()
-	return writeText(w, slices.Concat([]byte("["), bytes.Join(parts, []byte(",")), []byte("]\n")))
+	return bytes.Join(parts, []byte(","))
 }
 
 // writeText answers with JSON text, in one piece.
@@ -42,7 +47,7 @@ func writeText(w http.ResponseWriter, text []byte) error {
 	return nil
 }
 
-// encodePart encodes the elements without the brackets around them.
+// encodePart does so of some.
 func encodePart[T any](list []T) []byte {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)

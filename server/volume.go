@@ -2,7 +2,9 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
+	"slices"
 
 	wire "github.com/moby/moby/api/types/volume"
 
@@ -46,7 +48,11 @@ func (h *volumeHandlers) list(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, wire.ListResponse{Volumes: list, Warnings: warnings})
+	said, err := json.Marshal(warnings)
+	if err != nil {
+		return err
+	}
+	return writeText(w, slices.Concat([]byte(`{"Volumes":[`), encodeList(list), []byte(`],"Warnings":`), said, []byte("}\n")))
 }
 
 func (h *volumeHandlers) create(w http.ResponseWriter, r *request) error {

@@ -355,6 +355,16 @@ func TestExportImport(t *testing.T) {
 	if got := listing(t, v.Mountpoint); got != want {
 		t.Errorf("from tar it became\n%s\nof\n%s", got, want)
 	}
+	for n := 0; n < 8000; n += 100 { // wherever it is cut off, also between two entries
+		if err := second(s.Import(ctx, ImportRequest{Name: "torn"}, bytes.NewReader(archive[:n]))); !errors.Is(err, fault.Invalid) {
+			t.Errorf("%d bytes of it: %v", n, err)
+		}
+	}
+	for _, n := range []int{512, 1024, 4096, len(archive) - 1024} {
+		if err := second(s.Import(ctx, ImportRequest{Name: "torn"}, bytes.NewReader(archive[:n]))); !errors.Is(err, fault.Invalid) {
+			t.Errorf("%d bytes of it: %v", n, err)
+		}
+	}
 	if err := second(s.Import(ctx, ImportRequest{Name: "again"}, bytes.NewReader(archive))); !errors.Is(err, fault.Conflict) {
 		t.Errorf("over a volume: %v", err)
 	}

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"os"
@@ -60,9 +61,33 @@ func fill(ctx context.Context, at *os.File, r Record, tar io.Reader) error {
 	defer plain.Close()
 	ahead := archive.ReadAhead(plain)
 	defer ahead.Close()
-	if _, err := archive.Extract(ctx, data, ahead, archive.Options{Whiteouts: archive.Verbatim, Crew: true}); err != nil {
+	end := &ending{r: ahead}
+	if _, err := archive.Extract(ctx, data, end, archive.Options{Whiteouts: archive.Verbatim, Crew: true}); err != nil {
 		return err
+	}
+	if end.zeros < tarBlock {
+		return fault.New(fault.Invalid, "the archive is truncated: it has no end, which is two blocks of zeros")
 	}
 	_, err = io.Copy(io.Discard, ahead)
 	return err
+}
+
+const tarBlock = 512
+
+// ending knows how many zeros were read last, up to a block: an archive that is
+// cut off between two entries is like one that ends there but for its end.
+type ending struct {
+	r     io.Reader
+	zeros int
+}
+
+func (e *ending) Read(p []byte) (int, error) {
+	n, err := e.r.Read(p)
+	last := p[max(n-tarBlock, 0):n]
+	if rest := len(bytes.TrimRight(last, "\x00")); rest > 0 {
+		e.zeros = len(last) - rest
+	} else {
+		e.zeros += len(last)
+	}
+	return n, err
 }

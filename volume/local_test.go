@@ -108,7 +108,7 @@ func TestVolumesThatAreMounts(t *testing.T) {
 	if _, err := s.Mount(ctx, "bad", "c1"); err == nil || !strings.Contains(err.Error(), "failed to mount local volume: mount "+root+"/nosuch:") || strings.Contains(err.Error(), "password=x") {
 		t.Error(err)
 	}
-	if len(s.mounted("bad")) != 0 {
+	if len(s.mounts["bad"]) != 0 {
 		t.Error("who could not mount it counts as user")
 	}
 }

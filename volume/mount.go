@@ -1,9 +1,6 @@
 package volume
 
-import (
-	"context"
-	"slices"
-)
+import "context"
 
 // Mount makes the content of a volume reachable for a container that begins to
 // run, and tells where it lies on the host. The first user of a volume that is a
@@ -91,18 +88,6 @@ func (s *Service) unmountLocked(ctx context.Context, name, user string) error {
 		return s.unmountLocal(&r)
 	}
 	return nil
-}
-
-// mounted lists who has a volume that is a mount, or a plugin's, mounted.
-func (s *Service) mounted(name string) []string {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	var users []string
-	for user := range s.mounts[name] {
-		users = append(users, user)
-	}
-	slices.Sort(users)
-	return users
 }
 
 // Restore takes up which running containers use each volume, once, before the

@@ -21,7 +21,6 @@
 package volume
 
 import (
-	"maps"
 	"regexp"
 	"time"
 
@@ -75,7 +74,7 @@ func CheckName(name string) error {
 func (s *Service) wire(r Record, e *external) wire.Volume {
 	v := wire.Volume{
 		Name: r.Name, Driver: r.Driver, Scope: "local", CreatedAt: r.Created.Format(time.RFC3339),
-		Labels: maps.Clone(r.Labels), Options: maps.Clone(r.Options),
+		Labels: r.Labels, Options: r.Options, // which never change
 	}
 	if r.Driver == Local {
 		v.Mountpoint = s.data(r.Name)

@@ -50,7 +50,7 @@ func plainCells(text string, rows []any) (cells []string, ok bool) {
 		}
 		for _, at := range index {
 			cell := v.FieldByIndex(at).String()
-			if strings.ContainsAny(cell, "\t\n\v\f\xff") {
+			if breaksLine(cell) {
 				return nil, false
 			}
 			cells = append(cells, cell)
@@ -90,4 +90,14 @@ func (t Table) writePlain(out io.Writer, text string, titled bool, cells []strin
 		}
 	}
 	return w.Flush()
+}
+
+// breaksLine tells whether a cell has what means something to a tabwriter.
+func breaksLine(cell string) bool {
+	for i := range len(cell) {
+		if c := cell[i]; c >= '\t' && c <= '\f' || c == 0xff {
+			return true
+		}
+	}
+	return false
 }

@@ -9,7 +9,7 @@ import (
 // Rules is the command network rules.
 func Rules() *command.Command {
 	return &command.Command{
-		Example: "tare network rules | less",
+		Flags: command.NewFlags(), Example: "tare network rules | less",
 		Run: func(ctx context.Context, s *command.Session, _ []string) error {
 			cl, err := s.Client()
 			if err != nil {

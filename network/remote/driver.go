@@ -255,11 +255,9 @@ func (d *Driver) Leave(ctx context.Context, n wire.Network, e network.Endpoint) 
 
 // takeBack goes on whatever fails and whether ctx has ended.
 func (d *Driver) takeBack(ctx context.Context, at place, joined bool) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
-	defer cancel()
 	var left error
 	if joined {
-		left = d.ask(ctx, "Leave", at, nil)
+		left = part(ctx, d.plugin, networkDriver+".Leave", at)
 	}
-	return errors.Join(left, d.ask(ctx, "DeleteEndpoint", at, nil))
+	return errors.Join(left, part(ctx, d.plugin, networkDriver+".DeleteEndpoint", at))
 }

@@ -124,9 +124,7 @@ func overlaps(p netip.Prefix, others []netip.Prefix) bool {
 
 // DropPool gives a pool back.
 func (a *Allocator) DropPool(ctx context.Context, poolID string) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
-	defer cancel()
-	return a.ask(ctx, "ReleasePool", map[string]string{"PoolID": poolID}, nil)
+	return part(ctx, a.plugin, ipamDriver+".ReleasePool", map[string]string{"PoolID": poolID})
 }
 
 // Take takes an address.
@@ -160,7 +158,5 @@ func (a *Allocator) Take(ctx context.Context, poolID string, wanted netip.Addr, 
 
 // Drop gives an address back.
 func (a *Allocator) Drop(ctx context.Context, poolID string, addr netip.Addr) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
-	defer cancel()
-	return a.ask(ctx, "ReleaseAddress", map[string]string{"PoolID": poolID, "Address": addr.String()}, nil)
+	return part(ctx, a.plugin, ipamDriver+".ReleaseAddress", map[string]string{"PoolID": poolID, "Address": addr.String()})
 }

@@ -31,9 +31,13 @@ const (
 	ipamDriver    = "IpamDriver"
 )
 
-// farewell is how long a plugin has to take an endpoint back: a container's end
-// does not wait for one that is gone.
-const farewell = 10 * time.Second
+// farewell is how long a plugin has to take something back, and comeback after which
+// time one that cannot be reached is tried a second time: what ends does not wait
+// for a plugin that is gone.
+const (
+	farewell = 10 * time.Second
+	comeback = 500 * time.Millisecond
+)
 
 // Plugins finds the drivers of networks and addresses among a machine's plugins.
 type Plugins struct {
@@ -72,14 +76,30 @@ func (p *Plugins) Network(ctx context.Context, name string) (network.Driver, err
 	return d, nil
 }
 
-// ask calls a method and gives the plugin's refusal in Docker's words.
+// ask calls a method.
 func ask(ctx context.Context, p *plugin.Plugin, method string, args, result any) error {
-	err := p.Call(ctx, method, args, result)
+	return inWords(p.Call(ctx, method, args, result))
+}
+
+// inWords gives a plugin's refusal Docker's words, and other errors their kinds.
+func inWords(err error) error {
 	var refusal *plugin.Refusal
 	if errors.As(err, &refusal) && refusal.Status == 200 {
 		return fault.New(fault.Internal, "remote: %w", err)
 	}
 	return known(err)
+}
+
+// part has a plugin take something back, even when ctx has ended.
+func part(ctx context.Context, p *plugin.Plugin, method string, args any) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
+	defer cancel()
+	err := p.CallOnce(ctx, method, args, nil)
+	if errors.Is(err, plugin.Unavailable) && ctx.Err() == nil {
+		time.Sleep(comeback)
+		err = p.CallOnce(ctx, method, args, nil)
+	}
+	return inWords(err)
 }
 
 // askIfKnown is ask for methods that a plugin need not have.

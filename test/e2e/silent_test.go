@@ -38,7 +38,7 @@ func TestSilentSupervisor(t *testing.T) {
 	d.ImportBusybox(t)
 	d.Tare(t, "run", "-d", "--rm", "--name", "silent", "-p", "0:80", "busybox", "httpd", "-f", "-h", "/etc")
 	d.Tare(t, "run", "-d", "--rm", "--name", "other", "busybox", "sleep", "1000")
-	address := d.Tare(t, "port", "silent", "80")
+	address, _, _ := strings.Cut(d.Tare(t, "port", "silent", "80"), "\n") // that of IPv6 follows
 	pid := d.Tare(t, "inspect", "--format", "{{.State.Pid}}", "silent")
 	process := supervisor(t, d, "silent")
 	if err := syscall.Kill(process, syscall.SIGSTOP); err != nil {

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"encoding/json"
-	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -94,14 +93,13 @@ func TestVolumePlugin(t *testing.T) {
 	testutil.RequireRoot(t)
 	d := daemon.New(t)
 	p := &volumePlugin{dir: filepath.Join(d.Dir, "plugin"), volumes: map[string]map[string]string{}, users: map[string][]string{}}
-	const sockets = "/run/docker/plugins"
-	if err := os.MkdirAll(sockets, 0o755); err != nil {
-		t.Fatal(err)
+	sockets, driver := filepath.Join(d.Dir, "sockets"), "keeper"
+	for _, dir := range []string{sockets, p.dir} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := os.Mkdir(p.dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	driver := fmt.Sprintf("tare-test-%d", os.Getpid())
+	d.Add("--plugin-dir", sockets)
 	l, err := net.Listen("unix", filepath.Join(sockets, driver+".sock"))
 	if err != nil {
 		t.Fatal(err)
