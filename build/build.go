@@ -114,7 +114,7 @@ type Place struct {
 // at the same time, and fail when the client has gone.
 type Session interface {
 	// Client tells clients apart, as far as their files may be kept for the next
-	// build.
+	// build; "" is one who does not come again.
 	Client() string
 	// Local brings a directory of the client's up to date in dir, which is the
 	// same for equal requests: only what changed is sent.
