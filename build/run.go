@@ -22,7 +22,7 @@ import (
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/idgen"
 	"github.com/tarehq/tare/internal/undo"
-	"github.com/tarehq/tare/network"
+	"github.com/tarehq/tare/network/files"
 	"github.com/tarehq/tare/snapshot"
 	"github.com/tarehq/tare/supervise"
 )
@@ -356,7 +356,7 @@ func (s *step) input(_ context.Context) (spec.Input, error) {
 
 // hostFiles writes the step's hosts and resolv.conf.
 func (s *step) hostFiles(in *spec.Input) error {
-	file := network.HostsFile{Hostname: in.UTSName}
+	file := files.HostsFile{Hostname: in.UTSName}
 	for _, h := range s.op.Meta.GetExtraHosts() {
 		file.Extra = append(file.Extra, h.Host+"="+h.IP)
 	}
@@ -364,16 +364,16 @@ func (s *step) hostFiles(in *spec.Input) error {
 	if s.place.Address.IsValid() {
 		file.Addresses = []netip.Addr{s.place.Address}
 	}
-	hosts, err := network.Hosts(file)
+	hosts, err := files.Hosts(file)
 	if err != nil {
 		return err
 	}
-	own, err := network.HostResolvConf()
+	own, err := files.HostResolvConf()
 	if err != nil {
 		return err
 	}
 	in.Hosts, in.ResolvConf = filepath.Join(s.dir, "hosts"), filepath.Join(s.dir, "resolv.conf")
-	resolv := network.ResolvConf(own, nil, nil, nil, false)
+	resolv := files.ResolvConf(own, nil, nil, nil, false)
 	if s.op.Network == pb.NetMode_HOST {
 		resolv = own
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/network/firewall"
+	"github.com/tarehq/tare/network/link"
 )
 
 func countElements(t testing.TB, s *Service) (n int) {
@@ -218,7 +219,7 @@ func TestRestoreAfterTheDaemonDied(t *testing.T) {
 	client.expect(t, "tcp", "10.99.1.1:8080", "kept 10.99.1.2")
 	echo(conn)
 	testutil.Eventually(t, 5*time.Second, "orphans removed", func() bool {
-		return !s.present(lost.Endpoints[0].HostInterface) && s.present(kept.Endpoints[0].HostInterface)
+		return !s.host.Has(lost.Endpoints[0].HostInterface) && s.host.Has(kept.Endpoints[0].HostInterface)
 	})
 	if n := countElements(t, s); n != 2 {
 		t.Errorf("%d elements, want those of the endpoint kept", n)
@@ -243,7 +244,7 @@ func TestRestoreAfterTheBridgeWasDeleted(t *testing.T) {
 	dead := open(t, c)
 	a := attach(t, dead, "a", Port{HostPort: 8080, ContainerPort: 80})
 	a.serve(t, "tcp", 80, "a")
-	must(t, lowerBridge("tt0"))
+	must(t, link.LowerBridge("tt0"))
 	dead.claim.release()
 	s, err := Open(t.Context(), c)
 	must(t, err)
@@ -271,7 +272,7 @@ func TestSpareThatWasSpoiledIsNotUsed(t *testing.T) {
 		must(t, err)
 		letGo(a)
 		must(t, s.Detach(t.Context(), a.Sandbox))
-		return box.ns.Fd() == ^uintptr(0)
+		return box.NS.Fd() == ^uintptr(0)
 	})
 }
 
@@ -283,8 +284,8 @@ func TestSpareThatFailedHalfwayIsSilent(t *testing.T) {
 	bridge := s.byName[networkBridge]
 	spare, err := s.makeBox(bridge)
 	must(t, err)
-	host := spare.first.host
-	place{spare.ns}.do(t, func() error { // one of the steps fails on it
+	host := spare.first.Host
+	place{spare.NS}.do(t, func() error { // one of the steps fails on it
 		eth0, err := netlink.LinkByName("eth0")
 		if err != nil {
 			return err
