@@ -3,7 +3,7 @@
 // and ratios as Markdown. It needs root and an idle machine; what is missing is
 // said, not guessed.
 //
-//	bench [-n RUNS] [-bin DIR] [-groups runtimes,engines,dns,lines,crowds,copies,images,volumes,registries]
+//	bench [-n RUNS] [-bin DIR] [-groups runtimes,engines,ports,dns,lines,crowds,copies,images,volumes,registries]
 //
 // Every engine gets a daemon of its own in a network namespace of its own, on
 // a directory that is removed at the end.
@@ -29,11 +29,18 @@ import (
 func main() {
 	runs := flag.Int("n", 20, "runs of each measurement")
 	bin := flag.String("bin", "bin", "directory of tare's programs")
-	groups := flag.String("groups", "runtimes,engines,dns,lines,crowds,copies,images,registries", "what to measure")
+	groups := flag.String("groups", "runtimes,engines,ports,dns,lines,crowds,copies,images,volumes,registries", "what to measure")
 	flag.Parse()
 	if dir := os.Getenv(serveBare); dir != "" {
 		fmt.Fprintln(os.Stderr, "bench:", serve(dir))
 		os.Exit(1)
+	}
+	if kind := os.Getenv(traffic); kind != "" {
+		if err := talk(kind, flag.Arg(0)); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
 	}
 	if os.Getenv(private) == "" {
 		os.Exit(again())
@@ -119,6 +126,18 @@ func measure(runs int, bin string, groups []string) (err error) {
 		ready, stop := startEngines(t, engines(names, bin), image)
 		benchNames(t, ready)
 		stop()
+	}
+	if slices.Contains(groups, "ports") {
+		ports := filepath.Join(dir, "ports")
+		if err := os.MkdirAll(filepath.Join(ports, "run"), 0o755); err != nil {
+			return err
+		}
+		ready, stop := startEngines(t, engines(ports, bin), image)
+		err := benchPorts(t, ready, runs)
+		stop()
+		if err != nil {
+			return err
+		}
 	}
 	if slices.Contains(groups, "crowds") {
 		if err := benchCrowds(t, filepath.Join(dir, "crowds"), bin, image, runs); err != nil {

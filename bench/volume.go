@@ -92,12 +92,12 @@ func benchArchives(t *table, disk string, e *engine, runs int) error {
 		return err
 	}
 	t.compare(fmt.Sprintf("export of %d files", volumeFiles), runs, 0, []subject{
-		{"tare", func() (float64, error) { return try(e.command("volume", "export", "-o", ours, "archived")) }},
+		{"tare volume", func() (float64, error) { return try(e.command("volume", "export", "-o", ours, "archived")) }},
 		{"tar", func() (float64, error) { return try(exec.Command("tar", "-cf", theirs, "-C", source, ".")) }},
 	})
 	target := filepath.Join(disk, "untarred")
 	t.compare(fmt.Sprintf("import of %d files", volumeFiles), runs, 0, []subject{
-		{"tare", func() (float64, error) {
+		{"tare volume", func() (float64, error) {
 			took, err := try(e.command("volume", "import", "imported", theirs))
 			if err == nil {
 				_, err = try(e.command("volume", "rm", "imported"))

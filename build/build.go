@@ -126,6 +126,12 @@ type Session interface {
 	Credentials(ctx context.Context, host string) (Credentials, error)
 }
 
+// Holder is a Session whose files are on this machine: they are used in place.
+type Holder interface {
+	// Directory returns what Local would make. It stays until the job ends.
+	Directory(ctx context.Context, r LocalRequest) (string, error)
+}
+
 // LocalRequest names files of the client's.
 type LocalRequest struct {
 	Name                     string // "context", "dockerfile" or a named context

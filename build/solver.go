@@ -2,6 +2,8 @@ package build
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"time"
@@ -28,6 +30,7 @@ type Solver struct {
 	Config
 	cache   *cache
 	sources *locals
+	caches  *caches
 	running chan struct{} // places of RUN steps
 
 	mu      sync.Mutex
@@ -50,9 +53,21 @@ func Open(ctx context.Context, c Config) (*Solver, error) {
 	if s.sources, err = openLocals(c.Root); err != nil {
 		return nil, err
 	}
+	if s.caches, err = openCaches(c.Root); err != nil {
+		return nil, err
+	}
+	if err := os.RemoveAll(s.scratchDir()); err != nil { // of an earlier process
+		return nil, err
+	}
+	if err := os.Mkdir(s.scratchDir(), 0o700); err != nil {
+		return nil, err
+	}
 	s.cache, err = openCache(ctx, c.Root, c.Store)
 	return s, err
 }
+
+// scratchDir holds what steps write that nobody keeps.
+func (s *Solver) scratchDir() string { return filepath.Join(s.Root, "scratch") }
 
 // Job is one build: what its client lends and wants to be told.
 type Job struct {

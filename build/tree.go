@@ -31,16 +31,29 @@ func (s *Solver) open(ctx context.Context, o *output) (*tree, error) {
 		f, err := os.Open(o.dir)
 		return &tree{f}, err
 	}
+	return s.openAs(ctx, o, unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC)
+}
+
+// openAs opens an output to read as a mount with the MOUNT_ATTR_ flags.
+func (s *Solver) openAs(ctx context.Context, o *output, attr int) (*tree, error) {
+	if o.dir != "" {
+		return mountedAs(snapshot.Mount{Dir: o.dir, ReadOnly: true}, attr)
+	}
 	m, err := s.Store.View(ctx, o.chain())
 	if err != nil {
 		return nil, err
 	}
-	return mounted(m)
+	return mountedAs(m, attr)
 }
 
 // mounted opens what a mount shows, as a mount that no path leads to.
 func mounted(m snapshot.Mount) (*tree, error) {
-	attr, fd := unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, -1
+	return mountedAs(m, unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC)
+}
+
+// mountedAs does so with the MOUNT_ATTR_ flags.
+func mountedAs(m snapshot.Mount, attr int) (*tree, error) {
+	fd := -1
 	if m.ReadOnly {
 		attr |= unix.MOUNT_ATTR_RDONLY
 	}

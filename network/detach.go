@@ -2,15 +2,11 @@ package network
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net/netip"
 	"os"
 	"slices"
-	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/network/firewall"
 	"github.com/tarehq/tare/network/shape"
@@ -202,8 +198,7 @@ func (s *Service) clearDoomed() {
 
 // remove deletes the interfaces with one wait of the kernel for all, lets go of
 // their namespaces and does what is left to do. The other ends go with the
-// interfaces. One that the kernel deletes at the same time, because its
-// namespace ended, may take a moment to be gone.
+// interfaces.
 func (s *Service) remove(batch []removal) {
 	if len(batch) == 0 {
 		return
@@ -214,37 +209,19 @@ func (s *Service) remove(batch []removal) {
 		slog.Warn("cannot withdraw the rules of containers that are gone", "error", err)
 	}
 	s.rules.Unlock()
-	group := removalGroup(s.prefix)
-	var requests []request
+	var names []string
 	for _, r := range batch {
-		if strings.HasPrefix(r.host, s.prefix) {
-			requests = append(requests, setGroup(r.host, group))
-		}
+		names = append(names, r.host)
 	}
-	if len(requests) > 0 {
-		// Some may be gone already; whether all are is seen below.
-		_ = s.routes.do(append(requests, deleteGroup(group))...)
-	}
+	s.host.Delete(names)
 	for _, r := range batch {
 		if r.ns != nil {
 			r.ns.Close()
 		}
-		for deadline := time.Now().Add(linger); s.present(r.host) && time.Now().Before(deadline); {
-			time.Sleep(time.Millisecond)
-		}
-		if r.after != nil && !s.present(r.host) {
+		if s.host.Gone(r.host) && r.after != nil {
 			r.after()
 		}
 	}
-}
-
-// present tells whether the host still has the interface.
-func (s *Service) present(name string) bool {
-	if name == "" {
-		return false
-	}
-	_, err := s.routes.interfaceIndex(name)
-	return !errors.Is(err, unix.ENODEV)
 }
 
 // pause waits for d, and tells whether it did, rather than ctx ending first.

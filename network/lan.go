@@ -214,7 +214,7 @@ func (l *lan) own(v6 bool) netip.Prefix {
 // segment is the lan, whose bridge is up, as the rules see it.
 func (l *lan) segment() segment {
 	g := segment{
-		NetworkID: l.ID, Name: l.Name, Bridge: l.Bridge, MAC: l.bridge.found, Address4: l.own(false), Address6: l.own(true),
+		NetworkID: l.ID, Name: l.Name, Bridge: l.Bridge, MAC: l.bridge.Found, Address4: l.own(false), Address6: l.own(true),
 		Internal: l.Internal, ICC: l.opts.icc, Masquerade: l.opts.masquerade, Mode4: l.opts.mode4, Mode6: l.opts.mode6,
 		Bind4: l.opts.bind4, Bind6: l.opts.bind6, Source4: l.opts.host4, Source6: l.opts.host6, Trusted: l.opts.trusted,
 	}

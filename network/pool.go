@@ -137,7 +137,7 @@ func (s *Service) makeSpare(ctx context.Context, l *lan) (b *box, err error) {
 		}
 	}()
 	if s.names != nil && !predefined(l.Name) {
-		if b.prepared, err = s.names.Prepare(b.ns); err != nil {
+		if b.prepared, err = s.names.Prepare(b.NS); err != nil {
 			return b, err
 		}
 	}
@@ -187,7 +187,7 @@ func (s *Service) spareFor(l *lan, w Want) *box {
 	for {
 		b := s.takeSpare(l)
 		// Somebody may have deleted its interface while it waited.
-		if b == nil || b.waiting == nil || s.present(b.waiting.Endpoints[0].HostInterface) {
+		if b == nil || b.waiting == nil || s.host.Has(b.waiting.Endpoints[0].HostInterface) {
 			return b
 		}
 		s.abandon(b, nil)

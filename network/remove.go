@@ -11,6 +11,7 @@ import (
 	wire "github.com/moby/moby/api/types/network"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/network/firewall"
 )
 
 // Remove takes a network back that no container is on. The words are Docker's:
@@ -118,7 +119,11 @@ func (s *Service) takeDown(ctx context.Context, l *lan) error {
 	}
 	s.setBridge(l, nil)
 	err := s.renewRules()
-	if l.Bridge != "" && !l.Foreign {
+	switch {
+	case l.Bridge == "":
+	case l.Foreign:
+		err = errors.Join(err, firewall.LeaveGuard(l.Bridge))
+	default:
 		err = errors.Join(err, lowerBridge(l.Bridge))
 	}
 	return err

@@ -12,18 +12,17 @@ import (
 	"github.com/tarehq/tare/internal/keylock"
 	"github.com/tarehq/tare/network/firewall"
 	"github.com/tarehq/tare/network/ipam"
+	"github.com/tarehq/tare/network/link"
 )
 
 // Service is the networks of a host with the containers on them. Its methods
 // may be called at the same time.
 type Service struct {
 	cfg      Config
-	prefix   string // of its interfaces' names
 	store    store
 	claim    *claim
 	watch    *watch // from Restore on
-	hostNS   *os.File
-	routes   *routeConn // in the host's namespace
+	host     *link.Host
 	space    *ipam.Space
 	firewall *firewall.Firewall
 	rulesFor firewall.Options
@@ -63,11 +62,12 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 		return nil, err
 	}
 	s := &Service{
-		cfg: c, prefix: interfacePrefix(c.Identity, c.Bridge), names: c.Names, events: c.Events, spares: c.Spare,
+		cfg: c, names: c.Names, events: c.Events, spares: c.Spare,
 		firewall: firewall.New(c.Name), lans: map[string]*lan{}, byName: map[string]*lan{},
 		sandboxes: map[string]Sandbox{}, held: map[string]*os.File{}, wake: make(chan struct{}, 1),
 	}
-	s.rulesFor = c.rules([]string{s.prefix})
+	prefix := link.Prefix(c.Identity, c.Bridge)
+	s.rulesFor = c.rules([]string{prefix})
 	defer func() {
 		if err != nil {
 			s.release()
@@ -82,10 +82,7 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 	if s.claim, err = claimBridge(ctx, c.Bridge); err != nil {
 		return nil, err
 	}
-	if s.hostNS, err = os.Open("/proc/thread-self/ns/net"); err != nil {
-		return nil, err
-	}
-	if s.routes, err = dialRoute(); err != nil {
+	if s.host, err = link.Open(prefix); err != nil {
 		return nil, err
 	}
 	if c.HostFirewall {
@@ -269,10 +266,7 @@ func (s *Service) release() {
 	if s.claim != nil {
 		s.claim.release()
 	}
-	if s.routes != nil {
-		s.routes.close()
-	}
-	if s.hostNS != nil {
-		s.hostNS.Close()
+	if s.host != nil {
+		s.host.Close()
 	}
 }

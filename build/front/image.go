@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"time"
 
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -23,8 +24,55 @@ type made struct {
 
 // exporter writes images into the daemon's store.
 type exporter struct {
-	store build.Store
-	epoch time.Time // SOURCE_DATE_EPOCH; zero for none
+	store       build.Store
+	epoch       time.Time // SOURCE_DATE_EPOCH; zero for none
+	annotations annotations
+}
+
+// target stores the results, and an index over them if there are several.
+func (x *exporter) target(ctx context.Context, results []made) (target ocispec.Descriptor, config ocispec.Descriptor, err error) {
+	var manifests []ocispec.Descriptor
+	for _, m := range results {
+		target, config, err = x.manifest(ctx, m)
+		if err != nil {
+			return target, config, err
+		}
+		manifests = append(manifests, target)
+	}
+	if len(manifests) < 2 {
+		return target, config, nil
+	}
+	text, err := json.Marshal(ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: manifests,
+		Annotations: x.annotations.of(exptypes.AnnotationIndex, nil)})
+	if err != nil {
+		return target, config, err
+	}
+	target, err = x.put(ctx, ocispec.MediaTypeImageIndex, text)
+	target.Annotations = x.annotations.of(exptypes.AnnotationIndexDescriptor, nil)
+	return target, ocispec.Descriptor{}, err
+}
+
+// annotations are those that a client asks for.
+type annotations []annotation
+
+type annotation struct {
+	key   exptypes.AnnotationKey
+	value string
+}
+
+// of selects those of one kind, of a platform if it is not nil.
+func (l annotations) of(kind string, p *ocispec.Platform) map[string]string {
+	var found map[string]string
+	for _, a := range l {
+		if a.key.Type != kind || p != nil && a.key.Platform != nil && directoryOf(*p) != directoryOf(*a.key.Platform) {
+			continue
+		}
+		if found == nil {
+			found = map[string]string{}
+		}
+		found[a.key.Key] = a.value
+	}
+	return found
 }
 
 // manifest stores the config and the manifest of one platform.
@@ -37,7 +85,8 @@ func (x *exporter) manifest(ctx context.Context, m made) (manifest, config ocisp
 	if config, err = x.put(ctx, ocispec.MediaTypeImageConfig, text); err != nil {
 		return manifest, config, err
 	}
-	out := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Config: config, Layers: []ocispec.Descriptor{}}
+	out := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Config: config, Layers: []ocispec.Descriptor{},
+		Annotations: x.annotations.of(exptypes.AnnotationManifest, &m.platform)}
 	below := digest.Digest("")
 	for _, l := range layers {
 		blob := l.Blob
@@ -54,6 +103,7 @@ func (x *exporter) manifest(ctx context.Context, m made) (manifest, config ocisp
 	}
 	manifest, err = x.put(ctx, ocispec.MediaTypeImageManifest, text)
 	manifest.Platform = &m.platform
+	manifest.Annotations = x.annotations.of(exptypes.AnnotationManifestDescriptor, &m.platform)
 	return manifest, config, err
 }
 

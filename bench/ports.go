@@ -1,0 +1,231 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// traffic is set in the processes that talk: "serve" or the client's kind.
+const traffic = "TARE_BENCH_TRAFFIC"
+
+// talk is what such a process does; the address is the server's.
+func talk(kind, address string) error {
+	if kind == "serve" {
+		return listen(address)
+	}
+	const length = 2 * time.Second
+	begin, count := time.Now(), 0.0
+	switch kind {
+	case "connections": // a second
+		for ; time.Since(begin) < length; count++ {
+			conn, err := net.Dial("tcp", address)
+			if err != nil {
+				return err
+			}
+			// As a client that has been answered: nothing is left in TIME_WAIT.
+			conn.(*net.TCPConn).SetLinger(0)
+			conn.Close()
+		}
+		fmt.Println(count / time.Since(begin).Seconds())
+		return nil
+	case "latency": // median of a byte there and back, in microseconds
+		return pingPong(address, begin.Add(length))
+	}
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	piece := make([]byte, 128<<10)
+	for time.Since(begin) < length {
+		n, err := conn.Write(piece)
+		if err != nil {
+			return err
+		}
+		count += float64(n)
+	}
+	fmt.Println(count / 1e6 / time.Since(begin).Seconds())
+	return nil
+}
+
+func pingPong(address string, end time.Time) error {
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	var times []float64
+	for b := make([]byte, 1); time.Now().Before(end); {
+		begin := time.Now()
+		if _, err := conn.Write(b); err != nil {
+			return err
+		}
+		if _, err := io.ReadFull(conn, b); err != nil {
+			return err
+		}
+		times = append(times, float64(time.Since(begin).Nanoseconds())/1000)
+	}
+	slices.Sort(times)
+	fmt.Println(times[len(times)/2])
+	return nil
+}
+
+// listen answers single bytes and swallows what comes in larger pieces.
+func listen(address string) error {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		go func() {
+			defer conn.Close()
+			piece := make([]byte, 128<<10)
+			for {
+				n, err := conn.Read(piece)
+				if err != nil {
+					return
+				}
+				if n == 1 {
+					conn.Write(piece[:1])
+				}
+			}
+		}()
+	}
+}
+
+// portKinds are what is measured between two ends.
+var portKinds = []struct{ kind, unit string }{{"throughput", "MB/s"}, {"latency", "µs"}, {"connections", "/s"}}
+
+// benchPorts measures published ports and the way between containers.
+func benchPorts(t *table, ready []*engine, runs int) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	for _, e := range ready {
+		if e.daemon == nil {
+			continue // its namespace is not the host's of its ports
+		}
+		if err := e.benchTraffic(t, self); err != nil {
+			return fmt.Errorf("%s: %w", e.name, err)
+		}
+		var times []float64
+		for i := range max(runs/4, 1) {
+			if i > 0 && times[0] > 5000 {
+				break // minutes, with a process and several rules for each port
+			}
+			took, err := e.publishMany()
+			if err != nil {
+				return fmt.Errorf("%s: %w", e.name, err)
+			}
+			times = append(times, took)
+		}
+		slices.Sort(times)
+		t.add("run of a container with 500 published ports", "ms", e.name, times[len(times)/2])
+	}
+	return bareTraffic(t, self)
+}
+
+// publishMany runs a container with 500 ports, each on another one of the host.
+func (e *engine) publishMany() (float64, error) {
+	begin := time.Now()
+	out, err := e.command("run", "--rm", "-p", "20000-20499:10000-10499", "busybox", "true").CombinedOutput()
+	if err != nil {
+		return 0, fmt.Errorf("%w: %s", err, out)
+	}
+	return float64(time.Since(begin).Microseconds()) / 1000, nil
+}
+
+// benchTraffic measures from a container to its neighbour, and from the host to a
+// published port.
+func (e *engine) benchTraffic(t *table, self string) error {
+	run := func(args ...string) (string, error) {
+		out, err := e.command(append([]string{"run", "-v", self + ":/bench:ro"}, args...)...).Output()
+		return strings.TrimSpace(string(out)), err
+	}
+	id, err := run("-d", "-p", "30080:80", "-e", traffic+"=serve", "busybox", "/bench", ":80")
+	if err != nil {
+		return err
+	}
+	defer e.command("rm", "-f", id).Run()
+	out, err := e.command("inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}", id).Output()
+	if err != nil {
+		return err
+	}
+	fields := strings.Fields(string(out))
+	if len(fields) == 0 {
+		return fmt.Errorf("the container has no address")
+	}
+	time.Sleep(pause) // until it listens
+	for _, k := range portKinds {
+		text, err := run("--rm", "-e", traffic+"="+k.kind, "busybox", "/bench", fields[0]+":80")
+		if err := t.figure("container to container, "+k.kind, k.unit, e.name, text, err); err != nil {
+			return err
+		}
+		cmd := e.inside(self, "127.0.0.1:30080")
+		cmd.Env = append(os.Environ(), traffic+"="+k.kind)
+		own, err := cmd.Output()
+		if err := t.figure("host to a published port, "+k.kind, k.unit, e.name, string(own), err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// figure puts down what a client printed.
+func (t *table) figure(title, unit, name, text string, err error) error {
+	if err != nil {
+		return fmt.Errorf("%s: %w", title, err)
+	}
+	value, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
+	if err != nil {
+		return fmt.Errorf("%s: %w", title, err)
+	}
+	t.add(title, unit, name, value)
+	return nil
+}
+
+// bareTraffic measures the same between two namespaces on a bridge without any
+// rule.
+func bareTraffic(t *table, self string) error {
+	const script = `set -e
+ip link set lo up
+ip link add br0 type bridge; ip link set br0 up
+for i in 1 2; do
+	unshare --net=/run/bench-bare$i true
+	ip link add v$i type veth peer name eth0 netns /run/bench-bare$i
+	ip link set v$i master br0 up
+	nsenter --net=/run/bench-bare$i sh -c "ip link set lo up; ip link set eth0 up; ip addr add 10.0.0.$i/24 dev eth0"
+done
+TARE_BENCH_TRAFFIC=serve nsenter --net=/run/bench-bare1 "$0" :80 &
+server=$!
+sleep 0.2
+for kind in throughput latency connections; do TARE_BENCH_TRAFFIC=$kind nsenter --net=/run/bench-bare2 "$0" 10.0.0.1:80; done
+kill $server`
+	cmd := exec.Command("unshare", "--net", "--mount", "sh", "-c", "mount -t tmpfs tmpfs /run; touch /run/bench-bare1 /run/bench-bare2; "+script, self)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return fmt.Errorf("a bare bridge: %w", err)
+	}
+	lines := strings.Fields(string(out))
+	for i, k := range portKinds {
+		if i < len(lines) {
+			if err := t.figure("container to container, "+k.kind, k.unit, "bare veth", lines[i], nil); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
