@@ -53,6 +53,8 @@ type Store interface {
 	Pin(ctx context.Context, chains []digest.Digest) error
 	// Size is what the chain's topmost layer takes on disk, in bytes.
 	Size(ctx context.Context, chain digest.Digest) (int64, error)
+	// Needed lists the chains that images have, with those below them.
+	Needed(ctx context.Context) ([]digest.Digest, error)
 	// Blob opens a blob of the content store.
 	Blob(ctx context.Context, d digest.Digest) (io.ReadCloser, error)
 	// PutBlob stores one; its bytes must have the digest.

@@ -109,6 +109,17 @@ func (c *shelf) release(name string) {
 	c.free = make(chan struct{})
 }
 
+// names lists the directories.
+func (c *shelf) names() (list []string, err error) {
+	entries, err := os.ReadDir(c.dir)
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), "new") {
+			list = append(list, e.Name())
+		}
+	}
+	return list, err
+}
+
 // drop removes a directory, unless somebody has it.
 func (c *shelf) drop(name string) (bool, error) {
 	c.mu.Lock()

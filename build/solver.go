@@ -292,6 +292,7 @@ func (j *Job) perform(ctx context.Context, v *vertex, inputs []*output) (outputs
 	if err != nil {
 		return nil, false, err
 	}
+	j.atEnd(j.solver.cache.hold(key))
 	if !v.meta.GetIgnoreCache() {
 		if outputs, ok := j.solver.cache.find(ctx, key); ok {
 			return outputs, true, nil
@@ -371,4 +372,4 @@ func (s *Solver) once(ctx context.Context, key digest.Digest, do func(context.Co
 var emptyKey = digest.FromString("empty")
 
 // recordType is what BuildKit calls a record of the vertex.
-func (v *vertex) recordType() string { return "regular" }
+func (v *vertex) recordType() string { return TypeRegular }
