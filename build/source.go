@@ -104,7 +104,10 @@ func (l *locals) update(ctx context.Context, key string, bring func(dir string) 
 	l.mu.Unlock()
 	dir = filepath.Join(l.dir, digest.FromString(key).Encoded())
 	lock.Lock()
-	err = os.MkdirAll(dir, 0o700)
+	// A step that mounts it may have a user of its own; nobody gets past its parent.
+	if err = os.MkdirAll(dir, 0o755); err == nil {
+		err = os.Chmod(dir, 0o755)
+	}
 	if err == nil {
 		err = bring(dir)
 	}
@@ -127,6 +130,10 @@ func (j *Job) local(ctx context.Context, name string, attrs map[string]string) (
 				return nil, fault.New(fault.Invalid, "the source local://%s has a damaged %s: %w", name, attr, err)
 			}
 		}
+	}
+	if h, ok := j.session.(Holder); ok {
+		dir, err := h.Directory(ctx, r)
+		return &output{dir: dir}, err
 	}
 	key, err := json.Marshal(r)
 	if err != nil {

@@ -3,11 +3,11 @@ package network
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"slices"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/network/link"
 )
 
 // Connect gives a running container, whose namespace is netns, a place on one
@@ -84,10 +84,11 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 	if w.Interface != "" && slices.ContainsFunc(before.Endpoints, func(e Endpoint) bool { return e.Interface == w.Interface }) {
 		return asked, nil, fault.New(fault.Invalid, "the container has an interface %s already: choose another name", w.Interface)
 	}
-	b, err := s.openBox(netns)
+	space, err := s.host.Enter(netns)
 	if err != nil {
 		return asked, nil, err
 	}
+	b := &box{Space: space}
 	defer b.close()
 	a := &Attachment{Sandbox: before}
 	a.Endpoints = slices.Clone(before.Endpoints)
@@ -101,9 +102,9 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 		if err != nil {
 			s.unname(ctx, before, netns)
 			closeAll(a.Sockets)
-			s.doom(s.removalOf(last, nil, false))
-			s.clearDoomed()
-			err = errors.Join(err, s.route(b, &before))
+			s.remover.doom(s.removalOf(last, nil, false))
+			s.remover.settle(l.ID)
+			err = errors.Join(err, s.route(space, &before))
 		}
 	}()
 	if len(a.Pending) > 0 {
@@ -127,7 +128,7 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 	if err = s.republish(before, a.Sandbox); err != nil {
 		return asked, nil, s.connectivityError(a.Sandbox, err)
 	}
-	s.announce(b, last)
+	b.announce(last)
 	return a.Sandbox, a.Sockets, nil
 }
 
@@ -135,27 +136,13 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 func (s *Service) unname(ctx context.Context, b Sandbox, netns *os.File) {
 	switch {
 	case s.names == nil:
-	case b.hasNames():
+	case b.HasNames():
 		// What fails is told again with the next change.
 		held, _ := s.names.Set(context.WithoutCancel(ctx), b, netns, nil)
 		closeAll(held)
 	default:
 		s.names.Drop(b.ID)
 	}
-}
-
-// openBox opens a container's namespace; netns stays the caller's.
-func (s *Service) openBox(netns *os.File) (*box, error) {
-	ns, err := duplicate(netns)
-	if err != nil {
-		return nil, err
-	}
-	b := &box{ns: ns}
-	if err := s.enter(ns, func() (err error) { b.routes, err = dialRoute(); return err }); err != nil {
-		b.close()
-		return nil, err
-	}
-	return b, nil
 }
 
 // Disconnect takes an endpoint of a running container away, whose namespace is
@@ -182,11 +169,11 @@ func (s *Service) Disconnect(ctx context.Context, b Sandbox, netns *os.File, end
 	}
 	after := before
 	after.Endpoints = slices.Delete(slices.Clone(before.Endpoints), i, i+1)
-	bx, err := s.openBox(netns)
+	space, err := s.host.Enter(netns)
 	if err != nil {
 		return b, err
 	}
-	defer bx.close()
+	defer space.Close()
 	if s.names != nil {
 		if _, err := s.names.Set(ctx, after, netns, nil); err != nil {
 			return b, err
@@ -199,7 +186,7 @@ func (s *Service) Disconnect(ctx context.Context, b Sandbox, netns *os.File, end
 	if err := s.republish(before, after); err != nil {
 		return b, err
 	}
-	if err := s.unplug(bx, &gone, &after); err != nil {
+	if err := s.unplug(space, &gone, &after); err != nil {
 		return b, err
 	}
 	return after, nil
@@ -207,21 +194,19 @@ func (s *Service) Disconnect(ctx context.Context, b Sandbox, netns *os.File, end
 
 // unplug removes an endpoint's interface from a running container and gives the
 // default routes to those that have them now.
-func (s *Service) unplug(b *box, gone *Endpoint, after *Sandbox) error {
+func (s *Service) unplug(b *link.Space, gone *Endpoint, after *Sandbox) error {
 	// First, so that a connection that can go on by the other way does.
 	routed := s.route(b, after)
-	if l := s.lan(gone.NetworkID); l != nil && l.driver != nil {
-		if index, err := b.routes.interfaceIndex(gone.Interface); err == nil {
-			_ = b.routes.do(deleteLink(index)) // one that the driver has taken already
-		}
+	if l := s.lan(gone.NetworkID); l != nil && l.driver() != nil {
+		b.Delete(gone.Interface) // unless the driver has
 	}
-	s.doom(s.removalOf(gone, nil, publishesUDP(after.Ports)))
-	s.clearDoomed()
+	s.remover.doom(s.removalOf(gone, nil, publishesUDP(after.Ports)))
+	s.remover.settle(gone.NetworkID)
 	return routed
 }
 
 // route sets the default routes of a sandbox as they shall be.
-func (s *Service) route(b *box, sb *Sandbox) error {
+func (s *Service) route(b *link.Space, sb *Sandbox) error {
 	for v6, e := range map[bool]*Endpoint{false: sb.Gateway4(), true: sb.Gateway6()} {
 		if e == nil {
 			continue
@@ -230,12 +215,8 @@ func (s *Service) route(b *box, sb *Sandbox) error {
 		if v6 {
 			gateway = e.Gateway6
 		}
-		index, err := b.routes.interfaceIndex(e.Interface)
-		if err == nil {
-			err = b.routes.do(setDefaultRoute(index, gateway))
-		}
-		if err != nil {
-			return fmt.Errorf("give the default route to %s: %w", e.Interface, err)
+		if err := b.SetDefault(e.Interface, gateway); err != nil {
+			return err
 		}
 	}
 	return nil

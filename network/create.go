@@ -16,6 +16,7 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/undo"
+	"github.com/tarehq/tare/network/link"
 )
 
 // Create makes a network. When it returns without an error the network is there
@@ -149,10 +150,12 @@ func (s *Service) settleDriver(ctx context.Context, l *lan) (err error) {
 		}
 		return nil
 	}
-	if l.driver, err = s.findDriver(ctx, l.Driver); err != nil {
+	d, err := s.findDriver(ctx, l.Driver)
+	if err != nil {
 		return err
 	}
-	return l.driver.Check(ctx, &l.Network)
+	l.setDriver(d)
+	return d.Check(ctx, &l.Network)
 }
 
 // findDriver finds one of other kinds than bridge.
@@ -331,8 +334,8 @@ func (s *Service) strike(l *lan) {
 // bringUp makes the network on this host: its bridge with the rules, or what its
 // driver makes.
 func (s *Service) bringUp(ctx context.Context, l *lan) error {
-	if l.driver != nil {
-		return l.driver.Create(ctx, l.Network)
+	if d := l.driver(); d != nil {
+		return d.Create(ctx, l.Network)
 	}
 	b := s.bridgeOf(l)
 	if err := s.checkRoutes(l); err != nil {
@@ -342,7 +345,7 @@ func (s *Service) bringUp(ctx context.Context, l *lan) error {
 	if err != nil {
 		return err
 	}
-	l.Foreign = b.foreign
+	l.Foreign = b.Foreign
 	s.setBridge(l, b)
 	if err := s.renewRules(); err != nil {
 		s.setBridge(l, nil)
@@ -356,15 +359,14 @@ func (s *Service) bringUp(ctx context.Context, l *lan) error {
 
 // bridgeOf is a lan's bridge as it shall be.
 func (s *Service) bridgeOf(l *lan) *bridge {
-	b := &bridge{
-		name: l.Bridge, mtu: l.opts.mtu, mac: bridgeMAC(s.cfg.Identity, l.Bridge), address4: l.own(false), address6: l.own(true),
-		internal: l.Internal, open: s.cfg.ForwardAll,
-	}
+	b := &bridge{internal: l.Internal, open: s.cfg.ForwardAll, Bridge: link.Bridge{
+		Name: l.Bridge, MTU: l.opts.mtu, MAC: link.BridgeMAC(s.cfg.Identity, l.Bridge), Address4: l.own(false), Address6: l.own(true),
+	}}
 	if l.Name == networkBridge {
-		b.mac = bridgeMAC(s.cfg.Name, l.Bridge) // as ever
+		b.MAC = link.BridgeMAC(s.cfg.Name, l.Bridge) // as ever
 	}
-	if b.mtu == 0 {
-		b.mtu = defaultMTU
+	if b.MTU == 0 {
+		b.MTU = defaultMTU
 	}
 	return b
 }
@@ -378,14 +380,14 @@ func (s *Service) checkRoutes(l *lan) error {
 		if static.Addr().Is6() {
 			family = unix.AF_INET6
 		}
-		routes, err := hostRoutes(family)
+		routes, err := link.HostRoutes(family)
 		if err != nil {
 			return err
 		}
-		own, _ := s.routes.interfaceIndex(l.Bridge) // 0 if it is not there yet
+		own, _ := s.host.Index(l.Bridge) // 0 if it is not there yet
 		for _, r := range routes {
-			if r.device != own && static.Contains(r.destination.Addr()) && static.Bits() <= r.destination.Bits() {
-				return fault.New(fault.Forbidden, "invalid pool request: Pool overlaps with other one on this address space: the host has a route to %s", r.destination)
+			if r.Device != own && static.Contains(r.Destination.Addr()) && static.Bits() <= r.Destination.Bits() {
+				return fault.New(fault.Forbidden, "invalid pool request: Pool overlaps with other one on this address space: the host has a route to %s", r.Destination)
 			}
 		}
 	}

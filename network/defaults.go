@@ -13,6 +13,7 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/network/ipam"
+	"github.com/tarehq/tare/network/link"
 )
 
 // The networks that always exist, and their drivers.
@@ -113,7 +114,7 @@ func (s *Service) raiseDefault() (made bool, err error) {
 	if made, err = b.raise(); err != nil {
 		return made, err
 	}
-	l.Foreign = b.foreign
+	l.Foreign = b.Foreign
 	l.resume(s.store.cursors(l.ID))
 	s.put(l)
 	s.setBridge(l, b)
@@ -151,7 +152,7 @@ func (s *Service) defaultSubnets(l *lan) error {
 		}
 		if !f.own.IsValid() {
 			var err error
-			if f.own, err = addressOf(c.Bridge, f.family); err != nil {
+			if f.own, err = link.AddressOf(c.Bridge, f.family); err != nil {
 				return err
 			}
 			// What an earlier run chose does not stand against what is asked for.

@@ -17,12 +17,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/nftables"
+	wire "github.com/moby/moby/api/types/network"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/network/firewall"
+	"github.com/tarehq/tare/network/link"
 )
 
 func countElements(t testing.TB, s *Service) (n int) {
@@ -217,7 +219,7 @@ func TestRestoreAfterTheDaemonDied(t *testing.T) {
 	client.expect(t, "tcp", "10.99.1.1:8080", "kept 10.99.1.2")
 	echo(conn)
 	testutil.Eventually(t, 5*time.Second, "orphans removed", func() bool {
-		return !s.present(lost.Endpoints[0].HostInterface) && s.present(kept.Endpoints[0].HostInterface)
+		return !s.host.Has(lost.Endpoints[0].HostInterface) && s.host.Has(kept.Endpoints[0].HostInterface)
 	})
 	if n := countElements(t, s); n != 2 {
 		t.Errorf("%d elements, want those of the endpoint kept", n)
@@ -242,7 +244,7 @@ func TestRestoreAfterTheBridgeWasDeleted(t *testing.T) {
 	dead := open(t, c)
 	a := attach(t, dead, "a", Port{HostPort: 8080, ContainerPort: 80})
 	a.serve(t, "tcp", 80, "a")
-	must(t, lowerBridge("tt0"))
+	must(t, link.LowerBridge("tt0"))
 	dead.claim.release()
 	s, err := Open(t.Context(), c)
 	must(t, err)
@@ -270,7 +272,7 @@ func TestSpareThatWasSpoiledIsNotUsed(t *testing.T) {
 		must(t, err)
 		letGo(a)
 		must(t, s.Detach(t.Context(), a.Sandbox))
-		return box.ns.Fd() == ^uintptr(0)
+		return box.NS.Fd() == ^uintptr(0)
 	})
 }
 
@@ -282,8 +284,8 @@ func TestSpareThatFailedHalfwayIsSilent(t *testing.T) {
 	bridge := s.byName[networkBridge]
 	spare, err := s.makeBox(bridge)
 	must(t, err)
-	host := spare.first.host
-	place{spare.ns}.do(t, func() error { // one of the steps fails on it
+	host := spare.first.Host
+	place{spare.NS}.do(t, func() error { // one of the steps fails on it
 		eth0, err := netlink.LinkByName("eth0")
 		if err != nil {
 			return err
@@ -661,5 +663,36 @@ func TestKernelPrintsTheSameTable(t *testing.T) {
 	must(t, err)
 	if !strings.Contains(string(out), `elements = { "tt0" }`) {
 		t.Errorf("the guard has\n%s", out)
+	}
+}
+
+// Of a network that was removed the guard, which all daemons share and which
+// stays until the next boot, keeps nothing.
+func TestGuardForgetsNetworks(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	must(t, writeSysctl("ipv4/ip_forward", "0"))
+	s := open(t, stored(t))
+	conn, err := nftables.New()
+	must(t, err)
+	held := func() int {
+		set, err := conn.GetSetByName(guard, "bridges")
+		must(t, err)
+		elements, err := conn.GetSetElements(set)
+		must(t, err)
+		return len(elements)
+	}
+	before := held()
+	must(t, netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "mine"}}))
+	create(t, s, wire.CreateRequest{Name: "ours"})
+	create(t, s, wire.CreateRequest{Name: "theirs", Options: map[string]string{"com.docker.network.bridge.name": "mine"}})
+	if n := held(); n != before+2 {
+		t.Errorf("the guard has %d bridges, and had %d before two networks", n, before)
+	}
+	must(t, s.Remove(t.Context(), "ours"))
+	must(t, s.Remove(t.Context(), "theirs"))
+	if n := held(); n != before {
+		t.Errorf("the guard has %d bridges, and had %d before the networks that are gone", n, before)
 	}
 }

@@ -40,7 +40,7 @@ func (s *Service) startPoolLocked(ctx context.Context, l *lan, spares int) {
 // wantPool sees to it that the lan that was just joined has a pool, and that
 // those that were not joined for longest have none.
 func (s *Service) wantPool(ctx context.Context, l *lan) {
-	if s.spares == 0 || l.Name == networkBridge || l.driver != nil {
+	if s.spares == 0 || l.Name == networkBridge || l.driver() != nil {
 		return
 	}
 	s.mu.Lock()
@@ -137,7 +137,7 @@ func (s *Service) makeSpare(ctx context.Context, l *lan) (b *box, err error) {
 		}
 	}()
 	if s.names != nil && !predefined(l.Name) {
-		if b.prepared, err = s.names.Prepare(b.ns); err != nil {
+		if b.prepared, err = s.names.Prepare(b.NS); err != nil {
 			return b, err
 		}
 	}
@@ -166,7 +166,7 @@ func (s *Service) makeSpare(ctx context.Context, l *lan) (b *box, err error) {
 
 // roomy tells whether the lan has addresses to spare.
 func (l *lan) roomy() bool {
-	for _, n := range l.nets {
+	for _, n := range l.subnets() {
 		if s, ok := n.source.(*ipam.Subnet); ok {
 			if _, free := s.Usage(); free < 32 {
 				return false
@@ -180,14 +180,14 @@ func (l *lan) roomy() bool {
 // none.
 func (s *Service) spareFor(l *lan, w Want) *box {
 	switch {
-	case l.driver != nil, w.Interface != "" && w.Interface != "eth0", l.opts.prefix != "" && l.opts.prefix != defaultInterfaceName,
+	case l.driver() != nil, w.Interface != "" && w.Interface != "eth0", l.opts.prefix != "" && l.opts.prefix != defaultInterfaceName,
 		w.Address.IsValid(), w.Address6.IsValid(), w.MAC != "", len(w.LinkLocal) > 0, len(w.Sysctls) > 0, w.Rate != Rate{}:
 		return nil
 	}
 	for {
 		b := s.takeSpare(l)
 		// Somebody may have deleted its interface while it waited.
-		if b == nil || b.waiting == nil || s.present(b.waiting.Endpoints[0].HostInterface) {
+		if b == nil || b.waiting == nil || s.host.Has(b.waiting.Endpoints[0].HostInterface) {
 			return b
 		}
 		s.abandon(b, nil)

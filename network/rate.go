@@ -7,6 +7,7 @@ import (
 	wire "github.com/moby/moby/api/types/network"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/network/link"
 	"github.com/tarehq/tare/network/shape"
 )
 
@@ -35,11 +36,11 @@ func (s *Service) restoreRates() error {
 	held := map[string]bool{}
 	for _, e := range limited {
 		held[e.HostInterface] = true
-		if err := shape.Set(e.HostInterface, e.Rate); err != nil && s.present(e.HostInterface) {
+		if err := shape.Set(e.HostInterface, e.Rate); err != nil && s.host.Has(e.HostInterface) {
 			return err
 		}
 	}
-	return shape.Sweep(s.prefix, func(host string) bool { return held[host] && s.present(host) })
+	return shape.Sweep(link.Prefix(s.cfg.Identity, s.cfg.Bridge), func(host string) bool { return held[host] && s.host.Has(host) })
 }
 
 // SetRate holds a running container's interface to other limits. What is returned

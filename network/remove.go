@@ -11,6 +11,7 @@ import (
 	wire "github.com/moby/moby/api/types/network"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/network/firewall"
 )
 
 // Remove takes a network back that no container is on. The words are Docker's:
@@ -72,9 +73,9 @@ func (s *Service) removeLan(ctx context.Context, l *lan, action events.Action) e
 		s.stay(l)
 		return fault.New(fault.KindOf(err), "error while removing network: %w", err)
 	}
-	if l.driver != nil {
+	if d := l.driver(); d != nil {
 		// A driver may refuse, and there is no reconciling with it.
-		if err := l.driver.Remove(ctx, l.Network); err != nil {
+		if err := d.Remove(ctx, l.Network); err != nil {
 			s.stay(l)
 			return fault.New(fault.KindOf(err), "error while removing network: %w", err)
 		}
@@ -92,10 +93,12 @@ func (s *Service) removeLan(ctx context.Context, l *lan, action events.Action) e
 
 // findAgain looks for the driver of a network that was not there when the daemon
 // started.
-func (s *Service) findAgain(ctx context.Context, l *lan) (err error) {
-	if l.driver == nil && l.Driver != networkBridge && !l.ConfigOnly {
-		l.driver, err = s.findDriver(ctx, l.Driver)
+func (s *Service) findAgain(ctx context.Context, l *lan) error {
+	if l.driver() != nil || l.Driver == networkBridge || l.ConfigOnly {
+		return nil
 	}
+	d, err := s.findDriver(ctx, l.Driver)
+	l.setDriver(d)
 	return err
 }
 
@@ -109,16 +112,20 @@ func (s *Service) stay(l *lan) {
 // takeDown takes back what bringUp made.
 func (s *Service) takeDown(ctx context.Context, l *lan) error {
 	s.endPool(l, true)
-	s.clearDoomed() // its interfaces, and with them its addresses
-	if l.driver != nil {
+	s.remover.settle(l.ID) // its interfaces, and with them its addresses
+	if d := l.driver(); d != nil {
 		if l.state == lanLeaving {
 			return nil // it has been asked
 		}
-		return l.driver.Remove(ctx, l.Network)
+		return d.Remove(ctx, l.Network)
 	}
 	s.setBridge(l, nil)
 	err := s.renewRules()
-	if l.Bridge != "" && !l.Foreign {
+	switch {
+	case l.Bridge == "":
+	case l.Foreign:
+		err = errors.Join(err, firewall.LeaveGuard(l.Bridge))
+	default:
 		err = errors.Join(err, lowerBridge(l.Bridge))
 	}
 	return err

@@ -4,16 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
-
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/network/link"
 )
 
 // load takes up the stored networks, with their subnets, so that nobody else
@@ -113,15 +110,17 @@ func (s *Service) raiseAll(ctx context.Context) {
 	}
 }
 
-func (s *Service) raiseStored(ctx context.Context, l *lan) (err error) {
+func (s *Service) raiseStored(ctx context.Context, l *lan) error {
 	if l.Driver != networkBridge {
-		if l.driver, err = s.findDriver(ctx, l.Driver); err == nil {
-			if kept, ok := l.driver.(Restorer); ok {
-				return kept.Restore(ctx, l.Network)
-			}
-			err = l.driver.Create(ctx, l.Network)
+		d, err := s.findDriver(ctx, l.Driver)
+		if err != nil {
+			return err
 		}
-		return err
+		l.setDriver(d)
+		if kept, ok := d.(Restorer); ok {
+			return kept.Restore(ctx, l.Network)
+		}
+		return d.Create(ctx, l.Network)
 	}
 	b := s.bridgeOf(l)
 	if _, err := b.raise(); err != nil {
@@ -153,7 +152,7 @@ func (s *Service) reviveAll(ctx context.Context, lans []*lan) error {
 // has deleted.
 func (s *Service) revive(ctx context.Context, l *lan) error {
 	s.mu.Lock()
-	up, br := l.failure == nil && (l.bridge != nil || l.driver != nil), l.bridge
+	up, br := l.failure == nil && (l.bridge != nil || l.driver() != nil), l.bridge
 	s.mu.Unlock()
 	if up && (br == nil || s.stands(br)) {
 		return nil
@@ -164,14 +163,12 @@ func (s *Service) revive(ctx context.Context, l *lan) error {
 	}
 	defer unlock()
 	s.endPool(l, true) // its namespaces are on no bridge
-	if len(l.nets) == 0 && l.IPAM.Driver != driverNull {
+	if len(l.subnets()) == 0 && l.IPAM.Driver != driverNull {
 		taken := &lan{record: l.record, opts: l.opts}
 		if err := s.takeSubnets(ctx, taken, true); err != nil {
 			return l.whyDown(err)
 		}
-		s.mu.Lock()
-		l.nets = taken.nets
-		s.mu.Unlock()
+		l.setSubnets(taken.nets)
 	}
 	if err := s.raiseStored(ctx, l); err != nil {
 		return l.whyDown(err)
@@ -192,8 +189,8 @@ func (s *Service) revive(ctx context.Context, l *lan) error {
 
 // stands tells whether the bridge is still the one that was raised.
 func (s *Service) stands(b *bridge) bool {
-	index, err := s.routes.interfaceIndex(b.name)
-	return err == nil && index == b.index
+	index, err := s.host.Index(b.Name)
+	return err == nil && index == b.Index
 }
 
 // all are the lans: those that always exist, then the oldest first.
@@ -219,18 +216,17 @@ func (s *Service) all() []*lan {
 // lowerOrphans deletes bridges of ours that are no network's: the daemon ended
 // between two steps.
 func (s *Service) lowerOrphans() error {
-	links, err := whole(netlink.LinkList)
+	links, err := link.Interfaces()
 	if err != nil {
-		return fmt.Errorf("list the interfaces: %w", err)
+		return err
 	}
 	wanted := map[string]bool{}
 	for _, l := range s.all() {
 		wanted[l.Bridge] = true
 	}
 	for _, l := range links {
-		a := l.Attrs()
-		if l.Type() == "bridge" && !wanted[a.Name] && bytes.Equal(a.HardwareAddr, bridgeMAC(s.cfg.Identity, a.Name)) {
-			if err := lowerBridge(a.Name); err != nil {
+		if l.Kind == "bridge" && !wanted[l.Name] && bytes.Equal(l.MAC, link.BridgeMAC(s.cfg.Identity, l.Name)) {
+			if err := lowerBridge(l.Name); err != nil {
 				return err
 			}
 		}
@@ -249,7 +245,7 @@ func (s *Service) adopt(sandboxes []Sandbox) error {
 	}
 	for _, b := range sandboxes {
 		b.Endpoints = slices.DeleteFunc(slices.Clone(b.Endpoints), func(e Endpoint) bool {
-			return e.Driver == networkBridge && len(b.Endpoints) > 1 && !s.present(e.HostInterface)
+			return e.Driver == networkBridge && len(b.Endpoints) > 1 && !s.host.Has(e.HostInterface)
 		})
 		for i := range b.Endpoints {
 			e := &b.Endpoints[i]
@@ -303,11 +299,11 @@ func (s *Service) beginBackground(ctx context.Context, orphans []removal) {
 		return
 	}
 	s.restored = true
-	s.doomed = append(s.doomed, orphans...)
+	s.remover.doom(orphans...)
 	s.startPoolLocked(ctx, s.byName[networkBridge], s.spares)
 	ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	s.tasks.Add(2)
-	go s.removeDoomed(ctx)
+	go func() { defer s.tasks.Done(); s.remover.run(ctx) }()
 	go s.keepTables(ctx)
 }
 
@@ -331,19 +327,17 @@ func (s *Service) refuseStrangers(ctx context.Context) error {
 // stranger finds an interface on the bridge that another identity made; "" is
 // none.
 func (s *Service) stranger(known map[string]bool) (string, error) {
-	bridge, err := s.routes.interfaceIndex(s.cfg.Bridge)
+	bridge, err := s.host.Index(s.cfg.Bridge)
 	if err != nil {
 		return "", err
 	}
-	links, err := whole(netlink.LinkList)
+	links, err := link.Interfaces()
 	if err != nil {
-		return "", fmt.Errorf("list the interfaces: %w", err)
+		return "", err
 	}
 	for _, l := range links {
-		a := l.Attrs()
-		if l.Type() == "veth" && a.MasterIndex == bridge && strings.HasPrefix(a.Name, interfaceMark) && len(a.Name) == unix.IFNAMSIZ-1 &&
-			!strings.HasPrefix(a.Name, s.prefix) && !known[a.Name] {
-			return a.Name, nil
+		if l.Master == bridge && s.host.Strange(l) && !known[l.Name] {
+			return l.Name, nil
 		}
 	}
 	return "", nil
@@ -366,25 +360,21 @@ func (s *Service) interfaces() map[string]bool {
 // that no endpoint names for removal, and puts back on their bridge those that
 // lost it when it was made anew.
 func (s *Service) reconcilePorts() (orphans []removal, err error) {
-	links, err := whole(netlink.LinkList)
+	links, err := link.Interfaces()
 	if err != nil {
-		return nil, fmt.Errorf("list the interfaces: %w", err)
+		return nil, err
 	}
 	wanted := s.masters()
 	for _, l := range links {
-		a := l.Attrs()
-		if !strings.HasPrefix(a.Name, s.prefix) || l.Type() != "veth" {
+		if !s.host.Ours(l.Name) || l.Kind != "veth" {
 			continue
 		}
-		master, known := wanted[a.Name]
+		master, known := wanted[l.Name]
 		switch {
 		case !known:
-			orphans = append(orphans, removal{host: a.Name})
-		case master != 0 && a.MasterIndex != master:
-			if err := netlink.LinkSetMasterByIndex(l, master); err != nil {
-				return nil, fmt.Errorf("put %s back on its bridge: %w", a.Name, err)
-			}
-			if err := s.routes.do(setHairpin(a.Name)); err != nil {
+			orphans = append(orphans, removal{host: l.Name})
+		case master != 0 && l.Master != master:
+			if err := s.host.PutOn(l, master); err != nil {
 				return nil, err
 			}
 		}
@@ -402,7 +392,7 @@ func (s *Service) masters() map[string]int {
 		for _, e := range b.Endpoints {
 			out[e.HostInterface] = 0
 			if l := s.lans[e.NetworkID]; l != nil && l.bridge != nil {
-				out[e.HostInterface] = l.bridge.index
+				out[e.HostInterface] = l.bridge.Index
 			}
 		}
 	}

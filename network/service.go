@@ -12,18 +12,17 @@ import (
 	"github.com/tarehq/tare/internal/keylock"
 	"github.com/tarehq/tare/network/firewall"
 	"github.com/tarehq/tare/network/ipam"
+	"github.com/tarehq/tare/network/link"
 )
 
 // Service is the networks of a host with the containers on them. Its methods
 // may be called at the same time.
 type Service struct {
 	cfg      Config
-	prefix   string // of its interfaces' names
 	store    store
 	claim    *claim
 	watch    *watch // from Restore on
-	hostNS   *os.File
-	routes   *routeConn // in the host's namespace
+	host     *link.Host
 	space    *ipam.Space
 	firewall *firewall.Firewall
 	rulesFor firewall.Options
@@ -40,15 +39,13 @@ type Service struct {
 	waiting   []*Sandbox // without a container, the oldest first
 	restored  bool
 	closed    bool
-	doomed    []removal
 	leaving   []firewall.Element  // of sandboxes that left, still in the table
 	held      map[string]*os.File // the sandboxes' namespaces, by their ID
 
-	working  keylock.Locks[string] // by sandbox or network
-	rules    sync.Mutex            // held while the table is changed
-	removing sync.Mutex            // held while interfaces are deleted
+	working keylock.Locks[string] // by sandbox or network
+	rules   sync.Mutex            // held while the table is changed
+	remover *remover
 
-	wake  chan struct{} // tells the remover that something happened
 	stop  context.CancelFunc
 	tasks sync.WaitGroup
 }
@@ -63,11 +60,12 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 		return nil, err
 	}
 	s := &Service{
-		cfg: c, prefix: interfacePrefix(c.Identity, c.Bridge), names: c.Names, events: c.Events, spares: c.Spare,
+		cfg: c, names: c.Names, events: c.Events, spares: c.Spare,
 		firewall: firewall.New(c.Name), lans: map[string]*lan{}, byName: map[string]*lan{},
-		sandboxes: map[string]Sandbox{}, held: map[string]*os.File{}, wake: make(chan struct{}, 1),
+		sandboxes: map[string]Sandbox{}, held: map[string]*os.File{},
 	}
-	s.rulesFor = c.rules([]string{s.prefix})
+	prefix := link.Prefix(c.Identity, c.Bridge)
+	s.rulesFor = c.rules([]string{prefix})
 	defer func() {
 		if err != nil {
 			s.release()
@@ -82,12 +80,10 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 	if s.claim, err = claimBridge(ctx, c.Bridge); err != nil {
 		return nil, err
 	}
-	if s.hostNS, err = os.Open("/proc/thread-self/ns/net"); err != nil {
+	if s.host, err = link.Open(prefix); err != nil {
 		return nil, err
 	}
-	if s.routes, err = dialRoute(); err != nil {
-		return nil, err
-	}
+	s.remover = newRemover(s.host, s.settleRules, s.saveCursors)
 	if c.HostFirewall {
 		if err = firewall.AdmitDevices(); err != nil {
 			return nil, err
@@ -238,7 +234,7 @@ func (s *Service) Close(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() {
 		s.tasks.Wait()
-		s.clearDoomed()
+		s.remover.finish()
 		s.letGo()
 		close(done)
 	}()
@@ -269,10 +265,7 @@ func (s *Service) release() {
 	if s.claim != nil {
 		s.claim.release()
 	}
-	if s.routes != nil {
-		s.routes.close()
-	}
-	if s.hostNS != nil {
-		s.hostNS.Close()
+	if s.host != nil {
+		s.host.Close()
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/network/link"
 	"github.com/tarehq/tare/network/shape"
 )
 
@@ -86,7 +87,7 @@ func CheckWant(w Want) error {
 		}
 	}
 	for _, set := range w.Sysctls {
-		if _, _, err := readSysctl(set, "eth0"); err != nil {
+		if _, _, err := link.ReadSysctl(set, "eth0"); err != nil {
 			return err
 		}
 	}

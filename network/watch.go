@@ -117,7 +117,7 @@ func (s *Service) repair() error {
 	}
 	for _, b := range s.guardedBridges() {
 		for _, family := range b.guarded {
-			if err := firewall.RaiseGuard(b.name, family, b.open); err != nil {
+			if err := firewall.RaiseGuard(b.Name, family, b.open); err != nil {
 				return err
 			}
 		}

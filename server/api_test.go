@@ -50,7 +50,9 @@ GET /containers/x/checkpoints
 POST /containers/x/checkpoints
 DELETE /containers/x/checkpoints/c
 GET /images/json
+POST /build
 POST /build/prune
+POST /build/cancel
 POST /images/create?fromImage=x
 GET /images/x/json
 GET /images/x/attestations

@@ -402,6 +402,7 @@ type rig struct {
 	containers fakeContainers
 	images     fakeImages
 	registries fakeRegistries
+	builder    fakeBuilder
 	events     event.Log
 	daemon     Daemon
 	path       string
@@ -433,10 +434,21 @@ func newRig(t *testing.T) *rig {
 
 func (r *rig) handler() *Server {
 	return New(Config{
-		Containers: &r.containers, Logs: fakeLogs{&r.containers}, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Stats: fakeStats{&r.containers}, Processes: fakeStats{&r.containers}, Pruning: fakeStats{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{&r.containers}, Places: fakeNetworks{&r.containers}, Volumes: r.openVolumes(), Events: &r.events,
+		Containers: &r.containers, Logs: fakeLogs{&r.containers}, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Stats: fakeStats{&r.containers}, Processes: fakeStats{&r.containers}, Pruning: fakeStats{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{&r.containers}, Places: fakeNetworks{&r.containers}, Volumes: r.openVolumes(), Builder: &r.builder, Events: &r.events,
 		Daemon: func() Daemon { return r.daemon },
 		Log:    slog.New(slog.DiscardHandler),
 	})
+}
+
+// fakeBuilder answers whatever comes with what it was given.
+type fakeBuilder struct{ refuse error }
+
+func (b *fakeBuilder) Ready() error { return b.refuse }
+
+func (b *fakeBuilder) Serve(conn net.Conn, read []byte) error {
+	defer conn.Close()
+	_, err := fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(read), read)
+	return err
 }
 
 func (r *rig) openVolumes() *volume.Service {

@@ -127,7 +127,6 @@ func TestSwarmAndOthers(t *testing.T) {
 		r.want(503, manager, "GET", path, "")
 	}
 	r.want(501, "making a checkpoint is not supported yet", "POST", "/v1.41/containers/x/checkpoints", "")
-	r.want(501, "building images is not supported yet", "POST", "/build", "")
 	if _, _, text := r.do("GET", "/plugins", ""); text != "[]" {
 		t.Errorf("plugins: %s", text)
 	}

@@ -1,15 +1,17 @@
-package network
+package link
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"strings"
 
 	"github.com/tarehq/tare/fault"
 )
 
-// readSysctl gives the file below /proc/sys/net and the value of a setting like
+// ReadSysctl gives the file below /proc/sys/net and the value of a setting like
 // net.ipv4.conf.IFNAME.log_martians=1.
-func readSysctl(set, name string) (file, value string, err error) {
+func ReadSysctl(set, name string) (file, value string, err error) {
 	key, value, found := strings.Cut(set, "=")
 	words := strings.Split(key, ".")
 	if !found || len(words) != 5 || words[0] != "net" || words[3] != "IFNAME" {
@@ -27,7 +29,7 @@ func readSysctl(set, name string) (file, value string, err error) {
 // applySysctls makes an interface's settings in the calling thread's namespace.
 func applySysctls(name string, sysctls []string) error {
 	for _, set := range sysctls {
-		file, value, err := readSysctl(set, name)
+		file, value, err := ReadSysctl(set, name)
 		if err == nil {
 			err = os.WriteFile("/proc/sys/net/"+file, []byte(value), 0)
 		}
@@ -36,4 +38,23 @@ func applySysctls(name string, sysctls []string) error {
 		}
 	}
 	return nil
+}
+
+// writeSysctl sets a value below /proc/sys/net in the calling thread's
+// namespace. A kernel without IPv6 has nothing to switch off.
+func writeSysctl(name, value string) error {
+	err := os.WriteFile("/proc/sys/net/"+name, []byte(value), 0)
+	if errors.Is(err, fs.ErrNotExist) && strings.HasPrefix(name, "ipv6/") {
+		return nil
+	}
+	return err
+}
+
+// ensureSysctl writes only what differs: writing ip_forward resets other
+// settings of the interfaces, and /proc/sys may be read-only where all is set.
+func ensureSysctl(name, value string) error {
+	if have, err := os.ReadFile("/proc/sys/net/" + name); err == nil && strings.TrimSpace(string(have)) == value {
+		return nil
+	}
+	return writeSysctl(name, value)
 }
