@@ -39,7 +39,7 @@ func (s *Service) Create(ctx context.Context, req wire.CreateRequest) (_ wire.Cr
 	}
 	back.Push(func() error { s.strike(l); return nil })
 	if !l.ConfigOnly {
-		if err := s.takeSubnets(ctx, l, false); err != nil {
+		if err := s.addressing.takeSubnets(ctx, l, false); err != nil {
 			return wire.CreateResponse{}, err
 		}
 		back.Push(func() error { l.dropSubnets(); return nil })
@@ -347,7 +347,7 @@ func (s *Service) bringUp(ctx context.Context, l *lan) error {
 	}
 	l.Foreign = b.Foreign
 	s.setBridge(l, b)
-	if err := s.renewRules(); err != nil {
+	if err := s.rules.renew(); err != nil {
 		s.setBridge(l, nil)
 		if made {
 			err = errors.Join(err, lowerBridge(l.Bridge))

@@ -712,9 +712,9 @@ func TestWaitingAddresses(t *testing.T) {
 	waiting := func(n int) {
 		t.Helper()
 		testutil.Eventually(t, 5*time.Second, "namespaces wait", func() bool {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			return len(s.waiting) == n
+			s.sandboxes.mu.Lock()
+			defer s.sandboxes.mu.Unlock()
+			return len(s.sandboxes.waiting) == n
 		})
 	}
 	waiting(2)
@@ -735,9 +735,7 @@ func TestWaitingAddresses(t *testing.T) {
 		t.Errorf("%+v", chosen.Endpoints)
 	}
 	waiting(2)
-	s.mu.Lock()
-	next := s.waiting[0].Endpoints[0].Address
-	s.mu.Unlock()
+	next := s.sandboxes.unused()[0].Endpoints[0].Address
 	if !addr("172.30.1.3").Less(next.Addr()) {
 		t.Errorf("%s waits, which a container has", next)
 	}

@@ -35,6 +35,14 @@ func CheckPorts(ports []Port) error {
 	return nil
 }
 
+// taken lists the ports of all sandboxes.
+func (s *Service) taken() (list []Published) {
+	for _, b := range s.sandboxes.all() {
+		list = append(list, b.Ports...)
+	}
+	return list
+}
+
 // hosts are the addresses at which the port is to be published, one for each
 // family. A container without a way out in a family has nothing published in
 // it, but for what a relay can do.
@@ -276,4 +284,9 @@ func closeAll(files []*os.File) {
 	for _, f := range files {
 		f.Close()
 	}
+}
+
+// sharesAddress tells whether both are on a common address of the host.
+func (p Published) sharesAddress(q Published) bool {
+	return p.HostIP == q.HostIP || p.HostIP.IsUnspecified() || q.HostIP.IsUnspecified()
 }
