@@ -315,7 +315,7 @@ func TestConnectAndDisconnect(t *testing.T) {
 	connect(Want{Network: "b"})
 	expect("lo eth0 eth1", "eth1 10.2.0.1")
 	ct.expect(t, "tcp", "10.2.0.2:80", "other "+box.Endpoints[1].Address.Addr().String())
-	connect(Want{Network: "a", Interface: "wan", MAC: "02:00:00:00:00:07", Address: addr("10.1.0.77"), Sysctls: []string{"net.ipv4.conf.IFNAME.log_martians=1"}})
+	connect(Want{Network: "a", Interface: "wan", MAC: "02:00:00:00:00:07", Address: addr("10.1.0.77"), Sysctls: []string{"net.ipv4.conf.IFNAME.log_martians=1", "net.ipv4.conf.ifname.arp_notify=1"}})
 	expect("lo eth0 eth1 wan", "wan 10.1.0.1") // by name
 	if e := box.Endpoints[2]; e.MAC != "02:00:00:00:00:07" || e.Address.String() != "10.1.0.77/24" || e.Interface != "wan" {
 		t.Errorf("%+v", e)

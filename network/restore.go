@@ -72,6 +72,9 @@ func (s *Service) Restore(ctx context.Context, sandboxes []Sandbox) error {
 	s.watch = watch
 	s.rules.Lock()
 	err = s.firewall.Replace(s.wanted())
+	if err == nil {
+		err = s.joinGuard()
+	}
 	s.rules.Unlock()
 	if err != nil {
 		return err

@@ -186,7 +186,20 @@ func (s *Service) renewRules() error {
 	if err := s.settleLocked(nil); err != nil {
 		return err
 	}
-	return s.firewall.Replace(s.wanted())
+	if err := s.firewall.Replace(s.wanted()); err != nil {
+		return err
+	}
+	return s.joinGuard()
+}
+
+// joinGuard has the guard let through what passes within any bridge, also those
+// that came before it.
+func (s *Service) joinGuard() error {
+	var names []string
+	for _, b := range s.raisedBridges() {
+		names = append(names, b.Name)
+	}
+	return firewall.JoinGuard(names)
 }
 
 // Gateway is the default bridge's address: the containers' way out, and what

@@ -115,18 +115,18 @@ func (s *Service) repair() error {
 	if err != nil {
 		return err
 	}
-	for _, b := range s.guardedBridges() {
+	for _, b := range s.raisedBridges() {
 		for _, family := range b.guarded {
 			if err := firewall.RaiseGuard(b.Name, family, b.open); err != nil {
 				return err
 			}
 		}
 	}
-	return nil
+	return s.joinGuard()
 }
 
-// guardedBridges are those that the guard lets through.
-func (s *Service) guardedBridges() (out []*bridge) {
+// raisedBridges are those of the networks that are up.
+func (s *Service) raisedBridges() (out []*bridge) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, l := range s.lans {
