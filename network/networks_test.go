@@ -249,6 +249,14 @@ func TestDualStack(t *testing.T) {
 	if len(six.IPAM.Config) != 1 || six.IPAM.Config[0].Gateway.String() != "fd00:9::1" {
 		t.Errorf("%+v", six.IPAM)
 	}
+	for range 2 {
+		if a := attachTo(t, s, "none", Want{Network: "both", WithoutIPv6: true}, Want{Network: "bridge", WithoutIPv6: true}); a.Endpoints[0].Address6.IsValid() ||
+			a.Endpoints[1].Address6.IsValid() || !a.Endpoints[0].Address.IsValid() || a.routes(t, unix.AF_INET6) != "none" {
+			t.Errorf("with IPv6 off: %+v", a.Endpoints)
+		} else {
+			must(t, s.Detach(t.Context(), a.Sandbox))
+		}
+	}
 	for _, n := range []string{"bridge", "both", "six", "four"} {
 		for range 2 { // the second has a namespace that waited
 			a, b := attachTo(t, s, n+"a", Want{Network: n}), attachTo(t, s, n+"b", Want{Network: n})
