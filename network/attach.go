@@ -197,6 +197,9 @@ func (s *Service) place(l *lan, w Want, b *Sandbox) (e Endpoint, err error) {
 		if v6 {
 			wanted, address, gateway = w.Address6, &e.Address6, &e.Gateway6
 		}
+		if v6 && w.WithoutIPv6 {
+			continue
+		}
 		if l.first(v6) == nil {
 			if wanted.IsValid() {
 				return e, fault.New(fault.Invalid, "invalid address %s: It does not belong to any of this network's subnets", wanted)

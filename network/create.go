@@ -347,7 +347,7 @@ func (s *Service) bringUp(ctx context.Context, l *lan) error {
 	}
 	l.Foreign = b.Foreign
 	s.setBridge(l, b)
-	if err := s.rules.renew(); err != nil {
+	if err := s.renewRules(); err != nil {
 		s.setBridge(l, nil)
 		if made {
 			err = errors.Join(err, lowerBridge(l.Bridge))

@@ -174,7 +174,8 @@ func (l *lan) roomy() bool {
 func (s *Service) spareFor(l *lan, w Want) *box {
 	switch {
 	case l.driver() != nil, w.Interface != "" && w.Interface != "eth0", l.opts.prefix != "" && l.opts.prefix != defaultInterfaceName,
-		w.Address.IsValid(), w.Address6.IsValid(), w.MAC != "", len(w.LinkLocal) > 0, len(w.Sysctls) > 0, w.Rate != Rate{}:
+		w.Address.IsValid(), w.Address6.IsValid(), w.MAC != "", len(w.LinkLocal) > 0, len(w.Sysctls) > 0, w.Rate != Rate{},
+		w.WithoutIPv6 && l.first(true) != nil:
 		return nil
 	}
 	for {

@@ -120,7 +120,7 @@ func (s *Service) takeDown(ctx context.Context, l *lan) error {
 		return d.Remove(ctx, l.Network)
 	}
 	s.setBridge(l, nil)
-	err := s.rules.renew()
+	err := s.renewRules()
 	switch {
 	case l.Bridge == "":
 	case l.Foreign:

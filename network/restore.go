@@ -70,7 +70,7 @@ func (s *Service) Restore(ctx context.Context, sandboxes []Sandbox) error {
 		return err
 	}
 	s.watch = watch
-	if err := s.rules.replace(); err != nil {
+	if err := errors.Join(s.rules.replace(), s.joinGuard()); err != nil {
 		return err
 	}
 	orphans, err := s.reconcilePorts()
@@ -176,7 +176,7 @@ func (s *Service) revive(ctx context.Context, l *lan) error {
 		s.startPoolLocked(ctx, l, s.spares)
 	}
 	s.mu.Unlock()
-	if err := s.rules.renew(); err != nil {
+	if err := s.renewRules(); err != nil {
 		return err
 	}
 	// Those that run on it. What is nobody's is being attached just now.

@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -168,6 +169,19 @@ func (s *Service) setBridge(l *lan, b *bridge) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l.bridge, s.bridges = b, nil
+}
+
+// renewRules makes the table anew, after a bridge has come or gone.
+func (s *Service) renewRules() error { return errors.Join(s.rules.renew(), s.joinGuard()) }
+
+// joinGuard has the guard let through what passes within any bridge, also those
+// that came before it.
+func (s *Service) joinGuard() error {
+	var names []string
+	for _, b := range s.raisedBridges() {
+		names = append(names, b.Name)
+	}
+	return firewall.JoinGuard(names)
 }
 
 // Gateway is the default bridge's address: the containers' way out, and what

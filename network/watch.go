@@ -104,11 +104,11 @@ func (s *Service) keepTables(ctx context.Context) {
 
 // repair makes the tables that are missing.
 func (s *Service) repair() error {
-	return s.rules.mend(s.guardedBridges())
+	return errors.Join(s.rules.mend(s.raisedBridges()), s.joinGuard())
 }
 
-// guardedBridges are those that the guard lets through.
-func (s *Service) guardedBridges() (out []*bridge) {
+// raisedBridges are those of the networks that are up.
+func (s *Service) raisedBridges() (out []*bridge) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, l := range s.lans {
