@@ -348,7 +348,7 @@ func (s *Service) bringUp(ctx context.Context, l *lan) error {
 	if err := s.renewRules(); err != nil {
 		s.setBridge(l, nil)
 		if made {
-			err = errors.Join(err, link.LowerBridge(l.Bridge))
+			err = errors.Join(err, lowerBridge(l.Bridge))
 		}
 		return err
 	}

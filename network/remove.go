@@ -11,7 +11,7 @@ import (
 	wire "github.com/moby/moby/api/types/network"
 
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/network/link"
+	"github.com/tarehq/tare/network/firewall"
 )
 
 // Remove takes a network back that no container is on. The words are Docker's:
@@ -119,8 +119,12 @@ func (s *Service) takeDown(ctx context.Context, l *lan) error {
 	}
 	s.setBridge(l, nil)
 	err := s.renewRules()
-	if l.Bridge != "" && !l.Foreign {
-		err = errors.Join(err, link.LowerBridge(l.Bridge))
+	switch {
+	case l.Bridge == "":
+	case l.Foreign:
+		err = errors.Join(err, firewall.LeaveGuard(l.Bridge))
+	default:
+		err = errors.Join(err, lowerBridge(l.Bridge))
 	}
 	return err
 }

@@ -102,7 +102,7 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 		err = s.firewall.Replace(s.wanted())
 	}
 	if err != nil && made {
-		_ = link.LowerBridge(c.Bridge)
+		_ = lowerBridge(c.Bridge)
 	}
 	if err != nil {
 		return nil, err
