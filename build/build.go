@@ -53,6 +53,8 @@ type Store interface {
 	Pin(ctx context.Context, chains []digest.Digest) error
 	// Size is what the chain's topmost layer takes on disk, in bytes.
 	Size(ctx context.Context, chain digest.Digest) (int64, error)
+	// Needed lists the chains that images have, with those below them.
+	Needed(ctx context.Context) ([]digest.Digest, error)
 	// Blob opens a blob of the content store.
 	Blob(ctx context.Context, d digest.Digest) (io.ReadCloser, error)
 	// PutBlob stores one; its bytes must have the digest.
@@ -114,7 +116,7 @@ type Place struct {
 // at the same time, and fail when the client has gone.
 type Session interface {
 	// Client tells clients apart, as far as their files may be kept for the next
-	// build.
+	// build; "" is one who does not come again.
 	Client() string
 	// Local brings a directory of the client's up to date in dir, which is the
 	// same for equal requests: only what changed is sent.

@@ -2,21 +2,17 @@ package build
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
-	"github.com/tarehq/tare/internal/atomicfile"
 	"github.com/tarehq/tare/internal/overlayfs"
 	"github.com/tarehq/tare/internal/treecopy"
 )
@@ -25,122 +21,30 @@ import (
 // builds:
 //
 //	<root>/mounts/<key>.<n>/tree        the files
-//	                        about.json  an About
-//
-// n is 0 but for those of which several steps wanted one each at a time.
+//	                        about.json  an about
 type caches struct {
-	dir string
-
-	mu   sync.Mutex
-	used map[string]*use // by name
-	free chan struct{}   // closed and replaced when one is given back
-}
-
-// use is who has a cache.
-type use struct {
-	steps int
-	alone bool // nobody else may have it
-}
-
-// about is what is remembered of a cache.
-type about struct {
-	ID       string
-	Created  time.Time
-	LastUsed time.Time
-	Uses     int
+	shelf
+	making sync.Mutex // of a shared one there is one who makes it
 }
 
 func openCaches(root string) (*caches, error) {
-	c := &caches{dir: filepath.Join(root, "mounts"), used: map[string]*use{}, free: make(chan struct{})}
-	if err := os.MkdirAll(c.dir, 0o700); err != nil {
-		return nil, err
-	}
-	entries, err := os.ReadDir(c.dir)
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), "new") || strings.HasPrefix(e.Name(), "old") { // half made, half deleted
-			err = errors.Join(err, c.remove(e.Name()))
-		}
-	}
-	return c, err
+	c := &caches{shelf: newShelf(root, "mounts")}
+	return c, c.open()
 }
 
-func (c *caches) remove(name string) error {
-	dir, err := os.Open(c.dir)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return treecopy.Remove(dir, name)
-}
-
-// hold gives a step the cache of a key, and tells its name. Until release nobody
-// else has it who may not.
-func (c *caches) hold(ctx context.Context, key string, sharing pb.CacheSharingOpt) (name string, release func(), err error) {
-	for {
-		c.mu.Lock()
-		name, ok := c.takeLocked(key, sharing)
-		free := c.free
-		c.mu.Unlock()
-		if ok {
-			return name, func() { c.release(name) }, nil
-		}
-		select {
-		case <-free:
-		case <-ctx.Done():
-			return "", nil, context.Cause(ctx)
-		}
-	}
-}
-
-func (c *caches) takeLocked(key string, sharing pb.CacheSharingOpt) (string, bool) {
-	for n := 0; ; n++ {
-		name := key + "." + strconv.Itoa(n)
-		u := c.used[name]
-		switch {
-		case u == nil:
-			c.used[name] = &use{steps: 1, alone: sharing != pb.CacheSharingOpt_SHARED}
-			return name, true
-		case sharing == pb.CacheSharingOpt_SHARED && !u.alone:
-			u.steps++
-			return name, true
-		case sharing != pb.CacheSharingOpt_PRIVATE:
-			return "", false
-		}
-	}
-}
-
-func (c *caches) release(name string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	u := c.used[name]
-	if u.steps--; u.steps > 0 {
-		return
-	}
-	delete(c.used, name)
-	close(c.free)
-	c.free = make(chan struct{})
-}
-
-// open opens a cache that is held. If it is new, fill may put something into it.
-func (c *caches) open(name, id string, fill func(tree *os.File) error) (*tree, error) {
+// tree opens a cache that is held. If it is new, fill may put something into it.
+func (c *caches) tree(name, id string, fill func(tree *os.File) error) (*tree, error) {
 	dir := filepath.Join(c.dir, name)
-	c.mu.Lock() // of a shared one there is one who makes it
-	defer c.mu.Unlock()
+	c.making.Lock()
+	defer c.making.Unlock()
 	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
 		if err := c.make(name, fill); err != nil {
 			return nil, err
 		}
 	}
 	a := c.about(name)
-	if a.Created.IsZero() {
-		a.Created = time.Now().UTC()
-	}
-	a.ID, a.LastUsed, a.Uses = id, time.Now().UTC(), a.Uses+1
-	data, err := json.Marshal(a)
-	if err != nil {
-		return nil, err
-	}
-	if err := atomicfile.Write(filepath.Join(dir, "about.json"), data, 0o600); err != nil {
+	a.used(id)
+	if err := c.tell(name, a); err != nil {
 		return nil, err
 	}
 	fd, err := overlayfs.Bind(filepath.Join(dir, "tree"), unix.MOUNT_ATTR_NODEV)
@@ -148,13 +52,6 @@ func (c *caches) open(name, id string, fill func(tree *os.File) error) (*tree, e
 		return nil, err
 	}
 	return &tree{root: os.NewFile(uintptr(fd), "/")}, nil
-}
-
-func (c *caches) about(name string) (a about) {
-	if data, err := os.ReadFile(filepath.Join(c.dir, name, "about.json")); err == nil {
-		_ = json.Unmarshal(data, &a) // a cache may forget
-	}
-	return a
 }
 
 func (c *caches) make(name string, fill func(tree *os.File) error) (err error) {
@@ -218,7 +115,7 @@ func (s *step) takeCaches(ctx context.Context, mounts []*pb.Mount) error {
 			held[w.key] = name
 			s.back.Push(func() error { release(); return nil })
 		}
-		t, err := s.job.solver.caches.open(name, w.m.CacheOpt.GetID(), func(to *os.File) error { return s.fillCache(ctx, to, w.from, w.m.Selector) })
+		t, err := s.job.solver.caches.tree(name, w.m.CacheOpt.GetID(), func(to *os.File) error { return s.fillCache(ctx, to, w.from, w.m.Selector) })
 		if err != nil {
 			return err
 		}

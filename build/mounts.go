@@ -233,6 +233,19 @@ func (s *step) agent(ctx context.Context, o *pb.SSHOpt) (*specs.Mount, error) {
 	}
 	first.Close()
 	name := filepath.Join(s.dir, fmt.Sprintf("agent%d", len(s.mounts)))
+	stop, err := s.job.listenAgent(ctx, o.GetID(), name)
+	if err != nil {
+		return nil, err
+	}
+	s.back.Push(stop)
+	if err := own(name, o.GetMode(), o.GetUid(), o.GetGid()); err != nil {
+		return nil, err
+	}
+	return &specs.Mount{Type: "bind", Source: name, Options: []string{"bind", "nosuid", "nodev", "noexec"}}, nil
+}
+
+// listenAgent makes a socket that leads to the client's ssh agent, until stop.
+func (j *Job) listenAgent(ctx context.Context, id, name string) (stop func() error, err error) {
 	l, err := net.Listen("unix", name)
 	if err != nil {
 		return nil, err
@@ -245,25 +258,21 @@ func (s *step) agent(ctx context.Context, o *pb.SSHOpt) (*specs.Mount, error) {
 			if err != nil {
 				return
 			}
-			all.Go(func() { s.relay(ctx, c, o.GetID()) })
+			all.Go(func() { j.relay(ctx, c, id) })
 		}
 	})
-	s.back.Push(func() error {
+	return func() error {
 		cancel()
 		err := l.Close()
 		all.Wait()
 		return err
-	})
-	if err := own(name, o.GetMode(), o.GetUid(), o.GetGid()); err != nil {
-		return nil, err
-	}
-	return &specs.Mount{Type: "bind", Source: name, Options: []string{"bind", "nosuid", "nodev", "noexec"}}, nil
+	}, nil
 }
 
 // relay connects a program of the step to the client's agent.
-func (s *step) relay(ctx context.Context, near net.Conn, id string) {
+func (j *Job) relay(ctx context.Context, near net.Conn, id string) {
 	defer near.Close()
-	far, err := s.job.session.SSH(ctx, id)
+	far, err := j.session.SSH(ctx, id)
 	if err != nil {
 		return // the program finds an agent that does not answer
 	}

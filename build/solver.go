@@ -29,7 +29,7 @@ type Config struct {
 type Solver struct {
 	Config
 	cache   *cache
-	sources *locals
+	sources shelf // clients' files, and others from outside
 	caches  *caches
 	running chan struct{} // places of RUN steps
 
@@ -50,7 +50,8 @@ type flight struct {
 func Open(ctx context.Context, c Config) (*Solver, error) {
 	s := &Solver{Config: c, running: make(chan struct{}, 2*runtime.NumCPU()), flights: map[digest.Digest]*flight{}}
 	var err error
-	if s.sources, err = openLocals(c.Root); err != nil {
+	s.sources = newShelf(c.Root, "sources")
+	if err = s.sources.open(); err != nil {
 		return nil, err
 	}
 	if s.caches, err = openCaches(c.Root); err != nil {
@@ -83,6 +84,7 @@ type Job struct {
 	vertices map[digest.Digest]*solving
 	told     map[digest.Digest]bool
 	ends     []func()
+	dirs     map[string]*kept // of files from outside
 }
 
 // Close ends a job, whose results are not to be read any more.
@@ -116,7 +118,7 @@ type JobOptions struct {
 // Job begins a build.
 func (s *Solver) Job(session Session, progress Progress, o JobOptions) *Job {
 	return &Job{solver: s, session: session, progress: progress, options: o,
-		vertices: map[digest.Digest]*solving{}, told: map[digest.Digest]bool{}}
+		vertices: map[digest.Digest]*solving{}, told: map[digest.Digest]bool{}, dirs: map[string]*kept{}}
 }
 
 // output is a result of a vertex: a chain of layers, or a directory of files
@@ -290,6 +292,7 @@ func (j *Job) perform(ctx context.Context, v *vertex, inputs []*output) (outputs
 	if err != nil {
 		return nil, false, err
 	}
+	j.atEnd(j.solver.cache.hold(key))
 	if !v.meta.GetIgnoreCache() {
 		if outputs, ok := j.solver.cache.find(ctx, key); ok {
 			return outputs, true, nil
@@ -369,4 +372,4 @@ func (s *Solver) once(ctx context.Context, key digest.Digest, do func(context.Co
 var emptyKey = digest.FromString("empty")
 
 // recordType is what BuildKit calls a record of the vertex.
-func (v *vertex) recordType() string { return "regular" }
+func (v *vertex) recordType() string { return TypeRegular }

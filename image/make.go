@@ -184,3 +184,21 @@ func (m *Making) Config(manifest ocispec.Descriptor) ([]byte, error) {
 	}
 	return m.Read(d.manifest.Config)
 }
+
+// Needed lists the chains that images have, with those below them.
+func (m *Making) Needed() (chains []digest.Digest) {
+	s := m.images
+	for _, e := range s.content.Index().Entries() {
+		for _, member := range s.members(e.Target) {
+			if member.detail == nil {
+				continue
+			}
+			chain := digest.Digest("")
+			for _, d := range member.detail.config.RootFS.DiffIDs {
+				chain = snapshot.ChainID(chain, d)
+				chains = append(chains, chain)
+			}
+		}
+	}
+	return chains
+}

@@ -64,6 +64,8 @@ func (h *handler) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /build", h.classic)
 	mux.HandleFunc("POST /build/cancel", h.cancel)
+	mux.HandleFunc("POST /build/prune", h.prune)
+	mux.HandleFunc("GET /build/usage", h.usage)
 	mux.HandleFunc("POST /session", h.session)
 	mux.HandleFunc("POST /grpc", h.upgrade)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

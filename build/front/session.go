@@ -27,12 +27,7 @@ var _ build.Session = (*lent)(nil)
 
 // Client tells clients apart by the key that they say, which is the same for one
 // directory of one user.
-func (l *lent) Client() string {
-	if key := l.caller.SharedKey(); key != "" {
-		return key
-	}
-	return l.id
-}
+func (l *lent) Client() string { return l.caller.SharedKey() }
 
 func (l *lent) Local(ctx context.Context, r build.LocalRequest, dir string) error {
 	differ := fsutil.DiffMetadata
