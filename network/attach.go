@@ -139,7 +139,7 @@ func (s *Service) attach(ctx context.Context, r Request, lans []*lan) (_ *Attach
 	if err = s.moveGate(ctx, &a.Sandbox); err != nil {
 		return nil, err
 	}
-	if err = s.publish(a.Sandbox, b); err != nil {
+	if err = s.rules.publish(a.Sandbox, b); err != nil {
 		return nil, s.connectivityError(a.Sandbox, err)
 	}
 	for i := range a.Endpoints {
@@ -196,6 +196,9 @@ func (s *Service) place(l *lan, w Want, b *Sandbox) (e Endpoint, err error) {
 		wanted, address, gateway := w.Address, &e.Address, &e.Gateway
 		if v6 {
 			wanted, address, gateway = w.Address6, &e.Address6, &e.Gateway6
+		}
+		if v6 && w.WithoutIPv6 {
+			continue
 		}
 		if l.first(v6) == nil {
 			if wanted.IsValid() {
@@ -375,9 +378,7 @@ func (s *Service) name(ctx context.Context, a *Attachment, b *box) error {
 // when the container ends.
 func (s *Service) hold(sandboxID string, b *box) {
 	b.closeRest()
-	s.mu.Lock()
-	s.held[sandboxID] = b.NS
-	s.mu.Unlock()
+	s.sandboxes.hold(sandboxID, b.NS)
 	s.remover.signal()
 }
 
@@ -406,13 +407,7 @@ func (s *Service) abandon(b *box, endpoints []Endpoint) {
 		if endpoints == nil {
 			endpoints = b.waiting.Endpoints
 		}
-		leaving := s.elements(*b.waiting)
-		s.mu.Lock()
-		if slices.Contains(s.waiting, b.waiting) {
-			s.leaving = append(s.leaving, leaving...)
-			s.unwaitLocked(b.waiting)
-		}
-		s.mu.Unlock()
+		s.sandboxes.unwait(b.waiting, s.rules.elements(*b.waiting))
 	}
 	ns := b.NS
 	if b.first != nil {

@@ -39,7 +39,7 @@ func (s *Service) Create(ctx context.Context, req wire.CreateRequest) (_ wire.Cr
 	}
 	back.Push(func() error { s.strike(l); return nil })
 	if !l.ConfigOnly {
-		if err := s.takeSubnets(ctx, l, false); err != nil {
+		if err := s.addressing.takeSubnets(ctx, l, false); err != nil {
 			return wire.CreateResponse{}, err
 		}
 		back.Push(func() error { l.dropSubnets(); return nil })

@@ -172,7 +172,7 @@ func (s *Service) defaultSubnets(l *lan) error {
 		if f.router.IsValid() {
 			config.AuxAddress = map[string]netip.Addr{f.gateways: f.router}
 		}
-		config, n, err := s.takeSubnet(&l.opts, config, f.v6, true)
+		config, n, err := s.addressing.takeSubnet(&l.opts, config, f.v6, true)
 		if err != nil {
 			return fault.New(fault.KindOf(err), "the default bridge gets no addresses: %w; name a free subnet by %s", err, f.flag)
 		}

@@ -98,7 +98,7 @@ func (s *Service) Inspect(nameOrID string) (wire.Inspect, error) {
 		return wire.Inspect{}, err
 	}
 	out := wire.Inspect{Network: l.describe(), Containers: map[string]wire.EndpointResource{}, Status: &wire.Status{IPAM: s.usageLocked(l)}}
-	for _, b := range s.sandboxes {
+	for _, b := range s.sandboxes.all() {
 		e := b.On(l.ID)
 		if e == nil {
 			continue
@@ -118,7 +118,7 @@ func (s *Service) usageLocked(l *lan) wire.IPAMStatus {
 	for _, n := range l.subnets() {
 		if pool, ok := n.source.(*ipam.Subnet); ok {
 			used, free := pool.Usage()
-			for _, b := range s.waiting {
+			for _, b := range s.sandboxes.unused() {
 				if b.On(l.ID) != nil {
 					used, free = used-1, max(free, free+1)
 				}

@@ -24,16 +24,11 @@ func (s *Service) Detach(ctx context.Context, b Sandbox) error {
 		return err
 	}
 	defer unlock()
-	s.mu.Lock()
-	stored, known := s.sandboxes[b.ID]
-	ns := s.held[b.ID]
-	delete(s.sandboxes, b.ID)
-	delete(s.held, b.ID)
-	s.mu.Unlock()
+	stored, ns, known := s.sandboxes.part(b.ID)
 	if !known {
 		return nil
 	}
-	err = s.withdraw(stored)
+	err = s.rules.withdraw(stored)
 	if s.names != nil {
 		s.names.Drop(b.ID)
 	}
@@ -102,7 +97,7 @@ func (s *Service) giveUp(l *lan, e *Endpoint) {
 // unusedLocked are the first addresses of each family that only wait for a
 // container: there the lan goes on.
 func (s *Service) unusedLocked(l *lan) (out []netip.Addr) {
-	for _, b := range s.waiting {
+	for _, b := range s.sandboxes.unused() {
 		if e := b.On(l.ID); e != nil {
 			return []netip.Addr{e.Address.Addr(), e.Address6.Addr()}
 		}

@@ -56,7 +56,7 @@ func (s *Service) depart(nameOrID string) (*lan, error) {
 
 // usersLocked tells who is on a network, in Docker's form.
 func (s *Service) usersLocked(l *lan) (users []string) {
-	for _, b := range s.sandboxes {
+	for _, b := range s.sandboxes.all() {
 		if e := b.On(l.ID); e != nil {
 			users = append(users, fmt.Sprintf("name:%q id:%q", b.Name, e.ID[:min(12, len(e.ID))]))
 		}

@@ -35,7 +35,7 @@ func (s *Service) load(ctx context.Context) error {
 			l.opts, l.failure = readBridgeOptions(l.Options)
 		}
 		if l.failure == nil {
-			l.failure = s.takeSubnets(ctx, l, true)
+			l.failure = s.addressing.takeSubnets(ctx, l, true)
 		}
 		if l.failure != nil {
 			slog.Error("a stored network cannot be used", "network", l.Name, "err", l.failure)
@@ -70,10 +70,7 @@ func (s *Service) Restore(ctx context.Context, sandboxes []Sandbox) error {
 		return err
 	}
 	s.watch = watch
-	s.rules.Lock()
-	err = s.firewall.Replace(s.wanted())
-	s.rules.Unlock()
-	if err != nil {
+	if err := errors.Join(s.rules.replace(), s.joinGuard()); err != nil {
 		return err
 	}
 	orphans, err := s.reconcilePorts()
@@ -165,7 +162,7 @@ func (s *Service) revive(ctx context.Context, l *lan) error {
 	s.endPool(l, true) // its namespaces are on no bridge
 	if len(l.subnets()) == 0 && l.IPAM.Driver != driverNull {
 		taken := &lan{record: l.record, opts: l.opts}
-		if err := s.takeSubnets(ctx, taken, true); err != nil {
+		if err := s.addressing.takeSubnets(ctx, taken, true); err != nil {
 			return l.whyDown(err)
 		}
 		l.setSubnets(taken.nets)
@@ -260,7 +257,7 @@ func (s *Service) adopt(sandboxes []Sandbox) error {
 				l.adopt(e.Address6)
 			}
 		}
-		s.enterLocked(b)
+		s.sandboxes.enter(b, nil)
 	}
 	for _, l := range s.lans {
 		if s.store.dir == "" {
@@ -275,13 +272,7 @@ func (s *Service) renameAll(ctx context.Context) {
 	if s.names == nil {
 		return
 	}
-	s.mu.Lock()
-	var list []Sandbox
-	for _, b := range s.sandboxes {
-		list = append(list, b)
-	}
-	s.mu.Unlock()
-	for _, b := range list {
+	for _, b := range s.sandboxes.all() {
 		held, err := s.names.Set(ctx, b, nil, nil)
 		closeAll(held)
 		if err != nil {
@@ -345,10 +336,8 @@ func (s *Service) stranger(known map[string]bool) (string, error) {
 
 // interfaces are the names of the endpoints' ends on the bridge.
 func (s *Service) interfaces() map[string]bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	names := map[string]bool{}
-	for _, b := range s.sandboxes {
+	for _, b := range s.sandboxes.all() {
 		for _, e := range b.Endpoints {
 			names[e.HostInterface] = true
 		}
@@ -388,7 +377,7 @@ func (s *Service) masters() map[string]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := map[string]int{}
-	for _, b := range s.sandboxes {
+	for _, b := range s.sandboxes.all() {
 		for _, e := range b.Endpoints {
 			out[e.HostInterface] = 0
 			if l := s.lans[e.NetworkID]; l != nil && l.bridge != nil {

@@ -13,6 +13,7 @@ import (
 	apitypes "github.com/moby/buildkit/api/types"
 	dockerfileversion "github.com/moby/buildkit/frontend/dockerfile/version"
 	gatewaypb "github.com/moby/buildkit/frontend/gateway/pb"
+	"github.com/moby/buildkit/session/grpchijack"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/grpcerrors"
 	"google.golang.org/grpc"
@@ -111,4 +112,17 @@ func version() *apitypes.BuildkitVersion {
 		}
 	}
 	return v
+}
+
+// Session takes a client's session on a stream of the same connection.
+func (c *control) Session(s controlapi.Control_SessionServer) error {
+	conn, closed, meta := grpchijack.Hijack(s)
+	defer conn.Close()
+	ctx, cancel := context.WithCancel(s.Context())
+	defer cancel()
+	go func() {
+		<-closed
+		cancel()
+	}()
+	return c.sessions.HandleConn(ctx, conn, meta)
 }
