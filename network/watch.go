@@ -104,17 +104,5 @@ func (s *Service) keepTables(ctx context.Context) {
 
 // repair makes the tables that are missing.
 func (s *Service) repair() error {
-	return s.rules.mend(s.guardedBridges())
-}
-
-// guardedBridges are those that the guard lets through.
-func (s *Service) guardedBridges() (out []*bridge) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, l := range s.lans {
-		if l.bridge != nil {
-			out = append(out, l.bridge)
-		}
-	}
-	return out
+	return s.rules.mend(s.lans.guardedBridges())
 }
