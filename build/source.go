@@ -131,6 +131,10 @@ func (j *Job) local(ctx context.Context, name string, attrs map[string]string) (
 			}
 		}
 	}
+	if h, ok := j.session.(Holder); ok {
+		dir, err := h.Directory(ctx, r)
+		return &output{dir: dir}, err
+	}
 	key, err := json.Marshal(r)
 	if err != nil {
 		return nil, err

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
-	"math"
 	"net"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,12 +31,6 @@ type AttachOptions struct {
 // and returns the connection with the bytes that were read from it already.
 type Hijack func(tty bool) (conn net.Conn, buffered []byte, err error)
 
-// attachment is a client that waits for the container to start.
-type attachment struct {
-	options supervise.AttachOptions
-	client  *handed
-}
-
 // Attach connects a client's streams to the container. The client's socket is
 // handed to the supervising process, so the stream goes on when this daemon
 // ends. A container that was not started yet gets its clients when it is.
@@ -57,42 +49,48 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 	if r.State == Restarting {
 		return fault.New(fault.Conflict, "container %s is restarting, wait until the container is running", r.ID)
 	}
+	o.Logs = o.Logs && s.logs.readable(&r)
+	c := &caller{containers: s, live: s.lives.of(r.ID), record: r, asked: o, options: supervise.AttachOptions{
+		Stdin: o.Stdin && o.Stream && r.Config.OpenStdin, Stdout: o.Stdout, Stderr: o.Stderr,
+		Multiplexed: !r.Config.Tty && !o.Raw, DetachKeys: keys, Logs: o.Logs, NoStream: !o.Stream,
+	}}
+	seat, err := c.sit()
+	if err != nil {
+		return err
+	}
+	defer c.live.vacate(seat)
 	conn, buffered, err := hijack(r.Config.Tty)
 	if err != nil {
 		return err
 	}
-	client, err := hand(conn)
-	if err != nil {
+	if c.client, err = hand(conn); err != nil {
 		return err
 	}
-	o.Logs = o.Logs && s.logs.readable(&r)
-	c := &caller{containers: s, record: r, asked: o, client: client, options: supervise.AttachOptions{
-		Stdin: o.Stdin && o.Stream && r.Config.OpenStdin, Stdout: o.Stdout, Stderr: o.Stderr,
-		Multiplexed: !r.Config.Tty && !o.Raw, DetachKeys: keys, Buffered: buffered, Logs: o.Logs, NoStream: !o.Stream,
-	}}
-	given, err := c.connect(ctx)
+	c.options.Buffered = buffered
+	given, err := c.connect(ctx, seat)
 	if !given {
-		client.close() // the other process has its own descriptor, or the session is over
+		c.client.close() // the other process has its own descriptor, or the session is over
 	}
 	if err != nil {
 		return err
 	}
 	s.publish(r, events.ActionAttach)
-	return client.wait()
+	return c.client.wait()
 }
 
 // caller is a client on its way to the supervising process.
 type caller struct {
 	containers *Service
+	live       *live
 	record     Record
 	asked      AttachOptions
 	client     *handed
 	options    supervise.AttachOptions
 }
 
-// connect attaches the client to the run, or lets it wait for one; given tells
-// that it waits, and its socket is the waiting room's.
-func (c *caller) connect(ctx context.Context) (given bool, err error) {
+// connect attaches the client to the run, or lets it wait for one on its seat;
+// given tells that it waits, and its socket is the waiting room's.
+func (c *caller) connect(ctx context.Context, seat *seat) (given bool, err error) {
 	if c.asked.Logs && c.asked.Stream && !c.record.State.Live() {
 		// What it has said comes now, and not with its next start.
 		release, err := c.replay(logs.Position{})
@@ -100,6 +98,9 @@ func (c *caller) connect(ctx context.Context) (given bool, err error) {
 		if err != nil {
 			return false, err
 		}
+	}
+	if c.live.occupy(seat, attachment{c.options, c.client}) {
+		return true, nil
 	}
 	keeper, given, err := c.await()
 	switch {
@@ -115,24 +116,48 @@ func (c *caller) connect(ctx context.Context) (given bool, err error) {
 	return false, nil
 }
 
+// presentLocked finds the container, whose live is locked, and its present run; nil
+// without one. A run is none any more once its end is on record: who sees that
+// end and attaches means the next run.
+func (c *caller) presentLocked() (*run, error) {
+	if _, err := c.containers.store.find(c.record.ID); err != nil { // removed meanwhile
+		c.containers.lives.forget(c.record.ID)
+		return nil, err
+	}
+	if run := c.live.run; run != nil && !run.over {
+		return run, nil
+	}
+	return nil, nil
+}
+
+// sit takes a place in the next run for a client that is about to be told that it
+// is attached; nil where there is a run, or no wish to hear of one.
+func (c *caller) sit() (*seat, error) {
+	c.live.mu.Lock()
+	defer c.live.mu.Unlock()
+	run, err := c.presentLocked()
+	if err != nil || run != nil || !c.asked.Stream {
+		return nil, err
+	}
+	return c.live.addLocked(), nil
+}
+
 // await finds the process that supervises the present run. Without a run the
 // client waits for the next, if it wants to hear more than the log.
 func (c *caller) await() (keeper *supervise.Keeper, waits bool, err error) {
-	s, l := c.containers, c.containers.lives.of(c.record.ID)
+	l := c.live
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if _, err := s.store.find(c.record.ID); err != nil { // removed meanwhile
-		s.lives.forget(c.record.ID)
+	run, err := c.presentLocked()
+	switch {
+	case err != nil:
 		return nil, false, err
-	}
-	if l.run != nil {
-		if l.run.keeper == nil {
-			return nil, false, l.run.refused
-		}
-		return l.run.keeper, false, nil
-	}
-	if c.asked.Stream {
-		l.pending = append(present(l.pending), attachment{c.options, c.client})
+	case run != nil && run.keeper == nil:
+		return nil, false, run.refused
+	case run != nil:
+		return run.keeper, false, nil
+	case c.asked.Stream:
+		l.addLocked().takeLocked(attachment{c.options, c.client})
 	}
 	return nil, c.asked.Stream, nil
 }
@@ -168,59 +193,6 @@ func (c *caller) replay(from logs.Position) (release func(), err error) {
 	return release, err
 }
 
-// maxAtStart is how many clients are attached in one message with the start.
-const maxAtStart = 64
-
-// takePending takes at most n of the clients that attached before the start.
-func (l *live) takePending(n int) []attachment {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	pending := present(l.pending)
-	n = min(n, len(pending))
-	l.pending = pending[n:]
-	return pending[:n:n]
-}
-
-// present drops the clients that have gone while they waited.
-func present(list []attachment) []attachment {
-	return slices.DeleteFunc(list, func(a attachment) bool {
-		gone := a.client.gone()
-		if gone {
-			a.client.close()
-		}
-		return gone
-	})
-}
-
-func clients(list []attachment) []supervise.Client {
-	var out []supervise.Client
-	for _, a := range list {
-		out = append(out, supervise.Client{Options: a.options, Conn: a.client.file})
-	}
-	return out
-}
-
-// closeAll drops our descriptors of clients' sockets: the other process has
-// its own, or the sessions end.
-func closeAll(list []attachment) {
-	for _, a := range list {
-		a.client.close()
-	}
-}
-
-// handOver attaches clients to a run. If it is over by then they see its end.
-func handOver(ctx context.Context, keeper *supervise.Keeper, list []attachment) {
-	for _, a := range list {
-		_ = keeper.Attach(ctx, a.options, a.client.file)
-	}
-	closeAll(list)
-}
-
-// dropPending ends the sessions of clients whose container will not start.
-func (l *live) dropPending() {
-	closeAll(l.takePending(math.MaxInt))
-}
-
 // handed is a client's socket on its way to another process: the socket
 // itself where the kernel has it, or for TLS one end of a pair whose other end
 // is copied to and from the client.
@@ -230,8 +202,10 @@ type handed struct {
 	ready  bool          // the head was read, or waited for long enough
 }
 
-// headGrace bounds the wait for a client to read the head.
-const headGrace = 10 * time.Millisecond
+// headGrace bounds the wait for a client to read the head. One that is there reads
+// it as soon as it comes to run, which on a busy machine takes a while; the bound
+// is for one that sends and never reads.
+const headGrace = 5 * time.Second
 
 // letRead waits until the client has read the head of the answer. Some clients
 // (Docker's SDK for Python is one) read it through a buffer and what follows
@@ -247,12 +221,14 @@ func (h *handed) letRead() {
 	if err != nil {
 		return
 	}
-	for deadline := time.Now().Add(headGrace); ; time.Sleep(20 * time.Microsecond) {
+	pause := 20 * time.Microsecond
+	for deadline := time.Now().Add(headGrace); ; time.Sleep(pause) {
 		unread := 0 // bytes that the other end of a unix(7) socket has not taken
 		cerr := raw.Control(func(fd uintptr) { unread, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
-		if cerr != nil || err != nil || unread == 0 || time.Now().After(deadline) {
+		if cerr != nil || err != nil || unread == 0 || time.Now().After(deadline) || h.gone() {
 			return
 		}
+		pause = min(pause*11/10, time.Millisecond)
 	}
 }
 

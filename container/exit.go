@@ -183,7 +183,7 @@ func (v *vigil) finish(exit supervise.Exit) {
 	publishPlaces(s.cfg.Events, r.Sandbox, events.ActionDisconnect)
 	s.tellVolumes(&r, events.ActionUnmount)
 	l.end(v.run)
-	l.tell(updated, false)
+	l.tellEnd(updated, v.run)
 	switch {
 	case r.autoRemove():
 		v.autoRemove()
@@ -197,10 +197,12 @@ func (v *vigil) finish(exit supervise.Exit) {
 // policy wants another, told that the want of memory has been told of.
 func (v *vigil) conclude(exit supervise.Exit) (updated Record, again, told bool) {
 	s, r, l := v.containers, v.record, v.live
+	last := r.Sandbox
+	// In one with the record: who sees the end there and attaches or waits means
+	// the next run.
 	l.mu.Lock()
 	held := l.held
-	l.mu.Unlock()
-	last := r.Sandbox
+	v.run.over = true
 	updated, err := s.store.change(r.ID, func(p *Progress) error {
 		told, last = p.OOMKilled, p.Sandbox
 		again = !held && !p.ManuallyStopped && restarts(r.HostConfig.RestartPolicy, exit.Code, p.RestartCount)
@@ -215,6 +217,7 @@ func (v *vigil) conclude(exit supervise.Exit) (updated Record, again, told bool)
 		}
 		return nil
 	})
+	l.mu.Unlock()
 	if err != nil {
 		s.cfg.Log.Error("cannot record the end of a container", "container", r.ID, "err", err)
 		updated, again = r, false

@@ -24,8 +24,8 @@ type live struct {
 	forms sync.RWMutex // held for writing while a rotated file of the log takes its compressed form
 
 	mu      sync.Mutex
-	run     *run         // the present one; nil when none
-	pending []attachment // clients that attached before the start
+	run     *run    // the present one; nil when none
+	pending []*seat // clients that attached before the start
 	waiters map[*waiter]struct{}
 	held    bool          // the policy rests for the end of this run: it is being restarted
 	giveUp  chan struct{} // closed to cancel the next try of a restart policy
@@ -36,7 +36,8 @@ type live struct {
 type run struct {
 	keeper  *supervise.Keeper // connection to the supervising process
 	refused error             // why there is none although the container runs
-	ended   chan struct{}     // closed when the run is over and recorded
+	over    bool              // its end is on record
+	ended   chan struct{}     // closed when the run is over and recorded, and its end was told of
 }
 
 // of is that of a container that is there.
@@ -134,7 +135,7 @@ func (l *live) begin(keeper *supervise.Keeper, refused error) (r *run, late []at
 	defer l.mu.Unlock()
 	l.run = r
 	if keeper != nil {
-		late, l.pending = l.pending, nil
+		late = l.takeLateLocked()
 	}
 	return r, late
 }

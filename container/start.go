@@ -123,9 +123,7 @@ func (b *bundle) launch(ctx context.Context) (err error) {
 		return err
 	}
 	l := s.lives.of(r.ID)
-	waiting := l.takePending(maxAtStart)
-	keeper, err := s.cfg.Launcher.Run(ctx, config, clients(waiting))
-	closeAll(waiting)
+	keeper, err := b.run(ctx, config, l.takePending(ctx))
 	if err != nil {
 		return err
 	}
@@ -135,6 +133,7 @@ func (b *bundle) launch(ctx context.Context) (err error) {
 		keeper.Close()
 	}
 	handOver(ctx, keeper, late)
+	closeAll(late)
 	back.Push(func() error { l.end(run); return nil })
 	status := keeper.Status()
 	*r, err = s.store.update(r.ID, func(p *Progress) error {

@@ -12,6 +12,7 @@ import (
 type waiter struct {
 	condition wire.WaitCondition
 	answer    chan wire.WaitResponse // holds one
+	past      *run                   // one that was over when the waiting began: its end is not meant
 }
 
 // Wait registers for an end of the container and returns at once; the answer
@@ -39,7 +40,10 @@ func (s *Service) Wait(ctx context.Context, nameOrID string, condition wire.Wait
 		s.lives.forget(found.ID)
 		return nil, err
 	}
-	w := &waiter{condition, make(chan wire.WaitResponse, 1)}
+	w := &waiter{condition: condition, answer: make(chan wire.WaitResponse, 1)}
+	if l.run != nil && l.run.over {
+		w.past = l.run
+	}
 	if condition == wire.WaitConditionNotRunning && !r.State.Live() {
 		w.answer <- waitResponse(r)
 		return w.answer, nil
@@ -67,10 +71,20 @@ func (l *live) tell(r Record, removed bool) {
 	if removed { // an error of the start or the run is no error of the removal
 		r.Error = ""
 	}
+	l.answer(r, func(w *waiter) bool { return removed || w.condition != wire.WaitConditionRemoved })
+}
+
+// tellEnd answers those who wait for the end of a run.
+func (l *live) tellEnd(r Record, over *run) {
+	l.answer(r, func(w *waiter) bool { return w.condition != wire.WaitConditionRemoved && w.past != over })
+}
+
+// answer answers those who are meant.
+func (l *live) answer(r Record, meant func(*waiter) bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for w := range l.waiters {
-		if removed || w.condition != wire.WaitConditionRemoved {
+		if meant(w) {
 			w.answer <- waitResponse(r)
 			delete(l.waiters, w)
 		}

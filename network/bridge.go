@@ -25,7 +25,7 @@ func (b *bridge) raise() (made bool, err error) {
 		return made, err
 	}
 	if err = b.allowForwarding(); err != nil && made {
-		err = errors.Join(err, link.LowerBridge(b.Name))
+		err = errors.Join(err, lowerBridge(b.Name))
 	}
 	return made, err
 }
@@ -68,4 +68,13 @@ func avoided(family int) ([]netip.Prefix, error) {
 		}
 	}
 	return out, nil
+}
+
+// lowerBridge deletes a bridge; one that is not there is no error. Its place in
+// the guard goes first, so that after a crash the bridge tells what is left.
+func lowerBridge(name string) error {
+	if err := firewall.LeaveGuard(name); err != nil {
+		return err
+	}
+	return link.LowerBridge(name)
 }

@@ -320,7 +320,7 @@ func (s *Service) bringUp(ctx context.Context, l *lan) error {
 	if err := s.rules.renew(); err != nil {
 		s.lans.setBridge(l, nil)
 		if made {
-			err = errors.Join(err, link.LowerBridge(l.Bridge))
+			err = errors.Join(err, lowerBridge(l.Bridge))
 		}
 		return err
 	}

@@ -1,6 +1,10 @@
 package network
 
-import "github.com/tarehq/tare/network/firewall"
+import (
+	"slices"
+
+	"github.com/tarehq/tare/network/firewall"
+)
 
 // Rules prints the wanted firewall rules as nft would.
 func (s *Service) Rules() string { return s.rules.wanted().String() }
@@ -8,5 +12,6 @@ func (s *Service) Rules() string { return s.rules.wanted().String() }
 // Exposure tells who can reach which port of which container, and by which rule.
 func (s *Service) Exposure() []firewall.Exposure {
 	r := s.rules
-	return firewall.Exposures(r.options, r.networks(), r.ruledSandboxes())
+	waiting := func(b firewall.Sandbox) bool { return b.Name == "" } // nothing runs there that could be reached
+	return firewall.Exposures(r.options, r.networks(), slices.DeleteFunc(r.ruledSandboxes(), waiting))
 }

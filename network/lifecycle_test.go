@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/nftables"
+	wire "github.com/moby/moby/api/types/network"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -662,5 +663,36 @@ func TestKernelPrintsTheSameTable(t *testing.T) {
 	must(t, err)
 	if !strings.Contains(string(out), `elements = { "tt0" }`) {
 		t.Errorf("the guard has\n%s", out)
+	}
+}
+
+// Of a network that was removed the guard, which all daemons share and which
+// stays until the next boot, keeps nothing.
+func TestGuardForgetsNetworks(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	must(t, writeSysctl("ipv4/ip_forward", "0"))
+	s := open(t, stored(t))
+	conn, err := nftables.New()
+	must(t, err)
+	held := func() int {
+		set, err := conn.GetSetByName(guard, "bridges")
+		must(t, err)
+		elements, err := conn.GetSetElements(set)
+		must(t, err)
+		return len(elements)
+	}
+	before := held()
+	must(t, netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "mine"}}))
+	create(t, s, wire.CreateRequest{Name: "ours"})
+	create(t, s, wire.CreateRequest{Name: "theirs", Options: map[string]string{"com.docker.network.bridge.name": "mine"}})
+	if n := held(); n != before+2 {
+		t.Errorf("the guard has %d bridges, and had %d before two networks", n, before)
+	}
+	must(t, s.Remove(t.Context(), "ours"))
+	must(t, s.Remove(t.Context(), "theirs"))
+	if n := held(); n != before {
+		t.Errorf("the guard has %d bridges, and had %d before the networks that are gone", n, before)
 	}
 }

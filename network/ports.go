@@ -280,27 +280,6 @@ func localPort(fd int) (uint16, error) {
 	return 0, fmt.Errorf("a socket of a family that was not asked for")
 }
 
-// filter makes the socket drop what shall not reach it.
-func (p pass) filter(fd int) error {
-	const (
-		load, equal, give = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_RET | unix.BPF_K
-		networkHeader     = 0xfff00000 // SKF_NET_OFF
-		destination       = networkHeader + 24
-	)
-	program := []unix.SockFilter{{Code: give, K: 0}}
-	switch p {
-	case passAll:
-		return nil
-	case passLoopback:
-		program = nil
-		for i, word := range [...]uint32{0, 0, 0, 1} {
-			program = append(program, unix.SockFilter{Code: load, K: destination + 4*uint32(i)}, unix.SockFilter{Code: equal, K: word, Jf: uint8(2*(3-i) + 1)})
-		}
-		program = append(program, unix.SockFilter{Code: give, K: ^uint32(0)}, unix.SockFilter{Code: give, K: 0})
-	}
-	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
-}
-
 func closeAll(files []*os.File) {
 	for _, f := range files {
 		f.Close()

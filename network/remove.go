@@ -9,7 +9,7 @@ import (
 	wire "github.com/moby/moby/api/types/network"
 
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/network/link"
+	"github.com/tarehq/tare/network/firewall"
 )
 
 // Remove takes a network back that no container is on. The words are Docker's:
@@ -75,8 +75,12 @@ func (s *Service) takeDown(ctx context.Context, l *lan) error {
 	}
 	s.lans.setBridge(l, nil)
 	err := s.rules.renew()
-	if l.Bridge != "" && !l.Foreign {
-		err = errors.Join(err, link.LowerBridge(l.Bridge))
+	switch {
+	case l.Bridge == "":
+	case l.Foreign:
+		err = errors.Join(err, firewall.LeaveGuard(l.Bridge))
+	default:
+		err = errors.Join(err, lowerBridge(l.Bridge))
 	}
 	return err
 }

@@ -199,7 +199,7 @@ func (s *Service) lowerOrphans() error {
 	}
 	for _, l := range links {
 		if l.Kind == "bridge" && !wanted[l.Name] && bytes.Equal(l.MAC, link.BridgeMAC(s.cfg.Identity, l.Name)) {
-			if err := link.LowerBridge(l.Name); err != nil {
+			if err := lowerBridge(l.Name); err != nil {
 				return err
 			}
 		}

@@ -91,7 +91,7 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 		return nil, err
 	}
 	if err = s.rules.mend(nil); err != nil && made {
-		_ = link.LowerBridge(c.Bridge)
+		_ = lowerBridge(c.Bridge)
 	}
 	if err != nil {
 		return nil, err

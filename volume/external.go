@@ -238,8 +238,24 @@ func (s *Service) mountExternal(ctx context.Context, r *Record, user string) (st
 	return answer.Mountpoint, nil
 }
 
+// unmountExternal tells a plugin that a container has ended, which does not wait for
+// long: a plugin that does not answer is told again later.
 func (s *Service) unmountExternal(ctx context.Context, r *Record, user string) error {
-	err := s.ask(ctx, r.Driver, "Unmount", mountRequest{r.Name, user}, nil)
+	once, cancel := context.WithTimeout(ctx, glance)
+	defer cancel()
+	p, err := s.driver(once, r.Driver)
+	if err == nil {
+		err = p.CallOnce(once, driverKind+".Unmount", mountRequest{r.Name, user}, nil)
+	}
+	if errors.Is(err, plugin.Unavailable) || errors.Is(err, plugin.NotFound) {
+		s.background.Go(func() { s.settleExternal(context.WithoutCancel(ctx), *r, nil) })
+		return nil
+	}
+	return s.unmounted(r, user, err)
+}
+
+// unmounted forgets a use that its plugin was told the end of.
+func (s *Service) unmounted(r *Record, user string, err error) error {
 	var refusal *plugin.Refusal
 	if err != nil && !errors.As(err, &refusal) {
 		return fault.New(fault.KindOf(err), "error unmounting volume %s: %w", r.Name, err)
@@ -262,8 +278,9 @@ func (s *Service) settleExternal(ctx context.Context, r Record, running []string
 		if lockErr != nil {
 			return
 		}
-		if !s.has(r.Name, user) { // it may have begun to run meanwhile
-			err = errors.Join(err, s.unmountExternal(ctx, &r, user))
+		// It may have begun to run meanwhile, or the plugin may have been told.
+		if _, statErr := os.Stat(s.useFile(r.Name, user)); statErr == nil && !s.has(r.Name, user) {
+			err = errors.Join(err, s.unmounted(&r, user, s.ask(ctx, r.Driver, "Unmount", mountRequest{r.Name, user}, nil)))
 		}
 		unlock()
 	}

@@ -31,7 +31,8 @@ type bridge struct {
 	opts    map[string]string
 	inputs  map[string]*pb.Definition
 	worker  gateway.WorkerInfo
-	tells   *recording // for clients of BuildKit's, nil for others
+	tells   *recording           // for clients of BuildKit's, nil for others
+	plans   func(*pb.Definition) // told of what is to be solved; may be nil
 }
 
 var _ gateway.Client = (*bridge)(nil)
@@ -66,6 +67,9 @@ func (b *bridge) Solve(ctx context.Context, req gateway.SolveRequest) (*gateway.
 	case req.Definition != nil && req.Frontend != "":
 		return nil, fault.New(fault.Invalid, "a build cannot have a definition and a front end")
 	case req.Frontend == "":
+		if b.plans != nil {
+			b.plans(req.Definition)
+		}
 		r := &solution{bridge: b, definition: req.Definition}
 		if req.Evaluate {
 			if err := r.Evaluate(ctx); err != nil {
@@ -126,9 +130,9 @@ func (b *bridge) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt
 	return &sourceresolver.MetaResponse{Op: op, Image: &sourceresolver.ResolveImageResponse{Digest: img.Target, Config: img.Config}}, nil
 }
 
-// imageError puts the name before what went wrong, as BuildKit does.
+// imageError says which image it is, in BuildKit's words.
 func imageError(ref string, err error) error {
-	return fault.New(fault.KindOf(err), "%s: failed to resolve source metadata for %s: %w", ref, ref, err)
+	return fault.New(fault.KindOf(err), "failed to resolve source metadata for %s: %w", ref, err)
 }
 
 // ResolveImageConfig is the same, of an image.

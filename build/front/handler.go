@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -16,10 +15,7 @@ import (
 	dockerfile "github.com/moby/buildkit/frontend/dockerfile/builder"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/session"
-	"github.com/moby/buildkit/session/auth"
-	"github.com/moby/buildkit/session/filesync"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"github.com/tonistiigi/fsutil"
 	"google.golang.org/grpc"
 
 	"github.com/tarehq/tare/build"
@@ -35,6 +31,7 @@ type handler struct {
 	contexts string // directory of contexts that came as a tar
 	worker   gateway.WorkerInfo
 	builds   *builds
+	cancels  *cancels
 	rpc      *grpc.Server // BuildKit's services
 	streams  *handed      // connections that became gRPC
 }
@@ -45,7 +42,10 @@ func newHandler(ctx context.Context, c Config) (*handler, error) {
 		return nil, err
 	}
 	h := &handler{solver: solver, store: c.Store, contexts: filepath.Join(c.Root, "contexts"),
-		worker: gateway.WorkerInfo{ID: workerID, Labels: workerLabels(), Platforms: platforms()}, builds: newBuilds(), streams: newHanded()}
+		worker: gateway.WorkerInfo{ID: workerID, Labels: workerLabels(), Platforms: platforms()}, cancels: newCancels(), streams: newHanded()}
+	if h.builds, err = newBuilds(filepath.Join(c.Root, "history")); err != nil {
+		return nil, err
+	}
 	if h.sessions, err = session.NewManager(); err != nil {
 		return nil, err
 	}
@@ -63,6 +63,7 @@ func newHandler(ctx context.Context, c Config) (*handler, error) {
 func (h *handler) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /build", h.classic)
+	mux.HandleFunc("POST /build/cancel", h.cancel)
 	mux.HandleFunc("POST /session", h.session)
 	mux.HandleFunc("POST /grpc", h.upgrade)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -82,62 +83,6 @@ func (h *handler) session(w http.ResponseWriter, r *http.Request) {
 	if err := h.sessions.HandleHTTPRequest(r.Context(), w, r); err != nil && !errors.Is(err, context.Canceled) {
 		writeError(w, err)
 	}
-}
-
-// own makes a session of this process's own, for a client that has none: it lends
-// a directory that is here.
-func (h *handler) own(ctx context.Context, dir string, auths map[string]build.Credentials) (session.Caller, func(), error) {
-	s, err := session.NewSession(ctx, dir)
-	if err != nil {
-		return nil, nil, err
-	}
-	files, err := fsutil.NewFS(dir)
-	if err != nil {
-		return nil, nil, err
-	}
-	s.Allow(filesync.NewFSSyncProvider(filesync.StaticDirSource{"context": files, "dockerfile": files}))
-	s.Allow(&credentials{auths: auths})
-	ctx, cancel := context.WithCancel(ctx)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = s.Run(ctx, func(ctx context.Context, _ string, meta map[string][]string) (net.Conn, error) {
-			near, far := net.Pipe()
-			go func() { _ = h.sessions.HandleConn(ctx, far, meta) }()
-			return near, nil
-		})
-	}()
-	end := func() {
-		cancel()
-		s.Close()
-		<-ended
-	}
-	caller, err := h.sessions.Get(ctx, s.ID(), false)
-	if err != nil {
-		end()
-		return nil, nil, err
-	}
-	return caller, end, nil
-}
-
-// credentials lends those of a request.
-type credentials struct {
-	auth.UnimplementedAuthServer
-	auths map[string]build.Credentials
-}
-
-func (c *credentials) Register(s *grpc.Server) { auth.RegisterAuthServer(s, c) }
-
-func (c *credentials) Credentials(_ context.Context, r *auth.CredentialsRequest) (*auth.CredentialsResponse, error) {
-	for _, host := range []string{r.Host, "https://" + r.Host, "https://" + r.Host + "/"} {
-		if a, ok := c.auths[host]; ok {
-			if a.IdentityToken != "" {
-				return &auth.CredentialsResponse{Secret: a.IdentityToken}, nil
-			}
-			return &auth.CredentialsResponse{Username: a.Username, Secret: a.Password}, nil
-		}
-	}
-	return &auth.CredentialsResponse{}, nil
 }
 
 // solveFront has a front end make its definitions, and solves them.

@@ -83,6 +83,13 @@ func (r *recording) follow(ctx context.Context, send func(*controlapi.StatusResp
 	}
 }
 
+// all returns what was told so far.
+func (r *recording) all() []*controlapi.StatusResponse {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.events
+}
+
 // counts are of vertices: all, those that ended, those that the cache had.
 func (r *recording) counts() (total, completed, cached, warnings int32) {
 	r.mu.Lock()

@@ -17,7 +17,7 @@ import (
 // Solve builds. The client is the front end when it names none and gives no
 // definition: it asks through the bridge for what it needs and returns the
 // result there.
-func (c *control) Solve(ctx context.Context, r *controlapi.SolveRequest) (*controlapi.SolveResponse, error) {
+func (c *control) Solve(ctx context.Context, r *controlapi.SolveRequest) (resp *controlapi.SolveResponse, err error) {
 	if err := checkSolve(r); err != nil {
 		return nil, err
 	}
@@ -33,11 +33,11 @@ func (c *control) Solve(ctx context.Context, r *controlapi.SolveRequest) (*contr
 	if err != nil {
 		return nil, err
 	}
-	run, err := c.builds.begin(r.Ref)
+	run, err := c.builds.begin(r)
 	if err != nil {
 		return nil, err
 	}
-	defer c.builds.end(run)
+	defer func() { c.builds.end(r, run, resp.GetExporterResponse(), err) }()
 	job := c.solver.Job(&lent{caller, r.Session}, run.tells, build.JobOptions{Epoch: epoch,
 		Network: slices.Contains(r.Entitlements, "network.host"), Insecure: slices.Contains(r.Entitlements, "security.insecure")})
 	defer job.Close()
@@ -152,9 +152,29 @@ func (h *handler) caller(ctx context.Context, id string) (session.Caller, error)
 
 // Status tells of a build, from its beginning to its end.
 func (c *control) Status(r *controlapi.StatusRequest, s controlapi.Control_StatusServer) error {
+	if told, err := c.builds.history.told(r.Ref); err != nil {
+		return err
+	} else if told != nil {
+		return retell(told, s.Send)
+	}
 	run, err := c.builds.find(s.Context(), r.Ref)
 	if err != nil {
 		return err
 	}
 	return run.tells.follow(s.Context(), s.Send)
+}
+
+// retell tells of a build that ended, in messages that are not too large.
+func retell(all *controlapi.StatusResponse, send func(*controlapi.StatusResponse) error) error {
+	for _, v := range all.Vertexes {
+		if err := send(&controlapi.StatusResponse{Vertexes: []*controlapi.Vertex{v}}); err != nil {
+			return err
+		}
+	}
+	for _, l := range all.Logs {
+		if err := send(&controlapi.StatusResponse{Logs: []*controlapi.VertexLog{l}}); err != nil {
+			return err
+		}
+	}
+	return send(&controlapi.StatusResponse{Statuses: all.Statuses, Warnings: all.Warnings})
 }

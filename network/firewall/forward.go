@@ -167,6 +167,23 @@ func RaiseGuard(bridge string, f Family, open bool) error {
 	return nil
 }
 
+// LeaveGuard takes a bridge out of the tables, where they stand and have it.
+func LeaveGuard(bridge string) error {
+	for _, f := range []Family{IP4, IP6} {
+		conn, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		if err := conn.SetDeleteElements(guardBridges(f), []nftables.SetElement{{Key: ifname(bridge)}}); err != nil {
+			return err
+		}
+		if err := conn.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("take %s out of the nftables table %s: %w", bridge, guardName, err)
+		}
+	}
+	return nil
+}
+
 func guardChain(f Family, policy nftables.ChainPolicy) *nftables.Chain {
 	return &nftables.Chain{Name: "forward", Table: guard(f), Type: nftables.ChainTypeFilter, Policy: &policy,
 		Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter}

@@ -22,6 +22,15 @@ type output struct {
 
 func newOutput(log *journal, a *activity) *output { return &output{log: log, activity: a} }
 
+// pass passes on the n bytes in a buffer of chunks, and gives it back.
+func (o *output) pass(stream logs.Stream, buf *[]byte, n int) {
+	frame := (*buf)[:logs.HeaderSize+n]
+	header := logs.Header(stream, n)
+	copy(frame, header[:])
+	o.write(stream, frame)
+	chunks.Put(buf)
+}
+
 // write passes one chunk on, which stands in frame behind room for its header
 // that is filled in already. It waits until no client is far behind: a client
 // that does not read stops the process as a full pipe would. Nobody is kept

@@ -213,28 +213,60 @@ func readChunk(rc syscall.RawConn, r *renewal) (buf *[]byte, n int, err error) {
 	return buf, n, err
 }
 
-// copyOutput moves what comes from f to o until the end of f.
+// copyOutput moves what comes from f to o until the end of f, or until drain's
+// time is over.
 func copyOutput(o *output, r *renewal, stream logs.Stream, f *os.File) {
 	rc, err := f.SyscallConn()
 	if err != nil {
 		return
 	}
 	for {
-		buf, n, _ := readChunk(rc, r)
+		buf, n, err := readChunk(rc, r)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			copyRest(o, stream, rc)
+		}
 		if buf == nil { // a terminal ends with EIO
 			return
 		}
-		frame := (*buf)[:logs.HeaderSize+n]
-		header := logs.Header(stream, n)
-		copy(frame, header[:])
-		o.write(stream, frame)
-		chunks.Put(buf)
+		o.pass(stream, buf, n)
 		r.unbar()
 	}
 }
 
-// drain waits until all output of the process, which has ended, was moved; no
-// longer than limit.
+// terminalRoom is at least what a terminal holds that is on its way to its
+// master: its own buffer, and the queue before it, see TTYB_DEFAULT_MEM_LIMIT in
+// the kernel's tty_buffer.c.
+const terminalRoom = 128 << 10
+
+// copyRest moves what a process has left in a pipe or terminal that others hold
+// open. The time may have been over before it was read at all, on a busy machine
+// or a slow disk, so it is read without waiting: until there is nothing, or as
+// much as there can have been when the process ended.
+func copyRest(o *output, stream logs.Stream, rc syscall.RawConn) {
+	_ = rc.Control(func(fd uintptr) {
+		left := terminalRoom
+		if size, err := unix.FcntlInt(fd, unix.F_GETPIPE_SZ, 0); err == nil {
+			left = size
+		}
+		for left > 0 {
+			buf := chunks.Get().(*[]byte)
+			n, err := unix.Read(int(fd), (*buf)[logs.HeaderSize:])
+			switch {
+			case err == unix.EINTR:
+				chunks.Put(buf)
+			case err != nil || n <= 0:
+				chunks.Put(buf)
+				return
+			default:
+				o.pass(stream, buf, n)
+				left -= n
+			}
+		}
+	})
+}
+
+// drain waits until all output of the process, which has ended, was moved, and
+// what others write who hold the same pipe, no longer than limit for theirs.
 func (s *stdio) drain(limit time.Duration) {
 	if s.slave != nil {
 		s.slave.Close() // the end of the terminal can be read now
