@@ -32,11 +32,11 @@ func (s *Service) Attach(ctx context.Context, r Request) (*Attachment, error) {
 	if err := CheckPorts(r.Ports); err != nil {
 		return nil, err
 	}
-	lans, err := s.join(r.Wants)
+	lans, err := s.lans.join(r.Wants)
 	if err != nil {
 		return nil, setUpError(err)
 	}
-	defer s.unjoin(lans)
+	defer s.lans.unjoin(lans)
 	if err := s.reviveAll(ctx, lans); err != nil {
 		return nil, setUpError(err)
 	}
@@ -66,39 +66,6 @@ func (s *Service) begin() error {
 	}
 	s.tasks.Add(1)
 	return nil
-}
-
-// join finds the lans that are wanted and keeps them from being removed, until
-// unjoin.
-func (s *Service) join(wants []Want) (lans []*lan, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, w := range wants {
-		l, err := s.findLocked(w.Network)
-		if err == nil {
-			err = l.joinable()
-		}
-		if err == nil && slices.Contains(lans, l) {
-			err = fault.New(fault.Invalid, "network %s is wanted twice", l.Name)
-		}
-		if err != nil {
-			for _, l := range lans {
-				l.joining--
-			}
-			return nil, err
-		}
-		l.joining++
-		lans = append(lans, l)
-	}
-	return lans, nil
-}
-
-func (s *Service) unjoin(lans []*lan) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, l := range lans {
-		l.joining--
-	}
 }
 
 func (s *Service) attach(ctx context.Context, r Request, lans []*lan) (_ *Attachment, err error) {
@@ -344,7 +311,7 @@ func (s *Service) makePort(ctx context.Context, b *box, l *lan, sb *Sandbox, i i
 	switch {
 	case d == nil:
 		var br link.Bridge
-		if br, err = s.bridgeUp(l); err == nil {
+		if br, err = s.lans.bridgeUp(l); err == nil {
 			p, err = b.Plug(&br, name)
 		}
 		if p != nil {

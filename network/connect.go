@@ -35,11 +35,11 @@ func (s *Service) Connect(ctx context.Context, b Sandbox, netns *os.File, w Want
 		return b, nil, err
 	}
 	defer unlock()
-	lans, err := s.join([]Want{w})
+	lans, err := s.lans.join([]Want{w})
 	if err != nil {
 		return b, nil, err
 	}
-	defer s.unjoin(lans)
+	defer s.lans.unjoin(lans)
 	if err = s.reviveAll(ctx, lans); err != nil {
 		return b, nil, err
 	}
@@ -183,7 +183,7 @@ func (s *Service) Disconnect(ctx context.Context, b Sandbox, netns *os.File, end
 func (s *Service) unplug(b *link.Space, gone *Endpoint, after *Sandbox) error {
 	// First, so that a connection that can go on by the other way does.
 	routed := s.route(b, after)
-	if l := s.lan(gone.NetworkID); l != nil && l.driver() != nil {
+	if l := s.lans.get(gone.NetworkID); l != nil && l.driver() != nil {
 		b.Delete(gone.Interface) // unless the driver has
 	}
 	s.remover.doom(s.removalOf(gone, nil, publishesUDP(after.Ports)))

@@ -53,7 +53,7 @@ func (s *Service) Detach(ctx context.Context, b Sandbox) error {
 // removalOf is how an endpoint's interface is removed; udp tells that flows to
 // it may live on in conntrack.
 func (s *Service) removalOf(e *Endpoint, ns *os.File, udp bool) removal {
-	l, host := s.lan(e.NetworkID), e.HostInterface
+	l, host := s.lans.get(e.NetworkID), e.HostInterface
 	if l != nil && l.driver() != nil {
 		host = "" // the driver's own affair
 	}
@@ -94,9 +94,9 @@ func (s *Service) giveUp(l *lan, e *Endpoint) {
 	}
 }
 
-// unusedLocked are the first addresses of each family that only wait for a
+// unused are the first addresses of each family that only wait for a
 // container: there the lan goes on.
-func (s *Service) unusedLocked(l *lan) (out []netip.Addr) {
+func (s *Service) unused(l *lan) (out []netip.Addr) {
 	for _, b := range s.sandboxes.unused() {
 		if e := b.On(l.ID); e != nil {
 			return []netip.Addr{e.Address.Addr(), e.Address6.Addr()}
@@ -108,16 +108,8 @@ func (s *Service) unusedLocked(l *lan) (out []netip.Addr) {
 // saveCursors stores where the addresses go on, of the lans where some were
 // taken. It is not done by those who take them, who are in a hurry.
 func (s *Service) saveCursors() {
-	s.mu.Lock()
-	moved := map[*lan][]netip.Addr{}
-	for _, l := range s.lans {
-		if l.state == lanUp && l.moved.Swap(false) {
-			moved[l] = s.unusedLocked(l)
-		}
-	}
-	s.mu.Unlock()
-	for l, unused := range moved {
-		s.store.putCursors(l.ID, append(unused, l.cursors()...))
+	for _, l := range s.lans.moved() {
+		s.store.putCursors(l.ID, append(s.unused(l), l.cursors()...))
 	}
 }
 

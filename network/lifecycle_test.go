@@ -45,10 +45,8 @@ func countElements(t testing.TB, s *Service) (n int) {
 
 // inUse tells how many addresses of the network's first subnet are in use.
 func inUse(s *Service, network string) uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	l := s.byName[network]
-	return s.usageLocked(l).Subnets[l.nets[0].Prefix()].IPsInUse
+	l := s.lans.named(network)
+	return s.usage(l).Subnets[l.nets[0].Prefix()].IPsInUse
 }
 
 func countLines(b []byte) int { return bytes.Count(b, []byte("\n")) }
@@ -232,7 +230,7 @@ func TestRestoreAfterTheDaemonDied(t *testing.T) {
 	must(t, s.Detach(t.Context(), kept.Sandbox))
 	client.expectNothing(t, "tcp", "10.99.1.1:8080")
 	dead.stop()
-	dead.endPool(dead.byName[networkBridge], true)
+	dead.endPool(dead.lans.byName[networkBridge], true)
 	dead.watch.close()
 	dead.tasks.Wait()
 }
@@ -262,7 +260,7 @@ func TestSpareThatWasSpoiledIsNotUsed(t *testing.T) {
 	c := testConfig("tt0", 1)
 	c.Spare = 1
 	s := open(t, c)
-	spare := s.byName[networkBridge].pool.spare
+	spare := s.lans.byName[networkBridge].pool.spare
 	box := <-spare
 	link, err := netlink.LinkByName(box.waiting.Endpoints[0].HostInterface)
 	must(t, err)
@@ -283,7 +281,7 @@ func TestSpareThatFailedHalfwayIsSilent(t *testing.T) {
 		return
 	}
 	s := open(t, testConfig("tt0", 1))
-	bridge := s.byName[networkBridge]
+	bridge := s.lans.byName[networkBridge]
 	spare, err := s.makeBox(bridge)
 	must(t, err)
 	host := spare.first.Host

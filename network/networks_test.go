@@ -543,7 +543,7 @@ func TestDefaultBridgeAsAsked(t *testing.T) {
 	if n.Options[optionICC] != "false" || n.Options[optionMasquerade] != "false" || !n.EnableIPv6 || len(n.IPAM.Config) != 2 || n.IPAM.Config[0].IPRange != c.FixedCIDR {
 		t.Errorf("%+v", n.Network)
 	}
-	g := s.segments()[0]
+	g := s.lans.segments()[0]
 	if g.ICC || g.Masquerade || g.Address6 != c.BIP6 {
 		t.Errorf("%+v", g)
 	}
@@ -770,7 +770,7 @@ func TestSpareOfANetwork(t *testing.T) {
 		attachTo(t, s, name, Want{Network: name})
 	}
 	pools := 0
-	for _, l := range s.all() {
+	for _, l := range s.lans.all() {
 		if l.pool != nil && l.Name != networkBridge {
 			pools++
 		}
@@ -778,7 +778,7 @@ func TestSpareOfANetwork(t *testing.T) {
 	if pools != poolsOfUsers || len(s.recent) != poolsOfUsers {
 		t.Errorf("%d pools", pools)
 	}
-	l := s.byName[fmt.Sprint("n", poolsOfUsers+1)]
+	l := s.lans.byName[fmt.Sprint("n", poolsOfUsers+1)]
 	var spare *box
 	testutil.Eventually(t, 5*time.Second, "a namespace waits", func() bool { spare = s.takeSpare(l); return spare != nil })
 	s.abandon(spare, nil)

@@ -45,7 +45,7 @@ func (s *Service) wantPool(ctx context.Context, l *lan) {
 	}
 	s.mu.Lock()
 	var old *lan
-	if i := slices.Index(s.recent, l); i < 0 && l.state == lanUp {
+	if i := slices.Index(s.recent, l); i < 0 && s.lans.isUp(l) {
 		s.startPoolLocked(ctx, l, 1)
 		s.recent = append(s.recent, l)
 		if len(s.recent) > poolsOfUsers {

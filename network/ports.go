@@ -77,7 +77,7 @@ func (s *Service) hosts(p Port, b *Sandbox) []netip.Addr {
 // binds is where ports of the target's network are published that name no
 // address.
 func (s *Service) binds(t firewall.Target) netip.Addr {
-	for _, g := range s.segments() {
+	for _, g := range s.lans.segments() {
 		if g.NetworkID == t.Network && t.Address.Is4() {
 			return g.Bind4
 		} else if g.NetworkID == t.Network {
@@ -89,7 +89,7 @@ func (s *Service) binds(t firewall.Target) netip.Addr {
 
 // routed tells whether the target is reached at its own address alone.
 func (s *Service) routed(t firewall.Target) bool {
-	for _, g := range s.segments() {
+	for _, g := range s.lans.segments() {
 		if g.NetworkID == t.Network {
 			return t.Address.Is4() && g.Mode4 == firewall.ModeRouted || t.Address.Is6() && g.Mode6 == firewall.ModeRouted
 		}

@@ -29,15 +29,13 @@ type Service struct {
 	spares     int        // of the default bridge
 
 	mu       sync.Mutex // guards what follows; never held during I/O
-	lans     map[string]*lan
-	byName   map[string]*lan
-	bridges  []segment // nil when a bridge has come or gone since
-	recent   []*lan    // those with a pool, but for the default bridge; last joined last
+	recent   []*lan     // those with a pool, but for the default bridge; last joined last
 	restored bool
 	closed   bool
 
 	working   keylock.Locks[string] // by sandbox or network
 	sandboxes *sandboxes
+	lans      *lans
 	rules     *ruleset
 	remover   *remover
 
@@ -56,11 +54,11 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 	}
 	s := &Service{
 		cfg: c, names: c.Names, events: c.Events, spares: c.Spare,
-		lans: map[string]*lan{}, byName: map[string]*lan{},
 		sandboxes: newSandboxes(),
 	}
+	s.lans = newLans(s.sandboxes)
 	prefix := link.Prefix(c.Identity, c.Bridge)
-	s.rules = &ruleset{firewall: firewall.New(c.Name), options: c.rules([]string{prefix}), sandboxes: s.sandboxes, segments: s.segments}
+	s.rules = &ruleset{firewall: firewall.New(c.Name), options: c.rules([]string{prefix}), sandboxes: s.sandboxes, segments: s.lans.segments}
 	defer func() {
 		if err != nil {
 			s.release()
@@ -150,27 +148,6 @@ func (c *Config) checkAddresses() error {
 	return nil
 }
 
-// segments are the bridges of now, not to be changed.
-func (s *Service) segments() []segment {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.bridges == nil {
-		for _, l := range s.lans {
-			if l.bridge != nil {
-				s.bridges = append(s.bridges, l.segment())
-			}
-		}
-	}
-	return s.bridges
-}
-
-// setBridge tells that the lan's bridge is up or, with nil, gone.
-func (s *Service) setBridge(l *lan, b *bridge) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	l.bridge, s.bridges = b, nil
-}
-
 // renewRules makes the table anew, after a bridge has come or gone.
 func (s *Service) renewRules() error { return errors.Join(s.rules.renew(), s.joinGuard()) }
 
@@ -178,7 +155,7 @@ func (s *Service) renewRules() error { return errors.Join(s.rules.renew(), s.joi
 // that came before it.
 func (s *Service) joinGuard() error {
 	var names []string
-	for _, b := range s.raisedBridges() {
+	for _, b := range s.lans.raisedBridges() {
 		names = append(names, b.Name)
 	}
 	return firewall.JoinGuard(names)
@@ -192,19 +169,10 @@ func (s *Service) Gateway() netip.Addr { return s.gateway(false) }
 func (s *Service) Gateway6() netip.Addr { return s.gateway(true) }
 
 func (s *Service) gateway(v6 bool) netip.Addr {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if l := s.byName[networkBridge]; l != nil {
+	if l := s.lans.named(networkBridge); l != nil {
 		return l.own(v6).Addr()
 	}
 	return netip.Addr{} // not opened yet
-}
-
-// lan gives the one of the ID, nil if there is none.
-func (s *Service) lan(id string) *lan {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.lans[id]
 }
 
 // Close waits for the background work and discards the spare namespaces. The
@@ -214,7 +182,7 @@ func (s *Service) Close(ctx context.Context) error {
 	s.mu.Lock()
 	wasClosed, stop := s.closed, s.stop
 	s.closed = true
-	for _, l := range s.lans {
+	for _, l := range s.lans.all() {
 		if l.pool != nil {
 			l.pool.stop()
 		}

@@ -104,17 +104,5 @@ func (s *Service) keepTables(ctx context.Context) {
 
 // repair makes the tables that are missing.
 func (s *Service) repair() error {
-	return errors.Join(s.rules.mend(s.raisedBridges()), s.joinGuard())
-}
-
-// raisedBridges are those of the networks that are up.
-func (s *Service) raisedBridges() (out []*bridge) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, l := range s.lans {
-		if l.bridge != nil {
-			out = append(out, l.bridge)
-		}
-	}
-	return out
+	return errors.Join(s.rules.mend(s.lans.raisedBridges()), s.joinGuard())
 }
