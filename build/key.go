@@ -63,7 +63,8 @@ func (j *Job) key(ctx context.Context, v *vertex, inputs []*output) (digest.Dige
 
 // selector is a part of a tree.
 type selector struct {
-	path             string // may have wildcards
+	path             string
+	wildcards        bool // the path may have some
 	include, exclude []string
 	follow           bool // of a link, what it leads to
 }
@@ -100,7 +101,7 @@ func contentInputs(op *pb.Op) map[int][]selector {
 		for _, a := range f.Actions {
 			if c := a.GetCopy(); c != nil && a.SecondaryInput >= 0 && a.SecondaryInput < int64(len(op.Inputs)) && !used[a.SecondaryInput] {
 				i := int(a.SecondaryInput)
-				found[i] = append(found[i], selector{c.Src, c.IncludePatterns, c.ExcludePatterns, c.FollowSymlink})
+				found[i] = append(found[i], selector{c.Src, c.AllowWildcard, c.IncludePatterns, c.ExcludePatterns, c.FollowSymlink})
 			}
 		}
 	}
@@ -119,9 +120,12 @@ func (s *Solver) content(ctx context.Context, o *output, selectors []selector) (
 	for _, sel := range selectors {
 		// Patterns are part of the definition; what they leave out makes the key
 		// narrower than need be, and not wrong.
-		names, err := t.glob(sel.path)
-		if err != nil {
-			return "", err
+		names := []string{sel.path}
+		if sel.wildcards {
+			var err error
+			if names, err = t.glob(sel.path); err != nil {
+				return "", err
+			}
 		}
 		fmt.Fprintf(h, "select %q\n", sel.path)
 		for _, name := range names {

@@ -26,7 +26,7 @@ func TestContent(t *testing.T) {
 	s := &Solver{}
 	sum := func(path string) digest.Digest {
 		t.Helper()
-		d, err := s.content(t.Context(), &output{dir: dir}, []selector{{path: path}})
+		d, err := s.content(t.Context(), &output{dir: dir}, []selector{{path: path, wildcards: true}})
 		do(err)
 		return d
 	}
@@ -61,6 +61,17 @@ func TestContent(t *testing.T) {
 		if got := sum("/d/*.txt") != text; got != c.text {
 			t.Errorf("%s: the pattern changes: %v", c.name, got)
 		}
+	}
+	do(os.WriteFile(dir+"/n[1]", []byte("1"), 0o644)) // as a mount names it
+	literal := func() digest.Digest {
+		d, err := s.content(t.Context(), &output{dir: dir}, []selector{{path: "/n[1]"}})
+		do(err)
+		return d
+	}
+	first := literal()
+	do(os.WriteFile(dir+"/n[1]", []byte("2"), 0o644))
+	if literal() == first {
+		t.Error("a name was taken for a pattern")
 	}
 	before := sum("/d")
 	if err := unix.Setxattr(dir+"/d/a.txt", "user.x", []byte("1"), 0); err == nil && sum("/d") == before {
