@@ -40,8 +40,8 @@ type Store interface {
 	// View says how the chain's tree is mounted to be read.
 	View(ctx context.Context, chain digest.Digest) (snapshot.Mount, error)
 	// Seal makes a layer of what the tree id has beyond the chain that it was
-	// prepared on; nothing may be mounted from it. Without changes the Layer is the
-	// zero one. The tree is used up, unless an error is returned.
+	// prepared on, an empty one if it is nothing; nothing may be mounted from it.
+	// The tree is used up, unless an error is returned.
 	Seal(ctx context.Context, id string, chain digest.Digest, epoch time.Time) (Layer, error)
 	// Discard drops a tree. It is no error when it is gone.
 	Discard(ctx context.Context, id string) error
@@ -98,9 +98,10 @@ type Transfer struct {
 
 // Layer is one layer of a chain.
 type Layer struct {
-	Chain  digest.Digest // with it on top
-	DiffID digest.Digest
-	Blob   ocispec.Descriptor
+	Chain   digest.Digest // with it on top
+	DiffID  digest.Digest
+	Blob    ocispec.Descriptor
+	Created time.Time `json:",omitzero"` // of one that a build made
 }
 
 // Place is a step's place on the network.

@@ -147,7 +147,7 @@ func (c *caches) open(name, id string, fill func(tree *os.File) error) (*tree, e
 	if err != nil {
 		return nil, err
 	}
-	return &tree{os.NewFile(uintptr(fd), "/")}, nil
+	return &tree{root: os.NewFile(uintptr(fd), "/")}, nil
 }
 
 func (c *caches) about(name string) (a about) {

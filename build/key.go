@@ -20,7 +20,7 @@ import (
 
 // keyVersion is part of every key, and raised when an operation comes to
 // something else than before.
-const keyVersion = "1"
+const keyVersion = "2"
 
 // key says what makes a vertex equal to another: what it does, by its definition
 // without what does not change the result, and what it does it to. Of files that

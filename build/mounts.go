@@ -152,7 +152,7 @@ func (s *step) scratchOf(dir string) (*tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tree{os.NewFile(uintptr(fd), "/")}, nil
+	return &tree{root: os.NewFile(uintptr(fd), "/")}, nil
 }
 
 // resolve follows a path in a mounted tree to what it leads to, and returns the

@@ -96,8 +96,8 @@ func (j *Job) seal(ctx context.Context, id string, base *output) (*output, error
 	if err != nil {
 		return nil, errors.Join(err, j.solver.Store.Discard(context.WithoutCancel(ctx), id))
 	}
-	if layer.DiffID == "" {
-		return &output{layers: base.layers}, nil
+	if layer.Created = time.Now().UTC(); !j.options.Epoch.IsZero() {
+		layer.Created = j.options.Epoch
 	}
 	return &output{layers: append(slices.Clone(base.layers), layer)}, nil
 }

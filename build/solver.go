@@ -59,7 +59,7 @@ func Open(ctx context.Context, c Config) (*Solver, error) {
 	if err := os.RemoveAll(s.scratchDir()); err != nil { // of an earlier process
 		return nil, err
 	}
-	if err := os.Mkdir(s.scratchDir(), 0o700); err != nil {
+	if err := os.MkdirAll(s.placesDir(), 0o700); err != nil {
 		return nil, err
 	}
 	s.cache, err = openCache(ctx, c.Root, c.Store)
@@ -68,6 +68,9 @@ func Open(ctx context.Context, c Config) (*Solver, error) {
 
 // scratchDir holds what steps write that nobody keeps.
 func (s *Solver) scratchDir() string { return filepath.Join(s.Root, "scratch") }
+
+// placesDir is where threads with mounts of their own mount trees.
+func (s *Solver) placesDir() string { return filepath.Join(s.Root, "scratch", "places") }
 
 // Job is one build: what its client lends and wants to be told.
 type Job struct {
@@ -310,7 +313,7 @@ func (j *Job) execute(ctx context.Context, v *vertex, inputs []*output) ([]*outp
 	case *pb.Op_Exec:
 		return j.run(ctx, v, op.Exec, inputs)
 	case *pb.Op_File:
-		return j.files(ctx, v, op.File, inputs)
+		return j.files(ctx, op.File, inputs)
 	case *pb.Op_Passthrough:
 		return nil, fault.New(fault.NotImplemented, "the operation passthrough is not supported")
 	case *pb.Op_Merge:

@@ -202,9 +202,10 @@ type handed struct {
 	ready  bool          // the head was read, or waited for long enough
 }
 
-// headGrace bounds the wait for a client to read the head. On a busy machine a
-// client may be a good while from sending its request to reading the answer.
-const headGrace = time.Second
+// headGrace bounds the wait for a client to read the head. One that is there reads
+// it as soon as it comes to run, which on a busy machine takes a while; the bound
+// is for one that sends and never reads.
+const headGrace = 5 * time.Second
 
 // letRead waits until the client has read the head of the answer. Some clients
 // (Docker's SDK for Python is one) read it through a buffer and what follows

@@ -43,7 +43,7 @@ func TestStreamWaitsForTheHead(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if time.Since(began) > headGrace/20 {
+			if time.Since(began) > 10*time.Millisecond {
 				break
 			}
 			if n != len(head) {

@@ -161,7 +161,7 @@ func (s *Service) takeBack(a *Attachment, b *box, lans []*lan) {
 	}
 	if b == nil {
 		for i := range a.Endpoints {
-			s.doom(removal{after: func() { s.giveUp(lans[i], &a.Endpoints[i]) }})
+			s.remover.doom(removal{network: lans[i].asks(), after: func() { s.giveUp(lans[i], &a.Endpoints[i]) }})
 		}
 		return
 	}
@@ -183,7 +183,7 @@ func (s *Service) place(l *lan, w Want, b *Sandbox) (e Endpoint, err error) {
 	}
 	defer func() {
 		if err != nil {
-			s.giveUp(&lan{nets: l.nets}, &e)
+			s.giveUp(&lan{nets: l.subnets()}, &e)
 		}
 	}()
 	mac := w.MAC
@@ -227,7 +227,7 @@ func (s *Service) takeAddress(l *lan, v6 bool, wanted netip.Addr, mac string) (n
 	p, n, err := l.take(v6, wanted, mac)
 	if errors.Is(err, fault.Forbidden) || errors.Is(err, fault.Unavailable) {
 		s.drain(l)
-		s.clearDoomed()
+		s.remover.settle(l.ID)
 		p, n, err = l.take(v6, wanted, mac)
 	}
 	return p, n, err
@@ -327,8 +327,9 @@ func (s *Service) makePort(ctx context.Context, b *box, l *lan, sb *Sandbox, i i
 	var p *link.Port
 	made := Link{Prefix: l.opts.prefix}
 	var err error
-	if l.driver != nil {
-		if made, err = l.driver.Join(ctx, l.Network, e, b.NS); err != nil || made.Name == "" {
+	d := l.driver()
+	if d != nil {
+		if made, err = d.Join(ctx, l.Network, e, b.NS); err != nil || made.Name == "" {
 			return nil, made, err
 		}
 	}
@@ -341,7 +342,7 @@ func (s *Service) makePort(ctx context.Context, b *box, l *lan, sb *Sandbox, i i
 		name = b.freeName(made.Prefix, others)
 	}
 	switch {
-	case l.driver == nil:
+	case d == nil:
 		var br link.Bridge
 		if br, err = s.bridgeUp(l); err == nil {
 			p, err = b.Plug(&br, name)
@@ -380,7 +381,7 @@ func (s *Service) hold(sandboxID string, b *box) {
 	s.mu.Lock()
 	s.held[sandboxID] = b.NS
 	s.mu.Unlock()
-	s.signal()
+	s.remover.signal()
 }
 
 // discard abandons a namespace whose interfaces may have the endpoints'
@@ -395,7 +396,7 @@ func (s *Service) discard(b *box, sb *Sandbox) {
 		if e.Rate != (Rate{}) {
 			_ = shape.Clear(e.HostInterface) // else the next start's
 		}
-		s.doom(removal{host: e.HostInterface})
+		s.remover.doom(removal{host: e.HostInterface})
 		e.HostInterface = ""
 	}
 	s.abandon(b, nil)
@@ -418,15 +419,15 @@ func (s *Service) abandon(b *box, endpoints []Endpoint) {
 	}
 	ns := b.NS
 	if b.first != nil {
-		s.doom(removal{host: b.first.Host, ns: ns})
+		s.remover.doom(removal{host: b.first.Host, ns: ns})
 		ns = nil
 	}
 	for i := range endpoints {
-		s.doom(s.removalOf(&endpoints[i], ns, false))
+		s.remover.doom(s.removalOf(&endpoints[i], ns, false))
 		ns = nil
 	}
 	if ns != nil {
-		s.doom(removal{ns: ns})
+		s.remover.doom(removal{ns: ns})
 	}
 }
 

@@ -102,8 +102,8 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 		if err != nil {
 			s.unname(ctx, before, netns)
 			closeAll(a.Sockets)
-			s.doom(s.removalOf(last, nil, false))
-			s.clearDoomed()
+			s.remover.doom(s.removalOf(last, nil, false))
+			s.remover.settle(l.ID)
 			err = errors.Join(err, s.route(space, &before))
 		}
 	}()
@@ -197,11 +197,11 @@ func (s *Service) Disconnect(ctx context.Context, b Sandbox, netns *os.File, end
 func (s *Service) unplug(b *link.Space, gone *Endpoint, after *Sandbox) error {
 	// First, so that a connection that can go on by the other way does.
 	routed := s.route(b, after)
-	if l := s.lan(gone.NetworkID); l != nil && l.driver != nil {
+	if l := s.lan(gone.NetworkID); l != nil && l.driver() != nil {
 		b.Delete(gone.Interface) // unless the driver has
 	}
-	s.doom(s.removalOf(gone, nil, publishesUDP(after.Ports)))
-	s.clearDoomed()
+	s.remover.doom(s.removalOf(gone, nil, publishesUDP(after.Ports)))
+	s.remover.settle(gone.NetworkID)
 	return routed
 }
 

@@ -150,10 +150,12 @@ func (s *Service) settleDriver(ctx context.Context, l *lan) (err error) {
 		}
 		return nil
 	}
-	if l.driver, err = s.findDriver(ctx, l.Driver); err != nil {
+	d, err := s.findDriver(ctx, l.Driver)
+	if err != nil {
 		return err
 	}
-	return l.driver.Check(ctx, &l.Network)
+	l.setDriver(d)
+	return d.Check(ctx, &l.Network)
 }
 
 // findDriver finds one of other kinds than bridge.
@@ -332,8 +334,8 @@ func (s *Service) strike(l *lan) {
 // bringUp makes the network on this host: its bridge with the rules, or what its
 // driver makes.
 func (s *Service) bringUp(ctx context.Context, l *lan) error {
-	if l.driver != nil {
-		return l.driver.Create(ctx, l.Network)
+	if d := l.driver(); d != nil {
+		return d.Create(ctx, l.Network)
 	}
 	b := s.bridgeOf(l)
 	if err := s.checkRoutes(l); err != nil {

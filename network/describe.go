@@ -115,7 +115,7 @@ func (s *Service) Inspect(nameOrID string) (wire.Inspect, error) {
 // wait for a container are not.
 func (s *Service) usageLocked(l *lan) wire.IPAMStatus {
 	status := wire.IPAMStatus{Subnets: wire.SubnetStatuses{}}
-	for _, n := range l.nets {
+	for _, n := range l.subnets() {
 		if pool, ok := n.source.(*ipam.Subnet); ok {
 			used, free := pool.Usage()
 			for _, b := range s.waiting {

@@ -26,7 +26,7 @@ func (s *Service) moveGate(ctx context.Context, b *Sandbox) error {
 	if l == nil {
 		return nil
 	}
-	d, ok := l.driver.(Gate)
+	d, ok := l.driver().(Gate)
 	if !ok {
 		return nil
 	}
@@ -44,7 +44,7 @@ func (s *Service) conceal(ctx context.Context, e *Endpoint) {
 	if l == nil {
 		return
 	}
-	if d, ok := l.driver.(Gate); ok {
+	if d, ok := l.driver().(Gate); ok {
 		if err := d.Conceal(ctx, l.Network, *e); err != nil {
 			slog.Warn("the driver of a network could not take back what it published", "network", l.Name, "driver", l.Driver, "endpoint", e.ID, "err", err)
 		}

@@ -522,7 +522,7 @@ func TestTakenAddressIsAnnounced(t *testing.T) {
 		peer.expect6(t, netip.MustParseAddrPort("[fd00:8::50]:81"), "a "+peer.Endpoints[0].Address6.Addr().String())
 		must(t, s.Detach(t.Context(), a.Sandbox))
 		letGo(a.Attachment)
-		s.clearDoomed()
+		s.remover.clear()
 	}
 }
 

@@ -40,7 +40,7 @@ func (s *Service) startPoolLocked(ctx context.Context, l *lan, spares int) {
 // wantPool sees to it that the lan that was just joined has a pool, and that
 // those that were not joined for longest have none.
 func (s *Service) wantPool(ctx context.Context, l *lan) {
-	if s.spares == 0 || l.Name == networkBridge || l.driver != nil {
+	if s.spares == 0 || l.Name == networkBridge || l.driver() != nil {
 		return
 	}
 	s.mu.Lock()
@@ -166,7 +166,7 @@ func (s *Service) makeSpare(ctx context.Context, l *lan) (b *box, err error) {
 
 // roomy tells whether the lan has addresses to spare.
 func (l *lan) roomy() bool {
-	for _, n := range l.nets {
+	for _, n := range l.subnets() {
 		if s, ok := n.source.(*ipam.Subnet); ok {
 			if _, free := s.Usage(); free < 32 {
 				return false
@@ -180,7 +180,7 @@ func (l *lan) roomy() bool {
 // none.
 func (s *Service) spareFor(l *lan, w Want) *box {
 	switch {
-	case l.driver != nil, w.Interface != "" && w.Interface != "eth0", l.opts.prefix != "" && l.opts.prefix != defaultInterfaceName,
+	case l.driver() != nil, w.Interface != "" && w.Interface != "eth0", l.opts.prefix != "" && l.opts.prefix != defaultInterfaceName,
 		w.Address.IsValid(), w.Address6.IsValid(), w.MAC != "", len(w.LinkLocal) > 0, len(w.Sysctls) > 0, w.Rate != Rate{},
 		w.WithoutIPv6 && l.first(true) != nil:
 		return nil

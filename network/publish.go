@@ -2,6 +2,7 @@ package network
 
 import (
 	"errors"
+	"log/slog"
 	"slices"
 
 	"github.com/tarehq/tare/fault"
@@ -105,6 +106,15 @@ func (s *Service) settleLocked(add []firewall.Element) error {
 		return s.firewall.Replace(s.wanted())
 	}
 	return nil
+}
+
+// settleRules withdraws what belongs to sandboxes that left.
+func (s *Service) settleRules() {
+	s.rules.Lock()
+	defer s.rules.Unlock()
+	if err := s.settleLocked(nil); err != nil {
+		slog.Warn("cannot withdraw the rules of containers that are gone", "error", err)
+	}
 }
 
 func (s *Service) forget(b Sandbox) {

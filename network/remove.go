@@ -73,9 +73,9 @@ func (s *Service) removeLan(ctx context.Context, l *lan, action events.Action) e
 		s.stay(l)
 		return fault.New(fault.KindOf(err), "error while removing network: %w", err)
 	}
-	if l.driver != nil {
+	if d := l.driver(); d != nil {
 		// A driver may refuse, and there is no reconciling with it.
-		if err := l.driver.Remove(ctx, l.Network); err != nil {
+		if err := d.Remove(ctx, l.Network); err != nil {
 			s.stay(l)
 			return fault.New(fault.KindOf(err), "error while removing network: %w", err)
 		}
@@ -93,10 +93,12 @@ func (s *Service) removeLan(ctx context.Context, l *lan, action events.Action) e
 
 // findAgain looks for the driver of a network that was not there when the daemon
 // started.
-func (s *Service) findAgain(ctx context.Context, l *lan) (err error) {
-	if l.driver == nil && l.Driver != networkBridge && !l.ConfigOnly {
-		l.driver, err = s.findDriver(ctx, l.Driver)
+func (s *Service) findAgain(ctx context.Context, l *lan) error {
+	if l.driver() != nil || l.Driver == networkBridge || l.ConfigOnly {
+		return nil
 	}
+	d, err := s.findDriver(ctx, l.Driver)
+	l.setDriver(d)
 	return err
 }
 
@@ -110,12 +112,12 @@ func (s *Service) stay(l *lan) {
 // takeDown takes back what bringUp made.
 func (s *Service) takeDown(ctx context.Context, l *lan) error {
 	s.endPool(l, true)
-	s.clearDoomed() // its interfaces, and with them its addresses
-	if l.driver != nil {
+	s.remover.settle(l.ID) // its interfaces, and with them its addresses
+	if d := l.driver(); d != nil {
 		if l.state == lanLeaving {
 			return nil // it has been asked
 		}
-		return l.driver.Remove(ctx, l.Network)
+		return d.Remove(ctx, l.Network)
 	}
 	s.setBridge(l, nil)
 	err := s.renewRules()

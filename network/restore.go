@@ -113,15 +113,17 @@ func (s *Service) raiseAll(ctx context.Context) {
 	}
 }
 
-func (s *Service) raiseStored(ctx context.Context, l *lan) (err error) {
+func (s *Service) raiseStored(ctx context.Context, l *lan) error {
 	if l.Driver != networkBridge {
-		if l.driver, err = s.findDriver(ctx, l.Driver); err == nil {
-			if kept, ok := l.driver.(Restorer); ok {
-				return kept.Restore(ctx, l.Network)
-			}
-			err = l.driver.Create(ctx, l.Network)
+		d, err := s.findDriver(ctx, l.Driver)
+		if err != nil {
+			return err
 		}
-		return err
+		l.setDriver(d)
+		if kept, ok := d.(Restorer); ok {
+			return kept.Restore(ctx, l.Network)
+		}
+		return d.Create(ctx, l.Network)
 	}
 	b := s.bridgeOf(l)
 	if _, err := b.raise(); err != nil {
@@ -153,7 +155,7 @@ func (s *Service) reviveAll(ctx context.Context, lans []*lan) error {
 // has deleted.
 func (s *Service) revive(ctx context.Context, l *lan) error {
 	s.mu.Lock()
-	up, br := l.failure == nil && (l.bridge != nil || l.driver != nil), l.bridge
+	up, br := l.failure == nil && (l.bridge != nil || l.driver() != nil), l.bridge
 	s.mu.Unlock()
 	if up && (br == nil || s.stands(br)) {
 		return nil
@@ -164,14 +166,12 @@ func (s *Service) revive(ctx context.Context, l *lan) error {
 	}
 	defer unlock()
 	s.endPool(l, true) // its namespaces are on no bridge
-	if len(l.nets) == 0 && l.IPAM.Driver != driverNull {
+	if len(l.subnets()) == 0 && l.IPAM.Driver != driverNull {
 		taken := &lan{record: l.record, opts: l.opts}
 		if err := s.takeSubnets(ctx, taken, true); err != nil {
 			return l.whyDown(err)
 		}
-		s.mu.Lock()
-		l.nets = taken.nets
-		s.mu.Unlock()
+		l.setSubnets(taken.nets)
 	}
 	if err := s.raiseStored(ctx, l); err != nil {
 		return l.whyDown(err)
@@ -302,11 +302,11 @@ func (s *Service) beginBackground(ctx context.Context, orphans []removal) {
 		return
 	}
 	s.restored = true
-	s.doomed = append(s.doomed, orphans...)
+	s.remover.doom(orphans...)
 	s.startPoolLocked(ctx, s.byName[networkBridge], s.spares)
 	ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	s.tasks.Add(2)
-	go s.removeDoomed(ctx)
+	go func() { defer s.tasks.Done(); s.remover.run(ctx) }()
 	go s.keepTables(ctx)
 }
 

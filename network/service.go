@@ -39,15 +39,13 @@ type Service struct {
 	waiting   []*Sandbox // without a container, the oldest first
 	restored  bool
 	closed    bool
-	doomed    []removal
 	leaving   []firewall.Element  // of sandboxes that left, still in the table
 	held      map[string]*os.File // the sandboxes' namespaces, by their ID
 
-	working  keylock.Locks[string] // by sandbox or network
-	rules    sync.Mutex            // held while the table is changed
-	removing sync.Mutex            // held while interfaces are deleted
+	working keylock.Locks[string] // by sandbox or network
+	rules   sync.Mutex            // held while the table is changed
+	remover *remover
 
-	wake  chan struct{} // tells the remover that something happened
 	stop  context.CancelFunc
 	tasks sync.WaitGroup
 }
@@ -64,7 +62,7 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 	s := &Service{
 		cfg: c, names: c.Names, events: c.Events, spares: c.Spare,
 		firewall: firewall.New(c.Name), lans: map[string]*lan{}, byName: map[string]*lan{},
-		sandboxes: map[string]Sandbox{}, held: map[string]*os.File{}, wake: make(chan struct{}, 1),
+		sandboxes: map[string]Sandbox{}, held: map[string]*os.File{},
 	}
 	prefix := link.Prefix(c.Identity, c.Bridge)
 	s.rulesFor = c.rules([]string{prefix})
@@ -85,6 +83,7 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 	if s.host, err = link.Open(prefix); err != nil {
 		return nil, err
 	}
+	s.remover = newRemover(s.host, s.settleRules, s.saveCursors)
 	if c.HostFirewall {
 		if err = firewall.AdmitDevices(); err != nil {
 			return nil, err
@@ -248,7 +247,7 @@ func (s *Service) Close(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() {
 		s.tasks.Wait()
-		s.clearDoomed()
+		s.remover.finish()
 		s.letGo()
 		close(done)
 	}()

@@ -86,7 +86,7 @@ func (l *lan) subnetConfigs() (out []familyConfig, err error) {
 
 // wantsGateway tells whether the host has an address on the lan.
 func (l *lan) wantsGateway(v6 bool) bool {
-	return l.driver != nil || l.opts.mode(v6) != modeIsolated && !(l.opts.inhibit4 && l.Internal && !v6)
+	return l.driver() != nil || l.opts.mode(v6) != modeIsolated && !(l.opts.inhibit4 && l.Internal && !v6)
 }
 
 // takeSubnet takes one subnet, with the addresses in it that are not for

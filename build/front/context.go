@@ -2,7 +2,6 @@ package front
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -84,7 +83,7 @@ func (u *unpacked) Directory(ctx context.Context, r build.LocalRequest) (string,
 		if kept[name] {
 			return nil
 		}
-		return errors.Join(root.RemoveAll(name), fs.SkipDir)
+		return root.RemoveAll(name) // a directory that is gone is not walked
 	})
 }
 

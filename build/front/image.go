@@ -134,8 +134,8 @@ func (x *exporter) complete(m made, layers []build.Layer) ([]byte, error) {
 	for _, l := range layers {
 		diffIDs = append(diffIDs, l.DiffID)
 	}
-	created := x.now()
-	history = agree(history, len(layers), created)
+	history = agree(history, layers, x.now())
+	created := *history[len(history)-1].Created
 	for name, v := range map[string]any{"rootfs": ocispec.RootFS{Type: "layers", DiffIDs: diffIDs}, "history": history, "created": created} {
 		text, err := json.Marshal(v)
 		if err != nil {
@@ -158,25 +158,55 @@ func quoted(s string) json.RawMessage {
 	return text
 }
 
-// agree gives each layer an entry of the history: where there are too many, as a
-// step that changed nothing has no layer, the last ones are of empty layers.
-func agree(history []ocispec.History, layers int, created time.Time) []ocispec.History {
+// agree gives each layer an entry of the history, and each entry a time: that
+// when its layer was made, or else the layer beside it, so that a build which
+// finds all in the cache makes the same image again.
+func agree(history []ocispec.History, layers []build.Layer, now time.Time) []ocispec.History {
 	n := 0
 	for i := range history {
-		if history[i].Created == nil {
-			history[i].Created = &created
-		}
-		if history[i].EmptyLayer {
+		h := &history[i]
+		if h.EmptyLayer {
 			continue
 		}
-		if n == layers {
-			history[i].EmptyLayer = true
+		if n == len(layers) {
+			h.EmptyLayer = true
 			continue
+		}
+		if l := &layers[n]; h.Created == nil && !l.Created.IsZero() {
+			h.Created = &l.Created
 		}
 		n++
 	}
-	for ; n < layers; n++ {
-		history = append(history, ocispec.History{Created: &created, CreatedBy: "unknown", Comment: "made by a build"})
+	for ; n < len(layers); n++ {
+		history = append(history, ocispec.History{CreatedBy: "unknown", Comment: "made by a build"})
+	}
+	return timed(history, now)
+}
+
+// timed fills in the times that are missing. What comes before the first layer
+// of this build has that layer's.
+func timed(history []ocispec.History, now time.Time) []ocispec.History {
+	if len(history) == 0 {
+		history = []ocispec.History{{EmptyLayer: true, CreatedBy: "unknown"}}
+	}
+	last, missing := &now, false
+	for _, h := range history {
+		if h.Created == nil {
+			missing = true
+			continue
+		}
+		if last = h.Created; missing {
+			break
+		}
+	}
+	missing = false
+	for i := range history {
+		switch h := &history[i]; {
+		case h.Created == nil:
+			missing, h.Created = true, last
+		case missing:
+			last = h.Created
+		}
 	}
 	return history
 }

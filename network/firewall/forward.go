@@ -137,7 +137,7 @@ func RaiseGuard(bridge string, f Family, open bool) error {
 	table := guard(f)
 	conn.CreateTable(table)
 	set := guardBridges(f)
-	if err := conn.AddSet(set, nil); err != nil {
+	if err := addSet(conn, set); err != nil {
 		return err
 	}
 	chain := conn.AddChain(guardChain(f, nftables.ChainPolicyDrop))
