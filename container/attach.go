@@ -27,9 +27,10 @@ type AttachOptions struct {
 	DetachKeys            string
 }
 
-// Hijack takes a client's connection out of HTTP: it writes the answer's head
-// and returns the connection with the bytes that were read from it already.
-type Hijack func(tty bool) (conn net.Conn, buffered []byte, err error)
+// Hijack takes a client's connection out of HTTP: it returns the connection, the
+// answer's head, which tells the client that it is attached and is still to be
+// written, and the bytes that were read from the connection already.
+type Hijack func(tty bool) (conn net.Conn, head, buffered []byte, err error)
 
 // Attach connects a client's streams to the container. The client's socket is
 // handed to the supervising process, so the stream goes on when this daemon
@@ -59,17 +60,18 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 		return err
 	}
 	defer c.live.vacate(seat)
-	conn, buffered, err := hijack(r.Config.Tty)
+	conn, head, buffered, err := hijack(r.Config.Tty)
 	if err != nil {
 		return err
 	}
-	if c.client, err = hand(conn); err != nil {
+	if c.client, err = hand(conn, head); err != nil {
 		return err
 	}
 	c.options.Buffered = buffered
 	given, err := c.connect(ctx, seat)
 	if !given {
-		c.client.close() // the other process has its own descriptor, or the session is over
+		err = errors.Join(err, c.client.greet()) // where nothing has come behind it
+		c.client.close()                         // the other process has its own descriptor, or the session is over
 	}
 	if err != nil {
 		return err
@@ -96,6 +98,11 @@ func (c *caller) connect(ctx context.Context, seat *seat) (given bool, err error
 		release, err := c.replay(logs.Position{})
 		release()
 		if err != nil {
+			return false, err
+		}
+	}
+	if seat != nil {
+		if err := c.client.greet(); err != nil {
 			return false, err
 		}
 	}
@@ -162,9 +169,20 @@ func (c *caller) await() (keeper *supervise.Keeper, waits bool, err error) {
 	return nil, c.asked.Stream, nil
 }
 
-// attach hands the socket to the process.
+// attach hands the socket to the process. From the head on the client may rely
+// on it that it misses nothing, so the process has the socket before that, and the
+// output waits behind the head; or else the log has it.
 func (c *caller) attach(ctx context.Context, keeper *supervise.Keeper) error {
-	c.client.letRead()
+	if !c.asked.Logs && c.client.head != nil {
+		err := keeper.AttachHeld(ctx, c.options, c.client.file, c.client.welcome)
+		if !errors.Is(err, fault.Invalid) {
+			return errors.Join(err, c.client.greet()) // it may have just ended
+		}
+		// A process of an older version wants the head to be there.
+	}
+	if err := c.client.welcome(); err != nil {
+		return err
+	}
 	release := func() {}
 	if c.asked.Logs && c.options.LogsAt == (logs.Position{}) {
 		// The other process reads no compressed files: what is there comes from here.
@@ -199,6 +217,7 @@ func (c *caller) replay(from logs.Position) (release func(), err error) {
 type handed struct {
 	file   *os.File
 	copied chan struct{} // closed when the copying is over; nil without
+	head   []byte        // to be written yet
 	ready  bool          // the head was read, or waited for long enough
 }
 
@@ -232,18 +251,38 @@ func (h *handed) letRead() {
 	}
 }
 
+// greet writes the head, once.
+func (h *handed) greet() error {
+	head := h.head
+	h.head = nil
+	if head == nil {
+		return nil
+	}
+	_, err := h.file.Write(head)
+	return err
+}
+
+// welcome writes the head and lets the client read it.
+func (h *handed) welcome() error {
+	err := h.greet()
+	h.letRead()
+	return err
+}
+
 // Write writes to the client.
 func (h *handed) Write(p []byte) (int, error) {
-	h.letRead()
+	if err := h.welcome(); err != nil {
+		return 0, err
+	}
 	return h.file.Write(p)
 }
 
 // hand takes the connection over; conn is closed, or copied from, after it.
-func hand(conn net.Conn) (*handed, error) {
+func hand(conn net.Conn, head []byte) (*handed, error) {
 	if c, ok := conn.(interface{ File() (*os.File, error) }); ok {
 		f, err := c.File()
 		conn.Close()
-		return &handed{file: f}, err
+		return &handed{file: f, head: head}, err
 	}
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -259,7 +298,7 @@ func hand(conn net.Conn) (*handed, error) {
 		theirs.Close()
 		return nil, err
 	}
-	h := &handed{file: theirs, copied: make(chan struct{})}
+	h := &handed{file: theirs, head: head, copied: make(chan struct{})}
 	go h.relay(near, conn)
 	return h, nil
 }

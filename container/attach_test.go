@@ -24,11 +24,11 @@ func TestStreamWaitsForTheHead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := conn.Write([]byte(head)); err != nil {
+		client, err := hand(conn, []byte(head))
+		if err != nil {
 			t.Fatal(err)
 		}
-		client, err := hand(conn)
-		if err != nil {
+		if err := client.greet(); err != nil {
 			t.Fatal(err)
 		}
 		began := time.Now()

@@ -107,6 +107,7 @@ func (c *connection) add(ctx context.Context, p place) (err error) {
 	if err != nil {
 		return err
 	}
+	want.WithoutIPv6 = withoutIPv6(&r)
 	netns, err := c.netns()
 	if err != nil {
 		return err

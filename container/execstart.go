@@ -102,18 +102,20 @@ func (e *Execs) Start(ctx context.Context, execID string, o ExecStartOptions, hi
 	if o.Detach {
 		return e.run(ctx, r, n, keeper, config, nil)
 	}
-	conn, buffered, err := hijack(o.TTY)
+	conn, head, buffered, err := hijack(o.TTY)
 	if err != nil {
 		e.fail(n, 126)
 		return err
 	}
 	config.Attach.Buffered = buffered
-	client, err := hand(conn)
+	client, err := hand(conn, head)
+	if err == nil {
+		err = client.welcome()
+	}
 	if err != nil {
 		e.fail(n, 126)
 		return err
 	}
-	client.letRead()
 	err = e.run(ctx, r, n, keeper, config, client)
 	if err != nil {
 		text := []byte(err.Error() + "\r\n")

@@ -50,10 +50,10 @@ func TestStartWaitsForWhoIsAttached(t *testing.T) {
 	s, near, _ := seated(t)
 	l := s.lives.of("x")
 	started := make(chan []attachment, 1)
-	err := s.Attach(t.Context(), "x", streams, func(bool) (net.Conn, []byte, error) {
+	err := s.Attach(t.Context(), "x", streams, func(bool) (net.Conn, []byte, []byte, error) {
 		go func() { started <- l.takePending(context.Background()) }()
 		awaitTaken(l)
-		return near, nil, nil
+		return near, nil, nil, nil
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -71,10 +71,10 @@ func TestSeatIsGivenUp(t *testing.T) {
 	s, _, _ := seated(t)
 	l := s.lives.of("x")
 	started := make(chan []attachment, 1)
-	if err := s.Attach(t.Context(), "x", streams, func(bool) (net.Conn, []byte, error) {
+	if err := s.Attach(t.Context(), "x", streams, func(bool) (net.Conn, []byte, []byte, error) {
 		go func() { started <- l.takePending(context.Background()) }()
 		awaitTaken(l)
-		return nil, nil, net.ErrClosed
+		return nil, nil, nil, net.ErrClosed
 	}); err == nil {
 		t.Fatal("no error")
 	}
@@ -87,13 +87,13 @@ func TestSeatIsGivenUp(t *testing.T) {
 func TestMissedSeat(t *testing.T) {
 	s, near, _ := seated(t)
 	l := s.lives.of("x")
-	if err := s.Attach(t.Context(), "x", streams, func(bool) (net.Conn, []byte, error) {
+	if err := s.Attach(t.Context(), "x", streams, func(bool) (net.Conn, []byte, []byte, error) {
 		over, cancel := context.WithCancel(t.Context())
 		cancel()
 		if early := l.takePending(over); len(early) != 0 {
 			t.Error(early)
 		}
-		return near, nil, nil
+		return near, nil, nil, nil
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func TestEndOnRecordIsTheEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Attach(t.Context(), "x", streams, func(bool) (net.Conn, []byte, error) { return near, nil, nil }); err != nil {
+	if err := s.Attach(t.Context(), "x", streams, func(bool) (net.Conn, []byte, []byte, error) { return near, nil, nil, nil }); err != nil {
 		t.Fatal(err)
 	}
 	l.end(v.run)

@@ -32,11 +32,11 @@ func (s *Service) Attach(ctx context.Context, r Request) (*Attachment, error) {
 	if err := CheckPorts(r.Ports); err != nil {
 		return nil, err
 	}
-	lans, err := s.join(r.Wants)
+	lans, err := s.lans.join(r.Wants)
 	if err != nil {
 		return nil, setUpError(err)
 	}
-	defer s.unjoin(lans)
+	defer s.lans.unjoin(lans)
 	if err := s.reviveAll(ctx, lans); err != nil {
 		return nil, setUpError(err)
 	}
@@ -66,39 +66,6 @@ func (s *Service) begin() error {
 	}
 	s.tasks.Add(1)
 	return nil
-}
-
-// join finds the lans that are wanted and keeps them from being removed, until
-// unjoin.
-func (s *Service) join(wants []Want) (lans []*lan, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, w := range wants {
-		l, err := s.findLocked(w.Network)
-		if err == nil {
-			err = l.joinable()
-		}
-		if err == nil && slices.Contains(lans, l) {
-			err = fault.New(fault.Invalid, "network %s is wanted twice", l.Name)
-		}
-		if err != nil {
-			for _, l := range lans {
-				l.joining--
-			}
-			return nil, err
-		}
-		l.joining++
-		lans = append(lans, l)
-	}
-	return lans, nil
-}
-
-func (s *Service) unjoin(lans []*lan) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, l := range lans {
-		l.joining--
-	}
 }
 
 func (s *Service) attach(ctx context.Context, r Request, lans []*lan) (_ *Attachment, err error) {
@@ -139,7 +106,7 @@ func (s *Service) attach(ctx context.Context, r Request, lans []*lan) (_ *Attach
 	if err = s.moveGate(ctx, &a.Sandbox); err != nil {
 		return nil, err
 	}
-	if err = s.publish(a.Sandbox, b); err != nil {
+	if err = s.rules.publish(a.Sandbox, b); err != nil {
 		return nil, s.connectivityError(a.Sandbox, err)
 	}
 	for i := range a.Endpoints {
@@ -196,6 +163,9 @@ func (s *Service) place(l *lan, w Want, b *Sandbox) (e Endpoint, err error) {
 		wanted, address, gateway := w.Address, &e.Address, &e.Gateway
 		if v6 {
 			wanted, address, gateway = w.Address6, &e.Address6, &e.Gateway6
+		}
+		if v6 && w.WithoutIPv6 {
+			continue
 		}
 		if l.first(v6) == nil {
 			if wanted.IsValid() {
@@ -341,7 +311,7 @@ func (s *Service) makePort(ctx context.Context, b *box, l *lan, sb *Sandbox, i i
 	switch {
 	case d == nil:
 		var br link.Bridge
-		if br, err = s.bridgeUp(l); err == nil {
+		if br, err = s.lans.bridgeUp(l); err == nil {
 			p, err = b.Plug(&br, name)
 		}
 		if p != nil {
@@ -375,9 +345,7 @@ func (s *Service) name(ctx context.Context, a *Attachment, b *box) error {
 // when the container ends.
 func (s *Service) hold(sandboxID string, b *box) {
 	b.closeRest()
-	s.mu.Lock()
-	s.held[sandboxID] = b.NS
-	s.mu.Unlock()
+	s.sandboxes.hold(sandboxID, b.NS)
 	s.remover.signal()
 }
 
@@ -406,13 +374,7 @@ func (s *Service) abandon(b *box, endpoints []Endpoint) {
 		if endpoints == nil {
 			endpoints = b.waiting.Endpoints
 		}
-		leaving := s.elements(*b.waiting)
-		s.mu.Lock()
-		if slices.Contains(s.waiting, b.waiting) {
-			s.leaving = append(s.leaving, leaving...)
-			s.unwaitLocked(b.waiting)
-		}
-		s.mu.Unlock()
+		s.sandboxes.unwait(b.waiting, s.rules.elements(*b.waiting))
 	}
 	ns := b.NS
 	if b.first != nil {

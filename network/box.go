@@ -29,7 +29,7 @@ func (s *Service) makeBox(l *lan) (*box, error) {
 		}
 		return &box{Space: space}, nil
 	}
-	br, err := s.bridgeUp(l)
+	br, err := s.lans.bridgeUp(l)
 	if err != nil {
 		return nil, err
 	}
@@ -38,17 +38,6 @@ func (s *Service) makeBox(l *lan) (*box, error) {
 		return nil, err
 	}
 	return &box{Space: space, first: p}, nil
-}
-
-// bridgeUp gives the lan's bridge.
-func (s *Service) bridgeUp(l *lan) (link.Bridge, error) {
-	s.mu.Lock()
-	br := l.bridge
-	s.mu.Unlock()
-	if br == nil {
-		return link.Bridge{}, l.whyDown(nil)
-	}
-	return br.Bridge, nil
 }
 
 // freeName gives the next name of the prefix that no interface of the box has.

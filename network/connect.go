@@ -23,12 +23,10 @@ func (s *Service) Connect(ctx context.Context, b Sandbox, netns *os.File, w Want
 	defer s.tasks.Done()
 	if b.ID == "" {
 		b.ID = newID()
-		s.mu.Lock()
-		s.sandboxes[b.ID] = b
-		s.mu.Unlock()
+		s.sandboxes.put(b)
 		defer func() {
 			if err != nil {
-				s.forget(b)
+				s.sandboxes.forget(b.ID)
 			}
 		}()
 	}
@@ -37,11 +35,11 @@ func (s *Service) Connect(ctx context.Context, b Sandbox, netns *os.File, w Want
 		return b, nil, err
 	}
 	defer unlock()
-	lans, err := s.join([]Want{w})
+	lans, err := s.lans.join([]Want{w})
 	if err != nil {
 		return b, nil, err
 	}
-	defer s.unjoin(lans)
+	defer s.lans.unjoin(lans)
 	if err = s.reviveAll(ctx, lans); err != nil {
 		return b, nil, err
 	}
@@ -53,28 +51,16 @@ func (s *Service) Connect(ctx context.Context, b Sandbox, netns *os.File, w Want
 	return after, sockets, nil
 }
 
-// known gives the sandbox as the service knows it.
-func (s *Service) known(id string) (Sandbox, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	b, ok := s.sandboxes[id]
-	if !ok {
-		return b, fault.New(fault.Conflict, "container is not running")
-	}
-	b.Endpoints = slices.Clone(b.Endpoints)
-	return b, nil
-}
-
 // Sandbox gives a sandbox as it is, false if it is not known. After Restore some
 // of its places may be missing: of those that were being given up when the
 // daemon ended.
 func (s *Service) Sandbox(id string) (Sandbox, bool) {
-	b, err := s.known(id)
+	b, err := s.sandboxes.get(id)
 	return b, err == nil
 }
 
 func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l *lan, w Want) (_ Sandbox, _ []*os.File, err error) {
-	before, err := s.known(asked.ID)
+	before, err := s.sandboxes.get(asked.ID)
 	if err != nil {
 		return asked, nil, err
 	}
@@ -125,7 +111,7 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 	if err = s.moveGate(ctx, &a.Sandbox); err != nil {
 		return asked, nil, err
 	}
-	if err = s.republish(before, a.Sandbox); err != nil {
+	if err = s.rules.republish(before, a.Sandbox); err != nil {
 		return asked, nil, s.connectivityError(a.Sandbox, err)
 	}
 	b.announce(last)
@@ -159,7 +145,7 @@ func (s *Service) Disconnect(ctx context.Context, b Sandbox, netns *os.File, end
 		return b, err
 	}
 	defer unlock()
-	before, err := s.known(b.ID)
+	before, err := s.sandboxes.get(b.ID)
 	if err != nil {
 		return b, err
 	}
@@ -183,7 +169,7 @@ func (s *Service) Disconnect(ctx context.Context, b Sandbox, netns *os.File, end
 	if err := s.moveGate(ctx, &after); err != nil {
 		return b, err
 	}
-	if err := s.republish(before, after); err != nil {
+	if err := s.rules.republish(before, after); err != nil {
 		return b, err
 	}
 	if err := s.unplug(space, &gone, &after); err != nil {
@@ -197,7 +183,7 @@ func (s *Service) Disconnect(ctx context.Context, b Sandbox, netns *os.File, end
 func (s *Service) unplug(b *link.Space, gone *Endpoint, after *Sandbox) error {
 	// First, so that a connection that can go on by the other way does.
 	routed := s.route(b, after)
-	if l := s.lan(gone.NetworkID); l != nil && l.driver() != nil {
+	if l := s.lans.get(gone.NetworkID); l != nil && l.driver() != nil {
 		b.Delete(gone.Interface) // unless the driver has
 	}
 	s.remover.doom(s.removalOf(gone, nil, publishesUDP(after.Ports)))
@@ -230,7 +216,7 @@ func (s *Service) Rename(ctx context.Context, b Sandbox, name string) (Sandbox, 
 		return b, err
 	}
 	defer unlock()
-	after, err := s.known(b.ID)
+	after, err := s.sandboxes.get(b.ID)
 	if err != nil {
 		return b, err
 	}
@@ -254,11 +240,8 @@ func (s *Service) Rename(ctx context.Context, b Sandbox, name string) (Sandbox, 
 			return b, err
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, known := s.sandboxes[b.ID]; !known {
-		return b, fault.New(fault.Conflict, "container is not running")
+	if _, _, err := s.sandboxes.change(b.ID, func(b *Sandbox) { *b = after }); err != nil {
+		return b, err
 	}
-	s.sandboxes[b.ID] = after
 	return after, nil
 }

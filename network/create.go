@@ -34,12 +34,12 @@ func (s *Service) Create(ctx context.Context, req wire.CreateRequest) (_ wire.Cr
 	}
 	var back undo.Stack
 	defer back.OnError(&err)
-	if err := s.reserveName(l); err != nil {
+	if err := s.lans.reserve(l); err != nil {
 		return wire.CreateResponse{}, err
 	}
-	back.Push(func() error { s.strike(l); return nil })
+	back.Push(func() error { s.lans.strike(l); return nil })
 	if !l.ConfigOnly {
-		if err := s.takeSubnets(ctx, l, false); err != nil {
+		if err := s.addressing.takeSubnets(ctx, l, false); err != nil {
 			return wire.CreateResponse{}, err
 		}
 		back.Push(func() error { l.dropSubnets(); return nil })
@@ -51,9 +51,7 @@ func (s *Service) Create(ctx context.Context, req wire.CreateRequest) (_ wire.Cr
 	if err := s.store.put(l.record); err != nil {
 		return wire.CreateResponse{}, err
 	}
-	s.mu.Lock()
-	l.state = lanUp
-	s.mu.Unlock()
+	s.lans.setUp(l)
 	s.publishEvent(l, events.ActionCreate)
 	return wire.CreateResponse{ID: l.ID}, nil
 }
@@ -184,10 +182,8 @@ func (s *Service) configure(n *wire.Network, req wire.CreateRequest) error {
 	if len(req.Options) > 0 {
 		return fault.New(fault.Forbidden, "network driver options are not supported if the network depends on a configuration network")
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	from := s.byName[req.ConfigFrom.Network]
-	if from == nil || !from.ConfigOnly || from.state != lanUp {
+	from := s.lans.named(req.ConfigFrom.Network)
+	if from == nil || !from.ConfigOnly || !s.lans.isUp(from) {
 		return fault.New(fault.NotFound, "configuration network %q does not exist", req.ConfigFrom.Network)
 	}
 	n.ConfigFrom = wire.ConfigReference{Network: from.Name}
@@ -305,32 +301,6 @@ func checkSubnet6(p netip.Prefix) error {
 	return nil
 }
 
-// reserveName takes the network's name, and its bridge's.
-func (s *Service) reserveName(l *lan) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.byName[l.Name] != nil {
-		return fault.New(fault.Conflict, "network with name %s already exists", l.Name)
-	}
-	for _, other := range s.lans {
-		if l.Bridge != "" && other.Bridge == l.Bridge {
-			return fault.New(fault.Forbidden, "cannot create network %s (%s): conflicts with network %s (%s): networks have same bridge name", l.ID, l.Bridge, other.ID, other.Bridge)
-		}
-	}
-	s.lans[l.ID], s.byName[l.Name] = l, l
-	return nil
-}
-
-// strike forgets a lan.
-func (s *Service) strike(l *lan) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.lans, l.ID)
-	if s.byName[l.Name] == l {
-		delete(s.byName, l.Name)
-	}
-}
-
 // bringUp makes the network on this host: its bridge with the rules, or what its
 // driver makes.
 func (s *Service) bringUp(ctx context.Context, l *lan) error {
@@ -346,9 +316,9 @@ func (s *Service) bringUp(ctx context.Context, l *lan) error {
 		return err
 	}
 	l.Foreign = b.Foreign
-	s.setBridge(l, b)
+	s.lans.setBridge(l, b)
 	if err := s.renewRules(); err != nil {
-		s.setBridge(l, nil)
+		s.lans.setBridge(l, nil)
 		if made {
 			err = errors.Join(err, lowerBridge(l.Bridge))
 		}

@@ -24,16 +24,11 @@ func (s *Service) Detach(ctx context.Context, b Sandbox) error {
 		return err
 	}
 	defer unlock()
-	s.mu.Lock()
-	stored, known := s.sandboxes[b.ID]
-	ns := s.held[b.ID]
-	delete(s.sandboxes, b.ID)
-	delete(s.held, b.ID)
-	s.mu.Unlock()
+	stored, ns, known := s.sandboxes.part(b.ID)
 	if !known {
 		return nil
 	}
-	err = s.withdraw(stored)
+	err = s.rules.withdraw(stored)
 	if s.names != nil {
 		s.names.Drop(b.ID)
 	}
@@ -58,7 +53,7 @@ func (s *Service) Detach(ctx context.Context, b Sandbox) error {
 // removalOf is how an endpoint's interface is removed; udp tells that flows to
 // it may live on in conntrack.
 func (s *Service) removalOf(e *Endpoint, ns *os.File, udp bool) removal {
-	l, host := s.lan(e.NetworkID), e.HostInterface
+	l, host := s.lans.get(e.NetworkID), e.HostInterface
 	if l != nil && l.driver() != nil {
 		host = "" // the driver's own affair
 	}
@@ -99,10 +94,10 @@ func (s *Service) giveUp(l *lan, e *Endpoint) {
 	}
 }
 
-// unusedLocked are the first addresses of each family that only wait for a
+// unused are the first addresses of each family that only wait for a
 // container: there the lan goes on.
-func (s *Service) unusedLocked(l *lan) (out []netip.Addr) {
-	for _, b := range s.waiting {
+func (s *Service) unused(l *lan) (out []netip.Addr) {
+	for _, b := range s.sandboxes.unused() {
 		if e := b.On(l.ID); e != nil {
 			return []netip.Addr{e.Address.Addr(), e.Address6.Addr()}
 		}
@@ -113,16 +108,8 @@ func (s *Service) unusedLocked(l *lan) (out []netip.Addr) {
 // saveCursors stores where the addresses go on, of the lans where some were
 // taken. It is not done by those who take them, who are in a hurry.
 func (s *Service) saveCursors() {
-	s.mu.Lock()
-	moved := map[*lan][]netip.Addr{}
-	for _, l := range s.lans {
-		if l.state == lanUp && l.moved.Swap(false) {
-			moved[l] = s.unusedLocked(l)
-		}
-	}
-	s.mu.Unlock()
-	for l, unused := range moved {
-		s.store.putCursors(l.ID, append(unused, l.cursors()...))
+	for _, l := range s.lans.moved() {
+		s.store.putCursors(l.ID, append(s.unused(l), l.cursors()...))
 	}
 }
 

@@ -7,11 +7,11 @@ import (
 )
 
 // Rules prints the wanted firewall rules as nft would.
-func (s *Service) Rules() string { return s.wanted().String() }
+func (s *Service) Rules() string { return s.rules.wanted().String() }
 
 // Exposure tells who can reach which port of which container, and by which rule.
 func (s *Service) Exposure() []firewall.Exposure {
-	networks := s.networks()
+	r := s.rules
 	waiting := func(b firewall.Sandbox) bool { return b.Name == "" } // nothing runs there that could be reached
-	return firewall.Exposures(s.rulesFor, networks, slices.DeleteFunc(s.ruledSandboxes(), waiting))
+	return firewall.Exposures(r.options, r.networks(), slices.DeleteFunc(r.ruledSandboxes(), waiting))
 }

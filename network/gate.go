@@ -22,7 +22,7 @@ func (s *Service) moveGate(ctx context.Context, b *Sandbox) error {
 	if gate == nil || gate.Exposed || gate.Driver == networkBridge {
 		return nil
 	}
-	l := s.lan(gate.NetworkID)
+	l := s.lans.get(gate.NetworkID)
 	if l == nil {
 		return nil
 	}
@@ -40,7 +40,7 @@ func (s *Service) moveGate(ctx context.Context, b *Sandbox) error {
 // conceal is the end of what moveGate began.
 func (s *Service) conceal(ctx context.Context, e *Endpoint) {
 	e.Exposed = false
-	l := s.lan(e.NetworkID)
+	l := s.lans.get(e.NetworkID)
 	if l == nil {
 		return
 	}

@@ -26,12 +26,13 @@ type lan struct {
 	made Driver     // nil for bridge, host and null
 	nets []subnet   // in the order of IPAM.Config; itself never changed
 
-	// Guarded by the service's lock:
+	// Guarded by the lock of lans:
 	state   lanState
 	bridge  *bridge // nil unless the driver is bridge and it is up
 	failure error   // why it is not up
 	joining int     // attachments that are under way
-	pool    *pool   // namespaces that wait; nil for none
+
+	pool *pool // namespaces that wait; nil for none; guarded by the service's lock
 }
 
 // lanState is a lan's life: its name is taken from the first on, it is seen when

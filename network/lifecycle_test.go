@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -44,10 +45,8 @@ func countElements(t testing.TB, s *Service) (n int) {
 
 // inUse tells how many addresses of the network's first subnet are in use.
 func inUse(s *Service, network string) uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	l := s.byName[network]
-	return s.usageLocked(l).Subnets[l.nets[0].Prefix()].IPsInUse
+	l := s.lans.named(network)
+	return s.usage(l).Subnets[l.nets[0].Prefix()].IPsInUse
 }
 
 func countLines(b []byte) int { return bytes.Count(b, []byte("\n")) }
@@ -231,7 +230,7 @@ func TestRestoreAfterTheDaemonDied(t *testing.T) {
 	must(t, s.Detach(t.Context(), kept.Sandbox))
 	client.expectNothing(t, "tcp", "10.99.1.1:8080")
 	dead.stop()
-	dead.endPool(dead.byName[networkBridge], true)
+	dead.endPool(dead.lans.byName[networkBridge], true)
 	dead.watch.close()
 	dead.tasks.Wait()
 }
@@ -261,18 +260,19 @@ func TestSpareThatWasSpoiledIsNotUsed(t *testing.T) {
 	c := testConfig("tt0", 1)
 	c.Spare = 1
 	s := open(t, c)
-	spare := s.byName[networkBridge].pool.spare
+	spare := s.lans.byName[networkBridge].pool.spare
 	box := <-spare
 	link, err := netlink.LinkByName(box.waiting.Endpoints[0].HostInterface)
 	must(t, err)
 	must(t, netlink.LinkDel(link))
+	spoiled := box.waiting
 	go func() { spare <- box }()
 	testutil.Eventually(t, 5*time.Second, "the spoiled one to be taken", func() bool {
 		a, err := s.Attach(t.Context(), Request{Wants: []Want{{}}, ContainerID: "a"})
 		must(t, err)
 		letGo(a)
 		must(t, s.Detach(t.Context(), a.Sandbox))
-		return box.NS.Fd() == ^uintptr(0)
+		return !slices.Contains(s.sandboxes.unused(), spoiled)
 	})
 }
 
@@ -281,7 +281,7 @@ func TestSpareThatFailedHalfwayIsSilent(t *testing.T) {
 		return
 	}
 	s := open(t, testConfig("tt0", 1))
-	bridge := s.byName[networkBridge]
+	bridge := s.lans.byName[networkBridge]
 	spare, err := s.makeBox(bridge)
 	must(t, err)
 	host := spare.first.Host
@@ -495,7 +495,7 @@ func TestBridgeHasOneDaemon(t *testing.T) {
 		if _, err := Open(t.Context(), c); fault.KindOf(err) != fault.Conflict {
 			t.Errorf("a second daemon after nft flush ruleset: %v", err)
 		}
-		must(t, first.firewall.Replace(first.wanted()))
+		must(t, first.rules.replace())
 	}
 	place{}.expect(t, "tcp", "127.0.0.1:8080", "a 172.30.1.1")
 	open(t, testConfig("tt1", 2))
@@ -541,7 +541,7 @@ func TestFlushedTablesComeBack(t *testing.T) {
 		conn.FlushRuleset()
 		must(t, conn.Flush())
 		testutil.Eventually(t, 5*time.Second, "the tables are back", func() bool {
-			own, err := s.firewall.Whole()
+			own, err := s.rules.firewall.Whole()
 			must(t, err)
 			guarding, err := tableExists(guard.Name)
 			must(t, err)
@@ -648,7 +648,7 @@ func TestKernelPrintsTheSameTable(t *testing.T) {
 	must(t, writeSysctl("ipv4/ip_forward", "0"))
 	s := open(t, testConfig("tt0", 1))
 	attach(t, s, "c", append(hostPorts(9000, 9003, 0), Port{HostIP: addr("127.0.0.1"), HostPort: 8080, ContainerPort: 80})...)
-	for _, want := range s.wanted().Tables {
+	for _, want := range s.rules.wanted().Tables {
 		out, err := exec.Command(nft, "list", "table", want.Family.String(), s.cfg.Name).CombinedOutput()
 		must(t, err)
 		if want.Family == firewall.Bridge {

@@ -249,6 +249,14 @@ func TestDualStack(t *testing.T) {
 	if len(six.IPAM.Config) != 1 || six.IPAM.Config[0].Gateway.String() != "fd00:9::1" {
 		t.Errorf("%+v", six.IPAM)
 	}
+	for range 2 {
+		if a := attachTo(t, s, "none", Want{Network: "both", WithoutIPv6: true}, Want{Network: "bridge", WithoutIPv6: true}); a.Endpoints[0].Address6.IsValid() ||
+			a.Endpoints[1].Address6.IsValid() || !a.Endpoints[0].Address.IsValid() || a.routes(t, unix.AF_INET6) != "none" {
+			t.Errorf("with IPv6 off: %+v", a.Endpoints)
+		} else {
+			must(t, s.Detach(t.Context(), a.Sandbox))
+		}
+	}
 	for _, n := range []string{"bridge", "both", "six", "four"} {
 		for range 2 { // the second has a namespace that waited
 			a, b := attachTo(t, s, n+"a", Want{Network: n}), attachTo(t, s, n+"b", Want{Network: n})
@@ -315,7 +323,7 @@ func TestConnectAndDisconnect(t *testing.T) {
 	connect(Want{Network: "b"})
 	expect("lo eth0 eth1", "eth1 10.2.0.1")
 	ct.expect(t, "tcp", "10.2.0.2:80", "other "+box.Endpoints[1].Address.Addr().String())
-	connect(Want{Network: "a", Interface: "wan", MAC: "02:00:00:00:00:07", Address: addr("10.1.0.77"), Sysctls: []string{"net.ipv4.conf.IFNAME.log_martians=1"}})
+	connect(Want{Network: "a", Interface: "wan", MAC: "02:00:00:00:00:07", Address: addr("10.1.0.77"), Sysctls: []string{"net.ipv4.conf.IFNAME.log_martians=1", "net.ipv4.conf.ifname.arp_notify=1"}})
 	expect("lo eth0 eth1 wan", "wan 10.1.0.1") // by name
 	if e := box.Endpoints[2]; e.MAC != "02:00:00:00:00:07" || e.Address.String() != "10.1.0.77/24" || e.Interface != "wan" {
 		t.Errorf("%+v", e)
@@ -535,7 +543,7 @@ func TestDefaultBridgeAsAsked(t *testing.T) {
 	if n.Options[optionICC] != "false" || n.Options[optionMasquerade] != "false" || !n.EnableIPv6 || len(n.IPAM.Config) != 2 || n.IPAM.Config[0].IPRange != c.FixedCIDR {
 		t.Errorf("%+v", n.Network)
 	}
-	g := s.segments()[0]
+	g := s.lans.segments()[0]
 	if g.ICC || g.Masquerade || g.Address6 != c.BIP6 {
 		t.Errorf("%+v", g)
 	}
@@ -712,9 +720,9 @@ func TestWaitingAddresses(t *testing.T) {
 	waiting := func(n int) {
 		t.Helper()
 		testutil.Eventually(t, 5*time.Second, "namespaces wait", func() bool {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			return len(s.waiting) == n
+			s.sandboxes.mu.Lock()
+			defer s.sandboxes.mu.Unlock()
+			return len(s.sandboxes.waiting) == n
 		})
 	}
 	waiting(2)
@@ -735,9 +743,7 @@ func TestWaitingAddresses(t *testing.T) {
 		t.Errorf("%+v", chosen.Endpoints)
 	}
 	waiting(2)
-	s.mu.Lock()
-	next := s.waiting[0].Endpoints[0].Address
-	s.mu.Unlock()
+	next := s.sandboxes.unused()[0].Endpoints[0].Address
 	if !addr("172.30.1.3").Less(next.Addr()) {
 		t.Errorf("%s waits, which a container has", next)
 	}
@@ -764,7 +770,7 @@ func TestSpareOfANetwork(t *testing.T) {
 		attachTo(t, s, name, Want{Network: name})
 	}
 	pools := 0
-	for _, l := range s.all() {
+	for _, l := range s.lans.all() {
 		if l.pool != nil && l.Name != networkBridge {
 			pools++
 		}
@@ -772,7 +778,7 @@ func TestSpareOfANetwork(t *testing.T) {
 	if pools != poolsOfUsers || len(s.recent) != poolsOfUsers {
 		t.Errorf("%d pools", pools)
 	}
-	l := s.byName[fmt.Sprint("n", poolsOfUsers+1)]
+	l := s.lans.byName[fmt.Sprint("n", poolsOfUsers+1)]
 	var spare *box
 	testutil.Eventually(t, 5*time.Second, "a namespace waits", func() bool { spare = s.takeSpare(l); return spare != nil })
 	s.abandon(spare, nil)

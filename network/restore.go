@@ -6,7 +6,6 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/tarehq/tare/fault"
@@ -23,11 +22,11 @@ func (s *Service) load(ctx context.Context) error {
 	slices.SortFunc(records, func(a, b record) int { return a.Created.Compare(b.Created) })
 	for _, r := range records {
 		l := &lan{record: r, state: lanUp}
-		if s.byName[l.Name] != nil {
+		if s.lans.named(l.Name) != nil {
 			slog.Error("two stored networks have one name, the newer is left out", "network", l.Name, "id", l.ID)
 			continue
 		}
-		s.put(l)
+		s.lans.put(l)
 		if l.ConfigOnly {
 			continue
 		}
@@ -35,7 +34,7 @@ func (s *Service) load(ctx context.Context) error {
 			l.opts, l.failure = readBridgeOptions(l.Options)
 		}
 		if l.failure == nil {
-			l.failure = s.takeSubnets(ctx, l, true)
+			l.failure = s.addressing.takeSubnets(ctx, l, true)
 		}
 		if l.failure != nil {
 			slog.Error("a stored network cannot be used", "network", l.Name, "err", l.failure)
@@ -70,10 +69,7 @@ func (s *Service) Restore(ctx context.Context, sandboxes []Sandbox) error {
 		return err
 	}
 	s.watch = watch
-	s.rules.Lock()
-	err = s.firewall.Replace(s.wanted())
-	s.rules.Unlock()
-	if err != nil {
+	if err := errors.Join(s.rules.replace(), s.joinGuard()); err != nil {
 		return err
 	}
 	orphans, err := s.reconcilePorts()
@@ -97,7 +93,7 @@ func (s *Service) raiseAll(ctx context.Context) {
 	// Drivers that do not answer are asked again by those who join.
 	ctx, cancel := context.WithTimeout(ctx, driverPatience)
 	defer cancel()
-	for _, l := range s.all() {
+	for _, l := range s.lans.all() {
 		if predefined(l.Name) || l.ConfigOnly {
 			continue
 		}
@@ -126,7 +122,7 @@ func (s *Service) raiseStored(ctx context.Context, l *lan) error {
 	if _, err := b.raise(); err != nil {
 		return err
 	}
-	s.setBridge(l, b)
+	s.lans.setBridge(l, b)
 	return nil
 }
 
@@ -151,10 +147,7 @@ func (s *Service) reviveAll(ctx context.Context, lans []*lan) error {
 // revive makes a network again that could not be made, or whose bridge somebody
 // has deleted.
 func (s *Service) revive(ctx context.Context, l *lan) error {
-	s.mu.Lock()
-	up, br := l.failure == nil && (l.bridge != nil || l.driver() != nil), l.bridge
-	s.mu.Unlock()
-	if up && (br == nil || s.stands(br)) {
+	if up, br := s.lans.stands(l); up && (br == nil || s.stands(br)) {
 		return nil
 	}
 	unlock, err := s.working.Lock(ctx, l.ID)
@@ -165,7 +158,7 @@ func (s *Service) revive(ctx context.Context, l *lan) error {
 	s.endPool(l, true) // its namespaces are on no bridge
 	if len(l.subnets()) == 0 && l.IPAM.Driver != driverNull {
 		taken := &lan{record: l.record, opts: l.opts}
-		if err := s.takeSubnets(ctx, taken, true); err != nil {
+		if err := s.addressing.takeSubnets(ctx, taken, true); err != nil {
 			return l.whyDown(err)
 		}
 		l.setSubnets(taken.nets)
@@ -173,12 +166,12 @@ func (s *Service) revive(ctx context.Context, l *lan) error {
 	if err := s.raiseStored(ctx, l); err != nil {
 		return l.whyDown(err)
 	}
-	s.mu.Lock()
-	l.failure = nil
+	s.lans.mended(l)
 	if l.Name == networkBridge {
+		s.mu.Lock()
 		s.startPoolLocked(ctx, l, s.spares)
+		s.mu.Unlock()
 	}
-	s.mu.Unlock()
 	if err := s.renewRules(); err != nil {
 		return err
 	}
@@ -193,26 +186,6 @@ func (s *Service) stands(b *bridge) bool {
 	return err == nil && index == b.Index
 }
 
-// all are the lans: those that always exist, then the oldest first.
-func (s *Service) all() []*lan {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var out []*lan
-	for _, l := range s.lans {
-		out = append(out, l)
-	}
-	slices.SortFunc(out, func(a, b *lan) int {
-		if c := slices.Index(predefinedNames, b.Name) - slices.Index(predefinedNames, a.Name); c != 0 {
-			return c
-		}
-		if c := a.Created.Compare(b.Created); c != 0 {
-			return c
-		}
-		return strings.Compare(a.ID, b.ID)
-	})
-	return out
-}
-
 // lowerOrphans deletes bridges of ours that are no network's: the daemon ended
 // between two steps.
 func (s *Service) lowerOrphans() error {
@@ -221,7 +194,7 @@ func (s *Service) lowerOrphans() error {
 		return err
 	}
 	wanted := map[string]bool{}
-	for _, l := range s.all() {
+	for _, l := range s.lans.all() {
 		wanted[l.Bridge] = true
 	}
 	for _, l := range links {
@@ -249,7 +222,7 @@ func (s *Service) adopt(sandboxes []Sandbox) error {
 		})
 		for i := range b.Endpoints {
 			e := &b.Endpoints[i]
-			l := s.lans[e.NetworkID]
+			l := s.lans.get(e.NetworkID)
 			if l == nil {
 				continue
 			}
@@ -260,9 +233,9 @@ func (s *Service) adopt(sandboxes []Sandbox) error {
 				l.adopt(e.Address6)
 			}
 		}
-		s.enterLocked(b)
+		s.sandboxes.enter(b, nil)
 	}
-	for _, l := range s.lans {
+	for _, l := range s.lans.all() {
 		if s.store.dir == "" {
 			l.resume(nil)
 		}
@@ -275,13 +248,7 @@ func (s *Service) renameAll(ctx context.Context) {
 	if s.names == nil {
 		return
 	}
-	s.mu.Lock()
-	var list []Sandbox
-	for _, b := range s.sandboxes {
-		list = append(list, b)
-	}
-	s.mu.Unlock()
-	for _, b := range list {
+	for _, b := range s.sandboxes.all() {
 		held, err := s.names.Set(ctx, b, nil, nil)
 		closeAll(held)
 		if err != nil {
@@ -300,7 +267,7 @@ func (s *Service) beginBackground(ctx context.Context, orphans []removal) {
 	}
 	s.restored = true
 	s.remover.doom(orphans...)
-	s.startPoolLocked(ctx, s.byName[networkBridge], s.spares)
+	s.startPoolLocked(ctx, s.lans.named(networkBridge), s.spares)
 	ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	s.tasks.Add(2)
 	go func() { defer s.tasks.Done(); s.remover.run(ctx) }()
@@ -345,10 +312,8 @@ func (s *Service) stranger(known map[string]bool) (string, error) {
 
 // interfaces are the names of the endpoints' ends on the bridge.
 func (s *Service) interfaces() map[string]bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	names := map[string]bool{}
-	for _, b := range s.sandboxes {
+	for _, b := range s.sandboxes.all() {
 		for _, e := range b.Endpoints {
 			names[e.HostInterface] = true
 		}
@@ -364,7 +329,7 @@ func (s *Service) reconcilePorts() (orphans []removal, err error) {
 	if err != nil {
 		return nil, err
 	}
-	wanted := s.masters()
+	wanted := s.lans.masters()
 	for _, l := range links {
 		if !s.host.Ours(l.Name) || l.Kind != "veth" {
 			continue
@@ -380,21 +345,4 @@ func (s *Service) reconcilePorts() (orphans []removal, err error) {
 		}
 	}
 	return orphans, nil
-}
-
-// masters are the endpoints' ends on bridges, with the bridges' indexes; 0 is
-// one that is not up.
-func (s *Service) masters() map[string]int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	out := map[string]int{}
-	for _, b := range s.sandboxes {
-		for _, e := range b.Endpoints {
-			out[e.HostInterface] = 0
-			if l := s.lans[e.NetworkID]; l != nil && l.bridge != nil {
-				out[e.HostInterface] = l.bridge.Index
-			}
-		}
-	}
-	return out
 }

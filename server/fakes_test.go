@@ -137,7 +137,10 @@ func (f *fakeContainers) session(hijack container.Hijack) error {
 	if f.err != nil {
 		return f.err
 	}
-	conn, buffered, err := hijack(f.tty)
+	conn, head, buffered, err := hijack(f.tty)
+	if err == nil && head != nil {
+		_, err = conn.Write(head)
+	}
 	if err != nil {
 		return err
 	}

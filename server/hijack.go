@@ -37,40 +37,35 @@ type takeover struct {
 	taken bool
 }
 
-// hijack writes the head of the answer and gives the connection away, with
-// what the client had sent beyond the request: 101 for a client that asked for
-// an upgrade, 200 for one of the old kind that just begins to talk. The
-// connection is a *net.UnixConn, *net.TCPConn or *tls.Conn without deadlines.
+// hijack gives the connection away, with the head of the answer that is to be
+// written to it and what the client had sent beyond the request: 101 for a client
+// that asked for an upgrade, 200 for one of the old kind that just begins to talk.
+// The connection is a *net.UnixConn, *net.TCPConn or *tls.Conn without deadlines.
 // It is a container.Hijack.
-func (t *takeover) hijack(tty bool) (net.Conn, []byte, error) {
+func (t *takeover) hijack(tty bool) (conn net.Conn, head, buffered []byte, err error) {
 	if t.taken {
-		return nil, nil, errors.New("the connection was given away before")
+		return nil, nil, nil, errors.New("the connection was given away before")
 	}
 	conn, rw, err := http.NewResponseController(t.w).Hijack()
 	if err != nil {
-		return nil, nil, fmt.Errorf("the connection cannot become a stream: %w", err)
+		return nil, nil, nil, fmt.Errorf("the connection cannot become a stream: %w", err)
 	}
 	t.taken = true
-	var buffered []byte
 	if n := rw.Reader.Buffered(); n > 0 {
 		buffered = make([]byte, n)
 		if _, err := io.ReadFull(rw.Reader, buffered); err != nil {
 			conn.Close()
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 	}
-	head := "HTTP/1.1 200 OK\r\nContent-Type: " + types.MediaTypeRawStream + "\r\n"
+	text := "HTTP/1.1 200 OK\r\nContent-Type: " + types.MediaTypeRawStream + "\r\n"
 	if _, upgrade := t.r.Header["Upgrade"]; upgrade {
-		head = "HTTP/1.1 101 UPGRADED\r\nContent-Type: " + t.r.version.streamType(tty) + "\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
+		text = "HTTP/1.1 101 UPGRADED\r\nContent-Type: " + t.r.version.streamType(tty) + "\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
 	}
 	for _, name := range []string{"Api-Version", "Docker-Experimental", "Ostype", "Server"} {
-		head += name + ": " + t.w.Header().Get(name) + "\r\n"
+		text += name + ": " + t.w.Header().Get(name) + "\r\n"
 	}
-	if _, err := io.WriteString(conn, head+"\r\n"); err != nil {
-		conn.Close()
-		return nil, nil, err
-	}
-	return conn, buffered, nil
+	return conn, []byte(text + "\r\n"), buffered, nil
 }
 
 var _ container.Hijack = (*takeover)(nil).hijack

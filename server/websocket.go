@@ -16,17 +16,17 @@ import (
 )
 
 // websocket is hijack for a client that speaks the websocket protocol, RFC 6455. What
-// is wrong with its handshake is told by the protocol's own answer.
-func (t *takeover) websocket(bool) (net.Conn, []byte, error) {
+// is wrong with its handshake is told by the protocol's own answer, which is the head.
+func (t *takeover) websocket(bool) (conn net.Conn, head, buffered []byte, err error) {
 	if t.taken {
-		return nil, nil, errors.New("the connection was given away before")
+		return nil, nil, nil, errors.New("the connection was given away before")
 	}
 	if !strings.EqualFold(t.r.Header.Get("Upgrade"), "websocket") {
-		return nil, nil, fault.New(fault.Invalid, "attach/ws is for websockets, use attach instead: the request asks for no upgrade to one")
+		return nil, nil, nil, fault.New(fault.Invalid, "attach/ws is for websockets, use attach instead: the request asks for no upgrade to one")
 	}
-	conn, rw, err := http.NewResponseController(t.w).Hijack()
+	taken, rw, err := http.NewResponseController(t.w).Hijack()
 	if err != nil {
-		return nil, nil, fmt.Errorf("the connection cannot become a websocket: %w", err)
+		return nil, nil, nil, fmt.Errorf("the connection cannot become a websocket: %w", err)
 	}
 	t.taken = true
 	s := &socket{ended: make(chan struct{})}
@@ -37,13 +37,13 @@ func (t *takeover) websocket(bool) (net.Conn, []byte, error) {
 			made <- c
 			<-s.ended // the connection is closed when the handler returns
 		}}
-		server.ServeHTTP(hijacked{t.w, conn, rw}, t.r.Request)
+		server.ServeHTTP(hijacked{t.w, taken, rw}, t.r.Request)
 	}()
 	if s.Conn = <-made; s.Conn == nil {
-		return nil, nil, errors.New("the websocket's handshake is wrong")
+		return nil, nil, nil, errors.New("the websocket's handshake is wrong")
 	}
 	s.PayloadType = t.r.version.socketPayload()
-	return s, nil, nil
+	return s, nil, nil, nil
 }
 
 var _ container.Hijack = (*takeover)(nil).websocket

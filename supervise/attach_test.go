@@ -271,6 +271,37 @@ func TestLogsWithoutStream(t *testing.T) {
 	})
 }
 
+// A client misses nothing from the moment on that it is told that it is attached,
+// and gets nothing before.
+func TestHeldAttach(t *testing.T) {
+	b := newBox(t, supervise.Runtime{}, shell(`read x; echo "$x"; read x; echo "$x"`)...)
+	b.cfg.OpenStdin = true
+	b.create(launcher(t, 0))
+	b.start()
+	in := b.attach(supervise.AttachOptions{Stdin: true, Stdout: true})
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, far := os.NewFile(uintptr(pair[0]), "near"), os.NewFile(uintptr(pair[1]), "far")
+	defer far.Close()
+	if err := b.keeper.AttachHeld(b.ctx(), supervise.AttachOptions{Stdout: true}, near, func() error {
+		in.write("one\n")
+		in.until("one\n") // by another client, so it is here, too
+		_, err := near.WriteString("head\n")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	near.Close()
+	in.write("two\n")
+	b.wait(0)
+	b.release()
+	if got, err := io.ReadAll(far); err != nil || string(got) != "head\none\ntwo\n" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
 // A client that stops reading holds the process back, loses nothing, keeps
 // nobody from attaching, and does not keep the exit.
 func TestFrozenClient(t *testing.T) {

@@ -240,6 +240,23 @@ func (k *Keeper) Attach(ctx context.Context, o AttachOptions, conn *os.File) err
 	return k.call(ctx, MethodAttach, o, nil, conn)
 }
 
+// AttachHeld is Attach of a client that is told only then that it is attached: it
+// gets nothing before greet, which tells it, has returned. A process of an older
+// version refuses it with fault.Invalid, and greet is not called.
+func (k *Keeper) AttachHeld(ctx context.Context, o AttachOptions, conn *os.File, greet func() error) error {
+	held, release, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer release.Close()
+	err = k.call(ctx, MethodAttach, o, nil, conn, held)
+	held.Close()
+	if err != nil {
+		return err
+	}
+	return greet()
+}
+
 // Resize sets the size of the terminal of an exec, or with execID "" of the
 // container, in characters.
 func (k *Keeper) Resize(ctx context.Context, execID string, height, width uint16) error {

@@ -38,7 +38,7 @@ const (
 	MethodCreate   = "create"    // CreateRequest, the netns, the shm, clients' sockets, more files to hold → Started
 	MethodCollect  = "collect"   // CollectRequest; instead of create: answered when nothing is left of a dead process's container
 	MethodStart    = "start"     // → Started
-	MethodAttach   = "attach"    // AttachOptions, the client's socket; answered when attached
+	MethodAttach   = "attach"    // AttachOptions, the client's socket, and if it is to get nothing yet a pipe that ends when it may; answered when attached
 	MethodResize   = "resize"    // ResizeRequest
 	MethodSignal   = "signal"    // SignalRequest
 	MethodExec     = "exec"      // ExecConfig, the client's socket or nothing → Started

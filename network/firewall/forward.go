@@ -167,6 +167,32 @@ func RaiseGuard(bridge string, f Family, open bool) error {
 	return nil
 }
 
+// JoinGuard lets what passes within bridges pass, for which the host does not
+// forward: frames between their ports meet the tables too where br_netfilter is
+// on. Where no table stands there is nothing to do.
+func JoinGuard(bridges []string) error {
+	if len(bridges) == 0 {
+		return nil
+	}
+	var elements []nftables.SetElement
+	for _, b := range bridges {
+		elements = append(elements, nftables.SetElement{Key: ifname(b)})
+	}
+	for _, f := range []Family{IP4, IP6} {
+		conn, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		if err := conn.SetAddElements(guardBridges(f), elements); err != nil {
+			return err
+		}
+		if err := conn.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("add bridges to the nftables table %s: %w", guardName, err)
+		}
+	}
+	return nil
+}
+
 // LeaveGuard takes a bridge out of the tables, where they stand and have it.
 func LeaveGuard(bridge string) error {
 	for _, f := range []Family{IP4, IP6} {

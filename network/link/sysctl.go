@@ -14,7 +14,7 @@ import (
 func ReadSysctl(set, name string) (file, value string, err error) {
 	key, value, found := strings.Cut(set, "=")
 	words := strings.Split(key, ".")
-	if !found || len(words) != 5 || words[0] != "net" || words[3] != "IFNAME" {
+	if !found || len(words) != 5 || words[0] != "net" || words[3] != "IFNAME" && words[3] != "ifname" { // Docker's command line makes small letters of it
 		return "", "", fault.New(fault.Invalid, "invalid interface setting %q: want net.X.Y.IFNAME.Z=VALUE, such as net.ipv4.conf.IFNAME.log_martians=1", set)
 	}
 	for _, w := range words {
@@ -34,7 +34,7 @@ func applySysctls(name string, sysctls []string) error {
 			err = os.WriteFile("/proc/sys/net/"+file, []byte(value), 0)
 		}
 		if err != nil {
-			return fault.New(fault.Invalid, "the setting %s cannot be made: %w", strings.Replace(set, "IFNAME", name, 1), err)
+			return fault.New(fault.Invalid, "the setting %s cannot be made: %w", "net."+strings.ReplaceAll(file, "/", ".")+"="+value, err)
 		}
 	}
 	return nil

@@ -9,10 +9,16 @@ import (
 
 // attach connects a client to the container.
 func (k *keeper) attach(o supervise.AttachOptions, files []*os.File) error {
+	var held *os.File
+	if len(files) == 2 {
+		held, files = files[1], files[:1]
+	}
 	s, err := openSession(o, files, k.stdio)
 	if err != nil {
+		held.Close()
 		return err
 	}
+	s.held = held
 	s.closeStdin = k.cfg.StdinOnce
 	return k.admit(s, k.out, "")
 }
@@ -32,6 +38,7 @@ func (k *keeper) admit(s *session, out *output, execID string) error {
 	if k.finished {
 		k.mu.Unlock()
 		s.conn.Close()
+		s.held.Close()
 		return errGone()
 	}
 	k.clients.Add(1)

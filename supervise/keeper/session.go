@@ -37,7 +37,8 @@ type session struct {
 	o     supervise.AttachOptions
 	conn  *os.File
 	rc    syscall.RawConn
-	stdio *stdio // whose stdin the input goes to
+	stdio *stdio   // whose stdin the input goes to
+	held  *os.File // a pipe to whose end everything waits; nil for none
 
 	closeStdin bool   // the end of the input is passed on
 	detached   func() // called on the detach keys
@@ -85,15 +86,33 @@ func newSession(o supervise.AttachOptions, f *os.File, s *stdio) (*session, erro
 // prepare readies the replay. While it runs nothing passes through the output
 // that log belongs to.
 func (s *session) prepare(log *journal) {
-	if !s.o.Logs || log == nil {
+	var replay func() error
+	switch {
+	case s.o.Logs && log != nil:
+		replay = s.replayOf(log)
+	case s.held == nil:
 		return
 	}
-	replay := s.replayOf(log)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.flushing = true
-	s.prelude = replay
+	s.prelude = func() error {
+		s.awaitRelease()
+		if replay == nil {
+			return nil
+		}
+		return replay()
+	}
 	go s.flush()
+}
+
+// awaitRelease waits until the client may get something. The daemon's end is one,
+// too.
+func (s *session) awaitRelease() {
+	if s.held != nil {
+		_, _ = s.held.Read(make([]byte, 1))
+		s.held.Close()
+	}
 }
 
 // replayOf returns the writing of what log has taken in up to now.
