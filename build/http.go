@@ -34,6 +34,9 @@ func (j *Job) http(ctx context.Context, address string, attrs map[string]string)
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "cannot read the address of a file: %w", err)
 	}
+	if u.Host == uploadHost {
+		return j.upload(ctx, u, attrs)
+	}
 	key, err := json.Marshal(attrs)
 	if err != nil {
 		return nil, err

@@ -18,9 +18,9 @@ import (
 // session, and is told of the build as BuildKit's clients are.
 func (h *handler) buildTraced(ctx context.Context, o *classicBuild, out *stream) error {
 	switch {
-	case o.remote == "client-session", o.remote == "":
-	case strings.HasPrefix(o.remote, "upload-request"):
+	case strings.HasPrefix(o.id, "upload-request"), o.remote == "upload-request":
 		return fault.New(fault.NotImplemented, "a context on standard input is not supported this way: use docker buildx, or DOCKER_BUILDKIT=0")
+	case o.remote == "client-session", o.remote == "":
 	default:
 		o.front["context"] = o.remote
 	}

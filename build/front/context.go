@@ -52,7 +52,7 @@ func receive(ctx context.Context, dir string, body io.Reader) error {
 	return err
 }
 
-func (u *unpacked) Client() string { return u.dir }
+func (u *unpacked) Client() string { return "" }
 
 // Directory is the context itself. What a request leaves out is removed: the
 // front end has read its own files before it makes one that leaves out any.
