@@ -22,8 +22,8 @@ type lans struct {
 	segs   []segment // nil when a bridge has come or gone since
 }
 
-func newLans(s *sandboxes) *lans {
-	return &lans{sandboxes: s, byID: map[string]*lan{}, byName: map[string]*lan{}}
+func (n *lans) open(s *sandboxes) {
+	n.sandboxes, n.byID, n.byName = s, map[string]*lan{}, map[string]*lan{}
 }
 
 // join finds the lans that are wanted and keeps them from being removed, until

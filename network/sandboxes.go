@@ -20,8 +20,8 @@ type sandboxes struct {
 	leaving []firewall.Element  // of those that left, still in the table
 }
 
-func newSandboxes() *sandboxes {
-	return &sandboxes{byID: map[string]Sandbox{}, held: map[string]*os.File{}}
+func (k *sandboxes) open() {
+	k.byID, k.held = map[string]Sandbox{}, map[string]*os.File{}
 }
 
 // get gives the sandbox as it is known.

@@ -34,8 +34,8 @@ type Service struct {
 	closed   bool
 
 	working   keylock.Locks[string] // by sandbox or network
-	sandboxes *sandboxes
-	lans      *lans
+	sandboxes sandboxes
+	lans      lans
 	rules     *ruleset
 	remover   *remover
 
@@ -54,11 +54,11 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 	}
 	s := &Service{
 		cfg: c, names: c.Names, events: c.Events, spares: c.Spare,
-		sandboxes: newSandboxes(),
 	}
-	s.lans = newLans(s.sandboxes)
+	s.sandboxes.open()
+	s.lans.open(&s.sandboxes)
 	prefix := link.Prefix(c.Identity, c.Bridge)
-	s.rules = &ruleset{firewall: firewall.New(c.Name), options: c.rules([]string{prefix}), sandboxes: s.sandboxes, segments: s.lans.segments}
+	s.rules = &ruleset{firewall: firewall.New(c.Name), options: c.rules([]string{prefix}), sandboxes: &s.sandboxes, segments: s.lans.segments}
 	defer func() {
 		if err != nil {
 			s.release()
