@@ -74,6 +74,7 @@ type difference struct {
 	dir     stack  // of a directory, the directory
 	emptied bool   // nothing that the directory had before is there any more
 	implied bool   // deleted from such a directory
+	itself  bool   // a directory that is no mere way to a change
 }
 
 // compare calls emit for what differs.
@@ -119,6 +120,7 @@ func (c *comparison) enter(p *pending, now, before stack, differs bool) error {
 		differs = !same || p.emptied
 	}
 	if differs {
+		p.itself = true
 		if err := c.tell(p); err != nil {
 			return err
 		}

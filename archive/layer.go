@@ -14,8 +14,9 @@ import (
 // WriteLayer writes the changes as the uncompressed tar of a layer on top of
 // those below (OCI image specification, layer.md): a deleted name as the
 // whiteout .wh.<name>, a directory of whose former content nothing is left with
-// an opaque marker, and all directories that lead to a change. It tells how many
-// entries there are; none make an archive without any. The same changes give the
+// an opaque marker, and all directories that lead to a change but the root, which
+// is there. It tells how many entries there are; none make an archive without
+// any. The same changes give the
 // same bytes, by whatever means the tree is stored. A new or changed file whose
 // own name would be taken for a whiteout is refused with fault.Invalid, and so are
 // sparse files with more holes than Extract takes.
@@ -23,7 +24,7 @@ func (d Diff) WriteLayer(ctx context.Context, w io.Writer, o WriteOptions) (entr
 	p := newPacker(ctx, w, o)
 	p.layer, p.holes = true, maxHoles
 	err = d.compare(ctx, func(v difference) error {
-		if v.implied {
+		if v.implied || v.path == "" && !v.itself {
 			return nil
 		}
 		entries++

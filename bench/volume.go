@@ -41,6 +41,9 @@ func benchFilled(t *table, ready []*engine, runs int) error {
 	const fill = `mkdir /data; d=0; while [ $d -lt 200 ]; do mkdir /data/$d; f=0; while [ $f -lt 100 ]; do echo $d $f > /data/$d/$f; f=$((f+1)); done; d=$((d+1)); done`
 	var filled, plain []subject
 	for _, e := range ready {
+		if e.name == "podman" { // fills a volume at the start
+			continue
+		}
 		if _, err := try(e.command("run", "--name", "fill", "--network", "none", "busybox", "sh", "-c", fill)); err != nil {
 			t.note("%s: %v", e.name, err)
 			continue
@@ -89,12 +92,12 @@ func benchArchives(t *table, disk string, e *engine, runs int) error {
 		return err
 	}
 	t.compare(fmt.Sprintf("export of %d files", volumeFiles), runs, 0, []subject{
-		{"tare", func() (float64, error) { return try(e.command("volume", "export", "-o", ours, "archived")) }},
+		{"tare volume", func() (float64, error) { return try(e.command("volume", "export", "-o", ours, "archived")) }},
 		{"tar", func() (float64, error) { return try(exec.Command("tar", "-cf", theirs, "-C", source, ".")) }},
 	})
 	target := filepath.Join(disk, "untarred")
 	t.compare(fmt.Sprintf("import of %d files", volumeFiles), runs, 0, []subject{
-		{"tare", func() (float64, error) {
+		{"tare volume", func() (float64, error) {
 			took, err := try(e.command("volume", "import", "imported", theirs))
 			if err == nil {
 				_, err = try(e.command("volume", "rm", "imported"))

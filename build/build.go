@@ -40,8 +40,8 @@ type Store interface {
 	// View says how the chain's tree is mounted to be read.
 	View(ctx context.Context, chain digest.Digest) (snapshot.Mount, error)
 	// Seal makes a layer of what the tree id has beyond the chain that it was
-	// prepared on; nothing may be mounted from it. Without changes the Layer is the
-	// zero one. The tree is used up, unless an error is returned.
+	// prepared on, an empty one if it is nothing; nothing may be mounted from it.
+	// The tree is used up, unless an error is returned.
 	Seal(ctx context.Context, id string, chain digest.Digest, epoch time.Time) (Layer, error)
 	// Discard drops a tree. It is no error when it is gone.
 	Discard(ctx context.Context, id string) error
@@ -53,6 +53,8 @@ type Store interface {
 	Pin(ctx context.Context, chains []digest.Digest) error
 	// Size is what the chain's topmost layer takes on disk, in bytes.
 	Size(ctx context.Context, chain digest.Digest) (int64, error)
+	// Needed lists the chains that images have, with those below them.
+	Needed(ctx context.Context) ([]digest.Digest, error)
 	// Blob opens a blob of the content store.
 	Blob(ctx context.Context, d digest.Digest) (io.ReadCloser, error)
 	// PutBlob stores one; its bytes must have the digest.
@@ -98,9 +100,10 @@ type Transfer struct {
 
 // Layer is one layer of a chain.
 type Layer struct {
-	Chain  digest.Digest // with it on top
-	DiffID digest.Digest
-	Blob   ocispec.Descriptor
+	Chain   digest.Digest // with it on top
+	DiffID  digest.Digest
+	Blob    ocispec.Descriptor
+	Created time.Time `json:",omitzero"` // of one that a build made
 }
 
 // Place is a step's place on the network.
@@ -113,7 +116,7 @@ type Place struct {
 // at the same time, and fail when the client has gone.
 type Session interface {
 	// Client tells clients apart, as far as their files may be kept for the next
-	// build.
+	// build; "" is one who does not come again.
 	Client() string
 	// Local brings a directory of the client's up to date in dir, which is the
 	// same for equal requests: only what changed is sent.
@@ -124,6 +127,12 @@ type Session interface {
 	SSH(ctx context.Context, id string) (net.Conn, error)
 	// Credentials returns what the client has for a registry's host.
 	Credentials(ctx context.Context, host string) (Credentials, error)
+}
+
+// Holder is a Session whose files are on this machine: they are used in place.
+type Holder interface {
+	// Directory returns what Local would make. It stays until the job ends.
+	Directory(ctx context.Context, r LocalRequest) (string, error)
 }
 
 // LocalRequest names files of the client's.

@@ -24,7 +24,8 @@ type cache struct {
 
 	mu      sync.Mutex
 	records map[digest.Digest]*Record
-	pinning sync.Mutex // held while the daemon is told; before mu
+	held    map[digest.Digest]int // by how many jobs
+	pinning sync.Mutex            // held while the daemon is told; before mu
 }
 
 // Record is what is remembered of one operation.
@@ -41,7 +42,7 @@ type Record struct {
 }
 
 func openCache(ctx context.Context, root string, store Store) (*cache, error) {
-	c := &cache{dir: filepath.Join(root, "cache"), store: store, records: map[digest.Digest]*Record{}}
+	c := &cache{dir: filepath.Join(root, "cache"), store: store, records: map[digest.Digest]*Record{}, held: map[digest.Digest]int{}}
 	if err := os.MkdirAll(c.dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -90,6 +91,26 @@ func (c *cache) find(ctx context.Context, key digest.Digest) ([]*output, bool) {
 	used.Uses++
 	c.records[key] = &used
 	return outputs, true
+}
+
+// hold has a record be in use until release.
+func (c *cache) hold(key digest.Digest) (release func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held[key]++
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.held[key]--; c.held[key] == 0 {
+			delete(c.held, key)
+		}
+	}
+}
+
+func (c *cache) inUse(key digest.Digest) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.held[key] > 0
 }
 
 // add remembers what an operation came to.

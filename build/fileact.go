@@ -19,10 +19,8 @@ import (
 
 // What COPY means, wildcards, patterns and modes, has one definition, BuildKit's
 // package fsutil/copy. It works on paths, so it is given trees that nobody else
-// can change or reach: mounts of our own, without device files, by descriptor.
-
-// at is the path of a tree that this process alone can use.
-func (t *tree) at() string { return fdPath(t.root) }
+// can change or reach: mounts of our own, without device files, in a mount
+// namespace of one thread.
 
 // place resolves a path of the tree, following links inside, but for the last
 // part if it is a link that should be replaced. What is missing is no error.
@@ -251,7 +249,7 @@ func (f *filing) copy(ctx context.Context, t *workTree, a *pb.FileAction, c *pb.
 	}
 	names := []string{src}
 	if c.AllowWildcard {
-		if names, err = copy.ResolveWildcards(from.at(), src, c.FollowSymlink); err != nil {
+		if names, err = copy.ResolveWildcards(from.path, src, c.FollowSymlink); err != nil {
 			return f.inside(err, from, t.tree)
 		}
 		if len(names) == 0 && !c.AllowEmptyWildcard {
@@ -267,7 +265,7 @@ func (f *filing) copy(ctx context.Context, t *workTree, a *pb.FileAction, c *pb.
 				continue
 			}
 		}
-		if err := copy.Copy(ctx, from.at(), name, t.tree.at(), dst, copyOptions(c, chown)); err != nil {
+		if err := copy.Copy(ctx, from.path, name, t.tree.path, dst, copyOptions(c, chown)); err != nil {
 			return f.inside(err, from, t.tree)
 		}
 	}
@@ -303,7 +301,7 @@ func (f *filing) inside(err error, trees ...*tree) error {
 	var pe *fs.PathError
 	if errors.As(err, &pe) {
 		for _, t := range trees {
-			pe.Path = strings.TrimPrefix(pe.Path, t.at())
+			pe.Path = strings.TrimPrefix(pe.Path, t.path)
 		}
 	}
 	return err
@@ -322,9 +320,13 @@ func (f *filing) secondary(ctx context.Context, a *pb.FileAction) (*tree, func()
 		}
 		return t.tree, func() {}, nil
 	}
-	t, err := f.job.solver.open(ctx, f.inputs[n])
+	solver := f.job.solver
+	t, err := solver.openAs(ctx, f.inputs[n], unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC)
 	if err != nil {
 		return nil, nil, err
+	}
+	if err := t.attach(solver.placesDir()); err != nil {
+		return nil, nil, errors.Join(err, t.Close())
 	}
 	return t, func() { t.Close() }, nil
 }

@@ -51,8 +51,17 @@ type workTree struct {
 }
 
 // files carries a file operation out.
-func (j *Job) files(ctx context.Context, v *vertex, op *pb.FileOp, inputs []*output) (outputs []*output, err error) {
+func (j *Job) files(ctx context.Context, op *pb.FileOp, inputs []*output) (outputs []*output, err error) {
 	f := &filing{job: j, op: op, inputs: inputs}
+	err = inPlace(j.solver.placesDir(), func() error {
+		outputs, err = f.run(ctx)
+		return err
+	})
+	return outputs, err
+}
+
+func (f *filing) run(ctx context.Context) (outputs []*output, err error) {
+	op := f.op
 	defer func() {
 		if e := f.drop(context.WithoutCancel(ctx)); err == nil {
 			err = e
@@ -115,10 +124,13 @@ func (f *filing) target(ctx context.Context, a *pb.FileAction) (*workTree, error
 	if err != nil {
 		return nil, err
 	}
-	if t.tree, err = mounted(m); err != nil {
-		return nil, errors.Join(err, f.job.solver.Store.Discard(ctx, t.id))
+	if t.tree, err = mounted(m); err == nil {
+		if err = t.tree.attach(f.job.solver.placesDir()); err == nil {
+			return t, nil
+		}
+		t.tree.Close()
 	}
-	return t, nil
+	return nil, errors.Join(err, f.job.solver.Store.Discard(context.WithoutCancel(ctx), t.id))
 }
 
 // seal makes a layer of a tree.

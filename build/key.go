@@ -3,12 +3,14 @@ package build
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -16,11 +18,13 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/tarehq/tare/fault"
 )
 
 // keyVersion is part of every key, and raised when an operation comes to
 // something else than before.
-const keyVersion = "1"
+const keyVersion = "3"
 
 // key says what makes a vertex equal to another: what it does, by its definition
 // without what does not change the result, and what it does it to. Of files that
@@ -59,7 +63,8 @@ func (j *Job) key(ctx context.Context, v *vertex, inputs []*output) (digest.Dige
 
 // selector is a part of a tree.
 type selector struct {
-	path             string // may have wildcards
+	path             string
+	wildcards        bool // the path may have some
 	include, exclude []string
 	follow           bool // of a link, what it leads to
 }
@@ -96,7 +101,7 @@ func contentInputs(op *pb.Op) map[int][]selector {
 		for _, a := range f.Actions {
 			if c := a.GetCopy(); c != nil && a.SecondaryInput >= 0 && a.SecondaryInput < int64(len(op.Inputs)) && !used[a.SecondaryInput] {
 				i := int(a.SecondaryInput)
-				found[i] = append(found[i], selector{c.Src, c.IncludePatterns, c.ExcludePatterns, c.FollowSymlink})
+				found[i] = append(found[i], selector{c.Src, c.AllowWildcard, c.IncludePatterns, c.ExcludePatterns, c.FollowSymlink})
 			}
 		}
 	}
@@ -115,13 +120,20 @@ func (s *Solver) content(ctx context.Context, o *output, selectors []selector) (
 	for _, sel := range selectors {
 		// Patterns are part of the definition; what they leave out makes the key
 		// narrower than need be, and not wrong.
-		names, err := t.glob(sel.path)
-		if err != nil {
-			return "", err
+		names := []string{sel.path}
+		if sel.wildcards {
+			var err error
+			if names, err = t.glob(sel.path); err != nil {
+				return "", err
+			}
 		}
 		fmt.Fprintf(h, "select %q\n", sel.path)
 		for _, name := range names {
-			if err := hashTree(ctx, h, t, name, sel.follow); err != nil {
+			err := hashTree(ctx, h, t, name, sel.follow)
+			if errors.Is(err, fs.ErrNotExist) { // in BuildKit's words
+				err = fault.New(fault.NotFound, "failed to compute cache key: failed to calculate checksum of ref %s: %q: not found", o.title(), name)
+			}
+			if err != nil {
 				return "", err
 			}
 		}
@@ -132,6 +144,14 @@ func (s *Solver) content(ctx context.Context, o *output, selectors []selector) (
 		}
 	}
 	return digest.NewDigest(digest.SHA256, h), nil
+}
+
+// title names an output in an error.
+func (o *output) title() string {
+	if o.dir != "" {
+		return filepath.Base(filepath.Dir(o.dir))
+	}
+	return o.chain().String()
 }
 
 // hashTree hashes a file, or a directory with what is in it.
@@ -176,12 +196,26 @@ func hashEntry(ctx context.Context, h hash.Hash, f *os.File, shown string) error
 	return nil
 }
 
-// attributes that are content. Others are the host's own.
+// hashAttributes hashes the attributes that are content: capabilities and the
+// user's. Others are the host's own.
 func hashAttributes(h hash.Hash, f *os.File) error {
-	buf := make([]byte, 64<<10)
-	n, err := unix.Getxattr(fdPath(f), "security.capability", buf)
-	if err == nil {
-		fmt.Fprintf(h, " capability %x", buf[:n])
+	list := make([]byte, 64<<10)
+	n, err := unix.Listxattr(fdPath(f), list)
+	if err != nil || n == 0 {
+		return nil // the file system has none
+	}
+	names := strings.Split(strings.TrimRight(string(list[:n]), "\x00"), "\x00")
+	slices.Sort(names)
+	value := make([]byte, 64<<10)
+	for _, name := range names {
+		if name != "security.capability" && !strings.HasPrefix(name, "user.") {
+			continue
+		}
+		n, err := unix.Getxattr(fdPath(f), name, value)
+		if err != nil {
+			return &fs.PathError{Op: "getxattr", Path: f.Name(), Err: err}
+		}
+		fmt.Fprintf(h, " %q %x", name, value[:n])
 	}
 	return nil
 }

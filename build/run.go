@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -23,7 +22,7 @@ import (
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/idgen"
 	"github.com/tarehq/tare/internal/undo"
-	"github.com/tarehq/tare/network"
+	"github.com/tarehq/tare/network/files"
 	"github.com/tarehq/tare/snapshot"
 	"github.com/tarehq/tare/supervise"
 )
@@ -45,6 +44,10 @@ type step struct {
 	place  Place
 	netNS  *os.File
 	mounts []specs.Mount
+	trees  []supervise.Mount // that mounts show
+	caches map[*pb.Mount]*tree
+	stubs  []stub   // mount points that the tree lacks
+	secret []string // environment
 }
 
 // run carries a RUN out: a container on a tree of its own, whose changes become a
@@ -74,6 +77,9 @@ func (j *Job) run(ctx context.Context, v *vertex, op *pb.ExecOp, inputs []*outpu
 	if e := s.back.Run(); err == nil {
 		err = e
 	}
+	if err == nil {
+		err = s.cleanStubs()
+	}
 	if err != nil {
 		return nil, errors.Join(err, store.Discard(clean, s.id))
 	}
@@ -90,8 +96,8 @@ func (j *Job) seal(ctx context.Context, id string, base *output) (*output, error
 	if err != nil {
 		return nil, errors.Join(err, j.solver.Store.Discard(context.WithoutCancel(ctx), id))
 	}
-	if layer.DiffID == "" {
-		return &output{layers: base.layers}, nil
+	if layer.Created = time.Now().UTC(); !j.options.Epoch.IsZero() {
+		layer.Created = j.options.Epoch
 	}
 	return &output{layers: append(slices.Clone(base.layers), layer)}, nil
 }
@@ -278,7 +284,7 @@ func (s *step) connect(ctx context.Context) (err error) {
 
 // config writes config.json and says what the supervising process must know.
 func (s *step) config(ctx context.Context) (supervise.Config, error) {
-	c := supervise.Config{ID: s.id, Dir: s.dir, Log: supervise.Log{Driver: "none"}, NetNS: s.netNS,
+	c := supervise.Config{ID: s.id, Dir: s.dir, Log: supervise.Log{Driver: "none"}, NetNS: s.netNS, Mounts: s.trees,
 		Rootfs: supervise.Rootfs{Dir: s.root.Dir, Lower: s.root.Lower, Upper: s.root.Upper, Work: s.root.Work, Volatile: true, ReadOnly: s.root.ReadOnly}}
 	in, err := s.input(ctx)
 	if err != nil {
@@ -309,7 +315,7 @@ func (s *step) env() []string {
 			}
 		}
 	}
-	return env
+	return append(env, s.secret...)
 }
 
 // input is the step as a container's request: it has the isolation of any other.
@@ -350,7 +356,7 @@ func (s *step) input(_ context.Context) (spec.Input, error) {
 
 // hostFiles writes the step's hosts and resolv.conf.
 func (s *step) hostFiles(in *spec.Input) error {
-	file := network.HostsFile{Hostname: in.UTSName}
+	file := files.HostsFile{Hostname: in.UTSName}
 	for _, h := range s.op.Meta.GetExtraHosts() {
 		file.Extra = append(file.Extra, h.Host+"="+h.IP)
 	}
@@ -358,16 +364,16 @@ func (s *step) hostFiles(in *spec.Input) error {
 	if s.place.Address.IsValid() {
 		file.Addresses = []netip.Addr{s.place.Address}
 	}
-	hosts, err := network.Hosts(file)
+	hosts, err := files.Hosts(file)
 	if err != nil {
 		return err
 	}
-	own, err := network.HostResolvConf()
+	own, err := files.HostResolvConf()
 	if err != nil {
 		return err
 	}
 	in.Hosts, in.ResolvConf = filepath.Join(s.dir, "hosts"), filepath.Join(s.dir, "resolv.conf")
-	resolv := network.ResolvConf(own, nil, nil, nil, false)
+	resolv := files.ResolvConf(own, nil, nil, nil, false)
 	if s.op.Network == pb.NetMode_HOST {
 		resolv = own
 	}
@@ -385,59 +391,4 @@ func lookUpUser(trees []string, who string) (spec.Identity, error) {
 		files[i] = data
 	}
 	return spec.User(who, files[0], files[1], nil)
-}
-
-// mount makes ready what the step has beside its root.
-func (s *step) mount(ctx context.Context) error {
-	for i, m := range s.op.Mounts {
-		if m.Dest == pb.RootMount {
-			continue
-		}
-		mount, err := s.mountOne(ctx, i, m)
-		if err != nil {
-			return fmt.Errorf("the mount %s of the step: %w", m.Dest, err)
-		}
-		if mount != nil {
-			s.mounts = append(s.mounts, *mount)
-		}
-	}
-	return nil
-}
-
-func (s *step) mountOne(ctx context.Context, i int, m *pb.Mount) (*specs.Mount, error) {
-	dest := m.Dest
-	if !path.IsAbs(dest) {
-		dest = path.Join("/", s.op.Meta.GetCwd(), dest)
-	}
-	switch m.MountType {
-	case pb.MountType_TMPFS:
-		options := []string{"nosuid", "nodev", "noexec"}
-		if size := m.TmpfsOpt.GetSize(); size > 0 {
-			options = append(options, fmt.Sprintf("size=%d", size))
-		}
-		return &specs.Mount{Destination: dest, Type: "tmpfs", Source: "tmpfs", Options: options}, nil
-	case pb.MountType_SECRET:
-		return s.secret(ctx, i, m, dest)
-	}
-	return nil, fault.New(fault.NotImplemented, "RUN --mount=type=%s is not supported yet", strings.ToLower(m.MountType.String()))
-}
-
-// secret binds a file that only this step sees.
-func (s *step) secret(ctx context.Context, i int, m *pb.Mount, dest string) (*specs.Mount, error) {
-	o := m.SecretOpt
-	data, err := s.job.session.Secret(ctx, o.GetID())
-	if errors.Is(err, fault.NotFound) && o.GetOptional() {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	name := filepath.Join(s.dir, fmt.Sprintf("secret%d", i)) // below the exec root, which is memory
-	if err := os.WriteFile(name, data, 0o600); err != nil {
-		return nil, err
-	}
-	if err := errors.Join(os.Chmod(name, os.FileMode(o.GetMode())&0o777), os.Chown(name, int(o.GetUid()), int(o.GetGid()))); err != nil {
-		return nil, err
-	}
-	return &specs.Mount{Destination: dest, Type: "bind", Source: name, Options: []string{"bind", "ro", "nosuid", "nodev", "noexec"}}, nil
 }

@@ -2,6 +2,8 @@ package build
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"time"
@@ -27,7 +29,8 @@ type Config struct {
 type Solver struct {
 	Config
 	cache   *cache
-	sources *locals
+	sources shelf // clients' files, and others from outside
+	caches  *caches
 	running chan struct{} // places of RUN steps
 
 	mu      sync.Mutex
@@ -47,12 +50,28 @@ type flight struct {
 func Open(ctx context.Context, c Config) (*Solver, error) {
 	s := &Solver{Config: c, running: make(chan struct{}, 2*runtime.NumCPU()), flights: map[digest.Digest]*flight{}}
 	var err error
-	if s.sources, err = openLocals(c.Root); err != nil {
+	s.sources = newShelf(c.Root, "sources")
+	if err = s.sources.open(); err != nil {
+		return nil, err
+	}
+	if s.caches, err = openCaches(c.Root); err != nil {
+		return nil, err
+	}
+	if err := os.RemoveAll(s.scratchDir()); err != nil { // of an earlier process
+		return nil, err
+	}
+	if err := os.MkdirAll(s.placesDir(), 0o700); err != nil {
 		return nil, err
 	}
 	s.cache, err = openCache(ctx, c.Root, c.Store)
 	return s, err
 }
+
+// scratchDir holds what steps write that nobody keeps.
+func (s *Solver) scratchDir() string { return filepath.Join(s.Root, "scratch") }
+
+// placesDir is where threads with mounts of their own mount trees.
+func (s *Solver) placesDir() string { return filepath.Join(s.Root, "scratch", "places") }
 
 // Job is one build: what its client lends and wants to be told.
 type Job struct {
@@ -65,6 +84,7 @@ type Job struct {
 	vertices map[digest.Digest]*solving
 	told     map[digest.Digest]bool
 	ends     []func()
+	dirs     map[string]*kept // of files from outside
 }
 
 // Close ends a job, whose results are not to be read any more.
@@ -98,7 +118,7 @@ type JobOptions struct {
 // Job begins a build.
 func (s *Solver) Job(session Session, progress Progress, o JobOptions) *Job {
 	return &Job{solver: s, session: session, progress: progress, options: o,
-		vertices: map[digest.Digest]*solving{}, told: map[digest.Digest]bool{}}
+		vertices: map[digest.Digest]*solving{}, told: map[digest.Digest]bool{}, dirs: map[string]*kept{}}
 }
 
 // output is a result of a vertex: a chain of layers, or a directory of files
@@ -272,6 +292,7 @@ func (j *Job) perform(ctx context.Context, v *vertex, inputs []*output) (outputs
 	if err != nil {
 		return nil, false, err
 	}
+	j.atEnd(j.solver.cache.hold(key))
 	if !v.meta.GetIgnoreCache() {
 		if outputs, ok := j.solver.cache.find(ctx, key); ok {
 			return outputs, true, nil
@@ -295,7 +316,7 @@ func (j *Job) execute(ctx context.Context, v *vertex, inputs []*output) ([]*outp
 	case *pb.Op_Exec:
 		return j.run(ctx, v, op.Exec, inputs)
 	case *pb.Op_File:
-		return j.files(ctx, v, op.File, inputs)
+		return j.files(ctx, op.File, inputs)
 	case *pb.Op_Passthrough:
 		return nil, fault.New(fault.NotImplemented, "the operation passthrough is not supported")
 	case *pb.Op_Merge:
@@ -351,4 +372,4 @@ func (s *Solver) once(ctx context.Context, key digest.Digest, do func(context.Co
 var emptyKey = digest.FromString("empty")
 
 // recordType is what BuildKit calls a record of the vertex.
-func (v *vertex) recordType() string { return "regular" }
+func (v *vertex) recordType() string { return TypeRegular }

@@ -3,6 +3,7 @@ package build
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,6 +25,12 @@ func (j *Job) source(ctx context.Context, v *vertex, s *pb.SourceOp) (*output, b
 		return o, false, err
 	case "local":
 		o, err := j.local(ctx, rest, s.Attrs)
+		return o, false, err
+	case "http", "https":
+		o, err := j.http(ctx, s.Identifier, s.Attrs)
+		return o, false, err
+	case "git":
+		o, err := j.git(ctx, rest, s.Attrs)
 		return o, false, err
 	}
 	return nil, false, fault.New(fault.NotImplemented, "the source %s is not supported yet", s.Identifier)
@@ -79,41 +86,53 @@ func (j *Job) transfer(vertex digest.Digest, t Transfer) {
 	j.progress.Status(TaskStatus{ID: t.ID, Vertex: vertex, Name: t.Action, Current: t.Current, Total: t.Total})
 }
 
-// locals are the copies of clients' directories, below <root>/local: one for
-// each directory of each client, brought up to date by each build that wants it.
-type locals struct {
+// kept is a directory that a job has.
+type kept struct {
+	mu  sync.Mutex // held while it is brought up to date
 	dir string
-
-	mu   sync.Mutex
-	busy map[string]*sync.RWMutex
 }
 
-func openLocals(root string) (*locals, error) {
-	l := &locals{dir: filepath.Join(root, "local"), busy: map[string]*sync.RWMutex{}}
-	return l, os.MkdirAll(l.dir, 0o700)
-}
-
-// update brings a copy up to date. It stays as it is until release is called.
-func (l *locals) update(ctx context.Context, key string, bring func(dir string) error) (dir string, release func(), err error) {
-	l.mu.Lock()
-	lock := l.busy[key]
-	if lock == nil {
-		lock = new(sync.RWMutex)
-		l.busy[key] = lock
+// keptDir gives the job a directory of its own for the files that a key names,
+// until it ends: one that an earlier build left, if no other has it. bring brings
+// it up to date, once in a job. What is not to be kept goes with the job.
+func (j *Job) keptDir(ctx context.Context, title, key string, keep bool, bring func(dir string, a *about) error) (*output, error) {
+	id := digest.FromString(title + "\x00" + key).Encoded()
+	j.mu.Lock()
+	k := j.dirs[id]
+	if k == nil {
+		k = &kept{}
+		j.dirs[id] = k
 	}
-	l.mu.Unlock()
-	dir = filepath.Join(l.dir, digest.FromString(key).Encoded())
-	lock.Lock()
-	err = os.MkdirAll(dir, 0o700)
-	if err == nil {
-		err = bring(dir)
+	j.mu.Unlock()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.dir != "" {
+		return &output{dir: k.dir}, nil
 	}
-	lock.Unlock()
+	shelf := &j.solver.sources
+	name, release, err := shelf.hold(ctx, id, pb.CacheSharingOpt_PRIVATE)
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
-	lock.RLock()
-	return dir, lock.RUnlock, nil
+	j.atEnd(func() {
+		release()
+		if !keep {
+			_, _ = shelf.drop(name) // or else a prune
+		}
+	})
+	dir := filepath.Join(shelf.dir, name, "tree")
+	// A step that mounts it may have a user of its own; nobody gets past the shelf.
+	if err := errors.Join(os.MkdirAll(dir, 0o755), os.Chmod(dir, 0o755)); err != nil {
+		return nil, err
+	}
+	a := shelf.about(name)
+	err = bring(dir, &a)
+	a.used(title)
+	if err := errors.Join(err, shelf.tell(name, a)); err != nil {
+		return nil, err
+	}
+	k.dir = dir
+	return &output{dir: dir}, nil
 }
 
 // local has the client's files here.
@@ -128,14 +147,14 @@ func (j *Job) local(ctx context.Context, name string, attrs map[string]string) (
 			}
 		}
 	}
+	if h, ok := j.session.(Holder); ok {
+		dir, err := h.Directory(ctx, r)
+		return &output{dir: dir}, err
+	}
 	key, err := json.Marshal(r)
 	if err != nil {
 		return nil, err
 	}
-	dir, release, err := j.solver.sources.update(ctx, j.session.Client()+string(key), func(dir string) error { return j.session.Local(ctx, r, dir) })
-	if err != nil {
-		return nil, err
-	}
-	j.atEnd(release)
-	return &output{dir: dir}, nil
+	client := j.session.Client()
+	return j.keptDir(ctx, "local source for "+name, client+string(key), client != "", func(dir string, _ *about) error { return j.session.Local(ctx, r, dir) })
 }

@@ -12,15 +12,25 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/overlayfs"
+	"github.com/tarehq/tare/internal/thread"
 	"github.com/tarehq/tare/snapshot"
 )
 
 // tree is a directory with all below it, to read or to change, reached through
 // its root's descriptor alone. It may be hostile: links are followed inside only.
-type tree struct{ root *os.File }
+type tree struct {
+	root *os.File
+	path string // where it is mounted, if somewhere: see inPlace
+}
 
 // Close lets it go.
-func (t *tree) Close() error { return t.root.Close() }
+func (t *tree) Close() error {
+	err := t.root.Close()
+	if t.path != "" {
+		err = errors.Join(err, os.NewSyscallError("umount", unix.Unmount(t.path, unix.UMOUNT_NOFOLLOW)), os.Remove(t.path))
+	}
+	return err
+}
 
 // Root is the root directory as a place (O_PATH).
 func (t *tree) Root() *os.File { return t.root }
@@ -29,18 +39,31 @@ func (t *tree) Root() *os.File { return t.root }
 func (s *Solver) open(ctx context.Context, o *output) (*tree, error) {
 	if o.dir != "" {
 		f, err := os.Open(o.dir)
-		return &tree{f}, err
+		return &tree{root: f}, err
+	}
+	return s.openAs(ctx, o, unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC)
+}
+
+// openAs opens an output to read as a mount with the MOUNT_ATTR_ flags.
+func (s *Solver) openAs(ctx context.Context, o *output, attr int) (*tree, error) {
+	if o.dir != "" {
+		return mountedAs(snapshot.Mount{Dir: o.dir, ReadOnly: true}, attr)
 	}
 	m, err := s.Store.View(ctx, o.chain())
 	if err != nil {
 		return nil, err
 	}
-	return mounted(m)
+	return mountedAs(m, attr)
 }
 
 // mounted opens what a mount shows, as a mount that no path leads to.
 func mounted(m snapshot.Mount) (*tree, error) {
-	attr, fd := unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, -1
+	return mountedAs(m, unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC)
+}
+
+// mountedAs does so with the MOUNT_ATTR_ flags.
+func mountedAs(m snapshot.Mount, attr int) (*tree, error) {
+	fd := -1
 	if m.ReadOnly {
 		attr |= unix.MOUNT_ATTR_RDONLY
 	}
@@ -56,7 +79,7 @@ func mounted(m snapshot.Mount) (*tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tree{os.NewFile(uintptr(fd), "/")}, nil
+	return &tree{root: os.NewFile(uintptr(fd), "/")}, nil
 }
 
 // openPath opens a file below the root as a place (O_PATH).
@@ -134,4 +157,41 @@ func (t *tree) fitting(dir, pattern string) (list []string, err error) {
 		}
 	}
 	return list, err
+}
+
+// inPlace calls do on a thread that has a mount namespace of its own, in which
+// dir, an empty directory, is a place for mounts that nobody else sees and that
+// end with do.
+func inPlace(dir string, do func() error) (err error) {
+	thread.Own(func() bool {
+		if err = ownMounts(dir); err == nil {
+			err = do()
+		}
+		return false
+	})
+	return err
+}
+
+func ownMounts(dir string) error {
+	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+		return os.NewSyscallError("unshare", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return os.NewSyscallError("mount", err)
+	}
+	return os.NewSyscallError("mount", unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=700"))
+}
+
+// attach gives a mounted tree a path, for those who need one. It is called, and
+// the tree is closed, by what inPlace calls.
+func (t *tree) attach(dir string) error {
+	path, err := os.MkdirTemp(dir, "")
+	if err != nil {
+		return err
+	}
+	if err := unix.MoveMount(int(t.root.Fd()), "", unix.AT_FDCWD, path, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return os.NewSyscallError("move_mount", err)
+	}
+	t.path = path
+	return nil
 }

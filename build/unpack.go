@@ -55,7 +55,15 @@ func (f *filing) unpack(ctx context.Context, from *tree, name string, to *tree, 
 		return true, err
 	}
 	defer root.Close()
-	if _, err := archive.Extract(ctx, root, in, archive.Options{}); err != nil {
+	o := archive.Options{Whiteouts: archive.NoWhiteouts} // it is no layer
+	asked, err := chown(&copy.User{UID: -1, GID: -1})
+	if err != nil {
+		return true, err
+	}
+	if asked.UID >= 0 {
+		o.Owner = &archive.Owner{UID: uint32(asked.UID), GID: uint32(asked.GID)}
+	}
+	if _, err := archive.Extract(ctx, root, in, o); err != nil {
 		return true, fault.New(fault.Invalid, "cannot unpack %s: %w", path.Base(name), err)
 	}
 	_, err = io.Copy(io.Discard, in)

@@ -66,7 +66,7 @@ func run(ctx context.Context, s *command.Session, args []string) error {
 		return complete(ctx, s, words[1:])
 	}
 	e, used, noun := find(words)
-	if e == nil {
+	if e == nil || byPlugin(s, words) {
 		if args := pluginArgs(words, noun); args != nil {
 			return runPlugin(s, words, args)
 		}

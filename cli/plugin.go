@@ -36,6 +36,20 @@ func pluginArgs(words []string, noun bool) []string {
 	return words
 }
 
+// byPlugin tells whether a command of our own is carried out by a plugin: build is
+// by buildx, which knows more of it, where that is installed and DOCKER_BUILDKIT
+// is not 0.
+func byPlugin(s *command.Session, words []string) bool {
+	if words[0] != "build" && (len(words) < 2 || words[0] != "image" || words[1] != "build") {
+		return false
+	}
+	if s.Getenv("DOCKER_BUILDKIT") == "0" {
+		return false
+	}
+	_, err := plugin.Find(s, "buildx")
+	return err == nil
+}
+
 // runPlugin becomes the plugin that carries out the words as args. A word that
 // names none is no command.
 func runPlugin(s *command.Session, words, args []string) error {

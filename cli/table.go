@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"github.com/tarehq/tare/cli/build"
 	"github.com/tarehq/tare/cli/command"
 	"github.com/tarehq/tare/cli/container"
 	"github.com/tarehq/tare/cli/contexts"
@@ -39,7 +40,7 @@ var groups = [...]group{
 }
 
 // common are the commands that tare --help shows first.
-var common = [...]string{"run", "exec", "ps", "pull", "push", "images", "login", "logout", "search", "version", "info"}
+var common = [...]string{"run", "exec", "ps", "build", "pull", "push", "images", "login", "logout", "search", "version", "info"}
 
 var table = [...]entry{
 	{"container", "attach", nil, []string{"attach"}, "Attach local standard input, output, and error streams to a running container", container.Attach},
@@ -77,6 +78,7 @@ var table = [...]entry{
 	{"context", "update", nil, nil, "Update a context", contexts.Update},
 	{"context", "use", nil, nil, "Set the current docker context", contexts.Use},
 	{"image", "bootstrap", nil, nil, "Make a minimal image from a distribution's packages", image.Bootstrap},
+	{"image", "build", nil, []string{"build"}, "Build an image from a Dockerfile", build.Build},
 	{"image", "history", nil, []string{"history"}, "Show the history of an image", image.History},
 	{"image", "import", nil, []string{"import"}, "Import the contents from a tarball to create a filesystem image", image.Import},
 	{"image", "inspect", nil, nil, "Display detailed information on one or more images", system.InspectImage},

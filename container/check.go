@@ -14,6 +14,7 @@ import (
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/procfs"
 	"github.com/tarehq/tare/network"
+	"github.com/tarehq/tare/network/files"
 )
 
 // minMemory is the least limit that Docker takes, in bytes.
@@ -73,7 +74,7 @@ func (c *creation) check() error {
 	if _, err := spec.Build(spec.Input{ID: "check", Config: config, HostConfig: h, Mounts: mounts, Path: "check"}); err != nil {
 		return err
 	}
-	if _, err := network.Hosts(network.HostsFile{Extra: h.ExtraHosts, HostGateways: s.cfg.hostGateways()}); err != nil {
+	if _, err := files.Hosts(files.HostsFile{Extra: h.ExtraHosts, HostGateways: s.cfg.hostGateways()}); err != nil {
 		return err
 	}
 	return nil

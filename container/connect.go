@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"slices"
 
@@ -106,6 +107,7 @@ func (c *connection) add(ctx context.Context, p place) (err error) {
 	if err != nil {
 		return err
 	}
+	want.WithoutIPv6 = withoutIPv6(&r)
 	netns, err := c.netns()
 	if err != nil {
 		return err
@@ -169,17 +171,17 @@ func (c *connection) record(ctx context.Context, after network.Sandbox) error {
 	if err := c.relay(ctx, &after); err != nil {
 		return err
 	}
-	if err := keepSandbox(s.bundles.path(r.ID), &after); err != nil {
-		return err
+	err := keepSandbox(s.bundles.path(r.ID), &after)
+	if err == nil {
+		_, err = s.store.note(r.ID, func(p *Progress) error {
+			if !p.State.Up() || !p.StartedAt.Equal(r.StartedAt) {
+				return errOver
+			}
+			p.Sandbox, p.NetworkIDs = &after, networkIDs(&after)
+			return nil
+		})
 	}
-	_, err := s.store.note(r.ID, func(p *Progress) error {
-		if !p.State.Up() || !p.StartedAt.Equal(r.StartedAt) {
-			return errOver
-		}
-		p.Sandbox, p.NetworkIDs = &after, networkIDs(&after)
-		return nil
-	})
-	if errors.Is(err, errOver) {
+	if errors.Is(err, errOver) || errors.Is(err, fs.ErrNotExist) { // the bundle goes with the run
 		return detach(ctx, s.cfg.Networks, &after)
 	}
 	return err

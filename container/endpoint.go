@@ -85,6 +85,7 @@ func networkRequest(r *Record, daemon *Settings) (network.Request, error) {
 		if err != nil {
 			return req, err
 		}
+		want.WithoutIPv6 = withoutIPv6(r)
 		req.Wants = append(req.Wants, want)
 	}
 	ports, err := wantedPorts(r.HostConfig.PortBindings, r.Config.ExposedPorts, r.HostConfig.PublishAllPorts)
@@ -98,6 +99,11 @@ func networkRequest(r *Record, daemon *Settings) (network.Request, error) {
 	}
 	req.Ports = ports
 	return req, nil
+}
+
+// withoutIPv6 tells whether the container switches IPv6 off.
+func withoutIPv6(r *Record) bool {
+	return r.HostConfig.Sysctls["net.ipv6.conf.all.disable_ipv6"] == "1"
 }
 
 // onBridge is the container's endpoint on the default bridge, whose links are

@@ -95,7 +95,7 @@ func (f *furnishing) inherited(from []string, taken map[string]bool) ([]spec.Mou
 			return nil, forCreate(err)
 		}
 		for _, m := range other.mounts() {
-			if m.Type == mount.TypeTmpfs || taken[m.Destination] {
+			if taken[m.Destination] {
 				continue
 			}
 			m.ReadOnly, m.NoCopy, m.Mode = m.ReadOnly || readOnly, true, ""

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/network"
+	"github.com/tarehq/tare/network/files"
 )
 
 // maxHosts bounds a hosts file, which the container may write, in bytes.
@@ -85,7 +86,7 @@ func (c *connection) tellFiles(before, after *network.Sandbox, e *network.Endpoi
 	if err != nil {
 		return err
 	}
-	names := network.OwnNames(name, r.Config.Domainname)
+	names := files.OwnNames(name, r.Config.Domainname)
 	err = edit(s.store.path(r.ID, "hosts"), func(old []byte) []byte {
 		if len(old) > 0 && old[len(old)-1] != '\n' {
 			old = append(old, '\n')

@@ -4,12 +4,12 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 
 	wire "github.com/moby/moby/api/types/container"
 
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/network"
+	"github.com/tarehq/tare/network/files"
 )
 
 // writeHostFiles writes hosts, hostname and resolv.conf beside the record, as
@@ -65,7 +65,7 @@ func (s *store) hostFiles(id string, in *spec.Input) {
 
 func (b *bundle) hosts(name string) ([]byte, error) {
 	r := b.r
-	file := network.HostsFile{Extra: r.HostConfig.ExtraHosts, HostGateways: b.containers.cfg.hostGateways(),
+	file := files.HostsFile{Extra: r.HostConfig.ExtraHosts, HostGateways: b.containers.cfg.hostGateways(),
 		Hostname: name, Domainname: r.Config.Domainname, NoIPv6: r.HostConfig.Sysctls["net.ipv6.conf.all.disable_ipv6"] == "1"}
 	if r.HostConfig.NetworkMode.IsHost() {
 		base, err := os.ReadFile("/etc/hosts")
@@ -86,7 +86,7 @@ func (b *bundle) hosts(name string) ([]byte, error) {
 			file.Addresses = append(file.Addresses, ownAddresses(&b.net.sandbox.Endpoints[i])...)
 		}
 	}
-	return network.Hosts(file)
+	return files.Hosts(file)
 }
 
 // ownAddresses are those of the endpoint that have names in the hosts file.
@@ -129,7 +129,7 @@ func resolver(h *wire.HostConfig, daemon *Settings) network.Resolver {
 
 // resolvConf is the container's file on the networks of b, nil for none.
 func resolvConf(h *wire.HostConfig, daemon *Settings, b *network.Sandbox) ([]byte, error) {
-	host, err := network.HostResolvConf()
+	host, err := files.HostResolvConf()
 	if err != nil {
 		return nil, err
 	}
@@ -137,16 +137,16 @@ func resolvConf(h *wire.HostConfig, daemon *Settings, b *network.Sandbox) ([]byt
 	dns := addresses(r.Servers)
 	switch {
 	case h.NetworkMode.IsHost():
-		return network.ResolvConfHostMode(host, dns, r.Search, r.Options), nil
+		return files.ResolvConfHostMode(host, dns, r.Search, r.Options), nil
 	case hasNames(b):
-		return network.ResolvConfNames(host, dns, r.Search, r.Options), nil
+		return files.ResolvConfNames(host, dns, r.Search, r.Options), nil
 	}
-	return network.ResolvConf(host, dns, r.Search, r.Options, b != nil && b.Gateway6() != nil), nil
+	return files.ResolvConf(host, dns, r.Search, r.Options, b != nil && b.Gateway6() != nil), nil
 }
 
 // hasNames tells whether one of the networks has a resolver for its names.
 func hasNames(b *network.Sandbox) bool {
-	return b != nil && slices.ContainsFunc(b.Endpoints, func(e network.Endpoint) bool { return len(e.DNSNames) > 0 })
+	return b != nil && b.HasNames()
 }
 
 func addresses(list []netip.Addr) []string {

@@ -13,7 +13,7 @@ import (
 	wirenet "github.com/moby/moby/api/types/network"
 
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/network"
+	"github.com/tarehq/tare/network/files"
 )
 
 // Link is another container that one on the default bridge knows by an alias,
@@ -207,13 +207,13 @@ func (l *links) names(target string) (names []string) {
 }
 
 // linkHosts are the lines of the hosts file for the links.
-func linkHosts(aliases []string, targets []Record) (lines []network.HostsLine) {
+func linkHosts(aliases []string, targets []Record) (lines []files.HostsLine) {
 	for i, t := range targets {
 		names := []string{aliases[i], t.Config.Hostname}
 		if t.Name != aliases[i] {
 			names = append(names, t.Name)
 		}
-		lines = append(lines, network.HostsLine{Address: t.address(), Names: names})
+		lines = append(lines, files.HostsLine{Address: t.address(), Names: names})
 	}
 	return lines
 }

@@ -90,7 +90,11 @@ func portMap(r Record) wirenet.PortMap {
 	}
 	for _, p := range r.published() {
 		key, _ := wirenet.PortFrom(p.ContainerPort, wirenet.IPProtocol(p.Proto))
-		m[key] = append(m[key], wirenet.PortBinding{HostIP: anyIP(p.HostIP), HostPort: strconv.Itoa(int(p.HostPort))})
+		binding := wirenet.PortBinding{HostIP: anyIP(p.HostIP)}
+		if p.HostPort != 0 { // none where the container itself is reached
+			binding.HostPort = strconv.Itoa(int(p.HostPort))
+		}
+		m[key] = append(m[key], binding)
 	}
 	return m
 }

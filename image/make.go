@@ -35,8 +35,8 @@ func (s *Service) Making() *Making { return &Making{s} }
 func (m *Making) Hold() (done func()) { return m.images.content.Hold() }
 
 // Seal makes a layer of what the tree id, of the store of snapshots, has
-// beyond its chain, and the tree is gone. Without changes the Made is the zero
-// one, and the tree is gone as well. Epoch, unless zero, bounds the times of the
+// beyond its chain, and the tree is gone. Without changes it is a layer that is
+// empty. Epoch, unless zero, bounds the times of the
 // files. Nothing may be mounted from the tree.
 func (m *Making) Seal(ctx context.Context, id string, below digest.Digest, epoch time.Time) (Made, error) {
 	s := m.images
@@ -51,12 +51,8 @@ func (m *Making) Seal(ctx context.Context, id string, below digest.Digest, epoch
 		return Made{}, err
 	}
 	defer blob.Close()
-	entries, err := changes.WriteLayer(ctx, blob, archive.WriteOptions{Latest: epoch})
-	if err != nil {
+	if _, err := changes.WriteLayer(ctx, blob, archive.WriteOptions{Latest: epoch}); err != nil {
 		return Made{}, err
-	}
-	if entries == 0 {
-		return Made{}, s.layers.Remove(id)
 	}
 	size := blob.Size()
 	d, err := blob.Commit("", -1)
@@ -187,4 +183,22 @@ func (m *Making) Config(manifest ocispec.Descriptor) ([]byte, error) {
 		return nil, err
 	}
 	return m.Read(d.manifest.Config)
+}
+
+// Needed lists the chains that images have, with those below them.
+func (m *Making) Needed() (chains []digest.Digest) {
+	s := m.images
+	for _, e := range s.content.Index().Entries() {
+		for _, member := range s.members(e.Target) {
+			if member.detail == nil {
+				continue
+			}
+			chain := digest.Digest("")
+			for _, d := range member.detail.config.RootFS.DiffIDs {
+				chain = snapshot.ChainID(chain, d)
+				chains = append(chains, chain)
+			}
+		}
+	}
+	return chains
 }

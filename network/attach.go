@@ -9,11 +9,9 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strings"
-
-	"github.com/vishvananda/netlink"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/network/link"
 	"github.com/tarehq/tare/network/shape"
 )
 
@@ -34,11 +32,11 @@ func (s *Service) Attach(ctx context.Context, r Request) (*Attachment, error) {
 	if err := CheckPorts(r.Ports); err != nil {
 		return nil, err
 	}
-	lans, err := s.join(r.Wants)
+	lans, err := s.lans.join(r.Wants)
 	if err != nil {
 		return nil, setUpError(err)
 	}
-	defer s.unjoin(lans)
+	defer s.lans.unjoin(lans)
 	if err := s.reviveAll(ctx, lans); err != nil {
 		return nil, setUpError(err)
 	}
@@ -70,39 +68,6 @@ func (s *Service) begin() error {
 	return nil
 }
 
-// join finds the lans that are wanted and keeps them from being removed, until
-// unjoin.
-func (s *Service) join(wants []Want) (lans []*lan, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, w := range wants {
-		l, err := s.findLocked(w.Network)
-		if err == nil {
-			err = l.joinable()
-		}
-		if err == nil && slices.Contains(lans, l) {
-			err = fault.New(fault.Invalid, "network %s is wanted twice", l.Name)
-		}
-		if err != nil {
-			for _, l := range lans {
-				l.joining--
-			}
-			return nil, err
-		}
-		l.joining++
-		lans = append(lans, l)
-	}
-	return lans, nil
-}
-
-func (s *Service) unjoin(lans []*lan) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, l := range lans {
-		l.joining--
-	}
-}
-
 func (s *Service) attach(ctx context.Context, r Request, lans []*lan) (_ *Attachment, err error) {
 	a := &Attachment{Sandbox: Sandbox{ID: newID(), ContainerID: r.ContainerID, Name: r.Name, Hostname: r.Hostname, Domainname: r.Domainname, DNS: r.DNS}}
 	var b *box
@@ -132,7 +97,7 @@ func (s *Service) attach(ctx context.Context, r Request, lans []*lan) (_ *Attach
 	if b, err = s.equip(ctx, lans, &a.Sandbox, b); err != nil {
 		return nil, err
 	}
-	if a.NetNS, err = b.share(); err != nil {
+	if a.NetNS, err = b.Share(); err != nil {
 		return nil, err
 	}
 	if err = s.name(ctx, a, b); err != nil {
@@ -141,11 +106,11 @@ func (s *Service) attach(ctx context.Context, r Request, lans []*lan) (_ *Attach
 	if err = s.moveGate(ctx, &a.Sandbox); err != nil {
 		return nil, err
 	}
-	if err = s.publish(a.Sandbox, b); err != nil {
+	if err = s.rules.publish(a.Sandbox, b); err != nil {
 		return nil, s.connectivityError(a.Sandbox, err)
 	}
 	for i := range a.Endpoints {
-		s.announce(b, &a.Endpoints[i])
+		b.announce(&a.Endpoints[i])
 	}
 	s.hold(a.ID, b)
 	return a, nil
@@ -163,7 +128,7 @@ func (s *Service) takeBack(a *Attachment, b *box, lans []*lan) {
 	}
 	if b == nil {
 		for i := range a.Endpoints {
-			s.doom(removal{after: func() { s.giveUp(lans[i], &a.Endpoints[i]) }})
+			s.remover.doom(removal{network: lans[i].asks(), after: func() { s.giveUp(lans[i], &a.Endpoints[i]) }})
 		}
 		return
 	}
@@ -185,7 +150,7 @@ func (s *Service) place(l *lan, w Want, b *Sandbox) (e Endpoint, err error) {
 	}
 	defer func() {
 		if err != nil {
-			s.giveUp(&lan{nets: l.nets}, &e)
+			s.giveUp(&lan{nets: l.subnets()}, &e)
 		}
 	}()
 	mac := w.MAC
@@ -198,6 +163,9 @@ func (s *Service) place(l *lan, w Want, b *Sandbox) (e Endpoint, err error) {
 		wanted, address, gateway := w.Address, &e.Address, &e.Gateway
 		if v6 {
 			wanted, address, gateway = w.Address6, &e.Address6, &e.Gateway6
+		}
+		if v6 && w.WithoutIPv6 {
+			continue
 		}
 		if l.first(v6) == nil {
 			if wanted.IsValid() {
@@ -226,7 +194,7 @@ func (s *Service) takeAddress(l *lan, v6 bool, wanted netip.Addr, mac string) (n
 	p, n, err := l.take(v6, wanted, mac)
 	if errors.Is(err, fault.Forbidden) || errors.Is(err, fault.Unavailable) {
 		s.drain(l)
-		s.clearDoomed()
+		s.remover.settle(l.ID)
 		p, n, err = l.take(v6, wanted, mac)
 	}
 	return p, n, err
@@ -291,7 +259,7 @@ func (s *Service) plugAll(ctx context.Context, b *box, lans []*lan, sb *Sandbox,
 // routes if it has them among all.
 func (s *Service) plug(ctx context.Context, b *box, l *lan, sb *Sandbox, i int) error {
 	e := &sb.Endpoints[i]
-	p, link, err := s.makePort(ctx, b, l, sb, i)
+	p, made, err := s.makePort(ctx, b, l, sb, i)
 	if err != nil {
 		return err
 	}
@@ -299,7 +267,7 @@ func (s *Service) plug(ctx context.Context, b *box, l *lan, sb *Sandbox, i int) 
 		e.Gateway, e.Gateway6 = netip.Addr{}, netip.Addr{}
 		return nil
 	}
-	if err := b.configure(p, e, link, sb.Gateway4() == e, sb.Gateway6() == e); err != nil {
+	if err := b.configure(p, e, made, sb.Gateway4() == e, sb.Gateway6() == e); err != nil {
 		return err
 	}
 	if e.Rate != (Rate{}) {
@@ -308,7 +276,7 @@ func (s *Service) plug(ctx context.Context, b *box, l *lan, sb *Sandbox, i int) 
 		}
 	}
 	if e.MAC == "" {
-		if e.MAC, err = s.macOf(b, p); err != nil {
+		if e.MAC, err = b.MAC(p); err != nil {
 			return err
 		}
 	}
@@ -316,67 +284,49 @@ func (s *Service) plug(ctx context.Context, b *box, l *lan, sb *Sandbox, i int) 
 }
 
 // makePort makes the endpoint's interface, under its name and with its settings.
-func (s *Service) makePort(ctx context.Context, b *box, l *lan, sb *Sandbox, i int) (*port, Link, error) {
+func (s *Service) makePort(ctx context.Context, b *box, l *lan, sb *Sandbox, i int) (*link.Port, Link, error) {
 	e := &sb.Endpoints[i]
 	if p := b.first; p != nil {
 		b.first = nil
-		e.Interface, e.HostInterface = "eth0", p.host
+		e.Interface, e.HostInterface = "eth0", p.Host
 		return p, Link{}, nil
 	}
-	var p *port
-	link := Link{Prefix: l.opts.prefix}
+	var p *link.Port
+	made := Link{Prefix: l.opts.prefix}
 	var err error
-	if l.driver != nil {
-		if link, err = l.driver.Join(ctx, l.Network, e, b.ns); err != nil || link.Name == "" {
-			return nil, link, err
+	d := l.driver()
+	if d != nil {
+		if made, err = d.Join(ctx, l.Network, e, b.NS); err != nil || made.Name == "" {
+			return nil, made, err
 		}
 	}
 	others := slices.Concat(sb.Endpoints[:i], sb.Endpoints[i+1:])
-	if link.Prefix == "" {
-		link.Prefix = defaultInterfaceName
+	if made.Prefix == "" {
+		made.Prefix = defaultInterfaceName
 	}
 	name := e.Interface
 	if name == "" {
-		name = b.freeName(link.Prefix, others)
+		name = b.freeName(made.Prefix, others)
 	}
-	if l.driver != nil {
-		p, err = s.bringIn(b, link, name)
-	} else if p, err = s.addPort(b, l, name); err == nil {
-		e.HostInterface = p.host
-		err = quietHost(p.host)
+	switch {
+	case d == nil:
+		var br link.Bridge
+		if br, err = s.lans.bridgeUp(l); err == nil {
+			p, err = b.Plug(&br, name)
+		}
+		if p != nil {
+			e.HostInterface = p.Host
+		}
+	case made.Inside:
+		p, err = b.Name(made.Name, name)
+	default:
+		p, err = b.Take(made.Name, name)
 	}
 	if err != nil {
-		return nil, link, err
+		return nil, made, err
 	}
 	e.Interface = name
-	return p, link, s.enter(b.ns, func() error {
-		if l.driver == nil || !link.Bare {
-			if err := prepareInside(name, l.first(true) != nil); err != nil {
-				return err
-			}
-		}
-		return applySysctls(name, e.Sysctls)
-	})
-}
-
-// bringIn takes a driver's interface into the namespace, under its name there.
-func (s *Service) bringIn(b *box, link Link, name string) (p *port, err error) {
-	p = &port{}
-	if !link.Inside {
-		index, err := s.routes.interfaceIndex(link.Name)
-		if err != nil {
-			return nil, err
-		}
-		if err := s.routes.do(moveLink(index, int(b.ns.Fd()), name)); err != nil {
-			return nil, err
-		}
-		p.index, err = b.routes.interfaceIndex(name)
-		return p, err
-	}
-	if p.index, err = b.routes.interfaceIndex(link.Name); err != nil || link.Name == name {
-		return p, err
-	}
-	return p, b.routes.do(rename(p.index, name))
+	return p, made, b.Prepare(name, made.Bare, l.first(true) != nil, e.Sysctls)
 }
 
 // name tells the names of a new sandbox.
@@ -386,7 +336,7 @@ func (s *Service) name(ctx context.Context, a *Attachment, b *box) error {
 	}
 	prepared := b.prepared
 	b.prepared = nil
-	held, err := s.names.Set(ctx, a.Sandbox, b.ns, prepared)
+	held, err := s.names.Set(ctx, a.Sandbox, b.NS, prepared)
 	a.Sockets = append(a.Sockets, held...)
 	return err
 }
@@ -395,10 +345,8 @@ func (s *Service) name(ctx context.Context, a *Attachment, b *box) error {
 // when the container ends.
 func (s *Service) hold(sandboxID string, b *box) {
 	b.closeRest()
-	s.mu.Lock()
-	s.held[sandboxID] = b.ns
-	s.mu.Unlock()
-	s.signal()
+	s.sandboxes.hold(sandboxID, b.NS)
+	s.remover.signal()
 }
 
 // discard abandons a namespace whose interfaces may have the endpoints'
@@ -406,16 +354,14 @@ func (s *Service) hold(sandboxID string, b *box) {
 func (s *Service) discard(b *box, sb *Sandbox) {
 	for i := range sb.Endpoints {
 		e := &sb.Endpoints[i]
-		if !strings.HasPrefix(e.HostInterface, s.prefix) {
+		if !s.host.Ours(e.HostInterface) {
 			continue
 		}
-		if l, err := netlink.LinkByName(e.HostInterface); err == nil {
-			_ = netlink.LinkSetDown(l) // one that is there can be
-		}
+		s.host.Down(e.HostInterface)
 		if e.Rate != (Rate{}) {
 			_ = shape.Clear(e.HostInterface) // else the next start's
 		}
-		s.doom(removal{host: e.HostInterface})
+		s.remover.doom(removal{host: e.HostInterface})
 		e.HostInterface = ""
 	}
 	s.abandon(b, nil)
@@ -428,25 +374,19 @@ func (s *Service) abandon(b *box, endpoints []Endpoint) {
 		if endpoints == nil {
 			endpoints = b.waiting.Endpoints
 		}
-		leaving := s.elements(*b.waiting)
-		s.mu.Lock()
-		if slices.Contains(s.waiting, b.waiting) {
-			s.leaving = append(s.leaving, leaving...)
-			s.unwaitLocked(b.waiting)
-		}
-		s.mu.Unlock()
+		s.sandboxes.unwait(b.waiting, s.rules.elements(*b.waiting))
 	}
-	ns := b.ns
+	ns := b.NS
 	if b.first != nil {
-		s.doom(removal{host: b.first.host, ns: ns})
+		s.remover.doom(removal{host: b.first.Host, ns: ns})
 		ns = nil
 	}
 	for i := range endpoints {
-		s.doom(s.removalOf(&endpoints[i], ns, false))
+		s.remover.doom(s.removalOf(&endpoints[i], ns, false))
 		ns = nil
 	}
 	if ns != nil {
-		s.doom(removal{ns: ns})
+		s.remover.doom(removal{ns: ns})
 	}
 }
 

@@ -56,7 +56,7 @@ func ownTable(conn *netlink.Conn, name string) error {
 		return binary.BigEndian.AppendUint16([]byte{family, unix.NFNETLINK_V0}, resource)
 	}
 	attributes, err := netlink.MarshalAttributes([]netlink.Attribute{
-		{Type: unix.NFTA_TABLE_NAME, Data: text(name)},
+		{Type: unix.NFTA_TABLE_NAME, Data: append([]byte(name), 0)},
 		{Type: unix.NFTA_TABLE_FLAGS, Data: binary.BigEndian.AppendUint32(nil, ownerFlag)},
 	})
 	if err != nil {

@@ -3,11 +3,11 @@ package network
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"slices"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/network/link"
 )
 
 // Connect gives a running container, whose namespace is netns, a place on one
@@ -23,12 +23,10 @@ func (s *Service) Connect(ctx context.Context, b Sandbox, netns *os.File, w Want
 	defer s.tasks.Done()
 	if b.ID == "" {
 		b.ID = newID()
-		s.mu.Lock()
-		s.sandboxes[b.ID] = b
-		s.mu.Unlock()
+		s.sandboxes.put(b)
 		defer func() {
 			if err != nil {
-				s.forget(b)
+				s.sandboxes.forget(b.ID)
 			}
 		}()
 	}
@@ -37,11 +35,11 @@ func (s *Service) Connect(ctx context.Context, b Sandbox, netns *os.File, w Want
 		return b, nil, err
 	}
 	defer unlock()
-	lans, err := s.join([]Want{w})
+	lans, err := s.lans.join([]Want{w})
 	if err != nil {
 		return b, nil, err
 	}
-	defer s.unjoin(lans)
+	defer s.lans.unjoin(lans)
 	if err = s.reviveAll(ctx, lans); err != nil {
 		return b, nil, err
 	}
@@ -53,28 +51,16 @@ func (s *Service) Connect(ctx context.Context, b Sandbox, netns *os.File, w Want
 	return after, sockets, nil
 }
 
-// known gives the sandbox as the service knows it.
-func (s *Service) known(id string) (Sandbox, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	b, ok := s.sandboxes[id]
-	if !ok {
-		return b, fault.New(fault.Conflict, "container is not running")
-	}
-	b.Endpoints = slices.Clone(b.Endpoints)
-	return b, nil
-}
-
 // Sandbox gives a sandbox as it is, false if it is not known. After Restore some
 // of its places may be missing: of those that were being given up when the
 // daemon ended.
 func (s *Service) Sandbox(id string) (Sandbox, bool) {
-	b, err := s.known(id)
+	b, err := s.sandboxes.get(id)
 	return b, err == nil
 }
 
 func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l *lan, w Want) (_ Sandbox, _ []*os.File, err error) {
-	before, err := s.known(asked.ID)
+	before, err := s.sandboxes.get(asked.ID)
 	if err != nil {
 		return asked, nil, err
 	}
@@ -84,10 +70,11 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 	if w.Interface != "" && slices.ContainsFunc(before.Endpoints, func(e Endpoint) bool { return e.Interface == w.Interface }) {
 		return asked, nil, fault.New(fault.Invalid, "the container has an interface %s already: choose another name", w.Interface)
 	}
-	b, err := s.openBox(netns)
+	space, err := s.host.Enter(netns)
 	if err != nil {
 		return asked, nil, err
 	}
+	b := &box{Space: space}
 	defer b.close()
 	a := &Attachment{Sandbox: before}
 	a.Endpoints = slices.Clone(before.Endpoints)
@@ -101,9 +88,9 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 		if err != nil {
 			s.unname(ctx, before, netns)
 			closeAll(a.Sockets)
-			s.doom(s.removalOf(last, nil, false))
-			s.clearDoomed()
-			err = errors.Join(err, s.route(b, &before))
+			s.remover.doom(s.removalOf(last, nil, false))
+			s.remover.settle(l.ID)
+			err = errors.Join(err, s.route(space, &before))
 		}
 	}()
 	if len(a.Pending) > 0 {
@@ -124,10 +111,10 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 	if err = s.moveGate(ctx, &a.Sandbox); err != nil {
 		return asked, nil, err
 	}
-	if err = s.republish(before, a.Sandbox); err != nil {
+	if err = s.rules.republish(before, a.Sandbox); err != nil {
 		return asked, nil, s.connectivityError(a.Sandbox, err)
 	}
-	s.announce(b, last)
+	b.announce(last)
 	return a.Sandbox, a.Sockets, nil
 }
 
@@ -135,27 +122,13 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 func (s *Service) unname(ctx context.Context, b Sandbox, netns *os.File) {
 	switch {
 	case s.names == nil:
-	case b.hasNames():
+	case b.HasNames():
 		// What fails is told again with the next change.
 		held, _ := s.names.Set(context.WithoutCancel(ctx), b, netns, nil)
 		closeAll(held)
 	default:
 		s.names.Drop(b.ID)
 	}
-}
-
-// openBox opens a container's namespace; netns stays the caller's.
-func (s *Service) openBox(netns *os.File) (*box, error) {
-	ns, err := duplicate(netns)
-	if err != nil {
-		return nil, err
-	}
-	b := &box{ns: ns}
-	if err := s.enter(ns, func() (err error) { b.routes, err = dialRoute(); return err }); err != nil {
-		b.close()
-		return nil, err
-	}
-	return b, nil
 }
 
 // Disconnect takes an endpoint of a running container away, whose namespace is
@@ -172,7 +145,7 @@ func (s *Service) Disconnect(ctx context.Context, b Sandbox, netns *os.File, end
 		return b, err
 	}
 	defer unlock()
-	before, err := s.known(b.ID)
+	before, err := s.sandboxes.get(b.ID)
 	if err != nil {
 		return b, err
 	}
@@ -182,11 +155,11 @@ func (s *Service) Disconnect(ctx context.Context, b Sandbox, netns *os.File, end
 	}
 	after := before
 	after.Endpoints = slices.Delete(slices.Clone(before.Endpoints), i, i+1)
-	bx, err := s.openBox(netns)
+	space, err := s.host.Enter(netns)
 	if err != nil {
 		return b, err
 	}
-	defer bx.close()
+	defer space.Close()
 	if s.names != nil {
 		if _, err := s.names.Set(ctx, after, netns, nil); err != nil {
 			return b, err
@@ -196,10 +169,10 @@ func (s *Service) Disconnect(ctx context.Context, b Sandbox, netns *os.File, end
 	if err := s.moveGate(ctx, &after); err != nil {
 		return b, err
 	}
-	if err := s.republish(before, after); err != nil {
+	if err := s.rules.republish(before, after); err != nil {
 		return b, err
 	}
-	if err := s.unplug(bx, &gone, &after); err != nil {
+	if err := s.unplug(space, &gone, &after); err != nil {
 		return b, err
 	}
 	return after, nil
@@ -207,21 +180,19 @@ func (s *Service) Disconnect(ctx context.Context, b Sandbox, netns *os.File, end
 
 // unplug removes an endpoint's interface from a running container and gives the
 // default routes to those that have them now.
-func (s *Service) unplug(b *box, gone *Endpoint, after *Sandbox) error {
+func (s *Service) unplug(b *link.Space, gone *Endpoint, after *Sandbox) error {
 	// First, so that a connection that can go on by the other way does.
 	routed := s.route(b, after)
-	if l := s.lan(gone.NetworkID); l != nil && l.driver != nil {
-		if index, err := b.routes.interfaceIndex(gone.Interface); err == nil {
-			_ = b.routes.do(deleteLink(index)) // one that the driver has taken already
-		}
+	if l := s.lans.get(gone.NetworkID); l != nil && l.driver() != nil {
+		b.Delete(gone.Interface) // unless the driver has
 	}
-	s.doom(s.removalOf(gone, nil, publishesUDP(after.Ports)))
-	s.clearDoomed()
+	s.remover.doom(s.removalOf(gone, nil, publishesUDP(after.Ports)))
+	s.remover.settle(gone.NetworkID)
 	return routed
 }
 
 // route sets the default routes of a sandbox as they shall be.
-func (s *Service) route(b *box, sb *Sandbox) error {
+func (s *Service) route(b *link.Space, sb *Sandbox) error {
 	for v6, e := range map[bool]*Endpoint{false: sb.Gateway4(), true: sb.Gateway6()} {
 		if e == nil {
 			continue
@@ -230,12 +201,8 @@ func (s *Service) route(b *box, sb *Sandbox) error {
 		if v6 {
 			gateway = e.Gateway6
 		}
-		index, err := b.routes.interfaceIndex(e.Interface)
-		if err == nil {
-			err = b.routes.do(setDefaultRoute(index, gateway))
-		}
-		if err != nil {
-			return fmt.Errorf("give the default route to %s: %w", e.Interface, err)
+		if err := b.SetDefault(e.Interface, gateway); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -249,7 +216,7 @@ func (s *Service) Rename(ctx context.Context, b Sandbox, name string) (Sandbox, 
 		return b, err
 	}
 	defer unlock()
-	after, err := s.known(b.ID)
+	after, err := s.sandboxes.get(b.ID)
 	if err != nil {
 		return b, err
 	}
@@ -273,11 +240,8 @@ func (s *Service) Rename(ctx context.Context, b Sandbox, name string) (Sandbox, 
 			return b, err
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, known := s.sandboxes[b.ID]; !known {
-		return b, fault.New(fault.Conflict, "container is not running")
+	if _, _, err := s.sandboxes.change(b.ID, func(b *Sandbox) { *b = after }); err != nil {
+		return b, err
 	}
-	s.sandboxes[b.ID] = after
 	return after, nil
 }

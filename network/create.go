@@ -16,6 +16,7 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/undo"
+	"github.com/tarehq/tare/network/link"
 )
 
 // Create makes a network. When it returns without an error the network is there
@@ -33,12 +34,12 @@ func (s *Service) Create(ctx context.Context, req wire.CreateRequest) (_ wire.Cr
 	}
 	var back undo.Stack
 	defer back.OnError(&err)
-	if err := s.reserveName(l); err != nil {
+	if err := s.lans.reserve(l); err != nil {
 		return wire.CreateResponse{}, err
 	}
-	back.Push(func() error { s.strike(l); return nil })
+	back.Push(func() error { s.lans.strike(l); return nil })
 	if !l.ConfigOnly {
-		if err := s.takeSubnets(ctx, l, false); err != nil {
+		if err := s.addressing.takeSubnets(ctx, l, false); err != nil {
 			return wire.CreateResponse{}, err
 		}
 		back.Push(func() error { l.dropSubnets(); return nil })
@@ -50,9 +51,7 @@ func (s *Service) Create(ctx context.Context, req wire.CreateRequest) (_ wire.Cr
 	if err := s.store.put(l.record); err != nil {
 		return wire.CreateResponse{}, err
 	}
-	s.mu.Lock()
-	l.state = lanUp
-	s.mu.Unlock()
+	s.lans.setUp(l)
 	s.publishEvent(l, events.ActionCreate)
 	return wire.CreateResponse{ID: l.ID}, nil
 }
@@ -149,10 +148,12 @@ func (s *Service) settleDriver(ctx context.Context, l *lan) (err error) {
 		}
 		return nil
 	}
-	if l.driver, err = s.findDriver(ctx, l.Driver); err != nil {
+	d, err := s.findDriver(ctx, l.Driver)
+	if err != nil {
 		return err
 	}
-	return l.driver.Check(ctx, &l.Network)
+	l.setDriver(d)
+	return d.Check(ctx, &l.Network)
 }
 
 // findDriver finds one of other kinds than bridge.
@@ -181,10 +182,8 @@ func (s *Service) configure(n *wire.Network, req wire.CreateRequest) error {
 	if len(req.Options) > 0 {
 		return fault.New(fault.Forbidden, "network driver options are not supported if the network depends on a configuration network")
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	from := s.byName[req.ConfigFrom.Network]
-	if from == nil || !from.ConfigOnly || from.state != lanUp {
+	from := s.lans.named(req.ConfigFrom.Network)
+	if from == nil || !from.ConfigOnly || !s.lans.isUp(from) {
 		return fault.New(fault.NotFound, "configuration network %q does not exist", req.ConfigFrom.Network)
 	}
 	n.ConfigFrom = wire.ConfigReference{Network: from.Name}
@@ -302,37 +301,11 @@ func checkSubnet6(p netip.Prefix) error {
 	return nil
 }
 
-// reserveName takes the network's name, and its bridge's.
-func (s *Service) reserveName(l *lan) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.byName[l.Name] != nil {
-		return fault.New(fault.Conflict, "network with name %s already exists", l.Name)
-	}
-	for _, other := range s.lans {
-		if l.Bridge != "" && other.Bridge == l.Bridge {
-			return fault.New(fault.Forbidden, "cannot create network %s (%s): conflicts with network %s (%s): networks have same bridge name", l.ID, l.Bridge, other.ID, other.Bridge)
-		}
-	}
-	s.lans[l.ID], s.byName[l.Name] = l, l
-	return nil
-}
-
-// strike forgets a lan.
-func (s *Service) strike(l *lan) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.lans, l.ID)
-	if s.byName[l.Name] == l {
-		delete(s.byName, l.Name)
-	}
-}
-
 // bringUp makes the network on this host: its bridge with the rules, or what its
 // driver makes.
 func (s *Service) bringUp(ctx context.Context, l *lan) error {
-	if l.driver != nil {
-		return l.driver.Create(ctx, l.Network)
+	if d := l.driver(); d != nil {
+		return d.Create(ctx, l.Network)
 	}
 	b := s.bridgeOf(l)
 	if err := s.checkRoutes(l); err != nil {
@@ -342,10 +315,10 @@ func (s *Service) bringUp(ctx context.Context, l *lan) error {
 	if err != nil {
 		return err
 	}
-	l.Foreign = b.foreign
-	s.setBridge(l, b)
+	l.Foreign = b.Foreign
+	s.lans.setBridge(l, b)
 	if err := s.renewRules(); err != nil {
-		s.setBridge(l, nil)
+		s.lans.setBridge(l, nil)
 		if made {
 			err = errors.Join(err, lowerBridge(l.Bridge))
 		}
@@ -356,15 +329,14 @@ func (s *Service) bringUp(ctx context.Context, l *lan) error {
 
 // bridgeOf is a lan's bridge as it shall be.
 func (s *Service) bridgeOf(l *lan) *bridge {
-	b := &bridge{
-		name: l.Bridge, mtu: l.opts.mtu, mac: bridgeMAC(s.cfg.Identity, l.Bridge), address4: l.own(false), address6: l.own(true),
-		internal: l.Internal, open: s.cfg.ForwardAll,
-	}
+	b := &bridge{internal: l.Internal, open: s.cfg.ForwardAll, Bridge: link.Bridge{
+		Name: l.Bridge, MTU: l.opts.mtu, MAC: link.BridgeMAC(s.cfg.Identity, l.Bridge), Address4: l.own(false), Address6: l.own(true),
+	}}
 	if l.Name == networkBridge {
-		b.mac = bridgeMAC(s.cfg.Name, l.Bridge) // as ever
+		b.MAC = link.BridgeMAC(s.cfg.Name, l.Bridge) // as ever
 	}
-	if b.mtu == 0 {
-		b.mtu = defaultMTU
+	if b.MTU == 0 {
+		b.MTU = defaultMTU
 	}
 	return b
 }
@@ -378,14 +350,14 @@ func (s *Service) checkRoutes(l *lan) error {
 		if static.Addr().Is6() {
 			family = unix.AF_INET6
 		}
-		routes, err := hostRoutes(family)
+		routes, err := link.HostRoutes(family)
 		if err != nil {
 			return err
 		}
-		own, _ := s.routes.interfaceIndex(l.Bridge) // 0 if it is not there yet
+		own, _ := s.host.Index(l.Bridge) // 0 if it is not there yet
 		for _, r := range routes {
-			if r.device != own && static.Contains(r.destination.Addr()) && static.Bits() <= r.destination.Bits() {
-				return fault.New(fault.Forbidden, "invalid pool request: Pool overlaps with other one on this address space: the host has a route to %s", r.destination)
+			if r.Device != own && static.Contains(r.Destination.Addr()) && static.Bits() <= r.Destination.Bits() {
+				return fault.New(fault.Forbidden, "invalid pool request: Pool overlaps with other one on this address space: the host has a route to %s", r.Destination)
 			}
 		}
 	}

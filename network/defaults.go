@@ -13,6 +13,7 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/network/ipam"
+	"github.com/tarehq/tare/network/link"
 )
 
 // The networks that always exist, and their drivers.
@@ -97,7 +98,7 @@ func (c *Config) predefinedRecord(name string) record {
 // made the bridge.
 func (s *Service) raiseDefault() (made bool, err error) {
 	for _, name := range []string{networkHost, networkNone} {
-		s.put(&lan{record: s.cfg.predefinedRecord(name), state: lanUp})
+		s.lans.put(&lan{record: s.cfg.predefinedRecord(name), state: lanUp})
 	}
 	l := &lan{record: s.cfg.predefinedRecord(networkBridge), state: lanUp}
 	l.Bridge = s.cfg.Bridge
@@ -113,19 +114,11 @@ func (s *Service) raiseDefault() (made bool, err error) {
 	if made, err = b.raise(); err != nil {
 		return made, err
 	}
-	l.Foreign = b.foreign
+	l.Foreign = b.Foreign
 	l.resume(s.store.cursors(l.ID))
-	s.put(l)
-	s.setBridge(l, b)
+	s.lans.put(l)
+	s.lans.setBridge(l, b)
 	return made, nil
-}
-
-// put makes a lan known.
-func (s *Service) put(l *lan) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.lans[l.ID] = l
-	s.byName[l.Name] = l
 }
 
 // defaultSubnets takes the default bridge's: as configured, else of the address
@@ -151,7 +144,7 @@ func (s *Service) defaultSubnets(l *lan) error {
 		}
 		if !f.own.IsValid() {
 			var err error
-			if f.own, err = addressOf(c.Bridge, f.family); err != nil {
+			if f.own, err = link.AddressOf(c.Bridge, f.family); err != nil {
 				return err
 			}
 			// What an earlier run chose does not stand against what is asked for.
@@ -171,7 +164,7 @@ func (s *Service) defaultSubnets(l *lan) error {
 		if f.router.IsValid() {
 			config.AuxAddress = map[string]netip.Addr{f.gateways: f.router}
 		}
-		config, n, err := s.takeSubnet(&l.opts, config, f.v6, true)
+		config, n, err := s.addressing.takeSubnet(&l.opts, config, f.v6, true)
 		if err != nil {
 			return fault.New(fault.KindOf(err), "the default bridge gets no addresses: %w; name a free subnet by %s", err, f.flag)
 		}

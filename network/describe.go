@@ -3,11 +3,9 @@ package network
 import (
 	"net"
 	"net/netip"
-	"strings"
 
 	wire "github.com/moby/moby/api/types/network"
 
-	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/network/ipam"
 )
 
@@ -28,77 +26,38 @@ func (n Network) HasNames() bool { return !n.Predefined }
 // "" and "default" are the default bridge. An unknown one is fault.NotFound. It
 // costs a look into a map.
 func (s *Service) Lookup(nameOrID string) (Network, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	l, err := s.findLocked(nameOrID)
+	l, err := s.lans.find(nameOrID)
 	if err != nil {
 		return Network{}, err
 	}
 	return Network{l.describe(), predefined(l.Name), l.Bridge, l.Static}, nil
 }
 
-// findLocked finds a lan that is up, in Docker's order: by ID, by name, by the
-// beginning of an ID.
-func (s *Service) findLocked(nameOrID string) (*lan, error) {
-	if nameOrID == "" || nameOrID == "default" {
-		nameOrID = networkBridge
-	}
-	for _, l := range []*lan{s.lans[nameOrID], s.byName[nameOrID]} {
-		if l != nil && l.state == lanUp {
-			return l, nil
-		}
-	}
-	var found []*lan
-	for id, l := range s.lans {
-		if l.state == lanUp && strings.HasPrefix(id, nameOrID) {
-			found = append(found, l)
-		}
-	}
-	switch len(found) {
-	case 0:
-		return nil, fault.New(fault.NotFound, "network %s not found", nameOrID)
-	case 1:
-		return found[0], nil
-	}
-	return nil, fault.New(fault.Invalid, "network %s is ambiguous (%d matches found based on ID prefix)", nameOrID, len(found))
-}
-
 // List describes the networks, without their containers, the oldest first.
 func (s *Service) List() []wire.Summary {
 	var out []wire.Summary
-	for _, l := range s.all() {
-		if s.isUp(l) {
+	for _, l := range s.lans.all() {
+		if s.lans.isUp(l) {
 			out = append(out, wire.Summary{Network: l.describe()})
 		}
 	}
 	return out
 }
 
-func (s *Service) isUp(l *lan) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return l.state == lanUp
-}
-
 // InUse tells whether a container is on the network.
 func (s *Service) InUse(id string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	l := s.lans[id]
-	return l != nil && (l.joining > 0 || len(s.usersLocked(l)) > 0)
+	return s.lans.inUse(id)
 }
 
 // Inspect describes the network of the name, ID or unambiguous beginning of an
 // ID, with its containers. An unknown one is fault.NotFound.
 func (s *Service) Inspect(nameOrID string) (wire.Inspect, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	l, err := s.findLocked(nameOrID)
+	l, err := s.lans.find(nameOrID)
 	if err != nil {
 		return wire.Inspect{}, err
 	}
-	out := wire.Inspect{Network: l.describe(), Containers: map[string]wire.EndpointResource{}, Status: &wire.Status{IPAM: s.usageLocked(l)}}
-	for _, b := range s.sandboxes {
+	out := wire.Inspect{Network: l.describe(), Containers: map[string]wire.EndpointResource{}, Status: &wire.Status{IPAM: s.usage(l)}}
+	for _, b := range s.sandboxes.all() {
 		e := b.On(l.ID)
 		if e == nil {
 			continue
@@ -111,14 +70,14 @@ func (s *Service) Inspect(nameOrID string) (wire.Inspect, error) {
 	return out, nil
 }
 
-// usageLocked tells how many of the lan's addresses are in use; those that only
+// usage tells how many of the lan's addresses are in use; those that only
 // wait for a container are not.
-func (s *Service) usageLocked(l *lan) wire.IPAMStatus {
+func (s *Service) usage(l *lan) wire.IPAMStatus {
 	status := wire.IPAMStatus{Subnets: wire.SubnetStatuses{}}
-	for _, n := range l.nets {
+	for _, n := range l.subnets() {
 		if pool, ok := n.source.(*ipam.Subnet); ok {
 			used, free := pool.Usage()
-			for _, b := range s.waiting {
+			for _, b := range s.sandboxes.unused() {
 				if b.On(l.ID) != nil {
 					used, free = used-1, max(free, free+1)
 				}

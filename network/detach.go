@@ -2,36 +2,15 @@ package network
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net/netip"
 	"os"
 	"slices"
-	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/network/firewall"
 	"github.com/tarehq/tare/network/shape"
 )
-
-// Deleting an interface and ending a network namespace cost the kernel 20 to
-// 60 ms, in most of which nobody else on the host can change an interface; for
-// many together they cost hardly more. So they wait for a quiet moment or until
-// there are many.
-const (
-	removalPause = 100 * time.Millisecond // without Attach and Detach
-	removalBatch = 64
-)
-
-// removal is an interface to delete, with the namespace of its other end if
-// that was held, and what is left to do when it is gone.
-type removal struct {
-	host  string // "" when it goes with the namespace
-	ns    *os.File
-	after func() // may be nil
-}
 
 // Detach withdraws a sandbox's ports and returns; its interfaces are deleted in
 // the background, and the addresses may be taken again when that is done. All
@@ -45,31 +24,28 @@ func (s *Service) Detach(ctx context.Context, b Sandbox) error {
 		return err
 	}
 	defer unlock()
-	s.mu.Lock()
-	stored, known := s.sandboxes[b.ID]
-	ns := s.held[b.ID]
-	delete(s.sandboxes, b.ID)
-	delete(s.held, b.ID)
-	s.mu.Unlock()
+	stored, ns, known := s.sandboxes.part(b.ID)
 	if !known {
 		return nil
 	}
-	err = s.withdraw(stored)
+	err = s.rules.withdraw(stored)
 	if s.names != nil {
 		s.names.Drop(b.ID)
 	}
 	// Even a port that could not be withdrawn leads nowhere from now on.
-	driven := false
+	var driven []string
 	for i := range stored.Endpoints {
-		driven = driven || stored.Endpoints[i].Driver != networkBridge
-		s.doom(s.removalOf(&stored.Endpoints[i], ns, publishesUDP(stored.Ports)))
+		if e := &stored.Endpoints[i]; e.Driver != networkBridge {
+			driven = append(driven, e.NetworkID)
+		}
+		s.remover.doom(s.removalOf(&stored.Endpoints[i], ns, publishesUDP(stored.Ports)))
 		ns = nil // closed once
 	}
 	if ns != nil {
-		s.doom(removal{ns: ns})
+		s.remover.doom(removal{ns: ns})
 	}
-	if driven { // nobody would tell the driver after a crash
-		s.clearDoomed()
+	for _, id := range driven { // nobody would tell the driver after a crash
+		s.remover.settle(id)
 	}
 	return err
 }
@@ -77,11 +53,11 @@ func (s *Service) Detach(ctx context.Context, b Sandbox) error {
 // removalOf is how an endpoint's interface is removed; udp tells that flows to
 // it may live on in conntrack.
 func (s *Service) removalOf(e *Endpoint, ns *os.File, udp bool) removal {
-	l, host := s.lan(e.NetworkID), e.HostInterface
-	if l != nil && l.driver != nil {
+	l, host := s.lans.get(e.NetworkID), e.HostInterface
+	if l != nil && l.driver() != nil {
 		host = "" // the driver's own affair
 	}
-	return removal{host: host, ns: ns, after: func() {
+	return removal{host: host, ns: ns, network: l.asks(), after: func() {
 		for _, p := range []netip.Prefix{e.Address, e.Address6} {
 			if udp && p.IsValid() {
 				firewall.ForgetFlowsTo(p.Addr())
@@ -101,13 +77,13 @@ func (s *Service) giveUp(l *lan, e *Endpoint) {
 			slog.Warn("what held an interface to its rate is left", "interface", e.HostInterface, "err", err)
 		}
 	}
-	if l.driver != nil {
+	if d := l.driver(); d != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), linger)
 		defer cancel()
 		if e.Exposed {
 			s.conceal(ctx, e)
 		}
-		if err := l.driver.Leave(ctx, l.Network, *e); err != nil {
+		if err := d.Leave(ctx, l.Network, *e); err != nil {
 			slog.Warn("the driver of a network could not take an endpoint back", "network", l.Name, "driver", l.Driver, "endpoint", e.ID, "err", err)
 		}
 	}
@@ -118,53 +94,10 @@ func (s *Service) giveUp(l *lan, e *Endpoint) {
 	}
 }
 
-// doom hands an interface to the remover.
-func (s *Service) doom(r removal) {
-	s.mu.Lock()
-	s.doomed = append(s.doomed, r)
-	s.mu.Unlock()
-	s.signal()
-}
-
-// signal tells the remover that something happened.
-func (s *Service) signal() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
-}
-
-// removeDoomed deletes interfaces after their time, until ctx ends. What is
-// left then is Close's.
-func (s *Service) removeDoomed(ctx context.Context) {
-	defer s.tasks.Done()
-	quiet := time.NewTimer(removalPause)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-s.wake:
-			s.saveCursors()
-			quiet.Reset(removalPause)
-			if s.countDoomed() < removalBatch {
-				continue
-			}
-		case <-quiet.C:
-		}
-		s.clearDoomed()
-	}
-}
-
-func (s *Service) countDoomed() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.doomed)
-}
-
-// unusedLocked are the first addresses of each family that only wait for a
+// unused are the first addresses of each family that only wait for a
 // container: there the lan goes on.
-func (s *Service) unusedLocked(l *lan) (out []netip.Addr) {
-	for _, b := range s.waiting {
+func (s *Service) unused(l *lan) (out []netip.Addr) {
+	for _, b := range s.sandboxes.unused() {
 		if e := b.On(l.ID); e != nil {
 			return []netip.Addr{e.Address.Addr(), e.Address6.Addr()}
 		}
@@ -175,76 +108,9 @@ func (s *Service) unusedLocked(l *lan) (out []netip.Addr) {
 // saveCursors stores where the addresses go on, of the lans where some were
 // taken. It is not done by those who take them, who are in a hurry.
 func (s *Service) saveCursors() {
-	s.mu.Lock()
-	moved := map[*lan][]netip.Addr{}
-	for _, l := range s.lans {
-		if l.state == lanUp && l.moved.Swap(false) {
-			moved[l] = s.unusedLocked(l)
-		}
+	for _, l := range s.lans.moved() {
+		s.store.putCursors(l.ID, append(s.unused(l), l.cursors()...))
 	}
-	s.mu.Unlock()
-	for l, unused := range moved {
-		s.store.putCursors(l.ID, append(unused, l.cursors()...))
-	}
-}
-
-// clearDoomed deletes what is to be deleted now; when it returns all that was
-// handed over before is gone.
-func (s *Service) clearDoomed() {
-	s.removing.Lock()
-	defer s.removing.Unlock()
-	s.mu.Lock()
-	batch := s.doomed
-	s.doomed = nil
-	s.mu.Unlock()
-	s.remove(batch)
-}
-
-// remove deletes the interfaces with one wait of the kernel for all, lets go of
-// their namespaces and does what is left to do. The other ends go with the
-// interfaces. One that the kernel deletes at the same time, because its
-// namespace ended, may take a moment to be gone.
-func (s *Service) remove(batch []removal) {
-	if len(batch) == 0 {
-		return
-	}
-	// Before the addresses are free: they are among what is withdrawn.
-	s.rules.Lock()
-	if err := s.settleLocked(nil); err != nil {
-		slog.Warn("cannot withdraw the rules of containers that are gone", "error", err)
-	}
-	s.rules.Unlock()
-	group := removalGroup(s.prefix)
-	var requests []request
-	for _, r := range batch {
-		if strings.HasPrefix(r.host, s.prefix) {
-			requests = append(requests, setGroup(r.host, group))
-		}
-	}
-	if len(requests) > 0 {
-		// Some may be gone already; whether all are is seen below.
-		_ = s.routes.do(append(requests, deleteGroup(group))...)
-	}
-	for _, r := range batch {
-		if r.ns != nil {
-			r.ns.Close()
-		}
-		for deadline := time.Now().Add(linger); s.present(r.host) && time.Now().Before(deadline); {
-			time.Sleep(time.Millisecond)
-		}
-		if r.after != nil && !s.present(r.host) {
-			r.after()
-		}
-	}
-}
-
-// present tells whether the host still has the interface.
-func (s *Service) present(name string) bool {
-	if name == "" {
-		return false
-	}
-	_, err := s.routes.interfaceIndex(name)
-	return !errors.Is(err, unix.ENODEV)
 }
 
 // pause waits for d, and tells whether it did, rather than ctx ending first.

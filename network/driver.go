@@ -3,10 +3,10 @@ package network
 import (
 	"context"
 	"io"
-	"net/netip"
 	"os"
 
 	wire "github.com/moby/moby/api/types/network"
+	"github.com/tarehq/tare/network/link"
 )
 
 // Driver makes the networks of one kind other than bridge. The addresses are
@@ -50,10 +50,7 @@ type Link struct {
 
 // Route leads to a destination, by way of a gateway or, without one, on the
 // link itself.
-type Route struct {
-	Destination netip.Prefix
-	Gateway     netip.Addr
-}
+type Route = link.Route
 
 // Names is told of the sandboxes whenever the names in them may have changed.
 type Names interface {

@@ -27,18 +27,18 @@ type elsewhere struct {
 
 // takeElsewhere takes the lan's subnets from a driver of addresses, or takes up
 // those that are stored, which the driver has.
-func (s *Service) takeElsewhere(ctx context.Context, l *lan, configs []familyConfig) error {
-	if s.cfg.IPAM == nil {
+func (p *addressing) takeElsewhere(ctx context.Context, l *lan, configs []familyConfig) error {
+	if p.find == nil {
 		return fault.New(fault.NotFound, "could not find plugin %s in v1 plugin registry: plugin not found", l.IPAM.Driver)
 	}
 	stored := len(l.Pools) == len(configs) && len(l.Pools) > 0
 	var done []wire.IPAMConfig
 	for i, c := range configs {
-		n := &elsewhere{find: s.cfg.IPAM, driver: l.IPAM.Driver}
+		n := &elsewhere{find: p.find, driver: l.IPAM.Driver}
 		if stored {
 			n.pool, n.prefix = l.Pools[i], c.Subnet
 			n.own = append(slices.Collect(maps.Values(c.AuxAddress)), c.Gateway)
-		} else if err := s.takeNew(ctx, l, n, &c); err != nil {
+		} else if err := p.takeNew(ctx, l, n, &c); err != nil {
 			return err
 		}
 		l.nets = append(l.nets, subnet{source: n, gateway: c.Gateway})
@@ -50,7 +50,7 @@ func (s *Service) takeElsewhere(ctx context.Context, l *lan, configs []familyCon
 
 // takeNew takes one pool with the addresses in it that are not for containers, and
 // completes what was asked for.
-func (s *Service) takeNew(ctx context.Context, l *lan, n *elsewhere, c *familyConfig) (err error) {
+func (p *addressing) takeNew(ctx context.Context, l *lan, n *elsewhere, c *familyConfig) (err error) {
 	want := PoolWant{Subnet: c.Subnet, Within: c.IPRange, V6: c.v6, Options: l.IPAM.Options}
 	if c.Subnet.IsValid() {
 		l.Static = append(l.Static, c.Subnet)

@@ -3,6 +3,7 @@ package network
 import (
 	"encoding/json"
 	"net/netip"
+	"slices"
 )
 
 // Sandbox is a container's network: its namespace with a place on each of its
@@ -76,20 +77,25 @@ func (s *Sandbox) publishes() bool {
 	return false
 }
 
+// HasNames tells whether the sandbox is on a network with names.
+func (s *Sandbox) HasNames() bool {
+	return slices.ContainsFunc(s.Endpoints, func(e Endpoint) bool { return len(e.DNSNames) > 0 })
+}
+
 // first gives the endpoint that comes first among those that have what is
 // asked.
 func (s *Sandbox) first(has func(*Endpoint) bool) (best *Endpoint) {
 	for i := range s.Endpoints {
-		if e := &s.Endpoints[i]; has(e) && (best == nil || e.before(best)) {
+		if e := &s.Endpoints[i]; has(e) && (best == nil || e.Before(best)) {
 			best = e
 		}
 	}
 	return best
 }
 
-// before tells whether e rather than f has the default route: by priority, then
+// Before tells whether e rather than f has the default route: by priority, then
 // one that has both families, then by the network's name.
-func (e *Endpoint) before(f *Endpoint) bool {
+func (e *Endpoint) Before(f *Endpoint) bool {
 	both := func(e *Endpoint) bool { return e.Gateway.IsValid() && e.Gateway6.IsValid() }
 	switch {
 	case e.GwPriority != f.GwPriority:

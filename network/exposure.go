@@ -1,12 +1,17 @@
 package network
 
-import "github.com/tarehq/tare/network/firewall"
+import (
+	"slices"
+
+	"github.com/tarehq/tare/network/firewall"
+)
 
 // Rules prints the wanted firewall rules as nft would.
-func (s *Service) Rules() string { return s.wanted().String() }
+func (s *Service) Rules() string { return s.rules.wanted().String() }
 
 // Exposure tells who can reach which port of which container, and by which rule.
 func (s *Service) Exposure() []firewall.Exposure {
-	networks := s.networks()
-	return firewall.Exposures(s.rulesFor, networks, s.ruledSandboxes())
+	r := s.rules
+	waiting := func(b firewall.Sandbox) bool { return b.Name == "" } // nothing runs there that could be reached
+	return firewall.Exposures(r.options, r.networks(), slices.DeleteFunc(r.ruledSandboxes(), waiting))
 }

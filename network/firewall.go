@@ -13,37 +13,6 @@ func (c Config) rules(prefixes []string) firewall.Options {
 		AcceptMark: c.AcceptMark, AcceptMask: c.AcceptMask, HostFirewall: c.HostFirewall}
 }
 
-// wanted computes the rules from the bridges and the sandboxes.
-func (s *Service) wanted() firewall.Ruleset {
-	networks := s.networks()
-	return firewall.Rules(s.rulesFor, networks, s.ruledSandboxes())
-}
-
-func (s *Service) ruledSandboxes() (list []firewall.Sandbox) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, b := range s.sandboxes {
-		list = append(list, ruled(b))
-	}
-	for _, b := range s.waiting {
-		list = append(list, ruled(*b))
-	}
-	return list
-}
-
-// elements are a sandbox's own among the rules.
-func (s *Service) elements(b Sandbox) []firewall.Element {
-	return firewall.Elements(s.rulesFor, s.networks(), ruled(b))
-}
-
-// networks are the bridges as the firewall sees them.
-func (s *Service) networks() (list []firewall.Network) {
-	for _, g := range s.segments() {
-		list = append(list, g.ruled())
-	}
-	return list
-}
-
 func (g segment) ruled() firewall.Network {
 	n := firewall.Network{
 		ID: g.NetworkID, Name: g.Name, Bridge: g.Bridge, Subnet4: g.Subnet4, Subnet6: g.Subnet6, MAC: g.MAC,

@@ -22,11 +22,11 @@ func (s *Service) moveGate(ctx context.Context, b *Sandbox) error {
 	if gate == nil || gate.Exposed || gate.Driver == networkBridge {
 		return nil
 	}
-	l := s.lan(gate.NetworkID)
+	l := s.lans.get(gate.NetworkID)
 	if l == nil {
 		return nil
 	}
-	d, ok := l.driver.(Gate)
+	d, ok := l.driver().(Gate)
 	if !ok {
 		return nil
 	}
@@ -40,11 +40,11 @@ func (s *Service) moveGate(ctx context.Context, b *Sandbox) error {
 // conceal is the end of what moveGate began.
 func (s *Service) conceal(ctx context.Context, e *Endpoint) {
 	e.Exposed = false
-	l := s.lan(e.NetworkID)
+	l := s.lans.get(e.NetworkID)
 	if l == nil {
 		return
 	}
-	if d, ok := l.driver.(Gate); ok {
+	if d, ok := l.driver().(Gate); ok {
 		if err := d.Conceal(ctx, l.Network, *e); err != nil {
 			slog.Warn("the driver of a network could not take back what it published", "network", l.Name, "driver", l.Driver, "endpoint", e.ID, "err", err)
 		}

@@ -280,7 +280,7 @@ func remains(t testing.TB, s *Service) (interfaces []string, elements int) {
 	links, err := netlink.LinkList()
 	must(t, err)
 	for _, l := range links {
-		if strings.HasPrefix(l.Attrs().Name, s.prefix) {
+		if s.host.Ours(l.Attrs().Name) {
 			interfaces = append(interfaces, l.Attrs().Name)
 		}
 	}
@@ -342,4 +342,9 @@ func (p place) expect6(t testing.TB, server netip.AddrPort, want string) {
 	if err != nil || got != want {
 		t.Errorf("%s answered %q (%v), want %q", server, got, err, want)
 	}
+}
+
+// writeSysctl sets a value below /proc/sys/net in the calling thread's namespace.
+func writeSysctl(name, value string) error {
+	return os.WriteFile("/proc/sys/net/"+name, []byte(value), 0)
 }

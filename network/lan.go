@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	wire "github.com/moby/moby/api/types/network"
@@ -17,17 +18,21 @@ import (
 type lan struct {
 	record // as stored; not changed once others see the lan
 	opts   bridgeOptions
-	driver Driver   // nil for bridge, host and null
-	nets   []subnet // in the order of IPAM.Config
 
 	moved atomic.Bool // addresses were taken since the cursors were stored
 
-	// Guarded by the service's lock:
+	// A network that could not be made gets them later.
+	mu   sync.Mutex // guards what follows; nothing else is locked under it
+	made Driver     // nil for bridge, host and null
+	nets []subnet   // in the order of IPAM.Config; itself never changed
+
+	// Guarded by the lock of lans:
 	state   lanState
 	bridge  *bridge // nil unless the driver is bridge and it is up
 	failure error   // why it is not up
 	joining int     // attachments that are under way
-	pool    *pool   // namespaces that wait; nil for none
+
+	pool *pool // namespaces that wait; nil for none; guarded by the service's lock
 }
 
 // lanState is a lan's life: its name is taken from the first on, it is seen when
@@ -57,6 +62,44 @@ type source interface {
 	Drop()
 }
 
+// driver makes the lan, nil for bridge, host and null.
+func (l *lan) driver() Driver {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.made
+}
+
+func (l *lan) setDriver(d Driver) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.made = d
+}
+
+func (l *lan) subnets() []subnet {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.nets
+}
+
+func (l *lan) setSubnets(nets []subnet) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.nets = nets
+}
+
+// asks gives the lan's ID if giving an endpoint up means asking a driver of it,
+// of addresses or other.
+func (l *lan) asks() string {
+	if l == nil {
+		return ""
+	}
+	distant := slices.ContainsFunc(l.subnets(), func(n subnet) bool { _, is := n.source.(*elsewhere); return is })
+	if l.driver() != nil || distant {
+		return l.ID
+	}
+	return ""
+}
+
 // predefined tells whether the network comes with the daemon.
 func predefined(name string) bool {
 	switch name {
@@ -79,9 +122,10 @@ func (l *lan) joinable() error {
 
 // first gives the lan's first subnet of the family, nil if it has none.
 func (l *lan) first(v6 bool) *subnet {
-	for i := range l.nets {
-		if l.nets[i].Prefix().Addr().Is6() == v6 {
-			return &l.nets[i]
+	nets := l.subnets()
+	for i := range nets {
+		if nets[i].Prefix().Addr().Is6() == v6 {
+			return &nets[i]
 		}
 	}
 	return nil
@@ -91,8 +135,9 @@ func (l *lan) first(v6 bool) *subnet {
 // words are Docker's.
 func (l *lan) take(v6 bool, wanted netip.Addr, mac string) (netip.Prefix, *subnet, error) {
 	l.moved.Store(true)
-	for i := range l.nets {
-		n := &l.nets[i]
+	nets := l.subnets()
+	for i := range nets {
+		n := &nets[i]
 		if n.Prefix().Addr().Is6() != v6 || wanted.IsValid() && !n.Prefix().Contains(wanted) {
 			continue
 		}
@@ -121,16 +166,17 @@ func (l *lan) take(v6 bool, wanted netip.Addr, mac string) (netip.Prefix, *subne
 
 // release gives an address back.
 func (l *lan) release(p netip.Prefix) {
-	for i := range l.nets {
-		if l.nets[i].Prefix() == p.Masked() {
-			l.nets[i].Release(p.Addr())
+	nets := l.subnets()
+	for i := range nets {
+		if nets[i].Prefix() == p.Masked() {
+			nets[i].Release(p.Addr())
 		}
 	}
 }
 
 // needsMAC tells whether the lan's addresses are given to MAC addresses.
 func (l *lan) needsMAC() bool {
-	for _, n := range l.nets {
+	for _, n := range l.subnets() {
 		if from, ok := n.source.(*elsewhere); ok {
 			return from.byMAC()
 		}
@@ -142,16 +188,17 @@ func (l *lan) needsMAC() bool {
 // knows of it. After a change of the subnet
 // the containers that run keep their old ones, which are nobody's here.
 func (l *lan) adopt(p netip.Prefix) {
-	for i := range l.nets {
-		if _, ours := l.nets[i].source.(*ipam.Subnet); ours && l.nets[i].Prefix().Contains(p.Addr()) {
-			_ = l.nets[i].Claim(p.Addr())
+	nets := l.subnets()
+	for i := range nets {
+		if _, ours := nets[i].source.(*ipam.Subnet); ours && nets[i].Prefix().Contains(p.Addr()) {
+			_ = nets[i].Claim(p.Addr())
 		}
 	}
 }
 
 // cursors tell where the addresses go on, resume has them go on there.
 func (l *lan) cursors() (out []netip.Addr) {
-	for _, n := range l.nets {
+	for _, n := range l.subnets() {
 		if s, ok := n.source.(*ipam.Subnet); ok {
 			out = append(out, s.Cursor())
 		}
@@ -160,7 +207,7 @@ func (l *lan) cursors() (out []netip.Addr) {
 }
 
 func (l *lan) resume(cursors []netip.Addr) {
-	for _, n := range l.nets {
+	for _, n := range l.subnets() {
 		s, ok := n.source.(*ipam.Subnet)
 		if !ok {
 			continue
@@ -177,7 +224,7 @@ func (l *lan) resume(cursors []netip.Addr) {
 
 // dropSubnets gives the subnets back.
 func (l *lan) dropSubnets() {
-	for _, n := range l.nets {
+	for _, n := range l.subnets() {
 		n.Drop()
 	}
 }
@@ -214,7 +261,7 @@ func (l *lan) own(v6 bool) netip.Prefix {
 // segment is the lan, whose bridge is up, as the rules see it.
 func (l *lan) segment() segment {
 	g := segment{
-		NetworkID: l.ID, Name: l.Name, Bridge: l.Bridge, MAC: l.bridge.found, Address4: l.own(false), Address6: l.own(true),
+		NetworkID: l.ID, Name: l.Name, Bridge: l.Bridge, MAC: l.bridge.Found, Address4: l.own(false), Address6: l.own(true),
 		Internal: l.Internal, ICC: l.opts.icc, Masquerade: l.opts.masquerade, Mode4: l.opts.mode4, Mode6: l.opts.mode6,
 		Bind4: l.opts.bind4, Bind6: l.opts.bind6, Source4: l.opts.host4, Source6: l.opts.host6, Trusted: l.opts.trusted,
 	}

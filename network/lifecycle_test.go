@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,12 +18,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/nftables"
+	wire "github.com/moby/moby/api/types/network"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/network/firewall"
+	"github.com/tarehq/tare/network/link"
 )
 
 func countElements(t testing.TB, s *Service) (n int) {
@@ -42,10 +45,8 @@ func countElements(t testing.TB, s *Service) (n int) {
 
 // inUse tells how many addresses of the network's first subnet are in use.
 func inUse(s *Service, network string) uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	l := s.byName[network]
-	return s.usageLocked(l).Subnets[l.nets[0].Prefix()].IPsInUse
+	l := s.lans.named(network)
+	return s.usage(l).Subnets[l.nets[0].Prefix()].IPsInUse
 }
 
 func countLines(b []byte) int { return bytes.Count(b, []byte("\n")) }
@@ -217,7 +218,7 @@ func TestRestoreAfterTheDaemonDied(t *testing.T) {
 	client.expect(t, "tcp", "10.99.1.1:8080", "kept 10.99.1.2")
 	echo(conn)
 	testutil.Eventually(t, 5*time.Second, "orphans removed", func() bool {
-		return !s.present(lost.Endpoints[0].HostInterface) && s.present(kept.Endpoints[0].HostInterface)
+		return !s.host.Has(lost.Endpoints[0].HostInterface) && s.host.Has(kept.Endpoints[0].HostInterface)
 	})
 	if n := countElements(t, s); n != 2 {
 		t.Errorf("%d elements, want those of the endpoint kept", n)
@@ -229,7 +230,7 @@ func TestRestoreAfterTheDaemonDied(t *testing.T) {
 	must(t, s.Detach(t.Context(), kept.Sandbox))
 	client.expectNothing(t, "tcp", "10.99.1.1:8080")
 	dead.stop()
-	dead.endPool(dead.byName[networkBridge], true)
+	dead.endPool(dead.lans.byName[networkBridge], true)
 	dead.watch.close()
 	dead.tasks.Wait()
 }
@@ -242,7 +243,7 @@ func TestRestoreAfterTheBridgeWasDeleted(t *testing.T) {
 	dead := open(t, c)
 	a := attach(t, dead, "a", Port{HostPort: 8080, ContainerPort: 80})
 	a.serve(t, "tcp", 80, "a")
-	must(t, lowerBridge("tt0"))
+	must(t, link.LowerBridge("tt0"))
 	dead.claim.release()
 	s, err := Open(t.Context(), c)
 	must(t, err)
@@ -259,18 +260,19 @@ func TestSpareThatWasSpoiledIsNotUsed(t *testing.T) {
 	c := testConfig("tt0", 1)
 	c.Spare = 1
 	s := open(t, c)
-	spare := s.byName[networkBridge].pool.spare
+	spare := s.lans.byName[networkBridge].pool.spare
 	box := <-spare
 	link, err := netlink.LinkByName(box.waiting.Endpoints[0].HostInterface)
 	must(t, err)
 	must(t, netlink.LinkDel(link))
+	spoiled := box.waiting
 	go func() { spare <- box }()
 	testutil.Eventually(t, 5*time.Second, "the spoiled one to be taken", func() bool {
 		a, err := s.Attach(t.Context(), Request{Wants: []Want{{}}, ContainerID: "a"})
 		must(t, err)
 		letGo(a)
 		must(t, s.Detach(t.Context(), a.Sandbox))
-		return box.ns.Fd() == ^uintptr(0)
+		return !slices.Contains(s.sandboxes.unused(), spoiled)
 	})
 }
 
@@ -279,11 +281,11 @@ func TestSpareThatFailedHalfwayIsSilent(t *testing.T) {
 		return
 	}
 	s := open(t, testConfig("tt0", 1))
-	bridge := s.byName[networkBridge]
+	bridge := s.lans.byName[networkBridge]
 	spare, err := s.makeBox(bridge)
 	must(t, err)
-	host := spare.first.host
-	place{spare.ns}.do(t, func() error { // one of the steps fails on it
+	host := spare.first.Host
+	place{spare.NS}.do(t, func() error { // one of the steps fails on it
 		eth0, err := netlink.LinkByName("eth0")
 		if err != nil {
 			return err
@@ -493,7 +495,7 @@ func TestBridgeHasOneDaemon(t *testing.T) {
 		if _, err := Open(t.Context(), c); fault.KindOf(err) != fault.Conflict {
 			t.Errorf("a second daemon after nft flush ruleset: %v", err)
 		}
-		must(t, first.firewall.Replace(first.wanted()))
+		must(t, first.rules.replace())
 	}
 	place{}.expect(t, "tcp", "127.0.0.1:8080", "a 172.30.1.1")
 	open(t, testConfig("tt1", 2))
@@ -539,7 +541,7 @@ func TestFlushedTablesComeBack(t *testing.T) {
 		conn.FlushRuleset()
 		must(t, conn.Flush())
 		testutil.Eventually(t, 5*time.Second, "the tables are back", func() bool {
-			own, err := s.firewall.Whole()
+			own, err := s.rules.firewall.Whole()
 			must(t, err)
 			guarding, err := tableExists(guard.Name)
 			must(t, err)
@@ -646,7 +648,7 @@ func TestKernelPrintsTheSameTable(t *testing.T) {
 	must(t, writeSysctl("ipv4/ip_forward", "0"))
 	s := open(t, testConfig("tt0", 1))
 	attach(t, s, "c", append(hostPorts(9000, 9003, 0), Port{HostIP: addr("127.0.0.1"), HostPort: 8080, ContainerPort: 80})...)
-	for _, want := range s.wanted().Tables {
+	for _, want := range s.rules.wanted().Tables {
 		out, err := exec.Command(nft, "list", "table", want.Family.String(), s.cfg.Name).CombinedOutput()
 		must(t, err)
 		if want.Family == firewall.Bridge {
@@ -661,5 +663,36 @@ func TestKernelPrintsTheSameTable(t *testing.T) {
 	must(t, err)
 	if !strings.Contains(string(out), `elements = { "tt0" }`) {
 		t.Errorf("the guard has\n%s", out)
+	}
+}
+
+// Of a network that was removed the guard, which all daemons share and which
+// stays until the next boot, keeps nothing.
+func TestGuardForgetsNetworks(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	must(t, writeSysctl("ipv4/ip_forward", "0"))
+	s := open(t, stored(t))
+	conn, err := nftables.New()
+	must(t, err)
+	held := func() int {
+		set, err := conn.GetSetByName(guard, "bridges")
+		must(t, err)
+		elements, err := conn.GetSetElements(set)
+		must(t, err)
+		return len(elements)
+	}
+	before := held()
+	must(t, netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "mine"}}))
+	create(t, s, wire.CreateRequest{Name: "ours"})
+	create(t, s, wire.CreateRequest{Name: "theirs", Options: map[string]string{"com.docker.network.bridge.name": "mine"}})
+	if n := held(); n != before+2 {
+		t.Errorf("the guard has %d bridges, and had %d before two networks", n, before)
+	}
+	must(t, s.Remove(t.Context(), "ours"))
+	must(t, s.Remove(t.Context(), "theirs"))
+	if n := held(); n != before {
+		t.Errorf("the guard has %d bridges, and had %d before the networks that are gone", n, before)
 	}
 }

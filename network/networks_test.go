@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -19,6 +20,7 @@ import (
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/testutil"
+	"github.com/tarehq/tare/network/link"
 )
 
 func stored(t testing.TB) Config {
@@ -63,7 +65,7 @@ func (p place) routes(t testing.TB, family int) string {
 			return err
 		}
 		for _, r := range list {
-			if d := prefixOf(r.Dst); r.Gw != nil && (!d.IsValid() || d.Bits() == 0) {
+			if r.Gw != nil && isDefault(r.Dst) {
 				l, err := netlink.LinkByIndex(r.LinkIndex)
 				if err != nil {
 					return err
@@ -247,6 +249,14 @@ func TestDualStack(t *testing.T) {
 	if len(six.IPAM.Config) != 1 || six.IPAM.Config[0].Gateway.String() != "fd00:9::1" {
 		t.Errorf("%+v", six.IPAM)
 	}
+	for range 2 {
+		if a := attachTo(t, s, "none", Want{Network: "both", WithoutIPv6: true}, Want{Network: "bridge", WithoutIPv6: true}); a.Endpoints[0].Address6.IsValid() ||
+			a.Endpoints[1].Address6.IsValid() || !a.Endpoints[0].Address.IsValid() || a.routes(t, unix.AF_INET6) != "none" {
+			t.Errorf("with IPv6 off: %+v", a.Endpoints)
+		} else {
+			must(t, s.Detach(t.Context(), a.Sandbox))
+		}
+	}
 	for _, n := range []string{"bridge", "both", "six", "four"} {
 		for range 2 { // the second has a namespace that waited
 			a, b := attachTo(t, s, n+"a", Want{Network: n}), attachTo(t, s, n+"b", Want{Network: n})
@@ -313,7 +323,7 @@ func TestConnectAndDisconnect(t *testing.T) {
 	connect(Want{Network: "b"})
 	expect("lo eth0 eth1", "eth1 10.2.0.1")
 	ct.expect(t, "tcp", "10.2.0.2:80", "other "+box.Endpoints[1].Address.Addr().String())
-	connect(Want{Network: "a", Interface: "wan", MAC: "02:00:00:00:00:07", Address: addr("10.1.0.77"), Sysctls: []string{"net.ipv4.conf.IFNAME.log_martians=1"}})
+	connect(Want{Network: "a", Interface: "wan", MAC: "02:00:00:00:00:07", Address: addr("10.1.0.77"), Sysctls: []string{"net.ipv4.conf.IFNAME.log_martians=1", "net.ipv4.conf.ifname.arp_notify=1"}})
 	expect("lo eth0 eth1 wan", "wan 10.1.0.1") // by name
 	if e := box.Endpoints[2]; e.MAC != "02:00:00:00:00:07" || e.Address.String() != "10.1.0.77/24" || e.Interface != "wan" {
 		t.Errorf("%+v", e)
@@ -433,11 +443,11 @@ func TestNetworksAfterACrash(t *testing.T) {
 	must(t, os.Remove(filepath.Join(c.Root, lost.ID+".json")))
 	half := &lan{record: record{Network: wire.Network{Name: "half", ID: newID(), Driver: "bridge"}}}
 	half.Bridge = "br-" + half.ID[:12]
-	_, err = dead.bridgeOf(half).add()
+	_, err = dead.bridgeOf(half).Raise()
 	must(t, err)
 	_, _, err = dead.Connect(t.Context(), one.Sandbox, one.NetNS, Want{Network: "gone"})
 	must(t, err)
-	must(t, lowerBridge(gone.Bridge))
+	must(t, link.LowerBridge(gone.Bridge))
 	must(t, os.WriteFile(filepath.Join(c.Root, ".x.json.tmp123"), []byte("{"), 0o600))
 	must(t, os.WriteFile(filepath.Join(c.Root, "broken.json"), []byte("{"), 0o600))
 	dead.claim.release()
@@ -485,7 +495,7 @@ func TestBridgesAreMadeAgain(t *testing.T) {
 	n := create(t, first, wire.CreateRequest{Name: "n", EnableIPv6: on()})
 	a, b := attachTo(t, first, "a", Want{Network: "n"}), attachTo(t, first, "b", Want{Network: "n"})
 	must(t, first.Close(t.Context()))
-	must(t, lowerBridge(n.Bridge))
+	must(t, link.LowerBridge(n.Bridge))
 	s, err := Open(t.Context(), c)
 	must(t, err)
 	defer s.Close(context.Background())
@@ -512,7 +522,7 @@ func TestTakenAddressIsAnnounced(t *testing.T) {
 		peer.expect6(t, netip.MustParseAddrPort("[fd00:8::50]:81"), "a "+peer.Endpoints[0].Address6.Addr().String())
 		must(t, s.Detach(t.Context(), a.Sandbox))
 		letGo(a.Attachment)
-		s.clearDoomed()
+		s.remover.clear()
 	}
 }
 
@@ -533,7 +543,7 @@ func TestDefaultBridgeAsAsked(t *testing.T) {
 	if n.Options[optionICC] != "false" || n.Options[optionMasquerade] != "false" || !n.EnableIPv6 || len(n.IPAM.Config) != 2 || n.IPAM.Config[0].IPRange != c.FixedCIDR {
 		t.Errorf("%+v", n.Network)
 	}
-	g := s.segments()[0]
+	g := s.lans.segments()[0]
 	if g.ICC || g.Masquerade || g.Address6 != c.BIP6 {
 		t.Errorf("%+v", g)
 	}
@@ -582,7 +592,7 @@ func TestDeletedBridgeComesBack(t *testing.T) {
 	for network, bridge := range map[string]string{"n": n.Bridge, "bridge": "tt0"} {
 		a := attachTo(t, s, "a", Want{Network: network})
 		a.serve(t, "tcp", 80, "a")
-		must(t, lowerBridge(bridge))
+		must(t, link.LowerBridge(bridge))
 		for range 2 {
 			b := attachTo(t, s, "b", Want{Network: network})
 			b.expect(t, "tcp", a.Endpoints[0].Address.Addr().String()+":80", "a "+b.Endpoints[0].Address.Addr().String())
@@ -600,7 +610,7 @@ func TestForeignBridgeOfANetwork(t *testing.T) {
 	s := open(t, stored(t))
 	options := map[string]string{optionBridgeName: "theirs"}
 	create(t, s, wire.CreateRequest{Name: "n", Options: options, IPAM: askedFor("10.5.0.0/24")})
-	if p, err := addressOf("theirs", unix.AF_INET); err != nil || p.String() != "10.5.0.1/24" {
+	if p, err := link.AddressOf("theirs", unix.AF_INET); err != nil || p.String() != "10.5.0.1/24" {
 		t.Errorf("%s %v", p, err)
 	}
 	must(t, s.Remove(t.Context(), "n"))
@@ -655,7 +665,7 @@ func TestManyNetworksAtOnce(t *testing.T) {
 	links, err := netlink.LinkList()
 	must(t, err)
 	for _, l := range links {
-		if strings.HasPrefix(l.Attrs().Name, "br-") || strings.HasPrefix(l.Attrs().Name, s.prefix) {
+		if strings.HasPrefix(l.Attrs().Name, "br-") || s.host.Ours(l.Attrs().Name) {
 			t.Errorf("left: %s", l.Attrs().Name)
 		}
 	}
@@ -684,7 +694,7 @@ func TestGatewayModes(t *testing.T) {
 		n := create(t, s, wire.CreateRequest{Name: c.name, Internal: c.internal, Options: c.options,
 			IPAM: &wire.IPAM{Config: []wire.IPAMConfig{{Subnet: netip.MustParsePrefix("10.6.0.0/24"), AuxAddress: c.aux}}}})
 		a := attachTo(t, s, c.name, Want{Network: c.name})
-		if p, err := addressOf(n.Bridge, unix.AF_INET); err != nil || p.String() != c.bridge {
+		if p, err := link.AddressOf(n.Bridge, unix.AF_INET); err != nil || p.String() != c.bridge {
 			t.Errorf("%s: the bridge has %s, %v", c.name, p, err)
 		}
 		if got := a.routes(t, unix.AF_INET); got != c.route {
@@ -710,9 +720,9 @@ func TestWaitingAddresses(t *testing.T) {
 	waiting := func(n int) {
 		t.Helper()
 		testutil.Eventually(t, 5*time.Second, "namespaces wait", func() bool {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			return len(s.waiting) == n
+			s.sandboxes.mu.Lock()
+			defer s.sandboxes.mu.Unlock()
+			return len(s.sandboxes.waiting) == n
 		})
 	}
 	waiting(2)
@@ -720,6 +730,9 @@ func TestWaitingAddresses(t *testing.T) {
 	must(t, err)
 	if u := n.Status.IPAM.Subnets[n.IPAM.Config[0].Subnet]; u.IPsInUse != 3 || u.DynamicIPsAvailable != 253 || len(n.Containers) != 0 {
 		t.Errorf("%+v", u)
+	}
+	if e := s.Exposure(); len(e) != 0 {
+		t.Errorf("reached without a container: %+v", e)
 	}
 	if a := attach(t, s, "a"); a.Endpoints[0].Address.String() != "172.30.1.2/24" {
 		t.Errorf("the first container has %s", a.Endpoints[0].Address)
@@ -730,9 +743,7 @@ func TestWaitingAddresses(t *testing.T) {
 		t.Errorf("%+v", chosen.Endpoints)
 	}
 	waiting(2)
-	s.mu.Lock()
-	next := s.waiting[0].Endpoints[0].Address
-	s.mu.Unlock()
+	next := s.sandboxes.unused()[0].Endpoints[0].Address
 	if !addr("172.30.1.3").Less(next.Addr()) {
 		t.Errorf("%s waits, which a container has", next)
 	}
@@ -759,7 +770,7 @@ func TestSpareOfANetwork(t *testing.T) {
 		attachTo(t, s, name, Want{Network: name})
 	}
 	pools := 0
-	for _, l := range s.all() {
+	for _, l := range s.lans.all() {
 		if l.pool != nil && l.Name != networkBridge {
 			pools++
 		}
@@ -767,8 +778,16 @@ func TestSpareOfANetwork(t *testing.T) {
 	if pools != poolsOfUsers || len(s.recent) != poolsOfUsers {
 		t.Errorf("%d pools", pools)
 	}
-	l := s.byName[fmt.Sprint("n", poolsOfUsers+1)]
+	l := s.lans.byName[fmt.Sprint("n", poolsOfUsers+1)]
 	var spare *box
 	testutil.Eventually(t, 5*time.Second, "a namespace waits", func() bool { spare = s.takeSpare(l); return spare != nil })
 	s.abandon(spare, nil)
+}
+
+func isDefault(dst *net.IPNet) bool {
+	if dst == nil {
+		return true
+	}
+	ones, _ := dst.Mask.Size()
+	return ones == 0
 }

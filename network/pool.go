@@ -40,12 +40,12 @@ func (s *Service) startPoolLocked(ctx context.Context, l *lan, spares int) {
 // wantPool sees to it that the lan that was just joined has a pool, and that
 // those that were not joined for longest have none.
 func (s *Service) wantPool(ctx context.Context, l *lan) {
-	if s.spares == 0 || l.Name == networkBridge || l.driver != nil {
+	if s.spares == 0 || l.Name == networkBridge || l.driver() != nil {
 		return
 	}
 	s.mu.Lock()
 	var old *lan
-	if i := slices.Index(s.recent, l); i < 0 && l.state == lanUp {
+	if i := slices.Index(s.recent, l); i < 0 && s.lans.isUp(l) {
 		s.startPoolLocked(ctx, l, 1)
 		s.recent = append(s.recent, l)
 		if len(s.recent) > poolsOfUsers {
@@ -137,7 +137,7 @@ func (s *Service) makeSpare(ctx context.Context, l *lan) (b *box, err error) {
 		}
 	}()
 	if s.names != nil && !predefined(l.Name) {
-		if b.prepared, err = s.names.Prepare(b.ns); err != nil {
+		if b.prepared, err = s.names.Prepare(b.NS); err != nil {
 			return b, err
 		}
 	}
@@ -153,20 +153,13 @@ func (s *Service) makeSpare(ctx context.Context, l *lan) (b *box, err error) {
 	if err = s.plug(ctx, b, l, sb, 0); err != nil {
 		return b, err
 	}
-	s.rules.Lock()
-	defer s.rules.Unlock()
-	s.mu.Lock()
-	s.waiting = append(s.waiting, sb)
-	s.mu.Unlock()
-	if s.firewall.Change(nil, s.elements(*sb)) != nil {
-		err = s.firewall.Replace(s.wanted())
-	}
+	err = s.rules.pin(sb)
 	return b, err
 }
 
 // roomy tells whether the lan has addresses to spare.
 func (l *lan) roomy() bool {
-	for _, n := range l.nets {
+	for _, n := range l.subnets() {
 		if s, ok := n.source.(*ipam.Subnet); ok {
 			if _, free := s.Usage(); free < 32 {
 				return false
@@ -180,14 +173,15 @@ func (l *lan) roomy() bool {
 // none.
 func (s *Service) spareFor(l *lan, w Want) *box {
 	switch {
-	case l.driver != nil, w.Interface != "" && w.Interface != "eth0", l.opts.prefix != "" && l.opts.prefix != defaultInterfaceName,
-		w.Address.IsValid(), w.Address6.IsValid(), w.MAC != "", len(w.LinkLocal) > 0, len(w.Sysctls) > 0, w.Rate != Rate{}:
+	case l.driver() != nil, w.Interface != "" && w.Interface != "eth0", l.opts.prefix != "" && l.opts.prefix != defaultInterfaceName,
+		w.Address.IsValid(), w.Address6.IsValid(), w.MAC != "", len(w.LinkLocal) > 0, len(w.Sysctls) > 0, w.Rate != Rate{},
+		w.WithoutIPv6 && l.first(true) != nil:
 		return nil
 	}
 	for {
 		b := s.takeSpare(l)
 		// Somebody may have deleted its interface while it waited.
-		if b == nil || b.waiting == nil || s.present(b.waiting.Endpoints[0].HostInterface) {
+		if b == nil || b.waiting == nil || s.host.Has(b.waiting.Endpoints[0].HostInterface) {
 			return b
 		}
 		s.abandon(b, nil)
@@ -200,13 +194,6 @@ func (s *Service) occupy(b *box, l *lan, w Want, sb *Sandbox) (e Endpoint, err e
 	e.Links, e.Options, e.GwPriority = maps.Clone(w.Links), maps.Clone(w.Options), w.GwPriority
 	e.DNSNames = l.dnsNames(sb, w.Aliases)
 	return e, CheckWant(w)
-}
-
-// unwaitLocked forgets that a sandbox waits.
-func (s *Service) unwaitLocked(sb *Sandbox) {
-	if i := slices.Index(s.waiting, sb); i >= 0 {
-		s.waiting = slices.Delete(s.waiting, i, i+1)
-	}
 }
 
 // drain gives up the lan's namespaces that wait, for their addresses.

@@ -35,6 +35,14 @@ func CheckPorts(ports []Port) error {
 	return nil
 }
 
+// taken lists the ports of all sandboxes.
+func (s *Service) taken() (list []Published) {
+	for _, b := range s.sandboxes.all() {
+		list = append(list, b.Ports...)
+	}
+	return list
+}
+
 // hosts are the addresses at which the port is to be published, one for each
 // family. A container without a way out in a family has nothing published in
 // it, but for what a relay can do.
@@ -69,7 +77,7 @@ func (s *Service) hosts(p Port, b *Sandbox) []netip.Addr {
 // binds is where ports of the target's network are published that name no
 // address.
 func (s *Service) binds(t firewall.Target) netip.Addr {
-	for _, g := range s.segments() {
+	for _, g := range s.lans.segments() {
 		if g.NetworkID == t.Network && t.Address.Is4() {
 			return g.Bind4
 		} else if g.NetworkID == t.Network {
@@ -81,7 +89,7 @@ func (s *Service) binds(t firewall.Target) netip.Addr {
 
 // routed tells whether the target is reached at its own address alone.
 func (s *Service) routed(t firewall.Target) bool {
-	for _, g := range s.segments() {
+	for _, g := range s.lans.segments() {
 		if g.NetworkID == t.Network {
 			return t.Address.Is4() && g.Mode4 == firewall.ModeRouted || t.Address.Is6() && g.Mode6 == firewall.ModeRouted
 		}
@@ -272,29 +280,13 @@ func localPort(fd int) (uint16, error) {
 	return 0, fmt.Errorf("a socket of a family that was not asked for")
 }
 
-// filter makes the socket drop what shall not reach it.
-func (p pass) filter(fd int) error {
-	const (
-		load, equal, give = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_RET | unix.BPF_K
-		networkHeader     = 0xfff00000 // SKF_NET_OFF
-		destination       = networkHeader + 24
-	)
-	program := []unix.SockFilter{{Code: give, K: 0}}
-	switch p {
-	case passAll:
-		return nil
-	case passLoopback:
-		program = nil
-		for i, word := range [...]uint32{0, 0, 0, 1} {
-			program = append(program, unix.SockFilter{Code: load, K: destination + 4*uint32(i)}, unix.SockFilter{Code: equal, K: word, Jf: uint8(2*(3-i) + 1)})
-		}
-		program = append(program, unix.SockFilter{Code: give, K: ^uint32(0)}, unix.SockFilter{Code: give, K: 0})
-	}
-	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
-}
-
 func closeAll(files []*os.File) {
 	for _, f := range files {
 		f.Close()
 	}
+}
+
+// sharesAddress tells whether both are on a common address of the host.
+func (p Published) sharesAddress(q Published) bool {
+	return p.HostIP == q.HostIP || p.HostIP.IsUnspecified() || q.HostIP.IsUnspecified()
 }

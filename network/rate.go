@@ -7,6 +7,7 @@ import (
 	wire "github.com/moby/moby/api/types/network"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/network/link"
 	"github.com/tarehq/tare/network/shape"
 )
 
@@ -22,24 +23,22 @@ func CheckRate(n Network, r Rate) error {
 // restoreRates holds the interfaces of those that live on to their rates, which a
 // crash may have prevented, and removes what is left of those that are gone.
 func (s *Service) restoreRates() error {
-	s.mu.Lock()
 	var limited []Endpoint
-	for _, b := range s.sandboxes {
+	for _, b := range s.sandboxes.all() {
 		for _, e := range b.Endpoints {
 			if e.Rate != (Rate{}) {
 				limited = append(limited, e)
 			}
 		}
 	}
-	s.mu.Unlock()
 	held := map[string]bool{}
 	for _, e := range limited {
 		held[e.HostInterface] = true
-		if err := shape.Set(e.HostInterface, e.Rate); err != nil && s.present(e.HostInterface) {
+		if err := shape.Set(e.HostInterface, e.Rate); err != nil && s.host.Has(e.HostInterface) {
 			return err
 		}
 	}
-	return shape.Sweep(s.prefix, func(host string) bool { return held[host] && s.present(host) })
+	return shape.Sweep(link.Prefix(s.cfg.Identity, s.cfg.Bridge), func(host string) bool { return held[host] && s.host.Has(host) })
 }
 
 // SetRate holds a running container's interface to other limits. What is returned
@@ -50,7 +49,7 @@ func (s *Service) SetRate(ctx context.Context, b Sandbox, endpointID string, r R
 		return b, err
 	}
 	defer unlock()
-	after, err := s.known(b.ID)
+	after, err := s.sandboxes.get(b.ID)
 	if err != nil {
 		return b, err
 	}
@@ -66,13 +65,10 @@ func (s *Service) SetRate(ctx context.Context, b Sandbox, endpointID string, r R
 		return b, err
 	}
 	e.Rate = r
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now, known := s.sandboxes[b.ID]
-	if !known {
-		return b, fault.New(fault.Conflict, "container is not running")
+	// Its ports another may have by now.
+	_, now, err := s.sandboxes.change(b.ID, func(b *Sandbox) { b.Endpoints = after.Endpoints })
+	if err != nil {
+		return b, err
 	}
-	now.Endpoints = after.Endpoints // its ports another may have by now
-	s.sandboxes[b.ID] = now
 	return now, nil
 }

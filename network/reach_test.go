@@ -3,11 +3,13 @@ package network
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"testing"
 	"time"
 
 	"github.com/google/nftables"
+	wire "github.com/moby/moby/api/types/network"
 
 	"github.com/tarehq/tare/internal/testutil"
 )
@@ -92,6 +94,50 @@ func TestHostBecomesNoRouter(t *testing.T) {
 	one.ForwardAll = false
 	open(t, one)
 	left.expect(t, "tcp", "10.99.2.2:80", "right 10.99.1.2")
+}
+
+// What stays within a bridge is not the guard's affair, though br_netfilter shows
+// it: not on networks that the host does not forward for, nor on those that were
+// there before the guard was.
+func TestGuardLetsInternalNetworksBe(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	for _, name := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
+		must(t, writeSysctl(name, "0"))
+	}
+	c := stored(t)
+	s := open(t, c)
+	yes := true
+	isolated := map[string]string{"com.docker.network.bridge.gateway_mode_ipv4": "isolated", "com.docker.network.bridge.gateway_mode_ipv6": "isolated"}
+	create(t, s, wire.CreateRequest{Name: "inner", Internal: true, EnableIPv6: &yes})
+	create(t, s, wire.CreateRequest{Name: "alone", Internal: true, EnableIPv6: &yes, Options: isolated})
+	create(t, s, wire.CreateRequest{Name: "outer", EnableIPv6: &yes}) // which turns on the forwarding of IPv6
+	reach := func(when string) {
+		t.Helper()
+		for _, on := range []string{"inner", "alone"} {
+			server, client := attachTo(t, s, "server"+on+when, Want{Network: on}), attachTo(t, s, "client"+on+when, Want{Network: on})
+			server.serve(t, "tcp", 80, on)
+			server.serve6(t, 81, on)
+			e := client.Endpoints[0]
+			client.expect(t, "tcp", netip.AddrPortFrom(server.Endpoints[0].Address.Addr(), 80).String(), on+" "+e.Address.Addr().String())
+			client.expect6(t, netip.AddrPortFrom(server.Endpoints[0].Address6.Addr(), 81), on+" "+e.Address6.Addr().String())
+		}
+	}
+	reach("first")
+	conn, err := nftables.New()
+	must(t, err)
+	conn.FlushRuleset()
+	must(t, conn.Flush())
+	testutil.Eventually(t, 5*time.Second, "the guard is back", func() bool {
+		set, err := conn.GetSetByName(guard, "bridges")
+		if err != nil {
+			return false
+		}
+		elements, err := conn.GetSetElements(set)
+		return err == nil && len(elements) == 4
+	})
+	reach("flushed")
 }
 
 func TestHostThatForwardsKeepsItsRules(t *testing.T) {

@@ -4,16 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"time"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
-
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/network/link"
 )
 
 // load takes up the stored networks, with their subnets, so that nobody else
@@ -26,11 +22,11 @@ func (s *Service) load(ctx context.Context) error {
 	slices.SortFunc(records, func(a, b record) int { return a.Created.Compare(b.Created) })
 	for _, r := range records {
 		l := &lan{record: r, state: lanUp}
-		if s.byName[l.Name] != nil {
+		if s.lans.named(l.Name) != nil {
 			slog.Error("two stored networks have one name, the newer is left out", "network", l.Name, "id", l.ID)
 			continue
 		}
-		s.put(l)
+		s.lans.put(l)
 		if l.ConfigOnly {
 			continue
 		}
@@ -38,7 +34,7 @@ func (s *Service) load(ctx context.Context) error {
 			l.opts, l.failure = readBridgeOptions(l.Options)
 		}
 		if l.failure == nil {
-			l.failure = s.takeSubnets(ctx, l, true)
+			l.failure = s.addressing.takeSubnets(ctx, l, true)
 		}
 		if l.failure != nil {
 			slog.Error("a stored network cannot be used", "network", l.Name, "err", l.failure)
@@ -73,10 +69,7 @@ func (s *Service) Restore(ctx context.Context, sandboxes []Sandbox) error {
 		return err
 	}
 	s.watch = watch
-	s.rules.Lock()
-	err = s.firewall.Replace(s.wanted())
-	s.rules.Unlock()
-	if err != nil {
+	if err := errors.Join(s.rules.replace(), s.joinGuard()); err != nil {
 		return err
 	}
 	orphans, err := s.reconcilePorts()
@@ -100,7 +93,7 @@ func (s *Service) raiseAll(ctx context.Context) {
 	// Drivers that do not answer are asked again by those who join.
 	ctx, cancel := context.WithTimeout(ctx, driverPatience)
 	defer cancel()
-	for _, l := range s.all() {
+	for _, l := range s.lans.all() {
 		if predefined(l.Name) || l.ConfigOnly {
 			continue
 		}
@@ -113,21 +106,23 @@ func (s *Service) raiseAll(ctx context.Context) {
 	}
 }
 
-func (s *Service) raiseStored(ctx context.Context, l *lan) (err error) {
+func (s *Service) raiseStored(ctx context.Context, l *lan) error {
 	if l.Driver != networkBridge {
-		if l.driver, err = s.findDriver(ctx, l.Driver); err == nil {
-			if kept, ok := l.driver.(Restorer); ok {
-				return kept.Restore(ctx, l.Network)
-			}
-			err = l.driver.Create(ctx, l.Network)
+		d, err := s.findDriver(ctx, l.Driver)
+		if err != nil {
+			return err
 		}
-		return err
+		l.setDriver(d)
+		if kept, ok := d.(Restorer); ok {
+			return kept.Restore(ctx, l.Network)
+		}
+		return d.Create(ctx, l.Network)
 	}
 	b := s.bridgeOf(l)
 	if _, err := b.raise(); err != nil {
 		return err
 	}
-	s.setBridge(l, b)
+	s.lans.setBridge(l, b)
 	return nil
 }
 
@@ -152,10 +147,7 @@ func (s *Service) reviveAll(ctx context.Context, lans []*lan) error {
 // revive makes a network again that could not be made, or whose bridge somebody
 // has deleted.
 func (s *Service) revive(ctx context.Context, l *lan) error {
-	s.mu.Lock()
-	up, br := l.failure == nil && (l.bridge != nil || l.driver != nil), l.bridge
-	s.mu.Unlock()
-	if up && (br == nil || s.stands(br)) {
+	if up, br := s.lans.stands(l); up && (br == nil || s.stands(br)) {
 		return nil
 	}
 	unlock, err := s.working.Lock(ctx, l.ID)
@@ -164,24 +156,22 @@ func (s *Service) revive(ctx context.Context, l *lan) error {
 	}
 	defer unlock()
 	s.endPool(l, true) // its namespaces are on no bridge
-	if len(l.nets) == 0 && l.IPAM.Driver != driverNull {
+	if len(l.subnets()) == 0 && l.IPAM.Driver != driverNull {
 		taken := &lan{record: l.record, opts: l.opts}
-		if err := s.takeSubnets(ctx, taken, true); err != nil {
+		if err := s.addressing.takeSubnets(ctx, taken, true); err != nil {
 			return l.whyDown(err)
 		}
-		s.mu.Lock()
-		l.nets = taken.nets
-		s.mu.Unlock()
+		l.setSubnets(taken.nets)
 	}
 	if err := s.raiseStored(ctx, l); err != nil {
 		return l.whyDown(err)
 	}
-	s.mu.Lock()
-	l.failure = nil
+	s.lans.mended(l)
 	if l.Name == networkBridge {
+		s.mu.Lock()
 		s.startPoolLocked(ctx, l, s.spares)
+		s.mu.Unlock()
 	}
-	s.mu.Unlock()
 	if err := s.renewRules(); err != nil {
 		return err
 	}
@@ -192,45 +182,24 @@ func (s *Service) revive(ctx context.Context, l *lan) error {
 
 // stands tells whether the bridge is still the one that was raised.
 func (s *Service) stands(b *bridge) bool {
-	index, err := s.routes.interfaceIndex(b.name)
-	return err == nil && index == b.index
-}
-
-// all are the lans: those that always exist, then the oldest first.
-func (s *Service) all() []*lan {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var out []*lan
-	for _, l := range s.lans {
-		out = append(out, l)
-	}
-	slices.SortFunc(out, func(a, b *lan) int {
-		if c := slices.Index(predefinedNames, b.Name) - slices.Index(predefinedNames, a.Name); c != 0 {
-			return c
-		}
-		if c := a.Created.Compare(b.Created); c != 0 {
-			return c
-		}
-		return strings.Compare(a.ID, b.ID)
-	})
-	return out
+	index, err := s.host.Index(b.Name)
+	return err == nil && index == b.Index
 }
 
 // lowerOrphans deletes bridges of ours that are no network's: the daemon ended
 // between two steps.
 func (s *Service) lowerOrphans() error {
-	links, err := whole(netlink.LinkList)
+	links, err := link.Interfaces()
 	if err != nil {
-		return fmt.Errorf("list the interfaces: %w", err)
+		return err
 	}
 	wanted := map[string]bool{}
-	for _, l := range s.all() {
+	for _, l := range s.lans.all() {
 		wanted[l.Bridge] = true
 	}
 	for _, l := range links {
-		a := l.Attrs()
-		if l.Type() == "bridge" && !wanted[a.Name] && bytes.Equal(a.HardwareAddr, bridgeMAC(s.cfg.Identity, a.Name)) {
-			if err := lowerBridge(a.Name); err != nil {
+		if l.Kind == "bridge" && !wanted[l.Name] && bytes.Equal(l.MAC, link.BridgeMAC(s.cfg.Identity, l.Name)) {
+			if err := lowerBridge(l.Name); err != nil {
 				return err
 			}
 		}
@@ -249,11 +218,11 @@ func (s *Service) adopt(sandboxes []Sandbox) error {
 	}
 	for _, b := range sandboxes {
 		b.Endpoints = slices.DeleteFunc(slices.Clone(b.Endpoints), func(e Endpoint) bool {
-			return e.Driver == networkBridge && len(b.Endpoints) > 1 && !s.present(e.HostInterface)
+			return e.Driver == networkBridge && len(b.Endpoints) > 1 && !s.host.Has(e.HostInterface)
 		})
 		for i := range b.Endpoints {
 			e := &b.Endpoints[i]
-			l := s.lans[e.NetworkID]
+			l := s.lans.get(e.NetworkID)
 			if l == nil {
 				continue
 			}
@@ -264,9 +233,9 @@ func (s *Service) adopt(sandboxes []Sandbox) error {
 				l.adopt(e.Address6)
 			}
 		}
-		s.enterLocked(b)
+		s.sandboxes.enter(b, nil)
 	}
-	for _, l := range s.lans {
+	for _, l := range s.lans.all() {
 		if s.store.dir == "" {
 			l.resume(nil)
 		}
@@ -279,13 +248,7 @@ func (s *Service) renameAll(ctx context.Context) {
 	if s.names == nil {
 		return
 	}
-	s.mu.Lock()
-	var list []Sandbox
-	for _, b := range s.sandboxes {
-		list = append(list, b)
-	}
-	s.mu.Unlock()
-	for _, b := range list {
+	for _, b := range s.sandboxes.all() {
 		held, err := s.names.Set(ctx, b, nil, nil)
 		closeAll(held)
 		if err != nil {
@@ -303,11 +266,11 @@ func (s *Service) beginBackground(ctx context.Context, orphans []removal) {
 		return
 	}
 	s.restored = true
-	s.doomed = append(s.doomed, orphans...)
-	s.startPoolLocked(ctx, s.byName[networkBridge], s.spares)
+	s.remover.doom(orphans...)
+	s.startPoolLocked(ctx, s.lans.named(networkBridge), s.spares)
 	ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	s.tasks.Add(2)
-	go s.removeDoomed(ctx)
+	go func() { defer s.tasks.Done(); s.remover.run(ctx) }()
 	go s.keepTables(ctx)
 }
 
@@ -331,19 +294,17 @@ func (s *Service) refuseStrangers(ctx context.Context) error {
 // stranger finds an interface on the bridge that another identity made; "" is
 // none.
 func (s *Service) stranger(known map[string]bool) (string, error) {
-	bridge, err := s.routes.interfaceIndex(s.cfg.Bridge)
+	bridge, err := s.host.Index(s.cfg.Bridge)
 	if err != nil {
 		return "", err
 	}
-	links, err := whole(netlink.LinkList)
+	links, err := link.Interfaces()
 	if err != nil {
-		return "", fmt.Errorf("list the interfaces: %w", err)
+		return "", err
 	}
 	for _, l := range links {
-		a := l.Attrs()
-		if l.Type() == "veth" && a.MasterIndex == bridge && strings.HasPrefix(a.Name, interfaceMark) && len(a.Name) == unix.IFNAMSIZ-1 &&
-			!strings.HasPrefix(a.Name, s.prefix) && !known[a.Name] {
-			return a.Name, nil
+		if l.Master == bridge && s.host.Strange(l) && !known[l.Name] {
+			return l.Name, nil
 		}
 	}
 	return "", nil
@@ -351,10 +312,8 @@ func (s *Service) stranger(known map[string]bool) (string, error) {
 
 // interfaces are the names of the endpoints' ends on the bridge.
 func (s *Service) interfaces() map[string]bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	names := map[string]bool{}
-	for _, b := range s.sandboxes {
+	for _, b := range s.sandboxes.all() {
 		for _, e := range b.Endpoints {
 			names[e.HostInterface] = true
 		}
@@ -366,45 +325,24 @@ func (s *Service) interfaces() map[string]bool {
 // that no endpoint names for removal, and puts back on their bridge those that
 // lost it when it was made anew.
 func (s *Service) reconcilePorts() (orphans []removal, err error) {
-	links, err := whole(netlink.LinkList)
+	links, err := link.Interfaces()
 	if err != nil {
-		return nil, fmt.Errorf("list the interfaces: %w", err)
+		return nil, err
 	}
-	wanted := s.masters()
+	wanted := s.lans.masters()
 	for _, l := range links {
-		a := l.Attrs()
-		if !strings.HasPrefix(a.Name, s.prefix) || l.Type() != "veth" {
+		if !s.host.Ours(l.Name) || l.Kind != "veth" {
 			continue
 		}
-		master, known := wanted[a.Name]
+		master, known := wanted[l.Name]
 		switch {
 		case !known:
-			orphans = append(orphans, removal{host: a.Name})
-		case master != 0 && a.MasterIndex != master:
-			if err := netlink.LinkSetMasterByIndex(l, master); err != nil {
-				return nil, fmt.Errorf("put %s back on its bridge: %w", a.Name, err)
-			}
-			if err := s.routes.do(setHairpin(a.Name)); err != nil {
+			orphans = append(orphans, removal{host: l.Name})
+		case master != 0 && l.Master != master:
+			if err := s.host.PutOn(l, master); err != nil {
 				return nil, err
 			}
 		}
 	}
 	return orphans, nil
-}
-
-// masters are the endpoints' ends on bridges, with the bridges' indexes; 0 is
-// one that is not up.
-func (s *Service) masters() map[string]int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	out := map[string]int{}
-	for _, b := range s.sandboxes {
-		for _, e := range b.Endpoints {
-			out[e.HostInterface] = 0
-			if l := s.lans[e.NetworkID]; l != nil && l.bridge != nil {
-				out[e.HostInterface] = l.bridge.index
-			}
-		}
-	}
-	return out
 }

@@ -51,7 +51,7 @@ func TestEachTableComesBack(t *testing.T) {
 		conn.DelTable(&nftables.Table{Name: s.cfg.Name, Family: family})
 		must(t, conn.Flush())
 		testutil.Eventually(t, 5*time.Second, "the table is back", func() bool {
-			whole, err := s.firewall.Whole()
+			whole, err := s.rules.firewall.Whole()
 			must(t, err)
 			return whole
 		})

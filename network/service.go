@@ -2,9 +2,9 @@ package network
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"sync"
 
 	"github.com/tarehq/tare/event"
@@ -12,43 +12,33 @@ import (
 	"github.com/tarehq/tare/internal/keylock"
 	"github.com/tarehq/tare/network/firewall"
 	"github.com/tarehq/tare/network/ipam"
+	"github.com/tarehq/tare/network/link"
 )
 
 // Service is the networks of a host with the containers on them. Its methods
 // may be called at the same time.
 type Service struct {
-	cfg      Config
-	prefix   string // of its interfaces' names
-	store    store
-	claim    *claim
-	watch    *watch // from Restore on
-	hostNS   *os.File
-	routes   *routeConn // in the host's namespace
-	space    *ipam.Space
-	firewall *firewall.Firewall
-	rulesFor firewall.Options
-	names    Names      // nil for nobody
-	events   *event.Log // nil for nobody
-	spares   int        // of the default bridge
+	cfg        Config
+	store      store
+	claim      *claim
+	watch      *watch // from Restore on
+	host       *link.Host
+	addressing *addressing
+	names      Names      // nil for nobody
+	events     *event.Log // nil for nobody
+	spares     int        // of the default bridge
 
-	mu        sync.Mutex // guards what follows; never held during I/O
-	lans      map[string]*lan
-	byName    map[string]*lan
-	bridges   []segment // nil when a bridge has come or gone since
-	recent    []*lan    // those with a pool, but for the default bridge; last joined last
-	sandboxes map[string]Sandbox
-	waiting   []*Sandbox // without a container, the oldest first
-	restored  bool
-	closed    bool
-	doomed    []removal
-	leaving   []firewall.Element  // of sandboxes that left, still in the table
-	held      map[string]*os.File // the sandboxes' namespaces, by their ID
+	mu       sync.Mutex // guards what follows; never held during I/O
+	recent   []*lan     // those with a pool, but for the default bridge; last joined last
+	restored bool
+	closed   bool
 
-	working  keylock.Locks[string] // by sandbox or network
-	rules    sync.Mutex            // held while the table is changed
-	removing sync.Mutex            // held while interfaces are deleted
+	working   keylock.Locks[string] // by sandbox or network
+	sandboxes sandboxes
+	lans      lans
+	rules     *ruleset
+	remover   *remover
 
-	wake  chan struct{} // tells the remover that something happened
 	stop  context.CancelFunc
 	tasks sync.WaitGroup
 }
@@ -63,31 +53,32 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 		return nil, err
 	}
 	s := &Service{
-		cfg: c, prefix: interfacePrefix(c.Identity, c.Bridge), names: c.Names, events: c.Events, spares: c.Spare,
-		firewall: firewall.New(c.Name), lans: map[string]*lan{}, byName: map[string]*lan{},
-		sandboxes: map[string]Sandbox{}, held: map[string]*os.File{}, wake: make(chan struct{}, 1),
+		cfg: c, names: c.Names, events: c.Events, spares: c.Spare,
 	}
-	s.rulesFor = c.rules([]string{s.prefix})
+	s.sandboxes.open()
+	s.lans.open(&s.sandboxes)
+	prefix := link.Prefix(c.Identity, c.Bridge)
+	s.rules = &ruleset{firewall: firewall.New(c.Name), options: c.rules([]string{prefix}), sandboxes: &s.sandboxes, segments: s.lans.segments}
 	defer func() {
 		if err != nil {
 			s.release()
 		}
 	}()
-	if s.space, err = ipam.New(c.Pools); err != nil {
+	space, err := ipam.New(c.Pools)
+	if err != nil {
 		return nil, err
 	}
+	s.addressing = &addressing{space, c.IPAM}
 	if s.store, err = openStore(c.Root); err != nil {
 		return nil, err
 	}
 	if s.claim, err = claimBridge(ctx, c.Bridge); err != nil {
 		return nil, err
 	}
-	if s.hostNS, err = os.Open("/proc/thread-self/ns/net"); err != nil {
+	if s.host, err = link.Open(prefix); err != nil {
 		return nil, err
 	}
-	if s.routes, err = dialRoute(); err != nil {
-		return nil, err
-	}
+	s.remover = newRemover(s.host, s.rules.settle, s.saveCursors)
 	if c.HostFirewall {
 		if err = firewall.AdmitDevices(); err != nil {
 			return nil, err
@@ -100,11 +91,7 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 	if err != nil {
 		return nil, err
 	}
-	present, err := s.firewall.Whole()
-	if err == nil && !present {
-		err = s.firewall.Replace(s.wanted())
-	}
-	if err != nil && made {
+	if err = s.rules.mend(nil); err != nil && made {
 		_ = lowerBridge(c.Bridge)
 	}
 	if err != nil {
@@ -161,35 +148,17 @@ func (c *Config) checkAddresses() error {
 	return nil
 }
 
-// segments are the bridges of now, not to be changed.
-func (s *Service) segments() []segment {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.bridges == nil {
-		for _, l := range s.lans {
-			if l.bridge != nil {
-				s.bridges = append(s.bridges, l.segment())
-			}
-		}
-	}
-	return s.bridges
-}
-
-// setBridge tells that the lan's bridge is up or, with nil, gone.
-func (s *Service) setBridge(l *lan, b *bridge) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	l.bridge, s.bridges = b, nil
-}
-
 // renewRules makes the table anew, after a bridge has come or gone.
-func (s *Service) renewRules() error {
-	s.rules.Lock()
-	defer s.rules.Unlock()
-	if err := s.settleLocked(nil); err != nil {
-		return err
+func (s *Service) renewRules() error { return errors.Join(s.rules.renew(), s.joinGuard()) }
+
+// joinGuard has the guard let through what passes within any bridge, also those
+// that came before it.
+func (s *Service) joinGuard() error {
+	var names []string
+	for _, b := range s.lans.raisedBridges() {
+		names = append(names, b.Name)
 	}
-	return s.firewall.Replace(s.wanted())
+	return firewall.JoinGuard(names)
 }
 
 // Gateway is the default bridge's address: the containers' way out, and what
@@ -200,19 +169,10 @@ func (s *Service) Gateway() netip.Addr { return s.gateway(false) }
 func (s *Service) Gateway6() netip.Addr { return s.gateway(true) }
 
 func (s *Service) gateway(v6 bool) netip.Addr {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if l := s.byName[networkBridge]; l != nil {
+	if l := s.lans.named(networkBridge); l != nil {
 		return l.own(v6).Addr()
 	}
 	return netip.Addr{} // not opened yet
-}
-
-// lan gives the one of the ID, nil if there is none.
-func (s *Service) lan(id string) *lan {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.lans[id]
 }
 
 // Close waits for the background work and discards the spare namespaces. The
@@ -222,7 +182,7 @@ func (s *Service) Close(ctx context.Context) error {
 	s.mu.Lock()
 	wasClosed, stop := s.closed, s.stop
 	s.closed = true
-	for _, l := range s.lans {
+	for _, l := range s.lans.all() {
 		if l.pool != nil {
 			l.pool.stop()
 		}
@@ -238,8 +198,8 @@ func (s *Service) Close(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() {
 		s.tasks.Wait()
-		s.clearDoomed()
-		s.letGo()
+		s.remover.finish()
+		s.sandboxes.letGo()
 		close(done)
 	}()
 	select {
@@ -251,16 +211,6 @@ func (s *Service) Close(ctx context.Context) error {
 	}
 }
 
-// letGo drops the namespaces of the endpoints that stay.
-func (s *Service) letGo() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, ns := range s.held {
-		ns.Close()
-	}
-	clear(s.held)
-}
-
 // release closes what Open and Restore opened.
 func (s *Service) release() {
 	if s.watch != nil {
@@ -269,10 +219,7 @@ func (s *Service) release() {
 	if s.claim != nil {
 		s.claim.release()
 	}
-	if s.routes != nil {
-		s.routes.close()
-	}
-	if s.hostNS != nil {
-		s.hostNS.Close()
+	if s.host != nil {
+		s.host.Close()
 	}
 }

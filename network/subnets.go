@@ -14,10 +14,17 @@ import (
 	"github.com/tarehq/tare/network/ipam"
 )
 
+// addressing is where the networks' subnets come from: the host's space, or a driver of
+// addresses.
+type addressing struct {
+	space *ipam.Space
+	find  func(ctx context.Context, name string) (Addresses, error) // nil finds none
+}
+
 // takeSubnets takes the lan's subnets: those that are asked for or stored, and
 // one of each family that has none. What was chosen is entered into the record,
 // which is complete already if it was stored.
-func (s *Service) takeSubnets(ctx context.Context, l *lan, stored bool) (err error) {
+func (p *addressing) takeSubnets(ctx context.Context, l *lan, stored bool) (err error) {
 	defer func() {
 		if err != nil {
 			l.dropSubnets()
@@ -36,7 +43,7 @@ func (s *Service) takeSubnets(ctx context.Context, l *lan, stored bool) (err err
 		return err
 	}
 	if l.IPAM.Driver != "" && l.IPAM.Driver != "default" {
-		return s.takeElsewhere(ctx, l, configs)
+		return p.takeElsewhere(ctx, l, configs)
 	}
 	var done []wire.IPAMConfig
 	for _, c := range configs {
@@ -44,7 +51,7 @@ func (s *Service) takeSubnets(ctx context.Context, l *lan, stored bool) (err err
 		if !stored && c.Subnet.IsValid() && !c.Subnet.Addr().IsUnspecified() {
 			l.Static = append(l.Static, c.Subnet)
 		}
-		config, n, err := s.takeSubnet(&l.opts, c.IPAMConfig, v6, l.wantsGateway(v6))
+		config, n, err := p.takeSubnet(&l.opts, c.IPAMConfig, v6, l.wantsGateway(v6))
 		if err != nil {
 			return err
 		}
@@ -86,18 +93,18 @@ func (l *lan) subnetConfigs() (out []familyConfig, err error) {
 
 // wantsGateway tells whether the host has an address on the lan.
 func (l *lan) wantsGateway(v6 bool) bool {
-	return l.driver != nil || l.opts.mode(v6) != modeIsolated && !(l.opts.inhibit4 && l.Internal && !v6)
+	return l.driver() != nil || l.opts.mode(v6) != modeIsolated && !(l.opts.inhibit4 && l.Internal && !v6)
 }
 
 // takeSubnet takes one subnet, with the addresses in it that are not for
 // containers: those that are named, and the gateway. It gives what was asked for
 // completed.
-func (s *Service) takeSubnet(o *bridgeOptions, c wire.IPAMConfig, v6, gateway bool) (_ wire.IPAMConfig, n subnet, err error) {
+func (p *addressing) takeSubnet(o *bridgeOptions, c wire.IPAMConfig, v6, gateway bool) (_ wire.IPAMConfig, n subnet, err error) {
 	var taken *ipam.Subnet
 	if c.Subnet.IsValid() && !c.Subnet.Addr().IsUnspecified() {
-		taken, err = s.space.Take(c.Subnet, c.IPRange)
+		taken, err = p.space.Take(c.Subnet, c.IPRange)
 	} else {
-		taken, err = s.chooseSubnet(v6, max(c.Subnet.Bits(), 0))
+		taken, err = p.chooseSubnet(v6, max(c.Subnet.Bits(), 0))
 	}
 	if err != nil {
 		return c, n, err
@@ -134,7 +141,7 @@ func (s *Service) takeSubnet(o *bridgeOptions, c wire.IPAMConfig, v6, gateway bo
 }
 
 // chooseSubnet takes one that nobody has, of size bits unless that is 0.
-func (s *Service) chooseSubnet(v6 bool, size int) (*ipam.Subnet, error) {
+func (p *addressing) chooseSubnet(v6 bool, size int) (*ipam.Subnet, error) {
 	family := unix.AF_INET
 	if v6 {
 		family = unix.AF_INET6
@@ -143,7 +150,7 @@ func (s *Service) chooseSubnet(v6 bool, size int) (*ipam.Subnet, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.space.Choose(v6, size, avoid)
+	return p.space.Choose(v6, size, avoid)
 }
 
 // CheckAddress tells why a container cannot have a certain address on the

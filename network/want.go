@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/network/link"
 	"github.com/tarehq/tare/network/shape"
 )
 
@@ -30,6 +31,9 @@ type Want struct {
 	// Interface is the name in the container, eth0 and so on if "".
 	Interface         string
 	Address, Address6 netip.Addr
+	// WithoutIPv6 is for a container that has switched IPv6 off: it has no such
+	// address, and nobody is told of one.
+	WithoutIPv6 bool
 	// LinkLocal are addresses of the link besides those.
 	LinkLocal []netip.Addr
 	// MAC is the interface's address.
@@ -86,7 +90,7 @@ func CheckWant(w Want) error {
 		}
 	}
 	for _, set := range w.Sysctls {
-		if _, _, err := readSysctl(set, "eth0"); err != nil {
+		if _, _, err := link.ReadSysctl(set, "eth0"); err != nil {
 			return err
 		}
 	}

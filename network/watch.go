@@ -10,8 +10,6 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
-
-	"github.com/tarehq/tare/network/firewall"
 )
 
 // Other programs flush the whole ruleset: nftables.service when it is reloaded,
@@ -106,33 +104,5 @@ func (s *Service) keepTables(ctx context.Context) {
 
 // repair makes the tables that are missing.
 func (s *Service) repair() error {
-	s.rules.Lock()
-	defer s.rules.Unlock()
-	present, err := s.firewall.Whole()
-	if err == nil && !present {
-		err = s.firewall.Replace(s.wanted())
-	}
-	if err != nil {
-		return err
-	}
-	for _, b := range s.guardedBridges() {
-		for _, family := range b.guarded {
-			if err := firewall.RaiseGuard(b.name, family, b.open); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// guardedBridges are those that the guard lets through.
-func (s *Service) guardedBridges() (out []*bridge) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, l := range s.lans {
-		if l.bridge != nil {
-			out = append(out, l.bridge)
-		}
-	}
-	return out
+	return errors.Join(s.rules.mend(s.lans.raisedBridges()), s.joinGuard())
 }

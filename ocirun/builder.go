@@ -34,6 +34,8 @@ type builder struct {
 	rootTree int         // clone of the root made by the parent; -1: the child makes it
 	trees    map[int]int // clones of mount sources by the mount's index
 
+	hostRoots map[int]value // the same of the host's whole tree
+
 	sync, peer   int // the child's and the parent's end of the socket
 	fifo         int // released through a FIFO instead of the socket; -1 none
 	initFD       int // memfd to be executed; -1: the child goes on in the parent's memory

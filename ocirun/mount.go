@@ -75,6 +75,8 @@ func (b *builder) bind(i int, m *specs.Mount, o *mountOptions) error {
 	var tree value
 	if fd, ok := b.trees[i]; ok {
 		tree = num(fd)
+	} else if host, ok := b.hostRoots[i]; ok {
+		tree = host
 	} else {
 		tree = p.slot()
 		p.do("open the mount source", source, unix.SYS_OPEN_TREE, cwd, p.str(source), num(cloneFlags(o.recursive))).into(tree)
@@ -85,6 +87,32 @@ func (b *builder) bind(i int, m *specs.Mount, o *mountOptions) error {
 	p.place(what, m.Destination, tree, target)
 	p.close(tree)
 	p.close(target)
+	return nil
+}
+
+// openHostRoots clones the host's whole tree for the mounts that want it, while the
+// container's root, which will lie over "/", is not part of it.
+func (b *builder) openHostRoots() error {
+	p := b.program
+	for i := range b.spec.Mounts {
+		m := &b.spec.Mounts[i]
+		if _, ok := b.trees[i]; ok || path.Clean(m.Source) != "/" {
+			continue
+		}
+		o, err := parseOptions(m)
+		if err != nil {
+			return err
+		}
+		if !o.bind {
+			continue
+		}
+		tree := p.slot()
+		p.do("open the mount source", "/", unix.SYS_OPEN_TREE, cwd, p.str("/"), num(cloneFlags(o.recursive))).into(tree)
+		if b.hostRoots == nil {
+			b.hostRoots = map[int]value{}
+		}
+		b.hostRoots[i] = tree
+	}
 	return nil
 }
 

@@ -76,6 +76,9 @@ func (b *builder) attachRoot() error {
 		// pivot_root refuses a shared parent, and the mount would reach the host.
 		p.do("make private", "/", unix.SYS_MOUNT, num(0), slash, num(0), num(unix.MS_PRIVATE), num(0))
 	}
+	if err := b.openHostRoots(); err != nil {
+		return err
+	}
 	var tree value
 	if b.rootTree >= 0 {
 		tree = num(b.rootTree)

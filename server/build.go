@@ -2,11 +2,15 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
+
+	"github.com/moby/moby/api/types/build"
 )
 
 // Builder takes the connections of those who want something built; what serves
@@ -17,6 +21,10 @@ type Builder interface {
 	// Serve takes the connection, with what was read of it. It returns when it is
 	// done with it.
 	Serve(conn net.Conn, read []byte) error
+	// Usage tells what the cache takes; Prune makes it smaller, as a request's query
+	// says whose filters are known.
+	Usage(ctx context.Context) (*build.DiskUsage, error)
+	Prune(ctx context.Context, query url.Values) (*build.CachePruneReport, error)
 }
 
 type buildHandlers struct {

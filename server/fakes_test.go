@@ -11,12 +11,14 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/moby/moby/api/types/build"
 	wire "github.com/moby/moby/api/types/container"
 	wireimage "github.com/moby/moby/api/types/image"
 	wirenet "github.com/moby/moby/api/types/network"
@@ -452,6 +454,14 @@ func (b *fakeBuilder) Serve(conn net.Conn, read []byte) error {
 	defer conn.Close()
 	_, err := fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(read), read)
 	return err
+}
+
+func (b *fakeBuilder) Usage(context.Context) (*build.DiskUsage, error) {
+	return &build.DiskUsage{}, nil
+}
+
+func (b *fakeBuilder) Prune(context.Context, url.Values) (*build.CachePruneReport, error) {
+	return &build.CachePruneReport{CachesDeleted: []string{}}, nil
 }
 
 func (r *rig) openVolumes() *volume.Service {

@@ -1,49 +1,60 @@
 package server
 
 import (
+	"encoding/json"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/moby/moby/api/types/build"
 	"github.com/moby/moby/api/types/events"
 
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
 )
 
-// pruneHandlers answer the prunes of what there is never any of that nobody
-// needs: there is no build cache.
-type pruneHandlers struct{ events *event.Log }
-
-func (h *pruneHandlers) routes() []route {
-	return []route{
-		{method: "POST", pattern: "/build/prune", handle: h.prune(events.BuilderEventType, build.CachePruneReport{CachesDeleted: []string{}},
-			"until", "id", "parent", "type", "description", "inuse", "shared", "private", "label", "label!")},
-	}
+// pruneHandlers answer the prune of the build cache.
+type pruneHandlers struct {
+	builder Builder
+	events  *event.Log
 }
 
-// prune answers with the report of nothing, if the filters are among the
-// accepted ones.
-func (h *pruneHandlers) prune(kind events.Type, nothing any, accepted ...string) handler {
-	return func(w http.ResponseWriter, r *request) error {
-		if err := r.form(); err != nil {
-			return err
-		}
-		filters, err := r.filters()
-		if err != nil {
-			return err
-		}
-		if err := checkFilters(filters, accepted...); err != nil {
-			return err
-		}
-		if len(filters["until"]) > 1 {
-			return fault.New(fault.Invalid, "more than one until filter specified")
-		}
-		h.events.Publish(kind, events.ActionPrune, events.Actor{Attributes: map[string]string{"reclaimed": "0"}})
-		return writeJSON(w, http.StatusOK, nothing)
+func (h *pruneHandlers) routes() []route {
+	return []route{{method: "POST", pattern: "/build/prune", handle: h.prune}}
+}
+
+func (h *pruneHandlers) prune(w http.ResponseWriter, r *request) error {
+	if err := r.form(); err != nil {
+		return err
 	}
+	filters, err := r.filters()
+	if err != nil {
+		return err
+	}
+	if err := checkFilters(filters, "until", "id", "parent", "type", "description", "inuse", "shared", "private", "label", "label!"); err != nil {
+		return err
+	}
+	if len(filters["until"]) > 1 {
+		return fault.New(fault.Invalid, "more than one until filter specified")
+	}
+	query := url.Values{}
+	for name, values := range r.Form {
+		if name != "filters" {
+			query[name] = values
+		}
+	}
+	text, err := json.Marshal(filters)
+	if err != nil {
+		return err
+	}
+	query.Set("filters", string(text))
+	report, err := h.builder.Prune(r.Context(), query)
+	if err != nil {
+		return err
+	}
+	h.events.Publish(events.BuilderEventType, events.ActionPrune, events.Actor{Attributes: map[string]string{"reclaimed": strconv.FormatUint(report.SpaceReclaimed, 10)}})
+	return writeJSON(w, http.StatusOK, report)
 }
 
 // booleanFilters are those whose value is true or false.

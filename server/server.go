@@ -75,10 +75,10 @@ func New(c Config) *Server {
 		(&containerPruneHandlers{c.Pruning}).routes(),
 		(&registryHandlers{c.Registries}).routes(), // before the images: /images/search is no image
 		(&imageHandlers{c.Images, c.Transfers}).routes(),
-		(&usageHandlers{c.Containers, c.Images, c.Volumes, c.Logs}).routes(),
+		(&usageHandlers{c.Containers, c.Images, c.Volumes, c.Logs, c.Builder}).routes(),
 		newNetworkHandlers(c).routes(),
 		(&firewallHandlers{c.Firewall}).routes(),
-		(&pruneHandlers{c.Events}).routes(),
+		(&pruneHandlers{c.Builder, c.Events}).routes(),
 		s.builds.routes(),
 		(&volumeCopyHandlers{c.VolumeCopies, c.VolumeTransfers}).routes(),
 		(&volumeHandlers{c.Volumes}).routes(),

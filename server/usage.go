@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 
-	"github.com/moby/moby/api/types/build"
 	wire "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/system"
 
@@ -18,6 +17,7 @@ type usageHandlers struct {
 	images     Images
 	volumes    Volumes
 	logs       Logs
+	builder    Builder
 }
 
 func (h *usageHandlers) routes() []route {
@@ -58,7 +58,9 @@ func (h *usageHandlers) df(w http.ResponseWriter, r *request) error {
 		}
 	}
 	if want(system.BuildCacheObject) {
-		usage.BuildCacheUsage = &build.DiskUsage{}
+		if usage.BuildCacheUsage, err = h.builder.Usage(r.Context()); err != nil {
+			return err
+		}
 	}
 	var logs *LogUsage
 	if len(wanted) == 0 {

@@ -313,9 +313,9 @@ func (v Version) usage(u system.DiskUsage, logs *LogUsage, verbose bool) any {
 		}
 	}
 	if u.BuildCacheUsage != nil {
-		old.BuildCache = []build.CacheRecord{}
+		old.BuildCache = append([]build.CacheRecord{}, u.BuildCacheUsage.Items...)
 		if v.before(40) {
-			old.BuilderSize = new(int64)
+			old.BuilderSize = &u.BuildCacheUsage.TotalSize
 		}
 	}
 	if v.before(52) {
@@ -330,6 +330,9 @@ func (v Version) usage(u system.DiskUsage, logs *LogUsage, verbose bool) any {
 		}
 		if u.VolumeUsage != nil {
 			u.VolumeUsage.Items = nil
+		}
+		if u.BuildCacheUsage != nil {
+			u.BuildCacheUsage.Items = nil
 		}
 	}
 	if v.before(53) && !verbose {

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
 )
@@ -45,7 +46,10 @@ func (s *Store) Adopt(id string, diffID digest.Digest, size int64) (digest.Diges
 		return "", err
 	}
 	u.stats.Root = true // the kernel gave each directory its attributes when it copied it up
-	err = u.finish()
+	err = s.keepRootTime(own, parent)
+	if err == nil {
+		err = u.finish()
+	}
 	if err == nil {
 		err = u.place(chain)
 	}
@@ -53,4 +57,20 @@ func (s *Store) Adopt(id string, diffID digest.Digest, size int64) (digest.Diges
 		return "", errors.Join(err, os.Rename(own, tree))
 	}
 	return chain, s.Remove(id)
+}
+
+// keepRootTime gives the root of a layer the time that the root below has: what
+// came into it, or went, is not what a layer's archive tells of its root.
+func (s *Store) keepRootTime(own string, parent digest.Digest) error {
+	s.mu.Lock()
+	below, err := s.lookupLocked(parent)
+	s.mu.Unlock()
+	if err != nil || parent == "" {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(below.path, &st); err != nil {
+		return pathError("stat", below.path, err)
+	}
+	return pathError("utimensat", own, setTimes(unix.AT_FDCWD, own, st.Atim, st.Mtim))
 }

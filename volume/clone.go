@@ -8,7 +8,6 @@ import (
 
 	"github.com/moby/moby/api/types/events"
 	wire "github.com/moby/moby/api/types/volume"
-	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/idgen"
@@ -131,11 +130,9 @@ func (s *Service) use(ctx context.Context, r Record) (content *os.File, done fun
 			s.log.Warn("a volume that was copied stays mounted", "volume", r.Name, "err", err)
 		}
 	}
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
+	if content, err = openDirectory(path); err != nil {
 		unmount()
-		return nil, nil, &os.PathError{Op: "open", Path: path, Err: err}
+		return nil, nil, err
 	}
-	content = os.NewFile(uintptr(fd), path)
 	return content, func() { content.Close(); unmount() }, nil
 }

@@ -193,7 +193,7 @@ type freezer struct {
 }
 
 func (f *freezer) Pause(_ context.Context, id string) error {
-	if id == "stopped" {
+	if id == "stopped" || f.still[id] {
 		return fault.New(fault.Conflict, "it does not run")
 	}
 	f.still[id] = true
@@ -245,6 +245,42 @@ func TestFreeze(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(s.root + "/.[a-z]*"); len(left) > 0 {
 		t.Errorf("left: %v", left)
+	}
+}
+
+// Two copies at a time do not let a container go on too early, and who stood still
+// before is not listed: a daemon that dies must not let them go on.
+func TestFreezeTwice(t *testing.T) {
+	ctx := t.Context()
+	s := open(t, t.TempDir())
+	f := &freezer{still: map[string]bool{"paused": true}}
+	if err := s.SetFreezer(ctx, f); err != nil {
+		t.Fatal(err)
+	}
+	s.SetUsers(func() map[string][]string { return map[string][]string{"data": {"one", "paused"}} })
+	thaw, err := s.freeze(ctx, "data", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := filepath.Glob(filepath.Join(s.root, frozenPrefix+"*"))
+	if err != nil || len(list) != 1 {
+		t.Fatal(list, err)
+	}
+	if ids, err := os.ReadFile(list[0]); err != nil || string(ids) != `["one"]` {
+		t.Errorf("listed are %s, %v", ids, err)
+	}
+	waiting, cancel := context.WithCancel(ctx)
+	cancel()
+	if _, err := s.freeze(waiting, "data", true); !errors.Is(err, context.Canceled) {
+		t.Errorf("a second one at the same time: %v", err)
+	}
+	thaw()
+	if thaw, err = s.freeze(ctx, "data", true); err != nil {
+		t.Fatal(err)
+	}
+	thaw()
+	if !slices.Equal(f.told, []string{"pause one", "unpause one", "pause one", "unpause one"}) {
+		t.Error(f.told)
 	}
 }
 

@@ -238,11 +238,28 @@ func (s *Service) mountExternal(ctx context.Context, r *Record, user string) (st
 	return answer.Mountpoint, nil
 }
 
+// unmountExternal tells a plugin that a container has ended, which does not wait for
+// long: a plugin that does not answer is told again later.
 func (s *Service) unmountExternal(ctx context.Context, r *Record, user string) error {
-	err := s.ask(ctx, r.Driver, "Unmount", mountRequest{r.Name, user}, nil)
+	err := s.tellEnd(ctx, r, user)
+	if errors.Is(err, plugin.Unavailable) || errors.Is(err, plugin.NotFound) {
+		s.background.Go(func() { s.settleExternal(context.WithoutCancel(ctx), *r, nil) })
+		return nil
+	}
+	return err
+}
+
+// tellEnd tells a plugin of the end of a use, and forgets it then.
+func (s *Service) tellEnd(ctx context.Context, r *Record, user string) error {
+	ctx, cancel := context.WithTimeout(ctx, glance)
+	defer cancel()
+	p, err := s.driver(ctx, r.Driver)
+	if err == nil {
+		err = p.CallOnce(ctx, driverKind+".Unmount", mountRequest{r.Name, user}, nil)
+	}
 	var refusal *plugin.Refusal
 	if err != nil && !errors.As(err, &refusal) {
-		return fault.New(fault.KindOf(err), "error unmounting volume %s: %w", r.Name, err)
+		return fault.New(pluginFault(err), "error unmounting volume %s: %w", r.Name, err)
 	}
 	if e := os.Remove(s.useFile(r.Name, user)); e != nil && !errors.Is(e, fs.ErrNotExist) {
 		err = errors.Join(err, e)
@@ -250,9 +267,27 @@ func (s *Service) unmountExternal(ctx context.Context, r *Record, user string) e
 	return err
 }
 
-// settleExternal tells a plugin of the ends that it was not told of.
+// settleExternal tells a plugin of the ends that it was not told of. It is tried
+// again for half a minute: the plugin may be starting.
 func (s *Service) settleExternal(ctx context.Context, r Record, running []string) {
+	for wait := time.Second; ; wait *= 2 {
+		err := s.tellEnds(ctx, &r, running)
+		if err == nil {
+			return
+		}
+		s.log.Warn("a plugin cannot be told that a volume is used no more", "volume", r.Name, "driver", r.Driver, "err", err)
+		if wait > 16*time.Second {
+			return
+		}
+		time.Sleep(wait)
+	}
+}
+
+func (s *Service) tellEnds(ctx context.Context, r *Record, running []string) error {
 	entries, err := os.ReadDir(s.dir(r.Name))
+	if errors.Is(err, fs.ErrNotExist) { // it was removed meanwhile
+		return nil
+	}
 	for _, e := range entries {
 		user, is := strings.CutPrefix(e.Name(), usePrefix)
 		if !is || slices.Contains(running, user) {
@@ -260,14 +295,13 @@ func (s *Service) settleExternal(ctx context.Context, r Record, running []string
 		}
 		unlock, lockErr := s.ops.Lock(ctx, r.Name)
 		if lockErr != nil {
-			return
+			return lockErr
 		}
-		if !s.has(r.Name, user) { // it may have begun to run meanwhile
-			err = errors.Join(err, s.unmountExternal(ctx, &r, user))
+		// It may have begun to run meanwhile, or the plugin may have been told.
+		if _, statErr := os.Stat(s.useFile(r.Name, user)); statErr == nil && !s.has(r.Name, user) {
+			err = errors.Join(err, s.tellEnd(ctx, r, user))
 		}
 		unlock()
 	}
-	if err != nil {
-		s.log.Error("a plugin cannot be told that a volume is used no more", "volume", r.Name, "driver", r.Driver, "err", err)
-	}
+	return err
 }

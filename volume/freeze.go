@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/atomicfile"
@@ -48,27 +50,53 @@ func (s *Service) freeze(ctx context.Context, name string, asked bool) (thaw fun
 		return func() {}, nil
 	}
 	f, file := *ask, s.fresh(frozenPrefix)
-	data, err := json.Marshal(ids)
-	if err != nil {
-		return nil, err
-	}
-	if err := atomicfile.Write(file, data, 0o600); err != nil {
-		return nil, err
-	}
 	var frozen []string
-	thaw = func() { s.thaw(context.WithoutCancel(ctx), f, frozen, file) }
+	var unlocks []func()
+	thaw = func() {
+		s.thaw(context.WithoutCancel(ctx), f, frozen, file)
+		for _, unlock := range unlocks {
+			unlock()
+		}
+	}
+	slices.Sort(ids) // in one order for all who take several
 	for _, id := range ids {
-		err := f.Pause(ctx, id)
-		if errors.Is(err, fault.Conflict) || errors.Is(err, fault.NotFound) { // it does not run
-			continue
+		// Whose copy is made first would let it go on for the others, too.
+		unlock, err := s.freezes.Lock(ctx, id)
+		if err == nil {
+			unlocks = append(unlocks, unlock)
+			frozen, err = pause(ctx, f, id, frozen, file)
 		}
 		if err != nil {
 			thaw()
 			return nil, err
 		}
-		frozen = append(frozen, id)
 	}
 	return thaw, nil
+}
+
+// pause stops one more container. The file lists it before that, but not one that
+// the user has stopped: it is not ours to let go on.
+func pause(ctx context.Context, f Freezer, id string, frozen []string, file string) ([]string, error) {
+	more := append(slices.Clip(frozen), id)
+	if err := writeFrozen(file, more); err != nil {
+		return frozen, err
+	}
+	err := f.Pause(ctx, id)
+	if err == nil {
+		return more, nil
+	}
+	if errors.Is(err, fault.Conflict) || errors.Is(err, fault.NotFound) { // it does not run
+		err = nil
+	}
+	return frozen, errors.Join(err, writeFrozen(file, frozen))
+}
+
+func writeFrozen(file string, ids []string) error {
+	data, err := json.Marshal(ids)
+	if err != nil {
+		return err
+	}
+	return atomicfile.Write(file, data, 0o600)
 }
 
 func (s *Service) thaw(ctx context.Context, f Freezer, ids []string, file string) {
@@ -77,7 +105,7 @@ func (s *Service) thaw(ctx context.Context, f Freezer, ids []string, file string
 			s.log.Warn("a container that stood still for a copy of its volume does not go on", "container", id, "err", err)
 		}
 	}
-	if err := os.Remove(file); err != nil {
+	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.log.Warn("the list of containers that stood still stays", "err", err)
 	}
 }

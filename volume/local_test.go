@@ -138,3 +138,30 @@ func TestMountsAreNotEmptied(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What the host's administrator has mounted in the place of a volume's content is
+// not deleted with the volume.
+func TestMountsOfOthersAreNotEmptied(t *testing.T) {
+	testutil.RequireRoot(t)
+	ctx, disk := context.Background(), t.TempDir()
+	s := open(t, t.TempDir())
+	s.mustCreate(t, CreateRequest{Name: "data"})
+	if err := os.WriteFile(filepath.Join(disk, "f"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount(disk, s.data("data"), "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Remove(ctx, "data", true); !errors.Is(err, fault.Conflict) {
+		t.Errorf("removed: %v", err)
+	}
+	if err := unix.Unmount(s.data("data"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Remove(ctx, "data", false); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(disk, "f")); err != nil {
+		t.Error(err)
+	}
+}

@@ -33,6 +33,10 @@ func (s *Service) Populate(ctx context.Context, name, user string, from *os.File
 		return err
 	}
 	defer unlock()
+	r, err := s.find("get", name)
+	if err != nil || r.Snapshot { // which stays as it is, also if that is empty
+		return err
+	}
 	path, err := s.mountLocked(ctx, name, user)
 	if err != nil {
 		return err
@@ -40,10 +44,6 @@ func (s *Service) Populate(ctx context.Context, name, user string, from *os.File
 	defer func() {
 		err = errors.Join(err, s.unmountLocked(context.WithoutCancel(ctx), name, user))
 	}()
-	r, err := s.find("get", name)
-	if err != nil {
-		return err
-	}
 	p := s.population(&r, path)
 	if err := p.recover(); err != nil {
 		return err
@@ -133,7 +133,7 @@ func (p *population) fill(ctx context.Context, from *os.File) error {
 	if err := os.Mkdir(stage, 0o700); err != nil {
 		return err
 	}
-	to, err := os.Open(stage)
+	to, err := openDirectory(stage)
 	if err == nil {
 		err = treecopy.Copy(ctx, to, from)
 		to.Close()
@@ -159,7 +159,7 @@ func (p *population) fill(ctx context.Context, from *os.File) error {
 // the directory.
 func (p *population) move() error {
 	copied := filepath.Join(p.beside, p.copied)
-	from, err := os.Open(copied)
+	from, err := openDirectory(copied)
 	if err != nil {
 		return err
 	}
@@ -197,6 +197,16 @@ func (p *population) move() error {
 	}
 	// Which was in it, and has changed its time.
 	return treecopy.Times(to, &st)
+}
+
+// openDirectory opens a directory that lies where a container may put a link
+// instead at any moment: in a volume that it has, too.
+func openDirectory(path string) (*os.File, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
 }
 
 func renameUnlessThere(from, to int, name string) error {

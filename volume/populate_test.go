@@ -220,3 +220,37 @@ func TestUsageAndPrune(t *testing.T) {
 		t.Errorf("left: %+v", list)
 	}
 }
+
+// A snapshot stays as it is, also one of nothing.
+func TestSnapshotsAreNotFilled(t *testing.T) {
+	testutil.RequireRoot(t)
+	ctx := t.Context()
+	s := open(t, t.TempDir())
+	s.mustCreate(t, CreateRequest{Name: "data"})
+	v, err := s.Clone(ctx, "data", CloneRequest{Name: "kept", Snapshot: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Populate(ctx, "kept", "c1", imageDir(t)); err != nil {
+		t.Fatal(err)
+	}
+	if got := names(t, v.Mountpoint); len(got) > 0 {
+		t.Errorf("it has %q", got)
+	}
+}
+
+// Who has the volume can put a link in the place of a copy that is being moved.
+func TestPopulationFollowsNoLink(t *testing.T) {
+	testutil.RequireRoot(t)
+	theirs, data := imageDir(t), t.TempDir()
+	if err := os.Symlink(theirs.Name(), filepath.Join(data, innerCopiedName)); err != nil {
+		t.Fatal(err)
+	}
+	p := &population{data: data, beside: data, prefix: innerCopyPrefix, copied: innerCopiedName, inner: true}
+	if err := p.move(); err == nil {
+		t.Error("it was moved")
+	}
+	if got := names(t, theirs.Name()); !slices.Equal(got, []string{"f", "sub"}) {
+		t.Errorf("left there: %q", got)
+	}
+}

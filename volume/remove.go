@@ -51,10 +51,14 @@ func (s *Service) removeLocked(ctx context.Context, r Record, force bool) error 
 
 // release takes away what a volume has beside its directory: a mount that was left
 // on its data, whose content is not the volume's to delete, or what its plugin has.
+// What the host's administrator has mounted there is in the way.
 func (s *Service) release(ctx context.Context, r *Record, force bool) error {
 	if r.Driver == Local {
 		if needsMount(r) {
 			return s.unmountLocal(r)
+		}
+		if is, err := isMounted(s.data(r.Name)); is && err == nil {
+			return fault.New(fault.Conflict, "something is mounted at %s, which would be deleted with it: unmount it first", s.data(r.Name))
 		}
 		return nil
 	}

@@ -38,6 +38,7 @@ type Service struct {
 	pruning sync.Mutex
 
 	freezer atomic.Pointer[Freezer]
+	freezes keylock.Locks[string] // one copy at a time for which a container stands still
 
 	mu      sync.RWMutex
 	volumes map[string]Record

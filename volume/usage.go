@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"io/fs"
 	"os"
 	"runtime"
 	"slices"
@@ -61,12 +60,12 @@ func (s *Service) Usage(ctx context.Context) (*wire.DiskUsage, error) {
 // sizeOf adds up the files below a directory, one of several names once, as
 // Docker does. Containers may change the tree meanwhile; no link is followed.
 func sizeOf(ctx context.Context, path string) (int64, error) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	dir, err := openDirectory(path)
 	if err != nil {
-		return 0, &fs.PathError{Op: "open", Path: path, Err: err}
+		return 0, err
 	}
 	m := &measure{ctx: ctx, seen: map[[2]uint64]bool{}}
-	err = m.directory(os.NewFile(uintptr(fd), path), 0)
+	err = m.directory(dir, 0)
 	return m.size, err
 }
 

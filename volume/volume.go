@@ -79,6 +79,9 @@ func (s *Service) wire(r Record, e *external) wire.Volume {
 	if r.Driver == Local {
 		v.Mountpoint = s.data(r.Name)
 	}
+	if r.Snapshot {
+		v.Status = map[string]any{"Snapshot": true}
+	}
 	if e != nil {
 		v.Mountpoint, v.Scope, v.Status = e.Mountpoint, e.scope, e.Status
 		if !e.CreatedAt.IsZero() {

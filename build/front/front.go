@@ -9,7 +9,6 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/tarehq/tare/build"
@@ -31,58 +30,20 @@ type Config struct {
 func Serve(ctx context.Context, l net.Listener, c Config) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	idle := &idleness{after: c.Idle, end: cancel, there: map[net.Conn]bool{}}
-	idle.begin()
 	h, err := newHandler(ctx, c)
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: h, ConnState: idle.note, BaseContext: func(net.Listener) context.Context { return ctx }, Protocols: new(http.Protocols)}
+	defer h.close()
+	server := &http.Server{Handler: h.routes(), BaseContext: func(net.Listener) context.Context { return ctx }, Protocols: new(http.Protocols)}
 	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetUnencryptedHTTP2(true)
 	go func() {
 		<-ctx.Done()
 		_ = server.Close()
 	}()
-	if err := server.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+	if err := server.Serve(guests{l, newIdleness(c.Idle, cancel)}); err != nil && !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
-}
-
-// idleness ends the serving when nobody has been there for a while.
-type idleness struct {
-	after time.Duration
-	end   func()
-
-	mu    sync.Mutex
-	there map[net.Conn]bool
-	timer *time.Timer
-}
-
-func (i *idleness) begin() {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.timer = time.AfterFunc(i.after, i.expire)
-}
-
-func (i *idleness) expire() {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if len(i.there) == 0 {
-		i.end()
-	}
-}
-
-// note follows a connection. One that was hijacked counts until left is called.
-func (i *idleness) note(c net.Conn, state http.ConnState) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	switch state {
-	case http.StateNew:
-		i.there[c] = true
-	case http.StateClosed:
-		delete(i.there, c)
-		i.timer.Reset(i.after)
-	}
 }

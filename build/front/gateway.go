@@ -2,19 +2,25 @@ package front
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"strings"
 
+	controlapi "github.com/moby/buildkit/api/services/control"
 	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/client/llb/sourceresolver"
 	dockerfile "github.com/moby/buildkit/frontend/dockerfile/builder"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	gatewaypb "github.com/moby/buildkit/frontend/gateway/pb"
+	"github.com/moby/buildkit/solver/errdefs"
 	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/buildkit/util/apicaps"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarehq/tare/build"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/reference"
 )
 
 // bridge is what a front end stands on: it has definitions solved and reads the
@@ -25,6 +31,8 @@ type bridge struct {
 	opts    map[string]string
 	inputs  map[string]*pb.Definition
 	worker  gateway.WorkerInfo
+	tells   *recording           // for clients of BuildKit's, nil for others
+	plans   func(*pb.Definition) // told of what is to be solved; may be nil
 }
 
 var _ gateway.Client = (*bridge)(nil)
@@ -34,17 +42,23 @@ var missingCaps = map[string]bool{
 	string(pb.CapMergeOp): true, string(pb.CapDiffOp): true,
 }
 
+// llbCaps are what the solver does.
+func llbCaps() []*apicaps.PBCap {
+	return slices.DeleteFunc(pb.Caps.All(), func(c *apicaps.PBCap) bool { return missingCaps[c.ID] })
+}
+
+// frontCaps are what the bridge does.
+func frontCaps() []*apicaps.PBCap {
+	return slices.DeleteFunc(gatewaypb.Caps.All(), func(c *apicaps.PBCap) bool {
+		return strings.HasPrefix(c.ID, string(gatewaypb.CapGatewayExec)) || c.ID == string(gatewaypb.CapSourceMetaResolverImageAttestations) ||
+			c.ID == string(gatewaypb.CapSourceMetaResolverHTTPChecksumRequest)
+	})
+}
+
 // BuildOpts tells the front end what was asked and what can be done.
 func (b *bridge) BuildOpts() gateway.BuildOpts {
-	var caps = pb.Caps.All()
-	kept := caps[:0:0]
-	for _, c := range caps {
-		if !missingCaps[c.ID] {
-			kept = append(kept, c)
-		}
-	}
 	return gateway.BuildOpts{Opts: b.opts, SessionID: b.session, Workers: []gateway.WorkerInfo{b.worker}, Product: "tare",
-		LLBCaps: pb.Caps.CapSet(kept), Caps: gatewaypb.Caps.CapSet(gatewaypb.Caps.All())}
+		LLBCaps: pb.Caps.CapSet(llbCaps()), Caps: gatewaypb.Caps.CapSet(frontCaps())}
 }
 
 // Solve solves a definition, or has another front end make one.
@@ -53,6 +67,9 @@ func (b *bridge) Solve(ctx context.Context, req gateway.SolveRequest) (*gateway.
 	case req.Definition != nil && req.Frontend != "":
 		return nil, fault.New(fault.Invalid, "a build cannot have a definition and a front end")
 	case req.Frontend == "":
+		if b.plans != nil {
+			b.plans(req.Definition)
+		}
 		r := &solution{bridge: b, definition: req.Definition}
 		if req.Evaluate {
 			if err := r.Evaluate(ctx); err != nil {
@@ -62,12 +79,30 @@ func (b *bridge) Solve(ctx context.Context, req gateway.SolveRequest) (*gateway.
 		result := gateway.NewResult()
 		result.SetRef(r)
 		return result, nil
-	case req.Frontend == "dockerfile.v0":
+	case req.Frontend == "dockerfile.v0", req.Frontend == "gateway.v0" && isOwnLanguage(req.FrontendOpt["source"]):
 		inner := *b
 		inner.opts, inner.inputs = req.FrontendOpt, req.FrontendInputs
 		return dockerfile.Build(ctx, &inner)
 	}
-	return nil, fault.New(fault.NotImplemented, "the front end %s is not supported yet", req.Frontend)
+	name := req.Frontend
+	if source := req.FrontendOpt["source"]; source != "" {
+		name = source
+	}
+	return nil, fault.New(fault.NotImplemented, "the front end %s is not supported yet", name)
+}
+
+// isOwnLanguage tells whether an image is the front end that is here already:
+// the same program of the same makers, and at least as new. It is not fetched
+// unless a digest is asked for.
+func isOwnLanguage(ref string) bool {
+	name, _, pinned := strings.Cut(ref, "@")
+	r, err := reference.Parse(name)
+	if err != nil || pinned {
+		return false
+	}
+	repository, tag, _ := strings.Cut(reference.Familiar(r.String()), ":")
+	return repository == "docker/dockerfile" && (tag == "latest" || tag == "1" || strings.HasPrefix(tag, "1.") || strings.HasPrefix(tag, "1-") || tag == "labs") ||
+		repository == "docker/dockerfile-upstream" && (tag == "master" || tag == "master-labs")
 }
 
 // ResolveSourceMetadata tells what a source is now.
@@ -83,16 +118,21 @@ func (b *bridge) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt
 		}
 		r.Pull = o.ResolveMode == pb.AttrImageResolveModeForcePull
 	}
-	img, err := b.job.Resolve(ctx, "", r)
+	vertex, end := digest.Digest(""), func(error) {}
+	if b.tells != nil && opt.LogName != "" {
+		vertex, end = task(b.tells, opt.LogName)
+	}
+	img, err := b.job.Resolve(ctx, vertex, r)
+	end(err)
 	if err != nil {
 		return nil, imageError(ref, err)
 	}
 	return &sourceresolver.MetaResponse{Op: op, Image: &sourceresolver.ResolveImageResponse{Digest: img.Target, Config: img.Config}}, nil
 }
 
-// imageError puts the name before what went wrong, as BuildKit does.
+// imageError says which image it is, in BuildKit's words.
 func imageError(ref string, err error) error {
-	return fault.New(fault.KindOf(err), "%s: failed to resolve source metadata for %s: %w", ref, ref, err)
+	return fault.New(fault.KindOf(err), "failed to resolve source metadata for %s: %w", ref, err)
 }
 
 // ResolveImageConfig is the same, of an image.
@@ -124,8 +164,33 @@ func (b *bridge) NewContainer(context.Context, gateway.NewContainerRequest) (gat
 
 // Warn passes a remark of the front end on.
 func (b *bridge) Warn(_ context.Context, vertex digest.Digest, text string, o gateway.WarnOpts) error {
-	b.job.Warn(vertex, build.Warning{Level: o.Level, Short: []byte(text), Detail: o.Detail, URL: o.URL})
+	if b.tells == nil {
+		b.job.Warn(vertex, build.Warning{Level: o.Level, Short: []byte(text), Detail: o.Detail, URL: o.URL})
+		return nil
+	}
+	b.tells.warn(&controlapi.VertexWarning{Vertex: vertex.String(), Level: int64(o.Level), Short: []byte(text), Detail: o.Detail, Url: o.URL, Info: o.SourceInfo, Ranges: o.Range})
 	return nil
+}
+
+// wireWarning is a remark of a client that is the front end.
+func wireWarning(r *gatewaypb.WarnRequest) *controlapi.VertexWarning {
+	return &controlapi.VertexWarning{Vertex: r.Digest, Level: r.Level, Short: r.Short, Detail: r.Detail, Url: r.Url, Info: r.Info, Ranges: r.Ranges}
+}
+
+// located says where in its source a step is that failed: clients show the lines.
+func located(err error, def *pb.Definition) error {
+	var failed *build.VertexError
+	if !errors.As(err, &failed) {
+		return err
+	}
+	err = errdefs.WrapVertex(err, failed.Vertex)
+	source := def.GetSource()
+	for _, l := range source.GetLocations()[failed.Vertex.String()].GetLocations() {
+		if i := int(l.GetSourceIndex()); i >= 0 && i < len(source.Infos) {
+			err = errdefs.WithSource(err, &errdefs.Source{Info: source.Infos[i], Ranges: l.Ranges})
+		}
+	}
+	return err
 }
 
 // platforms are those that this machine runs.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"time"
 
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -23,8 +24,55 @@ type made struct {
 
 // exporter writes images into the daemon's store.
 type exporter struct {
-	store build.Store
-	epoch time.Time // SOURCE_DATE_EPOCH; zero for none
+	store       build.Store
+	epoch       time.Time // SOURCE_DATE_EPOCH; zero for none
+	annotations annotations
+}
+
+// target stores the results, and an index over them if there are several.
+func (x *exporter) target(ctx context.Context, results []made) (target ocispec.Descriptor, config ocispec.Descriptor, err error) {
+	var manifests []ocispec.Descriptor
+	for _, m := range results {
+		target, config, err = x.manifest(ctx, m)
+		if err != nil {
+			return target, config, err
+		}
+		manifests = append(manifests, target)
+	}
+	if len(manifests) < 2 {
+		return target, config, nil
+	}
+	text, err := json.Marshal(ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: manifests,
+		Annotations: x.annotations.of(exptypes.AnnotationIndex, nil)})
+	if err != nil {
+		return target, config, err
+	}
+	target, err = x.put(ctx, ocispec.MediaTypeImageIndex, text)
+	target.Annotations = x.annotations.of(exptypes.AnnotationIndexDescriptor, nil)
+	return target, ocispec.Descriptor{}, err
+}
+
+// annotations are those that a client asks for.
+type annotations []annotation
+
+type annotation struct {
+	key   exptypes.AnnotationKey
+	value string
+}
+
+// of selects those of one kind, of a platform if it is not nil.
+func (l annotations) of(kind string, p *ocispec.Platform) map[string]string {
+	var found map[string]string
+	for _, a := range l {
+		if a.key.Type != kind || p != nil && a.key.Platform != nil && directoryOf(*p) != directoryOf(*a.key.Platform) {
+			continue
+		}
+		if found == nil {
+			found = map[string]string{}
+		}
+		found[a.key.Key] = a.value
+	}
+	return found
 }
 
 // manifest stores the config and the manifest of one platform.
@@ -37,7 +85,8 @@ func (x *exporter) manifest(ctx context.Context, m made) (manifest, config ocisp
 	if config, err = x.put(ctx, ocispec.MediaTypeImageConfig, text); err != nil {
 		return manifest, config, err
 	}
-	out := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Config: config, Layers: []ocispec.Descriptor{}}
+	out := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Config: config, Layers: []ocispec.Descriptor{},
+		Annotations: x.annotations.of(exptypes.AnnotationManifest, &m.platform)}
 	below := digest.Digest("")
 	for _, l := range layers {
 		blob := l.Blob
@@ -54,6 +103,7 @@ func (x *exporter) manifest(ctx context.Context, m made) (manifest, config ocisp
 	}
 	manifest, err = x.put(ctx, ocispec.MediaTypeImageManifest, text)
 	manifest.Platform = &m.platform
+	manifest.Annotations = x.annotations.of(exptypes.AnnotationManifestDescriptor, &m.platform)
 	return manifest, config, err
 }
 
@@ -84,8 +134,8 @@ func (x *exporter) complete(m made, layers []build.Layer) ([]byte, error) {
 	for _, l := range layers {
 		diffIDs = append(diffIDs, l.DiffID)
 	}
-	created := x.now()
-	history = agree(history, len(layers), created)
+	history = agree(history, layers, x.now())
+	created := *history[len(history)-1].Created
 	for name, v := range map[string]any{"rootfs": ocispec.RootFS{Type: "layers", DiffIDs: diffIDs}, "history": history, "created": created} {
 		text, err := json.Marshal(v)
 		if err != nil {
@@ -108,25 +158,55 @@ func quoted(s string) json.RawMessage {
 	return text
 }
 
-// agree gives each layer an entry of the history: where there are too many, as a
-// step that changed nothing has no layer, the last ones are of empty layers.
-func agree(history []ocispec.History, layers int, created time.Time) []ocispec.History {
+// agree gives each layer an entry of the history, and each entry a time: that
+// when its layer was made, or else the layer beside it, so that a build which
+// finds all in the cache makes the same image again.
+func agree(history []ocispec.History, layers []build.Layer, now time.Time) []ocispec.History {
 	n := 0
 	for i := range history {
-		if history[i].Created == nil {
-			history[i].Created = &created
-		}
-		if history[i].EmptyLayer {
+		h := &history[i]
+		if h.EmptyLayer {
 			continue
 		}
-		if n == layers {
-			history[i].EmptyLayer = true
+		if n == len(layers) {
+			h.EmptyLayer = true
 			continue
+		}
+		if l := &layers[n]; h.Created == nil && !l.Created.IsZero() {
+			h.Created = &l.Created
 		}
 		n++
 	}
-	for ; n < layers; n++ {
-		history = append(history, ocispec.History{Created: &created, CreatedBy: "unknown", Comment: "made by a build"})
+	for ; n < len(layers); n++ {
+		history = append(history, ocispec.History{CreatedBy: "unknown", Comment: "made by a build"})
+	}
+	return timed(history, now)
+}
+
+// timed fills in the times that are missing. What comes before the first layer
+// of this build has that layer's.
+func timed(history []ocispec.History, now time.Time) []ocispec.History {
+	if len(history) == 0 {
+		history = []ocispec.History{{EmptyLayer: true, CreatedBy: "unknown"}}
+	}
+	last, missing := &now, false
+	for _, h := range history {
+		if h.Created == nil {
+			missing = true
+			continue
+		}
+		if last = h.Created; missing {
+			break
+		}
+	}
+	missing = false
+	for i := range history {
+		switch h := &history[i]; {
+		case h.Created == nil:
+			missing, h.Created = true, last
+		case missing:
+			last = h.Created
+		}
 	}
 	return history
 }

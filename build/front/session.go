@@ -2,13 +2,16 @@ package front
 
 import (
 	"context"
+	"io"
 	"net"
+	"net/url"
 	"strings"
 
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/session/auth"
 	"github.com/moby/buildkit/session/filesync"
 	"github.com/moby/buildkit/session/secrets"
+	"github.com/moby/buildkit/session/upload"
 	"github.com/tonistiigi/fsutil"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -23,16 +26,14 @@ type lent struct {
 	id     string
 }
 
-var _ build.Session = (*lent)(nil)
+var (
+	_ build.Session  = (*lent)(nil)
+	_ build.Uploader = (*lent)(nil)
+)
 
 // Client tells clients apart by the key that they say, which is the same for one
 // directory of one user.
-func (l *lent) Client() string {
-	if key := l.caller.SharedKey(); key != "" {
-		return key
-	}
-	return l.id
-}
+func (l *lent) Client() string { return l.caller.SharedKey() }
 
 func (l *lent) Local(ctx context.Context, r build.LocalRequest, dir string) error {
 	differ := fsutil.DiffMetadata
@@ -43,6 +44,15 @@ func (l *lent) Local(ctx context.Context, r build.LocalRequest, dir string) erro
 		Name: r.Name, IncludePatterns: r.Include, ExcludePatterns: r.Exclude, FollowPaths: r.Follow, DestDir: dir, Differ: differ,
 		MetadataOnly: r.MetadataOnly,
 	})
+	return clientError(err)
+}
+
+// Upload takes what the client was given on its standard input.
+func (l *lent) Upload(ctx context.Context, u *url.URL, to io.Writer) error {
+	from, err := upload.New(ctx, l.caller, u)
+	if err == nil {
+		_, err = from.WriteTo(to)
+	}
 	return clientError(err)
 }
 

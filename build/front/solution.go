@@ -40,7 +40,7 @@ func (r *solution) solved(ctx context.Context) (*build.Result, error) {
 	}
 	var err error
 	r.result, err = r.bridge.job.Solve(ctx, r.definition)
-	return r.result, err
+	return r.result, located(err, r.definition)
 }
 
 func (r *solution) Evaluate(ctx context.Context) error {

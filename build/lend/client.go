@@ -125,6 +125,10 @@ func (c *Client) Size(ctx context.Context, chain digest.Digest) (int64, error) {
 	return call[int64](ctx, c, "size", chain, nil)
 }
 
+func (c *Client) Needed(ctx context.Context) ([]digest.Digest, error) {
+	return call[[]digest.Digest](ctx, c, "needed", none{}, nil)
+}
+
 func (c *Client) Publish(ctx context.Context, target ocispec.Descriptor, names []string) (string, error) {
 	return call[string](ctx, c, "publish", publishArg{target, names}, nil)
 }

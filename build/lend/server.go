@@ -66,6 +66,9 @@ func New(c Config) *Lender {
 	serve(l, "size", func(_ context.Context, chain digest.Digest, _ func(build.Transfer)) (int64, error) {
 		return c.Layers.Size(chain), nil
 	})
+	serve(l, "needed", func(context.Context, none, func(build.Transfer)) ([]digest.Digest, error) {
+		return append([]digest.Digest{}, l.making.Needed()...), nil // not null: that would be no result
+	})
 	serve(l, "publish", func(_ context.Context, a publishArg, _ func(build.Transfer)) (string, error) {
 		return l.making.Publish(a.Target, a.Names)
 	})

@@ -43,7 +43,7 @@ type createFlags struct {
 	readBps, writeBps, readIOps, writeIOps  *option.List
 	gpus                                    *option.List
 	mounts                                  mounts
-	ulimits                                 ulimits
+	ulimits                                 option.Ulimits
 	umask                                   option.Umask
 	networks                                networks
 	rates                                   *option.Rates

@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/containerd/log"
+
 	"github.com/tarehq/tare/build/front"
 	"github.com/tarehq/tare/build/lend"
 	"github.com/tarehq/tare/container/spec"
@@ -32,6 +34,10 @@ func main() {
 }
 
 func run() error {
+	// BuildKit's session manager has an error to tell of each client that goes away.
+	if err := log.SetLevel("fatal"); err != nil {
+		return err
+	}
 	dir := flag.String("dir", "", "where the daemon keeps what belongs to this boot")
 	root := flag.String("root", "", "where the cache lies")
 	parent := flag.String("cgroup-parent", "", "control group of the steps")

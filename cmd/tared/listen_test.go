@@ -142,6 +142,9 @@ func TestRoots(t *testing.T) {
 			t.Errorf("the same %s: %v", name, err)
 		}
 	}
+	if st, err := os.Stat(o.DataRoot); err != nil || st.Mode().Perm() != 0o710 {
+		t.Errorf("who is not root may go through the data root: %v, %v", st.Mode(), err)
+	}
 	id := r.id
 	if err := r.Close(); err != nil {
 		t.Fatal(err)

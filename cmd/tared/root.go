@@ -39,8 +39,16 @@ func openRoots(o *options) (*roots, error) {
 }
 
 func (r *roots) open(o *options) (err error) {
-	for _, at := range []struct{ dir, flag string }{{o.DataRoot, "--data-root"}, {o.ExecRoot, "--exec-root"}} {
-		err := os.MkdirAll(at.dir, 0o711)
+	for _, at := range []struct {
+		dir, flag string
+		mode      os.FileMode
+	}{
+		// Users of the host have no way to what images and volumes hold, such as
+		// programs that would run as root for them.
+		{o.DataRoot, "--data-root", 0o710},
+		{o.ExecRoot, "--exec-root", 0o711},
+	} {
+		err := os.MkdirAll(at.dir, at.mode)
 		if err == nil {
 			err = unix.Access(at.dir, unix.W_OK)
 		}

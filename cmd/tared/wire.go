@@ -24,6 +24,7 @@ import (
 	"github.com/tarehq/tare/image"
 	"github.com/tarehq/tare/internal/plugin"
 	"github.com/tarehq/tare/network"
+	"github.com/tarehq/tare/network/resolver"
 	"github.com/tarehq/tare/remote"
 	"github.com/tarehq/tare/server"
 	"github.com/tarehq/tare/snapshot"
@@ -129,7 +130,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 
 	plugins := plugin.New(o.pluginDirs())
 	steps.pushPlain("the connections to plugins", func() error { plugins.Close(); return nil })
-	names := network.OpenDNS(ctx, func() (string, error) { return findProgram("tare-dns") }, o.ExecRoot, log)
+	names := resolver.Open(ctx, func() (string, error) { return findProgram("tare-dns") }, o.ExecRoot, log)
 	steps.pushPlain("the resolver", names.Close)
 	netConfig := networkConfig(o, id, eventLog, plugins)
 	netConfig.Names = names

@@ -96,7 +96,7 @@ func (w *worker) dressAt(dir int, name string, place int, st *unix.Stat_t) error
 		return err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
-		if err := unix.Fchmodat(dir, name, st.Mode&0o7777, 0); err != nil { // it is no link, and nobody else writes here
+		if err := chmodAt(dir, name, st.Mode&0o7777); err != nil {
 			return err
 		}
 	}
@@ -116,6 +116,17 @@ func (w *worker) dressAt(dir int, name string, place int, st *unix.Stat_t) error
 		}
 	}
 	return setTimes(dir, name, st, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// chmodAt is chmod(2) of what is no link, and is not to be opened. It follows none:
+// the tree may lie where others can put one, after all.
+func chmodAt(dir int, name string, mode uint32) error {
+	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Chmod(procFD(fd), mode)
 }
 
 // setOwner sets the owner and then the mode, whose set-ID bits the former clears.

@@ -290,3 +290,29 @@ func TestCloneSubvolume(t *testing.T) {
 		t.Errorf("left: %s, %v", out, err)
 	}
 }
+
+// A link that somebody puts in the place of what was just made is not followed.
+func TestAttributesFollowNoLink(t *testing.T) {
+	testutil.RequireRoot(t)
+	dir := t.TempDir()
+	put(t, dir+"/theirs", "")
+	if err := errors.Join(os.Chmod(dir+"/theirs", 0o600), unix.Mkfifo(dir+"/fifo", 0o666), os.Symlink("theirs", dir+"/link")); err != nil {
+		t.Fatal(err)
+	}
+	place, err := unix.Open(dir+"/fifo", unix.O_PATH, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(place)
+	var st unix.Stat_t
+	if err := unix.Fstat(place, &st); err != nil {
+		t.Fatal(err)
+	}
+	st.Mode |= 0o7777
+	if err := (&worker{}).dressAt(int(open(t, dir).Fd()), "link", place, &st); err == nil {
+		t.Error("the link has a mode")
+	}
+	if st, err := os.Stat(dir + "/theirs"); err != nil || st.Mode() != 0o600 {
+		t.Error(st.Mode(), err)
+	}
+}

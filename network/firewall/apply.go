@@ -147,7 +147,7 @@ func addTable(conn *nftables.Conn, table *nftables.Table, t Table) error {
 	ids := map[string]uint32{} // by which the rules of the same transaction refer to the sets
 	for _, s := range t.Sets {
 		set := s.nft(table)
-		if err := conn.AddSet(set, nil); err != nil {
+		if err := addSet(conn, set); err != nil {
 			return err
 		}
 		ids[s.Name] = set.ID
@@ -250,4 +250,14 @@ func tableExists(name string, family Family) (bool, error) {
 		return false, fmt.Errorf("look for the nftables table %s: %w", name, err)
 	}
 	return true, nil
+}
+
+// numbering is held while a set gets its number within a transaction, which the
+// library counts for all connections together.
+var numbering sync.Mutex
+
+func addSet(conn *nftables.Conn, set *nftables.Set) error {
+	numbering.Lock()
+	defer numbering.Unlock()
+	return conn.AddSet(set, nil)
 }

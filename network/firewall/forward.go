@@ -137,7 +137,7 @@ func RaiseGuard(bridge string, f Family, open bool) error {
 	table := guard(f)
 	conn.CreateTable(table)
 	set := guardBridges(f)
-	if err := conn.AddSet(set, nil); err != nil {
+	if err := addSet(conn, set); err != nil {
 		return err
 	}
 	chain := conn.AddChain(guardChain(f, nftables.ChainPolicyDrop))
@@ -163,6 +163,49 @@ func RaiseGuard(bridge string, f Family, open bool) error {
 	conn.AddChain(guardChain(f, nftables.ChainPolicyAccept))
 	if err := conn.Flush(); err != nil {
 		return fmt.Errorf("set the policy of the nftables table %s: %w", guardName, err)
+	}
+	return nil
+}
+
+// JoinGuard lets what passes within bridges pass, for which the host does not
+// forward: frames between their ports meet the tables too where br_netfilter is
+// on. Where no table stands there is nothing to do.
+func JoinGuard(bridges []string) error {
+	if len(bridges) == 0 {
+		return nil
+	}
+	var elements []nftables.SetElement
+	for _, b := range bridges {
+		elements = append(elements, nftables.SetElement{Key: ifname(b)})
+	}
+	for _, f := range []Family{IP4, IP6} {
+		conn, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		if err := conn.SetAddElements(guardBridges(f), elements); err != nil {
+			return err
+		}
+		if err := conn.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("add bridges to the nftables table %s: %w", guardName, err)
+		}
+	}
+	return nil
+}
+
+// LeaveGuard takes a bridge out of the tables, where they stand and have it.
+func LeaveGuard(bridge string) error {
+	for _, f := range []Family{IP4, IP6} {
+		conn, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		if err := conn.SetDeleteElements(guardBridges(f), []nftables.SetElement{{Key: ifname(bridge)}}); err != nil {
+			return err
+		}
+		if err := conn.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("take %s out of the nftables table %s: %w", bridge, guardName, err)
+		}
 	}
 	return nil
 }

@@ -153,8 +153,9 @@ func (o Options) redirecting(f Family) []Chain {
 	if f == IP4 {
 		notLo := notNamed(iifname, "lo")
 		chains = append(chains, Chain{"raw", "filter", "prerouting", "raw", []Rule{
-			when(drop, notLo, within(to, loopback4)),
-			when(drop, notLo, within(saddr(f), loopback4)),
+			// Every packet passes here: first what the kernel compares inline.
+			when(drop, within(to, loopback4), notLo),
+			when(drop, within(saddr(f), loopback4), notLo),
 		}})
 	} else {
 		// What the host sends to ::1 cannot leave lo: the port's own socket
@@ -257,6 +258,9 @@ func (o Options) frames(networks []Network) Table {
 	}}
 	arp, ip4, ip6 := frame("arp", unix.ETH_P_ARP), frame("ip", unix.ETH_P_IP), frame("ip6", unix.ETH_P_IPV6)
 	port := Chain{Name: chainPort, Rules: []Rule{when(drop, notIn(setMACs, iifname, etherSrc))}}
+	// Most frames are asked for nothing more than this: what has a pin has its
+	// own MAC address too, and TCP nothing to forbid besides.
+	plain := []match{ip4, transport("tcp", unix.IPPROTO_TCP)}
 	if has.closed {
 		t.Sets = append(t.Sets, Set{Name: setClosed, Key: []kind{kindName}}, Set{Name: setDoors, Key: []kind{kindName, kindMAC}})
 		t.Chains = append(t.Chains, Chain{Name: chainShut, Rules: []Rule{
@@ -268,10 +272,12 @@ func (o Options) frames(networks []Network) Table {
 			when(drop),
 		}})
 		port.Rules = append(port.Rules, when(jump(chainShut), in(setClosed, iifname)))
+		plain = append(plain, notIn(setClosed, iifname))
 	}
 	port.Rules = append(port.Rules, when(enter(chainARP), arp), when(enter(chainIP4), ip4), when(enter(chainIP6), ip6))
 	udp, icmp := transport("udp", unix.IPPROTO_UDP), transport("ipv6-icmp", unix.IPPROTO_ICMPV6)
-	frames := Chain{Name: "frames", Type: "filter", Hook: "prerouting", Priority: "dstnat"}
+	frames := Chain{Name: "frames", Type: "filter", Hook: "prerouting", Priority: "dstnat",
+		Rules: []Rule{when(accept, append(plain, in(setPins4, iifname, etherSrc, saddr(IP4)))...)}}
 	for _, prefix := range o.Ports {
 		frames.Rules = append(frames.Rules, when(jump(chainPort), begins(iifname, prefix)))
 	}

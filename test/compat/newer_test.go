@@ -22,7 +22,7 @@ func TestNewerContainer(t *testing.T) {
 	testutil.RequireRoot(t)
 	d := daemon.Start(t)
 	d.ImportBusybox(t)
-	id := d.Tare(t, "run", "-d", "--name", "newer", "-p", "0:80", "busybox", "httpd", "-f", "-h", "/etc")
+	id := d.Tare(t, "run", "-d", "--name", "newer", "-p", "127.0.0.1:0:80", "busybox", "httpd", "-f", "-h", "/etc")
 	_, port, _ := strings.Cut(d.Tare(t, "port", "newer", "80"), ":")
 	d.Signal(t, syscall.SIGKILL)
 	sock := filepath.Join(d.Dir, "exec/c", id, "sock")

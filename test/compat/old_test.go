@@ -42,6 +42,7 @@ func TestOldContainers(t *testing.T) {
 	testutil.RequireRoot(t)
 	d := daemon.New(t)
 	d.Use(oldest(t))
+	d.Drop("--plugin-dir")
 	d.Up(t)
 	d.ImportBusybox(t)
 	d.Tare(t, "run", "-d", "--name", "logger", "busybox", "sh", "-c", "i=0; while [ $i -lt 60 ]; do i=$((i+1)); echo tick $i; sleep 0.05; done; exit 11")

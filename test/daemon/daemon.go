@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -127,6 +128,14 @@ func (d *Daemon) Use(bin string) { d.bin = bin }
 
 // Add gives the daemon more flags from its next start on.
 func (d *Daemon) Add(flags ...string) { d.flags = append(d.flags, flags...) }
+
+// Drop takes a flag, with its value, from the daemon, which may be of a version
+// that does not know it.
+func (d *Daemon) Drop(flag string) {
+	if i := slices.Index(d.flags, flag); i >= 0 {
+		d.flags = slices.Delete(d.flags, i, i+2)
+	}
+}
 
 // Activate passes listening sockets to the daemon, as systemd does.
 func (d *Daemon) Activate(sockets ...*os.File) { d.passed = sockets }

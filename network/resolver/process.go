@@ -1,4 +1,4 @@
-package network
+package resolver
 
 import (
 	"bytes"
@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -227,4 +228,22 @@ func (d *EmbeddedDNS) needed() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return !d.closed && len(d.sandboxes) > 0
+}
+
+// pause waits for d, and tells whether it did, rather than ctx ending first.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
 }

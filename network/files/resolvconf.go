@@ -1,4 +1,4 @@
-package network
+package files
 
 import (
 	"bytes"
@@ -166,3 +166,9 @@ func (c resolverConfig) bytes() []byte {
 	}
 	return b.Bytes()
 }
+
+// NameServers are the servers that a resolv.conf names, as they stand there.
+func NameServers(conf []byte) []string { return parseResolvConf(conf).nameservers }
+
+// Options are those that a resolv.conf sets.
+func Options(conf []byte) []string { return parseResolvConf(conf).options }

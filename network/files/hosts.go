@@ -1,4 +1,7 @@
-package network
+// Package files writes what a container reads of its network: hosts(5) and
+// resolv.conf(5). It knows text and addresses, and of the host its own
+// resolv.conf.
+package files
 
 import (
 	"bytes"

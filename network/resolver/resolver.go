@@ -1,4 +1,7 @@
-package network
+// Package resolver has containers on user-defined networks find each other by
+// name: it runs tare-dns, tells it of their sandboxes, and starts it again when
+// it dies.
+package resolver
 
 import (
 	"context"
@@ -17,15 +20,17 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/network"
 	"github.com/tarehq/tare/network/dns"
+	"github.com/tarehq/tare/network/files"
 )
 
-// EmbeddedDNS has containers on user-defined networks find each other by name:
-// it tells tare-dns, a process that outlives this one, of their sandboxes. The
-// process is started for the first of them and ends by itself when it has none.
-// When it dies another one takes its place and is told everything again.
+// EmbeddedDNS tells tare-dns, a process that outlives this one, of the sandboxes
+// of containers on networks with names. The process is started for the first of
+// them and ends by itself when it has none. When it dies another one takes its
+// place and is told everything again.
 //
-// It implements Names.
+// It implements network.Names.
 type EmbeddedDNS struct {
 	program func() (string, error)
 	dir     string
@@ -56,9 +61,9 @@ type answered struct {
 // container runs.
 const LifelineName = "lifeline"
 
-// OpenDNS takes up the process that an earlier daemon left, if there is one.
+// Open takes up the process that an earlier daemon left, if there is one.
 // program finds tare-dns; dir is the exec root, where the process is found.
-func OpenDNS(ctx context.Context, program func() (string, error), dir string, log *slog.Logger) *EmbeddedDNS {
+func Open(ctx context.Context, program func() (string, error), dir string, log *slog.Logger) *EmbeddedDNS {
 	d := &EmbeddedDNS{program: program, dir: dir, log: log, sandboxes: map[string]*answered{}, found: map[string]bool{}}
 	d.talk.Lock()
 	defer d.talk.Unlock()
@@ -73,7 +78,7 @@ func (d *EmbeddedDNS) Prepare(netns *os.File) (io.Closer, error) { return dns.Op
 
 // Set tells the process of a sandbox. One that has never been on a network with
 // names is none of its business.
-func (d *EmbeddedDNS) Set(ctx context.Context, s Sandbox, netns *os.File, prepared io.Closer) ([]*os.File, error) {
+func (d *EmbeddedDNS) Set(ctx context.Context, s network.Sandbox, netns *os.File, prepared io.Closer) ([]*os.File, error) {
 	outlets, _ := prepared.(*dns.Outlets)
 	if outlets != nil {
 		defer outlets.Close()
@@ -83,7 +88,7 @@ func (d *EmbeddedDNS) Set(ctx context.Context, s Sandbox, netns *os.File, prepar
 	inherited := d.found[s.ID]
 	delete(d.found, s.ID)
 	d.mu.Unlock()
-	if a == nil && !inherited && !s.hasNames() {
+	if a == nil && !inherited && !s.HasNames() {
 		return nil, nil
 	}
 	d.talk.Lock()
@@ -212,7 +217,7 @@ func (a *answered) open() (*dns.Outlets, error) {
 
 // take takes what it needs to make outlets. Of a container that is about to
 // start it gives the file to be held, of one that lived on there is none.
-func (a *answered) take(s Sandbox, netns *os.File) (held []*os.File, err error) {
+func (a *answered) take(s network.Sandbox, netns *os.File) (held []*os.File, err error) {
 	switch {
 	case netns != nil:
 		if a.netns, err = share(netns); err == nil {
@@ -260,21 +265,16 @@ func share(netns *os.File) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "network namespace"), nil
 }
 
-// hasNames tells whether the sandbox is on a network with names.
-func (s *Sandbox) hasNames() bool {
-	return slices.ContainsFunc(s.Endpoints, func(e Endpoint) bool { return len(e.DNSNames) > 0 })
-}
-
 // lookups is what the resolver is told of a sandbox. Names are looked for on
 // the network with the default route first, on internal ones last.
-func lookups(s Sandbox) dns.Sandbox {
+func lookups(s network.Sandbox) dns.Sandbox {
 	out := dns.Sandbox{ID: s.ID, Servers: s.DNS.Servers, Dots: choosesDots(s.DNS.Options)}
 	endpoints := slices.Clone(s.Endpoints)
-	slices.SortStableFunc(endpoints, func(a, b Endpoint) int {
-		switch first := a.before(&b); {
+	slices.SortStableFunc(endpoints, func(a, b network.Endpoint) int {
+		switch first := a.Before(&b); {
 		case a.Internal != b.Internal && b.Internal, a.Internal == b.Internal && first:
 			return -1
-		case a.Internal != b.Internal, b.before(&a):
+		case a.Internal != b.Internal, b.Before(&a):
 			return 1
 		}
 		return 0
@@ -299,11 +299,11 @@ func lookups(s Sandbox) dns.Sandbox {
 // host's: such a container leaves names without dots to its search list.
 func choosesDots(options []string) bool {
 	if len(options) == 0 {
-		host, err := HostResolvConf()
+		host, err := files.HostResolvConf()
 		if err != nil {
 			return false
 		}
-		options = parseResolvConf(host).options
+		options = files.Options(host)
 	}
 	return slices.ContainsFunc(options, validDots)
 }

@@ -1,4 +1,4 @@
-package network
+package link
 
 import (
 	"encoding/binary"
@@ -9,37 +9,38 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// announce tells an endpoint's neighbours which MAC address its addresses are
-// at, if someone may have had them before under another. It comes after the
-// rules, which stop what they do not know. It is a courtesy: what fails shows
-// only where a neighbour remembers, and fades there.
-func (s *Service) announce(b *box, e *Endpoint) {
-	mac, err := net.ParseMAC(e.MAC)
-	if !e.Chosen && e.Driver == networkBridge || err != nil {
-		return
-	}
-	index, err := b.routes.interfaceIndex(e.Interface)
+// Announce tells the neighbours of the space's interface which MAC address the
+// addresses are at, if someone may have had them before under another. It is a
+// courtesy: what fails shows only where a neighbour remembers, and fades there.
+func (s *Space) Announce(name, mac string, addresses ...netip.Prefix) {
+	hardware, err := net.ParseMAC(mac)
 	if err != nil {
 		return
 	}
-	_ = s.enter(b.ns, func() error { return sendAnnouncements(index, mac, e) })
+	index, err := s.routes.index(name)
+	if err != nil {
+		return
+	}
+	_ = s.enter(func() error { return sendAnnouncements(index, hardware, addresses) })
 }
 
 // sendAnnouncements sends, in the calling thread's namespace, a gratuitous ARP
 // request (RFC 5227) and an unsolicited neighbour advertisement (RFC 4861,
 // 7.2.6).
-func sendAnnouncements(index int, mac net.HardwareAddr, e *Endpoint) error {
+func sendAnnouncements(index int, mac net.HardwareAddr, addresses []netip.Prefix) error {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open a packet socket: %w", err)
 	}
 	defer unix.Close(fd)
 	var frames [][]byte
-	if e.Address.IsValid() {
-		frames = append(frames, gratuitousARP(mac, e.Address.Addr()))
-	}
-	if e.Address6.IsValid() {
-		frames = append(frames, unsolicitedNA(mac, e.Address6.Addr()))
+	for _, a := range addresses {
+		switch {
+		case a.IsValid() && a.Addr().Is4():
+			frames = append(frames, gratuitousARP(mac, a.Addr()))
+		case a.IsValid():
+			frames = append(frames, unsolicitedNA(mac, a.Addr()))
+		}
 	}
 	for _, f := range frames {
 		if err := unix.Sendto(fd, f, 0, &unix.SockaddrLinklayer{Ifindex: index}); err != nil {

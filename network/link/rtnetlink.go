@@ -1,20 +1,22 @@
-package network
+package link
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/network/ipam"
 )
 
-// routeConn is a socket of rtnetlink(7). It acts on the network namespace in
+// conn is a socket of rtnetlink(7). It acts on the network namespace in
 // which it was made, from whichever thread it is used, and keeps that
 // namespace alive.
-type routeConn struct {
+type conn struct {
 	mu  sync.Mutex
 	fd  int
 	seq uint32
@@ -28,14 +30,18 @@ type request struct {
 	body  []byte
 }
 
-func dialRoute() (*routeConn, error) {
+// patience is how long the kernel may owe an answer, and an interface that is to
+// be gone stay.
+const patience = 10 * time.Second
+
+func dial() (*conn, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open a netlink socket: %w", err)
 	}
 	// The answers are ready when sendto returns; the limit only guards
 	// against a kernel that owes one.
-	timeout := unix.NsecToTimeval(linger.Nanoseconds())
+	timeout := unix.NsecToTimeval(patience.Nanoseconds())
 	err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout)
 	if err == nil {
 		err = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
@@ -47,10 +53,10 @@ func dialRoute() (*routeConn, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("set up a netlink socket: %w", err)
 	}
-	return &routeConn{fd: fd}, nil
+	return &conn{fd: fd}, nil
 }
 
-func (c *routeConn) close() {
+func (c *conn) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	unix.Close(c.fd)
@@ -59,7 +65,7 @@ func (c *routeConn) close() {
 
 // do sends the requests in one system call. The kernel carries out each of
 // them whatever becomes of the others; the first failure is returned.
-func (c *routeConn) do(requests ...request) error {
+func (c *conn) do(requests ...request) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	first := c.seq + 1
@@ -81,7 +87,7 @@ func (c *routeConn) do(requests ...request) error {
 
 // acknowledged reads the kernel's answer to each of the requests, whose
 // sequence numbers start with first.
-func (c *routeConn) acknowledged(first uint32, requests []request) error {
+func (c *conn) acknowledged(first uint32, requests []request) error {
 	var failure error
 	buf := make([]byte, 8192)
 	for left := len(requests); left > 0; {
@@ -108,6 +114,27 @@ func (c *routeConn) acknowledged(first uint32, requests []request) error {
 		}
 	}
 	return failure
+}
+
+// index asks for an interface's index in the connection's namespace.
+func (c *conn) index(name string) (int, error) {
+	req, err := unix.NewIfreq(name)
+	if err != nil {
+		return 0, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// Interface ioctls are the socket layer's, open to every family.
+	if err := unix.IoctlIfreq(c.fd, unix.SIOCGIFINDEX, req); err != nil {
+		return 0, fmt.Errorf("find the interface %s: %w", name, err)
+	}
+	return int(req.Uint32()), nil
+}
+
+// has tells whether there is an interface of the name.
+func (c *conn) has(name string) bool {
+	_, err := c.index(name)
+	return !errors.Is(err, unix.ENODEV)
 }
 
 func align4(n int) int { return (n + 3) &^ 3 }
@@ -270,10 +297,4 @@ func addRoute(index int, r Route) request {
 // setDefaultRoute replaces the default route of the gateway's family.
 func setDefaultRoute(index int, gateway netip.Addr) request {
 	return request{"set the default route", unix.RTM_NEWROUTE, unix.NLM_F_CREATE | unix.NLM_F_REPLACE, routeMessage(index, netip.Prefix{}, gateway)}
-}
-
-// deleteDefaultRoute deletes the one that goes through the interface by way of
-// the gateway.
-func deleteDefaultRoute(index int, gateway netip.Addr) request {
-	return request{"delete the default route", unix.RTM_DELROUTE, 0, routeMessage(index, netip.Prefix{}, gateway)}
 }

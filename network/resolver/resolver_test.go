@@ -1,4 +1,4 @@
-package network
+package resolver
 
 import (
 	"context"
@@ -18,6 +18,7 @@ import (
 
 	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/internal/thread"
+	"github.com/tarehq/tare/network"
 	"github.com/tarehq/tare/network/dns"
 )
 
@@ -25,7 +26,7 @@ import (
 func buildResolver(t *testing.T, dir string) func() (string, error) {
 	t.Helper()
 	path := filepath.Join(dir, "tare-dns")
-	build := exec.Command("go", "build", "-o", path, "../cmd/tare-dns")
+	build := exec.Command("go", "build", "-o", path, "../../cmd/tare-dns")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -80,15 +81,15 @@ func (p place) findsNot(t *testing.T, when, host string) {
 	}
 }
 
-func resolverSandbox(id, name, address string) Sandbox {
-	return Sandbox{ID: id, Name: name, Endpoints: []Endpoint{{NetworkID: "n", NetworkName: "net", DNSNames: []string{name}, Address: netip.MustParsePrefix(address)}}}
+func resolverSandbox(id, name, address string) network.Sandbox {
+	return network.Sandbox{ID: id, Name: name, Endpoints: []network.Endpoint{{NetworkID: "n", NetworkName: "net", DNSNames: []string{name}, Address: netip.MustParsePrefix(address)}}}
 }
 
 // openDNS opens it in the directory. At the end of the test no process is left
 // there, whatever came of it.
 func openDNS(t *testing.T, program func() (string, error), dir string) *EmbeddedDNS {
 	t.Helper()
-	d := OpenDNS(t.Context(), program, dir, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	d := Open(t.Context(), program, dir, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	t.Cleanup(func() {
 		d.Close()
 		if conn, err := dns.Dial(filepath.Join(dir, dns.SocketName)); err == nil {
@@ -126,13 +127,13 @@ func TestResolverOutlivesEverybody(t *testing.T) {
 	program := buildResolver(t, t.TempDir())
 	d := openDNS(t, program, dir)
 	web, db := emptyPlace(t), emptyPlace(t)
-	set := func(d *EmbeddedDNS, s Sandbox, p place) []*os.File {
+	set := func(d *EmbeddedDNS, s network.Sandbox, p place) []*os.File {
 		t.Helper()
 		held, err := d.Set(t.Context(), s, p.ns, nil)
 		must(t, err)
 		return held
 	}
-	set(d, Sandbox{ID: "bridge", Endpoints: []Endpoint{{NetworkID: "b", NetworkName: "bridge"}}}, web)
+	set(d, network.Sandbox{ID: "bridge", Endpoints: []network.Endpoint{{NetworkID: "b", NetworkName: "bridge"}}}, web)
 	if !gone(dir)() {
 		t.Error("a resolver is started for a container without names")
 	}
@@ -227,23 +228,23 @@ func TestResolverIsMadeAnew(t *testing.T) {
 // is first; whether the world may be asked follows from the networks.
 func TestLookups(t *testing.T) {
 	gateway := netip.MustParseAddr("10.1.0.1")
-	on := func(name string, priority int, internal bool, names ...string) Endpoint {
-		e := Endpoint{NetworkID: "id-" + name, NetworkName: name, DNSNames: names, Internal: internal, GwPriority: priority, Address: netip.MustParsePrefix("10.1.0.2/24")}
+	on := func(name string, priority int, internal bool, names ...string) network.Endpoint {
+		e := network.Endpoint{NetworkID: "id-" + name, NetworkName: name, DNSNames: names, Internal: internal, GwPriority: priority, Address: netip.MustParsePrefix("10.1.0.2/24")}
 		if !internal {
 			e.Gateway = gateway
 		}
 		return e
 	}
 	for _, c := range []struct {
-		endpoints []Endpoint
+		endpoints []network.Endpoint
 		options   []string
 		want      string
 	}{
-		{[]Endpoint{on("z", 9, true, "web"), on("b", 0, false, "web"), on("a", 0, false, "web"), on("c", 1, false, "web")}, []string{"ndots:2"}, "[c a b z] external true dots true"},
-		{[]Endpoint{on("z", 0, true, "web"), on("y", 1, true, "web")}, []string{"ndots:x", "edns0"}, "[y z] external false dots false"},
-		{[]Endpoint{on("bridge", 0, false), on("z", 0, true, "web")}, []string{"edns0"}, "[z] external true dots false"},
+		{[]network.Endpoint{on("z", 9, true, "web"), on("b", 0, false, "web"), on("a", 0, false, "web"), on("c", 1, false, "web")}, []string{"ndots:2"}, "[c a b z] external true dots true"},
+		{[]network.Endpoint{on("z", 0, true, "web"), on("y", 1, true, "web")}, []string{"ndots:x", "edns0"}, "[y z] external false dots false"},
+		{[]network.Endpoint{on("bridge", 0, false), on("z", 0, true, "web")}, []string{"edns0"}, "[z] external true dots false"},
 	} {
-		got := lookups(Sandbox{ID: "s", Endpoints: c.endpoints, DNS: Resolver{Options: c.options}})
+		got := lookups(network.Sandbox{ID: "s", Endpoints: c.endpoints, DNS: network.Resolver{Options: c.options}})
 		var order []string
 		for _, p := range got.Places {
 			order = append(order, p.Network)

@@ -1,4 +1,4 @@
-package network
+package files
 
 import (
 	"net/netip"
@@ -123,3 +123,12 @@ func TestHosts(t *testing.T) {
 		}
 	}
 }
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func addr(s string) netip.Addr { return netip.MustParseAddr(s) }

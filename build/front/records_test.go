@@ -1,0 +1,26 @@
+package front
+
+import (
+	"testing"
+
+	"github.com/tarehq/tare/build"
+)
+
+func TestFilters(t *testing.T) {
+	u := build.Usage{ID: "abcdef", Type: build.TypeRegular, Description: "RUN true", Parents: []string{"p"}, Shared: true}
+	for filter, want := range map[string]bool{
+		"": true, "id~=abc": true, "id==xyz": false, "type==regular": true, "type!=regular": false, "type==regular,inuse": false, "shared": true,
+		"shared==false": false, "mutable": false, "immutable": true, "immutable==false": false, "parents==p": true, "description~=true": true,
+	} {
+		match, err := readFilters([]string{filter})
+		if err != nil || match(u) != want {
+			t.Errorf("%q fits: %v, %v", filter, !want, err)
+		}
+	}
+	if _, err := readFilters([]string{"colour==red"}); err == nil {
+		t.Error("an unknown filter was taken")
+	}
+	if match, err := readFilters([]string{"inuse", "shared"}); err != nil || !match(u) {
+		t.Error("of two filters one is enough")
+	}
+}

@@ -1,0 +1,119 @@
+package front
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	controlapi "github.com/moby/buildkit/api/services/control"
+
+	"github.com/tarehq/tare/fault"
+)
+
+// running is a build that its client follows, and takes part in, by its
+// reference.
+type running struct {
+	ref    string
+	tells  *recording
+	record *controlapi.BuildHistoryRecord
+
+	ready chan struct{} // closed when asks is set, or the build has none
+	asks  *asked        // what its client has to make, as a front end
+}
+
+// builds are those under way and the last ones that ended.
+type builds struct {
+	mu      sync.Mutex
+	list    map[string]*running
+	ended   []string // the oldest first
+	changed chan struct{}
+	history *history
+}
+
+// keptEnded bounds the builds that are remembered with all that they told, for a
+// client that follows late.
+const keptEnded = 16
+
+// patience bounds how long something is waited for that the same client is about
+// to send on another stream.
+const patience = 5 * time.Second
+
+func newBuilds(dir string) (*builds, error) {
+	h, err := openHistory(dir)
+	return &builds{list: map[string]*running{}, changed: make(chan struct{}), history: h}, err
+}
+
+// begin takes a reference for a build.
+func (b *builds) begin(q *controlapi.SolveRequest) (*running, error) {
+	ref := q.Ref
+	if ref == "" {
+		return nil, fault.New(fault.Invalid, "a build needs a reference")
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.list[ref] != nil {
+		return nil, fault.New(fault.Conflict, "the build %s exists already", ref)
+	}
+	r := &running{ref: ref, tells: newRecording(), record: recordOf(q, time.Now()), ready: make(chan struct{})}
+	b.list[ref] = r
+	if !q.Internal {
+		b.history.began(r.record)
+	}
+	close(b.changed)
+	b.changed = make(chan struct{})
+	return r, nil
+}
+
+// end says that a build is over.
+func (b *builds) end(q *controlapi.SolveRequest, r *running, said map[string]string, failed error) {
+	if !q.Internal {
+		// A client whose build is done need not know that it will be forgotten.
+		if err := b.history.ended(r.record, r.tells, said, failed); err != nil {
+			fmt.Fprintln(os.Stderr, "a build cannot be remembered:", err)
+		}
+	}
+	r.tells.end()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ended = append(b.ended, r.ref)
+	if len(b.ended) > keptEnded {
+		delete(b.list, b.ended[0])
+		b.ended = b.ended[1:]
+	}
+}
+
+// records are those of the builds under way.
+func (b *builds) records() (list []*controlapi.BuildHistoryRecord) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for ref, r := range b.list {
+		if !slices.Contains(b.ended, ref) {
+			list = append(list, r.record)
+		}
+	}
+	return list
+}
+
+// find returns a build, which its client may be about to begin.
+func (b *builds) find(ctx context.Context, ref string) (*running, error) {
+	limit := time.NewTimer(patience)
+	defer limit.Stop()
+	for {
+		b.mu.Lock()
+		r, changed := b.list[ref], b.changed
+		b.mu.Unlock()
+		if r != nil {
+			return r, nil
+		}
+		select {
+		case <-changed:
+		case <-limit.C:
+			return nil, fault.New(fault.NotFound, "no such job %s", ref)
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}

@@ -1,0 +1,128 @@
+package front
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"strings"
+
+	controlapi "github.com/moby/buildkit/api/services/control"
+	apitypes "github.com/moby/buildkit/api/types"
+	dockerfileversion "github.com/moby/buildkit/frontend/dockerfile/version"
+	gatewaypb "github.com/moby/buildkit/frontend/gateway/pb"
+	"github.com/moby/buildkit/session/grpchijack"
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/buildkit/util/grpcerrors"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/tarehq/tare/fault"
+)
+
+// maxMessage bounds a message of a client's, in bytes, as BuildKit does.
+const maxMessage = 16 << 20
+
+// services are BuildKit's: the control of builds, and the bridge by which a
+// client acts as a front end.
+func (h *handler) services() *grpc.Server {
+	s := grpc.NewServer(grpc.UnaryInterceptor(grpcerrors.UnaryServerInterceptor), grpc.StreamInterceptor(grpcerrors.StreamServerInterceptor),
+		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage))
+	controlapi.RegisterControlServer(s, &control{handler: h})
+	gatewaypb.RegisterLLBBridgeServer(s, &bridges{builds: h.builds})
+	healthpb.RegisterHealthServer(s, health.NewServer())
+	return s
+}
+
+// upgrade makes a connection one of gRPC, as a client asks that knows no HTTP/2
+// with its daemon.
+func (h *handler) upgrade(w http.ResponseWriter, r *http.Request) {
+	if proto := r.Header.Get("Upgrade"); !strings.EqualFold(proto, "h2c") {
+		writeError(w, fault.New(fault.Invalid, "protocol %q is not supported here: ask for an upgrade to h2c", proto))
+		return
+	}
+	conn, rw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	if _, err := io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"); err != nil {
+		conn.Close()
+		return
+	}
+	h.streams.give(&ahead{conn, rw.Reader})
+}
+
+// ahead is a connection of which something was read.
+type ahead struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+func (a *ahead) Read(p []byte) (int, error) {
+	if a.r.Buffered() > 0 {
+		return a.r.Read(p)
+	}
+	return a.Conn.Read(p)
+}
+
+// workerID is that of the only worker.
+const workerID = "tare"
+
+// workerLabels tell buildx what it may ask for. With a snapshotter it takes the
+// store for one that keeps whole images, which has it offer all exporters.
+func workerLabels() map[string]string {
+	return map[string]string{
+		"org.mobyproject.buildkit.worker.snapshotter": "tare",
+		"org.mobyproject.buildkit.worker.executor":    "tare",
+		"org.mobyproject.buildkit.worker.network":     "bridge",
+	}
+}
+
+// control is BuildKit's service of the same name.
+type control struct {
+	controlapi.UnimplementedControlServer
+	*handler
+}
+
+func (c *control) ListWorkers(context.Context, *controlapi.ListWorkersRequest) (*controlapi.ListWorkersResponse, error) {
+	return &controlapi.ListWorkersResponse{Record: []*apitypes.WorkerRecord{c.record()}}, nil
+}
+
+// record is the worker on the wire.
+func (h *handler) record() *apitypes.WorkerRecord {
+	return &apitypes.WorkerRecord{ID: h.worker.ID, Labels: h.worker.Labels, Platforms: pb.PlatformsFromSpec(h.worker.Platforms), BuildkitVersion: version()}
+}
+
+func (c *control) Info(context.Context, *controlapi.InfoRequest) (*controlapi.InfoResponse, error) {
+	return &controlapi.InfoResponse{BuildkitVersion: version()}, nil
+}
+
+// version is that of the language, which is BuildKit's.
+func version() *apitypes.BuildkitVersion {
+	v := &apitypes.BuildkitVersion{Package: "github.com/moby/buildkit", Version: "v0.0.0", DockerfileVersion: dockerfileversion.Version()}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, m := range info.Deps {
+			if m.Path == v.Package {
+				v.Version = m.Version
+			}
+		}
+	}
+	return v
+}
+
+// Session takes a client's session on a stream of the same connection.
+func (c *control) Session(s controlapi.Control_SessionServer) error {
+	conn, closed, meta := grpchijack.Hijack(s)
+	defer conn.Close()
+	ctx, cancel := context.WithCancel(s.Context())
+	defer cancel()
+	go func() {
+		<-closed
+		cancel()
+	}()
+	return c.sessions.HandleConn(ctx, conn, meta)
+}

@@ -1,0 +1,195 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+)
+
+// The types of what the cache has, as BuildKit calls them.
+const (
+	TypeRegular = "regular"
+	TypeLocal   = "source.local"
+	TypeGit     = "source.git.checkout"
+	TypeMount   = "exec.cachemount"
+)
+
+// Usage is one part of the cache, as far as users see it.
+type Usage struct {
+	ID, Description, Type string
+	Parents               []string
+	Size                  int64 // bytes on disk of its own
+	Created, LastUsed     time.Time
+	Uses                  int
+	InUse                 bool // by a build
+	Shared                bool // an image has its layers
+
+	drop func(context.Context) error
+}
+
+// PruneOptions say what goes. Those used last stay the longest.
+type PruneOptions struct {
+	All    bool             // what is shared with images too
+	Unused time.Duration    // only what nobody has used for so long
+	Match  func(Usage) bool // nil for all
+
+	// Bytes, zero for none. Nothing goes below Reserved; of what is above that as
+	// much goes as is over Max, or as the disk has less free than MinFree. With none
+	// of the three all goes.
+	Reserved, Max, MinFree int64
+}
+
+// Usage lists the cache, that which was used last first.
+func (s *Solver) Usage(ctx context.Context) ([]Usage, error) {
+	shared, err := s.Store.Needed(ctx)
+	if err != nil {
+		return nil, err
+	}
+	needed := map[digest.Digest]bool{}
+	for _, chain := range shared {
+		needed[chain] = true
+	}
+	records := s.cache.list()
+	madeBy := map[digest.Digest]string{} // chain → record
+	for _, r := range records {
+		for _, layers := range r.Outputs {
+			if n := len(layers); n > 0 {
+				madeBy[layers[n-1].Chain] = r.Key.Encoded()
+			}
+		}
+	}
+	var list []Usage
+	for _, r := range records {
+		u := Usage{ID: r.Key.Encoded(), Description: r.Description, Type: r.Type, Size: r.Size, Created: r.Created, LastUsed: r.LastUsed, Uses: r.Uses,
+			InUse: s.cache.inUse(r.Key), drop: func(ctx context.Context) error { return s.cache.forget(ctx, []digest.Digest{r.Key}) }}
+		for _, layers := range r.Outputs {
+			n := len(layers)
+			if n > 0 && needed[layers[n-1].Chain] {
+				u.Shared = true
+			}
+			if n > 1 && madeBy[layers[n-2].Chain] != "" {
+				u.Parents = append(u.Parents, madeBy[layers[n-2].Chain])
+			}
+		}
+		list = append(list, u)
+	}
+	kept, err := s.kept()
+	list = append(list, kept...)
+	slices.SortStableFunc(list, func(a, b Usage) int { return b.LastUsed.Compare(a.LastUsed) })
+	return list, err
+}
+
+// kept lists the directories that builds keep.
+func (s *Solver) kept() (list []Usage, err error) {
+	for _, shelf := range []*shelf{&s.sources, &s.caches.shelf} {
+		names, e := shelf.names()
+		err = errors.Join(err, e)
+		for _, name := range names {
+			a := shelf.about(name)
+			u := Usage{ID: name, Description: a.ID, Type: TypeMount, Created: a.Created, LastUsed: a.LastUsed, Uses: a.Uses, InUse: shelf.inUse(name)}
+			switch {
+			case shelf == &s.caches.shelf:
+				u.Description = "cached mount " + a.ID
+			case strings.HasPrefix(a.ID, "git "):
+				u.Type = TypeGit
+			case strings.HasPrefix(a.ID, "http "):
+				u.Type = TypeRegular
+			default:
+				u.Type = TypeLocal
+			}
+			u.Size, e = blocks(filepath.Join(shelf.dir, name))
+			err = errors.Join(err, e)
+			u.drop = func(context.Context) error { _, err := shelf.drop(name); return err }
+			list = append(list, u)
+		}
+	}
+	return list, err
+}
+
+// blocks is what a directory takes on disk, in bytes. It may be hostile and
+// change meanwhile.
+func blocks(dir string) (n int64, err error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return 0, err
+	}
+	defer root.Close()
+	err = fs.WalkDir(root.FS(), ".", func(_ string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return nil // it has gone, or is too deep to be counted
+		}
+		if info, err := d.Info(); err == nil {
+			n += info.Sys().(*syscall.Stat_t).Blocks * 512
+		}
+		return nil
+	})
+	return n, err
+}
+
+// Prune makes the cache smaller and returns what went. each, unless nil, is told
+// of it as it goes.
+func (s *Solver) Prune(ctx context.Context, o PruneOptions, each func(Usage)) (gone []Usage, err error) {
+	list, err := s.Usage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	over, err := s.excess(list, o)
+	if err != nil {
+		return nil, err
+	}
+	for _, u := range slices.Backward(list) {
+		if over <= 0 {
+			break
+		}
+		if u.InUse || u.Shared && !o.All || time.Since(u.LastUsed) < o.Unused || o.Match != nil && !o.Match(u) {
+			continue
+		}
+		if err := u.drop(ctx); err != nil {
+			return gone, err
+		}
+		over -= max(u.Size, 1)
+		if u.Shared {
+			u.Size = 0 // the image still has it
+		}
+		gone = append(gone, u)
+		if each != nil {
+			each(u)
+		}
+	}
+	return gone, nil
+}
+
+// excess is how many bytes should go.
+func (s *Solver) excess(list []Usage, o PruneOptions) (int64, error) {
+	const all = 1 << 62
+	if o.Reserved == 0 && o.Max == 0 && o.MinFree == 0 {
+		return all, nil
+	}
+	var total, over int64
+	for _, u := range list {
+		total += u.Size
+	}
+	switch {
+	case o.Max > 0:
+		over = total - o.Max
+	case o.MinFree == 0:
+		over = total - o.Reserved
+	}
+	if o.MinFree > 0 {
+		var st unix.Statfs_t
+		if err := unix.Statfs(s.Root, &st); err != nil {
+			return 0, err
+		}
+		over = max(over, o.MinFree-int64(st.Bavail)*st.Bsize)
+	}
+	return min(over, total-o.Reserved), nil
+}
