@@ -14,6 +14,7 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/sdnotify"
+	"github.com/tarehq/tare/internal/slim"
 	"github.com/tarehq/tare/registry"
 	"github.com/tarehq/tare/registry/auth"
 	"github.com/tarehq/tare/registry/config"
@@ -92,7 +93,7 @@ func serve(ctx context.Context, _, logTo io.Writer, o *options) (err error) {
 	if err := sdnotify.Send("READY=1\nSTATUS=" + strings.Join(at, " ") + "\n"); err != nil {
 		log.Warn("cannot tell whoever started the registry that it is ready", "error", err)
 	}
-	defer slimLater()()
+	defer slim.Later()()
 	return answer(ctx, server, listeners, time.Duration(c.HTTP.Shutdown), log)
 }
 

@@ -22,6 +22,7 @@ import (
 	"github.com/tarehq/tare/container"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/sdnotify"
+	"github.com/tarehq/tare/internal/slim"
 )
 
 // Set by the linker: -X main.version=… and so on.
@@ -104,7 +105,7 @@ func serve(ctx context.Context, r *reloader) (err error) {
 		log.Warn("cannot tell systemd that the daemon is ready", "error", err)
 	}
 	log.Info("tared is ready", "version", version, "hosts", o.Hosts, "data-root", o.DataRoot, "exec-root", o.ExecRoot)
-	debug.FreeOSMemory()
+	defer slim.Later()()
 	r.wired = w
 	quit := make(chan struct{})
 	var reloading sync.WaitGroup

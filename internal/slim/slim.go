@@ -1,4 +1,5 @@
-package main
+// Package slim gives back the memory that only a program's start needed.
+package slim
 
 import (
 	"os"
@@ -14,10 +15,10 @@ import (
 // settled is when a start is over: whoever waited for it has been answered.
 const settled = 2 * time.Second
 
-// slimLater has slim run when the start is over, for it takes as long as the
+// Later gives it back when the start is over, for it takes as long as the
 // start, and the first answers need the code again that it gives back. The
 // function that it returns ends that.
-func slimLater() (end func()) {
+func Later() (end func()) {
 	var done sync.WaitGroup
 	done.Add(1)
 	t := time.AfterFunc(settled, func() {
@@ -33,7 +34,7 @@ func slimLater() (end func()) {
 }
 
 // slim gives back the memory that only the start needed: the heap's garbage, and
-// the pages of code, which the kernel maps from the program's file again when
+// the pages of code and constants, which the kernel maps from the file again when
 // they are used (madvise(2), MADV_DONTNEED). Nothing writes to those.
 func slim() {
 	debug.FreeOSMemory()
@@ -47,7 +48,7 @@ func slim() {
 	}
 	for line := range strings.Lines(string(maps)) {
 		f := strings.Fields(line)
-		if len(f) < 6 || f[1] != "r-xp" || f[5] != program {
+		if len(f) < 6 || f[1] != "r-xp" && f[1] != "r--p" || f[5] != program {
 			continue
 		}
 		from, to, _ := strings.Cut(f[0], "-")
