@@ -165,15 +165,16 @@ func TestShutdown(t *testing.T) {
 	testutil.RequireRoot(t)
 	d := daemon.Start(t, "--live-restore=false", "--shutdown-timeout", "1")
 	d.ImportBusybox(t)
-	const obeys = `trap "exit 5" TERM; while :; do sleep 0.1; done`
-	run := func(name string, args ...string) {
+	const obeys = `trap "exit 5" TERM; echo ready; while :; do sleep 0.1; done`
+	run := func(name string, args ...string) { // until it has its trap
 		d.Tare(t, append([]string{"run", "-d", "--name", name}, args...)...)
+		testutil.Eventually(t, 10*time.Second, name+" is ready", func() bool { return strings.Contains(d.Tare(t, "logs", name), "ready") })
 	}
 	run("plain", "busybox", "sh", "-c", obeys)
 	run("always", "--restart", "always", "busybox", "sh", "-c", obeys)
 	run("unless", "--restart", "unless-stopped", "busybox", "sh", "-c", obeys)
 	run("failure", "--restart", "on-failure", "busybox", "sh", "-c", obeys)
-	run("deaf", "--stop-timeout", "1", "busybox", "sh", "-c", `trap "" TERM; while :; do sleep 0.1; done`)
+	run("deaf", "--stop-timeout", "1", "busybox", "sh", "-c", `trap "" TERM; echo ready; while :; do sleep 0.1; done`)
 	run("halted", "--restart", "unless-stopped", "busybox", "sh", "-c", obeys)
 	run("gone", "--rm", "busybox", "sh", "-c", obeys)
 	run("frozen", "busybox", "sh", "-c", obeys)
