@@ -8,9 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -22,31 +20,14 @@ import (
 	"github.com/tarehq/tare/internal/thread"
 )
 
-// asHost runs the rest of the test in a process whose network namespace is
-// new, and tells whether this is that process.
+// asHost is testutil.AsHost with lo up.
 func asHost(t testing.TB) bool {
 	t.Helper()
-	testutil.RequireRoot(t)
-	const variable = "TARE_NETWORK_TEST_HOST"
-	if os.Getenv(variable) == t.Name() {
-		must(t, func() error { return ifUp("lo") }())
-		return true
+	if !testutil.AsHost(t) {
+		return false
 	}
-	args := []string{"-test.run=^" + t.Name() + "$", "-test.v"}
-	if _, ok := t.(*testing.B); ok {
-		args = []string{"-test.run=^$", "-test.bench=^" + t.Name() + "$", "-test.benchtime=200x"}
-	}
-	cmd := exec.Command("/proc/self/exe", args...)
-	cmd.Env = append(os.Environ(), variable+"="+t.Name())
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	out, err := cmd.CombinedOutput()
-	if err != nil || testing.Verbose() {
-		t.Logf("in its own network namespace:\n%s", out)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return false
+	must(t, ifUp("lo"))
+	return true
 }
 
 func must(t testing.TB, err error) {
@@ -87,23 +68,11 @@ func (p place) do(t testing.TB, f func() error) {
 	must(t, p.try(f))
 }
 
-func (p place) try(f func() error) (err error) {
+func (p place) try(f func() error) error {
 	if p.ns == nil {
 		return f()
 	}
-	home, err := os.Open("/proc/thread-self/ns/net")
-	if err != nil {
-		return err
-	}
-	defer home.Close()
-	thread.Own(func() bool {
-		if err = unix.Setns(int(p.ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			return true
-		}
-		err = f()
-		return unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil
-	})
-	return err
+	return testutil.TryInNetNS(p.ns, f)
 }
 
 // machine makes another machine on a network with the host: the host has

@@ -13,15 +13,20 @@ import (
 )
 
 // AsHost runs the rest of the test in a process that has a network namespace of
-// its own, with lo down, and tells whether this is that process.
-func AsHost(t testing.TB) bool {
+// its own, with lo down, and tells whether this is that process. Flags are more of
+// the test binary's, for that process.
+func AsHost(t testing.TB, flags ...string) bool {
 	t.Helper()
 	RequireRoot(t)
 	const variable = "TARE_TEST_HOST"
 	if os.Getenv(variable) == t.Name() {
 		return true
 	}
-	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
+	args := []string{"-test.run=^" + t.Name() + "$", "-test.v"}
+	if _, ok := t.(*testing.B); ok {
+		args = []string{"-test.run=^$", "-test.bench=^" + t.Name() + "$", "-test.benchtime=200x"}
+	}
+	cmd := exec.Command("/proc/self/exe", append(args, flags...)...)
 	cmd.Env = append(os.Environ(), variable+"="+t.Name())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.CombinedOutput()

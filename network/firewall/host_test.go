@@ -7,9 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -20,27 +18,14 @@ import (
 	"github.com/tarehq/tare/internal/thread"
 )
 
-// asHost runs the rest of the test in a process whose network namespace is
-// new, and tells whether this is that process.
+// asHost is testutil.AsHost with lo up.
 func asHost(t testing.TB) bool {
 	t.Helper()
-	testutil.RequireRoot(t)
-	const variable = "TARE_FIREWALL_TEST_HOST"
-	if os.Getenv(variable) == t.Name() {
-		must(t, up("lo"))
-		return true
+	if !testutil.AsHost(t, "-test.timeout=60s") {
+		return false
 	}
-	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=60s")
-	cmd.Env = append(os.Environ(), variable+"="+t.Name())
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	out, err := cmd.CombinedOutput()
-	if err != nil || testing.Verbose() {
-		t.Logf("in its own network namespace:\n%s", out)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return false
+	must(t, up("lo"))
+	return true
 }
 
 func must(t testing.TB, err error) {
