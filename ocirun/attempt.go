@@ -29,6 +29,7 @@ type attempt struct {
 	cgroup int
 	born   []join // namespaces that the cloning thread enters
 	word   uint64 // that came with the last record
+	before uint64 // mountID of the root before init was there, if others see its mounts
 
 	elsewhere func() error // opens another v2 group when the kernel refuses the first
 }

@@ -88,12 +88,7 @@ var namespaceFlags = map[specs.LinuxNamespaceType]uintptr{
 }
 
 func (b *builder) namespace(t specs.LinuxNamespaceType) *specs.LinuxNamespace {
-	for i := range b.spec.Linux.Namespaces {
-		if b.spec.Linux.Namespaces[i].Type == t {
-			return &b.spec.Linux.Namespaces[i]
-		}
-	}
-	return nil
+	return namespaceOf(b.spec, t)
 }
 
 // has tells whether the container has a namespace of the kind that is not

@@ -28,6 +28,7 @@ type Container struct {
 	started    uint64 // clock ticks after boot, to tell a reused pid; of loaded ones
 	claimed    bool
 	created    time.Time
+	mounted    uint64 // the mount of the root that others see, 0 if there is none
 
 	reading sync.Mutex
 	spec    *specs.Spec // see specification
@@ -157,6 +158,9 @@ func (c *Container) Delete() error {
 	c.mu.Lock()
 	c.letGo()
 	c.mu.Unlock()
+	if e := c.unmountRoot(); err == nil {
+		err = e
+	}
 	if c.dir != "" {
 		if e := c.removeState(); err == nil {
 			err = e
@@ -178,6 +182,7 @@ func (c *Container) undo() {
 	if c.group != nil {
 		_ = c.group.Delete()
 	}
+	_ = c.unmountRoot()
 	if c.claimed {
 		_ = c.removeState()
 	}

@@ -183,6 +183,10 @@ func (c *Container) buildExec(a *attempt) (err error) {
 	if err := compile(c.known().Linux.Seccomp)(b); err != nil {
 		return err
 	}
+	toRoot, err := c.keepRoot(a)
+	if err != nil {
+		return err
+	}
 	var flags uintptr
 	b.spec.Linux = &specs.Linux{}
 	for _, t := range [...]specs.LinuxNamespaceType{specs.UserNamespace, specs.MountNamespace, specs.UTSNamespace,
@@ -227,6 +231,7 @@ func (c *Container) buildExec(a *attempt) (err error) {
 	if flags != 0 {
 		b.do("join the container's namespaces", "", unix.SYS_SETNS, num(target), num(flags))
 	}
+	toRoot()
 	if b.userNamespace() {
 		b.becomeRoot()
 	}

@@ -47,7 +47,7 @@ func (a *attempt) namespaces() error {
 	if user != nil && user.Path != "" {
 		b.again, a.flags = a.flags, 0
 	}
-	return a.openTrees()
+	return nil
 }
 
 // openTrees clones the root and the mounts' sources while the process may still

@@ -145,8 +145,8 @@ func checkNamespaces(s *specs.Spec) error {
 		}
 		seen[n.Type] = n
 	}
-	if seen[specs.MountNamespace] == nil || seen[specs.MountNamespace].Path != "" {
-		return later("a container without a new mount namespace")
+	if err := checkShared(s); err != nil {
+		return err
 	}
 	l := s.Linux
 	user := seen[specs.UserNamespace]

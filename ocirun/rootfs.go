@@ -65,6 +65,9 @@ func (b *builder) attachRoot() error {
 	if err != nil {
 		return err
 	}
+	if sharesMounts(b.spec) {
+		return b.attachShared()
+	}
 	p := b.program
 	slash := p.str("/")
 	early := propagation
@@ -79,23 +82,43 @@ func (b *builder) attachRoot() error {
 	if err := b.openHostRoots(); err != nil {
 		return err
 	}
-	var tree value
-	if b.rootTree >= 0 {
-		tree = num(b.rootTree)
-	} else {
-		tree = p.slot()
-		p.do("open the root file system", b.rootfs, unix.SYS_OPEN_TREE, cwd, p.str(b.rootfs), num(cloneFlags(true))).into(tree)
-	}
-	target := slash
+	tree, target := b.openRoot(), slash
 	if b.atPath() {
 		target = p.str(b.rootfs)
 	}
+	b.mountRoot(tree, target)
+	return nil
+}
+
+// attachShared mounts a clone of the root file system over its own directory, in
+// a namespace whose other mounts stay as they are.
+func (b *builder) attachShared() error {
+	if err := b.openHostRoots(); err != nil {
+		return err
+	}
+	tree := b.openRoot()
+	b.attributes("untie", b.rootfs, tree, 0, 0, unix.MS_SLAVE, true)
+	b.mountRoot(tree, b.str(b.rootfs))
+	return nil
+}
+
+// openRoot gives a detached clone of the root file system.
+func (b *builder) openRoot() value {
+	if b.rootTree >= 0 {
+		return num(b.rootTree)
+	}
+	tree := b.slot()
+	b.do("open the root file system", b.rootfs, unix.SYS_OPEN_TREE, cwd, b.str(b.rootfs), num(cloneFlags(true))).into(tree)
+	return tree
+}
+
+func (b *builder) mountRoot(tree, target value) {
+	p := b.program
 	p.do("mount the root file system", b.rootfs, unix.SYS_MOVE_MOUNT, tree, p.str(""), cwd, target, num(unix.MOVE_MOUNT_F_EMPTY_PATH))
 	b.root = newRoot(p, tree)
 	b.root.ask = func(name string, directory bool) {
 		b.ask(func(a *attempt) error { return a.makeTarget(tree, name, directory) })
 	}
-	return nil
 }
 
 // atPath tells whether the root is mounted over its own directory, so that the
@@ -118,6 +141,10 @@ func (b *builder) atPath() bool {
 // changeRoot makes the attached root the process's root and lets go of the
 // host's tree.
 func (b *builder) changeRoot() {
+	if sharesMounts(b.spec) {
+		b.changeDirectory(b.root.fd)
+		return
+	}
 	p, what := b.program, "change the root directory"
 	dot := p.str(".")
 	p.enter(what, "", b.root.fd)
