@@ -28,6 +28,7 @@ type Container struct {
 	started    uint64 // clock ticks after boot, to tell a reused pid; of loaded ones
 	claimed    bool
 	created    time.Time
+	rdtMade    bool   // this process made its group
 	mounted    uint64 // the mount of the root that others see, 0 if there is none
 
 	reading sync.Mutex
@@ -158,8 +159,10 @@ func (c *Container) Delete() error {
 	c.mu.Lock()
 	c.letGo()
 	c.mu.Unlock()
-	if e := c.unmountRoot(); err == nil {
-		err = e
+	for _, f := range [...]func() error{c.unmountRoot, c.removeRdt} {
+		if e := f(); err == nil {
+			err = e
+		}
 	}
 	if c.dir != "" {
 		if e := c.removeState(); err == nil {
@@ -183,6 +186,7 @@ func (c *Container) undo() {
 		_ = c.group.Delete()
 	}
 	_ = c.unmountRoot()
+	_ = c.removeRdt()
 	if c.claimed {
 		_ = c.removeState()
 	}

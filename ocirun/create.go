@@ -131,6 +131,9 @@ func (c *Container) setUp(a *attempt, o *Options) (err error) {
 		}
 	}
 	filter := compile(c.spec.Linux.Seccomp)
+	if err := c.makeRdt(); err != nil {
+		return err
+	}
 	if err := c.openGroups(a); err != nil {
 		return err
 	}
@@ -290,9 +293,11 @@ func (c *Container) handshake(ctx context.Context, a *attempt) (err error) {
 				}
 			}
 			if a.b.userNamespace() {
-				return setLimits(a.pid, c.spec.Process)
+				if err := setLimits(a.pid, c.spec.Process); err != nil {
+					return err
+				}
 			}
-			return nil
+			return c.enterRdt(a.pid)
 		}
 		if err == nil {
 			err = a.proceed()
@@ -306,7 +311,7 @@ func (c *Container) handshake(ctx context.Context, a *attempt) (err error) {
 // writeProc writes a file of a process in one call.
 func writeProc(pid int, name, text string) error {
 	path := fmt.Sprintf("/proc/%d/%s", pid, name)
-	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	fd, err := openProcfs(path, unix.O_WRONLY)
 	if err == nil {
 		_, err = unix.Write(fd, []byte(text))
 		unix.Close(fd)

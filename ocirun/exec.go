@@ -81,6 +81,9 @@ func (c *Container) exec(ctx context.Context, o ExecOptions) (proc *Process, err
 			return nil, err
 		}
 	}
+	if err = c.enterRdt(a.pid); err != nil {
+		return nil, err
+	}
 	if err = a.proceed(); err != nil {
 		return nil, err
 	}
@@ -218,6 +221,7 @@ func (c *Container) buildExec(a *attempt) (err error) {
 		}
 	}
 	b.do("start a session", "", unix.SYS_SETSID)
+	b.keyLabel(b.spec.Process)
 	b.do("join the session keyring", "", unix.SYS_KEYCTL, num(unix.KEYCTL_JOIN_SESSION_KEYRING), b.str("_ses")).ignore()
 	b.enterGroups()
 	if cpus.Final != "" || cpus.Initial == "" {

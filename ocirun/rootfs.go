@@ -289,10 +289,21 @@ func (b *builder) sysctls() error {
 		what, file := "set sysctl "+key+" to", b.slot()
 		how := b.words(num(unix.O_WRONLY|unix.O_CLOEXEC), num(0), num(unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_SYMLINKS))
 		b.do(what, text, unix.SYS_OPENAT2, b.root.fd, b.str(below("/proc/sys/"+sysctlPath(key))), how, num(24)).into(file)
+		b.ofProc(what, text, file)
 		b.do(what, text, unix.SYS_WRITE, file, b.str(text), num(len(text))).wants(uint64(len(text)))
 		b.close(file)
 	}
 	return nil
+}
+
+// ofProc ends the program unless an open file is one of a proc file system: a
+// mount of the container may have put another one in its place.
+func (b *builder) ofProc(what, object string, file value) {
+	is, st := b.label(), b.bytes(make([]byte, 120)) // struct statfs, whose first word is the type
+	b.do(what, object, unix.SYS_FSTATFS, file, st)
+	b.do("compare", "", 0, slotAt(st, 0), num(unix.PROC_SUPER_MAGIC)).then(is).otherwise(following).nr = opCompare
+	b.refuse(what, object+": the file is not one of a proc file system")
+	b.here(is)
 }
 
 // sysctlPath turns dots into slashes, unless the key is a path already.

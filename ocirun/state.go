@@ -223,7 +223,7 @@ func Load(stateDir, id string) (*Container, error) {
 	c := &Container{id: id, bundle: s.Bundle, config: s.Config, dir: dir, group: group, pid: s.Pid, started: s.Started,
 		mounted: s.Mounted, created: time.Unix(0, s.Created).UTC(), pidfd: -1, sync: -1}
 	c.know(spec)
-	c.path = s.Cgroups
+	c.path, c.rdtMade = s.Cgroups, true
 	return c, nil
 }
 
