@@ -95,7 +95,9 @@ func (b *builder) device(dev value, d *specs.LinuxDevice, asked bool) error {
 		}
 		b.do("set the owner of", d.Path, unix.SYS_FCHOWNAT, dir, name, num(uid), num(gid), num(unix.AT_SYMLINK_NOFOLLOW))
 	}
-	b.jump(done)
+	if asked {
+		b.jump(done)
+	}
 	b.here(exists)
 	if root := b.root.fd; asked {
 		b.ask(func(a *attempt) error { return a.checkNode(root, d, mode, number) })

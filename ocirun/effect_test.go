@@ -347,7 +347,7 @@ func TestMaskRace(t *testing.T) {
 		}
 	}()
 	begin := time.Now()
-	for i := 0; i < 40 && time.Since(begin) < 5*time.Second; i++ {
+	for i := 0; i < 15 && time.Since(begin) < 5*time.Second; i++ {
 		out, _, err := tryRun(t, dir, s)
 		if err == nil && out != "" {
 			t.Errorf("the container read %q", out)
