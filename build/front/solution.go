@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/build"
+	"github.com/tarehq/tare/internal/openat"
 )
 
 // solution is a result that is solved when somebody looks at it. It is a
@@ -71,16 +72,11 @@ func (r *solution) within(ctx context.Context, name string, flags uint64) (*os.F
 	if name == "" {
 		name = "."
 	}
-	for {
-		fd, err := unix.Openat2(int(tree.Root().Fd()), name, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
-		if err == unix.EAGAIN || err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return nil, &fs.PathError{Op: "open", Path: "/" + name, Err: err}
-		}
-		return os.NewFile(uintptr(fd), name), nil
+	fd, err := openat.Open(int(tree.Root().Fd()), name, flags, openat.InRoot)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: "/" + name, Err: err}
 	}
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 func (r *solution) ReadFile(ctx context.Context, req gateway.ReadRequest) ([]byte, error) {
