@@ -6,6 +6,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/ocirun/cgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -185,10 +186,7 @@ func (b *builder) mountGroupsV1(m *specs.Mount, o *mountOptions) {
 	set := uint64(unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC)
 	set |= o.set & unix.MOUNT_ATTR_RDONLY
 	for _, member := range b.group.Members {
-		name := path.Base(member.Mount)
-		if len(member.Controllers) == 1 && strings.HasPrefix(member.Controllers[0], "name=") {
-			name = strings.TrimPrefix(member.Controllers[0], "name=")
-		}
+		name := memberName(&member)
 		p.do(what, name, unix.SYS_MKDIRAT, top, p.str(name), num(0o755))
 		tree, place := p.slot(), p.slot()
 		p.do("open the control group", member.Dir, unix.SYS_OPEN_TREE, cwd, p.str(member.Dir), num(cloneFlags(false))).into(tree)
@@ -204,6 +202,14 @@ func (b *builder) mountGroupsV1(m *specs.Mount, o *mountOptions) {
 		}
 	}
 	p.close(top)
+}
+
+// memberName is what a version 1 group's directory is called in the container.
+func memberName(m *cgroup.Member) string {
+	if len(m.Controllers) == 1 && strings.HasPrefix(m.Controllers[0], "name=") {
+		return strings.TrimPrefix(m.Controllers[0], "name=")
+	}
+	return path.Base(m.Mount)
 }
 
 // mountGroupV2 mounts the hierarchy. With a cgroup namespace the container's own

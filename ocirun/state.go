@@ -53,24 +53,32 @@ func ValidID(id string) error {
 	return nil
 }
 
-// claim makes the state directory, which reserves the name, and the FIFO.
-func (c *Container) claim(a *attempt, o *Options) error {
-	if err := ValidID(o.ID); err != nil {
+// reserve makes the state directory, which reserves the name.
+func (c *Container) reserve(stateDir string) error {
+	if err := ValidID(c.id); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(o.StateDir, 0o711); err != nil {
+	if err := os.MkdirAll(stateDir, 0o711); err != nil {
 		return fault.New(fault.Internal, "make the state directory: %w", err)
 	}
-	c.dir = filepath.Join(o.StateDir, o.ID)
+	c.dir = filepath.Join(stateDir, c.id)
 	if err := os.Mkdir(c.dir, 0o711); err != nil {
 		if os.IsExist(err) {
-			return fault.New(fault.Conflict, "container with given ID already exists: %s", o.ID)
+			return fault.New(fault.Conflict, "container with given ID already exists: %s", c.id)
 		}
 		return fault.New(fault.Internal, "make the state directory: %w", err)
 	}
 	c.claimed = true
 	if err := unix.Symlink(c.path, filepath.Join(c.dir, cgroupLink)); err != nil {
 		return fault.New(fault.Internal, "write the state of container %s: %w", c.id, err)
+	}
+	return nil
+}
+
+// claim reserves the name and makes the FIFO.
+func (c *Container) claim(a *attempt, o *Options) error {
+	if err := c.reserve(o.StateDir); err != nil {
+		return err
 	}
 	name := filepath.Join(c.dir, fifoFile)
 	if err := unix.Mkfifo(name, 0o600); err != nil {
