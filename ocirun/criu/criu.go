@@ -13,7 +13,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 
 	"github.com/checkpoint-restore/go-criu/v8/rpc"
 	"golang.org/x/sys/unix"
@@ -148,11 +147,7 @@ func closeFile(f *os.File) {
 
 // failure is CRIU's refusal. What it was is in the log.
 func failure(resp *rpc.CriuResp) error {
-	text := "criu failed: type " + resp.GetType().String() + " errno " + strconv.Itoa(int(resp.GetCrErrno()))
-	if why := resp.GetCrErrmsg(); why != "" {
-		text += ": " + why
-	}
-	return fault.New(fault.Internal, "%s", text)
+	return fault.New(fault.Internal, "criu failed: type %s errno %d", resp.GetType(), resp.GetCrErrno())
 }
 
 // receive takes one message, with the file that may come along.
