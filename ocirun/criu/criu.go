@@ -76,6 +76,7 @@ func (c *Call) Do(ctx context.Context) (*rpc.CriuResp, error) {
 	defer theirs.Close()
 	cmd := exec.CommandContext(ctx, path, "swrk", "3")
 	cmd.Dir = "/"
+	cmd.Env = append(os.Environ(), "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin") // of tar, ip, iptables
 	cmd.ExtraFiles = append([]*os.File{theirs}, c.Files...)
 	cmd.SysProcAttr = &unix.SysProcAttr{UseCgroupFD: c.Group >= 0, CgroupFD: max(c.Group, 0)}
 	if err := cmd.Start(); err != nil {
