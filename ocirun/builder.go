@@ -229,6 +229,10 @@ func (b *builder) becomeRoot() {
 // enterGroups writes the child itself into the v1 groups: a process of one
 // thread enters by the file tasks without waiting for a grace period.
 func (b *builder) enterGroups() {
+	if b.group.Waits() {
+		b.ask(func(a *attempt) error { return a.b.group.Begin(a.pid, a.b.resources()) })
+		return
+	}
 	zero := b.str("0")
 	for i, fd := range b.tasks {
 		b.do("enter the control group", b.group.Members[i].Dir, unix.SYS_WRITE, num(fd), zero, num(1))

@@ -64,6 +64,12 @@ func create(ctx context.Context, o Options) (c *Container, err error) {
 	}
 	c = &Container{id: o.ID, bundle: o.Bundle, config: o.Config, pidfd: -1, sync: -1, created: time.Now()}
 	c.know(spec)
+	if o.Systemd {
+		if c.path, err = cgroup.Systemd(spec.Linux.CgroupsPath, o.ID, unix.Geteuid() != 0); err != nil {
+			a.abort()
+			return nil, err
+		}
+	}
 	defer func() {
 		if err != nil {
 			a.abort()

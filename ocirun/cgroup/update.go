@@ -36,7 +36,13 @@ func (g *Group) Update(r *specs.LinuxResources) error {
 		u.CPU = &cpu
 	}
 	before := g.inForce(&u)
-	if err := g.Set(&u); err != nil {
+	err := g.Set(&u)
+	if err == nil && g.unit != nil { // whose values are coarser, so ours come again
+		if err = g.unit.set(g.properties(&u)); err == nil {
+			err = g.Set(&u)
+		}
+	}
+	if err != nil {
 		return errors.Join(err, g.restore(before))
 	}
 	if c := u.CPU; c != nil && c.Burst != nil && *c.Burst == 0 && !g.Unified { // at birth it is zero

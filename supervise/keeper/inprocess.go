@@ -20,6 +20,7 @@ func createInProcess(ctx context.Context, cfg supervise.Config, s *stdio) (conta
 		ID:      cfg.ID,
 		Stdio:   s.child,
 		Console: s.console,
+		Systemd: cfg.Runtime.Systemd,
 	})
 	if err != nil {
 		return nil, err
