@@ -107,6 +107,12 @@ func (b *builder) build() error {
 	b.begin()
 	if b.isNew(specs.TimeNamespace) {
 		b.do("make the time namespace", "", unix.SYS_UNSHARE, num(unix.CLONE_NEWTIME))
+		if b.timeNS { // the executed init joins it by a descriptor that has its number already
+			own := b.slot()
+			b.do("open the time namespace", "", unix.SYS_OPENAT, cwd, b.str("/proc/self/ns/time_for_children"), num(unix.O_RDONLY|unix.O_CLOEXEC)).into(own)
+			b.do("keep the time namespace", "", unix.SYS_DUP3, own, num(b.timeFD), num(unix.O_CLOEXEC))
+			b.close(own)
+		}
 	}
 	b.enterNamespaces()
 	if b.waitsForMaps() {

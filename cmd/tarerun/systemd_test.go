@@ -76,7 +76,7 @@ func TestSystemd(t *testing.T) {
 		t.Errorf("exec is in %s", out)
 	}
 	if v2, err := os.ReadFile("/sys/fs/cgroup" + where + "/memory.max"); err == nil {
-		check("begun", map[string]string{"MemoryMax": "67108864", "MemorySwapMax": "33554432", "CPUWeight": "171", "AllowedCPUs": "0"})
+		check("begun", map[string]string{"MemoryMax": "67108864", "MemorySwapMax": "33554432", "CPUWeight": "174", "AllowedCPUs": "0"})
 		must("update", "--memory", "128M", "--memory-swap", "256M", "--pids-limit", "70", "--cpu-quota", "12345", b.id)
 		check("changed", map[string]string{"MemoryMax": "134217728", "TasksMax": "70", "CPUQuotaPerSecUSec": "250ms"})
 		if out, err := exec.Command("systemctl", "daemon-reload").CombinedOutput(); err != nil { // which writes all anew
