@@ -105,16 +105,13 @@ func (b *builder) userNamespace() bool { return b.has(specs.UserNamespace) }
 // build appends the whole life of a container's init before its program.
 func (b *builder) build() error {
 	b.begin()
-	if b.isNew(specs.TimeNamespace) {
+	if b.isNew(specs.TimeNamespace) && !b.timeNS {
 		b.do("make the time namespace", "", unix.SYS_UNSHARE, num(unix.CLONE_NEWTIME))
-		if b.timeNS { // the executed init joins it by a descriptor that has its number already
-			own := b.slot()
-			b.do("open the time namespace", "", unix.SYS_OPENAT, cwd, b.str("/proc/self/ns/time_for_children"), num(unix.O_RDONLY|unix.O_CLOEXEC)).into(own)
-			b.do("keep the time namespace", "", unix.SYS_DUP3, own, num(b.timeFD), num(unix.O_CLOEXEC))
-			b.close(own)
-		}
 	}
 	b.enterNamespaces()
+	if b.isNew(specs.TimeNamespace) && b.timeNS {
+		b.makeTime()
+	}
 	if b.waitsForMaps() {
 		b.report(recordMaps)
 		b.pause()
@@ -230,6 +227,17 @@ func (b *builder) becomeRoot() {
 	b.do("drop additional groups", "", unix.SYS_SETGROUPS, num(0), num(0)).when(unix.EPERM, following)
 	b.do("become root of the user namespace: group", "0", unix.SYS_SETRESGID, num(0), num(0), num(0))
 	b.do("become root of the user namespace: user", "0", unix.SYS_SETRESUID, num(0), num(0), num(0))
+}
+
+// makeTime makes a time namespace on kernels that do not enter it by execution,
+// nor clone into other memory before that: the executed init joins it, by a
+// descriptor that has its number already.
+func (b *builder) makeTime() {
+	b.do("make the time namespace", "", unix.SYS_UNSHARE, num(unix.CLONE_NEWTIME))
+	own := b.slot()
+	b.do("open the time namespace", "", unix.SYS_OPENAT, cwd, b.str("/proc/self/ns/time_for_children"), num(unix.O_RDONLY|unix.O_CLOEXEC)).into(own)
+	b.do("keep the time namespace", "", unix.SYS_DUP3, own, num(b.timeFD), num(unix.O_CLOEXEC))
+	b.close(own)
 }
 
 // enterGroups writes the child itself into the v1 groups: a process of one

@@ -11,8 +11,8 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/testutil"
-	"golang.org/x/sys/unix"
 	"github.com/tarehq/tare/ocirun/cgroup"
+	"golang.org/x/sys/unix"
 )
 
 func TestInnerHooks(t *testing.T) {

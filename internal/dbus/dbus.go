@@ -58,8 +58,8 @@ func dial(socket string, direct bool) (*Conn, error) {
 		return nil, err
 	}
 	c := &Conn{fd: fd, direct: direct}
+	c.listen(patience)
 	tv := unix.NsecToTimeval(patience.Nanoseconds())
-	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
 	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv)
 	if err = unix.Connect(fd, &unix.SockaddrUnix{Name: socket}); err == nil {
 		err = c.authenticate()
@@ -69,6 +69,12 @@ func dial(socket string, direct bool) (*Conn, error) {
 		return nil, fmt.Errorf("connect to %s: %w", socket, err)
 	}
 	return c, nil
+}
+
+// listen sets how long reading waits.
+func (c *Conn) listen(d time.Duration) {
+	tv := unix.NsecToTimeval(d.Nanoseconds())
+	_ = unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
 }
 
 // Close ends the connection.
@@ -145,10 +151,12 @@ func (c *Conn) read(b []byte) error {
 
 func said(err error) error {
 	if errors.Is(err, unix.EAGAIN) {
-		return fmt.Errorf("no answer within %v", patience)
+		return errSilent
 	}
 	return err
 }
+
+var errSilent = errors.New("the peer does not answer in time")
 
 func (c *Conn) receive() (*message, error) {
 	var head [16]byte
@@ -204,10 +212,12 @@ func (c *Conn) Call(destination string, path Path, iface, member string, args ..
 	return nil, fmt.Errorf("%s: %w", member, err)
 }
 
-// Await waits for a signal with that name for which wanted, of its strings and
-// paths, is true.
-func (c *Conn) Await(member string, wanted func([]string) bool) error {
-	deadline := time.Now().Add(patience)
+// Await waits, at most that long, for a signal with that name for which wanted,
+// of its strings and paths, is true.
+func (c *Conn) Await(timeout time.Duration, member string, wanted func([]string) bool) error {
+	deadline := time.Now().Add(timeout)
+	c.listen(timeout)
+	defer c.listen(patience)
 	for time.Now().Before(deadline) {
 		var m *message
 		if len(c.kept) > 0 {
@@ -222,7 +232,7 @@ func (c *Conn) Await(member string, wanted func([]string) bool) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("wait for %s: no answer within %v", member, patience)
+	return fmt.Errorf("wait for %s: %w", member, errSilent)
 }
 
 // texts are the strings and paths of a message's body, up to the first value of

@@ -73,11 +73,11 @@ func TestBus(t *testing.T) {
 	if _, err := other.Call("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "RequestName", "tare.other", uint32(0)); err != nil {
 		t.Error(err)
 	}
-	if err := c.Await("NameOwnerChanged", func(s []string) bool { return len(s) == 3 && s[0] == "tare.other" && s[1] == "" && s[2] != "" }); err != nil {
+	if err := c.Await(10*time.Second, "NameOwnerChanged", func(s []string) bool { return len(s) == 3 && s[0] == "tare.other" && s[1] == "" && s[2] != "" }); err != nil {
 		t.Error(err)
 	}
 	other.Close()
-	if err := c.Await("NameOwnerChanged", func(s []string) bool { return len(s) == 3 && s[0] == "tare.other" && s[2] == "" }); err != nil {
+	if err := c.Await(10*time.Second, "NameOwnerChanged", func(s []string) bool { return len(s) == 3 && s[0] == "tare.other" && s[2] == "" }); err != nil {
 		t.Error(err)
 	}
 	if _, err := call("GetNameOwner", struct{}{}); err == nil {

@@ -171,7 +171,7 @@ func (u *unit) job(c *dbus.Conn, method string, args ...any) error {
 		return err
 	}
 	result := ""
-	err = c.Await("JobRemoved", func(s []string) bool { // job, unit, result
+	err = c.Await(10*time.Second, "JobRemoved", func(s []string) bool { // job, unit, result
 		if len(s) < 3 || s[0] != answer[0] {
 			return false
 		}
@@ -205,9 +205,11 @@ func (u *unit) start(pid int, properties []dbus.Property) error {
 	p = append(p, dbus.Property{Name: "DefaultDependencies", Value: false})
 	p = append(p, properties...)
 	start := func() error { return u.job(c, "StartTransientUnit", u.name, "replace", p, []dbus.Unit{}) }
-	if err = start(); named(err, manager+".UnitExists") { // an earlier one that failed stands in the way
+	deadline := time.Now().Add(2 * time.Second)
+	for err = start(); named(err, manager+".UnitExists") && time.Now().Before(deadline); err = start() {
+		// An earlier one that ended, maybe in failure, is forgotten soon.
 		_, _ = c.Call(manager, managerPath, manager+".Manager", "ResetFailedUnit", u.name)
-		err = start()
+		time.Sleep(5 * time.Millisecond)
 	}
 	if err != nil {
 		return fault.New(fault.Unavailable, "unable to start unit %q (properties %v): %w", u.name, p, err)
@@ -297,6 +299,13 @@ func (g *Group) end() error {
 		}
 		_ = g.Signal(unix.SIGKILL)
 		time.Sleep(pause)
+	}
+	// systemd hears that the group is empty and removes it; it is asked only when
+	// it does not.
+	for deadline = time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if _, err := os.Stat(g.killDir()); errors.Is(err, unix.ENOENT) {
+			return nil
+		}
 	}
 	return g.unit.stop()
 }
