@@ -18,7 +18,7 @@ type inProcess struct {
 
 func createInProcess(ctx context.Context, cfg supervise.Config, s *stdio) (container, error) {
 	// What was begun for a daemon that is gone is finished for the next one.
-	o := ocirun.Options{Bundle: cfg.Dir, ID: cfg.ID, Stdio: s.child, Console: s.console}
+	o := ocirun.Options{Bundle: cfg.Dir, ID: cfg.ID, Stdio: s.child, Console: s.console, Systemd: cfg.Runtime.Systemd}
 	ctx = context.WithoutCancel(ctx)
 	var c *ocirun.Container
 	var err error
@@ -61,7 +61,7 @@ func (b *inProcess) freeze(on bool) error {
 func (b *inProcess) update(_ context.Context, r *specs.LinuxResources) error { return b.c.Update(r) }
 
 func (b *inProcess) exec(ctx context.Context, p *specs.Process, s *stdio) (process, error) {
-	e, err := b.c.Exec(context.WithoutCancel(ctx), ocirun.ExecOptions{Process: p, Stdio: s.child, Console: s.console})
+	e, err := b.c.Exec(context.WithoutCancel(ctx), ocirun.ExecOptions{Process: p, Stdio: s.child, Console: s.console, Systemd: cfg.Runtime.Systemd})
 	if err != nil {
 		return nil, err
 	}
