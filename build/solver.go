@@ -247,7 +247,7 @@ func (j *Job) announce(order []*vertex) {
 }
 
 func (v *vertex) status() VertexStatus {
-	return VertexStatus{Digest: v.digest, Inputs: v.digests(), Name: v.name, Group: v.meta.GetProgressGroup().GetId()}
+	return VertexStatus{Digest: v.digest, Inputs: v.digests(), Name: v.name, Group: v.meta.GetProgressGroup()}
 }
 
 // solving is a vertex of this job on its way.
