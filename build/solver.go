@@ -458,10 +458,13 @@ func (j *Job) recall(ctx context.Context, v *vertex, k *keys, elsewhere bool) []
 	if key == "" {
 		key = k.quick
 	}
-	if outputs = j.recallImported(v, key); outputs == nil {
+	outputs, exact := j.recallImported(v, key)
+	if outputs == nil {
 		return nil
 	}
-	k.exact = key
+	if k.exact == "" { // it has not been made here
+		k.exact = exact
+	}
 	j.note(*k, outputs)
 	j.mu.Lock()
 	defer j.mu.Unlock()
