@@ -26,11 +26,20 @@ func newCaching(t *testing.T, list map[string]string) *caching {
 	return &caching{d, c, files(t, list)}
 }
 
+// opt completes what a build is asked for.
+func (b *caching) opt(o client.SolveOpt) client.SolveOpt {
+	o.Frontend = "dockerfile.v0"
+	if o.FrontendAttrs == nil {
+		o.FrontendAttrs = map[string]string{}
+	}
+	o.LocalMounts = map[string]fsutil.FS{"context": b.tree, "dockerfile": b.tree}
+	return o
+}
+
 // solve builds, and tells which steps the caches had and which were done.
 func (b *caching) solve(t *testing.T, o client.SolveOpt) (resp *client.SolveResponse, cached, done []string, err error) {
 	t.Helper()
-	o.Frontend, o.FrontendAttrs = "dockerfile.v0", map[string]string{}
-	o.LocalMounts = map[string]fsutil.FS{"context": b.tree, "dockerfile": b.tree}
+	o = b.opt(o)
 	ch, over := make(chan *client.SolveStatus), make(chan struct{})
 	last := map[string]*client.Vertex{}
 	go func() {
