@@ -48,6 +48,8 @@ type step struct {
 	caches map[*pb.Mount]*tree
 	stubs  []stub   // mount points that the tree lacks
 	secret []string // environment
+
+	tty, stdin bool // of a Sandbox's first process
 }
 
 // run carries a RUN out: a container on a tree of its own, whose changes become a
@@ -284,7 +286,7 @@ func (s *step) connect(ctx context.Context) (err error) {
 
 // config writes config.json and says what the supervising process must know.
 func (s *step) config(ctx context.Context) (supervise.Config, error) {
-	c := supervise.Config{ID: s.id, Dir: s.dir, Log: supervise.Log{Driver: "none"}, NetNS: s.netNS, Mounts: s.trees,
+	c := supervise.Config{ID: s.id, Dir: s.dir, Log: supervise.Log{Driver: "none"}, NetNS: s.netNS, Mounts: s.trees, OpenStdin: s.stdin, StdinOnce: s.stdin, TTY: s.tty,
 		Rootfs: supervise.Rootfs{Dir: s.root.Dir, Lower: s.root.Lower, Upper: s.root.Upper, Work: s.root.Work, Volatile: true, ReadOnly: s.root.ReadOnly}}
 	in, err := s.input(ctx)
 	if err != nil {
@@ -338,7 +340,7 @@ func (s *step) input(_ context.Context) (spec.Input, error) {
 	for _, u := range meta.GetUlimit() {
 		h.Ulimits = append(h.Ulimits, &wire.Ulimit{Name: u.Name, Soft: u.Soft, Hard: u.Hard})
 	}
-	in := spec.Input{ID: s.id, Config: &wire.Config{WorkingDir: meta.GetCwd()}, HostConfig: h, Path: meta.Args[0], Args: meta.Args[1:],
+	in := spec.Input{ID: s.id, Config: &wire.Config{WorkingDir: meta.GetCwd(), Tty: s.tty}, HostConfig: h, Path: meta.Args[0], Args: meta.Args[1:],
 		Rootfs: filepath.Join(s.dir, "rootfs"), User: user, CgroupParent: s.job.solver.CgroupParent, UTSName: hostname}
 	if parent := meta.GetCgroupParent(); parent != "" {
 		h.CgroupParent = parent

@@ -85,6 +85,8 @@ type Job struct {
 	told     map[digest.Digest]bool
 	ends     []func()
 	dirs     map[string]*kept // of files from outside
+
+	sandboxes int // that are there
 }
 
 // Close ends a job, whose results are not to be read any more.
@@ -96,6 +98,11 @@ func (j *Job) Close() {
 	for _, f := range ends {
 		f()
 	}
+}
+
+// Log passes output on as a vertex's.
+func (j *Job) Log(vertex digest.Digest, stream int, data []byte) {
+	j.progress.Log(vertex, stream, data)
 }
 
 // Warn passes a remark on a vertex on.
