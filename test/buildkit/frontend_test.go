@@ -168,3 +168,47 @@ func TestHostileFrontEnd(t *testing.T) {
 		t.Errorf("afterwards: %v\n%s", err, text)
 	}
 }
+
+// TestDockerfileFrontEnd has BuildKit's own front end as an image in a registry,
+// which a file asks for, and a pinned name of Docker's.
+func TestDockerfileFrontEnd(t *testing.T) {
+	d, c := builder(t)
+	name := registry(t, "") + "/language/dockerfile:1"
+	image(t, d, name, "github.com/moby/buildkit/frontend/dockerfile/cmd/dockerfile-frontend", `LABEL moby.buildkit.frontend.caps="moby.buildkit.frontend.inputs,moby.buildkit.frontend.subrequests,moby.buildkit.frontend.contexts"`)
+	d.Tare(t, "push", name)
+	d.Tare(t, "rmi", name)
+	solve := func(syntax string) string {
+		t.Helper()
+		ch, told := output()
+		_, err := c.Solve(t.Context(), nil, client.SolveOpt{Frontend: "dockerfile.v0", LocalMounts: files(t, map[string]string{
+			"Dockerfile": "# syntax=" + syntax + "\nFROM busybox AS base\nRUN <<EOT sh\necho heredoc > /made\nEOT\nFROM base\nCOPY --from=base /made /copied/\nCOPY Dockerfile /\n"}),
+			Exports: []client.ExportEntry{{Type: "moby", Attrs: map[string]string{"name": "result"}}}}, ch)
+		text := told()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, text)
+		}
+		return text
+	}
+	text := solve(name)
+	if !strings.Contains(text, "vertex docker-image://"+name+"@sha256:") || !strings.Contains(text, "vertex [base 2/2] RUN <<EOT sh") {
+		t.Errorf("told was\n%s", text)
+	}
+	if got := d.Tare(t, "run", "--rm", "result", "cat", "/copied/made"); got != "heredoc" {
+		t.Errorf("it has %q", got)
+	}
+	for _, own := range []string{"docker/dockerfile:1", "docker/dockerfile:1.4", "docker.io/docker/dockerfile:1-labs"} {
+		if text := solve(own); !strings.Contains(text, "[internal] front end "+own+" is built in") {
+			t.Errorf("of %s was told\n%s", own, text)
+		}
+	}
+	// Who has a certain version here means that one, a moving name is ours.
+	for _, tag := range []string{"1", "1.4"} {
+		d.Tare(t, "tag", name, "docker/dockerfile:"+tag)
+	}
+	if text := solve("docker/dockerfile:1.4"); strings.Contains(text, "is built in") || !strings.Contains(text, "vertex docker-image://docker.io/docker/dockerfile:1.4@sha256:") {
+		t.Errorf("of one that is here was told\n%s", text)
+	}
+	if text := solve("docker/dockerfile:1"); !strings.Contains(text, "is built in") {
+		t.Errorf("of a moving name was told\n%s", text)
+	}
+}
