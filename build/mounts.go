@@ -19,6 +19,7 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/idgen"
+	"github.com/tarehq/tare/internal/openat"
 	"github.com/tarehq/tare/internal/overlayfs"
 	"github.com/tarehq/tare/snapshot"
 	"github.com/tarehq/tare/supervise"
@@ -376,8 +377,7 @@ func (s stub) clean(top *os.File, parents bool) {
 
 // plainDir opens a directory to which no link leads.
 func plainDir(top *os.File, name string) (*os.File, error) {
-	how := &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV}
-	fd, err := unix.Openat2(int(top.Fd()), name, how)
+	fd, err := openat.Open(int(top.Fd()), name, unix.O_RDONLY|unix.O_DIRECTORY, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_XDEV)
 	if err != nil {
 		return nil, err
 	}

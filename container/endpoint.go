@@ -136,12 +136,9 @@ func detach(ctx context.Context, networks *network.Service, b *network.Sandbox) 
 }
 
 // publishPlaces tells of a container's coming to its networks or leaving them.
-func publishPlaces(log *event.Log, b *network.Sandbox, action events.Action) {
-	if b == nil {
-		return
-	}
-	for _, e := range b.Endpoints {
-		publishPlace(log, b.ContainerID, e, action)
+func (s *Service) publishPlaces(r *Record, action events.Action) {
+	for _, e := range s.endpointsOf(r) {
+		publishPlace(s.cfg.Events, r.ID, e, action)
 	}
 }
 

@@ -145,7 +145,7 @@ func (b *bundle) launch(ctx context.Context) (err error) {
 		return err
 	}
 	s.links.moved(*r)
-	publishPlaces(s.cfg.Events, r.Sandbox, events.ActionConnect)
+	s.publishPlaces(r, events.ActionConnect)
 	s.health.begin(*r)
 	s.publish(*r, events.ActionStart)
 	s.logs.begin(r)

@@ -395,6 +395,10 @@ func (f fakeNetworks) Disconnect(_ context.Context, container, network string, f
 	f.call = fmt.Sprintf("disconnect %s from %s %v", container, network, force)
 	return f.err
 }
+func (f fakeNetworks) Bare(string) map[string]wirenet.EndpointResource {
+	return map[string]wirenet.EndpointResource{}
+}
+
 func (f fakeNetworks) Limit(_ context.Context, container string, endpoints map[string]*wirenet.EndpointSettings) error {
 	text, _ := json.Marshal(endpoints)
 	f.call = fmt.Sprintf("limit %s %s", container, text)

@@ -91,7 +91,7 @@ func (x *exporter) manifest(ctx context.Context, m Made) (manifest, config ocisp
 	for _, l := range layers {
 		blob := l.Blob
 		if blob.Digest == l.DiffID { // made here: perhaps only its files are left
-			if blob, err = x.store.LayerBlob(ctx, below, l.DiffID, x.epoch); err != nil {
+			if blob, err = x.store.LayerBlob(ctx, below, l, x.epoch); err != nil {
 				return manifest, config, err
 			}
 		}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/build"
+	"github.com/tarehq/tare/internal/openat"
 )
 
 // maxFile bounds a file that a front end reads, in bytes.
@@ -27,17 +28,11 @@ func within(t build.Tree, below, name string, flags uint64) (*os.File, error) {
 	if name == "" {
 		name = "."
 	}
-	how := &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV}
-	for {
-		fd, err := unix.Openat2(int(t.Root().Fd()), name, how)
-		if err == unix.EAGAIN || err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return nil, &fs.PathError{Op: "open", Path: "/" + name, Err: err}
-		}
-		return os.NewFile(uintptr(fd), name), nil
+	fd, err := openat.Open(int(t.Root().Fd()), name, flags, openat.InRoot|unix.RESOLVE_NO_XDEV)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: "/" + name, Err: err}
 	}
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 func readFile(t build.Tree, below string, req gateway.ReadRequest) ([]byte, error) {
