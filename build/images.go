@@ -73,6 +73,11 @@ func (j *Job) request(ctx context.Context, r ImageRequest) (ImageRequest, error)
 	return r, err
 }
 
+// Request asks for a name with what the client has for its registry.
+func (j *Job) Request(ctx context.Context, ref string) (ImageRequest, error) {
+	return j.request(ctx, ImageRequest{Ref: ref})
+}
+
 // Resolve finds what an image's name means, for a vertex or for the front end
 // alone. What was asked for by a name is, in this build, known by its digest: then
 // the image has that name.

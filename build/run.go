@@ -46,6 +46,7 @@ type step struct {
 	mounts []specs.Mount
 	trees  []supervise.Mount // that mounts show
 	caches map[*pb.Mount]*tree
+	kept   []keptMount
 	stubs  []stub   // mount points that the tree lacks
 	secret []string // environment
 
@@ -83,13 +84,17 @@ func (j *Job) run(ctx context.Context, v *vertex, op *pb.ExecOp, inputs []*outpu
 		err = s.cleanStubs()
 	}
 	if err != nil {
-		return nil, errors.Join(err, store.Discard(clean, s.id))
+		return nil, errors.Join(err, store.Discard(clean, s.id), s.discardKept(clean))
 	}
-	if readOnly {
-		return []*output{base}, store.Discard(clean, s.id)
+	outputs, root, err := s.results(ctx)
+	if err != nil || readOnly || root < 0 {
+		if root >= 0 && err == nil {
+			outputs[root] = base
+		}
+		return outputs, errors.Join(err, store.Discard(clean, s.id))
 	}
-	o, err := j.seal(ctx, s.id, base)
-	return []*output{o}, err
+	outputs[root], err = j.seal(ctx, s.id, base)
+	return outputs, err
 }
 
 // seal makes a layer of a tree that was prepared on base.
@@ -122,9 +127,6 @@ func (j *Job) permit(op *pb.ExecOp) error {
 func (s *step) base() (base *output, readOnly bool, err error) {
 	for _, m := range s.op.Mounts {
 		if m.Dest != pb.RootMount {
-			if m.Output > 0 {
-				return nil, false, fault.New(fault.NotImplemented, "a mount of RUN whose changes are kept, at %s, is not supported yet", m.Dest)
-			}
 			continue
 		}
 		if m.Input < 0 {

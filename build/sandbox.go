@@ -65,7 +65,11 @@ func (j *Job) Sandbox(ctx context.Context, r SandboxRequest) (_ *Sandbox, err er
 		mount := &pb.Mount{Input: int64(pb.Empty), Output: int64(pb.SkipOutput), Selector: m.Selector, Dest: m.Dest, Readonly: m.ReadOnly, MountType: m.Type,
 			CacheOpt: m.Cache, SecretOpt: m.Secret, SSHOpt: m.SSH}
 		if m.Result != nil {
-			mount.Input, s.in = int64(len(s.in)), append(s.in, m.Result.output)
+			o, err := m.Result.ready(ctx)
+			if err != nil {
+				return nil, err
+			}
+			mount.Input, s.in = int64(len(s.in)), append(s.in, o)
 		}
 		op.Mounts = append(op.Mounts, mount)
 	}

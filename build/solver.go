@@ -12,6 +12,7 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/tarehq/tare/build/keep"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/supervise"
 )
@@ -23,6 +24,8 @@ type Config struct {
 	Steps        string              // directory of their bundles
 	Root         string              // directory of the cache and of clients' files
 	CgroupParent string
+	Rules        []keep.Rule // the ceilings of the cache
+	Failed       func(error) // told of what fails beside builds
 }
 
 // Solver solves definitions. Several Jobs may do so at the same time; what is
@@ -33,6 +36,8 @@ type Solver struct {
 	sources shelf // clients' files, and others from outside
 	caches  *caches
 	running chan struct{} // places of RUN steps
+	sizes   sizes
+	gc      collector
 
 	mu      sync.Mutex
 	flights map[digest.Digest]*flight // executions under way, by key
@@ -65,8 +70,15 @@ func Open(ctx context.Context, c Config) (*Solver, error) {
 		return nil, err
 	}
 	s.cache, err = openCache(ctx, c.Root, c.Store)
+	s.gc = collector{rules: c.Rules, failed: c.Failed, prune: func(ctx context.Context, o PruneOptions) error {
+		_, err := s.Prune(ctx, o, nil)
+		return err
+	}}
 	return s, err
 }
+
+// Close ends what goes on beside builds. There are none any more.
+func (s *Solver) Close() { s.gc.close() }
 
 // scratchDir holds what steps write that nobody keeps.
 func (s *Solver) scratchDir() string { return filepath.Join(s.Root, "scratch") }
@@ -107,6 +119,7 @@ func (j *Job) Close() {
 	for _, f := range ends {
 		f()
 	}
+	j.solver.gc.want()
 }
 
 // Log passes output on as a vertex's.
@@ -254,7 +267,7 @@ func (j *Job) announce(order []*vertex) {
 }
 
 func (v *vertex) status() VertexStatus {
-	return VertexStatus{Digest: v.digest, Inputs: v.digests(), Name: v.name, Group: v.meta.GetProgressGroup().GetId()}
+	return VertexStatus{Digest: v.digest, Inputs: v.digests(), Name: v.name, Group: v.meta.GetProgressGroup()}
 }
 
 // solving is a vertex of this job on its way.

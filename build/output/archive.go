@@ -27,7 +27,7 @@ func (o *Writer) archive(ctx context.Context, w Wanted, results []Made) (err err
 	vertex, end := progress.Task(o.Tells, "exporting to "+w.kind+" image format")
 	defer func() { end(err) }()
 	done := progress.Part(o.Tells, vertex, "exporting layers")
-	x := &exporter{store: o.Store, epoch: w.epoch, annotations: w.annotations}
+	x := &exporter{store: o.Store, epoch: w.epoch, annotations: w.annotations, inline: o.Inline}
 	target, _, err := x.target(ctx, results)
 	if err != nil {
 		return err

@@ -53,8 +53,8 @@ func Collect(ctx context.Context, r *gateway.Result) ([]Made, error) {
 }
 
 // Publish makes an image of the results and returns its ID.
-func Publish(ctx context.Context, store build.Store, results []Made, names []string, epoch time.Time) (string, error) {
-	x := &exporter{store: store, epoch: epoch}
+func Publish(ctx context.Context, store build.Store, results []Made, names []string, epoch time.Time, inline Inline) (string, error) {
+	x := &exporter{store: store, epoch: epoch, inline: inline}
 	target, _, err := x.target(ctx, results)
 	if err != nil {
 		return "", err

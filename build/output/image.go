@@ -27,7 +27,12 @@ type exporter struct {
 	store       build.Store
 	epoch       time.Time // SOURCE_DATE_EPOCH; zero for none
 	annotations annotations
+	inline      Inline
 }
+
+// Inline is what an image with the layers carries of the build's cache, nil for
+// nothing.
+type Inline func(ctx context.Context, layers []build.Layer) ([]byte, error)
 
 // target stores the results, and an index over them if there are several.
 func (x *exporter) target(ctx context.Context, results []Made) (target ocispec.Descriptor, config ocispec.Descriptor, err error) {
@@ -77,8 +82,17 @@ func (l annotations) of(kind string, p *ocispec.Platform) map[string]string {
 
 // manifest stores the config and the manifest of one platform.
 func (x *exporter) manifest(ctx context.Context, m Made) (manifest, config ocispec.Descriptor, err error) {
-	layers := m.Result.Layers()
-	text, err := x.complete(m, layers)
+	layers, err := m.Result.Fetch(ctx, x.epoch)
+	if err != nil {
+		return manifest, config, err
+	}
+	var cache []byte
+	if x.inline != nil {
+		if cache, err = x.inline(ctx, layers); err != nil {
+			return manifest, config, err
+		}
+	}
+	text, err := x.complete(m, layers, cache)
 	if err != nil {
 		return manifest, config, err
 	}
@@ -87,16 +101,8 @@ func (x *exporter) manifest(ctx context.Context, m Made) (manifest, config ocisp
 	}
 	out := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Config: config, Layers: []ocispec.Descriptor{},
 		Annotations: x.annotations.of(exptypes.AnnotationManifest, &m.Platform)}
-	below := digest.Digest("")
 	for _, l := range layers {
-		blob := l.Blob
-		if blob.Digest == l.DiffID { // made here: perhaps only its files are left
-			if blob, err = x.store.LayerBlob(ctx, below, l, x.epoch); err != nil {
-				return manifest, config, err
-			}
-		}
-		out.Layers = append(out.Layers, blob)
-		below = l.Chain
+		out.Layers = append(out.Layers, l.Blob)
 	}
 	if text, err = json.Marshal(out); err != nil {
 		return manifest, config, err
@@ -112,9 +118,12 @@ func (x *exporter) put(ctx context.Context, mediaType string, text []byte) (ocis
 	return d, x.store.PutBlob(ctx, d, bytes.NewReader(text))
 }
 
+// cacheField of a config has what the image carries of the build's cache.
+const cacheField = "moby.buildkit.cache.v0"
+
 // complete puts layers, times and a history that agrees with the layers into a
 // config, and leaves all else as it came.
-func (x *exporter) complete(m Made, layers []build.Layer) ([]byte, error) {
+func (x *exporter) complete(m Made, layers []build.Layer, cache []byte) ([]byte, error) {
 	fields := map[string]json.RawMessage{}
 	if len(m.Config) > 0 {
 		if err := json.Unmarshal(m.Config, &fields); err != nil {
@@ -135,8 +144,12 @@ func (x *exporter) complete(m Made, layers []build.Layer) ([]byte, error) {
 		diffIDs = append(diffIDs, l.DiffID)
 	}
 	history = agree(history, layers, x.now())
-	created := *history[len(history)-1].Created
-	for name, v := range map[string]any{"rootfs": ocispec.RootFS{Type: "layers", DiffIDs: diffIDs}, "history": history, "created": created} {
+	delete(fields, cacheField) // the base's own
+	set := map[string]any{"rootfs": ocispec.RootFS{Type: "layers", DiffIDs: diffIDs}, "history": history, "created": *history[len(history)-1].Created}
+	if cache != nil {
+		set[cacheField] = cache
+	}
+	for name, v := range set {
 		text, err := json.Marshal(v)
 		if err != nil {
 			return nil, err

@@ -43,6 +43,7 @@ type Writer struct {
 	Tells  *progress.Record
 	Epoch  time.Time
 	Said   map[string]string // what the client is told
+	Inline Inline            // nil for images that carry no cache
 }
 
 // IsSaid tells whether metadata of a front end's are for the client.
@@ -153,7 +154,7 @@ func (o *Writer) image(ctx context.Context, w Wanted, results []Made) (err error
 	vertex, end := progress.Task(o.Tells, "exporting to image")
 	defer func() { end(err) }()
 	done := progress.Part(o.Tells, vertex, "exporting layers")
-	x := &exporter{store: o.Store, epoch: w.epoch, annotations: w.annotations}
+	x := &exporter{store: o.Store, epoch: w.epoch, annotations: w.annotations, inline: o.Inline}
 	target, _, err := x.target(ctx, results)
 	if err != nil {
 		return err

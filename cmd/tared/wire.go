@@ -212,8 +212,12 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 // something built.
 func openBuilder(ctx context.Context, o *options, loan lend.Config, launcher *supervise.Launcher, log *slog.Logger) (*launch.Builder, error) {
 	find := func() (string, error) { return findProgram("tare-build") }
+	rules, err := o.Builder.Rules(o.DataRoot)
+	if err != nil {
+		return nil, err
+	}
 	builder, err := launch.New(ctx, launch.Config{Program: find, Dir: filepath.Join(o.ExecRoot, "b"), Root: filepath.Join(o.DataRoot, "build"),
-		CgroupParent: o.CgroupParent, Loan: loan, Steps: launcher, Log: log})
+		CgroupParent: o.CgroupParent, Rules: rules, Loan: loan, Steps: launcher, Log: log})
 	if err != nil {
 		return nil, fmt.Errorf("cannot ready the process that builds: %w", err)
 	}

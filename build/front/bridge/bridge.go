@@ -23,6 +23,7 @@ import (
 
 	"github.com/tarehq/tare/build"
 	"github.com/tarehq/tare/build/front/progress"
+	"github.com/tarehq/tare/build/output"
 	"github.com/tarehq/tare/fault"
 )
 
@@ -36,21 +37,16 @@ type Bridge struct {
 	Worker  gateway.WorkerInfo
 	Tells   *progress.Record     // for clients of BuildKit's, nil for others
 	Plans   func(*pb.Definition) // told of what is to be solved; may be nil
+	// Caches has the build use caches from elsewhere; may be nil.
+	Caches func(context.Context, []gateway.CacheOptionsEntry)
 
 	depth int // front ends that called each other
 }
 
 var _ gateway.Client = (*Bridge)(nil)
 
-// missingCaps are not done by our solver; front ends do without.
-var missingCaps = map[string]bool{
-	string(pb.CapMergeOp): true, string(pb.CapDiffOp): true,
-}
-
 // llbCaps are what the solver does.
-func llbCaps() []*apicaps.PBCap {
-	return slices.DeleteFunc(pb.Caps.All(), func(c *apicaps.PBCap) bool { return missingCaps[c.ID] })
-}
+func llbCaps() []*apicaps.PBCap { return pb.Caps.All() }
 
 // frontCaps are what the bridge does.
 func frontCaps() []*apicaps.PBCap {
@@ -68,6 +64,9 @@ func (b *Bridge) BuildOpts() gateway.BuildOpts {
 
 // Solve solves a definition, or has another front end make one.
 func (b *Bridge) Solve(ctx context.Context, req gateway.SolveRequest) (*gateway.Result, error) {
+	if b.Caches != nil && len(req.CacheImports) > 0 {
+		b.Caches(ctx, req.CacheImports)
+	}
 	switch {
 	case req.Definition != nil && req.Frontend != "":
 		return nil, fault.New(fault.Invalid, "a build cannot have a definition and a front end")
@@ -106,7 +105,11 @@ func (b *Bridge) own(ctx context.Context, req gateway.SolveRequest) (*gateway.Re
 // ResolveSourceMetadata tells what a source is now.
 func (b *Bridge) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
 	scheme, ref, _ := strings.Cut(op.Identifier, "://")
-	if scheme != "docker-image" {
+	switch scheme {
+	case "docker-image":
+	case "oci-layout":
+		return b.resolveLayout(ctx, op, ref, opt)
+	default:
 		return &sourceresolver.MetaResponse{Op: op}, nil
 	}
 	r := build.ImageRequest{Ref: ref}
@@ -128,6 +131,30 @@ func (b *Bridge) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt
 	return &sourceresolver.MetaResponse{Op: op, Image: &sourceresolver.ResolveImageResponse{Digest: img.Target, Config: img.Config}}, nil
 }
 
+// resolveLayout tells what an image in a store of the client's is.
+func (b *Bridge) resolveLayout(ctx context.Context, op *pb.SourceOp, ref string, opt sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
+	store, platform := op.Attrs[pb.AttrOCILayoutStoreID], output.OwnPlatform()
+	if o := opt.OCILayoutOpt; o != nil {
+		if o.Store.StoreID != "" {
+			store = o.Store.StoreID
+		}
+		if o.Platform != nil {
+			platform = *o.Platform
+		}
+	}
+	_, d, _ := strings.Cut(ref, "@")
+	end := func(error) {}
+	if b.Tells != nil && opt.LogName != "" {
+		_, end = progress.Task(b.Tells, opt.LogName)
+	}
+	img, err := b.Job.ResolveLayout(ctx, store, digest.Digest(d), platform)
+	end(err)
+	if err != nil {
+		return nil, imageError(ref, err)
+	}
+	return &sourceresolver.MetaResponse{Op: op, Image: &sourceresolver.ResolveImageResponse{Digest: img.Target, Config: img.Config}}, nil
+}
+
 // imageError says which image it is, in BuildKit's words.
 func imageError(ref string, err error) error {
 	return fault.New(fault.KindOf(err), "failed to resolve source metadata for %s: %w", ref, err)
@@ -135,7 +162,11 @@ func imageError(ref string, err error) error {
 
 // ResolveImageConfig is the same, of an image.
 func (b *Bridge) ResolveImageConfig(ctx context.Context, ref string, opt sourceresolver.Opt) (string, digest.Digest, []byte, error) {
-	m, err := b.ResolveSourceMetadata(ctx, &pb.SourceOp{Identifier: "docker-image://" + ref}, opt)
+	scheme := "docker-image://"
+	if opt.OCILayoutOpt != nil {
+		scheme = "oci-layout://"
+	}
+	m, err := b.ResolveSourceMetadata(ctx, &pb.SourceOp{Identifier: scheme + ref}, opt)
 	if err != nil {
 		return "", "", nil, err
 	}

@@ -140,7 +140,11 @@ func (s *Server) Ping(ctx context.Context, _ *gatewaypb.PingRequest) (*gatewaypb
 
 func (s *Server) Solve(ctx context.Context, r *gatewaypb.SolveRequest) (*gatewaypb.SolveResponse, error) {
 	return with(s, ctx, func(ctx context.Context, a *Asked) (*gatewaypb.SolveResponse, error) {
-		result, err := a.bridge.Solve(ctx, gateway.SolveRequest{Evaluate: r.Evaluate, Definition: r.Definition, Frontend: r.Frontend, FrontendOpt: r.FrontendOpt, FrontendInputs: r.FrontendInputs})
+		req := gateway.SolveRequest{Evaluate: r.Evaluate, Definition: r.Definition, Frontend: r.Frontend, FrontendOpt: r.FrontendOpt, FrontendInputs: r.FrontendInputs}
+		for _, e := range r.CacheImports {
+			req.CacheImports = append(req.CacheImports, gateway.CacheOptionsEntry{Type: e.Type, Attrs: e.Attrs})
+		}
+		result, err := a.bridge.Solve(ctx, req)
 		if err != nil {
 			return nil, err
 		}
