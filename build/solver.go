@@ -107,7 +107,8 @@ type Job struct {
 	awaited  []awaited
 	solvedAs []solvedAs
 
-	sandboxes int // that are there
+	sandboxes int                        // that are there
+	materials map[digest.Digest]Material // by vertex
 }
 
 // Close ends a job, whose results are not to be read any more.
@@ -160,6 +161,7 @@ type output struct {
 
 	// again makes it anew when its layers cannot be had; nil if they can.
 	again func(context.Context) (*output, error)
+	facts map[string]string // of a source, how it was
 }
 
 // chain names the topmost layer, "" for none.

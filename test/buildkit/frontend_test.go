@@ -202,6 +202,7 @@ func TestDockerfileFrontEnd(t *testing.T) {
 		}
 	}
 	// Who has a certain version here means that one, a moving name is ours.
+	d.Tare(t, "pull", name)
 	for _, tag := range []string{"1", "1.4"} {
 		d.Tare(t, "tag", name, "docker/dockerfile:"+tag)
 	}

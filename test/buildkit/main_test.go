@@ -14,9 +14,14 @@ import (
 
 	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/test/daemon"
+	"github.com/tarehq/tare/test/sid"
 )
 
-func TestMain(m *testing.M) { os.Exit(daemon.Isolated(m)) }
+func TestMain(m *testing.M) {
+	code := daemon.Isolated(m)
+	sid.Clean()
+	os.Exit(code)
+}
 
 // builder is BuildKit's own client at a daemon that has busybox.
 func builder(t *testing.T) (*daemon.Daemon, *client.Client) {

@@ -39,6 +39,7 @@ type Bridge struct {
 	Plans   func(*pb.Definition) // told of what is to be solved; may be nil
 	// Caches has the build use caches from elsewhere; may be nil.
 	Caches func(context.Context, []gateway.CacheOptionsEntry)
+	Notes  *Notes // nil for nobody who asks how it was made
 
 	depth int // front ends that called each other
 }
@@ -84,8 +85,10 @@ func (b *Bridge) Solve(ctx context.Context, req gateway.SolveRequest) (*gateway.
 		result.SetRef(r)
 		return result, nil
 	case req.Frontend == "dockerfile.v0":
+		b.Notes.asked(req)
 		return b.own(ctx, req)
 	case req.Frontend == "gateway.v0":
+		b.Notes.asked(req)
 		if source := req.FrontendOpt["source"]; isOwn(source) && !b.hasFixed(ctx, source) {
 			b.sayOwn(source)
 			return b.own(ctx, req)
@@ -128,6 +131,7 @@ func (b *Bridge) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt
 	if err != nil {
 		return nil, imageError(ref, err)
 	}
+	b.Notes.resolved(r, img)
 	return &sourceresolver.MetaResponse{Op: op, Image: &sourceresolver.ResolveImageResponse{Digest: img.Target, Config: img.Config}}, nil
 }
 

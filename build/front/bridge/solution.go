@@ -34,6 +34,9 @@ func (r *Solution) Solved(ctx context.Context) (*build.Result, error) {
 	return r.result, located(err, r.definition)
 }
 
+// Definition is what is solved.
+func (r *Solution) Definition() *pb.Definition { return r.definition }
+
 // Evaluate has the result made.
 func (r *Solution) Evaluate(ctx context.Context) error {
 	_, err := r.Solved(ctx)
