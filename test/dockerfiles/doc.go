@@ -4,6 +4,7 @@
 // A directory of testdata is a case:
 //
 //	context/  what is built
+//	served/   what the build fetches from $SERVER
 //	flags     words for the command line of docker buildx build, one line each
 //	build     a script in place of that command: all images $IMAGE… are compared
 //	check     a script that uses the image $IMAGE by our engine

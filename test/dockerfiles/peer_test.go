@@ -170,6 +170,9 @@ func (r *rig) run(t *testing.T, e example) {
 		})
 	}
 	dir := e.checkout(t)
+	if err := os.CopyFS(r.served, os.DirFS(filepath.Join(dir, "served"))); err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
 	began := time.Now().Unix()
 	names := r.build(t, r.d.Host, dir, e)
 	if !alone {
