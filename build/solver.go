@@ -266,6 +266,9 @@ func (j *Job) carryOut(ctx context.Context, v *vertex) ([]*output, error) {
 	status.Completed, status.Cached = &end, cached
 	if err != nil {
 		status.Error = err.Error()
+		if ctx.Err() != nil { // why, the vertex says that failed: clients know this word
+			status.Error = context.Canceled.Error()
+		}
 		err = &VertexError{v.digest, v.name, err}
 	}
 	j.progress.Vertex(status)

@@ -13,6 +13,6 @@
 //	golden    BuildKit's answer. Such a case needs nothing but busybox, and is
 //	          compared with that in every run of the tests
 //
-// The scripts have docker and, from serve.go, $SERVER. With -update the answers of
+// The scripts have docker and, by package served, $SERVER. With -update the answers of
 // the peer are written.
 package dockerfiles
