@@ -23,6 +23,9 @@ func (j *Job) source(ctx context.Context, v *vertex, s *pb.SourceOp) (*output, b
 	case "docker-image":
 		o, err := j.image(ctx, v, rest, s.Attrs)
 		return o, false, err
+	case "oci-layout":
+		o, err := j.layout(ctx, v, rest, s.Attrs)
+		return o, false, err
 	case "local":
 		o, err := j.local(ctx, rest, s.Attrs)
 		return o, false, err
@@ -40,42 +43,6 @@ func (j *Job) source(ctx context.Context, v *vertex, s *pb.SourceOp) (*output, b
 func (v *vertex) platform() ocispec.Platform {
 	p := v.op.GetPlatform()
 	return ocispec.Platform{OS: p.GetOS(), Architecture: p.GetArchitecture(), Variant: p.GetVariant(), OSVersion: p.GetOSVersion(), OSFeatures: p.GetOSFeatures()}
-}
-
-func (j *Job) image(ctx context.Context, v *vertex, ref string, attrs map[string]string) (*output, error) {
-	r := ImageRequest{Ref: ref, Platform: v.platform()}
-	switch attrs[pb.AttrImageResolveMode] {
-	case pb.AttrImageResolveModeForcePull:
-		r.Pull = !j.resolvedHere(ref)
-	}
-	img, err := j.Resolve(ctx, v.digest, r)
-	if err != nil {
-		return nil, err
-	}
-	layers, err := j.solver.Store.Fetch(ctx, img)
-	if err != nil {
-		return nil, err
-	}
-	return &output{layers: layers, key: img.Manifest.Digest}, nil
-}
-
-// resolvedHere tells whether the name was asked for at its registry in this
-// build: the front end does so before it names the digest.
-func (j *Job) resolvedHere(ref string) bool {
-	_, name, found := strings.Cut(ref, "@")
-	return found && digest.Digest(name).Validate() == nil
-}
-
-// Resolve finds what an image's name means, for a vertex or for the front end
-// alone.
-func (j *Job) Resolve(ctx context.Context, vertex digest.Digest, r ImageRequest) (Image, error) {
-	host, _, _ := strings.Cut(r.Ref, "/")
-	auth, err := j.session.Credentials(ctx, host)
-	if err != nil {
-		return Image{}, err
-	}
-	r.Auth = auth
-	return j.solver.Store.Resolve(ctx, r, func(t Transfer) { j.transfer(vertex, t) })
 }
 
 // transfer tells of a blob that comes or goes.

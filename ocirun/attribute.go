@@ -123,7 +123,7 @@ func (b *builder) personality(p *specs.LinuxPersonality) error {
 		return nil
 	}
 	if len(p.Flags) > 0 {
-		return later("linux.personality.flags")
+		return fault.New(fault.Invalid, "linux.personality.flags has %q; the specification has none yet", p.Flags)
 	}
 	domains := map[specs.LinuxPersonalityDomain]int{specs.PerLinux: 0, specs.PerLinux32: 8}
 	domain, ok := domains[p.Domain]

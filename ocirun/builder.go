@@ -39,6 +39,7 @@ type builder struct {
 
 	sync, peer   int // the child's and the parent's end of the socket
 	fifo         int // released through a FIFO instead of the socket; -1 none
+	proc         int // the host's /proc, for labels; -1 without any
 	initFD       int // memfd to be executed; -1: the child goes on in the parent's memory
 	stdio        [3]int
 	chown        [3]bool // descriptors that become the user's
@@ -89,12 +90,7 @@ var namespaceFlags = map[specs.LinuxNamespaceType]uintptr{
 }
 
 func (b *builder) namespace(t specs.LinuxNamespaceType) *specs.LinuxNamespace {
-	for i := range b.spec.Linux.Namespaces {
-		if b.spec.Linux.Namespaces[i].Type == t {
-			return &b.spec.Linux.Namespaces[i]
-		}
-	}
-	return nil
+	return namespaceOf(b.spec, t)
 }
 
 // has tells whether the container has a namespace of the kind that is not
@@ -122,6 +118,7 @@ func (b *builder) build() error {
 	}
 	b.do("start a session", "", unix.SYS_SETSID)
 	if !b.noKeyring {
+		b.keyLabel(b.spec.Process)
 		b.do("join the session keyring", "", unix.SYS_KEYCTL, num(unix.KEYCTL_JOIN_SESSION_KEYRING), b.str("_ses")).ignore()
 	}
 	b.enterGroups()
@@ -139,6 +136,9 @@ func (b *builder) build() error {
 	}
 	if b.isNew(specs.NetworkNamespace) {
 		b.loopback()
+	}
+	if len(b.spec.Linux.NetDevices) > 0 {
+		b.ask((*attempt).moveDevices)
 	}
 	if b.hooks {
 		b.report(recordHooks)

@@ -427,14 +427,35 @@ func TestRefusals(t *testing.T) {
 		"requires 0 nodes": func(s *specs.Spec) {
 			s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: "MPOL_DEFAULT", Nodes: "0-7"}
 		},
-		"process.selinuxLabel": func(s *specs.Spec) { s.Process.SelinuxLabel = "x" },
-		"apparmorProfile":      func(s *specs.Spec) { s.Process.ApparmorProfile = "x" },
-		"linux.intelRdt":       func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{} },
+		"selinux is disabled or not supported: process.selinuxLabel": func(s *specs.Spec) { s.Process.SelinuxLabel = "x" },
+		"selinux is disabled or not supported: linux.mountLabel":     func(s *specs.Spec) { s.Linux.MountLabel = "x" },
+		"apparmor failed to apply profile":                           func(s *specs.Spec) { s.Process.ApparmorProfile = "x" },
+		"Intel RDT is not enabled":                                   func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{} },
 		"tmpcopyup": func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/x", Type: "proc", Options: []string{"tmpcopyup"}})
 		},
 		"idmap": func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/x", Type: "bind", Source: "/tmp", Options: []string{"bind", "idmap"}})
+		},
+		"not one of a proc file system": func(s *specs.Spec) {
+			_ = os.Symlink("proc", filepath.Join(s.Root.Path, "p"))
+			_ = os.MkdirAll(filepath.Join(s.Root.Path, "kernel"), 0o755)
+			_ = os.WriteFile(filepath.Join(s.Root.Path, "kernel/shmmni"), nil, 0o644)
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/p/sys", Type: "bind", Source: s.Root.Path})
+			s.Linux.Sysctl = map[string]string{"kernel.shmmni": "4000"}
+		},
+		"cannot be mounted because it is inside /proc": func(s *specs.Spec) {
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/proc/sys", Type: "tmpfs"})
+		},
+		"cannot be mounted because it is not of type proc": func(s *specs.Spec) {
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/proc", Type: "bind", Source: "/tmp"})
+		},
+		"linux.personality.flags": func(s *specs.Spec) {
+			s.Linux.Personality = &specs.LinuxPersonality{Domain: "LINUX", Flags: []specs.LinuxPersonalityFlag{"X"}}
+		},
+		"and something else is there": func(s *specs.Spec) {
+			_ = os.Symlink("elsewhere", filepath.Join(s.Root.Path, "../link"))
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/etc/passwd", Type: "bind", Source: "link", Options: []string{"bind", "copy-symlink"}})
 		},
 		"kernel.panic":        func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"kernel.panic": "1"} },
 		"kernel.hostname":     func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"kernel.hostname": "x"} },

@@ -67,6 +67,7 @@ func create(ctx context.Context, o Options) (c *Container, err error) {
 	defer func() {
 		if err != nil {
 			a.abort()
+			c.noteMounted(a)
 			c.undo()
 			c = nil
 		}
@@ -77,6 +78,7 @@ func create(ctx context.Context, o Options) (c *Container, err error) {
 	if err = c.handshake(ctx, a); err != nil {
 		return c, err
 	}
+	c.noteMounted(a)
 	if adjust != nil {
 		if err = writeProc(a.pid, "oom_score_adj", *adjust); err != nil {
 			return c, err
@@ -117,12 +119,11 @@ func (c *Container) setUp(a *attempt, o *Options) (err error) {
 			return err
 		}
 	}
-	b.rootfs = c.spec.Root.Path
-	if !filepath.IsAbs(b.rootfs) {
-		b.rootfs = filepath.Join(o.Bundle, b.rootfs)
-	}
-	if dir, err := isDir(b.rootfs); err != nil || !dir {
-		return fault.New(fault.Invalid, "the root file system %s is not a directory", b.rootfs)
+	b.rootfs = c.rootDir()
+	if mountsPath(c.spec) == "" {
+		if err := checkRoot(b.rootfs); err != nil {
+			return err
+		}
 	}
 	if o.StateDir != "" {
 		if err := c.claim(a, o); err != nil {
@@ -130,6 +131,61 @@ func (c *Container) setUp(a *attempt, o *Options) (err error) {
 		}
 	}
 	filter := compile(c.spec.Linux.Seccomp)
+	if err := c.makeRdt(); err != nil {
+		return err
+	}
+	if err := c.openGroups(a); err != nil {
+		return err
+	}
+	if err := a.namespaces(); err != nil {
+		return err
+	}
+	if err := filter(b); err != nil {
+		return err
+	}
+	h := c.spec.Hooks
+	if hasInnerHooks(h) {
+		if err := a.openInner(3 + len(o.ExtraFiles)); err != nil {
+			return err
+		}
+	}
+	b.hooks = h != nil && len(h.Prestart)+len(h.CreateRuntime) > 0
+	if err := within(mountsPath(c.spec), a.buildInit); err != nil {
+		return err
+	}
+	return a.launch()
+}
+
+func checkRoot(dir string) error {
+	if is, err := isDir(dir); err != nil || !is {
+		return fault.New(fault.Invalid, "the root file system %s is not a directory", dir)
+	}
+	return nil
+}
+
+// buildInit does what looks at files of the host, where init will find them.
+func (a *attempt) buildInit() error {
+	b := a.b
+	if mountsPath(b.spec) != "" {
+		if err := checkRoot(b.rootfs); err != nil {
+			return err
+		}
+	}
+	if sharesMounts(b.spec) {
+		a.before = mountID(b.rootfs)
+	}
+	if err := a.openTrees(); err != nil {
+		return err
+	}
+	if environ(b.spec.Process.Env, "HOME") == "" {
+		b.home = readHome(b.rootfs, b.spec.Process.User.UID)
+	}
+	return b.build()
+}
+
+// openGroups makes the control groups and opens what the child enters them by.
+func (c *Container) openGroups(a *attempt) (err error) {
+	b := a.b
 	if c.group, err = cgroup.Create(c.path, b.resources()); err != nil {
 		return err
 	}
@@ -147,26 +203,7 @@ func (c *Container) setUp(a *attempt, o *Options) (err error) {
 	if a.cgroup >= 0 {
 		a.opened = append(a.opened, a.cgroup)
 	}
-	if err := a.namespaces(); err != nil {
-		return err
-	}
-	if err := filter(b); err != nil {
-		return err
-	}
-	if environ(c.spec.Process.Env, "HOME") == "" {
-		b.home = readHome(b.rootfs, c.spec.Process.User.UID)
-	}
-	h := c.spec.Hooks
-	if hasInnerHooks(h) {
-		if err := a.openInner(3 + len(o.ExtraFiles)); err != nil {
-			return err
-		}
-	}
-	b.hooks = h != nil && len(h.Prestart)+len(h.CreateRuntime) > 0
-	if err := b.build(); err != nil {
-		return err
-	}
-	return a.launch()
+	return nil
 }
 
 // resources are the limits without those that kernels no longer have, which the
@@ -256,9 +293,11 @@ func (c *Container) handshake(ctx context.Context, a *attempt) (err error) {
 				}
 			}
 			if a.b.userNamespace() {
-				return setLimits(a.pid, c.spec.Process)
+				if err := setLimits(a.pid, c.spec.Process); err != nil {
+					return err
+				}
 			}
-			return nil
+			return c.enterRdt(a.pid)
 		}
 		if err == nil {
 			err = a.proceed()
@@ -272,7 +311,7 @@ func (c *Container) handshake(ctx context.Context, a *attempt) (err error) {
 // writeProc writes a file of a process in one call.
 func writeProc(pid int, name, text string) error {
 	path := fmt.Sprintf("/proc/%d/%s", pid, name)
-	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	fd, err := openProcfs(path, unix.O_WRONLY)
 	if err == nil {
 		_, err = unix.Write(fd, []byte(text))
 		unix.Close(fd)

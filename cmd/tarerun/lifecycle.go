@@ -28,6 +28,7 @@ type startFlags struct {
 	preserve                 int
 	noPivot, detach, keep    bool
 	noKeyring, noSubreaper   bool
+	restored                 bool // it runs already
 }
 
 func (s *startFlags) register(f *flag.FlagSet) {
@@ -236,8 +237,10 @@ func (s *startFlags) runCreated(ctx context.Context, c *ocirun.Container, term *
 	if err := ctx.Err(); err != nil {
 		return fail(interrupted(ctx, err))
 	}
-	if err := c.Start(); err != nil {
-		return fail(err)
+	if !s.restored {
+		if err := c.Start(); err != nil {
+			return fail(err)
+		}
 	}
 	started.Store(true)
 	if s.detach {

@@ -49,8 +49,8 @@ func init() {
 		{"events", "[--stats] [--interval TIME] ID", "show statistics and shortages of memory as JSON lines", runEvents},
 		{"spec", "[-b DIR]", "write a config.json to begin with", runSpec},
 		{"features", "", "show what this runtime supports as JSON", runFeatures},
-		{"checkpoint", "ID", "not supported yet", runLater("checkpoint")},
-		{"restore", "ID", "not supported yet", runLater("restore")},
+		{"checkpoint", "[flags] ID", "write a container's processes to files, by CRIU", runCheckpoint},
+		{"restore", "[flags] ID", "make a container of such files, which goes on", runRestore},
 	}
 }
 
@@ -128,16 +128,6 @@ func dispatch(g *settings, args []string) error {
 		return nil
 	}
 	return fault.New(fault.Invalid, "No help topic for '%s': tarerun has no such command; see tarerun --help", args[0])
-}
-
-// runLater stands for a command that is not there yet. It answers --help.
-func runLater(name string) func(*settings, []string) error {
-	return func(_ *settings, args []string) error {
-		if len(args) > 0 && (args[0] == "-h" || args[0] == "--help") {
-			return flag.ErrHelp
-		}
-		return fault.New(fault.NotImplemented, "tarerun %s is not supported yet", name)
-	}
 }
 
 func help(w io.Writer) {

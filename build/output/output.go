@@ -1,4 +1,6 @@
-package front
+// Package output makes what a client wants of a build's results: images here or
+// in a registry, archives, and files.
+package output
 
 import (
 	"context"
@@ -17,11 +19,14 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarehq/tare/build"
+	"github.com/tarehq/tare/build/front/client"
+	"github.com/tarehq/tare/build/front/progress"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/reference"
 )
 
-// wanted is one of the things that are to be made of a result.
-type wanted struct {
+// Wanted is one of the things that are to be made of a result.
+type Wanted struct {
 	id          int    // its place in the request, by which the client knows it
 	kind        string // image, local, tar, oci, docker
 	names       []string
@@ -31,29 +36,29 @@ type wanted struct {
 	annotations annotations
 }
 
-// output makes what is wanted of a result.
-type output struct {
-	*handler
-	caller session.Caller
-	tells  *recording
-	epoch  time.Time
-	said   map[string]string // what the client is told
+// Writer makes what is wanted of a result.
+type Writer struct {
+	Store  build.Store
+	Caller session.Caller
+	Tells  *progress.Record
+	Epoch  time.Time
+	Said   map[string]string // what the client is told
 }
 
-// isSaid tells whether metadata of a front end's are for the client.
-func isSaid(key string) bool {
+// IsSaid tells whether metadata of a front end's are for the client.
+func IsSaid(key string) bool {
 	return strings.HasPrefix(key, "frontend.") || strings.HasPrefix(key, "result.")
 }
 
-// readOutputs reads what is wanted, and refuses by name what cannot be made.
-func readOutputs(r *controlapi.SolveRequest) ([]wanted, error) {
+// Read reads what is wanted, and refuses by name what cannot be made.
+func Read(r *controlapi.SolveRequest) ([]Wanted, error) {
 	list := r.Exporters
 	if len(list) == 0 && r.ExporterDeprecated != "" {
 		list = []*controlapi.Exporter{{Type: r.ExporterDeprecated, Attrs: r.ExporterAttrsDeprecated}}
 	}
-	var all []wanted
+	var all []Wanted
 	for i, e := range list {
-		w := wanted{id: i, kind: e.GetType(), store: true, split: true}
+		w := Wanted{id: i, kind: e.GetType(), store: true, split: true}
 		switch w.kind {
 		case "moby", "image":
 			w.kind = "image"
@@ -74,7 +79,7 @@ func readOutputs(r *controlapi.SolveRequest) ([]wanted, error) {
 	return all, nil
 }
 
-func (w *wanted) option(key, value string) (err error) {
+func (w *Wanted) option(key, value string) (err error) {
 	if a, isAnnotation, err := exptypes.ParseAnnotationKey(key); err != nil || isAnnotation {
 		w.annotations = append(w.annotations, annotation{a, value})
 		return err
@@ -98,10 +103,11 @@ func (w *wanted) option(key, value string) (err error) {
 			if name == "" {
 				continue
 			}
-			if name, err = normalized(name); err != nil {
+			r, err := reference.Parse(name)
+			if err != nil {
 				return err
 			}
-			w.names = append(w.names, name)
+			w.names = append(w.names, r.String())
 		}
 		return nil
 	case "push":
@@ -114,7 +120,7 @@ func (w *wanted) option(key, value string) (err error) {
 		if value == "" {
 			return nil
 		}
-		w.epoch, err = epochOf(map[string]string{"build-arg:SOURCE_DATE_EPOCH": value})
+		w.epoch, err = EpochOf(map[string]string{"build-arg:SOURCE_DATE_EPOCH": value})
 		return err
 	case "unpack", "tar", "oci-mediatypes":
 		return only("", "true", "1")
@@ -128,10 +134,10 @@ func (w *wanted) option(key, value string) (err error) {
 	return fault.New(fault.Invalid, "the output has no option %s", key)
 }
 
-// write makes one of the things.
-func (o *output) write(ctx context.Context, w wanted, results []made) error {
+// Write makes one of the things.
+func (o *Writer) Write(ctx context.Context, w Wanted, results []Made) error {
 	if w.epoch.IsZero() {
-		w.epoch = o.epoch
+		w.epoch = o.Epoch
 	}
 	switch w.kind {
 	case "image":
@@ -143,11 +149,11 @@ func (o *output) write(ctx context.Context, w wanted, results []made) error {
 }
 
 // image keeps the result as an image here, and pushes it.
-func (o *output) image(ctx context.Context, w wanted, results []made) (err error) {
-	vertex, end := task(o.tells, "exporting to image")
+func (o *Writer) image(ctx context.Context, w Wanted, results []Made) (err error) {
+	vertex, end := progress.Task(o.Tells, "exporting to image")
 	defer func() { end(err) }()
-	done := part(o.tells, vertex, "exporting layers")
-	x := &exporter{store: o.store, epoch: w.epoch, annotations: w.annotations}
+	done := progress.Part(o.Tells, vertex, "exporting layers")
+	x := &exporter{store: o.Store, epoch: w.epoch, annotations: w.annotations}
 	target, _, err := x.target(ctx, results)
 	if err != nil {
 		return err
@@ -156,13 +162,13 @@ func (o *output) image(ctx context.Context, w wanted, results []made) (err error
 	if err := o.say(w, target); err != nil {
 		return err
 	}
-	done = part(o.tells, vertex, "writing image "+target.Digest.String())
-	if _, err := o.store.Publish(ctx, target, w.names); err != nil {
+	done = progress.Part(o.Tells, vertex, "writing image "+target.Digest.String())
+	if _, err := o.Store.Publish(ctx, target, w.names); err != nil {
 		return err
 	}
 	done()
 	for _, name := range w.names {
-		part(o.tells, vertex, "naming to "+name)()
+		progress.Part(o.Tells, vertex, "naming to "+name)()
 	}
 	if !w.push {
 		return nil
@@ -176,29 +182,29 @@ func (o *output) image(ctx context.Context, w wanted, results []made) (err error
 }
 
 // say tells the client what the image is.
-func (o *output) say(w wanted, target ocispec.Descriptor) error {
+func (o *Writer) say(w Wanted, target ocispec.Descriptor) error {
 	text, err := json.Marshal(target)
 	if err != nil {
 		return err
 	}
-	o.said[exptypes.ExporterImageDigestKey] = target.Digest.String()
-	o.said[exptypes.ExporterImageDescriptorKey] = base64.StdEncoding.EncodeToString(text)
+	o.Said[exptypes.ExporterImageDigestKey] = target.Digest.String()
+	o.Said[exptypes.ExporterImageDescriptorKey] = base64.StdEncoding.EncodeToString(text)
 	if len(w.names) > 0 {
-		o.said[exptypes.ExporterImageNameKey] = strings.Join(w.names, ",")
+		o.Said[exptypes.ExporterImageNameKey] = strings.Join(w.names, ",")
 	}
 	return nil
 }
 
-func (o *output) push(ctx context.Context, vertex digest.Digest, name string) error {
+func (o *Writer) push(ctx context.Context, vertex digest.Digest, name string) error {
 	host, _, _ := strings.Cut(name, "/")
-	auth, err := (&lent{caller: o.caller}).Credentials(ctx, host)
+	auth, err := (&client.Session{Caller: o.Caller}).Credentials(ctx, host)
 	if err != nil {
 		return err
 	}
-	done := part(o.tells, vertex, "pushing "+name)
-	err = o.store.Push(ctx, name, auth, func(t build.Transfer) {
+	done := progress.Part(o.Tells, vertex, "pushing "+name)
+	err = o.Store.Push(ctx, name, auth, func(t build.Transfer) {
 		if t.ID != "" {
-			o.tells.Status(build.TaskStatus{ID: t.ID, Vertex: vertex, Name: t.Action, Current: t.Current, Total: t.Total})
+			o.Tells.Status(build.TaskStatus{ID: t.ID, Vertex: vertex, Name: t.Action, Current: t.Current, Total: t.Total})
 		}
 	})
 	if err != nil {
@@ -208,9 +214,9 @@ func (o *output) push(ctx context.Context, vertex digest.Digest, name string) er
 	return nil
 }
 
-// checkAttestation refuses attestations that were asked for. Clients ask by
+// CheckAttestation refuses attestations that were asked for. Clients ask by
 // themselves for one that only some outputs take.
-func checkAttestation(key, value string) error {
+func CheckAttestation(key, value string) error {
 	kind, found := strings.CutPrefix(key, "attest:")
 	if !found {
 		return nil
@@ -221,4 +227,17 @@ func checkAttestation(key, value string) error {
 		}
 	}
 	return fault.New(fault.NotImplemented, "attestations are not supported yet: say --%s=false", kind)
+}
+
+// EpochOf is the time that all of an image gets, zero for none.
+func EpochOf(attrs map[string]string) (time.Time, error) {
+	v := attrs["build-arg:SOURCE_DATE_EPOCH"]
+	if v == "" {
+		return time.Time{}, nil
+	}
+	n, err := strconv.ParseInt(v, 10, 64)
+	if err != nil {
+		return time.Time{}, fault.New(fault.Invalid, "invalid SOURCE_DATE_EPOCH: %s", v)
+	}
+	return time.Unix(n, 0).UTC(), nil
 }

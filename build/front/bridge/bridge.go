@@ -1,4 +1,7 @@
-package front
+// Package bridge is what front ends stand on: they have definitions solved, read
+// the results, and return one. A front end is BuildKit's own in this process, or
+// a client or a container that speaks the gateway's protocol.
+package bridge
 
 import (
 	"context"
@@ -16,26 +19,26 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/apicaps"
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarehq/tare/build"
+	"github.com/tarehq/tare/build/front/progress"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/reference"
 )
 
-// bridge is what a front end stands on: it has definitions solved and reads the
+// Bridge is what a front end stands on: it has definitions solved and reads the
 // results. It is a gateway.Client.
-type bridge struct {
-	job     *build.Job
-	session string // the client's
-	opts    map[string]string
-	inputs  map[string]*pb.Definition
-	worker  gateway.WorkerInfo
-	tells   *recording           // for clients of BuildKit's, nil for others
-	plans   func(*pb.Definition) // told of what is to be solved; may be nil
+type Bridge struct {
+	Job     *build.Job
+	Session string // the client's
+	Opts    map[string]string
+	Defs    map[string]*pb.Definition
+	Worker  gateway.WorkerInfo
+	Tells   *progress.Record     // for clients of BuildKit's, nil for others
+	Plans   func(*pb.Definition) // told of what is to be solved; may be nil
 }
 
-var _ gateway.Client = (*bridge)(nil)
+var _ gateway.Client = (*Bridge)(nil)
 
 // missingCaps are not done by our solver; front ends do without.
 var missingCaps = map[string]bool{
@@ -56,21 +59,21 @@ func frontCaps() []*apicaps.PBCap {
 }
 
 // BuildOpts tells the front end what was asked and what can be done.
-func (b *bridge) BuildOpts() gateway.BuildOpts {
-	return gateway.BuildOpts{Opts: b.opts, SessionID: b.session, Workers: []gateway.WorkerInfo{b.worker}, Product: "tare",
+func (b *Bridge) BuildOpts() gateway.BuildOpts {
+	return gateway.BuildOpts{Opts: b.Opts, SessionID: b.Session, Workers: []gateway.WorkerInfo{b.Worker}, Product: "tare",
 		LLBCaps: pb.Caps.CapSet(llbCaps()), Caps: gatewaypb.Caps.CapSet(frontCaps())}
 }
 
 // Solve solves a definition, or has another front end make one.
-func (b *bridge) Solve(ctx context.Context, req gateway.SolveRequest) (*gateway.Result, error) {
+func (b *Bridge) Solve(ctx context.Context, req gateway.SolveRequest) (*gateway.Result, error) {
 	switch {
 	case req.Definition != nil && req.Frontend != "":
 		return nil, fault.New(fault.Invalid, "a build cannot have a definition and a front end")
 	case req.Frontend == "":
-		if b.plans != nil {
-			b.plans(req.Definition)
+		if b.Plans != nil {
+			b.Plans(req.Definition)
 		}
-		r := &solution{bridge: b, definition: req.Definition}
+		r := &Solution{bridge: b, definition: req.Definition}
 		if req.Evaluate {
 			if err := r.Evaluate(ctx); err != nil {
 				return nil, err
@@ -81,7 +84,7 @@ func (b *bridge) Solve(ctx context.Context, req gateway.SolveRequest) (*gateway.
 		return result, nil
 	case req.Frontend == "dockerfile.v0", req.Frontend == "gateway.v0" && isOwnLanguage(req.FrontendOpt["source"]):
 		inner := *b
-		inner.opts, inner.inputs = req.FrontendOpt, req.FrontendInputs
+		inner.Opts, inner.Defs = req.FrontendOpt, req.FrontendInputs
 		return dockerfile.Build(ctx, &inner)
 	}
 	name := req.Frontend
@@ -106,7 +109,7 @@ func isOwnLanguage(ref string) bool {
 }
 
 // ResolveSourceMetadata tells what a source is now.
-func (b *bridge) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
+func (b *Bridge) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
 	scheme, ref, _ := strings.Cut(op.Identifier, "://")
 	if scheme != "docker-image" {
 		return &sourceresolver.MetaResponse{Op: op}, nil
@@ -119,10 +122,10 @@ func (b *bridge) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt
 		r.Pull = o.ResolveMode == pb.AttrImageResolveModeForcePull
 	}
 	vertex, end := digest.Digest(""), func(error) {}
-	if b.tells != nil && opt.LogName != "" {
-		vertex, end = task(b.tells, opt.LogName)
+	if b.Tells != nil && opt.LogName != "" {
+		vertex, end = progress.Task(b.Tells, opt.LogName)
 	}
-	img, err := b.job.Resolve(ctx, vertex, r)
+	img, err := b.Job.Resolve(ctx, vertex, r)
 	end(err)
 	if err != nil {
 		return nil, imageError(ref, err)
@@ -136,7 +139,7 @@ func imageError(ref string, err error) error {
 }
 
 // ResolveImageConfig is the same, of an image.
-func (b *bridge) ResolveImageConfig(ctx context.Context, ref string, opt sourceresolver.Opt) (string, digest.Digest, []byte, error) {
+func (b *Bridge) ResolveImageConfig(ctx context.Context, ref string, opt sourceresolver.Opt) (string, digest.Digest, []byte, error) {
 	m, err := b.ResolveSourceMetadata(ctx, &pb.SourceOp{Identifier: "docker-image://" + ref}, opt)
 	if err != nil {
 		return "", "", nil, err
@@ -145,9 +148,9 @@ func (b *bridge) ResolveImageConfig(ctx context.Context, ref string, opt sourcer
 }
 
 // Inputs are the definitions that a front end was given.
-func (b *bridge) Inputs(context.Context) (map[string]llb.State, error) {
+func (b *Bridge) Inputs(context.Context) (map[string]llb.State, error) {
 	states := map[string]llb.State{}
-	for name, def := range b.inputs {
+	for name, def := range b.Defs {
 		op, err := llb.NewDefinitionOp(def)
 		if err != nil {
 			return nil, err
@@ -158,17 +161,17 @@ func (b *bridge) Inputs(context.Context) (map[string]llb.State, error) {
 }
 
 // NewContainer is for looking into failed steps.
-func (b *bridge) NewContainer(context.Context, gateway.NewContainerRequest) (gateway.Container, error) {
+func (b *Bridge) NewContainer(context.Context, gateway.NewContainerRequest) (gateway.Container, error) {
 	return nil, fault.New(fault.NotImplemented, "looking into a step is not supported yet")
 }
 
 // Warn passes a remark of the front end on.
-func (b *bridge) Warn(_ context.Context, vertex digest.Digest, text string, o gateway.WarnOpts) error {
-	if b.tells == nil {
-		b.job.Warn(vertex, build.Warning{Level: o.Level, Short: []byte(text), Detail: o.Detail, URL: o.URL})
+func (b *Bridge) Warn(_ context.Context, vertex digest.Digest, text string, o gateway.WarnOpts) error {
+	if b.Tells == nil {
+		b.Job.Warn(vertex, build.Warning{Level: o.Level, Short: []byte(text), Detail: o.Detail, URL: o.URL})
 		return nil
 	}
-	b.tells.warn(&controlapi.VertexWarning{Vertex: vertex.String(), Level: int64(o.Level), Short: []byte(text), Detail: o.Detail, Url: o.URL, Info: o.SourceInfo, Ranges: o.Range})
+	b.Tells.Remark(&controlapi.VertexWarning{Vertex: vertex.String(), Level: int64(o.Level), Short: []byte(text), Detail: o.Detail, Url: o.URL, Info: o.SourceInfo, Ranges: o.Range})
 	return nil
 }
 
@@ -191,9 +194,4 @@ func located(err error, def *pb.Definition) error {
 		}
 	}
 	return err
-}
-
-// platforms are those that this machine runs.
-func platforms() []ocispec.Platform {
-	return []ocispec.Platform{ownPlatform()}
 }

@@ -1,4 +1,4 @@
-package front
+package classic
 
 import (
 	"context"
@@ -10,13 +10,14 @@ import (
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/tarehq/tare/build/front/reply"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/idgen"
 )
 
 // buildTraced is POST /build with version=2: the client lends its files by a
 // session, and is told of the build as BuildKit's clients are.
-func (h *handler) buildTraced(ctx context.Context, o *classicBuild, out *stream) error {
+func (h *Handler) buildTraced(ctx context.Context, o *request, out *reply.Stream) error {
 	switch {
 	case strings.HasPrefix(o.id, "upload-request"), o.remote == "upload-request":
 		return fault.New(fault.NotImplemented, "a context on standard input is not supported this way: use docker buildx, or DOCKER_BUILDKIT=0")
@@ -47,10 +48,10 @@ func (h *handler) buildTraced(ctx context.Context, o *classicBuild, out *stream)
 			x.Attrs = attrs
 		}
 	}
-	resp, err := h.follow(ctx, q, func(e *controlapi.StatusResponse) error {
+	resp, err := h.Follow(ctx, q, func(e *controlapi.StatusResponse) error {
 		data, err := proto.Marshal(e)
 		if err == nil {
-			out.send(traced("moby.buildkit.trace", data))
+			out.Send(traced("moby.buildkit.trace", data))
 		}
 		return err
 	})
@@ -58,9 +59,9 @@ func (h *handler) buildTraced(ctx context.Context, o *classicBuild, out *stream)
 		return err
 	}
 	if id := resp.ExporterResponse[exptypes.ExporterImageDigestKey]; id != "" && images > 0 {
-		out.send(traced("moby.image.id", map[string]string{"ID": id}))
+		out.Send(traced("moby.image.id", map[string]string{"ID": id}))
 		if o.quiet {
-			out.say(id + "\n")
+			out.Say(id + "\n")
 		}
 	}
 	return nil
@@ -72,20 +73,4 @@ func traced(id string, aux any) any {
 		ID  string          `json:"id"`
 		Aux json.RawMessage `json:"aux"`
 	}{id, text}
-}
-
-// follow builds, and tells of it on the way.
-func (h *handler) follow(ctx context.Context, q *controlapi.SolveRequest, tell func(*controlapi.StatusResponse) error) (resp *controlapi.SolveResponse, err error) {
-	begun, over := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		defer over()
-		resp, err = (&control{handler: h}).Solve(ctx, q)
-	}()
-	if run, e := h.builds.find(begun, q.Ref); e == nil {
-		_ = run.tells.follow(ctx, tell) // whoever does not listen ends ctx
-	}
-	<-done
-	return resp, err
 }

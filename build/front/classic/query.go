@@ -1,4 +1,4 @@
-package front
+package classic
 
 import (
 	"encoding/base64"
@@ -14,11 +14,14 @@ import (
 	controlapi "github.com/moby/buildkit/api/services/control"
 
 	"github.com/tarehq/tare/build"
+	"github.com/tarehq/tare/build/front/reply"
+	"github.com/tarehq/tare/build/output"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/reference"
 )
 
-// classicBuild is what a request asks for.
-type classicBuild struct {
+// request is what is asked for.
+type request struct {
 	front   map[string]string // options of the front end
 	tags    []string
 	args    []string // names of build arguments, sorted
@@ -32,21 +35,21 @@ type classicBuild struct {
 	outputs []*controlapi.Exporter
 }
 
-func classicOptions(q url.Values) (*classicBuild, error) {
+func readRequest(q url.Values) (*request, error) {
 	if err := checkLimits(q); err != nil {
 		return nil, err
 	}
-	o := &classicBuild{front: map[string]string{}, quiet: truth(q, "q"), remote: q.Get("remote"), id: q.Get("buildid"), session: q.Get("session")}
+	o := &request{front: map[string]string{}, quiet: reply.Truth(q, "q"), remote: q.Get("remote"), id: q.Get("buildid"), session: q.Get("session")}
 	o.file = strings.TrimPrefix(path.Clean(orElse(q.Get("dockerfile"), "Dockerfile")), "/")
 	o.front["filename"] = o.file
-	if truth(q, "squash") {
+	if reply.Truth(q, "squash") {
 		return nil, fault.New(fault.Invalid, "squash is only supported with experimental mode")
 	}
 	if err := o.maps(q); err != nil {
 		return nil, err
 	}
 	var err error
-	if o.epoch, err = epochOf(o.front); err != nil {
+	if o.epoch, err = output.EpochOf(o.front); err != nil {
 		return nil, err
 	}
 	if err := o.network(q.Get("networkmode")); err != nil {
@@ -57,10 +60,10 @@ func classicOptions(q url.Values) (*classicBuild, error) {
 			o.front[option] = v
 		}
 	}
-	if truth(q, "nocache") {
+	if reply.Truth(q, "nocache") {
 		o.front["no-cache"] = ""
 	}
-	if truth(q, "pull") {
+	if reply.Truth(q, "pull") {
 		o.front["image-resolve-mode"] = "pull"
 	}
 	if size := q.Get("shmsize"); size != "" && size != "0" {
@@ -76,7 +79,7 @@ func classicOptions(q url.Values) (*classicBuild, error) {
 }
 
 // maps reads the build arguments and labels.
-func (o *classicBuild) maps(q url.Values) error {
+func (o *request) maps(q url.Values) error {
 	for name, prefix := range map[string]string{"buildargs": "build-arg:", "labels": "label:"} {
 		values := map[string]*string{}
 		if text := q.Get(name); text != "" {
@@ -97,7 +100,7 @@ func (o *classicBuild) maps(q url.Values) error {
 }
 
 // network reads the network of RUN steps.
-func (o *classicBuild) network(mode string) error {
+func (o *request) network(mode string) error {
 	switch mode {
 	case "", "default", "bridge":
 	case "host":
@@ -112,16 +115,16 @@ func (o *classicBuild) network(mode string) error {
 }
 
 // results reads the names and outputs.
-func (o *classicBuild) results(q url.Values) error {
+func (o *request) results(q url.Values) error {
 	for _, t := range q["t"] {
 		if t == "" {
 			continue
 		}
-		name, err := normalized(t)
+		name, err := reference.Parse(t)
 		if err != nil {
 			return err
 		}
-		o.tags = append(o.tags, name)
+		o.tags = append(o.tags, name.String())
 	}
 	if text := q.Get("outputs"); text != "" {
 		var list []struct {
@@ -191,11 +194,6 @@ func orElse(s, other string) string {
 		return other
 	}
 	return s
-}
-
-func truth(q url.Values, name string) bool {
-	v := strings.ToLower(strings.TrimSpace(q.Get(name)))
-	return v != "" && v != "0" && v != "no" && v != "false" && v != "none"
 }
 
 // registryAuth reads the credentials of a request, by registry.

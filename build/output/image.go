@@ -1,4 +1,4 @@
-package front
+package output
 
 import (
 	"bytes"
@@ -15,11 +15,11 @@ import (
 	"github.com/tarehq/tare/fault"
 )
 
-// made is one platform's image as a front end left it.
-type made struct {
-	platform ocispec.Platform
-	result   *build.Result
-	config   []byte // JSON, without layers; nil for none
+// Made is one platform's image as a front end left it.
+type Made struct {
+	Platform ocispec.Platform
+	Result   *build.Result
+	Config   []byte // JSON, without layers; nil for none
 }
 
 // exporter writes images into the daemon's store.
@@ -30,7 +30,7 @@ type exporter struct {
 }
 
 // target stores the results, and an index over them if there are several.
-func (x *exporter) target(ctx context.Context, results []made) (target ocispec.Descriptor, config ocispec.Descriptor, err error) {
+func (x *exporter) target(ctx context.Context, results []Made) (target ocispec.Descriptor, config ocispec.Descriptor, err error) {
 	var manifests []ocispec.Descriptor
 	for _, m := range results {
 		target, config, err = x.manifest(ctx, m)
@@ -76,8 +76,8 @@ func (l annotations) of(kind string, p *ocispec.Platform) map[string]string {
 }
 
 // manifest stores the config and the manifest of one platform.
-func (x *exporter) manifest(ctx context.Context, m made) (manifest, config ocispec.Descriptor, err error) {
-	layers := m.result.Layers()
+func (x *exporter) manifest(ctx context.Context, m Made) (manifest, config ocispec.Descriptor, err error) {
+	layers := m.Result.Layers()
 	text, err := x.complete(m, layers)
 	if err != nil {
 		return manifest, config, err
@@ -86,12 +86,12 @@ func (x *exporter) manifest(ctx context.Context, m made) (manifest, config ocisp
 		return manifest, config, err
 	}
 	out := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Config: config, Layers: []ocispec.Descriptor{},
-		Annotations: x.annotations.of(exptypes.AnnotationManifest, &m.platform)}
+		Annotations: x.annotations.of(exptypes.AnnotationManifest, &m.Platform)}
 	below := digest.Digest("")
 	for _, l := range layers {
 		blob := l.Blob
 		if blob.Digest == l.DiffID { // made here: perhaps only its files are left
-			if blob, err = x.store.LayerBlob(ctx, below, l.DiffID, x.epoch); err != nil {
+			if blob, err = x.store.LayerBlob(ctx, below, l, x.epoch); err != nil {
 				return manifest, config, err
 			}
 		}
@@ -102,8 +102,8 @@ func (x *exporter) manifest(ctx context.Context, m made) (manifest, config ocisp
 		return manifest, config, err
 	}
 	manifest, err = x.put(ctx, ocispec.MediaTypeImageManifest, text)
-	manifest.Platform = &m.platform
-	manifest.Annotations = x.annotations.of(exptypes.AnnotationManifestDescriptor, &m.platform)
+	manifest.Platform = &m.Platform
+	manifest.Annotations = x.annotations.of(exptypes.AnnotationManifestDescriptor, &m.Platform)
 	return manifest, config, err
 }
 
@@ -114,14 +114,14 @@ func (x *exporter) put(ctx context.Context, mediaType string, text []byte) (ocis
 
 // complete puts layers, times and a history that agrees with the layers into a
 // config, and leaves all else as it came.
-func (x *exporter) complete(m made, layers []build.Layer) ([]byte, error) {
+func (x *exporter) complete(m Made, layers []build.Layer) ([]byte, error) {
 	fields := map[string]json.RawMessage{}
-	if len(m.config) > 0 {
-		if err := json.Unmarshal(m.config, &fields); err != nil {
+	if len(m.Config) > 0 {
+		if err := json.Unmarshal(m.Config, &fields); err != nil {
 			return nil, fault.New(fault.Invalid, "the front end made a config that is no JSON: %w", err)
 		}
 	} else {
-		fields["architecture"], fields["os"] = quoted(m.platform.Architecture), quoted(m.platform.OS)
+		fields["architecture"], fields["os"] = quoted(m.Platform.Architecture), quoted(m.Platform.OS)
 		fields["config"] = json.RawMessage(`{}`)
 	}
 	var history []ocispec.History

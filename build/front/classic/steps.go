@@ -1,4 +1,4 @@
-package front
+package classic
 
 import (
 	"bytes"
@@ -14,30 +14,31 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/tarehq/tare/build"
+	"github.com/tarehq/tare/build/front/reply"
 )
 
-// classicProgress tells of a build as the builder of old did: the instructions
+// steps tells of a build as the builder of old did: the instructions
 // in their order, each with what it prints. Steps that run beside each other
 // are told one after the other, and stages that nothing needs are left out.
-type classicProgress struct {
-	out   *stream
+type steps struct {
+	out   *reply.Stream
 	quiet bool // only a build that fails tells
 
 	target string
 
 	mu       sync.Mutex
 	unsaid   []byte
-	steps    []*classicStep
+	steps    []*step
 	at       int // the step that is told now
 	begun    bool
 	declared map[string]bool // build arguments
-	vertices map[digest.Digest]*classicVertex
+	vertices map[digest.Digest]*vertex
 	stages   map[string]string // IDs shown of the stages so far, by name
 	id       string            // shown of the step before
 }
 
-// classicStep is an instruction.
-type classicStep struct {
+// step is an instruction.
+type step struct {
 	text     string
 	from     string // the base, of a FROM
 	stage    string
@@ -48,11 +49,11 @@ type classicStep struct {
 	vertices []digest.Digest
 }
 
-// classicVertex is a vertex of the definition that is solved.
-type classicVertex struct {
+// vertex is a vertex of the definition that is solved.
+type vertex struct {
 	args    []string // of a RUN
 	base    string   // digest of an image
-	step    *classicStep
+	step    *step
 	waiting []byte // output that is not yet told
 	running bool   // its beginning was told
 	done    bool
@@ -60,21 +61,21 @@ type classicVertex struct {
 	failed  bool
 }
 
-func newClassicProgress(out *stream, quiet bool, target string) *classicProgress {
-	return &classicProgress{out: out, quiet: quiet, target: target, declared: map[string]bool{}, vertices: map[digest.Digest]*classicVertex{}, stages: map[string]string{}}
+func newSteps(out *reply.Stream, quiet bool, target string) *steps {
+	return &steps{out: out, quiet: quiet, target: target, declared: map[string]bool{}, vertices: map[digest.Digest]*vertex{}, stages: map[string]string{}}
 }
 
-func (p *classicProgress) say(format string, args ...any) {
+func (p *steps) say(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	if p.quiet {
 		p.unsaid = append(p.unsaid, text...)
 		return
 	}
-	p.out.say(text)
+	p.out.Say(text)
 }
 
 // read lists the steps. What cannot be read is the front end's to refuse.
-func (p *classicProgress) read(dockerfile []byte) {
+func (p *steps) read(dockerfile []byte) {
 	ast, err := parser.Parse(bytes.NewReader(dockerfile))
 	if err != nil {
 		return
@@ -109,14 +110,14 @@ func (p *classicProgress) read(dockerfile []byte) {
 	}
 }
 
-func (p *classicProgress) declare(a *instructions.ArgCommand) {
+func (p *steps) declare(a *instructions.ArgCommand) {
 	for _, kv := range a.Args {
 		p.declared[kv.Key] = true
 	}
 }
 
-func newStep(text, stage string, where []parser.Range) *classicStep {
-	s := &classicStep{text: text, stage: stage}
+func newStep(text, stage string, where []parser.Range) *step {
+	s := &step{text: text, stage: stage}
 	for i, r := range where {
 		if i == 0 {
 			s.first = r.Start.Line
@@ -175,7 +176,7 @@ func standsOn(s instructions.Stage) []string {
 }
 
 // plan says which vertices belong to which step, by their place in the file.
-func (p *classicProgress) plan(def *pb.Definition) {
+func (p *steps) plan(def *pb.Definition) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if infos := def.GetSource().GetInfos(); len(p.steps) == 0 && len(infos) > 0 { // of a context that is elsewhere
@@ -188,7 +189,7 @@ func (p *classicProgress) plan(def *pb.Definition) {
 		if p.vertices[d] != nil || len(places) == 0 || len(places[0].GetRanges()) == 0 || op.UnmarshalVT(data) != nil {
 			continue
 		}
-		v := &classicVertex{args: op.GetExec().GetMeta().GetArgs()}
+		v := &vertex{args: op.GetExec().GetMeta().GetArgs()}
 		if _, name, found := strings.Cut(op.GetSource().GetIdentifier(), "@sha256:"); found {
 			v.base = name
 		}
@@ -208,7 +209,7 @@ func (p *classicProgress) plan(def *pb.Definition) {
 	}
 }
 
-func (p *classicProgress) Vertex(v build.VertexStatus) {
+func (p *steps) Vertex(v build.VertexStatus) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	mine := p.vertices[v.Digest]
@@ -221,7 +222,7 @@ func (p *classicProgress) Vertex(v build.VertexStatus) {
 
 // tellLocked tells of the steps as far as they got. The ID of the last one comes
 // with the image.
-func (p *classicProgress) tellLocked() {
+func (p *steps) tellLocked() {
 	for p.begun && p.at < len(p.steps) {
 		s := p.steps[p.at]
 		if s.over { // the last one
@@ -255,7 +256,7 @@ func (p *classicProgress) tellLocked() {
 }
 
 // headLocked tells once that a step begins.
-func (p *classicProgress) headLocked(s *classicStep) {
+func (p *steps) headLocked(s *step) {
 	if !s.said {
 		s.said = true
 		p.say("Step %d/%d : %s\n", slices.Index(p.steps, s)+1, len(p.steps), s.text)
@@ -263,7 +264,7 @@ func (p *classicProgress) headLocked(s *classicStep) {
 }
 
 // outputLocked tells what a vertex printed.
-func (p *classicProgress) outputLocked(d digest.Digest, v *classicVertex) {
+func (p *steps) outputLocked(d digest.Digest, v *vertex) {
 	if len(v.args) > 0 && !v.running && (len(v.waiting) > 0 || v.done && !v.cached) {
 		v.running = true
 		p.say(" ---> Running in %s\n", d.Encoded()[:12])
@@ -275,7 +276,7 @@ func (p *classicProgress) outputLocked(d digest.Digest, v *classicVertex) {
 }
 
 // endLocked tells of a step that there is something now that stands for it.
-func (p *classicProgress) endLocked(s *classicStep) {
+func (p *steps) endLocked(s *step) {
 	switch {
 	case s.stage == "": // an ARG before all stages
 		return
@@ -298,7 +299,7 @@ func (p *classicProgress) endLocked(s *classicStep) {
 }
 
 // finish tells of the last step.
-func (p *classicProgress) finish(id string) {
+func (p *steps) finish(id string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.begun = true
@@ -309,7 +310,7 @@ func (p *classicProgress) finish(id string) {
 }
 
 // unused says which build arguments no instruction asked for.
-func (p *classicProgress) unused(args []string) {
+func (p *steps) unused(args []string) {
 	var left []string
 	for _, a := range args {
 		if !p.declared[a] && !predefined[strings.ToLower(a)] && !strings.HasPrefix(a, "BUILDKIT_") && a != "SOURCE_DATE_EPOCH" {
@@ -325,7 +326,7 @@ func (p *classicProgress) unused(args []string) {
 var predefined = map[string]bool{"http_proxy": true, "https_proxy": true, "ftp_proxy": true, "no_proxy": true, "all_proxy": true}
 
 // failed tells of the step that failed, and puts the error into Docker's words.
-func (p *classicProgress) failed(err error) error {
+func (p *steps) failed(err error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var at *build.VertexError
@@ -341,7 +342,7 @@ func (p *classicProgress) failed(err error) error {
 	}
 	p.outputLocked(at.Vertex, v)
 	if len(p.unsaid) > 0 {
-		p.out.say(string(p.unsaid))
+		p.out.Say(string(p.unsaid))
 	}
 	var exit *build.ExitError
 	if errors.As(err, &exit) {
@@ -359,9 +360,9 @@ type commandError struct {
 func (e *commandError) Error() string { return e.text }
 func (e *commandError) Unwrap() error { return e.err }
 
-func (p *classicProgress) Status(build.TaskStatus) {}
+func (p *steps) Status(build.TaskStatus) {}
 
-func (p *classicProgress) Log(d digest.Digest, _ int, data []byte) {
+func (p *steps) Log(d digest.Digest, _ int, data []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	v := p.vertices[d]
@@ -376,4 +377,4 @@ func (p *classicProgress) Log(d digest.Digest, _ int, data []byte) {
 }
 
 // Warn passes on nothing: the builder of old had no opinion on Dockerfiles.
-func (p *classicProgress) Warn(digest.Digest, build.Warning) {}
+func (p *steps) Warn(digest.Digest, build.Warning) {}

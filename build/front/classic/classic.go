@@ -1,8 +1,9 @@
-package front
+// Package classic is the builder of old as clients see it: POST /build with a tar,
+// and the words of its steps.
+package classic
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -10,18 +11,38 @@ import (
 	"strings"
 	"sync"
 
+	controlapi "github.com/moby/buildkit/api/services/control"
+	dockerfile "github.com/moby/buildkit/frontend/dockerfile/builder"
+	gateway "github.com/moby/buildkit/frontend/gateway/client"
+
 	"github.com/tarehq/tare/build"
+	"github.com/tarehq/tare/build/front/bridge"
+	"github.com/tarehq/tare/build/front/reply"
+	"github.com/tarehq/tare/build/output"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/reference"
 )
 
-// classic is POST /build: a context as a tar, everything else in the query, and
+// Handler answers POST /build and /build/cancel.
+type Handler struct {
+	Solver   *build.Solver
+	Store    build.Store
+	Worker   gateway.WorkerInfo
+	Contexts string // directory of contexts that came as a tar
+	// Follow builds as a client of BuildKit's, and tells of it on the way.
+	Follow func(context.Context, *controlapi.SolveRequest, func(*controlapi.StatusResponse) error) (*controlapi.SolveResponse, error)
+
+	cancels cancels
+}
+
+// Build is POST /build: a context as a tar, everything else in the query, and
 // the progress as a stream of JSON.
-func (h *handler) classic(w http.ResponseWriter, r *http.Request) {
-	out := &stream{w: w, enc: json.NewEncoder(w)}
+func (h *Handler) Build(w http.ResponseWriter, r *http.Request) {
+	out := reply.New(w)
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	q := r.URL.Query()
-	o, err := classicOptions(q)
+	o, err := readRequest(q)
 	if err == nil && q.Get("version") == "2" {
 		defer h.cancels.add(o.id, cancel)()
 		err = h.buildTraced(ctx, o, out)
@@ -29,16 +50,16 @@ func (h *handler) classic(w http.ResponseWriter, r *http.Request) {
 		err = h.buildClassic(ctx, r, o, out)
 	}
 	if err != nil {
-		out.fail(err)
+		out.Fail(err)
 	}
 }
 
-func (h *handler) buildClassic(ctx context.Context, r *http.Request, o *classicBuild, out *stream) error {
+func (h *Handler) buildClassic(ctx context.Context, r *http.Request, o *request, out *reply.Stream) error {
 	auths, err := registryAuth(r.Header.Get("X-Registry-Config"))
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp(h.contexts, "context")
+	dir, err := os.MkdirTemp(h.Contexts, "context")
 	if err != nil {
 		return err
 	}
@@ -46,7 +67,7 @@ func (h *handler) buildClassic(ctx context.Context, r *http.Request, o *classicB
 	if err := os.Chmod(dir, 0o755); err != nil { // as what a session sends; nobody gets past its parent
 		return err
 	}
-	progress := newClassicProgress(out, o.quiet, o.front["target"])
+	progress := newSteps(out, o.quiet, o.front["target"])
 	if o.remote != "" {
 		o.front["context"] = o.remote // the front end knows git and http
 	} else {
@@ -59,27 +80,31 @@ func (h *handler) buildClassic(ctx context.Context, r *http.Request, o *classicB
 		}
 		progress.read(text)
 	}
-	job := h.solver.Job(&unpacked{dir: dir, auths: auths}, progress, build.JobOptions{Epoch: o.epoch, Network: o.host})
+	job := h.Solver.Job(&unpacked{dir: dir, auths: auths}, progress, build.JobOptions{Epoch: o.epoch, Network: o.host})
 	defer job.Close()
-	b := &bridge{job: job, opts: o.front, worker: h.worker, plans: progress.plan}
-	results, err := h.solveFront(ctx, b, "dockerfile.v0")
+	b := &bridge.Bridge{Job: job, Opts: o.front, Worker: h.Worker, Plans: progress.plan}
+	result, err := dockerfile.Build(ctx, b)
 	if err != nil {
 		return progress.failed(err)
 	}
-	id, err := h.publish(ctx, results, o.tags, o.epoch)
+	results, err := output.Collect(ctx, result)
+	if err != nil {
+		return progress.failed(err)
+	}
+	id, err := output.Publish(ctx, h.Store, results, o.tags, o.epoch)
 	if err != nil {
 		return err
 	}
 	progress.finish(id)
-	out.aux(id)
+	out.Aux(id)
 	if o.quiet {
-		out.say(id + "\n")
+		out.Say(id + "\n")
 		return nil
 	}
 	progress.unused(o.args)
-	out.say("Successfully built " + short(id) + "\n")
+	out.Say("Successfully built " + short(id) + "\n")
 	for _, tag := range o.tags {
-		out.say("Successfully tagged " + familiar(tag) + "\n")
+		out.Say("Successfully tagged " + reference.Familiar(tag) + "\n")
 	}
 	return nil
 }
@@ -120,8 +145,6 @@ type cancels struct {
 	list map[string]func()
 }
 
-func newCancels() *cancels { return &cancels{list: map[string]func(){}} }
-
 // add makes a build one that can be cancelled, until end is called.
 func (c *cancels) add(id string, cancel func()) (end func()) {
 	if id == "" {
@@ -129,6 +152,9 @@ func (c *cancels) add(id string, cancel func()) (end func()) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.list == nil {
+		c.list = map[string]func(){}
+	}
 	c.list[id] = cancel
 	return func() {
 		c.mu.Lock()
@@ -137,11 +163,11 @@ func (c *cancels) add(id string, cancel func()) (end func()) {
 	}
 }
 
-// cancel is POST /build/cancel. A build that is not there has ended.
-func (h *handler) cancel(w http.ResponseWriter, r *http.Request) {
+// Cancel is POST /build/cancel. A build that is not there has ended.
+func (h *Handler) Cancel(w http.ResponseWriter, r *http.Request) {
 	id := r.URL.Query().Get("id")
 	if id == "" {
-		writeError(w, fault.New(fault.Invalid, "build ID not provided"))
+		reply.Error(w, fault.New(fault.Invalid, "build ID not provided"))
 		return
 	}
 	h.cancels.mu.Lock()

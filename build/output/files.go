@@ -1,4 +1,4 @@
-package front
+package output
 
 import (
 	"context"
@@ -13,44 +13,47 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tonistiigi/fsutil"
 	fstypes "github.com/tonistiigi/fsutil/types"
+
+	"github.com/tarehq/tare/build/front/client"
+	"github.com/tarehq/tare/build/front/progress"
 )
 
 // files brings the result's files to the client, as they are or as a tar.
-func (o *output) files(ctx context.Context, w wanted, results []made) (err error) {
+func (o *Writer) files(ctx context.Context, w Wanted, results []Made) (err error) {
 	name := "exporting to client directory"
 	if w.kind == "tar" {
 		name = "exporting to client tarball"
 	}
-	vertex, end := task(o.tells, name)
+	vertex, end := progress.Task(o.Tells, name)
 	defer func() { end(err) }()
 	tree, closeTree, err := together(ctx, results, w.split)
 	if err != nil {
 		return err
 	}
 	defer closeTree()
-	defer part(o.tells, vertex, "copying files")()
+	defer progress.Part(o.Tells, vertex, "copying files")()
 	if w.kind == "local" {
-		return clientError(filesync.CopyToCaller(ctx, tree, w.id, o.caller, nil))
+		return client.Gone(filesync.CopyToCaller(ctx, tree, w.id, o.Caller, nil))
 	}
 	return o.stream(ctx, w, func(to io.Writer) error { return fsutil.WriteTar(ctx, tree, to) })
 }
 
 // stream sends the client a file.
-func (o *output) stream(ctx context.Context, w wanted, write func(io.Writer) error) error {
-	to, err := filesync.CopyFileWriter(ctx, o.said, w.id, o.caller)
+func (o *Writer) stream(ctx context.Context, w Wanted, write func(io.Writer) error) error {
+	to, err := filesync.CopyFileWriter(ctx, o.Said, w.id, o.Caller)
 	if err != nil {
-		return clientError(err)
+		return client.Gone(err)
 	}
 	if err := write(to); err != nil {
 		to.Close()
 		return err
 	}
-	return clientError(to.Close())
+	return client.Gone(to.Close())
 }
 
 // together shows the trees of the results as one: that of the only platform, or
 // with a directory for each.
-func together(ctx context.Context, results []made, split bool) (fsutil.FS, func(), error) {
+func together(ctx context.Context, results []Made, split bool) (fsutil.FS, func(), error) {
 	var opened []io.Closer
 	end := func() {
 		for _, c := range opened {
@@ -74,7 +77,7 @@ func together(ctx context.Context, results []made, split bool) (fsutil.FS, func(
 			end()
 			return nil, nil, errors.New("the results of several platforms need directories of their own: leave out platform-split=false")
 		}
-		dirs = append(dirs, fsutil.Dir{FS: tree, Stat: &fstypes.Stat{Mode: uint32(fs.ModeDir | 0o755), Path: directoryOf(m.platform)}})
+		dirs = append(dirs, fsutil.Dir{FS: tree, Stat: &fstypes.Stat{Mode: uint32(fs.ModeDir | 0o755), Path: directoryOf(m.Platform)}})
 	}
 	tree, err := fsutil.SubDirFS(dirs)
 	return tree, end, err
@@ -89,12 +92,12 @@ func directoryOf(p ocispec.Platform) string {
 }
 
 // shown is the tree of one result, to be read below a descriptor.
-func shown(ctx context.Context, m made) (fsutil.FS, io.Closer, error) {
-	if m.result == nil {
+func shown(ctx context.Context, m Made) (fsutil.FS, io.Closer, error) {
+	if m.Result == nil {
 		empty, err := fsutil.SubDirFS(nil)
 		return empty, nil, err
 	}
-	tree, err := m.result.Open(ctx)
+	tree, err := m.Result.Open(ctx)
 	if err != nil {
 		return nil, nil, err
 	}

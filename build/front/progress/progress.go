@@ -1,4 +1,6 @@
-package front
+// Package progress keeps what is told of a build, in the shapes of BuildKit's
+// clients.
+package progress
 
 import (
 	"context"
@@ -15,9 +17,9 @@ import (
 	"github.com/tarehq/tare/build"
 )
 
-// recording keeps what was told of a build, for those who follow it now or
+// Record keeps what was told of a build, for those who follow it now or
 // ask later. It is a build.Progress.
-type recording struct {
+type Record struct {
 	mu      sync.Mutex
 	events  []*controlapi.StatusResponse
 	changed chan struct{} // closed at the next change
@@ -29,17 +31,18 @@ type recording struct {
 	warnings int32
 }
 
-var _ build.Progress = (*recording)(nil)
+var _ build.Progress = (*Record)(nil)
 
 // maxOutput bounds the output of one vertex that is kept, in bytes, as BuildKit
 // does. What is beyond is not shown.
 const maxOutput = 2 << 20
 
-func newRecording() *recording {
-	return &recording{changed: make(chan struct{}), printed: map[digest.Digest]int{}, begun: map[string]time.Time{}, vertices: map[digest.Digest]*controlapi.Vertex{}}
+// New begins to keep.
+func New() *Record {
+	return &Record{changed: make(chan struct{}), printed: map[digest.Digest]int{}, begun: map[string]time.Time{}, vertices: map[digest.Digest]*controlapi.Vertex{}}
 }
 
-func (r *recording) addLocked(e *controlapi.StatusResponse) {
+func (r *Record) addLocked(e *controlapi.StatusResponse) {
 	if r.ended {
 		return
 	}
@@ -48,8 +51,8 @@ func (r *recording) addLocked(e *controlapi.StatusResponse) {
 	r.changed = make(chan struct{})
 }
 
-// end says that nothing follows.
-func (r *recording) end() {
+// End says that nothing follows.
+func (r *Record) End() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.ended {
@@ -58,8 +61,8 @@ func (r *recording) end() {
 	}
 }
 
-// follow sends all that was and will be told, until the end.
-func (r *recording) follow(ctx context.Context, send func(*controlapi.StatusResponse) error) error {
+// Follow sends all that was and will be told, until the end.
+func (r *Record) Follow(ctx context.Context, send func(*controlapi.StatusResponse) error) error {
 	for n := 0; ; {
 		r.mu.Lock()
 		events, changed, ended := r.events[n:], r.changed, r.ended
@@ -83,15 +86,15 @@ func (r *recording) follow(ctx context.Context, send func(*controlapi.StatusResp
 	}
 }
 
-// all returns what was told so far.
-func (r *recording) all() []*controlapi.StatusResponse {
+// All returns what was told so far.
+func (r *Record) All() []*controlapi.StatusResponse {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.events
 }
 
-// counts are of vertices: all, those that ended, those that the cache had.
-func (r *recording) counts() (total, completed, cached, warnings int32) {
+// Counts are of vertices: all, those that ended, those that the cache had.
+func (r *Record) Counts() (total, completed, cached, warnings int32) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, v := range r.vertices {
@@ -106,7 +109,7 @@ func (r *recording) counts() (total, completed, cached, warnings int32) {
 	return total, completed, cached, r.warnings
 }
 
-func (r *recording) Vertex(v build.VertexStatus) {
+func (r *Record) Vertex(v build.VertexStatus) {
 	e := &controlapi.Vertex{Digest: v.Digest.String(), Name: v.Name, Cached: v.Cached, Started: stamp(v.Started), Completed: stamp(v.Completed), Error: v.Error}
 	for _, d := range v.Inputs {
 		e.Inputs = append(e.Inputs, d.String())
@@ -120,7 +123,7 @@ func (r *recording) Vertex(v build.VertexStatus) {
 	r.addLocked(&controlapi.StatusResponse{Vertexes: []*controlapi.Vertex{e}})
 }
 
-func (r *recording) Status(s build.TaskStatus) {
+func (r *Record) Status(s build.TaskStatus) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if s.At.IsZero() {
@@ -148,7 +151,7 @@ func isOver(s build.TaskStatus) bool {
 	return strings.Contains(name, "complete") || strings.Contains(name, "already exists") || name == "pushed"
 }
 
-func (r *recording) Log(vertex digest.Digest, stream int, data []byte) {
+func (r *Record) Log(vertex digest.Digest, stream int, data []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	before := r.printed[vertex]
@@ -164,12 +167,12 @@ func (r *recording) Log(vertex digest.Digest, stream int, data []byte) {
 	r.addLocked(&controlapi.StatusResponse{Logs: []*controlapi.VertexLog{{Vertex: vertex.String(), Stream: int64(stream), Msg: data, Timestamp: timestamppb.Now()}}})
 }
 
-func (r *recording) Warn(vertex digest.Digest, w build.Warning) {
-	r.warn(&controlapi.VertexWarning{Vertex: vertex.String(), Level: int64(w.Level), Short: w.Short, Detail: w.Detail, Url: w.URL})
+func (r *Record) Warn(vertex digest.Digest, w build.Warning) {
+	r.Remark(&controlapi.VertexWarning{Vertex: vertex.String(), Level: int64(w.Level), Short: w.Short, Detail: w.Detail, Url: w.URL})
 }
 
-// warn passes a remark on as it came, with its place in a file.
-func (r *recording) warn(w *controlapi.VertexWarning) {
+// Remark passes a remark on as it came, with its place in a file.
+func (r *Record) Remark(w *controlapi.VertexWarning) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.warnings++
@@ -183,9 +186,9 @@ func stamp(t *time.Time) *timestamppb.Timestamp {
 	return timestamppb.New(*t)
 }
 
-// task tells of work that is no vertex of a definition as if it were one. At its
+// Task tells of work that is no vertex of a definition as if it were one. At its
 // end the function returned is called with the error.
-func task(p build.Progress, name string) (vertex digest.Digest, end func(error)) {
+func Task(p build.Progress, name string) (vertex digest.Digest, end func(error)) {
 	began := time.Now()
 	v := build.VertexStatus{Digest: digest.FromString(name + began.String()), Name: name, Started: &began}
 	p.Vertex(v)
@@ -199,8 +202,8 @@ func task(p build.Progress, name string) (vertex digest.Digest, end func(error))
 	}
 }
 
-// part tells of a part of such work that has a name and no size.
-func part(p build.Progress, vertex digest.Digest, name string) (end func()) {
+// Part tells of a part of such work that has a name and no size.
+func Part(p build.Progress, vertex digest.Digest, name string) (end func()) {
 	s := build.TaskStatus{ID: name, Vertex: vertex, At: time.Now()}
 	began := s.At
 	s.Started = &began

@@ -1,4 +1,4 @@
-package front
+package output
 
 import (
 	"archive/tar"
@@ -13,19 +13,21 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarehq/tare/build"
+	"github.com/tarehq/tare/build/front/progress"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/reference"
 )
 
 // archive sends the client an OCI layout as a tar, with a manifest.json that
 // docker load reads where there is one platform.
-func (o *output) archive(ctx context.Context, w wanted, results []made) (err error) {
+func (o *Writer) archive(ctx context.Context, w Wanted, results []Made) (err error) {
 	if w.kind == "docker" && len(results) > 1 {
 		return fault.New(fault.Invalid, "the output type=docker takes one platform: say type=oci")
 	}
-	vertex, end := task(o.tells, "exporting to "+w.kind+" image format")
+	vertex, end := progress.Task(o.Tells, "exporting to "+w.kind+" image format")
 	defer func() { end(err) }()
-	done := part(o.tells, vertex, "exporting layers")
-	x := &exporter{store: o.store, epoch: w.epoch, annotations: w.annotations}
+	done := progress.Part(o.Tells, vertex, "exporting layers")
+	x := &exporter{store: o.Store, epoch: w.epoch, annotations: w.annotations}
 	target, _, err := x.target(ctx, results)
 	if err != nil {
 		return err
@@ -34,9 +36,9 @@ func (o *output) archive(ctx context.Context, w wanted, results []made) (err err
 	if err := o.say(w, target); err != nil {
 		return err
 	}
-	defer part(o.tells, vertex, "sending tarball")()
+	defer progress.Part(o.Tells, vertex, "sending tarball")()
 	return o.stream(ctx, w, func(to io.Writer) error {
-		l := &layout{store: o.store, tar: tar.NewWriter(to), has: map[digest.Digest]bool{}}
+		l := &layout{store: o.Store, tar: tar.NewWriter(to), has: map[digest.Digest]bool{}}
 		return l.write(ctx, target, w.names)
 	})
 }
@@ -94,7 +96,7 @@ func (l *layout) dockerManifest(names []string) error {
 		Layers   []string
 	}{Config: blobPath(l.single.Config.Digest), Layers: []string{}}
 	for _, name := range names {
-		entry.RepoTags = append(entry.RepoTags, familiar(name))
+		entry.RepoTags = append(entry.RepoTags, reference.Familiar(name))
 	}
 	for _, d := range l.single.Layers {
 		entry.Layers = append(entry.Layers, blobPath(d.Digest))

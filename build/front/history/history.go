@@ -1,4 +1,5 @@
-package front
+// Package history remembers the builds that ended.
+package history
 
 import (
 	"context"
@@ -19,18 +20,19 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/tarehq/tare/build/front/progress"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/atomicfile"
 )
 
-// history remembers the builds that ended, for buildx history:
+// History remembers the builds that ended, for buildx history:
 //
 //	<dir>/<digest of the reference>.record  a BuildHistoryRecord
 //	<dir>/<digest of the reference>.told    all that was told, as one StatusResponse
 //
 // Both are protocol buffers of BuildKit's. A build is remembered as soon as its
 // record is there.
-type history struct {
+type History struct {
 	dir string
 
 	mu       sync.Mutex
@@ -42,8 +44,9 @@ type history struct {
 // wants kept.
 const keptRecords = 100
 
-func openHistory(dir string) (*history, error) {
-	h := &history{dir: dir, records: map[string]*controlapi.BuildHistoryRecord{}, watchers: map[chan *controlapi.BuildHistoryEvent]bool{}}
+// Open takes up what is remembered in dir.
+func Open(dir string) (*History, error) {
+	h := &History{dir: dir, records: map[string]*controlapi.BuildHistoryRecord{}, watchers: map[chan *controlapi.BuildHistoryEvent]bool{}}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -62,24 +65,24 @@ func openHistory(dir string) (*history, error) {
 	return h, err
 }
 
-func (h *history) path(ref, kind string) string {
+func (h *History) path(ref, kind string) string {
 	return filepath.Join(h.dir, digest.FromString(ref).Encoded()+"."+kind)
 }
 
-// recordOf describes a build that begins.
-func recordOf(r *controlapi.SolveRequest, began time.Time) *controlapi.BuildHistoryRecord {
+// RecordOf describes a build that begins.
+func RecordOf(r *controlapi.SolveRequest, began time.Time) *controlapi.BuildHistoryRecord {
 	return &controlapi.BuildHistoryRecord{Ref: r.Ref, Frontend: r.Frontend, FrontendAttrs: r.FrontendAttrs, Exporters: r.Exporters, CreatedAt: timestamppb.New(began)}
 }
 
-// began tells those who watch of a build.
-func (h *history) began(r *controlapi.BuildHistoryRecord) {
+// Began tells those who watch of a build.
+func (h *History) Began(r *controlapi.BuildHistoryRecord) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.tellLocked(controlapi.BuildHistoryEventType_STARTED, r)
 }
 
 // tellLocked leaves out who does not listen.
-func (h *history) tellLocked(kind controlapi.BuildHistoryEventType, r *controlapi.BuildHistoryRecord) {
+func (h *History) tellLocked(kind controlapi.BuildHistoryEventType, r *controlapi.BuildHistoryRecord) {
 	for w := range h.watchers {
 		select {
 		case w <- &controlapi.BuildHistoryEvent{Type: kind, Record: r}:
@@ -88,17 +91,17 @@ func (h *history) tellLocked(kind controlapi.BuildHistoryEventType, r *controlap
 	}
 }
 
-// ended remembers a build.
-func (h *history) ended(begun *controlapi.BuildHistoryRecord, tells *recording, said map[string]string, failed error) error {
+// Ended remembers a build.
+func (h *History) Ended(begun *controlapi.BuildHistoryRecord, tells *progress.Record, said map[string]string, failed error) error {
 	r := proto.CloneOf(begun)
 	r.CompletedAt, r.ExporterResponse = timestamppb.Now(), said
-	r.NumTotalSteps, r.NumCompletedSteps, r.NumCachedSteps, r.NumWarnings = tells.counts()
+	r.NumTotalSteps, r.NumCompletedSteps, r.NumCachedSteps, r.NumWarnings = tells.Counts()
 	if failed != nil {
 		st, _ := status.FromError(grpcerrors.ToGRPC(context.Background(), failed))
 		r.Error = st.Proto()
 	}
 	all := &controlapi.StatusResponse{}
-	for _, e := range tells.all() {
+	for _, e := range tells.All() {
 		all.Vertexes, all.Statuses = append(all.Vertexes, e.Vertexes...), append(all.Statuses, e.Statuses...)
 		all.Logs, all.Warnings = append(all.Logs, e.Logs...), append(all.Warnings, e.Warnings...)
 	}
@@ -111,7 +114,7 @@ func (h *history) ended(begun *controlapi.BuildHistoryRecord, tells *recording, 
 	return errors.Join(err, h.putLocked(r), h.trimLocked())
 }
 
-func (h *history) putLocked(r *controlapi.BuildHistoryRecord) error {
+func (h *History) putLocked(r *controlapi.BuildHistoryRecord) error {
 	data, err := proto.Marshal(r)
 	if err != nil {
 		return err
@@ -125,7 +128,7 @@ func (h *history) putLocked(r *controlapi.BuildHistoryRecord) error {
 }
 
 // trimLocked forgets the oldest.
-func (h *history) trimLocked() (err error) {
+func (h *History) trimLocked() (err error) {
 	list := h.listLocked()
 	for i := len(list) - 1; i >= 0 && len(h.records) > keptRecords; i-- {
 		if !list[i].Pinned {
@@ -135,7 +138,7 @@ func (h *history) trimLocked() (err error) {
 	return err
 }
 
-func (h *history) forgetLocked(r *controlapi.BuildHistoryRecord) error {
+func (h *History) forgetLocked(r *controlapi.BuildHistoryRecord) error {
 	delete(h.records, r.Ref)
 	h.tellLocked(controlapi.BuildHistoryEventType_DELETED, r)
 	err := os.Remove(h.path(r.Ref, "record"))
@@ -146,7 +149,7 @@ func (h *history) forgetLocked(r *controlapi.BuildHistoryRecord) error {
 }
 
 // listLocked returns the records, the newest first.
-func (h *history) listLocked() []*controlapi.BuildHistoryRecord {
+func (h *History) listLocked() []*controlapi.BuildHistoryRecord {
 	list := make([]*controlapi.BuildHistoryRecord, 0, len(h.records))
 	for _, r := range h.records {
 		list = append(list, r)
@@ -157,8 +160,8 @@ func (h *history) listLocked() []*controlapi.BuildHistoryRecord {
 	return list
 }
 
-// told returns what a build that ended told; nil if there is none of the name.
-func (h *history) told(ref string) (*controlapi.StatusResponse, error) {
+// Told returns what a build that ended told; nil if there is none of the name.
+func (h *History) Told(ref string) (*controlapi.StatusResponse, error) {
 	h.mu.Lock()
 	r := h.records[ref]
 	h.mu.Unlock()
@@ -174,7 +177,7 @@ func (h *history) told(ref string) (*controlapi.StatusResponse, error) {
 }
 
 // watch returns the records, and a channel of what changes until end is called.
-func (h *history) watch() (list []*controlapi.BuildHistoryRecord, changes chan *controlapi.BuildHistoryEvent, end func()) {
+func (h *History) watch() (list []*controlapi.BuildHistoryRecord, changes chan *controlapi.BuildHistoryEvent, end func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	changes = make(chan *controlapi.BuildHistoryEvent, 64)
@@ -186,8 +189,8 @@ func (h *history) watch() (list []*controlapi.BuildHistoryRecord, changes chan *
 	}
 }
 
-// update changes a record, or forgets it.
-func (h *history) update(r *controlapi.UpdateBuildHistoryRequest) error {
+// Update changes a record, or forgets it.
+func (h *History) Update(r *controlapi.UpdateBuildHistoryRequest) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	was := h.records[r.Ref]
@@ -234,13 +237,13 @@ func statusOf(r *controlapi.BuildHistoryRecord) string {
 	return "error"
 }
 
-// ListenBuildHistory tells of the builds that there are, and of changes.
-func (c *control) ListenBuildHistory(r *controlapi.BuildHistoryRequest, s controlapi.Control_ListenBuildHistoryServer) error {
+// Listen tells a client of the builds that are running, of those that there are, and of changes.
+func (h *History) Listen(r *controlapi.BuildHistoryRequest, running []*controlapi.BuildHistoryRecord, s controlapi.Control_ListenBuildHistoryServer) error {
 	// buildx takes durations of what is under way by our clock.
 	if err := s.SendHeader(metadata.Pairs("buildkit-current-timestamp", time.Now().Format(time.RFC3339Nano))); err != nil {
 		return err
 	}
-	records, changes, end := c.builds.history.watch()
+	records, changes, end := h.watch()
 	defer end()
 	send := func(e *controlapi.BuildHistoryEvent) (sent bool, err error) {
 		if r.Ref != "" && e.Record.Ref != r.Ref || r.ActiveOnly && e.Type != controlapi.BuildHistoryEventType_STARTED {
@@ -253,7 +256,7 @@ func (c *control) ListenBuildHistory(r *controlapi.BuildHistoryRequest, s contro
 	}
 	n := 0
 	events := []*controlapi.BuildHistoryEvent{}
-	for _, record := range c.builds.records() {
+	for _, record := range running {
 		events = append(events, &controlapi.BuildHistoryEvent{Type: controlapi.BuildHistoryEventType_STARTED, Record: record})
 	}
 	for _, record := range records {
@@ -282,8 +285,4 @@ func (c *control) ListenBuildHistory(r *controlapi.BuildHistoryRequest, s contro
 		}
 	}
 	return nil
-}
-
-func (c *control) UpdateBuildHistory(_ context.Context, r *controlapi.UpdateBuildHistoryRequest) (*controlapi.UpdateBuildHistoryResponse, error) {
-	return &controlapi.UpdateBuildHistoryResponse{}, c.builds.history.update(r)
 }

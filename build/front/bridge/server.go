@@ -1,11 +1,10 @@
-package front
+package bridge
 
 import (
 	"context"
 	"sync"
 
 	apitypes "github.com/moby/buildkit/api/types"
-	"github.com/moby/buildkit/client/buildid"
 	"github.com/moby/buildkit/client/llb/sourceresolver"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	gatewaypb "github.com/moby/buildkit/frontend/gateway/pb"
@@ -17,56 +16,48 @@ import (
 	"github.com/tarehq/tare/internal/idgen"
 )
 
-// bridges is the service by which clients act as front ends, each for a build
-// that it began.
-type bridges struct {
+// Server is the service by which clients act as front ends.
+type Server struct {
 	gatewaypb.UnimplementedLLBBridgeServer
-	builds *builds
+	// Find finds what the caller is the front end of.
+	Find func(context.Context) (*Asked, error)
 }
 
-// asked is what the client of a build, as its front end, asked for so far.
-type asked struct {
-	bridge *bridge
-	over   context.Context // with close
-	close  func()
+// Asked is what the client of a build, as its front end, asked for so far.
+type Asked struct {
+	bridge *Bridge
+	over   context.Context // with Close
+	Close  func()
 
 	mu     sync.Mutex
-	refs   map[string]*solution
+	refs   map[string]*Solution
 	done   chan struct{} // closed when there is a result or an error
 	result *gateway.Result
 	err    error
 }
 
-func newAsked(b *bridge) *asked {
+// NewAsked begins to take calls. Close ends those under way.
+func NewAsked(b *Bridge) *Asked {
 	over, cancel := context.WithCancel(context.Background())
-	return &asked{bridge: b, over: over, close: cancel, refs: map[string]*solution{}, done: make(chan struct{})}
+	return &Asked{bridge: b, over: over, Close: cancel, refs: map[string]*Solution{}, done: make(chan struct{})}
 }
 
 // build is the one that a call belongs to. The call ends with it.
-func (s *bridges) build(ctx context.Context) (*asked, context.Context, func(), error) {
-	ref := buildid.FromIncomingContext(ctx)
-	if ref == "" {
-		return nil, nil, nil, fault.New(fault.Invalid, "no buildid found in context")
-	}
-	run, err := s.builds.find(ctx, ref)
+func (s *Server) build(ctx context.Context) (*Asked, context.Context, func(), error) {
+	a, err := s.Find(ctx)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	select {
-	case <-run.ready:
-	case <-ctx.Done():
-		return nil, nil, nil, context.Cause(ctx)
-	}
-	if run.asks == nil || run.asks.over.Err() != nil {
-		return nil, nil, nil, fault.New(fault.NotFound, "no such job %s", ref)
+	if a.over.Err() != nil {
+		return nil, nil, nil, fault.New(fault.NotFound, "the build has ended")
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(run.asks.over, cancel)
-	return run.asks, ctx, func() { stop(); cancel() }, nil
+	stop := context.AfterFunc(a.over, cancel)
+	return a, ctx, func() { stop(); cancel() }, nil
 }
 
 // with carries a call out for the build that it belongs to.
-func with[R any](s *bridges, ctx context.Context, do func(context.Context, *asked) (R, error)) (result R, err error) {
+func with[R any](s *Server, ctx context.Context, do func(context.Context, *Asked) (R, error)) (result R, err error) {
 	a, ctx, end, err := s.build(ctx)
 	if err != nil {
 		return result, err
@@ -75,9 +66,19 @@ func with[R any](s *bridges, ctx context.Context, do func(context.Context, *aske
 	return do(ctx, a)
 }
 
+// Result waits for what the front end returns.
+func (a *Asked) Result(ctx context.Context) (*gateway.Result, error) {
+	select {
+	case <-a.done:
+		return a.result, a.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
 // keep gives a result a name on the wire.
-func (a *asked) keep(r gateway.Reference) *gatewaypb.Ref {
-	s, ok := r.(*solution)
+func (a *Asked) keep(r gateway.Reference) *gatewaypb.Ref {
+	s, ok := r.(*Solution)
 	if !ok || s == nil {
 		return &gatewaypb.Ref{}
 	}
@@ -89,7 +90,7 @@ func (a *asked) keep(r gateway.Reference) *gatewaypb.Ref {
 }
 
 // ref finds what was kept; nil for a result without anything.
-func (a *asked) ref(id string) (*solution, error) {
+func (a *Asked) ref(id string) (*Solution, error) {
 	if id == "" {
 		return nil, nil
 	}
@@ -103,7 +104,7 @@ func (a *asked) ref(id string) (*solution, error) {
 }
 
 // files is what is read of a result.
-func (a *asked) files(id string) (*solution, error) {
+func (a *Asked) files(id string) (*Solution, error) {
 	s, err := a.ref(id)
 	if err == nil && s == nil {
 		err = fault.New(fault.NotFound, "empty ref: %s", id)
@@ -111,16 +112,16 @@ func (a *asked) files(id string) (*solution, error) {
 	return s, err
 }
 
-func (s *bridges) Ping(ctx context.Context, _ *gatewaypb.PingRequest) (*gatewaypb.PongResponse, error) {
-	return with(s, ctx, func(_ context.Context, a *asked) (*gatewaypb.PongResponse, error) {
-		w := a.bridge.worker
+func (s *Server) Ping(ctx context.Context, _ *gatewaypb.PingRequest) (*gatewaypb.PongResponse, error) {
+	return with(s, ctx, func(_ context.Context, a *Asked) (*gatewaypb.PongResponse, error) {
+		w := a.bridge.Worker
 		return &gatewaypb.PongResponse{FrontendAPICaps: frontCaps(), LLBCaps: llbCaps(),
 			Workers: []*apitypes.WorkerRecord{{ID: w.ID, Labels: w.Labels, Platforms: pb.PlatformsFromSpec(w.Platforms)}}}, nil
 	})
 }
 
-func (s *bridges) Solve(ctx context.Context, r *gatewaypb.SolveRequest) (*gatewaypb.SolveResponse, error) {
-	return with(s, ctx, func(ctx context.Context, a *asked) (*gatewaypb.SolveResponse, error) {
+func (s *Server) Solve(ctx context.Context, r *gatewaypb.SolveRequest) (*gatewaypb.SolveResponse, error) {
+	return with(s, ctx, func(ctx context.Context, a *Asked) (*gatewaypb.SolveResponse, error) {
 		result, err := a.bridge.Solve(ctx, gateway.SolveRequest{Evaluate: r.Evaluate, Definition: r.Definition, Frontend: r.Frontend, FrontendOpt: r.FrontendOpt, FrontendInputs: r.FrontendInputs})
 		if err != nil {
 			return nil, err
@@ -130,7 +131,7 @@ func (s *bridges) Solve(ctx context.Context, r *gatewaypb.SolveRequest) (*gatewa
 }
 
 // wire puts a result into the shape that the client knows.
-func (a *asked) wire(r *gatewaypb.SolveRequest, result *gateway.Result) *gatewaypb.SolveResponse {
+func (a *Asked) wire(r *gatewaypb.SolveRequest, result *gateway.Result) *gatewaypb.SolveResponse {
 	out := &gatewaypb.Result{Metadata: result.Metadata}
 	first := ""
 	switch {
@@ -168,8 +169,8 @@ func platformOf(p *pb.Platform) *sourceresolver.ResolveImageOpt {
 	return o
 }
 
-func (s *bridges) ResolveImageConfig(ctx context.Context, r *gatewaypb.ResolveImageConfigRequest) (*gatewaypb.ResolveImageConfigResponse, error) {
-	return with(s, ctx, func(ctx context.Context, a *asked) (*gatewaypb.ResolveImageConfigResponse, error) {
+func (s *Server) ResolveImageConfig(ctx context.Context, r *gatewaypb.ResolveImageConfigRequest) (*gatewaypb.ResolveImageConfigResponse, error) {
+	return with(s, ctx, func(ctx context.Context, a *Asked) (*gatewaypb.ResolveImageConfigResponse, error) {
 		o := platformOf(r.Platform)
 		o.ResolveMode = r.ResolveMode
 		ref, d, config, err := a.bridge.ResolveImageConfig(ctx, r.Ref, sourceresolver.Opt{LogName: r.LogName, ImageOpt: o})
@@ -180,8 +181,8 @@ func (s *bridges) ResolveImageConfig(ctx context.Context, r *gatewaypb.ResolveIm
 	})
 }
 
-func (s *bridges) ResolveSourceMeta(ctx context.Context, r *gatewaypb.ResolveSourceMetaRequest) (*gatewaypb.ResolveSourceMetaResponse, error) {
-	return with(s, ctx, func(ctx context.Context, a *asked) (*gatewaypb.ResolveSourceMetaResponse, error) {
+func (s *Server) ResolveSourceMeta(ctx context.Context, r *gatewaypb.ResolveSourceMetaRequest) (*gatewaypb.ResolveSourceMetaResponse, error) {
+	return with(s, ctx, func(ctx context.Context, a *Asked) (*gatewaypb.ResolveSourceMetaResponse, error) {
 		if r.Source == nil {
 			return nil, fault.New(fault.Invalid, "source is required")
 		}
@@ -199,8 +200,8 @@ func (s *bridges) ResolveSourceMeta(ctx context.Context, r *gatewaypb.ResolveSou
 	})
 }
 
-func (s *bridges) ReadFile(ctx context.Context, r *gatewaypb.ReadFileRequest) (*gatewaypb.ReadFileResponse, error) {
-	return with(s, ctx, func(ctx context.Context, a *asked) (*gatewaypb.ReadFileResponse, error) {
+func (s *Server) ReadFile(ctx context.Context, r *gatewaypb.ReadFileRequest) (*gatewaypb.ReadFileResponse, error) {
+	return with(s, ctx, func(ctx context.Context, a *Asked) (*gatewaypb.ReadFileResponse, error) {
 		f, err := a.files(r.Ref)
 		if err != nil {
 			return nil, err
@@ -214,8 +215,8 @@ func (s *bridges) ReadFile(ctx context.Context, r *gatewaypb.ReadFileRequest) (*
 	})
 }
 
-func (s *bridges) ReadDir(ctx context.Context, r *gatewaypb.ReadDirRequest) (*gatewaypb.ReadDirResponse, error) {
-	return with(s, ctx, func(ctx context.Context, a *asked) (*gatewaypb.ReadDirResponse, error) {
+func (s *Server) ReadDir(ctx context.Context, r *gatewaypb.ReadDirRequest) (*gatewaypb.ReadDirResponse, error) {
+	return with(s, ctx, func(ctx context.Context, a *Asked) (*gatewaypb.ReadDirResponse, error) {
 		f, err := a.files(r.Ref)
 		if err != nil {
 			return nil, err
@@ -225,8 +226,8 @@ func (s *bridges) ReadDir(ctx context.Context, r *gatewaypb.ReadDirRequest) (*ga
 	})
 }
 
-func (s *bridges) StatFile(ctx context.Context, r *gatewaypb.StatFileRequest) (*gatewaypb.StatFileResponse, error) {
-	return with(s, ctx, func(ctx context.Context, a *asked) (*gatewaypb.StatFileResponse, error) {
+func (s *Server) StatFile(ctx context.Context, r *gatewaypb.StatFileRequest) (*gatewaypb.StatFileResponse, error) {
+	return with(s, ctx, func(ctx context.Context, a *Asked) (*gatewaypb.StatFileResponse, error) {
 		f, err := a.files(r.Ref)
 		if err != nil {
 			return nil, err
@@ -236,8 +237,8 @@ func (s *bridges) StatFile(ctx context.Context, r *gatewaypb.StatFileRequest) (*
 	})
 }
 
-func (s *bridges) Evaluate(ctx context.Context, r *gatewaypb.EvaluateRequest) (*gatewaypb.EvaluateResponse, error) {
-	return with(s, ctx, func(ctx context.Context, a *asked) (*gatewaypb.EvaluateResponse, error) {
+func (s *Server) Evaluate(ctx context.Context, r *gatewaypb.EvaluateRequest) (*gatewaypb.EvaluateResponse, error) {
+	return with(s, ctx, func(ctx context.Context, a *Asked) (*gatewaypb.EvaluateResponse, error) {
 		f, err := a.ref(r.Ref)
 		if err == nil && f != nil {
 			err = f.Evaluate(ctx)
@@ -246,22 +247,22 @@ func (s *bridges) Evaluate(ctx context.Context, r *gatewaypb.EvaluateRequest) (*
 	})
 }
 
-func (s *bridges) Inputs(ctx context.Context, _ *gatewaypb.InputsRequest) (*gatewaypb.InputsResponse, error) {
-	return with(s, ctx, func(_ context.Context, a *asked) (*gatewaypb.InputsResponse, error) {
-		return &gatewaypb.InputsResponse{Definitions: a.bridge.inputs}, nil
+func (s *Server) Inputs(ctx context.Context, _ *gatewaypb.InputsRequest) (*gatewaypb.InputsResponse, error) {
+	return with(s, ctx, func(_ context.Context, a *Asked) (*gatewaypb.InputsResponse, error) {
+		return &gatewaypb.InputsResponse{Definitions: a.bridge.Defs}, nil
 	})
 }
 
-func (s *bridges) Warn(ctx context.Context, r *gatewaypb.WarnRequest) (*gatewaypb.WarnResponse, error) {
-	return with(s, ctx, func(_ context.Context, a *asked) (*gatewaypb.WarnResponse, error) {
-		a.bridge.tells.warn(wireWarning(r))
+func (s *Server) Warn(ctx context.Context, r *gatewaypb.WarnRequest) (*gatewaypb.WarnResponse, error) {
+	return with(s, ctx, func(_ context.Context, a *Asked) (*gatewaypb.WarnResponse, error) {
+		a.bridge.Tells.Remark(wireWarning(r))
 		return &gatewaypb.WarnResponse{}, nil
 	})
 }
 
 // Return takes what the client made, or why it made nothing.
-func (s *bridges) Return(ctx context.Context, r *gatewaypb.ReturnRequest) (*gatewaypb.ReturnResponse, error) {
-	return with(s, ctx, func(_ context.Context, a *asked) (*gatewaypb.ReturnResponse, error) {
+func (s *Server) Return(ctx context.Context, r *gatewaypb.ReturnRequest) (*gatewaypb.ReturnResponse, error) {
+	return with(s, ctx, func(_ context.Context, a *Asked) (*gatewaypb.ReturnResponse, error) {
 		result, err := a.read(r)
 		if err != nil && r.Error == nil {
 			return nil, err
@@ -279,7 +280,7 @@ func (s *bridges) Return(ctx context.Context, r *gatewaypb.ReturnRequest) (*gate
 	})
 }
 
-func (a *asked) read(r *gatewaypb.ReturnRequest) (*gateway.Result, error) {
+func (a *Asked) read(r *gatewaypb.ReturnRequest) (*gateway.Result, error) {
 	if e := r.Error; e != nil {
 		return nil, grpcerrors.FromGRPC(status.ErrorProto(e))
 	}

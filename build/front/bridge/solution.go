@@ -1,4 +1,4 @@
-package front
+package bridge
 
 import (
 	"context"
@@ -20,10 +20,10 @@ import (
 	"github.com/tarehq/tare/internal/openat"
 )
 
-// solution is a result that is solved when somebody looks at it. It is a
+// Solution is a result that is solved when somebody looks at it. It is a
 // gateway.Reference.
-type solution struct {
-	bridge     *bridge
+type Solution struct {
+	bridge     *Bridge
 	definition *pb.Definition
 
 	once   sync.Mutex
@@ -33,23 +33,25 @@ type solution struct {
 // maxFile bounds a file that a front end reads, in bytes.
 const maxFile = 64 << 20
 
-func (r *solution) solved(ctx context.Context) (*build.Result, error) {
+// Solved is the result, which is made at the first call.
+func (r *Solution) Solved(ctx context.Context) (*build.Result, error) {
 	r.once.Lock()
 	defer r.once.Unlock()
 	if r.result != nil {
 		return r.result, nil
 	}
 	var err error
-	r.result, err = r.bridge.job.Solve(ctx, r.definition)
+	r.result, err = r.bridge.Job.Solve(ctx, r.definition)
 	return r.result, located(err, r.definition)
 }
 
-func (r *solution) Evaluate(ctx context.Context) error {
-	_, err := r.solved(ctx)
+// Evaluate has the result made.
+func (r *Solution) Evaluate(ctx context.Context) error {
+	_, err := r.Solved(ctx)
 	return err
 }
 
-func (r *solution) ToState() (llb.State, error) {
+func (r *Solution) ToState() (llb.State, error) {
 	op, err := llb.NewDefinitionOp(r.definition)
 	if err != nil {
 		return llb.State{}, err
@@ -58,8 +60,8 @@ func (r *solution) ToState() (llb.State, error) {
 }
 
 // within opens a path of the result as a place (O_PATH), inside its root.
-func (r *solution) within(ctx context.Context, name string, flags uint64) (*os.File, error) {
-	result, err := r.solved(ctx)
+func (r *Solution) within(ctx context.Context, name string, flags uint64) (*os.File, error) {
+	result, err := r.Solved(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +81,7 @@ func (r *solution) within(ctx context.Context, name string, flags uint64) (*os.F
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-func (r *solution) ReadFile(ctx context.Context, req gateway.ReadRequest) ([]byte, error) {
+func (r *Solution) ReadFile(ctx context.Context, req gateway.ReadRequest) ([]byte, error) {
 	f, err := r.within(ctx, req.Filename, unix.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
 		return nil, err
@@ -100,7 +102,7 @@ func (r *solution) ReadFile(ctx context.Context, req gateway.ReadRequest) ([]byt
 	return io.ReadAll(io.LimitReader(in, maxFile))
 }
 
-func (r *solution) StatFile(ctx context.Context, req gateway.StatRequest) (*fstypes.Stat, error) {
+func (r *Solution) StatFile(ctx context.Context, req gateway.StatRequest) (*fstypes.Stat, error) {
 	f, err := r.within(ctx, req.Path, unix.O_PATH)
 	if err != nil {
 		return nil, err
@@ -109,7 +111,7 @@ func (r *solution) StatFile(ctx context.Context, req gateway.StatRequest) (*fsty
 	return stat(f, path.Base(req.Path))
 }
 
-func (r *solution) ReadDir(ctx context.Context, req gateway.ReadDirRequest) ([]*fstypes.Stat, error) {
+func (r *Solution) ReadDir(ctx context.Context, req gateway.ReadDirRequest) ([]*fstypes.Stat, error) {
 	dir, err := r.within(ctx, req.Path, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return nil, err
