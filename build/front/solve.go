@@ -40,7 +40,7 @@ func (c *control) Solve(ctx context.Context, r *controlapi.SolveRequest) (resp *
 		return nil, err
 	}
 	defer func() { c.builds.end(r, run, resp.GetExporterResponse(), err) }()
-	job := c.solver.Job(&client.Session{Caller: caller}, run.tells, build.JobOptions{Epoch: epoch,
+	job := c.solver.Job(&client.Session{Caller: caller, ID: r.Session, Find: c.caller}, run.tells, build.JobOptions{Epoch: epoch,
 		Network: slices.Contains(r.Entitlements, "network.host"), Insecure: slices.Contains(r.Entitlements, "security.insecure")})
 	defer job.Close()
 	b := &bridge.Bridge{Job: job, Session: r.Session, Opts: r.FrontendAttrs, Defs: r.FrontendInputs, Worker: c.worker, Tells: run.tells}
