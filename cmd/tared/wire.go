@@ -78,6 +78,7 @@ type wired struct {
 	defaults   *container.Defaults
 	transfers  *image.Transfers
 	registries *remote.Client
+	agree      *authorizers
 	events     *event.Log
 	steps      closers
 
@@ -130,6 +131,10 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 
 	plugins := plugin.New(o.pluginDirs())
 	steps.pushPlain("the connections to plugins", func() error { plugins.Close(); return nil })
+	agree := &authorizers{plugins: plugins}
+	if err := agree.use(ctx, o.AuthzPlugins); err != nil {
+		return nil, err
+	}
 	names := resolver.Open(ctx, func() (string, error) { return findProgram("tare-dns") }, o.ExecRoot, log)
 	steps.pushPlain("the resolver", names.Close)
 	netConfig := networkConfig(o, id, eventLog, plugins)
@@ -187,11 +192,11 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	}
 	steps.push(builder.Close)
 
-	w = &wired{id: id, containers: containers, defaults: defaults, transfers: transfers, registries: registries, events: eventLog, steps: steps,
+	w = &wired{id: id, containers: containers, defaults: defaults, transfers: transfers, registries: registries, agree: agree, events: eventLog, steps: steps,
 		initProgram: initProgram, driver: layers.Driver(), driverStatus: layers.DriverStatus()}
 	w.setFacts(o)
 	config := server.Config{
-		Containers: containers, Logs: containers.Logbook(), Execs: containers.Execs(), Files: containers.Files(), Stats: containers.Stats(), Processes: containers.Processes(), Pruning: containers.Pruning(), Images: images, Transfers: transfers, Registries: image.NewRegistries(registries), Networks: networks, Firewall: networks, Places: containers.Places(), Builder: builder, Volumes: volumes, VolumeCopies: volumes, VolumeTransfers: volume.NewTransfers(volumes, registries), Events: eventLog, Daemon: func() server.Daemon { return *w.facts.Load() }, Log: log,
+		Containers: containers, Logs: containers.Logbook(), Execs: containers.Execs(), Files: containers.Files(), Stats: containers.Stats(), Processes: containers.Processes(), Pruning: containers.Pruning(), Images: images, Transfers: transfers, Registries: image.NewRegistries(registries), Networks: networks, Firewall: networks, Places: containers.Places(), Builder: builder, Authorizers: agree, Volumes: volumes, VolumeCopies: volumes, VolumeTransfers: volume.NewTransfers(volumes, registries), Events: eventLog, Daemon: func() server.Daemon { return *w.facts.Load() }, Log: log,
 	}
 	if o.MetricsAddr == "" {
 		w.handler = server.New(config)
