@@ -9,6 +9,7 @@ import (
 
 	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/test/daemon"
+	"github.com/tarehq/tare/test/registry"
 	"github.com/tarehq/tare/test/served"
 	"github.com/tarehq/tare/test/sid"
 )
@@ -22,9 +23,11 @@ func TestBuildx(t *testing.T) {
 	dir := t.TempDir()
 	served.Repository(t, dir+"/git/project.git")
 	server := "http://" + net.JoinHostPort("127.0.0.1", served.Serve(t, dir))
+	hub := registry.Start(t, registry.Options{})
 	daemon.Scripts(t, "buildx", func(env *testscript.Env) error {
 		env.Setenv("SERVER", server)
 		env.Setenv("SERVED", dir)
+		env.Setenv("REGISTRY", hub.Host)
 		return nil
 	})
 }
