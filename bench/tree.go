@@ -18,7 +18,7 @@ const enterTree = `
 mount --bind "$0" "$0" && cd "$0" && mkdir -p .old ".$1"
 for d in proc sys dev; do mount --rbind /$d $d; done
 mount -t tmpfs tmpfs run && mount -t tmpfs tmpfs tmp && mkdir -p ".$1" && mount --rbind "$1" ".$1"
-pivot_root . .old && umount -l /.old && ip link set lo up && echo up && exec sleep infinity`
+ip link set lo up && pivot_root . .old && echo up && exec sleep infinity`
 
 // world is the command that makes an engine's namespaces, says so and waits.
 func (e *engine) world() *exec.Cmd {
