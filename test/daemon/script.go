@@ -1,8 +1,8 @@
 package daemon
 
 import (
-	"fmt"
 	"errors"
+	"fmt"
 	"os/exec"
 	"strings"
 	"syscall"
