@@ -85,15 +85,14 @@ func run(args []string) int {
 	case *showVersion:
 		fmt.Println("tarerun version " + version + "\ncommit: " + gitCommit + "\nspec: " + specVersion)
 		return 0
-	case *manager != "cgroupfs":
-		err = fault.New(fault.NotImplemented, "--cgroup-manager %s is not supported yet", *manager)
-	case g.systemd:
-		err = fault.New(fault.NotImplemented, "--systemd-cgroup is not supported yet")
+	case *manager != "" && *manager != "cgroupfs" && *manager != "systemd":
+		err = fault.New(fault.Invalid, "--cgroup-manager %q is not known; use cgroupfs or systemd", *manager)
 	case *rootless != "auto" && *rootless != "false":
 		err = fault.New(fault.NotImplemented, "--rootless is not supported yet")
 	case g.logFormat != "text" && g.logFormat != "json":
 		err = fault.New(fault.Invalid, "--log-format %q is not known; use text or json", g.logFormat)
 	default:
+		g.systemd = g.systemd || *manager == "systemd"
 		err = dispatch(g, flags.Args())
 	}
 	var code exitCode
