@@ -20,6 +20,13 @@ func ReadSpec(bundle string) (*specs.Spec, error) { return ReadConfig(bundle, ""
 
 // ReadConfig reads the configuration of a bundle from a file of another name.
 func ReadConfig(bundle, config string) (*specs.Spec, error) {
+	s, _, err := ReadBundle(bundle, config)
+	return s, err
+}
+
+// ReadBundle gives the configuration of a bundle and the text that it was read
+// from, which is not to be changed.
+func ReadBundle(bundle, config string) (*specs.Spec, []byte, error) {
 	if config == "" {
 		config = "config.json"
 	}
@@ -30,15 +37,15 @@ func ReadConfig(bundle, config string) (*specs.Spec, error) {
 	b, err := os.ReadFile(name)
 	if err != nil {
 		if os.IsNotExist(err) {
-			return nil, fault.New(fault.Invalid, "the bundle %s has no %s", bundle, config)
+			return nil, nil, fault.New(fault.Invalid, "the bundle %s has no %s", bundle, config)
 		}
-		return nil, fault.New(fault.Invalid, "read the bundle's configuration: %w", err)
+		return nil, nil, fault.New(fault.Invalid, "read the bundle's configuration: %w", err)
 	}
 	s := new(specs.Spec)
 	if err := decodeSpec(b, s); err != nil {
-		return nil, fault.New(fault.Invalid, "%s is not valid: %w", name, err)
+		return nil, nil, fault.New(fault.Invalid, "%s is not valid: %w", name, err)
 	}
-	return s, nil
+	return s, b, nil
 }
 
 // create is Create.
@@ -48,7 +55,7 @@ func create(ctx context.Context, o Options) (c *Container, err error) {
 	}
 	spec := o.Spec
 	if spec == nil {
-		if spec, err = ReadConfig(o.Bundle, o.Config); err != nil {
+		if spec, o.Text, err = ReadBundle(o.Bundle, o.Config); err != nil {
 			return nil, err
 		}
 	}
@@ -92,7 +99,10 @@ func create(ctx context.Context, o Options) (c *Container, err error) {
 		}
 	}
 	if o.StateDir != "" {
-		if err = c.saveState(); err != nil {
+		if err = c.saveConfig(o.Text); err == nil {
+			err = c.saveState()
+		}
+		if err != nil {
 			return c, err
 		}
 	}
