@@ -405,6 +405,28 @@ func (f fakeNetworks) Limit(_ context.Context, container string, endpoints map[s
 	return f.err
 }
 
+type fakeCheckpoints struct{ *fakeContainers }
+
+func (f fakeCheckpoints) Create(_ context.Context, nameOrID string, o container.CheckpointOptions) error {
+	f.call = fmt.Sprintf("checkpoint %s %+v", nameOrID, o)
+	return f.err
+}
+
+func (f fakeCheckpoints) List(nameOrID, dir string) ([]string, error) {
+	f.call = fmt.Sprintf("checkpoints %s %s", nameOrID, dir)
+	return []string{"a", "b"}, f.err
+}
+
+func (f fakeCheckpoints) Remove(_ context.Context, nameOrID, dir, name string) error {
+	f.call = fmt.Sprintf("remove %s of %s %s", name, nameOrID, dir)
+	return f.err
+}
+
+func (f fakeCheckpoints) Start(_ context.Context, nameOrID, dir, name string) error {
+	f.call = fmt.Sprintf("start %s from %s of %s", nameOrID, name, dir)
+	return f.err
+}
+
 // rig is a server over fakes, listening on a unix socket.
 type rig struct {
 	*testing.T
@@ -443,7 +465,7 @@ func newRig(t *testing.T) *rig {
 
 func (r *rig) handler() *Server {
 	return New(Config{
-		Containers: &r.containers, Logs: fakeLogs{&r.containers}, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Stats: fakeStats{&r.containers}, Processes: fakeStats{&r.containers}, Pruning: fakeStats{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{&r.containers}, Places: fakeNetworks{&r.containers}, Volumes: r.openVolumes(), Builder: &r.builder, Events: &r.events,
+		Containers: &r.containers, Logs: fakeLogs{&r.containers}, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Stats: fakeStats{&r.containers}, Processes: fakeStats{&r.containers}, Pruning: fakeStats{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{&r.containers}, Places: fakeNetworks{&r.containers}, Checkpoints: fakeCheckpoints{&r.containers}, Volumes: r.openVolumes(), Builder: &r.builder, Events: &r.events,
 		Daemon: func() Daemon { return r.daemon },
 		Log:    slog.New(slog.DiscardHandler),
 	})
