@@ -137,6 +137,12 @@ func (c *Checkpoints) write(ctx context.Context, r Record, keeper *supervise.Kee
 		}
 	}
 	err = keeper.Checkpoint(ctx, supervise.Checkpoint{CRIU: criu, Dir: dir, Exit: exit, Notes: map[string][]byte{placeFile: note}})
+	if exit && errors.Is(err, fault.Unavailable) { // the end of the container was quicker than the answer
+		<-ended
+		if _, e := os.Stat(dir); e == nil {
+			err = nil
+		}
+	}
 	if err != nil {
 		if exit {
 			return errors.Join(err, rest(stopped))

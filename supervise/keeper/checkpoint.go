@@ -40,6 +40,8 @@ func (k *keeper) checkpoint(c supervise.Checkpoint) (err error) {
 	if len(k.frost.wants) > 0 {
 		return fault.New(fault.Conflict, "the container cannot be checkpointed while files are copied, or it is committed: try again")
 	}
+	k.dumping.Lock()
+	defer k.dumping.Unlock()
 	k.stir()
 	defer k.calm()
 	defer k.reaper.spawn()() // CRIU is a child
