@@ -14,6 +14,9 @@ import (
 // holder keeps 200 MB of memory: dd has read as much and cannot write it.
 const holder = `mkfifo $0; exec 9<>$0; rm $0; exec dd if=/dev/urandom bs=209715200 count=2 iflag=fullblock >&9 2>/dev/null`
 
+// alone closes what a process of the host may have inherited from elsewhere.
+const alone = `for f in /proc/self/fd/*; do f=${f##*/}; [ $f -le 2 ] || eval "exec $f>&-"; done; `
+
 // held is when it has all of it, in MB.
 const held = 200
 
@@ -148,7 +151,7 @@ func (b *lone) begin() (int, error) {
 	if err := os.MkdirAll(b.dir, 0o700); err != nil {
 		return 0, err
 	}
-	b.cmd = exec.Command("busybox", "sh", "-c", holder, b.dir+"-pipe")
+	b.cmd = exec.Command("busybox", "sh", "-c", alone+holder, b.dir+"-pipe")
 	b.cmd.Dir = "/"
 	b.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := b.cmd.Start(); err != nil {

@@ -24,12 +24,21 @@ import (
 
 // keyVersion is part of every key, and raised when an operation comes to
 // something else than before.
-const keyVersion = "3"
+const keyVersion = "4"
 
-// key says what makes a vertex equal to another: what it does, by its definition
-// without what does not change the result, and what it does it to. Of files that
-// it copies or mounts that is their content, of trees that it works on the chain.
-func (j *Job) key(ctx context.Context, v *vertex, inputs []*output) (digest.Digest, error) {
+// keys are what makes a vertex equal to another: what it does, by its definition
+// without what does not change the result, and what it does it to. By the exact one,
+// files that it only reads count by their content, and trees that it works on by
+// their chain. The quick one has the chain of all that is made of layers, so that no
+// file need be here; it is "" where it would be the exact one.
+type keys struct {
+	quick digest.Digest
+	exact digest.Digest // "" if not known
+}
+
+// keys makes the quick key and, unless files must be read for it that may have to
+// be fetched, the exact one. With read the files are here.
+func (j *Job) keys(ctx context.Context, v *vertex, inputs []*output, reads map[int][]selector, read bool) (k keys, err error) {
 	op := proto.CloneOf(v.op)
 	for _, in := range op.Inputs {
 		in.Digest = "" // by what they came to
@@ -40,25 +49,39 @@ func (j *Job) key(ctx context.Context, v *vertex, inputs []*output) (digest.Dige
 	}
 	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(op)
 	if err != nil {
-		return "", err
+		return k, err
 	}
-	h := sha256.New()
-	fmt.Fprintf(h, "%s %d %d\n", keyVersion, j.options.Epoch.Unix(), len(data))
-	h.Write(data)
-	contents := contentInputs(op)
+	quick, exact, same := sha256.New(), sha256.New(), true
+	all := io.MultiWriter(quick, exact)
+	fmt.Fprintf(all, "%s %d %d\n", keyVersion, j.options.Epoch.Unix(), len(data))
+	all.Write(data)
 	for i, o := range inputs {
-		selectors, byContent := contents[i]
+		selectors, byContent := reads[i]
 		if !byContent && o.dir == "" {
-			fmt.Fprintf(h, "chain %d %s\n", i, o.chain())
+			fmt.Fprintf(all, "chain %d %s\n", i, o.chain())
+			continue
+		}
+		to := all
+		if o.dir == "" {
+			fmt.Fprintf(quick, "chain %d %s\n", i, o.chain())
+			same, to = false, exact
+		}
+		if o.dir == "" && !read {
 			continue
 		}
 		sum, err := j.solver.content(ctx, o, selectors)
 		if err != nil {
-			return "", err
+			return k, err
 		}
-		fmt.Fprintf(h, "content %d %s\n", i, sum)
+		fmt.Fprintf(to, "content %d %s\n", i, sum)
 	}
-	return digest.NewDigest(digest.SHA256, h), nil
+	if !same {
+		k.quick = digest.NewDigest(digest.SHA256, quick)
+	}
+	if same || read {
+		k.exact = digest.NewDigest(digest.SHA256, exact)
+	}
+	return k, nil
 }
 
 // selector is a part of a tree.
@@ -116,7 +139,10 @@ func (s *Solver) content(ctx context.Context, o *output, selectors []selector) (
 		return "", err
 	}
 	defer t.Close()
-	h := sha256.New()
+	h := &hasher{Hash: sha256.New()}
+	if strings.HasPrefix(o.dir, s.sources.dir+"/") {
+		h.sums = s.sums
+	}
 	for _, sel := range selectors {
 		// Patterns are part of the definition; what they leave out makes the key
 		// narrower than need be, and not wrong.
@@ -155,7 +181,7 @@ func (o *output) title() string {
 }
 
 // hashTree hashes a file, or a directory with what is in it.
-func hashTree(ctx context.Context, h hash.Hash, t *tree, name string, follow bool) error {
+func hashTree(ctx context.Context, h *hasher, t *tree, name string, follow bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -167,7 +193,7 @@ func hashTree(ctx context.Context, h hash.Hash, t *tree, name string, follow boo
 	return hashEntry(ctx, h, f, path.Base(name))
 }
 
-func hashEntry(ctx context.Context, h hash.Hash, f *os.File, shown string) error {
+func hashEntry(ctx context.Context, h *hasher, f *os.File, shown string) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return &fs.PathError{Op: "stat", Path: shown, Err: err}
@@ -179,7 +205,7 @@ func hashEntry(ctx context.Context, h hash.Hash, f *os.File, shown string) error
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
 		fmt.Fprintf(h, " file %d\n", st.Size)
-		return hashFile(h, f)
+		return h.file(f, &st)
 	case unix.S_IFLNK:
 		buf := make([]byte, unix.PathMax)
 		n, err := unix.Readlinkat(int(f.Fd()), "", buf)
@@ -222,17 +248,7 @@ func hashAttributes(h hash.Hash, f *os.File) error {
 
 func fdPath(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }
 
-func hashFile(h hash.Hash, f *os.File) error {
-	r, err := os.Open(fdPath(f)) // a regular file: nobody waits at its other end
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	_, err = io.Copy(h, r)
-	return err
-}
-
-func hashDirectory(ctx context.Context, h hash.Hash, f *os.File) error {
+func hashDirectory(ctx context.Context, h *hasher, f *os.File) error {
 	names, err := readNames(f)
 	if err != nil {
 		return err

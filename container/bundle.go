@@ -146,6 +146,7 @@ func (b *bundle) config(tty bool, log supervise.Log) supervise.Config {
 		Relays:    relays(b.net.sandbox),
 		Mounts:    b.trees,
 	}
+	c.Runtime.Systemd = s.cfg.Systemd
 	if b.ipc != nil {
 		c.Shm = b.ipc.shm
 	}

@@ -200,7 +200,7 @@ func (s *Service) specInput(r *Record, root snapshot.Mount, who string) (spec.In
 		return spec.Input{}, err
 	}
 	in := spec.Input{ID: r.ID, Config: r.Config, HostConfig: r.HostConfig, Path: r.Path, Args: r.Args,
-		User: user, CgroupParent: s.cfg.CgroupParent, Files: s.host.files}
+		User: user, CgroupParent: s.cfg.CgroupParent, Systemd: s.cfg.Systemd, Files: s.host.files}
 	settings := s.cfg.Defaults.get()
 	in.NoNewPrivileges, in.Seccomp, in.OOMAdjusted = settings.NoNewPrivileges, settings.Seccomp, settings.OOMAdjusted
 	if len(r.Links) > 0 && s.cfg.LinkEnv {

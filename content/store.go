@@ -4,6 +4,7 @@
 //	oci-layout               {"imageLayoutVersion":"1.0.0"}
 //	format.json              {"version":1}; see format.go
 //	index.json               one descriptor per name; see index.go
+//	index.soon.json          the same, while index.json is behind; see soon.go
 //	blobs/sha256/<hex>       complete and verified; never changed
 //	ingest/                  blobs being written; emptied by Open
 //	partial/<algorithm>-<hex>-<size> what was fetched of blobs for images that are not whole; see partial.go
@@ -37,11 +38,12 @@ import (
 
 // Store is one layout on disk, used by one process at a time.
 type Store struct {
-	root  string
-	lock  *os.File // the root, which no registry may use meanwhile
-	index atomic.Pointer[Index]
-	names sync.Mutex // serialises changes of the index, disk included
-	nodes sync.Map   // reading -> *Node; blobs never change
+	root    string
+	lock    *os.File // the root, which no registry may use meanwhile
+	index   atomic.Pointer[Index]
+	names   sync.Mutex // serialises changes of the index, disk included
+	pending pending    // under names
+	nodes   sync.Map   // reading -> *Node; blobs never change
 
 	fetching claims // of each Partial that is open
 
@@ -49,6 +51,7 @@ type Store struct {
 	written  atomic.Uint64 // writings so far
 
 	forgotten sync.Map // digest.Digest -> string, the path: blobs that count as missing, and go with the last hold
+	remaker   Remaker  // nil if there is none
 
 	gate    sync.Mutex // held for a whole collection
 	holds   int
@@ -96,7 +99,7 @@ func Open(root string) (_ *Store, err error) {
 	if err := os.RemoveAll(s.path("ingest")); err != nil {
 		return nil, err
 	}
-	for _, name := range []string{ocispec.ImageIndexFile, ocispec.ImageLayoutFile, formatFile} {
+	for _, name := range []string{ocispec.ImageIndexFile, soonFile, ocispec.ImageLayoutFile, formatFile} {
 		if err := atomicfile.Clean(s.path(name)); err != nil {
 			return nil, err
 		}
@@ -226,7 +229,13 @@ func (s *Store) stat(d digest.Digest) (int64, error) {
 		return 0, &fs.PathError{Op: "stat", Path: path, Err: fs.ErrNotExist}
 	}
 	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
+	err = unix.Stat(path, &st)
+	if err == unix.ENOENT && s.remaker != nil {
+		if size, ok := s.remaker.Size(d); ok {
+			return size, nil
+		}
+	}
+	if err != nil {
 		return 0, &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
 	return st.Size, nil
@@ -240,7 +249,7 @@ func (s *Store) Open(d digest.Digest) (*os.File, int64, error) {
 	}
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, 0, notHere(d)
+		return s.remake(d)
 	}
 	if err != nil {
 		return nil, 0, err

@@ -53,8 +53,8 @@ func readMounts(pid int) ([]mountLine, error) {
 	return list, nil
 }
 
-// within tells whether a path is dir or below it, and what follows.
-func within(name, dir string) (rest string, ok bool) {
+// pathBelow tells whether a path is dir or below it, and what follows.
+func pathBelow(name, dir string) (rest string, ok bool) {
 	if dir == "/" {
 		dir = ""
 	}
@@ -103,7 +103,7 @@ func (c *Container) outerMounts(mounts []mountLine) ([]*rpc.ExtMountMap, error) 
 		case masked[m.point] && m.fstype == "devtmpfs":
 			add(m.point, "/dev/null")
 		case bind != "":
-			rest, _ := within(m.point, bind)
+			rest, _ := pathBelow(m.point, bind)
 			add(m.point, path.Join(binds[bind], rest))
 		case m.fstype == "devtmpfs" && m.root != "/": // a device of the host
 			add(m.point, m.point)
@@ -129,7 +129,7 @@ func ownKind(fstype string) bool {
 func governing(binds map[string]string, point string) string {
 	best := ""
 	for place := range binds {
-		if _, ok := within(point, place); ok && len(place) > len(best) {
+		if _, ok := pathBelow(point, place); ok && len(place) > len(best) {
 			best = place
 		}
 	}
@@ -156,7 +156,7 @@ func resolveIn(root int, name string) string {
 	if err != nil {
 		return path.Clean("/" + name)
 	}
-	if rest, ok := within(found, top); ok {
+	if rest, ok := pathBelow(found, top); ok {
 		return path.Clean("/" + rest)
 	}
 	return path.Clean("/" + name)
@@ -191,7 +191,7 @@ func (c *Container) outerFiles(o *CheckpointOptions, mounts []mountLine) ([]stri
 		if err != nil {
 			continue
 		}
-		id := mountID(info)
+		id := mountOfFile(info)
 		var st unix.Stat_t
 		if id < 0 || inside[id] || unix.Stat(fmt.Sprintf("%s/fd/%d", dir, i), &st) != nil {
 			continue
@@ -201,8 +201,8 @@ func (c *Container) outerFiles(o *CheckpointOptions, mounts []mountLine) ([]stri
 	return list, nil
 }
 
-// mountID reads mnt_id of a file's fdinfo.
-func mountID(info []byte) int {
+// mountOfFile reads mnt_id of a file's fdinfo.
+func mountOfFile(info []byte) int {
 	for line := range bytes.Lines(info) {
 		if v, ok := strings.CutPrefix(string(line), "mnt_id:"); ok {
 			if n, err := strconv.Atoi(strings.TrimSpace(v)); err == nil {
@@ -241,7 +241,7 @@ func (c *Container) outerSources() ([]*rpc.ExtMountMap, error) {
 			return
 		}
 		for _, m := range host {
-			if rest, ok := within(m.point, real); ok && rest != "" {
+			if rest, ok := pathBelow(m.point, real); ok && rest != "" {
 				add(path.Join(name, rest), m.point)
 			}
 		}

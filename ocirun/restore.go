@@ -412,7 +412,7 @@ func (r *restoration) makePlaces(root string) error {
 			}
 		}
 		for j := len(trees) - 1; j >= 0; j-- {
-			rest, ok := within(place, trees[j].place)
+			rest, ok := pathBelow(place, trees[j].place)
 			if !ok {
 				continue
 			}

@@ -38,6 +38,7 @@ type state struct {
 	Config  string `json:"config"` // "": config.json
 	Cgroups string `json:"cgroups"`
 	Created int64  `json:"created"` // Unix time, ns
+	Mounted uint64 `json:"mounted"` // see Container.mounted; may be missing
 }
 
 // ValidID refuses names that are no single, plain path element.
@@ -103,7 +104,11 @@ func (c *Container) saveState() error {
 	}
 	b = append(b, `,"cgroups":`...)
 	b = append(quoteJSON(b, c.path), `,"created":`...)
-	b = append(strconv.AppendInt(b, c.created.UnixNano(), 10), '}')
+	b = strconv.AppendInt(b, c.created.UnixNano(), 10)
+	if c.mounted != 0 {
+		b = strconv.AppendUint(append(b, `,"mounted":`...), c.mounted, 10)
+	}
+	b = append(b, '}')
 	// Renamed into place: a reader sees no half file.
 	name := filepath.Join(c.dir, stateFile)
 	err := os.WriteFile(name+".new", b, 0o600)
@@ -224,9 +229,9 @@ func Load(stateDir, id string) (*Container, error) {
 		return nil, err
 	}
 	c := &Container{id: id, bundle: s.Bundle, config: s.Config, dir: dir, group: group, pid: s.Pid, started: s.Started,
-		created: time.Unix(0, s.Created).UTC(), pidfd: -1, sync: -1}
+		mounted: s.Mounted, created: time.Unix(0, s.Created).UTC(), pidfd: -1, sync: -1}
 	c.know(spec)
-	c.path = s.Cgroups
+	c.path, c.rdtMade = s.Cgroups, true
 	return c, nil
 }
 

@@ -55,7 +55,7 @@ type containerHandlers struct {
 func (h *containerHandlers) routes() []route {
 	return []route{
 		{method: "GET", pattern: "/containers/json", handle: h.list},
-		{method: "POST", pattern: "/containers/create", handle: h.create},
+		{method: "POST", pattern: "/containers/create", handle: h.create, decodes: true},
 		{method: "GET", pattern: "/containers/{id}/json", handle: h.inspect},
 		{method: "POST", pattern: "/containers/{id}/start", handle: h.start},
 		{method: "POST", pattern: "/containers/{id}/stop", handle: h.stop},
@@ -64,7 +64,7 @@ func (h *containerHandlers) routes() []route {
 		{method: "POST", pattern: "/containers/{id}/pause", handle: h.pause},
 		{method: "POST", pattern: "/containers/{id}/unpause", handle: h.unpause},
 		{method: "POST", pattern: "/containers/{id}/rename", handle: h.rename},
-		{method: "POST", pattern: "/containers/{id}/update", handle: h.update},
+		{method: "POST", pattern: "/containers/{id}/update", handle: h.update, decodes: true},
 		{method: "POST", pattern: "/containers/{id}/wait", handle: h.wait},
 		{method: "DELETE", pattern: "/containers/{id...}", handle: h.remove}, // a link's name has a slash
 	}

@@ -198,11 +198,12 @@ func (k *Keeper) hello(ctx context.Context) error {
 func (k *Keeper) setStatus(s Status) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.status.Exit != nil {
-		return // the exit event was faster
-	}
+	exit := k.status.Exit
 	k.status = s
-	if s.Exit != nil {
+	switch {
+	case exit != nil: // its event was faster than the answer that tells of the start
+		k.status.Phase, k.status.Exit = PhaseExited, exit
+	case s.Exit != nil:
 		close(k.exited)
 	}
 }

@@ -135,6 +135,9 @@ type Rootfs struct {
 type Runtime struct {
 	Path string   // an OCI runtime with runc's command line
 	Args []string // global arguments that come before the subcommand
+	// Systemd says that systemd makes the control groups, and config.json names
+	// its unit.
+	Systemd bool `json:",omitempty"`
 }
 
 // Log says where the output goes.

@@ -6,12 +6,12 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	wire "github.com/moby/moby/api/types/build"
 
 	"github.com/tarehq/tare/build"
+	"github.com/tarehq/tare/build/front/reply"
 	"github.com/tarehq/tare/fault"
 )
 
@@ -19,7 +19,7 @@ import (
 func (h *handler) usage(w http.ResponseWriter, r *http.Request) {
 	list, err := h.solver.Usage(r.Context())
 	if err != nil {
-		writeError(w, err)
+		reply.Error(w, err)
 		return
 	}
 	u := wire.DiskUsage{TotalCount: int64(len(list))}
@@ -37,24 +37,19 @@ func (h *handler) usage(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 	}
-	answer(w, u)
-}
-
-func answer(w http.ResponseWriter, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(v) // who does not read has gone
+	reply.JSON(w, u)
 }
 
 // prune is POST /build/prune.
 func (h *handler) prune(w http.ResponseWriter, r *http.Request) {
 	o, err := pruneOptions(r.URL.Query())
 	if err != nil {
-		writeError(w, err)
+		reply.Error(w, err)
 		return
 	}
 	gone, err := h.solver.Prune(r.Context(), o, nil)
 	if err != nil {
-		writeError(w, err)
+		reply.Error(w, err)
 		return
 	}
 	report := wire.CachePruneReport{CachesDeleted: []string{}}
@@ -62,13 +57,13 @@ func (h *handler) prune(w http.ResponseWriter, r *http.Request) {
 		report.CachesDeleted = append(report.CachesDeleted, u.ID)
 		report.SpaceReclaimed += uint64(u.Size)
 	}
-	answer(w, report)
+	reply.JSON(w, report)
 }
 
 // pruneOptions reads a request's query; its filters are known to be those that
 // there are.
 func pruneOptions(q url.Values) (o build.PruneOptions, err error) {
-	o.All = truth(q, "all")
+	o.All = reply.Truth(q, "all")
 	for to, names := range map[*int64][]string{&o.Reserved: {"reserved-space", "keep-storage"}, &o.Max: {"max-used-space"}, &o.MinFree: {"min-free-space"}} {
 		for _, name := range names {
 			text := q.Get(name)
@@ -93,7 +88,7 @@ func pruneOptions(q url.Values) (o build.PruneOptions, err error) {
 	}
 	o.Match = func(u build.Usage) bool {
 		for name, values := range filters {
-			if name != "until" && !slices.ContainsFunc(keysOf(values), func(v string) bool { return chosen(u, name, v) }) {
+			if name != "until" && !slices.ContainsFunc(keysOf(values), func(v string) bool { return build.Fits(u, name, v) }) {
 				return false
 			}
 		}
@@ -107,27 +102,4 @@ func keysOf(set map[string]bool) (list []string) {
 		list = append(list, v)
 	}
 	return list
-}
-
-// chosen tells whether a filter fits.
-func chosen(u build.Usage, name, value string) bool {
-	is, err := strconv.ParseBool(value)
-	yes := is || err != nil || value == ""
-	switch name {
-	case "id":
-		return strings.HasPrefix(u.ID, value)
-	case "parent":
-		return slices.Contains(u.Parents, value)
-	case "type":
-		return u.Type == value
-	case "description":
-		return strings.Contains(u.Description, value)
-	case "inuse":
-		return u.InUse == yes
-	case "shared":
-		return u.Shared == yes
-	case "private":
-		return u.Shared != yes
-	}
-	return name == "label!" // a part of the cache has no labels
 }

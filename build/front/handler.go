@@ -2,25 +2,21 @@ package front
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"time"
 
-	"github.com/moby/buildkit/exporter/containerimage/exptypes"
-	dockerfile "github.com/moby/buildkit/frontend/dockerfile/builder"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/session"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/grpc"
 
 	"github.com/tarehq/tare/build"
-	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/reference"
+	"github.com/tarehq/tare/build/front/classic"
+	"github.com/tarehq/tare/build/front/reply"
+	"github.com/tarehq/tare/build/output"
 )
 
 // handler answers the requests.
@@ -28,33 +24,34 @@ type handler struct {
 	solver   *build.Solver
 	store    build.Store
 	sessions *session.Manager
-	contexts string // directory of contexts that came as a tar
+	classic  *classic.Handler
 	worker   gateway.WorkerInfo
 	builds   *builds
-	cancels  *cancels
 	rpc      *grpc.Server // BuildKit's services
 	streams  *handed      // connections that became gRPC
 }
 
 func newHandler(ctx context.Context, c Config) (*handler, error) {
-	solver, err := build.Open(ctx, build.Config{Store: c.Store, Launcher: c.Launcher, Steps: c.Steps, Root: c.Root, CgroupParent: c.CgroupParent})
+	solver, err := build.Open(ctx, build.Config{Store: c.Store, Launcher: c.Launcher, Steps: c.Steps, Root: c.Root, CgroupParent: c.CgroupParent,
+		Rules: c.Rules, Failed: c.Failed})
 	if err != nil {
 		return nil, err
 	}
-	h := &handler{solver: solver, store: c.Store, contexts: filepath.Join(c.Root, "contexts"),
-		worker: gateway.WorkerInfo{ID: workerID, Labels: workerLabels(), Platforms: platforms()}, cancels: newCancels(), streams: newHanded()}
+	h := &handler{solver: solver, store: c.Store, streams: newHanded(), worker: gateway.WorkerInfo{ID: workerID, Labels: workerLabels(), Platforms: platforms()}}
 	if h.builds, err = newBuilds(filepath.Join(c.Root, "history")); err != nil {
 		return nil, err
 	}
 	if h.sessions, err = session.NewManager(); err != nil {
 		return nil, err
 	}
-	if err := os.RemoveAll(h.contexts); err != nil { // of an earlier process
+	contexts := filepath.Join(c.Root, "contexts")
+	if err := os.RemoveAll(contexts); err != nil { // of an earlier process
 		return nil, err
 	}
-	if err := os.MkdirAll(h.contexts, 0o700); err != nil {
+	if err := os.MkdirAll(contexts, 0o700); err != nil {
 		return nil, err
 	}
+	h.classic = &classic.Handler{Solver: solver, Store: c.Store, Worker: h.worker, Contexts: contexts, Follow: h.follow}
 	h.rpc = h.services()
 	go func() { _ = h.rpc.Serve(h.streams) }() // until close
 	return h, nil
@@ -62,8 +59,8 @@ func newHandler(ctx context.Context, c Config) (*handler, error) {
 
 func (h *handler) routes() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /build", h.classic)
-	mux.HandleFunc("POST /build/cancel", h.cancel)
+	mux.HandleFunc("POST /build", h.classic.Build)
+	mux.HandleFunc("POST /build/cancel", h.classic.Cancel)
 	mux.HandleFunc("POST /build/prune", h.prune)
 	mux.HandleFunc("GET /build/usage", h.usage)
 	mux.HandleFunc("POST /session", h.session)
@@ -78,83 +75,19 @@ func (h *handler) routes() http.Handler {
 }
 
 // close ends the services, and waits for what they are at.
-func (h *handler) close() { h.rpc.Stop() }
+func (h *handler) close() {
+	h.rpc.Stop()
+	h.solver.Close()
+}
 
 // session takes the connection on which a client lends its files.
 func (h *handler) session(w http.ResponseWriter, r *http.Request) {
 	if err := h.sessions.HandleHTTPRequest(r.Context(), w, r); err != nil && !errors.Is(err, context.Canceled) {
-		writeError(w, err)
+		reply.Error(w, err)
 	}
 }
 
-// solveFront has a front end make its definitions, and solves them.
-func (h *handler) solveFront(ctx context.Context, b *bridge, front string) ([]made, error) {
-	if front != "dockerfile.v0" {
-		return nil, fault.New(fault.NotImplemented, "the front end %s is not supported yet", front)
-	}
-	result, err := dockerfile.Build(ctx, b)
-	if err != nil {
-		return nil, err
-	}
-	return h.results(ctx, result)
+// platforms are those that this machine runs.
+func platforms() []ocispec.Platform {
+	return []ocispec.Platform{output.OwnPlatform()}
 }
-
-// results solves what is left to be solved, one platform beside the other.
-func (h *handler) results(ctx context.Context, r *gateway.Result) ([]made, error) {
-	var list exptypes.Platforms
-	if text := r.Metadata[exptypes.ExporterPlatformsKey]; text != nil {
-		if err := json.Unmarshal(text, &list); err != nil {
-			return nil, err
-		}
-	}
-	one := func(ref gateway.Reference, config []byte, p ocispec.Platform) (made, error) {
-		m := made{platform: p, config: config}
-		if ref == nil {
-			return m, nil
-		}
-		solved, err := ref.(*solution).solved(ctx)
-		m.result = solved
-		return m, err
-	}
-	if len(r.Refs) == 0 {
-		p := ownPlatform()
-		if len(list.Platforms) == 1 {
-			p = list.Platforms[0].Platform
-		}
-		m, err := one(r.Ref, r.Metadata[exptypes.ExporterImageConfigKey], p)
-		return []made{m}, err
-	}
-	var all []made
-	for _, p := range list.Platforms {
-		m, err := one(r.Refs[p.ID], r.Metadata[exptypes.ExporterImageConfigKey+"/"+p.ID], p.Platform)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, m)
-	}
-	return all, nil
-}
-
-// publish makes an image of the results and returns its ID.
-func (h *handler) publish(ctx context.Context, results []made, names []string, epoch time.Time) (string, error) {
-	x := &exporter{store: h.store, epoch: epoch}
-	target, _, err := x.target(ctx, results)
-	if err != nil {
-		return "", err
-	}
-	return h.store.Publish(ctx, target, names)
-}
-
-func ownPlatform() ocispec.Platform {
-	return ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH}
-}
-
-func normalized(name string) (string, error) {
-	r, err := reference.Parse(name)
-	if err != nil {
-		return "", err
-	}
-	return r.String(), nil
-}
-
-func familiar(name string) string { return reference.Familiar(name) }

@@ -9,7 +9,11 @@ import (
 	"time"
 
 	controlapi "github.com/moby/buildkit/api/services/control"
+	"github.com/moby/buildkit/client/buildid"
 
+	"github.com/tarehq/tare/build/front/bridge"
+	"github.com/tarehq/tare/build/front/history"
+	"github.com/tarehq/tare/build/front/progress"
 	"github.com/tarehq/tare/fault"
 )
 
@@ -17,11 +21,11 @@ import (
 // reference.
 type running struct {
 	ref    string
-	tells  *recording
+	tells  *progress.Record
 	record *controlapi.BuildHistoryRecord
 
 	ready chan struct{} // closed when asks is set, or the build has none
-	asks  *asked        // what its client has to make, as a front end
+	asks  *bridge.Asked // what its client has to make, as a front end
 }
 
 // builds are those under way and the last ones that ended.
@@ -30,7 +34,7 @@ type builds struct {
 	list    map[string]*running
 	ended   []string // the oldest first
 	changed chan struct{}
-	history *history
+	history *history.History
 }
 
 // keptEnded bounds the builds that are remembered with all that they told, for a
@@ -42,7 +46,7 @@ const keptEnded = 16
 const patience = 5 * time.Second
 
 func newBuilds(dir string) (*builds, error) {
-	h, err := openHistory(dir)
+	h, err := history.Open(dir)
 	return &builds{list: map[string]*running{}, changed: make(chan struct{}), history: h}, err
 }
 
@@ -57,10 +61,10 @@ func (b *builds) begin(q *controlapi.SolveRequest) (*running, error) {
 	if b.list[ref] != nil {
 		return nil, fault.New(fault.Conflict, "the build %s exists already", ref)
 	}
-	r := &running{ref: ref, tells: newRecording(), record: recordOf(q, time.Now()), ready: make(chan struct{})}
+	r := &running{ref: ref, tells: progress.New(), record: history.RecordOf(q, time.Now()), ready: make(chan struct{})}
 	b.list[ref] = r
 	if !q.Internal {
-		b.history.began(r.record)
+		b.history.Began(r.record)
 	}
 	close(b.changed)
 	b.changed = make(chan struct{})
@@ -71,11 +75,11 @@ func (b *builds) begin(q *controlapi.SolveRequest) (*running, error) {
 func (b *builds) end(q *controlapi.SolveRequest, r *running, said map[string]string, failed error) {
 	if !q.Internal {
 		// A client whose build is done need not know that it will be forgotten.
-		if err := b.history.ended(r.record, r.tells, said, failed); err != nil {
+		if err := b.history.Ended(r.record, r.tells, said, failed); err != nil {
 			fmt.Fprintln(os.Stderr, "a build cannot be remembered:", err)
 		}
 	}
-	r.tells.end()
+	r.tells.End()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.ended = append(b.ended, r.ref)
@@ -116,4 +120,25 @@ func (b *builds) find(ctx context.Context, ref string) (*running, error) {
 			return nil, context.Cause(ctx)
 		}
 	}
+}
+
+// asked finds the build whose front end the caller is.
+func (b *builds) asked(ctx context.Context) (*bridge.Asked, error) {
+	ref := buildid.FromIncomingContext(ctx)
+	if ref == "" {
+		return nil, fault.New(fault.Invalid, "no buildid found in context")
+	}
+	run, err := b.find(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-run.ready:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if run.asks == nil {
+		return nil, fault.New(fault.NotFound, "no such job %s", ref)
+	}
+	return run.asks, nil
 }

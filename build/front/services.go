@@ -20,6 +20,8 @@ import (
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
+	"github.com/tarehq/tare/build/front/bridge"
+	"github.com/tarehq/tare/build/front/reply"
 	"github.com/tarehq/tare/fault"
 )
 
@@ -32,7 +34,7 @@ func (h *handler) services() *grpc.Server {
 	s := grpc.NewServer(grpc.UnaryInterceptor(grpcerrors.UnaryServerInterceptor), grpc.StreamInterceptor(grpcerrors.StreamServerInterceptor),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage))
 	controlapi.RegisterControlServer(s, &control{handler: h})
-	gatewaypb.RegisterLLBBridgeServer(s, &bridges{builds: h.builds})
+	gatewaypb.RegisterLLBBridgeServer(s, &bridge.Server{Find: h.builds.asked})
 	healthpb.RegisterHealthServer(s, health.NewServer())
 	return s
 }
@@ -41,12 +43,12 @@ func (h *handler) services() *grpc.Server {
 // with its daemon.
 func (h *handler) upgrade(w http.ResponseWriter, r *http.Request) {
 	if proto := r.Header.Get("Upgrade"); !strings.EqualFold(proto, "h2c") {
-		writeError(w, fault.New(fault.Invalid, "protocol %q is not supported here: ask for an upgrade to h2c", proto))
+		reply.Error(w, fault.New(fault.Invalid, "protocol %q is not supported here: ask for an upgrade to h2c", proto))
 		return
 	}
 	conn, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		writeError(w, err)
+		reply.Error(w, err)
 		return
 	}
 	if _, err := io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"); err != nil {
@@ -94,7 +96,12 @@ func (c *control) ListWorkers(context.Context, *controlapi.ListWorkersRequest) (
 
 // record is the worker on the wire.
 func (h *handler) record() *apitypes.WorkerRecord {
-	return &apitypes.WorkerRecord{ID: h.worker.ID, Labels: h.worker.Labels, Platforms: pb.PlatformsFromSpec(h.worker.Platforms), BuildkitVersion: version()}
+	r := &apitypes.WorkerRecord{ID: h.worker.ID, Labels: h.worker.Labels, Platforms: pb.PlatformsFromSpec(h.worker.Platforms), BuildkitVersion: version()}
+	for _, rule := range h.solver.Rules {
+		r.GCPolicy = append(r.GCPolicy, &apitypes.GCPolicy{All: rule.All, KeepDuration: int64(rule.Unused), Filters: rule.Filter,
+			ReservedSpace: rule.Reserved, MaxUsedSpace: rule.Max, MinFreeSpace: rule.MinFree})
+	}
+	return r
 }
 
 func (c *control) Info(context.Context, *controlapi.InfoRequest) (*controlapi.InfoResponse, error) {
@@ -125,4 +132,14 @@ func (c *control) Session(s controlapi.Control_SessionServer) error {
 		cancel()
 	}()
 	return c.sessions.HandleConn(ctx, conn, meta)
+}
+
+// ListenBuildHistory tells of builds, now and from now on.
+func (c *control) ListenBuildHistory(r *controlapi.BuildHistoryRequest, s controlapi.Control_ListenBuildHistoryServer) error {
+	return c.builds.history.Listen(r, c.builds.records(), s)
+}
+
+// UpdateBuildHistory pins a build, or has it forgotten.
+func (c *control) UpdateBuildHistory(_ context.Context, r *controlapi.UpdateBuildHistoryRequest) (*controlapi.UpdateBuildHistoryResponse, error) {
+	return &controlapi.UpdateBuildHistoryResponse{}, c.builds.history.Update(r)
 }

@@ -3,14 +3,16 @@ package front
 import (
 	"context"
 	"slices"
-	"strconv"
-	"time"
 
 	controlapi "github.com/moby/buildkit/api/services/control"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/session"
 
 	"github.com/tarehq/tare/build"
+	"github.com/tarehq/tare/build/front/bridge"
+	"github.com/tarehq/tare/build/front/caching"
+	"github.com/tarehq/tare/build/front/client"
+	"github.com/tarehq/tare/build/output"
 	"github.com/tarehq/tare/fault"
 )
 
@@ -21,11 +23,19 @@ func (c *control) Solve(ctx context.Context, r *controlapi.SolveRequest) (resp *
 	if err := checkSolve(r); err != nil {
 		return nil, err
 	}
-	epoch, err := epochOf(r.FrontendAttrs)
+	epoch, err := output.EpochOf(r.FrontendAttrs)
 	if err != nil {
 		return nil, err
 	}
-	outputs, err := readOutputs(r)
+	wants, err := readAttestations(r.FrontendAttrs)
+	if err != nil {
+		return nil, err
+	}
+	caches, err := caching.Exports(r.Cache)
+	if err != nil {
+		return nil, err
+	}
+	outputs, err := output.Read(r)
 	if err != nil {
 		return nil, err
 	}
@@ -38,48 +48,54 @@ func (c *control) Solve(ctx context.Context, r *controlapi.SolveRequest) (resp *
 		return nil, err
 	}
 	defer func() { c.builds.end(r, run, resp.GetExporterResponse(), err) }()
-	job := c.solver.Job(&lent{caller, r.Session}, run.tells, build.JobOptions{Epoch: epoch,
+	lent := &client.Session{Caller: caller, ID: r.Session, Find: c.caller}
+	job := c.solver.Job(lent, run.tells, build.JobOptions{Epoch: epoch,
 		Network: slices.Contains(r.Entitlements, "network.host"), Insecure: slices.Contains(r.Entitlements, "security.insecure")})
 	defer job.Close()
-	b := &bridge{job: job, session: r.Session, opts: r.FrontendAttrs, inputs: r.FrontendInputs, worker: c.worker, tells: run.tells}
-	warnAboutCache(run.tells, r.Cache)
+	b := &bridge.Bridge{Job: job, Session: r.Session, Opts: r.FrontendAttrs, Defs: r.FrontendInputs, Worker: c.worker, Tells: run.tells, Notes: &bridge.Notes{}}
+	importer := &caching.Importer{Job: job, Tells: run.tells}
+	b.Caches = importer.Import
+	importer.Import(ctx, caching.Entries(r.Cache))
 	result, err := front(ctx, r, b, run)
 	if err != nil {
 		return nil, err
 	}
-	made, err := c.results(ctx, result)
+	if err := wants.scan(ctx, b, result); err != nil {
+		return nil, err
+	}
+	made, err := output.Collect(ctx, result)
 	if err != nil {
 		return nil, err
 	}
-	out := &output{handler: c.handler, caller: caller, tells: run.tells, epoch: epoch, said: map[string]string{}}
+	wants.sayHow(b, run, made)
+	out := &output.Writer{Store: c.store, Caller: caller, Tells: run.tells, Epoch: epoch, Said: map[string]string{}, Inline: caching.Inline(job, caches)}
 	for key, value := range result.Metadata {
-		if isSaid(key) {
-			out.said[key] = string(value)
+		if output.IsSaid(key) {
+			out.Said[key] = string(value)
 		}
 	}
 	for _, o := range outputs {
-		if err := out.write(ctx, o, made); err != nil {
+		if err := out.Write(ctx, o, made); err != nil {
 			return nil, err
 		}
 	}
-	return &controlapi.SolveResponse{ExporterResponse: out.said}, nil
+	w := &caching.Writer{Job: job, Store: c.store, Session: lent, Tells: run.tells, Said: out.Said}
+	if err := w.Write(ctx, caches, made); err != nil {
+		return nil, err
+	}
+	return &controlapi.SolveResponse{ExporterResponse: out.Said}, nil
 }
 
 // front has the front end make its result, wherever it is.
-func front(ctx context.Context, r *controlapi.SolveRequest, b *bridge, run *running) (*gateway.Result, error) {
+func front(ctx context.Context, r *controlapi.SolveRequest, b *bridge.Bridge, run *running) (*gateway.Result, error) {
 	if r.Frontend != "" || r.Definition != nil {
 		close(run.ready)
 		return b.Solve(ctx, gateway.SolveRequest{Frontend: r.Frontend, Definition: r.Definition, FrontendOpt: r.FrontendAttrs, FrontendInputs: r.FrontendInputs})
 	}
-	run.asks = newAsked(b)
+	run.asks = bridge.NewAsked(b)
 	close(run.ready)
-	defer run.asks.close()
-	select {
-	case <-run.asks.done:
-		return run.asks.result, run.asks.err
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
+	defer run.asks.Close()
+	return run.asks.Result(ctx)
 }
 
 // checkSolve refuses by name what is not done.
@@ -95,49 +111,7 @@ func checkSolve(r *controlapi.SolveRequest) error {
 			return fault.New(fault.NotImplemented, "the entitlement %s is not supported", e)
 		}
 	}
-	if r.Cache.GetExportRefDeprecated() != "" {
-		return fault.New(fault.NotImplemented, "the export of the cache to a registry is not supported yet")
-	}
-	for _, e := range r.Cache.GetExports() {
-		if e.GetType() != "inline" {
-			return fault.New(fault.NotImplemented, "the export of the cache by type=%s is not supported yet", e.GetType())
-		}
-	}
-	for key, value := range r.FrontendAttrs {
-		if err := checkAttestation(key, value); err != nil {
-			return err
-		}
-	}
 	return nil
-}
-
-// warnAboutCache says what of a build's wishes is not met, and does not hinder it.
-func warnAboutCache(tells *recording, o *controlapi.CacheOptions) {
-	var texts []string
-	if len(o.GetExports()) > 0 {
-		texts = append(texts, "the image carries no cache: its export by type=inline is not supported yet")
-	}
-	if len(o.GetImports())+len(o.GetImportRefsDeprecated()) > 0 {
-		texts = append(texts, "the import of a cache is not supported yet: only the cache of this machine is used")
-	}
-	for _, text := range texts {
-		vertex, end := task(tells, "cache")
-		tells.warn(&controlapi.VertexWarning{Vertex: vertex.String(), Level: 1, Short: []byte(text)})
-		end(nil)
-	}
-}
-
-// epochOf is the time that all of an image gets, zero for none.
-func epochOf(attrs map[string]string) (time.Time, error) {
-	v := attrs["build-arg:SOURCE_DATE_EPOCH"]
-	if v == "" {
-		return time.Time{}, nil
-	}
-	n, err := strconv.ParseInt(v, 10, 64)
-	if err != nil {
-		return time.Time{}, fault.New(fault.Invalid, "invalid SOURCE_DATE_EPOCH: %s", v)
-	}
-	return time.Unix(n, 0).UTC(), nil
 }
 
 // caller is the client's session, which it may be about to open.
@@ -152,7 +126,7 @@ func (h *handler) caller(ctx context.Context, id string) (session.Caller, error)
 
 // Status tells of a build, from its beginning to its end.
 func (c *control) Status(r *controlapi.StatusRequest, s controlapi.Control_StatusServer) error {
-	if told, err := c.builds.history.told(r.Ref); err != nil {
+	if told, err := c.builds.history.Told(r.Ref); err != nil {
 		return err
 	} else if told != nil {
 		return retell(told, s.Send)
@@ -161,7 +135,7 @@ func (c *control) Status(r *controlapi.StatusRequest, s controlapi.Control_Statu
 	if err != nil {
 		return err
 	}
-	return run.tells.follow(s.Context(), s.Send)
+	return run.tells.Follow(s.Context(), s.Send)
 }
 
 // retell tells of a build that ended, in messages that are not too large.
@@ -177,4 +151,20 @@ func retell(all *controlapi.StatusResponse, send func(*controlapi.StatusResponse
 		}
 	}
 	return send(&controlapi.StatusResponse{Statuses: all.Statuses, Warnings: all.Warnings})
+}
+
+// follow builds, and tells of it on the way.
+func (h *handler) follow(ctx context.Context, q *controlapi.SolveRequest, tell func(*controlapi.StatusResponse) error) (resp *controlapi.SolveResponse, err error) {
+	begun, over := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer over()
+		resp, err = (&control{handler: h}).Solve(ctx, q)
+	}()
+	if run, e := h.builds.find(begun, q.Ref); e == nil {
+		_ = run.tells.Follow(ctx, tell) // whoever does not listen ends ctx
+	}
+	<-done
+	return resp, err
 }

@@ -33,7 +33,7 @@ func (o *options) facts(id, initProgram string) server.Daemon {
 		Runtimes: map[string]system.Runtime{}, DefaultRuntime: o.DefaultRuntime, Mirrors: o.Mirrors, Insecure: o.Insecure,
 		LogDriver: o.LogDriver, LogDrivers: driver.Names(),
 		LiveRestore: o.LiveRestore, Experimental: o.Experimental || hasCRIU(), Seccomp: o.Seccomp, NoNewPrivileges: o.NoNewPrivileges,
-		HostCgroupns: o.CgroupnsMode == "host", InitBinary: initProgram,
+		CgroupDriver: o.cgroupDriver(), HostCgroupns: o.CgroupnsMode == "host", InitBinary: initProgram,
 		Proxies: server.Proxies{
 			HTTP:  withoutPassword(firstEnv("HTTP_PROXY", "http_proxy")),
 			HTTPS: withoutPassword(firstEnv("HTTPS_PROXY", "https_proxy")),

@@ -130,6 +130,9 @@ func (b *external) run(ctx context.Context, stdio [3]*os.File, args ...string) e
 		stdio = [3]*os.File{null, said, said}
 	}
 	argv := append([]string{b.cfg.Runtime.Path}, b.cfg.Runtime.Args...)
+	if b.cfg.Runtime.Systemd {
+		argv = append(argv, "--systemd-cgroup")
+	}
 	argv = append(argv, "--root", b.file("rt"), "--log", log, "--log-format", "json")
 	defer b.reaper.spawn()() // else the reaper may collect the runtime first
 	p, err := os.StartProcess(b.cfg.Runtime.Path, append(argv, args...), &os.ProcAttr{

@@ -18,7 +18,7 @@ type inProcess struct {
 
 func createInProcess(ctx context.Context, cfg supervise.Config, s *stdio) (container, error) {
 	// What was begun for a daemon that is gone is finished for the next one.
-	o := ocirun.Options{Bundle: cfg.Dir, ID: cfg.ID, Stdio: s.child, Console: s.console}
+	o := ocirun.Options{Bundle: cfg.Dir, ID: cfg.ID, Stdio: s.child, Console: s.console, Systemd: cfg.Runtime.Systemd}
 	ctx = context.WithoutCancel(ctx)
 	var c *ocirun.Container
 	var err error

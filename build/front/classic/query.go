@@ -1,0 +1,240 @@
+package classic
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/url"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	controlapi "github.com/moby/buildkit/api/services/control"
+
+	"github.com/tarehq/tare/build"
+	"github.com/tarehq/tare/build/front/caching"
+	"github.com/tarehq/tare/build/front/reply"
+	"github.com/tarehq/tare/build/output"
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/reference"
+)
+
+// request is what is asked for.
+type request struct {
+	front   map[string]string // options of the front end
+	tags    []string
+	args    []string // names of build arguments, sorted
+	file    string   // the Dockerfile's name in the context
+	remote  string   // a context that is not the body
+	quiet   bool
+	host    bool // RUN steps have the host's network
+	epoch   time.Time
+	id      string // by which the client may cancel
+	session string
+	caches  []string // images whose cache may be used
+	outputs []*controlapi.Exporter
+}
+
+func readRequest(q url.Values) (*request, error) {
+	if err := checkLimits(q); err != nil {
+		return nil, err
+	}
+	o := &request{front: map[string]string{}, quiet: reply.Truth(q, "q"), remote: q.Get("remote"), id: q.Get("buildid"), session: q.Get("session")}
+	o.file = strings.TrimPrefix(path.Clean(orElse(q.Get("dockerfile"), "Dockerfile")), "/")
+	o.front["filename"] = o.file
+	if reply.Truth(q, "squash") {
+		return nil, fault.New(fault.Invalid, "squash is only supported with experimental mode")
+	}
+	if err := o.maps(q); err != nil {
+		return nil, err
+	}
+	var err error
+	if o.epoch, err = output.EpochOf(o.front); err != nil {
+		return nil, err
+	}
+	if err := o.network(q.Get("networkmode")); err != nil {
+		return nil, err
+	}
+	for param, option := range map[string]string{"target": "target", "platform": "platform", "cgroupparent": "cgroup-parent"} {
+		if v := q.Get(param); v != "" {
+			o.front[option] = v
+		}
+	}
+	if reply.Truth(q, "nocache") {
+		o.front["no-cache"] = ""
+	}
+	if reply.Truth(q, "pull") {
+		o.front["image-resolve-mode"] = "pull"
+	}
+	if size := q.Get("shmsize"); size != "" && size != "0" {
+		o.front["shm-size"] = size
+	}
+	if o.front["add-hosts"], err = extraHosts(q["extrahosts"]); err != nil {
+		return nil, err
+	}
+	if o.front["ulimit"], err = ulimits(q.Get("ulimits")); err != nil {
+		return nil, err
+	}
+	if text := q.Get("cachefrom"); text != "" {
+		if err := json.Unmarshal([]byte(text), &o.caches); err != nil {
+			return nil, fault.New(fault.Invalid, "error reading cache-from: %w", err)
+		}
+	}
+	return o, o.results(q)
+}
+
+// cacheOptions says in BuildKit's way what is asked of caches: the image carries
+// one if a build argument says so.
+func (o *request) cacheOptions() *controlapi.CacheOptions {
+	c := &controlapi.CacheOptions{}
+	for _, e := range caching.Images(o.caches) {
+		c.Imports = append(c.Imports, &controlapi.CacheOptionsEntry{Type: e.Type, Attrs: e.Attrs})
+	}
+	if on, err := strconv.ParseBool(o.front["build-arg:BUILDKIT_INLINE_CACHE"]); err == nil && on {
+		c.Exports = append(c.Exports, &controlapi.CacheOptionsEntry{Type: "inline"})
+	}
+	return c
+}
+
+// inline are the caches that the image is to carry.
+func (o *request) inline() []caching.Export {
+	list, _ := caching.Exports(o.cacheOptions()) // there is nothing in it to refuse
+	return list
+}
+
+// maps reads the build arguments and labels.
+func (o *request) maps(q url.Values) error {
+	for name, prefix := range map[string]string{"buildargs": "build-arg:", "labels": "label:"} {
+		values := map[string]*string{}
+		if text := q.Get(name); text != "" {
+			if err := json.Unmarshal([]byte(text), &values); err != nil {
+				return fault.New(fault.Invalid, "error reading %s: %w", name, err)
+			}
+		}
+		for k, v := range values {
+			if v != nil {
+				o.front[prefix+k] = *v
+			}
+		}
+		if name == "buildargs" {
+			o.args = slices.Sorted(maps.Keys(values))
+		}
+	}
+	return nil
+}
+
+// network reads the network of RUN steps.
+func (o *request) network(mode string) error {
+	switch mode {
+	case "", "default", "bridge":
+	case "host":
+		o.host = true
+		o.front["force-network-mode"] = mode
+	case "none":
+		o.front["force-network-mode"] = mode
+	default:
+		return fault.New(fault.Invalid, "a build cannot use the network %s: say default, host or none", mode)
+	}
+	return nil
+}
+
+// results reads the names and outputs.
+func (o *request) results(q url.Values) error {
+	for _, t := range q["t"] {
+		if t == "" {
+			continue
+		}
+		name, err := reference.Parse(t)
+		if err != nil {
+			return err
+		}
+		o.tags = append(o.tags, name.String())
+	}
+	if text := q.Get("outputs"); text != "" {
+		var list []struct {
+			Type  string
+			Attrs map[string]string
+		}
+		if err := json.Unmarshal([]byte(text), &list); err != nil {
+			return fault.New(fault.Invalid, "error reading outputs: %w", err)
+		}
+		for _, x := range list {
+			o.outputs = append(o.outputs, &controlapi.Exporter{Type: x.Type, Attrs: x.Attrs})
+		}
+	}
+	return nil
+}
+
+// checkLimits refuses the limits that steps cannot be given.
+func checkLimits(q url.Values) error {
+	for param, flag := range map[string]string{"memory": "--memory", "memswap": "--memory-swap", "cpushares": "--cpu-shares", "cpuperiod": "--cpu-period",
+		"cpuquota": "--cpu-quota", "cpusetcpus": "--cpuset-cpus", "cpusetmems": "--cpuset-mems"} {
+		if v := q.Get(param); v != "" && v != "0" {
+			return fault.New(fault.NotImplemented, "%s is not supported for builds: set limits on a control group and name it with --cgroup-parent", flag)
+		}
+	}
+	if v := q.Get("isolation"); v != "" && v != "default" {
+		return fault.New(fault.Invalid, "invalid isolation %q: only default is supported", v)
+	}
+	if v := q.Get("securityopt"); v != "" && v != "null" && v != "[]" {
+		return fault.New(fault.NotImplemented, "--security-opt is not supported for builds")
+	}
+	return nil
+}
+
+// extraHosts turns name:address into what the front end reads.
+func extraHosts(list []string) (string, error) {
+	var hosts []string
+	for _, h := range list {
+		name, address, found := strings.Cut(h, ":")
+		if !found {
+			return "", fault.New(fault.Invalid, "bad format for add-host: %q", h)
+		}
+		hosts = append(hosts, name+"="+strings.Trim(address, "[]"))
+	}
+	return strings.Join(hosts, ","), nil
+}
+
+// ulimits turns the JSON of the query into what the front end reads.
+func ulimits(text string) (string, error) {
+	var list []struct {
+		Name       string
+		Soft, Hard int64
+	}
+	if text != "" {
+		if err := json.Unmarshal([]byte(text), &list); err != nil {
+			return "", fault.New(fault.Invalid, "error reading ulimits: %w", err)
+		}
+	}
+	var words []string
+	for _, u := range list {
+		words = append(words, fmt.Sprintf("%s=%d:%d", u.Name, u.Soft, u.Hard))
+	}
+	return strings.Join(words, ","), nil
+}
+
+func orElse(s, other string) string {
+	if s == "" {
+		return other
+	}
+	return s
+}
+
+// registryAuth reads the credentials of a request, by registry.
+func registryAuth(header string) (map[string]build.Credentials, error) {
+	auths := map[string]build.Credentials{}
+	if header == "" {
+		return auths, nil
+	}
+	var list map[string]struct{ Username, Password, IdentityToken, RegistryToken string }
+	if err := json.NewDecoder(base64.NewDecoder(base64.URLEncoding, strings.NewReader(header))).Decode(&list); err != nil {
+		return nil, fault.New(fault.Invalid, "the header X-Registry-Config cannot be read: %w", err)
+	}
+	for host, a := range list {
+		auths[host] = build.Credentials(a)
+	}
+	return auths, nil
+}

@@ -1,0 +1,213 @@
+// Package progress keeps what is told of a build, in the shapes of BuildKit's
+// clients.
+package progress
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	controlapi "github.com/moby/buildkit/api/services/control"
+	"github.com/opencontainers/go-digest"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/tarehq/tare/build"
+)
+
+// Record keeps what was told of a build, for those who follow it now or
+// ask later. It is a build.Progress.
+type Record struct {
+	mu      sync.Mutex
+	events  []*controlapi.StatusResponse
+	changed chan struct{} // closed at the next change
+	ended   bool
+
+	printed  map[digest.Digest]int // bytes of output, by vertex
+	begun    map[string]time.Time  // of tasks
+	vertices map[digest.Digest]*controlapi.Vertex
+	warnings int32
+}
+
+var _ build.Progress = (*Record)(nil)
+
+// maxOutput bounds the output of one vertex that is kept, in bytes, as BuildKit
+// does. What is beyond is not shown.
+const maxOutput = 2 << 20
+
+// New begins to keep.
+func New() *Record {
+	return &Record{changed: make(chan struct{}), printed: map[digest.Digest]int{}, begun: map[string]time.Time{}, vertices: map[digest.Digest]*controlapi.Vertex{}}
+}
+
+func (r *Record) addLocked(e *controlapi.StatusResponse) {
+	if r.ended {
+		return
+	}
+	r.events = append(r.events, e)
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// End says that nothing follows.
+func (r *Record) End() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.ended {
+		r.ended = true
+		close(r.changed)
+	}
+}
+
+// Follow sends all that was and will be told, until the end.
+func (r *Record) Follow(ctx context.Context, send func(*controlapi.StatusResponse) error) error {
+	for n := 0; ; {
+		r.mu.Lock()
+		events, changed, ended := r.events[n:], r.changed, r.ended
+		r.mu.Unlock()
+		for _, e := range events {
+			if err := send(e); err != nil {
+				return err
+			}
+		}
+		if n += len(events); len(events) > 0 {
+			continue
+		}
+		if ended {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// All returns what was told so far.
+func (r *Record) All() []*controlapi.StatusResponse {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.events
+}
+
+// Counts are of vertices: all, those that ended, those that the cache had.
+func (r *Record) Counts() (total, completed, cached, warnings int32) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, v := range r.vertices {
+		total++
+		if v.Completed != nil {
+			completed++
+		}
+		if v.Cached {
+			cached++
+		}
+	}
+	return total, completed, cached, r.warnings
+}
+
+func (r *Record) Vertex(v build.VertexStatus) {
+	e := &controlapi.Vertex{Digest: v.Digest.String(), Name: v.Name, Cached: v.Cached, Started: stamp(v.Started), Completed: stamp(v.Completed), Error: v.Error, ProgressGroup: v.Group}
+	for _, d := range v.Inputs {
+		e.Inputs = append(e.Inputs, d.String())
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.vertices[v.Digest] = e
+	r.addLocked(&controlapi.StatusResponse{Vertexes: []*controlapi.Vertex{e}})
+}
+
+func (r *Record) Status(s build.TaskStatus) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s.At.IsZero() {
+		s.At = time.Now()
+	}
+	key := s.Vertex.String() + " " + s.ID
+	if s.Started == nil {
+		began, ok := r.begun[key]
+		if !ok {
+			began = s.At
+			r.begun[key] = began
+		}
+		s.Started = &began
+	}
+	if s.Completed == nil && isOver(s) {
+		s.Completed = &s.At
+	}
+	r.addLocked(&controlapi.StatusResponse{Statuses: []*controlapi.VertexStatus{{ID: s.ID, Vertex: s.Vertex.String(), Name: s.Name, Current: s.Current,
+		Total: s.Total, Timestamp: timestamppb.New(s.At), Started: stamp(s.Started), Completed: stamp(s.Completed)}}})
+}
+
+// isOver tells by its words whether the transfer of a blob has ended.
+func isOver(s build.TaskStatus) bool {
+	name := strings.ToLower(s.Name)
+	return strings.Contains(name, "complete") || strings.Contains(name, "already exists") || name == "pushed"
+}
+
+func (r *Record) Log(vertex digest.Digest, stream int, data []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	before := r.printed[vertex]
+	if before > maxOutput {
+		return
+	}
+	r.printed[vertex] += len(data)
+	if before+len(data) > maxOutput {
+		data = append(data[:maxOutput-before:maxOutput-before], fmt.Sprintf("\n[output clipped, log limit %d MiB reached]\n", maxOutput>>20)...)
+	} else {
+		data = append([]byte(nil), data...) // it is the caller's
+	}
+	r.addLocked(&controlapi.StatusResponse{Logs: []*controlapi.VertexLog{{Vertex: vertex.String(), Stream: int64(stream), Msg: data, Timestamp: timestamppb.Now()}}})
+}
+
+func (r *Record) Warn(vertex digest.Digest, w build.Warning) {
+	r.Remark(&controlapi.VertexWarning{Vertex: vertex.String(), Level: int64(w.Level), Short: w.Short, Detail: w.Detail, Url: w.URL})
+}
+
+// Remark passes a remark on as it came, with its place in a file.
+func (r *Record) Remark(w *controlapi.VertexWarning) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.warnings++
+	r.addLocked(&controlapi.StatusResponse{Warnings: []*controlapi.VertexWarning{w}})
+}
+
+func stamp(t *time.Time) *timestamppb.Timestamp {
+	if t == nil {
+		return nil
+	}
+	return timestamppb.New(*t)
+}
+
+// Task tells of work that is no vertex of a definition as if it were one. At its
+// end the function returned is called with the error.
+func Task(p build.Progress, name string) (vertex digest.Digest, end func(error)) {
+	began := time.Now()
+	v := build.VertexStatus{Digest: digest.FromString(name + began.String()), Name: name, Started: &began}
+	p.Vertex(v)
+	return v.Digest, func(err error) {
+		ended := time.Now()
+		v.Completed = &ended
+		if err != nil {
+			v.Error = err.Error()
+		}
+		p.Vertex(v)
+	}
+}
+
+// Part tells of a part of such work that has a name and no size.
+func Part(p build.Progress, vertex digest.Digest, name string) (end func()) {
+	s := build.TaskStatus{ID: name, Vertex: vertex, At: time.Now()}
+	began := s.At
+	s.Started = &began
+	p.Status(s)
+	return func() {
+		s.At = time.Now()
+		ended := s.At
+		s.Completed = &ended
+		p.Status(s)
+	}
+}
