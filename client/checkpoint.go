@@ -27,6 +27,13 @@ func (c *Client) CheckpointList(ctx context.Context, container, dir string) ([]C
 	return fetchList[Checkpoint](ctx, c, "/containers/"+segment(container)+"/checkpoints", query)
 }
 
+// CheckpointInspectRaw returns what the daemon tells of one, as it is.
+func (c *Client) CheckpointInspectRaw(ctx context.Context, container, dir, name string) ([]byte, error) {
+	query := url.Values{}
+	set(query, "dir", dir)
+	return fetch[[]byte](ctx, c, "GET", "/containers/"+segment(container)+"/checkpoints/"+segment(name)+"/json", query, nil)
+}
+
 // CheckpointRemove deletes one.
 func (c *Client) CheckpointRemove(ctx context.Context, container, dir, name string) error {
 	query := url.Values{}

@@ -14,6 +14,7 @@ import (
 type Checkpoints interface {
 	Create(ctx context.Context, nameOrID string, o container.CheckpointOptions) error
 	List(nameOrID, dir string) ([]string, error)
+	Inspect(nameOrID, dir, name string) (container.Checkpoint, error)
 	Remove(ctx context.Context, nameOrID, dir, name string) error
 	Start(ctx context.Context, nameOrID, dir, name string) error
 }
@@ -24,6 +25,7 @@ func (h *checkpointHandlers) routes() []route {
 	return []route{
 		{method: "POST", pattern: "/containers/{id}/checkpoints", handle: h.create},
 		{method: "GET", pattern: "/containers/{id}/checkpoints", handle: h.list},
+		{method: "GET", pattern: "/containers/{id}/checkpoints/{checkpoint}/json", handle: h.inspect}, // not Docker's
 		{method: "DELETE", pattern: "/containers/{id}/checkpoints/{checkpoint}", handle: h.remove},
 	}
 }
@@ -57,6 +59,17 @@ func (h *checkpointHandlers) list(w http.ResponseWriter, r *request) error {
 		list[i].Name = name
 	}
 	return writeJSON(w, http.StatusOK, list)
+}
+
+func (h *checkpointHandlers) inspect(w http.ResponseWriter, r *request) error {
+	if err := r.form(); err != nil {
+		return err
+	}
+	c, err := h.checkpoints.Inspect(r.params["id"], r.Form.Get("dir"), r.params["checkpoint"])
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, c)
 }
 
 func (h *checkpointHandlers) remove(w http.ResponseWriter, r *request) error {

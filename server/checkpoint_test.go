@@ -1,6 +1,9 @@
 package server
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestCheckpoints(t *testing.T) {
 	r := newRig(t)
@@ -9,6 +12,9 @@ func TestCheckpoints(t *testing.T) {
 		t.Errorf("%q", r.containers.call)
 	}
 	if _, _, text := r.do("GET", "/containers/x/checkpoints?dir=/d", ""); text != `[{"Name":"a"},{"Name":"b"}]` || r.containers.call != "checkpoints x /d" {
+		t.Errorf("%s, %q", text, r.containers.call)
+	}
+	if _, _, text := r.do("GET", "/containers/x/checkpoints/b/json", ""); !strings.Contains(text, `"Name":"b"`) || !strings.Contains(text, `"Size":7`) || r.containers.call != "inspect b of x " {
 		t.Errorf("%s, %q", text, r.containers.call)
 	}
 	r.want(204, "", "DELETE", "/containers/x/checkpoints/b?dir=/d", "")

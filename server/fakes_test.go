@@ -417,6 +417,11 @@ func (f fakeCheckpoints) List(nameOrID, dir string) ([]string, error) {
 	return []string{"a", "b"}, f.err
 }
 
+func (f fakeCheckpoints) Inspect(nameOrID, dir, name string) (container.Checkpoint, error) {
+	f.call = fmt.Sprintf("inspect %s of %s %s", name, nameOrID, dir)
+	return container.Checkpoint{Name: name, Size: 7}, f.err
+}
+
 func (f fakeCheckpoints) Remove(_ context.Context, nameOrID, dir, name string) error {
 	f.call = fmt.Sprintf("remove %s of %s %s", name, nameOrID, dir)
 	return f.err
