@@ -23,7 +23,7 @@ type checkpointHandlers struct{ checkpoints Checkpoints }
 
 func (h *checkpointHandlers) routes() []route {
 	return []route{
-		{method: "POST", pattern: "/containers/{id}/checkpoints", handle: h.create},
+		{method: "POST", pattern: "/containers/{id}/checkpoints", handle: h.create, decodes: true},
 		{method: "GET", pattern: "/containers/{id}/checkpoints", handle: h.list},
 		{method: "GET", pattern: "/containers/{id}/checkpoints/{checkpoint}/json", handle: h.inspect}, // not Docker's
 		{method: "DELETE", pattern: "/containers/{id}/checkpoints/{checkpoint}", handle: h.remove},
