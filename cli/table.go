@@ -127,6 +127,8 @@ var table = [...]entry{
 	{"volume", "rm", []string{"remove"}, nil, "Remove one or more volumes", volume.Rm},
 	{"volume", "snapshot", nil, nil, "Keep the content of a volume as it is now", volume.Snapshot},
 	{"checkpoint", "create", nil, nil, "Create a checkpoint from a running container", checkpoint.Create},
+	{"checkpoint", "export", nil, nil, "Write a checkpoint and its container's changes to a tar archive", checkpoint.Export},
+	{"checkpoint", "import", nil, nil, "Bring an exported checkpoint to a new container", checkpoint.Import},
 	{"checkpoint", "inspect", nil, nil, "Display detailed information on a checkpoint", checkpoint.Inspect},
 	{"checkpoint", "ls", []string{"list"}, nil, "List checkpoints for a container", checkpoint.Ls},
 	{"checkpoint", "rm", []string{"remove"}, nil, "Remove a checkpoint", checkpoint.Rm},

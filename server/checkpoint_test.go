@@ -17,6 +17,13 @@ func TestCheckpoints(t *testing.T) {
 	if _, _, text := r.do("GET", "/containers/x/checkpoints/b/json", ""); !strings.Contains(text, `"Name":"b"`) || !strings.Contains(text, `"Size":7`) || r.containers.call != "inspect b of x " {
 		t.Errorf("%s, %q", text, r.containers.call)
 	}
+	if _, _, text := r.do("GET", "/containers/x/checkpoints/b/archive?dir=/d", ""); text != "tar" || r.containers.call != "export b of x /d" {
+		t.Errorf("%s, %q", text, r.containers.call)
+	}
+	r.want(204, "", "PUT", "/containers/x/checkpoints/b/archive", "bytes")
+	if r.containers.call != "import b of x bytes" {
+		t.Errorf("%q", r.containers.call)
+	}
 	r.want(204, "", "DELETE", "/containers/x/checkpoints/b?dir=/d", "")
 	if r.containers.call != "remove b of x /d" {
 		t.Errorf("%q", r.containers.call)

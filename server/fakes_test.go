@@ -417,6 +417,18 @@ func (f fakeCheckpoints) List(nameOrID, dir string) ([]string, error) {
 	return []string{"a", "b"}, f.err
 }
 
+func (f fakeCheckpoints) Export(_ context.Context, nameOrID, dir, name string, w io.Writer) error {
+	f.call = fmt.Sprintf("export %s of %s %s", name, nameOrID, dir)
+	_, _ = io.WriteString(w, "tar")
+	return f.err
+}
+
+func (f fakeCheckpoints) Import(_ context.Context, nameOrID, name string, from io.Reader) error {
+	text, err := io.ReadAll(from)
+	f.call = fmt.Sprintf("import %s of %s %s", name, nameOrID, text)
+	return errors.Join(err, f.err)
+}
+
 func (f fakeCheckpoints) Inspect(nameOrID, dir, name string) (container.Checkpoint, error) {
 	f.call = fmt.Sprintf("inspect %s of %s %s", name, nameOrID, dir)
 	return container.Checkpoint{Name: name, Size: 7}, f.err
