@@ -110,6 +110,64 @@ func (r *restoration) isolated(pid int) error {
 	return nil
 }
 
+// covered checks that what the configuration hides or protects is, in the mounts
+// of the first process, which has not run yet.
+func (r *restoration) covered(pid int) error {
+	mounts, err := readMounts(pid)
+	if err != nil {
+		return err
+	}
+	root, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fault.New(fault.Internal, "open the restored container's root: %w", err)
+	}
+	defer unix.Close(root)
+	at := map[string]mountLine{} // the topmost of each place
+	for _, m := range mounts {
+		at[m.point] = m
+	}
+	for _, name := range r.spec.Linux.MaskedPaths {
+		if _, there := at[resolveIn(root, name)]; !there && existsIn(root, name) {
+			return fault.New(fault.Invalid, "the checkpoint is one of a container that sees %s, which the configuration hides", name)
+		}
+	}
+	for _, name := range r.spec.Linux.ReadonlyPaths {
+		if existsIn(root, name) && !at[resolveIn(root, name)].has("ro") {
+			return fault.New(fault.Invalid, "the checkpoint is one of a container that may write to %s, which the configuration protects", name)
+		}
+	}
+	if r.spec.Root.Readonly && !at["/"].has("ro") {
+		return fault.New(fault.Invalid, "the checkpoint is one of a container that may write to its root, which the configuration protects")
+	}
+	for i := range r.spec.Mounts {
+		m := &r.spec.Mounts[i]
+		found, there := at[resolveIn(root, m.Destination)]
+		if !there || strings.HasPrefix(m.Type, "cgroup") { // another mount may hide it
+			continue
+		}
+		for _, option := range []string{"ro", "nosuid", "nodev", "noexec"} {
+			if contains(m.Options, option) && !found.has(option) {
+				return fault.New(fault.Invalid, "the checkpoint is one of a container whose mount %s has not the option %s, which the configuration wants", m.Destination, option)
+			}
+		}
+	}
+	return nil
+}
+
+// has tells whether the mount has an option.
+func (m mountLine) has(option string) bool {
+	return slices.Contains(strings.Split(m.options, ","), option)
+}
+
+// existsIn tells whether there is anything at a path below a root.
+func existsIn(root int, name string) bool {
+	fd, err := openBelow(root, below(name), unix.O_PATH)
+	if err == nil {
+		unix.Close(fd)
+	}
+	return err == nil
+}
+
 // mapped compares a process's id map with the configuration's.
 func mapped(pid int, file string, want []specs.LinuxIDMapping) bool {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, file))

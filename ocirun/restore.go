@@ -206,7 +206,10 @@ func (r *restoration) notified(ctx context.Context, n criu.Notice) error {
 			return fault.New(fault.Internal, "open the restored process %d: %w", n.Pid, err)
 		}
 		r.pidfd = pidfd
-		return r.isolated(n.Pid)
+		if err := r.isolated(n.Pid); err != nil {
+			return err
+		}
+		return r.covered(n.Pid)
 	case "orphan-pts-master":
 		if n.File == nil || r.Console == nil {
 			return fault.New(fault.Invalid, "the container has a terminal, and there is no console socket to send it to")

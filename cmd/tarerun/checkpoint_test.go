@@ -398,6 +398,16 @@ func TestRestorePolicy(t *testing.T) {
 	})
 	refused("(noNewPrivileges)", func(s *specs.Spec) { s.Process.NoNewPrivileges = true })
 	refused("has no seccomp filter", func(s *specs.Spec) { s.Linux.Seccomp = filter("mkdir") })
+	refused("sees /proc/version", func(s *specs.Spec) { s.Linux.MaskedPaths = append(s.Linux.MaskedPaths, "/proc/version") })
+	refused("may write to /bin", func(s *specs.Spec) { s.Linux.ReadonlyPaths = append(s.Linux.ReadonlyPaths, "/bin") })
+	refused("may write to its root", func(s *specs.Spec) { s.Root.Readonly = true })
+	refused("mount /dev/shm has not the option ro", func(s *specs.Spec) {
+		for i := range s.Mounts {
+			if s.Mounts[i].Destination == "/dev/shm" {
+				s.Mounts[i].Options = append(s.Mounts[i].Options, "ro")
+			}
+		}
+	})
 	refused("a user namespace of its own", func(s *specs.Spec) {
 		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
 		s.Linux.UIDMappings = []specs.LinuxIDMapping{{HostID: 100000, Size: 65536}}
