@@ -49,14 +49,21 @@ func readCore(image []byte) (c Credentials, err error) {
 	if err != nil {
 		return c, err
 	}
-	var thread, creds []byte
-	threads, modes, credentials := 0, 0, 0
+	var task, thread, creds []byte
+	tasks, threads, modes, credentials := 0, 0, 0, 0
 	err = walk(entry, func(number int, _ uint64, value []byte) {
-		if number == 5 { // thread_core
+		switch number {
+		case 3: // tc
+			task = value
+			tasks++
+		case 5: // thread_core
 			thread = value
 			threads++
 		}
 	})
+	if err == nil && threads == 0 && tasks == 1 && ended(task) {
+		return Credentials{NoNewPrivileges: true, Filtered: true}, nil
+	}
 	if err != nil || threads != 1 {
 		return c, errUnsure
 	}
@@ -106,6 +113,19 @@ func readCore(image []byte) (c Credentials, err error) {
 		}
 	}
 	return c, nil
+}
+
+// ended tells whether a TaskCoreEntry is one of a process that waits for its parent
+// to collect it: it will run nothing.
+func ended(task []byte) bool {
+	states, dead := 0, false
+	err := walk(task, func(number int, n uint64, _ []byte) {
+		if number == 1 { // task_state
+			states++
+			dead = n == 2 || n == 6
+		}
+	})
+	return err == nil && states == 1 && dead
 }
 
 // firstEntry is the first message of an image: two magic numbers, then a size

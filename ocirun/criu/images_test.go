@@ -87,7 +87,12 @@ func TestReadCore(t *testing.T) {
 	if c, err = readCore(core(10, packed)); err != nil || c.Capabilities != 128|3<<32 || c.NoNewPrivileges || c.Filtered {
 		t.Errorf("%+v, %v", c, err)
 	}
+	if c, err = readCore(image(message(1, 1, 3, message(1, 2, 2, 0)))); err != nil || c.Capabilities != 0 || !c.NoNewPrivileges || !c.Filtered {
+		t.Errorf("one that has ended: %+v, %v", c, err)
+	}
 	for name, bad := range map[string][]byte{
+		"one that runs":   image(message(1, 1, 3, message(1, 1))),
+		"two states":      image(message(1, 1, 3, message(1, 2, 1, 1))),
 		"no thread":       image(message(1, 1)),
 		"two threads":     image(message(5, message(10, creds), 5, message(10, creds))),
 		"no credentials":  core(11, 2),
