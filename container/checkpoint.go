@@ -98,6 +98,9 @@ func (c *Checkpoints) Create(ctx context.Context, nameOrID string, o CheckpointO
 
 // prepare finds the checkpoint's place.
 func (c *Checkpoints) prepare(r *Record, called string, o CheckpointOptions) (string, error) {
+	if o.Exit && o.Dir == "" && r.autoRemove() {
+		return "", fault.New(fault.Conflict, "it removes itself when it ends (--rm), and the checkpoint with it: leave it running, or name another directory")
+	}
 	dir := filepath.Join(c.dir(r, o.Dir), o.Name)
 	if !filepath.IsAbs(dir) {
 		return "", fault.New(fault.Invalid, "the checkpoint's directory %q must be absolute", o.Dir)
