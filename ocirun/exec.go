@@ -150,7 +150,7 @@ func (c *Container) chooseGroup(a *attempt, paths []string) (err error) {
 		return err
 	}
 	a.opened = append(a.opened, b.tasks...)
-	if !c.group.Unified {
+	if !c.group.Unified || c.group.None() {
 		return nil
 	}
 	own := func() error { // a group with controllers for its children takes no process
