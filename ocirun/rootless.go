@@ -66,6 +66,10 @@ func writeMap(pid int, file, tool string, maps []specs.LinuxIDMapping) error {
 	if !ordinary() {
 		return writeProc(pid, file, mapText(maps))
 	}
+	// The files of a process that shares our memory, which nobody may look into,
+	// are root's.
+	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
+	defer func() { _ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) }()
 	if own := map[string]int{"uid_map": unix.Geteuid(), "gid_map": unix.Getegid()}[file]; ownOnly(maps, own) {
 		if file == "gid_map" { // the kernel's condition, user_namespaces(7)
 			if err := writeProc(pid, "setgroups", "deny"); err != nil {
