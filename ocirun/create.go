@@ -53,10 +53,10 @@ func create(ctx context.Context, o Options) (c *Container, err error) {
 			return nil, err
 		}
 	}
-	if err := check(spec); err != nil {
+	if err := checkRootless(spec); err != nil {
 		return nil, err
 	}
-	if err := checkRootless(spec); err != nil {
+	if err := check(spec); err != nil {
 		return nil, err
 	}
 	adjust, err := oomScore(spec.Process)

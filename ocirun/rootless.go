@@ -21,6 +21,9 @@ func checkRootless(s *specs.Spec) error {
 		return nil
 	}
 	l := s.Linux
+	if l == nil {
+		return nil
+	}
 	at := slices.IndexFunc(l.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UserNamespace })
 	if at < 0 {
 		return fault.New(fault.Invalid, "rootless container requires user namespaces")

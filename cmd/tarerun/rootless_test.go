@@ -188,6 +188,7 @@ func TestRootlessDelegated(t *testing.T) {
 			t.Fatalf("%v: %s", err, out)
 		}
 		t.Cleanup(func() {
+			u.as("delete", "--force", u.id)
 			for _, dir := range []string{"/shell", ""} {
 				if err := os.Remove(m + given + dir); err != nil {
 					t.Error(err)
