@@ -2,6 +2,7 @@ package ocirun
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -59,6 +60,9 @@ func create(ctx context.Context, o Options) (c *Container, err error) {
 			return nil, err
 		}
 	}
+	if err := checkRootless(spec); err != nil {
+		return nil, err
+	}
 	if err := check(spec); err != nil {
 		return nil, err
 	}
@@ -77,6 +81,8 @@ func create(ctx context.Context, o Options) (c *Container, err error) {
 			a.abort()
 			return nil, err
 		}
+	} else if o.Rootless && spec.Linux.CgroupsPath == "" {
+		c.path = cgroup.Beside(o.ID)
 	}
 	defer func() {
 		if err != nil {
@@ -94,7 +100,7 @@ func create(ctx context.Context, o Options) (c *Container, err error) {
 	}
 	c.noteMounted(a)
 	if adjust != nil {
-		if err = writeProc(a.pid, "oom_score_adj", *adjust); err != nil {
+		if err = writeProc(a.pid, "oom_score_adj", *adjust); err != nil && !(ordinary() && errors.Is(err, unix.EACCES)) {
 			return c, err
 		}
 	}
@@ -164,7 +170,7 @@ func (c *Container) setUp(a *attempt, o *Options) (err error) {
 	if err := c.makeRdt(); err != nil {
 		return err
 	}
-	if err := c.openGroups(a); err != nil {
+	if err := c.openGroups(a, o.Rootless); err != nil {
 		return err
 	}
 	if err := a.namespaces(); err != nil {
@@ -214,9 +220,17 @@ func (a *attempt) buildInit() error {
 }
 
 // openGroups makes the control groups and opens what the child enters them by.
-func (c *Container) openGroups(a *attempt) (err error) {
+func (c *Container) openGroups(a *attempt, rootless bool) (err error) {
 	b := a.b
-	if c.group, err = cgroup.Create(c.path, b.resources()); err != nil {
+	c.group, err = cgroup.Create(c.path, b.resources())
+	if rootless && cgroup.Denied(err) {
+		if c.spec.Linux.CgroupsPath != "" || cgroup.Limits(b.resources()) {
+			return fault.New(fault.KindOf(err), "rootless needs no limits + no cgrouppath when no permission is granted for cgroups: %w", err)
+		}
+		c.path = cgroup.Nowhere
+		c.group, err = cgroup.At(c.path)
+	}
+	if err != nil {
 		return err
 	}
 	b.group = c.group
