@@ -56,7 +56,7 @@ func (j *Job) tree(img Image, limit string, from origin) (*output, error) {
 		layers = layers[:min(n, len(layers))]
 	}
 	j.offer(layers, from)
-	return &output{layers: layers, key: img.Manifest.Digest}, nil
+	return &output{layers: layers, key: img.Manifest.Digest, facts: map[string]string{factDigest: img.Target.String()}}, nil
 }
 
 // pinned tells whether a name says the digest.

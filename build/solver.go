@@ -106,6 +106,9 @@ type Job struct {
 	here     map[digest.Digest]bool   // chains
 	awaited  []awaited
 	solvedAs []solvedAs
+
+	sandboxes int                        // that are there
+	materials map[digest.Digest]Material // by vertex
 }
 
 // Close ends a job, whose results are not to be read any more.
@@ -118,6 +121,11 @@ func (j *Job) Close() {
 		f()
 	}
 	j.solver.gc.want()
+}
+
+// Log passes output on as a vertex's.
+func (j *Job) Log(vertex digest.Digest, stream int, data []byte) {
+	j.progress.Log(vertex, stream, data)
 }
 
 // Warn passes a remark on a vertex on.
@@ -153,6 +161,7 @@ type output struct {
 
 	// again makes it anew when its layers cannot be had; nil if they can.
 	again func(context.Context) (*output, error)
+	facts map[string]string // of a source, how it was
 }
 
 // chain names the topmost layer, "" for none.

@@ -49,6 +49,7 @@ type Store struct {
 	written  atomic.Uint64 // writings so far
 
 	forgotten sync.Map // digest.Digest -> string, the path: blobs that count as missing, and go with the last hold
+	remaker   Remaker  // nil if there is none
 
 	gate    sync.Mutex // held for a whole collection
 	holds   int
@@ -226,7 +227,13 @@ func (s *Store) stat(d digest.Digest) (int64, error) {
 		return 0, &fs.PathError{Op: "stat", Path: path, Err: fs.ErrNotExist}
 	}
 	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
+	err = unix.Stat(path, &st)
+	if err == unix.ENOENT && s.remaker != nil {
+		if size, ok := s.remaker.Size(d); ok {
+			return size, nil
+		}
+	}
+	if err != nil {
 		return 0, &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
 	return st.Size, nil
@@ -240,7 +247,7 @@ func (s *Store) Open(d digest.Digest) (*os.File, int64, error) {
 	}
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, 0, notHere(d)
+		return s.remake(d)
 	}
 	if err != nil {
 		return nil, 0, err

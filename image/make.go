@@ -46,6 +46,30 @@ func (m *Making) Seal(ctx context.Context, id string, below digest.Digest, epoch
 		return Made{}, err
 	}
 	defer changes.Close()
+	if !s.layers.Adopts() {
+		return m.unpacked(ctx, id, below, changes, epoch)
+	}
+	// The files are all that is kept: see remaker.
+	sum, size := digest.SHA256.Digester(), counter(0)
+	if _, err := changes.WriteLayer(ctx, io.MultiWriter(sum.Hash(), &size), archive.WriteOptions{Latest: epoch}); err != nil {
+		return Made{}, err
+	}
+	made := Made{Blob: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: sum.Digest(), Size: int64(size)}}
+	made.Chain, err = s.layers.Adopt(id, sum.Digest(), int64(size), epoch)
+	return made, err
+}
+
+// counter counts bytes.
+type counter int64
+
+func (c *counter) Write(p []byte) (int, error) {
+	*c += counter(len(p))
+	return len(p), nil
+}
+
+// unpacked makes the layer of an archive, where trees are kept whole.
+func (m *Making) unpacked(ctx context.Context, id string, below digest.Digest, changes *snapshot.Changes, epoch time.Time) (Made, error) {
+	s := m.images
 	blob, err := s.content.Create(digest.SHA256)
 	if err != nil {
 		return Made{}, err
@@ -60,12 +84,30 @@ func (m *Making) Seal(ctx context.Context, id string, below digest.Digest, epoch
 		return Made{}, err
 	}
 	made := Made{Blob: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: d, Size: size}}
-	made.Chain, err = s.layers.Adopt(id, d, size)
-	if errors.Is(err, fault.NotImplemented) {
-		made.Chain, err = m.unpack(ctx, below, d)
-		err = errors.Join(err, s.layers.Remove(id))
+	made.Chain, err = m.unpack(ctx, below, d)
+	return made, errors.Join(err, s.layers.Remove(id))
+}
+
+// remaker makes the archives of layers that were made here, of their files.
+type remaker struct{ layers *snapshot.Store }
+
+func (r remaker) Size(d digest.Digest) (int64, bool) {
+	_, size, _, ok := r.layers.Made(d)
+	return size, ok
+}
+
+func (r remaker) Write(ctx context.Context, d digest.Digest, w io.Writer) error {
+	chain, _, latest, ok := r.layers.Made(d)
+	if !ok {
+		return fault.New(fault.NotFound, "the layer %s is not here any more", d)
 	}
-	return made, err
+	changes, err := r.layers.LayerChanges(chain)
+	if err != nil {
+		return err
+	}
+	defer changes.Close()
+	_, err = changes.WriteLayer(ctx, w, archive.WriteOptions{Latest: latest})
+	return err
 }
 
 // unpack makes the layer of its blob.

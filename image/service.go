@@ -31,6 +31,7 @@ type Service struct {
 func Open(ctx context.Context, store *content.Store, layers *snapshot.Store, events Publisher) (*Service, error) {
 	s := &Service{catalog: &catalog{content: store, layers: layers}, unpacker: newUnpacker(store, layers), events: events}
 	store.AfterCollect(s.collected)
+	store.SetRemaker(remaker{layers})
 	if err := store.Collect(); err != nil {
 		// An image that is damaged must not keep the others from being used.
 		slog.WarnContext(ctx, "nothing was cleaned up in the image store", "error", err)

@@ -391,4 +391,5 @@ var callNames = map[uint64]string{
 	unix.SYS_IOPRIO_SET: "ioprio_set", unix.SYS_PERSONALITY: "personality", unix.SYS_SET_MEMPOLICY: "set_mempolicy",
 	unix.SYS_WAIT4: "wait4", unix.SYS_LSEEK: "lseek", unix.SYS_CLONE: "clone", unix.SYS_FACCESSAT: "faccessat",
 	unix.SYS_GETPID: "getpid", unix.SYS_SOCKET: "socket", unix.SYS_PPOLL: "ppoll", unix.SYS_KILL: "kill", unix.SYS_SENDFILE: "sendfile",
+	unix.SYS_FSTATFS: "fstatfs",
 }

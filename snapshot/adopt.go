@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
@@ -13,17 +14,18 @@ import (
 
 // Adopt makes a layer of what a container has beyond its chain, by a rename:
 // its files become the layer's own. diffID is that of what Changes writes, size
-// the bytes of its files. The container has nothing here afterwards; nothing may
+// the bytes of that, latest, unless zero, the bound of times in it: LayerChanges writes the same
+// whenever it is wanted (see Made). The container has nothing here afterwards; nothing may
 // be mounted from it. A layer that is there already stays. After an error the
 // container has what it had. Only overlay keeps changes apart: with the other
 // drivers it is fault.NotImplemented, and the layer must be unpacked.
-func (s *Store) Adopt(id string, diffID digest.Digest, size int64) (digest.Digest, error) {
+func (s *Store) Adopt(id string, diffID digest.Digest, size int64, latest time.Time) (digest.Digest, error) {
 	m, err := s.Mount(id)
 	if err != nil {
 		return "", err
 	}
 	tree := m.Upper
-	if tree == "" {
+	if !s.Adopts() {
 		return "", fault.New(fault.NotImplemented, "the storage driver %s keeps whole trees, and no changes that could become a layer", s.name)
 	}
 	s.mu.Lock()
@@ -36,7 +38,10 @@ func (s *Store) Adopt(id string, diffID digest.Digest, size int64) (digest.Diges
 	if s.Has(chain) {
 		return chain, s.Remove(id)
 	}
-	u := &Unpacking{store: s, dir: s.unique("new", "layer"), layer: layer{Parent: parent, DiffID: diffID, Size: size}}
+	u := &Unpacking{store: s, dir: s.unique("new", "layer"), layer: layer{Parent: parent, DiffID: diffID, Size: size, Blob: size}}
+	if !latest.IsZero() {
+		u.layer.Latest = latest.Unix()
+	}
 	defer u.Close()
 	if err := os.Mkdir(u.dir, 0o755); err != nil {
 		return "", err
@@ -57,6 +62,25 @@ func (s *Store) Adopt(id string, diffID digest.Digest, size int64) (digest.Diges
 		return "", errors.Join(err, os.Rename(own, tree))
 	}
 	return chain, s.Remove(id)
+}
+
+// Adopts tells whether Adopt can do so.
+func (s *Store) Adopts() bool { return s.name == Overlay }
+
+// Made finds a layer with the DiffID that Adopt made, and how many bytes the
+// archive of its changes has, with times up to latest unless that is zero.
+func (s *Store) Made(diffID digest.Digest) (chain digest.Digest, size int64, latest time.Time, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for chain, l := range s.layers {
+		if l.DiffID == diffID && l.Blob > 0 {
+			if l.Latest != 0 {
+				latest = time.Unix(l.Latest, 0)
+			}
+			return chain, l.Blob, latest, true
+		}
+	}
+	return "", 0, time.Time{}, false
 }
 
 // keepRootTime gives the root of a layer the time that the root below has: what

@@ -75,7 +75,9 @@ const (
 type layer struct {
 	Parent digest.Digest `json:"parent,omitempty"` // chain ID of the layer below
 	DiffID digest.Digest `json:"diffID"`
-	Size   int64         `json:"size"` // bytes on disk, whole blocks
+	Size   int64         `json:"size"`             // bytes on disk, whole blocks
+	Blob   int64         `json:"blob,omitempty"`   // of one that was made here, bytes of the archive that its changes make
+	Latest int64         `json:"latest,omitempty"` // and the bound of times in it, in seconds since 1970
 
 	path     string // of fs/
 	unsynced bool   // power loss may take it yet

@@ -27,6 +27,10 @@ func (c *control) Solve(ctx context.Context, r *controlapi.SolveRequest) (resp *
 	if err != nil {
 		return nil, err
 	}
+	wants, err := readAttestations(r.FrontendAttrs)
+	if err != nil {
+		return nil, err
+	}
 	caches, err := caching.Exports(r.Cache)
 	if err != nil {
 		return nil, err
@@ -48,7 +52,7 @@ func (c *control) Solve(ctx context.Context, r *controlapi.SolveRequest) (resp *
 	job := c.solver.Job(lent, run.tells, build.JobOptions{Epoch: epoch,
 		Network: slices.Contains(r.Entitlements, "network.host"), Insecure: slices.Contains(r.Entitlements, "security.insecure")})
 	defer job.Close()
-	b := &bridge.Bridge{Job: job, Session: r.Session, Opts: r.FrontendAttrs, Defs: r.FrontendInputs, Worker: c.worker, Tells: run.tells}
+	b := &bridge.Bridge{Job: job, Session: r.Session, Opts: r.FrontendAttrs, Defs: r.FrontendInputs, Worker: c.worker, Tells: run.tells, Notes: &bridge.Notes{}}
 	importer := &caching.Importer{Job: job, Tells: run.tells}
 	b.Caches = importer.Import
 	importer.Import(ctx, caching.Entries(r.Cache))
@@ -56,10 +60,14 @@ func (c *control) Solve(ctx context.Context, r *controlapi.SolveRequest) (resp *
 	if err != nil {
 		return nil, err
 	}
+	if err := wants.scan(ctx, b, result); err != nil {
+		return nil, err
+	}
 	made, err := output.Collect(ctx, result)
 	if err != nil {
 		return nil, err
 	}
+	wants.sayHow(b, run, made)
 	out := &output.Writer{Store: c.store, Caller: caller, Tells: run.tells, Epoch: epoch, Said: map[string]string{}, Inline: caching.Inline(job, caches)}
 	for key, value := range result.Metadata {
 		if output.IsSaid(key) {
@@ -101,11 +109,6 @@ func checkSolve(r *controlapi.SolveRequest) error {
 	for _, e := range r.Entitlements {
 		if e != "network.host" && e != "security.insecure" {
 			return fault.New(fault.NotImplemented, "the entitlement %s is not supported", e)
-		}
-	}
-	for key, value := range r.FrontendAttrs {
-		if err := output.CheckAttestation(key, value); err != nil {
-			return err
 		}
 	}
 	return nil

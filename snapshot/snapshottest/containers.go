@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -74,7 +75,7 @@ func testAdopt(t *testing.T, store *snapshot.Store, driver string, below digest.
 		t.Fatal(err)
 	}
 	diffID := digest.FromBytes(tar.Bytes())
-	chain, err := store.Adopt("one", diffID, 4)
+	chain, err := store.Adopt("one", diffID, int64(tar.Len()), time.Time{})
 	if driver != snapshot.Overlay {
 		if !errors.Is(err, fault.NotImplemented) {
 			t.Errorf("adopted: %v", err)
@@ -84,6 +85,7 @@ func testAdopt(t *testing.T, store *snapshot.Store, driver string, below digest.
 	if err != nil || chain != snapshot.ChainID(below, diffID) || !store.Has(chain) || slices.Contains(store.Active(), "one") {
 		t.Fatalf("%s %v, active: %v", chain, err, store.Active())
 	}
+	testMade(t, store, chain, tar.Bytes())
 	view, err := store.LayerView(chain)
 	adopted := Show(t, view, err)
 	if err := store.Sweep([]digest.Digest{below}); err != nil {
@@ -95,6 +97,25 @@ func testAdopt(t *testing.T, store *snapshot.Store, driver string, below digest.
 	}
 	view, err = store.LayerView(chain)
 	Compare(t, Show(t, view, err), adopted)
+}
+
+// testMade makes the archive of a layer that was adopted again, which is the one
+// that it had.
+func testMade(t *testing.T, store *snapshot.Store, chain digest.Digest, want []byte) {
+	t.Helper()
+	made, size, _, ok := store.Made(digest.FromBytes(want))
+	if made != chain || size != int64(len(want)) || !ok {
+		t.Errorf("made %s, %d bytes, %v", made, size, ok)
+	}
+	changes, err := store.LayerChanges(chain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var again bytes.Buffer
+	_, err = changes.WriteLayer(t.Context(), &again, archive.WriteOptions{})
+	if err := errors.Join(err, changes.Close()); err != nil || !bytes.Equal(again.Bytes(), want) {
+		t.Errorf("the archive became another: %d bytes, not %d: %v", again.Len(), len(want), err)
+	}
 }
 
 // testChanges lists what the container one has changed.
