@@ -54,6 +54,12 @@ func byPlugin(s *command.Session, words []string) bool {
 	return err == nil
 }
 
+// lists tells whether the words ask for the commands of builder, which buildx
+// answers where it is installed.
+func lists(s *command.Session, words []string) bool {
+	return words[0] == "builder" && (len(words) == 1 || strings.HasPrefix(words[1], "-")) && !byPlugin(s, words)
+}
+
 // runPlugin becomes the plugin that carries out the words as args. A word that
 // names none is no command.
 func runPlugin(s *command.Session, words, args []string) error {

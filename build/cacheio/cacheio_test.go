@@ -138,15 +138,15 @@ func TestHostile(t *testing.T) {
 	}
 	for config, want := range map[string]string{
 		`{"layers":[{"blob":"GOOD","parent":-1}],"records":[{"digest":"KEY","layers":[{"layer":0}],"inputs":[[{"selector":"s","link":0}]]}]}`: "true 1",
-		`{"layers":[{"blob":"GOOD"}],"records":[{"digest":"KEY","layers":[{"layer":0}]}]}`:                                                 "false 0", // on itself
-		`{"layers":[{"blob":"GOOD","parent":7}],"records":[{"digest":"KEY","layers":[{"layer":0}]}]}`:                                      "false 0",
-		`{"layers":[{"blob":"GOOD","parent":-2}],"records":[{"digest":"KEY","layers":[{"layer":0}]}]}`:                                     "false 0",
-		`{"layers":[{"blob":"GOOD","parent":-1}],"records":[{"digest":"KEY","layers":[{"layer":1},{"layer":-1}]}]}`:                        "false 0",
-		`{"layers":[{"blob":"GOOD","parent":-1}],"records":[{"digest":"KEY","chains":[{"layers":[0,9]},{"layers":[]},{"layers":[0,0]}]}]}`: "true 2",
-		`{"layers":[{"blob":"BARE","parent":-1}],"records":[{"digest":"KEY","layers":[{"layer":0}]}]}`:                                     "false 0", // no DiffID
-		`{"layers":[{"blob":"sha256:no","parent":-1}],"records":[{"digest":"KEY","layers":[{"layer":0}]}]}`:                                "false 0",
-		`{"records":[{"digest":"KEY","tare.diffIDs":["DIFF","../../x"]}]}`:                                                                 "false 0",
-		`{"records":[{"digest":"KEY","tare.diffIDs":["DIFF"]}]}`:                                                                           "true 1",
+		`{"layers":[{"blob":"GOOD"}],"records":[{"digest":"KEY","layers":[{"layer":0}]}]}`:                                                    "false 0", // on itself
+		`{"layers":[{"blob":"GOOD","parent":7}],"records":[{"digest":"KEY","layers":[{"layer":0}]}]}`:                                         "false 0",
+		`{"layers":[{"blob":"GOOD","parent":-2}],"records":[{"digest":"KEY","layers":[{"layer":0}]}]}`:                                        "false 0",
+		`{"layers":[{"blob":"GOOD","parent":-1}],"records":[{"digest":"KEY","layers":[{"layer":1},{"layer":-1}]}]}`:                           "false 0",
+		`{"layers":[{"blob":"GOOD","parent":-1}],"records":[{"digest":"KEY","chains":[{"layers":[0,9]},{"layers":[]},{"layers":[0,0]}]}]}`:    "true 2",
+		`{"layers":[{"blob":"BARE","parent":-1}],"records":[{"digest":"KEY","layers":[{"layer":0}]}]}`:                                        "false 0", // no DiffID
+		`{"layers":[{"blob":"sha256:no","parent":-1}],"records":[{"digest":"KEY","layers":[{"layer":0}]}]}`:                                   "false 0",
+		`{"records":[{"digest":"KEY","tare.diffIDs":["DIFF","../../x"]}]}`:                                                                    "false 0",
+		`{"records":[{"digest":"KEY","tare.diffIDs":["DIFF"]}]}`:                                                                              "true 1",
 		`{}`: "false 0",
 	} {
 		if got, err := find(config); err != nil || got != want {

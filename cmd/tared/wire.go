@@ -118,6 +118,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the images: %w", err)
 	}
+	steps.pushPlain("the names of images", images.Close)
 
 	registries, err := remote.New(remote.Config{
 		HostsDir: o.RegistryDir, Mirrors: o.Mirrors, Insecure: o.Insecure, UserAgent: "tare/" + version, Attempts: o.PullAttempts,
