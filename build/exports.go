@@ -95,7 +95,9 @@ func (x *exporting) add(ctx context.Context, k keys, i int, o *output, with bool
 		if key == "" || x.told[outputKey(key, i)] {
 			continue
 		}
-		r.Key = outputKey(key, i)
+		if r.Key, r.Exact = outputKey(key, i), ""; key != k.exact {
+			r.Exact = k.exact
+		}
 		x.told[r.Key] = true
 		x.records = append(x.records, r)
 	}

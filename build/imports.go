@@ -172,12 +172,12 @@ func (w *lentWell) keep(ctx context.Context, d ocispec.Descriptor) error {
 
 // recallImported finds a vertex in the caches that were imported. The layers
 // need not be anywhere: then the output is for making keys of.
-func (j *Job) recallImported(v *vertex, key digest.Digest) []*output {
+func (j *Job) recallImported(v *vertex, key digest.Digest) (outputs []*output, exact digest.Digest) {
 	j.mu.Lock()
 	imports := j.imports
 	j.mu.Unlock()
 	for _, in := range imports {
-		outputs := make([]*output, v.results())
+		outputs, exact = make([]*output, v.results()), key
 		for i := range outputs {
 			r, ok := in.cache.Lookup(outputKey(key, i))
 			if !ok {
@@ -185,15 +185,18 @@ func (j *Job) recallImported(v *vertex, key digest.Digest) []*output {
 				break
 			}
 			outputs[i] = &output{layers: stackOf(r.Layers), key: outputKey(key, i), again: func(ctx context.Context) (*output, error) { return j.remake(ctx, v, i) }}
+			if r.Exact != "" {
+				exact = r.Exact
+			}
 			if r.Blobs {
 				j.offer(outputs[i].layers, func(ctx context.Context, l Layer) error { return in.from.keep(ctx, l.Blob) })
 			}
 		}
 		if outputs != nil {
-			return outputs
+			return outputs, exact
 		}
 	}
-	return nil
+	return nil, ""
 }
 
 // stackOf puts the layers of a record on each other.
@@ -215,10 +218,14 @@ type awaited struct {
 	outputs []*output
 }
 
-// settle remembers what was found elsewhere and is here now.
-func (j *Job) settle(ctx context.Context) error {
+// settle notes that layers are here, and remembers what was found elsewhere and
+// is here by that.
+func (j *Job) settle(ctx context.Context, layers []Layer) error {
 	var due, rest []awaited
 	j.mu.Lock()
+	for _, l := range layers {
+		j.here[l.Chain] = true
+	}
 	for _, a := range j.awaited {
 		here := true
 		for _, o := range a.outputs {

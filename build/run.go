@@ -275,19 +275,18 @@ func (s *step) listen(out *net.UnixConn) {
 }
 
 // connect gives the step its place on the network.
-func (s *step) connect(ctx context.Context) (err error) {
+func (s *step) connect(ctx context.Context) error {
 	if s.op.Network != pb.NetMode_UNSET {
 		return nil
 	}
-	store := s.job.solver.Store
-	if s.place, err = store.Attach(ctx, s.id); err != nil {
+	place, err := s.job.solver.places.take(ctx)
+	if err != nil {
 		return err
 	}
-	s.back.Push(func() error { return store.Detach(context.WithoutCancel(ctx), s.id) })
-	if s.netNS, err = os.Open(s.place.NetNS); err != nil {
-		return err
-	}
-	s.back.Push(s.netNS.Close)
+	s.place, s.netNS = place.Place, place.netNS
+	s.back.Push(func() error {
+		return s.job.solver.places.give(ctx, place, s.op.Security == pb.SecurityMode_INSECURE)
+	})
 	return nil
 }
 

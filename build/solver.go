@@ -34,7 +34,9 @@ type Solver struct {
 	Config
 	cache   *cache
 	sources shelf // clients' files, and others from outside
+	sums    *sums
 	caches  *caches
+	places  *places
 	running chan struct{} // places of RUN steps
 	sizes   sizes
 	gc      collector
@@ -54,9 +56,9 @@ type flight struct {
 
 // Open makes a solver, and takes up the cache that an earlier one left.
 func Open(ctx context.Context, c Config) (*Solver, error) {
-	s := &Solver{Config: c, running: make(chan struct{}, 2*runtime.NumCPU()), flights: map[digest.Digest]*flight{}}
+	s := &Solver{Config: c, running: make(chan struct{}, 2*runtime.NumCPU()), flights: map[digest.Digest]*flight{}, places: newPlaces(c.Store)}
 	var err error
-	s.sources = newShelf(c.Root, "sources")
+	s.sources, s.sums = newShelf(c.Root, "sources"), openSums(filepath.Join(c.Root, "sums"))
 	if err = s.sources.open(); err != nil {
 		return nil, err
 	}
@@ -120,6 +122,7 @@ func (j *Job) Close() {
 	for _, f := range ends {
 		f()
 	}
+	_ = j.solver.sums.save() // or else they are made again
 	j.solver.gc.want()
 }
 
@@ -337,11 +340,11 @@ func (j *Job) carryOut(ctx context.Context, v *vertex) ([]*output, error) {
 	if err != nil {
 		return nil, err
 	}
-	return j.report(v, func() ([]*output, bool, error) { return j.perform(ctx, v, inputs, true) })
+	return j.report(ctx, v, func() ([]*output, bool, error) { return j.perform(ctx, v, inputs, true) })
 }
 
 // report tells of a vertex while something does its work.
-func (j *Job) report(v *vertex, do func() (outputs []*output, cached bool, err error)) ([]*output, error) {
+func (j *Job) report(ctx context.Context, v *vertex, do func() (outputs []*output, cached bool, err error)) ([]*output, error) {
 	status := v.status()
 	now := time.Now()
 	status.Started = &now
@@ -351,6 +354,9 @@ func (j *Job) report(v *vertex, do func() (outputs []*output, cached bool, err e
 	status.Completed, status.Cached = &end, cached
 	if err != nil {
 		status.Error = err.Error()
+		if ctx.Err() != nil { // why, the vertex says that failed: clients know this word
+			status.Error = context.Canceled.Error()
+		}
 		err = &VertexError{v.digest, v.name, err}
 	}
 	j.progress.Vertex(status)
@@ -467,10 +473,13 @@ func (j *Job) recall(ctx context.Context, v *vertex, k *keys, elsewhere bool) []
 	if key == "" {
 		key = k.quick
 	}
-	if outputs = j.recallImported(v, key); outputs == nil {
+	outputs, exact := j.recallImported(v, key)
+	if outputs == nil {
 		return nil
 	}
-	k.exact = key
+	if k.exact == "" { // it has not been made here
+		k.exact = exact
+	}
 	j.note(*k, outputs)
 	j.mu.Lock()
 	defer j.mu.Unlock()

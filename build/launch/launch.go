@@ -73,7 +73,7 @@ func New(ctx context.Context, c Config) (*Builder, error) {
 	if err := os.MkdirAll(c.Root, 0o700); err != nil {
 		return nil, err
 	}
-	return b, b.endSteps(ctx)
+	return b, errors.Join(b.endSteps(ctx), b.dropHalves())
 }
 
 // Serve hands a client's connection over, with what was read of it. It returns
@@ -189,13 +189,22 @@ func (b *Builder) await(cmd *exec.Cmd, p *process) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 4*endTime)
 	defer cancel()
-	err := errors.Join(p.server.Close(), b.endSteps(ctx), p.lender.Close(ctx))
+	err := errors.Join(p.server.Close(), b.endSteps(ctx), p.lender.Close(ctx), b.dropHalves())
 	if err != nil {
 		b.Log.Error("what builds left cannot be removed", "err", err)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.running = nil
+}
+
+// dropHalves removes what a process that is no more had half made.
+func (b *Builder) dropHalves() error {
+	halves, err := filepath.Glob(filepath.Join(b.Root, "*", "new*"))
+	for _, path := range append(halves, filepath.Join(b.Root, "scratch")) {
+		err = errors.Join(err, os.RemoveAll(path))
+	}
+	return err
 }
 
 // endSteps ends the steps of a process that is no more.

@@ -23,7 +23,7 @@ var dockerdFlags = []struct {
 	{"allow-direct-routing", "", "true", "true", "DirectRouting:true"},
 	{"allow-nondistributable-artifacts", "", "reg:5000", `["reg:5000"]`, ""},
 	{"api-cors-header", "", "*", "", "refused: use a reverse proxy"},
-	{"authorization-plugin", "authorization-plugins", "x", `["x"]`, "refused: not supported yet"},
+	{"authorization-plugin", "authorization-plugins", "x", `["x"]`, "AuthzPlugins:[x]"},
 	{"bip", "", "10.9.8.7/24", "", "10.9.8.7/24"},
 	{"bip6", "", "2001:db8::1/64", "", "BIP6:2001:db8::1/64"},
 	{"bridge", "", "br7", "", "br7"},

@@ -31,7 +31,6 @@ const (
 var refusals = []refusal{
 	{flag: "allow-nondistributable-artifacts", only: "*"}, // what is here is pushed whatever its kind
 	{flag: "api-cors-header", why: "use a reverse proxy if you need CORS headers"},
-	{flag: "authorization-plugin", key: "authorization-plugins"},
 	{flag: "containerd", why: noContainerd},
 	{flag: "containerd-namespace", why: noContainerd},
 	{flag: "containerd-plugins-namespace", key: "containerd-plugin-namespace", why: noContainerd},

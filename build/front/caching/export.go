@@ -208,8 +208,11 @@ func (w *Writer) write(ctx context.Context, x Export, results []output.Made, ver
 	if err != nil {
 		return err
 	}
+	// There is one word for all caches, and who writes a directory's index needs it.
 	said, err := json.Marshal(manifest)
-	w.Said["cache.manifest"] = string(said)
+	if _, told := w.Said["cache.manifest"]; !told || x.kind == "local" {
+		w.Said["cache.manifest"] = string(said)
+	}
 	return err
 }
 
