@@ -80,7 +80,7 @@ func (t *Transfers) PushContent(ctx context.Context, ref string, target ocispec.
 	if err != nil {
 		return err
 	}
-	if r.Digest != "" && r.Digest != target.Digest {
+	if r.Digest != "" && r.Digest != target.Digest.String() {
 		return fault.New(fault.Invalid, "cannot push %s as %s: it has another digest", target.Digest, ref)
 	}
 	if r.Digest != "" {
