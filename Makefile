@@ -24,7 +24,7 @@ test: ## install what the tests need, and run them all
 bench: build ## measure against the docker, podman, runc and crun that are installed
 	@scripts/bench
 
-test-cgroup2: build ## the tests of what depends on control groups, on a kernel that has cgroup v2 alone (User Mode Linux)
+test-cgroup2: build ## the tests of what depends on control groups, on a kernel that has cgroup v2 alone (in qemu)
 	@scripts/test-cgroup2
 
 compat: ## everything of other people's: Docker's client, Compose, SDKs, testcontainers, BuildKit, the OCI's conformance tests

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -64,6 +65,12 @@ func create(ctx context.Context, o Options) (c *Container, err error) {
 	}
 	c = &Container{id: o.ID, bundle: o.Bundle, config: o.Config, pidfd: -1, sync: -1, created: time.Now()}
 	c.know(spec)
+	if o.Systemd {
+		if c.path, err = cgroup.Systemd(spec.Linux.CgroupsPath, o.ID, unix.Geteuid() != 0); err != nil {
+			a.abort()
+			return nil, err
+		}
+	}
 	defer func() {
 		if err != nil {
 			a.abort()
@@ -97,15 +104,28 @@ func create(ctx context.Context, o Options) (c *Container, err error) {
 	return c, nil
 }
 
-// joinsTime tells whether a container enters a time namespace that exists.
+// joinsTime tells whether a container enters a time namespace by setns(2): one
+// that exists, and on older kernels its own.
 func joinsTime(s *specs.Spec) bool {
 	for _, n := range s.Linux.Namespaces {
 		if n.Type == specs.TimeNamespace {
-			return n.Path != ""
+			return n.Path != "" || !execEntersTime()
 		}
 	}
 	return false
 }
+
+// execEntersTime tells whether execve(2) moves a process into the time namespace
+// that it made for its children, as kernels do since 6.3.
+var execEntersTime = sync.OnceValue(func() bool {
+	var uts unix.Utsname
+	if unix.Uname(&uts) != nil {
+		return true
+	}
+	var major, minor int
+	_, err := fmt.Sscanf(unix.ByteSliceToString(uts.Release[:]), "%d.%d", &major, &minor)
+	return err != nil || major > 6 || major == 6 && minor >= 3
+})
 
 // setUp makes the control groups, builds the program and starts the child.
 func (c *Container) setUp(a *attempt, o *Options) (err error) {

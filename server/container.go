@@ -48,6 +48,7 @@ type Streams interface {
 type containerHandlers struct {
 	containers    Containers
 	places        Places
+	checkpoints   Checkpoints
 	cgroupVersion int
 }
 
@@ -188,8 +189,11 @@ func (h *containerHandlers) start(w http.ResponseWriter, r *request) error {
 	if err := r.form(); err != nil {
 		return err
 	}
-	if err := r.refuse("checkpoint", "checkpoint-dir"); err != nil {
-		return err
+	if name, dir := r.Form.Get("checkpoint"), r.Form.Get("checkpoint-dir"); name != "" || dir != "" {
+		if err := h.checkpoints.Start(r.Context(), r.params["id"], dir, name); err != nil {
+			return err
+		}
+		return noContent(w)
 	}
 	if err := h.containers.Start(r.Context(), r.params["id"], r.Form.Get("detachKeys")); err != nil {
 		return err

@@ -422,7 +422,7 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	r := &rig{T: t, path: filepath.Join(t.TempDir(), "s"), daemon: Daemon{LogDriver: "json-file", LogDrivers: []string{"json-file"}, Driver: "overlayfs", DriverStatus: [][2]string{{"driver-type", "x"}}, Version: "1.2.3", ID: "the-id", DataRoot: "/data", Runtimes: map[string]system.Runtime{"tarerun": {}, "runc": {Path: "/usr/bin/runc"}}, DefaultRuntime: "tarerun"}}
+	r := &rig{T: t, path: filepath.Join(t.TempDir(), "s"), daemon: Daemon{CgroupDriver: "cgroupfs", LogDriver: "json-file", LogDrivers: []string{"json-file"}, Driver: "overlayfs", DriverStatus: [][2]string{{"driver-type", "x"}}, Version: "1.2.3", ID: "the-id", DataRoot: "/data", Runtimes: map[string]system.Runtime{"tarerun": {}, "runc": {Path: "/usr/bin/runc"}}, DefaultRuntime: "tarerun"}}
 	r.containers.stream.Copy = func(context.Context, func(byte, []byte) error) error { return nil }
 	l, err := net.Listen("unix", r.path)
 	if err != nil {

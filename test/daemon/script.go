@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"errors"
+	"fmt"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/tarehq/tare/internal/cgroupfs"
 	"github.com/tarehq/tare/internal/testutil"
 )
 
@@ -27,6 +29,7 @@ func Scripts(t *testing.T, dir string, more ...func(*testscript.Env) error) {
 			}
 			return err
 		},
+		Condition: condition,
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"daemon":     daemonCmd,
 			"eventually": eventuallyCmd,
@@ -35,6 +38,14 @@ func Scripts(t *testing.T, dir string, more ...func(*testscript.Env) error) {
 }
 
 type key struct{}
+
+// condition is [cgroup2]: the machine has cgroup v2 alone.
+func condition(name string) (bool, error) {
+	if name == "cgroup2" {
+		return cgroupfs.Unified()
+	}
+	return false, fmt.Errorf("unknown condition %q", name)
+}
 
 // setup gives the script a daemon with the image busybox, and its clients.
 func setup(env *testscript.Env) error {
