@@ -201,7 +201,9 @@ func (s *saved) flat() layer {
 			if !below {
 				delete(tree, removed)
 			}
-			maps.DeleteFunc(tree, func(other string, _ entry) bool { return strings.HasPrefix(other, strings.TrimSuffix(removed, "/")+"/") })
+			maps.DeleteFunc(tree, func(other string, _ entry) bool {
+				return strings.HasPrefix(other, strings.TrimSuffix(removed, "/")+"/")
+			})
 		}
 		for name, e := range l {
 			if _, _, is := whiteout(name); !is {
