@@ -18,6 +18,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/moby/buildkit/solver/pb"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -192,7 +193,7 @@ type VertexStatus struct {
 	Digest    digest.Digest
 	Inputs    []digest.Digest
 	Name      string
-	Group     string // ProgressGroup's ID, if any
+	Group     *pb.ProgressGroup // that it is shown in, if any
 	Started   *time.Time
 	Completed *time.Time
 	Cached    bool

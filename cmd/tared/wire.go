@@ -118,6 +118,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the images: %w", err)
 	}
+	steps.pushPlain("the names of images", images.Close)
 
 	registries, err := remote.New(remote.Config{
 		HostsDir: o.RegistryDir, Mirrors: o.Mirrors, Insecure: o.Insecure, UserAgent: "tare/" + version, Attempts: o.PullAttempts,
@@ -226,8 +227,12 @@ func openBuilder(ctx context.Context, o *options, loan lend.Config, launcher *su
 		parent = defaultParent
 	}
 	find := func() (string, error) { return findProgram("tare-build") }
+	rules, err := o.Builder.Rules(o.DataRoot)
+	if err != nil {
+		return nil, err
+	}
 	builder, err := launch.New(ctx, launch.Config{Program: find, Dir: filepath.Join(o.ExecRoot, "b"), Root: filepath.Join(o.DataRoot, "build"),
-		CgroupParent: parent, Loan: loan, Steps: launcher, Log: log})
+		CgroupParent: parent, Rules: rules, Loan: loan, Steps: launcher, Log: log})
 	if err != nil {
 		return nil, fmt.Errorf("cannot ready the process that builds: %w", err)
 	}

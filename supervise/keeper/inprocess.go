@@ -61,7 +61,7 @@ func (b *inProcess) freeze(on bool) error {
 func (b *inProcess) update(_ context.Context, r *specs.LinuxResources) error { return b.c.Update(r) }
 
 func (b *inProcess) exec(ctx context.Context, p *specs.Process, s *stdio) (process, error) {
-	e, err := b.c.Exec(context.WithoutCancel(ctx), ocirun.ExecOptions{Process: p, Stdio: s.child, Console: s.console, Systemd: cfg.Runtime.Systemd})
+	e, err := b.c.Exec(context.WithoutCancel(ctx), ocirun.ExecOptions{Process: p, Stdio: s.child, Console: s.console})
 	if err != nil {
 		return nil, err
 	}

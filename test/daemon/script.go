@@ -22,6 +22,7 @@ func Scripts(t *testing.T, dir string, more ...func(*testscript.Env) error) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 dir,
 		RequireExplicitExec: true,
+		Condition:           condition,
 		Setup: func(env *testscript.Env) error {
 			err := setup(env)
 			for _, f := range more {
@@ -29,7 +30,6 @@ func Scripts(t *testing.T, dir string, more ...func(*testscript.Env) error) {
 			}
 			return err
 		},
-		Condition: condition,
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"daemon":     daemonCmd,
 			"eventually": eventuallyCmd,
