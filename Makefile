@@ -24,6 +24,9 @@ test: ## install what the tests need, and run them all
 bench: build ## measure against the docker, podman, runc and crun that are installed
 	@scripts/bench
 
+test-cgroup2: build ## the tests of what depends on control groups, on a kernel that has cgroup v2 alone (in qemu)
+	@scripts/test-cgroup2
+
 compat: ## everything of other people's: Docker's client, Compose, SDKs, testcontainers, the OCI's conformance tests
 	PACKAGES=./test/compat TARE_TEST_CLIENTS=1 scripts/test -v
 
@@ -44,5 +47,5 @@ vet: ## formatting and the compiler's doubts
 clean: ## remove what was built
 	rm -rf bin
 
-.PHONY: help build run stop test bench compat fuzz soak registry-image vet clean
+.PHONY: help build run stop test test-cgroup2 bench compat fuzz soak registry-image vet clean
 .DEFAULT_GOAL := help

@@ -5,7 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -151,5 +154,28 @@ func TestEveryPackageSaysWhatItIs(t *testing.T) {
 		if p.Doc == "" && p.ImportPath != strings.TrimSuffix(module, "/") {
 			t.Errorf("%s has no package comment", p.ImportPath)
 		}
+	}
+}
+
+// A walk that the kernel gave up is begun again, wherever one is made:
+// openat2(2) is called by internal/openat, and by the children of ocirun, whose
+// interpreter does the same.
+func TestOneOpensBelow(t *testing.T) {
+	err := filepath.WalkDir(".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(name) != ".go" || strings.HasSuffix(name, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		if bytes.Contains(text, []byte("unix.Openat2(")) && filepath.Dir(name) != "internal/openat" ||
+			bytes.Contains(text, []byte("SYS_OPENAT2")) && filepath.Dir(name) != "ocirun" {
+			t.Errorf("%s calls openat2 itself; openat.Open does it", name)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/openat"
 )
 
 // marks is a set of directories in the tree. They are known by their inodes, as
@@ -51,9 +52,8 @@ func (m *marks) drop(dir int) {
 // may have the place of one that was removed.
 func (m *marks) list(root int) []string {
 	var names []string
-	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS}
 	for inode, name := range m.paths {
-		fd, err := unix.Openat2(root, name, &how)
+		fd, err := openat.Open(root, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
 		if err != nil {
 			continue
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tarehq/tare/internal/deltree"
+	"github.com/tarehq/tare/internal/openat"
 	"golang.org/x/sys/unix"
 )
 
@@ -27,14 +28,7 @@ func procPath(dir int, base string) string {
 
 // resolve opens name below root with the flags; no component leads out.
 func resolve(root int, name string, flags uint64) (int, error) {
-	how := unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
-	for {
-		fd, err := unix.Openat2(root, name, &how)
-		// EAGAIN: a rename elsewhere raced with the walk.
-		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
-			return fd, err
-		}
-	}
+	return openat.Open(root, name, flags, openat.InRoot)
 }
 
 // open returns a descriptor of the directory name, which the extractor keeps.

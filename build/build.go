@@ -18,6 +18,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/moby/buildkit/solver/pb"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -28,11 +29,28 @@ import (
 // same time. What Prepare and Attach gave is the builder's until Discard and
 // Detach, or until the builder ends.
 type Store interface {
-	// Resolve finds what a name means, and pulls it when it is not here. progress
-	// may be nil. fault.NotFound if nobody has it.
+	// Resolve finds what a name means, here or else at its registry, of which no
+	// layer is fetched. progress may be nil. fault.NotFound if nobody has it.
 	Resolve(ctx context.Context, r ImageRequest, progress func(Transfer)) (Image, error)
-	// Fetch has the image's layers unpacked, and returns them, the lowest first.
-	Fetch(ctx context.Context, img Image) ([]Layer, error)
+	// Fetch has the image's layers here, as blobs and unpacked. One that comes from a
+	// registry gets the request's name.
+	Fetch(ctx context.Context, r ImageRequest, img Image, progress func(Transfer)) error
+	// Document reads a manifest or index from its registry.
+	Document(ctx context.Context, r ImageRequest) (ocispec.Descriptor, []byte, error)
+	// FetchBlob has a blob of the repository that r names here.
+	FetchBlob(ctx context.Context, r ImageRequest, d ocispec.Descriptor, progress func(Transfer)) error
+	// Unpack makes the layers that are missing of a chain, the lowest first, out of
+	// their blobs, which must be here.
+	Unpack(ctx context.Context, layers []Layer) error
+	// Compress gives a layer's blob, which is here, in another compression: gzip,
+	// zstd or uncompressed.
+	Compress(ctx context.Context, l Layer, kind string, level int) (ocispec.Descriptor, error)
+	// PushContent sends a manifest or index whose blobs are here to a registry, as
+	// what the request's name means there.
+	PushContent(ctx context.Context, r ImageRequest, target ocispec.Descriptor, progress func(Transfer)) error
+	// Difference makes a layer on nothing of what the tree of upper has beyond that of
+	// lower.
+	Difference(ctx context.Context, lower, upper digest.Digest) (Layer, error)
 	// Has tells whether the chain is unpacked here.
 	Has(ctx context.Context, chain digest.Digest) (bool, error)
 	// Prepare makes a writable tree on a chain. Nothing is mounted by it.
@@ -45,9 +63,10 @@ type Store interface {
 	Seal(ctx context.Context, id string, chain digest.Digest, epoch time.Time) (Layer, error)
 	// Discard drops a tree. It is no error when it is gone.
 	Discard(ctx context.Context, id string) error
-	// LayerBlob makes sure that the blob of a layer that Seal made is here, also when
-	// only its files were kept. epoch is what Seal was told.
-	LayerBlob(ctx context.Context, below, diffID digest.Digest, epoch time.Time) (ocispec.Descriptor, error)
+	// LayerBlob finds the blob of a layer that was made on the chain below: the one
+	// that l says, or the archive, also when Seal made it and only its files were
+	// kept; epoch is what Seal was told. fault.NotFound if there is neither.
+	LayerBlob(ctx context.Context, below digest.Digest, l Layer, epoch time.Time) (ocispec.Descriptor, error)
 	// Pin says which chains the cache needs, in place of those of the last call.
 	// The daemon lets go of the others when no image and no container has them.
 	Pin(ctx context.Context, chains []digest.Digest) error
@@ -74,8 +93,9 @@ type Store interface {
 type ImageRequest struct {
 	Ref      string // normalized, with a tag or digest
 	Platform ocispec.Platform
-	Pull     bool // ask the registry even if it is here
-	Local    bool // never ask a registry
+	Pull     bool          // ask the registry even if it is here
+	Local    bool          // never ask a registry
+	Target   digest.Digest `json:",omitempty"` // unless "", what the name is known to mean
 	Auth     Credentials
 }
 
@@ -85,6 +105,7 @@ type Image struct {
 	Target   digest.Digest      // what the name points to: an index or manifest
 	Manifest ocispec.Descriptor // of the platform
 	Config   []byte             // as stored, JSON
+	Layers   []Layer            // the lowest first; they need not be here
 }
 
 // Credentials are for a registry. The zero value asks nobody.
@@ -104,6 +125,10 @@ type Layer struct {
 	DiffID  digest.Digest
 	Blob    ocispec.Descriptor
 	Created time.Time `json:",omitzero"` // of one that a build made
+
+	// MadeOn is the chain below where the layer was made, if it was put on another
+	// one since.
+	MadeOn *digest.Digest `json:",omitempty"`
 }
 
 // Place is a step's place on the network.
@@ -125,6 +150,8 @@ type Session interface {
 	Secret(ctx context.Context, id string) ([]byte, error)
 	// SSH connects to the client's agent.
 	SSH(ctx context.Context, id string) (net.Conn, error)
+	// Content has a blob of one of the client's stores brought to to.
+	Content(ctx context.Context, store string, d ocispec.Descriptor, to func(io.Reader) error) error
 	// Credentials returns what the client has for a registry's host.
 	Credentials(ctx context.Context, host string) (Credentials, error)
 }
@@ -159,7 +186,7 @@ type VertexStatus struct {
 	Digest    digest.Digest
 	Inputs    []digest.Digest
 	Name      string
-	Group     string // ProgressGroup's ID, if any
+	Group     *pb.ProgressGroup // that it is shown in, if any
 	Started   *time.Time
 	Completed *time.Time
 	Cached    bool

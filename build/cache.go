@@ -13,6 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/tarehq/tare/internal/atomicfile"
+	"github.com/tarehq/tare/snapshot"
 )
 
 // cache remembers what operations came to, below <root>/cache: a file for each
@@ -24,13 +25,15 @@ type cache struct {
 
 	mu      sync.Mutex
 	records map[digest.Digest]*Record
-	held    map[digest.Digest]int // by how many jobs
-	pinning sync.Mutex            // held while the daemon is told; before mu
+	quick   map[digest.Digest]digest.Digest // quick keys → records
+	held    map[digest.Digest]int           // by how many jobs
+	pinning sync.Mutex                      // held while the daemon is told; before mu
 }
 
 // Record is what is remembered of one operation.
 type Record struct {
 	Key         digest.Digest
+	Quick       []digest.Digest `json:",omitempty"` // the last ones first
 	Description string
 	Type        string // as BuildKit calls it: "regular", "source.local", "exec.cachemount", …
 	Outputs     [][]Layer
@@ -42,7 +45,7 @@ type Record struct {
 }
 
 func openCache(ctx context.Context, root string, store Store) (*cache, error) {
-	c := &cache{dir: filepath.Join(root, "cache"), store: store, records: map[digest.Digest]*Record{}, held: map[digest.Digest]int{}}
+	c := &cache{dir: filepath.Join(root, "cache"), store: store, records: map[digest.Digest]*Record{}, quick: map[digest.Digest]digest.Digest{}, held: map[digest.Digest]int{}}
 	if err := os.MkdirAll(c.dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -60,26 +63,34 @@ func openCache(ctx context.Context, root string, store Store) (*cache, error) {
 			continue // a cache may forget
 		}
 		c.records[r.Key] = &r
+		for _, quick := range r.Quick {
+			c.quick[quick] = r.Key
+		}
 	}
 	return c, c.pin(ctx)
 }
 
 func (c *cache) path(key digest.Digest) string { return filepath.Join(c.dir, key.Encoded()+".json") }
 
-// find returns what is remembered, if its layers are there.
-func (c *cache) find(ctx context.Context, key digest.Digest) ([]*output, bool) {
+// find returns what is remembered, if its layers are there. It fills in the exact
+// key when it was found by the quick one, and remembers the quick one otherwise.
+func (c *cache) find(ctx context.Context, k *keys) []*output {
 	c.mu.Lock()
+	key := k.exact
+	if key == "" {
+		key = c.quick[k.quick]
+	}
 	r := c.records[key]
 	c.mu.Unlock()
 	if r == nil {
-		return nil, false
+		return nil
 	}
 	outputs := make([]*output, len(r.Outputs))
 	for i, layers := range r.Outputs {
-		o := &output{layers: layers, key: digest.FromString(key.String() + string(rune('0'+i)))}
+		o := &output{layers: layers, key: outputKey(key, i)}
 		if chain := o.chain(); chain != "" {
 			if there, err := c.store.Has(ctx, chain); err != nil || !there {
-				return nil, false
+				return nil
 			}
 		}
 		outputs[i] = o
@@ -89,8 +100,36 @@ func (c *cache) find(ctx context.Context, key digest.Digest) ([]*output, bool) {
 	used := *r
 	used.LastUsed = time.Now().UTC()
 	used.Uses++
+	k.exact = key
+	if c.addQuickLocked(&used, k.quick) {
+		_ = c.write(&used) // what is not remembered is hashed again
+	}
 	c.records[key] = &used
-	return outputs, true
+	return outputs
+}
+
+// maxQuick bounds the quick keys of a record.
+const maxQuick = 16
+
+func (c *cache) addQuickLocked(r *Record, quick digest.Digest) bool {
+	if quick == "" || slices.Contains(r.Quick, quick) {
+		return false
+	}
+	r.Quick = append([]digest.Digest{quick}, r.Quick...)
+	for len(r.Quick) > maxQuick {
+		delete(c.quick, r.Quick[len(r.Quick)-1])
+		r.Quick = r.Quick[:len(r.Quick)-1]
+	}
+	c.quick[quick] = r.Key
+	return true
+}
+
+func (c *cache) write(r *Record) error {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	return atomicfile.Write(c.path(r.Key), data, 0o600)
 }
 
 // hold has a record be in use until release.
@@ -114,9 +153,9 @@ func (c *cache) inUse(key digest.Digest) bool {
 }
 
 // add remembers what an operation came to.
-func (c *cache) add(ctx context.Context, key digest.Digest, description, kind string, outputs []*output, epoch time.Time) error {
+func (c *cache) add(ctx context.Context, k keys, description, kind string, outputs []*output, epoch time.Time) error {
 	now := time.Now().UTC()
-	r := &Record{Key: key, Description: description, Type: kind, Epoch: epoch, Created: now, LastUsed: now}
+	r := &Record{Key: k.exact, Description: description, Type: kind, Epoch: epoch, Created: now, LastUsed: now}
 	for _, o := range outputs {
 		r.Outputs = append(r.Outputs, o.layers)
 		if chain := o.chain(); chain != "" {
@@ -127,14 +166,11 @@ func (c *cache) add(ctx context.Context, key digest.Digest, description, kind st
 			r.Size += n
 		}
 	}
-	data, err := json.Marshal(r)
-	if err != nil {
-		return err
-	}
 	c.mu.Lock()
-	c.records[key] = r
+	c.addQuickLocked(r, k.quick)
+	c.records[r.Key] = r
 	c.mu.Unlock()
-	return errors.Join(atomicfile.Write(c.path(key), data, 0o600), c.pin(ctx))
+	return errors.Join(c.write(r), c.pin(ctx))
 }
 
 // pin tells the daemon which chains are needed.
@@ -152,6 +188,11 @@ func (c *cache) chains() []digest.Digest {
 		for _, layers := range r.Outputs {
 			if len(layers) > 0 {
 				list = append(list, layers[len(layers)-1].Chain)
+			}
+			for _, l := range layers { // where its archive can be made again
+				if l.MadeOn != nil {
+					list = append(list, snapshot.ChainID(*l.MadeOn, l.DiffID))
+				}
 			}
 		}
 	}
@@ -172,10 +213,15 @@ func (c *cache) list() []Record {
 }
 
 // forget drops records; the daemon lets their layers go.
-func (c *cache) forget(ctx context.Context, keys []digest.Digest) error {
+func (c *cache) forget(ctx context.Context, list []digest.Digest) error {
 	c.mu.Lock()
 	var err error
-	for _, key := range keys {
+	for _, key := range list {
+		if r := c.records[key]; r != nil {
+			for _, quick := range r.Quick {
+				delete(c.quick, quick)
+			}
+		}
 		delete(c.records, key)
 		if e := os.Remove(c.path(key)); e != nil && !errors.Is(e, os.ErrNotExist) {
 			err = errors.Join(err, e)

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/openat"
 )
 
 // checkout is one fetch of a git repository, by the host's git. The repository is
@@ -123,8 +124,7 @@ func within(work, subdir string) (string, error) {
 		return "", err
 	}
 	defer top.Close()
-	fd, err := unix.Openat2(int(top.Fd()), strings.Trim(subdir, "/"), &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS})
+	fd, err := openat.Open(int(top.Fd()), strings.Trim(subdir, "/"), unix.O_PATH|unix.O_DIRECTORY, openat.Beneath)
 	if err != nil {
 		return "", fault.New(fault.Invalid, "the git repository has no directory %s: %w", subdir, err)
 	}

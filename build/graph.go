@@ -131,3 +131,19 @@ func (v *vertex) digests() (list []digest.Digest) {
 	}
 	return list
 }
+
+// results is how many results the vertex has.
+func (v *vertex) results() int {
+	n := 0
+	switch op := v.op.Op.(type) {
+	case *pb.Op_Exec:
+		for _, m := range op.Exec.Mounts {
+			n = max(n, int(m.Output)+1)
+		}
+	case *pb.Op_File:
+		for _, a := range op.File.Actions {
+			n = max(n, int(a.Output)+1)
+		}
+	}
+	return min(max(n, 1), maxVertices)
+}

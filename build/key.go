@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -25,10 +26,19 @@ import (
 // something else than before.
 const keyVersion = "4"
 
-// key says what makes a vertex equal to another: what it does, by its definition
-// without what does not change the result, and what it does it to. Of files that
-// it copies or mounts that is their content, of trees that it works on the chain.
-func (j *Job) key(ctx context.Context, v *vertex, inputs []*output) (digest.Digest, error) {
+// keys are what makes a vertex equal to another: what it does, by its definition
+// without what does not change the result, and what it does it to. By the exact one,
+// files that it only reads count by their content, and trees that it works on by
+// their chain. The quick one has the chain of all that is made of layers, so that no
+// file need be here; it is "" where it would be the exact one.
+type keys struct {
+	quick digest.Digest
+	exact digest.Digest // "" if not known
+}
+
+// keys makes the quick key and, unless files must be read for it that may have to
+// be fetched, the exact one. With read the files are here.
+func (j *Job) keys(ctx context.Context, v *vertex, inputs []*output, reads map[int][]selector, read bool) (k keys, err error) {
 	op := proto.CloneOf(v.op)
 	for _, in := range op.Inputs {
 		in.Digest = "" // by what they came to
@@ -39,25 +49,39 @@ func (j *Job) key(ctx context.Context, v *vertex, inputs []*output) (digest.Dige
 	}
 	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(op)
 	if err != nil {
-		return "", err
+		return k, err
 	}
-	h := sha256.New()
-	fmt.Fprintf(h, "%s %d %d\n", keyVersion, j.options.Epoch.Unix(), len(data))
-	h.Write(data)
-	contents := contentInputs(op)
+	quick, exact, same := sha256.New(), sha256.New(), true
+	all := io.MultiWriter(quick, exact)
+	fmt.Fprintf(all, "%s %d %d\n", keyVersion, j.options.Epoch.Unix(), len(data))
+	all.Write(data)
 	for i, o := range inputs {
-		selectors, byContent := contents[i]
+		selectors, byContent := reads[i]
 		if !byContent && o.dir == "" {
-			fmt.Fprintf(h, "chain %d %s\n", i, o.chain())
+			fmt.Fprintf(all, "chain %d %s\n", i, o.chain())
+			continue
+		}
+		to := all
+		if o.dir == "" {
+			fmt.Fprintf(quick, "chain %d %s\n", i, o.chain())
+			same, to = false, exact
+		}
+		if o.dir == "" && !read {
 			continue
 		}
 		sum, err := j.solver.content(ctx, o, selectors)
 		if err != nil {
-			return "", err
+			return k, err
 		}
-		fmt.Fprintf(h, "content %d %s\n", i, sum)
+		fmt.Fprintf(to, "content %d %s\n", i, sum)
 	}
-	return digest.NewDigest(digest.SHA256, h), nil
+	if !same {
+		k.quick = digest.NewDigest(digest.SHA256, quick)
+	}
+	if same || read {
+		k.exact = digest.NewDigest(digest.SHA256, exact)
+	}
+	return k, nil
 }
 
 // selector is a part of a tree.

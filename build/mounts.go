@@ -19,6 +19,7 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/idgen"
+	"github.com/tarehq/tare/internal/openat"
 	"github.com/tarehq/tare/internal/overlayfs"
 	"github.com/tarehq/tare/snapshot"
 	"github.com/tarehq/tare/supervise"
@@ -107,9 +108,12 @@ func (s *step) bind(ctx context.Context, m *pb.Mount) (*specs.Mount, error) {
 	}
 	var t *tree
 	var err error
-	if m.Readonly {
+	switch {
+	case m.Output >= 0:
+		t, err = s.keep(ctx, m, in)
+	case m.Readonly:
 		t, err = s.job.solver.openAs(ctx, in, unix.MOUNT_ATTR_NODEV)
-	} else {
+	default:
 		t, err = s.scratch(ctx, in)
 	}
 	if err != nil {
@@ -376,8 +380,7 @@ func (s stub) clean(top *os.File, parents bool) {
 
 // plainDir opens a directory to which no link leads.
 func plainDir(top *os.File, name string) (*os.File, error) {
-	how := &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV}
-	fd, err := unix.Openat2(int(top.Fd()), name, how)
+	fd, err := openat.Open(int(top.Fd()), name, unix.O_RDONLY|unix.O_DIRECTORY, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_XDEV)
 	if err != nil {
 		return nil, err
 	}

@@ -5,12 +5,14 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/tarehq/tare/build/keep"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/supervise"
 )
@@ -22,6 +24,8 @@ type Config struct {
 	Steps        string              // directory of their bundles
 	Root         string              // directory of the cache and of clients' files
 	CgroupParent string
+	Rules        []keep.Rule // the ceilings of the cache
+	Failed       func(error) // told of what fails beside builds
 }
 
 // Solver solves definitions. Several Jobs may do so at the same time; what is
@@ -34,6 +38,8 @@ type Solver struct {
 	caches  *caches
 	places  *places
 	running chan struct{} // places of RUN steps
+	sizes   sizes
+	gc      collector
 
 	mu      sync.Mutex
 	flights map[digest.Digest]*flight // executions under way, by key
@@ -66,8 +72,15 @@ func Open(ctx context.Context, c Config) (*Solver, error) {
 		return nil, err
 	}
 	s.cache, err = openCache(ctx, c.Root, c.Store)
+	s.gc = collector{rules: c.Rules, failed: c.Failed, prune: func(ctx context.Context, o PruneOptions) error {
+		_, err := s.Prune(ctx, o, nil)
+		return err
+	}}
 	return s, err
 }
+
+// Close ends what goes on beside builds. There are none any more.
+func (s *Solver) Close() { s.gc.close() }
 
 // scratchDir holds what steps write that nobody keeps.
 func (s *Solver) scratchDir() string { return filepath.Join(s.Root, "scratch") }
@@ -84,9 +97,20 @@ type Job struct {
 
 	mu       sync.Mutex
 	vertices map[digest.Digest]*solving
+	remade   map[digest.Digest]*solving // of which what was found could not be had
 	told     map[digest.Digest]bool
 	ends     []func()
 	dirs     map[string]*kept // of files from outside
+	resolved map[string]Image // by name with the digest, and platform
+
+	imports  []imported
+	origins  map[digest.Digest]origin // of layers, by chain
+	here     map[digest.Digest]bool   // chains
+	awaited  []awaited
+	solvedAs []solvedAs
+
+	sandboxes int                        // that are there
+	materials map[digest.Digest]Material // by vertex
 }
 
 // Close ends a job, whose results are not to be read any more.
@@ -99,6 +123,12 @@ func (j *Job) Close() {
 		f()
 	}
 	_ = j.solver.sums.save() // or else they are made again
+	j.solver.gc.want()
+}
+
+// Log passes output on as a vertex's.
+func (j *Job) Log(vertex digest.Digest, stream int, data []byte) {
+	j.progress.Log(vertex, stream, data)
 }
 
 // Warn passes a remark on a vertex on.
@@ -121,7 +151,8 @@ type JobOptions struct {
 // Job begins a build.
 func (s *Solver) Job(session Session, progress Progress, o JobOptions) *Job {
 	return &Job{solver: s, session: session, progress: progress, options: o,
-		vertices: map[digest.Digest]*solving{}, told: map[digest.Digest]bool{}, dirs: map[string]*kept{}}
+		vertices: map[digest.Digest]*solving{}, remade: map[digest.Digest]*solving{}, told: map[digest.Digest]bool{}, dirs: map[string]*kept{},
+		resolved: map[string]Image{}, origins: map[digest.Digest]origin{}, here: map[digest.Digest]bool{}}
 }
 
 // output is a result of a vertex: a chain of layers, or a directory of files
@@ -130,6 +161,10 @@ type output struct {
 	layers []Layer // the lowest first; none for an empty tree
 	dir    string  // if not "", the files are there
 	key    digest.Digest
+
+	// again makes it anew when its layers cannot be had; nil if they can.
+	again func(context.Context) (*output, error)
+	facts map[string]string // of a source, how it was
 }
 
 // chain names the topmost layer, "" for none.
@@ -142,21 +177,61 @@ func (o *output) chain() digest.Digest {
 
 // Result is what a definition came to.
 type Result struct {
-	solver *Solver
+	job *Job
+
+	mu     sync.Mutex
 	output *output
 }
 
 // Open opens the result's files to read.
 func (r *Result) Open(ctx context.Context) (Tree, error) {
-	return r.solver.open(ctx, r.output)
+	o, err := r.ready(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return r.job.solver.open(ctx, o)
+}
+
+// ready has the result's files here.
+func (r *Result) ready(ctx context.Context) (*output, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	o, err := r.job.ready(ctx, r.output)
+	if err == nil {
+		r.output = o
+	}
+	return o, err
 }
 
 // Layers are those of the result, the lowest first.
 func (r *Result) Layers() []Layer {
-	if r == nil || r.output == nil {
+	if r == nil {
 		return nil
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	return r.output.layers
+}
+
+// Fetch has the layers here, unpacked and as blobs, and returns them as Layers
+// does. epoch is that of the image that they are for.
+func (r *Result) Fetch(ctx context.Context, epoch time.Time) ([]Layer, error) {
+	if r == nil {
+		return nil, nil
+	}
+	o, err := r.ready(ctx)
+	if err != nil {
+		return nil, err
+	}
+	blobs, err := r.job.blobs(ctx, o.layers, epoch)
+	if err != nil {
+		return nil, err
+	}
+	layers := slices.Clone(o.layers)
+	for i := range layers {
+		layers[i].Blob = blobs[i]
+	}
+	return layers, nil
 }
 
 // Solve solves a definition.
@@ -166,7 +241,7 @@ func (j *Job) Solve(ctx context.Context, def *pb.Definition) (*Result, error) {
 		return nil, err
 	}
 	if result.vertex == nil {
-		return &Result{j.solver, &output{key: emptyKey}}, nil
+		return &Result{job: j, output: &output{key: emptyKey}}, nil
 	}
 	j.announce(order)
 	outputs, err := j.solve(ctx, result.vertex)
@@ -174,7 +249,7 @@ func (j *Job) Solve(ctx context.Context, def *pb.Definition) (*Result, error) {
 		return nil, err
 	}
 	o, err := pick(outputs, result)
-	return &Result{j.solver, o}, err
+	return &Result{job: j, output: o}, err
 }
 
 func pick(outputs []*output, e edge) (*output, error) {
@@ -197,7 +272,7 @@ func (j *Job) announce(order []*vertex) {
 }
 
 func (v *vertex) status() VertexStatus {
-	return VertexStatus{Digest: v.digest, Inputs: v.digests(), Name: v.name, Group: v.meta.GetProgressGroup().GetId()}
+	return VertexStatus{Digest: v.digest, Inputs: v.digests(), Name: v.name, Group: v.meta.GetProgressGroup()}
 }
 
 // solving is a vertex of this job on its way.
@@ -209,11 +284,16 @@ type solving struct {
 
 // solve solves a vertex once in a job.
 func (j *Job) solve(ctx context.Context, v *vertex) ([]*output, error) {
+	return j.onceIn(ctx, j.vertices, v.digest, func() ([]*output, error) { return j.carryOut(ctx, v) })
+}
+
+// onceIn does something once in a job. What failed may be tried again.
+func (j *Job) onceIn(ctx context.Context, list map[digest.Digest]*solving, name digest.Digest, do func() ([]*output, error)) ([]*output, error) {
 	j.mu.Lock()
-	s, begun := j.vertices[v.digest]
+	s, begun := list[name]
 	if !begun {
 		s = &solving{done: make(chan struct{})}
-		j.vertices[v.digest] = s
+		list[name] = s
 	}
 	j.mu.Unlock()
 	if begun {
@@ -224,10 +304,10 @@ func (j *Job) solve(ctx context.Context, v *vertex) ([]*output, error) {
 			return nil, context.Cause(ctx)
 		}
 	}
-	s.outputs, s.err = j.carryOut(ctx, v)
+	s.outputs, s.err = do()
 	if s.err != nil { // another part of the build may try again
 		j.mu.Lock()
-		delete(j.vertices, v.digest)
+		delete(list, name)
 		j.mu.Unlock()
 	}
 	close(s.done)
@@ -260,11 +340,16 @@ func (j *Job) carryOut(ctx context.Context, v *vertex) ([]*output, error) {
 	if err != nil {
 		return nil, err
 	}
+	return j.report(v, func() ([]*output, bool, error) { return j.perform(ctx, v, inputs, true) })
+}
+
+// report tells of a vertex while something does its work.
+func (j *Job) report(v *vertex, do func() (outputs []*output, cached bool, err error)) ([]*output, error) {
 	status := v.status()
 	now := time.Now()
 	status.Started = &now
 	j.progress.Vertex(status)
-	outputs, cached, err := j.perform(ctx, v, inputs)
+	outputs, cached, err := do()
 	end := time.Now()
 	status.Completed, status.Cached = &end, cached
 	if err != nil {
@@ -285,33 +370,118 @@ type VertexError struct {
 func (e *VertexError) Error() string { return e.err.Error() }
 func (e *VertexError) Unwrap() error { return e.err }
 
-// perform does the work of a vertex whose inputs are there.
-func (j *Job) perform(ctx context.Context, v *vertex, inputs []*output) (outputs []*output, cached bool, err error) {
-	if source := v.op.GetSource(); source != nil {
-		o, cached, err := j.source(ctx, v, source)
+// perform does the work of a vertex whose inputs are known. When its results are
+// in no cache the inputs are fetched, with what they turn out to be then: they may
+// have been made anew. Only with elsewhere, caches from elsewhere are asked.
+func (j *Job) perform(ctx context.Context, v *vertex, inputs []*output, elsewhere bool) (outputs []*output, cached bool, err error) {
+	switch op := v.op.Op.(type) {
+	case *pb.Op_Source:
+		o, cached, err := j.source(ctx, v, op.Source)
 		return []*output{o}, cached, err
+	case *pb.Op_Merge, *pb.Op_Diff, *pb.Op_Passthrough:
+		return j.combine(ctx, v, inputs)
 	}
-	key, err := j.key(ctx, v, inputs)
+	k, outputs, err := j.look(ctx, v, inputs, elsewhere)
+	if outputs != nil || err != nil {
+		return outputs, true, err
+	}
+	inputs, changed, err := j.readyAll(ctx, inputs, all)
 	if err != nil {
 		return nil, false, err
 	}
-	j.atEnd(j.solver.cache.hold(key))
-	if !v.meta.GetIgnoreCache() {
-		if outputs, ok := j.solver.cache.find(ctx, key); ok {
-			return outputs, true, nil
+	if changed {
+		if k, outputs, err = j.look(ctx, v, inputs, elsewhere); outputs != nil || err != nil {
+			return outputs, true, err
 		}
 	}
-	outputs, err = j.solver.once(ctx, key, func(ctx context.Context) ([]*output, error) {
+	outputs, err = j.solver.once(ctx, k.exact, func(ctx context.Context) ([]*output, error) {
 		outputs, err := j.execute(ctx, v, inputs)
 		if err != nil {
 			return nil, err
 		}
 		for i, o := range outputs {
-			o.key = digest.FromString(key.String() + string(rune('0'+i)))
+			o.key = outputKey(k.exact, i)
 		}
-		return outputs, j.solver.cache.add(ctx, key, v.name, v.recordType(), outputs, j.options.Epoch)
+		return outputs, j.solver.cache.add(ctx, k, v.name, v.recordType(), outputs, j.options.Epoch)
 	})
+	if err == nil {
+		j.note(k, outputs)
+	}
 	return outputs, false, err
+}
+
+// outputKey names one of the results that a key has.
+func outputKey(key digest.Digest, i int) digest.Digest {
+	return digest.FromString(key.String() + string(rune('0'+i)))
+}
+
+// note keeps in mind what the job found or made, for an export of its cache.
+func (j *Job) note(k keys, outputs []*output) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.solvedAs = append(j.solvedAs, solvedAs{k, outputs})
+}
+
+// look finds a vertex in the caches: by what its inputs are, and then by what is
+// in the files that it reads, for which they must be fetched. The keys are those
+// that it was looked for by.
+func (j *Job) look(ctx context.Context, v *vertex, inputs []*output, elsewhere bool) (k keys, outputs []*output, err error) {
+	reads := contentInputs(v.op)
+	if k, err = j.keys(ctx, v, inputs, reads, false); err != nil {
+		return k, nil, err
+	}
+	ignored := v.meta.GetIgnoreCache()
+	if !ignored {
+		if outputs = j.recall(ctx, v, &k, elsewhere); outputs != nil {
+			return k, outputs, nil
+		}
+	}
+	if k.exact != "" {
+		j.atEnd(j.solver.cache.hold(k.exact))
+		return k, nil, nil
+	}
+	inputs, _, err = j.readyAll(ctx, inputs, func(i int) bool { return reads[i] != nil })
+	if err != nil {
+		return k, nil, err
+	}
+	if k, err = j.keys(ctx, v, inputs, reads, true); err != nil {
+		return k, nil, err
+	}
+	j.atEnd(j.solver.cache.hold(k.exact))
+	if !ignored {
+		outputs = j.recall(ctx, v, &k, elsewhere)
+	}
+	return k, outputs, nil
+}
+
+// recall finds what is remembered under the keys, of which the exact one may
+// be unknown until then.
+func (j *Job) recall(ctx context.Context, v *vertex, k *keys, elsewhere bool) []*output {
+	outputs := j.solver.cache.find(ctx, k)
+	if outputs != nil {
+		j.atEnd(j.solver.cache.hold(k.exact))
+		j.note(*k, outputs)
+		return outputs
+	}
+	if !elsewhere {
+		return nil
+	}
+	key := k.exact
+	if key == "" {
+		key = k.quick
+	}
+	outputs, exact := j.recallImported(v, key)
+	if outputs == nil {
+		return nil
+	}
+	if k.exact == "" { // it has not been made here
+		k.exact = exact
+	}
+	j.note(*k, outputs)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.awaited = append(j.awaited, awaited{v, *k, outputs})
+	return outputs
 }
 
 func (j *Job) execute(ctx context.Context, v *vertex, inputs []*output) ([]*output, error) {
@@ -320,12 +490,6 @@ func (j *Job) execute(ctx context.Context, v *vertex, inputs []*output) ([]*outp
 		return j.run(ctx, v, op.Exec, inputs)
 	case *pb.Op_File:
 		return j.files(ctx, op.File, inputs)
-	case *pb.Op_Passthrough:
-		return nil, fault.New(fault.NotImplemented, "the operation passthrough is not supported")
-	case *pb.Op_Merge:
-		return nil, fault.New(fault.NotImplemented, "the operation merge is not supported yet")
-	case *pb.Op_Diff:
-		return nil, fault.New(fault.NotImplemented, "the operation diff is not supported yet")
 	}
 	return nil, fault.New(fault.NotImplemented, "the build has an operation that is not known here")
 }

@@ -18,64 +18,34 @@ import (
 
 // source has the files of a source here.
 func (j *Job) source(ctx context.Context, v *vertex, s *pb.SourceOp) (*output, bool, error) {
+	o, err := j.fetch(ctx, v, s)
+	if err == nil {
+		j.noteSource(v, s, o)
+	}
+	return o, false, err
+}
+
+func (j *Job) fetch(ctx context.Context, v *vertex, s *pb.SourceOp) (*output, error) {
 	scheme, rest, _ := strings.Cut(s.Identifier, "://")
 	switch scheme {
 	case "docker-image":
-		o, err := j.image(ctx, v, rest, s.Attrs)
-		return o, false, err
+		return j.image(ctx, v, rest, s.Attrs)
+	case "oci-layout":
+		return j.layout(ctx, v, rest, s.Attrs)
 	case "local":
-		o, err := j.local(ctx, rest, s.Attrs)
-		return o, false, err
+		return j.local(ctx, rest, s.Attrs)
 	case "http", "https":
-		o, err := j.http(ctx, s.Identifier, s.Attrs)
-		return o, false, err
+		return j.http(ctx, s.Identifier, s.Attrs)
 	case "git":
-		o, err := j.git(ctx, rest, s.Attrs)
-		return o, false, err
+		return j.git(ctx, rest, s.Attrs)
 	}
-	return nil, false, fault.New(fault.NotImplemented, "the source %s is not supported yet", s.Identifier)
+	return nil, fault.New(fault.NotImplemented, "the source %s is not supported yet", s.Identifier)
 }
 
 // Platform is the one that a vertex is for.
 func (v *vertex) platform() ocispec.Platform {
 	p := v.op.GetPlatform()
 	return ocispec.Platform{OS: p.GetOS(), Architecture: p.GetArchitecture(), Variant: p.GetVariant(), OSVersion: p.GetOSVersion(), OSFeatures: p.GetOSFeatures()}
-}
-
-func (j *Job) image(ctx context.Context, v *vertex, ref string, attrs map[string]string) (*output, error) {
-	r := ImageRequest{Ref: ref, Platform: v.platform()}
-	switch attrs[pb.AttrImageResolveMode] {
-	case pb.AttrImageResolveModeForcePull:
-		r.Pull = !j.resolvedHere(ref)
-	}
-	img, err := j.Resolve(ctx, v.digest, r)
-	if err != nil {
-		return nil, err
-	}
-	layers, err := j.solver.Store.Fetch(ctx, img)
-	if err != nil {
-		return nil, err
-	}
-	return &output{layers: layers, key: img.Manifest.Digest}, nil
-}
-
-// resolvedHere tells whether the name was asked for at its registry in this
-// build: the front end does so before it names the digest.
-func (j *Job) resolvedHere(ref string) bool {
-	_, name, found := strings.Cut(ref, "@")
-	return found && digest.Digest(name).Validate() == nil
-}
-
-// Resolve finds what an image's name means, for a vertex or for the front end
-// alone.
-func (j *Job) Resolve(ctx context.Context, vertex digest.Digest, r ImageRequest) (Image, error) {
-	host, _, _ := strings.Cut(r.Ref, "/")
-	auth, err := j.session.Credentials(ctx, host)
-	if err != nil {
-		return Image{}, err
-	}
-	r.Auth = auth
-	return j.solver.Store.Resolve(ctx, r, func(t Transfer) { j.transfer(vertex, t) })
 }
 
 // transfer tells of a blob that comes or goes.
@@ -88,8 +58,9 @@ func (j *Job) transfer(vertex digest.Digest, t Transfer) {
 
 // kept is a directory that a job has.
 type kept struct {
-	mu  sync.Mutex // held while it is brought up to date
-	dir string
+	mu    sync.Mutex // held while it is brought up to date
+	dir   string
+	facts map[string]string
 }
 
 // keptDir gives the job a directory of its own for the files that a key names,
@@ -107,7 +78,7 @@ func (j *Job) keptDir(ctx context.Context, title, key string, keep bool, bring f
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.dir != "" {
-		return &output{dir: k.dir}, nil
+		return &output{dir: k.dir, facts: k.facts}, nil
 	}
 	shelf := &j.solver.sources
 	name, release, err := shelf.hold(ctx, id, pb.CacheSharingOpt_PRIVATE)
@@ -131,8 +102,8 @@ func (j *Job) keptDir(ctx context.Context, title, key string, keep bool, bring f
 	if err := errors.Join(err, shelf.tell(name, a)); err != nil {
 		return nil, err
 	}
-	k.dir = dir
-	return &output{dir: dir}, nil
+	k.dir, k.facts = dir, a.Facts
+	return &output{dir: dir, facts: a.Facts}, nil
 }
 
 // local has the client's files here.

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/openat"
 	"github.com/tarehq/tare/internal/overlayfs"
 	"github.com/tarehq/tare/internal/thread"
 	"github.com/tarehq/tare/snapshot"
@@ -84,21 +85,16 @@ func mountedAs(m snapshot.Mount, attr int) (*tree, error) {
 
 // openPath opens a file below the root as a place (O_PATH).
 func (t *tree) openPath(name string, follow bool) (*os.File, error) {
-	how := &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	flags := uint64(unix.O_PATH)
 	if !follow {
-		how.Flags |= unix.O_NOFOLLOW
+		flags |= unix.O_NOFOLLOW
 	}
 	name = path.Join("/", name)
-	for {
-		fd, err := unix.Openat2(int(t.root.Fd()), strings.TrimPrefix(name, "/")+dotFor(name), how)
-		if err == unix.EAGAIN || err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return nil, &fs.PathError{Op: "open", Path: name, Err: err}
-		}
-		return os.NewFile(uintptr(fd), name), nil
+	fd, err := openat.Open(int(t.root.Fd()), strings.TrimPrefix(name, "/")+dotFor(name), flags, openat.InRoot)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 	}
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 func dotFor(name string) string {

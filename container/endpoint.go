@@ -65,6 +65,9 @@ func (b *bundle) attach(ctx context.Context) (*attached, error) {
 	if err != nil || len(req.Wants) == 0 {
 		return &attached{}, err // the runtime makes a namespace with nothing in it
 	}
+	for i := range req.Wants {
+		b.from.settle(s.cfg.Networks, &req.Wants[i])
+	}
 	a, err := s.cfg.Networks.Attach(ctx, req)
 	if err != nil {
 		return nil, err
@@ -136,12 +139,9 @@ func detach(ctx context.Context, networks *network.Service, b *network.Sandbox) 
 }
 
 // publishPlaces tells of a container's coming to its networks or leaving them.
-func publishPlaces(log *event.Log, b *network.Sandbox, action events.Action) {
-	if b == nil {
-		return
-	}
-	for _, e := range b.Endpoints {
-		publishPlace(log, b.ContainerID, e, action)
+func (s *Service) publishPlaces(r *Record, action events.Action) {
+	for _, e := range s.endpointsOf(r) {
+		publishPlace(s.cfg.Events, r.ID, e, action)
 	}
 }
 

@@ -180,7 +180,7 @@ func (v *vigil) finish(exit supervise.Exit) {
 	}
 	s.publish(r, events.ActionDie, "exitCode", strconv.Itoa(exit.Code),
 		"execDuration", strconv.Itoa(int(exit.ExitedAt.Sub(r.StartedAt).Seconds())))
-	publishPlaces(s.cfg.Events, r.Sandbox, events.ActionDisconnect)
+	s.publishPlaces(&r, events.ActionDisconnect)
 	s.tellVolumes(&r, events.ActionUnmount)
 	l.end(v.run)
 	l.tellEnd(updated, v.run)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/openat"
 	"github.com/tarehq/tare/internal/undo"
 	"github.com/tarehq/tare/snapshot"
 	"github.com/tarehq/tare/volume"
@@ -258,8 +259,7 @@ func (f *furnishing) populateOne(ctx context.Context, m *spec.Mount, root *os.Fi
 // openHidden opens what of the image a volume hides, nil if there is nothing. The
 // image's links stay inside of it.
 func openHidden(root *os.File, place string) (*os.File, error) {
-	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
-	fd, err := unix.Openat2(int(root.Fd()), strings.TrimPrefix(place, "/"), &how)
+	fd, err := openat.Open(int(root.Fd()), strings.TrimPrefix(place, "/"), unix.O_RDONLY|unix.O_DIRECTORY, openat.InRoot)
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		return nil, nil

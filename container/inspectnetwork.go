@@ -32,15 +32,14 @@ func (s *Service) endpoints(r Record) map[string]*wirenet.EndpointSettings {
 		}
 		all[p.network] = e
 	}
-	if r.Sandbox == nil {
+	if r.Sandbox == nil && !r.State.Up() {
 		return all
 	}
-	for i := range r.Sandbox.Endpoints {
-		e := &r.Sandbox.Endpoints[i]
+	for _, e := range s.endpointsOf(&r) {
 		if all[e.NetworkName] == nil {
 			all[e.NetworkName] = &wirenet.EndpointSettings{}
 		}
-		show(e, all[e.NetworkName])
+		show(&e, all[e.NetworkName])
 	}
 	return all
 }

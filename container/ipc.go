@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/openat"
 	"github.com/tarehq/tare/internal/thread"
 )
 
@@ -70,7 +71,7 @@ func shmIn(mnt *os.File) (*os.File, error) {
 	if err := unix.Setns(int(mnt.Fd()), unix.CLONE_NEWNS); err != nil {
 		return nil, os.NewSyscallError("setns", err)
 	}
-	at, err := unix.Openat2(unix.AT_FDCWD, "/dev/shm", &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
+	at, err := openat.Open(unix.AT_FDCWD, "/dev/shm", unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_NO_SYMLINKS)
 	if err != nil {
 		return nil, os.NewSyscallError("openat2", err)
 	}

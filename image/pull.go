@@ -22,6 +22,8 @@ type PullOptions struct {
 	All         bool   // all tags of the repository
 	Platform    string // "os/arch[/variant]"; "" for this machine's
 	Credentials Credentials
+	// Target, unless "", is what the tag is known to mean: the registry is not asked.
+	Target digest.Digest
 }
 
 // Pull fetches the image that ref names from its registry, unpacks what this
@@ -58,6 +60,9 @@ func (t *Transfers) Pull(ctx context.Context, ref string, o PullOptions, progres
 		named := r
 		if r.Digest == "" {
 			named.Tag = tag
+		}
+		if o.Target != "" {
+			tag = o.Target.String()
 		}
 		p := &pull{t: t, s: t.images, repo: repo, ref: named, platform: o.Platform, progress: serial(progress)}
 		if err := p.run(ctx, tag); err != nil {
@@ -99,6 +104,7 @@ type pull struct {
 	layers    map[digest.Digest]int64 // their sizes; told of
 	fetched   atomic.Bool             // something was not here before
 	referrers func() *referrers       // what is about the image, nil before it is being fetched
+	describe  *ocispec.Descriptor     // unless nil, no layer is wanted: it becomes the manifest
 }
 
 func (p *pull) run(ctx context.Context, tag string) (err error) {
@@ -205,6 +211,9 @@ func (p *pull) node(ctx context.Context, d ocispec.Descriptor, said *ocispec.Pla
 	if err != nil {
 		return err
 	}
+	if p.describe != nil && len(chosen) > 1 {
+		chosen = chosen[:1] // what attests it is about it
+	}
 	for _, c := range chosen {
 		if err := p.node(ctx, c, c.Platform, depth+1); err != nil {
 			return err
@@ -253,6 +262,12 @@ func (p *pull) manifest(ctx context.Context, d ocispec.Descriptor, m *ocispec.Ma
 		}
 	}
 	attestation := d.Annotations[annotationRefType] != ""
+	if p.describe != nil {
+		if !attestation && p.describe.Digest == "" {
+			*p.describe = d
+		}
+		return nil
+	}
 	if p.referrers == nil && !attestation {
 		p.referrers = p.fetchReferrers(ctx, []ocispec.Descriptor{p.target, d})
 	}

@@ -71,7 +71,7 @@ func (c *Config) predefinedID(name string) string {
 func (c *Config) predefinedRecord(name string) record {
 	n := wire.Network{
 		Name: name, ID: c.predefinedID(name), Created: time.Now(), Scope: "local", Driver: name,
-		EnableIPv4: true, IPAM: wire.IPAM{Driver: "default", Config: []wire.IPAMConfig{}},
+		EnableIPv4: true, IPAM: wire.IPAM{Driver: "default"},
 		Options: map[string]string{}, Labels: map[string]string{},
 	}
 	switch name {

@@ -326,7 +326,7 @@ func macFor(wanted string, v4, v6 netip.Addr) (string, error) {
 func (l *lan) describe() wire.Network {
 	n := l.Network
 	n.IPAM.Config = slices.Clone(n.IPAM.Config)
-	if n.IPAM.Config == nil {
+	if n.IPAM.Config == nil && n.Driver != wire.NetworkHost && n.Driver != driverNull {
 		n.IPAM.Config = []wire.IPAMConfig{}
 	}
 	return n

@@ -29,6 +29,9 @@ type attempt struct {
 	cgroup int
 	born   []join // namespaces that the cloning thread enters
 	word   uint64 // that came with the last record
+	inside *routeSocket
+	moved  []moved
+	before uint64 // mountID of the root before init was there, if others see its mounts
 
 	elsewhere func() error // opens another v2 group when the kernel refuses the first
 }
@@ -37,7 +40,7 @@ type attempt struct {
 // needs. Those of the child's own must not be where extra files go.
 func newAttempt(spec *specs.Spec, proc *specs.Process, stdio [3]*os.File, console *os.File, extra []*os.File, fresh bool) (*attempt, error) {
 	a := &attempt{sync: -1, pid: 0, pidfd: -1, cgroup: -1}
-	a.b = &builder{program: newProgram(), spec: spec, warn: func(string) {}, isDir: isDir, rootTree: -1, fifo: -1, initFD: -1, console: -1, sync: -1,
+	a.b = &builder{program: newProgram(), spec: spec, warn: func(string) {}, isDir: isDir, rootTree: -1, fifo: -1, initFD: -1, console: -1, sync: -1, proc: -1,
 		inner: innerHooks{-1, -1}}
 	if err := a.prepare(proc, stdio, console, extra, fresh); err != nil {
 		a.abort()
@@ -65,6 +68,9 @@ func (a *attempt) prepare(proc *specs.Process, stdio [3]*os.File, console *os.Fi
 		if a.b.initFD, err = a.above(fd, floor); err != nil {
 			return err
 		}
+	}
+	if err := a.openProc(proc, floor); err != nil {
+		return err
 	}
 	for _, f := range extra {
 		a.b.extra = append(a.b.extra, int(f.Fd()))
@@ -235,6 +241,7 @@ func (a *attempt) abort() {
 		_ = unix.Kill(a.pid, unix.SIGKILL)
 		_, _ = wait(a.pid)
 	}
+	a.returnDevices()
 	a.closeOpened()
 	for _, fd := range []int{a.sync, a.pidfd} {
 		if fd >= 0 {
@@ -247,6 +254,10 @@ func (a *attempt) abort() {
 }
 
 func (a *attempt) closeOpened() {
+	if a.inside != nil {
+		a.inside.close()
+		a.inside, a.moved = nil, nil
+	}
 	cgroup.Close(a.opened)
 	a.opened = nil
 	runtime.KeepAlive(a.files)

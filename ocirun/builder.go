@@ -10,6 +10,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/openat"
 	"github.com/tarehq/tare/ocirun/cgroup"
 	"golang.org/x/sys/unix"
 )
@@ -38,6 +39,7 @@ type builder struct {
 
 	sync, peer   int // the child's and the parent's end of the socket
 	fifo         int // released through a FIFO instead of the socket; -1 none
+	proc         int // the host's /proc, for labels; -1 without any
 	initFD       int // memfd to be executed; -1: the child goes on in the parent's memory
 	stdio        [3]int
 	chown        [3]bool // descriptors that become the user's
@@ -88,12 +90,7 @@ var namespaceFlags = map[specs.LinuxNamespaceType]uintptr{
 }
 
 func (b *builder) namespace(t specs.LinuxNamespaceType) *specs.LinuxNamespace {
-	for i := range b.spec.Linux.Namespaces {
-		if b.spec.Linux.Namespaces[i].Type == t {
-			return &b.spec.Linux.Namespaces[i]
-		}
-	}
-	return nil
+	return namespaceOf(b.spec, t)
 }
 
 // has tells whether the container has a namespace of the kind that is not
@@ -108,10 +105,13 @@ func (b *builder) userNamespace() bool { return b.has(specs.UserNamespace) }
 // build appends the whole life of a container's init before its program.
 func (b *builder) build() error {
 	b.begin()
-	if b.isNew(specs.TimeNamespace) {
+	if b.isNew(specs.TimeNamespace) && !b.timeNS {
 		b.do("make the time namespace", "", unix.SYS_UNSHARE, num(unix.CLONE_NEWTIME))
 	}
 	b.enterNamespaces()
+	if b.isNew(specs.TimeNamespace) && b.timeNS {
+		b.makeTime()
+	}
 	if b.waitsForMaps() {
 		b.report(recordMaps)
 		b.pause()
@@ -121,6 +121,7 @@ func (b *builder) build() error {
 	}
 	b.do("start a session", "", unix.SYS_SETSID)
 	if !b.noKeyring {
+		b.keyLabel(b.spec.Process)
 		b.do("join the session keyring", "", unix.SYS_KEYCTL, num(unix.KEYCTL_JOIN_SESSION_KEYRING), b.str("_ses")).ignore()
 	}
 	b.enterGroups()
@@ -138,6 +139,9 @@ func (b *builder) build() error {
 	}
 	if b.isNew(specs.NetworkNamespace) {
 		b.loopback()
+	}
+	if len(b.spec.Linux.NetDevices) > 0 {
+		b.ask((*attempt).moveDevices)
 	}
 	if b.hooks {
 		b.report(recordHooks)
@@ -225,9 +229,24 @@ func (b *builder) becomeRoot() {
 	b.do("become root of the user namespace: user", "0", unix.SYS_SETRESUID, num(0), num(0), num(0))
 }
 
+// makeTime makes a time namespace on kernels that do not enter it by execution,
+// nor clone into other memory before that: the executed init joins it, by a
+// descriptor that has its number already.
+func (b *builder) makeTime() {
+	b.do("make the time namespace", "", unix.SYS_UNSHARE, num(unix.CLONE_NEWTIME))
+	own := b.slot()
+	b.do("open the time namespace", "", unix.SYS_OPENAT, cwd, b.str("/proc/self/ns/time_for_children"), num(unix.O_RDONLY|unix.O_CLOEXEC)).into(own)
+	b.do("keep the time namespace", "", unix.SYS_DUP3, own, num(b.timeFD), num(unix.O_CLOEXEC))
+	b.close(own)
+}
+
 // enterGroups writes the child itself into the v1 groups: a process of one
 // thread enters by the file tasks without waiting for a grace period.
 func (b *builder) enterGroups() {
+	if b.group.Waits() {
+		b.ask(func(a *attempt) error { return a.b.group.Begin(a.pid, a.b.resources()) })
+		return
+	}
 	zero := b.str("0")
 	for i, fd := range b.tasks {
 		b.do("enter the control group", b.group.Members[i].Dir, unix.SYS_WRITE, num(fd), zero, num(1))
@@ -341,8 +360,7 @@ func readHome(rootfs string, uid uint32) string {
 		return "/"
 	}
 	defer unix.Close(dir)
-	fd, err := unix.Openat2(dir, "etc/passwd", &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
+	fd, err := openat.Open(dir, "etc/passwd", unix.O_RDONLY|unix.O_NONBLOCK, openat.InRoot)
 	if err != nil {
 		return "/"
 	}

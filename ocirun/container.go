@@ -28,6 +28,8 @@ type Container struct {
 	started    uint64 // clock ticks after boot, to tell a reused pid; of loaded ones
 	claimed    bool
 	created    time.Time
+	rdtMade    bool   // this process made its group
+	mounted    uint64 // the mount of the root that others see, 0 if there is none
 
 	reading sync.Mutex
 	spec    *specs.Spec // see specification
@@ -157,6 +159,11 @@ func (c *Container) Delete() error {
 	c.mu.Lock()
 	c.letGo()
 	c.mu.Unlock()
+	for _, f := range [...]func() error{c.unmountRoot, c.removeRdt} {
+		if e := f(); err == nil {
+			err = e
+		}
+	}
 	if c.dir != "" {
 		if e := c.removeState(); err == nil {
 			err = e
@@ -178,6 +185,8 @@ func (c *Container) undo() {
 	if c.group != nil {
 		_ = c.group.Delete()
 	}
+	_ = c.unmountRoot()
+	_ = c.removeRdt()
 	if c.claimed {
 		_ = c.removeState()
 	}

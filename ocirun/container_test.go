@@ -16,6 +16,7 @@ import (
 	profile "github.com/moby/profiles/seccomp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/cgroupfs"
 	"github.com/tarehq/tare/internal/testutil"
 	"golang.org/x/sys/unix"
 )
@@ -75,7 +76,7 @@ func TestTimeNamespace(t *testing.T) {
 	clean(t)
 	dir, s := shell(t, "cat /proc/uptime")
 	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace})
-	s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 1000000}, "monotonic": {Secs: 1000000}}
+	s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 1000000, Nanosecs: 500000000}, "monotonic": {Secs: 1000000}}
 	out, _ := run(t, dir, s)
 	var up float64
 	if _, err := fmt.Sscan(out, &up); err != nil || up < 1000000 {
@@ -221,13 +222,17 @@ func TestExecFormatError(t *testing.T) {
 
 func TestLimits(t *testing.T) {
 	clean(t)
-	dir, s := shell(t, "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/cpu/cpu.shares; cat /proc/self/cgroup; dd if=/dev/zero of=/dev/null count=1 2>/dev/null && echo zero; echo x > /dev/kmsg || echo denied")
+	files, want, group := "memory/memory.limit_in_bytes /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/cpu/cpu.shares", "67108864\n20\n512\n", ":memory:/\n"
+	if unified, _ := cgroupfs.Unified(); unified {
+		files, want, group = "memory.max /sys/fs/cgroup/pids.max /sys/fs/cgroup/cpu.weight", "67108864\n20\n59\n", "0::/\n"
+	}
+	dir, s := shell(t, "cat /sys/fs/cgroup/"+files+"; cat /proc/self/cgroup; dd if=/dev/zero of=/dev/null count=1 2>/dev/null && echo zero; echo x > /dev/kmsg || echo denied")
 	limit, pids, shares := int64(64<<20), int64(20), uint64(512)
 	s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &limit}
 	s.Linux.Resources.Pids = &specs.LinuxPids{Limit: &pids}
 	s.Linux.Resources.CPU = &specs.LinuxCPU{Shares: &shares}
 	out, _ := run(t, dir, s)
-	if !strings.HasPrefix(out, "67108864\n20\n512\n") || !strings.Contains(out, ":memory:/\n") || !strings.Contains(out, "zero\n") {
+	if !strings.HasPrefix(out, want) || !strings.Contains(out, group) || !strings.Contains(out, "zero\n") {
 		t.Fatalf("got %q", out)
 	}
 }
@@ -313,11 +318,15 @@ func TestExec(t *testing.T) {
 				}
 			}
 			s.Hostname = "inside"
+			group := ":memory:/\n"
+			if unified, _ := cgroupfs.Unified(); unified {
+				group = "0::/\n"
+			}
 			c := start(t, dir, s)
 			p := *s.Process
-			p.Args = []string{"sh", "-c", "hostname; id -u; cat /proc/1/comm /proc/uptime; grep memory /proc/self/cgroup; echo fds $(ls /proc/self/fd); exit 7"}
+			p.Args = []string{"sh", "-c", "hostname; id -u; cat /proc/1/comm /proc/uptime; grep -e memory -e ^0 /proc/self/cgroup; echo fds $(ls /proc/self/fd); exit 7"}
 			out, status := execOutput(t, c, &p)
-			if !strings.HasPrefix(out, "inside\n0\nsleep\n") || status.Code() != 7 || !strings.Contains(out, ":memory:/\n") {
+			if !strings.HasPrefix(out, "inside\n0\nsleep\n") || status.Code() != 7 || !strings.Contains(out, group) {
 				t.Errorf("got %q, code %d", out, status.Code())
 			}
 			var uptime float64
@@ -427,14 +436,35 @@ func TestRefusals(t *testing.T) {
 		"requires 0 nodes": func(s *specs.Spec) {
 			s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: "MPOL_DEFAULT", Nodes: "0-7"}
 		},
-		"process.selinuxLabel": func(s *specs.Spec) { s.Process.SelinuxLabel = "x" },
-		"apparmorProfile":      func(s *specs.Spec) { s.Process.ApparmorProfile = "x" },
-		"linux.intelRdt":       func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{} },
+		"selinux is disabled or not supported: process.selinuxLabel": func(s *specs.Spec) { s.Process.SelinuxLabel = "x" },
+		"selinux is disabled or not supported: linux.mountLabel":     func(s *specs.Spec) { s.Linux.MountLabel = "x" },
+		"apparmor failed to apply profile":                           func(s *specs.Spec) { s.Process.ApparmorProfile = "x" },
+		"Intel RDT is not enabled":                                   func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{} },
 		"tmpcopyup": func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/x", Type: "proc", Options: []string{"tmpcopyup"}})
 		},
 		"idmap": func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/x", Type: "bind", Source: "/tmp", Options: []string{"bind", "idmap"}})
+		},
+		"not one of a proc file system": func(s *specs.Spec) {
+			_ = os.Symlink("proc", filepath.Join(s.Root.Path, "p"))
+			_ = os.MkdirAll(filepath.Join(s.Root.Path, "kernel"), 0o755)
+			_ = os.WriteFile(filepath.Join(s.Root.Path, "kernel/shmmni"), nil, 0o644)
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/p/sys", Type: "bind", Source: s.Root.Path})
+			s.Linux.Sysctl = map[string]string{"kernel.shmmni": "4000"}
+		},
+		"cannot be mounted because it is inside /proc": func(s *specs.Spec) {
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/proc/sys", Type: "tmpfs"})
+		},
+		"cannot be mounted because it is not of type proc": func(s *specs.Spec) {
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/proc", Type: "bind", Source: "/tmp"})
+		},
+		"linux.personality.flags": func(s *specs.Spec) {
+			s.Linux.Personality = &specs.LinuxPersonality{Domain: "LINUX", Flags: []specs.LinuxPersonalityFlag{"X"}}
+		},
+		"and something else is there": func(s *specs.Spec) {
+			_ = os.Symlink("elsewhere", filepath.Join(s.Root.Path, "../link"))
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/etc/passwd", Type: "bind", Source: "link", Options: []string{"bind", "copy-symlink"}})
 		},
 		"kernel.panic":        func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"kernel.panic": "1"} },
 		"kernel.hostname":     func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"kernel.hostname": "x"} },
@@ -489,7 +519,7 @@ func TestState(t *testing.T) {
 	clean(t)
 	dir, s := bundle(t, "sleep", "1000")
 	states := t.TempDir()
-	b := []byte(fmt.Sprintf(`{"ociVersion":"1.0.2","root":{"path":%q},"process":{"args":["sleep","1000"],"cwd":"/","env":[]},"linux":{}}`, s.Root.Path))
+	b := []byte(fmt.Sprintf(`{"ociVersion":"1.0.2","annotations":{"org.example.a":"b"},"root":{"path":%q},"process":{"args":["sleep","1000"],"cwd":"/","env":[]},"linux":{}}`, s.Root.Path))
 	if err := os.WriteFile(filepath.Join(dir, "config.json"), b, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -504,7 +534,7 @@ func TestState(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if st := l.State(); st.Status != specs.StateCreated || st.Pid != c.Pid() {
+	if st := l.State(); st.Status != specs.StateCreated || st.Pid != c.Pid() || st.Annotations["org.example.a"] != "b" {
 		t.Errorf("state %+v", st)
 	}
 	if err := l.Start(); err != nil {

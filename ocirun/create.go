@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -64,9 +65,16 @@ func create(ctx context.Context, o Options) (c *Container, err error) {
 	}
 	c = &Container{id: o.ID, bundle: o.Bundle, config: o.Config, pidfd: -1, sync: -1, created: time.Now()}
 	c.know(spec)
+	if o.Systemd {
+		if c.path, err = cgroup.Systemd(spec.Linux.CgroupsPath, o.ID, unix.Geteuid() != 0); err != nil {
+			a.abort()
+			return nil, err
+		}
+	}
 	defer func() {
 		if err != nil {
 			a.abort()
+			c.noteMounted(a)
 			c.undo()
 			c = nil
 		}
@@ -77,6 +85,7 @@ func create(ctx context.Context, o Options) (c *Container, err error) {
 	if err = c.handshake(ctx, a); err != nil {
 		return c, err
 	}
+	c.noteMounted(a)
 	if adjust != nil {
 		if err = writeProc(a.pid, "oom_score_adj", *adjust); err != nil {
 			return c, err
@@ -95,15 +104,28 @@ func create(ctx context.Context, o Options) (c *Container, err error) {
 	return c, nil
 }
 
-// joinsTime tells whether a container enters a time namespace that exists.
+// joinsTime tells whether a container enters a time namespace by setns(2): one
+// that exists, and on older kernels its own.
 func joinsTime(s *specs.Spec) bool {
 	for _, n := range s.Linux.Namespaces {
 		if n.Type == specs.TimeNamespace {
-			return n.Path != ""
+			return n.Path != "" || !execEntersTime()
 		}
 	}
 	return false
 }
+
+// execEntersTime tells whether execve(2) moves a process into the time namespace
+// that it made for its children, as kernels do since 6.3.
+var execEntersTime = sync.OnceValue(func() bool {
+	var uts unix.Utsname
+	if unix.Uname(&uts) != nil {
+		return true
+	}
+	var major, minor int
+	_, err := fmt.Sscanf(unix.ByteSliceToString(uts.Release[:]), "%d.%d", &major, &minor)
+	return err != nil || major > 6 || major == 6 && minor >= 3
+})
 
 // setUp makes the control groups, builds the program and starts the child.
 func (c *Container) setUp(a *attempt, o *Options) (err error) {
@@ -117,12 +139,11 @@ func (c *Container) setUp(a *attempt, o *Options) (err error) {
 			return err
 		}
 	}
-	b.rootfs = c.spec.Root.Path
-	if !filepath.IsAbs(b.rootfs) {
-		b.rootfs = filepath.Join(o.Bundle, b.rootfs)
-	}
-	if dir, err := isDir(b.rootfs); err != nil || !dir {
-		return fault.New(fault.Invalid, "the root file system %s is not a directory", b.rootfs)
+	b.rootfs = c.rootDir()
+	if mountsPath(c.spec) == "" {
+		if err := checkRoot(b.rootfs); err != nil {
+			return err
+		}
 	}
 	if o.StateDir != "" {
 		if err := c.claim(a, o); err != nil {
@@ -130,6 +151,61 @@ func (c *Container) setUp(a *attempt, o *Options) (err error) {
 		}
 	}
 	filter := compile(c.spec.Linux.Seccomp)
+	if err := c.makeRdt(); err != nil {
+		return err
+	}
+	if err := c.openGroups(a); err != nil {
+		return err
+	}
+	if err := a.namespaces(); err != nil {
+		return err
+	}
+	if err := filter(b); err != nil {
+		return err
+	}
+	h := c.spec.Hooks
+	if hasInnerHooks(h) {
+		if err := a.openInner(3 + len(o.ExtraFiles)); err != nil {
+			return err
+		}
+	}
+	b.hooks = h != nil && len(h.Prestart)+len(h.CreateRuntime) > 0
+	if err := within(mountsPath(c.spec), a.buildInit); err != nil {
+		return err
+	}
+	return a.launch()
+}
+
+func checkRoot(dir string) error {
+	if is, err := isDir(dir); err != nil || !is {
+		return fault.New(fault.Invalid, "the root file system %s is not a directory", dir)
+	}
+	return nil
+}
+
+// buildInit does what looks at files of the host, where init will find them.
+func (a *attempt) buildInit() error {
+	b := a.b
+	if mountsPath(b.spec) != "" {
+		if err := checkRoot(b.rootfs); err != nil {
+			return err
+		}
+	}
+	if sharesMounts(b.spec) {
+		a.before = mountID(b.rootfs)
+	}
+	if err := a.openTrees(); err != nil {
+		return err
+	}
+	if environ(b.spec.Process.Env, "HOME") == "" {
+		b.home = readHome(b.rootfs, b.spec.Process.User.UID)
+	}
+	return b.build()
+}
+
+// openGroups makes the control groups and opens what the child enters them by.
+func (c *Container) openGroups(a *attempt) (err error) {
+	b := a.b
 	if c.group, err = cgroup.Create(c.path, b.resources()); err != nil {
 		return err
 	}
@@ -147,26 +223,7 @@ func (c *Container) setUp(a *attempt, o *Options) (err error) {
 	if a.cgroup >= 0 {
 		a.opened = append(a.opened, a.cgroup)
 	}
-	if err := a.namespaces(); err != nil {
-		return err
-	}
-	if err := filter(b); err != nil {
-		return err
-	}
-	if environ(c.spec.Process.Env, "HOME") == "" {
-		b.home = readHome(b.rootfs, c.spec.Process.User.UID)
-	}
-	h := c.spec.Hooks
-	if hasInnerHooks(h) {
-		if err := a.openInner(3 + len(o.ExtraFiles)); err != nil {
-			return err
-		}
-	}
-	b.hooks = h != nil && len(h.Prestart)+len(h.CreateRuntime) > 0
-	if err := b.build(); err != nil {
-		return err
-	}
-	return a.launch()
+	return nil
 }
 
 // resources are the limits without those that kernels no longer have, which the
@@ -256,9 +313,11 @@ func (c *Container) handshake(ctx context.Context, a *attempt) (err error) {
 				}
 			}
 			if a.b.userNamespace() {
-				return setLimits(a.pid, c.spec.Process)
+				if err := setLimits(a.pid, c.spec.Process); err != nil {
+					return err
+				}
 			}
-			return nil
+			return c.enterRdt(a.pid)
 		}
 		if err == nil {
 			err = a.proceed()
@@ -272,7 +331,7 @@ func (c *Container) handshake(ctx context.Context, a *attempt) (err error) {
 // writeProc writes a file of a process in one call.
 func writeProc(pid int, name, text string) error {
 	path := fmt.Sprintf("/proc/%d/%s", pid, name)
-	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	fd, err := openProcfs(path, unix.O_WRONLY)
 	if err == nil {
 		_, err = unix.Write(fd, []byte(text))
 		unix.Close(fd)

@@ -81,6 +81,9 @@ func (c *Container) exec(ctx context.Context, o ExecOptions) (proc *Process, err
 			return nil, err
 		}
 	}
+	if err = c.enterRdt(a.pid); err != nil {
+		return nil, err
+	}
 	if err = a.proceed(); err != nil {
 		return nil, err
 	}
@@ -183,6 +186,10 @@ func (c *Container) buildExec(a *attempt) (err error) {
 	if err := compile(c.known().Linux.Seccomp)(b); err != nil {
 		return err
 	}
+	toRoot, err := c.keepRoot(a)
+	if err != nil {
+		return err
+	}
 	var flags uintptr
 	b.spec.Linux = &specs.Linux{}
 	for _, t := range [...]specs.LinuxNamespaceType{specs.UserNamespace, specs.MountNamespace, specs.UTSNamespace,
@@ -214,6 +221,7 @@ func (c *Container) buildExec(a *attempt) (err error) {
 		}
 	}
 	b.do("start a session", "", unix.SYS_SETSID)
+	b.keyLabel(b.spec.Process)
 	b.do("join the session keyring", "", unix.SYS_KEYCTL, num(unix.KEYCTL_JOIN_SESSION_KEYRING), b.str("_ses")).ignore()
 	b.enterGroups()
 	if cpus.Final != "" || cpus.Initial == "" {
@@ -227,6 +235,7 @@ func (c *Container) buildExec(a *attempt) (err error) {
 	if flags != 0 {
 		b.do("join the container's namespaces", "", unix.SYS_SETNS, num(target), num(flags))
 	}
+	toRoot()
 	if b.userNamespace() {
 		b.becomeRoot()
 	}

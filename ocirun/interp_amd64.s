@@ -58,7 +58,7 @@ call:
 	JEQ  compare
 	SYSCALL
 	CMPQ AX, $-4095
-	JCC  failed
+	JCC  again
 done:
 	MOVQ 64(R13), BX
 	MOVQ AX, (BX)
@@ -76,6 +76,17 @@ move:
 compare:
 	CMPQ DI, SI
 	JEQ  next
+again:
+	CMPQ AX, $-11 // EAGAIN, at a walk that a rename elsewhere has disturbed
+	JNE  failed
+	BTQ  $6, BX
+	JCC  failed
+	MOVQ 32(R12), BX
+	TESTQ BX, BX
+	JZ   failed
+	DECQ BX
+	MOVQ BX, 32(R12)
+	JMP  loop
 short:
 	MOVQ $-4095, AX
 failed:

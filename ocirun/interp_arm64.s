@@ -51,7 +51,7 @@ call:
 	BEQ  compare
 	SVC
 	CMN  $4095, R0
-	BCS  failed
+	BCS  again
 done:
 	MOVD 64(R20), R21
 	MOVD R0, (R21)
@@ -65,6 +65,15 @@ next:
 compare:
 	CMP  R0, R1
 	BEQ  next
+again:
+	CMN  $11, R0 // EAGAIN, at a walk that a rename elsewhere has disturbed
+	BNE  failed
+	TBZ  $6, R21, failed
+	MOVD 32(R19), R21
+	CBZ  R21, failed
+	SUB  $1, R21, R21
+	MOVD R21, 32(R19)
+	JMP  loop
 short:
 	MOVD $-4095, R0
 failed:

@@ -2,11 +2,11 @@ package ocirun
 
 import (
 	"path"
-	"path/filepath"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/ocirun/cgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -35,7 +35,13 @@ func (b *builder) mountAll() error {
 				o.data = strings.TrimPrefix(o.data+","+mode, ",")
 			}
 		}
+		if err := b.checkOverProc(m, &o); err != nil {
+			return err
+		}
 		switch {
+		case o.remount:
+			b.remount(m, &o)
+		case o.bind && o.copyLink && b.copyLink(m, b.sourceOf(m)):
 		case o.bind:
 			err = b.bind(i, m, &o)
 		case m.Type == "cgroup" && !b.group.Unified:
@@ -60,10 +66,7 @@ func hasMode(data string) bool {
 // bind appends a bind mount: the source is cloned detached, gets its attributes
 // and is then attached, so it is never visible without them.
 func (b *builder) bind(i int, m *specs.Mount, o *mountOptions) error {
-	source := m.Source
-	if !filepath.IsAbs(source) {
-		source = filepath.Join(b.bundle, source)
-	}
+	source := b.sourceOf(m)
 	directory, err := b.isDir(source)
 	if err != nil && strings.HasPrefix(source, b.rootfs+"/") {
 		directory, err = true, nil // it comes with an earlier mount, over the root's own directory
@@ -103,7 +106,7 @@ func (b *builder) openHostRoots() error {
 		if err != nil {
 			return err
 		}
-		if !o.bind {
+		if !o.bind || o.remount {
 			continue
 		}
 		tree := p.slot()
@@ -148,19 +151,14 @@ func (b *builder) mountFS(m *specs.Mount, o *mountOptions, fstype string) {
 	}
 	target := b.root.ensure(what, m.Destination, true, how)
 	p.enter(what, m.Destination, target)
-	flags := o.flags
-	if flags&unix.MS_RDONLY != 0 && (fstype == "tmpfs" || below(m.Destination) == "dev") {
-		// Later mounts and devices are still to be made in it.
-		flags &^= unix.MS_RDONLY
-		b.late = append(b.late, m.Destination)
-	}
+	flags := b.laterReadonly(m, o.flags)
 	source := m.Source
 	if source == "" {
 		source = fstype
 	}
 	data := num(0)
-	if o.data != "" {
-		data = p.str(o.data)
+	if text := labelled(o.data, b.spec.Linux.MountLabel, fstype); text != "" {
+		data = p.str(text)
 	}
 	p.do(what, m.Destination, unix.SYS_MOUNT, p.str(source), p.str("."), p.str(fstype), num(flags), data)
 	if o.copyUp {
@@ -181,17 +179,14 @@ func (b *builder) mountFS(m *specs.Mount, o *mountOptions, fstype string) {
 // directory per hierarchy and links for controllers that share one.
 func (b *builder) mountGroupsV1(m *specs.Mount, o *mountOptions) {
 	p, what := b.program, "mount the control groups at"
-	tmpfs := specs.Mount{Destination: m.Destination, Source: "tmpfs"}
+	tmpfs := specs.Mount{Destination: m.Destination, Type: "tmpfs", Source: "tmpfs"}
 	options := mountOptions{flags: unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | o.flags&unix.MS_RDONLY, data: "mode=755"}
 	b.mountFS(&tmpfs, &options, "tmpfs")
 	top := b.root.open(what, m.Destination, b.root.dir).keep
 	set := uint64(unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC)
 	set |= o.set & unix.MOUNT_ATTR_RDONLY
 	for _, member := range b.group.Members {
-		name := path.Base(member.Mount)
-		if len(member.Controllers) == 1 && strings.HasPrefix(member.Controllers[0], "name=") {
-			name = strings.TrimPrefix(member.Controllers[0], "name=")
-		}
+		name := memberName(&member)
 		p.do(what, name, unix.SYS_MKDIRAT, top, p.str(name), num(0o755))
 		tree, place := p.slot(), p.slot()
 		p.do("open the control group", member.Dir, unix.SYS_OPEN_TREE, cwd, p.str(member.Dir), num(cloneFlags(false))).into(tree)
@@ -207,6 +202,14 @@ func (b *builder) mountGroupsV1(m *specs.Mount, o *mountOptions) {
 		}
 	}
 	p.close(top)
+}
+
+// memberName is what a version 1 group's directory is called in the container.
+func memberName(m *cgroup.Member) string {
+	if len(m.Controllers) == 1 && strings.HasPrefix(m.Controllers[0], "name=") {
+		return strings.TrimPrefix(m.Controllers[0], "name=")
+	}
+	return path.Base(m.Mount)
 }
 
 // mountGroupV2 mounts the hierarchy. With a cgroup namespace the container's own

@@ -2,7 +2,7 @@ package ocirun
 
 import (
 	"fmt"
-	"path/filepath"
+	"os"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -21,6 +21,14 @@ func (a *attempt) namespaces() error {
 		if n.Path == "" {
 			if n.Type != specs.CgroupNamespace && n.Type != specs.TimeNamespace {
 				a.flags |= uint64(flag)
+			}
+			if n.Type == specs.TimeNamespace && !execEntersTime() {
+				fd, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0) // keeps the number for the namespace
+				if err != nil {
+					return fault.New(fault.Internal, "open /dev/null: %w", err)
+				}
+				a.opened = append(a.opened, fd)
+				b.timeNS, b.timeFD = true, fd
 			}
 			continue
 		}
@@ -47,7 +55,7 @@ func (a *attempt) namespaces() error {
 	if user != nil && user.Path != "" {
 		b.again, a.flags = a.flags, 0
 	}
-	return a.openTrees()
+	return nil
 }
 
 // openTrees clones the root and the mounts' sources while the process may still
@@ -83,14 +91,13 @@ func (a *attempt) openTrees() error {
 		if o.mapped(m) && !o.bind {
 			return fault.New(fault.Invalid, "the mount %s has id maps, which only bind mounts have", m.Destination)
 		}
-		if !o.bind || !b.userNamespace() && !o.mapped(m) {
+		if !o.bind || o.remount || !b.userNamespace() && !o.mapped(m) {
 			continue
 		}
-		source := m.Source
-		if !filepath.IsAbs(source) {
-			source = filepath.Join(b.bundle, source)
+		if _, err := os.Readlink(b.sourceOf(m)); err == nil && o.copyLink {
+			continue
 		}
-		tree, err := open(source, o.recursive)
+		tree, err := open(b.sourceOf(m), o.recursive)
 		if err != nil {
 			return err
 		}

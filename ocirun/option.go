@@ -19,6 +19,8 @@ type mountOptions struct {
 	data             string // what only the file system understands
 	idmap, idmapAll  bool   // owners are mapped, in the whole tree
 	copyUp           bool   // a tmpfs begins with what it covers
+	remount          bool   // what is mounted there is changed
+	copyLink         bool   // a source that is a symbolic link is made anew instead of mounted
 }
 
 // flagOption has the bits of one option in both calls.
@@ -104,8 +106,10 @@ func parseOptions(m *specs.Mount) (mountOptions, error) {
 			o.idmap = true
 		case "ridmap":
 			o.idmap, o.idmapAll = true, true
-		case "remount", "copy-symlink":
-			return o, fault.New(fault.NotImplemented, "the mount option %s of %s is not supported yet", word, m.Destination)
+		case "remount":
+			o.remount = true
+		case "copy-symlink":
+			o.copyLink = true
 		default:
 			data = append(data, word)
 		}
@@ -161,7 +165,7 @@ func (o *mountOptions) recursiveOption(word string) bool {
 // MountOptions lists the options that are understood here and not by the file
 // system.
 func MountOptions() []string {
-	out := []string{"bind", "rbind", "defaults", "tmpcopyup", "idmap", "ridmap"}
+	out := []string{"bind", "rbind", "defaults", "tmpcopyup", "idmap", "ridmap", "remount", "copy-symlink"}
 	for name, f := range flagOptions {
 		out = append(out, name)
 		if f.attr != 0 {

@@ -27,6 +27,7 @@ func (b *builder) finishProcess(proc *specs.Process) error {
 	}
 	b.keepOnly()
 	b.rebirth()
+	b.labels(proc)
 	if proc.NoNewPrivileges {
 		b.do("set no_new_privs", "", unix.SYS_PRCTL, num(unix.PR_SET_NO_NEW_PRIVS), num(1))
 	} else if err := b.filter(); err != nil {
@@ -171,7 +172,7 @@ func sortedFDs(fds ...int) []int {
 
 // kept are the descriptors that init needs to its end.
 func (b *builder) kept() []int {
-	return sortedFDs(b.sync, b.fifo, b.timeFDOr(), b.inner.state, b.inner.out)
+	return sortedFDs(b.sync, b.fifo, b.timeFDOr(), b.proc, b.inner.state, b.inner.out)
 }
 
 // timeFDOr is the descriptor of a time namespace to join, -1 if there is none.

@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/internal/openat"
 )
 
 // A program is the ordered list of system calls that a child works through
@@ -192,10 +194,12 @@ func (s *step) when(e unix.Errno, l label) *step {
 // Layout of a loaded program. At its start stands an ELF header, so that the
 // same bytes in a memfd can be executed and continue where the child was.
 const (
-	headerAt = 192 // entry step, failed step, its errno, entry of the memfd
+	headerAt = 192 // entry step, failed step, its errno, entry of the memfd, rounds left
 	codeAt   = 256 // the interpreter's copy, for execution from the memfd
 	stepsAt  = 2048
 	stepSize = 128
+
+	again = 1 << 6 // beside the arguments that are slots: EAGAIN has the step done again, as openat.Open does
 )
 
 // size is the number of bytes that load fills.
@@ -216,6 +220,7 @@ func (p *program) load(mem []byte, base uint64) {
 		return stepAt(p.labels[l])
 	}
 	le.PutUint64(mem[headerAt:], stepAt(0))
+	le.PutUint64(mem[headerAt+32:], openat.Rounds)
 	if p.reborn != unset {
 		le.PutUint64(mem[headerAt+24:], stepAt(p.labels[p.reborn]))
 	}
@@ -239,6 +244,9 @@ func (p *program) load(mem []byte, base uint64) {
 				refs |= 1 << j
 			}
 			le.PutUint64(b[8+8*j:], n)
+		}
+		if s.nr == unix.SYS_OPENAT2 {
+			refs |= again
 		}
 		le.PutUint64(b[56:], refs)
 		le.PutUint64(b[64:], dataAt+s.keep.n)
@@ -383,4 +391,5 @@ var callNames = map[uint64]string{
 	unix.SYS_IOPRIO_SET: "ioprio_set", unix.SYS_PERSONALITY: "personality", unix.SYS_SET_MEMPOLICY: "set_mempolicy",
 	unix.SYS_WAIT4: "wait4", unix.SYS_LSEEK: "lseek", unix.SYS_CLONE: "clone", unix.SYS_FACCESSAT: "faccessat",
 	unix.SYS_GETPID: "getpid", unix.SYS_SOCKET: "socket", unix.SYS_PPOLL: "ppoll", unix.SYS_KILL: "kill", unix.SYS_SENDFILE: "sendfile",
+	unix.SYS_FSTATFS: "fstatfs",
 }

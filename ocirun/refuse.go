@@ -1,12 +1,12 @@
 package ocirun
 
 import (
+	"errors"
 	"path/filepath"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
-	"golang.org/x/sys/unix"
 )
 
 // check refuses a specification that is wrong or asks for what is not
@@ -70,6 +70,7 @@ func checkWords(s *specs.Spec) error {
 	}
 	l := s.Linux
 	w.of("linux.cgroupsPath", l.CgroupsPath)
+	w.of("linux.mountLabel", l.MountLabel)
 	w.of("linux.maskedPaths", l.MaskedPaths...)
 	w.of("linux.readonlyPaths", l.ReadonlyPaths...)
 	for i := range l.Namespaces {
@@ -87,10 +88,6 @@ func checkWords(s *specs.Spec) error {
 	return w.err
 }
 
-func later(field string) error {
-	return fault.New(fault.NotImplemented, "%s is not supported yet", field)
-}
-
 // checkProcess looks at what init and further processes have in common.
 func checkProcess(p *specs.Process) error {
 	if len(p.Args) == 0 {
@@ -103,29 +100,22 @@ func checkProcess(p *specs.Process) error {
 	w.of("process.args", p.Args...)
 	w.of("process.env", p.Env...)
 	w.of("process.cwd", p.Cwd)
-	switch {
-	case w.err != nil:
+	w.of("process.apparmorProfile", p.ApparmorProfile)
+	w.of("process.selinuxLabel", p.SelinuxLabel)
+	if w.err != nil {
 		return w.err
-	case p.SelinuxLabel != "":
-		return later("process.selinuxLabel")
-	case p.ApparmorProfile != "":
-		if unix.Access("/sys/module/apparmor", unix.F_OK) != nil {
-			return fault.New(fault.Invalid, "process.apparmorProfile %q is set, and this kernel has no AppArmor", p.ApparmorProfile)
-		}
-		return later("process.apparmorProfile")
 	}
-	return nil
+	return checkLabels(p)
 }
 
 func checkLinux(s *specs.Spec) error {
 	l := s.Linux
 	switch {
-	case l.IntelRdt != nil:
-		return later("linux.intelRdt")
-	case len(l.NetDevices) > 0:
-		return later("linux.netDevices")
-	case l.MountLabel != "":
-		return later("linux.mountLabel")
+	case l.MountLabel != "" && !Selinux():
+		return fault.New(fault.Invalid, "%s: linux.mountLabel %q", noSelinux, l.MountLabel)
+	}
+	if err := errors.Join(checkDevices(s), checkRdt(l.IntelRdt)); err != nil {
+		return err
 	}
 	return checkNamespaces(s)
 }
@@ -145,8 +135,8 @@ func checkNamespaces(s *specs.Spec) error {
 		}
 		seen[n.Type] = n
 	}
-	if seen[specs.MountNamespace] == nil || seen[specs.MountNamespace].Path != "" {
-		return later("a container without a new mount namespace")
+	if err := checkShared(s); err != nil {
+		return err
 	}
 	l := s.Linux
 	user := seen[specs.UserNamespace]

@@ -10,6 +10,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/openat"
 	"golang.org/x/sys/unix"
 )
 
@@ -142,7 +143,7 @@ func openBelow(root int, name string, flags uint64) (int, error) {
 	if name == "" {
 		name = "."
 	}
-	return unix.Openat2(root, name, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
+	return openat.Open(root, name, flags, openat.InRoot)
 }
 
 func makeOne(root int, dir, name string, directory bool, uid, gid int) error {

@@ -65,6 +65,9 @@ func (b *builder) attachRoot() error {
 	if err != nil {
 		return err
 	}
+	if sharesMounts(b.spec) {
+		return b.attachShared()
+	}
 	p := b.program
 	slash := p.str("/")
 	early := propagation
@@ -79,23 +82,43 @@ func (b *builder) attachRoot() error {
 	if err := b.openHostRoots(); err != nil {
 		return err
 	}
-	var tree value
-	if b.rootTree >= 0 {
-		tree = num(b.rootTree)
-	} else {
-		tree = p.slot()
-		p.do("open the root file system", b.rootfs, unix.SYS_OPEN_TREE, cwd, p.str(b.rootfs), num(cloneFlags(true))).into(tree)
-	}
-	target := slash
+	tree, target := b.openRoot(), slash
 	if b.atPath() {
 		target = p.str(b.rootfs)
 	}
+	b.mountRoot(tree, target)
+	return nil
+}
+
+// attachShared mounts a clone of the root file system over its own directory, in
+// a namespace whose other mounts stay as they are.
+func (b *builder) attachShared() error {
+	if err := b.openHostRoots(); err != nil {
+		return err
+	}
+	tree := b.openRoot()
+	b.attributes("untie", b.rootfs, tree, 0, 0, unix.MS_SLAVE, true)
+	b.mountRoot(tree, b.str(b.rootfs))
+	return nil
+}
+
+// openRoot gives a detached clone of the root file system.
+func (b *builder) openRoot() value {
+	if b.rootTree >= 0 {
+		return num(b.rootTree)
+	}
+	tree := b.slot()
+	b.do("open the root file system", b.rootfs, unix.SYS_OPEN_TREE, cwd, b.str(b.rootfs), num(cloneFlags(true))).into(tree)
+	return tree
+}
+
+func (b *builder) mountRoot(tree, target value) {
+	p := b.program
 	p.do("mount the root file system", b.rootfs, unix.SYS_MOVE_MOUNT, tree, p.str(""), cwd, target, num(unix.MOVE_MOUNT_F_EMPTY_PATH))
 	b.root = newRoot(p, tree)
 	b.root.ask = func(name string, directory bool) {
 		b.ask(func(a *attempt) error { return a.makeTarget(tree, name, directory) })
 	}
-	return nil
 }
 
 // atPath tells whether the root is mounted over its own directory, so that the
@@ -118,6 +141,10 @@ func (b *builder) atPath() bool {
 // changeRoot makes the attached root the process's root and lets go of the
 // host's tree.
 func (b *builder) changeRoot() {
+	if sharesMounts(b.spec) {
+		b.changeDirectory(b.root.fd)
+		return
+	}
 	p, what := b.program, "change the root directory"
 	dot := p.str(".")
 	p.enter(what, "", b.root.fd)
@@ -262,10 +289,21 @@ func (b *builder) sysctls() error {
 		what, file := "set sysctl "+key+" to", b.slot()
 		how := b.words(num(unix.O_WRONLY|unix.O_CLOEXEC), num(0), num(unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_SYMLINKS))
 		b.do(what, text, unix.SYS_OPENAT2, b.root.fd, b.str(below("/proc/sys/"+sysctlPath(key))), how, num(24)).into(file)
+		b.ofProc(what, text, file)
 		b.do(what, text, unix.SYS_WRITE, file, b.str(text), num(len(text))).wants(uint64(len(text)))
 		b.close(file)
 	}
 	return nil
+}
+
+// ofProc ends the program unless an open file is one of a proc file system: a
+// mount of the container may have put another one in its place.
+func (b *builder) ofProc(what, object string, file value) {
+	is, st := b.label(), b.bytes(make([]byte, 120)) // struct statfs, whose first word is the type
+	b.do(what, object, unix.SYS_FSTATFS, file, st)
+	b.do("compare", "", 0, slotAt(st, 0), num(unix.PROC_SUPER_MAGIC)).then(is).otherwise(following).nr = opCompare
+	b.refuse(what, object+": the file is not one of a proc file system")
+	b.here(is)
 }
 
 // sysctlPath turns dots into slashes, unless the key is a path already.

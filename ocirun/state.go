@@ -38,6 +38,7 @@ type state struct {
 	Config  string `json:"config"` // "": config.json
 	Cgroups string `json:"cgroups"`
 	Created int64  `json:"created"` // Unix time, ns
+	Mounted uint64 `json:"mounted"` // see Container.mounted; may be missing
 }
 
 // ValidID refuses names that are no single, plain path element.
@@ -52,24 +53,32 @@ func ValidID(id string) error {
 	return nil
 }
 
-// claim makes the state directory, which reserves the name, and the FIFO.
-func (c *Container) claim(a *attempt, o *Options) error {
-	if err := ValidID(o.ID); err != nil {
+// reserve makes the state directory, which reserves the name.
+func (c *Container) reserve(stateDir string) error {
+	if err := ValidID(c.id); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(o.StateDir, 0o711); err != nil {
+	if err := os.MkdirAll(stateDir, 0o711); err != nil {
 		return fault.New(fault.Internal, "make the state directory: %w", err)
 	}
-	c.dir = filepath.Join(o.StateDir, o.ID)
+	c.dir = filepath.Join(stateDir, c.id)
 	if err := os.Mkdir(c.dir, 0o711); err != nil {
 		if os.IsExist(err) {
-			return fault.New(fault.Conflict, "container with given ID already exists: %s", o.ID)
+			return fault.New(fault.Conflict, "container with given ID already exists: %s", c.id)
 		}
 		return fault.New(fault.Internal, "make the state directory: %w", err)
 	}
 	c.claimed = true
 	if err := unix.Symlink(c.path, filepath.Join(c.dir, cgroupLink)); err != nil {
 		return fault.New(fault.Internal, "write the state of container %s: %w", c.id, err)
+	}
+	return nil
+}
+
+// claim reserves the name and makes the FIFO.
+func (c *Container) claim(a *attempt, o *Options) error {
+	if err := c.reserve(o.StateDir); err != nil {
+		return err
 	}
 	name := filepath.Join(c.dir, fifoFile)
 	if err := unix.Mkfifo(name, 0o600); err != nil {
@@ -95,7 +104,11 @@ func (c *Container) saveState() error {
 	}
 	b = append(b, `,"cgroups":`...)
 	b = append(quoteJSON(b, c.path), `,"created":`...)
-	b = append(strconv.AppendInt(b, c.created.UnixNano(), 10), '}')
+	b = strconv.AppendInt(b, c.created.UnixNano(), 10)
+	if c.mounted != 0 {
+		b = strconv.AppendUint(append(b, `,"mounted":`...), c.mounted, 10)
+	}
+	b = append(b, '}')
 	// Renamed into place: a reader sees no half file.
 	name := filepath.Join(c.dir, stateFile)
 	err := os.WriteFile(name+".new", b, 0o600)
@@ -216,9 +229,9 @@ func Load(stateDir, id string) (*Container, error) {
 		return nil, err
 	}
 	c := &Container{id: id, bundle: s.Bundle, config: s.Config, dir: dir, group: group, pid: s.Pid, started: s.Started,
-		created: time.Unix(0, s.Created).UTC(), pidfd: -1, sync: -1}
+		mounted: s.Mounted, created: time.Unix(0, s.Created).UTC(), pidfd: -1, sync: -1}
 	c.know(spec)
-	c.path = s.Cgroups
+	c.path, c.rdtMade = s.Cgroups, true
 	return c, nil
 }
 

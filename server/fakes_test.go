@@ -395,6 +395,10 @@ func (f fakeNetworks) Disconnect(_ context.Context, container, network string, f
 	f.call = fmt.Sprintf("disconnect %s from %s %v", container, network, force)
 	return f.err
 }
+func (f fakeNetworks) Bare(string) map[string]wirenet.EndpointResource {
+	return map[string]wirenet.EndpointResource{}
+}
+
 func (f fakeNetworks) Limit(_ context.Context, container string, endpoints map[string]*wirenet.EndpointSettings) error {
 	text, _ := json.Marshal(endpoints)
 	f.call = fmt.Sprintf("limit %s %s", container, text)
@@ -404,20 +408,21 @@ func (f fakeNetworks) Limit(_ context.Context, container string, endpoints map[s
 // rig is a server over fakes, listening on a unix socket.
 type rig struct {
 	*testing.T
-	containers fakeContainers
-	images     fakeImages
-	registries fakeRegistries
-	builder    fakeBuilder
-	events     event.Log
-	daemon     Daemon
-	path       string
-	client     *http.Client
-	stop       context.CancelFunc // ends the requests, as a daemon that stops does
+	containers  fakeContainers
+	images      fakeImages
+	registries  fakeRegistries
+	authorizers fakeAuthorizers
+	builder     fakeBuilder
+	events      event.Log
+	daemon      Daemon
+	path        string
+	client      *http.Client
+	stop        context.CancelFunc // ends the requests, as a daemon that stops does
 }
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	r := &rig{T: t, path: filepath.Join(t.TempDir(), "s"), daemon: Daemon{LogDriver: "json-file", LogDrivers: []string{"json-file"}, Driver: "overlayfs", DriverStatus: [][2]string{{"driver-type", "x"}}, Version: "1.2.3", ID: "the-id", DataRoot: "/data", Runtimes: map[string]system.Runtime{"tarerun": {}, "runc": {Path: "/usr/bin/runc"}}, DefaultRuntime: "tarerun"}}
+	r := &rig{T: t, path: filepath.Join(t.TempDir(), "s"), daemon: Daemon{CgroupDriver: "cgroupfs", LogDriver: "json-file", LogDrivers: []string{"json-file"}, Driver: "overlayfs", DriverStatus: [][2]string{{"driver-type", "x"}}, Version: "1.2.3", ID: "the-id", DataRoot: "/data", Runtimes: map[string]system.Runtime{"tarerun": {}, "runc": {Path: "/usr/bin/runc"}}, DefaultRuntime: "tarerun"}}
 	r.containers.stream.Copy = func(context.Context, func(byte, []byte) error) error { return nil }
 	l, err := net.Listen("unix", r.path)
 	if err != nil {
@@ -439,7 +444,7 @@ func newRig(t *testing.T) *rig {
 
 func (r *rig) handler() *Server {
 	return New(Config{
-		Containers: &r.containers, Logs: fakeLogs{&r.containers}, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Stats: fakeStats{&r.containers}, Processes: fakeStats{&r.containers}, Pruning: fakeStats{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{&r.containers}, Places: fakeNetworks{&r.containers}, Volumes: r.openVolumes(), Builder: &r.builder, Events: &r.events,
+		Containers: &r.containers, Logs: fakeLogs{&r.containers}, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Stats: fakeStats{&r.containers}, Processes: fakeStats{&r.containers}, Pruning: fakeStats{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{&r.containers}, Places: fakeNetworks{&r.containers}, Volumes: r.openVolumes(), Builder: &r.builder, Authorizers: &r.authorizers, Events: &r.events,
 		Daemon: func() Daemon { return r.daemon },
 		Log:    slog.New(slog.DiscardHandler),
 	})

@@ -32,6 +32,7 @@ type Networks interface {
 type Places interface {
 	Connect(ctx context.Context, container, network string, e *wire.EndpointSettings) error
 	Disconnect(ctx context.Context, container, network string, force bool) error
+	Bare(networkID string) map[string]wire.EndpointResource
 	Limit(ctx context.Context, container string, endpoints map[string]*wire.EndpointSettings) error
 }
 
@@ -50,10 +51,10 @@ func (h *networkHandlers) routes() []route {
 	return []route{
 		{method: "GET", pattern: "/networks", handle: h.list},
 		{method: "GET", pattern: "/networks/{id}", handle: h.inspect},
-		{method: "POST", pattern: "/networks/create", handle: h.create},
+		{method: "POST", pattern: "/networks/create", handle: h.create, decodes: true},
 		{method: "POST", pattern: "/networks/prune", handle: h.prune},
-		{method: "POST", pattern: "/networks/{id}/connect", handle: h.connect},
-		{method: "POST", pattern: "/networks/{id}/disconnect", handle: h.disconnect},
+		{method: "POST", pattern: "/networks/{id}/connect", handle: h.connect, decodes: true},
+		{method: "POST", pattern: "/networks/{id}/disconnect", handle: h.disconnect, decodes: true},
 		{method: "DELETE", pattern: "/networks/{id}", handle: h.remove},
 	}
 }
@@ -81,7 +82,7 @@ func (h *networkHandlers) list(w http.ResponseWriter, r *request) error {
 	}
 	detailed := []wire.Inspect{}
 	for _, n := range list {
-		full, err := h.networks.Inspect(n.ID)
+		full, err := h.whole(n.ID)
 		if errors.Is(err, fault.NotFound) { // removed meanwhile
 			continue
 		}
@@ -103,7 +104,7 @@ func (h *networkHandlers) inspect(w http.ResponseWriter, r *request) error {
 			return fault.New(fault.Invalid, "invalid value for verbose: %s: %w", v, err)
 		}
 	}
-	n, err := h.networks.Inspect(id)
+	n, err := h.whole(id)
 	if err != nil {
 		return err
 	}
@@ -111,6 +112,15 @@ func (h *networkHandlers) inspect(w http.ResponseWriter, r *request) error {
 		return fault.New(fault.NotFound, "network %s not found", id)
 	}
 	return writeJSON(w, http.StatusOK, r.version.network(n))
+}
+
+// whole describes the network with all its containers.
+func (h *networkHandlers) whole(nameOrID string) (wire.Inspect, error) {
+	n, err := h.networks.Inspect(nameOrID)
+	if err == nil && (n.Driver == wire.NetworkHost || n.Driver == "null") {
+		n.Containers = h.places.Bare(n.ID)
+	}
+	return n, err
 }
 
 func (h *networkHandlers) create(w http.ResponseWriter, r *request) error {
@@ -297,7 +307,7 @@ func checkNetworkFilters(filters map[string]map[string]bool) (dangling *bool, er
 			for _, v := range list {
 				is, err := strconv.ParseBool(v)
 				if err != nil || len(list) > 1 {
-					return nil, fault.New(fault.Invalid, "invalid filter 'dangling=[%s]'", strings.Join(list, " "))
+					return nil, fault.New(fault.Invalid, `invalid value for filter 'dangling', must be "true" (or "1"), or "false" (or "0")`)
 				}
 				dangling = &is
 			}

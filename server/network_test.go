@@ -46,7 +46,7 @@ func TestNetworkList(t *testing.T) {
 	}
 	for filters, want := range map[string]string{
 		`{"colour":["x"]}`: "invalid filter 'colour'", `{"type":["x"]}`: "invalid filter: 'type'='x'",
-		`{"dangling":["x"]}`: "invalid filter 'dangling=[x]'", `{"dangling":["0","1"]}`: "invalid filter 'dangling=[0 1]'",
+		`{"dangling":["x"]}`: `invalid value for filter 'dangling', must be "true" (or "1"), or "false" (or "0")`, `{"dangling":["0","1"]}`: `invalid value for filter 'dangling', must be "true" (or "1"), or "false" (or "0")`,
 	} {
 		r.want(400, want, "GET", "/networks?filters="+url.QueryEscape(filters), "")
 	}

@@ -26,6 +26,7 @@ type Daemon struct {
 	Classic         bool   // clients shall not use BuildKit by default
 	Seccomp         string // the profile of containers that name none: "builtin", "unconfined" or a path
 	NoNewPrivileges bool
+	CgroupDriver    string
 	HostCgroupns    bool // containers share the host's cgroup namespace by default
 	InitBinary      string
 	Proxies         Proxies
@@ -49,12 +50,13 @@ type Daemon struct {
 type Proxies struct{ HTTP, HTTPS, No string }
 
 type systemHandlers struct {
-	daemon     func() Daemon
-	host       host
-	containers Containers
-	images     Images
-	volumes    Volumes
-	events     *event.Log
+	daemon      func() Daemon
+	host        host
+	containers  Containers
+	images      Images
+	volumes     Volumes
+	events      *event.Log
+	authorizers Authorizers
 }
 
 func (h *systemHandlers) routes() []route {
@@ -122,11 +124,11 @@ func (h *systemHandlers) gather() system.Info {
 		Images:              h.images.Count(),
 		Driver:              d.Driver,
 		DriverStatus:        d.DriverStatus,
-		Plugins:             system.PluginsInfo{Volume: h.volumes.Drivers(), Network: []string{"bridge", "host", "null"}, Log: d.LogDrivers},
+		Plugins:             system.PluginsInfo{Volume: h.volumes.Drivers(), Network: []string{"bridge", "host", "null"}, Log: d.LogDrivers, Authorization: h.authorizers.Names()},
 		Debug:               d.Debug,
 		SystemTime:          time.Now().Format(time.RFC3339Nano),
 		LoggingDriver:       d.LogDriver,
-		CgroupDriver:        "cgroupfs",
+		CgroupDriver:        d.CgroupDriver,
 		IndexServerAddress:  "https://index.docker.io/v1/",
 		RegistryConfig:      registryConfig(d.Mirrors, d.Insecure),
 		DockerRootDir:       d.DataRoot,

@@ -115,3 +115,22 @@ func (s *Store) DiffID(chain digest.Digest) (diffID, parent digest.Digest, err e
 	}
 	return l.DiffID, l.Parent, nil
 }
+
+// Difference opens what the tree of the chain upper has beyond that of lower,
+// which need not be below it. Whoever holds it must see to it that no Sweep takes
+// their layers.
+func (s *Store) Difference(lower, upper digest.Digest) (*Changes, error) {
+	below, err := s.ReadOnly(lower)
+	if err != nil {
+		return nil, err
+	}
+	above, err := s.ReadOnly(upper)
+	if err != nil {
+		return nil, err
+	}
+	c := &Changes{}
+	if err := errors.Join(c.addAll(&c.Below, below.Trees()), c.addAll(&c.Whole, above.Trees())); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}

@@ -7,13 +7,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/openat"
 )
 
 // CloneBelow makes a detached mount of a part of a tree that is mounted somewhere.
 // The part is looked for below a descriptor of the tree: no link leads out of it,
 // whoever changes it meanwhile.
 func CloneBelow(tree int, subpath string) (*os.File, error) {
-	fd, err := unix.Openat2(tree, subpath, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS})
+	fd, err := openat.Open(tree, subpath, unix.O_PATH, openat.Beneath)
 	if errors.Is(err, unix.EXDEV) {
 		return nil, fault.New(fault.Invalid, "cannot access path %s: a link in it leads out of the volume", subpath)
 	}

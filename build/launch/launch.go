@@ -12,6 +12,7 @@ package launch
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"io/fs"
@@ -25,6 +26,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/tarehq/tare/build/keep"
 	"github.com/tarehq/tare/build/lend"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/handoff"
@@ -37,6 +39,7 @@ type Config struct {
 	Dir          string                 // of this boot, as the exec root
 	Root         string                 // where it keeps its cache
 	CgroupParent string                 // of its steps
+	Rules        []keep.Rule            // the ceilings of its cache
 	Loan         lend.Config            // what the daemon lends
 	Steps        *supervise.Launcher    // to clean up after steps
 	Log          *slog.Logger
@@ -141,9 +144,13 @@ func (b *Builder) launch() (*process, error) {
 	if err != nil {
 		return nil, err
 	}
+	rules, err := json.Marshal(b.Rules)
+	if err != nil {
+		return nil, errors.Join(err, lending.Close())
+	}
 	lender := lend.New(b.Loan)
 	p := &process{lender: lender, server: &http.Server{Handler: lender}, done: make(chan struct{})}
-	cmd := exec.Command(program, "--dir", b.Dir, "--root", b.Root, "--cgroup-parent", b.CgroupParent)
+	cmd := exec.Command(program, "--keep", string(rules), "--dir", b.Dir, "--root", b.Root, "--cgroup-parent", b.CgroupParent)
 	cmd.ExtraFiles = []*os.File{file}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's interrupt is the daemon's to hear
 	said := &lines{log: b.Log}

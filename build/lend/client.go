@@ -87,8 +87,37 @@ func (c *Client) Resolve(ctx context.Context, r build.ImageRequest, progress fun
 	return call[build.Image](ctx, c, "resolve", r, progress)
 }
 
-func (c *Client) Fetch(ctx context.Context, img build.Image) ([]build.Layer, error) {
-	return call[[]build.Layer](ctx, c, "fetch", img, nil)
+func (c *Client) Fetch(ctx context.Context, r build.ImageRequest, img build.Image, progress func(build.Transfer)) error {
+	_, err := call[none](ctx, c, "fetch", fetchArg{r, img.Target, img.Manifest}, progress)
+	return err
+}
+
+func (c *Client) Document(ctx context.Context, r build.ImageRequest) (ocispec.Descriptor, []byte, error) {
+	d, err := call[document](ctx, c, "document", r, nil)
+	return d.Descriptor, d.Data, err
+}
+
+func (c *Client) FetchBlob(ctx context.Context, r build.ImageRequest, d ocispec.Descriptor, progress func(build.Transfer)) error {
+	_, err := call[none](ctx, c, "fetch-blob", contentArg{r, d}, progress)
+	return err
+}
+
+func (c *Client) Unpack(ctx context.Context, layers []build.Layer) error {
+	_, err := call[none](ctx, c, "unpack", layers, nil)
+	return err
+}
+
+func (c *Client) Compress(ctx context.Context, l build.Layer, kind string, level int) (ocispec.Descriptor, error) {
+	return call[ocispec.Descriptor](ctx, c, "compress", compressArg{l, kind, level}, nil)
+}
+
+func (c *Client) PushContent(ctx context.Context, r build.ImageRequest, target ocispec.Descriptor, progress func(build.Transfer)) error {
+	_, err := call[none](ctx, c, "push-content", contentArg{r, target}, progress)
+	return err
+}
+
+func (c *Client) Difference(ctx context.Context, lower, upper digest.Digest) (build.Layer, error) {
+	return call[build.Layer](ctx, c, "difference", differenceArg{lower, upper}, nil)
 }
 
 func (c *Client) Has(ctx context.Context, chain digest.Digest) (bool, error) {
@@ -112,8 +141,8 @@ func (c *Client) Discard(ctx context.Context, id string) error {
 	return err
 }
 
-func (c *Client) LayerBlob(ctx context.Context, below, diffID digest.Digest, epoch time.Time) (ocispec.Descriptor, error) {
-	return call[ocispec.Descriptor](ctx, c, "layer-blob", blobArg{below, diffID, epoch}, nil)
+func (c *Client) LayerBlob(ctx context.Context, below digest.Digest, l build.Layer, epoch time.Time) (ocispec.Descriptor, error) {
+	return call[ocispec.Descriptor](ctx, c, "layer-blob", blobArg{below, l, epoch}, nil)
 }
 
 func (c *Client) Pin(ctx context.Context, chains []digest.Digest) error {

@@ -58,10 +58,30 @@ type (
 		Epoch time.Time
 	}
 	blobArg struct {
-		Below, DiffID digest.Digest
-		Epoch         time.Time
+		Below digest.Digest
+		Layer build.Layer
+		Epoch time.Time
 	}
-	publishArg struct {
+	fetchArg struct {
+		Request  build.ImageRequest
+		Target   digest.Digest
+		Manifest ocispec.Descriptor
+	}
+	document struct {
+		Descriptor ocispec.Descriptor
+		Data       []byte
+	}
+	contentArg struct {
+		Request build.ImageRequest
+		Content ocispec.Descriptor
+	}
+	compressArg struct {
+		Layer build.Layer
+		Kind  string
+		Level int
+	}
+	differenceArg struct{ Lower, Upper digest.Digest }
+	publishArg    struct {
 		Target ocispec.Descriptor
 		Names  []string
 	}

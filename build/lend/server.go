@@ -46,8 +46,6 @@ type Lender struct {
 func New(c Config) *Lender {
 	l := &Lender{Config: c, making: c.Images.Making(), mux: http.NewServeMux(), trees: map[string]bool{}, places: map[string]*network.Attachment{}}
 	l.hold = l.making.Hold()
-	serve(l, "resolve", l.resolve)
-	serve(l, "fetch", l.fetch)
 	serve(l, "has", func(_ context.Context, chain digest.Digest, _ func(build.Transfer)) (bool, error) {
 		return c.Layers.Has(chain), nil
 	})
@@ -57,9 +55,8 @@ func New(c Config) *Lender {
 	})
 	serve(l, "seal", l.seal)
 	serve(l, "discard", func(_ context.Context, id string, _ func(build.Transfer)) (none, error) { return none{}, l.discard(id) })
-	serve(l, "layer-blob", func(ctx context.Context, a blobArg, _ func(build.Transfer)) (ocispec.Descriptor, error) {
-		return l.making.Blob(ctx, a.Below, a.DiffID, a.Epoch)
-	})
+	serve(l, "layer-blob", l.layerBlob)
+	l.servePieces()
 	serve(l, "pin", func(_ context.Context, chains []digest.Digest, _ func(build.Transfer)) (none, error) {
 		return none{}, l.making.Pin(chains)
 	})
@@ -146,39 +143,6 @@ func transfers(progress func(build.Transfer)) func(image.Progress) {
 	return func(p image.Progress) {
 		progress(build.Transfer{ID: p.ID, Action: p.Status, Current: p.Current, Total: p.Total})
 	}
-}
-
-func (l *Lender) resolve(ctx context.Context, r build.ImageRequest, progress func(build.Transfer)) (build.Image, error) {
-	platform := platformText(r.Platform)
-	img, err := l.Images.ResolvePlatform(ctx, r.Ref, platform)
-	if missing := errors.Is(err, fault.NotFound); !r.Local && (r.Pull || missing) {
-		err = l.Transfers.Pull(ctx, r.Ref, image.PullOptions{Platform: platform, Credentials: credentials(r.Auth)}, transfers(progress))
-		if err == nil {
-			img, err = l.Images.ResolvePlatform(ctx, r.Ref, platform)
-		}
-	}
-	if err != nil {
-		return build.Image{}, err
-	}
-	config, err := l.making.Config(img.Manifest)
-	return build.Image{Ref: r.Ref, Target: img.ID, Manifest: img.Manifest, Config: config}, err
-}
-
-func (l *Lender) fetch(ctx context.Context, i build.Image, _ func(build.Transfer)) ([]build.Layer, error) {
-	if _, err := l.Images.UnpackManifest(ctx, i.Manifest); err != nil {
-		return nil, err
-	}
-	blobs, diffIDs, err := l.making.LayersOf(i.Manifest)
-	if err != nil {
-		return nil, err
-	}
-	layers := []build.Layer{} // not null: that would be no result
-	chain := digest.Digest("")
-	for n, d := range diffIDs {
-		chain = snapshot.ChainID(chain, d)
-		layers = append(layers, build.Layer{Chain: chain, DiffID: d, Blob: blobs[n]})
-	}
-	return layers, nil
 }
 
 // own notes that the process has a tree.

@@ -28,6 +28,7 @@ type startFlags struct {
 	preserve                 int
 	noPivot, detach, keep    bool
 	noKeyring, noSubreaper   bool
+	restored                 bool // it runs already
 }
 
 func (s *startFlags) register(f *flag.FlagSet) {
@@ -60,7 +61,7 @@ func (s *startFlags) options(g *settings, id string) (ocirun.Options, error) {
 	if err != nil {
 		return ocirun.Options{}, err
 	}
-	o := ocirun.Options{Bundle: bundle, Config: s.config, Spec: spec, ID: id, StateDir: g.root, NoPivot: s.noPivot, NoKeyring: s.noKeyring, Warn: g.warn,
+	o := ocirun.Options{Bundle: bundle, Config: s.config, Spec: spec, ID: id, StateDir: g.root, NoPivot: s.noPivot, NoKeyring: s.noKeyring, Systemd: g.systemd, Warn: g.warn,
 		Stdio: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}}
 	if spec.Process != nil {
 		o.ExtraFiles, spec.Process.Env = s.extraFiles(spec.Process.Env)
@@ -236,8 +237,10 @@ func (s *startFlags) runCreated(ctx context.Context, c *ocirun.Container, term *
 	if err := ctx.Err(); err != nil {
 		return fail(interrupted(ctx, err))
 	}
-	if err := c.Start(); err != nil {
-		return fail(err)
+	if !s.restored {
+		if err := c.Start(); err != nil {
+			return fail(err)
+		}
 	}
 	started.Store(true)
 	if s.detach {

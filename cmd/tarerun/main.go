@@ -9,6 +9,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
+	"sort"
 	"strings"
 	"time"
 
@@ -49,8 +51,8 @@ func init() {
 		{"events", "[--stats] [--interval TIME] ID", "show statistics and shortages of memory as JSON lines", runEvents},
 		{"spec", "[-b DIR]", "write a config.json to begin with", runSpec},
 		{"features", "", "show what this runtime supports as JSON", runFeatures},
-		{"checkpoint", "ID", "not supported yet", runLater("checkpoint")},
-		{"restore", "ID", "not supported yet", runLater("restore")},
+		{"checkpoint", "[flags] ID", "write a container's processes to files, by CRIU", runCheckpoint},
+		{"restore", "[flags] ID", "make a container of such files, which goes on", runRestore},
 	}
 }
 
@@ -77,20 +79,20 @@ func run(args []string) int {
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		help(os.Stdout)
+		fmt.Printf("\nOPTIONS:\n   %s\n", strings.Join(optionLines(flags), "\n   "))
 		return 0
 	case err != nil:
 	case *showVersion:
 		fmt.Println("tarerun version " + version + "\ncommit: " + gitCommit + "\nspec: " + specVersion)
 		return 0
-	case *manager != "cgroupfs":
-		err = fault.New(fault.NotImplemented, "--cgroup-manager %s is not supported yet", *manager)
-	case g.systemd:
-		err = fault.New(fault.NotImplemented, "--systemd-cgroup is not supported yet")
+	case *manager != "" && *manager != "cgroupfs" && *manager != "systemd":
+		err = fault.New(fault.Invalid, "--cgroup-manager %q is not known; use cgroupfs or systemd", *manager)
 	case *rootless != "auto" && *rootless != "false":
 		err = fault.New(fault.NotImplemented, "--rootless is not supported yet")
 	case g.logFormat != "text" && g.logFormat != "json":
 		err = fault.New(fault.Invalid, "--log-format %q is not known; use text or json", g.logFormat)
 	default:
+		g.systemd = g.systemd || *manager == "systemd"
 		err = dispatch(g, flags.Args())
 	}
 	var code exitCode
@@ -116,8 +118,7 @@ func dispatch(g *settings, args []string) error {
 		if c.name == args[0] {
 			g.trace("%s %q", c.name, args[1:])
 			err := c.run(g, args[1:])
-			if errors.Is(err, flag.ErrHelp) {
-				fmt.Printf("NAME:\n   %s %s - %s\n\nUSAGE:\n   tarerun %s %s\n", filepath.Base(os.Args[0]), c.name, c.does, c.name, c.args)
+			if errors.Is(err, flag.ErrHelp) { // which Usage has answered
 				return nil
 			}
 			return err
@@ -128,16 +129,6 @@ func dispatch(g *settings, args []string) error {
 		return nil
 	}
 	return fault.New(fault.Invalid, "No help topic for '%s': tarerun has no such command; see tarerun --help", args[0])
-}
-
-// runLater stands for a command that is not there yet. It answers --help.
-func runLater(name string) func(*settings, []string) error {
-	return func(_ *settings, args []string) error {
-		if len(args) > 0 && (args[0] == "-h" || args[0] == "--help") {
-			return flag.ErrHelp
-		}
-		return fault.New(fault.NotImplemented, "tarerun %s is not supported yet", name)
-	}
 }
 
 func help(w io.Writer) {
@@ -151,7 +142,52 @@ func help(w io.Writer) {
 func newFlags(name string) *flag.FlagSet {
 	f := flag.NewFlagSet(name, flag.ContinueOnError)
 	f.SetOutput(io.Discard)
+	f.Usage = func() { helpOn(os.Stdout, f) }
 	return f
+}
+
+// helpOn shows how a command is used.
+func helpOn(w io.Writer, f *flag.FlagSet) {
+	for _, c := range commands {
+		if c.name != f.Name() {
+			continue
+		}
+		fmt.Fprintf(w, "NAME:\n   %s %s - %s\n\nUSAGE:\n   tarerun %s %s\n", filepath.Base(os.Args[0]), c.name, c.does, c.name, c.args)
+		if options := optionLines(f); len(options) > 0 {
+			fmt.Fprintf(w, "\nOPTIONS:\n   %s\n", strings.Join(options, "\n   "))
+		}
+	}
+}
+
+// optionLines gives a line for each flag; two that set the same value are names
+// of one.
+func optionLines(f *flag.FlagSet) []string {
+	var lines []string
+	at := map[flag.Value]int{}
+	f.VisitAll(func(o *flag.Flag) {
+		text := "--" + o.Name
+		if len(o.Name) == 1 {
+			text = "-" + o.Name
+		}
+		if b, ok := o.Value.(interface{ IsBoolFlag() bool }); !ok || !b.IsBoolFlag() {
+			text += " value"
+		}
+		if reflect.TypeOf(o.Value).Comparable() {
+			if i, ok := at[o.Value]; ok {
+				lines[i] += ", " + text
+				return
+			}
+			at[o.Value] = len(lines)
+		}
+		lines = append(lines, text)
+	})
+	for i, line := range lines {
+		if short, long, two := strings.Cut(line, ", "); two && len(short) < len(long) {
+			lines[i] = long + ", " + short
+		}
+	}
+	sort.Strings(lines)
+	return lines
 }
 
 // parse reads flags that may stand before and after the arguments, and gives

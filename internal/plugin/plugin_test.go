@@ -236,13 +236,15 @@ func TestPluginsThatComeAndGo(t *testing.T) {
 		_, err := s.Get(t.Context(), "p", "Test")
 		got <- err
 	}()
-	must(t, os.Remove(path))
-	first := listen(t, path, answers{})
+	// It takes the dead one's place at once: one without a file is nobody's.
+	first := listen(t, path+".new", answers{})
+	must(t, os.Rename(path+".new", path))
 	must(t, <-got)
 	p, err := s.Get(t.Context(), "p", "Test")
 	must(t, err)
 
-	must(t, first.Close()) // takes the socket's file along
+	must(t, first.Close())
+	must(t, os.Remove(path))
 	if err := p.CallOnce(t.Context(), "Test.Any", nil, nil); !errors.Is(err, Unavailable) {
 		t.Errorf("one that is gone: %v", err)
 	}

@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/internal/openat"
 )
 
 // links are the files that have several names, as they are found.
@@ -73,8 +75,7 @@ func (c *copier) linked(w *worker, d *directory, place int, name string, st *uni
 
 // link gives a file of the copy a further name.
 func (c *copier) link(from string, to int, name string) error {
-	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS}
-	dir, err := unix.Openat2(c.root, path.Dir(from), &how)
+	dir, err := openat.Open(c.root, path.Dir(from), unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
 	if err != nil {
 		return err
 	}

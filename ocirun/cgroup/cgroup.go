@@ -36,13 +36,16 @@ type Member struct {
 type Group struct {
 	Members []Member
 	Unified bool
+	unit    *unit // that systemd makes; nil for none
 
 	NoDevices bool // rules for devices are not for this process to set, which is in a user namespace itself
 }
 
 // At names the groups of a path without making them. An absolute path starts at
-// the root of each hierarchy, a relative one at this process's own group.
+// the root of each hierarchy, a relative one at this process's own group, and
+// what Systemd gave at the unit.
 func At(path string) (*Group, error) {
+	path, u := unitOf(path)
 	l, err := cgroupfs.Host()
 	if err != nil {
 		return nil, err
@@ -50,7 +53,7 @@ func At(path string) (*Group, error) {
 	if filepath.Clean("/"+path) == "/" {
 		return nil, fault.New(fault.Invalid, "the cgroups path %q names the root group", path)
 	}
-	g := &Group{Unified: len(l.V1) == 0}
+	g := &Group{Unified: len(l.V1) == 0, unit: u}
 	if g.Unified {
 		if l.V2 == nil {
 			return nil, fault.New(fault.Unavailable, "no control group file system is mounted")
@@ -67,9 +70,14 @@ func At(path string) (*Group, error) {
 
 // Create makes the groups of a path and sets the limits; when it fails it
 // removes those that it made. A group that exists and has processes is refused.
+// One of a unit is not made before Begin.
 func Create(path string, r *specs.LinuxResources) (*Group, error) {
 	g, err := At(path)
-	if err == nil {
+	switch {
+	case err != nil:
+	case g.unit != nil:
+		g.unit.waits = true
+	default:
 		err = g.create(r)
 	}
 	if err != nil {
@@ -264,7 +272,7 @@ func (g *Group) Of(pid int) (*Group, error) {
 // 15 ms on an idle machine.
 func (g *Group) TaskFiles() ([]int, error) {
 	var fds []int
-	if g.Unified {
+	if g.Unified || g.Waits() {
 		return nil, nil
 	}
 	for i := range g.Members {
@@ -278,9 +286,10 @@ func (g *Group) TaskFiles() ([]int, error) {
 	return fds, nil
 }
 
-// Open gives the descriptor of the v2 group, for CLONE_INTO_CGROUP; -1 on v1.
+// Open gives the descriptor of the v2 group, for CLONE_INTO_CGROUP; -1 on v1,
+// and for one that waits.
 func (g *Group) Open() (int, error) {
-	if !g.Unified {
+	if !g.Unified || g.Waits() {
 		return -1, nil
 	}
 	fd, err := unix.Open(g.Members[0].Dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -408,6 +417,12 @@ func (g *Group) OOMKilled() bool {
 // Delete kills what is left in the groups and removes them with all nested
 // groups. A group that is gone already is no error.
 func (g *Group) Delete() error {
+	if g.Waits() {
+		return nil
+	}
+	if err := g.end(); err != nil {
+		return err
+	}
 	deadline := time.Now().Add(10 * time.Second)
 	pause := 200 * time.Microsecond
 	for {

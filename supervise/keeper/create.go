@@ -87,7 +87,7 @@ func (k *keeper) build(ctx context.Context) error {
 	if err := k.make(ctx); err != nil {
 		return err
 	}
-	k.stdio.pump(k.out, &k.renewal)
+	k.stdio.pump(k.out, k.renewal)
 	return k.noteInit()
 }
 

@@ -47,7 +47,7 @@ type keeper struct {
 	execs  execs
 
 	activity activity
-	renewal  renewal
+	renewal  *renewal
 	frost    frost
 	limits   sync.Mutex // held by a change of the limits
 
@@ -113,9 +113,10 @@ func Run(fd int) error {
 
 func newKeeper() *keeper {
 	k := &keeper{
-		over:   make(chan struct{}),
-		peers:  map[*seqpacket.Conn]bool{},
-		status: supervise.Status{Phase: supervise.PhaseWaiting},
+		over:    make(chan struct{}),
+		peers:   map[*seqpacket.Conn]bool{},
+		status:  supervise.Status{Phase: supervise.PhaseWaiting},
+		renewal: newRenewal(),
 	}
 	k.changed.L = &k.mu
 	k.activity.rest = k.rest

@@ -47,7 +47,7 @@ func (k *keeper) watchOOM() {
 		<-k.over
 		k.oom.f.Close() // the wait below returns
 	}()
-	k.oom.watch(dir, &k.renewal, func() { k.announce(supervise.EventOOM, struct{}{}) })
+	k.oom.watch(dir, k.renewal, func() { k.announce(supervise.EventOOM, struct{}{}) })
 }
 
 // watch calls tell after each kill. It bars r meanwhile.

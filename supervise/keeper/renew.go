@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -28,19 +29,82 @@ import (
 // something in that exists nowhere else from then on, such as output, a request
 // or an exit status, bars the renewal until it is where it belongs.
 
-// renewal is held shared by those who bar it.
-type renewal struct{ mu sync.RWMutex }
+// renewal counts those who bar it.
+type renewal struct {
+	mu     sync.Mutex
+	turn   sync.Cond // of what follows
+	bars   int
+	wanted bool // those who would bar it wait
+}
+
+func newRenewal() *renewal {
+	r := new(renewal)
+	r.turn.L = &r.mu
+	return r
+}
 
 func (r *renewal) bar() {
-	if r != nil {
-		r.mu.RLock()
+	if r == nil {
+		return
 	}
+	r.mu.Lock()
+	for r.wanted {
+		r.turn.Wait()
+	}
+	r.bars++
+	r.mu.Unlock()
 }
 
 func (r *renewal) unbar() {
-	if r != nil {
-		r.mu.RUnlock()
+	if r == nil {
+		return
 	}
+	r.mu.Lock()
+	r.bars--
+	if r.bars == 0 {
+		r.turn.Broadcast()
+	}
+	r.mu.Unlock()
+}
+
+// barless is how long a renewal waits for what is on its way, and holds up what
+// comes behind that.
+const barless = 20 * time.Millisecond
+
+// begin tells whether nobody bars the renewal, and nobody does until end. Output
+// that never stops must not bar it for ever: it waits for the last who does, while
+// the next one waits behind it.
+func (r *renewal) begin() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.wanted {
+		return false
+	}
+	r.wanted = true
+	late := false
+	timer := time.AfterFunc(barless, func() {
+		r.mu.Lock()
+		late = true
+		r.turn.Broadcast()
+		r.mu.Unlock()
+	})
+	defer timer.Stop()
+	for r.bars > 0 && !late {
+		r.turn.Wait()
+	}
+	if r.bars > 0 {
+		r.wanted = false
+		r.turn.Broadcast()
+		return false
+	}
+	return true
+}
+
+func (r *renewal) end() {
+	r.mu.Lock()
+	r.wanted = false
+	r.turn.Broadcast()
+	r.mu.Unlock()
 }
 
 // stir begins something that a renewal would lose, and calm ends it.
@@ -56,11 +120,33 @@ func (k *keeper) calm() {
 	k.mu.Unlock()
 }
 
+// moves tells whether there is something that goes on for a while; no output is
+// held up for that.
+func (k *keeper) moves() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.requests > 0 || k.astir > 0
+}
+
 // rest is called when nothing has happened for a while. It does not return where
 // a renewal is possible.
 func (k *keeper) rest() {
-	if err := k.renew(); err != nil {
-		thrift()
+	err := k.renew()
+	thrift()
+	k.renewLater(err, firstPause)
+}
+
+// The pauses between the attempts of a renewal double. What bars it for longer
+// than all of them has k.rest called at its end, or is for good.
+const (
+	firstPause = time.Second
+	lastPause  = 32 * time.Second
+)
+
+// renewLater goes on after an attempt that failed.
+func (k *keeper) renewLater(err error, pause time.Duration) {
+	if errors.Is(err, errAstir) && pause <= lastPause {
+		time.AfterFunc(pause, func() { k.renewLater(k.renew(), 2*pause) })
 	}
 }
 
@@ -89,25 +175,35 @@ type ended struct {
 	Once   bool
 }
 
-var errAstir = errors.New("something is on its way")
+var (
+	errAstir = errors.New("something is on its way")
+	errNever = errors.New("this container's process is not renewed")
+)
 
-// renew executes the program again. It returns only if that is not possible now.
+// renew executes the program again. It returns only if that is not possible, with
+// errAstir if it may be soon.
 func (k *keeper) renew() error {
-	if k.current().Phase != supervise.PhaseRunning {
-		return errAstir // there is not even an output
+	if k.current().Phase != supervise.PhaseRunning || k.cfg.Runtime.Path != "" || k.cfg.Log.Buffer > 0 {
+		return errNever // before it runs there is not even an output
 	}
+	if k.moves() || !k.renewal.begin() {
+		return errAstir
+	}
+	defer k.renewal.end()
 	locks := []interface {
 		TryLock() bool
 		Unlock()
-	}{&k.renewal.mu, &k.starting, &k.frost.mu, &k.execs.mu, &k.out.mu, &k.mu}
+	}{&k.starting, &k.frost.mu, &k.execs.mu, &k.out.mu, &k.mu}
 	for _, l := range locks {
 		if !l.TryLock() {
 			return errAstir
 		}
 		defer l.Unlock()
 	}
-	if k.requests > 0 || k.astir > 0 || k.finished || k.status.Phase != supervise.PhaseRunning || len(k.frost.wants) > 0 || len(k.execs.running) > 0 ||
-		k.cfg.Runtime.Path != "" || k.cfg.Log.Buffer > 0 {
+	if k.finished || k.status.Phase != supervise.PhaseRunning {
+		return errNever
+	}
+	if k.requests > 0 || k.astir > 0 || len(k.frost.wants) > 0 || len(k.execs.running) > 0 {
 		return errAstir
 	}
 	l, err := k.legacyLocked()
@@ -236,7 +332,7 @@ func Resume(file string) error {
 	if err != nil {
 		return err
 	}
-	k.box = &inProcess{box}
+	k.box = &inProcess{c: box}
 	k.reaper.own(k.box.pid())
 	if k.listener, err = seqpacket.NewListener(l.Listener); err != nil {
 		return err
@@ -254,7 +350,7 @@ func Resume(file string) error {
 			k.join(c)
 		}
 	}
-	k.stdio.pump(k.out, &k.renewal)
+	k.stdio.pump(k.out, k.renewal)
 	if l.Config.WatchOOM {
 		k.oom = oomWatch{fileOf(l.OOM), l.OOMUnified, l.OOMTold} // which may not have begun
 		go k.watchOOM()

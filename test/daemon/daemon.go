@@ -55,8 +55,13 @@ func Root() string {
 }
 
 // Bin builds the programs once per test process and returns their directory.
+// TARE_TEST_BIN names one that has them already, and the tar of busybox, for a
+// machine that is too slow to build.
 func Bin(t testing.TB) string {
 	t.Helper()
+	if built := os.Getenv("TARE_TEST_BIN"); built != "" {
+		return built
+	}
 	buildOnce.Do(func() {
 		if binDir, errBuild = os.MkdirTemp("", "tare-test-bin"); errBuild == nil {
 			errBuild = Build(Root(), binDir)
@@ -272,6 +277,10 @@ func Busybox(t testing.TB) string {
 	t.Helper()
 	Bin(t) // whose directory holds it
 	busyboxOnce.Do(func() {
+		if built := os.Getenv("TARE_TEST_BIN"); built != "" {
+			busyboxTar = filepath.Join(built, "busybox.tar")
+			return
+		}
 		var out []byte
 		if out, errBusybox = exec.Command(filepath.Join(Root(), "scripts/busybox-tar")).Output(); errBusybox == nil {
 			busyboxTar = filepath.Join(binDir, "busybox.tar")

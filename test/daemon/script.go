@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"fmt"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/tarehq/tare/internal/cgroupfs"
 	"github.com/tarehq/tare/internal/testutil"
 )
 
@@ -20,6 +22,7 @@ func Scripts(t *testing.T, dir string) {
 		Dir:                 dir,
 		RequireExplicitExec: true,
 		Setup:               setup,
+		Condition:           condition,
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"daemon":     daemonCmd,
 			"eventually": eventuallyCmd,
@@ -28,6 +31,14 @@ func Scripts(t *testing.T, dir string) {
 }
 
 type key struct{}
+
+// condition is [cgroup2]: the machine has cgroup v2 alone.
+func condition(name string) (bool, error) {
+	if name == "cgroup2" {
+		return cgroupfs.Unified()
+	}
+	return false, fmt.Errorf("unknown condition %q", name)
+}
 
 // setup gives the script a daemon with the image busybox, and its clients.
 func setup(env *testscript.Env) error {

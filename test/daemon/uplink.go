@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"testing"
 
 	"golang.org/x/sys/unix"
 )
@@ -66,6 +67,21 @@ func (u uplink) down() error {
 	return inOrder(filepath.Join(Root(), "scripts/forward") + " leave " + u.host())
 }
 
+// Join gives the network namespace of a process a way out through this one's,
+// until the end of the test.
+func Join(t testing.TB, pid int) {
+	t.Helper()
+	u := uplink{pid}
+	t.Cleanup(func() {
+		if err := locked(u.down); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := locked(u.up); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // inOrder runs commands until one fails.
 func inOrder(lines ...string) error {
 	for _, line := range lines {
@@ -83,12 +99,12 @@ func freeSubnet() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	taken := map[string]bool{}
+	taken := map[string]bool{} // by either end of a link
 	for _, a := range addrs {
 		taken[a.String()] = true
 	}
 	for i := range 256 {
-		if s := fmt.Sprintf("10.254.%d", i); !taken[s+".1/30"] {
+		if s := fmt.Sprintf("10.254.%d", i); !taken[s+".1/30"] && !taken[s+".2/30"] {
 			return s, nil
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"path"
 	"sync"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tonistiigi/fsutil"
 
 	"github.com/tarehq/tare/archive"
@@ -98,6 +99,10 @@ func walk(ctx context.Context, tree fsutil.FS, visit func(name string) error) er
 
 func (u *unpacked) Local(context.Context, build.LocalRequest, string) error {
 	return fmt.Errorf("the context in %s is used in place", u.dir)
+}
+
+func (u *unpacked) Content(_ context.Context, store string, _ ocispec.Descriptor, _ func(io.Reader) error) error {
+	return fault.New(fault.NotFound, "a build without a session has no store %q", store)
 }
 
 func (u *unpacked) Secret(_ context.Context, id string) ([]byte, error) {

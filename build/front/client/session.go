@@ -9,11 +9,15 @@ import (
 	"net/url"
 	"strings"
 
+	containerd "github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/errdefs"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/session/auth"
+	"github.com/moby/buildkit/session/content"
 	"github.com/moby/buildkit/session/filesync"
 	"github.com/moby/buildkit/session/secrets"
 	"github.com/moby/buildkit/session/upload"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tonistiigi/fsutil"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -51,6 +55,33 @@ func (l *Session) Upload(ctx context.Context, u *url.URL, to io.Writer) error {
 	from, err := upload.New(ctx, l.Caller, u)
 	if err == nil {
 		_, err = from.WriteTo(to)
+	}
+	return Gone(err)
+}
+
+// Content reads a blob of one of the client's stores.
+func (l *Session) Content(ctx context.Context, store string, d ocispec.Descriptor, to func(io.Reader) error) error {
+	from := content.NewCallerStore(l.Caller, store)
+	if d.Size == 0 {
+		info, err := from.Info(ctx, d.Digest)
+		if err != nil {
+			return Gone(err)
+		}
+		d.Size = info.Size
+	}
+	r, err := from.ReaderAt(ctx, d)
+	if err != nil {
+		return Gone(err)
+	}
+	defer r.Close()
+	return Gone(to(io.NewSectionReader(r, 0, d.Size)))
+}
+
+// Keep writes a blob to one of the client's stores, unless it has it.
+func (l *Session) Keep(ctx context.Context, store string, d ocispec.Descriptor, r io.Reader) error {
+	err := containerd.WriteBlob(ctx, content.NewCallerStore(l.Caller, store), "tare-"+d.Digest.Encoded(), r, d)
+	if errdefs.IsAlreadyExists(err) {
+		return nil
 	}
 	return Gone(err)
 }
