@@ -3,6 +3,7 @@ package build
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -46,6 +47,9 @@ func (mute) Client() string                                    { return "" }
 func (mute) Local(context.Context, LocalRequest, string) error { return errNothing }
 func (mute) Secret(context.Context, string) ([]byte, error) {
 	return nil, fault.New(fault.NotFound, "no secret")
+}
+func (mute) Content(context.Context, string, ocispec.Descriptor, func(io.Reader) error) error {
+	return errNothing
 }
 func (mute) SSH(context.Context, string) (net.Conn, error)            { return nil, errNothing }
 func (mute) Credentials(context.Context, string) (Credentials, error) { return Credentials{}, nil }
