@@ -56,7 +56,7 @@ func (j *Job) tree(img Image, limit string, from origin) (*output, error) {
 		layers = layers[:min(n, len(layers))]
 	}
 	j.offer(layers, from)
-	return &output{layers: layers, key: img.Manifest.Digest}, nil
+	return &output{layers: layers, key: img.Manifest.Digest, facts: map[string]string{factDigest: img.Target.String()}}, nil
 }
 
 // pinned tells whether a name says the digest.
@@ -71,6 +71,11 @@ func (j *Job) request(ctx context.Context, r ImageRequest) (ImageRequest, error)
 	var err error
 	r.Auth, err = j.session.Credentials(ctx, host)
 	return r, err
+}
+
+// Request asks for a name with what the client has for its registry.
+func (j *Job) Request(ctx context.Context, ref string) (ImageRequest, error) {
+	return j.request(ctx, ImageRequest{Ref: ref})
 }
 
 // Resolve finds what an image's name means, for a vertex or for the front end
@@ -112,9 +117,12 @@ func (j *Job) layout(ctx context.Context, v *vertex, ref string, attrs map[strin
 	if err != nil {
 		return nil, err
 	}
-	well := &lentWell{job: j, store: store}
+	well := &lentWell{job: j, store: layoutStore(store)}
 	return j.tree(img, attrs[pb.AttrOCILayoutLayerLimit], func(ctx context.Context, l Layer) error { return well.keep(ctx, l.Blob) })
 }
+
+// layoutStore is how clients know such a store.
+func layoutStore(id string) string { return "oci:" + id }
 
 // The bounds of an image in a client's store, in bytes and counts.
 const (
@@ -127,7 +135,7 @@ const (
 // ResolveLayout reads what an image of one of the client's stores is.
 func (j *Job) ResolveLayout(ctx context.Context, store string, d digest.Digest, p ocispec.Platform) (Image, error) {
 	img := Image{Ref: store, Target: d, Manifest: ocispec.Descriptor{Digest: d}}
-	well := &lentWell{job: j, store: store}
+	well := &lentWell{job: j, store: layoutStore(store)}
 	for range maxNested {
 		if err := img.Manifest.Digest.Validate(); err != nil {
 			return img, fault.New(fault.Invalid, "the oci-layout %s has no image %q: %w", store, img.Manifest.Digest, err)

@@ -48,6 +48,7 @@ func (c *creation) check() error {
 		checkLimits(h),
 		checkSets(h),
 		c.checkModes(h),
+		s.checkParent(h),
 		c.checkRuntime(h),
 		s.links.check(h),
 		checkStorage(s.cfg.Snapshots, h),
@@ -123,6 +124,22 @@ func checkConfig(c *wire.Config) error {
 		}
 	}
 	return checkHealth(c.Healthcheck)
+}
+
+// CheckSlice refuses a parent that is no slice of systemd's.
+func CheckSlice(parent string) error {
+	if len(parent) <= len(".slice") || !strings.HasSuffix(parent, ".slice") {
+		return fault.New(fault.Invalid, `cgroup-parent for systemd cgroup should be a valid slice named as "xxx.slice"`)
+	}
+	return nil
+}
+
+// checkParent refuses a group that its driver could not make others below.
+func (s *Service) checkParent(h *wire.HostConfig) error {
+	if !s.cfg.Systemd || h.CgroupParent == "" {
+		return nil
+	}
+	return CheckSlice(h.CgroupParent)
 }
 
 // checkForeign refuses by name what other systems and the engines before

@@ -58,6 +58,7 @@ type Config struct {
 	Defaults           *Defaults
 	InitPath           string // program for --init; "" refuses it
 	CgroupParent       string // of containers that name none
+	Systemd            bool   // makes the control groups; CgroupParent is a slice
 	LogDriver          string // the same; "" is json-file
 	LogOpts            map[string]string
 	LinkEnv            bool // tell of links by variables too

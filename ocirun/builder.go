@@ -105,10 +105,13 @@ func (b *builder) userNamespace() bool { return b.has(specs.UserNamespace) }
 // build appends the whole life of a container's init before its program.
 func (b *builder) build() error {
 	b.begin()
-	if b.isNew(specs.TimeNamespace) {
+	if b.isNew(specs.TimeNamespace) && !b.timeNS {
 		b.do("make the time namespace", "", unix.SYS_UNSHARE, num(unix.CLONE_NEWTIME))
 	}
 	b.enterNamespaces()
+	if b.isNew(specs.TimeNamespace) && b.timeNS {
+		b.makeTime()
+	}
 	if b.waitsForMaps() {
 		b.report(recordMaps)
 		b.pause()
@@ -226,9 +229,24 @@ func (b *builder) becomeRoot() {
 	b.do("become root of the user namespace: user", "0", unix.SYS_SETRESUID, num(0), num(0), num(0))
 }
 
+// makeTime makes a time namespace on kernels that do not enter it by execution,
+// nor clone into other memory before that: the executed init joins it, by a
+// descriptor that has its number already.
+func (b *builder) makeTime() {
+	b.do("make the time namespace", "", unix.SYS_UNSHARE, num(unix.CLONE_NEWTIME))
+	own := b.slot()
+	b.do("open the time namespace", "", unix.SYS_OPENAT, cwd, b.str("/proc/self/ns/time_for_children"), num(unix.O_RDONLY|unix.O_CLOEXEC)).into(own)
+	b.do("keep the time namespace", "", unix.SYS_DUP3, own, num(b.timeFD), num(unix.O_CLOEXEC))
+	b.close(own)
+}
+
 // enterGroups writes the child itself into the v1 groups: a process of one
 // thread enters by the file tasks without waiting for a grace period.
 func (b *builder) enterGroups() {
+	if b.group.Waits() {
+		b.ask(func(a *attempt) error { return a.b.group.Begin(a.pid, a.b.resources()) })
+		return
+	}
 	zero := b.str("0")
 	for i, fd := range b.tasks {
 		b.do("enter the control group", b.group.Members[i].Dir, unix.SYS_WRITE, num(fd), zero, num(1))

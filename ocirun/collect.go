@@ -1,6 +1,8 @@
 package ocirun
 
 import (
+	"strings"
+
 	"github.com/tarehq/tare/ocirun/cgroup"
 )
 
@@ -14,7 +16,13 @@ func Collect(bundle, id string) error {
 	if err := check(spec); err != nil {
 		return err
 	}
-	group, err := cgroup.At(groupPath(spec, id))
+	path := groupPath(spec, id)
+	if slice, _, _ := strings.Cut(path, ":"); strings.Count(path, ":") == 2 && strings.HasSuffix(slice, ".slice") {
+		if path, err = cgroup.Systemd(path, id, false); err != nil {
+			return err
+		}
+	}
+	group, err := cgroup.At(path)
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	profile "github.com/moby/profiles/seccomp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/cgroupfs"
 	"github.com/tarehq/tare/internal/testutil"
 	"golang.org/x/sys/unix"
 )
@@ -221,13 +222,17 @@ func TestExecFormatError(t *testing.T) {
 
 func TestLimits(t *testing.T) {
 	clean(t)
-	dir, s := shell(t, "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/cpu/cpu.shares; cat /proc/self/cgroup; dd if=/dev/zero of=/dev/null count=1 2>/dev/null && echo zero; echo x > /dev/kmsg || echo denied")
+	files, want, group := "memory/memory.limit_in_bytes /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/cpu/cpu.shares", "67108864\n20\n512\n", ":memory:/\n"
+	if unified, _ := cgroupfs.Unified(); unified {
+		files, want, group = "memory.max /sys/fs/cgroup/pids.max /sys/fs/cgroup/cpu.weight", "67108864\n20\n59\n", "0::/\n"
+	}
+	dir, s := shell(t, "cat /sys/fs/cgroup/"+files+"; cat /proc/self/cgroup; dd if=/dev/zero of=/dev/null count=1 2>/dev/null && echo zero; echo x > /dev/kmsg || echo denied")
 	limit, pids, shares := int64(64<<20), int64(20), uint64(512)
 	s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &limit}
 	s.Linux.Resources.Pids = &specs.LinuxPids{Limit: &pids}
 	s.Linux.Resources.CPU = &specs.LinuxCPU{Shares: &shares}
 	out, _ := run(t, dir, s)
-	if !strings.HasPrefix(out, "67108864\n20\n512\n") || !strings.Contains(out, ":memory:/\n") || !strings.Contains(out, "zero\n") {
+	if !strings.HasPrefix(out, want) || !strings.Contains(out, group) || !strings.Contains(out, "zero\n") {
 		t.Fatalf("got %q", out)
 	}
 }
@@ -313,11 +318,15 @@ func TestExec(t *testing.T) {
 				}
 			}
 			s.Hostname = "inside"
+			group := ":memory:/\n"
+			if unified, _ := cgroupfs.Unified(); unified {
+				group = "0::/\n"
+			}
 			c := start(t, dir, s)
 			p := *s.Process
-			p.Args = []string{"sh", "-c", "hostname; id -u; cat /proc/1/comm /proc/uptime; grep memory /proc/self/cgroup; echo fds $(ls /proc/self/fd); exit 7"}
+			p.Args = []string{"sh", "-c", "hostname; id -u; cat /proc/1/comm /proc/uptime; grep -e memory -e ^0 /proc/self/cgroup; echo fds $(ls /proc/self/fd); exit 7"}
 			out, status := execOutput(t, c, &p)
-			if !strings.HasPrefix(out, "inside\n0\nsleep\n") || status.Code() != 7 || !strings.Contains(out, ":memory:/\n") {
+			if !strings.HasPrefix(out, "inside\n0\nsleep\n") || status.Code() != 7 || !strings.Contains(out, group) {
 				t.Errorf("got %q, code %d", out, status.Code())
 			}
 			var uptime float64

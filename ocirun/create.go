@@ -2,10 +2,12 @@ package ocirun
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -58,6 +60,9 @@ func create(ctx context.Context, o Options) (c *Container, err error) {
 			return nil, err
 		}
 	}
+	if err := checkRootless(spec); err != nil {
+		return nil, err
+	}
 	if err := check(spec); err != nil {
 		return nil, err
 	}
@@ -71,6 +76,14 @@ func create(ctx context.Context, o Options) (c *Container, err error) {
 	}
 	c = &Container{id: o.ID, bundle: o.Bundle, config: o.Config, pidfd: -1, sync: -1, created: time.Now()}
 	c.know(spec)
+	if o.Systemd {
+		if c.path, err = cgroup.Systemd(spec.Linux.CgroupsPath, o.ID, unix.Geteuid() != 0); err != nil {
+			a.abort()
+			return nil, err
+		}
+	} else if o.Rootless && spec.Linux.CgroupsPath == "" {
+		c.path = cgroup.Beside(o.ID)
+	}
 	defer func() {
 		if err != nil {
 			a.abort()
@@ -87,7 +100,7 @@ func create(ctx context.Context, o Options) (c *Container, err error) {
 	}
 	c.noteMounted(a)
 	if adjust != nil {
-		if err = writeProc(a.pid, "oom_score_adj", *adjust); err != nil {
+		if err = writeProc(a.pid, "oom_score_adj", *adjust); err != nil && !(ordinary() && errors.Is(err, unix.EACCES)) {
 			return c, err
 		}
 	}
@@ -107,15 +120,28 @@ func create(ctx context.Context, o Options) (c *Container, err error) {
 	return c, nil
 }
 
-// joinsTime tells whether a container enters a time namespace that exists.
+// joinsTime tells whether a container enters a time namespace by setns(2): one
+// that exists, and on older kernels its own.
 func joinsTime(s *specs.Spec) bool {
 	for _, n := range s.Linux.Namespaces {
 		if n.Type == specs.TimeNamespace {
-			return n.Path != ""
+			return n.Path != "" || !execEntersTime()
 		}
 	}
 	return false
 }
+
+// execEntersTime tells whether execve(2) moves a process into the time namespace
+// that it made for its children, as kernels do since 6.3.
+var execEntersTime = sync.OnceValue(func() bool {
+	var uts unix.Utsname
+	if unix.Uname(&uts) != nil {
+		return true
+	}
+	var major, minor int
+	_, err := fmt.Sscanf(unix.ByteSliceToString(uts.Release[:]), "%d.%d", &major, &minor)
+	return err != nil || major > 6 || major == 6 && minor >= 3
+})
 
 // setUp makes the control groups, builds the program and starts the child.
 func (c *Container) setUp(a *attempt, o *Options) (err error) {
@@ -144,7 +170,7 @@ func (c *Container) setUp(a *attempt, o *Options) (err error) {
 	if err := c.makeRdt(); err != nil {
 		return err
 	}
-	if err := c.openGroups(a); err != nil {
+	if err := c.openGroups(a, o.Rootless); err != nil {
 		return err
 	}
 	if err := a.namespaces(); err != nil {
@@ -194,9 +220,17 @@ func (a *attempt) buildInit() error {
 }
 
 // openGroups makes the control groups and opens what the child enters them by.
-func (c *Container) openGroups(a *attempt) (err error) {
+func (c *Container) openGroups(a *attempt, rootless bool) (err error) {
 	b := a.b
-	if c.group, err = cgroup.Create(c.path, b.resources()); err != nil {
+	c.group, err = cgroup.Create(c.path, b.resources())
+	if rootless && cgroup.Denied(err) {
+		if c.spec.Linux.CgroupsPath != "" || cgroup.Limits(b.resources()) {
+			return fault.New(fault.KindOf(err), "rootless needs no limits + no cgrouppath when no permission is granted for cgroups: %w", err)
+		}
+		c.path = cgroup.Nowhere
+		c.group, err = cgroup.At(c.path)
+	}
+	if err != nil {
 		return err
 	}
 	b.group = c.group

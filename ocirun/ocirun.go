@@ -31,6 +31,8 @@ type Options struct {
 	ExtraFiles []*os.File   // become descriptors 3, 4, … of the process
 	NoPivot    bool         // move the root over "/" instead of pivot_root (initramfs)
 	NoKeyring  bool         // keep the caller's session keyring
+	Systemd    bool         // linux.cgroupsPath is SLICE:PREFIX:NAME, and systemd makes the control groups
+	Rootless   bool         // go on without control groups where they cannot be made and no limit is asked for
 	Warn       func(string) // hears of what cannot be granted and does no harm; nil: nobody
 }
 

@@ -21,21 +21,22 @@ import (
 
 // Config is what a Server is made of. All fields are needed.
 type Config struct {
-	Containers Containers
-	Logs       Logs
-	Execs      Execs
-	Files      Files
-	Stats      Stats
-	Processes  Processes
-	Pruning    Pruning
-	Images     Images
-	Transfers  Transfers
-	Registries Registries
-	Networks   Networks
-	Firewall   Firewall
-	Places     Places
-	Builder    Builder
-	Volumes    Volumes
+	Containers  Containers
+	Logs        Logs
+	Execs       Execs
+	Files       Files
+	Stats       Stats
+	Processes   Processes
+	Pruning     Pruning
+	Images      Images
+	Transfers   Transfers
+	Registries  Registries
+	Networks    Networks
+	Firewall    Firewall
+	Places      Places
+	Checkpoints Checkpoints
+	Builder     Builder
+	Volumes     Volumes
 
 	VolumeCopies    VolumeCopies
 	VolumeTransfers VolumeTransfers
@@ -70,7 +71,8 @@ func New(c Config) *Server {
 		s.system.routes(),
 		(&eventHandlers{c.Events}).routes(),
 		(&logHandlers{c.Logs}).routes(), // before the containers, whose names may hold slashes when they are removed
-		(&containerHandlers{c.Containers, c.Places, host.cgroupVersion}).routes(),
+		(&checkpointHandlers{c.Checkpoints}).routes(),
+		(&containerHandlers{c.Containers, c.Places, c.Checkpoints, host.cgroupVersion}).routes(),
 		(&attachHandlers{c.Containers, c.Log}).routes(),
 		(&execHandlers{c.Execs, c.Log}).routes(),
 		(&fileHandlers{c.Files}).routes(),

@@ -26,6 +26,7 @@ type Daemon struct {
 	Classic         bool   // clients shall not use BuildKit by default
 	Seccomp         string // the profile of containers that name none: "builtin", "unconfined" or a path
 	NoNewPrivileges bool
+	CgroupDriver    string
 	HostCgroupns    bool // containers share the host's cgroup namespace by default
 	InitBinary      string
 	Proxies         Proxies
@@ -127,7 +128,7 @@ func (h *systemHandlers) gather() system.Info {
 		Debug:               d.Debug,
 		SystemTime:          time.Now().Format(time.RFC3339Nano),
 		LoggingDriver:       d.LogDriver,
-		CgroupDriver:        "cgroupfs",
+		CgroupDriver:        d.CgroupDriver,
 		IndexServerAddress:  "https://index.docker.io/v1/",
 		RegistryConfig:      registryConfig(d.Mirrors, d.Insecure),
 		DockerRootDir:       d.DataRoot,

@@ -364,6 +364,13 @@ func (k *Keeper) settle(ctx context.Context, method string) error {
 	return nil
 }
 
+// Checkpoint writes the container's processes to files. It is finished also when
+// ctx ends, or the daemon does. fault.Conflict when it does not run, or something
+// goes on in it that cannot be part of a checkpoint.
+func (k *Keeper) Checkpoint(ctx context.Context, c Checkpoint) error {
+	return k.call(ctx, MethodDump, c, nil)
+}
+
 // Update changes limits of the running container; what r does not name stays.
 // When a part is refused nothing has changed, as far as the runtime keeps to
 // that.

@@ -10,13 +10,11 @@ import (
 
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/session"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/grpc"
 
 	"github.com/tarehq/tare/build"
 	"github.com/tarehq/tare/build/front/classic"
 	"github.com/tarehq/tare/build/front/reply"
-	"github.com/tarehq/tare/build/output"
 )
 
 // handler answers the requests.
@@ -32,7 +30,8 @@ type handler struct {
 }
 
 func newHandler(ctx context.Context, c Config) (*handler, error) {
-	solver, err := build.Open(ctx, build.Config{Store: c.Store, Launcher: c.Launcher, Steps: c.Steps, Root: c.Root, CgroupParent: c.CgroupParent})
+	solver, err := build.Open(ctx, build.Config{Store: c.Store, Launcher: c.Launcher, Steps: c.Steps, Root: c.Root, CgroupParent: c.CgroupParent,
+		Rules: c.Rules, Failed: c.Failed})
 	if err != nil {
 		return nil, err
 	}
@@ -74,16 +73,14 @@ func (h *handler) routes() http.Handler {
 }
 
 // close ends the services, and waits for what they are at.
-func (h *handler) close() { h.rpc.Stop() }
+func (h *handler) close() {
+	h.rpc.Stop()
+	h.solver.Close()
+}
 
 // session takes the connection on which a client lends its files.
 func (h *handler) session(w http.ResponseWriter, r *http.Request) {
 	if err := h.sessions.HandleHTTPRequest(r.Context(), w, r); err != nil && !errors.Is(err, context.Canceled) {
 		reply.Error(w, err)
 	}
-}
-
-// platforms are those that this machine runs.
-func platforms() []ocispec.Platform {
-	return []ocispec.Platform{output.OwnPlatform()}
 }

@@ -34,8 +34,12 @@ type containerOptions struct {
 	HostGateways    []netip.Addr `json:"host-gateway-ips"`
 	PublishIP       netip.Addr   `json:"ip"`
 
+	systemd bool   // makes the control groups
 	seccomp string // the profile as JSON; "" and "unconfined" as container.Settings has them
 }
+
+// defaultParent is the cgroup below which those of containers are made.
+const defaultParent = "/tare"
 
 func plainText(s string) (string, error) { return s, nil }
 
@@ -50,8 +54,8 @@ func (c *containerOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.InitPath, "init-path", "", "Program that runs as the first process with --init (default tare-init beside tared)")
 	f.BoolVar(&c.NoNewPrivileges, "no-new-privileges", false, "Set no-new-privileges for containers that do not say")
 	f.StringVar(&c.Seccomp, "seccomp-profile", "builtin", `Path of the seccomp profile, "builtin" or "unconfined"`)
-	f.StringVar(&c.CgroupParent, "cgroup-parent", "/tare", "Cgroup below which those of the containers are made")
-	f.StringArrayVar(&c.ExecOpts, "exec-opt", nil, "Option of the runtime: native.cgroupdriver=cgroupfs")
+	f.StringVar(&c.CgroupParent, "cgroup-parent", defaultParent, "Cgroup below which those of the containers are made")
+	f.StringArrayVar(&c.ExecOpts, "exec-opt", nil, "Option of the runtime: native.cgroupdriver=cgroupfs|systemd")
 	f.Var(listValue[netip.Addr]{&c.DNS, parseAddr, "list"}, "dns", "DNS server")
 	f.Var(listValue[string]{&c.DNSOptions, plainText, "list"}, "dns-opt", "Option of the resolver")
 	f.Var(listValue[string]{&c.DNSSearch, checkDomain, "list"}, "dns-search", "DNS search domain")
@@ -97,13 +101,30 @@ func (c *containerOptions) checkExecOpts() error {
 			return fault.New(fault.Invalid, "invalid exec-opt (%s): option '%s' is only supported on windows", opt, key)
 		case key != "native.cgroupdriver":
 			return fault.New(fault.Invalid, "invalid exec-opt (%s): unknown option: '%s'", opt, key)
-		case value == "systemd":
-			return fault.New(fault.NotImplemented, "--exec-opt=%s is not supported yet: cgroups are made by cgroupfs", opt)
-		case value != "cgroupfs":
+		case value != "cgroupfs" && value != "systemd":
 			return fault.New(fault.Invalid, `native.cgroupdriver option %s not supported`, value)
+		default:
+			c.systemd = value == "systemd"
 		}
 	}
-	return nil
+	if !c.systemd {
+		return nil
+	}
+	if _, err := os.Stat("/run/systemd/system"); err != nil {
+		return fault.New(fault.Unavailable, "--exec-opt=native.cgroupdriver=systemd needs systemd, which does not run on this machine: leave the option out")
+	}
+	if c.CgroupParent == defaultParent {
+		c.CgroupParent = "system.slice"
+	}
+	return container.CheckSlice(c.CgroupParent)
+}
+
+// cgroupDriver is who makes the control groups, as clients are told.
+func (c *containerOptions) cgroupDriver() string {
+	if c.systemd {
+		return "systemd"
+	}
+	return "cgroupfs"
 }
 
 func (c *containerOptions) checkHostGateways() error {

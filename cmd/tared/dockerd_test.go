@@ -179,7 +179,7 @@ func TestKeysOfTheFileAlone(t *testing.T) {
 		t.Errorf("%v %+v", err, o)
 	}
 	for key, want := range map[string]string{
-		"builder": "not supported yet", "default-init": "use init-path", "resolv-conf": "not supported yet",
+		"default-init": "use init-path", "resolv-conf": "not supported yet",
 		"swarm-raft-heartbeat-tick": "no swarm mode", "swarm-raft-election-tick": "no swarm mode", "deprecated-key-path": "leave it out",
 	} {
 		if _, err := readOptions(config(t, fmt.Sprintf(`{%q: 1}`, key))); err == nil || !strings.Contains(err.Error(), key) || !strings.Contains(err.Error(), want) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/tarehq/tare/build/keep"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/logs/driver"
 	"github.com/tarehq/tare/snapshot"
@@ -47,15 +48,16 @@ type options struct {
 	LogDriver      string             `json:"log-driver"`
 	LogOpts        map[string]string  `json:"log-opts"`
 
-	LiveRestore     bool     `json:"live-restore"`
-	ShutdownTimeout int      `json:"shutdown-timeout"` // seconds; negative for no limit
-	OOMScoreAdjust  int      `json:"oom-score-adjust"`
-	MetricsAddr     string   `json:"metrics-addr"`
-	Experimental    bool     `json:"experimental"`
-	Features        switches `json:"features"`
-	HTTPProxy       string   `json:"http-proxy"`
-	HTTPSProxy      string   `json:"https-proxy"`
-	NoProxy         string   `json:"no-proxy"`
+	LiveRestore     bool        `json:"live-restore"`
+	ShutdownTimeout int         `json:"shutdown-timeout"` // seconds; negative for no limit
+	OOMScoreAdjust  int         `json:"oom-score-adjust"`
+	MetricsAddr     string      `json:"metrics-addr"`
+	Experimental    bool        `json:"experimental"`
+	Features        switches    `json:"features"`
+	Builder         keep.Config `json:"builder"`
+	HTTPProxy       string      `json:"http-proxy"`
+	HTTPSProxy      string      `json:"https-proxy"`
+	NoProxy         string      `json:"no-proxy"`
 
 	containerOptions
 	networkOptions

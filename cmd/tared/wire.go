@@ -118,6 +118,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the images: %w", err)
 	}
+	steps.pushPlain("the names of images", images.Close)
 
 	registries, err := remote.New(remote.Config{
 		HostsDir: o.RegistryDir, Mirrors: o.Mirrors, Insecure: o.Insecure, UserAgent: "tare/" + version, Attempts: o.PullAttempts,
@@ -172,7 +173,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	defaults := container.NewDefaults(o.settings())
 	containers, err := container.Open(ctx, container.Config{
 		DataRoot: o.DataRoot, ExecRoot: o.ExecRoot, Images: images, Snapshots: layers, Networks: networks, Volumes: volumes,
-		Launcher: launcher, Events: eventLog, Defaults: defaults, InitPath: initProgram, CgroupParent: o.CgroupParent, CDI: o.devices(), LogDriver: o.LogDriver, LogOpts: o.LogOpts, Log: log,
+		Launcher: launcher, Events: eventLog, Defaults: defaults, InitPath: initProgram, CgroupParent: o.CgroupParent, Systemd: o.systemd, CDI: o.devices(), LogDriver: o.LogDriver, LogOpts: o.LogOpts, Log: log,
 		LinkEnv: os.Getenv("DOCKER_KEEP_DEPRECATED_LEGACY_LINKS_ENV_VARS") == "1",
 	})
 	if err != nil {
@@ -196,7 +197,12 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 		initProgram: initProgram, driver: layers.Driver(), driverStatus: layers.DriverStatus()}
 	w.setFacts(o)
 	config := server.Config{
-		Containers: containers, Logs: containers.Logbook(), Execs: containers.Execs(), Files: containers.Files(), Stats: containers.Stats(), Processes: containers.Processes(), Pruning: containers.Pruning(), Images: images, Transfers: transfers, Registries: image.NewRegistries(registries), Networks: networks, Firewall: networks, Places: containers.Places(), Builder: builder, Authorizers: agree, Volumes: volumes, VolumeCopies: volumes, VolumeTransfers: volume.NewTransfers(volumes, registries), Events: eventLog, Daemon: func() server.Daemon { return *w.facts.Load() }, Log: log,
+		Containers: containers, Logs: containers.Logbook(), Execs: containers.Execs(), Files: containers.Files(), Stats: containers.Stats(),
+		Processes: containers.Processes(), Pruning: containers.Pruning(), Images: images, Transfers: transfers,
+		Registries: image.NewRegistries(registries), Networks: networks, Firewall: networks, Places: containers.Places(),
+		Checkpoints: containers.Checkpoints(), Builder: builder, Authorizers: agree, Volumes: volumes, VolumeCopies: volumes,
+		VolumeTransfers: volume.NewTransfers(volumes, registries), Events: eventLog, Daemon: func() server.Daemon { return *w.facts.Load() },
+		Log: log,
 	}
 	if o.MetricsAddr == "" {
 		w.handler = server.New(config)
@@ -216,9 +222,17 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 // openBuilder readies the process that builds, which starts when somebody wants
 // something built.
 func openBuilder(ctx context.Context, o *options, loan lend.Config, launcher *supervise.Launcher, log *slog.Logger) (*launch.Builder, error) {
+	parent := o.CgroupParent
+	if o.systemd { // which makes units of containers alone
+		parent = defaultParent
+	}
 	find := func() (string, error) { return findProgram("tare-build") }
+	rules, err := o.Builder.Rules(o.DataRoot)
+	if err != nil {
+		return nil, err
+	}
 	builder, err := launch.New(ctx, launch.Config{Program: find, Dir: filepath.Join(o.ExecRoot, "b"), Root: filepath.Join(o.DataRoot, "build"),
-		CgroupParent: o.CgroupParent, Loan: loan, Steps: launcher, Log: log})
+		CgroupParent: parent, Rules: rules, Loan: loan, Steps: launcher, Log: log})
 	if err != nil {
 		return nil, fmt.Errorf("cannot ready the process that builds: %w", err)
 	}

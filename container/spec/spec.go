@@ -26,6 +26,7 @@ type Input struct {
 	Init       string // path of the init program on the host, when one is wanted
 
 	CgroupParent string             // of containers that name none
+	Systemd      bool               // makes the control groups; the parent is a slice
 	Files        *specs.POSIXRlimit // limit of open files for who asks for none; nil to inherit it
 
 	// The daemon's word where SecurityOpt has none.
@@ -184,10 +185,15 @@ func Override(base, over []string) []string {
 	return slices.DeleteFunc(env, func(kv string) bool { return kv == "" })
 }
 
+// cgroupsPath is a directory of each hierarchy, or what systemd's unit is called:
+// SLICE:PREFIX:NAME.
 func cgroupsPath(in Input) string {
 	parent := in.CgroupParent
 	if p := in.HostConfig.CgroupParent; p != "" {
 		parent = p
+	}
+	if in.Systemd {
+		return parent + ":tare:" + in.ID
 	}
 	return path.Join("/", parent, in.ID)
 }

@@ -14,13 +14,16 @@ import (
 type Group map[string]string
 
 // Group finds the groups of a process by its /proc/PID/cgroup, proc(5). Of each
-// path only what ends in the element last counts, if it has that: a process may
-// have gone further down by itself.
+// path only what ends in the element last, or in a scope of systemd's that is
+// named after it, counts, if it has that: a process may have gone further down
+// by itself.
 func (l *Layout) Group(text, last string) Group {
 	g, paths := Group{}, groups(text)
 	dir := func(h *Hierarchy, path string) string {
-		if before, _, found := strings.Cut(path+"/", "/"+last+"/"); found {
-			path = before + "/" + last
+		for _, end := range [...]string{"/" + last, "-" + last + ".scope"} {
+			if before, _, found := strings.Cut(path+"/", end+"/"); found {
+				return h.Place(before + end)
+			}
 		}
 		return h.Place(path)
 	}

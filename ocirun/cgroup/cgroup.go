@@ -36,13 +36,20 @@ type Member struct {
 type Group struct {
 	Members []Member
 	Unified bool
+	unit    *unit // that systemd makes; nil for none
 
 	NoDevices bool // rules for devices are not for this process to set, which is in a user namespace itself
 }
 
 // At names the groups of a path without making them. An absolute path starts at
-// the root of each hierarchy, a relative one at this process's own group.
+// the root of each hierarchy, a relative one at this process's own group, and
+// what Systemd gave at the unit.
 func At(path string) (*Group, error) {
+	path, u := unitOf(path)
+	if path == Nowhere {
+		unified, err := cgroupfs.Unified()
+		return &Group{Unified: unified}, err
+	}
 	l, err := cgroupfs.Host()
 	if err != nil {
 		return nil, err
@@ -50,7 +57,7 @@ func At(path string) (*Group, error) {
 	if filepath.Clean("/"+path) == "/" {
 		return nil, fault.New(fault.Invalid, "the cgroups path %q names the root group", path)
 	}
-	g := &Group{Unified: len(l.V1) == 0}
+	g := &Group{Unified: len(l.V1) == 0, unit: u}
 	if g.Unified {
 		if l.V2 == nil {
 			return nil, fault.New(fault.Unavailable, "no control group file system is mounted")
@@ -67,9 +74,14 @@ func At(path string) (*Group, error) {
 
 // Create makes the groups of a path and sets the limits; when it fails it
 // removes those that it made. A group that exists and has processes is refused.
+// One of a unit is not made before Begin.
 func Create(path string, r *specs.LinuxResources) (*Group, error) {
 	g, err := At(path)
-	if err == nil {
+	switch {
+	case err != nil:
+	case g.unit != nil:
+		g.unit.waits = true
+	default:
 		err = g.create(r)
 	}
 	if err != nil {
@@ -213,6 +225,9 @@ func (g *Group) dir(controller string) string {
 // CONTROLLER[,CONTROLLER]:PATH for some. They must exist.
 func (g *Group) Sub(paths []string) (*Group, error) {
 	sub := &Group{Members: slices.Clone(g.Members), Unified: g.Unified}
+	if len(paths) > 0 && g.None() {
+		return nil, none("choose a sub cgroup")
+	}
 	for _, p := range paths {
 		names, rel, some := strings.Cut(p, ":")
 		if !some {
@@ -264,7 +279,7 @@ func (g *Group) Of(pid int) (*Group, error) {
 // 15 ms on an idle machine.
 func (g *Group) TaskFiles() ([]int, error) {
 	var fds []int
-	if g.Unified {
+	if g.Unified || g.Waits() {
 		return nil, nil
 	}
 	for i := range g.Members {
@@ -278,9 +293,10 @@ func (g *Group) TaskFiles() ([]int, error) {
 	return fds, nil
 }
 
-// Open gives the descriptor of the v2 group, for CLONE_INTO_CGROUP; -1 on v1.
+// Open gives the descriptor of the v2 group, for CLONE_INTO_CGROUP; -1 on v1,
+// and for one that waits.
 func (g *Group) Open() (int, error) {
-	if !g.Unified {
+	if !g.Unified || g.Waits() || g.None() {
 		return -1, nil
 	}
 	fd, err := unix.Open(g.Members[0].Dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -299,7 +315,7 @@ func Close(fds []int) {
 
 // killDir is the group whose members are the container's processes.
 func (g *Group) killDir() string {
-	if g.Unified {
+	if g.Unified && !g.None() {
 		return g.Members[0].Dir
 	}
 	for _, c := range cgroupfs.Members {
@@ -314,11 +330,19 @@ func (g *Group) killDir() string {
 }
 
 // Procs lists the processes of the container, those of nested groups too.
-func (g *Group) Procs() ([]int, error) { return cgroupfs.Procs(g.killDir()) }
+func (g *Group) Procs() ([]int, error) {
+	if g.None() {
+		return nil, none("list the processes")
+	}
+	return cgroupfs.Procs(g.killDir())
+}
 
 // Signal sends sig to all processes. The group is frozen meanwhile so that a
 // process that forks cannot slip through.
 func (g *Group) Signal(sig unix.Signal) error {
+	if g.None() {
+		return none("signal all processes")
+	}
 	dir := g.killDir()
 	if sig == unix.SIGKILL && g.Unified {
 		if write(dir, "cgroup.kill", "1") == nil {
@@ -344,6 +368,9 @@ func (g *Group) Signal(sig unix.Signal) error {
 
 // Freeze stops or continues all processes, and waits until the kernel did it.
 func (g *Group) Freeze(on bool) error {
+	if g.None() {
+		return none("toggle freezer")
+	}
 	if g.Unified {
 		return g.freeze(on, g.Members[0].Dir, "cgroup.freeze", "0", "1", "cgroup.events", "frozen ")
 	}
@@ -378,6 +405,9 @@ func (g *Group) freeze(on bool, dir, file, off, onWord, stateFile, prefix string
 
 // Frozen tells whether Freeze(true) holds.
 func (g *Group) Frozen() bool {
+	if g.None() {
+		return false
+	}
 	if g.Unified {
 		b, _ := readFile(g.Members[0].Dir + "/cgroup.freeze")
 		return len(b) > 0 && b[0] == '1'
@@ -390,6 +420,9 @@ func (g *Group) Frozen() bool {
 // want of memory.
 func (g *Group) OOMKilled() bool {
 	file, prefix := g.dir("memory")+"/memory.oom_control", "oom_kill "
+	if g.None() {
+		return false
+	}
 	if g.Unified {
 		file = g.Members[0].Dir + "/memory.events"
 	}
@@ -408,6 +441,12 @@ func (g *Group) OOMKilled() bool {
 // Delete kills what is left in the groups and removes them with all nested
 // groups. A group that is gone already is no error.
 func (g *Group) Delete() error {
+	if g.Waits() {
+		return nil
+	}
+	if err := g.end(); err != nil {
+		return err
+	}
 	deadline := time.Now().Add(10 * time.Second)
 	pause := 200 * time.Microsecond
 	for {
@@ -474,13 +513,4 @@ func write(dir, name, value string) error {
 		return fault.New(fault.Internal, "set %s of the control group %s to %q: %w", name, dir, value, err)
 	}
 	return nil
-}
-
-// FreezerDir is the group whose freezer holds the container's processes, "" if
-// there is no such controller.
-func (g *Group) FreezerDir() string {
-	if g.Unified {
-		return g.Members[0].Dir
-	}
-	return g.dir("freezer")
 }

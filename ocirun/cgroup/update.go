@@ -13,6 +13,9 @@ import (
 // Update changes the limits that r names and leaves the others, and the rules
 // for devices, as they are. When one of them is refused all are as they were.
 func (g *Group) Update(r *specs.LinuxResources) error {
+	if g.None() {
+		return fault.New(fault.Unavailable, "cannot set limits: container could not join or create cgroup")
+	}
 	u := *r
 	u.Devices = nil
 	if m := u.Memory; m != nil {
@@ -36,13 +39,36 @@ func (g *Group) Update(r *specs.LinuxResources) error {
 		u.CPU = &cpu
 	}
 	before := g.inForce(&u)
-	if err := g.Set(&u); err != nil {
+	err := g.Set(&u)
+	if err == nil && g.unit != nil { // whose values are coarser, so ours come again
+		if err = g.unit.set(g.properties(g.withPeriod(&u))); err == nil {
+			err = g.Set(&u)
+		}
+	}
+	if err != nil {
 		return errors.Join(err, g.restore(before))
 	}
 	if c := u.CPU; c != nil && c.Burst != nil && *c.Burst == 0 && !g.Unified { // at birth it is zero
 		return g.writeAll([]setting{{controller: "cpu", file: "cpu.cfs_burst_us", value: "0"}})
 	}
 	return nil
+}
+
+// withPeriod adds to a quota the period that is in force: systemd wants a share.
+func (g *Group) withPeriod(r *specs.LinuxResources) *specs.LinuxResources {
+	if r.CPU == nil || r.CPU.Quota == nil || r.CPU.Period != nil && *r.CPU.Period != 0 {
+		return r
+	}
+	n := cgroupfs.Number(g.dir("cpu"), "cpu.cfs_period_us")
+	if g.Unified {
+		if l := cgroupfs.Lines(g.Members[0].Dir, "cpu.max"); len(l) == 1 && len(l[0]) == 2 {
+			n, _ = strconv.ParseUint(l[0][1], 10, 64)
+		}
+	}
+	with, cpu := *r, *r.CPU
+	cpu.Period = &n
+	with.CPU = &cpu
+	return &with
 }
 
 // quotaV2 is the quota that is in force, nil for none.

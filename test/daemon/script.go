@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"errors"
+	"fmt"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -9,17 +11,25 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/tarehq/tare/internal/cgroupfs"
 	"github.com/tarehq/tare/internal/testutil"
 )
 
 // Scripts runs the testscript files of a directory, each with a daemon of its
-// own that has the image busybox.
-func Scripts(t *testing.T, dir string) {
+// own that has the image busybox, after more has prepared each one's environment.
+func Scripts(t *testing.T, dir string, more ...func(*testscript.Env) error) {
 	testutil.RequireRoot(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 dir,
 		RequireExplicitExec: true,
-		Setup:               setup,
+		Condition:           condition,
+		Setup: func(env *testscript.Env) error {
+			err := setup(env)
+			for _, f := range more {
+				err = errors.Join(err, f(env))
+			}
+			return err
+		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"daemon":     daemonCmd,
 			"eventually": eventuallyCmd,
@@ -28,6 +38,14 @@ func Scripts(t *testing.T, dir string) {
 }
 
 type key struct{}
+
+// condition is [cgroup2]: the machine has cgroup v2 alone.
+func condition(name string) (bool, error) {
+	if name == "cgroup2" {
+		return cgroupfs.Unified()
+	}
+	return false, fmt.Errorf("unknown condition %q", name)
+}
 
 // setup gives the script a daemon with the image busybox, and its clients.
 func setup(env *testscript.Env) error {

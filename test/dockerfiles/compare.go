@@ -15,6 +15,10 @@ var alwaysLoose = []string{
 	"/var/lib/dpkg/*-old", "/var/cache/debconf/*", "/var/lib/systemd/*", "/etc/ld.so.cache",
 }
 
+// What BuildKit's runtime makes in a tree that lacks it, and leaves in the layer.
+// Here every container has it, and no layer.
+var mountPoints = []string{"/dev", "/proc", "/sys"}
+
 // differences tells where an image differs from the one that is wanted, a line
 // each. Times count where a file is older than the build; content does not
 // where a pattern says so.
@@ -56,6 +60,9 @@ func (got *saved) differences(want *saved, began int64, loose []string) []string
 			add("layer %d: %s", i, line)
 		}
 	}
+	for _, line := range got.flat().differences(want.flat(), began, loose) {
+		add("the tree: %s", line)
+	}
 	return list
 }
 
@@ -69,6 +76,9 @@ func (s step) isHealthcheck() bool {
 func (got layer) differences(want layer, began int64, loose []string) []string {
 	var list []string
 	for _, name := range keys(got, want) {
+		if _, _, is := whiteout(name); is { // there are two ways to empty a directory: see flat
+			continue
+		}
 		g, has := got[name]
 		w, should := want[name]
 		isLoose := slices.ContainsFunc(loose, func(pattern string) bool {
@@ -79,8 +89,10 @@ func (got layer) differences(want layer, began int64, loose []string) []string {
 			return match
 		})
 		switch {
+		case has != should && isLoose:
 		case !should:
 			list = append(list, fmt.Sprintf("%s (%s) is too many", name, g.Is))
+		case !has && w.Is == "d 755 0:0" && slices.Contains(mountPoints, name):
 		case !has:
 			list = append(list, fmt.Sprintf("%s (%s) is missing", name, w.Is))
 		case g.Is != w.Is:

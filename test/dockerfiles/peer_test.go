@@ -18,6 +18,7 @@ import (
 	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/test/daemon"
 	"github.com/tarehq/tare/test/images"
+	"github.com/tarehq/tare/test/served"
 	"github.com/tarehq/tare/test/sid"
 )
 
@@ -38,8 +39,8 @@ func newRig(t *testing.T) *rig {
 	place := sid.New(t)
 	r.programs = place.Programs(t, "docker")
 	r.peer = place.Dockerd(t)
-	repository(t, r.served+"/git/project.git")
-	r.server = "http://" + net.JoinHostPort(addressOf(t, "up0"), serve(t, r.served))
+	served.Repository(t, r.served+"/git/project.git")
+	r.server = "http://" + net.JoinHostPort(addressOf(t, "up0"), served.Serve(t, r.served))
 	r.d.ImportBusybox(t)
 	r.lend(t, "busybox")
 	return r
@@ -115,19 +116,9 @@ func (r *rig) build(t *testing.T, host, dir string, e example) []string {
 	return names
 }
 
-// save reads an image, without its base.
+// save reads an image.
 func (r *rig) save(t *testing.T, host, name string) *saved {
 	t.Helper()
-	var known []string
-	for _, base := range []string{"busybox", "debian:bookworm"} {
-		if out, err := r.d.Try("image", "inspect", "--format", "{{json .RootFS.Layers}}", base); err == nil {
-			var ids []string
-			if err := json.Unmarshal([]byte(out), &ids); err != nil {
-				t.Fatal(err)
-			}
-			known = append(known, ids...)
-		}
-	}
 	cmd := r.script(t, host, "/", "docker save "+name)
 	var problems bytes.Buffer
 	cmd.Stderr = &problems
@@ -138,7 +129,7 @@ func (r *rig) save(t *testing.T, host, name string) *saved {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	s, err := readSaved(out, known...)
+	s, err := readSaved(out, r.bases(t)...)
 	if werr := cmd.Wait(); werr != nil {
 		t.Fatalf("docker save: %v: %s", werr, problems.String())
 	}
@@ -146,6 +137,21 @@ func (r *rig) save(t *testing.T, host, name string) *saved {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// bases are the diff IDs of the images that others stand on.
+func (r *rig) bases(t *testing.T) (known []string) {
+	t.Helper()
+	for _, base := range []string{"busybox", "debian:bookworm"} {
+		if out, err := r.d.Try("image", "inspect", "--format", "{{json .RootFS.Layers}}", base); err == nil {
+			var ids []string
+			if err := json.Unmarshal([]byte(out), &ids); err != nil {
+				t.Fatal(err)
+			}
+			known = append(known, ids...)
+		}
+	}
+	return known
 }
 
 // TestAgainstBuildKit builds each case by Docker's client and buildx, with our
@@ -170,6 +176,9 @@ func (r *rig) run(t *testing.T, e example) {
 		})
 	}
 	dir := e.checkout(t)
+	if err := os.CopyFS(r.served, os.DirFS(filepath.Join(dir, "served"))); err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
 	began := time.Now().Unix()
 	names := r.build(t, r.d.Host, dir, e)
 	if !alone {
@@ -182,7 +191,7 @@ func (r *rig) run(t *testing.T, e example) {
 				t.Errorf("%s: %s", name, line)
 			}
 			if _, golden := e.read(t, "golden"); golden && *update {
-				if err := want.write(filepath.Join(e.dir, "golden")); err != nil {
+				if err := want.bare(r.bases(t)).write(filepath.Join(e.dir, "golden")); err != nil {
 					t.Fatal(err)
 				}
 			}

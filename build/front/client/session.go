@@ -16,10 +16,12 @@ import (
 	"github.com/moby/buildkit/session/content"
 	"github.com/moby/buildkit/session/filesync"
 	"github.com/moby/buildkit/session/secrets"
+	"github.com/moby/buildkit/session/sshforward"
 	"github.com/moby/buildkit/session/upload"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tonistiigi/fsutil"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/tarehq/tare/build"
@@ -27,12 +29,29 @@ import (
 )
 
 // Session is a client's session as the solver sees it.
-type Session struct{ Caller session.Caller }
+type Session struct {
+	Caller session.Caller
+	ID     string
+	Find   func(ctx context.Context, id string) (session.Caller, error)
+}
 
 var (
-	_ build.Session  = (*Session)(nil)
-	_ build.Uploader = (*Session)(nil)
+	_ build.Session   = (*Session)(nil)
+	_ build.Uploader  = (*Session)(nil)
+	_ build.Companion = (*Session)(nil)
 )
+
+// Of is the session with the ID, which only its client knows.
+func (l *Session) Of(ctx context.Context, id string) (build.Session, error) {
+	if id == l.ID {
+		return l, nil
+	}
+	caller, err := l.Find(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return &Session{caller, id, l.Find}, nil
+}
 
 // Client tells clients apart by the key that they say, which is the same for one
 // directory of one user.
@@ -94,8 +113,31 @@ func (l *Session) Secret(ctx context.Context, id string) ([]byte, error) {
 	return data, Gone(err)
 }
 
-func (l *Session) SSH(context.Context, string) (net.Conn, error) {
-	return nil, fault.New(fault.NotImplemented, "RUN --mount=type=ssh is not supported yet")
+// SSH connects to an agent of the client's.
+func (l *Session) SSH(ctx context.Context, id string) (net.Conn, error) {
+	if id == "" {
+		id = sshforward.DefaultID
+	}
+	agent := sshforward.NewSSHClient(l.Caller.Conn())
+	switch _, err := agent.CheckAgent(ctx, &sshforward.CheckAgentRequest{ID: id}); status.Code(err) {
+	case codes.OK:
+	case codes.Unimplemented:
+		return nil, fault.New(fault.NotFound, "no SSH key %q forwarded from the client", id)
+	default:
+		return nil, Gone(err)
+	}
+	ctx, cancel := context.WithCancel(metadata.NewOutgoingContext(ctx, metadata.Pairs(sshforward.KeySSHID, id)))
+	stream, err := agent.ForwardAgent(ctx)
+	if err != nil {
+		cancel()
+		return nil, Gone(err)
+	}
+	near, far := net.Pipe()
+	go func() { // until one end is closed
+		defer cancel()
+		_ = sshforward.Copy(ctx, far, stream, stream.CloseSend)
+	}()
+	return near, nil
 }
 
 func (l *Session) Credentials(ctx context.Context, host string) (build.Credentials, error) {
