@@ -34,7 +34,7 @@ func leftovers(t testing.TB) string {
 	text, _ := os.ReadFile("/proc/self/mountinfo")
 	mounts := 0 // on the root, or for a test; others on the machine come and go
 	for line := range strings.Lines(string(text)) {
-		if f := strings.Fields(line); f[4] == "/" || strings.Contains(line, "/Test") {
+		if f := strings.Fields(line); f[4] == "/" || strings.Contains(line, "/"+strings.SplitN(t.Name(), "/", 2)[0]) {
 			mounts++
 		}
 	}
