@@ -38,8 +38,12 @@ func pluginArgs(words []string, noun bool) []string {
 
 // byPlugin tells whether a command of our own is carried out by a plugin: build is
 // by buildx, which knows more of it, where that is installed and DOCKER_BUILDKIT
-// is not 0.
+// is not 0, and so is builder.
 func byPlugin(s *command.Session, words []string) bool {
+	if words[0] == "builder" {
+		_, err := plugin.Find(s, "buildx")
+		return err == nil
+	}
 	if words[0] != "build" && (len(words) < 2 || words[0] != "image" || words[1] != "build") {
 		return false
 	}
@@ -48,6 +52,12 @@ func byPlugin(s *command.Session, words []string) bool {
 	}
 	_, err := plugin.Find(s, "buildx")
 	return err == nil
+}
+
+// lists tells whether the words ask for the commands of builder, which buildx
+// answers where it is installed.
+func lists(s *command.Session, words []string) bool {
+	return words[0] == "builder" && (len(words) == 1 || strings.HasPrefix(words[1], "-")) && !byPlugin(s, words)
 }
 
 // runPlugin becomes the plugin that carries out the words as args. A word that

@@ -30,6 +30,7 @@ type entry struct {
 type group struct{ noun, short string }
 
 var groups = [...]group{
+	{"builder", "Manage builds"},
 	{"checkpoint", "Manage checkpoints"},
 	{"container", "Manage containers"},
 	{"context", "Manage contexts"},
@@ -45,6 +46,8 @@ var groups = [...]group{
 var common = [...]string{"run", "exec", "ps", "build", "pull", "push", "images", "login", "logout", "search", "version", "info"}
 
 var table = [...]entry{
+	{"builder", "du", nil, nil, "Show the disk usage of the build cache", build.Du},
+	{"builder", "prune", nil, nil, "Remove build cache", build.Prune},
 	{"container", "attach", nil, []string{"attach"}, "Attach local standard input, output, and error streams to a running container", container.Attach},
 	{"container", "commit", nil, []string{"commit"}, "Create a new image from a container's changes", container.Commit},
 	{"container", "create", nil, []string{"create"}, "Create a new container", container.Create},

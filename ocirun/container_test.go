@@ -519,7 +519,8 @@ func TestState(t *testing.T) {
 	clean(t)
 	dir, s := bundle(t, "sleep", "1000")
 	states := t.TempDir()
-	b := []byte(fmt.Sprintf(`{"ociVersion":"1.0.2","annotations":{"org.example.a":"b"},"root":{"path":%q},"process":{"args":["sleep","1000"],"cwd":"/","env":[]},"linux":{}}`, s.Root.Path))
+	s.Annotations = map[string]string{"org.example.a": "b"}
+	b := []byte(`{"no longer":"read"}`)
 	if err := os.WriteFile(filepath.Join(dir, "config.json"), b, 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -37,6 +37,8 @@ type fakeContainers struct {
 	created  container.CreateRequest
 	stop     container.StopOptions
 	list     container.ListOptions
+	form     string
+	shape    func(*wire.Summary)
 	logs     container.LogsOptions
 	attach   container.AttachOptions
 	execOpts container.ExecStartOptions
@@ -87,8 +89,8 @@ func (f *fakeContainers) List(_ context.Context, o container.ListOptions) ([]wir
 	f.list = o
 	return nil, f.err
 }
-func (f *fakeContainers) ListText(_ context.Context, o container.ListOptions, _ string, _ func(*wire.Summary)) ([]byte, error) {
-	f.list = o
+func (f *fakeContainers) ListText(_ context.Context, o container.ListOptions, form string, shape func(*wire.Summary)) ([]byte, error) {
+	f.list, f.form, f.shape = o, form, shape
 	return []byte("[]\n"), f.err
 }
 func (f *fakeContainers) Inspect(_ context.Context, id string, _ bool) (wire.InspectResponse, error) {

@@ -143,7 +143,7 @@ func (c *capture) find(address string) (slsa.DigestSet, bool) {
 		switch {
 		case m.Kind == "git" && strings.TrimSuffix(ref, ".git") == strings.TrimSuffix(bare, ".git"):
 			return commit(m.Commit), true
-		case m.Kind == "http" && m.Ref == address:
+		case m.Kind == "http" && m.Ref == address && m.Digest != "": // what the client sent itself has none
 			return slsa.DigestSet{m.Digest.Algorithm().String(): m.Digest.Encoded()}, true
 		}
 	}

@@ -60,6 +60,9 @@ func (got *saved) differences(want *saved, began int64, loose []string) []string
 			add("layer %d: %s", i, line)
 		}
 	}
+	for _, line := range got.flat().differences(want.flat(), began, loose) {
+		add("the tree: %s", line)
+	}
 	return list
 }
 
@@ -73,6 +76,9 @@ func (s step) isHealthcheck() bool {
 func (got layer) differences(want layer, began int64, loose []string) []string {
 	var list []string
 	for _, name := range keys(got, want) {
+		if _, _, is := whiteout(name); is { // there are two ways to empty a directory: see flat
+			continue
+		}
 		g, has := got[name]
 		w, should := want[name]
 		isLoose := slices.ContainsFunc(loose, func(pattern string) bool {
@@ -83,6 +89,7 @@ func (got layer) differences(want layer, began int64, loose []string) []string {
 			return match
 		})
 		switch {
+		case has != should && isLoose:
 		case !should:
 			list = append(list, fmt.Sprintf("%s (%s) is too many", name, g.Is))
 		case !has && w.Is == "d 755 0:0" && slices.Contains(mountPoints, name):

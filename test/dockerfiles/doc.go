@@ -8,7 +8,7 @@
 //	flags     words for the command line of docker buildx build, one line each
 //	build     a script in place of that command: all images $IMAGE… are compared
 //	check     a script that uses the image $IMAGE by our engine
-//	loose     files whose content is new with each build: a pattern a line
+//	loose     files whose content, or name, is new with each build: a pattern a line
 //	alone     why the peer cannot build it
 //	golden    BuildKit's answer. Such a case needs nothing but busybox, and is
 //	          compared with that in every run of the tests

@@ -116,19 +116,9 @@ func (r *rig) build(t *testing.T, host, dir string, e example) []string {
 	return names
 }
 
-// save reads an image, without its base.
+// save reads an image.
 func (r *rig) save(t *testing.T, host, name string) *saved {
 	t.Helper()
-	var known []string
-	for _, base := range []string{"busybox", "debian:bookworm"} {
-		if out, err := r.d.Try("image", "inspect", "--format", "{{json .RootFS.Layers}}", base); err == nil {
-			var ids []string
-			if err := json.Unmarshal([]byte(out), &ids); err != nil {
-				t.Fatal(err)
-			}
-			known = append(known, ids...)
-		}
-	}
 	cmd := r.script(t, host, "/", "docker save "+name)
 	var problems bytes.Buffer
 	cmd.Stderr = &problems
@@ -139,7 +129,7 @@ func (r *rig) save(t *testing.T, host, name string) *saved {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	s, err := readSaved(out, known...)
+	s, err := readSaved(out, r.bases(t)...)
 	if werr := cmd.Wait(); werr != nil {
 		t.Fatalf("docker save: %v: %s", werr, problems.String())
 	}
@@ -147,6 +137,21 @@ func (r *rig) save(t *testing.T, host, name string) *saved {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// bases are the diff IDs of the images that others stand on.
+func (r *rig) bases(t *testing.T) (known []string) {
+	t.Helper()
+	for _, base := range []string{"busybox", "debian:bookworm"} {
+		if out, err := r.d.Try("image", "inspect", "--format", "{{json .RootFS.Layers}}", base); err == nil {
+			var ids []string
+			if err := json.Unmarshal([]byte(out), &ids); err != nil {
+				t.Fatal(err)
+			}
+			known = append(known, ids...)
+		}
+	}
+	return known
 }
 
 // TestAgainstBuildKit builds each case by Docker's client and buildx, with our
@@ -186,7 +191,7 @@ func (r *rig) run(t *testing.T, e example) {
 				t.Errorf("%s: %s", name, line)
 			}
 			if _, golden := e.read(t, "golden"); golden && *update {
-				if err := want.write(filepath.Join(e.dir, "golden")); err != nil {
+				if err := want.bare(r.bases(t)).write(filepath.Join(e.dir, "golden")); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -11,6 +11,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strings"
 )
 
 // saved is an image as docker save tells it, without what differs from build to
@@ -38,8 +39,8 @@ type entry struct {
 	time    int64
 }
 
-// readSaved reads an archive of docker save with one image, leaving out the
-// layers with these diff IDs.
+// readSaved reads an archive of docker save with one image. Of the layers with
+// these diff IDs, which are the same wherever they are, contents are left out.
 func readSaved(archive io.Reader, known ...string) (*saved, error) {
 	files := map[string][]byte{}
 	links := map[string]string{}
@@ -81,12 +82,9 @@ func readSaved(archive io.Reader, known ...string) (*saved, error) {
 		return nil, fmt.Errorf("%d diff IDs for %d layers", len(s.ids), len(manifest[0].Layers))
 	}
 	for i, name := range manifest[0].Layers {
-		var l layer
-		if !slices.Contains(known, s.ids[i]) {
-			var err error
-			if l, err = readLayer(get(name)); err != nil {
-				return nil, fmt.Errorf("%s: %w", name, err)
-			}
+		l, err := readLayer(get(name), !slices.Contains(known, s.ids[i]))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 		s.Layers = append(s.Layers, l)
 	}
@@ -113,7 +111,7 @@ func (s *saved) configure(text []byte) error {
 	return nil
 }
 
-func readLayer(blob []byte) (layer, error) {
+func readLayer(blob []byte, contents bool) (layer, error) {
 	var r io.Reader = bytes.NewReader(blob)
 	if bytes.HasPrefix(blob, []byte{0x1f, 0x8b}) {
 		z, err := gzip.NewReader(r)
@@ -147,6 +145,9 @@ func readLayer(blob []byte) (layer, error) {
 		case tar.TypeChar, tar.TypeBlock:
 			e.Is += fmt.Sprintf(" %d,%d", h.Devmajor, h.Devminor)
 		case tar.TypeReg:
+			if !contents {
+				break
+			}
 			sum := sha256.New()
 			if _, err := io.Copy(sum, tr); err != nil {
 				return nil, err
@@ -172,4 +173,43 @@ func kind(flag byte) byte {
 		return 'p'
 	}
 	return '-'
+}
+
+// whiteout tells what an entry of a layer removes: a path, or all that is below
+// a directory.
+func whiteout(name string) (removed string, below, is bool) {
+	dir, base := path.Split(name)
+	if base == ".wh..wh..opq" {
+		return path.Clean(dir), true, true
+	}
+	base, is = strings.CutPrefix(base, ".wh.")
+	return dir + base, false, is
+}
+
+// flat is the tree that the layers make.
+func (s *saved) flat() layer {
+	tree := layer{}
+	for _, l := range s.Layers {
+		for name, e := range l {
+			removed, below, is := whiteout(name)
+			if !is {
+				removed, below = name, true
+				if strings.HasPrefix(e.Is, "d ") {
+					continue
+				}
+			}
+			if !below {
+				delete(tree, removed)
+			}
+			maps.DeleteFunc(tree, func(other string, _ entry) bool {
+				return strings.HasPrefix(other, strings.TrimSuffix(removed, "/")+"/")
+			})
+		}
+		for name, e := range l {
+			if _, _, is := whiteout(name); !is {
+				tree[name] = e
+			}
+		}
+	}
+	return tree
 }
