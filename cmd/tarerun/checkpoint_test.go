@@ -108,7 +108,6 @@ func TestCheckpoint(t *testing.T) {
 		t.Fatalf("it is there after its checkpoint: %s", out)
 	}
 	n = number(count)
-	_ = os.Remove(filepath.Join(volume, "kept"))
 
 	pidFile := filepath.Join(b.bundle, "pid")
 	b.must("restore", "-d", "--image-path", images, "--pid-file", pidFile, b.id)
@@ -118,6 +117,7 @@ func TestCheckpoint(t *testing.T) {
 	if number(pidFile) <= 1 || !strings.Contains(b.must("state", b.id), `"status": "running"`) {
 		t.Errorf("pid %d, state %s", number(pidFile), b.must("state", b.id))
 	}
+	_ = os.Remove(filepath.Join(volume, "kept")) // not before: it may be open in the checkpoint
 	testutil.Eventually(t, 10*time.Second, "the file in /dev/shm", func() bool {
 		text, _ := os.ReadFile(filepath.Join(volume, "kept"))
 		return string(text) == "kept\n"

@@ -235,6 +235,6 @@ func runFeatures(g *settings, args []string) error {
 			"memoryPolicy":    ocirun.MemoryPolicies(),
 			"mountExtensions": map[string]any{"idmap": map[string]*bool{"enabled": &yes}},
 		},
-		"annotations": map[string]string{"com.github.tarehq.tarerun.version": version},
+		"annotations": map[string]string{"com.github.tarehq.tarerun.version": version, "org.opencontainers.runc.checkpoint.enabled": "true"},
 	})
 }
