@@ -16,6 +16,7 @@ import (
 // its own.
 type engine struct {
 	name     string
+	tree     string   // the root directory of its programs, if not the machine's
 	needs    []string // programs
 	dir      string
 	client   []string // how its command line begins
@@ -70,7 +71,7 @@ func (e *engine) start(image string) error {
 	if err := os.MkdirAll(e.dir, 0o755); err != nil {
 		return err
 	}
-	e.network = exec.Command("unshare", "--net", "sh", "-c", "ip link set lo up && echo up && exec sleep infinity")
+	e.network = e.world()
 	up, err := e.network.StdoutPipe()
 	if err != nil {
 		return err
@@ -134,6 +135,9 @@ func (e *engine) begin() error {
 // inside is a command in the engine's network namespace; nsenter executes it,
 // so its process ID is the command's.
 func (e *engine) inside(args ...string) *exec.Cmd {
+	if e.tree != "" {
+		return e.inTree(args...)
+	}
 	return exec.Command("nsenter", append([]string{"--net=/proc/" + strconv.Itoa(e.network.Process.Pid) + "/ns/net"}, args...)...)
 }
 
@@ -141,6 +145,9 @@ func (e *engine) inside(args ...string) *exec.Cmd {
 // nothing of nsenter is measured.
 func (e *engine) command(args ...string) *exec.Cmd {
 	args = append(append([]string{}, e.client...), args...)
+	if e.tree != "" {
+		return e.inTree(args...)
+	}
 	if e.daemon == nil {
 		cmd := e.inside(args...)
 		cmd.Env = append(os.Environ(), "CONTAINERS_CONF="+filepath.Join(e.dir, "containers.conf"))

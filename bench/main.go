@@ -3,7 +3,7 @@
 // and ratios as Markdown. It needs root and an idle machine; what is missing is
 // said, not guessed.
 //
-//	bench [-n RUNS] [-bin DIR] [-groups runtimes,engines,ports,dns,lines,crowds,copies,images,volumes,registries]
+//	bench [-n RUNS] [-bin DIR] [-groups runtimes,engines,ports,dns,lines,crowds,copies,builds,images,volumes,registries]
 //
 // Every engine gets a daemon of its own in a network namespace of its own, on
 // a directory that is removed at the end.
@@ -29,7 +29,7 @@ import (
 func main() {
 	runs := flag.Int("n", 20, "runs of each measurement")
 	bin := flag.String("bin", "bin", "directory of tare's programs")
-	groups := flag.String("groups", "runtimes,engines,ports,dns,lines,crowds,copies,images,volumes,registries", "what to measure")
+	groups := flag.String("groups", "runtimes,engines,ports,dns,lines,crowds,copies,builds,images,volumes,registries", "what to measure")
 	flag.Parse()
 	if dir := os.Getenv(serveBare); dir != "" {
 		fmt.Fprintln(os.Stderr, "bench:", serve(dir))
@@ -146,10 +146,19 @@ func measure(runs int, bin string, groups []string) (err error) {
 			return err
 		}
 	}
+	if slices.Contains(groups, "builds") {
+		disk, err := newDisk(dir, "builds")
+		if err == nil {
+			err = benchBuilds(t, disk, bin, image, runs)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	images, copies, lines := slices.Contains(groups, "images"), slices.Contains(groups, "copies"), slices.Contains(groups, "lines")
 	volumes := slices.Contains(groups, "volumes")
 	if images || copies || lines || volumes {
-		disk, err := newDisk(dir)
+		disk, err := newDisk(dir, "disk")
 		if err != nil {
 			return err
 		}
@@ -174,13 +183,13 @@ func measure(runs int, bin string, groups []string) (err error) {
 	return t.print(os.Stdout)
 }
 
-// newDisk makes a file system for trees of files: ext4 with a journal, in a
+// newDisk makes a file system below dir for trees of files: ext4 with a journal, in a
 // file. One without, which some machines have, looks at all inodes that were
 // freed in the last minutes whenever it makes a file, so that who comes after
 // the removal of a large tree is ten times slower (fs/ext4/ialloc.c,
 // recently_deleted).
-func newDisk(dir string) (string, error) {
-	file, disk := filepath.Join(dir, "disk.img"), filepath.Join(dir, "disk")
+func newDisk(dir, name string) (string, error) {
+	file, disk := filepath.Join(dir, name+".img"), filepath.Join(dir, name)
 	for _, args := range [][]string{
 		{"truncate", "-s", "48G", file}, {"mkfs.ext4", "-q", "-F", file}, {"mkdir", disk}, {"mount", "-o", "loop", file, disk},
 		{"mkdir", filepath.Join(disk, "run")}, {"mount", "-t", "tmpfs", "tmpfs", filepath.Join(disk, "run")},

@@ -52,7 +52,7 @@ func benchRegistries(t *table, dir, bin string, runs int) error {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
-	disk, err := newDisk(dir)
+	disk, err := newDisk(dir, "disk")
 	if err != nil {
 		return err
 	}

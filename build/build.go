@@ -18,6 +18,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/moby/buildkit/solver/pb"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -161,6 +162,13 @@ type Holder interface {
 	Directory(ctx context.Context, r LocalRequest) (string, error)
 }
 
+// Companion is a Session whose client has others beside it: several builds at
+// once share one for a directory that they share.
+type Companion interface {
+	// Of returns the session with the ID.
+	Of(ctx context.Context, id string) (Session, error)
+}
+
 // LocalRequest names files of the client's.
 type LocalRequest struct {
 	Name                     string // "context", "dockerfile" or a named context
@@ -185,7 +193,7 @@ type VertexStatus struct {
 	Digest    digest.Digest
 	Inputs    []digest.Digest
 	Name      string
-	Group     string // ProgressGroup's ID, if any
+	Group     *pb.ProgressGroup // that it is shown in, if any
 	Started   *time.Time
 	Completed *time.Time
 	Cached    bool

@@ -48,6 +48,22 @@ func (j *Job) Export(ctx context.Context, results []*Result, everything bool, c 
 	return x.records, nil
 }
 
+// Known lists the same by the names of the layers alone.
+func (j *Job) Known(ctx context.Context) ([]cacheio.Record, error) {
+	j.mu.Lock()
+	list := slices.Clone(j.solvedAs)
+	j.mu.Unlock()
+	x := &exporting{job: j, told: map[digest.Digest]bool{}}
+	for _, s := range list {
+		for i, o := range s.outputs {
+			if err := x.add(ctx, s.key, i, o, false); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return x.records, nil
+}
+
 type exporting struct {
 	job     *Job
 	how     Compression
@@ -79,7 +95,9 @@ func (x *exporting) add(ctx context.Context, k keys, i int, o *output, with bool
 		if key == "" || x.told[outputKey(key, i)] {
 			continue
 		}
-		r.Key = outputKey(key, i)
+		if r.Key, r.Exact = outputKey(key, i), ""; key != k.exact {
+			r.Exact = k.exact
+		}
 		x.told[r.Key] = true
 		x.records = append(x.records, r)
 	}

@@ -56,7 +56,7 @@ func (j *Job) tree(img Image, limit string, from origin) (*output, error) {
 		layers = layers[:min(n, len(layers))]
 	}
 	j.offer(layers, from)
-	return &output{layers: layers, key: img.Manifest.Digest}, nil
+	return &output{layers: layers, key: img.Manifest.Digest, facts: map[string]string{factDigest: img.Target.String()}}, nil
 }
 
 // pinned tells whether a name says the digest.
@@ -71,6 +71,11 @@ func (j *Job) request(ctx context.Context, r ImageRequest) (ImageRequest, error)
 	var err error
 	r.Auth, err = j.session.Credentials(ctx, host)
 	return r, err
+}
+
+// Request asks for a name with what the client has for its registry.
+func (j *Job) Request(ctx context.Context, ref string) (ImageRequest, error) {
+	return j.request(ctx, ImageRequest{Ref: ref})
 }
 
 // Resolve finds what an image's name means, for a vertex or for the front end

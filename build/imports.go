@@ -1,7 +1,6 @@
 package build
 
 import (
-	"bytes"
 	"context"
 	"io"
 
@@ -13,10 +12,11 @@ import (
 	"github.com/tarehq/tare/snapshot"
 )
 
-// CacheSource is where a cache lies that a build may use: behind a name in a
-// registry, or in one of the client's stores.
+// CacheSource is where a cache lies that a build may use: behind a name, of an
+// image here or else in a registry, or in one of the client's stores.
 type CacheSource struct {
 	Ref    string        // normalized
+	Here   bool          // no registry is asked
 	Store  string        // of the client's
 	Digest digest.Digest // in that store
 }
@@ -38,28 +38,64 @@ type wellspring interface {
 func (j *Job) Import(ctx context.Context, c CacheSource) error {
 	var from wellspring
 	var root ocispec.Descriptor
-	if c.Ref != "" {
-		r, err := j.request(ctx, ImageRequest{Ref: c.Ref})
-		if err != nil {
-			return err
-		}
-		at := &remoteWell{job: j, request: r}
-		d, data, err := j.solver.Store.Document(ctx, r)
-		if err != nil {
-			return err
-		}
-		at.first, at.data, root, from = d.Digest, data, d, at
-	} else {
+	var err error
+	switch {
+	case c.Ref == "":
 		from, root = &lentWell{job: j, store: c.Store}, ocispec.Descriptor{Digest: c.Digest}
+	default:
+		if cache := j.inlineHere(ctx, c.Ref); cache != nil {
+			j.use(cache, ownWell{j})
+			return nil
+		}
+		if c.Here {
+			return nil // it has no cache in it
+		}
+		if from, root, err = j.remote(ctx, c.Ref); err != nil {
+			return err
+		}
 	}
 	cache, err := cacheio.Read(ctx, from, root)
-	if err != nil {
-		return err
+	if err == nil {
+		j.use(cache, from)
 	}
+	return err
+}
+
+func (j *Job) use(cache *cacheio.Cache, from wellspring) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.imports = append(j.imports, imported{cache, from})
+}
+
+// inlineHere is the cache inside an image that is here, nil for none.
+func (j *Job) inlineHere(ctx context.Context, ref string) *cacheio.Cache {
+	img, err := j.solver.Store.Resolve(ctx, ImageRequest{Ref: ref, Local: true}, nil)
+	if err != nil {
+		return nil
+	}
+	if cache, err := cacheio.Read(ctx, ownWell{j}, img.Manifest); err == nil && cache.Len() > 0 {
+		return cache
+	}
 	return nil
+}
+
+// ownWell is the daemon's store.
+type ownWell struct{ job *Job }
+
+func (w ownWell) Document(ctx context.Context, d ocispec.Descriptor, limit int64) ([]byte, error) {
+	return w.job.stored(ctx, d, limit)
+}
+
+func (w ownWell) keep(context.Context, ocispec.Descriptor) error { return nil }
+
+// remote finds the manifest or index of a name at its registry.
+func (j *Job) remote(ctx context.Context, ref string) (wellspring, ocispec.Descriptor, error) {
+	r, err := j.request(ctx, ImageRequest{Ref: ref})
+	if err != nil {
+		return nil, ocispec.Descriptor{}, err
+	}
+	d, data, err := j.solver.Store.Document(ctx, r)
+	return &remoteWell{job: j, request: r, first: d.Digest, data: data}, d, err
 }
 
 // remoteWell is a repository of a registry.
@@ -134,19 +170,14 @@ func (w *lentWell) keep(ctx context.Context, d ocispec.Descriptor) error {
 	return w.job.session.Content(ctx, w.store, d, func(r io.Reader) error { return w.job.solver.Store.PutBlob(ctx, d, r) })
 }
 
-// put stores a small blob.
-func (j *Job) put(ctx context.Context, d ocispec.Descriptor, data []byte) error {
-	return j.solver.Store.PutBlob(ctx, d, bytes.NewReader(data))
-}
-
 // recallImported finds a vertex in the caches that were imported. The layers
 // need not be anywhere: then the output is for making keys of.
-func (j *Job) recallImported(v *vertex, key digest.Digest) []*output {
+func (j *Job) recallImported(v *vertex, key digest.Digest) (outputs []*output, exact digest.Digest) {
 	j.mu.Lock()
 	imports := j.imports
 	j.mu.Unlock()
 	for _, in := range imports {
-		outputs := make([]*output, v.results())
+		outputs, exact = make([]*output, v.results()), key
 		for i := range outputs {
 			r, ok := in.cache.Lookup(outputKey(key, i))
 			if !ok {
@@ -154,15 +185,18 @@ func (j *Job) recallImported(v *vertex, key digest.Digest) []*output {
 				break
 			}
 			outputs[i] = &output{layers: stackOf(r.Layers), key: outputKey(key, i), again: func(ctx context.Context) (*output, error) { return j.remake(ctx, v, i) }}
+			if r.Exact != "" {
+				exact = r.Exact
+			}
 			if r.Blobs {
 				j.offer(outputs[i].layers, func(ctx context.Context, l Layer) error { return in.from.keep(ctx, l.Blob) })
 			}
 		}
 		if outputs != nil {
-			return outputs
+			return outputs, exact
 		}
 	}
-	return nil
+	return nil, ""
 }
 
 // stackOf puts the layers of a record on each other.
@@ -184,10 +218,14 @@ type awaited struct {
 	outputs []*output
 }
 
-// settle remembers what was found elsewhere and is here now.
-func (j *Job) settle(ctx context.Context) error {
+// settle notes that layers are here, and remembers what was found elsewhere and
+// is here by that.
+func (j *Job) settle(ctx context.Context, layers []Layer) error {
 	var due, rest []awaited
 	j.mu.Lock()
+	for _, l := range layers {
+		j.here[l.Chain] = true
+	}
 	for _, a := range j.awaited {
 		here := true
 		for _, o := range a.outputs {

@@ -24,7 +24,7 @@ import (
 
 // keyVersion is part of every key, and raised when an operation comes to
 // something else than before.
-const keyVersion = "3"
+const keyVersion = "4"
 
 // keys are what makes a vertex equal to another: what it does, by its definition
 // without what does not change the result, and what it does it to. By the exact one,
@@ -139,7 +139,10 @@ func (s *Solver) content(ctx context.Context, o *output, selectors []selector) (
 		return "", err
 	}
 	defer t.Close()
-	h := sha256.New()
+	h := &hasher{Hash: sha256.New()}
+	if strings.HasPrefix(o.dir, s.sources.dir+"/") {
+		h.sums = s.sums
+	}
 	for _, sel := range selectors {
 		// Patterns are part of the definition; what they leave out makes the key
 		// narrower than need be, and not wrong.
@@ -178,7 +181,7 @@ func (o *output) title() string {
 }
 
 // hashTree hashes a file, or a directory with what is in it.
-func hashTree(ctx context.Context, h hash.Hash, t *tree, name string, follow bool) error {
+func hashTree(ctx context.Context, h *hasher, t *tree, name string, follow bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -190,7 +193,7 @@ func hashTree(ctx context.Context, h hash.Hash, t *tree, name string, follow boo
 	return hashEntry(ctx, h, f, path.Base(name))
 }
 
-func hashEntry(ctx context.Context, h hash.Hash, f *os.File, shown string) error {
+func hashEntry(ctx context.Context, h *hasher, f *os.File, shown string) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return &fs.PathError{Op: "stat", Path: shown, Err: err}
@@ -202,7 +205,7 @@ func hashEntry(ctx context.Context, h hash.Hash, f *os.File, shown string) error
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
 		fmt.Fprintf(h, " file %d\n", st.Size)
-		return hashFile(h, f)
+		return h.file(f, &st)
 	case unix.S_IFLNK:
 		buf := make([]byte, unix.PathMax)
 		n, err := unix.Readlinkat(int(f.Fd()), "", buf)
@@ -245,17 +248,7 @@ func hashAttributes(h hash.Hash, f *os.File) error {
 
 func fdPath(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }
 
-func hashFile(h hash.Hash, f *os.File) error {
-	r, err := os.Open(fdPath(f)) // a regular file: nobody waits at its other end
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	_, err = io.Copy(h, r)
-	return err
-}
-
-func hashDirectory(ctx context.Context, h hash.Hash, f *os.File) error {
+func hashDirectory(ctx context.Context, h *hasher, f *os.File) error {
 	names, err := readNames(f)
 	if err != nil {
 		return err

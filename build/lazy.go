@@ -96,8 +96,11 @@ func belowOf(layers []Layer, i int) digest.Digest {
 func (j *Job) bring(ctx context.Context, layers []Layer) error {
 	top := layers[len(layers)-1].Chain
 	there, err := j.has(ctx, top)
-	if err != nil || there {
+	if err != nil {
 		return err
+	}
+	if there {
+		return j.settle(ctx, layers)
 	}
 	missing := len(layers) - 1 // the lowest that is missing
 	for ; missing > 0; missing-- {
@@ -125,12 +128,7 @@ func (j *Job) bring(ctx context.Context, layers []Layer) error {
 	if err := j.solver.Store.Unpack(ctx, list); err != nil {
 		return err
 	}
-	j.mu.Lock()
-	for _, l := range layers {
-		j.here[l.Chain] = true
-	}
-	j.mu.Unlock()
-	return j.settle(ctx)
+	return j.settle(ctx, layers)
 }
 
 // has tells whether a chain is here. It stays while the builder has it.
@@ -194,7 +192,7 @@ func (j *Job) remake(ctx context.Context, v *vertex, i int) (*output, error) {
 		if inputs, _, err = j.readyAll(ctx, inputs, all); err != nil {
 			return nil, err
 		}
-		return j.report(v, func() ([]*output, bool, error) { return j.perform(ctx, v, inputs, false) })
+		return j.report(ctx, v, func() ([]*output, bool, error) { return j.perform(ctx, v, inputs, false) })
 	})
 	if err != nil {
 		return nil, err

@@ -108,9 +108,12 @@ func (s *step) bind(ctx context.Context, m *pb.Mount) (*specs.Mount, error) {
 	}
 	var t *tree
 	var err error
-	if m.Readonly {
+	switch {
+	case m.Output >= 0:
+		t, err = s.keep(ctx, m, in)
+	case m.Readonly:
 		t, err = s.job.solver.openAs(ctx, in, unix.MOUNT_ATTR_NODEV)
-	} else {
+	default:
 		t, err = s.scratch(ctx, in)
 	}
 	if err != nil {

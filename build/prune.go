@@ -8,11 +8,15 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/build/keep"
+	"github.com/tarehq/tare/snapshot"
 )
 
 // The types of what the cache has, as BuildKit calls them.
@@ -33,19 +37,15 @@ type Usage struct {
 	InUse                 bool // by a build
 	Shared                bool // an image has its layers
 
-	drop func(context.Context) error
+	drop  func(context.Context) error
+	chain digest.Digest   // of a result
+	on    []digest.Digest // chains below it
 }
 
-// PruneOptions say what goes. Those used last stay the longest.
+// PruneOptions say what goes: a rule, and what it is about.
 type PruneOptions struct {
-	All    bool             // what is shared with images too
-	Unused time.Duration    // only what nobody has used for so long
-	Match  func(Usage) bool // nil for all
-
-	// Bytes, zero for none. Nothing goes below Reserved; of what is above that as
-	// much goes as is over Max, or as the disk has less free than MinFree. With none
-	// of the three all goes.
-	Reserved, Max, MinFree int64
+	keep.Rule
+	Match func(Usage) bool // nil for all; in place of the rule's filters
 }
 
 // Usage lists the cache, that which was used last first.
@@ -73,6 +73,10 @@ func (s *Solver) Usage(ctx context.Context) ([]Usage, error) {
 			InUse: s.cache.inUse(r.Key), drop: func(ctx context.Context) error { return s.cache.forget(ctx, []digest.Digest{r.Key}) }}
 		for _, layers := range r.Outputs {
 			n := len(layers)
+			if n > 0 {
+				u.chain = layers[n-1].Chain
+				u.on = append(u.on, below(layers)...)
+			}
 			if n > 0 && needed[layers[n-1].Chain] {
 				u.Shared = true
 			}
@@ -106,7 +110,7 @@ func (s *Solver) kept() (list []Usage, err error) {
 			default:
 				u.Type = TypeLocal
 			}
-			u.Size, e = blocks(filepath.Join(shelf.dir, name))
+			u.Size, e = s.sizes.of(shelf, name, a)
 			err = errors.Join(err, e)
 			u.drop = func(context.Context) error { _, err := shelf.drop(name); return err }
 			list = append(list, u)
@@ -135,61 +139,130 @@ func blocks(dir string) (n int64, err error) {
 	return n, err
 }
 
+// below are the chains that the topmost layer stands on, or was made out of.
+func below(layers []Layer) (list []digest.Digest) {
+	for i, l := range layers {
+		if i < len(layers)-1 {
+			list = append(list, l.Chain)
+		}
+		if l.MadeOn != nil {
+			list = append(list, snapshot.ChainID(*l.MadeOn, l.DiffID))
+		}
+	}
+	return list
+}
+
+// sizes remembers how large kept directories are, until they are used again.
+type sizes struct {
+	mu    sync.Mutex
+	known map[string]measured
+}
+
+type measured struct {
+	uses int
+	used time.Time
+	size int64
+}
+
+func (m *sizes) of(shelf *shelf, name string, a about) (int64, error) {
+	dir := filepath.Join(shelf.dir, name)
+	m.mu.Lock()
+	k, ok := m.known[dir]
+	m.mu.Unlock()
+	if ok && k.uses == a.Uses && k.used.Equal(a.LastUsed) {
+		return k.size, nil
+	}
+	idle := !shelf.inUse(name)
+	n, err := blocks(dir)
+	if err == nil && idle && !shelf.inUse(name) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.known == nil {
+			m.known = map[string]measured{}
+		}
+		m.known[dir] = measured{a.Uses, a.LastUsed, n}
+	}
+	return n, err
+}
+
 // Prune makes the cache smaller and returns what went. each, unless nil, is told
-// of it as it goes.
+// of it as it goes. What others stand on goes after them: before it would free
+// nothing.
 func (s *Solver) Prune(ctx context.Context, o PruneOptions, each func(Usage)) (gone []Usage, err error) {
 	list, err := s.Usage(ctx)
 	if err != nil {
 		return nil, err
 	}
-	over, err := s.excess(list, o)
+	if o.Match == nil {
+		if o.Match, err = ParseFilters(o.Filter); err != nil {
+			return nil, err
+		}
+	}
+	over, err := s.excess(list, o.Rule)
 	if err != nil {
 		return nil, err
 	}
-	for _, u := range slices.Backward(list) {
-		if over <= 0 {
-			break
+	bearing := map[digest.Digest]int{} // chains → how many stand on it
+	for _, u := range list {
+		for _, chain := range u.on {
+			bearing[chain]++
 		}
-		if u.InUse || u.Shared && !o.All || time.Since(u.LastUsed) < o.Unused || o.Match != nil && !o.Match(u) {
-			continue
-		}
-		if err := u.drop(ctx); err != nil {
-			return gone, err
-		}
-		over -= max(u.Size, 1)
-		if u.Shared {
-			u.Size = 0 // the image still has it
-		}
-		gone = append(gone, u)
-		if each != nil {
-			each(u)
+	}
+	for again := true; again && over > 0; {
+		again = false
+		for i, u := range slices.Backward(list) {
+			if over <= 0 {
+				break
+			}
+			if u.drop == nil || u.InUse || u.Shared && !o.All || u.chain != "" && bearing[u.chain] > 0 || time.Since(u.LastUsed) < o.Unused || !o.Match(u) {
+				continue
+			}
+			if err := u.drop(ctx); err != nil {
+				return gone, err
+			}
+			list[i].drop = nil
+			for _, chain := range u.on {
+				bearing[chain]--
+				again = true
+			}
+			if u.Shared {
+				u.Size = 0 // the image still has it
+			}
+			over -= max(u.Size, 1)
+			gone = append(gone, u)
+			if each != nil {
+				each(u)
+			}
 		}
 	}
 	return gone, nil
 }
 
-// excess is how many bytes should go.
-func (s *Solver) excess(list []Usage, o PruneOptions) (int64, error) {
+// excess is how many bytes should go. What images have is theirs, and does not
+// count.
+func (s *Solver) excess(list []Usage, r keep.Rule) (int64, error) {
 	const all = 1 << 62
-	if o.Reserved == 0 && o.Max == 0 && o.MinFree == 0 {
+	if r.Reserved == 0 && r.Max == 0 && r.MinFree == 0 {
 		return all, nil
 	}
 	var total, over int64
 	for _, u := range list {
-		total += u.Size
+		if !u.Shared {
+			total += u.Size
+		}
 	}
 	switch {
-	case o.Max > 0:
-		over = total - o.Max
-	case o.MinFree == 0:
-		over = total - o.Reserved
+	case r.Max > 0:
+		over = total - r.Max
+	case r.MinFree == 0:
+		over = total - r.Reserved
 	}
-	if o.MinFree > 0 {
+	if r.MinFree > 0 {
 		var st unix.Statfs_t
 		if err := unix.Statfs(s.Root, &st); err != nil {
 			return 0, err
 		}
-		over = max(over, o.MinFree-int64(st.Bavail)*st.Bsize)
+		over = max(over, r.MinFree-int64(st.Bavail)*st.Bsize)
 	}
-	return min(over, total-o.Reserved), nil
+	return min(over, total-r.Reserved), nil
 }

@@ -46,8 +46,11 @@ type step struct {
 	mounts []specs.Mount
 	trees  []supervise.Mount // that mounts show
 	caches map[*pb.Mount]*tree
+	kept   []keptMount
 	stubs  []stub   // mount points that the tree lacks
 	secret []string // environment
+
+	tty, stdin bool // of a Sandbox's first process
 }
 
 // run carries a RUN out: a container on a tree of its own, whose changes become a
@@ -81,13 +84,17 @@ func (j *Job) run(ctx context.Context, v *vertex, op *pb.ExecOp, inputs []*outpu
 		err = s.cleanStubs()
 	}
 	if err != nil {
-		return nil, errors.Join(err, store.Discard(clean, s.id))
+		return nil, errors.Join(err, store.Discard(clean, s.id), s.discardKept(clean))
 	}
-	if readOnly {
-		return []*output{base}, store.Discard(clean, s.id)
+	outputs, root, err := s.results(ctx)
+	if err != nil || readOnly || root < 0 {
+		if root >= 0 && err == nil {
+			outputs[root] = base
+		}
+		return outputs, errors.Join(err, store.Discard(clean, s.id))
 	}
-	o, err := j.seal(ctx, s.id, base)
-	return []*output{o}, err
+	outputs[root], err = j.seal(ctx, s.id, base)
+	return outputs, err
 }
 
 // seal makes a layer of a tree that was prepared on base.
@@ -120,9 +127,6 @@ func (j *Job) permit(op *pb.ExecOp) error {
 func (s *step) base() (base *output, readOnly bool, err error) {
 	for _, m := range s.op.Mounts {
 		if m.Dest != pb.RootMount {
-			if m.Output > 0 {
-				return nil, false, fault.New(fault.NotImplemented, "a mount of RUN whose changes are kept, at %s, is not supported yet", m.Dest)
-			}
 			continue
 		}
 		if m.Input < 0 {
@@ -266,25 +270,24 @@ func (s *step) listen(out *net.UnixConn) {
 }
 
 // connect gives the step its place on the network.
-func (s *step) connect(ctx context.Context) (err error) {
+func (s *step) connect(ctx context.Context) error {
 	if s.op.Network != pb.NetMode_UNSET {
 		return nil
 	}
-	store := s.job.solver.Store
-	if s.place, err = store.Attach(ctx, s.id); err != nil {
+	place, err := s.job.solver.places.take(ctx)
+	if err != nil {
 		return err
 	}
-	s.back.Push(func() error { return store.Detach(context.WithoutCancel(ctx), s.id) })
-	if s.netNS, err = os.Open(s.place.NetNS); err != nil {
-		return err
-	}
-	s.back.Push(s.netNS.Close)
+	s.place, s.netNS = place.Place, place.netNS
+	s.back.Push(func() error {
+		return s.job.solver.places.give(ctx, place, s.op.Security == pb.SecurityMode_INSECURE)
+	})
 	return nil
 }
 
 // config writes config.json and says what the supervising process must know.
 func (s *step) config(ctx context.Context) (supervise.Config, error) {
-	c := supervise.Config{ID: s.id, Dir: s.dir, Log: supervise.Log{Driver: "none"}, NetNS: s.netNS, Mounts: s.trees,
+	c := supervise.Config{ID: s.id, Dir: s.dir, Log: supervise.Log{Driver: "none"}, NetNS: s.netNS, Mounts: s.trees, OpenStdin: s.stdin, StdinOnce: s.stdin, TTY: s.tty,
 		Rootfs: supervise.Rootfs{Dir: s.root.Dir, Lower: s.root.Lower, Upper: s.root.Upper, Work: s.root.Work, Volatile: true, ReadOnly: s.root.ReadOnly}}
 	in, err := s.input(ctx)
 	if err != nil {
@@ -338,7 +341,7 @@ func (s *step) input(_ context.Context) (spec.Input, error) {
 	for _, u := range meta.GetUlimit() {
 		h.Ulimits = append(h.Ulimits, &wire.Ulimit{Name: u.Name, Soft: u.Soft, Hard: u.Hard})
 	}
-	in := spec.Input{ID: s.id, Config: &wire.Config{WorkingDir: meta.GetCwd()}, HostConfig: h, Path: meta.Args[0], Args: meta.Args[1:],
+	in := spec.Input{ID: s.id, Config: &wire.Config{WorkingDir: meta.GetCwd(), Tty: s.tty}, HostConfig: h, Path: meta.Args[0], Args: meta.Args[1:],
 		Rootfs: filepath.Join(s.dir, "rootfs"), User: user, CgroupParent: s.job.solver.CgroupParent, UTSName: hostname}
 	if parent := meta.GetCgroupParent(); parent != "" {
 		h.CgroupParent = parent

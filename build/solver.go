@@ -12,6 +12,7 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/tarehq/tare/build/keep"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/supervise"
 )
@@ -23,6 +24,8 @@ type Config struct {
 	Steps        string              // directory of their bundles
 	Root         string              // directory of the cache and of clients' files
 	CgroupParent string
+	Rules        []keep.Rule // the ceilings of the cache
+	Failed       func(error) // told of what fails beside builds
 }
 
 // Solver solves definitions. Several Jobs may do so at the same time; what is
@@ -31,8 +34,12 @@ type Solver struct {
 	Config
 	cache   *cache
 	sources shelf // clients' files, and others from outside
+	sums    *sums
 	caches  *caches
+	places  *places
 	running chan struct{} // places of RUN steps
+	sizes   sizes
+	gc      collector
 
 	mu      sync.Mutex
 	flights map[digest.Digest]*flight // executions under way, by key
@@ -49,9 +56,9 @@ type flight struct {
 
 // Open makes a solver, and takes up the cache that an earlier one left.
 func Open(ctx context.Context, c Config) (*Solver, error) {
-	s := &Solver{Config: c, running: make(chan struct{}, 2*runtime.NumCPU()), flights: map[digest.Digest]*flight{}}
+	s := &Solver{Config: c, running: make(chan struct{}, 2*runtime.NumCPU()), flights: map[digest.Digest]*flight{}, places: newPlaces(c.Store)}
 	var err error
-	s.sources = newShelf(c.Root, "sources")
+	s.sources, s.sums = newShelf(c.Root, "sources"), openSums(filepath.Join(c.Root, "sums"))
 	if err = s.sources.open(); err != nil {
 		return nil, err
 	}
@@ -65,8 +72,15 @@ func Open(ctx context.Context, c Config) (*Solver, error) {
 		return nil, err
 	}
 	s.cache, err = openCache(ctx, c.Root, c.Store)
+	s.gc = collector{rules: c.Rules, failed: c.Failed, prune: func(ctx context.Context, o PruneOptions) error {
+		_, err := s.Prune(ctx, o, nil)
+		return err
+	}}
 	return s, err
 }
+
+// Close ends what goes on beside builds. There are none any more.
+func (s *Solver) Close() { s.gc.close() }
 
 // scratchDir holds what steps write that nobody keeps.
 func (s *Solver) scratchDir() string { return filepath.Join(s.Root, "scratch") }
@@ -94,6 +108,9 @@ type Job struct {
 	here     map[digest.Digest]bool   // chains
 	awaited  []awaited
 	solvedAs []solvedAs
+
+	sandboxes int                        // that are there
+	materials map[digest.Digest]Material // by vertex
 }
 
 // Close ends a job, whose results are not to be read any more.
@@ -105,6 +122,13 @@ func (j *Job) Close() {
 	for _, f := range ends {
 		f()
 	}
+	_ = j.solver.sums.save() // or else they are made again
+	j.solver.gc.want()
+}
+
+// Log passes output on as a vertex's.
+func (j *Job) Log(vertex digest.Digest, stream int, data []byte) {
+	j.progress.Log(vertex, stream, data)
 }
 
 // Warn passes a remark on a vertex on.
@@ -140,6 +164,7 @@ type output struct {
 
 	// again makes it anew when its layers cannot be had; nil if they can.
 	again func(context.Context) (*output, error)
+	facts map[string]string // of a source, how it was
 }
 
 // chain names the topmost layer, "" for none.
@@ -247,7 +272,7 @@ func (j *Job) announce(order []*vertex) {
 }
 
 func (v *vertex) status() VertexStatus {
-	return VertexStatus{Digest: v.digest, Inputs: v.digests(), Name: v.name, Group: v.meta.GetProgressGroup().GetId()}
+	return VertexStatus{Digest: v.digest, Inputs: v.digests(), Name: v.name, Group: v.meta.GetProgressGroup()}
 }
 
 // solving is a vertex of this job on its way.
@@ -315,11 +340,11 @@ func (j *Job) carryOut(ctx context.Context, v *vertex) ([]*output, error) {
 	if err != nil {
 		return nil, err
 	}
-	return j.report(v, func() ([]*output, bool, error) { return j.perform(ctx, v, inputs, true) })
+	return j.report(ctx, v, func() ([]*output, bool, error) { return j.perform(ctx, v, inputs, true) })
 }
 
 // report tells of a vertex while something does its work.
-func (j *Job) report(v *vertex, do func() (outputs []*output, cached bool, err error)) ([]*output, error) {
+func (j *Job) report(ctx context.Context, v *vertex, do func() (outputs []*output, cached bool, err error)) ([]*output, error) {
 	status := v.status()
 	now := time.Now()
 	status.Started = &now
@@ -329,6 +354,9 @@ func (j *Job) report(v *vertex, do func() (outputs []*output, cached bool, err e
 	status.Completed, status.Cached = &end, cached
 	if err != nil {
 		status.Error = err.Error()
+		if ctx.Err() != nil { // why, the vertex says that failed: clients know this word
+			status.Error = context.Canceled.Error()
+		}
 		err = &VertexError{v.digest, v.name, err}
 	}
 	j.progress.Vertex(status)
@@ -445,10 +473,13 @@ func (j *Job) recall(ctx context.Context, v *vertex, k *keys, elsewhere bool) []
 	if key == "" {
 		key = k.quick
 	}
-	if outputs = j.recallImported(v, key); outputs == nil {
+	outputs, exact := j.recallImported(v, key)
+	if outputs == nil {
 		return nil
 	}
-	k.exact = key
+	if k.exact == "" { // it has not been made here
+		k.exact = exact
+	}
 	j.note(*k, outputs)
 	j.mu.Lock()
 	defer j.mu.Unlock()

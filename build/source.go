@@ -18,25 +18,28 @@ import (
 
 // source has the files of a source here.
 func (j *Job) source(ctx context.Context, v *vertex, s *pb.SourceOp) (*output, bool, error) {
+	o, err := j.fetch(ctx, v, s)
+	if err == nil {
+		j.noteSource(v, s, o)
+	}
+	return o, false, err
+}
+
+func (j *Job) fetch(ctx context.Context, v *vertex, s *pb.SourceOp) (*output, error) {
 	scheme, rest, _ := strings.Cut(s.Identifier, "://")
 	switch scheme {
 	case "docker-image":
-		o, err := j.image(ctx, v, rest, s.Attrs)
-		return o, false, err
+		return j.image(ctx, v, rest, s.Attrs)
 	case "oci-layout":
-		o, err := j.layout(ctx, v, rest, s.Attrs)
-		return o, false, err
+		return j.layout(ctx, v, rest, s.Attrs)
 	case "local":
-		o, err := j.local(ctx, rest, s.Attrs)
-		return o, false, err
+		return j.local(ctx, rest, s.Attrs)
 	case "http", "https":
-		o, err := j.http(ctx, s.Identifier, s.Attrs)
-		return o, false, err
+		return j.http(ctx, s.Identifier, s.Attrs)
 	case "git":
-		o, err := j.git(ctx, rest, s.Attrs)
-		return o, false, err
+		return j.git(ctx, rest, s.Attrs)
 	}
-	return nil, false, fault.New(fault.NotImplemented, "the source %s is not supported yet", s.Identifier)
+	return nil, fault.New(fault.NotImplemented, "the source %s is not supported yet", s.Identifier)
 }
 
 // Platform is the one that a vertex is for.
@@ -55,8 +58,9 @@ func (j *Job) transfer(vertex digest.Digest, t Transfer) {
 
 // kept is a directory that a job has.
 type kept struct {
-	mu  sync.Mutex // held while it is brought up to date
-	dir string
+	mu    sync.Mutex // held while it is brought up to date
+	dir   string
+	facts map[string]string
 }
 
 // keptDir gives the job a directory of its own for the files that a key names,
@@ -74,7 +78,7 @@ func (j *Job) keptDir(ctx context.Context, title, key string, keep bool, bring f
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.dir != "" {
-		return &output{dir: k.dir}, nil
+		return &output{dir: k.dir, facts: k.facts}, nil
 	}
 	shelf := &j.solver.sources
 	name, release, err := shelf.hold(ctx, id, pb.CacheSharingOpt_PRIVATE)
@@ -98,8 +102,8 @@ func (j *Job) keptDir(ctx context.Context, title, key string, keep bool, bring f
 	if err := errors.Join(err, shelf.tell(name, a)); err != nil {
 		return nil, err
 	}
-	k.dir = dir
-	return &output{dir: dir}, nil
+	k.dir, k.facts = dir, a.Facts
+	return &output{dir: dir, facts: a.Facts}, nil
 }
 
 // local has the client's files here.
@@ -118,10 +122,17 @@ func (j *Job) local(ctx context.Context, name string, attrs map[string]string) (
 		dir, err := h.Directory(ctx, r)
 		return &output{dir: dir}, err
 	}
+	from := j.session
+	if c, ok := from.(Companion); ok && attrs[pb.AttrLocalSessionID] != "" {
+		var err error
+		if from, err = c.Of(ctx, attrs[pb.AttrLocalSessionID]); err != nil {
+			return nil, err
+		}
+	}
 	key, err := json.Marshal(r)
 	if err != nil {
 		return nil, err
 	}
-	client := j.session.Client()
-	return j.keptDir(ctx, "local source for "+name, client+string(key), client != "", func(dir string, _ *about) error { return j.session.Local(ctx, r, dir) })
+	client := from.Client()
+	return j.keptDir(ctx, "local source for "+name, client+string(key), client != "", func(dir string, _ *about) error { return from.Local(ctx, r, dir) })
 }

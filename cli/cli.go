@@ -184,16 +184,11 @@ func unknown(s *command.Session, words []string, noun bool) error {
 			}
 			return badFlags(fmt.Errorf("unknown flag: %s", words[1]), "Usage:  tare "+words[0]+" COMMAND", "tare "+words[0])
 		}
-		if two := words[0] + " " + words[1]; has(later[:], words[1]) {
-			return notYet(words[:2])
-		} else if err := refusal(two); err != nil {
+		if err := refusal(words[0] + " " + words[1]); err != nil {
 			return err
 		}
 		return fmt.Errorf("tare: unknown command: tare %s %s\n\nUsage:  tare %s COMMAND\n\nRun 'tare %s --help' for more information",
 			words[0], words[1], words[0], words[0])
-	}
-	if has(later[:], words[0]) {
-		return notYet(words[:1])
 	}
 	if err := refusal(words[0]); err != nil {
 		return err
@@ -209,10 +204,6 @@ func refusal(command string) error {
 		}
 	}
 	return nil
-}
-
-func notYet(words []string) error {
-	return fault.New(fault.NotImplemented, "tare: 'tare %s' is not supported yet", strings.Join(words, " "))
 }
 
 // helpFor prints the help of what the words name.

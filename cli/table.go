@@ -2,6 +2,7 @@ package cli
 
 import (
 	"github.com/tarehq/tare/cli/build"
+	"github.com/tarehq/tare/cli/checkpoint"
 	"github.com/tarehq/tare/cli/command"
 	"github.com/tarehq/tare/cli/container"
 	"github.com/tarehq/tare/cli/contexts"
@@ -29,6 +30,7 @@ type entry struct {
 type group struct{ noun, short string }
 
 var groups = [...]group{
+	{"checkpoint", "Manage checkpoints"},
 	{"container", "Manage containers"},
 	{"context", "Manage contexts"},
 	{"image", "Manage images"},
@@ -124,15 +126,15 @@ var table = [...]entry{
 	{"volume", "rename", nil, nil, "Rename a volume", volume.Rename},
 	{"volume", "rm", []string{"remove"}, nil, "Remove one or more volumes", volume.Rm},
 	{"volume", "snapshot", nil, nil, "Keep the content of a volume as it is now", volume.Snapshot},
+	{"checkpoint", "create", nil, nil, "Create a checkpoint from a running container", checkpoint.Create},
+	{"checkpoint", "ls", []string{"list"}, nil, "List checkpoints for a container", checkpoint.Ls},
+	{"checkpoint", "rm", []string{"remove"}, nil, "Remove a checkpoint", checkpoint.Rm},
 	{"", "inspect", nil, nil, "Return low-level information on objects of any kind", system.Inspect},
 	{"", "login", nil, nil, "Authenticate to a registry", registry.Login},
 	{"", "logout", nil, nil, "Log out from a registry", registry.Logout},
 	{"", "search", nil, nil, "Search Docker Hub for images", registry.Search},
 	{"", "version", nil, nil, "Show the version information of tare and the engine", system.Version},
 }
-
-// later are Docker's commands that are known and not there yet.
-var later = [...]string{"checkpoint"}
 
 // refused are Docker's commands that are not there, and why.
 var refused = [...]struct{ command, why string }{

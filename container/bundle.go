@@ -24,6 +24,7 @@ type bundle struct {
 	root       snapshot.Mount
 	mounts     []spec.Mount      // the user's, with where each lies
 	trees      []supervise.Mount // those that no path leads to
+	from       *restore          // nil: it begins anew
 }
 
 // gather makes the directory and gets hold of all that is not written: network,
@@ -148,6 +149,9 @@ func (b *bundle) config(tty bool, log supervise.Log) supervise.Config {
 	c.Runtime.Systemd = s.cfg.Systemd
 	if b.ipc != nil {
 		c.Shm = b.ipc.shm
+	}
+	if b.from != nil {
+		c.Restore = &b.from.Restore
 	}
 	if size := r.HostConfig.ConsoleSize; tty {
 		c.ConsoleSize = [2]uint16{uint16(size[0]), uint16(size[1])}

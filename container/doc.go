@@ -13,6 +13,7 @@
 //	                                 power loss nothing else of it is true any more
 //	containers/<id>/hosts, hostname, resolv.conf
 //	containers/<id>/<id>-json.log    the log, and what was rotated out of it (package logs)
+//	containers/<id>/checkpoints/     each a directory with CRIU's images
 //	containers/<id>/local-logs/      the log of another driver (package logs/forward)
 //	log-spool/<id>/                  the same of a removed container, until it is delivered
 //

@@ -65,6 +65,9 @@ func (b *bundle) attach(ctx context.Context) (*attached, error) {
 	if err != nil || len(req.Wants) == 0 {
 		return &attached{}, err // the runtime makes a namespace with nothing in it
 	}
+	for i := range req.Wants {
+		b.from.settle(s.cfg.Networks, &req.Wants[i])
+	}
 	a, err := s.cfg.Networks.Attach(ctx, req)
 	if err != nil {
 		return nil, err

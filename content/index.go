@@ -174,6 +174,11 @@ func (s *Store) Index() *Index { return s.index.Load() }
 // synced before. Updates follow each other.
 func (s *Store) Update(change func(*Index) (*Index, error)) error {
 	s.names.Lock()
+	if s.pending.now > s.pending.durable {
+		err := s.updateSoonLocked(change)
+		s.names.Unlock()
+		return errors.Join(err, s.Harden())
+	}
 	defer s.names.Unlock()
 	old := s.index.Load()
 	next, err := change(old)
@@ -258,15 +263,23 @@ func readIndex(path string) (*Index, error) {
 	if err != nil {
 		return nil, err
 	}
+	ix, err := parseIndex(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s is damaged: %w", path, err)
+	}
+	return ix, nil
+}
+
+func parseIndex(data []byte) (*Index, error) {
 	var doc ocispec.Index
 	if err := json.Unmarshal(data, &doc); err != nil {
-		return nil, fmt.Errorf("%s is damaged: %w", path, err)
+		return nil, err
 	}
 	var entries []Entry
 	var attached []Attachment
 	for _, d := range doc.Manifests {
 		if err := d.Digest.Validate(); err != nil {
-			return nil, fmt.Errorf("%s is damaged: %q is not a digest", path, d.Digest)
+			return nil, fmt.Errorf("%q is not a digest", d.Digest)
 		}
 		if to := digest.Digest(d.Annotations[AnnotationAttached]); to != "" {
 			attached = append(attached, Attachment{to, d.Annotations[AnnotationFrom], Bare(d)})

@@ -4,6 +4,7 @@
 //	oci-layout               {"imageLayoutVersion":"1.0.0"}
 //	format.json              {"version":1}; see format.go
 //	index.json               one descriptor per name; see index.go
+//	index.soon.json          the same, while index.json is behind; see soon.go
 //	blobs/sha256/<hex>       complete and verified; never changed
 //	ingest/                  blobs being written; emptied by Open
 //	partial/<algorithm>-<hex>-<size> what was fetched of blobs for images that are not whole; see partial.go
@@ -37,11 +38,12 @@ import (
 
 // Store is one layout on disk, used by one process at a time.
 type Store struct {
-	root  string
-	lock  *os.File // the root, which no registry may use meanwhile
-	index atomic.Pointer[Index]
-	names sync.Mutex // serialises changes of the index, disk included
-	nodes sync.Map   // reading -> *Node; blobs never change
+	root    string
+	lock    *os.File // the root, which no registry may use meanwhile
+	index   atomic.Pointer[Index]
+	names   sync.Mutex // serialises changes of the index, disk included
+	pending pending    // under names
+	nodes   sync.Map   // reading -> *Node; blobs never change
 
 	fetching claims // of each Partial that is open
 
@@ -97,7 +99,7 @@ func Open(root string) (_ *Store, err error) {
 	if err := os.RemoveAll(s.path("ingest")); err != nil {
 		return nil, err
 	}
-	for _, name := range []string{ocispec.ImageIndexFile, ocispec.ImageLayoutFile, formatFile} {
+	for _, name := range []string{ocispec.ImageIndexFile, soonFile, ocispec.ImageLayoutFile, formatFile} {
 		if err := atomicfile.Clean(s.path(name)); err != nil {
 			return nil, err
 		}

@@ -165,7 +165,8 @@ func (m *Making) Pin(chains []digest.Digest) error { return m.images.layers.Pin(
 
 // Publish gives a manifest or index, all of whose blobs are here, its names, as
 // they are normalized, and returns its ID. Without a name it is there by its
-// ID. When it returns the image survives power loss.
+// ID. When it returns the image survives the end of this process, and soon a power
+// loss.
 func (m *Making) Publish(target ocispec.Descriptor, names []string) (id string, err error) {
 	s := m.images
 	defer m.Hold()()
@@ -189,7 +190,7 @@ func (m *Making) Publish(target ocispec.Descriptor, names []string) (id string, 
 		}
 		entries = append(entries, content.Entry{Name: r.String(), Target: target, Updated: now})
 	}
-	if err := s.store(entries); err != nil {
+	if err := s.storeSoon(entries); err != nil {
 		return "", err
 	}
 	for _, e := range entries {

@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"maps"
 	"sync"
@@ -22,6 +23,8 @@ type Service struct {
 	events   Publisher
 	inUse    atomic.Pointer[InUse]
 	hello    sync.Mutex // serialises the making of the built-in image
+
+	hardening sync.WaitGroup // of names that were set and may be lost yet
 }
 
 // Open begins to serve the images of the two stores, which the caller closes
@@ -32,6 +35,9 @@ func Open(ctx context.Context, store *content.Store, layers *snapshot.Store, eve
 	s := &Service{catalog: &catalog{content: store, layers: layers}, unpacker: newUnpacker(store, layers), events: events}
 	store.AfterCollect(s.collected)
 	store.SetRemaker(remaker{layers})
+	if err := store.SetDurable(func() error { return errors.Join(layers.Sync(), store.Sync()) }); err != nil {
+		return nil, err
+	}
 	if err := store.Collect(); err != nil {
 		// An image that is damaged must not keep the others from being used.
 		slog.WarnContext(ctx, "nothing was cleaned up in the image store", "error", err)
@@ -99,6 +105,27 @@ func (s *Service) store(entries []content.Entry) error {
 	return s.content.Update(func(ix *content.Index) (*content.Index, error) {
 		return ix.With(entries...), nil
 	})
+}
+
+// storeSoon gives what was written its names. That it survives power loss is seen
+// to meanwhile.
+func (s *Service) storeSoon(entries []content.Entry) error {
+	err := s.content.UpdateSoon(func(ix *content.Index) (*content.Index, error) { return ix.With(entries...), nil })
+	if err != nil {
+		return err
+	}
+	s.hardening.Go(func() {
+		if err := s.content.Harden(); err != nil { // the next change of a name tries again
+			slog.Error("images that were built would not survive power loss", "error", err)
+		}
+	})
+	return nil
+}
+
+// Close returns when all that was named survives power loss.
+func (s *Service) Close() error {
+	s.hardening.Wait()
+	return s.content.Harden()
 }
 
 // hold keeps content from collection while blobs are written that have no

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/ocirun/cgroup"
 	"github.com/tarehq/tare/ocirun/criu"
 )
 
@@ -64,7 +65,7 @@ var cgroupModes = map[string]rpc.CriuCgMode{
 
 // Checkpoint writes the processes of the container, which runs or is paused, to
 // files. Unless it is left running it ends then, killed by SIGKILL; a failed
-// checkpoint leaves it as it was.
+// checkpoint leaves it as it was. One that was paused goes on when it is restored.
 func (c *Container) Checkpoint(ctx context.Context, o CheckpointOptions) error {
 	if err := c.checkpointable(&o); err != nil {
 		return err
@@ -101,14 +102,31 @@ func (c *Container) Checkpoint(ctx context.Context, o CheckpointOptions) error {
 		}
 		return nil
 	}}
+	// CRIU stops the processes one by one, which the frozen do not heed. (To have
+	// it freeze the group costs the tenth of a second that it waits for that.)
 	paused := c.group.Frozen()
-	if _, err := call.Do(ctx); err != nil {
+	if paused {
+		if err := c.group.Freeze(false); err != nil {
+			return err
+		}
+	}
+	_, err = call.Do(ctx)
+	if paused && (err != nil || o.LeaveRunning || o.PreDump) {
+		err = errors.Join(err, c.group.Freeze(true))
+	}
+	if err != nil {
 		return o.explain(err, "dump.log")
 	}
-	if paused && !o.LeaveRunning && !o.PreDump { // the killed of a frozen group of version 1 do not die
-		_ = c.group.Freeze(false)
+	return criu.TidyGroups(filepath.Join(o.Images, "cgroup.img"), c.ownHierarchy)
+}
+
+// ownHierarchy tells whether the container has a group of its own in the
+// hierarchy of a controller; "" is version 2's.
+func (c *Container) ownHierarchy(controller string) bool {
+	if c.group.Unified {
+		return controller == ""
 	}
-	return nil
+	return slices.ContainsFunc(c.group.Members, func(m cgroup.Member) bool { return slices.Contains(m.Controllers, controller) })
 }
 
 // checkpointable says what stands in the way, before anything is touched.
@@ -181,9 +199,6 @@ func (c *Container) dumpOptions(o *CheckpointOptions, opts *rpc.CriuOpts) error 
 	opts.TcpSkipInFlight, opts.LinkRemap = &o.TCPSkipInFlight, &o.LinkRemap
 	root := c.rootfs()
 	opts.Root = &root
-	if dir := c.group.FreezerDir(); dir != "" {
-		opts.FreezeCgroup = &dir
-	}
 	if o.Parent != "" {
 		opts.ParentImg, opts.TrackMem = &o.Parent, new(true)
 	}

@@ -76,7 +76,7 @@ func TestTimeNamespace(t *testing.T) {
 	clean(t)
 	dir, s := shell(t, "cat /proc/uptime")
 	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace})
-	s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 1000000}, "monotonic": {Secs: 1000000}}
+	s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 1000000, Nanosecs: 500000000}, "monotonic": {Secs: 1000000}}
 	out, _ := run(t, dir, s)
 	var up float64
 	if _, err := fmt.Sscan(out, &up); err != nil || up < 1000000 {
@@ -519,7 +519,7 @@ func TestState(t *testing.T) {
 	clean(t)
 	dir, s := bundle(t, "sleep", "1000")
 	states := t.TempDir()
-	b := []byte(fmt.Sprintf(`{"ociVersion":"1.0.2","root":{"path":%q},"process":{"args":["sleep","1000"],"cwd":"/","env":[]},"linux":{}}`, s.Root.Path))
+	b := []byte(fmt.Sprintf(`{"ociVersion":"1.0.2","annotations":{"org.example.a":"b"},"root":{"path":%q},"process":{"args":["sleep","1000"],"cwd":"/","env":[]},"linux":{}}`, s.Root.Path))
 	if err := os.WriteFile(filepath.Join(dir, "config.json"), b, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -534,7 +534,7 @@ func TestState(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if st := l.State(); st.Status != specs.StateCreated || st.Pid != c.Pid() {
+	if st := l.State(); st.Status != specs.StateCreated || st.Pid != c.Pid() || st.Annotations["org.example.a"] != "b" {
 		t.Errorf("state %+v", st)
 	}
 	if err := l.Start(); err != nil {

@@ -31,13 +31,13 @@ func (b *builder) devices() error {
 	for i := range b.spec.Linux.Devices {
 		d := &b.spec.Linux.Devices[i]
 		named[below(d.Path)] = true
-		if err := b.device(dev, d); err != nil {
+		if err := b.device(dev, d, true); err != nil {
 			return err
 		}
 	}
 	for i := range defaultNodes {
 		if !named[below(defaultNodes[i].Path)] {
-			if err := b.device(dev, &defaultNodes[i]); err != nil {
+			if err := b.device(dev, &defaultNodes[i], false); err != nil {
 				return err
 			}
 		}
@@ -60,9 +60,10 @@ func (b *builder) devLinks(dev value) {
 	link("pts/ptmx", "ptmx")
 }
 
-// device makes one node; in a user namespace, where nobody may, it binds the
+// device makes one node, which the configuration asked for or every container
+// has; in a user namespace, where nobody may, it binds the
 // host's node of the same path.
-func (b *builder) device(dev value, d *specs.LinuxDevice) error {
+func (b *builder) device(dev value, d *specs.LinuxDevice, asked bool) error {
 	mode, number, err := nodeMode(d)
 	if err != nil {
 		return err
@@ -82,7 +83,7 @@ func (b *builder) device(dev value, d *specs.LinuxDevice) error {
 	} else if i >= 0 {
 		dir, base = b.root.mkdirs(what, rel[:i], unset), rel[i+1:]
 	}
-	exists, name := b.label(), b.str(base)
+	exists, done, name := b.label(), b.label(), b.str(base)
 	b.do(what, d.Path, unix.SYS_MKNODAT, dir, name, num(mode), num(number)).when(unix.EEXIST, exists)
 	if d.UID != nil && *d.UID != 0 || d.GID != nil && *d.GID != 0 {
 		uid, gid := uint32(0), uint32(0)
@@ -94,7 +95,36 @@ func (b *builder) device(dev value, d *specs.LinuxDevice) error {
 		}
 		b.do("set the owner of", d.Path, unix.SYS_FCHOWNAT, dir, name, num(uid), num(gid), num(unix.AT_SYMLINK_NOFOLLOW))
 	}
+	if asked {
+		b.jump(done)
+	}
 	b.here(exists)
+	if root := b.root.fd; asked {
+		b.ask(func(a *attempt) error { return a.checkNode(root, d, mode, number) })
+	}
+	b.here(done)
+	return nil
+}
+
+// checkNode refuses another file in a device's place.
+func (a *attempt) checkNode(root value, d *specs.LinuxDevice, mode uint32, number uint64) error {
+	dir, err := a.take(root)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	var st unix.Stat_t
+	fd, err := openBelow(dir, below(d.Path), unix.O_PATH|unix.O_NOFOLLOW)
+	if err == nil {
+		defer unix.Close(fd)
+		err = unix.Fstat(fd, &st)
+	}
+	if err != nil {
+		return fault.New(fault.Invalid, "look at the device %s: %w", d.Path, err)
+	}
+	if st.Mode&unix.S_IFMT != mode&unix.S_IFMT || st.Rdev != number {
+		return fault.New(fault.Conflict, "the device %s cannot be made: another file is there already", d.Path)
+	}
 	return nil
 }
 

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/cgroupfs"
 	"github.com/tarehq/tare/internal/thread"
 	"github.com/tarehq/tare/ocirun/cgroup"
 	"github.com/tarehq/tare/ocirun/criu"
@@ -149,9 +150,14 @@ func (r *restoration) run(ctx context.Context) error {
 	if opts.ExtMnt, err = r.outerSources(); err != nil {
 		return err
 	}
-	if err := r.enterGroups(); err != nil {
+	if err := criu.TidyGroups(filepath.Join(r.from.Images, "cgroup.img"), r.ownHierarchy); err != nil {
+		return err // it may be another runtime's checkpoint
+	}
+	leave, err := r.enterGroups()
+	if err != nil {
 		return err
 	}
+	defer leave()
 	group, err := r.group.Open()
 	if err != nil {
 		return err
@@ -307,19 +313,34 @@ func (r *restoration) streams(opts *rpc.CriuOpts) error {
 }
 
 // enterGroups moves the calling thread, and so what it executes, to the
-// container's groups of version 1.
-func (r *restoration) enterGroups() error {
+// container's groups of version 1, until leave. A thread that stayed would have
+// its process be killed with the container's.
+func (r *restoration) enterGroups() (leave func(), err error) {
 	tasks, err := r.group.TaskFiles()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer cgroup.Close(tasks)
-	for _, fd := range tasks {
-		if _, err := unix.Write(fd, []byte("0")); err != nil {
-			return fault.New(fault.Internal, "enter the container's control group: %w", err)
+	host, err := cgroupfs.Host()
+	if err != nil {
+		return nil, err
+	}
+	leave = func() {
+		for i := range host.V1 {
+			for _, own := range []string{host.V1[i].Place("."), host.V1[i].Mount} {
+				if os.WriteFile(own+"/tasks", []byte("0"), 0) == nil {
+					break
+				}
+			}
 		}
 	}
-	return nil
+	for _, fd := range tasks {
+		if _, err := unix.Write(fd, []byte("0")); err != nil {
+			leave()
+			return nil, fault.New(fault.Internal, "enter the container's control group: %w", err)
+		}
+	}
+	return leave, nil
 }
 
 // groupRoots tells where the restored processes belong: to the groups that CRIU

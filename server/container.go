@@ -48,13 +48,14 @@ type Streams interface {
 type containerHandlers struct {
 	containers    Containers
 	places        Places
+	checkpoints   Checkpoints
 	cgroupVersion int
 }
 
 func (h *containerHandlers) routes() []route {
 	return []route{
 		{method: "GET", pattern: "/containers/json", handle: h.list},
-		{method: "POST", pattern: "/containers/create", handle: h.create},
+		{method: "POST", pattern: "/containers/create", handle: h.create, decodes: true},
 		{method: "GET", pattern: "/containers/{id}/json", handle: h.inspect},
 		{method: "POST", pattern: "/containers/{id}/start", handle: h.start},
 		{method: "POST", pattern: "/containers/{id}/stop", handle: h.stop},
@@ -63,7 +64,7 @@ func (h *containerHandlers) routes() []route {
 		{method: "POST", pattern: "/containers/{id}/pause", handle: h.pause},
 		{method: "POST", pattern: "/containers/{id}/unpause", handle: h.unpause},
 		{method: "POST", pattern: "/containers/{id}/rename", handle: h.rename},
-		{method: "POST", pattern: "/containers/{id}/update", handle: h.update},
+		{method: "POST", pattern: "/containers/{id}/update", handle: h.update, decodes: true},
 		{method: "POST", pattern: "/containers/{id}/wait", handle: h.wait},
 		{method: "DELETE", pattern: "/containers/{id...}", handle: h.remove}, // a link's name has a slash
 	}
@@ -188,8 +189,11 @@ func (h *containerHandlers) start(w http.ResponseWriter, r *request) error {
 	if err := r.form(); err != nil {
 		return err
 	}
-	if err := r.refuse("checkpoint", "checkpoint-dir"); err != nil {
-		return err
+	if name, dir := r.Form.Get("checkpoint"), r.Form.Get("checkpoint-dir"); name != "" || dir != "" {
+		if err := h.checkpoints.Start(r.Context(), r.params["id"], dir, name); err != nil {
+			return err
+		}
+		return noContent(w)
 	}
 	if err := h.containers.Start(r.Context(), r.params["id"], r.Form.Get("detachKeys")); err != nil {
 		return err

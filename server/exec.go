@@ -25,8 +25,8 @@ type execHandlers struct {
 
 func (h *execHandlers) routes() []route {
 	return []route{
-		{method: "POST", pattern: "/containers/{id}/exec", handle: h.create},
-		{method: "POST", pattern: "/exec/{id}/start", handle: h.start},
+		{method: "POST", pattern: "/containers/{id}/exec", handle: h.create, decodes: true},
+		{method: "POST", pattern: "/exec/{id}/start", handle: h.start, decodes: true},
 		{method: "POST", pattern: "/exec/{id}/resize", handle: h.resize},
 		{method: "GET", pattern: "/exec/{id}/json", handle: h.inspect},
 	}

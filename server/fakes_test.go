@@ -408,15 +408,16 @@ func (f fakeNetworks) Limit(_ context.Context, container string, endpoints map[s
 // rig is a server over fakes, listening on a unix socket.
 type rig struct {
 	*testing.T
-	containers fakeContainers
-	images     fakeImages
-	registries fakeRegistries
-	builder    fakeBuilder
-	events     event.Log
-	daemon     Daemon
-	path       string
-	client     *http.Client
-	stop       context.CancelFunc // ends the requests, as a daemon that stops does
+	containers  fakeContainers
+	images      fakeImages
+	registries  fakeRegistries
+	authorizers fakeAuthorizers
+	builder     fakeBuilder
+	events      event.Log
+	daemon      Daemon
+	path        string
+	client      *http.Client
+	stop        context.CancelFunc // ends the requests, as a daemon that stops does
 }
 
 func newRig(t *testing.T) *rig {
@@ -443,7 +444,7 @@ func newRig(t *testing.T) *rig {
 
 func (r *rig) handler() *Server {
 	return New(Config{
-		Containers: &r.containers, Logs: fakeLogs{&r.containers}, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Stats: fakeStats{&r.containers}, Processes: fakeStats{&r.containers}, Pruning: fakeStats{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{&r.containers}, Places: fakeNetworks{&r.containers}, Volumes: r.openVolumes(), Builder: &r.builder, Events: &r.events,
+		Containers: &r.containers, Logs: fakeLogs{&r.containers}, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Stats: fakeStats{&r.containers}, Processes: fakeStats{&r.containers}, Pruning: fakeStats{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{&r.containers}, Places: fakeNetworks{&r.containers}, Volumes: r.openVolumes(), Builder: &r.builder, Authorizers: &r.authorizers, Events: &r.events,
 		Daemon: func() Daemon { return r.daemon },
 		Log:    slog.New(slog.DiscardHandler),
 	})

@@ -34,7 +34,7 @@ func (h *fileHandlers) routes() []route {
 	return []route{
 		{method: "GET", pattern: "/containers/{id}/changes", handle: h.changes},
 		{method: "GET", pattern: "/containers/{id}/export", handle: h.export},
-		{method: "POST", pattern: "/commit", handle: h.commit},
+		{method: "POST", pattern: "/commit", handle: h.commit, decodes: true},
 		{method: "GET", pattern: "/containers/{id}/archive", handle: h.getArchive},
 		{method: "HEAD", pattern: "/containers/{id}/archive", handle: h.headArchive},
 		{method: "PUT", pattern: "/containers/{id}/archive", handle: h.putArchive},

@@ -142,9 +142,25 @@ func (r *request) moment(key string) (time.Time, error) {
 	return time.Unix(sec, nsec), nil
 }
 
-// json decodes the body into out. No body at all is allowed and changes
-// nothing; fields that out does not know are skipped, as Docker does.
+// json decodes the body into out, and asks the authorization plugins about what
+// it has become. No body at all is allowed and changes nothing; fields that out does
+// not know are skipped, as Docker does.
 func (r *request) json(out any) error {
+	err := r.decode(out)
+	if err != nil && !errors.Is(err, errNoBody) {
+		return err
+	}
+	body := out
+	if err != nil || r.Body == nil || r.ContentLength == 0 {
+		body = nil
+	}
+	if err := r.hearing.request(r.Context(), body); err != nil {
+		return err
+	}
+	return err
+}
+
+func (r *request) decode(out any) error {
 	if err := r.wantJSON(); err != nil {
 		return err
 	}

@@ -51,10 +51,10 @@ func (h *networkHandlers) routes() []route {
 	return []route{
 		{method: "GET", pattern: "/networks", handle: h.list},
 		{method: "GET", pattern: "/networks/{id}", handle: h.inspect},
-		{method: "POST", pattern: "/networks/create", handle: h.create},
+		{method: "POST", pattern: "/networks/create", handle: h.create, decodes: true},
 		{method: "POST", pattern: "/networks/prune", handle: h.prune},
-		{method: "POST", pattern: "/networks/{id}/connect", handle: h.connect},
-		{method: "POST", pattern: "/networks/{id}/disconnect", handle: h.disconnect},
+		{method: "POST", pattern: "/networks/{id}/connect", handle: h.connect, decodes: true},
+		{method: "POST", pattern: "/networks/{id}/disconnect", handle: h.disconnect, decodes: true},
 		{method: "DELETE", pattern: "/networks/{id}", handle: h.remove},
 	}
 }

@@ -26,7 +26,7 @@ type registryHandlers struct{ registries Registries }
 
 func (h *registryHandlers) routes() []route {
 	return []route{
-		{method: "POST", pattern: "/auth", handle: h.login},
+		{method: "POST", pattern: "/auth", handle: h.login, decodes: true},
 		{method: "GET", pattern: "/images/search", handle: h.search},
 		{method: "GET", pattern: "/distribution/{name...}/json", handle: h.distribution},
 	}

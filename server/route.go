@@ -14,6 +14,7 @@ type request struct {
 	*http.Request
 	version Version
 	params  map[string]string // the pattern's {name} parts
+	hearing *hearing          // nil without authorization plugins
 }
 
 // route is a row of the routing table. A pattern's segments are literal words,
@@ -22,6 +23,7 @@ type request struct {
 type route struct {
 	method, pattern string
 	handle          handler
+	decodes         bool // the handler has its body decoded by request.json
 	segments        []string
 }
 
@@ -31,16 +33,17 @@ func split(path string) []string {
 	return strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
 }
 
-func (s *Server) find(method string, path []string) (handler, map[string]string) {
+func (s *Server) find(method string, path []string) (*route, map[string]string) {
 	if len(path) == 0 {
 		return nil, nil
 	}
-	for _, r := range s.routes[path[0]] {
-		if r.method != method {
+	rows := s.routes[path[0]]
+	for i := range rows {
+		if rows[i].method != method {
 			continue
 		}
-		if params, ok := match(r.segments, path); ok {
-			return r.handle, params
+		if params, ok := match(rows[i].segments, path); ok {
+			return &rows[i], params
 		}
 	}
 	return nil, nil

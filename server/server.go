@@ -21,24 +21,27 @@ import (
 
 // Config is what a Server is made of. All fields are needed.
 type Config struct {
-	Containers Containers
-	Logs       Logs
-	Execs      Execs
-	Files      Files
-	Stats      Stats
-	Processes  Processes
-	Pruning    Pruning
-	Images     Images
-	Transfers  Transfers
-	Registries Registries
-	Networks   Networks
-	Firewall   Firewall
-	Places     Places
-	Builder    Builder
-	Volumes    Volumes
+	Containers  Containers
+	Logs        Logs
+	Execs       Execs
+	Files       Files
+	Stats       Stats
+	Processes   Processes
+	Pruning     Pruning
+	Images      Images
+	Transfers   Transfers
+	Registries  Registries
+	Networks    Networks
+	Firewall    Firewall
+	Places      Places
+	Checkpoints Checkpoints
+	Builder     Builder
+	Volumes     Volumes
 
 	VolumeCopies    VolumeCopies
 	VolumeTransfers VolumeTransfers
+
+	Authorizers Authorizers
 
 	Events *event.Log
 	Daemon func() Daemon // as it is now: a reload can change it
@@ -49,25 +52,27 @@ type Config struct {
 // listeners, HTTP/1.1 only: attach and exec take the connection over. One that
 // begins with HTTP/2 is a builder's client's.
 type Server struct {
-	routes map[string][]route // by the first segment of the path
-	banner string             // the header Server
-	daemon func() Daemon
-	system *systemHandlers
-	builds *buildHandlers
-	log    *slog.Logger
+	routes      map[string][]route // by the first segment of the path
+	banner      string             // the header Server
+	daemon      func() Daemon
+	system      *systemHandlers
+	builds      *buildHandlers
+	authorizers Authorizers
+	log         *slog.Logger
 }
 
 // New builds the routing table.
 func New(c Config) *Server {
 	s := &Server{routes: map[string][]route{}, banner: "Tare/" + c.Daemon().Version + " (linux)", daemon: c.Daemon, log: c.Log}
 	host := probeHost()
-	s.system = &systemHandlers{c.Daemon, host, c.Containers, c.Images, c.Volumes, c.Events}
-	s.builds = &buildHandlers{c.Builder, c.Log}
+	s.system = &systemHandlers{c.Daemon, host, c.Containers, c.Images, c.Volumes, c.Events, c.Authorizers}
+	s.builds, s.authorizers = &buildHandlers{c.Builder, c.Log}, c.Authorizers
 	for _, rows := range [][]route{
 		s.system.routes(),
 		(&eventHandlers{c.Events}).routes(),
 		(&logHandlers{c.Logs}).routes(), // before the containers, whose names may hold slashes when they are removed
-		(&containerHandlers{c.Containers, c.Places, host.cgroupVersion}).routes(),
+		(&checkpointHandlers{c.Checkpoints}).routes(),
+		(&containerHandlers{c.Containers, c.Places, c.Checkpoints, host.cgroupVersion}).routes(),
 		(&attachHandlers{c.Containers, c.Log}).routes(),
 		(&execHandlers{c.Execs, c.Log}).routes(),
 		(&fileHandlers{c.Files}).routes(),
@@ -123,7 +128,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // dispatch runs the handler that the method, the path and its version choose.
 func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) error {
 	if r.Method == "PRI" && r.ProtoMajor == 2 {
-		return s.builds.http2(w)
+		return s.hear(r).judged(w, &request{Request: r}, func(w http.ResponseWriter, _ *request) error { return s.builds.http2(w) }, false)
 	}
 	version, path, err := cutVersion(r.URL.Path)
 	if err != nil {
@@ -133,14 +138,14 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) error {
 		w.WriteHeader(http.StatusOK)
 		return nil
 	}
-	handle, params := s.find(r.Method, split(path))
-	if handle == nil {
+	row, params := s.find(r.Method, split(path))
+	if row == nil {
 		return errPageNotFound
 	}
 	if err := version.check(); err != nil {
 		return err
 	}
-	return handle(w, &request{Request: r, version: version, params: params})
+	return s.hear(r).judged(w, &request{Request: r, version: version, params: params}, row.handle, row.decodes)
 }
 
 // fail answers with the error, or cuts the connection when part of another

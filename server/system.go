@@ -50,12 +50,13 @@ type Daemon struct {
 type Proxies struct{ HTTP, HTTPS, No string }
 
 type systemHandlers struct {
-	daemon     func() Daemon
-	host       host
-	containers Containers
-	images     Images
-	volumes    Volumes
-	events     *event.Log
+	daemon      func() Daemon
+	host        host
+	containers  Containers
+	images      Images
+	volumes     Volumes
+	events      *event.Log
+	authorizers Authorizers
 }
 
 func (h *systemHandlers) routes() []route {
@@ -123,7 +124,7 @@ func (h *systemHandlers) gather() system.Info {
 		Images:              h.images.Count(),
 		Driver:              d.Driver,
 		DriverStatus:        d.DriverStatus,
-		Plugins:             system.PluginsInfo{Volume: h.volumes.Drivers(), Network: []string{"bridge", "host", "null"}, Log: d.LogDrivers},
+		Plugins:             system.PluginsInfo{Volume: h.volumes.Drivers(), Network: []string{"bridge", "host", "null"}, Log: d.LogDrivers, Authorization: h.authorizers.Names()},
 		Debug:               d.Debug,
 		SystemTime:          time.Now().Format(time.RFC3339Nano),
 		LoggingDriver:       d.LogDriver,

@@ -25,10 +25,7 @@ func row(path string, h handler) route {
 func unsupportedRoutes() []route {
 	var rows []route
 	for path, what := range map[string]string{
-		"GET /containers/{id}/checkpoints":                 "listing checkpoints",
-		"POST /containers/{id}/checkpoints":                "making a checkpoint",
-		"DELETE /containers/{id}/checkpoints/{checkpoint}": "removing a checkpoint",
-		"GET /debug/{name...}":                             "debugging over the API",
+		"GET /debug/{name...}": "debugging over the API",
 	} {
 		rows = append(rows, row(path, notYet(what)))
 	}

@@ -28,7 +28,7 @@ type volumeHandlers struct{ volumes Volumes }
 func (h *volumeHandlers) routes() []route {
 	return []route{
 		{method: "GET", pattern: "/volumes", handle: h.list},
-		{method: "POST", pattern: "/volumes/create", handle: h.create},
+		{method: "POST", pattern: "/volumes/create", handle: h.create, decodes: true},
 		{method: "POST", pattern: "/volumes/prune", handle: h.prune},
 		{method: "GET", pattern: "/volumes/{name}", handle: h.inspect},
 		{method: "PUT", pattern: "/volumes/{name}", handle: h.update},

@@ -38,8 +38,8 @@ type volumeCopyHandlers struct {
 
 func (h *volumeCopyHandlers) routes() []route {
 	return []route{
-		{method: "POST", pattern: "/volumes/{name}/clone", handle: h.clone},
-		{method: "POST", pattern: "/volumes/{name}/snapshot", handle: h.snapshot},
+		{method: "POST", pattern: "/volumes/{name}/clone", handle: h.clone, decodes: true},
+		{method: "POST", pattern: "/volumes/{name}/snapshot", handle: h.snapshot, decodes: true},
 		{method: "POST", pattern: "/volumes/{name}/rename", handle: h.rename},
 		{method: "GET", pattern: "/volumes/{name}/export", handle: h.export},
 		{method: "POST", pattern: "/volumes/{name}/import", handle: h.importTar},

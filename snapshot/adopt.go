@@ -51,7 +51,8 @@ func (s *Store) Adopt(id string, diffID digest.Digest, size int64, latest time.T
 		return "", err
 	}
 	u.stats.Root = true // the kernel gave each directory its attributes when it copied it up
-	err = s.keepRootTime(own, parent)
+	u.layer.kept = true
+	err = errors.Join(s.keepRootTime(own, parent), os.WriteFile(filepath.Join(u.dir, "boot"), []byte(s.boot), 0o644))
 	if err == nil {
 		err = u.finish()
 	}

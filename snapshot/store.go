@@ -6,7 +6,8 @@
 //	store.json                     the driver and the version of the layout (format.go)
 //	layers/<chain hex>/fs/         the tree of one layer, never changed
 //	layers/<chain hex>/layer.json  its parent, DiffID and size
-//	layers/<chain hex>/synced      the files survive power loss; without it Open drops the layer
+//	layers/<chain hex>/synced      the files survive power loss; without it Open drops the layer,
+//	layers/<chain hex>/boot        unless it is whole until the end of the boot that this names
 //	layers/base/fs/                the mount points below all layers (base.go)
 //	active/<id>/{upper,work}       one container's changes (overlay), or
 //	active/<id>/fs/                all its files (btrfs, vfs)
@@ -39,6 +40,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/atomicfile"
+	"github.com/tarehq/tare/internal/bootid"
 	"golang.org/x/sys/unix"
 )
 
@@ -47,6 +49,7 @@ import (
 type Store struct {
 	root   string
 	name   string // of the driver, as ParseDriver gives it
+	boot   string // the machine's
 	driver driver
 	base   layer
 	trash  *trash
@@ -80,7 +83,8 @@ type layer struct {
 	Latest int64         `json:"latest,omitempty"` // and the bound of times in it, in seconds since 1970
 
 	path     string // of fs/
-	unsynced bool   // power loss may take it yet
+	unsynced bool   // power loss may take it yet,
+	kept     bool   // but not the end of this process
 	opaque   bool   // nothing of the layers below is seen; the kernel looks at no root for it
 	mode     uint32 // of the root directory, permission bits
 	uid, gid int
@@ -123,6 +127,9 @@ func Open(root, driver string) (*Store, error) {
 	}
 	s := &Store{root: root, name: name, layers: map[digest.Digest]*layer{}, active: map[string]digest.Digest{}, damaged: map[string]error{}}
 	s.driver = newDriver(s, name)
+	if s.boot, err = bootid.Now(); err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, err
 	}
@@ -212,8 +219,11 @@ func (s *Store) readLayers() error {
 		if e.Name() == "base" {
 			continue
 		}
-		if l, err := readLayer(s.path("layers", e.Name())); err == nil {
-			s.layers[digest.NewDigestFromEncoded(digest.SHA256, e.Name())] = l
+		if l, err := s.readLayer(s.path("layers", e.Name())); err == nil {
+			chain := digest.NewDigestFromEncoded(digest.SHA256, e.Name())
+			if s.layers[chain] = l; l.unsynced {
+				s.unsynced = append(s.unsynced, chain)
+			}
 		} else if err := s.discard(s.path("layers", e.Name())); err != nil {
 			return err
 		}
@@ -233,15 +243,19 @@ func (s *Store) readLayers() error {
 	return nil
 }
 
-func readLayer(dir string) (*layer, error) {
+func (s *Store) readLayer(dir string) (*layer, error) {
+	kept := false
 	if _, err := os.Lstat(filepath.Join(dir, "synced")); err != nil {
-		return nil, err
+		boot, e := os.ReadFile(filepath.Join(dir, "boot"))
+		if kept = e == nil && string(boot) == s.boot; !kept {
+			return nil, err
+		}
 	}
 	data, err := os.ReadFile(filepath.Join(dir, "layer.json"))
 	if err != nil {
 		return nil, err
 	}
-	l := &layer{path: filepath.Join(dir, "fs")}
+	l := &layer{path: filepath.Join(dir, "fs"), unsynced: kept, kept: kept}
 	if err := json.Unmarshal(data, l); err != nil {
 		return nil, err
 	}
@@ -368,13 +382,14 @@ func (s *Store) Size(chain digest.Digest) int64 {
 	return 0
 }
 
-// SyncChain returns when the layer and those below it survive power loss. It
-// waits for nothing when they do already, whatever else is being unpacked.
+// SyncChain returns when the layer and those below it survive the end of this
+// process: those that were made here do at once, others once they survive power
+// loss. It waits for nothing when they do already, whatever else is being unpacked.
 func (s *Store) SyncChain(chain digest.Digest) error {
 	s.mu.Lock()
 	unsynced := false
 	for l := s.layers[chain]; l != nil; l = s.layers[l.Parent] {
-		unsynced = unsynced || l.unsynced
+		unsynced = unsynced || l.unsynced && !l.kept
 	}
 	s.mu.Unlock()
 	if !unsynced {

@@ -198,11 +198,12 @@ func (k *Keeper) hello(ctx context.Context) error {
 func (k *Keeper) setStatus(s Status) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.status.Exit != nil {
-		return // the exit event was faster
-	}
+	exit := k.status.Exit
 	k.status = s
-	if s.Exit != nil {
+	switch {
+	case exit != nil: // its event was faster than the answer that tells of the start
+		k.status.Phase, k.status.Exit = PhaseExited, exit
+	case s.Exit != nil:
 		close(k.exited)
 	}
 }
@@ -361,6 +362,13 @@ func (k *Keeper) settle(ctx context.Context, method string) error {
 	}
 	k.setStatus(s)
 	return nil
+}
+
+// Checkpoint writes the container's processes to files. It is finished also when
+// ctx ends, or the daemon does. fault.Conflict when it does not run, or something
+// goes on in it that cannot be part of a checkpoint.
+func (k *Keeper) Checkpoint(ctx context.Context, c Checkpoint) error {
+	return k.call(ctx, MethodDump, c, nil)
 }
 
 // Update changes limits of the running container; what r does not name stays.

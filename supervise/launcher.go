@@ -175,19 +175,21 @@ func (l *Launcher) start(ctx context.Context, warm bool) (process, error) {
 	// By our own table of descriptors: fork and exec moves those of the child
 	// to numbers that depend on what is open here.
 	exe := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), l.exe.Fd())
-	proc, err := os.StartProcess(exe, []string{"tare-supervise"}, &os.ProcAttr{
+	// By package os each would hold a descriptor for its number, which costs every
+	// later start: its child has to close them all.
+	pid, err := syscall.ForkExec(exe, []string{"tare-supervise"}, &syscall.ProcAttr{
 		Dir:   "/",
 		Env:   []string{"GOMAXPROCS=1", "GOGC=50", "GOMEMLIMIT=16MiB"}, // see keeper.thrift
-		Files: []*os.File{null, null, null, theirs},
+		Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), theirs.Fd()},
 		Sys:   &syscall.SysProcAttr{Setsid: true, Cloneflags: syscall.CLONE_NEWNS},
 	})
 	if err != nil {
 		conn.Close()
-		return process{}, fmt.Errorf("cannot start the supervising process: %w", err)
+		return process{}, fmt.Errorf("cannot start the supervising process: %w", os.NewSyscallError("fork/exec", err))
 	}
 	// The end of the connection is the end of the process, or follows from our
 	// Close; only then a thread waits for it.
-	k := newKeeper("", conn, func() { proc.Wait() })
+	k := newKeeper("", conn, func() { collect(pid) })
 	if err := k.hello(ctx); err != nil {
 		k.Close()
 		return process{}, fmt.Errorf("the supervising process does not answer: %w", err)
@@ -197,6 +199,15 @@ func (l *Launcher) start(ctx context.Context, warm bool) (process, error) {
 		_ = k.call(ctx, MethodWarm, json.RawMessage(l.sample), nil)
 	}
 	return process{k, era}, nil
+}
+
+// collect waits for the end of a child.
+func collect(pid int) {
+	for {
+		if _, err := syscall.Wait4(pid, nil, 0, nil); err != syscall.EINTR {
+			return
+		}
+	}
 }
 
 // Create makes a container: the process mounts the root and has the container

@@ -51,6 +51,7 @@ const (
 	MethodUnpause  = "unpause"   // → Status
 	MethodUpdate   = "update"    // UpdateRequest; answered when the limits are in force, all or none
 	MethodRelay    = "relay"     // RelayRequest; answered when those relays are served and no others
+	MethodDump     = "dump"      // Checkpoint; answered when it is whole, or nothing is left of it
 	MethodRelease  = "release"   // answered when nothing of the container is left
 )
 

@@ -18,6 +18,7 @@
 //	exit.json    the Exit, written atomically when all output has been stored
 //	shm/         mount point of Config.Shm
 //	m/           mount points of Config.Mounts
+//	restored     log of the program that restored a container
 //	rt/, rt.log  state and log of an OCI runtime that is executed
 //
 // Whoever owns the directory may keep files of other names there.
@@ -72,6 +73,9 @@ type Config struct {
 	// characters. Zero leaves it to config.json.
 	ConsoleSize [2]uint16
 
+	// Restore has the container made of a checkpoint, and go on at its start.
+	Restore *Restore `json:",omitempty"`
+
 	// WatchOOM has Keeper.OOM tell of each process that the kernel kills for
 	// want of memory; the Exit says it in any case.
 	WatchOOM bool `json:",omitempty"`
@@ -83,6 +87,21 @@ type Config struct {
 	NetNS  *os.File   `json:"-"` // network namespace for NetNSPath; nil if none is handed over
 	Mounts []Mount    `json:"-"` // what config.json binds and no path leads to
 	Held   []*os.File `json:"-"` // kept open until the container is released
+}
+
+// Restore says what a container is restored from.
+type Restore struct {
+	CRIU   string // path of the program
+	Images string // absolute; the directory that a Checkpoint filled
+}
+
+// Checkpoint says what becomes of a container's processes.
+type Checkpoint struct {
+	CRIU string // path of the program
+	Dir  string // absolute; is there when the checkpoint is whole, and not before
+	Exit bool   // the container ends then
+	// Notes are files that are kept among the images, by name.
+	Notes map[string][]byte `json:",omitempty"`
 }
 
 // Relay has the process pass on what arrives at the sockets of published ports:

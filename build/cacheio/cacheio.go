@@ -51,6 +51,7 @@ type Layer struct {
 // depends on them can be made, and its record found.
 type Record struct {
 	Key    digest.Digest
+	Exact  digest.Digest // "" or another key of the same, by which the writer knows it
 	Layers []Layer
 	Blobs  bool
 }
@@ -74,6 +75,9 @@ func (c *Cache) Lookup(key digest.Digest) (Record, bool) {
 		return Record{}, false
 	}
 	found := Record{Key: key}
+	if r.Exact.Validate() == nil {
+		found.Exact = r.Exact
+	}
 	for _, result := range r.Results {
 		if layers, ok := c.chain(result.Layer); ok {
 			found.Layers, found.Blobs = layers, true
@@ -149,8 +153,9 @@ type (
 		Results []resultJSON  `json:"layers,omitempty"`
 		Chains  []chainJSON   `json:"chains,omitempty"`
 		Digest  digest.Digest `json:"digest,omitempty"`
-		// DiffIDs are a field of our own, which BuildKit passes over.
+		// Fields of our own, which BuildKit passes over.
 		DiffIDs []digest.Digest `json:"tare.diffIDs,omitempty"`
+		Exact   digest.Digest   `json:"tare.exact,omitempty"`
 	}
 	resultJSON struct {
 		Layer     int       `json:"layer"`

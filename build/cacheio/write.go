@@ -24,7 +24,7 @@ type writer struct {
 func Write(records []Record) (config []byte, blobs []ocispec.Descriptor, err error) {
 	w := writer{has: map[digest.Digest]bool{}, at: map[string]int{}}
 	for _, r := range records {
-		out := recordJSON{Digest: r.Key}
+		out := recordJSON{Digest: r.Key, Exact: r.Exact}
 		if !r.Blobs {
 			out.DiffIDs = diffIDs(r.Layers)
 		} else if i := w.chain(r.Layers); i >= 0 {
@@ -74,20 +74,39 @@ func (w *writer) blob(l Layer) {
 }
 
 // Inline makes the field moby.buildkit.cache.v0 of an image with the layers: the
-// records whose layers are the image's own, from the lowest on, by their number,
-// and what is known of the others.
+// records whose layers are the image's own by their numbers, and what is known
+// of the others.
 func Inline(records []Record, image []digest.Digest) ([]byte, error) {
 	list := []recordJSON{}
 	for _, r := range records {
-		ids, out := diffIDs(r.Layers), recordJSON{Digest: r.Key}
-		if len(ids) <= len(image) && slices.Equal(ids, image[:len(ids)]) && len(ids) > 0 {
-			out.Results = []resultJSON{{Layer: len(ids) - 1, CreatedAt: r.Layers[len(ids)-1].Created}}
-		} else {
+		ids, out := diffIDs(r.Layers), recordJSON{Digest: r.Key, Exact: r.Exact}
+		if len(ids) == 0 {
+			continue
+		}
+		numbers, created := numbersOf(ids, image), r.Layers[len(ids)-1].Created
+		switch {
+		case numbers == nil:
 			out.DiffIDs = ids
+		case slices.Equal(ids, image[:len(ids)]):
+			out.Results = []resultJSON{{Layer: len(ids) - 1, CreatedAt: created}}
+		default:
+			out.Chains = []chainJSON{{Layers: numbers, CreatedAt: created}}
 		}
 		list = append(list, out)
 	}
 	return json.Marshal(list)
+}
+
+// numbersOf finds layers in an image, nil if it has not all.
+func numbersOf(ids, image []digest.Digest) (numbers []int) {
+	for _, id := range ids {
+		n := slices.Index(image, id)
+		if n < 0 {
+			return nil
+		}
+		numbers = append(numbers, n)
+	}
+	return numbers
 }
 
 // Form is how the artifact is written.

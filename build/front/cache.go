@@ -6,7 +6,6 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	wire "github.com/moby/moby/api/types/build"
@@ -89,7 +88,7 @@ func pruneOptions(q url.Values) (o build.PruneOptions, err error) {
 	}
 	o.Match = func(u build.Usage) bool {
 		for name, values := range filters {
-			if name != "until" && !slices.ContainsFunc(keysOf(values), func(v string) bool { return chosen(u, name, v) }) {
+			if name != "until" && !slices.ContainsFunc(keysOf(values), func(v string) bool { return build.Fits(u, name, v) }) {
 				return false
 			}
 		}
@@ -103,27 +102,4 @@ func keysOf(set map[string]bool) (list []string) {
 		list = append(list, v)
 	}
 	return list
-}
-
-// chosen tells whether a filter fits.
-func chosen(u build.Usage, name, value string) bool {
-	is, err := strconv.ParseBool(value)
-	yes := is || err != nil || value == ""
-	switch name {
-	case "id":
-		return strings.HasPrefix(u.ID, value)
-	case "parent":
-		return slices.Contains(u.Parents, value)
-	case "type":
-		return u.Type == value
-	case "description":
-		return strings.Contains(u.Description, value)
-	case "inuse":
-		return u.InUse == yes
-	case "shared":
-		return u.Shared == yes
-	case "private":
-		return u.Shared != yes
-	}
-	return name == "label!" // a part of the cache has no labels
 }

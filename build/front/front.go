@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tarehq/tare/build"
+	"github.com/tarehq/tare/build/keep"
 	"github.com/tarehq/tare/supervise"
 )
 
@@ -22,6 +23,8 @@ type Config struct {
 	Root         string // directory of the cache
 	CgroupParent string
 	Launcher     *supervise.Launcher // of RUN steps
+	Rules        []keep.Rule         // the ceilings of the cache
+	Failed       func(error)         // told of what fails beside builds
 	Idle         time.Duration       // how long to wait for somebody before Serve returns
 }
 

@@ -32,7 +32,8 @@ type handler struct {
 }
 
 func newHandler(ctx context.Context, c Config) (*handler, error) {
-	solver, err := build.Open(ctx, build.Config{Store: c.Store, Launcher: c.Launcher, Steps: c.Steps, Root: c.Root, CgroupParent: c.CgroupParent})
+	solver, err := build.Open(ctx, build.Config{Store: c.Store, Launcher: c.Launcher, Steps: c.Steps, Root: c.Root, CgroupParent: c.CgroupParent,
+		Rules: c.Rules, Failed: c.Failed})
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +75,10 @@ func (h *handler) routes() http.Handler {
 }
 
 // close ends the services, and waits for what they are at.
-func (h *handler) close() { h.rpc.Stop() }
+func (h *handler) close() {
+	h.rpc.Stop()
+	h.solver.Close()
+}
 
 // session takes the connection on which a client lends its files.
 func (h *handler) session(w http.ResponseWriter, r *http.Request) {

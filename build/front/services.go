@@ -96,7 +96,12 @@ func (c *control) ListWorkers(context.Context, *controlapi.ListWorkersRequest) (
 
 // record is the worker on the wire.
 func (h *handler) record() *apitypes.WorkerRecord {
-	return &apitypes.WorkerRecord{ID: h.worker.ID, Labels: h.worker.Labels, Platforms: pb.PlatformsFromSpec(h.worker.Platforms), BuildkitVersion: version()}
+	r := &apitypes.WorkerRecord{ID: h.worker.ID, Labels: h.worker.Labels, Platforms: pb.PlatformsFromSpec(h.worker.Platforms), BuildkitVersion: version()}
+	for _, rule := range h.solver.Rules {
+		r.GCPolicy = append(r.GCPolicy, &apitypes.GCPolicy{All: rule.All, KeepDuration: int64(rule.Unused), Filters: rule.Filter,
+			ReservedSpace: rule.Reserved, MaxUsedSpace: rule.Max, MinFreeSpace: rule.MinFree})
+	}
+	return r
 }
 
 func (c *control) Info(context.Context, *controlapi.InfoRequest) (*controlapi.InfoResponse, error) {

@@ -10,8 +10,8 @@ import (
 
 	"github.com/tarehq/tare/build"
 	"github.com/tarehq/tare/build/front/bridge"
+	"github.com/tarehq/tare/build/front/caching"
 	"github.com/tarehq/tare/build/front/client"
-	"github.com/tarehq/tare/build/front/progress"
 	"github.com/tarehq/tare/build/output"
 	"github.com/tarehq/tare/fault"
 )
@@ -24,6 +24,14 @@ func (c *control) Solve(ctx context.Context, r *controlapi.SolveRequest) (resp *
 		return nil, err
 	}
 	epoch, err := output.EpochOf(r.FrontendAttrs)
+	if err != nil {
+		return nil, err
+	}
+	wants, err := readAttestations(r.FrontendAttrs)
+	if err != nil {
+		return nil, err
+	}
+	caches, err := caching.Exports(r.Cache)
 	if err != nil {
 		return nil, err
 	}
@@ -40,20 +48,27 @@ func (c *control) Solve(ctx context.Context, r *controlapi.SolveRequest) (resp *
 		return nil, err
 	}
 	defer func() { c.builds.end(r, run, resp.GetExporterResponse(), err) }()
-	job := c.solver.Job(&client.Session{Caller: caller}, run.tells, build.JobOptions{Epoch: epoch,
+	lent := &client.Session{Caller: caller, ID: r.Session, Find: c.caller}
+	job := c.solver.Job(lent, run.tells, build.JobOptions{Epoch: epoch,
 		Network: slices.Contains(r.Entitlements, "network.host"), Insecure: slices.Contains(r.Entitlements, "security.insecure")})
 	defer job.Close()
-	b := &bridge.Bridge{Job: job, Session: r.Session, Opts: r.FrontendAttrs, Defs: r.FrontendInputs, Worker: c.worker, Tells: run.tells}
-	warnAboutCache(run.tells, r.Cache)
+	b := &bridge.Bridge{Job: job, Session: r.Session, Opts: r.FrontendAttrs, Defs: r.FrontendInputs, Worker: c.worker, Tells: run.tells, Notes: &bridge.Notes{}}
+	importer := &caching.Importer{Job: job, Tells: run.tells}
+	b.Caches = importer.Import
+	importer.Import(ctx, caching.Entries(r.Cache))
 	result, err := front(ctx, r, b, run)
 	if err != nil {
+		return nil, err
+	}
+	if err := wants.scan(ctx, b, result); err != nil {
 		return nil, err
 	}
 	made, err := output.Collect(ctx, result)
 	if err != nil {
 		return nil, err
 	}
-	out := &output.Writer{Store: c.store, Caller: caller, Tells: run.tells, Epoch: epoch, Said: map[string]string{}}
+	wants.sayHow(b, run, made)
+	out := &output.Writer{Store: c.store, Caller: caller, Tells: run.tells, Epoch: epoch, Said: map[string]string{}, Inline: caching.Inline(job, caches)}
 	for key, value := range result.Metadata {
 		if output.IsSaid(key) {
 			out.Said[key] = string(value)
@@ -63,6 +78,10 @@ func (c *control) Solve(ctx context.Context, r *controlapi.SolveRequest) (resp *
 		if err := out.Write(ctx, o, made); err != nil {
 			return nil, err
 		}
+	}
+	w := &caching.Writer{Job: job, Store: c.store, Session: lent, Tells: run.tells, Said: out.Said}
+	if err := w.Write(ctx, caches, made); err != nil {
+		return nil, err
 	}
 	return &controlapi.SolveResponse{ExporterResponse: out.Said}, nil
 }
@@ -92,36 +111,7 @@ func checkSolve(r *controlapi.SolveRequest) error {
 			return fault.New(fault.NotImplemented, "the entitlement %s is not supported", e)
 		}
 	}
-	if r.Cache.GetExportRefDeprecated() != "" {
-		return fault.New(fault.NotImplemented, "the export of the cache to a registry is not supported yet")
-	}
-	for _, e := range r.Cache.GetExports() {
-		if e.GetType() != "inline" {
-			return fault.New(fault.NotImplemented, "the export of the cache by type=%s is not supported yet", e.GetType())
-		}
-	}
-	for key, value := range r.FrontendAttrs {
-		if err := output.CheckAttestation(key, value); err != nil {
-			return err
-		}
-	}
 	return nil
-}
-
-// warnAboutCache says what of a build's wishes is not met, and does not hinder it.
-func warnAboutCache(tells *progress.Record, o *controlapi.CacheOptions) {
-	var texts []string
-	if len(o.GetExports()) > 0 {
-		texts = append(texts, "the image carries no cache: its export by type=inline is not supported yet")
-	}
-	if len(o.GetImports())+len(o.GetImportRefsDeprecated()) > 0 {
-		texts = append(texts, "the import of a cache is not supported yet: only the cache of this machine is used")
-	}
-	for _, text := range texts {
-		vertex, end := progress.Task(tells, "cache")
-		tells.Remark(&controlapi.VertexWarning{Vertex: vertex.String(), Level: 1, Short: []byte(text)})
-		end(nil)
-	}
 }
 
 // caller is the client's session, which it may be about to open.

@@ -46,8 +46,6 @@ type Lender struct {
 func New(c Config) *Lender {
 	l := &Lender{Config: c, making: c.Images.Making(), mux: http.NewServeMux(), trees: map[string]bool{}, places: map[string]*network.Attachment{}}
 	l.hold = l.making.Hold()
-	serve(l, "resolve", l.resolve)
-	serve(l, "fetch", l.fetch)
 	serve(l, "has", func(_ context.Context, chain digest.Digest, _ func(build.Transfer)) (bool, error) {
 		return c.Layers.Has(chain), nil
 	})

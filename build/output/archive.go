@@ -2,6 +2,7 @@ package output
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarehq/tare/build"
+	"github.com/tarehq/tare/build/front/client"
 	"github.com/tarehq/tare/build/front/progress"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/reference"
@@ -21,25 +23,45 @@ import (
 // archive sends the client an OCI layout as a tar, with a manifest.json that
 // docker load reads where there is one platform.
 func (o *Writer) archive(ctx context.Context, w Wanted, results []Made) (err error) {
-	if w.kind == "docker" && len(results) > 1 {
-		return fault.New(fault.Invalid, "the output type=docker takes one platform: say type=oci")
+	if w.kind == "docker" {
+		for _, m := range results {
+			if len(results) > 1 || len(chosen(m.Attestations, w.inline)) > 0 {
+				return fault.New(fault.Invalid, "docker exporter does not currently support exporting manifest lists: say type=oci")
+			}
+		}
 	}
 	vertex, end := progress.Task(o.Tells, "exporting to "+w.kind+" image format")
 	defer func() { end(err) }()
 	done := progress.Part(o.Tells, vertex, "exporting layers")
-	x := &exporter{store: o.Store, epoch: w.epoch, annotations: w.annotations}
-	target, _, err := x.target(ctx, results)
+	x := o.exporter(w)
+	target, err := x.target(ctx, results)
 	if err != nil {
 		return err
 	}
 	done()
-	if err := o.say(w, target); err != nil {
+	if err := o.say(w, target, x.config); err != nil {
 		return err
+	}
+	if w.layout {
+		defer progress.Part(o.Tells, vertex, "copying to the client's layout")()
+		return o.lend(ctx, target)
 	}
 	defer progress.Part(o.Tells, vertex, "sending tarball")()
 	return o.stream(ctx, w, func(to io.Writer) error {
 		l := &layout{store: o.Store, tar: tar.NewWriter(to), has: map[digest.Digest]bool{}}
 		return l.write(ctx, target, w.names)
+	})
+}
+
+// exportStore is what a client calls the store that it lends for a layout. The
+// client writes its index.
+const exportStore = "export"
+
+// lend writes an image with all that it is made of into the client's layout.
+func (o *Writer) lend(ctx context.Context, target ocispec.Descriptor) error {
+	caller := &client.Session{Caller: o.Caller}
+	return walkImage(ctx, o.Store, target, func(d ocispec.Descriptor, r io.Reader) error {
+		return caller.Keep(ctx, exportStore, d, r)
 	})
 }
 
@@ -117,22 +139,54 @@ func (l *layout) file(name string, text []byte) error {
 }
 
 // tree writes a blob, and what it names.
-func (l *layout) tree(ctx context.Context, d ocispec.Descriptor) error {
-	if l.has[d.Digest] {
-		return nil
+func (l *layout) tree(ctx context.Context, target ocispec.Descriptor) error {
+	manifests := 0
+	err := walkImage(ctx, l.store, target, func(d ocispec.Descriptor, r io.Reader) error {
+		if l.has[d.Digest] {
+			return nil
+		}
+		l.has[d.Digest] = true
+		if isManifest(d.MediaType) {
+			text, err := io.ReadAll(r)
+			if err != nil {
+				return err
+			}
+			l.single = new(ocispec.Manifest)
+			if err := json.Unmarshal(text, l.single); err != nil {
+				return err
+			}
+			manifests++
+			return l.file(blobPath(d.Digest), text)
+		}
+		if err := l.tar.WriteHeader(&tar.Header{Name: blobPath(d.Digest), Mode: 0o644, Size: d.Size}); err != nil {
+			return err
+		}
+		_, err := io.Copy(l.tar, r)
+		return err
+	})
+	if manifests != 1 {
+		l.single = nil
 	}
-	l.has[d.Digest] = true
-	in, err := l.store.Blob(ctx, d.Digest)
+	return err
+}
+
+func isIndex(mediaType string) bool {
+	return mediaType == ocispec.MediaTypeImageIndex || mediaType == dockerList
+}
+
+func isManifest(mediaType string) bool {
+	return mediaType == ocispec.MediaTypeImageManifest || mediaType == dockerManifest
+}
+
+// walkImage visits what an image is made of, each thing after those that it names.
+func walkImage(ctx context.Context, store build.Store, d ocispec.Descriptor, visit func(ocispec.Descriptor, io.Reader) error) error {
+	in, err := store.Blob(ctx, d.Digest)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	if d.MediaType != ocispec.MediaTypeImageIndex && d.MediaType != ocispec.MediaTypeImageManifest {
-		if err := l.tar.WriteHeader(&tar.Header{Name: blobPath(d.Digest), Mode: 0o644, Size: d.Size}); err != nil {
-			return err
-		}
-		_, err := io.Copy(l.tar, in)
-		return err
+	if !isIndex(d.MediaType) && !isManifest(d.MediaType) {
+		return visit(d, in)
 	}
 	text, err := io.ReadAll(in)
 	if err != nil {
@@ -146,17 +200,13 @@ func (l *layout) tree(ctx context.Context, d ocispec.Descriptor) error {
 		return err
 	}
 	below := content.Manifests
-	if d.MediaType == ocispec.MediaTypeImageManifest {
-		l.single = &content.Manifest
+	if isManifest(d.MediaType) {
 		below = append([]ocispec.Descriptor{content.Config}, content.Layers...)
 	}
 	for _, b := range below {
-		if err := l.tree(ctx, b); err != nil {
+		if err := walkImage(ctx, store, b, visit); err != nil {
 			return err
 		}
 	}
-	if len(content.Manifests) > 1 {
-		l.single = nil
-	}
-	return l.file(blobPath(d.Digest), text)
+	return visit(d, bytes.NewReader(text))
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/solver/pb"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarehq/tare/build"
@@ -16,6 +17,7 @@ import (
 // solvable is a gateway.Reference that comes to a result.
 type solvable interface {
 	Solved(context.Context) (*build.Result, error)
+	Definition() *pb.Definition
 }
 
 // Collect has what a front end returned solved, each platform after the other.
@@ -26,24 +28,29 @@ func Collect(ctx context.Context, r *gateway.Result) ([]Made, error) {
 			return nil, err
 		}
 	}
-	one := func(ref gateway.Reference, config []byte, p ocispec.Platform) (made Made, err error) {
-		made = Made{Platform: p, Config: config}
+	one := func(ref gateway.Reference, config []byte, id string, p ocispec.Platform) (made Made, err error) {
+		made = Made{ID: id, Platform: p, Config: config}
 		if ref != nil {
-			made.Result, err = ref.(solvable).Solved(ctx)
+			made.Definition = ref.(solvable).Definition()
+			if made.Result, err = ref.(solvable).Solved(ctx); err != nil {
+				return made, err
+			}
 		}
+		made.Attestations, err = attestations(ctx, r.Attestations[id])
 		return made, err
 	}
 	if len(r.Refs) == 0 {
 		p := OwnPlatform()
+		id := p.OS + "/" + p.Architecture
 		if len(list.Platforms) == 1 {
-			p = list.Platforms[0].Platform
+			id, p = list.Platforms[0].ID, list.Platforms[0].Platform
 		}
-		m, err := one(r.Ref, r.Metadata[exptypes.ExporterImageConfigKey], p)
+		m, err := one(r.Ref, r.Metadata[exptypes.ExporterImageConfigKey], id, p)
 		return []Made{m}, err
 	}
 	var all []Made
 	for _, p := range list.Platforms {
-		m, err := one(r.Refs[p.ID], r.Metadata[exptypes.ExporterImageConfigKey+"/"+p.ID], p.Platform)
+		m, err := one(r.Refs[p.ID], r.Metadata[exptypes.ExporterImageConfigKey+"/"+p.ID], p.ID, p.Platform)
 		if err != nil {
 			return nil, err
 		}
@@ -53,9 +60,9 @@ func Collect(ctx context.Context, r *gateway.Result) ([]Made, error) {
 }
 
 // Publish makes an image of the results and returns its ID.
-func Publish(ctx context.Context, store build.Store, results []Made, names []string, epoch time.Time) (string, error) {
-	x := &exporter{store: store, epoch: epoch}
-	target, _, err := x.target(ctx, results)
+func Publish(ctx context.Context, store build.Store, results []Made, names []string, epoch time.Time, inline Inline) (string, error) {
+	x := &exporter{store: store, epoch: epoch, inline: inline}
+	target, err := x.target(ctx, results)
 	if err != nil {
 		return "", err
 	}

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"strings"
 	"time"
 
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+	"github.com/moby/buildkit/solver/pb"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -20,37 +22,71 @@ type Made struct {
 	Platform ocispec.Platform
 	Result   *build.Result
 	Config   []byte // JSON, without layers; nil for none
+
+	ID           string // of the platform, as the front end calls it
+	Definition   *pb.Definition
+	Attestations []Attestation
 }
 
 // exporter writes images into the daemon's store.
 type exporter struct {
-	store       build.Store
-	epoch       time.Time // SOURCE_DATE_EPOCH; zero for none
-	annotations annotations
+	store  build.Store
+	epoch  time.Time // SOURCE_DATE_EPOCH; zero for none
+	want   Wanted
+	inline Inline
+
+	config ocispec.Descriptor // of the last manifest
 }
 
-// target stores the results, and an index over them if there are several.
-func (x *exporter) target(ctx context.Context, results []Made) (target ocispec.Descriptor, config ocispec.Descriptor, err error) {
-	var manifests []ocispec.Descriptor
+// Inline is what an image with the layers carries of the build's cache, nil for
+// nothing.
+type Inline func(ctx context.Context, layers []build.Layer) ([]byte, error)
+
+// target stores the results, and an index over them if there are several, or
+// something is said of them.
+func (x *exporter) target(ctx context.Context, results []Made) (target ocispec.Descriptor, err error) {
+	var manifests, said []ocispec.Descriptor
 	for _, m := range results {
-		target, config, err = x.manifest(ctx, m)
-		if err != nil {
-			return target, config, err
+		if target, err = x.manifest(ctx, m); err != nil {
+			return target, err
 		}
 		manifests = append(manifests, target)
+		if list := chosen(m.Attestations, x.want.inline); len(list) > 0 {
+			if x.want.docker {
+				return target, fault.New(fault.Invalid, "cannot export attestations with \"oci-mediatypes=false\"")
+			}
+			d, err := x.attested(ctx, m, target, list)
+			if err != nil {
+				return target, err
+			}
+			said = append(said, d)
+		}
 	}
-	if len(manifests) < 2 {
-		return target, config, nil
+	if len(manifests) < 2 && len(said) == 0 {
+		return target, nil
 	}
-	text, err := json.Marshal(ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: manifests,
-		Annotations: x.annotations.of(exptypes.AnnotationIndex, nil)})
+	x.config = ocispec.Descriptor{}
+	kind := ocispec.MediaTypeImageIndex
+	if x.want.docker {
+		kind = dockerList
+	}
+	text, err := json.Marshal(ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: kind, Manifests: append(manifests, said...),
+		Annotations: x.want.annotations.of(exptypes.AnnotationIndex, nil)})
 	if err != nil {
-		return target, config, err
+		return target, err
 	}
-	target, err = x.put(ctx, ocispec.MediaTypeImageIndex, text)
-	target.Annotations = x.annotations.of(exptypes.AnnotationIndexDescriptor, nil)
-	return target, ocispec.Descriptor{}, err
+	target, err = x.put(ctx, kind, text)
+	target.Annotations = x.want.annotations.of(exptypes.AnnotationIndexDescriptor, nil)
+	return target, err
 }
+
+// Docker's own media types, of before there were OCI's.
+const (
+	dockerList     = "application/vnd.docker.distribution.manifest.list.v2+json"
+	dockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
+	dockerConfig   = "application/vnd.docker.container.image.v1+json"
+	dockerLayer    = "application/vnd.docker.image.rootfs.diff.tar"
+)
 
 // annotations are those that a client asks for.
 type annotations []annotation
@@ -76,35 +112,79 @@ func (l annotations) of(kind string, p *ocispec.Platform) map[string]string {
 }
 
 // manifest stores the config and the manifest of one platform.
-func (x *exporter) manifest(ctx context.Context, m Made) (manifest, config ocispec.Descriptor, err error) {
-	layers := m.Result.Layers()
-	text, err := x.complete(m, layers)
+func (x *exporter) manifest(ctx context.Context, m Made) (manifest ocispec.Descriptor, err error) {
+	layers, err := m.Result.Fetch(ctx, x.epoch)
 	if err != nil {
-		return manifest, config, err
+		return manifest, err
 	}
-	if config, err = x.put(ctx, ocispec.MediaTypeImageConfig, text); err != nil {
-		return manifest, config, err
-	}
-	out := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Config: config, Layers: []ocispec.Descriptor{},
-		Annotations: x.annotations.of(exptypes.AnnotationManifest, &m.Platform)}
-	below := digest.Digest("")
-	for _, l := range layers {
-		blob := l.Blob
-		if blob.Digest == l.DiffID { // made here: perhaps only its files are left
-			if blob, err = x.store.LayerBlob(ctx, below, l, x.epoch); err != nil {
-				return manifest, config, err
-			}
+	var cache []byte
+	if x.inline != nil {
+		if cache, err = x.inline(ctx, layers); err != nil {
+			return manifest, err
 		}
-		out.Layers = append(out.Layers, blob)
-		below = l.Chain
+	}
+	text, err := x.complete(m, layers, cache)
+	if err != nil {
+		return manifest, err
+	}
+	kinds := [2]string{ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig}
+	if x.want.docker {
+		kinds = [2]string{dockerManifest, dockerConfig}
+	}
+	if x.config, err = x.put(ctx, kinds[1], text); err != nil {
+		return manifest, err
+	}
+	out := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: kinds[0], Config: x.config, Layers: []ocispec.Descriptor{},
+		Annotations: x.want.annotations.of(exptypes.AnnotationManifest, &m.Platform)}
+	for _, l := range layers {
+		d, err := x.layer(ctx, l)
+		if err != nil {
+			return manifest, err
+		}
+		out.Layers = append(out.Layers, d)
 	}
 	if text, err = json.Marshal(out); err != nil {
-		return manifest, config, err
+		return manifest, err
 	}
-	manifest, err = x.put(ctx, ocispec.MediaTypeImageManifest, text)
+	manifest, err = x.put(ctx, kinds[0], text)
 	manifest.Platform = &m.Platform
-	manifest.Annotations = x.annotations.of(exptypes.AnnotationManifestDescriptor, &m.Platform)
-	return manifest, config, err
+	manifest.Annotations = x.want.annotations.of(exptypes.AnnotationManifestDescriptor, &m.Platform)
+	return manifest, err
+}
+
+// layer is a layer's blob in the compression and by the media type that are
+// wanted. What is compressed otherwise already is left alone, unless it must not.
+func (x *exporter) layer(ctx context.Context, l build.Layer) (d ocispec.Descriptor, err error) {
+	d = l.Blob
+	have := compressionOf(d.MediaType)
+	if kind := x.want.compression; kind != "" && have != kind && (x.want.force || have == "uncompressed") {
+		if d, err = x.store.Compress(ctx, l, kind, x.want.level); err != nil {
+			return d, err
+		}
+		have = kind
+	}
+	suffix := map[string]string{"gzip": "gzip", "zstd": "zstd"}[have]
+	switch {
+	case x.want.docker && suffix == "":
+		d.MediaType = dockerLayer
+	case x.want.docker:
+		d.MediaType = dockerLayer + "." + suffix
+	case suffix == "":
+		d.MediaType = ocispec.MediaTypeImageLayer
+	default:
+		d.MediaType = ocispec.MediaTypeImageLayer + "+" + suffix
+	}
+	return ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}, nil
+}
+
+// compressionOf reads a layer's media type.
+func compressionOf(mediaType string) string {
+	for _, kind := range []string{"gzip", "zstd"} {
+		if strings.HasSuffix(mediaType, "+"+kind) || strings.HasSuffix(mediaType, "."+kind) {
+			return kind
+		}
+	}
+	return "uncompressed"
 }
 
 func (x *exporter) put(ctx context.Context, mediaType string, text []byte) (ocispec.Descriptor, error) {
@@ -112,9 +192,12 @@ func (x *exporter) put(ctx context.Context, mediaType string, text []byte) (ocis
 	return d, x.store.PutBlob(ctx, d, bytes.NewReader(text))
 }
 
+// cacheField of a config has what the image carries of the build's cache.
+const cacheField = "moby.buildkit.cache.v0"
+
 // complete puts layers, times and a history that agrees with the layers into a
 // config, and leaves all else as it came.
-func (x *exporter) complete(m Made, layers []build.Layer) ([]byte, error) {
+func (x *exporter) complete(m Made, layers []build.Layer, cache []byte) ([]byte, error) {
 	fields := map[string]json.RawMessage{}
 	if len(m.Config) > 0 {
 		if err := json.Unmarshal(m.Config, &fields); err != nil {
@@ -135,8 +218,12 @@ func (x *exporter) complete(m Made, layers []build.Layer) ([]byte, error) {
 		diffIDs = append(diffIDs, l.DiffID)
 	}
 	history = agree(history, layers, x.now())
-	created := *history[len(history)-1].Created
-	for name, v := range map[string]any{"rootfs": ocispec.RootFS{Type: "layers", DiffIDs: diffIDs}, "history": history, "created": created} {
+	delete(fields, cacheField) // the base's own
+	set := map[string]any{"rootfs": ocispec.RootFS{Type: "layers", DiffIDs: diffIDs}, "history": history, "created": *history[len(history)-1].Created}
+	if cache != nil {
+		set[cacheField] = cache
+	}
+	for name, v := range set {
 		text, err := json.Marshal(v)
 		if err != nil {
 			return nil, err

@@ -88,6 +88,16 @@ type foreground struct {
 	sigProxy              bool
 	keys                  string
 	watched               []byte
+
+	checkpoint, checkpointDir string
+}
+
+// start starts the container, from a checkpoint if one is named.
+func (f *foreground) start(ctx context.Context) error {
+	if f.checkpoint != "" || f.checkpointDir != "" {
+		return f.client.ContainerStartFrom(ctx, f.id, f.checkpoint, f.checkpointDir)
+	}
+	return f.client.ContainerStart(ctx, f.id, f.keys)
 }
 
 func (f *foreground) run(ctx context.Context) error {
@@ -112,7 +122,7 @@ func (f *foreground) run(ctx context.Context) error {
 		}
 		defer restore()
 	}
-	if err := f.client.ContainerStart(ctx, f.id, f.keys); err != nil {
+	if err := f.start(ctx); err != nil {
 		restore()
 		if attached != nil {
 			attached.Stream.Close()

@@ -32,12 +32,17 @@ type start struct {
 }
 
 func (o *start) run(ctx context.Context, s *command.Session, args []string) error {
-	if o.checkpoint != "" || o.checkpointDir != "" {
-		return fault.New(fault.NotImplemented, "--checkpoint is not supported yet: start the container without it")
-	}
 	cl, err := s.Client()
 	if err != nil {
 		return err
+	}
+	if o.checkpoint != "" || o.checkpointDir != "" {
+		if len(args) > 1 {
+			return fault.New(fault.Invalid, "you cannot restore multiple containers at once")
+		}
+		if !o.attach && !o.stdin {
+			return cl.ContainerStartFrom(ctx, args[0], o.checkpoint, o.checkpointDir)
+		}
 	}
 	if !o.attach && !o.stdin {
 		return startEach(ctx, s, cl, args)
@@ -59,7 +64,7 @@ func (o *start) run(ctx context.Context, s *command.Session, args []string) erro
 	}
 	stdin := o.stdin && state.Config.OpenStdin
 	f := foreground{session: s, client: cl, id: state.Id, tty: state.Config.Tty, removed: false, keys: keys, watched: watched,
-		sigProxy: !state.Config.Tty, stdin: stdin, stdout: true, stderr: true}
+		sigProxy: !state.Config.Tty, checkpoint: o.checkpoint, checkpointDir: o.checkpointDir, stdin: stdin, stdout: true, stderr: true}
 	err = f.run(ctx)
 	// What went wrong is told without the hint about run.
 	var exit *command.Exit

@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"github.com/containerd/log"
 
 	"github.com/tarehq/tare/build/front"
+	"github.com/tarehq/tare/build/keep"
 	"github.com/tarehq/tare/build/lend"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/internal/handoff"
@@ -41,6 +43,8 @@ func run() error {
 	dir := flag.String("dir", "", "where the daemon keeps what belongs to this boot")
 	root := flag.String("root", "", "where the cache lies")
 	parent := flag.String("cgroup-parent", "", "control group of the steps")
+	var rules []keep.Rule
+	flag.Func("keep", "rules of what of the cache is kept, JSON", func(text string) error { return json.Unmarshal([]byte(text), &rules) })
 	flag.Parse()
 	in, err := inherited(3)
 	if err != nil {
@@ -59,7 +63,10 @@ func run() error {
 	defer launcher.Close()
 	return front.Serve(ctx, handoff.Receive(in), front.Config{
 		Store: lend.NewClient(filepath.Join(*dir, "lend.sock")), Steps: filepath.Join(*dir, "steps"), Root: *root,
-		CgroupParent: *parent, Launcher: launcher, Idle: idleTime,
+		CgroupParent: *parent, Launcher: launcher, Idle: idleTime, Rules: rules,
+		Failed: func(err error) {
+			fmt.Fprintln(os.Stderr, "the cache of builds cannot be held under its ceilings:", err)
+		},
 	})
 }
 

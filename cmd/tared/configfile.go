@@ -106,7 +106,7 @@ func checkKeys(keys map[string]json.RawMessage, flags *pflag.FlagSet) error {
 		}
 		flag := known[key]
 		switch {
-		case refused:
+		case refused, key == "builder": // it has no flag
 		case flag == nil:
 			unknown = append(unknown, key)
 		case key != "runtimes" && flag.Changed:

@@ -23,7 +23,7 @@ var dockerdFlags = []struct {
 	{"allow-direct-routing", "", "true", "true", "DirectRouting:true"},
 	{"allow-nondistributable-artifacts", "", "reg:5000", `["reg:5000"]`, ""},
 	{"api-cors-header", "", "*", "", "refused: use a reverse proxy"},
-	{"authorization-plugin", "authorization-plugins", "x", `["x"]`, "refused: not supported yet"},
+	{"authorization-plugin", "authorization-plugins", "x", `["x"]`, "AuthzPlugins:[x]"},
 	{"bip", "", "10.9.8.7/24", "", "10.9.8.7/24"},
 	{"bip6", "", "2001:db8::1/64", "", "BIP6:2001:db8::1/64"},
 	{"bridge", "", "br7", "", "br7"},
@@ -179,7 +179,7 @@ func TestKeysOfTheFileAlone(t *testing.T) {
 		t.Errorf("%v %+v", err, o)
 	}
 	for key, want := range map[string]string{
-		"builder": "not supported yet", "default-init": "use init-path", "resolv-conf": "not supported yet",
+		"default-init": "use init-path", "resolv-conf": "not supported yet",
 		"swarm-raft-heartbeat-tick": "no swarm mode", "swarm-raft-election-tick": "no swarm mode", "deprecated-key-path": "leave it out",
 	} {
 		if _, err := readOptions(config(t, fmt.Sprintf(`{%q: 1}`, key))); err == nil || !strings.Contains(err.Error(), key) || !strings.Contains(err.Error(), want) {

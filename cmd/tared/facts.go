@@ -3,6 +3,7 @@ package main
 import (
 	"log/slog"
 	"os"
+	"os/exec"
 	"strings"
 
 	"github.com/moby/moby/api/types/system"
@@ -17,6 +18,13 @@ const attackSurface = `
          to the 'Docker daemon attack surface' section in the documentation for
          more information: https://docs.docker.com/go/attack-surface/`
 
+// hasCRIU tells whether containers can be checkpointed, which Docker's client
+// shows of a daemon that calls itself experimental.
+func hasCRIU() bool {
+	_, err := exec.LookPath("criu")
+	return err == nil
+}
+
 // facts is what clients are told of the daemon. id is that of the data root.
 func (o *options) facts(id, initProgram string) server.Daemon {
 	d := server.Daemon{
@@ -24,7 +32,7 @@ func (o *options) facts(id, initProgram string) server.Daemon {
 		ID: id, DataRoot: o.DataRoot, Debug: o.LogLevel == "debug", Labels: o.Labels,
 		Runtimes: map[string]system.Runtime{}, DefaultRuntime: o.DefaultRuntime, Mirrors: o.Mirrors, Insecure: o.Insecure,
 		LogDriver: o.LogDriver, LogDrivers: driver.Names(),
-		LiveRestore: o.LiveRestore, Experimental: o.Experimental, Seccomp: o.Seccomp, NoNewPrivileges: o.NoNewPrivileges,
+		LiveRestore: o.LiveRestore, Experimental: o.Experimental || hasCRIU(), Seccomp: o.Seccomp, NoNewPrivileges: o.NoNewPrivileges,
 		CgroupDriver: o.cgroupDriver(), HostCgroupns: o.CgroupnsMode == "host", InitBinary: initProgram,
 		Proxies: server.Proxies{
 			HTTP:  withoutPassword(firstEnv("HTTP_PROXY", "http_proxy")),

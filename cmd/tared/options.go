@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/tarehq/tare/build/keep"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/logs/driver"
 	"github.com/tarehq/tare/snapshot"
@@ -23,6 +24,7 @@ type options struct {
 	Pidfile        string             `json:"pidfile"`
 	Group          string             `json:"group"`
 	PluginDir      string             `json:"plugin-dir"`
+	AuthzPlugins   []string           `json:"authorization-plugins"`
 	Bridge         string             `json:"bridge"`
 	BIP            string             `json:"bip"`
 	MTU            int                `json:"mtu"`
@@ -46,15 +48,16 @@ type options struct {
 	LogDriver      string             `json:"log-driver"`
 	LogOpts        map[string]string  `json:"log-opts"`
 
-	LiveRestore     bool     `json:"live-restore"`
-	ShutdownTimeout int      `json:"shutdown-timeout"` // seconds; negative for no limit
-	OOMScoreAdjust  int      `json:"oom-score-adjust"`
-	MetricsAddr     string   `json:"metrics-addr"`
-	Experimental    bool     `json:"experimental"`
-	Features        switches `json:"features"`
-	HTTPProxy       string   `json:"http-proxy"`
-	HTTPSProxy      string   `json:"https-proxy"`
-	NoProxy         string   `json:"no-proxy"`
+	LiveRestore     bool        `json:"live-restore"`
+	ShutdownTimeout int         `json:"shutdown-timeout"` // seconds; negative for no limit
+	OOMScoreAdjust  int         `json:"oom-score-adjust"`
+	MetricsAddr     string      `json:"metrics-addr"`
+	Experimental    bool        `json:"experimental"`
+	Features        switches    `json:"features"`
+	Builder         keep.Config `json:"builder"`
+	HTTPProxy       string      `json:"http-proxy"`
+	HTTPSProxy      string      `json:"https-proxy"`
+	NoProxy         string      `json:"no-proxy"`
 
 	containerOptions
 	networkOptions
@@ -91,7 +94,7 @@ const (
 // differs from it.
 var fileKeys = map[string]string{
 	"host": "hosts", "label": "labels", "add-runtime": "runtimes", "default-address-pool": "default-address-pools",
-	"log-opt": "log-opts", "cdi-spec-dir": "cdi-spec-dirs", "registry-mirror": "registry-mirrors", "insecure-registry": "insecure-registries",
+	"log-opt": "log-opts", "authorization-plugin": "authorization-plugins", "cdi-spec-dir": "cdi-spec-dirs", "registry-mirror": "registry-mirrors", "insecure-registry": "insecure-registries",
 	"default-ulimit": "default-ulimits", "dns-opt": "dns-opts", "host-gateway-ip": "host-gateway-ips", "exec-opt": "exec-opts", "feature": "features", "default-network-opt": "default-network-opts",
 }
 
@@ -127,6 +130,7 @@ func (o *options) flags() *pflag.FlagSet {
 	f.StringVar(&o.configFile, "config-file", defaultConfig, "Configuration file")
 	f.StringVarP(&o.Group, "group", "G", defaultGroup, "Group that owns the unix sockets; without one a docker.sock is of the group docker")
 	f.StringVar(&o.PluginDir, "plugin-dir", "", "Directory of plugins' sockets and .spec and .json files (default Docker's: /run/docker/plugins, /etc/docker/plugins and /usr/lib/docker/plugins)")
+	f.StringArrayVar(&o.AuthzPlugins, "authorization-plugin", nil, "Plugins that must agree to every request, in this order")
 	f.StringVarP(&o.Bridge, "bridge", "b", defaultBridge, "Bridge that containers are attached to; made if it does not exist")
 	f.StringVar(&o.BIP, "bip", "", "Address of the bridge in CIDR notation")
 	f.IntVar(&o.MTU, "mtu", 1500, "MTU of the containers' network in bytes")

@@ -30,6 +30,9 @@ func (o *options) checkDaemon() error {
 			return fault.New(fault.Invalid, "invalid metrics-addr %q: want HOST:PORT", o.MetricsAddr)
 		}
 	}
+	if _, err := o.Builder.Rules("/"); err != nil {
+		return err
+	}
 	for name, on := range o.Features {
 		switch name {
 		case "containerd-snapshotter", "cdi":

@@ -31,7 +31,6 @@ const (
 var refusals = []refusal{
 	{flag: "allow-nondistributable-artifacts", only: "*"}, // what is here is pushed whatever its kind
 	{flag: "api-cors-header", why: "use a reverse proxy if you need CORS headers"},
-	{flag: "authorization-plugin", key: "authorization-plugins"},
 	{flag: "containerd", why: noContainerd},
 	{flag: "containerd-namespace", why: noContainerd},
 	{flag: "containerd-plugins-namespace", key: "containerd-plugin-namespace", why: noContainerd},
@@ -53,7 +52,6 @@ var refusals = []refusal{
 	{flag: "swarm-default-advertise-addr", why: noSwarm},
 	{flag: "userland-proxy-path", why: "no proxy program is executed: leave it out"},
 	{flag: "userns-remap"},
-	{key: "builder"},
 	{key: "default-init", why: "use init-path"},
 	{key: "deprecated-key-path", why: "there is no such key: leave it out"},
 	{key: "resolv-conf"},

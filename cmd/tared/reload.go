@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/moby/moby/api/types/events"
 	"golang.org/x/sys/unix"
@@ -23,6 +25,7 @@ import (
 // reloadable takes from fresh what can change while the daemon runs.
 func (o options) reloadable(fresh *options) options {
 	o.Debug, o.LogLevel, o.Labels, o.Features = fresh.Debug, fresh.LogLevel, fresh.Labels, fresh.Features
+	o.AuthzPlugins = fresh.AuthzPlugins
 	o.Mirrors, o.Insecure = fresh.Mirrors, fresh.Insecure
 	o.Downloads, o.Uploads, o.PullAttempts = fresh.Downloads, fresh.Uploads, fresh.PullAttempts
 	o.LiveRestore, o.ShutdownTimeout = fresh.LiveRestore, fresh.ShutdownTimeout
@@ -76,6 +79,9 @@ func (r *reloader) options() options {
 	return r.now
 }
 
+// pluginPatience is how long a reload waits for a plugin that does not listen.
+const pluginPatience = 10 * time.Second
+
 // reload reads the flags and the file anew. What cannot be read or does not hold
 // together changes nothing. What differs and cannot change is named in the log.
 func (r *reloader) reload() error {
@@ -89,6 +95,11 @@ func (r *reloader) reload() error {
 	}
 	level, err := parseLevel(next.LogLevel)
 	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), pluginPatience)
+	defer cancel()
+	if err := r.wired.agree.use(ctx, next.AuthzPlugins); err != nil {
 		return err
 	}
 	r.mu.Lock()

@@ -78,6 +78,7 @@ type wired struct {
 	defaults   *container.Defaults
 	transfers  *image.Transfers
 	registries *remote.Client
+	agree      *authorizers
 	events     *event.Log
 	steps      closers
 
@@ -117,6 +118,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the images: %w", err)
 	}
+	steps.pushPlain("the names of images", images.Close)
 
 	registries, err := remote.New(remote.Config{
 		HostsDir: o.RegistryDir, Mirrors: o.Mirrors, Insecure: o.Insecure, UserAgent: "tare/" + version, Attempts: o.PullAttempts,
@@ -130,6 +132,10 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 
 	plugins := plugin.New(o.pluginDirs())
 	steps.pushPlain("the connections to plugins", func() error { plugins.Close(); return nil })
+	agree := &authorizers{plugins: plugins}
+	if err := agree.use(ctx, o.AuthzPlugins); err != nil {
+		return nil, err
+	}
 	names := resolver.Open(ctx, func() (string, error) { return findProgram("tare-dns") }, o.ExecRoot, log)
 	steps.pushPlain("the resolver", names.Close)
 	netConfig := networkConfig(o, id, eventLog, plugins)
@@ -187,11 +193,16 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	}
 	steps.push(builder.Close)
 
-	w = &wired{id: id, containers: containers, defaults: defaults, transfers: transfers, registries: registries, events: eventLog, steps: steps,
+	w = &wired{id: id, containers: containers, defaults: defaults, transfers: transfers, registries: registries, agree: agree, events: eventLog, steps: steps,
 		initProgram: initProgram, driver: layers.Driver(), driverStatus: layers.DriverStatus()}
 	w.setFacts(o)
 	config := server.Config{
-		Containers: containers, Logs: containers.Logbook(), Execs: containers.Execs(), Files: containers.Files(), Stats: containers.Stats(), Processes: containers.Processes(), Pruning: containers.Pruning(), Images: images, Transfers: transfers, Registries: image.NewRegistries(registries), Networks: networks, Firewall: networks, Places: containers.Places(), Builder: builder, Volumes: volumes, VolumeCopies: volumes, VolumeTransfers: volume.NewTransfers(volumes, registries), Events: eventLog, Daemon: func() server.Daemon { return *w.facts.Load() }, Log: log,
+		Containers: containers, Logs: containers.Logbook(), Execs: containers.Execs(), Files: containers.Files(), Stats: containers.Stats(),
+		Processes: containers.Processes(), Pruning: containers.Pruning(), Images: images, Transfers: transfers,
+		Registries: image.NewRegistries(registries), Networks: networks, Firewall: networks, Places: containers.Places(),
+		Checkpoints: containers.Checkpoints(), Builder: builder, Authorizers: agree, Volumes: volumes, VolumeCopies: volumes,
+		VolumeTransfers: volume.NewTransfers(volumes, registries), Events: eventLog, Daemon: func() server.Daemon { return *w.facts.Load() },
+		Log: log,
 	}
 	if o.MetricsAddr == "" {
 		w.handler = server.New(config)
@@ -216,8 +227,12 @@ func openBuilder(ctx context.Context, o *options, loan lend.Config, launcher *su
 		parent = defaultParent
 	}
 	find := func() (string, error) { return findProgram("tare-build") }
+	rules, err := o.Builder.Rules(o.DataRoot)
+	if err != nil {
+		return nil, err
+	}
 	builder, err := launch.New(ctx, launch.Config{Program: find, Dir: filepath.Join(o.ExecRoot, "b"), Root: filepath.Join(o.DataRoot, "build"),
-		CgroupParent: parent, Loan: loan, Steps: launcher, Log: log})
+		CgroupParent: parent, Rules: rules, Loan: loan, Steps: launcher, Log: log})
 	if err != nil {
 		return nil, fmt.Errorf("cannot ready the process that builds: %w", err)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -19,9 +20,6 @@ type event struct {
 	Data any    `json:"data,omitempty"`
 }
 
-// oomLook is how often a shortage of memory is looked for.
-const oomLook = 100 * time.Millisecond
-
 func runEvents(g *settings, args []string) error {
 	f := newFlags("events")
 	once := f.Bool("stats", false, "")
@@ -39,32 +37,40 @@ func runEvents(g *settings, args []string) error {
 	case *once:
 		return showStats(c, id)
 	}
-	ooms := c.OOMs()
-	next := time.Now().Add(*interval)
-	for c.State().Status != specs.StateStopped {
-		if more(&ooms, c.OOMs()) {
-			if err := printLine(event{Type: "oom", ID: id}); err != nil {
+	return follow(c, id, *interval)
+}
+
+// follow tells of shortages when they come and of statistics from time to time,
+// until the container ends.
+func follow(c *ocirun.Container, id string, interval time.Duration) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	ooms, err := c.NotifyOOM(ctx)
+	if err != nil {
+		ooms = nil // a container without a memory group is never told of
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- c.AwaitExit(ctx) }()
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-ended:
+			return err
+		case _, open := <-ooms:
+			if !open {
+				ooms = nil
+			} else if err := printLine(event{Type: "oom", ID: id}); err != nil {
 				return err
 			}
-		}
-		if !time.Now().Before(next) {
+		case <-tick.C:
 			if err := showStats(c, id); errors.Is(err, fs.ErrNotExist) {
 				return nil // it ended meanwhile
 			} else if err != nil {
 				return err
 			}
-			next = next.Add(*interval)
 		}
-		time.Sleep(min(oomLook, max(time.Until(next), 0)))
 	}
-	return nil
-}
-
-// more tells whether a count has grown. It falls too, when a shortage is over.
-func more(last *uint64, n uint64) bool {
-	before := *last
-	*last = n
-	return n > before
 }
 
 func showStats(c *ocirun.Container, id string) error {

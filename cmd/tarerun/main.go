@@ -9,6 +9,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -79,6 +81,7 @@ func run(args []string) int {
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		help(os.Stdout)
+		fmt.Printf("\nOPTIONS:\n   %s\n", strings.Join(optionLines(flags), "\n   "))
 		return 0
 	case err != nil:
 	case *showVersion:
@@ -140,8 +143,7 @@ func dispatch(g *settings, args []string) error {
 		if c.name == args[0] {
 			g.trace("%s %q", c.name, args[1:])
 			err := c.run(g, args[1:])
-			if errors.Is(err, flag.ErrHelp) {
-				fmt.Printf("NAME:\n   %s %s - %s\n\nUSAGE:\n   tarerun %s %s\n", filepath.Base(os.Args[0]), c.name, c.does, c.name, c.args)
+			if errors.Is(err, flag.ErrHelp) { // which Usage has answered
 				return nil
 			}
 			return err
@@ -165,7 +167,52 @@ func help(w io.Writer) {
 func newFlags(name string) *flag.FlagSet {
 	f := flag.NewFlagSet(name, flag.ContinueOnError)
 	f.SetOutput(io.Discard)
+	f.Usage = func() { helpOn(os.Stdout, f) }
 	return f
+}
+
+// helpOn shows how a command is used.
+func helpOn(w io.Writer, f *flag.FlagSet) {
+	for _, c := range commands {
+		if c.name != f.Name() {
+			continue
+		}
+		fmt.Fprintf(w, "NAME:\n   %s %s - %s\n\nUSAGE:\n   tarerun %s %s\n", filepath.Base(os.Args[0]), c.name, c.does, c.name, c.args)
+		if options := optionLines(f); len(options) > 0 {
+			fmt.Fprintf(w, "\nOPTIONS:\n   %s\n", strings.Join(options, "\n   "))
+		}
+	}
+}
+
+// optionLines gives a line for each flag; two that set the same value are names
+// of one.
+func optionLines(f *flag.FlagSet) []string {
+	var lines []string
+	at := map[flag.Value]int{}
+	f.VisitAll(func(o *flag.Flag) {
+		text := "--" + o.Name
+		if len(o.Name) == 1 {
+			text = "-" + o.Name
+		}
+		if b, ok := o.Value.(interface{ IsBoolFlag() bool }); !ok || !b.IsBoolFlag() {
+			text += " value"
+		}
+		if reflect.TypeOf(o.Value).Comparable() {
+			if i, ok := at[o.Value]; ok {
+				lines[i] += ", " + text
+				return
+			}
+			at[o.Value] = len(lines)
+		}
+		lines = append(lines, text)
+	})
+	for i, line := range lines {
+		if short, long, two := strings.Cut(line, ", "); two && len(short) < len(long) {
+			lines[i] = long + ", " + short
+		}
+	}
+	sort.Strings(lines)
+	return lines
 }
 
 // parse reads flags that may stand before and after the arguments, and gives

@@ -185,15 +185,6 @@ func TestDebugLog(t *testing.T) {
 	}
 }
 
-func TestRefusedByName(t *testing.T) {
-	b := newBench(t, "true")
-	for _, args := range [][]string{{"update", "--l3-cache-schema", "x", "x"}} {
-		if out, code := b.run(args...); code != 1 || !strings.Contains(out, "is not supported yet") {
-			t.Error(args, out, code)
-		}
-	}
-}
-
 // TestInterrupted: a hook hangs, and somebody is tired of waiting.
 func TestInterrupted(t *testing.T) {
 	for kind, code := range map[string]int{"createRuntime": 130, "createContainer": 130, "startContainer": 137} {

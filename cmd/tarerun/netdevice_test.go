@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -94,21 +95,15 @@ ip addr show dev one; ip link show dev two`
 	if out := b.inNetwork("$TARERUN run $ID || true"); !strings.Contains(out, "there is no such device") {
 		t.Error(out)
 	}
-	for want, change := range map[string]func(*specs.Spec){
-		"invalid network device name": func(s *specs.Spec) { s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"a/b": {}} },
-		"without a NET namespace": func(s *specs.Spec) {
-			var rest []specs.LinuxNamespace
-			for _, n := range s.Linux.Namespaces {
-				if n.Type != specs.NetworkNamespace {
-					rest = append(rest, n)
-				}
-			}
-			s.Linux.Namespaces, s.Linux.NetDevices = rest, move
-		},
-	} {
+	refuse := func(want string, change func(*specs.Spec)) {
 		b.change(change)
 		if out, code := b.run("run", b.id); code != 1 || !strings.Contains(out, want) {
 			t.Errorf("%s: %s", want, out)
 		}
 	}
+	refuse("invalid network device name", func(s *specs.Spec) { s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"a/b": {}} })
+	refuse("without a NET namespace", func(s *specs.Spec) {
+		s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.NetworkNamespace })
+		s.Linux.NetDevices = move
+	})
 }

@@ -18,6 +18,8 @@ type limitFlags struct {
 	r      specs.LinuxResources
 	memory specs.LinuxMemory
 	cpu    specs.LinuxCPU
+
+	l3CacheSchema, memBwSchema string
 }
 
 // given calls set for a flag that is there and not empty.
@@ -72,11 +74,11 @@ func (l *limitFlags) register(f *flag.FlagSet) {
 		l.r.BlockIO = &specs.LinuxBlockIO{Weight: &w}
 		return err
 	})
-	for _, name := range []string{"kernel-memory", "kernel-memory-tcp", "l3-cache-schema", "mem-bw-schema"} {
-		given(f, name, func(string) error {
-			return fault.New(fault.NotImplemented, "--%s is not supported yet", name)
-		})
+	for _, name := range []string{"kernel-memory", "kernel-memory-tcp"} { // of runc 1.0, which the kernel has no more
+		given(f, name, func(string) error { return nil })
 	}
+	f.StringVar(&l.l3CacheSchema, "l3-cache-schema", "", "")
+	f.StringVar(&l.memBwSchema, "mem-bw-schema", "", "")
 }
 
 // parseBytes reads an amount of memory: a number, or one with a unit of 1024.
@@ -113,7 +115,10 @@ func runUpdate(g *settings, args []string) error {
 			return err
 		}
 	}
-	return c.Update(&l.r)
+	if err := c.Update(&l.r); err != nil || l.l3CacheSchema+l.memBwSchema == "" {
+		return err
+	}
+	return c.UpdateRdt(l.l3CacheSchema, l.memBwSchema)
 }
 
 // readResources replaces all limits by those of a file, "-" for standard input.

@@ -1,13 +1,14 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"os"
 	"os/exec"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/tarehq/tare/ocirun"
 )
@@ -54,16 +55,45 @@ func TestUpdateAndEvents(t *testing.T) {
 	must("delete", "-f", b.id)
 }
 
-// TestSecondShortage: the first is over before the second begins.
-func TestSecondShortage(t *testing.T) {
-	var last uint64
-	var told []bool
-	for _, n := range []uint64{1, 1, 0, 1} {
-		told = append(told, more(&last, n))
+// TestEventsFollow: a shortage is told of as it comes, and the end ends it.
+func TestEventsFollow(t *testing.T) {
+	b := newBench(t, "sleep", "60")
+	if out, code := b.run("run", "-d", b.id); code != 0 {
+		t.Fatal(out)
 	}
-	if want := []bool{true, false, false, true}; !slices.Equal(told, want) {
-		t.Errorf("got %v", told)
+	if out, code := b.run("update", "--memory", "24M", "--memory-swap", "24M", b.id); code != 0 {
+		t.Fatal(out)
 	}
+	cmd := exec.Command("/proc/self/exe", "--root", b.root, "events", "--interval", "50ms", b.id)
+	cmd.Env = append(os.Environ(), "TARERUN_TEST_MAIN=1")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stuck := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() })
+	lines := bufio.NewScanner(out)
+	seen := map[string]bool{}
+	for lines.Scan() {
+		var e event
+		if err := json.Unmarshal(lines.Bytes(), &e); err != nil || e.ID != b.id {
+			t.Errorf("%s: %v", lines.Text(), err)
+		}
+		if e.Type == "stats" && !seen["stats"] { // it listens
+			if out, code := b.run("exec", b.id, "busybox", "dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1"); code != 137 {
+				t.Error(out, code)
+			}
+		}
+		if seen[e.Type] = true; e.Type == "oom" {
+			b.run("kill", b.id, "KILL")
+		}
+	}
+	if err := cmd.Wait(); err != nil || !seen["oom"] {
+		t.Errorf("%v, %v", err, seen)
+	}
+	stuck.Stop()
 }
 
 func TestParseBytes(t *testing.T) {

@@ -48,7 +48,8 @@ func kernelMounts(in Input) []specs.Mount {
 	}
 	switch ipc := in.HostConfig.IpcMode; {
 	case ipc.IsHost():
-		list[5] = specs.Mount{Destination: "/dev/mqueue", Type: "bind", Source: "/dev/mqueue", Options: []string{"bind", "nosuid", "noexec", "nodev"}}
+		// A mount of mqueue shows the queues of the namespace, which is the host's: it
+		// may have none mounted itself.
 		list = append(list, specs.Mount{Destination: "/dev/shm", Type: "bind", Source: "/dev/shm", Options: []string{"bind", "nosuid", "noexec", "nodev"}})
 	case ipc.IsContainer():
 		list = append(list, specs.Mount{Destination: "/dev/shm", Type: "bind", Source: in.Shm, Options: []string{"bind", "nosuid", "noexec", "nodev"}})

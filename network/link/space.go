@@ -63,7 +63,7 @@ func (h *Host) make(b *Bridge, v6 bool) (s *Space, p *Port, err error) {
 }
 
 // quiet keeps the end on the bridge from taking addresses of its own.
-func quiet(name string) error { return writeSysctl("ipv6/conf/"+name+"/disable_ipv6", "1") }
+func quiet(name string) error { return setIPv6(name, "disable_ipv6", "1") }
 
 // furnish fills the calling thread's new network namespace. On failure nothing
 // of it is left once the thread leaves.
@@ -188,12 +188,11 @@ func (s *Space) Prepare(name string, bare, v6 bool, sysctls []string) error {
 // prepareInside sets an interface up before it is up, or it would have taken a
 // link-local address, or a neighbour's word for a router's.
 func prepareInside(name string, v6 bool) error {
-	conf := "ipv6/conf/" + name
 	if !v6 {
-		return writeSysctl(conf+"/disable_ipv6", "1")
+		return setIPv6(name, "disable_ipv6", "1")
 	}
-	for _, set := range [][2]string{{"/disable_ipv6", "0"}, {"/accept_ra", "0"}, {"/accept_dad", "0"}} {
-		if err := writeSysctl(conf+set[0], set[1]); err != nil {
+	for _, set := range [][2]string{{"disable_ipv6", "0"}, {"accept_ra", "0"}, {"accept_dad", "0"}} {
+		if err := setIPv6(name, set[0], set[1]); err != nil {
 			return err
 		}
 	}

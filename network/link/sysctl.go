@@ -31,7 +31,7 @@ func applySysctls(name string, sysctls []string) error {
 	for _, set := range sysctls {
 		file, value, err := ReadSysctl(set, name)
 		if err == nil {
-			err = os.WriteFile("/proc/sys/net/"+file, []byte(value), 0)
+			err = interfaces.write(file, value)
 		}
 		if err != nil {
 			return fault.New(fault.Invalid, "the setting %s cannot be made: %w", "net."+strings.ReplaceAll(file, "/", ".")+"="+value, err)
@@ -40,11 +40,11 @@ func applySysctls(name string, sysctls []string) error {
 	return nil
 }
 
-// writeSysctl sets a value below /proc/sys/net in the calling thread's
-// namespace. A kernel without IPv6 has nothing to switch off.
-func writeSysctl(name, value string) error {
-	err := os.WriteFile("/proc/sys/net/"+name, []byte(value), 0)
-	if errors.Is(err, fs.ErrNotExist) && strings.HasPrefix(name, "ipv6/") {
+// setIPv6 sets a value of an interface in the calling thread's namespace. A kernel
+// without IPv6 has nothing to switch off.
+func setIPv6(name, key, value string) error {
+	err := interfaces.write("ipv6/conf/"+name+"/"+key, value)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	return err
@@ -56,5 +56,9 @@ func ensureSysctl(name, value string) error {
 	if have, err := os.ReadFile("/proc/sys/net/" + name); err == nil && strings.TrimSpace(string(have)) == value {
 		return nil
 	}
-	return writeSysctl(name, value)
+	err := os.WriteFile("/proc/sys/net/"+name, []byte(value), 0)
+	if errors.Is(err, fs.ErrNotExist) && strings.HasPrefix(name, "ipv6/") {
+		return nil
+	}
+	return err
 }

@@ -514,12 +514,3 @@ func write(dir, name, value string) error {
 	}
 	return nil
 }
-
-// FreezerDir is the group whose freezer holds the container's processes, "" if
-// there is no such controller.
-func (g *Group) FreezerDir() string {
-	if g.Unified {
-		return g.Members[0].Dir
-	}
-	return g.dir("freezer")
-}

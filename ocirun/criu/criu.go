@@ -13,7 +13,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 
 	"github.com/checkpoint-restore/go-criu/v8/rpc"
 	"golang.org/x/sys/unix"
@@ -77,6 +76,7 @@ func (c *Call) Do(ctx context.Context) (*rpc.CriuResp, error) {
 	defer theirs.Close()
 	cmd := exec.CommandContext(ctx, path, "swrk", "3")
 	cmd.Dir = "/"
+	cmd.Env = append(os.Environ(), "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin") // of tar, ip, iptables
 	cmd.ExtraFiles = append([]*os.File{theirs}, c.Files...)
 	cmd.SysProcAttr = &unix.SysProcAttr{UseCgroupFD: c.Group >= 0, CgroupFD: max(c.Group, 0)}
 	if err := cmd.Start(); err != nil {
@@ -148,11 +148,7 @@ func closeFile(f *os.File) {
 
 // failure is CRIU's refusal. What it was is in the log.
 func failure(resp *rpc.CriuResp) error {
-	text := "criu failed: type " + resp.GetType().String() + " errno " + strconv.Itoa(int(resp.GetCrErrno()))
-	if why := resp.GetCrErrmsg(); why != "" {
-		text += ": " + why
-	}
-	return fault.New(fault.Internal, "%s", text)
+	return fault.New(fault.Internal, "criu failed: type %s errno %d", resp.GetType(), resp.GetCrErrno())
 }
 
 // receive takes one message, with the file that may come along.

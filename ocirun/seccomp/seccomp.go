@@ -127,7 +127,7 @@ func notifies(s *specs.LinuxSeccomp) (bool, error) {
 }
 
 // parseRules orders the rules by call. A rule with the default's answer says
-// nothing new and is dropped.
+// nothing but that the profile knows the call.
 func parseRules(s *specs.LinuxSeccomp, dflt uint32) (map[string][]rule, error) {
 	out := make(map[string][]rule, 512)
 	for i := range s.Syscalls {
@@ -137,6 +137,11 @@ func parseRules(s *specs.LinuxSeccomp, dflt uint32) (map[string][]rule, error) {
 			return nil, err
 		}
 		if v == dflt {
+			for _, name := range c.Names { // known to the profile all the same
+				if out[name] == nil {
+					out[name] = []rule{}
+				}
+			}
 			continue
 		}
 		ways, err := splitArgs(c.Args, v)
@@ -254,9 +259,12 @@ func (a *arch) spans(rules map[string][]rule, dflt uint32) []span {
 		if c.nr > next {
 			add(span{next, nil, dflt})
 		}
-		if len(c.rules[0].args) == 0 {
+		switch {
+		case len(c.rules) == 0:
+			add(span{c.nr, nil, dflt})
+		case len(c.rules[0].args) == 0:
 			add(span{c.nr, nil, c.rules[0].answer})
-		} else {
+		default:
 			add(span{c.nr, c.rules, 0})
 		}
 		next = c.nr + 1
@@ -303,7 +311,11 @@ func (a *arch) each(f func(name string, nr uint32)) {
 			i++
 		}
 		if a.x32 {
-			if other, ok := x32Calls[name]; ok {
+			other, ok := x32Calls[name]
+			switch {
+			case ok && other == 0:
+				continue
+			case ok:
 				nr = other
 			}
 			nr |= x32Bit
@@ -312,11 +324,14 @@ func (a *arch) each(f func(name string, nr uint32)) {
 	}
 }
 
-// x32Calls are the calls that x32 numbers differently from x86-64.
+// x32Calls are the calls that x32 numbers differently from x86-64, and with 0
+// those that it does not have.
 var x32Calls = map[string]uint32{"rt_sigaction": 512, "rt_sigreturn": 513, "ioctl": 514, "readv": 515, "writev": 516,
 	"recvfrom": 517, "sendmsg": 518, "recvmsg": 519, "execve": 520, "ptrace": 521, "rt_sigpending": 522,
 	"rt_sigtimedwait": 523, "rt_sigqueueinfo": 524, "sigaltstack": 525, "timer_create": 526, "mq_notify": 527,
 	"kexec_load": 528, "waitid": 529, "set_robust_list": 530, "get_robust_list": 531, "vmsplice": 532,
 	"move_pages": 533, "preadv": 534, "pwritev": 535, "rt_tgsigqueueinfo": 536, "recvmmsg": 537, "sendmmsg": 538,
 	"process_vm_readv": 539, "process_vm_writev": 540, "setsockopt": 541, "getsockopt": 542, "io_setup": 543,
-	"io_submit": 544, "execveat": 545, "preadv2": 546, "pwritev2": 547}
+	"io_submit": 544, "execveat": 545, "preadv2": 546, "pwritev2": 547,
+	"uselib": 0, "_sysctl": 0, "create_module": 0, "get_kernel_syms": 0, "query_module": 0, "nfsservctl": 0, "set_thread_area": 0,
+	"get_thread_area": 0, "epoll_ctl_old": 0, "epoll_wait_old": 0, "vserver": 0, "map_shadow_stack": 0, "uretprobe": 0, "uprobe": 0}

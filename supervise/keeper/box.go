@@ -16,6 +16,8 @@ type container interface {
 	exec(ctx context.Context, p *specs.Process, s *stdio) (process, error)
 	// freeze stops all processes, or lets them go on.
 	freeze(on bool) error
+	// checkpoint writes all processes to files.
+	checkpoint(c dump) error
 	// update changes limits; what is not named stays.
 	update(ctx context.Context, r *specs.LinuxResources) error
 	// oomKilled tells whether the kernel killed a process of the container for

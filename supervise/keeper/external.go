@@ -41,7 +41,12 @@ func createExternal(ctx context.Context, cfg supervise.Config, r *reaper, s *std
 	if err := b.placeNetNS(); err != nil {
 		return nil, err
 	}
-	pid, err := b.make(ctx, s, "create", "--bundle", cfg.Dir)
+	args := []string{"create", "--bundle", cfg.Dir}
+	if r := cfg.Restore; r != nil {
+		args = []string{"restore", "--detach", "--bundle", cfg.Dir, "--image-path", r.Images, "--work-path", b.file(restoredName),
+			"--tcp-established", "--file-locks"}
+	}
+	pid, err := b.make(ctx, s, args...)
 	if err != nil {
 		b.delete()
 		return nil, err
@@ -189,6 +194,9 @@ func lastError(log []byte) string {
 }
 
 func (b *external) start() error {
+	if b.cfg.Restore != nil { // it runs already
+		return nil
+	}
 	return b.run(context.Background(), [3]*os.File{}, "start", b.cfg.ID)
 }
 
@@ -198,6 +206,14 @@ func (b *external) freeze(on bool) error {
 		command = "pause"
 	}
 	return b.run(context.Background(), [3]*os.File{}, command, b.cfg.ID)
+}
+
+func (b *external) checkpoint(c dump) error {
+	args := []string{"checkpoint", "--image-path", c.images, "--work-path", c.work, "--tcp-established", "--file-locks"}
+	if !c.exit {
+		args = append(args, "--leave-running")
+	}
+	return b.run(context.Background(), [3]*os.File{}, append(args, b.cfg.ID)...)
 }
 
 func (b *external) update(ctx context.Context, r *specs.LinuxResources) error {

@@ -11,25 +11,36 @@ import (
 )
 
 // inProcess is a container made by package ocirun.
-type inProcess struct{ c *ocirun.Container }
+type inProcess struct {
+	c        *ocirun.Container
+	restored bool // it runs already
+}
 
 func createInProcess(ctx context.Context, cfg supervise.Config, s *stdio) (container, error) {
 	// What was begun for a daemon that is gone is finished for the next one.
-	c, err := ocirun.Create(context.WithoutCancel(ctx), ocirun.Options{
-		Bundle:  cfg.Dir,
-		ID:      cfg.ID,
-		Stdio:   s.child,
-		Console: s.console,
-		Systemd: cfg.Runtime.Systemd,
-	})
+	o := ocirun.Options{Bundle: cfg.Dir, ID: cfg.ID, Stdio: s.child, Console: s.console, Systemd: cfg.Runtime.Systemd}
+	ctx = context.WithoutCancel(ctx)
+	var c *ocirun.Container
+	var err error
+	if r := cfg.Restore; r == nil {
+		c, err = ocirun.Create(ctx, o)
+	} else {
+		c, err = ocirun.Restore(ctx, o, restoreOptions(cfg))
+	}
 	if err != nil {
 		return nil, err
 	}
-	return &inProcess{c}, nil
+	return &inProcess{c, cfg.Restore != nil}, nil
 }
 
-func (b *inProcess) pid() int     { return b.c.Pid() }
-func (b *inProcess) start() error { return b.c.Start() }
+func (b *inProcess) pid() int { return b.c.Pid() }
+
+func (b *inProcess) start() error {
+	if b.restored {
+		return nil
+	}
+	return b.c.Start()
+}
 
 func (b *inProcess) wait() (int, error) {
 	s, err := b.c.Wait()

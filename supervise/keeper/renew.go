@@ -332,7 +332,7 @@ func Resume(file string) error {
 	if err != nil {
 		return err
 	}
-	k.box = &inProcess{box}
+	k.box = &inProcess{c: box}
 	k.reaper.own(k.box.pid())
 	if k.listener, err = seqpacket.NewListener(l.Listener); err != nil {
 		return err

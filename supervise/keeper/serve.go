@@ -226,6 +226,13 @@ func (k *keeper) handle(ctx context.Context, m supervise.Message, files []*os.Fi
 		}
 		closeAll(files)
 		return none, k.relay(r.Relays)
+	case supervise.MethodDump:
+		var c supervise.Checkpoint
+		if err := decode(m, &c, files); err != nil {
+			return nil, err
+		}
+		closeAll(files)
+		return none, k.checkpoint(c)
 	case supervise.MethodRelease:
 		closeAll(files)
 		return none, k.release(ctx)

@@ -6,6 +6,7 @@ package bridge
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 
@@ -22,8 +23,8 @@ import (
 
 	"github.com/tarehq/tare/build"
 	"github.com/tarehq/tare/build/front/progress"
+	"github.com/tarehq/tare/build/output"
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/reference"
 )
 
 // Bridge is what a front end stands on: it has definitions solved and reads the
@@ -36,36 +37,37 @@ type Bridge struct {
 	Worker  gateway.WorkerInfo
 	Tells   *progress.Record     // for clients of BuildKit's, nil for others
 	Plans   func(*pb.Definition) // told of what is to be solved; may be nil
+	// Caches has the build use caches from elsewhere; may be nil.
+	Caches func(context.Context, []gateway.CacheOptionsEntry)
+	Notes  *Notes // nil for nobody who asks how it was made
+
+	depth int // front ends that called each other
 }
 
 var _ gateway.Client = (*Bridge)(nil)
 
-// missingCaps are not done by our solver; front ends do without.
-var missingCaps = map[string]bool{
-	string(pb.CapMergeOp): true, string(pb.CapDiffOp): true,
-}
-
 // llbCaps are what the solver does.
-func llbCaps() []*apicaps.PBCap {
-	return slices.DeleteFunc(pb.Caps.All(), func(c *apicaps.PBCap) bool { return missingCaps[c.ID] })
-}
+func llbCaps() []*apicaps.PBCap { return pb.Caps.All() }
 
 // frontCaps are what the bridge does.
 func frontCaps() []*apicaps.PBCap {
 	return slices.DeleteFunc(gatewaypb.Caps.All(), func(c *apicaps.PBCap) bool {
-		return strings.HasPrefix(c.ID, string(gatewaypb.CapGatewayExec)) || c.ID == string(gatewaypb.CapSourceMetaResolverImageAttestations) ||
+		return c.ID == string(gatewaypb.CapSourceMetaResolverImageAttestations) ||
 			c.ID == string(gatewaypb.CapSourceMetaResolverHTTPChecksumRequest)
 	})
 }
 
 // BuildOpts tells the front end what was asked and what can be done.
 func (b *Bridge) BuildOpts() gateway.BuildOpts {
-	return gateway.BuildOpts{Opts: b.Opts, SessionID: b.Session, Workers: []gateway.WorkerInfo{b.Worker}, Product: "tare",
+	return gateway.BuildOpts{Opts: maps.Clone(b.Opts), SessionID: b.Session, Workers: []gateway.WorkerInfo{b.Worker}, Product: "tare",
 		LLBCaps: pb.Caps.CapSet(llbCaps()), Caps: gatewaypb.Caps.CapSet(frontCaps())}
 }
 
 // Solve solves a definition, or has another front end make one.
 func (b *Bridge) Solve(ctx context.Context, req gateway.SolveRequest) (*gateway.Result, error) {
+	if b.Caches != nil && len(req.CacheImports) > 0 {
+		b.Caches(ctx, req.CacheImports)
+	}
 	switch {
 	case req.Definition != nil && req.Frontend != "":
 		return nil, fault.New(fault.Invalid, "a build cannot have a definition and a front end")
@@ -82,36 +84,35 @@ func (b *Bridge) Solve(ctx context.Context, req gateway.SolveRequest) (*gateway.
 		result := gateway.NewResult()
 		result.SetRef(r)
 		return result, nil
-	case req.Frontend == "dockerfile.v0", req.Frontend == "gateway.v0" && isOwnLanguage(req.FrontendOpt["source"]):
-		inner := *b
-		inner.Opts, inner.Defs = req.FrontendOpt, req.FrontendInputs
-		return dockerfile.Build(ctx, &inner)
+	case req.Frontend == "dockerfile.v0":
+		b.Notes.asked(req)
+		return b.own(ctx, req)
+	case req.Frontend == "gateway.v0":
+		b.Notes.asked(req)
+		if source := req.FrontendOpt["source"]; isOwn(source) && !b.hasFixed(ctx, source) {
+			b.sayOwn(source)
+			return b.own(ctx, req)
+		}
+		return b.external(ctx, req)
 	}
-	name := req.Frontend
-	if source := req.FrontendOpt["source"]; source != "" {
-		name = source
-	}
-	return nil, fault.New(fault.NotImplemented, "the front end %s is not supported yet", name)
+	return nil, fault.New(fault.NotFound, "invalid frontend: %s", req.Frontend)
 }
 
-// isOwnLanguage tells whether an image is the front end that is here already:
-// the same program of the same makers, and at least as new. It is not fetched
-// unless a digest is asked for.
-func isOwnLanguage(ref string) bool {
-	name, _, pinned := strings.Cut(ref, "@")
-	r, err := reference.Parse(name)
-	if err != nil || pinned {
-		return false
-	}
-	repository, tag, _ := strings.Cut(reference.Familiar(r.String()), ":")
-	return repository == "docker/dockerfile" && (tag == "latest" || tag == "1" || strings.HasPrefix(tag, "1.") || strings.HasPrefix(tag, "1-") || tag == "labs") ||
-		repository == "docker/dockerfile-upstream" && (tag == "master" || tag == "master-labs")
+// own has the front end of this process make the definition.
+func (b *Bridge) own(ctx context.Context, req gateway.SolveRequest) (*gateway.Result, error) {
+	inner := *b
+	inner.Opts, inner.Defs = req.FrontendOpt, req.FrontendInputs
+	return dockerfile.Build(ctx, &inner)
 }
 
 // ResolveSourceMetadata tells what a source is now.
 func (b *Bridge) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
 	scheme, ref, _ := strings.Cut(op.Identifier, "://")
-	if scheme != "docker-image" {
+	switch scheme {
+	case "docker-image":
+	case "oci-layout":
+		return b.resolveLayout(ctx, op, ref, opt)
+	default:
 		return &sourceresolver.MetaResponse{Op: op}, nil
 	}
 	r := build.ImageRequest{Ref: ref}
@@ -130,6 +131,31 @@ func (b *Bridge) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt
 	if err != nil {
 		return nil, imageError(ref, err)
 	}
+	b.Notes.resolved(r, img)
+	return &sourceresolver.MetaResponse{Op: op, Image: &sourceresolver.ResolveImageResponse{Digest: img.Target, Config: img.Config}}, nil
+}
+
+// resolveLayout tells what an image in a store of the client's is.
+func (b *Bridge) resolveLayout(ctx context.Context, op *pb.SourceOp, ref string, opt sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
+	store, platform := op.Attrs[pb.AttrOCILayoutStoreID], output.OwnPlatform()
+	if o := opt.OCILayoutOpt; o != nil {
+		if o.Store.StoreID != "" {
+			store = o.Store.StoreID
+		}
+		if o.Platform != nil {
+			platform = *o.Platform
+		}
+	}
+	_, d, _ := strings.Cut(ref, "@")
+	end := func(error) {}
+	if b.Tells != nil && opt.LogName != "" {
+		_, end = progress.Task(b.Tells, opt.LogName)
+	}
+	img, err := b.Job.ResolveLayout(ctx, store, digest.Digest(d), platform)
+	end(err)
+	if err != nil {
+		return nil, imageError(ref, err)
+	}
 	return &sourceresolver.MetaResponse{Op: op, Image: &sourceresolver.ResolveImageResponse{Digest: img.Target, Config: img.Config}}, nil
 }
 
@@ -140,7 +166,11 @@ func imageError(ref string, err error) error {
 
 // ResolveImageConfig is the same, of an image.
 func (b *Bridge) ResolveImageConfig(ctx context.Context, ref string, opt sourceresolver.Opt) (string, digest.Digest, []byte, error) {
-	m, err := b.ResolveSourceMetadata(ctx, &pb.SourceOp{Identifier: "docker-image://" + ref}, opt)
+	scheme := "docker-image://"
+	if opt.OCILayoutOpt != nil {
+		scheme = "oci-layout://"
+	}
+	m, err := b.ResolveSourceMetadata(ctx, &pb.SourceOp{Identifier: scheme + ref}, opt)
 	if err != nil {
 		return "", "", nil, err
 	}
@@ -160,9 +190,9 @@ func (b *Bridge) Inputs(context.Context) (map[string]llb.State, error) {
 	return states, nil
 }
 
-// NewContainer is for looking into failed steps.
+// NewContainer is for front ends that are elsewhere: see Server.
 func (b *Bridge) NewContainer(context.Context, gateway.NewContainerRequest) (gateway.Container, error) {
-	return nil, fault.New(fault.NotImplemented, "looking into a step is not supported yet")
+	return nil, fault.New(fault.NotImplemented, "the front end of this process needs no containers")
 }
 
 // Warn passes a remark of the front end on.
@@ -173,11 +203,6 @@ func (b *Bridge) Warn(_ context.Context, vertex digest.Digest, text string, o ga
 	}
 	b.Tells.Remark(&controlapi.VertexWarning{Vertex: vertex.String(), Level: int64(o.Level), Short: []byte(text), Detail: o.Detail, Url: o.URL, Info: o.SourceInfo, Ranges: o.Range})
 	return nil
-}
-
-// wireWarning is a remark of a client that is the front end.
-func wireWarning(r *gatewaypb.WarnRequest) *controlapi.VertexWarning {
-	return &controlapi.VertexWarning{Vertex: r.Digest, Level: r.Level, Short: r.Short, Detail: r.Detail, Url: r.Url, Info: r.Info, Ranges: r.Ranges}
 }
 
 // located says where in its source a step is that failed: clients show the lines.

@@ -10,8 +10,10 @@ import (
 	gatewaypb "github.com/moby/buildkit/frontend/gateway/pb"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/grpcerrors"
+	"github.com/opencontainers/go-digest"
 	"google.golang.org/grpc/status"
 
+	"github.com/tarehq/tare/build"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/idgen"
 )
@@ -29,18 +31,31 @@ type Asked struct {
 	over   context.Context // with Close
 	Close  func()
 
-	mu     sync.Mutex
-	refs   map[string]*Solution
-	done   chan struct{} // closed when there is a result or an error
-	result *gateway.Result
-	err    error
+	mu         sync.Mutex
+	refs       map[string]*Solution
+	containers map[string]*build.Sandbox
+	done       chan struct{} // closed when there is a result or an error
+	result     *gateway.Result
+	err        error
 }
 
 // NewAsked begins to take calls. Close ends those under way.
 func NewAsked(b *Bridge) *Asked {
 	over, cancel := context.WithCancel(context.Background())
-	return &Asked{bridge: b, over: over, Close: cancel, refs: map[string]*Solution{}, done: make(chan struct{})}
+	a := &Asked{bridge: b, over: over, refs: map[string]*Solution{}, containers: map[string]*build.Sandbox{}, done: make(chan struct{})}
+	a.Close = func() {
+		cancel()
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		for _, c := range a.containers {
+			_ = c.Close() // what is left is the job's
+		}
+	}
+	return a
 }
+
+// maxRefs bounds the results that a front end keeps.
+const maxRefs = 10_000
 
 // build is the one that a call belongs to. The call ends with it.
 func (s *Server) build(ctx context.Context) (*Asked, context.Context, func(), error) {
@@ -77,16 +92,19 @@ func (a *Asked) Result(ctx context.Context) (*gateway.Result, error) {
 }
 
 // keep gives a result a name on the wire.
-func (a *Asked) keep(r gateway.Reference) *gatewaypb.Ref {
+func (a *Asked) keep(r gateway.Reference) (*gatewaypb.Ref, error) {
 	s, ok := r.(*Solution)
 	if !ok || s == nil {
-		return &gatewaypb.Ref{}
+		return &gatewaypb.Ref{}, nil
 	}
 	id := idgen.New()[:32]
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if len(a.refs) >= maxRefs {
+		return nil, fault.New(fault.Invalid, "the front end has %d results, and at most %d are kept", len(a.refs), maxRefs)
+	}
 	a.refs[id] = s
-	return &gatewaypb.Ref{Id: id, Def: s.definition}
+	return &gatewaypb.Ref{Id: id, Def: s.definition}, nil
 }
 
 // ref finds what was kept; nil for a result without anything.
@@ -122,42 +140,95 @@ func (s *Server) Ping(ctx context.Context, _ *gatewaypb.PingRequest) (*gatewaypb
 
 func (s *Server) Solve(ctx context.Context, r *gatewaypb.SolveRequest) (*gatewaypb.SolveResponse, error) {
 	return with(s, ctx, func(ctx context.Context, a *Asked) (*gatewaypb.SolveResponse, error) {
-		result, err := a.bridge.Solve(ctx, gateway.SolveRequest{Evaluate: r.Evaluate, Definition: r.Definition, Frontend: r.Frontend, FrontendOpt: r.FrontendOpt, FrontendInputs: r.FrontendInputs})
+		req := gateway.SolveRequest{Evaluate: r.Evaluate, Definition: r.Definition, Frontend: r.Frontend, FrontendOpt: r.FrontendOpt, FrontendInputs: r.FrontendInputs}
+		for _, e := range r.CacheImports {
+			req.CacheImports = append(req.CacheImports, gateway.CacheOptionsEntry{Type: e.Type, Attrs: e.Attrs})
+		}
+		result, err := a.bridge.Solve(ctx, req)
 		if err != nil {
 			return nil, err
 		}
-		return a.wire(r, result), nil
+		return a.wire(r, result)
 	})
 }
 
 // wire puts a result into the shape that the client knows.
-func (a *Asked) wire(r *gatewaypb.SolveRequest, result *gateway.Result) *gatewaypb.SolveResponse {
+func (a *Asked) wire(r *gatewaypb.SolveRequest, result *gateway.Result) (*gatewaypb.SolveResponse, error) {
 	out := &gatewaypb.Result{Metadata: result.Metadata}
 	first := ""
 	switch {
 	case result.Refs != nil:
 		refs, names := map[string]*gatewaypb.Ref{}, map[string]string{}
 		for key, ref := range result.Refs {
-			refs[key] = a.keep(ref)
-			names[key] = refs[key].Id
+			kept, err := a.keep(ref)
+			if err != nil {
+				return nil, err
+			}
+			refs[key], names[key] = kept, kept.Id
 		}
 		out.Result = &gatewaypb.Result_Refs{Refs: &gatewaypb.RefMap{Refs: refs}}
 		if !r.AllowResultArrayRef {
 			out.Result = &gatewaypb.Result_RefsDeprecated{RefsDeprecated: &gatewaypb.RefMapDeprecated{Refs: names}}
 		}
 	default:
-		ref := a.keep(result.Ref)
+		ref, err := a.keep(result.Ref)
+		if err != nil {
+			return nil, err
+		}
 		first = ref.Id
 		out.Result = &gatewaypb.Result_Ref{Ref: ref}
 		if !r.AllowResultArrayRef {
 			out.Result = &gatewaypb.Result_RefDeprecated{RefDeprecated: ref.Id}
 		}
 	}
+	if err := a.wireAttestations(out, result); err != nil {
+		return nil, err
+	}
 	resp := &gatewaypb.SolveResponse{Result: out}
 	if !r.AllowResultReturn {
 		resp.Ref = first
 	}
-	return resp
+	return resp, nil
+}
+
+func (a *Asked) wireAttestations(out *gatewaypb.Result, result *gateway.Result) error {
+	for key, list := range result.Attestations {
+		if out.Attestations == nil {
+			out.Attestations = map[string]*gatewaypb.Attestations{}
+		}
+		all := &gatewaypb.Attestations{}
+		for _, x := range list {
+			att, err := gateway.AttestationToPB(&x)
+			if err != nil {
+				return err
+			}
+			if att.Ref, err = a.keep(x.Ref); err != nil {
+				return err
+			}
+			all.Attestation = append(all.Attestation, att)
+		}
+		out.Attestations[key] = all
+	}
+	return nil
+}
+
+// readAttestations reads those of a result that is returned.
+func (a *Asked) readAttestations(result *gateway.Result, r *gatewaypb.Result) error {
+	for key, list := range r.Attestations {
+		for _, x := range list.GetAttestation() {
+			att, err := gateway.AttestationFromPB[gateway.Reference](x)
+			if err != nil {
+				return err
+			}
+			if ref, err := a.ref(x.Ref.GetId()); err != nil {
+				return err
+			} else if ref != nil {
+				att.Ref = ref
+			}
+			result.AddAttestation(key, *att)
+		}
+	}
+	return nil
 }
 
 func platformOf(p *pb.Platform) *sourceresolver.ResolveImageOpt {
@@ -206,13 +277,17 @@ func (s *Server) ReadFile(ctx context.Context, r *gatewaypb.ReadFileRequest) (*g
 		if err != nil {
 			return nil, err
 		}
-		req := gateway.ReadRequest{Filename: r.FilePath}
-		if r.Range != nil {
-			req.Range = &gateway.FileRange{Offset: int(r.Range.Offset), Length: int(r.Range.Length)}
-		}
-		data, err := f.ReadFile(ctx, req)
+		data, err := f.ReadFile(ctx, readRequest(r))
 		return &gatewaypb.ReadFileResponse{Data: data}, err
 	})
+}
+
+func readRequest(r *gatewaypb.ReadFileRequest) gateway.ReadRequest {
+	req := gateway.ReadRequest{Filename: r.FilePath}
+	if r.Range != nil {
+		req.Range = &gateway.FileRange{Offset: int(r.Range.Offset), Length: int(r.Range.Length)}
+	}
+	return req
 }
 
 func (s *Server) ReadDir(ctx context.Context, r *gatewaypb.ReadDirRequest) (*gatewaypb.ReadDirResponse, error) {
@@ -254,9 +329,13 @@ func (s *Server) Inputs(ctx context.Context, _ *gatewaypb.InputsRequest) (*gatew
 }
 
 func (s *Server) Warn(ctx context.Context, r *gatewaypb.WarnRequest) (*gatewaypb.WarnResponse, error) {
-	return with(s, ctx, func(_ context.Context, a *Asked) (*gatewaypb.WarnResponse, error) {
-		a.bridge.Tells.Remark(wireWarning(r))
-		return &gatewaypb.WarnResponse{}, nil
+	return with(s, ctx, func(ctx context.Context, a *Asked) (*gatewaypb.WarnResponse, error) {
+		for _, place := range r.Ranges {
+			if place == nil {
+				return nil, fault.New(fault.Invalid, "invalid source range")
+			}
+		}
+		return &gatewaypb.WarnResponse{}, a.bridge.Warn(ctx, digest.Digest(r.Digest), string(r.Short), gateway.WarnOpts{Level: int(r.Level), SourceInfo: r.Info, Range: r.Ranges, Detail: r.Detail, URL: r.Url})
 	})
 }
 
@@ -319,5 +398,5 @@ func (a *Asked) read(r *gatewaypb.ReturnRequest) (*gateway.Result, error) {
 	} else if ref != nil {
 		result.SetRef(ref)
 	}
-	return result, nil
+	return result, a.readAttestations(result, r.Result)
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/tarehq/tare/build"
 	"github.com/tarehq/tare/build/front/bridge"
+	"github.com/tarehq/tare/build/front/caching"
 	"github.com/tarehq/tare/build/front/reply"
 	"github.com/tarehq/tare/build/output"
 	"github.com/tarehq/tare/fault"
@@ -83,6 +84,8 @@ func (h *Handler) buildClassic(ctx context.Context, r *http.Request, o *request,
 	job := h.Solver.Job(&unpacked{dir: dir, auths: auths}, progress, build.JobOptions{Epoch: o.epoch, Network: o.host})
 	defer job.Close()
 	b := &bridge.Bridge{Job: job, Opts: o.front, Worker: h.Worker, Plans: progress.plan}
+	importer := &caching.Importer{Job: job, Here: true}
+	importer.Import(ctx, caching.Images(o.caches))
 	result, err := dockerfile.Build(ctx, b)
 	if err != nil {
 		return progress.failed(err)
@@ -91,7 +94,7 @@ func (h *Handler) buildClassic(ctx context.Context, r *http.Request, o *request,
 	if err != nil {
 		return progress.failed(err)
 	}
-	id, err := output.Publish(ctx, h.Store, results, o.tags, o.epoch)
+	id, err := output.Publish(ctx, h.Store, results, o.tags, o.epoch, caching.Inline(job, o.inline()))
 	if err != nil {
 		return err
 	}

@@ -8,12 +8,14 @@ import (
 	"net/url"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	controlapi "github.com/moby/buildkit/api/services/control"
 
 	"github.com/tarehq/tare/build"
+	"github.com/tarehq/tare/build/front/caching"
 	"github.com/tarehq/tare/build/front/reply"
 	"github.com/tarehq/tare/build/output"
 	"github.com/tarehq/tare/fault"
@@ -32,6 +34,7 @@ type request struct {
 	epoch   time.Time
 	id      string // by which the client may cancel
 	session string
+	caches  []string // images whose cache may be used
 	outputs []*controlapi.Exporter
 }
 
@@ -75,7 +78,31 @@ func readRequest(q url.Values) (*request, error) {
 	if o.front["ulimit"], err = ulimits(q.Get("ulimits")); err != nil {
 		return nil, err
 	}
+	if text := q.Get("cachefrom"); text != "" {
+		if err := json.Unmarshal([]byte(text), &o.caches); err != nil {
+			return nil, fault.New(fault.Invalid, "error reading cache-from: %w", err)
+		}
+	}
 	return o, o.results(q)
+}
+
+// cacheOptions says in BuildKit's way what is asked of caches: the image carries
+// one if a build argument says so.
+func (o *request) cacheOptions() *controlapi.CacheOptions {
+	c := &controlapi.CacheOptions{}
+	for _, e := range caching.Images(o.caches) {
+		c.Imports = append(c.Imports, &controlapi.CacheOptionsEntry{Type: e.Type, Attrs: e.Attrs})
+	}
+	if on, err := strconv.ParseBool(o.front["build-arg:BUILDKIT_INLINE_CACHE"]); err == nil && on {
+		c.Exports = append(c.Exports, &controlapi.CacheOptionsEntry{Type: "inline"})
+	}
+	return c
+}
+
+// inline are the caches that the image is to carry.
+func (o *request) inline() []caching.Export {
+	list, _ := caching.Exports(o.cacheOptions()) // there is nothing in it to refuse
+	return list
 }
 
 // maps reads the build arguments and labels.

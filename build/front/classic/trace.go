@@ -25,7 +25,7 @@ func (h *Handler) buildTraced(ctx context.Context, o *request, out *reply.Stream
 	default:
 		o.front["context"] = o.remote
 	}
-	q := &controlapi.SolveRequest{Ref: orElse(o.id, idgen.New()[:25]), Session: o.session, Frontend: "dockerfile.v0", FrontendAttrs: o.front, Exporters: o.outputs}
+	q := &controlapi.SolveRequest{Ref: orElse(o.id, idgen.New()[:25]), Session: o.session, Frontend: "dockerfile.v0", FrontendAttrs: o.front, Exporters: o.outputs, Cache: o.cacheOptions()}
 	if o.host {
 		q.Entitlements = []string{"network.host"}
 	}

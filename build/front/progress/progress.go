@@ -10,7 +10,6 @@ import (
 	"time"
 
 	controlapi "github.com/moby/buildkit/api/services/control"
-	"github.com/moby/buildkit/solver/pb"
 	"github.com/opencontainers/go-digest"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -110,12 +109,9 @@ func (r *Record) Counts() (total, completed, cached, warnings int32) {
 }
 
 func (r *Record) Vertex(v build.VertexStatus) {
-	e := &controlapi.Vertex{Digest: v.Digest.String(), Name: v.Name, Cached: v.Cached, Started: stamp(v.Started), Completed: stamp(v.Completed), Error: v.Error}
+	e := &controlapi.Vertex{Digest: v.Digest.String(), Name: v.Name, Cached: v.Cached, Started: stamp(v.Started), Completed: stamp(v.Completed), Error: v.Error, ProgressGroup: v.Group}
 	for _, d := range v.Inputs {
 		e.Inputs = append(e.Inputs, d.String())
-	}
-	if v.Group != "" {
-		e.ProgressGroup = &pb.ProgressGroup{Id: v.Group}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

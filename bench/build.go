@@ -1,0 +1,182 @@
+package main
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// What is built.
+const (
+	steps     = 20
+	bigFiles  = 50
+	bigSize   = 10_000_000
+	manyDirs  = 200
+	manyFiles = 100 // in each
+	lastBytes = 100_000_000
+)
+
+// builder is a command that builds, on an engine.
+type builder struct {
+	name   string
+	engine *engine
+	dir    string // of its own contexts
+	build  func(args ...string) *exec.Cmd
+}
+
+// benchBuilds measures builds: by ours with our command and with docker's, and by
+// BuildKit in docker, of the tree if there is one.
+func benchBuilds(t *table, dir string, bin, image string, runs int) error {
+	list := engines(dir, bin)[:2]
+	if e := treeEngine(dir); e != nil {
+		list[1] = e
+	}
+	ready, stop := startEngines(t, list, image)
+	defer stop()
+	var builders []*builder
+	for i, e := range ready {
+		own := &builder{name: e.name, engine: e, dir: filepath.Join(dir, fmt.Sprintf("contexts%d", i))}
+		own.build = func(args ...string) *exec.Cmd { return e.command(append([]string{"build", "-q"}, args...)...) }
+		if e.daemon[0] == "dockerd" {
+			own.build = func(args ...string) *exec.Cmd { return buildx(e, e.client[2], args) }
+		}
+		builders = append(builders, own)
+	}
+	if len(ready) == 2 {
+		foreign := &builder{name: "docker's client, tare", engine: ready[0], dir: filepath.Join(dir, "contexts2")}
+		foreign.build = func(args ...string) *exec.Cmd { return buildx(ready[1], ready[0].client[2], args) }
+		builders = []*builder{builders[0], foreign, builders[1]}
+	}
+	for _, b := range builders {
+		if err := b.write(); err != nil {
+			return err
+		}
+	}
+	measureBuilds(t, builders, runs)
+	return nil
+}
+
+// buildx is a build by docker's client of the engine e, with any daemon.
+func buildx(e *engine, socket string, args []string) *exec.Cmd {
+	args = append([]string{"docker", "-H", socket, "build", "-q"}, args...)
+	if e.tree != "" {
+		return e.inTree(args...)
+	}
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Env = append(os.Environ(), "DOCKER_BUILDKIT=1")
+	return cmd
+}
+
+// write makes the contexts.
+func (b *builder) write() error {
+	files := map[string]string{
+		"steps/Dockerfile":  "FROM busybox\n" + strings.Repeat("RUN true\n", steps),
+		"big/Dockerfile":    "FROM busybox\nCOPY . /c\n",
+		"many/Dockerfile":   "FROM busybox\nCOPY . /c\n",
+		"stages/Dockerfile": stages(4), "stage/Dockerfile": stages(1),
+		"end/Dockerfile": fmt.Sprintf("FROM busybox\nRUN head -c %d /dev/urandom > /new; touch /end\n", lastBytes),
+	}
+	for d := range manyDirs {
+		for f := range manyFiles {
+			files[fmt.Sprintf("many/d%d/f%d", d, f)] = strings.Repeat(fmt.Sprintf("%d %d ", d, f), 400)
+		}
+	}
+	for name, text := range files {
+		path := filepath.Join(b.dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	for n := range bigFiles {
+		if err := b.renew(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stages is a Dockerfile of stages that work beside each other.
+func stages(n int) string {
+	var from, end strings.Builder
+	for i := range n {
+		fmt.Fprintf(&from, "FROM busybox AS s%d\nRUN echo %d; head -c 300000000 /dev/zero | sha256sum > /sum\n", i, i)
+		fmt.Fprintf(&end, "COPY --from=s%d /sum /sum%d\n", i, i)
+	}
+	return from.String() + "FROM busybox\n" + end.String()
+}
+
+// renew gives a big file new content.
+func (b *builder) renew(n int) error {
+	data := make([]byte, bigSize)
+	_, _ = rand.Read(data) // never fails
+	return os.WriteFile(filepath.Join(b.dir, "big", fmt.Sprintf("f%d", n)), data, 0o644)
+}
+
+func measureBuilds(t *table, builders []*builder, runs int) {
+	each := func(run func(b *builder) (float64, error)) (list []subject) {
+		for _, b := range builders {
+			list = append(list, subject{b.name, func() (float64, error) { return run(b) }})
+		}
+		return list
+	}
+	once := func(context string, args ...string) []subject {
+		return each(func(b *builder) (float64, error) { return try(b.build(append(args, filepath.Join(b.dir, context))...)) })
+	}
+	t.compare("build: 20 steps RUN true, nothing cached", blocks, 0, once("steps", "--no-cache"))
+	t.compare("the same, all cached", runs, 0, once("steps"))
+	t.compare("build: COPY of 50 x 10 MB, one changed", blocks, 0, each(func(b *builder) (float64, error) {
+		if err := b.renew(7); err != nil {
+			return 0, err
+		}
+		return try(b.build(filepath.Join(b.dir, "big")))
+	}))
+	t.compare("build: COPY of 20,000 files", blocks, 0, once("many", "--no-cache"))
+	t.compare("build: one stage that computes", blocks, 0, once("stage", "--no-cache"))
+	t.compare("build: four such stages", blocks, 0, once("stages", "--no-cache"))
+	t.compare("from the last step, of 100 MB, to the image", blocks, 0, each((*builder).last))
+	if took, err := readAndHash(builders[0].dir); err == nil {
+		t.add("to read and hash 100 MB", "ms", builders[0].name, took)
+	}
+}
+
+// last gives the time from the end of the last step's command to the end of the
+// build, whose image can be run.
+func (b *builder) last() (float64, error) {
+	if _, err := try(b.build("--no-cache", "-t", "end", filepath.Join(b.dir, "end"))); err != nil {
+		return 0, err
+	}
+	end := time.Now()
+	out, err := b.engine.command("run", "--rm", "--network", "none", "end", "stat", "-c", "%y", "/end").Output()
+	if err != nil {
+		return 0, err
+	}
+	touched, err := time.Parse("2006-01-02 15:04:05.999999999 -0700", strings.TrimSpace(string(out)))
+	return ms(end.Sub(touched)), err
+}
+
+func readAndHash(dir string) (float64, error) {
+	data := make([]byte, lastBytes)
+	_, _ = rand.Read(data) // never fails
+	path := filepath.Join(dir, "hashed")
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		return 0, err
+	}
+	defer os.Remove(path)
+	begin := time.Now()
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	_, err = io.Copy(sha256.New(), f)
+	return ms(time.Since(begin)), err
+}

@@ -1,0 +1,364 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/internal/testutil"
+)
+
+// newCriuBench is a bench whose commands find CRIU, with a directory for images.
+func newCriuBench(t *testing.T, args ...string) (b *bench, images string) {
+	t.Helper()
+	t.Setenv("PATH", filepath.Dir(testutil.CRIU(t))+":"+os.Getenv("PATH"))
+	b = newBench(t, args...)
+	return b, filepath.Join(t.TempDir(), "images")
+}
+
+// must runs tarerun, which is to succeed.
+func (b *bench) must(args ...string) string {
+	b.t.Helper()
+	out, code := b.run(args...)
+	if code != 0 {
+		b.t.Fatalf("%v: exit code %d: %s", args, code, out)
+	}
+	return out
+}
+
+// runInto is must with the container's output in a file of the caller's.
+func (b *bench) runInto(out *os.File, args ...string) {
+	b.t.Helper()
+	cmd := exec.Command("/proc/self/exe", append([]string{"--root", b.root}, args...)...)
+	cmd.Env = append(os.Environ(), "TARERUN_TEST_MAIN=1")
+	cmd.Dir = b.bundle
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Run(); err != nil {
+		b.t.Fatal(args, err)
+	}
+}
+
+// number reads a number that a container writes, -1 for none.
+func number(name string) int {
+	text, _ := os.ReadFile(name)
+	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return -1
+	}
+	return n
+}
+
+// follows waits until a number has grown beyond n.
+func follows(t *testing.T, name string, n int) int {
+	t.Helper()
+	now := -1
+	testutil.Eventually(t, 20*time.Second, fmt.Sprintf("%s beyond %d", name, n), func() bool {
+		now = number(name)
+		return now > n
+	})
+	return now
+}
+
+// counter counts in a volume, with a pipe between two processes, a file that is
+// open and has no name any more, and one in a file system of the container's own.
+const counter = `exec 5>/gone; rm /gone; echo kept >/dev/shm/kept
+count() { i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done; }
+count | while read n; do echo $n >/vol/new; cat /vol/new >&5; cat /dev/shm/kept >/vol/kept; busybox mv /vol/new /vol/count; done`
+
+func TestCheckpoint(t *testing.T) {
+	b, images := newCriuBench(t, "sh", "-c", counter)
+	volume := t.TempDir()
+	b.change(func(s *specs.Spec) {
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/vol", Type: "bind", Source: volume, Options: []string{"rbind", "rw"}})
+		s.Linux.MaskedPaths = append(s.Linux.MaskedPaths, "/etc/secret")
+		limit := int64(100)
+		s.Linux.Resources.Pids = &specs.LinuxPids{Limit: &limit}
+	})
+	etc := filepath.Join(b.bundle, "rootfs/etc")
+	if err := os.Mkdir(etc, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(etc, "secret"), []byte("secret"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	count := filepath.Join(volume, "count")
+	b.must("run", "-d", b.id)
+	n := follows(t, count, 3)
+
+	b.must("checkpoint", "--leave-running", "--image-path", images, b.id)
+	follows(t, count, n)
+	images += "2"
+	b.must("checkpoint", "--image-path", images, "--work-path", images+"-work", b.id)
+	if _, err := os.Stat(images + "-work/dump.log"); err != nil {
+		t.Error(err)
+	}
+	if out, code := b.run("state", b.id); code == 0 {
+		t.Fatalf("it is there after its checkpoint: %s", out)
+	}
+	n = number(count)
+	_ = os.Remove(filepath.Join(volume, "kept"))
+
+	pidFile := filepath.Join(b.bundle, "pid")
+	b.must("restore", "-d", "--image-path", images, "--pid-file", pidFile, b.id)
+	if m := follows(t, count, n); m > n+500 {
+		t.Errorf("it went on at %d after %d", m, n)
+	}
+	if number(pidFile) <= 1 || !strings.Contains(b.must("state", b.id), `"status": "running"`) {
+		t.Errorf("pid %d, state %s", number(pidFile), b.must("state", b.id))
+	}
+	testutil.Eventually(t, 10*time.Second, "the file in /dev/shm", func() bool {
+		text, _ := os.ReadFile(filepath.Join(volume, "kept"))
+		return string(text) == "kept\n"
+	})
+	if out := b.must("exec", b.id, "cat", "/etc/secret"); out != "" {
+		t.Errorf("the masked file reads %q", out)
+	}
+	if text, err := os.ReadFile("/sys/fs/cgroup/pids/" + b.id + "/pids.max"); err == nil && string(text) != "100\n" {
+		t.Errorf("pids.max is %s", text)
+	}
+	// once more, of what was restored, and paused: it stays so until the end
+	b.must("pause", b.id)
+	b.must("checkpoint", "--leave-running", "--image-path", images+"4", b.id)
+	if !strings.Contains(b.must("state", b.id), "paused") {
+		t.Error("a checkpoint has unpaused it")
+	}
+	n = number(count)
+	b.must("checkpoint", "--image-path", images+"3", b.id)
+	b.must("restore", "-d", "--image-path", images+"3", b.id)
+	follows(t, count, n)
+}
+
+// A restored container in the foreground gives its exit code, and its output goes
+// to the new streams.
+func TestRestoreForeground(t *testing.T) {
+	b, images := newCriuBench(t, "sh", "-c", "echo before; while [ ! -e /end ]; do sleep 0.02; done; echo after; exit 7")
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	b.runInto(w, "run", "-d", b.id)
+	w.Close()
+	b.must("checkpoint", "--image-path", images, b.id)
+	if text, err := io.ReadAll(r); err != nil || string(text) != "before\n" {
+		t.Errorf("%q, %v", text, err)
+	}
+	if err := os.WriteFile(filepath.Join(b.bundle, "rootfs/end"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out, code := b.run("restore", "--image-path", images, b.id)
+	if code != 7 || out != "after\n" {
+		t.Errorf("exit code %d, output %q", code, out)
+	}
+}
+
+// A listener and a connection to it, inside the container.
+func TestRestoreConnections(t *testing.T) {
+	b, images := newCriuBench(t, "sh", "-c", `busybox nc -l -p 77 -e sh -c 'while read n; do echo $n >/new; busybox mv /new /count; done' &
+i=0; while ! busybox netstat -tln | busybox grep -q :77; do sleep 0.02; done
+while :; do i=$((i+1)); echo $i; sleep 0.02; done | busybox nc 127.0.0.1 77`)
+	count := filepath.Join(b.bundle, "rootfs/count")
+	b.must("run", "-d", b.id)
+	n := follows(t, count, 3)
+	if out, code := b.run("checkpoint", "--image-path", images, b.id); code != 1 || !strings.Contains(out, "--tcp-established") {
+		t.Fatalf("without --tcp-established: exit code %d, %s", code, out)
+	}
+	n = follows(t, count, n) // nothing has changed
+	b.must("checkpoint", "--tcp-established", "--image-path", images, b.id)
+	n = number(count)
+	b.must("restore", "-d", "--tcp-established", "--image-path", images, b.id)
+	follows(t, count, n)
+}
+
+// The terminal of a restored container arrives at the console socket.
+func TestRestoreTerminal(t *testing.T) {
+	b, images := newCriuBench(t, "sh", "-c", "stty -echo 2>/dev/null; while read line; do echo got $line; done")
+	b.change(func(s *specs.Spec) { s.Process.Terminal = true })
+	path := filepath.Join(t.TempDir(), "console")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	first := make(chan *os.File, 1)
+	go func() { first <- receiveTerminal(l) }()
+	b.must("run", "-d", "--console-socket", path, b.id)
+	terminal := <-first
+	defer terminal.Close() // whose end would be a hang-up
+	answers(t, terminal, "one")
+	b.must("checkpoint", "--image-path", images, b.id)
+	go func() { first <- receiveTerminal(l) }()
+	b.must("restore", "-d", "--console-socket", path, "--image-path", images, b.id)
+	terminal2 := <-first
+	defer terminal2.Close()
+	answers(t, terminal2, "two")
+}
+
+// receiveTerminal takes the terminal of one connection.
+func receiveTerminal(l net.Listener) *os.File {
+	conn, err := l.Accept()
+	if err != nil {
+		return nil
+	}
+	defer conn.Close()
+	data, control := make([]byte, 64), make([]byte, 64)
+	_, n, _, _, err := conn.(*net.UnixConn).ReadMsgUnix(data, control)
+	if err != nil {
+		return nil
+	}
+	messages, err := unix.ParseSocketControlMessage(control[:n])
+	if err != nil || len(messages) != 1 {
+		return nil
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != 1 || unix.SetNonblock(fds[0], true) != nil {
+		return nil
+	}
+	return os.NewFile(uintptr(fds[0]), "terminal")
+}
+
+// answers types a word and waits for what the container says to it.
+func answers(t *testing.T, terminal *os.File, word string) {
+	t.Helper()
+	if terminal == nil {
+		t.Fatal("no terminal came")
+	}
+	if err := terminal.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := terminal.WriteString(word + "\n"); err != nil {
+		t.Fatal(err)
+	}
+	var said bytes.Buffer
+	for buf := make([]byte, 256); !strings.Contains(said.String(), "got "+word); {
+		n, err := terminal.Read(buf)
+		if err != nil {
+			t.Fatalf("%v after %q", err, said.String())
+		}
+		said.Write(buf[:n])
+	}
+}
+
+func TestCheckpointRefused(t *testing.T) {
+	b, images := newCriuBench(t, "sleep", "1000")
+	refused := func(what string, args ...string) {
+		t.Helper()
+		if out, code := b.run(args...); code != 1 || !strings.Contains(out, what) {
+			t.Errorf("%v: exit code %d, %s", args, code, out)
+		}
+	}
+	refused("container does not exist", "checkpoint", "--image-path", images, b.id)
+	refused("has no checkpoint", "restore", "-d", "--image-path", images, b.id)
+	b.must("create", b.id)
+	refused("Container cannot be checkpointed in created state", "checkpoint", "--image-path", images, b.id)
+	b.must("start", b.id)
+	refused("invalid manage-cgroups-mode", "checkpoint", "--manage-cgroups-mode", "none", "--image-path", images, b.id)
+	refused("--parent-path must be relative", "checkpoint", "--parent-path", "/x", "--image-path", images, b.id)
+	refused("is not supported", "checkpoint", "--empty-ns", "uts", "--image-path", images, b.id)
+	refused("ADDRESS:PORT", "checkpoint", "--page-server", "here", "--image-path", images, b.id)
+	b.must("exec", "-d", b.id, "sleep", "1001")
+	refused("that was not started by its init", "checkpoint", "--image-path", images, b.id)
+	b.must("kill", b.id, "KILL")
+	testutil.Eventually(t, 10*time.Second, "the end", func() bool { return strings.Contains(b.must("state", b.id), "stopped") })
+	refused("Container cannot be checkpointed in stopped state", "checkpoint", "--image-path", images, b.id)
+	b.must("delete", b.id)
+	t.Setenv("PATH", t.TempDir())
+	b.must("run", "-d", b.id)
+	refused("install criu", "checkpoint", "--image-path", images, b.id)
+}
+
+// Images that are broken give a sentence, and nothing is left (see newBench).
+func TestRestoreBroken(t *testing.T) {
+	b, images := newCriuBench(t, "sleep", "1000")
+	b.must("run", "-d", b.id)
+	b.must("checkpoint", "--image-path", images, b.id)
+	mounts, _ := os.ReadFile("/proc/self/mountinfo")
+	for _, name := range []string{"core-1.img", "pstree.img", "mm-1.img", "descriptors.json", "inventory.img"} {
+		path := filepath.Join(images, name)
+		whole, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, whole[:len(whole)/2], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, code := b.run("restore", "-d", "--image-path", images, b.id); code != 1 || !strings.Contains(out, "criu failed: type RESTORE") && !strings.Contains(out, "cannot be read") {
+			t.Errorf("%s: exit code %d, %s", name, code, out)
+		}
+		if out, code := b.run("state", b.id); code == 0 {
+			t.Fatalf("%s: a container is left: %s", name, out)
+		}
+		if left, _ := filepath.Glob("/sys/fs/cgroup/*/" + b.id); len(left) > 0 {
+			t.Errorf("%s: groups left: %v", name, left)
+		}
+		if err := os.WriteFile(path, whole, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if now, _ := os.ReadFile("/proc/self/mountinfo"); !bytes.Equal(now, mounts) {
+		t.Error("mounts are left")
+	}
+	b.must("restore", "-d", "--image-path", images, b.id)
+}
+
+// Memory is dumped before, and only what has changed since by the checkpoint.
+func TestPreDump(t *testing.T) {
+	b, images := newCriuBench(t, "sh", "-c", "i=0; while :; do i=$((i+1)); echo $i >/new; busybox mv /new /count; sleep 0.02; done")
+	count := filepath.Join(b.bundle, "rootfs/count")
+	b.must("run", "-d", b.id)
+	follows(t, count, 3)
+	if err := os.Mkdir(images, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	out, code := b.run("checkpoint", "--pre-dump", "--image-path", images+"/first", b.id)
+	if code != 0 && strings.Contains(out, "missing features: [MemTrack]") {
+		t.Skip("this kernel does not track memory that is written")
+	}
+	if code != 0 {
+		t.Fatal(out)
+	}
+	n := follows(t, count, number(count))
+	b.must("checkpoint", "--parent-path", "../first", "--image-path", images+"/second", b.id)
+	n = max(n, number(count))
+	b.must("restore", "-d", "--image-path", images+"/second", b.id)
+	follows(t, count, n)
+}
+
+// runc is asked the same, and answers with the same exit codes.
+func TestCheckpointAsRunc(t *testing.T) {
+	runc, err := exec.LookPath("runc")
+	if err != nil {
+		t.Skip("needs runc")
+	}
+	b, images := newCriuBench(t, "sleep", "1000")
+	root := t.TempDir()
+	theirs := func(args ...string) (string, int) {
+		cmd := exec.Command(runc, append([]string{"--root", root}, args...)...)
+		cmd.Dir = b.bundle
+		out, _ := cmd.CombinedOutput()
+		return string(out), cmd.ProcessState.ExitCode()
+	}
+	for _, c := range []struct{ args, words string }{
+		{"checkpoint nothing", "does not exist"}, {"checkpoint", ""}, {"checkpoint a b", ""}, {"restore", ""},
+		{"restore --image-path " + images + "/not", ""},
+		{"checkpoint --nonsense x", ""},
+	} {
+		args := strings.Fields(c.args)
+		out, code := b.run(args...)
+		other, want := theirs(args...)
+		if code != want || !strings.Contains(out, c.words) || !strings.Contains(other, c.words) {
+			t.Errorf("%q: exit code %d, runc's %d: %s\n%s", c.args, code, want, out, other)
+		}
+	}
+}

@@ -1,0 +1,136 @@
+package criu
+
+import (
+	"bytes"
+	"encoding/binary"
+	"os"
+
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/atomicfile"
+)
+
+// TidyGroups takes from a checkpoint's cgroup.img all groups below those of the
+// processes, and all limits, of hierarchies that are not the container's own. A
+// process that is in the root of one, as all are that nobody moved, has CRIU note
+// every group of the host there, and make it again. It also takes out who is
+// frozen: CRIU itself may be in the group by then.
+func TidyGroups(path string, own func(controller string) bool) error {
+	image, err := os.ReadFile(path)
+	if os.IsNotExist(err) {
+		return nil // not managed
+	}
+	if err != nil {
+		return fault.New(fault.Internal, "read the checkpoint: %w", err)
+	}
+	const head = 12 // two magic numbers and the size of the only entry
+	if len(image) < head || int(binary.LittleEndian.Uint32(image[8:])) != len(image)-head {
+		return fault.New(fault.Invalid, "%s of the checkpoint cannot be read: make the checkpoint anew", path)
+	}
+	entry, err := rewrite(image[head:], func(number int, value []byte) ([]byte, bool, error) {
+		if number != 2 { // CgroupEntry.controllers
+			return value, true, nil
+		}
+		value, err := tidyController(value, own)
+		return value, true, err
+	})
+	if err != nil {
+		return fault.New(fault.Invalid, "%s of the checkpoint cannot be read: make the checkpoint anew: %w", path, err)
+	}
+	if bytes.Equal(entry, image[head:]) {
+		return nil
+	}
+	tidy := binary.LittleEndian.AppendUint32(append([]byte(nil), image[:8]...), uint32(len(entry)))
+	return atomicfile.Write(path, append(tidy, entry...), 0o600)
+}
+
+// tidyController is about one CgControllerEntry.
+func tidyController(entry []byte, own func(string) bool) ([]byte, error) {
+	ours := false
+	_, err := rewrite(entry, func(number int, value []byte) ([]byte, bool, error) {
+		ours = ours || number == 1 && own(string(value)) // cnames
+		return value, true, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return rewrite(entry, func(number int, value []byte) ([]byte, bool, error) {
+		if number != 2 { // dirs
+			return value, true, nil
+		}
+		value, err := tidyDir(value, ours, 0)
+		return value, true, err
+	})
+}
+
+// tidyDir is about one CgroupDirEntry.
+func tidyDir(entry []byte, ours bool, depth int) ([]byte, error) {
+	if depth > 100 {
+		return nil, fault.New(fault.Invalid, "control groups are nested too deeply")
+	}
+	return rewrite(entry, func(number int, value []byte) ([]byte, bool, error) {
+		switch {
+		case number != 2 && number != 3:
+			return value, true, nil
+		case !ours:
+			return nil, false, nil
+		case number == 2: // children
+			value, err := tidyDir(value, ours, depth+1)
+			return value, true, err
+		}
+		frozen := false // properties
+		_, err := rewrite(value, func(number int, value []byte) ([]byte, bool, error) {
+			frozen = frozen || number == 1 && (string(value) == "freezer.state" || string(value) == "cgroup.freeze")
+			return value, true, nil
+		})
+		return value, !frozen, err
+	})
+}
+
+// rewrite copies a protocol buffer, https://protobuf.dev/programming-guides/encoding,
+// with each field of bytes as f gives it, or without it.
+func rewrite(message []byte, f func(number int, value []byte) (now []byte, keep bool, err error)) ([]byte, error) {
+	errCut := fault.New(fault.Invalid, "it ends in the middle")
+	out := make([]byte, 0, len(message))
+	for len(message) > 0 {
+		key, n := binary.Uvarint(message)
+		if n <= 0 {
+			return nil, errCut
+		}
+		size := 0
+		switch key & 7 {
+		case 0: // a number
+			_, size = binary.Uvarint(message[n:])
+			if size <= 0 {
+				return nil, errCut
+			}
+		case 1:
+			size = 8
+		case 5:
+			size = 4
+		case 2: // bytes
+			length, m := binary.Uvarint(message[n:])
+			if m <= 0 || length > uint64(len(message)-n-m) {
+				return nil, errCut
+			}
+			end := n + m + int(length)
+			now, keep, err := f(int(key>>3), message[n+m:end])
+			if err != nil {
+				return nil, err
+			}
+			if keep {
+				out = append(out, message[:n]...)
+				out = append(binary.AppendUvarint(out, uint64(len(now))), now...)
+			}
+			message = message[end:]
+			continue
+		default:
+			return nil, fault.New(fault.Invalid, "it has a field of an unknown kind")
+		}
+		if n+size > len(message) {
+			return nil, errCut
+		}
+		out = append(out, message[:n+size]...)
+		message = message[n+size:]
+	}
+	return out, nil
+}

@@ -1,0 +1,70 @@
+package server
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/moby/moby/api/types/checkpoint"
+
+	"github.com/tarehq/tare/container"
+)
+
+// Checkpoints are what was written of containers' processes;
+// container.Checkpoints is it.
+type Checkpoints interface {
+	Create(ctx context.Context, nameOrID string, o container.CheckpointOptions) error
+	List(nameOrID, dir string) ([]string, error)
+	Remove(ctx context.Context, nameOrID, dir, name string) error
+	Start(ctx context.Context, nameOrID, dir, name string) error
+}
+
+type checkpointHandlers struct{ checkpoints Checkpoints }
+
+func (h *checkpointHandlers) routes() []route {
+	return []route{
+		{method: "POST", pattern: "/containers/{id}/checkpoints", handle: h.create},
+		{method: "GET", pattern: "/containers/{id}/checkpoints", handle: h.list},
+		{method: "DELETE", pattern: "/containers/{id}/checkpoints/{checkpoint}", handle: h.remove},
+	}
+}
+
+func (h *checkpointHandlers) create(w http.ResponseWriter, r *request) error {
+	if err := r.form(); err != nil {
+		return err
+	}
+	var req checkpoint.CreateRequest
+	if err := r.json(&req); err != nil {
+		return err
+	}
+	o := container.CheckpointOptions{Name: req.CheckpointID, Dir: req.CheckpointDir, Exit: req.Exit}
+	if err := h.checkpoints.Create(r.Context(), r.params["id"], o); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusCreated)
+	return nil
+}
+
+func (h *checkpointHandlers) list(w http.ResponseWriter, r *request) error {
+	if err := r.form(); err != nil {
+		return err
+	}
+	names, err := h.checkpoints.List(r.params["id"], r.Form.Get("dir"))
+	if err != nil {
+		return err
+	}
+	list := make([]checkpoint.Summary, len(names))
+	for i, name := range names {
+		list[i].Name = name
+	}
+	return writeJSON(w, http.StatusOK, list)
+}
+
+func (h *checkpointHandlers) remove(w http.ResponseWriter, r *request) error {
+	if err := r.form(); err != nil {
+		return err
+	}
+	if err := h.checkpoints.Remove(r.Context(), r.params["id"], r.Form.Get("dir"), r.params["checkpoint"]); err != nil {
+		return err
+	}
+	return noContent(w)
+}

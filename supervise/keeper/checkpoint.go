@@ -1,0 +1,109 @@
+package keeper
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/ocirun"
+	"github.com/tarehq/tare/supervise"
+)
+
+// restoredName is the directory of CRIU's log of a restoration: the checkpoint
+// stays as it was.
+const restoredName = "restored"
+
+// dump is what a runtime is asked for.
+type dump struct {
+	criu, images, work string
+	exit               bool
+	streams            []string // what our ends of descriptors 0, 1 and 2 are
+}
+
+// checkpoint writes the container's processes to files. What was begun for a
+// daemon that is gone is finished for the next one: the directory has its name
+// when it is whole.
+func (k *keeper) checkpoint(c supervise.Checkpoint) (err error) {
+	k.starting.Lock() // not in the middle of a start
+	phase := k.current().Phase
+	k.starting.Unlock()
+	if phase != supervise.PhaseRunning {
+		return fault.New(fault.Conflict, "the container cannot be checkpointed: it is %s", phase)
+	}
+	if n := k.execs.count(); n > 0 {
+		return fault.New(fault.Conflict, "processes that exec started cannot be part of a checkpoint, and %d run: end them first", n)
+	}
+	k.frost.mu.Lock() // nobody freezes or thaws it meanwhile
+	defer k.frost.mu.Unlock()
+	if len(k.frost.wants) > 0 {
+		return fault.New(fault.Conflict, "the container cannot be checkpointed while files are copied, or it is committed: try again")
+	}
+	k.stir()
+	defer k.calm()
+	defer k.reaper.spawn()() // CRIU is a child
+
+	parent, name := filepath.Split(c.Dir)
+	part := filepath.Join(parent, "."+name+".new")
+	work := part + "-log"
+	for _, dir := range []string{part, work} {
+		if err := os.RemoveAll(dir); err != nil { // of one that was killed
+			return err
+		}
+		defer os.RemoveAll(dir)
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	if err := k.box.checkpoint(dump{criu: c.CRIU, images: part, work: work, exit: c.Exit, streams: k.stdio.names()}); err != nil {
+		return err
+	}
+	for name, text := range c.Notes {
+		if err := os.WriteFile(filepath.Join(part, name), text, 0o600); err != nil {
+			return err
+		}
+	}
+	if err := os.Rename(part, c.Dir); err != nil {
+		return fmt.Errorf("the checkpoint cannot be given its place: %w", err)
+	}
+	if k.frost.paused && c.Exit {
+		k.pausedLocked(false)
+	}
+	return nil
+}
+
+// names are what the streams' links in /proc say, for both ends of a pipe the
+// same; empty for a terminal's.
+func (s *stdio) names() []string {
+	if s.tty {
+		return nil
+	}
+	list := make([]string, 3)
+	for i, f := range []*os.File{s.in, s.out, s.err} {
+		if n := number(f); n >= 0 {
+			list[i], _ = os.Readlink(fmt.Sprintf("/proc/self/fd/%d", n))
+		}
+	}
+	return list
+}
+
+// count is how many run.
+func (e *execs) count() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.running)
+}
+
+func (b *inProcess) checkpoint(c dump) error {
+	return b.c.Checkpoint(context.Background(), ocirun.CheckpointOptions{
+		CRIU: c.criu, Images: c.images, Work: c.work, LeaveRunning: !c.exit, TCPEstablished: true, FileLocks: true, LinkRemap: true,
+		Descriptors: c.streams,
+	})
+}
+
+func restoreOptions(cfg supervise.Config) ocirun.CheckpointOptions {
+	return ocirun.CheckpointOptions{
+		CRIU: cfg.Restore.CRIU, Images: cfg.Restore.Images, Work: filepath.Join(cfg.Dir, restoredName), TCPEstablished: true, FileLocks: true,
+	}
+}

@@ -1,0 +1,144 @@
+package buildkit
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/client/llb"
+	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	gatewaypb "github.com/moby/buildkit/frontend/gateway/pb"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/session/secrets/secretsprovider"
+	"github.com/moby/buildkit/solver/pb"
+
+	"github.com/tarehq/tare/internal/testutil"
+)
+
+// end closes itself for those who want that.
+type end struct{ io.Writer }
+
+func (end) Close() error { return nil }
+
+// TestContainer has a client make containers on results, run processes there and
+// look at their files.
+func TestContainer(t *testing.T) {
+	_, c := builder(t)
+	ch, told := output()
+	o := client.SolveOpt{Session: []session.Attachable{secretsprovider.FromMap(map[string][]byte{"s": []byte("hidden")})}}
+	_, err := c.Build(t.Context(), o, "test", func(ctx context.Context, g gateway.Client) (*gateway.Result, error) {
+		def, err := llb.Image("busybox").Run(llb.Shlex("sh -c 'mkdir -p /d/e && echo there > /d/e/f'")).Root().Marshal(ctx)
+		if err != nil {
+			return nil, err
+		}
+		r, err := g.Solve(ctx, gateway.SolveRequest{Definition: def.ToPB()})
+		if err != nil {
+			return nil, err
+		}
+		box, err := g.NewContainer(ctx, gateway.NewContainerRequest{Hostname: "looking", ExtraHosts: []*pb.HostIP{{Host: "other", IP: "192.0.2.7"}}, Mounts: []gateway.Mount{
+			{Dest: "/", Ref: r.Ref, MountType: pb.MountType_BIND},
+			{Dest: "/seen", Ref: r.Ref, Selector: "/d", Readonly: true, MountType: pb.MountType_BIND},
+			{Dest: "/kept", MountType: pb.MountType_CACHE, CacheOpt: &pb.CacheOpt{ID: "kept", Sharing: pb.CacheSharingOpt_SHARED}},
+			{Dest: "/run/secrets/s", MountType: pb.MountType_SECRET, SecretOpt: &pb.SecretOpt{ID: "s"}},
+			{Dest: "/passing", MountType: pb.MountType_TMPFS},
+		}})
+		if err != nil {
+			return nil, err
+		}
+		inContainer(t, ctx, box)
+		if err := box.Release(ctx); err != nil {
+			t.Errorf("release: %v", err)
+		}
+		if _, err := box.ReadFile(ctx, gateway.ReadContainerRequest{ReadRequest: gateway.ReadRequest{Filename: "/d/e/f"}}); err == nil {
+			t.Error("a container was read that is gone")
+		}
+		if _, err := g.NewContainer(ctx, gateway.NewContainerRequest{NetMode: pb.NetMode_HOST, Mounts: []gateway.Mount{{Dest: "/", Ref: r.Ref}}}); err == nil || !strings.Contains(err.Error(), "not granted") {
+			t.Errorf("the host's network: %v", err)
+		}
+		if _, err := g.NewContainer(ctx, gateway.NewContainerRequest{Mounts: []gateway.Mount{{Dest: "/seen", Ref: r.Ref}}}); err == nil || !strings.Contains(err.Error(), "root mount is required") {
+			t.Errorf("without a root: %v", err)
+		}
+		return r, nil
+	}, ch)
+	if err != nil {
+		t.Fatal(err, told())
+	}
+}
+
+func inContainer(t *testing.T, ctx context.Context, box gateway.Container) {
+	t.Helper()
+	start := func(r gateway.StartRequest) (gateway.ContainerProcess, *bytes.Buffer) {
+		var out bytes.Buffer
+		r.Stdout = end{&out}
+		p, err := box.Start(ctx, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p, &out
+	}
+	// The first process is the container's, the others are beside it.
+	in, lines := io.Pipe()
+	first, said := start(gateway.StartRequest{Args: []string{"sh", "-c", "echo first >/passing/x; echo changed >/d/e/f; echo x >/kept/y; cat; exit 3"}, Stdin: in, Cwd: "/d"})
+	p, out := start(gateway.StartRequest{Args: []string{"sh", "-c", "until [ -e /kept/y ]; do :; done; hostname; pwd; grep other /etc/hosts; cat /seen/e/f /run/secrets/s /passing/x /d/e/f; echo $V $S; id -u"}, Cwd: "/d/e",
+		Env: []string{"V=value", "PATH=/bin"}, SecretEnv: []*pb.SecretEnv{{ID: "s", Name: "S"}}, User: "65534"})
+	if err := p.Wait(); err != nil || out.String() != "looking\n/d/e\n192.0.2.7\tother\nthere\nfirst\nchanged\nvalue hidden\n65534\n" { // the secret's file is root's
+		t.Errorf("%v: %s", err, out)
+	}
+	p, out = start(gateway.StartRequest{Args: []string{"sh", "-c", "cat /seen/e/f /run/secrets/s /passing/x /d/e/f; echo $V $S"}, Cwd: "/", Env: []string{"V=value", "PATH=/bin"}, SecretEnv: []*pb.SecretEnv{{ID: "s", Name: "S"}}})
+	if err := p.Wait(); err != nil || out.String() != "there\nhiddenfirst\nchanged\nvalue hidden\n" {
+		t.Errorf("%v: %q", err, out)
+	}
+	p, _ = start(gateway.StartRequest{Args: []string{"nosuch"}})
+	if err := p.Wait(); err == nil || !strings.Contains(err.Error(), "nosuch") {
+		t.Errorf("a program that is not there: %v", err)
+	}
+	p, out = start(gateway.StartRequest{Args: []string{"sh", "-c", "trap 'stty size; exit 5' USR1; touch /ready; while :; do sleep 0.01; done"}, Tty: true})
+	testutil.Eventually(t, 10*time.Second, "the trap is there", func() bool {
+		_, err := box.StatFile(ctx, gateway.StatContainerRequest{StatRequest: gateway.StatRequest{Path: "/ready"}})
+		return err == nil
+	})
+	if err := p.Resize(ctx, gateway.WinSize{Rows: 33, Cols: 77}); err != nil {
+		t.Error(err)
+	}
+	var code *gatewaypb.ExitError
+	_ = p.Signal(ctx, syscall.SIGUSR1)
+	if err := p.Wait(); !errors.As(err, &code) || code.ExitCode != 5 || !strings.Contains(out.String(), "33 77") {
+		t.Errorf("a terminal: %v %q", err, out)
+	}
+	// What is there is seen from outside, inside its root.
+	read := func(mount int, name string) string {
+		data, err := box.ReadFile(ctx, gateway.ReadContainerRequest{MountIndex: mount, ReadRequest: gateway.ReadRequest{Filename: name}})
+		if err != nil {
+			return err.Error()
+		}
+		return string(data)
+	}
+	if a, b, c := read(0, "/d/e/f"), read(1, "e/f"), read(2, "/y"); a != "changed\n" || b != "there\n" || c != "x\n" {
+		t.Errorf("read were %q, %q, %q", a, b, c)
+	}
+	for mount, name := range map[int]string{0: "/proc/version", 1: "../../etc/passwd", 4: "x", 9: "x"} {
+		if text := read(mount, name); strings.Contains(text, "root:") || strings.Contains(text, "Linux") || strings.Contains(text, "first") {
+			t.Errorf("read was %d:%s: %s", mount, name, text)
+		}
+	}
+	if list, err := box.ReadDir(ctx, gateway.ReadDirContainerRequest{ReadDirRequest: gateway.ReadDirRequest{Path: "/d"}}); err != nil || len(list) != 1 || list[0].Path != "e" {
+		t.Errorf("listed %v, %v", list, err)
+	}
+	if st, err := box.StatFile(ctx, gateway.StatContainerRequest{StatRequest: gateway.StatRequest{Path: "/d/e/f"}}); err != nil || st.Size != 8 {
+		t.Errorf("stat %v, %v", st, err)
+	}
+	_, _ = lines.Write([]byte("by hand"))
+	lines.Close()
+	if err := first.Wait(); !errors.As(err, &code) || code.ExitCode != 3 || said.String() != "by hand" {
+		t.Errorf("the first: %v %q", err, said)
+	}
+	if text := read(0, "/d/e/f"); text != "changed\n" {
+		t.Errorf("afterwards %q", text)
+	}
+}
