@@ -109,6 +109,10 @@ func resolvedAs(r ImageRequest) string {
 	return r.Ref + " " + r.Platform.OS + "/" + r.Platform.Architecture + "/" + r.Platform.Variant
 }
 
+// layoutStore is before the names of clients' stores that are layouts of the
+// OCI's; those of caches have another.
+const layoutStore = "oci:"
+
 // layout is the tree of an image in one of the client's stores.
 func (j *Job) layout(ctx context.Context, v *vertex, ref string, attrs map[string]string) (*output, error) {
 	_, d, _ := strings.Cut(ref, "@")
@@ -117,7 +121,7 @@ func (j *Job) layout(ctx context.Context, v *vertex, ref string, attrs map[strin
 	if err != nil {
 		return nil, err
 	}
-	well := &lentWell{job: j, store: store}
+	well := &lentWell{job: j, store: layoutStore + store}
 	return j.tree(img, attrs[pb.AttrOCILayoutLayerLimit], func(ctx context.Context, l Layer) error { return well.keep(ctx, l.Blob) })
 }
 
@@ -132,7 +136,7 @@ const (
 // ResolveLayout reads what an image of one of the client's stores is.
 func (j *Job) ResolveLayout(ctx context.Context, store string, d digest.Digest, p ocispec.Platform) (Image, error) {
 	img := Image{Ref: store, Target: d, Manifest: ocispec.Descriptor{Digest: d}}
-	well := &lentWell{job: j, store: store}
+	well := &lentWell{job: j, store: layoutStore + store}
 	for range maxNested {
 		if err := img.Manifest.Digest.Validate(); err != nil {
 			return img, fault.New(fault.Invalid, "the oci-layout %s has no image %q: %w", store, img.Manifest.Digest, err)
