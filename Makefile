@@ -27,8 +27,8 @@ bench: build ## measure against the docker, podman, runc and crun that are insta
 test-cgroup2: build ## the tests of what depends on control groups, on a kernel that has cgroup v2 alone (in qemu)
 	@scripts/test-cgroup2
 
-compat: ## everything of other people's: Docker's client, Compose, SDKs, testcontainers, the OCI's conformance tests
-	PACKAGES=./test/compat TARE_TEST_CLIENTS=1 scripts/test -v
+compat: ## everything of other people's: Docker's client, Compose, SDKs, testcontainers, BuildKit, the OCI's conformance tests
+	PACKAGES="./test/compat ./test/dockerfiles" TARE_TEST_CLIENTS=1 scripts/test -v -timeout 90m
 
 fuzz: ## every fuzz target for a while
 	@scripts/fuzz

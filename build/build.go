@@ -162,6 +162,13 @@ type Holder interface {
 	Directory(ctx context.Context, r LocalRequest) (string, error)
 }
 
+// Companion is a Session whose client has others beside it: several builds at
+// once share one for a directory that they share.
+type Companion interface {
+	// Of returns the session with the ID.
+	Of(ctx context.Context, id string) (Session, error)
+}
+
 // LocalRequest names files of the client's.
 type LocalRequest struct {
 	Name                     string // "context", "dockerfile" or a named context

@@ -124,7 +124,7 @@ func (f *filing) target(ctx context.Context, a *pb.FileAction) (*workTree, error
 	if err != nil {
 		return nil, err
 	}
-	if t.tree, err = mounted(m); err == nil {
+	if t.tree, err = mounted(m.Bare()); err == nil {
 		if err = t.tree.attach(f.job.solver.placesDir()); err == nil {
 			return t, nil
 		}

@@ -192,7 +192,7 @@ func (j *Job) remake(ctx context.Context, v *vertex, i int) (*output, error) {
 		if inputs, _, err = j.readyAll(ctx, inputs, all); err != nil {
 			return nil, err
 		}
-		return j.report(v, func() ([]*output, bool, error) { return j.perform(ctx, v, inputs, false) })
+		return j.report(ctx, v, func() ([]*output, bool, error) { return j.perform(ctx, v, inputs, false) })
 	})
 	if err != nil {
 		return nil, err

@@ -340,11 +340,11 @@ func (j *Job) carryOut(ctx context.Context, v *vertex) ([]*output, error) {
 	if err != nil {
 		return nil, err
 	}
-	return j.report(v, func() ([]*output, bool, error) { return j.perform(ctx, v, inputs, true) })
+	return j.report(ctx, v, func() ([]*output, bool, error) { return j.perform(ctx, v, inputs, true) })
 }
 
 // report tells of a vertex while something does its work.
-func (j *Job) report(v *vertex, do func() (outputs []*output, cached bool, err error)) ([]*output, error) {
+func (j *Job) report(ctx context.Context, v *vertex, do func() (outputs []*output, cached bool, err error)) ([]*output, error) {
 	status := v.status()
 	now := time.Now()
 	status.Started = &now
@@ -354,6 +354,9 @@ func (j *Job) report(v *vertex, do func() (outputs []*output, cached bool, err e
 	status.Completed, status.Cached = &end, cached
 	if err != nil {
 		status.Error = err.Error()
+		if ctx.Err() != nil { // why, the vertex says that failed: clients know this word
+			status.Error = context.Canceled.Error()
+		}
 		err = &VertexError{v.digest, v.name, err}
 	}
 	j.progress.Vertex(status)

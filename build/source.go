@@ -122,10 +122,17 @@ func (j *Job) local(ctx context.Context, name string, attrs map[string]string) (
 		dir, err := h.Directory(ctx, r)
 		return &output{dir: dir}, err
 	}
+	from := j.session
+	if c, ok := from.(Companion); ok && attrs[pb.AttrLocalSessionID] != "" {
+		var err error
+		if from, err = c.Of(ctx, attrs[pb.AttrLocalSessionID]); err != nil {
+			return nil, err
+		}
+	}
 	key, err := json.Marshal(r)
 	if err != nil {
 		return nil, err
 	}
-	client := j.session.Client()
-	return j.keptDir(ctx, "local source for "+name, client+string(key), client != "", func(dir string, _ *about) error { return j.session.Local(ctx, r, dir) })
+	client := from.Client()
+	return j.keptDir(ctx, "local source for "+name, client+string(key), client != "", func(dir string, _ *about) error { return from.Local(ctx, r, dir) })
 }

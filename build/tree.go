@@ -24,11 +24,13 @@ type tree struct {
 	path string // where it is mounted, if somewhere: see inPlace
 }
 
-// Close lets it go.
+// Close lets it go. A process that is being started has copies of all descriptors
+// until it executes its program, so the mount may be busy for that long: it is
+// detached, and ends with the last of them.
 func (t *tree) Close() error {
 	err := t.root.Close()
 	if t.path != "" {
-		err = errors.Join(err, os.NewSyscallError("umount", unix.Unmount(t.path, unix.UMOUNT_NOFOLLOW)), os.Remove(t.path))
+		err = errors.Join(err, os.NewSyscallError("umount", unix.Unmount(t.path, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH)), os.Remove(t.path))
 	}
 	return err
 }

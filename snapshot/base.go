@@ -53,6 +53,20 @@ func makeBase(dir string) error {
 // directory, or an empty file or link, that the image's tree has not.
 func MountPoints() []string { return append(slices.Concat(baseDirs, baseFiles), baseLink) }
 
+// Bare is a tree as its layers make it: what lies below all layers for
+// containers' mounts is not in it. It is for who changes a tree and runs nothing
+// there. Where trees are whole the mount points are part of them.
+func (m Mount) Bare() Mount {
+	if m.Upper == "" || len(m.Lower) == 0 {
+		return m
+	}
+	m.Lower = m.Lower[:len(m.Lower)-1]
+	if len(m.Lower) == 0 {
+		return Mount{Dir: m.Upper}
+	}
+	return m
+}
+
 // addMountPoints makes in a whole tree what makeBase makes below it. An image's
 // file or link of the name hides it, as it does in stacked layers.
 func addMountPoints(tree string) error {

@@ -48,7 +48,7 @@ func (c *control) Solve(ctx context.Context, r *controlapi.SolveRequest) (resp *
 		return nil, err
 	}
 	defer func() { c.builds.end(r, run, resp.GetExporterResponse(), err) }()
-	lent := &client.Session{Caller: caller}
+	lent := &client.Session{Caller: caller, ID: r.Session, Find: c.caller}
 	job := c.solver.Job(lent, run.tells, build.JobOptions{Epoch: epoch,
 		Network: slices.Contains(r.Entitlements, "network.host"), Insecure: slices.Contains(r.Entitlements, "security.insecure")})
 	defer job.Close()

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -36,27 +35,6 @@ func (b *bench) must(args ...string) string {
 		b.t.Fatalf("%v: exit code %d: %s", args, code, out)
 	}
 	return out
-}
-
-// change changes the bundle's configuration.
-func (b *bench) change(f func(*specs.Spec)) {
-	b.t.Helper()
-	name := filepath.Join(b.bundle, "config.json")
-	text, err := os.ReadFile(name)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	var s specs.Spec
-	if err := json.Unmarshal(text, &s); err != nil {
-		b.t.Fatal(err)
-	}
-	f(&s)
-	if text, err = json.Marshal(&s); err == nil {
-		err = os.WriteFile(name, text, 0o644)
-	}
-	if err != nil {
-		b.t.Fatal(err)
-	}
 }
 
 // runInto is must with the container's output in a file of the caller's.

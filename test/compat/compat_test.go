@@ -6,11 +6,13 @@ import (
 
 	"github.com/tarehq/tare/test/daemon"
 	"github.com/tarehq/tare/test/images"
+	"github.com/tarehq/tare/test/sid"
 )
 
 func TestMain(m *testing.M) {
 	code := daemon.Isolated(m)
 	images.Clean()
+	sid.Clean()
 	os.Exit(code)
 }
 

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"os/exec"
 	"strings"
@@ -15,14 +16,20 @@ import (
 )
 
 // Scripts runs the testscript files of a directory, each with a daemon of its
-// own that has the image busybox.
-func Scripts(t *testing.T, dir string) {
+// own that has the image busybox, after more has prepared each one's environment.
+func Scripts(t *testing.T, dir string, more ...func(*testscript.Env) error) {
 	testutil.RequireRoot(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 dir,
 		RequireExplicitExec: true,
-		Setup:               setup,
 		Condition:           condition,
+		Setup: func(env *testscript.Env) error {
+			err := setup(env)
+			for _, f := range more {
+				err = errors.Join(err, f(env))
+			}
+			return err
+		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"daemon":     daemonCmd,
 			"eventually": eventuallyCmd,

@@ -18,6 +18,7 @@ import (
 	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/test/daemon"
 	"github.com/tarehq/tare/test/images"
+	"github.com/tarehq/tare/test/served"
 	"github.com/tarehq/tare/test/sid"
 )
 
@@ -38,8 +39,8 @@ func newRig(t *testing.T) *rig {
 	place := sid.New(t)
 	r.programs = place.Programs(t, "docker")
 	r.peer = place.Dockerd(t)
-	repository(t, r.served+"/git/project.git")
-	r.server = "http://" + net.JoinHostPort(addressOf(t, "up0"), serve(t, r.served))
+	served.Repository(t, r.served+"/git/project.git")
+	r.server = "http://" + net.JoinHostPort(addressOf(t, "up0"), served.Serve(t, r.served))
 	r.d.ImportBusybox(t)
 	r.lend(t, "busybox")
 	return r
@@ -170,6 +171,9 @@ func (r *rig) run(t *testing.T, e example) {
 		})
 	}
 	dir := e.checkout(t)
+	if err := os.CopyFS(r.served, os.DirFS(filepath.Join(dir, "served"))); err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
 	began := time.Now().Unix()
 	names := r.build(t, r.d.Host, dir, e)
 	if !alone {

@@ -11,7 +11,6 @@ import (
 	"maps"
 	"path"
 	"slices"
-	"strings"
 )
 
 // saved is an image as docker save tells it, without what differs from build to
@@ -135,8 +134,9 @@ func readLayer(blob []byte) (layer, error) {
 		}
 		e := entry{Is: fmt.Sprintf("%c %o %d:%d", kind(h.Typeflag), h.Mode&0o7777, h.Uid, h.Gid), time: h.ModTime.Unix()}
 		for _, name := range slices.Sorted(maps.Keys(h.PAXRecords)) {
-			if strings.HasPrefix(name, "SCHILY.xattr.") && name != "SCHILY.xattr.security.selinux" {
-				e.Is += fmt.Sprintf(" %s=%x", strings.TrimPrefix(name, "SCHILY.xattr."), h.PAXRecords[name])
+			// Of the others BuildKit has none in a layer; here users' own are kept.
+			if name == "SCHILY.xattr.security.capability" {
+				e.Is += fmt.Sprintf(" capability=%x", h.PAXRecords[name])
 			}
 		}
 		switch h.Typeflag {

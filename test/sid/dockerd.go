@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -17,6 +16,14 @@ import (
 	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/test/daemon"
 )
+
+// keep runs dockerd until its input ends. All that it starts ends with it, as do
+// its mounts: it is the first of a process namespace.
+const keep = `unshare --mount --pid --fork --kill-child --mount-proc dockerd "$@" </dev/null &
+cat >/dev/null
+read -r first rest </proc/$!/task/$!/children
+kill -TERM $first
+wait`
 
 // Dockerd starts the place's dockerd, with images in containerd's store, and
 // returns where it listens. Its network reaches the world through the test's.
@@ -34,17 +41,19 @@ func (p *Place) Dockerd(t testing.TB) (host string) {
 	}
 	defer log.Close()
 	socket := filepath.Join(p.Dir, "docker.sock")
-	cmd := exec.Command("nsenter", "--target", strconv.Itoa(p.pid), "--mount", "--pid", "--net", "env", "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
-		"dockerd", "-H", "unix://"+socket, "--data-root", p.Dir+"/data", "--exec-root", p.Dir+"/exec", "--pidfile", p.Dir+"/pid",
+	cmd := exec.Command("nsenter", "--target", strconv.Itoa(p.pid), "--mount", "--net", "env", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "sh", "-c", keep, "sh",
+		"-H", "unix://"+socket, "--data-root", p.Dir+"/data", "--exec-root", p.Dir+"/exec", "--pidfile", p.Dir+"/pid",
 		"--config-file", config, "--cgroup-parent", group)
 	cmd.Stdout, cmd.Stderr = log, log
+	input, err := cmd.StdinPipe() // which breaks with this process
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	// It ends with the place; the mounts that it made on the machine's /tmp are its
-	// namespace's own. What it leaves are control groups.
 	t.Cleanup(func() {
-		stop(p.Dir + "/pid")
+		input.Close()
 		_ = cmd.Wait()
 		if err := removeGroups(group); err != nil {
 			t.Error(err)
@@ -58,23 +67,6 @@ func (p *Place) Dockerd(t testing.TB) (host string) {
 		return err == nil
 	})
 	return "unix://" + socket
-}
-
-// stop asks dockerd to end, which it writes its number in its own namespace for:
-// it is the only process with that file on its command line.
-func stop(pidfile string) {
-	list, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	if err != nil {
-		return
-	}
-	for _, path := range list {
-		text, err := os.ReadFile(path)
-		if words := strings.Split(string(text), "\x00"); err == nil && words[0] == "dockerd" && strings.Contains(string(text), "\x00"+pidfile+"\x00") {
-			if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil {
-				_ = syscall.Kill(pid, syscall.SIGTERM)
-			}
-		}
-	}
 }
 
 // removeGroups removes the control groups of that name in all hierarchies.

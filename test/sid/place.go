@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -15,11 +14,10 @@ import (
 )
 
 // Place is the system, entered: a mount namespace whose root is an overlay over
-// the tree with the machine's /tmp in it, a process namespace, and a network
-// namespace for its dockerd.
+// the tree with the machine's /tmp in it, and a network namespace for its dockerd.
 type Place struct {
 	Dir string // of the place, below /tmp
-	pid int    // the namespaces' first process
+	pid int    // the process that holds the namespaces
 }
 
 // enter makes the root, says so, and holds it until its input ends. busybox is
@@ -34,8 +32,7 @@ rm -f etc/resolv.conf
 cp -L /etc/resolv.conf etc/resolv.conf
 mkdir -p etc/ssl/certs machine
 cp -L /etc/ssl/certs/ca-certificates.crt etc/ssl/certs/
-for d in dev sys tmp; do mount --rbind /$d $d; done
-mount -t proc proc proc
+for d in dev proc sys tmp; do mount --rbind /$d $d; done
 pivot_root . machine
 /machine/bin/busybox umount -l /machine
 echo ready
@@ -55,7 +52,7 @@ func New(t testing.TB) *Place {
 			t.Error(err)
 		}
 	})
-	holder := exec.Command("unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", "sh", "-c", enter, "sh", Tree(t), dir)
+	holder := exec.Command("unshare", "--mount", "--net", "sh", "-c", enter, "sh", Tree(t), dir)
 	input, err := holder.StdinPipe() // which breaks with this process
 	if err != nil {
 		t.Fatal(err)
@@ -77,15 +74,7 @@ func New(t testing.TB) *Place {
 	if line, _ := bufio.NewReader(output).ReadString('\n'); line != "ready\n" {
 		t.Fatalf("enter %s: %s", Tree(t), said.String())
 	}
-	first, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", holder.Process.Pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(first)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &Place{Dir: dir, pid: pid}
+	return &Place{Dir: dir, pid: holder.Process.Pid}
 }
 
 // Programs writes scripts into a directory that run the programs of the place
@@ -94,8 +83,8 @@ func (p *Place) Programs(t testing.TB, names ...string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
 	for _, name := range names {
-		script := fmt.Sprintf("#!/bin/sh\nexec nsenter --target %d --mount --pid --wdns=\"$PWD\" env PATH=/usr/sbin:/usr/bin:/sbin:/bin %s \"$@\"\n", p.pid, name)
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755); err != nil {
+		script := fmt.Sprintf("#!/bin/sh\nexec nsenter --target %d --mount --wdns=\"$PWD\" env PATH=/usr/sbin:/usr/bin:/sbin:/bin %s \"$@\"\n", p.pid, name)
+		if err := os.WriteFile(filepath.Join(dir, filepath.Base(name)), []byte(script), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}

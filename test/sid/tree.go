@@ -70,7 +70,7 @@ func share(path string) error {
 func bootstrap(path string) error {
 	// The clock of a test machine may be ahead of its package mirror.
 	cmd := exec.Command("mmdebstrap", "--quiet", "--format=directory", "--variant=minbase", `--aptopt=Acquire::Check-Valid-Until "false"`,
-		"--include=docker.io,docker-cli,docker-buildx,docker-compose,containerd,runc,iptables,nftables,ca-certificates,git,openssh-client,curl", "sid", path)
+		"--include=docker.io,docker-cli,docker-buildx,docker-compose,containerd,runc,iptables,nftables,ca-certificates,git,openssh-client,xz-utils,zstd,curl", "sid", path)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("mmdebstrap: %w: %s", err, out)
 	}

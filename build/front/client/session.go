@@ -27,12 +27,29 @@ import (
 )
 
 // Session is a client's session as the solver sees it.
-type Session struct{ Caller session.Caller }
+type Session struct {
+	Caller session.Caller
+	ID     string
+	Find   func(ctx context.Context, id string) (session.Caller, error)
+}
 
 var (
-	_ build.Session  = (*Session)(nil)
-	_ build.Uploader = (*Session)(nil)
+	_ build.Session   = (*Session)(nil)
+	_ build.Uploader  = (*Session)(nil)
+	_ build.Companion = (*Session)(nil)
 )
+
+// Of is the session with the ID, which only its client knows.
+func (l *Session) Of(ctx context.Context, id string) (build.Session, error) {
+	if id == l.ID {
+		return l, nil
+	}
+	caller, err := l.Find(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return &Session{caller, id, l.Find}, nil
+}
 
 // Client tells clients apart by the key that they say, which is the same for one
 // directory of one user.

@@ -1,6 +1,8 @@
 """A container's whole life by the docker package for Python."""
 import io
+import os
 import tarfile
+import tempfile
 import unittest
 
 import docker
@@ -159,6 +161,50 @@ class Life(unittest.TestCase):
         for action in ("create", "start", "die", "destroy"):
             self.assertIn(action, seen)
         self.assertIn("Containers", docker.from_env(version="1.41").df())
+
+    def test_build(self):
+        with tempfile.TemporaryDirectory() as directory:
+            def write(name, text):
+                path = os.path.join(directory, name)
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                with open(path, "w") as f:
+                    f.write(text)
+
+            write("Dockerfile", """FROM busybox AS base
+ARG WHO=nobody
+RUN echo "hello $WHO" >/said
+FROM base AS last
+COPY dir /dir
+LABEL made=here
+CMD ["cat", "/said"]
+""")
+            write("dir/kept", "kept")
+            write("dir/ignored.log", "ignored")
+            write(".dockerignore", "**/*.log\n")
+            write("bad/Dockerfile", "FROM busybox\nRUN echo failing && exit 3\n")
+            image, log = self.client.images.build(path=directory, tag="python-built:1", buildargs={"WHO": "you"}, labels={"more": "too"}, rm=True, extra_hosts={"far": "192.0.2.1"})
+            said = "".join(line.get("stream", "") for line in log)
+            self.assertIn("Successfully tagged python-built:1", said)
+            self.assertIn("Step 1/7 : FROM busybox AS base", said)
+            self.assertIn("python-built:1", image.tags)
+            self.assertEqual({k: image.labels[k] for k in ("made", "more")}, {"made": "here", "more": "too"})
+            self.assertEqual(self.client.containers.run(image, remove=True), b"hello you\n")
+            self.assertEqual(self.client.containers.run(image, "ls /dir", remove=True), b"kept\n")
+            again, log = self.client.images.build(path=directory, buildargs={"WHO": "you"}, labels={"more": "too"}, extra_hosts={"far": "192.0.2.1"})
+            self.assertEqual(again.id, image.id)
+            self.assertIn("Using cache", "".join(line.get("stream", "") for line in log))
+            target, _ = self.client.images.build(path=directory, target="base", nocache=True)
+            self.assertEqual(self.client.containers.run(target, "cat /said", remove=True), b"hello nobody\n")
+            with self.assertRaises(docker.errors.BuildError) as failed:
+                self.client.images.build(path=os.path.join(directory, "bad"))
+            self.assertIn("The command '/bin/sh -c echo failing && exit 3' returned a non-zero code: 3", str(failed.exception))
+            self.assertIn("failing\n", [line.get("stream") for line in failed.exception.build_log])
+        alone, _ = self.client.images.build(fileobj=io.BytesIO(b"FROM busybox\nRUN echo alone >/alone\n"))
+        self.assertEqual(self.client.containers.run(alone, "cat /alone", remove=True), b"alone\n")
+        with self.assertRaises((docker.errors.BuildError, docker.errors.APIError)) as failed:
+            self.client.images.build(fileobj=io.BytesIO(b"FROM nosuch\n"))
+        self.assertIn("nosuch", str(failed.exception))
+        self.assertGreaterEqual(self.client.api.prune_builds()["SpaceReclaimed"], 0)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-package dockerfiles
+// Package served is what builds fetch in tests: files and git repositories over
+// HTTP.
+package served
 
 import (
 	"net"
@@ -11,9 +13,9 @@ import (
 	"testing"
 )
 
-// serve is what a build can fetch: the files of a directory at /, and its bare
+// Serve is what a build can fetch: the files of a directory at /, and its bare
 // repositories by git's own server at /git/. It listens on all addresses.
-func serve(t *testing.T, dir string) (port string) {
+func Serve(t testing.TB, dir string) (port string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "0.0.0.0:0")
 	if err != nil {
@@ -26,7 +28,7 @@ func serve(t *testing.T, dir string) (port string) {
 	mux := http.NewServeMux()
 	mux.Handle("/", http.FileServer(http.Dir(dir)))
 	mux.Handle("/git/", &cgi.Handler{Path: filepath.Join(strings.TrimSpace(string(core)), "git-http-backend"), Root: "/git",
-		Env: []string{"GIT_PROJECT_ROOT=" + dir, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"}})
+		Env: []string{"GIT_PROJECT_ROOT=" + dir + "/git", "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"}})
 	server := &http.Server{Handler: mux}
 	done := make(chan struct{})
 	go func() { defer close(done); _ = server.Serve(l) }()
@@ -38,9 +40,9 @@ func serve(t *testing.T, dir string) (port string) {
 	return port
 }
 
-// repository makes a bare repository of a few commits at the path, with a tag, a
+// Repository makes a bare repository of a few commits at the path, with a tag, a
 // branch, a directory and a link.
-func repository(t *testing.T, path string) {
+func Repository(t testing.TB, path string) {
 	t.Helper()
 	cmd := exec.Command("sh", "-eu", "-c", `
 export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@example.org GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@example.org

@@ -1,0 +1,2 @@
+FROM example/onbuild-of-parent
+ONBUILD RUN echo third >/tmp/third

@@ -1,0 +1,1 @@
+FROM example/onbuild-of-middle
