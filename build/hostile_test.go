@@ -151,7 +151,7 @@ func solveOdd(t *testing.T, def *pb.Definition) error {
 func TestOddDefinitions(t *testing.T) {
 	for name, def := range odd() {
 		t.Run(name, func(t *testing.T) {
-			if err := solveOdd(t, def); err == nil && name != "no bytes" {
+			if err := solveOdd(t, def); err == nil && name != "no bytes" && name != "a diff of halves" { // these come to nothing at all
 				t.Error("it was carried out")
 			}
 		})
