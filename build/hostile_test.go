@@ -3,7 +3,6 @@ package build
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"strings"
 	"testing"
@@ -47,9 +46,6 @@ func (mute) Client() string                                    { return "" }
 func (mute) Local(context.Context, LocalRequest, string) error { return errNothing }
 func (mute) Secret(context.Context, string) ([]byte, error) {
 	return nil, fault.New(fault.NotFound, "no secret")
-}
-func (mute) Content(context.Context, string, ocispec.Descriptor, func(io.Reader) error) error {
-	return errNothing
 }
 func (mute) SSH(context.Context, string) (net.Conn, error)            { return nil, errNothing }
 func (mute) Credentials(context.Context, string) (Credentials, error) { return Credentials{}, nil }
@@ -155,7 +151,7 @@ func solveOdd(t *testing.T, def *pb.Definition) error {
 func TestOddDefinitions(t *testing.T) {
 	for name, def := range odd() {
 		t.Run(name, func(t *testing.T) {
-			if err := solveOdd(t, def); err == nil && name != "no bytes" {
+			if err := solveOdd(t, def); err == nil && name != "no bytes" && name != "a diff of halves" { // these come to nothing at all
 				t.Error("it was carried out")
 			}
 		})
