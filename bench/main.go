@@ -3,7 +3,7 @@
 // and ratios as Markdown. It needs root and an idle machine; what is missing is
 // said, not guessed.
 //
-//	bench [-n RUNS] [-bin DIR] [-groups runtimes,engines,ports,dns,lines,crowds,copies,builds,images,volumes,registries]
+//	bench [-n RUNS] [-bin DIR] [-groups runtimes,checkpoints,engines,ports,dns,lines,crowds,copies,builds,images,volumes,registries]
 //
 // Every engine gets a daemon of its own in a network namespace of its own, on
 // a directory that is removed at the end.
@@ -29,7 +29,7 @@ import (
 func main() {
 	runs := flag.Int("n", 20, "runs of each measurement")
 	bin := flag.String("bin", "bin", "directory of tare's programs")
-	groups := flag.String("groups", "runtimes,engines,ports,dns,lines,crowds,copies,builds,images,volumes,registries", "what to measure")
+	groups := flag.String("groups", "runtimes,checkpoints,engines,ports,dns,lines,crowds,copies,builds,images,volumes,registries", "what to measure")
 	flag.Parse()
 	if dir := os.Getenv(serveBare); dir != "" {
 		fmt.Fprintln(os.Stderr, "bench:", serve(dir))
@@ -110,6 +110,11 @@ func measure(runs int, bin string, groups []string) (err error) {
 	}
 	if slices.Contains(groups, "runtimes") {
 		if err := benchRuntimes(t, dir, image, bin, runs); err != nil {
+			return err
+		}
+	}
+	if slices.Contains(groups, "checkpoints") {
+		if err := benchCheckpoints(t, dir, image, bin, runs); err != nil {
 			return err
 		}
 	}

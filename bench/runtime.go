@@ -20,7 +20,7 @@ func benchRuntimes(t *table, dir, image, bin string, runs int) error {
 	if out, err := exec.Command("tar", "-C", root, "-xf", image).CombinedOutput(); err != nil {
 		return fmt.Errorf("unpacking the image: %w: %s", err, out)
 	}
-	if err := writeBundle(bundle); err != nil {
+	if err := writeBundle(bundle, "/bin/true"); err != nil {
 		return err
 	}
 	var subjects []subject
@@ -49,7 +49,7 @@ func benchRuntimes(t *table, dir, image, bin string, runs int) error {
 	return nil
 }
 
-func writeBundle(dir string) error {
+func writeBundle(dir string, args ...string) error {
 	mount := func(target, kind string, options ...string) map[string]any {
 		return map[string]any{"destination": target, "type": kind, "source": kind, "options": options}
 	}
@@ -63,7 +63,7 @@ func writeBundle(dir string) error {
 		"root":       map[string]any{"path": "rootfs"},
 		"hostname":   "bench",
 		"process": map[string]any{
-			"user": map[string]int{"uid": 0, "gid": 0}, "args": []string{"/bin/true"}, "cwd": "/",
+			"user": map[string]int{"uid": 0, "gid": 0}, "args": args, "cwd": "/",
 			"env":             []string{"PATH=/bin"},
 			"noNewPrivileges": true,
 			"capabilities":    map[string][]string{"bounding": caps, "effective": caps, "permitted": caps},

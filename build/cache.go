@@ -38,7 +38,8 @@ type Record struct {
 	Type        string // as BuildKit calls it: "regular", "source.local", "exec.cachemount", …
 	Outputs     [][]Layer
 	Epoch       time.Time `json:",omitzero"` // that the layers were made with
-	Size        int64     // bytes on disk of its own layers
+	Size        int64     // bytes on disk of its own layers, when Measured
+	Measured    bool      `json:",omitempty"`
 	Created     time.Time
 	LastUsed    time.Time
 	Uses        int
@@ -158,13 +159,6 @@ func (c *cache) add(ctx context.Context, k keys, description, kind string, outpu
 	r := &Record{Key: k.exact, Description: description, Type: kind, Epoch: epoch, Created: now, LastUsed: now}
 	for _, o := range outputs {
 		r.Outputs = append(r.Outputs, o.layers)
-		if chain := o.chain(); chain != "" {
-			n, err := c.store.Size(ctx, chain)
-			if err != nil {
-				return err
-			}
-			r.Size += n
-		}
 	}
 	c.mu.Lock()
 	c.addQuickLocked(r, k.quick)
@@ -198,6 +192,53 @@ func (c *cache) chains() []digest.Digest {
 	}
 	slices.Sort(list)
 	return slices.Compact(list)
+}
+
+// measure finds how large the records are of which that is not known yet. Builds
+// do not wait for it.
+func (c *cache) measure(ctx context.Context) error {
+	for _, r := range c.list() {
+		if r.Measured {
+			continue
+		}
+		size := int64(0)
+		for _, layers := range r.Outputs {
+			if len(layers) == 0 {
+				continue
+			}
+			n, err := c.blocks(ctx, layers[len(layers)-1].Chain)
+			if err != nil {
+				return err
+			}
+			size += n
+		}
+		c.mu.Lock()
+		if now := c.records[r.Key]; now != nil {
+			known := *now
+			known.Size, known.Measured = size, true
+			c.records[r.Key] = &known
+			_ = c.write(&known) // or it is measured again
+		}
+		c.mu.Unlock()
+	}
+	return nil
+}
+
+// blocks is what a layer takes on disk. Where trees hold what is below, too, the
+// store knows.
+func (c *cache) blocks(ctx context.Context, chain digest.Digest) (int64, error) {
+	there, err := c.store.Has(ctx, chain)
+	if err != nil || !there {
+		return 0, err
+	}
+	m, err := c.store.View(ctx, chain)
+	if err != nil {
+		return 0, err
+	}
+	if m.Dir != "" || len(m.Lower) == 0 {
+		return c.store.Size(ctx, chain)
+	}
+	return blocks(m.Lower[0])
 }
 
 // list returns copies of the records, those that were used last first.

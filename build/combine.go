@@ -31,7 +31,7 @@ func (j *Job) combine(ctx context.Context, v *vertex, inputs []*output) (outputs
 		}
 		outputs = []*output{o}
 	case *pb.Op_Passthrough:
-		for _, n := range op.Passthrough.Outputs {
+		for _, n := range op.Passthrough.GetOutputs() {
 			if n < 0 || int(n) >= len(inputs) {
 				return nil, false, fault.New(fault.Invalid, "a passthrough has no input %d", n)
 			}
@@ -68,7 +68,10 @@ func merge(op *pb.MergeOp, inputs []*output) (*output, error) {
 	}
 	var merged []Layer
 	for _, m := range op.Inputs {
-		in, err := input(inputs, m.GetInput())
+		if m == nil {
+			return nil, fault.New(fault.Invalid, "a merge has an input that is nothing")
+		}
+		in, err := input(inputs, m.Input)
 		if err != nil {
 			return nil, err
 		}
@@ -107,11 +110,14 @@ func keyOfChain(layers []Layer) digest.Digest {
 // diff is what upper has beyond lower: its own layers where lower's lie below
 // them, or else a layer that is made of the two trees.
 func (j *Job) diff(ctx context.Context, op *pb.DiffOp, inputs []*output) (*output, error) {
-	lower, err := input(inputs, op.GetLower().GetInput())
+	if op.GetLower() == nil || op.GetUpper() == nil {
+		return nil, fault.New(fault.Invalid, "a diff needs what is below and what is above")
+	}
+	lower, err := input(inputs, op.Lower.Input)
 	if err != nil {
 		return nil, err
 	}
-	upper, err := input(inputs, op.GetUpper().GetInput())
+	upper, err := input(inputs, op.Upper.Input)
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package build
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -24,8 +25,9 @@ type poor struct{ Store }
 func (poor) Resolve(context.Context, ImageRequest, func(Transfer)) (Image, error) {
 	return Image{Manifest: ocispec.Descriptor{Digest: emptyKey}, Config: []byte(`{}`)}, nil
 }
-func (poor) Fetch(context.Context, Image) ([]Layer, error)    { return nil, nil }
-func (poor) Has(context.Context, digest.Digest) (bool, error) { return false, nil }
+func (poor) Fetch(context.Context, ImageRequest, Image, func(Transfer)) error { return nil }
+func (poor) Needed(context.Context) ([]digest.Digest, error)                  { return nil, nil }
+func (poor) Has(context.Context, digest.Digest) (bool, error)                 { return false, nil }
 func (poor) Prepare(context.Context, string, digest.Digest) (snapshot.Mount, error) {
 	return snapshot.Mount{}, errNothing
 }
@@ -39,12 +41,15 @@ func (poor) Attach(context.Context, string) (Place, error)      { return Place{}
 func (poor) Detach(context.Context, string) error               { return nil }
 
 // mute is a client that has nothing and hears nothing.
-type mute struct{}
+type mute struct{ Session }
 
 func (mute) Client() string                                    { return "" }
 func (mute) Local(context.Context, LocalRequest, string) error { return errNothing }
 func (mute) Secret(context.Context, string) ([]byte, error) {
 	return nil, fault.New(fault.NotFound, "no secret")
+}
+func (mute) Content(context.Context, string, ocispec.Descriptor, func(io.Reader) error) error {
+	return errNothing
 }
 func (mute) SSH(context.Context, string) (net.Conn, error)            { return nil, errNothing }
 func (mute) Credentials(context.Context, string) (Credentials, error) { return Credentials{}, nil }

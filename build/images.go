@@ -109,10 +109,6 @@ func resolvedAs(r ImageRequest) string {
 	return r.Ref + " " + r.Platform.OS + "/" + r.Platform.Architecture + "/" + r.Platform.Variant
 }
 
-// layoutStore is before the names of clients' stores that are layouts of the
-// OCI's; those of caches have another.
-const layoutStore = "oci:"
-
 // layout is the tree of an image in one of the client's stores.
 func (j *Job) layout(ctx context.Context, v *vertex, ref string, attrs map[string]string) (*output, error) {
 	_, d, _ := strings.Cut(ref, "@")
@@ -121,9 +117,12 @@ func (j *Job) layout(ctx context.Context, v *vertex, ref string, attrs map[strin
 	if err != nil {
 		return nil, err
 	}
-	well := &lentWell{job: j, store: layoutStore + store}
+	well := &lentWell{job: j, store: layoutStore(store)}
 	return j.tree(img, attrs[pb.AttrOCILayoutLayerLimit], func(ctx context.Context, l Layer) error { return well.keep(ctx, l.Blob) })
 }
+
+// layoutStore is how clients know such a store.
+func layoutStore(id string) string { return "oci:" + id }
 
 // The bounds of an image in a client's store, in bytes and counts.
 const (
@@ -136,7 +135,7 @@ const (
 // ResolveLayout reads what an image of one of the client's stores is.
 func (j *Job) ResolveLayout(ctx context.Context, store string, d digest.Digest, p ocispec.Platform) (Image, error) {
 	img := Image{Ref: store, Target: d, Manifest: ocispec.Descriptor{Digest: d}}
-	well := &lentWell{job: j, store: layoutStore + store}
+	well := &lentWell{job: j, store: layoutStore(store)}
 	for range maxNested {
 		if err := img.Manifest.Digest.Validate(); err != nil {
 			return img, fault.New(fault.Invalid, "the oci-layout %s has no image %q: %w", store, img.Manifest.Digest, err)

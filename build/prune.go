@@ -58,6 +58,9 @@ func (s *Solver) Usage(ctx context.Context) ([]Usage, error) {
 	for _, chain := range shared {
 		needed[chain] = true
 	}
+	if err := s.cache.measure(ctx); err != nil {
+		return nil, err
+	}
 	records := s.cache.list()
 	madeBy := map[digest.Digest]string{} // chain → record
 	for _, r := range records {
@@ -127,13 +130,23 @@ func blocks(dir string) (n int64, err error) {
 		return 0, err
 	}
 	defer root.Close()
+	seen := map[uint64]bool{} // of several names
 	err = fs.WalkDir(root.FS(), ".", func(_ string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return nil // it has gone, or is too deep to be counted
 		}
-		if info, err := d.Info(); err == nil {
-			n += info.Sys().(*syscall.Stat_t).Blocks * 512
+		info, err := d.Info()
+		if err != nil {
+			return nil
 		}
+		st := info.Sys().(*syscall.Stat_t)
+		if st.Nlink > 1 && !d.IsDir() {
+			if seen[st.Ino] {
+				return nil
+			}
+			seen[st.Ino] = true
+		}
+		n += st.Blocks * 512
 		return nil
 	})
 	return n, err

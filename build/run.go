@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -209,6 +210,10 @@ type ExitError struct {
 func (e *ExitError) Error() string { return e.text }
 
 func (s *step) failed(err error) error {
+	if p := s.v.op.GetPlatform(); p != nil && p.Architecture != runtime.GOARCH && strings.Contains(err.Error(), unix.ENOEXEC.Error()) {
+		return fmt.Errorf("process %q could not be started: %w: this machine does not run programs for %s/%s; install qemu-user-static, or another emulator that binfmt_misc knows",
+			joinWords(s.op.Meta.GetArgs()), err, p.OS, p.Architecture)
+	}
 	if fault.KindOf(err) == fault.Invalid { // the program's own
 		return fmt.Errorf("process %q could not be started: %w", joinWords(s.op.Meta.GetArgs()), err)
 	}

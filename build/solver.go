@@ -2,6 +2,7 @@ package build
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -340,7 +341,14 @@ func (j *Job) carryOut(ctx context.Context, v *vertex) ([]*output, error) {
 	if err != nil {
 		return nil, err
 	}
-	return j.report(ctx, v, func() ([]*output, bool, error) { return j.perform(ctx, v, inputs, true) })
+	outputs, err := j.report(ctx, v, func() ([]*output, bool, error) { return j.perform(ctx, v, inputs, true) })
+	var failed *VertexError
+	if errors.As(err, &failed) {
+		for _, in := range inputs {
+			failed.Inputs = append(failed.Inputs, &Result{job: j, output: in})
+		}
+	}
+	return outputs, err
 }
 
 // report tells of a vertex while something does its work.
@@ -357,7 +365,7 @@ func (j *Job) report(ctx context.Context, v *vertex, do func() (outputs []*outpu
 		if ctx.Err() != nil { // why, the vertex says that failed: clients know this word
 			status.Error = context.Canceled.Error()
 		}
-		err = &VertexError{v.digest, v.name, err}
+		err = &VertexError{Vertex: v.digest, Name: v.name, Op: v.op, err: err}
 	}
 	j.progress.Vertex(status)
 	return outputs, err
@@ -367,6 +375,8 @@ func (j *Job) report(ctx context.Context, v *vertex, do func() (outputs []*outpu
 type VertexError struct {
 	Vertex digest.Digest
 	Name   string
+	Op     *pb.Op
+	Inputs []*Result // what it stands on
 	err    error
 }
 

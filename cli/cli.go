@@ -67,7 +67,7 @@ func run(ctx context.Context, s *command.Session, args []string) error {
 	}
 	e, used, noun := find(words)
 	if e == nil || byPlugin(s, words) {
-		if args := pluginArgs(words, noun); args != nil {
+		if args := pluginArgs(words, noun); args != nil && !lists(s, words) {
 			return runPlugin(s, words, args)
 		}
 		return unknown(s, words, noun)

@@ -37,23 +37,45 @@ func pluginArgs(words []string, noun bool) []string {
 }
 
 // byPlugin tells whether a command of our own is carried out by a plugin: build is
-// by buildx, which knows more of it, where that is installed and DOCKER_BUILDKIT
-// is not 0.
+// by buildx where that is installed, or else by our own program that is called as
+// it is, unless DOCKER_BUILDKIT is 0; builder is buildx's where that is installed.
 func byPlugin(s *command.Session, words []string) bool {
+	if words[0] == "builder" {
+		_, err := plugin.Find(s, "buildx")
+		return err == nil
+	}
 	if words[0] != "build" && (len(words) < 2 || words[0] != "image" || words[1] != "build") {
 		return false
 	}
 	if s.Getenv("DOCKER_BUILDKIT") == "0" {
 		return false
 	}
-	_, err := plugin.Find(s, "buildx")
+	_, err := builder(s)
 	return err == nil
+}
+
+// lists tells whether the words ask for the commands of builder, which buildx
+// answers where it is installed.
+func lists(s *command.Session, words []string) bool {
+	return words[0] == "builder" && (len(words) == 1 || strings.HasPrefix(words[1], "-")) && !byPlugin(s, words)
+}
+
+// builder is buildx, or what stands in for it.
+func builder(s *command.Session) (*plugin.Plugin, error) {
+	p, err := plugin.Find(s, "buildx")
+	if errors.Is(err, fault.NotFound) {
+		return plugin.Own()
+	}
+	return p, err
 }
 
 // runPlugin becomes the plugin that carries out the words as args. A word that
 // names none is no command.
 func runPlugin(s *command.Session, words, args []string) error {
 	p, err := plugin.Find(s, args[0])
+	if errors.Is(err, fault.NotFound) && len(args) > 1 && args[0] == "buildx" && args[1] == "build" {
+		p, err = plugin.Own()
+	}
 	switch {
 	case errors.Is(err, fault.NotFound) && args[0] == words[0] && !has(plugins[:], args[0]):
 		return unknown(s, words, false)

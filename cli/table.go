@@ -30,6 +30,7 @@ type entry struct {
 type group struct{ noun, short string }
 
 var groups = [...]group{
+	{"builder", "Manage builds"},
 	{"checkpoint", "Manage checkpoints"},
 	{"container", "Manage containers"},
 	{"context", "Manage contexts"},
@@ -45,6 +46,8 @@ var groups = [...]group{
 var common = [...]string{"run", "exec", "ps", "build", "pull", "push", "images", "login", "logout", "search", "version", "info"}
 
 var table = [...]entry{
+	{"builder", "du", nil, nil, "Show the disk usage of the build cache", build.Du},
+	{"builder", "prune", nil, nil, "Remove build cache", build.Prune},
 	{"container", "attach", nil, []string{"attach"}, "Attach local standard input, output, and error streams to a running container", container.Attach},
 	{"container", "commit", nil, []string{"commit"}, "Create a new image from a container's changes", container.Commit},
 	{"container", "create", nil, []string{"create"}, "Create a new container", container.Create},
@@ -127,6 +130,9 @@ var table = [...]entry{
 	{"volume", "rm", []string{"remove"}, nil, "Remove one or more volumes", volume.Rm},
 	{"volume", "snapshot", nil, nil, "Keep the content of a volume as it is now", volume.Snapshot},
 	{"checkpoint", "create", nil, nil, "Create a checkpoint from a running container", checkpoint.Create},
+	{"checkpoint", "export", nil, nil, "Write a checkpoint and its container's changes to a tar archive", checkpoint.Export},
+	{"checkpoint", "import", nil, nil, "Bring an exported checkpoint to a new container", checkpoint.Import},
+	{"checkpoint", "inspect", nil, nil, "Display detailed information on a checkpoint", checkpoint.Inspect},
 	{"checkpoint", "ls", []string{"list"}, nil, "List checkpoints for a container", checkpoint.Ls},
 	{"checkpoint", "rm", []string{"remove"}, nil, "Remove a checkpoint", checkpoint.Rm},
 	{"", "inspect", nil, nil, "Return low-level information on objects of any kind", system.Inspect},

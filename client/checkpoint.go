@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"io"
 	"net/url"
 )
 
@@ -25,6 +26,30 @@ func (c *Client) CheckpointList(ctx context.Context, container, dir string) ([]C
 	query := url.Values{}
 	set(query, "dir", dir)
 	return fetchList[Checkpoint](ctx, c, "/containers/"+segment(container)+"/checkpoints", query)
+}
+
+// CheckpointInspectRaw returns what the daemon tells of one, as it is.
+func (c *Client) CheckpointInspectRaw(ctx context.Context, container, dir, name string) ([]byte, error) {
+	query := url.Values{}
+	set(query, "dir", dir)
+	return fetch[[]byte](ctx, c, "GET", "/containers/"+segment(container)+"/checkpoints/"+segment(name)+"/json", query, nil)
+}
+
+// CheckpointExport opens a tar of one, with its container's changes to its image.
+func (c *Client) CheckpointExport(ctx context.Context, container, dir, name string) (io.ReadCloser, error) {
+	query := url.Values{}
+	set(query, "dir", dir)
+	return c.open(ctx, request{method: "GET", path: "/containers/" + segment(container) + "/checkpoints/" + segment(name) + "/archive", query: query})
+}
+
+// CheckpointImport brings such a tar to a container that was created of the same
+// image.
+func (c *Client) CheckpointImport(ctx context.Context, container, name string, in io.Reader) error {
+	body, err := c.open(ctx, request{method: "PUT", path: "/containers/" + segment(container) + "/checkpoints/" + segment(name) + "/archive", stream: in})
+	if err != nil {
+		return err
+	}
+	return body.Close()
 }
 
 // CheckpointRemove deletes one.

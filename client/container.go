@@ -91,9 +91,12 @@ func (c *Client) ContainerList(ctx context.Context, o ListOptions) ([]ContainerS
 }
 
 // ContainerLines calls each for every container of the list, the newest first.
-// What it is given is overwritten by the next one.
+// What it is given is overwritten by the next one. A daemon of Tare tells no more
+// than that, others tell all.
 func (c *Client) ContainerLines(ctx context.Context, o ListOptions, each func(*ContainerLine)) error {
-	return fetchEach(ctx, c, "/containers/json", o.query(), each)
+	query := o.query()
+	query.Set("brief", "1")
+	return fetchEach(ctx, c, "/containers/json", query, each)
 }
 
 func (o ListOptions) query() url.Values {

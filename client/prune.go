@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"net/url"
+	"strconv"
 )
 
 // PruneReport tells what a pruning has removed. Only the list of the pruned
@@ -45,7 +46,16 @@ func (c *Client) VolumesPrune(ctx context.Context, f Filters) (PruneReport, erro
 // BuildPrune empties the build cache: of what is dangling, or of all that is
 // not in use.
 func (c *Client) BuildPrune(ctx context.Context, all bool, f Filters) (PruneReport, error) {
+	return c.BuildPruneTo(ctx, all, nil, f)
+}
+
+// BuildPruneTo does so as far as the ceilings say, in bytes by the API's names:
+// reserved-space, max-used-space, min-free-space, keep-storage.
+func (c *Client) BuildPruneTo(ctx context.Context, all bool, ceilings map[string]int64, f Filters) (PruneReport, error) {
 	query := url.Values{}
 	flag(query, "all", all)
+	for name, n := range ceilings {
+		query.Set(name, strconv.FormatInt(n, 10))
+	}
 	return c.prune(ctx, "/build/prune", query, f)
 }

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"time"
 
 	"github.com/moby/moby/api/types/events"
 
@@ -97,6 +98,9 @@ func (c *Checkpoints) Create(ctx context.Context, nameOrID string, o CheckpointO
 
 // prepare finds the checkpoint's place.
 func (c *Checkpoints) prepare(r *Record, called string, o CheckpointOptions) (string, error) {
+	if o.Exit && o.Dir == "" && r.autoRemove() {
+		return "", fault.New(fault.Conflict, "it removes itself when it ends (--rm), and the checkpoint with it: leave it running, or name another directory")
+	}
 	dir := filepath.Join(c.dir(r, o.Dir), o.Name)
 	if !filepath.IsAbs(dir) {
 		return "", fault.New(fault.Invalid, "the checkpoint's directory %q must be absolute", o.Dir)
@@ -137,6 +141,12 @@ func (c *Checkpoints) write(ctx context.Context, r Record, keeper *supervise.Kee
 		}
 	}
 	err = keeper.Checkpoint(ctx, supervise.Checkpoint{CRIU: criu, Dir: dir, Exit: exit, Notes: map[string][]byte{placeFile: note}})
+	if exit && errors.Is(err, fault.Unavailable) { // the end of the container was quicker than the answer
+		<-ended
+		if _, e := os.Stat(dir); e == nil {
+			err = nil
+		}
+	}
 	if err != nil {
 		if exit {
 			return errors.Join(err, rest(stopped))
@@ -208,6 +218,57 @@ func (c *Checkpoints) List(nameOrID, dir string) ([]string, error) {
 		}
 	}
 	return names, nil
+}
+
+// Checkpoint is what there is to say of one.
+type Checkpoint struct {
+	Name      string
+	Created   time.Time
+	Path      string // on the daemon's host
+	Size      int64  // bytes
+	Processes int
+	Addresses []netip.Addr // on networks, which the container asks for again
+}
+
+// Inspect tells of a checkpoint.
+func (c *Checkpoints) Inspect(nameOrID, dir, name string) (Checkpoint, error) {
+	r, err := c.containers.store.find(nameOrID)
+	if err != nil {
+		return Checkpoint{}, err
+	}
+	path, err := c.find(&r, nameOrID, dir, name)
+	if err != nil {
+		return Checkpoint{}, err
+	}
+	found := Checkpoint{Name: name, Path: path}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return found, err
+	}
+	for _, e := range entries {
+		st, err := e.Info()
+		if err != nil {
+			continue
+		}
+		found.Size += st.Size()
+		if ok, _ := filepath.Match("mm-*.img", e.Name()); ok { // memory is a process's, threads share it
+			found.Processes++
+		}
+		if e.Name() == "inventory.img" {
+			found.Created = st.ModTime()
+		}
+	}
+	var places []placeNote
+	if text, err := os.ReadFile(filepath.Join(path, placeFile)); err == nil && json.Unmarshal(text, &places) == nil {
+		for _, p := range places {
+			for _, a := range []netip.Addr{p.Address, p.Address6} {
+				if a.IsValid() {
+					found.Addresses = append(found.Addresses, a)
+				}
+			}
+		}
+	}
+	return found, nil
 }
 
 // Remove deletes a checkpoint.

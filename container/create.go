@@ -316,7 +316,7 @@ func normalize(req *CreateRequest) error {
 	}
 	if h.CgroupnsMode == "" {
 		h.CgroupnsMode = wire.CgroupnsModePrivate
-		if h.Privileged {
+		if seesAllGroups(h) {
 			h.CgroupnsMode = wire.CgroupnsModeHost
 		}
 	}

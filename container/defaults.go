@@ -7,6 +7,7 @@ import (
 
 	wire "github.com/moby/moby/api/types/container"
 
+	"github.com/tarehq/tare/internal/cgroupfs"
 	"github.com/tarehq/tare/supervise"
 )
 
@@ -51,6 +52,13 @@ func (d *Defaults) Set(s Settings) { d.now.Store(&s) }
 
 func (d *Defaults) get() *Settings { return d.now.Load() }
 
+// seesAllGroups tells that a container that does not say has the host's namespace
+// of control groups: a privileged one on cgroup v1, as engines before v2 had it.
+func seesAllGroups(h *wire.HostConfig) bool {
+	unified, err := cgroupfs.Unified()
+	return h.Privileged && err == nil && !unified
+}
+
 // fill writes into a request what it leaves to the daemon.
 func (s *Settings) fill(req *CreateRequest) {
 	h := &wire.HostConfig{}
@@ -65,7 +73,7 @@ func (s *Settings) fill(req *CreateRequest) {
 	if h.IpcMode == "" {
 		h.IpcMode = s.IpcMode
 	}
-	if h.CgroupnsMode == "" && !h.Privileged {
+	if h.CgroupnsMode == "" && !seesAllGroups(h) {
 		h.CgroupnsMode = s.CgroupnsMode
 	}
 	h.Ulimits = slices.Clone(h.Ulimits)

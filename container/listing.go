@@ -16,14 +16,16 @@ import (
 // by itself, the sentence of how long it has been up, is left out.
 type listing struct {
 	mu    sync.Mutex
-	texts map[string]*listText // by container
-	swept int                  // how many there were when those of removed containers were dropped
+	texts map[textKey]*listText
+	swept int // how many there were when those of removed containers were dropped
 }
+
+// textKey is a container and what its reader wants.
+type textKey struct{ id, form string }
 
 // listText is the summary of one record, as a reader of one form wants it.
 type listText struct {
 	record     *Record // never changed, but replaced
-	form       string
 	image      string
 	names      []string
 	head, tail []byte // around the sentence's text
@@ -37,7 +39,7 @@ func (s *Service) ListText(ctx context.Context, o ListOptions, form string, shap
 		return nil, err
 	}
 	images := map[string]string{} // most containers have few images
-	out := make([]byte, 0, 2+len(records)*s.listing.size())
+	out := make([]byte, 0, 2+len(records)*s.listing.size(form))
 	out = append(out, '[')
 	for i, r := range records {
 		named := r.Config.Image + " " + string(r.Image.ID)
@@ -64,7 +66,8 @@ func (s *Service) ListText(ctx context.Context, o ListOptions, form string, shap
 // listText is what is kept of the record, made anew if it is of another one.
 func (s *Service) listText(ctx context.Context, r *Record, form, image string, shape func(*wire.Summary)) (*listText, error) {
 	names := s.shownNames(r)
-	if t := s.listing.of(r.ID); t != nil && t.record == r && t.form == form && t.image == image && slices.Equal(t.names, names) {
+	key := textKey{r.ID, form}
+	if t := s.listing.of(key); t != nil && t.record == r && t.image == image && slices.Equal(t.names, names) {
 		return t, nil
 	}
 	item, err := s.summary(ctx, *r, false)
@@ -83,47 +86,50 @@ func (s *Service) listText(ctx context.Context, r *Record, form, image string, s
 		return nil, err
 	}
 	head, tail, _ := bytes.Cut(bytes.TrimSuffix(b.Bytes(), []byte("\n")), []byte(item.Status))
-	t := &listText{record: r, form: form, image: image, names: names, head: head, tail: tail}
-	s.listing.keep(r.ID, t)
+	t := &listText{record: r, image: image, names: names, head: head, tail: tail}
+	s.listing.keep(key, t)
 	return t, nil
 }
 
-func (l *listing) of(id string) *listText {
+func (l *listing) of(key textKey) *listText {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.texts[id]
+	return l.texts[key]
 }
 
-func (l *listing) keep(id string, t *listText) {
+func (l *listing) keep(key textKey, t *listText) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.texts == nil {
-		l.texts = map[string]*listText{}
+		l.texts = map[textKey]*listText{}
 	}
-	l.texts[id] = t
+	l.texts[key] = t
 }
 
-// size is about what one summary takes.
-func (l *listing) size() int {
+// size is about what one summary of the form takes.
+func (l *listing) size(form string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, t := range l.texts { // of any
+	for key, t := range l.texts {
+		if key.form != form {
+			continue
+		}
 		return len(t.head) + len(t.tail) + 64
 	}
 	return 1024
 }
 
-// sweep drops what is kept of containers that are gone, whenever there are twice
-// as many as after the last time.
+// sweep drops what is kept of containers that are gone, whenever there is twice
+// as much as after the last time.
 func (l *listing) sweep(has func(id string) bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.texts) < 2*l.swept+64 {
 		return
 	}
-	for id := range l.texts {
-		if !has(id) {
-			delete(l.texts, id)
+	for key := range l.texts {
+		if !has(key.id) {
+			delete(l.texts, key)
 		}
 	}
 	l.swept = len(l.texts)

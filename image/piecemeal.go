@@ -73,14 +73,18 @@ func (t *Transfers) Blob(ctx context.Context, ref string, d ocispec.Descriptor, 
 }
 
 // PushContent sends a manifest or index, with all that it names, to the registry
-// as what the name means. Here it has no name.
+// as what the name means. Here it has no name, and with a digest, which must be
+// its own, it has none there either.
 func (t *Transfers) PushContent(ctx context.Context, ref string, target ocispec.Descriptor, c Credentials, progress func(Progress)) error {
 	r, err := reference.Parse(ref)
 	if err != nil {
 		return err
 	}
+	if r.Digest != "" && r.Digest != target.Digest.String() {
+		return fault.New(fault.Invalid, "cannot push %s as %s: it has another digest", target.Digest, ref)
+	}
 	if r.Digest != "" {
-		return fault.New(fault.Invalid, "cannot push a digest reference")
+		r.Tag = ""
 	}
 	defer t.images.content.Hold()()
 	p := &push{t: t, s: t.images, repo: t.registries.Repository(r, c), ref: r, progress: serial(progress), sent: map[digest.Digest]bool{}}

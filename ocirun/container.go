@@ -129,7 +129,7 @@ func (c *Container) letGo() {
 }
 
 func (c *Container) signal(sig unix.Signal, all bool) error {
-	if all || sig == unix.SIGKILL && !c.ownPIDs {
+	if all || sig == unix.SIGKILL && !c.ownPIDs && !c.group.None() {
 		return c.group.Signal(sig)
 	}
 	c.mu.Lock()

@@ -2,6 +2,7 @@ package ocirun
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -20,6 +21,13 @@ func ReadSpec(bundle string) (*specs.Spec, error) { return ReadConfig(bundle, ""
 
 // ReadConfig reads the configuration of a bundle from a file of another name.
 func ReadConfig(bundle, config string) (*specs.Spec, error) {
+	s, _, err := ReadBundle(bundle, config)
+	return s, err
+}
+
+// ReadBundle gives the configuration of a bundle and the text that it was read
+// from, which is not to be changed.
+func ReadBundle(bundle, config string) (*specs.Spec, []byte, error) {
 	if config == "" {
 		config = "config.json"
 	}
@@ -30,15 +38,15 @@ func ReadConfig(bundle, config string) (*specs.Spec, error) {
 	b, err := os.ReadFile(name)
 	if err != nil {
 		if os.IsNotExist(err) {
-			return nil, fault.New(fault.Invalid, "the bundle %s has no %s", bundle, config)
+			return nil, nil, fault.New(fault.Invalid, "the bundle %s has no %s", bundle, config)
 		}
-		return nil, fault.New(fault.Invalid, "read the bundle's configuration: %w", err)
+		return nil, nil, fault.New(fault.Invalid, "read the bundle's configuration: %w", err)
 	}
 	s := new(specs.Spec)
 	if err := decodeSpec(b, s); err != nil {
-		return nil, fault.New(fault.Invalid, "%s is not valid: %w", name, err)
+		return nil, nil, fault.New(fault.Invalid, "%s is not valid: %w", name, err)
 	}
-	return s, nil
+	return s, b, nil
 }
 
 // create is Create.
@@ -48,9 +56,12 @@ func create(ctx context.Context, o Options) (c *Container, err error) {
 	}
 	spec := o.Spec
 	if spec == nil {
-		if spec, err = ReadConfig(o.Bundle, o.Config); err != nil {
+		if spec, o.Text, err = ReadBundle(o.Bundle, o.Config); err != nil {
 			return nil, err
 		}
+	}
+	if err := checkRootless(spec); err != nil {
+		return nil, err
 	}
 	if err := check(spec); err != nil {
 		return nil, err
@@ -70,6 +81,8 @@ func create(ctx context.Context, o Options) (c *Container, err error) {
 			a.abort()
 			return nil, err
 		}
+	} else if o.Rootless && spec.Linux.CgroupsPath == "" {
+		c.path = cgroup.Beside(o.ID)
 	}
 	defer func() {
 		if err != nil {
@@ -87,12 +100,15 @@ func create(ctx context.Context, o Options) (c *Container, err error) {
 	}
 	c.noteMounted(a)
 	if adjust != nil {
-		if err = writeProc(a.pid, "oom_score_adj", *adjust); err != nil {
+		if err = writeProc(a.pid, "oom_score_adj", *adjust); err != nil && !(ordinary() && errors.Is(err, unix.EACCES)) {
 			return c, err
 		}
 	}
 	if o.StateDir != "" {
-		if err = c.saveState(); err != nil {
+		if err = c.saveConfig(o.Text); err == nil {
+			err = c.saveState()
+		}
+		if err != nil {
 			return c, err
 		}
 	}
@@ -154,7 +170,7 @@ func (c *Container) setUp(a *attempt, o *Options) (err error) {
 	if err := c.makeRdt(); err != nil {
 		return err
 	}
-	if err := c.openGroups(a); err != nil {
+	if err := c.openGroups(a, o.Rootless); err != nil {
 		return err
 	}
 	if err := a.namespaces(); err != nil {
@@ -204,9 +220,17 @@ func (a *attempt) buildInit() error {
 }
 
 // openGroups makes the control groups and opens what the child enters them by.
-func (c *Container) openGroups(a *attempt) (err error) {
+func (c *Container) openGroups(a *attempt, rootless bool) (err error) {
 	b := a.b
-	if c.group, err = cgroup.Create(c.path, b.resources()); err != nil {
+	c.group, err = cgroup.Create(c.path, b.resources())
+	if rootless && cgroup.Denied(err) {
+		if c.spec.Linux.CgroupsPath != "" || cgroup.Limits(b.resources()) {
+			return fault.New(fault.KindOf(err), "rootless needs no limits + no cgrouppath when no permission is granted for cgroups: %w", err)
+		}
+		c.path = cgroup.Nowhere
+		c.group, err = cgroup.At(c.path)
+	}
+	if err != nil {
 		return err
 	}
 	b.group = c.group

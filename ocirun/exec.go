@@ -101,6 +101,14 @@ func (c *Container) hear(ctx context.Context, a *attempt) (err error) {
 		}
 	}()
 	record, err := a.next(ctx)
+	if err == nil && record == recordChild {
+		if err = a.adopt(int(a.word)); err == nil {
+			err = a.proceed()
+		}
+		if err == nil {
+			record, err = a.next(ctx)
+		}
+	}
 	if err != nil || record != recordListener {
 		return err
 	}
@@ -128,6 +136,22 @@ func (a *attempt) finish() {
 	a.b.program.reuse()
 }
 
+// liveOnInChild has a child of the same parent go on, as only children are in a
+// pid namespace that was joined. The first one leads a session, and can begin no
+// other; the second can, by which they know who they are.
+func (b *builder) liveOnInChild() {
+	first, record := b.label(), b.words(num(recordChild), num(0))
+	flags := uint64(unix.CLONE_VM|unix.CLONE_PARENT|unix.CLONE_PARENT_SETTID) | uint64(unix.SIGCHLD)
+	b.do("make a process in the pid namespace", "", unix.SYS_CLONE, num(flags), num(0), value{address, record.n + 8})
+	second := b.label()
+	b.do("start a session", "", unix.SYS_SETSID).then(second).when(unix.EPERM, first)
+	b.here(first)
+	b.do("report", "", unix.SYS_WRITE, num(b.sync), record, num(16)).ignore()
+	b.jump(b.exit)
+	b.here(second)
+	b.pause()
+}
+
 // separate tells whether init lives in another namespace of the kind than this
 // process.
 func (c *Container) separate(t specs.LinuxNamespaceType) bool {
@@ -150,7 +174,7 @@ func (c *Container) chooseGroup(a *attempt, paths []string) (err error) {
 		return err
 	}
 	a.opened = append(a.opened, b.tasks...)
-	if !c.group.Unified {
+	if !c.group.Unified || c.group.None() {
 		return nil
 	}
 	own := func() error { // a group with controllers for its children takes no process
@@ -190,7 +214,7 @@ func (c *Container) buildExec(a *attempt) (err error) {
 	if err != nil {
 		return err
 	}
-	var flags uintptr
+	var flags, within uintptr
 	b.spec.Linux = &specs.Linux{}
 	for _, t := range [...]specs.LinuxNamespaceType{specs.UserNamespace, specs.MountNamespace, specs.UTSNamespace,
 		specs.IPCNamespace, specs.NetworkNamespace, specs.CgroupNamespace, specs.PIDNamespace, specs.TimeNamespace} {
@@ -200,6 +224,10 @@ func (c *Container) buildExec(a *attempt) (err error) {
 		b.spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, specs.LinuxNamespace{Type: t, Path: "/"})
 		switch t {
 		case specs.PIDNamespace:
+			if ordinary() { // who may enter it only from the user namespace
+				within = namespaceFlags[t]
+				continue
+			}
 			a.born = append(a.born, join{string(t), namespaceFlags[t], target})
 		case specs.TimeNamespace:
 			b.timeNS = true
@@ -232,8 +260,11 @@ func (c *Container) buildExec(a *attempt) (err error) {
 	if err := b.taskAttributes(b.spec.Process, c.known().Linux); err != nil {
 		return err
 	}
-	if flags != 0 {
-		b.do("join the container's namespaces", "", unix.SYS_SETNS, num(target), num(flags))
+	if flags|within != 0 {
+		b.do("join the container's namespaces", "", unix.SYS_SETNS, num(target), num(flags|within))
+	}
+	if within != 0 {
+		b.liveOnInChild()
 	}
 	toRoot()
 	if b.userNamespace() {

@@ -222,7 +222,11 @@ func (b *builder) mountGroupV2(m *specs.Mount, o *mountOptions) {
 	}
 	what := "mount the control group at"
 	tree := b.slot()
-	b.do(what, m.Destination, unix.SYS_OPEN_TREE, cwd, b.str(b.group.Members[0].Mount), num(cloneFlags(true))).into(tree)
+	mount := "/sys/fs/cgroup"
+	if !b.group.None() {
+		mount = b.group.Members[0].Mount
+	}
+	b.do(what, m.Destination, unix.SYS_OPEN_TREE, cwd, b.str(mount), num(cloneFlags(true))).into(tree)
 	b.changeTree(what, m.Destination, tree, o)
 	target := b.root.ensure(what, m.Destination, true, b.root.any)
 	b.place(what, m.Destination, tree, target)

@@ -75,7 +75,7 @@ func (a *attempt) openTrees() error {
 		}
 		return fd, nil
 	}
-	if b.userNamespace() {
+	if b.userNamespace() && !ordinary() { // who may clone mounts in their own namespaces alone
 		var err error
 		if b.rootTree, err = open(b.rootfs, true); err != nil {
 			return err
@@ -91,7 +91,7 @@ func (a *attempt) openTrees() error {
 		if o.mapped(m) && !o.bind {
 			return fault.New(fault.Invalid, "the mount %s has id maps, which only bind mounts have", m.Destination)
 		}
-		if !o.bind || o.remount || !b.userNamespace() && !o.mapped(m) {
+		if !o.bind || o.remount || (!b.userNamespace() || ordinary()) && !o.mapped(m) {
 			continue
 		}
 		if _, err := os.Readlink(b.sourceOf(m)); err == nil && o.copyLink {
@@ -115,10 +115,10 @@ func (a *attempt) openTrees() error {
 func writeMaps(pid int, s *specs.Spec, b *builder) error {
 	if b.isNew(specs.UserNamespace) {
 		for _, m := range []struct {
-			file string
-			maps []specs.LinuxIDMapping
-		}{{"uid_map", s.Linux.UIDMappings}, {"gid_map", s.Linux.GIDMappings}} {
-			if err := writeProc(pid, m.file, mapText(m.maps)); err != nil {
+			file, tool string
+			maps       []specs.LinuxIDMapping
+		}{{"uid_map", "newuidmap", s.Linux.UIDMappings}, {"gid_map", "newgidmap", s.Linux.GIDMappings}} {
+			if err := writeMap(pid, m.file, m.tool, m.maps); err != nil {
 				return err
 			}
 		}

@@ -23,6 +23,7 @@ type Options struct {
 	Bundle     string       // absolute directory; its config.json is read unless Spec is given
 	Config     string       // another name of config.json, relative to the bundle; "": that
 	Spec       *specs.Spec  // must not change while the container lives
+	Text       []byte       // what Spec was read from, as it is kept beside the state; nil: Spec as JSON
 	ID         string       // names the container: state directory, default cgroup
 	StateDir   string       // directory that receives state.json; "" keeps none
 	Stdio      [3]*os.File  // used when the process has no terminal; nil is /dev/null

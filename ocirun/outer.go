@@ -24,8 +24,9 @@ import (
 
 // mountLine is a line of mountinfo, proc_pid_mountinfo(5).
 type mountLine struct {
-	id                          int
-	device, root, point, fstype string
+	id                           int
+	device, root, point, options string
+	fstype                       string
 }
 
 // readMounts lists the mounts of a process in their order, with paths as the
@@ -48,7 +49,7 @@ func readMounts(pid int) ([]mountLine, error) {
 		}
 		fstype, _, _ := strings.Cut(tail, " ")
 		id, _ := strconv.Atoi(f[0])
-		list = append(list, mountLine{id, f[2], procfs.Unescape(f[3]), procfs.Unescape(f[4]), fstype})
+		list = append(list, mountLine{id, f[2], procfs.Unescape(f[3]), procfs.Unescape(f[4]), f[5], fstype})
 	}
 	return list, nil
 }

@@ -135,11 +135,14 @@ func (r *restoration) run(ctx context.Context) error {
 	}
 	opts.Root = &root
 	opts.RstSibling, opts.EvasiveDevices = new(true), new(true)
-	if r.from.LSMProfile != "" {
-		opts.LsmProfile = &r.from.LSMProfile
+	if p := r.profile(); p != "" {
+		opts.LsmProfile = &p
 	}
 	if r.from.LSMMountContext != "" {
 		opts.LsmMountContext = &r.from.LSMMountContext
+	}
+	if err := r.allowed(); err != nil {
+		return err
 	}
 	if err := r.namespaces(opts); err != nil {
 		return err
@@ -203,6 +206,10 @@ func (r *restoration) notified(ctx context.Context, n criu.Notice) error {
 			return fault.New(fault.Internal, "open the restored process %d: %w", n.Pid, err)
 		}
 		r.pidfd = pidfd
+		if err := r.isolated(n.Pid); err != nil {
+			return err
+		}
+		return r.covered(n.Pid)
 	case "orphan-pts-master":
 		if n.File == nil || r.Console == nil {
 			return fault.New(fault.Invalid, "the container has a terminal, and there is no console socket to send it to")

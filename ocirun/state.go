@@ -1,6 +1,7 @@
 package ocirun
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -19,11 +20,14 @@ import (
 // On disk a container is a directory below the state root:
 //
 //	<root>/<id>/state.json   what cannot be derived from the bundle and the kernel
+//	<root>/<id>/config.json  the configuration as it was at the creation: what becomes of the
+//	                         bundle's later is no matter of the container (lifecycle, step 2)
 //	<root>/<id>/exec.fifo    there until the start; a byte written to it starts init
 //	<root>/<id>/cgroups      link whose text is the cgroups path, for the case that
 //	                         the creator dies before it has written state.json
 const (
 	stateFile  = "state.json"
+	configFile = "config.json"
 	fifoFile   = "exec.fifo"
 	cgroupLink = "cgroups"
 )
@@ -93,6 +97,19 @@ func (c *Container) claim(a *attempt, o *Options) error {
 	return err
 }
 
+// saveConfig keeps the configuration, of which nothing changes any more.
+func (c *Container) saveConfig(text []byte) (err error) {
+	if text == nil {
+		if text, err = json.Marshal(c.spec); err != nil {
+			return fault.New(fault.Internal, "keep the configuration of container %s: %w", c.id, err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(c.dir, configFile), text, 0o600); err != nil {
+		return fault.New(fault.Internal, "keep the configuration of container %s: %w", c.id, err)
+	}
+	return nil
+}
+
 // saveState writes state.json when the container is created.
 func (c *Container) saveState() error {
 	c.started, _, _ = procfs.Start(c.pid)
@@ -138,7 +155,7 @@ func quoteJSON(b []byte, s string) []byte {
 }
 
 func (c *Container) removeState() error {
-	for _, name := range [...]string{fifoFile, stateFile, stateFile + ".new", cgroupLink} {
+	for _, name := range [...]string{fifoFile, configFile, stateFile, stateFile + ".new", cgroupLink} {
 		_ = unix.Unlink(filepath.Join(c.dir, name))
 	}
 	if err := unix.Rmdir(c.dir); err != nil && err != unix.ENOENT {
@@ -220,7 +237,10 @@ func Load(stateDir, id string) (*Container, error) {
 	if s.Version != 1 {
 		return nil, fault.New(fault.Unavailable, "container %s was made by another version of this runtime", id)
 	}
-	spec, err := ReadConfig(s.Bundle, s.Config)
+	spec, err := ReadConfig(dir, configFile)
+	if _, missing := os.Lstat(filepath.Join(dir, configFile)); missing != nil { // restored, or by an older version
+		spec, err = ReadConfig(s.Bundle, s.Config)
+	}
 	if err != nil {
 		spec = &specs.Spec{Linux: &specs.Linux{}, Process: &specs.Process{}} // enough to stop and delete it
 	}

@@ -95,7 +95,11 @@ func (h *containerHandlers) list(w http.ResponseWriter, r *request) error {
 		o.Limit = *limit
 	}
 	if !o.Size {
-		text, err := h.containers.ListText(r.Context(), o, r.version.String(), r.version.summary)
+		form, shape := r.version.String(), r.version.summary
+		if r.flag("brief") { // a parameter of our own, and so of any version
+			form, shape = "brief", briefContainer
+		}
+		text, err := h.containers.ListText(r.Context(), o, form, shape)
 		if err != nil {
 			return err
 		}
@@ -109,6 +113,11 @@ func (h *containerHandlers) list(w http.ResponseWriter, r *request) error {
 		r.version.summary(&list[i])
 	}
 	return writeList(w, list)
+}
+
+// briefContainer leaves what a plain list shows, of which there may be a thousand.
+func briefContainer(s *wire.Summary) {
+	*s = wire.Summary{ID: s.ID, Names: s.Names, Image: s.Image, ImageID: s.ImageID, Command: s.Command, Created: s.Created, Ports: s.Ports, Status: s.Status}
 }
 
 func (h *containerHandlers) create(w http.ResponseWriter, r *request) error {

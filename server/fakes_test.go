@@ -37,6 +37,8 @@ type fakeContainers struct {
 	created  container.CreateRequest
 	stop     container.StopOptions
 	list     container.ListOptions
+	form     string
+	shape    func(*wire.Summary)
 	logs     container.LogsOptions
 	attach   container.AttachOptions
 	execOpts container.ExecStartOptions
@@ -87,8 +89,8 @@ func (f *fakeContainers) List(_ context.Context, o container.ListOptions) ([]wir
 	f.list = o
 	return nil, f.err
 }
-func (f *fakeContainers) ListText(_ context.Context, o container.ListOptions, _ string, _ func(*wire.Summary)) ([]byte, error) {
-	f.list = o
+func (f *fakeContainers) ListText(_ context.Context, o container.ListOptions, form string, shape func(*wire.Summary)) ([]byte, error) {
+	f.list, f.form, f.shape = o, form, shape
 	return []byte("[]\n"), f.err
 }
 func (f *fakeContainers) Inspect(_ context.Context, id string, _ bool) (wire.InspectResponse, error) {
@@ -405,6 +407,45 @@ func (f fakeNetworks) Limit(_ context.Context, container string, endpoints map[s
 	return f.err
 }
 
+type fakeCheckpoints struct{ *fakeContainers }
+
+func (f fakeCheckpoints) Create(_ context.Context, nameOrID string, o container.CheckpointOptions) error {
+	f.call = fmt.Sprintf("checkpoint %s %+v", nameOrID, o)
+	return f.err
+}
+
+func (f fakeCheckpoints) List(nameOrID, dir string) ([]string, error) {
+	f.call = fmt.Sprintf("checkpoints %s %s", nameOrID, dir)
+	return []string{"a", "b"}, f.err
+}
+
+func (f fakeCheckpoints) Export(_ context.Context, nameOrID, dir, name string, w io.Writer) error {
+	f.call = fmt.Sprintf("export %s of %s %s", name, nameOrID, dir)
+	_, _ = io.WriteString(w, "tar")
+	return f.err
+}
+
+func (f fakeCheckpoints) Import(_ context.Context, nameOrID, name string, from io.Reader) error {
+	text, err := io.ReadAll(from)
+	f.call = fmt.Sprintf("import %s of %s %s", name, nameOrID, text)
+	return errors.Join(err, f.err)
+}
+
+func (f fakeCheckpoints) Inspect(nameOrID, dir, name string) (container.Checkpoint, error) {
+	f.call = fmt.Sprintf("inspect %s of %s %s", name, nameOrID, dir)
+	return container.Checkpoint{Name: name, Size: 7}, f.err
+}
+
+func (f fakeCheckpoints) Remove(_ context.Context, nameOrID, dir, name string) error {
+	f.call = fmt.Sprintf("remove %s of %s %s", name, nameOrID, dir)
+	return f.err
+}
+
+func (f fakeCheckpoints) Start(_ context.Context, nameOrID, dir, name string) error {
+	f.call = fmt.Sprintf("start %s from %s of %s", nameOrID, name, dir)
+	return f.err
+}
+
 // rig is a server over fakes, listening on a unix socket.
 type rig struct {
 	*testing.T
@@ -444,7 +485,7 @@ func newRig(t *testing.T) *rig {
 
 func (r *rig) handler() *Server {
 	return New(Config{
-		Containers: &r.containers, Logs: fakeLogs{&r.containers}, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Stats: fakeStats{&r.containers}, Processes: fakeStats{&r.containers}, Pruning: fakeStats{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{&r.containers}, Places: fakeNetworks{&r.containers}, Volumes: r.openVolumes(), Builder: &r.builder, Authorizers: &r.authorizers, Events: &r.events,
+		Containers: &r.containers, Logs: fakeLogs{&r.containers}, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Stats: fakeStats{&r.containers}, Processes: fakeStats{&r.containers}, Pruning: fakeStats{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{&r.containers}, Places: fakeNetworks{&r.containers}, Checkpoints: fakeCheckpoints{&r.containers}, Volumes: r.openVolumes(), Builder: &r.builder, Authorizers: &r.authorizers, Events: &r.events,
 		Daemon: func() Daemon { return r.daemon },
 		Log:    slog.New(slog.DiscardHandler),
 	})

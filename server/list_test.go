@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	wire "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/image"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -66,6 +67,30 @@ func TestBriefListOfImages(t *testing.T) {
 		status, _, text := r.do("GET", path+"?manifests=1&brief=1&filters=%7B%22label%22:%5B%22x%22%5D%7D", "")
 		if status != 200 || text != want || !r.images.filters["label"]["x"] {
 			t.Errorf("%s: %d %s, filtered by %v", path, status, text, r.images.filters)
+		}
+	}
+}
+
+// A brief list of containers has what tare ps shows, in any version, and is kept
+// apart from the whole one.
+func TestBriefListOfContainers(t *testing.T) {
+	r := newRig(t)
+	whole := wire.Summary{ID: "i", Names: []string{"/n"}, Image: "m", ImageID: "d", Command: "c", Created: 1, Ports: []wire.PortSummary{{PrivatePort: 2, Type: "tcp"}},
+		Status: "Up", State: "running", Labels: map[string]string{"a": "b"}, Mounts: []wire.MountPoint{{Source: "/"}}}
+	const want = `{"Id":"i","Names":["/n"],"Image":"m","ImageID":"d","Command":"c","Created":1,"Ports":[{"IP":"","PrivatePort":2,"Type":"tcp"}],` +
+		`"Labels":null,"State":"","Status":"Up","HostConfig":{},"NetworkSettings":null,"Mounts":null}`
+	for _, path := range []string{"/v1.24/containers/json", "/containers/json"} {
+		if status, _, _ := r.do("GET", path+"?brief=1&all=1", ""); status != 200 || !r.containers.list.All {
+			t.Errorf("%s: %d", path, status)
+		}
+		item := whole
+		r.containers.shape(&item)
+		if text, _ := json.Marshal(item); string(text) != want {
+			t.Errorf("%s: %s", path, text)
+		}
+		brief := r.containers.form
+		if r.do("GET", path, ""); r.containers.form == brief {
+			t.Errorf("%s: the whole list has the form of the brief one", path)
 		}
 	}
 }

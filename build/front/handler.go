@@ -10,13 +10,11 @@ import (
 
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/session"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/grpc"
 
 	"github.com/tarehq/tare/build"
 	"github.com/tarehq/tare/build/front/classic"
 	"github.com/tarehq/tare/build/front/reply"
-	"github.com/tarehq/tare/build/output"
 )
 
 // handler answers the requests.
@@ -85,9 +83,4 @@ func (h *handler) session(w http.ResponseWriter, r *http.Request) {
 	if err := h.sessions.HandleHTTPRequest(r.Context(), w, r); err != nil && !errors.Is(err, context.Canceled) {
 		reply.Error(w, err)
 	}
-}
-
-// platforms are those that this machine runs.
-func platforms() []ocispec.Platform {
-	return []ocispec.Platform{output.OwnPlatform()}
 }

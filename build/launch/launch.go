@@ -150,7 +150,7 @@ func (b *Builder) launch() (*process, error) {
 	}
 	lender := lend.New(b.Loan)
 	p := &process{lender: lender, server: &http.Server{Handler: lender}, done: make(chan struct{})}
-	cmd := exec.Command(program, "--keep", string(rules), "--dir", b.Dir, "--root", b.Root, "--cgroup-parent", b.CgroupParent)
+	cmd := exec.Command(program, "--dir", b.Dir, "--root", b.Root, "--cgroup-parent", b.CgroupParent, "--keep", string(rules))
 	cmd.ExtraFiles = []*os.File{file}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's interrupt is the daemon's to hear
 	said := &lines{log: b.Log}

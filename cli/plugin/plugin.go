@@ -65,6 +65,23 @@ func isName(name string) bool {
 	return name != ""
 }
 
+// own is the program beside this one that builds where nobody has installed
+// buildx. It is called as that is.
+const own = "tare-buildx"
+
+// Own finds that program; fault.NotFound if it is not there.
+func Own() (*Plugin, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(filepath.Dir(self), own)
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+		return nil, fault.New(fault.NotFound, "the program %s is not installed", own)
+	}
+	return &Plugin{Name: "buildx", Path: path}, nil
+}
+
 // Find looks for the plugin of a name, and asks it for its description.
 func Find(s *command.Session, name string) (*Plugin, error) {
 	if isName(name) {

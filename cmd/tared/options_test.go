@@ -117,7 +117,7 @@ func TestRefusals(t *testing.T) {
 		{"", "-s zfs", `unknown storage driver "zfs"`},
 		{`{"storage-driver": "vfs"}`, "--storage-driver=btrfs", "specified both as a flag and in the configuration file: storage-driver"},
 		{"", "--rootless", "--rootless=true is not supported yet"},
-		{"", "--exec-opt native.cgroupdriver=systemd --exec-opt native.cgroupdriver=cgroupfs", "--exec-opt=native.cgroupdriver=systemd is not supported yet"},
+		{"", "--exec-opt native.cgroupdriver=systemd --exec-opt native.cgroupdriver=lorry", "native.cgroupdriver option lorry not supported"},
 		{"", "--data-root /x --exec-root /y/../x", "--data-root and --exec-root are both /x"},
 		{`{"runtimes": {"a": {"path": "/a"}}}`, "--add-runtime=a=/b", "the runtime a is specified both as a flag and in the configuration file"},
 		{"", "--nonsense", "unknown flag: --nonsense"},

@@ -57,11 +57,12 @@ func (s *startFlags) options(g *settings, id string) (ocirun.Options, error) {
 	if s.config == "config.json" {
 		s.config = ""
 	}
-	spec, err := ocirun.ReadConfig(bundle, s.config)
+	spec, text, err := ocirun.ReadBundle(bundle, s.config)
 	if err != nil {
 		return ocirun.Options{}, err
 	}
-	o := ocirun.Options{Bundle: bundle, Config: s.config, Spec: spec, ID: id, StateDir: g.root, NoPivot: s.noPivot, NoKeyring: s.noKeyring, Systemd: g.systemd, Warn: g.warn,
+	o := ocirun.Options{Bundle: bundle, Config: s.config, Spec: spec, Text: text, ID: id, StateDir: g.root, NoPivot: s.noPivot, NoKeyring: s.noKeyring,
+		Systemd: g.systemd, Rootless: g.rootless, Warn: g.warn,
 		Stdio: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}}
 	if spec.Process != nil {
 		o.ExtraFiles, spec.Process.Env = s.extraFiles(spec.Process.Env)

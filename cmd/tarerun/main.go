@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"sort"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,6 +25,7 @@ const defaultRoot = "/run/tarerun"
 type settings struct {
 	root, log, logFormat string
 	debug, systemd       bool
+	rootless             bool // control groups that may not be made are done without
 }
 
 // command is one word of the command line.
@@ -49,7 +51,7 @@ func init() {
 		{"resume", "ID", "let them go on", runResume},
 		{"update", "[flags] ID", "change the limits of a container", runUpdate},
 		{"events", "[--stats] [--interval TIME] ID", "show statistics and shortages of memory as JSON lines", runEvents},
-		{"spec", "[-b DIR]", "write a config.json to begin with", runSpec},
+		{"spec", "[-b DIR] [--rootless]", "write a config.json to begin with", runSpec},
 		{"features", "", "show what this runtime supports as JSON", runFeatures},
 		{"checkpoint", "[flags] ID", "write a container's processes to files, by CRIU", runCheckpoint},
 		{"restore", "[flags] ID", "make a container of such files, which goes on", runRestore},
@@ -66,7 +68,7 @@ func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 func run(args []string) int {
 	g := &settings{}
 	flags := newFlags("tarerun")
-	flags.StringVar(&g.root, "root", defaultRoot, "")
+	flags.StringVar(&g.root, "root", home(), "")
 	flags.StringVar(&g.log, "log", "", "")
 	flags.StringVar(&g.logFormat, "log-format", "text", "")
 	flags.BoolVar(&g.debug, "debug", false, "")
@@ -87,8 +89,8 @@ func run(args []string) int {
 		return 0
 	case *manager != "" && *manager != "cgroupfs" && *manager != "systemd":
 		err = fault.New(fault.Invalid, "--cgroup-manager %q is not known; use cgroupfs or systemd", *manager)
-	case *rootless != "auto" && *rootless != "false":
-		err = fault.New(fault.NotImplemented, "--rootless is not supported yet")
+	case !g.setRootless(*rootless):
+		err = fault.New(fault.Invalid, "--rootless %q is not known; use true, false or auto", *rootless)
 	case g.logFormat != "text" && g.logFormat != "json":
 		err = fault.New(fault.Invalid, "--log-format %q is not known; use text or json", g.logFormat)
 	default:
@@ -107,6 +109,29 @@ func run(args []string) int {
 		return 255 // told apart from what a process would exit with
 	}
 	return 1
+}
+
+// setRootless reads --rootless; auto is yes for who is not root, or in a user
+// namespace alone.
+func (g *settings) setRootless(word string) bool {
+	if word == "auto" {
+		maps, _ := os.ReadFile("/proc/self/uid_map")
+		g.rootless = os.Geteuid() != 0 || strings.Join(strings.Fields(string(maps)), " ") != "0 0 4294967295"
+		return true
+	}
+	on, err := strconv.ParseBool(word)
+	g.rootless = on
+	return err == nil
+}
+
+// home is where the state lies unless --root says so: below the user's own
+// directory for an ordinary user.
+func home() string {
+	dir := os.Getenv("XDG_RUNTIME_DIR")
+	if user := os.Getenv("USER"); dir == "" || os.Geteuid() == 0 && (user == "" || user == "root") {
+		return defaultRoot
+	}
+	return filepath.Join(dir, "tarerun")
 }
 
 func dispatch(g *settings, args []string) error {

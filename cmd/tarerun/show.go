@@ -156,14 +156,14 @@ func runSpec(g *settings, args []string) error {
 	if _, err := parse(f, args); err != nil {
 		return err
 	}
-	if *rootless {
-		return fault.New(fault.NotImplemented, "--rootless is not supported yet")
-	}
 	s := ocirun.Default("rootfs", "sh")
 	s.Root.Readonly = true
 	s.Process.Terminal = true
 	if unified, err := cgroupfs.Unified(); err == nil && !unified { // as runc does it: on v1 it is for those who ask
 		s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.CgroupNamespace })
+	}
+	if *rootless {
+		makeRootless(s)
 	}
 	b, err := json.MarshalIndent(s, "", "\t")
 	if err != nil {
@@ -184,6 +184,27 @@ func runSpec(g *settings, args []string) error {
 		return fault.New(fault.Internal, "write config.json: %w", err)
 	}
 	return nil
+}
+
+// makeRootless changes a specification to one that an ordinary user can run
+// with nothing but their own ID: they are root inside, with the host's network,
+// whose sysfs they cannot mount, and without limits.
+func makeRootless(s *specs.Spec) {
+	l := s.Linux
+	l.Namespaces = slices.DeleteFunc(l.Namespaces, func(n specs.LinuxNamespace) bool {
+		return n.Type == specs.NetworkNamespace || n.Type == specs.UserNamespace
+	})
+	l.Namespaces = append(l.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+	l.UIDMappings = []specs.LinuxIDMapping{{HostID: uint32(os.Geteuid()), Size: 1}}
+	l.GIDMappings = []specs.LinuxIDMapping{{HostID: uint32(os.Getegid()), Size: 1}}
+	l.Resources = nil
+	s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool { return strings.HasPrefix(m.Destination, "/sys") })
+	for i := range s.Mounts {
+		s.Mounts[i].Options = slices.DeleteFunc(s.Mounts[i].Options, func(o string) bool {
+			return strings.HasPrefix(o, "gid=") || strings.HasPrefix(o, "uid=")
+		})
+	}
+	s.Mounts = append(s.Mounts, specs.Mount{Destination: "/sys", Type: "none", Source: "/sys", Options: []string{"rbind", "nosuid", "noexec", "nodev", "ro"}})
 }
 
 var seccompFlags = []string{"SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"}
@@ -214,6 +235,6 @@ func runFeatures(g *settings, args []string) error {
 			"memoryPolicy":    ocirun.MemoryPolicies(),
 			"mountExtensions": map[string]any{"idmap": map[string]*bool{"enabled": &yes}},
 		},
-		"annotations": map[string]string{"com.github.tarehq.tarerun.version": version},
+		"annotations": map[string]string{"com.github.tarehq.tarerun.version": version, "org.opencontainers.runc.checkpoint.enabled": "true"},
 	})
 }

@@ -56,7 +56,6 @@ func (d *EmbeddedDNS) findLocked(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.bePatient(conn)
 	hello, err := d.greet(ctx, conn)
 	if err != nil {
 		if ctx.Err() == nil {
@@ -74,12 +73,6 @@ func (d *EmbeddedDNS) findLocked(ctx context.Context) error {
 	d.mu.Unlock()
 	d.useLocked(conn)
 	return nil
-}
-
-func (d *EmbeddedDNS) bePatient(conn *dns.Conn) {
-	if d.patience > 0 {
-		conn.Patience = d.patience
-	}
 }
 
 // greet asks the process who it is, and replaces it by the program that is
@@ -156,7 +149,6 @@ func (d *EmbeddedDNS) startLocked(ctx context.Context) error {
 		}
 		return errors.Join(err, d.lastWords())
 	}
-	d.bePatient(conn)
 	d.useLocked(conn)
 	return d.tellAllLocked(ctx)
 }

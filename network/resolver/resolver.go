@@ -41,8 +41,6 @@ type EmbeddedDNS struct {
 	found     map[string]bool // those that the process had when it was found, and nobody told of since
 	closed    bool
 
-	patience time.Duration // with the process; the usual if 0
-
 	talk sync.Mutex // held while the process is told something, or started
 	conn *dns.Conn  // nil when there is no process
 

@@ -211,10 +211,9 @@ func TestResolverIsMadeAnew(t *testing.T) {
 	_, err = d.Set(t.Context(), s, nil, nil)
 	must(t, err)
 	web.finds(t, "after both were gone", "web", "10.1.0.2")
-	// One that does not answer is ended.
-	d.patience = 2 * time.Second
-	d.conn.Patience = d.patience
-	must(t, unix.Kill(hello(t, dir).PID, unix.SIGSTOP))
+	// One that does not answer is ended. The next one has the usual patience.
+	d.conn.Patience = time.Second
+	testutil.Stop(t, hello(t, dir).PID)
 	s.Endpoints[0].DNSNames = []string{"www"}
 	_, err = d.Set(t.Context(), s, nil, nil)
 	must(t, err)

@@ -46,6 +46,10 @@ type Group struct {
 // what Systemd gave at the unit.
 func At(path string) (*Group, error) {
 	path, u := unitOf(path)
+	if path == Nowhere {
+		unified, err := cgroupfs.Unified()
+		return &Group{Unified: unified}, err
+	}
 	l, err := cgroupfs.Host()
 	if err != nil {
 		return nil, err
@@ -221,6 +225,9 @@ func (g *Group) dir(controller string) string {
 // CONTROLLER[,CONTROLLER]:PATH for some. They must exist.
 func (g *Group) Sub(paths []string) (*Group, error) {
 	sub := &Group{Members: slices.Clone(g.Members), Unified: g.Unified}
+	if len(paths) > 0 && g.None() {
+		return nil, none("choose a sub cgroup")
+	}
 	for _, p := range paths {
 		names, rel, some := strings.Cut(p, ":")
 		if !some {
@@ -289,7 +296,7 @@ func (g *Group) TaskFiles() ([]int, error) {
 // Open gives the descriptor of the v2 group, for CLONE_INTO_CGROUP; -1 on v1,
 // and for one that waits.
 func (g *Group) Open() (int, error) {
-	if !g.Unified || g.Waits() {
+	if !g.Unified || g.Waits() || g.None() {
 		return -1, nil
 	}
 	fd, err := unix.Open(g.Members[0].Dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -308,7 +315,7 @@ func Close(fds []int) {
 
 // killDir is the group whose members are the container's processes.
 func (g *Group) killDir() string {
-	if g.Unified {
+	if g.Unified && !g.None() {
 		return g.Members[0].Dir
 	}
 	for _, c := range cgroupfs.Members {
@@ -323,11 +330,19 @@ func (g *Group) killDir() string {
 }
 
 // Procs lists the processes of the container, those of nested groups too.
-func (g *Group) Procs() ([]int, error) { return cgroupfs.Procs(g.killDir()) }
+func (g *Group) Procs() ([]int, error) {
+	if g.None() {
+		return nil, none("list the processes")
+	}
+	return cgroupfs.Procs(g.killDir())
+}
 
 // Signal sends sig to all processes. The group is frozen meanwhile so that a
 // process that forks cannot slip through.
 func (g *Group) Signal(sig unix.Signal) error {
+	if g.None() {
+		return none("signal all processes")
+	}
 	dir := g.killDir()
 	if sig == unix.SIGKILL && g.Unified {
 		if write(dir, "cgroup.kill", "1") == nil {
@@ -353,6 +368,9 @@ func (g *Group) Signal(sig unix.Signal) error {
 
 // Freeze stops or continues all processes, and waits until the kernel did it.
 func (g *Group) Freeze(on bool) error {
+	if g.None() {
+		return none("toggle freezer")
+	}
 	if g.Unified {
 		return g.freeze(on, g.Members[0].Dir, "cgroup.freeze", "0", "1", "cgroup.events", "frozen ")
 	}
@@ -387,6 +405,9 @@ func (g *Group) freeze(on bool, dir, file, off, onWord, stateFile, prefix string
 
 // Frozen tells whether Freeze(true) holds.
 func (g *Group) Frozen() bool {
+	if g.None() {
+		return false
+	}
 	if g.Unified {
 		b, _ := readFile(g.Members[0].Dir + "/cgroup.freeze")
 		return len(b) > 0 && b[0] == '1'
@@ -399,6 +420,9 @@ func (g *Group) Frozen() bool {
 // want of memory.
 func (g *Group) OOMKilled() bool {
 	file, prefix := g.dir("memory")+"/memory.oom_control", "oom_kill "
+	if g.None() {
+		return false
+	}
 	if g.Unified {
 		file = g.Members[0].Dir + "/memory.events"
 	}

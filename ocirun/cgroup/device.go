@@ -85,7 +85,7 @@ func (g *Group) setDevicesV1(rules []specs.LinuxDeviceCgroup) error {
 			if list[i].Allow {
 				fd = fds[1]
 			}
-			if _, err := unix.Write(fd, []byte(text)); err == unix.EPERM && nested() {
+			if _, err := unix.Write(fd, []byte(text)); err == unix.EPERM && (nested() || os.Geteuid() != 0) {
 				g.NoDevices = true
 				return nil
 			} else if err != nil {
@@ -109,7 +109,7 @@ func (g *Group) setDevicesV2(rules []specs.LinuxDeviceCgroup) error {
 	}
 	dir := g.Members[0].Dir
 	fd, err := loadProgram(code)
-	if err == unix.EPERM && nested() {
+	if err == unix.EPERM && (nested() || os.Geteuid() != 0) {
 		g.NoDevices = true
 		return nil
 	}
@@ -231,6 +231,9 @@ func loadProgram(code []byte) (int, error) {
 	}{kind: unix.BPF_PROG_TYPE_CGROUP_DEVICE, count: uint32(len(code) / 8),
 		insns: uint64(uintptr(unsafe.Pointer(&code[0]))), license: uint64(uintptr(unsafe.Pointer(&license[0])))}
 	fd, _, e := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	for tries := 0; e == unix.EAGAIN && tries < 1000; tries++ { // a signal came, as Go sends itself many
+		fd, _, e = unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	}
 	runtime.KeepAlive(code)
 	runtime.KeepAlive(&license)
 	if e != 0 {

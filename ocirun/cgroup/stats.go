@@ -11,6 +11,9 @@ import (
 
 // Stats reads what the kernel counts for the group.
 func (g *Group) Stats() (*cgroupfs.Stats, error) {
+	if g.None() {
+		return nil, none("count")
+	}
 	if _, err := os.Stat(g.killDir()); errors.Is(err, unix.ENOENT) {
 		return nil, err
 	}
@@ -23,6 +26,9 @@ func (g *Group) Stats() (*cgroupfs.Stats, error) {
 // OOMs counts how often the group was short of memory: kills, and one more
 // while it waits with the killer switched off.
 func (g *Group) OOMs() uint64 {
+	if g.None() {
+		return 0
+	}
 	if g.Unified {
 		return cgroupfs.Table(g.Members[0].Dir, "memory.events")["oom_kill"]
 	}

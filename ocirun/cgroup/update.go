@@ -13,6 +13,9 @@ import (
 // Update changes the limits that r names and leaves the others, and the rules
 // for devices, as they are. When one of them is refused all are as they were.
 func (g *Group) Update(r *specs.LinuxResources) error {
+	if g.None() {
+		return fault.New(fault.Unavailable, "cannot set limits: container could not join or create cgroup")
+	}
 	u := *r
 	u.Devices = nil
 	if m := u.Memory; m != nil {

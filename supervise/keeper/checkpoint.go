@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/ocirun"
@@ -32,9 +33,10 @@ func (k *keeper) checkpoint(c supervise.Checkpoint) (err error) {
 	if phase != supervise.PhaseRunning {
 		return fault.New(fault.Conflict, "the container cannot be checkpointed: it is %s", phase)
 	}
-	if n := k.execs.count(); n > 0 {
-		return fault.New(fault.Conflict, "processes that exec started cannot be part of a checkpoint, and %d run: end them first", n)
+	if err := k.awaitExecs(); err != nil {
+		return err
 	}
+	defer k.dumping.Unlock()
 	k.frost.mu.Lock() // nobody freezes or thaws it meanwhile
 	defer k.frost.mu.Unlock()
 	if len(k.frost.wants) > 0 {
@@ -71,6 +73,25 @@ func (k *keeper) checkpoint(c supervise.Checkpoint) (err error) {
 		k.pausedLocked(false)
 	}
 	return nil
+}
+
+// execGrace is how long the probe of a health check, or the like, may take to end.
+const execGrace = 3 * time.Second
+
+// awaitExecs waits until none runs, and bars new ones: dumping is locked unless
+// there is an error.
+func (k *keeper) awaitExecs() error {
+	for deadline := time.Now().Add(execGrace); ; time.Sleep(10 * time.Millisecond) {
+		k.dumping.Lock()
+		n := k.execs.count()
+		if n == 0 {
+			return nil
+		}
+		k.dumping.Unlock()
+		if time.Now().After(deadline) {
+			return fault.New(fault.Conflict, "processes that exec started cannot be part of a checkpoint, and %d run: end them first", n)
+		}
+	}
 }
 
 // names are what the streams' links in /proc say, for both ends of a pipe the

@@ -66,6 +66,13 @@ func errNoExec(id string) error {
 	return fault.New(fault.NotFound, "no exec %s in the container", id)
 }
 
+// addExec adds an exec, after a checkpoint that is under way.
+func (k *keeper) addExec(e *exec) error {
+	k.dumping.Lock()
+	defer k.dumping.Unlock()
+	return k.execs.add(e)
+}
+
 // add takes the ID.
 func (x *execs) add(e *exec) error {
 	x.mu.Lock()
@@ -224,7 +231,7 @@ func (k *keeper) exec(ctx context.Context, c supervise.ExecConfig, files []*os.F
 		closeAll(files)
 		return supervise.Started{}, err
 	}
-	if err := k.execs.add(e); err != nil { // from here on others find it
+	if err := k.addExec(e); err != nil { // from here on others find it
 		closeAll(files)
 		e.stdio.close()
 		return supervise.Started{}, err

@@ -62,6 +62,7 @@ type keeper struct {
 
 	relaying sync.Mutex // held by a change of the relays
 	starting sync.Mutex // held by a start under way
+	dumping  sync.Mutex // held by a checkpoint under way
 	aborted  bool       // guarded by starting: the start failed
 
 	clients sync.WaitGroup // sessions
@@ -250,6 +251,8 @@ func (k *keeper) await() {
 	aborted := k.aborted
 	k.starting.Unlock()
 
+	k.dumping.Lock() // a checkpoint that ended the container is whole before anybody hears of the end
+	k.dumping.Unlock()
 	k.reaper.disown(k.box.pid())
 	k.out.hurry()
 	k.stdio.drain(drainTime)

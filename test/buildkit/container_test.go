@@ -3,8 +3,11 @@ package buildkit
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
 	"errors"
 	"io"
+	"net"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,7 +19,10 @@ import (
 	gatewaypb "github.com/moby/buildkit/frontend/gateway/pb"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/session/secrets/secretsprovider"
+	"github.com/moby/buildkit/session/sshforward/sshprovider"
+	"github.com/moby/buildkit/solver/errdefs"
 	"github.com/moby/buildkit/solver/pb"
+	"golang.org/x/crypto/ssh/agent"
 
 	"github.com/tarehq/tare/internal/testutil"
 )
@@ -140,5 +146,87 @@ func inContainer(t *testing.T, ctx context.Context, box gateway.Container) {
 	}
 	if text := read(0, "/d/e/f"); text != "changed\n" {
 		t.Errorf("afterwards %q", text)
+	}
+}
+
+// TestFailedStep has a client look at what a step that failed stood on.
+func TestFailedStep(t *testing.T) {
+	_, c := builder(t)
+	_, err := c.Build(t.Context(), client.SolveOpt{}, "test", func(ctx context.Context, g gateway.Client) (*gateway.Result, error) {
+		def, err := llb.Image("busybox").File(llb.Mkfile("/before", 0o644, []byte("there"))).Run(llb.Shlex("sh -c 'echo x >/during; exit 9'")).Root().Marshal(ctx)
+		if err != nil {
+			return nil, err
+		}
+		_, err = g.Solve(ctx, gateway.SolveRequest{Definition: def.ToPB(), Evaluate: true})
+		var failed *errdefs.SolveError
+		if !errors.As(err, &failed) || failed.Op.GetExec() == nil || len(failed.MountIDs) != 1 {
+			t.Fatalf("the error is %v", err)
+		}
+		box, err := g.NewContainer(ctx, gateway.NewContainerRequest{Mounts: []gateway.Mount{{Dest: "/", ResultID: failed.MountIDs[0], MountType: pb.MountType_BIND}}})
+		if err != nil {
+			return nil, err
+		}
+		var out bytes.Buffer
+		p, err := box.Start(ctx, gateway.StartRequest{Args: failed.Op.GetExec().Meta.Args, Cwd: "/", Stdout: end{&out}})
+		if err != nil {
+			return nil, err
+		}
+		var code *gatewaypb.ExitError
+		if err := p.Wait(); !errors.As(err, &code) || code.ExitCode != 9 {
+			t.Errorf("run once more: %v", err)
+		}
+		for name, want := range map[string]string{"/before": "there", "/during": "x\n"} {
+			if data, err := box.ReadFile(ctx, gateway.ReadContainerRequest{ReadRequest: gateway.ReadRequest{Filename: name}}); err != nil || string(data) != want {
+				t.Errorf("%s: %q %v", name, data, err)
+			}
+		}
+		return gateway.NewResult(), box.Release(ctx)
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAgent has a step use the client's ssh agent.
+func TestAgent(t *testing.T) {
+	d, c := builder(t)
+	dir := t.TempDir()
+	l, err := net.Listen("unix", dir+"/agent")
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := agent.NewKeyring()
+	if err := keys.Add(agent.AddedKey{PrivateKey: key, Comment: "of the client"}); err != nil {
+		t.Fatal(err)
+	}
+	go func() { // until the listener is closed
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { _ = agent.ServeAgent(keys, conn) }()
+		}
+	}()
+	defer l.Close()
+	provider, err := sshprovider.NewSSHAgentProvider([]sshprovider.AgentConfig{{ID: "default", Paths: []string{dir + "/agent"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	image(t, d, "example/asker", "./test/buildkit/testdata/asker")
+	solve := func(file string, with ...session.Attachable) (string, error) {
+		ch, told := output()
+		_, err := c.Solve(t.Context(), nil, client.SolveOpt{Frontend: "dockerfile.v0", LocalMounts: files(t, map[string]string{"Dockerfile": file}), Session: with}, ch)
+		return told(), err
+	}
+	if text, err := solve("FROM example/asker\nRUN --mount=type=ssh [\"/program\"]\n", provider); err != nil || !strings.Contains(text, "has a key: of the client") {
+		t.Errorf("%v %s", err, text)
+	}
+	if text, err := solve("FROM example/asker\nRUN --mount=type=ssh,required=true [\"/program\"]\n"); err == nil || !strings.Contains(err.Error(), "no SSH key \"default\" forwarded from the client") {
+		t.Errorf("without an agent: %v %s", err, text)
 	}
 }

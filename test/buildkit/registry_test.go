@@ -52,3 +52,12 @@ func registry(t *testing.T, configuration string) string {
 	})
 	return string(found[1])
 }
+
+// password writes a file of one user's, and returns nothing to say about it.
+func password(t *testing.T, file, user, secret string) string {
+	t.Helper()
+	if out, err := exec.Command("htpasswd", "-Bbc", "-C", "4", file, user, secret).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return ""
+}

@@ -3,7 +3,6 @@ package compat
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -31,11 +30,11 @@ func TestLink(t *testing.T) {
 	if _, _, _, err := b.solve(t, client.SolveOpt{Exports: image("one")}); err != nil {
 		t.Fatal(err)
 	}
-	if id := b.d.Tare(t, "run", "-d", "--name", "c", "busybox", "sh", "-c", "mkdir -m 700 /etc/deep; echo other > /etc/deep/other"); id == "" {
+	if id := b.d.Tare(t, "run", "-d", "--name", "changing", "busybox", "sh", "-c", "mkdir -m 700 /etc/deep; echo other > /etc/deep/other"); id == "" {
 		t.Fatal("no container")
 	}
-	b.d.Tare(t, "wait", "c")
-	b.d.Tare(t, "commit", "c", "other")
+	b.d.Tare(t, "wait", "changing")
+	b.d.Tare(t, "commit", "changing", "other")
 	b.tree = files(t, map[string]string{"Dockerfile": strings.Replace(text, "BASE", "other", 1), "file": "linked"})
 	_, cached, _, err := b.solve(t, client.SolveOpt{Exports: image("two")})
 	if err != nil || len(cached) == 0 || !strings.Contains(cached[0], "COPY --link") {
@@ -75,7 +74,7 @@ func TestMergeAndDiff(t *testing.T) {
 		"merge":   {llb.Merge([]llb.State{a, llb.Diff(base, b)}), "cat /a /b /both; ls /etc/passwd 2>&1", "a\nb\nlater\nls: /etc/passwd: No such file or directory"},
 		"diff":    {llb.Merge([]llb.State{base, own}), "cat /a /x; ls /etc/passwd 2>&1", "a\nx\nls: /etc/passwd: No such file or directory"},
 		"sibling": {llb.Merge([]llb.State{a, sibling}), "cat /b /both; ls /a 2>&1", "b\nlater\nls: /a: No such file or directory"},
-		"rm":      {llb.Merge([]llb.State{base.File(llb.Mkdir("/d", 0o700)), llb.Scratch().File(llb.Mkfile("/d/f", 0o600, []byte("f")))}), "cat /d/f", "f"},
+		"rm":      {llb.Merge([]llb.State{base.File(llb.Mkdir("/d", 0o700)), llb.Scratch().File(llb.Mkdir("/d", 0o755).Mkfile("/d/f", 0o600, []byte("f")))}), "cat /d/f", "f"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			run := s.state.Run(llb.Args([]string{"sh", "-c", "{ " + s.line + "; } > /out || true"}), llb.AddEnv("N", name)).Root()
@@ -177,8 +176,13 @@ func TestBaseByNeed(t *testing.T) {
 	base := reg + "/base:1"
 	b.d.Tare(t, "tag", "busybox", base)
 	b.d.Tare(t, "push", base)
-	other := newCaching(t, map[string]string{"Dockerfile": "FROM " + base + "\nLABEL a=b\n"})
-	other.d.Tare(t, "rmi", "busybox")
+	d := daemon.Start(t)
+	c, err := client.New(t.Context(), d.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	other := &caching{d, c, files(t, map[string]string{"Dockerfile": "FROM " + base + "\nLABEL a=b\n"})}
 	fetched := func() (n int64) {
 		err := filepath.WalkDir(filepath.Join(other.d.Dir, "data"), func(_ string, e fs.DirEntry, err error) error {
 			if err == nil && e.Type().IsRegular() {
@@ -194,7 +198,9 @@ func TestBaseByNeed(t *testing.T) {
 		return n
 	}
 	const small = 100 << 10
-	eventually(t, func() bool { return fetched() < small })
+	if n := fetched(); n >= small {
+		t.Fatalf("a file of %d bytes is here already", n)
+	}
 	if _, _, _, err := other.solve(t, client.SolveOpt{}); err != nil {
 		t.Fatal(err)
 	}
@@ -225,14 +231,15 @@ func eventually(t *testing.T, ok func() bool) {
 // up does not end it for the other.
 func TestSharedStep(t *testing.T) {
 	b := newCaching(t, map[string]string{"Dockerfile": "FROM busybox\n" +
-		"RUN --mount=type=cache,target=/c echo ran >> /c/count; head -c 8 /dev/urandom | md5sum > /id; until [ -e /c/go ]; do sleep 0.02; done\n"})
+		"RUN --mount=type=cache,id=shared,target=/c echo ran >> /c/count; head -c 8 /dev/urandom | md5sum > /id; until [ -e /c/go ]; do sleep 0.02; done\n"})
 	type build struct {
 		cancel context.CancelFunc
 		begun  chan struct{}
 		err    chan error
 	}
 	begin := func(name string) *build {
-		ctx, cancel := context.WithCancel(t.Context())
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		t.Cleanup(cancel)
 		x := &build{cancel, make(chan struct{}), make(chan error, 1)}
 		ch := make(chan *client.SolveStatus)
 		go func() {
@@ -253,18 +260,22 @@ func TestSharedStep(t *testing.T) {
 		return x
 	}
 	first := begin("first")
-	<-first.begun
 	second, third := begin("second"), begin("third")
-	<-second.begun
-	<-third.begun
+	for _, x := range []*build{first, second, third} {
+		select {
+		case <-x.begun:
+		case err := <-x.err:
+			t.Fatal(err)
+		}
+	}
 	first.cancel()
-	if err := <-first.err; !errors.Is(err, context.Canceled) {
+	if err := <-first.err; err == nil || !strings.Contains(err.Error(), "context canceled") {
 		t.Errorf("what was given up ended by %v", err)
 	}
 	shell := func(line string) string {
 		t.Helper()
 		def, err := llb.Image("busybox").Run(llb.Args([]string{"sh", "-c", line}), llb.IgnoreCache,
-			llb.AddMount("/c", llb.Scratch(), llb.AsPersistentCacheDir("/c", llb.CacheMountShared))).Root().Marshal(t.Context())
+			llb.AddMount("/c", llb.Scratch(), llb.AsPersistentCacheDir("/shared", llb.CacheMountShared))).Root().Marshal(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}

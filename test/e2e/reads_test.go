@@ -60,9 +60,7 @@ func TestReadsBesideASilentSupervisor(t *testing.T) {
 	d.Tare(t, "run", "-d", "--name", "hung", "busybox", "sh", "-c", "echo said; sleep 1000")
 	testutil.Eventually(t, 10*time.Second, "it has spoken", func() bool { return d.Tare(t, "logs", "hung") == "said" })
 	process := supervisor(t, d, "hung")
-	if err := syscall.Kill(process, syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	testutil.Stop(t, process)
 	t.Cleanup(func() { _ = syscall.Kill(process, syscall.SIGCONT) })
 	stopped := make(chan error, 1)
 	go func() {

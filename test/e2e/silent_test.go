@@ -41,9 +41,7 @@ func TestSilentSupervisor(t *testing.T) {
 	address, _, _ := strings.Cut(d.Tare(t, "port", "silent", "80"), "\n") // that of IPv6 follows
 	pid := d.Tare(t, "inspect", "--format", "{{.State.Pid}}", "silent")
 	process := supervisor(t, d, "silent")
-	if err := syscall.Kill(process, syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	testutil.Stop(t, process)
 	t.Cleanup(func() { _ = syscall.Kill(process, syscall.SIGCONT) })
 	d.Signal(t, syscall.SIGKILL)
 

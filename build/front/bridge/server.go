@@ -78,7 +78,10 @@ func with[R any](s *Server, ctx context.Context, do func(context.Context, *Asked
 		return result, err
 	}
 	defer end()
-	return do(ctx, a)
+	if result, err = do(ctx, a); err != nil {
+		err = a.failed(err)
+	}
+	return result, err
 }
 
 // Result waits for what the front end returns.

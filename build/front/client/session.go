@@ -16,10 +16,12 @@ import (
 	"github.com/moby/buildkit/session/content"
 	"github.com/moby/buildkit/session/filesync"
 	"github.com/moby/buildkit/session/secrets"
+	"github.com/moby/buildkit/session/sshforward"
 	"github.com/moby/buildkit/session/upload"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tonistiigi/fsutil"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/tarehq/tare/build"
@@ -111,8 +113,31 @@ func (l *Session) Secret(ctx context.Context, id string) ([]byte, error) {
 	return data, Gone(err)
 }
 
-func (l *Session) SSH(context.Context, string) (net.Conn, error) {
-	return nil, fault.New(fault.NotImplemented, "RUN --mount=type=ssh is not supported yet")
+// SSH connects to an agent of the client's.
+func (l *Session) SSH(ctx context.Context, id string) (net.Conn, error) {
+	if id == "" {
+		id = sshforward.DefaultID
+	}
+	agent := sshforward.NewSSHClient(l.Caller.Conn())
+	switch _, err := agent.CheckAgent(ctx, &sshforward.CheckAgentRequest{ID: id}); status.Code(err) {
+	case codes.OK:
+	case codes.Unimplemented:
+		return nil, fault.New(fault.NotFound, "no SSH key %q forwarded from the client", id)
+	default:
+		return nil, Gone(err)
+	}
+	ctx, cancel := context.WithCancel(metadata.NewOutgoingContext(ctx, metadata.Pairs(sshforward.KeySSHID, id)))
+	stream, err := agent.ForwardAgent(ctx)
+	if err != nil {
+		cancel()
+		return nil, Gone(err)
+	}
+	near, far := net.Pipe()
+	go func() { // until one end is closed
+		defer cancel()
+		_ = sshforward.Copy(ctx, far, stream, stream.CloseSend)
+	}()
+	return near, nil
 }
 
 func (l *Session) Credentials(ctx context.Context, host string) (build.Credentials, error) {
