@@ -30,6 +30,8 @@ type Handler struct {
 	Store    build.Store
 	Worker   gateway.WorkerInfo
 	Contexts string // directory of contexts that came as a tar
+	// HostGateway is the address that host-gateway stands for, "" for none.
+	HostGateway string
 	// Follow builds as a client of BuildKit's, and tells of it on the way.
 	Follow func(context.Context, *controlapi.SolveRequest, func(*controlapi.StatusResponse) error) (*controlapi.SolveResponse, error)
 
@@ -43,7 +45,7 @@ func (h *Handler) Build(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	q := r.URL.Query()
-	o, err := readRequest(q)
+	o, err := readRequest(q, h.HostGateway)
 	if err == nil && q.Get("version") == "2" {
 		defer h.cancels.add(o.id, cancel)()
 		err = h.buildTraced(ctx, o, out)
