@@ -33,6 +33,8 @@ type Handler struct {
 	Worker   gateway.WorkerInfo
 	Contexts string   // directory of contexts that came as a tar
 	Grants   []string // what a request may grant to its build
+	// HostGateway is the address that host-gateway stands for, "" for none.
+	HostGateway string
 	// Follow builds as a client of BuildKit's, and tells of it on the way.
 	Follow func(context.Context, *controlapi.SolveRequest, func(*controlapi.StatusResponse) error) (*controlapi.SolveResponse, error)
 
@@ -46,7 +48,7 @@ func (h *Handler) Build(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	q := r.URL.Query()
-	o, err := readRequest(q)
+	o, err := readRequest(q, h.HostGateway)
 	if err == nil && q.Get("version") == "2" {
 		defer h.cancels.add(o.id, cancel)()
 		err = h.buildTraced(ctx, o, out)
