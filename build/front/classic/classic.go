@@ -14,6 +14,7 @@ import (
 
 	controlapi "github.com/moby/buildkit/api/services/control"
 	dockerfile "github.com/moby/buildkit/frontend/dockerfile/builder"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 
 	"github.com/tarehq/tare/build"
@@ -87,7 +88,11 @@ func (h *Handler) buildClassic(ctx context.Context, r *http.Request, o *request,
 		if err != nil {
 			return err
 		}
-		progress.read(text)
+		// Another front end may know a language of its own.
+		if err := progress.read(text); err != nil && !elsewhere(text, o.front) {
+			return err
+		}
+		progress.begin()
 	}
 	job := h.Solver.Job(&unpacked{dir: dir, auths: auths}, progress, build.JobOptions{Epoch: o.epoch, Network: o.host})
 	defer job.Close()
@@ -104,7 +109,7 @@ func (h *Handler) buildClassic(ctx context.Context, r *http.Request, o *request,
 	}
 	id, err := output.Publish(ctx, h.Store, results, o.tags, o.epoch, caching.Inline(job, o.inline()))
 	if err != nil {
-		return err
+		return progress.failed(err)
 	}
 	progress.finish(id)
 	out.Aux(id)
@@ -118,6 +123,12 @@ func (h *Handler) buildClassic(ctx context.Context, r *http.Request, o *request,
 		out.Say("Successfully tagged " + reference.Familiar(tag) + "\n")
 	}
 	return nil
+}
+
+// elsewhere tells whether a Dockerfile, or who wants it built, names a front end.
+func elsewhere(dockerfile []byte, options map[string]string) bool {
+	_, _, _, named := parser.DetectSyntax(dockerfile)
+	return named || options["build-arg:BUILDKIT_SYNTAX"] != ""
 }
 
 func short(id string) string { return strings.TrimPrefix(id, "sha256:")[:12] }
