@@ -15,14 +15,16 @@ import (
 
 	"github.com/tarehq/tare/build"
 	"github.com/tarehq/tare/build/front/reply"
+	"github.com/tarehq/tare/fault"
 )
 
 // steps tells of a build as the builder of old did: the instructions
 // in their order, each with what it prints. Steps that run beside each other
 // are told one after the other, and stages that nothing needs are left out.
 type steps struct {
-	out   *reply.Stream
-	quiet bool // only a build that fails tells
+	out    *reply.Stream
+	quiet  bool // only a build that fails tells
+	unread bool // there was no list of instructions to be had
 
 	target string
 
@@ -78,10 +80,12 @@ func (p *steps) say(format string, args ...any) {
 func (p *steps) read(dockerfile []byte) {
 	ast, err := parser.Parse(bytes.NewReader(dockerfile))
 	if err != nil {
+		p.unread = true
 		return
 	}
 	stages, meta, err := instructions.Parse(ast.AST, nil)
 	if err != nil || len(stages) == 0 {
+		p.unread = true
 		return
 	}
 	for _, a := range meta {
@@ -330,7 +334,11 @@ func (p *steps) failed(err error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var at *build.VertexError
-	if !errors.As(err, &at) {
+	switch {
+	case errors.As(err, &at):
+	case p.unread: // the words are the front end's, the fault is the request's
+		return fault.New(fault.Invalid, "%w", err)
+	default:
 		return err
 	}
 	v := p.vertices[at.Vertex]
