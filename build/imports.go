@@ -140,6 +140,9 @@ func (j *Job) stored(ctx context.Context, d ocispec.Descriptor, limit int64) ([]
 
 // readAll reads a blob that is no larger than limit, and is what it says.
 func readAll(r io.Reader, d ocispec.Descriptor, limit int64) ([]byte, error) {
+	if err := d.Digest.Validate(); err != nil { // what it names may be anything
+		return nil, fault.New(fault.Invalid, "%q is no digest: %w", d.Digest, err)
+	}
 	data, err := io.ReadAll(io.LimitReader(r, limit+1))
 	switch {
 	case err != nil:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
@@ -155,13 +156,30 @@ func (b *builder) liveOnInChild() {
 // separate tells whether init lives in another namespace of the kind than this
 // process.
 func (c *Container) separate(t specs.LinuxNamespaceType) bool {
-	name := map[specs.LinuxNamespaceType]string{specs.MountNamespace: "mnt", specs.NetworkNamespace: "net"}[t]
-	if name == "" {
-		name = string(t)
+	own := ownNamespaces()[t]
+	its, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", c.pid, namespaceFile(t)))
+	return err == nil && own != "" && own != its
+}
+
+// ownNamespaces are those that this process has: asked of the calling thread, as
+// one that is in others for a while is locked to whoever brought it there.
+var ownNamespaces = sync.OnceValue(func() map[specs.LinuxNamespaceType]string {
+	own := make(map[specs.LinuxNamespaceType]string, len(namespaceFlags))
+	for t := range namespaceFlags {
+		own[t], _ = os.Readlink("/proc/thread-self/ns/" + namespaceFile(t))
 	}
-	own, err1 := os.Readlink("/proc/self/ns/" + name)
-	its, err2 := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", c.pid, name))
-	return err1 == nil && err2 == nil && own != its
+	return own
+})
+
+// namespaceFile is what /proc/PID/ns calls a namespace of the kind.
+func namespaceFile(t specs.LinuxNamespaceType) string {
+	switch t {
+	case specs.MountNamespace:
+		return "mnt"
+	case specs.NetworkNamespace:
+		return "net"
+	}
+	return string(t)
 }
 
 // chooseGroup opens the control groups of a further process.

@@ -22,6 +22,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -40,6 +41,7 @@ type Config struct {
 	Root         string                 // where it keeps its cache
 	CgroupParent string                 // of its steps
 	Rules        []keep.Rule            // the ceilings of its cache
+	Grants       []string               // what clients may grant to their builds
 	Loan         lend.Config            // what the daemon lends
 	Steps        *supervise.Launcher    // to clean up after steps
 	Log          *slog.Logger
@@ -150,7 +152,8 @@ func (b *Builder) launch() (*process, error) {
 	}
 	lender := lend.New(b.Loan)
 	p := &process{lender: lender, server: &http.Server{Handler: lender}, done: make(chan struct{})}
-	cmd := exec.Command(program, "--dir", b.Dir, "--root", b.Root, "--cgroup-parent", b.CgroupParent, "--keep", string(rules))
+	cmd := exec.Command(program, "--dir", b.Dir, "--root", b.Root, "--cgroup-parent", b.CgroupParent, "--keep", string(rules),
+		"--grants", strings.Join(b.Grants, ","))
 	cmd.ExtraFiles = []*os.File{file}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's interrupt is the daemon's to hear
 	said := &lines{log: b.Log}

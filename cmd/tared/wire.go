@@ -231,8 +231,12 @@ func openBuilder(ctx context.Context, o *options, loan lend.Config, launcher *su
 	if err != nil {
 		return nil, err
 	}
+	grants, err := o.Builder.Grants()
+	if err != nil {
+		return nil, err
+	}
 	builder, err := launch.New(ctx, launch.Config{Program: find, Dir: filepath.Join(o.ExecRoot, "b"), Root: filepath.Join(o.DataRoot, "build"),
-		CgroupParent: parent, Rules: rules, Loan: loan, Steps: launcher, Log: log})
+		CgroupParent: parent, Rules: rules, Grants: grants, Loan: loan, Steps: launcher, Log: log})
 	if err != nil {
 		return nil, fmt.Errorf("cannot ready the process that builds: %w", err)
 	}

@@ -364,7 +364,10 @@ func (s *Server) Return(ctx context.Context, r *gatewaypb.ReturnRequest) (*gatew
 
 func (a *Asked) read(r *gatewaypb.ReturnRequest) (*gateway.Result, error) {
 	if e := r.Error; e != nil {
-		return nil, grpcerrors.FromGRPC(status.ErrorProto(e))
+		if err := grpcerrors.FromGRPC(status.ErrorProto(e)); err != nil {
+			return nil, err
+		}
+		return nil, fault.New(fault.Invalid, "the front end returned an error that says that there is none")
 	}
 	if r.Result == nil {
 		return nil, fault.New(fault.Invalid, "result is required")

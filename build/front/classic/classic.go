@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -19,6 +20,7 @@ import (
 	"github.com/tarehq/tare/build/front/bridge"
 	"github.com/tarehq/tare/build/front/caching"
 	"github.com/tarehq/tare/build/front/reply"
+	"github.com/tarehq/tare/build/keep"
 	"github.com/tarehq/tare/build/output"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/reference"
@@ -29,7 +31,8 @@ type Handler struct {
 	Solver   *build.Solver
 	Store    build.Store
 	Worker   gateway.WorkerInfo
-	Contexts string // directory of contexts that came as a tar
+	Contexts string   // directory of contexts that came as a tar
+	Grants   []string // what a request may grant to its build
 	// Follow builds as a client of BuildKit's, and tells of it on the way.
 	Follow func(context.Context, *controlapi.SolveRequest, func(*controlapi.StatusResponse) error) (*controlapi.SolveResponse, error)
 
@@ -56,6 +59,9 @@ func (h *Handler) Build(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *Handler) buildClassic(ctx context.Context, r *http.Request, o *request, out *reply.Stream) error {
+	if o.host && !slices.Contains(h.Grants, keep.NetworkHost) {
+		return fault.New(fault.Forbidden, "granting entitlement %s is not allowed by build daemon configuration", keep.NetworkHost)
+	}
 	auths, err := registryAuth(r.Header.Get("X-Registry-Config"))
 	if err != nil {
 		return err
