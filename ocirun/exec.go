@@ -48,7 +48,7 @@ func (c *Container) exec(ctx context.Context, o ExecOptions) (proc *Process, err
 		}
 	}
 	spec.Process = &process
-	a, err := newAttempt(&spec, o.Process, o.Stdio, o.Console, o.ExtraFiles, adjust != nil || c.separate(specs.TimeNamespace))
+	a, err := newAttempt(&spec, o.Process, o.Stdio, o.Console, o.ExtraFiles, adjust != nil || c.separate(specs.TimeNamespace) || c.group.MemoryLimited())
 	if err != nil {
 		return nil, err
 	}
@@ -192,6 +192,15 @@ func (c *Container) chooseGroup(a *attempt, paths []string) (err error) {
 		return err
 	}
 	a.opened = append(a.opened, b.tasks...)
+	if i := b.group.MemoryTasks(); b.initFD >= 0 && i >= 0 && i < len(b.tasks) {
+		// A container that is at its limit has the kernel kill whoever shares memory
+		// with a process in its group, which is this process until then.
+		a.forget(b.tasks[i])
+		if b.tasks[i], err = a.above(b.tasks[i], 3+len(b.extra)); err != nil {
+			return err
+		}
+		b.memoryTasks = b.tasks[i]
+	}
 	if !c.group.Unified || c.group.None() {
 		return nil
 	}

@@ -22,6 +22,7 @@ type Config struct {
 	Steps        string // directory of the bundles of RUN steps
 	Root         string // directory of the cache
 	CgroupParent string
+	HostGateway  string              // address that host-gateway stands for in --add-host, "" for none
 	Launcher     *supervise.Launcher // of RUN steps
 	Rules        []keep.Rule         // the ceilings of the cache
 	Grants       []string            // what clients may grant to their builds

@@ -75,13 +75,18 @@ func (a *ahead) Read(p []byte) (int, error) {
 const workerID = "tare"
 
 // workerLabels tell buildx what it may ask for. With a snapshotter it takes the
-// store for one that keeps whole images, which has it offer all exporters.
-func workerLabels() map[string]string {
-	return map[string]string{
+// store for one that keeps whole images, which has it offer all exporters. What
+// host-gateway stands for, buildx and compose read here and say themselves.
+func workerLabels(gateway string) map[string]string {
+	labels := map[string]string{
 		"org.mobyproject.buildkit.worker.snapshotter": "tare",
 		"org.mobyproject.buildkit.worker.executor":    "tare",
 		"org.mobyproject.buildkit.worker.network":     "bridge",
 	}
+	if gateway != "" {
+		labels["org.mobyproject.buildkit.worker.moby.host-gateway-ip"] = gateway
+	}
+	return labels
 }
 
 // control is BuildKit's service of the same name.

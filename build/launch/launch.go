@@ -19,6 +19,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -40,6 +41,7 @@ type Config struct {
 	Dir          string                 // of this boot, as the exec root
 	Root         string                 // where it keeps its cache
 	CgroupParent string                 // of its steps
+	HostGateway  func() netip.Addr      // what host-gateway stands for; not valid for nothing
 	Rules        []keep.Rule            // the ceilings of its cache
 	Grants       []string               // what clients may grant to their builds
 	Loan         lend.Config            // what the daemon lends
@@ -154,6 +156,9 @@ func (b *Builder) launch() (*process, error) {
 	p := &process{lender: lender, server: &http.Server{Handler: lender}, done: make(chan struct{})}
 	cmd := exec.Command(program, "--dir", b.Dir, "--root", b.Root, "--cgroup-parent", b.CgroupParent, "--keep", string(rules),
 		"--grants", strings.Join(b.Grants, ","))
+	if a := b.HostGateway(); a.IsValid() {
+		cmd.Args = append(cmd.Args, "--host-gateway", a.String())
+	}
 	cmd.ExtraFiles = []*os.File{file}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's interrupt is the daemon's to hear
 	said := &lines{log: b.Log}

@@ -1,14 +1,17 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/moby/buildkit/client"
@@ -58,6 +61,9 @@ func (r *request) run(ctx context.Context, s *command.Session) error {
 		return err
 	}
 	defer c.Close()
+	if err := hostGateway(ctx, c, o.FrontendAttrs); err != nil {
+		return err
+	}
 	if id, asks := calls[r.call]; asks {
 		return r.ask(ctx, c, o, id)
 	}
@@ -72,6 +78,33 @@ func (r *request) run(ctx context.Context, s *command.Session) error {
 		return err
 	}
 	return r.tell(resp.ExporterResponse, o.Ref)
+}
+
+// hostGateway has host-gateway among the hosts be the address that the builder says.
+func hostGateway(ctx context.Context, c *client.Client, attrs map[string]string) error {
+	hosts := strings.Split(attrs["add-hosts"], ",")
+	for i, text := range hosts {
+		name, found := strings.CutSuffix(text, "=host-gateway")
+		if !found {
+			continue
+		}
+		workers, err := c.ListWorkers(ctx)
+		if err != nil {
+			return err
+		}
+		address := ""
+		for _, w := range workers {
+			address = cmp.Or(address, w.Labels["org.mobyproject.buildkit.worker.moby.host-gateway-ip"])
+		}
+		if address == "" {
+			return errors.New("unable to derive the IP value for host-gateway: the builder does not say it")
+		}
+		hosts[i] = name + "=" + address
+	}
+	if attrs["add-hosts"] != "" {
+		attrs["add-hosts"] = strings.Join(hosts, ",")
+	}
+	return nil
 }
 
 // options is the request as BuildKit's client takes it.

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -236,11 +238,24 @@ func openBuilder(ctx context.Context, o *options, loan lend.Config, launcher *su
 		return nil, err
 	}
 	builder, err := launch.New(ctx, launch.Config{Program: find, Dir: filepath.Join(o.ExecRoot, "b"), Root: filepath.Join(o.DataRoot, "build"),
+		HostGateway:  func() netip.Addr { return hostGateway(o.HostGateways, loan.Networks.Gateway()) },
 		CgroupParent: parent, Rules: rules, Grants: grants, Loan: loan, Steps: launcher, Log: log})
 	if err != nil {
 		return nil, fmt.Errorf("cannot ready the process that builds: %w", err)
 	}
 	return builder, nil
+}
+
+// hostGateway is the one address that host-gateway stands for in a build, whose
+// clients know no second one: an IPv4 one if there is one.
+func hostGateway(given []netip.Addr, bridge netip.Addr) netip.Addr {
+	if len(given) == 0 {
+		return bridge
+	}
+	if i := slices.IndexFunc(given, netip.Addr.Is4); i >= 0 {
+		return given[i]
+	}
+	return given[0]
 }
 
 // openSnapshots opens the store with the driver, or with the best one that the

@@ -14,6 +14,7 @@ import (
 
 	controlapi "github.com/moby/buildkit/api/services/control"
 	dockerfile "github.com/moby/buildkit/frontend/dockerfile/builder"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 
 	"github.com/tarehq/tare/build"
@@ -33,6 +34,8 @@ type Handler struct {
 	Worker   gateway.WorkerInfo
 	Contexts string   // directory of contexts that came as a tar
 	Grants   []string // what a request may grant to its build
+	// HostGateway is the address that host-gateway stands for, "" for none.
+	HostGateway string
 	// Follow builds as a client of BuildKit's, and tells of it on the way.
 	Follow func(context.Context, *controlapi.SolveRequest, func(*controlapi.StatusResponse) error) (*controlapi.SolveResponse, error)
 
@@ -46,7 +49,7 @@ func (h *Handler) Build(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	q := r.URL.Query()
-	o, err := readRequest(q)
+	o, err := readRequest(q, h.HostGateway)
 	if err == nil && q.Get("version") == "2" {
 		defer h.cancels.add(o.id, cancel)()
 		err = h.buildTraced(ctx, o, out)
@@ -85,7 +88,11 @@ func (h *Handler) buildClassic(ctx context.Context, r *http.Request, o *request,
 		if err != nil {
 			return err
 		}
-		progress.read(text)
+		// Another front end may know a language of its own.
+		if err := progress.read(text); err != nil && !elsewhere(text, o.front) {
+			return err
+		}
+		progress.begin()
 	}
 	job := h.Solver.Job(&unpacked{dir: dir, auths: auths}, progress, build.JobOptions{Epoch: o.epoch, Network: o.host})
 	defer job.Close()
@@ -102,7 +109,7 @@ func (h *Handler) buildClassic(ctx context.Context, r *http.Request, o *request,
 	}
 	id, err := output.Publish(ctx, h.Store, results, o.tags, o.epoch, caching.Inline(job, o.inline()))
 	if err != nil {
-		return err
+		return progress.failed(err)
 	}
 	progress.finish(id)
 	out.Aux(id)
@@ -116,6 +123,12 @@ func (h *Handler) buildClassic(ctx context.Context, r *http.Request, o *request,
 		out.Say("Successfully tagged " + reference.Familiar(tag) + "\n")
 	}
 	return nil
+}
+
+// elsewhere tells whether a Dockerfile, or who wants it built, names a front end.
+func elsewhere(dockerfile []byte, options map[string]string) bool {
+	_, _, _, named := parser.DetectSyntax(dockerfile)
+	return named || options["build-arg:BUILDKIT_SYNTAX"] != ""
 }
 
 func short(id string) string { return strings.TrimPrefix(id, "sha256:")[:12] }

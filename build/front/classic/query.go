@@ -38,7 +38,7 @@ type request struct {
 	outputs []*controlapi.Exporter
 }
 
-func readRequest(q url.Values) (*request, error) {
+func readRequest(q url.Values, gateway string) (*request, error) {
 	if err := checkLimits(q); err != nil {
 		return nil, err
 	}
@@ -72,7 +72,7 @@ func readRequest(q url.Values) (*request, error) {
 	if size := q.Get("shmsize"); size != "" && size != "0" {
 		o.front["shm-size"] = size
 	}
-	if o.front["add-hosts"], err = extraHosts(q["extrahosts"]); err != nil {
+	if o.front["add-hosts"], err = extraHosts(q["extrahosts"], gateway); err != nil {
 		return nil, err
 	}
 	if o.front["ulimit"], err = ulimits(q.Get("ulimits")); err != nil {
@@ -186,12 +186,17 @@ func checkLimits(q url.Values) error {
 }
 
 // extraHosts turns name:address into what the front end reads.
-func extraHosts(list []string) (string, error) {
+func extraHosts(list []string, gateway string) (string, error) {
 	var hosts []string
 	for _, h := range list {
 		name, address, found := strings.Cut(h, ":")
 		if !found {
 			return "", fault.New(fault.Invalid, "bad format for add-host: %q", h)
+		}
+		if address == "host-gateway" {
+			if address = gateway; gateway == "" {
+				return "", fault.New(fault.Invalid, "unable to derive the IP value for host-gateway: say --host-gateway-ip to the daemon")
+			}
 		}
 		hosts = append(hosts, name+"="+strings.Trim(address, "[]"))
 	}
