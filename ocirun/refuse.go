@@ -3,6 +3,7 @@ package ocirun
 import (
 	"errors"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -105,7 +106,28 @@ func checkProcess(p *specs.Process) error {
 	if w.err != nil {
 		return w.err
 	}
+	if err := checkUser(&p.User); err != nil {
+		return err
+	}
 	return checkLabels(p)
+}
+
+// checkUser refuses the number that setresuid(2) takes for "as it is": the process
+// would stay root.
+func checkUser(u *specs.User) error {
+	const none = ^uint32(0)
+	what := ""
+	switch {
+	case u.UID == none:
+		what = "uid"
+	case u.GID == none:
+		what = "gid"
+	case slices.Contains(u.AdditionalGids, none):
+		what = "additionalGids"
+	default:
+		return nil
+	}
+	return fault.New(fault.Invalid, "process.user.%s cannot be %d, which is no id", what, none)
 }
 
 func checkLinux(s *specs.Spec) error {

@@ -2,6 +2,7 @@ package ocirun
 
 import (
 	"context"
+	"math"
 	"strings"
 	"testing"
 
@@ -56,5 +57,17 @@ func TestNUL(t *testing.T) {
 	}
 	if _, err := (&Container{}).Exec(context.Background(), ExecOptions{Process: &specs.Process{Args: []string{bad}}}); fault.KindOf(err) != fault.Invalid {
 		t.Error("exec:", err)
+	}
+}
+
+// TestNoID: -1 asks setresuid(2) to leave an id as it is, which is root's.
+func TestNoID(t *testing.T) {
+	for want, u := range map[string]specs.User{"process.user.uid": {UID: math.MaxUint32}, "process.user.gid": {GID: math.MaxUint32},
+		"process.user.additionalGids": {AdditionalGids: []uint32{5, math.MaxUint32}}} {
+		s := Default("/rootfs", "sh")
+		s.Process.User = u
+		if err := check(s); fault.KindOf(err) != fault.Invalid || !strings.HasPrefix(err.Error(), want+" cannot be 4294967295") {
+			t.Errorf("%s: %v", want, err)
+		}
 	}
 }
