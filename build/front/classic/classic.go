@@ -14,6 +14,7 @@ import (
 	controlapi "github.com/moby/buildkit/api/services/control"
 	dockerfile "github.com/moby/buildkit/frontend/dockerfile/builder"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/build"
 	"github.com/tarehq/tare/build/front/bridge"
@@ -126,7 +127,7 @@ func readDockerfile(dir, name string) ([]byte, error) {
 		return nil, err
 	}
 	defer root.Close()
-	f, err := root.Open(name)
+	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe without a writer is not waited for
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fault.New(fault.Invalid, "Cannot locate specified Dockerfile: %s", name)
 	}
