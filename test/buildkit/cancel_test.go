@@ -3,6 +3,7 @@ package buildkit
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -67,6 +68,10 @@ func TestCancel(t *testing.T) {
 		for _, l := range status.Logs {
 			if strings.Contains(string(l.Msg), "begun") && !cancelled {
 				cancelled = true
+				again := post("/build?version=2&remote=client-session&buildid=one&session=" + s.ID()) // the name is taken
+				if text, err := io.ReadAll(again.Body); err != nil || !strings.Contains(string(text), "exists already") {
+					t.Errorf("one more of the name: %v %s", err, text)
+				}
 				post("/build/cancel?id=one")
 			}
 		}

@@ -151,7 +151,8 @@ type cancels struct {
 	list map[string]func()
 }
 
-// add makes a build one that can be cancelled, until end is called.
+// add makes a build one that can be cancelled, until end is called, unless another
+// has the name.
 func (c *cancels) add(id string, cancel func()) (end func()) {
 	if id == "" {
 		return func() {}
@@ -160,6 +161,9 @@ func (c *cancels) add(id string, cancel func()) (end func()) {
 	defer c.mu.Unlock()
 	if c.list == nil {
 		c.list = map[string]func(){}
+	}
+	if c.list[id] != nil {
+		return func() {}
 	}
 	c.list[id] = cancel
 	return func() {
