@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/moby/buildkit/solver/pb"
+	"github.com/tonistiigi/fsutil"
 	copy "github.com/tonistiigi/fsutil/copy"
 	"golang.org/x/sys/unix"
 
@@ -234,7 +235,7 @@ func (f *filing) copy(ctx context.Context, t *workTree, a *pb.FileAction, c *pb.
 	if err != nil {
 		return err
 	}
-	from, done, err := f.secondary(ctx, a)
+	from, note, done, err := f.source(ctx, t, a, c)
 	if err != nil {
 		return err
 	}
@@ -265,7 +266,7 @@ func (f *filing) copy(ctx context.Context, t *workTree, a *pb.FileAction, c *pb.
 				continue
 			}
 		}
-		if err := copy.Copy(ctx, from.path, name, t.tree.path, dst, copyOptions(c, chown)); err != nil {
+		if err := copy.Copy(ctx, from.path, name, t.tree.path, dst, copyOptions(c, chown, note)); err != nil {
 			return f.inside(err, from, t.tree)
 		}
 	}
@@ -281,10 +282,10 @@ func clean(name string) string {
 	return cleaned
 }
 
-func copyOptions(c *pb.FileActionCopy, chown copy.Chowner) copy.Opt {
+func copyOptions(c *pb.FileActionCopy, chown copy.Chowner, note fsutil.ChangeFunc) copy.Opt {
 	return func(o *copy.CopyInfo) {
 		o.IncludePatterns, o.ExcludePatterns = c.IncludePatterns, c.ExcludePatterns
-		o.Chown, o.Utime = chown, moment(c.Timestamp)
+		o.Chown, o.Utime, o.ChangeFunc = chown, moment(c.Timestamp), note
 		if c.ModeStr != "" {
 			o.ModeStr = c.ModeStr
 		} else if mode := int(c.Mode); mode != -1 {
@@ -305,6 +306,18 @@ func (f *filing) inside(err error, trees ...*tree) error {
 		}
 	}
 	return err
+}
+
+// source opens the tree that COPY copies from, and tells who wants to know what it makes.
+func (f *filing) source(ctx context.Context, t *workTree, a *pb.FileAction, c *pb.FileActionCopy) (*tree, fsutil.ChangeFunc, func(), error) {
+	if n := int(a.SecondaryInput); n >= 0 && n < len(f.inputs) && f.linkable(t, f.inputs[n]) {
+		// Where no overlay can be had of it, it is copied.
+		if from, files, err := f.job.solver.shadow(f.inputs[n].dir, c.Src); err == nil && from != nil {
+			return from, t.links.note(files), func() { from.Close() }, nil
+		}
+	}
+	from, done, err := f.secondary(ctx, a)
+	return from, t.links.note(nil), done, err
 }
 
 // secondary opens the tree that an action copies from.

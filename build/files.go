@@ -48,6 +48,8 @@ type workTree struct {
 	id   string
 	base *output
 	tree *tree
+
+	links linking // of it, without what is mounted
 }
 
 // files carries a file operation out.
@@ -124,6 +126,8 @@ func (f *filing) target(ctx context.Context, a *pb.FileAction) (*workTree, error
 	if err != nil {
 		return nil, err
 	}
+	t.links.mount = m.Bare()
+	t.links.mount.Upper, t.links.mount.Work = m.Upper, m.Work // of an empty tree, too
 	if t.tree, err = mounted(m.Bare()); err == nil {
 		if err = t.tree.attach(f.job.solver.placesDir()); err == nil {
 			return t, nil
@@ -141,6 +145,9 @@ func (f *filing) seal(ctx context.Context, t *workTree) (*output, error) {
 		}
 	}
 	err := t.tree.Close()
+	if err == nil {
+		err = t.links.fill(ctx, f.job.solver.sums)
+	}
 	if err != nil {
 		return nil, errors.Join(err, f.job.solver.Store.Discard(context.WithoutCancel(ctx), t.id))
 	}

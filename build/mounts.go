@@ -51,6 +51,9 @@ func (s *step) mount(ctx context.Context) error {
 	}
 	for _, m := range wanted {
 		mount, err := s.mountOne(ctx, m)
+		if err != nil && (m.MountType == pb.MountType_SECRET || m.MountType == pb.MountType_SSH) {
+			return err // which names what the client did not lend, as BuildKit does
+		}
 		if err != nil {
 			return fmt.Errorf("the mount %s of the step: %w", m.Dest, err)
 		}

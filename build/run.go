@@ -114,10 +114,10 @@ func (j *Job) seal(ctx context.Context, id string, base *output) (*output, error
 // permit refuses what the client did not grant.
 func (j *Job) permit(op *pb.ExecOp) error {
 	if op.Network == pb.NetMode_HOST && !j.options.Network {
-		return fault.New(fault.Forbidden, "a step asks for the host's network, which the build was not granted: say --allow network.host")
+		return fault.New(fault.Forbidden, "network.host is not allowed: a step asks for the host's network, which --allow network.host grants")
 	}
 	if op.Security == pb.SecurityMode_INSECURE && !j.options.Insecure {
-		return fault.New(fault.Forbidden, "a step asks for all privileges, which the build was not granted: say --allow security.insecure")
+		return fault.New(fault.Forbidden, "security.insecure is not allowed: a step asks for all privileges, which --allow security.insecure grants where the daemon lets it")
 	}
 	if op.Network < pb.NetMode_UNSET || op.Network > pb.NetMode_NONE {
 		return fault.New(fault.Invalid, "a step asks for the network mode %d, which is none", op.Network)

@@ -161,7 +161,9 @@ func (s *Solver) Job(session Session, progress Progress, o JobOptions) *Job {
 type output struct {
 	layers []Layer // the lowest first; none for an empty tree
 	dir    string  // if not "", the files are there
-	key    digest.Digest
+	// shelved says that the files of dir are only ever replaced, and may be linked.
+	shelved bool
+	key     digest.Digest
 
 	// again makes it anew when its layers cannot be had; nil if they can.
 	again func(context.Context) (*output, error)

@@ -134,5 +134,9 @@ func (j *Job) local(ctx context.Context, name string, attrs map[string]string) (
 		return nil, err
 	}
 	client := from.Client()
-	return j.keptDir(ctx, "local source for "+name, client+string(key), client != "", func(dir string, _ *about) error { return from.Local(ctx, r, dir) })
+	o, err := j.keptDir(ctx, "local source for "+name, client+string(key), client != "", func(dir string, _ *about) error { return from.Local(ctx, r, dir) })
+	if err == nil {
+		o.shelved = true
+	}
+	return o, err
 }

@@ -87,6 +87,18 @@ func (s *sums) add(id identity, sum [sha256.Size]byte) {
 	s.known[id], s.fresh = sum, true
 }
 
+// follow knows a file again that has one link more.
+func (s *sums) follow(f shelved) {
+	var now unix.Stat_t
+	if sum, ok := s.find(identify(&f.st)); ok && unix.Lstat(f.path, &now) == nil && now.Ino == f.st.Ino {
+		s.add(identify(&now), sum)
+	}
+}
+
+func identify(st *unix.Stat_t) identity {
+	return identity{uint64(st.Dev), st.Ino, st.Size, st.Ctim.Nano(), st.Mtim.Nano()}
+}
+
 // hasher hashes trees. With sums their files are ours, and known ones are not read.
 type hasher struct {
 	hash.Hash
@@ -95,7 +107,7 @@ type hasher struct {
 
 // file hashes what a regular file holds.
 func (h *hasher) file(f *os.File, st *unix.Stat_t) error {
-	id := identity{uint64(st.Dev), st.Ino, st.Size, st.Ctim.Nano(), st.Mtim.Nano()}
+	id := identify(st)
 	if h.sums != nil {
 		if sum, ok := h.sums.find(id); ok {
 			h.Write(sum[:])

@@ -76,12 +76,16 @@ func runPlugin(s *command.Session, words, args []string) error {
 	if errors.Is(err, fault.NotFound) && len(args) > 1 && args[0] == "buildx" && args[1] == "build" {
 		p, err = plugin.Own()
 	}
+	said := words[0]
+	if said == "builder" && len(words) > 1 {
+		said += " " + words[1]
+	}
 	switch {
 	case errors.Is(err, fault.NotFound) && args[0] == words[0] && !has(plugins[:], args[0]):
 		return unknown(s, words, false)
 	case errors.Is(err, fault.NotFound):
 		return fault.New(fault.NotFound, "tare: 'tare %s' needs a plugin that is not installed: put the program docker-%s into %s",
-			words[0], args[0], filepath.Join(s.ConfigDir(), "cli-plugins"))
+			said, args[0], filepath.Join(s.ConfigDir(), "cli-plugins"))
 	case err != nil:
 		return err
 	}

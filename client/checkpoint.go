@@ -4,6 +4,8 @@ import (
 	"context"
 	"io"
 	"net/url"
+
+	"github.com/tarehq/tare/fault"
 )
 
 // CheckpointCreateRequest is the body of POST /containers/{id}/checkpoints.
@@ -64,5 +66,9 @@ func (c *Client) ContainerStartFrom(ctx context.Context, name, checkpoint, dir s
 	query := url.Values{}
 	set(query, "checkpoint", checkpoint)
 	set(query, "checkpoint-dir", dir)
-	return c.call(ctx, "POST", "/containers/"+segment(name)+"/start", query, nil, nil)
+	err := c.call(ctx, "POST", "/containers/"+segment(name)+"/start", query, nil, nil)
+	if fault.KindOf(err) == fault.NotModified { // said without words
+		return fault.New(fault.Conflict, "container %s runs already: stop it before it is started from a checkpoint", name)
+	}
+	return err
 }

@@ -48,9 +48,10 @@ type Info struct {
 
 // InfoPlugins names the drivers.
 type InfoPlugins struct {
-	Volume  []string
-	Network []string
-	Log     []string
+	Volume        []string
+	Network       []string
+	Authorization []string
+	Log           []string
 }
 
 // InfoRuntime is one OCI runtime; only its name, the key, is shown.

@@ -170,7 +170,7 @@ func (m *Making) Pin(chains []digest.Digest) error { return m.images.layers.Pin(
 func (m *Making) Publish(target ocispec.Descriptor, names []string) (id string, err error) {
 	s := m.images
 	defer m.Hold()()
-	if target.MediaType != ocispec.MediaTypeImageIndex {
+	if !content.IsIndex(target.MediaType) {
 		if _, err := s.detail(target); err != nil {
 			return "", err
 		}

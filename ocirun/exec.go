@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
@@ -47,7 +48,7 @@ func (c *Container) exec(ctx context.Context, o ExecOptions) (proc *Process, err
 		}
 	}
 	spec.Process = &process
-	a, err := newAttempt(&spec, o.Process, o.Stdio, o.Console, o.ExtraFiles, adjust != nil || c.separate(specs.TimeNamespace))
+	a, err := newAttempt(&spec, o.Process, o.Stdio, o.Console, o.ExtraFiles, adjust != nil || c.separate(specs.TimeNamespace) || c.group.MemoryLimited())
 	if err != nil {
 		return nil, err
 	}
@@ -155,13 +156,30 @@ func (b *builder) liveOnInChild() {
 // separate tells whether init lives in another namespace of the kind than this
 // process.
 func (c *Container) separate(t specs.LinuxNamespaceType) bool {
-	name := map[specs.LinuxNamespaceType]string{specs.MountNamespace: "mnt", specs.NetworkNamespace: "net"}[t]
-	if name == "" {
-		name = string(t)
+	own := ownNamespaces()[t]
+	its, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", c.pid, namespaceFile(t)))
+	return err == nil && own != "" && own != its
+}
+
+// ownNamespaces are those that this process has: asked of the calling thread, as
+// one that is in others for a while is locked to whoever brought it there.
+var ownNamespaces = sync.OnceValue(func() map[specs.LinuxNamespaceType]string {
+	own := make(map[specs.LinuxNamespaceType]string, len(namespaceFlags))
+	for t := range namespaceFlags {
+		own[t], _ = os.Readlink("/proc/thread-self/ns/" + namespaceFile(t))
 	}
-	own, err1 := os.Readlink("/proc/self/ns/" + name)
-	its, err2 := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", c.pid, name))
-	return err1 == nil && err2 == nil && own != its
+	return own
+})
+
+// namespaceFile is what /proc/PID/ns calls a namespace of the kind.
+func namespaceFile(t specs.LinuxNamespaceType) string {
+	switch t {
+	case specs.MountNamespace:
+		return "mnt"
+	case specs.NetworkNamespace:
+		return "net"
+	}
+	return string(t)
 }
 
 // chooseGroup opens the control groups of a further process.
@@ -174,6 +192,15 @@ func (c *Container) chooseGroup(a *attempt, paths []string) (err error) {
 		return err
 	}
 	a.opened = append(a.opened, b.tasks...)
+	if i := b.group.MemoryTasks(); b.initFD >= 0 && i >= 0 && i < len(b.tasks) {
+		// A container that is at its limit has the kernel kill whoever shares memory
+		// with a process in its group, which is this process until then.
+		a.forget(b.tasks[i])
+		if b.tasks[i], err = a.above(b.tasks[i], 3+len(b.extra)); err != nil {
+			return err
+		}
+		b.memoryTasks = b.tasks[i]
+	}
 	if !c.group.Unified || c.group.None() {
 		return nil
 	}

@@ -2,6 +2,8 @@ package ocirun
 
 import (
 	"fmt"
+	"path"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
@@ -43,6 +45,70 @@ func (a *attempt) mapOwners(tree int, m *specs.Mount, o *mountOptions) error {
 		return fault.New(fault.Invalid, "map the owners of the mount %s (does its file system support that?): %w", m.Destination, err)
 	}
 	return nil
+}
+
+// fromEarlier tells whether a mount's source lies in an earlier mount of the same
+// container, and where in the container that is. Such a source is not there before
+// its mount is made.
+func (b *builder) fromEarlier(i int) (string, bool) {
+	inside, ok := strings.CutPrefix(path.Clean(b.sourceOf(&b.spec.Mounts[i])), b.rootfs+"/")
+	if !ok {
+		return "", false
+	}
+	return inside, b.earlier(i, inside) != nil
+}
+
+// earlier is the last mount before number i that a path of the container lies in.
+func (b *builder) earlier(i int, inside string) (m *specs.Mount) {
+	for j := range b.spec.Mounts[:i] {
+		if strings.HasPrefix(inside+"/", b.destination(j)+"/") {
+			m = &b.spec.Mounts[j]
+		}
+	}
+	return m
+}
+
+// destination is where a mount goes, relative to the container's root.
+func (b *builder) destination(i int) string {
+	return below(strings.TrimPrefix(b.spec.Mounts[i].Destination, b.rootfs+"/"))
+}
+
+// behind is the host's path of what will be seen at a path of an earlier bind
+// mount. In a file system that is mounted anew are only directories.
+func (b *builder) behind(i int, inside string) string {
+	for j := i - 1; j >= 0; j-- {
+		rest, ok := strings.CutPrefix(inside+"/", b.destination(j)+"/")
+		if !ok {
+			continue
+		}
+		source := b.sourceOf(&b.spec.Mounts[j])
+		if next, ok := strings.CutPrefix(path.Clean(source), b.rootfs+"/"); ok {
+			return b.behind(j, path.Join(next, rest))
+		}
+		return path.Join(source, rest)
+	}
+	return path.Join(b.rootfs, inside)
+}
+
+// openEarlier clones what lies in an earlier mount of the container. It is found by
+// the root's descriptor, for the user of a user namespace may not reach it by the
+// host's path; its id maps are the parent's to give.
+func (b *builder) openEarlier(inside string, m *specs.Mount, o *mountOptions) value {
+	const what = "open the mount source"
+	from, tree := b.root.open(what, inside, b.root.any).keep, b.slot()
+	b.do(what, "/"+inside, unix.SYS_OPEN_TREE, from, b.str(""), num(cloneFlags(o.recursive)|unix.AT_EMPTY_PATH)).into(tree)
+	b.close(from)
+	if o.mapped(m) {
+		b.ask(func(a *attempt) error {
+			fd, err := a.take(tree)
+			if err != nil {
+				return err
+			}
+			defer unix.Close(fd)
+			return a.mapOwners(fd, m, o)
+		})
+	}
+	return tree
 }
 
 // mapNamespace makes a user namespace that is nothing but its maps. A child

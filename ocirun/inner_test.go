@@ -168,6 +168,46 @@ func TestMappedMount(t *testing.T) {
 	}
 }
 
+// TestMappedMountOfMount: the source is an earlier mount of the same container, a
+// directory and a file of it, without and with a user namespace.
+func TestMappedMountOfMount(t *testing.T) {
+	clean(t)
+	for _, user := range []bool{false, true} {
+		dir, s := shell(t, "stat -c %u:%g /mnt/a/f /mnt/b/f /mnt/c")
+		src := t.TempDir()
+		for d := src; d != os.TempDir(); d = filepath.Dir(d) {
+			_ = os.Chmod(d, 0o755)
+		}
+		_ = os.Mkdir(src+"/d", 0o755)
+		base, want := 0, "5:6\n1005:1006\n1005:1006\n"
+		if user {
+			base = 100000
+			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+			s.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 65536}}
+			s.Linux.GIDMappings = s.Linux.UIDMappings
+			for _, d := range []string{"rootfs", "rootfs/dev", "rootfs/proc", "rootfs/sys", "rootfs/mnt"} {
+				_ = os.Chown(filepath.Join(dir, d), 100000, 100000)
+			}
+		}
+		_ = os.WriteFile(src+"/d/f", nil, 0o644)
+		_ = os.Chown(src+"/d/f", base+5, base+6)
+		m := []specs.LinuxIDMapping{{ContainerID: uint32(base), HostID: uint32(base + 1000), Size: 100}}
+		root := filepath.Join(dir, "rootfs")
+		s.Mounts = append(s.Mounts,
+			specs.Mount{Destination: "/mnt/a", Type: "bind", Source: src + "/d", Options: []string{"bind"}},
+			specs.Mount{Destination: "/mnt/b", Type: "bind", Source: root + "/mnt/a", Options: []string{"bind"}, UIDMappings: m, GIDMappings: m},
+			specs.Mount{Destination: "/mnt/c", Type: "bind", Source: root + "/mnt/a/f", Options: []string{"bind"}, UIDMappings: m, GIDMappings: m})
+		out, _, err := tryRun(t, dir, s)
+		var fs unix.Statfs_t
+		if unix.Statfs(src, &fs) == nil && fs.Type == unix.TMPFS_MAGIC && err != nil {
+			t.Skip("needs a kernel that maps owners of a tmpfs, Linux 6.3:", err)
+		}
+		if err != nil || out != want {
+			t.Errorf("user namespace %v: got %q, %v", user, out, err)
+		}
+	}
+}
+
 // TestJoinUserNamespace: all namespaces of a container, among them one of each
 // kind that is new, and a network namespace that the host's user namespace owns.
 func TestJoinUserNamespace(t *testing.T) {

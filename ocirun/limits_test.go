@@ -79,7 +79,7 @@ func everyLimit(major, minor int64) []limit {
 		}, "net_prio/net_prio.ifpriomap", "lo 5", "the net_prio control group is not mounted"},
 		{"Rdma.HcaHandles, HcaObjects", func(r *specs.LinuxResources) {
 			r.Rdma = map[string]specs.LinuxRdma{"mlx5_1": {HcaHandles: &handles, HcaObjects: &handles}}
-		}, "rdma/rdma.max", "mlx5_1 hca_handle=3 hca_object=3", "rdma"},
+		}, "rdma/rdma.max", "mlx5_1 hca_handle=3 hca_object=3", "the rdma control group is not mounted"},
 		{"Unified", func(r *specs.LinuxResources) { r.Unified = map[string]string{"memory.high": "5"} }, "", "", "unified needs cgroup v2"},
 	}
 }

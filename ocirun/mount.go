@@ -68,6 +68,10 @@ func hasMode(data string) bool {
 func (b *builder) bind(i int, m *specs.Mount, o *mountOptions) error {
 	source := b.sourceOf(m)
 	directory, err := b.isDir(source)
+	inside, within := b.fromEarlier(i)
+	if within {
+		directory, err = b.isDir(b.behind(i, inside))
+	}
 	if err != nil && strings.HasPrefix(source, b.rootfs+"/") {
 		directory, err = true, nil // it comes with an earlier mount, over the root's own directory
 	}
@@ -80,6 +84,8 @@ func (b *builder) bind(i int, m *specs.Mount, o *mountOptions) error {
 		tree = num(fd)
 	} else if host, ok := b.hostRoots[i]; ok {
 		tree = host
+	} else if within && (b.userNamespace() || o.mapped(m)) {
+		tree = b.openEarlier(inside, m, o)
 	} else {
 		tree = p.slot()
 		p.do("open the mount source", source, unix.SYS_OPEN_TREE, cwd, p.str(source), num(cloneFlags(o.recursive))).into(tree)

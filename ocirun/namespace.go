@@ -97,6 +97,9 @@ func (a *attempt) openTrees() error {
 		if _, err := os.Readlink(b.sourceOf(m)); err == nil && o.copyLink {
 			continue
 		}
+		if _, ok := b.fromEarlier(i); ok {
+			continue
+		}
 		tree, err := open(b.sourceOf(m), o.recursive)
 		if err != nil {
 			return err

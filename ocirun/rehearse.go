@@ -78,3 +78,6 @@ func compileFilter(s *specs.LinuxSeccomp) (*filter, error) {
 	lastFilter.Store(f)
 	return f, nil
 }
+
+// SeccompArchitectures lists what linux.seccomp.architectures may name here.
+func SeccompArchitectures() []string { return seccomp.Architectures() }

@@ -32,7 +32,7 @@ func Restore(ctx context.Context, o Options, from CheckpointOptions) (*Container
 	spec := o.Spec
 	if spec == nil {
 		var err error
-		if spec, err = ReadConfig(o.Bundle, o.Config); err != nil {
+		if spec, o.Text, err = ReadBundle(o.Bundle, o.Config); err != nil {
 			return nil, err
 		}
 	}
@@ -53,7 +53,9 @@ func Restore(ctx context.Context, o Options, from CheckpointOptions) (*Container
 		})
 	}
 	if err == nil && o.StateDir != "" {
-		err = c.saveState()
+		if err = c.saveConfig(o.Text); err == nil {
+			err = c.saveState()
+		}
 	}
 	if err != nil {
 		if c.pid > 0 {

@@ -305,7 +305,7 @@ var absentInfo = map[string]string{
 func TestEveryFieldOfInfo(t *testing.T) {
 	r := newRig(t)
 	r.daemon = Daemon{
-		ID: "i", Version: "1", GitCommit: "c", DataRoot: "/d", Debug: true, LogDriver: "json-file", Labels: []string{"a=b"}, Driver: "overlayfs", DriverStatus: [][2]string{{"a", "b"}},
+		CgroupDriver: "systemd", ID: "i", Version: "1", GitCommit: "c", DataRoot: "/d", Debug: true, LogDriver: "json-file", Labels: []string{"a=b"}, Driver: "overlayfs", DriverStatus: [][2]string{{"a", "b"}},
 		Runtimes: map[string]system.Runtime{"tarerun": {}}, DefaultRuntime: "tarerun", InitBinary: "tare-init", LiveRestore: true, Experimental: true, Seccomp: "builtin",
 		Proxies: Proxies{"http://a", "http://b", "c"}, AddressPools: []system.NetworkAddressPool{{Size: 24}}, Warnings: []string{"w"},
 	}

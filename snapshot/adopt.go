@@ -52,7 +52,7 @@ func (s *Store) Adopt(id string, diffID digest.Digest, size int64, latest time.T
 	}
 	u.stats.Root = true // the kernel gave each directory its attributes when it copied it up
 	u.layer.kept = true
-	err = errors.Join(s.keepRootTime(own, parent), os.WriteFile(filepath.Join(u.dir, "boot"), []byte(s.boot), 0o644))
+	err = errors.Join(keepLinks(filepath.Join(filepath.Dir(tree), LinksName), filepath.Join(u.dir, LinksName)), s.keepRootTime(own, parent), os.WriteFile(filepath.Join(u.dir, "boot"), []byte(s.boot), 0o644))
 	if err == nil {
 		err = u.finish()
 	}
@@ -63,6 +63,17 @@ func (s *Store) Adopt(id string, diffID digest.Digest, size int64, latest time.T
 		return "", errors.Join(err, os.Rename(own, tree))
 	}
 	return chain, s.Remove(id)
+}
+
+// LinksName is a file beside a tree, and then beside its layer, with which who made
+// the tree remembers what it is linked to.
+const LinksName = "links"
+
+func keepLinks(from, to string) error {
+	if err := os.Rename(from, to); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // Adopts tells whether Adopt can do so.

@@ -25,6 +25,7 @@ type Config struct {
 	HostGateway  string              // address that host-gateway stands for in --add-host, "" for none
 	Launcher     *supervise.Launcher // of RUN steps
 	Rules        []keep.Rule         // the ceilings of the cache
+	Grants       []string            // what clients may grant to their builds
 	Failed       func(error)         // told of what fails beside builds
 	Idle         time.Duration       // how long to wait for somebody before Serve returns
 }

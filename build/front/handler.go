@@ -25,6 +25,7 @@ type handler struct {
 	classic  *classic.Handler
 	worker   gateway.WorkerInfo
 	builds   *builds
+	grants   []string     // what clients may grant to their builds
 	rpc      *grpc.Server // BuildKit's services
 	streams  *handed      // connections that became gRPC
 }
@@ -35,7 +36,7 @@ func newHandler(ctx context.Context, c Config) (*handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &handler{solver: solver, store: c.Store, streams: newHanded(), worker: gateway.WorkerInfo{ID: workerID, Labels: workerLabels(c.HostGateway), Platforms: platforms()}}
+	h := &handler{solver: solver, store: c.Store, streams: newHanded(), grants: c.Grants, worker: gateway.WorkerInfo{ID: workerID, Labels: workerLabels(c.HostGateway), Platforms: platforms()}}
 	if h.builds, err = newBuilds(filepath.Join(c.Root, "history")); err != nil {
 		return nil, err
 	}
@@ -49,7 +50,7 @@ func newHandler(ctx context.Context, c Config) (*handler, error) {
 	if err := os.MkdirAll(contexts, 0o700); err != nil {
 		return nil, err
 	}
-	h.classic = &classic.Handler{Solver: solver, Store: c.Store, Worker: h.worker, Contexts: contexts, HostGateway: c.HostGateway, Follow: h.follow}
+	h.classic = &classic.Handler{Solver: solver, Store: c.Store, Worker: h.worker, Contexts: contexts, Grants: c.Grants, HostGateway: c.HostGateway, Follow: h.follow}
 	h.rpc = h.services()
 	go func() { _ = h.rpc.Serve(h.streams) }() // until close
 	return h, nil

@@ -3,6 +3,7 @@ package front
 import (
 	"context"
 	"slices"
+	"strings"
 
 	controlapi "github.com/moby/buildkit/api/services/control"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
@@ -12,6 +13,7 @@ import (
 	"github.com/tarehq/tare/build/front/bridge"
 	"github.com/tarehq/tare/build/front/caching"
 	"github.com/tarehq/tare/build/front/client"
+	"github.com/tarehq/tare/build/keep"
 	"github.com/tarehq/tare/build/output"
 	"github.com/tarehq/tare/fault"
 )
@@ -20,7 +22,7 @@ import (
 // definition: it asks through the bridge for what it needs and returns the
 // result there.
 func (c *control) Solve(ctx context.Context, r *controlapi.SolveRequest) (resp *controlapi.SolveResponse, err error) {
-	if err := checkSolve(r); err != nil {
+	if err := c.checkSolve(r); err != nil {
 		return nil, err
 	}
 	epoch, err := output.EpochOf(r.FrontendAttrs)
@@ -50,7 +52,7 @@ func (c *control) Solve(ctx context.Context, r *controlapi.SolveRequest) (resp *
 	defer func() { c.builds.end(r, run, resp.GetExporterResponse(), err) }()
 	lent := &client.Session{Caller: caller, ID: r.Session, Find: c.caller}
 	job := c.solver.Job(lent, run.tells, build.JobOptions{Epoch: epoch,
-		Network: slices.Contains(r.Entitlements, "network.host"), Insecure: slices.Contains(r.Entitlements, "security.insecure")})
+		Network: slices.Contains(r.Entitlements, keep.NetworkHost), Insecure: slices.Contains(r.Entitlements, keep.SecurityInsecure)})
 	defer job.Close()
 	b := &bridge.Bridge{Job: job, Session: r.Session, Opts: r.FrontendAttrs, Defs: r.FrontendInputs, Worker: c.worker, Tells: run.tells, Notes: &bridge.Notes{}}
 	importer := &caching.Importer{Job: job, Tells: run.tells}
@@ -98,8 +100,9 @@ func front(ctx context.Context, r *controlapi.SolveRequest, b *bridge.Bridge, ru
 	return run.asks.Result(ctx)
 }
 
-// checkSolve refuses by name what is not done.
-func checkSolve(r *controlapi.SolveRequest) error {
+// checkSolve refuses by name what is not done, and what the daemon does not let
+// a client grant.
+func (c *control) checkSolve(r *controlapi.SolveRequest) error {
 	if len(r.SourcePolicy.GetRules()) > 0 || r.SourcePolicySession != "" {
 		return fault.New(fault.NotImplemented, "policies for sources are not supported")
 	}
@@ -107,8 +110,10 @@ func checkSolve(r *controlapi.SolveRequest) error {
 		return fault.New(fault.NotImplemented, "a network through a proxy is not supported")
 	}
 	for _, e := range r.Entitlements {
-		if e != "network.host" && e != "security.insecure" {
-			return fault.New(fault.NotImplemented, "the entitlement %s is not supported", e)
+		if name, _, _ := strings.Cut(e, "="); name != keep.NetworkHost && name != keep.SecurityInsecure && name != "device" {
+			return fault.New(fault.Invalid, "unknown entitlement %s", e)
+		} else if !slices.Contains(c.grants, e) {
+			return fault.New(fault.Forbidden, "granting entitlement %s is not allowed by build daemon configuration", name)
 		}
 	}
 	return nil

@@ -1,9 +1,9 @@
-// Package keep says how much of the cache of builds is kept: the rules of
-// dockerd's builder.gc.
+// Package keep is "builder" of the daemon's configuration: how much of the cache
+// of builds is kept, by the rules of dockerd's builder.gc, and what a build may
+// be granted, by its builder.entitlements.
 package keep
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -36,7 +36,33 @@ type Config struct {
 		DefaultMinFreeSpace  string   `json:"defaultMinFreeSpace"`
 		Policy               []Policy `json:"policy"`
 	} `json:"gc"`
-	Entitlements json.RawMessage `json:"entitlements"`
+	Entitlements struct {
+		NetworkHost      *bool `json:"network-host"`
+		SecurityInsecure *bool `json:"security-insecure"`
+		Device           *bool `json:"device"`
+	} `json:"entitlements"`
+}
+
+// What a client may ask to be granted to its build.
+const (
+	NetworkHost      = "network.host"      // the host's network
+	SecurityInsecure = "security.insecure" // all privileges
+)
+
+// Grants are what clients may grant to their builds: the host's network if
+// nothing else is said, all privileges only if it is.
+func (c Config) Grants() ([]string, error) {
+	e, list := c.Entitlements, []string{}
+	if e.NetworkHost == nil || *e.NetworkHost {
+		list = append(list, NetworkHost)
+	}
+	if e.SecurityInsecure != nil && *e.SecurityInsecure {
+		list = append(list, SecurityInsecure)
+	}
+	if e.Device != nil && *e.Device {
+		return nil, fault.New(fault.NotImplemented, "builder.entitlements.device cannot be turned on: the steps of builds are given no devices")
+	}
+	return list, nil
 }
 
 // Policy is one rule as it is written.
@@ -52,9 +78,6 @@ type Policy struct {
 // Rules are what the configuration comes to for a cache in a directory: none if
 // it is turned off, those of dockerd if it names none.
 func (c Config) Rules(dir string) ([]Rule, error) {
-	if len(c.Entitlements) > 0 && string(c.Entitlements) != "null" && string(c.Entitlements) != "{}" {
-		return nil, fault.New(fault.NotImplemented, "builder.entitlements is not supported: what a build may do its client says by --allow")
-	}
 	if c.GC.Enabled != nil && !*c.GC.Enabled {
 		return nil, nil
 	}

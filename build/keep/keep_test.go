@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -34,7 +35,7 @@ func TestRules(t *testing.T) {
 	}
 	for text, want := range map[string]error{
 		`{"gc":{"policy":[{"keepStorage":"much"}]}}`: fault.Invalid, `{"gc":{"policy":[{"filter":["unused-for=soon"]}]}}`: fault.Invalid,
-		`{"gc":{"defaultMaxUsedSpace":"-1"}}`: fault.Invalid, `{"entitlements":{"network-host":false}}`: fault.NotImplemented,
+		`{"gc":{"defaultMaxUsedSpace":"-1"}}`: fault.Invalid,
 	} {
 		var c Config
 		if err := json.Unmarshal([]byte(text), &c); err != nil {
@@ -43,5 +44,32 @@ func TestRules(t *testing.T) {
 		if _, err := c.Rules("/"); !errors.Is(err, want) {
 			t.Errorf("%s: %v", text, err)
 		}
+	}
+}
+
+func TestGrants(t *testing.T) {
+	for text, want := range map[string]string{
+		`{}`:                       "network.host",
+		`{"entitlements":null}`:    "network.host",
+		`{"entitlements":{"x":1}}`: "network.host",
+		`{"entitlements":{"network-host":true,"security-insecure":false}}`: "network.host",
+		`{"entitlements":{"network-host":false}}`:                          "",
+		`{"entitlements":{"security-insecure":true,"device":false}}`:       "network.host security.insecure",
+		`{"entitlements":{"security-insecure":true,"network-host":false}}`: "security.insecure",
+	} {
+		var c Config
+		if err := json.Unmarshal([]byte(text), &c); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := c.Grants(); err != nil || strings.Join(got, " ") != want {
+			t.Errorf("%s: %q, %v; want %q", text, got, err, want)
+		}
+	}
+	var c Config
+	if err := json.Unmarshal([]byte(`{"entitlements":{"device":true}}`), &c); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Grants(); !errors.Is(err, fault.NotImplemented) {
+		t.Errorf("devices: %v", err)
 	}
 }

@@ -23,6 +23,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -42,6 +43,7 @@ type Config struct {
 	CgroupParent string                 // of its steps
 	HostGateway  func() netip.Addr      // what host-gateway stands for; not valid for nothing
 	Rules        []keep.Rule            // the ceilings of its cache
+	Grants       []string               // what clients may grant to their builds
 	Loan         lend.Config            // what the daemon lends
 	Steps        *supervise.Launcher    // to clean up after steps
 	Log          *slog.Logger
@@ -152,7 +154,8 @@ func (b *Builder) launch() (*process, error) {
 	}
 	lender := lend.New(b.Loan)
 	p := &process{lender: lender, server: &http.Server{Handler: lender}, done: make(chan struct{})}
-	cmd := exec.Command(program, "--dir", b.Dir, "--root", b.Root, "--cgroup-parent", b.CgroupParent, "--keep", string(rules))
+	cmd := exec.Command(program, "--dir", b.Dir, "--root", b.Root, "--cgroup-parent", b.CgroupParent, "--keep", string(rules),
+		"--grants", strings.Join(b.Grants, ","))
 	if a := b.HostGateway(); a.IsValid() {
 		cmd.Args = append(cmd.Args, "--host-gateway", a.String())
 	}

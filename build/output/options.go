@@ -134,8 +134,12 @@ func (w *Wanted) option(key, value string) (err error) {
 		return only("", "true", "false", "1", "0") // with SOURCE_DATE_EPOCH no file is newer in any case
 	case "registry.insecure", "prefer-nondist-layers":
 		return only("", "false", "0")
-	case "dest", "dir", "mode", "dangling-name-prefix", "danging-name-empty-only", "danging-name-prefix", "context", "load":
-		return nil // the client's own; images without a name are here by their IDs
+	case "dangling-name-prefix":
+		return only("", "moby-dangling") // what has no name is here by its ID; dockerd says it so
+	case "danging-name-empty-only":
+		return only("", "true", "false", "1", "0") // of that name alone
+	case "dest", "dir", "mode", "context", "load":
+		return nil // the client's own
 	}
 	return fault.New(fault.Invalid, "the output has no option %s", key)
 }

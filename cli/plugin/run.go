@@ -41,7 +41,8 @@ func (p *Plugin) Output(s *command.Session, args []string) ([]byte, error) {
 
 // handOver gives the environment and the flags by which a plugin finds the daemon
 // that was chosen, and no other: DOCKER_HOST is always set, for by itself a plugin
-// would go where Docker's daemon listens.
+// would go where Docker's daemon listens. TARE_HOST, which a plugin of ours or a
+// tare that a plugin calls would read first, is not handed on.
 func handOver(s *command.Session, environ []string) (env, flags []string, err error) {
 	e, err := s.Endpoint()
 	if err != nil {
@@ -49,7 +50,7 @@ func handOver(s *command.Session, environ []string) (env, flags []string, err er
 	}
 	for _, kv := range environ {
 		switch name, _, _ := strings.Cut(kv, "="); name {
-		case "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_CONFIG", originalCommand:
+		case "TARE_HOST", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_CONFIG", originalCommand:
 		default:
 			env = append(env, kv)
 		}

@@ -91,6 +91,9 @@ func infoText(i *client.Info) string {
 	b.WriteString(" Plugins:\n")
 	line(" Volume", strings.Join(i.Plugins.Volume, " "))
 	line(" Network", strings.Join(i.Plugins.Network, " "))
+	if len(i.Plugins.Authorization) > 0 {
+		line(" Authorization", strings.Join(i.Plugins.Authorization, " "))
+	}
 	line(" Log", strings.Join(i.Plugins.Log, " "))
 	line("Runtimes", strings.Join(slices.Sorted(maps.Keys(i.Runtimes)), " "))
 	line("Default Runtime", i.DefaultRuntime)

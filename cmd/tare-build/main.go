@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/containerd/log"
@@ -46,6 +47,7 @@ func run() error {
 	gateway := flag.String("host-gateway", "", "address that host-gateway stands for in --add-host")
 	var rules []keep.Rule
 	flag.Func("keep", "rules of what of the cache is kept, JSON", func(text string) error { return json.Unmarshal([]byte(text), &rules) })
+	grants := flag.String("grants", "", "what clients may grant to their builds, separated by commas")
 	flag.Parse()
 	in, err := inherited(3)
 	if err != nil {
@@ -64,7 +66,7 @@ func run() error {
 	defer launcher.Close()
 	return front.Serve(ctx, handoff.Receive(in), front.Config{
 		Store: lend.NewClient(filepath.Join(*dir, "lend.sock")), Steps: filepath.Join(*dir, "steps"), Root: *root,
-		CgroupParent: *parent, HostGateway: *gateway, Launcher: launcher, Idle: idleTime, Rules: rules,
+		CgroupParent: *parent, Launcher: launcher, HostGateway: *gateway, Idle: idleTime, Rules: rules, Grants: strings.Split(*grants, ","),
 		Failed: func(err error) {
 			fmt.Fprintln(os.Stderr, "the cache of builds cannot be held under its ceilings:", err)
 		},

@@ -68,7 +68,7 @@ func parse(args []string) (*request, error) {
 		f.Lookup(name).NoOptDefVal = "true"
 	}
 	f.Usage = func() {
-		fmt.Fprintf(os.Stderr, "Usage:  tare build [OPTIONS] PATH | URL | -\n\nStart a build\n\nOptions:\n%s", f.FlagUsages())
+		fmt.Fprintf(os.Stdout, "Usage:  tare build [OPTIONS] PATH | URL | -\n\nStart a build\n\nOptions:\n%s", f.FlagUsages())
 	}
 	if err := f.Parse(args); err != nil {
 		return nil, err

@@ -10,11 +10,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"os"
 	"os/signal"
 	"syscall"
 
 	"github.com/moby/buildkit/solver/errdefs"
+	"github.com/sirupsen/logrus"
 	"github.com/spf13/pflag"
 
 	"github.com/tarehq/tare/cli/command"
@@ -32,15 +35,25 @@ func run(args []string) int {
 	s := &command.Session{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv, Program: "tare", Version: version}
 	global := pflag.NewFlagSet("tare-buildx", pflag.ContinueOnError)
 	global.SetInterspersed(false)
-	global.BoolVarP(&s.Options.Debug, "debug", "D", false, "")
-	global.StringVarP(&s.Options.LogLevel, "log-level", "l", "info", "")
-	global.StringVar(&s.Options.CA, "tlscacert", "", "")
-	global.StringVar(&s.Options.Cert, "tlscert", "", "")
-	global.StringVar(&s.Options.Key, "tlskey", "", "")
-	global.BoolVar(&s.Options.TLS, "tls", false, "")
-	verify := global.Bool("tlsverify", false, "")
-	if err := global.Parse(args); err != nil {
+	global.BoolVarP(&s.Options.Debug, "debug", "D", false, "Enable debug mode")
+	global.StringVarP(&s.Options.LogLevel, "log-level", "l", "info", "Set the logging level")
+	global.StringVar(&s.Options.CA, "tlscacert", "", "Trust certs signed only by this CA")
+	global.StringVar(&s.Options.Cert, "tlscert", "", "Path to TLS certificate file")
+	global.StringVar(&s.Options.Key, "tlskey", "", "Path to TLS key file")
+	global.BoolVar(&s.Options.TLS, "tls", false, "Use TLS; implied by --tlsverify")
+	verify := global.Bool("tlsverify", false, "Use TLS and verify the remote")
+	global.Usage = func() {
+		fmt.Print("Usage:  tare-buildx [OPTIONS] build [OPTIONS] PATH | URL | -\n\nStart a build. Only this command of buildx is here: tare build calls it.\nSee tare-buildx build --help for its own options.\n\nOptions:\n" + global.FlagUsages())
+	}
+	switch err := global.Parse(args); {
+	case errors.Is(err, pflag.ErrHelp):
+		return 0
+	case err != nil:
 		return failed(err)
+	}
+	if !s.Options.Debug { // libraries' warnings are about their own words and files
+		logrus.SetLevel(logrus.ErrorLevel)
+		log.SetOutput(io.Discard) // HTTP/2's, of connections that end
 	}
 	if global.Changed("tlsverify") {
 		s.Options.TLSVerify = verify

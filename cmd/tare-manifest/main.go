@@ -7,6 +7,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -60,11 +61,13 @@ func parse(args []string) (*options, error) {
 	f.StringVar(&o.annotation.Variant, "variant", "", "Set architecture variant")
 	f.StringVar(&o.annotation.OSVersion, "os-version", "", "Set operating system version")
 	f.StringSliceVar(&o.annotation.OSFeatures, "os-features", nil, "Set operating system feature")
-	if err := f.Parse(args); err != nil {
+	f.Usage = func() {} // tare manifest has the help
+	err := f.Parse(args)
+	if err != nil && !errors.Is(err, pflag.ErrHelp) {
 		return nil, err
 	}
 	o.args = f.Args()
-	if len(o.args) < 2 || o.config == "" {
+	if len(o.args) < 2 || o.config == "" || err != nil {
 		return nil, fault.New(fault.Invalid, "this program carries out tare manifest: call that")
 	}
 	o.verb, o.args = o.args[0], o.args[1:]

@@ -122,7 +122,9 @@ func readOptions(args []string) (*options, error) {
 
 func (o *options) flags() *pflag.FlagSet {
 	f := pflag.NewFlagSet("tared", pflag.ContinueOnError)
-	f.SortFlags = true
+	f.Usage = func() {
+		fmt.Print("Usage:  tared [OPTIONS]\n\nThe daemon: it serves Docker's API on a socket\n\nOptions:\n" + f.FlagUsages())
+	}
 	f.StringArrayVarP(&o.Hosts, "host", "H", nil, "Daemon socket(s) to listen on: unix://PATH, tcp://HOST:PORT or fd:// (default unix://EXEC-ROOT/tare.sock)")
 	f.StringVar(&o.DataRoot, "data-root", "/var/lib/tare", "Root directory of persistent state")
 	f.StringVar(&o.ExecRoot, "exec-root", "/run/tare", "Root directory of state that does not outlive a boot")

@@ -33,6 +33,9 @@ func (o *options) checkDaemon() error {
 	if _, err := o.Builder.Rules("/"); err != nil {
 		return err
 	}
+	if _, err := o.Builder.Grants(); err != nil {
+		return err
+	}
 	for name, on := range o.Features {
 		switch name {
 		case "containerd-snapshotter", "cdi":

@@ -233,8 +233,13 @@ func openBuilder(ctx context.Context, o *options, loan lend.Config, launcher *su
 	if err != nil {
 		return nil, err
 	}
+	grants, err := o.Builder.Grants()
+	if err != nil {
+		return nil, err
+	}
 	builder, err := launch.New(ctx, launch.Config{Program: find, Dir: filepath.Join(o.ExecRoot, "b"), Root: filepath.Join(o.DataRoot, "build"),
-		HostGateway: func() netip.Addr { return hostGateway(o.HostGateways, loan.Networks.Gateway()) }, CgroupParent: parent, Rules: rules, Loan: loan, Steps: launcher, Log: log})
+		HostGateway:  func() netip.Addr { return hostGateway(o.HostGateways, loan.Networks.Gateway()) },
+		CgroupParent: parent, Rules: rules, Grants: grants, Loan: loan, Steps: launcher, Log: log})
 	if err != nil {
 		return nil, fmt.Errorf("cannot ready the process that builds: %w", err)
 	}

@@ -35,6 +35,7 @@ var runcFlags = map[string]string{
 func own(t *testing.T, args ...string) string {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Dir = t.TempDir() // where spec, or a log, is written
 	cmd.Env = append(os.Environ(), "TARERUN_TEST_MAIN=1")
 	out, _ := cmd.CombinedOutput()
 	return string(out)
@@ -77,6 +78,36 @@ func TestFlagsOfRunc(t *testing.T) {
 			if ok, out := takes(t, command, name, value); !ok {
 				t.Errorf("%s --%s: %s", command, name, out)
 			}
+		}
+	}
+}
+
+// TestHelpTells: each flag of each command has its text, help COMMAND is the
+// command's, and no text is for a flag that is none.
+func TestHelpTells(t *testing.T) {
+	line := regexp.MustCompile(`(?m)^ {3}(--?[a-z0-9-]+)(?: value)?(?:, --?[a-z0-9-]+(?: value)?)* *(.*)$`)
+	named := map[string]bool{}
+	names := []string{""}
+	for _, c := range commands {
+		names = append(names, c.name)
+	}
+	for _, command := range names {
+		help := own(t, strings.Fields(command+" --help")...)
+		if command != "" && own(t, "help", command) != help {
+			t.Errorf("help %s is not %s --help", command, command)
+		}
+		_, options, _ := strings.Cut(help, "OPTIONS:\n")
+		for _, m := range line.FindAllStringSubmatch(options, -1) {
+			name := strings.TrimLeft(m[1], "-")
+			named[name], named[command+"/"+name] = true, true
+			if m[2] == "" {
+				t.Errorf("%s --help says nothing of %s", command, m[1])
+			}
+		}
+	}
+	for name := range usages {
+		if !named[name] {
+			t.Errorf("there is no flag %s", name)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -150,6 +151,9 @@ func dispatch(g *settings, args []string) error {
 		}
 	}
 	if args[0] == "help" {
+		if len(args) > 1 && args[1] != "help" {
+			return dispatch(g, []string{args[1], "--help"})
+		}
 		help(os.Stdout)
 		return nil
 	}
@@ -184,8 +188,8 @@ func helpOn(w io.Writer, f *flag.FlagSet) {
 	}
 }
 
-// optionLines gives a line for each flag; two that set the same value are names
-// of one.
+// optionLines gives a line for each flag, with what it does; two that set the
+// same value are names of one.
 func optionLines(f *flag.FlagSet) []string {
 	var lines []string
 	at := map[flag.Value]int{}
@@ -206,12 +210,19 @@ func optionLines(f *flag.FlagSet) []string {
 		}
 		lines = append(lines, text)
 	})
+	width := 0
 	for i, line := range lines {
 		if short, long, two := strings.Cut(line, ", "); two && len(short) < len(long) {
 			lines[i] = long + ", " + short
 		}
+		width = max(width, len(lines[i]))
 	}
 	sort.Strings(lines)
+	for i, line := range lines {
+		name, _, _ := strings.Cut(strings.TrimPrefix(line, "--"), ",")
+		name, _, _ = strings.Cut(name, " ")
+		lines[i] = fmt.Sprintf("%-*s  %s", width, line, usage(f.Name(), name))
+	}
 	return lines
 }
 
@@ -237,6 +248,9 @@ func parse(f *flag.FlagSet, args []string) ([]string, error) {
 // report tells a failure on standard error and in the log, in the form that
 // callers of runc parse.
 func (g *settings) report(err error) {
+	if g.root == defaultRoot && os.Geteuid() != 0 && errors.Is(err, fs.ErrPermission) {
+		err = fmt.Errorf("%w; set XDG_RUNTIME_DIR, or name a directory of your own by --root", err)
+	}
 	fmt.Fprintln(os.Stderr, "tarerun: "+err.Error())
 	if g.log != "" {
 		g.write("error", err.Error())

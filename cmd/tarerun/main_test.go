@@ -12,6 +12,7 @@ import (
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/opencontainers/runtime-spec/specs-go/features"
 	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/ocirun"
 )
@@ -220,5 +221,39 @@ func TestInterrupted(t *testing.T) {
 		if left, _ := os.ReadDir(b.root); len(left) > 0 {
 			t.Errorf("%s: state left: %v", kind, left)
 		}
+	}
+}
+
+// TestFeatures: the document has no word that the specification does not know, and
+// says of each thing that a test here shows that it is there.
+func TestFeatures(t *testing.T) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout := os.Stdout
+	os.Stdout = write
+	err = runFeatures(&settings{}, nil)
+	os.Stdout = stdout
+	write.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var f features.Features
+	d := json.NewDecoder(read)
+	d.DisallowUnknownFields()
+	if err := d.Decode(&f); err != nil {
+		t.Fatal(err)
+	}
+	l := f.Linux
+	for name, on := range map[string]*bool{"v1": l.Cgroup.V1, "v2": l.Cgroup.V2, "systemd": l.Cgroup.Systemd, "systemdUser": l.Cgroup.SystemdUser,
+		"rdma": l.Cgroup.Rdma, "apparmor": l.Apparmor.Enabled, "selinux": l.Selinux.Enabled, "intelRdt": l.IntelRdt.Enabled,
+		"idmap": l.MountExtensions.IDMap.Enabled, "netDevices": l.NetDevices.Enabled} {
+		if on == nil || !*on {
+			t.Error(name, "is not told")
+		}
+	}
+	if len(l.Seccomp.Archs) == 0 || len(l.MemoryPolicy.Modes) == 0 || len(f.MountOptions) == 0 {
+		t.Errorf("%+v", f)
 	}
 }

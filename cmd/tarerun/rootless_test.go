@@ -110,6 +110,7 @@ func TestRootless(t *testing.T) {
 	u.must("create", u.id)
 	u.must("start", u.id)
 	u.must("delete", "--force", u.id)
+	u.refused("permission denied; set XDG_RUNTIME_DIR", "--root", defaultRoot, "run", u.id)
 }
 
 // TestRootlessIDs: a range of the user's from /etc/subuid beside their own ID.

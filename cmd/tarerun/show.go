@@ -214,7 +214,7 @@ func runFeatures(g *settings, args []string) error {
 	if _, err := parse(newFlags("features"), args); err != nil {
 		return err
 	}
-	yes, no := true, false
+	yes := true
 	return printJSON(map[string]any{
 		"ociVersionMin": "1.0.0", "ociVersionMax": specs.Version,
 		"hooks":        []string{"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"},
@@ -222,16 +222,18 @@ func runFeatures(g *settings, args []string) error {
 		"linux": map[string]any{
 			"namespaces":   []string{"cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"},
 			"capabilities": ocirun.Capabilities(),
-			"cgroup":       map[string]*bool{"v1": &yes, "v2": &yes, "systemd": &no, "systemdUser": &no, "rdma": &no},
+			"cgroup":       map[string]*bool{"v1": &yes, "v2": &yes, "systemd": &yes, "systemdUser": &yes, "rdma": &yes},
 			"seccomp": map[string]any{"enabled": true,
+				"archs": ocirun.SeccompArchitectures(),
 				"actions": []string{"SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS",
 					"SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP"},
 				"knownFlags":     seccompFlags,
 				"supportedFlags": seccompFlags,
 				"operators": []string{"SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT",
 					"SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"}},
-			"apparmor": map[string]*bool{"enabled": &no}, "selinux": map[string]*bool{"enabled": &no},
-			"intelRdt":        map[string]*bool{"enabled": &no},
+			"apparmor": map[string]*bool{"enabled": &yes}, "selinux": map[string]*bool{"enabled": &yes},
+			"intelRdt":        map[string]*bool{"enabled": &yes, "schemata": &yes, "monitoring": &yes},
+			"netDevices":      map[string]*bool{"enabled": &yes},
 			"memoryPolicy":    ocirun.MemoryPolicies(),
 			"mountExtensions": map[string]any{"idmap": map[string]*bool{"enabled": &yes}},
 		},

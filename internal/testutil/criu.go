@@ -7,8 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"golang.org/x/sys/unix"
 )
 
 // CRIU is the path of a program criu that is new enough for today's kernels: the
@@ -28,40 +26,24 @@ func CRIU(t testing.TB) string {
 	if dir == "" {
 		dir = t.TempDir()
 	}
-	path, err := sharedCRIU(filepath.Join(dir, "criu"))
-	if err != nil {
+	dir = filepath.Join(dir, "criu")
+	if err := Share(dir, makeCRIU); err != nil {
 		t.Fatal(err)
 	}
-	return path
+	return filepath.Join(dir, "bin", "criu")
 }
 
-// sharedCRIU makes the tree below dir unless another process has, or waits for
-// one that does.
-func sharedCRIU(dir string) (string, error) {
-	lock, err := os.OpenFile(dir+".lock", os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return "", err
-	}
-	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
-		return "", err
-	}
-	program := filepath.Join(dir, "bin", "criu")
-	if _, err := os.Stat(program); err == nil {
-		return program, nil
-	}
-	if err := os.RemoveAll(dir); err != nil { // half of one
-		return "", err
-	}
-	tree := filepath.Join(dir, "tree")
+// makeCRIU makes dir/tree and dir/bin/criu, which goes where dir goes.
+func makeCRIU(dir string) error {
+	program, tree := filepath.Join(dir, "bin", "criu"), filepath.Join(dir, "tree")
 	if err := os.MkdirAll(filepath.Dir(program), 0o755); err != nil {
-		return "", err
+		return err
 	}
 	// The clock of a test machine may be ahead of its package mirror.
 	cmd := exec.Command("mmdebstrap", "--quiet", "--variant=extract", "--include=criu",
 		`--aptopt=Acquire::Check-Valid-Until "false"`, "sid", tree, "http://deb.debian.org/debian")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("mmdebstrap: %w: %s", err, out)
+		return fmt.Errorf("mmdebstrap: %w: %s", err, out)
 	}
 	loader, _ := filepath.Glob(tree + "/usr/lib*/ld-linux-*")
 	if len(loader) == 0 {
@@ -69,8 +51,9 @@ func sharedCRIU(dir string) (string, error) {
 	}
 	libraries, _ := filepath.Glob(tree + "/usr/lib/*-linux-gnu")
 	if len(loader) == 0 || len(libraries) == 0 {
-		return "", fmt.Errorf("%s has no loader or no libraries: %v %v", tree, loader, libraries)
+		return fmt.Errorf("%s has no loader or no libraries: %v %v", tree, loader, libraries)
 	}
-	script := fmt.Sprintf("#!/bin/sh\nexec %s --library-path %s %s/usr/sbin/criu \"$@\"\n", loader[0], libraries[0], tree)
-	return program, os.WriteFile(program, []byte(script), 0o755)
+	script := fmt.Sprintf("#!/bin/sh\nd=$(dirname \"$(readlink -f \"$0\")\")/..\nexec $d%s --library-path $d%s $d/tree/usr/sbin/criu \"$@\"\n",
+		strings.TrimPrefix(loader[0], dir), strings.TrimPrefix(libraries[0], dir))
+	return os.WriteFile(program, []byte(script), 0o755)
 }

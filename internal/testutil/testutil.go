@@ -4,6 +4,7 @@ package testutil
 
 import (
 	"os"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -26,6 +27,7 @@ func RequireRoot(t testing.TB) {
 // when it has not become true within timeout.
 func Eventually(t testing.TB, timeout time.Duration, what string, cond func() bool) {
 	t.Helper()
+	timeout = Patience(timeout)
 	deadline := time.Now().Add(timeout)
 	for !cond() {
 		if time.Now().After(deadline) {
@@ -33,4 +35,13 @@ func Eventually(t testing.TB, timeout time.Duration, what string, cond func() bo
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
+}
+
+// Patience is how long to wait where others have d: TARE_TEST_PATIENCE times as
+// long, on a machine that is emulated.
+func Patience(d time.Duration) time.Duration {
+	if n, err := strconv.Atoi(os.Getenv("TARE_TEST_PATIENCE")); err == nil && n > 0 {
+		return time.Duration(n) * d
+	}
+	return d
 }

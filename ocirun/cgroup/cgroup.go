@@ -251,7 +251,7 @@ func (g *Group) Sub(paths []string) (*Group, error) {
 			top := g.Members[i].Dir
 			m.Dir = filepath.Join(top, rel)
 			if m.Dir != top && !strings.HasPrefix(m.Dir, top+"/") {
-				return nil, fault.New(fault.Invalid, "bad sub cgroup path %q: it leads out of the container's control group", p)
+				return nil, fault.New(fault.Invalid, "bad sub cgroup path: %s is not a sub cgroup path: it leads out of the container's control group", p)
 			}
 		}
 	}
@@ -291,6 +291,26 @@ func (g *Group) TaskFiles() ([]int, error) {
 		fds = append(fds, fd)
 	}
 	return fds, nil
+}
+
+// MemoryTasks is the index of the memory group among those of TaskFiles, -1 without.
+func (g *Group) MemoryTasks() int {
+	return slices.IndexFunc(g.Members, func(m Member) bool { return contains(m.Controllers, "memory") })
+}
+
+// MemoryLimited tells whether the v1 group, or one above it, has a limit of memory.
+func (g *Group) MemoryLimited() bool {
+	i := g.MemoryTasks()
+	if i < 0 || g.Unified {
+		return false
+	}
+	const none = 1 << 62 // what the kernel shows without a limit is above it
+	for dir := g.Members[i].Dir; strings.HasPrefix(dir, g.Members[i].Mount+"/"); dir = filepath.Dir(dir) {
+		if cgroupfs.Number(dir, "memory.limit_in_bytes") < none {
+			return true
+		}
+	}
+	return false
 }
 
 // Open gives the descriptor of the v2 group, for CLONE_INTO_CGROUP; -1 on v1,

@@ -29,6 +29,28 @@ func TestSettings(t *testing.T) {
 	}
 }
 
+// TestRdma: a line for each device, in the kernel's words (cgroup-v2.rst, "RDMA
+// Interface Files"), and as Update finds what was in force.
+func TestRdma(t *testing.T) {
+	three, none := uint32(3), uint32(0)
+	r := &specs.LinuxResources{Rdma: map[string]specs.LinuxRdma{
+		"mlx5_1": {HcaHandles: &three, HcaObjects: &none}, "mlx4_0": {HcaObjects: &three}}}
+	if got, want := fmt.Sprint(settingsV1(r)), "[{rdma rdma.max mlx4_0 hca_object=3} {rdma rdma.max mlx5_1 hca_handle=3 hca_object=0}]"; got != want {
+		t.Error(got)
+	}
+	if got := fmt.Sprint(settingsV2(r), neededV2(r)); got != "[{ rdma.max mlx4_0 hca_object=3} { rdma.max mlx5_1 hca_handle=3 hca_object=0}] [rdma]" {
+		t.Error(got)
+	}
+	for want, l := range map[string]map[string]specs.LinuxRdma{
+		"no name of a device":            {"a b": {HcaHandles: &three}},
+		"needs hcaHandles or hcaObjects": {"a": {}},
+	} {
+		if err := (&Group{}).refuse(&specs.LinuxResources{Rdma: l}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Error(want, err)
+		}
+	}
+}
+
 func TestNotOnV2(t *testing.T) {
 	off, on, none, some, zero, ten, weight := false, true, int64(0), int64(5), uint64(0), uint64(10), uint16(7)
 	device := specs.LinuxWeightDevice{LeafWeight: &weight}

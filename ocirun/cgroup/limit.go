@@ -3,7 +3,6 @@ package cgroup
 import (
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"sort"
 	"strconv"
@@ -98,9 +97,6 @@ func (g *Group) refuse(r *specs.LinuxResources) error {
 	if m := r.Memory; m != nil && m.Kernel != nil && *m.Kernel != 0 {
 		return no("memory.kernel")
 	}
-	if len(r.Rdma) > 0 {
-		return no("rdma")
-	}
 	if g.Unified {
 		if err := refuseV2(r); err != nil {
 			return err
@@ -134,6 +130,14 @@ func (g *Group) refuse(r *specs.LinuxResources) error {
 	if c := r.CPU; c != nil && nul(c.Cpus, c.Mems) {
 		return fault.New(fault.Invalid, "linux.resources.cpu has a NUL byte: cpus %q, mems %q", c.Cpus, c.Mems)
 	}
+	for device, l := range r.Rdma {
+		if device == "" || strings.ContainsAny(device, " \t\n\x00") {
+			return fault.New(fault.Invalid, "linux.resources.rdma has %q, which is no name of a device", device)
+		}
+		if l.HcaHandles == nil && l.HcaObjects == nil {
+			return fault.New(fault.Invalid, "linux.resources.rdma.%s needs hcaHandles or hcaObjects", device)
+		}
+	}
 	if n := r.Network; n != nil {
 		for _, p := range n.Priorities {
 			if nul(p.Name) {
@@ -147,39 +151,6 @@ func (g *Group) refuse(r *specs.LinuxResources) error {
 // nul tells whether the kernel would read only a part of a word.
 func nul(words ...string) bool {
 	return slices.ContainsFunc(words, func(w string) bool { return strings.IndexByte(w, 0) >= 0 })
-}
-
-// refuseV2 names what cgroup v2 has no file for.
-func refuseV2(r *specs.LinuxResources) error {
-	asked := ""
-	ask := func(what string, on bool) {
-		if on {
-			asked = what
-		}
-	}
-	if m := r.Memory; m != nil {
-		ask("memory.swappiness", m.Swappiness != nil && *m.Swappiness != 0)
-		ask("memory.kernelTCP", m.KernelTCP != nil && *m.KernelTCP > 0)
-		ask("memory.disableOOMKiller", m.DisableOOMKiller != nil && *m.DisableOOMKiller)
-	}
-	if c := r.CPU; c != nil {
-		ask("cpu.realtimeRuntime", c.RealtimeRuntime != nil && *c.RealtimeRuntime > 0)
-		ask("cpu.realtimePeriod", c.RealtimePeriod != nil && *c.RealtimePeriod > 0)
-	}
-	if b := r.BlockIO; b != nil {
-		ask("blockIO.leafWeight", b.LeafWeight != nil && *b.LeafWeight != 0)
-		for _, d := range b.WeightDevice {
-			ask("blockIO.weightDevice.leafWeight", d.LeafWeight != nil && *d.LeafWeight != 0)
-		}
-	}
-	if n := r.Network; n != nil {
-		ask("network.classID", n.ClassID != nil && *n.ClassID != 0)
-		ask("network.priorities", len(n.Priorities) > 0)
-	}
-	if asked != "" {
-		return fault.New(fault.NotImplemented, "linux.resources.%s is not supported on cgroup v2, which has no such setting", asked)
-	}
-	return nil
 }
 
 // boundV1 are the files of neighbours in settingsV1 that limit each other.
@@ -234,7 +205,27 @@ func settingsV1(r *specs.LinuxResources) []setting {
 			add("net_prio", "net_prio.ifpriomap", fmt.Sprintf("%s %d", p.Name, p.Priority))
 		}
 	}
+	for _, line := range rdmaLines(r.Rdma) {
+		add("rdma", "rdma.max", line)
+	}
 	return append(out, blkioV1(r.BlockIO)...)
+}
+
+// rdmaLines are what rdma.max takes, one for each device, in both versions; what
+// a line does not name stays as it is.
+func rdmaLines(devices map[string]specs.LinuxRdma) []string {
+	out := make([]string, 0, len(devices))
+	for device, l := range devices {
+		if l.HcaHandles != nil {
+			device += " hca_handle=" + strconv.FormatUint(uint64(*l.HcaHandles), 10)
+		}
+		if l.HcaObjects != nil {
+			device += " hca_object=" + strconv.FormatUint(uint64(*l.HcaObjects), 10)
+		}
+		out = append(out, device)
+	}
+	sort.Strings(out)
+	return out
 }
 
 func addInt(add func(string, string, string), controller, file string, v *int64) {
@@ -295,233 +286,5 @@ func blkioV1(b *specs.LinuxBlockIO) []setting {
 	throttle("write_bps_device", b.ThrottleWriteBpsDevice)
 	throttle("read_iops_device", b.ThrottleReadIOPSDevice)
 	throttle("write_iops_device", b.ThrottleWriteIOPSDevice)
-	return out
-}
-
-// enableControllers makes the machine's controllers available in a v2 group, by
-// the subtree_control of each group above it: statistics need them as limits
-// do. Only one that r needs must succeed.
-func enableControllers(m *Member, r *specs.LinuxResources) error {
-	need := neededV2(r)
-	all, err := readFile(m.Mount + "/cgroup.controllers")
-	if err != nil {
-		return err
-	}
-	dir, there := m.Mount, strings.Fields(string(all))
-	for _, name := range strings.Split(strings.Trim(strings.TrimPrefix(m.Dir, m.Mount), "/"), "/") {
-		if there, err = enable(dir, there, need); err != nil {
-			return err
-		}
-		dir += "/" + name
-	}
-	return nil
-}
-
-// enable makes the controllers that a group has available in its children, and
-// gives those that then are: no others can be asked for further down.
-func enable(dir string, there, need []string) ([]string, error) {
-	have, err := readFile(dir + "/cgroup.subtree_control")
-	if err != nil {
-		return nil, err
-	}
-	on := strings.Fields(string(have))
-	var missing []string
-	for _, c := range there {
-		if !contains(on, c) {
-			missing = append(missing, c)
-		}
-	}
-	if len(missing) == 0 {
-		return on, nil
-	}
-	err = write(dir, "cgroup.subtree_control", "+"+strings.Join(missing, " +"))
-	if err == nil {
-		return append(on, missing...), nil
-	}
-	for _, c := range missing { // all or none at once, so one by one
-		if len(missing) > 1 {
-			err = write(dir, "cgroup.subtree_control", "+"+c)
-		}
-		if err == nil {
-			on = append(on, c)
-		} else if contains(need, c) {
-			return nil, err
-		}
-	}
-	return on, nil
-}
-
-func contains(words []string, w string) bool {
-	for _, x := range words {
-		if x == w {
-			return true
-		}
-	}
-	return false
-}
-
-func neededV2(r *specs.LinuxResources) []string {
-	if r == nil {
-		return nil
-	}
-	need := map[string]bool{}
-	for _, s := range settingsV2(r) {
-		name, _, _ := strings.Cut(s.file, ".")
-		if name != "cgroup" {
-			need[name] = true
-		}
-	}
-	out := make([]string, 0, len(need))
-	for c := range need {
-		out = append(out, c)
-	}
-	sort.Strings(out)
-	return out
-}
-
-func (g *Group) setV2(r *specs.LinuxResources) error {
-	dir := g.Members[0].Dir
-	for _, s := range settingsV2(r) {
-		err := write(dir, s.file, s.value)
-		if s.file == "io.weight" && errors.Is(err, unix.ENOENT) { // of another scheduler, in other units
-			err = write(dir, "io.bfq.weight", strconv.Itoa(int(*r.BlockIO.Weight)))
-		}
-		if err == nil {
-			err = reserve(dir, s)
-		}
-		if errors.Is(err, unix.ENOENT) && r.Unified[s.file] != "" {
-			controller, _, _ := strings.Cut(s.file, ".")
-			return fault.New(fault.Invalid, "unified resource %q can't be set: controller %q not available", s.file, controller)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return g.setDevicesV2(r.Devices)
-}
-
-// settingsV2 lists the values of cgroup v2 in the order of writing. The unified
-// map comes last: it wins.
-func settingsV2(r *specs.LinuxResources) []setting {
-	var out []setting
-	add := func(file, value string) { out = append(out, setting{file: file, value: value}) }
-	if m := r.Memory; m != nil {
-		if m.Limit != nil && *m.Limit != 0 {
-			add("memory.max", orMax(*m.Limit))
-		}
-		if s, ok := swapV2(m); ok {
-			add("memory.swap.max", s)
-		}
-		if m.Reservation != nil && *m.Reservation != 0 {
-			add("memory.low", orMax(*m.Reservation))
-		}
-	}
-	if c := r.CPU; c != nil {
-		if c.Shares != nil && *c.Shares != 0 {
-			add("cpu.weight", strconv.FormatUint(weight(*c.Shares), 10))
-		}
-		if s := maxV2(c); s != "" {
-			add("cpu.max", s)
-		}
-		if c.Burst != nil {
-			add("cpu.max.burst", strconv.FormatUint(*c.Burst, 10))
-		}
-		if c.Idle != nil {
-			add("cpu.idle", strconv.FormatInt(*c.Idle, 10))
-		}
-		if c.Cpus != "" {
-			add("cpuset.cpus", c.Cpus)
-		}
-		if c.Mems != "" {
-			add("cpuset.mems", c.Mems)
-		}
-	}
-	if p := r.Pids; p != nil && p.Limit != nil {
-		add("pids.max", pidsMax(*p.Limit))
-	}
-	for _, h := range r.HugepageLimits {
-		add("hugetlb."+h.Pagesize+".max", strconv.FormatUint(h.Limit, 10))
-	}
-	out = append(out, ioV2(r.BlockIO)...)
-	keys := make([]string, 0, len(r.Unified))
-	for k := range r.Unified {
-		keys = append(keys, k)
-	}
-	sort.Strings(keys)
-	for _, k := range keys {
-		add(k, r.Unified[k])
-	}
-	return out
-}
-
-// swapV2 turns memory+swap into swap alone.
-func swapV2(m *specs.LinuxMemory) (string, bool) {
-	switch {
-	case m.Swap == nil || *m.Swap == 0:
-		return "", false
-	case *m.Swap < 0:
-		return "max", true
-	case m.Limit == nil || *m.Limit <= 0:
-		return "", false
-	}
-	return strconv.FormatInt(*m.Swap-*m.Limit, 10), true
-}
-
-// weight maps shares of 2..262144 to a weight of 1..10000, and the default 1024
-// to the default 100: a curve through these three points, which all runtimes use.
-func weight(shares uint64) uint64 {
-	switch {
-	case shares <= 2:
-		return 1
-	case shares >= 262144:
-		return 10000
-	}
-	l := math.Log2(float64(shares))
-	return uint64(math.Ceil(math.Pow(10, (l*l+125*l)/612-7.0/34)))
-}
-
-func maxV2(c *specs.LinuxCPU) string {
-	quota := c.Quota != nil && *c.Quota != 0
-	period := c.Period != nil && *c.Period != 0
-	if !quota && !period {
-		return ""
-	}
-	s := "max"
-	if quota && *c.Quota > 0 {
-		s = strconv.FormatInt(*c.Quota, 10)
-	}
-	if period {
-		s += " " + strconv.FormatUint(*c.Period, 10)
-	}
-	return s
-}
-
-func ioV2(b *specs.LinuxBlockIO) []setting {
-	if b == nil {
-		return nil
-	}
-	var out []setting
-	if b.Weight != nil && *b.Weight != 0 {
-		// io.weight has 1..10000 where blkio has 10..1000.
-		out = append(out, setting{file: "io.weight", value: fmt.Sprintf("default %d", 1+(uint64(*b.Weight)-10)*9999/990)})
-	}
-	for _, d := range b.WeightDevice {
-		if d.Weight != nil {
-			out = append(out, setting{file: "io.bfq.weight", value: fmt.Sprintf("%d:%d %d", d.Major, d.Minor, *d.Weight)})
-		}
-	}
-	throttle := func(key string, devices []specs.LinuxThrottleDevice) {
-		for _, d := range devices {
-			rate := "max" // what v1 calls 0
-			if d.Rate > 0 {
-				rate = strconv.FormatUint(d.Rate, 10)
-			}
-			out = append(out, setting{file: "io.max", value: fmt.Sprintf("%d:%d %s=%s", d.Major, d.Minor, key, rate)})
-		}
-	}
-	throttle("rbps", b.ThrottleReadBpsDevice)
-	throttle("wbps", b.ThrottleWriteBpsDevice)
-	throttle("riops", b.ThrottleReadIOPSDevice)
-	throttle("wiops", b.ThrottleWriteIOPSDevice)
 	return out
 }

@@ -125,7 +125,7 @@ func (g *Group) inForce(r *specs.LinuxResources) (before []setting) {
 func valueOf(s setting, have [][]string) (string, bool) {
 	key, rest, _ := strings.Cut(s.value, " ")
 	switch {
-	case strings.HasSuffix(s.file, "_device"), strings.HasPrefix(s.file, "io."), s.file == "net_prio.ifpriomap": // a line for each device
+	case strings.HasSuffix(s.file, "_device"), strings.HasPrefix(s.file, "io."), s.file == "net_prio.ifpriomap", s.file == "rdma.max": // a line for each device
 		for _, line := range have {
 			if line[0] == key {
 				return strings.Join(line, " "), true

@@ -68,6 +68,7 @@ func TestValueOf(t *testing.T) {
 		{"io.max", "8:0 rbps=5", "", "8:0 rbps=max", false},
 		{"io.weight", "default 5", "default 100\n8:0 50\n", "default 100", false},
 		{"pids.max", "1", "", "", true},
+		{"rdma.max", "mlx5_1 hca_handle=5", "mlx4_0 hca_handle=1 hca_object=1\nmlx5_1 hca_handle=2 hca_object=max\n", "mlx5_1 hca_handle=2 hca_object=max", false},
 	} {
 		if got, ok := valueOf(setting{file: test.file, value: test.value}, words(test.have)); got != test.want || ok == test.none {
 			t.Errorf("%+v: %q, %v", test, got, ok)

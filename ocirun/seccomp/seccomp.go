@@ -57,6 +57,15 @@ type rule struct {
 	answer uint32
 }
 
+// Architectures names those that a filter can be made for here.
+func Architectures() []string {
+	out := make([]string, 0, len(archs))
+	for _, a := range archs {
+		out = append(out, string(a.name))
+	}
+	return out
+}
+
 // Compile makes the filter: an array of struct sock_filter, and the flags for
 // seccomp(2).
 func Compile(s *specs.LinuxSeccomp) (code []byte, flags uint, err error) {

@@ -50,17 +50,21 @@ func (k *keeper) checkpoint(c supervise.Checkpoint) (err error) {
 	part := filepath.Join(parent, "."+name+".new")
 	work := part + "-log"
 	for _, dir := range []string{part, work} {
-		if err := os.RemoveAll(dir); err != nil { // of one that was killed
+		if err := os.RemoveAll(dir); err != nil { // of one that was killed or failed
 			return err
 		}
-		defer os.RemoveAll(dir)
+		if dir == part {
+			defer os.RemoveAll(dir)
+		}
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			return err
 		}
 	}
 	if err := k.box.checkpoint(dump{criu: c.CRIU, images: part, work: work, exit: c.Exit, streams: k.stdio.names()}); err != nil {
+		_ = os.Remove(work) // where CRIU was asked its log stays, which the error names
 		return err
 	}
+	defer os.RemoveAll(work)
 	for name, text := range c.Notes {
 		if err := os.WriteFile(filepath.Join(part, name), text, 0o600); err != nil {
 			return err

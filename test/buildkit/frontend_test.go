@@ -115,9 +115,9 @@ func TestHostileFrontEnd(t *testing.T) {
 		"linger":             "an error of its own",
 		"babble":             "the front end example/tiny:1 does not speak the gateway's protocol",
 		"call itself":        "is called by 8 others",
-		"insecure":           "which the build was not granted: say --allow security.insecure",
-		"host":               "which the build was not granted: say --allow network.host",
-		"insecure container": "which the build was not granted: say --allow security.insecure",
+		"insecure":           "security.insecure is not allowed",
+		"host":               "network.host is not allowed",
+		"insecure container": "security.insecure is not allowed",
 		"many containers":    "containers beside its steps: release some of them",
 	} {
 		t.Run(does, func(t *testing.T) {

@@ -151,6 +151,13 @@ func TestPlatforms(t *testing.T) {
 	if out := r.docker(t, dir, "image", "ls", "--tree", "example/two"); !strings.Contains(out, "linux/amd64") || !strings.Contains(out, "linux/arm64") {
 		t.Errorf("listed is %s", out)
 	}
+	r.docker(t, dir, append(two, "--output", "type=image,name=example/list,oci-mediatypes=false", ".")...)
+	if out := r.docker(t, dir, "image", "ls", "--tree", "example/list"); !strings.Contains(out, "linux/amd64") || !strings.Contains(out, "linux/arm64") {
+		t.Errorf("listed of Docker's list is %s", out)
+	}
+	if out := r.docker(t, dir, "image", "inspect", "-f", "{{.Descriptor.MediaType}}", "example/list"); out != "application/vnd.docker.distribution.manifest.list.v2+json" {
+		t.Errorf("Docker's list is %s", out)
+	}
 	out, err := r.try(t, dir, "buildx", "build", "--platform", "linux/arm64", "-f", "Foreign", ".")
 	if err == nil || !strings.Contains(out, "this machine does not run programs for linux/arm64") && !strings.Contains(out, "did not complete successfully") {
 		t.Errorf("%v %s", err, out)

@@ -92,7 +92,8 @@ func daemonCmd(ts *testscript.TestScript, neg bool, args []string) {
 // eventuallyCmd is "[!] eventually COMMAND…": runs a shell command until it
 // succeeds (or fails), for at most ten seconds.
 func eventuallyCmd(ts *testscript.TestScript, neg bool, args []string) {
-	deadline := time.Now().Add(10 * time.Second)
+	patience := testutil.Patience(20 * time.Second)
+	deadline := time.Now().Add(patience)
 	for {
 		cmd := exec.Command("sh", "-c", strings.Join(args, " "))
 		cmd.Dir = ts.Getenv("WORK")
@@ -104,7 +105,7 @@ func eventuallyCmd(ts *testscript.TestScript, neg bool, args []string) {
 			return
 		}
 		if time.Now().After(deadline) {
-			ts.Fatalf("still not after ten seconds: %v\n%s", err, out)
+			ts.Fatalf("still not after %v: %v\n%s", patience, err, out)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}

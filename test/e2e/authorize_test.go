@@ -105,6 +105,9 @@ func TestAuthorization(t *testing.T) {
 	if out := d.Tare(t, "info", "--format", "{{json .Plugins.Authorization}}"); out != `["doorman"]` {
 		t.Errorf("info: %s", out)
 	}
+	if out := d.Tare(t, "info"); !strings.Contains(out, "\n  Authorization: doorman\n") {
+		t.Errorf("info: %s", out)
+	}
 	for _, text := range []string{"AuthZReq POST /v1.", "/containers/create", "AuthZRes GET", "/attach?"} {
 		if !plugin.saw(text) {
 			t.Errorf("the plugin was not asked about %s", text)

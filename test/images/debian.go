@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/internal/testutil"
 )
 
 var (
@@ -27,7 +29,7 @@ func Debian(t testing.TB) string {
 	debianOnce.Do(func() {
 		if shared := os.Getenv("TARE_TEST_SHARED"); shared != "" {
 			debianTar = filepath.Join(shared, "debian.tar")
-			errDebian = share(debianTar)
+			errDebian = testutil.Share(debianTar, Bootstrap)
 		} else if debianDir, errDebian = os.MkdirTemp("", "tare-test-debian-"); errDebian == nil {
 			debianTar = filepath.Join(debianDir, "debian.tar")
 			errDebian = Bootstrap(debianTar)
@@ -37,25 +39,6 @@ func Debian(t testing.TB) string {
 		t.Fatal(errDebian)
 	}
 	return debianTar
-}
-
-// share makes the tar unless another process has, or waits for one that does.
-func share(path string) (err error) {
-	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return err
-	}
-	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
-		return err
-	}
-	if _, err := os.Stat(path); err == nil {
-		return nil
-	}
-	if err := Bootstrap(path + ".new.tar"); err != nil {
-		return err
-	}
-	return os.Rename(path+".new.tar", path)
 }
 
 // Bootstrap makes that tar at the path.

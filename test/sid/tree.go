@@ -8,7 +8,7 @@ import (
 	"sync"
 	"testing"
 
-	"golang.org/x/sys/unix"
+	"github.com/tarehq/tare/internal/testutil"
 )
 
 var (
@@ -29,7 +29,7 @@ func Tree(t testing.TB) string {
 		}
 		if shared := os.Getenv("TARE_TEST_SHARED"); shared != "" {
 			tree = filepath.Join(shared, "sid")
-			errTree = share(tree)
+			errTree = testutil.Share(tree, bootstrap)
 		} else if treeDir, errTree = os.MkdirTemp("", "tare-test-sid-"); errTree == nil {
 			tree = filepath.Join(treeDir, "sid")
 			errTree = bootstrap(tree)
@@ -46,25 +46,6 @@ func Clean() {
 	if treeDir != "" {
 		os.RemoveAll(treeDir)
 	}
-}
-
-// share makes the tree unless another process has, or waits for one that does.
-func share(path string) error {
-	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return err
-	}
-	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
-		return err
-	}
-	if _, err := os.Stat(path); err == nil {
-		return nil
-	}
-	if err := bootstrap(path + ".new"); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
 }
 
 func bootstrap(path string) error {

@@ -24,13 +24,14 @@ const maxNames = 1 << 20
 
 // within opens a path of a tree, below the directory or file below, inside its root.
 func within(t build.Tree, below, name string, flags uint64) (*os.File, error) {
+	asked := name
 	name = strings.TrimPrefix(path.Join("/", below, path.Join("/", name)), "/")
 	if name == "" {
 		name = "."
 	}
 	fd, err := openat.Open(int(t.Root().Fd()), name, flags, openat.InRoot|unix.RESOLVE_NO_XDEV)
 	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: "/" + name, Err: err}
+		return nil, &fs.PathError{Op: "open", Path: asked, Err: err} // where it lies here is nobody's concern
 	}
 	return os.NewFile(uintptr(fd), name), nil
 }

@@ -8,11 +8,13 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
 	controlapi "github.com/moby/buildkit/api/services/control"
 	dockerfile "github.com/moby/buildkit/frontend/dockerfile/builder"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"golang.org/x/sys/unix"
 
@@ -20,6 +22,7 @@ import (
 	"github.com/tarehq/tare/build/front/bridge"
 	"github.com/tarehq/tare/build/front/caching"
 	"github.com/tarehq/tare/build/front/reply"
+	"github.com/tarehq/tare/build/keep"
 	"github.com/tarehq/tare/build/output"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/reference"
@@ -30,7 +33,8 @@ type Handler struct {
 	Solver   *build.Solver
 	Store    build.Store
 	Worker   gateway.WorkerInfo
-	Contexts string // directory of contexts that came as a tar
+	Contexts string   // directory of contexts that came as a tar
+	Grants   []string // what a request may grant to its build
 	// HostGateway is the address that host-gateway stands for, "" for none.
 	HostGateway string
 	// Follow builds as a client of BuildKit's, and tells of it on the way.
@@ -59,6 +63,9 @@ func (h *Handler) Build(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *Handler) buildClassic(ctx context.Context, r *http.Request, o *request, out *reply.Stream) error {
+	if o.host && !slices.Contains(h.Grants, keep.NetworkHost) {
+		return fault.New(fault.Forbidden, "granting entitlement %s is not allowed by build daemon configuration", keep.NetworkHost)
+	}
 	auths, err := registryAuth(r.Header.Get("X-Registry-Config"))
 	if err != nil {
 		return err
@@ -82,7 +89,11 @@ func (h *Handler) buildClassic(ctx context.Context, r *http.Request, o *request,
 		if err != nil {
 			return err
 		}
-		progress.read(text)
+		// Another front end may know a language of its own.
+		if err := progress.read(text); err != nil && !elsewhere(text, o.front) {
+			return err
+		}
+		progress.begin()
 	}
 	job := h.Solver.Job(&unpacked{dir: dir, auths: auths}, progress, build.JobOptions{Epoch: o.epoch, Network: o.host})
 	defer job.Close()
@@ -99,7 +110,7 @@ func (h *Handler) buildClassic(ctx context.Context, r *http.Request, o *request,
 	}
 	id, err := output.Publish(ctx, h.Store, results, o.tags, o.epoch, caching.Inline(job, o.inline()))
 	if err != nil {
-		return err
+		return progress.failed(err)
 	}
 	progress.finish(id)
 	out.Aux(id)
@@ -113,6 +124,12 @@ func (h *Handler) buildClassic(ctx context.Context, r *http.Request, o *request,
 		out.Say("Successfully tagged " + reference.Familiar(tag) + "\n")
 	}
 	return nil
+}
+
+// elsewhere tells whether a Dockerfile, or who wants it built, names a front end.
+func elsewhere(dockerfile []byte, options map[string]string) bool {
+	_, _, _, named := parser.DetectSyntax(dockerfile)
+	return named || options["build-arg:BUILDKIT_SYNTAX"] != ""
 }
 
 func short(id string) string { return strings.TrimPrefix(id, "sha256:")[:12] }

@@ -2,7 +2,6 @@ package classic
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/tarehq/tare/build"
 	"github.com/tarehq/tare/build/front/reply"
+	"github.com/tarehq/tare/fault"
 )
 
 // steps tells of a build as the builder of old did: the instructions
@@ -74,15 +74,20 @@ func (p *steps) say(format string, args ...any) {
 	p.out.Say(text)
 }
 
-// read lists the steps. What cannot be read is the front end's to refuse.
-func (p *steps) read(dockerfile []byte) {
+// read lists the steps of a Dockerfile.
+func (p *steps) read(dockerfile []byte) error {
 	ast, err := parser.Parse(bytes.NewReader(dockerfile))
 	if err != nil {
-		return
+		return fault.New(fault.Invalid, "failed to parse Dockerfile: %w", err)
 	}
 	stages, meta, err := instructions.Parse(ast.AST, nil)
-	if err != nil || len(stages) == 0 {
-		return
+	if err != nil {
+		return fault.New(fault.Invalid, "%w", err)
+	}
+	if p.target != "" {
+		if _, found := instructions.HasStage(stages, p.target); !found {
+			return fault.New(fault.Invalid, "target stage %q could not be found", p.target)
+		}
 	}
 	for _, a := range meta {
 		p.steps = append(p.steps, newStep(a.String(), "", a.Location()))
@@ -107,6 +112,23 @@ func (p *steps) read(dockerfile []byte) {
 				p.declare(a)
 			}
 		}
+	}
+	return nil
+}
+
+// begin tells of the first step, and of the arguments before it, ere its base is
+// looked for: what fails from here on is told in the answer.
+func (p *steps) begin() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.at < len(p.steps) {
+		s := p.steps[p.at]
+		p.headLocked(s)
+		if s.stage != "" {
+			return
+		}
+		s.over = true
+		p.at++
 	}
 }
 
@@ -180,7 +202,7 @@ func (p *steps) plan(def *pb.Definition) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if infos := def.GetSource().GetInfos(); len(p.steps) == 0 && len(infos) > 0 { // of a context that is elsewhere
-		p.read(infos[0].GetData())
+		_ = p.read(infos[0].GetData()) // the front end has read it
 	}
 	for _, data := range def.GetDef() {
 		d := digest.FromBytes(data)
@@ -259,7 +281,8 @@ func (p *steps) tellLocked() {
 func (p *steps) headLocked(s *step) {
 	if !s.said {
 		s.said = true
-		p.say("Step %d/%d : %s\n", slices.Index(p.steps, s)+1, len(p.steps), s.text)
+		p.say("Step %d/%d : %s", slices.Index(p.steps, s)+1, len(p.steps), s.text)
+		p.say("\n")
 	}
 }
 
@@ -324,41 +347,6 @@ func (p *steps) unused(args []string) {
 
 // predefined build arguments need no ARG.
 var predefined = map[string]bool{"http_proxy": true, "https_proxy": true, "ftp_proxy": true, "no_proxy": true, "all_proxy": true}
-
-// failed tells of the step that failed, and puts the error into Docker's words.
-func (p *steps) failed(err error) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var at *build.VertexError
-	if !errors.As(err, &at) {
-		return err
-	}
-	v := p.vertices[at.Vertex]
-	if v == nil {
-		return err
-	}
-	if v.step != nil {
-		p.headLocked(v.step)
-	}
-	p.outputLocked(at.Vertex, v)
-	if len(p.unsaid) > 0 {
-		p.out.Say(string(p.unsaid))
-	}
-	var exit *build.ExitError
-	if errors.As(err, &exit) {
-		return &commandError{text: fmt.Sprintf("The command '%s' returned a non-zero code: %d", strings.Join(v.args, " "), exit.Code), err: err}
-	}
-	return err
-}
-
-// commandError is the end of a command in Docker's words.
-type commandError struct {
-	text string
-	err  error
-}
-
-func (e *commandError) Error() string { return e.text }
-func (e *commandError) Unwrap() error { return e.err }
 
 func (p *steps) Status(build.TaskStatus) {}
 

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/tarehq/tare/build/front/reply"
+	"github.com/tarehq/tare/build/keep"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/idgen"
 )
@@ -27,7 +28,7 @@ func (h *Handler) buildTraced(ctx context.Context, o *request, out *reply.Stream
 	}
 	q := &controlapi.SolveRequest{Ref: orElse(o.id, idgen.New()[:25]), Session: o.session, Frontend: "dockerfile.v0", FrontendAttrs: o.front, Exporters: o.outputs, Cache: o.cacheOptions()}
 	if o.host {
-		q.Entitlements = []string{"network.host"}
+		q.Entitlements = []string{keep.NetworkHost}
 	}
 	images := 0
 	for _, x := range q.Exporters {

@@ -64,7 +64,7 @@ func (l *Session) Local(ctx context.Context, r build.LocalRequest, dir string) e
 	}
 	err := filesync.FSSync(ctx, l.Caller, filesync.FSSendRequestOpt{
 		Name: r.Name, IncludePatterns: r.Include, ExcludePatterns: r.Exclude, FollowPaths: r.Follow, DestDir: dir, Differ: differ,
-		MetadataOnly: r.MetadataOnly,
+		MetadataOnly: r.MetadataOnly, Filter: keepInodes(dir),
 	})
 	return Gone(err)
 }

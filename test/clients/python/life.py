@@ -201,9 +201,12 @@ CMD ["cat", "/said"]
             self.assertIn("failing\n", [line.get("stream") for line in failed.exception.build_log])
         alone, _ = self.client.images.build(fileobj=io.BytesIO(b"FROM busybox\nRUN echo alone >/alone\n"))
         self.assertEqual(self.client.containers.run(alone, "cat /alone", remove=True), b"alone\n")
-        with self.assertRaises((docker.errors.BuildError, docker.errors.APIError)) as failed:
-            self.client.images.build(fileobj=io.BytesIO(b"FROM nosuch\n"))
-        self.assertIn("nosuch", str(failed.exception))
+        with self.assertRaises(docker.errors.BuildError) as failed:
+            self.client.images.build(fileobj=io.BytesIO(b"FROM 127.0.0.1:1/nosuch\n"))
+        self.assertIn("Step 1/1 : FROM 127.0.0.1:1/nosuch", [line.get("stream") for line in failed.exception.build_log])
+        with self.assertRaises(docker.errors.APIError) as refused:
+            self.client.images.build(fileobj=io.BytesIO(b"FROM busybox\nRUNN true\n"))
+        self.assertEqual(refused.exception.status_code, 400)
         self.assertGreaterEqual(self.client.api.prune_builds()["SpaceReclaimed"], 0)
 
 
