@@ -205,9 +205,12 @@ func (c *checkout) fetch(ctx context.Context, work, commit, ref string) error {
 		}
 	}
 	if c.attrs[pb.AttrKeepGitDir] != "true" || strings.Trim(c.subdir, "/") != "" {
-		if err := dropGit(work); err != nil {
-			return err
-		}
+		err = dropGit(work)
+	} else {
+		err = c.forgetUser(work)
+	}
+	if err != nil {
+		return err
 	}
 	return setAll(work, strings.TrimSpace(when))
 }
@@ -222,6 +225,33 @@ func dropGit(work string) error {
 			return err
 		}
 		return fs.SkipDir
+	})
+}
+
+// forgetUser takes the user and password of the remote out of git's own files,
+// which become the image's.
+func (c *checkout) forgetUser(work string) error {
+	scheme, rest, _ := strings.Cut(c.remote, "://")
+	host, _, _ := strings.Cut(rest, "/")
+	i := strings.LastIndexByte(host, '@')
+	if i < 0 || scheme == "ssh" && !strings.Contains(host[:i], ":") { // of ssh the user is no secret
+		return nil
+	}
+	root, err := os.OpenRoot(filepath.Join(work, ".git"))
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	with, without := []byte(scheme+"://"+host[:i+1]), []byte(scheme+"://")
+	return fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.Name() != "config" && d.Name() != "FETCH_HEAD" || !d.Type().IsRegular() {
+			return err
+		}
+		text, err := root.ReadFile(name)
+		if err != nil || !bytes.Contains(text, with) {
+			return err
+		}
+		return root.WriteFile(name, bytes.ReplaceAll(text, with, without), 0o644)
 	})
 }
 

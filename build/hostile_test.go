@@ -158,6 +158,16 @@ func TestOddDefinitions(t *testing.T) {
 	}
 }
 
+// A network that there is none of is neither the host's nor a step's.
+func TestOddNetwork(t *testing.T) {
+	for _, mode := range []pb.NetMode{-1, 3, 99} {
+		def := definition(busybox(), running(&pb.ExecOp{Network: mode, Meta: &pb.Meta{Args: []string{"true"}, Cwd: "/"}, Mounts: []*pb.Mount{{Dest: "/", Input: 0}}}))
+		if err := solveOdd(t, def); err == nil || !strings.Contains(err.Error(), "which is none") {
+			t.Errorf("%d: %v", mode, err)
+		}
+	}
+}
+
 func FuzzDefinition(f *testing.F) {
 	for _, def := range odd() {
 		data, err := def.MarshalVT()

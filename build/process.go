@@ -52,6 +52,7 @@ func (b *Sandbox) Start(ctx context.Context, c Command) (*Process, error) {
 	if err := s.job.permit(op); err != nil {
 		return nil, err
 	}
+	s.changed = s.changed || c.Insecure
 	s.op, s.tty, s.stdin, s.secret = op, c.TTY, c.Stdin, nil
 	if op.Meta.Cwd == "" {
 		op.Meta.Cwd = "/"

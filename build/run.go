@@ -52,6 +52,7 @@ type step struct {
 	secret []string // environment
 
 	tty, stdin bool // of a Sandbox's first process
+	changed    bool // something had all privileges, and may have changed the place on the network
 }
 
 // run carries a RUN out: a container on a tree of its own, whose changes become a
@@ -117,6 +118,9 @@ func (j *Job) permit(op *pb.ExecOp) error {
 	}
 	if op.Security == pb.SecurityMode_INSECURE && !j.options.Insecure {
 		return fault.New(fault.Forbidden, "security.insecure is not allowed: a step asks for all privileges, which --allow security.insecure grants where the daemon lets it")
+	}
+	if op.Network < pb.NetMode_UNSET || op.Network > pb.NetMode_NONE {
+		return fault.New(fault.Invalid, "a step asks for the network mode %d, which is none", op.Network)
 	}
 	if len(op.CdiDevices) > 0 {
 		return fault.New(fault.NotImplemented, "devices in RUN --device are not supported yet")
@@ -283,10 +287,8 @@ func (s *step) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.place, s.netNS = place.Place, place.netNS
-	s.back.Push(func() error {
-		return s.job.solver.places.give(ctx, place, s.op.Security == pb.SecurityMode_INSECURE)
-	})
+	s.place, s.netNS, s.changed = place.Place, place.netNS, s.op.Security == pb.SecurityMode_INSECURE
+	s.back.Push(func() error { return s.job.solver.places.give(ctx, place, s.changed) })
 	return nil
 }
 

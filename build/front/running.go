@@ -58,8 +58,8 @@ func (b *builds) begin(q *controlapi.SolveRequest) (*running, error) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.list[ref] != nil {
-		return nil, fault.New(fault.Conflict, "the build %s exists already", ref)
+	if err := b.freeLocked(ref); err != nil {
+		return nil, err
 	}
 	r := &running{ref: ref, tells: progress.New(), record: history.RecordOf(q, time.Now()), ready: make(chan struct{})}
 	b.list[ref] = r
@@ -69,6 +69,20 @@ func (b *builds) begin(q *controlapi.SolveRequest) (*running, error) {
 	close(b.changed)
 	b.changed = make(chan struct{})
 	return r, nil
+}
+
+// free tells whether a reference can be taken.
+func (b *builds) free(ref string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.freeLocked(ref)
+}
+
+func (b *builds) freeLocked(ref string) error {
+	if b.list[ref] != nil {
+		return fault.New(fault.Conflict, "the build %s exists already", ref)
+	}
+	return nil
 }
 
 // end says that a build is over.

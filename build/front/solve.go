@@ -160,6 +160,9 @@ func retell(all *controlapi.StatusResponse, send func(*controlapi.StatusResponse
 
 // follow builds, and tells of it on the way.
 func (h *handler) follow(ctx context.Context, q *controlapi.SolveRequest, tell func(*controlapi.StatusResponse) error) (resp *controlapi.SolveResponse, err error) {
+	if err := h.builds.free(q.Ref); err != nil { // or else it would follow another's build
+		return nil, err
+	}
 	begun, over := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {

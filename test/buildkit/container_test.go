@@ -149,6 +149,49 @@ func inContainer(t *testing.T, ctx context.Context, box gateway.Container) {
 	}
 }
 
+// TestPlaceOfPrivileges has a process with all privileges change a container's place
+// on the network: no later step has it.
+func TestPlaceOfPrivileges(t *testing.T) {
+	_, c := builder(t)
+	o := client.SolveOpt{AllowedEntitlements: []string{"security.insecure"}}
+	_, err := c.Build(t.Context(), o, "test", func(ctx context.Context, g gateway.Client) (*gateway.Result, error) {
+		def, err := llb.Image("busybox").Marshal(ctx)
+		if err != nil {
+			return nil, err
+		}
+		r, err := g.Solve(ctx, gateway.SolveRequest{Definition: def.ToPB()})
+		if err != nil {
+			return nil, err
+		}
+		box, err := g.NewContainer(ctx, gateway.NewContainerRequest{Mounts: []gateway.Mount{{Dest: "/", Ref: r.Ref, MountType: pb.MountType_BIND}}})
+		if err != nil {
+			return nil, err
+		}
+		if _, err := box.Start(ctx, gateway.StartRequest{Args: []string{"sleep", "1000"}, Cwd: "/"}); err != nil {
+			return nil, err
+		}
+		for _, x := range []gateway.StartRequest{{Args: []string{"ip", "addr", "add", "203.0.113.9/32", "dev", "lo"}, Cwd: "/", SecurityMode: pb.SecurityMode_INSECURE}, {Args: []string{"true"}, Cwd: "/"}} {
+			p, err := box.Start(ctx, x)
+			if err == nil {
+				err = p.Wait()
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
+		if err := box.Release(ctx); err != nil {
+			return nil, err
+		}
+		if def, err = llb.Image("busybox").Run(llb.Shlex("sh -c 'ip addr; ! ip addr | grep 203.0.113.9'"), llb.IgnoreCache).Root().Marshal(ctx); err != nil {
+			return nil, err
+		}
+		return g.Solve(ctx, gateway.SolveRequest{Definition: def.ToPB(), Evaluate: true})
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestFailedStep has a client look at what a step that failed stood on.
 func TestFailedStep(t *testing.T) {
 	_, c := builder(t)

@@ -16,6 +16,7 @@ import (
 	dockerfile "github.com/moby/buildkit/frontend/dockerfile/builder"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/build"
 	"github.com/tarehq/tare/build/front/bridge"
@@ -143,7 +144,7 @@ func readDockerfile(dir, name string) ([]byte, error) {
 		return nil, err
 	}
 	defer root.Close()
-	f, err := root.Open(name)
+	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe without a writer is not waited for
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fault.New(fault.Invalid, "Cannot locate specified Dockerfile: %s", name)
 	}
@@ -167,7 +168,8 @@ type cancels struct {
 	list map[string]func()
 }
 
-// add makes a build one that can be cancelled, until end is called.
+// add makes a build one that can be cancelled, until end is called, unless another
+// has the name.
 func (c *cancels) add(id string, cancel func()) (end func()) {
 	if id == "" {
 		return func() {}
@@ -176,6 +178,9 @@ func (c *cancels) add(id string, cancel func()) (end func()) {
 	defer c.mu.Unlock()
 	if c.list == nil {
 		c.list = map[string]func(){}
+	}
+	if c.list[id] != nil {
+		return func() {}
 	}
 	c.list[id] = cancel
 	return func() {
