@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -25,6 +26,7 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 
 	"github.com/tarehq/tare/internal/testutil"
+	"github.com/tarehq/tare/test/daemon"
 )
 
 // end closes itself for those who want that.
@@ -152,7 +154,14 @@ func inContainer(t *testing.T, ctx context.Context, box gateway.Container) {
 // TestPlaceOfPrivileges has a process with all privileges change a container's place
 // on the network: no later step has it.
 func TestPlaceOfPrivileges(t *testing.T) {
-	_, c := builder(t)
+	testutil.RequireRoot(t)
+	config := t.TempDir() + "/daemon.json"
+	if err := os.WriteFile(config, []byte(`{"builder": {"entitlements": {"security-insecure": true}}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := daemon.Start(t, "--config-file", config)
+	d.ImportBusybox(t)
+	c := connect(t, d)
 	o := client.SolveOpt{AllowedEntitlements: []string{"security.insecure"}}
 	_, err := c.Build(t.Context(), o, "test", func(ctx context.Context, g gateway.Client) (*gateway.Result, error) {
 		def, err := llb.Image("busybox").Marshal(ctx)
