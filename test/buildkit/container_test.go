@@ -66,7 +66,7 @@ func TestContainer(t *testing.T) {
 		if _, err := box.ReadFile(ctx, gateway.ReadContainerRequest{ReadRequest: gateway.ReadRequest{Filename: "/d/e/f"}}); err == nil {
 			t.Error("a container was read that is gone")
 		}
-		if _, err := g.NewContainer(ctx, gateway.NewContainerRequest{NetMode: pb.NetMode_HOST, Mounts: []gateway.Mount{{Dest: "/", Ref: r.Ref}}}); err == nil || !strings.Contains(err.Error(), "not granted") {
+		if _, err := g.NewContainer(ctx, gateway.NewContainerRequest{NetMode: pb.NetMode_HOST, Mounts: []gateway.Mount{{Dest: "/", Ref: r.Ref}}}); err == nil || !strings.Contains(err.Error(), "network.host is not allowed") {
 			t.Errorf("the host's network: %v", err)
 		}
 		if _, err := g.NewContainer(ctx, gateway.NewContainerRequest{Mounts: []gateway.Mount{{Dest: "/seen", Ref: r.Ref}}}); err == nil || !strings.Contains(err.Error(), "root mount is required") {
