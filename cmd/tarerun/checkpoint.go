@@ -139,22 +139,9 @@ func runRestore(g *settings, args []string) error {
 	if err != nil {
 		return err
 	}
-	var term *terminal
-	if s.detach {
-		o.Console, err = s.dial(o.Spec.Process)
-	} else {
-		term, o.Console, err = foreground(o.Spec.Process)
-	}
+	ctx, term, caught, err := s.attach(&o)
 	if err != nil {
 		return err
-	}
-	if !s.detach && !s.noSubreaper {
-		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-	}
-	var caught *signals
-	ctx := context.Background()
-	if !s.detach {
-		caught, ctx = catchSignals()
 	}
 	container, err := ocirun.Restore(ctx, o, from)
 	if err != nil {

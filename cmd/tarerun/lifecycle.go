@@ -182,22 +182,9 @@ func runRun(g *settings, args []string) error {
 	if err != nil {
 		return err
 	}
-	var term *terminal
-	if s.detach {
-		o.Console, err = s.dial(o.Spec.Process)
-	} else {
-		term, o.Console, err = foreground(o.Spec.Process)
-	}
+	ctx, term, caught, err := s.attach(&o)
 	if err != nil {
 		return err
-	}
-	if !s.detach && !s.noSubreaper {
-		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-	}
-	var caught *signals
-	ctx := context.Background()
-	if !s.detach {
-		caught, ctx = catchSignals()
 	}
 	c, err := ocirun.Create(ctx, o)
 	if err != nil {
@@ -205,6 +192,24 @@ func runRun(g *settings, args []string) error {
 	}
 	g.traceSteps(c)
 	return s.runCreated(ctx, c, term, caught)
+}
+
+// attach readies this process to stay with a container that is to be made, or
+// to give its terminal away: with term and caught nil, when it is detached. ctx ends
+// with a signal that comes meanwhile.
+func (s *startFlags) attach(o *ocirun.Options) (ctx context.Context, term *terminal, caught *signals, err error) {
+	if s.detach {
+		o.Console, err = s.dial(o.Spec.Process)
+		return context.Background(), nil, nil, err
+	}
+	if term, o.Console, err = foreground(o.Spec.Process); err != nil {
+		return nil, nil, nil, err
+	}
+	if !s.noSubreaper {
+		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+	}
+	caught, ctx = catchSignals()
+	return ctx, term, caught, nil
 }
 
 // runCreated starts a container and, unless it is detached, stays with it until
