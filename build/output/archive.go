@@ -32,14 +32,8 @@ func (o *Writer) archive(ctx context.Context, w Wanted, results []Made) (err err
 	}
 	vertex, end := progress.Task(o.Tells, "exporting to "+w.kind+" image format")
 	defer func() { end(err) }()
-	done := progress.Part(o.Tells, vertex, "exporting layers")
-	x := o.exporter(w)
-	target, err := x.target(ctx, results)
+	target, err := o.export(ctx, w, vertex, results)
 	if err != nil {
-		return err
-	}
-	done()
-	if err := o.say(w, target, x.config); err != nil {
 		return err
 	}
 	if w.layout {

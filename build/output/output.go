@@ -59,18 +59,12 @@ func (o *Writer) exporter(w Wanted) *exporter {
 func (o *Writer) image(ctx context.Context, w Wanted, results []Made) (err error) {
 	vertex, end := progress.Task(o.Tells, "exporting to image")
 	defer func() { end(err) }()
-	done := progress.Part(o.Tells, vertex, "exporting layers")
-	x := o.exporter(w)
-	target, err := x.target(ctx, results)
+	target, err := o.export(ctx, w, vertex, results)
 	if err != nil {
 		return err
 	}
-	done()
-	if err := o.say(w, target, x.config); err != nil {
-		return err
-	}
 	if w.store {
-		done = progress.Part(o.Tells, vertex, "writing image "+target.Digest.String())
+		done := progress.Part(o.Tells, vertex, "writing image "+target.Digest.String())
 		if _, err := o.Store.Publish(ctx, target, w.names); err != nil {
 			return err
 		}
@@ -88,6 +82,18 @@ func (o *Writer) image(ctx context.Context, w Wanted, results []Made) (err error
 		}
 	}
 	return nil
+}
+
+// export stores what the image is made of, and tells the client what it is.
+func (o *Writer) export(ctx context.Context, w Wanted, vertex digest.Digest, results []Made) (ocispec.Descriptor, error) {
+	done := progress.Part(o.Tells, vertex, "exporting layers")
+	x := o.exporter(w)
+	target, err := x.target(ctx, results)
+	if err != nil {
+		return target, err
+	}
+	done()
+	return target, o.say(w, target, x.config)
 }
 
 // say tells the client what the image is.
