@@ -349,6 +349,13 @@ func (r *restoration) enterGroups() (leave func(), err error) {
 			return nil, fault.New(fault.Internal, "enter the container's control group: %w", err)
 		}
 	}
+	if _, err := os.Stat(filepath.Join(r.from.Images, "cgroup.img")); err != nil && r.ownGroups() {
+		// CRIU was not told to note groups, so it makes no namespace of them either.
+		if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
+			leave()
+			return nil, fault.New(fault.Internal, "make the container's cgroup namespace: %w", err)
+		}
+	}
 	return leave, nil
 }
 
