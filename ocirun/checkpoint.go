@@ -88,9 +88,9 @@ func (c *Container) Checkpoint(ctx context.Context, o CheckpointOptions) error {
 		case err != nil:
 			return err
 		case o.PreDump && !track:
-			return fault.New(fault.Unavailable, "criu is missing features: [MemTrack]")
+			return fault.New(fault.NotImplemented, "criu is missing features: [MemTrack]: this kernel does not tell which memory is written; make the checkpoint without a pre-dump")
 		case o.LazyPages && !lazy:
-			return fault.New(fault.Unavailable, "criu is missing features: [LazyPages]")
+			return fault.New(fault.NotImplemented, "criu is missing features: [LazyPages]")
 		}
 	}
 	if o.PreDump {
@@ -127,7 +127,7 @@ func (c *Container) Checkpoint(ctx context.Context, o CheckpointOptions) error {
 // root of all, and those that it made below its own. Its own, and their limits, are
 // made anew by whoever restores it, by the configuration.
 func (c *Container) managesGroups() bool {
-	return c.group.Nested() || c.group.Unified && c.ownGroups()
+	return c.group.Unified || c.group.Nested()
 }
 
 // ownGroups tells whether the container has a cgroup namespace of its own.
