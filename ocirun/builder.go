@@ -30,8 +30,6 @@ type builder struct {
 	tasks []int // v1: files that the child writes itself into
 	joins []join
 
-	memoryTasks int // the file of the memory group, if that is entered with memory of its own; -1
-
 	again uint64 // clone flags of namespaces to be made in a joined user namespace
 
 	rootTree int         // clone of the root made by the parent; -1: the child makes it
@@ -251,9 +249,6 @@ func (b *builder) enterGroups() {
 	}
 	zero := b.str("0")
 	for i, fd := range b.tasks {
-		if fd == b.memoryTasks {
-			continue
-		}
 		b.do("enter the control group", b.group.Members[i].Dir, unix.SYS_WRITE, num(fd), zero, num(1))
 	}
 }

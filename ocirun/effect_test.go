@@ -2,6 +2,7 @@ package ocirun
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -294,6 +295,11 @@ func TestCgroupsPath(t *testing.T) {
 func TestRootPropagation(t *testing.T) {
 	dir, s := shell(t, "grep -E '^[0-9]+ [0-9]+ [0-9:]+ [^ ]+ / ' /proc/self/mountinfo")
 	clean(t)
+	root := filepath.Join(dir, "rootfs")
+	if err := errors.Join(unix.Mount(root, root, "", unix.MS_BIND, ""), unix.Mount("", root, "", unix.MS_SHARED, "")); err != nil { // as systemd makes all mounts
+		t.Fatal(err)
+	}
+	defer unix.Unmount(root, unix.MNT_DETACH)
 	for name, want := range map[string]string{"rprivate": " - ", "private": " - ", "rshared": "shared:", "shared": "shared:", "runbindable": "unbindable", "slave": " - "} {
 		s.Linux.RootfsPropagation = name
 		out, _ := run(t, dir, s)

@@ -83,6 +83,13 @@ func (b *builder) attachRoot() error {
 		return err
 	}
 	tree, target := b.openRoot(), slash
+	if kind := early &^ unix.MS_REC; kind == early || kind == unix.MS_SHARED {
+		// So is the root, which is a peer of the mount that it lies on.
+		if kind == unix.MS_SHARED {
+			kind = unix.MS_PRIVATE
+		}
+		b.attributes("set the mount propagation of", b.rootfs, tree, 0, 0, kind, false)
+	}
 	if b.atPath() {
 		target = p.str(b.rootfs)
 	}

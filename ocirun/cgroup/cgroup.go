@@ -293,26 +293,6 @@ func (g *Group) TaskFiles() ([]int, error) {
 	return fds, nil
 }
 
-// MemoryTasks is the index of the memory group among those of TaskFiles, -1 without.
-func (g *Group) MemoryTasks() int {
-	return slices.IndexFunc(g.Members, func(m Member) bool { return contains(m.Controllers, "memory") })
-}
-
-// MemoryLimited tells whether the v1 group, or one above it, has a limit of memory.
-func (g *Group) MemoryLimited() bool {
-	i := g.MemoryTasks()
-	if i < 0 || g.Unified {
-		return false
-	}
-	const none = 1 << 62 // what the kernel shows without a limit is above it
-	for dir := g.Members[i].Dir; strings.HasPrefix(dir, g.Members[i].Mount+"/"); dir = filepath.Dir(dir) {
-		if cgroupfs.Number(dir, "memory.limit_in_bytes") < none {
-			return true
-		}
-	}
-	return false
-}
-
 // Open gives the descriptor of the v2 group, for CLONE_INTO_CGROUP; -1 on v1,
 // and for one that waits.
 func (g *Group) Open() (int, error) {
