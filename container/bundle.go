@@ -1,6 +1,7 @@
 package container
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -32,6 +33,9 @@ type bundle struct {
 func (b *bundle) gather(ctx context.Context, back *undo.Stack) (err error) {
 	if _, known := b.containers.cfg.Defaults.get().Runtimes[b.r.Runtime]; !known { // it was, when the container was made
 		return fault.New(fault.Invalid, "unknown or invalid runtime name: %s", b.r.Runtime)
+	}
+	if err := b.containers.cfg.Realtime.allow(b.containers.host.groups, cmp.Or(b.r.HostConfig.CgroupParent, b.containers.cfg.CgroupParent)); err != nil {
+		return err
 	}
 	if err := makeBundleDir(b.dir); err != nil {
 		return err

@@ -59,6 +59,7 @@ type Config struct {
 	InitPath           string // program for --init; "" refuses it
 	CgroupParent       string // of containers that name none
 	Systemd            bool   // makes the control groups; CgroupParent is a slice
+	Realtime           Realtime
 	LogDriver          string // the same; "" is json-file
 	LogOpts            map[string]string
 	LinkEnv            bool // tell of links by variables too
@@ -96,6 +97,9 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	host, err := lookAtHost()
 	if err != nil {
+		return nil, err
+	}
+	if err := cfg.Realtime.check(host.groups); err != nil {
 		return nil, err
 	}
 	st, err := openStore(filepath.Join(cfg.DataRoot, "containers"), cfg.Log)
