@@ -199,10 +199,9 @@ func TestNetworkRefusals(t *testing.T) {
 		{bridge("bridge.name", "mine"), fault.Forbidden, "networks have same bridge name"},
 		{bridge("bridge.name", "lan0"), fault.Conflict, "the interface lan0 is a veth and not a bridge: choose another name"},
 		{bridge("bridge.name", "a/b"), fault.Invalid, "failed to parse com.docker.network.bridge.name value: a/b (invalid interface name"},
-		{bridge("bridge.gateway_mode_ipv4", "isolated"), fault.Invalid, "gateway mode 'isolated' can only be used for an internal network"},
+		{bridge("bridge.gateway_mode_ipv4", "isolated"), fault.Internal, "gateway mode 'isolated' can only be used for an internal network"},
 		{bridge("bridge.gateway_mode_ipv4", "bent"), fault.Invalid, "failed to parse com.docker.network.bridge.gateway_mode_ipv4 value: bent (unknown gateway mode bent)"},
 		{bridge("driver.mtu", "12"), fault.Invalid, "invalid MTU number: 12"},
-		{bridge("bridge.colour", "red"), fault.Invalid, "the option com.docker.network.bridge.colour is not known to the bridge driver: leave it out"},
 		{wire.CreateRequest{Name: "n", ConfigFrom: &wire.ConfigReference{Network: "taken"}}, fault.NotFound, `configuration network "taken" does not exist`},
 		{wire.CreateRequest{Name: "n", ConfigFrom: &wire.ConfigReference{Network: "config"}, Labels: map[string]string{"a": "b"}}, fault.Forbidden, "user-specified configurations are not supported"},
 		{wire.CreateRequest{Name: "n", ConfigOnly: true, Internal: true}, fault.Forbidden, "configuration network can only contain network specific fields."},
@@ -686,7 +685,24 @@ func TestManyNetworksAtOnce(t *testing.T) {
 	}
 }
 
-// TestInternalAndIsolated: the gateway's modes.
+// TestOptionsWithoutEffect: they are kept, and told of to who gave them.
+func TestOptionsWithoutEffect(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	s := open(t, stored(t))
+	out, err := s.Create(t.Context(), wire.CreateRequest{Name: "n", Options: map[string]string{"com.docker.network.bridge.colour": "red", "colour": "blue", optionBridgeName: ""}})
+	must(t, err)
+	if out.Warning != "options that the bridge driver does not know have no effect: com.docker.network.bridge.colour" {
+		t.Errorf("the warning is %q", out.Warning)
+	}
+	n, err := s.Lookup("n")
+	if err != nil || n.Options["com.docker.network.bridge.colour"] != "red" || n.Options["colour"] != "blue" {
+		t.Errorf("%+v, %v", n.Options, err)
+	}
+}
+
+// TestGatewayModes: what the bridge has, and where the containers' routes lead.
 func TestGatewayModes(t *testing.T) {
 	if !asHost(t) {
 		return
