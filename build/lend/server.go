@@ -204,10 +204,14 @@ func (l *Lender) push(ctx context.Context, a pushArg, progress func(build.Transf
 	return none{}, l.Transfers.Push(ctx, a.Name, image.PushOptions{Credentials: credentials(a.Auth)}, transfers(progress))
 }
 
-// attach gives a place on the default bridge. The daemon holds the namespace,
-// under a descriptor of its own.
+// attach gives a place on the default bridge, or where there is none one with lo
+// alone. The daemon holds the namespace, under a descriptor of its own.
 func (l *Lender) attach(ctx context.Context, id string, _ func(build.Transfer)) (build.Place, error) {
-	a, err := l.Networks.Attach(ctx, network.Request{ContainerID: id, Name: id, Wants: []network.Want{{Network: "bridge"}}})
+	var wants []network.Want
+	if _, err := l.Networks.Lookup("bridge"); err == nil {
+		wants = []network.Want{{Network: "bridge"}}
+	}
+	a, err := l.Networks.Attach(ctx, network.Request{ContainerID: id, Name: id, Wants: wants})
 	if err != nil {
 		return build.Place{}, err
 	}

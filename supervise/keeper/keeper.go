@@ -197,6 +197,24 @@ func (k *keeper) relay(list []supervise.Relay) error {
 	return err
 }
 
+// unpublish closes the sockets of published ports.
+func (k *keeper) unpublish() error {
+	if err := k.relay(nil); err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.held = slices.DeleteFunc(k.held, func(f *os.File) bool {
+		domain, err := unix.GetsockoptInt(int(f.Fd()), unix.SOL_SOCKET, unix.SO_DOMAIN)
+		isPort := err == nil && (domain == unix.AF_INET || domain == unix.AF_INET6)
+		if isPort {
+			f.Close()
+		}
+		return isPort
+	})
+	return nil
+}
+
 // current returns the status.
 func (k *keeper) current() supervise.Status {
 	k.mu.Lock()
