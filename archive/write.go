@@ -14,6 +14,7 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/overlayfs"
+	"github.com/tarehq/tare/internal/userns"
 )
 
 // WriteOptions say how a tree becomes an archive.
@@ -31,6 +32,9 @@ type WriteOptions struct {
 	// NoDevices says that the tree lies on a mount on which no device can be opened
 	// (MOUNT_ATTR_NODEV), so that files need not be looked at before.
 	NoDevices bool
+	// Users has the archive name the owners that files have in this user namespace;
+	// nil for those that they have here.
+	Users *userns.Map
 }
 
 // Write writes the whole tree as an uncompressed tar: each directory before
@@ -247,6 +251,10 @@ func (p *packer) begin(h header, st *unix.Stat_t) error {
 		return err
 	}
 	h.mode, h.uid, h.gid = st.Mode&0o7777, st.Uid, st.Gid
+	if p.Users != nil {
+		h.uid, _ = userns.Inside(p.Users.UIDs, st.Uid)
+		h.gid, _ = userns.Inside(p.Users.GIDs, st.Gid)
+	}
 	h.modified = time.Unix(st.Mtim.Unix())
 	if !p.Latest.IsZero() && h.modified.After(p.Latest) {
 		h.modified = p.Latest

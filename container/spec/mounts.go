@@ -66,8 +66,11 @@ func engineMounts(in Input) []specs.Mount {
 	var list []specs.Mount
 	bind := func(source, target string, options ...string) {
 		if source != "" {
-			list = append(list, specs.Mount{Destination: target, Type: "bind", Source: source,
-				Options: append([]string{"rbind", "rprivate"}, options...)})
+			m := specs.Mount{Destination: target, Type: "bind", Source: source, Options: append([]string{"rbind", "rprivate"}, options...)}
+			if in.Users != nil && target != InitTarget { // root's in the container, too
+				m.UIDMappings, m.GIDMappings = outside(in.Users.UIDs), outside(in.Users.GIDs)
+			}
+			list = append(list, m)
 		}
 	}
 	access := "rw"

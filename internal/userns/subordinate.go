@@ -99,3 +99,25 @@ func compare(a, b uint64) int {
 	}
 	return 0
 }
+
+// Unclaimed finds n IDs behind all that the file gives to somebody, from 100000 on,
+// where login.defs(5) begins to give them.
+func Unclaimed(file string, n uint32) (first uint32, err error) {
+	text, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, err
+	}
+	next := uint64(100000)
+	for line := range strings.Lines(string(text)) {
+		if word := strings.Split(strings.TrimSpace(line), ":"); len(word) == 3 {
+			spans, _ := subordinate(strings.NewReader(line), word[:1])
+			for _, s := range spans {
+				next = max(next, s.end())
+			}
+		}
+	}
+	if next+uint64(n) > lastID {
+		return 0, errors.New("no IDs are left behind those of " + file)
+	}
+	return uint32(next), nil
+}

@@ -65,18 +65,16 @@ func Size(ranges []Range) (n uint32) {
 // Files are namespaces, each good as long as its file is open or a process is in
 // it.
 type Files struct {
-	User *os.File
+	User *os.File // nil for none
 	Net  *os.File // nil unless asked for; owned by User: who is root there rules it
 }
 
 // Close closes them.
 func (f *Files) Close() {
-	if f == nil {
-		return
-	}
-	f.User.Close()
-	if f.Net != nil {
-		f.Net.Close()
+	for _, one := range []*os.File{f.User, f.Net} {
+		if one != nil {
+			one.Close()
+		}
 	}
 }
 
@@ -84,12 +82,12 @@ func (f *Files) Close() {
 // it. A process of several threads, as all of Go's are, may not enter one, so a
 // child is made in them, stopped at its first instruction (ptrace(2)), and ended
 // when they are open here.
-func Make(m *Map, net bool) (f *Files, err error) {
+func Make(m *Map, net bool) (f Files, err error) {
 	if _, ok := Outside(m.UIDs, 0); !ok {
-		return nil, errors.New("a map of users without root")
+		return f, errors.New("a map of users without root")
 	}
 	if _, ok := Outside(m.GIDs, 0); !ok {
-		return nil, errors.New("a map of groups without root")
+		return f, errors.New("a map of groups without root")
 	}
 	attr := &os.ProcAttr{Env: []string{}, Sys: &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWUSER, UidMappings: mappings(m.UIDs), GidMappings: mappings(m.GIDs), GidMappingsEnableSetgroups: true,
@@ -120,18 +118,13 @@ func explain(err error) error {
 	return fmt.Errorf("make a user namespace: %w", err)
 }
 
-func open(pid int, net bool) (*Files, error) {
-	f := &Files{}
-	var err error
-	if f.User, err = os.Open(fmt.Sprintf("/proc/%d/ns/user", pid)); err != nil {
-		return nil, err
-	}
-	if !net {
-		return f, nil
+func open(pid int, net bool) (f Files, err error) {
+	if f.User, err = os.Open(fmt.Sprintf("/proc/%d/ns/user", pid)); err != nil || !net {
+		return f, err
 	}
 	if f.Net, err = os.Open(fmt.Sprintf("/proc/%d/ns/net", pid)); err != nil {
 		f.User.Close()
-		return nil, err
+		return Files{}, err
 	}
 	return f, nil
 }
