@@ -64,6 +64,7 @@ type Config struct {
 	LogOpts            map[string]string
 	LinkEnv            bool // tell of links by variables too
 	CDI                CDI  // devices that are asked for by name
+	IDs                IDs
 	Log                *slog.Logger
 }
 
@@ -83,6 +84,7 @@ type Service struct {
 	stats  *Stats
 	health *Health
 
+	users   allotment
 	listing listing
 
 	ending atomic.Bool // the daemon stops its containers, and none is started again

@@ -297,7 +297,7 @@ func TestSpareThatFailedHalfwayIsSilent(t *testing.T) {
 		return netlink.AddrAdd(eth0, address)
 	})
 	sb := Sandbox{Endpoints: []Endpoint{{MAC: "02:42:ac:1e:01:02", Address: netip.MustParsePrefix("172.30.1.2/24"), Gateway: s.Gateway()}}}
-	next, err := s.equip(t.Context(), []*lan{bridge}, &sb, spare)
+	next, err := s.equip(t.Context(), []*lan{bridge}, &sb, spare, nil)
 	must(t, err)
 	defer s.abandon(next, sb.Endpoints)
 	if link, err := netlink.LinkByName(host); err == nil && link.Attrs().Flags&net.FlagUp != 0 {

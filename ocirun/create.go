@@ -344,6 +344,7 @@ func (c *Container) handshake(ctx context.Context, a *attempt) (err error) {
 				if err := setLimits(a.pid, c.spec.Process); err != nil {
 					return err
 				}
+				a.givePipes(c.spec.Process)
 			}
 			return c.enterRdt(a.pid)
 		}

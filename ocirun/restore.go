@@ -454,7 +454,7 @@ func makePlace(source, rest string, directory bool, uid, gid int) error {
 		return err
 	}
 	defer unix.Close(fd)
-	return makeBelow(fd, rest, directory, uid, gid)
+	return makeBelowAs(fd, rest, directory, uid, gid)
 }
 
 // outerRoot is what id 0 of a user namespace is outside.

@@ -328,13 +328,13 @@ func (k *Keeper) mount(ctx context.Context, c *Config) error {
 }
 
 func (k *Keeper) create(ctx context.Context, req CreateRequest, clients []*os.File) error {
-	req.NetNS, req.Shm = req.Config.NetNS != nil, req.Config.Shm != nil
+	req.NetNS, req.Shm, req.Users = req.Config.NetNS != nil, req.Config.Shm != nil, req.Config.UserNS != nil
 	if err := k.mount(ctx, &req.Config); err != nil {
 		return err
 	}
 	held := req.Held
-	if len(held) > 0 && 2+len(clients)+len(held) > seqpacket.MaxFiles {
-		n := min(len(held), 2+len(clients)+len(held)-seqpacket.MaxFiles)
+	if len(held) > 0 && 3+len(clients)+len(held) > seqpacket.MaxFiles {
+		n := min(len(held), 3+len(clients)+len(held)-seqpacket.MaxFiles)
 		if err := k.Hold(ctx, held[:n]); err != nil {
 			return err
 		}
@@ -346,6 +346,9 @@ func (k *Keeper) create(ctx context.Context, req CreateRequest, clients []*os.Fi
 	}
 	if req.Shm {
 		files = append(files, req.Config.Shm)
+	}
+	if req.Users {
+		files = append(files, req.Config.UserNS)
 	}
 	files = append(files, clients...)
 	var s Started

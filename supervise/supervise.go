@@ -41,6 +41,9 @@ import (
 // that is valid there too.
 const NetNSPath = "/proc/self/fd/100"
 
+// UserNSPath is the same for the user namespace of Config.UserNS.
+const UserNSPath = "/proc/self/fd/101"
+
 // ShmName is where Config.Shm is mounted, below Config.Dir, in the mount
 // namespace of the supervising process.
 const ShmName = "shm"
@@ -85,6 +88,7 @@ type Config struct {
 
 	Shm    *os.File   `json:"-"` // detached mount for Dir/shm, which config.json binds; nil for none
 	NetNS  *os.File   `json:"-"` // network namespace for NetNSPath; nil if none is handed over
+	UserNS *os.File   `json:"-"` // user namespace for UserNSPath, which the root's layers are shown in; nil for the host's
 	Mounts []Mount    `json:"-"` // what config.json binds and no path leads to
 	Held   []*os.File `json:"-"` // kept open until the container is released
 }
@@ -136,7 +140,12 @@ type Rootfs struct {
 	Volatile bool `json:",omitempty"`
 
 	ReadOnly bool `json:",omitempty"` // the mount itself refuses all writing
+	// Users is who root of Config.UserNS is outside; unused without that.
+	Users Owner `json:",omitzero"`
 }
+
+// Owner is a user and a group.
+type Owner struct{ UID, GID uint32 }
 
 // Runtime says who makes the container. With an empty Path the supervising
 // process does it itself by package ocirun.

@@ -39,7 +39,7 @@ func createExternal(ctx context.Context, cfg supervise.Config, r *reaper, s *std
 	if err := os.Mkdir(b.file("rt"), 0o700); err != nil {
 		return nil, err
 	}
-	if err := b.placeNetNS(); err != nil {
+	if err := b.placeNamespaces(); err != nil {
 		return nil, err
 	}
 	endPages := func() {}
@@ -70,16 +70,18 @@ func createExternal(ctx context.Context, cfg supervise.Config, r *reaper, s *std
 
 func (b *external) file(name string) string { return filepath.Join(b.cfg.Dir, name) }
 
-// placeNetNS names the network namespace that was handed over in a way that
+// placeNamespaces names the namespaces that were handed over in a way that
 // the runtime understands, too.
-func (b *external) placeNetNS() error {
+func (b *external) placeNamespaces() error {
 	config := b.file("config.json")
 	old, err := os.ReadFile(config)
 	if err != nil {
 		return err
 	}
-	path := fmt.Sprintf(`"/proc/%d/fd/%d"`, os.Getpid(), netNSFile)
-	spec := bytes.ReplaceAll(old, []byte(strconv.Quote(supervise.NetNSPath)), []byte(path))
+	spec := old
+	for name, fd := range map[string]int{supervise.NetNSPath: netNSFile, supervise.UserNSPath: userNSFile} {
+		spec = bytes.ReplaceAll(spec, []byte(strconv.Quote(name)), fmt.Appendf(nil, `"/proc/%d/fd/%d"`, os.Getpid(), fd))
+	}
 	if bytes.Equal(spec, old) {
 		return nil
 	}
