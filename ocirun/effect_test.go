@@ -7,11 +7,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/tarehq/tare/internal/cgroupfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -289,6 +291,46 @@ func TestCgroupsPath(t *testing.T) {
 	c := start(t, dir, s)
 	if b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", c.Pid())); !strings.Contains(string(b), ":"+s.Linux.CgroupsPath+"\n") {
 		t.Errorf("got %s", b)
+	}
+}
+
+// TestGroupsWithoutLimits: a container's processes are in a group of theirs also
+// in the hierarchies that limit nothing, where those are mounted: systemd's, and
+// version 2 beside version 1.
+func TestGroupsWithoutLimits(t *testing.T) {
+	clean(t)
+	l, err := cgroupfs.Host()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, s := bundle(t, "sleep", "60")
+	s.Linux.CgroupsPath = "/" + containerID(t)
+	var want []string
+	if l.V2 != nil {
+		want = append(want, "0::"+s.Linux.CgroupsPath+"\n")
+	}
+	for i := range l.V1 {
+		want = append(want, ":"+strings.Join(l.V1[i].Controllers, ",")+":"+s.Linux.CgroupsPath+"\n")
+	}
+	c := start(t, dir, s)
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", c.Pid()))
+	p := *s.Process
+	p.Args = []string{"cat", "/proc/self/cgroup"}
+	seen, _ := execIn(t, c, &p)
+	for _, w := range want {
+		if !strings.Contains(string(b), w) || !strings.Contains(seen, strings.Replace(w, s.Linux.CgroupsPath, "/", 1)) {
+			t.Errorf("no %q in %s, or in what a further process sees: %s", w, b, seen)
+		}
+	}
+	for _, m := range c.group.Members { // one that an older version made has none in some
+		if m.Controllers == nil && !c.group.Unified {
+			if err := errors.Join(os.WriteFile(m.Mount+"/cgroup.procs", []byte(strconv.Itoa(c.Pid())), 0), os.Remove(m.Dir)); err != nil {
+				t.Error(err)
+			}
+			if _, code := execIn(t, c, &p); code != 0 {
+				t.Error("not executed without a group in the hierarchy of version 2")
+			}
+		}
 	}
 }
 

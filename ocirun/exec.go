@@ -196,7 +196,14 @@ func (c *Container) chooseGroup(a *attempt, paths []string) (err error) {
 	// A container that is at its limit has the kernel kill whoever shares memory
 	// with a process in its groups, which would be this process.
 	a.apart = c.group.MemoryLimited()
-	if !c.group.Unified || c.group.None() {
+	if !c.group.Unified {
+		if a.cgroup, err = b.group.Open(); a.cgroup >= 0 { // beside v1, for company
+			a.opened = append(a.opened, a.cgroup)
+			a.elsewhere = func() error { a.cgroup = -1; return nil }
+		}
+		return err
+	}
+	if c.group.None() {
 		return nil
 	}
 	own := func() error { // a group with controllers for its children takes no process

@@ -192,6 +192,9 @@ func (b *builder) mountGroupsV1(m *specs.Mount, o *mountOptions) {
 	set := uint64(unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC)
 	set |= o.set & unix.MOUNT_ATTR_RDONLY
 	for _, member := range b.group.Members {
+		if member.Controllers == nil {
+			continue // v2 beside v1
+		}
 		name := memberName(&member)
 		p.do(what, name, unix.SYS_MKDIRAT, top, p.str(name), num(0o755))
 		tree, place := p.slot(), p.slot()

@@ -262,6 +262,9 @@ func (c *Container) outerSources() ([]*rpc.ExtMountMap, error) {
 			tree(path.Clean("/"+m.Destination), source, o.recursive)
 		case m.Type == "cgroup" && !c.group.Unified:
 			for _, member := range c.group.Members {
+				if member.Controllers == nil {
+					continue
+				}
 				add(path.Join("/", m.Destination, memberName(&member)), member.Dir)
 			}
 		}
