@@ -176,6 +176,9 @@ func (c *Container) setUp(a *attempt, o *Options) (err error) {
 	if err := c.openGroups(a, o.Rootless); err != nil {
 		return err
 	}
+	if err := a.takeStage(o); err != nil {
+		return err
+	}
 	if err := a.namespaces(); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"context"
+	"os"
 	"syscall"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -16,9 +17,9 @@ type inProcess struct {
 	restored bool // it runs already
 }
 
-func createInProcess(ctx context.Context, cfg supervise.Config, s *stdio) (container, error) {
+func createInProcess(ctx context.Context, cfg supervise.Config, s *stdio, stage *os.File) (container, error) {
 	// What was begun for a daemon that is gone is finished for the next one.
-	o := ocirun.Options{Bundle: cfg.Dir, ID: cfg.ID, Stdio: s.child, Console: s.console, Systemd: cfg.Runtime.Systemd}
+	o := ocirun.Options{Bundle: cfg.Dir, ID: cfg.ID, Stdio: s.child, Console: s.console, Systemd: cfg.Runtime.Systemd, Stage: stage}
 	ctx = context.WithoutCancel(ctx)
 	if cfg.Restore != nil {
 		return restoreInProcess(ctx, cfg, o)
