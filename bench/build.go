@@ -109,7 +109,7 @@ func (b *builder) write() error {
 func stages(n int) string {
 	var from, end strings.Builder
 	for i := range n {
-		fmt.Fprintf(&from, "FROM busybox AS s%d\nRUN : %[1]d; i=0; while [ $i -lt 400000 ]; do i=$((i+1)); done; echo $i > /sum\n", i)
+		fmt.Fprintf(&from, "FROM busybox AS s%d\nRUN : %[1]d; i=0; while [ $i -lt 1000000 ]; do i=$((i+1)); done; echo $i > /sum\n", i)
 		fmt.Fprintf(&end, "COPY --from=s%d /sum /sum%d\n", i, i)
 	}
 	return from.String() + "FROM busybox\n" + end.String()
