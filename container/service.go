@@ -12,6 +12,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarehq/tare/archive"
+	"github.com/tarehq/tare/container/device"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/image"
@@ -61,8 +62,8 @@ type Config struct {
 	Systemd            bool   // makes the control groups; CgroupParent is a slice
 	LogDriver          string // the same; "" is json-file
 	LogOpts            map[string]string
-	LinkEnv            bool // tell of links by variables too
-	CDI                CDI  // devices that are asked for by name
+	LinkEnv            bool       // tell of links by variables too
+	CDI                device.CDI // devices that are asked for by name
 	Log                *slog.Logger
 }
 

@@ -57,14 +57,14 @@ func (l *Session) Of(ctx context.Context, id string) (build.Session, error) {
 // directory of one user.
 func (l *Session) Client() string { return l.Caller.SharedKey() }
 
-func (l *Session) Local(ctx context.Context, r build.LocalRequest, dir string) error {
+func (l *Session) Local(ctx context.Context, r build.LocalRequest, dir string, moved func(int, bool)) error {
 	differ := fsutil.DiffMetadata
 	if r.Differ == "none" {
 		differ = fsutil.DiffNone
 	}
 	err := filesync.FSSync(ctx, l.Caller, filesync.FSSendRequestOpt{
 		Name: r.Name, IncludePatterns: r.Include, ExcludePatterns: r.Exclude, FollowPaths: r.Follow, DestDir: dir, Differ: differ,
-		MetadataOnly: r.MetadataOnly, Filter: keepInodes(dir),
+		MetadataOnly: r.MetadataOnly, Filter: keepInodes(dir), ProgressCb: moved,
 	})
 	return Gone(err)
 }
