@@ -130,7 +130,6 @@ func TestSchedulers(t *testing.T) {
 	}
 	for want, sched := range map[string]specs.Scheduler{
 		"invalid scheduler.nice: 20":                  {Policy: specs.SchedOther, Nice: 20},
-		"invalid scheduler.nice: 3 when":              {Policy: specs.SchedFIFO, Nice: 3, Priority: 1},
 		"scheduler.priority can only be specified":    {Policy: specs.SchedBatch, Priority: 1},
 		"scheduler runtime/deadline/period can only ": {Policy: specs.SchedOther, Period: 1},
 		"is not known": {Policy: specs.SchedOther, Flags: []specs.LinuxSchedulerFlag{"X"}},
@@ -139,6 +138,11 @@ func TestSchedulers(t *testing.T) {
 		if err := b.scheduler(&sched, nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)
 		}
+	}
+	warned := ""
+	b := &builder{program: newProgram(), warn: func(s string) { warned = s }}
+	if err := b.scheduler(&specs.Scheduler{Policy: specs.SchedFIFO, Nice: 3, Priority: 1}, nil); err != nil || !strings.Contains(warned, "nice has no effect with the policy SCHED_FIFO") {
+		t.Errorf("nice with a policy that has none: %v, %q", err, warned)
 	}
 }
 
