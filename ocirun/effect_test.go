@@ -263,8 +263,15 @@ func TestDeviceRules(t *testing.T) {
 	s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/loops", Type: "c", Major: misc, Minor: loops}, {Path: "/dev/fuse", Type: "c", Major: misc, Minor: 229}}
 	s.Linux.Resources.Devices = []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"},
 		{Allow: true, Type: "c", Major: &misc, Minor: &loops, Access: "r"}, {Allow: false, Type: "c", Major: &one, Minor: &full, Access: "r"}}
-	if out, _ := run(t, dir, s); out != "read loops\nread full\nwrite full\n" { // full is every container's
-		t.Errorf("got %q", out)
+	for range 2 {
+		if out, _ := run(t, dir, s); out != "read loops\nread full\nwrite full\n" { // full is every container's
+			t.Errorf("got %q", out)
+		}
+		s.Linux.Resources.Devices = s.Linux.Resources.Devices[1:] // nothing is allowed before the first
+	}
+	s.Linux.Resources = nil
+	if out, _ := run(t, dir, s); out != "read full\nwrite full\n" {
+		t.Errorf("without rules: got %q", out)
 	}
 }
 
