@@ -128,6 +128,8 @@ type Rootfs struct {
 	Volatile bool `json:",omitempty"`
 
 	ReadOnly bool `json:",omitempty"` // the mount itself refuses all writing
+
+	Label string `json:",omitempty"` // of SELinux, that all files of an overlay have
 }
 
 // Runtime says who makes the container. With an empty Path the supervising

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/tarehq/tare/internal/thread"
@@ -28,6 +29,8 @@ type Overlay struct {
 	// its Upper at the same time. What changes after it has been looked at may be
 	// seen or not.
 	Shared bool
+
+	Label string // of SELinux, that all files of the mount have; "" for their own
 }
 
 // Mount makes a detached overlay mount with the MOUNT_ATTR_ flags and returns a
@@ -94,6 +97,11 @@ func configure(fs int, o Overlay) error {
 			return err
 		}
 		if err := set("workdir", o.Work); err != nil {
+			return err
+		}
+	}
+	if o.Label != "" {
+		if err := set("context", o.Label); err != nil {
 			return err
 		}
 	}
@@ -196,6 +204,9 @@ func options(o Overlay) (data, common string, err error) {
 	}
 	if o.Volatile {
 		data += ",volatile"
+	}
+	if o.Label != "" {
+		data += ",context=" + strconv.Quote(o.Label) // it may have commas
 	}
 	for _, option := range o.features() {
 		data += "," + option

@@ -49,7 +49,7 @@ func detachedRoot(r supervise.Rootfs) (fd int, err error) {
 			return -1, err
 		}
 	}
-	return overlayfs.Mount(overlayfs.Overlay{Lower: r.Lower, Upper: r.Upper, Work: r.Work, Volatile: r.Volatile}, attr)
+	return overlayfs.Mount(overlayfs.Overlay{Lower: r.Lower, Upper: r.Upper, Work: r.Work, Volatile: r.Volatile, Label: r.Label}, attr)
 }
 
 // mountShm mounts another container's /dev/shm at target, in this process's
