@@ -12,6 +12,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarehq/tare/archive"
+	"github.com/tarehq/tare/container/device"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/image"
@@ -63,8 +64,9 @@ type Config struct {
 	Confinement        Confinement
 	LogDriver          string // the same; "" is json-file
 	LogOpts            map[string]string
-	LinkEnv            bool // tell of links by variables too
-	CDI                CDI  // devices that are asked for by name
+	LinkEnv            bool       // tell of links by variables too
+	CDI                device.CDI // devices that are asked for by name
+	IDs                IDs
 	Log                *slog.Logger
 }
 
@@ -84,6 +86,7 @@ type Service struct {
 	stats  *Stats
 	health *Health
 
+	users   allotment
 	listing listing
 
 	ending atomic.Bool // the daemon stops its containers, and none is started again

@@ -38,8 +38,11 @@ type containerOptions struct {
 	DNSSearch       []string     `json:"dns-search"`
 	HostGateways    []netip.Addr `json:"host-gateway-ips"`
 	PublishIP       netip.Addr   `json:"ip"`
+	UsernsRemap     string       `json:"userns-remap"`
+	UsernsAuto      string       `json:"userns-auto"`
 
-	systemd bool   // makes the control groups
+	systemd bool // makes the control groups
+	ids     container.IDs
 	seccomp string // the profile as JSON; "" and "unconfined" as container.Settings has them
 }
 
@@ -68,6 +71,8 @@ func (c *containerOptions) flags(f *pflag.FlagSet) {
 	f.Var(listValue[string]{&c.DNSOptions, plainText, "list"}, "dns-opt", "Option of the resolver")
 	f.Var(listValue[string]{&c.DNSSearch, checkDomain, "list"}, "dns-search", "DNS search domain")
 	f.Var(listValue[netip.Addr]{&c.HostGateways, parseAddr, "list"}, "host-gateway-ip", "Address, one of each kind, that host-gateway stands for in --add-host (default the bridge's)")
+	f.StringVar(&c.UsernsRemap, "userns-remap", "", `Whose IDs of /etc/subuid and /etc/subgid all containers have: USER[:GROUP], or "default" for dockremap, who is made`)
+	f.StringVar(&c.UsernsAuto, "userns-auto", defaultAuto, "Whose IDs of /etc/subuid and /etc/subgid containers with --userns=auto share out, each some of its own")
 	f.Var(addrValue{&c.PublishIP}, "ip", "Address of the host at which ports are published (default 0.0.0.0)")
 }
 
@@ -93,7 +98,7 @@ func (c *containerOptions) check() error {
 			return err
 		}
 	}
-	for _, step := range []func() error{c.Ulimits.check, c.checkExecOpts, c.checkHostGateways, c.readSeccomp} {
+	for _, step := range []func() error{c.Ulimits.check, c.checkExecOpts, c.checkHostGateways, c.readSeccomp, c.checkUsers} {
 		if err := step(); err != nil {
 			return err
 		}

@@ -109,7 +109,7 @@ var dockerdFlags = []struct {
 	{"tlsverify", "", "false", "false", "TLSVerify"},
 	{"userland-proxy", "", "false", "false", "UserlandProxy:false"},
 	{"userland-proxy-path", "", "/x", "", "refused: no proxy program"},
-	{"userns-remap", "", "default", "", "refused: not supported yet"},
+	{"userns-remap", "", "default", "", "UsernsRemap:default"},
 	{"config-file", "", "", "-", ""},
 	{"validate", "", "true", "-", ""},
 	{"version", "", "true", "-", ""},

@@ -48,7 +48,6 @@ var refusals = []refusal{
 	{flag: "storage-opt", key: "storage-opts"},
 	{flag: "swarm-default-advertise-addr", why: noSwarm},
 	{flag: "userland-proxy-path", why: "no proxy program is executed: leave it out"},
-	{flag: "userns-remap"},
 	{key: "default-init", why: "use init-path"},
 	{key: "deprecated-key-path", why: "there is no such key: leave it out"},
 	{key: "resolv-conf"},
