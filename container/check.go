@@ -48,6 +48,7 @@ func (c *creation) check() error {
 		checkLimits(h),
 		checkSets(h),
 		c.checkModes(h),
+		s.cfg.IDs.check(h),
 		s.checkParent(h),
 		c.checkRuntime(h),
 		s.links.check(h),
@@ -156,8 +157,6 @@ func checkForeign(h *wire.HostConfig) error {
 		return fault.New(fault.Invalid, "Cgroup %q is not supported: a container has a control group of its own, below CgroupParent", h.Cgroup)
 	case !h.Isolation.IsDefault():
 		return fault.New(fault.Invalid, "invalid isolation (%s): linux only supports 'default'", h.Isolation)
-	case !h.UsernsMode.Valid():
-		return fault.New(fault.Invalid, "invalid UsernsMode %q: users are not remapped here (userns-remap), so there is only host", h.UsernsMode)
 	}
 	return nil
 }

@@ -69,6 +69,9 @@ func (b *bundle) attach(ctx context.Context) (*attached, error) {
 	for i := range req.Wants {
 		b.from.settle(s.cfg.Networks, &req.Wants[i])
 	}
+	if req.NetNS, err = b.makeUsers(true); err != nil {
+		return nil, err
+	}
 	a, err := s.cfg.Networks.Attach(ctx, req)
 	if err != nil {
 		return nil, err

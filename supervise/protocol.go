@@ -35,7 +35,7 @@ const (
 	MethodWarm      = "warm"      // a config.json like those to come, to rehearse; before create
 	MethodHold      = "hold"      // more files to keep open, at any time
 	MethodMount     = "mount"     // MountRequest, its mounts; before create
-	MethodCreate    = "create"    // CreateRequest, the netns, the shm, clients' sockets, more files to hold → Started
+	MethodCreate    = "create"    // CreateRequest, the netns, the shm, the user namespace, clients' sockets, more files to hold → Started
 	MethodCollect   = "collect"   // CollectRequest; instead of create: answered when nothing is left of a dead process's container
 	MethodStart     = "start"     // → Started
 	MethodAttach    = "attach"    // AttachOptions, the client's socket, and if it is to get nothing yet a pipe that ends when it may; answered when attached
@@ -83,6 +83,7 @@ type CreateRequest struct {
 	Config
 	NetNS bool // the first of the files is the network namespace
 	Shm   bool `json:",omitempty"` // the next is Config.Shm
+	Users bool `json:",omitempty"` // the next is Config.UserNS
 	// Clients are attached before the start; their sockets come next.
 	Clients []AttachOptions `json:",omitempty"`
 	// Start goes on to the start when the container is created.
