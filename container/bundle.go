@@ -121,7 +121,7 @@ func (b *bundle) write() (supervise.Config, error) {
 	if err != nil {
 		return supervise.Config{}, err
 	}
-	if err := s.cfg.CDI.apply(oci, r.HostConfig.DeviceRequests); err != nil {
+	if err := s.cfg.CDI.Apply(oci, r.HostConfig.DeviceRequests); err != nil {
 		return supervise.Config{}, err
 	}
 	data, err := spec.Encode(oci)

@@ -12,6 +12,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarehq/tare/archive"
+	"github.com/tarehq/tare/container/device"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/image"
@@ -62,8 +63,8 @@ type Config struct {
 	Realtime           Realtime
 	LogDriver          string // the same; "" is json-file
 	LogOpts            map[string]string
-	LinkEnv            bool // tell of links by variables too
-	CDI                CDI  // devices that are asked for by name
+	LinkEnv            bool       // tell of links by variables too
+	CDI                device.CDI // devices that are asked for by name
 	IDs                IDs
 	Log                *slog.Logger
 }

@@ -102,7 +102,6 @@ func TestRefusals(t *testing.T) {
 		{"", "--oom-score-adjust=2000", "invalid value 2000 for oom-score-adjust: the range is -1000 to 1000"},
 		{"", "--feature=containerd-snapshotter=false", "the feature containerd-snapshotter cannot be turned off"},
 		{`{"features": {"time-travel": true}}`, "", "the feature time-travel is not supported"},
-		{`{"builder": {"entitlements": {"device": true}}}`, "", "builder.entitlements.device cannot be turned on"},
 		{`{"features": {"cdi": true}}`, "--feature=cdi", "features: (from flag: map[cdi:true], from file: "},
 		{`{"registry-mirrors": ["ftp://x"]}`, "", `invalid mirror: unsupported scheme "ftp" in "ftp://x"`},
 		{`{"registry-mirrors": ["https://x"]}`, "--registry-mirror=https://y", "the following directives are specified both as a flag and in the configuration file: registry-mirrors"},
