@@ -16,6 +16,7 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/undo"
+	"github.com/tarehq/tare/network/firewalld"
 	"github.com/tarehq/tare/network/link"
 )
 
@@ -318,7 +319,10 @@ func (s *Service) bringUp(ctx context.Context, l *lan) error {
 	}
 	l.Foreign = b.Foreign
 	s.lans.setBridge(l, b)
-	if err := s.renewRules(); err != nil {
+	if err = s.renewRules(); err == nil {
+		err = firewalld.Join(l.Bridge)
+	}
+	if err != nil {
 		s.lans.setBridge(l, nil)
 		if made {
 			err = errors.Join(err, lowerBridge(l.Bridge))
