@@ -65,7 +65,7 @@ func (s *Service) Restore(ctx context.Context, sandboxes []Sandbox) error {
 	if err := s.refuseStrangers(ctx); err != nil {
 		return err
 	}
-	watch, err := openWatch()
+	watch, err := openWatch(s.cfg.Name)
 	if err != nil {
 		return err
 	}

@@ -8,7 +8,6 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
-	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -68,7 +67,7 @@ func (f *Firewall) Replace(r Ruleset) error {
 	defer f.mu.Unlock()
 	made := map[Family]bool{}
 	err := f.transact(func(conn *nftables.Conn) error {
-		for _, family := range Families {
+		for _, family := range [...]Family{IP4, IP6, Bridge} {
 			t := f.table(family)
 			wanted, ok := r.Table(family)
 			if !ok && family == IP6 && !haveIP6() {
@@ -91,6 +90,9 @@ func (f *Firewall) Replace(r Ruleset) error {
 	if err != nil {
 		return fmt.Errorf("replace the nftables tables %s: %w", f.name, err)
 	}
+	if f.replaceShortcuts(r) {
+		made[Netdev] = true
+	}
 	f.made = made
 	return nil
 }
@@ -102,12 +104,22 @@ func (f *Firewall) Change(remove, add []Element) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.transact(func(conn *nftables.Conn) error {
+	hooks := slices.DeleteFunc(slices.Clone(add), func(e Element) bool { return !e.hook || !f.made[Netdev] })
+	beside := func(e Element) bool { return e.hook || e.Family == Netdev && !f.made[Netdev] }
+	remove, add = slices.DeleteFunc(slices.Clone(remove), beside), slices.DeleteFunc(slices.Clone(add), beside)
+	for i := range remove {
+		remove[i].device = "" // the key tells, and the interface may be gone
+	}
+	err := f.transact(func(conn *nftables.Conn) error {
 		if err := f.send(conn, remove, (*nftables.Conn).SetDeleteElements); err != nil {
 			return err
 		}
 		return f.send(conn, add, (*nftables.Conn).SetAddElements)
 	})
+	if err == nil {
+		f.addHooks(hooks)
+	}
+	return err
 }
 
 // send sends the elements set by set.
@@ -158,7 +170,10 @@ func addTable(conn *nftables.Conn, table *nftables.Table, t Table) error {
 		}
 	}
 	for _, c := range t.Chains {
-		c.add(conn, table, ids)
+		c.add(conn, table)
+		if table.Family != nftables.TableFamilyNetdev {
+			c.addRules(conn, table, ids)
+		}
 	}
 	return nil
 }
@@ -185,10 +200,19 @@ func (s Set) nft(table *nftables.Table) *nftables.Set {
 	return set
 }
 
-// encode gives the elements as the kernel takes them. An interval of one field
+// encode gives the elements as the kernel takes them, but for those that lead to
+// an interface which is not there. An interval of one field
 // is two: its beginning, and what comes after its end.
 func encode(elements []Element) (out []nftables.SetElement) {
 	for _, e := range elements {
+		value := e.value
+		if e.device != "" {
+			index, ok := indexOf(e.device)
+			if !ok {
+				continue
+			}
+			value = nativeUint32(index)
+		}
 		if len(e.end) > 0 && (e.Set == setLeaving) {
 			after := slices.Clone(e.end)
 			for i := len(after) - 1; i >= 0; i-- {
@@ -199,12 +223,16 @@ func encode(elements []Element) (out []nftables.SetElement) {
 			out = append(out, nftables.SetElement{Key: e.key}, nftables.SetElement{Key: after, IntervalEnd: true})
 			continue
 		}
-		out = append(out, nftables.SetElement{Key: e.key, KeyEnd: e.end, Val: e.value})
+		out = append(out, nftables.SetElement{Key: e.key, KeyEnd: e.end, Val: value})
 	}
 	return out
 }
 
-func (c Chain) add(conn *nftables.Conn, table *nftables.Table, ids map[string]uint32) {
+func (c Chain) add(conn *nftables.Conn, table *nftables.Table) {
+	if len(c.Devices) > 0 {
+		hookAll(conn, table, c.Devices)
+		return
+	}
 	made := &nftables.Chain{Name: c.Name, Table: table}
 	if c.Hook != "" {
 		accept := nftables.ChainPolicyAccept
@@ -215,12 +243,11 @@ func (c Chain) add(conn *nftables.Conn, table *nftables.Table, ids map[string]ui
 		}
 	}
 	conn.AddChain(made)
+}
+
+func (c Chain) addRules(conn *nftables.Conn, table *nftables.Table, ids map[string]uint32) {
 	for _, r := range c.Rules {
-		var exprs []expr.Any
-		for _, m := range r.matches {
-			exprs = append(exprs, m.exprs(ids)...)
-		}
-		conn.AddRule(&nftables.Rule{Table: table, Chain: made, Exprs: append(exprs, r.verdict.exprs(ids)...)})
+		conn.AddRule(&nftables.Rule{Table: table, Chain: &nftables.Chain{Name: c.Name, Table: table}, Exprs: r.exprs(ids)})
 	}
 }
 
