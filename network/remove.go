@@ -10,6 +10,7 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/network/firewall"
+	"github.com/tarehq/tare/network/firewalld"
 )
 
 // Remove takes a network back that no container is on. The words are Docker's:
@@ -75,6 +76,9 @@ func (s *Service) takeDown(ctx context.Context, l *lan) error {
 	}
 	s.lans.setBridge(l, nil)
 	err := s.renewRules()
+	if l.Bridge != "" {
+		err = errors.Join(err, firewalld.Leave(l.Bridge))
+	}
 	switch {
 	case l.Bridge == "":
 	case l.Foreign:

@@ -176,6 +176,9 @@ func (c *Container) setUp(a *attempt, o *Options) (err error) {
 	if err := c.openGroups(a, o.Rootless); err != nil {
 		return err
 	}
+	if err := a.takeStage(o); err != nil {
+		return err
+	}
 	if err := a.namespaces(); err != nil {
 		return err
 	}
@@ -344,6 +347,7 @@ func (c *Container) handshake(ctx context.Context, a *attempt) (err error) {
 				if err := setLimits(a.pid, c.spec.Process); err != nil {
 					return err
 				}
+				a.givePipes(c.spec.Process)
 			}
 			return c.enterRdt(a.pid)
 		}

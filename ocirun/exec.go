@@ -81,6 +81,7 @@ func (c *Container) exec(ctx context.Context, o ExecOptions) (proc *Process, err
 		if err = setLimits(a.pid, o.Process); err != nil {
 			return nil, err
 		}
+		a.givePipes(o.Process)
 	}
 	if err = c.enterRdt(a.pid); err != nil {
 		return nil, err

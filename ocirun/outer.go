@@ -85,10 +85,7 @@ func (c *Container) outerMounts(mounts []mountLine) ([]*rpc.ExtMountMap, error) 
 	for _, name := range spec.Linux.MaskedPaths {
 		masked[resolveIn(root, name)] = true
 	}
-	ownGroups := false
-	for _, n := range spec.Linux.Namespaces {
-		ownGroups = ownGroups || n.Type == specs.CgroupNamespace
-	}
+	ownGroups := c.ownGroups()
 	var list []*rpc.ExtMountMap
 	add := func(point, name string) {
 		list = append(list, &rpc.ExtMountMap{Key: &point, Val: &name})

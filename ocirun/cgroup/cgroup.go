@@ -356,6 +356,17 @@ func (g *Group) killDir() string {
 	return ""
 }
 
+// Nested tells whether there are groups below the container's.
+func (g *Group) Nested() bool {
+	for _, m := range g.Members {
+		list, err := os.ReadDir(m.Dir)
+		if err != nil || slices.ContainsFunc(list, os.DirEntry.IsDir) {
+			return true
+		}
+	}
+	return false
+}
+
 // Procs lists the processes of the container, those of nested groups too.
 func (g *Group) Procs() ([]int, error) {
 	if g.None() {
