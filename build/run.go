@@ -19,6 +19,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/tarehq/tare/container/confine"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/idgen"
@@ -361,6 +362,13 @@ func (s *step) input(_ context.Context) (spec.Input, error) {
 		Rootfs: filepath.Join(s.dir, "rootfs"), User: user, CgroupParent: s.job.solver.CgroupParent, UTSName: hostname}
 	if parent := meta.GetCgroupParent(); parent != "" {
 		h.CgroupParent = parent
+	}
+	if confine.AppArmor() {
+		if in.AppArmor = confine.DefaultProfile; !h.Privileged {
+			if err := confine.Load(); err != nil {
+				return in, err
+			}
+		}
 	}
 	switch s.op.Network {
 	case pb.NetMode_HOST:

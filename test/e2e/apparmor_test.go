@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -77,6 +79,16 @@ func TestAppArmor(t *testing.T) {
 	}
 	if out, err := d.Try("run", "--rm", "--security-opt", "apparmor=nosuch", "busybox", "true"); err == nil || !strings.Contains(err.Error(), "apparmor failed to apply profile") {
 		t.Errorf("under one that is not there: %s %v", out, err)
+	}
+
+	// A build's steps are confined as well.
+	dir := filepath.Join(d.Dir, "context")
+	if err := errors.Join(os.Mkdir(dir, 0o755), os.WriteFile(dir+"/Dockerfile", []byte("FROM busybox\nRUN cat "+own+" > /profile\n"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	d.Tare(t, "build", "-q", "-t", "built", dir)
+	if out := d.Tare(t, "run", "--rm", "built", "cat", "/profile"); out != "docker-default (enforce)" {
+		t.Errorf("a step of a build: %s", out)
 	}
 
 	// A profile that is lost comes back with the next start.
