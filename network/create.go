@@ -150,29 +150,12 @@ func (s *Service) settleDriver(ctx context.Context, l *lan) (err error) {
 		}
 		return nil
 	}
-	d, err := s.findDriver(ctx, l.Driver)
+	d, err := s.drivers.find(ctx, l.Driver)
 	if err != nil {
 		return err
 	}
 	l.setDriver(d)
 	return d.Check(ctx, &l.Network)
-}
-
-// findDriver finds one of other kinds than bridge.
-func (s *Service) findDriver(ctx context.Context, name string) (Driver, error) {
-	switch name {
-	case networkHost, driverNull:
-		return nil, fault.New(fault.Forbidden, "only one instance of %q network is allowed", name)
-	case "overlay":
-		return nil, fault.New(fault.Forbidden, `This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.`)
-	}
-	if d := s.cfg.Drivers[name]; d != nil {
-		return d, nil
-	}
-	if s.cfg.Plugin != nil {
-		return s.cfg.Plugin(ctx, name)
-	}
-	return nil, fault.New(fault.NotFound, "could not find plugin %s in v1 plugin registry: plugin not found", name)
 }
 
 // configure takes what a network of configuration says.

@@ -31,7 +31,7 @@ func (s *Service) Remove(ctx context.Context, nameOrID string) error {
 // left of it after a crash, Restore removes.
 func (s *Service) removeLan(ctx context.Context, l *lan, action events.Action) error {
 	ctx = context.WithoutCancel(ctx)
-	if err := s.findAgain(ctx, l); err != nil {
+	if err := s.drivers.findAgain(ctx, l); err != nil {
 		s.lans.setUp(l)
 		return fault.New(fault.KindOf(err), "error while removing network: %w", err)
 	}
@@ -50,17 +50,6 @@ func (s *Service) removeLan(ctx context.Context, l *lan, action events.Action) e
 	l.dropSubnets()
 	s.lans.strike(l)
 	s.publishEvent(l, action)
-	return err
-}
-
-// findAgain looks for the driver of a network that was not there when the daemon
-// started.
-func (s *Service) findAgain(ctx context.Context, l *lan) error {
-	if l.driver() != nil || l.Driver == networkBridge || l.ConfigOnly {
-		return nil
-	}
-	d, err := s.findDriver(ctx, l.Driver)
-	l.setDriver(d)
 	return err
 }
 

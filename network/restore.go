@@ -110,7 +110,7 @@ func (s *Service) raiseAll(ctx context.Context) {
 
 func (s *Service) raiseStored(ctx context.Context, l *lan) error {
 	if l.Driver != networkBridge {
-		d, err := s.findDriver(ctx, l.Driver)
+		d, err := s.drivers.find(ctx, l.Driver)
 		if err != nil {
 			return err
 		}
