@@ -19,14 +19,12 @@ type Firewall struct {
 	name string
 	mu   sync.Mutex
 	made map[Family]bool // the tables of the last Replace
+	conn *netlink.Conn   // what Change uses; nil until it does, and after a failure
+	room int             // the longest transaction that conn's buffer was made for
 }
 
 // New is the firewall whose tables have the name.
 func New(name string) *Firewall { return &Firewall{name: name, made: map[Family]bool{}} }
-
-// elementsPerMessage keeps a list of elements below the 64 KiB that a netlink
-// attribute can hold.
-const elementsPerMessage = 400
 
 // transact sends what fill puts on the connection.
 func (f *Firewall) transact(fill func(*nftables.Conn) error) error {
@@ -94,59 +92,6 @@ func (f *Firewall) Replace(r Ruleset) error {
 		made[Netdev] = true
 	}
 	f.made = made
-	return nil
-}
-
-// Change takes elements out of the tables and adds others.
-func (f *Firewall) Change(remove, add []Element) error {
-	if len(remove)+len(add) == 0 {
-		return nil
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	hooks := slices.DeleteFunc(slices.Clone(add), func(e Element) bool { return !e.hook || !f.made[Netdev] })
-	beside := func(e Element) bool { return e.hook || e.Family == Netdev && !f.made[Netdev] }
-	remove, add = slices.DeleteFunc(slices.Clone(remove), beside), slices.DeleteFunc(slices.Clone(add), beside)
-	for i := range remove {
-		remove[i].device = "" // the key tells, and the interface may be gone
-	}
-	err := f.transact(func(conn *nftables.Conn) error {
-		if err := f.send(conn, remove, (*nftables.Conn).SetDeleteElements); err != nil {
-			return err
-		}
-		return f.send(conn, add, (*nftables.Conn).SetAddElements)
-	})
-	if err == nil {
-		f.addHooks(hooks)
-	}
-	return err
-}
-
-// send sends the elements set by set.
-func (f *Firewall) send(conn *nftables.Conn, elements []Element, do func(*nftables.Conn, *nftables.Set, []nftables.SetElement) error) error {
-	for len(elements) > 0 {
-		first := elements[0]
-		same := func(e Element) bool { return e.Family == first.Family && e.Set == first.Set }
-		var rest, some []Element
-		if end := slices.IndexFunc(elements, func(e Element) bool { return !same(e) }); end < 0 {
-			some = elements
-		} else {
-			for _, e := range elements {
-				if same(e) {
-					some = append(some, e)
-				} else {
-					rest = append(rest, e)
-				}
-			}
-		}
-		set := &nftables.Set{Table: f.table(first.Family), Name: first.Set}
-		for part := range slices.Chunk(some, elementsPerMessage) {
-			if err := do(conn, set, encode(part)); err != nil {
-				return err
-			}
-		}
-		elements = rest
-	}
 	return nil
 }
 

@@ -1,13 +1,12 @@
 package firewall
 
 import (
-	"fmt"
+	"encoding/binary"
 	"log/slog"
 	"net/netip"
 	"slices"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -130,7 +129,7 @@ func (f *Firewall) replaceShortcuts(r Ruleset) (made bool) {
 		return addTable(conn, table, t)
 	})
 	if wanted && err == nil {
-		err = sendRules(table, t.Chains)
+		err = f.sendRules(table, t.Chains)
 	}
 	if wanted && err != nil {
 		slog.Info("frames between neighbours take the way by the bridge, since the kernel refuses a shorter one", "table", f.name, "err", err)
@@ -181,16 +180,8 @@ func indexOf(name string) (uint32, bool) {
 
 // sendRules adds the rules of chains that are there. The library has no word for
 // the last part of some.
-func sendRules(table *nftables.Table, chains []Chain) error {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	edge := func(typ netlink.HeaderType) netlink.Message {
-		return netlink.Message{Header: netlink.Header{Type: typ, Flags: netlink.Request}, Data: []byte{0, 0, 0, unix.NFNL_SUBSYS_NFTABLES}}
-	}
-	batch := []netlink.Message{edge(unix.NFNL_MSG_BATCH_BEGIN)}
+func (f *Firewall) sendRules(table *nftables.Table, chains []Chain) error {
+	var batch []netlink.Message
 	for _, c := range chains {
 		for _, r := range c.Rules {
 			body, err := r.message(table, c.Name)
@@ -203,47 +194,32 @@ func sendRules(table *nftables.Table, chains []Chain) error {
 			}, Data: body})
 		}
 	}
-	if _, err := conn.SendMessages(append(batch, edge(unix.NFNL_MSG_BATCH_END))); err != nil {
-		return err
-	}
-	for range batch[1:] {
-		if _, err := conn.Receive(); err != nil {
-			return fmt.Errorf("add a rule to the nftables table %s: %w", table.Name, err)
-		}
-	}
-	return nil
+	return f.commit(batch)
 }
 
 // message is the rule as NFT_MSG_NEWRULE has it.
 func (r Rule) message(table *nftables.Table, chain string) ([]byte, error) {
-	var parts []netlink.Attribute
+	b := []byte{byte(table.Family), unix.NFNETLINK_V0, 0, 0}
+	b = appendText(b, unix.NFTA_RULE_TABLE, table.Name)
+	b = appendText(b, unix.NFTA_RULE_CHAIN, chain)
+	b, list := begin(b, unix.NFTA_RULE_EXPRESSIONS)
 	for _, e := range r.exprs(nil) {
 		data, err := expr.Marshal(byte(table.Family), e)
 		if err != nil {
 			return nil, err
 		}
-		parts = append(parts, netlink.Attribute{Type: unix.NLA_F_NESTED | unix.NFTA_LIST_ELEM, Data: data})
+		b = appendAttribute(b, unix.NLA_F_NESTED|unix.NFTA_LIST_ELEM, data)
 	}
 	if name := r.verdict.last; name != "" { // its one register is that of the map's value
 		const register = 1 // NFTA_FWD_SREG_DEV
-		data, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: register, Data: binaryutil.BigEndian.PutUint32(word(0))}})
-		if err == nil {
-			data, err = netlink.MarshalAttributes([]netlink.Attribute{
-				{Type: unix.NFTA_EXPR_NAME, Data: []byte(name + "\x00")}, {Type: unix.NLA_F_NESTED | unix.NFTA_EXPR_DATA, Data: data}})
-		}
-		if err != nil {
-			return nil, err
-		}
-		parts = append(parts, netlink.Attribute{Type: unix.NLA_F_NESTED | unix.NFTA_LIST_ELEM, Data: data})
+		var one, data int
+		b, one = begin(b, unix.NFTA_LIST_ELEM)
+		b = appendText(b, unix.NFTA_EXPR_NAME, name)
+		b, data = begin(b, unix.NFTA_EXPR_DATA)
+		b = appendAttribute(b, register, binary.BigEndian.AppendUint32(nil, word(0)))
+		end(b, data)
+		end(b, one)
 	}
-	list, err := netlink.MarshalAttributes(parts)
-	if err != nil {
-		return nil, err
-	}
-	body, err := netlink.MarshalAttributes([]netlink.Attribute{
-		{Type: unix.NFTA_RULE_TABLE, Data: []byte(table.Name + "\x00")},
-		{Type: unix.NFTA_RULE_CHAIN, Data: []byte(chain + "\x00")},
-		{Type: unix.NLA_F_NESTED | unix.NFTA_RULE_EXPRESSIONS, Data: list},
-	})
-	return append([]byte{byte(table.Family), unix.NFNETLINK_V0, 0, 0}, body...), err
+	end(b, list)
+	return b, nil
 }
