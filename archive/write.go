@@ -14,6 +14,7 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/overlayfs"
+	"github.com/tarehq/tare/internal/userns"
 )
 
 // WriteOptions say how a tree becomes an archive.
@@ -37,6 +38,9 @@ type WriteOptions struct {
 	// bytes and more, when all before it has reached the writer. It calls write, which
 	// has the data there too when it returns, or else has them there itself.
 	Content func(file int, st *unix.Stat_t, write func() error) error
+	// Users has the archive name the owners that files have in this user namespace;
+	// nil for those that they have here.
+	Users *userns.Map
 }
 
 // contentWorth is from which size on Content is asked.
@@ -256,6 +260,10 @@ func (p *packer) begin(h header, st *unix.Stat_t) error {
 		return err
 	}
 	h.mode, h.uid, h.gid = st.Mode&0o7777, st.Uid, st.Gid
+	if p.Users != nil {
+		h.uid, _ = userns.Inside(p.Users.UIDs, st.Uid)
+		h.gid, _ = userns.Inside(p.Users.GIDs, st.Gid)
+	}
 	h.modified = time.Unix(st.Mtim.Unix())
 	if !p.Latest.IsZero() && h.modified.After(p.Latest) {
 		h.modified = p.Latest

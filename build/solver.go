@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/tarehq/tare/build/keep"
+	"github.com/tarehq/tare/container/device"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/supervise"
 )
@@ -26,6 +27,7 @@ type Config struct {
 	Root         string              // directory of the cache and of clients' files
 	CgroupParent string
 	Rules        []keep.Rule // the ceilings of the cache
+	Devices      device.CDI  // those that steps may have
 	Failed       func(error) // told of what fails beside builds
 }
 
@@ -147,6 +149,8 @@ type JobOptions struct {
 	// Network allows RUN steps the host's network, Insecure all privileges.
 	Network, Insecure bool
 	ExtraHosts        []string
+	Limits            Limits
+	Devices           DeviceGrants
 }
 
 // Job begins a build.
@@ -409,7 +413,7 @@ func (j *Job) perform(ctx context.Context, v *vertex, inputs []*output, elsewher
 			return outputs, true, err
 		}
 	}
-	outputs, err = j.solver.once(ctx, k.exact, func(ctx context.Context) ([]*output, error) {
+	outputs, err = j.solver.once(ctx, j.options.Limits.flight(k.exact), func(ctx context.Context) ([]*output, error) {
 		outputs, err := j.execute(ctx, v, inputs)
 		if err != nil {
 			return nil, err

@@ -157,6 +157,10 @@ func (c *creation) make(ctx context.Context, r *Record) (err error) {
 		return err
 	}
 	back.Push(func() error { s.store.unreserve(r.Name, r.ID); return nil })
+	if err := s.giveUsers(r); err != nil {
+		return err
+	}
+	defer s.users.settle(r.ID)
 	if err := os.Mkdir(s.store.path(r.ID), 0o710); err != nil {
 		return err
 	}

@@ -48,6 +48,27 @@ func (b *bundle) join(nameOrID, kind string) (*joined, error) {
 	return &joined{file}, nil
 }
 
+// JoinNetwork opens the network namespace of a container that runs, and tells whether
+// names are looked up there. The host's is not a container's to share.
+func (s *Service) JoinNetwork(nameOrID string) (netNS *os.File, names bool, err error) {
+	other, err := s.store.find(nameOrID)
+	if err != nil {
+		return nil, false, err
+	}
+	owner, err := s.store.networkOwner(other)
+	if err != nil {
+		return nil, false, err
+	}
+	if owner.HostConfig.NetworkMode.IsHost() {
+		return nil, false, fault.New(fault.Forbidden, "container %s has the host's network, which is asked for by its own name: host", other.Name)
+	}
+	j, err := (&bundle{containers: s}).join(nameOrID, "net")
+	if err != nil {
+		return nil, false, err
+	}
+	return j.file, hasNames(owner.Sandbox), nil
+}
+
 // cannotJoin is Docker's refusal: of the network's namespace a conflict, of the
 // others a failure of its own.
 func cannotJoin(kind string, other Record) error {

@@ -199,6 +199,9 @@ func (s *Service) specInput(r *Record, root snapshot.Mount, who string) (spec.In
 	if err != nil {
 		return spec.Input{}, err
 	}
+	if err := r.knows(user); err != nil {
+		return spec.Input{}, err
+	}
 	in := spec.Input{ID: r.ID, Config: r.Config, HostConfig: r.HostConfig, Path: r.Path, Args: r.Args,
 		User: user, CgroupParent: s.cfg.CgroupParent, Systemd: s.cfg.Systemd, Files: s.host.files}
 	settings := s.cfg.Defaults.get()

@@ -26,6 +26,7 @@ type Daemon struct {
 	Classic         bool   // clients shall not use BuildKit by default
 	Seccomp         string // the profile of containers that name none: "builtin", "unconfined" or a path
 	NoNewPrivileges bool
+	Remapped        bool // containers' IDs are others outside
 	CgroupDriver    string
 	HostCgroupns    bool // containers share the host's cgroup namespace by default
 	InitBinary      string
@@ -207,6 +208,9 @@ func (d Daemon) security(host []string) []string {
 	}
 	if d.NoNewPrivileges {
 		list = append(list, "name=no-new-privileges")
+	}
+	if d.Remapped {
+		list = append(list, "name=userns")
 	}
 	return list
 }

@@ -32,7 +32,7 @@ func (o *options) facts(id, initProgram string) server.Daemon {
 		ID: id, DataRoot: o.DataRoot, Debug: o.LogLevel == "debug", Labels: o.Labels,
 		Runtimes: map[string]system.Runtime{}, DefaultRuntime: o.DefaultRuntime, Mirrors: o.Mirrors, Insecure: o.Insecure,
 		LogDriver: o.LogDriver, LogDrivers: driver.Names(),
-		LiveRestore: o.LiveRestore, Experimental: o.Experimental || hasCRIU(), Seccomp: o.Seccomp, NoNewPrivileges: o.NoNewPrivileges,
+		LiveRestore: o.LiveRestore, Experimental: o.Experimental || hasCRIU(), Seccomp: o.Seccomp, NoNewPrivileges: o.NoNewPrivileges, Remapped: o.ids.Remap != nil,
 		CgroupDriver: o.cgroupDriver(), HostCgroupns: o.CgroupnsMode == "host", InitBinary: initProgram,
 		Proxies: server.Proxies{
 			HTTP:  withoutPassword(firstEnv("HTTP_PROXY", "http_proxy")),

@@ -58,7 +58,7 @@ func (l *Session) Of(ctx context.Context, id string) (build.Session, error) {
 // directory of one user.
 func (l *Session) Client() string { return l.Caller.SharedKey() }
 
-func (l *Session) Local(ctx context.Context, r build.LocalRequest, dir string) error {
+func (l *Session) Local(ctx context.Context, r build.LocalRequest, dir string, moved func(int, bool)) error {
 	differ := fsutil.DiffMetadata
 	if r.Differ == "none" {
 		differ = fsutil.DiffNone
@@ -69,7 +69,7 @@ func (l *Session) Local(ctx context.Context, r build.LocalRequest, dir string) e
 		MetadataOnly: r.MetadataOnly, Filter: func(name string, st *types.Stat) bool {
 			times.see(name, st)
 			return keep(name, st)
-		},
+		}, ProgressCb: moved,
 	})
 	if err != nil || r.MetadataOnly {
 		return Gone(err)
