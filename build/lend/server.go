@@ -17,6 +17,7 @@ import (
 	"github.com/tarehq/tare/build"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/internal/userns"
 	"github.com/tarehq/tare/network"
 	"github.com/tarehq/tare/snapshot"
 )
@@ -27,6 +28,7 @@ type Config struct {
 	Transfers *image.Transfers
 	Layers    *snapshot.Store
 	Networks  *network.Service
+	Users     *userns.Map // what the IDs of steps are outside; nil for the host's
 }
 
 // Lender serves one process. It is an http.Handler.
@@ -207,7 +209,16 @@ func (l *Lender) push(ctx context.Context, a pushArg, progress func(build.Transf
 // attach gives a place on the default bridge. The daemon holds the namespace,
 // under a descriptor of its own.
 func (l *Lender) attach(ctx context.Context, id string, _ func(build.Transfer)) (build.Place, error) {
-	a, err := l.Networks.Attach(ctx, network.Request{ContainerID: id, Name: id, Wants: []network.Want{{Network: "bridge"}}})
+	req := network.Request{ContainerID: id, Name: id, Wants: []network.Want{{Network: "bridge"}}}
+	if l.Users != nil { // the step finds the one namespace by the other
+		made, err := userns.Make(l.Users, true)
+		if err != nil {
+			return build.Place{}, err
+		}
+		defer made.Close()
+		req.NetNS = made.Net
+	}
+	a, err := l.Networks.Attach(ctx, req)
 	if err != nil {
 		return build.Place{}, err
 	}
