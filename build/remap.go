@@ -15,11 +15,14 @@ type remapped struct {
 	ns *os.File
 }
 
-// remap gives the step its user namespace, the one that its place on the network is in,
-// where the daemon remaps users. A step that was granted the host's network or all
+// remap gives the step its user namespace: the one that its place on the network is of, or
+// with no place there one where the daemon remaps users. A step that was granted the host's network or all
 // privileges is in the host's, without which it could not have them.
 func (s *step) remap() (err error) {
 	m := s.job.solver.Users
+	if s.netNS != nil {
+		m = s.place.Users
+	}
 	if m == nil || s.op.Network == pb.NetMode_HOST || s.op.Security == pb.SecurityMode_INSECURE {
 		return nil
 	}

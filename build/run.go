@@ -123,10 +123,8 @@ func (j *Job) permit(op *pb.ExecOp) error {
 	if op.Network < pb.NetMode_UNSET || op.Network > pb.NetMode_NONE {
 		return fault.New(fault.Invalid, "a step asks for the network mode %d, which is none", op.Network)
 	}
-	if len(op.CdiDevices) > 0 {
-		return fault.New(fault.NotImplemented, "devices in RUN --device are not supported yet")
-	}
-	return nil
+	_, err := j.devices(op)
+	return err
 }
 
 // base is the tree that the step works on, and whether it may not change it.
@@ -284,18 +282,19 @@ func (s *step) connect(ctx context.Context) error {
 	if s.op.Network != pb.NetMode_UNSET {
 		return s.remap()
 	}
-	place, err := s.job.solver.places.take(ctx)
+	network := s.job.options.Limits.Network
+	place, err := s.job.solver.places.take(ctx, network)
 	if err != nil {
 		return err
 	}
-	s.place, s.netNS, s.changed = place.Place, place.netNS, s.op.Security == pb.SecurityMode_INSECURE
+	s.place, s.netNS, s.changed = place.Place, place.netNS, network != "" || s.op.Security == pb.SecurityMode_INSECURE
 	s.back.Push(func() error { return s.job.solver.places.give(ctx, place, s.changed) })
 	return s.remap()
 }
 
 // config writes config.json and says what the supervising process must know.
 func (s *step) config(ctx context.Context) (supervise.Config, error) {
-	c := supervise.Config{ID: s.id, Dir: s.dir, Log: supervise.Log{Driver: "none"}, NetNS: s.netNS, Mounts: s.trees, OpenStdin: s.stdin, StdinOnce: s.stdin, TTY: s.tty,
+	c := supervise.Config{ID: s.id, Dir: s.dir, Log: supervise.Log{Driver: "none"}, WatchOOM: s.job.options.Limits.Memory > 0, NetNS: s.netNS, Mounts: s.trees, OpenStdin: s.stdin, StdinOnce: s.stdin, TTY: s.tty,
 		Rootfs: supervise.Rootfs{Dir: s.root.Dir, Lower: s.root.Lower, Upper: s.root.Upper, Work: s.root.Work, Volatile: true, ReadOnly: s.root.ReadOnly}}
 	in, err := s.input(ctx)
 	if err != nil {
@@ -311,6 +310,13 @@ func (s *step) config(ctx context.Context) (supervise.Config, error) {
 	}
 	oci.Process.Env = s.env() // as the front end made it, with nothing of ours
 	oci.Mounts = append(oci.Mounts, s.mounts...)
+	names, err := s.job.devices(s.op)
+	if err != nil {
+		return c, err
+	}
+	if err := s.job.solver.Devices.Inject(oci, names); err != nil {
+		return c, err
+	}
 	data, err := spec.Encode(oci)
 	if err != nil {
 		return c, err
@@ -353,6 +359,9 @@ func (s *step) input(_ context.Context) (spec.Input, error) {
 	for _, u := range meta.GetUlimit() {
 		h.Ulimits = append(h.Ulimits, &wire.Ulimit{Name: u.Name, Soft: u.Soft, Hard: u.Hard})
 	}
+	if err := s.job.options.Limits.set(h); err != nil {
+		return spec.Input{}, err
+	}
 	in := spec.Input{ID: s.id, Config: &wire.Config{WorkingDir: meta.GetCwd(), Tty: s.tty}, HostConfig: h, Path: meta.Args[0], Args: meta.Args[1:],
 		Rootfs: filepath.Join(s.dir, "rootfs"), User: user, CgroupParent: s.job.solver.CgroupParent, UTSName: hostname}
 	if parent := meta.GetCgroupParent(); parent != "" {
@@ -389,8 +398,11 @@ func (s *step) hostFiles(in *spec.Input) error {
 	}
 	in.Hosts, in.ResolvConf = filepath.Join(s.dir, "hosts"), filepath.Join(s.dir, "resolv.conf")
 	resolv := files.ResolvConf(own, nil, nil, nil, false)
-	if s.op.Network == pb.NetMode_HOST {
+	switch {
+	case s.op.Network == pb.NetMode_HOST:
 		resolv = own
+	case s.place.Names:
+		resolv = files.ResolvConfNames(own, nil, nil, nil)
 	}
 	return errors.Join(os.WriteFile(in.Hosts, hosts, 0o644), os.WriteFile(in.ResolvConf, resolv, 0o644))
 }

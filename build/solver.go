@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/tarehq/tare/build/keep"
+	"github.com/tarehq/tare/container/device"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/userns"
 	"github.com/tarehq/tare/supervise"
@@ -28,6 +29,7 @@ type Config struct {
 	CgroupParent string
 	Users        *userns.Map // what the IDs of RUN steps are outside; nil for the host's
 	Rules        []keep.Rule // the ceilings of the cache
+	Devices      device.CDI  // those that steps may have
 	Failed       func(error) // told of what fails beside builds
 }
 
@@ -149,6 +151,8 @@ type JobOptions struct {
 	// Network allows RUN steps the host's network, Insecure all privileges.
 	Network, Insecure bool
 	ExtraHosts        []string
+	Limits            Limits
+	Devices           DeviceGrants
 }
 
 // Job begins a build.
@@ -411,7 +415,7 @@ func (j *Job) perform(ctx context.Context, v *vertex, inputs []*output, elsewher
 			return outputs, true, err
 		}
 	}
-	outputs, err = j.solver.once(ctx, k.exact, func(ctx context.Context) ([]*output, error) {
+	outputs, err = j.solver.once(ctx, j.options.Limits.flight(k.exact), func(ctx context.Context) ([]*output, error) {
 		outputs, err := j.execute(ctx, v, inputs)
 		if err != nil {
 			return nil, err

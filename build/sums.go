@@ -3,8 +3,6 @@ package build
 import (
 	"crypto/sha256"
 	"encoding/binary"
-	"hash"
-	"io"
 	"os"
 	"sync"
 
@@ -26,8 +24,8 @@ type sums struct {
 
 // identity tells files apart, and one from what it was.
 type identity struct {
-	Device, Inode           uint64
-	Size, Changed, Modified int64 // bytes; ns since 1970
+	Device, Inode        uint64
+	Size, Born, Modified int64 // bytes; ns since 1970
 }
 
 // maxSums bounds what is remembered: each takes about 150 bytes of memory.
@@ -61,7 +59,7 @@ func (s *sums) save() error {
 	}
 	data := make([]byte, 0, len(s.known)*sumSize+sha256.Size)
 	for id, sum := range s.known {
-		for _, n := range []uint64{id.Device, id.Inode, uint64(id.Size), uint64(id.Changed), uint64(id.Modified)} {
+		for _, n := range []uint64{id.Device, id.Inode, uint64(id.Size), uint64(id.Born), uint64(id.Modified)} {
 			data = binary.LittleEndian.AppendUint64(data, n)
 		}
 		data = append(data, sum[:]...)
@@ -87,46 +85,12 @@ func (s *sums) add(id identity, sum [sha256.Size]byte) {
 	s.known[id], s.fresh = sum, true
 }
 
-// follow knows a file again that has one link more.
-func (s *sums) follow(f shelved) {
-	var now unix.Stat_t
-	if sum, ok := s.find(identify(&f.st)); ok && unix.Lstat(f.path, &now) == nil && now.Ino == f.st.Ino {
-		s.add(identify(&now), sum)
+// identify tells what file it is: by when it was born, which no call sets. Links that
+// come and go do not change that.
+func identify(x *unix.Statx_t) identity {
+	when := x.Btime
+	if x.Mask&unix.STATX_BTIME == 0 {
+		when = x.Ctime
 	}
-}
-
-func identify(st *unix.Stat_t) identity {
-	return identity{uint64(st.Dev), st.Ino, st.Size, st.Ctim.Nano(), st.Mtim.Nano()}
-}
-
-// hasher hashes trees. With sums their files are ours, and known ones are not read.
-type hasher struct {
-	hash.Hash
-	sums *sums
-}
-
-// file hashes what a regular file holds.
-func (h *hasher) file(f *os.File, st *unix.Stat_t) error {
-	id := identify(st)
-	if h.sums != nil {
-		if sum, ok := h.sums.find(id); ok {
-			h.Write(sum[:])
-			return nil
-		}
-	}
-	r, err := os.Open(fdPath(f)) // a regular file: nobody waits at its other end
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	own := sha256.New()
-	if _, err := io.CopyBuffer(own, struct{ io.Reader }{r}, make([]byte, min(max(st.Size, 512), 256<<10))); err != nil {
-		return err
-	}
-	sum := [sha256.Size]byte(own.Sum(nil))
-	h.Write(sum[:])
-	if h.sums != nil {
-		h.sums.add(id, sum)
-	}
-	return nil
+	return identity{unix.Mkdev(x.Dev_major, x.Dev_minor), x.Ino, int64(x.Size), when.Sec*1e9 + int64(when.Nsec), x.Mtime.Sec*1e9 + int64(x.Mtime.Nsec)}
 }

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -34,6 +35,9 @@ type bundle struct {
 func (b *bundle) gather(ctx context.Context, back *undo.Stack) (err error) {
 	if _, known := b.containers.cfg.Defaults.get().Runtimes[b.r.Runtime]; !known { // it was, when the container was made
 		return fault.New(fault.Invalid, "unknown or invalid runtime name: %s", b.r.Runtime)
+	}
+	if err := b.containers.cfg.Realtime.allow(b.containers.host.groups, cmp.Or(b.r.HostConfig.CgroupParent, b.containers.cfg.CgroupParent)); err != nil {
+		return err
 	}
 	if err := makeBundleDir(b.dir); err != nil {
 		return err
@@ -117,7 +121,7 @@ func (b *bundle) write() (supervise.Config, error) {
 	if err != nil {
 		return supervise.Config{}, err
 	}
-	if err := s.cfg.CDI.apply(oci, r.HostConfig.DeviceRequests); err != nil {
+	if err := s.cfg.CDI.Apply(oci, r.HostConfig.DeviceRequests); err != nil {
 		return supervise.Config{}, err
 	}
 	data, err := spec.Encode(oci)

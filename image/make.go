@@ -50,21 +50,15 @@ func (m *Making) Seal(ctx context.Context, id string, below digest.Digest, epoch
 		return m.unpacked(ctx, id, below, changes, epoch)
 	}
 	// The files are all that is kept: see remaker.
-	sum, size := digest.SHA256.Digester(), counter(0)
-	if _, err := changes.WriteLayer(ctx, io.MultiWriter(sum.Hash(), &size), archive.WriteOptions{Latest: epoch}); err != nil {
+	sum := newSumming(&s.midstates, changes.Linked)
+	_, err = changes.WriteLayer(ctx, sum, archive.WriteOptions{Latest: epoch, Content: sum.content})
+	d, size := sum.close()
+	if err != nil {
 		return Made{}, err
 	}
-	made := Made{Blob: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: sum.Digest(), Size: int64(size)}}
-	made.Chain, err = s.layers.Adopt(id, sum.Digest(), int64(size), epoch)
+	made := Made{Blob: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: d, Size: size}}
+	made.Chain, err = s.layers.Adopt(id, d, size, epoch)
 	return made, err
-}
-
-// counter counts bytes.
-type counter int64
-
-func (c *counter) Write(p []byte) (int, error) {
-	*c += counter(len(p))
-	return len(p), nil
 }
 
 // unpacked makes the layer of an archive, where trees are kept whole.

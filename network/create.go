@@ -21,8 +21,9 @@ import (
 
 // Create makes a network. When it returns without an error the network is there
 // also after a crash; after an error nothing of it is. The kinds are Docker's:
-// Conflict for a name that is taken, Forbidden for a subnet that is, Invalid for
-// what cannot be, NotFound for a driver that is not there.
+// Conflict for a name that is taken, Forbidden for a subnet that is, Invalid or,
+// where Docker's status is 500, Internal for what cannot be, NotFound for a driver
+// that is not there. What is taken and has no effect is told of in the answer.
 func (s *Service) Create(ctx context.Context, req wire.CreateRequest) (_ wire.CreateResponse, err error) {
 	if err := s.begin(); err != nil {
 		return wire.CreateResponse{}, err
@@ -53,7 +54,7 @@ func (s *Service) Create(ctx context.Context, req wire.CreateRequest) (_ wire.Cr
 	}
 	s.lans.setUp(l)
 	s.publishEvent(l, events.ActionCreate)
-	return wire.CreateResponse{ID: l.ID}, nil
+	return wire.CreateResponse{ID: l.ID, Warning: l.opts.warning()}, nil
 }
 
 // plan gives the network that is asked for, with every default resolved but for
@@ -140,7 +141,7 @@ func (s *Service) settleDriver(ctx context.Context, l *lan) (err error) {
 		}
 		for _, mode := range []string{l.opts.mode4, l.opts.mode6} {
 			if mode == modeIsolated && !l.Internal {
-				return fault.New(fault.Invalid, "gateway mode 'isolated' can only be used for an internal network")
+				return fault.New(fault.Internal, "gateway mode 'isolated' can only be used for an internal network")
 			}
 		}
 		if l.Bridge = l.opts.name; l.Bridge == "" {

@@ -253,6 +253,37 @@ func TestRestoreAfterTheBridgeWasDeleted(t *testing.T) {
 	a.expect(t, "tcp", "172.30.1.1:8080", "a 172.30.1.1")
 }
 
+// A bridge of ours floods, also one that was made by a program that let it snoop;
+// somebody else's does what it did.
+func TestBridgeFloodsMulticasts(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	snoops := func(name string) bool {
+		l, err := netlink.LinkByName(name)
+		must(t, err)
+		on := l.(*netlink.Bridge).MulticastSnooping
+		return on != nil && *on
+	}
+	c := testConfig("tt0", 1)
+	s := open(t, c)
+	if snoops("tt0") {
+		t.Error("a new bridge snoops")
+	}
+	must(t, s.Close(context.Background()))
+	must(t, exec.Command("ip", "link", "set", "tt0", "type", "bridge", "mcast_snooping", "1").Run())
+	open(t, c)
+	if snoops("tt0") {
+		t.Error("a bridge that was there still snoops")
+	}
+	must(t, exec.Command("ip", "link", "add", "br0", "type", "bridge").Run())
+	must(t, exec.Command("ip", "addr", "add", "172.30.9.1/24", "dev", "br0").Run())
+	open(t, Config{Bridge: "br0"})
+	if !snoops("br0") {
+		t.Error("somebody else's bridge was changed")
+	}
+}
+
 func TestSpareThatWasSpoiledIsNotUsed(t *testing.T) {
 	if !asHost(t) {
 		return

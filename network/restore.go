@@ -220,6 +220,9 @@ func (s *Service) adopt(sandboxes []Sandbox) error {
 		b.Endpoints = slices.DeleteFunc(slices.Clone(b.Endpoints), func(e Endpoint) bool {
 			return e.Driver == networkBridge && len(b.Endpoints) > 1 && !s.host.Has(e.HostInterface)
 		})
+		if !b.publishes() {
+			b.Ports = nil // given up with it
+		}
 		for i := range b.Endpoints {
 			e := &b.Endpoints[i]
 			l := s.lans.get(e.NetworkID)
@@ -267,7 +270,9 @@ func (s *Service) beginBackground(ctx context.Context, orphans []removal) {
 	}
 	s.restored = true
 	s.remover.doom(orphans...)
-	s.startPoolLocked(ctx, s.lans.named(networkBridge), s.spares)
+	if l := s.lans.named(networkBridge); l != nil {
+		s.startPoolLocked(ctx, l, s.spares)
+	}
 	ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	s.tasks.Add(2)
 	go func() { defer s.tasks.Done(); s.remover.run(ctx) }()
@@ -278,6 +283,9 @@ func (s *Service) beginBackground(ctx context.Context, orphans []removal) {
 // another identity left running: their addresses are not known here, and their
 // published ports would go with the table.
 func (s *Service) refuseStrangers(ctx context.Context) error {
+	if s.cfg.Bridge == "" {
+		return nil
+	}
 	known := s.interfaces()
 	for deadline := time.Now().Add(claimPatience); ; {
 		name, err := s.stranger(known)

@@ -154,7 +154,7 @@ func (r *ruleset) republish(before, after Sandbox) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now, after, err := r.sandboxes.change(before.ID, func(b *Sandbox) {
-		if len(before.Ports) > 0 {
+		if len(before.Ports) > 0 && len(after.Ports) > 0 {
 			after.Ports = b.Ports // another may have one of them by now
 		}
 		*b = after

@@ -2,15 +2,18 @@ package ocirun
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/tarehq/tare/internal/cgroupfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -291,9 +294,54 @@ func TestCgroupsPath(t *testing.T) {
 	}
 }
 
+// TestGroupsWithoutLimits: a container's processes are in a group of theirs also
+// in the hierarchies that limit nothing, where those are mounted: systemd's, and
+// version 2 beside version 1.
+func TestGroupsWithoutLimits(t *testing.T) {
+	clean(t)
+	l, err := cgroupfs.Host()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, s := bundle(t, "sleep", "60")
+	s.Linux.CgroupsPath = "/" + containerID(t)
+	var want []string
+	if l.V2 != nil {
+		want = append(want, "0::"+s.Linux.CgroupsPath+"\n")
+	}
+	for i := range l.V1 {
+		want = append(want, ":"+strings.Join(l.V1[i].Controllers, ",")+":"+s.Linux.CgroupsPath+"\n")
+	}
+	c := start(t, dir, s)
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", c.Pid()))
+	p := *s.Process
+	p.Args = []string{"cat", "/proc/self/cgroup"}
+	seen, _ := execIn(t, c, &p)
+	for _, w := range want {
+		if !strings.Contains(string(b), w) || !strings.Contains(seen, strings.Replace(w, s.Linux.CgroupsPath, "/", 1)) {
+			t.Errorf("no %q in %s, or in what a further process sees: %s", w, b, seen)
+		}
+	}
+	for _, m := range c.group.Members { // one that an older version made has none in some
+		if m.Controllers == nil && !c.group.Unified {
+			if err := errors.Join(os.WriteFile(m.Mount+"/cgroup.procs", []byte(strconv.Itoa(c.Pid())), 0), os.Remove(m.Dir)); err != nil {
+				t.Error(err)
+			}
+			if _, code := execIn(t, c, &p); code != 0 {
+				t.Error("not executed without a group in the hierarchy of version 2")
+			}
+		}
+	}
+}
+
 func TestRootPropagation(t *testing.T) {
 	dir, s := shell(t, "grep -E '^[0-9]+ [0-9]+ [0-9:]+ [^ ]+ / ' /proc/self/mountinfo")
 	clean(t)
+	root := filepath.Join(dir, "rootfs")
+	if err := errors.Join(unix.Mount(root, root, "", unix.MS_BIND, ""), unix.Mount("", root, "", unix.MS_SHARED, "")); err != nil { // as systemd makes all mounts
+		t.Fatal(err)
+	}
+	defer unix.Unmount(root, unix.MNT_DETACH)
 	for name, want := range map[string]string{"rprivate": " - ", "private": " - ", "rshared": "shared:", "shared": "shared:", "runbindable": "unbindable", "slave": " - "} {
 		s.Linux.RootfsPropagation = name
 		out, _ := run(t, dir, s)

@@ -172,7 +172,7 @@ func sortedFDs(fds ...int) []int {
 
 // kept are the descriptors that init needs to its end.
 func (b *builder) kept() []int {
-	return sortedFDs(b.sync, b.fifo, b.timeFDOr(), b.proc, b.memoryTasks, b.inner.state, b.inner.out)
+	return sortedFDs(b.sync, b.fifo, b.timeFDOr(), b.proc, b.inner.state, b.inner.out)
 }
 
 // timeFDOr is the descriptor of a time namespace to join, -1 if there is none.
@@ -198,9 +198,6 @@ func (b *builder) rebirth() {
 	p.reborn = p.label()
 	p.here(p.reborn)
 	p.do("hide the container's init", "", unix.SYS_PRCTL, num(unix.PR_SET_DUMPABLE), num(0))
-	if b.memoryTasks >= 0 {
-		p.do("enter the control group", "of memory", unix.SYS_WRITE, num(b.memoryTasks), p.str("0"), num(1))
-	}
 	if b.timeNS {
 		p.do("join the time namespace", "", unix.SYS_SETNS, num(b.timeFD), num(unix.CLONE_NEWTIME))
 	}

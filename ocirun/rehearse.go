@@ -43,7 +43,7 @@ func Rehearse(config []byte) error {
 	if err := b.build(); err != nil {
 		return err
 	}
-	a.arena, err = place(b.program, b.initFD)
+	a.arena, err = place(b.program, b.initFD, false)
 	b.program.reuse()
 	return err
 }

@@ -441,8 +441,8 @@ func (f fakeCheckpoints) Remove(_ context.Context, nameOrID, dir, name string) e
 	return f.err
 }
 
-func (f fakeCheckpoints) Start(_ context.Context, nameOrID, dir, name string) error {
-	f.call = fmt.Sprintf("start %s from %s of %s", nameOrID, name, dir)
+func (f fakeCheckpoints) Start(_ context.Context, nameOrID, dir, name string, lazy bool) error {
+	f.call = fmt.Sprintf("start %s from %s of %s, lazy: %v", nameOrID, name, dir, lazy)
 	return f.err
 }
 

@@ -14,12 +14,14 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/seqpacket"
+	"github.com/tarehq/tare/internal/stage"
 )
 
 // Launcher starts supervising processes and keeps some of them waiting, since
 // starting one costs more than making a container.
 type Launcher struct {
 	exe    *os.File // sealed
+	stage  *os.File // for the containers' mounts; nil if none could be made
 	mounts int      // /proc/self/mountinfo, polled for changes
 	size   int
 	sample []byte
@@ -65,7 +67,8 @@ func NewLauncher(path string, pool int, sample []byte) (*Launcher, error) {
 		stop:   make(chan struct{}),
 		done:   make(chan struct{}),
 	}
-	l.changed() // the first look always tells of a change
+	l.stage, _ = stage.New() // without it init lets go of the host's mounts by itself
+	l.changed()              // the first look always tells of a change
 	go l.fill()
 	l.wantRefill()
 	return l, nil
@@ -177,10 +180,14 @@ func (l *Launcher) start(ctx context.Context, warm bool) (process, error) {
 	exe := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), l.exe.Fd())
 	// By package os each would hold a descriptor for its number, which costs every
 	// later start: its child has to close them all.
+	files := []uintptr{null.Fd(), null.Fd(), null.Fd(), theirs.Fd()}
+	if l.stage != nil {
+		files = append(files, l.stage.Fd())
+	}
 	pid, err := syscall.ForkExec(exe, []string{"tare-supervise"}, &syscall.ProcAttr{
 		Dir:   "/",
 		Env:   []string{"GOMAXPROCS=1", "GOGC=50", "GOMEMLIMIT=16MiB"}, // see keeper.thrift
-		Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), theirs.Fd()},
+		Files: files,
 		Sys:   &syscall.SysProcAttr{Setsid: true, Cloneflags: syscall.CLONE_NEWNS},
 	})
 	if err != nil {
@@ -384,5 +391,8 @@ func (l *Launcher) Close() error {
 		<-p.keeper.reaped
 	}
 	unix.Close(l.mounts)
+	if l.stage != nil {
+		l.stage.Close()
+	}
 	return l.exe.Close()
 }

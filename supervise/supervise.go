@@ -97,13 +97,21 @@ type Config struct {
 type Restore struct {
 	CRIU   string // path of the program
 	Images string // absolute; the directory that a Checkpoint filled
+	// Lazy has the container go on at once; its memory comes when it is touched.
+	Lazy bool `json:",omitempty"`
 }
+
+// MemoryDir is the directory of a checkpoint's pre-dump, below its own.
+const MemoryDir = "memory"
 
 // Checkpoint says what becomes of a container's processes.
 type Checkpoint struct {
 	CRIU string // path of the program
 	Dir  string // absolute; is there when the checkpoint is whole, and not before
 	Exit bool   // the container ends then
+	// PreDump has the memory be written to MemoryDir while the container goes on,
+	// and the rest hold only what has changed since.
+	PreDump bool `json:",omitempty"`
 	// Notes are files that are kept among the images, by name.
 	Notes map[string][]byte `json:",omitempty"`
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tarehq/tare/build"
 	"github.com/tarehq/tare/build/keep"
+	"github.com/tarehq/tare/container/device"
 	"github.com/tarehq/tare/internal/userns"
 	"github.com/tarehq/tare/supervise"
 )
@@ -28,6 +29,7 @@ type Config struct {
 	Launcher     *supervise.Launcher // of RUN steps
 	Rules        []keep.Rule         // the ceilings of the cache
 	Grants       []string            // what clients may grant to their builds
+	Devices      device.CDI          // those that steps may have
 	Failed       func(error)         // told of what fails beside builds
 	Idle         time.Duration       // how long to wait for somebody before Serve returns
 }

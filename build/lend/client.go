@@ -167,8 +167,8 @@ func (c *Client) Push(ctx context.Context, name string, auth build.Credentials, 
 	return err
 }
 
-func (c *Client) Attach(ctx context.Context, id string) (build.Place, error) {
-	return call[build.Place](ctx, c, "attach", id, nil)
+func (c *Client) Attach(ctx context.Context, id, network string) (build.Place, error) {
+	return call[build.Place](ctx, c, "attach", attachArg{id, network}, nil)
 }
 
 func (c *Client) Detach(ctx context.Context, id string) error {

@@ -85,7 +85,8 @@ type (
 		Target ocispec.Descriptor
 		Names  []string
 	}
-	pushArg struct {
+	attachArg struct{ ID, Network string }
+	pushArg   struct {
 		Name string
 		Auth build.Credentials
 	}

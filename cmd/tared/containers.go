@@ -28,6 +28,8 @@ type containerOptions struct {
 	Seccomp         string       `json:"seccomp-profile"`
 	CgroupParent    string       `json:"cgroup-parent"`
 	ExecOpts        []string     `json:"exec-opts"`
+	RealtimePeriod  int64        `json:"cpu-rt-period"`
+	RealtimeRuntime int64        `json:"cpu-rt-runtime"`
 	DNS             []netip.Addr `json:"dns"`
 	DNSOptions      []string     `json:"dns-opts"`
 	DNSSearch       []string     `json:"dns-search"`
@@ -59,6 +61,8 @@ func (c *containerOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.Seccomp, "seccomp-profile", "builtin", `Path of the seccomp profile, "builtin" or "unconfined"`)
 	f.StringVar(&c.CgroupParent, "cgroup-parent", defaultParent, "Cgroup below which those of the containers are made")
 	f.StringArrayVar(&c.ExecOpts, "exec-opt", nil, "Option of the runtime: native.cgroupdriver=cgroupfs|systemd")
+	f.Int64Var(&c.RealtimePeriod, "cpu-rt-period", 0, "Period of real-time processes in the parent cgroup of all containers, in microseconds (cgroup v1)")
+	f.Int64Var(&c.RealtimeRuntime, "cpu-rt-runtime", 0, "What they may run in each period, in microseconds")
 	f.Var(listValue[netip.Addr]{&c.DNS, parseAddr, "list"}, "dns", "DNS server")
 	f.Var(listValue[string]{&c.DNSOptions, plainText, "list"}, "dns-opt", "Option of the resolver")
 	f.Var(listValue[string]{&c.DNSSearch, checkDomain, "list"}, "dns-search", "DNS search domain")
@@ -78,6 +82,9 @@ func (c *containerOptions) check() error {
 	}
 	if !api.CgroupnsMode(c.CgroupnsMode).Valid() {
 		return fault.New(fault.Invalid, `invalid default cgroup namespace (%s): use "host" or "private"`, c.CgroupnsMode)
+	}
+	if c.RealtimePeriod != 0 && c.RealtimeRuntime > c.RealtimePeriod {
+		return fault.New(fault.Invalid, "cpu real-time runtime cannot be higher than cpu real-time period")
 	}
 	if c.ShmSize < 0 {
 		return fault.New(fault.Invalid, "SHM size can not be less than 0")
@@ -114,6 +121,9 @@ func (c *containerOptions) checkExecOpts() error {
 	}
 	if !c.systemd {
 		return nil
+	}
+	if c.RealtimePeriod != 0 || c.RealtimeRuntime != 0 {
+		return fault.New(fault.NotImplemented, "systemd has no real-time budgets for its slices: use --exec-opt=native.cgroupdriver=cgroupfs with --cpu-rt-period and --cpu-rt-runtime")
 	}
 	if _, err := os.Stat("/run/systemd/system"); err != nil {
 		return fault.New(fault.Unavailable, "--exec-opt=native.cgroupdriver=systemd needs systemd, which does not run on this machine: leave the option out")

@@ -34,8 +34,6 @@ var refusals = []refusal{
 	{flag: "containerd", why: noContainerd},
 	{flag: "containerd-namespace", why: noContainerd},
 	{flag: "containerd-plugins-namespace", key: "containerd-plugin-namespace", why: noContainerd},
-	{flag: "cpu-rt-period"},
-	{flag: "cpu-rt-runtime"},
 	{flag: "cri-containerd", value: "bool", only: "false", why: noContainerd},
 	{flag: "firewall-backend", only: `"nftables"`},
 	{flag: "ip-forward", value: "bool", only: "true"},

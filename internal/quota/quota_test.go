@@ -3,6 +3,7 @@ package quota
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"unsafe"
@@ -63,6 +64,63 @@ func TestBounds(t *testing.T) {
 		if err := Clear(tree); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestProjects: of several directories with one bound, what is moved between them
+// counts once, and the number is free again in the end.
+func TestProjects(t *testing.T) {
+	for _, fs := range testutil.ProjectQuotas {
+		t.Run(fs, func(t *testing.T) {
+			root := t.TempDir()
+			release := testutil.MountProjectQuotas(t, fs, root)
+			t.Cleanup(func() {
+				if err := release(); err != nil {
+					t.Error(err)
+				}
+			})
+			var dirs []*os.File
+			for _, name := range []string{"one", "other"} {
+				if err := os.Mkdir(filepath.Join(root, name), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				d, err := os.Open(filepath.Join(root, name))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer d.Close()
+				dirs = append(dirs, d)
+			}
+			if err := Check(dirs[0]); err != nil {
+				t.Fatal(err)
+			}
+			if err := SetAll(8<<20, dirs...); err != nil {
+				t.Fatal(err)
+			}
+			if n, err := fill(root+"/one/file", 5); err != nil {
+				t.Errorf("%d MiB fit, %v", n, err)
+			}
+			if err := os.Rename(root+"/one/file", root+"/other/file"); err != nil {
+				t.Error(err)
+			}
+			if n, err := fill(root+"/one/file", 5); !errors.Is(err, unix.EDQUOT) && !errors.Is(err, unix.ENOSPC) || n > 3 {
+				t.Errorf("beside it %d MiB fit, %v", n, err)
+			}
+			if _, err := fill(root+"/beside", 32); err != nil {
+				t.Errorf("without a bound: %v", err)
+			}
+			var attr attributes
+			if err := ioctl(int(dirs[1].Fd()), getAttributes, &attr); err != nil || attr.project == 0 {
+				t.Fatalf("the project %d, %v", attr.project, err)
+			}
+			if err := Clear(dirs[0]); err != nil {
+				t.Error(err)
+			}
+			var q diskQuota
+			if err := quotactl(int(dirs[0].Fd()), getQuota, attr.project, unsafe.Pointer(&q)); err != nil || q.hardBlocks != 0 || q.softBlocks != 0 {
+				t.Errorf("a bound is left: %+v, %v", q, err)
+			}
+		})
 	}
 }
 

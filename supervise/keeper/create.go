@@ -154,7 +154,7 @@ func (k *keeper) clear() error {
 func (k *keeper) make(ctx context.Context) (err error) {
 	defer k.reaper.spawn()()
 	if k.cfg.Runtime.Path == "" {
-		k.box, err = createInProcess(ctx, k.cfg.Config, k.stdio)
+		k.box, err = createInProcess(ctx, k.cfg.Config, k.stdio, k.stage)
 	} else {
 		k.box, err = createExternal(ctx, k.cfg.Config, k.reaper, k.stdio)
 	}
@@ -162,6 +162,7 @@ func (k *keeper) make(ctx context.Context) (err error) {
 		k.box = nil
 		return err
 	}
+	k.stage.Close() // nil or not
 	k.reaper.own(k.box.pid())
 	if err := k.stdio.made(); err != nil {
 		k.box.delete()
