@@ -51,10 +51,10 @@ func TestAppArmor(t *testing.T) {
 	// What only the profile forbids: the capability and the paths are there.
 	open := []string{"run", "--rm", "--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined", "--security-opt", "systempaths=unconfined"}
 	for command, allowed := range map[string]bool{
-		"mount -t tmpfs none /mnt": false,
-		"read n < /proc/sys/vm/swappiness; echo $n > /proc/sys/vm/swappiness":    false,
+		"mkdir /m; mount -t tmpfs none /m":                                       false,
+		"n=$(cat /proc/sys/vm/swappiness); echo $n > /proc/sys/vm/swappiness":    false,
 		"echo 0 > /proc/sys/net/ipv4/ip_forward":                                 false,
-		"read n < /proc/sys/kernel/shmmax; echo $n > /proc/sys/kernel/shmmax":    true,
+		"n=$(cat /proc/sys/kernel/shmmax); echo $n > /proc/sys/kernel/shmmax":    true,
 		"echo x > /proc/self/comm; echo 5 > /proc/self/oom_score_adj":            true,
 		"echo 0 > /sys/kernel/mm/ksm/run":                                        false,
 		"kill -0 1; : > /etc/passwd; mkdir /a; chown 5 /a; nc -l -p 1 & kill $!": true,
@@ -68,7 +68,7 @@ func TestAppArmor(t *testing.T) {
 		}
 	}
 
-	const mine = "profile tare-test flags=(attach_disconnected) {\n file,\n capability,\n network,\n deny /etc/passwd r,\n}\n"
+	const mine = "profile tare-test flags=(attach_disconnected) {\n file,\n capability,\n network,\n signal,\n deny /etc/passwd r,\n}\n"
 	appArmor(t, mine, "-Kr")
 	d.AtEnd(func() error {
 		return exec.Command("sh", "-c", "echo 'profile tare-test {}' | apparmor_parser -R").Run()
