@@ -64,7 +64,7 @@ func (s *Service) takeDown(ctx context.Context, l *lan) error {
 		return d.Remove(ctx, l.Network)
 	}
 	s.lans.setBridge(l, nil)
-	err := s.renewRules()
+	err := s.rules.renew()
 	if l.Bridge != "" {
 		err = errors.Join(err, firewalld.Leave(l.Bridge))
 	}

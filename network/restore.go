@@ -70,10 +70,10 @@ func (s *Service) Restore(ctx context.Context, sandboxes []Sandbox) error {
 		return err
 	}
 	s.watch = watch
-	if err := errors.Join(s.rules.replace(), s.joinGuard()); err != nil {
+	if err := s.rules.replace(); err != nil {
 		return err
 	}
-	s.rejoin()
+	s.rules.rejoin()
 	orphans, err := s.reconcilePorts()
 	if err != nil {
 		return err
@@ -174,7 +174,7 @@ func (s *Service) revive(ctx context.Context, l *lan) error {
 		s.startPoolLocked(ctx, l, s.spares)
 		s.mu.Unlock()
 	}
-	if err := s.renewRules(); err != nil {
+	if err := s.rules.renew(); err != nil {
 		return err
 	}
 	if err := firewalld.Join(l.Bridge); err != nil {
@@ -280,8 +280,8 @@ func (s *Service) beginBackground(ctx context.Context, orphans []removal) {
 	}
 	ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	s.tasks.Go(func() { s.remover.run(ctx) })
-	s.tasks.Go(func() { s.keepTables(ctx) })
-	s.tasks.Go(func() { firewalld.Watch(ctx, s.rejoin) })
+	s.tasks.Go(func() { s.watch.keep(ctx, s.rules.repair) })
+	s.tasks.Go(func() { firewalld.Watch(ctx, s.rules.rejoin) })
 }
 
 // refuseStrangers fails when containers are on the bridge that a daemon of

@@ -2,7 +2,6 @@ package network
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -59,7 +58,7 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 	s.sandboxes.open()
 	s.lans.open(&s.sandboxes)
 	prefix := c.prefix()
-	s.rules = &ruleset{firewall: firewall.New(c.Name), options: c.rules([]string{prefix}), sandboxes: &s.sandboxes, segments: s.lans.segments}
+	s.rules = &ruleset{firewall: firewall.New(c.Name), options: c.rules([]string{prefix}), sandboxes: &s.sandboxes, segments: s.lans.segments, bridges: s.lans.raisedBridges}
 	defer func() {
 		if err != nil {
 			s.release()
@@ -147,19 +146,6 @@ func (c *Config) checkAddresses() error {
 		}
 	}
 	return nil
-}
-
-// renewRules makes the table anew, after a bridge has come or gone.
-func (s *Service) renewRules() error { return errors.Join(s.rules.renew(), s.joinGuard()) }
-
-// joinGuard has the guard let through what passes within any bridge, also those
-// that came before it.
-func (s *Service) joinGuard() error {
-	var names []string
-	for _, b := range s.lans.raisedBridges() {
-		names = append(names, b.Name)
-	}
-	return firewall.JoinGuard(names)
 }
 
 // Gateway is the default bridge's address: the containers' way out, and what

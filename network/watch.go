@@ -5,14 +5,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
-
-	"github.com/tarehq/tare/network/firewalld"
 )
 
 // Other programs flush the whole ruleset: nftables.service when it is reloaded,
@@ -87,36 +84,19 @@ func (w *watch) wait() error {
 
 func (w *watch) close() { w.conn.Close() }
 
-// keepTables puts the tables back that somebody deleted, until ctx ends and
-// the watch is closed.
-func (s *Service) keepTables(ctx context.Context) {
+// keep calls repair whenever tables were deleted, until ctx ends and the watch is
+// closed.
+func (w *watch) keep(ctx context.Context, repair func() error) {
 	for {
-		err := s.watch.wait()
+		err := w.wait()
 		if ctx.Err() != nil || errors.Is(err, os.ErrClosed) {
 			return
 		}
-		for err != nil || s.repair() != nil {
+		for err != nil || repair() != nil {
 			if !pause(ctx, repairPause) {
 				return
 			}
 			err = nil
 		}
 	}
-}
-
-// rejoin has firewalld let through what passes the bridges, after it was started or
-// has forgotten them. What may have gone with it is put back, too.
-func (s *Service) rejoin() {
-	var names []string
-	for _, b := range s.lans.raisedBridges() {
-		names = append(names, b.Name)
-	}
-	if err := errors.Join(s.repair(), firewalld.Join(names...)); err != nil {
-		slog.Error("firewalld does not know the bridges: containers may be cut off from other networks until it is reloaded", "err", err)
-	}
-}
-
-// repair makes the tables that are missing.
-func (s *Service) repair() error {
-	return errors.Join(s.rules.mend(s.lans.raisedBridges()), s.joinGuard())
 }
