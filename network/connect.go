@@ -49,7 +49,7 @@ func (s *Service) Connect(ctx context.Context, b Sandbox, netns *os.File, w Want
 	if err != nil {
 		return b, nil, err
 	}
-	s.wantPool(ctx, lans[0])
+	s.pools.want(ctx, lans[0])
 	return after, sockets, nil
 }
 
@@ -80,7 +80,7 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 	defer b.close()
 	a := &Attachment{Sandbox: before}
 	a.Endpoints = slices.Clone(before.Endpoints)
-	e, err := s.place(l, w, &a.Sandbox)
+	e, err := s.fitter.place(l, w, &a.Sandbox)
 	if err != nil {
 		return asked, nil, err
 	}
@@ -90,15 +90,15 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 		if err != nil {
 			s.unname(ctx, before, netns)
 			closeAll(a.Sockets)
-			s.remover.doom(s.removalOf(last, nil, false))
+			s.remover.doom(s.fitter.removalOf(last, nil, false))
 			s.remover.settle(l.ID)
-			err = errors.Join(err, s.route(space, &before))
+			err = errors.Join(err, route(space, &before))
 		}
 	}()
 	if err = s.settlePorts(a, ports); err != nil {
 		return asked, nil, err
 	}
-	if err = s.plug(ctx, b, l, &a.Sandbox, len(a.Endpoints)-1); err != nil {
+	if err = s.fitter.plug(ctx, b, l, &a.Sandbox, len(a.Endpoints)-1); err != nil {
 		return asked, nil, err
 	}
 	if s.names != nil {
@@ -112,7 +112,7 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 		return asked, nil, err
 	}
 	if err = s.rules.republish(before, a.Sandbox); err != nil {
-		return asked, nil, s.connectivityError(a.Sandbox, err)
+		return asked, nil, connectivityError(a.Sandbox, err)
 	}
 	b.announce(last)
 	return a.Sandbox, a.Sockets, nil
@@ -202,30 +202,13 @@ func (s *Service) Disconnect(ctx context.Context, b Sandbox, netns *os.File, end
 // default routes to those that have them now.
 func (s *Service) unplug(b *link.Space, gone *Endpoint, before []Published, after *Sandbox) error {
 	// First, so that a connection that can go on by the other way does.
-	routed := s.route(b, after)
+	routed := route(b, after)
 	if l := s.lans.get(gone.NetworkID); l != nil && l.driver() != nil {
 		b.Delete(gone.Interface) // unless the driver has
 	}
-	s.remover.doom(s.removalOf(gone, nil, publishesUDP(before)))
+	s.remover.doom(s.fitter.removalOf(gone, nil, publishesUDP(before)))
 	s.remover.settle(gone.NetworkID)
 	return routed
-}
-
-// route sets the default routes of a sandbox as they shall be.
-func (s *Service) route(b *link.Space, sb *Sandbox) error {
-	for v6, e := range map[bool]*Endpoint{false: sb.Gateway4(), true: sb.Gateway6()} {
-		if e == nil {
-			continue
-		}
-		gateway := e.Gateway
-		if v6 {
-			gateway = e.Gateway6
-		}
-		if err := b.SetDefault(e.Interface, gateway); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Rename tells of a container's new name. What is returned replaces the
@@ -264,4 +247,21 @@ func (s *Service) Rename(ctx context.Context, b Sandbox, name string) (Sandbox, 
 		return b, err
 	}
 	return after, nil
+}
+
+// route sets the default routes of a sandbox as they shall be.
+func route(b *link.Space, sb *Sandbox) error {
+	for v6, e := range map[bool]*Endpoint{false: sb.Gateway4(), true: sb.Gateway6()} {
+		if e == nil {
+			continue
+		}
+		gateway := e.Gateway
+		if v6 {
+			gateway = e.Gateway6
+		}
+		if err := b.SetDefault(e.Interface, gateway); err != nil {
+			return err
+		}
+	}
+	return nil
 }

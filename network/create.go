@@ -302,7 +302,7 @@ func (s *Service) bringUp(ctx context.Context, l *lan) error {
 	}
 	l.Foreign = b.Foreign
 	s.lans.setBridge(l, b)
-	if err = s.renewRules(); err == nil {
+	if err = s.rules.renew(); err == nil {
 		err = firewalld.Join(l.Bridge)
 	}
 	if err != nil {

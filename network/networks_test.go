@@ -806,13 +806,13 @@ func TestSpareOfANetwork(t *testing.T) {
 			pools++
 		}
 	}
-	if pools != poolsOfUsers || len(s.recent) != poolsOfUsers {
+	if pools != poolsOfUsers || len(s.pools.recent) != poolsOfUsers {
 		t.Errorf("%d pools", pools)
 	}
 	l := s.lans.byName[fmt.Sprint("n", poolsOfUsers+1)]
 	var spare *box
-	testutil.Eventually(t, 5*time.Second, "a namespace waits", func() bool { spare = s.takeSpare(l); return spare != nil })
-	s.abandon(spare, nil)
+	testutil.Eventually(t, 5*time.Second, "a namespace waits", func() bool { spare = s.pools.take(l); return spare != nil })
+	s.fitter.abandon(spare, nil)
 }
 
 func isDefault(dst *net.IPNet) bool {

@@ -55,7 +55,7 @@ func (s *Service) removeLan(ctx context.Context, l *lan, action events.Action) e
 
 // takeDown takes back what bringUp made.
 func (s *Service) takeDown(ctx context.Context, l *lan) error {
-	s.endPool(l, true)
+	s.pools.end(l, true)
 	s.remover.settle(l.ID) // its interfaces, and with them its addresses
 	if d := l.driver(); d != nil {
 		if l.state == lanLeaving {
@@ -64,7 +64,7 @@ func (s *Service) takeDown(ctx context.Context, l *lan) error {
 		return d.Remove(ctx, l.Network)
 	}
 	s.lans.setBridge(l, nil)
-	err := s.renewRules()
+	err := s.rules.renew()
 	if l.Bridge != "" {
 		err = errors.Join(err, firewalld.Leave(l.Bridge))
 	}

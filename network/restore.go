@@ -70,10 +70,10 @@ func (s *Service) Restore(ctx context.Context, sandboxes []Sandbox) error {
 		return err
 	}
 	s.watch = watch
-	if err := errors.Join(s.rules.replace(), s.joinGuard()); err != nil {
+	if err := s.rules.replace(); err != nil {
 		return err
 	}
-	s.rejoin()
+	s.rules.rejoin()
 	orphans, err := s.reconcilePorts()
 	if err != nil {
 		return err
@@ -157,7 +157,7 @@ func (s *Service) revive(ctx context.Context, l *lan) error {
 		return err
 	}
 	defer unlock()
-	s.endPool(l, true) // its namespaces are on no bridge
+	s.pools.end(l, true) // its namespaces are on no bridge
 	if len(l.subnets()) == 0 && l.IPAM.Driver != driverNull {
 		taken := &lan{record: l.record, opts: l.opts}
 		if err := s.addressing.takeSubnets(ctx, taken, true); err != nil {
@@ -170,11 +170,9 @@ func (s *Service) revive(ctx context.Context, l *lan) error {
 	}
 	s.lans.mended(l)
 	if l.Name == networkBridge {
-		s.mu.Lock()
-		s.startPoolLocked(ctx, l, s.spares)
-		s.mu.Unlock()
+		s.pools.start(ctx, l)
 	}
-	if err := s.renewRules(); err != nil {
+	if err := s.rules.renew(); err != nil {
 		return err
 	}
 	if err := firewalld.Join(l.Bridge); err != nil {
@@ -275,13 +273,11 @@ func (s *Service) beginBackground(ctx context.Context, orphans []removal) {
 	}
 	s.restored = true
 	s.remover.doom(orphans...)
-	if l := s.lans.named(networkBridge); l != nil {
-		s.startPoolLocked(ctx, l, s.spares)
-	}
+	s.pools.begin(ctx, s.lans.named(networkBridge))
 	ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	s.tasks.Go(func() { s.remover.run(ctx) })
-	s.tasks.Go(func() { s.keepTables(ctx) })
-	s.tasks.Go(func() { firewalld.Watch(ctx, s.rejoin) })
+	s.tasks.Go(func() { s.watch.keep(ctx, s.rules.repair) })
+	s.tasks.Go(func() { firewalld.Watch(ctx, s.rules.rejoin) })
 }
 
 // refuseStrangers fails when containers are on the bridge that a daemon of
