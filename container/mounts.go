@@ -290,7 +290,7 @@ func (s *Service) imageTree(ctx context.Context, img Image, users *overlayfs.Use
 func readOnlyRoot(m snapshot.Mount, users *overlayfs.Users) (*os.File, error) {
 	fd, err := -1, error(nil)
 	if trees := m.Trees(); len(trees) == 1 {
-		fd, err = bindRoot(trees[0], unix.MOUNT_ATTR_RDONLY, users)
+		fd, err = overlayfs.BindFor(trees[0], unix.MOUNT_ATTR_RDONLY, users)
 	} else {
 		fd, err = overlayfs.Mount(overlayfs.Overlay{Lower: trees, Shared: true, Users: users}, unix.MOUNT_ATTR_RDONLY)
 	}
@@ -298,11 +298,4 @@ func readOnlyRoot(m snapshot.Mount, users *overlayfs.Users) (*os.File, error) {
 		return nil, fault.New(fault.Internal, "cannot mount the layers of an image: %w", err)
 	}
 	return os.NewFile(uintptr(fd), "root"), nil
-}
-
-func bindRoot(dir string, attr int, users *overlayfs.Users) (int, error) {
-	if users != nil {
-		return overlayfs.BindMapped(dir, attr, users.FD)
-	}
-	return overlayfs.Bind(dir, attr)
 }

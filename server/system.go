@@ -60,6 +60,7 @@ type systemHandlers struct {
 	volumes     Volumes
 	events      *event.Log
 	authorizers Authorizers
+	firewall    Firewall
 }
 
 func (h *systemHandlers) routes() []route {
@@ -149,7 +150,7 @@ func (h *systemHandlers) gather() system.Info {
 		RuncCommit:          system.Commit{ID: d.GitCommit},
 		InitCommit:          system.Commit{ID: d.GitCommit},
 		DefaultAddressPools: d.AddressPools,
-		FirewallBackend:     &system.FirewallInfo{Driver: "nftables"},
+		FirewallBackend:     &system.FirewallInfo{Driver: h.firewall.FirewallBackend()},
 		CDISpecDirs:         append([]string{}, d.CDISpecDirs...),
 		DiscoveredDevices:   []system.DeviceInfo{},
 		NGoroutines:         runtime.NumGoroutine(),

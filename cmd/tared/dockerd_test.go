@@ -146,7 +146,7 @@ func TestEveryFlagOfDockerd(t *testing.T) {
 	}
 	(&options{Runtimes: map[string]runtime{}, Features: switches{}}).flags().VisitAll(func(f *pflag.Flag) {
 		switch f.Name {
-		case "insecure-tcp", "registry-hosts-dir", "plugin-dir", "published-ports", "help": // our own
+		case "insecure-tcp", "registry-hosts-dir", "plugin-dir", "published-ports", "userns-auto", "help": // our own
 		default:
 			if !known[f.Name] {
 				t.Errorf("the flag %s is no flag of dockerd's, and not known here", f.Name)

@@ -196,7 +196,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 		return nil, fmt.Errorf("cannot let go on what was frozen for a copy of a volume: %w", err)
 	}
 
-	builder, err := openBuilder(ctx, o, lend.Config{Images: images, Transfers: transfers, Layers: layers, Networks: networks, JoinNetwork: containers.JoinNetwork}, launcher, log)
+	builder, err := openBuilder(ctx, o, lend.Config{Images: images, Transfers: transfers, Layers: layers, Networks: networks, Users: o.ids.Remap, JoinNetwork: containers.JoinNetwork}, launcher, log)
 	if err != nil {
 		return nil, err
 	}
