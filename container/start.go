@@ -177,7 +177,7 @@ func (s *Service) rootOf(ctx context.Context, r *Record) (snapshot.Mount, error)
 	root, err = s.cfg.Snapshots.Mount(r.ID)
 	if errors.Is(err, fault.NotFound) && r.State == Created && r.StartedAt.IsZero() {
 		if root, err = s.cfg.Snapshots.Prepare(r.ID, r.Image.ChainID); err == nil {
-			err = limitStorage(s.cfg.Snapshots, r)
+			err = s.limitStorage(r)
 		}
 	}
 	return root, err
