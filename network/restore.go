@@ -61,7 +61,7 @@ func (s *Service) Restore(ctx context.Context, sandboxes []Sandbox) error {
 	if err := s.raiser.refuseStrangers(ctx); err != nil {
 		return err
 	}
-	watch, err := openWatch()
+	watch, err := openWatch(s.cfg.Name)
 	if err != nil {
 		return err
 	}

@@ -204,6 +204,7 @@ func (s *Service) release() {
 	if s.watch != nil {
 		s.watch.close()
 	}
+	s.rules.firewall.Close()
 	if s.claim != nil {
 		s.claim.release()
 	}

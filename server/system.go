@@ -28,6 +28,8 @@ type Daemon struct {
 	NoNewPrivileges bool
 	Remapped        bool // containers' IDs are others outside
 	CgroupDriver    string
+	AppArmor        bool // containers get a profile
+	SELinux         bool // and labels
 	HostCgroupns    bool // containers share the host's cgroup namespace by default
 	InitBinary      string
 	Proxies         Proxies
@@ -198,10 +200,16 @@ func registryConfig(mirrors, insecure []string) *registry.ServiceConfig {
 // host can do.
 func (d Daemon) security(host []string) []string {
 	list := []string{}
+	if d.AppArmor {
+		list = append(list, "name=apparmor")
+	}
 	for _, option := range host {
 		switch {
 		case option == "name=seccomp":
 			list = append(list, option+",profile="+d.Seccomp)
+			if d.SELinux {
+				list = append(list, "name=selinux")
+			}
 		case option == "name=cgroupns" && d.HostCgroupns:
 		default:
 			list = append(list, option)
