@@ -31,7 +31,7 @@ func (s *Service) Attach(ctx context.Context, r Request) (*Attachment, error) {
 		return nil, setUpError(err)
 	}
 	defer s.lans.unjoin(lans)
-	if err := s.reviveAll(ctx, lans); err != nil {
+	if err := s.raiser.reviveAll(ctx, lans); err != nil {
 		return nil, setUpError(err)
 	}
 	a, err := s.attach(ctx, r, lans)

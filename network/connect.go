@@ -42,7 +42,7 @@ func (s *Service) Connect(ctx context.Context, b Sandbox, netns *os.File, w Want
 		return b, nil, err
 	}
 	defer s.lans.unjoin(lans)
-	if err = s.reviveAll(ctx, lans); err != nil {
+	if err = s.raiser.reviveAll(ctx, lans); err != nil {
 		return b, nil, err
 	}
 	after, sockets, err := s.connect(ctx, b, netns, lans[0], w, ports)

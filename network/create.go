@@ -2,7 +2,6 @@ package network
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -12,12 +11,9 @@ import (
 
 	"github.com/moby/moby/api/types/events"
 	wire "github.com/moby/moby/api/types/network"
-	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/undo"
-	"github.com/tarehq/tare/network/firewalld"
-	"github.com/tarehq/tare/network/link"
 )
 
 // Create makes a network. When it returns without an error the network is there
@@ -45,10 +41,10 @@ func (s *Service) Create(ctx context.Context, req wire.CreateRequest) (_ wire.Cr
 			return wire.CreateResponse{}, err
 		}
 		back.Push(func() error { l.dropSubnets(); return nil })
-		if err := s.bringUp(ctx, l); err != nil {
+		if err := s.raiser.bringUp(ctx, l); err != nil {
 			return wire.CreateResponse{}, err
 		}
-		back.Push(func() error { return s.takeDown(context.WithoutCancel(ctx), l) })
+		back.Push(func() error { return s.raiser.takeDown(context.WithoutCancel(ctx), l) })
 	}
 	if err := s.store.put(l.record); err != nil {
 		return wire.CreateResponse{}, err
@@ -150,7 +146,7 @@ func (s *Service) settleDriver(ctx context.Context, l *lan) (err error) {
 		}
 		return nil
 	}
-	d, err := s.drivers.find(ctx, l.Driver)
+	d, err := s.raiser.drivers.find(ctx, l.Driver)
 	if err != nil {
 		return err
 	}
@@ -282,72 +278,6 @@ func checkSubnet6(p netip.Prefix) error {
 		return fault.New(fault.Invalid, "multicast subnet '%s' is not allowed", p)
 	case p.Masked() != linkLocal && linkLocal.Overlaps(p) && !p.Addr().IsUnspecified():
 		return fault.New(fault.Invalid, "'%s' clashes with the Link-Local prefix 'fe80::/64'", p)
-	}
-	return nil
-}
-
-// bringUp makes the network on this host: its bridge with the rules, or what its
-// driver makes.
-func (s *Service) bringUp(ctx context.Context, l *lan) error {
-	if d := l.driver(); d != nil {
-		return d.Create(ctx, l.Network)
-	}
-	b := s.bridgeOf(l)
-	if err := s.checkRoutes(l); err != nil {
-		return err
-	}
-	made, err := b.raise()
-	if err != nil {
-		return err
-	}
-	l.Foreign = b.Foreign
-	s.lans.setBridge(l, b)
-	if err = s.rules.renew(); err == nil {
-		err = firewalld.Join(l.Bridge)
-	}
-	if err != nil {
-		s.lans.setBridge(l, nil)
-		if made {
-			err = errors.Join(err, lowerBridge(l.Bridge))
-		}
-		return err
-	}
-	return nil
-}
-
-// bridgeOf is a lan's bridge as it shall be.
-func (s *Service) bridgeOf(l *lan) *bridge {
-	b := &bridge{internal: l.Internal, open: s.cfg.ForwardAll, Bridge: link.Bridge{
-		Name: l.Bridge, MTU: l.opts.mtu, MAC: link.BridgeMAC(s.cfg.Identity, l.Bridge), Address4: l.own(false), Address6: l.own(true),
-	}}
-	if l.Name == networkBridge {
-		b.MAC = link.BridgeMAC(s.cfg.Name, l.Bridge) // as ever
-	}
-	if b.MTU == 0 {
-		b.MTU = defaultMTU
-	}
-	return b
-}
-
-// checkRoutes refuses a subnet that was asked for and that would cut off what
-// the host reaches now: one that a route of its own leads to, whole or in part.
-// A subnet within a larger range is what routing is for.
-func (s *Service) checkRoutes(l *lan) error {
-	for _, static := range l.Static {
-		family := unix.AF_INET
-		if static.Addr().Is6() {
-			family = unix.AF_INET6
-		}
-		routes, err := link.HostRoutes(family)
-		if err != nil {
-			return err
-		}
-		own, _ := s.host.Index(l.Bridge) // 0 if it is not there yet
-		for _, r := range routes {
-			if r.Device != own && static.Contains(r.Destination.Addr()) && static.Bits() <= r.Destination.Bits() {
-				return fault.New(fault.Forbidden, "invalid pool request: Pool overlaps with other one on this address space: the host has a route to %s", r.Destination)
-			}
-		}
 	}
 	return nil
 }

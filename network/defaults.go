@@ -126,7 +126,7 @@ func (s *Service) raiseDefault() (made bool, err error) {
 	if err := s.defaultSubnets(l); err != nil {
 		return false, err
 	}
-	b := s.bridgeOf(l)
+	b := s.raiser.bridgeOf(l)
 	if made, err = b.raise(); err != nil {
 		return made, err
 	}

@@ -457,7 +457,7 @@ func TestNetworksAfterACrash(t *testing.T) {
 	must(t, os.Remove(filepath.Join(c.Root, lost.ID+".json")))
 	half := &lan{record: record{Network: wire.Network{Name: "half", ID: newID(), Driver: "bridge"}}}
 	half.Bridge = "br-" + half.ID[:12]
-	_, err = dead.bridgeOf(half).Raise()
+	_, err = dead.raiser.bridgeOf(half).Raise()
 	must(t, err)
 	_, _, err = dead.Connect(t.Context(), one.Sandbox, one.NetNS, Want{Network: "gone"}, nil)
 	must(t, err)

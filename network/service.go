@@ -23,7 +23,6 @@ type Service struct {
 	watch      *watch // from Restore on
 	host       *link.Host
 	addressing *addressing
-	drivers    drivers
 	names      Names      // nil for nobody
 	events     *event.Log // nil for nobody
 
@@ -31,13 +30,14 @@ type Service struct {
 	restored bool
 	closed   bool
 
-	working   keylock.Locks[string] // by sandbox or network
+	working   keylock.Locks[string] // by sandbox
 	sandboxes sandboxes
 	lans      lans
 	rules     *ruleset
 	remover   *remover
 	fitter    fitter
 	pools     pools
+	raiser    raiser
 
 	stop  context.CancelFunc
 	tasks sync.WaitGroup
@@ -53,7 +53,7 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 		return nil, err
 	}
 	s := &Service{
-		cfg: c, drivers: drivers{c.Drivers, c.Plugin}, names: c.Names, events: c.Events,
+		cfg: c, names: c.Names, events: c.Events,
 	}
 	s.sandboxes.open()
 	s.lans.open(&s.sandboxes)
@@ -80,6 +80,8 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 	}
 	s.remover = newRemover(s.host, s.rules.settle, s.saveCursors)
 	s.fitter = fitter{host: s.host, lans: &s.lans, sandboxes: &s.sandboxes, rules: s.rules, remover: s.remover, drain: s.pools.drain}
+	s.raiser = raiser{cfg: &s.cfg, host: s.host, lans: &s.lans, sandboxes: &s.sandboxes, rules: s.rules, remover: s.remover,
+		pools: &s.pools, addressing: s.addressing, drivers: drivers{c.Drivers, c.Plugin}}
 	s.pools.fitter, s.pools.names, s.pools.spares = &s.fitter, c.Names, c.Spare
 	if c.HostFirewall {
 		if err = firewall.AdmitDevices(); err != nil {
