@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/moby/buildkit/solver/pb"
@@ -43,6 +44,7 @@ type Solver struct {
 	running chan struct{} // places of RUN steps
 	sizes   sizes
 	gc      collector
+	jobs    atomic.Int32 // that go on
 
 	mu      sync.Mutex
 	flights map[digest.Digest]*flight // executions under way, by key
@@ -75,7 +77,7 @@ func Open(ctx context.Context, c Config) (*Solver, error) {
 		return nil, err
 	}
 	s.cache, err = openCache(ctx, c.Root, c.Store)
-	s.gc = collector{rules: c.Rules, failed: c.Failed, prune: func(ctx context.Context, o PruneOptions) error {
+	s.gc = collector{rules: c.Rules, failed: c.Failed, busy: func() bool { return s.jobs.Load() > 0 }, prune: func(ctx context.Context, o PruneOptions) error {
 		_, err := s.Prune(ctx, o, nil)
 		return err
 	}}
@@ -126,6 +128,7 @@ func (j *Job) Close() {
 		f()
 	}
 	_ = j.solver.sums.save() // or else they are made again
+	j.solver.jobs.Add(-1)
 	j.solver.gc.want()
 }
 
@@ -155,6 +158,7 @@ type JobOptions struct {
 
 // Job begins a build.
 func (s *Solver) Job(session Session, progress Progress, o JobOptions) *Job {
+	s.jobs.Add(1)
 	return &Job{solver: s, session: session, progress: progress, options: o,
 		vertices: map[digest.Digest]*solving{}, remade: map[digest.Digest]*solving{}, told: map[digest.Digest]bool{}, dirs: map[string]*kept{},
 		resolved: map[string]Image{}, origins: map[digest.Digest]origin{}, here: map[digest.Digest]bool{}}
