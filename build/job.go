@@ -42,6 +42,7 @@ func (j *Job) Close() {
 		f()
 	}
 	_ = j.solver.sums.save() // or else they are made again
+	j.solver.jobs.Add(-1)
 	j.solver.gc.want()
 }
 
@@ -71,6 +72,7 @@ type JobOptions struct {
 
 // Job begins a build.
 func (s *Solver) Job(session Session, progress Progress, o JobOptions) *Job {
+	s.jobs.Add(1)
 	return &Job{solver: s, session: session, progress: progress, options: o,
 		vertices: map[digest.Digest]*solving{}, remade: map[digest.Digest]*solving{}, told: map[digest.Digest]bool{}, dirs: map[string]*kept{},
 		resolved: map[string]Image{}, origins: map[digest.Digest]origin{}, here: map[digest.Digest]bool{}}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/moby/buildkit/solver/pb"
@@ -44,6 +45,7 @@ type Solver struct {
 	running chan struct{} // places of RUN steps
 	sizes   sizes
 	gc      collector
+	jobs    atomic.Int32 // that go on
 
 	mu      sync.Mutex
 	flights map[digest.Digest]*flight // executions under way, by key
@@ -76,7 +78,7 @@ func Open(ctx context.Context, c Config) (*Solver, error) {
 		return nil, err
 	}
 	s.cache, err = openCache(ctx, c.Root, c.Store)
-	s.gc = collector{rules: c.Rules, failed: c.Failed, prune: func(ctx context.Context, o PruneOptions) error {
+	s.gc = collector{rules: c.Rules, failed: c.Failed, busy: func() bool { return s.jobs.Load() > 0 }, prune: func(ctx context.Context, o PruneOptions) error {
 		_, err := s.Prune(ctx, o, nil)
 		return err
 	}}
