@@ -338,7 +338,7 @@ func (j *Job) recall(ctx context.Context, v *vertex, k *keys, elsewhere bool) []
 	if key == "" {
 		key = k.quick
 	}
-	outputs, exact := j.recallImported(v, key)
+	outputs, exact := j.recallImported(ctx, v, key, k.exact != "")
 	if outputs == nil {
 		return nil
 	}
