@@ -54,6 +54,15 @@ type Record struct {
 	Exact  digest.Digest // "" or another key of the same, by which the writer knows it
 	Layers []Layer
 	Blobs  bool
+	// Links are for each of its inputs those that stand for it, of a record that is
+	// known by them; nil of one that is known by its key alone.
+	Links [][]Link
+}
+
+// Link is a record that stands for an input, by its number, and the part of it that counts.
+type Link struct {
+	Selector digest.Digest
+	Record   int
 }
 
 // Cache is a cache that was read.

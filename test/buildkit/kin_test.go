@@ -41,23 +41,43 @@ COPY --from=made /sum /random /
 	build := func(r *rig, args ...string) string {
 		return r.docker(t, dir, append([]string{"BUILDX_NO_DEFAULT_ATTESTATIONS=1", "buildx", "build"}, append(args, ".")...)...)
 	}
-	text := func(r *rig, name string) string {
-		build(r, "--output", "type=local,dest="+name, "--cache-from", "type=local,src=cache-"+name)
+	files := func(name string) string {
 		out, err := exec.Command("cat", dir+"/"+name+"/sum", dir+"/"+name+"/random", dir+"/"+name+"/tree/x/sub/q").Output()
 		if err != nil {
 			t.Fatal(err)
 		}
 		return string(out)
 	}
-	build(&theirs, "--cache-to", "type=local,dest=cache-theirs,mode=max", "--output", "type=local,dest=theirs")
-	want := text(&theirs, "theirs")
-	said := build(ours, "--cache-from", "type=local,src=cache-theirs", "--output", "type=local,dest=ours")
-	t.Log(said)
-	if n := strings.Count(said, "CACHED"); n < 7 {
-		t.Errorf("%d steps were found:\n%s", n, said)
+	found := func(said string, want int) {
+		t.Helper()
+		if n := strings.Count(said, "CACHED"); n != want {
+			t.Errorf("%d steps were found, want %d:\n%s", n, want, said)
+		}
 	}
-	out, err := exec.Command("cat", dir+"/ours/sum", dir+"/ours/random", dir+"/ours/tree/x/sub/q").Output()
-	if err != nil || string(out) != want {
-		t.Errorf("%v: it is %q, theirs is %q", err, out, want)
+	build(&theirs, "--cache-to", "type=local,dest=cache,mode=max", "--output", "type=local,dest=theirs")
+	found(build(ours, "--cache-from", "type=local,src=cache", "--output", "type=local,dest=ours"), 7)
+	if got, want := files("ours"), files("theirs"); got != want {
+		t.Errorf("it is %q, theirs is %q", got, want)
+	}
+	// An image that both have is the same base.
+	write(t, dir, map[string]string{"On": "FROM example/base\nRUN [\"/bin/sh\", \"-c\", \"echo $RANDOM$RANDOM > /random\"]\nFROM scratch\nCOPY --from=0 /random /tree/x/sub/q /\n"})
+	build(&theirs, "--target", "base", "-t", "example/base")
+	theirs.docker(t, dir, "save", "-o", "base.tar", "example/base")
+	ours.docker(t, dir, "load", "-i", "base.tar")
+	build(&theirs, "-f", "On", "--cache-to", "type=local,dest=on,mode=max", "--output", "type=local,dest=on-theirs")
+	found(build(ours, "-f", "On", "--cache-from", "type=local,src=on", "--output", "type=local,dest=on-ours"), 2)
+	if out, err := exec.Command("diff", "-r", dir+"/on-theirs", dir+"/on-ours").CombinedOutput(); err != nil {
+		t.Errorf("%s", out)
+	}
+	// What is another file is made anew, and what stands on it; the rest is found.
+	ours.Tare(t, "builder", "prune", "-af")
+	write(t, dir, map[string]string{"a": "another"})
+	found(build(ours, "--cache-from", "type=local,src=cache", "--output", "type=local,dest=ours"), 5)
+	ours.Tare(t, "builder", "prune", "-af")
+	build(ours, "--cache-to", "type=local,dest=back,mode=max", "--output", "type=local,dest=ours")
+	theirs.docker(t, dir, "buildx", "prune", "-af")
+	found(build(&theirs, "--cache-from", "type=local,src=back", "--output", "type=local,dest=again"), 7)
+	if got, want := files("again"), files("ours"); got != want {
+		t.Errorf("it is %q there, ours is %q", got, want)
 	}
 }
