@@ -27,6 +27,9 @@ bench: build ## measure against the docker, podman, runc and crun that are insta
 test-cgroup2: build ## the tests of what depends on control groups, on a kernel that has cgroup v2 alone (in qemu)
 	@scripts/test-cgroup2
 
+test-kernel: build ## the tests of what only some kernels have, on a kernel that has it (in qemu)
+	@scripts/test-kernel
+
 compat: ## everything of other people's: Docker's client, Compose, SDKs, testcontainers, BuildKit, the OCI's conformance tests
 	PACKAGES="./test/compat ./test/dockerfiles" TARE_TEST_CLIENTS=1 scripts/test -v -timeout 90m
 
@@ -47,5 +50,5 @@ vet: ## formatting and the compiler's doubts
 clean: ## remove what was built
 	rm -rf bin
 
-.PHONY: help build run stop test test-cgroup2 bench compat fuzz soak registry-image vet clean
+.PHONY: help build run stop test test-cgroup2 test-kernel bench compat fuzz soak registry-image vet clean
 .DEFAULT_GOAL := help

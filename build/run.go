@@ -19,6 +19,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/tarehq/tare/container/confine"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/idgen"
@@ -44,6 +45,7 @@ type step struct {
 
 	place  Place
 	netNS  *os.File
+	users  *remapped // nil for the host's user namespace
 	mounts []specs.Mount
 	trees  []supervise.Mount // that mounts show
 	caches map[*pb.Mount]*tree
@@ -281,7 +283,7 @@ func (s *step) listen(out *net.UnixConn) {
 // connect gives the step its place on the network.
 func (s *step) connect(ctx context.Context) error {
 	if s.op.Network != pb.NetMode_UNSET {
-		return nil
+		return s.remap()
 	}
 	network := s.job.options.Limits.Network
 	place, err := s.job.solver.places.take(ctx, network)
@@ -290,7 +292,7 @@ func (s *step) connect(ctx context.Context) error {
 	}
 	s.place, s.netNS, s.changed = place.Place, place.netNS, network != "" || s.op.Security == pb.SecurityMode_INSECURE
 	s.back.Push(func() error { return s.job.solver.places.give(ctx, place, s.changed) })
-	return nil
+	return s.remap()
 }
 
 // config writes config.json and says what the supervising process must know.
@@ -300,6 +302,10 @@ func (s *step) config(ctx context.Context) (supervise.Config, error) {
 	in, err := s.input(ctx)
 	if err != nil {
 		return c, err
+	}
+	if m := s.users.ids(); m != nil {
+		in.Users, in.UserNS, c.UserNS = m, supervise.UserNSPath, s.users.ns
+		c.Rootfs.Users.UID, c.Rootfs.Users.GID = m.Root()
 	}
 	oci, err := spec.Build(in)
 	if err != nil {
@@ -363,6 +369,13 @@ func (s *step) input(_ context.Context) (spec.Input, error) {
 		Rootfs: filepath.Join(s.dir, "rootfs"), User: user, CgroupParent: s.job.solver.CgroupParent, UTSName: hostname}
 	if parent := meta.GetCgroupParent(); parent != "" {
 		h.CgroupParent = parent
+	}
+	if confine.AppArmor() {
+		if in.AppArmor = confine.DefaultProfile; !h.Privileged {
+			if err := confine.Load(); err != nil {
+				return in, err
+			}
+		}
 	}
 	switch s.op.Network {
 	case pb.NetMode_HOST:

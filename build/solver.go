@@ -15,6 +15,7 @@ import (
 	"github.com/tarehq/tare/build/keep"
 	"github.com/tarehq/tare/container/device"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/userns"
 	"github.com/tarehq/tare/supervise"
 )
 
@@ -25,6 +26,7 @@ type Config struct {
 	Steps        string              // directory of their bundles
 	Root         string              // directory of the cache and of clients' files
 	CgroupParent string
+	Users        *userns.Map // what the IDs of RUN steps are outside; nil for the host's
 	Rules        []keep.Rule // the ceilings of the cache
 	Devices      device.CDI  // those that steps may have
 	Failed       func(error) // told of what fails beside builds

@@ -43,9 +43,10 @@ func (c *creation) check() error {
 		c.checkModes(h),
 		s.checkParent(h),
 		c.checkRuntime(h),
+		s.cfg.IDs.check(h, s.cfg.Defaults.get().Runtimes[h.Runtime].Path),
 		s.links.check(h),
 		checkStorage(s.cfg.Snapshots, h),
-		spec.CheckSecurity(h.SecurityOpt),
+		spec.CheckSecurity(h.SecurityOpt, s.cfg.Confinement.modules()),
 		c.checkNetwork(),
 		checkPolicy(h),
 		checkAnnotations(h.Annotations),
@@ -149,8 +150,6 @@ func checkForeign(h *wire.HostConfig) error {
 		return fault.New(fault.Invalid, "Cgroup %q is not supported: a container has a control group of its own, below CgroupParent", h.Cgroup)
 	case !h.Isolation.IsDefault():
 		return fault.New(fault.Invalid, "invalid isolation (%s): linux only supports 'default'", h.Isolation)
-	case !h.UsernsMode.Valid():
-		return fault.New(fault.Invalid, "invalid UsernsMode %q: users are not remapped here (userns-remap), so there is only host", h.UsernsMode)
 	}
 	return nil
 }

@@ -199,10 +199,17 @@ func (s *Service) specInput(r *Record, root snapshot.Mount, who string) (spec.In
 	if err != nil {
 		return spec.Input{}, err
 	}
+	if err := r.knows(user); err != nil {
+		return spec.Input{}, err
+	}
 	in := spec.Input{ID: r.ID, Config: r.Config, HostConfig: r.HostConfig, Path: r.Path, Args: r.Args,
 		User: user, CgroupParent: s.cfg.CgroupParent, Systemd: s.cfg.Systemd, Files: s.host.files}
 	settings := s.cfg.Defaults.get()
 	in.NoNewPrivileges, in.Seccomp, in.OOMAdjusted = settings.NoNewPrivileges, settings.Seccomp, settings.OOMAdjusted
+	in.AppArmor = s.cfg.Confinement.profile()
+	if r.Labels != nil {
+		in.ProcessLabel, in.MountLabel = r.Labels.Process, r.Labels.Mount
+	}
 	if len(r.Links) > 0 && s.cfg.LinkEnv {
 		aliases, targets, err := s.links.targets(r)
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"os"
 	"slices"
 
 	"github.com/tarehq/tare/fault"
@@ -76,7 +77,7 @@ func (s *Service) attach(ctx context.Context, r Request, lans []*lan) (_ *Attach
 			s.takeBack(a, b, lans)
 		}
 	}()
-	if len(lans) > 0 {
+	if len(lans) > 0 && r.NetNS == nil {
 		b = s.spareFor(lans[0], r.Wants[0])
 	}
 	for i, w := range r.Wants {
@@ -94,7 +95,7 @@ func (s *Service) attach(ctx context.Context, r Request, lans []*lan) (_ *Attach
 	if err = s.reservePorts(a, r.Ports); err != nil {
 		return nil, err
 	}
-	if b, err = s.equip(ctx, lans, &a.Sandbox, b); err != nil {
+	if b, err = s.equip(ctx, lans, &a.Sandbox, b, r.NetNS); err != nil {
 		return nil, err
 	}
 	if a.NetNS, err = b.Share(); err != nil {
@@ -103,7 +104,7 @@ func (s *Service) attach(ctx context.Context, r Request, lans []*lan) (_ *Attach
 	if err = s.name(ctx, a, b); err != nil {
 		return nil, err
 	}
-	if err = s.moveGate(ctx, &a.Sandbox); err != nil {
+	if err = s.lans.moveGate(ctx, &a.Sandbox); err != nil {
 		return nil, err
 	}
 	if err = s.rules.publish(a.Sandbox, b); err != nil {
@@ -218,8 +219,9 @@ func (s *Service) reservePorts(a *Attachment, ports []Port) (err error) {
 }
 
 // equip gives the sandbox a namespace with an interface for each endpoint: b, if
-// it is one that waited. On failure b is still the caller's.
-func (s *Service) equip(ctx context.Context, lans []*lan, sb *Sandbox, b *box) (*box, error) {
+// it is one that waited, or the one that was asked for, ns. On failure b is still the
+// caller's.
+func (s *Service) equip(ctx context.Context, lans []*lan, sb *Sandbox, b *box, ns *os.File) (_ *box, err error) {
 	switch {
 	case b != nil && b.waiting != nil:
 		return b, s.plugAll(ctx, b, lans, sb, 1)
@@ -234,7 +236,11 @@ func (s *Service) equip(ctx context.Context, lans []*lan, sb *Sandbox, b *box) (
 			return nil, err
 		}
 	}
-	b, err := s.makeBox(nil)
+	if ns != nil {
+		b, err = s.boxOf(ns)
+	} else {
+		b, err = s.makeBox(nil)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
 	"slices"
 
 	"github.com/tarehq/tare/network/link"
@@ -38,6 +39,15 @@ func (s *Service) makeBox(l *lan) (*box, error) {
 		return nil, err
 	}
 	return &box{Space: space, first: p}, nil
+}
+
+// boxOf furnishes somebody's namespace.
+func (s *Service) boxOf(ns *os.File) (*box, error) {
+	space, err := s.host.Furnish(ns)
+	if err != nil {
+		return nil, err
+	}
+	return &box{Space: space}, nil
 }
 
 // freeName gives the next name of the prefix that no interface of the box has.

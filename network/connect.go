@@ -12,11 +12,13 @@ import (
 
 // Connect gives a running container, whose namespace is netns, a place on one
 // more network. Its default route and its published ports move there if the
-// place comes first among all. A sandbox without an ID is of a container that
-// had no network so far. What is returned replaces the caller's copy; the sockets
-// are to be held open as long as the container runs. After an error nothing has
-// changed. The kinds are Attach's; a sandbox that was detached is Conflict.
-func (s *Service) Connect(ctx context.Context, b Sandbox, netns *os.File, w Want) (_ Sandbox, _ []*os.File, err error) {
+// place comes first among all; ports are those that it wants to publish, as at
+// Attach. A sandbox without an ID is of a container that had no network so far.
+// What is returned replaces the caller's copy; the sockets are to be held open as
+// long as the container runs, those from before no longer if it has no Ports.
+// After an error nothing has changed. The kinds are Attach's; a sandbox that was
+// detached is Conflict.
+func (s *Service) Connect(ctx context.Context, b Sandbox, netns *os.File, w Want, ports []Port) (_ Sandbox, _ []*os.File, err error) {
 	if err := s.begin(); err != nil {
 		return b, nil, err
 	}
@@ -43,7 +45,7 @@ func (s *Service) Connect(ctx context.Context, b Sandbox, netns *os.File, w Want
 	if err = s.reviveAll(ctx, lans); err != nil {
 		return b, nil, err
 	}
-	after, sockets, err := s.connect(ctx, b, netns, lans[0], w)
+	after, sockets, err := s.connect(ctx, b, netns, lans[0], w, ports)
 	if err != nil {
 		return b, nil, err
 	}
@@ -59,7 +61,7 @@ func (s *Service) Sandbox(id string) (Sandbox, bool) {
 	return b, err == nil
 }
 
-func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l *lan, w Want) (_ Sandbox, _ []*os.File, err error) {
+func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l *lan, w Want, ports []Port) (_ Sandbox, _ []*os.File, err error) {
 	before, err := s.sandboxes.get(asked.ID)
 	if err != nil {
 		return asked, nil, err
@@ -93,10 +95,8 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 			err = errors.Join(err, s.route(space, &before))
 		}
 	}()
-	if len(a.Pending) > 0 {
-		if err = s.reservePorts(a, a.Pending); err != nil {
-			return asked, nil, err
-		}
+	if err = s.settlePorts(a, ports); err != nil {
+		return asked, nil, err
 	}
 	if err = s.plug(ctx, b, l, &a.Sandbox, len(a.Endpoints)-1); err != nil {
 		return asked, nil, err
@@ -108,7 +108,7 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 		}
 		a.Sockets = append(a.Sockets, held...)
 	}
-	if err = s.moveGate(ctx, &a.Sandbox); err != nil {
+	if err = s.lans.moveGate(ctx, &a.Sandbox); err != nil {
 		return asked, nil, err
 	}
 	if err = s.rules.republish(before, a.Sandbox); err != nil {
@@ -131,62 +131,82 @@ func (s *Service) unname(ctx context.Context, b Sandbox, netns *os.File) {
 	}
 }
 
+// settlePorts publishes the ports that are wanted when the sandbox can publish
+// any from now on, and gives up those that would lead nowhere.
+func (s *Service) settlePorts(a *Attachment, wanted []Port) error {
+	switch {
+	case !a.Sandbox.publishes():
+		a.Ports, a.Pending = nil, wanted
+	case len(a.Ports) == 0:
+		return s.reservePorts(a, wanted)
+	}
+	return nil
+}
+
 // Disconnect takes an endpoint of a running container away, whose namespace is
 // netns. The default route and the published ports move to the place that comes
-// first among the others; without one, the ports stay taken. What is returned
-// replaces the caller's copy. An endpoint that is not known is no error.
-func (s *Service) Disconnect(ctx context.Context, b Sandbox, netns *os.File, endpointID string) (Sandbox, error) {
+// first among the others; without one, the ports are given up. What is returned
+// is as Connect's. An endpoint that is not known is no error.
+func (s *Service) Disconnect(ctx context.Context, b Sandbox, netns *os.File, endpointID string, ports []Port) (_ Sandbox, _ []*os.File, err error) {
 	if err := s.begin(); err != nil {
-		return b, err
+		return b, nil, err
 	}
 	defer s.tasks.Done()
 	unlock, err := s.working.Lock(ctx, b.ID)
 	if err != nil {
-		return b, err
+		return b, nil, err
 	}
 	defer unlock()
 	before, err := s.sandboxes.get(b.ID)
 	if err != nil {
-		return b, err
+		return b, nil, err
 	}
 	i := slices.IndexFunc(before.Endpoints, func(e Endpoint) bool { return e.ID == endpointID })
 	if i < 0 {
-		return before, nil
-	}
-	after := before
-	after.Endpoints = slices.Delete(slices.Clone(before.Endpoints), i, i+1)
-	space, err := s.host.Enter(netns)
-	if err != nil {
-		return b, err
-	}
-	defer space.Close()
-	if s.names != nil {
-		if _, err := s.names.Set(ctx, after, netns, nil); err != nil {
-			return b, err
-		}
+		return before, nil, nil
 	}
 	gone := before.Endpoints[i]
-	if err := s.moveGate(ctx, &after); err != nil {
-		return b, err
+	a := &Attachment{Sandbox: before}
+	a.Endpoints = slices.Delete(slices.Clone(before.Endpoints), i, i+1)
+	space, err := s.host.Enter(netns)
+	if err != nil {
+		return b, nil, err
 	}
-	if err := s.rules.republish(before, after); err != nil {
-		return b, err
+	defer space.Close()
+	defer func() {
+		if err != nil {
+			closeAll(a.Sockets)
+		}
+	}()
+	if err := s.settlePorts(a, ports); err != nil {
+		return b, nil, err
 	}
-	if err := s.unplug(space, &gone, &after); err != nil {
-		return b, err
+	if s.names != nil {
+		if _, err := s.names.Set(ctx, a.Sandbox, netns, nil); err != nil {
+			return b, nil, err
+		}
 	}
-	return after, nil
+	if err := s.lans.moveGate(ctx, &a.Sandbox); err != nil {
+		return b, nil, err
+	}
+	if err := s.rules.republish(before, a.Sandbox); err != nil {
+		return b, nil, err
+	}
+	if err := s.unplug(space, &gone, before.Ports, &a.Sandbox); err != nil {
+		return b, nil, err
+	}
+	return a.Sandbox, a.Sockets, nil
 }
 
 // unplug removes an endpoint's interface from a running container and gives the
 // default routes to those that have them now.
-func (s *Service) unplug(b *link.Space, gone *Endpoint, after *Sandbox) error {
+func (s *Service) unplug(b *link.Space, gone *Endpoint, before []Published, after *Sandbox) error {
 	// First, so that a connection that can go on by the other way does.
 	routed := s.route(b, after)
 	if l := s.lans.get(gone.NetworkID); l != nil && l.driver() != nil {
 		b.Delete(gone.Interface) // unless the driver has
 	}
-	s.remover.doom(s.removalOf(gone, nil, publishesUDP(after.Ports)))
+	s.remover.doom(s.removalOf(gone, nil, publishesUDP(before)))
 	s.remover.settle(gone.NetworkID)
 	return routed
 }

@@ -16,13 +16,15 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/undo"
+	"github.com/tarehq/tare/network/firewalld"
 	"github.com/tarehq/tare/network/link"
 )
 
 // Create makes a network. When it returns without an error the network is there
 // also after a crash; after an error nothing of it is. The kinds are Docker's:
-// Conflict for a name that is taken, Forbidden for a subnet that is, Invalid for
-// what cannot be, NotFound for a driver that is not there.
+// Conflict for a name that is taken, Forbidden for a subnet that is, Invalid or,
+// where Docker's status is 500, Internal for what cannot be, NotFound for a driver
+// that is not there. What is taken and has no effect is told of in the answer.
 func (s *Service) Create(ctx context.Context, req wire.CreateRequest) (_ wire.CreateResponse, err error) {
 	if err := s.begin(); err != nil {
 		return wire.CreateResponse{}, err
@@ -53,7 +55,7 @@ func (s *Service) Create(ctx context.Context, req wire.CreateRequest) (_ wire.Cr
 	}
 	s.lans.setUp(l)
 	s.publishEvent(l, events.ActionCreate)
-	return wire.CreateResponse{ID: l.ID}, nil
+	return wire.CreateResponse{ID: l.ID, Warning: l.opts.warning()}, nil
 }
 
 // plan gives the network that is asked for, with every default resolved but for
@@ -140,7 +142,7 @@ func (s *Service) settleDriver(ctx context.Context, l *lan) (err error) {
 		}
 		for _, mode := range []string{l.opts.mode4, l.opts.mode6} {
 			if mode == modeIsolated && !l.Internal {
-				return fault.New(fault.Invalid, "gateway mode 'isolated' can only be used for an internal network")
+				return fault.New(fault.Internal, "gateway mode 'isolated' can only be used for an internal network")
 			}
 		}
 		if l.Bridge = l.opts.name; l.Bridge == "" {
@@ -148,29 +150,12 @@ func (s *Service) settleDriver(ctx context.Context, l *lan) (err error) {
 		}
 		return nil
 	}
-	d, err := s.findDriver(ctx, l.Driver)
+	d, err := s.drivers.find(ctx, l.Driver)
 	if err != nil {
 		return err
 	}
 	l.setDriver(d)
 	return d.Check(ctx, &l.Network)
-}
-
-// findDriver finds one of other kinds than bridge.
-func (s *Service) findDriver(ctx context.Context, name string) (Driver, error) {
-	switch name {
-	case networkHost, driverNull:
-		return nil, fault.New(fault.Forbidden, "only one instance of %q network is allowed", name)
-	case "overlay":
-		return nil, fault.New(fault.Forbidden, `This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.`)
-	}
-	if d := s.cfg.Drivers[name]; d != nil {
-		return d, nil
-	}
-	if s.cfg.Plugin != nil {
-		return s.cfg.Plugin(ctx, name)
-	}
-	return nil, fault.New(fault.NotFound, "could not find plugin %s in v1 plugin registry: plugin not found", name)
 }
 
 // configure takes what a network of configuration says.
@@ -317,7 +302,10 @@ func (s *Service) bringUp(ctx context.Context, l *lan) error {
 	}
 	l.Foreign = b.Foreign
 	s.lans.setBridge(l, b)
-	if err := s.renewRules(); err != nil {
+	if err = s.renewRules(); err == nil {
+		err = firewalld.Join(l.Bridge)
+	}
+	if err != nil {
 		s.lans.setBridge(l, nil)
 		if made {
 			err = errors.Join(err, lowerBridge(l.Bridge))

@@ -67,6 +67,19 @@ func (c *Config) predefinedID(name string) string {
 	return hex.EncodeToString(sum[:])
 }
 
+// place stands for the daemon among those of the host, as the name of its default
+// bridge does; without one it follows from the identity.
+func (c *Config) place() string {
+	if c.Bridge != "" {
+		return c.Bridge
+	}
+	sum := sha256.Sum256([]byte(c.Identity + "\x00" + c.Name))
+	return "none-" + hex.EncodeToString(sum[:4])
+}
+
+// prefix begins the names of the daemon's ends of interface pairs.
+func (c *Config) prefix() string { return link.Prefix(c.Identity, c.place()) }
+
 // predefinedRecord describes host and none, and bridge but for its addresses.
 func (c *Config) predefinedRecord(name string) record {
 	n := wire.Network{
@@ -94,11 +107,14 @@ func (c *Config) predefinedRecord(name string) record {
 	return record{Network: n}
 }
 
-// raiseDefault makes the three networks that always exist, and tells whether it
+// raiseDefault makes the networks that come with the daemon, and tells whether it
 // made the bridge.
 func (s *Service) raiseDefault() (made bool, err error) {
 	for _, name := range []string{networkHost, networkNone} {
 		s.lans.put(&lan{record: s.cfg.predefinedRecord(name), state: lanUp})
+	}
+	if s.cfg.Bridge == "" {
+		return false, nil
 	}
 	l := &lan{record: s.cfg.predefinedRecord(networkBridge), state: lanUp}
 	l.Bridge = s.cfg.Bridge

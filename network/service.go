@@ -24,6 +24,7 @@ type Service struct {
 	watch      *watch // from Restore on
 	host       *link.Host
 	addressing *addressing
+	drivers    drivers
 	names      Names      // nil for nobody
 	events     *event.Log // nil for nobody
 	spares     int        // of the default bridge
@@ -53,11 +54,11 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 		return nil, err
 	}
 	s := &Service{
-		cfg: c, names: c.Names, events: c.Events, spares: c.Spare,
+		cfg: c, drivers: drivers{c.Drivers, c.Plugin}, names: c.Names, events: c.Events, spares: c.Spare,
 	}
 	s.sandboxes.open()
 	s.lans.open(&s.sandboxes)
-	prefix := link.Prefix(c.Identity, c.Bridge)
+	prefix := c.prefix()
 	s.rules = &ruleset{firewall: firewall.New(c.Name), options: c.rules([]string{prefix}), sandboxes: &s.sandboxes, segments: s.lans.segments}
 	defer func() {
 		if err != nil {
@@ -72,7 +73,7 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 	if s.store, err = openStore(c.Root); err != nil {
 		return nil, err
 	}
-	if s.claim, err = claimBridge(ctx, c.Bridge); err != nil {
+	if s.claim, err = claimBridge(ctx, c.place()); err != nil {
 		return nil, err
 	}
 	if s.host, err = link.Open(prefix); err != nil {
@@ -102,7 +103,7 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 
 // complete checks the configuration and fills in the defaults.
 func (c *Config) complete() error {
-	if err := checkInterfaceName(c.Bridge); err != nil {
+	if err := checkInterfaceName(c.place()); err != nil {
 		return fault.New(fault.Invalid, "invalid bridge name %q: it must have 1 to 15 characters, no slash and no space", c.Bridge)
 	}
 	if err := c.checkAddresses(); err != nil {
@@ -115,7 +116,7 @@ func (c *Config) complete() error {
 		return fault.New(fault.Invalid, "invalid MTU %d: it must be between 68 and 65535", c.MTU)
 	}
 	if c.Name == "" {
-		c.Name = "tare-" + c.Bridge
+		c.Name = "tare-" + c.place()
 	}
 	if c.Identity == "" {
 		c.Identity = c.Name
@@ -162,7 +163,7 @@ func (s *Service) joinGuard() error {
 }
 
 // Gateway is the default bridge's address: the containers' way out, and what
-// host-gateway stands for.
+// host-gateway stands for; the zero Addr without a default bridge.
 func (s *Service) Gateway() netip.Addr { return s.gateway(false) }
 
 // Gateway6 is its IPv6 address, the zero Addr if it has none.
@@ -207,7 +208,7 @@ func (s *Service) Close(ctx context.Context) error {
 		s.release()
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("wait for the removal of interfaces on %s: %w", s.cfg.Bridge, ctx.Err())
+		return fmt.Errorf("wait for the removal of interfaces on %s: %w", s.cfg.place(), ctx.Err())
 	}
 }
 
@@ -216,6 +217,7 @@ func (s *Service) release() {
 	if s.watch != nil {
 		s.watch.close()
 	}
+	s.rules.firewall.Close()
 	if s.claim != nil {
 		s.claim.release()
 	}

@@ -124,12 +124,12 @@ func mapNamespace(uid, gid []specs.LinuxIDMapping) (fd int, err error) {
 	p.do("wait for the runtime", "", unix.SYS_READ, num(pair[1]), p.words(num(0)), num(1)).ignore()
 	p.here(p.fail)
 	p.do("exit", "", unix.SYS_EXIT_GROUP, num(0)).ignore()
-	mem, err := place(p, -1)
+	mem, err := place(p, -1, false)
 	if err != nil {
 		return -1, err
 	}
 	defer mem.free()
-	pid, pidfd, err := mem.start(unix.CLONE_NEWUSER, -1, nil)
+	pid, pidfd, err := mem.start(unix.CLONE_NEWUSER|unix.CLONE_VM, -1, nil)
 	if err != nil {
 		return -1, err
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/tarehq/tare/build"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/internal/userns"
 	"github.com/tarehq/tare/network"
 	"github.com/tarehq/tare/snapshot"
 )
@@ -28,9 +29,10 @@ type Config struct {
 	Transfers *image.Transfers
 	Layers    *snapshot.Store
 	Networks  *network.Service
+	Users     *userns.Map // what the IDs of steps are outside; nil for the host's
 	// JoinNetwork opens the network namespace of a container that runs, and tells
-	// whether names are looked up there.
-	JoinNetwork func(nameOrID string) (netNS *os.File, names bool, err error)
+	// whether names are looked up there, and what the IDs are of those who rule it.
+	JoinNetwork func(nameOrID string) (netNS *os.File, names bool, users *userns.Map, err error)
 }
 
 // Lender serves one process. It is an http.Handler.
@@ -212,14 +214,28 @@ func (l *Lender) push(ctx context.Context, a pushArg, progress func(build.Transf
 	return none{}, l.Transfers.Push(ctx, a.Name, image.PushOptions{Credentials: credentials(a.Auth)}, transfers(progress))
 }
 
-// attach gives a place on a network. The daemon holds the namespace, under a
+// attach gives a place on a network, the default bridge unless it is named, or where
+// there is no such bridge one with lo alone. The daemon holds the namespace, under a
 // descriptor of its own.
 func (l *Lender) attach(ctx context.Context, arg attachArg, _ func(build.Transfer)) (build.Place, error) {
 	id := arg.ID
 	if other, found := strings.CutPrefix(arg.Network, "container:"); found {
 		return l.join(id, other)
 	}
-	a, err := l.Networks.Attach(ctx, network.Request{ContainerID: id, Name: id, Wants: []network.Want{{Network: cmp.Or(arg.Network, "bridge")}}})
+	wants := []network.Want{{Network: cmp.Or(arg.Network, "bridge")}}
+	if _, err := l.Networks.Lookup("bridge"); err != nil && arg.Network == "" {
+		wants = nil
+	}
+	req := network.Request{ContainerID: id, Name: id, Wants: wants}
+	if l.Users != nil { // the step finds the one namespace by the other
+		made, err := userns.Make(l.Users, true)
+		if err != nil {
+			return build.Place{}, err
+		}
+		defer made.Close()
+		req.NetNS = made.Net
+	}
+	a, err := l.Networks.Attach(ctx, req)
 	if err != nil {
 		return build.Place{}, err
 	}
@@ -233,7 +249,7 @@ func (l *Lender) attach(ctx context.Context, arg attachArg, _ func(build.Transfe
 		a.NetNS.Close()
 		return build.Place{}, errors.Join(fault.New(fault.Unavailable, "the process that builds has ended"), l.Networks.Detach(ctx, a.Sandbox))
 	}
-	place := build.Place{NetNS: place(a.NetNS), Names: a.HasNames()}
+	place := build.Place{NetNS: place(a.NetNS), Names: a.HasNames(), Users: l.Users}
 	for _, e := range a.Endpoints {
 		if e.Address.IsValid() {
 			place.Address = e.Address.Addr()
@@ -247,7 +263,7 @@ func place(netNS *os.File) string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getp
 
 // join gives the place of a container.
 func (l *Lender) join(id, other string) (build.Place, error) {
-	f, names, err := l.JoinNetwork(other)
+	f, names, users, err := l.JoinNetwork(other)
 	if err != nil {
 		return build.Place{}, err
 	}
@@ -258,7 +274,7 @@ func (l *Lender) join(id, other string) (build.Place, error) {
 		return build.Place{}, fault.New(fault.Unavailable, "the process that builds has ended")
 	}
 	l.joined[id] = f
-	return build.Place{NetNS: place(f), Names: names}, nil
+	return build.Place{NetNS: place(f), Names: names, Users: users}, nil
 }
 
 func (l *Lender) detach(ctx context.Context, id string) error {

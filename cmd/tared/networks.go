@@ -84,6 +84,9 @@ func networkConfig(o *options, id string, events *event.Log, plugins *plugin.Set
 		Drivers: map[string]network.Driver{macvlan.Macvlan: macvlan.New(macvlan.Macvlan), macvlan.IPvlan: macvlan.New(macvlan.IPvlan)},
 		Plugin:  found.Network, IPAM: found.Addresses,
 	}
+	if o.Bridge == noBridge {
+		c.Bridge = ""
+	}
 	for _, p := range o.Pools {
 		c.Pools = append(c.Pools, network.Pool{Base: p.Base, Size: p.Size})
 	}

@@ -84,6 +84,7 @@ type addressPool struct {
 const (
 	builtinRuntime = "tarerun"
 	defaultBridge  = "tare0"
+	noBridge       = "none"
 	defaultGroup   = "tare"
 	defaultConfig  = "/etc/tare/daemon.json"
 
@@ -133,7 +134,7 @@ func (o *options) flags() *pflag.FlagSet {
 	f.StringVarP(&o.Group, "group", "G", defaultGroup, "Group that owns the unix sockets; without one a docker.sock is of the group docker")
 	f.StringVar(&o.PluginDir, "plugin-dir", "", "Directory of plugins' sockets and .spec and .json files (default Docker's: /run/docker/plugins, /etc/docker/plugins and /usr/lib/docker/plugins)")
 	f.StringArrayVar(&o.AuthzPlugins, "authorization-plugin", nil, "Plugins that must agree to every request, in this order")
-	f.StringVarP(&o.Bridge, "bridge", "b", defaultBridge, "Bridge that containers are attached to; made if it does not exist")
+	f.StringVarP(&o.Bridge, "bridge", "b", defaultBridge, "Bridge that containers are attached to, made if it does not exist; \"none\" for no default network")
 	f.StringVar(&o.BIP, "bip", "", "Address of the bridge in CIDR notation")
 	f.IntVar(&o.MTU, "mtu", 1500, "MTU of the containers' network in bytes")
 	f.BoolVar(&o.ForwardAll, "ip-forward-no-drop", false, "Let the host forward between all its networks when forwarding is turned on for containers")
@@ -227,8 +228,8 @@ func (o *options) settle() error {
 func (o *options) checkNetwork() error {
 	var err error
 	switch {
-	case o.Bridge == "none":
-		return fault.New(fault.NotImplemented, "--bridge=none is not supported yet")
+	case o.Bridge == noBridge && o.BIP != "":
+		return fault.New(fault.Invalid, "--bridge=none and --bip contradict each other: leave one out")
 	case o.Bridge == "":
 		o.Bridge = defaultBridge
 	case len(o.Bridge) > 15 || strings.ContainsAny(o.Bridge, "/ \t\n"):

@@ -137,7 +137,7 @@ func TestRefusals(t *testing.T) {
 		{"", "--fixed-cidr=10.0.0.0", `"10.0.0.0" is no address with the length of its subnet`},
 		{"", "--default-gateway=fd00::1", "--default-gateway wants an IPv4 address"},
 		{"", "--default-network-opt=bridge=mtu", "want DRIVER=OPTION=VALUE"},
-		{"", "--bridge=none", "--bridge=none is not supported yet"},
+		{"", "--bridge=none --bip=10.0.0.1/24", "--bridge=none and --bip contradict each other"},
 		{"", "--bridge=averyveryverylongname", "at most 15 bytes"},
 		{"", "--mtu=5", "invalid MTU 5"},
 		{"", "--default-address-pool=base=10.0.0.0/24,size=16", "invalid default address pool 10.0.0.0/24 with size 16"},

@@ -111,6 +111,19 @@ func (h *Host) Enter(ns *os.File) (*Space, error) {
 	return s, nil
 }
 
+// Furnish opens a new namespace that somebody else has made, and brings up lo.
+func (h *Host) Furnish(ns *os.File) (*Space, error) {
+	s, err := h.Enter(ns)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.routes.do(setUp("lo")); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
 func (s *Space) enter(f func() error) error { return s.host.enter(s.NS, f) }
 
 // fullWait is how long a port waits for room on a bridge that is full.
