@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -75,6 +76,8 @@ func (j *Job) Known(ctx context.Context) ([]cacheio.Record, error) {
 			}
 		}
 	}
+	// Steps end in any order, and the image that has this is the same each time.
+	slices.SortFunc(x.records, func(a, b cacheio.Record) int { return strings.Compare(a.Key.String(), b.Key.String()) })
 	return x.records, nil
 }
 
