@@ -32,6 +32,8 @@ type WriteOptions struct {
 	// NoDevices says that the tree lies on a mount on which no device can be opened
 	// (MOUNT_ATTR_NODEV), so that files need not be looked at before.
 	NoDevices bool
+	// Still says that nobody changes the tree, so that what was a regular file is one.
+	Still bool
 	// Content, unless nil, is called for what is in each regular file of contentWorth
 	// bytes and more, when all before it has reached the writer. It calls write, which
 	// has the data there too when it returns, or else has them there itself.

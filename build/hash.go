@@ -63,9 +63,17 @@ func (h *hasher) entry(ctx context.Context, at spot, shown string) error {
 	line = strconv.AppendUint(append(line, ' '), uint64(x.Mode), 8)
 	line = strconv.AppendUint(append(line, ' '), uint64(x.Uid), 10)
 	line = strconv.AppendUint(append(line, ':'), uint64(x.Gid), 10)
-	line, err := h.attributes(line, at)
-	if err != nil {
-		return err
+	known, id := sum{}, identity{}
+	if regular := x.Mode&unix.S_IFMT == unix.S_IFREG; regular && h.sums != nil {
+		id = identify(&x)
+		known, _ = h.sums.find(id)
+	}
+	bare := known.bare
+	if !bare {
+		var err error
+		if line, bare, err = h.attributes(line, at); err != nil {
+			return err
+		}
 	}
 	switch x.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
@@ -86,7 +94,16 @@ func (h *hasher) entry(ctx context.Context, at spot, shown string) error {
 	h.line = line
 	switch x.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
-		return h.file(at, shown, &x)
+		if known == (sum{}) {
+			content, err := h.file(at, shown, &x)
+			if err != nil {
+				return err
+			}
+			if known = (sum{content, bare}); h.sums != nil {
+				h.sums.add(id, known)
+			}
+		}
+		h.Write(known.content[:])
 	case unix.S_IFDIR:
 		return h.directory(ctx, at, shown)
 	}
@@ -94,8 +111,8 @@ func (h *hasher) entry(ctx context.Context, at spot, shown string) error {
 }
 
 // attributes adds the attributes that are content: capabilities and the user's. Others
-// are the host's own.
-func (h *hasher) attributes(line []byte, at spot) ([]byte, error) {
+// are the host's own. It tells whether there is none at all.
+func (h *hasher) attributes(line []byte, at spot) (longer []byte, none bool, err error) {
 	if h.list == nil {
 		h.list = make([]byte, 64<<10)
 	}
@@ -105,7 +122,7 @@ func (h *hasher) attributes(line []byte, at spot) ([]byte, error) {
 	}
 	n, err := list(at.path(), h.list)
 	if err != nil || n == 0 {
-		return line, nil // the file system has none
+		return line, n == 0 || err == unix.ENOTSUP, nil // the file system has none
 	}
 	names := strings.Split(strings.TrimRight(string(h.list[:n]), "\x00"), "\x00")
 	slices.Sort(names)
@@ -120,7 +137,7 @@ func (h *hasher) attributes(line []byte, at spot) ([]byte, error) {
 		}
 		n, err := get(at.path(), name, value)
 		if err != nil {
-			return nil, &fs.PathError{Op: "getxattr", Path: at.name, Err: err}
+			return nil, false, &fs.PathError{Op: "getxattr", Path: at.name, Err: err}
 		}
 		line = strconv.AppendQuote(append(line, ' '), name)
 		line = append(line, ' ')
@@ -129,38 +146,26 @@ func (h *hasher) attributes(line []byte, at spot) ([]byte, error) {
 			line = append(line, digits[b>>4], digits[b&15])
 		}
 	}
-	return line, nil
+	return line, false, nil
 }
 
 // file hashes what a regular file holds.
-func (h *hasher) file(at spot, shown string, x *unix.Statx_t) error {
-	id := identify(x)
-	if h.sums != nil {
-		if sum, ok := h.sums.find(id); ok {
-			h.Write(sum[:])
-			return nil
-		}
-	}
+func (h *hasher) file(at spot, shown string, x *unix.Statx_t) (content [sha256.Size]byte, err error) {
 	fd, err := at.open(unix.O_RDONLY | unix.O_NONBLOCK)
 	if err != nil {
-		return &fs.PathError{Op: "open", Path: shown, Err: err}
+		return content, &fs.PathError{Op: "open", Path: shown, Err: err}
 	}
 	r := os.NewFile(uintptr(fd), shown)
 	defer r.Close()
 	var is unix.Statx_t
 	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS, &is); err != nil || is.Ino != x.Ino || is.Mode != x.Mode {
-		return fault.New(fault.Conflict, "the file %q has changed while it was read", shown)
+		return content, fault.New(fault.Conflict, "the file %q has changed while it was read", shown)
 	}
 	own := sha256.New()
 	if _, err := io.CopyBuffer(own, struct{ io.Reader }{r}, make([]byte, min(max(x.Size, 512), 256<<10))); err != nil {
-		return err
+		return content, err
 	}
-	sum := [sha256.Size]byte(own.Sum(nil))
-	h.Write(sum[:])
-	if h.sums != nil {
-		h.sums.add(id, sum)
-	}
-	return nil
+	return [sha256.Size]byte(own.Sum(nil)), nil
 }
 
 // open opens it, whatever it has become, but for a link.

@@ -139,7 +139,8 @@ func (l *linking) fill(ctx context.Context) error {
 		return cmp.Or(strings.Compare(path.Dir(a), path.Dir(b)), strings.Compare(a, b))
 	})
 	var list []byte
-	at := &filling{root: int(root.Fd()), fd: -1}
+	at := &filling{root: int(root.Fd()), fd: -1, fromFD: -1}
+	defer at.close()
 	for _, name := range names {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -166,6 +167,9 @@ type filling struct {
 	name string
 	fd   int // -1 for none
 	st   unix.Stat_t
+
+	from   string // the directory of the shelf that files come from
+	fromFD int    // -1 for none
 }
 
 // enter opens another directory.
@@ -195,6 +199,13 @@ func (d *filling) leave() error {
 	return err
 }
 
+func (d *filling) close() {
+	d.forget()
+	if d.fd >= 0 {
+		unix.Close(d.fd)
+	}
+}
+
 // place has a file in its place, and tells whether it is a link. One that is taken is
 // copied.
 func (d *filling) place(name string, f put, taken bool) (linked bool, err error) {
@@ -213,7 +224,7 @@ func (d *filling) replace(base string, f shelved, taken bool) (linked bool, err 
 	for again := false; ; again = true {
 		linked = !taken
 		if linked {
-			err = unix.Linkat(unix.AT_FDCWD, f.path, d.fd, base, 0)
+			err = d.link(base, f.path)
 		}
 		if !linked || err == unix.EMLINK || err == unix.EXDEV || err == unix.EPERM { // EXDEV also where quotas are kept
 			linked, err = false, d.duplicate(base, f)
@@ -225,6 +236,28 @@ func (d *filling) replace(base string, f shelved, taken bool) (linked bool, err 
 			return false, err
 		}
 	}
+}
+
+// link links a file, whose directory is mostly that of the last one.
+func (d *filling) link(base, from string) error {
+	dir, name := path.Split(from)
+	if dir != d.from || d.fromFD < 0 {
+		d.forget()
+		fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		d.from, d.fromFD = dir, fd
+	}
+	return unix.Linkat(d.fromFD, name, d.fd, base, 0)
+}
+
+// forget closes the directory of the shelf.
+func (d *filling) forget() {
+	if d.fromFD >= 0 {
+		unix.Close(d.fromFD)
+	}
+	d.fromFD = -1
 }
 
 // duplicate writes a file like the one on the shelf, which has no attributes.

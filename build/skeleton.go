@@ -103,7 +103,7 @@ func (s *Solver) skeleton(ctx context.Context, dir, name string) (*skeleton, err
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
 		k.name = "/"
-		return k, k.grow(ctx, fd, place, st)
+		return k, k.grow(ctx, s.sums, fd, place, st)
 	case unix.S_IFREG:
 		k.name = path.Base(name)
 		if st.Size < linkWorth || strings.HasPrefix(k.name, partial) {
@@ -119,8 +119,8 @@ func (s *Solver) skeleton(ctx context.Context, dir, name string) (*skeleton, err
 const partial = ".tmp."
 
 // grow makes the skeleton of a directory.
-func (k *skeleton) grow(ctx context.Context, fd int, place string, st unix.Stat_t) error {
-	scan := &scanning{ctx: ctx, names: map[uint64]int{}}
+func (k *skeleton) grow(ctx context.Context, known *sums, fd int, place string, st unix.Stat_t) error {
+	scan := &scanning{ctx: ctx, sums: known, names: map[uint64]int{}}
 	if err := scan.directory(fd, place, "", st); err != nil {
 		return err
 	}
@@ -230,6 +230,7 @@ func copyAttributes(from, to string) error {
 // scanning lists a directory of the shelf.
 type scanning struct {
 	ctx   context.Context
+	sums  *sums
 	dirs  []*shelfDir    // one before those in it
 	names map[uint64]int // how many, by inode
 }
@@ -249,9 +250,11 @@ func (s *scanning) directory(at int, place, below string, st unix.Stat_t) error 
 	s.dirs = append(s.dirs, d)
 	for _, name := range names {
 		f := shelved{path: place + "/" + name, base: name}
-		if err := unix.Fstatat(at, name, &f.st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		var x unix.Statx_t
+		if err := unix.Statx(at, name, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &x); err != nil {
 			return &fs.PathError{Op: "stat", Path: f.path, Err: err}
 		}
+		f.st = statOf(&x)
 		if f.st.Mode&unix.S_IFMT == unix.S_IFDIR {
 			fd, err := unix.Openat(at, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 			if err != nil {
@@ -265,7 +268,8 @@ func (s *scanning) directory(at int, place, below string, st unix.Stat_t) error 
 			continue
 		}
 		s.names[f.st.Ino]++
-		f.bare = attributesAt(at, name) == ""
+		known, _ := s.sums.find(identify(&x))
+		f.bare = known.bare || attributesAt(at, name) == ""
 		if f.bare && f.st.Mode&unix.S_IFMT == unix.S_IFREG && !strings.HasPrefix(name, partial) {
 			d.files = append(d.files, f)
 		} else {
@@ -273,6 +277,12 @@ func (s *scanning) directory(at int, place, below string, st unix.Stat_t) error 
 		}
 	}
 	return nil
+}
+
+// statOf is the part of what statx tells that stat does.
+func statOf(x *unix.Statx_t) unix.Stat_t {
+	return unix.Stat_t{Dev: unix.Mkdev(x.Dev_major, x.Dev_minor), Ino: x.Ino, Mode: uint32(x.Mode), Uid: x.Uid, Gid: x.Gid, Size: int64(x.Size),
+		Rdev: unix.Mkdev(x.Rdev_major, x.Rdev_minor), Atim: unix.Timespec{Sec: x.Atime.Sec, Nsec: int64(x.Atime.Nsec)}, Mtim: unix.Timespec{Sec: x.Mtime.Sec, Nsec: int64(x.Mtime.Nsec)}}
 }
 
 // attributesAt are the names of the extended attributes of a name in a directory,

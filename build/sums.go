@@ -18,8 +18,14 @@ type sums struct {
 	path string
 
 	mu    sync.Mutex
-	known map[identity][sha256.Size]byte
+	known map[identity]sum
 	fresh bool // some are not on disk
+}
+
+// sum is what a file holds.
+type sum struct {
+	content [sha256.Size]byte
+	bare    bool // it has no extended attributes
 }
 
 // identity tells files apart, and one from what it was.
@@ -31,10 +37,10 @@ type identity struct {
 // maxSums bounds what is remembered: each takes about 150 bytes of memory.
 const maxSums = 100_000
 
-const sumSize = 40 + sha256.Size // on disk
+const sumSize = 40 + sha256.Size + 1 // on disk
 
 func openSums(path string) *sums {
-	s := &sums{path: path, known: map[identity][sha256.Size]byte{}}
+	s := &sums{path: path, known: map[identity]sum{}}
 	data, err := os.ReadFile(path)
 	if err != nil || len(data)%sumSize != sha256.Size {
 		return s
@@ -45,7 +51,7 @@ func openSums(path string) *sums {
 	}
 	for ; len(records) > 0; records = records[sumSize:] {
 		n := func(i int) uint64 { return binary.LittleEndian.Uint64(records[8*i:]) }
-		s.known[identity{n(0), n(1), int64(n(2)), int64(n(3)), int64(n(4))}] = [sha256.Size]byte(records[40:])
+		s.known[identity{n(0), n(1), int64(n(2)), int64(n(3)), int64(n(4))}] = sum{[sha256.Size]byte(records[40:]), records[sumSize-1] == 1}
 	}
 	return s
 }
@@ -62,21 +68,26 @@ func (s *sums) save() error {
 		for _, n := range []uint64{id.Device, id.Inode, uint64(id.Size), uint64(id.Born), uint64(id.Modified)} {
 			data = binary.LittleEndian.AppendUint64(data, n)
 		}
-		data = append(data, sum[:]...)
+		data = append(data, sum.content[:]...)
+		bare := byte(0)
+		if sum.bare {
+			bare = 1
+		}
+		data = append(data, bare)
 	}
 	seal := sha256.Sum256(data)
 	s.fresh = false
 	return atomicfile.Write(s.path, append(data, seal[:]...), 0o600)
 }
 
-func (s *sums) find(id identity) ([sha256.Size]byte, bool) {
+func (s *sums) find(id identity) (sum, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sum, ok := s.known[id]
 	return sum, ok
 }
 
-func (s *sums) add(id identity, sum [sha256.Size]byte) {
+func (s *sums) add(id identity, sum sum) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.known) >= maxSums { // most are of files that have gone

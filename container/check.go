@@ -46,7 +46,7 @@ func (c *creation) check() error {
 		s.cfg.IDs.check(h, s.cfg.Defaults.get().Runtimes[h.Runtime].Path),
 		s.links.check(h),
 		checkStorage(s.cfg.Snapshots, h),
-		spec.CheckSecurity(h.SecurityOpt),
+		spec.CheckSecurity(h.SecurityOpt, s.cfg.Confinement.modules()),
 		c.checkNetwork(),
 		checkPolicy(h),
 		checkAnnotations(h.Annotations),

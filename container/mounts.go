@@ -142,7 +142,10 @@ func (b *bundle) mount(ctx context.Context, m *spec.Mount) error {
 	case mount.TypeTmpfs:
 		return nil
 	case mount.TypeBind:
-		if err := prepareSource(m); err != nil || !m.Shared() {
+		if err := prepareSource(m); err != nil {
+			return err
+		}
+		if err := b.label(m, m.Source); err != nil || !m.Shared() {
 			return err
 		}
 		tree, err := cloneTree(m.Source, m.Bind == nil || !m.Bind.NonRecursive)
@@ -155,8 +158,9 @@ func (b *bundle) mount(ctx context.Context, m *spec.Mount) error {
 		if err != nil {
 			return err
 		}
-		if m.Place = path; m.Subpath() == "" {
-			return nil
+		m.Place = path
+		if err := b.label(m, path); err != nil || m.Subpath() == "" {
+			return err
 		}
 		tree, err := cloneBelow(path, m.Subpath())
 		if err != nil {

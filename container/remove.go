@@ -68,6 +68,9 @@ func (s *Service) removeLocked(r Record, volumes bool) error {
 	if err != nil {
 		return err
 	}
+	if r.Labels != nil {
+		r.Labels.Free()
+	}
 	s.links.forget(&r)
 	s.tasks.Go(func() { s.bundles.drop(rest) })
 	err = s.cfg.Snapshots.Remove(r.ID)

@@ -206,6 +206,10 @@ func (s *Service) specInput(r *Record, root snapshot.Mount, who string) (spec.In
 		User: user, CgroupParent: s.cfg.CgroupParent, Systemd: s.cfg.Systemd, Files: s.host.files}
 	settings := s.cfg.Defaults.get()
 	in.NoNewPrivileges, in.Seccomp, in.OOMAdjusted = settings.NoNewPrivileges, settings.Seccomp, settings.OOMAdjusted
+	in.AppArmor = s.cfg.Confinement.profile()
+	if r.Labels != nil {
+		in.ProcessLabel, in.MountLabel = r.Labels.Process, r.Labels.Mount
+	}
 	if len(r.Links) > 0 && s.cfg.LinkEnv {
 		aliases, targets, err := s.links.targets(r)
 		if err != nil {

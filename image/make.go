@@ -51,7 +51,7 @@ func (m *Making) Seal(ctx context.Context, id string, below digest.Digest, epoch
 	}
 	// The files are all that is kept: see remaker.
 	sum := newSumming(&s.midstates, changes.Linked)
-	_, err = changes.WriteLayer(ctx, sum, archive.WriteOptions{Latest: epoch, Content: sum.content})
+	_, err = changes.WriteLayer(ctx, sum, archive.WriteOptions{Latest: epoch, Still: true, Content: sum.content})
 	d, size := sum.close()
 	if err != nil {
 		return Made{}, err
@@ -69,7 +69,7 @@ func (m *Making) unpacked(ctx context.Context, id string, below digest.Digest, c
 		return Made{}, err
 	}
 	defer blob.Close()
-	if _, err := changes.WriteLayer(ctx, blob, archive.WriteOptions{Latest: epoch}); err != nil {
+	if _, err := changes.WriteLayer(ctx, blob, archive.WriteOptions{Latest: epoch, Still: true}); err != nil {
 		return Made{}, err
 	}
 	size := blob.Size()
@@ -100,7 +100,7 @@ func (r remaker) Write(ctx context.Context, d digest.Digest, w io.Writer) error 
 		return err
 	}
 	defer changes.Close()
-	_, err = changes.WriteLayer(ctx, w, archive.WriteOptions{Latest: latest})
+	_, err = changes.WriteLayer(ctx, w, archive.WriteOptions{Latest: latest, Still: true})
 	return err
 }
 
@@ -134,7 +134,7 @@ func (m *Making) Blob(ctx context.Context, below, diffID digest.Digest, epoch ti
 		return d, err
 	}
 	defer blob.Close()
-	if _, err := changes.WriteLayer(ctx, blob, archive.WriteOptions{Latest: epoch}); err != nil {
+	if _, err := changes.WriteLayer(ctx, blob, archive.WriteOptions{Latest: epoch, Still: true}); err != nil {
 		return d, err
 	}
 	d.Size = blob.Size()

@@ -104,7 +104,7 @@ func (s *Service) attach(ctx context.Context, r Request, lans []*lan) (_ *Attach
 	if err = s.name(ctx, a, b); err != nil {
 		return nil, err
 	}
-	if err = s.moveGate(ctx, &a.Sandbox); err != nil {
+	if err = s.lans.moveGate(ctx, &a.Sandbox); err != nil {
 		return nil, err
 	}
 	if err = s.rules.publish(a.Sandbox, b); err != nil {

@@ -108,7 +108,7 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 		}
 		a.Sockets = append(a.Sockets, held...)
 	}
-	if err = s.moveGate(ctx, &a.Sandbox); err != nil {
+	if err = s.lans.moveGate(ctx, &a.Sandbox); err != nil {
 		return asked, nil, err
 	}
 	if err = s.rules.republish(before, a.Sandbox); err != nil {
@@ -186,7 +186,7 @@ func (s *Service) Disconnect(ctx context.Context, b Sandbox, netns *os.File, end
 			return b, nil, err
 		}
 	}
-	if err := s.moveGate(ctx, &a.Sandbox); err != nil {
+	if err := s.lans.moveGate(ctx, &a.Sandbox); err != nil {
 		return b, nil, err
 	}
 	if err := s.rules.republish(before, a.Sandbox); err != nil {

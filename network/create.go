@@ -16,6 +16,7 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/undo"
+	"github.com/tarehq/tare/network/firewalld"
 	"github.com/tarehq/tare/network/link"
 )
 
@@ -149,29 +150,12 @@ func (s *Service) settleDriver(ctx context.Context, l *lan) (err error) {
 		}
 		return nil
 	}
-	d, err := s.findDriver(ctx, l.Driver)
+	d, err := s.drivers.find(ctx, l.Driver)
 	if err != nil {
 		return err
 	}
 	l.setDriver(d)
 	return d.Check(ctx, &l.Network)
-}
-
-// findDriver finds one of other kinds than bridge.
-func (s *Service) findDriver(ctx context.Context, name string) (Driver, error) {
-	switch name {
-	case networkHost, driverNull:
-		return nil, fault.New(fault.Forbidden, "only one instance of %q network is allowed", name)
-	case "overlay":
-		return nil, fault.New(fault.Forbidden, `This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.`)
-	}
-	if d := s.cfg.Drivers[name]; d != nil {
-		return d, nil
-	}
-	if s.cfg.Plugin != nil {
-		return s.cfg.Plugin(ctx, name)
-	}
-	return nil, fault.New(fault.NotFound, "could not find plugin %s in v1 plugin registry: plugin not found", name)
 }
 
 // configure takes what a network of configuration says.
@@ -318,7 +302,10 @@ func (s *Service) bringUp(ctx context.Context, l *lan) error {
 	}
 	l.Foreign = b.Foreign
 	s.lans.setBridge(l, b)
-	if err := s.renewRules(); err != nil {
+	if err = s.renewRules(); err == nil {
+		err = firewalld.Join(l.Bridge)
+	}
+	if err != nil {
 		s.lans.setBridge(l, nil)
 		if made {
 			err = errors.Join(err, lowerBridge(l.Bridge))

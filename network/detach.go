@@ -81,7 +81,7 @@ func (s *Service) giveUp(l *lan, e *Endpoint) {
 		ctx, cancel := context.WithTimeout(context.Background(), linger)
 		defer cancel()
 		if e.Exposed {
-			s.conceal(ctx, e)
+			s.lans.conceal(ctx, e)
 		}
 		if err := d.Leave(ctx, l.Network, *e); err != nil {
 			slog.Warn("the driver of a network could not take an endpoint back", "network", l.Name, "driver", l.Driver, "endpoint", e.ID, "err", err)

@@ -121,7 +121,8 @@ type Port struct {
 	// HostPort is the host's port; 0 takes a free one. With a HostPortEnd
 	// above it the first free port of the range is taken.
 	HostPort, HostPortEnd uint16
-	ContainerPort         uint16
+	// ContainerPort 0 takes a port of the host that leads nowhere, as with Docker.
+	ContainerPort uint16
 	// Proto is "tcp" or "udp"; "" means tcp.
 	Proto string
 }

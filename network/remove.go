@@ -10,6 +10,7 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/network/firewall"
+	"github.com/tarehq/tare/network/firewalld"
 )
 
 // Remove takes a network back that no container is on. The words are Docker's:
@@ -30,7 +31,7 @@ func (s *Service) Remove(ctx context.Context, nameOrID string) error {
 // left of it after a crash, Restore removes.
 func (s *Service) removeLan(ctx context.Context, l *lan, action events.Action) error {
 	ctx = context.WithoutCancel(ctx)
-	if err := s.findAgain(ctx, l); err != nil {
+	if err := s.drivers.findAgain(ctx, l); err != nil {
 		s.lans.setUp(l)
 		return fault.New(fault.KindOf(err), "error while removing network: %w", err)
 	}
@@ -52,17 +53,6 @@ func (s *Service) removeLan(ctx context.Context, l *lan, action events.Action) e
 	return err
 }
 
-// findAgain looks for the driver of a network that was not there when the daemon
-// started.
-func (s *Service) findAgain(ctx context.Context, l *lan) error {
-	if l.driver() != nil || l.Driver == networkBridge || l.ConfigOnly {
-		return nil
-	}
-	d, err := s.findDriver(ctx, l.Driver)
-	l.setDriver(d)
-	return err
-}
-
 // takeDown takes back what bringUp made.
 func (s *Service) takeDown(ctx context.Context, l *lan) error {
 	s.endPool(l, true)
@@ -75,6 +65,9 @@ func (s *Service) takeDown(ctx context.Context, l *lan) error {
 	}
 	s.lans.setBridge(l, nil)
 	err := s.renewRules()
+	if l.Bridge != "" {
+		err = errors.Join(err, firewalld.Leave(l.Bridge))
+	}
 	switch {
 	case l.Bridge == "":
 	case l.Foreign:

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/network/firewalld"
 	"github.com/tarehq/tare/network/link"
 )
 
@@ -64,7 +65,7 @@ func (s *Service) Restore(ctx context.Context, sandboxes []Sandbox) error {
 	if err := s.refuseStrangers(ctx); err != nil {
 		return err
 	}
-	watch, err := openWatch()
+	watch, err := openWatch(s.cfg.Name)
 	if err != nil {
 		return err
 	}
@@ -72,6 +73,7 @@ func (s *Service) Restore(ctx context.Context, sandboxes []Sandbox) error {
 	if err := errors.Join(s.rules.replace(), s.joinGuard()); err != nil {
 		return err
 	}
+	s.rejoin()
 	orphans, err := s.reconcilePorts()
 	if err != nil {
 		return err
@@ -108,7 +110,7 @@ func (s *Service) raiseAll(ctx context.Context) {
 
 func (s *Service) raiseStored(ctx context.Context, l *lan) error {
 	if l.Driver != networkBridge {
-		d, err := s.findDriver(ctx, l.Driver)
+		d, err := s.drivers.find(ctx, l.Driver)
 		if err != nil {
 			return err
 		}
@@ -173,6 +175,9 @@ func (s *Service) revive(ctx context.Context, l *lan) error {
 		s.mu.Unlock()
 	}
 	if err := s.renewRules(); err != nil {
+		return err
+	}
+	if err := firewalld.Join(l.Bridge); err != nil {
 		return err
 	}
 	// Those that run on it. What is nobody's is being attached just now.
@@ -274,9 +279,9 @@ func (s *Service) beginBackground(ctx context.Context, orphans []removal) {
 		s.startPoolLocked(ctx, l, s.spares)
 	}
 	ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
-	s.tasks.Add(2)
-	go func() { defer s.tasks.Done(); s.remover.run(ctx) }()
-	go s.keepTables(ctx)
+	s.tasks.Go(func() { s.remover.run(ctx) })
+	s.tasks.Go(func() { s.keepTables(ctx) })
+	s.tasks.Go(func() { firewalld.Watch(ctx, s.rejoin) })
 }
 
 // refuseStrangers fails when containers are on the bridge that a daemon of

@@ -24,6 +24,7 @@ type Service struct {
 	watch      *watch // from Restore on
 	host       *link.Host
 	addressing *addressing
+	drivers    drivers
 	names      Names      // nil for nobody
 	events     *event.Log // nil for nobody
 	spares     int        // of the default bridge
@@ -53,7 +54,7 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 		return nil, err
 	}
 	s := &Service{
-		cfg: c, names: c.Names, events: c.Events, spares: c.Spare,
+		cfg: c, drivers: drivers{c.Drivers, c.Plugin}, names: c.Names, events: c.Events, spares: c.Spare,
 	}
 	s.sandboxes.open()
 	s.lans.open(&s.sandboxes)
@@ -216,6 +217,7 @@ func (s *Service) release() {
 	if s.watch != nil {
 		s.watch.close()
 	}
+	s.rules.firewall.Close()
 	if s.claim != nil {
 		s.claim.release()
 	}

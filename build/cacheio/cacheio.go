@@ -32,7 +32,7 @@ const (
 
 // The bounds of what is read: bytes of a document, and counts.
 const (
-	maxDocument = 16 << 20
+	MaxDocument = 16 << 20
 	maxRecords  = 100_000
 	maxLayers   = 100_000
 	maxDepth    = 500 // layers of one result

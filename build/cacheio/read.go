@@ -83,10 +83,10 @@ func (r *reader) read(ctx context.Context, d ocispec.Descriptor, to any) error {
 	if err := d.Digest.Validate(); err != nil {
 		return invalid("%q is no digest", d.Digest)
 	}
-	if d.Size > maxDocument {
-		return invalid("%s has %d bytes, and at most %d are read", d.Digest, d.Size, maxDocument)
+	if d.Size > MaxDocument {
+		return invalid("%s has %d bytes, and at most %d are read", d.Digest, d.Size, MaxDocument)
 	}
-	data, err := r.src.Document(ctx, d, maxDocument)
+	data, err := r.src.Document(ctx, d, MaxDocument)
 	if err != nil {
 		return err
 	}
@@ -115,6 +115,28 @@ func (r *reader) config(ctx context.Context, d ocispec.Descriptor, blobs []ocisp
 		nodes[i] = n
 	}
 	return r.add(nodes, c.Records)
+}
+
+// ReadConfig reads a config that stands alone: it says of its layers itself what they
+// are.
+func ReadConfig(text []byte) (*Cache, error) {
+	if len(text) > MaxDocument {
+		return nil, invalid("it has more than %d bytes", MaxDocument)
+	}
+	var c configJSON
+	if err := json.Unmarshal(text, &c); err != nil {
+		return nil, invalid("it is no JSON of its kind: %w", err)
+	}
+	nodes := make([]node, len(c.Layers))
+	for i, l := range c.Layers {
+		n := node{parent: l.Parent}
+		if a := l.Annotations; a != nil { // or else it is of no use
+			n.Layer = Layer{DiffID: a.DiffID, Created: a.CreatedAt, Blob: ocispec.Descriptor{MediaType: a.MediaType, Digest: l.Blob, Size: a.Size}}
+		}
+		nodes[i] = n
+	}
+	r := reader{cache: &Cache{records: map[digest.Digest]recordJSON{}}}
+	return r.cache, r.add(nodes, c.Records)
 }
 
 // imageJSON is as much of an image's config as is read.

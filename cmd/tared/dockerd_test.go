@@ -97,7 +97,7 @@ var dockerdFlags = []struct {
 	{"restart", "", "false", "false", "refused: restart policy"},
 	{"rootless", "", "true", "true", "refused: not supported yet"},
 	{"seccomp-profile", "", "unconfined", "", "Seccomp:unconfined"},
-	{"selinux-enabled", "", "true", "true", "refused: not supported yet"},
+	{"selinux-enabled", "", "true", "true", "SELinux:true"},
 	{"shutdown-timeout", "", "9", "9", "ShutdownTimeout:9"},
 	{"storage-driver", "", "vfs", "", "StorageDriver:vfs"},
 	{"storage-opt", "storage-opts", "a=b", `["a=b"]`, "refused: not supported yet"},

@@ -176,10 +176,10 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	if err := o.remap(log); err != nil {
 		return nil, err
 	}
-	defaults := container.NewDefaults(o.settings())
+	defaults, confinement := container.NewDefaults(o.settings()), o.confinement(log)
 	containers, err := container.Open(ctx, container.Config{
 		DataRoot: o.DataRoot, ExecRoot: o.ExecRoot, Images: images, Snapshots: layers, Networks: networks, Volumes: volumes,
-		Launcher: launcher, Events: eventLog, Defaults: defaults, InitPath: initProgram, CgroupParent: o.CgroupParent, Systemd: o.systemd, Realtime: container.Realtime{Period: o.RealtimePeriod, Runtime: o.RealtimeRuntime}, CDI: o.devices(), IDs: o.ids, LogDriver: o.LogDriver, LogOpts: o.LogOpts, Log: log,
+		Launcher: launcher, Events: eventLog, Defaults: defaults, InitPath: initProgram, CgroupParent: o.CgroupParent, Systemd: o.systemd, Confinement: confinement, Realtime: container.Realtime{Period: o.RealtimePeriod, Runtime: o.RealtimeRuntime}, CDI: o.devices(), IDs: o.ids, LogDriver: o.LogDriver, LogOpts: o.LogOpts, Log: log,
 		LinkEnv: os.Getenv("DOCKER_KEEP_DEPRECATED_LEGACY_LINKS_ENV_VARS") == "1",
 	})
 	if err != nil {

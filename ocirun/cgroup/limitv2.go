@@ -145,7 +145,7 @@ func (g *Group) setV2(r *specs.LinuxResources) error {
 			return err
 		}
 	}
-	return g.setDevicesV2(r.Devices)
+	return nil
 }
 
 // settingsV2 lists the values of cgroup v2 in the order of writing. The unified

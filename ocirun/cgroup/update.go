@@ -39,10 +39,10 @@ func (g *Group) Update(r *specs.LinuxResources) error {
 		u.CPU = &cpu
 	}
 	before := g.inForce(&u)
-	err := g.Set(&u)
+	err := g.limit(&u)
 	if err == nil && g.unit != nil { // whose values are coarser, so ours come again
 		if err = g.unit.set(g.properties(g.withPeriod(&u))); err == nil {
-			err = g.Set(&u)
+			err = g.limit(&u)
 		}
 	}
 	if err != nil {
