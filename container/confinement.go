@@ -94,12 +94,26 @@ func (c *creation) label(r *Record, back *undo.Stack) error {
 		return err
 	}
 	r.Labels = &labels
-	back.Push(func() error { labels.Free(); return nil })
+	back.Push(func() error { c.containers.freeLabels(r); return nil })
 	root, err := c.containers.cfg.Snapshots.Mount(r.ID)
 	if err != nil || root.Dir == "" { // an overlay is labelled by its mount
 		return err
 	}
 	return labels.Relabel(root.Dir, false)
+}
+
+// freeLabels lets go of the categories of a container that is gone, unless another
+// has the same: it shares namespaces, or asked for them.
+func (s *Service) freeLabels(r *Record) {
+	if r.Labels == nil {
+		return
+	}
+	for _, other := range s.store.all() {
+		if other.ID != r.ID && other.Labels != nil && other.Labels.Process == r.Labels.Process {
+			return
+		}
+	}
+	r.Labels.Free()
 }
 
 // label gives what is mounted to the container: volumes, which other containers may
