@@ -94,7 +94,11 @@ func (s *Service) attach(ctx context.Context, r Request, lans []*lan) (_ *Attach
 	if a.NetNS, err = b.Share(); err != nil {
 		return nil, err
 	}
-	if err = s.name(ctx, a, b); err != nil {
+	prepared := b.prepared
+	b.prepared = nil // it is handed over
+	held, err := s.naming.set(ctx, a.Sandbox, b.NS, prepared)
+	a.Sockets = append(a.Sockets, held...)
+	if err != nil {
 		return nil, err
 	}
 	if err = s.lans.moveGate(ctx, &a.Sandbox); err != nil {
@@ -117,9 +121,7 @@ func (s *Service) takeBack(a *Attachment, b *box, lans []*lan) {
 	if a.NetNS != nil {
 		a.NetNS.Close()
 	}
-	if s.names != nil {
-		s.names.Drop(a.ID)
-	}
+	s.naming.drop(a.ID)
 	if b == nil {
 		for i := range a.Endpoints {
 			s.remover.doom(removal{network: lans[i].asks(), after: func() { s.fitter.giveUp(lans[i], &a.Endpoints[i]) }})
@@ -144,18 +146,6 @@ func (s *Service) reservePorts(a *Attachment, ports []Port) (err error) {
 	}
 	a.Pending = nil
 	return nil
-}
-
-// name tells the names of a new sandbox.
-func (s *Service) name(ctx context.Context, a *Attachment, b *box) error {
-	if s.names == nil {
-		return nil
-	}
-	prepared := b.prepared
-	b.prepared = nil
-	held, err := s.names.Set(ctx, a.Sandbox, b.NS, prepared)
-	a.Sockets = append(a.Sockets, held...)
-	return err
 }
 
 func newID() string {

@@ -88,7 +88,7 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 	last := &a.Endpoints[len(a.Endpoints)-1]
 	defer func() {
 		if err != nil {
-			s.unname(ctx, before, netns)
+			s.naming.back(ctx, before, netns)
 			closeAll(a.Sockets)
 			s.remover.doom(s.fitter.removalOf(last, nil, false))
 			s.remover.settle(l.ID)
@@ -101,13 +101,11 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 	if err = s.fitter.plug(ctx, b, l, &a.Sandbox, len(a.Endpoints)-1); err != nil {
 		return asked, nil, err
 	}
-	if s.names != nil {
-		held, err := s.names.Set(ctx, a.Sandbox, netns, nil)
-		if err != nil {
-			return asked, nil, err
-		}
-		a.Sockets = append(a.Sockets, held...)
+	held, err := s.naming.set(ctx, a.Sandbox, netns, nil)
+	if err != nil {
+		return asked, nil, err
 	}
+	a.Sockets = append(a.Sockets, held...)
 	if err = s.lans.moveGate(ctx, &a.Sandbox); err != nil {
 		return asked, nil, err
 	}
@@ -116,19 +114,6 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 	}
 	b.announce(last)
 	return a.Sandbox, a.Sockets, nil
-}
-
-// unname tells of a sandbox as it is after all.
-func (s *Service) unname(ctx context.Context, b Sandbox, netns *os.File) {
-	switch {
-	case s.names == nil:
-	case b.HasNames():
-		// What fails is told again with the next change.
-		held, _ := s.names.Set(context.WithoutCancel(ctx), b, netns, nil)
-		closeAll(held)
-	default:
-		s.names.Drop(b.ID)
-	}
 }
 
 // settlePorts publishes the ports that are wanted when the sandbox can publish
@@ -181,10 +166,8 @@ func (s *Service) Disconnect(ctx context.Context, b Sandbox, netns *os.File, end
 	if err := s.settlePorts(a, ports); err != nil {
 		return b, nil, err
 	}
-	if s.names != nil {
-		if _, err := s.names.Set(ctx, a.Sandbox, netns, nil); err != nil {
-			return b, nil, err
-		}
+	if _, err := s.naming.set(ctx, a.Sandbox, netns, nil); err != nil {
+		return b, nil, err
 	}
 	if err := s.lans.moveGate(ctx, &a.Sandbox); err != nil {
 		return b, nil, err
@@ -238,10 +221,8 @@ func (s *Service) Rename(ctx context.Context, b Sandbox, name string) (Sandbox, 
 		}
 		e.DNSNames = names
 	}
-	if s.names != nil {
-		if _, err := s.names.Set(ctx, after, nil, nil); err != nil {
-			return b, err
-		}
+	if _, err := s.naming.set(ctx, after, nil, nil); err != nil {
+		return b, err
 	}
 	if _, _, err := s.sandboxes.change(b.ID, func(b *Sandbox) { *b = after }); err != nil {
 		return b, err

@@ -24,9 +24,7 @@ func (s *Service) Detach(ctx context.Context, b Sandbox) error {
 		return nil
 	}
 	err = s.rules.withdraw(stored)
-	if s.names != nil {
-		s.names.Drop(b.ID)
-	}
+	s.naming.drop(b.ID)
 	// Even a port that could not be withdrawn leads nowhere from now on.
 	var driven []string
 	for i := range stored.Endpoints {

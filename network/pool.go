@@ -28,8 +28,8 @@ const (
 // pools are those of the lans.
 type pools struct {
 	fitter *fitter
-	names  Names // nil for nobody
-	spares int   // of the default bridge; 0 for no pools at all
+	naming naming
+	spares int // of the default bridge; 0 for no pools at all
 	tasks  sync.WaitGroup
 
 	mu     sync.Mutex // guards what follows and the lans' pools; never held during I/O
@@ -182,10 +182,8 @@ func (p *pools) makeSpare(ctx context.Context, l *lan) (b *box, err error) {
 			b = nil
 		}
 	}()
-	if p.names != nil && !predefined(l.Name) {
-		if b.prepared, err = p.names.Prepare(b.NS); err != nil {
-			return b, err
-		}
+	if b.prepared, err = p.naming.prepare(l, b.NS); err != nil {
+		return b, err
 	}
 	if !l.roomy() {
 		return b, nil

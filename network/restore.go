@@ -77,7 +77,7 @@ func (s *Service) Restore(ctx context.Context, sandboxes []Sandbox) error {
 	if err := s.restoreRates(); err != nil {
 		return err
 	}
-	s.renameAll(ctx)
+	s.naming.all(ctx, s.sandboxes.all())
 	s.beginBackground(ctx, orphans)
 	return nil
 }
@@ -119,20 +119,6 @@ func (s *Service) adopt(sandboxes []Sandbox) error {
 		}
 	}
 	return nil
-}
-
-// renameAll tells the names of those that live on.
-func (s *Service) renameAll(ctx context.Context) {
-	if s.names == nil {
-		return
-	}
-	for _, b := range s.sandboxes.all() {
-		held, err := s.names.Set(ctx, b, nil, nil)
-		closeAll(held)
-		if err != nil {
-			slog.Error("the names of a container that runs on cannot be told", "container", b.ContainerID, "err", err)
-		}
-	}
 }
 
 // beginBackground starts what removes interfaces and fills the pools. It

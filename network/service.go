@@ -23,7 +23,7 @@ type Service struct {
 	watch      *watch // from Restore on
 	host       *link.Host
 	addressing *addressing
-	names      Names      // nil for nobody
+	naming     naming
 	events     *event.Log // nil for nobody
 
 	mu       sync.Mutex // guards what follows; never held during I/O
@@ -38,6 +38,7 @@ type Service struct {
 	fitter    fitter
 	pools     pools
 	raiser    raiser
+	planner   planner
 
 	stop  context.CancelFunc
 	tasks sync.WaitGroup
@@ -53,7 +54,7 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 		return nil, err
 	}
 	s := &Service{
-		cfg: c, names: c.Names, events: c.Events,
+		cfg: c, naming: naming{c.Names}, events: c.Events,
 	}
 	s.sandboxes.open()
 	s.lans.open(&s.sandboxes)
@@ -82,7 +83,8 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 	s.fitter = fitter{host: s.host, lans: &s.lans, sandboxes: &s.sandboxes, rules: s.rules, remover: s.remover, drain: s.pools.drain}
 	s.raiser = raiser{cfg: &s.cfg, host: s.host, lans: &s.lans, sandboxes: &s.sandboxes, rules: s.rules, remover: s.remover,
 		pools: &s.pools, addressing: s.addressing, drivers: drivers{c.Drivers, c.Plugin}}
-	s.pools.fitter, s.pools.names, s.pools.spares = &s.fitter, c.Names, c.Spare
+	s.planner = planner{&s.lans, &s.raiser.drivers, c.IPv6, c.NetworkOptions}
+	s.pools.fitter, s.pools.naming, s.pools.spares = &s.fitter, s.naming, c.Spare
 	if c.HostFirewall {
 		if err = firewall.AdmitDevices(); err != nil {
 			return nil, err
