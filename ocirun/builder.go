@@ -36,7 +36,7 @@ type builder struct {
 	trees    map[int]int // clones of mount sources by the mount's index
 
 	sources    map[int]value      // the same, made by the child before it leaves the host's tree
-	groupTrees map[string][]value // clones of control groups' directories, for a stage
+	groupTrees map[string][]value // clones of control groups' directories, for a stage, one for each mount
 	stage      int                // an empty mount namespace to be used; 0: none
 
 	sync, peer   int // the child's and the parent's end of the socket

@@ -74,14 +74,14 @@ func (b *builder) openGroupTrees() {
 	}
 }
 
-// groupTree is the next of them for a directory, or made now.
+// groupTree is the next clone of a directory, made now if there is none.
 func (b *builder) groupTree(dir string) value {
-	list := b.groupTrees[dir]
-	if len(list) == 0 {
+	made := b.groupTrees[dir]
+	if len(made) == 0 {
 		return b.openGroup(dir)
 	}
-	b.groupTrees[dir] = list[1:]
-	return list[0]
+	b.groupTrees[dir] = made[1:]
+	return made[0]
 }
 
 func (b *builder) openGroup(dir string) value {
