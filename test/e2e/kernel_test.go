@@ -222,13 +222,23 @@ func serveSCTP(t *testing.T, pid string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan struct{})
+	// A socket of SCTP that listens is woken by no shutdown.
+	tv := unix.NsecToTimeval((100 * time.Millisecond).Nanoseconds())
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv); err != nil {
+		t.Fatal(err)
+	}
+	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
 		for {
-			c, from, err := unix.Accept(fd)
-			if err != nil {
+			select {
+			case <-stop:
 				return
+			default:
+			}
+			c, from, err := unix.Accept(fd)
+			if err != nil { // nobody came
+				continue
 			}
 			if a, ok := from.(*unix.SockaddrInet4); ok {
 				_, _ = unix.Write(c, fmt.Appendf(nil, "%d.%d.%d.%d", a.Addr[0], a.Addr[1], a.Addr[2], a.Addr[3]))
@@ -236,7 +246,7 @@ func serveSCTP(t *testing.T, pid string) {
 			unix.Close(c)
 		}
 	}()
-	t.Cleanup(func() { _ = unix.Shutdown(fd, unix.SHUT_RDWR); <-done; unix.Close(fd) })
+	t.Cleanup(func() { close(stop); <-done; unix.Close(fd) })
 }
 
 // askSCTP connects and gives what it is told.
