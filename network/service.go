@@ -79,6 +79,7 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 	if s.host, err = link.Open(prefix); err != nil {
 		return nil, err
 	}
+	s.host.NewNS = c.NewNS
 	s.remover = newRemover(s.host, s.rules.settle, s.saveCursors)
 	s.fitter = fitter{host: s.host, lans: &s.lans, sandboxes: &s.sandboxes, rules: s.rules, remover: s.remover, drain: s.pools.drain}
 	s.raiser = raiser{cfg: &s.cfg, host: s.host, lans: &s.lans, sandboxes: &s.sandboxes, rules: s.rules, remover: s.remover,

@@ -29,7 +29,7 @@ type Config struct {
 	Transfers *image.Transfers
 	Layers    *snapshot.Store
 	Networks  *network.Service
-	Users     *userns.Map // what the IDs of steps are outside; nil for the host's
+	Users     *userns.Map // what the IDs of steps are outside, of which all Networks' namespaces are; nil for the host's
 	// JoinNetwork opens the network namespace of a container that runs, and tells
 	// whether names are looked up there, and what the IDs are of those who rule it.
 	JoinNetwork func(nameOrID string) (netNS *os.File, names bool, users *userns.Map, err error)
@@ -227,16 +227,7 @@ func (l *Lender) attach(ctx context.Context, arg attachArg, _ func(build.Transfe
 	if _, err := l.Networks.Lookup("bridge"); err != nil && arg.Network == "" {
 		wants = nil
 	}
-	req := network.Request{ContainerID: id, Name: id, Wants: wants}
-	if l.Users != nil { // the step finds the one namespace by the other
-		made, err := userns.Make(l.Users, true)
-		if err != nil {
-			return build.Place{}, err
-		}
-		defer made.Close()
-		req.NetNS = made.Net
-	}
-	a, err := l.Networks.Attach(ctx, req)
+	a, err := l.Networks.Attach(ctx, network.Request{ContainerID: id, Name: id, Wants: wants})
 	if err != nil {
 		return build.Place{}, err
 	}
