@@ -107,6 +107,9 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 			err = errors.Join(err, steps.run())
 		}
 	}()
+	if err := o.remap(log); err != nil {
+		return nil, err
+	}
 	eventLog := &event.Log{}
 	blobs, err := content.Open(filepath.Join(o.DataRoot, "content"))
 	if err != nil {
@@ -117,6 +120,9 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 		return nil, fmt.Errorf("cannot open the snapshots: %w", err)
 	}
 	steps.pushPlain("the snapshots", layers.Close)
+	if err := o.checkStorageSize(layers); err != nil {
+		return nil, err
+	}
 	images, err := image.Open(ctx, blobs, layers, imageEvents{eventLog})
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the images: %w", err)
@@ -171,9 +177,6 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 
 	initProgram, err := o.initProgram()
 	if err != nil {
-		return nil, err
-	}
-	if err := o.remap(log); err != nil {
 		return nil, err
 	}
 	defaults, confinement := container.NewDefaults(o.settings()), o.confinement(log)
