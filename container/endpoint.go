@@ -37,6 +37,9 @@ func (a *attached) close() {
 	a.other.close()
 }
 
+// manySockets are as many as the supervising process has no room for.
+const manySockets = 64
+
 // relays are the published ports that the supervising process serves itself.
 func relays(b *network.Sandbox) (list []supervise.Relay) {
 	if b == nil {
@@ -67,6 +70,9 @@ func (b *bundle) attach(ctx context.Context) (*attached, error) {
 	}
 	for i := range req.Wants {
 		b.from.settle(s.cfg.Networks, &req.Wants[i])
+	}
+	if sockets := 2 * len(req.Ports); sockets > manySockets { // one for each family
+		s.cfg.Launcher.Room(sockets)
 	}
 	a, err := s.cfg.Networks.Attach(ctx, req)
 	if err != nil {
