@@ -39,6 +39,9 @@ func (a *attached) close() {
 	a.other.close()
 }
 
+// manySockets are as many as the supervising process has no room for.
+const manySockets = 64
+
 // relays are the published ports that the supervising process serves itself.
 func relays(b *network.Sandbox) (list []supervise.Relay) {
 	if b == nil {
@@ -77,6 +80,9 @@ func (b *bundle) attach(ctx context.Context) (*attached, error) {
 		if req.NetNS, err = b.makeUsers(true); err != nil {
 			return nil, err
 		}
+	}
+	if sockets := 2 * len(req.Ports); sockets > manySockets { // one for each family
+		s.cfg.Launcher.Room(sockets)
 	}
 	a, err := s.cfg.Networks.Attach(ctx, req)
 	if err != nil {

@@ -107,6 +107,40 @@ func TestPortInUse(t *testing.T) {
 	}
 }
 
+// Many are bound by several at once, and are as one after the other.
+func TestManyPorts(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	s := open(t, testConfig("tt0", 1))
+	want := hostPorts(20000, 20299, -10000)
+	c := attach(t, s, "c", want...)
+	if len(c.Ports) != 2*len(want) || len(c.Sockets) != len(c.Ports) {
+		t.Fatalf("%d ports with %d sockets", len(c.Ports), len(c.Sockets))
+	}
+	for i, p := range c.Ports {
+		if w := want[i/2]; p.HostPort != w.HostPort || p.ContainerPort != w.ContainerPort || p.HostIP.Is6() != (i%2 == 1) {
+			t.Errorf("the %dth is %+v", i, p)
+		}
+	}
+	c.serve(t, "tcp", 10287, "c")
+	place{}.expect(t, "tcp", "127.0.0.1:20287", "c 172.30.1.1")
+	_, err := s.Attach(t.Context(), Request{Wants: []Want{{}}, ContainerID: "x", Name: "second", Ports: hostPorts(20101, 20400, 0)})
+	if err == nil || !strings.HasSuffix(err.Error(), "Bind for 0.0.0.0:20101 failed: port is already allocated") {
+		t.Errorf("error %v", err)
+	}
+	twice := append(hostPorts(20300, 20399, 0), Port{HostPort: 20301, ContainerPort: 1})
+	_, err = s.Attach(t.Context(), Request{Wants: []Want{{}}, ContainerID: "x", Name: "second", Ports: twice})
+	if err == nil || !strings.HasSuffix(err.Error(), "Bind for 0.0.0.0:20301 failed: port is already allocated") {
+		t.Errorf("error %v", err)
+	}
+	for _, p := range []string{"20300", "20301", "20399", "20400"} {
+		l, err := net.Listen("tcp", ":"+p)
+		must(t, err)
+		l.Close()
+	}
+}
+
 func TestPortMovesBeforeDetach(t *testing.T) {
 	if !asHost(t) {
 		return

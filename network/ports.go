@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/nofile"
 	"github.com/tarehq/tare/network/firewall"
 )
 
@@ -99,24 +102,73 @@ func (s *Service) routed(t firewall.Target) bool {
 // cannot be had, those taken before are given back; one that is among them or
 // published by another sandbox is told from one that a program of the host has.
 func (s *Service) reserve(ports []Port, b *Sandbox) (published []Published, sockets []*os.File, err error) {
+	parts := make([]reserved, 1)
+	if len(ports) >= manyPorts && !slices.ContainsFunc(ports, Port.choosy) {
+		nofile.Room(2 * len(ports))
+		parts = make([]reserved, min(runtime.GOMAXPROCS(0), maxBinders))
+	}
+	var binders sync.WaitGroup
+	size := (len(ports) + len(parts) - 1) / len(parts)
+	for i := range parts {
+		of := ports[min(i*size, len(ports)):min((i+1)*size, len(ports))]
+		if i == len(parts)-1 {
+			parts[i] = s.reserveSome(of, b)
+			break
+		}
+		binders.Go(func() { parts[i] = s.reserveSome(of, b) })
+	}
+	binders.Wait()
+	for _, p := range parts {
+		published, sockets = append(published, p.published...), append(sockets, p.sockets...)
+		if err == nil {
+			err = p.err
+		}
+	}
+	if err == nil {
+		return published, sockets, nil
+	}
+	closeAll(sockets)
+	var taken *portTaken
+	if errors.As(err, &taken) && slices.ContainsFunc(slices.Concat(published, s.taken()), func(p Published) bool {
+		return p.Proto == taken.Proto && p.HostPort == taken.HostPort && p.sharesAddress(taken.Published)
+	}) {
+		err = fmt.Errorf("Bind for %s:%d failed: port is already allocated", taken.HostIP, taken.HostPort)
+	}
+	return nil, nil, err
+}
+
+const (
+	// manyPorts are as many as are bound by several at once: a socket that
+	// listens costs the kernel some 8 µs.
+	manyPorts = 64
+	// maxBinders is how many those are at most.
+	maxBinders = 4
+)
+
+// choosy tells whether what the port gets depends on what others took before.
+func (p Port) choosy() bool { return p.HostPort == 0 || p.HostPortEnd > p.HostPort }
+
+// reserved are some of the ports, and those that were had before one that could
+// not be.
+type reserved struct {
+	published []Published
+	sockets   []*os.File
+	err       error
+}
+
+func (s *Service) reserveSome(ports []Port, b *Sandbox) (r reserved) {
 	for _, p := range ports {
 		if p.Proto == "" {
 			p.Proto = "tcp"
 		}
 		pubs, files, err := s.reserveOne(p, b)
 		if err != nil {
-			closeAll(sockets)
-			var taken *portTaken
-			if errors.As(err, &taken) && slices.ContainsFunc(slices.Concat(published, s.taken()), func(p Published) bool {
-				return p.Proto == taken.Proto && p.HostPort == taken.HostPort && p.sharesAddress(taken.Published)
-			}) {
-				err = fmt.Errorf("Bind for %s:%d failed: port is already allocated", taken.HostIP, taken.HostPort)
-			}
-			return nil, nil, err
+			r.err = err
+			return r
 		}
-		published, sockets = append(published, pubs...), append(sockets, files...)
+		r.published, r.sockets = append(r.published, pubs...), append(r.sockets, files...)
 	}
-	return published, sockets, nil
+	return r
 }
 
 // portTaken is the failure of a port that somebody has.
@@ -253,10 +305,12 @@ func bind(addr netip.Addr, port uint16, proto string, what pass) (_ *os.File, bo
 			return nil, 0, err
 		}
 	}
-	if bound, err = localPort(fd); err != nil {
-		return nil, 0, err
+	if bound = port; port == 0 {
+		if bound, err = localPort(fd); err != nil {
+			return nil, 0, err
+		}
 	}
-	return os.NewFile(uintptr(fd), fmt.Sprintf("%s/%s", netip.AddrPortFrom(addr, bound), proto)), bound, nil
+	return os.NewFile(uintptr(fd), "published port"), bound, nil
 }
 
 func sockaddr(addr netip.Addr, port uint16) unix.Sockaddr {

@@ -161,7 +161,7 @@ func (r *ruleset) publish(b Sandbox, bx *box) error {
 	if bx.waiting == nil {
 		add = r.elements(b)
 	} else if len(b.Ports) > 0 || len(b.Endpoints) > 1 {
-		_, add = firewall.Diff(r.elements(*bx.waiting), r.elements(b))
+		add = firewall.Without(r.elements(b), r.elements(*bx.waiting))
 	}
 	bx.waiting = nil
 	switch {

@@ -271,6 +271,22 @@ func (l *Launcher) request(ctx context.Context, req CreateRequest, clients []*os
 	}
 }
 
+// Room has the process that the next Run takes make room for so many files to
+// hold, beside what its caller does until then.
+func (l *Launcher) Room(files int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.warm) == 0 {
+		return
+	}
+	k := l.warm[0].keeper
+	k.mu.Lock()
+	k.last++
+	m := Message{ID: k.last, Method: MethodRoom, Body: encode(RoomRequest{files})}
+	k.mu.Unlock()
+	_ = k.conn.Send(encode(m)) // nobody waits for the answer
+}
+
 // Collect ends what a supervising process left that died: the container's init
 // and all else in its control groups, and the groups. It uses a waiting process,
 // as the daemon itself knows nothing of a runtime.

@@ -34,6 +34,7 @@ const (
 	MethodHello     = "hello"     // Hello → Hello; must come first
 	MethodWarm      = "warm"      // a config.json like those to come, to rehearse; before create
 	MethodHold      = "hold"      // more files to keep open, at any time
+	MethodRoom      = "room"      // RoomRequest; before create
 	MethodMount     = "mount"     // MountRequest, its mounts; before create
 	MethodCreate    = "create"    // CreateRequest, the netns, the shm, the user namespace, clients' sockets, more files to hold → Started
 	MethodCollect   = "collect"   // CollectRequest; instead of create: answered when nothing is left of a dead process's container
@@ -77,6 +78,9 @@ type MountRequest struct {
 	Skip     int
 	Subpaths []string
 }
+
+// RoomRequest announces how many files there will be to hold.
+type RoomRequest struct{ Files int }
 
 // CreateRequest asks for the container.
 type CreateRequest struct {

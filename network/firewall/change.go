@@ -31,7 +31,9 @@ func (f *Firewall) Change(remove, add []Element) error {
 	beside := func(e Element) bool { return e.hook || e.Family == Netdev && !f.made[Netdev] }
 	remove, add = slices.DeleteFunc(slices.Clone(remove), beside), slices.DeleteFunc(slices.Clone(add), beside)
 	for i := range remove {
-		remove[i].device = "" // the key tells, and the interface may be gone
+		if remove[i].device != "" { // the key tells, and the interface may be gone
+			remove[i].device, remove[i].value = "", nil
+		}
 	}
 	var batch []netlink.Message
 	batch = f.appendElements(batch, unix.NFT_MSG_DELSETELEM, 0, remove)

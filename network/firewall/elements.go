@@ -234,19 +234,21 @@ func (o Options) opened(known map[string]Network, s Sandbox, ports []Port) (out 
 
 // Diff tells which elements are only in the one list and which in the other.
 func Diff(before, after []Element) (gone, come []Element) {
-	without := func(list, other []Element) (out []Element) {
-		known := map[string]bool{}
-		for _, e := range other {
-			known[e.id()] = true
-		}
-		for _, e := range list {
-			if !known[e.id()] {
-				out = append(out, e)
-			}
-		}
-		return out
+	return Without(before, after), Without(after, before)
+}
+
+// Without gives the elements of a list that are not in the other.
+func Without(list, other []Element) (out []Element) {
+	known := make(map[string]bool, len(other))
+	for _, e := range other {
+		known[e.id()] = true
 	}
-	return without(before, after), without(after, before)
+	for _, e := range list {
+		if !known[e.id()] {
+			out = append(out, e)
+		}
+	}
+	return out
 }
 
 // id is the same for elements that are.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/google/nftables"
@@ -324,7 +325,8 @@ func cellAddr(a netip.Addr) cell { return single(a.String(), a.AsSlice()) }
 func cellProto(name string) cell { return single(name, []byte{protocols[name]}) }
 
 func cellPort(port uint16) cell {
-	return single(fmt.Sprint(port), binary.BigEndian.AppendUint16(nil, port))
+	value := []byte{byte(port >> 8), byte(port), 0, 0}
+	return cell{strconv.Itoa(int(port)), value, value}
 }
 
 func cellPorts(first, last uint16) cell {
@@ -347,27 +349,36 @@ func cellPrefix(p netip.Prefix) cell {
 // element makes an element of cells; value is empty for a set.
 func element(f Family, set string, interval bool, key []cell, value ...cell) Element {
 	e := Element{Family: f, Set: set}
-	text := func(cells []cell) string {
-		names := make([]string, len(cells))
-		for i, c := range cells {
-			names[i] = c.text
-		}
-		return strings.Join(names, " . ")
+	text := make([]byte, 0, 64)
+	bytes := make([]byte, 0, 64) // of key, end and value
+	for i, c := range key {
+		text = append(append(text, separator(i)...), c.text...)
+		bytes = append(bytes, c.first...)
 	}
-	e.Text = text(key)
-	for _, c := range key {
-		e.key = append(e.key, c.first...)
-		if interval {
-			e.end = append(e.end, c.end...)
+	e.key = slices.Clip(bytes)
+	if interval {
+		for _, c := range key {
+			bytes = append(bytes, c.end...)
 		}
+		e.end = slices.Clip(bytes[len(e.key):])
 	}
-	if len(value) > 0 {
-		e.Text += " : " + text(value)
-		for _, c := range value {
-			e.value = append(e.value, c.first...)
+	for i, c := range value {
+		if i == 0 {
+			text = append(text, " : "...)
 		}
+		text = append(append(text, separator(i)...), c.text...)
+		bytes = append(bytes, c.first...)
 	}
+	e.value = bytes[len(e.key)+len(e.end):]
+	e.Text = string(text)
 	return e
+}
+
+func separator(i int) string {
+	if i == 0 {
+		return ""
+	}
+	return " . "
 }
 
 var protocols = map[string]byte{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP}

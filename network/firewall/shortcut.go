@@ -139,19 +139,29 @@ func (f *Firewall) replaceShortcuts(r Ruleset) (made bool) {
 
 // addHooks adds interfaces to chains.
 func (f *Firewall) addHooks(hooks []Element) {
-	if len(hooks) == 0 {
-		return
+	var batch []netlink.Message
+	for _, e := range hooks {
+		if _, ok := indexOf(e.device); !ok {
+			continue
+		}
+		b := []byte{byte(Netdev), unix.NFNETLINK_V0, 0, 0}
+		b = appendText(b, unix.NFTA_CHAIN_TABLE, f.name)
+		b = appendText(b, unix.NFTA_CHAIN_NAME, e.Set)
+		b, hook := begin(b, unix.NFTA_CHAIN_HOOK)
+		b = appendAttribute(b, unix.NFTA_HOOK_HOOKNUM, binary.BigEndian.AppendUint32(nil, uint32(*nftables.ChainHookIngress)))
+		b = appendAttribute(b, unix.NFTA_HOOK_PRIORITY, binary.BigEndian.AppendUint32(nil, uint32(*priorities[lastPriority])))
+		b = appendText(b, unix.NFTA_HOOK_DEV, e.device)
+		end(b, hook)
+		b = appendText(b, unix.NFTA_CHAIN_TYPE, "filter")
+		batch = append(batch, netlink.Message{Header: netlink.Header{
+			Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWCHAIN, Flags: netlink.Request | netlink.Acknowledge}, Data: b})
 	}
-	err := f.transact(func(conn *nftables.Conn) error {
-		hookAll(conn, f.table(Netdev), hooks)
-		return nil
-	})
-	if err != nil {
+	if err := f.commit(batch); err != nil {
 		slog.Debug("a port has no shortcut to its neighbours", "table", f.name, "err", err)
 	}
 }
 
-// hookAll does the same in a transaction, for those that are there.
+// hookAll makes the chains of interfaces that are there.
 func hookAll(conn *nftables.Conn, table *nftables.Table, elements []Element) {
 	for _, e := range elements {
 		if _, ok := indexOf(e.device); ok {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/nofile"
 	"github.com/tarehq/tare/internal/seqpacket"
 	"github.com/tarehq/tare/ocirun"
 	"github.com/tarehq/tare/supervise"
@@ -47,6 +48,14 @@ func (k *keeper) receive(ctx context.Context, c *seqpacket.Conn) bool {
 	}
 	if m.Method == supervise.MethodHold {
 		k.hold(files) // in order: before the create that follows
+		answer(c, m.ID, struct{}{}, nil)
+		return true
+	}
+	if m.Method == supervise.MethodRoom {
+		var r supervise.RoomRequest
+		if json.Unmarshal(m.Body, &r) == nil {
+			nofile.Room(r.Files)
+		}
 		answer(c, m.ID, struct{}{}, nil)
 		return true
 	}

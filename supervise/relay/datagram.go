@@ -75,6 +75,9 @@ func (r *Relay) meet(p *port, f flow, set int) *peer {
 		return nil
 	}
 	made := &peer{fd: fd, port: p, flow: f}
+	if p.flows == nil {
+		p.flows = map[flow]*peer{}
+	}
 	p.flows[f], r.peers[int32(fd)] = made, made
 	return made
 }

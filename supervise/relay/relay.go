@@ -55,9 +55,13 @@ type Busy struct{ Begin, End func() }
 // as they are. All stay the caller's, who leaves them open until Close.
 func New(sockets []*os.File, rules []Rule, busy Busy) (*Relay, error) {
 	r := &Relay{busy: busy, ports: map[int32]*port{}, peers: map[int32]*peer{}}
+	ways, err := readRules(rules)
+	if err != nil {
+		return nil, err
+	}
 	for _, s := range sockets {
 		fd := int(s.Fd()) // which makes some block
-		p, err := portOf(fd, rules)
+		p, err := portOf(fd, ways)
 		if err != nil {
 			return nil, err
 		}
@@ -95,23 +99,47 @@ func await(set int, fd int32) error {
 	return os.NewSyscallError("epoll_ctl", err)
 }
 
+// way is a rule as it was read.
+type way struct {
+	Rule
+	host netip.Addr
+	to   netip.AddrPort
+}
+
+func readRules(rules []Rule) (ways []way, err error) {
+	for _, r := range rules {
+		w := way{Rule: r}
+		if w.host, err = netip.ParseAddr(r.Host); err != nil {
+			return nil, fmt.Errorf("relay from %q: %w", r.Host, err)
+		}
+		if w.to, err = netip.ParseAddrPort(r.To); err != nil {
+			return nil, fmt.Errorf("relay to %q: %w", r.To, err)
+		}
+		ways = append(ways, w)
+	}
+	return ways, nil
+}
+
 // portOf finds the rule of a socket; nil is none.
-func portOf(fd int, rules []Rule) (*port, error) {
+func portOf(fd int, ways []way) (*port, error) {
 	sa, err := unix.Getsockname(fd)
 	if err != nil {
 		return nil, nil // not a socket
 	}
 	own := addrPort(sa)
-	for _, rule := range rules {
-		if rule.Host != own.Addr().String() || own.Port() < rule.First || own.Port() > rule.Last || rule.Proto != protocol(fd) {
+	proto := "" // asked for once
+	for _, w := range ways {
+		if w.host != own.Addr() || own.Port() < w.First || own.Port() > w.Last {
 			continue
 		}
-		to, err := netip.ParseAddrPort(rule.To)
-		if err != nil {
-			return nil, fmt.Errorf("relay to %q: %w", rule.To, err)
+		if proto == "" {
+			proto = protocol(fd)
 		}
-		to = netip.AddrPortFrom(to.Addr(), to.Port()+own.Port()-rule.First)
-		if rule.Proto == "udp" {
+		if w.Proto != proto {
+			continue
+		}
+		to := netip.AddrPortFrom(w.to.Addr(), w.to.Port()+own.Port()-w.First)
+		if proto == "udp" {
 			// An answer must come from the address that was asked.
 			if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1); err != nil {
 				return nil, os.NewSyscallError("setsockopt", err)
@@ -123,7 +151,7 @@ func portOf(fd int, rules []Rule) (*port, error) {
 		if err := unix.SetNonblock(fd, true); err != nil {
 			return nil, err
 		}
-		return &port{fd: fd, proto: rule.Proto, to: to, flows: map[flow]*peer{}}, nil
+		return &port{fd: fd, proto: proto, to: to}, nil
 	}
 	return nil, nil
 }

@@ -141,7 +141,11 @@ func TestDatagramsComeFromTheAddressThatWasAsked(t *testing.T) {
 func TestEachPortOfARangeHasItsOwn(t *testing.T) {
 	l, port := listen6(t)
 	f := held(t, l)
-	p, err := portOf(int(f.Fd()), []Rule{{"udp", "::1", port, port, "10.0.0.2:1"}, {"tcp", "::", port, port, "10.0.0.2:2"}, {"tcp", "::1", port - 3, port + 3, "10.0.0.2:8000"}})
+	ways, err := readRules([]Rule{{"udp", "::1", port, port, "10.0.0.2:1"}, {"tcp", "::", port, port, "10.0.0.2:2"}, {"tcp", "::1", port - 3, port + 3, "10.0.0.2:8000"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := portOf(int(f.Fd()), ways)
 	if err != nil || p == nil || p.to.String() != "10.0.0.2:8003" {
 		t.Errorf("%+v, %v", p, err)
 	}
