@@ -240,7 +240,7 @@ func (c *Container) openGroups(a *attempt, rootless bool) (err error) {
 		return err
 	}
 	b.group = c.group
-	a.apart = c.group.MayStarve(b.resources())
+	a.apart = c.group.BeginsStarving(b.resources())
 	if r := b.resources(); c.group.NoDevices && r != nil && len(r.Devices) > 0 {
 		b.warn("linux.resources.devices has no effect: this runtime runs in a user namespace")
 	}

@@ -193,9 +193,9 @@ func (c *Container) chooseGroup(a *attempt, paths []string) (err error) {
 		return err
 	}
 	a.opened = append(a.opened, b.tasks...)
-	// A container that is at its limit has the kernel kill whoever shares memory
+	// A container that comes to its limit has the kernel kill whoever shares memory
 	// with a process in its groups, which would be this process.
-	a.apart = c.group.MemoryLimited()
+	a.apart = c.group.MayStarve()
 	if !c.group.Unified {
 		if a.cgroup, err = b.group.Open(); a.cgroup >= 0 { // beside v1, for company
 			a.opened = append(a.opened, a.cgroup)
