@@ -96,6 +96,9 @@ type Config struct {
 	// kept ready for Attach on the default bridge; 0 makes each when it is asked
 	// for, on the other networks too.
 	Spare int
+	// NewNS makes the network namespaces, such as another user namespace owns; nil
+	// for those of the host's.
+	NewNS func() (*os.File, error)
 	// Names is told who is reachable under which names; nil for nobody.
 	Names Names
 	// Events is told of networks that come and go; nil for nobody.

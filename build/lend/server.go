@@ -29,7 +29,7 @@ type Config struct {
 	Transfers *image.Transfers
 	Layers    *snapshot.Store
 	Networks  *network.Service
-	Users     *userns.Map // what the IDs of steps are outside; nil for the host's
+	Users     *userns.Map // what the IDs of steps are outside, of which all Networks' namespaces are; nil for the host's
 	// JoinNetwork opens the network namespace of a container that runs, and tells
 	// whether names are looked up there, and what the IDs are of those who rule it.
 	JoinNetwork func(nameOrID string) (netNS *os.File, names bool, users *userns.Map, err error)
@@ -63,6 +63,7 @@ func New(c Config) *Lender {
 	serve(l, "seal", l.seal)
 	serve(l, "discard", func(_ context.Context, id string, _ func(build.Transfer)) (none, error) { return none{}, l.discard(id) })
 	serve(l, "layer-blob", l.layerBlob)
+	serve(l, "layer-blobs", l.layerBlobs)
 	l.servePieces()
 	serve(l, "pin", func(_ context.Context, chains []digest.Digest, _ func(build.Transfer)) (none, error) {
 		return none{}, l.making.Pin(chains)
@@ -226,16 +227,7 @@ func (l *Lender) attach(ctx context.Context, arg attachArg, _ func(build.Transfe
 	if _, err := l.Networks.Lookup("bridge"); err != nil && arg.Network == "" {
 		wants = nil
 	}
-	req := network.Request{ContainerID: id, Name: id, Wants: wants}
-	if l.Users != nil { // the step finds the one namespace by the other
-		made, err := userns.Make(l.Users, true)
-		if err != nil {
-			return build.Place{}, err
-		}
-		defer made.Close()
-		req.NetNS = made.Net
-	}
-	a, err := l.Networks.Attach(ctx, req)
+	a, err := l.Networks.Attach(ctx, network.Request{ContainerID: id, Name: id, Wants: wants})
 	if err != nil {
 		return build.Place{}, err
 	}

@@ -107,6 +107,9 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 			err = errors.Join(err, steps.run())
 		}
 	}()
+	if err := o.remap(log); err != nil {
+		return nil, err
+	}
 	eventLog := &event.Log{}
 	blobs, err := content.Open(filepath.Join(o.DataRoot, "content"))
 	if err != nil {
@@ -174,9 +177,6 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 
 	initProgram, err := o.initProgram()
 	if err != nil {
-		return nil, err
-	}
-	if err := o.remap(log); err != nil {
 		return nil, err
 	}
 	defaults, confinement := container.NewDefaults(o.settings()), o.confinement(log)

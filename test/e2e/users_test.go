@@ -294,3 +294,31 @@ func TestUsersOfNobody(t *testing.T) {
 	u.refused("--userns=auto needs IDs to give to containers: add a line tare:2147483648:1073741824, or of other IDs that nobody has, to /etc/subuid",
 		"run", "--userns=auto", "busybox", "true")
 }
+
+// TestUsersWithoutMaps says in one sentence that a file system cannot show other owners:
+// that of the layers, and that of a volume.
+func TestUsersWithoutMaps(t *testing.T) {
+	const auto = "--userns=auto:size=1000"
+	u := withUsers(t, "containers:300000:3000\n")
+	u.Tare(t, "volume", "create", "-o", "type=ramfs", "-o", "device=none", "ram")
+	u.refused("the owners of the mount /v cannot be mapped: its file system does not support that (idmapped mounts)", "run", "--rm", auto, "-v", "ram:/v", "busybox", "true")
+	u.Tare(t, "run", "--rm", "-v", "ram:/v", "busybox", "true")
+
+	u.Signal(t, syscall.SIGTERM)
+	data := filepath.Join(u.Dir, "data")
+	if err := os.RemoveAll(data); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("ram", data, "ramfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	u.AtEnd(func() error { return unix.Unmount(data, unix.MNT_DETACH) })
+	u.Add("--storage-driver", "vfs")
+	u.Up(t)
+	u.ImportBusybox(t)
+	u.Tare(t, "run", "--rm", "busybox", "true")
+	u.refused("the file system cannot map the owners of its files to a user namespace (idmapped mounts, Linux 5.19 and later)", "run", "--rm", auto, "busybox", "true")
+}
