@@ -62,7 +62,7 @@ func (d Diff) Changes(ctx context.Context, visit func(Change) error) error {
 			return nil
 		}
 		return visit(Change{Path: "/" + v.path, Kind: v.kind})
-	})
+	}, func(err error) error { return err })
 }
 
 // difference is one change as the comparison finds it.
@@ -75,11 +75,13 @@ type difference struct {
 	emptied bool   // nothing that the directory had before is there any more
 	implied bool   // deleted from such a directory
 	itself  bool   // a directory that is no mere way to a change
+	regular bool   // a regular file
 }
 
-// compare calls emit for what differs.
-func (d Diff) compare(ctx context.Context, emit func(difference) error) error {
-	c := &comparison{ctx: ctx, emit: emit, overlay: d.Upper != nil, made: map[string]bool{}, leads: map[string]bool{}, xattrs: make([]byte, 64<<10)}
+// compare calls emit for what differs, and leave before descriptors are closed that emit
+// was told of, with the error that ends the comparison or nil.
+func (d Diff) compare(ctx context.Context, emit func(difference) error, leave func(error) error) error {
+	c := &comparison{ctx: ctx, emit: emit, leave: leave, overlay: d.Upper != nil, made: map[string]bool{}, leads: map[string]bool{}, xattrs: make([]byte, 64<<10)}
 	for _, given := range d.Made {
 		// As the engine found it: /sbin may be a link to usr/sbin.
 		given = strings.TrimPrefix(path.Clean("/"+given), "/")
@@ -139,6 +141,7 @@ type pending struct {
 type comparison struct {
 	ctx         context.Context
 	emit        func(difference) error
+	leave       func(error) error
 	overlay     bool            // names that the topmost layer has not are the same
 	made, leads map[string]bool // paths that the engine made, and directories on the way to them
 	xattrs      []byte
@@ -160,6 +163,10 @@ func (c *comparison) tell(p *pending) error {
 // directory compares what is in a directory now with what was in it. Nothing
 // was in one that is new.
 func (c *comparison) directory(dir *pending, now, before stack) error {
+	return c.leave(c.names(dir, now, before))
+}
+
+func (c *comparison) names(dir *pending, now, before stack) error {
 	if err := c.ctx.Err(); err != nil {
 		return err
 	}
@@ -227,7 +234,7 @@ func (c *comparison) name(dir *pending, name string, now stack, is *item, before
 	if err := c.tell(dir); err != nil {
 		return err
 	}
-	return c.emit(difference{path: name, kind: kind, at: now[is.layer], base: is.name})
+	return c.emit(difference{path: name, kind: kind, at: now[is.layer], base: is.name, regular: st.Mode&unix.S_IFMT == unix.S_IFREG})
 }
 
 // madeByEngine tells whether a new file is but something to mount on.

@@ -25,6 +25,7 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/overlayfs"
+	"github.com/tarehq/tare/internal/userns"
 	"golang.org/x/sys/unix"
 )
 
@@ -94,6 +95,10 @@ type Options struct {
 	From, To string
 	// Owner is whom all entries are given to; nil leaves them those of the archive.
 	Owner *Owner
+	// Users says whose user namespace the owners of the archive, and Owner, are of;
+	// nil for this process's. What belongs to an ID that it does not have belongs to
+	// its root. The caller acts as that one, see userns.Act.
+	Users *userns.Map
 	// Mine leaves what is made to the user of this process, and takes it as it is
 	// where only root could give what the archive asks for.
 	Mine bool
@@ -268,6 +273,9 @@ func (x *extractor) entry(ctx context.Context, hdr *tar.Header, data io.Reader) 
 	}
 	if hdr.Uid < 0 || hdr.Gid < 0 || int64(hdr.Uid) >= 1<<32-1 || int64(hdr.Gid) >= 1<<32-1 {
 		return refuse(hdr.Name, "belongs to %d:%d, which are no IDs", hdr.Uid, hdr.Gid)
+	}
+	if x.Users != nil {
+		x.settle(hdr)
 	}
 	base := path.Base(name)
 	if !x.Whiteouts.noLayer() && strings.Contains(name, whiteoutPrefix) {

@@ -73,6 +73,23 @@ func (t *tarWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// content has give see to the data of the present entry, all before which is flushed.
+// It writes them and calls flushed, or has put them below itself.
+func (t *tarWriter) content(give func(flushed func() error) error) error {
+	if err := t.w.Flush(); err != nil {
+		return err
+	}
+	wrote := false
+	err := give(func() error {
+		wrote = true
+		return t.w.Flush()
+	})
+	if !wrote {
+		t.left = 0
+	}
+	return err
+}
+
 // finish completes the present entry: what was not written are zeros.
 func (t *tarWriter) finish() error {
 	err := writeZeros(t.w, t.left+t.pad)

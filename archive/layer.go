@@ -23,17 +23,80 @@ import (
 func (d Diff) WriteLayer(ctx context.Context, w io.Writer, o WriteOptions) (entries int, err error) {
 	p := newPacker(ctx, w, o)
 	p.layer, p.holes = true, maxHoles
+	l := layerWriter{p: p}
 	err = d.compare(ctx, func(v difference) error {
 		if v.implied || v.path == "" && !v.itself {
 			return nil
 		}
 		entries++
-		return p.difference(v)
-	})
+		return l.difference(v)
+	}, l.leave)
 	if err != nil {
 		return entries, err
 	}
 	return entries, p.tar.close()
+}
+
+// layerWriter writes changes, of which it has new files of one directory looked at
+// ahead.
+type layerWriter struct {
+	p     *packer
+	ahead lookahead
+	next  []item
+}
+
+// difference writes one change, or has it wait.
+func (l *layerWriter) difference(v difference) error {
+	dir, base := path.Split(v.path)
+	if !v.regular || v.kind != Added || !l.p.Still || strings.HasPrefix(base, whiteoutPrefix) {
+		if err := l.flush(); err != nil {
+			return err
+		}
+		return l.p.difference(v)
+	}
+	if len(l.ahead.dir) == 0 || l.ahead.name != dir || l.ahead.dir[0] != v.at {
+		if err := l.flush(); err != nil {
+			return err
+		}
+		var st unix.Stat_t
+		if err := unix.Fstat(v.at, &st); err != nil {
+			return cannotRead(dir, err)
+		}
+		l.p.virtual(v.at, &st) // for those who look
+		l.ahead = lookahead{p: l.p, name: dir, dir: stack{v.at}}
+	}
+	l.next = append(l.next, item{name: v.base, kind: unix.DT_REG})
+	if len(l.next) < aheadItems {
+		return nil
+	}
+	l.begin()
+	if len(l.ahead.runs) == aheadRuns {
+		return l.ahead.write()
+	}
+	return nil
+}
+
+func (l *layerWriter) begin() {
+	if len(l.next) > 0 {
+		l.ahead.begin(l.next)
+		l.next = l.next[:0]
+	}
+}
+
+// flush writes all that waits.
+func (l *layerWriter) flush() error {
+	l.begin()
+	return l.ahead.drain()
+}
+
+// leave is flush, and waits for all who look.
+func (l *layerWriter) leave(err error) error {
+	if err == nil {
+		err = l.flush()
+	}
+	l.ahead.close()
+	l.ahead, l.next = lookahead{}, l.next[:0]
+	return err
 }
 
 // difference writes one change.

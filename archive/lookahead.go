@@ -22,7 +22,7 @@ type looked struct {
 	place   int // of O_PATH; -1 when it is gone, or err
 	st      unix.Stat_t
 	err     error
-	content *content // of a regular file with one name
+	content *content // of a regular file with one name, or in a layer
 }
 
 // content is that of a regular file.
@@ -36,7 +36,7 @@ type content struct {
 // look finds out what is behind a name.
 func (p *packer) look(name string, dir stack, it item, s *scratch) looked {
 	l := looked{item: it, place: -1}
-	if p.NoDevices && s != nil && it.kind == unix.DT_REG && p.direct(name, dir, it, s, &l) {
+	if (p.NoDevices || p.Still) && s != nil && it.kind == unix.DT_REG && p.direct(name, dir, it, s, &l) {
 		return l
 	}
 	fd, err := openAsPlace(dir[it.layer], it.name, &l.st)
@@ -50,7 +50,7 @@ func (p *packer) look(name string, dir stack, it item, s *scratch) looked {
 		return l
 	}
 	l.place = fd
-	if s != nil && l.st.Mode&unix.S_IFMT == unix.S_IFREG && l.st.Nlink < 2 && !p.virtual(fd, &l.st) {
+	if s != nil && l.st.Mode&unix.S_IFMT == unix.S_IFREG && (l.st.Nlink < 2 || p.layer) && !p.virtual(fd, &l.st) {
 		l.content = p.read(name+it.name, fd, &l.st, s)
 	}
 	return l
@@ -64,7 +64,7 @@ func (p *packer) direct(name string, dir stack, it item, s *scratch, l *looked) 
 	if err != nil {
 		return false
 	}
-	if err := unix.Fstat(fd, &l.st); err != nil || l.st.Mode&unix.S_IFMT != unix.S_IFREG || l.st.Nlink > 1 {
+	if err := unix.Fstat(fd, &l.st); err != nil || l.st.Mode&unix.S_IFMT != unix.S_IFREG || l.st.Nlink > 1 && !p.layer {
 		unix.Close(fd)
 		return false
 	}

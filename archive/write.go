@@ -14,6 +14,7 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/overlayfs"
+	"github.com/tarehq/tare/internal/userns"
 )
 
 // WriteOptions say how a tree becomes an archive.
@@ -31,7 +32,19 @@ type WriteOptions struct {
 	// NoDevices says that the tree lies on a mount on which no device can be opened
 	// (MOUNT_ATTR_NODEV), so that files need not be looked at before.
 	NoDevices bool
+	// Still says that nobody changes the tree, so that what was a regular file is one.
+	Still bool
+	// Content, unless nil, is called for what is in each regular file of contentWorth
+	// bytes and more, when all before it has reached the writer. It calls write, which
+	// has the data there too when it returns, or else has them there itself.
+	Content func(file int, st *unix.Stat_t, write func() error) error
+	// Users has the archive name the owners that files have in this user namespace;
+	// nil for those that they have here.
+	Users *userns.Map
 }
+
+// contentWorth is from which size on Content is asked.
+const contentWorth = 1 << 20
 
 // Write writes the whole tree as an uncompressed tar: each directory before
 // what is in it, names in the order of their bytes, the root as "./". Equal trees
@@ -247,6 +260,10 @@ func (p *packer) begin(h header, st *unix.Stat_t) error {
 		return err
 	}
 	h.mode, h.uid, h.gid = st.Mode&0o7777, st.Uid, st.Gid
+	if p.Users != nil {
+		h.uid, _ = userns.Inside(p.Users.UIDs, st.Uid)
+		h.gid, _ = userns.Inside(p.Users.GIDs, st.Gid)
+	}
 	h.modified = time.Unix(st.Mtim.Unix())
 	if !p.Latest.IsZero() && h.modified.After(p.Latest) {
 		h.modified = p.Latest
@@ -422,17 +439,28 @@ func (p *packer) regular(h header, c *content, st *unix.Stat_t) error {
 	if err := p.begin(h, st); err != nil {
 		return err
 	}
+	write := func() error { return p.pieces(f, h.name, st.Size, pieces) }
+	if p.Content == nil || st.Size < contentWorth {
+		return write()
+	}
+	return p.tar.content(func(flushed func() error) error {
+		return p.Content(f, st, func() error { return errors.Join(write(), flushed()) })
+	})
+}
+
+// pieces writes the data of a file, and its holes as zeros.
+func (p *packer) pieces(f int, name string, size int64, pieces []piece) error {
 	at := int64(0)
 	for _, d := range pieces {
 		if err := p.zeros(d.offset - at); err != nil {
 			return err
 		}
-		if err := p.copy(f, h.name, d); err != nil {
+		if err := p.copy(f, name, d); err != nil {
 			return err
 		}
 		at = d.offset + d.size
 	}
-	return p.zeros(st.Size - at)
+	return p.zeros(size - at)
 }
 
 // zeros writes a hole.
@@ -501,7 +529,7 @@ func (p *packer) records(name string, fd int, buf []byte) (map[string]string, er
 		if strings.Contains(k, "=") {
 			return nil, fault.New(fault.Invalid, "%q has the extended attribute %q, which an archive cannot hold for its equals sign: remove it with setfattr -x", "/"+shorten(name), k)
 		}
-		records[paxXattr+k] = v
+		records[paxXattr+k] = inward(p.Users, k, v)
 	}
 	return records, nil
 }

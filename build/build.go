@@ -22,6 +22,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/tarehq/tare/internal/userns"
 	"github.com/tarehq/tare/snapshot"
 )
 
@@ -67,6 +68,8 @@ type Store interface {
 	// that l says, or the archive, also when Seal made it and only its files were
 	// kept; epoch is what Seal was told. fault.NotFound if there is neither.
 	LayerBlob(ctx context.Context, below digest.Digest, l Layer, epoch time.Time) (ocispec.Descriptor, error)
+	// LayerBlobs does so with several at once, or fails if one cannot be had.
+	LayerBlobs(ctx context.Context, layers []Placed, epoch time.Time) ([]ocispec.Descriptor, error)
 	// Pin says which chains the cache needs, in place of those of the last call.
 	// The daemon lets go of the others when no image and no container has them.
 	Pin(ctx context.Context, chains []digest.Digest) error
@@ -83,9 +86,10 @@ type Store interface {
 	Publish(ctx context.Context, target ocispec.Descriptor, names []string) (string, error)
 	// Push pushes a name to its registry.
 	Push(ctx context.Context, name string, auth Credentials, progress func(Transfer)) error
-	// Attach gives a step a network namespace with the default bridge, as a path
-	// below /proc that holds until Detach.
-	Attach(ctx context.Context, id string) (Place, error)
+	// Attach gives a step a network namespace, as a path below /proc that holds until
+	// Detach: one on a network, "" for the default bridge, or that of "container:" and
+	// a container's name.
+	Attach(ctx context.Context, id, network string) (Place, error)
 	Detach(ctx context.Context, id string) error
 }
 
@@ -131,10 +135,18 @@ type Layer struct {
 	MadeOn *digest.Digest `json:",omitempty"`
 }
 
+// Placed is a layer with the chain below it, where it was made.
+type Placed struct {
+	Below digest.Digest
+	Layer Layer
+}
+
 // Place is a step's place on the network.
 type Place struct {
 	NetNS   string // a path, good while the place is lent
 	Address netip.Addr
+	Names   bool        // of other containers can be looked up there
+	Users   *userns.Map // what the IDs are outside of whoever is in it; nil for the host's
 }
 
 // Session is what the client of a build lends to it. Its methods may be called
@@ -144,8 +156,9 @@ type Session interface {
 	// build; "" is one who does not come again.
 	Client() string
 	// Local brings a directory of the client's up to date in dir, which is the
-	// same for equal requests: only what changed is sent.
-	Local(ctx context.Context, r LocalRequest, dir string) error
+	// same for equal requests: only what changed is sent. moved is told how many
+	// bytes have come, and last when all have.
+	Local(ctx context.Context, r LocalRequest, dir string, moved func(bytes int, last bool)) error
 	// Secret returns a secret; fault.NotFound if the client has none of the ID.
 	Secret(ctx context.Context, id string) ([]byte, error)
 	// SSH connects to the client's agent.

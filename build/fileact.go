@@ -235,7 +235,7 @@ func (f *filing) copy(ctx context.Context, t *workTree, a *pb.FileAction, c *pb.
 	if err != nil {
 		return err
 	}
-	from, note, done, err := f.source(ctx, t, a, c)
+	from, done, err := f.secondary(ctx, a)
 	if err != nil {
 		return err
 	}
@@ -266,11 +266,25 @@ func (f *filing) copy(ctx context.Context, t *workTree, a *pb.FileAction, c *pb.
 				continue
 			}
 		}
-		if err := copy.Copy(ctx, from.path, name, t.tree.path, dst, copyOptions(c, chown, note)); err != nil {
+		if err := f.copyOne(ctx, t, a, c, from, name, dst, chown); err != nil {
 			return f.inside(err, from, t.tree)
 		}
 	}
 	return nil
+}
+
+// copyOne copies one name of another tree.
+func (f *filing) copyOne(ctx context.Context, t *workTree, a *pb.FileAction, c *pb.FileActionCopy, from *tree, name, dst string, chown copy.Chowner) error {
+	if n := int(a.SecondaryInput); f.linkable(t, c, n) {
+		// Where there is no skeleton of it, it is copied.
+		if k, err := f.job.solver.skeleton(ctx, f.inputs[n].dir, name); err == nil && k != nil {
+			if err := copy.Copy(ctx, k.root, k.name, t.tree.path, dst, copyOptions(c, chown, t.links.note(k))); err != nil {
+				return f.inside(err, &tree{path: k.root})
+			}
+			return t.links.copied(t.tree, k, dst)
+		}
+	}
+	return copy.Copy(ctx, from.path, name, t.tree.path, dst, copyOptions(c, chown, t.links.note(nil)))
 }
 
 // clean keeps the slash at the end, which says that a directory is meant.
@@ -308,18 +322,6 @@ func (f *filing) inside(err error, trees ...*tree) error {
 	return err
 }
 
-// source opens the tree that COPY copies from, and tells who wants to know what it makes.
-func (f *filing) source(ctx context.Context, t *workTree, a *pb.FileAction, c *pb.FileActionCopy) (*tree, fsutil.ChangeFunc, func(), error) {
-	if n := int(a.SecondaryInput); n >= 0 && n < len(f.inputs) && f.linkable(t, f.inputs[n]) {
-		// Where no overlay can be had of it, it is copied.
-		if from, files, err := f.job.solver.shadow(f.inputs[n].dir, c.Src); err == nil && from != nil {
-			return from, t.links.note(files), func() { from.Close() }, nil
-		}
-	}
-	from, done, err := f.secondary(ctx, a)
-	return from, t.links.note(nil), done, err
-}
-
 // secondary opens the tree that an action copies from.
 func (f *filing) secondary(ctx context.Context, a *pb.FileAction) (*tree, func(), error) {
 	n := int(a.SecondaryInput)
@@ -334,7 +336,7 @@ func (f *filing) secondary(ctx context.Context, a *pb.FileAction) (*tree, func()
 		return t.tree, func() {}, nil
 	}
 	solver := f.job.solver
-	t, err := solver.openAs(ctx, f.inputs[n], unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC)
+	t, err := solver.openAs(ctx, f.inputs[n], unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, nil)
 	if err != nil {
 		return nil, nil, err
 	}

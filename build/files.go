@@ -146,7 +146,7 @@ func (f *filing) seal(ctx context.Context, t *workTree) (*output, error) {
 	}
 	err := t.tree.Close()
 	if err == nil {
-		err = t.links.fill(ctx, f.job.solver.sums)
+		err = t.links.fill(ctx)
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.job.solver.Store.Discard(context.WithoutCancel(ctx), t.id))

@@ -84,6 +84,19 @@ func (c *checkout) bring(ctx context.Context, tree string, a *about) error {
 		return err
 	}
 	defer end()
+	err = c.update(ctx, tree, a)
+	if errors.Is(err, errMoved) { // between the question and the fetch
+		err = c.update(ctx, tree, a)
+	}
+	return err
+}
+
+// errMoved is the failure of a fetch whose reference is not the commit any more that
+// it was.
+var errMoved = errors.New("the git reference moves while it is fetched: build again")
+
+// update does so once.
+func (c *checkout) update(ctx context.Context, tree string, a *about) error {
 	commit, ref, err := c.find(ctx)
 	if err != nil {
 		return err
@@ -184,6 +197,11 @@ func (c *checkout) fetch(ctx context.Context, work, commit, ref string) error {
 	}
 	if err != nil {
 		return err
+	}
+	if ref != "" {
+		if got, err := c.git(ctx, work, "rev-parse", "FETCH_HEAD^{commit}"); err != nil || strings.TrimSpace(got) != commit {
+			return errors.Join(err, errMoved)
+		}
 	}
 	if _, err := c.git(ctx, work, "remote", "add", "origin", "--", c.remote); err != nil { // submodules may be named relative to it
 		return err

@@ -33,17 +33,17 @@ func (poor) Prepare(context.Context, string, digest.Digest) (snapshot.Mount, err
 func (poor) View(context.Context, digest.Digest) (snapshot.Mount, error) {
 	return snapshot.Mount{}, errNothing
 }
-func (poor) Discard(context.Context, string) error              { return nil }
-func (poor) Pin(context.Context, []digest.Digest) error         { return nil }
-func (poor) Size(context.Context, digest.Digest) (int64, error) { return 0, nil }
-func (poor) Attach(context.Context, string) (Place, error)      { return Place{}, errNothing }
-func (poor) Detach(context.Context, string) error               { return nil }
+func (poor) Discard(context.Context, string) error                 { return nil }
+func (poor) Pin(context.Context, []digest.Digest) error            { return nil }
+func (poor) Size(context.Context, digest.Digest) (int64, error)    { return 0, nil }
+func (poor) Attach(context.Context, string, string) (Place, error) { return Place{}, errNothing }
+func (poor) Detach(context.Context, string) error                  { return nil }
 
 // mute is a client that has nothing and hears nothing.
 type mute struct{ Session }
 
-func (mute) Client() string                                    { return "" }
-func (mute) Local(context.Context, LocalRequest, string) error { return errNothing }
+func (mute) Client() string                                                     { return "" }
+func (mute) Local(context.Context, LocalRequest, string, func(int, bool)) error { return errNothing }
 func (mute) Secret(context.Context, string) ([]byte, error) {
 	return nil, fault.New(fault.NotFound, "no secret")
 }

@@ -5,18 +5,14 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/tarehq/tare/fault"
@@ -180,109 +176,6 @@ func (o *output) title() string {
 	return o.chain().String()
 }
 
-// hashTree hashes a file, or a directory with what is in it.
-func hashTree(ctx context.Context, h *hasher, t *tree, name string, follow bool) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	f, err := t.openPath(name, follow)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return hashEntry(ctx, h, f, path.Base(name))
-}
-
-func hashEntry(ctx context.Context, h *hasher, f *os.File, shown string) error {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return &fs.PathError{Op: "stat", Path: shown, Err: err}
-	}
-	fmt.Fprintf(h, "%q %o %d:%d", shown, st.Mode, st.Uid, st.Gid)
-	if err := hashAttributes(h, f); err != nil {
-		return err
-	}
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFREG:
-		fmt.Fprintf(h, " file %d\n", st.Size)
-		return h.file(f, &st)
-	case unix.S_IFLNK:
-		buf := make([]byte, unix.PathMax)
-		n, err := unix.Readlinkat(int(f.Fd()), "", buf)
-		if err != nil {
-			return &fs.PathError{Op: "readlink", Path: shown, Err: err}
-		}
-		fmt.Fprintf(h, " link %q\n", buf[:n])
-	case unix.S_IFDIR:
-		fmt.Fprint(h, " directory\n")
-		return hashDirectory(ctx, h, f)
-	default:
-		fmt.Fprintf(h, " device %d\n", st.Rdev)
-	}
-	return nil
-}
-
-// hashAttributes hashes the attributes that are content: capabilities and the
-// user's. Others are the host's own.
-func hashAttributes(h hash.Hash, f *os.File) error {
-	list := make([]byte, 64<<10)
-	n, err := unix.Listxattr(fdPath(f), list)
-	if err != nil || n == 0 {
-		return nil // the file system has none
-	}
-	names := strings.Split(strings.TrimRight(string(list[:n]), "\x00"), "\x00")
-	slices.Sort(names)
-	value := make([]byte, 64<<10)
-	for _, name := range names {
-		if name != "security.capability" && !strings.HasPrefix(name, "user.") {
-			continue
-		}
-		n, err := unix.Getxattr(fdPath(f), name, value)
-		if err != nil {
-			return &fs.PathError{Op: "getxattr", Path: f.Name(), Err: err}
-		}
-		fmt.Fprintf(h, " %q %x", name, value[:n])
-	}
-	return nil
-}
-
 func fdPath(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }
-
-func hashDirectory(ctx context.Context, h *hasher, f *os.File) error {
-	names, err := readNames(f)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		fd, err := unix.Openat(int(f.Fd()), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return &fs.PathError{Op: "open", Path: name, Err: err}
-		}
-		child := os.NewFile(uintptr(fd), name)
-		err = hashEntry(ctx, h, child, name)
-		child.Close()
-		if err != nil {
-			return err
-		}
-	}
-	fmt.Fprint(h, "end\n")
-	return nil
-}
-
-// readNames lists an O_PATH directory, sorted.
-func readNames(f *os.File) ([]string, error) {
-	fd, err := unix.Openat(int(f.Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	d := os.NewFile(uintptr(fd), f.Name())
-	defer d.Close()
-	names, err := d.Readdirnames(-1)
-	slices.Sort(names)
-	return names, err
-}
 
 func joinWords(words []string) string { return strings.Join(words, " ") }

@@ -36,10 +36,10 @@ const placeIdle = 2 * time.Second
 
 func newPlaces(store Store) *places { return &places{store: store, bound: 2 * runtime.NumCPU()} }
 
-// take gives a place that nobody has.
-func (p *places) take(ctx context.Context) (*standing, error) {
+// take gives a place that nobody has. Those that wait are on the default bridge.
+func (p *places) take(ctx context.Context, network string) (*standing, error) {
 	p.mu.Lock()
-	if n := len(p.idle); n > 0 {
+	if n := len(p.idle); n > 0 && network == "" {
 		s := p.idle[n-1]
 		p.idle = p.idle[:n-1]
 		p.mu.Unlock()
@@ -48,7 +48,7 @@ func (p *places) take(ctx context.Context) (*standing, error) {
 	p.mu.Unlock()
 	s := &standing{id: "build-" + idgen.New()[:32]}
 	var err error
-	if s.Place, err = p.store.Attach(ctx, s.id); err != nil {
+	if s.Place, err = p.store.Attach(ctx, s.id, network); err != nil {
 		return nil, err
 	}
 	if s.netNS, err = os.Open(s.NetNS); err != nil {

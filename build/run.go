@@ -19,6 +19,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/tarehq/tare/container/confine"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/idgen"
@@ -44,6 +45,7 @@ type step struct {
 
 	place  Place
 	netNS  *os.File
+	users  *remapped // nil for the host's user namespace
 	mounts []specs.Mount
 	trees  []supervise.Mount // that mounts show
 	caches map[*pb.Mount]*tree
@@ -122,10 +124,8 @@ func (j *Job) permit(op *pb.ExecOp) error {
 	if op.Network < pb.NetMode_UNSET || op.Network > pb.NetMode_NONE {
 		return fault.New(fault.Invalid, "a step asks for the network mode %d, which is none", op.Network)
 	}
-	if len(op.CdiDevices) > 0 {
-		return fault.New(fault.NotImplemented, "devices in RUN --device are not supported yet")
-	}
-	return nil
+	_, err := j.devices(op)
+	return err
 }
 
 // base is the tree that the step works on, and whether it may not change it.
@@ -192,6 +192,9 @@ func (s *step) contain(ctx context.Context) error {
 	return s.verdict(exit)
 }
 
+// notRun is the exit code of what the kernel takes for no program.
+const notRun = 255
+
 // verdict makes an error of the end of a command that failed.
 func (s *step) verdict(exit supervise.Exit) error {
 	valid := s.op.Meta.GetValidExitCodes()
@@ -201,6 +204,9 @@ func (s *step) verdict(exit supervise.Exit) error {
 	reason := ""
 	if exit.OOMKilled {
 		reason = " (it was killed for want of memory)"
+	}
+	if p := s.v.op.GetPlatform(); p != nil && p.Architecture != runtime.GOARCH && exit.Code == notRun {
+		reason = fmt.Sprintf(": this machine does not run programs for %s/%s; install qemu-user-static, or another emulator that binfmt_misc knows", p.OS, p.Architecture)
 	}
 	return &ExitError{Code: exit.Code, text: fmt.Sprintf("process %q did not complete successfully: exit code: %d%s", joinWords(s.op.Meta.GetArgs()), exit.Code, reason)}
 }
@@ -214,10 +220,6 @@ type ExitError struct {
 func (e *ExitError) Error() string { return e.text }
 
 func (s *step) failed(err error) error {
-	if p := s.v.op.GetPlatform(); p != nil && p.Architecture != runtime.GOARCH && strings.Contains(err.Error(), unix.ENOEXEC.Error()) {
-		return fmt.Errorf("process %q could not be started: %w: this machine does not run programs for %s/%s; install qemu-user-static, or another emulator that binfmt_misc knows",
-			joinWords(s.op.Meta.GetArgs()), err, p.OS, p.Architecture)
-	}
 	if fault.KindOf(err) == fault.Invalid { // the program's own
 		return fmt.Errorf("process %q could not be started: %w", joinWords(s.op.Meta.GetArgs()), err)
 	}
@@ -281,24 +283,29 @@ func (s *step) listen(out *net.UnixConn) {
 // connect gives the step its place on the network.
 func (s *step) connect(ctx context.Context) error {
 	if s.op.Network != pb.NetMode_UNSET {
-		return nil
+		return s.remap()
 	}
-	place, err := s.job.solver.places.take(ctx)
+	network := s.job.options.Limits.Network
+	place, err := s.job.solver.places.take(ctx, network)
 	if err != nil {
 		return err
 	}
-	s.place, s.netNS, s.changed = place.Place, place.netNS, s.op.Security == pb.SecurityMode_INSECURE
+	s.place, s.netNS, s.changed = place.Place, place.netNS, network != "" || s.op.Security == pb.SecurityMode_INSECURE
 	s.back.Push(func() error { return s.job.solver.places.give(ctx, place, s.changed) })
-	return nil
+	return s.remap()
 }
 
 // config writes config.json and says what the supervising process must know.
 func (s *step) config(ctx context.Context) (supervise.Config, error) {
-	c := supervise.Config{ID: s.id, Dir: s.dir, Log: supervise.Log{Driver: "none"}, NetNS: s.netNS, Mounts: s.trees, OpenStdin: s.stdin, StdinOnce: s.stdin, TTY: s.tty,
+	c := supervise.Config{ID: s.id, Dir: s.dir, Log: supervise.Log{Driver: "none"}, WatchOOM: s.job.options.Limits.Memory > 0, NetNS: s.netNS, Mounts: s.trees, OpenStdin: s.stdin, StdinOnce: s.stdin, TTY: s.tty,
 		Rootfs: supervise.Rootfs{Dir: s.root.Dir, Lower: s.root.Lower, Upper: s.root.Upper, Work: s.root.Work, Volatile: true, ReadOnly: s.root.ReadOnly}}
 	in, err := s.input(ctx)
 	if err != nil {
 		return c, err
+	}
+	if m := s.users.ids(); m != nil {
+		in.Users, in.UserNS, c.UserNS = m, supervise.UserNSPath, s.users.ns
+		c.Rootfs.Users.UID, c.Rootfs.Users.GID = m.Root()
 	}
 	oci, err := spec.Build(in)
 	if err != nil {
@@ -306,6 +313,13 @@ func (s *step) config(ctx context.Context) (supervise.Config, error) {
 	}
 	oci.Process.Env = s.env() // as the front end made it, with nothing of ours
 	oci.Mounts = append(oci.Mounts, s.mounts...)
+	names, err := s.job.devices(s.op)
+	if err != nil {
+		return c, err
+	}
+	if err := s.job.solver.Devices.Inject(oci, names); err != nil {
+		return c, err
+	}
 	data, err := spec.Encode(oci)
 	if err != nil {
 		return c, err
@@ -348,10 +362,20 @@ func (s *step) input(_ context.Context) (spec.Input, error) {
 	for _, u := range meta.GetUlimit() {
 		h.Ulimits = append(h.Ulimits, &wire.Ulimit{Name: u.Name, Soft: u.Soft, Hard: u.Hard})
 	}
+	if err := s.job.options.Limits.set(h); err != nil {
+		return spec.Input{}, err
+	}
 	in := spec.Input{ID: s.id, Config: &wire.Config{WorkingDir: meta.GetCwd(), Tty: s.tty}, HostConfig: h, Path: meta.Args[0], Args: meta.Args[1:],
 		Rootfs: filepath.Join(s.dir, "rootfs"), User: user, CgroupParent: s.job.solver.CgroupParent, UTSName: hostname}
 	if parent := meta.GetCgroupParent(); parent != "" {
 		h.CgroupParent = parent
+	}
+	if confine.AppArmor() {
+		if in.AppArmor = confine.DefaultProfile; !h.Privileged {
+			if err := confine.Load(); err != nil {
+				return in, err
+			}
+		}
 	}
 	switch s.op.Network {
 	case pb.NetMode_HOST:
@@ -384,8 +408,11 @@ func (s *step) hostFiles(in *spec.Input) error {
 	}
 	in.Hosts, in.ResolvConf = filepath.Join(s.dir, "hosts"), filepath.Join(s.dir, "resolv.conf")
 	resolv := files.ResolvConf(own, nil, nil, nil, false)
-	if s.op.Network == pb.NetMode_HOST {
+	switch {
+	case s.op.Network == pb.NetMode_HOST:
 		resolv = own
+	case s.place.Names:
+		resolv = files.ResolvConfNames(own, nil, nil, nil)
 	}
 	return errors.Join(os.WriteFile(in.Hosts, hosts, 0o644), os.WriteFile(in.ResolvConf, resolv, 0o644))
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/opencontainers/go-digest"
@@ -33,7 +34,7 @@ func (j *Job) fetch(ctx context.Context, v *vertex, s *pb.SourceOp) (*output, er
 	case "oci-layout":
 		return j.layout(ctx, v, rest, s.Attrs)
 	case "local":
-		return j.local(ctx, rest, s.Attrs)
+		return j.local(ctx, v, rest, s.Attrs)
 	case "http", "https":
 		return j.http(ctx, s.Identifier, s.Attrs)
 	case "git":
@@ -54,6 +55,29 @@ func (j *Job) transfer(vertex digest.Digest, t Transfer) {
 		return
 	}
 	j.progress.Status(TaskStatus{ID: t.ID, Vertex: vertex, Name: t.Action, Current: t.Current, Total: t.Total})
+}
+
+// movingEvery is how often it is told how many bytes have moved.
+const movingEvery = 100 * time.Millisecond
+
+// Moving tells of a part of a vertex's work by how many bytes of it have moved.
+func Moving(p Progress, vertex digest.Digest, name string) func(bytes int, last bool) {
+	began, told := time.Now(), time.Time{}
+	var mu sync.Mutex
+	return func(bytes int, last bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		now := time.Now()
+		if !last && now.Sub(told) < movingEvery {
+			return
+		}
+		told = now
+		s := TaskStatus{ID: name, Vertex: vertex, Current: int64(bytes), Started: &began, At: now}
+		if last {
+			s.Completed = &now
+		}
+		p.Status(s)
+	}
 }
 
 // kept is a directory that a job has.
@@ -107,7 +131,7 @@ func (j *Job) keptDir(ctx context.Context, title, key string, keep bool, bring f
 }
 
 // local has the client's files here.
-func (j *Job) local(ctx context.Context, name string, attrs map[string]string) (*output, error) {
+func (j *Job) local(ctx context.Context, v *vertex, name string, attrs map[string]string) (*output, error) {
 	r := LocalRequest{Name: name, SharedKey: attrs[pb.AttrSharedKeyHint], Differ: attrs[pb.AttrLocalDiffer],
 		MetadataOnly: attrs[pb.AttrMetadataTransfer] == "true"}
 	for attr, list := range map[string]*[]string{pb.AttrIncludePatterns: &r.Include, pb.AttrExcludePatterns: &r.Exclude,
@@ -134,7 +158,9 @@ func (j *Job) local(ctx context.Context, name string, attrs map[string]string) (
 		return nil, err
 	}
 	client := from.Client()
-	o, err := j.keptDir(ctx, "local source for "+name, client+string(key), client != "", func(dir string, _ *about) error { return from.Local(ctx, r, dir) })
+	o, err := j.keptDir(ctx, "local source for "+name, client+string(key), client != "", func(dir string, _ *about) error {
+		return from.Local(ctx, r, dir, Moving(j.progress, v.digest, "transferring "+name+":"))
+	})
 	if err == nil {
 		o.shelved = true
 	}

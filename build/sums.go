@@ -3,8 +3,6 @@ package build
 import (
 	"crypto/sha256"
 	"encoding/binary"
-	"hash"
-	"io"
 	"os"
 	"sync"
 
@@ -20,23 +18,29 @@ type sums struct {
 	path string
 
 	mu    sync.Mutex
-	known map[identity][sha256.Size]byte
+	known map[identity]sum
 	fresh bool // some are not on disk
+}
+
+// sum is what a file holds.
+type sum struct {
+	content [sha256.Size]byte
+	bare    bool // it has no extended attributes
 }
 
 // identity tells files apart, and one from what it was.
 type identity struct {
-	Device, Inode           uint64
-	Size, Changed, Modified int64 // bytes; ns since 1970
+	Device, Inode        uint64
+	Size, Born, Modified int64 // bytes; ns since 1970
 }
 
 // maxSums bounds what is remembered: each takes about 150 bytes of memory.
 const maxSums = 100_000
 
-const sumSize = 40 + sha256.Size // on disk
+const sumSize = 40 + sha256.Size + 1 // on disk
 
 func openSums(path string) *sums {
-	s := &sums{path: path, known: map[identity][sha256.Size]byte{}}
+	s := &sums{path: path, known: map[identity]sum{}}
 	data, err := os.ReadFile(path)
 	if err != nil || len(data)%sumSize != sha256.Size {
 		return s
@@ -47,7 +51,7 @@ func openSums(path string) *sums {
 	}
 	for ; len(records) > 0; records = records[sumSize:] {
 		n := func(i int) uint64 { return binary.LittleEndian.Uint64(records[8*i:]) }
-		s.known[identity{n(0), n(1), int64(n(2)), int64(n(3)), int64(n(4))}] = [sha256.Size]byte(records[40:])
+		s.known[identity{n(0), n(1), int64(n(2)), int64(n(3)), int64(n(4))}] = sum{[sha256.Size]byte(records[40:]), records[sumSize-1] == 1}
 	}
 	return s
 }
@@ -61,24 +65,29 @@ func (s *sums) save() error {
 	}
 	data := make([]byte, 0, len(s.known)*sumSize+sha256.Size)
 	for id, sum := range s.known {
-		for _, n := range []uint64{id.Device, id.Inode, uint64(id.Size), uint64(id.Changed), uint64(id.Modified)} {
+		for _, n := range []uint64{id.Device, id.Inode, uint64(id.Size), uint64(id.Born), uint64(id.Modified)} {
 			data = binary.LittleEndian.AppendUint64(data, n)
 		}
-		data = append(data, sum[:]...)
+		data = append(data, sum.content[:]...)
+		bare := byte(0)
+		if sum.bare {
+			bare = 1
+		}
+		data = append(data, bare)
 	}
 	seal := sha256.Sum256(data)
 	s.fresh = false
 	return atomicfile.Write(s.path, append(data, seal[:]...), 0o600)
 }
 
-func (s *sums) find(id identity) ([sha256.Size]byte, bool) {
+func (s *sums) find(id identity) (sum, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sum, ok := s.known[id]
 	return sum, ok
 }
 
-func (s *sums) add(id identity, sum [sha256.Size]byte) {
+func (s *sums) add(id identity, sum sum) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.known) >= maxSums { // most are of files that have gone
@@ -87,46 +96,12 @@ func (s *sums) add(id identity, sum [sha256.Size]byte) {
 	s.known[id], s.fresh = sum, true
 }
 
-// follow knows a file again that has one link more.
-func (s *sums) follow(f shelved) {
-	var now unix.Stat_t
-	if sum, ok := s.find(identify(&f.st)); ok && unix.Lstat(f.path, &now) == nil && now.Ino == f.st.Ino {
-		s.add(identify(&now), sum)
+// identify tells what file it is: by when it was born, which no call sets. Links that
+// come and go do not change that.
+func identify(x *unix.Statx_t) identity {
+	when := x.Btime
+	if x.Mask&unix.STATX_BTIME == 0 {
+		when = x.Ctime
 	}
-}
-
-func identify(st *unix.Stat_t) identity {
-	return identity{uint64(st.Dev), st.Ino, st.Size, st.Ctim.Nano(), st.Mtim.Nano()}
-}
-
-// hasher hashes trees. With sums their files are ours, and known ones are not read.
-type hasher struct {
-	hash.Hash
-	sums *sums
-}
-
-// file hashes what a regular file holds.
-func (h *hasher) file(f *os.File, st *unix.Stat_t) error {
-	id := identify(st)
-	if h.sums != nil {
-		if sum, ok := h.sums.find(id); ok {
-			h.Write(sum[:])
-			return nil
-		}
-	}
-	r, err := os.Open(fdPath(f)) // a regular file: nobody waits at its other end
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	own := sha256.New()
-	if _, err := io.CopyBuffer(own, struct{ io.Reader }{r}, make([]byte, min(max(st.Size, 512), 256<<10))); err != nil {
-		return err
-	}
-	sum := [sha256.Size]byte(own.Sum(nil))
-	h.Write(sum[:])
-	if h.sums != nil {
-		h.sums.add(id, sum)
-	}
-	return nil
+	return identity{unix.Mkdev(x.Dev_major, x.Dev_minor), x.Ino, int64(x.Size), when.Sec*1e9 + int64(when.Nsec), x.Mtime.Sec*1e9 + int64(x.Mtime.Nsec)}
 }

@@ -343,7 +343,7 @@ func (n *namer) networks() {
 
 func (n *namer) volumes() {
 	if cl, err := n.session.Client(); err == nil {
-		list, _, _ := cl.VolumeList(n.ctx, nil)
+		list, _, _ := cl.VolumeLines(n.ctx, nil)
 		for i := range list {
 			n.names = append(n.names, list[i].Name)
 		}

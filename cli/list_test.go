@@ -256,6 +256,8 @@ func TestNetworksAndVolumes(t *testing.T) {
 		"volume ls":    {0, "DRIVER    VOLUME NAME\nlocal     one\nlocal     two\n", "WARNING: careful\n"},
 		"volume ls -q": {0, "one\ntwo\n", "WARNING: careful\n"},
 		"volume ls --format {{.Name}}{{.Links}}{{.Size}}{{.Mountpoint}}{{.Labels}}": {0, "one32kB\ntwoN/AN/A/ma=1\n", "WARNING: careful\n"},
+		"volume pull r.io/a:1 one":                {1, "", "\"r.io/a:1\" is no name of a volume: the volume comes first, then the repository\n"},
+		"volume push r.io/a:1 one":                {1, "", "\"r.io/a:1\" is no name of a volume: the volume comes first, then the repository\n"},
 		"volume ls --cluster":                     {1, "", "--cluster needs a swarm, which tared cannot be part of\n"},
 		"network inspect -f {{.IPAM.Driver}} zoo": {0, "default\n", ""},
 		"inspect -f {{.Name}} zoo two":            {0, "zoo\ntwo\n", ""},

@@ -13,6 +13,7 @@ type CheckpointCreateRequest struct {
 	CheckpointID  string
 	CheckpointDir string
 	Exit          bool // the container ends; else it goes on
+	PreDump       bool `json:",omitempty"` // the memory is written before, while it goes on; not Docker's
 }
 
 // Checkpoint is one of the answer to GET /containers/{id}/checkpoints.
@@ -61,11 +62,15 @@ func (c *Client) CheckpointRemove(ctx context.Context, container, dir, name stri
 	return c.call(ctx, "DELETE", "/containers/"+segment(container)+"/checkpoints/"+segment(name), query, nil, nil)
 }
 
-// ContainerStartFrom starts a container from a checkpoint.
-func (c *Client) ContainerStartFrom(ctx context.Context, name, checkpoint, dir string) error {
+// ContainerStartFrom starts a container from a checkpoint, whose memory, where lazy
+// is said, comes when it is touched.
+func (c *Client) ContainerStartFrom(ctx context.Context, name, checkpoint, dir string, lazy bool) error {
 	query := url.Values{}
 	set(query, "checkpoint", checkpoint)
 	set(query, "checkpoint-dir", dir)
+	if lazy {
+		query.Set("lazy-pages", "1")
+	}
 	err := c.call(ctx, "POST", "/containers/"+segment(name)+"/start", query, nil, nil)
 	if fault.KindOf(err) == fault.NotModified { // said without words
 		return fault.New(fault.Conflict, "container %s runs already: stop it before it is started from a checkpoint", name)

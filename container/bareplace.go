@@ -19,7 +19,7 @@ func (s *Service) bareEndpoint(r *Record) *network.Endpoint {
 		return nil
 	}
 	n, err := s.cfg.Networks.Lookup(string(mode))
-	if err != nil {
+	if err != nil || r.Networks != nil && r.Networks[n.Name] == nil { // it was taken off it
 		return nil
 	}
 	id := sha256.Sum256([]byte(r.ID + n.ID + strconv.FormatInt(r.StartedAt.UnixNano(), 10)))

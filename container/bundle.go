@@ -1,6 +1,7 @@
 package container
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/undo"
+	"github.com/tarehq/tare/internal/userns"
 	"github.com/tarehq/tare/snapshot"
 	"github.com/tarehq/tare/supervise"
 )
@@ -19,8 +21,9 @@ type bundle struct {
 	r          *Record
 	dir        string // below the exec root
 	net        *attached
-	pid        *joined // another container's pid namespace
-	ipc        *ipc    // another container's
+	users      userns.Files // its own, or another container's; none for the host's
+	pid        *joined      // another container's pid namespace
+	ipc        *ipc         // another container's
 	root       snapshot.Mount
 	mounts     []spec.Mount      // the user's, with where each lies
 	trees      []supervise.Mount // those that no path leads to
@@ -33,6 +36,12 @@ func (b *bundle) gather(ctx context.Context, back *undo.Stack) (err error) {
 	if _, known := b.containers.cfg.Defaults.get().Runtimes[b.r.Runtime]; !known { // it was, when the container was made
 		return fault.New(fault.Invalid, "unknown or invalid runtime name: %s", b.r.Runtime)
 	}
+	if err := b.containers.cfg.Realtime.allow(b.containers.host.groups, cmp.Or(b.r.HostConfig.CgroupParent, b.containers.cfg.CgroupParent)); err != nil {
+		return err
+	}
+	if err := b.containers.cfg.Confinement.load(b.r); err != nil {
+		return err
+	}
 	if err := makeBundleDir(b.dir); err != nil {
 		return err
 	}
@@ -41,6 +50,9 @@ func (b *bundle) gather(ctx context.Context, back *undo.Stack) (err error) {
 		return err
 	}
 	back.Push(func() error { return detach(ctx, b.containers.cfg.Networks, b.net.sandbox) })
+	if err := b.joinUsers(); err != nil {
+		return err
+	}
 	if b.root, err = b.containers.rootOf(ctx, b.r); err != nil {
 		return err
 	}
@@ -65,6 +77,7 @@ func (b *bundle) close() {
 	}
 	b.pid.close()
 	b.ipc.close()
+	b.users.Close()
 	for _, m := range b.trees {
 		m.Tree.Close()
 	}
@@ -92,6 +105,9 @@ func (b *bundle) write() (supervise.Config, error) {
 	}
 	in.Rootfs = filepath.Join(b.dir, "rootfs")
 	in.NetNS, in.PidNS, in.Mounts = b.net.path, b.pid.path(), b.mounts
+	if in.Users = r.Users; in.Users != nil {
+		in.UserNS = supervise.UserNSPath
+	}
 	if r.HostConfig.PidMode.IsHost() {
 		in.PidNS = "host"
 	}
@@ -104,11 +120,14 @@ func (b *bundle) write() (supervise.Config, error) {
 	if s.cfg.Defaults.get().wantsInit(r.HostConfig) {
 		in.Init = s.cfg.InitPath
 	}
+	if err := b.labelFiles(&in); err != nil {
+		return supervise.Config{}, err
+	}
 	oci, err := spec.Build(in)
 	if err != nil {
 		return supervise.Config{}, err
 	}
-	if err := s.cfg.CDI.apply(oci, r.HostConfig.DeviceRequests); err != nil {
+	if err := s.cfg.CDI.Apply(oci, r.HostConfig.DeviceRequests); err != nil {
 		return supervise.Config{}, err
 	}
 	data, err := spec.Encode(oci)
@@ -145,10 +164,17 @@ func (b *bundle) config(tty bool, log supervise.Log) supervise.Config {
 		Held:      b.net.sockets,
 		Relays:    relays(b.net.sandbox),
 		Mounts:    b.trees,
+		UserNS:    b.users.User,
+	}
+	if r.Users != nil {
+		c.Rootfs.Users.UID, c.Rootfs.Users.GID = r.Users.Root()
 	}
 	c.Runtime.Systemd = s.cfg.Systemd
 	if b.ipc != nil {
 		c.Shm = b.ipc.shm
+	}
+	if l := s.cfg.Confinement.labels(r); l != nil {
+		c.Rootfs.Label = l.Mount
 	}
 	if b.from != nil {
 		c.Restore = &b.from.Restore

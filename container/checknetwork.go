@@ -170,11 +170,11 @@ func wrongSettings(n *network.Network, name string, e *wirenet.EndpointSettings)
 			add("invalid link-local IP address: %s", a)
 		}
 	}
-	for _, a := range []netip.Addr{v4, v6} {
-		if n == nil || n.Predefined || !a.IsValid() {
+	for i, a := range []netip.Addr{v4, v6} {
+		if n == nil || !a.IsValid() {
 			continue
 		}
-		if err := n.CheckAddress(a); err != nil {
+		if err := n.CheckAddress(a, i == 1); err != nil {
 			add("%s", err)
 		}
 	}

@@ -34,6 +34,8 @@ type CheckpointOptions struct {
 	Name string
 	Dir  string // where it lies; "" with the container
 	Exit bool   // the container ends; else it goes on
+	// PreDump has the memory be written before, while the container goes on.
+	PreDump bool
 }
 
 // placeFile lies among the images and tells the addresses that the container had.
@@ -89,7 +91,7 @@ func (c *Checkpoints) Create(ctx context.Context, nameOrID string, o CheckpointO
 	if err != nil {
 		return fmt.Errorf("cannot checkpoint container %s: %w", nameOrID, err)
 	}
-	if err := c.write(context.WithoutCancel(ctx), r, keeper, ended, dir, o.Exit); err != nil {
+	if err := c.write(context.WithoutCancel(ctx), r, keeper, ended, dir, o); err != nil {
 		return fmt.Errorf("Cannot checkpoint container %s: %w", nameOrID, err) //nolint:staticcheck // Docker's words
 	}
 	s.publish(r, events.ActionCheckpoint)
@@ -117,7 +119,7 @@ func (c *Checkpoints) prepare(r *Record, called string, o CheckpointOptions) (st
 }
 
 // write has the supervising process write it.
-func (c *Checkpoints) write(ctx context.Context, r Record, keeper *supervise.Keeper, ended <-chan struct{}, dir string, exit bool) error {
+func (c *Checkpoints) write(ctx context.Context, r Record, keeper *supervise.Keeper, ended <-chan struct{}, dir string, o CheckpointOptions) error {
 	s := c.containers
 	criu, err := findCRIU()
 	if err != nil {
@@ -130,7 +132,7 @@ func (c *Checkpoints) write(ctx context.Context, r Record, keeper *supervise.Kee
 	if err != nil {
 		return err
 	}
-	stopped := r.ManuallyStopped
+	stopped, exit := r.ManuallyStopped, o.Exit
 	rest := func(on bool) error {
 		_, err := s.store.note(r.ID, func(p *Progress) error { p.ManuallyStopped = on; return nil })
 		return err
@@ -140,7 +142,7 @@ func (c *Checkpoints) write(ctx context.Context, r Record, keeper *supervise.Kee
 			return err
 		}
 	}
-	err = keeper.Checkpoint(ctx, supervise.Checkpoint{CRIU: criu, Dir: dir, Exit: exit, Notes: map[string][]byte{placeFile: note}})
+	err = keeper.Checkpoint(ctx, supervise.Checkpoint{CRIU: criu, Dir: dir, Exit: exit, PreDump: o.PreDump, Notes: map[string][]byte{placeFile: note}})
 	if exit && errors.Is(err, fault.Unavailable) { // the end of the container was quicker than the answer
 		<-ended
 		if _, e := os.Stat(dir); e == nil {
@@ -170,6 +172,8 @@ func checkpointable(r *Record) error {
 		return fault.New(fault.Invalid, "a container that shares another's memory (--ipc %s) cannot be checkpointed", h.IpcMode)
 	case h.NetworkMode.IsHost():
 		return fault.New(fault.Invalid, "a container in the host's network (--network host) cannot be checkpointed")
+	case r.Users != nil:
+		return fault.New(fault.Invalid, "a container with a user namespace cannot be checkpointed: CRIU makes that anew, and the container's files are mapped to the one that is there; use --userns=host")
 	}
 	return nil
 }
@@ -245,9 +249,18 @@ func (c *Checkpoints) Inspect(nameOrID, dir, name string) (Checkpoint, error) {
 	if err != nil {
 		return found, err
 	}
+	before, err := os.ReadDir(filepath.Join(path, supervise.MemoryDir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return found, err
+	}
+	for _, e := range before {
+		if st, err := e.Info(); err == nil {
+			found.Size += st.Size()
+		}
+	}
 	for _, e := range entries {
 		st, err := e.Info()
-		if err != nil {
+		if err != nil || !st.Mode().IsRegular() {
 			continue
 		}
 		found.Size += st.Size()
@@ -288,8 +301,9 @@ func (c *Checkpoints) Remove(ctx context.Context, nameOrID, dir, name string) er
 	return os.RemoveAll(path)
 }
 
-// Start runs a container that does not run with the processes of a checkpoint.
-func (c *Checkpoints) Start(ctx context.Context, nameOrID, dir, name string) error {
+// Start runs a container that does not run with the processes of a checkpoint,
+// whose memory, where lazy is said, comes when it is touched.
+func (c *Checkpoints) Start(ctx context.Context, nameOrID, dir, name string, lazy bool) error {
 	s := c.containers
 	r, unlock, err := s.lock(ctx, nameOrID)
 	if err != nil {
@@ -306,6 +320,7 @@ func (c *Checkpoints) Start(ctx context.Context, nameOrID, dir, name string) err
 	if err != nil {
 		return err
 	}
+	from.Lazy = lazy
 	s.forgive(&r)
 	return s.startFrom(context.WithoutCancel(ctx), r, from)
 }

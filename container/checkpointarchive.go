@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -17,13 +18,14 @@ import (
 
 	"github.com/tarehq/tare/archive"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/supervise"
 )
 
 // A checkpoint is moved as a tar with, in this order,
 //
 //	tare.json          checkpointManifest
 //	rootfs-diff.tar    a layer with the container's changes to its image
-//	checkpoint/NAME    the files of its directory
+//	checkpoint/NAME    the files of its directory, those of a pre-dump behind memory/
 //
 // It says nothing of what isolates the container: that is what the container says
 // that it is brought to.
@@ -41,7 +43,11 @@ type checkpointManifest struct {
 }
 
 // imageFileName is what a file of CRIU's, or ours, in a checkpoint is called.
-var imageFileName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,200}$`)
+var imageFileName = regexp.MustCompile(`^(memory/)?[a-zA-Z0-9][a-zA-Z0-9_.-]{0,200}$`)
+
+// parentLink is where CRIU looks for an earlier dump. It is a link, which no archive
+// says.
+const parentLink = "parent"
 
 // Export writes a checkpoint of a container that does not run, with the
 // container's changes to its image, to w.
@@ -77,25 +83,37 @@ func (c *Checkpoints) Export(ctx context.Context, nameOrID, dir, name string, w 
 	if err := addFile(out, archiveDiff, diff); err != nil {
 		return err
 	}
-	entries, err := os.ReadDir(path)
+	if err := addImages(out, path, ""); err != nil {
+		return err
+	}
+	if err := addImages(out, path, supervise.MemoryDir+"/"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return out.Close()
+}
+
+// addImages adds the files of a checkpoint's directory, or of one below it.
+func addImages(out *tar.Writer, path, below string) error {
+	entries, err := os.ReadDir(filepath.Join(path, below))
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if !e.Type().IsRegular() || !imageFileName.MatchString(e.Name()) {
+		name := below + e.Name()
+		if !e.Type().IsRegular() || !imageFileName.MatchString(name) {
 			continue
 		}
-		f, err := os.Open(filepath.Join(path, e.Name()))
+		f, err := os.Open(filepath.Join(path, name))
 		if err != nil {
 			return err
 		}
-		err = addFile(out, archiveImages+e.Name(), f)
+		err = addFile(out, archiveImages+name, f)
 		f.Close()
 		if err != nil {
 			return err
 		}
 	}
-	return out.Close()
+	return nil
 }
 
 // writeDiff writes the changes to a file that has no name, as a tar has its
@@ -220,8 +238,8 @@ func unpackCheckpoint(ctx context.Context, from io.Reader, r *Record, upper, ima
 				return err
 			}
 			changed = true
-		case isImage && changed && imageFileName.MatchString(file):
-			if err := saveImage(filepath.Join(images, file), in); err != nil {
+		case isImage && changed && file != parentLink && imageFileName.MatchString(file):
+			if err := saveImage(images, file, in); err != nil {
 				return err
 			}
 		default:
@@ -249,7 +267,18 @@ func readManifest(in io.Reader, r *Record) error {
 	return nil
 }
 
-func saveImage(path string, in io.Reader) error {
+func saveImage(images, file string, in io.Reader) error {
+	if filepath.Dir(file) == supervise.MemoryDir { // the first has both made
+		if err := os.Mkdir(filepath.Join(images, supervise.MemoryDir), 0o700); err == nil {
+			err = os.Symlink(supervise.MemoryDir, filepath.Join(images, parentLink))
+			if err != nil {
+				return err
+			}
+		} else if !os.IsExist(err) {
+			return err
+		}
+	}
+	path := filepath.Join(images, file)
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if os.IsExist(err) {
 		return fault.New(fault.Invalid, "the archive has %s twice", filepath.Base(path))

@@ -113,15 +113,20 @@ func (c *connection) add(ctx context.Context, p place) (err error) {
 		return err
 	}
 	defer netns.Close()
-	after, sockets, err := s.cfg.Networks.Connect(ctx, c.sandbox(), netns, want)
+	ports, err := s.publishing(&r)
+	if err != nil {
+		return err
+	}
+	after, sockets, err := s.cfg.Networks.Connect(ctx, c.sandbox(), netns, want, ports)
 	if err != nil {
 		return err
 	}
 	defer closeAllFiles(sockets)
 	made := after.On(p.id)
 	back.Push(func() error {
-		before, err := s.cfg.Networks.Disconnect(ctx, after, netns, made.ID)
-		return errors.Join(err, c.record(ctx, before))
+		before, sockets, err := s.cfg.Networks.Disconnect(ctx, after, netns, made.ID, ports)
+		defer closeAllFiles(sockets)
+		return errors.Join(err, c.hold(ctx, &before, sockets), c.record(ctx, before))
 	})
 	if err := c.hold(ctx, &after, sockets); err != nil {
 		return err
@@ -143,18 +148,22 @@ func (c *connection) add(ctx context.Context, p place) (err error) {
 	return nil
 }
 
-// hold has the supervising process hold more sockets, and serve the ports where
-// they lead to now.
+// hold has the supervising process hold more sockets, or give those up that are of
+// no use any more, and serve the ports where they lead to now.
 func (c *connection) hold(ctx context.Context, after *network.Sandbox, sockets []*os.File) error {
 	s, r := c.containers, c.r
 	served := relays(after)
 	same := slices.Equal(relays(r.Sandbox), served)
-	if same && len(sockets) == 0 {
+	free := r.Sandbox != nil && len(r.Sandbox.Ports) > 0 && len(after.Ports) == 0
+	if same && !free && len(sockets) == 0 {
 		return nil
 	}
 	keeper, ended, err := s.lives.running(r)
 	if err != nil {
 		return err
+	}
+	if free {
+		return ofRun(r, ended, keeper.Unpublish(ctx))
 	}
 	err = keeper.Hold(ctx, sockets)
 	if err == nil && !same { // what an older process cannot do

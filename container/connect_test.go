@@ -29,7 +29,7 @@ func TestPlaceOfARunThatIsOver(t *testing.T) {
 func TestWithoutIPv6(t *testing.T) {
 	h := &wire.HostConfig{NetworkMode: "mine", Sysctls: map[string]string{"net.ipv6.conf.all.disable_ipv6": "1"}}
 	r := &Record{Spec: Spec{ID: "x", Config: &wire.Config{}, HostConfig: h}}
-	req, err := networkRequest(r, &Settings{})
+	req, err := networkRequest(r, &Settings{}, true)
 	if err != nil || len(req.Wants) != 1 || !req.Wants[0].WithoutIPv6 {
 		t.Errorf("%+v, %v", req.Wants, err)
 	}

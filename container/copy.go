@@ -19,6 +19,8 @@ import (
 	"github.com/tarehq/tare/archive/compression"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/thread"
+	"github.com/tarehq/tare/internal/userns"
 )
 
 // asked is a path as a client wrote it. It is seen from the container's root, and
@@ -113,7 +115,7 @@ func (f *Files) Archive(ctx context.Context, nameOrID, given string, begin func(
 		if err != nil {
 			return err
 		}
-		if err := archive.WriteOne(ctx, w, place, a.name, archive.WriteOptions{Seconds: true}); err != nil {
+		if err := archive.WriteOne(ctx, w, place, a.name, archive.WriteOptions{Seconds: true, Users: r.Users}); err != nil {
 			return err
 		}
 		return f.still(r)
@@ -161,7 +163,7 @@ func (f *Files) Extract(ctx context.Context, nameOrID, given string, o ExtractOp
 	if err := v.writable(a); err != nil {
 		return noFile(err, a, nameOrID)
 	}
-	options := archive.Options{Whiteouts: archive.NoWhiteouts, Dir: strings.TrimPrefix(a.clean, "/"), KeepKinds: o.KeepKinds}
+	options := archive.Options{Whiteouts: archive.NoWhiteouts, Dir: strings.TrimPrefix(a.clean, "/"), KeepKinds: o.KeepKinds, Users: record.Users}
 	if o.ToUser && record.Config.User != "" {
 		if options.Owner, err = v.user(record.Config.User); err != nil {
 			return err
@@ -185,7 +187,18 @@ func unpack(ctx context.Context, root *os.File, r io.Reader, o archive.Options) 
 		return err
 	}
 	defer plain.Close()
-	_, err = archive.Extract(ctx, root, plain, o)
+	if o.Users == nil {
+		_, err = archive.Extract(ctx, root, plain, o)
+		return err
+	}
+	thread.Own(func() bool {
+		var back func()
+		if back, err = userns.Act(o.Users.Root()); err == nil {
+			_, err = archive.Extract(ctx, root, plain, o)
+		}
+		back()
+		return true
+	})
 	return err
 }
 

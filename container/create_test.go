@@ -15,6 +15,7 @@ import (
 	wirenet "github.com/moby/moby/api/types/network"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
 	"github.com/tarehq/tare/network"
@@ -88,11 +89,11 @@ func TestSets(t *testing.T) {
 		"x":       "Invalid value x for cpuset cpus: invalid format: x",
 		"0-60000": "Requested CPUs are not available - requested 0-60000, available: ",
 	} {
-		if err := checkSets(&wire.HostConfig{Resources: wire.Resources{CpusetCpus: text}}); !errors.Is(err, fault.Invalid) || !strings.HasPrefix(err.Error(), want) {
+		if err := spec.CheckLimits(&wire.HostConfig{Resources: wire.Resources{CpusetCpus: text}}); !errors.Is(err, fault.Invalid) || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
-	if err := checkSets(&wire.HostConfig{Resources: wire.Resources{CpusetCpus: "0", CpusetMems: "0"}}); err != nil {
+	if err := spec.CheckLimits(&wire.HostConfig{Resources: wire.Resources{CpusetCpus: "0", CpusetMems: "0"}}); err != nil {
 		t.Error(err)
 	}
 }

@@ -66,12 +66,17 @@ func (c *connection) remove(ctx context.Context, networkID string, all map[strin
 	if err := c.wish(all); err != nil {
 		return err
 	}
-	after, err := s.cfg.Networks.Disconnect(ctx, before, netns, gone.ID)
+	ports, err := s.publishing(&r)
+	if err != nil {
+		return err
+	}
+	after, sockets, err := s.cfg.Networks.Disconnect(ctx, before, netns, gone.ID, ports)
 	if err != nil {
 		return errors.Join(err, c.wish(r.allWishes()))
 	}
-	if err := c.hold(ctx, &after, nil); err != nil {
-		s.cfg.Log.Error("ports of a container that left a network are not served any more", "container", r.ID, "err", err)
+	defer closeAllFiles(sockets)
+	if err := c.hold(ctx, &after, sockets); err != nil {
+		s.cfg.Log.Error("the ports of a container that left a network are not as they should be until it is started again", "container", r.ID, "err", err)
 	}
 	if err := c.record(ctx, after); err != nil {
 		return err

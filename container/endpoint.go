@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/internal/atomicfile"
+	"github.com/tarehq/tare/internal/userns"
 	"github.com/tarehq/tare/network"
 	"github.com/tarehq/tare/supervise"
 )
@@ -64,8 +66,9 @@ func (b *bundle) attach(ctx context.Context) (*attached, error) {
 		}
 		return &attached{other: other, path: other.path()}, nil
 	}
-	req, err := networkRequest(r, s.cfg.Defaults.get())
-	if err != nil || len(req.Wants) == 0 {
+	_, missing := s.cfg.Networks.Lookup(wirenet.NetworkBridge)
+	req, err := networkRequest(r, s.cfg.Defaults.get(), missing == nil)
+	if err != nil || len(req.Wants) == 0 && (len(req.Ports) == 0 || r.HostConfig.NetworkMode.IsNone()) {
 		return &attached{}, err // the runtime makes a namespace with nothing in it
 	}
 	for i := range req.Wants {
@@ -74,20 +77,35 @@ func (b *bundle) attach(ctx context.Context) (*attached, error) {
 	if sockets := 2 * len(req.Ports); sockets > manySockets { // one for each family
 		s.cfg.Launcher.Room(sockets)
 	}
+	// The daemon's own users have all networks that wait for somebody.
+	remapped := r.UsersOf == "" && r.Users != nil && r.Users.Same(s.cfg.IDs.Remap)
+	if !remapped {
+		if req.NetNS, err = b.makeUsers(true); err != nil {
+			return nil, err
+		}
+	}
 	a, err := s.cfg.Networks.Attach(ctx, req)
 	if err != nil {
 		return nil, err
 	}
-	return &attached{sandbox: &a.Sandbox, netns: a.NetNS, sockets: a.Sockets, path: supervise.NetNSPath}, nil
+	place := &attached{sandbox: &a.Sandbox, netns: a.NetNS, sockets: a.Sockets, path: supervise.NetNSPath}
+	if remapped {
+		if b.users.User, err = userns.OfNetwork(a.NetNS); err != nil {
+			place.close()
+			return nil, errors.Join(err, detach(ctx, s.cfg.Networks, place.sandbox))
+		}
+	}
+	return place, nil
 }
 
 // networkRequest is what the container asks of its networks. Ports that name no
-// address of the host are published at the daemon's.
-func networkRequest(r *Record, daemon *Settings) (network.Request, error) {
+// address of the host are published at the daemon's. A daemon without a default
+// bridge gives those who would be on it nothing, as Docker does.
+func networkRequest(r *Record, daemon *Settings, bridged bool) (network.Request, error) {
 	req := network.Request{ContainerID: r.ID, Name: r.Name, Hostname: r.Config.Hostname, Domainname: r.Config.Domainname,
 		DNS: resolver(r.HostConfig, daemon)}
 	for _, p := range r.places() {
-		if p.network == wirenet.NetworkNone {
+		if p.network == wirenet.NetworkNone || p.network == wirenet.NetworkBridge && !bridged {
 			continue
 		}
 		want, err := p.want()
@@ -97,17 +115,27 @@ func networkRequest(r *Record, daemon *Settings) (network.Request, error) {
 		want.WithoutIPv6 = withoutIPv6(r)
 		req.Wants = append(req.Wants, want)
 	}
+	var err error
+	req.Ports, err = publishing(r, daemon)
+	return req, err
+}
+
+// publishing are the ports that the container wants to publish.
+func (s *Service) publishing(r *Record) ([]network.Port, error) {
+	return publishing(r, s.cfg.Defaults.get())
+}
+
+func publishing(r *Record, daemon *Settings) ([]network.Port, error) {
 	ports, err := wantedPorts(r.HostConfig.PortBindings, r.Config.ExposedPorts, r.HostConfig.PublishAllPorts)
 	if err != nil {
-		return req, err
+		return nil, err
 	}
 	for i := range ports {
 		if !ports[i].HostIP.IsValid() {
 			ports[i].HostIP = daemon.PublishIP
 		}
 	}
-	req.Ports = ports
-	return req, nil
+	return ports, nil
 }
 
 // withoutIPv6 tells whether the container switches IPv6 off.

@@ -142,7 +142,10 @@ func (b *bundle) mount(ctx context.Context, m *spec.Mount) error {
 	case mount.TypeTmpfs:
 		return nil
 	case mount.TypeBind:
-		if err := prepareSource(m); err != nil || !m.Shared() {
+		if err := prepareSource(m); err != nil {
+			return err
+		}
+		if err := b.label(m, m.Source); err != nil || !m.Shared() {
 			return err
 		}
 		tree, err := cloneTree(m.Source, m.Bind == nil || !m.Bind.NonRecursive)
@@ -155,8 +158,9 @@ func (b *bundle) mount(ctx context.Context, m *spec.Mount) error {
 		if err != nil {
 			return err
 		}
-		if m.Place = path; m.Subpath() == "" {
-			return nil
+		m.Place = path
+		if err := b.label(m, path); err != nil || m.Subpath() == "" {
+			return err
 		}
 		tree, err := cloneBelow(path, m.Subpath())
 		if err != nil {
@@ -164,7 +168,7 @@ func (b *bundle) mount(ctx context.Context, m *spec.Mount) error {
 		}
 		b.hand(m, tree, "")
 	case mount.TypeImage:
-		tree, err := s.imageTree(ctx, r.MountedImages[m.Destination])
+		tree, err := s.imageTree(ctx, r.MountedImages[m.Destination], b.seenBy())
 		if err != nil {
 			return err
 		}
@@ -268,7 +272,7 @@ func cloneBelow(path, subpath string) (*os.File, error) {
 }
 
 // imageTree mounts what an image's layers make, to be read.
-func (s *Service) imageTree(ctx context.Context, img Image) (*os.File, error) {
+func (s *Service) imageTree(ctx context.Context, img Image, users *overlayfs.Users) (*os.File, error) {
 	m, err := s.cfg.Snapshots.ReadOnly(img.ChainID)
 	if errors.Is(err, fault.NotFound) { // power loss, or the image was removed by force
 		if _, err = s.cfg.Images.UnpackManifest(ctx, img.Manifest); err == nil {
@@ -278,16 +282,17 @@ func (s *Service) imageTree(ctx context.Context, img Image) (*os.File, error) {
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "the image %s that is to be mounted cannot be used: %w", img.ID, err)
 	}
-	return readOnlyRoot(m)
+	return readOnlyRoot(m, users)
 }
 
-// readOnlyRoot mounts a tree of layers to be read, at no place.
-func readOnlyRoot(m snapshot.Mount) (*os.File, error) {
+// readOnlyRoot mounts a tree of layers to be read, at no place: as it is on disk, or
+// shown to a user namespace.
+func readOnlyRoot(m snapshot.Mount, users *overlayfs.Users) (*os.File, error) {
 	fd, err := -1, error(nil)
 	if trees := m.Trees(); len(trees) == 1 {
-		fd, err = overlayfs.Bind(trees[0], unix.MOUNT_ATTR_RDONLY)
+		fd, err = overlayfs.BindFor(trees[0], unix.MOUNT_ATTR_RDONLY, users)
 	} else {
-		fd, err = overlayfs.Mount(overlayfs.Overlay{Lower: trees, Shared: true}, unix.MOUNT_ATTR_RDONLY)
+		fd, err = overlayfs.Mount(overlayfs.Overlay{Lower: trees, Shared: true, Users: users}, unix.MOUNT_ATTR_RDONLY)
 	}
 	if err != nil {
 		return nil, fault.New(fault.Internal, "cannot mount the layers of an image: %w", err)

@@ -69,26 +69,17 @@ func portRange(s string) (first, last uint16, err error) {
 	return uint16(a), uint16(b), nil
 }
 
-// published are the ports that lead to the container now: without a network that
-// has a way out they are only kept from others.
-func (r *Record) published() []network.Published {
-	if b := r.Sandbox; b != nil && (b.Gateway4() != nil || b.Gateway6() != nil) {
-		return b.Ports
-	}
-	return nil
-}
-
 // portMap is the published ports as inspect shows them: exposed ports that
 // are not published have no binding.
 func portMap(r Record) wirenet.PortMap {
 	m := wirenet.PortMap{}
-	if r.Sandbox == nil {
+	if r.Sandbox == nil || len(r.Sandbox.Endpoints) == 0 {
 		return m
 	}
 	for p := range r.Config.ExposedPorts {
 		m[p] = nil
 	}
-	for _, p := range r.published() {
+	for _, p := range r.Sandbox.Ports {
 		key, _ := wirenet.PortFrom(p.ContainerPort, wirenet.IPProtocol(p.Proto))
 		binding := wirenet.PortBinding{HostIP: anyIP(p.HostIP)}
 		if p.HostPort != 0 { // none where the container itself is reached
@@ -113,7 +104,7 @@ func portSummaries(r Record) []wire.PortSummary {
 		return list
 	}
 	published := map[string]bool{}
-	for _, p := range r.published() {
+	for _, p := range r.Sandbox.Ports {
 		published[fmt.Sprintf("%d/%s", p.ContainerPort, p.Proto)] = true
 		list = append(list, wire.PortSummary{IP: anyIP(p.HostIP), PrivatePort: p.ContainerPort, PublicPort: p.HostPort, Type: p.Proto})
 	}

@@ -12,6 +12,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarehq/tare/archive"
+	"github.com/tarehq/tare/container/device"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/image"
@@ -59,10 +60,13 @@ type Config struct {
 	InitPath           string // program for --init; "" refuses it
 	CgroupParent       string // of containers that name none
 	Systemd            bool   // makes the control groups; CgroupParent is a slice
+	Realtime           Realtime
+	Confinement        Confinement
 	LogDriver          string // the same; "" is json-file
 	LogOpts            map[string]string
-	LinkEnv            bool // tell of links by variables too
-	CDI                CDI  // devices that are asked for by name
+	LinkEnv            bool       // tell of links by variables too
+	CDI                device.CDI // devices that are asked for by name
+	IDs                IDs
 	Log                *slog.Logger
 }
 
@@ -82,6 +86,7 @@ type Service struct {
 	stats  *Stats
 	health *Health
 
+	users   allotment
 	listing listing
 
 	ending atomic.Bool // the daemon stops its containers, and none is started again
@@ -96,6 +101,9 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	host, err := lookAtHost()
 	if err != nil {
+		return nil, err
+	}
+	if err := cfg.Realtime.check(host.groups); err != nil {
 		return nil, err
 	}
 	st, err := openStore(filepath.Join(cfg.DataRoot, "containers"), cfg.Log)
@@ -121,6 +129,9 @@ func assemble(cfg Config, st *store, h host) (*Service, error) {
 	s := &Service{cfg: cfg, store: st, host: h, links: links{store: st, log: cfg.Log}, tasks: tasks{closing: make(chan struct{})},
 		bundles: bundles{filepath.Join(cfg.ExecRoot, "c"), cfg.Launcher, cfg.Log}}
 	for _, r := range st.all() {
+		if r.Labels != nil {
+			r.Labels.Keep()
+		}
 		s.links.add(&r)
 	}
 	s.stats = newStats(s, h.groups)

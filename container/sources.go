@@ -11,6 +11,8 @@ import (
 
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/internal/idgen"
+	"github.com/tarehq/tare/internal/overlayfs"
+	"github.com/tarehq/tare/internal/userns"
 	"github.com/tarehq/tare/supervise"
 )
 
@@ -25,6 +27,7 @@ type source struct {
 type sources struct {
 	containers *Service
 	r          *Record
+	users      *overlayfs.Users // in which they are seen; nil for the host's
 	list       []source
 	user       string   // of the volumes
 	volumes    []string // that are mounted for the view
@@ -55,6 +58,9 @@ func (s *sources) open(ctx context.Context) error {
 		if err == nil {
 			err = s.add(target, tree, unix.MountAttr{}, 0)
 		}
+		if err == nil {
+			err = s.show(tree)
+		}
 		if err != nil {
 			return err
 		}
@@ -81,6 +87,11 @@ func (s *sources) open(ctx context.Context) error {
 		if err := s.add(m.Destination, tree, attr, flags); err != nil {
 			return err
 		}
+		if m.Type == mount.TypeVolume || m.IDMap != nil {
+			if err := s.show(tree); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -96,6 +107,14 @@ func (s *sources) add(target string, tree *os.File, attr unix.MountAttr, flags u
 	return os.NewSyscallError("mount_setattr", err)
 }
 
+// show has a mount show its owners as the container's, as a run does.
+func (s *sources) show(tree *os.File) error {
+	if s.users == nil {
+		return nil
+	}
+	return userns.MapOwners(int(tree.Fd()), s.users.FD, 0)
+}
+
 func (s *sources) tree(ctx context.Context, m *spec.Mount) (*os.File, error) {
 	switch m.Type {
 	case mount.TypeVolume:
@@ -109,7 +128,7 @@ func (s *sources) tree(ctx context.Context, m *spec.Mount) (*os.File, error) {
 		}
 		return cloneTree(path, true)
 	case mount.TypeImage:
-		tree, err := s.containers.imageTree(ctx, s.r.MountedImages[m.Destination])
+		tree, err := s.containers.imageTree(ctx, s.r.MountedImages[m.Destination], s.users)
 		if err != nil || m.Subpath() == "" {
 			return tree, err
 		}

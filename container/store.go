@@ -328,7 +328,7 @@ func (s *store) find(nameOrID string) (Record, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if nameOrID == "" {
-		return Record{}, fault.New(fault.Invalid, "invalid container name or ID: value is empty")
+		return Record{}, fault.New(fault.Invalid, `invalid name or ID supplied: ""`)
 	}
 	if r, ok := s.byID[nameOrID]; ok {
 		return *r, nil

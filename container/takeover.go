@@ -103,6 +103,7 @@ func (t *takeover) settlePlaces(ctx context.Context, r Record) {
 	}
 	now, known := s.cfg.Networks.Sandbox(r.Sandbox.ID)
 	if known && len(now.Endpoints) != len(r.Sandbox.Endpoints) {
+		fail(c.hold(ctx, &now, nil))
 		fail(c.record(ctx, now))
 		c.r.Sandbox = &now
 	}

@@ -95,10 +95,7 @@ func checkUpdate(u wire.UpdateConfig, now *wire.HostConfig) error {
 	if h.MemorySwap > 0 && h.Memory == 0 {
 		h.Memory = now.Memory
 	}
-	if err := checkLimits(h); err != nil {
-		return err
-	}
-	return checkSets(h)
+	return spec.CheckLimits(h)
 }
 
 // movable are the fields of Resources that Update changes.

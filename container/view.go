@@ -13,6 +13,7 @@ import (
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/overlayfs"
 	"github.com/tarehq/tare/internal/thread"
+	"github.com/tarehq/tare/internal/userns"
 	"github.com/tarehq/tare/snapshot"
 	"github.com/tarehq/tare/supervise"
 )
@@ -120,12 +121,20 @@ func (f *Files) mountedView(ctx context.Context, r *Record, write bool) (*view, 
 		return nil, err
 	}
 	sources := &sources{containers: f.containers, r: r}
+	if r.Users != nil {
+		made, err := userns.Make(r.Users, false)
+		if err != nil {
+			return nil, err
+		}
+		defer made.Close()
+		sources.users = seenBy(r.Users, made.User)
+	}
 	if err := sources.open(ctx); err != nil {
 		return nil, errors.Join(err, sources.close())
 	}
 	var v *view
 	thread.Own(func() bool {
-		v, err = mountView(root, sources.list, r, write)
+		v, err = mountView(root, sources, r, write)
 		return false // the thread ends, the namespace with the view
 	})
 	if err != nil {
@@ -136,7 +145,7 @@ func (f *Files) mountedView(ctx context.Context, r *Record, write bool) (*view, 
 }
 
 // mountView is to be called by a thread that is used for nothing else after.
-func mountView(root snapshot.Mount, binds []source, r *Record, write bool) (*view, error) {
+func mountView(root snapshot.Mount, sources *sources, r *Record, write bool) (*view, error) {
 	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
 		return nil, os.NewSyscallError("unshare", err)
 	}
@@ -149,12 +158,16 @@ func mountView(root snapshot.Mount, binds []source, r *Record, write bool) (*vie
 		return nil, err
 	}
 	v := &view{mounts: mounts}
-	if v.root, err = mountedRoot(root, r.autoRemove(), write); err != nil {
+	if v.root, err = mountedRoot(root, sources.users, r.autoRemove(), write); err != nil {
 		return nil, errors.Join(err, mounts.Close())
 	}
 	// On the namespace's own root, which is looked at no more: only the descriptor
 	// leads there.
 	err = unix.MoveMount(int(v.root.Fd()), "", unix.AT_FDCWD, "/", unix.MOVE_MOUNT_F_EMPTY_PATH)
+	if users := sources.users; err == nil && users != nil {
+		_, err = userns.Act(users.UID, users.GID)
+	}
+	binds := sources.list
 	for i := 0; err == nil && i < len(binds); i++ {
 		err = v.bind(int(binds[i].tree.Fd()), binds[i].target, write)
 	}
@@ -170,7 +183,7 @@ func mountView(root snapshot.Mount, binds []source, r *Record, write bool) (*vie
 
 // mountedRoot makes the mount. To be read it leaves the container's writable layer
 // to others, who may start the container meanwhile.
-func mountedRoot(m snapshot.Mount, volatile, write bool) (*os.File, error) {
+func mountedRoot(m snapshot.Mount, users *overlayfs.Users, volatile, write bool) (*os.File, error) {
 	fd, err := -1, error(nil)
 	switch {
 	case write && m.Dir == "":
@@ -179,11 +192,11 @@ func mountedRoot(m snapshot.Mount, volatile, write bool) (*os.File, error) {
 				return nil, err
 			}
 		}
-		fd, err = overlayfs.Mount(overlayfs.Overlay{Lower: m.Lower, Upper: m.Upper, Work: m.Work}, 0)
+		fd, err = overlayfs.Mount(overlayfs.Overlay{Lower: m.Lower, Upper: m.Upper, Work: m.Work, Users: users}, 0)
 	case write:
-		fd, err = overlayfs.Bind(m.Dir, 0)
+		fd, err = overlayfs.BindFor(m.Dir, 0, users)
 	default:
-		return readOnlyRoot(m)
+		return readOnlyRoot(m, users)
 	}
 	if err != nil {
 		return nil, fault.New(fault.Internal, "cannot mount the container's root: %w", err)

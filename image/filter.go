@@ -88,7 +88,7 @@ func ParseTime(s string) (time.Time, error) {
 			return t, nil
 		}
 	}
-	return time.Time{}, fault.New(fault.Invalid, "invalid filter 'until=%s': it is a date, a number of seconds or a duration", s)
+	return time.Time{}, fault.New(fault.Invalid, "failed to parse value as time or duration: %q: a date, a number of seconds or a duration is expected", s)
 }
 
 func (f *filter) name(canonical string) bool {

@@ -50,21 +50,15 @@ func (m *Making) Seal(ctx context.Context, id string, below digest.Digest, epoch
 		return m.unpacked(ctx, id, below, changes, epoch)
 	}
 	// The files are all that is kept: see remaker.
-	sum, size := digest.SHA256.Digester(), counter(0)
-	if _, err := changes.WriteLayer(ctx, io.MultiWriter(sum.Hash(), &size), archive.WriteOptions{Latest: epoch}); err != nil {
+	sum := newSumming(&s.midstates, changes.Linked)
+	_, err = changes.WriteLayer(ctx, sum, archive.WriteOptions{Latest: epoch, Still: true, Content: sum.content})
+	d, size := sum.close()
+	if err != nil {
 		return Made{}, err
 	}
-	made := Made{Blob: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: sum.Digest(), Size: int64(size)}}
-	made.Chain, err = s.layers.Adopt(id, sum.Digest(), int64(size), epoch)
+	made := Made{Blob: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: d, Size: size}}
+	made.Chain, err = s.layers.Adopt(id, d, size, epoch)
 	return made, err
-}
-
-// counter counts bytes.
-type counter int64
-
-func (c *counter) Write(p []byte) (int, error) {
-	*c += counter(len(p))
-	return len(p), nil
 }
 
 // unpacked makes the layer of an archive, where trees are kept whole.
@@ -75,7 +69,7 @@ func (m *Making) unpacked(ctx context.Context, id string, below digest.Digest, c
 		return Made{}, err
 	}
 	defer blob.Close()
-	if _, err := changes.WriteLayer(ctx, blob, archive.WriteOptions{Latest: epoch}); err != nil {
+	if _, err := changes.WriteLayer(ctx, blob, archive.WriteOptions{Latest: epoch, Still: true}); err != nil {
 		return Made{}, err
 	}
 	size := blob.Size()
@@ -106,7 +100,7 @@ func (r remaker) Write(ctx context.Context, d digest.Digest, w io.Writer) error 
 		return err
 	}
 	defer changes.Close()
-	_, err = changes.WriteLayer(ctx, w, archive.WriteOptions{Latest: latest})
+	_, err = changes.WriteLayer(ctx, w, archive.WriteOptions{Latest: latest, Still: true})
 	return err
 }
 
@@ -140,7 +134,7 @@ func (m *Making) Blob(ctx context.Context, below, diffID digest.Digest, epoch ti
 		return d, err
 	}
 	defer blob.Close()
-	if _, err := changes.WriteLayer(ctx, blob, archive.WriteOptions{Latest: epoch}); err != nil {
+	if _, err := changes.WriteLayer(ctx, blob, archive.WriteOptions{Latest: epoch, Still: true}); err != nil {
 		return d, err
 	}
 	d.Size = blob.Size()

@@ -25,6 +25,7 @@ type Service struct {
 	hello    sync.Mutex // serialises the making of the built-in image
 
 	hardening sync.WaitGroup // of names that were set and may be lost yet
+	midstates midstates
 }
 
 // Open begins to serve the images of the two stores, which the caller closes

@@ -93,10 +93,10 @@ func BenchmarkConnect(b *testing.B) {
 	defer letGo(a)
 	box := a.Sandbox
 	for b.Loop() {
-		after, _, err := s.Connect(b.Context(), box, a.NetNS, Want{Network: "n"})
+		after, _, err := s.Connect(b.Context(), box, a.NetNS, Want{Network: "n"}, nil)
 		must(b, err)
 		b.StopTimer()
-		box, err = s.Disconnect(b.Context(), after, a.NetNS, after.Endpoints[1].ID)
+		box, _, err = s.Disconnect(b.Context(), after, a.NetNS, after.Endpoints[1].ID, nil)
 		must(b, err)
 		b.StartTimer()
 	}

@@ -20,26 +20,6 @@ type box struct {
 	waiting *Sandbox
 }
 
-// makeBox makes a namespace. With a lan it has an interface eth0 there.
-func (s *Service) makeBox(l *lan) (*box, error) {
-	if l == nil {
-		space, err := s.host.New()
-		if err != nil {
-			return nil, err
-		}
-		return &box{Space: space}, nil
-	}
-	br, err := s.lans.bridgeUp(l)
-	if err != nil {
-		return nil, err
-	}
-	space, p, err := s.host.NewOn(&br, l.first(true) != nil)
-	if err != nil {
-		return nil, err
-	}
-	return &box{Space: space, first: p}, nil
-}
-
 // freeName gives the next name of the prefix that no interface of the box has.
 func (b *box) freeName(prefix string, endpoints []Endpoint) string {
 	for i := 0; ; i++ {

@@ -12,11 +12,13 @@ import (
 
 // Connect gives a running container, whose namespace is netns, a place on one
 // more network. Its default route and its published ports move there if the
-// place comes first among all. A sandbox without an ID is of a container that
-// had no network so far. What is returned replaces the caller's copy; the sockets
-// are to be held open as long as the container runs. After an error nothing has
-// changed. The kinds are Attach's; a sandbox that was detached is Conflict.
-func (s *Service) Connect(ctx context.Context, b Sandbox, netns *os.File, w Want) (_ Sandbox, _ []*os.File, err error) {
+// place comes first among all; ports are those that it wants to publish, as at
+// Attach. A sandbox without an ID is of a container that had no network so far.
+// What is returned replaces the caller's copy; the sockets are to be held open as
+// long as the container runs, those from before no longer if it has no Ports.
+// After an error nothing has changed. The kinds are Attach's; a sandbox that was
+// detached is Conflict.
+func (s *Service) Connect(ctx context.Context, b Sandbox, netns *os.File, w Want, ports []Port) (_ Sandbox, _ []*os.File, err error) {
 	if err := s.begin(); err != nil {
 		return b, nil, err
 	}
@@ -40,14 +42,14 @@ func (s *Service) Connect(ctx context.Context, b Sandbox, netns *os.File, w Want
 		return b, nil, err
 	}
 	defer s.lans.unjoin(lans)
-	if err = s.reviveAll(ctx, lans); err != nil {
+	if err = s.raiser.reviveAll(ctx, lans); err != nil {
 		return b, nil, err
 	}
-	after, sockets, err := s.connect(ctx, b, netns, lans[0], w)
+	after, sockets, err := s.connect(ctx, b, netns, lans[0], w, ports)
 	if err != nil {
 		return b, nil, err
 	}
-	s.wantPool(ctx, lans[0])
+	s.pools.want(ctx, lans[0])
 	return after, sockets, nil
 }
 
@@ -59,7 +61,7 @@ func (s *Service) Sandbox(id string) (Sandbox, bool) {
 	return b, err == nil
 }
 
-func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l *lan, w Want) (_ Sandbox, _ []*os.File, err error) {
+func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l *lan, w Want, ports []Port) (_ Sandbox, _ []*os.File, err error) {
 	before, err := s.sandboxes.get(asked.ID)
 	if err != nil {
 		return asked, nil, err
@@ -78,7 +80,7 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 	defer b.close()
 	a := &Attachment{Sandbox: before}
 	a.Endpoints = slices.Clone(before.Endpoints)
-	e, err := s.place(l, w, &a.Sandbox)
+	e, err := s.fitter.place(l, w, &a.Sandbox)
 	if err != nil {
 		return asked, nil, err
 	}
@@ -86,126 +88,110 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 	last := &a.Endpoints[len(a.Endpoints)-1]
 	defer func() {
 		if err != nil {
-			s.unname(ctx, before, netns)
+			s.naming.back(ctx, before, netns)
 			closeAll(a.Sockets)
-			s.remover.doom(s.removalOf(last, nil, false))
+			s.remover.doom(s.fitter.removalOf(last, nil, false))
 			s.remover.settle(l.ID)
-			err = errors.Join(err, s.route(space, &before))
+			err = errors.Join(err, route(space, &before))
 		}
 	}()
-	if len(a.Pending) > 0 {
-		if err = s.reservePorts(a, a.Pending); err != nil {
-			return asked, nil, err
-		}
-	}
-	if err = s.plug(ctx, b, l, &a.Sandbox, len(a.Endpoints)-1); err != nil {
+	if err = s.settlePorts(a, ports); err != nil {
 		return asked, nil, err
 	}
-	if s.names != nil {
-		held, err := s.names.Set(ctx, a.Sandbox, netns, nil)
-		if err != nil {
-			return asked, nil, err
-		}
-		a.Sockets = append(a.Sockets, held...)
+	if err = s.fitter.plug(ctx, b, l, &a.Sandbox, len(a.Endpoints)-1); err != nil {
+		return asked, nil, err
 	}
-	if err = s.moveGate(ctx, &a.Sandbox); err != nil {
+	held, err := s.naming.set(ctx, a.Sandbox, netns, nil)
+	if err != nil {
+		return asked, nil, err
+	}
+	a.Sockets = append(a.Sockets, held...)
+	if err = s.lans.moveGate(ctx, &a.Sandbox); err != nil {
 		return asked, nil, err
 	}
 	if err = s.rules.republish(before, a.Sandbox); err != nil {
-		return asked, nil, s.connectivityError(a.Sandbox, err)
+		return asked, nil, connectivityError(a.Sandbox, err)
 	}
 	b.announce(last)
 	return a.Sandbox, a.Sockets, nil
 }
 
-// unname tells of a sandbox as it is after all.
-func (s *Service) unname(ctx context.Context, b Sandbox, netns *os.File) {
+// settlePorts publishes the ports that are wanted when the sandbox can publish
+// any from now on, and gives up those that would lead nowhere.
+func (s *Service) settlePorts(a *Attachment, wanted []Port) error {
 	switch {
-	case s.names == nil:
-	case b.HasNames():
-		// What fails is told again with the next change.
-		held, _ := s.names.Set(context.WithoutCancel(ctx), b, netns, nil)
-		closeAll(held)
-	default:
-		s.names.Drop(b.ID)
+	case !a.Sandbox.publishes():
+		a.Ports, a.Pending = nil, wanted
+	case len(a.Ports) == 0:
+		return s.reservePorts(a, wanted)
 	}
+	return nil
 }
 
 // Disconnect takes an endpoint of a running container away, whose namespace is
 // netns. The default route and the published ports move to the place that comes
-// first among the others; without one, the ports stay taken. What is returned
-// replaces the caller's copy. An endpoint that is not known is no error.
-func (s *Service) Disconnect(ctx context.Context, b Sandbox, netns *os.File, endpointID string) (Sandbox, error) {
+// first among the others; without one, the ports are given up. What is returned
+// is as Connect's. An endpoint that is not known is no error.
+func (s *Service) Disconnect(ctx context.Context, b Sandbox, netns *os.File, endpointID string, ports []Port) (_ Sandbox, _ []*os.File, err error) {
 	if err := s.begin(); err != nil {
-		return b, err
+		return b, nil, err
 	}
 	defer s.tasks.Done()
 	unlock, err := s.working.Lock(ctx, b.ID)
 	if err != nil {
-		return b, err
+		return b, nil, err
 	}
 	defer unlock()
 	before, err := s.sandboxes.get(b.ID)
 	if err != nil {
-		return b, err
+		return b, nil, err
 	}
 	i := slices.IndexFunc(before.Endpoints, func(e Endpoint) bool { return e.ID == endpointID })
 	if i < 0 {
-		return before, nil
-	}
-	after := before
-	after.Endpoints = slices.Delete(slices.Clone(before.Endpoints), i, i+1)
-	space, err := s.host.Enter(netns)
-	if err != nil {
-		return b, err
-	}
-	defer space.Close()
-	if s.names != nil {
-		if _, err := s.names.Set(ctx, after, netns, nil); err != nil {
-			return b, err
-		}
+		return before, nil, nil
 	}
 	gone := before.Endpoints[i]
-	if err := s.moveGate(ctx, &after); err != nil {
-		return b, err
+	a := &Attachment{Sandbox: before}
+	a.Endpoints = slices.Delete(slices.Clone(before.Endpoints), i, i+1)
+	space, err := s.host.Enter(netns)
+	if err != nil {
+		return b, nil, err
 	}
-	if err := s.rules.republish(before, after); err != nil {
-		return b, err
+	defer space.Close()
+	defer func() {
+		if err != nil {
+			closeAll(a.Sockets)
+		}
+	}()
+	if err := s.settlePorts(a, ports); err != nil {
+		return b, nil, err
 	}
-	if err := s.unplug(space, &gone, &after); err != nil {
-		return b, err
+	if _, err := s.naming.set(ctx, a.Sandbox, netns, nil); err != nil {
+		return b, nil, err
 	}
-	return after, nil
+	if err := s.lans.moveGate(ctx, &a.Sandbox); err != nil {
+		return b, nil, err
+	}
+	if err := s.rules.republish(before, a.Sandbox); err != nil {
+		return b, nil, err
+	}
+	if err := s.unplug(space, &gone, before.Ports, &a.Sandbox); err != nil {
+		return b, nil, err
+	}
+	return a.Sandbox, a.Sockets, nil
 }
 
 // unplug removes an endpoint's interface from a running container and gives the
 // default routes to those that have them now.
-func (s *Service) unplug(b *link.Space, gone *Endpoint, after *Sandbox) error {
+func (s *Service) unplug(b *link.Space, gone *Endpoint, before []Published, after *Sandbox) error {
 	// First, so that a connection that can go on by the other way does.
-	routed := s.route(b, after)
+	routed := route(b, after)
 	if l := s.lans.get(gone.NetworkID); l != nil && l.driver() != nil {
 		b.Delete(gone.Interface) // unless the driver has
 	}
-	s.remover.doom(s.removalOf(gone, nil, publishesUDP(after.Ports)))
+	s.remover.doom(s.fitter.removalOf(gone, nil, publishesUDP(before)))
 	s.remover.settle(gone.NetworkID)
 	return routed
-}
-
-// route sets the default routes of a sandbox as they shall be.
-func (s *Service) route(b *link.Space, sb *Sandbox) error {
-	for v6, e := range map[bool]*Endpoint{false: sb.Gateway4(), true: sb.Gateway6()} {
-		if e == nil {
-			continue
-		}
-		gateway := e.Gateway
-		if v6 {
-			gateway = e.Gateway6
-		}
-		if err := b.SetDefault(e.Interface, gateway); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Rename tells of a container's new name. What is returned replaces the
@@ -235,13 +221,28 @@ func (s *Service) Rename(ctx context.Context, b Sandbox, name string) (Sandbox, 
 		}
 		e.DNSNames = names
 	}
-	if s.names != nil {
-		if _, err := s.names.Set(ctx, after, nil, nil); err != nil {
-			return b, err
-		}
+	if _, err := s.naming.set(ctx, after, nil, nil); err != nil {
+		return b, err
 	}
 	if _, _, err := s.sandboxes.change(b.ID, func(b *Sandbox) { *b = after }); err != nil {
 		return b, err
 	}
 	return after, nil
+}
+
+// route sets the default routes of a sandbox as they shall be.
+func route(b *link.Space, sb *Sandbox) error {
+	for v6, e := range map[bool]*Endpoint{false: sb.Gateway4(), true: sb.Gateway6()} {
+		if e == nil {
+			continue
+		}
+		gateway := e.Gateway
+		if v6 {
+			gateway = e.Gateway6
+		}
+		if err := b.SetDefault(e.Interface, gateway); err != nil {
+			return err
+		}
+	}
+	return nil
 }

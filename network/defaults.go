@@ -67,6 +67,19 @@ func (c *Config) predefinedID(name string) string {
 	return hex.EncodeToString(sum[:])
 }
 
+// place stands for the daemon among those of the host, as the name of its default
+// bridge does; without one it follows from the identity.
+func (c *Config) place() string {
+	if c.Bridge != "" {
+		return c.Bridge
+	}
+	sum := sha256.Sum256([]byte(c.Identity + "\x00" + c.Name))
+	return "none-" + hex.EncodeToString(sum[:4])
+}
+
+// prefix begins the names of the daemon's ends of interface pairs.
+func (c *Config) prefix() string { return link.Prefix(c.Identity, c.place()) }
+
 // predefinedRecord describes host and none, and bridge but for its addresses.
 func (c *Config) predefinedRecord(name string) record {
 	n := wire.Network{
@@ -94,11 +107,14 @@ func (c *Config) predefinedRecord(name string) record {
 	return record{Network: n}
 }
 
-// raiseDefault makes the three networks that always exist, and tells whether it
+// raiseDefault makes the networks that come with the daemon, and tells whether it
 // made the bridge.
 func (s *Service) raiseDefault() (made bool, err error) {
 	for _, name := range []string{networkHost, networkNone} {
 		s.lans.put(&lan{record: s.cfg.predefinedRecord(name), state: lanUp})
+	}
+	if s.cfg.Bridge == "" {
+		return false, nil
 	}
 	l := &lan{record: s.cfg.predefinedRecord(networkBridge), state: lanUp}
 	l.Bridge = s.cfg.Bridge
@@ -107,10 +123,10 @@ func (s *Service) raiseDefault() (made bool, err error) {
 	if l.opts, err = readBridgeOptions(options); err != nil {
 		return false, err
 	}
-	if err := s.defaultSubnets(l); err != nil {
+	if err := s.addressing.takeDefault(l, &s.cfg); err != nil {
 		return false, err
 	}
-	b := s.bridgeOf(l)
+	b := s.raiser.bridgeOf(l)
 	if made, err = b.raise(); err != nil {
 		return made, err
 	}
@@ -121,10 +137,9 @@ func (s *Service) raiseDefault() (made bool, err error) {
 	return made, nil
 }
 
-// defaultSubnets takes the default bridge's: as configured, else of the address
+// takeDefault takes the default bridge's: as configured, else of the address
 // that the bridge has, else the first one that is free.
-func (s *Service) defaultSubnets(l *lan) error {
-	c := &s.cfg
+func (p *addressing) takeDefault(l *lan, c *Config) error {
 	families := []struct {
 		v6             bool
 		family         int
@@ -164,7 +179,7 @@ func (s *Service) defaultSubnets(l *lan) error {
 		if f.router.IsValid() {
 			config.AuxAddress = map[string]netip.Addr{f.gateways: f.router}
 		}
-		config, n, err := s.addressing.takeSubnet(&l.opts, config, f.v6, true)
+		config, n, err := p.takeSubnet(&l.opts, config, f.v6, true)
 		if err != nil {
 			return fault.New(fault.KindOf(err), "the default bridge gets no addresses: %w; name a free subnet by %s", err, f.flag)
 		}

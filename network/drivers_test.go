@@ -218,7 +218,7 @@ func TestMacvlanBesideABridge(t *testing.T) {
 	e.create("lan", "macvlan", wire.CreateRequest{Options: map[string]string{"parent": "up0"},
 		IPAM: &wire.IPAM{Config: []wire.IPAMConfig{{Subnet: netip.MustParsePrefix("10.77.0.0/24")}}}})
 	sandbox, ns := e.attach(network.Request{Wants: []network.Want{{}}})
-	after, sockets, err := e.Connect(t.Context(), sandbox, ns, network.Want{Network: "lan", MAC: "02:00:00:00:00:77", GwPriority: 1})
+	after, sockets, err := e.Connect(t.Context(), sandbox, ns, network.Want{Network: "lan", MAC: "02:00:00:00:00:77", GwPriority: 1}, nil)
 	must(t, err)
 	if len(sockets) != 0 || after.Gateway4() == nil || after.Gateway4().NetworkName != "lan" {
 		t.Errorf("connected: %+v", after)
@@ -238,7 +238,7 @@ func TestMacvlanBesideABridge(t *testing.T) {
 	if _, err := e.SetRate(t.Context(), after, after.On(after.Gateway4().NetworkID).ID, network.Rate{In: 1e6}); !errors.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "only bridge networks can") {
 		t.Errorf("a rate: %v", err)
 	}
-	after, err = e.Disconnect(t.Context(), after, ns, after.Gateway4().ID)
+	after, _, err = e.Disconnect(t.Context(), after, ns, after.Gateway4().ID, nil)
 	must(t, err)
 	testutil.InNetNS(t, ns, func() error {
 		if _, err := netlink.LinkByName("eth1"); err == nil {

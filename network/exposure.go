@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/tarehq/tare/network/firewall"
+	"github.com/tarehq/tare/network/firewalld"
 )
 
 // Rules prints the wanted firewall rules as nft would.
@@ -14,4 +15,12 @@ func (s *Service) Exposure() []firewall.Exposure {
 	r := s.rules
 	waiting := func(b firewall.Sandbox) bool { return b.Name == "" } // nothing runs there that could be reached
 	return firewall.Exposures(r.opts(), r.networks(), slices.DeleteFunc(r.ruledSandboxes(), waiting))
+}
+
+// FirewallBackend tells who keeps the rules, in Docker's words.
+func (s *Service) FirewallBackend() string {
+	if firewalld.Running() {
+		return "nftables+firewalld"
+	}
+	return "nftables"
 }

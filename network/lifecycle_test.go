@@ -264,7 +264,7 @@ func TestRestoreAfterTheDaemonDied(t *testing.T) {
 	must(t, s.Detach(t.Context(), kept.Sandbox))
 	client.expectNothing(t, "tcp", "10.99.1.1:8080")
 	dead.stop()
-	dead.endPool(dead.lans.byName[networkBridge], true)
+	dead.pools.end(dead.lans.byName[networkBridge], true)
 	dead.watch.close()
 	dead.tasks.Wait()
 }
@@ -285,6 +285,37 @@ func TestRestoreAfterTheBridgeWasDeleted(t *testing.T) {
 	must(t, s.Restore(t.Context(), []Sandbox{a.Sandbox}))
 	place{}.expect(t, "tcp", "127.0.0.1:8080", "a 172.30.1.1")
 	a.expect(t, "tcp", "172.30.1.1:8080", "a 172.30.1.1")
+}
+
+// A bridge of ours floods, also one that was made by a program that let it snoop;
+// somebody else's does what it did.
+func TestBridgeFloodsMulticasts(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	snoops := func(name string) bool {
+		l, err := netlink.LinkByName(name)
+		must(t, err)
+		on := l.(*netlink.Bridge).MulticastSnooping
+		return on != nil && *on
+	}
+	c := testConfig("tt0", 1)
+	s := open(t, c)
+	if snoops("tt0") {
+		t.Error("a new bridge snoops")
+	}
+	must(t, s.Close(context.Background()))
+	must(t, exec.Command("ip", "link", "set", "tt0", "type", "bridge", "mcast_snooping", "1").Run())
+	open(t, c)
+	if snoops("tt0") {
+		t.Error("a bridge that was there still snoops")
+	}
+	must(t, exec.Command("ip", "link", "add", "br0", "type", "bridge").Run())
+	must(t, exec.Command("ip", "addr", "add", "172.30.9.1/24", "dev", "br0").Run())
+	open(t, Config{Bridge: "br0"})
+	if !snoops("br0") {
+		t.Error("somebody else's bridge was changed")
+	}
 }
 
 func TestSpareThatWasSpoiledIsNotUsed(t *testing.T) {
@@ -316,7 +347,7 @@ func TestSpareThatFailedHalfwayIsSilent(t *testing.T) {
 	}
 	s := open(t, testConfig("tt0", 1))
 	bridge := s.lans.byName[networkBridge]
-	spare, err := s.makeBox(bridge)
+	spare, err := s.fitter.makeBox(bridge)
 	must(t, err)
 	host := spare.first.Host
 	place{spare.NS}.do(t, func() error { // one of the steps fails on it
@@ -331,9 +362,9 @@ func TestSpareThatFailedHalfwayIsSilent(t *testing.T) {
 		return netlink.AddrAdd(eth0, address)
 	})
 	sb := Sandbox{Endpoints: []Endpoint{{MAC: "02:42:ac:1e:01:02", Address: netip.MustParsePrefix("172.30.1.2/24"), Gateway: s.Gateway()}}}
-	next, err := s.equip(t.Context(), []*lan{bridge}, &sb, spare)
+	next, err := s.fitter.equip(t.Context(), []*lan{bridge}, &sb, spare, nil)
 	must(t, err)
-	defer s.abandon(next, sb.Endpoints)
+	defer s.fitter.abandon(next, sb.Endpoints)
 	if link, err := netlink.LinkByName(host); err == nil && link.Attrs().Flags&net.FlagUp != 0 {
 		t.Error("two interfaces have the address")
 	}

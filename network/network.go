@@ -40,7 +40,8 @@ import (
 type Config struct {
 	// Root is the directory of the stored networks; "" keeps none.
 	Root string
-	// Bridge is the default bridge's interface, at most 15 bytes: "tare0".
+	// Bridge is the default bridge's interface, at most 15 bytes: "tare0". With
+	// "" there is no default bridge, and no network of that name.
 	Bridge string
 	// BIP and BIP6 are the default bridge's addresses with their subnets'
 	// lengths. Without one the address that the bridge already has is kept,
@@ -71,7 +72,7 @@ type Config struct {
 	// driver.
 	NetworkOptions map[string]map[string]string
 	// Name is the nftables table's name, unique per daemon on a host;
-	// "tare-" and the bridge's name if empty.
+	// "tare-" and the bridge's name if empty, or what stands for it.
 	Name string
 	// Identity is what the predefined networks' IDs, the interfaces' names and
 	// the bridges' MAC addresses are derived from, such as the daemon's data
@@ -95,6 +96,9 @@ type Config struct {
 	// kept ready for Attach on the default bridge; 0 makes each when it is asked
 	// for, on the other networks too.
 	Spare int
+	// NewNS makes the network namespaces, such as another user namespace owns; nil
+	// for those of the host's.
+	NewNS func() (*os.File, error)
 	// Names is told who is reachable under which names; nil for nobody.
 	Names Names
 	// Events is told of networks that come and go; nil for nobody.
@@ -120,7 +124,8 @@ type Port struct {
 	// HostPort is the host's port; 0 takes a free one. With a HostPortEnd
 	// above it the first free port of the range is taken.
 	HostPort, HostPortEnd uint16
-	ContainerPort         uint16
+	// ContainerPort 0 takes a port of the host that leads nowhere, as with Docker.
+	ContainerPort uint16
 	// Proto is "tcp" or "udp"; "" means tcp.
 	Proto string
 }

@@ -199,10 +199,9 @@ func TestNetworkRefusals(t *testing.T) {
 		{bridge("bridge.name", "mine"), fault.Forbidden, "networks have same bridge name"},
 		{bridge("bridge.name", "lan0"), fault.Conflict, "the interface lan0 is a veth and not a bridge: choose another name"},
 		{bridge("bridge.name", "a/b"), fault.Invalid, "failed to parse com.docker.network.bridge.name value: a/b (invalid interface name"},
-		{bridge("bridge.gateway_mode_ipv4", "isolated"), fault.Invalid, "gateway mode 'isolated' can only be used for an internal network"},
+		{bridge("bridge.gateway_mode_ipv4", "isolated"), fault.Internal, "gateway mode 'isolated' can only be used for an internal network"},
 		{bridge("bridge.gateway_mode_ipv4", "bent"), fault.Invalid, "failed to parse com.docker.network.bridge.gateway_mode_ipv4 value: bent (unknown gateway mode bent)"},
 		{bridge("driver.mtu", "12"), fault.Invalid, "invalid MTU number: 12"},
-		{bridge("bridge.colour", "red"), fault.Invalid, "the option com.docker.network.bridge.colour is not known to the bridge driver: leave it out"},
 		{wire.CreateRequest{Name: "n", ConfigFrom: &wire.ConfigReference{Network: "taken"}}, fault.NotFound, `configuration network "taken" does not exist`},
 		{wire.CreateRequest{Name: "n", ConfigFrom: &wire.ConfigReference{Network: "config"}, Labels: map[string]string{"a": "b"}}, fault.Forbidden, "user-specified configurations are not supported"},
 		{wire.CreateRequest{Name: "n", ConfigOnly: true, Internal: true}, fault.Forbidden, "configuration network can only contain network specific fields."},
@@ -302,7 +301,7 @@ func TestConnectAndDisconnect(t *testing.T) {
 	box := ct.Sandbox
 	connect := func(w Want) {
 		t.Helper()
-		after, _, err := s.Connect(t.Context(), box, ct.NetNS, w)
+		after, _, err := s.Connect(t.Context(), box, ct.NetNS, w, nil)
 		must(t, err)
 		box = after
 	}
@@ -310,7 +309,7 @@ func TestConnectAndDisconnect(t *testing.T) {
 		t.Helper()
 		n, err := s.Lookup(network)
 		must(t, err)
-		after, err := s.Disconnect(t.Context(), box, ct.NetNS, box.On(n.ID).ID)
+		after, _, err := s.Disconnect(t.Context(), box, ct.NetNS, box.On(n.ID).ID, nil)
 		must(t, err)
 		box = after
 	}
@@ -365,14 +364,14 @@ func TestConnectAndDisconnect(t *testing.T) {
 		{Want{Network: "b", Interface: "eth0"}, fault.Invalid, "the container has an interface eth0 already: choose another name"},
 		{Want{Network: "b", Sysctls: []string{"net.ipv4.conf.IFNAME.nosuch=1"}}, fault.Invalid, "the setting net.ipv4.conf.eth1.nosuch=1 cannot be made"},
 	} {
-		_, _, err := s.Connect(t.Context(), box, ct.NetNS, c.w)
+		_, _, err := s.Connect(t.Context(), box, ct.NetNS, c.w, nil)
 		if err == nil || !strings.Contains(err.Error(), c.text) || fault.KindOf(err) != c.kind {
 			t.Errorf("%+v: %v", c.w, err)
 		}
 	}
 	expect("lo eth0", "eth0 10.1.0.1")
 	must(t, s.Detach(t.Context(), box))
-	if _, _, err := s.Connect(t.Context(), box, ct.NetNS, Want{Network: "b"}); !errors.Is(err, fault.Conflict) {
+	if _, _, err := s.Connect(t.Context(), box, ct.NetNS, Want{Network: "b"}, nil); !errors.Is(err, fault.Conflict) {
 		t.Errorf("a container that has ended: %v", err)
 	}
 	letGo(ct.Attachment)
@@ -392,14 +391,15 @@ func TestPortsFollowTheGateway(t *testing.T) {
 	s := open(t, stored(t))
 	create(t, s, wire.CreateRequest{Name: "a", IPAM: askedFor("10.1.0.0/24")})
 	create(t, s, wire.CreateRequest{Name: "in", IPAM: askedFor("10.3.0.0/24"), Internal: true})
-	a, err := s.Attach(t.Context(), Request{ContainerID: "0123456789abcdef", Name: "c", Wants: []Want{{Network: "in"}}, Ports: []Port{{HostPort: 8080, ContainerPort: 80}}})
+	wanted := []Port{{HostPort: 8080, ContainerPort: 80}}
+	a, err := s.Attach(t.Context(), Request{ContainerID: "0123456789abcdef", Name: "c", Wants: []Want{{Network: "in"}}, Ports: wanted})
 	must(t, err)
 	ct := attached{a, place{a.NetNS}}
 	ct.serve(t, "tcp", 80, "c")
 	if len(a.Ports) != 0 || len(a.Pending) != 1 || len(a.Sockets) != 0 {
 		t.Errorf("published without a way: %+v", a.Sandbox)
 	}
-	box, sockets, err := s.Connect(t.Context(), a.Sandbox, a.NetNS, Want{Network: "a"})
+	box, sockets, err := s.Connect(t.Context(), a.Sandbox, a.NetNS, Want{Network: "a"}, wanted)
 	must(t, err)
 	defer closeAll(sockets)
 	defer letGo(a)
@@ -407,13 +407,27 @@ func TestPortsFollowTheGateway(t *testing.T) {
 		t.Errorf("%+v with %d sockets", box, len(sockets))
 	}
 	place{}.expect(t, "tcp", "127.0.0.1:8080", "c 10.1.0.1")
-	box, _, err = s.Connect(t.Context(), box, a.NetNS, Want{Network: "bridge", GwPriority: 1})
+	box, _, err = s.Connect(t.Context(), box, a.NetNS, Want{Network: "bridge", GwPriority: 1}, wanted)
 	must(t, err)
 	place{}.expect(t, "tcp", "127.0.0.1:8080", "c 172.30.1.1")
 	n, err := s.Lookup("bridge")
 	must(t, err)
-	box, err = s.Disconnect(t.Context(), box, a.NetNS, box.On(n.ID).ID)
+	box, _, err = s.Disconnect(t.Context(), box, a.NetNS, box.On(n.ID).ID, wanted)
 	must(t, err)
+	place{}.expect(t, "tcp", "127.0.0.1:8080", "c 10.1.0.1")
+	// Without any way out they are somebody else's to take, and come back with the next.
+	box, _, err = s.Disconnect(t.Context(), box, a.NetNS, box.Gateway4().ID, wanted)
+	must(t, err)
+	if len(box.Ports) != 0 || len(box.Pending) != 1 {
+		t.Errorf("without a way out: %+v", box)
+	}
+	closeAll(sockets) // as the supervising process does
+	other := attach(t, s, "other", wanted...)
+	must(t, s.Detach(t.Context(), other.Sandbox))
+	closeAll(other.Sockets)
+	box, sockets, err = s.Connect(t.Context(), box, a.NetNS, Want{Network: "a"}, wanted)
+	must(t, err)
+	defer closeAll(sockets)
 	place{}.expect(t, "tcp", "127.0.0.1:8080", "c 10.1.0.1")
 	must(t, s.Detach(t.Context(), box))
 	place{}.expectNothing(t, "tcp", "127.0.0.1:8080")
@@ -443,9 +457,9 @@ func TestNetworksAfterACrash(t *testing.T) {
 	must(t, os.Remove(filepath.Join(c.Root, lost.ID+".json")))
 	half := &lan{record: record{Network: wire.Network{Name: "half", ID: newID(), Driver: "bridge"}}}
 	half.Bridge = "br-" + half.ID[:12]
-	_, err = dead.bridgeOf(half).Raise()
+	_, err = dead.raiser.bridgeOf(half).Raise()
 	must(t, err)
-	_, _, err = dead.Connect(t.Context(), one.Sandbox, one.NetNS, Want{Network: "gone"})
+	_, _, err = dead.Connect(t.Context(), one.Sandbox, one.NetNS, Want{Network: "gone"}, nil)
 	must(t, err)
 	must(t, link.LowerBridge(gone.Bridge))
 	must(t, os.WriteFile(filepath.Join(c.Root, ".x.json.tmp123"), []byte("{"), 0o600))
@@ -671,7 +685,24 @@ func TestManyNetworksAtOnce(t *testing.T) {
 	}
 }
 
-// TestInternalAndIsolated: the gateway's modes.
+// TestOptionsWithoutEffect: they are kept, and told of to who gave them.
+func TestOptionsWithoutEffect(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	s := open(t, stored(t))
+	out, err := s.Create(t.Context(), wire.CreateRequest{Name: "n", Options: map[string]string{"com.docker.network.bridge.colour": "red", "colour": "blue", optionBridgeName: ""}})
+	must(t, err)
+	if out.Warning != "options that the bridge driver does not know have no effect: com.docker.network.bridge.colour" {
+		t.Errorf("the warning is %q", out.Warning)
+	}
+	n, err := s.Lookup("n")
+	if err != nil || n.Options["com.docker.network.bridge.colour"] != "red" || n.Options["colour"] != "blue" {
+		t.Errorf("%+v, %v", n.Options, err)
+	}
+}
+
+// TestGatewayModes: what the bridge has, and where the containers' routes lead.
 func TestGatewayModes(t *testing.T) {
 	if !asHost(t) {
 		return
@@ -775,13 +806,13 @@ func TestSpareOfANetwork(t *testing.T) {
 			pools++
 		}
 	}
-	if pools != poolsOfUsers || len(s.recent) != poolsOfUsers {
+	if pools != poolsOfUsers || len(s.pools.recent) != poolsOfUsers {
 		t.Errorf("%d pools", pools)
 	}
 	l := s.lans.byName[fmt.Sprint("n", poolsOfUsers+1)]
 	var spare *box
-	testutil.Eventually(t, 5*time.Second, "a namespace waits", func() bool { spare = s.takeSpare(l); return spare != nil })
-	s.abandon(spare, nil)
+	testutil.Eventually(t, 5*time.Second, "a namespace waits", func() bool { spare = s.pools.take(l); return spare != nil })
+	s.fitter.abandon(spare, nil)
 }
 
 func isDefault(dst *net.IPNet) bool {

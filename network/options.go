@@ -1,7 +1,10 @@
 package network
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -28,7 +31,6 @@ const (
 	optionHost6          = "com.docker.network.host_ipv6"
 	optionEnable4        = "com.docker.network.enable_ipv4"
 	optionEnable6        = "com.docker.network.enable_ipv6"
-	optionInternal       = "com.docker.network.internal"
 	optionsOfDocker      = "com.docker.network."
 	defaultGateway4      = "DefaultGatewayIPv4" // names of auxiliary addresses
 	defaultGateway6      = "DefaultGatewayIPv6"
@@ -55,17 +57,21 @@ type bridgeOptions struct {
 	mtu              int    // 0 for the default
 	prefix           string // of interfaces in containers
 	enable4, enable6 *bool
+	without          []string // Docker's names among them that have no effect, sorted
 }
 
-// readBridgeOptions is strict about the names of Docker's: one that is not
-// known would have been meant to do something. Others are the user's notes.
+// readBridgeOptions reads the options that it knows. Others are kept, as Docker
+// keeps them: those by a name of Docker's would have been meant to do something,
+// and whoever creates the network is told of them; the rest are the user's notes.
 func readBridgeOptions(options map[string]string) (o bridgeOptions, err error) {
 	o = bridgeOptions{icc: true, masquerade: true, mode4: modeNAT, mode6: modeNAT, prefix: defaultInterfaceName}
 	for key, value := range options {
 		var bad error
 		switch key {
 		case optionBridgeName:
-			o.name, bad = value, checkInterfaceName(value)
+			if o.name = value; value != "" {
+				bad = checkInterfaceName(value)
+			}
 		case optionICC:
 			o.icc, bad = strconv.ParseBool(value)
 		case optionMasquerade:
@@ -87,8 +93,13 @@ func readBridgeOptions(options map[string]string) (o bridgeOptions, err error) {
 		case optionTrusted:
 			o.trusted = strings.FieldsFunc(value, func(r rune) bool { return r == ':' })
 		case optionMTU:
-			o.mtu, bad = readMTU(value)
+			if o.mtu, bad = readMTU(value); errors.Is(bad, fault.Invalid) {
+				return o, bad
+			}
 		case optionPrefix:
+			if value == "" {
+				continue
+			}
 			if o.prefix = value; len(value) > unix.IFNAMSIZ-4 || checkInterfaceName(value) != nil {
 				bad = fault.New(fault.Invalid, "an interface's name begins with at most 12 bytes, without slash and space")
 			}
@@ -96,24 +107,34 @@ func readBridgeOptions(options map[string]string) (o bridgeOptions, err error) {
 			o.enable4, bad = readSwitch(value)
 		case optionEnable6:
 			o.enable6, bad = readSwitch(value)
-		case optionDefaultBridge, optionInternal:
-			if on, err := strconv.ParseBool(value); on || err != nil {
-				return o, fault.New(fault.Invalid, "the option %s=%s cannot be set: leave it out", key, value)
+		case optionDefaultBridge:
+			var on bool
+			if on, bad = strconv.ParseBool(value); on {
+				o.without = append(o.without, key)
 			}
 		default:
 			if strings.HasPrefix(key, optionsOfDocker) {
-				return o, fault.New(fault.Invalid, "the option %s is not known to the bridge driver: leave it out", key)
+				o.without = append(o.without, key)
 			}
 		}
 		if bad != nil {
 			return o, fault.New(fault.Invalid, "failed to parse %s value: %s (%w)", key, value, bad)
 		}
 	}
+	slices.Sort(o.without)
 	// Docker takes an address of either family for all ports.
 	if o.bind4.Is6() && !o.bind6.IsValid() {
 		o.bind4, o.bind6 = netip.Addr{}, o.bind4
 	}
 	return o, nil
+}
+
+// warning tells of the options that have no effect; "" for none.
+func (o *bridgeOptions) warning() string {
+	if len(o.without) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("options that the bridge driver does not know have no effect: %s", strings.Join(o.without, ", "))
 }
 
 func readAddr(value string) (netip.Addr, error) {

@@ -7,7 +7,6 @@ import (
 	wire "github.com/moby/moby/api/types/network"
 
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/network/link"
 	"github.com/tarehq/tare/network/shape"
 )
 
@@ -38,7 +37,7 @@ func (s *Service) restoreRates() error {
 			return err
 		}
 	}
-	return shape.Sweep(link.Prefix(s.cfg.Identity, s.cfg.Bridge), func(host string) bool { return held[host] && s.host.Has(host) })
+	return shape.Sweep(s.cfg.prefix(), func(host string) bool { return held[host] && s.host.Has(host) })
 }
 
 // SetRate holds a running container's interface to other limits. What is returned

@@ -2,7 +2,6 @@ package network
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"net/netip"
 	"slices"
@@ -116,10 +115,10 @@ func (p *addressing) takeSubnet(o *bridgeOptions, c wire.IPAMConfig, v6, gateway
 	}()
 	c.Subnet = taken.Prefix()
 	n = subnet{source: taken}
-	// The gateway that is named first: it may be named twice.
+	// The gateway that is named first: as the containers' it may be named twice.
 	if c.Gateway.IsValid() {
 		if err := taken.Claim(c.Gateway); err != nil {
-			return c, n, fault.New(fault.KindOf(err), "failed to allocate gateway (%s): %w", c.Gateway, err)
+			return c, n, fault.New(fault.Internal, "failed to allocate gateway (%s): %v", c.Gateway, err)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.AuxAddress)) {
@@ -127,8 +126,8 @@ func (p *addressing) takeSubnet(o *bridgeOptions, c wire.IPAMConfig, v6, gateway
 		if name == defaultGateway4 && !v6 || name == defaultGateway6 && v6 {
 			n.router = a
 		}
-		if err := taken.Claim(a); err != nil && !(a == c.Gateway && errors.Is(err, fault.Forbidden)) {
-			return c, n, fault.New(fault.KindOf(err), "failed to allocate secondary ip address (%s:%s): %w", name, a, err)
+		if err := taken.Claim(a); err != nil && !(a == c.Gateway && a == n.router) {
+			return c, n, fault.New(fault.Internal, "failed to allocate secondary ip address (%s:%s): %v", name, a, err)
 		}
 	}
 	if !c.Gateway.IsValid() && gateway {
@@ -153,13 +152,14 @@ func (p *addressing) chooseSubnet(v6 bool, size int) (*ipam.Subnet, error) {
 	return p.space.Choose(v6, size, avoid)
 }
 
-// CheckAddress tells why a container cannot have a certain address on the
-// network; nil if it may. That it is free is not looked at.
-func (n Network) CheckAddress(a netip.Addr) error {
-	if len(n.static) == 0 {
+// CheckAddress tells why a container cannot have a certain address of a family
+// on the network; nil if it may. That it is free is not looked at.
+func (n Network) CheckAddress(a netip.Addr, v6 bool) error {
+	static := slices.DeleteFunc(slices.Clone(n.static), func(p netip.Prefix) bool { return n.Predefined || p.Addr().Is6() != v6 })
+	if len(static) == 0 {
 		return fault.New(fault.Invalid, "user specified IP address is supported only when connecting to networks with user configured subnets")
 	}
-	for _, p := range n.static {
+	for _, p := range static {
 		if p.Contains(a) {
 			return nil
 		}

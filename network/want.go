@@ -3,6 +3,7 @@ package network
 import (
 	"net"
 	"net/netip"
+	"os"
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/network/link"
@@ -22,6 +23,9 @@ type Request struct {
 	// Ports to publish.
 	Ports []Port
 	DNS   Resolver
+	// NetNS is a network namespace to furnish, which stays the caller's; nil for one
+	// that is made, or waits.
+	NetNS *os.File
 }
 
 // Want asks for a place on one network. What is zero is chosen.

@@ -108,16 +108,15 @@ func tableOf(m netlink.Message) string {
 
 func (w *watch) close() { w.conn.Close() }
 
-// keepTables puts the tables back that somebody deleted, until ctx ends and
-// the watch is closed.
-func (s *Service) keepTables(ctx context.Context) {
-	defer s.tasks.Done()
+// keep calls repair whenever tables were deleted, until ctx ends and the watch is
+// closed.
+func (w *watch) keep(ctx context.Context, repair func() error) {
 	for {
-		err := s.watch.wait()
+		err := w.wait()
 		if ctx.Err() != nil || errors.Is(err, os.ErrClosed) {
 			return
 		}
-		for err != nil || s.repair() != nil {
+		for err != nil || repair() != nil {
 			if !pause(ctx, repairPause) {
 				return
 			}
@@ -127,9 +126,4 @@ func (s *Service) keepTables(ctx context.Context) {
 			return
 		}
 	}
-}
-
-// repair makes the tables that are missing.
-func (s *Service) repair() error {
-	return errors.Join(s.rules.mend(s.lans.raisedBridges()), s.joinGuard())
 }

@@ -29,6 +29,7 @@ type attempt struct {
 	cgroup int
 	born   []join // namespaces that the cloning thread enters
 	word   uint64 // that came with the last record
+	apart  bool   // the child has memory of its own: the kernel may have it die for want of memory
 	inside *routeSocket
 	moved  []moved
 	before uint64 // mountID of the root before init was there, if others see its mounts
@@ -40,7 +41,7 @@ type attempt struct {
 // needs. Those of the child's own must not be where extra files go.
 func newAttempt(spec *specs.Spec, proc *specs.Process, stdio [3]*os.File, console *os.File, extra []*os.File, fresh bool) (*attempt, error) {
 	a := &attempt{sync: -1, pid: 0, pidfd: -1, cgroup: -1}
-	a.b = &builder{program: newProgram(), spec: spec, warn: func(string) {}, isDir: isDir, rootTree: -1, fifo: -1, initFD: -1, console: -1, sync: -1, proc: -1, memoryTasks: -1,
+	a.b = &builder{program: newProgram(), spec: spec, warn: func(string) {}, isDir: isDir, rootTree: -1, fifo: -1, initFD: -1, console: -1, sync: -1, proc: -1,
 		inner: innerHooks{-1, -1}}
 	if err := a.prepare(proc, stdio, console, extra, fresh); err != nil {
 		a.abort()
@@ -127,12 +128,16 @@ func (a *attempt) standard(stdio [3]*os.File) error {
 
 // launch places the program and clones the child.
 func (a *attempt) launch() (err error) {
-	if a.arena, err = place(a.b.program, a.b.initFD); err != nil {
+	flags := a.flags
+	if !a.apart {
+		flags |= unix.CLONE_VM
+	}
+	if a.arena, err = place(a.b.program, a.b.initFD, a.apart); err != nil {
 		return err
 	}
-	a.pid, a.pidfd, err = a.arena.start(a.flags, a.cgroup, a.born)
+	a.pid, a.pidfd, err = a.arena.start(flags, a.cgroup, a.born)
 	if errors.Is(err, unix.EBUSY) && a.elsewhere != nil && a.elsewhere() == nil {
-		a.pid, a.pidfd, err = a.arena.start(a.flags, a.cgroup, a.born)
+		a.pid, a.pidfd, err = a.arena.start(flags, a.cgroup, a.born)
 	}
 	if errors.Is(err, unix.EBUSY) {
 		err = fault.New(fault.Conflict, "adding pid of the process to cgroups: %w", err)

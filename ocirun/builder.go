@@ -30,14 +30,14 @@ type builder struct {
 	tasks []int // v1: files that the child writes itself into
 	joins []join
 
-	memoryTasks int // the file of the memory group, if that is entered with memory of its own; -1
-
 	again uint64 // clone flags of namespaces to be made in a joined user namespace
 
 	rootTree int         // clone of the root made by the parent; -1: the child makes it
 	trees    map[int]int // clones of mount sources by the mount's index
 
-	hostRoots map[int]value // the same of the host's whole tree
+	sources    map[int]value      // the same, made by the child before it leaves the host's tree
+	groupTrees map[string][]value // clones of control groups' directories, for a stage, one for each mount
+	stage      int                // an empty mount namespace to be used; 0: none
 
 	sync, peer   int // the child's and the parent's end of the socket
 	fifo         int // released through a FIFO instead of the socket; -1 none
@@ -251,9 +251,6 @@ func (b *builder) enterGroups() {
 	}
 	zero := b.str("0")
 	for i, fd := range b.tasks {
-		if fd == b.memoryTasks {
-			continue
-		}
 		b.do("enter the control group", b.group.Members[i].Dir, unix.SYS_WRITE, num(fd), zero, num(1))
 	}
 }

@@ -78,6 +78,9 @@ func (c *Container) Checkpoint(ctx context.Context, o CheckpointOptions) error {
 	if err := c.dumpOptions(&o, opts); err != nil {
 		return err
 	}
+	if o.CgroupsMode == "" && !c.managesGroups() {
+		opts.ManageCgroupsMode = rpc.CriuCgMode_IGNORE.Enum()
+	}
 	kind := rpc.CriuReqType_DUMP
 	if o.PreDump || o.LazyPages {
 		track, lazy, err := criu.Has(ctx, o.CRIU)
@@ -85,9 +88,9 @@ func (c *Container) Checkpoint(ctx context.Context, o CheckpointOptions) error {
 		case err != nil:
 			return err
 		case o.PreDump && !track:
-			return fault.New(fault.Unavailable, "criu is missing features: [MemTrack]")
+			return fault.New(fault.NotImplemented, "criu is missing features: [MemTrack]: this kernel does not tell which memory is written; make the checkpoint without a pre-dump")
 		case o.LazyPages && !lazy:
-			return fault.New(fault.Unavailable, "criu is missing features: [LazyPages]")
+			return fault.New(fault.NotImplemented, "criu is missing features: [LazyPages]")
 		}
 	}
 	if o.PreDump {
@@ -118,6 +121,18 @@ func (c *Container) Checkpoint(ctx context.Context, o CheckpointOptions) error {
 		return o.explain(err, "dump.log")
 	}
 	return criu.TidyGroups(filepath.Join(o.Images, "cgroup.img"), c.ownHierarchy)
+}
+
+// managesGroups tells whether CRIU has to note groups: what a container sees as the
+// root of all, and those that it made below its own. Its own, and their limits, are
+// made anew by whoever restores it, by the configuration.
+func (c *Container) managesGroups() bool {
+	return c.group.Unified || c.group.Nested()
+}
+
+// ownGroups tells whether the container has a cgroup namespace of its own.
+func (c *Container) ownGroups() bool {
+	return slices.ContainsFunc(c.known().Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.CgroupNamespace })
 }
 
 // ownHierarchy tells whether the container has a group of its own in the
@@ -247,6 +262,11 @@ func (o *CheckpointOptions) common(log string, spec *specs.Spec) (opts *rpc.Criu
 		ManageCgroups: new(true), ManageCgroupsMode: &mode, EmptyNs: &empty, OrphanPtsMaster: new(true),
 		ShellJob: &o.ShellJob, TcpEstablished: &o.TCPEstablished, TcpClose: &o.TCPClose, ExtUnixSk: &o.ExtUnixSockets,
 		FileLocks: &o.FileLocks, AutoDedup: &o.AutoDedup, LazyPages: &o.LazyPages,
+	}
+	if !o.TCPEstablished {
+		// Nobody's connection has to be kept from what a stopped process would answer,
+		// and CRIU executes two programs for each lock. The images say how they were locked.
+		opts.NetworkLock = rpc.CriuNetworkLockMethod_SKIP.Enum()
 	}
 	if o.Work != "" {
 		work, err := openDir(o.Work)

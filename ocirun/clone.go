@@ -38,14 +38,18 @@ const (
 	lowRange = 0x20000000
 )
 
-// place maps memory for a program and loads it. With executable set it is an
-// ELF file in a memfd, mapped at the address it names for itself.
-func place(p *program, fd int) (*arena, error) {
+// place maps memory for a program and loads it. With a descriptor it is an ELF
+// file in that memfd, mapped at the address it names for itself. A child that has
+// memory of its own, apart, shares this with its parent.
+func place(p *program, fd int, apart bool) (*arena, error) {
 	size := (p.size() + 4095) &^ 4095
 	a := &arena{fd: fd}
 	if fd < 0 {
-		at, _, err := unix.RawSyscall6(unix.SYS_MMAP, 0, uintptr(size), unix.PROT_READ|unix.PROT_WRITE,
-			unix.MAP_PRIVATE|unix.MAP_ANONYMOUS, ^uintptr(0), 0)
+		kind := unix.MAP_PRIVATE
+		if apart {
+			kind = unix.MAP_SHARED
+		}
+		at, _, err := unix.RawSyscall6(unix.SYS_MMAP, 0, uintptr(size), unix.PROT_READ|unix.PROT_WRITE, uintptr(kind|unix.MAP_ANONYMOUS), ^uintptr(0), 0)
 		if err != 0 {
 			return nil, fault.New(fault.Internal, "map memory for the container's init: %w", err)
 		}
@@ -132,13 +136,13 @@ func writeELF(mem []byte, base uint64) {
 	copy(mem[codeAt+len(stub):], code)
 }
 
-// start clones the child that works through the program. It returns the
-// child's pid and a pidfd. With namespaces to be born in, cloning happens on a
+// start clones the child that works through the program, with CLONE_VM among the
+// flags in this process's memory. It returns the child's pid and a pidfd. With namespaces to be born in, cloning happens on a
 // thread that enters them and comes back.
 func (a *arena) start(flags uint64, cgroupFD int, born []join) (pid, pidfd int, err error) {
 	hidden()
 	var fd int32
-	args := cloneArgs{flags: flags | unix.CLONE_VM | unix.CLONE_CLEAR_SIGHAND | unix.CLONE_PIDFD,
+	args := cloneArgs{flags: flags | unix.CLONE_CLEAR_SIGHAND | unix.CLONE_PIDFD,
 		pidfd: uint64(uintptr(unsafe.Pointer(&fd))), exitSignal: uint64(unix.SIGCHLD)}
 	if cgroupFD >= 0 {
 		args.flags |= unix.CLONE_INTO_CGROUP

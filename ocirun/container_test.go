@@ -22,9 +22,16 @@ import (
 )
 
 // leftovers counts what a container could leave: descriptors, children, groups.
-func leftovers(t testing.TB) string {
-	fds, _ := os.ReadDir("/proc/self/fd")
+func leftovers(t testing.TB) (counts string, fds []string) {
+	entries, _ := os.ReadDir("/proc/self/fd")
+	for _, e := range entries {
+		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil { // not that of the reading itself
+			fds = append(fds, e.Name()+" "+to)
+		}
+	}
 	groups, _ := filepath.Glob("/sys/fs/cgroup/*/tare-test-*-" + itoa(os.Getpid()) + "*")
+	unified, _ := filepath.Glob("/sys/fs/cgroup/tare-test-*-" + itoa(os.Getpid()) + "*")
+	groups = append(groups, unified...)
 	children, _ := filepath.Glob("/proc/self/task/*/children")
 	n := 0
 	for _, c := range children {
@@ -38,15 +45,15 @@ func leftovers(t testing.TB) string {
 			mounts++
 		}
 	}
-	return fmt.Sprintf("%d descriptors, %d groups, %d children, %d mounts", len(fds), len(groups), n, mounts)
+	return fmt.Sprintf("%d descriptors, %d groups, %d children, %d mounts", len(fds), len(groups), n, mounts), fds
 }
 
 // clean fails the test when it leaves something.
 func clean(t testing.TB) {
-	before := leftovers(t)
+	before, had := leftovers(t)
 	t.Cleanup(func() {
-		if after := leftovers(t); after != before {
-			t.Errorf("left behind: before %s, after %s", before, after)
+		if after, has := leftovers(t); after != before {
+			t.Errorf("left behind: before %s, after %s; descriptors %q and %q", before, after, had, has)
 		}
 	})
 }

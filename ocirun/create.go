@@ -86,6 +86,9 @@ func create(ctx context.Context, o Options) (c *Container, err error) {
 	}
 	defer func() {
 		if err != nil {
+			if c.group != nil && c.group.OOMKilled() {
+				err = fault.New(fault.Invalid, "container init was OOM-killed (memory limit too low?): %w", err)
+			}
 			a.abort()
 			c.noteMounted(a)
 			c.undo()
@@ -113,7 +116,7 @@ func create(ctx context.Context, o Options) (c *Container, err error) {
 		}
 	}
 	a.closeOpened()
-	if a.b.initFD >= 0 { // the child executed its copy and needs this memory no more
+	if a.b.initFD >= 0 || a.apart { // the child has memory of its own
 		a.arena.free()
 	}
 	c.pid, c.pidfd, c.sync, c.arena, c.program = a.pid, a.pidfd, a.sync, a.arena, a.b.program
@@ -171,6 +174,9 @@ func (c *Container) setUp(a *attempt, o *Options) (err error) {
 		return err
 	}
 	if err := c.openGroups(a, o.Rootless); err != nil {
+		return err
+	}
+	if err := a.takeStage(o); err != nil {
 		return err
 	}
 	if err := a.namespaces(); err != nil {
@@ -234,7 +240,8 @@ func (c *Container) openGroups(a *attempt, rootless bool) (err error) {
 		return err
 	}
 	b.group = c.group
-	if c.group.NoDevices {
+	a.apart = c.group.MayStarve(b.resources())
+	if r := b.resources(); c.group.NoDevices && r != nil && len(r.Devices) > 0 {
 		b.warn("linux.resources.devices has no effect: this runtime runs in a user namespace")
 	}
 	if b.tasks, err = c.group.TaskFiles(); err != nil {
@@ -340,6 +347,7 @@ func (c *Container) handshake(ctx context.Context, a *attempt) (err error) {
 				if err := setLimits(a.pid, c.spec.Process); err != nil {
 					return err
 				}
+				a.givePipes(c.spec.Process)
 			}
 			return c.enterRdt(a.pid)
 		}

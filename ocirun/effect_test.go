@@ -2,15 +2,18 @@ package ocirun
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/tarehq/tare/internal/cgroupfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -127,7 +130,6 @@ func TestSchedulers(t *testing.T) {
 	}
 	for want, sched := range map[string]specs.Scheduler{
 		"invalid scheduler.nice: 20":                  {Policy: specs.SchedOther, Nice: 20},
-		"invalid scheduler.nice: 3 when":              {Policy: specs.SchedFIFO, Nice: 3, Priority: 1},
 		"scheduler.priority can only be specified":    {Policy: specs.SchedBatch, Priority: 1},
 		"scheduler runtime/deadline/period can only ": {Policy: specs.SchedOther, Period: 1},
 		"is not known": {Policy: specs.SchedOther, Flags: []specs.LinuxSchedulerFlag{"X"}},
@@ -136,6 +138,11 @@ func TestSchedulers(t *testing.T) {
 		if err := b.scheduler(&sched, nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)
 		}
+	}
+	warned := ""
+	b := &builder{program: newProgram(), warn: func(s string) { warned = s }}
+	if err := b.scheduler(&specs.Scheduler{Policy: specs.SchedFIFO, Nice: 3, Priority: 1}, nil); err != nil || !strings.Contains(warned, "nice has no effect with the policy SCHED_FIFO") {
+		t.Errorf("nice with a policy that has none: %v, %q", err, warned)
 	}
 }
 
@@ -256,8 +263,15 @@ func TestDeviceRules(t *testing.T) {
 	s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/loops", Type: "c", Major: misc, Minor: loops}, {Path: "/dev/fuse", Type: "c", Major: misc, Minor: 229}}
 	s.Linux.Resources.Devices = []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"},
 		{Allow: true, Type: "c", Major: &misc, Minor: &loops, Access: "r"}, {Allow: false, Type: "c", Major: &one, Minor: &full, Access: "r"}}
-	if out, _ := run(t, dir, s); out != "read loops\nread full\nwrite full\n" { // full is every container's
-		t.Errorf("got %q", out)
+	for range 2 {
+		if out, _ := run(t, dir, s); out != "read loops\nread full\nwrite full\n" { // full is every container's
+			t.Errorf("got %q", out)
+		}
+		s.Linux.Resources.Devices = s.Linux.Resources.Devices[1:] // nothing is allowed before the first
+	}
+	s.Linux.Resources = nil
+	if out, _ := run(t, dir, s); out != "read full\nwrite full\n" {
+		t.Errorf("without rules: got %q", out)
 	}
 }
 
@@ -291,9 +305,54 @@ func TestCgroupsPath(t *testing.T) {
 	}
 }
 
+// TestGroupsWithoutLimits: a container's processes are in a group of theirs also
+// in the hierarchies that limit nothing, where those are mounted: systemd's, and
+// version 2 beside version 1.
+func TestGroupsWithoutLimits(t *testing.T) {
+	clean(t)
+	l, err := cgroupfs.Host()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, s := bundle(t, "sleep", "60")
+	s.Linux.CgroupsPath = "/" + containerID(t)
+	var want []string
+	if l.V2 != nil {
+		want = append(want, "0::"+s.Linux.CgroupsPath+"\n")
+	}
+	for i := range l.V1 {
+		want = append(want, ":"+strings.Join(l.V1[i].Controllers, ",")+":"+s.Linux.CgroupsPath+"\n")
+	}
+	c := start(t, dir, s)
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", c.Pid()))
+	p := *s.Process
+	p.Args = []string{"cat", "/proc/self/cgroup"}
+	seen, _ := execIn(t, c, &p)
+	for _, w := range want {
+		if !strings.Contains(string(b), w) || !strings.Contains(seen, strings.Replace(w, s.Linux.CgroupsPath, "/", 1)) {
+			t.Errorf("no %q in %s, or in what a further process sees: %s", w, b, seen)
+		}
+	}
+	for _, m := range c.group.Members { // one that an older version made has none in some
+		if m.Controllers == nil && !c.group.Unified {
+			if err := errors.Join(os.WriteFile(m.Mount+"/cgroup.procs", []byte(strconv.Itoa(c.Pid())), 0), os.Remove(m.Dir)); err != nil {
+				t.Error(err)
+			}
+			if _, code := execIn(t, c, &p); code != 0 {
+				t.Error("not executed without a group in the hierarchy of version 2")
+			}
+		}
+	}
+}
+
 func TestRootPropagation(t *testing.T) {
 	dir, s := shell(t, "grep -E '^[0-9]+ [0-9]+ [0-9:]+ [^ ]+ / ' /proc/self/mountinfo")
 	clean(t)
+	root := filepath.Join(dir, "rootfs")
+	if err := errors.Join(unix.Mount(root, root, "", unix.MS_BIND, ""), unix.Mount("", root, "", unix.MS_SHARED, "")); err != nil { // as systemd makes all mounts
+		t.Fatal(err)
+	}
+	defer unix.Unmount(root, unix.MNT_DETACH)
 	for name, want := range map[string]string{"rprivate": " - ", "private": " - ", "rshared": "shared:", "shared": "shared:", "runbindable": "unbindable", "slave": " - "} {
 		s.Linux.RootfsPropagation = name
 		out, _ := run(t, dir, s)

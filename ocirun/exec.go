@@ -48,7 +48,7 @@ func (c *Container) exec(ctx context.Context, o ExecOptions) (proc *Process, err
 		}
 	}
 	spec.Process = &process
-	a, err := newAttempt(&spec, o.Process, o.Stdio, o.Console, o.ExtraFiles, adjust != nil || c.separate(specs.TimeNamespace) || c.group.MemoryLimited())
+	a, err := newAttempt(&spec, o.Process, o.Stdio, o.Console, o.ExtraFiles, adjust != nil || c.separate(specs.TimeNamespace))
 	if err != nil {
 		return nil, err
 	}
@@ -81,6 +81,7 @@ func (c *Container) exec(ctx context.Context, o ExecOptions) (proc *Process, err
 		if err = setLimits(a.pid, o.Process); err != nil {
 			return nil, err
 		}
+		a.givePipes(o.Process)
 	}
 	if err = c.enterRdt(a.pid); err != nil {
 		return nil, err
@@ -125,7 +126,7 @@ func (c *Container) hear(ctx context.Context, a *attempt) (err error) {
 
 // finish waits until the child has executed and gives everything back.
 func (a *attempt) finish() {
-	if a.b.initFD < 0 {
+	if a.b.initFD < 0 && !a.apart {
 		// The child still reads this memory; the socket ends when it has executed.
 		var b [16]byte
 		_, _ = retry(func() (int, error) { return unix.Read(a.sync, b[:]) })
@@ -192,16 +193,17 @@ func (c *Container) chooseGroup(a *attempt, paths []string) (err error) {
 		return err
 	}
 	a.opened = append(a.opened, b.tasks...)
-	if i := b.group.MemoryTasks(); b.initFD >= 0 && i >= 0 && i < len(b.tasks) {
-		// A container that is at its limit has the kernel kill whoever shares memory
-		// with a process in its group, which is this process until then.
-		a.forget(b.tasks[i])
-		if b.tasks[i], err = a.above(b.tasks[i], 3+len(b.extra)); err != nil {
-			return err
+	// A container that is at its limit has the kernel kill whoever shares memory
+	// with a process in its groups, which would be this process.
+	a.apart = c.group.MemoryLimited()
+	if !c.group.Unified {
+		if a.cgroup, err = b.group.Open(); a.cgroup >= 0 { // beside v1, for company
+			a.opened = append(a.opened, a.cgroup)
+			a.elsewhere = func() error { a.cgroup = -1; return nil }
 		}
-		b.memoryTasks = b.tasks[i]
+		return err
 	}
-	if !c.group.Unified || c.group.None() {
+	if c.group.None() {
 		return nil
 	}
 	own := func() error { // a group with controllers for its children takes no process

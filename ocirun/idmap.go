@@ -42,7 +42,7 @@ func (a *attempt) mapOwners(tree int, m *specs.Mount, o *mountOptions) error {
 	}
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns)}
 	if err := unix.MountSetattr(tree, "", flags, &attr); err != nil {
-		return fault.New(fault.Invalid, "map the owners of the mount %s (does its file system support that?): %w", m.Destination, err)
+		return fault.New(fault.Invalid, "the owners of the mount %s cannot be mapped: its file system does not support that (idmapped mounts), or they are mapped already: %w", m.Destination, err)
 	}
 	return nil
 }
@@ -124,12 +124,12 @@ func mapNamespace(uid, gid []specs.LinuxIDMapping) (fd int, err error) {
 	p.do("wait for the runtime", "", unix.SYS_READ, num(pair[1]), p.words(num(0)), num(1)).ignore()
 	p.here(p.fail)
 	p.do("exit", "", unix.SYS_EXIT_GROUP, num(0)).ignore()
-	mem, err := place(p, -1)
+	mem, err := place(p, -1, false)
 	if err != nil {
 		return -1, err
 	}
 	defer mem.free()
-	pid, pidfd, err := mem.start(unix.CLONE_NEWUSER, -1, nil)
+	pid, pidfd, err := mem.start(unix.CLONE_NEWUSER|unix.CLONE_VM, -1, nil)
 	if err != nil {
 		return -1, err
 	}

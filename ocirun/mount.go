@@ -1,6 +1,7 @@
 package ocirun
 
 import (
+	"os"
 	"path"
 	"strings"
 
@@ -82,8 +83,8 @@ func (b *builder) bind(i int, m *specs.Mount, o *mountOptions) error {
 	var tree value
 	if fd, ok := b.trees[i]; ok {
 		tree = num(fd)
-	} else if host, ok := b.hostRoots[i]; ok {
-		tree = host
+	} else if opened, ok := b.sources[i]; ok {
+		tree = opened
 	} else if within && (b.userNamespace() || o.mapped(m)) {
 		tree = b.openEarlier(inside, m, o)
 	} else {
@@ -99,13 +100,14 @@ func (b *builder) bind(i int, m *specs.Mount, o *mountOptions) error {
 	return nil
 }
 
-// openHostRoots clones the host's whole tree for the mounts that want it, while the
-// container's root, which will lie over "/", is not part of it.
-func (b *builder) openHostRoots() error {
-	p := b.program
+// openSources clones the host's whole tree for the mounts that want it, while the
+// container's root, which will lie over "/", is not part of it; for a stage, from
+// which none of them can be reached, all sources.
+func (b *builder) openSources() error {
+	p, staged := b.program, b.staged()
 	for i := range b.spec.Mounts {
 		m := &b.spec.Mounts[i]
-		if _, ok := b.trees[i]; ok || path.Clean(m.Source) != "/" {
+		if _, ok := b.trees[i]; ok || path.Clean(m.Source) != "/" && !staged {
 			continue
 		}
 		o, err := parseOptions(m)
@@ -115,12 +117,18 @@ func (b *builder) openHostRoots() error {
 		if !o.bind || o.remount {
 			continue
 		}
-		tree := p.slot()
-		p.do("open the mount source", "/", unix.SYS_OPEN_TREE, cwd, p.str("/"), num(cloneFlags(o.recursive))).into(tree)
-		if b.hostRoots == nil {
-			b.hostRoots = map[int]value{}
+		source := b.sourceOf(m)
+		if o.copyLink {
+			if _, err := os.Readlink(source); err == nil {
+				continue
+			}
 		}
-		b.hostRoots[i] = tree
+		tree := p.slot()
+		p.do("open the mount source", source, unix.SYS_OPEN_TREE, cwd, p.str(source), num(cloneFlags(o.recursive))).into(tree)
+		if b.sources == nil {
+			b.sources = map[int]value{}
+		}
+		b.sources[i] = tree
 	}
 	return nil
 }
@@ -192,10 +200,12 @@ func (b *builder) mountGroupsV1(m *specs.Mount, o *mountOptions) {
 	set := uint64(unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC)
 	set |= o.set & unix.MOUNT_ATTR_RDONLY
 	for _, member := range b.group.Members {
+		if member.Controllers == nil {
+			continue // v2 beside v1
+		}
 		name := memberName(&member)
 		p.do(what, name, unix.SYS_MKDIRAT, top, p.str(name), num(0o755))
-		tree, place := p.slot(), p.slot()
-		p.do("open the control group", member.Dir, unix.SYS_OPEN_TREE, cwd, p.str(member.Dir), num(cloneFlags(false))).into(tree)
+		tree, place := b.groupTree(member.Dir), p.slot()
 		b.attributes(what, name, tree, set, 0, unix.MS_PRIVATE, false)
 		p.do(what, name, unix.SYS_OPENAT, top, p.str(name), num(unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC)).into(place)
 		p.place(what, name, tree, place)

@@ -19,7 +19,7 @@ func (a *attempt) namespaces() error {
 		n := &b.spec.Linux.Namespaces[i]
 		flag := namespaceFlags[n.Type]
 		if n.Path == "" {
-			if n.Type != specs.CgroupNamespace && n.Type != specs.TimeNamespace {
+			if n.Type != specs.CgroupNamespace && n.Type != specs.TimeNamespace && !(n.Type == specs.MountNamespace && b.staged()) {
 				a.flags |= uint64(flag)
 			}
 			if n.Type == specs.TimeNamespace && !execEntersTime() {

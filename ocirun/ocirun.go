@@ -33,6 +33,7 @@ type Options struct {
 	NoKeyring  bool         // keep the caller's session keyring
 	Systemd    bool         // linux.cgroupsPath is SLICE:PREFIX:NAME, and systemd makes the control groups
 	Rootless   bool         // go on without control groups where they cannot be made and no limit is asked for
+	Stage      *os.File     // a mount namespace of internal/stage, for containers that it can serve; nil: none
 	Warn       func(string) // hears of what cannot be granted and does no harm; nil: nobody
 }
 

@@ -85,10 +85,7 @@ func (c *Container) outerMounts(mounts []mountLine) ([]*rpc.ExtMountMap, error) 
 	for _, name := range spec.Linux.MaskedPaths {
 		masked[resolveIn(root, name)] = true
 	}
-	ownGroups := false
-	for _, n := range spec.Linux.Namespaces {
-		ownGroups = ownGroups || n.Type == specs.CgroupNamespace
-	}
+	ownGroups := c.ownGroups()
 	var list []*rpc.ExtMountMap
 	add := func(point, name string) {
 		list = append(list, &rpc.ExtMountMap{Key: &point, Val: &name})
@@ -265,6 +262,9 @@ func (c *Container) outerSources() ([]*rpc.ExtMountMap, error) {
 			tree(path.Clean("/"+m.Destination), source, o.recursive)
 		case m.Type == "cgroup" && !c.group.Unified:
 			for _, member := range c.group.Members {
+				if member.Controllers == nil {
+					continue
+				}
 				add(path.Join("/", m.Destination, memberName(&member)), member.Dir)
 			}
 		}

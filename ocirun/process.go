@@ -172,7 +172,7 @@ func sortedFDs(fds ...int) []int {
 
 // kept are the descriptors that init needs to its end.
 func (b *builder) kept() []int {
-	return sortedFDs(b.sync, b.fifo, b.timeFDOr(), b.proc, b.memoryTasks, b.inner.state, b.inner.out)
+	return sortedFDs(b.sync, b.fifo, b.timeFDOr(), b.proc, b.inner.state, b.inner.out)
 }
 
 // timeFDOr is the descriptor of a time namespace to join, -1 if there is none.
@@ -198,14 +198,27 @@ func (b *builder) rebirth() {
 	p.reborn = p.label()
 	p.here(p.reborn)
 	p.do("hide the container's init", "", unix.SYS_PRCTL, num(unix.PR_SET_DUMPABLE), num(0))
-	if b.memoryTasks >= 0 {
-		p.do("enter the control group", "of memory", unix.SYS_WRITE, num(b.memoryTasks), p.str("0"), num(1))
-	}
 	if b.timeNS {
 		p.do("join the time namespace", "", unix.SYS_SETNS, num(b.timeFD), num(unix.CLONE_NEWTIME))
 	}
 	for _, fd := range b.kept() {
 		p.do("close on execution descriptor", strconv.Itoa(fd), unix.SYS_FCNTL, num(fd), num(unix.F_SETFD), num(unix.FD_CLOEXEC))
+	}
+	b.endBySignal()
+}
+
+// endBySignal has a container that was created, and may wait for its start for
+// long, end by the usual signals: the first process of a pid namespace gets those
+// alone for which it has handlers, until it executes something else.
+func (b *builder) endBySignal() {
+	if b.fifo < 0 || !b.isNew(specs.PIDNamespace) {
+		return
+	}
+	const restorer = 0x04000000 // SA_RESTORER, which the kernel asks for and nobody returns to
+	handler := b.bytes(exitHandler())
+	action := b.words(handler, num(restorer), handler, num(0))
+	for _, sig := range [...]unix.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGABRT, unix.SIGTERM} {
+		b.do("be ready for", unix.SignalName(sig), unix.SYS_RT_SIGACTION, num(sig), action, num(0), num(8))
 	}
 }
 

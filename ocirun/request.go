@@ -3,6 +3,7 @@ package ocirun
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"os"
 	"path"
 	"strconv"
@@ -11,6 +12,8 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/openat"
+	"github.com/tarehq/tare/internal/thread"
+	"github.com/tarehq/tare/internal/userns"
 	"golang.org/x/sys/unix"
 )
 
@@ -50,7 +53,7 @@ func (a *attempt) makeTarget(root value, name string, directory bool) error {
 	}
 	defer unix.Close(fd)
 	uid, gid := a.rootIDs()
-	if err := makeBelow(fd, name, directory, uid, gid); err != nil {
+	if err := makeBelowAs(fd, name, directory, uid, gid); err != nil {
 		return fault.New(fault.Invalid, "make the mount point %s: %w", name, err)
 	}
 	return nil
@@ -65,15 +68,56 @@ func (a *attempt) rootIDs() (uid, gid int) {
 }
 
 func mappedRoot(pid int, file string) int {
-	b, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/" + file)
-	for line := range bytes.Lines(b) {
-		f := strings.Fields(string(line))
-		if len(f) == 3 && f[0] == "0" {
-			n, _ := strconv.Atoi(f[1])
-			return n
-		}
+	if id, ok := outsideID(pid, file, 0); ok {
+		return int(id)
 	}
 	return 0
+}
+
+// outsideID is what an ID of a process's user namespace is outside.
+func outsideID(pid int, file string, id uint32) (host uint32, ok bool) {
+	b, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/" + file)
+	for line := range bytes.Lines(b) {
+		var first, outside, count uint32
+		if n, _ := fmt.Sscan(string(line), &first, &outside, &count); n == 3 && id >= first && id-first < count {
+			return outside + (id - first), true
+		}
+	}
+	return 0, false
+}
+
+// givePipes gives the pipes that are the process's streams to its user, so that it can
+// open them again by /dev/stdout: whoever is root in a user namespace may not.
+func (a *attempt) givePipes(proc *specs.Process) {
+	if proc.Terminal {
+		return
+	}
+	for i, fd := range a.b.stdio {
+		var st unix.Stat_t
+		if !a.b.chown[i] || unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO {
+			continue
+		}
+		if uid, ok := outsideID(a.pid, "uid_map", proc.User.UID); ok {
+			_ = unix.Fchown(fd, int(uid), -1)
+		}
+	}
+}
+
+// makeBelowAs is makeBelow by the root of a user namespace: root outside may be
+// nobody to the file system.
+func makeBelowAs(root int, name string, directory bool, uid, gid int) (err error) {
+	if uid|gid == 0 {
+		return makeBelow(root, name, directory)
+	}
+	thread.Own(func() bool {
+		var back func()
+		if back, err = userns.Act(uint32(uid), uint32(gid)); err == nil {
+			err = makeBelow(root, name, directory)
+		}
+		back()
+		return true
+	})
+	return err
 }
 
 // makeBelow makes a directory or an empty file, with the directories above it,
@@ -81,7 +125,7 @@ func mappedRoot(pid int, file string) int {
 // process of the container, also those whose target is to be made. Each step
 // goes by a path without links that openat2 keeps inside, so whoever changes
 // the tree meanwhile gains nothing.
-func makeBelow(root int, name string, directory bool, uid, gid int) error {
+func makeBelow(root int, name string, directory bool) error {
 	todo := strings.Split(name, "/")
 	at := "" // done, relative to root, without links
 	for links := 0; len(todo) > 0; {
@@ -100,7 +144,7 @@ func makeBelow(root int, name string, directory bool, uid, gid int) error {
 		last := strings.Join(todo, "") == ""
 		target, err := lookBelow(root, next)
 		if err == unix.ENOENT {
-			err = makeOne(root, at, word, directory || !last, uid, gid)
+			err = makeOne(root, at, word, directory || !last)
 		}
 		if err != nil {
 			return err
@@ -146,7 +190,7 @@ func openBelow(root int, name string, flags uint64) (int, error) {
 	return openat.Open(root, name, flags, openat.InRoot)
 }
 
-func makeOne(root int, dir, name string, directory bool, uid, gid int) error {
+func makeOne(root int, dir, name string, directory bool) error {
 	parent, err := openBelow(root, dir, unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return err
@@ -159,9 +203,6 @@ func makeOne(root int, dir, name string, directory bool, uid, gid int) error {
 		if fd, err = unix.Openat(parent, name, unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_WRONLY|unix.O_CLOEXEC, 0o644); err == nil {
 			unix.Close(fd)
 		}
-	}
-	if err == nil && uid|gid != 0 {
-		err = unix.Fchownat(parent, name, uid, gid, unix.AT_SYMLINK_NOFOLLOW)
 	}
 	return err
 }

@@ -158,7 +158,15 @@ func (r *restoration) run(ctx context.Context) error {
 	if err := criu.TidyGroups(filepath.Join(r.from.Images, "cgroup.img"), r.ownHierarchy); err != nil {
 		return err // it may be another runtime's checkpoint
 	}
-	leave, err := r.enterGroups()
+	noted, err := criu.NotesGroups(filepath.Join(r.from.Images, "cgroup.img"))
+	if err != nil {
+		return err
+	}
+	alone := r.from.CgroupsMode == "" && !noted && !r.group.Unified
+	if alone {
+		opts.ManageCgroupsMode = rpc.CriuCgMode_IGNORE.Enum()
+	}
+	leave, err := r.enterGroups(alone)
 	if err != nil {
 		return err
 	}
@@ -322,9 +330,10 @@ func (r *restoration) streams(opts *rpc.CriuOpts) error {
 }
 
 // enterGroups moves the calling thread, and so what it executes, to the
-// container's groups of version 1, until leave. A thread that stayed would have
+// container's groups of version 1, until leave, and where CRIU leaves groups alone to
+// the container's cgroup namespace. A thread that stayed would have
 // its process be killed with the container's.
-func (r *restoration) enterGroups() (leave func(), err error) {
+func (r *restoration) enterGroups(alone bool) (leave func(), err error) {
 	tasks, err := r.group.TaskFiles()
 	if err != nil {
 		return nil, err
@@ -347,6 +356,12 @@ func (r *restoration) enterGroups() (leave func(), err error) {
 		if _, err := unix.Write(fd, []byte("0")); err != nil {
 			leave()
 			return nil, fault.New(fault.Internal, "enter the container's control group: %w", err)
+		}
+	}
+	if alone && r.ownGroups() { // CRIU makes no namespace of groups either
+		if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
+			leave()
+			return nil, fault.New(fault.Internal, "make the container's cgroup namespace: %w", err)
 		}
 	}
 	return leave, nil
@@ -439,7 +454,7 @@ func makePlace(source, rest string, directory bool, uid, gid int) error {
 		return err
 	}
 	defer unix.Close(fd)
-	return makeBelow(fd, rest, directory, uid, gid)
+	return makeBelowAs(fd, rest, directory, uid, gid)
 }
 
 // outerRoot is what id 0 of a user namespace is outside.

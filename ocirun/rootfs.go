@@ -7,6 +7,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/procfs"
+	"github.com/tarehq/tare/internal/stage"
 	"golang.org/x/sys/unix"
 )
 
@@ -68,6 +69,9 @@ func (b *builder) attachRoot() error {
 	if sharesMounts(b.spec) {
 		return b.attachShared()
 	}
+	if b.staged() {
+		return b.attachStaged()
+	}
 	p := b.program
 	slash := p.str("/")
 	early := propagation
@@ -79,10 +83,17 @@ func (b *builder) attachRoot() error {
 		// pivot_root refuses a shared parent, and the mount would reach the host.
 		p.do("make private", "/", unix.SYS_MOUNT, num(0), slash, num(0), num(unix.MS_PRIVATE), num(0))
 	}
-	if err := b.openHostRoots(); err != nil {
+	if err := b.openSources(); err != nil {
 		return err
 	}
 	tree, target := b.openRoot(), slash
+	if kind := early &^ unix.MS_REC; kind == early || kind == unix.MS_SHARED {
+		// So is the root, which is a peer of the mount that it lies on.
+		if kind == unix.MS_SHARED {
+			kind = unix.MS_PRIVATE
+		}
+		b.attributes("set the mount propagation of", b.rootfs, tree, 0, 0, kind, false)
+	}
 	if b.atPath() {
 		target = p.str(b.rootfs)
 	}
@@ -93,7 +104,7 @@ func (b *builder) attachRoot() error {
 // attachShared mounts a clone of the root file system over its own directory, in
 // a namespace whose other mounts stay as they are.
 func (b *builder) attachShared() error {
-	if err := b.openHostRoots(); err != nil {
+	if err := b.openSources(); err != nil {
 		return err
 	}
 	tree := b.openRoot()
@@ -148,7 +159,9 @@ func (b *builder) changeRoot() {
 	p, what := b.program, "change the root directory"
 	dot := p.str(".")
 	p.enter(what, "", b.root.fd)
-	if b.noPivot {
+	if b.staged() { // nothing is left to let go of
+		p.do(what, "", unix.SYS_CHROOT, dot)
+	} else if b.noPivot {
 		b.hideKernel()
 		p.do(what, "", unix.SYS_MOUNT, dot, p.str("/"), num(0), num(unix.MS_MOVE), num(0)).ignore()
 		p.do(what, "", unix.SYS_CHROOT, dot)
@@ -241,17 +254,25 @@ func (b *builder) maskedPaths() {
 	if len(names) == 0 {
 		return
 	}
-	p, what := b.program, "mask"
-	empty, used := b.emptyTree(what), p.slot()
+	p, what, staged := b.program, "mask", b.staged()
+	var empty, used value
+	if !staged {
+		empty, used = b.emptyTree(what), p.slot()
+		defer p.close(empty)
+	}
 	for _, name := range names {
 		done, last, file, further, cover, tree := p.label(), p.label(), p.label(), p.label(), p.label(), p.slot()
 		fd := b.root.open(what, name, b.root.any).when(unix.ENOENT, done).when(unix.ENOTDIR, done).keep
 		p.enter(what, name, fd).when(unix.ENOTDIR, file)
-		p.do("compare", "", 0, used, num(0)).otherwise(further).nr = opCompare
-		p.place(what, name, empty, fd)
-		p.move("note that it is attached", used, num(1)).then(last)
-		p.here(further)
-		p.do(what, name, unix.SYS_OPEN_TREE, empty, p.str(""), num(cloneFlags(false)|unix.AT_EMPTY_PATH)).into(tree).then(cover)
+		if staged {
+			p.do(what, name, unix.SYS_OPEN_TREE, cwd, p.str(stage.Empty), num(cloneFlags(false))).into(tree).then(cover)
+		} else {
+			p.do("compare", "", 0, used, num(0)).otherwise(further).nr = opCompare
+			p.place(what, name, empty, fd)
+			p.move("note that it is attached", used, num(1)).then(last)
+			p.here(further)
+			p.do(what, name, unix.SYS_OPEN_TREE, empty, p.str(""), num(cloneFlags(false)|unix.AT_EMPTY_PATH)).into(tree).then(cover)
+		}
 		p.here(file)
 		p.do(what, name, unix.SYS_OPEN_TREE, cwd, p.str("/dev/null"), num(cloneFlags(false))).into(tree)
 		p.here(cover)
@@ -261,7 +282,6 @@ func (b *builder) maskedPaths() {
 		p.close(fd)
 		p.here(done)
 	}
-	p.close(empty)
 }
 
 // emptyTree makes a detached read-only tmpfs with room for nothing.

@@ -239,6 +239,11 @@ func TestPrunes(t *testing.T) {
 	for _, path := range []string{"/volumes/prune", "/build/prune"} {
 		r.want(400, "invalid filter 'colour'", "POST", path+`?filters={"colour":["x"]}`, "")
 	}
+	r.want(404, "get a/b: no such volume", "GET", "/volumes/a%2Fb", "")
+	r.want(201, "", "POST", "/volumes/create", `{"Name":"listed"}`)
+	if _, _, text := r.do("GET", "/volumes?brief=1", ""); text != `{"Volumes":[{"Driver":"local","Name":"listed"}],"Warnings":null}` {
+		t.Error(text)
+	}
 	r.want(400, "invalid filter 'all=[x]'", "POST", `/volumes/prune?filters={"all":["x"]}`, "")
 	_, _, text := r.do("GET", "/events?since=0&until="+time.Now().UTC().Format(time.RFC3339Nano), "")
 	if strings.Count(text, `"Action":"prune"`) != 2 || !strings.Contains(text, `"Type":"builder"`) || !strings.Contains(text, `{"reclaimed":"0"}`) {

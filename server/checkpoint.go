@@ -19,7 +19,7 @@ type Checkpoints interface {
 	Export(ctx context.Context, nameOrID, dir, name string, w io.Writer) error
 	Import(ctx context.Context, nameOrID, name string, from io.Reader) error
 	Remove(ctx context.Context, nameOrID, dir, name string) error
-	Start(ctx context.Context, nameOrID, dir, name string) error
+	Start(ctx context.Context, nameOrID, dir, name string, lazy bool) error
 }
 
 type checkpointHandlers struct{ checkpoints Checkpoints }
@@ -39,11 +39,14 @@ func (h *checkpointHandlers) create(w http.ResponseWriter, r *request) error {
 	if err := r.form(); err != nil {
 		return err
 	}
-	var req checkpoint.CreateRequest
+	var req struct {
+		checkpoint.CreateRequest
+		PreDump bool // not Docker's
+	}
 	if err := r.json(&req); err != nil {
 		return err
 	}
-	o := container.CheckpointOptions{Name: req.CheckpointID, Dir: req.CheckpointDir, Exit: req.Exit}
+	o := container.CheckpointOptions{Name: req.CheckpointID, Dir: req.CheckpointDir, Exit: req.Exit, PreDump: req.PreDump}
 	if err := h.checkpoints.Create(r.Context(), r.params["id"], o); err != nil {
 		return err
 	}

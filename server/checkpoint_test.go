@@ -8,7 +8,15 @@ import (
 func TestCheckpoints(t *testing.T) {
 	r := newRig(t)
 	r.want(201, "", "POST", "/containers/x/checkpoints", `{"CheckpointID":"a","CheckpointDir":"/d","Exit":true}`)
-	if want := "checkpoint x {Name:a Dir:/d Exit:true}"; r.containers.call != want {
+	if want := "checkpoint x {Name:a Dir:/d Exit:true PreDump:false}"; r.containers.call != want {
+		t.Errorf("%q", r.containers.call)
+	}
+	r.want(201, "", "POST", "/containers/x/checkpoints", `{"CheckpointID":"a","PreDump":true}`)
+	if want := "checkpoint x {Name:a Dir: Exit:false PreDump:true}"; r.containers.call != want {
+		t.Errorf("%q", r.containers.call)
+	}
+	r.want(204, "", "POST", "/containers/x/start?checkpoint=a&lazy-pages=1", "")
+	if want := "start x from a of , lazy: true"; r.containers.call != want {
 		t.Errorf("%q", r.containers.call)
 	}
 	if _, _, text := r.do("GET", "/containers/x/checkpoints?dir=/d", ""); text != `[{"Name":"a"},{"Name":"b"}]` || r.containers.call != "checkpoints x /d" {

@@ -199,7 +199,7 @@ func (h *containerHandlers) start(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	if name, dir := r.Form.Get("checkpoint"), r.Form.Get("checkpoint-dir"); name != "" || dir != "" {
-		if err := h.checkpoints.Start(r.Context(), r.params["id"], dir, name); err != nil {
+		if err := h.checkpoints.Start(r.Context(), r.params["id"], dir, name, r.flag("lazy-pages")); err != nil {
 			return err
 		}
 		return noContent(w)

@@ -200,9 +200,6 @@ func (h *networkHandlers) prune(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	if names == nil {
-		names = []string{}
-	}
 	h.events.Publish(events.NetworkEventType, events.ActionPrune, events.Actor{Attributes: map[string]string{"reclaimed": "0"}})
 	return writeJSON(w, http.StatusOK, wire.PruneReport{NetworksDeleted: names})
 }
@@ -305,8 +302,11 @@ func checkNetworkFilters(filters map[string]map[string]bool) (dangling *bool, er
 		case "dangling":
 			list := sortedKeys(values)
 			for _, v := range list {
+				if len(list) > 1 {
+					return nil, fault.New(fault.Invalid, `got more than one value for filter key "dangling"`)
+				}
 				is, err := strconv.ParseBool(v)
-				if err != nil || len(list) > 1 {
+				if err != nil {
 					return nil, fault.New(fault.Invalid, `invalid value for filter 'dangling', must be "true" (or "1"), or "false" (or "0")`)
 				}
 				dangling = &is

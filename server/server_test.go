@@ -242,7 +242,7 @@ func TestForms(t *testing.T) {
 	r.want(400, `invalid condition: "soon"`, "POST", "/containers/x/wait?condition=soon", "")
 	r.want(400, "invalid filter 'colour'", "GET", "/networks?filters=%7B%22colour%22%3A%5B%22x%22%5D%7D", "")
 	r.want(204, "", "POST", "/containers/x/start?checkpoint=a", "")
-	if want := "start x from a of "; r.containers.call != want {
+	if want := "start x from a of , lazy: false"; r.containers.call != want {
 		t.Errorf("%q", r.containers.call)
 	}
 

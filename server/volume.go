@@ -17,6 +17,7 @@ type Volumes interface {
 	Create(ctx context.Context, req volume.CreateRequest) (wire.Volume, error)
 	Inspect(ctx context.Context, name string) (wire.Volume, error)
 	List(ctx context.Context, filters map[string]map[string]bool) (list []wire.Volume, warnings []string, err error)
+	Brief(ctx context.Context, filters map[string]map[string]bool) (list []volume.Brief, warnings []string, err error)
 	Remove(ctx context.Context, name string, force bool) error
 	Prune(ctx context.Context, filters map[string]map[string]bool) (wire.PruneReport, error)
 	Usage(ctx context.Context) (*wire.DiskUsage, error)
@@ -30,9 +31,9 @@ func (h *volumeHandlers) routes() []route {
 		{method: "GET", pattern: "/volumes", handle: h.list},
 		{method: "POST", pattern: "/volumes/create", handle: h.create, decodes: true},
 		{method: "POST", pattern: "/volumes/prune", handle: h.prune},
-		{method: "GET", pattern: "/volumes/{name}", handle: h.inspect},
-		{method: "PUT", pattern: "/volumes/{name}", handle: h.update},
-		{method: "DELETE", pattern: "/volumes/{name}", handle: h.remove},
+		{method: "GET", pattern: "/volumes/{name...}", handle: h.inspect},
+		{method: "PUT", pattern: "/volumes/{name...}", handle: h.update},
+		{method: "DELETE", pattern: "/volumes/{name...}", handle: h.remove},
 	}
 }
 
@@ -44,10 +45,21 @@ func (h *volumeHandlers) list(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
+	if r.flag("brief") { // a parameter of our own, and so of any version
+		list, warnings, err := h.volumes.Brief(r.Context(), filters)
+		if err != nil {
+			return err
+		}
+		return writeVolumes(w, list, warnings)
+	}
 	list, warnings, err := h.volumes.List(r.Context(), filters)
 	if err != nil {
 		return err
 	}
+	return writeVolumes(w, list, warnings)
+}
+
+func writeVolumes[T any](w http.ResponseWriter, list []T, warnings []string) error {
 	said, err := json.Marshal(warnings)
 	if err != nil {
 		return err

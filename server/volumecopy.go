@@ -38,13 +38,13 @@ type volumeCopyHandlers struct {
 
 func (h *volumeCopyHandlers) routes() []route {
 	return []route{
-		{method: "POST", pattern: "/volumes/{name}/clone", handle: h.clone, decodes: true},
-		{method: "POST", pattern: "/volumes/{name}/snapshot", handle: h.snapshot, decodes: true},
-		{method: "POST", pattern: "/volumes/{name}/rename", handle: h.rename},
-		{method: "GET", pattern: "/volumes/{name}/export", handle: h.export},
-		{method: "POST", pattern: "/volumes/{name}/import", handle: h.importTar},
-		{method: "POST", pattern: "/volumes/{name}/push", handle: h.push},
-		{method: "POST", pattern: "/volumes/{name}/pull", handle: h.pull},
+		{method: "POST", pattern: "/volumes/{name...}/clone", handle: h.clone, decodes: true},
+		{method: "POST", pattern: "/volumes/{name...}/snapshot", handle: h.snapshot, decodes: true},
+		{method: "POST", pattern: "/volumes/{name...}/rename", handle: h.rename},
+		{method: "GET", pattern: "/volumes/{name...}/export", handle: h.export},
+		{method: "POST", pattern: "/volumes/{name...}/import", handle: h.importTar},
+		{method: "POST", pattern: "/volumes/{name...}/push", handle: h.push},
+		{method: "POST", pattern: "/volumes/{name...}/pull", handle: h.pull},
 	}
 }
 

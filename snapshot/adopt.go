@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
@@ -65,9 +66,22 @@ func (s *Store) Adopt(id string, diffID digest.Digest, size int64, latest time.T
 	return chain, s.Remove(id)
 }
 
-// LinksName is a file beside a tree, and then beside its layer, with which who made
-// the tree remembers what it is linked to.
+// LinksName is a file beside a tree, and then beside its layer: the inodes, eight
+// bytes each, little-endian, of the tree's files that are linked from elsewhere. What
+// is in those never changes.
 const LinksName = "links"
+
+// ReadLinks adds the inodes that the file LinksName beside a tree lists, if there is one.
+func ReadLinks(tree string, linked map[uint64]bool) error {
+	data, err := os.ReadFile(filepath.Join(filepath.Dir(tree), LinksName))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	for ; len(data) >= 8; data = data[8:] {
+		linked[binary.LittleEndian.Uint64(data)] = true
+	}
+	return err
+}
 
 func keepLinks(from, to string) error {
 	if err := os.Rename(from, to); !errors.Is(err, os.ErrNotExist) {

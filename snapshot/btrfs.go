@@ -38,9 +38,11 @@ func (b btrfs) remove(path string) error {
 	return in(filepath.Dir(path), func(dir int) error { return subvolume.Remove(dir, filepath.Base(path)) })
 }
 
+func (b btrfs) canLimit() error { return nil }
+
 // limit bounds what the subvolume shares with no other.
-func (b btrfs) limit(tree string, bytes uint64) error {
-	return in(tree, func(dir int) error { return subvolume.Limit(dir, subvolume.Exclusive, bytes) })
+func (b btrfs) limit(dir string, bytes uint64) error {
+	return in(filepath.Join(dir, "fs"), func(dir int) error { return subvolume.Limit(dir, subvolume.Exclusive, bytes) })
 }
 
 // in calls f with the open directory.

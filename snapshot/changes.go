@@ -13,7 +13,9 @@ import (
 // What it holds is open until Close.
 type Changes struct {
 	archive.Diff
-	open []*os.File
+	// Linked are the inodes of its files of which LinksName tells.
+	Linked map[uint64]bool
+	open   []*os.File
 }
 
 // Close lets the directories go.
@@ -37,9 +39,9 @@ func (s *Store) Changes(id string) (*Changes, error) {
 	s.mu.Lock()
 	chain := s.active[id]
 	s.mu.Unlock()
-	c := &Changes{Diff: archive.Diff{Made: MountPoints()}}
+	c := &Changes{Diff: archive.Diff{Made: MountPoints()}, Linked: map[uint64]bool{}}
 	if m.Dir == "" {
-		err = errors.Join(c.addUpper(m.Upper), c.addAll(&c.Below, m.Lower))
+		err = errors.Join(c.addUpper(m.Upper), c.addAll(&c.Below, m.Lower), ReadLinks(m.Upper, c.Linked))
 	} else {
 		var image Mount
 		if image, err = s.ReadOnly(chain); err == nil && chain != "" {

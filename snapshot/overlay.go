@@ -240,7 +240,9 @@ func (o *overlay) mount(dir string, below []string) Mount {
 	return Mount{Lower: below, ReadOnly: true}
 }
 
-func (o *overlay) remove(dir string) error { return deltree.Remove(dir) }
+func (o *overlay) remove(dir string) error {
+	return errors.Join(unlimit(dir), deltree.Remove(dir))
+}
 
 // overlayWorks tries whether the store at root can hold what overlay mounts need: whiteouts,
 // attributes, and a file system that the kernel takes.

@@ -395,6 +395,10 @@ func (k *Keeper) Relay(ctx context.Context, relays []Relay) error {
 	return k.call(ctx, MethodRelay, RelayRequest{relays}, nil)
 }
 
+// Unpublish has the process close the sockets of published ports that it holds, and
+// serve none of them any more.
+func (k *Keeper) Unpublish(ctx context.Context) error { return k.call(ctx, MethodUnpublish, nil, nil) }
+
 // Detached delivers the detaches by keys. An event is lost when 16 wait
 // already.
 func (k *Keeper) Detached() <-chan DetachEvent { return k.detached }

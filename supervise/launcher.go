@@ -14,12 +14,14 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/seqpacket"
+	"github.com/tarehq/tare/internal/stage"
 )
 
 // Launcher starts supervising processes and keeps some of them waiting, since
 // starting one costs more than making a container.
 type Launcher struct {
 	exe    *os.File // sealed
+	stage  *os.File // for the containers' mounts; nil if none could be made
 	mounts int      // /proc/self/mountinfo, polled for changes
 	size   int
 	sample []byte
@@ -65,7 +67,8 @@ func NewLauncher(path string, pool int, sample []byte) (*Launcher, error) {
 		stop:   make(chan struct{}),
 		done:   make(chan struct{}),
 	}
-	l.changed() // the first look always tells of a change
+	l.stage, _ = stage.New() // without it init lets go of the host's mounts by itself
+	l.changed()              // the first look always tells of a change
 	go l.fill()
 	l.wantRefill()
 	return l, nil
@@ -177,10 +180,14 @@ func (l *Launcher) start(ctx context.Context, warm bool) (process, error) {
 	exe := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), l.exe.Fd())
 	// By package os each would hold a descriptor for its number, which costs every
 	// later start: its child has to close them all.
+	files := []uintptr{null.Fd(), null.Fd(), null.Fd(), theirs.Fd()}
+	if l.stage != nil {
+		files = append(files, l.stage.Fd())
+	}
 	pid, err := syscall.ForkExec(exe, []string{"tare-supervise"}, &syscall.ProcAttr{
 		Dir:   "/",
 		Env:   []string{"GOMAXPROCS=1", "GOGC=50", "GOMEMLIMIT=16MiB"}, // see keeper.thrift
-		Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), theirs.Fd()},
+		Files: files,
 		Sys:   &syscall.SysProcAttr{Setsid: true, Cloneflags: syscall.CLONE_NEWNS},
 	})
 	if err != nil {
@@ -344,13 +351,13 @@ func (k *Keeper) mount(ctx context.Context, c *Config) error {
 }
 
 func (k *Keeper) create(ctx context.Context, req CreateRequest, clients []*os.File) error {
-	req.NetNS, req.Shm = req.Config.NetNS != nil, req.Config.Shm != nil
+	req.NetNS, req.Shm, req.Users = req.Config.NetNS != nil, req.Config.Shm != nil, req.Config.UserNS != nil
 	if err := k.mount(ctx, &req.Config); err != nil {
 		return err
 	}
 	held := req.Held
-	if len(held) > 0 && 2+len(clients)+len(held) > seqpacket.MaxFiles {
-		n := min(len(held), 2+len(clients)+len(held)-seqpacket.MaxFiles)
+	if len(held) > 0 && 3+len(clients)+len(held) > seqpacket.MaxFiles {
+		n := min(len(held), 3+len(clients)+len(held)-seqpacket.MaxFiles)
 		if err := k.Hold(ctx, held[:n]); err != nil {
 			return err
 		}
@@ -362,6 +369,9 @@ func (k *Keeper) create(ctx context.Context, req CreateRequest, clients []*os.Fi
 	}
 	if req.Shm {
 		files = append(files, req.Config.Shm)
+	}
+	if req.Users {
+		files = append(files, req.Config.UserNS)
 	}
 	files = append(files, clients...)
 	var s Started
@@ -397,5 +407,8 @@ func (l *Launcher) Close() error {
 		<-p.keeper.reaped
 	}
 	unix.Close(l.mounts)
+	if l.stage != nil {
+		l.stage.Close()
+	}
 	return l.exe.Close()
 }

@@ -31,29 +31,30 @@ type Message struct {
 
 // The requests, with what they carry and what the answer carries.
 const (
-	MethodHello    = "hello"     // Hello → Hello; must come first
-	MethodWarm     = "warm"      // a config.json like those to come, to rehearse; before create
-	MethodHold     = "hold"      // more files to keep open, at any time
-	MethodRoom     = "room"      // RoomRequest; before create
-	MethodMount    = "mount"     // MountRequest, its mounts; before create
-	MethodCreate   = "create"    // CreateRequest, the netns, the shm, clients' sockets, more files to hold → Started
-	MethodCollect  = "collect"   // CollectRequest; instead of create: answered when nothing is left of a dead process's container
-	MethodStart    = "start"     // → Started
-	MethodAttach   = "attach"    // AttachOptions, the client's socket, and if it is to get nothing yet a pipe that ends when it may; answered when attached
-	MethodResize   = "resize"    // ResizeRequest
-	MethodSignal   = "signal"    // SignalRequest
-	MethodExec     = "exec"      // ExecConfig, the client's socket or nothing → Started
-	MethodExecWait = "exec-wait" // ExecRequest → ExecExit, when the process has ended
-	MethodExecKill = "exec-kill" // ExecRequest; SIGKILL to the process and its group
-	MethodExecs    = "execs"     // → []ExecStatus
-	MethodFreeze   = "freeze"    // answered when all processes stand still, until a thaw or the connection's end
-	MethodThaw     = "thaw"      // takes one freeze of the connection back
-	MethodPause    = "pause"     // → Status; answered when all processes stand still, until an unpause, whoever is connected
-	MethodUnpause  = "unpause"   // → Status
-	MethodUpdate   = "update"    // UpdateRequest; answered when the limits are in force, all or none
-	MethodRelay    = "relay"     // RelayRequest; answered when those relays are served and no others
-	MethodDump     = "dump"      // Checkpoint; answered when it is whole, or nothing is left of it
-	MethodRelease  = "release"   // answered when nothing of the container is left
+	MethodHello     = "hello"     // Hello → Hello; must come first
+	MethodWarm      = "warm"      // a config.json like those to come, to rehearse; before create
+	MethodHold      = "hold"      // more files to keep open, at any time
+	MethodRoom      = "room"      // RoomRequest; before create
+	MethodMount     = "mount"     // MountRequest, its mounts; before create
+	MethodCreate    = "create"    // CreateRequest, the netns, the shm, the user namespace, clients' sockets, more files to hold → Started
+	MethodCollect   = "collect"   // CollectRequest; instead of create: answered when nothing is left of a dead process's container
+	MethodStart     = "start"     // → Started
+	MethodAttach    = "attach"    // AttachOptions, the client's socket, and if it is to get nothing yet a pipe that ends when it may; answered when attached
+	MethodResize    = "resize"    // ResizeRequest
+	MethodSignal    = "signal"    // SignalRequest
+	MethodExec      = "exec"      // ExecConfig, the client's socket or nothing → Started
+	MethodExecWait  = "exec-wait" // ExecRequest → ExecExit, when the process has ended
+	MethodExecKill  = "exec-kill" // ExecRequest; SIGKILL to the process and its group
+	MethodExecs     = "execs"     // → []ExecStatus
+	MethodFreeze    = "freeze"    // answered when all processes stand still, until a thaw or the connection's end
+	MethodThaw      = "thaw"      // takes one freeze of the connection back
+	MethodPause     = "pause"     // → Status; answered when all processes stand still, until an unpause, whoever is connected
+	MethodUnpause   = "unpause"   // → Status
+	MethodUpdate    = "update"    // UpdateRequest; answered when the limits are in force, all or none
+	MethodRelay     = "relay"     // RelayRequest; answered when those relays are served and no others
+	MethodUnpublish = "unpublish" // the sockets that are held of published ports; answered when the ports are free
+	MethodDump      = "dump"      // Checkpoint; answered when it is whole, or nothing is left of it
+	MethodRelease   = "release"   // answered when nothing of the container is left
 )
 
 // The events.
@@ -86,6 +87,7 @@ type CreateRequest struct {
 	Config
 	NetNS bool // the first of the files is the network namespace
 	Shm   bool `json:",omitempty"` // the next is Config.Shm
+	Users bool `json:",omitempty"` // the next is Config.UserNS
 	// Clients are attached before the start; their sockets come next.
 	Clients []AttachOptions `json:",omitempty"`
 	// Start goes on to the start when the container is created.

@@ -41,6 +41,9 @@ import (
 // that is valid there too.
 const NetNSPath = "/proc/self/fd/100"
 
+// UserNSPath is the same for the user namespace of Config.UserNS.
+const UserNSPath = "/proc/self/fd/101"
+
 // ShmName is where Config.Shm is mounted, below Config.Dir, in the mount
 // namespace of the supervising process.
 const ShmName = "shm"
@@ -85,6 +88,7 @@ type Config struct {
 
 	Shm    *os.File   `json:"-"` // detached mount for Dir/shm, which config.json binds; nil for none
 	NetNS  *os.File   `json:"-"` // network namespace for NetNSPath; nil if none is handed over
+	UserNS *os.File   `json:"-"` // user namespace for UserNSPath, which the root's layers are shown in; nil for the host's
 	Mounts []Mount    `json:"-"` // what config.json binds and no path leads to
 	Held   []*os.File `json:"-"` // kept open until the container is released
 }
@@ -93,13 +97,21 @@ type Config struct {
 type Restore struct {
 	CRIU   string // path of the program
 	Images string // absolute; the directory that a Checkpoint filled
+	// Lazy has the container go on at once; its memory comes when it is touched.
+	Lazy bool `json:",omitempty"`
 }
+
+// MemoryDir is the directory of a checkpoint's pre-dump, below its own.
+const MemoryDir = "memory"
 
 // Checkpoint says what becomes of a container's processes.
 type Checkpoint struct {
 	CRIU string // path of the program
 	Dir  string // absolute; is there when the checkpoint is whole, and not before
 	Exit bool   // the container ends then
+	// PreDump has the memory be written to MemoryDir while the container goes on,
+	// and the rest hold only what has changed since.
+	PreDump bool `json:",omitempty"`
 	// Notes are files that are kept among the images, by name.
 	Notes map[string][]byte `json:",omitempty"`
 }
@@ -128,7 +140,14 @@ type Rootfs struct {
 	Volatile bool `json:",omitempty"`
 
 	ReadOnly bool `json:",omitempty"` // the mount itself refuses all writing
+	// Users is who root of Config.UserNS is outside; unused without that.
+	Users Owner `json:",omitzero"`
+
+	Label string `json:",omitempty"` // of SELinux, that all files of an overlay have
 }
+
+// Owner is a user and a group.
+type Owner struct{ UID, GID uint32 }
 
 // Runtime says who makes the container. With an empty Path the supervising
 // process does it itself by package ocirun.

@@ -20,6 +20,29 @@ type filters map[string]map[string]bool
 // List tells of the volumes that fit the filters dangling, driver, label and name,
 // and what is wrong with plugins that might have more.
 func (s *Service) List(ctx context.Context, wanted map[string]map[string]bool) (list []wire.Volume, warnings []string, err error) {
+	found, warnings, err := s.fitting(ctx, wanted)
+	list = make([]wire.Volume, len(found))
+	for i, v := range found {
+		list[i] = s.wire(v.Record, v.told)
+	}
+	return list, warnings, err
+}
+
+// Brief is what a list of names shows of a volume.
+type Brief struct{ Driver, Name string }
+
+// Brief is List for who wants no more.
+func (s *Service) Brief(ctx context.Context, wanted map[string]map[string]bool) (list []Brief, warnings []string, err error) {
+	found, warnings, err := s.fitting(ctx, wanted)
+	list = make([]Brief, len(found))
+	for i, v := range found {
+		list[i] = Brief{v.Driver, v.Name}
+	}
+	return list, warnings, err
+}
+
+// fitting are the volumes that fit, by their names.
+func (s *Service) fitting(ctx context.Context, wanted map[string]map[string]bool) (list []*known, warnings []string, err error) {
 	f := filters(wanted)
 	if err := f.check("dangling", "driver", "label", "name"); err != nil {
 		return nil, nil, err
@@ -28,24 +51,27 @@ func (s *Service) List(ctx context.Context, wanted map[string]map[string]bool) (
 	if err != nil {
 		return nil, nil, err
 	}
-	list = []wire.Volume{}
 	var users map[string][]string
 	if !either {
 		users = s.usersOf()
 	}
-	found, warnings := s.everything(ctx)
-	for _, v := range found {
-		if f.fit(&v) && (either || dangling == (len(users[v.Name]) == 0)) {
-			list = append(list, v)
-		}
-	}
-	slices.SortFunc(list, func(a, b wire.Volume) int { return cmp.Compare(a.Name, b.Name) })
+	list, warnings = s.everything(ctx)
+	list = slices.DeleteFunc(list, func(v *known) bool {
+		return !f.fit(v.Name, v.Driver, v.Labels) || !either && dangling != (len(users[v.Name]) == 0)
+	})
+	slices.SortFunc(list, func(a, b *known) int { return cmp.Compare(a.Name, b.Name) })
 	return list, warnings, nil
+}
+
+// known is a volume with what its plugin told of it, nil if nothing.
+type known struct {
+	Record
+	told *external
 }
 
 // everything is all volumes: those with a record, and what plugins have beside
 // them. One that its plugin has no more is left out.
-func (s *Service) everything(ctx context.Context) ([]wire.Volume, []string) {
+func (s *Service) everything(ctx context.Context) ([]*known, []string) {
 	answers, warnings := s.listExternal(ctx)
 	told := map[string]*listed{}
 	for i := range answers {
@@ -53,23 +79,23 @@ func (s *Service) everything(ctx context.Context) ([]wire.Volume, []string) {
 			told[answers[i].driver] = &answers[i]
 		}
 	}
-	records := s.all()
-	list := make([]wire.Volume, 0, len(records))
-	known := make(map[string]bool, len(records))
-	for _, r := range records {
-		known[r.Name] = true
-		plugin := told[r.Driver]
-		if r.Driver == Local || plugin == nil {
-			list = append(list, s.wire(r, nil))
-		} else if v := plugin.volumes[r.Name]; v != nil {
-			list = append(list, s.wire(r, v))
+	all := s.all()
+	list, recorded := make([]*known, 0, len(all)), make(map[string]bool, len(all))
+	for i := range all {
+		r := known{Record: all[i]}
+		recorded[r.Name] = true
+		if plugin := told[r.Driver]; r.Driver != Local && plugin != nil {
+			if r.told = plugin.volumes[r.Name]; r.told == nil {
+				continue
+			}
 		}
+		list = append(list, &r)
 	}
 	for _, plugin := range told {
 		for name, v := range plugin.volumes {
-			if !known[name] {
-				known[name] = true
-				list = append(list, s.wire(Record{Name: name, Driver: v.driver}, v))
+			if !recorded[name] {
+				recorded[name] = true
+				list = append(list, &known{Record{Name: name, Driver: v.driver}, v})
 			}
 		}
 	}
@@ -106,7 +132,7 @@ func (f filters) boolean(key string) (value, either bool, err error) {
 
 // fit tells whether a volume is what is looked for by name, driver and labels. All
 // labels have to be there, of the rest one.
-func (f filters) fit(v *wire.Volume) bool {
+func (f filters) fit(volume, driver string, labels map[string]string) bool {
 	any := func(key string, fits func(string) bool) bool {
 		if len(f[key]) == 0 {
 			return true
@@ -119,18 +145,18 @@ func (f filters) fit(v *wire.Volume) bool {
 		return false
 	}
 	for condition := range f["label"] {
-		if !label.Has(v.Labels, condition) {
+		if !label.Has(labels, condition) {
 			return false
 		}
 	}
 	for condition := range f["label!"] {
-		if label.Has(v.Labels, condition) {
+		if label.Has(labels, condition) {
 			return false
 		}
 	}
 	return any("name", func(pattern string) bool {
-		matches, err := regexp.MatchString(pattern, v.Name)
+		matches, err := regexp.MatchString(pattern, volume)
 		return matches && err == nil
 	}) &&
-		any("driver", func(value string) bool { return v.Driver == value })
+		any("driver", func(value string) bool { return driver == value })
 }

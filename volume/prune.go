@@ -37,7 +37,7 @@ func (s *Service) Prune(ctx context.Context, wanted map[string]map[string]bool) 
 		if r.Driver != Local || len(r.Options) > 0 || len(users[r.Name]) > 0 || !all && !r.Anonymous() {
 			continue
 		}
-		if v := s.wire(r, nil); !f.fit(&v) {
+		if !f.fit(r.Name, r.Driver, r.Labels) {
 			continue
 		}
 		if ctx.Err() != nil { // what was removed is told of

@@ -14,6 +14,7 @@ import (
 
 	"github.com/tarehq/tare/build/attest"
 	"github.com/tarehq/tare/build/front/bridge"
+	"github.com/tarehq/tare/build/front/history"
 	"github.com/tarehq/tare/build/output"
 )
 
@@ -95,6 +96,24 @@ func (a attestations) sayHow(b *bridge.Bridge, run *running, made []output.Made)
 		m.Attestations = append(m.Attestations, output.Attestation{Path: a.how.Filename, Type: a.how.Type(), InlineOnly: a.how.InlineOnly,
 			Predicate: func() ([]byte, error) { return attest.Predicate(howMade(b, run, *m), a.how) }})
 	}
+}
+
+// remembered is what the history keeps of how the results were made, whether the client
+// asked for it or not.
+func remembered(b *bridge.Bridge, run *running, made []output.Made) map[string][]history.Predicate {
+	list, o := map[string][]history.Predicate{}, attest.Default()
+	for _, m := range made {
+		text, err := attest.Predicate(howMade(b, run, m), o)
+		if err != nil {
+			continue // the build has not failed by that
+		}
+		platform := m.ID
+		if len(made) == 1 {
+			platform = ""
+		}
+		list[platform] = append(list[platform], history.Predicate{Type: o.Type(), Text: text})
+	}
+	return list
 }
 
 // howMade is what is known of how a result was made.

@@ -13,6 +13,8 @@ import (
 
 	"github.com/tarehq/tare/build"
 	"github.com/tarehq/tare/build/keep"
+	"github.com/tarehq/tare/container/device"
+	"github.com/tarehq/tare/internal/userns"
 	"github.com/tarehq/tare/supervise"
 )
 
@@ -22,10 +24,12 @@ type Config struct {
 	Steps        string // directory of the bundles of RUN steps
 	Root         string // directory of the cache
 	CgroupParent string
+	Users        *userns.Map         // what the IDs of RUN steps are outside; nil for the host's
 	HostGateway  string              // address that host-gateway stands for in --add-host, "" for none
 	Launcher     *supervise.Launcher // of RUN steps
 	Rules        []keep.Rule         // the ceilings of the cache
 	Grants       []string            // what clients may grant to their builds
+	Devices      device.CDI          // those that steps may have
 	Failed       func(error)         // told of what fails beside builds
 	Idle         time.Duration       // how long to wait for somebody before Serve returns
 }

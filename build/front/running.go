@@ -86,10 +86,10 @@ func (b *builds) freeLocked(ref string) error {
 }
 
 // end says that a build is over.
-func (b *builds) end(q *controlapi.SolveRequest, r *running, said map[string]string, failed error) {
+func (b *builds) end(q *controlapi.SolveRequest, r *running, o history.Outcome) {
 	if !q.Internal {
 		// A client whose build is done need not know that it will be forgotten.
-		if err := b.history.Ended(r.record, r.tells, said, failed); err != nil {
+		if err := b.history.Ended(r.record, r.tells, o); err != nil {
 			fmt.Fprintln(os.Stderr, "a build cannot be remembered:", err)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"strings"
 
+	contentapi "github.com/containerd/containerd/api/services/content/v1"
 	controlapi "github.com/moby/buildkit/api/services/control"
 	apitypes "github.com/moby/buildkit/api/types"
 	dockerfileversion "github.com/moby/buildkit/frontend/dockerfile/version"
@@ -20,7 +21,9 @@ import (
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
+	"github.com/tarehq/tare/build"
 	"github.com/tarehq/tare/build/front/bridge"
+	"github.com/tarehq/tare/build/front/history"
 	"github.com/tarehq/tare/build/front/reply"
 	"github.com/tarehq/tare/fault"
 )
@@ -35,6 +38,7 @@ func (h *handler) services() *grpc.Server {
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage))
 	controlapi.RegisterControlServer(s, &control{handler: h})
 	gatewaypb.RegisterLLBBridgeServer(s, &bridge.Server{Find: h.builds.asked})
+	contentapi.RegisterContentServer(s, &history.Content{History: h.builds.history, Blob: h.store.Blob})
 	healthpb.RegisterHealthServer(s, health.NewServer())
 	return s
 }
@@ -105,6 +109,9 @@ func (h *handler) record() *apitypes.WorkerRecord {
 	for _, rule := range h.solver.Rules {
 		r.GCPolicy = append(r.GCPolicy, &apitypes.GCPolicy{All: rule.All, KeepDuration: int64(rule.Unused), Filters: rule.Filter,
 			ReservedSpace: rule.Reserved, MaxUsedSpace: rule.Max, MinFreeSpace: rule.MinFree})
+	}
+	for _, d := range h.solver.Devices.Described() {
+		r.CDIDevices = append(r.CDIDevices, &apitypes.CDIDevice{Name: d.Name, AutoAllow: build.AllowsItself(d), Annotations: d.Annotations})
 	}
 	return r
 }

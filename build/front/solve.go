@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync"
 
 	controlapi "github.com/moby/buildkit/api/services/control"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
@@ -13,6 +14,7 @@ import (
 	"github.com/tarehq/tare/build/front/bridge"
 	"github.com/tarehq/tare/build/front/caching"
 	"github.com/tarehq/tare/build/front/client"
+	"github.com/tarehq/tare/build/front/history"
 	"github.com/tarehq/tare/build/keep"
 	"github.com/tarehq/tare/build/output"
 	"github.com/tarehq/tare/fault"
@@ -41,6 +43,10 @@ func (c *control) Solve(ctx context.Context, r *controlapi.SolveRequest) (resp *
 	if err != nil {
 		return nil, err
 	}
+	devices, err := readDevices(r.Entitlements)
+	if err != nil {
+		return nil, err
+	}
 	caller, err := c.caller(ctx, r.Session)
 	if err != nil {
 		return nil, err
@@ -49,10 +55,14 @@ func (c *control) Solve(ctx context.Context, r *controlapi.SolveRequest) (resp *
 	if err != nil {
 		return nil, err
 	}
-	defer func() { c.builds.end(r, run, resp.GetExporterResponse(), err) }()
+	var outcome history.Outcome
+	defer func() {
+		outcome.Said, outcome.Failed = resp.GetExporterResponse(), err
+		c.builds.end(r, run, outcome)
+	}()
 	lent := &client.Session{Caller: caller, ID: r.Session, Find: c.caller}
 	job := c.solver.Job(lent, run.tells, build.JobOptions{Epoch: epoch,
-		Network: slices.Contains(r.Entitlements, keep.NetworkHost), Insecure: slices.Contains(r.Entitlements, keep.SecurityInsecure)})
+		Network: slices.Contains(r.Entitlements, keep.NetworkHost), Insecure: slices.Contains(r.Entitlements, keep.SecurityInsecure), Devices: devices})
 	defer job.Close()
 	b := &bridge.Bridge{Job: job, Session: r.Session, Opts: r.FrontendAttrs, Defs: r.FrontendInputs, Worker: c.worker, Tells: run.tells, Notes: &bridge.Notes{}}
 	importer := &caching.Importer{Job: job, Tells: run.tells}
@@ -70,6 +80,10 @@ func (c *control) Solve(ctx context.Context, r *controlapi.SolveRequest) (resp *
 		return nil, err
 	}
 	wants.sayHow(b, run, made)
+	var beside sync.WaitGroup // what is remembered is made while the image is
+	defer beside.Wait()
+	var predicates map[string][]history.Predicate
+	beside.Go(func() { predicates = remembered(b, run, made) })
 	out := &output.Writer{Store: c.store, Caller: caller, Tells: run.tells, Epoch: epoch, Said: map[string]string{}, Inline: caching.Inline(job, caches)}
 	for key, value := range result.Metadata {
 		if output.IsSaid(key) {
@@ -85,6 +99,8 @@ func (c *control) Solve(ctx context.Context, r *controlapi.SolveRequest) (resp *
 	if err := w.Write(ctx, caches, made); err != nil {
 		return nil, err
 	}
+	beside.Wait()
+	outcome.Results, outcome.Predicates = out.Images, predicates
 	return &controlapi.SolveResponse{ExporterResponse: out.Said}, nil
 }
 
@@ -110,13 +126,45 @@ func (c *control) checkSolve(r *controlapi.SolveRequest) error {
 		return fault.New(fault.NotImplemented, "a network through a proxy is not supported")
 	}
 	for _, e := range r.Entitlements {
-		if name, _, _ := strings.Cut(e, "="); name != keep.NetworkHost && name != keep.SecurityInsecure && name != "device" {
+		name := e
+		if strings.HasPrefix(e, keep.Device+"=") {
+			name = keep.Device
+		}
+		if name != keep.NetworkHost && name != keep.SecurityInsecure && name != keep.Device {
 			return fault.New(fault.Invalid, "unknown entitlement %s", e)
-		} else if !slices.Contains(c.grants, e) {
+		} else if !slices.Contains(c.grants, name) {
 			return fault.New(fault.Forbidden, "granting entitlement %s is not allowed by build daemon configuration", name)
 		}
 	}
 	return nil
+}
+
+// readDevices reads which devices the client grants: "device" all, "device=NAME" one,
+// with ",alias=OTHER" as what the build calls OTHER.
+func readDevices(entitlements []string) (g build.DeviceGrants, err error) {
+	for _, e := range entitlements {
+		name, which, named := strings.Cut(e, "=")
+		if name != keep.Device {
+			continue
+		}
+		if !named || which == "" {
+			g.All = true
+			continue
+		}
+		which, rest, more := strings.Cut(which, ",")
+		alias, isAlias := strings.CutPrefix(rest, "alias=")
+		if more && (!isAlias || strings.Contains(alias, ",")) {
+			return g, fault.New(fault.Invalid, "the entitlement %s is not understood: say device=NAME or device=NAME,alias=OTHER", e)
+		}
+		if g.Named == nil {
+			g.Named = map[string]string{}
+		}
+		if alias == "" {
+			alias, which = which, ""
+		}
+		g.Named[alias] = which
+	}
+	return g, nil
 }
 
 // caller is the client's session, which it may be about to open.
@@ -131,31 +179,14 @@ func (h *handler) caller(ctx context.Context, id string) (session.Caller, error)
 
 // Status tells of a build, from its beginning to its end.
 func (c *control) Status(r *controlapi.StatusRequest, s controlapi.Control_StatusServer) error {
-	if told, err := c.builds.history.Told(r.Ref); err != nil {
+	if found, err := c.builds.history.Retell(r.Ref, s.Send); found || err != nil {
 		return err
-	} else if told != nil {
-		return retell(told, s.Send)
 	}
 	run, err := c.builds.find(s.Context(), r.Ref)
 	if err != nil {
 		return err
 	}
 	return run.tells.Follow(s.Context(), s.Send)
-}
-
-// retell tells of a build that ended, in messages that are not too large.
-func retell(all *controlapi.StatusResponse, send func(*controlapi.StatusResponse) error) error {
-	for _, v := range all.Vertexes {
-		if err := send(&controlapi.StatusResponse{Vertexes: []*controlapi.Vertex{v}}); err != nil {
-			return err
-		}
-	}
-	for _, l := range all.Logs {
-		if err := send(&controlapi.StatusResponse{Logs: []*controlapi.VertexLog{l}}); err != nil {
-			return err
-		}
-	}
-	return send(&controlapi.StatusResponse{Statuses: all.Statuses, Warnings: all.Warnings})
 }
 
 // follow builds, and tells of it on the way.

@@ -47,11 +47,12 @@ type Config struct {
 const (
 	NetworkHost      = "network.host"      // the host's network
 	SecurityInsecure = "security.insecure" // all privileges
+	Device           = "device"            // devices that vendors describe
 )
 
 // Grants are what clients may grant to their builds: the host's network if
-// nothing else is said, all privileges only if it is.
-func (c Config) Grants() ([]string, error) {
+// nothing else is said, all privileges and devices only if it is.
+func (c Config) Grants() []string {
 	e, list := c.Entitlements, []string{}
 	if e.NetworkHost == nil || *e.NetworkHost {
 		list = append(list, NetworkHost)
@@ -60,9 +61,9 @@ func (c Config) Grants() ([]string, error) {
 		list = append(list, SecurityInsecure)
 	}
 	if e.Device != nil && *e.Device {
-		return nil, fault.New(fault.NotImplemented, "builder.entitlements.device cannot be turned on: the steps of builds are given no devices")
+		list = append(list, Device)
 	}
-	return list, nil
+	return list
 }
 
 // Policy is one rule as it is written.

@@ -30,6 +30,7 @@ import (
 
 	"github.com/tarehq/tare/build/keep"
 	"github.com/tarehq/tare/build/lend"
+	"github.com/tarehq/tare/container/device"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/handoff"
 	"github.com/tarehq/tare/supervise"
@@ -44,6 +45,7 @@ type Config struct {
 	HostGateway  func() netip.Addr      // what host-gateway stands for; not valid for nothing
 	Rules        []keep.Rule            // the ceilings of its cache
 	Grants       []string               // what clients may grant to their builds
+	Devices      device.CDI             // what its steps may have
 	Loan         lend.Config            // what the daemon lends
 	Steps        *supervise.Launcher    // to clean up after steps
 	Log          *slog.Logger
@@ -152,10 +154,17 @@ func (b *Builder) launch() (*process, error) {
 	if err != nil {
 		return nil, errors.Join(err, lending.Close())
 	}
+	users, err := json.Marshal(b.Loan.Users)
+	if err != nil {
+		return nil, errors.Join(err, lending.Close())
+	}
 	lender := lend.New(b.Loan)
 	p := &process{lender: lender, server: &http.Server{Handler: lender}, done: make(chan struct{})}
 	cmd := exec.Command(program, "--dir", b.Dir, "--root", b.Root, "--cgroup-parent", b.CgroupParent, "--keep", string(rules),
-		"--grants", strings.Join(b.Grants, ","))
+		"--grants", strings.Join(b.Grants, ","), "--users", string(users))
+	for _, dir := range b.Devices.Dirs {
+		cmd.Args = append(cmd.Args, "--devices", dir)
+	}
 	if a := b.HostGateway(); a.IsValid() {
 		cmd.Args = append(cmd.Args, "--host-gateway", a.String())
 	}

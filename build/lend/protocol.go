@@ -62,6 +62,10 @@ type (
 		Layer build.Layer
 		Epoch time.Time
 	}
+	blobsArg struct {
+		Layers []build.Placed
+		Epoch  time.Time
+	}
 	fetchArg struct {
 		Request  build.ImageRequest
 		Target   digest.Digest
@@ -85,7 +89,8 @@ type (
 		Target ocispec.Descriptor
 		Names  []string
 	}
-	pushArg struct {
+	attachArg struct{ ID, Network string }
+	pushArg   struct {
 		Name string
 		Auth build.Credentials
 	}

@@ -1,6 +1,7 @@
 package lend
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,6 +18,7 @@ import (
 	"github.com/tarehq/tare/build"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/internal/userns"
 	"github.com/tarehq/tare/network"
 	"github.com/tarehq/tare/snapshot"
 )
@@ -27,6 +29,10 @@ type Config struct {
 	Transfers *image.Transfers
 	Layers    *snapshot.Store
 	Networks  *network.Service
+	Users     *userns.Map // what the IDs of steps are outside, of which all Networks' namespaces are; nil for the host's
+	// JoinNetwork opens the network namespace of a container that runs, and tells
+	// whether names are looked up there, and what the IDs are of those who rule it.
+	JoinNetwork func(nameOrID string) (netNS *os.File, names bool, users *userns.Map, err error)
 }
 
 // Lender serves one process. It is an http.Handler.
@@ -40,11 +46,12 @@ type Lender struct {
 	closed bool
 	trees  map[string]bool
 	places map[string]*network.Attachment
+	joined map[string]*os.File
 }
 
 // New begins to lend.
 func New(c Config) *Lender {
-	l := &Lender{Config: c, making: c.Images.Making(), mux: http.NewServeMux(), trees: map[string]bool{}, places: map[string]*network.Attachment{}}
+	l := &Lender{Config: c, making: c.Images.Making(), mux: http.NewServeMux(), trees: map[string]bool{}, places: map[string]*network.Attachment{}, joined: map[string]*os.File{}}
 	l.hold = l.making.Hold()
 	serve(l, "has", func(_ context.Context, chain digest.Digest, _ func(build.Transfer)) (bool, error) {
 		return c.Layers.Has(chain), nil
@@ -56,6 +63,7 @@ func New(c Config) *Lender {
 	serve(l, "seal", l.seal)
 	serve(l, "discard", func(_ context.Context, id string, _ func(build.Transfer)) (none, error) { return none{}, l.discard(id) })
 	serve(l, "layer-blob", l.layerBlob)
+	serve(l, "layer-blobs", l.layerBlobs)
 	l.servePieces()
 	serve(l, "pin", func(_ context.Context, chains []digest.Digest, _ func(build.Transfer)) (none, error) {
 		return none{}, l.making.Pin(chains)
@@ -87,8 +95,8 @@ func (l *Lender) ServeHTTP(w http.ResponseWriter, r *http.Request) { l.mux.Serve
 func (l *Lender) Close(ctx context.Context) error {
 	l.mu.Lock()
 	l.closed = true
-	trees, places := l.trees, l.places
-	l.trees, l.places = nil, nil
+	trees, places, joined := l.trees, l.places, l.joined
+	l.trees, l.places, l.joined = nil, nil, nil
 	l.mu.Unlock()
 	var err error
 	for id := range trees {
@@ -97,6 +105,9 @@ func (l *Lender) Close(ctx context.Context) error {
 	for _, a := range places {
 		a.NetNS.Close()
 		err = errors.Join(err, l.Networks.Detach(ctx, a.Sandbox))
+	}
+	for _, f := range joined {
+		f.Close()
 	}
 	l.hold()
 	return err
@@ -204,10 +215,19 @@ func (l *Lender) push(ctx context.Context, a pushArg, progress func(build.Transf
 	return none{}, l.Transfers.Push(ctx, a.Name, image.PushOptions{Credentials: credentials(a.Auth)}, transfers(progress))
 }
 
-// attach gives a place on the default bridge. The daemon holds the namespace,
-// under a descriptor of its own.
-func (l *Lender) attach(ctx context.Context, id string, _ func(build.Transfer)) (build.Place, error) {
-	a, err := l.Networks.Attach(ctx, network.Request{ContainerID: id, Name: id, Wants: []network.Want{{Network: "bridge"}}})
+// attach gives a place on a network, the default bridge unless it is named, or where
+// there is no such bridge one with lo alone. The daemon holds the namespace, under a
+// descriptor of its own.
+func (l *Lender) attach(ctx context.Context, arg attachArg, _ func(build.Transfer)) (build.Place, error) {
+	id := arg.ID
+	if other, found := strings.CutPrefix(arg.Network, "container:"); found {
+		return l.join(id, other)
+	}
+	wants := []network.Want{{Network: cmp.Or(arg.Network, "bridge")}}
+	if _, err := l.Networks.Lookup("bridge"); err != nil && arg.Network == "" {
+		wants = nil
+	}
+	a, err := l.Networks.Attach(ctx, network.Request{ContainerID: id, Name: id, Wants: wants})
 	if err != nil {
 		return build.Place{}, err
 	}
@@ -221,7 +241,7 @@ func (l *Lender) attach(ctx context.Context, id string, _ func(build.Transfer)) 
 		a.NetNS.Close()
 		return build.Place{}, errors.Join(fault.New(fault.Unavailable, "the process that builds has ended"), l.Networks.Detach(ctx, a.Sandbox))
 	}
-	place := build.Place{NetNS: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), a.NetNS.Fd())}
+	place := build.Place{NetNS: place(a.NetNS), Names: a.HasNames(), Users: l.Users}
 	for _, e := range a.Endpoints {
 		if e.Address.IsValid() {
 			place.Address = e.Address.Addr()
@@ -230,11 +250,34 @@ func (l *Lender) attach(ctx context.Context, id string, _ func(build.Transfer)) 
 	return place, nil
 }
 
+// place is the path of a namespace for another process.
+func place(netNS *os.File) string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), netNS.Fd()) }
+
+// join gives the place of a container.
+func (l *Lender) join(id, other string) (build.Place, error) {
+	f, names, users, err := l.JoinNetwork(other)
+	if err != nil {
+		return build.Place{}, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		f.Close()
+		return build.Place{}, fault.New(fault.Unavailable, "the process that builds has ended")
+	}
+	l.joined[id] = f
+	return build.Place{NetNS: place(f), Names: names, Users: users}, nil
+}
+
 func (l *Lender) detach(ctx context.Context, id string) error {
 	l.mu.Lock()
-	a := l.places[id]
+	a, other := l.places[id], l.joined[id]
 	delete(l.places, id)
+	delete(l.joined, id)
 	l.mu.Unlock()
+	if other != nil {
+		return other.Close()
+	}
 	if a == nil {
 		return nil
 	}

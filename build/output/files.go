@@ -16,6 +16,7 @@ import (
 	"github.com/tonistiigi/fsutil"
 	fstypes "github.com/tonistiigi/fsutil/types"
 
+	"github.com/tarehq/tare/build"
 	"github.com/tarehq/tare/build/front/client"
 	"github.com/tarehq/tare/build/front/progress"
 	"github.com/tarehq/tare/fault"
@@ -34,10 +35,10 @@ func (o *Writer) files(ctx context.Context, w Wanted, results []Made) (err error
 		return err
 	}
 	defer closeTree()
-	defer progress.Part(o.Tells, vertex, "copying files")()
 	if w.kind == "local" {
-		return client.Gone(filesync.CopyToCaller(ctx, tree, w.id, o.Caller, nil))
+		return client.Gone(filesync.CopyToCaller(ctx, tree, w.id, o.Caller, build.Moving(o.Tells, vertex, "copying files")))
 	}
+	defer progress.Part(o.Tells, vertex, "sending tarball")()
 	return o.stream(ctx, w, func(to io.Writer) error { return fsutil.WriteTar(ctx, tree, to) })
 }
 

@@ -27,8 +27,9 @@ type Writer struct {
 	Caller session.Caller
 	Tells  *progress.Record
 	Epoch  time.Time
-	Said   map[string]string // what the client is told
-	Inline Inline            // nil for images that carry no cache
+	Said   map[string]string    // what the client is told
+	Inline Inline               // nil for images that carry no cache
+	Images []ocispec.Descriptor // that were made here
 }
 
 // IsSaid tells whether metadata of a front end's are for the client.
@@ -68,6 +69,7 @@ func (o *Writer) image(ctx context.Context, w Wanted, results []Made) (err error
 		if _, err := o.Store.Publish(ctx, target, w.names); err != nil {
 			return err
 		}
+		o.Images = append(o.Images, target)
 		done()
 		for _, name := range w.names {
 			progress.Part(o.Tells, vertex, "naming to "+name)()

@@ -137,7 +137,7 @@ func (c *createFlags) fillNamespaces(r *client.CreateRequest) error {
 		return fault.New(fault.Invalid, "--pid: invalid PID mode")
 	case c.uts != "" && c.uts != "host":
 		return fault.New(fault.Invalid, "--uts: invalid UTS mode")
-	case c.userns != "" && c.userns != "host":
+	case c.userns != "" && c.userns != "host" && c.userns != "auto" && !strings.HasPrefix(c.userns, "auto:"):
 		return fault.New(fault.Invalid, "--userns: invalid USER mode")
 	case c.cgroupns != "" && c.cgroupns != "host" && c.cgroupns != "private":
 		return fault.New(fault.Invalid, "--cgroupns: invalid CGROUP mode")

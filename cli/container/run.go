@@ -90,12 +90,13 @@ type foreground struct {
 	watched               []byte
 
 	checkpoint, checkpointDir string
+	lazy                      bool
 }
 
 // start starts the container, from a checkpoint if one is named.
 func (f *foreground) start(ctx context.Context) error {
 	if f.checkpoint != "" || f.checkpointDir != "" {
-		return f.client.ContainerStartFrom(ctx, f.id, f.checkpoint, f.checkpointDir)
+		return f.client.ContainerStartFrom(ctx, f.id, f.checkpoint, f.checkpointDir, f.lazy)
 	}
 	return f.client.ContainerStart(ctx, f.id, f.keys)
 }

@@ -22,12 +22,13 @@ func Start() *command.Command {
 	f.StringVar(&o.detachKeys, "detach-keys", "", option.DetachKeys)
 	f.StringVar(&o.checkpoint, "checkpoint", "", "Restore from this checkpoint")
 	f.StringVar(&o.checkpointDir, "checkpoint-dir", "", "Use a custom checkpoint storage directory")
+	f.BoolVar(&o.lazy, "lazy-pages", false, "Go on at once, with memory of the checkpoint read when it is touched")
 	return &command.Command{Usage: "[OPTIONS] CONTAINER [CONTAINER...]", MinArgs: 1, MaxArgs: -1, Flags: f,
 		Example: "tare start -ai web", Run: o.run}
 }
 
 type start struct {
-	attach, stdin                         bool
+	attach, stdin, lazy                   bool
 	detachKeys, checkpoint, checkpointDir string
 }
 
@@ -36,12 +37,15 @@ func (o *start) run(ctx context.Context, s *command.Session, args []string) erro
 	if err != nil {
 		return err
 	}
+	if o.lazy && o.checkpoint == "" {
+		return fault.New(fault.Invalid, "--lazy-pages is for a start from a checkpoint: name it with --checkpoint")
+	}
 	if o.checkpoint != "" || o.checkpointDir != "" {
 		if len(args) > 1 {
 			return fault.New(fault.Invalid, "you cannot restore multiple containers at once")
 		}
 		if !o.attach && !o.stdin {
-			return cl.ContainerStartFrom(ctx, args[0], o.checkpoint, o.checkpointDir)
+			return cl.ContainerStartFrom(ctx, args[0], o.checkpoint, o.checkpointDir, o.lazy)
 		}
 	}
 	if !o.attach && !o.stdin {
@@ -64,7 +68,7 @@ func (o *start) run(ctx context.Context, s *command.Session, args []string) erro
 	}
 	stdin := o.stdin && state.Config.OpenStdin
 	f := foreground{session: s, client: cl, id: state.Id, tty: state.Config.Tty, removed: false, keys: keys, watched: watched,
-		sigProxy: !state.Config.Tty, checkpoint: o.checkpoint, checkpointDir: o.checkpointDir, stdin: stdin, stdout: true, stderr: true}
+		sigProxy: !state.Config.Tty, checkpoint: o.checkpoint, checkpointDir: o.checkpointDir, lazy: o.lazy, stdin: stdin, stdout: true, stderr: true}
 	err = f.run(ctx)
 	// What went wrong is told without the hint about run.
 	var exit *command.Exit

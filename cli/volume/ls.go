@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/tarehq/tare/cli/command"
 	"github.com/tarehq/tare/cli/format"
@@ -43,14 +44,9 @@ func (o *ls) run(ctx context.Context, s *command.Session, _ []string) error {
 	if text == "" && !o.quiet {
 		text = s.Config().VolumesFormat
 	}
-	volumes, warnings, err := cl.VolumeList(ctx, o.filter.Filters)
+	rows, warnings, err := o.rows(ctx, cl, text)
 	if err != nil {
 		return err
-	}
-	slices.SortFunc(volumes, func(a, b client.Volume) int { return cmp.Compare(a.Name, b.Name) })
-	rows := make([]any, len(volumes))
-	for i := range volumes {
-		rows[i] = NewRow(&volumes[i])
 	}
 	t := format.Table{
 		Columns: map[string]string{"Name": "VOLUME NAME", "Driver": "DRIVER", "Scope": "SCOPE", "Mountpoint": "MOUNTPOINT", "Labels": "LABELS",
@@ -65,6 +61,27 @@ func (o *ls) run(ctx context.Context, s *command.Session, _ []string) error {
 		fmt.Fprintf(s.Err, "WARNING: %s\n", w)
 	}
 	return nil
+}
+
+// rows are the volumes by their names, with no more than a plain list shows where
+// no template asks for it.
+func (o *ls) rows(ctx context.Context, cl *client.Client, text string) (rows []any, warnings []string, err error) {
+	if text == "" || text == "table" || o.quiet && strings.HasPrefix(text, "table ") {
+		lines, warnings, err := cl.VolumeLines(ctx, o.filter.Filters)
+		slices.SortFunc(lines, func(a, b client.VolumeLine) int { return cmp.Compare(a.Name, b.Name) })
+		rows = make([]any, len(lines))
+		for i := range lines {
+			rows[i] = lines[i]
+		}
+		return rows, warnings, err
+	}
+	volumes, warnings, err := cl.VolumeList(ctx, o.filter.Filters)
+	slices.SortFunc(volumes, func(a, b client.Volume) int { return cmp.Compare(a.Name, b.Name) })
+	rows = make([]any, len(volumes))
+	for i := range volumes {
+		rows[i] = NewRow(&volumes[i])
+	}
+	return rows, warnings, err
 }
 
 // Row is a volume as a template sees it. The fields are those of docker volume ls

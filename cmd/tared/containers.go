@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"log/slog"
 	"net/netip"
 	"os"
 	"regexp"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tarehq/tare/container"
+	"github.com/tarehq/tare/container/confine"
 	"github.com/tarehq/tare/fault"
 )
 
@@ -26,15 +28,23 @@ type containerOptions struct {
 	InitPath        string       `json:"init-path"`
 	NoNewPrivileges bool         `json:"no-new-privileges"`
 	Seccomp         string       `json:"seccomp-profile"`
+	SELinux         bool         `json:"selinux-enabled"`
 	CgroupParent    string       `json:"cgroup-parent"`
 	ExecOpts        []string     `json:"exec-opts"`
+	RealtimePeriod  int64        `json:"cpu-rt-period"`
+	RealtimeRuntime int64        `json:"cpu-rt-runtime"`
 	DNS             []netip.Addr `json:"dns"`
 	DNSOptions      []string     `json:"dns-opts"`
 	DNSSearch       []string     `json:"dns-search"`
 	HostGateways    []netip.Addr `json:"host-gateway-ips"`
 	PublishIP       netip.Addr   `json:"ip"`
+	UsernsRemap     string       `json:"userns-remap"`
+	UsernsAuto      string       `json:"userns-auto"`
 
-	systemd bool   // makes the control groups
+	systemd     bool // makes the control groups
+	ids         container.IDs
+	storageSize uint64 // bytes that a container may write that does not say; 0 for any
+
 	seccomp string // the profile as JSON; "" and "unconfined" as container.Settings has them
 }
 
@@ -54,12 +64,17 @@ func (c *containerOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.InitPath, "init-path", "", "Program that runs as the first process with --init (default tare-init beside tared)")
 	f.BoolVar(&c.NoNewPrivileges, "no-new-privileges", false, "Set no-new-privileges for containers that do not say")
 	f.StringVar(&c.Seccomp, "seccomp-profile", "builtin", `Path of the seccomp profile, "builtin" or "unconfined"`)
+	f.BoolVar(&c.SELinux, "selinux-enabled", false, "Give containers labels of SELinux")
 	f.StringVar(&c.CgroupParent, "cgroup-parent", defaultParent, "Cgroup below which those of the containers are made")
 	f.StringArrayVar(&c.ExecOpts, "exec-opt", nil, "Option of the runtime: native.cgroupdriver=cgroupfs|systemd")
+	f.Int64Var(&c.RealtimePeriod, "cpu-rt-period", 0, "Period of real-time processes in the parent cgroup of all containers, in microseconds (cgroup v1)")
+	f.Int64Var(&c.RealtimeRuntime, "cpu-rt-runtime", 0, "What they may run in each period, in microseconds")
 	f.Var(listValue[netip.Addr]{&c.DNS, parseAddr, "list"}, "dns", "DNS server")
 	f.Var(listValue[string]{&c.DNSOptions, plainText, "list"}, "dns-opt", "Option of the resolver")
 	f.Var(listValue[string]{&c.DNSSearch, checkDomain, "list"}, "dns-search", "DNS search domain")
 	f.Var(listValue[netip.Addr]{&c.HostGateways, parseAddr, "list"}, "host-gateway-ip", "Address, one of each kind, that host-gateway stands for in --add-host (default the bridge's)")
+	f.StringVar(&c.UsernsRemap, "userns-remap", "", `Whose IDs of /etc/subuid and /etc/subgid all containers have: USER[:GROUP], or "default" for dockremap, who is made`)
+	f.StringVar(&c.UsernsAuto, "userns-auto", defaultAuto, "Whose IDs of /etc/subuid and /etc/subgid containers with --userns=auto share out, each some of its own")
 	f.Var(addrValue{&c.PublishIP}, "ip", "Address of the host at which ports are published (default 0.0.0.0)")
 }
 
@@ -74,6 +89,9 @@ func (c *containerOptions) check() error {
 	if !api.CgroupnsMode(c.CgroupnsMode).Valid() {
 		return fault.New(fault.Invalid, `invalid default cgroup namespace (%s): use "host" or "private"`, c.CgroupnsMode)
 	}
+	if c.RealtimePeriod != 0 && c.RealtimeRuntime > c.RealtimePeriod {
+		return fault.New(fault.Invalid, "cpu real-time runtime cannot be higher than cpu real-time period")
+	}
 	if c.ShmSize < 0 {
 		return fault.New(fault.Invalid, "SHM size can not be less than 0")
 	}
@@ -82,7 +100,7 @@ func (c *containerOptions) check() error {
 			return err
 		}
 	}
-	for _, step := range []func() error{c.Ulimits.check, c.checkExecOpts, c.checkHostGateways, c.readSeccomp} {
+	for _, step := range []func() error{c.Ulimits.check, c.checkExecOpts, c.checkHostGateways, c.readSeccomp, c.checkUsers} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -109,6 +127,9 @@ func (c *containerOptions) checkExecOpts() error {
 	}
 	if !c.systemd {
 		return nil
+	}
+	if c.RealtimePeriod != 0 || c.RealtimeRuntime != 0 {
+		return fault.New(fault.NotImplemented, "systemd has no real-time budgets for its slices: use --exec-opt=native.cgroupdriver=cgroupfs with --cpu-rt-period and --cpu-rt-runtime")
 	}
 	if _, err := os.Stat("/run/systemd/system"); err != nil {
 		return fault.New(fault.Unavailable, "--exec-opt=native.cgroupdriver=systemd needs systemd, which does not run on this machine: leave the option out")
@@ -186,8 +207,22 @@ func (o *options) settings() container.Settings {
 		Runtimes: o.runtimes(), DefaultRuntime: o.DefaultRuntime,
 		Ulimits: o.Ulimits.list(), ShmSize: int64(o.ShmSize), IpcMode: api.IpcMode(o.IpcMode), CgroupnsMode: api.CgroupnsMode(o.CgroupnsMode),
 		Init: o.Init, NoNewPrivileges: o.NoNewPrivileges, Seccomp: o.seccomp,
-		DNS: o.DNS, DNSOptions: o.DNSOptions, DNSSearch: o.DNSSearch, HostGateways: o.HostGateways, PublishIP: o.PublishIP, OOMAdjusted: o.OOMScoreAdjust != 0,
+		DNS: o.DNS, DNSOptions: o.DNSOptions, DNSSearch: o.DNSSearch, HostGateways: o.HostGateways, PublishIP: o.PublishIP, OOMAdjusted: o.OOMScoreAdjust != 0, StorageSize: o.storageSize,
 	}
+}
+
+// confinement is what the kernel's security modules do for containers.
+func (o *options) confinement(log *slog.Logger) container.Confinement {
+	c := container.Confinement{AppArmor: confine.AppArmor(), Profiles: confine.Enforced(), SELinux: o.SELinux && confine.SELinux()}
+	if o.SELinux && !c.SELinux {
+		log.Warn("there are no labels for containers: the kernel has no SELinux, or no policy for it", "flag", "--selinux-enabled")
+	}
+	if c.AppArmor {
+		if err := confine.Load(); err != nil {
+			log.Error("containers cannot be started before this is mended", "err", err)
+		}
+	}
+	return c
 }
 
 // initProgram finds the program for --init; "" when there is none.

@@ -45,6 +45,7 @@ type options struct {
 	TLSKey         string             `json:"tlskey"`
 	InsecureTCP    bool               `json:"insecure-tcp"`
 	StorageDriver  string             `json:"storage-driver"`
+	StorageOpts    []string           `json:"storage-opts"`
 	LogDriver      string             `json:"log-driver"`
 	LogOpts        map[string]string  `json:"log-opts"`
 
@@ -84,6 +85,7 @@ type addressPool struct {
 const (
 	builtinRuntime = "tarerun"
 	defaultBridge  = "tare0"
+	noBridge       = "none"
 	defaultGroup   = "tare"
 	defaultConfig  = "/etc/tare/daemon.json"
 
@@ -95,7 +97,7 @@ const (
 var fileKeys = map[string]string{
 	"host": "hosts", "label": "labels", "add-runtime": "runtimes", "default-address-pool": "default-address-pools",
 	"log-opt": "log-opts", "authorization-plugin": "authorization-plugins", "cdi-spec-dir": "cdi-spec-dirs", "registry-mirror": "registry-mirrors", "insecure-registry": "insecure-registries",
-	"default-ulimit": "default-ulimits", "dns-opt": "dns-opts", "host-gateway-ip": "host-gateway-ips", "exec-opt": "exec-opts", "feature": "features", "default-network-opt": "default-network-opts",
+	"default-ulimit": "default-ulimits", "dns-opt": "dns-opts", "host-gateway-ip": "host-gateway-ips", "exec-opt": "exec-opts", "storage-opt": "storage-opts", "feature": "features", "default-network-opt": "default-network-opts",
 }
 
 // readOptions parses the arguments and the configuration file.
@@ -133,7 +135,7 @@ func (o *options) flags() *pflag.FlagSet {
 	f.StringVarP(&o.Group, "group", "G", defaultGroup, "Group that owns the unix sockets; without one a docker.sock is of the group docker")
 	f.StringVar(&o.PluginDir, "plugin-dir", "", "Directory of plugins' sockets and .spec and .json files (default Docker's: /run/docker/plugins, /etc/docker/plugins and /usr/lib/docker/plugins)")
 	f.StringArrayVar(&o.AuthzPlugins, "authorization-plugin", nil, "Plugins that must agree to every request, in this order")
-	f.StringVarP(&o.Bridge, "bridge", "b", defaultBridge, "Bridge that containers are attached to; made if it does not exist")
+	f.StringVarP(&o.Bridge, "bridge", "b", defaultBridge, "Bridge that containers are attached to, made if it does not exist; \"none\" for no default network")
 	f.StringVar(&o.BIP, "bip", "", "Address of the bridge in CIDR notation")
 	f.IntVar(&o.MTU, "mtu", 1500, "MTU of the containers' network in bytes")
 	f.BoolVar(&o.ForwardAll, "ip-forward-no-drop", false, "Let the host forward between all its networks when forwarding is turned on for containers")
@@ -158,6 +160,7 @@ func (o *options) flags() *pflag.FlagSet {
 	f.IntVar(&o.Downloads, "max-concurrent-downloads", 3, "Layers fetched at a time from one registry; 0 for no limit")
 	f.IntVar(&o.Uploads, "max-concurrent-uploads", 5, "Layers that one push sends at a time; 0 for no limit")
 	f.IntVar(&o.PullAttempts, "max-download-attempts", 5, "Attempts in a row to go on with a layer")
+	f.StringArrayVar(&o.StorageOpts, "storage-opt", nil, "Option of the storage driver: overlay2.size=10G, how much a container may write that does not say")
 	f.StringVarP(&o.StorageDriver, "storage-driver", "s", "", "How layers and containers' files are kept: overlay, btrfs or vfs (default overlay, or vfs where the file system cannot carry it)")
 	f.StringVar(&o.LogDriver, "log-driver", driver.JSONFile, "Log driver of containers that name none")
 	f.Var((*mapValue)(&o.LogOpts), "log-opt", "Option of that log driver (key=value)")
@@ -211,6 +214,9 @@ func (o *options) settle() error {
 	if _, err := parseLevel(o.LogLevel); err != nil {
 		return err
 	}
+	if err := o.readStorageOpts(); err != nil {
+		return err
+	}
 	if o.StorageDriver != "" {
 		if o.StorageDriver, err = snapshot.ParseDriver(o.StorageDriver); err != nil {
 			return err
@@ -227,8 +233,8 @@ func (o *options) settle() error {
 func (o *options) checkNetwork() error {
 	var err error
 	switch {
-	case o.Bridge == "none":
-		return fault.New(fault.NotImplemented, "--bridge=none is not supported yet")
+	case o.Bridge == noBridge && o.BIP != "":
+		return fault.New(fault.Invalid, "--bridge=none and --bip contradict each other: leave one out")
 	case o.Bridge == "":
 		o.Bridge = defaultBridge
 	case len(o.Bridge) > 15 || strings.ContainsAny(o.Bridge, "/ \t\n"):

@@ -33,9 +33,6 @@ func (o *options) checkDaemon() error {
 	if _, err := o.Builder.Rules("/"); err != nil {
 		return err
 	}
-	if _, err := o.Builder.Grants(); err != nil {
-		return err
-	}
 	for name, on := range o.Features {
 		switch name {
 		case "containerd-snapshotter", "cdi":

@@ -19,6 +19,7 @@ import (
 	"github.com/tarehq/tare/build/launch"
 	"github.com/tarehq/tare/build/lend"
 	"github.com/tarehq/tare/container"
+	"github.com/tarehq/tare/container/device"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/event"
@@ -106,6 +107,9 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 			err = errors.Join(err, steps.run())
 		}
 	}()
+	if err := o.remap(log); err != nil {
+		return nil, err
+	}
 	eventLog := &event.Log{}
 	blobs, err := content.Open(filepath.Join(o.DataRoot, "content"))
 	if err != nil {
@@ -116,6 +120,9 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 		return nil, fmt.Errorf("cannot open the snapshots: %w", err)
 	}
 	steps.pushPlain("the snapshots", layers.Close)
+	if err := o.checkStorageSize(layers); err != nil {
+		return nil, err
+	}
 	images, err := image.Open(ctx, blobs, layers, imageEvents{eventLog})
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the images: %w", err)
@@ -172,10 +179,10 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	if err != nil {
 		return nil, err
 	}
-	defaults := container.NewDefaults(o.settings())
+	defaults, confinement := container.NewDefaults(o.settings()), o.confinement(log)
 	containers, err := container.Open(ctx, container.Config{
 		DataRoot: o.DataRoot, ExecRoot: o.ExecRoot, Images: images, Snapshots: layers, Networks: networks, Volumes: volumes,
-		Launcher: launcher, Events: eventLog, Defaults: defaults, InitPath: initProgram, CgroupParent: o.CgroupParent, Systemd: o.systemd, CDI: o.devices(), LogDriver: o.LogDriver, LogOpts: o.LogOpts, Log: log,
+		Launcher: launcher, Events: eventLog, Defaults: defaults, InitPath: initProgram, CgroupParent: o.CgroupParent, Systemd: o.systemd, Confinement: confinement, Realtime: container.Realtime{Period: o.RealtimePeriod, Runtime: o.RealtimeRuntime}, CDI: o.devices(), IDs: o.ids, LogDriver: o.LogDriver, LogOpts: o.LogOpts, Log: log,
 		LinkEnv: os.Getenv("DOCKER_KEEP_DEPRECATED_LEGACY_LINKS_ENV_VARS") == "1",
 	})
 	if err != nil {
@@ -189,7 +196,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 		return nil, fmt.Errorf("cannot let go on what was frozen for a copy of a volume: %w", err)
 	}
 
-	builder, err := openBuilder(ctx, o, lend.Config{Images: images, Transfers: transfers, Layers: layers, Networks: networks}, launcher, log)
+	builder, err := openBuilder(ctx, o, lend.Config{Images: images, Transfers: transfers, Layers: layers, Networks: networks, Users: o.ids.Remap, JoinNetwork: containers.JoinNetwork}, launcher, log)
 	if err != nil {
 		return nil, err
 	}
@@ -233,13 +240,9 @@ func openBuilder(ctx context.Context, o *options, loan lend.Config, launcher *su
 	if err != nil {
 		return nil, err
 	}
-	grants, err := o.Builder.Grants()
-	if err != nil {
-		return nil, err
-	}
 	builder, err := launch.New(ctx, launch.Config{Program: find, Dir: filepath.Join(o.ExecRoot, "b"), Root: filepath.Join(o.DataRoot, "build"),
 		HostGateway:  func() netip.Addr { return hostGateway(o.HostGateways, loan.Networks.Gateway()) },
-		CgroupParent: parent, Rules: rules, Grants: grants, Loan: loan, Steps: launcher, Log: log})
+		CgroupParent: parent, Rules: rules, Grants: o.Builder.Grants(), Devices: o.devices(), Loan: loan, Steps: launcher, Log: log})
 	if err != nil {
 		return nil, fmt.Errorf("cannot ready the process that builds: %w", err)
 	}
@@ -283,8 +286,8 @@ func (o *options) pluginDirs() plugin.Dirs {
 }
 
 // devices are those that can be asked for by name.
-func (o *options) devices() container.CDI {
-	var c container.CDI
+func (o *options) devices() device.CDI {
+	var c device.CDI
 	for _, dir := range o.CDISpecDirs {
 		if dir != "" {
 			c.Dirs = append(c.Dirs, dir)

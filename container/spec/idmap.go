@@ -9,6 +9,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/userns"
 )
 
 // IDMap says that a mount shows its files as those of other owners, which they
@@ -120,16 +121,45 @@ func mappings(list []IDRange) []specs.LinuxIDMapping {
 	return out
 }
 
-// on puts the map on a mount of what the owner has, for the container's user.
-func (m *IDMap) on(out *specs.Mount, owner Owner, user Identity) {
+// on puts the map on a mount of what the owner has, for the container's user: one
+// of users, unless that is nil.
+func (m *IDMap) on(out *specs.Mount, owner Owner, user Identity, users *userns.Map) {
 	uids, gids := m.UIDs, m.GIDs
 	if uids == nil {
-		if owner.UID == user.UID && owner.GID == user.GID {
+		if owner.UID == user.UID && owner.GID == user.GID && users == nil {
 			return
 		}
 		uids, gids = idsFor(owner.UID, user.UID), idsFor(owner.GID, user.GID)
 	}
+	if users != nil {
+		uids, gids = within(uids, users.UIDs), within(gids, users.GIDs)
+	}
 	out.UIDMappings, out.GIDMappings = mappings(uids), mappings(gids)
+}
+
+// within is a map whose IDs in the container are those of a user namespace: what
+// these are outside. Those that it does not have are left out.
+func within(list []IDRange, users []userns.Range) []IDRange {
+	var out []IDRange
+	for _, r := range list {
+		for _, u := range users {
+			first, end := max(r.Shown, u.ID), min(uint64(r.Shown)+uint64(r.Count), uint64(u.ID)+uint64(u.Count))
+			if uint64(first) < end {
+				out = append(out, IDRange{Disk: r.Disk + (first - r.Shown), Shown: u.Host + (first - u.ID), Count: uint32(end - uint64(first))})
+			}
+		}
+	}
+	return out
+}
+
+// outside is the map of a user namespace as the runtime takes it. As that of a mount
+// it has the owners on disk be IDs of the container.
+func outside(users []userns.Range) []specs.LinuxIDMapping {
+	out := make([]specs.LinuxIDMapping, len(users))
+	for i, u := range users {
+		out[i] = specs.LinuxIDMapping{ContainerID: u.ID, HostID: u.Host, Size: u.Count}
+	}
+	return out
 }
 
 // Owner is whom something on the host belongs to.

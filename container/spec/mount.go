@@ -12,6 +12,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/userns"
 )
 
 // Mount is one thing that is mounted in a container by -v, --mount, --volumes-from
@@ -361,7 +362,7 @@ func (out *Mount) tmpfs(m mount.Mount) error {
 }
 
 // oci is the mount as the runtime makes it for the user of the container.
-func (m *Mount) oci(user Identity) specs.Mount {
+func (m *Mount) oci(user Identity, users *userns.Map) specs.Mount {
 	if m.Type == mount.TypeTmpfs {
 		return m.ociTmpfs()
 	}
@@ -384,8 +385,12 @@ func (m *Mount) oci(user Identity) specs.Mount {
 	if m.ReadOnly {
 		out.Options = append(out.Options, readOnly)
 	}
-	if m.IDMap != nil {
-		m.IDMap.on(&out, m.Owner, user)
+	switch {
+	case m.IDMap != nil:
+		m.IDMap.on(&out, m.Owner, user, users)
+	case users != nil && m.Type == mount.TypeVolume:
+		// So that containers with other IDs share it: what is on disk are those of each.
+		out.UIDMappings, out.GIDMappings = outside(users.UIDs), outside(users.GIDs)
 	}
 	return out
 }
@@ -448,7 +453,7 @@ func userMounts(in Input) ([]specs.Mount, error) {
 		if _, hidden := in.HostConfig.Tmpfs[in.Mounts[i].Destination]; hidden { // of --volumes-from or the image
 			continue
 		}
-		list = append(list, in.Mounts[i].oci(in.User))
+		list = append(list, in.Mounts[i].oci(in.User, in.Users))
 	}
 	for target, options := range in.HostConfig.Tmpfs {
 		m, err := tmpfsAt(target, options)

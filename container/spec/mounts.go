@@ -44,7 +44,9 @@ func kernelMounts(in Input) []specs.Mount {
 			Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", sys}},
 		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{sys, "nosuid", "noexec", "nodev"}},
-		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
+	}
+	if in.Users == nil || !in.HostConfig.IpcMode.IsHost() { // who is root in a user namespace does not mount the host's
+		list = append(list, specs.Mount{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}})
 	}
 	switch ipc := in.HostConfig.IpcMode; {
 	case ipc.IsHost():
@@ -66,8 +68,11 @@ func engineMounts(in Input) []specs.Mount {
 	var list []specs.Mount
 	bind := func(source, target string, options ...string) {
 		if source != "" {
-			list = append(list, specs.Mount{Destination: target, Type: "bind", Source: source,
-				Options: append([]string{"rbind", "rprivate"}, options...)})
+			m := specs.Mount{Destination: target, Type: "bind", Source: source, Options: append([]string{"rbind", "rprivate"}, options...)}
+			if in.Users != nil && target != InitTarget { // root's in the container, too
+				m.UIDMappings, m.GIDMappings = outside(in.Users.UIDs), outside(in.Users.GIDs)
+			}
+			list = append(list, m)
 		}
 	}
 	access := "rw"

@@ -7,10 +7,13 @@ package spec
 import (
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	wire "github.com/moby/moby/api/types/container"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/tarehq/tare/internal/userns"
 )
 
 // Input is all that decides a container's configuration.
@@ -33,10 +36,18 @@ type Input struct {
 	NoNewPrivileges bool
 	Seccomp         string // "" the built-in profile, "unconfined", or a profile as JSON
 
+	AppArmor                 string // profile of who asks for none; "" where there are none
+	ProcessLabel, MountLabel string // contexts of SELinux; "" for none
+
 	OOMAdjusted bool // OomScoreAdj counts when it is 0 too: it is not what would be inherited
 
 	// Namespace paths to join, "" for a new one; "host" for none.
 	NetNS, PidNS, IpcNS string
+
+	// Users are what the container's IDs are outside, and UserNS the namespace to join
+	// that has this map; nil and "" for the host's IDs.
+	Users  *userns.Map
+	UserNS string
 
 	// Shm is a directory that takes the place of the container's own /dev/shm:
 	// that of the container whose IPC namespace it joins.
@@ -91,6 +102,9 @@ func Build(in Input) (*specs.Spec, error) {
 		return nil, err
 	}
 	s.Linux.Sysctl = sysctls(in)
+	if in.Users != nil {
+		s.Linux.UIDMappings, s.Linux.GIDMappings = outside(in.Users.UIDs), outside(in.Users.GIDs)
+	}
 	if err := secure(s, in); err != nil {
 		return nil, err
 	}
@@ -201,6 +215,9 @@ func cgroupsPath(in Input) string {
 func namespaces(in Input) []specs.LinuxNamespace {
 	h := in.HostConfig
 	ns := []specs.LinuxNamespace{{Type: specs.MountNamespace}}
+	if in.Users != nil {
+		ns = append(ns, specs.LinuxNamespace{Type: specs.UserNamespace, Path: in.UserNS})
+	}
 	if in.NetNS != "host" {
 		ns = append(ns, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: in.NetNS})
 	}
@@ -227,6 +244,9 @@ func sysctls(in Input) map[string]string {
 		return in.HostConfig.Sysctls
 	}
 	m := map[string]string{"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
+	if in.Users != nil { // no group that the namespace does not have
+		m["net.ipv4.ping_group_range"] = "0 " + strconv.FormatUint(uint64(in.Users.GIDs[0].Count-1), 10)
+	}
 	for k, v := range in.HostConfig.Sysctls {
 		m[k] = v
 	}

@@ -116,7 +116,7 @@ func mountAt(s *specs.Spec, target string) *specs.Mount {
 func TestBindsWithLabels(t *testing.T) {
 	for _, mode := range []string{"ro,z", "Z,ro"} {
 		m, err := ParseBind("/x:/y:"+mode, "")
-		if err != nil || !slices.Equal(m.oci(Identity{}).Options, []string{"rbind", "rprivate", "rro"}) || m.Mode != mode {
+		if err != nil || !slices.Equal(m.oci(Identity{}, nil).Options, []string{"rbind", "rprivate", "rro"}) || m.Mode != mode {
 			t.Errorf("%s: %+v, %v", mode, m, err)
 		}
 	}
@@ -204,8 +204,8 @@ func TestMountOptions(t *testing.T) {
 		"rro": bind(nil), "ro": bind(&mount.BindOptions{ReadOnlyNonRecursive: true}), "bind": bind(&mount.BindOptions{NonRecursive: true}),
 		"rslave": bind(&mount.BindOptions{Propagation: mount.PropagationRSlave}),
 	} {
-		if got, err := ParseMount(m); err != nil || !slices.Contains(got.oci(Identity{}).Options, want) {
-			t.Errorf("%s: %v, %v", want, got.oci(Identity{}).Options, err)
+		if got, err := ParseMount(m); err != nil || !slices.Contains(got.oci(Identity{}, nil).Options, want) {
+			t.Errorf("%s: %v, %v", want, got.oci(Identity{}, nil).Options, err)
 		}
 	}
 	writable := bind(&mount.BindOptions{ReadOnlyForceRecursive: true})
@@ -217,7 +217,7 @@ func TestMountOptions(t *testing.T) {
 		"recursive and not": bind(&mount.BindOptions{ReadOnlyNonRecursive: true, ReadOnlyForceRecursive: true}), "a field of another type": extra,
 	} {
 		if got, err := ParseMount(m); !errors.Is(err, fault.Invalid) {
-			t.Errorf("%s: %v, %v", what, got.oci(Identity{}).Options, err)
+			t.Errorf("%s: %v, %v", what, got.oci(Identity{}, nil).Options, err)
 		}
 	}
 }
@@ -260,7 +260,7 @@ func TestSecurityOptions(t *testing.T) {
 		"seccomp=nonsense": false, "apparmor=mine": false, "label=type:x": false, "what=ever": false, "whatever": false,
 		"no-new-privileges=maybe": false,
 	} {
-		if err := CheckSecurity([]string{opt}); (err == nil) != ok {
+		if err := CheckSecurity([]string{opt}, Modules{}); (err == nil) != ok {
 			t.Errorf("%s: %v", opt, err)
 		}
 	}

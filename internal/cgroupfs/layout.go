@@ -36,11 +36,19 @@ func (h *Hierarchy) Place(path string) string {
 	return filepath.Join(h.Mount, h.Own, clean)
 }
 
-// Layout is what the machine has: v1 hierarchies with controllers, or v2 alone.
+// Layout is what the machine has: v1 hierarchies with controllers, and then that
+// of the name systemd, where it is mounted; or v2 alone. V2 beside V1, a hybrid
+// machine, is where processes are grouped and nothing is limited.
 type Layout struct {
 	V1 []Hierarchy
 	V2 *Hierarchy
 }
+
+// The hierarchy that systemd knows its units by.
+const (
+	namedSystemd = "name=systemd"
+	unifiedMount = "/sys/fs/cgroup"
+)
 
 // Unified tells that the machine has v2 alone.
 func (l *Layout) Unified() bool { return len(l.V1) == 0 && l.V2 != nil }
@@ -55,8 +63,7 @@ var Host = sync.OnceValues(func() (*Layout, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the control groups: %w", err)
 	}
-	systemd := unix.Access("/run/systemd/system", unix.F_OK) == nil
-	return Parse(string(mounts), string(own), systemd), nil
+	return Parse(string(mounts), string(own)), nil
 })
 
 // Unified tells that this machine has v2 alone.
@@ -95,11 +102,13 @@ func groups(text string) map[string]string {
 	return out
 }
 
-// Parse reads mountinfo and cgroup of proc(5). The named systemd hierarchy
-// counts only where systemd runs.
-func Parse(mounts, own string, systemd bool) *Layout {
+// Parse reads mountinfo and cgroup of proc(5). Where v2 is mounted at its usual
+// place the machine has it alone, as for other runtimes, whatever of v1 is mounted
+// somewhere for an old program's sake.
+func Parse(mounts, own string) *Layout {
 	paths := groups(own)
 	l := &Layout{}
+	var named *Hierarchy
 	seen := map[string]bool{}
 	for line := range strings.Lines(mounts) {
 		i := strings.Index(line, " - cgroup")
@@ -112,15 +121,17 @@ func Parse(mounts, own string, systemd bool) *Layout {
 		}
 		mount := procfs.Unescape(f[4])
 		if tail[0] == "cgroup2" {
-			if l.V2 == nil {
+			if f[3] == "/" && (l.V2 == nil || mount == unifiedMount) {
 				l.V2 = &Hierarchy{Mount: mount, Own: paths[""]}
 			}
 			continue
 		}
 		h := Hierarchy{Mount: mount}
 		for _, o := range strings.Split(tail[2], ",") {
-			if isController(o) || o == "name=systemd" && systemd {
+			if isController(o) {
 				h.Controllers = append(h.Controllers, o)
+			} else if o == namedSystemd && named == nil {
+				named = &Hierarchy{[]string{o}, mount, paths[o]}
 			}
 		}
 		key := strings.Join(h.Controllers, ",")
@@ -130,6 +141,12 @@ func Parse(mounts, own string, systemd bool) *Layout {
 		seen[key] = true
 		h.Own = paths[key]
 		l.V1 = append(l.V1, h)
+	}
+	switch {
+	case l.V2 != nil && l.V2.Mount == unifiedMount:
+		l.V1 = nil
+	case len(l.V1) > 0 && named != nil:
+		l.V1 = append(l.V1, *named)
 	}
 	return l
 }

@@ -14,14 +14,28 @@ func TestParseLayout(t *testing.T) {
 40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd
 41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
 `
-	own := "4:memory:/a/b\n2:cpu,cpuacct:/\n0::/u\n"
-	want := &Layout{V1: []Hierarchy{{[]string{"cpu", "cpuacct"}, "/sys/fs/cgroup/cpu,cpuacct", "/"}, {[]string{"memory"}, "/sys/fs/cgroup/mem ory", "/a/b"}},
+	own := "4:memory:/a/b\n2:cpu,cpuacct:/\n1:name=systemd:/s\n0::/u\n"
+	want := &Layout{V1: []Hierarchy{{[]string{"cpu", "cpuacct"}, "/sys/fs/cgroup/cpu,cpuacct", "/"}, {[]string{"memory"}, "/sys/fs/cgroup/mem ory", "/a/b"},
+		{[]string{"name=systemd"}, "/sys/fs/cgroup/systemd", "/s"}},
 		V2: &Hierarchy{nil, "/sys/fs/cgroup/unified", "/u"}}
-	if d := cmp.Diff(want, Parse(mounts, own, false)); d != "" {
+	if d := cmp.Diff(want, Parse(mounts, own)); d != "" {
 		t.Error(d)
 	}
-	if l := Parse(mounts, own, true); len(l.V1) != 3 {
-		t.Error("the systemd hierarchy is missing")
+	// Version 2 alone, with what old programs want beside it.
+	mounts = `40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd
+41 31 0:38 /x /some/place rw,relatime - cgroup2 cgroup2 rw
+42 31 0:38 / /other/place rw,relatime - cgroup2 cgroup2 rw
+`
+	want = &Layout{V2: &Hierarchy{nil, "/other/place", "/u"}}
+	if d := cmp.Diff(want, Parse(mounts, own)); d != "" {
+		t.Error(d)
+	}
+	mounts += `43 31 0:38 / /sys/fs/cgroup rw,relatime - cgroup2 cgroup2 rw
+32 31 0:29 / /sys/fs/cgroup/net_cls rw,relatime - cgroup cgroup rw,net_cls
+`
+	want.V2.Mount = "/sys/fs/cgroup"
+	if d := cmp.Diff(want, Parse(mounts, own)); d != "" {
+		t.Error(d)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/tarehq/tare/internal/thread"
@@ -28,11 +29,31 @@ type Overlay struct {
 	// its Upper at the same time. What changes after it has been looked at may be
 	// seen or not.
 	Shared bool
+
+	Label string // of SELinux, that all files of the mount have; "" for their own
+
+	// Users is the root of a user namespace: what the layers' files belong to on
+	// disk are IDs of it, and what is made belongs to such there. nil for the
+	// owners as they are.
+	Users *Users
+}
+
+// Users are a user namespace, and who its root is outside.
+type Users struct {
+	FD       int
+	UID, GID uint32
 }
 
 // Mount makes a detached overlay mount with the MOUNT_ATTR_ flags and returns a
 // descriptor of its root, as of O_PATH.
 func Mount(o Overlay, attr int) (fd int, err error) {
+	if o.Users != nil {
+		return mapped(o, attr)
+	}
+	return mount(o, attr)
+}
+
+func mount(o Overlay, attr int) (fd int, err error) {
 	fd, err = byLayers(o, attr)
 	if err == unix.EINVAL || err == unix.ENOSYS { // "lowerdir+" came with Linux 6.8
 		fd, err = byOptions(o, attr)
@@ -94,6 +115,11 @@ func configure(fs int, o Overlay) error {
 			return err
 		}
 		if err := set("workdir", o.Work); err != nil {
+			return err
+		}
+	}
+	if o.Label != "" {
+		if err := set("context", o.Label); err != nil {
 			return err
 		}
 	}
@@ -176,12 +202,7 @@ func inOwnNamespace(dir, target, data string, attr int) (int, error) {
 // options writes the options of mount(2), which are one page: the layers are
 // named relative to their common directory.
 func options(o Overlay) (data, common string, err error) {
-	common = filepath.Dir(o.Lower[0])
-	for _, dir := range o.Lower {
-		for !strings.HasPrefix(dir, common+"/") && common != "/" {
-			common = filepath.Dir(common)
-		}
-	}
+	common = Overlay{Lower: o.Lower}.common()
 	names := make([]string, len(o.Lower))
 	for i, dir := range o.Lower {
 		rel, err := filepath.Rel(common, dir)
@@ -196,6 +217,9 @@ func options(o Overlay) (data, common string, err error) {
 	}
 	if o.Volatile {
 		data += ",volatile"
+	}
+	if o.Label != "" {
+		data += ",context=" + strconv.Quote(o.Label) // it may have commas
 	}
 	for _, option := range o.features() {
 		data += "," + option

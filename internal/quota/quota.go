@@ -55,7 +55,12 @@ var (
 )
 
 // Set bounds the open directory, which is empty: a subvolume, if on btrfs.
-func Set(dir *os.File, bytes uint64) error {
+func Set(dir *os.File, bytes uint64) error { return SetAll(bytes, dir) }
+
+// SetAll bounds what several empty directories of one file system hold together;
+// of btrfs there is but one.
+func SetAll(bytes uint64, dirs ...*os.File) error {
+	dir := dirs[0]
 	fd := int(dir.Fd())
 	if btrfs.Is(fd) {
 		return btrfs.Limit(fd, btrfs.All, bytes)
@@ -63,8 +68,9 @@ func Set(dir *os.File, bytes uint64) error {
 	project, err := freeProject(fd)
 	if err == nil {
 		// The limit first: without it the directory would be one without.
-		if err = limit(fd, project, bytes); err == nil {
-			err = setProject(fd, project)
+		err = limit(fd, project, bytes)
+		for i := 0; i < len(dirs) && err == nil; i++ {
+			err = setProject(int(dirs[i].Fd()), project)
 		}
 	}
 	if err != nil {

@@ -2,7 +2,10 @@ package quota
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"unsafe"
@@ -63,6 +66,71 @@ func TestBounds(t *testing.T) {
 		if err := Clear(tree); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestProjects: of several directories with one bound, what is moved between them
+// counts once, and the number is free again in the end.
+func TestProjects(t *testing.T) {
+	for _, fs := range testutil.ProjectQuotas {
+		t.Run(fs, func(t *testing.T) {
+			root := t.TempDir()
+			release := testutil.MountProjectQuotas(t, fs, root)
+			t.Cleanup(func() {
+				if err := release(); err != nil {
+					t.Error(err)
+				}
+			})
+			var dirs []*os.File
+			for _, name := range []string{"one", "other"} {
+				if err := os.Mkdir(filepath.Join(root, name), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				d, err := os.Open(filepath.Join(root, name))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer d.Close()
+				dirs = append(dirs, d)
+			}
+			if err := Check(dirs[0]); err != nil {
+				t.Fatal(err)
+			}
+			if err := SetAll(8<<20, dirs...); err != nil {
+				t.Fatal(err)
+			}
+			// ext4 lets pass who has CAP_SYS_RESOURCE.
+			fill := func(path string) error {
+				out, err := exec.Command("setpriv", "--bounding-set", "-sys_resource", "dd", "if=/dev/zero", "of="+path, "bs=1M", "count=5", "conv=fsync").CombinedOutput()
+				if err != nil {
+					return fmt.Errorf("%w: %s", err, out)
+				}
+				return nil
+			}
+			if err := fill(root + "/one/file"); err != nil {
+				t.Error(err)
+			}
+			if err := os.Rename(root+"/one/file", root+"/other/file"); err != nil {
+				t.Error(err)
+			}
+			if err := fill(root + "/one/file"); err == nil || !strings.Contains(err.Error(), "quota exceeded") && !strings.Contains(err.Error(), "No space left") {
+				t.Errorf("10 MiB fit into 8: %v", err)
+			}
+			if err := fill(root + "/beside"); err != nil {
+				t.Errorf("without a bound: %v", err)
+			}
+			var attr attributes
+			if err := ioctl(int(dirs[1].Fd()), getAttributes, &attr); err != nil || attr.project == 0 {
+				t.Fatalf("the project %d, %v", attr.project, err)
+			}
+			if err := Clear(dirs[0]); err != nil {
+				t.Error(err)
+			}
+			var q diskQuota
+			if err := quotactl(int(dirs[0].Fd()), getQuota, attr.project, unsafe.Pointer(&q)); err != nil || q.hardBlocks != 0 || q.softBlocks != 0 {
+				t.Errorf("a bound is left: %+v, %v", q, err)
+			}
+		})
 	}
 }
 

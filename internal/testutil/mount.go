@@ -113,6 +113,29 @@ func XFS(t testing.TB) string {
 	return dir
 }
 
+// ProjectQuotas are the file systems that have them, where the kernel is built so.
+var ProjectQuotas = []string{"ext4", "xfs"}
+
+// MountProjectQuotas mounts a new file system with project quotas. The test is skipped
+// on a kernel that has none of the kind.
+func MountProjectQuotas(t testing.TB, fs, dir string) (release func() error) {
+	t.Helper()
+	RequireRoot(t)
+	image := filepath.Join(t.TempDir(), fs+".img")
+	if err := errors.Join(os.WriteFile(image, nil, 0o600), os.Truncate(image, 320<<20)); err != nil {
+		t.Fatal(err)
+	}
+	if fs == "ext4" {
+		run(t, "mkfs.ext4", "-q", "-O", "quota,project", image)
+	} else {
+		run(t, "mkfs."+fs, "-q", image)
+	}
+	if out, err := exec.Command("mount", "-t", fs, "-o", "loop,prjquota", image, dir).CombinedOutput(); err != nil {
+		t.Skipf("this kernel has no project quotas of %s: %s", fs, out)
+	}
+	return func() error { return unmount(dir) }
+}
+
 func run(t testing.TB, name string, args ...string) {
 	t.Helper()
 	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {

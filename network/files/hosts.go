@@ -104,7 +104,7 @@ func parseExtraHost(entry string, gateways []netip.Addr) (name string, addresses
 	name, value := entry[:i], entry[i+1:]
 	if value == "host-gateway" {
 		if len(gateways) == 0 || !gateways[0].IsValid() {
-			return "", nil, fault.New(fault.Invalid, "unable to derive the IP value for host-gateway: there is no bridge")
+			return "", nil, fault.New(fault.Invalid, "unable to derive the IP value for host-gateway")
 		}
 		return name, gateways, nil
 	}

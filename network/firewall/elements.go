@@ -32,6 +32,9 @@ func (o Options) ofNetwork(n Network) (out []Element) {
 		if n.mode(f) == ModeUnprotected {
 			add(setUnprotected, name)
 		}
+		if n.mode(f) == ModeRouted {
+			add(setRouted, name)
+		}
 		for _, from := range n.Trusted {
 			add(setTrusted, cellName(from), name)
 		}

@@ -62,7 +62,7 @@ type Options struct {
 const (
 	ModeNAT         = "nat"             // ports are published on the host's addresses
 	ModeUnprotected = "nat-unprotected" // and others may reach all ports at the container's address
-	ModeRouted      = "routed"          // published ports are reached at the container's address alone
+	ModeRouted      = "routed"          // published ports, and ICMP, reach the container's own address alone
 	ModeIsolated    = "isolated"        // the host has no address on it
 )
 

@@ -20,6 +20,7 @@ const (
 	setHome          = "home"           // subnet . its bridge
 	setLeaving       = "leaving"        // subnets that leave under the host's address
 	setUnprotected   = "unprotected"    // bridges into which all may
+	setRouted        = "routed"         // bridges whose containers are reached at their own addresses
 	setOpen          = "open"           // address . proto . ports that are reached there
 	setTrusted       = "trusted"        // interface . bridge into which it reaches published ports
 	setDirect        = "direct"         // address . proto . ports that it reaches
@@ -90,7 +91,7 @@ func (r *Ruleset) fill(elements []Element) {
 }
 
 // features are what at least one network of a family wants.
-type features struct{ internal, unprotected, open, trusted, closed bool }
+type features struct{ internal, unprotected, routed, open, trusted, closed bool }
 
 func (o Options) features(f Family, networks []Network) (has features) {
 	for _, n := range networks {
@@ -100,6 +101,7 @@ func (o Options) features(f Family, networks []Network) (has features) {
 		}
 		has.internal = has.internal || n.closed(f)
 		has.unprotected = has.unprotected || n.mode(f) == ModeUnprotected
+		has.routed = has.routed || n.mode(f) == ModeRouted
 		has.open = has.open || n.mode(f) == ModeRouted || o.DirectRouting
 		has.trusted = has.trusted || len(n.Trusted) > 0
 	}
@@ -126,6 +128,7 @@ func (o Options) family(f Family, networks []Network) Table {
 	}{
 		{has.internal, Set{Name: setInternal, Key: []kind{kindName}}},
 		{has.unprotected, Set{Name: setUnprotected, Key: []kind{kindName}}},
+		{has.routed, Set{Name: setRouted, Key: []kind{kindName}}},
 		{has.open, Set{Name: setOpen, Key: service, Interval: true}},
 		{has.trusted, Set{Name: setTrusted, Key: []kind{kindName, kindName}}},
 		{has.trusted, Set{Name: setDirect, Key: service, Interval: true}},
@@ -217,6 +220,13 @@ func (o Options) forward(f Family, has features) Chain {
 		rules = append(rules, when(accept, marked(o.AcceptMark, o.AcceptMask), in(setBridges, oifname)))
 	}
 	rules = append(rules, when(accept, redirected))
+	if has.routed { // what a router's neighbours need to find out its ways
+		icmp := transport("icmp", unix.IPPROTO_ICMP)
+		if f == IP6 {
+			icmp = transport("ipv6-icmp", unix.IPPROTO_ICMPV6)
+		}
+		rules = append(rules, when(accept, icmp, in(setRouted, oifname)))
+	}
 	service := []field{daddr(f), l4proto, thDport}
 	if has.open {
 		rules = append(rules, when(accept, in(setOpen, service...)))

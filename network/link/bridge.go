@@ -116,10 +116,29 @@ func (b *Bridge) prepare(link netlink.Link) error {
 			return fmt.Errorf("set the MTU of %s to %d: %w", b.Name, b.MTU, err)
 		}
 	}
+	if err := b.flood(link); err != nil {
+		return err
+	}
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("bring up %s: %w", b.Name, err)
 	}
 	return nil
+}
+
+// flood has a bridge of ours send multicasts to all of its ports, as it does
+// anyway where nobody asks who wants them. Else the kernel sets the timers of every
+// port anew whenever one comes or goes.
+func (b *Bridge) flood(link netlink.Link) error {
+	bridge, ok := link.(*netlink.Bridge)
+	if b.Foreign || !ok || bridge.MulticastSnooping == nil || !*bridge.MulticastSnooping {
+		return nil
+	}
+	routes, err := dial()
+	if err != nil {
+		return err
+	}
+	defer routes.close()
+	return routes.do(ignoreMulticasts(b.Index))
 }
 
 // address makes sure that the bridge has the address that is wanted and, if it

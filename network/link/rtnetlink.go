@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/network/ipam"
@@ -193,6 +194,14 @@ func setHairpin(name string) request {
 	b := attribute(linkHeader(0, false), unix.IFLA_IFNAME, text(name)...)
 	b = attribute(b, unix.IFLA_LINKINFO, info...)
 	return request{"set hairpin mode on " + name, unix.RTM_NEWLINK, 0, b}
+}
+
+// ignoreMulticasts ends a bridge's snooping of who wants which.
+func ignoreMulticasts(index int) request {
+	info := attribute(nil, unix.IFLA_INFO_KIND, []byte("bridge")...)
+	info = attribute(info, unix.IFLA_INFO_DATA, attribute(nil, nl.IFLA_BR_MCAST_SNOOPING, 0)...)
+	return request{"have the bridge not listen to multicasts", unix.RTM_NEWLINK, 0,
+		attribute(linkHeader(index, false), unix.IFLA_LINKINFO, info...)}
 }
 
 func setUp(name string) request {

@@ -43,8 +43,17 @@ func (h *Host) New() (*Space, error) {
 func (h *Host) NewOn(b *Bridge, v6 bool) (*Space, *Port, error) { return h.make(b, v6) }
 
 func (h *Host) make(b *Bridge, v6 bool) (s *Space, p *Port, err error) {
+	enter := func() error { return unix.Unshare(unix.CLONE_NEWNET) }
+	if h.NewNS != nil {
+		ns, err := h.NewNS()
+		if err != nil {
+			return nil, nil, err
+		}
+		defer ns.Close()
+		enter = func() error { return unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET) }
+	}
 	thread.Own(func() bool {
-		if err = unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		if err = enter(); err != nil {
 			err = fmt.Errorf("make a network namespace: %w", err)
 			return true
 		}
@@ -105,6 +114,19 @@ func (h *Host) Enter(ns *os.File) (*Space, error) {
 	}
 	s := &Space{NS: own, host: h}
 	if err := s.enter(func() (err error) { s.routes, err = dial(); return err }); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Furnish opens a new namespace that somebody else has made, and brings up lo.
+func (h *Host) Furnish(ns *os.File) (*Space, error) {
+	s, err := h.Enter(ns)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.routes.do(setUp("lo")); err != nil {
 		s.Close()
 		return nil, err
 	}

@@ -36,7 +36,8 @@ type config struct {
 	flag     string
 }
 
-// config reads a network's options. Others than the driver's are left to whom they
+// config reads a network's options. What is wrong is Internal: Docker's status is
+// 500. Others than the driver's are left to whom they
 // concern.
 func (d *Driver) config(n wire.Network) (config, error) {
 	c := config{kind: d.kind, id: n.ID, parent: n.Options[optionParent], internal: n.Internal, mode: n.Options[d.kind+"_mode"]}
@@ -45,25 +46,25 @@ func (d *Driver) config(n wire.Network) (config, error) {
 			c.mode = "bridge"
 		}
 		if _, ok := macvlanModes[c.mode]; !ok {
-			return c, fault.New(fault.Invalid, "requested macvlan mode '%s' is not valid, 'bridge' mode is the macvlan driver default", c.mode)
+			return c, fault.New(fault.Internal, "requested macvlan mode '%s' is not valid, 'bridge' mode is the macvlan driver default", c.mode)
 		}
 	} else {
 		if c.mode == "" {
 			c.mode = "l2"
 		}
 		if _, ok := ipvlanModes[c.mode]; !ok {
-			return c, fault.New(fault.Invalid, "requested ipvlan mode '%s' is not valid, 'l2' mode is the ipvlan driver default", c.mode)
+			return c, fault.New(fault.Internal, "requested ipvlan mode '%s' is not valid, 'l2' mode is the ipvlan driver default", c.mode)
 		}
 		if c.flag = n.Options["ipvlan_flag"]; c.flag == "" {
 			c.flag = "bridge"
 		}
 		if _, ok := ipvlanFlags[c.flag]; !ok {
-			return c, fault.New(fault.Invalid, "requested ipvlan flag '%s' is not valid, 'bridge' is the ipvlan driver default", c.flag)
+			return c, fault.New(fault.Internal, "requested ipvlan flag '%s' is not valid, 'bridge' is the ipvlan driver default", c.flag)
 		}
 	}
 	switch {
 	case c.parent == "lo":
-		return c, fault.New(fault.Invalid, "loopback interface is not a valid %s parent link", d.kind)
+		return c, fault.New(fault.Internal, "loopback interface is not a valid %s parent link", d.kind)
 	case c.parent == "":
 		c.made, c.parent = true, "dm-"+n.ID[:min(12, len(n.ID))]
 	}

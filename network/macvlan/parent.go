@@ -49,19 +49,19 @@ func (c config) checkParent() error {
 func (c config) vlan() (on netlink.Link, tag int, err error) {
 	name, digits, ok := strings.Cut(c.parent, ".")
 	if !ok {
-		return nil, 0, fault.New(fault.Invalid, "the requested parent interface %s was not found on the host; name one that is there, or a VLAN of one, such as eth0.10", c.parent)
+		return nil, 0, fault.New(fault.Internal, "invalid subinterface vlan name %s, example formatting is eth0.10; no interface of that name is on the host", c.parent)
 	}
 	if tag, err = strconv.Atoi(digits); err != nil || name == "" {
 		return nil, 0, fault.New(fault.Invalid, "invalid parent interface %s: a VLAN to be made is named by an interface and its number, such as eth0.10", c.parent)
 	}
 	if tag < 1 || tag > 4094 {
-		return nil, 0, fault.New(fault.Invalid, "vlan id must be between 1-4094, received: %d", tag)
+		return nil, 0, fault.New(fault.Internal, "vlan id must be between 1-4094, received: %d", tag)
 	}
 	if len(c.parent) >= unix.IFNAMSIZ {
 		return nil, 0, fault.New(fault.Invalid, "invalid parent interface %s: it has more than 15 characters", c.parent)
 	}
 	if on, err = netlink.LinkByName(name); err != nil {
-		return nil, 0, fault.New(fault.Invalid, "failed to find master interface %s of the VLAN %s on the host: %w", name, c.parent, err)
+		return nil, 0, fault.New(fault.Internal, "-o parent interface was not found on the host: %s", name)
 	}
 	if !known("vlan") {
 		return nil, 0, fault.New(fault.NotImplemented, "interface %s cannot be made: the kernel that runs here has no VLAN interfaces (CONFIG_VLAN_8021Q); name one that is there as the parent", c.parent)

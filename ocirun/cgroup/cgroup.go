@@ -27,12 +27,14 @@ import (
 
 // Member is a container's group in one hierarchy.
 type Member struct {
-	Controllers []string // v1; none on v2
+	Controllers []string // v1; none of v2
 	Dir         string   // absolute
 	Mount       string   // where the hierarchy is mounted
 }
 
-// Group is the set of a container's groups, one per hierarchy.
+// Group is the set of a container's groups, one per hierarchy. Where v2 is
+// mounted beside v1 the group there is the last; it says who belongs together and
+// limits nothing.
 type Group struct {
 	Members []Member
 	Unified bool
@@ -69,6 +71,9 @@ func At(path string) (*Group, error) {
 		h := &l.V1[i]
 		g.Members = append(g.Members, Member{h.Controllers, h.Place(path), h.Mount})
 	}
+	if l.V2 != nil {
+		g.Members = append(g.Members, Member{Dir: l.V2.Place(path), Mount: l.V2.Mount})
+	}
 	return g, nil
 }
 
@@ -99,6 +104,11 @@ func (g *Group) create(r *specs.LinuxResources) error {
 		if isNew {
 			made.Members = append(made.Members, g.Members[i])
 		}
+		if m := g.unified(); err != nil && m == &g.Members[i] && !g.Unified && Denied(err) { // as in a container that sees it read-only
+			g.Members = g.Members[:i]
+			err = nil
+			break
+		}
 		if err == nil {
 			err = g.prepare(&g.Members[i], r)
 		}
@@ -106,7 +116,9 @@ func (g *Group) create(r *specs.LinuxResources) error {
 			break
 		}
 	}
-	if err == nil && r != nil {
+	if err == nil && r == nil {
+		err = g.setDevices(nil)
+	} else if err == nil {
 		err = g.Set(r)
 	}
 	if err != nil {
@@ -258,6 +270,14 @@ func (g *Group) Sub(paths []string) (*Group, error) {
 	return sub, nil
 }
 
+// unified is the v2 group, nil where v2 is not mounted.
+func (g *Group) unified() *Member {
+	if n := len(g.Members); n > 0 && g.Members[n-1].Controllers == nil {
+		return &g.Members[n-1]
+	}
+	return nil
+}
+
 // Of names the v2 group that a process is in.
 func (g *Group) Of(pid int) (*Group, error) {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
@@ -283,6 +303,9 @@ func (g *Group) TaskFiles() ([]int, error) {
 		return nil, nil
 	}
 	for i := range g.Members {
+		if g.Members[i].Controllers == nil {
+			continue
+		}
 		fd, err := unix.Open(g.Members[i].Dir+"/tasks", unix.O_WRONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			Close(fds)
@@ -293,35 +316,19 @@ func (g *Group) TaskFiles() ([]int, error) {
 	return fds, nil
 }
 
-// MemoryTasks is the index of the memory group among those of TaskFiles, -1 without.
-func (g *Group) MemoryTasks() int {
-	return slices.IndexFunc(g.Members, func(m Member) bool { return contains(m.Controllers, "memory") })
-}
-
-// MemoryLimited tells whether the v1 group, or one above it, has a limit of memory.
-func (g *Group) MemoryLimited() bool {
-	i := g.MemoryTasks()
-	if i < 0 || g.Unified {
-		return false
-	}
-	const none = 1 << 62 // what the kernel shows without a limit is above it
-	for dir := g.Members[i].Dir; strings.HasPrefix(dir, g.Members[i].Mount+"/"); dir = filepath.Dir(dir) {
-		if cgroupfs.Number(dir, "memory.limit_in_bytes") < none {
-			return true
-		}
-	}
-	return false
-}
-
-// Open gives the descriptor of the v2 group, for CLONE_INTO_CGROUP; -1 on v1,
-// and for one that waits.
+// Open gives the descriptor of the v2 group, for CLONE_INTO_CGROUP; -1 on v1
+// alone, and for one that waits. Beside v1 it may be missing.
 func (g *Group) Open() (int, error) {
-	if !g.Unified || g.Waits() || g.None() {
+	m := g.unified()
+	if m == nil || g.Waits() {
 		return -1, nil
 	}
-	fd, err := unix.Open(g.Members[0].Dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(m.Dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err == unix.ENOENT && !g.Unified {
+		return -1, nil
+	}
 	if err != nil {
-		return -1, fault.New(fault.Internal, "open the cgroup %s: %w", g.Members[0].Dir, err)
+		return -1, fault.New(fault.Internal, "open the cgroup %s: %w", m.Dir, err)
 	}
 	return fd, nil
 }
@@ -347,6 +354,17 @@ func (g *Group) killDir() string {
 		return g.Members[0].Dir
 	}
 	return ""
+}
+
+// Nested tells whether there are groups below the container's.
+func (g *Group) Nested() bool {
+	for _, m := range g.Members {
+		list, err := os.ReadDir(m.Dir)
+		if err != nil || slices.ContainsFunc(list, os.DirEntry.IsDir) {
+			return true
+		}
+	}
+	return false
 }
 
 // Procs lists the processes of the container, those of nested groups too.

@@ -313,8 +313,8 @@ func TestEmptyParent(t *testing.T) {
 			if err := g.Delete(); err != nil {
 				t.Error(err)
 			}
-			for i := range l.V1 {
-				_ = os.Remove(l.V1[i].Mount + name)
+			for _, m := range g.Members {
+				_ = os.Remove(m.Mount + name)
 			}
 			return
 		}

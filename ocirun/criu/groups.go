@@ -3,6 +3,7 @@ package criu
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"os"
 
 	"github.com/tarehq/tare/fault"
@@ -41,6 +42,31 @@ func TidyGroups(path string, own func(controller string) bool) error {
 	}
 	tidy := binary.LittleEndian.AppendUint32(append([]byte(nil), image[:8]...), uint32(len(entry)))
 	return atomicfile.Write(path, append(tidy, entry...), 0o600)
+}
+
+// NotesGroups tells whether a checkpoint's cgroup.img says which groups there were,
+// which one does not that was made in CRIU's mode "ignore".
+func NotesGroups(path string) (noted bool, err error) {
+	image, err := os.ReadFile(path)
+	if os.IsNotExist(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fault.New(fault.Internal, "read the checkpoint: %w", err)
+	}
+	entry, err := firstEntry(image)
+	var inner error
+	if err == nil {
+		err = walk(entry, func(number int, _ uint64, value []byte) {
+			if number == 2 { // CgroupEntry.controllers
+				inner = errors.Join(inner, walk(value, func(number int, _ uint64, _ []byte) { noted = noted || number == 2 })) // dirs
+			}
+		})
+	}
+	if err = errors.Join(err, inner); err != nil {
+		return false, fault.New(fault.Invalid, "%s of the checkpoint cannot be read: make the checkpoint anew: %w", path, err)
+	}
+	return noted, nil
 }
 
 // tidyController is about one CgControllerEntry.

@@ -40,6 +40,16 @@ func TestTidyGroups(t *testing.T) {
 	if err := os.WriteFile(path, image(message(1, set, 2, host, 2, ours)), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if noted, err := NotesGroups(path); !noted || err != nil {
+		t.Errorf("it notes groups, and is taken for one that does not (%v)", err)
+	}
+	none := filepath.Join(t.TempDir(), "cgroup.img")
+	if err := os.WriteFile(none, image(message(1, set, 2, controller(""), 2, controller("freezer"))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if noted, err := NotesGroups(none); noted || err != nil {
+		t.Errorf("it notes no groups, and is taken for one that does (%v)", err)
+	}
 	tidy := func() []byte {
 		t.Helper()
 		if err := TidyGroups(path, func(c string) bool { return c == "freezer" }); err != nil {

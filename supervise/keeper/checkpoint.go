@@ -9,6 +9,7 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/ocirun"
+	"github.com/tarehq/tare/ocirun/criu"
 	"github.com/tarehq/tare/supervise"
 )
 
@@ -20,6 +21,7 @@ const restoredName = "restored"
 type dump struct {
 	criu, images, work string
 	exit               bool
+	preDump            bool     // of the memory, to supervise.MemoryDir, before the rest
 	streams            []string // what our ends of descriptors 0, 1 and 2 are
 }
 
@@ -60,7 +62,7 @@ func (k *keeper) checkpoint(c supervise.Checkpoint) (err error) {
 			return err
 		}
 	}
-	if err := k.box.checkpoint(dump{criu: c.CRIU, images: part, work: work, exit: c.Exit, streams: k.stdio.names()}); err != nil {
+	if err := k.box.checkpoint(dump{criu: c.CRIU, images: part, work: work, exit: c.Exit, preDump: c.PreDump, streams: k.stdio.names()}); err != nil {
 		_ = os.Remove(work) // where CRIU was asked its log stays, which the error names
 		return err
 	}
@@ -121,14 +123,34 @@ func (e *execs) count() int {
 }
 
 func (b *inProcess) checkpoint(c dump) error {
-	return b.c.Checkpoint(context.Background(), ocirun.CheckpointOptions{
+	o := ocirun.CheckpointOptions{
 		CRIU: c.criu, Images: c.images, Work: c.work, LeaveRunning: !c.exit, TCPEstablished: true, FileLocks: true, LinkRemap: true,
 		Descriptors: c.streams,
-	})
+	}
+	if c.preDump {
+		before := o
+		before.Images, before.PreDump = filepath.Join(c.images, supervise.MemoryDir), true
+		if err := b.c.Checkpoint(context.Background(), before); err != nil {
+			return err
+		}
+		o.Parent = supervise.MemoryDir
+	}
+	return b.c.Checkpoint(context.Background(), o)
 }
 
 func restoreOptions(cfg supervise.Config) ocirun.CheckpointOptions {
 	return ocirun.CheckpointOptions{
 		CRIU: cfg.Restore.CRIU, Images: cfg.Restore.Images, Work: filepath.Join(cfg.Dir, restoredName), TCPEstablished: true, FileLocks: true,
+		LazyPages: cfg.Restore.Lazy,
 	}
+}
+
+// servePages starts who gives a container its memory when that is touched. The
+// reaper collects it, of a process that was renewed meanwhile too.
+func servePages(cfg supervise.Config) (end func(), err error) {
+	work := filepath.Join(cfg.Dir, restoredName)
+	if err := os.Mkdir(work, 0o700); err != nil && !os.IsExist(err) {
+		return nil, err
+	}
+	return criu.ServePages(cfg.Restore.CRIU, cfg.Restore.Images, work)
 }

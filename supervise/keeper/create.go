@@ -17,8 +17,11 @@ import (
 	"github.com/tarehq/tare/supervise"
 )
 
-// netNSFile is the descriptor that supervise.NetNSPath names.
-const netNSFile = 100
+// The descriptors that supervise.NetNSPath and UserNSPath name.
+const (
+	netNSFile  = 100
+	userNSFile = 101
+)
 
 // create makes the container. It succeeds or fails once: after a failure
 // nothing is left and the process ends.
@@ -73,7 +76,7 @@ func (k *keeper) build(ctx context.Context) error {
 	if k.listener, err = seqpacket.Listen(filepath.Join(k.cfg.Dir, supervise.SocketName)); err != nil {
 		return fmt.Errorf("cannot make the container's socket: %w", err)
 	}
-	if k.rootfs, err = mountRoot(k.cfg.Rootfs, filepath.Join(k.cfg.Dir, rootfsName)); err != nil {
+	if k.rootfs, err = mountRoot(k.cfg.Rootfs, k.cfg.Users, filepath.Join(k.cfg.Dir, rootfsName)); err != nil {
 		return err
 	}
 	log, err := openJournal(k.cfg.Log, func() { k.announce(supervise.EventRotate, struct{}{}) })
@@ -101,6 +104,9 @@ func (k *keeper) take(files []*os.File) (clients []*os.File, err error) {
 	if k.cfg.Shm {
 		want++
 	}
+	if k.cfg.Users {
+		want++
+	}
 	if len(files) < want {
 		closeAll(files)
 		return nil, fault.New(fault.Invalid, "%d files came with the request, it needs %d", len(files), want)
@@ -118,6 +124,14 @@ func (k *keeper) take(files []*os.File) (clients []*os.File, err error) {
 		if err := mountShm(files[0], filepath.Join(k.cfg.Dir, supervise.ShmName)); err != nil {
 			closeAll(files[1:])
 			return nil, err
+		}
+		files = files[1:]
+	}
+	if k.cfg.Users {
+		defer files[0].Close()
+		if err := unix.Dup3(int(files[0].Fd()), userNSFile, unix.O_CLOEXEC); err != nil {
+			closeAll(files[1:])
+			return nil, os.NewSyscallError("dup3", err)
 		}
 		files = files[1:]
 	}
@@ -140,7 +154,7 @@ func (k *keeper) clear() error {
 func (k *keeper) make(ctx context.Context) (err error) {
 	defer k.reaper.spawn()()
 	if k.cfg.Runtime.Path == "" {
-		k.box, err = createInProcess(ctx, k.cfg.Config, k.stdio)
+		k.box, err = createInProcess(ctx, k.cfg.Config, k.stdio, k.stage)
 	} else {
 		k.box, err = createExternal(ctx, k.cfg.Config, k.reaper, k.stdio)
 	}
@@ -148,6 +162,7 @@ func (k *keeper) make(ctx context.Context) (err error) {
 		k.box = nil
 		return err
 	}
+	k.stage.Close() // nil or not
 	k.reaper.own(k.box.pid())
 	if err := k.stdio.made(); err != nil {
 		k.box.delete()

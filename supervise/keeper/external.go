@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -30,7 +31,7 @@ type external struct {
 	cgroup string // directory of the memory controller, "" if unknown
 }
 
-func createExternal(ctx context.Context, cfg supervise.Config, r *reaper, s *stdio) (container, error) {
+func createExternal(ctx context.Context, cfg supervise.Config, r *reaper, s *stdio) (_ container, err error) {
 	b := &external{cfg: cfg, reaper: r}
 	if err := os.RemoveAll(b.file("rt")); err != nil {
 		return nil, err
@@ -38,16 +39,24 @@ func createExternal(ctx context.Context, cfg supervise.Config, r *reaper, s *std
 	if err := os.Mkdir(b.file("rt"), 0o700); err != nil {
 		return nil, err
 	}
-	if err := b.placeNetNS(); err != nil {
+	if err := b.placeNamespaces(); err != nil {
 		return nil, err
 	}
+	endPages := func() {}
 	args := []string{"create", "--bundle", cfg.Dir}
 	if r := cfg.Restore; r != nil {
 		args = []string{"restore", "--detach", "--bundle", cfg.Dir, "--image-path", r.Images, "--work-path", b.file(restoredName),
 			"--tcp-established", "--file-locks"}
+		if r.Lazy {
+			args = append(args, "--lazy-pages")
+			if endPages, err = servePages(cfg); err != nil {
+				return nil, err
+			}
+		}
 	}
 	pid, err := b.make(ctx, s, args...)
 	if err != nil {
+		endPages()
 		b.delete()
 		return nil, err
 	}
@@ -61,16 +70,18 @@ func createExternal(ctx context.Context, cfg supervise.Config, r *reaper, s *std
 
 func (b *external) file(name string) string { return filepath.Join(b.cfg.Dir, name) }
 
-// placeNetNS names the network namespace that was handed over in a way that
+// placeNamespaces names the namespaces that were handed over in a way that
 // the runtime understands, too.
-func (b *external) placeNetNS() error {
+func (b *external) placeNamespaces() error {
 	config := b.file("config.json")
 	old, err := os.ReadFile(config)
 	if err != nil {
 		return err
 	}
-	path := fmt.Sprintf(`"/proc/%d/fd/%d"`, os.Getpid(), netNSFile)
-	spec := bytes.ReplaceAll(old, []byte(strconv.Quote(supervise.NetNSPath)), []byte(path))
+	spec := old
+	for name, fd := range map[string]int{supervise.NetNSPath: netNSFile, supervise.UserNSPath: userNSFile} {
+		spec = bytes.ReplaceAll(spec, []byte(strconv.Quote(name)), fmt.Appendf(nil, `"/proc/%d/fd/%d"`, os.Getpid(), fd))
+	}
 	if bytes.Equal(spec, old) {
 		return nil
 	}
@@ -209,7 +220,16 @@ func (b *external) freeze(on bool) error {
 }
 
 func (b *external) checkpoint(c dump) error {
-	args := []string{"checkpoint", "--image-path", c.images, "--work-path", c.work, "--tcp-established", "--file-locks"}
+	args := []string{"checkpoint", "--work-path", c.work, "--tcp-established", "--file-locks", "--image-path"}
+	if c.preDump {
+		before := append(slices.Clone(args), filepath.Join(c.images, supervise.MemoryDir), "--pre-dump", b.cfg.ID)
+		if err := b.run(context.Background(), [3]*os.File{}, before...); err != nil {
+			return err
+		}
+		args = append(args, c.images, "--parent-path", supervise.MemoryDir)
+	} else {
+		args = append(args, c.images)
+	}
 	if !c.exit {
 		args = append(args, "--leave-running")
 	}

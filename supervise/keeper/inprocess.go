@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"context"
+	"os"
 	"syscall"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -16,21 +17,34 @@ type inProcess struct {
 	restored bool // it runs already
 }
 
-func createInProcess(ctx context.Context, cfg supervise.Config, s *stdio) (container, error) {
+func createInProcess(ctx context.Context, cfg supervise.Config, s *stdio, stage *os.File) (container, error) {
 	// What was begun for a daemon that is gone is finished for the next one.
-	o := ocirun.Options{Bundle: cfg.Dir, ID: cfg.ID, Stdio: s.child, Console: s.console, Systemd: cfg.Runtime.Systemd}
+	o := ocirun.Options{Bundle: cfg.Dir, ID: cfg.ID, Stdio: s.child, Console: s.console, Systemd: cfg.Runtime.Systemd, Stage: stage}
 	ctx = context.WithoutCancel(ctx)
-	var c *ocirun.Container
-	var err error
-	if r := cfg.Restore; r == nil {
-		c, err = ocirun.Create(ctx, o)
-	} else {
-		c, err = ocirun.Restore(ctx, o, restoreOptions(cfg))
+	if cfg.Restore != nil {
+		return restoreInProcess(ctx, cfg, o)
 	}
+	c, err := ocirun.Create(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	return &inProcess{c, cfg.Restore != nil}, nil
+	return &inProcess{c, false}, nil
+}
+
+func restoreInProcess(ctx context.Context, cfg supervise.Config, o ocirun.Options) (container, error) {
+	endPages := func() {}
+	if cfg.Restore.Lazy {
+		var err error
+		if endPages, err = servePages(cfg); err != nil {
+			return nil, err
+		}
+	}
+	c, err := ocirun.Restore(ctx, o, restoreOptions(cfg))
+	if err != nil {
+		endPages()
+		return nil, err
+	}
+	return &inProcess{c, true}, nil
 }
 
 func (b *inProcess) pid() int { return b.c.Pid() }

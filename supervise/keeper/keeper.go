@@ -32,6 +32,7 @@ import (
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/atomicfile"
 	"github.com/tarehq/tare/internal/seqpacket"
+	"github.com/tarehq/tare/internal/stage"
 	"github.com/tarehq/tare/supervise"
 	"github.com/tarehq/tare/supervise/relay"
 )
@@ -53,6 +54,7 @@ type keeper struct {
 
 	// set by create, before anything else uses them
 	cfg      supervise.CreateRequest
+	stage    *os.File // for the container's mounts, see Options.Stage of ocirun
 	listener *seqpacket.Listener
 	rootfs   bool // mounted by us
 	box      container
@@ -84,13 +86,15 @@ type keeper struct {
 
 // Run serves the daemon at the other end of socket fd, and whoever connects
 // later, until the container that the daemon asks for is over and released, or
-// the daemon has gone without asking for one.
+// the daemon has gone without asking for one. The next descriptor may be a stage
+// (internal/stage).
 func Run(fd int) error {
 	first, err := seqpacket.New(fd)
 	if err != nil {
 		return err
 	}
 	k := newKeeper()
+	k.stage = stage.At(fd + 1)
 	if k.reaper, err = newReaper(); err != nil {
 		return err
 	}
@@ -195,6 +199,24 @@ func (k *keeper) relay(list []supervise.Relay) error {
 	k.relays = made
 	k.mu.Unlock()
 	return err
+}
+
+// unpublish closes the sockets of published ports.
+func (k *keeper) unpublish() error {
+	if err := k.relay(nil); err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.held = slices.DeleteFunc(k.held, func(f *os.File) bool {
+		domain, err := unix.GetsockoptInt(int(f.Fd()), unix.SOL_SOCKET, unix.SO_DOMAIN)
+		isPort := err == nil && (domain == unix.AF_INET || domain == unix.AF_INET6)
+		if isPort {
+			f.Close()
+		}
+		return isPort
+	})
+	return nil
 }
 
 // current returns the status.

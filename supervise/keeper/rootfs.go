@@ -14,15 +14,16 @@ import (
 const rootfsName = "rootfs"
 
 // mountRoot mounts the root at target, in this process's mount namespace only,
-// and tells whether there was anything to mount.
-func mountRoot(r supervise.Rootfs, target string) (bool, error) {
+// and tells whether there was anything to mount. It is shown to the user namespace
+// that was handed over, if there is one.
+func mountRoot(r supervise.Rootfs, mapped bool, target string) (bool, error) {
 	if r.Dir == "" && len(r.Lower) == 0 {
 		return false, nil
 	}
 	if err := os.Mkdir(target, 0o711); err != nil && !os.IsExist(err) {
 		return false, err
 	}
-	fd, err := detachedRoot(r)
+	fd, err := detachedRoot(r, mapped)
 	if err != nil {
 		return false, fault.New(fault.Internal, "cannot mount the container's root: %w", err)
 	}
@@ -34,12 +35,15 @@ func mountRoot(r supervise.Rootfs, target string) (bool, error) {
 }
 
 // detachedRoot makes the mount.
-func detachedRoot(r supervise.Rootfs) (fd int, err error) {
+func detachedRoot(r supervise.Rootfs, mapped bool) (fd int, err error) {
 	attr := 0
 	if r.ReadOnly {
 		attr = unix.MOUNT_ATTR_RDONLY
 	}
 	if r.Dir != "" {
+		if mapped {
+			return overlayfs.BindMapped(r.Dir, attr, userNSFile)
+		}
 		return overlayfs.Bind(r.Dir, attr)
 	}
 	if r.Volatile {
@@ -49,7 +53,11 @@ func detachedRoot(r supervise.Rootfs) (fd int, err error) {
 			return -1, err
 		}
 	}
-	return overlayfs.Mount(overlayfs.Overlay{Lower: r.Lower, Upper: r.Upper, Work: r.Work, Volatile: r.Volatile}, attr)
+	o := overlayfs.Overlay{Lower: r.Lower, Upper: r.Upper, Work: r.Work, Volatile: r.Volatile, Label: r.Label}
+	if mapped {
+		o.Users = &overlayfs.Users{FD: userNSFile, UID: r.Users.UID, GID: r.Users.GID}
+	}
+	return overlayfs.Mount(o, attr)
 }
 
 // mountShm mounts another container's /dev/shm at target, in this process's

@@ -43,7 +43,7 @@ func TestRootOfADirectory(t *testing.T) {
 		if err := os.Mkdir(host+"/tree", 0o755); err != nil {
 			return err
 		}
-		if mounted, err := mountRoot(supervise.Rootfs{Dir: host + "/tree"}, target); err != nil || !mounted {
+		if mounted, err := mountRoot(supervise.Rootfs{Dir: host + "/tree"}, false, target); err != nil || !mounted {
 			return fmt.Errorf("mounted: %v, %w", mounted, err)
 		}
 		var st unix.Statfs_t
@@ -56,7 +56,7 @@ func TestRootOfADirectory(t *testing.T) {
 		if _, err := os.Stat(host + "/tree/a"); err != nil {
 			return err
 		}
-		if _, err := mountRoot(supervise.Rootfs{Dir: host + "/tree", ReadOnly: true}, target); err != nil {
+		if _, err := mountRoot(supervise.Rootfs{Dir: host + "/tree", ReadOnly: true}, false, target); err != nil {
 			return err
 		}
 		if err := os.WriteFile(target+"/b", nil, 0o644); !errors.Is(err, unix.EROFS) {
@@ -80,7 +80,7 @@ func TestRootOfAnOverlay(t *testing.T) {
 	r := supervise.Rootfs{Lower: []string{root + "/low", root + "/lower"}, Upper: root + "/upper", Work: root + "/work", Volatile: true}
 	err := inNamespace(func() error {
 		for _, name := range []string{"one", "two"} { // again, as at a restart
-			if mounted, err := mountRoot(r, root+"/rootfs"); err != nil || !mounted {
+			if mounted, err := mountRoot(r, false, root+"/rootfs"); err != nil || !mounted {
 				return fmt.Errorf("mounted: %v, %w", mounted, err)
 			}
 			if err := os.WriteFile(root+"/rootfs/"+name, nil, 0o644); err != nil {
@@ -91,7 +91,7 @@ func TestRootOfAnOverlay(t *testing.T) {
 			}
 		}
 		r.Upper, r.Work, r.Volatile = "", "", false
-		if _, err := mountRoot(r, root+"/rootfs"); err != nil {
+		if _, err := mountRoot(r, false, root+"/rootfs"); err != nil {
 			return err
 		}
 		if err := os.WriteFile(root+"/rootfs/three", nil, 0o644); !errors.Is(err, unix.EROFS) {
@@ -107,7 +107,7 @@ func TestRootOfAnOverlay(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if mounted, err := mountRoot(supervise.Rootfs{}, root+"/none"); mounted || err != nil {
+	if mounted, err := mountRoot(supervise.Rootfs{}, false, root+"/none"); mounted || err != nil {
 		t.Error(mounted, err)
 	}
 }

@@ -235,6 +235,9 @@ func (k *keeper) handle(ctx context.Context, m supervise.Message, files []*os.Fi
 		}
 		closeAll(files)
 		return none, k.relay(r.Relays)
+	case supervise.MethodUnpublish:
+		closeAll(files)
+		return none, k.unpublish()
 	case supervise.MethodDump:
 		var c supervise.Checkpoint
 		if err := decode(m, &c, files); err != nil {

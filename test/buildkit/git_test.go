@@ -3,6 +3,10 @@ package buildkit
 import (
 	"io/fs"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -161,5 +165,34 @@ func unknown(t *testing.T, dir, secret string) {
 	})
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// TestMovingBranch has a branch move just when it is fetched: it is asked for again.
+func TestMovingBranch(t *testing.T) {
+	_, c := builder(t)
+	dir := t.TempDir()
+	served.Repository(t, dir+"/git/project.git")
+	target := &url.URL{Scheme: "http", Host: net.JoinHostPort("127.0.0.1", served.Serve(t, dir))}
+	through, asked := httputil.NewSingleHostReverseProxy(target), 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/info/refs") {
+			if asked++; asked == 2 { // the fetch begins
+				if out, err := exec.Command("git", "-C", dir+"/git/project.git", "update-ref", "refs/heads/main", "refs/heads/next").CombinedOutput(); err != nil {
+					t.Errorf("%v %s", err, out)
+				}
+			}
+		}
+		through.ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	def, err := llb.NewState(llb.NewSource("git://example.org/x#main", map[string]string{pb.AttrFullRemoteURL: server.URL + "/git/project.git"}, llb.Constraints{}).Output()).Marshal(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := t.TempDir()
+	_, err = c.Solve(t.Context(), def, client.SolveOpt{Exports: []client.ExportEntry{{Type: "local", OutputDir: out}}}, nil)
+	if text, _ := os.ReadFile(out + "/file"); err != nil || string(text) != "two\n" || asked != 4 {
+		t.Errorf("%v, %q, asked %d times", err, text, asked)
 	}
 }

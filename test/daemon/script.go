@@ -39,10 +39,14 @@ func Scripts(t *testing.T, dir string, more ...func(*testscript.Env) error) {
 
 type key struct{}
 
-// condition is [cgroup2]: the machine has cgroup v2 alone.
+// condition is [cgroup2]: the machine has cgroup v2 alone, or [memtrack]: its kernel
+// tells which memory is written.
 func condition(name string) (bool, error) {
-	if name == "cgroup2" {
+	switch name {
+	case "cgroup2":
 		return cgroupfs.Unified()
+	case "memtrack":
+		return exec.Command("criu", "check", "--feature", "mem_dirty_track").Run() == nil, nil
 	}
 	return false, fmt.Errorf("unknown condition %q", name)
 }

@@ -47,7 +47,9 @@ func (poor) Prepare(context.Context, string, digest.Digest) (snapshot.Mount, err
 func (poor) View(context.Context, digest.Digest) (snapshot.Mount, error) {
 	return snapshot.Mount{}, errNothing
 }
-func (poor) Attach(context.Context, string) (build.Place, error) { return build.Place{}, errNothing }
+func (poor) Attach(context.Context, string, string) (build.Place, error) {
+	return build.Place{}, errNothing
+}
 func (poor) Blob(context.Context, digest.Digest) (io.ReadCloser, error) {
 	return nil, errNothing
 }
@@ -61,8 +63,10 @@ func (poor) FetchBlob(context.Context, build.ImageRequest, ocispec.Descriptor, f
 // liar is a client that has nothing but one blob, whatever it is asked for.
 type liar struct{ blob string }
 
-func (liar) Client() string                                          { return "" }
-func (liar) Local(context.Context, build.LocalRequest, string) error { return errNothing }
+func (liar) Client() string { return "" }
+func (liar) Local(context.Context, build.LocalRequest, string, func(int, bool)) error {
+	return errNothing
+}
 func (liar) Secret(context.Context, string) ([]byte, error) {
 	return nil, fault.New(fault.NotFound, "no secret")
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"slices"
@@ -51,8 +52,10 @@ func (h *Handler) Build(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	q := r.URL.Query()
 	o, err := readRequest(q, h.HostGateway)
-	if err == nil && q.Get("version") == "2" {
+	if err == nil {
 		defer h.cancels.add(o.id, cancel)()
+	}
+	if err == nil && o.traced {
 		err = h.buildTraced(ctx, o, out)
 	} else if err == nil {
 		err = h.buildClassic(ctx, r, o, out)
@@ -95,14 +98,16 @@ func (h *Handler) buildClassic(ctx context.Context, r *http.Request, o *request,
 		}
 		progress.begin()
 	}
-	job := h.Solver.Job(&unpacked{dir: dir, auths: auths}, progress, build.JobOptions{Epoch: o.epoch, Network: o.host})
+	files := &unpacked{dir: dir, auths: auths}
+	defer files.close()
+	job := h.Solver.Job(files, progress, build.JobOptions{Epoch: o.epoch, Network: o.host, Limits: o.limits})
 	defer job.Close()
 	b := &bridge.Bridge{Job: job, Opts: o.front, Worker: h.Worker, Plans: progress.plan}
 	importer := &caching.Importer{Job: job, Here: true}
 	importer.Import(ctx, caching.Images(o.caches))
 	result, err := dockerfile.Build(ctx, b)
 	if err != nil {
-		return progress.failed(err)
+		return progress.failed(files.before(ctx, b, progress, err))
 	}
 	results, err := output.Collect(ctx, result)
 	if err != nil {
@@ -124,6 +129,28 @@ func (h *Handler) buildClassic(ctx context.Context, r *http.Request, o *request,
 		out.Say("Successfully tagged " + reference.Familiar(tag) + "\n")
 	}
 	return nil
+}
+
+// before carries out the stages before the one whose base is the reason of an error,
+// as the builder of old has done when it comes to that base, and returns the error
+// that comes first. A stage is the last one of a Dockerfile that ends with it.
+func (u *unpacked) before(ctx context.Context, b *bridge.Bridge, progress *steps, reason error) error {
+	for lines := range progress.before(reason) {
+		if err := u.cut(b.Opts["filename"], lines); err != nil {
+			return err
+		}
+		options := maps.Clone(b.Opts)
+		delete(options, "target")
+		options["dockerfilekey"] = cutName
+		result, err := dockerfile.Build(ctx, &bridge.Bridge{Job: b.Job, Opts: options, Worker: b.Worker, Plans: progress.plan})
+		if err == nil {
+			err = result.EachRef(func(ref gateway.Reference) error { return ref.Evaluate(ctx) })
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return reason
 }
 
 // elsewhere tells whether a Dockerfile, or who wants it built, names a front end.

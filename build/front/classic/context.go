@@ -1,6 +1,7 @@
 package classic
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path"
+	"path/filepath"
 	"sync"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -23,6 +25,7 @@ import (
 // for the client's session: the files are used where they are.
 type unpacked struct {
 	dir   string
+	early string // of a Dockerfile that was cut, "" for none
 	auths map[string]build.Credentials
 
 	mu sync.Mutex
@@ -53,11 +56,53 @@ func receive(ctx context.Context, dir string, body io.Reader) error {
 	return err
 }
 
+// cutName is the directory with a Dockerfile that was cut.
+const cutName = "cut"
+
+// cut makes a Dockerfile of the first lines of the context's, beside the context: that
+// one may be copied.
+func (u *unpacked) cut(name string, lines int) error {
+	u.close()
+	text, err := readDockerfile(u.dir, name)
+	if err != nil {
+		return err
+	}
+	if u.early, err = os.MkdirTemp(filepath.Dir(u.dir), cutName); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(u.early)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
+		return err
+	}
+	text = bytes.Join(bytes.SplitAfter(text, []byte("\n"))[:lines], nil)
+	if err := root.WriteFile(name, text, 0o644); err != nil {
+		return err
+	}
+	if ignored, err := readDockerfile(u.dir, name+".dockerignore"); err == nil {
+		return root.WriteFile(name+".dockerignore", ignored, 0o644)
+	}
+	return nil
+}
+
+func (u *unpacked) close() {
+	if u.early != "" {
+		os.RemoveAll(u.early)
+	}
+	u.early = ""
+}
+
 func (u *unpacked) Client() string { return "" }
 
 // Directory is the context itself. What a request leaves out is removed: the
 // front end has read its own files before it makes one that leaves out any.
 func (u *unpacked) Directory(ctx context.Context, r build.LocalRequest) (string, error) {
+	if r.Name == cutName && u.early != "" {
+		return u.early, nil
+	}
 	if r.Name != "context" && r.Name != "dockerfile" {
 		return "", fault.New(fault.NotFound, "the client of the build has no directory %q", r.Name)
 	}
@@ -97,7 +142,7 @@ func walk(ctx context.Context, tree fsutil.FS, visit func(name string) error) er
 	})
 }
 
-func (u *unpacked) Local(context.Context, build.LocalRequest, string) error {
+func (u *unpacked) Local(context.Context, build.LocalRequest, string, func(int, bool)) error {
 	return fmt.Errorf("the context in %s is used in place", u.dir)
 }
 

@@ -3,6 +3,7 @@ package classic
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"regexp"
 	"strings"
 
@@ -25,6 +26,40 @@ func (p *steps) failed(err error) error {
 		p.unsaid = nil
 	}
 	return err
+}
+
+// before lists the stages ahead of a base that is the reason of an error, by how many
+// lines of the Dockerfile end with them. Each is told of when it is its turn, and no further.
+func (p *steps) before(err error) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		p.mu.Lock()
+		culprit, _ := p.culpritLocked(err)
+		p.mu.Unlock()
+		if culprit == nil || culprit.from == "" || p.elsewhere {
+			return
+		}
+		begun := false
+		for _, s := range p.steps {
+			if s.from == "" {
+				continue
+			}
+			if begun {
+				p.mu.Lock()
+				p.bound, p.begun = s, false
+				p.mu.Unlock()
+				if !yield(s.first - 1) {
+					return
+				}
+				p.mu.Lock()
+				p.begun = true
+				p.tellLocked()
+				p.mu.Unlock()
+			}
+			if begun = true; s == culprit {
+				return
+			}
+		}
+	}
 }
 
 // culpritLocked finds the step that an error comes from: by its vertex, which

@@ -30,7 +30,9 @@ type request struct {
 	file    string   // the Dockerfile's name in the context
 	remote  string   // a context that is not the body
 	quiet   bool
+	traced  bool // the client is told as BuildKit's are
 	host    bool // RUN steps have the host's network
+	limits  build.Limits
 	epoch   time.Time
 	id      string // by which the client may cancel
 	session string
@@ -39,14 +41,14 @@ type request struct {
 }
 
 func readRequest(q url.Values, gateway string) (*request, error) {
-	if err := checkLimits(q); err != nil {
-		return nil, err
-	}
-	o := &request{front: map[string]string{}, quiet: reply.Truth(q, "q"), remote: q.Get("remote"), id: q.Get("buildid"), session: q.Get("session")}
+	o := &request{front: map[string]string{}, quiet: reply.Truth(q, "q"), traced: q.Get("version") == "2", remote: q.Get("remote"), id: q.Get("buildid"), session: q.Get("session")}
 	o.file = strings.TrimPrefix(path.Clean(orElse(q.Get("dockerfile"), "Dockerfile")), "/")
 	o.front["filename"] = o.file
 	if reply.Truth(q, "squash") {
 		return nil, fault.New(fault.Invalid, "squash is only supported with experimental mode")
+	}
+	if err := o.limit(q); err != nil {
+		return nil, err
 	}
 	if err := o.maps(q); err != nil {
 		return nil, err
@@ -99,9 +101,14 @@ func (o *request) cacheOptions() *controlapi.CacheOptions {
 	return c
 }
 
-// inline are the caches that the image is to carry.
+// inline are the caches that the image is to carry: one by default, since for clients
+// of old any image of theirs can be --cache-from.
 func (o *request) inline() []caching.Export {
-	list, _ := caching.Exports(o.cacheOptions()) // there is nothing in it to refuse
+	c := o.cacheOptions()
+	if _, said := o.front["build-arg:BUILDKIT_INLINE_CACHE"]; !said {
+		c.Exports = []*controlapi.CacheOptionsEntry{{Type: "inline"}}
+	}
+	list, _ := caching.Exports(c) // there is nothing in it to refuse
 	return list
 }
 
@@ -136,7 +143,10 @@ func (o *request) network(mode string) error {
 	case "none":
 		o.front["force-network-mode"] = mode
 	default:
-		return fault.New(fault.Invalid, "a build cannot use the network %s: say default, host or none", mode)
+		if o.traced {
+			return fault.New(fault.Invalid, "network mode %q not supported by buildkit", mode)
+		}
+		o.limits.Network = mode
 	}
 	return nil
 }
@@ -168,19 +178,22 @@ func (o *request) results(q url.Values) error {
 	return nil
 }
 
-// checkLimits refuses the limits that steps cannot be given.
-func checkLimits(q url.Values) error {
-	for param, flag := range map[string]string{"memory": "--memory", "memswap": "--memory-swap", "cpushares": "--cpu-shares", "cpuperiod": "--cpu-period",
-		"cpuquota": "--cpu-quota", "cpusetcpus": "--cpuset-cpus", "cpusetmems": "--cpuset-mems"} {
-		if v := q.Get(param); v != "" && v != "0" {
-			return fault.New(fault.NotImplemented, "%s is not supported for builds: set limits on a control group and name it with --cgroup-parent", flag)
-		}
+// limit reads the limits of steps. What is no number is none, as with Docker.
+// BuildKit's definitions, which the other kind of request is made of, have no place for them.
+func (o *request) limit(q url.Values) error {
+	if v := q.Get("isolation"); v != "" && !strings.EqualFold(v, "default") {
+		return fault.New(fault.Invalid, "unsupported isolation: %q", v)
 	}
-	if v := q.Get("isolation"); v != "" && v != "default" {
-		return fault.New(fault.Invalid, "invalid isolation %q: only default is supported", v)
+	if _, given := q["securityopt"]; given {
+		return fault.New(fault.Invalid, "security options are not supported on linux")
 	}
-	if v := q.Get("securityopt"); v != "" && v != "null" && v != "[]" {
-		return fault.New(fault.NotImplemented, "--security-opt is not supported for builds")
+	l := &o.limits
+	for param, n := range map[string]*int64{"memory": &l.Memory, "memswap": &l.MemorySwap, "cpushares": &l.CPUShares, "cpuperiod": &l.CPUPeriod, "cpuquota": &l.CPUQuota} {
+		*n, _ = strconv.ParseInt(q.Get(param), 10, 64)
+	}
+	l.CpusetCpus, l.CpusetMems = q.Get("cpusetcpus"), q.Get("cpusetmems")
+	if o.traced && *l != (build.Limits{}) {
+		return fault.New(fault.NotImplemented, "BuildKit has no limits of memory and processors: leave them out, set DOCKER_BUILDKIT=0, or set them on a control group and name it with --cgroup-parent")
 	}
 	return nil
 }

@@ -24,12 +24,14 @@ type steps struct {
 	out   *reply.Stream
 	quiet bool // only a build that fails tells
 
-	target string
+	target    string
+	elsewhere bool // the context is not here
 
 	mu       sync.Mutex
 	unsaid   []byte
 	steps    []*step
-	at       int // the step that is told now
+	at       int   // the step that is told now
+	bound    *step // that is not told of yet; nil for none
 	begun    bool
 	declared map[string]bool // build arguments
 	vertices map[digest.Digest]*vertex
@@ -202,8 +204,10 @@ func (p *steps) plan(def *pb.Definition) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if infos := def.GetSource().GetInfos(); len(p.steps) == 0 && len(infos) > 0 { // of a context that is elsewhere
+		p.elsewhere = true
 		_ = p.read(infos[0].GetData()) // the front end has read it
 	}
+	planned := false
 	for _, data := range def.GetDef() {
 		d := digest.FromBytes(data)
 		places := def.GetSource().GetLocations()[d.String()].GetLocations()
@@ -215,7 +219,7 @@ func (p *steps) plan(def *pb.Definition) {
 		if _, name, found := strings.Cut(op.GetSource().GetIdentifier(), "@sha256:"); found {
 			v.base = name
 		}
-		p.vertices[d] = v
+		p.vertices[d], planned = v, true
 		line := int(places[0].Ranges[0].GetStart().GetLine())
 		for _, s := range p.steps {
 			if s.first <= line && line <= s.last {
@@ -225,10 +229,8 @@ func (p *steps) plan(def *pb.Definition) {
 			}
 		}
 	}
-	if len(p.vertices) > 0 {
-		p.begun = true
-		p.tellLocked()
-	}
+	p.begun = p.begun || planned
+	p.tellLocked()
 }
 
 func (p *steps) Vertex(v build.VertexStatus) {
@@ -247,7 +249,7 @@ func (p *steps) Vertex(v build.VertexStatus) {
 func (p *steps) tellLocked() {
 	for p.begun && p.at < len(p.steps) {
 		s := p.steps[p.at]
-		if s.over { // the last one
+		if s.over || s == p.bound { // the last one
 			return
 		}
 		p.headLocked(s)

@@ -20,6 +20,7 @@ import (
 	"github.com/moby/buildkit/session/upload"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tonistiigi/fsutil"
+	"github.com/tonistiigi/fsutil/types"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -57,16 +58,23 @@ func (l *Session) Of(ctx context.Context, id string) (build.Session, error) {
 // directory of one user.
 func (l *Session) Client() string { return l.Caller.SharedKey() }
 
-func (l *Session) Local(ctx context.Context, r build.LocalRequest, dir string) error {
+func (l *Session) Local(ctx context.Context, r build.LocalRequest, dir string, moved func(int, bool)) error {
 	differ := fsutil.DiffMetadata
 	if r.Differ == "none" {
 		differ = fsutil.DiffNone
 	}
+	times, keep := newDirTimes(dir), keepInodes(dir)
 	err := filesync.FSSync(ctx, l.Caller, filesync.FSSendRequestOpt{
 		Name: r.Name, IncludePatterns: r.Include, ExcludePatterns: r.Exclude, FollowPaths: r.Follow, DestDir: dir, Differ: differ,
-		MetadataOnly: r.MetadataOnly, Filter: keepInodes(dir),
+		MetadataOnly: r.MetadataOnly, Filter: func(name string, st *types.Stat) bool {
+			times.see(name, st)
+			return keep(name, st)
+		}, ProgressCb: moved,
 	})
-	return Gone(err)
+	if err != nil || r.MetadataOnly {
+		return Gone(err)
+	}
+	return times.set()
 }
 
 // Upload takes what the client was given on its standard input.

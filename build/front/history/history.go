@@ -4,7 +4,7 @@ package history
 import (
 	"context"
 	"errors"
-	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,11 +27,10 @@ import (
 
 // History remembers the builds that ended, for buildx history:
 //
-//	<dir>/<digest of the reference>.record  a BuildHistoryRecord
-//	<dir>/<digest of the reference>.told    all that was told, as one StatusResponse
+//	<dir>/<digest of the reference>.record  a BuildHistoryRecord, a protocol buffer of BuildKit's
+//	<dir>/blobs/<digest>                    what records have attached
 //
-// Both are protocol buffers of BuildKit's. A build is remembered as soon as its
-// record is there.
+// A build is remembered as soon as its record is there.
 type History struct {
 	dir string
 
@@ -47,31 +46,32 @@ const keptRecords = 100
 // Open takes up what is remembered in dir.
 func Open(dir string) (*History, error) {
 	h := &History{dir: dir, records: map[string]*controlapi.BuildHistoryRecord{}, watchers: map[chan *controlapi.BuildHistoryEvent]bool{}}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	if err := atomicfile.Clean(dir); err != nil {
-		return nil, err
+	for _, d := range []string{dir, filepath.Join(dir, "blobs")} {
+		if err := errors.Join(os.MkdirAll(d, 0o700), atomicfile.Clean(d)); err != nil {
+			return nil, err
+		}
 	}
 	names, err := filepath.Glob(filepath.Join(dir, "*.record"))
 	for _, name := range names {
 		data, err := os.ReadFile(name)
 		var r controlapi.BuildHistoryRecord
-		if err != nil || proto.Unmarshal(data, &r) != nil || h.path(r.Ref, "record") != name {
+		if err != nil || proto.Unmarshal(data, &r) != nil || h.path(r.Ref) != name {
 			continue // what cannot be read is forgotten
 		}
 		h.records[r.Ref] = &r
 	}
-	return h, err
+	return h, errors.Join(err, h.collectLocked())
 }
 
-func (h *History) path(ref, kind string) string {
-	return filepath.Join(h.dir, digest.FromString(ref).Encoded()+"."+kind)
+func (h *History) path(ref string) string {
+	return filepath.Join(h.dir, digest.FromString(ref).Encoded()+".record")
 }
 
 // RecordOf describes a build that begins.
 func RecordOf(r *controlapi.SolveRequest, began time.Time) *controlapi.BuildHistoryRecord {
-	return &controlapi.BuildHistoryRecord{Ref: r.Ref, Frontend: r.Frontend, FrontendAttrs: r.FrontendAttrs, Exporters: r.Exporters, CreatedAt: timestamppb.New(began)}
+	attrs := maps.Clone(r.FrontendAttrs)
+	delete(attrs, "cache-imports") // which may hold credentials
+	return &controlapi.BuildHistoryRecord{Ref: r.Ref, Frontend: r.Frontend, FrontendAttrs: attrs, Exporters: r.Exporters, CreatedAt: timestamppb.New(began)}
 }
 
 // Began tells those who watch of a build.
@@ -92,26 +92,17 @@ func (h *History) tellLocked(kind controlapi.BuildHistoryEventType, r *controlap
 }
 
 // Ended remembers a build.
-func (h *History) Ended(begun *controlapi.BuildHistoryRecord, tells *progress.Record, said map[string]string, failed error) error {
+func (h *History) Ended(begun *controlapi.BuildHistoryRecord, tells *progress.Record, o Outcome) error {
 	r := proto.CloneOf(begun)
-	r.CompletedAt, r.ExporterResponse = timestamppb.Now(), said
+	r.CompletedAt, r.ExporterResponse = timestamppb.Now(), o.Said
 	r.NumTotalSteps, r.NumCompletedSteps, r.NumCachedSteps, r.NumWarnings = tells.Counts()
-	if failed != nil {
-		st, _ := status.FromError(grpcerrors.ToGRPC(context.Background(), failed))
+	if o.Failed != nil {
+		st, _ := status.FromError(grpcerrors.ToGRPC(context.Background(), o.Failed))
 		r.Error = st.Proto()
-	}
-	all := &controlapi.StatusResponse{}
-	for _, e := range tells.All() {
-		all.Vertexes, all.Statuses = append(all.Vertexes, e.Vertexes...), append(all.Statuses, e.Statuses...)
-		all.Logs, all.Warnings = append(all.Logs, e.Logs...), append(all.Warnings, e.Warnings...)
-	}
-	data, err := proto.Marshal(all)
-	if err == nil {
-		err = atomicfile.Write(h.path(r.Ref, "told"), data, 0o600)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return errors.Join(err, h.putLocked(r), h.trimLocked())
+	return errors.Join(h.attach(r, tells.All(), o), h.putLocked(r), h.trimLocked())
 }
 
 func (h *History) putLocked(r *controlapi.BuildHistoryRecord) error {
@@ -119,7 +110,7 @@ func (h *History) putLocked(r *controlapi.BuildHistoryRecord) error {
 	if err != nil {
 		return err
 	}
-	if err := atomicfile.Write(h.path(r.Ref, "record"), data, 0o600); err != nil {
+	if err := atomicfile.Write(h.path(r.Ref), data, 0o600); err != nil {
 		return err
 	}
 	h.records[r.Ref] = r
@@ -141,11 +132,7 @@ func (h *History) trimLocked() (err error) {
 func (h *History) forgetLocked(r *controlapi.BuildHistoryRecord) error {
 	delete(h.records, r.Ref)
 	h.tellLocked(controlapi.BuildHistoryEventType_DELETED, r)
-	err := os.Remove(h.path(r.Ref, "record"))
-	if e := os.Remove(h.path(r.Ref, "told")); !errors.Is(e, fs.ErrNotExist) {
-		err = errors.Join(err, e)
-	}
-	return err
+	return errors.Join(os.Remove(h.path(r.Ref)), h.collectLocked())
 }
 
 // listLocked returns the records, the newest first.
@@ -158,22 +145,6 @@ func (h *History) listLocked() []*controlapi.BuildHistoryRecord {
 		return b.CreatedAt.AsTime().Compare(a.CreatedAt.AsTime())
 	})
 	return list
-}
-
-// Told returns what a build that ended told; nil if there is none of the name.
-func (h *History) Told(ref string) (*controlapi.StatusResponse, error) {
-	h.mu.Lock()
-	r := h.records[ref]
-	h.mu.Unlock()
-	if r == nil {
-		return nil, nil
-	}
-	data, err := os.ReadFile(h.path(ref, "told"))
-	if err != nil {
-		return nil, err
-	}
-	var all controlapi.StatusResponse
-	return &all, proto.Unmarshal(data, &all)
 }
 
 // watch returns the records, and a channel of what changes until end is called.

@@ -1,4 +1,4 @@
-package container
+package device
 
 import (
 	"slices"
@@ -21,10 +21,10 @@ func TestGPUNames(t *testing.T) {
 
 func TestDevicesSwitchedOff(t *testing.T) {
 	var c CDI
-	if err := c.apply(&specs.Spec{}, nil); err != nil {
+	if err := c.Apply(&specs.Spec{}, nil); err != nil {
 		t.Errorf("no device is asked for: %v", err)
 	}
-	err := c.apply(&specs.Spec{}, []wire.DeviceRequest{{Driver: "cdi", DeviceIDs: []string{"v/c=x"}}})
+	err := c.Apply(&specs.Spec{}, []wire.DeviceRequest{{Driver: "cdi", DeviceIDs: []string{"v/c=x"}}})
 	if err == nil || !strings.HasPrefix(err.Error(), "CDI device injection failed: ") {
 		t.Error(err)
 	}

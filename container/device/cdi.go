@@ -1,8 +1,11 @@
-package container
+// Package device finds the devices that the machine's vendors describe, and adds them
+// to the configurations of containers.
+package device
 
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -46,8 +49,8 @@ var gpuKinds = []struct {
 	{"amd", "amd.com/gpu", []string{"gpu", "amd"}},
 }
 
-// apply adds the devices that were asked for to a specification.
-func (c *CDI) apply(s *specs.Spec, requests []wire.DeviceRequest) error {
+// Apply adds the devices that were asked for to a specification.
+func (c *CDI) Apply(s *specs.Spec, requests []wire.DeviceRequest) error {
 	if len(requests) == 0 {
 		return nil
 	}
@@ -63,11 +66,54 @@ func (c *CDI) apply(s *specs.Spec, requests []wire.DeviceRequest) error {
 		if len(names) == 0 {
 			continue
 		}
-		if _, err := registry.InjectDevices(s, names...); err != nil {
-			return injectionFailed(errors.Join(append([]error{err}, damaged(registry)...)...))
+		if err := inject(registry, s, names); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// Inject adds devices by their names.
+func (c *CDI) Inject(s *specs.Spec, names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	registry, err := c.read()
+	if err != nil {
+		return injectionFailed(err)
+	}
+	return inject(registry, s, names)
+}
+
+func inject(registry *cdi.Cache, s *specs.Spec, names []string) error {
+	if _, err := registry.InjectDevices(s, names...); err != nil {
+		return injectionFailed(errors.Join(append([]error{err}, damaged(registry)...)...))
+	}
+	return nil
+}
+
+// Device is one that is described.
+type Device struct {
+	Name        string            // vendor/class=name
+	Annotations map[string]string // its own, and those of its file
+}
+
+// Described lists the devices by their names.
+func (c *CDI) Described() []Device {
+	registry, err := c.read()
+	if err != nil {
+		return nil
+	}
+	var list []Device
+	for _, name := range registry.ListDevices() {
+		d := Device{Name: name, Annotations: map[string]string{}}
+		if found := registry.GetDevice(name); found != nil {
+			maps.Copy(d.Annotations, found.GetSpec().Annotations)
+			maps.Copy(d.Annotations, found.Annotations)
+		}
+		list = append(list, d)
+	}
+	return list
 }
 
 // injectionFailed begins with the words that clients know.

@@ -1,0 +1,50 @@
+package build
+
+import (
+	"encoding/json"
+
+	wire "github.com/moby/moby/api/types/container"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/tarehq/tare/container/spec"
+	"github.com/tarehq/tare/internal/cgroupfs"
+)
+
+// Limits bound the steps of a job beyond what its definition says, as the builder
+// of old lets its clients. They change no key: who has them in vain gets an error.
+type Limits struct {
+	Memory, MemorySwap             int64 // bytes
+	CPUShares, CPUPeriod, CPUQuota int64
+	CpusetCpus, CpusetMems         string
+	// Network is one of the daemon's, or "container:" with a container's name;
+	// "" is the default bridge.
+	Network string
+}
+
+// set puts the limits into a step's request, where they are Docker's to refuse.
+func (l *Limits) set(h *wire.HostConfig) error {
+	h.Memory, h.MemorySwap = l.Memory, l.MemorySwap
+	h.CPUShares, h.CPUPeriod, h.CPUQuota = l.CPUShares, l.CPUPeriod, l.CPUQuota
+	h.CpusetCpus, h.CpusetMems = l.CpusetCpus, l.CpusetMems
+	if err := spec.CheckLimits(h); err != nil || h.Memory == 0 {
+		return err
+	}
+	if h.MemorySwap == 0 {
+		h.MemorySwap = 2 * h.Memory // as much swap as memory
+	}
+	groups, err := cgroupfs.Host()
+	if err == nil && !groups.CountsSwap() {
+		h.MemorySwap = -1
+	}
+	return err
+}
+
+// flight names an execution that jobs share: those with other limits have one of
+// their own, since it may fail by them.
+func (l *Limits) flight(key digest.Digest) digest.Digest {
+	if *l == (Limits{}) {
+		return key
+	}
+	text, _ := json.Marshal(l) // numbers and strings
+	return digest.FromString(key.String() + string(text))
+}

@@ -1,0 +1,166 @@
+package image
+
+import (
+	"crypto/sha256"
+	"encoding"
+	"encoding/binary"
+	"hash"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+)
+
+// sumChunk is how much is hashed at a time while more is read, in bytes, and
+// sumChunks how many of those there are.
+const (
+	sumChunk  = 256 << 10
+	sumChunks = 4
+)
+
+// summing hashes the archive of a tree: beside its reading, and without what it
+// knows of it.
+type summing struct {
+	hash   hash.Hash
+	size   int64
+	known  *midstates
+	linked map[uint64]bool // inodes of files that never change
+
+	chunk []byte      // that is being filled
+	full  chan []byte // nil until there is more than one
+	free  chan []byte
+	done  chan struct{}
+}
+
+func newSumming(known *midstates, linked map[uint64]bool) *summing {
+	return &summing{hash: sha256.New(), known: known, linked: linked}
+}
+
+func (s *summing) Write(p []byte) (int, error) {
+	s.size += int64(len(p))
+	if s.full == nil {
+		if s.size < sumChunk {
+			return s.hash.Write(p)
+		}
+		s.begin()
+	}
+	n := len(p)
+	for len(p) > 0 {
+		k := copy(s.chunk[len(s.chunk):cap(s.chunk)], p)
+		s.chunk, p = s.chunk[:len(s.chunk)+k], p[k:]
+		if len(s.chunk) == cap(s.chunk) {
+			s.full <- s.chunk
+			s.chunk = <-s.free
+		}
+	}
+	return n, nil
+}
+
+// begin has what is written hashed by another goroutine, which close awaits.
+func (s *summing) begin() {
+	s.full, s.free, s.done = make(chan []byte, sumChunks), make(chan []byte, sumChunks), make(chan struct{})
+	for range sumChunks - 1 {
+		s.free <- make([]byte, 0, sumChunk)
+	}
+	s.chunk = make([]byte, 0, sumChunk)
+	go func() {
+		defer close(s.done)
+		for chunk := range s.full {
+			s.hash.Write(chunk) // never fails
+			s.free <- chunk[:0]
+		}
+	}()
+}
+
+// settle waits until all that was written is hashed.
+func (s *summing) settle() {
+	if s.full == nil {
+		return
+	}
+	s.full <- s.chunk
+	held := make([][]byte, sumChunks)
+	for i := range held {
+		held[i] = <-s.free
+	}
+	s.chunk = held[0]
+	for _, chunk := range held[1:] {
+		s.free <- chunk
+	}
+}
+
+// close tells the digest of what was written, and its size in bytes.
+func (s *summing) close() (digest.Digest, int64) {
+	if s.full != nil {
+		s.full <- s.chunk
+		close(s.full)
+		<-s.done
+	}
+	return digest.NewDigest(digest.SHA256, s.hash), s.size
+}
+
+// content hashes what is in a large file. Of one that never changes the state of the hash
+// behind it is remembered for the state before it.
+func (s *summing) content(file int, st *unix.Stat_t, write func() error) error {
+	if !s.linked[st.Ino] {
+		return write()
+	}
+	s.settle()
+	key, ok := midstateKey(s.hash, file, st)
+	if !ok {
+		return write()
+	}
+	if after := s.known.find(key); after != nil {
+		s.size += st.Size
+		return s.hash.(encoding.BinaryUnmarshaler).UnmarshalBinary(after)
+	}
+	if err := write(); err != nil {
+		return err
+	}
+	s.settle()
+	after, err := s.hash.(encoding.BinaryMarshaler).MarshalBinary()
+	if err == nil {
+		s.known.add(key, after)
+	}
+	return err
+}
+
+// midstates are states of a hash, by those before a file that never changes and what
+// file it is. They are forgotten with the process.
+type midstates struct {
+	mu    sync.Mutex
+	known map[[sha256.Size]byte][]byte
+}
+
+// maxMidstates bounds them: each takes some 250 bytes.
+const maxMidstates = 16_000
+
+// midstateKey names a state and the file that follows. A file is known by when it was
+// born, which no call sets: its inode's number may be another file's later. Without
+// that time nothing is known.
+func midstateKey(h hash.Hash, file int, st *unix.Stat_t) (key [sha256.Size]byte, ok bool) {
+	var x unix.Statx_t
+	const wanted = unix.STATX_BTIME | unix.STATX_INO | unix.STATX_SIZE | unix.STATX_MTIME
+	if unix.Statx(file, "", unix.AT_EMPTY_PATH, wanted, &x) != nil || x.Mask&wanted != wanted || x.Ino != st.Ino || x.Size != uint64(st.Size) {
+		return key, false
+	}
+	before, err := h.(encoding.BinaryMarshaler).MarshalBinary()
+	for _, n := range []uint64{st.Dev, x.Ino, x.Size, uint64(x.Mtime.Sec), uint64(x.Mtime.Nsec), uint64(x.Btime.Sec), uint64(x.Btime.Nsec)} {
+		before = binary.LittleEndian.AppendUint64(before, n)
+	}
+	return sha256.Sum256(before), err == nil
+}
+
+func (m *midstates) find(key [sha256.Size]byte) []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.known[key]
+}
+
+func (m *midstates) add(key [sha256.Size]byte, state []byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.known == nil || len(m.known) >= maxMidstates {
+		m.known = map[[sha256.Size]byte][]byte{}
+	}
+	m.known[key] = state
+}

@@ -1,0 +1,139 @@
+// Package stage makes a mount namespace that has nothing of the host's in it but
+// the null device. Whoever lays a root file system over its "/" and makes that
+// its root directory is where pivot_root(2) would have brought it: no mount of
+// the host lies below. pivot_root looks at every thread of the machine, which
+// takes milliseconds beside some thousand of them; here it is called once.
+package stage
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/internal/thread"
+)
+
+// Empty is the path of a read-only tmpfs with room for nothing.
+const Empty = "/empty"
+
+// New makes a namespace and gives a descriptor to join it by. It holds the stage
+// itself, which nobody is to change: those who use it join and unshare.
+func New() (f *os.File, err error) {
+	thread.Own(func() bool {
+		f, err = build()
+		return false // the thread stays there
+	})
+	return f, err
+}
+
+// At takes over a descriptor that may be one of a mount namespace; nil if it is not.
+func At(fd int) *os.File {
+	kind, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE)
+	if err != nil || kind != unix.CLONE_NEWNS {
+		return nil
+	}
+	unix.CloseOnExec(fd)
+	return os.NewFile(uintptr(fd), "stage")
+}
+
+func build() (*os.File, error) {
+	own, err := unix.Open("/proc/thread-self/ns", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: "/proc/thread-self/ns", Err: err}
+	}
+	defer unix.Close(own)
+	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+		return nil, os.NewSyscallError("unshare", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return nil, os.NewSyscallError("mount", err)
+	}
+	null, err := unix.OpenTree(unix.AT_FDCWD, os.DevNull, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("open_tree", err)
+	}
+	defer unix.Close(null)
+	if err := furnish(null); err != nil {
+		return nil, err
+	}
+	fd, err := unix.Openat(own, "mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: "/proc/thread-self/ns/mnt", Err: err}
+	}
+	return os.NewFile(uintptr(fd), "stage"), nil
+}
+
+// furnish replaces the calling thread's mounts by those of a stage.
+func furnish(null int) error {
+	root, err := tmpfs([2]string{"size", "64k"}, [2]string{"nr_inodes", "8"}, [2]string{"mode", "555"})
+	if err != nil {
+		return err
+	}
+	defer unix.Close(root)
+	if err := attach(root, "/"); err != nil {
+		return err
+	}
+	for _, dir := range [...]string{"dev", Empty[1:]} {
+		if err := unix.Mkdirat(root, dir, 0o555); err != nil {
+			return &os.PathError{Op: "mkdir", Path: dir, Err: err}
+		}
+	}
+	place, err := unix.Openat(root, os.DevNull[1:], unix.O_CREAT|unix.O_RDONLY|unix.O_CLOEXEC, 0o444)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: os.DevNull, Err: err}
+	}
+	unix.Close(place)
+	if err := unix.Fchdir(root); err != nil {
+		return os.NewSyscallError("fchdir", err)
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return os.NewSyscallError("pivot_root", err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return os.NewSyscallError("umount", err)
+	}
+	if err := unix.Chdir("/"); err != nil {
+		return os.NewSyscallError("chdir", err)
+	}
+	if err := attach(null, os.DevNull); err != nil {
+		return err
+	}
+	empty, err := tmpfs([2]string{"nr_blocks", "1"}, [2]string{"nr_inodes", "1"})
+	if err != nil {
+		return err
+	}
+	defer unix.Close(empty)
+	if err := attach(empty, Empty); err != nil {
+		return err
+	}
+	for _, dir := range [...]string{Empty, "/"} {
+		if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+			return os.NewSyscallError("remount", err)
+		}
+	}
+	return nil
+}
+
+// tmpfs makes one that no path leads to yet, of the options.
+func tmpfs(options ...[2]string) (fd int, err error) {
+	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, os.NewSyscallError("fsopen", err)
+	}
+	defer unix.Close(fs)
+	for _, o := range append(options, [2]string{"source", "tmpfs"}) {
+		if err := unix.FsconfigSetString(fs, o[0], o[1]); err != nil {
+			return -1, os.NewSyscallError("fsconfig", err)
+		}
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return -1, os.NewSyscallError("fsconfig", err)
+	}
+	fd, err = unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+	return fd, os.NewSyscallError("fsmount", err)
+}
+
+// attach mounts a tree at a path.
+func attach(tree int, path string) error {
+	return os.NewSyscallError("move_mount", unix.MoveMount(tree, "", unix.AT_FDCWD, path, unix.MOVE_MOUNT_F_EMPTY_PATH))
+}
