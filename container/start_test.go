@@ -28,7 +28,7 @@ func TestRootLostBeforeTheFirstStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer layers.Close()
-	s := &Service{cfg: Config{Images: unpackedImages{}, Snapshots: layers}}
+	s := &Service{cfg: Config{Images: unpackedImages{}, Snapshots: layers, Defaults: NewDefaults(Settings{})}}
 	r := &Record{Spec: Spec{ID: "c", HostConfig: &wire.HostConfig{}}, Progress: Progress{State: Created}}
 	root, err := s.rootOf(context.Background(), r)
 	if err != nil {
