@@ -115,6 +115,7 @@ POST /networks/bridge/connect {"Container":"web"}
 POST /containers/create?name=two {"Image":"busybox","Cmd":["sleep","1000"],"HostConfig":{"NetworkMode":"host"}}
 POST /containers/two/start
 POST /networks/u/connect {"Container":"two"}
+POST /networks/host/connect {"Container":"two"}
 POST /networks/host/disconnect {"Container":"two"}
 DELETE /containers/two?force=1
 POST /containers/create?name=two {"Image":"busybox","Cmd":["sleep","1000"],"HostConfig":{"NetworkMode":"none"}}

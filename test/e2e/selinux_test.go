@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/test/daemon"
 )
@@ -67,7 +69,12 @@ func loadPolicy(t *testing.T) {
 // was given, and containers apart by their categories.
 func TestSELinux(t *testing.T) {
 	loadPolicy(t)
-	d := daemon.Start(t, "--selinux-enabled")
+	d := daemon.New(t, "--selinux-enabled")
+	// Policies say so of a daemon's data root; what is made in it has its type.
+	if err := unix.Setxattr(dataRoot(t, d), "security.selinux", []byte("system_u:object_r:layer_t:s0"), 0); err != nil {
+		t.Fatal(err)
+	}
+	d.Up(t)
 	d.ImportBusybox(t)
 	if out := d.Tare(t, "info", "--format", "{{.SecurityOptions}}"); !strings.Contains(out, " name=selinux ") && !strings.HasSuffix(out, " name=selinux]") {
 		t.Error(out)
