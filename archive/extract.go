@@ -215,18 +215,6 @@ func (x *extractor) drain(ctx context.Context) error {
 	return x.crew.drain(ctx)
 }
 
-// settle has an entry's owners be those outside of the user namespace.
-func (x *extractor) settle(hdr *tar.Header) {
-	uid, gid := x.Users.Root()
-	if host, ok := userns.Outside(x.Users.UIDs, uint32(hdr.Uid)); ok {
-		uid = host
-	}
-	if host, ok := userns.Outside(x.Users.GIDs, uint32(hdr.Gid)); ok {
-		gid = host
-	}
-	hdr.Uid, hdr.Gid = int(uid), int(gid)
-}
-
 // refuse makes the error of an entry that cannot be right.
 func refuse(name, format string, args ...any) error {
 	return fault.New(fault.Invalid, "archive entry %q %s", name, fmt.Sprintf(format, args...))

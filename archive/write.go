@@ -529,7 +529,7 @@ func (p *packer) records(name string, fd int, buf []byte) (map[string]string, er
 		if strings.Contains(k, "=") {
 			return nil, fault.New(fault.Invalid, "%q has the extended attribute %q, which an archive cannot hold for its equals sign: remove it with setfattr -x", "/"+shorten(name), k)
 		}
-		records[paxXattr+k] = v
+		records[paxXattr+k] = inward(p.Users, k, v)
 	}
 	return records, nil
 }

@@ -67,7 +67,7 @@ func (x *extractor) setXattrs(hdr *tar.Header, set func(name string, value []byt
 			return refuse(hdr.Name, "has the attribute %s, which belongs to the store of images", name)
 		}
 		x.inherits = x.inherits || name == aclDefault
-		err := set(name, data)
+		err := set(name, outward(x.Users, name, data))
 		needed := !x.Mine && (name == "security.capability" || strings.HasPrefix(name, "system.posix_acl_"))
 		if !needed && (errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM)) {
 			continue

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,7 +11,8 @@ import (
 )
 
 // benchRuntimes times the bare runtimes on one and the same bundle: /bin/true
-// in six new namespaces, with masked paths and a cgroup.
+// in six new namespaces, with masked paths and a cgroup, and in a container that
+// runs; and it weighs what waits in a container that was only created.
 func benchRuntimes(t *table, dir, image, bin string, runs int) error {
 	bundle := filepath.Join(dir, "bundle")
 	root := filepath.Join(bundle, "rootfs")
@@ -23,29 +25,103 @@ func benchRuntimes(t *table, dir, image, bin string, runs int) error {
 	if err := writeBundle(bundle, "/bin/true"); err != nil {
 		return err
 	}
-	var subjects []subject
-	for _, rt := range []struct{ name, path string }{{"tarerun", bin + "/tarerun"}, {"runc", "runc"}, {"crun", "crun"}} {
-		path, err := exec.LookPath(rt.path)
+	list := installedRuntimes(t, dir, bin)
+	var runners, joiners []subject
+	var ready []*bareRuntime
+	for _, r := range list {
+		runner := subject{r.name, func() (float64, error) { return try(r.command("run", "--bundle", bundle, r.next())) }}
+		if _, err := runner.run(); err != nil {
+			t.note("%s does not run here: %v", r.name, err)
+			continue
+		}
+		runners, ready = append(runners, runner), append(ready, r)
+	}
+	t.compare("bare runtime, /bin/true, back to back", runs, 0, runners)
+	t.compare("bare runtime, /bin/true, after 200 ms", runs, pause, runners)
+
+	if err := writeBundle(bundle, "/bin/sleep", "1000"); err != nil {
+		return err
+	}
+	for _, r := range ready {
+		if err := r.weighInit(t, bundle, max(runs/4, 3)); err != nil {
+			t.note("%s: %v", r.name, err)
+		}
+		id := r.next()
+		if err := quietly(r.command("run", "--detach", "--bundle", bundle, id)); err != nil {
+			t.note("%s does not run in the background: %v", r.name, err)
+			continue
+		}
+		defer func() { _ = quietly(r.command("delete", "--force", id)) }()
+		joiners = append(joiners, subject{r.name, func() (float64, error) { return try(r.command("exec", id, "/bin/true")) }})
+	}
+	t.compare("bare runtime, exec of /bin/true, back to back", runs, 0, joiners)
+	t.compare("bare runtime, exec of /bin/true, after 200 ms", runs, pause, joiners)
+	return nil
+}
+
+// bareRuntime is a runtime with a directory for its state.
+type bareRuntime struct {
+	name, path, state string
+	serial            int
+}
+
+func installedRuntimes(t *table, dir, bin string) (list []*bareRuntime) {
+	for _, r := range []struct{ name, path string }{{"tarerun", bin + "/tarerun"}, {"runc", "runc"}, {"crun", "crun"}} {
+		path, err := exec.LookPath(r.path)
 		if err != nil {
-			t.note("%s is not installed", rt.name)
+			t.note("%s is not installed", r.name)
 			continue
 		}
 		out, _ := exec.Command(path, "--version").Output()
 		version, _, _ := strings.Cut(string(out), "\n")
-		t.version(rt.name, version)
-		state, serial := filepath.Join(dir, "run", "state-"+rt.name), 0
-		s := subject{rt.name, func() (float64, error) {
-			serial++
-			return try(exec.Command(path, "--root", state, "run", "--bundle", bundle, fmt.Sprintf("bench-%s-%d", rt.name, serial)))
-		}}
-		if _, err := s.run(); err != nil {
-			t.note("%s does not run here: %v", rt.name, err)
-			continue
-		}
-		subjects = append(subjects, s)
+		t.version(r.name, version)
+		list = append(list, &bareRuntime{name: r.name, path: path, state: filepath.Join(dir, "run", "state-"+r.name)})
 	}
-	t.compare("bare runtime, /bin/true, back to back", runs, 0, subjects)
-	t.compare("bare runtime, /bin/true, after 200 ms", runs, pause, subjects)
+	return list
+}
+
+func (r *bareRuntime) command(args ...string) *exec.Cmd {
+	return exec.Command(r.path, append([]string{"--root", r.state}, args...)...)
+}
+
+// next names a container that was not there yet.
+func (r *bareRuntime) next() string {
+	r.serial++
+	return fmt.Sprintf("bench-%s-%d", r.name, r.serial)
+}
+
+// quietly runs a command whose container outlives it and would hold a pipe.
+func quietly(cmd *exec.Cmd) error {
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s: %w", strings.Join(cmd.Args, " "), err)
+	}
+	return nil
+}
+
+// weighInit puts down what the process that waits in a created container has in
+// memory: it is there until the start, however long that takes.
+func (r *bareRuntime) weighInit(t *table, bundle string, runs int) error {
+	var private, inAll []float64
+	for range runs {
+		id := r.next()
+		if err := quietly(r.command("create", "--bundle", bundle, id)); err != nil {
+			return err
+		}
+		out, err := r.command("state", id).Output()
+		var state struct{ Pid int }
+		if err == nil {
+			err = json.Unmarshal(out, &state)
+		}
+		if err == nil {
+			private = append(private, (told(state.Pid, "smaps_rollup", "Private_Clean")+told(state.Pid, "smaps_rollup", "Private_Dirty"))/1024)
+			inAll = append(inAll, told(state.Pid, "smaps_rollup", "Rss")/1024)
+		}
+		if err := errors.Join(err, quietly(r.command("delete", "--force", id))); err != nil {
+			return err
+		}
+	}
+	t.add("init of a created container, private", "MB", r.name, median(private))
+	t.add("init of a created container, resident", "MB", r.name, median(inAll))
 	return nil
 }
 

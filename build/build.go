@@ -22,6 +22,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/tarehq/tare/internal/userns"
 	"github.com/tarehq/tare/snapshot"
 )
 
@@ -144,7 +145,8 @@ type Placed struct {
 type Place struct {
 	NetNS   string // a path, good while the place is lent
 	Address netip.Addr
-	Names   bool // of other containers can be looked up there
+	Names   bool        // of other containers can be looked up there
+	Users   *userns.Map // what the IDs are outside of whoever is in it; nil for the host's
 }
 
 // Session is what the client of a build lends to it. Its methods may be called

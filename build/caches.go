@@ -33,7 +33,7 @@ func openCaches(root string) (*caches, error) {
 }
 
 // tree opens a cache that is held. If it is new, fill may put something into it.
-func (c *caches) tree(name, id string, fill func(tree *os.File) error) (*tree, error) {
+func (c *caches) tree(name, id string, users *overlayfs.Users, fill func(tree *os.File) error) (*tree, error) {
 	dir := filepath.Join(c.dir, name)
 	c.making.Lock()
 	defer c.making.Unlock()
@@ -47,7 +47,7 @@ func (c *caches) tree(name, id string, fill func(tree *os.File) error) (*tree, e
 	if err := c.tell(name, a); err != nil {
 		return nil, err
 	}
-	fd, err := overlayfs.Bind(filepath.Join(dir, "tree"), unix.MOUNT_ATTR_NODEV)
+	fd, err := overlayfs.BindFor(filepath.Join(dir, "tree"), unix.MOUNT_ATTR_NODEV, users)
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +115,7 @@ func (s *step) takeCaches(ctx context.Context, mounts []*pb.Mount) error {
 			held[w.key] = name
 			s.back.Push(func() error { release(); return nil })
 		}
-		t, err := s.job.solver.caches.tree(name, w.m.CacheOpt.GetID(), func(to *os.File) error { return s.fillCache(ctx, to, w.from, w.m.Selector) })
+		t, err := s.job.solver.caches.tree(name, w.m.CacheOpt.GetID(), s.users.shown(), func(to *os.File) error { return s.fillCache(ctx, to, w.from, w.m.Selector) })
 		if err != nil {
 			return err
 		}

@@ -336,7 +336,7 @@ func (f *filing) secondary(ctx context.Context, a *pb.FileAction) (*tree, func()
 		return t.tree, func() {}, nil
 	}
 	solver := f.job.solver
-	t, err := solver.openAs(ctx, f.inputs[n], unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC)
+	t, err := solver.openAs(ctx, f.inputs[n], unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, nil)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -19,6 +19,9 @@ type CacheSource struct {
 	Here   bool          // no registry is asked
 	Store  string        // of the client's
 	Digest digest.Digest // in that store
+	// Cache is one that was read already, whose blobs Open opens.
+	Cache *cacheio.Cache
+	Open  func(context.Context, digest.Digest) (io.ReadCloser, error)
 }
 
 // imported is a cache that the job may use.
@@ -40,6 +43,9 @@ func (j *Job) Import(ctx context.Context, c CacheSource) error {
 	var root ocispec.Descriptor
 	var err error
 	switch {
+	case c.Cache != nil:
+		j.use(c.Cache, &openWell{j, c.Open})
+		return nil
 	case c.Ref == "":
 		from, root = &lentWell{job: j, store: c.Store}, ocispec.Descriptor{Digest: c.Digest}
 	default:
@@ -173,9 +179,33 @@ func (w *lentWell) keep(ctx context.Context, d ocispec.Descriptor) error {
 	return w.job.session.Content(ctx, w.store, d, func(r io.Reader) error { return w.job.solver.Store.PutBlob(ctx, d, r) })
 }
 
+// openWell is a place that has blobs by their digests alone.
+type openWell struct {
+	job  *Job
+	open func(context.Context, digest.Digest) (io.ReadCloser, error)
+}
+
+func (w *openWell) Document(ctx context.Context, d ocispec.Descriptor, limit int64) ([]byte, error) {
+	r, err := w.open(ctx, d.Digest)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return readAll(r, d, limit)
+}
+
+func (w *openWell) keep(ctx context.Context, d ocispec.Descriptor) error {
+	r, err := w.open(ctx, d.Digest)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	return w.job.solver.Store.PutBlob(ctx, d, r)
+}
+
 // recallImported finds a vertex in the caches that were imported. The layers
 // need not be anywhere: then the output is for making keys of.
-func (j *Job) recallImported(v *vertex, key digest.Digest) (outputs []*output, exact digest.Digest) {
+func (j *Job) recallImported(ctx context.Context, v *vertex, key digest.Digest, read bool) (outputs []*output, exact digest.Digest) {
 	j.mu.Lock()
 	imports := j.imports
 	j.mu.Unlock()
@@ -183,6 +213,9 @@ func (j *Job) recallImported(v *vertex, key digest.Digest) (outputs []*output, e
 		outputs, exact = make([]*output, v.results()), key
 		for i := range outputs {
 			r, ok := in.cache.Lookup(outputKey(key, i))
+			if !ok {
+				r, ok = j.kin(ctx, in.cache, v, i, read)
+			}
 			if !ok {
 				outputs = nil
 				break

@@ -26,7 +26,7 @@ func (s *step) keep(ctx context.Context, m *pb.Mount, in *output) (*tree, error)
 	k := keptMount{index: int(m.Output), base: in}
 	if m.Readonly {
 		s.kept = append(s.kept, k)
-		return s.job.solver.openAs(ctx, in, unix.MOUNT_ATTR_NODEV)
+		return s.job.solver.openAs(ctx, in, unix.MOUNT_ATTR_NODEV, s.users.shown())
 	}
 	k.id = "build-" + idgen.New()[:32]
 	tree, err := s.job.solver.Store.Prepare(ctx, k.id, in.chain())
@@ -34,7 +34,7 @@ func (s *step) keep(ctx context.Context, m *pb.Mount, in *output) (*tree, error)
 		return nil, err
 	}
 	s.kept = append(s.kept, k)
-	return mountedAs(tree, unix.MOUNT_ATTR_NODEV)
+	return mountedAs(tree, unix.MOUNT_ATTR_NODEV, s.users.shown())
 }
 
 // results are those of a step that has ended, of which the root's is still missing

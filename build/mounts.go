@@ -21,6 +21,7 @@ import (
 	"github.com/tarehq/tare/internal/idgen"
 	"github.com/tarehq/tare/internal/openat"
 	"github.com/tarehq/tare/internal/overlayfs"
+	"github.com/tarehq/tare/internal/userns"
 	"github.com/tarehq/tare/snapshot"
 	"github.com/tarehq/tare/supervise"
 )
@@ -115,7 +116,7 @@ func (s *step) bind(ctx context.Context, m *pb.Mount) (*specs.Mount, error) {
 	case m.Output >= 0:
 		t, err = s.keep(ctx, m, in)
 	case m.Readonly:
-		t, err = s.job.solver.openAs(ctx, in, unix.MOUNT_ATTR_NODEV)
+		t, err = s.job.solver.openAs(ctx, in, unix.MOUNT_ATTR_NODEV, s.users.shown())
 	default:
 		t, err = s.scratch(ctx, in)
 	}
@@ -141,7 +142,7 @@ func (s *step) scratch(ctx context.Context, in *output) (*tree, error) {
 		return nil, err
 	}
 	s.back.Push(func() error { return store.Discard(context.WithoutCancel(ctx), id) })
-	return mountedAs(m, unix.MOUNT_ATTR_NODEV)
+	return mountedAs(m, unix.MOUNT_ATTR_NODEV, s.users.shown())
 }
 
 // scratchOf does so with a directory of files from outside.
@@ -151,7 +152,7 @@ func (s *step) scratchOf(dir string) (*tree, error) {
 		return nil, err
 	}
 	s.back.Push(func() error { return os.RemoveAll(own) })
-	o := overlayfs.Overlay{Lower: []string{dir}, Upper: filepath.Join(own, "upper"), Work: filepath.Join(own, "work"), Volatile: true}
+	o := overlayfs.Overlay{Lower: []string{dir}, Upper: filepath.Join(own, "upper"), Work: filepath.Join(own, "work"), Volatile: true, Users: s.users.shown()}
 	if err := errors.Join(os.Mkdir(o.Upper, 0o755), os.Mkdir(o.Work, 0o700)); err != nil {
 		return nil, err
 	}
@@ -204,13 +205,18 @@ func (s *step) secretFile(ctx context.Context, o *pb.SecretOpt) (*specs.Mount, e
 	if err := os.WriteFile(name, data, 0o600); err != nil {
 		return nil, err
 	}
-	if err := own(name, o.GetMode(), o.GetUid(), o.GetGid()); err != nil {
+	if err := s.own(name, o.GetMode(), o.GetUid(), o.GetGid()); err != nil {
 		return nil, err
 	}
 	return &specs.Mount{Type: "bind", Source: name, Options: []string{"bind", "ro", "nosuid", "nodev", "noexec"}}, nil
 }
 
-func own(name string, mode, uid, gid uint32) error {
+// own gives a file an owner in the step.
+func (s *step) own(name string, mode, uid, gid uint32) error {
+	if m := s.users.ids(); m != nil {
+		uid, _ = userns.Outside(m.UIDs, uid)
+		gid, _ = userns.Outside(m.GIDs, gid)
+	}
 	return errors.Join(os.Chown(name, int(uid), int(gid)), os.Chmod(name, os.FileMode(mode)&0o777))
 }
 
@@ -245,7 +251,7 @@ func (s *step) agent(ctx context.Context, o *pb.SSHOpt) (*specs.Mount, error) {
 		return nil, err
 	}
 	s.back.Push(stop)
-	if err := own(name, o.GetMode(), o.GetUid(), o.GetGid()); err != nil {
+	if err := s.own(name, o.GetMode(), o.GetUid(), o.GetGid()); err != nil {
 		return nil, err
 	}
 	return &specs.Mount{Type: "bind", Source: name, Options: []string{"bind", "nosuid", "nodev", "noexec"}}, nil

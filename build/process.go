@@ -45,7 +45,7 @@ func (b *Sandbox) Start(ctx context.Context, c Command) (*Process, error) {
 	}
 	s := b.step
 	op := &pb.ExecOp{Network: s.op.Network, Mounts: s.op.Mounts, Secretenv: c.SecretEnv, Meta: &pb.Meta{Args: c.Args, Env: c.Env, User: c.User, Cwd: c.Cwd,
-		Hostname: s.op.Meta.Hostname, ExtraHosts: s.op.Meta.ExtraHosts}}
+		Hostname: s.op.Meta.Hostname, ExtraHosts: s.op.Meta.ExtraHosts, CgroupParent: s.op.Meta.CgroupParent}}
 	if c.Insecure {
 		op.Security = pb.SecurityMode_INSECURE
 	}

@@ -19,6 +19,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/tarehq/tare/container/confine"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/idgen"
@@ -44,6 +45,7 @@ type step struct {
 
 	place  Place
 	netNS  *os.File
+	users  *remapped // nil for the host's user namespace
 	mounts []specs.Mount
 	trees  []supervise.Mount // that mounts show
 	caches map[*pb.Mount]*tree
@@ -190,6 +192,9 @@ func (s *step) contain(ctx context.Context) error {
 	return s.verdict(exit)
 }
 
+// notRun is the exit code of what the kernel takes for no program.
+const notRun = 255
+
 // verdict makes an error of the end of a command that failed.
 func (s *step) verdict(exit supervise.Exit) error {
 	valid := s.op.Meta.GetValidExitCodes()
@@ -199,6 +204,9 @@ func (s *step) verdict(exit supervise.Exit) error {
 	reason := ""
 	if exit.OOMKilled {
 		reason = " (it was killed for want of memory)"
+	}
+	if p := s.v.op.GetPlatform(); p != nil && p.Architecture != runtime.GOARCH && exit.Code == notRun {
+		reason = fmt.Sprintf(": this machine does not run programs for %s/%s; install qemu-user-static, or another emulator that binfmt_misc knows", p.OS, p.Architecture)
 	}
 	return &ExitError{Code: exit.Code, text: fmt.Sprintf("process %q did not complete successfully: exit code: %d%s", joinWords(s.op.Meta.GetArgs()), exit.Code, reason)}
 }
@@ -212,10 +220,6 @@ type ExitError struct {
 func (e *ExitError) Error() string { return e.text }
 
 func (s *step) failed(err error) error {
-	if p := s.v.op.GetPlatform(); p != nil && p.Architecture != runtime.GOARCH && strings.Contains(err.Error(), unix.ENOEXEC.Error()) {
-		return fmt.Errorf("process %q could not be started: %w: this machine does not run programs for %s/%s; install qemu-user-static, or another emulator that binfmt_misc knows",
-			joinWords(s.op.Meta.GetArgs()), err, p.OS, p.Architecture)
-	}
 	if fault.KindOf(err) == fault.Invalid { // the program's own
 		return fmt.Errorf("process %q could not be started: %w", joinWords(s.op.Meta.GetArgs()), err)
 	}
@@ -279,7 +283,7 @@ func (s *step) listen(out *net.UnixConn) {
 // connect gives the step its place on the network.
 func (s *step) connect(ctx context.Context) error {
 	if s.op.Network != pb.NetMode_UNSET {
-		return nil
+		return s.remap()
 	}
 	network := s.job.options.Limits.Network
 	place, err := s.job.solver.places.take(ctx, network)
@@ -288,7 +292,7 @@ func (s *step) connect(ctx context.Context) error {
 	}
 	s.place, s.netNS, s.changed = place.Place, place.netNS, network != "" || s.op.Security == pb.SecurityMode_INSECURE
 	s.back.Push(func() error { return s.job.solver.places.give(ctx, place, s.changed) })
-	return nil
+	return s.remap()
 }
 
 // config writes config.json and says what the supervising process must know.
@@ -298,6 +302,10 @@ func (s *step) config(ctx context.Context) (supervise.Config, error) {
 	in, err := s.input(ctx)
 	if err != nil {
 		return c, err
+	}
+	if m := s.users.ids(); m != nil {
+		in.Users, in.UserNS, c.UserNS = m, supervise.UserNSPath, s.users.ns
+		c.Rootfs.Users.UID, c.Rootfs.Users.GID = m.Root()
 	}
 	oci, err := spec.Build(in)
 	if err != nil {
@@ -361,6 +369,13 @@ func (s *step) input(_ context.Context) (spec.Input, error) {
 		Rootfs: filepath.Join(s.dir, "rootfs"), User: user, CgroupParent: s.job.solver.CgroupParent, UTSName: hostname}
 	if parent := meta.GetCgroupParent(); parent != "" {
 		h.CgroupParent = parent
+	}
+	if confine.AppArmor() {
+		if in.AppArmor = confine.DefaultProfile; !h.Privileged {
+			if err := confine.Load(); err != nil {
+				return in, err
+			}
+		}
 	}
 	switch s.op.Network {
 	case pb.NetMode_HOST:

@@ -51,7 +51,9 @@ type SandboxRequest struct {
 	Network    pb.NetMode
 	Hostname   string
 	ExtraHosts []*pb.HostIP
-	Files      map[string][]byte // at these paths, read-only
+	// CgroupParent is the control group that its own lies in; "" is that of steps.
+	CgroupParent string
+	Files        map[string][]byte // at these paths, read-only
 }
 
 // maxSandboxes bounds those of one build that are there at the same time.
@@ -59,7 +61,7 @@ const maxSandboxes = 32
 
 // Sandbox makes one. Nothing runs in it yet.
 func (j *Job) Sandbox(ctx context.Context, r SandboxRequest) (_ *Sandbox, err error) {
-	op := &pb.ExecOp{Network: r.Network, Meta: &pb.Meta{Hostname: r.Hostname, ExtraHosts: r.ExtraHosts}}
+	op := &pb.ExecOp{Network: r.Network, Meta: &pb.Meta{Hostname: r.Hostname, ExtraHosts: r.ExtraHosts, CgroupParent: r.CgroupParent}}
 	s := &step{job: j, v: &vertex{digest: digest.FromString("sandbox")}, op: op, id: "build-" + idgen.New()[:32]}
 	for _, m := range r.Mounts {
 		mount := &pb.Mount{Input: int64(pb.Empty), Output: int64(pb.SkipOutput), Selector: m.Selector, Dest: m.Dest, Readonly: m.ReadOnly, MountType: m.Type,

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +16,7 @@ import (
 	"github.com/tarehq/tare/build/keep"
 	"github.com/tarehq/tare/container/device"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/userns"
 	"github.com/tarehq/tare/supervise"
 )
 
@@ -27,6 +27,7 @@ type Config struct {
 	Steps        string              // directory of their bundles
 	Root         string              // directory of the cache and of clients' files
 	CgroupParent string
+	Users        *userns.Map // what the IDs of RUN steps are outside; nil for the host's
 	Rules        []keep.Rule // the ceilings of the cache
 	Devices      device.CDI  // those that steps may have
 	Failed       func(error) // told of what fails beside builds
@@ -92,158 +93,6 @@ func (s *Solver) scratchDir() string { return filepath.Join(s.Root, "scratch") }
 
 // placesDir is where threads with mounts of their own mount trees.
 func (s *Solver) placesDir() string { return filepath.Join(s.Root, "scratch", "places") }
-
-// Job is one build: what its client lends and wants to be told.
-type Job struct {
-	solver   *Solver
-	session  Session
-	progress Progress
-	options  JobOptions
-
-	mu       sync.Mutex
-	vertices map[digest.Digest]*solving
-	remade   map[digest.Digest]*solving // of which what was found could not be had
-	told     map[digest.Digest]bool
-	ends     []func()
-	dirs     map[string]*kept // of files from outside
-	resolved map[string]Image // by name with the digest, and platform
-
-	imports  []imported
-	origins  map[digest.Digest]origin // of layers, by chain
-	here     map[digest.Digest]bool   // chains
-	awaited  []awaited
-	solvedAs []solvedAs
-
-	sandboxes int                        // that are there
-	materials map[digest.Digest]Material // by vertex
-}
-
-// Close ends a job, whose results are not to be read any more.
-func (j *Job) Close() {
-	j.mu.Lock()
-	ends := j.ends
-	j.ends = nil
-	j.mu.Unlock()
-	for _, f := range ends {
-		f()
-	}
-	_ = j.solver.sums.save() // or else they are made again
-	j.solver.jobs.Add(-1)
-	j.solver.gc.want()
-}
-
-// Log passes output on as a vertex's.
-func (j *Job) Log(vertex digest.Digest, stream int, data []byte) {
-	j.progress.Log(vertex, stream, data)
-}
-
-// Warn passes a remark on a vertex on.
-func (j *Job) Warn(vertex digest.Digest, w Warning) { j.progress.Warn(vertex, w) }
-
-func (j *Job) atEnd(f func()) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.ends = append(j.ends, f)
-}
-
-// JobOptions are a build's own.
-type JobOptions struct {
-	Epoch time.Time // SOURCE_DATE_EPOCH; zero for none
-	// Network allows RUN steps the host's network, Insecure all privileges.
-	Network, Insecure bool
-	ExtraHosts        []string
-	Limits            Limits
-	Devices           DeviceGrants
-}
-
-// Job begins a build.
-func (s *Solver) Job(session Session, progress Progress, o JobOptions) *Job {
-	s.jobs.Add(1)
-	return &Job{solver: s, session: session, progress: progress, options: o,
-		vertices: map[digest.Digest]*solving{}, remade: map[digest.Digest]*solving{}, told: map[digest.Digest]bool{}, dirs: map[string]*kept{},
-		resolved: map[string]Image{}, origins: map[digest.Digest]origin{}, here: map[digest.Digest]bool{}}
-}
-
-// output is a result of a vertex: a chain of layers, or a directory of files
-// that came from outside.
-type output struct {
-	layers []Layer // the lowest first; none for an empty tree
-	dir    string  // if not "", the files are there
-	// shelved says that the files of dir are only ever replaced, and may be linked.
-	shelved bool
-	key     digest.Digest
-
-	// again makes it anew when its layers cannot be had; nil if they can.
-	again func(context.Context) (*output, error)
-	facts map[string]string // of a source, how it was
-}
-
-// chain names the topmost layer, "" for none.
-func (o *output) chain() digest.Digest {
-	if o == nil || len(o.layers) == 0 {
-		return ""
-	}
-	return o.layers[len(o.layers)-1].Chain
-}
-
-// Result is what a definition came to.
-type Result struct {
-	job *Job
-
-	mu     sync.Mutex
-	output *output
-}
-
-// Open opens the result's files to read.
-func (r *Result) Open(ctx context.Context) (Tree, error) {
-	o, err := r.ready(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return r.job.solver.open(ctx, o)
-}
-
-// ready has the result's files here.
-func (r *Result) ready(ctx context.Context) (*output, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	o, err := r.job.ready(ctx, r.output)
-	if err == nil {
-		r.output = o
-	}
-	return o, err
-}
-
-// Layers are those of the result, the lowest first.
-func (r *Result) Layers() []Layer {
-	if r == nil {
-		return nil
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.output.layers
-}
-
-// Fetch has the layers here, unpacked and as blobs, and returns them as Layers
-// does. epoch is that of the image that they are for.
-func (r *Result) Fetch(ctx context.Context, epoch time.Time) ([]Layer, error) {
-	if r == nil {
-		return nil, nil
-	}
-	o, err := r.ready(ctx)
-	if err != nil {
-		return nil, err
-	}
-	blobs, err := r.job.blobs(ctx, o.layers, epoch)
-	if err != nil {
-		return nil, err
-	}
-	layers := slices.Clone(o.layers)
-	for i := range layers {
-		layers[i].Blob = blobs[i]
-	}
-	return layers, nil
-}
 
 // Solve solves a definition.
 func (j *Job) Solve(ctx context.Context, def *pb.Definition) (*Result, error) {
@@ -428,7 +277,7 @@ func (j *Job) perform(ctx context.Context, v *vertex, inputs []*output, elsewher
 		return outputs, j.solver.cache.add(ctx, k, v.name, v.recordType(), outputs, j.options.Epoch)
 	})
 	if err == nil {
-		j.note(k, outputs)
+		j.note(v, k, outputs)
 	}
 	return outputs, false, err
 }
@@ -439,10 +288,10 @@ func outputKey(key digest.Digest, i int) digest.Digest {
 }
 
 // note keeps in mind what the job found or made, for an export of its cache.
-func (j *Job) note(k keys, outputs []*output) {
+func (j *Job) note(v *vertex, k keys, outputs []*output) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.solvedAs = append(j.solvedAs, solvedAs{k, outputs})
+	j.solvedAs = append(j.solvedAs, solvedAs{v, k, outputs})
 }
 
 // look finds a vertex in the caches: by what its inputs are, and then by what is
@@ -483,7 +332,7 @@ func (j *Job) recall(ctx context.Context, v *vertex, k *keys, elsewhere bool) []
 	outputs := j.solver.cache.find(ctx, k)
 	if outputs != nil {
 		j.atEnd(j.solver.cache.hold(k.exact))
-		j.note(*k, outputs)
+		j.note(v, *k, outputs)
 		return outputs
 	}
 	if !elsewhere {
@@ -493,14 +342,14 @@ func (j *Job) recall(ctx context.Context, v *vertex, k *keys, elsewhere bool) []
 	if key == "" {
 		key = k.quick
 	}
-	outputs, exact := j.recallImported(v, key)
+	outputs, exact := j.recallImported(ctx, v, key, k.exact != "")
 	if outputs == nil {
 		return nil
 	}
 	if k.exact == "" { // it has not been made here
 		k.exact = exact
 	}
-	j.note(*k, outputs)
+	j.note(v, *k, outputs)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.awaited = append(j.awaited, awaited{v, *k, outputs})

@@ -44,28 +44,28 @@ func (s *Solver) open(ctx context.Context, o *output) (*tree, error) {
 		f, err := os.Open(o.dir)
 		return &tree{root: f}, err
 	}
-	return s.openAs(ctx, o, unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC)
+	return s.openAs(ctx, o, unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, nil)
 }
 
-// openAs opens an output to read as a mount with the MOUNT_ATTR_ flags.
-func (s *Solver) openAs(ctx context.Context, o *output, attr int) (*tree, error) {
+// openAs opens an output to read as a mount with the MOUNT_ATTR_ flags, shown to users.
+func (s *Solver) openAs(ctx context.Context, o *output, attr int, users *overlayfs.Users) (*tree, error) {
 	if o.dir != "" {
-		return mountedAs(snapshot.Mount{Dir: o.dir, ReadOnly: true}, attr)
+		return mountedAs(snapshot.Mount{Dir: o.dir, ReadOnly: true}, attr, users)
 	}
 	m, err := s.Store.View(ctx, o.chain())
 	if err != nil {
 		return nil, err
 	}
-	return mountedAs(m, attr)
+	return mountedAs(m, attr, users)
 }
 
 // mounted opens what a mount shows, as a mount that no path leads to.
 func mounted(m snapshot.Mount) (*tree, error) {
-	return mountedAs(m, unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC)
+	return mountedAs(m, unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, nil)
 }
 
-// mountedAs does so with the MOUNT_ATTR_ flags.
-func mountedAs(m snapshot.Mount, attr int) (*tree, error) {
+// mountedAs does so with the MOUNT_ATTR_ flags, shown to users.
+func mountedAs(m snapshot.Mount, attr int, users *overlayfs.Users) (*tree, error) {
 	fd := -1
 	if m.ReadOnly {
 		attr |= unix.MOUNT_ATTR_RDONLY
@@ -73,11 +73,11 @@ func mountedAs(m snapshot.Mount, attr int) (*tree, error) {
 	var err error
 	switch {
 	case m.Dir != "":
-		fd, err = overlayfs.Bind(m.Dir, attr)
+		fd, err = overlayfs.BindFor(m.Dir, attr, users)
 	case m.Upper == "" && len(m.Lower) == 1:
-		fd, err = overlayfs.Bind(m.Lower[0], attr|unix.MOUNT_ATTR_RDONLY)
+		fd, err = overlayfs.BindFor(m.Lower[0], attr|unix.MOUNT_ATTR_RDONLY, users)
 	default:
-		fd, err = overlayfs.Mount(overlayfs.Overlay{Lower: m.Lower, Upper: m.Upper, Work: m.Work, Volatile: m.Upper != ""}, attr)
+		fd, err = overlayfs.Mount(overlayfs.Overlay{Lower: m.Lower, Upper: m.Upper, Work: m.Work, Volatile: m.Upper != "", Users: users}, attr)
 	}
 	if err != nil {
 		return nil, err

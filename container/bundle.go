@@ -39,6 +39,9 @@ func (b *bundle) gather(ctx context.Context, back *undo.Stack) (err error) {
 	if err := b.containers.cfg.Realtime.allow(b.containers.host.groups, cmp.Or(b.r.HostConfig.CgroupParent, b.containers.cfg.CgroupParent)); err != nil {
 		return err
 	}
+	if err := b.containers.cfg.Confinement.load(b.r); err != nil {
+		return err
+	}
 	if err := makeBundleDir(b.dir); err != nil {
 		return err
 	}
@@ -117,6 +120,9 @@ func (b *bundle) write() (supervise.Config, error) {
 	if s.cfg.Defaults.get().wantsInit(r.HostConfig) {
 		in.Init = s.cfg.InitPath
 	}
+	if err := b.labelFiles(&in); err != nil {
+		return supervise.Config{}, err
+	}
 	oci, err := spec.Build(in)
 	if err != nil {
 		return supervise.Config{}, err
@@ -166,6 +172,9 @@ func (b *bundle) config(tty bool, log supervise.Log) supervise.Config {
 	c.Runtime.Systemd = s.cfg.Systemd
 	if b.ipc != nil {
 		c.Shm = b.ipc.shm
+	}
+	if l := s.cfg.Confinement.labels(r); l != nil {
+		c.Rootfs.Label = l.Mount
 	}
 	if b.from != nil {
 		c.Restore = &b.from.Restore

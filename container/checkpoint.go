@@ -172,6 +172,8 @@ func checkpointable(r *Record) error {
 		return fault.New(fault.Invalid, "a container that shares another's memory (--ipc %s) cannot be checkpointed", h.IpcMode)
 	case h.NetworkMode.IsHost():
 		return fault.New(fault.Invalid, "a container in the host's network (--network host) cannot be checkpointed")
+	case r.Users != nil:
+		return fault.New(fault.Invalid, "a container with a user namespace cannot be checkpointed: CRIU makes that anew, and the container's files are mapped to the one that is there; use --userns=host")
 	}
 	return nil
 }

@@ -70,6 +70,9 @@ func (c *creation) settle() error {
 	if err := normalize(c.req); err != nil {
 		return err
 	}
+	if err := c.labelling(c.req.HostConfig); err != nil {
+		return err
+	}
 	c.nameNetworks()
 	if err := c.check(); err != nil {
 		return err
@@ -169,7 +172,10 @@ func (c *creation) make(ctx context.Context, r *Record) (err error) {
 		return err
 	}
 	back.Push(func() error { return s.cfg.Snapshots.Remove(r.ID) })
-	if err := limitStorage(s.cfg.Snapshots, r); err != nil {
+	if err := s.limitStorage(r); err != nil {
+		return err
+	}
+	if err := c.label(r, &back); err != nil {
 		return err
 	}
 	furnished, err := c.furnish(ctx, r, &back)

@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/internal/atomicfile"
+	"github.com/tarehq/tare/internal/userns"
 	"github.com/tarehq/tare/network"
 	"github.com/tarehq/tare/supervise"
 )
@@ -69,14 +71,25 @@ func (b *bundle) attach(ctx context.Context) (*attached, error) {
 	for i := range req.Wants {
 		b.from.settle(s.cfg.Networks, &req.Wants[i])
 	}
-	if req.NetNS, err = b.makeUsers(true); err != nil {
-		return nil, err
+	// The daemon's own users have all networks that wait for somebody.
+	remapped := r.UsersOf == "" && r.Users != nil && r.Users.Same(s.cfg.IDs.Remap)
+	if !remapped {
+		if req.NetNS, err = b.makeUsers(true); err != nil {
+			return nil, err
+		}
 	}
 	a, err := s.cfg.Networks.Attach(ctx, req)
 	if err != nil {
 		return nil, err
 	}
-	return &attached{sandbox: &a.Sandbox, netns: a.NetNS, sockets: a.Sockets, path: supervise.NetNSPath}, nil
+	place := &attached{sandbox: &a.Sandbox, netns: a.NetNS, sockets: a.Sockets, path: supervise.NetNSPath}
+	if remapped {
+		if b.users.User, err = userns.OfNetwork(a.NetNS); err != nil {
+			place.close()
+			return nil, errors.Join(err, detach(ctx, s.cfg.Networks, place.sandbox))
+		}
+	}
+	return place, nil
 }
 
 // networkRequest is what the container asks of its networks. Ports that name no

@@ -250,6 +250,9 @@ func (e *Execs) process(r *Record, req *wire.ExecCreateRequest, who string) (*sp
 	if err != nil {
 		return nil, err
 	}
+	if err := e.containers.cfg.Confinement.load(r); err != nil {
+		return nil, err
+	}
 	in, err := e.containers.specInput(r, root, who)
 	if err != nil {
 		return nil, err

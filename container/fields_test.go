@@ -122,7 +122,7 @@ var proofs = map[string]proof{
 	"HostConfig.StorageOpt":                      shown("test/e2e.TestBtrfs", "limitedTree"),
 	"HostConfig.Tmpfs":                           shown(devices, "--tmpfs /t:size=2m"),
 	"HostConfig.UTSMode":                         shown(sharing, "--uts host"),
-	"HostConfig.UsernsMode":                      shown(sharing, "--userns host"),
+	"HostConfig.UsernsMode":                      shown("test/e2e.TestUsersOfTheirOwn", "--userns=auto:size=5000"),
 	"HostConfig.ShmSize":                         shown(limits, "--shm-size 5m"),
 	"HostConfig.Sysctls":                         shown(devices, "--sysctl net.core.somaxconn=77"),
 	"HostConfig.Runtime":                         shown(sharing, "--runtime runc"),

@@ -38,6 +38,12 @@ func (s *Service) Inspect(ctx context.Context, nameOrID string, size bool) (wire
 		Storage:                 &storage.Storage{RootFS: &storage.RootFSStorage{Snapshot: &storage.RootFSStorageSnapshot{Name: s.cfg.Snapshots.Driver()}}},
 		ExecIDs:                 s.execs.of(r.ID),
 	}
+	if profile := s.cfg.Confinement.profile(); profile != "" {
+		out.AppArmorProfile = spec.Profile(r.HostConfig, profile)
+	}
+	if r.Labels != nil {
+		out.ProcessLabel, out.MountLabel = r.Labels.Process, r.Labels.Mount
+	}
 	if len(r.HostConfig.Links) > 0 {
 		out.HostConfig = s.links.shown(r)
 	}

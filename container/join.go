@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/userns"
 	"github.com/tarehq/tare/supervise"
 )
 
@@ -49,24 +50,24 @@ func (b *bundle) join(nameOrID, kind string) (*joined, error) {
 }
 
 // JoinNetwork opens the network namespace of a container that runs, and tells whether
-// names are looked up there. The host's is not a container's to share.
-func (s *Service) JoinNetwork(nameOrID string) (netNS *os.File, names bool, err error) {
+// names are looked up there, and what the IDs are outside of those who rule it. The host's is not a container's to share.
+func (s *Service) JoinNetwork(nameOrID string) (netNS *os.File, names bool, users *userns.Map, err error) {
 	other, err := s.store.find(nameOrID)
 	if err != nil {
-		return nil, false, err
+		return nil, false, nil, err
 	}
 	owner, err := s.store.networkOwner(other)
 	if err != nil {
-		return nil, false, err
+		return nil, false, nil, err
 	}
 	if owner.HostConfig.NetworkMode.IsHost() {
-		return nil, false, fault.New(fault.Forbidden, "container %s has the host's network, which is asked for by its own name: host", other.Name)
+		return nil, false, nil, fault.New(fault.Forbidden, "container %s has the host's network, which is asked for by its own name: host", other.Name)
 	}
 	j, err := (&bundle{containers: s}).join(nameOrID, "net")
 	if err != nil {
-		return nil, false, err
+		return nil, false, nil, err
 	}
-	return j.file, hasNames(owner.Sandbox), nil
+	return j.file, hasNames(owner.Sandbox), owner.Users, nil
 }
 
 // cannotJoin is Docker's refusal: of the network's namespace a conflict, of the

@@ -142,7 +142,10 @@ func (b *bundle) mount(ctx context.Context, m *spec.Mount) error {
 	case mount.TypeTmpfs:
 		return nil
 	case mount.TypeBind:
-		if err := prepareSource(m); err != nil || !m.Shared() {
+		if err := prepareSource(m); err != nil {
+			return err
+		}
+		if err := b.label(m, m.Source); err != nil || !m.Shared() {
 			return err
 		}
 		tree, err := cloneTree(m.Source, m.Bind == nil || !m.Bind.NonRecursive)
@@ -155,8 +158,9 @@ func (b *bundle) mount(ctx context.Context, m *spec.Mount) error {
 		if err != nil {
 			return err
 		}
-		if m.Place = path; m.Subpath() == "" {
-			return nil
+		m.Place = path
+		if err := b.label(m, path); err != nil || m.Subpath() == "" {
+			return err
 		}
 		tree, err := cloneBelow(path, m.Subpath())
 		if err != nil {
@@ -286,7 +290,7 @@ func (s *Service) imageTree(ctx context.Context, img Image, users *overlayfs.Use
 func readOnlyRoot(m snapshot.Mount, users *overlayfs.Users) (*os.File, error) {
 	fd, err := -1, error(nil)
 	if trees := m.Trees(); len(trees) == 1 {
-		fd, err = bindRoot(trees[0], unix.MOUNT_ATTR_RDONLY, users)
+		fd, err = overlayfs.BindFor(trees[0], unix.MOUNT_ATTR_RDONLY, users)
 	} else {
 		fd, err = overlayfs.Mount(overlayfs.Overlay{Lower: trees, Shared: true, Users: users}, unix.MOUNT_ATTR_RDONLY)
 	}
@@ -294,11 +298,4 @@ func readOnlyRoot(m snapshot.Mount, users *overlayfs.Users) (*os.File, error) {
 		return nil, fault.New(fault.Internal, "cannot mount the layers of an image: %w", err)
 	}
 	return os.NewFile(uintptr(fd), "root"), nil
-}
-
-func bindRoot(dir string, attr int, users *overlayfs.Users) (int, error) {
-	if users != nil {
-		return overlayfs.BindMapped(dir, attr, users.FD)
-	}
-	return overlayfs.Bind(dir, attr)
 }

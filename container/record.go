@@ -8,6 +8,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/tarehq/tare/container/confine"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/internal/userns"
 	"github.com/tarehq/tare/network"
@@ -35,6 +36,7 @@ type Spec struct {
 	Path          string           // the program
 	Args          []string         // and its arguments
 	Runtime       string           // name of the OCI runtime
+	Labels        *confine.Labels  `json:",omitempty"` // of SELinux; nil where it was not there
 	Mounts        []spec.Mount     `json:",omitempty"` // what -v, --mount, --volumes-from and the image came to
 	MountedImages map[string]Image `json:",omitempty"` // by place
 	Users         *userns.Map      `json:",omitempty"` // what its IDs are outside; nil for the host's

@@ -61,6 +61,7 @@ type Config struct {
 	CgroupParent       string // of containers that name none
 	Systemd            bool   // makes the control groups; CgroupParent is a slice
 	Realtime           Realtime
+	Confinement        Confinement
 	LogDriver          string // the same; "" is json-file
 	LogOpts            map[string]string
 	LinkEnv            bool       // tell of links by variables too
@@ -128,6 +129,9 @@ func assemble(cfg Config, st *store, h host) (*Service, error) {
 	s := &Service{cfg: cfg, store: st, host: h, links: links{store: st, log: cfg.Log}, tasks: tasks{closing: make(chan struct{})},
 		bundles: bundles{filepath.Join(cfg.ExecRoot, "c"), cfg.Launcher, cfg.Log}}
 	for _, r := range st.all() {
+		if r.Labels != nil {
+			r.Labels.Keep()
+		}
 		s.links.add(&r)
 	}
 	s.stats = newStats(s, h.groups)

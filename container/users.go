@@ -60,8 +60,9 @@ func parseAuto(mode wire.UsernsMode) (size uint32, auto bool, err error) {
 	return size, true, nil
 }
 
-// check refuses what cannot be in a user namespace, in Docker's words.
-func (u *IDs) check(h *wire.HostConfig) error {
+// check refuses what cannot be in a user namespace, in Docker's words. The path is
+// that of the program which is to make the container, "" for none.
+func (u *IDs) check(h *wire.HostConfig, runtimePath string) error {
 	_, auto, err := parseAuto(h.UsernsMode)
 	switch {
 	case err != nil:
@@ -76,6 +77,8 @@ func (u *IDs) check(h *wire.HostConfig) error {
 		return fault.New(fault.Invalid, "cannot share the host's network namespace when user namespaces are enabled")
 	case h.PidMode.IsHost():
 		return fault.New(fault.Invalid, "cannot share the host PID namespace when user namespaces are enabled")
+	case runtimePath != "":
+		return fault.New(fault.NotImplemented, "the runtime %s cannot be used for a container with a user namespace: nothing says that it maps the owners of volumes, as the built-in runtime does; use that, or --userns=host", h.Runtime)
 	}
 	return nil
 }
@@ -224,13 +227,18 @@ func (r *Record) knows(who spec.Identity) error {
 	return nil
 }
 
-// makeUsers makes the container's user namespace, and on wish its network namespace
-// in it, which is nil where it is the host's user namespace.
-func (b *bundle) makeUsers(net bool) (*os.File, error) {
-	if b.r.Users == nil || b.r.UsersOf != "" {
+// makeUsers makes the container's user namespace, or opens the one that it shares, and
+// on wish makes its network namespace in it, which is nil for the host's user namespace.
+func (b *bundle) makeUsers(net bool) (_ *os.File, err error) {
+	switch {
+	case b.r.Users == nil:
 		return nil, nil
+	case b.r.UsersOf != "":
+		if err = b.joinUsers(); err == nil {
+			b.users.Net, err = userns.NetworkIn(b.users.User)
+		}
+		return b.users.Net, err
 	}
-	var err error
 	if b.users, err = userns.Make(b.r.Users, net); err != nil {
 		return nil, fault.New(fault.Internal, "%w", err)
 	}

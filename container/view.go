@@ -194,7 +194,7 @@ func mountedRoot(m snapshot.Mount, users *overlayfs.Users, volatile, write bool)
 		}
 		fd, err = overlayfs.Mount(overlayfs.Overlay{Lower: m.Lower, Upper: m.Upper, Work: m.Work, Users: users}, 0)
 	case write:
-		fd, err = bindRoot(m.Dir, 0, users)
+		fd, err = overlayfs.BindFor(m.Dir, 0, users)
 	default:
 		return readOnlyRoot(m, users)
 	}

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/tarehq/tare/network/firewall"
+	"github.com/tarehq/tare/network/firewalld"
 )
 
 // Rules prints the wanted firewall rules as nft would.
@@ -13,5 +14,13 @@ func (s *Service) Rules() string { return s.rules.wanted().String() }
 func (s *Service) Exposure() []firewall.Exposure {
 	r := s.rules
 	waiting := func(b firewall.Sandbox) bool { return b.Name == "" } // nothing runs there that could be reached
-	return firewall.Exposures(r.options, r.networks(), slices.DeleteFunc(r.ruledSandboxes(), waiting))
+	return firewall.Exposures(r.opts(), r.networks(), slices.DeleteFunc(r.ruledSandboxes(), waiting))
+}
+
+// FirewallBackend tells who keeps the rules, in Docker's words.
+func (s *Service) FirewallBackend() string {
+	if firewalld.Running() {
+		return "nftables+firewalld"
+	}
+	return "nftables"
 }

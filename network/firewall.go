@@ -44,7 +44,7 @@ func ruled(b Sandbox) firewall.Sandbox {
 		out.Places = append(out.Places, p)
 	}
 	for _, p := range b.Ports {
-		if p.HostPort != 0 || p.HostIP.IsValid() {
+		if p.ContainerPort != 0 && (p.HostPort != 0 || p.HostIP.IsValid()) {
 			out.Ports = append(out.Ports, firewall.Port(p))
 		}
 	}
@@ -83,7 +83,7 @@ func (b *Sandbox) Relays() (list []Relay) {
 		to = b.target4().Address
 	}
 	for _, p := range b.Ports {
-		if !p.HostIP.Is6() || p.HostPort == 0 || !to.IsValid() || p.Proto == "sctp" || !b.relayed(p.HostIP) {
+		if !p.HostIP.Is6() || p.HostPort == 0 || p.ContainerPort == 0 || !to.IsValid() || p.Proto == "sctp" || !b.relayed(p.HostIP) {
 			continue
 		}
 		if n := len(list); n > 0 && list[n-1].continues(p) {

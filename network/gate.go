@@ -9,20 +9,20 @@ import (
 // moveGate tells the drivers that publish ports themselves when one of the
 // sandbox's endpoints begins or stops to have the default route. Who wants a
 // driver's help is in the sandbox, and nobody is asked for bridges alone.
-func (s *Service) moveGate(ctx context.Context, b *Sandbox) error {
+func (n *lans) moveGate(ctx context.Context, b *Sandbox) error {
 	gate := b.Gateway4()
 	if gate == nil {
 		gate = b.Gateway6()
 	}
 	for i := range b.Endpoints {
 		if e := &b.Endpoints[i]; e.Exposed && e != gate {
-			s.conceal(ctx, e)
+			n.conceal(ctx, e)
 		}
 	}
 	if gate == nil || gate.Exposed || gate.Driver == networkBridge {
 		return nil
 	}
-	l := s.lans.get(gate.NetworkID)
+	l := n.get(gate.NetworkID)
 	if l == nil {
 		return nil
 	}
@@ -38,9 +38,9 @@ func (s *Service) moveGate(ctx context.Context, b *Sandbox) error {
 }
 
 // conceal is the end of what moveGate began.
-func (s *Service) conceal(ctx context.Context, e *Endpoint) {
+func (n *lans) conceal(ctx context.Context, e *Endpoint) {
 	e.Exposed = false
-	l := s.lans.get(e.NetworkID)
+	l := n.get(e.NetworkID)
 	if l == nil {
 		return
 	}

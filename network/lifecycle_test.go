@@ -230,7 +230,7 @@ func TestRestoreAfterTheDaemonDied(t *testing.T) {
 	must(t, s.Detach(t.Context(), kept.Sandbox))
 	client.expectNothing(t, "tcp", "10.99.1.1:8080")
 	dead.stop()
-	dead.endPool(dead.lans.byName[networkBridge], true)
+	dead.pools.end(dead.lans.byName[networkBridge], true)
 	dead.watch.close()
 	dead.tasks.Wait()
 }
@@ -313,7 +313,7 @@ func TestSpareThatFailedHalfwayIsSilent(t *testing.T) {
 	}
 	s := open(t, testConfig("tt0", 1))
 	bridge := s.lans.byName[networkBridge]
-	spare, err := s.makeBox(bridge)
+	spare, err := s.fitter.makeBox(bridge)
 	must(t, err)
 	host := spare.first.Host
 	place{spare.NS}.do(t, func() error { // one of the steps fails on it
@@ -328,9 +328,9 @@ func TestSpareThatFailedHalfwayIsSilent(t *testing.T) {
 		return netlink.AddrAdd(eth0, address)
 	})
 	sb := Sandbox{Endpoints: []Endpoint{{MAC: "02:42:ac:1e:01:02", Address: netip.MustParsePrefix("172.30.1.2/24"), Gateway: s.Gateway()}}}
-	next, err := s.equip(t.Context(), []*lan{bridge}, &sb, spare, nil)
+	next, err := s.fitter.equip(t.Context(), []*lan{bridge}, &sb, spare, nil)
 	must(t, err)
-	defer s.abandon(next, sb.Endpoints)
+	defer s.fitter.abandon(next, sb.Endpoints)
 	if link, err := netlink.LinkByName(host); err == nil && link.Attrs().Flags&net.FlagUp != 0 {
 		t.Error("two interfaces have the address")
 	}
@@ -667,6 +667,55 @@ func TestInspect(t *testing.T) {
 	}
 }
 
+// Others' rules see what goes between neighbours as soon as there are any.
+func TestNeighboursMeetTheRulesOfOthers(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	must(t, writeSysctl("bridge/bridge-nf-call-iptables", "1"))
+	s := open(t, testConfig("tt0", 1))
+	a, b := attach(t, s, "a"), attach(t, s, "b")
+	b.serve(t, "tcp", 80, "b")
+	address := fmt.Sprintf("%s:80", b.Endpoints[0].Address.Addr())
+	answer := fmt.Sprintf("b %s", a.Endpoints[0].Address.Addr())
+	a.expect(t, "tcp", address, answer)
+	table := &nftables.Table{Name: "theirs", Family: nftables.TableFamilyINet}
+	conn, err := nftables.New()
+	must(t, err)
+	conn.AddTable(table)
+	drop := nftables.ChainPolicyDrop
+	conn.AddChain(&nftables.Chain{Name: "forward", Table: table, Type: nftables.ChainTypeFilter, Policy: &drop,
+		Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter})
+	must(t, conn.Flush())
+	testutil.Eventually(t, 5*time.Second, "nothing passes between neighbours", func() bool {
+		_, err := a.ask("tcp", address, 100*time.Millisecond)
+		return err != nil
+	})
+	if strings.Contains(s.Rules(), "table netdev") {
+		t.Error("the shortcut is still wanted")
+	}
+	conn.DelTable(table)
+	must(t, conn.Flush())
+	testutil.Eventually(t, 5*time.Second, "the shortcut is back", func() bool {
+		return strings.Contains(s.Rules(), "table netdev")
+	})
+	a.expect(t, "tcp", address, answer)
+	// One that comes while it is there takes it too: no connection is tracked.
+	c := attach(t, s, "c")
+	c.expect(t, "tcp", address, fmt.Sprintf("b %s", c.Endpoints[0].Address.Addr()))
+	flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+	must(t, err)
+	for _, f := range flows {
+		if f.Forward.SrcIP.Equal(c.Endpoints[0].Address.Addr().AsSlice()) {
+			t.Errorf("the flow %v is tracked", f)
+		}
+	}
+	place{}.expect(t, "tcp", address, "b 172.30.1.1")
+	if flows, err = netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET); err != nil || len(flows) == 0 {
+		t.Errorf("nothing is tracked (%v), so the test tells nothing", err)
+	}
+}
+
 // TestKernelPrintsTheSameTable compares the value with what nft(8) reads back.
 func TestKernelPrintsTheSameTable(t *testing.T) {
 	nft, err := exec.LookPath("nft")
@@ -684,6 +733,14 @@ func TestKernelPrintsTheSameTable(t *testing.T) {
 		must(t, err)
 		if want.Family == firewall.Bridge {
 			continue // nft has no names for what it does not know the protocol of
+		}
+		if want.Family == firewall.Netdev { // the same, but it reads what it would not write
+			cmd := exec.Command(nft, "-c", "-f", "-")
+			cmd.Stdin = strings.NewReader(strings.Replace(want.String(), s.cfg.Name, "tare-again", 1))
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("nft does not read the table: %v: %s", err, out)
+			}
+			continue
 		}
 		words := func(s string) string { return strings.Join(strings.Fields(s), " ") }
 		if diff := cmp.Diff(words(want.String()), words(string(out))); diff != "" {

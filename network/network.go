@@ -96,6 +96,9 @@ type Config struct {
 	// kept ready for Attach on the default bridge; 0 makes each when it is asked
 	// for, on the other networks too.
 	Spare int
+	// NewNS makes the network namespaces, such as another user namespace owns; nil
+	// for those of the host's.
+	NewNS func() (*os.File, error)
 	// Names is told who is reachable under which names; nil for nobody.
 	Names Names
 	// Events is told of networks that come and go; nil for nobody.
@@ -121,7 +124,8 @@ type Port struct {
 	// HostPort is the host's port; 0 takes a free one. With a HostPortEnd
 	// above it the first free port of the range is taken.
 	HostPort, HostPortEnd uint16
-	ContainerPort         uint16
+	// ContainerPort 0 takes a port of the host that leads nowhere, as with Docker.
+	ContainerPort uint16
 	// Proto is "tcp" or "udp"; "" means tcp.
 	Proto string
 }

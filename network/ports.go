@@ -26,8 +26,6 @@ func CheckPorts(ports []Port) error {
 		switch {
 		case p.Proto != "" && p.Proto != "tcp" && p.Proto != "udp" && p.Proto != "sctp":
 			return fault.New(fault.Invalid, "invalid proto: %s", p.Proto)
-		case p.ContainerPort == 0:
-			return fault.New(fault.Invalid, "invalid containerPort: 0")
 		case p.HostPortEnd != 0 && p.HostPortEnd < p.HostPort:
 			return fault.New(fault.Invalid, "invalid range of host ports: %d-%d", p.HostPort, p.HostPortEnd)
 		}
@@ -169,7 +167,9 @@ func (s *Service) bindAll(hosts []netip.Addr, port uint16, p Port, b *Sandbox) (
 			continue
 		}
 		what := passNothing
-		if host.Is6() && !target.Address.IsValid() {
+		if p.ContainerPort == 0 {
+			// It leads nowhere.
+		} else if host.Is6() && !target.Address.IsValid() {
 			what = passAll
 		} else if host.Is6() && b.relayed(host) {
 			what = passLoopback

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"github.com/tarehq/tare/network/firewall"
+	"github.com/tarehq/tare/network/firewalld"
 )
 
 // ruleset keeps the tables as the bridges and the sandboxes want them.
@@ -13,14 +15,42 @@ type ruleset struct {
 	mu        sync.Mutex // held while the tables are changed
 	firewall  *firewall.Firewall
 	options   firewall.Options
+	shortcut  atomic.Bool // nobody else's rules look at frames between neighbours
+	looks     bool        // that is known; not before all sandboxes are
 	sandboxes *sandboxes
 	segments  func() []segment // the bridges of now
+	bridges   func() []*bridge // those among them that are up
 }
 
 // wanted computes the rules from the bridges and the sandboxes.
 func (r *ruleset) wanted() firewall.Ruleset {
 	networks := r.networks()
-	return firewall.Rules(r.options, networks, r.ruledSandboxes())
+	return firewall.Rules(r.opts(), networks, r.ruledSandboxes())
+}
+
+// opts are the options as they are now.
+func (r *ruleset) opts() firewall.Options {
+	o := r.options
+	o.Shortcut = r.shortcut.Load()
+	return o
+}
+
+// lookLocked finds out whether frames between neighbours may take the shortcut,
+// and tells whether that has changed. Whoever cannot be seen is taken to look.
+func (r *ruleset) lookLocked() (changed bool) {
+	lookers, err := firewall.Onlookers(r.options.Table)
+	free := err == nil && len(lookers) == 0
+	if changed = r.shortcut.Swap(free) != free; changed && !free {
+		slog.Info("frames between neighbours take the way by the bridge, where others' rules see them", "rules", lookers, "err", err)
+	}
+	return changed
+}
+
+// replaceLocked makes the tables as they are wanted now.
+func (r *ruleset) replaceLocked() error {
+	r.looks = true
+	r.lookLocked()
+	return r.firewall.Replace(r.wanted())
 }
 
 func (r *ruleset) ruledSandboxes() (list []firewall.Sandbox) {
@@ -32,7 +62,7 @@ func (r *ruleset) ruledSandboxes() (list []firewall.Sandbox) {
 
 // elements are a sandbox's own among the rules.
 func (r *ruleset) elements(b Sandbox) []firewall.Element {
-	return firewall.Elements(r.options, r.networks(), ruled(b))
+	return firewall.Elements(r.opts(), r.networks(), ruled(b))
 }
 
 // networks are the bridges as the firewall sees them.
@@ -47,25 +77,51 @@ func (r *ruleset) networks() (list []firewall.Network) {
 func (r *ruleset) renew() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.settleLocked(nil); err != nil {
-		return err
+	err := r.settleLocked(nil)
+	if err == nil {
+		err = r.replaceLocked()
 	}
-	return r.firewall.Replace(r.wanted())
+	return errors.Join(err, r.joinGuard())
 }
 
 // replace makes the table as it is wanted.
 func (r *ruleset) replace() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.firewall.Replace(r.wanted())
+	return errors.Join(r.replaceLocked(), r.joinGuard())
 }
 
-// mend makes the tables that are missing, and the guard for the bridges.
+// joinGuard has the guard let through what passes within any bridge, also those
+// that came before it.
+func (r *ruleset) joinGuard() error { return firewall.JoinGuard(r.names()) }
+
+// names are the bridges'.
+func (r *ruleset) names() (names []string) {
+	for _, b := range r.bridges() {
+		names = append(names, b.Name)
+	}
+	return names
+}
+
+// repair makes the tables that are missing.
+func (r *ruleset) repair() error { return errors.Join(r.mend(r.bridges()), r.joinGuard()) }
+
+// rejoin has firewalld let through what passes the bridges, after it was started or
+// has forgotten them. What may have gone with it is put back, too.
+func (r *ruleset) rejoin() {
+	if err := errors.Join(r.repair(), firewalld.Join(r.names()...)); err != nil {
+		slog.Error("firewalld does not know the bridges: containers may be cut off from other networks until it is reloaded", "err", err)
+	}
+}
+
+// mend makes the tables that are missing, or that others' rules make wanted in
+// another way, and the guard for the bridges.
 func (r *ruleset) mend(bridges []*bridge) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	changed := r.looks && r.lookLocked()
 	present, err := r.firewall.Whole()
-	if err == nil && !present {
+	if err == nil && (changed || !present) {
 		err = r.firewall.Replace(r.wanted())
 	}
 	if err != nil {

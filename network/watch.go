@@ -10,21 +10,31 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/network/firewall"
 )
 
 // Other programs flush the whole ruleset: nftables.service when it is reloaded,
 // an administrator's script. With the table goes what route_localnet needs and
 // what keeps the bridges apart, so it is put back at once, not only with the
-// next port that is published.
+// next port that is published. Others' rules that come may want to see what goes
+// between neighbours, see firewall.Onlookers.
 
-// watch tells of tables that were deleted. It misses none from when it is
-// opened.
-type watch struct{ conn *netlink.Conn }
+// watch tells of tables that were deleted, and of others' rules. It misses none
+// from when it is opened.
+type watch struct {
+	conn *netlink.Conn
+	own  string // the name of our tables
+}
 
-// repairPause is how long after a failure the table is tried again.
-const repairPause = time.Second
+const (
+	// repairPause is how long after a failure the table is tried again.
+	repairPause = time.Second
+	// watchPause is how long after a change the next is looked at.
+	watchPause = 50 * time.Millisecond
+)
 
-func openWatch() (*watch, error) {
+func openWatch(own string) (*watch, error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
 		return nil, fmt.Errorf("open a netlink socket: %w", err)
@@ -36,7 +46,7 @@ func openWatch() (*watch, error) {
 		conn.Close()
 		return nil, fmt.Errorf("watch the nftables tables: %w", err)
 	}
-	return &watch{conn}, nil
+	return &watch{conn, own}, nil
 }
 
 // skipElements keeps the changes from waking anybody that each published port
@@ -63,8 +73,8 @@ func skipElements(conn *netlink.Conn) error {
 	return errors.Join(err, failure)
 }
 
-// wait returns when a table may have been deleted, or with an error when the
-// watch is closed.
+// wait returns when a table may have been deleted or others' rules have changed,
+// or with an error when the watch is closed.
 func (w *watch) wait() error {
 	for {
 		messages, err := w.conn.Receive()
@@ -75,34 +85,45 @@ func (w *watch) wait() error {
 			return err
 		}
 		for _, m := range messages {
-			if m.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_DELTABLE {
+			if m.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_DELTABLE || !firewall.Ours(tableOf(m), w.own) {
 				return nil
 			}
 		}
 	}
 }
 
+// tableOf is the name of the table that a message is about, the first attribute
+// of each.
+func tableOf(m netlink.Message) string {
+	const header = 4 // struct nfgenmsg
+	if len(m.Data) < header {
+		return ""
+	}
+	ad, err := netlink.NewAttributeDecoder(m.Data[header:])
+	if err != nil || !ad.Next() {
+		return ""
+	}
+	return ad.String()
+}
+
 func (w *watch) close() { w.conn.Close() }
 
-// keepTables puts the tables back that somebody deleted, until ctx ends and
-// the watch is closed.
-func (s *Service) keepTables(ctx context.Context) {
-	defer s.tasks.Done()
+// keep calls repair whenever tables were deleted, until ctx ends and the watch is
+// closed.
+func (w *watch) keep(ctx context.Context, repair func() error) {
 	for {
-		err := s.watch.wait()
+		err := w.wait()
 		if ctx.Err() != nil || errors.Is(err, os.ErrClosed) {
 			return
 		}
-		for err != nil || s.repair() != nil {
+		for err != nil || repair() != nil {
 			if !pause(ctx, repairPause) {
 				return
 			}
 			err = nil
 		}
+		if !pause(ctx, watchPause) {
+			return
+		}
 	}
-}
-
-// repair makes the tables that are missing.
-func (s *Service) repair() error {
-	return errors.Join(s.rules.mend(s.lans.raisedBridges()), s.joinGuard())
 }

@@ -76,11 +76,13 @@ func (b *builder) scheduler(s *specs.Scheduler, r *specs.LinuxResources) error {
 	if policy == unix.SCHED_DEADLINE && r != nil && r.CPU != nil && r.CPU.Cpus != "" {
 		return fault.New(fault.Invalid, "process scheduler can't be used together with AllowedCPUs: SCHED_DEADLINE needs all processors")
 	}
-	switch deadline := policy == unix.SCHED_DEADLINE; {
-	case s.Nice < -20 || s.Nice > 19:
-		return fault.New(fault.Invalid, "invalid scheduler.nice: %d; it must be -20 to 19", s.Nice)
+	switch {
 	case s.Nice != 0 && policy != unix.SCHED_NORMAL && policy != unix.SCHED_BATCH:
-		return fault.New(fault.Invalid, "invalid scheduler.nice: %d when scheduler.policy is %s", s.Nice, s.Policy)
+		b.warn("process.scheduler.nice has no effect with the policy " + string(s.Policy))
+	case s.Nice < -20 || s.Nice > 19:
+		return fault.New(fault.Invalid, "invalid scheduler.nice: %d when scheduler.policy is %s; it must be -20 to 19", s.Nice, s.Policy)
+	}
+	switch deadline := policy == unix.SCHED_DEADLINE; {
 	case s.Priority != 0 && policy != unix.SCHED_FIFO && policy != unix.SCHED_RR:
 		return fault.New(fault.Invalid, "scheduler.priority can only be specified for SchedFIFO or SchedRR policy, not %s", s.Policy)
 	case !deadline && (s.Runtime != 0 || s.Deadline != 0 || s.Period != 0):

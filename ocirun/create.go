@@ -241,7 +241,7 @@ func (c *Container) openGroups(a *attempt, rootless bool) (err error) {
 	}
 	b.group = c.group
 	a.apart = c.group.MayStarve(b.resources())
-	if c.group.NoDevices {
+	if r := b.resources(); c.group.NoDevices && r != nil && len(r.Devices) > 0 {
 		b.warn("linux.resources.devices has no effect: this runtime runs in a user namespace")
 	}
 	if b.tasks, err = c.group.TaskFiles(); err != nil {

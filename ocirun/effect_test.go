@@ -130,7 +130,6 @@ func TestSchedulers(t *testing.T) {
 	}
 	for want, sched := range map[string]specs.Scheduler{
 		"invalid scheduler.nice: 20":                  {Policy: specs.SchedOther, Nice: 20},
-		"invalid scheduler.nice: 3 when":              {Policy: specs.SchedFIFO, Nice: 3, Priority: 1},
 		"scheduler.priority can only be specified":    {Policy: specs.SchedBatch, Priority: 1},
 		"scheduler runtime/deadline/period can only ": {Policy: specs.SchedOther, Period: 1},
 		"is not known": {Policy: specs.SchedOther, Flags: []specs.LinuxSchedulerFlag{"X"}},
@@ -139,6 +138,11 @@ func TestSchedulers(t *testing.T) {
 		if err := b.scheduler(&sched, nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)
 		}
+	}
+	warned := ""
+	b := &builder{program: newProgram(), warn: func(s string) { warned = s }}
+	if err := b.scheduler(&specs.Scheduler{Policy: specs.SchedFIFO, Nice: 3, Priority: 1}, nil); err != nil || !strings.Contains(warned, "nice has no effect with the policy SCHED_FIFO") {
+		t.Errorf("nice with a policy that has none: %v, %q", err, warned)
 	}
 }
 
@@ -259,8 +263,15 @@ func TestDeviceRules(t *testing.T) {
 	s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/loops", Type: "c", Major: misc, Minor: loops}, {Path: "/dev/fuse", Type: "c", Major: misc, Minor: 229}}
 	s.Linux.Resources.Devices = []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"},
 		{Allow: true, Type: "c", Major: &misc, Minor: &loops, Access: "r"}, {Allow: false, Type: "c", Major: &one, Minor: &full, Access: "r"}}
-	if out, _ := run(t, dir, s); out != "read loops\nread full\nwrite full\n" { // full is every container's
-		t.Errorf("got %q", out)
+	for range 2 {
+		if out, _ := run(t, dir, s); out != "read loops\nread full\nwrite full\n" { // full is every container's
+			t.Errorf("got %q", out)
+		}
+		s.Linux.Resources.Devices = s.Linux.Resources.Devices[1:] // nothing is allowed before the first
+	}
+	s.Linux.Resources = nil
+	if out, _ := run(t, dir, s); out != "read full\nwrite full\n" {
+		t.Errorf("without rules: got %q", out)
 	}
 }
 

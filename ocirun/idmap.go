@@ -42,7 +42,7 @@ func (a *attempt) mapOwners(tree int, m *specs.Mount, o *mountOptions) error {
 	}
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns)}
 	if err := unix.MountSetattr(tree, "", flags, &attr); err != nil {
-		return fault.New(fault.Invalid, "map the owners of the mount %s (does its file system support that?): %w", m.Destination, err)
+		return fault.New(fault.Invalid, "the owners of the mount %s cannot be mapped: its file system does not support that (idmapped mounts), or they are mapped already: %w", m.Destination, err)
 	}
 	return nil
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/tarehq/tare/internal/cgroupfs"
+	"github.com/tarehq/tare/internal/testutil"
 	"golang.org/x/sys/unix"
 )
 
@@ -16,6 +18,9 @@ func TestNotifications(t *testing.T) {
 	dir, s := bundle(t, "sleep", "60")
 	limit := int64(24 << 20)
 	s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &limit, Swap: &limit}
+	if unified, _ := cgroupfs.Unified(); unified { // where pressure is time, and dying takes none
+		s.Linux.Resources.Unified = map[string]string{"memory.high": "22M"}
+	}
 	c, err := Create(context.Background(), Options{Bundle: dir, Spec: s, ID: containerID(t)})
 	if err != nil {
 		t.Fatal(err)
@@ -24,7 +29,7 @@ func TestNotifications(t *testing.T) {
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), testutil.Patience(20*time.Second))
 	defer cancel()
 	ooms, err := c.NotifyOOM(ctx)
 	if err != nil {

@@ -204,6 +204,22 @@ func (b *builder) rebirth() {
 	for _, fd := range b.kept() {
 		p.do("close on execution descriptor", strconv.Itoa(fd), unix.SYS_FCNTL, num(fd), num(unix.F_SETFD), num(unix.FD_CLOEXEC))
 	}
+	b.endBySignal()
+}
+
+// endBySignal has a container that was created, and may wait for its start for
+// long, end by the usual signals: the first process of a pid namespace gets those
+// alone for which it has handlers, until it executes something else.
+func (b *builder) endBySignal() {
+	if b.fifo < 0 || !b.isNew(specs.PIDNamespace) {
+		return
+	}
+	const restorer = 0x04000000 // SA_RESTORER, which the kernel asks for and nobody returns to
+	handler := b.bytes(exitHandler())
+	action := b.words(handler, num(restorer), handler, num(0))
+	for _, sig := range [...]unix.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGABRT, unix.SIGTERM} {
+		b.do("be ready for", unix.SignalName(sig), unix.SYS_RT_SIGACTION, num(sig), action, num(0), num(8))
+	}
 }
 
 // user appends groups, group and user.

@@ -31,6 +31,8 @@ func Rehearse(config []byte) error {
 	defer a.abort()
 	b := a.b
 	b.bundle, b.rootfs, b.home = "/", "/", "/"
+	b.isDir = func(string) (bool, error) { return false, nil } // sources of mounts that are not there yet
+	b.stage = 1                                                // as for nearly all
 	if b.group, err = cgroup.At(groupPath(spec, "rehearsal")); err != nil {
 		return err
 	}

@@ -70,7 +70,6 @@ func TestStage(t *testing.T) {
 	dir, s := bundle(t, "sleep", "60")
 	_ = os.WriteFile(filepath.Join(dir, "of"), []byte("bound\n"), 0o644)
 	s.Mounts = append(s.Mounts, specs.Mount{Destination: "/mnt/of", Type: "bind", Source: "of", Options: []string{"bind", "ro"}},
-		specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"ro"}},
 		specs.Mount{Destination: "/host", Type: "bind", Source: "/", Options: []string{"bind", "ro"}})
 	var tables [][]string
 	for name, change := range map[string]func(*specs.Spec, *Options){

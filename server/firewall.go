@@ -12,6 +12,7 @@ import (
 type Firewall interface {
 	Rules() string
 	Exposure() []firewall.Exposure
+	FirewallBackend() string // as info shows it
 }
 
 type firewallHandlers struct{ firewall Firewall }

@@ -46,7 +46,7 @@ func TestNetworkList(t *testing.T) {
 	}
 	for filters, want := range map[string]string{
 		`{"colour":["x"]}`: "invalid filter 'colour'", `{"type":["x"]}`: "invalid filter: 'type'='x'",
-		`{"dangling":["x"]}`: `invalid value for filter 'dangling', must be "true" (or "1"), or "false" (or "0")`, `{"dangling":["0","1"]}`: `invalid value for filter 'dangling', must be "true" (or "1"), or "false" (or "0")`,
+		`{"dangling":["x"]}`: `invalid value for filter 'dangling', must be "true" (or "1"), or "false" (or "0")`, `{"dangling":["0","1"]}`: `got more than one value for filter key "dangling"`,
 	} {
 		r.want(400, want, "GET", "/networks?filters="+url.QueryEscape(filters), "")
 	}
@@ -106,8 +106,8 @@ func TestNetworkRequests(t *testing.T) {
 func TestNetworkPrune(t *testing.T) {
 	r := newRig(t)
 	for filters, want := range map[string]string{
-		"": `["mine"]`, `{"label":["a=1","b=2"]}`: `["mine"]`, `{"label":["a=1","b=3"]}`: `[]`, `{"label!":["c"]}`: `["mine"]`, `{"label!":["a"]}`: `[]`,
-		`{"until":["1001"]}`: `["mine"]`, `{"until":["999"]}`: `[]`, `{"until":["24h"],"label":["a"]}`: `["mine"]`,
+		"": `["mine"]`, `{"label":["a=1","b=2"]}`: `["mine"]`, `{"label":["a=1","b=3"]}`: `null`, `{"label!":["c"]}`: `["mine"]`, `{"label!":["a"]}`: `null`,
+		`{"until":["1001"]}`: `["mine"]`, `{"until":["999"]}`: `null`, `{"until":["24h"],"label":["a"]}`: `["mine"]`,
 	} {
 		if status, _, text := r.do("POST", "/networks/prune?filters="+url.QueryEscape(filters), ""); status != 200 || text != `{"NetworksDeleted":`+want+`}` {
 			t.Errorf("%s: %d %s, want %s", filters, status, text, want)

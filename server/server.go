@@ -65,7 +65,7 @@ type Server struct {
 func New(c Config) *Server {
 	s := &Server{routes: map[string][]route{}, banner: "Tare/" + c.Daemon().Version + " (linux)", daemon: c.Daemon, log: c.Log}
 	host := probeHost()
-	s.system = &systemHandlers{c.Daemon, host, c.Containers, c.Images, c.Volumes, c.Events, c.Authorizers}
+	s.system = &systemHandlers{c.Daemon, host, c.Containers, c.Images, c.Volumes, c.Events, c.Authorizers, c.Firewall}
 	s.builds, s.authorizers = &buildHandlers{c.Builder, c.Log}, c.Authorizers
 	for _, rows := range [][]route{
 		s.system.routes(),

@@ -28,6 +28,8 @@ type Daemon struct {
 	NoNewPrivileges bool
 	Remapped        bool // containers' IDs are others outside
 	CgroupDriver    string
+	AppArmor        bool // containers get a profile
+	SELinux         bool // and labels
 	HostCgroupns    bool // containers share the host's cgroup namespace by default
 	InitBinary      string
 	Proxies         Proxies
@@ -58,6 +60,7 @@ type systemHandlers struct {
 	volumes     Volumes
 	events      *event.Log
 	authorizers Authorizers
+	firewall    Firewall
 }
 
 func (h *systemHandlers) routes() []route {
@@ -147,7 +150,7 @@ func (h *systemHandlers) gather() system.Info {
 		RuncCommit:          system.Commit{ID: d.GitCommit},
 		InitCommit:          system.Commit{ID: d.GitCommit},
 		DefaultAddressPools: d.AddressPools,
-		FirewallBackend:     &system.FirewallInfo{Driver: "nftables"},
+		FirewallBackend:     &system.FirewallInfo{Driver: h.firewall.FirewallBackend()},
 		CDISpecDirs:         append([]string{}, d.CDISpecDirs...),
 		DiscoveredDevices:   []system.DeviceInfo{},
 		NGoroutines:         runtime.NumGoroutine(),
@@ -197,10 +200,16 @@ func registryConfig(mirrors, insecure []string) *registry.ServiceConfig {
 // host can do.
 func (d Daemon) security(host []string) []string {
 	list := []string{}
+	if d.AppArmor {
+		list = append(list, "name=apparmor")
+	}
 	for _, option := range host {
 		switch {
 		case option == "name=seccomp":
 			list = append(list, option+",profile="+d.Seccomp)
+			if d.SELinux {
+				list = append(list, "name=selinux")
+			}
 		case option == "name=cgroupns" && d.HostCgroupns:
 		default:
 			list = append(list, option)

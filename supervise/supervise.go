@@ -142,6 +142,8 @@ type Rootfs struct {
 	ReadOnly bool `json:",omitempty"` // the mount itself refuses all writing
 	// Users is who root of Config.UserNS is outside; unused without that.
 	Users Owner `json:",omitzero"`
+
+	Label string `json:",omitempty"` // of SELinux, that all files of an overlay have
 }
 
 // Owner is a user and a group.

@@ -158,7 +158,7 @@ func TestHostile(t *testing.T) {
 			t.Errorf("%.40s: %v", config, err)
 		}
 	}
-	big := ocispec.Descriptor{Digest: key, Size: maxDocument + 1}
+	big := ocispec.Descriptor{Digest: key, Size: MaxDocument + 1}
 	if _, err := Read(t.Context(), memory{}, big); !errors.Is(err, fault.Invalid) {
 		t.Errorf("a manifest that is too large: %v", err)
 	}

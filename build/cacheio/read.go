@@ -15,6 +15,10 @@ type Source interface {
 	Document(ctx context.Context, d ocispec.Descriptor, limit int64) ([]byte, error)
 }
 
+func newCache() *Cache {
+	return &Cache{records: map[digest.Digest]recordJSON{}, at: map[digest.Digest][]int{}}
+}
+
 // documentJSON is a manifest, an index, or a list of Docker's.
 type documentJSON struct {
 	MediaType string               `json:"mediaType"`
@@ -26,7 +30,7 @@ type documentJSON struct {
 // Read reads the cache whose manifest or index is root, or those that the images
 // of it have inside. An image without one is an empty cache.
 func Read(ctx context.Context, src Source, root ocispec.Descriptor) (*Cache, error) {
-	r := reader{src: src, cache: &Cache{records: map[digest.Digest]recordJSON{}}, seen: map[digest.Digest]bool{}}
+	r := reader{src: src, cache: newCache(), seen: map[digest.Digest]bool{}}
 	if err := r.document(ctx, root); err != nil {
 		return nil, err
 	}
@@ -83,10 +87,10 @@ func (r *reader) read(ctx context.Context, d ocispec.Descriptor, to any) error {
 	if err := d.Digest.Validate(); err != nil {
 		return invalid("%q is no digest", d.Digest)
 	}
-	if d.Size > maxDocument {
-		return invalid("%s has %d bytes, and at most %d are read", d.Digest, d.Size, maxDocument)
+	if d.Size > MaxDocument {
+		return invalid("%s has %d bytes, and at most %d are read", d.Digest, d.Size, MaxDocument)
 	}
-	data, err := r.src.Document(ctx, d, maxDocument)
+	data, err := r.src.Document(ctx, d, MaxDocument)
 	if err != nil {
 		return err
 	}
@@ -115,6 +119,28 @@ func (r *reader) config(ctx context.Context, d ocispec.Descriptor, blobs []ocisp
 		nodes[i] = n
 	}
 	return r.add(nodes, c.Records)
+}
+
+// ReadConfig reads a config that stands alone: it says of its layers itself what they
+// are.
+func ReadConfig(text []byte) (*Cache, error) {
+	if len(text) > MaxDocument {
+		return nil, invalid("it has more than %d bytes", MaxDocument)
+	}
+	var c configJSON
+	if err := json.Unmarshal(text, &c); err != nil {
+		return nil, invalid("it is no JSON of its kind: %w", err)
+	}
+	nodes := make([]node, len(c.Layers))
+	for i, l := range c.Layers {
+		n := node{parent: l.Parent}
+		if a := l.Annotations; a != nil { // or else it is of no use
+			n.Layer = Layer{DiffID: a.DiffID, Created: a.CreatedAt, Blob: ocispec.Descriptor{MediaType: a.MediaType, Digest: l.Blob, Size: a.Size}}
+		}
+		nodes[i] = n
+	}
+	r := reader{cache: newCache()}
+	return r.cache, r.add(nodes, c.Records)
 }
 
 // imageJSON is as much of an image's config as is read.
@@ -166,7 +192,7 @@ func (r *reader) image(ctx context.Context, m documentJSON) error {
 // add takes records over, whose layers are counted from the first of nodes.
 func (r *reader) add(nodes []node, records []recordJSON) error {
 	c := r.cache
-	if len(records) > maxRecords-len(c.records) || len(nodes) > maxLayers-len(c.layers) {
+	if len(records) > maxRecords-len(c.list) || len(nodes) > maxLayers-len(c.layers) {
 		return invalid("it has more than %d records, or more than %d layers", maxRecords, maxLayers)
 	}
 	from := len(c.layers)
@@ -182,7 +208,17 @@ func (r *reader) add(nodes []node, records []recordJSON) error {
 		}
 		c.layers = append(c.layers, n)
 	}
+	first := len(c.list)
 	for _, rec := range records {
+		for _, links := range rec.Inputs {
+			for i := range links {
+				if links[i].Link < 0 || links[i].Link >= len(records) {
+					links[i].Link = -1
+				} else {
+					links[i].Link += first
+				}
+			}
+		}
 		for i := range rec.Results {
 			rec.Results[i].Layer = move(rec.Results[i].Layer)
 		}
@@ -194,6 +230,8 @@ func (r *reader) add(nodes []node, records []recordJSON) error {
 		if _, ok := c.records[rec.Digest]; !ok {
 			c.records[rec.Digest] = rec
 		}
+		c.at[rec.Digest] = append(c.at[rec.Digest], len(c.list))
+		c.list = append(c.list, rec)
 	}
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/tarehq/tare/build"
 	"github.com/tarehq/tare/build/keep"
 	"github.com/tarehq/tare/container/device"
+	"github.com/tarehq/tare/internal/userns"
 	"github.com/tarehq/tare/supervise"
 )
 
@@ -23,6 +24,7 @@ type Config struct {
 	Steps        string // directory of the bundles of RUN steps
 	Root         string // directory of the cache
 	CgroupParent string
+	Users        *userns.Map         // what the IDs of RUN steps are outside; nil for the host's
 	HostGateway  string              // address that host-gateway stands for in --add-host, "" for none
 	Launcher     *supervise.Launcher // of RUN steps
 	Rules        []keep.Rule         // the ceilings of the cache

@@ -31,7 +31,7 @@ type handler struct {
 }
 
 func newHandler(ctx context.Context, c Config) (*handler, error) {
-	solver, err := build.Open(ctx, build.Config{Store: c.Store, Launcher: c.Launcher, Steps: c.Steps, Root: c.Root, CgroupParent: c.CgroupParent,
+	solver, err := build.Open(ctx, build.Config{Store: c.Store, Launcher: c.Launcher, Steps: c.Steps, Root: c.Root, CgroupParent: c.CgroupParent, Users: c.Users,
 		Rules: c.Rules, Devices: c.Devices, Failed: c.Failed})
 	if err != nil {
 		return nil, err

@@ -154,10 +154,14 @@ func (b *Builder) launch() (*process, error) {
 	if err != nil {
 		return nil, errors.Join(err, lending.Close())
 	}
+	users, err := json.Marshal(b.Loan.Users)
+	if err != nil {
+		return nil, errors.Join(err, lending.Close())
+	}
 	lender := lend.New(b.Loan)
 	p := &process{lender: lender, server: &http.Server{Handler: lender}, done: make(chan struct{})}
 	cmd := exec.Command(program, "--dir", b.Dir, "--root", b.Root, "--cgroup-parent", b.CgroupParent, "--keep", string(rules),
-		"--grants", strings.Join(b.Grants, ","))
+		"--grants", strings.Join(b.Grants, ","), "--users", string(users))
 	for _, dir := range b.Devices.Dirs {
 		cmd.Args = append(cmd.Args, "--devices", dir)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/tarehq/tare/build"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/internal/userns"
 	"github.com/tarehq/tare/network"
 	"github.com/tarehq/tare/snapshot"
 )
@@ -28,9 +29,10 @@ type Config struct {
 	Transfers *image.Transfers
 	Layers    *snapshot.Store
 	Networks  *network.Service
+	Users     *userns.Map // what the IDs of steps are outside, of which all Networks' namespaces are; nil for the host's
 	// JoinNetwork opens the network namespace of a container that runs, and tells
-	// whether names are looked up there.
-	JoinNetwork func(nameOrID string) (netNS *os.File, names bool, err error)
+	// whether names are looked up there, and what the IDs are of those who rule it.
+	JoinNetwork func(nameOrID string) (netNS *os.File, names bool, users *userns.Map, err error)
 }
 
 // Lender serves one process. It is an http.Handler.
@@ -239,7 +241,7 @@ func (l *Lender) attach(ctx context.Context, arg attachArg, _ func(build.Transfe
 		a.NetNS.Close()
 		return build.Place{}, errors.Join(fault.New(fault.Unavailable, "the process that builds has ended"), l.Networks.Detach(ctx, a.Sandbox))
 	}
-	place := build.Place{NetNS: place(a.NetNS), Names: a.HasNames()}
+	place := build.Place{NetNS: place(a.NetNS), Names: a.HasNames(), Users: l.Users}
 	for _, e := range a.Endpoints {
 		if e.Address.IsValid() {
 			place.Address = e.Address.Addr()
@@ -253,7 +255,7 @@ func place(netNS *os.File) string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getp
 
 // join gives the place of a container.
 func (l *Lender) join(id, other string) (build.Place, error) {
-	f, names, err := l.JoinNetwork(other)
+	f, names, users, err := l.JoinNetwork(other)
 	if err != nil {
 		return build.Place{}, err
 	}
@@ -264,7 +266,7 @@ func (l *Lender) join(id, other string) (build.Place, error) {
 		return build.Place{}, fault.New(fault.Unavailable, "the process that builds has ended")
 	}
 	l.joined[id] = f
-	return build.Place{NetNS: place(f), Names: names}, nil
+	return build.Place{NetNS: place(f), Names: names, Users: users}, nil
 }
 
 func (l *Lender) detach(ctx context.Context, id string) error {

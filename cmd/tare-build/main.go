@@ -24,6 +24,7 @@ import (
 	"github.com/tarehq/tare/container/device"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/internal/handoff"
+	"github.com/tarehq/tare/internal/userns"
 	"github.com/tarehq/tare/supervise"
 )
 
@@ -48,6 +49,8 @@ func run() error {
 	gateway := flag.String("host-gateway", "", "address that host-gateway stands for in --add-host")
 	var rules []keep.Rule
 	flag.Func("keep", "rules of what of the cache is kept, JSON", func(text string) error { return json.Unmarshal([]byte(text), &rules) })
+	var users *userns.Map
+	flag.Func("users", "what the IDs of the steps are outside, JSON", func(text string) error { return json.Unmarshal([]byte(text), &users) })
 	grants := flag.String("grants", "", "what clients may grant to their builds, separated by commas")
 	var devices device.CDI
 	flag.Func("devices", "directory of files that describe devices (CDI)", func(dir string) error { devices.Dirs = append(devices.Dirs, dir); return nil })
@@ -69,7 +72,7 @@ func run() error {
 	defer launcher.Close()
 	return front.Serve(ctx, handoff.Receive(in), front.Config{
 		Store: lend.NewClient(filepath.Join(*dir, "lend.sock")), Steps: filepath.Join(*dir, "steps"), Root: *root,
-		CgroupParent: *parent, Launcher: launcher, HostGateway: *gateway, Idle: idleTime, Rules: rules, Grants: strings.Split(*grants, ","), Devices: devices,
+		CgroupParent: *parent, Users: users, Launcher: launcher, HostGateway: *gateway, Idle: idleTime, Rules: rules, Grants: strings.Split(*grants, ","), Devices: devices,
 		Failed: func(err error) {
 			fmt.Fprintln(os.Stderr, "the cache of builds cannot be held under its ceilings:", err)
 		},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"log/slog"
 	"net/netip"
 	"os"
 	"regexp"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tarehq/tare/container"
+	"github.com/tarehq/tare/container/confine"
 	"github.com/tarehq/tare/fault"
 )
 
@@ -26,6 +28,7 @@ type containerOptions struct {
 	InitPath        string       `json:"init-path"`
 	NoNewPrivileges bool         `json:"no-new-privileges"`
 	Seccomp         string       `json:"seccomp-profile"`
+	SELinux         bool         `json:"selinux-enabled"`
 	CgroupParent    string       `json:"cgroup-parent"`
 	ExecOpts        []string     `json:"exec-opts"`
 	RealtimePeriod  int64        `json:"cpu-rt-period"`
@@ -38,8 +41,10 @@ type containerOptions struct {
 	UsernsRemap     string       `json:"userns-remap"`
 	UsernsAuto      string       `json:"userns-auto"`
 
-	systemd bool // makes the control groups
-	ids     container.IDs
+	systemd     bool // makes the control groups
+	ids         container.IDs
+	storageSize uint64 // bytes that a container may write that does not say; 0 for any
+
 	seccomp string // the profile as JSON; "" and "unconfined" as container.Settings has them
 }
 
@@ -59,6 +64,7 @@ func (c *containerOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.InitPath, "init-path", "", "Program that runs as the first process with --init (default tare-init beside tared)")
 	f.BoolVar(&c.NoNewPrivileges, "no-new-privileges", false, "Set no-new-privileges for containers that do not say")
 	f.StringVar(&c.Seccomp, "seccomp-profile", "builtin", `Path of the seccomp profile, "builtin" or "unconfined"`)
+	f.BoolVar(&c.SELinux, "selinux-enabled", false, "Give containers labels of SELinux")
 	f.StringVar(&c.CgroupParent, "cgroup-parent", defaultParent, "Cgroup below which those of the containers are made")
 	f.StringArrayVar(&c.ExecOpts, "exec-opt", nil, "Option of the runtime: native.cgroupdriver=cgroupfs|systemd")
 	f.Int64Var(&c.RealtimePeriod, "cpu-rt-period", 0, "Period of real-time processes in the parent cgroup of all containers, in microseconds (cgroup v1)")
@@ -201,8 +207,22 @@ func (o *options) settings() container.Settings {
 		Runtimes: o.runtimes(), DefaultRuntime: o.DefaultRuntime,
 		Ulimits: o.Ulimits.list(), ShmSize: int64(o.ShmSize), IpcMode: api.IpcMode(o.IpcMode), CgroupnsMode: api.CgroupnsMode(o.CgroupnsMode),
 		Init: o.Init, NoNewPrivileges: o.NoNewPrivileges, Seccomp: o.seccomp,
-		DNS: o.DNS, DNSOptions: o.DNSOptions, DNSSearch: o.DNSSearch, HostGateways: o.HostGateways, PublishIP: o.PublishIP, OOMAdjusted: o.OOMScoreAdjust != 0,
+		DNS: o.DNS, DNSOptions: o.DNSOptions, DNSSearch: o.DNSSearch, HostGateways: o.HostGateways, PublishIP: o.PublishIP, OOMAdjusted: o.OOMScoreAdjust != 0, StorageSize: o.storageSize,
 	}
+}
+
+// confinement is what the kernel's security modules do for containers.
+func (o *options) confinement(log *slog.Logger) container.Confinement {
+	c := container.Confinement{AppArmor: confine.AppArmor(), Profiles: confine.Enforced(), SELinux: o.SELinux && confine.SELinux()}
+	if o.SELinux && !c.SELinux {
+		log.Warn("there are no labels for containers: the kernel has no SELinux, or no policy for it", "flag", "--selinux-enabled")
+	}
+	if c.AppArmor {
+		if err := confine.Load(); err != nil {
+			log.Error("containers cannot be started before this is mended", "err", err)
+		}
+	}
+	return c
 }
 
 // initProgram finds the program for --init; "" when there is none.

@@ -97,10 +97,10 @@ var dockerdFlags = []struct {
 	{"restart", "", "false", "false", "refused: restart policy"},
 	{"rootless", "", "true", "true", "refused: not supported yet"},
 	{"seccomp-profile", "", "unconfined", "", "Seccomp:unconfined"},
-	{"selinux-enabled", "", "true", "true", "refused: not supported yet"},
+	{"selinux-enabled", "", "true", "true", "SELinux:true"},
 	{"shutdown-timeout", "", "9", "9", "ShutdownTimeout:9"},
 	{"storage-driver", "", "vfs", "", "StorageDriver:vfs"},
-	{"storage-opt", "storage-opts", "a=b", `["a=b"]`, "refused: not supported yet"},
+	{"storage-opt", "storage-opts", "overlay2.size=8m", `["overlay2.size=8m"]`, "StorageOpts:[overlay2.size=8m]"},
 	{"swarm-default-advertise-addr", "", "eth0", "", "refused: no swarm mode"},
 	{"tls", "", "false", "false", "TLS"},
 	{"tlscacert", "", "/ca", "", "TLSCACert:/ca"},
@@ -146,7 +146,7 @@ func TestEveryFlagOfDockerd(t *testing.T) {
 	}
 	(&options{Runtimes: map[string]runtime{}, Features: switches{}}).flags().VisitAll(func(f *pflag.Flag) {
 		switch f.Name {
-		case "insecure-tcp", "registry-hosts-dir", "plugin-dir", "published-ports", "help": // our own
+		case "insecure-tcp", "registry-hosts-dir", "plugin-dir", "published-ports", "userns-auto", "help": // our own
 		default:
 			if !known[f.Name] {
 				t.Errorf("the flag %s is no flag of dockerd's, and not known here", f.Name)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/moby/moby/api/types/system"
 
+	"github.com/tarehq/tare/container/confine"
 	"github.com/tarehq/tare/logs/driver"
 	"github.com/tarehq/tare/server"
 )
@@ -33,7 +34,7 @@ func (o *options) facts(id, initProgram string) server.Daemon {
 		Runtimes: map[string]system.Runtime{}, DefaultRuntime: o.DefaultRuntime, Mirrors: o.Mirrors, Insecure: o.Insecure,
 		LogDriver: o.LogDriver, LogDrivers: driver.Names(),
 		LiveRestore: o.LiveRestore, Experimental: o.Experimental || hasCRIU(), Seccomp: o.Seccomp, NoNewPrivileges: o.NoNewPrivileges, Remapped: o.ids.Remap != nil,
-		CgroupDriver: o.cgroupDriver(), HostCgroupns: o.CgroupnsMode == "host", InitBinary: initProgram,
+		CgroupDriver: o.cgroupDriver(), AppArmor: confine.AppArmor(), SELinux: o.SELinux && confine.SELinux(), HostCgroupns: o.CgroupnsMode == "host", InitBinary: initProgram,
 		Proxies: server.Proxies{
 			HTTP:  withoutPassword(firstEnv("HTTP_PROXY", "http_proxy")),
 			HTTPS: withoutPassword(firstEnv("HTTPS_PROXY", "https_proxy")),

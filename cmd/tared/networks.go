@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/plugin"
+	"github.com/tarehq/tare/internal/userns"
 	"github.com/tarehq/tare/network"
 	"github.com/tarehq/tare/network/macvlan"
 	"github.com/tarehq/tare/network/remote"
@@ -83,6 +85,9 @@ func networkConfig(o *options, id string, events *event.Log, plugins *plugin.Set
 		MTU: o.MTU, IPv6: o.IPv6, NetworkOptions: o.NetworkOptions, Identity: o.DataRoot, HostID: id, ForwardAll: o.ForwardAll, Spare: spares, Events: events,
 		Drivers: map[string]network.Driver{macvlan.Macvlan: macvlan.New(macvlan.Macvlan), macvlan.IPvlan: macvlan.New(macvlan.IPvlan)},
 		Plugin:  found.Network, IPAM: found.Addresses,
+	}
+	if m := o.ids.Remap; m != nil {
+		c.NewNS = func() (*os.File, error) { return userns.MakeNetwork(m) }
 	}
 	if o.Bridge == noBridge {
 		c.Bridge = ""

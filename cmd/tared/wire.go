@@ -107,6 +107,9 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 			err = errors.Join(err, steps.run())
 		}
 	}()
+	if err := o.remap(log); err != nil {
+		return nil, err
+	}
 	eventLog := &event.Log{}
 	blobs, err := content.Open(filepath.Join(o.DataRoot, "content"))
 	if err != nil {
@@ -117,6 +120,9 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 		return nil, fmt.Errorf("cannot open the snapshots: %w", err)
 	}
 	steps.pushPlain("the snapshots", layers.Close)
+	if err := o.checkStorageSize(layers); err != nil {
+		return nil, err
+	}
 	images, err := image.Open(ctx, blobs, layers, imageEvents{eventLog})
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the images: %w", err)
@@ -173,13 +179,10 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	if err != nil {
 		return nil, err
 	}
-	if err := o.remap(log); err != nil {
-		return nil, err
-	}
-	defaults := container.NewDefaults(o.settings())
+	defaults, confinement := container.NewDefaults(o.settings()), o.confinement(log)
 	containers, err := container.Open(ctx, container.Config{
 		DataRoot: o.DataRoot, ExecRoot: o.ExecRoot, Images: images, Snapshots: layers, Networks: networks, Volumes: volumes,
-		Launcher: launcher, Events: eventLog, Defaults: defaults, InitPath: initProgram, CgroupParent: o.CgroupParent, Systemd: o.systemd, Realtime: container.Realtime{Period: o.RealtimePeriod, Runtime: o.RealtimeRuntime}, CDI: o.devices(), IDs: o.ids, LogDriver: o.LogDriver, LogOpts: o.LogOpts, Log: log,
+		Launcher: launcher, Events: eventLog, Defaults: defaults, InitPath: initProgram, CgroupParent: o.CgroupParent, Systemd: o.systemd, Confinement: confinement, Realtime: container.Realtime{Period: o.RealtimePeriod, Runtime: o.RealtimeRuntime}, CDI: o.devices(), IDs: o.ids, LogDriver: o.LogDriver, LogOpts: o.LogOpts, Log: log,
 		LinkEnv: os.Getenv("DOCKER_KEEP_DEPRECATED_LEGACY_LINKS_ENV_VARS") == "1",
 	})
 	if err != nil {
@@ -193,7 +196,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 		return nil, fmt.Errorf("cannot let go on what was frozen for a copy of a volume: %w", err)
 	}
 
-	builder, err := openBuilder(ctx, o, lend.Config{Images: images, Transfers: transfers, Layers: layers, Networks: networks, JoinNetwork: containers.JoinNetwork}, launcher, log)
+	builder, err := openBuilder(ctx, o, lend.Config{Images: images, Transfers: transfers, Layers: layers, Networks: networks, Users: o.ids.Remap, JoinNetwork: containers.JoinNetwork}, launcher, log)
 	if err != nil {
 		return nil, err
 	}

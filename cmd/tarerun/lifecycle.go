@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -231,14 +230,8 @@ func (s *startFlags) runCreated(ctx context.Context, c *ocirun.Container, term *
 			return fail(err)
 		}
 	}
-	var started atomic.Bool
 	if !s.detach {
-		caught.forward(func(sig unix.Signal) error {
-			if !started.Load() && ends(sig) && startsByHooks(c) {
-				sig = unix.SIGKILL // there is init still, the first of its pid namespace, which hears no other
-			}
-			return c.Signal(sig, false)
-		}, term)
+		caught.forward(func(sig unix.Signal) error { return c.Signal(sig, false) }, term)
 	}
 	if err := ctx.Err(); err != nil {
 		return fail(interrupted(ctx, err))
@@ -248,7 +241,6 @@ func (s *startFlags) runCreated(ctx context.Context, c *ocirun.Container, term *
 			return fail(err)
 		}
 	}
-	started.Store(true)
 	if s.detach {
 		return nil
 	}
@@ -261,13 +253,6 @@ func (s *startFlags) runCreated(ctx context.Context, c *ocirun.Container, term *
 		return err
 	}
 	return exitCode(status.Code())
-}
-
-// startsByHooks tells whether programs of the bundle run before the container's
-// own, which may take their time.
-func startsByHooks(c *ocirun.Container) bool {
-	h := c.Spec().Hooks
-	return h != nil && len(h.StartContainer) > 0
 }
 
 func runKill(g *settings, args []string) error {
@@ -294,23 +279,10 @@ func runKill(g *settings, args []string) error {
 	if !*all && c.State().Status == specs.StateStopped && !leftAlone(c, sig) {
 		return fault.New(fault.Conflict, "container not running")
 	}
-	if c.State().Status == specs.StateCreated && ends(sig) {
-		sig = unix.SIGKILL // the first process of a pid namespace hears no other before its program does
-	}
 	if err := c.Signal(sig, *all); err != nil || sig != unix.SIGKILL || c.State().Status != "paused" {
 		return err
 	}
 	return c.Resume() // on v1 the frozen do not die
-}
-
-// ends tells whether a signal ends a process that does not catch it, as far as
-// people and service managers send it for that.
-func ends(sig unix.Signal) bool {
-	switch sig {
-	case unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGABRT:
-		return true
-	}
-	return false
 }
 
 // leftAlone tells that SIGKILL still finds processes of a container whose init

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -188,7 +189,7 @@ func TestDebugLog(t *testing.T) {
 
 // TestInterrupted: a hook hangs, and somebody is tired of waiting.
 func TestInterrupted(t *testing.T) {
-	for kind, code := range map[string]int{"createRuntime": 130, "createContainer": 130, "startContainer": 137} {
+	for kind, code := range map[string]int{"createRuntime": 130, "createContainer": 130, "startContainer": 130} {
 		b := newBench(t, "true")
 		b.id += "-" + kind
 		s, err := ocirun.ReadSpec(b.bundle)
@@ -255,5 +256,31 @@ func TestFeatures(t *testing.T) {
 	}
 	if len(l.Seccomp.Archs) == 0 || len(l.MemoryPolicy.Modes) == 0 || len(f.MountOptions) == 0 {
 		t.Errorf("%+v", f)
+	}
+}
+
+// TestKillCreated: a container that waits for its start ends by the signals that
+// would end its program, and not by others.
+func TestKillCreated(t *testing.T) {
+	for signal, ends := range map[string]bool{"TERM": true, "HUP": true, "INT": true, "QUIT": true, "USR1": false, "CHLD": false} {
+		t.Run(signal, func(t *testing.T) {
+			b := newBench(t, "sleep", "60")
+			b.id = strings.ReplaceAll(b.id, "/", "-")
+			b.must("create", b.id)
+			b.must("kill", b.id, signal)
+			if signal == "HUP" { // from whoever it comes
+				pidFile := filepath.Join(b.bundle, "pid")
+				b.must("delete", "--force", b.id)
+				b.must("create", "--pid-file", pidFile, b.id)
+				if err := syscall.Kill(number(pidFile), syscall.SIGHUP); err != nil {
+					t.Error(err)
+				}
+			}
+			if !ends {
+				b.must("start", b.id)
+				return
+			}
+			testutil.Eventually(t, 10*time.Second, "the container has stopped", func() bool { return strings.Contains(b.must("state", b.id), `"status": "stopped"`) })
+		})
 	}
 }

@@ -35,6 +35,7 @@ func Exec(req *wire.ExecCreateRequest, in Input) (*specs.Process, error) {
 		Rlimits:         limits,
 		NoNewPrivileges: opts.noNewPrivileges,
 	}
+	in.confine(p)
 	switch {
 	case req.WorkingDir != "":
 		p.Cwd = path.Clean(req.WorkingDir)

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tarehq/tare/internal/userns"
+
 	"github.com/tarehq/tare/fault"
 )
 
@@ -57,6 +59,23 @@ func TestIDsFor(t *testing.T) {
 	} {
 		if got := idsFor(c.owner, c.user); !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%d as %d: %v", c.owner, c.user, got)
+		}
+	}
+}
+
+// A map of a mount in a user namespace names the IDs outside of it, and none that the
+// namespace does not have.
+func TestMapWithinUsers(t *testing.T) {
+	users := []userns.Range{{ID: 0, Host: 1000, Count: 10}, {ID: 10, Host: 5000, Count: 10}}
+	for _, c := range []struct{ list, want []IDRange }{
+		{[]IDRange{{Disk: 50, Shown: 0, Count: 1}}, []IDRange{{50, 1000, 1}}},
+		{[]IDRange{{Disk: 50, Shown: 5, Count: 10}}, []IDRange{{50, 1005, 5}, {55, 5000, 5}}},
+		{[]IDRange{{Disk: 0, Shown: 15, Count: 100}}, []IDRange{{0, 5005, 5}}},
+		{[]IDRange{{Disk: 0, Shown: 20, Count: 100}}, nil},
+		{idsFor(7, 0), []IDRange{{7, 1000, 1}, {1, 1001, 6}, {8, 1008, 2}, {10, 5000, 10}}},
+	} {
+		if got := within(c.list, users); !slices.Equal(got, c.want) {
+			t.Errorf("%v: %v, want %v", c.list, got, c.want)
 		}
 	}
 }

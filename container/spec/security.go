@@ -2,11 +2,11 @@ package spec
 
 import (
 	"encoding/json"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 
+	wire "github.com/moby/moby/api/types/container"
 	"github.com/moby/profiles/seccomp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -19,6 +19,9 @@ type security struct {
 	noNewPrivileges bool
 	plainSystem     bool  // systempaths=unconfined: nothing masked or read-only
 	writableCgroups *bool // nil for what --privileged says
+
+	appArmor string   // the profile's name; "" for the default
+	labels   []string // of SELinux: disable, or KIND:VALUE
 }
 
 // security is what the container's options say, and the daemon's defaults where
@@ -39,7 +42,7 @@ func parseSecurity(opts []string, s security) (security, error) {
 		case "no-new-privileges", "writable-cgroups":
 			opt += "=true"
 		case "disable": // how label=disable began
-			continue
+			opt = "label=disable"
 		}
 		key, value, ok := strings.Cut(opt, "=")
 		if !ok {
@@ -71,13 +74,9 @@ func parseSecurity(opts []string, s security) (security, error) {
 			}
 			s.writableCgroups = &on
 		case "apparmor":
-			if value != "unconfined" && value != "" {
-				return s, fault.New(fault.NotImplemented, "the AppArmor profile %q cannot be put in force: %s; use apparmor=unconfined", value, appArmor())
-			}
+			s.appArmor = value
 		case "label":
-			if value != "disable" {
-				return s, fault.New(fault.NotImplemented, "the SELinux label %q cannot be put in force: the daemon runs without SELinux; use label=disable", value)
-			}
+			s.labels = append(s.labels, value)
 		default:
 			return s, fault.New(fault.Invalid, "invalid --security-opt 2: %q", opt)
 		}
@@ -85,12 +84,45 @@ func parseSecurity(opts []string, s security) (security, error) {
 	return s, nil
 }
 
-// appArmor says why there are no profiles.
-func appArmor() string {
-	if _, err := os.Stat("/sys/module/apparmor"); err != nil {
-		return "this kernel has no AppArmor"
+// Modules tells which of the kernel's security modules can be asked for something.
+type Modules struct {
+	AppArmor bool // profiles by their name
+	SELinux  bool // labels
+}
+
+// check refuses what nobody would enforce.
+func (m Modules) check(s security) error {
+	if s.appArmor != "" && s.appArmor != "unconfined" && !m.AppArmor {
+		return fault.New(fault.NotImplemented, "the AppArmor profile %q cannot be put in force: this kernel does not use AppArmor; use apparmor=unconfined", s.appArmor)
 	}
-	return "loading profiles is not supported yet"
+	for _, label := range s.labels {
+		if label != "disable" && !m.SELinux {
+			return fault.New(fault.NotImplemented, "the SELinux label %q cannot be put in force: the daemon runs without SELinux (--selinux-enabled); use label=disable", label)
+		}
+	}
+	return nil
+}
+
+// Labels are the options about SELinux, as they were asked for.
+func Labels(opts []string) []string {
+	s, err := parseSecurity(opts, security{})
+	if err != nil { // of an older daemon that took what is refused today
+		return nil
+	}
+	return s.labels
+}
+
+// Profile is the profile of AppArmor that a container's processes run under, if
+// standard is that of those that ask for nothing; "" where there is none.
+func Profile(h *wire.HostConfig, standard string) string {
+	s, err := parseSecurity(h.SecurityOpt, security{})
+	switch {
+	case err == nil && s.appArmor != "":
+		return s.appArmor
+	case standard != "" && h.Privileged:
+		return "unconfined"
+	}
+	return standard
 }
 
 // secure adds what the security options and --privileged decide.
@@ -100,6 +132,8 @@ func secure(s *specs.Spec, in Input) error {
 		return err
 	}
 	s.Process.NoNewPrivileges = opts.noNewPrivileges
+	in.confine(s.Process)
+	s.Linux.MountLabel = in.MountLabel
 	if opts.writableCgroups != nil {
 		letWriteCgroups(s.Mounts, *opts.writableCgroups)
 	}
@@ -124,6 +158,14 @@ func secure(s *specs.Spec, in Input) error {
 	return nil
 }
 
+// confine puts a process under the kernel's security modules.
+func (in Input) confine(p *specs.Process) {
+	p.ApparmorProfile, p.SelinuxLabel = Profile(in.HostConfig, in.AppArmor), in.ProcessLabel
+	if in.AppArmor == "" && p.ApparmorProfile == "unconfined" {
+		p.ApparmorProfile = "" // there may be no AppArmor to say it to
+	}
+}
+
 // letWriteCgroups mounts the container's control group writable, or not.
 func letWriteCgroups(mounts []specs.Mount, on bool) {
 	access := map[bool]string{true: "rw", false: "ro"}
@@ -136,8 +178,11 @@ func letWriteCgroups(mounts []specs.Mount, on bool) {
 
 // CheckSecurity tells whether the options can be understood, before anything
 // is made.
-func CheckSecurity(opts []string) error {
+func CheckSecurity(opts []string, there Modules) error {
 	s, err := parseSecurity(opts, security{})
+	if err == nil {
+		err = there.check(s)
+	}
 	if err == nil && s.seccomp != "" && s.seccomp != "unconfined" {
 		if _, err := seccomp.LoadProfile(s.seccomp, &specs.Spec{Process: &specs.Process{}}); err != nil {
 			return fault.New(fault.Invalid, "invalid seccomp profile: %w", err)

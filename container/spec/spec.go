@@ -36,6 +36,9 @@ type Input struct {
 	NoNewPrivileges bool
 	Seccomp         string // "" the built-in profile, "unconfined", or a profile as JSON
 
+	AppArmor                 string // profile of who asks for none; "" where there are none
+	ProcessLabel, MountLabel string // contexts of SELinux; "" for none
+
 	OOMAdjusted bool // OomScoreAdj counts when it is 0 too: it is not what would be inherited
 
 	// Namespace paths to join, "" for a new one; "host" for none.

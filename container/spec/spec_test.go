@@ -260,7 +260,7 @@ func TestSecurityOptions(t *testing.T) {
 		"seccomp=nonsense": false, "apparmor=mine": false, "label=type:x": false, "what=ever": false, "whatever": false,
 		"no-new-privileges=maybe": false,
 	} {
-		if err := CheckSecurity([]string{opt}); (err == nil) != ok {
+		if err := CheckSecurity([]string{opt}, Modules{}); (err == nil) != ok {
 			t.Errorf("%s: %v", opt, err)
 		}
 	}

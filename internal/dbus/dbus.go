@@ -1,7 +1,7 @@
-// Package dbus speaks with systemd by the D-Bus protocol, version 1: method
-// calls with the few types that they need, and their replies, on the bus or on
-// the socket that systemd itself listens on. One goroutine uses a connection at
-// a time. See https://dbus.freedesktop.org/doc/dbus-specification.html.
+// Package dbus speaks with systemd and firewalld by the D-Bus protocol, version 1:
+// method calls with the few types that they need, their replies, and signals, on the
+// bus or on the socket that systemd itself listens on. One goroutine uses a
+// connection at a time. See https://dbus.freedesktop.org/doc/dbus-specification.html.
 package dbus
 
 import (
@@ -79,6 +79,10 @@ func (c *Conn) listen(d time.Duration) {
 
 // Close ends the connection.
 func (c *Conn) Close() { unix.Close(c.fd) }
+
+// Hangup ends what goes on on the connection, for another goroutine than the one
+// that uses it, which is still to close it.
+func (c *Conn) Hangup() { _ = unix.Shutdown(c.fd, unix.SHUT_RDWR) }
 
 // Direct tells that the peer is the one that was dialled, not a bus.
 func (c *Conn) Direct() bool { return c.direct }
@@ -233,6 +237,24 @@ func (c *Conn) Await(timeout time.Duration, member string, wanted func([]string)
 		}
 	}
 	return fmt.Errorf("wait for %s: %w", member, errSilent)
+}
+
+// Signal waits for the next signal, without an end, and gives its name and its
+// strings and paths.
+func (c *Conn) Signal() (member string, texts []string, err error) {
+	c.listen(0)
+	defer c.listen(patience)
+	for {
+		var m *message
+		if len(c.kept) > 0 {
+			m, c.kept = c.kept[0], c.kept[1:]
+		} else if m, err = c.receive(); err != nil {
+			return "", nil, fmt.Errorf("wait for a signal: %w", err)
+		}
+		if m.kind == signal {
+			return m.member, m.texts(), nil
+		}
+	}
 }
 
 // texts are the strings and paths of a message's body, up to the first value of

@@ -97,7 +97,7 @@ func TestMarshalling(t *testing.T) {
 		t.Fatal(err)
 	}
 	properties := []Property{{"A", "text"}, {"B", true}, {"C", uint64(7)}, {"D", []byte{1, 2, 3}}, {"E", []uint32{1}}, {"F", [][2]string{{"a", "b"}, {"c", "d"}}},
-		{"G", []string{"x", ""}}, {"H", []Property{}}, {"I", int64(-1)}, {"J", int32(-1)}, {"K", Path("/a")}}
+		{"G", []string{"x", ""}}, {"H", []Property{}}, {"I", int64(-1)}, {"J", int32(-1)}, {"K", Path("/a")}, {"L", Dict{{"x", "y"}, {"z", []string{"1"}}}}}
 	b, err := encodeCall(99, "tare.test", "/x", "tare.test", "M", []any{"unit", properties, []Unit{{"n", properties}}, uint32(5)})
 	if err == nil {
 		err = c.write(b)

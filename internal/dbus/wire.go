@@ -26,6 +26,9 @@ type Property struct {
 	Value any
 }
 
+// Dict is a dictionary of variants by name: "a{sv}".
+type Dict []Property
+
 // Unit is a name with properties: "(sa(sv))".
 type Unit struct {
 	Name       string
@@ -60,6 +63,8 @@ func signatureOf(v any) string {
 		return "a(ss)"
 	case []Property:
 		return "a(sv)"
+	case Dict:
+		return "a{sv}"
 	case []Unit:
 		return "a(sa(sv))"
 	}
@@ -159,6 +164,8 @@ func (e *encoder) structs(v any) {
 				e.value(p.Value)
 			}
 		})
+	case Dict: // whose entries lie as structures do
+		e.structs([]Property(v))
 	case []Unit:
 		e.array(8, func() {
 			for _, u := range v {

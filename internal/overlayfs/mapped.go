@@ -79,6 +79,14 @@ func BindMapped(dir string, attr, users int) (int, error) {
 	return fd, nil
 }
 
+// BindFor is Bind, or BindMapped for users who are somebody.
+func BindFor(dir string, attr int, users *Users) (int, error) {
+	if users != nil {
+		return BindMapped(dir, attr, users.FD)
+	}
+	return Bind(dir, attr)
+}
+
 // common is the directory that all of the layers lie in.
 func (o Overlay) common() string {
 	all := o.Lower

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/tarehq/tare/internal/thread"
@@ -28,6 +29,9 @@ type Overlay struct {
 	// its Upper at the same time. What changes after it has been looked at may be
 	// seen or not.
 	Shared bool
+
+	Label string // of SELinux, that all files of the mount have; "" for their own
+
 	// Users is the root of a user namespace: what the layers' files belong to on
 	// disk are IDs of it, and what is made belongs to such there. nil for the
 	// owners as they are.
@@ -111,6 +115,11 @@ func configure(fs int, o Overlay) error {
 			return err
 		}
 		if err := set("workdir", o.Work); err != nil {
+			return err
+		}
+	}
+	if o.Label != "" {
+		if err := set("context", o.Label); err != nil {
 			return err
 		}
 	}
@@ -208,6 +217,9 @@ func options(o Overlay) (data, common string, err error) {
 	}
 	if o.Volatile {
 		data += ",volatile"
+	}
+	if o.Label != "" {
+		data += ",context=" + strconv.Quote(o.Label) // it may have commas
 	}
 	for _, option := range o.features() {
 		data += "," + option

@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -107,8 +107,25 @@ func Make(m *Map, net bool) (f Files, err error) {
 		_, _ = child.Wait()
 		return true
 	})
-	runtime.KeepAlive(attr)
 	return f, err
+}
+
+// MakeNetwork makes a network namespace in a new user namespace, which OfNetwork
+// finds by it.
+func MakeNetwork(m *Map) (*os.File, error) {
+	f, err := Make(m, true)
+	if err != nil {
+		return nil, err
+	}
+	return f.Net, f.User.Close()
+}
+
+// Same tells whether two maps are the same.
+func (m *Map) Same(other *Map) bool {
+	if m == nil || other == nil {
+		return m == other
+	}
+	return slices.Equal(m.UIDs, other.UIDs) && slices.Equal(m.GIDs, other.GIDs)
 }
 
 func explain(err error) error {

@@ -89,6 +89,19 @@ func TestMake(t *testing.T) {
 	if unix.Fstat(int(owner.Fd()), &a) != nil || unix.Fstat(int(f.User.Fd()), &b) != nil || a.Ino != b.Ino {
 		t.Errorf("the network is of user namespace %d, not %d", a.Ino, b.Ino)
 	}
+	another, err := NetworkIn(f.User)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer another.Close()
+	if owner, err := OfNetwork(another); err != nil {
+		t.Error(err)
+	} else if unix.Fstat(int(owner.Fd()), &a); a.Ino != b.Ino {
+		t.Errorf("the other network is of user namespace %d, not %d", a.Ino, b.Ino)
+	}
+	if none, err := NetworkIn(f.Net); err == nil || !strings.Contains(err.Error(), "invalid argument") {
+		t.Error(none, err)
+	}
 	dir := t.TempDir()
 	tree, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {

@@ -49,7 +49,7 @@ func (o Options) admit(f Family) Chain {
 	} {
 		rules = append(rules, when(again, notNamed(iifname, "lo"), notNamed(iifname, admitEnd), fresh, m))
 	}
-	return Chain{"admit", "filter", "input", lastPriority, rules}
+	return hooked("admit", "filter", "input", lastPriority, rules)
 }
 
 // admitVia4 and admitVia6 are only a way to the interface; nobody has them.
@@ -61,7 +61,7 @@ func copyTo(f Family) verdict {
 	if f == IP6 {
 		gateway = admitVia6
 	}
-	return verdict{fmt.Sprintf("dup to %s device %q drop", gateway, admitBegin), func(map[string]uint32) []expr.Any {
+	return verdict{text: fmt.Sprintf("dup to %s device %q drop", gateway, admitBegin), exprs: func(map[string]uint32) []expr.Any {
 		index := uint32(0)
 		if l, err := netlink.LinkByName(admitBegin); err == nil {
 			index = uint32(l.Attrs().Index)

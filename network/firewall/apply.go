@@ -8,7 +8,6 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
-	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -20,14 +19,12 @@ type Firewall struct {
 	name string
 	mu   sync.Mutex
 	made map[Family]bool // the tables of the last Replace
+	conn *netlink.Conn   // what Change uses; nil until it does, and after a failure
+	room int             // the longest transaction that conn's buffer was made for
 }
 
 // New is the firewall whose tables have the name.
 func New(name string) *Firewall { return &Firewall{name: name, made: map[Family]bool{}} }
-
-// elementsPerMessage keeps a list of elements below the 64 KiB that a netlink
-// attribute can hold.
-const elementsPerMessage = 400
 
 // transact sends what fill puts on the connection.
 func (f *Firewall) transact(fill func(*nftables.Conn) error) error {
@@ -68,7 +65,7 @@ func (f *Firewall) Replace(r Ruleset) error {
 	defer f.mu.Unlock()
 	made := map[Family]bool{}
 	err := f.transact(func(conn *nftables.Conn) error {
-		for _, family := range Families {
+		for _, family := range [...]Family{IP4, IP6, Bridge} {
 			t := f.table(family)
 			wanted, ok := r.Table(family)
 			if !ok && family == IP6 && !haveIP6() {
@@ -91,50 +88,10 @@ func (f *Firewall) Replace(r Ruleset) error {
 	if err != nil {
 		return fmt.Errorf("replace the nftables tables %s: %w", f.name, err)
 	}
+	if f.replaceShortcuts(r) {
+		made[Netdev] = true
+	}
 	f.made = made
-	return nil
-}
-
-// Change takes elements out of the tables and adds others.
-func (f *Firewall) Change(remove, add []Element) error {
-	if len(remove)+len(add) == 0 {
-		return nil
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.transact(func(conn *nftables.Conn) error {
-		if err := f.send(conn, remove, (*nftables.Conn).SetDeleteElements); err != nil {
-			return err
-		}
-		return f.send(conn, add, (*nftables.Conn).SetAddElements)
-	})
-}
-
-// send sends the elements set by set.
-func (f *Firewall) send(conn *nftables.Conn, elements []Element, do func(*nftables.Conn, *nftables.Set, []nftables.SetElement) error) error {
-	for len(elements) > 0 {
-		first := elements[0]
-		same := func(e Element) bool { return e.Family == first.Family && e.Set == first.Set }
-		var rest, some []Element
-		if end := slices.IndexFunc(elements, func(e Element) bool { return !same(e) }); end < 0 {
-			some = elements
-		} else {
-			for _, e := range elements {
-				if same(e) {
-					some = append(some, e)
-				} else {
-					rest = append(rest, e)
-				}
-			}
-		}
-		set := &nftables.Set{Table: f.table(first.Family), Name: first.Set}
-		for part := range slices.Chunk(some, elementsPerMessage) {
-			if err := do(conn, set, encode(part)); err != nil {
-				return err
-			}
-		}
-		elements = rest
-	}
 	return nil
 }
 
@@ -158,7 +115,10 @@ func addTable(conn *nftables.Conn, table *nftables.Table, t Table) error {
 		}
 	}
 	for _, c := range t.Chains {
-		c.add(conn, table, ids)
+		c.add(conn, table)
+		if table.Family != nftables.TableFamilyNetdev {
+			c.addRules(conn, table, ids)
+		}
 	}
 	return nil
 }
@@ -185,10 +145,19 @@ func (s Set) nft(table *nftables.Table) *nftables.Set {
 	return set
 }
 
-// encode gives the elements as the kernel takes them. An interval of one field
+// encode gives the elements as the kernel takes them, but for those that lead to
+// an interface which is not there. An interval of one field
 // is two: its beginning, and what comes after its end.
 func encode(elements []Element) (out []nftables.SetElement) {
 	for _, e := range elements {
+		value := e.value
+		if e.device != "" {
+			index, ok := indexOf(e.device)
+			if !ok {
+				continue
+			}
+			value = nativeUint32(index)
+		}
 		if len(e.end) > 0 && (e.Set == setLeaving) {
 			after := slices.Clone(e.end)
 			for i := len(after) - 1; i >= 0; i-- {
@@ -199,12 +168,16 @@ func encode(elements []Element) (out []nftables.SetElement) {
 			out = append(out, nftables.SetElement{Key: e.key}, nftables.SetElement{Key: after, IntervalEnd: true})
 			continue
 		}
-		out = append(out, nftables.SetElement{Key: e.key, KeyEnd: e.end, Val: e.value})
+		out = append(out, nftables.SetElement{Key: e.key, KeyEnd: e.end, Val: value})
 	}
 	return out
 }
 
-func (c Chain) add(conn *nftables.Conn, table *nftables.Table, ids map[string]uint32) {
+func (c Chain) add(conn *nftables.Conn, table *nftables.Table) {
+	if len(c.Devices) > 0 {
+		hookAll(conn, table, c.Devices)
+		return
+	}
 	made := &nftables.Chain{Name: c.Name, Table: table}
 	if c.Hook != "" {
 		accept := nftables.ChainPolicyAccept
@@ -215,12 +188,11 @@ func (c Chain) add(conn *nftables.Conn, table *nftables.Table, ids map[string]ui
 		}
 	}
 	conn.AddChain(made)
+}
+
+func (c Chain) addRules(conn *nftables.Conn, table *nftables.Table, ids map[string]uint32) {
 	for _, r := range c.Rules {
-		var exprs []expr.Any
-		for _, m := range r.matches {
-			exprs = append(exprs, m.exprs(ids)...)
-		}
-		conn.AddRule(&nftables.Rule{Table: table, Chain: made, Exprs: append(exprs, r.verdict.exprs(ids)...)})
+		conn.AddRule(&nftables.Rule{Table: table, Chain: &nftables.Chain{Name: c.Name, Table: table}, Exprs: r.exprs(ids)})
 	}
 }
 

@@ -32,9 +32,15 @@ func (o Options) ofNetwork(n Network) (out []Element) {
 		if n.mode(f) == ModeUnprotected {
 			add(setUnprotected, name)
 		}
+		if n.mode(f) == ModeRouted {
+			add(setRouted, name)
+		}
 		for _, from := range n.Trusted {
 			add(setTrusted, cellName(from), name)
 		}
+	}
+	if o.shortcut(n) {
+		out = append(out, hook(n, n.Bridge)) // which keeps the chain while it has no ports
 	}
 	if n.Gateway4.IsValid() {
 		out = append(out, element(Bridge, setTaken4, false, []cell{cellAddr(n.Gateway4)}))
@@ -56,18 +62,15 @@ func Elements(o Options, networks []Network, s Sandbox) []Element {
 	for _, n := range networks {
 		known[n.ID] = n
 	}
-	return append(pins(known, s), o.published(known, s)...)
+	return append(o.pins(known, s), o.published(known, s)...)
 }
 
 // pins say what the sandbox's interfaces may send: any of its addresses from
 // any of them, as Linux does when a container is on several networks.
-func pins(known map[string]Network, s Sandbox) (out []Element) {
+func (o Options) pins(known map[string]Network, s Sandbox) (out []Element) {
 	var addresses []netip.Addr
 	for _, p := range s.Places {
-		addresses = append(addresses, p.Addresses...)
-		if known[p.Network].Subnet6.IsValid() {
-			addresses = append(addresses, linkLocal(p.MAC)...)
-		}
+		addresses = append(addresses, p.addresses(known)...)
 	}
 	for _, a := range addresses {
 		set := setTaken4
@@ -94,8 +97,19 @@ func pins(known map[string]Network, s Sandbox) (out []Element) {
 			out = append(out, element(Bridge, setClosed, false, at[:1]),
 				element(Bridge, setDoors, false, []cell{at[0], cellMAC(n.MAC)}))
 		}
+		if o.shortcut(n) {
+			out = append(out, p.shortcuts(n, addresses, p.addresses(known))...)
+		}
 	}
 	return out
+}
+
+// addresses are the place's, that of the link among them.
+func (p Place) addresses(known map[string]Network) []netip.Addr {
+	if !known[p.Network].Subnet6.IsValid() {
+		return p.Addresses
+	}
+	return append(slices.Clone(p.Addresses), linkLocal(p.MAC)...)
 }
 
 // linkLocal is the address that the kernel makes of a MAC address, RFC 4291
@@ -237,3 +251,8 @@ func Diff(before, after []Element) (gone, come []Element) {
 
 // id is the same for elements that are.
 func (e Element) id() string { return e.Family.String() + " " + e.Set + " " + e.Text }
+
+// place is the same for those of which a set can have one.
+func (e Element) place() string {
+	return e.Family.String() + " " + e.Set + " " + string(e.key) + string(e.end)
+}

@@ -23,6 +23,8 @@
 //	bridge    frames       what enters a bridge from a container: its own MAC
 //	                       address, no address of somebody else's, no router
 //	                       advertisement, nothing to a DHCP client
+//	netdev    neighbours-… what a container sends to a neighbour goes straight out
+//	                       of the other's port, see shortcut.go
 //
 // A table can only forbid: a packet accepted here is still dropped by another
 // table whose policy says so, such as the FORWARD policy DROP that a Docker
@@ -51,13 +53,16 @@ type Options struct {
 	AcceptMark, AcceptMask uint32
 	// HostFirewall subjects published ports to the host's own input rules.
 	HostFirewall bool
+	// Shortcut lets frames between neighbours go from port to port. Nobody
+	// else's rules look at them then, see Onlookers.
+	Shortcut bool
 }
 
 // The gateway modes of a network.
 const (
 	ModeNAT         = "nat"             // ports are published on the host's addresses
 	ModeUnprotected = "nat-unprotected" // and others may reach all ports at the container's address
-	ModeRouted      = "routed"          // published ports are reached at the container's address alone
+	ModeRouted      = "routed"          // published ports, and ICMP, reach the container's own address alone
 	ModeIsolated    = "isolated"        // the host has no address on it
 )
 
@@ -66,7 +71,7 @@ type Network struct {
 	ID, Name, Bridge   string
 	Subnet4, Subnet6   netip.Prefix // invalid without the family
 	Gateway4, Gateway6 netip.Addr   // the bridge's own
-	MAC                string       // the bridge's; needed without ICC
+	MAC                string       // the bridge's; needed without ICC, and for shortcuts
 	Internal           bool         // nothing passes between it and the outside
 	ICC                bool         // containers on it reach each other
 	Masquerade         bool         // they leave under the host's address
@@ -122,12 +127,13 @@ type Family byte
 // The families, by the kernel's numbers.
 const (
 	IP4    Family = 2  // NFPROTO_IPV4
+	Netdev Family = 5  // NFPROTO_NETDEV
 	Bridge Family = 7  // NFPROTO_BRIDGE
 	IP6    Family = 10 // NFPROTO_IPV6
 )
 
 // Families are those in which a daemon may have a table.
-var Families = [...]Family{IP4, IP6, Bridge}
+var Families = [...]Family{IP4, IP6, Bridge, Netdev}
 
 func (f Family) String() string {
 	switch f {
@@ -135,6 +141,8 @@ func (f Family) String() string {
 		return "ip"
 	case IP6:
 		return "ip6"
+	case Netdev:
+		return "netdev"
 	}
 	return "bridge"
 }

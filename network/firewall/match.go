@@ -27,6 +27,7 @@ var (
 	kindService = kind{"inet_service", nftables.TypeInetService}
 	kindAddr4   = kind{"ipv4_addr", nftables.TypeIPAddr}
 	kindAddr6   = kind{"ipv6_addr", nftables.TypeIP6Addr}
+	kindPort    = kind{"iface_index", nftables.TypeIFIndex}
 )
 
 func kindAddr(f Family) kind {
@@ -77,6 +78,9 @@ var (
 	etherDst  = payload("ether daddr", linkHeader, 0, 6)
 	arpMAC    = payload("arp saddr ether", networkHeader, 8, 6)
 	arpIP     = payload("arp saddr ip", networkHeader, 14, 4)
+
+	ipProtocol = payload("ip protocol", networkHeader, 9, 1)
+	nextHeader = payload("ip6 nexthdr", networkHeader, 6, 1)
 )
 
 func saddr(f Family) field {
@@ -225,21 +229,37 @@ func frame(name string, etherType uint16) match {
 }
 func icmp6(name string, typ byte) match { return is(icmp6Type, name, []byte{typ}) }
 
+// notPort matches what goes to another port.
+func notPort(port uint16) match {
+	return isNot(thDport, fmt.Sprint(port), binary.BigEndian.AppendUint16(nil, port))
+}
+
+// unfragmented matches an IPv4 packet that is whole: no offset, and no more to
+// come.
+var unfragmented = match{"ip frag-off & 0x3fff == 0x0", func(map[string]uint32) []expr.Any {
+	return []expr.Any{
+		payload("", networkHeader, 6, 2).load(word(0)),
+		&expr.Bitwise{SourceRegister: word(0), DestRegister: word(0), Len: 2, Mask: []byte{0x3f, 0xff}, Xor: make([]byte, 2)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: word(0), Data: make([]byte, 2)},
+	}
+}}
+
 // verdict is what becomes of a packet.
 type verdict struct {
 	text  string
 	exprs func(sets map[string]uint32) []expr.Any
+	last  string // an expression behind the others that the library does not have
 }
 
 func final(text string, kind expr.VerdictKind, chain string) verdict {
-	return verdict{text, func(map[string]uint32) []expr.Any { return []expr.Any{&expr.Verdict{Kind: kind, Chain: chain}} }}
+	return verdict{text: text, exprs: func(map[string]uint32) []expr.Any { return []expr.Any{&expr.Verdict{Kind: kind, Chain: chain}} }}
 }
 
 var (
 	accept     = final("accept", expr.VerdictAccept, "")
 	drop       = final("drop", expr.VerdictDrop, "")
 	back       = final("return", expr.VerdictReturn, "")
-	masquerade = verdict{"masquerade", func(map[string]uint32) []expr.Any { return []expr.Any{&expr.Masq{}} }}
+	masquerade = verdict{text: "masquerade", exprs: func(map[string]uint32) []expr.Any { return []expr.Any{&expr.Masq{}} }}
 )
 
 func jump(chain string) verdict  { return final("jump "+chain, expr.VerdictJump, chain) }
@@ -247,7 +267,7 @@ func enter(chain string) verdict { return final("goto "+chain, expr.VerdictGoto,
 
 // leaveAs makes a packet's source the address.
 func leaveAs(a netip.Addr) verdict {
-	return verdict{"snat to " + a.String(), func(map[string]uint32) []expr.Any {
+	return verdict{text: "snat to " + a.String(), exprs: func(map[string]uint32) []expr.Any {
 		nat := &expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(familyOf(a)), RegAddrMin: word(0)}
 		return []expr.Any{&expr.Immediate{Register: word(0), Data: a.AsSlice()}, nat}
 	}}
@@ -260,7 +280,7 @@ func redirect(f Family, set string, port bool, key ...field) verdict {
 	if port {
 		to = "dnat " + f.String() + " to "
 	}
-	return verdict{to + concat(key) + " map @" + set, func(sets map[string]uint32) []expr.Any {
+	return verdict{text: to + concat(key) + " map @" + set, exprs: func(sets map[string]uint32) []expr.Any {
 		nat := &expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(f), RegAddrMin: word(0)}
 		if port {
 			nat.RegProtoMin = word(words(daddr(f).size))

@@ -2,8 +2,16 @@ package firewall
 
 import (
 	"fmt"
+	"net"
+	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+
+	"github.com/tarehq/tare/internal/testutil"
 )
 
 func publish(ports ...int) (list []Port) {
@@ -145,6 +153,67 @@ func TestGatewayModes(t *testing.T) {
 	l.apply()
 	client.expect(t, "tcp", "10.0.3.4:80", "found 192.0.3.2")
 	client.expectNothing(t, "tcp", "10.0.3.4:81")
+
+	for _, address := range []string{"10.0.1.2", "fd00:1::2"} {
+		if !client.pings(t, address) {
+			t.Errorf("%s, to which the client is routed, does not answer a ping", address)
+		}
+	}
+	if client.pings(t, "10.0.3.4") {
+		t.Error("a container whose network is not routed answers a ping")
+	}
+
+	// What the host's own rules have marked is let into all bridges.
+	l.options.AcceptMark, l.options.AcceptMask = 0x1, 0xff
+	l.apply()
+	client.expectNothing(t, "tcp", "10.0.3.4:81")
+	markFrom(t, "lan1", 0x301)
+	client.expect(t, "tcp", "10.0.3.4:81", "found 192.0.3.2")
+	friend.expectNothing(t, "tcp", "10.0.3.4:81")
+}
+
+// markFrom has all packets marked that come in by the interface.
+func markFrom(t testing.TB, device string, mark uint32) {
+	t.Helper()
+	conn, err := nftables.New()
+	must(t, err)
+	table := conn.AddTable(&nftables.Table{Name: "marks", Family: nftables.TableFamilyINet})
+	chain := conn.AddChain(&nftables.Chain{Name: "marks", Table: table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityMangle})
+	conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: append(named(iifname, device).exprs(nil),
+		&expr.Immediate{Register: word(0), Data: nativeUint32(mark)}, &expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: word(0)})})
+	must(t, conn.Flush())
+}
+
+// pings tells whether the address answers an echo request.
+func (m machine) pings(t testing.TB, address string) (answered bool) {
+	t.Helper()
+	network, listen, message := "ip4:icmp", "0.0.0.0", []byte{8, 0, 0, 0, 0, 7, 0, 1}
+	if strings.Contains(address, ":") {
+		network, listen, message = "ip6:ipv6-icmp", "::", []byte{128, 0, 0, 0, 0, 7, 0, 1} // its checksum is the kernel's
+	} else {
+		sum := ^uint16(8<<8 + 7 + 1)
+		message[2], message[3] = byte(sum>>8), byte(sum)
+	}
+	m.do(t, func() error {
+		c, err := net.ListenPacket(network, listen)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		if _, err := c.WriteTo(message, &net.IPAddr{IP: net.ParseIP(address)}); err != nil {
+			return err
+		}
+		must(t, c.SetReadDeadline(time.Now().Add(testutil.Patience(time.Second))))
+		for buf := make([]byte, 100); !answered; {
+			n, _, err := c.ReadFrom(buf)
+			if err != nil {
+				return nil
+			}
+			answered = n >= 8 && (buf[0] == 0 || buf[0] == 129)
+		}
+		return nil
+	})
+	return answered
 }
 
 func TestLoopbackPortsAreTheHostsAlone(t *testing.T) {

@@ -20,6 +20,7 @@ const (
 	setHome          = "home"           // subnet . its bridge
 	setLeaving       = "leaving"        // subnets that leave under the host's address
 	setUnprotected   = "unprotected"    // bridges into which all may
+	setRouted        = "routed"         // bridges whose containers are reached at their own addresses
 	setOpen          = "open"           // address . proto . ports that are reached there
 	setTrusted       = "trusted"        // interface . bridge into which it reaches published ports
 	setDirect        = "direct"         // address . proto . ports that it reaches
@@ -56,35 +57,41 @@ func Rules(o Options, networks []Network, sandboxes []Sandbox) Ruleset {
 		r.Tables = append(r.Tables, t)
 	}
 	r.Tables = append(r.Tables, o.frames(networks))
+	if t, wanted := o.shortcuts(networks); wanted {
+		r.Tables = append(r.Tables, t)
+	}
 	r.fill(elements)
 	return r
 }
 
-// fill puts the elements into their sets, each once. One whose set is not wanted
-// has no rule that would look for it.
+// fill puts the elements into their sets, each once; of two with one key the
+// first stays. One whose set is not wanted has no rule that would look for it.
 func (r *Ruleset) fill(elements []Element) {
 	type place struct {
 		family Family
 		set    string
 	}
-	sets := map[place]*Set{}
+	lists := map[place]*[]Element{}
 	for i := range r.Tables {
 		t := &r.Tables[i]
 		for j := range t.Sets {
-			sets[place{t.Family, t.Sets[j].Name}] = &t.Sets[j]
+			lists[place{t.Family, t.Sets[j].Name}] = &t.Sets[j].Elements
+		}
+		for j := range t.Chains {
+			lists[place{t.Family, t.Chains[j].Name}] = &t.Chains[j].Devices
 		}
 	}
 	seen := map[string]bool{}
 	for _, e := range elements {
-		if s := sets[place{e.Family, e.Set}]; s != nil && !seen[e.id()] {
-			seen[e.id()] = true
-			s.Elements = append(s.Elements, e)
+		if list := lists[place{e.Family, e.Set}]; list != nil && !seen[e.place()] {
+			seen[e.place()] = true
+			*list = append(*list, e)
 		}
 	}
 }
 
 // features are what at least one network of a family wants.
-type features struct{ internal, unprotected, open, trusted, closed bool }
+type features struct{ internal, unprotected, routed, open, trusted, closed bool }
 
 func (o Options) features(f Family, networks []Network) (has features) {
 	for _, n := range networks {
@@ -94,6 +101,7 @@ func (o Options) features(f Family, networks []Network) (has features) {
 		}
 		has.internal = has.internal || n.closed(f)
 		has.unprotected = has.unprotected || n.mode(f) == ModeUnprotected
+		has.routed = has.routed || n.mode(f) == ModeRouted
 		has.open = has.open || n.mode(f) == ModeRouted || o.DirectRouting
 		has.trusted = has.trusted || len(n.Trusted) > 0
 	}
@@ -120,6 +128,7 @@ func (o Options) family(f Family, networks []Network) Table {
 	}{
 		{has.internal, Set{Name: setInternal, Key: []kind{kindName}}},
 		{has.unprotected, Set{Name: setUnprotected, Key: []kind{kindName}}},
+		{has.routed, Set{Name: setRouted, Key: []kind{kindName}}},
 		{has.open, Set{Name: setOpen, Key: service, Interval: true}},
 		{has.trusted, Set{Name: setTrusted, Key: []kind{kindName, kindName}}},
 		{has.trusted, Set{Name: setDirect, Key: service, Interval: true}},
@@ -152,11 +161,11 @@ func (o Options) redirecting(f Family) []Chain {
 	chains := []Chain{publish}
 	if f == IP4 {
 		notLo := notNamed(iifname, "lo")
-		chains = append(chains, Chain{"raw", "filter", "prerouting", "raw", []Rule{
+		chains = append(chains, hooked("raw", "filter", "prerouting", "raw", []Rule{
 			// Every packet passes here: first what the kernel compares inline.
 			when(drop, within(to, loopback4), notLo),
 			when(drop, within(saddr(f), loopback4), notLo),
-		}})
+		}))
 	} else {
 		// What the host sends to ::1 cannot leave lo: the port's own socket
 		// answers it, see the relay of the supervising process.
@@ -167,8 +176,8 @@ func (o Options) redirecting(f Family) []Chain {
 		arriving = append([]match{named(iifname, admitEnd)}, arriving...)
 	}
 	return append(chains,
-		Chain{"prerouting", "nat", "prerouting", "dstnat", []Rule{when(jump(chainPublish), arriving...)}},
-		Chain{"output", "nat", "output", "-100", []Rule{when(jump(chainPublish), own...)}})
+		hooked("prerouting", "nat", "prerouting", "dstnat", []Rule{when(jump(chainPublish), arriving...)}),
+		hooked("output", "nat", "output", "-100", []Rule{when(jump(chainPublish), own...)}))
 }
 
 // leaving chooses under which address packets leave.
@@ -189,7 +198,7 @@ func leaving(f Family, networks []Network) Chain {
 		}
 	}
 	rules = append(rules, when(masquerade, in(setLeaving, from)))
-	return Chain{"postrouting", "nat", "postrouting", "srcnat", rules}
+	return hooked("postrouting", "nat", "postrouting", "srcnat", rules)
 }
 
 // leaves tells whether the network's containers leave under the host's address.
@@ -211,6 +220,13 @@ func (o Options) forward(f Family, has features) Chain {
 		rules = append(rules, when(accept, marked(o.AcceptMark, o.AcceptMask), in(setBridges, oifname)))
 	}
 	rules = append(rules, when(accept, redirected))
+	if has.routed { // what a router's neighbours need to find out its ways
+		icmp := transport("icmp", unix.IPPROTO_ICMP)
+		if f == IP6 {
+			icmp = transport("ipv6-icmp", unix.IPPROTO_ICMPV6)
+		}
+		rules = append(rules, when(accept, icmp, in(setRouted, oifname)))
+	}
 	service := []field{daddr(f), l4proto, thDport}
 	if has.open {
 		rules = append(rules, when(accept, in(setOpen, service...)))
@@ -221,7 +237,7 @@ func (o Options) forward(f Family, has features) Chain {
 	if has.unprotected {
 		rules = append(rules, when(accept, notIn(setBridges, iifname), in(setUnprotected, oifname)))
 	}
-	return Chain{"forward", "filter", "forward", "filter", append(rules, when(drop, in(setBridges, oifname)))}
+	return hooked("forward", "filter", "forward", "filter", append(rules, when(drop, in(setBridges, oifname))))
 }
 
 // The sets of the table of the family bridge.

@@ -71,7 +71,7 @@ func arp(op uint16, mac net.HardwareAddr, ip netip.Addr, target net.HardwareAddr
 // arrives tells whether a frame with the mark comes within a while.
 func arrives(fd int, mark []byte, patience time.Duration) bool {
 	buf := make([]byte, 2048)
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+	for deadline, first := time.Now().Add(patience), true; first || time.Now().Before(deadline); first = false {
 		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 		if n, err := unix.Poll(poll, 10); n == 0 || err != nil {
 			continue
@@ -90,6 +90,22 @@ func TestNobodySpeaksForANeighbour(t *testing.T) {
 	mustSet(t, "bridge/bridge-nf-call-iptables", "0") // a host may have no br_netfilter
 	mustSet(t, "bridge/bridge-nf-call-ip6tables", "0")
 	l := newLab(t)
+	nobodySpeaksForANeighbour(t, l)
+}
+
+func TestNobodySpeaksForANeighbourByTheShortcut(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	l := newLab(t)
+	l.options.Shortcut = true
+	nobodySpeaksForANeighbour(t, l)
+	if !l.firewall.made[Netdev] {
+		t.Error("the kernel did not take the shortcut")
+	}
+}
+
+func nobodySpeaksForANeighbour(t *testing.T, l *lab) {
 	one, two := l.network("one", 1, nil), l.network("two", 2, nil)
 	victim, thief, neighbour := l.container(one, 2), l.container(one, 3), l.container(one, 4)
 	elsewhere := l.container(two, 5)
@@ -109,7 +125,7 @@ func TestNobodySpeaksForANeighbour(t *testing.T) {
 	solicit := func(typ byte, mark []byte) []byte {
 		return append([]byte{typ, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0}, mark...)
 	}
-	ear := victim.hears(t)
+	ear, other := victim.hears(t), elsewhere.hears(t)
 	for _, c := range []struct {
 		name    string
 		arrives bool
@@ -135,6 +151,10 @@ func TestNobodySpeaksForANeighbour(t *testing.T) {
 		}},
 		{"the address of a container elsewhere", false, func(m []byte) []byte {
 			return ether(victim.mac, thief.mac, unix.ETH_P_IP, ip4(elsewhere.place.Addresses[0], to4, unix.IPPROTO_UDP, udp(5, 9, m)))
+		}},
+		// The bridge does not know that address, and tries all of its ports.
+		{"to a container elsewhere", true, func(m []byte) []byte {
+			return ether(elsewhere.mac, thief.mac, unix.ETH_P_IP, ip4(own4, elsewhere.place.Addresses[0], unix.IPPROTO_UDP, udp(5, 9, m)))
 		}},
 		{"an address that is nobody's", true, func(m []byte) []byte {
 			return ether(victim.mac, thief.mac, unix.ETH_P_IP, ip4(addr("10.0.1.99"), to4, unix.IPPROTO_UDP, udp(5, 9, m)))
@@ -204,6 +224,9 @@ func TestNobodySpeaksForANeighbour(t *testing.T) {
 		}
 		if got := arrives(ear, mark, patience); got != c.arrives {
 			t.Errorf("%s: arrives %v", c.name, got)
+		}
+		if arrives(other, mark, 0) {
+			t.Errorf("%s: arrives in another network", c.name)
 		}
 	}
 }

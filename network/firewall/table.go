@@ -3,6 +3,8 @@ package firewall
 import (
 	"fmt"
 	"strings"
+
+	"github.com/google/nftables/expr"
 )
 
 // Ruleset is the wanted state of all tables of a name; its String is what nft
@@ -37,6 +39,10 @@ type Element struct {
 	// The fields, each padded to 4 bytes; end is empty unless the set has
 	// intervals.
 	key, end, value []byte
+	// device is an interface that is looked up when the element is sent: the
+	// value is its index, or hook makes it one of the chain Set.
+	device string
+	hook   bool
 }
 
 // Chain is a list of rules, at a hook of the kernel or, without one, to be
@@ -44,6 +50,12 @@ type Element struct {
 type Chain struct {
 	Name, Type, Hook, Priority string
 	Rules                      []Rule
+	Devices                    []Element // that it is hooked to, if the hook is an interface's
+}
+
+// hooked is a chain at a hook.
+func hooked(name, typ, hook, priority string, rules []Rule) Chain {
+	return Chain{Name: name, Type: typ, Hook: hook, Priority: priority, Rules: rules}
 }
 
 // Rule applies its verdict to the packets that every match fits.
@@ -80,6 +92,9 @@ func (r Ruleset) Elements() (all []Element) {
 	for _, t := range r.Tables {
 		for _, s := range t.Sets {
 			all = append(all, s.Elements...)
+		}
+		for _, c := range t.Chains {
+			all = append(all, c.Devices...)
 		}
 	}
 	return all
@@ -133,13 +148,35 @@ func (c Chain) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\tchain %s {\n", c.Name)
 	if c.Hook != "" {
-		fmt.Fprintf(&b, "\t\ttype %s hook %s priority %s; policy accept;\n", c.Type, c.Hook, c.Priority)
+		fmt.Fprintf(&b, "\t\ttype %s hook %s%s priority %s; policy accept;\n", c.Type, c.Hook, c.devices(), c.Priority)
 	}
 	for _, r := range c.Rules {
 		fmt.Fprintf(&b, "\t\t%s\n", r)
 	}
 	b.WriteString("\t}\n\n")
 	return b.String()
+}
+
+func (c Chain) devices() string {
+	if len(c.Devices) == 0 {
+		return ""
+	}
+	var names []string
+	for _, d := range c.Devices {
+		names = append(names, d.Text)
+	}
+	if len(names) == 1 {
+		return " device " + names[0]
+	}
+	return " devices = { " + strings.Join(names, ", ") + " }"
+}
+
+// exprs are the rule as the kernel has it, but for a verdict's last part.
+func (r Rule) exprs(sets map[string]uint32) (out []expr.Any) {
+	for _, m := range r.matches {
+		out = append(out, m.exprs(sets)...)
+	}
+	return append(out, r.verdict.exprs(sets)...)
 }
 
 func (r Rule) String() string {

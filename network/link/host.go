@@ -28,6 +28,9 @@ import (
 // Host is the network namespace of the thread that opened it. Its methods may be
 // called at the same time.
 type Host struct {
+	// NewNS makes the namespaces; nil for such as the host's user namespace owns.
+	NewNS func() (*os.File, error)
+
 	ns     *os.File
 	routes *conn
 	prefix string
@@ -45,7 +48,7 @@ func Open(prefix string) (*Host, error) {
 		ns.Close()
 		return nil, err
 	}
-	return &Host{ns, routes, prefix}, nil
+	return &Host{ns: ns, routes: routes, prefix: prefix}, nil
 }
 
 // Close lets go of the host. What was made there stays.

@@ -43,8 +43,17 @@ func (h *Host) New() (*Space, error) {
 func (h *Host) NewOn(b *Bridge, v6 bool) (*Space, *Port, error) { return h.make(b, v6) }
 
 func (h *Host) make(b *Bridge, v6 bool) (s *Space, p *Port, err error) {
+	enter := func() error { return unix.Unshare(unix.CLONE_NEWNET) }
+	if h.NewNS != nil {
+		ns, err := h.NewNS()
+		if err != nil {
+			return nil, nil, err
+		}
+		defer ns.Close()
+		enter = func() error { return unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET) }
+	}
 	thread.Own(func() bool {
-		if err = unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		if err = enter(); err != nil {
 			err = fmt.Errorf("make a network namespace: %w", err)
 			return true
 		}

@@ -116,7 +116,9 @@ func (g *Group) create(r *specs.LinuxResources) error {
 			break
 		}
 	}
-	if err == nil && r != nil {
+	if err == nil && r == nil {
+		err = g.setDevices(nil)
+	} else if err == nil {
 		err = g.Set(r)
 	}
 	if err != nil {

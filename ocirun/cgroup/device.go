@@ -13,13 +13,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// defaultDevices are allowed in every container that has device rules: making
-// any node, and the nodes that the specification puts into every /dev.
+// defaultDevices are allowed in every container: making any node, the nodes that
+// the specification puts into every /dev, and the one for tunnels, as with runc.
 var defaultDevices = []specs.LinuxDeviceCgroup{
 	rule("c", -1, -1, "m"), rule("b", -1, -1, "m"),
 	rule("c", 1, 3, "rwm"), rule("c", 1, 5, "rwm"), rule("c", 1, 7, "rwm"),
 	rule("c", 1, 8, "rwm"), rule("c", 1, 9, "rwm"), rule("c", 5, 0, "rwm"),
-	rule("c", 5, 2, "rwm"), rule("c", 136, -1, "rwm"),
+	rule("c", 5, 2, "rwm"), rule("c", 136, -1, "rwm"), rule("c", 10, 200, "rwm"),
 }
 
 func rule(kind string, major, minor int64, access string) specs.LinuxDeviceCgroup {
@@ -58,10 +58,30 @@ func star(n *int64) string {
 	return strconv.FormatInt(*n, 10)
 }
 
-func (g *Group) setDevicesV1(rules []specs.LinuxDeviceCgroup) error {
-	if len(rules) == 0 {
-		return nil
+// nothing forbids all devices.
+var nothing = specs.LinuxDeviceCgroup{Access: "rwm"}
+
+// fromNothing has rules begin with nothing being allowed, but for the default, as
+// runc does: a list that names only what is allowed means that.
+func fromNothing(rules []specs.LinuxDeviceCgroup) []specs.LinuxDeviceCgroup {
+	if len(rules) > 0 && (rules[0].Type == "" || rules[0].Type == "a") {
+		return rules
 	}
+	return append([]specs.LinuxDeviceCgroup{nothing}, rules...)
+}
+
+// setDevices sets the rules in their order.
+func (g *Group) setDevices(rules []specs.LinuxDeviceCgroup) error {
+	switch {
+	case g.None(), len(rules) == 0 && !g.Unified && g.dir("devices") == "":
+		return nil
+	case g.Unified:
+		return g.setDevicesV2(fromNothing(rules))
+	}
+	return g.setDevicesV1(fromNothing(rules))
+}
+
+func (g *Group) setDevicesV1(rules []specs.LinuxDeviceCgroup) error {
 	dir := g.dir("devices")
 	if dir == "" {
 		return fault.New(fault.Unavailable, "linux.resources.devices cannot be set: the devices control group is not mounted")
@@ -97,11 +117,8 @@ func (g *Group) setDevicesV1(rules []specs.LinuxDeviceCgroup) error {
 }
 
 // setDevicesV2 attaches a program that decides as cgroup v1 would: the last
-// rule that matches wins, and what no rule names is allowed.
+// rule that matches wins.
 func (g *Group) setDevicesV2(rules []specs.LinuxDeviceCgroup) error {
-	if len(rules) == 0 {
-		return nil
-	}
 	all := append(append([]specs.LinuxDeviceCgroup{}, rules...), defaultDevices...)
 	code, err := deviceProgram(all)
 	if err != nil {

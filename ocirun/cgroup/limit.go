@@ -20,8 +20,16 @@ type setting struct {
 	value      string
 }
 
-// Set writes the limits that r names.
+// Set writes the limits that r names, and the rules for devices.
 func (g *Group) Set(r *specs.LinuxResources) error {
+	if err := g.limit(r); err != nil {
+		return err
+	}
+	return g.setDevices(r.Devices)
+}
+
+// limit writes the limits that r names.
+func (g *Group) limit(r *specs.LinuxResources) error {
 	if err := g.refuse(r); err != nil {
 		return err
 	}
@@ -31,10 +39,7 @@ func (g *Group) Set(r *specs.LinuxResources) error {
 	if len(r.Unified) > 0 {
 		return fault.New(fault.Invalid, "invalid configuration: linux.resources.unified needs cgroup v2, which this machine does not use alone")
 	}
-	if err := g.writeAll(settingsV1(r)); err != nil {
-		return err
-	}
-	return g.setDevicesV1(r.Devices)
+	return g.writeAll(settingsV1(r))
 }
 
 // writeAll writes settings in order. Two that bound each other, such as a quota
@@ -129,6 +134,14 @@ func (g *Group) refuse(r *specs.LinuxResources) error {
 	}
 	if c := r.CPU; c != nil && nul(c.Cpus, c.Mems) {
 		return fault.New(fault.Invalid, "linux.resources.cpu has a NUL byte: cpus %q, mems %q", c.Cpus, c.Mems)
+	}
+	if c := r.CPU; c != nil && c.Shares != nil && !g.Unified { // which the kernel would change; version 2 has a scale of its own
+		switch shares := *c.Shares; {
+		case shares == 1:
+			return fault.New(fault.Invalid, "the minimum allowed cpu-shares is 2")
+		case shares > 262144:
+			return fault.New(fault.Invalid, "the maximum allowed cpu-shares is 262144")
+		}
 	}
 	for device, l := range r.Rdma {
 		if device == "" || strings.ContainsAny(device, " \t\n\x00") {

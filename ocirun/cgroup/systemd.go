@@ -263,7 +263,9 @@ func (g *Group) Begin(pid int, r *specs.LinuxResources) error {
 	if procs, _ := g.Procs(); len(procs) > 0 {
 		return fault.New(fault.Conflict, "container's cgroup is not empty: the unit %s has %d processes; another container may use it", g.unit.name, len(procs))
 	}
-	properties := append(accounting(g.Unified), g.properties(r)...)
+	all := *r
+	all.Devices = fromNothing(r.Devices)
+	properties := append(accounting(g.Unified), g.properties(&all)...)
 	if err := g.unit.start(pid, properties); err != nil {
 		return err
 	}

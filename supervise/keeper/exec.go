@@ -200,7 +200,7 @@ func (x *execs) kill(id string) error {
 		return errGone()
 	}
 	if err = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, processGroup); err == unix.EINVAL {
-		err = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+		err = unix.Kill(-pid, unix.SIGKILL) // it leads a session, and was there just now
 	}
 	if errors.Is(err, unix.ESRCH) {
 		return errGone()

@@ -53,7 +53,7 @@ func detachedRoot(r supervise.Rootfs, mapped bool) (fd int, err error) {
 			return -1, err
 		}
 	}
-	o := overlayfs.Overlay{Lower: r.Lower, Upper: r.Upper, Work: r.Work, Volatile: r.Volatile}
+	o := overlayfs.Overlay{Lower: r.Lower, Upper: r.Upper, Work: r.Work, Volatile: r.Volatile, Label: r.Label}
 	if mapped {
 		o.Users = &overlayfs.Users{FD: userNSFile, UID: r.Users.UID, GID: r.Users.GID}
 	}

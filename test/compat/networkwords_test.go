@@ -27,7 +27,6 @@ POST /networks/create {"Name":"bridge"}
 POST /networks/create {"Name":"host"}
 POST /networks/create {"Name":"n","Driver":"host"}
 POST /networks/create {"Name":"n","Driver":"null"}
-POST /networks/create {"Name":"n","Driver":"nope"}
 POST /networks/create {"Name":"n","Driver":"overlay"}
 POST /networks/create {"Name":"n","Scope":"swarm"}
 POST /networks/create {"Name":"n","Ingress":true}
@@ -42,7 +41,6 @@ POST /networks/create {"Name":"n","IPAM":{"Config":[{"Subnet":"10.94.0.0/16","Au
 POST /networks/create {"Name":"n","IPAM":{"Config":[{"Subnet":"10.95.0.0/16","Gateway":"10.95.0.1","AuxiliaryAddresses":{"a":"10.95.0.1"}}]}}
 POST /networks/create {"Name":"n","IPAM":{"Config":[{"Gateway":"10.96.0.1"}]}}
 POST /networks/create {"Name":"n","IPAM":{"Config":[{"Subnet":"10.97.0.0/16"},{"Subnet":"10.98.0.0/16"}]}}
-POST /networks/create {"Name":"n","IPAM":{"Driver":"nope"}}
 POST /networks/create {"Name":"n","IPAM":{"Driver":"null"}}
 POST /networks/create {"Name":"n","Options":{"com.docker.network.bridge.enable_icc":"x"}}
 POST /networks/create {"Name":"n","Options":{"com.docker.network.bridge.gateway_mode_ipv4":"bent"}}
@@ -117,6 +115,7 @@ POST /networks/bridge/connect {"Container":"web"}
 POST /containers/create?name=two {"Image":"busybox","Cmd":["sleep","1000"],"HostConfig":{"NetworkMode":"host"}}
 POST /containers/two/start
 POST /networks/u/connect {"Container":"two"}
+POST /networks/host/connect {"Container":"two"}
 POST /networks/host/disconnect {"Container":"two"}
 DELETE /containers/two?force=1
 POST /containers/create?name=two {"Image":"busybox","Cmd":["sleep","1000"],"HostConfig":{"NetworkMode":"none"}}
@@ -144,7 +143,6 @@ POST /containers/create?name=two {"Image":"busybox","HostConfig":{"NetworkMode":
 POST /containers/create?name=two {"Image":"busybox","HostConfig":{"NetworkMode":"none"},"NetworkingConfig":{"EndpointsConfig":{"none":{"IPAMConfig":{"IPv4Address":"10.99.0.1"}}}}}
 POST /containers/create?name=two {"Image":"busybox","HostConfig":{"PortBindings":{"80/tcp":[{"HostPort":"x"}]}}}
 POST /containers/create?name=two {"Image":"busybox","HostConfig":{"PortBindings":{"80/tcp":[{"HostPort":"8000-7000"}]}}}
-POST /containers/create?name=two {"Image":"busybox","HostConfig":{"PortBindings":{"80/foo":[{}]}}}
 POST /containers/create?name=two {"Image":"busybox","Cmd":["sleep","1000"],"HostConfig":{"NetworkMode":"nope"}}
 POST /containers/two/start
 DELETE /containers/two?force=1
@@ -157,7 +155,6 @@ POST /networks/six/disconnect {"Container":"two"}
 POST /containers/three/start
 POST /networks/bridge/connect {"Container":"two"}
 DELETE /containers/three?force=1
-POST /networks/bridge/connect {"Container":"two"}
 DELETE /containers/two?force=1
 DELETE /networks/u
 `

@@ -36,6 +36,7 @@ type Daemon struct {
 	atEnd []func() error
 
 	passed []*os.File
+	covers [][2]string
 }
 
 var (
@@ -145,6 +146,21 @@ func (d *Daemon) Drop(flag string) {
 // Activate passes listening sockets to the daemon, as systemd does.
 func (d *Daemon) Activate(sockets ...*os.File) { d.passed = sockets }
 
+// Cover has the daemon see another file at a path of the machine, from its next start
+// on.
+func (d *Daemon) Cover(path, by string) { d.covers = append(d.covers, [2]string{by, path}) }
+
+// covering makes the command one in a mount namespace of its own.
+func (d *Daemon) covering(cmd *exec.Cmd) *exec.Cmd {
+	script, args := "set -e; ", []string{}
+	for i, c := range d.covers {
+		script += fmt.Sprintf(`mount --bind "$%d" "$%d"; `, 2*i+1, 2*i+2)
+		args = append(args, c[0], c[1])
+	}
+	script += fmt.Sprintf(`shift %d; exec "$@"`, len(args))
+	return exec.Command("unshare", slices.Concat([]string{"-m", "sh", "-c", script, "sh"}, args, cmd.Args)...)
+}
+
 // Program is the path of one of the programs.
 func (d *Daemon) Program(name string) string { return filepath.Join(d.bin, name) }
 
@@ -161,6 +177,9 @@ func (d *Daemon) Begin(t testing.TB) {
 		d.cmd = exec.Command("sh", append([]string{"-c", `LISTEN_PID=$$ exec "$0" "$@"`, d.Program("tared")}, d.flags...)...)
 		d.cmd.Env = append(os.Environ(), fmt.Sprintf("LISTEN_FDS=%d", len(d.passed)))
 		d.cmd.ExtraFiles = d.passed
+	}
+	if len(d.covers) > 0 {
+		d.cmd = d.covering(d.cmd)
 	}
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

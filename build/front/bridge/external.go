@@ -84,7 +84,7 @@ func (b *Bridge) external(ctx context.Context, req gateway.SolveRequest) (*gatew
 	if err != nil {
 		return nil, err
 	}
-	r := build.SandboxRequest{Mounts: []build.SandboxMount{{Dest: pb.RootMount, Result: p.result}}, Files: map[string][]byte{"/run/config/buildkit/metadata/frontend.bin": text}}
+	r := build.SandboxRequest{CgroupParent: req.FrontendOpt["cgroup-parent"], Mounts: []build.SandboxMount{{Dest: pb.RootMount, Result: p.result}}, Files: map[string][]byte{"/run/config/buildkit/metadata/frontend.bin": text}}
 	if none, _ := strconv.ParseBool(p.image.Config.Labels["moby.buildkit.frontend.network.none"]); none {
 		r.Network = pb.NetMode_NONE
 	}

@@ -4,6 +4,7 @@ package caching
 
 import (
 	"context"
+	"io"
 	"maps"
 	"slices"
 	"strconv"
@@ -51,7 +52,7 @@ func (m *Importer) Import(ctx context.Context, list []gateway.CacheOptionsEntry)
 		if m.Tells != nil {
 			_, end = progress.Task(m.Tells, "importing cache manifest from "+title(e))
 		}
-		source, err := sourceOf(e)
+		source, err := sourceOf(ctx, e)
 		if err == nil {
 			source.Here = m.Here
 			err = m.Job.Import(ctx, source)
@@ -62,13 +63,19 @@ func (m *Importer) Import(ctx context.Context, list []gateway.CacheOptionsEntry)
 
 // title names a cache as BuildKit does.
 func title(e gateway.CacheOptionsEntry) string {
-	if e.Type == "registry" {
+	switch e.Type {
+	case "registry":
 		return e.Attrs["ref"]
+	case "s3", "azblob": // and none of its credentials
+		if s, err := storeOf(e.Type, e.Attrs); err == nil {
+			return s.title
+		}
+		return e.Type
 	}
 	return e.Type + ":" + e.Attrs["digest"]
 }
 
-func sourceOf(e gateway.CacheOptionsEntry) (s build.CacheSource, err error) {
+func sourceOf(ctx context.Context, e gateway.CacheOptionsEntry) (s build.CacheSource, err error) {
 	switch e.Type {
 	case "registry":
 		s.Ref, err = refOf(e.Attrs)
@@ -82,8 +89,16 @@ func sourceOf(e gateway.CacheOptionsEntry) (s build.CacheSource, err error) {
 			return s, fault.New(fault.Invalid, "local cache importer requires explicit digest: %w", err)
 		}
 		return build.CacheSource{Store: "local:" + src, Digest: d}, nil
+	case "s3", "azblob":
+		from, err := storeOf(e.Type, e.Attrs)
+		if err != nil {
+			return s, err
+		}
+		s.Open = func(ctx context.Context, d digest.Digest) (io.ReadCloser, error) { return from.get(ctx, from.blob(d)) }
+		s.Cache, err = from.read(ctx)
+		return s, err
 	}
-	return s, fault.New(fault.NotImplemented, "the import of a cache of type=%s is not supported: say registry or local", e.Type)
+	return s, fault.New(fault.NotImplemented, "the import of a cache of type=%s is not supported: say registry, local, s3 or azblob", e.Type)
 }
 
 func refOf(attrs map[string]string) (string, error) {

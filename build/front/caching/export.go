@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"strconv"
 
 	controlapi "github.com/moby/buildkit/api/services/control"
@@ -21,9 +22,10 @@ import (
 
 // Export is a cache that is to be written of a build.
 type Export struct {
-	kind        string // inline, registry, local
+	kind        string // inline, registry, local, s3, azblob
 	everything  bool   // mode=max
 	ref, store  string
+	shop        *store
 	form        cacheio.Form
 	compression build.Compression
 	ignoreError bool
@@ -63,8 +65,12 @@ func exportOf(kind string, attrs map[string]string) (x Export, err error) {
 			return x, fault.New(fault.Invalid, "local cache exporter requires dest")
 		}
 		x.store = "local:" + x.store
+	case "s3", "azblob":
+		if x.shop, err = storeOf(kind, attrs); err != nil {
+			return x, err
+		}
 	default:
-		return x, fault.New(fault.NotImplemented, "the export of the cache by type=%s is not supported: say inline, registry or local", kind)
+		return x, fault.New(fault.NotImplemented, "the export of the cache by type=%s is not supported: say inline, registry, local, s3 or azblob", kind)
 	}
 	switch mode := attrs["mode"]; mode {
 	case "", "min":
@@ -158,10 +164,7 @@ func (w *Writer) Write(ctx context.Context, list []Export, results []output.Made
 		if x.kind == "inline" {
 			continue
 		}
-		to := "registry"
-		if x.kind == "local" {
-			to = "client directory"
-		}
+		to := map[string]string{"registry": "registry", "local": "client directory", "s3": "Amazon S3", "azblob": "Azure Blob Storage"}[x.kind]
 		vertex, end := progress.Task(w.Tells, "exporting cache to "+to)
 		err := w.write(ctx, x, results, vertex)
 		end(err)
@@ -186,6 +189,10 @@ func (w *Writer) write(ctx context.Context, x Export, results []output.Made, ver
 	if len(blobs) == 0 {
 		progress.Part(w.Tells, vertex, "skipping cache export for empty result")()
 		return nil
+	}
+	if x.shop != nil {
+		return x.shop.write(ctx, text, blobs, func(d ocispec.Descriptor) (io.ReadCloser, error) { return w.Store.Blob(ctx, d.Digest) },
+			func(name string) func() { return progress.Part(w.Tells, vertex, name) })
 	}
 	config := ocispec.Descriptor{MediaType: cacheio.MediaType, Digest: digest.FromBytes(text), Size: int64(len(text))}
 	manifest, head, err := x.form.Manifest(config, blobs)

@@ -4,6 +4,7 @@ package history
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -68,7 +69,9 @@ func (h *History) path(ref string) string {
 
 // RecordOf describes a build that begins.
 func RecordOf(r *controlapi.SolveRequest, began time.Time) *controlapi.BuildHistoryRecord {
-	return &controlapi.BuildHistoryRecord{Ref: r.Ref, Frontend: r.Frontend, FrontendAttrs: r.FrontendAttrs, Exporters: r.Exporters, CreatedAt: timestamppb.New(began)}
+	attrs := maps.Clone(r.FrontendAttrs)
+	delete(attrs, "cache-imports") // which may hold credentials
+	return &controlapi.BuildHistoryRecord{Ref: r.Ref, Frontend: r.Frontend, FrontendAttrs: attrs, Exporters: r.Exporters, CreatedAt: timestamppb.New(began)}
 }
 
 // Began tells those who watch of a build.

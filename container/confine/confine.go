@@ -1,0 +1,7 @@
+// Package confine has the kernel's security modules confine containers: AppArmor by
+// a profile that a program is executed under, SELinux by labels of processes and
+// files.
+package confine
+
+// Unconfined is how a container asks for no profile of AppArmor.
+const Unconfined = "unconfined"
