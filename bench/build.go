@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // What is built.
@@ -104,12 +106,28 @@ func (b *builder) write() error {
 	return nil
 }
 
+// loop is what a stage computes.
+const loop = "i=0; while [ $i -lt 1000000 ]; do i=$((i+1)); done"
+
+// bareLoops does what n stages do without a build, two at a time: two processors of a
+// machine need not be twice one.
+func bareLoops(n int) (float64, error) {
+	var g errgroup.Group
+	g.SetLimit(2)
+	begin := time.Now()
+	for range n {
+		g.Go(exec.Command("sh", "-c", loop).Run)
+	}
+	err := g.Wait()
+	return ms(time.Since(begin)), err
+}
+
 // stages is a Dockerfile of stages that work beside each other, each with one thread:
 // a pipe would have two.
 func stages(n int) string {
 	var from, end strings.Builder
 	for i := range n {
-		fmt.Fprintf(&from, "FROM busybox AS s%d\nRUN : %[1]d; i=0; while [ $i -lt 1000000 ]; do i=$((i+1)); done; echo $i > /sum\n", i)
+		fmt.Fprintf(&from, "FROM busybox AS s%d\nRUN : %[1]d; %[2]s; echo $i > /sum\n", i, loop)
 		fmt.Fprintf(&end, "COPY --from=s%d /sum /sum%d\n", i, i)
 	}
 	return from.String() + "FROM busybox\n" + end.String()
@@ -144,6 +162,11 @@ func measureBuilds(t *table, builders []*builder, runs int) {
 	t.compare("build: COPY of 20,000 files", blocks, 0, once("many", "--no-cache"))
 	t.compare("build: one stage that computes", blocks, 0, once("stage", "--no-cache"))
 	t.compare("build: four such stages", blocks, 0, once("stages", "--no-cache"))
+	for _, n := range []int{1, 4} {
+		if took, err := bareLoops(n); err == nil {
+			t.add(fmt.Sprintf("the work of %d stages by sh, without a build, two at a time", n), "ms", builders[0].name, took)
+		}
+	}
 	t.compare("from the last step, of 100 MB, to the image", blocks, 0, each((*builder).last))
 	if took, err := readAndHash(builders[0].dir); err == nil {
 		t.add("to read and hash 100 MB", "ms", builders[0].name, took)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/archive"
 	"github.com/tarehq/tare/content"
@@ -51,7 +52,9 @@ func (m *Making) Seal(ctx context.Context, id string, below digest.Digest, epoch
 	}
 	// The files are all that is kept: see remaker.
 	sum := newSumming(&s.midstates, changes.Linked)
-	_, err = changes.WriteLayer(ctx, sum, archive.WriteOptions{Latest: epoch, Still: true, Content: sum.content})
+	_, err = changes.WriteLayer(ctx, sum, archive.WriteOptions{Latest: epoch, Still: true, Content: func(file int, st *unix.Stat_t, write func() error) error {
+		return sum.content(ctx, file, st, write)
+	}})
 	d, size := sum.close()
 	if err != nil {
 		return Made{}, err

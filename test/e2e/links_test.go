@@ -17,6 +17,8 @@ const linkedDockerfile = `FROM busybox
 COPY . /a
 COPY one /b/
 COPY --chown=5:6 two /c/
+RUN mkdir -p /d/sub && echo old > /d/sub/few && ln -s d /e
+COPY . /e/
 `
 
 // linkedBuilds builds what COPY links from the shelf.
@@ -26,7 +28,7 @@ type linkedBuilds struct {
 	ctx string
 }
 
-// TestLinkedCopies has large files of a context linked into layers, and changes them on
+// TestLinkedCopies has files of a context linked into layers, and changes them on
 // every side: no side sees the others' changes.
 func TestLinkedCopies(t *testing.T) {
 	testutil.RequireRoot(t)
@@ -36,6 +38,7 @@ func TestLinkedCopies(t *testing.T) {
 	for _, name := range []string{"one", "two", "sub/three", "x"} {
 		b.write(name, bytes.Repeat([]byte(name), 100_000), 0o750)
 	}
+	b.write("sub/few", []byte("few"), 0o640)
 	if err := os.Link(filepath.Join(b.ctx, "x"), filepath.Join(b.ctx, "y")); err != nil {
 		t.Fatal(err)
 	}
@@ -50,8 +53,28 @@ func TestLinkedCopies(t *testing.T) {
 	if b.inode("layers/*/fs/a/x") == b.inode("sources/*/tree/x") || b.inode("layers/*/fs/a/x") != b.inode("layers/*/fs/a/y") {
 		t.Error("the client's hard links are not as they were")
 	}
+	if b.inode("layers/*/fs/a/sub/few") != b.inode("sources/*/tree/sub/few") {
+		t.Error("the small file was not linked")
+	}
+	if text := b.d.Tare(t, "run", "--rm", "v1", "cat", "/d/sub/few"); text != "few" {
+		t.Errorf("the file that was there has become %q", text)
+	}
+	b.inTheWay()
 	b.golden()
 	b.changed()
+}
+
+// inTheWay has a directory where a file is to come.
+func (b *linkedBuilds) inTheWay() {
+	b.Helper()
+	file := filepath.Join(b.T.TempDir(), "Dockerfile")
+	if err := os.WriteFile(file, []byte("FROM busybox\nRUN mkdir -p /a/sub/few\nCOPY . /a\n"), 0o644); err != nil {
+		b.Fatal(err)
+	}
+	out, err := b.d.Command(b.T, "tare", "build", "-f", file, b.ctx).CombinedOutput()
+	if err == nil || !bytes.Contains(out, []byte("cannot replace to directory")) {
+		b.Errorf("a file took the place of a directory: %v: %s", err, out)
+	}
 }
 
 // golden has a layer made by links and by copies.
