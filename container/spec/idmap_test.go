@@ -3,12 +3,12 @@ package spec
 import (
 	"errors"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
-	"github.com/tarehq/tare/internal/userns"
-
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/userns"
 )
 
 func TestIDMap(t *testing.T) {
