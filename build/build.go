@@ -68,6 +68,8 @@ type Store interface {
 	// that l says, or the archive, also when Seal made it and only its files were
 	// kept; epoch is what Seal was told. fault.NotFound if there is neither.
 	LayerBlob(ctx context.Context, below digest.Digest, l Layer, epoch time.Time) (ocispec.Descriptor, error)
+	// LayerBlobs does so with several at once, or fails if one cannot be had.
+	LayerBlobs(ctx context.Context, layers []Placed, epoch time.Time) ([]ocispec.Descriptor, error)
 	// Pin says which chains the cache needs, in place of those of the last call.
 	// The daemon lets go of the others when no image and no container has them.
 	Pin(ctx context.Context, chains []digest.Digest) error
@@ -131,6 +133,12 @@ type Layer struct {
 	// MadeOn is the chain below where the layer was made, if it was put on another
 	// one since.
 	MadeOn *digest.Digest `json:",omitempty"`
+}
+
+// Placed is a layer with the chain below it, where it was made.
+type Placed struct {
+	Below digest.Digest
+	Layer Layer
 }
 
 // Place is a step's place on the network.

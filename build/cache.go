@@ -27,6 +27,7 @@ type cache struct {
 	records map[digest.Digest]*Record
 	quick   map[digest.Digest]digest.Digest // quick keys → records
 	held    map[digest.Digest]int           // by how many jobs
+	here    map[digest.Digest]bool          // chains that the daemon has, and keeps while they are some record's
 	pinning sync.Mutex                      // held while the daemon is told; before mu
 }
 
@@ -46,7 +47,7 @@ type Record struct {
 }
 
 func openCache(ctx context.Context, root string, store Store) (*cache, error) {
-	c := &cache{dir: filepath.Join(root, "cache"), store: store, records: map[digest.Digest]*Record{}, quick: map[digest.Digest]digest.Digest{}, held: map[digest.Digest]int{}}
+	c := &cache{dir: filepath.Join(root, "cache"), store: store, records: map[digest.Digest]*Record{}, quick: map[digest.Digest]digest.Digest{}, held: map[digest.Digest]int{}, here: map[digest.Digest]bool{}}
 	if err := os.MkdirAll(c.dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -89,10 +90,8 @@ func (c *cache) find(ctx context.Context, k *keys) []*output {
 	outputs := make([]*output, len(r.Outputs))
 	for i, layers := range r.Outputs {
 		o := &output{layers: layers, key: outputKey(key, i)}
-		if chain := o.chain(); chain != "" {
-			if there, err := c.store.Has(ctx, chain); err != nil || !there {
-				return nil
-			}
+		if !c.has(ctx, key, o.chain()) {
+			return nil
 		}
 		outputs[i] = o
 	}
@@ -107,6 +106,26 @@ func (c *cache) find(ctx context.Context, k *keys) []*output {
 	}
 	c.records[key] = &used
 	return outputs
+}
+
+// has tells whether the chain of a record is here.
+func (c *cache) has(ctx context.Context, key, chain digest.Digest) bool {
+	c.mu.Lock()
+	here := c.here[chain]
+	c.mu.Unlock()
+	if here || chain == "" {
+		return true
+	}
+	there, err := c.store.Has(ctx, chain)
+	if err != nil || !there {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.records[key] != nil { // or else it may go
+		c.here[chain] = true
+	}
+	return true
 }
 
 // maxQuick bounds the quick keys of a record.
@@ -261,6 +280,11 @@ func (c *cache) forget(ctx context.Context, list []digest.Digest) error {
 		if r := c.records[key]; r != nil {
 			for _, quick := range r.Quick {
 				delete(c.quick, quick)
+			}
+			for _, layers := range r.Outputs {
+				if len(layers) > 0 {
+					delete(c.here, layers[len(layers)-1].Chain) // another record may have it, and asks again
+				}
 			}
 		}
 		delete(c.records, key)

@@ -13,6 +13,7 @@ import (
 type collector struct {
 	rules []keep.Rule
 	prune func(context.Context, PruneOptions) error
+	busy  func() bool // with a build
 
 	mu      sync.Mutex
 	due     bool // once more
@@ -26,6 +27,9 @@ type collector struct {
 // collectAfter is how long the cache is left alone after a build: another may be
 // about to begin.
 const collectAfter = time.Second
+
+// collectLate is for how long builds that go on keep it from being looked at.
+const collectLate = 30 * time.Second
 
 // want has the cache be looked at soon.
 func (c *collector) want() {
@@ -47,11 +51,15 @@ func (c *collector) want() {
 }
 
 func (c *collector) run(ctx context.Context) {
-	for {
+	for waited := time.Duration(0); ; {
 		select {
 		case <-time.After(collectAfter):
 		case <-ctx.Done():
 		}
+		if waited += collectAfter; ctx.Err() == nil && waited < collectLate && c.busy() {
+			continue
+		}
+		waited = 0
 		c.mu.Lock()
 		if !c.due || ctx.Err() != nil {
 			c.running = false

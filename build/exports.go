@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -20,6 +21,7 @@ type Compression struct {
 
 // solved is a vertex with what it came to, for an export of the cache.
 type solvedAs struct {
+	v       *vertex
 	key     keys
 	outputs []*output
 }
@@ -37,10 +39,23 @@ func (j *Job) Export(ctx context.Context, results []*Result, everything bool, c 
 	list := slices.Clone(j.solvedAs)
 	j.mu.Unlock()
 	x := &exporting{job: j, how: c, done: map[digest.Digest]ocispec.Descriptor{}, told: map[digest.Digest]bool{}}
+	with := func(o *output) bool {
+		return everything || !slices.ContainsFunc(o.layers, func(l Layer) bool { return !wanted[l.DiffID] })
+	}
 	for _, s := range list {
 		for i, o := range s.outputs {
-			with := everything || !slices.ContainsFunc(o.layers, func(l Layer) bool { return !wanted[l.DiffID] })
-			if err := x.add(ctx, s.key, i, o, with); err != nil {
+			if err := x.add(ctx, s.key, i, o, with(o)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	k := &relating{exporting: x, with: with, solved: map[digest.Digest][]*output{}, related: map[edgeName][]int{}, contents: map[digest.Digest]int{}}
+	for _, s := range list {
+		k.solved[s.v.digest] = s.outputs
+	}
+	for _, s := range list {
+		for i := range s.outputs {
+			if _, err := k.relate(ctx, edge{s.v, i}); err != nil {
 				return nil, err
 			}
 		}
@@ -61,6 +76,8 @@ func (j *Job) Known(ctx context.Context) ([]cacheio.Record, error) {
 			}
 		}
 	}
+	// Steps end in any order, and the image that has this is the same each time.
+	slices.SortFunc(x.records, func(a, b cacheio.Record) int { return strings.Compare(a.Key.String(), b.Key.String()) })
 	return x.records, nil
 }
 
@@ -76,20 +93,9 @@ func (x *exporting) add(ctx context.Context, k keys, i int, o *output, with bool
 	if len(o.layers) == 0 {
 		return nil
 	}
-	r := cacheio.Record{Blobs: with}
-	for n, l := range o.layers {
-		out := cacheio.Layer{DiffID: l.DiffID, Created: l.Created}
-		if with {
-			var err error
-			out.Blob, err = x.blob(ctx, belowOf(o.layers, n), l)
-			if errors.Is(err, errNowhere) { // known by its name alone
-				return x.add(ctx, k, i, o, false)
-			}
-			if err != nil {
-				return err
-			}
-		}
-		r.Layers = append(r.Layers, out)
+	r, err := x.record(ctx, o, with)
+	if err != nil {
+		return err
 	}
 	for _, key := range []digest.Digest{k.quick, k.exact} {
 		if key == "" || x.told[outputKey(key, i)] {
@@ -102,6 +108,26 @@ func (x *exporting) add(ctx context.Context, k keys, i int, o *output, with bool
 		x.records = append(x.records, r)
 	}
 	return nil
+}
+
+// record is one without a key.
+func (x *exporting) record(ctx context.Context, o *output, with bool) (cacheio.Record, error) {
+	r := cacheio.Record{Blobs: with}
+	for n, l := range o.layers {
+		out := cacheio.Layer{DiffID: l.DiffID, Created: l.Created}
+		if with {
+			var err error
+			out.Blob, err = x.blob(ctx, belowOf(o.layers, n), l)
+			if errors.Is(err, errNowhere) { // known by its name alone
+				return x.record(ctx, o, false)
+			}
+			if err != nil {
+				return r, err
+			}
+		}
+		r.Layers = append(r.Layers, out)
+	}
+	return r, nil
 }
 
 func (x *exporting) blob(ctx context.Context, below digest.Digest, l Layer) (ocispec.Descriptor, error) {

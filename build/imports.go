@@ -205,7 +205,7 @@ func (w *openWell) keep(ctx context.Context, d ocispec.Descriptor) error {
 
 // recallImported finds a vertex in the caches that were imported. The layers
 // need not be anywhere: then the output is for making keys of.
-func (j *Job) recallImported(v *vertex, key digest.Digest) (outputs []*output, exact digest.Digest) {
+func (j *Job) recallImported(ctx context.Context, v *vertex, key digest.Digest, read bool) (outputs []*output, exact digest.Digest) {
 	j.mu.Lock()
 	imports := j.imports
 	j.mu.Unlock()
@@ -213,6 +213,9 @@ func (j *Job) recallImported(v *vertex, key digest.Digest) (outputs []*output, e
 		outputs, exact = make([]*output, v.results()), key
 		for i := range outputs {
 			r, ok := in.cache.Lookup(outputKey(key, i))
+			if !ok {
+				r, ok = j.kin(ctx, in.cache, v, i, read)
+			}
 			if !ok {
 				outputs = nil
 				break

@@ -26,6 +26,7 @@ type Job struct {
 	origins  map[digest.Digest]origin // of layers, by chain
 	here     map[digest.Digest]bool   // chains
 	awaited  []awaited
+	kins     map[kinship]map[int]bool
 	solvedAs []solvedAs
 
 	sandboxes int                        // that are there
@@ -42,6 +43,7 @@ func (j *Job) Close() {
 		f()
 	}
 	_ = j.solver.sums.save() // or else they are made again
+	j.solver.jobs.Add(-1)
 	j.solver.gc.want()
 }
 
@@ -71,7 +73,8 @@ type JobOptions struct {
 
 // Job begins a build.
 func (s *Solver) Job(session Session, progress Progress, o JobOptions) *Job {
+	s.jobs.Add(1)
 	return &Job{solver: s, session: session, progress: progress, options: o,
 		vertices: map[digest.Digest]*solving{}, remade: map[digest.Digest]*solving{}, told: map[digest.Digest]bool{}, dirs: map[string]*kept{},
-		resolved: map[string]Image{}, origins: map[digest.Digest]origin{}, here: map[digest.Digest]bool{}}
+		resolved: map[string]Image{}, origins: map[digest.Digest]origin{}, here: map[digest.Digest]bool{}, kins: map[kinship]map[int]bool{}}
 }

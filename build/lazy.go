@@ -74,6 +74,13 @@ func (j *Job) blob(ctx context.Context, below digest.Digest, l Layer, epoch time
 
 // blobs are those of an output's layers.
 func (j *Job) blobs(ctx context.Context, layers []Layer, epoch time.Time) ([]ocispec.Descriptor, error) {
+	placed := make([]Placed, len(layers))
+	for i, l := range layers {
+		placed[i] = Placed{l.madeOn(belowOf(layers, i)), l}
+	}
+	if list, err := j.solver.Store.LayerBlobs(ctx, placed, epoch); err == nil || ctx.Err() != nil {
+		return list, err
+	}
 	list := make([]ocispec.Descriptor, len(layers))
 	g, ctx := errgroup.WithContext(ctx)
 	for i, l := range layers {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/moby/buildkit/solver/pb"
@@ -44,6 +45,7 @@ type Solver struct {
 	running chan struct{} // places of RUN steps
 	sizes   sizes
 	gc      collector
+	jobs    atomic.Int32 // that go on
 
 	mu      sync.Mutex
 	flights map[digest.Digest]*flight // executions under way, by key
@@ -76,7 +78,7 @@ func Open(ctx context.Context, c Config) (*Solver, error) {
 		return nil, err
 	}
 	s.cache, err = openCache(ctx, c.Root, c.Store)
-	s.gc = collector{rules: c.Rules, failed: c.Failed, prune: func(ctx context.Context, o PruneOptions) error {
+	s.gc = collector{rules: c.Rules, failed: c.Failed, busy: func() bool { return s.jobs.Load() > 0 }, prune: func(ctx context.Context, o PruneOptions) error {
 		_, err := s.Prune(ctx, o, nil)
 		return err
 	}}
@@ -275,7 +277,7 @@ func (j *Job) perform(ctx context.Context, v *vertex, inputs []*output, elsewher
 		return outputs, j.solver.cache.add(ctx, k, v.name, v.recordType(), outputs, j.options.Epoch)
 	})
 	if err == nil {
-		j.note(k, outputs)
+		j.note(v, k, outputs)
 	}
 	return outputs, false, err
 }
@@ -286,10 +288,10 @@ func outputKey(key digest.Digest, i int) digest.Digest {
 }
 
 // note keeps in mind what the job found or made, for an export of its cache.
-func (j *Job) note(k keys, outputs []*output) {
+func (j *Job) note(v *vertex, k keys, outputs []*output) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.solvedAs = append(j.solvedAs, solvedAs{k, outputs})
+	j.solvedAs = append(j.solvedAs, solvedAs{v, k, outputs})
 }
 
 // look finds a vertex in the caches: by what its inputs are, and then by what is
@@ -330,7 +332,7 @@ func (j *Job) recall(ctx context.Context, v *vertex, k *keys, elsewhere bool) []
 	outputs := j.solver.cache.find(ctx, k)
 	if outputs != nil {
 		j.atEnd(j.solver.cache.hold(k.exact))
-		j.note(*k, outputs)
+		j.note(v, *k, outputs)
 		return outputs
 	}
 	if !elsewhere {
@@ -340,14 +342,14 @@ func (j *Job) recall(ctx context.Context, v *vertex, k *keys, elsewhere bool) []
 	if key == "" {
 		key = k.quick
 	}
-	outputs, exact := j.recallImported(v, key)
+	outputs, exact := j.recallImported(ctx, v, key, k.exact != "")
 	if outputs == nil {
 		return nil
 	}
 	if k.exact == "" { // it has not been made here
 		k.exact = exact
 	}
-	j.note(*k, outputs)
+	j.note(v, *k, outputs)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.awaited = append(j.awaited, awaited{v, *k, outputs})

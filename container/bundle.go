@@ -173,8 +173,8 @@ func (b *bundle) config(tty bool, log supervise.Log) supervise.Config {
 	if b.ipc != nil {
 		c.Shm = b.ipc.shm
 	}
-	if r.Labels != nil {
-		c.Rootfs.Label = r.Labels.Mount
+	if l := s.cfg.Confinement.labels(r); l != nil {
+		c.Rootfs.Label = l.Mount
 	}
 	if b.from != nil {
 		c.Restore = &b.from.Restore

@@ -32,6 +32,14 @@ func (c Confinement) profile() string {
 	return ""
 }
 
+// labels are a container's, nil where there are none any more.
+func (c Confinement) labels(r *Record) *confine.Labels {
+	if !c.SELinux {
+		return nil
+	}
+	return r.Labels
+}
+
 // load sees to it that the kernel has the default profile when a process is about
 // to run under it.
 func (c Confinement) load(r *Record) error {
@@ -86,7 +94,7 @@ func (c *creation) label(r *Record, back *undo.Stack) error {
 		return err
 	}
 	r.Labels = &labels
-	back.Push(func() error { labels.Free(); return nil })
+	back.Push(func() error { c.containers.freeLabels(r); return nil })
 	root, err := c.containers.cfg.Snapshots.Mount(r.ID)
 	if err != nil || root.Dir == "" { // an overlay is labelled by its mount
 		return err
@@ -94,10 +102,25 @@ func (c *creation) label(r *Record, back *undo.Stack) error {
 	return labels.Relabel(root.Dir, false)
 }
 
+// freeLabels lets go of the categories of a container that is gone, unless another
+// has the same: it shares namespaces, or asked for them.
+func (s *Service) freeLabels(r *Record) {
+	if r.Labels == nil {
+		return
+	}
+	for _, other := range s.store.all() {
+		if other.ID != r.ID && other.Labels != nil && other.Labels.Process == r.Labels.Process {
+			return
+		}
+	}
+	r.Labels.Free()
+}
+
 // label gives what is mounted to the container: volumes, which other containers may
 // have too, and what :z or :Z asks for.
 func (b *bundle) label(m *spec.Mount, path string) error {
-	if b.r.Labels == nil {
+	labels := b.containers.cfg.Confinement.labels(b.r)
+	if labels == nil {
 		return nil
 	}
 	modes := strings.Split(m.Mode, ",")
@@ -105,19 +128,20 @@ func (b *bundle) label(m *spec.Mount, path string) error {
 	if m.Type == mount.TypeBind && !private && !slices.Contains(modes, "z") {
 		return nil
 	}
-	return b.r.Labels.Relabel(path, !private)
+	return labels.Relabel(path, !private)
 }
 
 // labelFiles gives the container the files that the engine writes for it.
 func (b *bundle) labelFiles(in *spec.Input) error {
-	if b.r.Labels == nil {
+	labels := b.containers.cfg.Confinement.labels(b.r)
+	if labels == nil {
 		return nil
 	}
 	for _, path := range []string{in.Hosts, in.Hostname, in.ResolvConf} {
 		if path == "" {
 			continue
 		}
-		if err := b.r.Labels.Relabel(path, b.r.HostConfig.NetworkMode.IsContainer()); err != nil {
+		if err := labels.Relabel(path, b.r.HostConfig.NetworkMode.IsContainer()); err != nil {
 			return err
 		}
 	}

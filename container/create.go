@@ -172,7 +172,7 @@ func (c *creation) make(ctx context.Context, r *Record) (err error) {
 		return err
 	}
 	back.Push(func() error { return s.cfg.Snapshots.Remove(r.ID) })
-	if err := limitStorage(s.cfg.Snapshots, r); err != nil {
+	if err := s.limitStorage(r); err != nil {
 		return err
 	}
 	if err := c.label(r, &back); err != nil {

@@ -25,6 +25,7 @@ type Settings struct {
 	CgroupnsMode wire.CgroupnsMode
 
 	// Looked up at each start.
+	StorageSize     uint64 // bytes that a container may write; 0 for any number
 	Init            bool
 	NoNewPrivileges bool
 	Seccomp         string // "" for the built-in profile, "unconfined", or a profile as JSON

@@ -68,9 +68,7 @@ func (s *Service) removeLocked(r Record, volumes bool) error {
 	if err != nil {
 		return err
 	}
-	if r.Labels != nil {
-		r.Labels.Free()
-	}
+	s.freeLabels(&r)
 	s.links.forget(&r)
 	s.tasks.Go(func() { s.bundles.drop(rest) })
 	err = s.cfg.Snapshots.Remove(r.ID)

@@ -177,7 +177,7 @@ func (s *Service) rootOf(ctx context.Context, r *Record) (snapshot.Mount, error)
 	root, err = s.cfg.Snapshots.Mount(r.ID)
 	if errors.Is(err, fault.NotFound) && r.State == Created && r.StartedAt.IsZero() {
 		if root, err = s.cfg.Snapshots.Prepare(r.ID, r.Image.ChainID); err == nil {
-			err = limitStorage(s.cfg.Snapshots, r)
+			err = s.limitStorage(r)
 		}
 	}
 	return root, err
@@ -207,8 +207,8 @@ func (s *Service) specInput(r *Record, root snapshot.Mount, who string) (spec.In
 	settings := s.cfg.Defaults.get()
 	in.NoNewPrivileges, in.Seccomp, in.OOMAdjusted = settings.NoNewPrivileges, settings.Seccomp, settings.OOMAdjusted
 	in.AppArmor = s.cfg.Confinement.profile()
-	if r.Labels != nil {
-		in.ProcessLabel, in.MountLabel = r.Labels.Process, r.Labels.Mount
+	if l := s.cfg.Confinement.labels(r); l != nil {
+		in.ProcessLabel, in.MountLabel = l.Process, l.Mount
 	}
 	if len(r.Links) > 0 && s.cfg.LinkEnv {
 		aliases, targets, err := s.links.targets(r)

@@ -37,14 +37,14 @@ func checkStorage(layers Snapshots, h *wire.HostConfig) error {
 	return layers.CanLimit()
 }
 
-// limitStorage puts the limit in force.
-func limitStorage(layers Snapshots, r *Record) error {
-	if len(r.HostConfig.StorageOpt) == 0 {
-		return nil
-	}
+// limitStorage puts the container's limit in force, or that of all that say nothing.
+func (s *Service) limitStorage(r *Record) error {
 	size, err := storageSize(r.HostConfig)
+	if err == nil && len(r.HostConfig.StorageOpt) == 0 {
+		size = s.cfg.Defaults.get().StorageSize
+	}
 	if err != nil || size == 0 {
 		return err
 	}
-	return layers.Limit(r.ID, size)
+	return s.cfg.Snapshots.Limit(r.ID, size)
 }

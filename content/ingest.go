@@ -116,7 +116,7 @@ func (s *Store) Ingest(r io.Reader, want digest.Digest, size int64) (int64, erro
 		return 0, err
 	}
 	defer w.Close()
-	if _, err := io.CopyBuffer(w, struct{ io.Reader }{r}, make([]byte, 1<<20)); err != nil {
+	if _, err := io.CopyBuffer(w, struct{ io.Reader }{r}, make([]byte, min(max(size+1, 512), 1<<20))); err != nil {
 		return 0, err
 	}
 	_, err = w.Commit(want, size)

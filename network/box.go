@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"os"
 	"slices"
 
 	"github.com/tarehq/tare/network/link"
@@ -19,35 +18,6 @@ type box struct {
 	// waiting is the sandbox that a namespace is which waits: with its place on
 	// the lan, and the pins of that in the tables. nil for another.
 	waiting *Sandbox
-}
-
-// makeBox makes a namespace. With a lan it has an interface eth0 there.
-func (s *Service) makeBox(l *lan) (*box, error) {
-	if l == nil {
-		space, err := s.host.New()
-		if err != nil {
-			return nil, err
-		}
-		return &box{Space: space}, nil
-	}
-	br, err := s.lans.bridgeUp(l)
-	if err != nil {
-		return nil, err
-	}
-	space, p, err := s.host.NewOn(&br, l.first(true) != nil)
-	if err != nil {
-		return nil, err
-	}
-	return &box{Space: space, first: p}, nil
-}
-
-// boxOf furnishes somebody's namespace.
-func (s *Service) boxOf(ns *os.File) (*box, error) {
-	space, err := s.host.Furnish(ns)
-	if err != nil {
-		return nil, err
-	}
-	return &box{Space: space}, nil
 }
 
 // freeName gives the next name of the prefix that no interface of the box has.

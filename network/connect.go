@@ -42,14 +42,14 @@ func (s *Service) Connect(ctx context.Context, b Sandbox, netns *os.File, w Want
 		return b, nil, err
 	}
 	defer s.lans.unjoin(lans)
-	if err = s.reviveAll(ctx, lans); err != nil {
+	if err = s.raiser.reviveAll(ctx, lans); err != nil {
 		return b, nil, err
 	}
 	after, sockets, err := s.connect(ctx, b, netns, lans[0], w, ports)
 	if err != nil {
 		return b, nil, err
 	}
-	s.wantPool(ctx, lans[0])
+	s.pools.want(ctx, lans[0])
 	return after, sockets, nil
 }
 
@@ -80,7 +80,7 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 	defer b.close()
 	a := &Attachment{Sandbox: before}
 	a.Endpoints = slices.Clone(before.Endpoints)
-	e, err := s.place(l, w, &a.Sandbox)
+	e, err := s.fitter.place(l, w, &a.Sandbox)
 	if err != nil {
 		return asked, nil, err
 	}
@@ -88,47 +88,32 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 	last := &a.Endpoints[len(a.Endpoints)-1]
 	defer func() {
 		if err != nil {
-			s.unname(ctx, before, netns)
+			s.naming.back(ctx, before, netns)
 			closeAll(a.Sockets)
-			s.remover.doom(s.removalOf(last, nil, false))
+			s.remover.doom(s.fitter.removalOf(last, nil, false))
 			s.remover.settle(l.ID)
-			err = errors.Join(err, s.route(space, &before))
+			err = errors.Join(err, route(space, &before))
 		}
 	}()
 	if err = s.settlePorts(a, ports); err != nil {
 		return asked, nil, err
 	}
-	if err = s.plug(ctx, b, l, &a.Sandbox, len(a.Endpoints)-1); err != nil {
+	if err = s.fitter.plug(ctx, b, l, &a.Sandbox, len(a.Endpoints)-1); err != nil {
 		return asked, nil, err
 	}
-	if s.names != nil {
-		held, err := s.names.Set(ctx, a.Sandbox, netns, nil)
-		if err != nil {
-			return asked, nil, err
-		}
-		a.Sockets = append(a.Sockets, held...)
+	held, err := s.naming.set(ctx, a.Sandbox, netns, nil)
+	if err != nil {
+		return asked, nil, err
 	}
+	a.Sockets = append(a.Sockets, held...)
 	if err = s.lans.moveGate(ctx, &a.Sandbox); err != nil {
 		return asked, nil, err
 	}
 	if err = s.rules.republish(before, a.Sandbox); err != nil {
-		return asked, nil, s.connectivityError(a.Sandbox, err)
+		return asked, nil, connectivityError(a.Sandbox, err)
 	}
 	b.announce(last)
 	return a.Sandbox, a.Sockets, nil
-}
-
-// unname tells of a sandbox as it is after all.
-func (s *Service) unname(ctx context.Context, b Sandbox, netns *os.File) {
-	switch {
-	case s.names == nil:
-	case b.HasNames():
-		// What fails is told again with the next change.
-		held, _ := s.names.Set(context.WithoutCancel(ctx), b, netns, nil)
-		closeAll(held)
-	default:
-		s.names.Drop(b.ID)
-	}
 }
 
 // settlePorts publishes the ports that are wanted when the sandbox can publish
@@ -181,10 +166,8 @@ func (s *Service) Disconnect(ctx context.Context, b Sandbox, netns *os.File, end
 	if err := s.settlePorts(a, ports); err != nil {
 		return b, nil, err
 	}
-	if s.names != nil {
-		if _, err := s.names.Set(ctx, a.Sandbox, netns, nil); err != nil {
-			return b, nil, err
-		}
+	if _, err := s.naming.set(ctx, a.Sandbox, netns, nil); err != nil {
+		return b, nil, err
 	}
 	if err := s.lans.moveGate(ctx, &a.Sandbox); err != nil {
 		return b, nil, err
@@ -202,30 +185,13 @@ func (s *Service) Disconnect(ctx context.Context, b Sandbox, netns *os.File, end
 // default routes to those that have them now.
 func (s *Service) unplug(b *link.Space, gone *Endpoint, before []Published, after *Sandbox) error {
 	// First, so that a connection that can go on by the other way does.
-	routed := s.route(b, after)
+	routed := route(b, after)
 	if l := s.lans.get(gone.NetworkID); l != nil && l.driver() != nil {
 		b.Delete(gone.Interface) // unless the driver has
 	}
-	s.remover.doom(s.removalOf(gone, nil, publishesUDP(before)))
+	s.remover.doom(s.fitter.removalOf(gone, nil, publishesUDP(before)))
 	s.remover.settle(gone.NetworkID)
 	return routed
-}
-
-// route sets the default routes of a sandbox as they shall be.
-func (s *Service) route(b *link.Space, sb *Sandbox) error {
-	for v6, e := range map[bool]*Endpoint{false: sb.Gateway4(), true: sb.Gateway6()} {
-		if e == nil {
-			continue
-		}
-		gateway := e.Gateway
-		if v6 {
-			gateway = e.Gateway6
-		}
-		if err := b.SetDefault(e.Interface, gateway); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Rename tells of a container's new name. What is returned replaces the
@@ -255,13 +221,28 @@ func (s *Service) Rename(ctx context.Context, b Sandbox, name string) (Sandbox, 
 		}
 		e.DNSNames = names
 	}
-	if s.names != nil {
-		if _, err := s.names.Set(ctx, after, nil, nil); err != nil {
-			return b, err
-		}
+	if _, err := s.naming.set(ctx, after, nil, nil); err != nil {
+		return b, err
 	}
 	if _, _, err := s.sandboxes.change(b.ID, func(b *Sandbox) { *b = after }); err != nil {
 		return b, err
 	}
 	return after, nil
+}
+
+// route sets the default routes of a sandbox as they shall be.
+func route(b *link.Space, sb *Sandbox) error {
+	for v6, e := range map[bool]*Endpoint{false: sb.Gateway4(), true: sb.Gateway6()} {
+		if e == nil {
+			continue
+		}
+		gateway := e.Gateway
+		if v6 {
+			gateway = e.Gateway6
+		}
+		if err := b.SetDefault(e.Interface, gateway); err != nil {
+			return err
+		}
+	}
+	return nil
 }

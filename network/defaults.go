@@ -123,10 +123,10 @@ func (s *Service) raiseDefault() (made bool, err error) {
 	if l.opts, err = readBridgeOptions(options); err != nil {
 		return false, err
 	}
-	if err := s.defaultSubnets(l); err != nil {
+	if err := s.addressing.takeDefault(l, &s.cfg); err != nil {
 		return false, err
 	}
-	b := s.bridgeOf(l)
+	b := s.raiser.bridgeOf(l)
 	if made, err = b.raise(); err != nil {
 		return made, err
 	}
@@ -137,10 +137,9 @@ func (s *Service) raiseDefault() (made bool, err error) {
 	return made, nil
 }
 
-// defaultSubnets takes the default bridge's: as configured, else of the address
+// takeDefault takes the default bridge's: as configured, else of the address
 // that the bridge has, else the first one that is free.
-func (s *Service) defaultSubnets(l *lan) error {
-	c := &s.cfg
+func (p *addressing) takeDefault(l *lan, c *Config) error {
 	families := []struct {
 		v6             bool
 		family         int
@@ -180,7 +179,7 @@ func (s *Service) defaultSubnets(l *lan) error {
 		if f.router.IsValid() {
 			config.AuxAddress = map[string]netip.Addr{f.gateways: f.router}
 		}
-		config, n, err := s.addressing.takeSubnet(&l.opts, config, f.v6, true)
+		config, n, err := p.takeSubnet(&l.opts, config, f.v6, true)
 		if err != nil {
 			return fault.New(fault.KindOf(err), "the default bridge gets no addresses: %w; name a free subnet by %s", err, f.flag)
 		}

@@ -2,14 +2,9 @@ package network
 
 import (
 	"context"
-	"log/slog"
 	"net/netip"
-	"os"
 	"slices"
 	"time"
-
-	"github.com/tarehq/tare/network/firewall"
-	"github.com/tarehq/tare/network/shape"
 )
 
 // Detach withdraws a sandbox's ports and returns; its interfaces are deleted in
@@ -29,16 +24,14 @@ func (s *Service) Detach(ctx context.Context, b Sandbox) error {
 		return nil
 	}
 	err = s.rules.withdraw(stored)
-	if s.names != nil {
-		s.names.Drop(b.ID)
-	}
+	s.naming.drop(b.ID)
 	// Even a port that could not be withdrawn leads nowhere from now on.
 	var driven []string
 	for i := range stored.Endpoints {
 		if e := &stored.Endpoints[i]; e.Driver != networkBridge {
 			driven = append(driven, e.NetworkID)
 		}
-		s.remover.doom(s.removalOf(&stored.Endpoints[i], ns, publishesUDP(stored.Ports)))
+		s.remover.doom(s.fitter.removalOf(&stored.Endpoints[i], ns, publishesUDP(stored.Ports)))
 		ns = nil // closed once
 	}
 	if ns != nil {
@@ -48,50 +41,6 @@ func (s *Service) Detach(ctx context.Context, b Sandbox) error {
 		s.remover.settle(id)
 	}
 	return err
-}
-
-// removalOf is how an endpoint's interface is removed; udp tells that flows to
-// it may live on in conntrack.
-func (s *Service) removalOf(e *Endpoint, ns *os.File, udp bool) removal {
-	l, host := s.lans.get(e.NetworkID), e.HostInterface
-	if l != nil && l.driver() != nil {
-		host = "" // the driver's own affair
-	}
-	return removal{host: host, ns: ns, network: l.asks(), after: func() {
-		for _, p := range []netip.Prefix{e.Address, e.Address6} {
-			if udp && p.IsValid() {
-				firewall.ForgetFlowsTo(p.Addr())
-			}
-		}
-		s.giveUp(l, e)
-	}}
-}
-
-// giveUp takes back what an endpoint has beside its interface.
-func (s *Service) giveUp(l *lan, e *Endpoint) {
-	if l == nil {
-		return
-	}
-	if e.Rate != (Rate{}) && e.HostInterface != "" {
-		if err := shape.Clear(e.HostInterface); err != nil {
-			slog.Warn("what held an interface to its rate is left", "interface", e.HostInterface, "err", err)
-		}
-	}
-	if d := l.driver(); d != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), linger)
-		defer cancel()
-		if e.Exposed {
-			s.lans.conceal(ctx, e)
-		}
-		if err := d.Leave(ctx, l.Network, *e); err != nil {
-			slog.Warn("the driver of a network could not take an endpoint back", "network", l.Name, "driver", l.Driver, "endpoint", e.ID, "err", err)
-		}
-	}
-	for _, p := range []netip.Prefix{e.Address, e.Address6} {
-		if p.IsValid() {
-			l.release(p)
-		}
-	}
 }
 
 // unused are the first addresses of each family that only wait for a

@@ -32,7 +32,7 @@ type lan struct {
 	failure error   // why it is not up
 	joining int     // attachments that are under way
 
-	pool *pool // namespaces that wait; nil for none; guarded by the service's lock
+	pool *pool // namespaces that wait; nil for none; guarded by the lock of pools
 }
 
 // lanState is a lan's life: its name is taken from the first on, it is seen when

@@ -230,7 +230,7 @@ func TestRestoreAfterTheDaemonDied(t *testing.T) {
 	must(t, s.Detach(t.Context(), kept.Sandbox))
 	client.expectNothing(t, "tcp", "10.99.1.1:8080")
 	dead.stop()
-	dead.endPool(dead.lans.byName[networkBridge], true)
+	dead.pools.end(dead.lans.byName[networkBridge], true)
 	dead.watch.close()
 	dead.tasks.Wait()
 }
@@ -313,7 +313,7 @@ func TestSpareThatFailedHalfwayIsSilent(t *testing.T) {
 	}
 	s := open(t, testConfig("tt0", 1))
 	bridge := s.lans.byName[networkBridge]
-	spare, err := s.makeBox(bridge)
+	spare, err := s.fitter.makeBox(bridge)
 	must(t, err)
 	host := spare.first.Host
 	place{spare.NS}.do(t, func() error { // one of the steps fails on it
@@ -328,9 +328,9 @@ func TestSpareThatFailedHalfwayIsSilent(t *testing.T) {
 		return netlink.AddrAdd(eth0, address)
 	})
 	sb := Sandbox{Endpoints: []Endpoint{{MAC: "02:42:ac:1e:01:02", Address: netip.MustParsePrefix("172.30.1.2/24"), Gateway: s.Gateway()}}}
-	next, err := s.equip(t.Context(), []*lan{bridge}, &sb, spare, nil)
+	next, err := s.fitter.equip(t.Context(), []*lan{bridge}, &sb, spare, nil)
 	must(t, err)
-	defer s.abandon(next, sb.Endpoints)
+	defer s.fitter.abandon(next, sb.Endpoints)
 	if link, err := netlink.LinkByName(host); err == nil && link.Attrs().Flags&net.FlagUp != 0 {
 		t.Error("two interfaces have the address")
 	}

@@ -457,7 +457,7 @@ func TestNetworksAfterACrash(t *testing.T) {
 	must(t, os.Remove(filepath.Join(c.Root, lost.ID+".json")))
 	half := &lan{record: record{Network: wire.Network{Name: "half", ID: newID(), Driver: "bridge"}}}
 	half.Bridge = "br-" + half.ID[:12]
-	_, err = dead.bridgeOf(half).Raise()
+	_, err = dead.raiser.bridgeOf(half).Raise()
 	must(t, err)
 	_, _, err = dead.Connect(t.Context(), one.Sandbox, one.NetNS, Want{Network: "gone"}, nil)
 	must(t, err)
@@ -806,13 +806,13 @@ func TestSpareOfANetwork(t *testing.T) {
 			pools++
 		}
 	}
-	if pools != poolsOfUsers || len(s.recent) != poolsOfUsers {
+	if pools != poolsOfUsers || len(s.pools.recent) != poolsOfUsers {
 		t.Errorf("%d pools", pools)
 	}
 	l := s.lans.byName[fmt.Sprint("n", poolsOfUsers+1)]
 	var spare *box
-	testutil.Eventually(t, 5*time.Second, "a namespace waits", func() bool { spare = s.takeSpare(l); return spare != nil })
-	s.abandon(spare, nil)
+	testutil.Eventually(t, 5*time.Second, "a namespace waits", func() bool { spare = s.pools.take(l); return spare != nil })
+	s.fitter.abandon(spare, nil)
 }
 
 func isDefault(dst *net.IPNet) bool {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/tarehq/tare/network/ipam"
@@ -24,72 +25,117 @@ const (
 	poolsOfUsers = 8
 )
 
-// startPoolLocked begins to keep spares for the lan, which has none yet. It
-// outlives the call and ends with endPool or Close.
-func (s *Service) startPoolLocked(ctx context.Context, l *lan, spares int) {
-	if spares <= 0 || s.closed || !s.restored || l.pool != nil {
+// pools are those of the lans.
+type pools struct {
+	fitter *fitter
+	naming naming
+	spares int // of the default bridge; 0 for no pools at all
+	tasks  sync.WaitGroup
+
+	mu     sync.Mutex // guards what follows and the lans' pools; never held during I/O
+	open   bool       // from Restore to Close
+	recent []*lan     // those with a pool, but for the default bridge; last joined last
+}
+
+// begin lets pools be started, and starts that of the default bridge if there is
+// one.
+func (p *pools) begin(ctx context.Context, bridge *lan) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.open = true
+	if bridge != nil {
+		p.startLocked(ctx, bridge, p.spares)
+	}
+}
+
+// close stops all pools, and starts none any more. They are empty when wait has
+// returned.
+func (p *pools) close(all []*lan) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.open = false
+	for _, l := range all {
+		if l.pool != nil {
+			l.pool.stop()
+		}
+	}
+}
+
+func (p *pools) wait() { p.tasks.Wait() }
+
+// start is for the default bridge, which was made anew.
+func (p *pools) start(ctx context.Context, l *lan) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.startLocked(ctx, l, p.spares)
+}
+
+// startLocked begins to keep spares for the lan, which has none yet. It outlives
+// the call and ends with end or close.
+func (p *pools) startLocked(ctx context.Context, l *lan, spares int) {
+	if spares <= 0 || !p.open || l.pool != nil {
 		return
 	}
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	// One more waits in the hands of whoever made it.
-	l.pool = &pool{spare: make(chan *box, spares-1), stop: stop, done: make(chan struct{})}
-	s.tasks.Add(1)
-	go s.refill(ctx, l, l.pool)
+	of := &pool{spare: make(chan *box, spares-1), stop: stop, done: make(chan struct{})}
+	l.pool = of
+	p.tasks.Go(func() { p.refill(ctx, l, of) })
 }
 
-// wantPool sees to it that the lan that was just joined has a pool, and that
-// those that were not joined for longest have none.
-func (s *Service) wantPool(ctx context.Context, l *lan) {
-	if s.spares == 0 || l.Name == networkBridge || l.driver() != nil {
+// want sees to it that the lan that was just joined has a pool, and that those
+// that were not joined for longest have none.
+func (p *pools) want(ctx context.Context, l *lan) {
+	if p.spares == 0 || l.Name == networkBridge || l.driver() != nil {
 		return
 	}
-	s.mu.Lock()
+	p.mu.Lock()
 	var old *lan
-	if i := slices.Index(s.recent, l); i < 0 && s.lans.isUp(l) {
-		s.startPoolLocked(ctx, l, 1)
-		s.recent = append(s.recent, l)
-		if len(s.recent) > poolsOfUsers {
-			old = s.recent[0]
-			s.recent = slices.Delete(s.recent, 0, 1)
+	if i := slices.Index(p.recent, l); i < 0 && p.fitter.lans.isUp(l) {
+		p.startLocked(ctx, l, 1)
+		p.recent = append(p.recent, l)
+		if len(p.recent) > poolsOfUsers {
+			old = p.recent[0]
+			p.recent = slices.Delete(p.recent, 0, 1)
 		}
-	} else if i >= 0 && i < len(s.recent)-1 {
-		s.recent = append(slices.Delete(s.recent, i, i+1), l)
+	} else if i >= 0 && i < len(p.recent)-1 {
+		p.recent = append(slices.Delete(p.recent, i, i+1), l)
 	}
-	s.mu.Unlock()
+	p.mu.Unlock()
 	if old != nil {
-		s.endPool(old, false)
+		p.end(old, false)
 	}
 }
 
-// endPool discards the lan's spares, and waits until they are with the remover
-// if it is told to.
-func (s *Service) endPool(l *lan, wait bool) {
-	s.mu.Lock()
-	p := l.pool
+// end discards the lan's spares, and waits until they are with the remover if it
+// is told to.
+func (p *pools) end(l *lan, wait bool) {
+	p.mu.Lock()
+	of := l.pool
 	l.pool = nil
-	if i := slices.Index(s.recent, l); i >= 0 {
-		s.recent = slices.Delete(s.recent, i, i+1)
+	if i := slices.Index(p.recent, l); i >= 0 {
+		p.recent = slices.Delete(p.recent, i, i+1)
 	}
-	s.mu.Unlock()
-	if p == nil {
+	p.mu.Unlock()
+	if of == nil {
 		return
 	}
-	p.stop()
+	of.stop()
 	if wait {
-		<-p.done
+		<-of.done
 	}
 }
 
-// takeSpare gives a namespace that waits for the lan, nil if there is none.
-func (s *Service) takeSpare(l *lan) *box {
-	s.mu.Lock()
-	p := l.pool
-	s.mu.Unlock()
-	if p == nil {
+// take gives a namespace that waits for the lan, nil if there is none.
+func (p *pools) take(l *lan) *box {
+	p.mu.Lock()
+	of := l.pool
+	p.mu.Unlock()
+	if of == nil {
 		return nil
 	}
 	select {
-	case b := <-p.spare:
+	case b := <-of.spare:
 		return b
 	default:
 		return nil
@@ -99,12 +145,11 @@ func (s *Service) takeSpare(l *lan) *box {
 // refill keeps the pool filled until ctx ends. Another spare is made only some
 // time after one was taken, lest its making slow down the very start that took
 // it.
-func (s *Service) refill(ctx context.Context, l *lan, p *pool) {
-	defer s.tasks.Done()
-	defer close(p.done)
-	defer s.emptyPool(p)
+func (p *pools) refill(ctx context.Context, l *lan, of *pool) {
+	defer close(of.done)
+	defer p.empty(of)
 	for {
-		b, err := s.makeSpare(ctx, l)
+		b, err := p.makeSpare(ctx, l)
 		if err != nil {
 			// Attach makes its own then, and reports why it cannot.
 			if !pause(ctx, linger) {
@@ -113,9 +158,9 @@ func (s *Service) refill(ctx context.Context, l *lan, p *pool) {
 			continue
 		}
 		select {
-		case p.spare <- b:
+		case of.spare <- b:
 		case <-ctx.Done():
-			s.abandon(b, nil)
+			p.fitter.abandon(b, nil)
 			return
 		}
 		if !pause(ctx, refillPause) {
@@ -126,34 +171,33 @@ func (s *Service) refill(ctx context.Context, l *lan, p *pool) {
 
 // makeSpare makes a namespace that is ready for a container that wants nothing
 // special: with addresses and routes, and its pins in the tables.
-func (s *Service) makeSpare(ctx context.Context, l *lan) (b *box, err error) {
-	if b, err = s.makeBox(l); err != nil {
+func (p *pools) makeSpare(ctx context.Context, l *lan) (b *box, err error) {
+	f := p.fitter
+	if b, err = f.makeBox(l); err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			s.abandon(b, nil)
+			f.abandon(b, nil)
 			b = nil
 		}
 	}()
-	if s.names != nil && !predefined(l.Name) {
-		if b.prepared, err = s.names.Prepare(b.NS); err != nil {
-			return b, err
-		}
+	if b.prepared, err = p.naming.prepare(l, b.NS); err != nil {
+		return b, err
 	}
 	if !l.roomy() {
 		return b, nil
 	}
 	sb := &Sandbox{ID: newID()}
-	e, err := s.place(l, Want{}, sb)
+	e, err := f.place(l, Want{}, sb)
 	if err != nil {
 		return b, err
 	}
 	sb.Endpoints, b.waiting = []Endpoint{e}, sb
-	if err = s.plug(ctx, b, l, sb, 0); err != nil {
+	if err = f.plug(ctx, b, l, sb, 0); err != nil {
 		return b, err
 	}
-	err = s.rules.pin(sb)
+	err = f.rules.pin(sb)
 	return b, err
 }
 
@@ -169,9 +213,9 @@ func (l *lan) roomy() bool {
 	return true
 }
 
-// spareFor gives a namespace that waits and has what is wanted, nil if there is
+// fitting gives a namespace that waits and has what is wanted, nil if there is
 // none.
-func (s *Service) spareFor(l *lan, w Want) *box {
+func (p *pools) fitting(l *lan, w Want) *box {
 	switch {
 	case l.driver() != nil, w.Interface != "" && w.Interface != "eth0", l.opts.prefix != "" && l.opts.prefix != defaultInterfaceName,
 		w.Address.IsValid(), w.Address6.IsValid(), w.MAC != "", len(w.LinkLocal) > 0, len(w.Sysctls) > 0, w.Rate != Rate{},
@@ -179,17 +223,17 @@ func (s *Service) spareFor(l *lan, w Want) *box {
 		return nil
 	}
 	for {
-		b := s.takeSpare(l)
+		b := p.take(l)
 		// Somebody may have deleted its interface while it waited.
-		if b == nil || b.waiting == nil || s.host.Has(b.waiting.Endpoints[0].HostInterface) {
+		if b == nil || b.waiting == nil || p.fitter.host.Has(b.waiting.Endpoints[0].HostInterface) {
 			return b
 		}
-		s.abandon(b, nil)
+		p.fitter.abandon(b, nil)
 	}
 }
 
 // occupy gives the place that a namespace has which waited.
-func (s *Service) occupy(b *box, l *lan, w Want, sb *Sandbox) (e Endpoint, err error) {
+func (b *box) occupy(l *lan, w Want, sb *Sandbox) (e Endpoint, err error) {
 	e = b.waiting.Endpoints[0]
 	e.Links, e.Options, e.GwPriority = maps.Clone(w.Links), maps.Clone(w.Options), w.GwPriority
 	e.DNSNames = l.dnsNames(sb, w.Aliases)
@@ -197,18 +241,18 @@ func (s *Service) occupy(b *box, l *lan, w Want, sb *Sandbox) (e Endpoint, err e
 }
 
 // drain gives up the lan's namespaces that wait, for their addresses.
-func (s *Service) drain(l *lan) {
-	for b := s.takeSpare(l); b != nil; b = s.takeSpare(l) {
-		s.abandon(b, nil)
+func (p *pools) drain(l *lan) {
+	for b := p.take(l); b != nil; b = p.take(l) {
+		p.fitter.abandon(b, nil)
 	}
 }
 
-// emptyPool leaves the spares to the remover.
-func (s *Service) emptyPool(p *pool) {
+// empty leaves the spares to the remover.
+func (p *pools) empty(of *pool) {
 	for {
 		select {
-		case b := <-p.spare:
-			s.abandon(b, nil)
+		case b := <-of.spare:
+			p.fitter.abandon(b, nil)
 		default:
 			return
 		}

@@ -2,15 +2,12 @@ package network
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/moby/moby/api/types/events"
 	wire "github.com/moby/moby/api/types/network"
 
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/network/firewall"
-	"github.com/tarehq/tare/network/firewalld"
 )
 
 // Remove takes a network back that no container is on. The words are Docker's:
@@ -31,7 +28,7 @@ func (s *Service) Remove(ctx context.Context, nameOrID string) error {
 // left of it after a crash, Restore removes.
 func (s *Service) removeLan(ctx context.Context, l *lan, action events.Action) error {
 	ctx = context.WithoutCancel(ctx)
-	if err := s.drivers.findAgain(ctx, l); err != nil {
+	if err := s.raiser.drivers.findAgain(ctx, l); err != nil {
 		s.lans.setUp(l)
 		return fault.New(fault.KindOf(err), "error while removing network: %w", err)
 	}
@@ -46,35 +43,10 @@ func (s *Service) removeLan(ctx context.Context, l *lan, action events.Action) e
 		s.lans.setUp(l)
 		return fmt.Errorf("error while removing network: %w", err)
 	}
-	err := s.takeDown(ctx, l)
+	err := s.raiser.takeDown(ctx, l)
 	l.dropSubnets()
 	s.lans.strike(l)
 	s.publishEvent(l, action)
-	return err
-}
-
-// takeDown takes back what bringUp made.
-func (s *Service) takeDown(ctx context.Context, l *lan) error {
-	s.endPool(l, true)
-	s.remover.settle(l.ID) // its interfaces, and with them its addresses
-	if d := l.driver(); d != nil {
-		if l.state == lanLeaving {
-			return nil // it has been asked
-		}
-		return d.Remove(ctx, l.Network)
-	}
-	s.lans.setBridge(l, nil)
-	err := s.renewRules()
-	if l.Bridge != "" {
-		err = errors.Join(err, firewalld.Leave(l.Bridge))
-	}
-	switch {
-	case l.Bridge == "":
-	case l.Foreign:
-		err = errors.Join(err, firewall.LeaveGuard(l.Bridge))
-	default:
-		err = errors.Join(err, lowerBridge(l.Bridge))
-	}
 	return err
 }
 

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/tarehq/tare/network/firewall"
+	"github.com/tarehq/tare/network/firewalld"
 )
 
 // ruleset keeps the tables as the bridges and the sandboxes want them.
@@ -18,6 +19,7 @@ type ruleset struct {
 	looks     bool        // that is known; not before all sandboxes are
 	sandboxes *sandboxes
 	segments  func() []segment // the bridges of now
+	bridges   func() []*bridge // those among them that are up
 }
 
 // wanted computes the rules from the bridges and the sandboxes.
@@ -75,17 +77,41 @@ func (r *ruleset) networks() (list []firewall.Network) {
 func (r *ruleset) renew() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.settleLocked(nil); err != nil {
-		return err
+	err := r.settleLocked(nil)
+	if err == nil {
+		err = r.replaceLocked()
 	}
-	return r.replaceLocked()
+	return errors.Join(err, r.joinGuard())
 }
 
 // replace makes the table as it is wanted.
 func (r *ruleset) replace() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.replaceLocked()
+	return errors.Join(r.replaceLocked(), r.joinGuard())
+}
+
+// joinGuard has the guard let through what passes within any bridge, also those
+// that came before it.
+func (r *ruleset) joinGuard() error { return firewall.JoinGuard(r.names()) }
+
+// names are the bridges'.
+func (r *ruleset) names() (names []string) {
+	for _, b := range r.bridges() {
+		names = append(names, b.Name)
+	}
+	return names
+}
+
+// repair makes the tables that are missing.
+func (r *ruleset) repair() error { return errors.Join(r.mend(r.bridges()), r.joinGuard()) }
+
+// rejoin has firewalld let through what passes the bridges, after it was started or
+// has forgotten them. What may have gone with it is put back, too.
+func (r *ruleset) rejoin() {
+	if err := errors.Join(r.repair(), firewalld.Join(r.names()...)); err != nil {
+		slog.Error("firewalld does not know the bridges: containers may be cut off from other networks until it is reloaded", "err", err)
+	}
 }
 
 // mend makes the tables that are missing, or that others' rules make wanted in

@@ -193,3 +193,14 @@ func (k *sandboxes) letGo() {
 	}
 	clear(k.held)
 }
+
+// interfaces are the names of the endpoints' ends on the bridge.
+func (k *sandboxes) interfaces() map[string]bool {
+	names := map[string]bool{}
+	for _, b := range k.all() {
+		for _, e := range b.Endpoints {
+			names[e.HostInterface] = true
+		}
+	}
+	return names
+}

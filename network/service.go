@@ -2,7 +2,6 @@ package network
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -24,21 +23,22 @@ type Service struct {
 	watch      *watch // from Restore on
 	host       *link.Host
 	addressing *addressing
-	drivers    drivers
-	names      Names      // nil for nobody
+	naming     naming
 	events     *event.Log // nil for nobody
-	spares     int        // of the default bridge
 
 	mu       sync.Mutex // guards what follows; never held during I/O
-	recent   []*lan     // those with a pool, but for the default bridge; last joined last
 	restored bool
 	closed   bool
 
-	working   keylock.Locks[string] // by sandbox or network
+	working   keylock.Locks[string] // by sandbox
 	sandboxes sandboxes
 	lans      lans
 	rules     *ruleset
 	remover   *remover
+	fitter    fitter
+	pools     pools
+	raiser    raiser
+	planner   planner
 
 	stop  context.CancelFunc
 	tasks sync.WaitGroup
@@ -54,12 +54,12 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 		return nil, err
 	}
 	s := &Service{
-		cfg: c, drivers: drivers{c.Drivers, c.Plugin}, names: c.Names, events: c.Events, spares: c.Spare,
+		cfg: c, naming: naming{c.Names}, events: c.Events,
 	}
 	s.sandboxes.open()
 	s.lans.open(&s.sandboxes)
 	prefix := c.prefix()
-	s.rules = &ruleset{firewall: firewall.New(c.Name), options: c.rules([]string{prefix}), sandboxes: &s.sandboxes, segments: s.lans.segments}
+	s.rules = &ruleset{firewall: firewall.New(c.Name), options: c.rules([]string{prefix}), sandboxes: &s.sandboxes, segments: s.lans.segments, bridges: s.lans.raisedBridges}
 	defer func() {
 		if err != nil {
 			s.release()
@@ -81,6 +81,11 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 	}
 	s.host.NewNS = c.NewNS
 	s.remover = newRemover(s.host, s.rules.settle, s.saveCursors)
+	s.fitter = fitter{host: s.host, lans: &s.lans, sandboxes: &s.sandboxes, rules: s.rules, remover: s.remover, drain: s.pools.drain}
+	s.raiser = raiser{cfg: &s.cfg, host: s.host, lans: &s.lans, sandboxes: &s.sandboxes, rules: s.rules, remover: s.remover,
+		pools: &s.pools, addressing: s.addressing, drivers: drivers{c.Drivers, c.Plugin}}
+	s.planner = planner{&s.lans, &s.raiser.drivers, c.IPv6, c.NetworkOptions}
+	s.pools.fitter, s.pools.naming, s.pools.spares = &s.fitter, s.naming, c.Spare
 	if c.HostFirewall {
 		if err = firewall.AdmitDevices(); err != nil {
 			return nil, err
@@ -150,19 +155,6 @@ func (c *Config) checkAddresses() error {
 	return nil
 }
 
-// renewRules makes the table anew, after a bridge has come or gone.
-func (s *Service) renewRules() error { return errors.Join(s.rules.renew(), s.joinGuard()) }
-
-// joinGuard has the guard let through what passes within any bridge, also those
-// that came before it.
-func (s *Service) joinGuard() error {
-	var names []string
-	for _, b := range s.lans.raisedBridges() {
-		names = append(names, b.Name)
-	}
-	return firewall.JoinGuard(names)
-}
-
 // Gateway is the default bridge's address: the containers' way out, and what
 // host-gateway stands for; the zero Addr without a default bridge.
 func (s *Service) Gateway() netip.Addr { return s.gateway(false) }
@@ -184,12 +176,8 @@ func (s *Service) Close(ctx context.Context) error {
 	s.mu.Lock()
 	wasClosed, stop := s.closed, s.stop
 	s.closed = true
-	for _, l := range s.lans.all() {
-		if l.pool != nil {
-			l.pool.stop()
-		}
-	}
 	s.mu.Unlock()
+	s.pools.close(s.lans.all())
 	if wasClosed {
 		return nil
 	}
@@ -200,6 +188,7 @@ func (s *Service) Close(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() {
 		s.tasks.Wait()
+		s.pools.wait()
 		s.remover.finish()
 		s.sandboxes.letGo()
 		close(done)

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"time"
 
@@ -13,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/network/firewall"
-	"github.com/tarehq/tare/network/firewalld"
 )
 
 // Other programs flush the whole ruleset: nftables.service when it is reloaded,
@@ -110,15 +108,15 @@ func tableOf(m netlink.Message) string {
 
 func (w *watch) close() { w.conn.Close() }
 
-// keepTables puts the tables back that somebody deleted, until ctx ends and
-// the watch is closed.
-func (s *Service) keepTables(ctx context.Context) {
+// keep calls repair whenever tables were deleted, until ctx ends and the watch is
+// closed.
+func (w *watch) keep(ctx context.Context, repair func() error) {
 	for {
-		err := s.watch.wait()
+		err := w.wait()
 		if ctx.Err() != nil || errors.Is(err, os.ErrClosed) {
 			return
 		}
-		for err != nil || s.repair() != nil {
+		for err != nil || repair() != nil {
 			if !pause(ctx, repairPause) {
 				return
 			}
@@ -128,21 +126,4 @@ func (s *Service) keepTables(ctx context.Context) {
 			return
 		}
 	}
-}
-
-// rejoin has firewalld let through what passes the bridges, after it was started or
-// has forgotten them. What may have gone with it is put back, too.
-func (s *Service) rejoin() {
-	var names []string
-	for _, b := range s.lans.raisedBridges() {
-		names = append(names, b.Name)
-	}
-	if err := errors.Join(s.repair(), firewalld.Join(names...)); err != nil {
-		slog.Error("firewalld does not know the bridges: containers may be cut off from other networks until it is reloaded", "err", err)
-	}
-}
-
-// repair makes the tables that are missing.
-func (s *Service) repair() error {
-	return errors.Join(s.rules.mend(s.lans.raisedBridges()), s.joinGuard())
 }

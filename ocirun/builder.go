@@ -35,9 +35,9 @@ type builder struct {
 	rootTree int         // clone of the root made by the parent; -1: the child makes it
 	trees    map[int]int // clones of mount sources by the mount's index
 
-	sources    map[int]value // the same, made by the child before it leaves the host's tree
-	groupTrees []value       // clones of control groups' directories, for a stage, in the order of their mounting
-	stage      int           // an empty mount namespace to be used; 0: none
+	sources    map[int]value      // the same, made by the child before it leaves the host's tree
+	groupTrees map[string][]value // clones of control groups' directories, for a stage, one for each mount
+	stage      int                // an empty mount namespace to be used; 0: none
 
 	sync, peer   int // the child's and the parent's end of the socket
 	fifo         int // released through a FIFO instead of the socket; -1 none

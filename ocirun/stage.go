@@ -61,24 +61,27 @@ func (b *builder) attachStaged() error {
 
 // openGroupTrees clones the directories that mountGroupsV1 mounts.
 func (b *builder) openGroupTrees() {
+	b.groupTrees = map[string][]value{}
 	for i := range b.spec.Mounts {
 		if b.spec.Mounts[i].Type != "cgroup" || b.group.Unified {
 			continue
 		}
 		for _, member := range b.group.Members {
-			b.groupTrees = append(b.groupTrees, b.openGroup(member.Dir))
+			if member.Controllers != nil {
+				b.groupTrees[member.Dir] = append(b.groupTrees[member.Dir], b.openGroup(member.Dir))
+			}
 		}
 	}
 }
 
-// groupTree is the next of them, or made now.
+// groupTree is the next clone of a directory, made now if there is none.
 func (b *builder) groupTree(dir string) value {
-	if len(b.groupTrees) == 0 {
+	made := b.groupTrees[dir]
+	if len(made) == 0 {
 		return b.openGroup(dir)
 	}
-	tree := b.groupTrees[0]
-	b.groupTrees = b.groupTrees[1:]
-	return tree
+	b.groupTrees[dir] = made[1:]
+	return made[0]
 }
 
 func (b *builder) openGroup(dir string) value {

@@ -5,8 +5,8 @@
 //
 // The config has layers, each with the one below it, and records: a key, and what
 // it came to as one of the layers with all below. A record of ours has the key of
-// build.Solver's as its digest and stands on no other. BuildKit computes its keys
-// otherwise: each reads what the other wrote, and finds nothing in it.
+// build.Solver's as its digest and stands on no other. One of BuildKit's has its key of
+// the operation, and says by which records its inputs are known: see Match.
 //
 // What is read was written by somebody: it is bounded, and every link is checked.
 package cacheio
@@ -54,12 +54,23 @@ type Record struct {
 	Exact  digest.Digest // "" or another key of the same, by which the writer knows it
 	Layers []Layer
 	Blobs  bool
+	// Links are for each of its inputs those that stand for it, of a record that is
+	// known by them; nil of one that is known by its key alone.
+	Links [][]Link
+}
+
+// Link is a record that stands for an input, by its number, and the part of it that counts.
+type Link struct {
+	Selector digest.Digest
+	Record   int
 }
 
 // Cache is a cache that was read.
 type Cache struct {
 	layers  []node
 	records map[digest.Digest]recordJSON
+	list    []recordJSON            // all, as they were written
+	at      map[digest.Digest][]int // in list
 }
 
 // node is a layer with the one below it, -1 for none.
@@ -74,7 +85,48 @@ func (c *Cache) Lookup(key digest.Digest) (Record, bool) {
 	if !ok {
 		return Record{}, false
 	}
-	found := Record{Key: key}
+	return c.record(r)
+}
+
+// Input is what is known of an operation's input: the records of it, which part of it
+// counts, and the digest of what is in that part, "" if that is not known or counts not.
+type Input struct {
+	Records  map[int]bool
+	Selector digest.Digest
+	Content  digest.Digest
+}
+
+// Linked tells whether there are records that stand on others, as BuildKit's do.
+func (c *Cache) Linked() bool {
+	return slices.ContainsFunc(c.list, func(r recordJSON) bool { return len(r.Inputs) > 0 })
+}
+
+// Match lists the records of an operation with the inputs, by its key.
+func (c *Cache) Match(key digest.Digest, inputs []Input) (found []int) {
+	for _, i := range c.at[key] {
+		r, fits := c.list[i], len(c.list[i].Inputs) == len(inputs)
+		for n := 0; fits && n < len(inputs); n++ {
+			in := inputs[n]
+			fits = slices.ContainsFunc(r.Inputs[n], func(l linkJSON) bool {
+				if l.Link < 0 || l.Link >= len(c.list) {
+					return false
+				}
+				return l.Selector == in.Selector && in.Records[l.Link] ||
+					l.Selector == "" && in.Content != "" && c.list[l.Link].Digest == in.Content && len(c.list[l.Link].Inputs) == 0
+			})
+		}
+		if fits {
+			found = append(found, i)
+		}
+	}
+	return found
+}
+
+// Result is what one of the records came to.
+func (c *Cache) Result(i int) (Record, bool) { return c.record(c.list[i]) }
+
+func (c *Cache) record(r recordJSON) (Record, bool) {
+	found := Record{Key: r.Digest}
 	if r.Exact.Validate() == nil {
 		found.Exact = r.Exact
 	}
@@ -153,9 +205,14 @@ type (
 		Results []resultJSON  `json:"layers,omitempty"`
 		Chains  []chainJSON   `json:"chains,omitempty"`
 		Digest  digest.Digest `json:"digest,omitempty"`
+		Inputs  [][]linkJSON  `json:"inputs,omitempty"`
 		// Fields of our own, which BuildKit passes over.
 		DiffIDs []digest.Digest `json:"tare.diffIDs,omitempty"`
 		Exact   digest.Digest   `json:"tare.exact,omitempty"`
+	}
+	linkJSON struct {
+		Selector digest.Digest `json:"selector,omitempty"`
+		Link     int           `json:"link"` // a record
 	}
 	resultJSON struct {
 		Layer     int       `json:"layer"`

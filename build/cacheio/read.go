@@ -15,6 +15,10 @@ type Source interface {
 	Document(ctx context.Context, d ocispec.Descriptor, limit int64) ([]byte, error)
 }
 
+func newCache() *Cache {
+	return &Cache{records: map[digest.Digest]recordJSON{}, at: map[digest.Digest][]int{}}
+}
+
 // documentJSON is a manifest, an index, or a list of Docker's.
 type documentJSON struct {
 	MediaType string               `json:"mediaType"`
@@ -26,7 +30,7 @@ type documentJSON struct {
 // Read reads the cache whose manifest or index is root, or those that the images
 // of it have inside. An image without one is an empty cache.
 func Read(ctx context.Context, src Source, root ocispec.Descriptor) (*Cache, error) {
-	r := reader{src: src, cache: &Cache{records: map[digest.Digest]recordJSON{}}, seen: map[digest.Digest]bool{}}
+	r := reader{src: src, cache: newCache(), seen: map[digest.Digest]bool{}}
 	if err := r.document(ctx, root); err != nil {
 		return nil, err
 	}
@@ -135,7 +139,7 @@ func ReadConfig(text []byte) (*Cache, error) {
 		}
 		nodes[i] = n
 	}
-	r := reader{cache: &Cache{records: map[digest.Digest]recordJSON{}}}
+	r := reader{cache: newCache()}
 	return r.cache, r.add(nodes, c.Records)
 }
 
@@ -188,7 +192,7 @@ func (r *reader) image(ctx context.Context, m documentJSON) error {
 // add takes records over, whose layers are counted from the first of nodes.
 func (r *reader) add(nodes []node, records []recordJSON) error {
 	c := r.cache
-	if len(records) > maxRecords-len(c.records) || len(nodes) > maxLayers-len(c.layers) {
+	if len(records) > maxRecords-len(c.list) || len(nodes) > maxLayers-len(c.layers) {
 		return invalid("it has more than %d records, or more than %d layers", maxRecords, maxLayers)
 	}
 	from := len(c.layers)
@@ -204,7 +208,17 @@ func (r *reader) add(nodes []node, records []recordJSON) error {
 		}
 		c.layers = append(c.layers, n)
 	}
+	first := len(c.list)
 	for _, rec := range records {
+		for _, links := range rec.Inputs {
+			for i := range links {
+				if links[i].Link < 0 || links[i].Link >= len(records) {
+					links[i].Link = -1
+				} else {
+					links[i].Link += first
+				}
+			}
+		}
 		for i := range rec.Results {
 			rec.Results[i].Layer = move(rec.Results[i].Layer)
 		}
@@ -216,6 +230,8 @@ func (r *reader) add(nodes []node, records []recordJSON) error {
 		if _, ok := c.records[rec.Digest]; !ok {
 			c.records[rec.Digest] = rec
 		}
+		c.at[rec.Digest] = append(c.at[rec.Digest], len(c.list))
+		c.list = append(c.list, rec)
 	}
 	return nil
 }

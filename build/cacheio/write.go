@@ -30,6 +30,13 @@ func Write(records []Record) (config []byte, blobs []ocispec.Descriptor, err err
 		} else if i := w.chain(r.Layers); i >= 0 {
 			out.Results = []resultJSON{{Layer: i, CreatedAt: r.Layers[len(r.Layers)-1].Created}}
 		}
+		for _, links := range r.Links {
+			var list []linkJSON
+			for _, l := range links {
+				list = append(list, linkJSON{Selector: l.Selector, Link: l.Record})
+			}
+			out.Inputs = append(out.Inputs, list)
+		}
 		w.config.Records = append(w.config.Records, out)
 	}
 	config, err = json.Marshal(w.config)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync"
 
 	controlapi "github.com/moby/buildkit/api/services/control"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
@@ -79,6 +80,10 @@ func (c *control) Solve(ctx context.Context, r *controlapi.SolveRequest) (resp *
 		return nil, err
 	}
 	wants.sayHow(b, run, made)
+	var beside sync.WaitGroup // what is remembered is made while the image is
+	defer beside.Wait()
+	var predicates map[string][]history.Predicate
+	beside.Go(func() { predicates = remembered(b, run, made) })
 	out := &output.Writer{Store: c.store, Caller: caller, Tells: run.tells, Epoch: epoch, Said: map[string]string{}, Inline: caching.Inline(job, caches)}
 	for key, value := range result.Metadata {
 		if output.IsSaid(key) {
@@ -94,7 +99,8 @@ func (c *control) Solve(ctx context.Context, r *controlapi.SolveRequest) (resp *
 	if err := w.Write(ctx, caches, made); err != nil {
 		return nil, err
 	}
-	outcome.Results, outcome.Predicates = out.Images, remembered(b, run, made)
+	beside.Wait()
+	outcome.Results, outcome.Predicates = out.Images, predicates
 	return &controlapi.SolveResponse{ExporterResponse: out.Said}, nil
 }
 

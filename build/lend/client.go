@@ -145,6 +145,10 @@ func (c *Client) LayerBlob(ctx context.Context, below digest.Digest, l build.Lay
 	return call[ocispec.Descriptor](ctx, c, "layer-blob", blobArg{below, l, epoch}, nil)
 }
 
+func (c *Client) LayerBlobs(ctx context.Context, layers []build.Placed, epoch time.Time) ([]ocispec.Descriptor, error) {
+	return call[[]ocispec.Descriptor](ctx, c, "layer-blobs", blobsArg{layers, epoch}, nil)
+}
+
 func (c *Client) Pin(ctx context.Context, chains []digest.Digest) error {
 	_, err := call[none](ctx, c, "pin", chains, nil)
 	return err

@@ -108,3 +108,14 @@ func (l *Lender) layerBlob(ctx context.Context, a blobArg, _ func(build.Transfer
 	}
 	return l.making.Blob(ctx, a.Below, a.Layer.DiffID, a.Epoch)
 }
+
+func (l *Lender) layerBlobs(ctx context.Context, a blobsArg, _ func(build.Transfer)) ([]ocispec.Descriptor, error) {
+	list := make([]ocispec.Descriptor, len(a.Layers))
+	for i, p := range a.Layers {
+		var err error
+		if list[i], err = l.layerBlob(ctx, blobArg{p.Below, p.Layer, a.Epoch}, nil); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}

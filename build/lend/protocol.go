@@ -62,6 +62,10 @@ type (
 		Layer build.Layer
 		Epoch time.Time
 	}
+	blobsArg struct {
+		Layers []build.Placed
+		Epoch  time.Time
+	}
 	fetchArg struct {
 		Request  build.ImageRequest
 		Target   digest.Digest

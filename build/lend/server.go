@@ -63,6 +63,7 @@ func New(c Config) *Lender {
 	serve(l, "seal", l.seal)
 	serve(l, "discard", func(_ context.Context, id string, _ func(build.Transfer)) (none, error) { return none{}, l.discard(id) })
 	serve(l, "layer-blob", l.layerBlob)
+	serve(l, "layer-blobs", l.layerBlobs)
 	l.servePieces()
 	serve(l, "pin", func(_ context.Context, chains []digest.Digest, _ func(build.Transfer)) (none, error) {
 		return none{}, l.making.Pin(chains)

@@ -16,7 +16,6 @@ import (
 	gatewaypb "github.com/moby/buildkit/frontend/gateway/pb"
 	"github.com/moby/buildkit/solver/result"
 	"github.com/moby/buildkit/util/purl"
-	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
@@ -252,6 +251,9 @@ func (x *exporter) attested(ctx context.Context, m Made, target ocispec.Descript
 	config := ocispec.Image{Platform: nowhere, RootFS: ocispec.RootFS{Type: "layers"}}
 	for _, a := range list {
 		s, err := a.state(self)
+		if err == nil && a.Core && a.Type == spdx {
+			s.Predicate, err = locate(ctx, m, s.Predicate, x.layers)
+		}
 		if err != nil {
 			return ocispec.Descriptor{}, err
 		}
@@ -317,13 +319,4 @@ func statementFiles(list []Attestation, prefix, platform string, self []subject)
 		all = append(all, statementFile{name, text})
 	}
 	return all, nil
-}
-
-// Kept is a statement as the history of builds has it.
-func (a Attestation) Kept(d digest.Digest) ([]byte, error) {
-	s, err := a.state([]subject{{"_", map[string]string{d.Algorithm().String(): d.Encoded()}}})
-	if err != nil {
-		return nil, err
-	}
-	return json.Marshal(s)
 }

@@ -36,6 +36,7 @@ type exporter struct {
 	inline Inline
 
 	config ocispec.Descriptor // of the last manifest
+	layers []digest.Digest    // as well
 }
 
 // Inline is what an image with the layers carries of the build's cache, nil for
@@ -136,12 +137,13 @@ func (x *exporter) manifest(ctx context.Context, m Made) (manifest ocispec.Descr
 	}
 	out := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: kinds[0], Config: x.config, Layers: []ocispec.Descriptor{},
 		Annotations: x.want.annotations.of(exptypes.AnnotationManifest, &m.Platform)}
+	x.layers = nil
 	for _, l := range layers {
 		d, err := x.layer(ctx, l)
 		if err != nil {
 			return manifest, err
 		}
-		out.Layers = append(out.Layers, d)
+		out.Layers, x.layers = append(out.Layers, d), append(x.layers, d.Digest)
 	}
 	if text, err = json.Marshal(out); err != nil {
 		return manifest, err

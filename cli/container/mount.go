@@ -30,7 +30,7 @@ func (m *mounts) Set(s string) error {
 		}
 		if key = strings.ToLower(key); !ok {
 			switch key {
-			case "readonly", "ro", "volume-nocopy", "bind-nonrecursive", "bind-create-src":
+			case "readonly", "ro", "volume-nocopy", "bind-nonrecursive", "bind-create-src", "bind-create":
 				value = "true"
 			case "idmap":
 			default:
@@ -74,7 +74,7 @@ func setMountField(m *client.Mount, key, value, field string) (err error) {
 		bindOptions(m).Propagation = strings.ToLower(value)
 	case "bind-nonrecursive":
 		boolean(&bindOptions(m).NonRecursive)
-	case "bind-create-src":
+	case "bind-create-src", "bind-create":
 		boolean(&bindOptions(m).CreateMountpoint)
 	case "bind-recursive":
 		err = bindRecursive(m, value)

@@ -41,8 +41,10 @@ type containerOptions struct {
 	UsernsRemap     string       `json:"userns-remap"`
 	UsernsAuto      string       `json:"userns-auto"`
 
-	systemd bool // makes the control groups
-	ids     container.IDs
+	systemd     bool // makes the control groups
+	ids         container.IDs
+	storageSize uint64 // bytes that a container may write that does not say; 0 for any
+
 	seccomp string // the profile as JSON; "" and "unconfined" as container.Settings has them
 }
 
@@ -205,7 +207,7 @@ func (o *options) settings() container.Settings {
 		Runtimes: o.runtimes(), DefaultRuntime: o.DefaultRuntime,
 		Ulimits: o.Ulimits.list(), ShmSize: int64(o.ShmSize), IpcMode: api.IpcMode(o.IpcMode), CgroupnsMode: api.CgroupnsMode(o.CgroupnsMode),
 		Init: o.Init, NoNewPrivileges: o.NoNewPrivileges, Seccomp: o.seccomp,
-		DNS: o.DNS, DNSOptions: o.DNSOptions, DNSSearch: o.DNSSearch, HostGateways: o.HostGateways, PublishIP: o.PublishIP, OOMAdjusted: o.OOMScoreAdjust != 0,
+		DNS: o.DNS, DNSOptions: o.DNSOptions, DNSSearch: o.DNSSearch, HostGateways: o.HostGateways, PublishIP: o.PublishIP, OOMAdjusted: o.OOMScoreAdjust != 0, StorageSize: o.storageSize,
 	}
 }
 

@@ -100,7 +100,7 @@ var dockerdFlags = []struct {
 	{"selinux-enabled", "", "true", "true", "SELinux:true"},
 	{"shutdown-timeout", "", "9", "9", "ShutdownTimeout:9"},
 	{"storage-driver", "", "vfs", "", "StorageDriver:vfs"},
-	{"storage-opt", "storage-opts", "a=b", `["a=b"]`, "refused: not supported yet"},
+	{"storage-opt", "storage-opts", "overlay2.size=8m", `["overlay2.size=8m"]`, "StorageOpts:[overlay2.size=8m]"},
 	{"swarm-default-advertise-addr", "", "eth0", "", "refused: no swarm mode"},
 	{"tls", "", "false", "false", "TLS"},
 	{"tlscacert", "", "/ca", "", "TLSCACert:/ca"},

@@ -45,6 +45,7 @@ type options struct {
 	TLSKey         string             `json:"tlskey"`
 	InsecureTCP    bool               `json:"insecure-tcp"`
 	StorageDriver  string             `json:"storage-driver"`
+	StorageOpts    []string           `json:"storage-opts"`
 	LogDriver      string             `json:"log-driver"`
 	LogOpts        map[string]string  `json:"log-opts"`
 
@@ -96,7 +97,7 @@ const (
 var fileKeys = map[string]string{
 	"host": "hosts", "label": "labels", "add-runtime": "runtimes", "default-address-pool": "default-address-pools",
 	"log-opt": "log-opts", "authorization-plugin": "authorization-plugins", "cdi-spec-dir": "cdi-spec-dirs", "registry-mirror": "registry-mirrors", "insecure-registry": "insecure-registries",
-	"default-ulimit": "default-ulimits", "dns-opt": "dns-opts", "host-gateway-ip": "host-gateway-ips", "exec-opt": "exec-opts", "feature": "features", "default-network-opt": "default-network-opts",
+	"default-ulimit": "default-ulimits", "dns-opt": "dns-opts", "host-gateway-ip": "host-gateway-ips", "exec-opt": "exec-opts", "storage-opt": "storage-opts", "feature": "features", "default-network-opt": "default-network-opts",
 }
 
 // readOptions parses the arguments and the configuration file.
@@ -159,6 +160,7 @@ func (o *options) flags() *pflag.FlagSet {
 	f.IntVar(&o.Downloads, "max-concurrent-downloads", 3, "Layers fetched at a time from one registry; 0 for no limit")
 	f.IntVar(&o.Uploads, "max-concurrent-uploads", 5, "Layers that one push sends at a time; 0 for no limit")
 	f.IntVar(&o.PullAttempts, "max-download-attempts", 5, "Attempts in a row to go on with a layer")
+	f.StringArrayVar(&o.StorageOpts, "storage-opt", nil, "Option of the storage driver: overlay2.size=10G, how much a container may write that does not say")
 	f.StringVarP(&o.StorageDriver, "storage-driver", "s", "", "How layers and containers' files are kept: overlay, btrfs or vfs (default overlay, or vfs where the file system cannot carry it)")
 	f.StringVar(&o.LogDriver, "log-driver", driver.JSONFile, "Log driver of containers that name none")
 	f.Var((*mapValue)(&o.LogOpts), "log-opt", "Option of that log driver (key=value)")
@@ -210,6 +212,9 @@ func (o *options) settle() error {
 	}
 	o.LogLevel = strings.ToLower(o.LogLevel)
 	if _, err := parseLevel(o.LogLevel); err != nil {
+		return err
+	}
+	if err := o.readStorageOpts(); err != nil {
 		return err
 	}
 	if o.StorageDriver != "" {

@@ -45,7 +45,6 @@ var refusals = []refusal{
 	{flag: "nri-opts"},
 	{flag: "restart", value: "bool", only: "true", why: "use a restart policy on run"},
 	{flag: "rootless", value: "bool", only: "false"},
-	{flag: "storage-opt", key: "storage-opts"},
 	{flag: "swarm-default-advertise-addr", why: noSwarm},
 	{flag: "userland-proxy-path", why: "no proxy program is executed: leave it out"},
 	{key: "default-init", why: "use init-path"},

@@ -120,6 +120,9 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 		return nil, fmt.Errorf("cannot open the snapshots: %w", err)
 	}
 	steps.pushPlain("the snapshots", layers.Close)
+	if err := o.checkStorageSize(layers); err != nil {
+		return nil, err
+	}
 	images, err := image.Open(ctx, blobs, layers, imageEvents{eventLog})
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the images: %w", err)

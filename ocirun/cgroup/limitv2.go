@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -129,11 +130,8 @@ func neededV2(r *specs.LinuxResources) []string {
 
 func (g *Group) setV2(r *specs.LinuxResources) error {
 	dir := g.Members[0].Dir
-	for _, s := range settingsV2(r) {
+	for _, s := range g.settings(r) {
 		err := write(dir, s.file, s.value)
-		if s.file == "io.weight" && errors.Is(err, unix.ENOENT) { // of another scheduler, in other units
-			err = write(dir, "io.bfq.weight", strconv.Itoa(int(*r.BlockIO.Weight)))
-		}
 		if err == nil {
 			err = reserve(dir, s)
 		}
@@ -146,6 +144,20 @@ func (g *Group) setV2(r *specs.LinuxResources) error {
 		}
 	}
 	return nil
+}
+
+// settings are those of the version that this machine has. The weight of block
+// devices goes to BFQ where that is there, as runc's library has it, in its units.
+func (g *Group) settings(r *specs.LinuxResources) []setting {
+	if !g.Unified {
+		return settingsV1(r)
+	}
+	list := settingsV2(r)
+	if b := r.BlockIO; b != nil && b.Weight != nil && *b.Weight != 0 && unix.Access(g.Members[0].Dir+"/io.bfq.weight", unix.F_OK) == nil {
+		i := slices.IndexFunc(list, func(s setting) bool { return s.file == "io.weight" })
+		list[i] = setting{file: "io.bfq.weight", value: strconv.Itoa(int(*b.Weight))}
+	}
+	return list
 }
 
 // settingsV2 lists the values of cgroup v2 in the order of writing. The unified

@@ -105,11 +105,7 @@ func (g *Group) checkUsage(m *specs.LinuxMemory) error {
 // inForce reads what the settings of r are about to replace. A file that cannot
 // be read has nothing to restore.
 func (g *Group) inForce(r *specs.LinuxResources) (before []setting) {
-	list := settingsV1(r)
-	if g.Unified {
-		list = settingsV2(r)
-	}
-	for _, s := range list {
+	for _, s := range g.settings(r) {
 		dir := g.dir(s.controller)
 		if g.Unified {
 			dir = g.Members[0].Dir

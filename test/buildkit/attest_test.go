@@ -212,4 +212,52 @@ func TestSBOM(t *testing.T) {
 	if text, err := r.try(t, dir, "buildx", "build", "--attest", "type=sbom,generator=example/scanner:1,predicate=https://slsa.dev/provenance/v1", "-t", name, "."); err == nil || !strings.Contains(text, "does not match required predicate type") {
 		t.Errorf("a scanner that says how the image was made: %v %s", err, text)
 	}
+	// Each file has its layer; contexts and stages that ask for it are scanned as well.
+	write(t, dir, map[string]string{"Staged": `FROM busybox AS one
+ARG BUILDKIT_SBOM_SCAN_STAGE=true
+RUN echo x > /in-stage-one
+FROM busybox AS two
+RUN echo x > /in-stage-two
+FROM busybox
+ARG BUILDKIT_SBOM_SCAN_CONTEXT=true
+RUN echo 1 > /first; echo 1 > /gone
+RUN echo 2 > /second; rm /gone
+COPY --from=one /in-stage-one /
+COPY --from=two /in-stage-two /
+`})
+	r.docker(t, dir, "buildx", "build", "-f", "Staged", "--attest", "type=sbom,generator=example/scanner:1,name=ours,predicate=https://spdx.dev/Document", "--output", "type=oci,dest=o,tar=false,compression=uncompressed", ".")
+	_, index := indexOf(t, dir+"/o")
+	var image, attached manifest
+	blob(t, dir+"/o", index.Manifests[0].Digest, &image)
+	blob(t, dir+"/o", index.Manifests[1].Digest, &attached)
+	scanned := map[string]map[string]string{}
+	for _, l := range attached.Layers {
+		var s struct {
+			Predicate struct {
+				Scanned      string
+				Files        []struct{ FileName, Comment string }
+				CreationInfo struct{ Creators []string }
+			}
+		}
+		blob(t, dir+"/o", l.Digest, &s)
+		files := map[string]string{}
+		for _, f := range s.Predicate.Files {
+			files[f.FileName] = strings.TrimPrefix(f.Comment, "layerID: ")
+		}
+		scanned[s.Predicate.Scanned] = files
+	}
+	for _, x := range []struct{ of, name string }{{"sbom-context", "Staged"}, {"sbom-one", "in-stage-one"}} {
+		if _, ok := scanned[x.of][x.name]; !ok || scanned[x.of][x.name] != "" {
+			t.Errorf("%s: %v", x.of, scanned)
+		}
+	}
+	core, n := scanned["sbom"], len(image.Layers)
+	if core == nil || len(scanned) != 3 {
+		t.Fatalf("scanned is %v", scanned)
+	}
+	for name, layer := range map[string]int{"first": n - 4, "second": n - 3, "in-stage-one": n - 2, "in-stage-two": n - 1, "bin/busybox": 0} {
+		if core[name] != image.Layers[layer].Digest {
+			t.Errorf("%s is of %q, not of %s", name, core[name], image.Layers[layer].Digest)
+		}
+	}
 }

@@ -132,14 +132,28 @@ func TestHostileFrontEnd(t *testing.T) {
 	t.Run("hang", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
+		group := d.Cgroup + "/of-front-ends" // which is the client's to remove
+		defer func() {
+			for _, pattern := range []string{"/sys/fs/cgroup/*", "/sys/fs/cgroup"} {
+				dirs, _ := filepath.Glob(pattern + group)
+				for _, dir := range dirs {
+					_ = os.Remove(dir)
+				}
+			}
+		}()
 		ch, ended := make(chan *client.SolveStatus), make(chan error, 1)
 		go func() {
-			_, err := c.Solve(ctx, nil, client.SolveOpt{Frontend: "gateway.v0", FrontendAttrs: map[string]string{"source": "example/tiny:1", "build-arg:DOES": "hang"}}, ch)
+			_, err := c.Solve(ctx, nil, client.SolveOpt{Frontend: "gateway.v0", FrontendAttrs: map[string]string{"source": "example/tiny:1", "build-arg:DOES": "hang", "cgroup-parent": group}}, ch)
 			ended <- err
 		}()
 		for s := range ch {
 			for _, l := range s.Logs {
 				if strings.Contains(string(l.Data), "tiny hangs") {
+					if v1, _ := filepath.Glob("/sys/fs/cgroup/*" + group + "/build-*"); len(v1) == 0 {
+						if v2, _ := filepath.Glob("/sys/fs/cgroup" + group + "/build-*"); len(v2) == 0 {
+							t.Error("the front end is not in the group that the client names: " + group)
+						}
+					}
 					cancel()
 				}
 			}

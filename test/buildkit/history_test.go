@@ -16,7 +16,9 @@ import (
 func TestHistoryAttachments(t *testing.T) {
 	r := newRig(t)
 	dir := directory(t, map[string]string{"Dockerfile": "FROM busybox\nARG WHO\nRUN echo hello $WHO\nCOPY f /f\n", "f": "f", "Bad": "FROM busybox\nRUN echo broken >&2; exit 7\n"})
-	look := func(args ...string) string { return r.docker(t, dir, append([]string{"buildx", "history"}, args...)...) }
+	look := func(args ...string) string {
+		return r.docker(t, dir, append([]string{"buildx", "history"}, args...)...)
+	}
 	r.docker(t, dir, "buildx", "build", "--build-arg", "WHO=you", "-t", "made", ".")
 	var about struct {
 		Ref                 string

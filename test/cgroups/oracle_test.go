@@ -74,7 +74,8 @@ var rows = []struct{ name, version, text string }{
 	{"weight of a device", "", `{"blockIO":{"weight":300,"weightDevice":[{"major":MAJOR,"minor":MINOR,"weight":400}]}}`},
 	{"bytes", "", `{"blockIO":{"throttleReadBpsDevice":[{"major":MAJOR,"minor":MINOR,"rate":1048576}],"throttleWriteBpsDevice":[{"major":MAJOR,"minor":MINOR,"rate":2097152}]}}`},
 	{"operations", "", `{"blockIO":{"throttleReadIOPSDevice":[{"major":MAJOR,"minor":MINOR,"rate":100}],"throttleWriteIOPSDevice":[{"major":MAJOR,"minor":MINOR,"rate":200}]}}`},
-	{"rate without end", "", `{"blockIO":{"throttleReadBpsDevice":[{"major":MAJOR,"minor":MINOR,"rate":0}]}}`},
+	// On version 2 the library writes a zero, which the kernel refuses, where we write max.
+	{"rate without end", "1", `{"blockIO":{"throttleReadBpsDevice":[{"major":MAJOR,"minor":MINOR,"rate":0}]}}`},
 	{"no device", "", `{"devices":[{"allow":false,"access":"rwm"}]}`},
 	{"some devices", "", `{"devices":[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":10,"minor":229,"access":"rw"},{"allow":true,"type":"b","major":8,"access":"r"}]}`},
 	{"all devices", "", `{"devices":[{"allow":true,"access":"rwm"}]}`},
@@ -106,12 +107,15 @@ func TestAsTheLibrary(t *testing.T) {
 	if l.Unified() {
 		version = "2"
 	}
-	major, minor := disk(t)
+	major, minor := disk()
 	for i, row := range rows {
 		if row.version != "" && row.version != version {
 			continue
 		}
 		t.Run(row.name, func(t *testing.T) {
+			if major == "" && strings.Contains(row.text, "MAJOR") {
+				t.Skip("needs a block device")
+			}
 			var r specs.LinuxResources
 			if err := json.Unmarshal([]byte(strings.NewReplacer("MAJOR", major, "MINOR", minor).Replace(row.text)), &r); err != nil {
 				t.Fatal(err)
@@ -216,8 +220,8 @@ func text(name string, b []byte) string {
 	return strings.Join(slices.Compact(lines), "\n")
 }
 
-// disk is the number of a block device that limits can be set for.
-func disk(t *testing.T) (major, minor string) {
+// disk is the number of a block device that limits can be set for, "" without any.
+func disk() (major, minor string) {
 	entries, _ := os.ReadDir("/sys/block")
 	for _, e := range entries {
 		if b, err := os.ReadFile("/sys/block/" + e.Name() + "/dev"); err == nil {
@@ -225,6 +229,5 @@ func disk(t *testing.T) (major, minor string) {
 			return major, minor
 		}
 	}
-	t.Skip("needs a block device")
 	return "", ""
 }

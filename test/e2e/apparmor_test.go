@@ -48,27 +48,30 @@ func TestAppArmor(t *testing.T) {
 		}
 	}
 
-	// What only the profile forbids: the capability and the paths are there.
-	open := []string{"run", "--rm", "--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined", "--security-opt", "systempaths=unconfined"}
+	// What only the profile forbids.
+	run := func(command string, opts ...string) error {
+		_, err := d.Try(append(append([]string{"run", "--rm", "--privileged"}, opts...), "busybox", "sh", "-ec", command)...)
+		return err
+	}
 	for command, allowed := range map[string]bool{
-		"mount -t tmpfs none /mnt": false,
-		"read n < /proc/sys/vm/swappiness; echo $n > /proc/sys/vm/swappiness":    false,
+		"mkdir /m; mount -t tmpfs none /m":                                       false,
+		"n=$(cat /proc/sys/vm/swappiness); echo $n > /proc/sys/vm/swappiness":    false,
 		"echo 0 > /proc/sys/net/ipv4/ip_forward":                                 false,
-		"read n < /proc/sys/kernel/shmmax; echo $n > /proc/sys/kernel/shmmax":    true,
+		"n=$(cat /proc/sys/kernel/shmmax); echo $n > /proc/sys/kernel/shmmax":    true,
 		"echo x > /proc/self/comm; echo 5 > /proc/self/oom_score_adj":            true,
 		"echo 0 > /sys/kernel/mm/ksm/run":                                        false,
 		"kill -0 1; : > /etc/passwd; mkdir /a; chown 5 /a; nc -l -p 1 & kill $!": true,
 	} {
-		_, err := d.Try(append(open, "busybox", "sh", "-ec", command)...)
+		err := run(command, "--security-opt", "apparmor=docker-default")
 		if (err == nil) != allowed || err != nil && !strings.Contains(err.Error(), "ermission denied") {
 			t.Errorf("%s: %v", command, err)
 		}
-		if _, err := d.Try(append(open, "--security-opt", "apparmor=unconfined", "--privileged", "busybox", "sh", "-ec", command)...); err != nil {
+		if err := run(command); err != nil {
 			t.Errorf("without a profile: %v", err)
 		}
 	}
 
-	const mine = "profile tare-test flags=(attach_disconnected) {\n file,\n capability,\n network,\n deny /etc/passwd r,\n}\n"
+	const mine = "profile tare-test flags=(attach_disconnected) {\n file,\n capability,\n network,\n signal,\n deny /etc/passwd r,\n}\n"
 	appArmor(t, mine, "-Kr")
 	d.AtEnd(func() error {
 		return exec.Command("sh", "-c", "echo 'profile tare-test {}' | apparmor_parser -R").Run()

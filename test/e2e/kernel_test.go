@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"regexp"
@@ -62,8 +63,10 @@ func TestIPvlanNetworks(t *testing.T) {
 	d.Tare(t, "run", "-d", "--name", "near", "--network", "two", "--ip", "10.78.0.5", "busybox", "sleep", "1000")
 	d.Tare(t, "exec", "near", "ping", "-c", "1", "-W", "20", "10.78.0.1")
 	d.Tare(t, "run", "--rm", "--network", "two", "busybox", "ping", "-c", "1", "-W", "20", "near")
-	if mac, host := d.Tare(t, "exec", "near", "cat", "/sys/class/net/eth0/address"), read(t, "/sys/class/net/ivup0/address"); mac != host {
-		t.Errorf("the container has the MAC address %s, the parent %s", mac, host)
+	if parent, err := net.InterfaceByName("ivup0"); err != nil {
+		t.Error(err)
+	} else if mac := d.Tare(t, "exec", "near", "cat", "/sys/class/net/eth0/address"); mac != parent.HardwareAddr.String() {
+		t.Errorf("the container has the MAC address %s, the parent %s", mac, parent.HardwareAddr)
 	}
 	if out := d.Tare(t, "exec", "near", "ip", "route"); !strings.Contains(out, "default via 10.78.0.1 dev eth0") {
 		t.Errorf("on the link: %s", out)
@@ -72,8 +75,11 @@ func TestIPvlanNetworks(t *testing.T) {
 	refused("requested ipvlan mode 'l4' is not valid", "network", "create", "-d", "ipvlan", "-o", "ipvlan_mode=l4", "no")
 	refused("requested ipvlan flag 'x' is not valid", "network", "create", "-d", "ipvlan", "-o", "ipvlan_flag=x", "no")
 
+	// The machine on the link knows the way to the containers' subnets by the host's address there.
+	if out, err := exec.Command("ip", "addr", "add", "10.79.9.2/24", "dev", "ivup1").CombinedOutput(); err != nil {
+		t.Fatalf("%s", out)
+	}
 	for i, mode := range []string{"l3", "l3s"} {
-		// The machine on the link knows the way to the containers' subnet by the host's address there.
 		subnet := fmt.Sprintf("10.79.%d", i)
 		d.Tare(t, "network", "create", "-d", "ipvlan", "--subnet", subnet+".0/24", "-o", "parent=ivup1", "-o", "ipvlan_mode="+mode, mode)
 		d.Tare(t, "run", "-d", "--name", "far"+mode, "--network", mode, "--ip", subnet+".5", "busybox", "sleep", "1000")
@@ -81,7 +87,7 @@ func TestIPvlanNetworks(t *testing.T) {
 			t.Errorf("in mode %s: %s", mode, out)
 		}
 		d.Tare(t, "run", "--rm", "--network", mode, "busybox", "ping", "-c", "1", "-W", "20", "far"+mode)
-		if out, err := exec.Command("ip", "-n", "ivup1", "route", "add", subnet+".0/24", "dev", "eth0").CombinedOutput(); err != nil {
+		if out, err := exec.Command("ip", "-n", "ivup1", "route", "add", subnet+".0/24", "via", "10.79.9.2").CombinedOutput(); err != nil {
 			t.Fatalf("%s", out)
 		}
 		d.Tare(t, "exec", "far"+mode, "ping", "-c", "1", "-W", "20", "10.79.9.1")
@@ -109,15 +115,6 @@ func TestIPvlanNetworks(t *testing.T) {
 	if out, _ := exec.Command("ip", "-o", "link").Output(); bytes.Contains(out, []byte("dm-")) {
 		t.Errorf("left: %s", out)
 	}
-}
-
-func read(t *testing.T, path string) string {
-	t.Helper()
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return strings.TrimSpace(string(data))
 }
 
 // TestDelayAndLoss: what a container sends is late, or lost, as was said, from the
@@ -225,13 +222,23 @@ func serveSCTP(t *testing.T, pid string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan struct{})
+	// A socket of SCTP that listens is woken by no shutdown.
+	tv := unix.NsecToTimeval((100 * time.Millisecond).Nanoseconds())
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv); err != nil {
+		t.Fatal(err)
+	}
+	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
 		for {
-			c, from, err := unix.Accept(fd)
-			if err != nil {
+			select {
+			case <-stop:
 				return
+			default:
+			}
+			c, from, err := unix.Accept(fd)
+			if err != nil { // nobody came
+				continue
 			}
 			if a, ok := from.(*unix.SockaddrInet4); ok {
 				_, _ = unix.Write(c, fmt.Appendf(nil, "%d.%d.%d.%d", a.Addr[0], a.Addr[1], a.Addr[2], a.Addr[3]))
@@ -239,7 +246,7 @@ func serveSCTP(t *testing.T, pid string) {
 			unix.Close(c)
 		}
 	}()
-	t.Cleanup(func() { _ = unix.Shutdown(fd, unix.SHUT_RDWR); <-done; unix.Close(fd) })
+	t.Cleanup(func() { close(stop); <-done; unix.Close(fd) })
 }
 
 // askSCTP connects and gives what it is told.

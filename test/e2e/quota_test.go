@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/tarehq/tare/internal/testutil"
@@ -38,6 +39,13 @@ func TestProjectQuotas(t *testing.T) {
 			d.Tare(t, "volume", "create", "--opt", "size=8m", "bounded")
 			tooMuch(append([]string{"run", "--rm", "-v", "bounded:/v", "busybox"}, fill("/v/much")...)...)
 			d.Tare(t, append([]string{"run", "--rm", "-v", "free:/v", "busybox"}, fill("/v/much")...)...)
+
+			// A bound for all who do not say.
+			d.Signal(t, syscall.SIGTERM)
+			d.Add("--storage-opt", "overlay2.size=8m")
+			d.Up(t)
+			tooMuch(append([]string{"run", "--rm", "busybox"}, fill("/much")...)...)
+			d.Tare(t, append([]string{"run", "--rm", "--storage-opt", "size=40m", "busybox"}, fill("/much")...)...)
 			d.Tare(t, "rm", "-f", "small")
 			d.Tare(t, "volume", "rm", "bounded", "free")
 		})

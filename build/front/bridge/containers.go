@@ -22,7 +22,7 @@ import (
 // NewContainer makes a container on results, in which nothing runs yet.
 func (s *Server) NewContainer(ctx context.Context, r *gatewaypb.NewContainerRequest) (*gatewaypb.NewContainerResponse, error) {
 	return with(s, ctx, func(ctx context.Context, a *Asked) (*gatewaypb.NewContainerResponse, error) {
-		req := build.SandboxRequest{Network: r.Network, Hostname: r.Hostname, ExtraHosts: r.ExtraHosts}
+		req := build.SandboxRequest{CgroupParent: a.bridge.Opts["cgroup-parent"], Network: r.Network, Hostname: r.Hostname, ExtraHosts: r.ExtraHosts}
 		root := false
 		for i, m := range r.Mounts {
 			if m == nil {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -43,18 +44,30 @@ type store struct {
 }
 
 // storeOf reads where a cache of a kind lies that has objects.
-func storeOf(kind string, attrs map[string]string) (s *store, err error) {
-	s = &store{blobs: attrs["prefix"] + orElse(attrs["blobs_prefix"], "blobs/"), manifests: attrs["prefix"] + orElse(attrs["manifests_prefix"], "manifests/"), names: []string{"buildkit"}, fresh: 24 * time.Hour}
+func storeOf(kind string, attrs map[string]string) (*store, error) {
+	s := &store{blobs: attrs["prefix"] + orElse(attrs["blobs_prefix"], "blobs/"), manifests: attrs["prefix"] + orElse(attrs["manifests_prefix"], "manifests/"), names: []string{"buildkit"}, fresh: 24 * time.Hour}
 	if names := attrs["name"]; names != "" {
 		s.names = strings.Split(names, ";")
 	}
 	if d, err := time.ParseDuration(attrs["touch_refresh"]); err == nil {
 		s.fresh = d
 	}
-	var where string
-	s.shop, where, err = bucketOf(attrs)
-	s.title = kind + ":" + where + "/" + s.manifests + s.names[0]
-	return s, err
+	if kind == "azblob" { // which has paths, and S3 has names
+		prefix := orElse(attrs["prefix"], os.Getenv("BUILDKIT_AZURE_STORAGE_PREFIX"))
+		s.blobs, s.manifests = path.Join(prefix, orElse(attrs["blobs_prefix"], "blobs"))+"/", path.Join(prefix, orElse(attrs["manifests_prefix"], "manifests"))+"/"
+		a, err := azureOf(attrs)
+		if err != nil {
+			return nil, err
+		}
+		s.shop, s.title = a, kind+":"+a.container+"/"+s.manifests+s.names[0]
+		return s, nil
+	}
+	b, err := bucketOf(attrs)
+	if err != nil {
+		return nil, err
+	}
+	s.shop, s.title = b, kind+":"+b.name+"/"+s.manifests+s.names[0]
+	return s, nil
 }
 
 func orElse(s, other string) string {
@@ -125,7 +138,7 @@ type bucket struct {
 }
 
 // bucketOf reads what names a bucket, by the options or the builder's environment.
-func bucketOf(attrs map[string]string) (*bucket, string, error) {
+func bucketOf(attrs map[string]string) (*bucket, error) {
 	said := func(key, variable string) (string, error) {
 		if v := orElse(attrs[key], os.Getenv(variable)); v != "" {
 			return v, nil
@@ -134,11 +147,11 @@ func bucketOf(attrs map[string]string) (*bucket, string, error) {
 	}
 	name, err := said("bucket", "AWS_BUCKET")
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	region, err := said("region", "AWS_REGION")
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	o := &minio.Options{Region: region, Secure: true, Creds: credentials.NewStaticV4(attrs["access_key_id"], attrs["secret_access_key"], attrs["session_token"])}
 	if attrs["access_key_id"] == "" {
@@ -151,13 +164,13 @@ func bucketOf(attrs map[string]string) (*bucket, string, error) {
 	if endpoint := attrs["endpoint_url"]; endpoint != "" {
 		u, err := url.Parse(endpoint)
 		if err != nil || u.Host == "" || strings.Trim(u.Path, "/") != "" {
-			return nil, "", fault.New(fault.Invalid, "endpoint_url=%s is no address of a server: say https://HOST", endpoint)
+			return nil, fault.New(fault.Invalid, "endpoint_url=%s is no address of a server: say https://HOST", endpoint)
 		}
 		host, o.Secure = u.Host, u.Scheme != "http"
 	}
 	b := &bucket{name: name}
 	b.client, err = minio.New(host, o)
-	return b, name, err
+	return b, err
 }
 
 // failed puts an error of the server's into words.

@@ -66,7 +66,7 @@ func title(e gateway.CacheOptionsEntry) string {
 	switch e.Type {
 	case "registry":
 		return e.Attrs["ref"]
-	case "s3": // and none of its credentials
+	case "s3", "azblob": // and none of its credentials
 		if s, err := storeOf(e.Type, e.Attrs); err == nil {
 			return s.title
 		}
@@ -89,7 +89,7 @@ func sourceOf(ctx context.Context, e gateway.CacheOptionsEntry) (s build.CacheSo
 			return s, fault.New(fault.Invalid, "local cache importer requires explicit digest: %w", err)
 		}
 		return build.CacheSource{Store: "local:" + src, Digest: d}, nil
-	case "s3":
+	case "s3", "azblob":
 		from, err := storeOf(e.Type, e.Attrs)
 		if err != nil {
 			return s, err
@@ -98,7 +98,7 @@ func sourceOf(ctx context.Context, e gateway.CacheOptionsEntry) (s build.CacheSo
 		s.Cache, err = from.read(ctx)
 		return s, err
 	}
-	return s, fault.New(fault.NotImplemented, "the import of a cache of type=%s is not supported: say registry, local or s3", e.Type)
+	return s, fault.New(fault.NotImplemented, "the import of a cache of type=%s is not supported: say registry, local, s3 or azblob", e.Type)
 }
 
 func refOf(attrs map[string]string) (string, error) {

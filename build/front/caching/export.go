@@ -22,7 +22,7 @@ import (
 
 // Export is a cache that is to be written of a build.
 type Export struct {
-	kind        string // inline, registry, local, s3
+	kind        string // inline, registry, local, s3, azblob
 	everything  bool   // mode=max
 	ref, store  string
 	shop        *store
@@ -65,12 +65,12 @@ func exportOf(kind string, attrs map[string]string) (x Export, err error) {
 			return x, fault.New(fault.Invalid, "local cache exporter requires dest")
 		}
 		x.store = "local:" + x.store
-	case "s3":
+	case "s3", "azblob":
 		if x.shop, err = storeOf(kind, attrs); err != nil {
 			return x, err
 		}
 	default:
-		return x, fault.New(fault.NotImplemented, "the export of the cache by type=%s is not supported: say inline, registry, local or s3", kind)
+		return x, fault.New(fault.NotImplemented, "the export of the cache by type=%s is not supported: say inline, registry, local, s3 or azblob", kind)
 	}
 	switch mode := attrs["mode"]; mode {
 	case "", "min":
@@ -164,7 +164,7 @@ func (w *Writer) Write(ctx context.Context, list []Export, results []output.Made
 		if x.kind == "inline" {
 			continue
 		}
-		to := map[string]string{"registry": "registry", "local": "client directory", "s3": "Amazon S3"}[x.kind]
+		to := map[string]string{"registry": "registry", "local": "client directory", "s3": "Amazon S3", "azblob": "Azure Blob Storage"}[x.kind]
 		vertex, end := progress.Task(w.Tells, "exporting cache to "+to)
 		err := w.write(ctx, x, results, vertex)
 		end(err)
