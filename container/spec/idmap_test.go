@@ -7,9 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/tarehq/tare/internal/userns"
-
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/userns"
 )
 
 func TestIDMap(t *testing.T) {
