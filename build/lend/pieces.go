@@ -57,6 +57,9 @@ func (l *Lender) resolve(ctx context.Context, r build.ImageRequest, progress fun
 	platform := platformText(r.Platform)
 	found := build.Image{Ref: r.Ref}
 	img, err := l.Images.ResolvePlatform(ctx, r.Ref, platform)
+	if errors.Is(err, fault.NotFound) && !r.Pull {
+		img, err = l.only(ctx, r.Ref, err)
+	}
 	found.Target, found.Manifest = img.ID, img.Manifest
 	if missing := errors.Is(err, fault.NotFound); !r.Local && (r.Pull || missing) {
 		found.Target, found.Manifest, err = l.describe(ctx, r, progress)
@@ -69,6 +72,16 @@ func (l *Lender) resolve(ctx context.Context, r build.ImageRequest, progress fun
 	}
 	found.Layers, err = l.layers(found.Manifest)
 	return found, err
+}
+
+// only finds an image of one platform, which stands for all: BuildKit takes what has
+// the name here before it asks a registry, and its front end warns of another platform.
+func (l *Lender) only(ctx context.Context, ref string, missing error) (image.Image, error) {
+	img, err := l.Images.Resolve(ctx, ref)
+	if err != nil || img.ID != img.Manifest.Digest {
+		return image.Image{}, missing
+	}
+	return img, nil
 }
 
 func (l *Lender) describe(ctx context.Context, r build.ImageRequest, progress func(build.Transfer)) (target digest.Digest, manifest ocispec.Descriptor, err error) {
