@@ -18,6 +18,15 @@ func ether(to, from net.HardwareAddr, typ uint16, payload []byte) []byte {
 	return append(binary.BigEndian.AppendUint16(b, typ), payload...)
 }
 
+// tagged puts empty VLAN tags before a frame's payload, behind the first's type.
+func tagged(tags int, typ uint16, payload []byte) []byte {
+	b := []byte{0, 0}
+	for range tags - 1 {
+		b = append(binary.BigEndian.AppendUint16(b, unix.ETH_P_8021Q), 0, 0)
+	}
+	return append(binary.BigEndian.AppendUint16(b, typ), payload...)
+}
+
 func sum(b []byte) uint16 {
 	var n uint32
 	for i := 0; i+1 < len(b); i += 2 {
@@ -176,6 +185,16 @@ func nobodySpeaksForANeighbour(t *testing.T, l *lab) {
 		}},
 		{"an ARP answer with a neighbour's MAC address", false, func(m []byte) []byte {
 			return ether(victim.mac, thief.mac, unix.ETH_P_ARP, arp(2, neighbour.mac, his4, victim.mac, to4, m))
+		}},
+		// The kernel takes off as many empty tags as it finds.
+		{"an ARP answer for a neighbour behind an empty tag", false, func(m []byte) []byte {
+			return ether(victim.mac, thief.mac, unix.ETH_P_8021Q, tagged(1, unix.ETH_P_ARP, arp(2, thief.mac, his4, victim.mac, to4, m)))
+		}},
+		{"an ARP answer for a neighbour behind two empty tags", false, func(m []byte) []byte {
+			return ether(victim.mac, thief.mac, unix.ETH_P_8021Q, tagged(2, unix.ETH_P_ARP, arp(2, thief.mac, his4, victim.mac, to4, m)))
+		}},
+		{"a neighbour's address behind three empty tags", false, func(m []byte) []byte {
+			return ether(victim.mac, thief.mac, unix.ETH_P_8021AD, tagged(3, unix.ETH_P_IP, ip4(his4, to4, unix.IPPROTO_UDP, udp(5, 9, m))))
 		}},
 		{"its own packet, IPv6", true, func(m []byte) []byte {
 			return ether(victim.mac, thief.mac, unix.ETH_P_IPV6, ip6(own6, to6, unix.IPPROTO_UDP, udp(5, 9, m)))
