@@ -115,7 +115,8 @@ func TestNobodySpeaksForANeighbourByTheShortcut(t *testing.T) {
 }
 
 func nobodySpeaksForANeighbour(t *testing.T, l *lab) {
-	one, two := l.network("one", 1, nil), l.network("two", 2, nil)
+	router := addr("10.0.1.254")
+	one, two := l.network("one", 1, func(n *Network) { n.Routers = []netip.Addr{router, addr("fd00:1::fe")} }), l.network("two", 2, nil)
 	victim, thief, neighbour := l.container(one, 2), l.container(one, 3), l.container(one, 4)
 	elsewhere := l.container(two, 5)
 	l.apply()
@@ -183,6 +184,9 @@ func nobodySpeaksForANeighbour(t *testing.T, l *lab) {
 		{"a gratuitous ARP for the gateway", false, func(m []byte) []byte {
 			return ether(all, thief.mac, unix.ETH_P_ARP, arp(1, thief.mac, one.Gateway4, all, one.Gateway4, m))
 		}},
+		{"an ARP answer for the router", false, func(m []byte) []byte {
+			return ether(victim.mac, thief.mac, unix.ETH_P_ARP, arp(2, thief.mac, router, victim.mac, to4, m))
+		}},
 		{"an ARP answer with a neighbour's MAC address", false, func(m []byte) []byte {
 			return ether(victim.mac, thief.mac, unix.ETH_P_ARP, arp(2, neighbour.mac, his4, victim.mac, to4, m))
 		}},
@@ -219,6 +223,9 @@ func nobodySpeaksForANeighbour(t *testing.T, l *lab) {
 		}},
 		{"the gateway's advertisement", false, func(m []byte) []byte {
 			return ether(victim.mac, thief.mac, unix.ETH_P_IPV6, icmpv6(own6, to6, advert(neighbourAdvert, one.Gateway6, m)))
+		}},
+		{"the router's advertisement of itself as a neighbour", false, func(m []byte) []byte {
+			return ether(victim.mac, thief.mac, unix.ETH_P_IPV6, icmpv6(own6, to6, advert(neighbourAdvert, addr("fd00:1::fe"), m)))
 		}},
 		{"a redirect", false, func(m []byte) []byte {
 			return ether(victim.mac, thief.mac, unix.ETH_P_IPV6, icmpv6(link, to6, advert(redirectMessage, his6, m)))
