@@ -38,7 +38,7 @@ func (b *builder) finishProcess(proc *specs.Process) error {
 	if cwdir == "" {
 		cwdir = "/"
 	}
-	what, there := strconv.Quote(cwdir)+" set in config.json failed", b.slot()
+	what, there := "("+strconv.Quote(cwdir)+") set in config.json failed", b.slot()
 	early, late := b.label(), b.label()
 	// A directory may be open to us and closed to the user, or the other way round.
 	b.do("chdir to cwd", what, unix.SYS_CHDIR, b.str(cwdir)).when(unix.EACCES, early)
