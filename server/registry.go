@@ -78,7 +78,7 @@ func (h *registryHandlers) login(w http.ResponseWriter, r *request) error {
 	}
 	token, err := h.registries.Login(r.Context(), auth.ServerAddress, cred)
 	if err != nil {
-		return err
+		return unreachable(err)
 	}
 	return writeJSON(w, http.StatusOK, wire.AuthResponse{Status: "Login Succeeded", IdentityToken: token})
 }
@@ -107,7 +107,7 @@ func (h *registryHandlers) search(w http.ResponseWriter, r *request) error {
 	o.Credentials = r.registryAuth()
 	found, err := h.registries.Search(r.Context(), o)
 	if err != nil {
-		return err
+		return unreachable(err)
 	}
 	if found == nil {
 		found = []wire.SearchResult{}
@@ -122,7 +122,7 @@ func (h *registryHandlers) distribution(w http.ResponseWriter, r *request) error
 	}
 	found, err := h.registries.Distribution(r.Context(), name, r.registryAuth())
 	if err != nil {
-		return err
+		return unreachable(err)
 	}
 	return writeJSON(w, http.StatusOK, found)
 }

@@ -55,6 +55,19 @@ func TestDistribution(t *testing.T) {
 	r.want(404, "manifest unknown: manifest unknown", "GET", "/v1.41/distribution/a/json", "")
 }
 
+// What does not reach a registry fails as in Docker's daemon: not by 503, after which
+// clients ask again.
+func TestUnreachableRegistry(t *testing.T) {
+	r := newRig(t)
+	r.registries.err = fault.New(fault.Unavailable, "no such host")
+	r.images.err = r.registries.err
+	r.want(500, "no such host", "POST", "/auth", "{}")
+	r.want(500, "no such host", "GET", "/images/search?term=x", "")
+	r.want(500, "no such host", "GET", "/distribution/a/json", "")
+	r.want(500, "no such host", "POST", "/images/create?fromImage=a&tag=b", "")
+	r.want(500, "no such host", "POST", "/images/a/push", "")
+}
+
 // A header that cannot be read is nobody, for every operation that takes one.
 func TestUnreadableRegistryAuth(t *testing.T) {
 	r := newRig(t)

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/moby/moby/api/types/jsonstream"
+	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
 	"github.com/tarehq/tare/reference"
 )
@@ -33,7 +34,7 @@ func (h *imageHandlers) pull(w http.ResponseWriter, r *request) error {
 	o.Credentials = r.registryAuth()
 	out := newProgress(w)
 	if err := h.transfers.Pull(r.Context(), ref.String(), o, out.transfer); err != nil {
-		return out.fail(err)
+		return out.fail(unreachable(err))
 	}
 	return out.begin()
 }
@@ -60,9 +61,18 @@ func (h *imageHandlers) push(w http.ResponseWriter, r *request) error {
 	o.Credentials = r.registryAuth()
 	out := newProgress(w)
 	if err := h.transfers.Push(r.Context(), ref.String(), o, out.transfer); err != nil {
-		return out.fail(err)
+		return out.fail(unreachable(err))
 	}
 	return out.begin()
+}
+
+// unreachable is what a registry's failure is to Docker's clients: the daemon's own,
+// which they take for final. They would ask again, without end, after 503.
+func unreachable(err error) error {
+	if fault.KindOf(err) == fault.Unavailable {
+		return fault.New(fault.Internal, "%w", err)
+	}
+	return err
 }
 
 // named reads a name of which the tag or digest may be told apart; that one
