@@ -164,8 +164,12 @@ func TestHostsNull(t *testing.T) {
 	if st, err := os.Stat(os.DevNull); err != nil || st.Mode().Perm() != 0o666 {
 		t.Errorf("the mode is now %v, %v", st, err)
 	}
+	rootfs := filepath.Join(dir, "rootfs")
+	if err := errors.Join(os.Mkdir(filepath.Join(rootfs, "devices"), 0o755), os.RemoveAll(filepath.Join(rootfs, "dev")), os.Symlink("devices", filepath.Join(rootfs, "dev"))); err != nil {
+		t.Fatal(err)
+	}
 	s.Process.Args = []string{"sleep", "60"}
-	c := start(t, dir, s)
+	c := start(t, dir, s) // with a link on the way to its own
 	p := *s.Process
 	p.Args = []string{"sh", "-c", "mv /dev/zero /dev/null"}
 	execIn(t, c, &p)

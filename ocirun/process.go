@@ -38,7 +38,7 @@ func (b *builder) finishProcess(proc *specs.Process) error {
 	if cwdir == "" {
 		cwdir = "/"
 	}
-	what, there := strconv.Quote(cwdir)+" set in config.json failed", b.slot()
+	what, there := "("+strconv.Quote(cwdir)+") set in config.json failed", b.slot()
 	early, late := b.label(), b.label()
 	// A directory may be open to us and closed to the user, or the other way round.
 	b.do("chdir to cwd", what, unix.SYS_CHDIR, b.str(cwdir)).when(unix.EACCES, early)
@@ -119,7 +119,7 @@ func (b *builder) standardFiles(proc *specs.Process) {
 func (b *builder) openNull() value {
 	what, name, is := "open inside the container", os.DevNull, b.label()
 	file, null, st := b.slot(), b.slot(), b.bytes(make([]byte, 256)) // struct statx
-	how := b.words(num(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC), num(0), num(unix.RESOLVE_NO_SYMLINKS))
+	how := b.words(num(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC), num(0), num(unix.RESOLVE_NO_MAGICLINKS))
 	b.do(what, name, unix.SYS_OPENAT2, cwd, b.str(name), how, num(24)).into(file)
 	b.do(what, name, unix.SYS_STATX, file, b.str(""), num(unix.AT_EMPTY_PATH), num(0), st)
 	b.do("compare", "", 0, slotAt(st, 128), num(1|3<<32)).then(is).otherwise(following).nr = opCompare // stx_rdev_major, stx_rdev_minor
