@@ -109,7 +109,7 @@ func (s *Service) freeLabels(r *Record) {
 		return
 	}
 	for _, other := range s.store.all() {
-		if other.ID != r.ID && other.Labels != nil && other.Labels.Process == r.Labels.Process {
+		if other.ID != r.ID && other.Labels != nil && other.Labels.Level() == r.Labels.Level() {
 			return
 		}
 	}

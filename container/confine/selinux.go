@@ -1,11 +1,10 @@
 package confine
 
 import (
-	"errors"
+	"strings"
 
 	"github.com/opencontainers/selinux/go-selinux"
 	"github.com/opencontainers/selinux/go-selinux/label"
-	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
 )
@@ -21,6 +20,12 @@ func SELinux() bool { return selinux.GetEnabled() }
 // Allot gives labels as the options say, user, role, type and level, or disable.
 // Without a level nobody else has the pair of categories, see Keep.
 func Allot(options []string) (Labels, error) {
+	for _, option := range options {
+		// A label is an option of mounts, in quotes that the kernel knows no escape from.
+		if strings.ContainsFunc(option, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }) {
+			return Labels{}, fault.New(fault.Invalid, "invalid --security-opt label: %q has a character that labels do not have", option)
+		}
+	}
 	process, mount, err := label.InitLabels(options)
 	if err != nil {
 		return Labels{}, fault.New(fault.Invalid, "invalid --security-opt label: %w", err)
@@ -35,18 +40,15 @@ func (l Labels) Keep() { selinux.ReserveLabel(l.Process) }
 // Free lets go of the categories.
 func (l Labels) Free() { selinux.ReleaseLabel(l.Process) }
 
+// Level is the sensitivity and the categories of the processes, "" without labels.
+func (l Labels) Level() string {
+	parts := strings.SplitN(l.Process, ":", 4)
+	if len(parts) < 4 {
+		return ""
+	}
+	return parts[3]
+}
+
 // Like is the options of a container that shares namespaces with one that has the
 // labels, whose processes it has to reach.
 func (l Labels) Like() ([]string, error) { return selinux.DupSecOpt(l.Process) }
-
-// Relabel gives files at the path, and all below it, to the container, or to all
-// containers. A file system without labels is left as it is.
-func (l Labels) Relabel(path string, shared bool) error {
-	if l.Mount == "" {
-		return nil
-	}
-	if err := label.Relabel(path, l.Mount, shared); err != nil && !errors.Is(err, unix.ENOTSUP) {
-		return fault.New(fault.Internal, "error setting label on mount source '%s': %w", path, err)
-	}
-	return nil
-}

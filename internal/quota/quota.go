@@ -80,17 +80,27 @@ func SetAll(bytes uint64, dirs ...*os.File) error {
 }
 
 // Clear frees the project of an open directory that Set has bounded and that is
-// about to be removed. A subvolume's group goes with it.
+// about to be removed. The project that all around it has is somebody else's: the
+// administrator's, or that of a container that the daemon runs in. A subvolume's
+// group goes with it.
 func Clear(dir *os.File) error {
 	fd := int(dir.Fd())
 	if kind, err := fileSystem(fd); err != nil || kind != "xfs" && kind != "ext4" {
 		return err
 	}
-	var attr attributes
-	if err := ioctl(fd, getAttributes, &attr); err != nil || attr.project == 0 {
+	parent, err := unix.Openat(fd, "..", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open the parent of", Path: dir.Name(), Err: err}
+	}
+	defer unix.Close(parent)
+	var own, around attributes
+	if err := ioctl(fd, getAttributes, &own); err != nil || own.project == 0 {
 		return nil // no project, nothing to free
 	}
-	return limit(fd, attr.project, 0)
+	if err := ioctl(parent, getAttributes, &around); err != nil || around.project == own.project {
+		return err
+	}
+	return limit(fd, own.project, 0)
 }
 
 func fileSystem(fd int) (string, error) {

@@ -123,10 +123,25 @@ func TestProjects(t *testing.T) {
 			if err := ioctl(int(dirs[1].Fd()), getAttributes, &attr); err != nil || attr.project == 0 {
 				t.Fatalf("the project %d, %v", attr.project, err)
 			}
+			var q diskQuota
+			inside := filepath.Join(root, "one", "inside") // has the project of all around it
+			if err := os.Mkdir(inside, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			d, err := os.Open(inside)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer d.Close()
+			if err := Clear(d); err != nil {
+				t.Error(err)
+			}
+			if err := quotactl(int(d.Fd()), getQuota, attr.project, unsafe.Pointer(&q)); err != nil || q.hardBlocks == 0 {
+				t.Errorf("the bound of all around went: %+v, %v", q, err)
+			}
 			if err := Clear(dirs[0]); err != nil {
 				t.Error(err)
 			}
-			var q diskQuota
 			if err := quotactl(int(dirs[0].Fd()), getQuota, attr.project, unsafe.Pointer(&q)); err != nil || q.hardBlocks != 0 || q.softBlocks != 0 {
 				t.Errorf("a bound is left: %+v, %v", q, err)
 			}

@@ -63,6 +63,11 @@ func loadPolicy(t *testing.T) {
 	if out, err := os.ReadFile("/proc/self/attr/current"); err != nil || !strings.HasPrefix(string(out), "system_u:system_r:kernel_t:s0") {
 		t.Fatalf("the policy is not in force: %q %v", out, err)
 	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("sh", "-c", "dmesg | grep avc:").Output(); t.Failed() && err == nil {
+			t.Logf("the kernel denied:\n%s", out)
+		}
+	})
 }
 
 // TestSELinux: the kernel keeps a container to its own files and to those that it
