@@ -58,11 +58,6 @@ func (l *layerWriter) difference(v difference) error {
 		if err := l.flush(); err != nil {
 			return err
 		}
-		var st unix.Stat_t
-		if err := unix.Fstat(v.at, &st); err != nil {
-			return cannotRead(dir, err)
-		}
-		l.p.virtual(v.at, &st) // for those who look
 		l.ahead = lookahead{p: l.p, name: dir, dir: stack{v.at}}
 	}
 	l.next = append(l.next, item{name: v.base, kind: unix.DT_REG})

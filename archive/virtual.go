@@ -18,17 +18,14 @@ var virtualKinds = map[int64]bool{
 // /proc/kcore all memory.
 const maxVirtual = 4 << 20
 
-// virtual tells whether a place is on such a file system.
+// virtual tells whether a place is on such a file system. Those who look ahead ask, too.
 func (p *packer) virtual(fd int, st *unix.Stat_t) bool {
-	known, ok := p.devices[st.Dev]
-	if !ok {
-		var fs unix.Statfs_t
-		known = unix.Fstatfs(fd, &fs) == nil && virtualKinds[fs.Type]
-		if p.devices == nil {
-			p.devices = map[uint64]bool{}
-		}
-		p.devices[st.Dev] = known
+	if known, ok := p.devices.Load(st.Dev); ok {
+		return known.(bool)
 	}
+	var fs unix.Statfs_t
+	known := unix.Fstatfs(fd, &fs) == nil && virtualKinds[fs.Type]
+	p.devices.Store(st.Dev, known)
 	return known
 }
 

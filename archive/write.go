@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -118,7 +119,7 @@ type packer struct {
 	tar *tarWriter
 	WriteOptions
 	links   map[inode]*linked
-	devices map[uint64]bool // whether their files are made up
+	devices sync.Map // by device, whether their files are made up
 	buffer  []byte
 	xattrs  []byte // a list of names, or a value
 	open    openDirs

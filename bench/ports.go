@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"net"
@@ -112,19 +113,49 @@ func listen(address string) error {
 // portKinds are what is measured between two ends.
 var portKinds = []struct{ kind, unit string }{{"throughput", "MB/s"}, {"latency", "µs"}, {"connections", "/s"}}
 
-// benchPorts measures published ports and the way between containers.
+// benchPorts measures published ports and the way between containers, and all ways
+// by turns.
 func benchPorts(t *table, ready []*engine, runs int) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
+	var ways []*way
+	defer func() {
+		for _, w := range ways {
+			w.end()
+		}
+	}()
 	for _, e := range ready {
-		if err := e.benchTraffic(t, self); err != nil {
+		w, err := e.ways(self)
+		ways = append(ways, w...)
+		if err != nil {
 			return fmt.Errorf("%s: %w", e.name, err)
 		}
 	}
-	if err := bareTraffic(t, self); err != nil {
+	bare, err := bareWay(self)
+	if err != nil {
 		return err
+	}
+	ways = append(ways, bare)
+	for _, k := range portKinds {
+		found := make([][]float64, len(ways))
+		for range runs {
+			for i, w := range ways {
+				text, err := w.measure(k.kind)
+				if err != nil {
+					return fmt.Errorf("%s of %s, %s: %w", w.title, w.name, k.kind, err)
+				}
+				value, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
+				if err != nil {
+					return fmt.Errorf("%s of %s, %s: %w", w.title, w.name, k.kind, err)
+				}
+				found[i] = append(found[i], value)
+			}
+		}
+		for i, w := range ways {
+			t.add(w.title+", "+k.kind, k.unit, w.name, median(found[i]))
+		}
 	}
 	for _, e := range ready { // last, since one that is not done keeps its daemon busy
 		if err := e.publishMany(t, runs); err != nil {
@@ -132,6 +163,13 @@ func benchPorts(t *table, ready []*engine, runs int) error {
 		}
 	}
 	return nil
+}
+
+// way is one from a client to a server.
+type way struct {
+	title, name string
+	measure     func(kind string) (string, error) // what a client prints
+	end         func()
 }
 
 // portsPatience is how long an engine may take for 500 ports: some need a process and
@@ -142,15 +180,14 @@ const portsPatience = 15 * time.Second
 // and without any.
 func (e *engine) publishMany(t *table, runs int) error {
 	const title = "run of a container with 500 published ports"
-	var with, without []float64
-	for range max(runs/4, 1) {
-		took, err := try(e.command("run", "--rm", "busybox", "true"))
+	var with, more []float64
+	for range max(runs, 3) {
+		without, err := try(e.command("run", "--rm", "busybox", "true"))
 		if err != nil {
 			return err
 		}
-		without = append(without, took)
 		begin := time.Now()
-		took, err = tryFor(portsPatience, e.command("run", "--rm", "-p", "20000-20499:10000-10499", "busybox", "true"))
+		took, err := tryFor(portsPatience, e.command("run", "--rm", "-p", "20000-20499:10000-10499", "busybox", "true"))
 		if err != nil && time.Since(begin) >= portsPatience {
 			t.note("%s was not done with 500 ports after %v", e.name, portsPatience)
 			return nil
@@ -158,68 +195,53 @@ func (e *engine) publishMany(t *table, runs int) error {
 		if err != nil {
 			return err
 		}
-		if with = append(with, took); took > 1000 {
+		with, more = append(with, took), append(more, took-without)
+		if took > 1000 {
 			break
 		}
 	}
 	t.add(title, "ms", e.name, median(with))
-	t.add("of which for the ports", "ms", e.name, max(median(with)-median(without), 0))
+	t.add("of which for the ports", "ms", e.name, max(median(more), 0))
 	return nil
 }
 
-// benchTraffic measures from a container to its neighbour, and from the host to a
+// ways are those from a container to its neighbour, and from the host to a
 // published port.
-func (e *engine) benchTraffic(t *table, self string) error {
+func (e *engine) ways(self string) ([]*way, error) {
 	run := func(args ...string) (string, error) {
 		out, err := e.command(append([]string{"run", "-v", self + ":/bench:ro"}, args...)...).Output()
 		return strings.TrimSpace(string(out)), err
 	}
 	id, err := run("-d", "-p", "30080:80", "-e", traffic+"=serve", "busybox", "/bench", ":80")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer e.command("rm", "-f", id).Run()
+	between := &way{"container to container", e.name, nil, func() { _ = e.command("rm", "-f", id).Run() }}
 	out, err := e.command("inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}", id).Output()
-	if err != nil {
-		return err
-	}
 	fields := strings.Fields(string(out))
-	if len(fields) == 0 {
-		return fmt.Errorf("the container has no address")
+	if err == nil && len(fields) == 0 {
+		err = fmt.Errorf("the container has no address")
+	}
+	if err != nil {
+		return []*way{between}, err
 	}
 	time.Sleep(pause) // until it listens
-	for _, k := range portKinds {
-		text, err := run("--rm", "-e", traffic+"="+k.kind, "busybox", "/bench", fields[0]+":80")
-		if err := t.figure("container to container, "+k.kind, k.unit, e.name, text, err); err != nil {
-			return err
-		}
+	between.measure = func(kind string) (string, error) {
+		return run("--rm", "-e", traffic+"="+kind, "busybox", "/bench", fields[0]+":80")
+	}
+	published := &way{"host to a published port", e.name, func(kind string) (string, error) {
 		cmd := e.inside(self, "127.0.0.1:30080")
-		cmd.Env = append(os.Environ(), traffic+"="+k.kind)
-		own, err := cmd.Output()
-		if err := t.figure("host to a published port, "+k.kind, k.unit, e.name, string(own), err); err != nil {
-			return err
-		}
-	}
-	return nil
+		cmd.Env = append(os.Environ(), traffic+"="+kind)
+		out, err := cmd.Output()
+		return string(out), err
+	}, func() {}}
+	return []*way{between, published}, nil
 }
 
-// figure puts down what a client printed.
-func (t *table) figure(title, unit, name, text string, err error) error {
-	if err != nil {
-		return fmt.Errorf("%s: %w", title, err)
-	}
-	value, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
-	if err != nil {
-		return fmt.Errorf("%s: %w", title, err)
-	}
-	t.add(title, unit, name, value)
-	return nil
-}
-
-// bareTraffic measures the same between two namespaces on a bridge without any
-// rule.
-func bareTraffic(t *table, self string) error {
+// bareWay is the same between two namespaces on a bridge without any rule.
+func bareWay(self string) (*way, error) {
 	const script = `set -e
+mount -t tmpfs tmpfs /run; touch /run/bench-bare1 /run/bench-bare2
 ip link set lo up
 ip link add br0 type bridge; ip link set br0 up
 for i in 1 2; do
@@ -229,23 +251,30 @@ for i in 1 2; do
 	nsenter --net=/run/bench-bare$i sh -c "ip link set lo up; ip link set eth0 up; ip addr add 10.0.0.$i/24 dev eth0"
 done
 TARE_BENCH_TRAFFIC=serve nsenter --net=/run/bench-bare1 "$0" :80 &
-server=$!
 sleep 0.2
-for kind in throughput latency connections; do TARE_BENCH_TRAFFIC=$kind nsenter --net=/run/bench-bare2 "$0" 10.0.0.1:80; done
-kill $server`
-	cmd := exec.Command("unshare", "--net", "--mount", "sh", "-c", "mount -t tmpfs tmpfs /run; touch /run/bench-bare1 /run/bench-bare2; "+script, self)
+while read kind; do TARE_BENCH_TRAFFIC=$kind nsenter --net=/run/bench-bare2 "$0" 10.0.0.1:80 </dev/null || echo failed; done
+kill $!`
+	cmd := exec.Command("unshare", "--net", "--mount", "sh", "-c", script, self)
 	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
+	in, err := cmd.StdinPipe()
 	if err != nil {
-		return fmt.Errorf("a bare bridge: %w", err)
+		return nil, err
 	}
-	lines := strings.Fields(string(out))
-	for i, k := range portKinds {
-		if i < len(lines) {
-			if err := t.figure("container to container, "+k.kind, k.unit, "bare veth", lines[i], nil); err != nil {
-				return err
-			}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("a bare bridge: %w", err)
+	}
+	lines := bufio.NewReader(out)
+	return &way{"container to container", "bare veth", func(kind string) (string, error) {
+		if _, err := fmt.Fprintln(in, kind); err != nil {
+			return "", err
 		}
-	}
-	return nil
+		return lines.ReadString('\n')
+	}, func() {
+		in.Close()
+		_ = cmd.Wait()
+	}}, nil
 }

@@ -29,16 +29,47 @@ type Job struct {
 	kins     map[kinship]map[int]bool
 	solvedAs []solvedAs
 
+	closed bool
+	stays  int // executions that others may wait for, and go on with what the job has
+
 	sandboxes int                        // that are there
 	materials map[digest.Digest]Material // by vertex
 }
 
-// Close ends a job, whose results are not to be read any more.
+// Close ends a job, whose results are not to be read any more. What it has of files from
+// outside stays its own until nothing that it began works on them: see once.
 func (j *Job) Close() {
 	j.mu.Lock()
-	ends := j.ends
-	j.ends = nil
+	j.closed = true
 	j.mu.Unlock()
+	j.end()
+}
+
+// stay has the job keep what it has until leave is called.
+func (j *Job) stay() (leave func()) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.stays++
+	return func() {
+		j.mu.Lock()
+		j.stays--
+		j.mu.Unlock()
+		j.end()
+	}
+}
+
+// end gives back what the job has, when nobody needs it any more.
+func (j *Job) end() {
+	j.mu.Lock()
+	over := j.closed && j.stays == 0
+	ends := j.ends
+	if over {
+		j.ends = nil
+	}
+	j.mu.Unlock()
+	if !over {
+		return
+	}
 	for _, f := range ends {
 		f()
 	}

@@ -53,6 +53,7 @@ type Solver struct {
 
 // flight is an execution that several jobs may wait for.
 type flight struct {
+	job    *Job // which began it
 	done   chan struct{}
 	result []*output
 	err    error
@@ -266,7 +267,7 @@ func (j *Job) perform(ctx context.Context, v *vertex, inputs []*output, elsewher
 			return outputs, true, err
 		}
 	}
-	outputs, err = j.solver.once(ctx, j.options.Limits.flight(k.exact), func(ctx context.Context) ([]*output, error) {
+	outputs, err = j.once(ctx, j.options.Limits.flight(k.exact), func(ctx context.Context) ([]*output, error) {
 		outputs, err := j.execute(ctx, v, inputs)
 		if err != nil {
 			return nil, err
@@ -367,14 +368,27 @@ func (j *Job) execute(ctx context.Context, v *vertex, inputs []*output) ([]*outp
 }
 
 // once has one of those who want the same at the same time do it. It goes on
-// while somebody waits, whoever began it.
-func (s *Solver) once(ctx context.Context, key digest.Digest, do func(context.Context) ([]*output, error)) ([]*output, error) {
+// while somebody waits, whoever began it, with what the job has that began it. When it
+// failed, and that job's client has gone, it is done again.
+func (j *Job) once(ctx context.Context, key digest.Digest, do func(context.Context) ([]*output, error)) ([]*output, error) {
+	for {
+		result, own, err := j.join(ctx, key, do)
+		if err == nil || own || ctx.Err() != nil {
+			return result, err
+		}
+	}
+}
+
+// join is once; own tells that an error is the job's.
+func (j *Job) join(ctx context.Context, key digest.Digest, do func(context.Context) ([]*output, error)) (result []*output, own bool, err error) {
+	s := j.solver
 	s.mu.Lock()
 	f := s.flights[key]
 	if f == nil {
 		work, cancel := context.WithCancel(context.WithoutCancel(ctx))
-		f = &flight{done: make(chan struct{}), cancel: cancel}
+		f = &flight{job: j, done: make(chan struct{}), cancel: cancel}
 		s.flights[key] = f
+		leave := j.stay()
 		go func() {
 			f.result, f.err = do(work)
 			cancel()
@@ -383,6 +397,7 @@ func (s *Solver) once(ctx context.Context, key digest.Digest, do func(context.Co
 				delete(s.flights, key)
 			}
 			s.mu.Unlock()
+			leave()
 			close(f.done)
 		}()
 	}
@@ -390,7 +405,7 @@ func (s *Solver) once(ctx context.Context, key digest.Digest, do func(context.Co
 	s.mu.Unlock()
 	select {
 	case <-f.done:
-		return f.result, f.err
+		return f.result, f.job == j || !f.job.gone(), f.err
 	case <-ctx.Done():
 	}
 	s.mu.Lock()
@@ -404,7 +419,14 @@ func (s *Solver) once(ctx context.Context, key digest.Digest, do func(context.Co
 		f.cancel()
 		<-f.done // nothing of it is left then
 	}
-	return nil, context.Cause(ctx)
+	return nil, true, context.Cause(ctx)
+}
+
+// gone tells whether the job is closed.
+func (j *Job) gone() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.closed
 }
 
 // emptyKey is that of a tree without anything.

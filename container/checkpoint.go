@@ -192,6 +192,8 @@ func placeNotes(b *network.Sandbox) (list []placeNote) {
 func (c *Checkpoints) find(r *Record, called, dir, name string) (string, error) {
 	path := filepath.Join(c.dir(r, dir), name)
 	switch st, err := os.Stat(path); {
+	case name == "" && err != nil:
+		return "", fault.New(fault.NotFound, "there is no directory %q of checkpoints", dir)
 	case name != "" && !checkpointName.MatchString(name), err != nil:
 		return "", fmt.Errorf("checkpoint %s does not exist for container %s", name, called)
 	case !st.IsDir():

@@ -34,7 +34,7 @@ func (e *Execs) Create(ctx context.Context, nameOrID string, req wire.ExecCreate
 	if _, _, err := e.containers.lives.running(r); err != nil {
 		return "", err
 	}
-	if err := awake(r); err != nil {
+	if err := awake(r, nameOrID); err != nil {
 		return "", err
 	}
 	if req.User != "" {
@@ -86,7 +86,7 @@ func (e *Execs) Start(ctx context.Context, execID string, o ExecStartOptions, hi
 	if err != nil {
 		return err
 	}
-	if err := awake(r); err != nil {
+	if err := awake(r, r.ID); err != nil {
 		return err
 	}
 	if err := n.begin(); err != nil {
@@ -141,16 +141,16 @@ func (e *Execs) running(execID string) (*session, Record, *supervise.Keeper, err
 	}
 	keeper, _, err := e.containers.lives.running(r)
 	if err == nil {
-		err = awake(r)
+		err = awake(r, r.ID)
 	}
 	return n, r, keeper, err
 }
 
 // awake refuses a container whose processes stand still: a further one would
-// not come to its program.
-func awake(r Record) error {
+// not come to its program. It is called as the client called it.
+func awake(r Record, called string) error {
 	if r.State == Paused {
-		return fault.New(fault.Conflict, "Container %s is paused, unpause the container before exec", r.ID)
+		return fault.New(fault.Conflict, "Container %s is paused, unpause the container before exec", called)
 	}
 	return nil
 }

@@ -17,7 +17,7 @@ func (g segment) ruled() firewall.Network {
 	n := firewall.Network{
 		ID: g.NetworkID, Name: g.Name, Bridge: g.Bridge, Subnet4: g.Subnet4, Subnet6: g.Subnet6, MAC: g.MAC,
 		Internal: g.Internal, ICC: g.ICC, Masquerade: g.Masquerade, Mode4: g.Mode4, Mode6: g.Mode6,
-		Source4: g.Source4, Source6: g.Source6, Trusted: g.Trusted,
+		Source4: g.Source4, Source6: g.Source6, Trusted: g.Trusted, Routers: g.Routers,
 	}
 	if g.Address4.IsValid() {
 		n.Gateway4 = g.Address4.Addr()

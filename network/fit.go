@@ -93,7 +93,7 @@ func (f *fitter) takeAddress(l *lan, v6 bool, wanted netip.Addr, mac string) (ne
 
 // equip gives the sandbox a namespace with an interface for each endpoint: b, if
 // it is one that waited, or the one that was asked for, ns. On failure b is still the
-// caller'f.
+// caller's.
 func (f *fitter) equip(ctx context.Context, lans []*lan, sb *Sandbox, b *box, ns *os.File) (_ *box, err error) {
 	switch {
 	case b != nil && b.waiting != nil:

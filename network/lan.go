@@ -271,6 +271,11 @@ func (l *lan) segment() segment {
 	if n := l.first(true); n != nil {
 		g.Subnet6 = n.Prefix()
 	}
+	for _, v6 := range []bool{false, true} {
+		if a := l.gateway(l.first(v6)); a.IsValid() && a != l.own(v6).Addr() {
+			g.Routers = append(g.Routers, a)
+		}
+	}
 	return g
 }
 

@@ -558,7 +558,7 @@ func TestDefaultBridgeAsAsked(t *testing.T) {
 		t.Errorf("%+v", n.Network)
 	}
 	g := s.lans.segments()[0]
-	if g.ICC || g.Masquerade || g.Address6 != c.BIP6 {
+	if g.ICC || g.Masquerade || g.Address6 != c.BIP6 || fmt.Sprint(g.Routers) != "[10.44.0.2]" {
 		t.Errorf("%+v", g)
 	}
 	made := create(t, s, wire.CreateRequest{Name: "n"})

@@ -10,6 +10,8 @@ import (
 
 	"github.com/google/nftables"
 	wire "github.com/moby/moby/api/types/network"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/internal/testutil"
 )
@@ -242,6 +244,43 @@ func TestBridgesAreIsolated(t *testing.T) {
 	a.expectNothing(t, "tcp", "172.30.2.2:80")
 	b.expectNothing(t, "tcp", "172.30.1.2:80")
 	b.expect(t, "tcp", "172.30.2.1:8080", "a 172.30.1.1")
+}
+
+// A frame for bridges passes none of the rules.
+func TestNobodyIsLearnedInANeighboursPlace(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	s := open(t, testConfig("tt0", 1))
+	victim, thief := attach(t, s, "victim"), attach(t, s, "thief")
+	victim.serve(t, "tcp", 80, "victim")
+	place{}.expect(t, "tcp", victim.Endpoints[0].Address.Addr().String()+":80", "victim 172.30.1.1")
+	mac, err := net.ParseMAC(victim.Endpoints[0].MAC)
+	must(t, err)
+	for _, last := range []byte{0x00, 0x02, 0x03, 0x0e} { // spanning tree, LACP, 802.1X, LLDP
+		frame := append([]byte{0x01, 0x80, 0xc2, 0, 0, last}, mac...)
+		thief.do(t, func() error {
+			fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				return err
+			}
+			defer unix.Close(fd)
+			eth0, err := net.InterfaceByName("eth0")
+			if err != nil {
+				return err
+			}
+			return unix.Sendto(fd, append(frame, make([]byte, 50)...), 0, &unix.SockaddrLinklayer{Ifindex: eth0.Index})
+		})
+	}
+	port, err := netlink.LinkByName(victim.Endpoints[0].HostInterface)
+	must(t, err)
+	known, err := netlink.NeighList(0, unix.AF_BRIDGE)
+	must(t, err)
+	for _, n := range known {
+		if n.HardwareAddr.String() == mac.String() && n.LinkIndex != port.Attrs().Index {
+			t.Error("the bridge takes the thief for the victim")
+		}
+	}
 }
 
 func TestRangesReachEachPort(t *testing.T) {

@@ -16,7 +16,7 @@ func TestExposureTellsWhoReachesWhat(t *testing.T) {
 		return
 	}
 	s := open(t, testConfig("tt0", 1))
-	attach(t, s, "web", append(hostPorts(8000, 8003, 0), Port{HostIP: addr("127.0.0.1"), HostPort: 5432, ContainerPort: 5432}, Port{HostPort: 8080, ContainerPort: 80})...)
+	web := attach(t, s, "web", append(hostPorts(8000, 8003, 0), Port{HostIP: addr("127.0.0.1"), HostPort: 5432, ContainerPort: 5432}, Port{HostPort: 8080, ContainerPort: 80})...)
 	var lines []string
 	for _, e := range s.Exposure() {
 		lines = append(lines, fmt.Sprintf("%s|%s|%s|%s|%s", e.Container, e.At, e.Target, e.From, e.Rule))
@@ -31,6 +31,7 @@ func TestExposureTellsWhoReachesWhat(t *testing.T) {
 		"web|127.0.0.1:5432|tcp 172.30.1.2:5432|this host|ip publish @address_ports { 127.0.0.1 . tcp . 5432 : 172.30.1.2 . 5432 }",
 		"web|[::]:8080|tcp 172.30.1.2:80|everyone who reaches the host|relay in the container's supervising process",
 		`web|172.30.1.2|172.30.1.2|containers on bridge|ip forward @within { "tt0" . "tt0" }`,
+		`web|172.30.1.2|tcp and udp 172.30.1.2|containers on bridge|netdev neighbours-tt0 @way4-tt0 { ` + web.Endpoints[0].MAC + ` . 172.30.1.2 : "` + web.Endpoints[0].HostInterface + `" }`,
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %s in\n%s", want, got)
@@ -45,7 +46,7 @@ func TestEachTableComesBack(t *testing.T) {
 	}
 	s := open(t, testConfig("tt0", 1))
 	attach(t, s, "c", Port{HostPort: 8080, ContainerPort: 80}).serve(t, "tcp", 80, "c")
-	for _, family := range []nftables.TableFamily{nftables.TableFamilyBridge, nftables.TableFamilyIPv4} {
+	for _, family := range []nftables.TableFamily{nftables.TableFamilyBridge, nftables.TableFamilyIPv4, nftables.TableFamilyNetdev} {
 		conn, err := nftables.New()
 		must(t, err)
 		conn.DelTable(&nftables.Table{Name: s.cfg.Name, Family: family})

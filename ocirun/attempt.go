@@ -110,7 +110,7 @@ func (a *attempt) standard(stdio [3]*os.File) error {
 			if err := unix.Fstat(fd, &st); err != nil {
 				return fault.New(fault.Invalid, "descriptor %d of the process cannot be used: %w", i, err)
 			}
-			a.b.chown[i] = !(st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(1, 3))
+			a.b.null[i] = st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(1, 3)
 			continue
 		}
 		if null < 0 {
@@ -121,7 +121,7 @@ func (a *attempt) standard(stdio [3]*os.File) error {
 			null = fd
 			a.opened = append(a.opened, fd)
 		}
-		a.b.stdio[i] = null
+		a.b.stdio[i], a.b.null[i] = null, true
 	}
 	return nil
 }

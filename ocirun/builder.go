@@ -44,7 +44,7 @@ type builder struct {
 	proc         int // the host's /proc, for labels; -1 without any
 	initFD       int // memfd to be executed; -1: the child goes on in the parent's memory
 	stdio        [3]int
-	chown        [3]bool // descriptors that become the user's
+	null         [3]bool // those that are the host's null device; the others become the user's
 	extra        []int
 	console      int
 	seccomp      []byte // struct sock_filter array; nil: no filter

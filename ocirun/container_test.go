@@ -152,6 +152,32 @@ func TestOneMask(t *testing.T) {
 	}
 }
 
+// TestHostsNull: what a container has of the host's null device leaves its mode alone.
+func TestHostsNull(t *testing.T) {
+	clean(t)
+	dir, s := shell(t, "chmod 667 /etc/passwd /proc/self/fd/0; stat -Lc %t:%T /etc/passwd /proc/self/fd/0")
+	s.Linux.MaskedPaths = []string{"/etc/passwd"}
+	t.Cleanup(func() { _ = os.Chmod(os.DevNull, 0o666) })
+	if out, _ := run(t, dir, s); !strings.HasSuffix(out, "1:3\n1:3\n") {
+		t.Errorf("got %q", out)
+	}
+	if st, err := os.Stat(os.DevNull); err != nil || st.Mode().Perm() != 0o666 {
+		t.Errorf("the mode is now %v, %v", st, err)
+	}
+	rootfs := filepath.Join(dir, "rootfs")
+	if err := errors.Join(os.Mkdir(filepath.Join(rootfs, "devices"), 0o755), os.RemoveAll(filepath.Join(rootfs, "dev")), os.Symlink("devices", filepath.Join(rootfs, "dev"))); err != nil {
+		t.Fatal(err)
+	}
+	s.Process.Args = []string{"sleep", "60"}
+	c := start(t, dir, s) // with a link on the way to its own
+	p := *s.Process
+	p.Args = []string{"sh", "-c", "mv /dev/zero /dev/null"}
+	execIn(t, c, &p)
+	if _, err := c.Exec(context.Background(), ExecOptions{Process: &p}); err == nil || !strings.Contains(err.Error(), "another file is in its place") {
+		t.Errorf("another device is taken for it: %v", err)
+	}
+}
+
 func TestMountOptions(t *testing.T) {
 	clean(t)
 	dir, s := shell(t, "cat /mnt/a/b/file; echo x > /mnt/a/b/file && echo wrote; grep ' /mnt' /proc/self/mountinfo; cat /etc/new; echo x > /mnt/t/f || echo ro")

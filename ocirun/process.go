@@ -3,6 +3,7 @@ package ocirun
 import (
 	"bufio"
 	"io"
+	"os"
 	"path"
 	"strconv"
 	"strings"
@@ -37,7 +38,7 @@ func (b *builder) finishProcess(proc *specs.Process) error {
 	if cwdir == "" {
 		cwdir = "/"
 	}
-	what, there := strconv.Quote(cwdir)+" set in config.json failed", b.slot()
+	what, there := "("+strconv.Quote(cwdir)+") set in config.json failed", b.slot()
 	early, late := b.label(), b.label()
 	// A directory may be open to us and closed to the user, or the other way round.
 	b.do("chdir to cwd", what, unix.SYS_CHDIR, b.str(cwdir)).when(unix.EACCES, early)
@@ -77,8 +78,16 @@ func (b *builder) standardFiles(proc *specs.Process) {
 	if proc.Terminal {
 		from = []value{b.terminal, b.terminal, b.terminal}
 	} else {
-		for _, fd := range b.stdio {
-			from = append(from, num(fd))
+		var null value
+		for i, fd := range b.stdio {
+			if b.null[i] && null.n == 0 {
+				null = b.openNull()
+			}
+			if b.null[i] {
+				from = append(from, null)
+			} else {
+				from = append(from, num(fd))
+			}
 		}
 	}
 	if len(b.extra) > 0 || !proc.Terminal && (b.stdio[0] < 3 || b.stdio[1] < 3 || b.stdio[2] < 3) {
@@ -98,11 +107,26 @@ func (b *builder) standardFiles(proc *specs.Process) {
 	}
 	if proc.User.UID != 0 {
 		for i := range 3 {
-			if proc.Terminal || b.chown[i] {
+			if proc.Terminal || !b.null[i] {
 				b.do("give to the user descriptor", strconv.Itoa(i), unix.SYS_FCHOWN, num(i), num(proc.User.UID), num(^uint32(0))).ignore()
 			}
 		}
 	}
+}
+
+// openNull opens the container's own null device: the mode of the host's could be
+// changed through a descriptor of it. Another file in its place is refused.
+func (b *builder) openNull() value {
+	what, name, is := "open inside the container", os.DevNull, b.label()
+	file, null, st := b.slot(), b.slot(), b.bytes(make([]byte, 256)) // struct statx
+	how := b.words(num(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC), num(0), num(unix.RESOLVE_NO_MAGICLINKS))
+	b.do(what, name, unix.SYS_OPENAT2, cwd, b.str(name), how, num(24)).into(file)
+	b.do(what, name, unix.SYS_STATX, file, b.str(""), num(unix.AT_EMPTY_PATH), num(0), st)
+	b.do("compare", "", 0, slotAt(st, 128), num(1|3<<32)).then(is).otherwise(following).nr = opCompare // stx_rdev_major, stx_rdev_minor
+	b.refuse(what, name+": another file is in its place")
+	b.here(is)
+	b.do(what, name, unix.SYS_FCNTL, file, num(unix.F_DUPFD_CLOEXEC), num(3+len(b.extra))).into(null)
+	return null
 }
 
 var rlimitNumbers = map[string]int{

@@ -94,7 +94,7 @@ func (a *attempt) givePipes(proc *specs.Process) {
 	}
 	for i, fd := range a.b.stdio {
 		var st unix.Stat_t
-		if !a.b.chown[i] || unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO {
+		if a.b.null[i] || unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO {
 			continue
 		}
 		if uid, ok := outsideID(a.pid, "uid_map", proc.User.UID); ok {

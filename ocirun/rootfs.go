@@ -247,7 +247,8 @@ func once(list []string) []string {
 	return out
 }
 
-// maskedPaths covers files with the host's null device and directories with an
+// maskedPaths covers files with the host's null device, read-only because its mode
+// and owner would be the host's to be changed, and directories with an
 // empty read-only tmpfs, which all of them share.
 func (b *builder) maskedPaths() {
 	names := once(b.spec.Linux.MaskedPaths)
@@ -275,6 +276,9 @@ func (b *builder) maskedPaths() {
 		}
 		p.here(file)
 		p.do(what, name, unix.SYS_OPEN_TREE, cwd, p.str("/dev/null"), num(cloneFlags(false))).into(tree)
+		if !staged { // where it is so already
+			b.attributes(what, name, tree, unix.MOUNT_ATTR_RDONLY, 0, 0, false)
+		}
 		p.here(cover)
 		p.place(what, name, tree, fd)
 		p.close(tree)

@@ -60,6 +60,7 @@ func (v Version) container(c container.InspectResponse) any {
 	if !v.before(52) {
 		return c
 	}
+	c.Storage = nil
 	old := legacyContainer{InspectResponse: c, GraphDriver: storage.DriverData{Name: c.Driver}}
 	if c.GraphDriver != nil {
 		old.GraphDriver = *c.GraphDriver

@@ -10,6 +10,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/mount"
 	wirenet "github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/storage"
 
 	wireimage "github.com/moby/moby/api/types/image"
 )
@@ -44,14 +45,14 @@ func TestCutVersion(t *testing.T) {
 
 func TestInspectOfOldVersions(t *testing.T) {
 	c := wire.InspectResponse{
-		ID: "0123456789abcdef", Driver: "overlayfs", Config: &wire.Config{Hostname: "h"},
+		ID: "0123456789abcdef", Driver: "overlayfs", Config: &wire.Config{Hostname: "h"}, Storage: &storage.Storage{},
 		NetworkSettings: &wire.NetworkSettings{SandboxID: "s", Networks: map[string]*wirenet.EndpointSettings{
 			"bridge": {IPAddress: netip.MustParseAddr("172.17.0.2"), IPPrefixLen: 16, Gateway: netip.MustParseAddr("172.17.0.1"), EndpointID: "e"},
 		}},
 	}
 	now := asMap(t, MaxVersion.container(c))
-	if ns := now["NetworkSettings"].(map[string]any); ns["IPAddress"] != nil || now["GraphDriver"] != nil {
-		t.Errorf("the newest has %v", ns)
+	if ns := now["NetworkSettings"].(map[string]any); ns["IPAddress"] != nil || now["GraphDriver"] != nil || now["Storage"] == nil {
+		t.Errorf("the newest has %v", now)
 	}
 	for _, minor := range []int{24, 41, 50, 51} {
 		old := asMap(t, Version{1, minor}.container(c))
@@ -59,7 +60,7 @@ func TestInspectOfOldVersions(t *testing.T) {
 		if ns["IPAddress"] != "172.17.0.2" || ns["Gateway"] != "172.17.0.1" || ns["IPPrefixLen"] != 16.0 || ns["EndpointID"] != "e" || ns["SandboxID"] != "s" || ns["Bridge"] != "" || ns["GlobalIPv6Address"] != "" {
 			t.Errorf("1.%d has %v", minor, ns)
 		}
-		if old["GraphDriver"].(map[string]any)["Name"] != "overlayfs" || old["Id"] != c.ID {
+		if old["GraphDriver"].(map[string]any)["Name"] != "overlayfs" || old["Id"] != c.ID || old["Storage"] != nil {
 			t.Errorf("1.%d has %v", minor, old)
 		}
 	}

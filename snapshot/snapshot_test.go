@@ -55,7 +55,7 @@ func unpack(t testing.TB, s *Store, parent digest.Digest, files map[string]strin
 func empty(t *testing.T, s *Store, dirs ...string) {
 	t.Helper()
 	for _, d := range dirs {
-		testutil.Eventually(t, 5*time.Second, d+" is empty", func() bool {
+		testutil.Eventually(t, 30*time.Second, d+" is empty", func() bool {
 			left, err := os.ReadDir(s.path(d))
 			return err == nil && len(left) == 0
 		})

@@ -424,10 +424,12 @@ func TestImportHostile(t *testing.T) {
 		return b.Bytes()
 	}
 	good := whole(tar.Header{Name: "a", Typeflag: tar.TypeReg}, tar.Header{Name: "b", Typeflag: tar.TypeReg})
+	zeros := append(whole(tar.Header{Name: "z", Typeflag: tar.TypeReg, Size: 2048})[:512], make([]byte, 2048)...)
 	for what, data := range map[string][]byte{
 		"nothing":    nil,
 		"no archive": []byte(strings.Repeat("words ", 1000)),
 		"truncated":  good[:700],
+		"after 0":    zeros, // as if they were the end
 		"climbing":   whole(tar.Header{Name: "../out", Typeflag: tar.TypeReg}),
 		"by a link":  whole(tar.Header{Name: "l", Typeflag: tar.TypeSymlink, Linkname: "../../.."}, tar.Header{Name: "l/../../../out", Typeflag: tar.TypeReg}),
 		"link out":   whole(tar.Header{Name: "l", Typeflag: tar.TypeLink, Linkname: "../../other/_data/secret"}),

@@ -1,7 +1,6 @@
 package volume
 
 import (
-	"bytes"
 	"context"
 	"io"
 	"os"
@@ -65,29 +64,23 @@ func fill(ctx context.Context, at *os.File, r Record, tar io.Reader) error {
 	if _, err := archive.Extract(ctx, data, end, archive.Options{Whiteouts: archive.Verbatim, Crew: true}); err != nil {
 		return err
 	}
-	if end.zeros < tarBlock {
+	if end.early {
 		return fault.New(fault.Invalid, "the archive is truncated: it has no end, which is two blocks of zeros")
 	}
 	_, err = io.Copy(io.Discard, ahead)
 	return err
 }
 
-const tarBlock = 512
-
-// ending knows how many zeros were read last, up to a block: an archive that is
-// cut off between two entries is like one that ends there but for its end.
+// ending knows whether its reader came to where nothing was left. Who reads a tar
+// stops at the two blocks of zeros; one that is cut off between two entries looks to
+// it as if it ended there.
 type ending struct {
 	r     io.Reader
-	zeros int
+	early bool
 }
 
 func (e *ending) Read(p []byte) (int, error) {
 	n, err := e.r.Read(p)
-	last := p[max(n-tarBlock, 0):n]
-	if rest := len(bytes.TrimRight(last, "\x00")); rest > 0 {
-		e.zeros = len(last) - rest
-	} else {
-		e.zeros += len(last)
-	}
+	e.early = e.early || n == 0 && err == io.EOF
 	return n, err
 }

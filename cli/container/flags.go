@@ -107,7 +107,7 @@ func (c *createFlags) addIsolation(f *pflag.FlagSet) {
 	f.StringVar(&c.ipc, "ipc", "", "IPC mode to use")
 	f.StringVar(&c.pid, "pid", "", "PID namespace to use")
 	f.StringVar(&c.uts, "uts", "", "UTS namespace to use")
-	f.StringVar(&c.userns, "userns", "", "User namespace to use")
+	f.StringVar(&c.userns, "userns", "", "User namespace to use (\"host\"|\"auto\"|\"auto:size=N\")")
 	f.StringVar(&c.cgroupns, "cgroupns", "", "Cgroup namespace to use (host|private)")
 	f.StringVar(&c.cgroupParent, "cgroup-parent", "", "Optional parent cgroup for the container")
 	f.StringVar(&c.isolation, "isolation", "", "Container isolation technology")

@@ -180,7 +180,7 @@ func TestLogOptions(t *testing.T) {
 		t.Errorf("%v %+v", err, o)
 	}
 	for file, want := range map[string]string{
-		`{"log-driver": "x"}`:             "failed to set log opts: logger: no log driver named 'x' is registered",
+		`{"log-driver": "x"}`:             `failed to set log opts: error looking up logging plugin x: plugin "x" not found`,
 		`{"log-opts": {"x": "1"}}`:        "failed to set log opts: unknown log opt 'x' for json-file log driver",
 		`{"log-opts": {"max-size": "0"}}`: "failed to set log opts: max-size must be a positive number, or -1 for no bound",
 	} {

@@ -11,13 +11,13 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"runtime"
 	"sort"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/tarehq/tare/fault"
+	_ "github.com/tarehq/tare/internal/single" // a step of a container's life is a list of system calls
 	"github.com/tarehq/tare/ocirun"
 )
 
@@ -61,9 +61,6 @@ func init() {
 }
 
 func main() {
-	// A step of a container's life is a list of system calls. The threads that the Go
-	// runtime starts to use other processors cost it a sixth of its time.
-	runtime.GOMAXPROCS(1)
 	os.Exit(run(os.Args[1:]))
 }
 

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/tarehq/tare/internal/userns"
 )
 
 // mounts lists what is mounted in the container: the kernel's file systems,
@@ -32,16 +34,29 @@ func mounts(in Input) ([]specs.Mount, error) {
 
 func depth(p string) int { return strings.Count(path.Clean(p), "/") }
 
+// ttyGroup is the group that distributions call tty, which terminals are of.
+const ttyGroup = 5
+
+// hasID tells whether a user namespace has an ID: the kernel mounts no devpts for a
+// group that it does not know.
+func hasID(ranges []userns.Range, id uint32) bool {
+	_, ok := userns.Outside(ranges, id)
+	return ok
+}
+
 func kernelMounts(in Input) []specs.Mount {
 	sys := "ro"
 	if in.HostConfig.Privileged {
 		sys = "rw"
 	}
+	pts := []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}
+	if in.Users == nil || hasID(in.Users.GIDs, ttyGroup) {
+		pts = append(pts, "gid="+strconv.Itoa(ttyGroup))
+	}
 	list := []specs.Mount{
 		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
-		{Destination: "/dev/pts", Type: "devpts", Source: "devpts",
-			Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
+		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: pts},
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", sys}},
 		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{sys, "nosuid", "noexec", "nodev"}},
 	}

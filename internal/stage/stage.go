@@ -53,6 +53,10 @@ func build() (*os.File, error) {
 		return nil, os.NewSyscallError("open_tree", err)
 	}
 	defer unix.Close(null)
+	// Who is root in a container could change the mode and the owner of the host's.
+	if err := unix.MountSetattr(null, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
+		return nil, os.NewSyscallError("mount_setattr", err)
+	}
 	if err := furnish(null); err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"errors"
 	"os"
 	"testing"
 
@@ -46,6 +47,9 @@ func TestStage(t *testing.T) {
 		}
 		if err := os.WriteFile(os.DevNull, []byte("x"), 0); err != nil {
 			t.Error(err)
+		}
+		if err := os.Chmod(os.DevNull, 0o666); !errors.Is(err, unix.EROFS) {
+			t.Errorf("the null device's mode can be changed: %v", err)
 		}
 		return false
 	})

@@ -64,7 +64,7 @@ func Check(name string, opts map[string]string) error {
 	}
 	k, ok := kinds[name]
 	if !ok {
-		return fault.New(fault.Invalid, "logger: no log driver named '%s' is registered", name)
+		return fault.New(fault.Invalid, "error looking up logging plugin %s: plugin %q not found", name, name)
 	}
 	for _, key := range slices.Sorted(maps.Keys(opts)) {
 		if !common(key) && !slices.Contains(attributeKeys, key) && !slices.Contains(k.keys, key) {

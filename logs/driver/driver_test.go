@@ -39,7 +39,7 @@ func TestCheck(t *testing.T) {
 		{JSONFile, opts("cache-disabled", "perhaps"), "invalid value for option cache-disabled: perhaps"},
 		{Local, opts("x", "1"), "unknown log opt 'x' for log driver local"},
 		{None, opts("x", "1"), ""},
-		{"splunk", nil, "logger: no log driver named 'splunk' is registered"},
+		{"splunk", nil, `error looking up logging plugin splunk: plugin "splunk" not found`},
 		{"syslog", opts("syslog-address", "udp://h", "syslog-facility", "local3", "syslog-format", "rfc5424", "cache-max-size", "1m", "cache-max-file", "2"), ""},
 		{"syslog", opts("x", "1"), "unknown log opt 'x' for syslog log driver"},
 		{"syslog", opts("syslog-address", "ftp://h"), "unsupported scheme: 'ftp'"},

@@ -52,7 +52,18 @@ func (o Options) ofNetwork(n Network) (out []Element) {
 			}
 		}
 	}
+	for _, a := range n.Routers {
+		out = append(out, element(Bridge, taken(a), false, []cell{cellAddr(a)}))
+	}
 	return out
+}
+
+// taken is the set of addresses that are somebody's, for one of its family.
+func taken(a netip.Addr) string {
+	if a.Is6() {
+		return setTaken6
+	}
+	return setTaken4
 }
 
 // Elements gives a sandbox's elements: its pins, and its published ports. They
@@ -73,11 +84,7 @@ func (o Options) pins(known map[string]Network, s Sandbox) (out []Element) {
 		addresses = append(addresses, p.addresses(known)...)
 	}
 	for _, a := range addresses {
-		set := setTaken4
-		if a.Is6() {
-			set = setTaken6
-		}
-		out = append(out, element(Bridge, set, false, []cell{cellAddr(a)}))
+		out = append(out, element(Bridge, taken(a), false, []cell{cellAddr(a)}))
 	}
 	for _, p := range s.Places {
 		n, ok := known[p.Network]

@@ -36,7 +36,7 @@ func Exposures(o Options, networks []Network, sandboxes []Sandbox) (list []Expos
 		list = append(list, o.publications(known, s)...)
 		list = append(list, o.direct(known, s)...)
 		for _, p := range s.Places {
-			list = append(list, neighbours(known[p.Network], s, p)...)
+			list = append(list, o.neighbours(known[p.Network], s, p)...)
 		}
 	}
 	return list
@@ -121,12 +121,16 @@ func (o Options) direct(known map[string]Network, s Sandbox) (list []Exposure) {
 	return list
 }
 
-// neighbours are those who reach all of a container's ports at a place.
-func neighbours(n Network, s Sandbox, p Place) (list []Exposure) {
+// neighbours are those who reach all of a container's ports at a place. With the
+// shortcut it is what most of their packets meet, and the rest the rule of IP.
+func (o Options) neighbours(n Network, s Sandbox, p Place) (list []Exposure) {
 	for _, a := range p.Addresses {
 		f := familyOf(a)
 		if a.IsLinkLocalUnicast() || !n.subnet(f).Contains(a) {
 			continue
+		}
+		if o.shortcut(n) {
+			list = append(list, Exposure{s.Name, n.Name, "tcp and udp " + a.String(), a.String(), "containers on " + n.Name, rule(Netdev, chainShortcut+n.Bridge, p.way(n, a))})
 		}
 		if n.ICC {
 			within := element(f, setWithin, false, []cell{cellName(n.Bridge), cellName(n.Bridge)})

@@ -71,6 +71,7 @@ type Network struct {
 	ID, Name, Bridge   string
 	Subnet4, Subnet6   netip.Prefix // invalid without the family
 	Gateway4, Gateway6 netip.Addr   // the bridge's own
+	Routers            []netip.Addr // where default routes lead that do not lead there
 	MAC                string       // the bridge's; needed without ICC, and for shortcuts
 	Internal           bool         // nothing passes between it and the outside
 	ICC                bool         // containers on it reach each other

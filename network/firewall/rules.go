@@ -290,7 +290,10 @@ func (o Options) frames(networks []Network) Table {
 		port.Rules = append(port.Rules, when(jump(chainShut), in(setClosed, iifname)))
 		plain = append(plain, notIn(setClosed, iifname))
 	}
-	port.Rules = append(port.Rules, when(enter(chainARP), arp), when(enter(chainIP4), ip4), when(enter(chainIP6), ip6))
+	port.Rules = append(port.Rules, when(enter(chainARP), arp), when(enter(chainIP4), ip4), when(enter(chainIP6), ip6),
+		// What has a tag behind its first one. Whoever receives takes off all
+		// empty tags, and would find there what is dropped above.
+		when(drop, frame("8021q", unix.ETH_P_8021Q)), when(drop, frame("8021ad", unix.ETH_P_8021AD)))
 	udp, icmp := transport("udp", unix.IPPROTO_UDP), transport("ipv6-icmp", unix.IPPROTO_ICMPV6)
 	frames := Chain{Name: "frames", Type: "filter", Hook: "prerouting", Priority: "dstnat",
 		Rules: []Rule{when(accept, append(plain, in(setPins4, iifname, etherSrc, saddr(IP4)))...)}}

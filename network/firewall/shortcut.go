@@ -85,17 +85,22 @@ func (p Place) shortcuts(n Network, all, own []netip.Addr) (out []Element) {
 		out = append(out, element(Netdev, pins, false, append(slices.Clip(at), cellAddr(a))))
 	}
 	for _, a := range own {
-		way := setWay4
-		if a.Is6() {
-			way = setWay6
-		}
 		if n.subnet(familyOf(a)).IsValid() {
-			e := element(Netdev, way+n.Bridge, false, []cell{at[1], cellAddr(a)}, cellName(p.Port))
-			e.device = p.Port
-			out = append(out, e)
+			out = append(out, p.way(n, a))
 		}
 	}
 	return out
+}
+
+// way is the element that leads to one of the place's addresses.
+func (p Place) way(n Network, a netip.Addr) Element {
+	set := setWay4
+	if a.Is6() {
+		set = setWay6
+	}
+	e := element(Netdev, set+n.Bridge, false, []cell{cellMAC(p.MAC), cellAddr(a)}, cellName(p.Port))
+	e.device = p.Port
+	return e
 }
 
 // hook puts an interface among those whose frames go through the network's

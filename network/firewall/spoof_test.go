@@ -18,6 +18,15 @@ func ether(to, from net.HardwareAddr, typ uint16, payload []byte) []byte {
 	return append(binary.BigEndian.AppendUint16(b, typ), payload...)
 }
 
+// tagged puts empty VLAN tags before a frame's payload, behind the first's type.
+func tagged(tags int, typ uint16, payload []byte) []byte {
+	b := []byte{0, 0}
+	for range tags - 1 {
+		b = append(binary.BigEndian.AppendUint16(b, unix.ETH_P_8021Q), 0, 0)
+	}
+	return append(binary.BigEndian.AppendUint16(b, typ), payload...)
+}
+
 func sum(b []byte) uint16 {
 	var n uint32
 	for i := 0; i+1 < len(b); i += 2 {
@@ -106,7 +115,8 @@ func TestNobodySpeaksForANeighbourByTheShortcut(t *testing.T) {
 }
 
 func nobodySpeaksForANeighbour(t *testing.T, l *lab) {
-	one, two := l.network("one", 1, nil), l.network("two", 2, nil)
+	router := addr("10.0.1.254")
+	one, two := l.network("one", 1, func(n *Network) { n.Routers = []netip.Addr{router, addr("fd00:1::fe")} }), l.network("two", 2, nil)
 	victim, thief, neighbour := l.container(one, 2), l.container(one, 3), l.container(one, 4)
 	elsewhere := l.container(two, 5)
 	l.apply()
@@ -174,8 +184,21 @@ func nobodySpeaksForANeighbour(t *testing.T, l *lab) {
 		{"a gratuitous ARP for the gateway", false, func(m []byte) []byte {
 			return ether(all, thief.mac, unix.ETH_P_ARP, arp(1, thief.mac, one.Gateway4, all, one.Gateway4, m))
 		}},
+		{"an ARP answer for the router", false, func(m []byte) []byte {
+			return ether(victim.mac, thief.mac, unix.ETH_P_ARP, arp(2, thief.mac, router, victim.mac, to4, m))
+		}},
 		{"an ARP answer with a neighbour's MAC address", false, func(m []byte) []byte {
 			return ether(victim.mac, thief.mac, unix.ETH_P_ARP, arp(2, neighbour.mac, his4, victim.mac, to4, m))
+		}},
+		// The kernel takes off as many empty tags as it finds.
+		{"an ARP answer for a neighbour behind an empty tag", false, func(m []byte) []byte {
+			return ether(victim.mac, thief.mac, unix.ETH_P_8021Q, tagged(1, unix.ETH_P_ARP, arp(2, thief.mac, his4, victim.mac, to4, m)))
+		}},
+		{"an ARP answer for a neighbour behind two empty tags", false, func(m []byte) []byte {
+			return ether(victim.mac, thief.mac, unix.ETH_P_8021Q, tagged(2, unix.ETH_P_ARP, arp(2, thief.mac, his4, victim.mac, to4, m)))
+		}},
+		{"a neighbour's address behind three empty tags", false, func(m []byte) []byte {
+			return ether(victim.mac, thief.mac, unix.ETH_P_8021AD, tagged(3, unix.ETH_P_IP, ip4(his4, to4, unix.IPPROTO_UDP, udp(5, 9, m))))
 		}},
 		{"its own packet, IPv6", true, func(m []byte) []byte {
 			return ether(victim.mac, thief.mac, unix.ETH_P_IPV6, ip6(own6, to6, unix.IPPROTO_UDP, udp(5, 9, m)))
@@ -200,6 +223,9 @@ func nobodySpeaksForANeighbour(t *testing.T, l *lab) {
 		}},
 		{"the gateway's advertisement", false, func(m []byte) []byte {
 			return ether(victim.mac, thief.mac, unix.ETH_P_IPV6, icmpv6(own6, to6, advert(neighbourAdvert, one.Gateway6, m)))
+		}},
+		{"the router's advertisement of itself as a neighbour", false, func(m []byte) []byte {
+			return ether(victim.mac, thief.mac, unix.ETH_P_IPV6, icmpv6(own6, to6, advert(neighbourAdvert, addr("fd00:1::fe"), m)))
 		}},
 		{"a redirect", false, func(m []byte) []byte {
 			return ether(victim.mac, thief.mac, unix.ETH_P_IPV6, icmpv6(link, to6, advert(redirectMessage, his6, m)))

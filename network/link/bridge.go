@@ -116,7 +116,7 @@ func (b *Bridge) prepare(link netlink.Link) error {
 			return fmt.Errorf("set the MTU of %s to %d: %w", b.Name, b.MTU, err)
 		}
 	}
-	if err := b.flood(link); err != nil {
+	if err := b.setOptions(link); err != nil {
 		return err
 	}
 	if err := netlink.LinkSetUp(link); err != nil {
@@ -125,20 +125,25 @@ func (b *Bridge) prepare(link netlink.Link) error {
 	return nil
 }
 
-// flood has a bridge of ours send multicasts to all of its ports, as it does
-// anyway where nobody asks who wants them. Else the kernel sets the timers of every
-// port anew whenever one comes or goes.
-func (b *Bridge) flood(link netlink.Link) error {
+// setOptions has a bridge of ours learn only from frames that the rules see, and
+// send multicasts to all of its ports, as it does anyway where nobody asks who
+// wants them. Else the kernel sets the timers of every port anew whenever one comes
+// or goes.
+func (b *Bridge) setOptions(link netlink.Link) error {
 	bridge, ok := link.(*netlink.Bridge)
-	if b.Foreign || !ok || bridge.MulticastSnooping == nil || !*bridge.MulticastSnooping {
+	if b.Foreign || !ok {
 		return nil
+	}
+	options := []request{ignoreLinkLocal(b.Index)}
+	if bridge.MulticastSnooping != nil && *bridge.MulticastSnooping {
+		options = append(options, ignoreMulticasts(b.Index))
 	}
 	routes, err := dial()
 	if err != nil {
 		return err
 	}
 	defer routes.close()
-	return routes.do(ignoreMulticasts(b.Index))
+	return routes.do(options...)
 }
 
 // address makes sure that the bridge has the address that is wanted and, if it

@@ -79,7 +79,7 @@ func flow(t *testing.T, ns *os.File, in bool) (int64, time.Duration) {
 		from, to = outer, inner
 	}
 	began := time.Now()
-	end := began.Add(200 * time.Millisecond)
+	end := began.Add(testutil.Patience(200 * time.Millisecond))
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)

@@ -187,6 +187,8 @@ func (u users) streams(auto string) {
 		u.want("out", "run", "--rm", "-u", user, auto, "busybox", "sh", "-c", "echo out > /dev/stdout")
 		u.want("out", "exec", "-u", user, "one", "sh", "-c", "echo out > /proc/self/fd/1")
 	}
+	// One ID is enough, though group tty is not among them.
+	u.want("1", "run", "--rm", "--userns=auto:size=1", "busybox", "sh", "-c", "awk '{print $3}' /proc/self/uid_map")
 	out, err := u.Command(u.t, "script", "-qec", "tare run --rm -t -u 99 "+auto+" busybox stat -c %u:%g /dev/pts/0 /dev/console", "/dev/null").CombinedOutput()
 	if err != nil || strings.ReplaceAll(strings.TrimSpace(string(out)), "\r", "") != "99:5\n99:5" {
 		u.t.Errorf("the terminal: %q, %v", out, err)

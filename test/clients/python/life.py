@@ -150,7 +150,7 @@ class Life(unittest.TestCase):
             made.remove()
         with self.assertRaises(docker.errors.NotFound):
             self.client.networks.get("pythons")
-        self.assertEqual(self.client.networks.prune()["NetworksDeleted"], [])
+        self.assertIsNone(self.client.networks.prune()["NetworksDeleted"])
 
     def test_events_and_prune(self):
         c = self.run_detached("true", name="pruned", labels={"prune": "me"})
