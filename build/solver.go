@@ -347,13 +347,16 @@ func (j *Job) recall(ctx context.Context, v *vertex, k *keys, elsewhere bool) []
 	if outputs == nil {
 		return nil
 	}
+	// What another wrote is an answer to what was asked, and to nothing else: its word for
+	// which other key is the same would have it found by builds that do not trust it.
+	here := awaited{v, keys{quick: k.quick, exact: key}, outputs}
 	if k.exact == "" { // it has not been made here
 		k.exact = exact
 	}
 	j.note(v, *k, outputs)
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.awaited = append(j.awaited, awaited{v, *k, outputs})
+	j.awaited = append(j.awaited, here)
 	return outputs
 }
 

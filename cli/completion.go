@@ -278,6 +278,14 @@ func flagValues(ctx context.Context, s *command.Session, flag string) []string {
 		n.volumes()
 	case "log-level":
 		return []string{"debug", "error", "fatal", "info", "warn"}
+	case "userns":
+		return []string{"auto", "host"}
+	case "ipc":
+		return []string{"host", "none", "private", "shareable"}
+	case "pid", "uts":
+		return []string{"host"}
+	case "cgroupns":
+		return []string{"host", "private"}
 	case "pull":
 		return []string{"always", "missing", "never"}
 	case "restart":

@@ -49,6 +49,7 @@ func TestContextCommands(t *testing.T) {
 		{"context create default", result{1, "", "\"default\" is a reserved context name\n"}},
 		{"context create bb --docker foo=bar", result{1, "", "unable to create docker endpoint config: unrecognized config key: foo\n"}},
 		{"context create bb --docker host=foo://bar", result{1, "", "unable to create docker endpoint config: invalid docker endpoint options: unable to parse docker host `foo://bar`: use unix:///path, tcp://host:port or ssh://user@host\n"}},
+		{"context create bb --docker host=far", result{1, "", "unable to create docker endpoint config: invalid docker endpoint options: unable to parse docker host `far`: say tcp://far, or unix:// and a path\n"}},
 		{"context create bb --from aa --docker host=unix:///b", result{1, "", "cannot use --docker flag when --from is set\n"}},
 		{"context create bb --from aa", result{0, "bb\n", "Successfully created context \"bb\"\n"}},
 		{"context update bb --description second --docker host=ssh://me@far", result{0, "bb\n", "Successfully updated context \"bb\"\n"}},

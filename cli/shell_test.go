@@ -63,6 +63,7 @@ printf '%s\n' "${COMPREPLY[@]}"`
 		"tare -D context use ":       "default faraway",
 		"tare --log-level d":         "debug",
 		"tare inspect --type ":       "container image network volume",
+		"tare run --userns ":         "auto host",
 		"tare nonsense ":             "",
 	} {
 		c := exec.Command(bash, "--norc", "-c", tab, "bash", line)

@@ -108,6 +108,8 @@ func startFailure(err error) (code int, _ error) {
 		return 126, wrap("")
 	case has("is a directory"):
 		return 126, wrap(": permission denied") // the words by which clients know 126
+	case has("make the working directory"): // nothing of it is mounted
+		return 127, wrap("")
 	case has("not a directory"), strings.HasPrefix(text, "mount /") && has("invalid argument"): // move_mount(2) of a file on a directory
 		return 127, wrap(": Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type")
 	case has("executable file not found"), has("no such file or directory"):

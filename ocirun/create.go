@@ -12,6 +12,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/procfs"
 	"github.com/tarehq/tare/ocirun/cgroup"
 	"golang.org/x/sys/unix"
 )
@@ -35,7 +36,7 @@ func ReadBundle(bundle, config string) (*specs.Spec, []byte, error) {
 	if !filepath.IsAbs(name) {
 		name = filepath.Join(bundle, name)
 	}
-	b, err := os.ReadFile(name)
+	b, err := procfs.Read(name)
 	if err != nil {
 		if os.IsNotExist(err) {
 			return nil, nil, fault.New(fault.Invalid, "the bundle %s has no %s", bundle, config)

@@ -223,7 +223,7 @@ func Load(stateDir, id string) (*Container, error) {
 		return nil, err
 	}
 	dir := filepath.Join(stateDir, id)
-	b, err := os.ReadFile(filepath.Join(dir, stateFile))
+	b, err := procfs.Read(filepath.Join(dir, stateFile))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fault.New(fault.NotFound, "container does not exist: %s", id)
 	}

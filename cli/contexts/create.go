@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/tarehq/tare/cli/command"
 	"github.com/tarehq/tare/cli/config"
@@ -166,7 +167,11 @@ func setDocker(s *command.Session, c *config.Context, keys map[string]string) (c
 		}
 	}
 	files := client.TLSFile{CA: keys["ca"], Cert: keys["cert"], Key: keys["key"]}
-	if _, err := client.ParseHost(e.Host, files != client.TLSFile{}); err != nil && e.Host != "" {
+	_, err := client.ParseHost(e.Host, files != client.TLSFile{})
+	if err == nil && !strings.Contains(e.Host, "://") { // as -H has it; no other program can use such a context
+		err = fault.New(fault.Invalid, "unable to parse docker host `%s`: say tcp://%[1]s, or unix:// and a path", e.Host)
+	}
+	if err != nil && e.Host != "" {
 		return fail(fault.New(fault.Invalid, "invalid docker endpoint options: %w", err))
 	}
 	material, err := readTLS(files)

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/procfs"
 	_ "github.com/tarehq/tare/internal/single" // a step of a container's life is a list of system calls
 	"github.com/tarehq/tare/ocirun"
 )
@@ -119,7 +120,7 @@ func run(args []string) int {
 // namespace alone.
 func (g *settings) setRootless(word string) bool {
 	if word == "auto" {
-		maps, _ := os.ReadFile("/proc/self/uid_map")
+		maps, _ := procfs.Read("/proc/self/uid_map")
 		g.rootless = os.Geteuid() != 0 || strings.Join(strings.Fields(string(maps)), " ") != "0 0 4294967295"
 		return true
 	}

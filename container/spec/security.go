@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	wire "github.com/moby/moby/api/types/container"
 	"github.com/moby/profiles/seccomp"
@@ -74,6 +75,11 @@ func parseSecurity(opts []string, s security) (security, error) {
 			}
 			s.writableCgroups = &on
 		case "apparmor":
+			// The kernel takes off space around a name and all from a NUL on, and
+			// would put something else in force than what was asked for.
+			if strings.TrimSpace(value) != value || strings.ContainsFunc(value, unicode.IsControl) {
+				return s, fault.New(fault.Invalid, "invalid --security-opt 2: %q", opt)
+			}
 			s.appArmor = value
 		case "label":
 			s.labels = append(s.labels, value)

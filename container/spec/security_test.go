@@ -11,7 +11,8 @@ import (
 // where the kernel has them.
 func TestSecurityModules(t *testing.T) {
 	all := Modules{AppArmor: true, SELinux: true}
-	for opt, ok := range map[string]bool{"apparmor=mine": true, "apparmor:mine": true, "label=type:x": true, "label:level:s0:c1,c2": true, "label=disable": true} {
+	for opt, ok := range map[string]bool{"apparmor=mine": true, "apparmor:mine": true, "label=type:x": true, "label:level:s0:c1,c2": true, "label=disable": true,
+		"apparmor=a name": true, "apparmor=unconfined\x00mine": false, "apparmor=unconfined\n": false, "apparmor= unconfined": false} {
 		if err := CheckSecurity([]string{opt}, all); (err == nil) != ok {
 			t.Errorf("%s: %v", opt, err)
 		}

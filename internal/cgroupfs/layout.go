@@ -5,7 +5,6 @@ package cgroupfs
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -55,11 +54,11 @@ func (l *Layout) Unified() bool { return len(l.V1) == 0 && l.V2 != nil }
 
 // Host reads the layout once.
 var Host = sync.OnceValues(func() (*Layout, error) {
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	mounts, err := procfs.Read("/proc/self/mountinfo")
 	if err != nil {
 		return nil, fmt.Errorf("find the control groups: %w", err)
 	}
-	own, err := os.ReadFile("/proc/self/cgroup")
+	own, err := procfs.Read("/proc/self/cgroup")
 	if err != nil {
 		return nil, fmt.Errorf("find the control groups: %w", err)
 	}

@@ -1,7 +1,6 @@
 package cgroupfs
 
 import (
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -274,7 +273,7 @@ func Lines(dir, file string) (out [][]string) {
 	if dir == "" {
 		return nil
 	}
-	b, err := os.ReadFile(dir + "/" + file)
+	b, err := procfs.Read(dir + "/" + file)
 	if err != nil {
 		return nil
 	}

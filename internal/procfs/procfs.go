@@ -5,7 +5,6 @@ package procfs
 import (
 	"bytes"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 )
@@ -14,7 +13,7 @@ import (
 // (field 22 of proc_pid_stat(5)), and its state, such as 'Z' for one that waits to
 // be collected. With the pid the start names a process for good.
 func Start(pid int) (ticks uint64, state byte, err error) {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	b, err := Read("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return 0, 0, err
 	}

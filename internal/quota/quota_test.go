@@ -99,6 +99,10 @@ func TestProjects(t *testing.T) {
 			if err := SetAll(8<<20, dirs...); err != nil {
 				t.Fatal(err)
 			}
+			inside := filepath.Join(root, "one", "inside") // has the project of all around it
+			if err := os.Mkdir(inside, 0o755); err != nil {
+				t.Fatal(err)
+			}
 			// ext4 lets pass who has CAP_SYS_RESOURCE.
 			fill := func(path string) error {
 				out, err := exec.Command("setpriv", "--bounding-set", "-sys_resource", "dd", "if=/dev/zero", "of="+path, "bs=1M", "count=5", "conv=fsync").CombinedOutput()
@@ -124,10 +128,6 @@ func TestProjects(t *testing.T) {
 				t.Fatalf("the project %d, %v", attr.project, err)
 			}
 			var q diskQuota
-			inside := filepath.Join(root, "one", "inside") // has the project of all around it
-			if err := os.Mkdir(inside, 0o755); err != nil {
-				t.Fatal(err)
-			}
 			d, err := os.Open(inside)
 			if err != nil {
 				t.Fatal(err)

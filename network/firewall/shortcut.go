@@ -123,6 +123,11 @@ func sendTo(set string, key ...field) verdict {
 // interfaces later. Then all frames take the long way.
 func (f *Firewall) replaceShortcuts(r Ruleset) (made bool) {
 	t, wanted := r.Table(Netdev)
+	// A chain without any of its interfaces cannot be made; whoever makes its
+	// bridge anew makes the tables anew.
+	t.Chains = slices.DeleteFunc(slices.Clone(t.Chains), func(c Chain) bool {
+		return !slices.ContainsFunc(c.Devices, func(e Element) bool { _, ok := indexOf(e.device); return ok })
+	})
 	table := f.table(Netdev)
 	err := f.transact(func(conn *nftables.Conn) error {
 		conn.AddTable(table)

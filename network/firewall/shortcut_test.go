@@ -72,6 +72,11 @@ func TestNeighboursTakeTheShortcut(t *testing.T) {
 	must(t, l.firewall.Change(added, nil))
 	e.expectNothing(t, "tcp", "10.0.1.3:80")
 	l.sandboxes = before
+	// A bridge that somebody deletes takes the way from no other.
+	gone := l.network("gone", 3, nil)
+	must(t, exec.Command("ip", "link", "del", gone.Bridge).Run())
+	l.apply()
+	a.expect(t, "tcp", "10.0.1.3:80", "b 10.0.1.2")
 	l.options.Shortcut = false
 	l.apply()
 	a.expectNothing(t, "tcp", "10.0.1.3:80")

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/atomicfile"
@@ -14,7 +16,8 @@ import (
 // processes, and all limits, of hierarchies that are not the container's own. A
 // process that is in the root of one, as all are that nobody moved, has CRIU note
 // every group of the host there, and make it again. It also takes out who is
-// frozen: CRIU itself may be in the group by then.
+// frozen: CRIU itself may be in the group by then. A name that leads out of the
+// hierarchies is refused: CRIU would make, and write to, any file of the host.
 func TidyGroups(path string, own func(controller string) bool) error {
 	image, err := os.ReadFile(path)
 	if os.IsNotExist(err) {
@@ -28,11 +31,14 @@ func TidyGroups(path string, own func(controller string) bool) error {
 		return fault.New(fault.Invalid, "%s of the checkpoint cannot be read: make the checkpoint anew", path)
 	}
 	entry, err := rewrite(image[head:], func(number int, value []byte) ([]byte, bool, error) {
-		if number != 2 { // CgroupEntry.controllers
-			return value, true, nil
+		switch number {
+		case 1: // CgroupEntry.sets
+			return value, true, checkSet(value)
+		case 2: // controllers
+			value, err := tidyController(value, own)
+			return value, true, err
 		}
-		value, err := tidyController(value, own)
-		return value, true, err
+		return value, true, nil
 	})
 	if err != nil {
 		return fault.New(fault.Invalid, "%s of the checkpoint cannot be read: make the checkpoint anew: %w", path, err)
@@ -69,12 +75,38 @@ func NotesGroups(path string) (noted bool, err error) {
 	return noted, nil
 }
 
+// checkSet is about one CgSetEntry, where processes are.
+func checkSet(entry []byte) error {
+	_, err := rewrite(entry, func(number int, value []byte) ([]byte, bool, error) {
+		if number != 2 { // ctls
+			return value, true, nil
+		}
+		_, err := rewrite(value, func(number int, value []byte) ([]byte, bool, error) {
+			return value, true, within(value, number == 2) // CgMemberEntry.path
+		})
+		return value, true, err
+	})
+	return err
+}
+
+// within refuses the name of a group, or of a file of one, that is not below it.
+func within(name []byte, group bool) error {
+	path := string(name)
+	if slices.Contains(strings.Split(path, "/"), "..") || !group && strings.Contains(path, "/") {
+		return fault.New(fault.Invalid, "the control group's name %q leads elsewhere", path)
+	}
+	return nil
+}
+
 // tidyController is about one CgControllerEntry.
 func tidyController(entry []byte, own func(string) bool) ([]byte, error) {
 	ours := false
 	_, err := rewrite(entry, func(number int, value []byte) ([]byte, bool, error) {
-		ours = ours || number == 1 && own(string(value)) // cnames
-		return value, true, nil
+		if number != 1 { // cnames
+			return value, true, nil
+		}
+		ours = ours || own(string(value))
+		return value, true, within(value, false)
 	})
 	if err != nil {
 		return nil, err
@@ -95,6 +127,8 @@ func tidyDir(entry []byte, ours bool, depth int) ([]byte, error) {
 	}
 	return rewrite(entry, func(number int, value []byte) ([]byte, bool, error) {
 		switch {
+		case number == 1: // dir_name
+			return value, true, within(value, true)
 		case number != 2 && number != 3:
 			return value, true, nil
 		case !ours:
@@ -105,8 +139,11 @@ func tidyDir(entry []byte, ours bool, depth int) ([]byte, error) {
 		}
 		frozen := false // properties
 		_, err := rewrite(value, func(number int, value []byte) ([]byte, bool, error) {
-			frozen = frozen || number == 1 && (string(value) == "freezer.state" || string(value) == "cgroup.freeze")
-			return value, true, nil
+			if number != 1 { // of CgroupPropEntry, whose name it is
+				return value, true, nil
+			}
+			frozen = frozen || string(value) == "freezer.state" || string(value) == "cgroup.freeze"
+			return value, true, within(value, false)
 		})
 		return value, !frozen, err
 	})

@@ -76,7 +76,13 @@ func TestTidyGroups(t *testing.T) {
 	for range 200 {
 		deep = dir("x", 2, deep)
 	}
-	for name, bad := range map[string][]byte{"short": []byte("12345678"), "cut": want[:len(want)-1], "deep": image(message(2, controller("freezer", 2, deep)))} {
+	for name, bad := range map[string][]byte{"short": []byte("12345678"), "cut": want[:len(want)-1], "deep": image(message(2, controller("freezer", 2, deep))),
+		"group elsewhere":     image(message(2, controller("freezer", 2, dir("/box", 2, dir("../../../made"))))),
+		"top elsewhere":       image(message(2, controller("memory", 2, dir("/..")))),
+		"file elsewhere":      image(message(2, controller("freezer", 2, dir("/box", 3, property("../../core_pattern"))))),
+		"hierarchy elsewhere": image(message(2, controller("../made"))),
+		"member elsewhere":    image(message(1, message(1, 7, 2, message(1, "freezer", 2, "/../x")))),
+	} {
 		if err := os.WriteFile(path, bad, 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -45,6 +46,9 @@ func condition(name string) (bool, error) {
 	switch name {
 	case "cgroup2":
 		return cgroupfs.Unified()
+	case "apparmor":
+		on, _ := os.ReadFile("/sys/module/apparmor/parameters/enabled")
+		return strings.HasPrefix(string(on), "Y"), nil
 	case "memtrack":
 		return exec.Command("criu", "check", "--feature", "mem_dirty_track").Run() == nil, nil
 	}

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/tonistiigi/fsutil"
 	"github.com/tonistiigi/fsutil/types"
+	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/internal/testutil"
 )
@@ -29,6 +31,20 @@ func TestKeepInodes(t *testing.T) {
 		SyncDataCb: func(_ context.Context, _ string, w io.WriteCloser) error { return w.Close() }})
 	if err != nil {
 		t.Fatal(err)
+	}
+	// A layer that is linked to it as well goes meanwhile.
+	for begun := time.Now(); ; {
+		other := layer + ".other"
+		if err := errors.Join(os.Link(layer, other), os.Remove(other)); err != nil {
+			t.Fatal(err)
+		}
+		var st unix.Stat_t
+		if err := unix.Stat(layer, &st); err != nil {
+			t.Fatal(err)
+		}
+		if time.Unix(st.Ctim.Unix()).After(begun) {
+			break
+		}
 	}
 	for _, st := range []*types.Stat{
 		{Path: "b", Linkname: "a", Mode: 0o4777, Uid: 7, Gid: 8, ModTime: 5, Xattrs: map[string][]byte{"user.x": []byte("y")}},
