@@ -184,6 +184,9 @@ func (b *Bridge) environment(p *program) ([]string, error) {
 	return append(env, "BUILDKIT_SESSION_ID="+b.Session, "BUILDKIT_WORKERS="+string(workers), "BUILDKIT_EXPORTEDPRODUCT=tare"), err
 }
 
+// lastWords is for how long the output of a front end that failed is waited for.
+const lastWords = time.Second
+
 // converse runs the front end and serves it until it has returned a result and
 // ended.
 func (b *Bridge) converse(ctx context.Context, sandbox *build.Sandbox, p *program, c build.Command) (*gateway.Result, error) {
@@ -200,12 +203,20 @@ func (b *Bridge) converse(ctx context.Context, sandbox *build.Sandbox, p *progra
 	wire := newPipe(process)
 	told := &tail{tell: func(data []byte) { b.Job.Log(p.vertex(), 2, data) }}
 	var all sync.WaitGroup
-	all.Go(func() { wire.end(process.Copy(wire.in, told)) })
+	said := make(chan struct{})
+	all.Go(func() {
+		defer close(said)
+		wire.end(process.Copy(wire.in, told))
+	})
 	all.Go(func() { _ = server.Serve(&single{conn: wire, over: make(chan struct{})}) })
 	exit := make(chan error, 1)
 	all.Go(func() {
 		code, err := process.Wait(ctx)
 		if err == nil && code != 0 {
+			select { // its last words may be on their way
+			case <-said:
+			case <-time.After(lastWords):
+			}
 			err = fault.New(fault.Invalid, "the front end %s ended with exit code: %d%s", p.source, code, told)
 		}
 		exit <- err
