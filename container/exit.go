@@ -255,17 +255,9 @@ func (v *vigil) clean() (rest string) {
 	return rest
 }
 
-// lookAround is for how long a container that ends with its process can still be
-// looked at when somebody follows events: who hears of the end inspects it, and
-// finds it with Docker, whose removal takes about as long. Compose 2 breaks if not.
-const lookAround = 100 * time.Millisecond
-
 // autoRemove removes a container that ends with its process.
 func (v *vigil) autoRemove() {
 	s, r := v.containers, v.record
-	if s.cfg.Events.Subscribers() > 0 && !s.ending.Load() {
-		time.Sleep(lookAround)
-	}
 	unlock, err := s.ops.Lock(context.Background(), r.ID)
 	if err != nil {
 		return

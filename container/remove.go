@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/moby/moby/api/types/events"
 
@@ -58,11 +59,19 @@ func (s *Service) Remove(ctx context.Context, nameOrID string, o RemoveOptions) 
 	return s.removeLocked(r, o.Volumes)
 }
 
+// lookAround is for how long a container that has ended can still be looked at when
+// somebody follows events: who hears of the end inspects it, and finds it with
+// Docker, whose removal takes about as long. Compose 2 breaks if not.
+const lookAround = 100 * time.Millisecond
+
 // removeLocked removes a container that does not run, under its operation
 // lock. Its directory goes first, with the record: what is left after a crash
 // has no owner any more and is collected. With volumes those without a name of
 // their own go, too.
 func (s *Service) removeLocked(r Record, volumes bool) error {
+	if since := time.Since(r.FinishedAt); s.cfg.Events.Subscribers() > 0 && since >= 0 {
+		time.Sleep(lookAround - since)
+	}
 	s.logs.forget(&r)
 	rest, err := s.store.remove(r.ID)
 	if err != nil {
