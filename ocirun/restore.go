@@ -219,7 +219,13 @@ func (r *restoration) notified(ctx context.Context, n criu.Notice) error {
 		if err := r.isolated(n.Pid); err != nil {
 			return err
 		}
-		return r.covered(n.Pid)
+		if err := r.covered(n.Pid); err != nil {
+			return err
+		}
+		if err := r.contained(n.Pid); err != nil {
+			return err
+		}
+		return r.grouped(n.Pid)
 	case "orphan-pts-master":
 		if n.File == nil || r.Console == nil {
 			return fault.New(fault.Invalid, "the container has a terminal, and there is no console socket to send it to")

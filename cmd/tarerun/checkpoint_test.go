@@ -421,6 +421,45 @@ func TestRestorePolicy(t *testing.T) {
 		s.Linux.GIDMappings = s.Linux.UIDMappings
 	})
 
+	// Mounts beyond those of the configuration, and what is in one's place.
+	b.change(func(s *specs.Spec) {
+		*s = first
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/more", Type: "sysfs", Source: "sysfs"})
+	})
+	images += "m"
+	b.must("run", "-d", b.id)
+	b.must("checkpoint", "--image-path", images, b.id)
+	refused("a mount on /more that the configuration does not have", func(*specs.Spec) {})
+	bind := func(place string) specs.Mount {
+		return specs.Mount{Destination: place, Type: "bind", Source: t.TempDir(), Options: []string{"bind"}}
+	}
+	b.change(func(s *specs.Spec) {
+		*s = first
+		s.Mounts = append(s.Mounts, bind("/keep1"), bind("/keep2"))
+		first.Mounts = s.Mounts
+	})
+	images += "b"
+	b.must("run", "-d", b.id)
+	b.must("checkpoint", "--image-path", images, b.id)
+	names, err := filepath.Glob(filepath.Join(images, "mountpoints-*.img"))
+	if err != nil || len(names) != 1 {
+		t.Fatal(names, err)
+	}
+	image, err := os.ReadFile(names[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	// First the place is named, then what CRIU is to mount there.
+	place, name := bytes.Index(image, []byte("/keep2")), bytes.LastIndex(image, []byte("/keep2"))
+	if place == name {
+		t.Fatal("the second bind mount has no name")
+	}
+	copy(image[name:], "/keep1")
+	if err := os.WriteFile(names[0], image, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refused("a mount on /keep2 that the configuration does not have", func(*specs.Spec) {})
+
 	// The filter that it began with is replaced by the one that is wanted.
 	b.change(func(s *specs.Spec) { *s = first; s.Linux.Seccomp = filter("rmdir") })
 	images += "2"
