@@ -220,6 +220,9 @@ func (a *attempt) cause() string {
 
 func (a *attempt) proceed() error {
 	_, err := retry(func() (int, error) { return 1, unix.Send(a.sync, []byte{1}, unix.MSG_NOSIGNAL) })
+	if err == unix.EPIPE {
+		return fault.New(fault.Internal, "the container's init ended before it was ready%s", a.cause())
+	}
 	if err != nil {
 		return fault.New(fault.Internal, "release the container's init: %w", err)
 	}
