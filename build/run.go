@@ -150,7 +150,7 @@ func (s *step) contain(ctx context.Context) error {
 	if err := os.Mkdir(s.dir, 0o711); err != nil {
 		return err
 	}
-	s.back.Push(func() error { return os.RemoveAll(s.dir) })
+	s.back.Push(func() error { return removeBundle(s.dir) })
 	if err := os.Mkdir(filepath.Join(s.dir, "rootfs"), 0o755); err != nil {
 		return err
 	}
@@ -194,6 +194,18 @@ func (s *step) contain(ctx context.Context) error {
 
 // notRun is the exit code of what the kernel takes for no program.
 const notRun = 255
+
+// removeBundle removes a step's directory, into which a supervising process that was
+// just killed may have been writing until now.
+func removeBundle(dir string) (err error) {
+	for range 100 {
+		if err = os.RemoveAll(dir); !errors.Is(err, unix.ENOTEMPTY) {
+			return err
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return err
+}
 
 // verdict makes an error of the end of a command that failed.
 func (s *step) verdict(exit supervise.Exit) error {

@@ -115,7 +115,7 @@ func (b *Sandbox) prepare(ctx context.Context, files map[string][]byte) error {
 	if err := os.Mkdir(s.dir, 0o711); err != nil {
 		return err
 	}
-	s.back.Push(func() error { return os.RemoveAll(s.dir) })
+	s.back.Push(func() error { return removeBundle(s.dir) })
 	if err := os.Mkdir(filepath.Join(s.dir, "rootfs"), 0o755); err != nil {
 		return err
 	}

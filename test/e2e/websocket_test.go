@@ -95,5 +95,5 @@ func TestWebSocket(t *testing.T) {
 		t.Errorf("the container is %s", state)
 	}
 	d.Tare(t, "rm", "-f", "terminal", "plain")
-	testutil.Eventually(t, 10*time.Second, "nothing of the sessions is left", func() bool { return goroutines() <= before })
+	testutil.Eventually(t, 30*time.Second, "nothing of the sessions is left", func() bool { return goroutines() <= before })
 }
