@@ -48,6 +48,9 @@ func expect(t *testing.T, from io.Reader, text string) {
 	}
 }
 
+// sessions is how many are opened of the kinds that end without a word.
+const sessions = 10
+
 // TestWebSocket attaches as a browser does: to a container before its start, to one
 // that runs, with what it has said before, and leaves by the detach keys, by a
 // goodbye and with the container's end.
@@ -86,14 +89,17 @@ func TestWebSocket(t *testing.T) {
 	if _, err := io.ReadAll(ws); err != nil {
 		t.Error(err)
 	}
-	ws = openSocket(t, d, "/containers/terminal/attach/ws?stream=1&stdout=1")
-	if err := ws.Close(); err != nil {
-		t.Error(err)
+	for range sessions {
+		ws = openSocket(t, d, "/containers/terminal/attach/ws?stream=1&stdout=1")
+		if err := ws.Close(); err != nil {
+			t.Error(err)
+		}
+		openSocket(t, d, "/containers/terminal/attach/ws?stream=1&stdin=1&stdout=1") // and it stays, without a word
 	}
-	openSocket(t, d, "/containers/terminal/attach/ws?stream=1&stdin=1&stdout=1") // and it stays, without a word
 	if state := d.Tare(t, "inspect", "--format", "{{.State.Status}}", "terminal"); state != "running" {
 		t.Errorf("the container is %s", state)
 	}
 	d.Tare(t, "rm", "-f", "terminal", "plain")
-	testutil.Eventually(t, 30*time.Second, "nothing of the sessions is left", func() bool { return goroutines() <= before })
+	// A daemon has some more or fewer by itself, for what it keeps ready.
+	testutil.Eventually(t, 30*time.Second, "nothing of the sessions is left", func() bool { return goroutines() < before+sessions })
 }
