@@ -77,7 +77,7 @@ func (j *Job) kinOf(ctx context.Context, c *cacheio.Cache, v *vertex, index int,
 // contentOf is what BuildKit calls the content of an input, "" if it cannot be told.
 // Layers are not fetched for that.
 func (j *Job) contentOf(ctx context.Context, from edge, parts []foreign.Part, read bool) (sum digest.Digest, known bool) {
-	o := j.solvedOutput(from)
+	o := j.solvedOutput(from.digest, from.index)
 	if o == nil || o.dir == "" && !read {
 		return "", false
 	}
@@ -95,10 +95,10 @@ func (j *Job) contentOf(ctx context.Context, from edge, parts []foreign.Part, re
 	return foreign.Root(sum, -1), true
 }
 
-// solvedOutput is what an edge came to, nil if it has not.
-func (j *Job) solvedOutput(e edge) *output {
+// solvedOutput is what a result of a vertex came to, nil if it has not.
+func (j *Job) solvedOutput(vertex digest.Digest, index int) *output {
 	j.mu.Lock()
-	s := j.vertices[e.digest]
+	s := j.vertices[vertex]
 	j.mu.Unlock()
 	if s == nil {
 		return nil
@@ -108,10 +108,10 @@ func (j *Job) solvedOutput(e edge) *output {
 	default:
 		return nil
 	}
-	if e.index >= len(s.outputs) {
+	if s.err != nil || index >= len(s.outputs) {
 		return nil
 	}
-	return s.outputs[e.index]
+	return s.outputs[index]
 }
 
 // kinOfSource are the keys of an image; of other sources it is the content that counts.

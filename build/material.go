@@ -56,19 +56,9 @@ func (j *Job) Material(vertex digest.Digest) (Material, bool) {
 
 // LayersOf are those of a result of a vertex, nil if it is not done or no tree.
 func (j *Job) LayersOf(vertex digest.Digest, index int) []Layer {
-	j.mu.Lock()
-	s := j.vertices[vertex]
-	j.mu.Unlock()
-	if s == nil {
+	o := j.solvedOutput(vertex, index)
+	if o == nil {
 		return nil
 	}
-	select {
-	case <-s.done:
-	default:
-		return nil
-	}
-	if s.err != nil || index >= len(s.outputs) {
-		return nil
-	}
-	return s.outputs[index].layers
+	return o.layers
 }

@@ -15,12 +15,8 @@ import (
 // How far a restored container reaches: the images may have mounts beyond those of
 // the configuration, and name other control groups for each thread.
 
-// contained checks that the restored processes, of which none has run, have no mounts
-// but those of the configuration. Who may mount could have made others.
-func (r *restoration) contained(pid int) error {
-	if c := r.spec.Process.Capabilities; c != nil && mayMount(r.spec.Process) {
-		return nil
-	}
+// mounted checks the mounts of the first process, which has not run yet.
+func (r *restoration) mounted(pid int) error {
 	mounts, err := readMounts(pid)
 	if err != nil {
 		return err
@@ -30,6 +26,18 @@ func (r *restoration) contained(pid int) error {
 		return fault.New(fault.Internal, "open the restored container's root: %w", err)
 	}
 	defer unix.Close(root)
+	if err := r.covered(root, mounts); err != nil {
+		return err
+	}
+	return r.contained(root, mounts)
+}
+
+// contained checks that the restored processes, of which none has run, have no mounts
+// but those of the configuration. Who may mount could have made others.
+func (r *restoration) contained(root int, mounts []mountLine) error {
+	if c := r.spec.Process.Capabilities; c != nil && mayMount(r.spec.Process) {
+		return nil
+	}
 	sources, err := r.sourcesAt(root)
 	if err != nil {
 		return err

@@ -112,16 +112,7 @@ func (r *restoration) isolated(pid int) error {
 
 // covered checks that what the configuration hides or protects is, in the mounts
 // of the first process, which has not run yet.
-func (r *restoration) covered(pid int) error {
-	mounts, err := readMounts(pid)
-	if err != nil {
-		return err
-	}
-	root, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fault.New(fault.Internal, "open the restored container's root: %w", err)
-	}
-	defer unix.Close(root)
+func (r *restoration) covered(root int, mounts []mountLine) error {
 	at := map[string]mountLine{} // the topmost of each place
 	for _, m := range mounts {
 		at[m.point] = m

@@ -219,10 +219,7 @@ func (r *restoration) notified(ctx context.Context, n criu.Notice) error {
 		if err := r.isolated(n.Pid); err != nil {
 			return err
 		}
-		if err := r.covered(n.Pid); err != nil {
-			return err
-		}
-		if err := r.contained(n.Pid); err != nil {
+		if err := r.mounted(n.Pid); err != nil {
 			return err
 		}
 		return r.grouped(n.Pid)
