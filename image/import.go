@@ -14,6 +14,7 @@ import (
 	"github.com/tarehq/tare/archive/compression"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/config"
 )
 
 // Import makes an image of one layer from the tar r, which may be compressed
@@ -92,7 +93,7 @@ func importConfig(o ImportOptions) (dockerspec.DockerOCIImage, error) {
 	image := dockerspec.DockerOCIImage{Image: ocispec.Image{
 		Created: &now, Platform: platform, History: []ocispec.History{{Created: &now, Comment: o.Message}},
 	}}
-	err := applyChanges(&image.Config, o.Changes)
+	err := config.Change(&image.Config, o.Changes)
 	return image, err
 }
 

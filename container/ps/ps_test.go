@@ -1,4 +1,4 @@
-package container
+package ps
 
 import (
 	"os"
@@ -52,12 +52,12 @@ func TestChoosesColumns(t *testing.T) {
 
 // The table that is made without ps has this process in it.
 func TestProcessTable(t *testing.T) {
-	top := processTable([]int{os.Getpid(), 1 << 30})
+	top := table([]int{os.Getpid(), 1 << 30})
 	if len(top.Processes) != 1 || len(top.Processes[0]) != len(top.Titles) {
 		t.Fatalf("%+v", top)
 	}
 	row := top.Processes[0]
-	if row[2] == "" || !strings.Contains(row[7], "container.test") || !strings.Contains(row[4], ":") {
+	if row[2] == "" || !strings.Contains(row[7], "ps.test") || !strings.Contains(row[4], ":") {
 		t.Errorf("%q", row)
 	}
 	p, err := parseStat([]byte("7 (a) b) S 3 7 7 34817 7 4194304 0 0 0 0 150 250 0 0 20 0 1 0 1200 0 0 0"))

@@ -1,4 +1,4 @@
-package container
+package ps
 
 import (
 	"bytes"
@@ -13,9 +13,9 @@ import (
 	wire "github.com/moby/moby/api/types/container"
 )
 
-// processTable lists processes as ps -ef does. One that ends meanwhile is left
+// table lists processes as ps -ef does. One that ends meanwhile is left
 // out.
-func processTable(pids []int) wire.TopResponse {
+func table(pids []int) wire.TopResponse {
 	top := wire.TopResponse{Titles: []string{"UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"}}
 	now, boot := time.Now(), bootTime()
 	for _, pid := range pids {

@@ -1,4 +1,4 @@
-package image
+package config
 
 import (
 	"encoding/json"
@@ -12,10 +12,10 @@ import (
 	"github.com/tarehq/tare/fault"
 )
 
-// applyChanges sets the config by Dockerfile instructions, those that
+// Change sets the config by Dockerfile instructions, those that
 // `docker import --change` takes. A text may hold several lines, and a line
 // ending with a backslash goes on in the next.
-func applyChanges(c *dockerspec.DockerOCIImageConfig, changes []string) error {
+func Change(c *dockerspec.DockerOCIImageConfig, changes []string) error {
 	text := strings.ReplaceAll(strings.Join(changes, "\n"), "\r\n", "\n")
 	text = strings.ReplaceAll(text, "\\\n", "")
 	cmdGiven := false
