@@ -23,6 +23,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/platform"
 	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/remote"
 	"golang.org/x/sys/unix"
@@ -151,7 +152,7 @@ func TestIndexWithoutImage(t *testing.T) {
 	index := add(ocispec.MediaTypeImageIndex, ocispec.Index{Manifests: []ocispec.Descriptor{absent, artifact}})
 	index.Annotations = map[string]string{content.AnnotationName: "docker.io/library/absent:1"}
 	artifact.Annotations = map[string]string{content.AnnotationName: "docker.io/library/artifact:1"}
-	signature := add(ocispec.MediaTypeImageManifest, ocispec.Manifest{Config: add(ocispec.MediaTypeImageConfig, ocispec.Image{Platform: host()}),
+	signature := add(ocispec.MediaTypeImageManifest, ocispec.Manifest{Config: add(ocispec.MediaTypeImageConfig, ocispec.Image{Platform: platform.Host()}),
 		Layers: []ocispec.Descriptor{add("application/x-signature", "signed")}})
 	signature.Annotations = map[string]string{content.AnnotationName: "docker.io/library/signature:1"}
 	top, _ := json.Marshal(ocispec.Index{Manifests: []ocispec.Descriptor{index, artifact, signature}})

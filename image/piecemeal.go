@@ -8,6 +8,7 @@ import (
 
 	"github.com/tarehq/tare/archive"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/platform"
 	"github.com/tarehq/tare/reference"
 )
 
@@ -22,7 +23,7 @@ func (t *Transfers) Describe(ctx context.Context, ref string, o PullOptions, pro
 		return target, manifest, err
 	}
 	if o.Platform != "" {
-		if _, err := parsePlatform(o.Platform); err != nil {
+		if _, err := platform.Parse(o.Platform); err != nil {
 			return target, manifest, err
 		}
 	}

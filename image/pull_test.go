@@ -15,6 +15,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/platform"
 	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/remote"
 	"github.com/tarehq/tare/test/faulty"
@@ -153,10 +154,10 @@ func TestPullIndex(t *testing.T) {
 	if err := pull(""); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := f.Resolve(t.Context(), ref); err != nil || got.ID != index.Digest || got.Manifest.Digest != manifests[host().Architecture].Digest {
+	if got, err := f.Resolve(t.Context(), ref); err != nil || got.ID != index.Digest || got.Manifest.Digest != manifests[platform.Host().Architecture].Digest {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if got := available(); !slices.Equal(got, []string{host().Architecture}) {
+	if got := available(); !slices.Equal(got, []string{platform.Host().Architecture}) {
 		t.Errorf("%v are here", got)
 	}
 	if err := pull("linux/s390x"); err != nil || len(available()) != 2 {

@@ -14,6 +14,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/platform"
 	"github.com/tarehq/tare/internal/testutil"
 )
 
@@ -79,7 +80,7 @@ func TestNamedIsWhole(t *testing.T) {
 		for _, m := range f.members(e.Target) {
 			if m.detail == nil || !m.available {
 				t.Errorf("%s has a manifest that is not whole: %+v", e.Name, m)
-			} else if matches(host(), m.platform) && !f.layers.Has(m.detail.chain()) {
+			} else if platform.Matches(platform.Host(), m.platform) && !f.layers.Has(m.detail.chain()) {
 				t.Errorf("%s is not unpacked", e.Name)
 			}
 		}

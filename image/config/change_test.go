@@ -49,4 +49,3 @@ func TestChanges(t *testing.T) {
 		}
 	}
 }
-

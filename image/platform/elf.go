@@ -1,4 +1,4 @@
-package image
+package platform
 
 import (
 	"debug/elf"
@@ -23,12 +23,12 @@ var loaderDirs = []string{"lib64", "lib", "usr/lib64", "usr/lib", "."}
 // maxLooked is how many files of one directory are looked at.
 const maxLooked = 200
 
-// platformOf tells what machine the programs of a tree are for, by the headers of
+// Of tells what machine the programs of a tree are for, by the headers of
 // the first that is found: those that the config names, well-known ones, the
 // dynamic loader, and what lies in the root, as in images of one program. ok is
 // false when none is there. Of 32-bit ARM the variant is v7 or, where floating
 // point is passed in software, v5.
-func platformOf(root *os.File, programs []string) (p ocispec.Platform, ok bool) {
+func Of(root *os.File, programs []string) (p ocispec.Platform, ok bool) {
 	for _, name := range slices.Concat(programs, wellKnown) {
 		if p, ok = programPlatform(root, name); ok {
 			return p, true
@@ -83,7 +83,7 @@ func programPlatform(root *os.File, name string) (p ocispec.Platform, ok bool) {
 			p.Variant = "v7"
 		}
 	}
-	return normalize(p), true
+	return Normalize(p), true
 }
 
 type machineKey struct {

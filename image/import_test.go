@@ -8,6 +8,8 @@ import (
 	"encoding/binary"
 	"testing"
 	"time"
+
+	"github.com/tarehq/tare/image/platform"
 )
 
 // header is the beginning of an ELF file.
@@ -41,12 +43,12 @@ func TestImportFindsThePlatform(t *testing.T) {
 		"one program":  {[]tar.Header{{Name: "README"}, {Name: "server"}}, string(helloProgram("arm64")), ImportOptions{}, "linux/arm64"},
 		"entry point":  {[]tar.Header{{Name: "opt/app/run"}}, header(elf.EM_PPC64, elf.ELFCLASS64, elf.ELFDATA2LSB, 0), ImportOptions{Changes: []string{`ENTRYPOINT ["/opt/app/run", "x"]`}}, "linux/ppc64le"},
 		"as told":      {[]tar.Header{{Name: "bin/sh"}}, s390x, ImportOptions{Platform: "linux/arm64"}, "linux/arm64"},
-		"no program":   {[]tar.Header{{Name: "bin/sh"}}, "#!/bin/true\n", ImportOptions{}, formatPlatform(host())},
-		"short":        {[]tar.Header{{Name: "bin/sh"}}, "\x7fELF", ImportOptions{}, formatPlatform(host())},
-		"unknown":      {[]tar.Header{{Name: "bin/sh"}}, header(elf.EM_VAX, elf.ELFCLASS32, elf.ELFDATA2LSB, 0), ImportOptions{}, formatPlatform(host())},
+		"no program":   {[]tar.Header{{Name: "bin/sh"}}, "#!/bin/true\n", ImportOptions{}, platform.Format(platform.Host())},
+		"short":        {[]tar.Header{{Name: "bin/sh"}}, "\x7fELF", ImportOptions{}, platform.Format(platform.Host())},
+		"unknown":      {[]tar.Header{{Name: "bin/sh"}}, header(elf.EM_VAX, elf.ELFCLASS32, elf.ELFDATA2LSB, 0), ImportOptions{}, platform.Format(platform.Host())},
 		"pipe":         {[]tar.Header{{Name: "bin/sh", Typeflag: tar.TypeFifo}, {Name: "sbin/init"}}, s390x, ImportOptions{}, "linux/s390x"},
-		"link outside": {[]tar.Header{{Name: "bin/sh", Linkname: "/proc/self/exe"}, {Name: "bin/busybox", Linkname: "../../../../bin/true"}}, "", ImportOptions{}, formatPlatform(host())},
-		"loop":         {[]tar.Header{{Name: "bin/sh", Linkname: "sh"}}, "", ImportOptions{}, formatPlatform(host())},
+		"link outside": {[]tar.Header{{Name: "bin/sh", Linkname: "/proc/self/exe"}, {Name: "bin/busybox", Linkname: "../../../../bin/true"}}, "", ImportOptions{}, platform.Format(platform.Host())},
+		"loop":         {[]tar.Header{{Name: "bin/sh", Linkname: "sh"}}, "", ImportOptions{}, platform.Format(platform.Host())},
 	} {
 		var buf bytes.Buffer
 		w := tar.NewWriter(&buf)
@@ -68,7 +70,7 @@ func TestImportFindsThePlatform(t *testing.T) {
 			t.Fatalf("%s: %v", name, err)
 		}
 		img, err := f.Resolve(context.Background(), id)
-		if got := formatPlatform(img.Platform); err != nil || got != c.want {
+		if got := platform.Format(img.Platform); err != nil || got != c.want {
 			t.Errorf("%s: %s instead of %s, %v", name, got, c.want, err)
 		}
 	}

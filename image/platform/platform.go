@@ -1,4 +1,6 @@
-package image
+// Package platform is what machines programs are for: the names of platforms, which
+// of them run what, and what the programs of a tree say.
+package platform
 
 import (
 	"runtime"
@@ -8,9 +10,9 @@ import (
 	"github.com/tarehq/tare/fault"
 )
 
-// host is the platform of this machine.
-func host() ocispec.Platform {
-	return normalize(ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH})
+// Host is the platform of this machine.
+func Host() ocispec.Platform {
+	return Normalize(ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH})
 }
 
 var architectures = map[string]string{
@@ -18,9 +20,9 @@ var architectures = map[string]string{
 	"armhf": "arm", "armel": "arm",
 }
 
-// normalize gives a platform the names that Go uses, and the variant that an
+// Normalize gives a platform the names that Go uses, and the variant that an
 // ARM architecture has when none is said.
-func normalize(p ocispec.Platform) ocispec.Platform {
+func Normalize(p ocispec.Platform) ocispec.Platform {
 	p.OS, p.Architecture, p.Variant = strings.ToLower(p.OS), strings.ToLower(p.Architecture), strings.ToLower(p.Variant)
 	if p.Architecture == "armel" && p.Variant == "" {
 		p.Variant = "v6"
@@ -41,8 +43,8 @@ func normalize(p ocispec.Platform) ocispec.Platform {
 	return p
 }
 
-// parsePlatform reads os/arch[/variant], os, or arch.
-func parsePlatform(s string) (ocispec.Platform, error) {
+// Parse reads os/arch[/variant], os, or arch.
+func Parse(s string) (ocispec.Platform, error) {
 	var p ocispec.Platform
 	parts := strings.Split(s, "/")
 	for _, part := range parts {
@@ -50,7 +52,7 @@ func parsePlatform(s string) (ocispec.Platform, error) {
 			return p, fault.New(fault.Invalid, "%q is an invalid component of %q: platform specifier component must match \"^[A-Za-z0-9_.-]+$\"", part, s)
 		}
 	}
-	h := host()
+	h := Host()
 	switch len(parts) {
 	case 1:
 		if parts[0] == "linux" || parts[0] == "windows" || parts[0] == "darwin" || parts[0] == "freebsd" {
@@ -65,10 +67,11 @@ func parsePlatform(s string) (ocispec.Platform, error) {
 	default:
 		return p, fault.New(fault.Invalid, "%q: cannot parse platform specifier", s)
 	}
-	return normalize(p), nil
+	return Normalize(p), nil
 }
 
-func matches(want, have ocispec.Platform) bool {
+// Matches tells whether who wants one platform is served by what is made for another.
+func Matches(want, have ocispec.Platform) bool {
 	if want.OS != have.OS || want.Architecture != have.Architecture {
 		return false
 	}
@@ -82,18 +85,26 @@ func matches(want, have ocispec.Platform) bool {
 // elder are the architectures whose programs the younger one's machines run.
 var elder = map[string]string{"amd64": "386", "arm64": "arm"}
 
-// Foreign tells, when the image is of a platform that this machine is not known
-// to run, how the two are written.
-func (i Image) Foreign() (image, machine string, foreign bool) {
-	h, p := host(), i.Platform
-	known := matches(h, p) || p.OS == h.OS && p.Architecture == elder[h.Architecture] || p.Architecture == ""
-	return formatPlatform(p), formatPlatform(h), !known
-}
-
-func formatPlatform(p ocispec.Platform) string {
+// Format writes os/arch[/variant].
+func Format(p ocispec.Platform) string {
 	s := p.OS + "/" + p.Architecture
 	if p.Variant != "" {
 		s += "/" + p.Variant
 	}
 	return s
+}
+
+// Closer tells whether a is nearer to the wanted platform than b: an exact
+// variant before an elder one, a younger before an older.
+func Closer(want, a, b ocispec.Platform) bool {
+	if a.Variant == want.Variant || b.Variant == want.Variant {
+		return a.Variant == want.Variant && b.Variant != want.Variant
+	}
+	return a.Variant > b.Variant
+}
+
+// Foreign tells whether this machine is not known to run what is made for a platform.
+func Foreign(p ocispec.Platform) bool {
+	h := Host()
+	return !(Matches(h, p) || p.OS == h.OS && p.Architecture == elder[h.Architecture] || p.Architecture == "")
 }
