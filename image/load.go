@@ -191,7 +191,7 @@ func (l *loader) prepareMembers(ctx context.Context, target ocispec.Descriptor, 
 			return fault.New(fault.Invalid, "invalid archive: a layer of image %s is not in it", target.Digest)
 		}
 		if m.available && platform.Matches(platform.Host(), m.platform) {
-			if err := l.s.unpacker.unpack(ctx, m.detail.manifest.Layers, m.detail.config.RootFS.DiffIDs); err != nil {
+			if err := l.s.unpacker.Unpack(ctx, m.detail.manifest.Layers, m.detail.config.RootFS.DiffIDs); err != nil {
 				return err
 			}
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image/platform"
+	"github.com/tarehq/tare/image/unpack"
 	"github.com/tarehq/tare/internal/overlayfs"
 	"github.com/tarehq/tare/snapshot"
 )
@@ -211,7 +212,7 @@ func (s *catalog) detail(d ocispec.Descriptor) (*detail, error) {
 
 func isLayer(d ocispec.Descriptor) bool {
 	return strings.HasPrefix(d.MediaType, "application/vnd.oci.image.layer.") || strings.HasPrefix(d.MediaType, content.DockerLayer) ||
-		strings.HasPrefix(d.MediaType, dockerForeignLayer)
+		strings.HasPrefix(d.MediaType, unpack.DockerForeign)
 }
 
 func (d *detail) check(id digest.Digest) error {

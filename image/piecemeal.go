@@ -105,7 +105,7 @@ func (m *Making) Unpack(ctx context.Context, blobs []ocispec.Descriptor, diffIDs
 		return fault.New(fault.Internal, "%d blobs were given for %d layers", len(blobs), len(diffIDs))
 	}
 	defer m.Hold()()
-	return m.images.unpacker.unpack(ctx, blobs, diffIDs)
+	return m.images.unpacker.Unpack(ctx, blobs, diffIDs)
 }
 
 // Compress gives a layer's blob, which is here, in another compression.

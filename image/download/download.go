@@ -1,4 +1,12 @@
-package image
+// Package download fetches blobs from registries into the store, each once however
+// many want it and from whoever of their registries brings it best:
+//
+//	Downloads  all that are on their way, as many at a time as their slots (slots.go)
+//	  Share    one pull's part in a download, with its repository to draw from (supply.go)
+//	  Attempt  one try at the bytes, by ranges, which can be read while they come (attempt.go)
+//
+// What is whole from the start survives this process, and is gone on from.
+package download
 
 import (
 	"context"
@@ -14,9 +22,9 @@ import (
 	"github.com/tarehq/tare/remote"
 )
 
-// downloads are the blobs that are being fetched. However many pulls want one,
+// Downloads are the blobs that are being fetched. However many pulls want one,
 // it is fetched once; it is given up when the last of them has gone.
-type downloads struct {
+type Downloads struct {
 	content *content.Store
 	window  time.Duration // rateWindow
 	running sync.WaitGroup
@@ -33,22 +41,26 @@ type blob struct {
 	size   int64
 }
 
-func newDownloads(store *content.Store) *downloads {
-	return &downloads{content: store, window: rateWindow, active: map[blob]*download{}, slots: slots{taken: map[string]int{}}}
+// New begins with nothing under way, and no limit that lets anything be.
+func New(store *content.Store) *Downloads {
+	return &Downloads{content: store, window: rateWindow, active: map[blob]*download{}, slots: slots{taken: map[string]int{}}}
 }
 
-// setLimit changes how many are fetched at a time from one registry.
-func (d *downloads) setLimit(each int) {
+// SetLimit changes how many are fetched at a time from one registry.
+func (d *Downloads) SetLimit(each int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.slots.each = each
 	d.slots.give()
 }
 
+// Wait returns when nothing is under way any more.
+func (d *Downloads) Wait() { d.running.Wait() }
+
 // download is one blob on its way. It is tried until its bytes are right or
 // nobody is left to ask.
 type download struct {
-	all    *downloads
+	all    *Downloads
 	blob   blob
 	cancel context.CancelFunc
 
@@ -58,18 +70,27 @@ type download struct {
 
 	supply supply   // guarded by all.mu
 	slot   string   // the registry whose slot it has; guarded by all.mu
-	latest *attempt // guarded by all.mu
+	latest *Attempt // guarded by all.mu
 }
 
-// share is one pull's part in a download.
-type share struct {
+// Share is one pull's part in a download.
+type Share struct {
 	*download
 	from *supplier // its own
 }
 
-// want joins the download of the blob, or begins it, and lets it have the
+// Begun is closed when the blob is being fetched, and no longer waits for its turn.
+func (s *Share) Begun() <-chan struct{} { return s.begun }
+
+// Done is closed at the end, of which Err tells then.
+func (s *Share) Done() <-chan struct{} { return s.done }
+
+// Err is nil if the blob is in the store. It is to be called after the end.
+func (s *Share) Err() error { return s.err }
+
+// Want joins the download of the blob, or begins it, and lets it have the
 // repository as one more to fetch from. Whoever wants it leaves it in the end.
-func (d *downloads) want(ctx context.Context, desc ocispec.Descriptor, repo *remote.Repository) (*share, error) {
+func (d *Downloads) Want(ctx context.Context, desc ocispec.Descriptor, repo *remote.Repository) (*Share, error) {
 	sources, err := repo.Sources(ctx, desc)
 	if err != nil {
 		return nil, err
@@ -81,7 +102,7 @@ func (d *downloads) want(ctx context.Context, desc ocispec.Descriptor, repo *rem
 	if dl != nil {
 		from := dl.supply.join(repo, sources)
 		d.slots.give()
-		return &share{dl, from}, nil
+		return &Share{dl, from}, nil
 	}
 	// It belongs to all who want it, not to the one who came first.
 	ctx, cancel := context.WithCancel(context.Background())
@@ -91,12 +112,12 @@ func (d *downloads) want(ctx context.Context, desc ocispec.Descriptor, repo *rem
 	d.active[b] = dl
 	d.slots.ask(dl)
 	d.running.Go(func() { dl.run(ctx) })
-	return &share{dl, from}, nil
+	return &Share{dl, from}, nil
 }
 
-// leave takes the pull's repository away, and ends the download when nobody
+// Leave takes the pull's repository away, and ends the download when nobody
 // else wants it.
-func (s *share) leave() {
+func (s *Share) Leave() {
 	s.all.mu.Lock()
 	defer s.all.mu.Unlock()
 	if s.supply.leave(s.from); len(s.supply.list) == 0 {
@@ -112,16 +133,16 @@ func (dl *download) closeLocked() {
 	}
 }
 
-// attempt is the latest one.
-func (dl *download) attempt() *attempt {
+// Attempt is the latest one.
+func (dl *download) Attempt() *Attempt {
 	dl.all.mu.Lock()
 	defer dl.all.mu.Unlock()
 	return dl.latest
 }
 
-// wait returns at the end of an attempt. The blob is in the store then, unless
+// Wait returns at the end of an attempt. The blob is in the store then, unless
 // the bytes were not right and another attempt has begun.
-func (s *share) wait(ctx context.Context, a *attempt) (again bool, err error) {
+func (s *Share) Wait(ctx context.Context, a *Attempt) (again bool, err error) {
 	select {
 	case <-a.over:
 	case <-ctx.Done():
@@ -140,9 +161,9 @@ func (s *share) wait(ctx context.Context, a *attempt) (again bool, err error) {
 	return false, s.err
 }
 
-// have is how many bytes have come.
-func (dl *download) have() int64 {
-	a := dl.attempt()
+// Have is how many bytes have come.
+func (dl *download) Have() int64 {
+	a := dl.Attempt()
 	select {
 	case <-a.opened:
 	default:
@@ -160,7 +181,7 @@ func (dl *download) run(ctx context.Context) {
 	case <-dl.begun:
 	case <-ctx.Done(): // which the attempt says
 	}
-	for a := dl.attempt(); a != nil; {
+	for a := dl.Attempt(); a != nil; {
 		a = dl.ended(a, a.run(ctx))
 	}
 	dl.all.mu.Lock()
@@ -170,7 +191,7 @@ func (dl *download) run(ctx context.Context) {
 
 // ended tells all who wait of an attempt's end, and returns the next one if
 // there is to be one.
-func (dl *download) ended(a *attempt, err error) (next *attempt) {
+func (dl *download) ended(a *Attempt, err error) (next *Attempt) {
 	if a.partial != nil && err != nil {
 		a.partial.Fail(err)
 	}
@@ -196,10 +217,10 @@ func (dl *download) ended(a *attempt, err error) (next *attempt) {
 	return next
 }
 
-// read returns the blob as it comes, unchecked; to one reader at a time, as each
+// Read returns the blob as it comes, unchecked; to one reader at a time, as each
 // takes some memory. The others read what is stored in the end, which nil stands
 // for. done must be called.
-func (a *attempt) read(ctx context.Context) (r io.Reader, done func(), err error) {
+func (a *Attempt) Read(ctx context.Context) (r io.Reader, done func(), err error) {
 	select {
 	case <-a.opened:
 	case <-ctx.Done():
@@ -216,7 +237,7 @@ func (a *attempt) read(ctx context.Context) (r io.Reader, done func(), err error
 	}
 }
 
-func (a *attempt) follow(ctx context.Context) (r io.Reader, done func()) {
+func (a *Attempt) follow(ctx context.Context) (r io.Reader, done func()) {
 	a.dl.all.mu.Lock()
 	defer a.dl.all.mu.Unlock()
 	select {

@@ -1,4 +1,4 @@
-package image
+package download
 
 import (
 	"context"
@@ -28,7 +28,7 @@ var (
 
 // supply is the repositories of the pulls that want a download, each asked as
 // its own pull's user. One is drawn from at a time: the fastest that has not
-// failed, as far as is known. It is guarded by downloads.mu.
+// failed, as far as is known. It is guarded by Downloads.mu.
 type supply struct {
 	list []*supplier // in the order in which they came
 	now  *draw       // nil between two

@@ -1,4 +1,4 @@
-package image
+package sum
 
 import (
 	"bytes"
@@ -15,10 +15,10 @@ import (
 	"github.com/tarehq/tare/archive"
 )
 
-// TestSumming hashes the archive of a tree again after one of its files was replaced:
+// TestSum hashes the archive of a tree again after one of its files was replaced:
 // the digest is always that of the whole archive, and only what is behind the
 // unchanged files is read.
-func TestSumming(t *testing.T) {
+func TestSum(t *testing.T) {
 	dir := t.TempDir()
 	when := time.Unix(1e9, 0)
 	put := func(name string, size int) {
@@ -37,7 +37,7 @@ func TestSumming(t *testing.T) {
 	for name, size := range map[string]int{"a": 3 << 20, "b": 1000, "c": 2<<20 + 17, "d": 1 << 20, "e": 5} {
 		put(name, size)
 	}
-	var known midstates
+	var known States
 	for _, step := range []struct {
 		replace string
 		size    int
@@ -62,14 +62,14 @@ func TestSumming(t *testing.T) {
 			}
 			linked[st.Ino] = true
 		}
-		sum, reads := newSumming(&known, linked), 0
+		sum, reads := New(&known, linked), 0
 		err = archive.Write(context.Background(), sum, archive.Tree{root}, archive.WriteOptions{Content: func(file int, st *unix.Stat_t, write func() error) error {
 			before := len(known.known)
 			defer func() { reads += len(known.known) - before }()
-			return sum.content(t.Context(), file, st, write)
+			return sum.Content(t.Context(), file, st, write)
 		}})
 		root.Close()
-		got, n := sum.close()
+		got, n := sum.Close()
 		if err != nil || got != want || n != size {
 			t.Errorf("after %q: %v %d, %v: want %v %d", step.replace, got, n, err, want, size)
 		}

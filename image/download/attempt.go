@@ -1,4 +1,4 @@
-package image
+package download
 
 import (
 	"context"
@@ -24,12 +24,12 @@ const (
 	copySize = 256 << 10
 )
 
-// attempt is one try at the bytes of a download. When the source that is drawn
+// Attempt is one try at the bytes of a download. When the source that is drawn
 // from fails, the next goes on where it stopped. When the bytes of several, or
 // those that an earlier process left, come to another digest, nobody knows whose
 // were wrong: from then on all the bytes of an attempt are one source's, and
 // the source of wrong ones is struck out.
-type attempt struct {
+type Attempt struct {
 	dl     *download
 	alone  bool          // all bytes are to be one source's
 	opened chan struct{} // closed when partial is set, or at the end
@@ -37,16 +37,16 @@ type attempt struct {
 	err    error         // set before: errWrong when another attempt follows
 
 	partial  *content.Partial
-	readers  sync.WaitGroup          // of partial; added to under downloads.mu
-	followed bool                    // it has or had a reader; guarded by downloads.mu
+	readers  sync.WaitGroup          // of partial; added to under Downloads.mu
+	followed bool                    // it has or had a reader; guarded by Downloads.mu
 	from     map[*remote.Source]bool // whose bytes came
 }
 
-func newAttempt(dl *download, alone bool) *attempt {
-	return &attempt{dl: dl, alone: alone, opened: make(chan struct{}), over: make(chan struct{}), from: map[*remote.Source]bool{}}
+func newAttempt(dl *download, alone bool) *Attempt {
+	return &Attempt{dl: dl, alone: alone, opened: make(chan struct{}), over: make(chan struct{}), from: map[*remote.Source]bool{}}
 }
 
-func (a *attempt) run(ctx context.Context) error {
+func (a *Attempt) run(ctx context.Context) error {
 	if err := a.open(ctx); err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func (a *attempt) run(ctx context.Context) error {
 }
 
 // open waits for the one who had the blob open before and is about to give it up.
-func (a *attempt) open(ctx context.Context) error {
+func (a *Attempt) open(ctx context.Context) error {
 	b, store := a.dl.blob, a.dl.all.content
 	for ctx.Err() == nil {
 		p, err := store.Partial(b.digest, b.size)
@@ -88,7 +88,7 @@ func (a *attempt) open(ctx context.Context) error {
 }
 
 // wrong drops bytes that do not have the digest.
-func (a *attempt) wrong(why error) error {
+func (a *Attempt) wrong(why error) error {
 	if err := a.partial.Drop(); err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ func (a *attempt) wrong(why error) error {
 }
 
 // transfer fetches what is missing, from one source after the other.
-func (a *attempt) transfer(ctx context.Context) error {
+func (a *Attempt) transfer(ctx context.Context) error {
 	for a.partial.Have() < a.dl.blob.size {
 		d, drawing := a.dl.draw(ctx)
 		if d == nil {
@@ -151,7 +151,7 @@ func (e storeError) Unwrap() error { return e.error }
 // at once and in their order, so that readers need not wait for the last of
 // them. One that knows no ranges is read once from the first byte that is
 // missing.
-func (a *attempt) take(ctx context.Context, d *draw) error {
+func (a *Attempt) take(ctx context.Context, d *draw) error {
 	streams, piece := 1, max(a.dl.blob.size, 1)
 	if a.dl.blob.size >= rangedFrom {
 		streams, piece = ranges, pieceSize
@@ -166,7 +166,7 @@ func (a *attempt) take(ctx context.Context, d *draw) error {
 	return nil
 }
 
-func (a *attempt) pieces(ctx context.Context, d *draw, streams int, piece int64) error {
+func (a *Attempt) pieces(ctx context.Context, d *draw, streams int, piece int64) error {
 	gaps := make(chan content.Span)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -194,7 +194,7 @@ func (a *attempt) pieces(ctx context.Context, d *draw, streams int, piece int64)
 	return g.Wait()
 }
 
-func (a *attempt) piece(ctx context.Context, d *draw, gap content.Span, buf []byte) error {
+func (a *Attempt) piece(ctx context.Context, d *draw, gap content.Span, buf []byte) error {
 	body, err := d.source.Read(ctx, gap.Start, gap.End, d.patient)
 	if err != nil {
 		return err

@@ -1,4 +1,6 @@
-package image
+// Package sum tells the digest of a tree's archive, of which nothing is kept: beside
+// its reading, and without reading what it knows of files that never change.
+package sum
 
 import (
 	"context"
@@ -20,12 +22,11 @@ const (
 	sumChunks = 4
 )
 
-// summing hashes the archive of a tree: beside its reading, and without what it
-// knows of it.
-type summing struct {
+// Sum hashes the archive that is written to it.
+type Sum struct {
 	hash   hash.Hash
 	size   int64
-	known  *midstates
+	known  *States
 	linked map[uint64]bool // inodes of files that never change
 
 	chunk []byte      // that is being filled
@@ -34,11 +35,14 @@ type summing struct {
 	done  chan struct{}
 }
 
-func newSumming(known *midstates, linked map[uint64]bool) *summing {
-	return &summing{hash: sha256.New(), known: known, linked: linked}
+// New begins a sum. linked are the inodes of files that never change, of which known
+// is added to.
+func New(known *States, linked map[uint64]bool) *Sum {
+	return &Sum{hash: sha256.New(), known: known, linked: linked}
 }
 
-func (s *summing) Write(p []byte) (int, error) {
+// Write takes a part of the archive; it never fails.
+func (s *Sum) Write(p []byte) (int, error) {
 	s.size += int64(len(p))
 	if s.full == nil {
 		if s.size < sumChunk {
@@ -58,8 +62,8 @@ func (s *summing) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// begin has what is written hashed by another goroutine, which close awaits.
-func (s *summing) begin() {
+// begin has what is written hashed by another goroutine, which Close awaits.
+func (s *Sum) begin() {
 	s.full, s.free, s.done = make(chan []byte, sumChunks), make(chan []byte, sumChunks), make(chan struct{})
 	for range sumChunks - 1 {
 		s.free <- make([]byte, 0, sumChunk)
@@ -75,7 +79,7 @@ func (s *summing) begin() {
 }
 
 // read hashes what a file holds; what it has lost meanwhile are zeros.
-func (s *summing) read(ctx context.Context, file int, size int64) error {
+func (s *Sum) read(ctx context.Context, file int, size int64) error {
 	if s.full == nil {
 		s.begin()
 	}
@@ -107,7 +111,7 @@ func (s *summing) read(ctx context.Context, file int, size int64) error {
 }
 
 // settle waits until all that was written is hashed.
-func (s *summing) settle() {
+func (s *Sum) settle() {
 	if s.full == nil {
 		return
 	}
@@ -122,8 +126,8 @@ func (s *summing) settle() {
 	}
 }
 
-// close tells the digest of what was written, and its size in bytes.
-func (s *summing) close() (digest.Digest, int64) {
+// Close tells the digest of what was written, and its size in bytes.
+func (s *Sum) Close() (digest.Digest, int64) {
 	if s.full != nil {
 		s.full <- s.chunk
 		close(s.full)
@@ -132,9 +136,9 @@ func (s *summing) close() (digest.Digest, int64) {
 	return digest.NewDigest(digest.SHA256, s.hash), s.size
 }
 
-// content hashes what is in a large file. Of one that never changes the state of the hash
+// Content hashes what is in a large file. Of one that never changes the state of the hash
 // behind it is remembered for the state before it.
-func (s *summing) content(ctx context.Context, file int, st *unix.Stat_t, write func() error) error {
+func (s *Sum) Content(ctx context.Context, file int, st *unix.Stat_t, write func() error) error {
 	if st.Blocks*512 >= st.Size { // without holes, it comes in fewer steps
 		write = func() error { return s.read(ctx, file, st.Size) }
 	}
@@ -161,9 +165,9 @@ func (s *summing) content(ctx context.Context, file int, st *unix.Stat_t, write 
 	return err
 }
 
-// midstates are states of a hash, by those before a file that never changes and what
+// States are those of a hash, by those before a file that never changes and what
 // file it is. They are forgotten with the process.
-type midstates struct {
+type States struct {
 	mu    sync.Mutex
 	known map[[sha256.Size]byte][]byte
 }
@@ -187,13 +191,13 @@ func midstateKey(h hash.Hash, file int, st *unix.Stat_t) (key [sha256.Size]byte,
 	return sha256.Sum256(before), err == nil
 }
 
-func (m *midstates) find(key [sha256.Size]byte) []byte {
+func (m *States) find(key [sha256.Size]byte) []byte {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.known[key]
 }
 
-func (m *midstates) add(key [sha256.Size]byte, state []byte) {
+func (m *States) add(key [sha256.Size]byte, state []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.known == nil || len(m.known) >= maxMidstates {

@@ -1,4 +1,4 @@
-package image
+package download
 
 import "slices"
 
@@ -7,7 +7,7 @@ const maxRegistries = 3
 
 // slots bound how many blobs are fetched at a time, from each registry and in
 // all: one that takes its time holds up its own pulls alone. They are guarded by
-// downloads.mu.
+// Downloads.mu.
 type slots struct {
 	each    int // for one registry
 	taken   map[string]int

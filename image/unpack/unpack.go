@@ -1,4 +1,7 @@
-package image
+// Package unpack makes the layers of images out of their blobs, which may still be on
+// their way: all layers of an image beside each other, each once however many want it,
+// and each at its place only when its digest is right and the layer below is there.
+package unpack
 
 import (
 	"context"
@@ -7,43 +10,15 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
 	"github.com/tarehq/tare/archive"
 	"github.com/tarehq/tare/archive/compression"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/keylock"
 	"github.com/tarehq/tare/snapshot"
-	"golang.org/x/sync/errgroup"
 )
-
-// Unpacked makes sure that the image's layers are unpacked and returns the
-// topmost one's chain ID. They are since import or load, unless the image is
-// of another platform than this machine's.
-func (s *Service) Unpacked(ctx context.Context, img Image) (digest.Digest, error) {
-	if img.ChainID != "" && !s.layers.Has(img.ChainID) {
-		defer s.content.Hold()()
-		if err := s.unpacker.unpack(ctx, img.layers, img.DiffIDs); err != nil {
-			return "", err
-		}
-	}
-	// Somebody else may have unpacked them just now: what is not synced the next
-	// daemon throws away, below a container that runs.
-	return img.ChainID, s.layers.SyncChain(img.ChainID)
-}
-
-// UnpackManifest is Unpacked for a manifest that was chosen earlier. Its image
-// may have lost its names by now, or be an index that has it among others.
-func (s *Service) UnpackManifest(ctx context.Context, manifest ocispec.Descriptor) (digest.Digest, error) {
-	defer s.content.Hold()()
-	d, err := s.detail(manifest)
-	if err != nil {
-		return "", err
-	}
-	if err := s.unpacker.unpack(ctx, d.manifest.Layers, d.config.RootFS.DiffIDs); err != nil {
-		return "", err
-	}
-	return d.chain(), s.layers.SyncChain(d.chain())
-}
 
 // maxUnpacking is how many layers that are stored are unpacked at a time. Each
 // takes some megabytes of buffers. Those that are on their way yet are as many as
@@ -51,8 +26,8 @@ func (s *Service) UnpackManifest(ctx context.Context, manifest ocispec.Descripto
 // others by that.
 const maxUnpacking = 4
 
-// unpacker makes unpacked layers of blobs.
-type unpacker struct {
+// Unpacker makes unpacked layers of blobs.
+type Unpacker struct {
 	content *content.Store
 	layers  *snapshot.Store
 	busy    keylock.Locks[placing] // each layer is unpacked once
@@ -62,32 +37,34 @@ type unpacker struct {
 // placing is a blob being unpacked to a chain ID. What another blob is said to
 // hold does not wait for it: that may never come.
 type placing struct {
-	chain digest.Digest
-	blob  blob
+	chain, blob digest.Digest
+	size        int64 // that the blob is said to have
 }
 
-func newUnpacker(store *content.Store, layers *snapshot.Store) *unpacker {
-	return &unpacker{content: store, layers: layers, turns: make(chan struct{}, maxUnpacking)}
+// New begins with nothing under way.
+func New(store *content.Store, layers *snapshot.Store) *Unpacker {
+	return &Unpacker{content: store, layers: layers, turns: make(chan struct{}, maxUnpacking)}
 }
 
-// unpack makes the layers that are missing, out of blobs that are stored. The
+// Unpack makes the layers that are missing, out of blobs that are stored. The
 // caller holds the content.
-func (u *unpacker) unpack(ctx context.Context, layers []ocispec.Descriptor, diffIDs []digest.Digest) error {
-	k := u.newStack(layers, diffIDs)
+func (u *Unpacker) Unpack(ctx context.Context, layers []ocispec.Descriptor, diffIDs []digest.Digest) error {
+	k := u.Stack(layers, diffIDs)
 	g, ctx := errgroup.WithContext(ctx)
 	for i, layer := range layers {
-		if !k.has(i) {
-			g.Go(func() error { return k.unpack(ctx, i, u.stored(layer)) })
+		if !k.Has(i) {
+			g.Go(func() error { return k.Unpack(ctx, i, u.Stored(layer)) })
 		}
 	}
 	return g.Wait()
 }
 
-// opener opens a blob, which may be on its way yet. done is to be called at the
+// Opener opens a blob, which may be on its way yet. done is to be called at the
 // end of the reading.
-type opener func(ctx context.Context) (r io.Reader, done func(), err error)
+type Opener func(ctx context.Context) (r io.Reader, done func(), err error)
 
-func (u *unpacker) stored(d ocispec.Descriptor) opener {
+// Stored opens a blob that is stored, when it is its turn.
+func (u *Unpacker) Stored(d ocispec.Descriptor) Opener {
 	return func(ctx context.Context) (io.Reader, func(), error) {
 		release, err := u.turn(ctx)
 		if err != nil {
@@ -102,18 +79,19 @@ func (u *unpacker) stored(d ocispec.Descriptor) opener {
 	}
 }
 
-// stack is the layers of one image being unpacked, each as soon as its bytes
+// Stack is the layers of one image being unpacked, each as soon as its bytes
 // come.
-type stack struct {
-	u       *unpacker
+type Stack struct {
+	u       *Unpacker
 	layers  []ocispec.Descriptor
 	diffIDs []digest.Digest
 	chains  []digest.Digest
 	placed  []chan struct{} // closed when the layer is at its place
 }
 
-func (u *unpacker) newStack(layers []ocispec.Descriptor, diffIDs []digest.Digest) *stack {
-	k := &stack{u: u, layers: layers, diffIDs: diffIDs}
+// Stack begins with the layers of an image, the lowest first.
+func (u *Unpacker) Stack(layers []ocispec.Descriptor, diffIDs []digest.Digest) *Stack {
+	k := &Stack{u: u, layers: layers, diffIDs: diffIDs}
 	var chain digest.Digest
 	for _, diff := range diffIDs {
 		chain = snapshot.ChainID(chain, diff)
@@ -122,9 +100,9 @@ func (u *unpacker) newStack(layers []ocispec.Descriptor, diffIDs []digest.Digest
 	return k
 }
 
-// has tells whether the layer is unpacked. It is called for each layer once,
-// before unpack.
-func (k *stack) has(i int) bool {
+// Has tells whether the layer is unpacked. It is called for each layer once,
+// before Unpack.
+func (k *Stack) Has(i int) bool {
 	if !k.u.layers.Has(k.chains[i]) {
 		return false
 	}
@@ -132,9 +110,9 @@ func (k *stack) has(i int) bool {
 	return true
 }
 
-// unpack makes one layer. All layers must be unpacked at the same time, as each
+// Unpack makes one layer. All layers must be unpacked at the same time, as each
 // waits for the one below.
-func (k *stack) unpack(ctx context.Context, i int, open opener) error {
+func (k *Stack) Unpack(ctx context.Context, i int, open Opener) error {
 	if err := k.unpackOne(ctx, i, open); err != nil {
 		return fmt.Errorf("cannot unpack layer %s: %w", k.layers[i].Digest, err)
 	}
@@ -143,7 +121,7 @@ func (k *stack) unpack(ctx context.Context, i int, open opener) error {
 }
 
 // parent is the chain ID of the layer below, "" for none.
-func (k *stack) parent(i int) digest.Digest {
+func (k *Stack) parent(i int) digest.Digest {
 	if i == 0 {
 		return ""
 	}
@@ -151,7 +129,7 @@ func (k *stack) parent(i int) digest.Digest {
 }
 
 // below waits until the layer below is at its place.
-func (k *stack) below(ctx context.Context, i int) error {
+func (k *Stack) below(ctx context.Context, i int) error {
 	if i == 0 {
 		return nil
 	}
@@ -163,11 +141,11 @@ func (k *stack) below(ctx context.Context, i int) error {
 	}
 }
 
-func (k *stack) unpackOne(ctx context.Context, i int, open opener) error {
-	if err := checkLayerType(k.layers[i].MediaType); err != nil {
+func (k *Stack) unpackOne(ctx context.Context, i int, open Opener) error {
+	if err := CheckType(k.layers[i].MediaType); err != nil {
 		return err
 	}
-	unlock, err := k.u.busy.Lock(ctx, placing{k.chains[i], blob{k.layers[i].Digest, k.layers[i].Size}})
+	unlock, err := k.u.busy.Lock(ctx, placing{k.chains[i], k.layers[i].Digest, k.layers[i].Size})
 	if err != nil {
 		return err
 	}
@@ -196,7 +174,7 @@ func (k *stack) unpackOne(ctx context.Context, i int, open opener) error {
 }
 
 // apply extracts the blob and checks that it is what the image promises.
-func (k *stack) apply(ctx context.Context, tree *snapshot.Unpacking, i int, open opener) error {
+func (k *Stack) apply(ctx context.Context, tree *snapshot.Unpacking, i int, open Opener) error {
 	blob, done, err := open(ctx)
 	if err != nil {
 		return err
@@ -221,7 +199,7 @@ func (k *stack) apply(ctx context.Context, tree *snapshot.Unpacking, i int, open
 }
 
 // turn waits until one more stored layer may be unpacked.
-func (u *unpacker) turn(ctx context.Context) (release func(), err error) {
+func (u *Unpacker) turn(ctx context.Context) (release func(), err error) {
 	select {
 	case u.turns <- struct{}{}:
 		return func() { <-u.turns }, nil
@@ -230,16 +208,17 @@ func (u *unpacker) turn(ctx context.Context) (release func(), err error) {
 	}
 }
 
-func checkLayerType(mediaType string) error {
+// CheckType refuses what is no layer, or none that can be read.
+func CheckType(mediaType string) error {
 	switch mediaType {
 	case ocispec.MediaTypeImageLayer, ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerZstd,
 		ocispec.MediaTypeImageLayerNonDistributable, ocispec.MediaTypeImageLayerNonDistributableGzip, //nolint:staticcheck // old images have them
 		ocispec.MediaTypeImageLayerNonDistributableZstd, //nolint:staticcheck // the same
-		content.DockerLayer, content.DockerLayerGzip, content.DockerLayer + ".zstd", dockerForeignLayer, dockerForeignLayer + ".gzip":
+		content.DockerLayer, content.DockerLayerGzip, content.DockerLayer + ".zstd", DockerForeign, DockerForeign + ".gzip":
 		return nil
 	}
 	return fault.New(fault.NotImplemented, "layers of the type %q are not supported", mediaType)
 }
 
-// dockerForeignLayer is Docker's type of a layer that registries do not hold.
-const dockerForeignLayer = "application/vnd.docker.image.rootfs.foreign.diff.tar"
+// DockerForeign is Docker's type of a layer that registries do not hold.
+const DockerForeign = "application/vnd.docker.image.rootfs.foreign.diff.tar"
