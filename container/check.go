@@ -10,8 +10,8 @@ import (
 
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/network"
 	"github.com/tarehq/tare/network/files"
+	"github.com/tarehq/tare/network/publish"
 )
 
 // names are at least two characters of [a-zA-Z0-9][a-zA-Z0-9_.-].
@@ -59,7 +59,7 @@ func (c *creation) check() error {
 	if err != nil {
 		return err
 	}
-	if err := network.CheckPorts(ports); err != nil {
+	if err := publish.Check(ports); err != nil {
 		return err
 	}
 	mounts, err := c.checkMounts(h)

@@ -1,4 +1,4 @@
-package network
+package publish
 
 import (
 	"net"
@@ -8,15 +8,25 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/tarehq/tare/internal/testutil"
 )
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
 
 // What a program of the kernel lets pass is the same in both of its languages.
 func TestSocketsHearOnlyWhatPasses(t *testing.T) {
-	if !asHost(t) {
+	if !testutil.AsHost(t) {
 		return
 	}
 	lo, err := netlink.LinkByName("lo")
 	must(t, err)
+	must(t, netlink.LinkSetUp(lo))
 	own, err := netlink.ParseAddr("fd00::1/128")
 	must(t, err)
 	must(t, netlink.AddrAdd(lo, own)) // lo needs no duplicate address detection
@@ -37,7 +47,7 @@ func TestSocketsHearOnlyWhatPasses(t *testing.T) {
 			must(t, unix.Bind(fd, sockaddr(netip.IPv6Unspecified(), 0)))
 			port, err := localPort(fd)
 			must(t, err)
-			client, err := net.DialUDP("udp6", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr(c.to), port)))
+			client, err := net.DialUDP("udp6", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(c.to), port)))
 			must(t, err)
 			client.SetWriteDeadline(time.Now().Add(5 * time.Second))
 			client.Write([]byte("x")) // lo delivers before it returns
