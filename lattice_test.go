@@ -25,8 +25,8 @@ network/files network/link network/ipam network/firewall network/firewalld netwo
 network/shape network/macvlan ! internal/plugin # only what speaks with plugins knows of them
 fault ! * # the kinds of error are below everything
 reference ! content snapshot archive remote image container network server client cli supervise ocirun event logs # names are text
-content snapshot archive/... remote logs/... supervise/... ocirun/... ! image container network volume event server client cli # mechanisms know no noun
-content snapshot archive/... remote logs/... supervise/... ocirun/... ! +github.com/moby/moby/api # mechanisms know no wire type
+content snapshot archive/... remote/... logs/... supervise/... ocirun/... ! image container network volume event server client cli # mechanisms know no noun
+content snapshot archive/... remote/... logs/... supervise/... ocirun/... ! +github.com/moby/moby/api # mechanisms know no wire type
 supervise logs/... event network volume image container/... server cmd/tared ! ocirun # the daemon never links the runtime, any other can take its place
 event ! image container network volume # an event is told by the nouns, it knows none
 image network/... volume ! container # containers stand on images, networks and volumes

@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/remote/hosts"
 	"github.com/tarehq/tare/test/faulty"
 	"github.com/tarehq/tare/test/registry"
 )
@@ -156,7 +156,7 @@ func TestDockerMirrors(t *testing.T) {
 		t.Errorf("the mirror got Docker Hub's credentials %d times", n)
 	}
 	endpoints, err := c.endpoints(t.Context(), "docker.io")
-	if err != nil || len(endpoints) != 2 || endpoints[1].host != "registry-1.docker.io" || endpoints[0].can&canPush != 0 {
+	if err != nil || len(endpoints) != 2 || endpoints[1].host != "registry-1.docker.io" || endpoints[0].can&hosts.Push != 0 {
 		t.Errorf("%+v %v", endpoints, err)
 	}
 	dir := hostsDir(t, t.TempDir(), "docker.io", hostsToml(`server = "https://docker.io"`))
@@ -224,52 +224,6 @@ func TestClientCertificate(t *testing.T) {
 	}
 }
 
-func TestParseHosts(t *testing.T) {
-	f, err := parseHosts([]byte(strings.Join([]string{
-		`server = "registry.example"`, `capabilities = ["pull"]`,
-		`[host."https://b"]`, `skip_verify = true`, `override_path = true`, `dial_timeout = "3s"`, `client = ["x", "y"]`,
-		`[host."https://b".header]`, `a = "1"`,
-		`[host."http://a/prefix"]`, `ca = ["1", "2"]`, `[host."http://a/prefix".rewrite]`, `"x" = "1"`, `"^long" = "2"`,
-		`[host.plain]`,
-	}, "\n")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if strings.Join(f.order, " ") != "https://b http://a/prefix plain" {
-		t.Errorf("order %q", f.order)
-	}
-	b, _ := f.Host["https://b"].settings()
-	if !b.skipVerify || !b.override || b.dial.Seconds() != 3 || len(b.pairs) != 2 || b.header.Get("a") != "1" || b.can != canPull|canPush|canResolve {
-		t.Errorf("%+v", b)
-	}
-	a, _ := f.Host["http://a/prefix"].settings()
-	if len(a.ca) != 2 || len(a.rewrites) != 2 || a.rewrites[0].to != "2" {
-		t.Errorf("%+v", a)
-	}
-	for text, want := range map[string]string{
-		`host = 1`: `line 1: `,
-		`[host."https://a"]` + "\n" + `capabilities = ["fly"]`:    `host "https://a": unknown capability "fly": want pull, resolve or push`,
-		`[host."https://u:p@a"]`:                                  `"a" has a user`,
-		`[host."https://a?sig=1"]`:                                `"https://a" has a user, a query`,
-		`[host.""]`:                                               `"" is not the URL of a host`,
-		`dial_timeout = "fast"`:                                   `invalid dial_timeout "fast"`,
-		`ca = 1`:                                                  `ca: want a string or a list of strings`,
-		`client = [["a", "b", "c"]]`:                              `client: want a file`,
-		"[header]\n" + `"a b" = "c"`:                              `header "a b": this is no name of a header`,
-		"[header]\n" + `a = "b\u0001"`:                            `header a: its value has a control character`,
-		"[rewrite]\n" + `"(" = "x"`:                               `rewrite "(": `,
-		`server = `:                                               `line 1: `,
-		`[host."https://a"]` + "\n\n" + `overide_path = true`:     `line 3: unknown key host.https://a.overide_path`,
-		`[[host."https://a"]]`:                                    `line 1: `,
-		`[host."https://a"]` + "\n" + `[host."https://a"]` + "\n": ``,
-	} {
-		_, err := parseHosts([]byte(text))
-		if err == nil || !errors.Is(err, fault.Invalid) || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v, want %s", text, err, want)
-		}
-	}
-}
-
 func TestInsecure(t *testing.T) {
 	for _, test := range []struct {
 		list    string
@@ -307,18 +261,8 @@ func TestInsecure(t *testing.T) {
 	// What a name server says of a name makes it insecure only where it was listed.
 	c := newClient(t, Config{Insecure: []string{"127.0.0.0/8", "::1/128"}})
 	list := c.policy.Load().insecure
-	if !list.resolves(t.Context(), "localhost:1") || list.resolves(t.Context(), "no.such.name.invalid") {
+	if !list.Resolves(t.Context(), "localhost:1") || list.Resolves(t.Context(), "no.such.name.invalid") {
 		t.Error("the addresses of names")
-	}
-	for _, bad := range []string{"a/b", "", "a b", "http://", "-x", "user@host", "ftp://x"} {
-		if _, err := New(Config{Insecure: []string{bad}}); !errors.Is(err, fault.Invalid) {
-			t.Errorf("%q: %v", bad, err)
-		}
-	}
-	for _, bad := range []string{"a", "ftp://a", "https://", "https://a?b", "https://a#b", "https://u:secret@a", ":"} {
-		if _, err := New(Config{Mirrors: []string{bad}}); !errors.Is(err, fault.Invalid) || strings.Contains(err.Error(), "secret") {
-			t.Errorf("%q: %v", bad, err)
-		}
 	}
 }
 
@@ -375,11 +319,6 @@ func TestNoSuchDirectory(t *testing.T) {
 	c := newClient(t, Config{HostsDir: "/no/such/directory"})
 	if e, err := c.endpoints(t.Context(), name); err != nil || len(e) != 1 {
 		t.Errorf("%v %v", e, err)
-	}
-	for _, host := range []string{"..", ".", "a/../b", ""} {
-		if dirs := hostDirs(os.TempDir(), host); len(dirs) != 0 {
-			t.Errorf("%q is looked for in %v", host, dirs)
-		}
 	}
 }
 

@@ -1,4 +1,4 @@
-package remote
+package hosts
 
 import (
 	"context"
@@ -10,15 +10,16 @@ import (
 	"github.com/tarehq/tare/fault"
 )
 
-// insecureList says which hosts may speak plain HTTP or have certificates that
+// Insecure says which hosts may speak plain HTTP or have certificates that
 // nobody vouches for.
-type insecureList struct {
+type Insecure struct {
 	hosts    map[string]bool // "host" or "host:port", in lower case
 	prefixes []netip.Prefix
 }
 
-func parseInsecure(entries []string) (insecureList, error) {
-	l := insecureList{hosts: map[string]bool{}}
+// ReadInsecure reads the entries of dockerd's insecure-registries.
+func ReadInsecure(entries []string) (Insecure, error) {
+	l := Insecure{hosts: map[string]bool{}}
 	for _, entry := range entries {
 		host, prefix, err := ParseInsecure(entry)
 		if err != nil {
@@ -78,9 +79,9 @@ func ParseMirror(text string) (*url.URL, error) {
 	return u, nil
 }
 
-// named tells whether the administrator has listed the host, by name or by the
+// Named tells whether the administrator has listed the host, by name or by the
 // address that it is.
-func (l insecureList) named(host string) bool {
+func (l Insecure) Named(host string) bool {
 	host = strings.ToLower(host)
 	name := hostname(host)
 	if l.hosts[host] || l.hosts[name] {
@@ -90,7 +91,7 @@ func (l insecureList) named(host string) bool {
 	return err == nil && l.contains(addr)
 }
 
-func (l insecureList) contains(addr netip.Addr) bool {
+func (l Insecure) contains(addr netip.Addr) bool {
 	for _, p := range l.prefixes {
 		if p.Contains(addr.Unmap()) {
 			return true
@@ -99,9 +100,12 @@ func (l insecureList) contains(addr netip.Addr) bool {
 	return false
 }
 
-// resolves tells whether the host's name leads into a listed range.
-func (l insecureList) resolves(ctx context.Context, host string) bool {
-	if len(l.prefixes) == 0 {
+// HasRanges tells whether there are ranges of addresses, which names may lead into.
+func (l Insecure) HasRanges() bool { return len(l.prefixes) > 0 }
+
+// Resolves tells whether the host's name leads into a listed range.
+func (l Insecure) Resolves(ctx context.Context, host string) bool {
+	if !l.HasRanges() {
 		return false
 	}
 	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", hostname(host))
@@ -116,9 +120,9 @@ func (l insecureList) resolves(ctx context.Context, host string) bool {
 	return false
 }
 
-// loopback tells whether the host is this machine by its very name: what a name
+// Loopback tells whether the host is this machine by its very name: what a name
 // server says about others does not count.
-func loopback(host string) bool {
+func Loopback(host string) bool {
 	name := hostname(host)
 	addr, err := netip.ParseAddr(name)
 	return strings.EqualFold(name, "localhost") || err == nil && addr.Unmap().IsLoopback()

@@ -1,4 +1,6 @@
-package remote
+// Package hosts is what the administrator says of registries: hosts.toml in containerd's
+// layout, Docker's certificates beside it, and the list of those that are insecure.
+package hosts
 
 import (
 	"bytes"
@@ -18,7 +20,7 @@ import (
 	"github.com/tarehq/tare/fault"
 )
 
-// hostsFile is a hosts.toml as containerd documents it (docs/hosts.md there):
+// File is a hosts.toml as containerd documents it (docs/hosts.md there):
 //
 //	server = "https://registry-1.docker.io"   # the last to be asked; its own settings stand beside it
 //	[host."https://mirror.example:5000"]      # asked before it, in the order of the file
@@ -32,16 +34,16 @@ import (
 //	    x-team = "a"
 //	  [host."https://mirror.example:5000".rewrite]
 //	    "^library/(.*)" = "hub/$1"            # of repository paths, as in k3s' registries.yaml
-type hostsFile struct {
+type File struct {
 	Server string `toml:"server"`
-	hostFields
-	Host map[string]hostFields `toml:"host"`
+	Fields
+	Host map[string]Fields `toml:"host"`
 
-	order []string // the keys of Host as they stand in the file
+	Order []string `toml:"-"` // the keys of Host as they stand in the file
 }
 
-// hostFields are the settings of one address.
-type hostFields struct {
+// Fields are the settings of one address.
+type Fields struct {
 	Capabilities []string          `toml:"capabilities"`
 	CA           any               `toml:"ca"`
 	Client       any               `toml:"client"`
@@ -52,56 +54,69 @@ type hostFields struct {
 	Rewrite      map[string]string `toml:"rewrite"`
 }
 
-// capability is what an address is asked for.
-type capability uint8
+// Capability is what an address is asked for.
+type Capability uint8
 
 const (
-	canPull    capability = 1 << iota // manifests by digest, blobs
-	canResolve                        // what changes: tags, lists
-	canPush
+	Pull    Capability = 1 << iota // manifests by digest, blobs
+	Resolve                        // what changes: tags, lists
+	Push
 )
 
-var capabilities = map[string]capability{"pull": canPull, "resolve": canResolve, "push": canPush, "referrers": canResolve}
+var capabilities = map[string]Capability{"pull": Pull, "resolve": Resolve, "push": Push, "referrers": Resolve}
 
-// hostSettings is hostFields, understood.
-type hostSettings struct {
-	can        capability
-	ca         []string
-	pairs      [][2]string // certificate, key; the same file twice if it holds both
-	skipVerify bool
-	header     http.Header
-	override   bool
-	dial       time.Duration // 0: the default
-	rewrites   []rewrite
+// Settings is Fields, understood.
+type Settings struct {
+	Can        Capability
+	SkipVerify bool
+	Header     http.Header
+	Override   bool          // the path of the address stands in the place of /v2
+	Dial       time.Duration // 0: the default
+	Rewrites   Rewrites
+
+	ca    []string
+	pairs [][2]string // certificate, key; the same file twice if it holds both
 }
 
-// rewrite changes the path of a repository at one address.
+// Rewrites change the paths of repositories at one address.
+type Rewrites []rewrite
+
+// Apply gives the path that is asked for.
+func (list Rewrites) Apply(path string) string {
+	for _, r := range list {
+		if r.pattern.MatchString(path) {
+			return r.pattern.ReplaceAllString(path, r.to)
+		}
+	}
+	return path
+}
+
 type rewrite struct {
 	pattern *regexp.Regexp
 	to      string
 }
 
-// parseHosts reads a hosts.toml. Errors name the place, not the file.
-func parseHosts(data []byte) (*hostsFile, error) {
-	var f hostsFile
+// Parse reads a hosts.toml. Errors name the place, not the file.
+func Parse(data []byte) (*File, error) {
+	var f File
 	dec := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields()
 	if err := dec.Decode(&f); err != nil {
 		return nil, fault.New(fault.Invalid, "%w", readable(err))
 	}
-	f.order = hostOrder(data, f.Host)
+	f.Order = orderOf(data, f.Host)
 	if f.Server != "" {
-		if _, err := parseAddress(f.Server); err != nil {
+		if _, err := Address(f.Server); err != nil {
 			return nil, fault.New(fault.Invalid, "server: %w", err)
 		}
 	}
-	if _, err := f.settings(); err != nil {
+	if _, err := f.Settings(); err != nil {
 		return nil, err
 	}
-	for _, name := range f.order {
-		if _, err := parseAddress(name); err != nil {
+	for _, name := range f.Order {
+		if _, err := Address(name); err != nil {
 			return nil, fault.New(fault.Invalid, "host %q: %w", name, err)
 		}
-		if _, err := f.Host[name].settings(); err != nil {
+		if _, err := f.Host[name].Settings(); err != nil {
 			return nil, fault.New(fault.Invalid, "host %q: %w", name, err)
 		}
 	}
@@ -123,9 +138,9 @@ func readable(err error) error {
 	return err
 }
 
-// hostOrder lists the hosts as they stand in the file, which a map forgets.
+// orderOf lists the hosts as they stand in the file, which a map forgets.
 // Those that an inline table holds follow by name.
-func hostOrder(data []byte, hosts map[string]hostFields) []string {
+func orderOf(data []byte, hosts map[string]Fields) []string {
 	var order []string
 	seen := map[string]bool{}
 	note := func(name string) {
@@ -160,9 +175,9 @@ func hostOrder(data []byte, hosts map[string]hostFields) []string {
 	return order
 }
 
-// parseAddress reads the URL of an address; https is meant where no scheme
+// Address reads the URL of an address; https is meant where no scheme
 // stands, and Scheme is "" then.
-func parseAddress(text string) (*url.URL, error) {
+func Address(text string) (*url.URL, error) {
 	full := text
 	if !strings.Contains(text, "://") {
 		full = "//" + text
@@ -170,27 +185,36 @@ func parseAddress(text string) (*url.URL, error) {
 	u, err := url.Parse(full)
 	switch {
 	case err != nil || u.Host == "" || u.Hostname() == "":
-		return nil, fault.New(fault.Invalid, "%q is not the URL of a host", redactText(text))
+		return nil, fault.New(fault.Invalid, "%q is not the URL of a host", shown(text))
 	case u.Scheme != "" && u.Scheme != "http" && u.Scheme != "https":
-		return nil, fault.New(fault.Invalid, "%q has the scheme %s: want http or https", redactText(text), u.Scheme)
+		return nil, fault.New(fault.Invalid, "%q has the scheme %s: want http or https", shown(text), u.Scheme)
 	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
-		return nil, fault.New(fault.Invalid, "%q has a user, a query or a fragment, which is not supported: use a header", redactText(text))
+		return nil, fault.New(fault.Invalid, "%q has a user, a query or a fragment, which is not supported: use a header", shown(text))
 	}
 	return u, nil
 }
 
-// settings checks the fields.
-func (f hostFields) settings() (hostSettings, error) {
-	s := hostSettings{skipVerify: f.SkipVerify, override: f.OverridePath}
+// shown is an address for an error: without what may be a secret.
+func shown(text string) string {
+	text, _, _ = strings.Cut(text, "?")
+	return text[strings.LastIndexByte(text, '@')+1:]
+}
+
+// TokenChars are those of a token, RFC 9110, section 5.6.2.
+const TokenChars = "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+// Settings checks the fields.
+func (f Fields) Settings() (Settings, error) {
+	s := Settings{SkipVerify: f.SkipVerify, Override: f.OverridePath}
 	for _, c := range f.Capabilities {
 		bit, ok := capabilities[strings.ToLower(c)]
 		if !ok {
 			return s, fault.New(fault.Invalid, "unknown capability %q: want pull, resolve or push", c)
 		}
-		s.can |= bit
+		s.Can |= bit
 	}
 	if len(f.Capabilities) == 0 {
-		s.can = canPull | canResolve | canPush
+		s.Can = Pull | Resolve | Push
 	}
 	var err error
 	if s.ca, err = stringList("ca", f.CA); err != nil {
@@ -199,15 +223,15 @@ func (f hostFields) settings() (hostSettings, error) {
 	if s.pairs, err = clientPairs(f.Client); err != nil {
 		return s, err
 	}
-	if s.header, err = headerFields(f.Header); err != nil {
+	if s.Header, err = headerFields(f.Header); err != nil {
 		return s, err
 	}
 	if f.DialTimeout != "" {
-		if s.dial, err = time.ParseDuration(f.DialTimeout); err != nil || s.dial <= 0 {
+		if s.Dial, err = time.ParseDuration(f.DialTimeout); err != nil || s.Dial <= 0 {
 			return s, fault.New(fault.Invalid, "invalid dial_timeout %q: want a time such as 5s", f.DialTimeout)
 		}
 	}
-	s.rewrites, err = parseRewrites(f.Rewrite)
+	s.Rewrites, err = parseRewrites(f.Rewrite)
 	return s, err
 }
 
@@ -261,7 +285,7 @@ func headerFields(fields map[string]any) (http.Header, error) {
 		if err != nil {
 			return nil, err
 		}
-		if name == "" || strings.TrimLeft(name, tokenChars) != "" {
+		if name == "" || strings.TrimLeft(name, TokenChars) != "" {
 			return nil, fault.New(fault.Invalid, "header %q: this is no name of a header", name)
 		}
 		for _, value := range values {
@@ -276,14 +300,14 @@ func headerFields(fields map[string]any) (http.Header, error) {
 
 // parseRewrites compiles the patterns. The longest is tried first, and the
 // first that matches is the only one applied.
-func parseRewrites(rules map[string]string) ([]rewrite, error) {
+func parseRewrites(rules map[string]string) (Rewrites, error) {
 	patterns := slices.SortedFunc(maps.Keys(rules), func(a, b string) int {
 		if len(a) != len(b) {
 			return len(b) - len(a)
 		}
 		return strings.Compare(a, b)
 	})
-	var out []rewrite
+	var out Rewrites
 	for _, p := range patterns {
 		re, err := regexp.Compile(p)
 		if err != nil {
