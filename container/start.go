@@ -125,6 +125,8 @@ func (b *bundle) launch(ctx context.Context) (err error) {
 	var back undo.Stack
 	defer back.OnError(&err)
 	defer b.close()
+	s.remains.stir()
+	s.remains.settle(r.ID)
 	if err := b.gather(ctx, &back); err != nil {
 		return err
 	}
