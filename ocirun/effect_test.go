@@ -220,6 +220,7 @@ func TestLabels(t *testing.T) {
 		if out, _ := run(t, dir, s); !strings.Contains(out, containerID(t)+" (enforce)") {
 			t.Errorf("got %q", out)
 		}
+		s.Process.Args = []string{"sleep", "60"}
 		c := start(t, dir, s)
 		p := *s.Process
 		p.Args = []string{"cat", "/etc/passwd"}
