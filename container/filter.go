@@ -49,7 +49,9 @@ var others = []string{"id", "name", "since", "before", "ancestor"}
 func byPattern(name string, values map[string]bool) func(Record) bool {
 	var patterns []*regexp.Regexp
 	for v := range values {
-		patterns = append(patterns, regexp.MustCompile(v)) // checkFilter has seen it
+		if p, err := regexp.Compile(v); err == nil { // one that is none finds nothing, as in Docker
+			patterns = append(patterns, p)
+		}
 	}
 	return func(r Record) bool {
 		text := r.ID
@@ -170,9 +172,9 @@ func checkFilter(name string, values map[string]bool) error {
 		case "exited":
 			_, err = strconv.Atoi(v)
 		case "publish", "expose":
-			_, err = wirenet.ParsePortRange(v)
-		case "name", "id":
-			_, err = regexp.Compile(v)
+			if _, err := wirenet.ParsePortRange(v); err != nil {
+				return fault.New(fault.Invalid, "error while looking up for %s %s: %w", name, v, err)
+			}
 		case "health":
 			err = wire.ValidateHealthStatus(wire.HealthStatus(v))
 		case "is-task":

@@ -1,6 +1,7 @@
 package compat
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -50,6 +51,9 @@ func TestWords(t *testing.T) {
 	if err := os.Symlink(daemon.Busybox(t), dir+"/tree.tar"); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(dir+"/small.tar", small(t), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	theirs := &asker{host: place.Dockerd(t), files: dir, kept: map[string]string{}}
 	ours := &asker{host: d.Host, files: dir, kept: map[string]string{}}
 	if a, err := theirs.ask("POST /images/load <image.tar"); err != nil || a.status != 200 {
@@ -72,6 +76,22 @@ func TestWords(t *testing.T) {
 			}
 		})
 	}
+}
+
+// small is an archive that is sent whole whether it is read or not.
+func small(t *testing.T) []byte {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	if err := w.WriteHeader(&tar.Header{Name: "file", Mode: 0o644, Size: 4, Format: tar.FormatPAX}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write([]byte("text")); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
 }
 
 // compare has both answer a line.
@@ -125,7 +145,7 @@ var (
 	// Which of two names of an address Docker meets first is chance.
 	differs     = regexp.MustCompile(`\b[0-9a-f]{12}([0-9a-f]{52})?\b|\d+ms|\([ab]:`)
 	linePattern = regexp.MustCompile(`^(?:@(\S+) )?(?:(\w+)=)?([A-Z]+) (\S+)(?: (.*))?$`)
-	escaped     = strings.NewReplacer("{", "%7B", "}", "%7D", `"`, "%22", "[", "%5B", "]", "%5D", "+", "%2B")
+	escaped     = strings.NewReplacer("{", "%7B", "}", "%7D", `"`, "%22", "[", "%5B", "]", "%5D")
 )
 
 func (k *asker) ask(line string) (a answer, err error) {
@@ -232,7 +252,7 @@ func (a *answer) flatten(path string, v any) {
 // differ says what is not as wanted.
 func (a answer) differ(want answer, mark string) (list []string) {
 	note := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
-	if a.status != want.status {
+	if a.status != want.status && !(a.status == 400 && want.status == 500 && mark != "!") { // whose fault it is, Docker often does not say
 		note("status %d, want %d", a.status, want.status)
 	}
 	if mark == "-" {
@@ -254,6 +274,9 @@ func (a answer) differ(want answer, mark string) (list []string) {
 	return list
 }
 
+// own are the keys, of one daemon alone, that decision 045 tells of.
+var own = regexp.MustCompile(`\.annotations\b|^\.LogUsage|\.memory_stats\.stats\.|\.os_type$|^\.Runtimes|^\.Containerd\b|\.SizeRw$|\.Ports\[\]\.IP$|^\.InitCommit\.Expected$`)
+
 // differing says which of two maps' rows differ.
 func differing(got, want map[string]string) (list []string) {
 	keys := slices.Collect(maps.Keys(got))
@@ -263,7 +286,7 @@ func differing(got, want map[string]string) (list []string) {
 		}
 	}
 	for _, key := range slices.Sorted(slices.Values(keys)) {
-		if got[key] != want[key] {
+		if got[key] != want[key] && !own.MatchString(key) {
 			list = append(list, fmt.Sprintf("%s: %q, want %q", key, got[key], want[key]))
 		}
 	}
