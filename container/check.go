@@ -8,6 +8,7 @@ import (
 
 	wire "github.com/moby/moby/api/types/container"
 
+	"github.com/tarehq/tare/container/healthcheck"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/network/files"
@@ -117,7 +118,7 @@ func checkConfig(c *wire.Config) error {
 			return fault.New(fault.Invalid, "invalid environment variable: %s", kv)
 		}
 	}
-	return checkHealth(c.Healthcheck)
+	return healthcheck.Refuse(c.Healthcheck)
 }
 
 // CheckSlice refuses a parent that is no slice of systemd's.

@@ -1,4 +1,4 @@
-package container
+package checkpoint
 
 import (
 	"archive/tar"
@@ -23,20 +23,20 @@ import (
 
 // A checkpoint is moved as a tar with, in this order,
 //
-//	tare.json          checkpointManifest
+//	tare.json          manifest
 //	rootfs-diff.tar    a layer with the container's changes to its image
 //	checkpoint/NAME    the files of its directory, those of a pre-dump behind memory/
 //
 // It says nothing of what isolates the container: that is what the container says
 // that it is brought to.
 const (
-	archiveManifest = "tare.json"
-	archiveDiff     = "rootfs-diff.tar"
-	archiveImages   = "checkpoint/"
+	manifestFile = "tare.json"
+	diffFile     = "rootfs-diff.tar"
+	imagesDir    = "checkpoint/"
 )
 
-// checkpointManifest is tare.json.
-type checkpointManifest struct {
+// manifest is tare.json.
+type manifest struct {
 	Version int           // 1
 	ChainID digest.Digest // of the image that the changes belong to
 	Image   string        // what the container's image was called, for people
@@ -49,44 +49,27 @@ var imageFileName = regexp.MustCompile(`^(memory/)?[a-zA-Z0-9][a-zA-Z0-9_.-]{0,2
 // says.
 const parentLink = "parent"
 
-// Export writes a checkpoint of a container that does not run, with the
-// container's changes to its image, to w.
-func (c *Checkpoints) Export(ctx context.Context, nameOrID, dir, name string, w io.Writer) (err error) {
-	r, unlock, err := c.containers.lock(ctx, nameOrID)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if r.State.Live() {
-		return fault.New(fault.Conflict, "container %s runs, and its files no longer belong to its checkpoint: stop it first", nameOrID)
-	}
-	path, err := c.find(&r, nameOrID, dir, name)
-	if err != nil {
-		return err
-	}
-	diff, err := c.writeDiff(ctx, &r)
-	if err != nil {
-		return err
-	}
-	defer diff.Close()
+// Write writes the archive of the checkpoint in the directory dir, of a container of the
+// image with the chain, which people call image. diff is the layer of its changes.
+func Write(w io.Writer, dir string, chain digest.Digest, image string, diff *os.File) error {
 	out := tar.NewWriter(w)
-	text, err := json.Marshal(checkpointManifest{1, r.Image.ChainID, r.Config.Image})
+	text, err := json.Marshal(manifest{1, chain, image})
 	if err != nil {
 		return err
 	}
-	if err := out.WriteHeader(&tar.Header{Name: archiveManifest, Mode: 0o600, Size: int64(len(text)), ModTime: time.Now()}); err != nil {
+	if err := out.WriteHeader(&tar.Header{Name: manifestFile, Mode: 0o600, Size: int64(len(text)), ModTime: time.Now()}); err != nil {
 		return err
 	}
 	if _, err := out.Write(text); err != nil {
 		return err
 	}
-	if err := addFile(out, archiveDiff, diff); err != nil {
+	if err := addFile(out, diffFile, diff); err != nil {
 		return err
 	}
-	if err := addImages(out, path, ""); err != nil {
+	if err := addImages(out, dir, ""); err != nil {
 		return err
 	}
-	if err := addImages(out, path, supervise.MemoryDir+"/"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := addImages(out, dir, supervise.MemoryDir+"/"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return out.Close()
@@ -107,38 +90,13 @@ func addImages(out *tar.Writer, path, below string) error {
 		if err != nil {
 			return err
 		}
-		err = addFile(out, archiveImages+name, f)
+		err = addFile(out, imagesDir+name, f)
 		f.Close()
 		if err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// writeDiff writes the changes to a file that has no name, as a tar has its
-// entries' sizes before them.
-func (c *Checkpoints) writeDiff(ctx context.Context, r *Record) (*os.File, error) {
-	changes, err := c.containers.Files().open(*r)
-	if err != nil {
-		return nil, err
-	}
-	defer changes.Close()
-	f, err := os.CreateTemp(c.containers.store.path(r.ID), ".diff-")
-	if err != nil {
-		return nil, err
-	}
-	if err = os.Remove(f.Name()); err == nil {
-		_, err = changes.WriteLayer(ctx, f, archive.WriteOptions{})
-	}
-	if err == nil {
-		_, err = f.Seek(0, io.SeekStart)
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
 }
 
 func addFile(out *tar.Writer, name string, f *os.File) error {
@@ -153,61 +111,10 @@ func addFile(out *tar.Writer, name string, f *os.File) error {
 	return err
 }
 
-// Import brings what Export wrote to a container that was created of the same
-// image and has never run. When it fails the container is as it was.
-func (c *Checkpoints) Import(ctx context.Context, nameOrID, name string, from io.Reader) (err error) {
-	s := c.containers
-	r, unlock, err := s.lock(ctx, nameOrID)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if r.State != Created {
-		return fault.New(fault.Conflict, "a checkpoint is brought to a container that has never run, and %s has: create another of the same image", nameOrID)
-	}
-	if !checkpointName.MatchString(name) {
-		return fault.New(fault.Invalid, "Invalid checkpoint ID (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)
-	}
-	dir, err := c.prepare(&r, nameOrID, CheckpointOptions{Name: name})
-	if err != nil {
-		return err
-	}
-	root, err := s.rootOf(ctx, &r)
-	if err != nil {
-		return err
-	}
-	if root.Upper == "" {
-		return fault.New(fault.NotImplemented, "a checkpoint can be brought to a container only where its changes are an overlay's")
-	}
-	part := filepath.Join(filepath.Dir(dir), "."+name+".new")
-	if err := os.RemoveAll(part); err != nil {
-		return err
-	}
-	if err := os.Mkdir(part, 0o700); err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.RemoveAll(part), empty(root.Upper))
-		}
-	}()
-	if err := unpackCheckpoint(ctx, from, &r, root.Upper, part); err != nil {
-		return err
-	}
-	return os.Rename(part, dir)
-}
-
-// empty removes all that is in a directory.
-func empty(dir string) error {
-	entries, err := os.ReadDir(dir)
-	for _, e := range entries {
-		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
-	}
-	return err
-}
-
-// unpackCheckpoint reads what somebody calls a checkpoint.
-func unpackCheckpoint(ctx context.Context, from io.Reader, r *Record, upper, images string) error {
+// Read unpacks what somebody calls an archive of a checkpoint: the changes into upper, the
+// layer of an overlay, and the rest into the directory images. It must be one of a
+// container of the image with the chain.
+func Read(ctx context.Context, from io.Reader, chain digest.Digest, upper, images string) error {
 	in := tar.NewReader(from)
 	known, changed := false, false
 	for {
@@ -218,16 +125,16 @@ func unpackCheckpoint(ctx context.Context, from io.Reader, r *Record, upper, ima
 		if err != nil {
 			return fault.New(fault.Invalid, "the archive cannot be read: %w", err)
 		}
-		file, isImage := strings.CutPrefix(hdr.Name, archiveImages)
+		file, isImage := strings.CutPrefix(hdr.Name, imagesDir)
 		switch {
 		case hdr.Typeflag != tar.TypeReg:
 			return fault.New(fault.Invalid, "the archive is not one of a checkpoint: %q is no file", hdr.Name)
-		case hdr.Name == archiveManifest && !known:
-			if err := readManifest(in, r); err != nil {
+		case hdr.Name == manifestFile && !known:
+			if err := readManifest(in, chain); err != nil {
 				return err
 			}
 			known = true
-		case hdr.Name == archiveDiff && known && !changed:
+		case hdr.Name == diffFile && known && !changed:
 			root, err := os.Open(upper)
 			if err != nil {
 				return err
@@ -255,13 +162,13 @@ func unpackCheckpoint(ctx context.Context, from io.Reader, r *Record, upper, ima
 	return nil
 }
 
-// readManifest checks that the checkpoint is one of the container's image.
-func readManifest(in io.Reader, r *Record) error {
-	var m checkpointManifest
+// readManifest checks that the checkpoint is one of a container of the image.
+func readManifest(in io.Reader, chain digest.Digest) error {
+	var m manifest
 	if err := json.NewDecoder(io.LimitReader(in, 64<<10)).Decode(&m); err != nil || m.Version != 1 {
 		return fault.New(fault.Invalid, "the archive is not one of a checkpoint that this version knows")
 	}
-	if m.ChainID != r.Image.ChainID {
+	if m.ChainID != chain {
 		return fault.New(fault.Conflict, "the checkpoint is one of a container of another image (%q there): create one of that", m.Image)
 	}
 	return nil
