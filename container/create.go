@@ -323,7 +323,7 @@ func normalize(req *CreateRequest) error {
 		h.NetworkMode = wirenet.NetworkBridge
 	}
 	if config.NetworkDisabled {
-		h.NetworkMode = wirenet.NetworkNone
+		h.NetworkMode, req.NetworkingConfig = wirenet.NetworkNone, nil
 	}
 	if h.IpcMode == "" {
 		h.IpcMode = wire.IPCModePrivate

@@ -173,7 +173,16 @@ func checkFilter(name string, values map[string]bool) error {
 		case "exited":
 			_, err = strconv.Atoi(v)
 		case "publish", "expose":
-			if _, err := wirenet.ParsePortRange(v); err != nil {
+			port, _, _ := strings.Cut(v, "/")
+			for bound := range strings.SplitSeq(port, "-") {
+				if _, wrong := strconv.ParseUint(bound, 10, 16); wrong != nil && err == nil {
+					err = wrong
+				}
+			}
+			if _, wrong := wirenet.ParsePortRange(v); wrong != nil && err == nil {
+				err = wrong
+			}
+			if err != nil {
 				return fault.New(fault.Invalid, "error while looking up for %s %s: %w", name, v, err)
 			}
 		case "health":

@@ -8,6 +8,7 @@ import (
 	"math"
 	"mime"
 	"net/http"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -174,7 +175,7 @@ func (r *request) decode(out any) error {
 		if errors.Is(err, io.EOF) {
 			return errNoBody
 		}
-		return fault.New(fault.Invalid, "invalid JSON: %w", inBody(err))
+		return fault.New(fault.Invalid, "invalid JSON: %w", inBody(out, err))
 	}
 	if dec.More() {
 		return fault.New(fault.Invalid, "unexpected content after JSON")
@@ -184,11 +185,13 @@ func (r *request) decode(out any) error {
 
 // dockersName is what Docker calls the body of a request that the wire types call
 // by the key.
-var dockersName = map[string]string{"ExecCreateRequest": "ExecOptions", "ExecStartRequest": "ExecStartOptions"}
+var dockersName = map[string]string{
+	"*container.ExecCreateRequest": "ExecOptions", "*container.ExecStartRequest": "ExecStartOptions", "*volume.CreateRequest": "CreateOptions",
+}
 
 // inBody names the field of a wrong type by its place in the body, as newer
 // decoders do, and not by the Go types that embed it.
-func inBody(err error) error {
+func inBody(out any, err error) error {
 	var wrong *json.UnmarshalTypeError
 	if !errors.As(err, &wrong) {
 		return err
@@ -199,7 +202,7 @@ func inBody(err error) error {
 	if field == "" {
 		return fmt.Errorf("json: cannot unmarshal %s into Go value of type %s", wrong.Value, root)
 	}
-	return fmt.Errorf("json: cannot unmarshal %s into Go struct field %s.%s of type %s", wrong.Value, dockersName[wrong.Struct], field, wrong.Type)
+	return fmt.Errorf("json: cannot unmarshal %s into Go struct field %s.%s of type %s", wrong.Value, dockersName[reflect.TypeOf(out).String()], field, wrong.Type)
 }
 
 var errNoBody = fault.New(fault.Invalid, "invalid JSON: got EOF while reading request body")

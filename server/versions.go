@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -112,7 +113,12 @@ func (w *words) UnmarshalJSON(data []byte) error {
 		return json.Unmarshal(data, (*[]string)(w))
 	}
 	*w = make(words, 1)
-	return json.Unmarshal(data, &(*w)[0])
+	err := json.Unmarshal(data, &(*w)[0])
+	var wrong *json.UnmarshalTypeError
+	if errors.As(err, &wrong) { // another error, for the decoder to leave alone
+		return fmt.Errorf("json: cannot unmarshal %s into Go value of type string", wrong.Value)
+	}
+	return err
 }
 
 // create brings an older client's request to the newest meaning: fields that

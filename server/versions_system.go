@@ -71,7 +71,7 @@ type (
 	}
 )
 
-// legacyRegistries is the part of it that had, before 1.49, who may be sent what is
+// legacyRegistries is the part of it that had, before 1.47, who may be sent what is
 // not for everybody.
 type legacyRegistries struct {
 	*registry.ServiceConfig
@@ -107,7 +107,7 @@ func (v Version) info(info system.Info) any {
 		return legacy
 	}
 	legacy.DiscoveredDevices = nil
-	if v.before(49) {
+	if v.before(47) {
 		legacy.RegistryConfig = legacyRegistries{ServiceConfig: info.RegistryConfig}
 	}
 	old := oldInfo{legacyInfo: legacy}
