@@ -47,7 +47,7 @@ server ! client cli ocirun supervise content snapshot archive remote # the serve
 var light = map[string][]string{
 	"cmd/tare":           {"google.golang.org/grpc", "go.opentelemetry.io", "github.com/distribution/reference", "github.com/opencontainers/go-digest", "github.com/moby/moby", "github.com/mikelolasagasti/xz", "github.com/klauspost"},
 	"cmd/tare-supervise": {"google.golang.org/grpc", "go.opentelemetry.io", "github.com/distribution/reference", "github.com/opencontainers/go-digest", "github.com/moby/moby", "net/http", "github.com/spf13/cobra", "github.com/mikelolasagasti/xz", "github.com/klauspost", "text/template", "net/url"},
-	"cmd/tarerun":        {"google.golang.org/grpc", "go.opentelemetry.io", "github.com/distribution/reference", "github.com/opencontainers/go-digest", "github.com/moby/moby", "net/http", "github.com/mikelolasagasti/xz"},
+	"cmd/tarerun":        {"google.golang.org/grpc", "go.opentelemetry.io", "github.com/distribution/reference", "github.com/opencontainers/go-digest", "github.com/moby/moby", "net/http", "net", "github.com/mikelolasagasti/xz"},
 	"cmd/tare-dns":       {"google.golang.org/grpc", "go.opentelemetry.io", "github.com/distribution/reference", "github.com/opencontainers/go-digest", "github.com/moby/moby", "net/http", "github.com/google/nftables", "github.com/vishvananda/netlink", "github.com/klauspost"},
 	"cmd/tare-init":      {"net/http", "net"},
 	"cmd/tared":          {"google.golang.org/grpc", "go.opentelemetry.io", module + "ocirun", "github.com/miekg/dns"},

@@ -141,8 +141,10 @@ func (s *Service) checkParent(h *wire.HostConfig) error {
 // control groups of version 2 have, and nothing here could do.
 func checkForeign(h *wire.HostConfig) error {
 	switch {
-	case h.IOMaximumIOps != 0 || h.IOMaximumBandwidth != 0:
-		return fault.New(fault.Invalid, "invalid QoS settings: linux does not support Maximum IO Bandwidth or Maximum IO IOps (IOMaximumBandwidth, IOMaximumIOps): use BlkioDeviceReadBps and its like")
+	case h.IOMaximumBandwidth != 0:
+		return fault.New(fault.Invalid, "invalid option: QoS maximum bandwidth configuration is not supported on linux: use BlkioDeviceReadBps and its like")
+	case h.IOMaximumIOps != 0:
+		return fault.New(fault.Invalid, "invalid option: QoS maximum IOPs configuration is not supported on linux: use BlkioDeviceReadIOps and its like")
 	case h.CPUCount != 0:
 		return fault.New(fault.Invalid, "CpuCount is of Windows: use NanoCpus (--cpus)")
 	case h.CPUPercent != 0:
@@ -183,7 +185,7 @@ func (c *creation) checkModes(h *wire.HostConfig) error {
 	case !h.CgroupnsMode.Valid():
 		return fault.New(fault.Invalid, "invalid cgroup namespace mode: %v", h.CgroupnsMode)
 	}
-	for _, other := range []string{h.PidMode.Container(), h.IpcMode.Container(), h.NetworkMode.ConnectedContainer()} {
+	for _, other := range []string{h.PidMode.Container(), h.IpcMode.Container()} {
 		if other != "" {
 			if _, err := c.containers.store.find(other); err != nil {
 				return fault.New(fault.Invalid, "%w", err) // not NotFound, see checkNetwork

@@ -71,6 +71,9 @@ func (c *creation) settle() error {
 	if err := normalize(c.req); err != nil {
 		return err
 	}
+	if config := c.req.Config; config.Image == "" && len(config.Cmd) == 0 && len(config.Entrypoint) == 0 {
+		return fault.New(fault.Invalid, "no command specified")
+	}
 	if err := c.labelling(c.req.HostConfig); err != nil {
 		return err
 	}
@@ -320,7 +323,7 @@ func normalize(req *CreateRequest) error {
 		h.NetworkMode = wirenet.NetworkBridge
 	}
 	if config.NetworkDisabled {
-		h.NetworkMode = wirenet.NetworkNone
+		h.NetworkMode, req.NetworkingConfig = wirenet.NetworkNone, nil
 	}
 	if h.IpcMode == "" {
 		h.IpcMode = wire.IPCModePrivate

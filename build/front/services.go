@@ -51,7 +51,11 @@ func (h *handler) services() *grpc.Server {
 // with its daemon.
 func (h *handler) upgrade(w http.ResponseWriter, r *http.Request) {
 	if proto := r.Header.Get("Upgrade"); !strings.EqualFold(proto, "h2c") {
-		reply.Error(w, fault.New(fault.Invalid, "protocol %q is not supported here: ask for an upgrade to h2c", proto))
+		err := fault.New(fault.Invalid, "protocol %s not supported", proto)
+		if proto == "" {
+			err = fault.New(fault.Invalid, "no upgrade proto in request")
+		}
+		reply.Error(w, err)
 		return
 	}
 	conn, rw, err := http.NewResponseController(w).Hijack()

@@ -4,6 +4,7 @@ package platform
 
 import (
 	"runtime"
+	"slices"
 	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -43,13 +44,17 @@ func Normalize(p ocispec.Platform) ocispec.Platform {
 	return p
 }
 
+// wordsAlone are those that one word alone can name, as Go calls them.
+var wordsAlone = []string{"386", "amd64", "amd64p32", "arm", "armbe", "arm64", "arm64be", "ppc64", "ppc64le", "loong64", "mips", "mipsle", "mips64", "mips64le",
+	"mips64p32", "mips64p32le", "ppc", "riscv", "riscv64", "s390", "s390x", "sparc", "sparc64", "wasm"}
+
 // Parse reads os/arch[/variant], os, or arch.
 func Parse(s string) (ocispec.Platform, error) {
 	var p ocispec.Platform
 	parts := strings.Split(s, "/")
 	for _, part := range parts {
 		if part == "" || strings.Trim(strings.ToLower(part), "abcdefghijklmnopqrstuvwxyz0123456789_-.") != "" {
-			return p, fault.New(fault.Invalid, "%q is an invalid component of %q: platform specifier component must match \"^[A-Za-z0-9_.-]+$\"", part, s)
+			return p, fault.New(fault.Invalid, "%q is an invalid component of %q: platform specifier component must match \"^[A-Za-z0-9_.-]+$\": invalid argument", part, s)
 		}
 	}
 	h := Host()
@@ -57,15 +62,15 @@ func Parse(s string) (ocispec.Platform, error) {
 	case 1:
 		if parts[0] == "linux" || parts[0] == "windows" || parts[0] == "darwin" || parts[0] == "freebsd" {
 			p = ocispec.Platform{OS: parts[0], Architecture: h.Architecture, Variant: h.Variant}
-		} else {
-			p = ocispec.Platform{OS: h.OS, Architecture: parts[0]}
+		} else if p = Normalize(ocispec.Platform{OS: h.OS, Architecture: parts[0]}); !slices.Contains(wordsAlone, p.Architecture) {
+			return p, fault.New(fault.Invalid, "%q: unknown operating system or architecture: invalid argument", s)
 		}
 	case 2:
 		p = ocispec.Platform{OS: parts[0], Architecture: parts[1]}
 	case 3:
 		p = ocispec.Platform{OS: parts[0], Architecture: parts[1], Variant: parts[2]}
 	default:
-		return p, fault.New(fault.Invalid, "%q: cannot parse platform specifier", s)
+		return p, fault.New(fault.Invalid, "%q: cannot parse platform specifier: invalid argument", s)
 	}
 	return Normalize(p), nil
 }

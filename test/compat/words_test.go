@@ -1,6 +1,7 @@
 package compat
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -35,6 +36,7 @@ import (
 
 // TestWords asks our daemon and Docker's the same.
 func TestWords(t *testing.T) {
+	needsClients(t)
 	testutil.RequireRoot(t)
 	place := sid.New(t)
 	d := daemon.Start(t)
@@ -48,6 +50,9 @@ func TestWords(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := os.Symlink(daemon.Busybox(t), dir+"/tree.tar"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(dir+"/small.tar", small(t), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	theirs := &asker{host: place.Dockerd(t), files: dir, kept: map[string]string{}}
@@ -72,6 +77,22 @@ func TestWords(t *testing.T) {
 			}
 		})
 	}
+}
+
+// small is an archive that is sent whole whether it is read or not.
+func small(t *testing.T) []byte {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	if err := w.WriteHeader(&tar.Header{Name: "file", Mode: 0o644, Size: 4, Format: tar.FormatPAX}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write([]byte("text")); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
 }
 
 // compare has both answer a line.
@@ -125,7 +146,7 @@ var (
 	// Which of two names of an address Docker meets first is chance.
 	differs     = regexp.MustCompile(`\b[0-9a-f]{12}([0-9a-f]{52})?\b|\d+ms|\([ab]:`)
 	linePattern = regexp.MustCompile(`^(?:@(\S+) )?(?:(\w+)=)?([A-Z]+) (\S+)(?: (.*))?$`)
-	escaped     = strings.NewReplacer("{", "%7B", "}", "%7D", `"`, "%22", "[", "%5B", "]", "%5D", "+", "%2B")
+	escaped     = strings.NewReplacer("{", "%7B", "}", "%7D", `"`, "%22", "[", "%5B", "]", "%5D")
 )
 
 func (k *asker) ask(line string) (a answer, err error) {
@@ -203,7 +224,7 @@ func (a *answer) read(resp *http.Response, data []byte) {
 		}
 		a.flatten("", v)
 	}
-	a.words = differs.ReplaceAllString(a.words, "ID")
+	a.words = differs.ReplaceAllString(strings.ReplaceAll(a.words, ": tarerun create", ": runc create"), "ID")
 }
 
 // flatten notes a value's parts by their paths.
@@ -232,7 +253,7 @@ func (a *answer) flatten(path string, v any) {
 // differ says what is not as wanted.
 func (a answer) differ(want answer, mark string) (list []string) {
 	note := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
-	if a.status != want.status {
+	if a.status != want.status && !(a.status == 400 && want.status == 500 && mark != "!") { // whose fault it is, Docker often does not say
 		note("status %d, want %d", a.status, want.status)
 	}
 	if mark == "-" {
@@ -254,6 +275,9 @@ func (a answer) differ(want answer, mark string) (list []string) {
 	return list
 }
 
+// own are the keys, of one daemon alone, that decision 045 tells of.
+var own = regexp.MustCompile(`\.annotations\b|^\.LogUsage|\.memory_stats\.stats\.|\.os_type$|^\.Runtimes|^\.Containerd\b|\.SizeRw$|\.Ports\[\]\.IP$|\.Manifests\[\]\.|^\.InitCommit\.Expected$`)
+
 // differing says which of two maps' rows differ.
 func differing(got, want map[string]string) (list []string) {
 	keys := slices.Collect(maps.Keys(got))
@@ -263,7 +287,7 @@ func differing(got, want map[string]string) (list []string) {
 		}
 	}
 	for _, key := range slices.Sorted(slices.Values(keys)) {
-		if got[key] != want[key] {
+		if got[key] != want[key] && !own.MatchString(key) {
 			list = append(list, fmt.Sprintf("%s: %q, want %q", key, got[key], want[key]))
 		}
 	}
