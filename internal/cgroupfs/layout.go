@@ -26,6 +26,16 @@ type Hierarchy struct {
 // Has tells whether a controller of v1 belongs to the hierarchy.
 func (h *Hierarchy) Has(controller string) bool { return slices.Contains(h.Controllers, controller) }
 
+// Name is what the hierarchy of version 1 is called where all are side by side.
+func (h *Hierarchy) Name() string {
+	if len(h.Controllers) == 1 {
+		if name, ok := strings.CutPrefix(h.Controllers[0], "name="); ok {
+			return name
+		}
+	}
+	return filepath.Base(h.Mount)
+}
+
 // Place is the directory of a group. An absolute path starts at the root of the
 // hierarchy, a relative one at this process's own group.
 func (h *Hierarchy) Place(path string) string {

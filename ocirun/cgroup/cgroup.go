@@ -32,6 +32,13 @@ type Member struct {
 	Mount       string   // where the hierarchy is mounted
 }
 
+// Name is what a group of v1 is called in the container.
+func (m *Member) Name() string { return m.hierarchy().Name() }
+
+func (m *Member) hierarchy() *cgroupfs.Hierarchy {
+	return &cgroupfs.Hierarchy{Controllers: m.Controllers, Mount: m.Mount}
+}
+
 // Group is the set of a container's groups, one per hierarchy. Where v2 is
 // mounted beside v1 the group there is the last; it says who belongs together and
 // limits nothing.
@@ -220,6 +227,17 @@ func inheritCpuset(mount, dir string) error {
 		}
 	}
 	return nil
+}
+
+// Hierarchies are those of v1 that the container has groups in.
+func (g *Group) Hierarchies() []cgroupfs.Hierarchy {
+	var list []cgroupfs.Hierarchy
+	for _, m := range g.Members {
+		if m.Controllers != nil {
+			list = append(list, *m.hierarchy())
+		}
+	}
+	return list
 }
 
 // dir is the group that has a v1 controller, "" if none has.
