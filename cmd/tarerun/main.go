@@ -18,7 +18,7 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/procfs"
-	_ "github.com/tarehq/tare/internal/single" // a step of a container's life is a list of system calls
+	"github.com/tarehq/tare/internal/single" // a step of a container's life is a list of system calls
 	"github.com/tarehq/tare/ocirun"
 )
 
@@ -62,6 +62,7 @@ func init() {
 }
 
 func main() {
+	single.Forget(os.Unsetenv)
 	os.Exit(run(os.Args[1:]))
 }
 

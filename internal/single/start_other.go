@@ -1,0 +1,7 @@
+//go:build !amd64
+
+package single
+
+const began, limited = false, false
+
+func restore() {}
