@@ -24,6 +24,19 @@
 //	Detach      elements gone at once, the interfaces in the background
 //	Close       waits for the background work and drops the pools; bridges, table
 //	            and the interfaces of running containers stay
+//
+// Of what it is made:
+//
+//	planner     what is asked for -> the network that shall be (plan.go)
+//	raiser      makes networks and takes them back: bridges, drivers' (raise.go)
+//	lans        the networks that there are (lans.go), each with its subnets (subnets.go)
+//	pools       namespaces that wait for containers (pool.go)
+//	fitter      a container's interfaces and addresses (fit.go, in a box, box.go)
+//	publisher   its ports on the host (ports.go, package publish)
+//	naming      the resolver, which is told of its names (naming.go)
+//	sandboxes   the containers that there are (sandboxes.go)
+//	ruleset     the firewall's rules for all of it (ruleset.go, package firewall)
+//	remover     deletes in the background what is done with (remover.go)
 package network
 
 import (
