@@ -8,6 +8,7 @@ import (
 
 	"github.com/moby/moby/api/types/events"
 
+	"github.com/tarehq/tare/container/healthcheck"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/supervise"
 )
@@ -211,7 +212,7 @@ func (v *vigil) conclude(exit supervise.Exit) (updated Record, again, told bool)
 		again = !held && !p.ManuallyStopped && restarts(r.HostConfig.RestartPolicy, exit.Code, p.RestartCount)
 		*p = Progress{State: Exited, StartedAt: p.StartedAt, FinishedAt: exit.ExitedAt, ExitCode: exit.Code,
 			Error: exit.Error, OOMKilled: exit.OOMKilled, RestartCount: p.RestartCount, ManuallyStopped: p.ManuallyStopped,
-			NetworkIDs: p.NetworkIDs, Health: overHealth(p.Health)}
+			NetworkIDs: p.NetworkIDs, Health: healthcheck.Over(p.Health)}
 		if again {
 			p.State = Restarting
 			if !s.ending.Load() { // else it is the next daemon that starts it

@@ -148,7 +148,7 @@ func TestHeldFiles(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer r.Close()
-			r.SetReadDeadline(time.Now().Add(20 * time.Second))
+			r.SetReadDeadline(time.Now().Add(testutil.Patience(20 * time.Second)))
 			b.cfg.Held = append(b.cfg.Held, w)
 		}
 		r, w, err := os.Pipe()
@@ -184,7 +184,7 @@ func TestHeldFiles(t *testing.T) {
 		b.wait(128 + 9)
 		b.release()
 		for _, f := range []*os.File{r, more} {
-			f.SetReadDeadline(time.Now().Add(5 * time.Second))
+			f.SetReadDeadline(time.Now().Add(testutil.Patience(5 * time.Second)))
 			if _, err := f.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Error("a file is still held after the release")
 			}
