@@ -191,3 +191,43 @@ func TestHeldFiles(t *testing.T) {
 		}
 	})
 }
+
+// Whoever starts the processes of the pool may die: they are this process's
+// children, and there will be more.
+func TestStarterDies(t *testing.T) {
+	testutil.RequireRoot(t)
+	testutil.Eventually(t, 5*time.Second, "other tests' processes are gone", func() bool { return len(waiting(t)) == 0 })
+	l := launcher(t, 2)
+	testutil.Eventually(t, 5*time.Second, "the pool is full", func() bool { return l.Warm() == 2 })
+	starters := func() (out []int) {
+		for pid := range children(t, os.Getpid()) {
+			cmd, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
+			if string(cmd) == "tare-supervise\x00"+supervise.StarterArg+"\x00" {
+				out = append(out, pid)
+			}
+		}
+		return out
+	}
+	if n := len(starters()); n != 1 {
+		t.Fatalf("there are %d starters, not one", n)
+	}
+	if err := unix.Kill(starters()[0], unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for _, pid := range waiting(t) {
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	testutil.Eventually(t, 5*time.Second, "the dead are collected", func() bool {
+		return len(children(t, os.Getpid())) == 1 // the starter, which is not missed yet
+	})
+	eachRuntime(t, func(t *testing.T, rt supervise.Runtime) {
+		b := newBox(t, rt, "/bin/busybox", "true")
+		b.create(l)
+		b.start()
+		b.wait(0)
+		b.release()
+	})
+	testutil.Eventually(t, 5*time.Second, "the pool is full again, and nobody starts its processes", func() bool { return l.Warm() == 2 && len(starters()) == 0 })
+}

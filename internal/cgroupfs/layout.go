@@ -1,6 +1,7 @@
 // Package cgroupfs knows where the control group file systems of the machine
 // are, cgroups(7), whether it has version 1 (also hybrid) or version 2 alone,
-// and reads what the kernel counts for a group. It changes nothing.
+// reads what the kernel counts for a group, and removes groups. It changes nothing
+// else.
 package cgroupfs
 
 import (
@@ -33,6 +34,18 @@ func (h *Hierarchy) Place(path string) string {
 		return h.Mount + clean
 	}
 	return filepath.Join(h.Mount, h.Own, clean)
+}
+
+// Places are the directories of a group in all hierarchies.
+func (l *Layout) Places(path string) []string {
+	var all []string
+	for i := range l.V1 {
+		all = append(all, l.V1[i].Place(path))
+	}
+	if l.V2 != nil {
+		all = append(all, l.V2.Place(path))
+	}
+	return all
 }
 
 // Layout is what the machine has: v1 hierarchies with controllers, and then that

@@ -490,9 +490,9 @@ func (g *Group) Delete() error {
 	for {
 		busy := ""
 		for i := range g.Members {
-			if err := remove(g.Members[i].Dir); err == unix.EBUSY {
+			if err := cgroupfs.Remove(g.Members[i].Dir); err == unix.EBUSY {
 				busy = g.Members[i].Dir
-			} else if err != nil && err != unix.ENOENT {
+			} else if err != nil {
 				return fault.New(fault.Internal, "remove the control group %s: %w", g.Members[i].Dir, err)
 			}
 		}
@@ -506,23 +506,6 @@ func (g *Group) Delete() error {
 		time.Sleep(pause)
 		pause = min(2*pause, 20*time.Millisecond)
 	}
-}
-
-// remove removes a group, nested groups first when there are any.
-func remove(dir string) error {
-	err := unix.Rmdir(dir)
-	if err != unix.EBUSY {
-		return err
-	}
-	entries, _ := os.ReadDir(dir)
-	for _, e := range entries {
-		if e.IsDir() {
-			if err := remove(dir + "/" + e.Name()); err != nil && err != unix.ENOENT {
-				return err
-			}
-		}
-	}
-	return unix.Rmdir(dir)
 }
 
 // readFile reads a small file of the control group file system.

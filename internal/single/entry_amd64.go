@@ -1,0 +1,27 @@
+package single
+
+import "runtime"
+
+// rate is where the runtime looks how often to note an allocation. It notes the
+// very first one, before it finds that nobody will read that: 1.4 MB and ten page faults.
+var rate = &runtime.MemProfileRate
+
+// added is 1 when entry has set GOMAXPROCS; slack is what the caller's timers may
+// be late by.
+var added, slack uint64
+
+// entry is the program's first instruction. It is not for Go to call.
+func entry()
+
+// settle gives the first thread, and those that it makes, the timers that the
+// program was started with: what it executes inherits them.
+func settle()
+
+// Settings names the variable that the entry has added to the environment, which
+// is no matter of what the program executes; "" if it has added none.
+func Settings() string {
+	if added == 0 {
+		return ""
+	}
+	return "GOMAXPROCS"
+}

@@ -1,0 +1,9 @@
+//go:build !amd64
+
+package single
+
+func settle() {}
+
+// Settings names the variable that the entry has added to the environment: there
+// is no entry for this machine.
+func Settings() string { return "" }
