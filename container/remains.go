@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/internal/cgroupfs"
-	"github.com/tarehq/tare/internal/keylock"
 )
 
 // The end of a memory group has the kernel look at every file system that is
@@ -25,7 +24,7 @@ import (
 const (
 	remainsPause = 100 * time.Millisecond // without the start or the end of a run
 	remainsPace  = 10 * time.Millisecond  // from one to the next
-	remainsMost  = 64                     // that wait
+	remainsMost  = 128                    // that wait
 )
 
 // remains are what ended runs leave: control groups, in which nobody is any more,
@@ -34,10 +33,9 @@ type remains struct {
 	bundles *bundles
 	wake    chan struct{} // a run began or ended
 
-	turns keylock.Locks[string] // held while one is removed, by the container's ID
-
 	mu      sync.Mutex
-	waiting []remain // the oldest first
+	waiting []remain                 // the oldest first
+	leaving map[string]chan struct{} // being removed, by the container's ID; closed when it is
 }
 
 // remain is what one run leaves.
@@ -46,7 +44,9 @@ type remain struct {
 	keep    bool   // the bundle stays, for the next daemon to read
 }
 
-func newRemains(b *bundles) *remains { return &remains{bundles: b, wake: make(chan struct{}, 1)} }
+func newRemains(b *bundles) *remains {
+	return &remains{bundles: b, wake: make(chan struct{}, 1), leaving: map[string]chan struct{}{}}
+}
 
 // stir tells that something goes on beside which nothing is to be removed.
 func (m *remains) stir() {
@@ -57,53 +57,59 @@ func (m *remains) stir() {
 }
 
 // add leaves a run's bundle, with its groups, for a quiet moment. When too many
-// wait it removes the oldest instead: runs do not end faster than they are removed.
+// wait it removes the oldest: runs do not end faster than they are removed.
 func (m *remains) add(r remain) {
 	m.mu.Lock()
 	m.waiting = append(m.waiting, r)
-	oldest, many := m.waiting[0].id, len(m.waiting) > remainsMost
+	many := len(m.waiting) > remainsMost
 	m.mu.Unlock()
 	if many {
-		m.settle(oldest)
+		m.next()
 	}
 	m.stir()
-}
-
-// settle removes what a container has left before; nothing of it is left when it
-// returns.
-func (m *remains) settle(id string) {
-	unlock, err := m.turns.Lock(context.Background(), id)
-	if err != nil {
-		return
-	}
-	defer unlock()
-	m.mu.Lock()
-	var mine []remain
-	m.waiting = slices.DeleteFunc(m.waiting, func(r remain) bool {
-		if r.id == id {
-			mine = append(mine, r)
-		}
-		return r.id == id
-	})
-	m.mu.Unlock()
-	for _, r := range mine {
-		m.remove(r)
-	}
 }
 
 // next removes the oldest, if there is one.
 func (m *remains) next() bool {
 	m.mu.Lock()
-	none := len(m.waiting) == 0
-	var id string
-	if !none {
-		id = m.waiting[0].id
+	if len(m.waiting) == 0 {
+		m.mu.Unlock()
+		return false
 	}
+	m.removeLocked(0)
+	return true
+}
+
+// settle removes what a container has left before; nothing of it is left when it
+// returns.
+func (m *remains) settle(id string) {
+	for {
+		m.mu.Lock()
+		if gone := m.leaving[id]; gone != nil {
+			m.mu.Unlock()
+			<-gone
+			continue
+		}
+		i := slices.IndexFunc(m.waiting, func(r remain) bool { return r.id == id })
+		if i < 0 {
+			m.mu.Unlock()
+			return
+		}
+		m.removeLocked(i)
+	}
+}
+
+// removeLocked removes one of those that wait, without the lock, which it gives up.
+func (m *remains) removeLocked(i int) {
+	r, gone := m.waiting[i], make(chan struct{})
+	m.waiting = slices.Delete(m.waiting, i, i+1)
+	m.leaving[r.id] = gone
 	m.mu.Unlock()
-	if !none {
-		m.settle(id)
-	}
-	return !none
+	m.remove(r)
+	m.mu.Lock()
+	delete(m.leaving, r.id)
+	m.mu.Unlock()
+	close(gone)
 }
 
 // run removes what waits in quiet moments, until closing.

@@ -4,6 +4,8 @@ package single
 
 func settle() {}
 
+func grow() {}
+
 // Settings names the variable that the entry has added to the environment: there
 // is no entry for this machine.
 func Settings() string { return "" }

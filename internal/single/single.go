@@ -22,4 +22,5 @@ import "runtime"
 func init() {
 	runtime.GOMAXPROCS(1)
 	settle()
+	grow()
 }
