@@ -10,7 +10,7 @@ import (
 // rules are the options of the rules; prefixes begin the names of our ports.
 func (c Config) rules(prefixes []string) firewall.Options {
 	return firewall.Options{Table: c.Name, Ports: prefixes, DirectRouting: c.DirectRouting,
-		AcceptMark: c.AcceptMark, AcceptMask: c.AcceptMask, HostFirewall: c.HostFirewall}
+		AcceptMark: c.AcceptMark, AcceptMask: c.AcceptMask, HostFirewall: c.HostFirewall, Off: c.NoRules, Off6: c.NoRules6}
 }
 
 func (g segment) ruled() firewall.Network {
@@ -68,7 +68,8 @@ func (b *Sandbox) target6() (t firewall.Target) {
 
 // Relay is a published port whose connections the process that holds its socket
 // passes on itself: [::1], since the kernel lets nothing with that address out
-// of lo, and IPv6 of containers that have IPv4 alone.
+// of lo, and IPv6 of containers that have IPv4 alone; all of them where there are
+// no rules.
 type Relay struct {
 	Proto       string
 	Host        netip.Addr // what the sockets are bound to
@@ -83,7 +84,11 @@ func (b *Sandbox) Relays() (list []Relay) {
 		to = b.target4().Address
 	}
 	for _, p := range b.Ports {
-		if !p.HostIP.Is6() || p.HostPort == 0 || p.ContainerPort == 0 || !to.IsValid() || p.Proto == "sctp" || !b.relayed(p.HostIP) {
+		to := to
+		if p.HostIP.Is4() {
+			to = b.target4().Address
+		}
+		if p.HostPort == 0 || p.ContainerPort == 0 || !to.IsValid() || p.Proto == "sctp" || !b.relayed(p.HostIP) {
 			continue
 		}
 		if n := len(list); n > 0 && list[n-1].continues(p) {
@@ -103,5 +108,8 @@ func (r Relay) continues(p Published) bool {
 // relayed tells whether anything arrives at a socket that is bound to the
 // address.
 func (b *Sandbox) relayed(host netip.Addr) bool {
-	return host.IsUnspecified() || host.IsLoopback() || !b.target6().Address.IsValid()
+	if host.Is4() {
+		return b.Bare4
+	}
+	return b.Bare6 || host.IsUnspecified() || host.IsLoopback() || !b.target6().Address.IsValid()
 }

@@ -221,7 +221,7 @@ func (s *Service) bindAll(hosts []netip.Addr, port uint16, p Port, b *Sandbox) (
 		what := passNothing
 		if p.ContainerPort == 0 {
 			// It leads nowhere.
-		} else if host.Is6() && !target.Address.IsValid() {
+		} else if host.Is6() && !target.Address.IsValid() || host.Is4() && b.Bare4 || host.Is6() && b.Bare6 {
 			what = passAll
 		} else if host.Is6() && b.relayed(host) {
 			what = passLoopback
