@@ -18,8 +18,7 @@ func TestNoRules(t *testing.T) {
 	testutil.RequireRoot(t)
 	d := daemon.Start(t, "--iptables=false", "--ip6tables=false")
 	d.ImportBusybox(t)
-	d.Tare(t, "run", "-d", "--name", "web", "-p", "127.0.0.1:18091:80", "-p", "18092:80", "-p", "127.0.0.1:18093:53/udp", "busybox",
-		"sh", "-c", "sleep 999 | nc -u -l -p 53 >/got & exec httpd -f -h /etc")
+	d.Tare(t, "run", "-d", "--name", "web", "-p", "127.0.0.1:18091:80", "-p", "18092:80", "busybox", "httpd", "-f", "-h", "/etc")
 	if out, err := exec.Command("nft", "list", "tables").CombinedOutput(); err != nil || strings.Contains(strings.ReplaceAll(string(out), "tared-holds-"+d.Bridge, ""), d.Bridge) {
 		t.Errorf("%v: the host's tables are\n%s", err, out)
 	}
@@ -42,15 +41,6 @@ func TestNoRules(t *testing.T) {
 	if answers(d.Tare(t, "network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", "bridge") + ":18091")() {
 		t.Error("what is published on the loopback address is reached at another")
 	}
-	udp, err := net.Dial("udp", "127.0.0.1:18093")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer udp.Close()
-	testutil.Eventually(t, 10*time.Second, "datagrams arrive", func() bool {
-		udp.Write([]byte("ping"))
-		return strings.HasPrefix(d.Tare(t, "exec", "web", "cat", "/got"), "ping")
-	})
 	if out := d.Tare(t, "info", "--format", "{{.FirewallBackend.Driver}}"); out != "none" {
 		t.Errorf("info says %s", out)
 	}
