@@ -104,7 +104,12 @@ type Config struct {
 	DirectRouting          bool
 	AcceptMark, AcceptMask uint32
 	HostFirewall           bool
-	// NoProxy publishes nothing on IPv6 for containers that have IPv4 alone.
+	// NoRules makes no rules at all but those of IPv6, and NoRules6 none of that: what
+	// is published is relayed, nothing is kept apart, nobody leaves under the host's
+	// address. NoForwarding leaves the host's forwarding as it is.
+	NoRules, NoRules6, NoForwarding bool
+	// NoProxy publishes nothing on IPv6 for containers that have IPv4 alone, and has
+	// nothing relayed where there are no rules.
 	NoProxy bool
 	// Spare is how many network namespaces with their interface pairs are
 	// kept ready for Attach on the default bridge; 0 makes each when it is asked
