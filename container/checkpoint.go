@@ -247,31 +247,28 @@ func (c *Checkpoints) Inspect(nameOrID, dir, name string) (Checkpoint, error) {
 		return Checkpoint{}, err
 	}
 	found := Checkpoint{Name: name, Path: path}
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return found, err
-	}
-	before, err := os.ReadDir(filepath.Join(path, supervise.MemoryDir))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return found, err
-	}
-	for _, e := range before {
-		if st, err := e.Info(); err == nil {
-			found.Size += st.Size()
+	err = filepath.WalkDir(path, func(name string, e fs.DirEntry, err error) error { // supervise.MemoryDir too
+		if err != nil {
+			return err
 		}
-	}
-	for _, e := range entries {
 		st, err := e.Info()
 		if err != nil || !st.Mode().IsRegular() {
-			continue
+			return nil
 		}
 		found.Size += st.Size()
+		if filepath.Dir(name) != path {
+			return nil
+		}
 		if ok, _ := filepath.Match("mm-*.img", e.Name()); ok { // memory is a process's, threads share it
 			found.Processes++
 		}
 		if e.Name() == "inventory.img" {
 			found.Created = st.ModTime()
 		}
+		return nil
+	})
+	if err != nil {
+		return found, err
 	}
 	var places []placeNote
 	if text, err := os.ReadFile(filepath.Join(path, placeFile)); err == nil && json.Unmarshal(text, &places) == nil {
