@@ -72,7 +72,7 @@ func (a *arena) mapLow(size int) error {
 	for range 1024 {
 		off := nextBase.Add(uint64(size)) % lowRange &^ 4095
 		at, _, err := unix.RawSyscall6(unix.SYS_MMAP, uintptr(lowBase+off), uintptr(size),
-			unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_FIXED_NOREPLACE, uintptr(a.fd), 0)
+			unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_FIXED_NOREPLACE|unix.MAP_POPULATE, uintptr(a.fd), 0)
 		if err == 0 {
 			a.mem = unsafe.Slice((*byte)(outside(at)), size)
 			return nil

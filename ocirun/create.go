@@ -99,6 +99,11 @@ func create(ctx context.Context, o Options) (c *Container, err error) {
 	if err = c.setUp(a, &o); err != nil {
 		return c, err
 	}
+	if o.StateDir != "" { // while init is at work; there is no container before its state is written
+		if err = c.saveConfig(o.Text); err != nil {
+			return c, err
+		}
+	}
 	if err = c.handshake(ctx, a); err != nil {
 		return c, err
 	}
@@ -109,10 +114,7 @@ func create(ctx context.Context, o Options) (c *Container, err error) {
 		}
 	}
 	if o.StateDir != "" {
-		if err = c.saveConfig(o.Text); err == nil {
-			err = c.saveState()
-		}
-		if err != nil {
+		if err = c.saveState(); err != nil {
 			return c, err
 		}
 	}

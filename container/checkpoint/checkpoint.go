@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/supervise"
 )
 
 // FindCRIU is the path of the program, by which all of it is done.
@@ -66,31 +65,28 @@ type Found struct {
 // Look tells of the checkpoint in a directory, but for its name.
 func Look(path string) (Found, error) {
 	found := Found{Path: path}
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return found, err
-	}
-	before, err := os.ReadDir(filepath.Join(path, supervise.MemoryDir))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return found, err
-	}
-	for _, e := range before {
-		if st, err := e.Info(); err == nil {
-			found.Size += st.Size()
+	err := filepath.WalkDir(path, func(name string, e fs.DirEntry, err error) error { // supervise.MemoryDir too
+		if err != nil {
+			return err
 		}
-	}
-	for _, e := range entries {
 		st, err := e.Info()
 		if err != nil || !st.Mode().IsRegular() {
-			continue
+			return nil
 		}
 		found.Size += st.Size()
+		if filepath.Dir(name) != path {
+			return nil
+		}
 		if ok, _ := filepath.Match("mm-*.img", e.Name()); ok { // memory is a process's, threads share it
 			found.Processes++
 		}
 		if e.Name() == "inventory.img" {
 			found.Created = st.ModTime()
 		}
+		return nil
+	})
+	if err != nil {
+		return found, err
 	}
 	places, _ := Places(path) // none is no reason to hide the rest
 	for _, p := range places {

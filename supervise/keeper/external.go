@@ -61,6 +61,7 @@ func createExternal(ctx context.Context, cfg supervise.Config, r *reaper, s *std
 		return nil, err
 	}
 	if b.child, err = openChild(pid); err != nil {
+		endPages()
 		b.delete(false)
 		return nil, err
 	}
