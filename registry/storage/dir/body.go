@@ -192,6 +192,13 @@ func (t *bodies) sibling(from *body, off int64, start uint64, tried []*body, mak
 	return b, true, nil
 }
 
+// shared tells whether several uploads are at the body.
+func (t *bodies) shared(b *body) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return b.users > 1
+}
+
 // alone tells whether one upload is the only one that has the body, here and on
 // disk. From then on nobody finds it.
 func (t *bodies) alone(b *body) bool {
@@ -331,8 +338,8 @@ func (u *upload) same(d digest.Digest) bool {
 	if st.Ino == u.body.inode {
 		return true
 	}
-	buf := buffers.Get().(*[bufferSize]byte)
-	defer buffers.Put(buf)
+	buf := smalls.Get().(*[smallBuffer]byte)
+	defer smalls.Put(buf)
 	for at := int64(0); at < u.state.Size; {
 		n, err := f.ReadAt(buf[:min(int64(len(buf)), u.state.Size-at)], at)
 		if n == 0 {

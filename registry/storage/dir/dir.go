@@ -20,6 +20,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -60,6 +61,7 @@ type Storage struct {
 	found   *touches
 	cache   *cache
 	bodies  bodies
+	buffers buffers
 	busy    claims // ids below uploads
 	collect sync.Mutex
 	index   indexWriter
@@ -155,12 +157,28 @@ func (s *Storage) blobPath(d digest.Digest) string {
 	return filepath.Join(s.root, ocispec.ImageBlobsDir, d.Algorithm().String(), d.Encoded())
 }
 
+// errUnsynced says that bytes may not be on disk, though the page cache has them:
+// the kernel tells this once, so the next sync says nothing of them.
+var errUnsynced = errors.New("what was written may be lost: push it again")
+
+func unsynced(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w (%w)", errUnsynced, err)
+}
+
 // writeOut returns when the bytes of the file have been written. One commit of a
 // journal has them and the name that the file gets next, in this order; a sync
-// before it would be another commit. What the disk says against it, the sync
-// after it tells, which also promises all of it on every file system.
-func writeOut(f *os.File) {
-	_ = unix.SyncFileRange(int(f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER)
+// before it would be another commit. The sync after it promises all of it on every
+// file system, but for what the disk says here: that is told once.
+func writeOut(f *os.File) error {
+	err := unix.SyncFileRange(int(f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER)
+	switch {
+	case errors.Is(err, unix.EIO), errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return unsynced(err)
+	}
+	return nil // or the file system has no such call
 }
 
 // place moves the file, whose bytes have been written, to where those of the
@@ -175,7 +193,7 @@ func (s *Storage) place(from string, d digest.Digest, f *os.File) error {
 		}
 	}
 	if err == nil {
-		err = f.Sync()
+		err = unsynced(f.Sync())
 	}
 	if err != nil {
 		return err

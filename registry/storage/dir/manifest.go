@@ -111,7 +111,9 @@ func (s *Storage) placeManifest(d digest.Digest, data []byte) (err error) {
 		return err
 	}
 	if _, err = f.Write(data); err == nil {
-		writeOut(f)
+		err = writeOut(f)
+	}
+	if err == nil {
 		err = s.place(tmp, d, f)
 	}
 	return errors.Join(err, f.Close())

@@ -29,9 +29,8 @@ const (
 	tmpSuffix   = ".tmp"
 	idLength    = 32 // hexadecimal digits
 
-	bufferSize = 128 << 10 // of an upload that is being written
-	checkpoint = 8 << 20   // bytes after which an upload's state is written at the latest
-	stateSize  = 1 << 10   // of the file, so that one write replaces the whole
+	checkpoint = 8 << 20 // bytes after which an upload's state is written at the latest
+	stateSize  = 1 << 10 // of the file, so that one write replaces the whole
 )
 
 // claims are the ids below uploads that somebody works with.
@@ -189,7 +188,7 @@ func (u *upload) sum(a digest.Algorithm) (digest.Digest, error) {
 		return a.FromBytes(nil), nil
 	}
 	h := a.Hash()
-	_, err := io.CopyBuffer(struct{ io.Writer }{h}, io.NewSectionReader(u.body.f, 0, u.state.Size), make([]byte, bufferSize))
+	_, err := io.CopyBuffer(struct{ io.Writer }{h}, io.NewSectionReader(u.body.f, 0, u.state.Size), make([]byte, smallBuffer))
 	return digest.NewDigest(a, h), err
 }
 
@@ -221,16 +220,14 @@ func (u *upload) save() error {
 	return errors.Join(err, f.Close())
 }
 
-var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
-
 // Append takes the bytes of r.
 func (u *upload) Append(ctx context.Context, r io.Reader) (taken int64, err error) {
-	buf := buffers.Get().(*[bufferSize]byte)
-	defer buffers.Put(buf)
+	b := u.s.buffers.begin()
+	defer b.end()
 	for err == nil {
-		var n int
-		n, err = fill(r, buf[:])
-		if e := u.write(buf[:n], &taken); e != nil {
+		var p []byte
+		p, err = b.next(r)
+		if e := u.write(p, &taken); e != nil {
 			err = e
 			break
 		}
@@ -251,24 +248,21 @@ func (u *upload) Append(ctx context.Context, r io.Reader) (taken int64, err erro
 	return taken, explain(err)
 }
 
-// fill reads until the buffer is full, and returns the reader's own error: one
-// that was cut off must not look like one that came to its end.
-func fill(r io.Reader, buf []byte) (n int, err error) {
-	for idle := 0; n < len(buf) && err == nil; {
-		var k int
-		k, err = r.Read(buf[n:])
-		if n += k; k > 0 {
-			idle = 0
-		} else if idle++; idle == 100 && err == nil {
-			err = io.ErrNoProgress
-		}
-	}
-	return n, err
-}
-
-// flush has the disk begin with what was written, so that Commit waits less.
+// flush has the disk begin with what was written, so that Commit waits less, and
+// lets go of the pages of what has been written before, unless another upload is
+// compared with them. The page cache is for what is pulled: a large blob that is
+// pushed would put that out, and takes memory that was not in use, which costs
+// more than the disk does.
 func (u *upload) flush() {
 	_ = unix.SyncFileRange(int(u.body.f.Fd()), u.saved, u.state.Size-u.saved, unix.SYNC_FILE_RANGE_WRITE)
+	u.forget(u.saved)
+}
+
+// forget lets go of the pages of the first n bytes that have been written.
+func (u *upload) forget(n int64) {
+	if n > 0 && !u.s.bodies.shared(u.body) {
+		_ = unix.Fadvise(int(u.body.f.Fd()), 0, n, unix.FADV_DONTNEED)
+	}
 }
 
 func (u *upload) write(p []byte, taken *int64) error {
@@ -383,6 +377,9 @@ func (u *upload) Commit(ctx context.Context, d digest.Digest) error {
 	defer unlock()
 	if !u.s.stored(d, u.state.Size) || !u.same(d) {
 		if err := u.keep(d); err != nil {
+			if errors.Is(err, errUnsynced) { // trying again would succeed
+				err = errors.Join(err, u.Cancel(ctx))
+			}
 			return explain(err)
 		}
 	}
@@ -405,13 +402,19 @@ func (u *upload) keep(d digest.Digest) error {
 	if err := u.seal(); err != nil {
 		return err
 	}
-	writeOut(u.body.f)
+	if err := writeOut(u.body.f); err != nil {
+		return err
+	}
 	// A second name: should what follows fail, the upload is as it was.
 	from := u.path(tmpSuffix)
 	if err := u.body.link(from); err != nil {
 		from = u.path(dataSuffix)
 	}
-	return u.s.place(from, d, u.body.f)
+	if err := u.s.place(from, d, u.body.f); err != nil {
+		return err
+	}
+	u.forget(u.state.Size - 2*checkpoint)
+	return nil
 }
 
 // seal gives the upload a body that ends with it and is never written again.
