@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -319,6 +320,74 @@ func TestRestoreBroken(t *testing.T) {
 		t.Error("mounts are left")
 	}
 	b.must("restore", "-d", "--image-path", images, b.id)
+}
+
+// Control groups that a checkpoint names are no way to the host's: CRIU makes none
+// but the container's own, and writes to no other's files.
+func TestRestoreHostileGroups(t *testing.T) {
+	b, images := newCriuBench(t, "sleep", "1000")
+	b.must("run", "-d", b.id)
+	b.must("checkpoint", "--image-path", images, b.id)
+	path := filepath.Join(images, "cgroup.img")
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(whole, []byte(b.id)) {
+		t.Fatalf("CRIU does not note the group %s", b.id)
+	}
+	field := func(number int, value string) string {
+		return string([]byte{byte(number<<3 | 2), byte(len(value))}) + value
+	}
+	more := func(entry string) []byte { // one more controller in the image's only message, whose size stands before it
+		out := append(bytes.Clone(whole), field(2, entry)...)
+		binary.LittleEndian.PutUint32(out[8:], uint32(len(out)-12))
+		return out
+	}
+	renamed := func(to string) []byte { return bytes.ReplaceAll(whole, []byte(b.id), []byte(to)) }
+	other := "x" + b.id[1:]
+	group := func(name string, properties string) string {
+		return field(1, "freezer") + field(2, field(1, name)+properties)
+	}
+	for _, c := range []struct {
+		what  string
+		image []byte
+		says  string
+	}{
+		{"a group above", renamed("../" + b.id[3:]), "leads elsewhere"},
+		{"a directory above", more(group("/../../"+other, "")), "leads elsewhere"},
+		{"a file elsewhere", more(group("/"+b.id, field(3, field(1, "../notify_on_release")+field(2, "1")))), "leads elsewhere"},
+		{"another group", renamed(other), ""},
+		{"another group beside", more(group("/"+other, field(3, field(1, "notify_on_release")+field(2, "1")))), ""},
+	} {
+		if err := os.WriteFile(path, c.image, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out, code := b.run("restore", "-d", "--image-path", images, b.id)
+		if c.says != "" && (code != 1 || !strings.Contains(out, c.says)) {
+			t.Errorf("%s: exit code %d, %s", c.what, code, out)
+		}
+		if code == 0 { // the request's groups then, whatever the checkpoint says
+			var state struct{ Pid int }
+			if err := json.Unmarshal([]byte(b.must("state", b.id)), &state); err != nil {
+				t.Fatal(err)
+			}
+			own, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", state.Pid))
+			if err != nil || !bytes.Contains(own, []byte("/"+b.id)) || bytes.Contains(own, []byte(other)) {
+				t.Errorf("%s: the container is in %s (%v)", c.what, own, err)
+			}
+			b.must("delete", "--force", b.id)
+		} else {
+			t.Logf("%s: %s", c.what, out)
+		}
+		for _, name := range []string{b.id[3:], other, b.id} {
+			for _, pattern := range []string{"/sys/fs/cgroup/*/", "/sys/fs/cgroup/", "/sys/fs/"} {
+				if left, _ := filepath.Glob(pattern + name); len(left) > 0 {
+					t.Errorf("%s: there is %v", c.what, left)
+				}
+			}
+		}
+	}
 }
 
 // Memory is dumped before, and only what has changed since by the checkpoint.

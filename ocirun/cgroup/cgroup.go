@@ -328,7 +328,7 @@ func (g *Group) TaskFiles() ([]int, error) {
 		fd, err := unix.Open(g.Members[i].Dir+"/tasks", unix.O_WRONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			Close(fds)
-			return nil, fault.New(fault.Internal, "adding pid to the control group %s: %w", g.Members[i].Dir, err)
+			return nil, fault.New(fault.Internal, "adding pid to %s/cgroup.procs: %w", g.Members[i].Dir, err)
 		}
 		fds = append(fds, fd)
 	}

@@ -30,16 +30,22 @@ func TidyGroups(path string, own func(controller string) bool) error {
 	if len(image) < head || int(binary.LittleEndian.Uint32(image[8:])) != len(image)-head {
 		return fault.New(fault.Invalid, "%s of the checkpoint cannot be read: make the checkpoint anew", path)
 	}
+	var homes []string
 	entry, err := rewrite(image[head:], func(number int, value []byte) ([]byte, bool, error) {
-		switch number {
-		case 1: // CgroupEntry.sets
-			return value, true, checkSet(value)
-		case 2: // controllers
-			value, err := tidyController(value, own)
-			return value, true, err
+		if number != 1 { // CgroupEntry.sets
+			return value, true, nil
 		}
-		return value, true, nil
+		return value, true, checkSet(value, &homes)
 	})
+	if err == nil {
+		entry, err = rewrite(entry, func(number int, value []byte) ([]byte, bool, error) {
+			if number != 2 { // controllers
+				return value, true, nil
+			}
+			value, err := tidyController(value, own, homes)
+			return value, true, err
+		})
+	}
 	if err != nil {
 		return fault.New(fault.Invalid, "%s of the checkpoint cannot be read: make the checkpoint anew: %w", path, err)
 	}
@@ -75,14 +81,17 @@ func NotesGroups(path string) (noted bool, err error) {
 	return noted, nil
 }
 
-// checkSet is about one CgSetEntry, where processes are.
-func checkSet(entry []byte) error {
+// checkSet is about one CgSetEntry, where processes are. It adds the groups to homes.
+func checkSet(entry []byte, homes *[]string) error {
 	_, err := rewrite(entry, func(number int, value []byte) ([]byte, bool, error) {
 		if number != 2 { // ctls
 			return value, true, nil
 		}
 		_, err := rewrite(value, func(number int, value []byte) ([]byte, bool, error) {
-			return value, true, within(value, number == 2) // CgMemberEntry.path
+			if number == 2 { // CgMemberEntry.path
+				*homes = append(*homes, string(value))
+			}
+			return value, true, within(value, number == 2)
 		})
 		return value, true, err
 	})
@@ -98,8 +107,9 @@ func within(name []byte, group bool) error {
 	return nil
 }
 
-// tidyController is about one CgControllerEntry.
-func tidyController(entry []byte, own func(string) bool) ([]byte, error) {
+// tidyController is about one CgControllerEntry. A group in which no process is, nor
+// in one above it, is somebody else's.
+func tidyController(entry []byte, own func(string) bool, homes []string) ([]byte, error) {
 	ours := false
 	_, err := rewrite(entry, func(number int, value []byte) ([]byte, bool, error) {
 		if number != 1 { // cnames
@@ -116,8 +126,19 @@ func tidyController(entry []byte, own func(string) bool) ([]byte, error) {
 			return value, true, nil
 		}
 		value, err := tidyDir(value, ours, 0)
-		return value, true, err
+		return value, err != nil || !ours || inhabited(value, homes), err
 	})
+}
+
+// inhabited tells whether a CgroupDirEntry is one of homes, or below one that is not
+// the root.
+func inhabited(entry []byte, homes []string) (found bool) {
+	_ = walk(entry, func(number int, _ uint64, name []byte) {
+		found = found || number == 1 && slices.ContainsFunc(homes, func(home string) bool { // dir_name
+			return home != "/" && (string(name) == home || strings.HasPrefix(string(name), home+"/"))
+		})
+	})
+	return found
 }
 
 // tidyDir is about one CgroupDirEntry.

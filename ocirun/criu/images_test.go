@@ -33,7 +33,7 @@ func TestTidyGroups(t *testing.T) {
 	dir := func(name string, rest ...any) []byte { return message(append([]any{1, name}, rest...)...) }
 	property := func(name string) []byte { return message(1, name, 2, "1") }
 	controller := func(name string, dirs ...any) []byte { return message(append([]any{1, name}, dirs...)...) }
-	set := message(1, 7)
+	set := message(1, 7, 2, message(1, "freezer", 2, "/box"))
 	host := controller("", 2, dir("/", 2, dir("somebody", 3, property("cgroup.freeze"))))
 	ours := controller("freezer", 2, dir("/box", 2, dir("inner", 3, property("x")), 3, property("freezer.state"), 3, property("notify_on_release")))
 	path := filepath.Join(t.TempDir(), "cgroup.img")
