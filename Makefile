@@ -11,8 +11,10 @@ export CGO_ENABLED = 0
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+# Copied, because the kernel maps what was written in large pieces in large pieces, and the linker writes page by page.
 build: ## the programs, into bin/
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -ldflags './cmd/tarerun=$(LDFLAGS) $(ENTRY)' -o bin/ ./cmd/...
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -ldflags './cmd/tare=$(LDFLAGS) $(ENTRY)' -ldflags './cmd/tarerun=$(LDFLAGS) $(ENTRY)' -o bin/ ./cmd/...
+	@for p in bin/tare*; do cp $$p bin/.copy && mv bin/.copy $$p; done
 
 run: ## install what is missing, build, start a daemon of its own under .run/, run two containers
 	@scripts/run

@@ -82,7 +82,7 @@ func (b *builder) write() error {
 		"big/Dockerfile":    "FROM busybox\nCOPY . /c\n",
 		"many/Dockerfile":   "FROM busybox\nCOPY . /c\n",
 		"stages/Dockerfile": stages(4), "stage/Dockerfile": stages(1),
-		"end/Dockerfile": fmt.Sprintf("FROM busybox\nRUN head -c %d /dev/urandom > /new; touch /end\n", lastBytes),
+		"end/Dockerfile": fmt.Sprintf("FROM busybox\nRUN head -c %d /dev/urandom > /new; touch /end; stat /end > /new2; touch /end\n", lastBytes),
 	}
 	for d := range manyDirs {
 		for f := range manyFiles {

@@ -5,6 +5,10 @@
 // An image's identity is the digest of the manifest or index that its name
 // points to. All platforms, attestations and annotations of an index are kept
 // as they came; which of them runs here is chosen when it is used.
+//
+// A Service is what is asked of images that are here; Transfers pull and push them
+// (pull.go, push.go, over packages download and unpack); Making makes them of trees, for
+// builds (make.go). All read the catalog, which knows what is in an image (member.go).
 package image
 
 import (

@@ -64,6 +64,7 @@ func (s *Service) begin() error {
 
 func (s *Service) attach(ctx context.Context, r Request, lans []*lan) (_ *Attachment, err error) {
 	a := &Attachment{Sandbox: Sandbox{ID: newID(), ContainerID: r.ContainerID, Name: r.Name, Hostname: r.Hostname, Domainname: r.Domainname, DNS: r.DNS}}
+	a.Sandbox.Bare4, a.Sandbox.Bare6 = s.cfg.NoRules && !s.cfg.NoProxy, s.cfg.NoRules6 && !s.cfg.NoProxy
 	var b *box
 	defer func() {
 		if err != nil {

@@ -11,7 +11,7 @@ import (
 // rules are the options of the rules; prefixes begin the names of our ports.
 func (c Config) rules(prefixes []string) firewall.Options {
 	return firewall.Options{Table: c.Name, Ports: prefixes, DirectRouting: c.DirectRouting,
-		AcceptMark: c.AcceptMark, AcceptMask: c.AcceptMask, HostFirewall: c.HostFirewall}
+		AcceptMark: c.AcceptMark, AcceptMask: c.AcceptMask, HostFirewall: c.HostFirewall, Off: c.NoRules, Off6: c.NoRules6}
 }
 
 func (g segment) ruled() firewall.Network {
@@ -69,7 +69,8 @@ func (b *Sandbox) target6() (t firewall.Target) {
 
 // Relay is a published port whose connections the process that holds its socket
 // passes on itself: [::1], since the kernel lets nothing with that address out
-// of lo, and IPv6 of containers that have IPv4 alone.
+// of lo, and IPv6 of containers that have IPv4 alone; all of them where there are
+// no rules.
 type Relay struct {
 	Proto       string
 	Host        netip.Addr // what the sockets are bound to
@@ -79,13 +80,17 @@ type Relay struct {
 
 // Relays are those of the sandbox, ports that follow each other as one.
 func (b *Sandbox) Relays() (list []Relay) {
-	at := publish.Place{To6: b.target6().Address}
+	at := publish.Place{To6: b.target6().Address, Bare4: b.Bare4, Bare6: b.Bare6}
 	to := at.To6
 	if !to.IsValid() {
 		to = b.target4().Address
 	}
 	for _, p := range b.Ports {
-		if !p.HostIP.Is6() || p.HostPort == 0 || p.ContainerPort == 0 || !to.IsValid() || p.Proto == "sctp" || !at.Relayed(p.HostIP) {
+		to := to
+		if p.HostIP.Is4() {
+			to = b.target4().Address
+		}
+		if p.HostPort == 0 || p.ContainerPort == 0 || !to.IsValid() || p.Proto == "sctp" || !at.Relayed(p.HostIP) {
 			continue
 		}
 		if n := len(list); n > 0 && list[n-1].continues(p) {

@@ -24,6 +24,19 @@
 //	Detach      elements gone at once, the interfaces in the background
 //	Close       waits for the background work and drops the pools; bridges, table
 //	            and the interfaces of running containers stay
+//
+// Of what it is made:
+//
+//	planner     what is asked for -> the network that shall be (plan.go)
+//	raiser      makes networks and takes them back: bridges, drivers' (raise.go)
+//	lans        the networks that there are (lans.go), each with its subnets (subnets.go)
+//	pools       namespaces that wait for containers (pool.go)
+//	fitter      a container's interfaces and addresses (fit.go, in a box, box.go)
+//	publisher   its ports on the host (ports.go, package publish)
+//	naming      the resolver, which is told of its names (naming.go)
+//	sandboxes   the containers that there are (sandboxes.go)
+//	ruleset     the firewall's rules for all of it (ruleset.go, package firewall)
+//	remover     deletes in the background what is done with (remover.go)
 package network
 
 import (
@@ -91,7 +104,12 @@ type Config struct {
 	DirectRouting          bool
 	AcceptMark, AcceptMask uint32
 	HostFirewall           bool
-	// NoProxy publishes nothing on IPv6 for containers that have IPv4 alone.
+	// NoRules makes no rules at all but those of IPv6, and NoRules6 none of that: what
+	// is published is relayed, nothing is kept apart, nobody leaves under the host's
+	// address. NoForwarding leaves the host's forwarding as it is.
+	NoRules, NoRules6, NoForwarding bool
+	// NoProxy publishes nothing on IPv6 for containers that have IPv4 alone, and has
+	// nothing relayed where there are no rules.
 	NoProxy bool
 	// Spare is how many network namespaces with their interface pairs are
 	// kept ready for Attach on the default bridge; 0 makes each when it is asked

@@ -100,7 +100,13 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err = s.rules.mend(nil); err != nil && made {
+	if c.NoRules || c.NoRules6 { // those of a daemon that made them may be there
+		err = s.rules.firewall.Clear(c.rules(nil))
+	}
+	if err == nil {
+		err = s.rules.mend(nil)
+	}
+	if err != nil && made {
 		_ = lowerBridge(c.Bridge)
 	}
 	if err != nil {

@@ -221,12 +221,14 @@ func TestLabels(t *testing.T) {
 			t.Errorf("got %q", out)
 		}
 		s.Process.Args = []string{"sleep", "60"}
-		c := start(t, dir, s)
-		p := *s.Process
-		p.Args = []string{"cat", "/etc/passwd"}
-		if out, status := execOutput(t, c, &p); status.Code() == 0 || !strings.Contains(out, "denied") {
-			t.Errorf("exec: got %q", out)
-		}
+		t.Run("exec", func(t *testing.T) {
+			c := start(t, dir, s)
+			p := *s.Process
+			p.Args = []string{"cat", "/etc/passwd"}
+			if out, status := execOutput(t, c, &p); status.Code() == 0 || !strings.Contains(out, "denied") {
+				t.Errorf("got %q", out)
+			}
+		})
 		s.Process.ApparmorProfile = "no-such-profile"
 	}
 	if _, _, err := tryRun(t, dir, s); err == nil || !strings.Contains(err.Error(), "apparmor failed to apply profile") {

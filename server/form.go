@@ -70,17 +70,6 @@ func (r *request) size(key, what string) (uint16, error) {
 	return uint16(n), nil
 }
 
-// refuse answers for query parameters that belong to what is not there yet.
-// Absent, empty and false ones pass.
-func (r *request) refuse(keys ...string) error {
-	for _, key := range keys {
-		if r.flag(key) {
-			return fault.New(fault.NotImplemented, "the parameter %q of %s is not supported yet", key, r.URL.Path)
-		}
-	}
-	return nil
-}
-
 // filters decodes the parameter filters: {"name":{"value":true}}, or the form
 // of the oldest clients, {"name":["value"]}.
 func (r *request) filters() (map[string]map[string]bool, error) {

@@ -26,6 +26,7 @@ type handler struct {
 	classic  *classic.Handler
 	worker   gateway.WorkerInfo
 	builds   *builds
+	pace     pace
 	grants   []string     // what clients may grant to their builds
 	rpc      *grpc.Server // BuildKit's services
 	streams  *handed      // connections that became gRPC

@@ -26,6 +26,7 @@ func (c *control) Solve(ctx context.Context, r *controlapi.SolveRequest) (resp *
 	if err := c.checkSolve(r); err != nil {
 		return nil, err
 	}
+	defer c.pace.begin()()
 	epoch, err := output.EpochOf(r.FrontendAttrs)
 	if err != nil {
 		return nil, err

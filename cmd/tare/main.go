@@ -7,7 +7,7 @@ import (
 
 	"github.com/tarehq/tare/cli"
 	"github.com/tarehq/tare/cli/command"
-	_ "github.com/tarehq/tare/internal/single" // a command asks, waits and prints
+	"github.com/tarehq/tare/internal/single" // a command asks, waits and prints
 )
 
 // Set by the linker: -X main.version=… and so on.
@@ -17,6 +17,9 @@ var (
 )
 
 func main() {
+	if name := single.Settings(); name != "" {
+		os.Unsetenv(name) // plugins inherit the environment
+	}
 	s := &command.Session{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv, Program: os.Args[0], Version: version, Commit: gitCommit}
 	os.Exit(cli.Main(context.Background(), s, os.Args[1:]))
 }

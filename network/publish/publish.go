@@ -61,6 +61,8 @@ type Place struct {
 	Bind4, Bind6 netip.Addr
 	// Routed4 and Routed6 tell that the container is reached at its own address alone.
 	Routed4, Routed6 bool
+	// Bare4 and Bare6 tell that no rules lead there: whoever holds the sockets passes all on.
+	Bare4, Bare6 bool
 	// NoProxy publishes nothing on IPv6 for a container that has IPv4 alone.
 	NoProxy bool
 }
@@ -75,7 +77,10 @@ func (b *Place) to(host netip.Addr) (target netip.Addr, routed bool) {
 
 // Relayed tells whether anything arrives at a socket that is bound to the address.
 func (b *Place) Relayed(host netip.Addr) bool {
-	return host.IsUnspecified() || host.IsLoopback() || !b.To6.IsValid()
+	if host.Is4() {
+		return b.Bare4
+	}
+	return b.Bare6 || host.IsUnspecified() || host.IsLoopback() || !b.To6.IsValid()
 }
 
 // Check refuses what cannot be published, before anything is taken.
@@ -241,7 +246,7 @@ func (b *Place) bindAll(hosts []netip.Addr, port uint16, p Port) (published []Pu
 		what := passNothing
 		if p.ContainerPort == 0 {
 			// It leads nowhere.
-		} else if host.Is6() && !target.IsValid() {
+		} else if host.Is6() && !target.IsValid() || host.Is4() && b.Bare4 || host.Is6() && b.Bare6 {
 			what = passAll
 		} else if host.Is6() && b.Relayed(host) {
 			what = passLoopback
