@@ -247,7 +247,11 @@ func (v *vigil) clean() (rest string) {
 	detached := make(chan error, 1)
 	go func() { detached <- detach(ctx, s.cfg.Networks, r.Sandbox) }()
 	if keeper != nil {
-		errs = append(errs, keeper.Leave(ctx))
+		leave := keeper.Leave
+		if r.HostConfig.CgroupParent != "" { // somebody's own, who may remove it with his container
+			leave = keeper.Release
+		}
+		errs = append(errs, leave(ctx))
 		s.execs.await(r.ID, keeper)
 		keeper.Close() // the other side has closed it already
 	}
