@@ -4,24 +4,17 @@ VERSION ?= $(shell git describe --tags --dirty 2>/dev/null | sed 's/^v//' | grep
 COMMIT  ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 BUILT   ?= $(shell git log -1 --format=%cI 2>/dev/null)
 LDFLAGS  = -s -w -X main.version=$(VERSION) -X main.gitCommit=$(COMMIT) -X main.buildTime=$(BUILT)
+# What lives for milliseconds begins at an instruction of its own (docs/decisions/053-first-instruction.md).
+ENTRY    = $(if $(filter amd64,$(shell $(GO) env GOARCH)),-E github.com/tarehq/tare/internal/single.entry)
 export CGO_ENABLED = 0
-
-# Programs that are executed by the thousand, and so begin before the Go runtime
-# does (internal/single). They are copied at the end, because the kernel keeps what
-# was written in big pieces in big pieces, and maps them at less cost than the
-# single pages that the linker writes to.
-START  = $(filter amd64,$(shell $(GO) env GOARCH))
-BRIEF  = ./cmd/tare
-SINGLE = ./cmd/tarerun
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+# Copied, because the kernel maps what was written in large pieces in large pieces, and the linker writes page by page.
 build: ## the programs, into bin/
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ $(filter-out $(BRIEF) $(SINGLE),$(wildcard ./cmd/*))
-	$(GO) build -trimpath -ldflags '$(LDFLAGS) $(if $(START),-E tare_start_brief)' -o bin/ $(BRIEF)
-	$(GO) build -trimpath -ldflags '$(LDFLAGS) $(if $(START),-E tare_start)' -o bin/ $(SINGLE)
-	@for p in $(notdir $(BRIEF) $(SINGLE)); do cp bin/$$p bin/$$p.new && mv bin/$$p.new bin/$$p; done
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -ldflags './cmd/tare=$(LDFLAGS) $(ENTRY)' -ldflags './cmd/tarerun=$(LDFLAGS) $(ENTRY)' -o bin/ ./cmd/...
+	@for p in bin/tare*; do cp $$p bin/.copy && mv bin/.copy $$p; done
 
 run: ## install what is missing, build, start a daemon of its own under .run/, run two containers
 	@scripts/run

@@ -11,9 +11,12 @@ import (
 
 // What several builds wait for works on files that the one has which began it: those
 // stay its own, although its client went, and a failure for that is not the others'.
+// All of them hear what it prints, while they wait.
 func TestSharedWorkKeepsItsFiles(t *testing.T) {
 	s := &Solver{flights: map[digest.Digest]*flight{}, sums: openSums(filepath.Join(t.TempDir(), "sums"))}
 	first, second := s.Job(nil, nil, JobOptions{}), s.Job(nil, nil, JobOptions{})
+	var begun, waited string
+	heard := func(to *string) printer { return func(_ int, data []byte) { *to += string(data) } }
 	given := make(chan struct{})
 	first.atEnd(func() { close(given) })
 	key := digest.FromString("work")
@@ -21,9 +24,11 @@ func TestSharedWorkKeepsItsFiles(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	gone := make(chan error)
 	go func() {
-		_, err := first.once(ctx, key, func(context.Context) ([]*output, error) {
+		_, err := first.once(ctx, key, heard(&begun), func(_ context.Context, say printer) ([]*output, error) {
+			say(1, []byte("before "))
 			close(working)
 			<-finish
+			say(2, []byte("after"))
 			select {
 			case <-given:
 				t.Error("the files were given back")
@@ -37,8 +42,9 @@ func TestSharedWorkKeepsItsFiles(t *testing.T) {
 	again := make(chan error)
 	made := 0
 	go func() {
-		_, err := second.once(t.Context(), key, func(context.Context) ([]*output, error) {
+		_, err := second.once(t.Context(), key, heard(&waited), func(_ context.Context, say printer) ([]*output, error) {
 			made++
+			say(1, []byte(" again"))
 			return nil, nil
 		})
 		again <- err
@@ -58,4 +64,7 @@ func TestSharedWorkKeepsItsFiles(t *testing.T) {
 		t.Errorf("who waited got %v, and did it %d times", err, made)
 	}
 	<-given
+	if begun != "before " || waited != "before after again" {
+		t.Errorf("who began it heard %q, who waited %q", begun, waited)
+	}
 }

@@ -39,7 +39,8 @@ type step struct {
 	op   *pb.ExecOp
 	in   []*output
 	id   string
-	dir  string // the bundle
+	say  printer // what the command prints goes there
+	dir  string  // the bundle
 	root snapshot.Mount
 	back undo.Stack // takes away what the step has beside its tree
 
@@ -59,7 +60,7 @@ type step struct {
 
 // run carries a RUN out: a container on a tree of its own, whose changes become a
 // layer.
-func (j *Job) run(ctx context.Context, v *vertex, op *pb.ExecOp, inputs []*output) (_ []*output, err error) {
+func (j *Job) run(ctx context.Context, v *vertex, op *pb.ExecOp, inputs []*output, say printer) (_ []*output, err error) {
 	if err := j.permit(op); err != nil {
 		return nil, err
 	}
@@ -69,7 +70,7 @@ func (j *Job) run(ctx context.Context, v *vertex, op *pb.ExecOp, inputs []*outpu
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	s := &step{job: j, v: v, op: op, in: inputs, id: "build-" + idgen.New()[:32]}
+	s := &step{job: j, v: v, op: op, in: inputs, say: say, id: "build-" + idgen.New()[:32]}
 	s.dir = filepath.Join(j.solver.Steps, s.id)
 	base, readOnly, err := s.base()
 	if err != nil {
@@ -283,7 +284,7 @@ func (s *step) listen(out *net.UnixConn) {
 			buf := make([]byte, min(n, 32<<10))
 			m, err := out.Read(buf)
 			if m > 0 {
-				s.job.progress.Log(s.v.digest, int(head[0]), buf[:m])
+				s.say(int(head[0]), buf[:m])
 			}
 			if n -= m; err != nil {
 				return

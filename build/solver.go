@@ -59,6 +59,7 @@ type flight struct {
 	err    error
 	want   int // who waits
 	cancel context.CancelFunc
+	echo   echo // what the work prints, for all of them
 }
 
 // Open makes a solver, and takes up the cache that an earlier one left.
@@ -267,8 +268,8 @@ func (j *Job) perform(ctx context.Context, v *vertex, inputs []*output, elsewher
 			return outputs, true, err
 		}
 	}
-	outputs, err = j.once(ctx, j.options.Limits.flight(k.exact), func(ctx context.Context) ([]*output, error) {
-		outputs, err := j.execute(ctx, v, inputs)
+	outputs, err = j.once(ctx, j.options.Limits.flight(k.exact), j.printer(v), func(ctx context.Context, say printer) ([]*output, error) {
+		outputs, err := j.execute(ctx, v, inputs, say)
 		if err != nil {
 			return nil, err
 		}
@@ -360,10 +361,10 @@ func (j *Job) recall(ctx context.Context, v *vertex, k *keys, elsewhere bool) []
 	return outputs
 }
 
-func (j *Job) execute(ctx context.Context, v *vertex, inputs []*output) ([]*output, error) {
+func (j *Job) execute(ctx context.Context, v *vertex, inputs []*output, say printer) ([]*output, error) {
 	switch op := v.op.Op.(type) {
 	case *pb.Op_Exec:
-		return j.run(ctx, v, op.Exec, inputs)
+		return j.run(ctx, v, op.Exec, inputs, say)
 	case *pb.Op_File:
 		return j.files(ctx, op.File, inputs)
 	}
@@ -372,10 +373,11 @@ func (j *Job) execute(ctx context.Context, v *vertex, inputs []*output) ([]*outp
 
 // once has one of those who want the same at the same time do it. It goes on
 // while somebody waits, whoever began it, with what the job has that began it. When it
-// failed, and that job's client has gone, it is done again.
-func (j *Job) once(ctx context.Context, key digest.Digest, do func(context.Context) ([]*output, error)) ([]*output, error) {
+// failed, and that job's client has gone, it is done again. All of them hear what it
+// prints.
+func (j *Job) once(ctx context.Context, key digest.Digest, hear printer, do func(context.Context, printer) ([]*output, error)) ([]*output, error) {
 	for {
-		result, own, err := j.join(ctx, key, do)
+		result, own, err := j.join(ctx, key, hear, do)
 		if err == nil || own || ctx.Err() != nil {
 			return result, err
 		}
@@ -383,7 +385,7 @@ func (j *Job) once(ctx context.Context, key digest.Digest, do func(context.Conte
 }
 
 // join is once; own tells that an error is the job's.
-func (j *Job) join(ctx context.Context, key digest.Digest, do func(context.Context) ([]*output, error)) (result []*output, own bool, err error) {
+func (j *Job) join(ctx context.Context, key digest.Digest, hear printer, do func(context.Context, printer) ([]*output, error)) (result []*output, own bool, err error) {
 	s := j.solver
 	s.mu.Lock()
 	f := s.flights[key]
@@ -393,7 +395,7 @@ func (j *Job) join(ctx context.Context, key digest.Digest, do func(context.Conte
 		s.flights[key] = f
 		leave := j.stay()
 		go func() {
-			f.result, f.err = do(work)
+			f.result, f.err = do(work, f.echo.print)
 			cancel()
 			s.mu.Lock()
 			if s.flights[key] == f {
@@ -406,6 +408,7 @@ func (j *Job) join(ctx context.Context, key digest.Digest, do func(context.Conte
 	}
 	f.want++
 	s.mu.Unlock()
+	defer f.echo.follow(hear)()
 	select {
 	case <-f.done:
 		return f.result, f.job == j || !f.job.gone(), f.err

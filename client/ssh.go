@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/internal/thread"
 )
 
 // parseSSH gives the arguments of ssh that bring a connection to the daemon of
@@ -85,10 +84,7 @@ func dialSSH(host string) (*sshConn, error) {
 	c.command.Stdin, c.command.Stdout, c.command.Stderr = theirs, theirs, &c.stderr
 	// The terminal's interrupt is for the container, not for the way to it.
 	c.command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	done := thread.Prompt()
-	err = c.command.Start()
-	done()
-	if err != nil {
+	if err := c.command.Start(); err != nil {
 		nc.Close()
 		return nil, fault.New(fault.Unavailable, "cannot connect to the daemon at %s: %w", host, err)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/spread"
 	"github.com/tarehq/tare/supervise"
 )
 
@@ -34,6 +35,7 @@ func (b *bundles) open() error {
 	if err := os.MkdirAll(b.dir, 0o700); err != nil {
 		return err
 	}
+	spread.Children(b.dir)
 	return os.Chmod(b.dir, 0o700) // it may be of an earlier version
 }
 

@@ -8,10 +8,11 @@ import (
 
 	wire "github.com/moby/moby/api/types/container"
 
+	"github.com/tarehq/tare/container/healthcheck"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/network"
 	"github.com/tarehq/tare/network/files"
+	"github.com/tarehq/tare/network/publish"
 )
 
 // names are at least two characters of [a-zA-Z0-9][a-zA-Z0-9_.-].
@@ -59,7 +60,7 @@ func (c *creation) check() error {
 	if err != nil {
 		return err
 	}
-	if err := network.CheckPorts(ports); err != nil {
+	if err := publish.Check(ports); err != nil {
 		return err
 	}
 	mounts, err := c.checkMounts(h)
@@ -117,7 +118,7 @@ func checkConfig(c *wire.Config) error {
 			return fault.New(fault.Invalid, "invalid environment variable: %s", kv)
 		}
 	}
-	return checkHealth(c.Healthcheck)
+	return healthcheck.Refuse(c.Healthcheck)
 }
 
 // CheckSlice refuses a parent that is no slice of systemd's.
@@ -140,8 +141,10 @@ func (s *Service) checkParent(h *wire.HostConfig) error {
 // control groups of version 2 have, and nothing here could do.
 func checkForeign(h *wire.HostConfig) error {
 	switch {
-	case h.IOMaximumIOps != 0 || h.IOMaximumBandwidth != 0:
-		return fault.New(fault.Invalid, "invalid QoS settings: linux does not support Maximum IO Bandwidth or Maximum IO IOps (IOMaximumBandwidth, IOMaximumIOps): use BlkioDeviceReadBps and its like")
+	case h.IOMaximumBandwidth != 0:
+		return fault.New(fault.Invalid, "invalid option: QoS maximum bandwidth configuration is not supported on linux: use BlkioDeviceReadBps and its like")
+	case h.IOMaximumIOps != 0:
+		return fault.New(fault.Invalid, "invalid option: QoS maximum IOPs configuration is not supported on linux: use BlkioDeviceReadIOps and its like")
 	case h.CPUCount != 0:
 		return fault.New(fault.Invalid, "CpuCount is of Windows: use NanoCpus (--cpus)")
 	case h.CPUPercent != 0:
@@ -182,7 +185,7 @@ func (c *creation) checkModes(h *wire.HostConfig) error {
 	case !h.CgroupnsMode.Valid():
 		return fault.New(fault.Invalid, "invalid cgroup namespace mode: %v", h.CgroupnsMode)
 	}
-	for _, other := range []string{h.PidMode.Container(), h.IpcMode.Container(), h.NetworkMode.ConnectedContainer()} {
+	for _, other := range []string{h.PidMode.Container(), h.IpcMode.Container()} {
 		if other != "" {
 			if _, err := c.containers.store.find(other); err != nil {
 				return fault.New(fault.Invalid, "%w", err) // not NotFound, see checkNetwork

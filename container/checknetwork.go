@@ -84,6 +84,9 @@ func (c *creation) checkNetwork() error {
 	case len(config.ExposedPorts) > 0:
 		return fault.New(fault.Invalid, "conflicting options: port exposing and the container type network mode")
 	}
+	if _, err := c.containers.store.find(mode.ConnectedContainer()); err != nil {
+		return fault.New(fault.Invalid, "joining network namespace of container: %w", err)
+	}
 	return c.checkEndpoints()
 }
 

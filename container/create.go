@@ -17,6 +17,7 @@ import (
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/image/config"
 	"github.com/tarehq/tare/internal/idgen"
 	"github.com/tarehq/tare/internal/undo"
 )
@@ -69,6 +70,9 @@ func (c *creation) settle() error {
 	c.containers.cfg.Defaults.get().fill(c.req)
 	if err := normalize(c.req); err != nil {
 		return err
+	}
+	if config := c.req.Config; config.Image == "" && len(config.Cmd) == 0 && len(config.Entrypoint) == 0 {
+		return fault.New(fault.Invalid, "no command specified")
 	}
 	if err := c.labelling(c.req.HostConfig); err != nil {
 		return err
@@ -257,7 +261,7 @@ func mergeImage(c *wire.Config, img image.Image) {
 	if c.Shell == nil {
 		c.Shell = ic.Shell
 	}
-	c.Healthcheck = image.FillHealth(c.Healthcheck, ic.Healthcheck)
+	c.Healthcheck = config.FillHealth(c.Healthcheck, ic.Healthcheck)
 	c.Env = mergeEnv(ic.Env, c.Env)
 	for k, v := range ic.Labels {
 		if _, set := c.Labels[k]; !set {
@@ -319,7 +323,7 @@ func normalize(req *CreateRequest) error {
 		h.NetworkMode = wirenet.NetworkBridge
 	}
 	if config.NetworkDisabled {
-		h.NetworkMode = wirenet.NetworkNone
+		h.NetworkMode, req.NetworkingConfig = wirenet.NetworkNone, nil
 	}
 	if h.IpcMode == "" {
 		h.IpcMode = wire.IPCModePrivate

@@ -24,5 +24,19 @@
 //	                                 process's own files (package supervise)
 //
 // A directory whose name ends in "-removing" belongs to nobody any more and is
-// being deleted; the next start collects it.
+// being deleted; the next start collects it. A bundle's waits with the control
+// groups of its run for a quiet moment.
+//
+// A Service does to one container what its verbs say: create.go, start.go, stop.go,
+// pause.go, attach.go, update.go, remove.go … What else there is to ask of containers
+// are nouns that it hands out:
+//
+//	Execs        further processes (exec.go, execstart.go)
+//	Health       probes (health.go; what they mean, package healthcheck)
+//	Logbook      logs (logbook.go, over package logs)
+//	Stats        use of resources (stats.go); Processes, top (top.go, package ps)
+//	Files        cp, diff, export, commit (copy.go, files.go, over package view)
+//	Checkpoints  checkpoint.go, checkpointmove.go (package checkpoint)
+//	Places       networks of one (places.go, connect.go, disconnect.go)
+//	Pruning      prune.go
 package container

@@ -29,7 +29,7 @@ func (e *Execs) Create(ctx context.Context, nameOrID string, req wire.ExecCreate
 	}
 	keys, err := parseDetachKeys(req.DetachKeys)
 	if err != nil {
-		return "", err
+		return "", fault.New(fault.Invalid, "Invalid escape keys (%s) provided", req.DetachKeys)
 	}
 	if _, _, err := e.containers.lives.running(r); err != nil {
 		return "", err
@@ -217,6 +217,8 @@ func execFailure(r Record, err error) (int, error) {
 	has := func(part string) bool { return strings.Contains(text, part) }
 	code, suffix := 126, ""
 	switch {
+	case has("process.cwd"):
+		return code, fault.New(fault.Invalid, "OCI runtime exec failed: exec failed: Cwd must be an absolute path")
 	case has("is a directory"):
 		suffix = ": permission denied"
 	case has("executable file not found"), has("no such file or directory"):

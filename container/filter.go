@@ -11,6 +11,7 @@ import (
 	wirenet "github.com/moby/moby/api/types/network"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/tarehq/tare/container/healthcheck"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/label"
 	"github.com/tarehq/tare/network"
@@ -22,7 +23,7 @@ type matcher func(r Record, value string) bool
 var matchers = map[string]matcher{
 	"exited":  func(r Record, v string) bool { return r.State == Exited && strconv.Itoa(r.ExitCode) == v },
 	"status":  func(r Record, v string) bool { return string(r.State) == v },
-	"health":  func(r Record, v string) bool { return v == string(healthStatus(r)) },
+	"health":  func(r Record, v string) bool { return v == string(healthcheck.Status(r.Health)) },
 	"label":   func(r Record, v string) bool { return label.Has(r.Config.Labels, v) },
 	"network": onNetwork,
 	"volume": func(r Record, v string) bool {
@@ -49,7 +50,9 @@ var others = []string{"id", "name", "since", "before", "ancestor"}
 func byPattern(name string, values map[string]bool) func(Record) bool {
 	var patterns []*regexp.Regexp
 	for v := range values {
-		patterns = append(patterns, regexp.MustCompile(v)) // checkFilter has seen it
+		if p, err := regexp.Compile(v); err == nil { // one that is none finds nothing, as in Docker
+			patterns = append(patterns, p)
+		}
 	}
 	return func(r Record) bool {
 		text := r.ID
@@ -170,9 +173,18 @@ func checkFilter(name string, values map[string]bool) error {
 		case "exited":
 			_, err = strconv.Atoi(v)
 		case "publish", "expose":
-			_, err = wirenet.ParsePortRange(v)
-		case "name", "id":
-			_, err = regexp.Compile(v)
+			port, _, _ := strings.Cut(v, "/")
+			for bound := range strings.SplitSeq(port, "-") {
+				if _, wrong := strconv.ParseUint(bound, 10, 16); wrong != nil && err == nil {
+					err = wrong
+				}
+			}
+			if _, wrong := wirenet.ParsePortRange(v); wrong != nil && err == nil {
+				err = wrong
+			}
+			if err != nil {
+				return fault.New(fault.Invalid, "error while looking up for %s %s: %w", name, v, err)
+			}
 		case "health":
 			err = wire.ValidateHealthStatus(wire.HealthStatus(v))
 		case "is-task":

@@ -79,6 +79,16 @@ func notNil[T any](list []T) []T {
 // stamp writes a moment the way Docker does; the zero one is the year 1.
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 
+// shownHealth has an empty list of a check that was not made yet, not none.
+func shownHealth(h *wire.Health) *wire.Health {
+	if h == nil || h.Log != nil {
+		return h
+	}
+	shown := *h
+	shown.Log = []*wire.HealthcheckResult{}
+	return &shown
+}
+
 // wireState derives Docker's booleans.
 func wireState(r Record) *wire.State {
 	return &wire.State{
@@ -92,6 +102,6 @@ func wireState(r Record) *wire.State {
 		Error:      r.Error,
 		StartedAt:  stamp(r.StartedAt),
 		FinishedAt: stamp(r.FinishedAt),
-		Health:     r.Health,
+		Health:     shownHealth(r.Health),
 	}
 }

@@ -32,6 +32,9 @@ func (b *bundle) joinIPC(nameOrID string) (*ipc, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !other.State.Up() {
+		return nil, fault.New(fault.Conflict, "failed to join IPC namespace: container %s is not running, start it first", other.ID)
+	}
 	if mode := other.HostConfig.IpcMode; mode.IsPrivate() || mode.IsNone() || mode.IsEmpty() {
 		return nil, fault.New(fault.Invalid, "container %s: non-shareable IPC (hint: use IpcMode:shareable for the donor container)", other.ID)
 	}

@@ -24,7 +24,7 @@ func (s *Service) Rename(ctx context.Context, nameOrID, name string) error {
 	if wanted == old {
 		return fault.New(fault.Invalid, "Renaming a container with the same name as its current name")
 	}
-	err = checkName(name)
+	err = checkName("/" + wanted)
 	if err == nil {
 		err = s.store.reserve(wanted, r.ID)
 	}

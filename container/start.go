@@ -8,6 +8,7 @@ import (
 
 	"github.com/moby/moby/api/types/events"
 
+	"github.com/tarehq/tare/container/healthcheck"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/undo"
@@ -93,15 +94,23 @@ func (s *Service) startFrom(ctx context.Context, r Record, from *restore) error 
 	return err
 }
 
+// notCreated are the words by which clients know what a runtime refused, among them
+// its name.
+const notCreated = "failed to create task for container: failed to create shim task: OCI runtime create failed: tarerun create failed"
+
 // startFailure gives a failed start Docker's exit code and words: 127 for a
 // program that is not there, 126 for one that may not run, 128 otherwise.
 func startFailure(err error) (code int, _ error) {
 	text := strings.ToLower(err.Error())
 	has := func(part string) bool { return strings.Contains(text, part) }
 	wrap := func(suffix string) error {
-		return fault.New(fault.Invalid, "failed to create task for container: %w%s", err, suffix)
+		return fault.New(fault.Invalid, notCreated+": unable to start container process: error during container init: %w%s", err, suffix)
 	}
 	switch {
+	case has("cannot access path"): // of a mount
+		return 128, err
+	case strings.HasPrefix(text, "sysctl "):
+		return 128, fault.New(fault.Invalid, notCreated+": %w", err)
 	case fault.KindOf(err) == fault.NotImplemented || has("driver failed programming") || has("cdi device injection failed") || has("could not select device driver"):
 		return 128, err
 	case has("permission denied"):
@@ -125,6 +134,8 @@ func (b *bundle) launch(ctx context.Context) (err error) {
 	var back undo.Stack
 	defer back.OnError(&err)
 	defer b.close()
+	s.remains.stir()
+	s.remains.settle(r.ID)
 	if err := b.gather(ctx, &back); err != nil {
 		return err
 	}
@@ -148,7 +159,7 @@ func (b *bundle) launch(ctx context.Context) (err error) {
 	status := keeper.Status()
 	*r, err = s.store.update(r.ID, func(p *Progress) error {
 		*p = Progress{State: Running, Pid: status.Pid, StartedAt: status.StartedAt, FinishedAt: p.FinishedAt,
-			RestartCount: r.RestartCount, Sandbox: b.net.sandbox, NetworkIDs: networkIDs(b.net.sandbox), Health: startingHealth(r.Config, p.Health)}
+			RestartCount: r.RestartCount, Sandbox: b.net.sandbox, NetworkIDs: networkIDs(b.net.sandbox), Health: healthcheck.Starting(r.Config, p.Health)}
 		return nil
 	})
 	if err != nil {

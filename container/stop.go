@@ -195,6 +195,9 @@ func (s *Service) Kill(ctx context.Context, nameOrID, signal string) error {
 	if signal != "" {
 		var err error
 		if sig, err = parseSignal(signal); err != nil {
+			if n, notNumber := strconv.Atoi(signal); notNumber == nil && n != 0 {
+				return fault.New(fault.Invalid, "the linux daemon does not support signal %d", n)
+			}
 			return err
 		}
 	}

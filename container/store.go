@@ -18,6 +18,7 @@ import (
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/atomicfile"
 	"github.com/tarehq/tare/internal/keylock"
+	"github.com/tarehq/tare/internal/spread"
 )
 
 const removingSuffix = "-removing"
@@ -47,6 +48,7 @@ func openStore(dir string, log *slog.Logger) (*store, error) {
 	if err := os.MkdirAll(dir, 0o710); err != nil {
 		return nil, err
 	}
+	spread.Children(dir)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err

@@ -5,6 +5,10 @@
 // An image's identity is the digest of the manifest or index that its name
 // points to. All platforms, attestations and annotations of an index are kept
 // as they came; which of them runs here is chosen when it is used.
+//
+// A Service is what is asked of images that are here; Transfers pull and push them
+// (pull.go, push.go, over packages download and unpack); Making makes them of trees, for
+// builds (make.go). All read the catalog, which knows what is in an image (member.go).
 package image
 
 import (
@@ -13,6 +17,8 @@ import (
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/tarehq/tare/image/platform"
 )
 
 // Image is one image as a container needs it: resolved to one platform.
@@ -86,3 +92,9 @@ type Use struct {
 
 // InUse tells which containers were made from which image.
 type InUse func() map[digest.Digest][]Use
+
+// Foreign tells, when the image is of a platform that this machine is not known
+// to run, how the two are written.
+func (i Image) Foreign() (image, machine string, foreign bool) {
+	return platform.Format(i.Platform), platform.Format(platform.Host()), platform.Foreign(i.Platform)
+}

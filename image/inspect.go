@@ -35,7 +35,7 @@ func (s *Service) InspectWith(ctx context.Context, ref string, o InspectOptions)
 	members := s.members(target)
 	best := representative(members)
 	if o.Platform != "" {
-		m, err := s.choose(target, o.Platform, familiarTagged(ref))
+		m, err := s.choose(target, o.Platform, ref)
 		if err != nil {
 			return wire.InspectResponse{}, err
 		}

@@ -15,13 +15,15 @@ type bridge struct {
 	link.Bridge
 	internal bool              // nothing is forwarded for it
 	open     bool              // the guard shall drop nothing, see package firewall
+	lone     bool              // the host's forwarding is left alone
+	bare     [2]bool           // it is turned on without the guard, in IPv4 and IPv6
 	guarded  []firewall.Family // it stands
 }
 
 // raise makes the bridge or takes the one that is there, and tells whether it
 // made it.
 func (b *bridge) raise() (made bool, err error) {
-	if made, err = b.Raise(); err != nil || b.internal {
+	if made, err = b.Raise(); err != nil || b.internal || b.lone {
 		return made, err
 	}
 	if err = b.allowForwarding(); err != nil && made {
@@ -34,6 +36,12 @@ func (b *bridge) raise() (made bool, err error) {
 func (b *bridge) allowForwarding() error {
 	for family, subnet := range map[firewall.Family]netip.Prefix{firewall.IP4: b.Address4, firewall.IP6: b.Address6} {
 		if !subnet.IsValid() {
+			continue
+		}
+		if family == firewall.IP4 && b.bare[0] || family == firewall.IP6 && b.bare[1] {
+			if err := firewall.TurnForwardingOn(family); err != nil {
+				return err
+			}
 			continue
 		}
 		guarded, err := firewall.AllowForwarding(b.Name, family, b.open)

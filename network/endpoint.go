@@ -17,6 +17,7 @@ type Sandbox struct {
 	Endpoints            []Endpoint  // in the order of their making
 	Ports                []Published // lead to the gateway endpoint
 	Pending              []Port      `json:",omitempty"` // to be published when there is a gateway endpoint
+	Bare4, Bare6         bool        `json:",omitempty"` // no rule leads to them in the family: they are relayed
 	DNS                  Resolver
 	// NetNSPath is where the namespace is found, for Restore; not stored.
 	NetNSPath string `json:"-"`

@@ -5,12 +5,13 @@ import (
 	"slices"
 
 	"github.com/tarehq/tare/network/firewall"
+	"github.com/tarehq/tare/network/publish"
 )
 
 // rules are the options of the rules; prefixes begin the names of our ports.
 func (c Config) rules(prefixes []string) firewall.Options {
 	return firewall.Options{Table: c.Name, Ports: prefixes, DirectRouting: c.DirectRouting,
-		AcceptMark: c.AcceptMark, AcceptMask: c.AcceptMask, HostFirewall: c.HostFirewall}
+		AcceptMark: c.AcceptMark, AcceptMask: c.AcceptMask, HostFirewall: c.HostFirewall, Off: c.NoRules, Off6: c.NoRules6}
 }
 
 func (g segment) ruled() firewall.Network {
@@ -68,7 +69,8 @@ func (b *Sandbox) target6() (t firewall.Target) {
 
 // Relay is a published port whose connections the process that holds its socket
 // passes on itself: [::1], since the kernel lets nothing with that address out
-// of lo, and IPv6 of containers that have IPv4 alone.
+// of lo, and IPv6 of containers that have IPv4 alone; all of them where there are
+// no rules.
 type Relay struct {
 	Proto       string
 	Host        netip.Addr // what the sockets are bound to
@@ -78,12 +80,17 @@ type Relay struct {
 
 // Relays are those of the sandbox, ports that follow each other as one.
 func (b *Sandbox) Relays() (list []Relay) {
-	to := b.target6().Address
+	at := publish.Place{To6: b.target6().Address, Bare4: b.Bare4, Bare6: b.Bare6}
+	to := at.To6
 	if !to.IsValid() {
 		to = b.target4().Address
 	}
 	for _, p := range b.Ports {
-		if !p.HostIP.Is6() || p.HostPort == 0 || p.ContainerPort == 0 || !to.IsValid() || p.Proto == "sctp" || !b.relayed(p.HostIP) {
+		to := to
+		if p.HostIP.Is4() {
+			to = b.target4().Address
+		}
+		if p.HostPort == 0 || p.ContainerPort == 0 || !to.IsValid() || p.Proto == "sctp" || !at.Relayed(p.HostIP) {
 			continue
 		}
 		if n := len(list); n > 0 && list[n-1].continues(p) {
@@ -98,10 +105,4 @@ func (b *Sandbox) Relays() (list []Relay) {
 func (r Relay) continues(p Published) bool {
 	return r.Proto == p.Proto && r.Host == p.HostIP && int(r.Last)+1 == int(p.HostPort) &&
 		int(p.HostPort)-int(r.First) == int(p.ContainerPort)-int(r.To.Port())
-}
-
-// relayed tells whether anything arrives at a socket that is bound to the
-// address.
-func (b *Sandbox) relayed(host netip.Addr) bool {
-	return host.IsUnspecified() || host.IsLoopback() || !b.target6().Address.IsValid()
 }

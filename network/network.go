@@ -24,6 +24,19 @@
 //	Detach      elements gone at once, the interfaces in the background
 //	Close       waits for the background work and drops the pools; bridges, table
 //	            and the interfaces of running containers stay
+//
+// Of what it is made:
+//
+//	planner     what is asked for -> the network that shall be (plan.go)
+//	raiser      makes networks and takes them back: bridges, drivers' (raise.go)
+//	lans        the networks that there are (lans.go), each with its subnets (subnets.go)
+//	pools       namespaces that wait for containers (pool.go)
+//	fitter      a container's interfaces and addresses (fit.go, in a box, box.go)
+//	publisher   its ports on the host (ports.go, package publish)
+//	naming      the resolver, which is told of its names (naming.go)
+//	sandboxes   the containers that there are (sandboxes.go)
+//	ruleset     the firewall's rules for all of it (ruleset.go, package firewall)
+//	remover     deletes in the background what is done with (remover.go)
 package network
 
 import (
@@ -34,6 +47,7 @@ import (
 
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/network/ipam"
+	"github.com/tarehq/tare/network/publish"
 )
 
 // Config says what a Service is built on.
@@ -90,7 +104,12 @@ type Config struct {
 	DirectRouting          bool
 	AcceptMark, AcceptMask uint32
 	HostFirewall           bool
-	// NoProxy publishes nothing on IPv6 for containers that have IPv4 alone.
+	// NoRules makes no rules at all but those of IPv6, and NoRules6 none of that: what
+	// is published is relayed, nothing is kept apart, nobody leaves under the host's
+	// address. NoForwarding leaves the host's forwarding as it is.
+	NoRules, NoRules6, NoForwarding bool
+	// NoProxy publishes nothing on IPv6 for containers that have IPv4 alone, and has
+	// nothing relayed where there are no rules.
 	NoProxy bool
 	// Spare is how many network namespaces with their interface pairs are
 	// kept ready for Attach on the default bridge; 0 makes each when it is asked
@@ -117,26 +136,10 @@ type Config struct {
 type Pool = ipam.Pool
 
 // Port asks to publish one port of the container.
-type Port struct {
-	// HostIP is the host's address to publish on; the zero Addr and 0.0.0.0
-	// mean all of them.
-	HostIP netip.Addr
-	// HostPort is the host's port; 0 takes a free one. With a HostPortEnd
-	// above it the first free port of the range is taken.
-	HostPort, HostPortEnd uint16
-	// ContainerPort 0 takes a port of the host that leads nowhere, as with Docker.
-	ContainerPort uint16
-	// Proto is "tcp" or "udp"; "" means tcp.
-	Proto string
-}
+type Port = publish.Port
 
 // Published is a port as it was published.
-type Published struct {
-	HostIP        netip.Addr
-	HostPort      uint16
-	ContainerPort uint16
-	Proto         string
-}
+type Published = publish.Published
 
 // Attachment is what Attach made. NetNS and Sockets belong to the caller, who
 // closes them: the namespace lives as long as a descriptor or a process in it,

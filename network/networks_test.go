@@ -762,7 +762,7 @@ func TestWaitingAddresses(t *testing.T) {
 	if u := n.Status.IPAM.Subnets[n.IPAM.Config[0].Subnet]; u.IPsInUse != 3 || u.DynamicIPsAvailable != 253 || len(n.Containers) != 0 {
 		t.Errorf("%+v", u)
 	}
-	if e := s.Exposure(); len(e) != 0 {
+	if e, err := s.Exposure(); err != nil || len(e) != 0 {
 		t.Errorf("reached without a container: %+v", e)
 	}
 	if a := attach(t, s, "a"); a.Endpoints[0].Address.String() != "172.30.1.2/24" {

@@ -91,7 +91,7 @@ func (r *raiser) bringUp(ctx context.Context, l *lan) error {
 	l.Foreign = b.Foreign
 	r.lans.setBridge(l, b)
 	if err = r.rules.renew(); err == nil {
-		err = firewalld.Join(l.Bridge)
+		err = r.admit(l.Bridge)
 	}
 	if err != nil {
 		r.lans.setBridge(l, nil)
@@ -103,10 +103,19 @@ func (r *raiser) bringUp(ctx context.Context, l *lan) error {
 	return nil
 }
 
+// admit has firewalld let through what passes the bridge, unless that is the host's
+// own affair.
+func (r *raiser) admit(bridge string) error {
+	if r.cfg.NoRules {
+		return nil
+	}
+	return firewalld.Join(bridge)
+}
+
 // bridgeOf is a lan's bridge as it shall be.
 func (r *raiser) bridgeOf(l *lan) *bridge {
-	b := &bridge{internal: l.Internal, open: r.cfg.ForwardAll, Bridge: link.Bridge{
-		Name: l.Bridge, MTU: l.opts.mtu, MAC: link.BridgeMAC(r.cfg.Identity, l.Bridge), Address4: l.own(false), Address6: l.own(true),
+	b := &bridge{internal: l.Internal, open: r.cfg.ForwardAll, lone: r.cfg.NoForwarding, bare: [2]bool{r.cfg.NoRules, r.cfg.NoRules6}, Bridge: link.Bridge{
+		Name: l.Bridge, Unruled: r.cfg.NoRules, MTU: l.opts.mtu, MAC: link.BridgeMAC(r.cfg.Identity, l.Bridge), Address4: l.own(false), Address6: l.own(true),
 	}}
 	if l.Name == networkBridge {
 		b.MAC = link.BridgeMAC(r.cfg.Name, l.Bridge) // as ever
@@ -204,7 +213,7 @@ func (r *raiser) revive(ctx context.Context, l *lan) error {
 	if err := r.rules.renew(); err != nil {
 		return err
 	}
-	if err := firewalld.Join(l.Bridge); err != nil {
+	if err := r.admit(l.Bridge); err != nil {
 		return err
 	}
 	// Those that run on it. What is nobody's is being attached just now.

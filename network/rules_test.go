@@ -18,7 +18,9 @@ func TestExposureTellsWhoReachesWhat(t *testing.T) {
 	s := open(t, testConfig("tt0", 1))
 	web := attach(t, s, "web", append(hostPorts(8000, 8003, 0), Port{HostIP: addr("127.0.0.1"), HostPort: 5432, ContainerPort: 5432}, Port{HostPort: 8080, ContainerPort: 80})...)
 	var lines []string
-	for _, e := range s.Exposure() {
+	exposures, err := s.Exposure()
+	must(t, err)
+	for _, e := range exposures {
 		lines = append(lines, fmt.Sprintf("%s|%s|%s|%s|%s", e.Container, e.At, e.Target, e.From, e.Rule))
 		if e.Rule != "relay in the container's supervising process" && !strings.Contains(s.Rules(), e.Rule[strings.Index(e.Rule, "{ ")+2:len(e.Rule)-2]) {
 			t.Errorf("the rule %s is none of those that are wanted", e.Rule)

@@ -31,7 +31,7 @@ func (r *ruleset) wanted() firewall.Ruleset {
 // opts are the options as they are now.
 func (r *ruleset) opts() firewall.Options {
 	o := r.options
-	o.Shortcut = r.shortcut.Load()
+	o.Shortcut = r.shortcut.Load() && !o.Off
 	return o
 }
 
@@ -93,7 +93,12 @@ func (r *ruleset) replace() error {
 
 // joinGuard has the guard let through what passes within any bridge, also those
 // that came before it.
-func (r *ruleset) joinGuard() error { return firewall.JoinGuard(r.names()) }
+func (r *ruleset) joinGuard() error {
+	if r.options.Off {
+		return nil
+	}
+	return firewall.JoinGuard(r.names())
+}
 
 // names are the bridges'.
 func (r *ruleset) names() (names []string) {
@@ -106,10 +111,17 @@ func (r *ruleset) names() (names []string) {
 // repair makes the tables that are missing.
 func (r *ruleset) repair() error { return errors.Join(r.mend(r.bridges()), r.joinGuard()) }
 
+func (r *ruleset) admit(names []string) error {
+	if r.options.Off {
+		return nil
+	}
+	return firewalld.Join(names...)
+}
+
 // rejoin has firewalld let through what passes the bridges, after it was started or
 // has forgotten them. What may have gone with it is put back, too.
 func (r *ruleset) rejoin() {
-	if err := errors.Join(r.repair(), firewalld.Join(r.names()...)); err != nil {
+	if err := errors.Join(r.repair(), r.admit(r.names())); err != nil {
 		slog.Error("firewalld does not know the bridges: containers may be cut off from other networks until it is reloaded", "err", err)
 	}
 }

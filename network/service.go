@@ -39,6 +39,7 @@ type Service struct {
 	pools     pools
 	raiser    raiser
 	planner   planner
+	publisher publisher
 
 	stop  context.CancelFunc
 	tasks sync.WaitGroup
@@ -85,6 +86,7 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 	s.raiser = raiser{cfg: &s.cfg, host: s.host, lans: &s.lans, sandboxes: &s.sandboxes, rules: s.rules, remover: s.remover,
 		pools: &s.pools, addressing: s.addressing, drivers: drivers{c.Drivers, c.Plugin}}
 	s.planner = planner{&s.lans, &s.raiser.drivers, c.IPv6, c.NetworkOptions}
+	s.publisher = publisher{&s.lans, &s.sandboxes, c.NoProxy}
 	s.pools.fitter, s.pools.naming, s.pools.spares = &s.fitter, s.naming, c.Spare
 	if c.HostFirewall {
 		if err = firewall.AdmitDevices(); err != nil {
@@ -98,7 +100,13 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err = s.rules.mend(nil); err != nil && made {
+	if c.NoRules || c.NoRules6 { // those of a daemon that made them may be there
+		err = s.rules.firewall.Clear(c.rules(nil))
+	}
+	if err == nil {
+		err = s.rules.mend(nil)
+	}
+	if err != nil && made {
 		_ = lowerBridge(c.Bridge)
 	}
 	if err != nil {

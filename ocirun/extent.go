@@ -42,8 +42,16 @@ func (r *restoration) contained(root int, mounts []mountLine) error {
 	if err != nil {
 		return err
 	}
+	host, err := readMounts(0)
+	if err != nil {
+		return err
+	}
+	theirs := map[string]bool{} // the host's file systems
+	for _, m := range host {
+		theirs[m.device] = true
+	}
 	for _, m := range mounts {
-		if m.point == "/" || r.fresh(root, m) || sameFile(root, m.point, sources[m.point]) {
+		if m.point == "/" || r.fresh(root, m, theirs) || sameFile(root, m.point, sources[m.point]) {
 			continue
 		}
 		return fault.New(fault.Invalid, "the checkpoint is one of a container with a mount on %s that the configuration does not have", m.point)
@@ -53,9 +61,11 @@ func (r *restoration) contained(root int, mounts []mountLine) error {
 
 // fresh tells whether a mount is the container's own and shows nothing of the host,
 // or what of the kernel's the configuration mounts there.
-func (r *restoration) fresh(root int, m mountLine) bool {
+func (r *restoration) fresh(root int, m mountLine, theirs map[string]bool) bool {
 	switch m.fstype {
-	case "tmpfs", "devpts", "mqueue": // of the container's namespaces, or without anything in it
+	case "tmpfs", "devpts": // without anything in it, unless it is one of the host's
+		return !theirs[m.device]
+	case "mqueue": // of the container's namespace
 		return true
 	}
 	for i := range r.spec.Mounts {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 	"unsafe"
@@ -25,8 +26,12 @@ func agent(t *testing.T, path string, states chan<- specs.ContainerProcessState)
 		t.Error(err)
 		return
 	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
+	var answering sync.WaitGroup
+	t.Cleanup(func() {
+		l.Close()
+		answering.Wait() // their containers have ended
+	})
+	answering.Go(func() {
 		for {
 			conn, err := l.AcceptUnix()
 			if err != nil {
@@ -46,17 +51,24 @@ func agent(t *testing.T, path string, states chan<- specs.ContainerProcessState)
 			messages, _ := unix.ParseSocketControlMessage(rights[:oobn])
 			fds, _ := unix.ParseUnixRights(&messages[0])
 			states <- s
-			go answer(fds[0])
+			answering.Go(func() { answer(fds[0]) })
 		}
-	}()
+	})
 }
 
 func answer(fd int) {
 	defer unix.Close(fd)
 	for {
+		ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}} // old kernels leave who waits for a notification waiting
+		if _, err := unix.Poll(ready, -1); err == unix.EINTR {
+			continue
+		}
+		if ready[0].Revents&unix.POLLIN == 0 {
+			return // the last process is gone
+		}
 		notification, response := make([]byte, 80), make([]byte, 24) // struct seccomp_notif, seccomp_notif_resp
 		if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(&notification[0]))); e != 0 {
-			return // the last process is gone
+			return
 		}
 		copy(response, notification[:8])
 		e := int32(unix.ENOMEDIUM)

@@ -125,10 +125,10 @@ func (h *containerHandlers) create(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	var body createBody
-	if err := r.json(&body); err != nil && !errors.Is(err, errNoBody) {
+	if err := r.json(&body); err != nil {
 		return err
-	} else if err != nil || r.Body == nil || r.ContentLength == 0 {
-		return fault.New(fault.Invalid, "invalid JSON: EOF") // another decoder's text in Docker
+	} else if r.Body == nil || r.ContentLength == 0 {
+		return errNoBody
 	}
 	if body.Config == nil {
 		return fault.New(fault.Invalid, "config cannot be empty in order to create a container")
@@ -296,9 +296,6 @@ func (h *containerHandlers) update(w http.ResponseWriter, r *request) error {
 	}
 	if err := r.json(&u); err != nil {
 		return err
-	}
-	if r.Body == nil || r.ContentLength == 0 {
-		return errNoBody
 	}
 	var endpoints map[string]*wirenet.EndpointSettings
 	if u.NetworkingConfig != nil {

@@ -495,9 +495,11 @@ func (r *rig) handler() *Server {
 // fakeFirewall has one port open.
 type fakeFirewall struct{}
 
-func (fakeFirewall) Rules() string                 { return "table ip x {\n}\n" }
-func (fakeFirewall) Exposure() []firewall.Exposure { return []firewall.Exposure{{Container: "web"}} }
-func (fakeFirewall) FirewallBackend() string       { return "nftables+firewalld" }
+func (fakeFirewall) Rules() string { return "table ip x {\n}\n" }
+func (fakeFirewall) Exposure() ([]firewall.Exposure, error) {
+	return []firewall.Exposure{{Container: "web"}}, nil
+}
+func (fakeFirewall) FirewallBackend() string { return "nftables+firewalld" }
 
 // fakeBuilder answers whatever comes with what it was given.
 type fakeBuilder struct{ refuse error }

@@ -60,7 +60,8 @@ func (h *fileHandlers) changes(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	if before == "[" {
-		out.WriteString(before)
+		out.WriteString("null\n") // as in Docker
+		return out.Flush()
 	}
 	out.WriteString("]\n")
 	return out.Flush()
@@ -79,7 +80,7 @@ func (h *fileHandlers) commit(w http.ResponseWriter, r *request) error {
 	if err := r.json(&config); err != nil && !errors.Is(err, errNoBody) {
 		return err
 	}
-	reference, err := repoTag(r, "cannot import digest reference")
+	reference, err := repoTag(r)
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,7 @@ import (
 // network.Service is it.
 type Firewall interface {
 	Rules() string
-	Exposure() []firewall.Exposure
+	Exposure() ([]firewall.Exposure, error)
 	FirewallBackend() string // as info shows it
 }
 
@@ -32,7 +32,10 @@ func (h *firewallHandlers) rules(w http.ResponseWriter, _ *request) error {
 }
 
 func (h *firewallHandlers) exposure(w http.ResponseWriter, _ *request) error {
-	list := h.firewall.Exposure()
+	list, err := h.firewall.Exposure()
+	if err != nil {
+		return err
+	}
 	if list == nil {
 		list = []firewall.Exposure{}
 	}

@@ -8,6 +8,7 @@ import (
 	"math"
 	"mime"
 	"net/http"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -48,7 +49,7 @@ func (r *request) integer(key string) (*int, error) {
 	}
 	n, err := strconv.Atoi(value)
 	if err != nil {
-		return nil, fault.New(fault.Invalid, "invalid value %q for %s: not a number", value, key)
+		return nil, fault.New(fault.Invalid, "%w", err)
 	}
 	return &n, nil
 }
@@ -67,17 +68,6 @@ func (r *request) size(key, what string) (uint16, error) {
 		return 0, fault.New(fault.Invalid, "invalid resize %s %q: %w", what, value, err)
 	}
 	return uint16(n), nil
-}
-
-// refuse answers for query parameters that belong to what is not there yet.
-// Absent, empty and false ones pass.
-func (r *request) refuse(keys ...string) error {
-	for _, key := range keys {
-		if r.flag(key) {
-			return fault.New(fault.NotImplemented, "the parameter %q of %s is not supported yet", key, r.URL.Path)
-		}
-	}
-	return nil
 }
 
 // filters decodes the parameter filters: {"name":{"value":true}}, or the form
@@ -130,7 +120,7 @@ func (r *request) moment(key string) (time.Time, error) {
 		if t, err := time.Parse(time.RFC3339Nano, value); err == nil {
 			return t, nil
 		}
-		return time.Time{}, fault.New(fault.Invalid, "invalid value %q for %s: want seconds since 1970 or an RFC 3339 time", value, key)
+		return time.Time{}, fault.New(fault.Invalid, "%w", err)
 	}
 	var nsec int64
 	if fraction != "" {
@@ -174,7 +164,7 @@ func (r *request) decode(out any) error {
 		if errors.Is(err, io.EOF) {
 			return errNoBody
 		}
-		return fault.New(fault.Invalid, "invalid JSON: %w", inBody(err))
+		return fault.New(fault.Invalid, "invalid JSON: %w", inBody(out, err))
 	}
 	if dec.More() {
 		return fault.New(fault.Invalid, "unexpected content after JSON")
@@ -182,19 +172,26 @@ func (r *request) decode(out any) error {
 	return nil
 }
 
+// dockersName is what Docker calls the body of a request that the wire types call
+// by the key.
+var dockersName = map[string]string{
+	"*container.ExecCreateRequest": "ExecOptions", "*container.ExecStartRequest": "ExecStartOptions", "*volume.CreateRequest": "CreateOptions",
+}
+
 // inBody names the field of a wrong type by its place in the body, as newer
 // decoders do, and not by the Go types that embed it.
-func inBody(err error) error {
+func inBody(out any, err error) error {
 	var wrong *json.UnmarshalTypeError
 	if !errors.As(err, &wrong) {
 		return err
 	}
 	field := strings.TrimPrefix(strings.TrimPrefix(wrong.Field, "CreateRequest."), "Config.")
 	field = strings.Replace(field, ".Resources.", ".", 1)
+	root := strings.NewReplacer("createBody", "CreateRequest", "server.", "container.", "words", "string").Replace(wrong.Type.String())
 	if field == "" {
-		return fmt.Errorf("json: cannot unmarshal %s into an object", wrong.Value)
+		return fmt.Errorf("json: cannot unmarshal %s into Go value of type %s", wrong.Value, root)
 	}
-	return fmt.Errorf("json: cannot unmarshal %s into Go struct field .%s of type %s", wrong.Value, field, wrong.Type)
+	return fmt.Errorf("json: cannot unmarshal %s into Go struct field %s.%s of type %s", wrong.Value, dockersName[reflect.TypeOf(out).String()], field, wrong.Type)
 }
 
 var errNoBody = fault.New(fault.Invalid, "invalid JSON: got EOF while reading request body")

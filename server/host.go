@@ -148,7 +148,7 @@ func (h host) fill(info *system.Info) {
 // thing that a user may ask for and not get.
 func (h host) warnings(forwarding bool) []string {
 	l := h.limits
-	lines := []string{}
+	var lines []string
 	for _, lack := range []struct {
 		have bool
 		line string

@@ -11,6 +11,7 @@ import (
 	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/reference"
 )
 
 // Images is what the handlers need of images; image.Service is it.
@@ -153,7 +154,7 @@ func (h *imageHandlers) create(w http.ResponseWriter, r *request) error {
 // importImage makes an image of the archive in the body, or at an address.
 func (h *imageHandlers) importImage(w http.ResponseWriter, r *request) error {
 	from := r.Form.Get("fromSrc")
-	reference, err := repoTag(r, "cannot import digest reference")
+	reference, err := repoTag(r)
 	if err != nil {
 		return err
 	}
@@ -191,21 +192,28 @@ func (h *imageHandlers) importImage(w http.ResponseWriter, r *request) error {
 	return out.send(progressMessage{Message: jsonstream.Message{Status: id}})
 }
 
-// repoTag joins the parameters repo and tag to a name; "" without a repo. A
-// digest is refused in the operation's own words.
-func repoTag(r *request, refusal string) (string, error) {
+// repoTag joins the parameters repo and tag to a name; "" without a repo.
+func repoTag(r *request) (string, error) {
 	repo, tag := r.Form.Get("repo"), r.Form.Get("tag")
 	if repo == "" {
 		return "", nil
 	}
 	if strings.Contains(repo, "@") {
-		return "", fault.New(fault.Invalid, "%s", refusal)
+		return "", fault.New(fault.Invalid, "cannot import digest reference")
 	}
 	if tag == "" {
 		return repo, nil
 	}
-	return join(repo, tag), nil
+	if ref, err := reference.Parse(repo); err != nil {
+		return "", err
+	} else if !reference.IsTag(tag) {
+		return "", errTag
+	} else {
+		return join(ref.Repository(), tag), nil // whatever tag the name had
+	}
 }
+
+var errTag = fault.New(fault.Invalid, "invalid tag format")
 
 // join puts a tag, or a digest where the API takes either, behind a name.
 func join(name, tag string) string {
@@ -258,7 +266,7 @@ func (h *imageHandlers) tag(w http.ResponseWriter, r *request) error {
 	if err := r.form(); err != nil {
 		return err
 	}
-	target, err := repoTag(r, "refusing to create a tag with a digest reference")
+	target, err := repoTag(r)
 	if err != nil {
 		return err
 	}

@@ -78,7 +78,7 @@ func (h *networkHandlers) list(w http.ResponseWriter, r *request) error {
 		}
 	}
 	if !r.version.networksInFull() {
-		return writeJSON(w, http.StatusOK, list)
+		return writeJSON(w, http.StatusOK, r.version.networks(list))
 	}
 	detailed := []wire.Inspect{}
 	for _, n := range list {

@@ -2,6 +2,8 @@ package server
 
 import (
 	"net/http"
+	"path"
+	"strings"
 
 	"github.com/tarehq/tare/fault"
 )
@@ -10,6 +12,13 @@ import (
 func pluginRoutes() []route {
 	missing := func(w http.ResponseWriter, r *request) error {
 		return fault.New(fault.NotFound, "plugin %q not found", r.params["name"])
+	}
+	missingTag := func(w http.ResponseWriter, r *request) error {
+		name := r.params["name"]
+		if !strings.ContainsRune(path.Base(name), ':') {
+			name += ":latest"
+		}
+		return fault.New(fault.NotFound, "plugin %q not found", name)
 	}
 	return []route{
 		{method: "GET", pattern: "/plugins", handle: func(w http.ResponseWriter, r *request) error {
@@ -31,7 +40,7 @@ func pluginRoutes() []route {
 		{method: "GET", pattern: "/plugins/{name...}/json", handle: missing},
 		{method: "POST", pattern: "/plugins/{name...}/enable", handle: missing},
 		{method: "POST", pattern: "/plugins/{name...}/disable", handle: missing},
-		{method: "POST", pattern: "/plugins/{name...}/upgrade", handle: missing},
+		{method: "POST", pattern: "/plugins/{name...}/upgrade", handle: missingTag},
 		{method: "POST", pattern: "/plugins/{name...}/push", handle: missing},
 		{method: "POST", pattern: "/plugins/{name...}/set", handle: missing},
 		{method: "DELETE", pattern: "/plugins/{name...}", handle: missing},

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image"
 )
 
 // pruneHandlers answer the prune of the build cache.
@@ -33,10 +34,22 @@ func (h *pruneHandlers) prune(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	if err := checkFilters(filters, "until", "id", "parent", "type", "description", "inuse", "shared", "private", "label", "label!"); err != nil {
-		return err
+		return fault.New(fault.KindOf(err), "failed to prune build cache: %w", err)
 	}
 	if len(filters["until"]) > 1 {
-		return fault.New(fault.Invalid, "more than one until filter specified")
+		return fault.New(fault.Invalid, "failed to prune build cache: filters expect only one value")
+	}
+	for v := range filters["until"] {
+		if _, err := image.ParseTime(v); err != nil {
+			return fault.New(fault.Invalid, "failed to prune build cache: \"until\" filter expects a duration (e.g., '24h') or a timestamp: %w", err)
+		}
+	}
+	for _, name := range []string{"keep-storage", "reserved-space", "max-used-space", "min-free-space"} {
+		if text := r.Form.Get(name); text != "" {
+			if _, err := strconv.Atoi(text); err != nil {
+				return fault.New(fault.Invalid, "%s is in bytes and expects an integer, got %s: %w", name, text, err)
+			}
+		}
 	}
 	query := url.Values{}
 	for name, values := range r.Form {
@@ -52,6 +65,9 @@ func (h *pruneHandlers) prune(w http.ResponseWriter, r *request) error {
 	report, err := h.builder.Prune(r.Context(), query)
 	if err != nil {
 		return err
+	}
+	if len(report.CachesDeleted) == 0 {
+		report.CachesDeleted = nil // null, as in Docker
 	}
 	h.events.Publish(events.BuilderEventType, events.ActionPrune, events.Actor{Attributes: map[string]string{"reclaimed": strconv.FormatUint(report.SpaceReclaimed, 10)}})
 	return writeJSON(w, http.StatusOK, report)

@@ -93,7 +93,10 @@ func (h *registryHandlers) search(w http.ResponseWriter, r *request) error {
 	o := image.SearchOptions{Term: r.Form.Get("term"), Limit: defaultSearch}
 	if text := r.Form.Get("limit"); text != "" {
 		n, err := strconv.Atoi(text)
-		if err != nil || n < 0 {
+		if err != nil {
+			return fault.New(fault.Invalid, "invalid limit specified: %w", err)
+		}
+		if n < 0 {
 			return fault.New(fault.Invalid, "invalid limit specified: %q", text)
 		}
 		if n > 0 {

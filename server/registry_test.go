@@ -29,7 +29,7 @@ func TestSearch(t *testing.T) {
 		t.Errorf("%+v", o)
 	}
 	r.want(400, `invalid limit specified: "-1"`, "GET", "/images/search?term=x&limit=-1", "")
-	r.want(400, `invalid limit specified: "x"`, "GET", "/images/search?term=x&limit=x", "")
+	r.want(400, `invalid limit specified: strconv.Atoi: parsing "x": invalid syntax`, "GET", "/images/search?term=x&limit=x", "")
 	r.want(400, "invalid filter", "GET", "/images/search?term=x&filters={", "")
 }
 

@@ -182,7 +182,7 @@ func registryConfig(mirrors, insecure []string) *registry.ServiceConfig {
 		IndexConfigs: map[string]*registry.IndexInfo{
 			"docker.io": {Name: "docker.io", Mirrors: append([]string{}, mirrors...), Secure: true, Official: true},
 		},
-		Mirrors: append([]string{}, mirrors...),
+		Mirrors: mirrors,
 	}
 	for _, entry := range insecure {
 		if prefix, err := netip.ParsePrefix(entry); err == nil {

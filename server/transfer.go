@@ -82,6 +82,9 @@ func named(name, tag string) (reference.Ref, error) {
 	if err != nil || tag == "" {
 		return r, err
 	}
+	if !reference.IsTag(tag) && !strings.Contains(tag, ":") {
+		return r, errTag
+	}
 	return reference.ParseBare(join(r.Repository(), tag))
 }
 

@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -108,11 +109,16 @@ type createBody struct {
 type words []string
 
 func (w *words) UnmarshalJSON(data []byte) error {
-	if len(data) > 0 && data[0] == '"' {
-		*w = make(words, 1)
-		return json.Unmarshal(data, &(*w)[0])
+	if len(data) > 0 && data[0] == '[' || string(data) == "null" {
+		return json.Unmarshal(data, (*[]string)(w))
 	}
-	return json.Unmarshal(data, (*[]string)(w))
+	*w = make(words, 1)
+	err := json.Unmarshal(data, &(*w)[0])
+	var wrong *json.UnmarshalTypeError
+	if errors.As(err, &wrong) { // another error, for the decoder to leave alone
+		return fmt.Errorf("json: cannot unmarshal %s into Go value of type string", wrong.Value)
+	}
+	return err
 }
 
 // create brings an older client's request to the newest meaning: fields that
@@ -284,8 +290,8 @@ func (v Version) checkListFilters(filters map[string]map[string]bool) error {
 // legacyUsage is GET /system/df before 1.53: lists of all there is, null for a
 // kind that was not asked for. 1.52 had both forms.
 type legacyUsage struct {
-	LayersSize  int64 `json:",omitempty"`
-	Images      any   // []image.Summary, or as older versions had it
+	LayersSize  *int64 `json:",omitempty"`
+	Images      any    // []image.Summary, or as older versions had it
 	Containers  []container.Summary
 	Volumes     []*volume.Volume
 	BuildCache  []build.CacheRecord
@@ -296,14 +302,18 @@ type legacyUsage struct {
 
 func (v Version) usage(u system.DiskUsage, logs *LogUsage, verbose bool) any {
 	old := legacyUsage{LogUsage: logs}
+	if v.before(52) {
+		old.LayersSize = new(int64)
+	}
 	if img := u.ImageUsage; img != nil {
-		old.LayersSize = img.TotalSize
+		old.LayersSize = &img.TotalSize
 		old.Images = v.images(append([]image.Summary{}, img.Items...))
 	}
 	if c := u.ContainerUsage; c != nil {
 		old.Containers = append([]container.Summary{}, c.Items...)
 		for i := range old.Containers {
 			v.summary(&old.Containers[i])
+			old.Containers[i].ImageManifestDescriptor = nil
 		}
 	}
 	if u.VolumeUsage != nil {
@@ -314,7 +324,7 @@ func (v Version) usage(u system.DiskUsage, logs *LogUsage, verbose bool) any {
 	}
 	if u.BuildCacheUsage != nil {
 		old.BuildCache = append([]build.CacheRecord{}, u.BuildCacheUsage.Items...)
-		if v.before(40) {
+		if v.before(42) && u.BuildCacheUsage.TotalSize > 0 {
 			old.BuilderSize = &u.BuildCacheUsage.TotalSize
 		}
 	}

@@ -28,8 +28,15 @@ func (v Version) summary(s *container.Summary) {
 // data could not be left out.
 type legacyContainer struct {
 	container.InspectResponse
+	Config          *legacyConfig
 	GraphDriver     storage.DriverData
 	NetworkSettings *legacyNetworkSettings
+}
+
+// legacyConfig is a configuration with what could not be left out.
+type legacyConfig struct {
+	*container.Config
+	OnBuild []string
 }
 
 type legacyNetworkSettings struct {
@@ -62,6 +69,9 @@ func (v Version) container(c container.InspectResponse) any {
 	}
 	c.Storage = nil
 	old := legacyContainer{InspectResponse: c, GraphDriver: storage.DriverData{Name: c.Driver}}
+	if c.Config != nil {
+		old.Config = &legacyConfig{c.Config, c.Config.OnBuild}
+	}
 	if c.GraphDriver != nil {
 		old.GraphDriver = *c.GraphDriver
 	}

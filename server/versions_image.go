@@ -20,6 +20,11 @@ func (v Version) listed(list []image.Summary) any {
 			list[i].Containers = -1
 		}
 	}
+	if v.before(48) { // not so in what GET /system/df lists
+		for i := range list {
+			list[i].Descriptor = nil
+		}
+	}
 	return v.images(list)
 }
 
@@ -36,9 +41,6 @@ func (v Version) images(list []image.Summary) any {
 			}
 		case len(img.RepoTags) == 0 && len(img.RepoDigests) == 0:
 			img.RepoTags, img.RepoDigests = []string{"<none>:<none>"}, []string{"<none>@<none>"}
-		}
-		if v.before(48) {
-			img.Descriptor = nil
 		}
 	}
 	if !v.before(44) {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/moby/moby/api/types"
 	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/api/types/system"
 )
 
@@ -48,14 +49,34 @@ func (v Version) eventTypes() []string {
 	return offers
 }
 
-// legacyInfo is GET /info before 1.50.
-type legacyInfo struct {
-	system.Info
-	BridgeNfIptables  bool
-	BridgeNfIp6tables bool
-	ContainerdCommit  legacyCommit
-	RuncCommit        legacyCommit
-	InitCommit        legacyCommit
+// legacyInfo is GET /info before 1.52; oldInfo what there was before 1.50, and
+// oldestInfo before 1.42.
+type (
+	legacyInfo struct {
+		system.Info
+		RegistryConfig  any
+		KernelMemoryTCP bool // never limited
+	}
+	oldInfo struct {
+		legacyInfo
+		BridgeNfIptables  bool
+		BridgeNfIp6tables bool
+		ContainerdCommit  legacyCommit
+		RuncCommit        legacyCommit
+		InitCommit        legacyCommit
+	}
+	oldestInfo struct {
+		oldInfo
+		KernelMemory bool
+	}
+)
+
+// legacyRegistries is the part of it that had, before 1.47, who may be sent what is
+// not for everybody.
+type legacyRegistries struct {
+	*registry.ServiceConfig
+	AllowNondistributableArtifactsCIDRs     []string
+	AllowNondistributableArtifactsHostnames []string
 }
 
 type legacyCommit struct {
@@ -78,14 +99,24 @@ func (v Version) info(info system.Info) any {
 	if v.before(49) {
 		info.FirewallBackend = nil
 	}
-	if !v.before(50) {
+	if !v.before(52) {
 		return info
 	}
-	info.DiscoveredDevices = nil
-	old := legacyInfo{Info: info}
+	legacy := legacyInfo{Info: info, RegistryConfig: info.RegistryConfig}
+	if !v.before(50) {
+		return legacy
+	}
+	legacy.DiscoveredDevices = nil
+	if v.before(47) {
+		legacy.RegistryConfig = legacyRegistries{ServiceConfig: info.RegistryConfig}
+	}
+	old := oldInfo{legacyInfo: legacy}
 	old.ContainerdCommit.ID, old.RuncCommit.ID, old.InitCommit.ID = info.ContainerdCommit.ID, info.RuncCommit.ID, info.InitCommit.ID
 	if v.before(49) {
 		old.ContainerdCommit.Expected, old.RuncCommit.Expected, old.InitCommit.Expected = info.ContainerdCommit.ID, info.RuncCommit.ID, info.InitCommit.ID
+	}
+	if v.before(42) {
+		return oldestInfo{oldInfo: old}
 	}
 	return old
 }

@@ -43,7 +43,7 @@ func (h *volumeHandlers) list(w http.ResponseWriter, r *request) error {
 	}
 	filters, err := r.filters()
 	if err != nil {
-		return err
+		return fault.New(fault.Invalid, "error reading volume filters: %w", err)
 	}
 	if r.flag("brief") { // a parameter of our own, and so of any version
 		list, warnings, err := h.volumes.Brief(r.Context(), filters)

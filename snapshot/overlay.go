@@ -17,6 +17,7 @@ import (
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/deltree"
 	"github.com/tarehq/tare/internal/overlayfs"
+	"github.com/tarehq/tare/internal/spread"
 )
 
 // overlay keeps each layer's own files, with overlayfs's whiteouts, and a
@@ -39,6 +40,7 @@ func (o *overlay) start() error {
 	if err := os.MkdirAll(o.store.path("spare"), 0o755); err != nil {
 		return err
 	}
+	spread.Children(o.store.path("spare"))
 	var err error
 	o.spares, err = newSpares(o.store.path("spare"), o.store.makePair)
 	return err

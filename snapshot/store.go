@@ -41,6 +41,7 @@ import (
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/atomicfile"
 	"github.com/tarehq/tare/internal/bootid"
+	"github.com/tarehq/tare/internal/spread"
 	"golang.org/x/sys/unix"
 )
 
@@ -161,6 +162,7 @@ func (s *Store) fill(fresh bool) error {
 			return err
 		}
 	}
+	spread.Children(s.path("active"))
 	s.base.path = s.path("layers/base/fs")
 	if err := errors.Join(makeBase(s.base.path), s.base.stat()); err != nil {
 		return err

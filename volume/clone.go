@@ -58,18 +58,14 @@ func (s *Service) Clone(ctx context.Context, name string, req CloneRequest) (wir
 }
 
 // add makes a volume of a name that is free. fill makes its content, as dataName
-// in the open directory.
+// in the open directory; meanwhile, and that may be as long as a client likes, the
+// name is anybody's.
 func (s *Service) add(ctx context.Context, r Record, fill func(at *os.File) error) error {
 	if err := CheckName(r.Name); err != nil {
 		return err
 	}
-	unlock, err := s.ops.Lock(ctx, r.Name)
-	if err != nil {
+	if err := s.vacant(r.Name); err != nil {
 		return err
-	}
-	defer unlock()
-	if _, taken := s.lookup(r.Name); taken {
-		return fault.New(fault.Conflict, "volume %s exists already: remove it, or choose another name", r.Name)
 	}
 	dir, err := s.stageWith(r, false, func(at *os.File) error {
 		if err := fill(at); err != nil {
@@ -80,12 +76,32 @@ func (s *Service) add(ctx context.Context, r Record, fill func(at *os.File) erro
 	if err != nil {
 		return err
 	}
-	if err := s.publish(dir, r, false); err != nil {
+	if err := s.publishNew(ctx, dir, r); err != nil {
 		s.discard(dir)
 		return err
 	}
 	s.settle(s.dir(r.Name))
 	s.tell(r, events.ActionCreate)
+	return nil
+}
+
+// publishNew gives a volume its name if that is free still.
+func (s *Service) publishNew(ctx context.Context, dir string, r Record) error {
+	unlock, err := s.ops.Lock(ctx, r.Name)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := s.vacant(r.Name); err != nil {
+		return err
+	}
+	return s.publish(dir, r, false)
+}
+
+func (s *Service) vacant(name string) error {
+	if _, taken := s.lookup(name); taken {
+		return fault.New(fault.Conflict, "volume %s exists already: remove it, or choose another name", name)
+	}
 	return nil
 }
 

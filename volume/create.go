@@ -64,6 +64,11 @@ func (s *Service) create(ctx context.Context, req CreateRequest) (r Record, made
 	r, there := s.lookup(req.Name)
 	switch {
 	case there && req.Driver != "" && req.Driver != r.Driver:
+		if req.Driver != Local {
+			if _, err := s.driver(ctx, req.Driver); err != nil {
+				return r, false, fault.New(fault.KindOf(err), "create %s: %w", r.Name, err)
+			}
+		}
 		return r, false, fault.New(fault.Conflict, "create %s: driver '%s' already has volume '%s': volume name must be unique", r.Name, r.Driver, r.Name)
 	case !there && req.Existing:
 		return r, false, fault.New(fault.NotFound, "get %s: no such volume", req.Name)

@@ -124,6 +124,9 @@ func (f filters) boolean(key string) (value, either bool, err error) {
 	}
 	slices.Sort(words)
 	value, err = strconv.ParseBool(words[0])
+	if err != nil && key == "all" {
+		return false, false, fault.New(fault.Invalid, "invalid filter 'all': %w", err)
+	}
 	if err != nil || len(words) > 1 {
 		return false, false, fault.New(fault.Invalid, "invalid filter '%s=[%s]'", key, strings.Join(words, " "))
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/tarehq/tare/build"
 	"github.com/tarehq/tare/build/front/classic"
 	"github.com/tarehq/tare/build/front/reply"
+	"github.com/tarehq/tare/fault"
 )
 
 // handler answers the requests.
@@ -25,6 +26,7 @@ type handler struct {
 	classic  *classic.Handler
 	worker   gateway.WorkerInfo
 	builds   *builds
+	pace     pace
 	grants   []string     // what clients may grant to their builds
 	rpc      *grpc.Server // BuildKit's services
 	streams  *handed      // connections that became gRPC
@@ -76,12 +78,13 @@ func (h *handler) routes() http.Handler {
 // close ends the services, and waits for what they are at.
 func (h *handler) close() {
 	h.rpc.Stop()
+	h.builds.history.Close()
 	h.solver.Close()
 }
 
 // session takes the connection on which a client lends its files.
 func (h *handler) session(w http.ResponseWriter, r *http.Request) {
 	if err := h.sessions.HandleHTTPRequest(r.Context(), w, r); err != nil && !errors.Is(err, context.Canceled) {
-		reply.Error(w, err)
+		reply.Error(w, fault.New(fault.Invalid, "%w", err))
 	}
 }

@@ -31,11 +31,15 @@ import (
 // maxMessage bounds a message of a client's, in bytes, as BuildKit does.
 const maxMessage = 16 << 20
 
+// windowSize is what may be on its way from a client, in bytes. One that is fixed keeps
+// gRPC from measuring the way, which takes a ping for each message.
+const windowSize = 4 << 20
+
 // services are BuildKit's: the control of builds, and the bridge by which a
 // client acts as a front end.
 func (h *handler) services() *grpc.Server {
 	s := grpc.NewServer(grpc.UnaryInterceptor(grpcerrors.UnaryServerInterceptor), grpc.StreamInterceptor(grpcerrors.StreamServerInterceptor),
-		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage))
+		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage), grpc.InitialWindowSize(windowSize), grpc.InitialConnWindowSize(windowSize))
 	controlapi.RegisterControlServer(s, &control{handler: h})
 	gatewaypb.RegisterLLBBridgeServer(s, &bridge.Server{Find: h.builds.asked})
 	contentapi.RegisterContentServer(s, &history.Content{History: h.builds.history, Blob: h.store.Blob})
@@ -47,7 +51,11 @@ func (h *handler) services() *grpc.Server {
 // with its daemon.
 func (h *handler) upgrade(w http.ResponseWriter, r *http.Request) {
 	if proto := r.Header.Get("Upgrade"); !strings.EqualFold(proto, "h2c") {
-		reply.Error(w, fault.New(fault.Invalid, "protocol %q is not supported here: ask for an upgrade to h2c", proto))
+		err := fault.New(fault.Invalid, "protocol %s not supported", proto)
+		if proto == "" {
+			err = fault.New(fault.Invalid, "no upgrade proto in request")
+		}
+		reply.Error(w, err)
 		return
 	}
 	conn, rw, err := http.NewResponseController(w).Hijack()

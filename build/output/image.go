@@ -2,6 +2,7 @@ package output
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/tarehq/tare/build"
 	"github.com/tarehq/tare/fault"
@@ -132,9 +134,10 @@ func (x *exporter) manifest(ctx context.Context, m Made) (manifest ocispec.Descr
 	if x.want.docker {
 		kinds = [2]string{dockerManifest, dockerConfig}
 	}
-	if x.config, err = x.put(ctx, kinds[1], text); err != nil {
-		return manifest, err
-	}
+	x.config = described(kinds[1], text)
+	var config errgroup.Group // stored beside what follows, which needs its digest only
+	defer func() { err = cmp.Or(err, config.Wait()) }()
+	config.Go(func() error { return x.store.PutBlob(ctx, x.config, bytes.NewReader(text)) })
 	out := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: kinds[0], Config: x.config, Layers: []ocispec.Descriptor{},
 		Annotations: x.want.annotations.of(exptypes.AnnotationManifest, &m.Platform)}
 	x.layers = nil
@@ -145,10 +148,11 @@ func (x *exporter) manifest(ctx context.Context, m Made) (manifest ocispec.Descr
 		}
 		out.Layers, x.layers = append(out.Layers, d), append(x.layers, d.Digest)
 	}
-	if text, err = json.Marshal(out); err != nil {
+	list, err := json.Marshal(out)
+	if err != nil {
 		return manifest, err
 	}
-	manifest, err = x.put(ctx, kinds[0], text)
+	manifest, err = x.put(ctx, kinds[0], list)
 	manifest.Platform = &m.Platform
 	manifest.Annotations = x.want.annotations.of(exptypes.AnnotationManifestDescriptor, &m.Platform)
 	return manifest, err
@@ -190,8 +194,12 @@ func compressionOf(mediaType string) string {
 }
 
 func (x *exporter) put(ctx context.Context, mediaType string, text []byte) (ocispec.Descriptor, error) {
-	d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(text), Size: int64(len(text))}
+	d := described(mediaType, text)
 	return d, x.store.PutBlob(ctx, d, bytes.NewReader(text))
+}
+
+func described(mediaType string, text []byte) ocispec.Descriptor {
+	return ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(text), Size: int64(len(text))}
 }
 
 // cacheField of a config has what the image carries of the build's cache.

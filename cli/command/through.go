@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/internal/thread"
 )
 
 // Through has another program, which lies beside this one, carry a command out:
@@ -32,7 +31,6 @@ func Through(ctx context.Context, s *Session, program string, words []string, f 
 	})
 	c := exec.CommandContext(ctx, path, append(append(words, "--"), args...)...)
 	c.Stdin, c.Stdout, c.Stderr = s.In, s.Out, s.Err
-	defer thread.Prompt()()
 	err = c.Run()
 	if failed, ok := errors.AsType[*exec.ExitError](err); ok {
 		return &Exit{Code: failed.ExitCode()} // it has said why

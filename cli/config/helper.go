@@ -9,7 +9,6 @@ import (
 
 	"github.com/tarehq/tare/client"
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/internal/thread"
 )
 
 // A credential helper is a program docker-credential-NAME. Its argument is get,
@@ -94,7 +93,6 @@ func runHelper(name, action, input string) (string, error) {
 	c.Stdin = strings.NewReader(input)
 	var out bytes.Buffer
 	c.Stdout, c.Stderr = &out, os.Stderr
-	defer thread.Prompt()()
 	err := c.Run()
 	return strings.TrimSpace(out.String()), err
 }

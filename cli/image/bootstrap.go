@@ -15,7 +15,6 @@ import (
 	"github.com/tarehq/tare/cli/command"
 	"github.com/tarehq/tare/client"
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/internal/thread"
 )
 
 // Bootstrap is the command image bootstrap.
@@ -213,7 +212,6 @@ func (t *tool) start(ctx context.Context, out io.Writer, quiet bool) (io.ReadClo
 	}
 	c := prepare(ctx, said, t.name, t.args)
 	c.Stdout = said
-	defer thread.Prompt()()
 	if err := c.Run(); err != nil {
 		return nil, said.explain(ctx, t.name, err)
 	}
@@ -248,9 +246,7 @@ func pipe(ctx context.Context, said *tail, name string, args []string) (io.ReadC
 	c := prepare(ctx, said, name, args)
 	r, err := c.StdoutPipe()
 	if err == nil {
-		done := thread.Prompt()
 		err = c.Start()
-		done()
 	}
 	if err != nil {
 		stop()

@@ -24,7 +24,6 @@ import (
 
 	"github.com/tarehq/tare/cli/command"
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/internal/thread"
 )
 
 // systemDirs are where packages put plugins.
@@ -142,7 +141,6 @@ func (p *Plugin) metadata() ([]byte, error) {
 	c.WaitDelay = time.Second // what it has started may hold its output open
 	var out metadata
 	c.Stdout = &out
-	defer thread.Prompt()()
 	err := c.Run()
 	if ctx.Err() != nil {
 		err = ctx.Err()

@@ -11,7 +11,6 @@ import (
 	"github.com/tarehq/tare/cli/config"
 	"github.com/tarehq/tare/client"
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/internal/thread"
 )
 
 // originalCommand is the variable by which a plugin calls its caller.
@@ -25,7 +24,6 @@ func (p *Plugin) Run(s *command.Session, args []string) error {
 		return err
 	}
 	argv := append(append([]string{p.Path}, flags...), args...)
-	defer thread.Prompt()()
 	err = syscall.Exec(p.Path, argv, env)
 	return fault.New(fault.Internal, "plugin %s cannot be executed: %w", p.Path, err)
 }
@@ -38,7 +36,6 @@ func (p *Plugin) Output(s *command.Session, args []string) ([]byte, error) {
 	}
 	c := exec.Command(p.Path, append(flags, args...)...)
 	c.Env = env
-	defer thread.Prompt()()
 	return c.Output()
 }
 

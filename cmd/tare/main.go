@@ -17,7 +17,9 @@ var (
 )
 
 func main() {
-	single.Forget(os.Unsetenv)
+	if name := single.Settings(); name != "" {
+		os.Unsetenv(name) // plugins inherit the environment
+	}
 	s := &command.Session{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv, Program: os.Args[0], Version: version, Commit: gitCommit}
 	os.Exit(cli.Main(context.Background(), s, os.Args[1:]))
 }

@@ -36,7 +36,7 @@ func (a *authorizers) use(ctx context.Context, names []string) error {
 
 // Names are theirs in the order in which they are asked.
 func (a *authorizers) Names() []string {
-	if list := a.names.Load(); list != nil {
+	if list := a.names.Load(); list != nil && len(*list) > 0 {
 		return *list
 	}
 	return nil

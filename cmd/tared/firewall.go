@@ -18,6 +18,9 @@ const (
 
 // firewallOptions are about who reaches whom.
 type firewallOptions struct {
+	Rules4        bool   `json:"iptables"`
+	Rules6        bool   `json:"ip6tables"`
+	Forward       bool   `json:"ip-forward"`
 	UserlandProxy bool   `json:"userland-proxy"`
 	DirectRouting bool   `json:"allow-direct-routing"`
 	AcceptMark    string `json:"bridge-accept-fwmark"`
@@ -27,6 +30,9 @@ type firewallOptions struct {
 }
 
 func (o *firewallOptions) flags(f *pflag.FlagSet) {
+	f.BoolVar(&o.Rules4, "iptables", true, "Make rules in nftables; without, published ports are relayed, nobody is kept from anybody, and nobody leaves under the host's address")
+	f.BoolVar(&o.Rules6, "ip6tables", true, "The same of IPv6")
+	f.BoolVar(&o.Forward, "ip-forward", true, "Turn on the host's forwarding for containers")
 	f.BoolVar(&o.UserlandProxy, "userland-proxy", true, "Publish on IPv6 for containers that have IPv4 alone; there is no proxy process, the supervising process relays")
 	f.BoolVar(&o.DirectRouting, "allow-direct-routing", false, "Let others than this host reach published ports at the containers' own addresses")
 	f.StringVar(&o.AcceptMark, "bridge-accept-fwmark", "", "Let packets with this mark, MARK or MARK/MASK, into any bridge network")
@@ -40,6 +46,9 @@ func (o *firewallOptions) check() (err error) {
 	case publishedAsDocker, publishedAsHost:
 	default:
 		return fault.New(fault.Invalid, `invalid published-ports %q: want %q or %q`, o.Published, publishedAsDocker, publishedAsHost)
+	}
+	if o.Published == publishedAsHost && !(o.Rules4 && o.Rules6) {
+		return fault.New(fault.Invalid, "published-ports %q is done by rules: leave it out, or --iptables=false and --ip6tables=false", publishedAsHost)
 	}
 	if o.AcceptMark == "" {
 		return nil
@@ -70,7 +79,7 @@ func parseMark(text string) (mark, mask uint32, err error) {
 
 // apply puts them into the networks' configuration.
 func (o *firewallOptions) apply(c *network.Config) {
-	c.NoProxy = !o.UserlandProxy
+	c.NoProxy, c.NoRules, c.NoRules6, c.NoForwarding = !o.UserlandProxy, !o.Rules4, !o.Rules6, !o.Forward
 	c.DirectRouting, c.AcceptMark, c.AcceptMask = o.DirectRouting, o.mark, o.markMask
 	c.HostFirewall = o.Published == publishedAsHost
 }

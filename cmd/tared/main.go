@@ -53,6 +53,11 @@ func run(args []string) error {
 		fmt.Printf("Tare version %s, build %s\n", version, commit())
 		return nil
 	case o.validate:
+		if who := o.UsernsRemap; who != "" && who != "default" { // its user is made when it is needed
+			if _, _, err := lookUpRemap(who); err != nil {
+				return err
+			}
+		}
 		fmt.Fprintln(os.Stderr, "configuration OK")
 		return nil
 	case os.Geteuid() != 0:

@@ -192,3 +192,16 @@ func TestLogOptions(t *testing.T) {
 		t.Errorf("in both places: %v", err)
 	}
 }
+
+// Like dockerd, --validate looks for the user.
+func TestValidateKnowsUsers(t *testing.T) {
+	valid := func(who string) error { return run(append(config(t, ""), "--validate", "--userns-remap="+who)) }
+	if err := valid("nosuchuser"); err == nil || !strings.Contains(err.Error(), `uid lookup for "nosuchuser"`) {
+		t.Errorf("nosuchuser: %v", err)
+	}
+	for _, who := range []string{"default", "root"} {
+		if err := valid(who); err != nil {
+			t.Errorf("%s: %v", who, err)
+		}
+	}
+}

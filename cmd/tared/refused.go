@@ -22,7 +22,6 @@ type refusal struct {
 
 const (
 	noContainerd = "tared keeps images and containers itself and uses no containerd: leave it out"
-	ownRules     = "networks are kept apart and ports published by nftables rules of tared's own: leave it out, and see --published-ports and --ip-forward-no-drop"
 	noSwarm      = "there is no swarm mode: leave it out"
 )
 
@@ -36,9 +35,6 @@ var refusals = []refusal{
 	{flag: "containerd-plugins-namespace", key: "containerd-plugin-namespace", why: noContainerd},
 	{flag: "cri-containerd", value: "bool", only: "false", why: noContainerd},
 	{flag: "firewall-backend", only: `"nftables"`},
-	{flag: "ip-forward", value: "bool", only: "true"},
-	{flag: "ip6tables", value: "bool", only: "true", why: ownRules},
-	{flag: "iptables", value: "bool", only: "true", why: ownRules},
 	{flag: "network-control-plane-mtu", why: noSwarm},
 	{flag: "network-diagnostic-port"},
 	{flag: "node-generic-resource", key: "node-generic-resources", why: noSwarm},

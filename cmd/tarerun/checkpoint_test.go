@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -242,7 +243,7 @@ func answers(t *testing.T, terminal *os.File, word string) {
 	if terminal == nil {
 		t.Fatal("no terminal came")
 	}
-	if err := terminal.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := terminal.SetDeadline(time.Now().Add(testutil.Patience(20 * time.Second))); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := terminal.WriteString(word + "\n"); err != nil {
@@ -430,35 +431,25 @@ func TestRestorePolicy(t *testing.T) {
 	b.must("run", "-d", b.id)
 	b.must("checkpoint", "--image-path", images, b.id)
 	refused("a mount on /more that the configuration does not have", func(*specs.Spec) {})
-	bind := func(place string) specs.Mount {
-		return specs.Mount{Destination: place, Type: "bind", Source: t.TempDir(), Options: []string{"bind"}}
+	for i, dir := range []string{t.TempDir(), memory(t)} {
+		plain := first
+		b.change(func(s *specs.Spec) {
+			for _, place := range []string{"keep1", "keep2"} {
+				source := filepath.Join(dir, place)
+				if err := os.Mkdir(source, 0o755); err != nil {
+					t.Fatal(err)
+				}
+				first.Mounts = append(slices.Clip(first.Mounts), specs.Mount{Destination: "/" + place, Type: "bind", Source: source, Options: []string{"bind"}})
+			}
+			*s = first
+		})
+		images += "b" + strconv.Itoa(i)
+		b.must("run", "-d", b.id)
+		b.must("checkpoint", "--image-path", images, b.id)
+		swapMounts(t, images)
+		refused("a mount on /keep2 that the configuration does not have", func(*specs.Spec) {})
+		first = plain
 	}
-	b.change(func(s *specs.Spec) {
-		*s = first
-		s.Mounts = append(s.Mounts, bind("/keep1"), bind("/keep2"))
-		first.Mounts = s.Mounts
-	})
-	images += "b"
-	b.must("run", "-d", b.id)
-	b.must("checkpoint", "--image-path", images, b.id)
-	names, err := filepath.Glob(filepath.Join(images, "mountpoints-*.img"))
-	if err != nil || len(names) != 1 {
-		t.Fatal(names, err)
-	}
-	image, err := os.ReadFile(names[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	// First the place is named, then what CRIU is to mount there.
-	place, name := bytes.Index(image, []byte("/keep2")), bytes.LastIndex(image, []byte("/keep2"))
-	if place == name {
-		t.Fatal("the second bind mount has no name")
-	}
-	copy(image[name:], "/keep1")
-	if err := os.WriteFile(names[0], image, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	refused("a mount on /keep2 that the configuration does not have", func(*specs.Spec) {})
 
 	// The filter that it began with is replaced by the one that is wanted.
 	b.change(func(s *specs.Spec) { *s = first; s.Linux.Seccomp = filter("rmdir") })
@@ -477,5 +468,39 @@ func TestRestorePolicy(t *testing.T) {
 	})
 	if _, err := os.Stat(filepath.Join(root, "made")); err == nil {
 		t.Error("the old filter is in force")
+	}
+}
+
+// memory is a directory in the host's memory.
+func memory(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	return dir
+}
+
+// swapMounts has the images say that what is mounted on /keep2 is what is mounted on
+// /keep1.
+func swapMounts(t *testing.T, images string) {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(images, "mountpoints-*.img"))
+	if err != nil || len(names) != 1 {
+		t.Fatal(names, err)
+	}
+	image, err := os.ReadFile(names[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	// First the place is named, then what CRIU is to mount there.
+	place, name := bytes.Index(image, []byte("/keep2")), bytes.LastIndex(image, []byte("/keep2"))
+	if place == name {
+		t.Fatal("the second bind mount has no name")
+	}
+	copy(image[name:], "/keep1")
+	if err := os.WriteFile(names[0], image, 0o600); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -62,7 +62,9 @@ func init() {
 }
 
 func main() {
-	single.Forget(os.Unsetenv)
+	if name := single.Settings(); name != "" {
+		os.Unsetenv(name) // hooks inherit the environment
+	}
 	os.Exit(run(os.Args[1:]))
 }
 

@@ -8,33 +8,19 @@
 // packages, and what the second processor has allocated by then is handed back
 // span by span, which writes to two new pages for each (50 page faults).
 //
-// A program that is linked with the flag -E tare_start (for x86-64) begins here,
-// and is cheaper still: the Go runtime then finds GOMAXPROCS=1 in its environment,
-// and so makes nothing for a second processor; it finds no memory profile to sample
-// for; and it can open no files, by which it passes over /proc/self/mountinfo and
-// what else it would read to know how many processors it may use. All of that has
-// ended when package os is initialised, but for the variable, which Forget removes.
-//
-// With -E tare_start_brief its threads may be woken a millisecond late besides. Of
-// those one sleeps for 20 µs at a time, all its life, to look after the others,
-// for which the kernel would interrupt them. What they execute must not inherit
-// that: see thread.Prompt.
+// Even then Go's runtime has begun with all processors. A program that is linked
+// with this package's entry as its own (the Makefile does that, where the entry
+// is written for the machine) tells the runtime before: by GOMAXPROCS, unless the
+// caller has set that. The thread with which the runtime looks after the others
+// then also sleeps for milliseconds instead of 70 µs a time, and nothing is
+// written down for a profile of memory that nobody reads. Without the entry a
+// program does the same, and begins later. See docs/decisions/053-first-instruction.md.
 package single
 
 import "runtime"
 
 func init() {
-	if limited {
-		restore()
-	}
-	if !began {
-		runtime.GOMAXPROCS(1)
-	}
-}
-
-// Forget removes by unset what the start has added to the environment.
-func Forget(unset func(name string) error) {
-	if began {
-		unset("GOMAXPROCS")
-	}
+	runtime.GOMAXPROCS(1)
+	settle()
+	grow()
 }

@@ -45,12 +45,6 @@ func TakeAfter(to, from int, st *unix.Stat_t) error {
 	return w.copyAttributes(to, from)
 }
 
-// Attributes gives a directory those that st tells of another, which is open too:
-// owner, mode, extended attributes, times.
-func Attributes(to, from *os.File, st *unix.Stat_t) error {
-	return (&worker{}).dress(int(to.Fd()), int(from.Fd()), st)
-}
-
 // Times gives a directory the times alone.
 func Times(to *os.File, st *unix.Stat_t) error {
 	return setTimes(int(to.Fd()), "", st, unix.AT_EMPTY_PATH)

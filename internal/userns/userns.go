@@ -97,7 +97,6 @@ func Make(m *Map, net bool) (f Files, err error) {
 		attr.Sys.Cloneflags |= unix.CLONE_NEWNET
 	}
 	thread.Own(func() bool { // who made it traces it
-		defer thread.Prompt()()
 		var child *os.Process
 		if child, err = os.StartProcess("/proc/self/exe", []string{"namespace"}, attr); err != nil {
 			err = explain(err)

@@ -40,7 +40,7 @@ type kind struct {
 
 var kinds = map[string]kind{
 	JSONFile:   {keys: []string{"max-file", "max-size", "compress"}, unknown: "unknown log opt '%s' for json-file log driver", check: checkRotation},
-	Local:      {keys: []string{"max-file", "max-size", "compress"}, unknown: "unknown log opt '%s' for log driver local", check: checkRotation},
+	Local:      {keys: []string{"max-file", "max-size", "compress"}, unknown: "unknown log opt '%s' for log driver local", check: checkLocal},
 	"syslog":   {keys: syslogKeys, unknown: "unknown log opt '%s' for syslog log driver", check: checkSyslog, remote: newSyslog},
 	"fluentd":  {keys: fluentdKeys, unknown: "unknown log opt '%s' for fluentd log driver", check: checkFluentd, remote: newFluentd},
 	"journald": {unknown: "unknown log opt '%s' for journald log driver", remote: newJournald},
@@ -184,6 +184,14 @@ func StorageOf(name string, opts map[string]string) (Storage, error) {
 func checkRotation(opts map[string]string) error {
 	_, err := rotationOf(opts, false)
 	return err
+}
+
+// checkLocal is checkRotation for files that are always bounded.
+func checkLocal(opts map[string]string) error {
+	if opts["max-size"] == "-1" {
+		return fmt.Errorf("invalid value for max-size: -1: invalid size: '-1'")
+	}
+	return checkRotation(opts)
 }
 
 // rotationOf reads max-size, max-file and compress. With a size and no number

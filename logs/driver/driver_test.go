@@ -26,6 +26,7 @@ func TestCheck(t *testing.T) {
 	}{
 		{JSONFile, opts("max-size", "10m", "max-file", "3", "compress", "true", "labels", "a,b", "labels-regex", "^x", "env", "A", "env-regex", "B", "tag", "{{.Name}}"), ""},
 		{JSONFile, opts("max-size", "-1"), ""},
+		{Local, opts("max-size", "-1"), "invalid value for max-size: -1: invalid size: '-1'"},
 		{JSONFile, opts("x", "1"), "unknown log opt 'x' for json-file log driver"},
 		{JSONFile, opts("max-size", "0"), "max-size must be a positive number, or -1 for no bound"},
 		{JSONFile, opts("max-size", "many"), "invalid value for max-size: many: invalid size: 'many'"},

@@ -18,13 +18,13 @@ import (
 type Firewall struct {
 	name string
 	mu   sync.Mutex
-	made map[Family]bool // the tables of the last Replace
+	made map[Family]bool // the tables of the last Replace; nil before it
 	conn *netlink.Conn   // what Change uses; nil until it does, and after a failure
 	room int             // the longest transaction that conn's buffer was made for
 }
 
 // New is the firewall whose tables have the name.
-func New(name string) *Firewall { return &Firewall{name: name, made: map[Family]bool{}} }
+func New(name string) *Firewall { return &Firewall{name: name} }
 
 // transact sends what fill puts on the connection.
 func (f *Firewall) transact(fill func(*nftables.Conn) error) error {
@@ -48,7 +48,7 @@ func (f *Firewall) Whole() (bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, family := range Families {
-		if len(f.made) > 0 && !f.made[family] || len(f.made) == 0 && family != IP4 {
+		if f.made != nil && !f.made[family] || f.made == nil && family != IP4 {
 			continue
 		}
 		if present, err := tableExists(f.name, family); !present || err != nil {
@@ -93,6 +93,20 @@ func (f *Firewall) Replace(r Ruleset) error {
 	}
 	f.made = made
 	return nil
+}
+
+// Clear deletes the tables that are not wanted with the options.
+func (f *Firewall) Clear(o Options) error {
+	return f.transact(func(conn *nftables.Conn) error {
+		for _, family := range Families {
+			if off := family == IP6 && o.Off6 || family != IP6 && o.Off; !off || family == IP6 && !haveIP6() {
+				continue
+			}
+			conn.AddTable(f.table(family))
+			conn.DelTable(f.table(family))
+		}
+		return nil
+	})
 }
 
 func (f *Firewall) table(family Family) *nftables.Table {

@@ -28,7 +28,7 @@ func (f *Firewall) Change(remove, add []Element) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	hooks := slices.DeleteFunc(slices.Clone(add), func(e Element) bool { return !e.hook || !f.made[Netdev] })
-	beside := func(e Element) bool { return e.hook || e.Family == Netdev && !f.made[Netdev] }
+	beside := func(e Element) bool { return e.hook || (e.Family == Netdev || f.made != nil) && !f.made[e.Family] }
 	remove, add = slices.DeleteFunc(slices.Clone(remove), beside), slices.DeleteFunc(slices.Clone(add), beside)
 	for i := range remove {
 		if remove[i].device != "" { // the key tells, and the interface may be gone

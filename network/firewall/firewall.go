@@ -53,6 +53,8 @@ type Options struct {
 	AcceptMark, AcceptMask uint32
 	// HostFirewall subjects published ports to the host's own input rules.
 	HostFirewall bool
+	// Off leaves out all tables but that of ip6, Off6 that one.
+	Off, Off6 bool
 	// Shortcut lets frames between neighbours go from port to port. Nobody
 	// else's rules look at them then, see Onlookers.
 	Shortcut bool

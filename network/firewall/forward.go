@@ -89,6 +89,20 @@ func AllowForwarding(bridge string, f Family, open bool) (guarded bool, err erro
 	return guarded, nil
 }
 
+// TurnForwardingOn makes the host forward and guards nothing.
+func TurnForwardingOn(f Family) error {
+	if f == IP4 {
+		return ensureSysctl("ipv4/ip_forward", "1")
+	}
+	if !haveIP6() {
+		return nil
+	}
+	if err := keepAdvertisements(); err != nil {
+		return err
+	}
+	return ensureSysctl("ipv6/conf/all/forwarding", "1")
+}
+
 // keepAdvertisements lets the host go on to take its addresses and routes from
 // router advertisements: with the value 1 an interface ignores them once the
 // host forwards.

@@ -50,13 +50,18 @@ func Rules(o Options, networks []Network, sandboxes []Sandbox) Ruleset {
 		elements = append(elements, Elements(o, networks, s)...)
 	}
 	for _, f := range [...]Family{IP4, IP6} {
+		if f == IP4 && o.Off || f == IP6 && o.Off6 {
+			continue
+		}
 		t := o.family(f, networks)
 		if f == IP6 && !slices.ContainsFunc(networks, func(n Network) bool { return n.subnet(f).IsValid() }) {
 			continue
 		}
 		r.Tables = append(r.Tables, t)
 	}
-	r.Tables = append(r.Tables, o.frames(networks))
+	if !o.Off {
+		r.Tables = append(r.Tables, o.frames(networks))
+	}
 	if t, wanted := o.shortcuts(networks); wanted {
 		r.Tables = append(r.Tables, t)
 	}

@@ -25,6 +25,7 @@ type Bridge struct {
 	Found              string           // the MAC address that it has
 	Address4, Address6 netip.Prefix     // with the host's bits; invalid for none
 	Foreign            bool             // somebody else made the interface
+	Unruled            bool             // no table checks who speaks from the loopback addresses
 }
 
 // Raise makes the bridge or takes the one that is there, and tells whether it
@@ -89,7 +90,7 @@ func LowerBridge(name string) error {
 // prepare gives the interface its addresses and settings and brings it up.
 func (b *Bridge) prepare(link netlink.Link) error {
 	settings := [][2]string{}
-	if b.Address4.IsValid() {
+	if b.Address4.IsValid() && !b.Unruled {
 		// route_localnet lets a connection to 127.0.0.1 be redirected to the
 		// bridge; the table's chain raw takes over the check that it disables.
 		settings = append(settings, [2]string{"ipv4/conf/" + b.Name + "/route_localnet", "1"})

@@ -109,7 +109,7 @@ func (r *Relay) forget(which func(*peer) bool) {
 	}
 }
 
-// destination reads IPV6_PKTINFO.
+// destination reads IPV6_PKTINFO, or the address to answer from of IP_PKTINFO.
 func destination(control []byte) netip.Addr {
 	messages, err := unix.ParseSocketControlMessage(control)
 	if err != nil {
@@ -119,11 +119,17 @@ func destination(control []byte) netip.Addr {
 		if m.Header.Level == unix.IPPROTO_IPV6 && m.Header.Type == unix.IPV6_PKTINFO && len(m.Data) >= 16 {
 			return netip.AddrFrom16([16]byte(m.Data))
 		}
+		if m.Header.Level == unix.IPPROTO_IP && m.Header.Type == unix.IP_PKTINFO && len(m.Data) >= unix.SizeofInet4Pktinfo {
+			return netip.AddrFrom4([4]byte(m.Data[4:]))
+		}
 	}
 	return netip.Addr{}
 }
 
 func (f flow) sockaddr() unix.Sockaddr {
+	if f.client.Addr().Is4() {
+		return &unix.SockaddrInet4{Addr: f.client.Addr().As4(), Port: int(f.client.Port())}
+	}
 	return &unix.SockaddrInet6{Addr: f.client.Addr().As16(), Port: int(f.client.Port()), ZoneId: f.zone}
 }
 
@@ -131,6 +137,15 @@ func (f flow) sockaddr() unix.Sockaddr {
 func source(own netip.Addr) []byte {
 	if !own.IsValid() {
 		return nil
+	}
+	if own.Is4() {
+		b := make([]byte, unix.CmsgSpace(unix.SizeofInet4Pktinfo))
+		binary.NativeEndian.PutUint64(b, uint64(unix.CmsgLen(unix.SizeofInet4Pktinfo)))
+		binary.NativeEndian.PutUint32(b[8:], unix.IPPROTO_IP)
+		binary.NativeEndian.PutUint32(b[12:], unix.IP_PKTINFO)
+		address := own.As4()
+		copy(b[20:], address[:]) // after the interface
+		return b
 	}
 	b := make([]byte, unix.CmsgSpace(unix.SizeofInet6Pktinfo))
 	binary.NativeEndian.PutUint64(b, uint64(unix.CmsgLen(unix.SizeofInet6Pktinfo)))

@@ -1,6 +1,7 @@
 // Package relay passes connections and datagrams of a container's published
 // ports on to it, where the kernel's address translation cannot: what comes to
-// [::1], which never leaves lo, and IPv6 for a container that has IPv4 alone.
+// [::1], which never leaves lo, and IPv6 for a container that has IPv4 alone; or all
+// of it, where the daemon is to have no rules.
 //
 // The supervising process runs it, as it holds the ports' sockets and outlives
 // the daemon. All sockets wait in one epoll set, so that a port costs no
@@ -141,7 +142,11 @@ func portOf(fd int, ways []way) (*port, error) {
 		to := netip.AddrPortFrom(w.to.Addr(), w.to.Port()+own.Port()-w.First)
 		if proto == "udp" {
 			// An answer must come from the address that was asked.
-			if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1); err != nil {
+			level, option := unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO
+			if own.Addr().Is4() {
+				level, option = unix.IPPROTO_IP, unix.IP_PKTINFO
+			}
+			if err := unix.SetsockoptInt(fd, level, option, 1); err != nil {
 				return nil, os.NewSyscallError("setsockopt", err)
 			}
 		}

@@ -109,17 +109,22 @@ func TestDatagramsComeFromTheAddressThatWasAsked(t *testing.T) {
 			service.WriteTo(bytes.ToUpper(buf[:n]), from)
 		}
 	}()
-	wildcard, err := net.ListenUDP("udp6", &net.UDPAddr{IP: net.IPv6unspecified})
+	t.Run("udp6", func(t *testing.T) { hearsThatAddress(t, "udp6", net.IPv6unspecified, "[::1]", service.LocalAddr()) })
+	t.Run("udp4", func(t *testing.T) { hearsThatAddress(t, "udp4", net.IPv4zero, "127.0.0.2", service.LocalAddr()) }) // not the one that the kernel chooses
+}
+
+func hearsThatAddress(t *testing.T, network string, all net.IP, host string, service net.Addr) {
+	wildcard, err := net.ListenUDP(network, &net.UDPAddr{IP: all})
 	if err != nil {
-		t.Skip("no IPv6")
+		t.Skip("no ", network)
 	}
 	defer wildcard.Close()
 	port := wildcard.LocalAddr().(*net.UDPAddr).AddrPort().Port()
-	r := start(t, []*os.File{held(t, wildcard)}, Rule{"udp", "::", port, port, service.LocalAddr().String()})
+	r := start(t, []*os.File{held(t, wildcard)}, Rule{"udp", all.String(), port, port, service.String()})
 	for i := range 3 {
-		conn, err := net.Dial("udp", fmt.Sprintf("[::1]:%d", port)) // hears no other address
+		conn, err := net.Dial("udp", net.JoinHostPort(host, fmt.Sprint(port))) // hears no other address
 		if err != nil {
-			t.Skip("no IPv6 loopback")
+			t.Skip("no loopback of ", network)
 		}
 		defer conn.Close()
 		conn.SetDeadline(time.Now().Add(5 * time.Second))

@@ -44,6 +44,9 @@ func readRequest(q url.Values, gateway string) (*request, error) {
 	o := &request{front: map[string]string{}, quiet: reply.Truth(q, "q"), traced: q.Get("version") == "2", remote: q.Get("remote"), id: q.Get("buildid"), session: q.Get("session")}
 	o.file = strings.TrimPrefix(path.Clean(orElse(q.Get("dockerfile"), "Dockerfile")), "/")
 	o.front["filename"] = o.file
+	if v := q.Get("version"); v != "" && v != "1" && v != "2" {
+		return nil, fault.New(fault.Invalid, "invalid version %q", v)
+	}
 	if reply.Truth(q, "squash") {
 		return nil, fault.New(fault.Invalid, "squash is only supported with experimental mode")
 	}
@@ -118,7 +121,7 @@ func (o *request) maps(q url.Values) error {
 		values := map[string]*string{}
 		if text := q.Get(name); text != "" {
 			if err := json.Unmarshal([]byte(text), &values); err != nil {
-				return fault.New(fault.Invalid, "error reading %s: %w", name, err)
+				return fault.New(fault.Invalid, "error reading %s: %w", strings.Replace(name, "buildargs", "build args", 1), err)
 			}
 		}
 		for k, v := range values {
@@ -224,7 +227,7 @@ func ulimits(text string) (string, error) {
 	}
 	if text != "" {
 		if err := json.Unmarshal([]byte(text), &list); err != nil {
-			return "", fault.New(fault.Invalid, "error reading ulimits: %w", err)
+			return "", fault.New(fault.Invalid, "error reading ulimit settings: %w", err)
 		}
 	}
 	var words []string
