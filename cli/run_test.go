@@ -320,3 +320,24 @@ func TestStopAllAtOnce(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// A daemon that can starts the exec with its creation, and tells how it ended
+// behind the output: nothing else is asked.
+func TestExecAtOnce(t *testing.T) {
+	f := newFake(t)
+	f.handle("POST /containers/web/exec", func(w http.ResponseWriter, r *http.Request) {
+		if r.FormValue("start") != "1" {
+			t.Error(r.URL)
+		}
+		hijack(t, w, func(c net.Conn, _ io.Reader) {
+			frame(c, 1, "out")
+			frame(c, 4, "\x00\x00\x00\x89")
+		})
+	})
+	if r := f.call(nil, "exec", "web", "sh"); r != (result{137, "out", ""}) {
+		t.Errorf("%+v", r)
+	}
+	if asked := f.asked(); len(asked) != 1 {
+		t.Errorf("asked %q", asked)
+	}
+}

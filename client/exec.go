@@ -1,6 +1,9 @@
 package client
 
-import "context"
+import (
+	"context"
+	"net/url"
+)
 
 // ExecRequest is the body of POST /containers/{id}/exec.
 type ExecRequest struct {
@@ -50,6 +53,29 @@ func (c *Client) ExecStart(ctx context.Context, id string, r ExecStartRequest) e
 // ExecAttach starts the process and takes a connection to its streams.
 func (c *Client) ExecAttach(ctx context.Context, id string, r ExecStartRequest) (*Stream, error) {
 	return c.hijack(ctx, "/exec/"+segment(id)+"/start", nil, r)
+}
+
+// ExecRun is ExecCreate and ExecAttach, in one request where the daemon knows how;
+// then the exit code comes with the output, if that has frames.
+func (c *Client) ExecRun(ctx context.Context, container string, r *ExecRequest) (id string, s *Stream, err error) {
+	body, err := encode(r)
+	if err != nil {
+		return "", nil, err
+	}
+	path := "/containers/" + segment(container) + "/exec"
+	resp, err := c.do(ctx, request{method: "POST", path: path, query: url.Values{"start": {"1"}}, body: body, upgrade: true})
+	if err != nil {
+		return "", nil, err
+	}
+	if resp.conn != nil {
+		return resp.header["exec-id"], &Stream{conn: resp.conn, exits: true}, nil
+	}
+	var out IDResponse
+	if err := c.decode(ctx, resp, path, &out); err != nil {
+		return "", nil, err
+	}
+	s, err = c.ExecAttach(ctx, out.Id, ExecStartRequest{Tty: r.Tty, ConsoleSize: r.ConsoleSize})
+	return out.Id, s, err
 }
 
 // ExecInspect tells how the process is.

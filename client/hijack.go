@@ -18,6 +18,10 @@ type Stream struct {
 	// Multiplexed is true when the daemon has said that the output comes in
 	// frames (API 1.42 and later say so).
 	Multiplexed bool
+	// Exit is the exit code of the process, once the output has ended with it.
+	Exit *int
+
+	exits bool // it may
 }
 
 func (s *Stream) Read(p []byte) (int, error)  { return s.conn.br.Read(p) }
@@ -60,6 +64,19 @@ func (c *Client) take(ctx context.Context, r request) (*Stream, error) {
 	return &Stream{conn: resp.conn, Multiplexed: strings.HasPrefix(resp.header["content-type"], "application/vnd.docker.multiplexed-stream")}, nil
 }
 
+// streamExit is the last frame of the output of an exec that ExecRun has begun.
+const streamExit = 4
+
+func (s *Stream) readExit() error {
+	var code [4]byte
+	if _, err := io.ReadFull(s, code[:]); err != nil {
+		return err
+	}
+	exit := int(binary.BigEndian.Uint32(code[:]))
+	s.Exit = &exit
+	return nil
+}
+
 // maxFrame bounds what one frame may announce, in bytes.
 const maxFrame = 64 << 20
 
@@ -82,6 +99,11 @@ func Demultiplex(stdout, stderr io.Writer, r io.Reader) error {
 		case 0, 1:
 		case 2:
 			w = stderr
+		case streamExit:
+			if s, ok := r.(*Stream); ok && s.exits && size == 4 {
+				return s.readExit()
+			}
+			return fault.New(fault.Internal, "unrecognized stream %d in the output", head[0])
 		case 3:
 			text, _ := io.ReadAll(io.LimitReader(r, min(size, 1<<20)))
 			return fault.New(fault.Internal, "error from daemon in stream: %s", text)

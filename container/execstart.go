@@ -76,6 +76,7 @@ type ExecStartOptions struct {
 	Detach      bool
 	TTY         bool     // the client expects a terminal's raw stream, whatever the exec has
 	ConsoleSize *[2]uint // height, width in characters
+	Exit        bool     // its exit code ends the stream: supervise.AttachOptions
 }
 
 // Start runs a prepared process. Attached, the client's socket is handed
@@ -242,7 +243,7 @@ func (e *Execs) config(r *Record, n *session, o ExecStartOptions) (supervise.Exe
 	return supervise.ExecConfig{ID: n.id, Process: *process, Note: n.note(), Attach: supervise.AttachOptions{
 		// A client that expects a terminal's stream cannot tell stderr apart.
 		Stdin: req.AttachStdin, Stdout: req.AttachStdout, Stderr: req.AttachStderr && !o.TTY,
-		Multiplexed: !o.TTY, DetachKeys: keys,
+		Multiplexed: !o.TTY, Exit: o.Exit, DetachKeys: keys,
 	}}, err
 }
 

@@ -50,7 +50,18 @@ func (h *execHandlers) create(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
+	if r.startsToo() {
+		return h.run(w, r, id, container.ExecStartOptions{TTY: req.Tty, ConsoleSize: req.ConsoleSize, Exit: true})
+	}
 	return writeJSON(w, http.StatusCreated, wire.ExecCreateResponse{ID: id})
+}
+
+// startsToo tells whether the creation of an exec is to be its start as well: a
+// client of ours asks so, and others' daemons do not hear it. Authorization
+// plugins are asked about both.
+func (r *request) startsToo() bool {
+	_, upgrade := r.Header["Upgrade"]
+	return upgrade && r.hearing == nil && r.Form.Get("start") == "1"
 }
 
 // start runs the process. What is known to be wrong before there is a stream is
@@ -67,11 +78,14 @@ func (h *execHandlers) start(w http.ResponseWriter, r *request) error {
 	if req.Tty && !r.version.before(42) {
 		o.ConsoleSize = req.ConsoleSize
 	}
-	t := &takeover{w: w, r: r}
-	id := r.params["id"]
+	return h.run(w, r, r.params["id"], o)
+}
+
+func (h *execHandlers) run(w http.ResponseWriter, r *request, id string, o container.ExecStartOptions) error {
+	t := &takeover{w: w, r: r, exec: id}
 	err := h.execs.Start(r.Context(), id, o, t.hijack)
 	switch {
-	case err == nil && req.Detach && !t.taken:
+	case err == nil && o.Detach && !t.taken:
 		w.WriteHeader(http.StatusOK)
 		return nil
 	case err == nil:

@@ -35,6 +35,7 @@ type takeover struct {
 	w     http.ResponseWriter
 	r     *request
 	taken bool
+	exec  string // told in a header of the answer; "" for none
 }
 
 // hijack gives the connection away, with the head of the answer that is to be
@@ -64,6 +65,9 @@ func (t *takeover) hijack(tty bool) (conn net.Conn, head, buffered []byte, err e
 	}
 	for _, name := range []string{"Api-Version", "Docker-Experimental", "Ostype", "Server"} {
 		text += name + ": " + t.w.Header().Get(name) + "\r\n"
+	}
+	if t.exec != "" {
+		text += "Exec-Id: " + t.exec + "\r\n"
 	}
 	return conn, []byte(text + "\r\n"), buffered, nil
 }

@@ -235,6 +235,28 @@ func TestExecStart(t *testing.T) {
 	}
 }
 
+func TestExecStartsWithItsCreation(t *testing.T) {
+	r := newRig(t)
+	r.containers.serve = func(conn net.Conn, buffered []byte) { io.WriteString(conn, "ran") }
+	const body = `{"Cmd":["true"]}`
+	request := fmt.Sprintf("POST /v1.56/containers/x/exec?start=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	_, in := r.dial(request)
+	if head := r.head(in); !strings.HasPrefix(head, "HTTP/1.1 101 UPGRADED\r\n") || !strings.Contains(head, "\r\nExec-Id: e1\r\n") {
+		t.Errorf("%q", head)
+	}
+	if out, _ := io.ReadAll(in); string(out) != "ran" || r.containers.call != "exec start e1" || !r.containers.execOpts.Exit {
+		t.Errorf("%q, %s, %+v", out, r.containers.call, r.containers.execOpts)
+	}
+
+	// It does not where a plugin is to be asked about the start, nor for others' clients.
+	r.want(201, "", "POST", "/containers/x/exec?start=1", body)
+	r.authorizers.names = []string{"p"}
+	r.want(201, "", "POST", "/containers/x/exec?start=1", body, "Connection: Upgrade", "Upgrade: tcp")
+	if r.containers.call != "exec x true" {
+		t.Error(r.containers.call)
+	}
+}
+
 // FuzzBodies sends anything as path, query and body: the server answers, and
 // never by a panic's 500.
 func FuzzBodies(f *testing.F) {

@@ -52,6 +52,19 @@ func (b *box) execWait(id string, code int) {
 	}
 }
 
+// The exit code is the last that a client hears who wants to.
+func TestExecExitOnTheStream(t *testing.T) {
+	eachRuntime(t, func(t *testing.T, rt supervise.Runtime) {
+		b := sleeper(t, rt)
+		c := b.execConfig("a", shell(`echo out; exit 21`)...)
+		c.Attach = supervise.AttachOptions{Stdout: true, Multiplexed: true, Exit: true}
+		const want = "\x01\x00\x00\x00\x00\x00\x00\x04out\n" + "\x04\x00\x00\x00\x00\x00\x00\x04\x00\x00\x00\x15"
+		if got := b.exec(c).all(); string(got) != want {
+			t.Errorf("%q", got)
+		}
+	})
+}
+
 func TestExec(t *testing.T) {
 	eachRuntime(t, func(t *testing.T, rt supervise.Runtime) {
 		b := sleeper(t, rt)

@@ -209,6 +209,9 @@ type Exit struct {
 	LogError   string `json:",omitempty"`
 }
 
+// StreamExit is none of a process's streams: see AttachOptions.Exit.
+const StreamExit logs.Stream = 4
+
 // AttachOptions say what passes between a client's socket and a container or
 // an exec.
 type AttachOptions struct {
@@ -217,6 +220,9 @@ type AttachOptions struct {
 	// big-endian length) before each chunk. Otherwise the bytes are raw, as they
 	// must be with a terminal.
 	Multiplexed bool
+	// Exit ends the output of an exec, where it is Multiplexed, by its exit code:
+	// a frame of StreamExit, with four bytes, big-endian.
+	Exit bool `json:",omitempty"`
 	// DetachKeys is the byte sequence in the input that ends the session and
 	// leaves the container alone; empty for none.
 	DetachKeys []byte `json:",omitempty"`

@@ -61,35 +61,34 @@ func (e *exec) run(ctx context.Context, s *command.Session, args []string) error
 			return err
 		}
 	}
-	start := client.ExecStartRequest{Detach: e.detach, Tty: r.Tty}
 	if h, w := stream.Size(s.Out); r.Tty && (h != 0 || w != 0) {
 		r.ConsoleSize = &[2]uint{h, w}
-		start.ConsoleSize = r.ConsoleSize
 	}
 	cl, err := s.Client()
 	if err != nil {
 		return err
 	}
+	if !e.detach {
+		return e.attach(ctx, s, cl, args[0], watched)
+	}
 	id, err := cl.ExecCreate(ctx, args[0], r)
 	if err != nil {
 		return err
 	}
-	if e.detach {
-		return execError(cl.ExecStart(ctx, id, start))
-	}
-	return e.attach(ctx, s, cl, id, start, watched)
+	return execError(cl.ExecStart(ctx, id, client.ExecStartRequest{Detach: true, Tty: r.Tty, ConsoleSize: r.ConsoleSize}))
 }
 
-func (e *exec) attach(ctx context.Context, s *command.Session, cl *client.Client, id string, start client.ExecStartRequest, watched []byte) error {
-	conn, err := cl.ExecAttach(ctx, id, start)
+func (e *exec) attach(ctx context.Context, s *command.Session, cl *client.Client, container string, watched []byte) error {
+	id, conn, err := cl.ExecRun(ctx, container, &e.request)
 	if err != nil {
 		return execError(err)
 	}
-	a := &stream.Attached{Stream: conn, Out: s.Out, TTY: start.Tty, DetachKeys: watched}
+	tty := e.request.Tty
+	a := &stream.Attached{Stream: conn, Out: s.Out, TTY: tty, DetachKeys: watched}
 	pick(&a.In, s.In, e.stdin)
-	pick(&a.Err, s.Err, !start.Tty)
+	pick(&a.Err, s.Err, !tty)
 	restore := func() {}
-	if start.Tty {
+	if tty {
 		if e.stdin {
 			if restore, err = stream.Raw(s.In); err != nil {
 				return err
@@ -106,12 +105,16 @@ func (e *exec) attach(ctx context.Context, s *command.Session, cl *client.Client
 	if err != nil {
 		return err
 	}
-	state, err := cl.ExecInspect(ctx, id)
-	if err != nil {
-		return err
+	code := conn.Exit
+	if code == nil {
+		state, err := cl.ExecInspect(ctx, id)
+		if err != nil {
+			return err
+		}
+		code = state.ExitCode
 	}
-	if state.ExitCode != nil && *state.ExitCode != 0 {
-		return &command.Exit{Code: *state.ExitCode}
+	if code != nil && *code != 0 {
+		return &command.Exit{Code: *code}
 	}
 	return nil
 }

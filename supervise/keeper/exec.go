@@ -304,6 +304,7 @@ func (k *keeper) awaitExec(e *exec, p process) {
 	}
 	e.out.hurry()
 	e.stdio.drain(drainTime)
+	e.out.tell(code)
 	e.out.finish()
 	e.stdio.close()
 	exit := supervise.ExecExit{Code: code, EndedAt: time.Now()}

@@ -102,6 +102,15 @@ func (o *output) hurry() {
 	}
 }
 
+// tell sends the exit code behind the output to the clients that want it there.
+func (o *output) tell(code int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, s := range o.sessions {
+		s.tell(code)
+	}
+}
+
 // finish ends the output: the log is complete, and the clients' sockets are
 // shut down behind the last byte. It returns the log.
 func (o *output) finish() *journal {

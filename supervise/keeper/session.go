@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"bufio"
+	"encoding/binary"
 	"io"
 	"os"
 	"sync"
@@ -170,6 +171,19 @@ func (s *session) send(stream logs.Stream, frame []byte) {
 	if !s.o.Multiplexed {
 		frame = frame[logs.HeaderSize:]
 	}
+	s.put(frame)
+}
+
+// tell sends the exit code to a client that wants it on the stream.
+func (s *session) tell(code int) {
+	if s.o.Exit && s.o.Multiplexed {
+		header := logs.Header(supervise.StreamExit, 4)
+		s.put(binary.BigEndian.AppendUint32(header[:], uint32(code)))
+	}
+}
+
+// put takes in bytes as they are to be written.
+func (s *session) put(frame []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.done || s.dead {
