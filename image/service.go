@@ -7,6 +7,7 @@ import (
 	"maps"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -110,6 +111,10 @@ func (s *Service) store(entries []content.Entry) error {
 	})
 }
 
+// hardenAfter is how long what was just built is not written to the disk: the end of
+// its build, and a run of it, would wait for the file system meanwhile.
+const hardenAfter = 100 * time.Millisecond
+
 // storeSoon gives what was written its names. That it survives power loss is seen
 // to meanwhile.
 func (s *Service) storeSoon(entries []content.Entry) error {
@@ -118,6 +123,7 @@ func (s *Service) storeSoon(entries []content.Entry) error {
 		return err
 	}
 	s.hardening.Go(func() {
+		time.Sleep(hardenAfter)
 		if err := s.content.Harden(); err != nil { // the next change of a name tries again
 			slog.Error("images that were built would not survive power loss", "error", err)
 		}
