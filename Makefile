@@ -4,13 +4,15 @@ VERSION ?= $(shell git describe --tags --dirty 2>/dev/null | sed 's/^v//' | grep
 COMMIT  ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 BUILT   ?= $(shell git log -1 --format=%cI 2>/dev/null)
 LDFLAGS  = -s -w -X main.version=$(VERSION) -X main.gitCommit=$(COMMIT) -X main.buildTime=$(BUILT)
+# What lives for milliseconds begins at an instruction of its own (docs/decisions/053-first-instruction.md).
+ENTRY    = $(if $(filter amd64,$(shell $(GO) env GOARCH)),-E github.com/tarehq/tare/internal/single.entry)
 export CGO_ENABLED = 0
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## the programs, into bin/
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -ldflags './cmd/tarerun=$(LDFLAGS) $(ENTRY)' -o bin/ ./cmd/...
 
 run: ## install what is missing, build, start a daemon of its own under .run/, run two containers
 	@scripts/run

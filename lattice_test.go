@@ -21,12 +21,12 @@ const module = "github.com/tarehq/tare/"
 // this module, or with "+" before it one outside.
 const lattice = `
 internal/... ! fault reference content snapshot archive remote image volume network event logs container supervise build ocirun server client cli registry # holds no word of containers
-network/files network/link network/ipam network/firewall network/firewalld ! image volume event logs container # mechanism: text, interfaces, addresses, rules
+network/files network/link network/ipam network/firewall network/firewalld network/publish ! image volume event logs container # mechanism: text, interfaces, addresses, rules
 network/shape network/macvlan ! internal/plugin # only what speaks with plugins knows of them
 fault ! * # the kinds of error are below everything
 reference ! content snapshot archive remote image container network server client cli supervise ocirun event logs # names are text
-content snapshot archive/... remote logs/... supervise/... ocirun/... ! image container network volume event server client cli # mechanisms know no noun
-content snapshot archive/... remote logs/... supervise/... ocirun/... ! +github.com/moby/moby/api # mechanisms know no wire type
+content snapshot archive/... remote/... logs/... supervise/... ocirun/... ! image container network volume event server client cli # mechanisms know no noun
+content snapshot archive/... remote/... logs/... supervise/... ocirun/... ! +github.com/moby/moby/api # mechanisms know no wire type
 supervise logs/... event network volume image container/... server cmd/tared ! ocirun # the daemon never links the runtime, any other can take its place
 event ! image container network volume # an event is told by the nouns, it knows none
 image network/... volume ! container # containers stand on images, networks and volumes
@@ -34,7 +34,7 @@ build/... ! server client cli ocirun # builds stand on all nouns
 build build/launch build/lend ! +google.golang.org/grpc # gRPC is the front's
 manifest ! image container network event server client cli # a list is made of what registries have, without a daemon
 event network/... volume image container/... ! server client cli # nouns do not know who calls them
-event network network/files network/firewall network/firewalld network/link network/macvlan network/remote network/shape volume image container/... supervise/... ocirun/... content snapshot archive/... logs/... ! +net/http +google.golang.org/grpc # HTTP stays in leaf packages
+event network network/files network/firewall network/firewalld network/link network/macvlan network/publish network/remote network/shape volume image container/... supervise/... ocirun/... content snapshot archive/... logs/... ! +net/http +google.golang.org/grpc # HTTP stays in leaf packages
 cli/... client ! server container image network event supervise ocirun content snapshot archive/compression remote logs +github.com/moby/moby/api # the client has its own small shapes: start-up is the product
 registry registry/... ! image container network event server client cli snapshot archive logs supervise ocirun +github.com/moby/moby/api # the registry stands on blobs and the protocol alone
 network/dns/... ! fault content snapshot archive remote image volume event logs container supervise build ocirun server client cli registry +github.com/moby/moby/api # the resolver knows names and addresses
@@ -47,7 +47,7 @@ server ! client cli ocirun supervise content snapshot archive remote # the serve
 var light = map[string][]string{
 	"cmd/tare":           {"google.golang.org/grpc", "go.opentelemetry.io", "github.com/distribution/reference", "github.com/opencontainers/go-digest", "github.com/moby/moby", "github.com/mikelolasagasti/xz", "github.com/klauspost"},
 	"cmd/tare-supervise": {"google.golang.org/grpc", "go.opentelemetry.io", "github.com/distribution/reference", "github.com/opencontainers/go-digest", "github.com/moby/moby", "net/http", "github.com/spf13/cobra", "github.com/mikelolasagasti/xz", "github.com/klauspost", "text/template", "net/url"},
-	"cmd/tarerun":        {"google.golang.org/grpc", "go.opentelemetry.io", "github.com/distribution/reference", "github.com/opencontainers/go-digest", "github.com/moby/moby", "net/http", "github.com/mikelolasagasti/xz"},
+	"cmd/tarerun":        {"google.golang.org/grpc", "go.opentelemetry.io", "github.com/distribution/reference", "github.com/opencontainers/go-digest", "github.com/moby/moby", "net/http", "net", "github.com/mikelolasagasti/xz"},
 	"cmd/tare-dns":       {"google.golang.org/grpc", "go.opentelemetry.io", "github.com/distribution/reference", "github.com/opencontainers/go-digest", "github.com/moby/moby", "net/http", "github.com/google/nftables", "github.com/vishvananda/netlink", "github.com/klauspost"},
 	"cmd/tare-init":      {"net/http", "net"},
 	"cmd/tared":          {"google.golang.org/grpc", "go.opentelemetry.io", module + "ocirun", "github.com/miekg/dns"},

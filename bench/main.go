@@ -30,6 +30,7 @@ func main() {
 	runs := flag.Int("n", 20, "runs of each measurement")
 	bin := flag.String("bin", "bin", "directory of tare's programs")
 	groups := flag.String("groups", "runtimes,checkpoints,engines,ports,dns,lines,crowds,copies,builds,images,volumes,registries", "what to measure")
+	only := flag.String("only", "", "of the measurements of several subjects, those whose titles contain this")
 	flag.Parse()
 	if dir := os.Getenv(serveBare); dir != "" {
 		fmt.Fprintln(os.Stderr, "bench:", serve(dir))
@@ -45,7 +46,7 @@ func main() {
 	if os.Getenv(private) == "" {
 		os.Exit(again())
 	}
-	if err := measure(*runs, *bin, strings.Split(*groups, ",")); err != nil {
+	if err := measure(&table{only: *only}, *runs, *bin, strings.Split(*groups, ",")); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -78,7 +79,7 @@ func again() int {
 // back: long enough for the kernel to go idle.
 const pause = 200 * time.Millisecond
 
-func measure(runs int, bin string, groups []string) (err error) {
+func measure(t *table, runs int, bin string, groups []string) (err error) {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("making containers needs root: run it with sudo")
 	}
@@ -102,7 +103,6 @@ func measure(runs int, bin string, groups []string) (err error) {
 	if out, err := exec.Command("sh", "-c", "scripts/busybox-tar > "+image).CombinedOutput(); err != nil {
 		return fmt.Errorf("making the image: %w: %s", err, out)
 	}
-	t := &table{}
 	if slices.Contains(groups, "registries") {
 		if err := benchRegistries(t, filepath.Join(dir, "registries"), bin, runs); err != nil {
 			return err
@@ -220,6 +220,9 @@ const blocks = 4
 // compare measures all subjects by turns and puts their medians down. One that
 // fails is told of and left out.
 func (t *table) compare(title string, runs int, between time.Duration, subjects []subject) {
+	if !strings.Contains(title, t.only) {
+		return
+	}
 	all, failed := make([][]float64, len(subjects)), make([]error, len(subjects))
 	for range blocks {
 		for i, s := range subjects {

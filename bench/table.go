@@ -11,6 +11,7 @@ import (
 
 // table gathers the figures by measurement and by who was measured.
 type table struct {
+	only     string // what the titles of comparisons that are measured contain
 	rows     []*row
 	versions [][2]string
 	notes    []string

@@ -29,6 +29,12 @@ func (s *Stream) CloseWrite() error { return s.conn.CloseWrite() }
 // Close ends the session.
 func (s *Stream) Close() error { return s.conn.Close() }
 
+// Upgrade asks for a connection that speaks another protocol, at a path that has no
+// version.
+func (c *Client) Upgrade(ctx context.Context, path, protocol string, header [][2]string) (*Stream, error) {
+	return c.take(ctx, request{method: "POST", path: path, upgrade: true, protocol: protocol, unversioned: true, header: header})
+}
+
 // hijack sends a request that asks for the connection itself.
 func (c *Client) hijack(ctx context.Context, path string, query url.Values, body any) (*Stream, error) {
 	r := request{method: "POST", path: path, query: query, upgrade: true}
@@ -38,6 +44,11 @@ func (c *Client) hijack(ctx context.Context, path string, query url.Values, body
 			return nil, err
 		}
 	}
+	return c.take(ctx, r)
+}
+
+// take sends such a request.
+func (c *Client) take(ctx context.Context, r request) (*Stream, error) {
 	resp, err := c.do(ctx, r)
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package client
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -26,6 +27,7 @@ type request struct {
 	body        []byte // JSON
 	stream      io.Reader
 	upgrade     bool
+	protocol    string // to upgrade to; "": tcp
 	unversioned bool
 	header      [][2]string
 }
@@ -226,7 +228,7 @@ func (c *Client) head(r request) []byte {
 		b = append(b, "\r\n"...)
 	}
 	if r.upgrade {
-		b = append(b, "Connection: Upgrade\r\nUpgrade: tcp\r\n"...)
+		b = append(b, "Connection: Upgrade\r\nUpgrade: "+cmp.Or(r.protocol, "tcp")+"\r\n"...)
 	}
 	switch {
 	case r.stream != nil:

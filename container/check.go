@@ -8,10 +8,11 @@ import (
 
 	wire "github.com/moby/moby/api/types/container"
 
+	"github.com/tarehq/tare/container/healthcheck"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/network"
 	"github.com/tarehq/tare/network/files"
+	"github.com/tarehq/tare/network/publish"
 )
 
 // names are at least two characters of [a-zA-Z0-9][a-zA-Z0-9_.-].
@@ -59,7 +60,7 @@ func (c *creation) check() error {
 	if err != nil {
 		return err
 	}
-	if err := network.CheckPorts(ports); err != nil {
+	if err := publish.Check(ports); err != nil {
 		return err
 	}
 	mounts, err := c.checkMounts(h)
@@ -117,7 +118,7 @@ func checkConfig(c *wire.Config) error {
 			return fault.New(fault.Invalid, "invalid environment variable: %s", kv)
 		}
 	}
-	return checkHealth(c.Healthcheck)
+	return healthcheck.Refuse(c.Healthcheck)
 }
 
 // CheckSlice refuses a parent that is no slice of systemd's.

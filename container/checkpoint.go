@@ -6,16 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
-	"time"
 
 	"github.com/moby/moby/api/types/events"
 
+	"github.com/tarehq/tare/container/checkpoint"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/network"
 	"github.com/tarehq/tare/supervise"
@@ -38,29 +36,7 @@ type CheckpointOptions struct {
 	PreDump bool
 }
 
-// placeFile lies among the images and tells the addresses that the container had.
-const placeFile = "tare-place.json"
-
-// placeNote is one of its places on networks.
-type placeNote struct {
-	NetworkID         string
-	Address, Address6 netip.Addr
-	MAC               string
-}
-
 var checkpointName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
-
-// findCRIU is the path of the program, by which all of it is done.
-func findCRIU() (string, error) {
-	path, err := exec.LookPath("criu")
-	if err == nil {
-		path, err = filepath.Abs(path)
-	}
-	if err != nil {
-		return "", fault.New(fault.Unavailable, "CRIU is needed to checkpoint and restore containers, and criu is not in the daemon's PATH: install criu")
-	}
-	return path, nil
-}
 
 // dir is a container's directory of checkpoints.
 func (c *Checkpoints) dir(r *Record, dir string) string {
@@ -121,7 +97,7 @@ func (c *Checkpoints) prepare(r *Record, called string, o CheckpointOptions) (st
 // write has the supervising process write it.
 func (c *Checkpoints) write(ctx context.Context, r Record, keeper *supervise.Keeper, ended <-chan struct{}, dir string, o CheckpointOptions) error {
 	s := c.containers
-	criu, err := findCRIU()
+	criu, err := checkpoint.FindCRIU()
 	if err != nil {
 		return err
 	}
@@ -142,7 +118,7 @@ func (c *Checkpoints) write(ctx context.Context, r Record, keeper *supervise.Kee
 			return err
 		}
 	}
-	err = keeper.Checkpoint(ctx, supervise.Checkpoint{CRIU: criu, Dir: dir, Exit: exit, PreDump: o.PreDump, Notes: map[string][]byte{placeFile: note}})
+	err = keeper.Checkpoint(ctx, supervise.Checkpoint{CRIU: criu, Dir: dir, Exit: exit, PreDump: o.PreDump, Notes: map[string][]byte{checkpoint.PlacesFile: note}})
 	if exit && errors.Is(err, fault.Unavailable) { // the end of the container was quicker than the answer
 		<-ended
 		if _, e := os.Stat(dir); e == nil {
@@ -178,12 +154,12 @@ func checkpointable(r *Record) error {
 	return nil
 }
 
-func placeNotes(b *network.Sandbox) (list []placeNote) {
+func placeNotes(b *network.Sandbox) (list []checkpoint.Place) {
 	if b == nil {
 		return nil
 	}
 	for _, e := range b.Endpoints {
-		list = append(list, placeNote{e.NetworkID, e.Address.Addr(), e.Address6.Addr(), e.MAC})
+		list = append(list, checkpoint.Place{NetworkID: e.NetworkID, Address: e.Address.Addr(), Address6: e.Address6.Addr(), MAC: e.MAC})
 	}
 	return list
 }
@@ -227,14 +203,7 @@ func (c *Checkpoints) List(nameOrID, dir string) ([]string, error) {
 }
 
 // Checkpoint is what there is to say of one.
-type Checkpoint struct {
-	Name      string
-	Created   time.Time
-	Path      string // on the daemon's host
-	Size      int64  // bytes
-	Processes int
-	Addresses []netip.Addr // on networks, which the container asks for again
-}
+type Checkpoint = checkpoint.Found
 
 // Inspect tells of a checkpoint.
 func (c *Checkpoints) Inspect(nameOrID, dir, name string) (Checkpoint, error) {
@@ -246,44 +215,9 @@ func (c *Checkpoints) Inspect(nameOrID, dir, name string) (Checkpoint, error) {
 	if err != nil {
 		return Checkpoint{}, err
 	}
-	found := Checkpoint{Name: name, Path: path}
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return found, err
-	}
-	before, err := os.ReadDir(filepath.Join(path, supervise.MemoryDir))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return found, err
-	}
-	for _, e := range before {
-		if st, err := e.Info(); err == nil {
-			found.Size += st.Size()
-		}
-	}
-	for _, e := range entries {
-		st, err := e.Info()
-		if err != nil || !st.Mode().IsRegular() {
-			continue
-		}
-		found.Size += st.Size()
-		if ok, _ := filepath.Match("mm-*.img", e.Name()); ok { // memory is a process's, threads share it
-			found.Processes++
-		}
-		if e.Name() == "inventory.img" {
-			found.Created = st.ModTime()
-		}
-	}
-	var places []placeNote
-	if text, err := os.ReadFile(filepath.Join(path, placeFile)); err == nil && json.Unmarshal(text, &places) == nil {
-		for _, p := range places {
-			for _, a := range []netip.Addr{p.Address, p.Address6} {
-				if a.IsValid() {
-					found.Addresses = append(found.Addresses, a)
-				}
-			}
-		}
-	}
-	return found, nil
+	found, err := checkpoint.Look(path)
+	found.Name = name
+	return found, err
 }
 
 // Remove deletes a checkpoint.
@@ -329,7 +263,7 @@ func (c *Checkpoints) Start(ctx context.Context, nameOrID, dir, name string, laz
 
 // restoreFrom is what a start from a checkpoint needs of it.
 func (c *Checkpoints) restoreFrom(r *Record, called, name string) (*restore, error) {
-	criu, err := findCRIU()
+	criu, err := checkpoint.FindCRIU()
 	if err != nil {
 		return nil, err
 	}
@@ -341,14 +275,7 @@ func (c *Checkpoints) restoreFrom(r *Record, called, name string) (*restore, err
 		return nil, err
 	}
 	from := &restore{Restore: supervise.Restore{CRIU: criu, Images: dir}}
-	text, err := os.ReadFile(filepath.Join(dir, placeFile))
-	if errors.Is(err, fs.ErrNotExist) { // another engine's
-		return from, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(text, &from.places)
-	}
-	if err != nil {
+	if from.places, err = checkpoint.Places(dir); err != nil {
 		return nil, fault.New(fault.Invalid, "checkpoint %s of container %s cannot be read: %w", name, called, err)
 	}
 	return from, nil
@@ -357,7 +284,7 @@ func (c *Checkpoints) restoreFrom(r *Record, called, name string) (*restore, err
 // restore is the checkpoint that a container starts from.
 type restore struct {
 	supervise.Restore
-	places []placeNote
+	places []checkpoint.Place
 }
 
 // settle has a network give the addresses that the processes know, unless the
@@ -370,7 +297,7 @@ func (f *restore) settle(networks *network.Service, want *network.Want) {
 	if err != nil { // attaching will say so
 		return
 	}
-	i := slices.IndexFunc(f.places, func(p placeNote) bool { return p.NetworkID == info.ID })
+	i := slices.IndexFunc(f.places, func(p checkpoint.Place) bool { return p.NetworkID == info.ID })
 	if i < 0 {
 		return
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/image/config"
 	"github.com/tarehq/tare/internal/idgen"
 	"github.com/tarehq/tare/internal/undo"
 )
@@ -260,7 +261,7 @@ func mergeImage(c *wire.Config, img image.Image) {
 	if c.Shell == nil {
 		c.Shell = ic.Shell
 	}
-	c.Healthcheck = image.FillHealth(c.Healthcheck, ic.Healthcheck)
+	c.Healthcheck = config.FillHealth(c.Healthcheck, ic.Healthcheck)
 	c.Env = mergeEnv(ic.Env, c.Env)
 	for k, v := range ic.Labels {
 		if _, set := c.Labels[k]; !set {

@@ -24,5 +24,6 @@
 //	                                 process's own files (package supervise)
 //
 // A directory whose name ends in "-removing" belongs to nobody any more and is
-// being deleted; the next start collects it.
+// being deleted; the next start collects it. A bundle's waits with the control
+// groups of its run for a quiet moment.
 package container

@@ -8,6 +8,7 @@ import (
 
 	"github.com/moby/moby/api/types/events"
 
+	"github.com/tarehq/tare/container/healthcheck"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/supervise"
 )
@@ -161,20 +162,23 @@ func (v *vigil) finish(exit supervise.Exit) {
 	s.health.ended(r.ID)
 	v.record = r
 	rest := v.clean()
+	keep := false
 	updated, again, told := v.conclude(exit)
 	r = v.record
 	if err := s.store.flush(r.ID); err != nil {
 		// The exit record beside the bundle is the only one on disk: the next
 		// daemon reads it.
 		s.cfg.Log.Error("the end of a container cannot be written", "container", r.ID, "err", err)
-		rest = ""
+		keep = true
 	}
 	var giveUp <-chan struct{}
 	if again {
 		giveUp = l.retrying()
 	}
 	s.execs.runOver(r)
-	s.tasks.Go(func() { s.bundles.drop(rest) }) // with the exit record, now that it is in ours
+	if rest != "" {
+		s.remains.add(remain{r.ID, rest, keep}) // with the exit record, now that it is in ours
+	}
 	if exit.OOMKilled && !told {
 		s.publish(r, events.ActionOOM)
 	}
@@ -208,7 +212,7 @@ func (v *vigil) conclude(exit supervise.Exit) (updated Record, again, told bool)
 		again = !held && !p.ManuallyStopped && restarts(r.HostConfig.RestartPolicy, exit.Code, p.RestartCount)
 		*p = Progress{State: Exited, StartedAt: p.StartedAt, FinishedAt: exit.ExitedAt, ExitCode: exit.Code,
 			Error: exit.Error, OOMKilled: exit.OOMKilled, RestartCount: p.RestartCount, ManuallyStopped: p.ManuallyStopped,
-			NetworkIDs: p.NetworkIDs, Health: overHealth(p.Health)}
+			NetworkIDs: p.NetworkIDs, Health: healthcheck.Over(p.Health)}
 		if again {
 			p.State = Restarting
 			if !s.ending.Load() { // else it is the next daemon that starts it
@@ -232,9 +236,9 @@ func (v *vigil) conclude(exit supervise.Exit) (updated Record, again, told bool)
 	return updated, again, told
 }
 
-// clean takes back what a run holds: cgroup, supervising process, network. The
-// bundle is only taken out of the way; its new path is returned. What cannot be
-// taken back is logged.
+// clean takes back what a run holds: supervising process, network, cgroups where
+// somebody may be in them. The others and the bundle are only taken out of the way;
+// the bundle's new path is returned. What cannot be taken back is logged.
 func (v *vigil) clean() (rest string) {
 	s, r, keeper := v.containers, v.record, v.run.keeper
 	ctx, cancel := context.WithTimeout(context.Background(), cleanGrace)
@@ -243,7 +247,7 @@ func (v *vigil) clean() (rest string) {
 	detached := make(chan error, 1)
 	go func() { detached <- detach(ctx, s.cfg.Networks, r.Sandbox) }()
 	if keeper != nil {
-		errs = append(errs, keeper.Release(ctx))
+		errs = append(errs, keeper.Leave(ctx))
 		s.execs.await(r.ID, keeper)
 		keeper.Close() // the other side has closed it already
 	}

@@ -11,6 +11,7 @@ import (
 	wirenet "github.com/moby/moby/api/types/network"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/tarehq/tare/container/healthcheck"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/label"
 	"github.com/tarehq/tare/network"
@@ -22,7 +23,7 @@ type matcher func(r Record, value string) bool
 var matchers = map[string]matcher{
 	"exited":  func(r Record, v string) bool { return r.State == Exited && strconv.Itoa(r.ExitCode) == v },
 	"status":  func(r Record, v string) bool { return string(r.State) == v },
-	"health":  func(r Record, v string) bool { return v == string(healthStatus(r)) },
+	"health":  func(r Record, v string) bool { return v == string(healthcheck.Status(r.Health)) },
 	"label":   func(r Record, v string) bool { return label.Has(r.Config.Labels, v) },
 	"network": onNetwork,
 	"volume": func(r Record, v string) bool {

@@ -16,6 +16,7 @@ import (
 	wire "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 
+	"github.com/tarehq/tare/container/healthcheck"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/atomicfile"
 	"github.com/tarehq/tare/internal/idgen"
@@ -42,7 +43,7 @@ type Health struct {
 // prober checks one run of a container.
 type prober struct {
 	container string
-	check     check
+	check     healthcheck.Check
 	started   time.Time   // of the run
 	timer     *time.Timer // to the next probe
 	over      context.Context
@@ -64,8 +65,8 @@ const (
 
 // begin watches over a run that has just begun.
 func (h *Health) begin(r Record) {
-	if c, ok := checkOf(r.Config); ok {
-		h.watch(r, c, c.next(wire.Starting, 0))
+	if c, ok := healthcheck.Of(r.Config); ok {
+		h.watch(r, c, c.Next(wire.Starting, 0))
 	}
 }
 
@@ -73,11 +74,11 @@ func (h *Health) begin(r Record) {
 // when it is due. Those that are overdue follow each other: after an outage that is
 // all of them.
 func (h *Health) resume(r Record) {
-	c, ok := checkOf(r.Config)
+	c, ok := healthcheck.Of(r.Config)
 	if !ok || r.Health == nil {
 		return
 	}
-	first := c.due(r, time.Now())
+	first := c.Due(r.StartedAt, r.Health, time.Now())
 	if first == 0 {
 		h.mu.Lock()
 		first = time.Duration(h.late) * lateStep
@@ -87,7 +88,7 @@ func (h *Health) resume(r Record) {
 	h.watch(r, c, first)
 }
 
-func (h *Health) watch(r Record, c check, first time.Duration) {
+func (h *Health) watch(r Record, c healthcheck.Check, first time.Duration) {
 	p := &prober{container: r.ID, check: c, started: r.StartedAt}
 	p.over, p.end = context.WithCancel(context.Background())
 	h.mu.Lock()
@@ -157,7 +158,7 @@ func (h *Health) due(p *prober) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if p.over.Err() == nil {
-		p.timer.Reset(p.check.next(status, time.Since(p.started)))
+		p.timer.Reset(p.check.Next(status, time.Since(p.started)))
 	}
 }
 
@@ -186,7 +187,7 @@ func (h *Health) probe(p *prober, r Record, keeper *supervise.Keeper) *wire.Heal
 		result.End, result.Output = time.Now(), err.Error()
 		return result
 	}
-	ctx, cancel := context.WithTimeout(p.over, p.check.timeout)
+	ctx, cancel := context.WithTimeout(p.over, p.check.Timeout)
 	defer cancel()
 	exit, err := keeper.ExecWait(ctx, id)
 	late := err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded)
@@ -204,7 +205,7 @@ func (h *Health) probe(p *prober, r Record, keeper *supervise.Keeper) *wire.Heal
 	case p.over.Err() != nil:
 		return nil
 	case late:
-		text := fmt.Sprintf("Health check exceeded timeout (%v)", p.check.timeout)
+		text := fmt.Sprintf("Health check exceeded timeout (%v)", p.check.Timeout)
 		if result.Output != "" {
 			text += ": " + result.Output
 		}
@@ -220,16 +221,16 @@ func (h *Health) probe(p *prober, r Record, keeper *supervise.Keeper) *wire.Heal
 // launch starts the probe's process, which is nobody's exec.
 func (h *Health) launch(p *prober, r Record, keeper *supervise.Keeper, id string) error {
 	s := h.containers
-	process, err := s.execs.process(&r, &wire.ExecCreateRequest{Cmd: p.check.argv}, r.Config.User)
+	process, err := s.execs.process(&r, &wire.ExecCreateRequest{Cmd: p.check.Argv}, r.Config.User)
 	if err != nil {
 		return err
 	}
-	s.publish(r, execAction(events.ActionExecCreate, p.check.argv), "execID", id)
-	s.publish(r, execAction(events.ActionExecStart, p.check.argv), "execID", id)
+	s.publish(r, execAction(events.ActionExecCreate, p.check.Argv), "execID", id)
+	s.publish(r, execAction(events.ActionExecStart, p.check.Argv), "execID", id)
 	ctx, cancel := context.WithTimeout(p.over, probeStart)
 	defer cancel()
 	_, err = keeper.Exec(ctx, supervise.ExecConfig{
-		ID: id, Process: *process, Keep: maxProbeOutput, Note: note{Probe: true}.encode(),
+		ID: id, Process: *process, Keep: healthcheck.MaxOutput, Note: note{Probe: true}.encode(),
 	}, nil)
 	if errors.Is(err, context.DeadlineExceeded) {
 		_, _ = endProbe(keeper, id) // should it start after all
@@ -259,7 +260,7 @@ func (h *Health) record(p *prober, result *wire.HealthcheckResult, status wire.H
 		if p.over.Err() != nil || pr.State != Running {
 			return errOver // of another run, or none
 		}
-		health := p.check.judge(pr.Health, pr.StartedAt, result)
+		health := p.check.Judge(pr.Health, pr.StartedAt, result)
 		changed = pr.Health == nil || health.Status != pr.Health.Status
 		pr.Health = health
 		return nil
@@ -287,7 +288,7 @@ func saveHealth(bundle string, health *wire.Health) error {
 // loadHealth is what an earlier daemon found out about a run, else what is known
 // at its beginning; nil without a check.
 func loadHealth(bundle string, config *wire.Config, before *wire.Health) *wire.Health {
-	starting := startingHealth(config, before)
+	starting := healthcheck.Starting(config, before)
 	if starting == nil {
 		return nil
 	}

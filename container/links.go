@@ -293,7 +293,7 @@ func (l *links) moved(r Record) {
 			if link.Target != r.ID {
 				continue
 			}
-			if err := rewriteHosts(l.store.path(id, "hosts"), link.Alias, r.address()); err != nil {
+			if err := files.Readdress(l.store.path(id, "hosts"), link.Alias, r.address()); err != nil {
 				l.log.Error("the address of a linked container cannot be changed in a hosts file", "container", id, "link", link.Alias, "err", err)
 			}
 		}

@@ -2,8 +2,6 @@ package container
 
 import (
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -46,36 +44,6 @@ func TestLinkEnvironment(t *testing.T) {
 	}
 	if got := linkEnv("web", []string{"x"}, []Record{target(nil)}); !slices.Equal(got, []string{"X_NAME=/web/x"}) {
 		t.Errorf("without ports: %q", got)
-	}
-}
-
-func TestHostsFollowALink(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "hosts")
-	if err := os.WriteFile(path, []byte("# database\n10.0.0.2\tdatabase dbhost db\n10.0.0.222\tdatabase2\nown line without end"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	before, _ := os.Stat(path)
-	if err := rewriteHosts(path, "database", netip.MustParseAddr("10.0.0.3")); err != nil {
-		t.Fatal(err)
-	}
-	text, _ := os.ReadFile(path)
-	if want := "# database\n10.0.0.3\tdatabase dbhost db\n10.0.0.222\tdatabase2\nown line without end"; string(text) != want {
-		t.Errorf("%q", text)
-	}
-	if after, _ := os.Stat(path); !os.SameFile(before, after) {
-		t.Error("it is another file, which the container does not see")
-	}
-	if err := rewriteHosts(path, "database", netip.Addr{}); err != nil {
-		t.Fatal(err)
-	}
-	if text, _ = os.ReadFile(path); string(text) != "# database\n10.0.0.222\tdatabase2\nown line without end" {
-		t.Errorf("the link is removed: %q", text)
-	}
-	if err := os.WriteFile(path, make([]byte, maxHosts+1), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := rewriteHosts(path, "database", netip.MustParseAddr("10.0.0.3")); err == nil {
-		t.Error("a file without end is read")
 	}
 }
 

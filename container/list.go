@@ -10,6 +10,8 @@ import (
 
 	"github.com/docker/go-units"
 	wire "github.com/moby/moby/api/types/container"
+
+	"github.com/tarehq/tare/container/healthcheck"
 )
 
 // ListOptions as in GET /containers/json.
@@ -78,7 +80,7 @@ func (s *Service) summary(ctx context.Context, r Record, size bool) (wire.Summar
 		ImageManifestDescriptor: &manifest, Command: command(r), Created: r.Created.Unix(), Ports: portSummaries(r),
 		Labels: r.Config.Labels, State: r.State.Wire(), Status: status(r),
 		NetworkSettings: &wire.NetworkSettingsSummary{Networks: s.endpoints(r)}, Mounts: mountPoints(r),
-		Health: &wire.HealthSummary{Status: healthStatus(r)},
+		Health: &wire.HealthSummary{Status: healthcheck.Status(r.Health)},
 	}
 	if r.Health != nil {
 		item.Health.FailingStreak = r.Health.FailingStreak
@@ -123,7 +125,7 @@ func status(r Record) string {
 	ago := func(t time.Time) string { return units.HumanDuration(time.Since(t)) }
 	switch r.State {
 	case Running:
-		switch health := healthStatus(r); health {
+		switch health := healthcheck.Status(r.Health); health {
 		case wire.NoHealthcheck:
 			return "Up " + ago(r.StartedAt)
 		case wire.Starting:

@@ -12,10 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/container/spec"
+	"github.com/tarehq/tare/container/view"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/overlayfs"
 	"github.com/tarehq/tare/internal/undo"
-	"github.com/tarehq/tare/snapshot"
 	"github.com/tarehq/tare/supervise"
 	"github.com/tarehq/tare/volume"
 )
@@ -282,20 +282,5 @@ func (s *Service) imageTree(ctx context.Context, img Image, users *overlayfs.Use
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "the image %s that is to be mounted cannot be used: %w", img.ID, err)
 	}
-	return readOnlyRoot(m, users)
-}
-
-// readOnlyRoot mounts a tree of layers to be read, at no place: as it is on disk, or
-// shown to a user namespace.
-func readOnlyRoot(m snapshot.Mount, users *overlayfs.Users) (*os.File, error) {
-	fd, err := -1, error(nil)
-	if trees := m.Trees(); len(trees) == 1 {
-		fd, err = overlayfs.BindFor(trees[0], unix.MOUNT_ATTR_RDONLY, users)
-	} else {
-		fd, err = overlayfs.Mount(overlayfs.Overlay{Lower: trees, Shared: true, Users: users}, unix.MOUNT_ATTR_RDONLY)
-	}
-	if err != nil {
-		return nil, fault.New(fault.Internal, "cannot mount the layers of an image: %w", err)
-	}
-	return os.NewFile(uintptr(fd), "root"), nil
+	return view.ReadOnly(m, users)
 }

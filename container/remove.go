@@ -12,6 +12,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/network/files"
 )
 
 // RemoveOptions as in DELETE /containers/{id}.
@@ -122,5 +123,5 @@ func (s *Service) unlink(ctx context.Context, name string) error {
 	if !r.State.Live() {
 		return nil
 	}
-	return rewriteHosts(s.store.path(r.ID, "hosts"), alias, netip.Addr{})
+	return files.Readdress(s.store.path(r.ID, "hosts"), alias, netip.Addr{})
 }

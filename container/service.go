@@ -86,6 +86,8 @@ type Service struct {
 	stats  *Stats
 	health *Health
 
+	remains *remains
+
 	users   allotment
 	listing listing
 
@@ -134,6 +136,8 @@ func assemble(cfg Config, st *store, h host) (*Service, error) {
 		}
 		s.links.add(&r)
 	}
+	s.remains = newRemains(&s.bundles)
+	s.tasks.Go(func() { s.remains.run(s.tasks.closing) })
 	s.stats = newStats(s, h.groups)
 	s.execs = newExecs(s)
 	s.health = &Health{containers: s, probers: map[string]*prober{}}
@@ -152,7 +156,9 @@ func (s *Service) Close(ctx context.Context) error {
 	s.health.close()
 	s.execs.close()
 	s.lives.letGo()
-	return errors.Join(s.logs.forward.Close(ctx), s.tasks.wait(ctx))
+	err := errors.Join(s.logs.forward.Close(ctx), s.tasks.wait(ctx))
+	s.remains.clear()
+	return err
 }
 
 // lock finds a container and takes its operation lock. The record is as it is

@@ -10,17 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/container/spec"
+	"github.com/tarehq/tare/container/view"
 	"github.com/tarehq/tare/internal/idgen"
 	"github.com/tarehq/tare/internal/overlayfs"
 	"github.com/tarehq/tare/internal/userns"
 	"github.com/tarehq/tare/supervise"
 )
-
-// source is a tree to be mounted in the view of a container that does not run.
-type source struct {
-	target string
-	tree   *os.File // a detached mount
-}
 
 // sources are what a container that does not run has beside its root: the
 // engine's files, and what the user asked for, parents before children.
@@ -28,7 +23,7 @@ type sources struct {
 	containers *Service
 	r          *Record
 	users      *overlayfs.Users // in which they are seen; nil for the host's
-	list       []source
+	list       []view.Bind
 	user       string   // of the volumes
 	volumes    []string // that are mounted for the view
 }
@@ -37,7 +32,7 @@ type sources struct {
 func (s *sources) close() error {
 	var errs []error
 	for _, one := range s.list {
-		one.tree.Close()
+		one.Tree.Close()
 	}
 	for _, name := range s.volumes {
 		errs = append(errs, s.containers.cfg.Volumes.Unmount(context.Background(), name, s.user))
@@ -98,7 +93,7 @@ func (s *sources) open(ctx context.Context) error {
 
 // add keeps a mount, which nobody follows and which follows nobody.
 func (s *sources) add(target string, tree *os.File, attr unix.MountAttr, flags uint) error {
-	s.list = append(s.list, source{target, tree})
+	s.list = append(s.list, view.Bind{Target: target, Tree: tree})
 	fd := int(tree.Fd())
 	err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_PRIVATE})
 	if err == nil && attr.Attr_set != 0 {

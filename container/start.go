@@ -8,6 +8,7 @@ import (
 
 	"github.com/moby/moby/api/types/events"
 
+	"github.com/tarehq/tare/container/healthcheck"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/undo"
@@ -133,6 +134,8 @@ func (b *bundle) launch(ctx context.Context) (err error) {
 	var back undo.Stack
 	defer back.OnError(&err)
 	defer b.close()
+	s.remains.stir()
+	s.remains.settle(r.ID)
 	if err := b.gather(ctx, &back); err != nil {
 		return err
 	}
@@ -156,7 +159,7 @@ func (b *bundle) launch(ctx context.Context) (err error) {
 	status := keeper.Status()
 	*r, err = s.store.update(r.ID, func(p *Progress) error {
 		*p = Progress{State: Running, Pid: status.Pid, StartedAt: status.StartedAt, FinishedAt: p.FinishedAt,
-			RestartCount: r.RestartCount, Sandbox: b.net.sandbox, NetworkIDs: networkIDs(b.net.sandbox), Health: startingHealth(r.Config, p.Health)}
+			RestartCount: r.RestartCount, Sandbox: b.net.sandbox, NetworkIDs: networkIDs(b.net.sandbox), Health: healthcheck.Starting(r.Config, p.Health)}
 		return nil
 	})
 	if err != nil {

@@ -253,8 +253,8 @@ func (t *takeover) dropOrphans(ctx context.Context) error {
 			continue
 		}
 		dir := s.bundles.path(d.Name())
-		if strings.HasSuffix(d.Name(), removingSuffix) { // of a run that is over; its container may run again
-			s.bundles.drop(dir)
+		if id, over := strings.CutSuffix(d.Name(), removingSuffix); over {
+			t.dropRemain(id, dir)
 			continue
 		}
 		keeper, err := s.bundles.connect(ctx, d.Name())
@@ -273,6 +273,17 @@ func (t *takeover) dropOrphans(ctx context.Context) error {
 		s.bundles.drop(dir)
 	}
 	return nil
+}
+
+// dropRemain leaves what a run that is over left for a quiet moment, which may have
+// been all. If its container runs again, the groups are that run's.
+func (t *takeover) dropRemain(id, dir string) {
+	s := t.containers
+	if _, err := os.Stat(s.bundles.path(id)); err == nil {
+		s.bundles.drop(dir)
+		return
+	}
+	s.remains.add(remain{id: id, dir: dir})
 }
 
 // dropLayers deletes the writable layers of creates and removes that were cut

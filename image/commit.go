@@ -1,7 +1,6 @@
 package image
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -17,6 +16,7 @@ import (
 	"github.com/tarehq/tare/archive"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/config"
 )
 
 // CommitOptions say how a container's changes become an image.
@@ -157,83 +157,16 @@ func (s *catalog) putChild(mediaType string, parent *ocispec.Manifest, config do
 
 // commitConfig makes the config by Docker's rules.
 func commitConfig(o CommitOptions) (dockerspec.DockerOCIImageConfig, error) {
-	config := o.Container
+	c := o.Container
 	if o.Config != nil {
-		config = *o.Config
+		c = *o.Config
 	}
 	// What is shared with the container's own record is not to be changed.
-	config.Env, config.Labels = slices.Clone(config.Env), maps.Clone(config.Labels)
-	config.ExposedPorts, config.Volumes = maps.Clone(config.ExposedPorts), maps.Clone(config.Volumes)
-	if err := applyChanges(&config, o.Changes); err != nil {
-		return config, err
+	c.Env, c.Labels = slices.Clone(c.Env), maps.Clone(c.Labels)
+	c.ExposedPorts, c.Volumes = maps.Clone(c.ExposedPorts), maps.Clone(c.Volumes)
+	if err := config.Change(&c, o.Changes); err != nil {
+		return c, err
 	}
-	fillConfig(&config, &o.Container)
-	return config, nil
-}
-
-// fillConfig fills in what c leaves open from another config.
-func fillConfig(c, from *dockerspec.DockerOCIImageConfig) {
-	for _, field := range []struct{ to, from *string }{{&c.User, &from.User}, {&c.WorkingDir, &from.WorkingDir}, {&c.StopSignal, &from.StopSignal}} {
-		if *field.to == "" {
-			*field.to = *field.from
-		}
-	}
-	fillMap(&c.ExposedPorts, from.ExposedPorts)
-	fillMap(&c.Volumes, from.Volumes)
-	fillMap(&c.Labels, from.Labels)
-	for _, kv := range from.Env {
-		key, _, _ := strings.Cut(kv, "=")
-		if !slices.ContainsFunc(c.Env, func(have string) bool { return have == key || strings.HasPrefix(have, key+"=") }) {
-			c.Env = append(c.Env, kv)
-		}
-	}
-	if len(c.Entrypoint) == 0 {
-		if len(c.Cmd) == 0 {
-			c.Cmd = from.Cmd
-		}
-		if c.Entrypoint == nil {
-			c.Entrypoint = from.Entrypoint
-		}
-	}
-	if c.Shell == nil {
-		c.Shell = from.Shell
-	}
-	if c.OnBuild == nil {
-		c.OnBuild = from.OnBuild
-	}
-	c.Healthcheck = FillHealth(c.Healthcheck, from.Healthcheck)
-}
-
-// FillHealth fills in what a health check leaves open from another, field by
-// field, by Docker's rules. Either may be nil, and neither is changed.
-func FillHealth(c, from *dockerspec.HealthcheckConfig) *dockerspec.HealthcheckConfig {
-	if c == nil || from == nil {
-		return cmp.Or(c, from)
-	}
-	check, other := *c, *from
-	if len(check.Test) == 0 {
-		check.Test = other.Test
-	}
-	for _, field := range []struct{ to, from *time.Duration }{
-		{&check.Interval, &other.Interval}, {&check.Timeout, &other.Timeout}, {&check.StartPeriod, &other.StartPeriod}, {&check.StartInterval, &other.StartInterval},
-	} {
-		if *field.to == 0 {
-			*field.to = *field.from
-		}
-	}
-	if check.Retries == 0 {
-		check.Retries = other.Retries
-	}
-	return &check
-}
-
-func fillMap[V any](to *map[string]V, from map[string]V) {
-	for k, v := range from {
-		if _, ok := (*to)[k]; !ok {
-			if *to == nil {
-				*to = map[string]V{}
-			}
-			(*to)[k] = v
-		}
-	}
+	config.Fill(&c, &o.Container)
+	return c, nil
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/tarehq/tare/archive/compression"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/platform"
 	"github.com/tarehq/tare/internal/overlayfs"
 	"github.com/tarehq/tare/snapshot"
 	"github.com/tarehq/tare/test/images"
@@ -392,8 +393,8 @@ func TestUmociUnpacksDebian(t *testing.T) {
 		t.Fatal(err)
 	}
 	parent, root := f.container(t, "c", "debian:1")
-	if parent.Platform.Architecture != host().Architecture {
-		t.Errorf("Debian is of %s", formatPlatform(parent.Platform))
+	if parent.Platform.Architecture != platform.Host().Architecture {
+		t.Errorf("Debian is of %s", platform.Format(parent.Platform))
 	}
 	dir := t.TempDir()
 	run := func(name string, args ...string) {

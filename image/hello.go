@@ -110,7 +110,7 @@ func (s *Service) makeHello(ctx context.Context) (err error) {
 	}
 	if m, err := s.choose(target, "", helloName); err != nil {
 		return err
-	} else if err := s.unpacker.unpack(ctx, m.detail.manifest.Layers, m.detail.config.RootFS.DiffIDs); err != nil {
+	} else if err := s.unpacker.Unpack(ctx, m.detail.manifest.Layers, m.detail.config.RootFS.DiffIDs); err != nil {
 		return err
 	}
 	return s.store([]content.Entry{{Name: helloName, Target: target, Updated: time.Now()}})

@@ -19,6 +19,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/platform"
 	"github.com/tarehq/tare/internal/testutil"
 )
 
@@ -85,7 +86,7 @@ func (l *liar) manifest(tag, mediaType string, v any) ocispec.Descriptor {
 // image publishes an image of layers, whose digests are taken to be their
 // DiffIDs.
 func (l *liar) image(tag string, layers ...ocispec.Descriptor) ocispec.Descriptor {
-	config := ocispec.Image{Platform: host(), RootFS: ocispec.RootFS{Type: "layers"}}
+	config := ocispec.Image{Platform: platform.Host(), RootFS: ocispec.RootFS{Type: "layers"}}
 	for _, d := range layers {
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, d.Digest)
 	}

@@ -13,6 +13,8 @@ import (
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/tarehq/tare/image/platform"
 )
 
 // Image is one image as a container needs it: resolved to one platform.
@@ -86,3 +88,9 @@ type Use struct {
 
 // InUse tells which containers were made from which image.
 type InUse func() map[digest.Digest][]Use
+
+// Foreign tells, when the image is of a platform that this machine is not known
+// to run, how the two are written.
+func (i Image) Foreign() (image, machine string, foreign bool) {
+	return platform.Format(i.Platform), platform.Format(platform.Host()), platform.Foreign(i.Platform)
+}

@@ -287,7 +287,7 @@ func TestUnpackedIsDurable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := f.unpacker.unpack(ctx, img.layers, img.DiffIDs); err != nil {
+	if err := f.unpacker.Unpack(ctx, img.layers, img.DiffIDs); err != nil {
 		t.Fatal(err)
 	}
 	chain, err := f.Unpacked(ctx, img)

@@ -14,6 +14,8 @@ import (
 	"github.com/tarehq/tare/archive/compression"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/config"
+	"github.com/tarehq/tare/image/platform"
 )
 
 // Import makes an image of one layer from the tar r, which may be compressed
@@ -78,10 +80,10 @@ func importName(ref string) (string, error) {
 }
 
 func importConfig(o ImportOptions) (dockerspec.DockerOCIImage, error) {
-	platform := host()
+	machine := platform.Host()
 	if o.Platform != "" {
 		var err error
-		if platform, err = parsePlatform(o.Platform); err != nil {
+		if machine, err = platform.Parse(o.Platform); err != nil {
 			return dockerspec.DockerOCIImage{}, err
 		}
 	}
@@ -90,9 +92,9 @@ func importConfig(o ImportOptions) (dockerspec.DockerOCIImage, error) {
 		now = o.Epoch.UTC()
 	}
 	image := dockerspec.DockerOCIImage{Image: ocispec.Image{
-		Created: &now, Platform: platform, History: []ocispec.History{{Created: &now, Comment: o.Message}},
+		Created: &now, Platform: machine, History: []ocispec.History{{Created: &now, Comment: o.Message}},
 	}}
-	err := applyChanges(&image.Config, o.Changes)
+	err := config.Change(&image.Config, o.Changes)
 	return image, err
 }
 
@@ -109,7 +111,7 @@ func (s *Service) findPlatform(config *dockerspec.DockerOCIImage, chain digest.D
 			programs = append(programs, argv[0])
 		}
 	}
-	if p, ok := platformOf(view.Root(), programs); ok {
+	if p, ok := platform.Of(view.Root(), programs); ok {
 		config.Platform = p
 	}
 	return nil

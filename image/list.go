@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tarehq/tare/content"
+	"github.com/tarehq/tare/image/platform"
 	"github.com/tarehq/tare/reference"
 )
 
@@ -153,7 +154,7 @@ func representative(members []member) *member {
 		if m.detail == nil {
 			continue
 		}
-		if matches(host(), m.platform) {
+		if platform.Matches(platform.Host(), m.platform) {
 			return m
 		}
 		if first == nil {
@@ -258,7 +259,7 @@ func (s *catalog) manifestSummaries(members []member, uses []Use) []wire.Manifes
 			sum.ImageData.Size.Unpacked = s.unpackedSize(m)
 			sum.Size.Total += sum.ImageData.Size.Unpacked
 			// Containers run this machine's platform unless told otherwise.
-			if matches(host(), m.platform) || len(members) == 1 {
+			if platform.Matches(platform.Host(), m.platform) || len(members) == 1 {
 				for _, u := range uses {
 					sum.ImageData.Containers = append(sum.ImageData.Containers, u.Container)
 				}

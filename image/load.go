@@ -17,6 +17,7 @@ import (
 	"github.com/tarehq/tare/archive/compression"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/platform"
 	"github.com/tarehq/tare/reference"
 )
 
@@ -189,8 +190,8 @@ func (l *loader) prepareMembers(ctx context.Context, target ocispec.Descriptor, 
 		if !m.available && !content.IsIndex(target.MediaType) {
 			return fault.New(fault.Invalid, "invalid archive: a layer of image %s is not in it", target.Digest)
 		}
-		if m.available && matches(host(), m.platform) {
-			if err := l.s.unpacker.unpack(ctx, m.detail.manifest.Layers, m.detail.config.RootFS.DiffIDs); err != nil {
+		if m.available && platform.Matches(platform.Host(), m.platform) {
+			if err := l.s.unpacker.Unpack(ctx, m.detail.manifest.Layers, m.detail.config.RootFS.DiffIDs); err != nil {
 				return err
 			}
 		}

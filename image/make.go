@@ -13,6 +13,7 @@ import (
 	"github.com/tarehq/tare/archive"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/sum"
 	"github.com/tarehq/tare/reference"
 	"github.com/tarehq/tare/snapshot"
 )
@@ -51,11 +52,11 @@ func (m *Making) Seal(ctx context.Context, id string, below digest.Digest, epoch
 		return m.unpacked(ctx, id, below, changes, epoch)
 	}
 	// The files are all that is kept: see remaker.
-	sum := newSumming(&s.midstates, changes.Linked)
-	_, err = changes.WriteLayer(ctx, sum, archive.WriteOptions{Latest: epoch, Still: true, Content: func(file int, st *unix.Stat_t, write func() error) error {
-		return sum.content(ctx, file, st, write)
+	archived := sum.New(&s.sums, changes.Linked)
+	_, err = changes.WriteLayer(ctx, archived, archive.WriteOptions{Latest: epoch, Still: true, Content: func(file int, st *unix.Stat_t, write func() error) error {
+		return archived.Content(ctx, file, st, write)
 	}})
-	d, size := sum.close()
+	d, size := archived.Close()
 	if err != nil {
 		return Made{}, err
 	}

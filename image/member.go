@@ -14,6 +14,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/platform"
+	"github.com/tarehq/tare/image/unpack"
 	"github.com/tarehq/tare/internal/overlayfs"
 	"github.com/tarehq/tare/snapshot"
 )
@@ -196,7 +198,7 @@ func (s *catalog) detail(d ocispec.Descriptor) (*detail, error) {
 	if err := json.Unmarshal(data, &det.config); err != nil {
 		return nil, fault.New(fault.Invalid, "the config of image %s cannot be read: %w", d.Digest, err)
 	}
-	det.platform = normalize(det.config.Platform)
+	det.platform = platform.Normalize(det.config.Platform)
 	if err := det.check(d.Digest); err != nil {
 		return nil, err
 	}
@@ -210,7 +212,7 @@ func (s *catalog) detail(d ocispec.Descriptor) (*detail, error) {
 
 func isLayer(d ocispec.Descriptor) bool {
 	return strings.HasPrefix(d.MediaType, "application/vnd.oci.image.layer.") || strings.HasPrefix(d.MediaType, content.DockerLayer) ||
-		strings.HasPrefix(d.MediaType, dockerForeignLayer)
+		strings.HasPrefix(d.MediaType, unpack.DockerForeign)
 }
 
 func (d *detail) check(id digest.Digest) error {
@@ -232,14 +234,14 @@ func (d *detail) check(id digest.Digest) error {
 	return nil
 }
 
-// choose picks the manifest of the target to use. Without a platform it is
+// choose picks the manifest of the target to use. When no platform is asked for it is
 // this machine's, or else the first that is here; ref is what the user called
 // it, for the errors.
-func (s *catalog) choose(target ocispec.Descriptor, platform, ref string) (member, error) {
-	want := host()
-	if platform != "" {
+func (s *catalog) choose(target ocispec.Descriptor, asked, ref string) (member, error) {
+	want := platform.Host()
+	if asked != "" {
 		var err error
-		if want, err = parsePlatform(platform); err != nil {
+		if want, err = platform.Parse(asked); err != nil {
 			return member{}, err
 		}
 	}
@@ -251,15 +253,15 @@ func (s *catalog) choose(target ocispec.Descriptor, platform, ref string) (membe
 		case m.kind != wire.ManifestKindImage:
 		case m.detail == nil:
 			wrong = m
-		case matches(want, m.platform):
+		case platform.Matches(want, m.platform):
 			return *m, nil
 		case first == nil:
 			first = m
 		}
 	}
 	switch {
-	case platform != "":
-		return member{}, fault.New(fault.NotFound, "image with reference %s was found but does not provide the specified platform (%s)", ref, formatPlatform(want))
+	case asked != "":
+		return member{}, fault.New(fault.NotFound, "image with reference %s was found but does not provide the specified platform (%s)", ref, platform.Format(want))
 	case first != nil:
 		return *first, nil
 	case wrong != nil:

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tarehq/tare/archive"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/platform"
 	"github.com/tarehq/tare/reference"
 )
 
@@ -22,7 +23,7 @@ func (t *Transfers) Describe(ctx context.Context, ref string, o PullOptions, pro
 		return target, manifest, err
 	}
 	if o.Platform != "" {
-		if _, err := parsePlatform(o.Platform); err != nil {
+		if _, err := platform.Parse(o.Platform); err != nil {
 			return target, manifest, err
 		}
 	}
@@ -104,7 +105,7 @@ func (m *Making) Unpack(ctx context.Context, blobs []ocispec.Descriptor, diffIDs
 		return fault.New(fault.Internal, "%d blobs were given for %d layers", len(blobs), len(diffIDs))
 	}
 	defer m.Hold()()
-	return m.images.unpacker.unpack(ctx, blobs, diffIDs)
+	return m.images.unpacker.Unpack(ctx, blobs, diffIDs)
 }
 
 // Compress gives a layer's blob, which is here, in another compression.

@@ -18,6 +18,7 @@ import (
 	"github.com/tarehq/tare/archive/compression"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/platform"
 )
 
 // multi stores the image multi:1 of three platforms, the first of which has an
@@ -74,7 +75,7 @@ func (f fixture) here(t testing.TB, ref string) (id string, platforms []string) 
 		switch {
 		case !m.Available:
 		case m.ImageData != nil:
-			platforms = append(platforms, formatPlatform(m.ImageData.Platform))
+			platforms = append(platforms, platform.Format(m.ImageData.Platform))
 		default:
 			platforms = append(platforms, "attestation")
 		}
@@ -156,7 +157,7 @@ func TestRemovePlatforms(t *testing.T) {
 	f.SetInUse(func() map[digest.Digest][]Use {
 		return map[digest.Digest][]Use{digest.Digest(id): {{Container: "0123456789abcdef", Running: true}}}
 	})
-	if _, err := f.Remove(ctx, "multi:1", RemoveOptions{Platforms: []string{formatPlatform(foreign.Platform)}, Force: true}); !errors.Is(err, fault.Conflict) {
+	if _, err := f.Remove(ctx, "multi:1", RemoveOptions{Platforms: []string{platform.Format(foreign.Platform)}, Force: true}); !errors.Is(err, fault.Conflict) {
 		t.Errorf("the platform that a container runs on: %v", err)
 	}
 	gone, err := f.Remove(ctx, "multi:1", RemoveOptions{Platforms: []string{"linux/s390x"}})
@@ -180,7 +181,7 @@ func TestRemovePlatforms(t *testing.T) {
 		t.Errorf("%s has %v", got, platforms)
 	}
 	f.base(t)
-	if _, err := f.Remove(ctx, "base:1", RemoveOptions{Platforms: []string{formatPlatform(host())}}); !errors.Is(err, fault.Conflict) {
+	if _, err := f.Remove(ctx, "base:1", RemoveOptions{Platforms: []string{platform.Format(platform.Host())}}); !errors.Is(err, fault.Conflict) {
 		t.Errorf("the only platform: %v", err)
 	}
 }

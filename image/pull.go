@@ -13,6 +13,7 @@ import (
 
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/platform"
 	"github.com/tarehq/tare/reference"
 	"github.com/tarehq/tare/remote"
 )
@@ -37,7 +38,7 @@ func (t *Transfers) Pull(ctx context.Context, ref string, o PullOptions, progres
 		return err
 	}
 	if o.Platform != "" {
-		if _, err := parsePlatform(o.Platform); err != nil {
+		if _, err := platform.Parse(o.Platform); err != nil {
 			return err
 		}
 	}
@@ -278,10 +279,10 @@ func (p *pull) manifest(ctx context.Context, d ocispec.Descriptor, m *ocispec.Ma
 	case err != nil:
 		return err
 	}
-	if have := normalize(det.config.Platform); p.platform != "" && said == nil {
-		if want, _ := parsePlatform(p.platform); have.Architecture != "" && !matches(want, have) {
+	if have := platform.Normalize(det.config.Platform); p.platform != "" && said == nil {
+		if want, _ := platform.Parse(p.platform); have.Architecture != "" && !platform.Matches(want, have) {
 			return fault.New(fault.NotFound, "image with reference %s was found but its platform (%s) does not match the specified platform (%s)",
-				p.ref.Familiar(), formatPlatform(have), formatPlatform(want))
+				p.ref.Familiar(), platform.Format(have), platform.Format(want))
 		}
 	}
 	return p.unpacked(ctx, m.Layers, det)

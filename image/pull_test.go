@@ -15,6 +15,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/platform"
 	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/remote"
 	"github.com/tarehq/tare/test/faulty"
@@ -153,10 +154,10 @@ func TestPullIndex(t *testing.T) {
 	if err := pull(""); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := f.Resolve(t.Context(), ref); err != nil || got.ID != index.Digest || got.Manifest.Digest != manifests[host().Architecture].Digest {
+	if got, err := f.Resolve(t.Context(), ref); err != nil || got.ID != index.Digest || got.Manifest.Digest != manifests[platform.Host().Architecture].Digest {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if got := available(); !slices.Equal(got, []string{host().Architecture}) {
+	if got := available(); !slices.Equal(got, []string{platform.Host().Architecture}) {
 		t.Errorf("%v are here", got)
 	}
 	if err := pull("linux/s390x"); err != nil || len(available()) != 2 {
@@ -302,11 +303,14 @@ func damage(t *testing.T, root string, d ocispec.Descriptor) {
 	}
 }
 
+// manyRanges is a size of blobs that are fetched in several ranges at once.
+const manyRanges = 64 << 20
+
 // A large layer comes once from a registry that knows no ranges, too.
 func TestPullWithoutRanges(t *testing.T) {
 	reg := registry.Start(t, registry.Options{})
-	img := published(t, reg.Host, "a:1", images.Spec{Layers: 1, Files: 1, Size: rangedFrom + 8<<20, Compression: "none"})
-	if img.Layers[0].Size < rangedFrom {
+	img := published(t, reg.Host, "a:1", images.Spec{Layers: 1, Files: 1, Size: manyRanges + 8<<20, Compression: "none"})
+	if img.Layers[0].Size < manyRanges {
 		t.Fatalf("%d bytes are not large", img.Layers[0].Size)
 	}
 	p := faulty.Start(t, faulty.Options{Registry: reg})
@@ -365,5 +369,110 @@ func TestPullKeepsWhatCameWhole(t *testing.T) {
 	}
 	if got, err := f.Resolve(t.Context(), p.Host+"/a:1"); err != nil || !f.layers.Has(got.ChainID) {
 		t.Error(err)
+	}
+}
+
+// A registry that stands still holds up no other, however many layers it has.
+func TestStallingRegistryHoldsUpNoOther(t *testing.T) {
+	testutil.RequireRoot(t)
+	reg := registry.Start(t, registry.Options{})
+	bad := faulty.Start(t, faulty.Options{Registry: reg})
+	var layers []string
+	for _, l := range published(t, reg.Host, "slow:1", images.Spec{Layers: 8, Files: 1, Size: 100_000}).Layers {
+		layers = append(layers, l.Digest.String())
+	}
+	published(t, reg.Host, "fast:1", images.Spec{Layers: 3, Files: 1, Size: 1000, Seed: 7})
+	is := faulty.Blobs(layers...)
+	bad.On(faulty.Always(is, faulty.Fault{Stall: true, CutAfter: 1000}))
+	f, tr := transfers(t, t.TempDir())
+	slow, giveUp := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- tr.Pull(slow, bad.Host+"/slow:1", PullOptions{}, func(Progress) {}) }()
+	testutil.Eventually(t, time.Minute, "layers are asked for", func() bool { return bad.Count(is) == 3 })
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := tr.Pull(ctx, reg.Host+"/fast:1", PullOptions{}, func(Progress) {}); err != nil {
+		t.Error(err)
+	}
+	if n := bad.Count(is); n != 3 {
+		t.Errorf("%d layers are fetched at a time", n)
+	}
+	giveUp()
+	<-ended
+	if got, err := f.Resolve(t.Context(), reg.Host+"/fast:1"); err != nil || !f.layers.Has(got.ChainID) {
+		t.Error(err)
+	}
+}
+
+// Who says that a layer has another size than it has keeps nobody waiting.
+func TestWrongSizeIsAnotherDownload(t *testing.T) {
+	testutil.RequireRoot(t)
+	l := newLiar(t)
+	layer := l.blob(ocispec.MediaTypeImageLayer, rootfs(t, file{"a", strings.Repeat("1", 100_000)}))
+	longer := layer
+	longer.Size++
+	l.image("wrong", longer)
+	l.image("right", layer)
+	bad := faulty.Start(t, faulty.Options{Handler: l})
+	is := faulty.Blobs(layer.Digest.String())
+	bad.On(faulty.Always(is, faulty.Fault{Stall: true, CutAfter: 50_000}))
+	f, tr := transfers(t, t.TempDir())
+	ctx, giveUp := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- tr.Pull(ctx, bad.Host+"/a:wrong", PullOptions{}, func(Progress) {}) }()
+	testutil.Eventually(t, time.Minute, "the layer is asked for", func() bool { return bad.Count(is) > 0 })
+	if err := tr.Pull(t.Context(), l.host+"/b:right", PullOptions{}, func(Progress) {}); err != nil {
+		t.Error(err)
+	}
+	giveUp()
+	<-ended
+	if got, err := f.Resolve(t.Context(), l.host+"/b:right"); err != nil || !f.layers.Has(got.ChainID) {
+		t.Error(err)
+	}
+}
+
+// What a mirror sends wrong comes from the registry itself, and what trickles
+// from it, too.
+func TestPullByABadMirror(t *testing.T) {
+	testutil.RequireRoot(t)
+	reg := registry.Start(t, registry.Options{})
+	img := published(t, reg.Host, "a:1", images.Spec{Layers: 3, Files: 4, Size: 100_000})
+	mirror := faulty.Start(t, faulty.Options{Registry: reg})
+	layer := faulty.Blobs(img.Layers[1].Digest.String())
+	config := func(r *faulty.Request) bool {
+		return r.Blob() != "" && !faulty.Blobs(img.Layers[0].Digest.String(), img.Layers[1].Digest.String(), img.Layers[2].Digest.String())(r)
+	}
+	manifests := func(r *faulty.Request) bool { return strings.Contains(r.Path, "/manifests/") }
+	for name, bad := range map[string]struct {
+		match func(*faulty.Request) bool
+		fault faulty.Fault
+	}{
+		"a wrong layer":          {layer, faulty.Fault{Corrupt: true, CorruptAt: 3000}},
+		"a layer that trickles":  {layer, faulty.Fault{Rate: 5000}},
+		"a layer that is cut":    {layer, faulty.Fault{Cut: true, CutAfter: 3000}},
+		"a wrong config":         {config, faulty.Fault{Corrupt: true, CorruptAt: 30}},
+		"a wrong manifest":       {manifests, faulty.Fault{Corrupt: true, CorruptAt: 30}},
+		"a page instead of them": {manifests, faulty.Fault{Status: 200, Body: "<html>log in here</html>"}},
+	} {
+		mirror.Forget()
+		mirror.On(faulty.Always(bad.match, bad.fault))
+		dir := t.TempDir()
+		if err := os.MkdirAll(filepath.Join(dir, reg.Host), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, reg.Host, "hosts.toml"), []byte(`[host."`+mirror.URL+`"]`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f, tr := transfersBy(t, t.TempDir(), remote.Config{HostsDir: dir, Patience: 700 * time.Millisecond, LeastRate: 50_000})
+		if err := tr.Pull(t.Context(), reg.Host+"/a:1", PullOptions{}, func(Progress) {}); err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if got, err := f.Resolve(t.Context(), reg.Host+"/a:1"); err != nil || got.ID != img.Manifest.Digest || !f.layers.Has(got.ChainID) {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+		if mirror.Count(bad.match) == 0 {
+			t.Errorf("%s: the mirror was not asked", name)
+		}
 	}
 }

@@ -8,23 +8,24 @@ import (
 
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/platform"
 )
 
 // choose picks the manifests of an index to fetch: the best of the platform and
 // what attests it. An index of no platforms is no image: all of it is fetched.
 func (p *pull) choose(index *ocispec.Index) ([]ocispec.Descriptor, error) {
-	want := host()
+	want := platform.Host()
 	if p.platform != "" {
-		want, _ = parsePlatform(p.platform) // checked before
+		want, _ = platform.Parse(p.platform) // checked before
 	}
 	best, platforms := -1, []string{}
 	for i, d := range index.Manifests {
 		if d.Platform == nil || d.Annotations[annotationRefType] != "" {
 			continue
 		}
-		have := normalize(*d.Platform)
-		platforms = append(platforms, formatPlatform(have))
-		if matches(want, have) && (best < 0 || closer(want, have, normalize(*index.Manifests[best].Platform))) {
+		have := platform.Normalize(*d.Platform)
+		platforms = append(platforms, platform.Format(have))
+		if platform.Matches(want, have) && (best < 0 || platform.Closer(want, have, platform.Normalize(*index.Manifests[best].Platform))) {
 			best = i
 		}
 	}
@@ -35,7 +36,7 @@ func (p *pull) choose(index *ocispec.Index) ([]ocispec.Descriptor, error) {
 	if best < 0 {
 		slices.Sort(platforms)
 		return nil, fault.New(fault.NotFound, "no matching manifest for %s in the manifest list entries: %s has it for %s",
-			formatPlatform(want), p.ref.Familiar(), strings.Join(slices.Compact(platforms), ", "))
+			platform.Format(want), p.ref.Familiar(), strings.Join(slices.Compact(platforms), ", "))
 	}
 	chosen := []ocispec.Descriptor{index.Manifests[best]}
 	for _, d := range index.Manifests {
@@ -44,13 +45,4 @@ func (p *pull) choose(index *ocispec.Index) ([]ocispec.Descriptor, error) {
 		}
 	}
 	return chosen, nil
-}
-
-// closer tells whether a is nearer to the wanted platform than b: an exact
-// variant before an elder one, a younger before an older.
-func closer(want, a, b ocispec.Platform) bool {
-	if a.Variant == want.Variant || b.Variant == want.Variant {
-		return a.Variant == want.Variant && b.Variant != want.Variant
-	}
-	return a.Variant > b.Variant
 }

@@ -11,6 +11,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/download"
+	"github.com/tarehq/tare/image/unpack"
 )
 
 // silently fetches a small blob without a word of progress.
@@ -18,13 +20,13 @@ func (p *pull) silently(ctx context.Context, d ocispec.Descriptor) error {
 	if size, ok := p.s.content.Size(d.Digest); ok && size == d.Size {
 		return nil
 	}
-	dl, err := p.t.downloads.want(ctx, d, p.repo)
+	dl, err := p.t.downloads.Want(ctx, d, p.repo)
 	if err != nil {
 		return err
 	}
-	defer dl.leave()
+	defer dl.Leave()
 	for again := true; again && err == nil; {
-		again, err = dl.wait(ctx, dl.attempt())
+		again, err = dl.Wait(ctx, dl.Attempt())
 	}
 	return err
 }
@@ -50,46 +52,46 @@ func (p *pull) tell(d ocispec.Descriptor, status string) {
 // unpacked fetches the layers of an image and unpacks them while they come.
 func (p *pull) unpacked(ctx context.Context, layers []ocispec.Descriptor, det *detail) error {
 	for _, d := range layers { // before their bytes come
-		if err := checkLayerType(d.MediaType); err != nil {
+		if err := unpack.CheckType(d.MediaType); err != nil {
 			return fmt.Errorf("cannot unpack layer %s: %w", d.Digest, err)
 		}
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	stack := p.s.unpacker.newStack(layers, det.config.RootFS.DiffIDs)
+	stack := p.s.unpacker.Stack(layers, det.config.RootFS.DiffIDs)
 	for i, d := range layers {
 		size, here := p.s.content.Size(d.Digest)
-		if here && size == d.Size && stack.has(i) {
+		if here && size == d.Size && stack.Has(i) {
 			p.tell(d, "Already exists")
 			continue
 		}
 		p.tell(d, "Pulling fs layer")
 		g.Go(func() error {
-			return p.layer(ctx, d, func(open opener) error { return stack.unpack(ctx, i, open) })
+			return p.layer(ctx, d, func(open unpack.Opener) error { return stack.Unpack(ctx, i, open) })
 		})
 	}
 	return g.Wait()
 }
 
-// layer fetches one blob, and has it unpacked meanwhile when unpack is not
+// layer fetches one blob, and has it unpacked meanwhile by place, unless that is
 // nil.
-func (p *pull) layer(ctx context.Context, d ocispec.Descriptor, unpack func(opener) error) error {
+func (p *pull) layer(ctx context.Context, d ocispec.Descriptor, place func(unpack.Opener) error) error {
 	if size, ok := p.s.content.Size(d.Digest); ok && size == d.Size {
-		if rotten, err := p.stored(ctx, d, unpack); !rotten {
+		if rotten, err := p.stored(ctx, d, place); !rotten {
 			return err
 		}
 	}
 	p.fetched.Store(true)
-	return p.transfer(ctx, d, unpack)
+	return p.transfer(ctx, d, place)
 }
 
 // stored unpacks a blob that is here. One that has rotted is to be fetched anew,
 // in its place.
-func (p *pull) stored(ctx context.Context, d ocispec.Descriptor, unpack func(opener) error) (rotten bool, err error) {
-	if unpack == nil {
+func (p *pull) stored(ctx context.Context, d ocispec.Descriptor, place func(unpack.Opener) error) (rotten bool, err error) {
+	if place == nil {
 		return false, nil
 	}
 	p.progress(Progress{ID: short(d.Digest.Encoded()), Status: "Extracting"})
-	err = unpack(p.s.unpacker.stored(d))
+	err = place(p.s.unpacker.Stored(d))
 	if err == nil {
 		p.progress(Progress{ID: short(d.Digest.Encoded()), Status: "Pull complete"})
 		return false, nil
@@ -111,28 +113,28 @@ func (p *pull) stored(ctx context.Context, d ocispec.Descriptor, unpack func(ope
 
 // transfer fetches a layer, and has what comes unpacked meanwhile. When that
 // was not right it is unpacked anew.
-func (p *pull) transfer(ctx context.Context, d ocispec.Descriptor, unpack func(opener) error) error {
-	dl, err := p.t.downloads.want(ctx, d, p.repo)
+func (p *pull) transfer(ctx context.Context, d ocispec.Descriptor, place func(unpack.Opener) error) error {
+	dl, err := p.t.downloads.Want(ctx, d, p.repo)
 	if err != nil {
 		return err
 	}
-	defer dl.leave()
+	defer dl.Leave()
 	told := make(chan struct{})
 	over := make(chan struct{})
-	go func() { defer close(told); p.watch(dl.download, over) }()
-	unpacked, unpacking := unpack == nil, error(nil)
+	go func() { defer close(told); p.watch(dl, d, over) }()
+	unpacked, unpacking := place == nil, error(nil)
 	for again := true; again; {
-		a := dl.attempt()
+		a := dl.Attempt()
 		if !unpacked {
-			unpacking = unpack(func(ctx context.Context) (io.Reader, func(), error) {
-				if r, done, err := a.read(ctx); r != nil || err != nil {
+			unpacking = place(func(ctx context.Context) (io.Reader, func(), error) {
+				if r, done, err := a.Read(ctx); r != nil || err != nil {
 					return r, done, err
 				}
-				return p.s.unpacker.stored(d)(ctx)
+				return p.s.unpacker.Stored(d)(ctx)
 			})
 			unpacked = unpacking == nil // its files are what the image promises, whatever the blob is
 		}
-		again, err = dl.wait(ctx, a)
+		again, err = dl.Wait(ctx, a)
 	}
 	close(over)
 	<-told
@@ -146,16 +148,16 @@ func (p *pull) transfer(ctx context.Context, d ocispec.Descriptor, unpack func(o
 }
 
 // watch tells how a download goes until over is closed.
-func (p *pull) watch(dl *download, over <-chan struct{}) {
-	id := short(dl.blob.digest.Encoded())
+func (p *pull) watch(dl *download.Share, d ocispec.Descriptor, over <-chan struct{}) {
+	id := short(d.Digest.Encoded())
 	select {
-	case <-dl.begun:
+	case <-dl.Begun():
 	case <-over:
 		return
 	default:
 		p.progress(Progress{ID: id, Status: "Waiting"})
 		select {
-		case <-dl.begun:
+		case <-dl.Begun():
 		case <-over:
 			return
 		}
@@ -163,21 +165,21 @@ func (p *pull) watch(dl *download, over <-chan struct{}) {
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
 	for last := int64(-1); ; {
-		if have := dl.have(); have != last && have < dl.blob.size {
+		if have := dl.Have(); have != last && have < d.Size {
 			last = have
-			p.progress(Progress{ID: id, Status: "Downloading", Current: have, Total: dl.blob.size})
+			p.progress(Progress{ID: id, Status: "Downloading", Current: have, Total: d.Size})
 		}
 		select {
 		case <-tick.C:
 			continue
-		case <-dl.done:
+		case <-dl.Done():
 		case <-over:
 		}
 		break
 	}
 	select {
-	case <-dl.done:
-		if dl.err == nil {
+	case <-dl.Done():
+		if dl.Err() == nil {
 			p.progress(Progress{ID: id, Status: "Download complete"})
 			select {
 			case <-over:

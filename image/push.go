@@ -14,6 +14,7 @@ import (
 
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/platform"
 	"github.com/tarehq/tare/reference"
 	"github.com/tarehq/tare/remote"
 )
@@ -152,7 +153,7 @@ func (p *push) target(e content.Entry, r reference.Ref) (ocispec.Descriptor, err
 	if p.options.Platform != "" {
 		m, err := p.s.choose(target, p.options.Platform, r.Familiar())
 		if err == nil && !m.available {
-			err = fault.New(fault.NotFound, "content of image %s for platform %s is missing in the store", r.Familiar(), formatPlatform(m.platform))
+			err = fault.New(fault.NotFound, "content of image %s for platform %s is missing in the store", r.Familiar(), platform.Format(m.platform))
 		}
 		return m.desc, err
 	}

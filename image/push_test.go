@@ -20,6 +20,7 @@ import (
 	"github.com/tarehq/tare/archive/compression"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/platform"
 	"github.com/tarehq/tare/test/faulty"
 	"github.com/tarehq/tare/test/images"
 	"github.com/tarehq/tare/test/registry"
@@ -120,7 +121,7 @@ func TestPushPartOfIndex(t *testing.T) {
 	from, to := registry.Start(t, registry.Options{}), registry.Start(t, registry.Options{})
 	l := images.Layout(t.TempDir())
 	var manifests []ocispec.Descriptor
-	for i, arch := range []string{host().Architecture, "s390x"} {
+	for i, arch := range []string{platform.Host().Architecture, "s390x"} {
 		img, err := images.Write(string(l), images.Spec{Seed: uint64(i + 1), Platform: ocispec.Platform{OS: "linux", Architecture: arch}, Tag: arch})
 		if err != nil {
 			t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/platform"
 )
 
 // removePlatforms takes the content of some platforms from an image, whose
@@ -19,13 +20,13 @@ func (s *Service) removePlatforms(ctx context.Context, ref string, o RemoveOptio
 		return nil, err
 	}
 	var gone []ocispec.Descriptor
-	for _, platform := range o.Platforms {
-		m, err := s.choose(f.target, platform, familiarTagged(ref))
+	for _, asked := range o.Platforms {
+		m, err := s.choose(f.target, asked, familiarTagged(ref))
 		if err != nil {
 			return nil, err
 		}
 		if m.desc.Digest == f.target.Digest {
-			return nil, fault.New(fault.Conflict, "conflict: unable to delete platform %s of %s - it is the only one of the image: remove the image", formatPlatform(m.platform), familiarTagged(ref))
+			return nil, fault.New(fault.Conflict, "conflict: unable to delete platform %s of %s - it is the only one of the image: remove the image", platform.Format(m.platform), familiarTagged(ref))
 		}
 		if err := s.checkPlatform(f, m, o.Force); err != nil {
 			return nil, err
@@ -61,7 +62,7 @@ func (s *Service) checkPlatform(f found, m member, force bool) error {
 	if best, err := s.choose(f.target, "", ""); err != nil || best.desc.Digest != m.desc.Digest || len(uses) == 0 {
 		return nil
 	}
-	what := formatPlatform(m.platform) + " of " + shortID(f.target.Digest)
+	what := platform.Format(m.platform) + " of " + shortID(f.target.Digest)
 	for _, u := range uses {
 		if u.Running {
 			return conflict(what, "cannot be forced", "image is being used by running container "+short(u.Container))

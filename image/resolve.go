@@ -161,3 +161,32 @@ func lookupPrefix(ix *content.Index, algorithm digest.Algorithm, prefix string) 
 	}
 	return f, ok, false
 }
+
+// Unpacked makes sure that the image's layers are unpacked and returns the
+// topmost one's chain ID. They are since import or load, unless the image is
+// of another platform than this machine's.
+func (s *Service) Unpacked(ctx context.Context, img Image) (digest.Digest, error) {
+	if img.ChainID != "" && !s.layers.Has(img.ChainID) {
+		defer s.content.Hold()()
+		if err := s.unpacker.Unpack(ctx, img.layers, img.DiffIDs); err != nil {
+			return "", err
+		}
+	}
+	// Somebody else may have unpacked them just now: what is not synced the next
+	// daemon throws away, below a container that runs.
+	return img.ChainID, s.layers.SyncChain(img.ChainID)
+}
+
+// UnpackManifest is Unpacked for a manifest that was chosen earlier. Its image
+// may have lost its names by now, or be an index that has it among others.
+func (s *Service) UnpackManifest(ctx context.Context, manifest ocispec.Descriptor) (digest.Digest, error) {
+	defer s.content.Hold()()
+	d, err := s.detail(manifest)
+	if err != nil {
+		return "", err
+	}
+	if err := s.unpacker.Unpack(ctx, d.manifest.Layers, d.config.RootFS.DiffIDs); err != nil {
+		return "", err
+	}
+	return d.chain(), s.layers.SyncChain(d.chain())
+}

@@ -17,6 +17,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/platform"
 	"github.com/tarehq/tare/reference"
 )
 
@@ -225,7 +226,7 @@ func (p *saving) addArchived(name string, target ocispec.Descriptor, only map[di
 	m := representative(whole)
 	if m == nil {
 		if !content.IsIndex(target.MediaType) && len(members) > 0 && !members[0].available {
-			return fault.New(fault.NotFound, "content of image %s for platform %s is missing in the store", ref, formatPlatform(members[0].platform))
+			return fault.New(fault.NotFound, "content of image %s for platform %s is missing in the store", ref, platform.Format(members[0].platform))
 		}
 		return nil
 	}

@@ -11,6 +11,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tarehq/tare/content"
+	"github.com/tarehq/tare/image/sum"
+	"github.com/tarehq/tare/image/unpack"
 	"github.com/tarehq/tare/reference"
 	"github.com/tarehq/tare/snapshot"
 )
@@ -19,13 +21,13 @@ import (
 // same time.
 type Service struct {
 	*catalog
-	unpacker *unpacker
+	unpacker *unpack.Unpacker
 	events   Publisher
 	inUse    atomic.Pointer[InUse]
 	hello    sync.Mutex // serialises the making of the built-in image
 
 	hardening sync.WaitGroup // of names that were set and may be lost yet
-	midstates midstates
+	sums      sum.States
 }
 
 // Open begins to serve the images of the two stores, which the caller closes
@@ -33,7 +35,7 @@ type Service struct {
 // the built-in image hello:latest is made when it is missing. events may be
 // nil.
 func Open(ctx context.Context, store *content.Store, layers *snapshot.Store, events Publisher) (*Service, error) {
-	s := &Service{catalog: &catalog{content: store, layers: layers}, unpacker: newUnpacker(store, layers), events: events}
+	s := &Service{catalog: &catalog{content: store, layers: layers}, unpacker: unpack.New(store, layers), events: events}
 	store.AfterCollect(s.collected)
 	store.SetRemaker(remaker{layers})
 	if err := store.SetDurable(func() error { return errors.Join(layers.Sync(), store.Sync()) }); err != nil {

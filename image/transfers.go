@@ -9,6 +9,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/tarehq/tare/image/download"
 	"github.com/tarehq/tare/remote"
 )
 
@@ -30,7 +31,7 @@ type Credentials = remote.Credentials
 
 // Limits bound what transfers do at a time.
 type Limits struct {
-	Downloads int // layers from one registry; maxRegistries times that in the whole daemon
+	Downloads int // layers from one registry; and three times as many in the whole daemon
 	Uploads   int // layers in the whole daemon
 }
 
@@ -38,14 +39,14 @@ type Limits struct {
 type Transfers struct {
 	images     *Service
 	registries *remote.Client
-	downloads  *downloads
+	downloads  *download.Downloads
 	uploads    atomic.Pointer[chan struct{}] // one token for each layer that may be sent at a time
 	settling   sync.WaitGroup
 }
 
 // NewTransfers begins with nothing under way.
 func NewTransfers(images *Service, registries *remote.Client, l Limits) *Transfers {
-	t := &Transfers{images: images, registries: registries, downloads: newDownloads(images.content)}
+	t := &Transfers{images: images, registries: registries, downloads: download.New(images.content)}
 	t.SetLimits(l)
 	return t
 }
@@ -53,7 +54,7 @@ func NewTransfers(images *Service, registries *remote.Client, l Limits) *Transfe
 // SetLimits changes the limits. What is under way goes on: it counts among the
 // downloads, and not among the uploads.
 func (t *Transfers) SetLimits(l Limits) {
-	t.downloads.setLimit(max(l.Downloads, 1))
+	t.downloads.SetLimit(max(l.Downloads, 1))
 	tokens := make(chan struct{}, max(l.Uploads, 1))
 	t.uploads.Store(&tokens)
 }
@@ -88,7 +89,7 @@ func (t *Transfers) giveBack(layers map[digest.Digest]int64) {
 // want some have been told to stop before.
 func (t *Transfers) Close(ctx context.Context) error {
 	ended := make(chan struct{})
-	go func() { t.downloads.running.Wait(); t.settling.Wait(); close(ended) }()
+	go func() { t.downloads.Wait(); t.settling.Wait(); close(ended) }()
 	select {
 	case <-ended:
 		return nil

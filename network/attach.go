@@ -4,9 +4,9 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"fmt"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/network/publish"
 )
 
 // Attach gives a container a network namespace with a place on each of the
@@ -23,7 +23,7 @@ func (s *Service) Attach(ctx context.Context, r Request) (*Attachment, error) {
 		return nil, err
 	}
 	defer s.tasks.Done()
-	if err := CheckPorts(r.Ports); err != nil {
+	if err := publish.Check(r.Ports); err != nil {
 		return nil, err
 	}
 	lans, err := s.lans.join(r.Wants)
@@ -86,7 +86,7 @@ func (s *Service) attach(ctx context.Context, r Request, lans []*lan) (_ *Attach
 		}
 		a.Endpoints = append(a.Endpoints, e)
 	}
-	if err = s.reservePorts(a, r.Ports); err != nil {
+	if err = s.publisher.reserve(a, r.Ports); err != nil {
 		return nil, err
 	}
 	if b, err = s.fitter.equip(ctx, lans, &a.Sandbox, b, r.NetNS); err != nil {
@@ -132,29 +132,8 @@ func (s *Service) takeBack(a *Attachment, b *box, lans []*lan) {
 	s.fitter.abandon(b, a.Endpoints)
 }
 
-// reservePorts binds the sockets of the ports if they can be published, and
-// remembers them if they cannot be yet.
-func (s *Service) reservePorts(a *Attachment, ports []Port) (err error) {
-	if len(ports) == 0 {
-		return nil
-	}
-	if !a.Sandbox.publishes() {
-		a.Pending = ports
-		return nil
-	}
-	if a.Ports, a.Sockets, err = s.reserve(ports, &a.Sandbox); err != nil {
-		return connectivityError(a.Sandbox, err)
-	}
-	a.Pending = nil
-	return nil
-}
-
 func newID() string {
 	b := make([]byte, 32)
 	rand.Read(b)
 	return hex.EncodeToString(b)
-}
-
-func connectivityError(b Sandbox, err error) error {
-	return fmt.Errorf("driver failed programming external connectivity on endpoint %s (%s): %w", b.Name, b.Endpoints[0].ID, err)
 }

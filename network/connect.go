@@ -95,7 +95,7 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 			err = errors.Join(err, route(space, &before))
 		}
 	}()
-	if err = s.settlePorts(a, ports); err != nil {
+	if err = s.publisher.settle(a, ports); err != nil {
 		return asked, nil, err
 	}
 	if err = s.fitter.plug(ctx, b, l, &a.Sandbox, len(a.Endpoints)-1); err != nil {
@@ -114,18 +114,6 @@ func (s *Service) connect(ctx context.Context, asked Sandbox, netns *os.File, l 
 	}
 	b.announce(last)
 	return a.Sandbox, a.Sockets, nil
-}
-
-// settlePorts publishes the ports that are wanted when the sandbox can publish
-// any from now on, and gives up those that would lead nowhere.
-func (s *Service) settlePorts(a *Attachment, wanted []Port) error {
-	switch {
-	case !a.Sandbox.publishes():
-		a.Ports, a.Pending = nil, wanted
-	case len(a.Ports) == 0:
-		return s.reservePorts(a, wanted)
-	}
-	return nil
 }
 
 // Disconnect takes an endpoint of a running container away, whose namespace is
@@ -163,7 +151,7 @@ func (s *Service) Disconnect(ctx context.Context, b Sandbox, netns *os.File, end
 			closeAll(a.Sockets)
 		}
 	}()
-	if err := s.settlePorts(a, ports); err != nil {
+	if err := s.publisher.settle(a, ports); err != nil {
 		return b, nil, err
 	}
 	if _, err := s.naming.set(ctx, a.Sandbox, netns, nil); err != nil {

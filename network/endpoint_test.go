@@ -13,7 +13,7 @@ func TestReadsAnOldEndpoint(t *testing.T) {
 	const old = `{"ID":"e1","SandboxID":"s1","ContainerID":"c1","Name":"web","NetworkID":"n1","HostInterface":"tvabcde12345678",` +
 		`"MAC":"02:42:ac:11:00:02","Address":"172.17.0.2/16","Gateway":"172.17.0.1",` +
 		`"Ports":[{"HostIP":"0.0.0.0","HostPort":8080,"ContainerPort":80,"Proto":"tcp"}]}`
-	want := Sandbox{ID: "s1", ContainerID: "c1", Name: "web", Ports: []Published{{netip.IPv4Unspecified(), 8080, 80, "tcp"}},
+	want := Sandbox{ID: "s1", ContainerID: "c1", Name: "web", Ports: []Published{{HostIP: netip.IPv4Unspecified(), HostPort: 8080, ContainerPort: 80, Proto: "tcp"}},
 		Endpoints: []Endpoint{{ID: "e1", NetworkID: "n1", NetworkName: "bridge", Driver: "bridge", HostInterface: "tvabcde12345678", Interface: "eth0",
 			MAC: "02:42:ac:11:00:02", Address: netip.MustParsePrefix("172.17.0.2/16"), Gateway: addr("172.17.0.1")}}}
 	var got Sandbox

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/tarehq/tare/network/firewall"
+	"github.com/tarehq/tare/network/publish"
 )
 
 // rules are the options of the rules; prefixes begin the names of our ports.
@@ -79,16 +80,13 @@ type Relay struct {
 
 // Relays are those of the sandbox, ports that follow each other as one.
 func (b *Sandbox) Relays() (list []Relay) {
-	to := b.target6().Address
-	if !to.IsValid() {
-		to = b.target4().Address
-	}
+	at := publish.Place{To4: b.target4().Address, To6: b.target6().Address, Bare4: b.Bare4, Bare6: b.Bare6}
 	for _, p := range b.Ports {
-		to := to
-		if p.HostIP.Is4() {
-			to = b.target4().Address
+		to := at.To6
+		if p.HostIP.Is4() || !to.IsValid() {
+			to = at.To4
 		}
-		if p.HostPort == 0 || p.ContainerPort == 0 || !to.IsValid() || p.Proto == "sctp" || !b.relayed(p.HostIP) {
+		if p.HostPort == 0 || p.ContainerPort == 0 || !to.IsValid() || p.Proto == "sctp" || !at.Relayed(p.HostIP) {
 			continue
 		}
 		if n := len(list); n > 0 && list[n-1].continues(p) {
@@ -103,13 +101,4 @@ func (b *Sandbox) Relays() (list []Relay) {
 func (r Relay) continues(p Published) bool {
 	return r.Proto == p.Proto && r.Host == p.HostIP && int(r.Last)+1 == int(p.HostPort) &&
 		int(p.HostPort)-int(r.First) == int(p.ContainerPort)-int(r.To.Port())
-}
-
-// relayed tells whether anything arrives at a socket that is bound to the
-// address.
-func (b *Sandbox) relayed(host netip.Addr) bool {
-	if host.Is4() {
-		return b.Bare4
-	}
-	return b.Bare6 || host.IsUnspecified() || host.IsLoopback() || !b.target6().Address.IsValid()
 }

@@ -34,6 +34,7 @@ import (
 
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/network/ipam"
+	"github.com/tarehq/tare/network/publish"
 )
 
 // Config says what a Service is built on.
@@ -122,26 +123,10 @@ type Config struct {
 type Pool = ipam.Pool
 
 // Port asks to publish one port of the container.
-type Port struct {
-	// HostIP is the host's address to publish on; the zero Addr and 0.0.0.0
-	// mean all of them.
-	HostIP netip.Addr
-	// HostPort is the host's port; 0 takes a free one. With a HostPortEnd
-	// above it the first free port of the range is taken.
-	HostPort, HostPortEnd uint16
-	// ContainerPort 0 takes a port of the host that leads nowhere, as with Docker.
-	ContainerPort uint16
-	// Proto is "tcp" or "udp"; "" means tcp.
-	Proto string
-}
+type Port = publish.Port
 
 // Published is a port as it was published.
-type Published struct {
-	HostIP        netip.Addr
-	HostPort      uint16
-	ContainerPort uint16
-	Proto         string
-}
+type Published = publish.Published
 
 // Attachment is what Attach made. NetNS and Sockets belong to the caller, who
 // closes them: the namespace lives as long as a descriptor or a process in it,

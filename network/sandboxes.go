@@ -123,7 +123,7 @@ func (k *sandboxes) enter(b Sandbox, waited *Sandbox) (stale bool) {
 	}
 	for id, other := range k.byID {
 		lost := func(p Published) bool {
-			return p.HostPort != 0 && slices.ContainsFunc(taken[hostPort{p.HostPort, p.Proto}], p.sharesAddress)
+			return p.HostPort != 0 && slices.ContainsFunc(taken[hostPort{p.HostPort, p.Proto}], p.SharesAddress)
 		}
 		if slices.ContainsFunc(other.Ports, lost) {
 			stale = true

@@ -39,6 +39,7 @@ type Service struct {
 	pools     pools
 	raiser    raiser
 	planner   planner
+	publisher publisher
 
 	stop  context.CancelFunc
 	tasks sync.WaitGroup
@@ -85,6 +86,7 @@ func Open(ctx context.Context, c Config) (_ *Service, err error) {
 	s.raiser = raiser{cfg: &s.cfg, host: s.host, lans: &s.lans, sandboxes: &s.sandboxes, rules: s.rules, remover: s.remover,
 		pools: &s.pools, addressing: s.addressing, drivers: drivers{c.Drivers, c.Plugin}}
 	s.planner = planner{&s.lans, &s.raiser.drivers, c.IPv6, c.NetworkOptions}
+	s.publisher = publisher{&s.lans, &s.sandboxes, c.NoProxy}
 	s.pools.fitter, s.pools.naming, s.pools.spares = &s.fitter, s.naming, c.Spare
 	if c.HostFirewall {
 		if err = firewall.AdmitDevices(); err != nil {

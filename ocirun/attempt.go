@@ -37,11 +37,18 @@ type attempt struct {
 	elsewhere func() error // opens another v2 group when the kernel refuses the first
 }
 
+// How many steps the program of an init and of a further process have at most,
+// as a rule.
+const (
+	stepsOfInit = 448
+	stepsOfExec = 192
+)
+
 // newAttempt opens the socket and prepares the descriptors that every process
 // needs. Those of the child's own must not be where extra files go.
-func newAttempt(spec *specs.Spec, proc *specs.Process, stdio [3]*os.File, console *os.File, extra []*os.File, fresh bool) (*attempt, error) {
+func newAttempt(steps int, spec *specs.Spec, proc *specs.Process, stdio [3]*os.File, console *os.File, extra []*os.File, fresh bool) (*attempt, error) {
 	a := &attempt{sync: -1, pid: 0, pidfd: -1, cgroup: -1}
-	a.b = &builder{program: newProgram(), spec: spec, warn: func(string) {}, isDir: isDir, rootTree: -1, fifo: -1, initFD: -1, console: -1, sync: -1, proc: -1,
+	a.b = &builder{program: newProgram(steps), spec: spec, warn: func(string) {}, isDir: isDir, rootTree: -1, fifo: -1, initFD: -1, console: -1, sync: -1, proc: -1,
 		inner: innerHooks{-1, -1}}
 	if err := a.prepare(proc, stdio, console, extra, fresh); err != nil {
 		a.abort()

@@ -12,7 +12,7 @@ import (
 )
 
 //go:noescape
-func rawClone(args unsafe.Pointer, size uintptr, header uintptr) uintptr
+func rawClone(args unsafe.Pointer, size, header uintptr, born unsafe.Pointer, n uintptr) (r, entered, stuck uintptr)
 
 func interpreter() uintptr
 
@@ -137,65 +137,61 @@ func writeELF(mem []byte, base uint64) {
 }
 
 // start clones the child that works through the program, with CLONE_VM among the
-// flags in this process's memory. It returns the child's pid and a pidfd. With namespaces to be born in, cloning happens on a
-// thread that enters them and comes back.
+// flags in this process's memory. It returns the child's pid and a pidfd. The thread
+// that clones enters the namespaces to be born in, and comes back.
 func (a *arena) start(flags uint64, cgroupFD int, born []join) (pid, pidfd int, err error) {
 	hidden()
 	var fd int32
-	args := cloneArgs{flags: flags | unix.CLONE_CLEAR_SIGHAND | unix.CLONE_PIDFD,
-		pidfd: uint64(uintptr(unsafe.Pointer(&fd))), exitSignal: uint64(unix.SIGCHLD)}
+	args := cloneArgs{flags: flags | unix.CLONE_CLEAR_SIGHAND | unix.CLONE_PIDFD, exitSignal: uint64(unix.SIGCHLD)}
 	if cgroupFD >= 0 {
 		args.flags |= unix.CLONE_INTO_CGROUP
 		args.cgroup = uint64(cgroupFD)
 	}
-	if len(born) > 0 {
-		runtime.LockOSThread()
-		own, err := enter(born)
-		defer leave(own)
-		if err != nil {
-			return 0, -1, err
+	others, err := visits(born)
+	defer func() {
+		for _, v := range others {
+			unix.Close(int(v.own))
 		}
+	}()
+	if err != nil {
+		return 0, -1, err
 	}
-	r := rawClone(unsafe.Pointer(&args), unsafe.Sizeof(args), uintptr(unsafe.Pointer(&a.mem[headerAt])))
+	args.pidfd = uint64(uintptr(unsafe.Pointer(&fd))) // now that the stack stays where it is
+	r, entered, stuck := rawClone(unsafe.Pointer(&args), unsafe.Sizeof(args), uintptr(unsafe.Pointer(&a.mem[headerAt])),
+		unsafe.Pointer(unsafe.SliceData(others)), uintptr(len(others)))
 	runtime.KeepAlive(&fd)
-	if r > ^uintptr(4095) {
-		return 0, -1, fault.New(fault.Internal, "clone the container's init: %w", unix.Errno(-r))
+	runtime.KeepAlive(others)
+	if stuck != 0 { // a way that is open to who came by it
+		panic("ocirun: a thread cannot go back to its own namespaces")
+	}
+	if failed := unix.Errno(-r); r > ^uintptr(4095) {
+		if int(entered) < len(born) {
+			return 0, -1, fault.New(fault.Internal, "join the %s namespace: %w", born[entered].kind, failed)
+		}
+		return 0, -1, fault.New(fault.Internal, "clone the container's init: %w", failed)
 	}
 	return int(r), int(fd), nil
 }
 
-// enter makes the calling thread's namespaces those of its next child, and
-// returns its former ones. A pid namespace becomes that of the children alone.
-func enter(born []join) (own []join, err error) {
+// visit is a namespace that the cloning thread makes that of its next child, and
+// the own one that it returns to. A pid namespace becomes that of the children alone.
+type visit struct{ fd, flag, own uint64 }
+
+// visits opens the thread's own namespaces, which are those of all threads.
+func visits(born []join) ([]visit, error) {
+	var out []visit
 	for _, j := range born {
-		fd, err := unix.Open("/proc/thread-self/ns/"+namespaceFiles[j.flag], unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		own, err := unix.Open("/proc/thread-self/ns/"+namespaceFiles[j.flag], unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
-			return own, fault.New(fault.Internal, "open the own %s namespace: %w", j.kind, err)
+			return out, fault.New(fault.Internal, "open the own %s namespace: %w", j.kind, err)
 		}
-		if err := unix.Setns(j.fd, int(j.flag)); err != nil {
-			unix.Close(fd)
-			return own, fault.New(fault.Internal, "join the %s namespace: %w", j.kind, err)
-		}
-		own = append(own, join{j.kind, j.flag, fd})
+		out = append(out, visit{uint64(j.fd), uint64(j.flag), uint64(own)})
 	}
-	return own, nil
+	return out, nil
 }
 
 var namespaceFiles = map[uintptr]string{unix.CLONE_NEWPID: "pid", unix.CLONE_NEWNET: "net", unix.CLONE_NEWIPC: "ipc",
 	unix.CLONE_NEWUTS: "uts", unix.CLONE_NEWCGROUP: "cgroup"}
-
-// leave restores the thread. A thread that cannot be restored stays locked, so
-// that it ends with its goroutine instead of running others.
-func leave(own []join) {
-	whole := true
-	for _, j := range own {
-		whole = unix.Setns(j.fd, int(j.flag)) == nil && whole
-		unix.Close(j.fd)
-	}
-	if whole {
-		runtime.UnlockOSThread()
-	}
-}
 
 // hidden makes this process non-dumpable before the first child shares its
 // memory: nobody without CAP_SYS_PTRACE over it reaches it through the child.

@@ -154,8 +154,19 @@ func (c *Container) signal(sig unix.Signal, all bool) error {
 
 // Delete kills what is left in the container's control groups, removes them and
 // the state, and runs the poststop hooks.
-func (c *Container) Delete() error {
-	err := c.group.Delete()
+func (c *Container) Delete() error { return c.delete(c.group.Delete) }
+
+// Leave is Delete, when init has ended, but for control groups in which nobody can
+// be any more: these are left, for the caller or a later Collect to remove.
+func (c *Container) Leave() error {
+	if !c.ownPIDs || c.hooks || c.dir != "" || c.group.Systemd() {
+		return c.Delete()
+	}
+	return c.delete(func() error { return nil })
+}
+
+func (c *Container) delete(groups func() error) error {
+	err := groups()
 	c.mu.Lock()
 	c.letGo()
 	c.mu.Unlock()

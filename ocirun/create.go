@@ -71,7 +71,7 @@ func create(ctx context.Context, o Options) (c *Container, err error) {
 	if err != nil {
 		return nil, err
 	}
-	a, err := newAttempt(spec, spec.Process, o.Stdio, o.Console, o.ExtraFiles, adjust != nil || joinsTime(spec))
+	a, err := newAttempt(stepsOfInit, spec, spec.Process, o.Stdio, o.Console, o.ExtraFiles, adjust != nil || joinsTime(spec))
 	if err != nil {
 		return nil, err
 	}

@@ -134,13 +134,13 @@ func TestSchedulers(t *testing.T) {
 		"scheduler runtime/deadline/period can only ": {Policy: specs.SchedOther, Period: 1},
 		"is not known": {Policy: specs.SchedOther, Flags: []specs.LinuxSchedulerFlag{"X"}},
 	} {
-		b := &builder{program: newProgram()}
+		b := &builder{program: newProgram(32)}
 		if err := b.scheduler(&sched, nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)
 		}
 	}
 	warned := ""
-	b := &builder{program: newProgram(), warn: func(s string) { warned = s }}
+	b := &builder{program: newProgram(32), warn: func(s string) { warned = s }}
 	if err := b.scheduler(&specs.Scheduler{Policy: specs.SchedFIFO, Nice: 3, Priority: 1}, nil); err != nil || !strings.Contains(warned, "nice has no effect with the policy SCHED_FIFO") {
 		t.Errorf("nice with a policy that has none: %v, %q", err, warned)
 	}
@@ -220,6 +220,7 @@ func TestLabels(t *testing.T) {
 		if out, _ := run(t, dir, s); !strings.Contains(out, containerID(t)+" (enforce)") {
 			t.Errorf("got %q", out)
 		}
+		s.Process.Args = []string{"sleep", "60"}
 		c := start(t, dir, s)
 		p := *s.Process
 		p.Args = []string{"cat", "/etc/passwd"}
@@ -243,7 +244,7 @@ func TestLabels(t *testing.T) {
 		change("")
 	}
 	// The same steps, as they are with both.
-	b := &builder{program: newProgram(), proc: 9}
+	b := &builder{program: newProgram(32), proc: 9}
 	b.keyLabel(&specs.Process{SelinuxLabel: "l"})
 	b.labels(&specs.Process{SelinuxLabel: "l", ApparmorProfile: "p"})
 	for _, want := range []string{`"thread-self/attr/keycreate"`, `"thread-self/attr/apparmor/exec"`, `"exec p"`, `"thread-self/attr/exec"`, `"l"`} {

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"strconv"
 	"sync"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -48,7 +48,8 @@ func (c *Container) exec(ctx context.Context, o ExecOptions) (proc *Process, err
 		}
 	}
 	spec.Process = &process
-	a, err := newAttempt(&spec, o.Process, o.Stdio, o.Console, o.ExtraFiles, adjust != nil || c.separate(specs.TimeNamespace))
+	separate := c.separate()
+	a, err := newAttempt(stepsOfExec, &spec, o.Process, o.Stdio, o.Console, o.ExtraFiles, adjust != nil || separate[specs.TimeNamespace])
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +64,7 @@ func (c *Container) exec(ctx context.Context, o ExecOptions) (proc *Process, err
 	if err = c.chooseGroup(a, o.Cgroups); err != nil {
 		return nil, err
 	}
-	if err = c.buildExec(a); err != nil {
+	if err = c.buildExec(a, separate); err != nil {
 		return nil, err
 	}
 	if err = a.launch(); err != nil {
@@ -154,23 +155,37 @@ func (b *builder) liveOnInChild() {
 	b.pause()
 }
 
-// separate tells whether init lives in another namespace of the kind than this
-// process.
-func (c *Container) separate(t specs.LinuxNamespaceType) bool {
-	own := ownNamespaces()[t]
-	its, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", c.pid, namespaceFile(t)))
-	return err == nil && own != "" && own != its
+// separate tells in which namespaces init lives that are not this process's.
+func (c *Container) separate() map[specs.LinuxNamespaceType]bool {
+	own, its := ownNamespaces(), namespacesOf(strconv.Itoa(c.pid))
+	list := make(map[specs.LinuxNamespaceType]bool, len(namespaceFlags))
+	for t, name := range its {
+		list[t] = own[t] != "" && own[t] != name
+	}
+	return list
 }
 
 // ownNamespaces are those that this process has: asked of the calling thread, as
 // one that is in others for a while is locked to whoever brought it there.
-var ownNamespaces = sync.OnceValue(func() map[specs.LinuxNamespaceType]string {
-	own := make(map[specs.LinuxNamespaceType]string, len(namespaceFlags))
-	for t := range namespaceFlags {
-		own[t], _ = os.Readlink("/proc/thread-self/ns/" + namespaceFile(t))
+var ownNamespaces = sync.OnceValue(func() map[specs.LinuxNamespaceType]string { return namespacesOf("thread-self") })
+
+// namespacesOf reads what namespaces a process has. Its directory is looked for
+// once: that is the most of each look.
+func namespacesOf(process string) map[specs.LinuxNamespaceType]string {
+	dir, err := unix.Open("/proc/"+process+"/ns", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
 	}
-	return own
-})
+	defer unix.Close(dir)
+	list := make(map[specs.LinuxNamespaceType]string, len(namespaceFlags))
+	for t := range namespaceFlags {
+		var b [64]byte
+		if n, err := unix.Readlinkat(dir, namespaceFile(t), b[:]); err == nil {
+			list[t] = string(b[:n])
+		}
+	}
+	return list
+}
 
 // namespaceFile is what /proc/PID/ns calls a namespace of the kind.
 func namespaceFile(t specs.LinuxNamespaceType) string {
@@ -228,7 +243,7 @@ func (c *Container) chooseGroup(a *attempt, paths []string) (err error) {
 }
 
 // buildExec makes the program of a further process.
-func (c *Container) buildExec(a *attempt) (err error) {
+func (c *Container) buildExec(a *attempt, separate map[specs.LinuxNamespaceType]bool) (err error) {
 	b := a.b
 	b.bundle = c.bundle
 	target, err := unix.PidfdOpen(c.pid, 0)
@@ -247,7 +262,7 @@ func (c *Container) buildExec(a *attempt) (err error) {
 	b.spec.Linux = &specs.Linux{}
 	for _, t := range [...]specs.LinuxNamespaceType{specs.UserNamespace, specs.MountNamespace, specs.UTSNamespace,
 		specs.IPCNamespace, specs.NetworkNamespace, specs.CgroupNamespace, specs.PIDNamespace, specs.TimeNamespace} {
-		if !c.separate(t) {
+		if !separate[t] {
 			continue
 		}
 		b.spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, specs.LinuxNamespace{Type: t, Path: "/"})

@@ -120,7 +120,7 @@ func mapNamespace(uid, gid []specs.LinuxIDMapping) (fd int, err error) {
 	}
 	defer unix.Close(pair[0])
 	defer unix.Close(pair[1])
-	p := newProgram()
+	p := newProgram(32)
 	p.do("wait for the runtime", "", unix.SYS_READ, num(pair[1]), p.words(num(0)), num(1)).ignore()
 	p.here(p.fail)
 	p.do("exit", "", unix.SYS_EXIT_GROUP, num(0)).ignore()

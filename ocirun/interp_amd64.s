@@ -1,8 +1,26 @@
 #include "textflag.h"
 
-// func rawClone(args unsafe.Pointer, size uintptr, header uintptr) uintptr
-// The child never returns: it has no stack that it may touch.
-TEXT ·rawClone(SB), NOSPLIT, $0-32
+// func rawClone(args unsafe.Pointer, size, header uintptr, born unsafe.Pointer, n uintptr) (r, entered, stuck uintptr)
+// The child never returns: it has no stack that it may touch. The thread enters the
+// namespaces born, clones and goes back; Go's scheduler, which could bring the
+// goroutine to another thread meanwhile, does not interrupt assembly.
+TEXT ·rawClone(SB), NOSPLIT, $0-64
+	MOVQ born+24(FP), BX
+	MOVQ n+32(FP), R13
+	MOVQ $0, R9
+enter:
+	CMPQ R9, R13
+	JEQ  clone
+	MOVQ 0(BX), DI
+	MOVQ 8(BX), SI
+	MOVQ $308, AX // setns
+	SYSCALL
+	TESTQ AX, AX
+	JNZ  back
+	ADDQ $24, BX
+	INCQ R9
+	JMP  enter
+clone:
 	MOVQ args+0(FP), DI
 	MOVQ size+8(FP), SI
 	MOVQ header+16(FP), R12
@@ -10,7 +28,23 @@ TEXT ·rawClone(SB), NOSPLIT, $0-32
 	SYSCALL
 	TESTQ AX, AX
 	JZ   child
-	MOVQ AX, ret+24(FP)
+back:
+	MOVQ AX, r+40(FP)
+	MOVQ R9, entered+48(FP)
+	MOVQ $0, R10
+leave:
+	TESTQ R9, R9
+	JZ   done
+	SUBQ $24, BX
+	DECQ R9
+	MOVQ 16(BX), DI
+	MOVQ 8(BX), SI
+	MOVQ $308, AX // setns
+	SYSCALL
+	ORQ  AX, R10
+	JMP  leave
+done:
+	MOVQ R10, stuck+56(FP)
 	RET
 child:
 	MOVQ 0(R12), R13

@@ -1,15 +1,47 @@
 #include "textflag.h"
 
-// func rawClone(args unsafe.Pointer, size uintptr, header uintptr) uintptr
-// The child never returns: it has no stack that it may touch.
-TEXT ·rawClone(SB), NOSPLIT, $0-32
+// func rawClone(args unsafe.Pointer, size, header uintptr, born unsafe.Pointer, n uintptr) (r, entered, stuck uintptr)
+// The child never returns: it has no stack that it may touch. The thread enters the
+// namespaces born, clones and goes back; Go's scheduler, which could bring the
+// goroutine to another thread meanwhile, does not interrupt assembly.
+TEXT ·rawClone(SB), NOSPLIT, $0-64
+	MOVD born+24(FP), R21
+	MOVD n+32(FP), R22
+	MOVD $0, R23
+enter:
+	CMP  R23, R22
+	BEQ  clone
+	MOVD 0(R21), R0
+	MOVD 8(R21), R1
+	MOVD $268, R8 // setns
+	SVC
+	CBNZ R0, back
+	ADD  $24, R21
+	ADD  $1, R23
+	JMP  enter
+clone:
 	MOVD args+0(FP), R0
 	MOVD size+8(FP), R1
 	MOVD header+16(FP), R19
 	MOVD $435, R8 // clone3
 	SVC
 	CBZ  R0, child
-	MOVD R0, ret+24(FP)
+back:
+	MOVD R0, r+40(FP)
+	MOVD R23, entered+48(FP)
+	MOVD $0, R24
+leave:
+	CBZ  R23, done
+	SUB  $24, R21
+	SUB  $1, R23
+	MOVD 16(R21), R0
+	MOVD 8(R21), R1
+	MOVD $268, R8 // setns
+	SVC
+	ORR  R0, R24
+	JMP  leave
+done:
+	MOVD R24, stuck+56(FP)
 	RET
 child:
 	MOVD 0(R19), R20

@@ -7,7 +7,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/ocirun/cgroup"
+	"github.com/tarehq/tare/internal/stage"
 	"golang.org/x/sys/unix"
 )
 
@@ -190,12 +190,25 @@ func (b *builder) mountFS(m *specs.Mount, o *mountOptions, fstype string) {
 }
 
 // mountGroupsV1 gives the container a tree of its own groups: a tmpfs with one
-// directory per hierarchy and links for controllers that share one.
+// directory per hierarchy and links for controllers that share one. A stage has one
+// for all that are not to change it.
 func (b *builder) mountGroupsV1(m *specs.Mount, o *mountOptions) {
 	p, what := b.program, "mount the control groups at"
+	staged := b.staged() && o.flags&unix.MS_RDONLY != 0 && b.spec.Linux.MountLabel == ""
+	made := p.label()
+	if staged {
+		tree, own := p.slot(), p.label()
+		p.do(what, m.Destination, unix.SYS_OPEN_TREE, cwd, p.str(stage.Groups(b.group.Hierarchies())), num(cloneFlags(false))).when(unix.ENOENT, own).into(tree)
+		target := b.root.ensure(what, m.Destination, true, b.root.any)
+		p.place(what, m.Destination, tree, target)
+		p.close(tree)
+		p.move("note that it is mounted", p.slot(), num(0)).then(made)
+		p.here(own)
+	}
 	tmpfs := specs.Mount{Destination: m.Destination, Type: "tmpfs", Source: "tmpfs"}
 	options := mountOptions{flags: unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | o.flags&unix.MS_RDONLY, data: "mode=755"}
 	b.mountFS(&tmpfs, &options, "tmpfs")
+	p.here(made)
 	top := b.root.open(what, m.Destination, b.root.dir).keep
 	set := uint64(unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC)
 	set |= o.set & unix.MOUNT_ATTR_RDONLY
@@ -203,8 +216,11 @@ func (b *builder) mountGroupsV1(m *specs.Mount, o *mountOptions) {
 		if member.Controllers == nil {
 			continue // v2 beside v1
 		}
-		name := memberName(&member)
-		p.do(what, name, unix.SYS_MKDIRAT, top, p.str(name), num(0o755))
+		name := member.Name()
+		mkdir := p.do(what, name, unix.SYS_MKDIRAT, top, p.str(name), num(0o755))
+		if staged {
+			mkdir.when(unix.EEXIST, following)
+		}
 		tree, place := b.groupTree(member.Dir), p.slot()
 		b.attributes(what, name, tree, set, 0, unix.MS_PRIVATE, false)
 		p.do(what, name, unix.SYS_OPENAT, top, p.str(name), num(unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC)).into(place)
@@ -218,14 +234,6 @@ func (b *builder) mountGroupsV1(m *specs.Mount, o *mountOptions) {
 		}
 	}
 	p.close(top)
-}
-
-// memberName is what a version 1 group's directory is called in the container.
-func memberName(m *cgroup.Member) string {
-	if len(m.Controllers) == 1 && strings.HasPrefix(m.Controllers[0], "name=") {
-		return strings.TrimPrefix(m.Controllers[0], "name=")
-	}
-	return path.Base(m.Mount)
 }
 
 // mountGroupV2 mounts the hierarchy. With a cgroup namespace the container's own

@@ -265,7 +265,7 @@ func (c *Container) outerSources() ([]*rpc.ExtMountMap, error) {
 				if member.Controllers == nil {
 					continue
 				}
-				add(path.Join("/", m.Destination, memberName(&member)), member.Dir)
+				add(path.Join("/", m.Destination, member.Name()), member.Dir)
 			}
 		}
 	}

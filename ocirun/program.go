@@ -81,15 +81,16 @@ func num[T ~int | ~int32 | ~int64 | ~uint | ~uint32 | ~uint64 | ~uintptr](n T) v
 // cwd is AT_FDCWD as an argument.
 var cwd = num(unix.AT_FDCWD)
 
-// programs are empty ones whose memory is used again. A program takes a hundred
-// kilobytes, and a process that serves execs would leave as much garbage behind
-// each.
-var programs = sync.Pool{New: func() any {
-	return &program{steps: make([]step, 0, 448), data: make([]byte, 0, 16<<10), labels: make([]int, 0, 128)}
-}}
+// programs are empty ones whose memory is used again: a process that serves execs
+// would leave as much garbage behind each.
+var programs = sync.Pool{New: func() any { return new(program) }}
 
-func newProgram() *program {
+// newProgram gives an empty program with room for a number of steps.
+func newProgram(steps int) *program {
 	p := programs.Get().(*program)
+	if cap(p.steps) < steps { // at once, or growing would touch twice the memory
+		p.steps, p.data, p.labels, p.fixups = make([]step, 0, steps), make([]byte, 0, 36*steps), make([]int, 0, steps/3), make([]fixup, 0, steps/3)
+	}
 	p.labels = append(p.labels, 0)
 	p.data = append(p.data, 0, 0, 0, 0, 0, 0, 0, 0) // the slot of dropped results
 	p.fail = p.label()

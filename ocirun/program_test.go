@@ -32,7 +32,7 @@ func TestGolden(t *testing.T) {
 	for name, change := range cases {
 		t.Run(name, func(t *testing.T) {
 			s := Default("/rootfs", "sh")
-			b := &builder{program: newProgram(), spec: s, bundle: "/bundle", rootfs: "/rootfs", rootTree: -1, fifo: -1, initFD: -1, proc: -1,
+			b := &builder{program: newProgram(32), spec: s, bundle: "/bundle", rootfs: "/rootfs", rootTree: -1, fifo: -1, initFD: -1, proc: -1,
 				sync: 10, peer: 11, stdio: [3]int{5, 6, 7}, tasks: []int{13}, home: "/root",
 				isDir: func(string) (bool, error) { return true, nil },
 				group: &cgroup.Group{Members: []cgroup.Member{{Controllers: []string{"pids"}, Dir: "/cg/pids/x", Mount: "/cg/pids"}}}}

@@ -24,7 +24,7 @@ func Rehearse(config []byte) error {
 	if err := check(spec); err != nil {
 		return err
 	}
-	a, err := newAttempt(spec, spec.Process, [3]*os.File{}, nil, nil, false)
+	a, err := newAttempt(stepsOfInit, spec, spec.Process, [3]*os.File{}, nil, nil, false)
 	if err != nil {
 		return err
 	}

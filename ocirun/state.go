@@ -104,7 +104,7 @@ func (c *Container) saveConfig(text []byte) (err error) {
 			return fault.New(fault.Internal, "keep the configuration of container %s: %w", c.id, err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(c.dir, configFile), text, 0o600); err != nil {
+	if err := writeFile(filepath.Join(c.dir, configFile), text); err != nil {
 		return fault.New(fault.Internal, "keep the configuration of container %s: %w", c.id, err)
 	}
 	return nil
@@ -128,12 +128,33 @@ func (c *Container) saveState() error {
 	b = append(b, '}')
 	// Renamed into place: a reader sees no half file.
 	name := filepath.Join(c.dir, stateFile)
-	err := os.WriteFile(name+".new", b, 0o600)
+	err := writeFile(name+".new", b)
 	if err == nil {
 		err = os.Rename(name+".new", name)
 	}
 	if err != nil {
 		return fault.New(fault.Internal, "write the state of container %s: %w", c.id, err)
+	}
+	return nil
+}
+
+// writeFile is [os.WriteFile] without Go's poller, as procfs.Read is.
+func writeFile(name string, b []byte) error {
+	fd, err := retry(func() (int, error) {
+		return unix.Open(name, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_CLOEXEC, 0o600)
+	})
+	for err == nil && len(b) > 0 {
+		var n int
+		n, err = retry(func() (int, error) { return unix.Write(fd, b) })
+		b = b[max(n, 0):]
+	}
+	if fd >= 0 {
+		if e := unix.Close(fd); err == nil {
+			err = e
+		}
+	}
+	if err != nil {
+		return &os.PathError{Op: "write", Path: name, Err: err}
 	}
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/remote/hosts"
 )
 
 // enoughProgress is how many bytes make a broken connection count as the first
@@ -88,7 +89,7 @@ func (r *Repository) BlobSize(ctx context.Context, d digest.Digest) (int64, erro
 		return 0, fault.New(fault.Invalid, "%q is no digest", clean(d.String(), 200))
 	}
 	size := int64(-1)
-	err := r.each(ctx, canPull, func(s *session, path string, last bool) error {
+	err := r.each(ctx, hosts.Pull, func(s *session, path string, last bool) error {
 		resp, err := s.do(ctx, &call{method: http.MethodHead, below: path + "/blobs/" + d.String(), scope: pullScope(path), once: !last})
 		if err != nil {
 			return err
@@ -125,7 +126,7 @@ func (s *Source) Host() string { return s.host }
 // are to be asked. Mirrors that cannot be reached just now are not among them.
 func (r *Repository) Sources(ctx context.Context, d ocispec.Descriptor) ([]*Source, error) {
 	var out []*Source
-	err := r.each(ctx, canPull, func(s *session, path string, last bool) error {
+	err := r.each(ctx, hosts.Pull, func(s *session, path string, last bool) error {
 		out = append(out, &Source{r.client.pace, s.endpoint.host, d, func(ctx context.Context, h http.Header) (*http.Response, error) {
 			resp, err := s.do(ctx, &call{
 				method: http.MethodGet, below: path + "/blobs/" + d.Digest.String(), header: h, scope: pullScope(path), once: true,

@@ -3,11 +3,11 @@ package remote
 import (
 	"net/http"
 	"strings"
+
+	"github.com/tarehq/tare/remote/hosts"
 )
 
-// tokenChars are the characters of a token, RFC 9110, 5.6.2.
-const tokenChars = "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-
+// hosts.TokenChars are the characters of a token, RFC 9110, 5.6.2.
 const (
 	maxChallenge  = 16 << 10 // bytes of a header
 	maxChallenges = 8
@@ -42,7 +42,7 @@ func parseChallenges(s string) []challenge {
 	var out []challenge
 	for {
 		s = strings.TrimLeft(s, " \t,")
-		word := leading(s, tokenChars)
+		word := leading(s, hosts.TokenChars)
 		if word == "" {
 			if i := strings.IndexByte(s, ','); i >= 0 {
 				s = s[i:]
@@ -76,7 +76,7 @@ func parseChallenges(s string) []challenge {
 // parseValue reads a token or a quoted string, RFC 9110, 5.6.4.
 func parseValue(s string) (value, rest string, ok bool) {
 	if !strings.HasPrefix(s, `"`) {
-		value = leading(s, tokenChars)
+		value = leading(s, hosts.TokenChars)
 		return value, s[len(value):], value != ""
 	}
 	var b strings.Builder

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/tarehq/tare/remote/hosts"
 )
 
 // endpoint is one address that serves a domain's repositories.
@@ -18,12 +20,12 @@ type endpoint struct {
 	schemes   []string // in the order of trial; two where HTTP is allowed beside HTTPS
 	origin    bool     // the registry itself: credentials go there
 	namespace string   // the domain that a mirror is asked for in the query "ns"; "" for none
-	can       capability
+	can       hosts.Capability
 	header    http.Header
-	rewrites  []rewrite
+	rewrites  hosts.Rewrites
 	transport *http.Transport
-	confined  bool    // redirects use the transport too, whatever their host
-	files     watched // what it was read from
+	confined  bool          // redirects use the transport too, whatever their host
+	files     hosts.Watched // what it was read from
 
 	turn chan struct{} // held by who finds the facts out
 
@@ -43,26 +45,26 @@ type facts struct {
 
 // newEndpoint makes an endpoint of an address. Its scheme is "" where none was
 // said.
-func (c *Client) newEndpoint(u *url.URL, s hostSettings, certs *certificates) *endpoint {
+func (c *Client) newEndpoint(u *url.URL, s hosts.Settings, certs *hosts.Certificates) *endpoint {
 	e := &endpoint{
-		client: c, host: originHost(u.Host), base: strings.TrimRight(u.Path, "/"), can: s.can, header: s.header, rewrites: s.rewrites,
-		files: certs.files, turn: make(chan struct{}, 1), sessions: map[Credentials]*session{},
+		client: c, host: originHost(u.Host), base: strings.TrimRight(u.Path, "/"), can: s.Can, header: s.Header, rewrites: s.Rewrites,
+		files: certs.Files, turn: make(chan struct{}, 1), sessions: map[Credentials]*session{},
 	}
-	if !s.override && !strings.HasSuffix(e.base, "/v2") {
+	if !s.Override && !strings.HasSuffix(e.base, "/v2") {
 		e.base += "/v2"
 	}
-	dial := s.dial
+	dial := s.Dial
 	if dial == 0 {
 		dial = c.pace.dial
 	}
 	e.transport = c.newTransport(&tls.Config{
-		MinVersion: tls.VersionTLS12, RootCAs: certs.roots(), Certificates: certs.pairs, InsecureSkipVerify: s.skipVerify,
+		MinVersion: tls.VersionTLS12, RootCAs: certs.Roots, Certificates: certs.Pairs, InsecureSkipVerify: s.SkipVerify,
 	}, dial)
 	e.schemes = []string{"https"}
 	if u.Scheme == "http" {
 		e.schemes = []string{"http"}
 	}
-	lax := c.policy.Load().insecure.named(u.Host) || loopback(u.Host) && certs.pool == nil
+	lax := c.policy.Load().insecure.Named(u.Host) || hosts.Loopback(u.Host) && certs.Roots == nil
 	switch {
 	case lax && u.Scheme == "":
 		e.trustAnything()
@@ -103,12 +105,7 @@ const maxSessions = 64
 
 // repository is the path of a repository at this endpoint.
 func (e *endpoint) repository(path string) string {
-	for _, r := range e.rewrites {
-		if r.pattern.MatchString(path) {
-			return r.pattern.ReplaceAllString(path, r.to)
-		}
-	}
-	return path
+	return e.rewrites.Apply(path)
 }
 
 // url gives the address of what is below the API's root.

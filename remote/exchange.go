@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/remote/hosts"
 )
 
 // call is a request as it will be sent, perhaps several times.
@@ -86,7 +87,7 @@ func redirects(method string, status int) bool {
 }
 
 // own tells whether a URL is this endpoint's.
-func (e *endpoint) own(u *url.URL) bool { return sameHost(u.Host, e.host) }
+func (e *endpoint) own(u *url.URL) bool { return hosts.Same(u.Host, e.host) }
 
 func sameOrigin(a, b *url.URL) bool {
 	return a.Scheme == b.Scheme && strings.EqualFold(withPort(a), withPort(b))
@@ -113,7 +114,7 @@ func (e *endpoint) permit(from, to *url.URL) error {
 		return fault.New(fault.Forbidden, "the registry %s leads to %s, whose scheme is neither https nor http", e.host, redact(to))
 	case from.Scheme != "http":
 		return fault.New(fault.Forbidden, "the registry %s leads from HTTPS to %s: refused, what is asked over HTTPS is not sent in the clear", e.host, redact(to))
-	case e.own(to), e.client.policy.Load().insecure.named(to.Host), loopback(to.Host):
+	case e.own(to), e.client.policy.Load().insecure.Named(to.Host), hosts.Loopback(to.Host):
 		return nil
 	}
 	return fault.New(fault.Forbidden, "the registry %s leads to %s: %s", e.host, redact(to), e.client.allowHTTP(clean(to.Host, maxErrorText)))

@@ -8,6 +8,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/tarehq/tare/remote/hosts"
 )
 
 func FuzzChallenges(f *testing.F) {
@@ -20,7 +22,7 @@ func FuzzChallenges(f *testing.F) {
 			t.Fatalf("%d challenges", len(list))
 		}
 		for _, c := range list {
-			if c.scheme == "" || strings.Trim(c.scheme, tokenChars) != "" || c.scheme != strings.ToLower(c.scheme) {
+			if c.scheme == "" || strings.Trim(c.scheme, hosts.TokenChars) != "" || c.scheme != strings.ToLower(c.scheme) {
 				t.Errorf("scheme %q", c.scheme)
 			}
 		}
@@ -35,29 +37,6 @@ func FuzzLink(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		if next := nextLink([]string{s}); next != "" && !strings.Contains(s, "<"+next+">") {
 			t.Errorf("%q gives %q", s, next)
-		}
-	})
-}
-
-func FuzzHosts(f *testing.F) {
-	for _, s := range []string{
-		"server = \"https://a\"\n[host.\"https://b\"]\ncapabilities = [\"pull\"]\n", "host = {a = {ca = [\"x\"]}, b = {}}", "[host]\na.skip_verify = true\n",
-		"[host.\"a\".rewrite]\n\"^x(.*)\" = \"y$1\"\n", "client = [[\"a\",\"b\"]]", "[header]\nx = [\"1\"]",
-	} {
-		f.Add([]byte(s))
-	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		file, err := parseHosts(data)
-		if err != nil {
-			return
-		}
-		if len(file.order) != len(file.Host) {
-			t.Errorf("%q: %d of %d hosts have a place", data, len(file.order), len(file.Host))
-		}
-		for _, h := range append(file.order, file.Server) {
-			if u, err := parseAddress(h); h != "" && (err != nil || u.Host == "") {
-				t.Errorf("%q: the address %q was accepted", data, h)
-			}
 		}
 	})
 }

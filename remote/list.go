@@ -12,6 +12,7 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/reference"
+	"github.com/tarehq/tare/remote/hosts"
 )
 
 const (
@@ -25,7 +26,7 @@ const (
 // Tags lists the tags of the repository in the registry's order.
 func (r *Repository) Tags(ctx context.Context) ([]string, error) {
 	var tags []string
-	err := r.each(ctx, canPull|canResolve, func(s *session, path string, last bool) error {
+	err := r.each(ctx, hosts.Pull|hosts.Resolve, func(s *session, path string, last bool) error {
 		tags = nil
 		c := &call{method: http.MethodGet, below: path + "/tags/list", query: url.Values{"n": {pageSize}}, scope: pullScope(path), once: !last}
 		return s.pages(ctx, c, func(data []byte) error {
@@ -54,7 +55,7 @@ func (r *Repository) Tags(ctx context.Context) ([]string, error) {
 func (c *Client) Catalog(ctx context.Context, domain string, cred Credentials) ([]string, error) {
 	r := &Repository{client: c, domain: domain, cred: cred}
 	var names []string
-	err := r.each(ctx, canPull|canResolve, func(s *session, _ string, last bool) error {
+	err := r.each(ctx, hosts.Pull|hosts.Resolve, func(s *session, _ string, last bool) error {
 		names = nil
 		c := &call{method: http.MethodGet, below: "_catalog", query: url.Values{"n": {pageSize}}, scope: []string{"registry:catalog:*"}, once: !last}
 		return s.pages(ctx, c, func(data []byte) error {
@@ -86,7 +87,7 @@ func (r *Repository) Referrers(ctx context.Context, d digest.Digest) ([]ocispec.
 		return nil, fault.New(fault.Invalid, "%q is no digest", clean(d.String(), 200))
 	}
 	var out []ocispec.Descriptor
-	err := r.each(ctx, canPull|canResolve, func(s *session, path string, last bool) error {
+	err := r.each(ctx, hosts.Pull|hosts.Resolve, func(s *session, path string, last bool) error {
 		out = nil
 		c := &call{
 			method: http.MethodGet, below: path + "/referrers/" + d.String(), scope: pullScope(path), once: !last,
@@ -223,7 +224,7 @@ func relation(s string) (next bool, rest string) {
 			return next, ""
 		}
 		s = strings.TrimLeft(s[1:], " \t")
-		name := leading(s, tokenChars)
+		name := leading(s, hosts.TokenChars)
 		if s = strings.TrimLeft(s[len(name):], " \t"); !strings.HasPrefix(s, "=") {
 			continue
 		}

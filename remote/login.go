@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/remote/hosts"
 )
 
 // Login checks credentials with the registry of a host, which may be given as
@@ -134,7 +135,7 @@ func splitTerm(term string) (host, rest string, err error) {
 	}
 	first, after, ok := strings.Cut(term, "/")
 	if ok && (strings.ContainsAny(first, ".:") || first == "localhost") {
-		if u, err := parseAddress(first); err != nil || u.Host != first {
+		if u, err := hosts.Address(first); err != nil || u.Host != first {
 			return "", "", fault.New(fault.Invalid, "invalid index name (%s)", clean(first, 200))
 		}
 		if loginDomain(first) != dockerDomain {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/remote/hosts"
 )
 
 // maxManifest is what the distribution specification wants registries to take.
@@ -72,11 +73,11 @@ func headDescriptor(resp *http.Response, tagOrDigest string) (ocispec.Descriptor
 }
 
 // reading is the capability that reading a manifest needs.
-func reading(tagOrDigest string) capability {
+func reading(tagOrDigest string) hosts.Capability {
 	if strings.Contains(tagOrDigest, ":") {
-		return canPull
+		return hosts.Pull
 	}
-	return canPull | canResolve
+	return hosts.Pull | hosts.Resolve
 }
 
 // Manifest reads a manifest or an index of at most 4 MiB. Its digest is that

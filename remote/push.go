@@ -15,6 +15,7 @@ import (
 
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/remote/hosts"
 )
 
 // target chooses the endpoint that this repository is pushed to: the first that
@@ -25,7 +26,7 @@ func (r *Repository) target(ctx context.Context) (*session, string, error) {
 	s := r.pushing
 	r.mu.Unlock()
 	if s == nil {
-		err := r.each(ctx, canPush, func(candidate *session, _ string, last bool) error {
+		err := r.each(ctx, hosts.Push, func(candidate *session, _ string, last bool) error {
 			if !last {
 				if _, err := candidate.endpoint.known(ctx); err != nil {
 					return err

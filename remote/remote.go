@@ -8,7 +8,7 @@
 //	Repository   one name: Resolve, Manifest, Blob, Tags, Referrers, PushBlob, …
 //	  Source     one address that may have a blob of it
 //	  endpoint   one address that serves it: a mirror or the registry itself, as
-//	             hosts.toml and the options say (hosts.go, toml.go)
+//	             hosts.toml and the options say (domain.go, package hosts)
 //	    session  one endpoint with one set of credentials: challenges and tokens
 //	             (session.go, challenge.go, token.go)
 //	      hop    one request and its answer: which schemes are allowed, redirects,
@@ -33,6 +33,7 @@ import (
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/keylock"
 	"github.com/tarehq/tare/reference"
+	"github.com/tarehq/tare/remote/hosts"
 )
 
 // Config is how registries are reached. The zero value reaches all of them by
@@ -93,7 +94,7 @@ type Client struct {
 // policy is what can change about a client while it works.
 type policy struct {
 	mirrors  []*url.URL
-	insecure insecureList
+	insecure hosts.Insecure
 }
 
 // pace is how patient a client is. Tests have less time.
@@ -151,14 +152,14 @@ func New(config Config) (*Client, error) {
 func (c *Client) Reload(config Config) error {
 	next := &policy{}
 	for _, m := range config.Mirrors {
-		u, err := ParseMirror(m)
+		u, err := hosts.ParseMirror(m)
 		if err != nil {
 			return err
 		}
 		next.mirrors = append(next.mirrors, u)
 	}
 	var err error
-	if next.insecure, err = parseInsecure(config.Insecure); err != nil {
+	if next.insecure, err = hosts.ReadInsecure(config.Insecure); err != nil {
 		return err
 	}
 	if c.pace.told != nil {
@@ -231,8 +232,8 @@ func (c *Client) transportOf(host string) (*http.Transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: certs.roots(), Certificates: certs.pairs}
-	config.InsecureSkipVerify = c.policy.Load().insecure.named(host) || loopback(host) && certs.pool == nil
+	config := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: certs.Roots, Certificates: certs.Pairs}
+	config.InsecureSkipVerify = c.policy.Load().insecure.Named(host) || hosts.Loopback(host) && certs.Roots == nil
 	if len(c.transports) >= maxForeignHosts {
 		for name, t := range c.transports {
 			t.CloseIdleConnections()

@@ -8,13 +8,14 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/reference"
+	"github.com/tarehq/tare/remote/hosts"
 )
 
 // each asks the endpoints that have the capability in their order until one
 // does what f wants. A mirror gets one attempt, and one that cannot be reached
 // is left out for a while. The error is that of the last one asked, which is
 // the registry itself unless hosts.toml takes the capability from it.
-func (r *Repository) each(ctx context.Context, can capability, f func(s *session, path string, last bool) error) error {
+func (r *Repository) each(ctx context.Context, can hosts.Capability, f func(s *session, path string, last bool) error) error {
 	all, err := r.client.endpoints(ctx, r.domain)
 	if err != nil {
 		return err

@@ -118,7 +118,7 @@ func TestDetachKeys(t *testing.T) {
 			if e.ExecID != "" {
 				t.Errorf("detached from %+v", e)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(testutil.Patience(5 * time.Second)):
 			t.Error("no detach event")
 		}
 		again := b.attach(supervise.AttachOptions{Stdin: true, Stdout: true, DetachKeys: keys})

@@ -110,7 +110,7 @@ func TestExecDetachKeys(t *testing.T) {
 			if e.ExecID != "d" {
 				t.Errorf("detached from %+v", e)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(testutil.Patience(5 * time.Second)):
 			t.Error("no detach event")
 		}
 		ctx, cancel := context.WithTimeout(b.ctx(), 50*time.Millisecond)

@@ -413,8 +413,14 @@ func (k *Keeper) Rotated() <-chan struct{} { return k.rotated }
 // Release acknowledges the exit. When it returns the container's cgroups and
 // its root mount are gone; the process ends as soon as its clients have taken
 // the rest of the output. Before the exit it is fault.Conflict.
-func (k *Keeper) Release(ctx context.Context) error {
-	err := k.call(ctx, MethodRelease, nil, nil)
+func (k *Keeper) Release(ctx context.Context) error { return k.release(ctx, ReleaseRequest{}) }
+
+// Leave is Release that may leave the cgroups, if nobody can be in them. They are
+// the caller's to remove, before a container of the same ID is made.
+func (k *Keeper) Leave(ctx context.Context) error { return k.release(ctx, ReleaseRequest{Leave: true}) }
+
+func (k *Keeper) release(ctx context.Context, r ReleaseRequest) error {
+	err := k.call(ctx, MethodRelease, r, nil)
 	if fault.KindOf(err) == fault.Unavailable {
 		select {
 		case <-k.exited: // the process has ended by itself

@@ -33,6 +33,8 @@ type Launcher struct {
 	era    int // raised when the host's mounts change
 	warm   []process
 	closed bool
+
+	starter *starter // nil: none, or none any more
 }
 
 // process is a supervising process that has no container yet.
@@ -68,7 +70,8 @@ func NewLauncher(path string, pool int, sample []byte) (*Launcher, error) {
 		done:   make(chan struct{}),
 	}
 	l.stage, _ = stage.New() // without it init lets go of the host's mounts by itself
-	l.changed()              // the first look always tells of a change
+	l.starter, _ = newStarter(exe, l.stage)
+	l.changed() // the first look always tells of a change
 	go l.fill()
 	l.wantRefill()
 	return l, nil
@@ -165,34 +168,15 @@ func (l *Launcher) start(ctx context.Context, warm bool) (process, error) {
 	era := l.era
 	l.mu.Unlock()
 
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return process{}, err
-	}
-	defer null.Close()
 	conn, theirs, err := seqpacket.Pair()
 	if err != nil {
 		return process{}, err
 	}
-	defer theirs.Close()
-	// By our own table of descriptors: fork and exec moves those of the child
-	// to numbers that depend on what is open here.
-	exe := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), l.exe.Fd())
-	// By package os each would hold a descriptor for its number, which costs every
-	// later start: its child has to close them all.
-	files := []uintptr{null.Fd(), null.Fd(), null.Fd(), theirs.Fd()}
-	if l.stage != nil {
-		files = append(files, l.stage.Fd())
-	}
-	pid, err := syscall.ForkExec(exe, []string{"tare-supervise"}, &syscall.ProcAttr{
-		Dir:   "/",
-		Env:   []string{"GOMAXPROCS=1", "GOGC=50", "GOMEMLIMIT=16MiB"}, // see keeper.thrift
-		Files: files,
-		Sys:   &syscall.SysProcAttr{Setsid: true, Cloneflags: syscall.CLONE_NEWNS},
-	})
+	pid, err := l.spawn(theirs)
+	theirs.Close()
 	if err != nil {
 		conn.Close()
-		return process{}, fmt.Errorf("cannot start the supervising process: %w", os.NewSyscallError("fork/exec", err))
+		return process{}, err
 	}
 	// The end of the connection is the end of the process, or follows from our
 	// Close; only then a thread waits for it.
@@ -206,6 +190,28 @@ func (l *Launcher) start(ctx context.Context, warm bool) (process, error) {
 		_ = k.call(ctx, MethodWarm, json.RawMessage(l.sample), nil)
 	}
 	return process{k, era}, nil
+}
+
+// spawn executes a process, by the starter or, when there is none, here.
+func (l *Launcher) spawn(theirs *os.File) (pid int, err error) {
+	l.mu.Lock()
+	s := l.starter
+	l.mu.Unlock()
+	if s != nil {
+		if pid, err = s.spawn(theirs); err == nil {
+			return pid, nil
+		}
+		l.mu.Lock()
+		mine := l.starter == s
+		if mine {
+			l.starter = nil
+		}
+		l.mu.Unlock()
+		if mine {
+			s.close()
+		}
+	}
+	return spawn(l.exe, theirs, l.stage, 0)
 }
 
 // collect waits for the end of a child.
@@ -397,11 +403,14 @@ func (l *Launcher) Close() error {
 		return nil
 	}
 	l.closed = true
-	warm := l.warm
-	l.warm = nil
+	warm, s := l.warm, l.starter
+	l.warm, l.starter = nil, nil
 	l.mu.Unlock()
 	close(l.stop)
 	<-l.done
+	if s != nil {
+		s.close()
+	}
 	for _, p := range warm {
 		p.keeper.Close()
 		<-p.keeper.reaped

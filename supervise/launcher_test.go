@@ -148,7 +148,7 @@ func TestHeldFiles(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer r.Close()
-			r.SetReadDeadline(time.Now().Add(20 * time.Second))
+			r.SetReadDeadline(time.Now().Add(testutil.Patience(20 * time.Second)))
 			b.cfg.Held = append(b.cfg.Held, w)
 		}
 		r, w, err := os.Pipe()
@@ -184,10 +184,50 @@ func TestHeldFiles(t *testing.T) {
 		b.wait(128 + 9)
 		b.release()
 		for _, f := range []*os.File{r, more} {
-			f.SetReadDeadline(time.Now().Add(5 * time.Second))
+			f.SetReadDeadline(time.Now().Add(testutil.Patience(5 * time.Second)))
 			if _, err := f.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Error("a file is still held after the release")
 			}
 		}
 	})
+}
+
+// Whoever starts the processes of the pool may die: they are this process's
+// children, and there will be more.
+func TestStarterDies(t *testing.T) {
+	testutil.RequireRoot(t)
+	testutil.Eventually(t, 5*time.Second, "other tests' processes are gone", func() bool { return len(waiting(t)) == 0 })
+	l := launcher(t, 2)
+	testutil.Eventually(t, 5*time.Second, "the pool is full", func() bool { return l.Warm() == 2 })
+	starters := func() (out []int) {
+		for pid := range children(t, os.Getpid()) {
+			cmd, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
+			if string(cmd) == "tare-supervise\x00"+supervise.StarterArg+"\x00" {
+				out = append(out, pid)
+			}
+		}
+		return out
+	}
+	if n := len(starters()); n != 1 {
+		t.Fatalf("there are %d starters, not one", n)
+	}
+	if err := unix.Kill(starters()[0], unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for _, pid := range waiting(t) {
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	testutil.Eventually(t, 5*time.Second, "the dead are collected", func() bool {
+		return len(children(t, os.Getpid())) == 1 // the starter, which is not missed yet
+	})
+	eachRuntime(t, func(t *testing.T, rt supervise.Runtime) {
+		b := newBox(t, rt, "/bin/busybox", "true")
+		b.create(l)
+		b.start()
+		b.wait(0)
+		b.release()
+	})
+	testutil.Eventually(t, 5*time.Second, "the pool is full again, and nobody starts its processes", func() bool { return l.Warm() == 2 && len(starters()) == 0 })
 }

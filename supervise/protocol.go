@@ -54,7 +54,7 @@ const (
 	MethodRelay     = "relay"     // RelayRequest; answered when those relays are served and no others
 	MethodUnpublish = "unpublish" // the sockets that are held of published ports; answered when the ports are free
 	MethodDump      = "dump"      // Checkpoint; answered when it is whole, or nothing is left of it
-	MethodRelease   = "release"   // answered when nothing of the container is left
+	MethodRelease   = "release"   // ReleaseRequest or nothing; answered when nothing of the container is left, but for what the request leaves
 )
 
 // The events.
@@ -120,6 +120,10 @@ type RelayRequest struct{ Relays []Relay }
 
 // ExecRequest names an exec.
 type ExecRequest struct{ ID string }
+
+// ReleaseRequest takes over what costs time: with Leave the control groups of a
+// container may be left, empty, for the daemon to remove.
+type ReleaseRequest struct{ Leave bool }
 
 // WireError is an error on its way through the socket; its kind survives.
 type WireError struct {

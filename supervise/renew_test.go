@@ -79,7 +79,7 @@ func TestRenewal(t *testing.T) {
 		t.Errorf("the file that the process holds was closed: %v", err)
 	}
 	b.release()
-	pipe.SetReadDeadline(time.Now().Add(10 * time.Second))
+	pipe.SetReadDeadline(time.Now().Add(testutil.Patience(10 * time.Second)))
 	if _, err := pipe.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
 		t.Errorf("the file is held after the release: %v", err)
 	}
@@ -119,7 +119,7 @@ func TestRenewalOfAPausedOne(t *testing.T) {
 		}
 		select {
 		case <-b.keeper.OOM():
-		case <-time.After(20 * time.Second):
+		case <-time.After(testutil.Patience(20 * time.Second)):
 			t.Error("nobody was told of the shortage of memory")
 		}
 	}

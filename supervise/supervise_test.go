@@ -153,7 +153,7 @@ func launcher(t testing.TB, pool int) *supervise.Launcher {
 }
 
 func (b *box) ctx() context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), testutil.Patience(30*time.Second))
 	b.t.Cleanup(cancel)
 	return ctx
 }
@@ -182,7 +182,7 @@ func (b *box) create(l *supervise.Launcher) {
 	b.keeper = k
 	init := k.Pid()
 	b.t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), testutil.Patience(10*time.Second))
 		defer cancel()
 		k := b.keeper
 		if k.Kill(ctx) == nil {
@@ -279,7 +279,7 @@ func socketPair(t testing.TB) (*client, *os.File) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	conn.SetDeadline(time.Now().Add(testutil.Patience(20 * time.Second)))
 	return &client{t, conn.(*net.UnixConn)}, os.NewFile(uintptr(fds[1]), "server")
 }
 

@@ -87,13 +87,12 @@ func (b *builds) freeLocked(ref string) error {
 
 // end says that a build is over.
 func (b *builds) end(q *controlapi.SolveRequest, r *running, o history.Outcome) {
-	if !q.Internal {
-		// A client whose build is done need not know that it will be forgotten.
-		if err := b.history.Ended(r.record, r.tells, o); err != nil {
-			fmt.Fprintln(os.Stderr, "a build cannot be remembered:", err)
-		}
-	}
 	r.tells.End()
+	if !q.Internal {
+		b.history.Ended(r.record, r.tells, o, func(err error) { // of which its client need not know
+			fmt.Fprintln(os.Stderr, "a build cannot be remembered:", err)
+		})
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.ended = append(b.ended, r.ref)

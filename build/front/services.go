@@ -31,11 +31,15 @@ import (
 // maxMessage bounds a message of a client's, in bytes, as BuildKit does.
 const maxMessage = 16 << 20
 
+// windowSize is what may be on its way from a client, in bytes. One that is fixed keeps
+// gRPC from measuring the way, which takes a ping for each message.
+const windowSize = 4 << 20
+
 // services are BuildKit's: the control of builds, and the bridge by which a
 // client acts as a front end.
 func (h *handler) services() *grpc.Server {
 	s := grpc.NewServer(grpc.UnaryInterceptor(grpcerrors.UnaryServerInterceptor), grpc.StreamInterceptor(grpcerrors.StreamServerInterceptor),
-		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage))
+		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage), grpc.InitialWindowSize(windowSize), grpc.InitialConnWindowSize(windowSize))
 	controlapi.RegisterControlServer(s, &control{handler: h})
 	gatewaypb.RegisterLLBBridgeServer(s, &bridge.Server{Find: h.builds.asked})
 	contentapi.RegisterContentServer(s, &history.Content{History: h.builds.history, Blob: h.store.Blob})

@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 	"strings"
-	"sync"
 
 	controlapi "github.com/moby/buildkit/api/services/control"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
@@ -80,10 +79,6 @@ func (c *control) Solve(ctx context.Context, r *controlapi.SolveRequest) (resp *
 		return nil, err
 	}
 	wants.sayHow(b, run, made)
-	var beside sync.WaitGroup // what is remembered is made while the image is
-	defer beside.Wait()
-	var predicates map[string][]history.Predicate
-	beside.Go(func() { predicates = remembered(b, run, made) })
 	out := &output.Writer{Store: c.store, Caller: caller, Tells: run.tells, Epoch: epoch, Said: map[string]string{}, Inline: caching.Inline(job, caches)}
 	for key, value := range result.Metadata {
 		if output.IsSaid(key) {
@@ -99,8 +94,8 @@ func (c *control) Solve(ctx context.Context, r *controlapi.SolveRequest) (resp *
 	if err := w.Write(ctx, caches, made); err != nil {
 		return nil, err
 	}
-	beside.Wait()
-	outcome.Results, outcome.Predicates = out.Images, predicates
+	outcome.Results = out.Images
+	outcome.Attested = func() map[string][]history.Predicate { return remembered(b, run, made) }
 	return &controlapi.SolveResponse{ExporterResponse: out.Said}, nil
 }
 
@@ -186,7 +181,7 @@ func (c *control) Status(r *controlapi.StatusRequest, s controlapi.Control_Statu
 	if err != nil {
 		return err
 	}
-	return run.tells.Follow(s.Context(), s.Send)
+	return run.tells.FollowGathered(s.Context(), s.Send)
 }
 
 // follow builds, and tells of it on the way.

@@ -14,13 +14,16 @@ import (
 	"log"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
+	"time"
 
 	"github.com/moby/buildkit/solver/errdefs"
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/pflag"
 
 	"github.com/tarehq/tare/cli/command"
+	_ "github.com/tarehq/tare/internal/single" // most builds end before they would gain by more
 )
 
 var version = "0.1.0-dev"
@@ -77,6 +80,8 @@ func buildOnce(s *command.Session, args []string) int {
 	case err != nil:
 		return failed(err)
 	}
+	long := time.AfterFunc(100*time.Millisecond, runtime.SetDefaultGOMAXPROCS) // many files, or output that is packed
+	defer long.Stop()
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	interrupts := make(chan os.Signal, 1)

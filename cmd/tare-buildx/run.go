@@ -53,10 +53,7 @@ func (r *request) run(ctx context.Context, s *command.Session) error {
 	if err != nil {
 		return err
 	}
-	c, err := client.New(ctx, "passthrough:///tare", client.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-		stream, err := daemon.Connect(ctx)
-		return wire{stream}, err
-	}))
+	c, err := connect(ctx, daemon)
 	if err != nil {
 		return err
 	}
@@ -78,6 +75,36 @@ func (r *request) run(ctx context.Context, s *command.Session) error {
 		return err
 	}
 	return r.tell(resp.ExporterResponse, o.Ref)
+}
+
+// windowSize is what may be on its way in one direction, in bytes. One that is fixed
+// keeps gRPC from measuring the way, which takes a ping for each message.
+const windowSize = 4 << 20
+
+// connect has BuildKit's services on one connection, and what is lent on another, as
+// buildx has: within one, each message of the session would be one of a stream.
+func connect(ctx context.Context, daemon *tare.Client) (*client.Client, error) {
+	return client.New(ctx, "passthrough:///tare",
+		client.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			return upgraded(daemon.Upgrade(ctx, "/grpc", "h2c", nil))
+		}),
+		client.WithSessionDialer(func(ctx context.Context, protocol string, meta map[string][]string) (net.Conn, error) {
+			var header [][2]string
+			for name, values := range meta {
+				for _, value := range values {
+					header = append(header, [2]string{name, value})
+				}
+			}
+			return upgraded(daemon.Upgrade(ctx, "/session", protocol, header))
+		}),
+		client.WithGRPCDialOption(grpc.WithInitialWindowSize(windowSize)), client.WithGRPCDialOption(grpc.WithInitialConnWindowSize(windowSize)))
+}
+
+func upgraded(stream *tare.Stream, err error) (net.Conn, error) {
+	if err != nil {
+		return nil, err
+	}
+	return wire{stream}, nil
 }
 
 // hostGateway has host-gateway among the hosts be the address that the builder says.

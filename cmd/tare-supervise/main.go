@@ -1,5 +1,6 @@
 // Command tare-supervise supervises one container. It is started by tared,
-// with a socket to it as descriptor 3, and by nobody else.
+// with a socket to it as descriptor 3, and by nobody else; by supervise.StarterArg it
+// starts others for it.
 package main
 
 import (
@@ -8,10 +9,17 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tarehq/tare/supervise"
 	"github.com/tarehq/tare/supervise/keeper"
 )
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == supervise.StarterArg {
+		if err := supervise.ServeStarts(); err != nil {
+			os.Exit(1)
+		}
+		return
+	}
 	if len(os.Args) == 2 {
 		if err := keeper.Resume(os.Args[1]); err != nil {
 			fmt.Fprintln(os.Stderr, "tare-supervise:", err)

@@ -4,7 +4,7 @@ import (
 	"strings"
 
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/remote"
+	"github.com/tarehq/tare/remote/hosts"
 )
 
 // limit is how many a number of the options allows: 0 is no limit.
@@ -27,14 +27,14 @@ func (o *options) checkRegistries() error {
 		return fault.New(fault.Invalid, "invalid max download attempts: %d", o.PullAttempts)
 	}
 	for i, m := range o.Mirrors {
-		u, err := remote.ParseMirror(m)
+		u, err := hosts.ParseMirror(m)
 		if err != nil {
 			return err
 		}
 		o.Mirrors[i] = strings.TrimSuffix(u.String(), "/") + "/"
 	}
 	for i, entry := range o.Insecure {
-		host, prefix, err := remote.ParseInsecure(entry)
+		host, prefix, err := hosts.ParseInsecure(entry)
 		if err != nil {
 			return err
 		}

@@ -39,8 +39,9 @@ const (
 	// spares is how many supervising processes and network namespaces wait
 	// ready for the next containers.
 	spares = 2
-	// closeTime bounds the closing of one service.
-	closeTime = 5 * time.Second
+	// closeTime bounds the closing of one service. The kernel may take seconds to
+	// remove what a busy machine has of interfaces and namespaces.
+	closeTime = 20 * time.Second
 )
 
 // closers are the steps of a shutdown, run last first.

@@ -242,7 +242,7 @@ func answers(t *testing.T, terminal *os.File, word string) {
 	if terminal == nil {
 		t.Fatal("no terminal came")
 	}
-	if err := terminal.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := terminal.SetDeadline(time.Now().Add(testutil.Patience(20 * time.Second))); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := terminal.WriteString(word + "\n"); err != nil {

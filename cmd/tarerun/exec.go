@@ -180,7 +180,9 @@ func (e *execFlags) start(g *settings, c *ocirun.Container, p *specs.Process) er
 	var caught *signals
 	ctx := context.Background()
 	if !e.detach {
-		caught, ctx = catchSignals()
+		if caught, ctx, err = catchSignals(); err != nil {
+			return err
+		}
 	}
 	proc, err := c.Exec(ctx, o)
 	if err != nil {

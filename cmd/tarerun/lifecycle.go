@@ -207,8 +207,8 @@ func (s *startFlags) attach(o *ocirun.Options) (ctx context.Context, term *termi
 	if !s.noSubreaper {
 		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 	}
-	caught, ctx = catchSignals()
-	return ctx, term, caught, nil
+	caught, ctx, err = catchSignals()
+	return ctx, term, caught, err
 }
 
 // runCreated starts a container and, unless it is detached, stays with it until

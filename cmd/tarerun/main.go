@@ -18,7 +18,7 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/procfs"
-	_ "github.com/tarehq/tare/internal/single" // a step of a container's life is a list of system calls
+	"github.com/tarehq/tare/internal/single" // a step of a container's life is a list of system calls
 	"github.com/tarehq/tare/ocirun"
 )
 
@@ -62,6 +62,9 @@ func init() {
 }
 
 func main() {
+	if name := single.Settings(); name != "" {
+		os.Unsetenv(name) // hooks inherit the environment
+	}
 	os.Exit(run(os.Args[1:]))
 }
 

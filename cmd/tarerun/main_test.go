@@ -207,7 +207,7 @@ func TestInterrupted(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		ended := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() })
+		ended := time.AfterFunc(testutil.Patience(20*time.Second), func() { _ = cmd.Process.Kill() })
 		testutil.Eventually(t, 10*time.Second, "the hook runs", func() bool {
 			found, _ := filepath.Glob(b.bundle + "/begun")
 			below, _ := filepath.Glob(b.bundle + "/rootfs/begun")

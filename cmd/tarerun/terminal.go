@@ -4,11 +4,11 @@ import (
 	"context"
 	"io"
 	"os"
-	"os/signal"
 	"sync"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/caught"
 	"golang.org/x/sys/unix"
 )
 
@@ -131,45 +131,60 @@ func (t *terminal) close() {
 	}
 }
 
-// forwarded are the signals that a foreground process gets instead of us. Each
-// costs start-up time, so the list has what people and service managers send.
-var forwarded = []os.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGCONT,
+// forwarded are the signals that a foreground process gets instead of us: what
+// people and service managers send.
+var forwarded = []unix.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGCONT,
 	unix.SIGTSTP, unix.SIGALRM, unix.SIGWINCH}
 
 // signals are those that arrive for a process in the foreground.
 type signals struct {
-	got chan os.Signal
-	to  chan func(os.Signal)
+	fd     int // where they arrive
+	cancel context.CancelCauseFunc
+
+	mu   sync.Mutex
+	held []unix.Signal
+	send func(unix.Signal) // nil: they are held back
 }
 
-// catchSignals begins to hold signals back, beside what the caller does next.
-// The first that would end a program ends ctx; its cause is then the exitCode.
-func catchSignals() (s *signals, ctx context.Context) {
+// catchSignals begins to hold signals back. The first that would end a program
+// ends ctx; its cause is then the exitCode.
+func catchSignals() (*signals, context.Context, error) {
+	fd, err := caught.Open(forwarded...)
+	if err != nil {
+		return nil, nil, fault.New(fault.Internal, "catch signals: %w", err)
+	}
 	ctx, cancel := context.WithCancelCause(context.Background())
-	s = &signals{make(chan os.Signal, 64), make(chan func(os.Signal))}
-	go func() {
-		signal.Notify(s.got, forwarded...)
-		var held []os.Signal
+	s := &signals{fd: fd, cancel: cancel}
+	go func() { // for the rest of this program's life
+		arrived, b := os.NewFile(uintptr(fd), "signals"), make([]byte, 64)
 		for {
-			select {
-			case got := <-s.got:
-				held = append(held, got)
-				switch got {
-				case unix.SIGWINCH, unix.SIGCONT, unix.SIGTSTP:
-				default:
-					cancel(exitCode(128 + int(got.(unix.Signal))))
-				}
-			case send := <-s.to:
-				for _, got := range held {
-					send(got)
-				}
-				for got := range s.got {
-					send(got)
-				}
+			n, err := arrived.Read(b)
+			if err != nil {
+				return
 			}
+			s.take(b[:n])
 		}
 	}()
-	return s, ctx
+	return s, ctx, nil
+}
+
+// take passes on what has arrived, or holds it back.
+func (s *signals) take(numbers []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range numbers {
+		got := unix.Signal(n)
+		if s.send != nil {
+			s.send(got)
+			continue
+		}
+		s.held = append(s.held, got)
+		switch got {
+		case unix.SIGWINCH, unix.SIGCONT, unix.SIGTSTP:
+		default:
+			s.cancel(exitCode(128 + int(n)))
+		}
+	}
 }
 
 // interrupted gives the exit code instead of err when a signal is the reason.
@@ -183,11 +198,20 @@ func interrupted(ctx context.Context, err error) error {
 // forward passes signals on for the rest of this program's life, those held
 // back first. One that arrives after the process ended meets nobody.
 func (s *signals) forward(send func(unix.Signal) error, t *terminal) {
-	s.to <- func(got os.Signal) {
+	var b [64]byte
+	if n, _ := unix.Read(s.fd, b[:]); n > 0 { // nothing has waited for these yet
+		s.take(b[:n])
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.send = func(got unix.Signal) {
 		if got == unix.SIGWINCH && t != nil {
 			t.resize()
 		} else {
-			_ = send(got.(unix.Signal))
+			_ = send(got)
 		}
+	}
+	for _, got := range s.held {
+		s.send(got)
 	}
 }

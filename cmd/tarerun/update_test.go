@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/ocirun"
 )
 
@@ -73,7 +74,7 @@ func TestEventsFollow(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	stuck := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() })
+	stuck := time.AfterFunc(testutil.Patience(20*time.Second), func() { _ = cmd.Process.Kill() })
 	lines := bufio.NewScanner(out)
 	seen := map[string]bool{}
 	for lines.Scan() {

@@ -18,7 +18,7 @@ type Group map[string]string
 // named after it, counts, if it has that: a process may have gone further down
 // by itself.
 func (l *Layout) Group(text, last string) Group {
-	g, paths := Group{}, groups(text)
+	g := Group{}
 	dir := func(h *Hierarchy, path string) string {
 		for _, end := range [...]string{"/" + last, "-" + last + ".scope"} {
 			if before, _, found := strings.Cut(path+"/", end+"/"); found {
@@ -28,13 +28,14 @@ func (l *Layout) Group(text, last string) Group {
 		return h.Place(path)
 	}
 	if l.Unified() {
-		g[""] = dir(l.V2, paths[""])
+		own, _ := path(text, "")
+		g[""] = dir(l.V2, own)
 		return g
 	}
 	for i := range l.V1 {
 		h := &l.V1[i]
 		for _, c := range h.Controllers {
-			if path, ok := paths[strings.Join(h.Controllers, ",")]; ok {
+			if path, ok := path(text, strings.Join(h.Controllers, ",")); ok {
 				g[c] = dir(h, path)
 			}
 		}

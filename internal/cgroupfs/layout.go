@@ -1,6 +1,7 @@
 // Package cgroupfs knows where the control group file systems of the machine
 // are, cgroups(7), whether it has version 1 (also hybrid) or version 2 alone,
-// and reads what the kernel counts for a group. It changes nothing.
+// reads what the kernel counts for a group, and removes groups. It changes nothing
+// else.
 package cgroupfs
 
 import (
@@ -25,6 +26,16 @@ type Hierarchy struct {
 // Has tells whether a controller of v1 belongs to the hierarchy.
 func (h *Hierarchy) Has(controller string) bool { return slices.Contains(h.Controllers, controller) }
 
+// Name is what the hierarchy of version 1 is called where all are side by side.
+func (h *Hierarchy) Name() string {
+	if len(h.Controllers) == 1 {
+		if name, ok := strings.CutPrefix(h.Controllers[0], "name="); ok {
+			return name
+		}
+	}
+	return filepath.Base(h.Mount)
+}
+
 // Place is the directory of a group. An absolute path starts at the root of the
 // hierarchy, a relative one at this process's own group.
 func (h *Hierarchy) Place(path string) string {
@@ -33,6 +44,18 @@ func (h *Hierarchy) Place(path string) string {
 		return h.Mount + clean
 	}
 	return filepath.Join(h.Mount, h.Own, clean)
+}
+
+// Places are the directories of a group in all hierarchies.
+func (l *Layout) Places(path string) []string {
+	var all []string
+	for i := range l.V1 {
+		all = append(all, l.V1[i].Place(path))
+	}
+	if l.V2 != nil {
+		all = append(all, l.V2.Place(path))
+	}
+	return all
 }
 
 // Layout is what the machine has: v1 hierarchies with controllers, and then that
@@ -88,27 +111,28 @@ func (l *Layout) CountsSwap() bool {
 	return false
 }
 
-// groups reads cgroup of proc(5): the paths by the list of controllers, "" for
-// v2.
-func groups(text string) map[string]string {
-	out := map[string]string{}
+// path reads cgroup of proc(5): the path in the hierarchy with the list of
+// controllers, "" for v2.
+func path(text, controllers string) (path string, found bool) {
 	for line := range strings.Lines(text) {
-		f := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
-		if len(f) == 3 {
-			out[f[1]] = f[2]
+		_, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":")
+		if list, path, ok := strings.Cut(rest, ":"); ok && list == controllers {
+			return path, true
 		}
 	}
-	return out
+	return "", false
 }
 
 // Parse reads mountinfo and cgroup of proc(5). Where v2 is mounted at its usual
 // place the machine has it alone, as for other runtimes, whatever of v1 is mounted
 // somewhere for an old program's sake.
 func Parse(mounts, own string) *Layout {
-	paths := groups(own)
+	ours := func(controllers string) string {
+		p, _ := path(own, controllers)
+		return p
+	}
 	l := &Layout{}
 	var named *Hierarchy
-	seen := map[string]bool{}
 	for line := range strings.Lines(mounts) {
 		i := strings.Index(line, " - cgroup")
 		if i < 0 {
@@ -121,7 +145,7 @@ func Parse(mounts, own string) *Layout {
 		mount := procfs.Unescape(f[4])
 		if tail[0] == "cgroup2" {
 			if f[3] == "/" && (l.V2 == nil || mount == unifiedMount) {
-				l.V2 = &Hierarchy{Mount: mount, Own: paths[""]}
+				l.V2 = &Hierarchy{Mount: mount, Own: ours("")}
 			}
 			continue
 		}
@@ -130,15 +154,17 @@ func Parse(mounts, own string) *Layout {
 			if isController(o) {
 				h.Controllers = append(h.Controllers, o)
 			} else if o == namedSystemd && named == nil {
-				named = &Hierarchy{[]string{o}, mount, paths[o]}
+				named = &Hierarchy{[]string{o}, mount, ours(o)}
 			}
 		}
 		key := strings.Join(h.Controllers, ",")
-		if key == "" || seen[key] {
+		if key == "" || slices.ContainsFunc(l.V1, func(other Hierarchy) bool { return slices.Equal(other.Controllers, h.Controllers) }) {
 			continue
 		}
-		seen[key] = true
-		h.Own = paths[key]
+		h.Own = ours(key)
+		if l.V1 == nil {
+			l.V1 = make([]Hierarchy, 0, 16)
+		}
 		l.V1 = append(l.V1, h)
 	}
 	switch {

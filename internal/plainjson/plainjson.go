@@ -425,9 +425,13 @@ func field(v reflect.Value, fields []named, name string) reflect.Value {
 
 // list names the fields of a struct, embedded ones as its own.
 func list(t reflect.Type, index []int) (fields []named) {
+	fields = make([]named, 0, t.NumField())
 	for i := range t.NumField() {
 		f := t.Field(i)
-		at := append(index[:len(index):len(index)], i)
+		at := f.Index // its own
+		if len(index) > 0 {
+			at = append(index[:len(index):len(index)], i)
+		}
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		switch {
 		case f.Anonymous && name == "" && f.Type.Kind() == reflect.Struct:

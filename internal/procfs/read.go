@@ -22,18 +22,36 @@ func Read(name string) ([]byte, error) {
 		return fail("open", err)
 	}
 	defer unix.Close(fd)
-	b := make([]byte, 0, 4096)
-	for {
-		n, err := again(func() (int, error) { return unix.Read(fd, b[len(b):cap(b)]) })
-		if err != nil {
-			return fail("read", err)
-		}
-		if n == 0 {
-			return b, nil
-		}
+	var first [4096]byte // on the stack: most files are far smaller, and each new page costs
+	n, err := fill(fd, first[:])
+	b := append(make([]byte, 0, max(n, 1)), first[:n]...)
+	if n == len(first) && err == nil {
+		b = append(make([]byte, 0, 4*n), b...)
+	}
+	for err == nil && len(b) >= len(first) {
+		var n int
+		n, err = fill(fd, b[len(b):cap(b)])
 		b = b[:len(b)+n]
-		if cap(b)-len(b) < 512 {
-			b = append(make([]byte, 0, 4*cap(b)), b...)
+		if len(b) < cap(b) {
+			break
+		}
+		b = append(make([]byte, 0, 4*cap(b)), b...)
+	}
+	if err != nil {
+		return fail("read", err)
+	}
+	return b, nil
+}
+
+// fill reads until b is full or the file is at its end.
+func fill(fd int, b []byte) (int, error) {
+	for have := 0; ; {
+		n, err := unix.Read(fd, b[have:])
+		if err == unix.EINTR {
+			continue
+		}
+		if have += max(n, 0); err != nil || n == 0 || have == len(b) {
+			return have, err
 		}
 	}
 }

@@ -7,8 +7,20 @@
 // the same call is dearer: threads were made for the initialisation of the other
 // packages, and what the second processor has allocated by then is handed back
 // span by span, which writes to two new pages for each (50 page faults).
+//
+// Even then Go's runtime has begun with all processors. A program that is linked
+// with this package's entry as its own (the Makefile does that, where the entry
+// is written for the machine) tells the runtime before: by GOMAXPROCS, unless the
+// caller has set that. The thread with which the runtime looks after the others
+// then also sleeps for milliseconds instead of 70 µs a time, and nothing is
+// written down for a profile of memory that nobody reads. Without the entry a
+// program does the same, and begins later. See docs/decisions/053-first-instruction.md.
 package single
 
 import "runtime"
 
-func init() { runtime.GOMAXPROCS(1) }
+func init() {
+	runtime.GOMAXPROCS(1)
+	settle()
+	grow()
+}

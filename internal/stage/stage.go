@@ -1,5 +1,5 @@
 // Package stage makes a mount namespace that has nothing of the host's in it but
-// the null device. Whoever lays a root file system over its "/" and makes that
+// the null device, and places for control groups. Whoever lays a root file system over its "/" and makes that
 // its root directory is where pivot_root(2) would have brought it: no mount of
 // the host lies below. pivot_root looks at every thread of the machine, which
 // takes milliseconds beside some thousand of them; here it is called once.
@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tarehq/tare/internal/cgroupfs"
 	"github.com/tarehq/tare/internal/thread"
 )
 
@@ -19,8 +20,12 @@ const Empty = "/empty"
 // New makes a namespace and gives a descriptor to join it by. It holds the stage
 // itself, which nobody is to change: those who use it join and unshare.
 func New() (f *os.File, err error) {
+	groups, err := cgroupfs.Host()
+	if err != nil {
+		return nil, err
+	}
 	thread.Own(func() bool {
-		f, err = build()
+		f, err = build(groups.V1)
 		return false // the thread stays there
 	})
 	return f, err
@@ -36,7 +41,7 @@ func At(fd int) *os.File {
 	return os.NewFile(uintptr(fd), "stage")
 }
 
-func build() (*os.File, error) {
+func build(groups []cgroupfs.Hierarchy) (*os.File, error) {
 	own, err := unix.Open("/proc/thread-self/ns", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: "/proc/thread-self/ns", Err: err}
@@ -57,7 +62,7 @@ func build() (*os.File, error) {
 	if err := unix.MountSetattr(null, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
 		return nil, os.NewSyscallError("mount_setattr", err)
 	}
-	if err := furnish(null); err != nil {
+	if err := furnish(null, groups); err != nil {
 		return nil, err
 	}
 	fd, err := unix.Openat(own, "mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -68,7 +73,7 @@ func build() (*os.File, error) {
 }
 
 // furnish replaces the calling thread's mounts by those of a stage.
-func furnish(null int) error {
+func furnish(null int, groups []cgroupfs.Hierarchy) error {
 	root, err := tmpfs([2]string{"size", "64k"}, [2]string{"nr_inodes", "8"}, [2]string{"mode", "555"})
 	if err != nil {
 		return err
@@ -102,6 +107,7 @@ func furnish(null int) error {
 	if err := attach(null, os.DevNull); err != nil {
 		return err
 	}
+	furnishGroups(root, groups)
 	empty, err := tmpfs([2]string{"nr_blocks", "1"}, [2]string{"nr_inodes", "1"})
 	if err != nil {
 		return err
@@ -116,6 +122,56 @@ func furnish(null int) error {
 		}
 	}
 	return nil
+}
+
+// Groups is the path of a read-only tmpfs with a directory for each hierarchy and a
+// link for each controller that shares one. A stage has it for the hierarchies that
+// the machine had when it was made.
+func Groups(of []cgroupfs.Hierarchy) string {
+	name := "/groups"
+	for i := range of {
+		name += ":" + of[i].Name()
+	}
+	return name
+}
+
+// furnishGroups makes that of the machine; without it each container makes its own.
+func furnishGroups(root int, of []cgroupfs.Hierarchy) {
+	name := Groups(of)
+	if len(of) == 0 || unix.Mkdirat(root, name[1:], 0o555) != nil {
+		return
+	}
+	if fillGroups(name, of) != nil {
+		_ = unix.Unlinkat(root, name[1:], unix.AT_REMOVEDIR) // who looks for it sees that there is none
+	}
+}
+
+func fillGroups(name string, of []cgroupfs.Hierarchy) error {
+	tree, err := tmpfs([2]string{"mode", "755"})
+	if err != nil {
+		return err
+	}
+	defer unix.Close(tree)
+	for i := range of {
+		h := &of[i]
+		if err := unix.Mkdirat(tree, h.Name(), 0o755); err != nil {
+			return err
+		}
+		for _, c := range h.Controllers {
+			if len(h.Controllers) > 1 && c != h.Name() {
+				if err := unix.Symlinkat(h.Name(), tree, c); err != nil && err != unix.EEXIST {
+					return err
+				}
+			}
+		}
+	}
+	// Of the mount alone, so that it looks like one that a container has for itself.
+	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &unix.MountAttr{
+		Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC,
+	}); err != nil {
+		return err
+	}
+	return attach(tree, name)
 }
 
 // tmpfs makes one that no path leads to yet, of the options.

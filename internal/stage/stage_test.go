@@ -3,10 +3,12 @@ package stage
 import (
 	"errors"
 	"os"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tarehq/tare/internal/cgroupfs"
 	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/internal/thread"
 )
@@ -37,10 +39,22 @@ func TestStage(t *testing.T) {
 		} else if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNS); err != nil {
 			t.Error(err)
 		}
-		if list, err := os.ReadDir("/"); err != nil || len(list) != 2 || list[0].Name() != "dev" || "/"+list[1].Name() != Empty {
+		if list, err := os.ReadDir("/"); err != nil || len(list) < 2 || list[0].Name() != "dev" || "/"+list[1].Name() != Empty {
 			t.Errorf("in it are %v, %v", list, err)
 		}
-		for _, name := range []string{"/x", Empty + "/x", "/dev/x"} {
+		groups, err := cgroupfs.Host()
+		if err != nil {
+			t.Error(err)
+		}
+		for i := range groups.V1 {
+			h := &groups.V1[i]
+			for _, c := range append(h.Controllers, h.Name()) {
+				if st, err := os.Stat(Groups(groups.V1) + "/" + strings.TrimPrefix(c, "name=")); err != nil || !st.IsDir() {
+					t.Errorf("there is no place for control groups of %s: %v", c, err)
+				}
+			}
+		}
+		for _, name := range []string{"/x", Empty + "/x", "/dev/x", Groups(groups.V1) + "/x"} {
 			if err := os.WriteFile(name, nil, 0o644); err == nil {
 				t.Errorf("%s was made", name)
 			}

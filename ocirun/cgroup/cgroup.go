@@ -32,6 +32,13 @@ type Member struct {
 	Mount       string   // where the hierarchy is mounted
 }
 
+// Name is what a group of v1 is called in the container.
+func (m *Member) Name() string { return m.hierarchy().Name() }
+
+func (m *Member) hierarchy() *cgroupfs.Hierarchy {
+	return &cgroupfs.Hierarchy{Controllers: m.Controllers, Mount: m.Mount}
+}
+
 // Group is the set of a container's groups, one per hierarchy. Where v2 is
 // mounted beside v1 the group there is the last; it says who belongs together and
 // limits nothing.
@@ -67,6 +74,7 @@ func At(path string) (*Group, error) {
 		g.Members = []Member{{Dir: l.V2.Place(path), Mount: l.V2.Mount}}
 		return g, nil
 	}
+	g.Members = make([]Member, 0, len(l.V1)+1)
 	for i := range l.V1 {
 		h := &l.V1[i]
 		g.Members = append(g.Members, Member{h.Controllers, h.Place(path), h.Mount})
@@ -221,6 +229,17 @@ func inheritCpuset(mount, dir string) error {
 	return nil
 }
 
+// Hierarchies are those of v1 that the container has groups in.
+func (g *Group) Hierarchies() []cgroupfs.Hierarchy {
+	var list []cgroupfs.Hierarchy
+	for _, m := range g.Members {
+		if m.Controllers != nil {
+			list = append(list, *m.hierarchy())
+		}
+	}
+	return list
+}
+
 // dir is the group that has a v1 controller, "" if none has.
 func (g *Group) dir(controller string) string {
 	for i := range g.Members {
@@ -298,10 +317,10 @@ func (g *Group) Of(pid int) (*Group, error) {
 // writes "0" to enter. cgroup.procs would wait for a grace period of the kernel,
 // 15 ms on an idle machine.
 func (g *Group) TaskFiles() ([]int, error) {
-	var fds []int
 	if g.Unified || g.Waits() {
 		return nil, nil
 	}
+	fds := make([]int, 0, len(g.Members))
 	for i := range g.Members {
 		if g.Members[i].Controllers == nil {
 			continue
@@ -490,9 +509,9 @@ func (g *Group) Delete() error {
 	for {
 		busy := ""
 		for i := range g.Members {
-			if err := remove(g.Members[i].Dir); err == unix.EBUSY {
+			if err := cgroupfs.Remove(g.Members[i].Dir); err == unix.EBUSY {
 				busy = g.Members[i].Dir
-			} else if err != nil && err != unix.ENOENT {
+			} else if err != nil {
 				return fault.New(fault.Internal, "remove the control group %s: %w", g.Members[i].Dir, err)
 			}
 		}
@@ -508,23 +527,6 @@ func (g *Group) Delete() error {
 	}
 }
 
-// remove removes a group, nested groups first when there are any.
-func remove(dir string) error {
-	err := unix.Rmdir(dir)
-	if err != unix.EBUSY {
-		return err
-	}
-	entries, _ := os.ReadDir(dir)
-	for _, e := range entries {
-		if e.IsDir() {
-			if err := remove(dir + "/" + e.Name()); err != nil && err != unix.ENOENT {
-				return err
-			}
-		}
-	}
-	return unix.Rmdir(dir)
-}
-
 // readFile reads a small file of the control group file system.
 func readFile(path string) ([]byte, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -532,12 +534,12 @@ func readFile(path string) ([]byte, error) {
 		return nil, fault.New(fault.Internal, "open %s: %w", path, err)
 	}
 	defer unix.Close(fd)
-	b := make([]byte, 4096)
-	n, err := unix.Read(fd, b)
+	var b [4096]byte // on the stack: what is read is short, and each new page costs
+	n, err := unix.Read(fd, b[:])
 	if err != nil {
 		return nil, fault.New(fault.Internal, "read %s: %w", path, err)
 	}
-	return b[:n], nil
+	return append([]byte(nil), b[:n]...), nil
 }
 
 // write sets one value of a group.

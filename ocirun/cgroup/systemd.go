@@ -34,6 +34,9 @@ type unit struct {
 	waits bool // it is not begun yet
 }
 
+// Systemd tells whether the group is that of a unit.
+func (g *Group) Systemd() bool { return g.unit != nil }
+
 // Waits tells that the groups are made by Begin, for a process that is there.
 func (g *Group) Waits() bool { return g.unit != nil && g.unit.waits }
 

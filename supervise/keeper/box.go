@@ -23,8 +23,9 @@ type container interface {
 	// oomKilled tells whether the kernel killed a process of the container for
 	// want of memory; valid after wait and before delete.
 	oomKilled() bool
-	// delete kills what is left and removes cgroups and the runtime's state.
-	delete() error
+	// delete kills what is left and removes cgroups and the runtime's state. With
+	// leave, after wait, empty cgroups may stay.
+	delete(leave bool) error
 }
 
 // process is a child of ours.

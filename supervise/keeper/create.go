@@ -165,7 +165,7 @@ func (k *keeper) make(ctx context.Context) (err error) {
 	k.stage.Close() // nil or not
 	k.reaper.own(k.box.pid())
 	if err := k.stdio.made(); err != nil {
-		k.box.delete()
+		k.box.delete(false)
 		return err
 	}
 	if s := k.cfg.ConsoleSize; s[0] > 0 && s[1] > 0 {

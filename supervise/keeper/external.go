@@ -57,11 +57,11 @@ func createExternal(ctx context.Context, cfg supervise.Config, r *reaper, s *std
 	pid, err := b.make(ctx, s, args...)
 	if err != nil {
 		endPages()
-		b.delete()
+		b.delete(false)
 		return nil, err
 	}
 	if b.child, err = openChild(pid); err != nil {
-		b.delete()
+		b.delete(false)
 		return nil, err
 	}
 	b.cgroup = memoryCgroup(pid)
@@ -272,7 +272,7 @@ func (b *external) exec(ctx context.Context, p *specs.Process, s *stdio) (proces
 	return openChild(pid)
 }
 
-func (b *external) delete() error {
+func (b *external) delete(bool) error {
 	err := b.run(context.Background(), [3]*os.File{}, "delete", "--force", b.cfg.ID)
 	os.Remove(b.file("rt.log"))
 	return errors.Join(err, os.RemoveAll(b.file("rt")))

@@ -63,7 +63,13 @@ func (b *inProcess) wait() (int, error) {
 
 func (b *inProcess) signal(sig syscall.Signal) error { return b.c.Signal(sig, false) }
 func (b *inProcess) oomKilled() bool                 { return b.c.OOMKilled() }
-func (b *inProcess) delete() error                   { return b.c.Delete() }
+
+func (b *inProcess) delete(leave bool) error {
+	if leave {
+		return b.c.Leave()
+	}
+	return b.c.Delete()
+}
 
 func (b *inProcess) freeze(on bool) error {
 	if on {

@@ -12,7 +12,7 @@
 // The end of a container, in this order: the init has died; what it wrote is
 // read until the end of file, or for drainTime if another process holds the
 // pipe; log, exit.json; the exit event to each connected daemon; release by
-// one of them, or none connected; cgroups and mounts go; clients take the rest
+// one of them, or none connected; mounts go, and cgroups unless they are left to it; clients take the rest
 // of the output; the process ends.
 package keeper
 
@@ -79,6 +79,7 @@ type keeper struct {
 	status   supervise.Status
 	creating bool
 	released bool
+	leave    bool // the daemon removes the cgroups
 	requests int
 	astir    int  // what goes on beside the requests that a renewal would lose
 	finished bool // over is closed
@@ -324,13 +325,13 @@ func (k *keeper) awaitRelease() {
 
 // release lets the container's rest be removed and waits for that. The error
 // tells what could not be removed.
-func (k *keeper) release(ctx context.Context) error {
+func (k *keeper) release(ctx context.Context, r supervise.ReleaseRequest) error {
 	k.mu.Lock()
 	if k.status.Phase != supervise.PhaseExited {
 		k.mu.Unlock()
 		return fault.New(fault.Conflict, "the container has not ended")
 	}
-	k.released = true
+	k.released, k.leave = true, r.Leave
 	k.changed.Broadcast()
 	k.mu.Unlock()
 	select {
@@ -363,8 +364,11 @@ func (k *keeper) remove() {
 		k.listener.Close() // first: who connects now is to find nobody
 		os.Remove(filepath.Join(k.cfg.Dir, supervise.SocketName))
 	}
+	k.mu.Lock()
+	leave := k.leave
+	k.mu.Unlock()
 	if k.box != nil {
-		k.left = k.box.delete()
+		k.left = k.box.delete(leave)
 	}
 	k.unmountRoot()
 	k.mu.Lock()

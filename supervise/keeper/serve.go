@@ -247,7 +247,13 @@ func (k *keeper) handle(ctx context.Context, m supervise.Message, files []*os.Fi
 		return none, k.checkpoint(c)
 	case supervise.MethodRelease:
 		closeAll(files)
-		return none, k.release(ctx)
+		var r supervise.ReleaseRequest
+		if len(m.Body) > 0 { // an older daemon's has none
+			if err := decode(m, &r, nil); err != nil {
+				return nil, err
+			}
+		}
+		return none, k.release(ctx, r)
 	}
 	closeAll(files)
 	return nil, fault.New(fault.NotImplemented,

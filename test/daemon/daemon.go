@@ -194,7 +194,7 @@ func (d *Daemon) Begin(t testing.TB) {
 func (d *Daemon) Up(t testing.TB) {
 	t.Helper()
 	d.Begin(t)
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(testutil.Patience(20 * time.Second))
 	for {
 		if _, err := d.Try("version"); err == nil {
 			return
@@ -232,7 +232,7 @@ func (d *Daemon) Signal(t testing.TB, sig syscall.Signal) {
 	select {
 	case <-d.ended:
 		d.cmd = nil
-	case <-time.After(20 * time.Second):
+	case <-time.After(testutil.Patience(20 * time.Second)):
 		t.Fatalf("tared survives %v:\n%s", sig, d.Log())
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/tarehq/tare/internal/testutil"
 )
 
 // finish ends the daemon with all its containers and reports what is left of
@@ -33,7 +35,7 @@ func (d *Daemon) finish(t testing.TB) {
 			t.Error(err)
 		}
 	}
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(testutil.Patience(10 * time.Second))
 	left := d.Left()
 	for len(left) > 0 && time.Now().Before(deadline) { // a namespace dies in the kernel's own time
 		time.Sleep(20 * time.Millisecond)

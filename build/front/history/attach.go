@@ -28,10 +28,12 @@ const (
 type Outcome struct {
 	Said   map[string]string
 	Failed error
-	// Predicates are what was attested of each result, by platform; "" is that of a
+	// Attested gives what is attested of each result, by platform; "" is that of a
 	// build with one result.
-	Predicates map[string][]Predicate
-	Results    []ocispec.Descriptor // images that were made
+	Attested func() map[string][]Predicate
+	Results  []ocispec.Descriptor // images that were made
+
+	predicates map[string][]Predicate
 }
 
 // Predicate is something attested.
@@ -52,7 +54,7 @@ func (h *History) attach(r *controlapi.BuildHistoryRecord, told []*controlapi.St
 			r.ExternalError, err = h.keep(mediaError, text)
 		}
 	}
-	for platform, list := range o.Predicates {
+	for platform, list := range o.predicates {
 		info := &controlapi.BuildResultInfo{}
 		for _, p := range list {
 			d, kerr := h.keep(MediaPredicate, p.Text)
@@ -95,6 +97,7 @@ func (h *History) keep(mediaType string, data []byte) (*controlapi.Descriptor, e
 
 // open opens what is attached to a record.
 func (h *History) open(d digest.Digest) (*os.File, error) {
+	h.settle()
 	if err := d.Validate(); err != nil {
 		return nil, fs.ErrNotExist
 	}
@@ -150,6 +153,7 @@ func packTold(told []*controlapi.StatusResponse) ([]byte, error) {
 
 // Retell tells once more what a build told that has ended. It finds nothing of others.
 func (h *History) Retell(ref string, send func(*controlapi.StatusResponse) error) (found bool, err error) {
+	h.settle()
 	h.mu.Lock()
 	r := h.records[ref]
 	h.mu.Unlock()

@@ -34,6 +34,8 @@ import (
 type History struct {
 	dir string
 
+	ending sync.RWMutex // read-locked while a build is written that has ended
+
 	mu       sync.Mutex
 	records  map[string]*controlapi.BuildHistoryRecord // by reference; replaced, never changed
 	watchers map[chan *controlapi.BuildHistoryEvent]bool
@@ -91,8 +93,9 @@ func (h *History) tellLocked(kind controlapi.BuildHistoryEventType, r *controlap
 	}
 }
 
-// Ended remembers a build.
-func (h *History) Ended(begun *controlapi.BuildHistoryRecord, tells *progress.Record, o Outcome) error {
+// Ended remembers a build, while its client has its answer already: whoever asks for
+// builds from now on waits for it. What goes wrong, failed is told.
+func (h *History) Ended(begun *controlapi.BuildHistoryRecord, tells *progress.Record, o Outcome, failed func(error)) {
 	r := proto.CloneOf(begun)
 	r.CompletedAt, r.ExporterResponse = timestamppb.Now(), o.Said
 	r.NumTotalSteps, r.NumCompletedSteps, r.NumCachedSteps, r.NumWarnings = tells.Counts()
@@ -100,10 +103,28 @@ func (h *History) Ended(begun *controlapi.BuildHistoryRecord, tells *progress.Re
 		st, _ := status.FromError(grpcerrors.ToGRPC(context.Background(), o.Failed))
 		r.Error = st.Proto()
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return errors.Join(h.attach(r, tells.All(), o), h.putLocked(r), h.trimLocked())
+	h.ending.RLock()
+	go func() {
+		defer h.ending.RUnlock()
+		if o.Attested != nil {
+			o.predicates = o.Attested()
+		}
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if err := errors.Join(h.attach(r, tells.All(), o), h.putLocked(r), h.trimLocked()); err != nil {
+			failed(err)
+		}
+	}()
 }
+
+// settle waits for builds that have ended to be remembered.
+func (h *History) settle() {
+	h.ending.Lock()
+	defer h.ending.Unlock()
+}
+
+// Close waits for what is being written.
+func (h *History) Close() { h.settle() }
 
 func (h *History) putLocked(r *controlapi.BuildHistoryRecord) error {
 	data, err := proto.Marshal(r)
@@ -149,6 +170,7 @@ func (h *History) listLocked() []*controlapi.BuildHistoryRecord {
 
 // watch returns the records, and a channel of what changes until end is called.
 func (h *History) watch() (list []*controlapi.BuildHistoryRecord, changes chan *controlapi.BuildHistoryEvent, end func()) {
+	h.settle()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	changes = make(chan *controlapi.BuildHistoryEvent, 64)
@@ -162,6 +184,7 @@ func (h *History) watch() (list []*controlapi.BuildHistoryRecord, changes chan *
 
 // Update changes a record, or forgets it.
 func (h *History) Update(r *controlapi.UpdateBuildHistoryRequest) error {
+	h.settle()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	was := h.records[r.Ref]

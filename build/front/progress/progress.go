@@ -23,6 +23,7 @@ type Record struct {
 	events  []*controlapi.StatusResponse
 	changed chan struct{} // closed at the next change
 	ended   bool
+	over    chan struct{} // closed then
 
 	printed  map[digest.Digest]int // bytes of output, by vertex
 	begun    map[string]time.Time  // of tasks
@@ -38,7 +39,7 @@ const maxOutput = 2 << 20
 
 // New begins to keep.
 func New() *Record {
-	return &Record{changed: make(chan struct{}), printed: map[digest.Digest]int{}, begun: map[string]time.Time{}, vertices: map[digest.Digest]*controlapi.Vertex{}}
+	return &Record{changed: make(chan struct{}), over: make(chan struct{}), printed: map[digest.Digest]int{}, begun: map[string]time.Time{}, vertices: map[digest.Digest]*controlapi.Vertex{}}
 }
 
 func (r *Record) addLocked(e *controlapi.StatusResponse) {
@@ -57,10 +58,82 @@ func (r *Record) End() {
 	if !r.ended {
 		r.ended = true
 		close(r.changed)
+		close(r.over)
 	}
 }
 
-// Follow sends all that was and will be told, until the end.
+// gatherTime is how long what is told is gathered into one message when something
+// was sent just before. A build that finds all in the cache tells of each step twice in
+// a few milliseconds, and a message costs both sides more than what it says.
+const gatherTime = 20 * time.Millisecond
+
+// maxGathered bounds the output in such a message, in bytes.
+const maxGathered = 1 << 20
+
+// FollowGathered is Follow for who need not see each thing told by itself.
+func (r *Record) FollowGathered(ctx context.Context, send func(*controlapi.StatusResponse) error) error {
+	for n, first := 0, true; ; first = false {
+		select {
+		case <-r.more(n):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if !first {
+			timer := time.NewTimer(gatherTime)
+			select {
+			case <-r.over:
+			case <-timer.C:
+			case <-ctx.Done():
+			}
+			timer.Stop()
+		}
+		r.mu.Lock()
+		events, ended := r.events[n:], r.ended
+		r.mu.Unlock()
+		n += len(events)
+		for len(events) > 0 {
+			var e *controlapi.StatusResponse
+			e, events = gather(events)
+			if err := send(e); err != nil {
+				return err
+			}
+		}
+		if ended {
+			return nil
+		}
+	}
+}
+
+// more is closed when there are more than n events, or the last one was told.
+func (r *Record) more(n int) <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.events) > n || r.ended {
+		return closed
+	}
+	return r.changed
+}
+
+var closed = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+// gather makes one message of the first events.
+func gather(events []*controlapi.StatusResponse) (e *controlapi.StatusResponse, rest []*controlapi.StatusResponse) {
+	e = &controlapi.StatusResponse{}
+	size := 0
+	for i, one := range events {
+		for _, l := range one.Logs {
+			size += len(l.Msg)
+		}
+		if i > 0 && size > maxGathered {
+			return e, events[i:]
+		}
+		e.Vertexes, e.Statuses = append(e.Vertexes, one.Vertexes...), append(e.Statuses, one.Statuses...)
+		e.Logs, e.Warnings = append(e.Logs, one.Logs...), append(e.Warnings, one.Warnings...)
+	}
+	return e, nil
+}
+
+// Follow sends all that was and will be told, each thing by itself, until the end.
 func (r *Record) Follow(ctx context.Context, send func(*controlapi.StatusResponse) error) error {
 	for n := 0; ; {
 		r.mu.Lock()

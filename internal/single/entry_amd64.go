@@ -1,0 +1,34 @@
+package single
+
+import "runtime"
+
+// rate is where the runtime looks how often to note an allocation. It notes the
+// very first one, before it finds that nobody will read that: 1.4 MB and ten page faults.
+var rate = &runtime.MemProfileRate
+
+// added is 1 when entry has set GOMAXPROCS; slack is what the caller's timers may
+// be late by.
+var added, slack uint64
+
+// entry is the program's first instruction. It is not for Go to call.
+func entry()
+
+// deep has a frame of 10,000 bytes, of which it touches none.
+func deep()
+
+// settle gives the first thread, and those that it makes, the timers that the
+// program was started with: what it executes inherits them.
+func settle()
+
+// grow gives the first goroutine the stack at once that it will come to need: growing by
+// and by copies it four times, and touches twice the memory.
+func grow() { deep() }
+
+// Settings names the variable that the entry has added to the environment, which
+// is no matter of what the program executes; "" if it has added none.
+func Settings() string {
+	if added == 0 {
+		return ""
+	}
+	return "GOMAXPROCS"
+}

@@ -1,0 +1,71 @@
+//go:build amd64
+
+package single_test
+
+import (
+	"bufio"
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestEntry builds a program that begins at the entry, and one that does not, and
+// has both tell what they find.
+func TestEntry(t *testing.T) {
+	dir := t.TempDir()
+	source := filepath.Join("testdata", "told", "main.go")
+	build := func(name string, flags ...string) string {
+		out := filepath.Join(dir, name)
+		cmd := exec.Command("go", append([]string{"build", "-o", out}, append(flags, source)...)...)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if text, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, text)
+		}
+		return out
+	}
+	with := build("with", "-ldflags=-E github.com/tarehq/tare/internal/single.entry")
+	without := build("without")
+	slack, err := os.ReadFile("/proc/self/timerslack_ns")
+	if err != nil {
+		t.Fatal(err)
+	}
+	common := []string{"processors 1", "slack " + strings.TrimSpace(string(slack))}
+	for _, c := range []struct {
+		what, program string
+		args, env     []string
+		has, hasNot   []string
+	}{
+		{"begins at the entry", with, []string{"a", "", "b c"}, []string{"A=1", "GOMAXPROC=x", "B="},
+			append(common, "added GOMAXPROCS 1", `args ["a" "" "b c"]`, "env A=1", "env GOMAXPROC=x", "env B=", "rate 0"), []string{"env GOMAXPROCS"}},
+		{"without a variable", with, nil, []string{}, append(common, "added GOMAXPROCS 1", "args []"), []string{"env"}},
+		{"with the caller's own", with, []string{"x"}, []string{"GOMAXPROCS=2", "A=1"},
+			append(common, "env GOMAXPROCS=2", "env A=1", `args ["x"]`), []string{"added"}},
+		{"begins as usual", without, []string{"a"}, []string{"A=1"}, append(common, "env A=1", `args ["a"]`), []string{"added"}},
+	} {
+		cmd := exec.Command(c.program, c.args...)
+		cmd.Env = c.env
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Errorf("%s: %v\n%s", c.what, err, out)
+			continue
+		}
+		var lines []string
+		for s := bufio.NewScanner(bytes.NewReader(out)); s.Scan(); {
+			lines = append(lines, s.Text())
+		}
+		for _, want := range c.has {
+			if !slices.Contains(lines, want) {
+				t.Errorf("%s: %q is missing:\n%s", c.what, want, out)
+			}
+		}
+		for _, bad := range c.hasNot {
+			if slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, bad) }) {
+				t.Errorf("%s: there is %q:\n%s", c.what, bad, out)
+			}
+		}
+	}
+}
