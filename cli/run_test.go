@@ -101,7 +101,7 @@ func TestRunDetached(t *testing.T) {
 }
 
 func TestRunErrors(t *testing.T) {
-	start := "failed to create task for container: exec: "
+	start := "failed to create task for container: failed to create shim task: OCI runtime create failed: tarerun create failed: unable to start container process: error during container init: exec: "
 	for name, c := range map[string]struct {
 		status  int
 		message string

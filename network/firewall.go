@@ -80,15 +80,11 @@ type Relay struct {
 
 // Relays are those of the sandbox, ports that follow each other as one.
 func (b *Sandbox) Relays() (list []Relay) {
-	at := publish.Place{To6: b.target6().Address, Bare4: b.Bare4, Bare6: b.Bare6}
-	to := at.To6
-	if !to.IsValid() {
-		to = b.target4().Address
-	}
+	at := publish.Place{To4: b.target4().Address, To6: b.target6().Address, Bare4: b.Bare4, Bare6: b.Bare6}
 	for _, p := range b.Ports {
-		to := to
-		if p.HostIP.Is4() {
-			to = b.target4().Address
+		to := at.To6
+		if p.HostIP.Is4() || !to.IsValid() {
+			to = at.To4
 		}
 		if p.HostPort == 0 || p.ContainerPort == 0 || !to.IsValid() || p.Proto == "sctp" || !at.Relayed(p.HostIP) {
 			continue

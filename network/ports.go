@@ -56,7 +56,7 @@ func (p *publisher) taken() (list []Published) {
 // place is where the sandbox's ports lead, with what its networks say of them.
 func (p *publisher) place(b *Sandbox) publish.Place {
 	four, six := b.target4(), b.target6()
-	at := publish.Place{To4: four.Address, To6: six.Address, Bare4: b.Bare4, Bare6: b.Bare6, NoProxy: p.noProxy}
+	at := publish.Place{To4: four.Address, To6: six.Address, NoProxy: p.noProxy, Bare4: b.Bare4, Bare6: b.Bare6}
 	for _, g := range p.lans.segments() {
 		if g.NetworkID == four.Network {
 			at.Bind4, at.Routed4 = g.Bind4, g.Mode4 == firewall.ModeRouted

@@ -61,10 +61,10 @@ type Place struct {
 	Bind4, Bind6 netip.Addr
 	// Routed4 and Routed6 tell that the container is reached at its own address alone.
 	Routed4, Routed6 bool
-	// Bare4 and Bare6 tell that no rules lead there: whoever holds the sockets passes all on.
-	Bare4, Bare6 bool
 	// NoProxy publishes nothing on IPv6 for a container that has IPv4 alone.
 	NoProxy bool
+	// Bare4 and Bare6 tell that no rule leads to the container in the family.
+	Bare4, Bare6 bool
 }
 
 // to is where what arrives at an address of the host leads.
@@ -246,7 +246,7 @@ func (b *Place) bindAll(hosts []netip.Addr, port uint16, p Port) (published []Pu
 		what := passNothing
 		if p.ContainerPort == 0 {
 			// It leads nowhere.
-		} else if host.Is6() && !target.IsValid() || host.Is4() && b.Bare4 || host.Is6() && b.Bare6 {
+		} else if host.Is6() && (b.Bare6 || !target.IsValid()) || host.Is4() && b.Bare4 {
 			what = passAll
 		} else if host.Is6() && b.Relayed(host) {
 			what = passLoopback
