@@ -49,6 +49,7 @@ func (c *creation) check() error {
 		checkStorage(s.cfg.Snapshots, h),
 		spec.CheckSecurity(h.SecurityOpt, s.cfg.Confinement.modules()),
 		c.checkNetwork(),
+		c.checkJoined(h),
 		checkPolicy(h),
 		checkAnnotations(h.Annotations),
 	} {

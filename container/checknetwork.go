@@ -84,10 +84,17 @@ func (c *creation) checkNetwork() error {
 	case len(config.ExposedPorts) > 0:
 		return fault.New(fault.Invalid, "conflicting options: port exposing and the container type network mode")
 	}
-	if _, err := c.containers.store.find(mode.ConnectedContainer()); err != nil {
-		return fault.New(fault.Invalid, "joining network namespace of container: %w", err)
-	}
 	return c.checkEndpoints()
+}
+
+// checkJoined refuses a network of a container that is not there.
+func (c *creation) checkJoined(h *wire.HostConfig) error {
+	if other := h.NetworkMode.ConnectedContainer(); other != "" {
+		if _, err := c.containers.store.find(other); err != nil {
+			return fault.New(fault.Invalid, "joining network namespace of container: %w", err)
+		}
+	}
+	return nil
 }
 
 // checkEndpoints refuses networks that cannot be together and settings that

@@ -201,7 +201,7 @@ func TestNoSwarm(t *testing.T) {
 	r := newRig(t)
 	manager := errNoManager.Error()
 	for _, line := range []string{
-		"GET /swarm", "POST /swarm/update", "GET /swarm/unlockkey", "POST /swarm/unlock", "GET /nodes", "GET /services", "POST /services/create", "GET /tasks",
+		"GET /swarm", "POST /swarm/update?version=1", "GET /swarm/unlockkey", "POST /swarm/unlock", "GET /nodes", "GET /services", "POST /services/create", "GET /tasks",
 		"GET /secrets", "POST /secrets/create", "GET /configs", "DELETE /configs/x", "GET /services/x/logs",
 	} {
 		method, path, _ := strings.Cut(line, " ")
@@ -230,21 +230,21 @@ func TestPrunes(t *testing.T) {
 	r := newRig(t)
 	for path, want := range map[string]string{
 		`/volumes/prune?filters={"all":["1"],"label!":["a"]}`:              `{"VolumesDeleted":[],"SpaceReclaimed":0}`,
-		`/build/prune?all=1&filters={"until":["24h"],"type":["internal"]}`: `{"CachesDeleted":[],"SpaceReclaimed":0}`,
+		`/build/prune?all=1&filters={"until":["24h"],"type":["internal"]}`: `{"CachesDeleted":null,"SpaceReclaimed":0}`,
 	} {
 		if status, _, text := r.do("POST", path, ""); status != 200 || text != want {
 			t.Errorf("%s: %d %s", path, status, text)
 		}
 	}
-	for _, path := range []string{"/volumes/prune", "/build/prune"} {
-		r.want(400, "invalid filter 'colour'", "POST", path+`?filters={"colour":["x"]}`, "")
-	}
+	r.want(400, "invalid filter 'colour'", "POST", `/volumes/prune?filters={"colour":["x"]}`, "")
+	r.want(400, "failed to prune build cache: invalid filter 'colour'", "POST", `/build/prune?filters={"colour":["x"]}`, "")
+	r.want(400, `keep-storage is in bytes and expects an integer, got x: strconv.Atoi: parsing "x": invalid syntax`, "POST", "/build/prune?keep-storage=x", "")
 	r.want(404, "get a/b: no such volume", "GET", "/volumes/a%2Fb", "")
 	r.want(201, "", "POST", "/volumes/create", `{"Name":"listed"}`)
 	if _, _, text := r.do("GET", "/volumes?brief=1", ""); text != `{"Volumes":[{"Driver":"local","Name":"listed"}],"Warnings":null}` {
 		t.Error(text)
 	}
-	r.want(400, "invalid filter 'all=[x]'", "POST", `/volumes/prune?filters={"all":["x"]}`, "")
+	r.want(400, `invalid filter 'all': strconv.ParseBool: parsing "x": invalid syntax`, "POST", `/volumes/prune?filters={"all":["x"]}`, "")
 	_, _, text := r.do("GET", "/events?since=0&until="+time.Now().UTC().Format(time.RFC3339Nano), "")
 	if strings.Count(text, `"Action":"prune"`) != 2 || !strings.Contains(text, `"Type":"builder"`) || !strings.Contains(text, `{"reclaimed":"0"}`) {
 		t.Error(text)
@@ -264,7 +264,7 @@ func TestVolumes(t *testing.T) {
 	if status, _, again := r.do("POST", "/v1.30/volumes/create", `{"Name":"data"}`); status != 201 || again != text {
 		t.Errorf("created twice: %d %s", status, again)
 	}
-	r.want(409, "create data: driver 'local' already has volume 'data': volume name must be unique", "POST", "/volumes/create", `{"Name":"data","Driver":"x"}`)
+	r.want(404, `create data: error looking up volume plugin x: plugin "x" not found`, "POST", "/volumes/create", `{"Name":"data","Driver":"x"}`)
 	r.want(404, `create other: error looking up volume plugin x: plugin "x" not found`, "POST", "/volumes/create", `{"Name":"other","Driver":"x"}`)
 	r.want(400, `create other: invalid option: "x"`, "POST", "/volumes/create", `{"Name":"other","DriverOpts":{"x":"y"}}`)
 	r.want(503, "*", "POST", "/volumes/create", `{"Name":"other","ClusterVolumeSpec":{}}`)

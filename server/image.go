@@ -209,7 +209,7 @@ func repoTag(r *request) (string, error) {
 	} else if !reference.IsTag(tag) {
 		return "", errTag
 	} else {
-		return join(ref.Repository(), tag), nil // whatever tag the name had
+		return join(ref.FamiliarRepository(), tag), nil // whatever tag the name had
 	}
 }
 

@@ -196,8 +196,8 @@ func TestStoppingCutsRequests(t *testing.T) {
 func TestBadBodies(t *testing.T) {
 	r := newRig(t)
 	create := "/containers/create"
-	r.want(400, "invalid JSON: EOF", "POST", create, "")
-	r.want(400, "invalid JSON: EOF", "POST", create, " ")
+	r.want(400, "invalid JSON: got EOF while reading request body", "POST", create, "")
+	r.want(400, "invalid JSON: got EOF while reading request body", "POST", create, " ")
 	r.want(400, "invalid JSON: invalid character 'n' looking for beginning of object key string", "POST", create, "{nope")
 	r.want(400, "invalid JSON: unexpected EOF", "POST", create, `{"Image":"x"`)
 	r.want(400, "unexpected content after JSON", "POST", create, `{"Image":"x"} {}`)
@@ -207,7 +207,7 @@ func TestBadBodies(t *testing.T) {
 	r.want(400, "invalid JSON: json: cannot unmarshal number into Go struct field .Image of type string", "POST", create, `{"Image":5}`)
 	r.want(400, "invalid JSON: json: cannot unmarshal string into Go struct field .HostConfig.Memory of type int64", "POST", create, `{"HostConfig":{"Memory":"x"}}`)
 	r.want(400, "invalid JSON: json: cannot unmarshal string into Go struct field .HostConfig.LogConfig.Config of type map[string]string", "POST", create, `{"HostConfig":{"LogConfig":{"Config":"x"}}}`)
-	r.want(400, "invalid JSON: json: cannot unmarshal array into an object", "POST", create, `[]`)
+	r.want(400, "invalid JSON: json: cannot unmarshal array into Go value of type container.CreateRequest", "POST", create, `[]`)
 	r.want(400, "invalid JSON: http: request body too large", "POST", create, `{"Image":"`+strings.Repeat("x", maxBody)+`"}`)
 	r.want(201, "*", "POST", create, `{"Image":"x","NoSuchField":{"a":[1]}}`, "Content-Type: application/json; charset=utf-8")
 	r.want(400, "No exec command specified", "POST", "/containers/x/exec", `{"Cmd":[]}`)
@@ -232,7 +232,7 @@ func TestCommandsAsStrings(t *testing.T) {
 func TestForms(t *testing.T) {
 	r := newRig(t)
 	r.want(400, "invalid filter", "GET", "/containers/json?filters=nope", "")
-	r.want(400, `invalid value "x" for limit: not a number`, "GET", "/containers/json?limit=x", "")
+	r.want(400, `strconv.Atoi: parsing "x": invalid syntax`, "GET", "/containers/json?limit=x", "")
 	r.want(400, `invalid resize height "a": invalid syntax`, "POST", "/containers/x/resize?h=a&w=2", "")
 	r.want(400, `invalid resize width "-2": value out of range`, "POST", "/containers/x/resize?h=3&w=-2", "")
 	r.want(400, `invalid resize height "": invalid syntax`, "POST", "/exec/x/resize", "")
@@ -317,7 +317,7 @@ func TestImageNames(t *testing.T) {
 	r.images.err = fault.New(fault.NotFound, "No such image: a:latest")
 	r.want(404, "No such image: a:latest", "GET", "/images/a/json", "")
 	r.want(404, "No such image: a:latest", "GET", "/images/a/get", "")
-	r.want(400, "refusing to create a tag with a digest reference", "POST", "/images/a/tag?repo=b@sha256:1&tag=x", "")
+	r.want(400, "cannot import digest reference", "POST", "/images/a/tag?repo=b@sha256:1&tag=x", "")
 }
 
 func TestImportAndLoad(t *testing.T) {

@@ -83,7 +83,7 @@ func TestDiskUsage(t *testing.T) {
 		"/v1.53/system/df?verbose=1":            `{"ID":"c","Name":"n","Driver":"json-file","Running":true,"Size":30}`,
 		"/v1.43/system/df":                      `"LogUsage":{"ActiveCount":1`,
 		"/v1.52/system/df?type=image":           `"ImageUsage":{"Reclaimable":30`,
-		"/v1.43/system/df?type=volume":          `{"Images":null,"Containers":null,"Volumes":[],"BuildCache":null}`,
+		"/v1.43/system/df?type=volume":          `{"LayersSize":0,"Images":null,"Containers":null,"Volumes":[],"BuildCache":null}`,
 	} {
 		if status, _, text := r.do("GET", path, ""); status != 200 || !strings.Contains(text, want) {
 			t.Errorf("%s: %d %s, want %s", path, status, text, want)

@@ -74,7 +74,7 @@ func TestRefusals(t *testing.T) {
 		{`{"bridge-name": 1, "colour": "red"}`, "", "the following directives don't match any configuration option: bridge-name, colour"},
 		{`{"config-file": "x"}`, "", "the following directives don't match any configuration option: config-file"},
 		{`{"storage-driver": "zfs"}`, "", `unknown storage driver "zfs": want overlay, btrfs or vfs`},
-		{`{"iptables": false}`, "", "the directive iptables: false is not supported: networks are kept apart"},
+		{`{"iptables": false, "published-ports": "respect-host-firewall"}`, "", "is done by rules"},
 		{`{"containerd": "/x"}`, "", "the directive containerd: \"/x\" is not supported: tared keeps images and containers itself"},
 		{`{"proxies": {"http-proxy": "http://u:p@a"}}`, "--http-proxy=http://b", "the following directives are specified both as a flag and in the configuration file: http-proxy: (from flag: http://b, from file: http://xxxxx:xxxxx@a)"},
 		{`{"proxies": {"colour": "x"}}`, "", "the following directives don't match any configuration option: proxies.colour"},
