@@ -22,5 +22,6 @@ func main() {
 	}
 	slack, _ := os.ReadFile("/proc/self/timerslack_ns")
 	fmt.Println("slack", strings.TrimSpace(string(slack)))
+	fmt.Println("to be", single.Slack())
 	fmt.Println("rate", runtime.MemProfileRate)
 }
