@@ -70,6 +70,9 @@ type Store interface {
 	LayerBlob(ctx context.Context, below digest.Digest, l Layer, epoch time.Time) (ocispec.Descriptor, error)
 	// LayerBlobs does so with several at once, or fails if one cannot be had.
 	LayerBlobs(ctx context.Context, layers []Placed, epoch time.Time) ([]ocispec.Descriptor, error)
+	// Holds tells whether a blob that is here holds the layer, and is false of one that
+	// is not here.
+	Holds(ctx context.Context, blob ocispec.Descriptor, diffID digest.Digest) (bool, error)
 	// Pin says which chains the cache needs, in place of those of the last call.
 	// The daemon lets go of the others when no image and no container has them.
 	Pin(ctx context.Context, chains []digest.Digest) error

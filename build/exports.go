@@ -134,7 +134,7 @@ func (x *exporting) blob(ctx context.Context, below digest.Digest, l Layer) (oci
 	if d, ok := x.done[l.DiffID]; ok {
 		return d, nil
 	}
-	d, err := x.job.blob(ctx, below, l, x.job.options.Epoch)
+	d, err := x.job.sureBlob(ctx, below, l, x.job.options.Epoch)
 	if err != nil {
 		return d, err
 	}

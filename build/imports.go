@@ -220,7 +220,9 @@ func (j *Job) recallImported(ctx context.Context, v *vertex, key digest.Digest, 
 				outputs = nil
 				break
 			}
-			outputs[i] = &output{layers: stackOf(r.Layers), key: outputKey(key, i), again: func(ctx context.Context) (*output, error) { return j.remake(ctx, v, i) }}
+			stack := stackOf(r.Layers)
+			j.doubt(stack)
+			outputs[i] = &output{layers: stack, key: outputKey(key, i), again: func(ctx context.Context) (*output, error) { return j.remake(ctx, v, i) }}
 			if r.Exact != "" {
 				exact = r.Exact
 			}
@@ -276,7 +278,7 @@ func (j *Job) settle(ctx context.Context, layers []Layer) error {
 	j.awaited = rest
 	j.mu.Unlock()
 	for _, a := range due {
-		if err := j.solver.cache.add(ctx, a.key, a.v.name, a.v.recordType(), a.outputs, j.options.Epoch); err != nil {
+		if err := j.solver.cache.add(ctx, a.key, a.v.name, a.v.recordType(), j.honest(ctx, a.outputs), j.options.Epoch); err != nil {
 			return err
 		}
 	}

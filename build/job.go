@@ -27,6 +27,7 @@ type Job struct {
 	here     map[digest.Digest]bool   // chains
 	awaited  []awaited
 	kins     map[kinship]map[int]bool
+	doubts   map[claim]bool // what only a cache from elsewhere says; false when it is so
 	solvedAs []solvedAs
 
 	closed bool
@@ -107,5 +108,5 @@ func (s *Solver) Job(session Session, progress Progress, o JobOptions) *Job {
 	s.jobs.Add(1)
 	return &Job{solver: s, session: session, progress: progress, options: o,
 		vertices: map[digest.Digest]*solving{}, remade: map[digest.Digest]*solving{}, told: map[digest.Digest]bool{}, dirs: map[string]*kept{},
-		resolved: map[string]Image{}, origins: map[digest.Digest]origin{}, here: map[digest.Digest]bool{}, kins: map[kinship]map[int]bool{}}
+		resolved: map[string]Image{}, origins: map[digest.Digest]origin{}, here: map[digest.Digest]bool{}, kins: map[kinship]map[int]bool{}, doubts: map[claim]bool{}}
 }

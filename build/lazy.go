@@ -78,14 +78,24 @@ func (j *Job) blobs(ctx context.Context, layers []Layer, epoch time.Time) ([]oci
 	for i, l := range layers {
 		placed[i] = Placed{l.madeOn(belowOf(layers, i)), l}
 	}
-	if list, err := j.solver.Store.LayerBlobs(ctx, placed, epoch); err == nil || ctx.Err() != nil {
+	list, err := j.solver.Store.LayerBlobs(ctx, placed, epoch)
+	if ctx.Err() != nil {
 		return list, err
 	}
-	list := make([]ocispec.Descriptor, len(layers))
+	if err == nil {
+		sure := true
+		for i, l := range layers {
+			sure = sure && j.isSure(list[i].Digest, l.DiffID)
+		}
+		if sure {
+			return list, nil
+		}
+	}
+	list = make([]ocispec.Descriptor, len(layers))
 	g, ctx := errgroup.WithContext(ctx)
 	for i, l := range layers {
 		g.Go(func() (err error) {
-			list[i], err = j.blob(ctx, belowOf(layers, i), l, epoch)
+			list[i], err = j.sureBlob(ctx, belowOf(layers, i), l, epoch)
 			return err
 		})
 	}
@@ -135,6 +145,7 @@ func (j *Job) bring(ctx context.Context, layers []Layer) error {
 	if err := j.solver.Store.Unpack(ctx, list); err != nil {
 		return err
 	}
+	j.believe(list[missing:])
 	return j.settle(ctx, layers)
 }
 

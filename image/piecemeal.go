@@ -2,11 +2,14 @@ package image
 
 import (
 	"context"
+	"errors"
+	"io"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarehq/tare/archive"
+	"github.com/tarehq/tare/archive/compression"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image/platform"
 	"github.com/tarehq/tare/reference"
@@ -119,6 +122,40 @@ func (m *Making) Stored(d ocispec.Descriptor) bool {
 	size, ok := m.images.content.Size(d.Digest)
 	return ok && size == d.Size
 }
+
+// Holds tells whether a blob that is stored holds the layer. It reads it once, and notes
+// what that is.
+func (m *Making) Holds(ctx context.Context, d ocispec.Descriptor, diffID digest.Digest) (bool, error) {
+	store := m.images.content
+	if err := errors.Join(d.Digest.Validate(), diffID.Validate()); err != nil || !m.Stored(d) {
+		return false, nil
+	}
+	if d.Digest == diffID || store.Noted(d.Digest, noteHolds) == diffID.String() {
+		return true, nil
+	}
+	defer m.Hold()()
+	blob, _, err := store.Open(d.Digest)
+	if err != nil {
+		return false, err
+	}
+	defer blob.Close()
+	plain, _, err := compression.Decompress(blob)
+	if err != nil {
+		return false, nil // it is no layer at all
+	}
+	defer plain.Close()
+	sum := diffID.Verifier()
+	if _, err := io.CopyBuffer(sum, &cancellable{ctx, plain}, make([]byte, 1<<20)); err != nil {
+		return false, ctx.Err()
+	}
+	if sum.Verified() {
+		store.Note(d.Digest, noteHolds, diffID.String())
+	}
+	return sum.Verified(), nil
+}
+
+// noteHolds is the key of what a blob was found to hold.
+const noteHolds = "holds"
 
 // Difference makes a layer on nothing of what the tree of upper has beyond that of
 // lower. What lower has and upper has not, the layer removes.

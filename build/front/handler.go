@@ -78,7 +78,7 @@ func (h *handler) routes() http.Handler {
 // close ends the services, and waits for what they are at.
 func (h *handler) close() {
 	h.rpc.Stop()
-	h.builds.history.Close()
+	h.builds.close()
 	h.solver.Close()
 }
 

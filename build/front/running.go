@@ -35,6 +35,7 @@ type builds struct {
 	ended   []string // the oldest first
 	changed chan struct{}
 	history *history.History
+	going   sync.WaitGroup // builds that have begun and not ended
 }
 
 // keptEnded bounds the builds that are remembered with all that they told, for a
@@ -63,6 +64,7 @@ func (b *builds) begin(q *controlapi.SolveRequest) (*running, error) {
 	}
 	r := &running{ref: ref, tells: progress.New(), record: history.RecordOf(q, time.Now()), ready: make(chan struct{})}
 	b.list[ref] = r
+	b.going.Add(1)
 	if !q.Internal {
 		b.history.Began(r.record)
 	}
@@ -87,6 +89,7 @@ func (b *builds) freeLocked(ref string) error {
 
 // end says that a build is over.
 func (b *builds) end(q *controlapi.SolveRequest, r *running, o history.Outcome) {
+	defer b.going.Done()
 	r.tells.End()
 	if !q.Internal {
 		b.history.Ended(r.record, r.tells, o, func(err error) { // of which its client need not know
@@ -101,6 +104,21 @@ func (b *builds) end(q *controlapi.SolveRequest, r *running, o history.Outcome) 
 		b.ended = b.ended[1:]
 	}
 }
+
+// close waits for builds, whose clients have gone, to end and to be remembered. One that
+// does not hear is left behind.
+func (b *builds) close() {
+	over := make(chan struct{})
+	go func() { b.going.Wait(); close(over) }()
+	select {
+	case <-over:
+	case <-time.After(endTime):
+	}
+	b.history.Close()
+}
+
+// endTime is how long builds may take to end when the process does.
+const endTime = 3 * time.Second
 
 // records are those of the builds under way.
 func (b *builds) records() (list []*controlapi.BuildHistoryRecord) {

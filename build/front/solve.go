@@ -58,6 +58,9 @@ func (c *control) Solve(ctx context.Context, r *controlapi.SolveRequest) (resp *
 	var outcome history.Outcome
 	defer func() {
 		outcome.Said, outcome.Failed = resp.GetExporterResponse(), err
+		if err != nil && ctx.Err() != nil { // whatever failed by that
+			outcome.Failed = context.Canceled
+		}
 		c.builds.end(r, run, outcome)
 	}()
 	lent := &client.Session{Caller: caller, ID: r.Session, Find: c.caller}

@@ -149,6 +149,10 @@ func (c *Client) LayerBlobs(ctx context.Context, layers []build.Placed, epoch ti
 	return call[[]ocispec.Descriptor](ctx, c, "layer-blobs", blobsArg{layers, epoch}, nil)
 }
 
+func (c *Client) Holds(ctx context.Context, blob ocispec.Descriptor, diffID digest.Digest) (bool, error) {
+	return call[bool](ctx, c, "holds", build.Layer{Blob: blob, DiffID: diffID}, nil)
+}
+
 func (c *Client) Pin(ctx context.Context, chains []digest.Digest) error {
 	_, err := call[none](ctx, c, "pin", chains, nil)
 	return err

@@ -43,6 +43,9 @@ func (l *Lender) servePieces() {
 		}
 		return l.making.Compress(ctx, a.Layer.Blob, a.Layer.DiffID, *how)
 	})
+	serve(l, "holds", func(ctx context.Context, layer build.Layer, _ func(build.Transfer)) (bool, error) {
+		return l.making.Holds(ctx, layer.Blob, layer.DiffID)
+	})
 	serve(l, "push-content", func(ctx context.Context, a contentArg, progress func(build.Transfer)) (none, error) {
 		return none{}, l.Transfers.PushContent(ctx, a.Request.Ref, a.Content, credentials(a.Request.Auth), transfers(progress))
 	})

@@ -12,8 +12,10 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/containerd/log"
@@ -59,7 +61,7 @@ func run() error {
 	if err != nil {
 		return fmt.Errorf("this program is started by tared: %w", err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer cancel()
 	go func() { // the daemon's end is ours
 		_, _ = io.Copy(io.Discard, os.Stdin)

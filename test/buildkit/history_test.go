@@ -7,8 +7,14 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
+
+	"github.com/tarehq/tare/internal/testutil"
 )
 
 // TestHistoryAttachments has buildx look into builds that ended, by what is attached to
@@ -100,4 +106,50 @@ func blobsOf(t *testing.T, name string) (n int) {
 			n++
 		}
 	}
+}
+
+// What goes on when the process that builds is told to end is cancelled, and remembered as
+// that.
+func TestRememberedAtEnd(t *testing.T) {
+	r := newRig(t)
+	dir := directory(t, map[string]string{"Dockerfile": "FROM busybox\nRUN echo begun; sleep 1000\n"})
+	for _, end := range []func(){
+		func() { _ = syscall.Kill(builderOf(t, r), syscall.SIGTERM) },
+		func() { r.Signal(t, syscall.SIGTERM); r.Up(t) },
+	} {
+		ended := make(chan error, 1)
+		go func() {
+			_, err := r.try(t, dir, "buildx", "build", ".")
+			ended <- err
+		}()
+		testutil.Eventually(t, testutil.Patience(time.Minute), "the step runs", func() bool {
+			steps, err := filepath.Glob(r.Dir + "/exec/b/steps/build-*")
+			return err == nil && len(steps) > 0
+		})
+		end()
+		if err := <-ended; err == nil {
+			t.Error("the build was not ended")
+		}
+		if text := r.docker(t, dir, "buildx", "history", "ls"); !strings.Contains(text, "Canceled") {
+			t.Errorf("remembered are %s\n%s", text, r.docker(t, dir, "buildx", "history", "inspect"))
+		}
+		r.docker(t, dir, "buildx", "history", "rm", "--all")
+	}
+}
+
+// builderOf finds the process that builds.
+func builderOf(t *testing.T, r *rig) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		line, err := os.ReadFile("/proc/" + e.Name() + "/cmdline")
+		if pid, aerr := strconv.Atoi(e.Name()); err == nil && aerr == nil && strings.Contains(string(line), "/tare-build\x00--dir\x00"+r.Dir+"/") {
+			return pid
+		}
+	}
+	t.Fatal("nobody builds")
+	return 0
 }

@@ -11,6 +11,7 @@ import (
 
 	controlapi "github.com/moby/buildkit/api/services/control"
 	"github.com/opencontainers/go-digest"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/tarehq/tare/build"
@@ -67,7 +68,8 @@ func (r *Record) End() {
 // a few milliseconds, and a message costs both sides more than what it says.
 const gatherTime = 20 * time.Millisecond
 
-// maxGathered bounds the output in such a message, in bytes.
+// maxGathered bounds such a message, in bytes. Clients take 16 MiB, and who comes late or
+// does not read gets much at once.
 const maxGathered = 1 << 20
 
 // FollowGathered is Follow for who need not see each thing told by itself.
@@ -121,9 +123,7 @@ func gather(events []*controlapi.StatusResponse) (e *controlapi.StatusResponse, 
 	e = &controlapi.StatusResponse{}
 	size := 0
 	for i, one := range events {
-		for _, l := range one.Logs {
-			size += len(l.Msg)
-		}
+		size += proto.Size(one)
 		if i > 0 && size > maxGathered {
 			return e, events[i:]
 		}
