@@ -32,14 +32,24 @@ Shells:
 const (
 	bashCompletion = `# bash completion for tare
 _tare() {
-	local cur words cword
-	if declare -F _get_comp_words_by_ref >/dev/null 2>&1; then
-		_get_comp_words_by_ref -n =: cur words cword
-	else
-		cur=${COMP_WORDS[COMP_CWORD]} words=("${COMP_WORDS[@]}") cword=$COMP_CWORD
-	fi
+	# Bash parts words at = and : too. What stands together is one word, and of a
+	# candidate it takes only what follows the last part.
+	local line=${COMP_LINE:0:COMP_POINT} part cur= i
+	local -a words=()
+	for ((i = 0; i <= COMP_CWORD; i++)); do
+		part=${COMP_WORDS[i]}
+		if [[ $i = 0 || $line = [[:space:]]* || -z $line ]]; then
+			line=${line#"${line%%[![:space:]]*}"}
+			words+=("")
+		fi
+		((i < COMP_CWORD)) || part=$line
+		line=${line#"$part"}
+		words[${#words[@]}-1]+=$part
+	done
+	cur=${words[${#words[@]}-1]}
+	[[ $part = [=:]* ]] && part=
 	local candidates
-	candidates=$("${words[0]}" __complete -- "${words[@]:1:cword-1}" "$cur" 2>/dev/null) || return
+	candidates=$("${words[0]}" __complete -- "${words[@]:1}" 2>/dev/null) || return
 	if [[ -z $candidates ]]; then
 		compopt -o default 2>/dev/null
 		COMPREPLY=()
@@ -49,11 +59,12 @@ _tare() {
 	local candidate
 	COMPREPLY=()
 	while IFS= read -r candidate; do
+		candidate=${candidate#"${cur%"$part"}"}
 		printf -v candidate %q "$candidate"
 		COMPREPLY+=("$candidate")
 	done <<<"$candidates"
-	if declare -F __ltrim_colon_completions >/dev/null 2>&1; then
-		__ltrim_colon_completions "$cur"
+	if [[ ${#COMPREPLY[@]} = 1 && ${COMPREPLY[0]} = *[=:] ]]; then
+		compopt -o nospace 2>/dev/null # a value follows
 	fi
 }
 complete -F _tare NAME
@@ -65,7 +76,8 @@ _tare() {
 	if [[ -z ${candidates[1]} ]]; then
 		_files
 	else
-		compadd -- $candidates
+		compadd -S '' -- ${(M)candidates:#*[=:]} # a value follows
+		compadd -- ${candidates:#*[=:]}
 	fi
 }
 if [[ ${funcstack[1]} = _tare ]]; then
@@ -122,10 +134,12 @@ func complete(ctx context.Context, s *command.Session, args []string) error {
 	last := args[len(args)-1]
 	before := args[:len(args)-1]
 	var list []string
-	if globals.Parse(before) == nil {
+	if name, value, ok := strings.Cut(last, "="); ok && strings.HasPrefix(name, "--") && len(before) == 0 {
+		list = afterName(name, flagValues(ctx, s, "", name[2:], value))
+	} else if globals.Parse(before) == nil {
 		list = candidates(ctx, s, globals, globals.Args(), last)
 	} else if flag := valueOf(globals, before[len(before)-1]); flag != nil {
-		list = flagValues(ctx, s, flag.Name) // it lacks its value
+		list = flagValues(ctx, s, "", flag.Name, last) // it lacks its value
 	}
 	var b strings.Builder
 	for _, c := range list {
@@ -166,15 +180,11 @@ func candidates(ctx context.Context, s *command.Session, globals *pflag.FlagSet,
 	c := e.build()
 	if len(words) > used {
 		if flag := valueOf(c.Flags, words[len(words)-1]); flag != nil {
-			return flagValues(ctx, s, flag.Name)
+			return flagValues(ctx, s, e.noun, flag.Name, last)
 		}
 	}
-	if name, _, ok := strings.Cut(last, "="); ok && strings.HasPrefix(name, "--") {
-		var values []string
-		for _, v := range flagValues(ctx, s, name[2:]) {
-			values = append(values, name+"="+v)
-		}
-		return values
+	if name, value, ok := strings.Cut(last, "="); ok && strings.HasPrefix(name, "--") {
+		return afterName(name, flagValues(ctx, s, e.noun, name[2:], value))
 	}
 	rest := words[used:]
 	parsed := c.Flags.Parse(rest) == nil
@@ -188,6 +198,15 @@ func candidates(ctx context.Context, s *command.Session, globals *pflag.FlagSet,
 		return nil
 	}
 	return objects(ctx, s, e, c)
+}
+
+// afterName are the values of a flag in one word with its name.
+func afterName(name string, values []string) []string {
+	var list []string
+	for _, v := range values {
+		list = append(list, name+"="+v)
+	}
+	return list
 }
 
 // valueOf is the flag whose value is the next word, or nil.
@@ -260,38 +279,6 @@ func objects(ctx context.Context, s *command.Session, e *entry, c *command.Comma
 	}
 	if strings.Contains(c.Usage, "VOLUME") && e.verb != "create" || all {
 		n.volumes()
-	}
-	return n.sorted()
-}
-
-// flagValues names what the value of a flag can be.
-func flagValues(ctx context.Context, s *command.Session, flag string) []string {
-	n := namer{ctx: ctx, session: s}
-	switch flag {
-	case "context":
-		return contextNames(s)
-	case "network", "net", "config-from":
-		n.networks()
-	case "volumes-from", "link":
-		n.containers(true)
-	case "volume":
-		n.volumes()
-	case "log-level":
-		return []string{"debug", "error", "fatal", "info", "warn"}
-	case "userns":
-		return []string{"auto", "host"}
-	case "ipc":
-		return []string{"host", "none", "private", "shareable"}
-	case "pid", "uts":
-		return []string{"host"}
-	case "cgroupns":
-		return []string{"host", "private"}
-	case "pull":
-		return []string{"always", "missing", "never"}
-	case "restart":
-		return []string{"always", "no", "on-failure", "unless-stopped"}
-	case "type":
-		return []string{"container", "image", "network", "volume"}
 	}
 	return n.sorted()
 }

@@ -19,6 +19,10 @@ func TestBashCompletes(t *testing.T) {
 		{"Id": "3", "Names": []string{"/$(touch evil)", "/x y", "/x'\"z", "/x\nline"}}})
 	f.on("GET /images/json", 200, []map[string]any{{"Id": "1", "RepoTags": []string{"nginx:latest", "near/by:2"}}})
 	f.on("GET /networks", 200, []map[string]any{{"Name": "bridge"}, {"Name": "backend"}})
+	f.on("GET /info", 200, map[string]any{
+		"Plugins":  map[string]any{"Log": []string{"json-file", "journald", "syslog"}, "Volume": []string{"local"}, "Network": []string{"bridge", "macvlan"}},
+		"Runtimes": map[string]any{"tarerun": map[string]any{}, "crun": map[string]any{}},
+	})
 	f.on("GET /volumes", 200, map[string]any{"Volumes": []map[string]any{{"Name": "data"}, {"Name": "dust"}}})
 	dir := t.TempDir()
 	script := "#!/bin/sh\nexec " + self(t) + " \"$@\"\n"
@@ -30,45 +34,77 @@ func TestBashCompletes(t *testing.T) {
 	if r := words(map[string]string{"DOCKER_CONFIG": f.config}, "context create faraway --docker host=unix:///x"); r.code != 0 {
 		t.Fatalf("%+v", r)
 	}
-	// What bash does at a tab, without its terminal.
+	// What bash does at a tab, without its terminal: it parts words at = and :, and
+	// puts a candidate into the place of the last part.
 	const tab = `source <(tare completion bash)
 complete -p tare >/dev/null || exit 9
-read -ra COMP_WORDS <<<"$1"
+read -ra COMP_WORDS <<<"$(sed 's/[=:]/ & /g' <<<"$1")"
 [ "${1% }" = "$1" ] || COMP_WORDS+=("")
 COMP_CWORD=$((${#COMP_WORDS[@]} - 1)) COMP_LINE=$1 COMP_POINT=${#1}
 $(complete -p tare | sed 's/.*-F \([^ ]*\).*/\1/') tare "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"
 printf '%s\n' "${COMPREPLY[@]}"`
 	for line, want := range map[string]string{
-		"tare conte":                 "context",
-		"tare network ":              "connect create disconnect exposure inspect ls prune rm rules",
-		"tare network connect ba":    "backend",
-		"tare network connect x we":  "web",
-		"tare network create b":      "",
-		"tare ps --no":               "--no-trunc",
-		"tare stop w":                "web worker",
-		"tare rm -f wo":              "worker",
-		"tare rm -f $":               `\$\(touch\ evil\)`,
-		"tare rm -f x":               `x\ y x\'\"z`,
-		"tare run --rm n":            "near/by:2 nginx nginx:latest",
-		"tare run --network b":       "backend bridge",
-		"tare run --network=ba":      "--network=backend",
-		"tare run -v d":              "data dust",
-		"tare run --volumes-from we": "web",
-		"tare network inspect br":    "bridge",
-		"tare volume inspect da":     "data",
-		"tare inspect da":            "data",
-		"tare image rm near":         "near/by:2",
-		"tare -c f":                  "faraway",
-		"tare --context far":         "faraway",
-		"tare -D context use ":       "default faraway",
-		"tare --log-level d":         "debug",
-		"tare inspect --type ":       "container image network volume",
-		"tare run --userns ":         "auto host",
-		"tare nonsense ":             "",
+		"tare conte":                           "context",
+		"tare network ":                        "connect create disconnect exposure inspect ls prune rm rules",
+		"tare network connect ba":              "backend",
+		"tare network connect x we":            "web",
+		"tare network create b":                "",
+		"tare ps --no":                         "--no-trunc",
+		"tare stop w":                          "web worker",
+		"tare rm -f wo":                        "worker",
+		"tare rm -f $":                         `\$\(touch\ evil\)`,
+		"tare rm -f x":                         `x\ y x\'\"z`,
+		"tare run --rm n":                      "near/by:2 nginx nginx:latest",
+		"tare run --network b":                 "backend bridge",
+		"tare run --network=ba":                "backend",
+		"tare run --network=":                  "backend bridge container:",
+		"tare run --network cont":              "container:",
+		"tare run --network container:wo":      "worker",
+		"tare image rm near/by:":               "2",
+		"tare --log-level=d":                   "debug",
+		"tare network create --config-from ba": "backend",
+		"tare network create -d mac":           "macvlan",
+		"tare volume create -d l":              "local",
+		"tare run --log-driver j":              "journald json-file",
+		"tare run --log-driver=no":             "none",
+		"tare run --log-opt max-s":             "max-size=",
+		"tare run --log-opt max-size=1":        "",
+		"tare run --runtime ":                  "crun tarerun",
+		"tare run --volume-driver ":            "local",
+		"tare run --restart un":                "unless-stopped",
+		"tare update --restart on":             "on-failure",
+		"tare create --pull m":                 "missing",
+		"tare run --ipc ":                      "container: host none private shareable",
+		"tare run --ipc container:we":          "web",
+		"tare run --pid=container:we":          "web",
+		"tare run --pid h":                     "host",
+		"tare run --cap-add CAP_NET_":          "CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_NET_BROADCAST CAP_NET_RAW",
+		"tare run --cap-add A":                 "ALL AUDIT_CONTROL AUDIT_READ AUDIT_WRITE",
+		"tare run --cap-drop NET_R":            "NET_RAW",
+		"tare run --security-opt ":             "apparmor= label= no-new-privileges seccomp= systempaths= writable-cgroups",
+		"tare run --security-opt seccomp=":     "builtin unconfined",
+		"tare run --security-opt=label=d":      "disable",
+		"tare run --security-opt label=us":     "user:",
+		"tare kill -s TER":                     "TERM",
+		"tare run --stop-signal SIGUS":         "SIGUSR1 SIGUSR2",
+		"tare run -e TARE_COMPLETI":            "TARE_COMPLETION_TEST",
+		"tare run -v d":                        "data dust",
+		"tare run --volumes-from we":           "web",
+		"tare network inspect br":              "bridge",
+		"tare volume inspect da":               "data",
+		"tare inspect da":                      "data",
+		"tare image rm near":                   "near/by:2",
+		"tare -c f":                            "faraway",
+		"tare --context far":                   "faraway",
+		"tare -D context use ":                 "default faraway",
+		"tare --log-level d":                   "debug",
+		"tare inspect --type ":                 "container image network volume",
+		"tare run --userns ":                   "auto host",
+		"tare nonsense ":                       "",
 	} {
 		c := exec.Command(bash, "--norc", "-c", tab, "bash", line)
 		c.Dir = dir
-		c.Env = append(f.process().Env, "PATH="+dir+":"+os.Getenv("PATH"))
+		c.Env = append(f.process().Env, "PATH="+dir+":"+os.Getenv("PATH"), "TARE_COMPLETION_TEST=1")
 		out, err := c.CombinedOutput()
 		if got := strings.Join(strings.Fields(string(out)), " "); err != nil || got != want {
 			t.Errorf("%s: %q, %v; want %q", line, got, err, want)

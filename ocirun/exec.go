@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"sync"
+	"sync/atomic"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
@@ -48,7 +48,10 @@ func (c *Container) exec(ctx context.Context, o ExecOptions) (proc *Process, err
 		}
 	}
 	spec.Process = &process
-	separate := c.separate()
+	separate, err := c.separate()
+	if err != nil {
+		return nil, err
+	}
 	a, err := newAttempt(stepsOfExec, &spec, o.Process, o.Stdio, o.Console, o.ExtraFiles, adjust != nil || separate[specs.TimeNamespace])
 	if err != nil {
 		return nil, err
@@ -155,36 +158,63 @@ func (b *builder) liveOnInChild() {
 	b.pause()
 }
 
-// separate tells in which namespaces init lives that are not this process's.
-func (c *Container) separate() map[specs.LinuxNamespaceType]bool {
-	own, its := ownNamespaces(), namespacesOf(strconv.Itoa(c.pid))
-	list := make(map[specs.LinuxNamespaceType]bool, len(namespaceFlags))
-	for t, name := range its {
-		list[t] = own[t] != "" && own[t] != name
+// separate tells in which namespaces init lives that are not this process's. It is
+// an error not to know of one: the new process would stay in this process's.
+func (c *Container) separate() (map[specs.LinuxNamespaceType]bool, error) {
+	own, err := ownNamespaces()
+	if err != nil {
+		return nil, err
 	}
-	return list
+	its, err := namespacesOf(strconv.Itoa(c.pid))
+	if err != nil {
+		return nil, err
+	}
+	list := make(map[specs.LinuxNamespaceType]bool, len(own))
+	for t, name := range own {
+		if its[t] == "" { // a zombie has none
+			return nil, fault.New(fault.Conflict, "cannot exec in a stopped container")
+		}
+		list[t] = its[t] != name
+	}
+	return list, nil
 }
 
-// ownNamespaces are those that this process has: asked of the calling thread, as
-// one that is in others for a while is locked to whoever brought it there.
-var ownNamespaces = sync.OnceValue(func() map[specs.LinuxNamespaceType]string { return namespacesOf("thread-self") })
+// namesOfOwn are the namespaces that this process has, once they were read.
+var namesOfOwn atomic.Pointer[map[specs.LinuxNamespaceType]string]
 
-// namespacesOf reads what namespaces a process has. Its directory is looked for
-// once: that is the most of each look.
-func namespacesOf(process string) map[specs.LinuxNamespaceType]string {
+// ownNamespaces are asked of the calling thread, as one that is in others for a
+// while is locked to whoever brought it there.
+func ownNamespaces() (map[specs.LinuxNamespaceType]string, error) {
+	if own := namesOfOwn.Load(); own != nil {
+		return *own, nil
+	}
+	own, err := namespacesOf("thread-self")
+	if err == nil {
+		namesOfOwn.Store(&own)
+	}
+	return own, err
+}
+
+// namespacesOf reads what namespaces a process has, of those that the kernel knows.
+// Its directory is looked for once: that is the most of each look.
+func namespacesOf(process string) (map[specs.LinuxNamespaceType]string, error) {
 	dir, err := unix.Open("/proc/"+process+"/ns", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil
+		return nil, fault.New(fault.Internal, "open the namespaces of process %s: %w", process, err)
 	}
 	defer unix.Close(dir)
 	list := make(map[specs.LinuxNamespaceType]string, len(namespaceFlags))
 	for t := range namespaceFlags {
 		var b [64]byte
-		if n, err := unix.Readlinkat(dir, namespaceFile(t), b[:]); err == nil {
+		switch n, err := unix.Readlinkat(dir, namespaceFile(t), b[:]); err {
+		case nil:
 			list[t] = string(b[:n])
+		case unix.ENOENT:
+		default:
+			return nil, fault.New(fault.Internal, "read the %s namespace of process %s: %w", t, process, err)
 		}
 	}
-	return list
+	return list, nil
 }
 
 // namespaceFile is what /proc/PID/ns calls a namespace of the kind.

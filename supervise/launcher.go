@@ -168,14 +168,8 @@ func (l *Launcher) start(ctx context.Context, warm bool) (process, error) {
 	era := l.era
 	l.mu.Unlock()
 
-	conn, theirs, err := seqpacket.Pair()
+	conn, pid, err := l.spawn()
 	if err != nil {
-		return process{}, err
-	}
-	pid, err := l.spawn(theirs)
-	theirs.Close()
-	if err != nil {
-		conn.Close()
 		return process{}, err
 	}
 	// The end of the connection is the end of the process, or follows from our
@@ -192,14 +186,16 @@ func (l *Launcher) start(ctx context.Context, warm bool) (process, error) {
 	return process{k, era}, nil
 }
 
-// spawn executes a process, by the starter or, when there is none, here.
-func (l *Launcher) spawn(theirs *os.File) (pid int, err error) {
+// spawn executes a process, by the starter or, when there is none, here, and gives
+// the connection to it. What a starter that fails was sent may have come to a
+// process all the same, which is left alone with it.
+func (l *Launcher) spawn() (conn *seqpacket.Conn, pid int, err error) {
 	l.mu.Lock()
 	s := l.starter
 	l.mu.Unlock()
 	if s != nil {
-		if pid, err = s.spawn(theirs); err == nil {
-			return pid, nil
+		if conn, pid, err = connected(s.spawn); err == nil {
+			return conn, pid, nil
 		}
 		l.mu.Lock()
 		mine := l.starter == s
@@ -211,7 +207,22 @@ func (l *Launcher) spawn(theirs *os.File) (pid int, err error) {
 			s.close()
 		}
 	}
-	return spawn(l.exe, theirs, l.stage, 0)
+	return connected(func(theirs *os.File) (int, error) { return spawn(l.exe, theirs, l.stage, 0) })
+}
+
+// connected has a process executed with the other end of a new connection.
+func connected(spawn func(theirs *os.File) (pid int, err error)) (*seqpacket.Conn, int, error) {
+	conn, theirs, err := seqpacket.Pair()
+	if err != nil {
+		return nil, 0, err
+	}
+	defer theirs.Close()
+	pid, err := spawn(theirs)
+	if err != nil {
+		conn.Close()
+		return nil, 0, err
+	}
+	return conn, pid, nil
 }
 
 // collect waits for the end of a child.
@@ -407,10 +418,10 @@ func (l *Launcher) Close() error {
 	l.warm, l.starter = nil, nil
 	l.mu.Unlock()
 	close(l.stop)
-	<-l.done
 	if s != nil {
 		s.close()
 	}
+	<-l.done
 	for _, p := range warm {
 		p.keeper.Close()
 		<-p.keeper.reaped

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -49,6 +50,17 @@ func waiting(t testing.TB) []int {
 	for pid := range children(t, os.Getpid()) {
 		cmd, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
 		if string(cmd) == "tare-supervise\x00" {
+			out = append(out, pid)
+		}
+	}
+	return out
+}
+
+// starters returns those that this process has.
+func starters(t testing.TB) (out []int) {
+	for pid := range children(t, os.Getpid()) {
+		cmd, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
+		if string(cmd) == "tare-supervise\x00"+supervise.StarterArg+"\x00" {
 			out = append(out, pid)
 		}
 	}
@@ -199,29 +211,23 @@ func TestStarterDies(t *testing.T) {
 	testutil.Eventually(t, 5*time.Second, "other tests' processes are gone", func() bool { return len(waiting(t)) == 0 })
 	l := launcher(t, 2)
 	testutil.Eventually(t, 5*time.Second, "the pool is full", func() bool { return l.Warm() == 2 })
-	starters := func() (out []int) {
-		for pid := range children(t, os.Getpid()) {
-			cmd, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
-			if string(cmd) == "tare-supervise\x00"+supervise.StarterArg+"\x00" {
-				out = append(out, pid)
-			}
-		}
-		return out
+	found := starters(t)
+	if len(found) != 1 {
+		t.Fatalf("there are %d starters, not one", len(found))
 	}
-	if n := len(starters()); n != 1 {
-		t.Fatalf("there are %d starters, not one", n)
-	}
-	if err := unix.Kill(starters()[0], unix.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	for _, pid := range waiting(t) {
+	dead := waiting(t)
+	for _, pid := range append(dead, found[0]) {
 		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
 	}
-	testutil.Eventually(t, 5*time.Second, "the dead are collected", func() bool {
-		return len(children(t, os.Getpid())) == 1 // the starter, which is not missed yet
-	})
+	// Of those that died only: who runs the tests may have given this process
+	// children too.
+	collected := func(pids ...int) bool {
+		have := children(t, os.Getpid())
+		return !slices.ContainsFunc(pids, func(pid int) bool { return have[pid] != "" })
+	}
+	testutil.Eventually(t, 5*time.Second, "the dead are collected", func() bool { return collected(dead...) })
 	eachRuntime(t, func(t *testing.T, rt supervise.Runtime) {
 		b := newBox(t, rt, "/bin/busybox", "true")
 		b.create(l)
@@ -229,5 +235,63 @@ func TestStarterDies(t *testing.T) {
 		b.wait(0)
 		b.release()
 	})
-	testutil.Eventually(t, 5*time.Second, "the pool is full again, and nobody starts its processes", func() bool { return l.Warm() == 2 && len(starters()) == 0 })
+	testutil.Eventually(t, 5*time.Second, "the pool is full again, and nobody starts its processes", func() bool {
+		return l.Warm() == 2 && len(starters(t)) == 0 && collected(found...)
+	})
+}
+
+// Nor does one that was stopped stop anything.
+func TestStarterStopped(t *testing.T) {
+	testutil.RequireRoot(t)
+	defer supervise.Hasten(100 * time.Millisecond)()
+	for _, again := range []bool{true, false} {
+		l := launcher(t, 0)
+		if err := unix.Kill(starters(t)[0], unix.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() {
+			var err error
+			if again {
+				err = l.Start(t.Context())
+			}
+			ended <- errors.Join(err, l.Close())
+		}()
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(testutil.Patience(10 * time.Second)):
+			unix.Kill(starters(t)[0], unix.SIGCONT)
+			t.Errorf("a start (%v) and the end wait for a starter that was stopped", again)
+		}
+	}
+}
+
+// What a starter that failed has started is not heard: it would answer in the
+// place of the process that is started then.
+func TestStarterFailsTooLate(t *testing.T) {
+	testutil.RequireRoot(t)
+	l := launcher(t, 0)
+	heard, err := l.Pretend()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := make(chan []*os.File, 1)
+	go func() {
+		_, files, _ := heard.Recv()
+		heard.Close()
+		sent <- files
+	}()
+	if err := l.While(t.Context(), func() {
+		for _, f := range <-sent {
+			if n, _, err := unix.Recvfrom(int(f.Fd()), make([]byte, 1), unix.MSG_DONTWAIT); n != 0 || err != nil {
+				t.Errorf("there is still somebody at the other end: %d, %v", n, err)
+			}
+			f.Close()
+		}
+	}); err != nil {
+		t.Error(err)
+	}
 }

@@ -6,9 +6,11 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/seqpacket"
+	"github.com/tarehq/tare/internal/stage"
 )
 
 // StarterArg is the one argument of the program where it is a starter: a process
@@ -30,6 +32,10 @@ var Environment = []string{"GOMAXPROCS=1", "GOGC=50", "GOMEMLIMIT=16MiB"}
 // SpawnRequest comes with one end of a socket, the new process's connection to the
 // daemon; Started is the answer.
 const MethodSpawn = "spawn"
+
+// starterTime is what a starter may take for one process, which is a millisecond's
+// work. One that was stopped must not stop the daemon.
+var starterTime = 10 * time.Second
 
 // starter is the daemon's side.
 type starter struct {
@@ -71,6 +77,7 @@ func ownFile(f *os.File) string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid
 func (s *starter) spawn(theirs *os.File) (pid int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer time.AfterFunc(starterTime, func() { s.conn.Close() }).Stop()
 	if err := s.conn.Send(encode(Message{Method: MethodSpawn}), theirs); err != nil {
 		return 0, err
 	}
@@ -92,9 +99,10 @@ func (s *starter) spawn(theirs *os.File) (pid int, err error) {
 	return started.Pid, nil
 }
 
-// close ends the starter. What it started goes on.
+// close ends the starter, whatever it does. What it started goes on.
 func (s *starter) close() {
 	s.conn.Close()
+	_ = syscall.Kill(s.pid, syscall.SIGKILL)
 	collect(s.pid)
 }
 
@@ -105,11 +113,7 @@ func ServeStarts() error {
 		return err
 	}
 	syscall.CloseOnExec(StarterExe)
-	syscall.CloseOnExec(StarterStage)
-	exe, stage := os.NewFile(StarterExe, "exe"), os.NewFile(StarterStage, "stage")
-	if _, err := stage.Stat(); err != nil {
-		stage = nil
-	}
+	exe, stage := os.NewFile(StarterExe, "exe"), stage.At(StarterStage) // where it is missing something else may be
 	for {
 		_, files, err := conn.Recv()
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/registry/config"
 	"github.com/tarehq/tare/registry/storage"
+	"github.com/tarehq/tare/registry/storage/bucket"
 	"github.com/tarehq/tare/registry/upstream"
 	"github.com/tarehq/tare/remote"
 )
@@ -56,19 +57,23 @@ func credentials(u config.Upstream) func() (remote.Credentials, error) {
 	}
 }
 
+// syncs is where it is recorded when syncs ran, in the storage as it was opened.
+func syncs(c *config.Config, opened storage.Storage) upstream.Record {
+	if b, ok := opened.(*bucket.Storage); ok {
+		return b.Record("syncs")
+	}
+	return upstream.File(filepath.Join(c.Storage.Root, "syncs.json"))
+}
+
 // schedule copies on the configuration's schedule. The function that it returns
 // ends that.
-func schedule(ctx context.Context, c *config.Config, s storage.Storage) (end func(), err error) {
+func schedule(ctx context.Context, c *config.Config, record upstream.Record, s storage.Storage) (end func(), err error) {
 	if len(c.Syncs) == 0 {
 		return func() {}, nil
 	}
 	u, ok := s.(*upstream.Storage)
 	if !ok {
 		return nil, fault.New(fault.Invalid, "there are syncs, and no upstreams")
-	}
-	record := "" // a bucket is shared: each registry runs at its start
-	if c.Storage.S3 == nil {
-		record = filepath.Join(c.Storage.Root, "syncs.json")
 	}
 	var list []upstream.Sync
 	for _, one := range c.Syncs {

@@ -55,6 +55,7 @@ func serve(ctx context.Context, _, logTo io.Writer, o *options) (err error) {
 	if d, ok := kept.(*dir.Storage); ok {
 		d.LogTo(log)
 	}
+	record := syncs(c, kept)
 	kept = ops.watch(kept)
 	s, err := copies(c, kept, log)
 	if err != nil {
@@ -67,7 +68,7 @@ func serve(ctx context.Context, _, logTo io.Writer, o *options) (err error) {
 	if c.Storage.S3 == nil {
 		defer control(c.Storage.Root, deeds(kept, s, care.by), log)()
 	}
-	end, err := schedule(ctx, c, s)
+	end, err := schedule(ctx, c, record, s)
 	if err != nil {
 		return shut(listeners, err)
 	}

@@ -34,6 +34,11 @@ func settle()
 // and by copies it four times, and touches twice the memory.
 func grow() { deep() }
 
+// Slack is by how many ns the timers may be late of what the program executes, if
+// those of its threads may be by more: whatever the thread makes that looks after
+// the others. 0 if not.
+func Slack() uintptr { return uintptr(max(int64(slack), 0)) }
+
 // Settings names the variable that the entry has added to the environment, which
 // is no matter of what the program executes; "" if it has added none.
 func Settings() string {

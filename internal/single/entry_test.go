@@ -51,7 +51,7 @@ func TestEntry(t *testing.T) {
 		has, hasNot   []string
 	}{
 		{"begins at the entry", with, []string{"a", "", "b c"}, []string{"A=1", "GOMAXPROC=x", "B="},
-			append(common, "added GOMAXPROCS 1", `args ["a" "" "b c"]`, "env A=1", "env GOMAXPROC=x", "env B=", "rate 0"), []string{"env GOMAXPROCS", "open"}},
+			append(common, "added GOMAXPROCS 1", `args ["a" "" "b c"]`, "env A=1", "env GOMAXPROC=x", "env B=", "rate 0", "to be "+common[1][len("slack "):]), []string{"env GOMAXPROCS", "open"}},
 		{"without a variable", with, nil, []string{}, append(common, "added GOMAXPROCS 1", "args []"), []string{"env"}},
 		{"with the caller's own", with, []string{"x"}, []string{"GOMAXPROCS=2", "A=1"},
 			append(common, "env GOMAXPROCS=2", "env A=1", `args ["x"]`), []string{"added"}},

@@ -3,17 +3,12 @@ package upstream
 import (
 	"cmp"
 	"context"
-	"encoding/json"
-	"errors"
-	"io/fs"
 	"log/slog"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/internal/atomicfile"
 	"github.com/tarehq/tare/registry/pattern"
 	"github.com/tarehq/tare/registry/storage"
 )
@@ -37,108 +32,6 @@ type Sync struct {
 
 // clock is the form of Sync.At.
 const clock = "15:04"
-
-// retry is how long after a run that failed the next one is, at most.
-const retry = time.Hour
-
-// next is when a sync is due that ran last at a time; the zero time is never.
-func (c Sync) next(last time.Time) time.Time {
-	if last.IsZero() {
-		return last
-	}
-	at, err := time.Parse(clock, c.At)
-	if err != nil {
-		return last.Add(c.Interval)
-	}
-	day := time.Date(last.Year(), last.Month(), last.Day(), at.Hour(), at.Minute(), 0, 0, last.Location())
-	if !day.After(last) {
-		day = day.AddDate(0, 0, 1)
-	}
-	return day.AddDate(0, 0, max(0, int(c.Interval/(24*time.Hour))-1))
-}
-
-// key is what a sync is known by in the record of runs.
-func (c Sync) key() string {
-	words := []string{c.Upstream, c.Prefix}
-	for _, r := range c.Repositories {
-		words = append(words, r.String())
-	}
-	return strings.Join(words, " ")
-}
-
-// Schedule runs syncs when they are due.
-type Schedule struct {
-	s     *Storage
-	list  []Sync
-	peers []*peer // of each
-	file  string
-	log   *slog.Logger
-}
-
-// Schedule checks the syncs. In the file is recorded when each has run; "" has
-// them run at each start.
-func (s *Storage) Schedule(list []Sync, file string) (*Schedule, error) {
-	c := &Schedule{s: s, list: list, file: file, log: s.log}
-	for _, one := range list {
-		i := slices.IndexFunc(s.peers, func(p *peer) bool { return p.Name == one.Upstream })
-		_, _, copies := s.route(one.Prefix + "/x")
-		switch {
-		case i < 0:
-			return nil, fault.New(fault.Invalid, "a sync is from the upstream %q, and there is none of that name", one.Upstream)
-		case !storage.ValidRepository(one.Prefix):
-			return nil, fault.New(fault.Invalid, "a sync from %s: %q cannot begin the names of repositories: want a prefix such as %q", one.Upstream, one.Prefix, "mirror")
-		case copies || s.refuse(one.Prefix+"/x") != nil:
-			return nil, fault.New(fault.Invalid, "a sync from %s: what is below %q is fetched when it is asked for: choose another prefix", one.Upstream, one.Prefix)
-		}
-		if one.Interval <= 0 {
-			return nil, fault.New(fault.Invalid, "a sync from %s has no interval", one.Upstream)
-		}
-		if _, err := time.Parse(clock, one.At); err != nil && one.At != "" {
-			return nil, fault.New(fault.Invalid, "a sync from %s: %q is no time of day: want one such as %q", one.Upstream, one.At, "03:00")
-		}
-		for _, text := range one.Platforms {
-			if n := strings.Count(text, "/"); n < 1 || n > 2 {
-				return nil, fault.New(fault.Invalid, "a sync from %s: %q is no platform: want one such as %q", one.Upstream, text, "linux/amd64")
-			}
-		}
-		c.peers = append(c.peers, s.peers[i])
-	}
-	return c, nil
-}
-
-// Run runs the syncs, one at a time, until ctx ends.
-func (c *Schedule) Run(ctx context.Context) {
-	if len(c.list) == 0 {
-		return
-	}
-	last := c.load()
-	due := make([]time.Time, len(c.list))
-	for i, one := range c.list {
-		due[i] = one.next(last[one.key()])
-	}
-	for ctx.Err() == nil {
-		i := slices.IndexFunc(due, slices.MinFunc(due, time.Time.Compare).Equal)
-		timer := time.NewTimer(time.Until(due[i]))
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return
-		}
-		began, one := time.Now(), c.list[i]
-		err := c.sync(ctx, one, c.peers[i])
-		if due[i] = one.next(began); err != nil {
-			if again := began.Add(min(retry, one.Interval/4)); again.Before(due[i]) {
-				due[i] = again
-			}
-			continue
-		}
-		last[one.key()] = began
-		if err := c.save(last); err != nil {
-			c.log.Error("cannot record when a sync ran", "error", err)
-		}
-	}
-}
 
 // sync runs one. What fails does not keep the rest; the error is of the last
 // thing that has failed.
@@ -252,32 +145,4 @@ func (c *Schedule) tags(ctx context.Context, one Sync, p *peer, path string) ([]
 		tags, err := r.Tags(ctx)
 		return tags, p.failed(ctx, err)
 	})
-}
-
-// load reads when each sync ran last. What cannot be read has not run.
-func (c *Schedule) load() map[string]time.Time {
-	last := map[string]time.Time{}
-	if c.file == "" {
-		return last
-	}
-	data, err := os.ReadFile(c.file)
-	if err == nil {
-		err = json.Unmarshal(data, &last)
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		c.log.Warn("it is not known when syncs ran: they run now", "file", c.file, "error", err)
-		return map[string]time.Time{}
-	}
-	return last
-}
-
-func (c *Schedule) save(last map[string]time.Time) error {
-	if c.file == "" {
-		return nil
-	}
-	data, err := json.Marshal(last)
-	if err != nil {
-		return err
-	}
-	return atomicfile.Write(c.file, data, 0o600)
 }

@@ -2,11 +2,15 @@ package upstream
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -33,7 +37,7 @@ func patterns(list ...string) (out pattern.List) {
 // run runs the sync once.
 func (c *cache) run(t *testing.T, one Sync) error {
 	t.Helper()
-	s, err := c.Schedule([]Sync{one}, "")
+	s, err := c.Schedule([]Sync{one}, nil)
 	ok(t, err)
 	return s.sync(t.Context(), one, s.peers[0])
 }
@@ -182,17 +186,118 @@ func TestSchedule(t *testing.T) {
 	c := start(t, t.TempDir(), nil, Upstream{Name: "up", URL: p.URL})
 	file := filepath.Join(t.TempDir(), "syncs.json")
 	one := Sync{Upstream: "up", Prefix: "mirror", Repositories: patterns("team/app"), Interval: time.Hour}
-	schedule, err := c.Schedule([]Sync{one}, file)
+	recorded := func() (r runs) {
+		data, err := File(file).Read(t.Context())
+		ok(t, err)
+		r, err = parseRuns(data)
+		ok(t, err)
+		return r
+	}
+	// A process that was killed in the middle of a run keeps nobody away.
+	killed, err := json.Marshal(runs{Begun: map[string]time.Time{one.key(): time.Now()}})
+	ok(t, err)
+	ok(t, os.WriteFile(file, killed, 0o600))
+	schedule, err := c.Schedule([]Sync{one}, File(file))
 	ok(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); schedule.Run(ctx) }()
-	await(t, "the first run", func() bool { return !schedule.load()[one.key()].IsZero() })
+	await(t, "the first run", func() bool { return !recorded().Ran[one.key()].IsZero() })
 	cancel()
 	<-done
 	c.pull(t, "mirror/team/app", "v1")
-	if due := one.next(schedule.load()[one.key()]); due.Before(time.Now().Add(50 * time.Minute)) {
+	if due := one.due(recorded(), time.Now()); due.Before(time.Now().Add(50 * time.Minute)) {
 		t.Errorf("the next run is at %s", due)
+	}
+}
+
+// TestDue has clocks that were set, and others that run the same sync.
+func TestDue(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 10, 12, 0, 0, 0, time.Local)
+	hourly := Sync{Upstream: "up", Prefix: "a", Interval: time.Hour}
+	daily := Sync{Upstream: "up", Prefix: "a", Interval: 24 * time.Hour, At: "03:00"}
+	for name, c := range map[string]struct {
+		sync       Sync
+		ran, begun time.Time
+		want       time.Time
+	}{
+		"never":              {sync: hourly},
+		"before":             {hourly, now.Add(-20 * time.Minute), time.Time{}, now.Add(40 * time.Minute)},
+		"by a faster clock":  {hourly, now.Add(time.Minute), time.Time{}, now.Add(61 * time.Minute)},
+		"in ten years":       {sync: hourly, ran: now.AddDate(10, 0, 0)},
+		"daily in ten years": {sync: daily, ran: now.AddDate(10, 0, 0)},
+		"recorded in UTC":    {daily, now.UTC(), time.Time{}, time.Date(2026, 1, 11, 3, 0, 0, 0, time.Local)},
+		"runs":               {hourly, now.Add(-2 * time.Hour), now.Add(-time.Minute), now.Add(14 * time.Minute)},
+		"runs for too long":  {hourly, now.Add(-2 * time.Hour), now.Add(-59 * time.Minute), now.Add(-44 * time.Minute)},
+		"runs in ten years":  {hourly, now.Add(-2 * time.Hour), now.AddDate(10, 0, 0), now.Add(-time.Hour)},
+	} {
+		r := runs{map[string]time.Time{c.sync.key(): c.ran}, map[string]time.Time{c.sync.key(): c.begun}}
+		if got := c.sync.due(r, now); !got.Equal(c.want) {
+			t.Errorf("%s: due at %s, want %s", name, got, c.want)
+		}
+	}
+}
+
+// shared is a record of several schedules.
+type shared struct {
+	mu   sync.Mutex
+	data []byte
+}
+
+func (s *shared) Read(context.Context) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.data, nil
+}
+
+func (s *shared) Change(_ context.Context, f func([]byte) ([]byte, error)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	data, err := f(s.data)
+	if err == nil {
+		s.data = data
+	}
+	return err
+}
+
+// TestSharedSchedule has a run that somebody else has begun not be begun again,
+// and one that failed be free for others.
+func TestSharedSchedule(t *testing.T) {
+	t.Parallel()
+	s, p := far(t)
+	storagetest.PushImage(t, s, "team/app", 1, "v1")
+	c := start(t, t.TempDir(), nil, Upstream{Name: "up", URL: p.URL})
+	one := Sync{Upstream: "up", Prefix: "mirror", Repositories: patterns("team/app"), Interval: time.Hour}
+	record := &shared{}
+	schedule, err := c.Schedule([]Sync{one}, record)
+	ok(t, err)
+	known, _ := parseRuns(nil)
+	begin := func(at time.Time) {
+		record.data, err = json.Marshal(runs{Begun: map[string]time.Time{one.key(): at}})
+		ok(t, err)
+	}
+	begin(time.Now())
+	schedule.perform(t.Context(), 0, &known)
+	if _, err := c.Storage.Storage.Tag(t.Context(), "mirror/team/app", "v1"); !errors.Is(err, fault.NotFound) {
+		t.Fatalf("what another registry copies is copied here too: %v", err)
+	}
+	p.On(func(*faulty.Request) *faulty.Fault { return &faulty.Fault{Status: http.StatusNotFound} })
+	begin(time.Now().Add(-time.Hour))
+	if earliest := schedule.perform(t.Context(), 0, &known); earliest.Before(time.Now().Add(10 * time.Minute)) {
+		t.Errorf("what failed is tried again at %s", earliest)
+	}
+	schedule.load(t.Context(), &known, true)
+	if due := one.due(known, time.Now()); !due.IsZero() {
+		t.Errorf("what failed here is due at %s elsewhere", due)
+	}
+	p.On(nil)
+	schedule.perform(t.Context(), 0, &known)
+	c.pull(t, "mirror/team/app", "v1")
+	known, _ = parseRuns(nil)
+	schedule.load(t.Context(), &known, true)
+	if due := one.due(known, time.Now()); due.Before(time.Now().Add(50 * time.Minute)) {
+		t.Errorf("what was done elsewhere is due at %s", due)
 	}
 }
 
@@ -237,13 +342,13 @@ func TestRefused(t *testing.T) {
 	} {
 		bad := good
 		change(&bad)
-		_, err := c.Schedule([]Sync{bad}, "")
+		_, err := c.Schedule([]Sync{bad}, nil)
 		if err == nil {
 			t.Errorf("%s: taken", name)
 		}
 		is(t, err, fault.Invalid)
 	}
-	_, err := c.Schedule([]Sync{good}, "")
+	_, err := c.Schedule([]Sync{good}, nil)
 	ok(t, err)
 	for _, u := range []Upstream{up("hub", "registry.example"), up("hub", "https://me@registry.example"), up("hub", "https://registry.example/path"),
 		up("Hub", "https://registry.example"), up("a/../b", "https://registry.example")} {

@@ -5,6 +5,7 @@
 // checks. Below the prefix of the configuration lie
 //
 //	format                                     {"version":1}
+//	syncs, ready                               records of others (Record); what Ready writes
 //	data/COPY/state                            what becomes of a copy of a blob: record, in JSON
 //	data/COPY/OBJECT                           its bytes, or those of an upload that are no part yet
 //	digests/sha256-HEX/COPY                    an empty object: where to look for a blob by its digest

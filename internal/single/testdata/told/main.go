@@ -23,6 +23,7 @@ func main() {
 	}
 	slack, _ := os.ReadFile("/proc/self/timerslack_ns")
 	fmt.Println("slack", strings.TrimSpace(string(slack)))
+	fmt.Println("to be", single.Slack())
 	fmt.Println("rate", runtime.MemProfileRate)
 	out, _ := exec.Command("/bin/sh", "-c", "ulimit -Sn; ulimit -Hn").Output()
 	fmt.Println("children", strings.Join(strings.Fields(string(out)), " "))
