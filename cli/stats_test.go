@@ -56,6 +56,9 @@ b0b0b0b0b0b0   off       0.00%     0B / 0B             0.00%     0B / 0B        
 	if out, errs, code = stats("stats", "--no-stream", "busy", "c0c0c0c0c0c0c0c0"); code != 1 || !strings.Contains(errs, "No such container") || !strings.Contains(out, "50.00%") {
 		t.Errorf("%d %q %q", code, out, errs)
 	}
+	if out, errs, code = stats("stats", "--no-stream", "c0c0c0c0c0c0c0c0"); code != 1 || !strings.Contains(errs, "No such container") || out != "" {
+		t.Errorf("%d %q %q", code, out, errs)
+	}
 	if out, errs, code = stats("stats", "busy"); code != 0 || errs != "" || !strings.HasPrefix(out, "\x1b[HCONTAINER ID") && out != "" {
 		t.Errorf("%d %q %q", code, out, errs)
 	}

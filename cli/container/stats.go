@@ -76,6 +76,9 @@ func (o *stats) run(ctx context.Context, s *command.Session, names []string) err
 	}
 	if o.noStream {
 		watching.Wait()
+		if o.named && len(o.order) == 0 {
+			return errors.Join(o.errs...) // and no table of nothing
+		}
 		return errors.Join(o.show(s.Out, text), errors.Join(o.errs...))
 	}
 	return o.follow(ctx, s.Out, text)
