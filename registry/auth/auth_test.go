@@ -394,3 +394,34 @@ func TestStrangersAreDamped(t *testing.T) {
 		t.Error("failures are not forgotten")
 	}
 }
+
+// TestWrongAddressesWaitForEachOther has those that guess from many addresses
+// take one turn between them.
+func TestWrongAddressesWaitForEachOther(t *testing.T) {
+	p := &Passwords{turns: make(chan struct{}, 3), doubtful: make(chan struct{}, 1)}
+	from := func(addr string) guess {
+		return p.guess(&http.Request{RemoteAddr: addr + ":1"}, "ann")
+	}
+	for _, addr := range []string{"10.0.0.1", "10.0.0.2"} {
+		from(addr).failed()
+	}
+	done, err := p.turn(t.Context(), from("10.0.0.1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := p.turn(ctx, from("10.0.0.2")); err == nil {
+		t.Error("two addresses that were wrong have passwords computed at once")
+	}
+	other, err := p.turn(t.Context(), from("10.0.0.3"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other()
+	done()
+	if done, err = p.turn(t.Context(), from("10.0.0.2")); err != nil {
+		t.Fatal(err)
+	}
+	done()
+}

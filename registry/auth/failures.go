@@ -76,6 +76,14 @@ func (f *failures) tooMany(key uint64) bool {
 	return f.left(key) >= cmp.Or(f.most, maxFailures)
 }
 
+// lately tells whether there was a failure within a minute.
+func (f *failures) lately(key uint64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	e, ok := f.of[key]
+	return ok && f.time().Sub(e.last) < time.Minute
+}
+
 func (f *failures) add(key uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

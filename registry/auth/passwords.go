@@ -37,6 +37,7 @@ type Passwords struct {
 	log       *slog.Logger
 	key       [32]byte
 	turns     chan struct{} // one for each computation at a time
+	doubtful  chan struct{} // has one while that is for an address that was wrong lately
 	failures  failures
 	strangers failures              // by the address alone, whatever the name
 	asking    keylock.Locks[string] // addresses that have a password computed
@@ -64,7 +65,7 @@ const (
 
 // OpenPasswords reads the file, which has to be there.
 func OpenPasswords(file string, log *slog.Logger) (*Passwords, error) {
-	p := &Passwords{file: file, log: log, turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
+	p := &Passwords{file: file, log: log, doubtful: make(chan struct{}, 1), turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 		strangers: failures{most: maxFromAddress, forget: forgetFromAddress}}
 	if _, err := rand.Read(p.key[:]); err != nil {
 		return nil, err
@@ -209,9 +210,20 @@ func (g guess) failed() {
 
 // turn waits for what one address may have computed at a time, and then for one
 // of the few that all may. So whoever asks from elsewhere waits for one request
-// of each address, however many there are.
-func (p *Passwords) turn(ctx context.Context, from string) (done func(), err error) {
-	next, err := p.asking.Lock(ctx, from)
+// of each address, however many there are; and of all the addresses that were
+// wrong lately for one.
+func (p *Passwords) turn(ctx context.Context, who guess) (done func(), err error) {
+	next, err := p.asking.Lock(ctx, who.from)
+	if err == nil && p.strangers.lately(who.addr) {
+		select {
+		case p.doubtful <- struct{}{}:
+			unlock := next
+			next = func() { <-p.doubtful; unlock() }
+		case <-ctx.Done():
+			next()
+			err = ctx.Err()
+		}
+	}
 	if err == nil {
 		select {
 		case p.turns <- struct{}{}:
@@ -228,7 +240,7 @@ func (p *Passwords) turn(ctx context.Context, from string) (done func(), err err
 // same time find it remembered by then; those that came with many others find
 // those counted.
 func (p *Passwords) compute(ctx context.Context, u *users, sum [32]byte, name, password string, who guess) (right bool, err error) {
-	done, err := p.turn(ctx, who.from)
+	done, err := p.turn(ctx, who)
 	if err != nil {
 		return false, err
 	}
