@@ -19,6 +19,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/tarehq/tare/internal/cgroupfs"
 	"github.com/tarehq/tare/internal/testutil"
 )
 
@@ -344,14 +345,24 @@ func TestRestoreHostileGroups(t *testing.T) {
 		binary.LittleEndian.PutUint32(out[8:], uint32(len(out)-12))
 		return out
 	}
-	freezer := []byte(field(2, field(1, "freezer")+"\x18\x00"))
-	inFreezer := func(image []byte, groups string) []byte { // noted in the entry that is there, if there is one
-		if rest := bytes.Replace(image, freezer, nil, 1); len(rest) < len(image) {
-			image = rest
-		}
-		return with(image, field(2, field(1, "freezer")+groups))
+	controller := "freezer" // of a hierarchy in which the container has a group
+	if unified, err := cgroupfs.Unified(); err != nil || unified {
+		controller = ""
 	}
-	more := func(groups string) []byte { return inFreezer(whole, groups) }
+	noted := func(image []byte, groups string) []byte { // in the place of what is noted of that controller, if anything is
+		rest := image[12:]
+		image = bytes.Clone(image[:12])
+		for len(rest) > 0 {
+			size, n := binary.Uvarint(rest[1:])
+			end := 1 + n + int(size)
+			if rest[0] != 2<<3|2 || !bytes.HasPrefix(rest[1+n:], []byte(field(1, controller))) {
+				image = append(image, rest[:end]...)
+			}
+			rest = rest[end:]
+		}
+		return with(image, field(2, field(1, controller)+groups))
+	}
+	more := func(groups string) []byte { return noted(whole, groups) }
 	renamed := func(to string) []byte { return bytes.ReplaceAll(whole, []byte(b.id), []byte(to)) }
 	other := "x" + b.id[1:]
 	group := func(name string, properties string) string {
@@ -366,11 +377,11 @@ func TestRestoreHostileGroups(t *testing.T) {
 		{"a directory above", more(group("/../../"+other, "")), "leads elsewhere"},
 		{"a file elsewhere", more(group("/"+b.id, field(3, field(1, "../notify_on_release")+field(2, "1")))), "leads elsewhere"},
 		{"another group", renamed(other), ""},
-		{"a group below another", inFreezer(renamed(other), group(other+"/made", "")), ""},
-		{"a group below another, by a path", inFreezer(renamed(other), group("/"+other+"/made", "")), ""},
-		{"processes elsewhere", with(more(group("/"+other+"/made", "")), field(1, "\x08\x63"+field(2, field(1, "freezer")+field(2, "/"+other)))), ""},
-		{"the groups of a controller twice", with(renamed(other), field(2, field(1, "freezer")+group(other+"/made", ""))), "twice"},
-		{"a group of a longer name", inFreezer(whole, group(b.id[:len(b.id)-1], "")), ""},
+		{"a group below another", noted(renamed(other), group(other+"/made", "")), ""},
+		{"a group below another, by a path", noted(renamed(other), group("/"+other+"/made", "")), ""},
+		{"processes elsewhere", with(more(group("/"+other+"/made", "")), field(1, "\x08\x63"+field(2, field(1, controller)+field(2, "/"+other)))), ""},
+		{"the groups of a controller twice", with(renamed(other), field(2, field(1, controller)+group(other+"/made", ""))), "twice"},
+		{"a group of a longer name", noted(whole, group(b.id[:len(b.id)-1], "")), ""},
 		{"another group beside", more(group("/"+other, field(3, field(1, "notify_on_release")+field(2, "1")))), ""},
 	} {
 		if err := os.WriteFile(path, c.image, 0o600); err != nil {
