@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/thread"
 )
 
 // parseSSH gives the arguments of ssh that bring a connection to the daemon of
@@ -84,7 +85,10 @@ func dialSSH(host string) (*sshConn, error) {
 	c.command.Stdin, c.command.Stdout, c.command.Stderr = theirs, theirs, &c.stderr
 	// The terminal's interrupt is for the container, not for the way to it.
 	c.command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := c.command.Start(); err != nil {
+	settled := thread.Settle()
+	err = c.command.Start()
+	settled()
+	if err != nil {
 		nc.Close()
 		return nil, fault.New(fault.Unavailable, "cannot connect to the daemon at %s: %w", host, err)
 	}

@@ -128,7 +128,7 @@ func (f *Files) Commit(ctx context.Context, nameOrID string, o CommitOptions) (i
 	}
 	defer changes.Close()
 	options := image.CommitOptions{
-		Parent: r.Image.Manifest, Reference: o.Reference, Author: o.Author, Comment: o.Comment, Changes: o.Changes,
+		Parent: r.Image.Manifest, Image: r.Image.ID, Reference: o.Reference, Author: o.Author, Comment: o.Comment, Changes: o.Changes,
 		Container: imageConfig(r.Config), Squash: o.Squash, Epoch: o.Epoch, Check: func() error { return f.still(r) },
 	}
 	if o.Config != nil {

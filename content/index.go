@@ -27,6 +27,7 @@ const (
 	// AnnotationFrom the repository that said so.
 	AnnotationAttached = "io.tare.image.attached"
 	AnnotationFrom     = "io.tare.image.from"
+	annotationParent   = "io.tare.image.parent" // Entry.Parent
 )
 
 // Entry is one name and what it points to. An image that lost its last name
@@ -35,6 +36,9 @@ type Entry struct {
 	Name    string // canonical, such as docker.io/library/busybox:latest
 	Target  ocispec.Descriptor
 	Updated time.Time
+	// Parent is, of an image that was committed, the image that its container was
+	// made from, which need not be here any longer. All entries of a target have it.
+	Parent digest.Digest
 }
 
 // Attachment is an artifact that was fetched with an image because it says it is
@@ -128,7 +132,11 @@ func (ix *Index) With(added ...Entry) *Index {
 		last[e.Name] = i
 	}
 	hasName := make(map[digest.Digest]bool, len(all))
+	parents := map[digest.Digest]digest.Digest{}
 	for i, e := range all {
+		if e.Parent != "" {
+			parents[e.Target.Digest] = e.Parent
+		}
 		if e.Name != "" && last[e.Name] != i {
 			all[i].Name = "" // the name points elsewhere now, or comes later
 		} else if e.Name != "" {
@@ -144,6 +152,7 @@ func (ix *Index) With(added ...Entry) *Index {
 			}
 			kept[e.Target.Digest] = true
 		}
+		e.Parent = parents[e.Target.Digest]
 		entries = append(entries, e)
 	}
 	return newIndex(entries, ix.attached...)
@@ -200,7 +209,11 @@ func encodeIndex(ix *Index) ([]byte, error) {
 	doc := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex,
 		Manifests: make([]ocispec.Descriptor, 0, len(ix.entries))}
 	for _, e := range ix.entries {
-		doc.Manifests = append(doc.Manifests, Annotate(e))
+		d := Annotate(e)
+		if e.Parent != "" {
+			d.Annotations[annotationParent] = e.Parent.String()
+		}
+		doc.Manifests = append(doc.Manifests, d)
 	}
 	for _, a := range ix.attached {
 		d := Bare(a.Target)
@@ -240,7 +253,7 @@ func Annotate(e Entry) ocispec.Descriptor {
 // has.
 func Bare(d ocispec.Descriptor) ocispec.Descriptor {
 	d.Annotations = maps.Clone(d.Annotations)
-	for _, key := range []string{AnnotationName, AnnotationRefName, annotationUpdated, AnnotationAttached, AnnotationFrom} {
+	for _, key := range []string{AnnotationName, AnnotationRefName, annotationUpdated, AnnotationAttached, AnnotationFrom, annotationParent} {
 		delete(d.Annotations, key)
 	}
 	if len(d.Annotations) == 0 {
@@ -285,7 +298,8 @@ func parseIndex(data []byte) (*Index, error) {
 			attached = append(attached, Attachment{to, d.Annotations[AnnotationFrom], Bare(d)})
 			continue
 		}
-		entries = append(entries, Entry{Name: d.Annotations[AnnotationName], Target: Bare(d), Updated: Updated(d)})
+		entries = append(entries, Entry{Name: d.Annotations[AnnotationName], Target: Bare(d), Updated: Updated(d),
+			Parent: digest.Digest(d.Annotations[annotationParent])})
 	}
 	return newIndex(entries, attached...), nil
 }

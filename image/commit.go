@@ -22,6 +22,7 @@ import (
 // CommitOptions say how a container's changes become an image.
 type CommitOptions struct {
 	Parent    ocispec.Descriptor // the manifest that the container was made from
+	Image     digest.Digest      // the image that has it, "" for none to remember
 	Reference string             // name to give, "" for none
 	Author    string
 	Comment   string
@@ -94,7 +95,14 @@ func (s *Service) Commit(ctx context.Context, diff archive.Diff, o CommitOptions
 	if err != nil {
 		return "", err
 	}
-	return target.Digest.String(), s.storeMade(target, name)
+	if err := s.store([]content.Entry{{Name: name, Target: target, Updated: time.Now(), Parent: o.Image}}); err != nil {
+		return "", err
+	}
+	s.publish("create", target, "")
+	if name != "" {
+		s.publish("tag", target, name)
+	}
+	return target.Digest.String(), nil
 }
 
 // emptyArchive is the size of a tar without an entry.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	wire "github.com/moby/moby/api/types/image"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
@@ -94,6 +95,55 @@ func (f fixture) committed(t testing.TB, id string, o CommitOptions) Image {
 func (f fixture) base(t testing.TB) {
 	t.Helper()
 	f.imported(t, "base:1", file{"etc/passwd", "root"}, file{"bin/old", "old"}, file{"bin/sh", "sh"})
+}
+
+// TestCommittedParents has the history of a commit of a commit name the images
+// that the containers were made from, as long as they are there.
+func TestCommittedParents(t *testing.T) {
+	dir := t.TempDir()
+	f := open(t, dir)
+	f.base(t)
+	base, root := f.container(t, "c1", "base:1")
+	change(t, root)
+	one := f.committed(t, "c1", CommitOptions{Parent: base.Manifest, Image: base.ID, Reference: "one"})
+	if want := []string{"create " + one.ID.String(), "tag one:latest"}; !slices.Equal(f.events.events[len(f.events.events)-2:], want) {
+		t.Errorf("the events end with %v, not %v", f.events.events, want)
+	}
+	two := f.committed(t, "c1", CommitOptions{Parent: one.Manifest, Image: one.ID, Reference: "two"})
+	if err := f.Tag(t.Context(), "two", "three"); err != nil { // what it was made from is the image's, not the name's
+		t.Fatal(err)
+	}
+	if _, err := f.Remove(t.Context(), "two", RemoveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	f = open(t, dir)
+	history := func(want ...string) {
+		t.Helper()
+		var got []string
+		list, err := f.History(t.Context(), "three", "")
+		for _, h := range list {
+			got = append(got, strings.Join(append([]string{h.ID}, h.Tags...), " "))
+		}
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("%v, %v; want %v", got, err, want)
+		}
+	}
+	history(two.ID.String()+" three:latest", one.ID.String()+" one:latest", base.ID.String()+" base:1")
+	if p := f.Parent(two.ID.String()); p != one.ID.String() {
+		t.Errorf("the parent is %q", p)
+	}
+	list, err := f.List(t.Context(), ListOptions{})
+	if err != nil || !slices.ContainsFunc(list, func(s wire.Summary) bool { return s.ID == two.ID.String() && s.ParentID == one.ID.String() }) {
+		t.Errorf("%+v, %v", list, err)
+	}
+	if _, err := f.Remove(t.Context(), "one", RemoveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	history(two.ID.String()+" three:latest", "<missing>", "<missing>")
+	if p := f.Parent(two.ID.String()); p != "" {
+		t.Errorf("the parent is %q, which is gone", p)
+	}
 }
 
 func TestCommit(t *testing.T) {

@@ -47,22 +47,14 @@ func (s *Service) Import(ctx context.Context, r io.Reader, o ImportOptions) (id 
 	if err != nil {
 		return "", err
 	}
-	if err := s.storeMade(target, name); err != nil {
-		return "", err
-	}
-	s.publish("import", target, "")
-	return target.Digest.String(), nil
-}
-
-// storeMade keeps an image that was made here, under the name unless that is "".
-func (s *Service) storeMade(target ocispec.Descriptor, name string) error {
 	if err := s.store([]content.Entry{{Name: name, Target: target, Updated: time.Now()}}); err != nil {
-		return err
+		return "", err
 	}
 	if name != "" {
 		s.publish("tag", target, name)
 	}
-	return nil
+	s.publish("import", target, "")
+	return target.Digest.String(), nil
 }
 
 func importName(ref string) (string, error) {

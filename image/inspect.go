@@ -7,6 +7,7 @@ import (
 
 	wire "github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/storage"
+	"github.com/opencontainers/go-digest"
 	"github.com/tarehq/tare/fault"
 )
 
@@ -89,7 +90,8 @@ func describe(r *wire.InspectResponse, d *detail) {
 }
 
 // History lists the steps that made the image of a platform, "" for any, newest
-// first. Only the newest has an ID, as no image exists of the others.
+// first. The newest has an ID, and below what a commit added the image that its
+// container was made from, as long as it is here. Of the others no image exists.
 func (s *Service) History(ctx context.Context, ref, platform string) ([]wire.HistoryResponseItem, error) {
 	f, m, err := s.chosen(ctx, ref, platform)
 	if err != nil {
@@ -108,9 +110,23 @@ func (s *Service) History(ctx context.Context, ref, platform string) ([]wire.His
 		}
 		list[len(list)-1-i] = item
 	}
-	if len(list) > 0 {
-		list[0].ID = f.target.Digest.String()
-		list[0].Tags, _ = names(f.all)
+	id := f.target.Digest
+	for i := 0; i < len(list) && id != ""; i++ {
+		list[i].ID = id.String()
+		list[i].Tags, _ = names(s.content.Index().Of(id))
+		id = s.parent(id)
 	}
 	return list, nil
+}
+
+// Parent is the image that the container was made from of which this one was
+// committed, "" where none is here.
+func (s *Service) Parent(id string) string { return s.parent(digest.Digest(id)).String() }
+
+func (s *catalog) parent(id digest.Digest) digest.Digest {
+	index := s.content.Index()
+	if all := index.Of(id); len(all) > 0 && len(index.Of(all[0].Parent)) > 0 {
+		return all[0].Parent
+	}
+	return ""
 }

@@ -169,6 +169,7 @@ func (s *catalog) summary(r *row, uses []Use, manifests bool) wire.Summary {
 	sum := wire.Summary{ID: target.Digest.String(), Containers: int64(len(uses)), Created: r.created(), SharedSize: -1, Descriptor: &target}
 	sum.RepoTags, sum.RepoDigests = names(r.entries)
 	sum.Size = s.size(target, r.members)
+	sum.ParentID = s.parent(target.Digest).String()
 	if r.best != nil {
 		sum.Labels = r.best.detail.config.Config.Labels
 	}

@@ -140,7 +140,9 @@ func (c *Container) ownHierarchy(controller string) bool {
 	if c.group.Unified {
 		return controller == ""
 	}
-	return slices.ContainsFunc(c.group.Members, func(m cgroup.Member) bool { return slices.Contains(m.Controllers, controller) })
+	return slices.ContainsFunc(c.group.Members, func(m cgroup.Member) bool {
+		return slices.Contains(m.Controllers, controller) || m.Controllers == nil && controller == ""
+	})
 }
 
 // checkpointable says what stands in the way, before anything is touched.

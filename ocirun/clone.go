@@ -8,11 +8,12 @@ import (
 	"unsafe"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/thread"
 	"golang.org/x/sys/unix"
 )
 
 //go:noescape
-func rawClone(args unsafe.Pointer, size, header uintptr, born unsafe.Pointer, n uintptr) (r, entered, stuck uintptr)
+func rawClone(args unsafe.Pointer, size, header uintptr, born unsafe.Pointer, n, slack uintptr) (r, entered, stuck uintptr)
 
 func interpreter() uintptr
 
@@ -158,7 +159,7 @@ func (a *arena) start(flags uint64, cgroupFD int, born []join) (pid, pidfd int, 
 	}
 	args.pidfd = uint64(uintptr(unsafe.Pointer(&fd))) // now that the stack stays where it is
 	r, entered, stuck := rawClone(unsafe.Pointer(&args), unsafe.Sizeof(args), uintptr(unsafe.Pointer(&a.mem[headerAt])),
-		unsafe.Pointer(unsafe.SliceData(others)), uintptr(len(others)))
+		unsafe.Pointer(unsafe.SliceData(others)), uintptr(len(others)), thread.Slack)
 	runtime.KeepAlive(&fd)
 	runtime.KeepAlive(others)
 	if stuck != 0 { // a way that is open to who came by it

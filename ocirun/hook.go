@@ -10,6 +10,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/thread"
 )
 
 // runHooks runs programs of the host in order, each with the container's state
@@ -61,7 +62,12 @@ func runHook(outer context.Context, h *specs.Hook, number int, state []byte, kin
 	cmd.Stdin = bytes.NewReader(state)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
-	err := cmd.Run()
+	settled := thread.Settle()
+	err := cmd.Start()
+	settled()
+	if err == nil {
+		err = cmd.Wait()
+	}
 	if outer.Err() != nil {
 		return outer.Err()
 	}

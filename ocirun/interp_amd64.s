@@ -1,10 +1,11 @@
 #include "textflag.h"
 
-// func rawClone(args unsafe.Pointer, size, header uintptr, born unsafe.Pointer, n uintptr) (r, entered, stuck uintptr)
+// func rawClone(args unsafe.Pointer, size, header uintptr, born unsafe.Pointer, n, slack uintptr) (r, entered, stuck uintptr)
 // The child never returns: it has no stack that it may touch. The thread enters the
 // namespaces born, clones and goes back; Go's scheduler, which could bring the
-// goroutine to another thread meanwhile, does not interrupt assembly.
-TEXT ·rawClone(SB), NOSPLIT, $0-64
+// goroutine to another thread meanwhile, does not interrupt assembly. The child
+// inherits slack, if it is not 0 (thread.Slack).
+TEXT ·rawClone(SB), NOSPLIT, $0-72
 	MOVQ born+24(FP), BX
 	MOVQ n+32(FP), R13
 	MOVQ $0, R9
@@ -21,6 +22,13 @@ enter:
 	INCQ R9
 	JMP  enter
 clone:
+	MOVQ slack+40(FP), SI
+	TESTQ SI, SI
+	JZ   settled
+	MOVQ $29, DI // PR_SET_TIMERSLACK
+	MOVQ $157, AX // prctl
+	SYSCALL
+settled:
 	MOVQ args+0(FP), DI
 	MOVQ size+8(FP), SI
 	MOVQ header+16(FP), R12
@@ -29,8 +37,8 @@ clone:
 	TESTQ AX, AX
 	JZ   child
 back:
-	MOVQ AX, r+40(FP)
-	MOVQ R9, entered+48(FP)
+	MOVQ AX, r+48(FP)
+	MOVQ R9, entered+56(FP)
 	MOVQ $0, R10
 leave:
 	TESTQ R9, R9
@@ -44,7 +52,7 @@ leave:
 	ORQ  AX, R10
 	JMP  leave
 done:
-	MOVQ R10, stuck+56(FP)
+	MOVQ R10, stuck+64(FP)
 	RET
 child:
 	MOVQ 0(R12), R13

@@ -1,10 +1,11 @@
 #include "textflag.h"
 
-// func rawClone(args unsafe.Pointer, size, header uintptr, born unsafe.Pointer, n uintptr) (r, entered, stuck uintptr)
+// func rawClone(args unsafe.Pointer, size, header uintptr, born unsafe.Pointer, n, slack uintptr) (r, entered, stuck uintptr)
 // The child never returns: it has no stack that it may touch. The thread enters the
 // namespaces born, clones and goes back; Go's scheduler, which could bring the
-// goroutine to another thread meanwhile, does not interrupt assembly.
-TEXT ·rawClone(SB), NOSPLIT, $0-64
+// goroutine to another thread meanwhile, does not interrupt assembly. The child
+// inherits slack, if it is not 0 (thread.Slack).
+TEXT ·rawClone(SB), NOSPLIT, $0-72
 	MOVD born+24(FP), R21
 	MOVD n+32(FP), R22
 	MOVD $0, R23
@@ -20,6 +21,12 @@ enter:
 	ADD  $1, R23
 	JMP  enter
 clone:
+	MOVD slack+40(FP), R1
+	CBZ  R1, settled
+	MOVD $29, R0 // PR_SET_TIMERSLACK
+	MOVD $167, R8 // prctl
+	SVC
+settled:
 	MOVD args+0(FP), R0
 	MOVD size+8(FP), R1
 	MOVD header+16(FP), R19
@@ -27,8 +34,8 @@ clone:
 	SVC
 	CBZ  R0, child
 back:
-	MOVD R0, r+40(FP)
-	MOVD R23, entered+48(FP)
+	MOVD R0, r+48(FP)
+	MOVD R23, entered+56(FP)
 	MOVD $0, R24
 leave:
 	CBZ  R23, done
@@ -41,7 +48,7 @@ leave:
 	ORR  R0, R24
 	JMP  leave
 done:
-	MOVD R24, stuck+56(FP)
+	MOVD R24, stuck+64(FP)
 	RET
 child:
 	MOVD 0(R19), R20

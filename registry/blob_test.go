@@ -178,6 +178,8 @@ func TestEvents(t *testing.T) {
 	next(Event{Action: Push, Repository: "a", Digest: d, MediaType: octets, Size: 5})
 	r.want(r.do("GET", "/v2/a/blobs/"+string(d), nil, "X-Request-Id", "7"), 200, "")
 	next(Event{Action: Pull, Repository: "a", Digest: d, MediaType: octets, Size: 5, RequestID: "7"})
+	r.want(r.do("GET", "/v2/a/blobs/"+string(d), nil, "X-Forwarded-Proto", "https"), 200, "")
+	next(Event{Action: Pull, Repository: "a", Digest: d, MediaType: octets, Size: 5, TLS: true})
 	r.want(r.do("HEAD", "/v2/a/blobs/"+string(d), nil), 200, "")
 	r.want(r.do("GET", "/v2/a/blobs/"+string(d), nil, "If-None-Match", `"`+string(d)+`"`), 304, "")
 	r.want(r.do("GET", "/v2/a/blobs/"+string(d), nil, "Range", "bytes=9-"), 416, "")

@@ -239,6 +239,7 @@ func (q *request) tell(e Event) {
 	}
 	e.Time, e.Repository, e.User = time.Now(), q.repo, q.user
 	e.Method, e.Host = q.Method, q.Host
+	e.TLS = q.TLS != nil || q.Header.Get("X-Forwarded-Proto") == "https"
 	e.RemoteAddr, e.UserAgent, e.RequestID = q.RemoteAddr, q.UserAgent(), q.Header.Get("X-Request-Id")
 	q.api.Observe(e)
 }

@@ -91,6 +91,7 @@ type Event struct {
 	User       string
 	Method     string
 	Host       string // as the client calls the registry
+	TLS        bool   // the client speaks TLS, to it or to a proxy before it
 	RemoteAddr string
 	UserAgent  string
 	RequestID  string

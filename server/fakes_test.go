@@ -310,6 +310,8 @@ func (f *fakeImages) Brief(_ context.Context, filters map[string]map[string]bool
 	f.filters = filters
 	return f.briefs, f.err
 }
+func (f *fakeImages) Parent(string) string { return "" }
+
 func (f *fakeImages) InspectWith(_ context.Context, ref string, o image.InspectOptions) (wireimage.InspectResponse, error) {
 	f.call = "inspect " + ref
 	if o.Platform != "" {

@@ -23,6 +23,7 @@ type Images interface {
 	Remove(ctx context.Context, ref string, o image.RemoveOptions) ([]wire.DeleteResponse, error)
 	List(ctx context.Context, o image.ListOptions) ([]wire.Summary, error)
 	Brief(ctx context.Context, filters map[string]map[string]bool) ([]image.Brief, error)
+	Parent(id string) string
 	InspectWith(ctx context.Context, ref string, o image.InspectOptions) (wire.InspectResponse, error)
 	History(ctx context.Context, ref, platform string) ([]wire.HistoryResponseItem, error)
 	Attestations(ctx context.Context, ref, platform string, types []string, statements bool) ([]wire.AttestationStatement, error)
@@ -114,7 +115,7 @@ func (h *imageHandlers) inspect(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	out, err := r.version.image(img)
+	out, err := r.version.image(img, h.images.Parent)
 	if err != nil {
 		return err
 	}

@@ -74,7 +74,8 @@ type legacyImageDetail struct {
 	VirtualSize   int64 `json:",omitempty"`
 }
 
-func (v Version) image(img image.InspectResponse) (any, error) {
+// image is the answer in that version. Only old ones ask for the image's parent.
+func (v Version) image(img image.InspectResponse, parent func(id string) string) (any, error) {
 	if img.RepoTags == nil {
 		img.RepoTags = []string{}
 	}
@@ -90,7 +91,7 @@ func (v Version) image(img image.InspectResponse) (any, error) {
 	if !v.before(52) {
 		return img, nil
 	}
-	old := legacyImageDetail{InspectResponse: img, Comment: img.Comment, Author: img.Author}
+	old := legacyImageDetail{InspectResponse: img, Parent: parent(img.ID), Comment: img.Comment, Author: img.Author}
 	if v.before(44) {
 		old.VirtualSize = img.Size
 		if img.Created == "" {

@@ -154,7 +154,7 @@ func TestImagesOfOldVersions(t *testing.T) {
 		t.Error(m)
 	}
 	detail := func(minor int) map[string]any {
-		v, err := Version{1, minor}.image(wireimage.InspectResponse{ID: "i", Size: 5})
+		v, err := Version{1, minor}.image(wireimage.InspectResponse{ID: "i", Size: 5}, func(id string) string { return "parent of " + id })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -170,7 +170,7 @@ func TestImagesOfOldVersions(t *testing.T) {
 	if c, ok := config(50)["Cmd"]; !ok || c != nil {
 		t.Error("1.50 lacks Cmd")
 	}
-	if d := detail(41); d["VirtualSize"] != 5.0 || d["Created"] != "0001-01-01T00:00:00Z" || d["Parent"] != "" {
+	if d := detail(41); d["VirtualSize"] != 5.0 || d["Created"] != "0001-01-01T00:00:00Z" || d["Parent"] != "parent of i" {
 		t.Error(d)
 	}
 	if d := detail(56); d["Parent"] != nil || d["Config"] != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/thread"
 )
 
 // Through has another program, which lies beside this one, carry a command out:
@@ -31,7 +32,12 @@ func Through(ctx context.Context, s *Session, program string, words []string, f 
 	})
 	c := exec.CommandContext(ctx, path, append(append(words, "--"), args...)...)
 	c.Stdin, c.Stdout, c.Stderr = s.In, s.Out, s.Err
-	err = c.Run()
+	settled := thread.Settle()
+	err = c.Start()
+	settled()
+	if err == nil {
+		err = c.Wait()
+	}
 	if failed, ok := errors.AsType[*exec.ExitError](err); ok {
 		return &Exit{Code: failed.ExitCode()} // it has said why
 	}

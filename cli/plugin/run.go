@@ -11,6 +11,7 @@ import (
 	"github.com/tarehq/tare/cli/config"
 	"github.com/tarehq/tare/client"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/thread"
 )
 
 // originalCommand is the variable by which a plugin calls its caller.
@@ -24,6 +25,7 @@ func (p *Plugin) Run(s *command.Session, args []string) error {
 		return err
 	}
 	argv := append(append([]string{p.Path}, flags...), args...)
+	thread.Settle()
 	err = syscall.Exec(p.Path, argv, env)
 	return fault.New(fault.Internal, "plugin %s cannot be executed: %w", p.Path, err)
 }

@@ -339,15 +339,23 @@ func TestRestoreHostileGroups(t *testing.T) {
 	field := func(number int, value string) string {
 		return string([]byte{byte(number<<3 | 2), byte(len(value))}) + value
 	}
-	more := func(entry string) []byte { // one more controller in the image's only message, whose size stands before it
-		out := append(bytes.Clone(whole), field(2, entry)...)
+	with := func(image []byte, fields string) []byte { // more of the image's only message, whose size stands before it
+		out := append(bytes.Clone(image), fields...)
 		binary.LittleEndian.PutUint32(out[8:], uint32(len(out)-12))
 		return out
 	}
+	freezer := []byte(field(2, field(1, "freezer")+"\x18\x00"))
+	inFreezer := func(image []byte, groups string) []byte { // noted in the entry that is there, if there is one
+		if rest := bytes.Replace(image, freezer, nil, 1); len(rest) < len(image) {
+			image = rest
+		}
+		return with(image, field(2, field(1, "freezer")+groups))
+	}
+	more := func(groups string) []byte { return inFreezer(whole, groups) }
 	renamed := func(to string) []byte { return bytes.ReplaceAll(whole, []byte(b.id), []byte(to)) }
 	other := "x" + b.id[1:]
 	group := func(name string, properties string) string {
-		return field(1, "freezer") + field(2, field(1, name)+properties)
+		return field(2, field(1, name)+properties)
 	}
 	for _, c := range []struct {
 		what  string
@@ -358,6 +366,11 @@ func TestRestoreHostileGroups(t *testing.T) {
 		{"a directory above", more(group("/../../"+other, "")), "leads elsewhere"},
 		{"a file elsewhere", more(group("/"+b.id, field(3, field(1, "../notify_on_release")+field(2, "1")))), "leads elsewhere"},
 		{"another group", renamed(other), ""},
+		{"a group below another", inFreezer(renamed(other), group(other+"/made", "")), ""},
+		{"a group below another, by a path", inFreezer(renamed(other), group("/"+other+"/made", "")), ""},
+		{"processes elsewhere", with(more(group("/"+other+"/made", "")), field(1, "\x08\x63"+field(2, field(1, "freezer")+field(2, "/"+other)))), ""},
+		{"the groups of a controller twice", with(renamed(other), field(2, field(1, "freezer")+group(other+"/made", ""))), "twice"},
+		{"a group of a longer name", inFreezer(whole, group(b.id[:len(b.id)-1], "")), ""},
 		{"another group beside", more(group("/"+other, field(3, field(1, "notify_on_release")+field(2, "1")))), ""},
 	} {
 		if err := os.WriteFile(path, c.image, 0o600); err != nil {
@@ -387,6 +400,58 @@ func TestRestoreHostileGroups(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// What a container has made below its own groups, and is in, is made anew below those
+// of the container that it becomes.
+func TestRestoreNestedGroups(t *testing.T) {
+	b, images := newCriuBench(t, "sleep", "1000")
+	b.change(func(s *specs.Spec) {
+		own := specs.LinuxNamespace{Type: specs.CgroupNamespace}
+		if !slices.Contains(s.Linux.Namespaces, own) {
+			s.Linux.Namespaces = append(s.Linux.Namespaces, own)
+		}
+	})
+	places := func() (pid int, text string) {
+		t.Helper()
+		var state struct{ Pid int }
+		if err := json.Unmarshal([]byte(b.must("state", b.id)), &state); err != nil {
+			t.Fatal(err)
+		}
+		own, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", state.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return state.Pid, string(own)
+	}
+	b.must("run", "-d", b.id)
+	pid, _ := places()
+	made := 0
+	for _, pattern := range []string{"/sys/fs/cgroup/*/", "/sys/fs/cgroup/"} {
+		groups, _ := filepath.Glob(pattern + b.id)
+		for _, group := range groups {
+			if strings.Contains(group, "cpuset") { // nobody can be in a new one
+				continue
+			}
+			inner := group + "/inner"
+			if err := os.Mkdir(inner, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(inner+"/cgroup.procs", []byte(strconv.Itoa(pid)), 0); err != nil {
+				t.Fatal(err)
+			}
+			made++
+		}
+	}
+	_, before := places()
+	if n := strings.Count(before, "/"+b.id+"/inner\n"); n != made || n == 0 {
+		t.Fatalf("%d groups, and it is in %s", made, before)
+	}
+	b.must("checkpoint", "--image-path", images, b.id)
+	b.must("restore", "-d", "--image-path", images, b.id)
+	if _, now := places(); now != before {
+		t.Errorf("it was in\n%s, and is in\n%s", before, now)
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/procfs"
 	"github.com/tarehq/tare/internal/single" // a step of a container's life is a list of system calls
+	"github.com/tarehq/tare/internal/thread"
 	"github.com/tarehq/tare/ocirun"
 )
 
@@ -65,6 +66,7 @@ func main() {
 	if name := single.Settings(); name != "" {
 		os.Unsetenv(name) // hooks inherit the environment
 	}
+	thread.Slack = single.Slack()
 	os.Exit(run(os.Args[1:]))
 }
 

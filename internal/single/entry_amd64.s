@@ -3,6 +3,9 @@
 #define prctl 157
 #define PR_SET_TIMERSLACK 29
 #define PR_GET_TIMERSLACK 30
+#define getrlimit 97
+#define setrlimit 160
+#define RLIMIT_NOFILE 7
 
 // entry is where the kernel begins a program that is linked with it. On the stack
 // lie argc, argv, NULL, envp, NULL and auxv, and Go reads on from one to the
@@ -44,6 +47,25 @@ begin:
 	MOVQ $PR_SET_TIMERSLACK, DI
 	MOVQ $5000000, SI // ns
 	SYSCALL
+	MOVQ $getrlimit, AX
+	MOVQ $RLIMIT_NOFILE, DI
+	LEAQ ·files(SB), SI
+	SYSCALL
+	TESTQ AX, AX
+	JNZ  go
+	MOVQ ·files+8(SB), AX
+	MOVQ AX, few<>+8(SB)
+	MOVQ $3, few<>+0(SB)
+	CMPQ ·files+0(SB), $3
+	JLS  go
+	MOVQ $setrlimit, AX
+	MOVQ $RLIMIT_NOFILE, DI
+	LEAQ few<>(SB), SI
+	SYSCALL
+	TESTQ AX, AX
+	JNZ  go
+	MOVQ $1, ·lowered(SB)
+go:
 	JMP  _rt0_amd64_linux(SB)
 
 // func settle()
@@ -55,11 +77,20 @@ TEXT ·settle(SB), NOSPLIT, $0-0
 	MOVQ $PR_SET_TIMERSLACK, DI
 	SYSCALL
 done:
+	CMPQ ·lowered(SB), $0
+	JEQ  same
+	MOVQ $setrlimit, AX
+	MOVQ $RLIMIT_NOFILE, DI
+	LEAQ ·files(SB), SI
+	SYSCALL
+same:
 	RET
 
 // func deep()
 TEXT ·deep(SB), 0, $10000-0
 	RET
+
+GLOBL few<>(SB), NOPTR, $16
 
 DATA processors<>+0(SB)/8, $"GOMAXPRO"
 DATA processors<>+8(SB)/8, $"CS=1\x00\x00\x00\x00"

@@ -5,11 +5,13 @@ package single_test
 import (
 	"bufio"
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -33,14 +35,23 @@ func TestEntry(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	common := []string{"processors 1", "slack " + strings.TrimSpace(string(slack))}
+	var before syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	// Go raises its own, and gives children what it began with.
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 77, Max: before.Max}); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before) }()
+	common := []string{"processors 1", "slack " + strings.TrimSpace(string(slack)), fmt.Sprintf("children 77 %d", before.Max)}
 	for _, c := range []struct {
 		what, program string
 		args, env     []string
 		has, hasNot   []string
 	}{
 		{"begins at the entry", with, []string{"a", "", "b c"}, []string{"A=1", "GOMAXPROC=x", "B="},
-			append(common, "added GOMAXPROCS 1", `args ["a" "" "b c"]`, "env A=1", "env GOMAXPROC=x", "env B=", "rate 0"), []string{"env GOMAXPROCS"}},
+			append(common, "added GOMAXPROCS 1", `args ["a" "" "b c"]`, "env A=1", "env GOMAXPROC=x", "env B=", "rate 0", "to be "+common[1][len("slack "):]), []string{"env GOMAXPROCS", "open"}},
 		{"without a variable", with, nil, []string{}, append(common, "added GOMAXPROCS 1", "args []"), []string{"env"}},
 		{"with the caller's own", with, []string{"x"}, []string{"GOMAXPROCS=2", "A=1"},
 			append(common, "env GOMAXPROCS=2", "env A=1", `args ["x"]`), []string{"added"}},

@@ -11,7 +11,7 @@
 // Even then Go's runtime has begun with all processors. A program that is linked
 // with this package's entry as its own (the Makefile does that, where the entry
 // is written for the machine) tells the runtime before: by GOMAXPROCS, unless the
-// caller has set that. The thread with which the runtime looks after the others
+// caller has set that, and keeps it from opening files until it has begun. The thread with which the runtime looks after the others
 // then also sleeps for milliseconds instead of 70 µs a time, and nothing is
 // written down for a profile of memory that nobody reads. Without the entry a
 // program does the same, and begins later. See docs/decisions/053-first-instruction.md.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"os"
+	"path"
 	"slices"
 	"strings"
 
@@ -12,14 +13,15 @@ import (
 	"github.com/tarehq/tare/internal/atomicfile"
 )
 
-// TidyGroups takes from a checkpoint's cgroup.img all groups below those of the
-// processes, and all limits, of hierarchies that are not the container's own. A
-// process that is in the root of one, as all are that nobody moved, has CRIU note
-// every group of the host there, and make it again. It also takes out who is
-// frozen: CRIU itself may be in the group by then. A name that leads out of the
-// hierarchies is refused: CRIU would make, and write to, any file of the host.
-func TidyGroups(path string, own func(controller string) bool) error {
-	image, err := os.ReadFile(path)
+// TidyGroups makes of a checkpoint's cgroup.img one that names, in each hierarchy, the
+// group that all its processes are in or below, and what is below that where the
+// hierarchy is the container's own. CRIU puts that group's new name in the place of
+// its old one; any other that it finds there it would make on the host as it is called.
+// A process that is in the root of a hierarchy, as all are that nobody moved, has it
+// note every group of the host. It also takes out who is frozen: CRIU itself may be in
+// the group by then. A name that leads out of the hierarchies is refused.
+func TidyGroups(file string, own func(controller string) bool) error {
+	image, err := os.ReadFile(file)
 	if os.IsNotExist(err) {
 		return nil // not managed
 	}
@@ -28,38 +30,53 @@ func TidyGroups(path string, own func(controller string) bool) error {
 	}
 	const head = 12 // two magic numbers and the size of the only entry
 	if len(image) < head || int(binary.LittleEndian.Uint32(image[8:])) != len(image)-head {
-		return fault.New(fault.Invalid, "%s of the checkpoint cannot be read: make the checkpoint anew", path)
+		return fault.New(fault.Invalid, "%s of the checkpoint cannot be read: make the checkpoint anew", file)
 	}
-	var homes []string
+	noted, err := NotesGroups(file)
+	if err != nil {
+		return err
+	}
+	var homes []home
 	entry, err := rewrite(image[head:], func(number int, value []byte) ([]byte, bool, error) {
 		if number != 1 { // CgroupEntry.sets
 			return value, true, nil
 		}
-		return value, true, checkSet(value, &homes)
+		return value, true, readSet(value, &homes)
 	})
 	if err == nil {
+		var known []string
 		entry, err = rewrite(entry, func(number int, value []byte) ([]byte, bool, error) {
 			if number != 2 { // controllers
 				return value, true, nil
 			}
-			value, err := tidyController(value, own, homes)
+			names, err := controllersOf(value)
+			if err != nil {
+				return nil, false, err
+			}
+			for _, name := range names {
+				if slices.Contains(known, name) { // CRIU renames groups once
+					return nil, false, fault.New(fault.Invalid, "it has the control groups of %q twice", name)
+				}
+				known = append(known, name)
+			}
+			value, err = tidyController(value, names, slices.ContainsFunc(names, own), homes, noted)
 			return value, true, err
 		})
 	}
 	if err != nil {
-		return fault.New(fault.Invalid, "%s of the checkpoint cannot be read: make the checkpoint anew: %w", path, err)
+		return fault.New(fault.Invalid, "%s of the checkpoint cannot be read: make the checkpoint anew: %w", file, err)
 	}
 	if bytes.Equal(entry, image[head:]) {
 		return nil
 	}
 	tidy := binary.LittleEndian.AppendUint32(append([]byte(nil), image[:8]...), uint32(len(entry)))
-	return atomicfile.Write(path, append(tidy, entry...), 0o600)
+	return atomicfile.Write(file, append(tidy, entry...), 0o600)
 }
 
 // NotesGroups tells whether a checkpoint's cgroup.img says which groups there were,
 // which one does not that was made in CRIU's mode "ignore".
-func NotesGroups(path string) (noted bool, err error) {
-	image, err := os.ReadFile(path)
+func NotesGroups(file string) (noted bool, err error) {
+	image, err := os.ReadFile(file)
 	if os.IsNotExist(err) {
 		return false, nil
 	}
@@ -76,69 +93,82 @@ func NotesGroups(path string) (noted bool, err error) {
 		})
 	}
 	if err = errors.Join(err, inner); err != nil {
-		return false, fault.New(fault.Invalid, "%s of the checkpoint cannot be read: make the checkpoint anew: %w", path, err)
+		return false, fault.New(fault.Invalid, "%s of the checkpoint cannot be read: make the checkpoint anew: %w", file, err)
 	}
 	return noted, nil
 }
 
-// checkSet is about one CgSetEntry, where processes are. It adds the groups to homes.
-func checkSet(entry []byte, homes *[]string) error {
-	_, err := rewrite(entry, func(number int, value []byte) ([]byte, bool, error) {
-		if number != 2 { // ctls
-			return value, true, nil
-		}
-		_, err := rewrite(value, func(number int, value []byte) ([]byte, bool, error) {
-			if number == 2 { // CgMemberEntry.path
-				*homes = append(*homes, string(value))
-			}
-			return value, true, within(value, number == 2)
-		})
-		return value, true, err
-	})
-	return err
-}
-
 // within refuses the name of a group, or of a file of one, that is not below it.
 func within(name []byte, group bool) error {
-	path := string(name)
-	if slices.Contains(strings.Split(path, "/"), "..") || !group && strings.Contains(path, "/") {
-		return fault.New(fault.Invalid, "the control group's name %q leads elsewhere", path)
+	text := string(name)
+	if slices.Contains(strings.Split(text, "/"), "..") || !group && strings.Contains(text, "/") {
+		return fault.New(fault.Invalid, "the control group's name %q leads elsewhere", text)
 	}
 	return nil
 }
 
-// tidyController is about one CgControllerEntry. A group in which no process is, nor
-// in one above it, is somebody else's.
-func tidyController(entry []byte, own func(string) bool, homes []string) ([]byte, error) {
-	ours := false
-	_, err := rewrite(entry, func(number int, value []byte) ([]byte, bool, error) {
-		if number != 1 { // cnames
-			return value, true, nil
+// controllersOf are the names of a CgControllerEntry.
+func controllersOf(entry []byte) (names []string, err error) {
+	var inner error
+	err = walk(entry, func(number int, _ uint64, value []byte) {
+		if number == 1 { // cnames
+			names = append(names, string(value))
+			inner = errors.Join(inner, within(value, false))
+			if bytes.ContainsRune(value, ',') { // an option of the mount
+				inner = errors.Join(inner, fault.New(fault.Invalid, "%q is no controller", value))
+			}
 		}
-		ours = ours || own(string(value))
-		return value, true, within(value, false)
 	})
+	return names, errors.Join(err, inner)
+}
+
+// tidyController is about one CgControllerEntry, of an image that notes groups or not.
+func tidyController(entry []byte, names []string, ours bool, homes []home, noted bool) ([]byte, error) {
+	top, err := topOf(homes, names, ours)
 	if err != nil {
 		return nil, err
 	}
-	return rewrite(entry, func(number int, value []byte) ([]byte, bool, error) {
+	var fields, below []byte // of the one group that is kept
+	out, err := rewrite(entry, func(number int, value []byte) ([]byte, bool, error) {
 		if number != 2 { // dirs
 			return value, true, nil
 		}
 		value, err := tidyDir(value, ours, 0)
-		return value, err != nil || !ours || inhabited(value, homes), err
+		if err != nil {
+			return nil, false, err
+		}
+		name, rest, err := takeName(value)
+		inner, inside := strings.CutPrefix(name, top+"/")
+		switch {
+		case name == top:
+			fields = append(fields, rest...)
+		case ours && inside && top != "/":
+			below = appendField(below, 2, append(appendField(nil, 1, []byte(inner)), rest...)) // children
+		}
+		return nil, false, err
 	})
+	if err != nil || !noted || top == "" || ours && top == "/" {
+		return out, err
+	}
+	only := append(appendField(nil, 1, []byte(top[1:])), fields...)
+	return appendField(out, 2, append(only, below...)), nil
 }
 
-// inhabited tells whether a CgroupDirEntry is one of homes, or below one that is not
-// the root.
-func inhabited(entry []byte, homes []string) (found bool) {
-	_ = walk(entry, func(number int, _ uint64, name []byte) {
-		found = found || number == 1 && slices.ContainsFunc(homes, func(home string) bool { // dir_name
-			return home != "/" && (string(name) == home || strings.HasPrefix(string(name), home+"/"))
-		})
+// takeName parts a CgroupDirEntry from its name, which it gives as a path.
+func takeName(entry []byte) (name string, rest []byte, err error) {
+	rest, err = rewrite(entry, func(number int, value []byte) ([]byte, bool, error) {
+		if number == 1 { // dir_name
+			name = string(value)
+		}
+		return value, number != 1, nil
 	})
-	return found
+	return path.Clean("/" + name), rest, err
+}
+
+// appendField appends a field of bytes to a protocol buffer.
+func appendField(message []byte, number int, value []byte) []byte {
+	message = binary.AppendUvarint(message, uint64(number)<<3|2)
+	return append(binary.AppendUvarint(message, uint64(len(value))), value...)
 }
 
 // tidyDir is about one CgroupDirEntry.

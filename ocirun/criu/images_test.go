@@ -33,11 +33,13 @@ func TestTidyGroups(t *testing.T) {
 	dir := func(name string, rest ...any) []byte { return message(append([]any{1, name}, rest...)...) }
 	property := func(name string) []byte { return message(1, name, 2, "1") }
 	controller := func(name string, dirs ...any) []byte { return message(append([]any{1, name}, dirs...)...) }
-	set := message(1, 7, 2, message(1, "freezer", 2, "/box"))
-	host := controller("", 2, dir("/", 2, dir("somebody", 3, property("cgroup.freeze"))))
-	ours := controller("freezer", 2, dir("/box", 2, dir("inner", 3, property("x")), 3, property("freezer.state"), 3, property("notify_on_release")))
+	set := message(1, 7, 2, message(1, "", 2, "/"), 2, message(1, "freezer", 2, "/box", 3, 4))
+	inner := message(1, 8, 2, message(1, "", 2, "/"), 2, message(1, "freezer", 2, "/box/init", 3, 4))
+	host := controller("", 2, dir("", 2, dir("somebody", 3, property("cgroup.freeze"))))
+	ours := controller("freezer", 2, dir("box/init", 2, dir("x", 3, property("x"))), 2, dir("box", 3, property("freezer.state"), 3, property("notify_on_release")),
+		2, dir("other"), 2, dir("boxer"), 2, dir("box/free"))
 	path := filepath.Join(t.TempDir(), "cgroup.img")
-	if err := os.WriteFile(path, image(message(1, set, 2, host, 2, ours)), 0o600); err != nil {
+	if err := os.WriteFile(path, image(message(1, set, 1, inner, 2, host, 2, ours)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if noted, err := NotesGroups(path); !noted || err != nil {
@@ -61,8 +63,8 @@ func TestTidyGroups(t *testing.T) {
 		}
 		return b
 	}
-	want := image(message(1, set, 2, controller("", 2, dir("/")),
-		2, controller("freezer", 2, dir("/box", 2, dir("inner", 3, property("x")), 3, property("notify_on_release")))))
+	want := image(message(1, set, 1, inner, 2, controller("", 2, dir("")),
+		2, controller("freezer", 2, dir("box", 3, property("notify_on_release"), 2, dir("init", 2, dir("x", 3, property("x"))), 2, dir("free")))))
 	if got := tidy(); !bytes.Equal(got, want) {
 		t.Errorf("%q\n%q", got, want)
 	}
@@ -82,6 +84,12 @@ func TestTidyGroups(t *testing.T) {
 		"file elsewhere":      image(message(2, controller("freezer", 2, dir("/box", 3, property("../../core_pattern"))))),
 		"hierarchy elsewhere": image(message(2, controller("../made"))),
 		"member elsewhere":    image(message(1, message(1, 7, 2, message(1, "freezer", 2, "/../x")))),
+		"twice":               image(message(2, controller("freezer"), 2, controller("freezer"))),
+		"option":              image(message(2, controller("freezer,noprefix"))),
+		"half a name":         image(message(1, message(1, 7, 2, message(1, "freezer", 2, "/boxer", 3, 4)))),
+		"a longer namespace":  image(message(1, message(1, 7, 2, message(1, "freezer", 2, "/box", 3, 5)))),
+		"two namespaces": image(message(1, message(1, 7, 2, message(1, "freezer", 2, "/box", 3, 4)), 1, message(1, 8, 2, message(1, "freezer", 2, "/other", 3, 6)),
+			2, controller("freezer"))),
 	} {
 		if err := os.WriteFile(path, bad, 0o600); err != nil {
 			t.Fatal(err)

@@ -277,6 +277,9 @@ func (s *Sender) attempt(q *Queue, w *waiting) error {
 	base := s.config.URL
 	if base == "" && w.Host != "" {
 		base = "http://" + w.Host
+		if w.TLS {
+			base = "https://" + w.Host
+		}
 	}
 	body, err := json.Marshal(envelope{[]*event{describe(&w.Event, w.id, base, s.config.Addr)}})
 	if err != nil {

@@ -135,6 +135,24 @@ func TestEnvelope(t *testing.T) {
 	}
 }
 
+// TestAddressOfClient has what was pushed be where the client sees it.
+func TestAddressOfClient(t *testing.T) {
+	r := newReceiver(t)
+	s, _ := hastened(t, Endpoint{URL: r.URL})
+	s.config.URL = ""
+	s.Observe(registry.Event{Action: registry.Push, Repository: "a", Digest: digest.FromString("x"), Host: "reg:5000"})
+	s.Observe(registry.Event{Action: registry.Push, Repository: "a", Digest: digest.FromString("x"), Host: "reg:5000", TLS: true})
+	finish(t, s, 20*time.Second)
+	if len(r.got) != 2 {
+		t.Fatalf("%+v", r.got)
+	}
+	for i, want := range []string{"http://reg:5000/v2/a/", "https://reg:5000/v2/a/"} {
+		if got := r.got[i].Target.URL; !strings.HasPrefix(got, want) {
+			t.Errorf("%s does not begin with %s", got, want)
+		}
+	}
+}
+
 func TestFilters(t *testing.T) {
 	all, some := newReceiver(t), newReceiver(t)
 	s, _ := hastened(t, Endpoint{URL: all.URL},

@@ -32,12 +32,20 @@ type Server struct {
 
 	dir     string
 	program string
+	cert    string
+	key     string
 	life    io.Closer // the process ends with it
 	ended   chan struct{}
 }
 
 // Start runs a server, with the buckets, until the test's end.
 func Start(t testing.TB, buckets ...string) *Server {
+	t.Helper()
+	return StartTLS(t, "", "", buckets...)
+}
+
+// StartTLS is Start, by TLS with the certificate and its key if they are not "".
+func StartTLS(t testing.TB, cert, key string, buckets ...string) *Server {
 	t.Helper()
 	program, err := Program()
 	if err != nil {
@@ -47,7 +55,7 @@ func Start(t testing.TB, buckets ...string) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{dir: dir, Root: filepath.Join(dir, "root"), program: program}
+	s := &Server{dir: dir, Root: filepath.Join(dir, "root"), program: program, cert: cert, key: key}
 	t.Cleanup(func() {
 		if err := s.Down(); err != nil {
 			t.Error(err)
@@ -104,7 +112,7 @@ func (s *Server) Up() error {
 	}
 	defer log.Close()
 	cmd := exec.Command("sh", "-c", lifeline, "lifeline", s.program, "--quiet", "--keep-alive",
-		"--port", s.Host, "--access", AccessKey, "--secret", SecretKey, "posix", s.Root)
+		"--port", s.Host, "--access", AccessKey, "--secret", SecretKey, "--cert", s.cert, "--key", s.key, "posix", s.Root)
 	cmd.Stdout, cmd.Stderr = log, log
 	if s.life, err = cmd.StdinPipe(); err != nil {
 		return err

@@ -52,6 +52,7 @@ type body struct {
 	mu     sync.Mutex // held to write
 	size   atomic.Int64
 	sealed bool
+	lost   atomic.Bool // by the disk: see spoil
 }
 
 // branch is a body that is equal to another one up to at and differs there.
@@ -232,7 +233,9 @@ func (b *body) same(p []byte, off int64) (n int, err error) {
 	defer scratch.Put(buf)
 	for n < len(p) {
 		part := buf[:min(len(p)-n, len(buf))]
-		if _, err := b.f.ReadAt(part, off+int64(n)); err != nil {
+		if _, err := b.f.ReadAt(part, off+int64(n)); err == io.EOF {
+			return n, errUnsynced // it was cut meanwhile
+		} else if err != nil {
 			return n, err
 		}
 		if want := p[n : n+len(part)]; !bytes.Equal(part, want) {
@@ -277,6 +280,9 @@ func (b *body) take(p []byte, off int64) (n int, err error) {
 func (b *body) append(p []byte, off int64) (n int, end bool, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.lost.Load() {
+		return 0, false, errUnsynced
+	}
 	if b.size.Load() != off {
 		return 0, false, nil
 	}
@@ -293,6 +299,13 @@ func (b *body) fill(from *body, off int64, p []byte) (n int, err error) {
 	if from != nil {
 		if err := copyRange(b.f, from.f, off); err != nil {
 			return 0, err
+		}
+		// What was read may not be what was written.
+		if err := told(from.f); err != nil {
+			return 0, err
+		}
+		if from.lost.Load() {
+			return 0, errUnsynced
 		}
 	}
 	n, err = b.f.WriteAt(p, off)

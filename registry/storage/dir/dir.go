@@ -20,7 +20,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -157,30 +156,6 @@ func (s *Storage) blobPath(d digest.Digest) string {
 	return filepath.Join(s.root, ocispec.ImageBlobsDir, d.Algorithm().String(), d.Encoded())
 }
 
-// errUnsynced says that bytes may not be on disk, though the page cache has them:
-// the kernel tells this once, so the next sync says nothing of them.
-var errUnsynced = errors.New("what was written may be lost: push it again")
-
-func unsynced(err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("%w (%w)", errUnsynced, err)
-}
-
-// writeOut returns when the bytes of the file have been written. One commit of a
-// journal has them and the name that the file gets next, in this order; a sync
-// before it would be another commit. The sync after it promises all of it on every
-// file system, but for what the disk says here: that is told once.
-func writeOut(f *os.File) error {
-	err := unix.SyncFileRange(int(f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER)
-	switch {
-	case errors.Is(err, unix.EIO), errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
-		return unsynced(err)
-	}
-	return nil // or the file system has no such call
-}
-
 // place moves the file, whose bytes have been written, to where those of the
 // digest belong, and returns when they are found there after power loss. The
 // digest is locked.
@@ -210,7 +185,7 @@ func explain(err error) error {
 		return fault.New(fault.Unavailable, "the disk of the registry is full: make room or collect what is not needed (%w)", err)
 	case errors.Is(err, unix.EROFS), errors.Is(err, berrors.ErrDatabaseReadOnly):
 		return fault.New(fault.Unavailable, "the disk of the registry can only be read: mount it for writing (%w)", err)
-	case errors.Is(err, unix.EIO):
+	case errors.Is(err, unix.EIO), errors.Is(err, errUnsynced):
 		return fault.New(fault.Unavailable, "the disk of the registry fails: see the kernel's log (%w)", err)
 	}
 	return err

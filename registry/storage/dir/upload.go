@@ -17,7 +17,6 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"go.etcd.io/bbolt"
-	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/registry/storage"
@@ -232,8 +231,9 @@ func (u *upload) Append(ctx context.Context, r io.Reader) (taken int64, err erro
 			break
 		}
 		if err == nil && u.state.Size-u.saved >= checkpoint {
-			u.flush()
-			err = u.save()
+			if err = u.flush(); err == nil {
+				err = u.save()
+			}
 		}
 		if err == nil {
 			err = context.Cause(ctx)
@@ -242,27 +242,13 @@ func (u *upload) Append(ctx context.Context, r io.Reader) (taken int64, err erro
 	if err == io.EOF {
 		err = nil
 	}
+	if err = u.s.bodies.spoil(u.body, err); errors.Is(err, errUnsynced) {
+		return taken, explain(errors.Join(err, u.Cancel(ctx)))
+	}
 	if u.saved != u.state.Size {
 		err = errors.Join(err, u.save())
 	}
 	return taken, explain(err)
-}
-
-// flush has the disk begin with what was written, so that Commit waits less, and
-// lets go of the pages of what has been written before, unless another upload is
-// compared with them. The page cache is for what is pulled: a large blob that is
-// pushed would put that out, and takes memory that was not in use, which costs
-// more than the disk does.
-func (u *upload) flush() {
-	_ = unix.SyncFileRange(int(u.body.f.Fd()), u.saved, u.state.Size-u.saved, unix.SYNC_FILE_RANGE_WRITE)
-	u.forget(u.saved)
-}
-
-// forget lets go of the pages of the first n bytes that have been written.
-func (u *upload) forget(n int64) {
-	if n > 0 && !u.s.bodies.shared(u.body) {
-		_ = unix.Fadvise(int(u.body.f.Fd()), 0, n, unix.FADV_DONTNEED)
-	}
 }
 
 func (u *upload) write(p []byte, taken *int64) error {
@@ -377,7 +363,7 @@ func (u *upload) Commit(ctx context.Context, d digest.Digest) error {
 	defer unlock()
 	if !u.s.stored(d, u.state.Size) || !u.same(d) {
 		if err := u.keep(d); err != nil {
-			if errors.Is(err, errUnsynced) { // trying again would succeed
+			if err = u.s.bodies.spoil(u.body, err); errors.Is(err, errUnsynced) { // trying again would succeed
 				err = errors.Join(err, u.Cancel(ctx))
 			}
 			return explain(err)
@@ -413,6 +399,9 @@ func (u *upload) keep(d digest.Digest) error {
 	if err := u.s.place(from, d, u.body.f); err != nil {
 		return err
 	}
+	if u.body.lost.Load() { // somebody else was told just now
+		return errUnsynced
+	}
 	u.forget(u.state.Size - 2*checkpoint)
 	return nil
 }
@@ -423,6 +412,8 @@ func (u *upload) seal() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
+	case b.lost.Load():
+		return errUnsynced
 	case b.sealed && b.size.Load() == u.state.Size:
 		return nil
 	case b.size.Load() == u.state.Size:

@@ -4,6 +4,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"runtime"
 	"strings"
 
@@ -22,5 +23,14 @@ func main() {
 	}
 	slack, _ := os.ReadFile("/proc/self/timerslack_ns")
 	fmt.Println("slack", strings.TrimSpace(string(slack)))
+	fmt.Println("to be", single.Slack())
 	fmt.Println("rate", runtime.MemProfileRate)
+	out, _ := exec.Command("/bin/sh", "-c", "ulimit -Sn; ulimit -Hn").Output()
+	fmt.Println("children", strings.Join(strings.Fields(string(out)), " "))
+	open, _ := os.ReadDir("/proc/self/fd")
+	for _, e := range open {
+		if name, _ := os.Readlink("/proc/self/fd/" + e.Name()); strings.HasPrefix(name, "/sys/") {
+			fmt.Println("open", name)
+		}
+	}
 }
