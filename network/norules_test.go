@@ -67,8 +67,14 @@ func TestNoRules(t *testing.T) {
 		t.Errorf("who reaches what: %v", err)
 	}
 	must(t, s.Close(t.Context()))
+	c.NoRules6 = false
+	s = open(t, c)
+	if _, err := s.Exposure(); err == nil || !strings.Contains(err.Error(), "no rules of IPv4 (--iptables=false):") {
+		t.Errorf("who reaches what: %v", err)
+	}
+	must(t, s.Close(t.Context()))
 
-	c.NoForwarding = false
+	c.NoRules6, c.NoForwarding = true, false
 	s = open(t, c)
 	attach(t, s, "c").expect(t, "tcp", "10.99.1.2:80", "outside 172.30.1.2")
 	if names := tables(t); len(names) != 0 {
