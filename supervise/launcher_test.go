@@ -246,6 +246,7 @@ func TestStarterStopped(t *testing.T) {
 	defer supervise.Hasten(100 * time.Millisecond)()
 	for _, again := range []bool{true, false} {
 		l := launcher(t, 0)
+		testutil.Eventually(t, 5*time.Second, "the starter is executed", func() bool { return len(starters(t)) == 1 })
 		if err := unix.Kill(starters(t)[0], unix.SIGSTOP); err != nil {
 			t.Fatal(err)
 		}
