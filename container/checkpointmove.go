@@ -61,7 +61,8 @@ func (c *Checkpoints) writeDiff(ctx context.Context, r *Record) (*os.File, error
 }
 
 // Import brings what Export wrote to a container that was created of the same
-// image and has never run. When it fails the container is as it was.
+// image and has never run. When it fails nothing of it is left, nor of what had been
+// copied into the container before.
 func (c *Checkpoints) Import(ctx context.Context, nameOrID, name string, from io.Reader) (err error) {
 	s := c.containers
 	r, unlock, err := s.lock(ctx, nameOrID)

@@ -178,18 +178,6 @@ func receive(socket int) (*rpc.CriuResp, *os.File, error) {
 	return resp, file, nil
 }
 
-// Version is the program's: 40201 is 4.2.1.
-func Version(ctx context.Context, path string) (int, error) {
-	kind := rpc.CriuReqType_VERSION
-	call := Call{Path: path, Group: -1, Request: &rpc.CriuReq{Type: &kind}}
-	resp, err := call.Do(ctx)
-	if err != nil {
-		return 0, err
-	}
-	v := resp.GetVersion()
-	return int(v.GetMajorNumber())*10000 + int(v.GetMinorNumber())*100 + int(v.GetSublevel()), nil
-}
-
 // Has tells whether the program and the kernel know how to track memory that is
 // written, which a pre-dump needs, and how to give memory when it is touched.
 func Has(ctx context.Context, path string) (track, lazy bool, err error) {
