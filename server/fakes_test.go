@@ -306,7 +306,7 @@ func (f *fakeImages) List(_ context.Context, o image.ListOptions) ([]wireimage.S
 	f.filters = o.Filters
 	return f.list, f.err
 }
-func (f *fakeImages) Brief(_ context.Context, filters map[string]map[string]bool) ([]image.Brief, error) {
+func (f *fakeImages) Brief(_ context.Context, o image.ListOptions) ([]image.Brief, error) {
 	f.filters = filters
 	return f.briefs, f.err
 }
