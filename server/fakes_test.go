@@ -307,7 +307,7 @@ func (f *fakeImages) List(_ context.Context, o image.ListOptions) ([]wireimage.S
 	return f.list, f.err
 }
 func (f *fakeImages) Brief(_ context.Context, o image.ListOptions) ([]image.Brief, error) {
-	f.filters = filters
+	f.filters = o.Filters
 	return f.briefs, f.err
 }
 func (f *fakeImages) Parent(string) string { return "" }
