@@ -16,6 +16,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarehq/tare/container/spec"
+	"github.com/tarehq/tare/container/stream"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
 	"github.com/tarehq/tare/network"
@@ -182,12 +183,12 @@ func TestSignals(t *testing.T) {
 
 func TestDetachKeys(t *testing.T) {
 	for in, want := range map[string]string{"": "\x10\x11", "a": "a", "ctrl-a,x": "\x01x", "ctrl-[": "\x1b", "ctrl-@": "\x00"} {
-		if got, err := parseDetachKeys(in); err != nil || string(got) != want {
+		if got, err := stream.DetachKeys(in); err != nil || string(got) != want {
 			t.Errorf("%q: %q, %v; want %q", in, got, err, want)
 		}
 	}
 	for _, bad := range []string{"ctrl-", "ctrl-1", "ab", "a,,b", "CTRL-P", "ctrl-A"} {
-		if _, err := parseDetachKeys(bad); !errors.Is(err, fault.Invalid) {
+		if _, err := stream.DetachKeys(bad); !errors.Is(err, fault.Invalid) {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}

@@ -31,7 +31,7 @@ func (v *vigil) watch() {
 			r := v.record // which regain changes
 			s.tasks.Go(func() { v.tell(r, keeper) })
 			exit, err := keeper.Wait(context.Background()) // ends when Close drops the connection
-			if s.tasks.over() {
+			if s.tasks.Over() {
 				return
 			}
 			if err == nil {
@@ -42,7 +42,7 @@ func (v *vigil) watch() {
 		}
 		// The connection is gone, which the process need not be.
 		if keeper = v.regain(lost); keeper == nil {
-			if !s.tasks.over() {
+			if !s.tasks.Over() {
 				v.finish(v.lost(lost))
 			}
 			return
@@ -61,7 +61,7 @@ func (v *vigil) regain(lost error) *supervise.Keeper {
 	for wait := time.Duration(0); ; wait = min(2*wait+100*time.Millisecond, 10*time.Second) {
 		select {
 		case <-time.After(wait):
-		case <-s.tasks.closing:
+		case <-s.tasks.Closing():
 			return nil
 		}
 		keeper, err := s.bundles.connect(context.Background(), v.record.ID)
@@ -85,7 +85,7 @@ func (v *vigil) regain(lost error) *supervise.Keeper {
 		}
 		l.mu.Lock()
 		run.keeper, run.refused = keeper, err
-		closing := s.tasks.over() // letGo has been here, or will find the keeper
+		closing := s.tasks.Over() // letGo has been here, or will find the keeper
 		l.mu.Unlock()
 		if keeper != nil {
 			if closing {

@@ -85,10 +85,10 @@ func (v *vigil) tryAgain(giveUp <-chan struct{}) {
 	case <-timer.C:
 	case <-giveUp:
 		return
-	case <-s.tasks.closing:
+	case <-s.tasks.Closing():
 		return
 	}
-	if !s.links.await(&r, giveUp, s.tasks.closing) {
+	if !s.links.await(&r, giveUp, s.tasks.Closing()) {
 		return
 	}
 	unlock, err := s.ops.Lock(context.Background(), r.ID)

@@ -17,6 +17,7 @@ import (
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/image"
 	"github.com/tarehq/tare/internal/keylock"
+	"github.com/tarehq/tare/internal/tasks"
 	"github.com/tarehq/tare/network"
 	"github.com/tarehq/tare/snapshot"
 	"github.com/tarehq/tare/supervise"
@@ -91,8 +92,8 @@ type Service struct {
 	users   allotment
 	listing listing
 
-	ending atomic.Bool // the daemon stops its containers, and none is started again
-	tasks  tasks       // the goroutines that follow running containers
+	ending atomic.Bool  // the daemon stops its containers, and none is started again
+	tasks  *tasks.Tasks // the goroutines that follow running containers
 }
 
 // Open reads the containers and takes over those that run. What an earlier
@@ -128,7 +129,7 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 // assemble makes the service of its parts. Nothing goes on yet but the delivery
 // of removed containers' logs.
 func assemble(cfg Config, st *store, h host) (*Service, error) {
-	s := &Service{cfg: cfg, store: st, host: h, links: links{store: st, log: cfg.Log}, tasks: tasks{closing: make(chan struct{})},
+	s := &Service{cfg: cfg, store: st, host: h, links: links{store: st, log: cfg.Log}, tasks: tasks.New(),
 		bundles: bundles{filepath.Join(cfg.ExecRoot, "c"), cfg.Launcher, cfg.Log}}
 	for _, r := range st.all() {
 		if r.Labels != nil {
@@ -137,7 +138,7 @@ func assemble(cfg Config, st *store, h host) (*Service, error) {
 		s.links.add(&r)
 	}
 	s.remains = newRemains(&s.bundles)
-	s.tasks.Go(func() { s.remains.run(s.tasks.closing) })
+	s.tasks.Go(func() { s.remains.run(s.tasks.Closing()) })
 	s.stats = newStats(s, h.groups)
 	s.execs = newExecs(s)
 	s.health = &Health{containers: s, probers: map[string]*prober{}}
@@ -152,11 +153,11 @@ func (s *Service) Health() *Health { return s.health }
 // Close lets go of the running containers, which go on, and returns when
 // nothing of the service runs any more.
 func (s *Service) Close(ctx context.Context) error {
-	s.tasks.close()
+	s.tasks.Close()
 	s.health.close()
 	s.execs.close()
 	s.lives.letGo()
-	err := errors.Join(s.logs.forward.Close(ctx), s.tasks.wait(ctx))
+	err := errors.Join(s.logs.forward.Close(ctx), s.tasks.Wait(ctx))
 	s.remains.clear()
 	return err
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tarehq/tare/container/healthcheck"
 	"github.com/tarehq/tare/container/spec"
+	"github.com/tarehq/tare/container/stream"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/undo"
 	"github.com/tarehq/tare/snapshot"
@@ -18,7 +19,7 @@ import (
 // Start runs a container that does not run. The client's going away does not
 // stop a start that has begun.
 func (s *Service) Start(ctx context.Context, nameOrID, detachKeys string) error {
-	if _, err := parseDetachKeys(detachKeys); err != nil {
+	if _, err := stream.DetachKeys(detachKeys); err != nil {
 		return err
 	}
 	r, unlock, err := s.lock(ctx, nameOrID)
@@ -150,7 +151,7 @@ func (b *bundle) launch(ctx context.Context) (err error) {
 	}
 	back.Push(func() error { return end(ctx, keeper) })
 	run, late := l.begin(keeper, nil)
-	if s.tasks.over() { // letGo has been here, or will find it
+	if s.tasks.Over() { // letGo has been here, or will find it
 		keeper.Close()
 	}
 	handOver(ctx, keeper, late)

@@ -76,7 +76,7 @@ func (t *Stats) Read(ctx context.Context, nameOrID string, o StatsOptions, visit
 			}
 		case <-reader.ended:
 			return nil
-		case <-t.containers.tasks.closing:
+		case <-t.containers.tasks.Closing():
 			return nil
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -138,7 +138,7 @@ func (t *Stats) look(id string, r *reader) {
 		case <-ticker.C:
 		case <-r.ended:
 			return
-		case <-t.containers.tasks.closing:
+		case <-t.containers.tasks.Closing():
 			return
 		}
 	}

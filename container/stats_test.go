@@ -11,6 +11,7 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/cgroupfs"
+	"github.com/tarehq/tare/internal/tasks"
 )
 
 // statsService is a service with one container that does not run, and nothing
@@ -21,7 +22,7 @@ func statsService(t *testing.T) *Service {
 		t.Fatal(err)
 	}
 	addRecord(t, st, "aa11", "one", false)
-	s := &Service{store: st}
+	s := &Service{store: st, tasks: tasks.New()}
 	s.stats = newStats(s, &cgroupfs.Layout{})
 	return s
 }
@@ -47,7 +48,7 @@ func TestReaderIsShared(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	if err := s.tasks.wait(ctx); err != nil {
+	if err := s.tasks.Wait(ctx); err != nil {
 		t.Error("somebody still looks at a container that nobody asks for")
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/tasks"
 	"github.com/tarehq/tare/supervise"
 )
 
@@ -232,7 +233,7 @@ func TestOperationComesAfterTheEnd(t *testing.T) {
 func TestRunIsOutOfReach(t *testing.T) {
 	st := testStore(t, t.TempDir())
 	addRecord(t, st, "x", "name", false)
-	s := &Service{store: st, bundles: bundles{dir: t.TempDir()}, tasks: tasks{closing: make(chan struct{})}}
+	s := &Service{store: st, bundles: bundles{dir: t.TempDir()}, tasks: tasks.New()}
 	v := &vigil{containers: s, record: Record{Spec: Spec{ID: "x"}}, live: s.lives.of("x")}
 	v.run, _ = v.live.begin(nil, nil)
 	if keeper := v.regain(errOver); keeper != nil {
