@@ -8,6 +8,7 @@ import (
 
 	"github.com/moby/moby/api/types/events"
 
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/stream"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/logs"
@@ -36,14 +37,14 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 	if err != nil {
 		return err
 	}
-	r, err := s.store.find(nameOrID)
+	r, err := s.store.Find(nameOrID)
 	if err != nil {
 		return err
 	}
-	if r.State == Paused {
+	if r.State == record.Paused {
 		return fault.New(fault.Conflict, "container %s is paused, unpause the container before attach", nameOrID)
 	}
-	if r.State == Restarting {
+	if r.State == record.Restarting {
 		return fault.New(fault.Conflict, "container %s is restarting, wait until the container is running", r.ID)
 	}
 	o.Logs = o.Logs && s.logs.readable(&r)
@@ -123,7 +124,7 @@ func (c *caller) connect(ctx context.Context, seat *seat) (given bool, err error
 // without one. A run is none any more once its end is on record: who sees that
 // end and attaches means the next run.
 func (c *caller) presentLocked() (*run, error) {
-	if _, err := c.containers.store.find(c.record.ID); err != nil { // removed meanwhile
+	if _, err := c.containers.store.Find(c.record.ID); err != nil { // removed meanwhile
 		c.containers.lives.forget(c.record.ID)
 		return nil, err
 	}
@@ -209,7 +210,7 @@ func (c *caller) replay(from logs.Position) (release func(), err error) {
 
 // Resize sets the size of the container's terminal, in characters.
 func (s *Service) Resize(ctx context.Context, nameOrID string, height, width uint16) error {
-	r, err := s.store.find(nameOrID)
+	r, err := s.store.Find(nameOrID)
 	if err != nil {
 		return err
 	}

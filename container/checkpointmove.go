@@ -9,6 +9,7 @@ import (
 
 	"github.com/tarehq/tare/archive"
 	"github.com/tarehq/tare/container/checkpoint"
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/fault"
 )
 
@@ -43,7 +44,7 @@ func (c *Checkpoints) writeDiff(ctx context.Context, r *Record) (*os.File, error
 		return nil, err
 	}
 	defer changes.Close()
-	f, err := os.CreateTemp(c.containers.store.path(r.ID), ".diff-")
+	f, err := os.CreateTemp(c.containers.store.Path(r.ID), ".diff-")
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +71,7 @@ func (c *Checkpoints) Import(ctx context.Context, nameOrID, name string, from io
 		return err
 	}
 	defer unlock()
-	if r.State != Created {
+	if r.State != record.Created {
 		return fault.New(fault.Conflict, "a checkpoint is brought to a container that has never run, and %s has: create another of the same image", nameOrID)
 	}
 	if !checkpointName.MatchString(name) {

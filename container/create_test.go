@@ -15,6 +15,7 @@ import (
 	wirenet "github.com/moby/moby/api/types/network"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/container/stream"
 	"github.com/tarehq/tare/fault"
@@ -174,7 +175,7 @@ func TestSignals(t *testing.T) {
 		}
 	}
 	for asked, want := range map[string]int{"": 15, "HUP": 1} {
-		r := Record{Spec: Spec{Config: &wire.Config{StopSignal: "NOSUCH"}}} // an image's
+		r := Record{Spec: record.Spec{Config: &wire.Config{StopSignal: "NOSUCH"}}} // an image's
 		if got, err := stopSignal(r, asked); err != nil || int(got) != want {
 			t.Errorf("stop by %q in spite of the image's signal: %d, %v; want %d", asked, got, err, want)
 		}

@@ -27,7 +27,8 @@
 // being deleted; the next start collects it. A bundle's waits with the control
 // groups of its run for a quiet moment.
 //
-// A Service does to one container what its verbs say: create.go, start.go, stop.go,
+// What is known of a container is its Record; package record keeps them and draws the
+// states that a container can be in. A Service does to one container what its verbs say: create.go, start.go, stop.go,
 // pause.go, attach.go, update.go, remove.go … What else there is to ask of containers
 // are nouns that it hands out:
 //

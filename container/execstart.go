@@ -11,6 +11,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/container/stream"
 	"github.com/tarehq/tare/fault"
@@ -21,7 +22,7 @@ import (
 
 // Create prepares a further process in a running container.
 func (e *Execs) Create(ctx context.Context, nameOrID string, req wire.ExecCreateRequest) (id string, err error) {
-	r, err := e.containers.store.find(nameOrID)
+	r, err := e.containers.store.Find(nameOrID)
 	if err != nil {
 		return "", err
 	}
@@ -137,7 +138,7 @@ func (e *Execs) running(execID string) (*session, Record, *supervise.Keeper, err
 	if err != nil {
 		return nil, Record{}, nil, err
 	}
-	r, err := e.containers.store.find(n.container)
+	r, err := e.containers.store.Find(n.container)
 	if err != nil {
 		return nil, Record{}, nil, err
 	}
@@ -151,7 +152,7 @@ func (e *Execs) running(execID string) (*session, Record, *supervise.Keeper, err
 // awake refuses a container whose processes stand still: a further one would
 // not come to its program. It is called as the client called it.
 func awake(r Record, called string) error {
-	if r.State == Paused {
+	if r.State == record.Paused {
 		return fault.New(fault.Conflict, "Container %s is paused, unpause the container before exec", called)
 	}
 	return nil

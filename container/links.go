@@ -12,22 +12,16 @@ import (
 	wire "github.com/moby/moby/api/types/container"
 	wirenet "github.com/moby/moby/api/types/network"
 
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/network/files"
 )
-
-// Link is another container that one on the default bridge knows by an alias,
-// the --link of old: a line in its /etc/hosts.
-type Link struct {
-	Target string // ID
-	Alias  string
-}
 
 // links are those between all containers. They know who has a link to a
 // container: those whose hosts files follow its address. links is safe for
 // concurrent use.
 type links struct {
-	store *store
+	store *record.Store
 	log   *slog.Logger
 
 	mu  sync.Mutex
@@ -77,21 +71,6 @@ func (l *links) to(target string) []string {
 	return l.who[target]
 }
 
-// parseLink reads NAME[:ALIAS], also in the form that inspect shows:
-// /NAME:/PARENT/ALIAS.
-func parseLink(s string) (name, alias string, err error) {
-	name, alias, given := strings.Cut(s, ":")
-	alias = alias[strings.LastIndex(alias, "/")+1:]
-	name = strings.TrimPrefix(name, "/")
-	if name == "" || given && alias == "" || strings.ContainsAny(alias, ": \t\r\n") {
-		return "", "", fault.New(fault.Invalid, "bad format for links: %s", s)
-	}
-	if !given {
-		alias = name
-	}
-	return name, alias, nil
-}
-
 // check refuses links that could never be.
 func (l *links) check(h *wire.HostConfig) error {
 	if len(h.Links) == 0 {
@@ -114,16 +93,16 @@ func (l *links) check(h *wire.HostConfig) error {
 
 // find finds the containers that are meant. One that is missing is not
 // fault.NotFound, by which clients know a missing image.
-func (l *links) find(list []string) (found []Link, err error) {
+func (l *links) find(list []string) (found []record.Link, err error) {
 	for _, text := range list {
-		name, alias, err := parseLink(text)
+		name, alias, err := record.ParseLink(text)
 		if err != nil {
 			return nil, err
 		}
-		target, err := l.store.find(name)
+		target, err := l.store.Find(name)
 		for err == nil && target.HostConfig.NetworkMode.IsContainer() { // the address is the other's
 			name = target.HostConfig.NetworkMode.ConnectedContainer()
-			target, err = l.store.find(name)
+			target, err = l.store.Find(name)
 		}
 		if err != nil {
 			return nil, fault.New(fault.Invalid, "could not get container for %s: %w", name, err)
@@ -131,7 +110,7 @@ func (l *links) find(list []string) (found []Link, err error) {
 		if target.HostConfig.NetworkMode.IsHost() {
 			return nil, fault.New(fault.Invalid, "conflicting options: host type networking can't be used with links. This would result in undefined behavior")
 		}
-		found = append(found, Link{target.ID, alias})
+		found = append(found, record.Link{target.ID, alias})
 	}
 	return found, nil
 }
@@ -140,13 +119,13 @@ func (l *links) find(list []string) (found []Link, err error) {
 // removed takes its links along.
 func (l *links) targets(r *Record) (aliases []string, targets []Record, err error) {
 	for _, link := range r.Links {
-		t, err := l.store.find(link.Target)
+		t, err := l.store.Find(link.Target)
 		switch {
 		case err != nil:
 			continue
 		case !t.State.Up():
 			return nil, nil, fault.New(fault.Internal, "Cannot link to a non running container: /%s AS /%s/%s", t.Name, r.Name, link.Alias)
-		case t.onBridge() == nil:
+		case t.OnBridge() == nil:
 			return nil, nil, fault.New(fault.Internal, "Cannot link to /%s, as it does not belong to the default network", t.Name)
 		}
 		aliases, targets = append(aliases, link.Alias), append(targets, t)
@@ -158,9 +137,9 @@ func (l *links) targets(r *Record) (aliases []string, targets []Record, err erro
 // containers that are about to start: after a boot all begin at once. It returns
 // false when nobody wants the start any more.
 func (l *links) await(r *Record, giveUp, closing <-chan struct{}) bool {
-	pending := func(link Link) bool {
-		t, err := l.store.find(link.Target)
-		return err == nil && t.State == Restarting
+	pending := func(link record.Link) bool {
+		t, err := l.store.Find(link.Target)
+		return err == nil && t.State == record.Restarting
 	}
 	deadline := time.Now().Add(5 * time.Second)
 	for slices.ContainsFunc(r.Links, pending) && time.Now().Before(deadline) {
@@ -181,7 +160,7 @@ func (l *links) shown(r Record) *wire.HostConfig {
 	h := *r.HostConfig
 	h.Links = nil
 	for _, link := range r.Links {
-		if t, err := l.store.find(link.Target); err == nil {
+		if t, err := l.store.Find(link.Target); err == nil {
 			h.Links = append(h.Links, fmt.Sprintf("/%s:/%s/%s", t.Name, r.Name, link.Alias))
 		}
 	}
@@ -192,7 +171,7 @@ func (l *links) shown(r Record) *wire.HostConfig {
 // names are the further names that links give to a container.
 func (l *links) names(target string) (names []string) {
 	for _, id := range l.to(target) {
-		parent, err := l.store.find(id)
+		parent, err := l.store.Find(id)
 		if err != nil {
 			continue
 		}
@@ -213,7 +192,7 @@ func linkHosts(aliases []string, targets []Record) (lines []files.HostsLine) {
 		if t.Name != aliases[i] {
 			names = append(names, t.Name)
 		}
-		lines = append(lines, files.HostsLine{Address: t.address(), Names: names})
+		lines = append(lines, files.HostsLine{Address: t.Address(), Names: names})
 	}
 	return lines
 }
@@ -224,7 +203,7 @@ func linkHosts(aliases []string, targets []Record) (lines []files.HostsLine) {
 func linkEnv(parent string, aliases []string, targets []Record) (env []string) {
 	for i, t := range targets {
 		prefix := strings.ReplaceAll(strings.ToUpper(aliases[i]), "-", "_")
-		env = append(env, portEnv(prefix, t.address(), t.Config.ExposedPorts)...)
+		env = append(env, portEnv(prefix, t.Address(), t.Config.ExposedPorts)...)
 		env = append(env, fmt.Sprintf("%s_NAME=/%s/%s", prefix, parent, aliases[i]))
 		for _, kv := range t.Config.Env {
 			if key, _, set := strings.Cut(kv, "="); set && key != "HOME" && key != "PATH" {
@@ -281,11 +260,11 @@ func portEnv(prefix string, ip netip.Addr, exposed wirenet.PortSet) (env []strin
 // moved has the hosts files of those with a link to a container follow it to
 // its new address.
 func (l *links) moved(r Record) {
-	if r.onBridge() == nil {
+	if r.OnBridge() == nil {
 		return
 	}
 	for _, id := range l.to(r.ID) {
-		parent, err := l.store.find(id)
+		parent, err := l.store.Find(id)
 		if err != nil || !parent.State.Live() {
 			continue
 		}
@@ -293,7 +272,7 @@ func (l *links) moved(r Record) {
 			if link.Target != r.ID {
 				continue
 			}
-			if err := files.Readdress(l.store.path(id, "hosts"), link.Alias, r.address()); err != nil {
+			if err := files.Readdress(l.store.Path(id, "hosts"), link.Alias, r.Address()); err != nil {
 				l.log.Error("the address of a linked container cannot be changed in a hosts file", "container", id, "link", link.Alias, "err", err)
 			}
 		}

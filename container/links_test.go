@@ -9,12 +9,13 @@ import (
 	wire "github.com/moby/moby/api/types/container"
 	wirenet "github.com/moby/moby/api/types/network"
 
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/network"
 )
 
 func TestParseLink(t *testing.T) {
 	for text, want := range map[string]string{"db": "db db", "db:x": "db x", "/db:/web/x": "db x", "": "", ":x": "", "db:": "", "db:/web/": "", "db:a b": "", "db:a\nb": ""} {
-		name, alias, err := parseLink(text)
+		name, alias, err := record.ParseLink(text)
 		if (err != nil) != (want == "") || err == nil && name+" "+alias != want {
 			t.Errorf("%q: %s %s %v, want %q", text, name, alias, err, want)
 		}
@@ -26,8 +27,8 @@ func target(env []string, ports ...string) Record {
 	for _, p := range ports {
 		set[wirenet.MustParsePort(p)] = struct{}{}
 	}
-	return Record{Spec: Spec{Name: "db", Config: &wire.Config{Hostname: "h", Env: env, ExposedPorts: set}},
-		Progress: Progress{Sandbox: &network.Sandbox{Endpoints: []network.Endpoint{{NetworkName: "bridge", Address: netip.MustParsePrefix("10.0.0.2/24")}}}}}
+	return Record{Spec: record.Spec{Name: "db", Config: &wire.Config{Hostname: "h", Env: env, ExposedPorts: set}},
+		Progress: record.Progress{Sandbox: &network.Sandbox{Endpoints: []network.Endpoint{{NetworkName: "bridge", Address: netip.MustParsePrefix("10.0.0.2/24")}}}}}
 }
 
 func TestLinkEnvironment(t *testing.T) {
@@ -49,8 +50,8 @@ func TestLinkEnvironment(t *testing.T) {
 
 func TestWhoIsLinked(t *testing.T) {
 	var l links
-	a := &Record{Spec: Spec{ID: "a", Links: []Link{{"t", "x"}, {"t", "y"}}}}
-	b := &Record{Spec: Spec{ID: "b", Links: []Link{{"t", "x"}}}}
+	a := &Record{Spec: record.Spec{ID: "a", Links: []record.Link{{"t", "x"}, {"t", "y"}}}}
+	b := &Record{Spec: record.Spec{ID: "b", Links: []record.Link{{"t", "x"}}}}
 	l.add(a)
 	l.add(b)
 	if got := l.to("t"); !slices.Equal(got, []string{"a", "b"}) {
@@ -60,7 +61,7 @@ func TestWhoIsLinked(t *testing.T) {
 	if got := l.to("t"); !slices.Equal(got, []string{"b"}) {
 		t.Errorf("%q", got)
 	}
-	l.forget(&Record{Spec: Spec{ID: "t"}})
+	l.forget(&Record{Spec: record.Spec{ID: "t"}})
 	if len(l.to("t")) != 0 {
 		t.Error("links to a container that is gone")
 	}

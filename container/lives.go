@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/supervise"
 )
@@ -88,7 +89,7 @@ func (l *lives) letGo() {
 func (l *lives) running(r Record) (*supervise.Keeper, <-chan struct{}, error) {
 	run := l.find(r.ID).present()
 	switch {
-	case run.ended == nil && r.State == Restarting:
+	case run.ended == nil && r.State == record.Restarting:
 		return nil, nil, fault.New(fault.Conflict, "Container %s is restarting, wait until the container is running", r.ID)
 	case run.ended == nil:
 		return nil, nil, notRunning(r)

@@ -16,6 +16,7 @@ import (
 
 	wire "github.com/moby/moby/api/types/container"
 
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/logs"
 	"github.com/tarehq/tare/logs/driver"
@@ -58,9 +59,9 @@ func (b *Logbook) choose(c *wire.LogConfig) error {
 // Docker's do; the others have a directory for themselves.
 func (b *Logbook) path(r *Record) string {
 	if r.HostConfig.LogConfig.Type == driver.JSONFile {
-		return b.containers.store.path(r.ID, r.ID+"-json.log")
+		return b.containers.store.Path(r.ID, r.ID+"-json.log")
 	}
-	return b.containers.store.path(r.ID, "local-logs", forward.LogName)
+	return b.containers.store.Path(r.ID, "local-logs", forward.LogName)
 }
 
 // info is what the tag and the attributes of a log are made of.
@@ -116,7 +117,7 @@ func (b *Logbook) resume(records []Record) {
 			continue
 		}
 		b.begin(r)
-		if r.State == Running {
+		if r.State == record.Running {
 			b.containers.tasks.Go(func() { b.rotated(r) })
 		}
 	}
@@ -165,7 +166,7 @@ type LogStream struct {
 
 // Open opens a container's log, whatever its driver.
 func (b *Logbook) Open(ctx context.Context, nameOrID string, o LogsOptions) (LogStream, error) {
-	r, err := b.containers.store.find(nameOrID)
+	r, err := b.containers.store.Find(nameOrID)
 	if err != nil {
 		return LogStream{}, err
 	}
@@ -234,7 +235,7 @@ func appendDetails(b, attrs []byte) []byte {
 
 // Clear empties a container's log, also while it is written and read.
 func (b *Logbook) Clear(ctx context.Context, nameOrID string) error {
-	r, err := b.containers.store.find(nameOrID)
+	r, err := b.containers.store.Find(nameOrID)
 	if err != nil {
 		return err
 	}
@@ -257,7 +258,7 @@ type LogSize struct {
 // Sizes measures the logs of all containers that have one.
 func (b *Logbook) Sizes() []LogSize {
 	list := []LogSize{}
-	for _, r := range b.containers.store.all() {
+	for _, r := range b.containers.store.All() {
 		if r.HostConfig.LogConfig.Type == driver.None || r.StartedAt.IsZero() {
 			continue
 		}

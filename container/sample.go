@@ -135,7 +135,7 @@ func blkioEntries(list []cgroupfs.IOEntry) []wire.BlkioStatEntry {
 // hasInterfaces tells whether a container's network namespace is one of those
 // that the engine puts interfaces in.
 func (t *Stats) hasInterfaces(r Record) bool {
-	owner, err := t.containers.store.networkOwner(r)
+	owner, err := t.containers.store.NetworkOwner(r)
 	mode := owner.HostConfig.NetworkMode
 	return err == nil && !mode.IsHost() && !mode.IsNone()
 }

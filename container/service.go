@@ -13,6 +13,7 @@ import (
 
 	"github.com/tarehq/tare/archive"
 	"github.com/tarehq/tare/container/device"
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/image"
@@ -23,6 +24,9 @@ import (
 	"github.com/tarehq/tare/supervise"
 	"github.com/tarehq/tare/volume"
 )
+
+// Record is what is known of one container.
+type Record = record.Record
 
 // Images finds the image of a new container.
 type Images interface {
@@ -75,7 +79,7 @@ type Config struct {
 // container take turns, reads never wait for them.
 type Service struct {
 	cfg     Config
-	store   *store
+	store   *record.Store
 	bundles bundles
 	host    host
 	ops     keylock.Locks[string] // one operation at a time per container
@@ -109,7 +113,7 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 	if err := cfg.Realtime.check(host.groups); err != nil {
 		return nil, err
 	}
-	st, err := openStore(filepath.Join(cfg.DataRoot, "containers"), cfg.Log)
+	st, err := record.Open(filepath.Join(cfg.DataRoot, "containers"), cfg.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -128,10 +132,10 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 
 // assemble makes the service of its parts. Nothing goes on yet but the delivery
 // of removed containers' logs.
-func assemble(cfg Config, st *store, h host) (*Service, error) {
+func assemble(cfg Config, st *record.Store, h host) (*Service, error) {
 	s := &Service{cfg: cfg, store: st, host: h, links: links{store: st, log: cfg.Log}, tasks: tasks.New(),
 		bundles: bundles{filepath.Join(cfg.ExecRoot, "c"), cfg.Launcher, cfg.Log}}
-	for _, r := range st.all() {
+	for _, r := range st.All() {
 		if r.Labels != nil {
 			r.Labels.Keep()
 		}
@@ -165,13 +169,13 @@ func (s *Service) Close(ctx context.Context) error {
 // lock finds a container and takes its operation lock. The record is as it is
 // under the lock.
 func (s *Service) lock(ctx context.Context, nameOrID string) (r Record, unlock func(), err error) {
-	if r, err = s.store.find(nameOrID); err != nil {
+	if r, err = s.store.Find(nameOrID); err != nil {
 		return r, nil, err
 	}
 	if unlock, err = s.ops.Lock(ctx, r.ID); err != nil {
 		return r, nil, err
 	}
-	if r, err = s.store.find(r.ID); err == nil && !r.State.Up() {
+	if r, err = s.store.Find(r.ID); err == nil && !r.State.Up() {
 		err = s.lives.of(r.ID).told(ctx)
 	}
 	if err != nil {
@@ -184,7 +188,7 @@ func (s *Service) lock(ctx context.Context, nameOrID string) (r Record, unlock f
 // publish tells the world what happened to a container, by the name that it has
 // now.
 func (s *Service) publish(r Record, action events.Action, extra ...string) {
-	if now, err := s.store.find(r.ID); err == nil {
+	if now, err := s.store.Find(r.ID); err == nil {
 		r = now
 	}
 	attrs := make(map[string]string, len(r.Config.Labels)+2+len(extra)/2)
@@ -200,9 +204,9 @@ func (s *Service) publish(r Record, action events.Action, extra ...string) {
 
 // Counts tells how many containers are in which of Docker's three classes.
 func (s *Service) Counts() (running, paused, stopped int) {
-	for _, r := range s.store.all() {
+	for _, r := range s.store.All() {
 		switch {
-		case r.State == Paused:
+		case r.State == record.Paused:
 			paused++
 		case r.State.Live():
 			running++
@@ -217,7 +221,7 @@ func (s *Service) Counts() (running, paused, stopped int) {
 // remove one. It is an image.InUse.
 func (s *Service) Users() map[digest.Digest][]image.Use {
 	users := map[digest.Digest][]image.Use{}
-	for _, r := range s.store.all() {
+	for _, r := range s.store.All() {
 		use := image.Use{Container: r.ID, Running: r.State.Live()}
 		users[r.Image.ID] = append(users[r.Image.ID], use)
 		for _, img := range r.MountedImages {

@@ -53,7 +53,7 @@ type StatsOptions struct{ Stream, OneShot bool }
 // Read gives samples of a container to visit, whose error ends it. Without
 // Stream a container that does not run has a sample of its names alone.
 func (t *Stats) Read(ctx context.Context, nameOrID string, o StatsOptions, visit func(wire.StatsResponse) error) error {
-	r, err := t.containers.store.find(nameOrID)
+	r, err := t.containers.store.Find(nameOrID)
 	if err != nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func (t *Stats) look(id string, r *reader) {
 	ticker := time.NewTicker(sampling)
 	defer ticker.Stop()
 	for {
-		record, err := t.containers.store.find(id)
+		record, err := t.containers.store.Find(id)
 		if err != nil {
 			t.forget(id)
 			return

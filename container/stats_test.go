@@ -9,6 +9,8 @@ import (
 
 	wire "github.com/moby/moby/api/types/container"
 
+	"github.com/tarehq/tare/container/record"
+	"github.com/tarehq/tare/container/record/recordtest"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/cgroupfs"
 	"github.com/tarehq/tare/internal/tasks"
@@ -17,11 +19,11 @@ import (
 // statsService is a service with one container that does not run, and nothing
 // else but its statistics.
 func statsService(t *testing.T) *Service {
-	st, err := openStore(t.TempDir(), slog.New(slog.DiscardHandler))
+	st, err := record.Open(t.TempDir(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	addRecord(t, st, "aa11", "one", false)
+	recordtest.Add(t, st, "aa11", "one", false)
 	s := &Service{store: st, tasks: tasks.New()}
 	s.stats = newStats(s, &cgroupfs.Layout{})
 	return s
@@ -94,7 +96,7 @@ func TestStreamEndsWithItsContainer(t *testing.T) {
 		ended <- s.stats.Read(context.Background(), "one", StatsOptions{Stream: true}, func(wire.StatsResponse) error { seen <- struct{}{}; return nil })
 	}()
 	<-seen
-	_, _ = s.store.remove("aa11")
+	_, _ = s.store.Remove("aa11")
 	s.stats.forget("aa11")
 	select {
 	case err := <-ended:

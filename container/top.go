@@ -23,7 +23,7 @@ func (s *Service) Processes() *Processes { return &Processes{s.stats} }
 // paused container has processes too.
 func (p *Processes) Top(ctx context.Context, nameOrID, arguments string) (wire.TopResponse, error) {
 	s := p.stats.containers
-	r, err := s.store.find(nameOrID)
+	r, err := s.store.Find(nameOrID)
 	if err != nil {
 		return wire.TopResponse{}, err
 	}

@@ -127,7 +127,7 @@ func (s *Service) shareUsers(r *Record, wants bool) (shared bool, err error) {
 		if id == "" {
 			continue
 		}
-		other, err := s.store.find(id)
+		other, err := s.store.Find(id)
 		if err != nil {
 			return false, forCreate(err)
 		}
@@ -152,7 +152,7 @@ func (s *Service) usersOwner(r *Record) string {
 		return ""
 	}
 	for r.UsersOf != "" {
-		other, err := s.store.find(r.UsersOf)
+		other, err := s.store.Find(r.UsersOf)
 		if err != nil {
 			return r.UsersOf
 		}
@@ -167,7 +167,7 @@ func (s *Service) allot(id string, size uint32) (*userns.Map, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	taken := slices.Collect(maps.Values(a.coming))
-	for _, r := range s.store.all() {
+	for _, r := range s.store.All() {
 		if r.Users != nil {
 			taken = append(taken, *r.Users)
 		}
@@ -206,7 +206,7 @@ func (s *Service) allot(id string, size uint32) (*userns.Map, error) {
 }
 
 // knows tells whether a user and their groups are in the container's user namespace.
-func (r *Record) knows(who spec.Identity) error {
+func knows(r *Record, who spec.Identity) error {
 	if r.Users == nil {
 		return nil
 	}
