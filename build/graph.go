@@ -118,6 +118,8 @@ func describe(v *vertex) string {
 		return "merge"
 	case *pb.Op_Diff:
 		return "diff"
+	case *pb.Op_Build:
+		return "build"
 	}
 	return "unknown operation"
 }
