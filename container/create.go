@@ -165,10 +165,10 @@ func (c *creation) make(ctx context.Context, r *Record) (err error) {
 		return err
 	}
 	back.Push(func() error { s.store.Unreserve(r.Name, r.ID); return nil })
-	if err := s.giveUsers(r); err != nil {
+	if err := s.users.Give(r); err != nil {
 		return err
 	}
-	defer s.users.settle(r.ID)
+	defer s.users.Settle(r.ID)
 	if err := os.Mkdir(s.store.Path(r.ID), 0o710); err != nil {
 		return err
 	}
@@ -190,7 +190,7 @@ func (c *creation) make(ctx context.Context, r *Record) (err error) {
 	if err := s.store.Add(r); err != nil {
 		return err
 	}
-	s.links.add(r)
+	s.links.Add(r)
 	if err := furnished.publish(); err != nil { // the container is there: it gets its volumes by its start
 		s.cfg.Log.Error("a volume of a new container cannot be named", "container", r.ID, "err", err)
 	}
@@ -218,7 +218,7 @@ func (c *creation) record() (*Record, error) {
 	}
 	var err error
 	if req.HostConfig.NetworkMode.IsBridge() {
-		if r.Links, err = s.links.find(req.HostConfig.Links); err != nil {
+		if r.Links, err = s.links.Find(req.HostConfig.Links); err != nil {
 			return nil, err
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	wire "github.com/moby/moby/api/types/container"
 
 	"github.com/tarehq/tare/container/healthcheck"
+	"github.com/tarehq/tare/container/links"
 	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/record/recordtest"
 )
@@ -63,7 +64,8 @@ func TestHealthIsKept(t *testing.T) {
 }
 
 func TestHealthInList(t *testing.T) {
-	s := &Service{store: recordtest.Store(t, t.TempDir()), cfg: Config{Images: taggedImages{}}}
+	st := recordtest.Store(t, t.TempDir())
+	s := &Service{store: st, links: links.New(st, nil), cfg: Config{Images: taggedImages{}}}
 	for i, status := range []wire.HealthStatus{wire.Starting, wire.Healthy, wire.Unhealthy, wire.NoHealthcheck} {
 		id := strings.Repeat(string(rune('a'+i)), 64)
 		recordtest.Add(t, s.store, id, string(status), false)

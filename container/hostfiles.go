@@ -53,12 +53,9 @@ func (b *bundle) hosts(name string) ([]byte, error) {
 		}
 		file.Base = append([]byte{}, base...)
 	}
-	if len(r.Links) > 0 {
-		aliases, targets, err := b.containers.links.targets(r)
-		if err != nil {
-			return nil, err
-		}
-		file.Links = linkHosts(aliases, targets)
+	var err error
+	if file.Links, err = b.containers.links.Hosts(r); err != nil {
+		return nil, err
 	}
 	if b.net.sandbox != nil {
 		for i := range b.net.sandbox.Endpoints {

@@ -46,7 +46,7 @@ func (s *Service) Inspect(ctx context.Context, nameOrID string, size bool) (wire
 		out.ProcessLabel, out.MountLabel = r.Labels.Process, r.Labels.Mount
 	}
 	if len(r.HostConfig.Links) > 0 {
-		out.HostConfig = s.links.shown(r)
+		out.HostConfig = s.links.Shown(r)
 	}
 	if !r.StartedAt.IsZero() { // they are written by the first start
 		var files spec.Input

@@ -98,7 +98,7 @@ func (s *Service) summary(ctx context.Context, r Record, size bool) (wire.Summar
 
 // shownNames are its own and those that others link it by.
 func (s *Service) shownNames(r *Record) []string {
-	return append([]string{"/" + r.Name}, s.links.names(r.ID)...)
+	return append([]string{"/" + r.Name}, s.links.Names(r.ID)...)
 }
 
 // imageName is the name that the container was made with as long as it means

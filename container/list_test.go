@@ -11,6 +11,7 @@ import (
 	wirenet "github.com/moby/moby/api/types/network"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/tarehq/tare/container/links"
 	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/record/recordtest"
 	"github.com/tarehq/tare/network"
@@ -25,7 +26,8 @@ type taggedImages struct {
 func (t taggedImages) ID(ref string) digest.Digest { return t.ids[ref] }
 
 func TestList(t *testing.T) {
-	s := &Service{store: recordtest.Store(t, t.TempDir()), cfg: Config{Networks: &network.Service{}, Images: taggedImages{ids: map[string]digest.Digest{"app:1": "sha256:new", "app:2": "sha256:old"}}}}
+	st := recordtest.Store(t, t.TempDir())
+	s := &Service{store: st, links: links.New(st, nil), cfg: Config{Networks: &network.Service{}, Images: taggedImages{ids: map[string]digest.Digest{"app:1": "sha256:new", "app:2": "sha256:old"}}}}
 	for i, name := range []string{"up", "down"} {
 		recordtest.Add(t, s.store, strings.Repeat(string(rune('a'+i)), 64), name, false)
 		r := recordtest.Stored(t, s.store, strings.Repeat(string(rune('a'+i)), 64))

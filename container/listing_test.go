@@ -11,6 +11,7 @@ import (
 	wire "github.com/moby/moby/api/types/container"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/tarehq/tare/container/links"
 	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/record/recordtest"
 	"github.com/tarehq/tare/network"
@@ -21,7 +22,7 @@ import (
 func TestListText(t *testing.T) {
 	images := map[string]digest.Digest{"app": "sha256:old"}
 	s := &Service{store: recordtest.Store(t, t.TempDir()), cfg: Config{Networks: &network.Service{}, Images: taggedImages{ids: images}}}
-	s.links.store = s.store
+	s.links = links.New(s.store, nil)
 	id := func(i int) string { return strings.Repeat(fmt.Sprint(i), 64) }
 	for i := range 3 {
 		recordtest.Add(t, s.store, id(i), fmt.Sprint("c", i), false)

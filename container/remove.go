@@ -80,7 +80,7 @@ func (s *Service) removeLocked(r Record, volumes bool) error {
 		return err
 	}
 	s.freeLabels(&r)
-	s.links.forget(&r)
+	s.links.Forget(&r)
 	s.tasks.Go(func() { s.bundles.drop(rest) })
 	err = s.cfg.Snapshots.Remove(r.ID)
 	l := s.lives.forget(r.ID)
@@ -112,7 +112,7 @@ func (s *Service) unlink(ctx context.Context, name string) error {
 	if !slices.ContainsFunc(r.Links, func(l record.Link) bool { return l.Alias == alias }) {
 		return fault.New(fault.NotFound, "No such link: /%s/%s", r.Name, alias)
 	}
-	s.links.drop(&r)
+	s.links.Drop(&r)
 	r, err = s.store.Amend(r.ID, func(c *record.Spec) error {
 		c.Links = slices.DeleteFunc(slices.Clone(c.Links), func(l record.Link) bool { return l.Alias == alias })
 		return nil
@@ -120,7 +120,7 @@ func (s *Service) unlink(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	s.links.add(&r)
+	s.links.Add(&r)
 	if !r.State.Live() {
 		return nil
 	}

@@ -89,7 +89,7 @@ func (v *vigil) tryAgain(giveUp <-chan struct{}) {
 	case <-s.tasks.Closing():
 		return
 	}
-	if !s.links.await(&r, giveUp, s.tasks.Closing()) {
+	if !s.links.Await(&r, giveUp, s.tasks.Closing()) {
 		return
 	}
 	unlock, err := s.ops.Lock(context.Background(), r.ID)

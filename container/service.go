@@ -13,8 +13,10 @@ import (
 
 	"github.com/tarehq/tare/archive"
 	"github.com/tarehq/tare/container/device"
+	"github.com/tarehq/tare/container/links"
 	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/spec"
+	"github.com/tarehq/tare/container/users"
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/image"
 	"github.com/tarehq/tare/internal/keylock"
@@ -71,7 +73,7 @@ type Config struct {
 	LogOpts            map[string]string
 	LinkEnv            bool       // tell of links by variables too
 	CDI                device.CDI // devices that are asked for by name
-	IDs                IDs
+	IDs                users.IDs
 	Log                *slog.Logger
 }
 
@@ -84,7 +86,7 @@ type Service struct {
 	host    host
 	ops     keylock.Locks[string] // one operation at a time per container
 
-	links  links
+	links  *links.Table
 	lives  lives
 	execs  *Execs
 	logs   *Logbook
@@ -93,7 +95,7 @@ type Service struct {
 
 	remains *remains
 
-	users   allotment
+	users   *users.Allotment
 	listing listing
 
 	ending atomic.Bool  // the daemon stops its containers, and none is started again
@@ -133,13 +135,12 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 // assemble makes the service of its parts. Nothing goes on yet but the delivery
 // of removed containers' logs.
 func assemble(cfg Config, st *record.Store, h host) (*Service, error) {
-	s := &Service{cfg: cfg, store: st, host: h, links: links{store: st, log: cfg.Log}, tasks: tasks.New(),
+	s := &Service{cfg: cfg, store: st, host: h, links: links.New(st, cfg.Log), users: users.New(cfg.IDs, st), tasks: tasks.New(),
 		bundles: bundles{filepath.Join(cfg.ExecRoot, "c"), cfg.Launcher, cfg.Log}}
 	for _, r := range st.All() {
 		if r.Labels != nil {
 			r.Labels.Keep()
 		}
-		s.links.add(&r)
 	}
 	s.remains = newRemains(&s.bundles)
 	s.tasks.Go(func() { s.remains.run(s.tasks.Closing()) })

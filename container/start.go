@@ -12,6 +12,7 @@ import (
 	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/container/stream"
+	"github.com/tarehq/tare/container/users"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/undo"
 	"github.com/tarehq/tare/snapshot"
@@ -167,7 +168,7 @@ func (b *bundle) launch(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.links.moved(*r)
+	s.links.Moved(*r)
 	s.publishPlaces(r, events.ActionConnect)
 	s.health.begin(*r)
 	s.publish(*r, events.ActionStart)
@@ -214,7 +215,7 @@ func (s *Service) specInput(r *Record, root snapshot.Mount, who string) (spec.In
 	if err != nil {
 		return spec.Input{}, err
 	}
-	if err := knows(r, user); err != nil {
+	if err := users.Known(r, user); err != nil {
 		return spec.Input{}, err
 	}
 	in := spec.Input{ID: r.ID, Config: r.Config, HostConfig: r.HostConfig, Path: r.Path, Args: r.Args,
@@ -226,11 +227,9 @@ func (s *Service) specInput(r *Record, root snapshot.Mount, who string) (spec.In
 		in.ProcessLabel, in.MountLabel = l.Process, l.Mount
 	}
 	if len(r.Links) > 0 && s.cfg.LinkEnv {
-		aliases, targets, err := s.links.targets(r)
-		if err != nil {
+		if in.Linked, err = s.links.Env(r); err != nil {
 			return in, err
 		}
-		in.Linked = linkEnv(r.Name, aliases, targets)
 	}
 	in.UTSName, err = hostName(s.store, r)
 	return in, err
