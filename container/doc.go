@@ -35,7 +35,7 @@
 //	Execs        further processes (exec.go, execstart.go)
 //	Health       probes (health.go; what they mean, package healthcheck)
 //	Logbook      logs (logbook.go, over package logs)
-//	Stats        use of resources (stats.go); Processes, top (top.go, package ps)
+//	Stats        use of resources (package stats); Processes, top (top.go, package ps)
 //	Files        cp, diff, export, commit (copy.go, files.go, over package view)
 //	Checkpoints  checkpoint.go, checkpointmove.go (package checkpoint)
 //	Places       networks of one (places.go, connect.go, disconnect.go)

@@ -85,7 +85,7 @@ func (s *Service) removeLocked(r Record, volumes bool) error {
 	err = s.cfg.Snapshots.Remove(r.ID)
 	l := s.lives.forget(r.ID)
 	s.execs.forget(r.ID)
-	s.stats.forget(r.ID)
+	s.stats.Forget(r.ID)
 	s.publish(r, events.ActionDestroy)
 	if volumes {
 		err = errors.Join(err, s.removeVolumes(context.Background(), &r))

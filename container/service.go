@@ -16,6 +16,7 @@ import (
 	"github.com/tarehq/tare/container/links"
 	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/spec"
+	"github.com/tarehq/tare/container/stats"
 	"github.com/tarehq/tare/container/users"
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/image"
@@ -90,7 +91,7 @@ type Service struct {
 	lives  lives
 	execs  *Execs
 	logs   *Logbook
-	stats  *Stats
+	stats  *stats.Sampler
 	health *Health
 
 	remains *remains
@@ -144,13 +145,16 @@ func assemble(cfg Config, st *record.Store, h host) (*Service, error) {
 	}
 	s.remains = newRemains(&s.bundles)
 	s.tasks.Go(func() { s.remains.run(s.tasks.Closing()) })
-	s.stats = newStats(s, h.groups)
+	s.stats = stats.New(st, s.bundles.dir, h.groups, s.tasks)
 	s.execs = newExecs(s)
 	s.health = &Health{containers: s, probers: map[string]*prober{}}
 	var err error
 	s.logs, err = newLogbook(s)
 	return s, err
 }
+
+// Stats are those of all containers.
+func (s *Service) Stats() *stats.Sampler { return s.stats }
 
 // Health is what looks after the containers' health checks.
 func (s *Service) Health() *Health { return s.health }

@@ -26,6 +26,7 @@ import (
 	"github.com/moby/moby/api/types/system"
 
 	"github.com/tarehq/tare/container"
+	"github.com/tarehq/tare/container/stats"
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
@@ -159,7 +160,7 @@ func (f *fakeContainers) Resize(_ context.Context, id string, h, w uint16) error
 // fakeStats notes its calls with those of the containers.
 type fakeStats struct{ *fakeContainers }
 
-func (f fakeStats) Read(_ context.Context, id string, o container.StatsOptions, visit func(wire.StatsResponse) error) error {
+func (f fakeStats) Read(_ context.Context, id string, o stats.Options, visit func(wire.StatsResponse) error) error {
 	f.call = fmt.Sprintf("stats %s %+v", id, o)
 	if f.err != nil {
 		return f.err
