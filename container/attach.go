@@ -8,6 +8,7 @@ import (
 
 	"github.com/moby/moby/api/types/events"
 
+	"github.com/tarehq/tare/container/logbook"
 	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/stream"
 	"github.com/tarehq/tare/fault"
@@ -47,7 +48,7 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 	if r.State == record.Restarting {
 		return fault.New(fault.Conflict, "container %s is restarting, wait until the container is running", r.ID)
 	}
-	o.Logs = o.Logs && s.logs.readable(&r)
+	o.Logs = o.Logs && s.logs.Readable(&r)
 	c := &caller{containers: s, live: s.lives.of(r.ID), record: r, asked: o, options: supervise.AttachOptions{
 		Stdin: o.Stdin && o.Stream && r.Config.OpenStdin, Stdout: o.Stdout, Stderr: o.Stderr,
 		Multiplexed: !r.Config.Tty && !o.Raw, DetachKeys: keys, Logs: o.Logs, NoStream: !o.Stream,
@@ -201,7 +202,7 @@ func (c *caller) attach(ctx context.Context, keeper *supervise.Keeper) error {
 // replay writes the log to the client from a place on, and notes where that
 // ended. Until release is called nothing of the log changes its form.
 func (c *caller) replay(from logs.Position) (release func(), err error) {
-	at, release, err := c.containers.logs.replay(&c.record, c.asked, from, c.client)
+	at, release, err := c.containers.logs.Replay(&c.record, logbook.Selection{Stdout: c.asked.Stdout, Stderr: c.asked.Stderr, Framed: c.options.Multiplexed}, from, c.client)
 	if err == nil {
 		c.options.LogsAt, c.options.LogsFrom = at, at.Offset
 	}

@@ -37,7 +37,7 @@ func (c *creation) check() error {
 	}
 	config, h := req.Config, req.HostConfig
 	for _, err := range []error{
-		s.logs.choose(&h.LogConfig),
+		s.logs.Choose(&h.LogConfig),
 		checkConfig(config),
 		checkForeign(h),
 		spec.CheckLimits(h),

@@ -34,7 +34,7 @@
 //
 //	Execs        further processes (exec.go, execstart.go)
 //	Health       probes (health.go; what they mean, package healthcheck)
-//	Logbook      logs (logbook.go, over package logs)
+//	Logbook      logs (package logbook)
 //	Stats        use of resources (package stats); Processes, top (top.go, package ps)
 //	Files        cp, diff, export, commit (copy.go, files.go, over package view)
 //	Checkpoints  checkpoint.go, checkpointmove.go (package checkpoint)

@@ -115,7 +115,7 @@ func (v *vigil) tell(r Record, keeper *supervise.Keeper) {
 		case <-keeper.OOM():
 			v.outOfMemory(r)
 		case <-keeper.Rotated():
-			s.tasks.Go(func() { s.logs.rotated(&r) })
+			s.tasks.Go(func() { s.logs.Rotated(&r) })
 		case <-keeper.Gone():
 			return
 		}

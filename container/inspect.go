@@ -58,7 +58,7 @@ func (s *Service) Inspect(ctx context.Context, nameOrID string, size bool) (wire
 		out.HostsPath, out.HostnamePath, out.ResolvConfPath = files.Hosts, files.Hostname, files.ResolvConf
 	}
 	if r.HostConfig.LogConfig.Type == driver.JSONFile && !r.StartedAt.IsZero() {
-		out.LogPath = s.logs.path(&r)
+		out.LogPath = s.logs.Path(&r)
 	}
 	if size {
 		rw, root, err := s.cfg.Snapshots.Usage(ctx, r.ID)

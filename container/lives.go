@@ -22,8 +22,6 @@ type lives struct {
 
 // live is that of one container.
 type live struct {
-	forms sync.RWMutex // held for writing while a rotated file of the log takes its compressed form
-
 	mu      sync.Mutex
 	run     *run    // the present one; nil when none
 	pending []*seat // clients that attached before the start

@@ -74,7 +74,7 @@ func (s *Service) removeLocked(r Record, volumes bool) error {
 	if since := time.Since(r.FinishedAt); s.cfg.Events.Subscribers() > 0 && since >= 0 {
 		time.Sleep(lookAround - since)
 	}
-	s.logs.forget(&r)
+	s.logs.Forget(&r)
 	rest, err := s.store.Remove(r.ID)
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"github.com/tarehq/tare/archive"
 	"github.com/tarehq/tare/container/device"
 	"github.com/tarehq/tare/container/links"
+	"github.com/tarehq/tare/container/logbook"
 	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/container/stats"
@@ -90,7 +91,7 @@ type Service struct {
 	links  *links.Table
 	lives  lives
 	execs  *Execs
-	logs   *Logbook
+	logs   *logbook.Book
 	stats  *stats.Sampler
 	health *Health
 
@@ -149,12 +150,16 @@ func assemble(cfg Config, st *record.Store, h host) (*Service, error) {
 	s.execs = newExecs(s)
 	s.health = &Health{containers: s, probers: map[string]*prober{}}
 	var err error
-	s.logs, err = newLogbook(s)
+	s.logs, err = logbook.New(logbook.Config{Store: st, Spool: filepath.Join(cfg.DataRoot, "log-spool"), Driver: cfg.LogDriver, Options: cfg.LogOpts,
+		Over: s.lives.over, Tasks: s.tasks, Log: cfg.Log})
 	return s, err
 }
 
 // Stats are those of all containers.
 func (s *Service) Stats() *stats.Sampler { return s.stats }
+
+// Logbook keeps the containers' logs.
+func (s *Service) Logbook() *logbook.Book { return s.logs }
 
 // Health is what looks after the containers' health checks.
 func (s *Service) Health() *Health { return s.health }
@@ -166,7 +171,7 @@ func (s *Service) Close(ctx context.Context) error {
 	s.health.close()
 	s.execs.close()
 	s.lives.letGo()
-	err := errors.Join(s.logs.forward.Close(ctx), s.tasks.Wait(ctx))
+	err := errors.Join(s.logs.Close(ctx), s.tasks.Wait(ctx))
 	s.remains.clear()
 	return err
 }

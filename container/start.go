@@ -172,7 +172,7 @@ func (b *bundle) launch(ctx context.Context) (err error) {
 	s.publishPlaces(r, events.ActionConnect)
 	s.health.begin(*r)
 	s.publish(*r, events.ActionStart)
-	s.logs.begin(r)
+	s.logs.Begin(r)
 	v := &vigil{containers: s, record: *r, live: l, run: run}
 	s.tasks.Go(v.watch)
 	return nil

@@ -85,7 +85,7 @@ func (t *takeover) run(ctx context.Context) error {
 		}
 		s.tasks.Go(v.watch)
 	}
-	s.logs.resume(s.store.All())
+	s.logs.Resume(s.store.All())
 	return nil
 }
 
