@@ -88,6 +88,9 @@ func (d *decoder) vertex(name digest.Digest) (*vertex, error) {
 	}
 	d.open[name] = true
 	v := &vertex{digest: name, op: op, meta: d.meta[name.String()]}
+	if err := able(v.meta); err != nil {
+		return nil, err
+	}
 	for _, in := range op.Inputs {
 		e, err := d.edge(in)
 		if err != nil {

@@ -102,15 +102,21 @@ func (s *Service) removeLocked(r Record, volumes bool) error {
 func (s *Service) unlink(ctx context.Context, name string) error {
 	parent, alias, ok := strings.Cut(strings.Trim(name, "/"), "/")
 	if !ok {
+		if _, err := s.store.Find(name); err != nil {
+			return err
+		}
 		return fault.New(fault.Invalid, "Conflict, cannot remove the default link name of the container")
 	}
 	r, unlock, err := s.lock(ctx, parent)
+	if errors.Is(err, fault.NotFound) {
+		return record.NoSuch(name)
+	}
 	if err != nil {
-		return fault.New(fault.KindOf(err), "Cannot get parent %s for link name %s: %w", parent, name, err)
+		return err
 	}
 	defer unlock()
 	if !slices.ContainsFunc(r.Links, func(l record.Link) bool { return l.Alias == alias }) {
-		return fault.New(fault.NotFound, "No such link: /%s/%s", r.Name, alias)
+		return record.NoSuch(name)
 	}
 	s.links.Drop(&r)
 	r, err = s.store.Amend(r.ID, func(c *record.Spec) error {

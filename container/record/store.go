@@ -224,7 +224,7 @@ func (s *Store) Change(id string, change func(*Progress) error) (Record, error) 
 	defer s.mu.Unlock()
 	r, ok := s.byID[id]
 	if !ok {
-		return Record{}, noSuch(id)
+		return Record{}, NoSuch(id)
 	}
 	changed := *r
 	if err := change(&changed.Progress); err != nil {
@@ -276,7 +276,7 @@ func (s *Store) Amend(id string, change func(*Spec) error) (Record, error) {
 	r, ok := s.byID[id]
 	s.mu.RUnlock()
 	if !ok {
-		return Record{}, noSuch(id)
+		return Record{}, NoSuch(id)
 	}
 	spec := r.Spec
 	if err := change(&spec); err != nil {
@@ -327,7 +327,8 @@ func (s *Store) Remove(id string) (rest string, err error) {
 	return rest, nil
 }
 
-func noSuch(nameOrID string) error {
+// NoSuch is the refusal of what is no container.
+func NoSuch(nameOrID string) error {
 	return fault.New(fault.NotFound, "No such container: %s", nameOrID)
 }
 
@@ -355,7 +356,7 @@ func (s *Store) Find(nameOrID string) (Record, error) {
 		}
 	}
 	if found == nil {
-		return Record{}, noSuch(nameOrID)
+		return Record{}, NoSuch(nameOrID)
 	}
 	return *found, nil
 }
