@@ -54,7 +54,7 @@ func TestCommitDiffExport(t *testing.T) {
 		"commit web reg.example/x":                                      {0, "sha256:7\n", ""},
 		"container commit --squash web":                                 {0, "sha256:7\n", ""},
 		"commit --no-pause web":                                         {0, "sha256:7\n", ""},
-		"commit web RR":                                                 {1, "", "Error parsing reference: \"RR\" is not a valid repository/tag: invalid reference format: repository name (library/RR) must be lowercase\n"},
+		"commit web RR":                                                 {1, "", "invalid reference format: repository name (library/RR) must be lowercase\n"},
 		"diff web":                                                      {0, "C /a\nA /b\nD /c\n", ""},
 		"export web":                                                    {0, "tar", ""},
 		"export -o " + file + " web":                                    {0, "", ""},

@@ -101,11 +101,14 @@ func (s *Service) removeLocked(r Record, volumes bool) error {
 func (s *Service) unlink(ctx context.Context, name string) error {
 	parent, alias, ok := strings.Cut(strings.Trim(name, "/"), "/")
 	if !ok {
+		if _, err := s.store.find(name); err != nil {
+			return err
+		}
 		return fault.New(fault.Invalid, "Conflict, cannot remove the default link name of the container")
 	}
 	r, unlock, err := s.lock(ctx, parent)
 	if err != nil {
-		return fault.New(fault.KindOf(err), "Cannot get parent %s for link name %s: %w", parent, name, err)
+		return fault.New(fault.KindOf(err), "No such container: %s", name)
 	}
 	defer unlock()
 	if !slices.ContainsFunc(r.Links, func(l Link) bool { return l.Alias == alias }) {

@@ -52,7 +52,7 @@ func applyChange(c *dockerspec.DockerOCIImageConfig, instruction, rest string) e
 		"user": changeUser, "volume": changeVolume, "workdir": changeWorkdir,
 	}[instruction]
 	if apply == nil {
-		return fault.New(fault.Invalid, "%s is not a valid change command", strings.ToUpper(instruction))
+		return fault.New(fault.Invalid, "%s is not a valid change command", instruction)
 	}
 	if rest == "" && instruction != "cmd" && instruction != "entrypoint" {
 		return fault.New(fault.Invalid, "%s requires at least one argument", strings.ToUpper(instruction))
