@@ -230,5 +230,5 @@ func helpFor(s *command.Session, words []string, globals *pflag.FlagSet) error {
 	case noun:
 		return groupHelp(s, s.Out, words[0])
 	}
-	return fmt.Errorf("unknown help topic: %s", strings.Join(words, " "))
+	return unknown(s, words, false)
 }

@@ -48,6 +48,9 @@ func (c *createFlags) create(ctx context.Context, s *command.Session, r *client.
 	if _, err := reference.Parse(r.Image); err != nil && !isID(r.Image) {
 		return "", err
 	}
+	if err := image.CheckPlatform(c.platform); err != nil {
+		return "", fault.New(fault.Invalid, "error parsing specified platform: %w", err)
+	}
 	c.addProxies(s, cl, r)
 	cid, err := newIDFile(c.cidFile)
 	if err != nil {

@@ -52,7 +52,9 @@ func (o *ls) run(ctx context.Context, s *command.Session, _ []string) error {
 			return err
 		}
 		fmt.Fprintln(s.Err, "WARNING: Ignoring custom format, because both --format and --quiet are set.")
-		text = ""
+		if text != "raw" {
+			text = ""
+		}
 	}
 	list := client.ListOptions{All: o.all, Limit: o.last, Filters: o.filter.Filters}
 	if o.latest && o.last == -1 {

@@ -43,6 +43,11 @@ func (o *push) run(ctx context.Context, s *command.Session, args []string) error
 	if err := checkPlatform(o.platform); err != nil {
 		return err
 	}
+	if o.platform != "" {
+		const note = "Using --platform pushes only the specified platform manifest of a multi-platform image index.\n" +
+			"Other components, like attestations, will not be included.\nTo push the complete multi-platform image, remove the --platform flag."
+		fmt.Fprintf(s.Out, " Info -> %s\n\n", strings.ReplaceAll(note, "\n", "\n         "))
+	}
 	ref, err := named(s.Out, args[0], o.all, o.quiet)
 	if err != nil {
 		return err
@@ -50,11 +55,6 @@ func (o *push) run(ctx context.Context, s *command.Session, args []string) error
 	cl, err := s.Client()
 	if err != nil {
 		return err
-	}
-	if o.platform != "" {
-		const note = "Using --platform pushes only the specified platform manifest of a multi-platform image index.\n" +
-			"Other components, like attestations, will not be included.\nTo push the complete multi-platform image, remove the --platform flag."
-		fmt.Fprintf(s.Out, " Info -> %s\n\n", strings.ReplaceAll(note, "\n", "\n         "))
 	}
 	options := client.PushOptions{Tag: ref.Tag, Platform: o.platform, Compression: packed}
 	var notes []string
