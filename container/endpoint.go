@@ -48,7 +48,7 @@ func relays(b *network.Sandbox) (list []supervise.Relay) {
 		return nil
 	}
 	for _, r := range b.Relays() {
-		list = append(list, supervise.Relay{Proto: r.Proto, Host: r.Host.String(), First: r.First, Last: r.Last, To: r.To.String()})
+		list = append(list, supervise.Relay{Proto: r.Proto, Host: r.Host.String(), First: r.First, Last: r.Last, To: r.To.String(), Whole: r.Whole})
 	}
 	return list
 }

@@ -107,12 +107,15 @@ func (s *Service) unlink(ctx context.Context, name string) error {
 		return fault.New(fault.Invalid, "Conflict, cannot remove the default link name of the container")
 	}
 	r, unlock, err := s.lock(ctx, parent)
+	if errors.Is(err, fault.NotFound) {
+		return noSuch(name)
+	}
 	if err != nil {
-		return fault.New(fault.KindOf(err), "No such container: %s", name)
+		return err
 	}
 	defer unlock()
 	if !slices.ContainsFunc(r.Links, func(l Link) bool { return l.Alias == alias }) {
-		return fault.New(fault.NotFound, "No such link: /%s/%s", r.Name, alias)
+		return noSuch(name)
 	}
 	s.links.drop(&r)
 	r, err = s.store.amend(r.ID, func(c *Spec) error {
