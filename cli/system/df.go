@@ -104,7 +104,7 @@ func dfVerbose(out io.Writer, text string, u *client.SystemUsage) error {
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintln(out, line)
+		_, err = io.WriteString(out, line) // as Docker's client, which ends no line here
 		return err
 	}
 	var b strings.Builder
