@@ -123,7 +123,7 @@ func TestCreatePulls(t *testing.T) {
 func TestPush(t *testing.T) {
 	digest := "sha256:" + strings.Repeat("e", 64)
 	const text = "The push refers to repository [localhost:5000/x]\na: Preparing\na: Pushed\nlatest: digest: sha256:e size: 528\n"
-	const onePlatform = " Info -> Using --platform pushes only the specified platform manifest of a multi-platform image index.\n" +
+	const onePlatform = "\n Info -> Using --platform pushes only the specified platform manifest of a multi-platform image index.\n" +
 		"         Other components, like attestations, will not be included.\n         To push the complete multi-platform image, remove the --platform flag.\n\n"
 	for args, want := range map[string]struct {
 		result
