@@ -26,6 +26,9 @@ func TestUsersOfOtherRuntimes(t *testing.T) {
 	for _, path := range paths {
 		t.Run(path[strings.LastIndexByte(path, '/')+1:], func(t *testing.T) {
 			u := withUsers(t, "containers:200000:131072\n", "--add-runtime", "other="+path)
+			if err := os.Chmod(u.Dir, 0o711); err != nil { // as what leads to an exec root is
+				t.Fatal(err)
+			}
 			out, err := u.Command(t, "tare", "run", "-d", "--name", "mapped", "--runtime", "other", "--userns", "auto", "-v", "vol:/v", "busybox",
 				"sh", "-c", "touch /v/mine /mine; stat -c %u:%g /v/mine /etc/hosts; sleep 1000").CombinedOutput()
 			said, _ := exec.Command(path, "features").Output()
