@@ -41,7 +41,7 @@ func (s *Service) endpointsOf(r *Record) []network.Endpoint {
 // networks themselves know nothing of: those on host and none.
 func (p *Places) Bare(networkID string) map[string]wirenet.EndpointResource {
 	all := map[string]wirenet.EndpointResource{}
-	for _, r := range p.containers.store.all() {
+	for _, r := range p.containers.store.All() {
 		if !r.State.Up() {
 			continue
 		}

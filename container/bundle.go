@@ -140,7 +140,7 @@ func (b *bundle) write() (supervise.Config, error) {
 	if err := saveSandbox(b.dir, b.net.sandbox); err != nil {
 		return supervise.Config{}, err
 	}
-	log, err := s.logs.open(r)
+	log, err := s.logs.Destination(r)
 	if err != nil {
 		return supervise.Config{}, err
 	}
@@ -153,7 +153,7 @@ func (b *bundle) config(tty bool, log supervise.Log) supervise.Config {
 	c := supervise.Config{
 		ID:        r.ID,
 		Dir:       b.dir,
-		Rootfs:    supervise.Rootfs{Dir: b.root.Dir, Lower: b.root.Lower, Upper: b.root.Upper, Work: b.root.Work, Volatile: r.autoRemove(), ReadOnly: b.root.ReadOnly},
+		Rootfs:    supervise.Rootfs{Dir: b.root.Dir, Lower: b.root.Lower, Upper: b.root.Upper, Work: b.root.Work, Volatile: r.AutoRemove(), ReadOnly: b.root.ReadOnly},
 		Runtime:   s.cfg.Defaults.get().Runtimes[r.Runtime],
 		Log:       log,
 		OpenStdin: r.Config.OpenStdin,

@@ -37,15 +37,15 @@ func (c *creation) check() error {
 	}
 	config, h := req.Config, req.HostConfig
 	for _, err := range []error{
-		s.logs.choose(&h.LogConfig),
+		s.logs.Choose(&h.LogConfig),
 		checkConfig(config),
 		checkForeign(h),
 		spec.CheckLimits(h),
 		c.checkModes(h),
 		s.checkParent(h),
 		c.checkRuntime(h),
-		s.cfg.IDs.check(h, s.cfg.Defaults.get().Runtimes[h.Runtime].Path),
-		s.links.check(h),
+		s.cfg.IDs.Check(h, s.cfg.Defaults.get().Runtimes[h.Runtime]),
+		s.links.Check(h),
 		checkStorage(s.cfg.Snapshots, h),
 		spec.CheckSecurity(h.SecurityOpt, s.cfg.Confinement.modules()),
 		c.checkNetwork(),
@@ -97,7 +97,7 @@ func (c *creation) checkMounts(h *wire.HostConfig) ([]spec.Mount, error) {
 		if err != nil {
 			return nil, err
 		}
-		if _, err := c.containers.store.find(name); err != nil {
+		if _, err := c.containers.store.Find(name); err != nil {
 			return nil, forCreate(err)
 		}
 	}
@@ -188,7 +188,7 @@ func (c *creation) checkModes(h *wire.HostConfig) error {
 	}
 	for _, other := range []string{h.PidMode.Container(), h.IpcMode.Container()} {
 		if other != "" {
-			if _, err := c.containers.store.find(other); err != nil {
+			if _, err := c.containers.store.Find(other); err != nil {
 				return fault.New(fault.Invalid, "%w", err) // not NotFound, see checkNetwork
 			}
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 	wirenet "github.com/moby/moby/api/types/network"
 
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
@@ -90,7 +91,7 @@ func (c *creation) settle() error {
 func (c *creation) shareByID() {
 	h := c.req.HostConfig
 	id := func(mode, nameOrID string) string {
-		if other, err := c.containers.store.find(nameOrID); nameOrID != "" && err == nil {
+		if other, err := c.containers.store.Find(nameOrID); nameOrID != "" && err == nil {
 			return "container:" + other.ID
 		}
 		return mode
@@ -160,18 +161,18 @@ func (c *creation) make(ctx context.Context, r *Record) (err error) {
 	s := c.containers
 	var back undo.Stack
 	defer back.OnError(&err)
-	if err := s.store.claim(r); err != nil {
+	if err := s.store.Claim(r); err != nil {
 		return err
 	}
-	back.Push(func() error { s.store.unreserve(r.Name, r.ID); return nil })
-	if err := s.giveUsers(r); err != nil {
+	back.Push(func() error { s.store.Unreserve(r.Name, r.ID); return nil })
+	if err := s.users.Give(r); err != nil {
 		return err
 	}
-	defer s.users.settle(r.ID)
-	if err := os.Mkdir(s.store.path(r.ID), 0o710); err != nil {
+	defer s.users.Settle(r.ID)
+	if err := os.Mkdir(s.store.Path(r.ID), 0o710); err != nil {
 		return err
 	}
-	back.Push(func() error { return os.RemoveAll(s.store.path(r.ID)) })
+	back.Push(func() error { return os.RemoveAll(s.store.Path(r.ID)) })
 	if _, err := s.cfg.Snapshots.Prepare(r.ID, r.Image.ChainID); err != nil {
 		return err
 	}
@@ -186,10 +187,10 @@ func (c *creation) make(ctx context.Context, r *Record) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := s.store.add(r); err != nil {
+	if err := s.store.Add(r); err != nil {
 		return err
 	}
-	s.links.add(r)
+	s.links.Add(r)
 	if err := furnished.publish(); err != nil { // the container is there: it gets its volumes by its start
 		s.cfg.Log.Error("a volume of a new container cannot be named", "container", r.ID, "err", err)
 	}
@@ -203,26 +204,26 @@ func (c *creation) record() (*Record, error) {
 	config := *req.Config
 	mergeImage(&config, img)
 	r := &Record{
-		Spec: Spec{
+		Spec: record.Spec{
 			ID:         idgen.New(),
 			Name:       strings.TrimPrefix(req.Name, "/"),
 			Created:    time.Now().UTC(),
 			Config:     &config,
 			HostConfig: req.HostConfig,
-			Image:      Image{ID: img.ID, Manifest: img.Manifest, OS: img.Platform.OS},
+			Image:      record.Image{ID: img.ID, Manifest: img.Manifest, OS: img.Platform.OS},
 			Runtime:    req.HostConfig.Runtime,
 			Boot:       s.host.boot,
 		},
-		Progress: Progress{State: Created},
+		Progress: record.Progress{State: record.Created},
 	}
 	var err error
 	if req.HostConfig.NetworkMode.IsBridge() {
-		if r.Links, err = s.links.find(req.HostConfig.Links); err != nil {
+		if r.Links, err = s.links.Find(req.HostConfig.Links); err != nil {
 			return nil, err
 		}
 	}
 	if n := req.NetworkingConfig; n != nil {
-		r.Networks = wishes(n.EndpointsConfig)
+		r.Networks = record.Wishes(n.EndpointsConfig)
 	}
 	if config.Hostname == "" && !req.HostConfig.UTSMode.IsHost() && !req.HostConfig.NetworkMode.IsHost() {
 		config.Hostname = r.ID[:12]

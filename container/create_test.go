@@ -2,7 +2,6 @@ package container
 
 import (
 	"errors"
-	"fmt"
 	"runtime"
 	"slices"
 	"strings"
@@ -15,7 +14,9 @@ import (
 	wirenet "github.com/moby/moby/api/types/network"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/spec"
+	"github.com/tarehq/tare/container/stream"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
 	"github.com/tarehq/tare/network"
@@ -173,7 +174,7 @@ func TestSignals(t *testing.T) {
 		}
 	}
 	for asked, want := range map[string]int{"": 15, "HUP": 1} {
-		r := Record{Spec: Spec{Config: &wire.Config{StopSignal: "NOSUCH"}}} // an image's
+		r := Record{Spec: record.Spec{Config: &wire.Config{StopSignal: "NOSUCH"}}} // an image's
 		if got, err := stopSignal(r, asked); err != nil || int(got) != want {
 			t.Errorf("stop by %q in spite of the image's signal: %d, %v; want %d", asked, got, err, want)
 		}
@@ -182,12 +183,12 @@ func TestSignals(t *testing.T) {
 
 func TestDetachKeys(t *testing.T) {
 	for in, want := range map[string]string{"": "\x10\x11", "a": "a", "ctrl-a,x": "\x01x", "ctrl-[": "\x1b", "ctrl-@": "\x00"} {
-		if got, err := parseDetachKeys(in); err != nil || string(got) != want {
+		if got, err := stream.DetachKeys(in); err != nil || string(got) != want {
 			t.Errorf("%q: %q, %v; want %q", in, got, err, want)
 		}
 	}
 	for _, bad := range []string{"ctrl-", "ctrl-1", "ab", "a,,b", "CTRL-P", "ctrl-A"} {
-		if _, err := parseDetachKeys(bad); !errors.Is(err, fault.Invalid) {
+		if _, err := stream.DetachKeys(bad); !errors.Is(err, fault.Invalid) {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
@@ -254,27 +255,6 @@ func TestDiscardSwap(t *testing.T) {
 		h := &wire.HostConfig{Resources: wire.Resources{Memory: test.memory, MemorySwap: test.swap}}
 		if warnings := discardSwap(h, test.counted); h.MemorySwap != test.want || (len(warnings) == 1) != test.warned {
 			t.Errorf("%+v: %d, %q", test, h.MemorySwap, warnings)
-		}
-	}
-}
-
-// A request gets the daemon's log options with the daemon's driver alone, and
-// what is asked for is held to the driver's.
-func TestLogChoice(t *testing.T) {
-	b := &Logbook{driver: "json-file", options: map[string]string{"max-size": "1m"}}
-	for _, c := range []struct {
-		asked wire.LogConfig
-		want  string
-	}{
-		{wire.LogConfig{}, "{json-file map[max-size:1m]}"},
-		{wire.LogConfig{Config: map[string]string{"max-size": "2m", "tag": "x"}}, "{json-file map[max-size:2m tag:x]}"},
-		{wire.LogConfig{Type: "local"}, "{local map[]}"},
-		{wire.LogConfig{Type: "local", Config: map[string]string{"syslog-address": "x"}}, "unknown log opt 'syslog-address' for log driver local"},
-	} {
-		got := c.asked
-		err := b.choose(&got)
-		if text := fmt.Sprint(got); err == nil && text != c.want || err != nil && err.Error() != c.want {
-			t.Errorf("%v: %s %v, want %s", c.asked, text, err, c.want)
 		}
 	}
 }

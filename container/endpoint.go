@@ -4,10 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/moby/moby/api/types/events"
 	wirenet "github.com/moby/moby/api/types/network"
@@ -48,7 +46,7 @@ func relays(b *network.Sandbox) (list []supervise.Relay) {
 		return nil
 	}
 	for _, r := range b.Relays() {
-		list = append(list, supervise.Relay{Proto: r.Proto, Host: r.Host.String(), First: r.First, Last: r.Last, To: r.To.String()})
+		list = append(list, supervise.Relay{Proto: r.Proto, Host: r.Host.String(), First: r.First, Last: r.Last, To: r.To.String(), Whole: r.Whole})
 	}
 	return list
 }
@@ -104,15 +102,15 @@ func (b *bundle) attach(ctx context.Context) (*attached, error) {
 func networkRequest(r *Record, daemon *Settings, bridged bool) (network.Request, error) {
 	req := network.Request{ContainerID: r.ID, Name: r.Name, Hostname: r.Config.Hostname, Domainname: r.Config.Domainname,
 		DNS: resolver(r.HostConfig, daemon)}
-	for _, p := range r.places() {
-		if p.network == wirenet.NetworkNone || p.network == wirenet.NetworkBridge && !bridged {
+	for _, p := range r.Places() {
+		if p.Network == wirenet.NetworkNone || p.Network == wirenet.NetworkBridge && !bridged {
 			continue
 		}
-		want, err := p.want()
+		want, err := p.Want()
 		if err != nil {
 			return req, err
 		}
-		want.WithoutIPv6 = withoutIPv6(r)
+		want.WithoutIPv6 = r.WithoutIPv6()
 		req.Wants = append(req.Wants, want)
 	}
 	var err error
@@ -136,32 +134,6 @@ func publishing(r *Record, daemon *Settings) ([]network.Port, error) {
 		}
 	}
 	return ports, nil
-}
-
-// withoutIPv6 tells whether the container switches IPv6 off.
-func withoutIPv6(r *Record) bool {
-	return r.HostConfig.Sysctls["net.ipv6.conf.all.disable_ipv6"] == "1"
-}
-
-// onBridge is the container's endpoint on the default bridge, whose links are
-// lines of hosts files; nil if it has none.
-func (r *Record) onBridge() *network.Endpoint {
-	if r.Sandbox == nil {
-		return nil
-	}
-	i := slices.IndexFunc(r.Sandbox.Endpoints, func(e network.Endpoint) bool { return e.NetworkName == wirenet.NetworkBridge })
-	if i < 0 {
-		return nil
-	}
-	return &r.Sandbox.Endpoints[i]
-}
-
-// address is the container's own on the default bridge.
-func (r *Record) address() netip.Addr {
-	if e := r.onBridge(); e != nil {
-		return e.Address.Addr()
-	}
-	return netip.Addr{}
 }
 
 // detach takes it back.

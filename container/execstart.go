@@ -11,7 +11,9 @@ import (
 	"github.com/moby/moby/api/types/events"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/spec"
+	"github.com/tarehq/tare/container/stream"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/idgen"
 	"github.com/tarehq/tare/logs"
@@ -20,14 +22,14 @@ import (
 
 // Create prepares a further process in a running container.
 func (e *Execs) Create(ctx context.Context, nameOrID string, req wire.ExecCreateRequest) (id string, err error) {
-	r, err := e.containers.store.find(nameOrID)
+	r, err := e.containers.store.Find(nameOrID)
 	if err != nil {
 		return "", err
 	}
 	if len(req.Cmd) == 0 {
 		return "", fault.New(fault.Invalid, "No exec command specified")
 	}
-	keys, err := parseDetachKeys(req.DetachKeys)
+	keys, err := stream.DetachKeys(req.DetachKeys)
 	if err != nil {
 		return "", fault.New(fault.Invalid, "Invalid escape keys (%s) provided", req.DetachKeys)
 	}
@@ -109,9 +111,9 @@ func (e *Execs) Start(ctx context.Context, execID string, o ExecStartOptions, hi
 		return err
 	}
 	config.Attach.Buffered = buffered
-	client, err := hand(conn, head)
+	client, err := stream.Hand(conn, head)
 	if err == nil {
-		err = client.welcome()
+		err = client.Welcome()
 	}
 	if err != nil {
 		e.fail(n, 126)
@@ -124,10 +126,10 @@ func (e *Execs) Start(ctx context.Context, execID string, o ExecStartOptions, hi
 			header := logs.Header(logs.Stdout, len(text))
 			text = append(header[:], text...)
 		}
-		_, _ = client.file.Write(text)
+		_, _ = client.File.Write(text)
 	}
-	client.close()
-	return errors.Join(err, client.wait())
+	client.Close()
+	return errors.Join(err, client.Wait())
 }
 
 // running finds an exec, its container, and the process that supervises it.
@@ -136,7 +138,7 @@ func (e *Execs) running(execID string) (*session, Record, *supervise.Keeper, err
 	if err != nil {
 		return nil, Record{}, nil, err
 	}
-	r, err := e.containers.store.find(n.container)
+	r, err := e.containers.store.Find(n.container)
 	if err != nil {
 		return nil, Record{}, nil, err
 	}
@@ -150,7 +152,7 @@ func (e *Execs) running(execID string) (*session, Record, *supervise.Keeper, err
 // awake refuses a container whose processes stand still: a further one would
 // not come to its program. It is called as the client called it.
 func awake(r Record, called string) error {
-	if r.State == Paused {
+	if r.State == record.Paused {
 		return fault.New(fault.Conflict, "Container %s is paused, unpause the container before exec", called)
 	}
 	return nil
@@ -163,11 +165,11 @@ func (e *Execs) fail(n *session, code int) {
 }
 
 // run starts the process and sees to its end.
-func (e *Execs) run(ctx context.Context, r Record, n *session, keeper *supervise.Keeper, c supervise.ExecConfig, client *handed) error {
+func (e *Execs) run(ctx context.Context, r Record, n *session, keeper *supervise.Keeper, c supervise.ExecConfig, client *stream.Client) error {
 	var pid int
 	var err error
 	if client != nil {
-		pid, err = keeper.Exec(ctx, c, client.file)
+		pid, err = keeper.Exec(ctx, c, client.File)
 	} else {
 		pid, err = keeper.Exec(ctx, c, nil)
 	}
@@ -202,7 +204,7 @@ func (e *Execs) ended(r Record, n *session, code int) {
 		return
 	}
 	e.keep()
-	if !e.containers.tasks.over() { // else the next daemon tells
+	if !e.containers.tasks.Over() { // else the next daemon tells
 		e.containers.publish(r, events.ActionExecDie, "execID", n.id, "exitCode", strconv.Itoa(code))
 	}
 }
@@ -238,7 +240,7 @@ func (e *Execs) config(r *Record, n *session, o ExecStartOptions) (supervise.Exe
 	}
 	keys := n.keys
 	if len(keys) == 0 {
-		keys, err = parseDetachKeys("")
+		keys, err = stream.DetachKeys("")
 	}
 	return supervise.ExecConfig{ID: n.id, Process: *process, Note: n.note(), Attach: supervise.AttachOptions{
 		// A client that expects a terminal's stream cannot tell stderr apart.

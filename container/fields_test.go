@@ -21,6 +21,8 @@ import (
 	"github.com/moby/moby/api/types/mount"
 	wirenet "github.com/moby/moby/api/types/network"
 
+	"github.com/tarehq/tare/container/record"
+	"github.com/tarehq/tare/container/record/recordtest"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/network"
 	"github.com/tarehq/tare/supervise"
@@ -318,7 +320,7 @@ func checkerConfig(dir string) Config {
 
 // TestRefusedFields carries out each refusal of the table.
 func TestRefusedFields(t *testing.T) {
-	s, err := assemble(checkerConfig(t.TempDir()), testStore(t, t.TempDir()), host{})
+	s, err := assemble(checkerConfig(t.TempDir()), recordtest.Store(t, t.TempDir()), host{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -394,7 +396,7 @@ func TestEveryListFilterHasItsProof(t *testing.T) {
 // TestWishes: what inspect told of another container is not asked for.
 func TestWishes(t *testing.T) {
 	addr := netip.MustParseAddr("10.0.0.9")
-	got := wishes(map[string]*wirenet.EndpointSettings{"bridge": {
+	got := record.Wishes(map[string]*wirenet.EndpointSettings{"bridge": {
 		NetworkID: "n", EndpointID: "e", Gateway: addr, IPAddress: addr, IPPrefixLen: 8, IPv6Gateway: addr, GlobalIPv6Address: addr,
 		GlobalIPv6PrefixLen: 8, DNSNames: []string{"d"}, MacAddress: wirenet.HardwareAddr{2, 0, 0, 0, 0, 1},
 	}, "null": nil})

@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/tarehq/tare/container/healthcheck"
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/label"
 	"github.com/tarehq/tare/network"
@@ -21,13 +22,13 @@ import (
 type matcher func(r Record, value string) bool
 
 var matchers = map[string]matcher{
-	"exited":  func(r Record, v string) bool { return r.State == Exited && strconv.Itoa(r.ExitCode) == v },
+	"exited":  func(r Record, v string) bool { return r.State == record.Exited && strconv.Itoa(r.ExitCode) == v },
 	"status":  func(r Record, v string) bool { return string(r.State) == v },
 	"health":  func(r Record, v string) bool { return v == string(healthcheck.Status(r.Health)) },
 	"label":   func(r Record, v string) bool { return label.Has(r.Config.Labels, v) },
 	"network": onNetwork,
 	"volume": func(r Record, v string) bool {
-		return slices.ContainsFunc(mountPoints(r), func(p wire.MountPoint) bool {
+		return slices.ContainsFunc(r.MountPoints(), func(p wire.MountPoint) bool {
 			return p.Name == v || p.Name == "" && p.Source == v || p.Destination == path.Clean(v)
 		})
 	},
@@ -37,7 +38,7 @@ var matchers = map[string]matcher{
 	"expose": func(r Record, v string) bool {
 		return hasPort(r, v, func(s wire.PortSummary) uint16 { return s.PrivatePort })
 	},
-	"isolation":  func(r Record, v string) bool { return v == "default" || v == "" },
+	"isolation":  func(Record, string) bool { return true }, // says nothing on Linux, as with Docker
 	"is-task":    func(r Record, v string) bool { is, err := strconv.ParseBool(v); return err == nil && !is },
 	"annotation": func(r Record, v string) bool { return label.Has(r.HostConfig.Annotations, v) },
 }
@@ -69,7 +70,7 @@ func byPattern(name string, values map[string]bool) func(Record) bool {
 // name or the beginning of an ID.
 func onNetwork(r Record, v string) bool {
 	is := func(name, id string) bool { return name == v || v != "" && strings.HasPrefix(id, v) }
-	if string(r.HostConfig.NetworkMode) == v || slices.ContainsFunc(r.places(), func(p place) bool { return is(p.network, p.id) }) {
+	if string(r.HostConfig.NetworkMode) == v || slices.ContainsFunc(r.Places(), func(p record.Place) bool { return is(p.Network, p.ID) }) {
 		return true
 	}
 	return r.Sandbox != nil && slices.ContainsFunc(r.Sandbox.Endpoints, func(e network.Endpoint) bool { return is(e.NetworkName, e.NetworkID) })

@@ -8,6 +8,7 @@ import (
 	wire "github.com/moby/moby/api/types/container"
 	wirenet "github.com/moby/moby/api/types/network"
 
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/fault"
 )
 
@@ -24,7 +25,7 @@ func FuzzCreate(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
-	st, err := openStore(f.TempDir(), nil)
+	st, err := record.Open(f.TempDir(), nil)
 	if err != nil {
 		f.Fatal(err)
 	}

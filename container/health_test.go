@@ -13,6 +13,9 @@ import (
 	wire "github.com/moby/moby/api/types/container"
 
 	"github.com/tarehq/tare/container/healthcheck"
+	"github.com/tarehq/tare/container/links"
+	"github.com/tarehq/tare/container/record"
+	"github.com/tarehq/tare/container/record/recordtest"
 )
 
 // The request's check and the image's are merged field by field, and the
@@ -61,12 +64,13 @@ func TestHealthIsKept(t *testing.T) {
 }
 
 func TestHealthInList(t *testing.T) {
-	s := &Service{store: testStore(t, t.TempDir()), cfg: Config{Images: taggedImages{}}}
+	st := recordtest.Store(t, t.TempDir())
+	s := &Service{store: st, links: links.New(st, nil), cfg: Config{Images: taggedImages{}}}
 	for i, status := range []wire.HealthStatus{wire.Starting, wire.Healthy, wire.Unhealthy, wire.NoHealthcheck} {
 		id := strings.Repeat(string(rune('a'+i)), 64)
-		addRecord(t, s.store, id, string(status), false)
-		r := s.store.byID[id]
-		r.State, r.StartedAt = Running, time.Now().Add(-time.Minute)
+		recordtest.Add(t, s.store, id, string(status), false)
+		r := recordtest.Stored(t, s.store, id)
+		r.State, r.StartedAt = record.Running, time.Now().Add(-time.Minute)
 		if status != wire.NoHealthcheck {
 			r.Health = &wire.Health{Status: status, FailingStreak: i}
 		}

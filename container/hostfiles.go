@@ -3,7 +3,6 @@ package container
 import (
 	"net/netip"
 	"os"
-	"path/filepath"
 
 	wire "github.com/moby/moby/api/types/container"
 
@@ -18,14 +17,14 @@ import (
 func (b *bundle) writeHostFiles(in *spec.Input) error {
 	r, s := b.r, b.containers
 	if r.HostConfig.NetworkMode.IsContainer() {
-		owner, err := s.store.networkOwner(*r)
+		owner, err := s.store.NetworkOwner(*r)
 		if err != nil {
 			return err
 		}
-		s.store.hostFiles(owner.ID, in)
+		s.store.HostFiles(owner.ID, in)
 		return nil
 	}
-	s.store.hostFiles(r.ID, in)
+	s.store.HostFiles(r.ID, in)
 	if err := os.WriteFile(in.Hostname, []byte(in.UTSName+"\n"), 0o644); err != nil {
 		return err
 	}
@@ -43,26 +42,6 @@ func (b *bundle) writeHostFiles(in *spec.Input) error {
 	return os.WriteFile(in.ResolvConf, resolv, 0o644)
 }
 
-// networkOwner is the container whose network r is in: its own, or that of
-// the one it joins, which may itself have joined another's. There are no rings,
-// as a container can only join one that was made before it.
-func (s *store) networkOwner(r Record) (Record, error) {
-	for r.HostConfig.NetworkMode.IsContainer() {
-		other, err := s.find(r.HostConfig.NetworkMode.ConnectedContainer())
-		if err != nil {
-			return Record{}, err
-		}
-		r = other
-	}
-	return r, nil
-}
-
-// hostFiles puts the paths of a container's files into in.
-func (s *store) hostFiles(id string, in *spec.Input) {
-	dir := s.path(id) // on disk: a container may write them, and the exec root is memory
-	in.Hosts, in.Hostname, in.ResolvConf = filepath.Join(dir, "hosts"), filepath.Join(dir, "hostname"), filepath.Join(dir, "resolv.conf")
-}
-
 func (b *bundle) hosts(name string) ([]byte, error) {
 	r := b.r
 	file := files.HostsFile{Extra: r.HostConfig.ExtraHosts, HostGateways: b.containers.cfg.hostGateways(),
@@ -74,12 +53,9 @@ func (b *bundle) hosts(name string) ([]byte, error) {
 		}
 		file.Base = append([]byte{}, base...)
 	}
-	if len(r.Links) > 0 {
-		aliases, targets, err := b.containers.links.targets(r)
-		if err != nil {
-			return nil, err
-		}
-		file.Links = linkHosts(aliases, targets)
+	var err error
+	if file.Links, err = b.containers.links.Hosts(r); err != nil {
+		return nil, err
 	}
 	if b.net.sandbox != nil {
 		for i := range b.net.sandbox.Endpoints {

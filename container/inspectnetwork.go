@@ -6,6 +6,7 @@ import (
 	wire "github.com/moby/moby/api/types/container"
 	wirenet "github.com/moby/moby/api/types/network"
 
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/network"
 )
 
@@ -24,13 +25,13 @@ func (s *Service) networkSettings(r Record) *wire.NetworkSettings {
 // runs, as they are.
 func (s *Service) endpoints(r Record) map[string]*wirenet.EndpointSettings {
 	all := map[string]*wirenet.EndpointSettings{}
-	for _, p := range r.places() {
-		e := p.settings.Copy()
-		e.NetworkID = p.id
+	for _, p := range r.Places() {
+		e := p.Settings.Copy()
+		e.NetworkID = p.ID
 		if !r.StartedAt.IsZero() {
 			s.rest(&r, p, e)
 		}
-		all[p.network] = e
+		all[p.Network] = e
 	}
 	if r.Sandbox == nil && !r.State.Up() {
 		return all
@@ -46,11 +47,11 @@ func (s *Service) endpoints(r Record) map[string]*wirenet.EndpointSettings {
 
 // rest is what Docker leaves of a place when the container has run: the network
 // and the names, and no address.
-func (s *Service) rest(r *Record, p place, e *wirenet.EndpointSettings) {
+func (s *Service) rest(r *Record, p record.Place, e *wirenet.EndpointSettings) {
 	e.MacAddress = nil
-	if wire.NetworkMode(p.network).IsUserDefined() {
-		e.DNSNames = r.dnsNames(e.Aliases)
-	} else if n, err := s.cfg.Networks.Lookup(p.network); err == nil {
+	if wire.NetworkMode(p.Network).IsUserDefined() {
+		e.DNSNames = r.DnsNames(e.Aliases)
+	} else if n, err := s.cfg.Networks.Lookup(p.Network); err == nil {
 		e.NetworkID = n.ID
 	}
 }

@@ -12,6 +12,7 @@ import (
 	wire "github.com/moby/moby/api/types/container"
 
 	"github.com/tarehq/tare/container/healthcheck"
+	"github.com/tarehq/tare/container/record"
 )
 
 // ListOptions as in GET /containers/json.
@@ -32,7 +33,7 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]wire.Summary, erro
 	for _, r := range records {
 		item, err := s.summary(ctx, *r, o.Size)
 		if err != nil {
-			if _, gone := s.store.find(r.ID); gone != nil { // removed meanwhile
+			if _, gone := s.store.Find(r.ID); gone != nil { // removed meanwhile
 				continue
 			}
 			return nil, err
@@ -44,12 +45,12 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]wire.Summary, erro
 
 // listed chooses the containers of a list.
 func (s *Service) listed(o ListOptions) ([]*Record, error) {
-	keep, err := filter(s.withNetworkNames(o.Filters), s.store.find, s.cfg.Images.ID)
+	keep, err := filter(s.withNetworkNames(o.Filters), s.store.Find, s.cfg.Images.ID)
 	if err != nil {
 		return nil, err
 	}
 	all := o.All || o.Limit > 0 || len(o.Filters["status"]) > 0
-	list := slices.DeleteFunc(s.store.sorted(), func(r *Record) bool { return !all && !r.State.Live() || !keep(*r) })
+	list := slices.DeleteFunc(s.store.Sorted(), func(r *Record) bool { return !all && !r.State.Live() || !keep(*r) })
 	if o.Limit > 0 && len(list) > o.Limit {
 		list = list[:o.Limit]
 	}
@@ -79,7 +80,7 @@ func (s *Service) summary(ctx context.Context, r Record, size bool) (wire.Summar
 		ID: r.ID, Names: s.shownNames(&r), Image: s.imageName(r), ImageID: r.Image.ID.String(),
 		ImageManifestDescriptor: &manifest, Command: command(r), Created: r.Created.Unix(), Ports: portSummaries(r),
 		Labels: r.Config.Labels, State: r.State.Wire(), Status: status(r),
-		NetworkSettings: &wire.NetworkSettingsSummary{Networks: s.endpoints(r)}, Mounts: mountPoints(r),
+		NetworkSettings: &wire.NetworkSettingsSummary{Networks: s.endpoints(r)}, Mounts: r.MountPoints(),
 		Health: &wire.HealthSummary{Status: healthcheck.Status(r.Health)},
 	}
 	if r.Health != nil {
@@ -97,7 +98,7 @@ func (s *Service) summary(ctx context.Context, r Record, size bool) (wire.Summar
 
 // shownNames are its own and those that others link it by.
 func (s *Service) shownNames(r *Record) []string {
-	return append([]string{"/" + r.Name}, s.links.names(r.ID)...)
+	return append([]string{"/" + r.Name}, s.links.Names(r.ID)...)
 }
 
 // imageName is the name that the container was made with as long as it means
@@ -124,7 +125,7 @@ func command(r Record) string {
 func status(r Record) string {
 	ago := func(t time.Time) string { return units.HumanDuration(time.Since(t)) }
 	switch r.State {
-	case Running:
+	case record.Running:
 		switch health := healthcheck.Status(r.Health); health {
 		case wire.NoHealthcheck:
 			return "Up " + ago(r.StartedAt)
@@ -133,11 +134,11 @@ func status(r Record) string {
 		default:
 			return fmt.Sprintf("Up %s (%s)", ago(r.StartedAt), health)
 		}
-	case Paused:
+	case record.Paused:
 		return "Up " + ago(r.StartedAt) + " (Paused)"
-	case Restarting:
+	case record.Restarting:
 		return fmt.Sprintf("Restarting (%d) %s ago", r.ExitCode, ago(r.FinishedAt))
-	case Exited:
+	case record.Exited:
 		if r.FinishedAt.IsZero() {
 			return fmt.Sprintf("Exited (%d)", r.ExitCode)
 		}

@@ -11,6 +11,9 @@ import (
 	wirenet "github.com/moby/moby/api/types/network"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/tarehq/tare/container/links"
+	"github.com/tarehq/tare/container/record"
+	"github.com/tarehq/tare/container/record/recordtest"
 	"github.com/tarehq/tare/network"
 )
 
@@ -23,10 +26,11 @@ type taggedImages struct {
 func (t taggedImages) ID(ref string) digest.Digest { return t.ids[ref] }
 
 func TestList(t *testing.T) {
-	s := &Service{store: testStore(t, t.TempDir()), cfg: Config{Networks: &network.Service{}, Images: taggedImages{ids: map[string]digest.Digest{"app:1": "sha256:new", "app:2": "sha256:old"}}}}
+	st := recordtest.Store(t, t.TempDir())
+	s := &Service{store: st, links: links.New(st, nil), cfg: Config{Networks: &network.Service{}, Images: taggedImages{ids: map[string]digest.Digest{"app:1": "sha256:new", "app:2": "sha256:old"}}}}
 	for i, name := range []string{"up", "down"} {
-		addRecord(t, s.store, strings.Repeat(string(rune('a'+i)), 64), name, false)
-		r := s.store.byID[strings.Repeat(string(rune('a'+i)), 64)]
+		recordtest.Add(t, s.store, strings.Repeat(string(rune('a'+i)), 64), name, false)
+		r := recordtest.Stored(t, s.store, strings.Repeat(string(rune('a'+i)), 64))
 		r.Created = time.Unix(int64(i), 0)
 		r.Config.Image, r.Image.ID = []string{"app:1", "app:2"}[i], "sha256:old"
 		r.Config.ExposedPorts = wirenet.PortSet{wirenet.MustParsePort("80/tcp"): {}}
@@ -34,8 +38,8 @@ func TestList(t *testing.T) {
 		r.Config.Labels = map[string]string{"l": name}
 		r.HostConfig.NetworkMode = []wire.NetworkMode{"bridge", "host"}[i]
 		r.HostConfig.Binds = [][]string{{"/srv:/data"}, nil}[i]
-		r.State = []State{Running, Exited}[i]
-		if r.State == Running {
+		r.State = []record.State{record.Running, record.Exited}[i]
+		if r.State == record.Running {
 			r.Sandbox = &network.Sandbox{Endpoints: []network.Endpoint{{Gateway: netip.MustParseAddr("10.0.0.1")}}, Ports: []network.Published{{HostPort: 8080, ContainerPort: 81, Proto: "tcp"}}}
 		}
 	}
@@ -70,7 +74,7 @@ func TestList(t *testing.T) {
 		"all volume=/srv":            "up",
 		"all volume=/other":          "",
 		"all isolation=default":      "down up",
-		"all isolation=hyperv":       "",
+		"all isolation=hyperv":       "down up",
 		"all health=none":            "down up",
 		"all health=healthy":         "",
 		"all ancestor=app:2":         "down up",

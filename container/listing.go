@@ -59,7 +59,7 @@ func (s *Service) ListText(ctx context.Context, o ListOptions, form string, shap
 		out = append(out, status(*r)...)
 		out = append(out, text.tail...)
 	}
-	s.listing.sweep(s.store.has)
+	s.listing.sweep(s.store.Has)
 	return append(out, "]\n"...), nil
 }
 

@@ -11,6 +11,9 @@ import (
 	wire "github.com/moby/moby/api/types/container"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/tarehq/tare/container/links"
+	"github.com/tarehq/tare/container/record"
+	"github.com/tarehq/tare/container/record/recordtest"
 	"github.com/tarehq/tare/network"
 )
 
@@ -18,14 +21,14 @@ import (
 // last time, and in each form.
 func TestListText(t *testing.T) {
 	images := map[string]digest.Digest{"app": "sha256:old"}
-	s := &Service{store: testStore(t, t.TempDir()), cfg: Config{Networks: &network.Service{}, Images: taggedImages{ids: images}}}
-	s.links.store = s.store
+	s := &Service{store: recordtest.Store(t, t.TempDir()), cfg: Config{Networks: &network.Service{}, Images: taggedImages{ids: images}}}
+	s.links = links.New(s.store, nil)
 	id := func(i int) string { return strings.Repeat(fmt.Sprint(i), 64) }
 	for i := range 3 {
-		addRecord(t, s.store, id(i), fmt.Sprint("c", i), false)
-		r := s.store.byID[id(i)]
+		recordtest.Add(t, s.store, id(i), fmt.Sprint("c", i), false)
+		r := recordtest.Stored(t, s.store, id(i))
 		r.Created, r.StartedAt = time.Unix(int64(i), 0), time.Now().Add(-25*time.Hour)
-		r.Config.Image, r.Image.ID, r.State = "app", "sha256:old", Running
+		r.Config.Image, r.Image.ID, r.State = "app", "sha256:old", record.Running
 		r.Config.Labels = map[string]string{"State": "running", "Status": "", "<": `"Status":""`}
 		r.HostConfig.Annotations = map[string]string{"Status": ""}
 	}
@@ -56,16 +59,16 @@ func TestListText(t *testing.T) {
 		}
 	}
 	compare("at first")
-	if _, err := s.store.change(id(1), func(p *Progress) error { p.State = Paused; return nil }); err != nil {
+	if _, err := s.store.Change(id(1), func(p *record.Progress) error { p.State = record.Paused; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	compare("one is paused")
-	s.store.byID[id(2)].StartedAt = time.Now().Add(-50 * time.Hour)
+	recordtest.Stored(t, s.store, id(2)).StartedAt = time.Now().Add(-50 * time.Hour)
 	compare("time has passed")
 	images["app"] = "sha256:new"
 	compare("the image's name is another's")
 	for i := range 3 {
-		if _, err := s.store.remove(id(i)); err != nil {
+		if _, err := s.store.Remove(id(i)); err != nil {
 			t.Fatal(err)
 		}
 		compare("one is removed")

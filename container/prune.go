@@ -37,7 +37,7 @@ func (p *Pruning) Prune(ctx context.Context, filters map[string]map[string]bool)
 	}
 	defer p.under.Store(false)
 	s := p.containers
-	for _, r := range s.store.all() {
+	for _, r := range s.store.All() {
 		if ctx.Err() != nil {
 			break // what is gone is told
 		}

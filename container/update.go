@@ -9,6 +9,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
 )
@@ -36,11 +37,11 @@ func (s *Service) Update(ctx context.Context, nameOrID string, u wire.UpdateConf
 	if err != nil {
 		return nil, cannotUpdate(r, err)
 	}
-	if _, err := s.store.amend(r.ID, func(c *Spec) error { c.HostConfig = host; return nil }); err != nil {
+	if _, err := s.store.Amend(r.ID, func(c *record.Spec) error { c.HostConfig = host; return nil }); err != nil {
 		return nil, cannotUpdate(r, errors.Join(err, back()))
 	}
 	if u.RestartPolicy.Name != "" { // what a policy goes by is synced only where there is one
-		err = s.store.flush(r.ID)
+		err = s.store.Flush(r.ID)
 	}
 	s.publish(r, events.ActionUpdate)
 	return warnings, err

@@ -9,6 +9,8 @@ import (
 
 	wire "github.com/moby/moby/api/types/container"
 
+	"github.com/tarehq/tare/container/record"
+	"github.com/tarehq/tare/container/record/recordtest"
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
 )
@@ -82,17 +84,17 @@ func TestMergedConflicts(t *testing.T) {
 
 // Where swap is not counted, the limit is dropped with Docker's words.
 func TestUpdateWithoutSwap(t *testing.T) {
-	st, err := openStore(t.TempDir(), slog.New(slog.DiscardHandler))
+	st, err := record.Open(t.TempDir(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	addRecord(t, st, "aa11", "one", false)
+	recordtest.Add(t, st, "aa11", "one", false)
 	s := &Service{store: st, cfg: Config{Events: &event.Log{}}}
 	warnings, err := s.Update(t.Context(), "one", wire.UpdateConfig{Resources: wire.Resources{Memory: 20 << 20}})
 	if err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "Memory limited without swap") {
 		t.Errorf("%q, %v", warnings, err)
 	}
-	if r, err := st.find("one"); err != nil || r.HostConfig.Memory != 20<<20 || r.HostConfig.MemorySwap != -1 {
+	if r, err := st.Find("one"); err != nil || r.HostConfig.Memory != 20<<20 || r.HostConfig.MemorySwap != -1 {
 		t.Errorf("%+v, %v", r.HostConfig, err)
 	}
 }

@@ -40,6 +40,11 @@ func (b *builder) mountAll() error {
 		if err := b.checkOverProc(m, &o); err != nil {
 			return err
 		}
+		if strings.HasPrefix(m.Type, "cgroup") && b.gate.shut() {
+			if err := b.settle(); err != nil {
+				return err
+			}
+		}
 		switch {
 		case o.remount:
 			b.remount(m, &o)

@@ -26,6 +26,8 @@ import (
 	"github.com/moby/moby/api/types/system"
 
 	"github.com/tarehq/tare/container"
+	"github.com/tarehq/tare/container/logbook"
+	"github.com/tarehq/tare/container/stats"
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
@@ -40,7 +42,7 @@ type fakeContainers struct {
 	list     container.ListOptions
 	form     string
 	shape    func(*wire.Summary)
-	logs     container.LogsOptions
+	logs     logbook.Options
 	attach   container.AttachOptions
 	execOpts container.ExecStartOptions
 	commit   container.CommitOptions
@@ -50,7 +52,7 @@ type fakeContainers struct {
 	err     error
 	inspect wire.InspectResponse
 	wait    chan wire.WaitResponse
-	stream  container.LogStream
+	stream  logbook.Stream
 	tty     bool
 	serve   func(conn net.Conn, buffered []byte)
 }
@@ -125,10 +127,10 @@ func (f fakeLogs) Clear(_ context.Context, id string) error {
 	f.call = "clear " + id
 	return f.err
 }
-func (f fakeLogs) Sizes() []container.LogSize {
-	return []container.LogSize{{ID: "c", Name: "n", Driver: "json-file", Running: true, Size: 30}, {ID: "d", Size: 12}}
+func (f fakeLogs) Sizes() []logbook.Size {
+	return []logbook.Size{{ID: "c", Name: "n", Driver: "json-file", Running: true, Size: 30}, {ID: "d", Size: 12}}
 }
-func (f fakeLogs) Open(_ context.Context, _ string, o container.LogsOptions) (container.LogStream, error) {
+func (f fakeLogs) Open(_ context.Context, _ string, o logbook.Options) (logbook.Stream, error) {
 	f.logs = o
 	return f.stream, f.err
 }
@@ -159,7 +161,7 @@ func (f *fakeContainers) Resize(_ context.Context, id string, h, w uint16) error
 // fakeStats notes its calls with those of the containers.
 type fakeStats struct{ *fakeContainers }
 
-func (f fakeStats) Read(_ context.Context, id string, o container.StatsOptions, visit func(wire.StatsResponse) error) error {
+func (f fakeStats) Read(_ context.Context, id string, o stats.Options, visit func(wire.StatsResponse) error) error {
 	f.call = fmt.Sprintf("stats %s %+v", id, o)
 	if f.err != nil {
 		return f.err
@@ -306,8 +308,8 @@ func (f *fakeImages) List(_ context.Context, o image.ListOptions) ([]wireimage.S
 	f.filters = o.Filters
 	return f.list, f.err
 }
-func (f *fakeImages) Brief(_ context.Context, filters map[string]map[string]bool) ([]image.Brief, error) {
-	f.filters = filters
+func (f *fakeImages) Brief(_ context.Context, o image.ListOptions) ([]image.Brief, error) {
+	f.filters = o.Filters
 	return f.briefs, f.err
 }
 func (f *fakeImages) Parent(string) string { return "" }

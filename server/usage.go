@@ -8,6 +8,7 @@ import (
 	"github.com/moby/moby/api/types/system"
 
 	"github.com/tarehq/tare/container"
+	"github.com/tarehq/tare/container/logbook"
 	"github.com/tarehq/tare/fault"
 )
 
@@ -91,8 +92,8 @@ func (h *usageHandlers) containerUsage(ctx context.Context) (*wire.DiskUsage, er
 // no such field, and counts them nowhere.
 type LogUsage struct {
 	ActiveCount, TotalCount int64
-	Reclaimable, TotalSize  int64               // bytes; a log that is written can be cleared, too
-	Items                   []container.LogSize `json:",omitempty"`
+	Reclaimable, TotalSize  int64          // bytes; a log that is written can be cleared, too
+	Items                   []logbook.Size `json:",omitempty"`
 }
 
 func (h *usageHandlers) logUsage(items bool) *LogUsage {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/tarehq/tare/container"
 	"github.com/tarehq/tare/container/confine"
+	"github.com/tarehq/tare/container/users"
 	"github.com/tarehq/tare/fault"
 )
 
@@ -42,7 +43,7 @@ type containerOptions struct {
 	UsernsAuto      string       `json:"userns-auto"`
 
 	systemd     bool // makes the control groups
-	ids         container.IDs
+	ids         users.IDs
 	storageSize uint64 // bytes that a container may write that does not say; 0 for any
 
 	seccomp string // the profile as JSON; "" and "unconfined" as container.Settings has them

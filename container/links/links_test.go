@@ -1,4 +1,4 @@
-package container
+package links
 
 import (
 	"net/netip"
@@ -9,29 +9,22 @@ import (
 	wire "github.com/moby/moby/api/types/container"
 	wirenet "github.com/moby/moby/api/types/network"
 
+	"github.com/tarehq/tare/container/record"
+	"github.com/tarehq/tare/container/record/recordtest"
 	"github.com/tarehq/tare/network"
 )
 
-func TestParseLink(t *testing.T) {
-	for text, want := range map[string]string{"db": "db db", "db:x": "db x", "/db:/web/x": "db x", "": "", ":x": "", "db:": "", "db:/web/": "", "db:a b": "", "db:a\nb": ""} {
-		name, alias, err := parseLink(text)
-		if (err != nil) != (want == "") || err == nil && name+" "+alias != want {
-			t.Errorf("%q: %s %s %v, want %q", text, name, alias, err, want)
-		}
-	}
-}
-
-func target(env []string, ports ...string) Record {
+func target(env []string, ports ...string) record.Record {
 	set := wirenet.PortSet{}
 	for _, p := range ports {
 		set[wirenet.MustParsePort(p)] = struct{}{}
 	}
-	return Record{Spec: Spec{Name: "db", Config: &wire.Config{Hostname: "h", Env: env, ExposedPorts: set}},
-		Progress: Progress{Sandbox: &network.Sandbox{Endpoints: []network.Endpoint{{NetworkName: "bridge", Address: netip.MustParsePrefix("10.0.0.2/24")}}}}}
+	return record.Record{Spec: record.Spec{Name: "db", Config: &wire.Config{Hostname: "h", Env: env, ExposedPorts: set}},
+		Progress: record.Progress{Sandbox: &network.Sandbox{Endpoints: []network.Endpoint{{NetworkName: "bridge", Address: netip.MustParsePrefix("10.0.0.2/24")}}}}}
 }
 
 func TestLinkEnvironment(t *testing.T) {
-	got := linkEnv("web", []string{"data-base"}, []Record{target([]string{"A=1", "HOME=/x", "PATH=/y", "bare"}, "81/tcp", "53/udp", "80/tcp")})
+	got := linkEnv("web", []linked{{"data-base", target([]string{"A=1", "HOME=/x", "PATH=/y", "bare"}, "81/tcp", "53/udp", "80/tcp")}})
 	want := strings.Fields(`DATA_BASE_PORT=tcp://10.0.0.2:80
 		DATA_BASE_PORT_80_TCP_START=tcp://10.0.0.2:80 DATA_BASE_PORT_80_TCP_PORT_START=80
 		DATA_BASE_PORT_80_TCP_END=tcp://10.0.0.2:81 DATA_BASE_PORT_80_TCP_PORT_END=81
@@ -42,25 +35,25 @@ func TestLinkEnvironment(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("%q", got)
 	}
-	if got := linkEnv("web", []string{"x"}, []Record{target(nil)}); !slices.Equal(got, []string{"X_NAME=/web/x"}) {
+	if got := linkEnv("web", []linked{{"x", target(nil)}}); !slices.Equal(got, []string{"X_NAME=/web/x"}) {
 		t.Errorf("without ports: %q", got)
 	}
 }
 
 func TestWhoIsLinked(t *testing.T) {
-	var l links
-	a := &Record{Spec: Spec{ID: "a", Links: []Link{{"t", "x"}, {"t", "y"}}}}
-	b := &Record{Spec: Spec{ID: "b", Links: []Link{{"t", "x"}}}}
-	l.add(a)
-	l.add(b)
+	l := New(recordtest.Store(t, t.TempDir()), nil)
+	a := &record.Record{Spec: record.Spec{ID: "a", Links: []record.Link{{Target: "t", Alias: "x"}, {Target: "t", Alias: "y"}}}}
+	b := &record.Record{Spec: record.Spec{ID: "b", Links: []record.Link{{Target: "t", Alias: "x"}}}}
+	l.Add(a)
+	l.Add(b)
 	if got := l.to("t"); !slices.Equal(got, []string{"a", "b"}) {
 		t.Errorf("%q", got)
 	}
-	l.drop(a)
+	l.Drop(a)
 	if got := l.to("t"); !slices.Equal(got, []string{"b"}) {
 		t.Errorf("%q", got)
 	}
-	l.forget(&Record{Spec: Spec{ID: "t"}})
+	l.Forget(&record.Record{Spec: record.Spec{ID: "t"}})
 	if len(l.to("t")) != 0 {
 		t.Error("links to a container that is gone")
 	}

@@ -1,4 +1,4 @@
-package container
+package stats
 
 import (
 	"os"
@@ -43,7 +43,7 @@ func TestUnifiedSample(t *testing.T) {
 	}
 	stats := &cgroupfs.Stats{Memory: cgroupfs.MemoryStats{Usage: cgroupfs.MemoryUse{Limit: cgroupfs.NoLimit, Usage: 100, Max: 200, Failures: 4}}}
 	stats.IO.Bytes = []cgroupfs.IOEntry{{Major: 8, Op: "Read", Value: 1}, {Major: 8, Op: "Write", Value: 2}, {Major: 8, Op: "Discard", Value: 3}}
-	unified := &Stats{groups: &cgroupfs.Layout{V2: &cgroupfs.Hierarchy{}}, memory: 1000}
+	unified := &Sampler{groups: &cgroupfs.Layout{V2: &cgroupfs.Hierarchy{}}, memory: 1000}
 	group := cgroupfs.Group{"": dir}
 	if m := unified.memoryStats(stats, group); m.Usage != 100 || m.Limit != 1000 || m.MaxUsage != 0 || m.Failcnt != 6 {
 		t.Errorf("%+v", m)
@@ -52,7 +52,7 @@ func TestUnifiedSample(t *testing.T) {
 	if got := unified.blkioStats(stats, group); !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v", got)
 	}
-	v1 := &Stats{groups: &cgroupfs.Layout{V1: []cgroupfs.Hierarchy{{Controllers: []string{"blkio"}}}}, memory: 1000}
+	v1 := &Sampler{groups: &cgroupfs.Layout{V1: []cgroupfs.Hierarchy{{Controllers: []string{"blkio"}}}}, memory: 1000}
 	if m := v1.memoryStats(stats, cgroupfs.Group{}); m.MaxUsage != 200 || m.Failcnt != 4 {
 		t.Errorf("v1: %+v", m)
 	}

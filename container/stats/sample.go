@@ -1,8 +1,9 @@
-package container
+package stats
 
 import (
 	"bytes"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -10,6 +11,7 @@ import (
 	wire "github.com/moby/moby/api/types/container"
 	"golang.org/x/sys/unix"
 
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/internal/cgroupfs"
 	"github.com/tarehq/tare/supervise"
 )
@@ -25,12 +27,12 @@ func machineMemory() uint64 {
 
 // sample looks at a container now. One that does not run, or has just ended,
 // has its names alone.
-func (t *Stats) sample(r Record) wire.StatsResponse {
+func (t *Sampler) sample(r record.Record) wire.StatsResponse {
 	empty := wire.StatsResponse{ID: r.ID, Name: "/" + r.Name, OSType: "linux"}
 	if !r.State.Up() {
 		return empty
 	}
-	dir := t.containers.bundles.path(r.ID)
+	dir := filepath.Join(t.bundles, r.ID)
 	text, err := supervise.ReadOfInit(dir, "cgroup")
 	if err != nil {
 		return empty
@@ -89,7 +91,7 @@ func machineCPU() (total uint64, online uint32) {
 // memoryStats has the machine's memory as the limit of what has none. On v2 the
 // failures are the memory.events of oom, and the most that was used is not told,
 // as with Docker.
-func (t *Stats) memoryStats(s *cgroupfs.Stats, g cgroupfs.Group) wire.MemoryStats {
+func (t *Sampler) memoryStats(s *cgroupfs.Stats, g cgroupfs.Group) wire.MemoryStats {
 	m := wire.MemoryStats{Usage: s.Memory.Usage.Usage, MaxUsage: s.Memory.Usage.Max, Failcnt: s.Memory.Usage.Failures,
 		Limit: s.Memory.Usage.Limit, Stats: s.Memory.Raw}
 	if t.groups.Unified() {
@@ -103,7 +105,7 @@ func (t *Stats) memoryStats(s *cgroupfs.Stats, g cgroupfs.Group) wire.MemoryStat
 
 // blkioStats has all of Docker's lists on v1, where most of them are of
 // schedulers that are no more, and one on v2.
-func (t *Stats) blkioStats(s *cgroupfs.Stats, g cgroupfs.Group) wire.BlkioStats {
+func (t *Sampler) blkioStats(s *cgroupfs.Stats, g cgroupfs.Group) wire.BlkioStats {
 	if t.groups.Unified() {
 		var bytes []wire.BlkioStatEntry
 		for _, e := range blkioEntries(s.IO.Bytes) {
@@ -134,8 +136,8 @@ func blkioEntries(list []cgroupfs.IOEntry) []wire.BlkioStatEntry {
 
 // hasInterfaces tells whether a container's network namespace is one of those
 // that the engine puts interfaces in.
-func (t *Stats) hasInterfaces(r Record) bool {
-	owner, err := t.containers.store.networkOwner(r)
+func (t *Sampler) hasInterfaces(r record.Record) bool {
+	owner, err := t.store.NetworkOwner(r)
 	mode := owner.HostConfig.NetworkMode
 	return err == nil && !mode.IsHost() && !mode.IsNone()
 }

@@ -1,4 +1,4 @@
-package container
+package record
 
 import (
 	"bytes"
@@ -15,20 +15,20 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/aside"
 	"github.com/tarehq/tare/internal/atomicfile"
 	"github.com/tarehq/tare/internal/keylock"
 	"github.com/tarehq/tare/internal/spread"
 )
 
-const removingSuffix = "-removing"
-
-// store holds the records in memory and on disk. Reads take copies under a
+// Store holds the records in memory and on disk. Reads take copies under a
 // lock that is never held over I/O.
-type store struct {
+type Store struct {
 	dir     string // <data-root>/containers
 	log     *slog.Logger
-	damaged map[string]bool // IDs of records that cannot be read; set by openStore
+	damaged map[string]bool // IDs of records that cannot be read; set by Open
 
 	mu    sync.RWMutex
 	byID  map[string]*Record
@@ -37,14 +37,15 @@ type store struct {
 	files keylock.Locks[string] // one writer of a container's state.json
 }
 
-func (s *store) path(id string, file ...string) string {
+// Path is where a container's files lie, or one of them.
+func (s *Store) Path(id string, file ...string) string {
 	return filepath.Join(append([]string{s.dir, id}, file...)...)
 }
 
-// openStore reads every record below dir and finishes what a crash left
+// Open reads every record below dir and finishes what a crash left
 // undone: half-made and half-removed containers go.
-func openStore(dir string, log *slog.Logger) (*store, error) {
-	s := &store{dir: dir, log: log, damaged: map[string]bool{}, byID: map[string]*Record{}, names: map[string]string{}}
+func Open(dir string, log *slog.Logger) (*Store, error) {
+	s := &Store{dir: dir, log: log, damaged: map[string]bool{}, byID: map[string]*Record{}, names: map[string]string{}}
 	if err := os.MkdirAll(dir, 0o710); err != nil {
 		return nil, err
 	}
@@ -54,7 +55,7 @@ func openStore(dir string, log *slog.Logger) (*store, error) {
 		return nil, err
 	}
 	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), removingSuffix) {
+		if strings.HasSuffix(e.Name(), aside.Suffix) {
 			s.discard(e.Name())
 			continue
 		}
@@ -73,16 +74,19 @@ func openStore(dir string, log *slog.Logger) (*store, error) {
 	return s, nil
 }
 
+// Damaged tells whether there is a container of the ID whose record cannot be read.
+func (s *Store) Damaged(id string) bool { return s.damaged[id] }
+
 // discard deletes a directory that belongs to no container. What cannot be
 // deleted, such as a file that a container made immutable, stays.
-func (s *store) discard(name string) {
+func (s *Store) discard(name string) {
 	if err := os.RemoveAll(filepath.Join(s.dir, name)); err != nil {
 		s.log.Error("what is left of a removed container cannot be deleted", "dir", filepath.Join(s.dir, name), "err", err)
 	}
 }
 
-func (s *store) read(id string) (*Record, error) {
-	data, err := os.ReadFile(s.path(id, "record.json"))
+func (s *Store) read(id string) (*Record, error) {
+	data, err := os.ReadFile(s.Path(id, "record.json"))
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +99,7 @@ func (s *store) read(id string) (*Record, error) {
 	if err := json.Unmarshal(data, &r.Spec); err != nil {
 		return nil, fmt.Errorf("record.json: %w", err)
 	}
-	if data, err = os.ReadFile(s.path(id, "state.json")); err == nil {
+	if data, err = os.ReadFile(s.Path(id, "state.json")); err == nil {
 		var p Progress
 		// A torn state means power loss in the middle of its life: it has ended,
 		// how is not known, and its restart policy decides what follows.
@@ -108,8 +112,8 @@ func (s *store) read(id string) (*Record, error) {
 	return r, nil
 }
 
-// reserve takes a name for an ID, so that two creates cannot both have it.
-func (s *store) reserve(name, id string) error {
+// Reserve takes a name for an ID, so that two creates cannot both have it.
+func (s *Store) Reserve(name, id string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if other, taken := s.names[name]; taken {
@@ -120,14 +124,14 @@ func (s *store) reserve(name, id string) error {
 	return nil
 }
 
-// claim reserves the wanted name, or a made-up one that is free.
-func (s *store) claim(r *Record) error {
+// Claim reserves the wanted name, or a made-up one that is free.
+func (s *Store) Claim(r *Record) error {
 	if r.Name != "" {
-		return s.reserve(r.Name, r.ID)
+		return s.Reserve(r.Name, r.ID)
 	}
 	for try := 0; ; try++ {
 		name := randomName(try)
-		err := s.reserve(name, r.ID)
+		err := s.Reserve(name, r.ID)
 		if err == nil {
 			r.Name = name
 			return nil
@@ -138,23 +142,24 @@ func (s *store) claim(r *Record) error {
 	}
 }
 
-func (s *store) unreserve(name, id string) {
+// Unreserve frees a name that its container will not have.
+func (s *Store) Unreserve(name, id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.forgetNameLocked(name, id)
 }
 
-// add writes a new record and makes it visible. Its directory exists. The
-// record survives power loss when add returns, unless the container is one
+// Add writes a new record and makes it visible. Its directory exists. The
+// record survives power loss when Add returns, unless the container is one
 // that removes itself: nothing of that one outlives its run.
-func (s *store) add(r *Record) error {
+func (s *Store) Add(r *Record) error {
 	data, err := json.Marshal(&r.Spec)
 	if err != nil {
 		return err
 	}
-	if r.autoRemove() {
-		err = atomicfile.Write(s.path(r.ID, "record.json"), data, 0o600)
-	} else if err = atomicfile.WriteSync(s.path(r.ID, "record.json"), data, 0o600); err == nil {
+	if r.AutoRemove() {
+		err = atomicfile.Write(s.Path(r.ID, "record.json"), data, 0o600)
+	} else if err = atomicfile.WriteSync(s.Path(r.ID, "record.json"), data, 0o600); err == nil {
 		err = atomicfile.SyncDir(s.dir)
 	}
 	if err != nil {
@@ -167,20 +172,20 @@ func (s *store) add(r *Record) error {
 	return nil
 }
 
-// update changes a container's progress under the lock and writes it. It
+// Update changes a container's progress under the lock and writes it. It
 // refuses a change of state that the transition table does not have.
-func (s *store) update(id string, change func(*Progress) error) (Record, error) {
-	changed, err := s.change(id, change)
+func (s *Store) Update(id string, change func(*Progress) error) (Record, error) {
+	changed, err := s.Change(id, change)
 	if err != nil {
 		return changed, err
 	}
-	return changed, s.flush(id)
+	return changed, s.Flush(id)
 }
 
-// note is update for what has happened or has to: memory has it, and that it
+// Note is Update for what has happened or has to: memory has it, and that it
 // could not be written, as on a full disk, is only logged.
-func (s *store) note(id string, change func(*Progress) error) (Record, error) {
-	changed, err := s.change(id, change)
+func (s *Store) Note(id string, change func(*Progress) error) (Record, error) {
+	changed, err := s.Change(id, change)
 	if err != nil {
 		return changed, err
 	}
@@ -188,18 +193,18 @@ func (s *store) note(id string, change func(*Progress) error) (Record, error) {
 	return changed, nil
 }
 
-func (s *store) flushOrLog(id string) {
-	if err := s.flush(id); err != nil {
+func (s *Store) flushOrLog(id string) {
+	if err := s.Flush(id); err != nil {
 		s.log.Error("a container's state cannot be written", "container", id, "err", err)
 	}
 }
 
-// agree is note for what is mostly so already: nothing is written then.
-func (s *store) agree(id string, change func(*Progress) error) (Record, error) {
+// Agree is Note for what is mostly so already: nothing is written then.
+func (s *Store) Agree(id string, change func(*Progress) error) (Record, error) {
 	s.mu.RLock()
 	was := s.byID[id]
 	s.mu.RUnlock()
-	changed, err := s.change(id, change)
+	changed, err := s.Change(id, change)
 	if err != nil {
 		return changed, err
 	}
@@ -212,12 +217,14 @@ func (s *store) agree(id string, change func(*Progress) error) (Record, error) {
 	return changed, nil
 }
 
-func (s *store) change(id string, change func(*Progress) error) (Record, error) {
+// Change is Update in memory alone: what it changes is written by the next Flush, or
+// lies elsewhere too.
+func (s *Store) Change(id string, change func(*Progress) error) (Record, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r, ok := s.byID[id]
 	if !ok {
-		return Record{}, noSuch(id)
+		return Record{}, NoSuch(id)
 	}
 	changed := *r
 	if err := change(&changed.Progress); err != nil {
@@ -230,10 +237,10 @@ func (s *store) change(id string, change func(*Progress) error) (Record, error) 
 	return changed, nil
 }
 
-// flush writes the newest progress of a container. Whoever comes later writes
+// Flush writes the newest progress of a container. Whoever comes later writes
 // what is newest then, so no write undoes a later one. What a restart policy
 // goes by survives power loss: that the container ran, and that it was stopped.
-func (s *store) flush(id string) error {
+func (s *Store) Flush(id string) error {
 	unlock, err := s.files.Lock(context.Background(), id)
 	if err != nil {
 		return err
@@ -242,7 +249,7 @@ func (s *store) flush(id string) error {
 	s.mu.RLock()
 	r, ok := s.byID[id]
 	s.mu.RUnlock()
-	if !ok || r.autoRemove() { // gone, or without a life to remember
+	if !ok || r.AutoRemove() { // gone, or without a life to remember
 		return nil
 	}
 	data, err := json.Marshal(&r.Progress)
@@ -250,16 +257,16 @@ func (s *store) flush(id string) error {
 		return err
 	}
 	if !r.HostConfig.RestartPolicy.IsNone() && (r.State.Up() || r.ManuallyStopped) {
-		return atomicfile.WriteSync(s.path(id, "state.json"), data, 0o600)
+		return atomicfile.WriteSync(s.Path(id, "state.json"), data, 0o600)
 	}
-	return atomicfile.Write(s.path(id, "state.json"), data, 0o600)
+	return atomicfile.Write(s.Path(id, "state.json"), data, 0o600)
 }
 
-// amend changes a container's record for good: memory has the new one when it
+// Amend changes a container's record for good: memory has the new one when it
 // survives power loss, and its old name is free then. The caller holds the
 // container's operation lock, has reserved a new name, and changes nothing of
 // what the record's pointers lead to.
-func (s *store) amend(id string, change func(*Spec) error) (Record, error) {
+func (s *Store) Amend(id string, change func(*Spec) error) (Record, error) {
 	unlock, err := s.files.Lock(context.Background(), id)
 	if err != nil {
 		return Record{}, err
@@ -269,7 +276,7 @@ func (s *store) amend(id string, change func(*Spec) error) (Record, error) {
 	r, ok := s.byID[id]
 	s.mu.RUnlock()
 	if !ok {
-		return Record{}, noSuch(id)
+		return Record{}, NoSuch(id)
 	}
 	spec := r.Spec
 	if err := change(&spec); err != nil {
@@ -279,7 +286,7 @@ func (s *store) amend(id string, change func(*Spec) error) (Record, error) {
 	if err != nil {
 		return Record{}, err
 	}
-	if err := atomicfile.WriteSync(s.path(id, "record.json"), data, 0o600); err != nil {
+	if err := atomicfile.WriteSync(s.Path(id, "record.json"), data, 0o600); err != nil {
 		return Record{}, err
 	}
 	s.mu.Lock()
@@ -294,21 +301,21 @@ func (s *store) amend(id string, change func(*Spec) error) (Record, error) {
 }
 
 // forgetNameLocked frees a container's name, if it is that one's.
-func (s *store) forgetNameLocked(name, id string) {
+func (s *Store) forgetNameLocked(name, id string) {
 	if s.names[name] == id {
 		delete(s.names, name)
 	}
 }
 
-// remove takes a container's directory out of the way and forgets the record;
+// Remove takes a container's directory out of the way and forgets the record;
 // the directory's new path is returned. Who writes the state sees both or neither.
-func (s *store) remove(id string) (rest string, err error) {
+func (s *Store) Remove(id string) (rest string, err error) {
 	unlock, err := s.files.Lock(context.Background(), id)
 	if err != nil {
 		return "", err
 	}
 	defer unlock()
-	if rest, err = moveAway(s.path(id)); err != nil {
+	if rest, err = aside.Move(s.Path(id)); err != nil {
 		return "", err
 	}
 	s.mu.Lock()
@@ -320,13 +327,14 @@ func (s *store) remove(id string) (rest string, err error) {
 	return rest, nil
 }
 
-func noSuch(nameOrID string) error {
+// NoSuch is the refusal of what is no container.
+func NoSuch(nameOrID string) error {
 	return fault.New(fault.NotFound, "No such container: %s", nameOrID)
 }
 
-// find resolves a full ID, a name, or an unambiguous prefix of an ID, in
+// Find resolves a full ID, a name, or an unambiguous prefix of an ID, in
 // Docker's order.
-func (s *store) find(nameOrID string) (Record, error) {
+func (s *Store) Find(nameOrID string) (Record, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if nameOrID == "" {
@@ -348,21 +356,21 @@ func (s *store) find(nameOrID string) (Record, error) {
 		}
 	}
 	if found == nil {
-		return Record{}, noSuch(nameOrID)
+		return Record{}, NoSuch(nameOrID)
 	}
 	return *found, nil
 }
 
-// has tells whether there is a container of the ID.
-func (s *store) has(id string) bool {
+// Has tells whether there is a container of the ID.
+func (s *Store) Has(id string) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.byID[id] != nil
 }
 
-// all returns copies of all records, newest first.
-func (s *store) all() []Record {
-	sorted := s.sorted()
+// All returns copies of all records, newest first.
+func (s *Store) All() []Record {
+	sorted := s.Sorted()
 	list := make([]Record, len(sorted))
 	for i, r := range sorted {
 		list[i] = *r
@@ -370,9 +378,9 @@ func (s *store) all() []Record {
 	return list
 }
 
-// sorted returns all records, newest first. They are replaced and never changed,
+// Sorted returns all records, newest first. They are replaced and never changed,
 // and nobody who gets them here changes them.
-func (s *store) sorted() []*Record {
+func (s *Store) Sorted() []*Record {
 	s.mu.RLock()
 	list := make([]*Record, 0, len(s.byID))
 	for _, r := range s.byID {
@@ -383,4 +391,24 @@ func (s *store) sorted() []*Record {
 		return cmp.Or(b.Created.Compare(a.Created), strings.Compare(a.ID, b.ID))
 	})
 	return list
+}
+
+// NetworkOwner is the container whose network r is in: its own, or that of
+// the one it joins, which may itself have joined another's. There are no rings,
+// as a container can only join one that was made before it.
+func (s *Store) NetworkOwner(r Record) (Record, error) {
+	for r.HostConfig.NetworkMode.IsContainer() {
+		other, err := s.Find(r.HostConfig.NetworkMode.ConnectedContainer())
+		if err != nil {
+			return Record{}, err
+		}
+		r = other
+	}
+	return r, nil
+}
+
+// HostFiles puts the paths of a container's files into in.
+func (s *Store) HostFiles(id string, in *spec.Input) {
+	dir := s.Path(id) // on disk: a container may write them, and the exec root is memory
+	in.Hosts, in.Hostname, in.ResolvConf = filepath.Join(dir, "hosts"), filepath.Join(dir, "hostname"), filepath.Join(dir, "resolv.conf")
 }

@@ -1,6 +1,10 @@
-package container
+// Package record keeps what is known of each container: what was asked for, which is
+// verbatim Docker's, what was resolved when it was made, and what has happened to it
+// since. The store hands out copies, and writes what is changed.
+package record
 
 import (
+	"math"
 	"time"
 
 	wire "github.com/moby/moby/api/types/container"
@@ -69,5 +73,21 @@ type Progress struct {
 	Health          *wire.Health      `json:",omitempty"` // nil without a check; while running newer in the bundle; replaced, never changed
 }
 
-// autoRemove tells whether the container goes when its process ends.
-func (r *Record) autoRemove() bool { return r.HostConfig.AutoRemove }
+// AutoRemove tells whether the container goes when its process ends.
+func (r *Record) AutoRemove() bool { return r.HostConfig.AutoRemove }
+
+// defaultStopTimeout is that of containers that do not say, in seconds.
+const defaultStopTimeout = 10
+
+// StopTimeout is how long the container has from its stop signal to SIGKILL: as asked
+// for, in seconds, else as its config says; negative for ever.
+func (r *Record) StopTimeout(asked *int) time.Duration {
+	n := defaultStopTimeout
+	if r.Config.StopTimeout != nil {
+		n = *r.Config.StopTimeout
+	}
+	if asked != nil {
+		n = *asked
+	}
+	return time.Duration(min(max(n, -1), int(math.MaxInt64/time.Second))) * time.Second // or the longest that there is
+}

@@ -1,10 +1,10 @@
-package container
+// Package users decides what the IDs of containers are outside: the host's, those of the
+// daemon's map, another container's whose namespaces are shared, or some that nobody has.
+package users
 
 import (
 	"errors"
-	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,10 +12,11 @@ import (
 
 	wire "github.com/moby/moby/api/types/container"
 
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/internal/overlayfs"
 	"github.com/tarehq/tare/internal/userns"
+	"github.com/tarehq/tare/supervise"
 )
 
 // IDs say what the IDs of containers may be outside.
@@ -60,9 +61,9 @@ func parseAuto(mode wire.UsernsMode) (size uint32, auto bool, err error) {
 	return size, true, nil
 }
 
-// check refuses what cannot be in a user namespace, in Docker's words. The path is
-// that of the program which is to make the container, "" for none.
-func (u *IDs) check(h *wire.HostConfig, runtimePath string) error {
+// Check refuses what cannot be in a user namespace, in Docker's words. The runtime is
+// to make the container; without a path it is the built-in one.
+func (u *IDs) Check(h *wire.HostConfig, runtime supervise.Runtime) error {
 	_, auto, err := parseAuto(h.UsernsMode)
 	switch {
 	case err != nil:
@@ -77,29 +78,38 @@ func (u *IDs) check(h *wire.HostConfig, runtimePath string) error {
 		return fault.New(fault.Invalid, "cannot share the host's network namespace when user namespaces are enabled")
 	case h.PidMode.IsHost():
 		return fault.New(fault.Invalid, "cannot share the host PID namespace when user namespaces are enabled")
-	case runtimePath != "":
-		return fault.New(fault.NotImplemented, "the runtime %s cannot be used for a container with a user namespace: nothing says that it maps the owners of volumes, as the built-in runtime does; use that, or --userns=host", h.Runtime)
+	case runtime.Path != "" && !mapsOwners(runtime):
+		return fault.New(fault.NotImplemented, "the runtime %s cannot be used for a container with a user namespace: by its own account (%s features) it does not map the owners of volumes (runc does from 1.2 on); use the built-in one, or --userns=host", h.Runtime, runtime.Path)
 	}
 	return nil
 }
 
-// allotment keeps apart the IDs of containers that are being made. Those that are
-// made have theirs in their records: they are free again when nobody has a record
-// with them.
-type allotment struct {
+// Allotment gives IDs to containers, and keeps apart those of containers that are being
+// made. Those that are made have theirs in their records: they are free again when
+// nobody has a record with them. It is safe for concurrent use.
+type Allotment struct {
+	ids   IDs
+	store *record.Store
+
 	mu     sync.Mutex
 	coming map[string]userns.Map // by the container's ID
 }
 
-// settle tells that a container has its record, or will never have one.
-func (a *allotment) settle(id string) {
+// New begins with the IDs that the records have.
+func New(ids IDs, store *record.Store) *Allotment {
+	return &Allotment{ids: ids, store: store, coming: map[string]userns.Map{}}
+}
+
+// Settle tells that a container has its record, or will never have one.
+func (a *Allotment) Settle(id string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.coming, id)
 }
 
-// giveUsers decides what the IDs of a new container are outside.
-func (s *Service) giveUsers(r *Record) error {
+// Give decides what the IDs of a new container are outside. They are its own until
+// Settle is called.
+func (a *Allotment) Give(r *record.Record) error {
 	if r.HostConfig.UsernsMode == usernsHost {
 		return nil
 	}
@@ -107,34 +117,34 @@ func (s *Service) giveUsers(r *Record) error {
 	if err != nil {
 		return err
 	}
-	if shared, err := s.shareUsers(r, auto || s.cfg.IDs.Remap != nil); shared || err != nil {
+	if shared, err := a.share(r, auto || a.ids.Remap != nil); shared || err != nil {
 		return err
 	}
 	if !auto {
-		r.Users = s.cfg.IDs.Remap
+		r.Users = a.ids.Remap
 		return nil
 	}
-	r.Users, err = s.allot(r.ID, size)
+	r.Users, err = a.allot(r.ID, size)
 	return err
 }
 
-// shareUsers has a container that shares a namespace with another be in the user
+// share has a container that shares a namespace with another be in the user
 // namespace of that one, which owns the namespace, as Docker does.
-func (s *Service) shareUsers(r *Record, wants bool) (shared bool, err error) {
+func (a *Allotment) share(r *record.Record, wants bool) (shared bool, err error) {
 	h := r.HostConfig
-	var first *Record
+	var first *record.Record
 	for _, id := range []string{h.NetworkMode.ConnectedContainer(), h.PidMode.Container(), h.IpcMode.Container()} {
 		if id == "" {
 			continue
 		}
-		other, err := s.store.find(id)
+		other, err := a.store.Find(id)
 		if err != nil {
-			return false, forCreate(err)
+			return false, fault.New(fault.Invalid, "%w", err) // not NotFound, by which clients know a missing image
 		}
 		if other.Users == nil && wants {
 			return false, fault.New(fault.Invalid, "container %s, whose namespace is to be shared, is in the host's user namespace: use --userns=host", other.Name)
 		}
-		if first != nil && s.usersOwner(first) != s.usersOwner(&other) {
+		if first != nil && a.owner(first) != a.owner(&other) {
 			return false, fault.New(fault.Invalid, "the containers %s and %s, whose namespaces are to be shared, are in different user namespaces", first.Name, other.Name)
 		}
 		first = &other
@@ -146,13 +156,13 @@ func (s *Service) shareUsers(r *Record, wants bool) (shared bool, err error) {
 	return true, nil
 }
 
-// usersOwner is the container whose user namespace it is, "" for the host's.
-func (s *Service) usersOwner(r *Record) string {
+// owner is the container whose user namespace it is, "" for the host's.
+func (a *Allotment) owner(r *record.Record) string {
 	if r.Users == nil {
 		return ""
 	}
 	for r.UsersOf != "" {
-		other, err := s.store.find(r.UsersOf)
+		other, err := a.store.Find(r.UsersOf)
 		if err != nil {
 			return r.UsersOf
 		}
@@ -162,12 +172,12 @@ func (s *Service) usersOwner(r *Record) string {
 }
 
 // allot finds IDs that no other container has.
-func (s *Service) allot(id string, size uint32) (*userns.Map, error) {
-	u, a := &s.cfg.IDs, &s.users
+func (a *Allotment) allot(id string, size uint32) (*userns.Map, error) {
+	u := &a.ids
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	taken := slices.Collect(maps.Values(a.coming))
-	for _, r := range s.store.all() {
+	for _, r := range a.store.All() {
 		if r.Users != nil {
 			taken = append(taken, *r.Users)
 		}
@@ -198,15 +208,12 @@ func (s *Service) allot(id string, size uint32) (*userns.Map, error) {
 		}
 		*kind.to = []userns.Range{{Host: first, Count: size}}
 	}
-	if a.coming == nil {
-		a.coming = map[string]userns.Map{}
-	}
 	a.coming[id] = m
 	return &m, nil
 }
 
-// knows tells whether a user and their groups are in the container's user namespace.
-func (r *Record) knows(who spec.Identity) error {
+// Known refuses a user who, or whose groups, are not in the container's user namespace.
+func Known(r *record.Record, who spec.Identity) error {
 	if r.Users == nil {
 		return nil
 	}
@@ -225,54 +232,4 @@ func (r *Record) knows(who spec.Identity) error {
 		}
 	}
 	return nil
-}
-
-// makeUsers makes the container's user namespace, or opens the one that it shares, and
-// on wish makes its network namespace in it, which is nil for the host's user namespace.
-func (b *bundle) makeUsers(net bool) (_ *os.File, err error) {
-	switch {
-	case b.r.Users == nil:
-		return nil, nil
-	case b.r.UsersOf != "":
-		if err = b.joinUsers(); err == nil {
-			b.users.Net, err = userns.NetworkIn(b.users.User)
-		}
-		return b.users.Net, err
-	}
-	if b.users, err = userns.Make(b.r.Users, net); err != nil {
-		return nil, fault.New(fault.Internal, "%w", err)
-	}
-	return b.users.Net, nil
-}
-
-// joinUsers opens the user namespace that the container shares with another, or makes
-// its own if nothing needed that before.
-func (b *bundle) joinUsers() error {
-	switch {
-	case b.r.Users == nil || b.users.User != nil:
-		return nil
-	case b.r.UsersOf == "":
-		_, err := b.makeUsers(false)
-		return err
-	}
-	other, err := b.join(b.r.UsersOf, "user")
-	if err != nil {
-		return fmt.Errorf("the user namespace of another container is to be shared: %w", err)
-	}
-	b.users.User = other.file
-	return nil
-}
-
-// seenBy is what a mount is shown to.
-func seenBy(m *userns.Map, ns *os.File) *overlayfs.Users {
-	uid, gid := m.Root()
-	return &overlayfs.Users{FD: int(ns.Fd()), UID: uid, GID: gid}
-}
-
-// seenBy is what the run's mounts are shown to, nil for the host's user namespace.
-func (b *bundle) seenBy() *overlayfs.Users {
-	if b.r.Users == nil {
-		return nil
-	}
-	return seenBy(b.r.Users, b.users.User)
 }

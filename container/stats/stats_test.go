@@ -1,53 +1,48 @@
-package container
+package stats
 
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"testing"
 	"time"
 
 	wire "github.com/moby/moby/api/types/container"
 
+	"github.com/tarehq/tare/container/record/recordtest"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/cgroupfs"
+	"github.com/tarehq/tare/internal/tasks"
 )
 
-// statsService is a service with one container that does not run, and nothing
-// else but its statistics.
-func statsService(t *testing.T) *Service {
-	st, err := openStore(t.TempDir(), slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	addRecord(t, st, "aa11", "one", false)
-	s := &Service{store: st}
-	s.stats = newStats(s, &cgroupfs.Layout{})
-	return s
+// idle are the statistics of one container that does not run.
+func idle(t *testing.T) *Sampler {
+	st := recordtest.Store(t, t.TempDir())
+	recordtest.Add(t, st, "aa11", "one", false)
+	return New(st, t.TempDir(), &cgroupfs.Layout{}, tasks.New())
 }
 
 // Clients share a reader, and none is left when they have gone.
 func TestReaderIsShared(t *testing.T) {
-	s := statsService(t)
-	a, ra := s.stats.listen("aa11")
+	s := idle(t)
+	a, ra := s.listen("aa11")
 	if first := <-a.samples; first.Name != "/one" || first.ID != "aa11" {
 		t.Errorf("%+v", first)
 	}
-	b, rb := s.stats.listen("aa11")
-	if ra != rb || len(s.stats.readers) != 1 {
+	b, rb := s.listen("aa11")
+	if ra != rb || len(s.readers) != 1 {
 		t.Error("two readers of one container")
 	}
-	s.stats.leave("aa11", ra, a)
-	if len(s.stats.readers) != 1 {
+	s.leave("aa11", ra, a)
+	if len(s.readers) != 1 {
 		t.Error("the reader has gone before its last client")
 	}
-	s.stats.leave("aa11", rb, b)
-	if len(s.stats.readers) != 0 {
+	s.leave("aa11", rb, b)
+	if len(s.readers) != 0 {
 		t.Error("a reader without clients is left")
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	if err := s.tasks.wait(ctx); err != nil {
+	if err := s.tasks.Wait(ctx); err != nil {
 		t.Error("somebody still looks at a container that nobody asks for")
 	}
 }
@@ -55,17 +50,17 @@ func TestReaderIsShared(t *testing.T) {
 // Samples of one run have the one before them; a new run begins anew. Who is
 // slow gets the newest.
 func TestTell(t *testing.T) {
-	s := statsService(t)
+	s := idle(t)
 	l := &listener{make(chan wire.StatsResponse, 1)}
 	r := &reader{ended: make(chan struct{}), listeners: map[*listener]struct{}{l: {}}}
-	s.stats.readers["aa11"] = r
+	s.readers["aa11"] = r
 	sample := func(second int, used uint64) wire.StatsResponse {
 		w := wire.StatsResponse{Read: time.Unix(int64(second), 0)}
 		w.CPUStats.CPUUsage.TotalUsage = used
 		return w
 	}
 	for second, used := range []uint64{0, 100, 300, 50} {
-		if !s.stats.tell("aa11", r, sample(second+1, used)) {
+		if !s.tell("aa11", r, sample(second+1, used)) {
 			t.Fatal("nobody listens")
 		}
 		switch second {
@@ -79,22 +74,22 @@ func TestTell(t *testing.T) {
 			}
 		}
 	}
-	s.stats.leave("aa11", r, l)
-	if s.stats.tell("aa11", r, sample(9, 9)) {
+	s.leave("aa11", r, l)
+	if s.tell("aa11", r, sample(9, 9)) {
 		t.Error("somebody listens")
 	}
 }
 
 func TestStreamEndsWithItsContainer(t *testing.T) {
-	s := statsService(t)
+	s := idle(t)
 	ended := make(chan error, 1)
 	seen := make(chan struct{}, 100)
 	go func() {
-		ended <- s.stats.Read(context.Background(), "one", StatsOptions{Stream: true}, func(wire.StatsResponse) error { seen <- struct{}{}; return nil })
+		ended <- s.Read(context.Background(), "one", Options{Stream: true}, func(wire.StatsResponse) error { seen <- struct{}{}; return nil })
 	}()
 	<-seen
-	_, _ = s.store.remove("aa11")
-	s.stats.forget("aa11")
+	_, _ = s.store.Remove("aa11")
+	s.Forget("aa11")
 	select {
 	case err := <-ended:
 		if err != nil {
@@ -103,7 +98,7 @@ func TestStreamEndsWithItsContainer(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Error("the stream goes on")
 	}
-	if err := s.stats.Read(context.Background(), "one", StatsOptions{}, nil); !errors.Is(err, fault.NotFound) {
+	if err := s.Read(context.Background(), "one", Options{}, nil); !errors.Is(err, fault.NotFound) {
 		t.Error(err)
 	}
 }

@@ -1,4 +1,4 @@
-package container
+package stream
 
 import (
 	"net"
@@ -24,11 +24,11 @@ func TestStreamWaitsForTheHead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		client, err := hand(conn, []byte(head))
+		client, err := Hand(conn, []byte(head))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := client.greet(); err != nil {
+		if err := client.Greet(); err != nil {
 			t.Fatal(err)
 		}
 		began := time.Now()
@@ -61,7 +61,7 @@ func TestStreamWaitsForTheHead(t *testing.T) {
 		if err := <-written; err != nil {
 			t.Fatal(err)
 		}
-		client.close()
+		client.Close()
 		far.Close()
 	}
 }

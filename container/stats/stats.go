@@ -1,4 +1,5 @@
-package container
+// Package stats tells what containers use, as long as somebody asks.
+package stats
 
 import (
 	"context"
@@ -7,28 +8,30 @@ import (
 
 	wire "github.com/moby/moby/api/types/container"
 
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/cgroupfs"
+	"github.com/tarehq/tare/internal/tasks"
 )
 
-// Stats tells what containers use. Clients who ask for one container at the
+// Sampler tells what containers use. Clients who ask for one container at the
 // same time share its reader, which looks once a second; nothing runs when
-// nobody asks, and nothing here waits for an operation on a container. Stats is
+// nobody asks, and nothing here waits for an operation on a container. A Sampler is
 // safe for concurrent use.
-type Stats struct {
-	containers *Service
-	groups     *cgroupfs.Layout
-	memory     uint64 // of the machine, in bytes
+type Sampler struct {
+	store   *record.Store
+	bundles string // the directory of those that run, each below it by its ID
+	groups  *cgroupfs.Layout
+	tasks   *tasks.Tasks
+	memory  uint64 // of the machine, in bytes
 
 	mu      sync.Mutex
 	readers map[string]*reader // by the container's ID
 }
 
-// Stats are those of all containers.
-func (s *Service) Stats() *Stats { return s.stats }
-
-func newStats(s *Service, groups *cgroupfs.Layout) *Stats {
-	return &Stats{containers: s, groups: groups, memory: machineMemory(), readers: map[string]*reader{}}
+// New makes it for the containers of a store.
+func New(store *record.Store, bundles string, groups *cgroupfs.Layout, tasks *tasks.Tasks) *Sampler {
+	return &Sampler{store: store, bundles: bundles, groups: groups, tasks: tasks, memory: machineMemory(), readers: map[string]*reader{}}
 }
 
 // sampling is the time between two looks.
@@ -45,15 +48,15 @@ type reader struct {
 // the next.
 type listener struct{ samples chan wire.StatsResponse }
 
-// StatsOptions as in GET /containers/{id}/stats: a sample each second until the
+// Options as in GET /containers/{id}/stats: a sample each second until the
 // container is removed, or one with the sample of a second before, or OneShot
 // one by itself, at once.
-type StatsOptions struct{ Stream, OneShot bool }
+type Options struct{ Stream, OneShot bool }
 
 // Read gives samples of a container to visit, whose error ends it. Without
 // Stream a container that does not run has a sample of its names alone.
-func (t *Stats) Read(ctx context.Context, nameOrID string, o StatsOptions, visit func(wire.StatsResponse) error) error {
-	r, err := t.containers.store.find(nameOrID)
+func (t *Sampler) Read(ctx context.Context, nameOrID string, o Options, visit func(wire.StatsResponse) error) error {
+	r, err := t.store.Find(nameOrID)
 	if err != nil {
 		return err
 	}
@@ -76,7 +79,7 @@ func (t *Stats) Read(ctx context.Context, nameOrID string, o StatsOptions, visit
 			}
 		case <-reader.ended:
 			return nil
-		case <-t.containers.tasks.closing:
+		case <-t.tasks.Closing():
 			return nil
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -85,7 +88,7 @@ func (t *Stats) Read(ctx context.Context, nameOrID string, o StatsOptions, visit
 }
 
 // listen joins the container's reader, or begins one.
-func (t *Stats) listen(id string) (*listener, *reader) {
+func (t *Sampler) listen(id string) (*listener, *reader) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	l := &listener{make(chan wire.StatsResponse, 1)}
@@ -93,7 +96,7 @@ func (t *Stats) listen(id string) (*listener, *reader) {
 	if r == nil {
 		r = &reader{ended: make(chan struct{}), listeners: map[*listener]struct{}{}}
 		t.readers[id] = r
-		t.containers.tasks.Go(func() { t.look(id, r) })
+		t.tasks.Go(func() { t.look(id, r) })
 	} else if r.last != nil && time.Since(r.last.Read) < sampling {
 		l.samples <- *r.last
 	}
@@ -102,7 +105,7 @@ func (t *Stats) listen(id string) (*listener, *reader) {
 }
 
 // leave ends the reader with its last listener.
-func (t *Stats) leave(id string, r *reader, l *listener) {
+func (t *Sampler) leave(id string, r *reader, l *listener) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(r.listeners, l)
@@ -111,8 +114,8 @@ func (t *Stats) leave(id string, r *reader, l *listener) {
 	}
 }
 
-// forget ends the reader of a container that is removed.
-func (t *Stats) forget(id string) {
+// Forget ends the reader of a container that is removed.
+func (t *Sampler) Forget(id string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if r := t.readers[id]; r != nil {
@@ -122,23 +125,23 @@ func (t *Stats) forget(id string) {
 }
 
 // look samples the container until nobody listens any more.
-func (t *Stats) look(id string, r *reader) {
+func (t *Sampler) look(id string, r *reader) {
 	ticker := time.NewTicker(sampling)
 	defer ticker.Stop()
 	for {
-		record, err := t.containers.store.find(id)
+		found, err := t.store.Find(id)
 		if err != nil {
-			t.forget(id)
+			t.Forget(id)
 			return
 		}
-		if !t.tell(id, r, t.sample(record)) {
+		if !t.tell(id, r, t.sample(found)) {
 			return
 		}
 		select {
 		case <-ticker.C:
 		case <-r.ended:
 			return
-		case <-t.containers.tasks.closing:
+		case <-t.tasks.Closing():
 			return
 		}
 	}
@@ -146,7 +149,7 @@ func (t *Stats) look(id string, r *reader) {
 
 // tell gives all listeners the sample beside the one before it, of the same
 // run. false means that there is nobody.
-func (t *Stats) tell(id string, r *reader, s wire.StatsResponse) bool {
+func (t *Sampler) tell(id string, r *reader, s wire.StatsResponse) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.readers[id] != r {
