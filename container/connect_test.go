@@ -6,6 +6,7 @@ import (
 
 	wire "github.com/moby/moby/api/types/container"
 
+	"github.com/tarehq/tare/container/create"
 	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/record/recordtest"
 	"github.com/tarehq/tare/network"
@@ -31,7 +32,7 @@ func TestPlaceOfARunThatIsOver(t *testing.T) {
 func TestWithoutIPv6(t *testing.T) {
 	h := &wire.HostConfig{NetworkMode: "mine", Sysctls: map[string]string{"net.ipv6.conf.all.disable_ipv6": "1"}}
 	r := &Record{Spec: record.Spec{ID: "x", Config: &wire.Config{}, HostConfig: h}}
-	req, err := networkRequest(r, &Settings{}, true)
+	req, err := networkRequest(r, &create.Settings{}, true)
 	if err != nil || len(req.Wants) != 1 || !req.Wants[0].WithoutIPv6 {
 		t.Errorf("%+v, %v", req.Wants, err)
 	}

@@ -9,36 +9,12 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	wire "github.com/moby/moby/api/types/container"
 
-	"github.com/tarehq/tare/container/healthcheck"
 	"github.com/tarehq/tare/container/links"
 	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/record/recordtest"
 )
-
-// The request's check and the image's are merged field by field, and the
-// image's shell runs the command of its shell form.
-func TestHealthOfImage(t *testing.T) {
-	img := testImage(nil, nil)
-	img.Config.Config.Shell = []string{"/bin/ash", "-ec"}
-	img.Config.Config.Healthcheck = &dockerspec.HealthcheckConfig{Test: []string{"CMD-SHELL", "probe it"}, Interval: time.Second, Timeout: 2 * time.Second, Retries: 7}
-	merged := func(h *wire.HealthConfig) (healthcheck.Check, bool) {
-		c := &wire.Config{Healthcheck: h}
-		mergeImage(c, img)
-		return healthcheck.Of(c)
-	}
-	got, ok := merged(&wire.HealthConfig{Timeout: 4 * time.Second, StartPeriod: 3 * time.Second})
-	want := healthcheck.Check{Argv: []string{"/bin/ash", "-ec", "probe it"}, Interval: time.Second, Timeout: 4 * time.Second,
-		StartPeriod: 3 * time.Second, StartInterval: 5 * time.Second, Retries: 7}
-	if d := cmp.Diff(want, got); !ok || d != "" {
-		t.Error(d)
-	}
-	if _, ok := merged(&wire.HealthConfig{Test: []string{"NONE"}}); ok {
-		t.Error("it is not switched off")
-	}
-}
 
 // What was found out stands in the bundle for the next daemon; a file that
 // cannot be read is as if there were none.

@@ -12,6 +12,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarehq/tare/archive"
+	"github.com/tarehq/tare/container/create"
 	"github.com/tarehq/tare/container/device"
 	"github.com/tarehq/tare/container/links"
 	"github.com/tarehq/tare/container/logbook"
@@ -66,7 +67,7 @@ type Config struct {
 	Volumes            *volume.Service
 	Launcher           *supervise.Launcher
 	Events             *event.Log
-	Defaults           *Defaults
+	Defaults           *create.Defaults
 	InitPath           string // program for --init; "" refuses it
 	CgroupParent       string // of containers that name none
 	Systemd            bool   // makes the control groups; CgroupParent is a slice

@@ -11,12 +11,13 @@ import (
 	wire "github.com/moby/moby/api/types/container"
 	wirenet "github.com/moby/moby/api/types/network"
 	"github.com/tarehq/tare/container"
+	"github.com/tarehq/tare/container/create"
 	"github.com/tarehq/tare/fault"
 )
 
 // Containers is what the handlers need of containers; container.Service is it.
 type Containers interface {
-	Create(ctx context.Context, req container.CreateRequest) (id string, warnings []string, err error)
+	Create(ctx context.Context, req create.Request) (id string, warnings []string, err error)
 	Start(ctx context.Context, nameOrID, detachKeys string) error
 	Stop(ctx context.Context, nameOrID string, o container.StopOptions) error
 	Kill(ctx context.Context, nameOrID, signal string) error
@@ -133,7 +134,7 @@ func (h *containerHandlers) create(w http.ResponseWriter, r *request) error {
 	if err := r.version.create(&body, h.cgroupVersion); err != nil {
 		return err
 	}
-	req := container.CreateRequest{
+	req := create.Request{
 		Name: r.Form.Get("name"), Config: body.Config, HostConfig: body.HostConfig, NetworkingConfig: body.NetworkingConfig,
 	}
 	if !r.version.before(41) {

@@ -26,6 +26,7 @@ import (
 	"github.com/moby/moby/api/types/system"
 
 	"github.com/tarehq/tare/container"
+	"github.com/tarehq/tare/container/create"
 	"github.com/tarehq/tare/container/logbook"
 	"github.com/tarehq/tare/container/stats"
 	"github.com/tarehq/tare/event"
@@ -37,7 +38,7 @@ import (
 // fakeContainers remembers the last call and answers as it is told.
 type fakeContainers struct {
 	call     string
-	created  container.CreateRequest
+	created  create.Request
 	stop     container.StopOptions
 	list     container.ListOptions
 	form     string
@@ -57,7 +58,7 @@ type fakeContainers struct {
 	serve   func(conn net.Conn, buffered []byte)
 }
 
-func (f *fakeContainers) Create(_ context.Context, r container.CreateRequest) (string, []string, error) {
+func (f *fakeContainers) Create(_ context.Context, r create.Request) (string, []string, error) {
 	f.created = r
 	return "c0ffee", nil, f.err
 }
