@@ -30,7 +30,7 @@ func (c *creation) check() error {
 		c.checkModes(h),
 		s.checkParent(h),
 		c.checkRuntime(h),
-		s.cfg.IDs.Check(h, s.cfg.Defaults.Get().Runtimes[h.Runtime].Path),
+		s.cfg.IDs.Check(h, s.cfg.Defaults.Get().Runtimes[h.Runtime]),
 		s.links.Check(h),
 		checkStorage(s.cfg.Snapshots, h),
 		spec.CheckSecurity(h.SecurityOpt, s.cfg.Confinement.modules()),

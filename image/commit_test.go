@@ -154,8 +154,8 @@ func TestCommittedParents(t *testing.T) {
 	// Without a name it is there for the history, and for nothing else.
 	removed("one", RemoveOptions{}, wire.DeleteResponse{Untagged: "one:latest"})
 	history(two.ID.String()+" three:latest", one.ID.String(), base.ID.String()+" base:1")
-	listed(ListOptions{}, 2)
-	listed(ListOptions{All: true}, 3)
+	listed(ListOptions{}, 3) // with the built-in one
+	listed(ListOptions{All: true}, 4)
 	dangling := map[string]map[string]bool{"dangling": {"true": true}}
 	listed(ListOptions{All: true, Filters: dangling}, 0)
 	if gone, _, err := f.Prune(t.Context(), nil); err != nil || len(gone) != 0 {
@@ -172,7 +172,7 @@ func TestCommittedParents(t *testing.T) {
 	listed(ListOptions{Filters: dangling}, 1)
 	three := f.committed(t, "c1", CommitOptions{Parent: one.Manifest, Image: one.ID, Reference: "three"})
 	removed("three", RemoveOptions{}, wire.DeleteResponse{Untagged: "three:latest"}, wire.DeleteResponse{Deleted: three.ID.String()}, wire.DeleteResponse{Deleted: one.ID.String()})
-	listed(ListOptions{All: true}, 1)
+	listed(ListOptions{All: true}, 2)
 	listed(ListOptions{All: true, Filters: dangling}, 0)
 }
 

@@ -39,7 +39,6 @@ func (s *Service) Remove(ctx context.Context, ref string, o RemoveOptions) ([]wi
 	// Asked before the index is locked: who is asked has locks of its own.
 	uses := s.uses()
 	var plan removal
-	attrs := s.labels(first)
 	err = s.content.Update(func(ix *content.Index) (*content.Index, error) {
 		f, err := lookup(ix, ref)
 		if err == nil && f.target.Digest != first.target.Digest {
@@ -66,7 +65,7 @@ func (s *Service) Remove(ctx context.Context, ref string, o RemoveOptions) ([]wi
 		// The image is gone all the same; its space is not back yet.
 		slog.WarnContext(ctx, "nothing was cleaned up in the image store", "error", err)
 	}
-	return s.tellRemoval(first, plan, attrs), nil
+	return s.tellRemoval(first, plan), nil
 }
 
 // withoutParents takes an image away that has no name, no container and nothing that
@@ -83,44 +82,29 @@ func withoutParents(ix *content.Index, parent digest.Digest, uses map[digest.Dig
 	return ix, gone
 }
 
-// labels are read before the image goes, for the events after it.
-func (s *Service) labels(f found) map[string]string {
-	if m, err := s.choose(f.target, "", ""); err == nil {
-		return m.detail.config.Config.Labels
-	}
-	return nil
-}
-
-func (s *Service) tellRemoval(f found, plan removal, labels map[string]string) []wire.DeleteResponse {
+// tellRemoval publishes what went, with its name alone, as Docker does.
+func (s *Service) tellRemoval(f found, plan removal) []wire.DeleteResponse {
 	var answer []wire.DeleteResponse
 	id := f.target.Digest.String()
-	tell := func(action, name string) {
-		if s.events == nil {
-			return
+	tell := func(action, id, name string) {
+		if s.events != nil {
+			s.events.Publish(action, id, map[string]string{"name": name})
 		}
-		attrs := map[string]string{}
-		for k, v := range labels {
-			attrs[k] = v
-		}
-		attrs["name"] = name
-		s.events.Publish(action, id, attrs)
 	}
 	for _, e := range plan.untag {
 		if e.Name != "" {
 			name := reference.Familiar(e.Name)
 			answer = append(answer, wire.DeleteResponse{Untagged: name})
-			tell("untag", name)
+			tell("untag", id, name)
 		}
 	}
 	if plan.delete {
 		answer = append(answer, wire.DeleteResponse{Deleted: id})
-		tell("delete", id)
+		tell("delete", id, id)
 	}
 	for _, d := range plan.parents {
 		answer = append(answer, wire.DeleteResponse{Deleted: d.String()})
-		if s.events != nil {
-			s.events.Publish("delete", d.String(), map[string]string{"name": d.String()})
-		}
+		tell("delete", d.String(), d.String())
 	}
 	return answer
 }

@@ -65,6 +65,8 @@ type builder struct {
 	late       []string // mounts that become read-only at the end
 	terminal   value    // the slave of the pty
 	pathLength value
+	fresh      map[string]bool // where an empty file system is mounted
+	scratch    value           // memory for what a step wants told, of scratchSize bytes
 	exit       label
 }
 
@@ -373,6 +375,24 @@ func isDir(path string) (bool, error) {
 	return st.Mode&unix.S_IFMT == unix.S_IFDIR, nil
 }
 
+// openRegular opens a file of an image for reading that is a plain one: to open a
+// device is to use it.
+func openRegular(root int, name string) (int, error) {
+	found, err := openat.Open(root, name, unix.O_PATH, openat.InRoot)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(found)
+	var st unix.Stat_t
+	if err := unix.Fstat(found, &st); err != nil {
+		return -1, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return -1, unix.EINVAL
+	}
+	return unix.Open("/proc/thread-self/fd/"+strconv.Itoa(found), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+}
+
 // readHome finds the user's home directory in the container's /etc/passwd,
 // opened below the root; "/" when there is none.
 func readHome(rootfs string, uid uint32) string {
@@ -381,7 +401,7 @@ func readHome(rootfs string, uid uint32) string {
 		return "/"
 	}
 	defer unix.Close(dir)
-	fd, err := openat.Open(dir, "etc/passwd", unix.O_RDONLY|unix.O_NONBLOCK, openat.InRoot)
+	fd, err := openRegular(dir, "etc/passwd")
 	if err != nil {
 		return "/"
 	}

@@ -107,18 +107,18 @@ func Create(path string, r *specs.LinuxResources) (*Group, error) {
 }
 
 func (g *Group) create(r *specs.LinuxResources) error {
-	err := g.fill(0, r)
+	g.made = nil
+	err := g.fill(r)
 	if err != nil {
 		_ = g.Delete()
 	}
 	return err
 }
 
-// fill makes the groups from the one with a number on, and limits all. A group for
-// which that failed is what was made of it.
-func (g *Group) fill(from int, r *specs.LinuxResources) error {
+// fill makes the groups and limits them. One that fails stays a draft.
+func (g *Group) fill(r *specs.LinuxResources) error {
 	g.draft = true
-	for i := from; i < len(g.Members); i++ {
+	for i := range g.Members {
 		m := &g.Members[i]
 		err := g.begin(m)
 		if err != nil && m.Controllers == nil && !g.Unified && Denied(err) { // as in a container that sees it read-only

@@ -34,11 +34,11 @@ func Draft(path string) (*Group, error) {
 func (g *Group) Complete(r *specs.LinuxResources) error {
 	there := g.unified()
 	if there == nil {
-		return g.fill(0, r)
+		return g.fill(r)
 	}
 	u := *there
 	g.Members = g.Members[:len(g.Members)-1]
-	err := g.fill(0, r)
+	err := g.fill(r)
 	g.Members = append(g.Members, u)
 	return err
 }
