@@ -29,7 +29,7 @@ content snapshot archive/... remote/... logs/... supervise/... ocirun/... ! imag
 content snapshot archive/... remote/... logs/... supervise/... ocirun/... ! +github.com/moby/moby/api # mechanisms know no wire type
 supervise logs/... event network volume image container/... server cmd/tared ! ocirun # the daemon never links the runtime, any other can take its place
 event ! image container network volume # an event is told by the nouns, it knows none
-container/record container/stream container/links ! image volume event supervise # what is known of a container knows nothing of who acts on it
+container/record container/stream container/links container/listing ! image volume event supervise # what is known of a container knows nothing of who acts on it
 container/create container/update container/users ! volume event snapshot # a request is judged before anything is looked at
 container/stats container/logbook ! image network volume event # samples and logs need a record, and no image or network
 image network/... volume ! container # containers stand on images, networks and volumes

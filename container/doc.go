@@ -32,6 +32,7 @@
 // pause.go, attach.go, update.go, remove.go … What else there is to ask of containers
 // are nouns that it hands out:
 //
+//	Listing      lists of them (package listing)
 //	Execs        further processes (exec.go, execstart.go)
 //	Health       probes (health.go; what they mean, package healthcheck)
 //	Logbook      logs (package logbook)

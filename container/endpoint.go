@@ -147,7 +147,7 @@ func detach(ctx context.Context, networks *network.Service, b *network.Sandbox) 
 
 // publishPlaces tells of a container's coming to its networks or leaving them.
 func (s *Service) publishPlaces(r *Record, action events.Action) {
-	for _, e := range s.endpointsOf(r) {
+	for _, e := range r.Endpoints(s.cfg.Networks) {
 		publishPlace(s.cfg.Events, r.ID, e, action)
 	}
 }

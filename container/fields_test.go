@@ -6,7 +6,6 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
-	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -22,6 +21,7 @@ import (
 	wirenet "github.com/moby/moby/api/types/network"
 
 	"github.com/tarehq/tare/container/create"
+	"github.com/tarehq/tare/container/listing"
 	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/record/recordtest"
 	"github.com/tarehq/tare/fault"
@@ -72,7 +72,7 @@ var proofs = map[string]proof{
 	"Config.OpenStdin":                 shown(process, "tare run --rm -i"),
 	"Config.StdinOnce":                 shown("supervise.TestStdinHalfClose", "StdinOnce"),
 	"Config.Env":                       shown(process, "-e A=1 -e FROM"),
-	"Config.Cmd":                       shown("container.TestEntrypointAndCommand", "Cmd"),
+	"Config.Cmd":                       shown("container/create.TestEntrypointAndCommand", "Cmd"),
 	"Config.Healthcheck.Test":          shown("test/e2e/health.txt", "--health-cmd"),
 	"Config.Healthcheck.Interval":      shown("test/e2e/health.txt", "--health-interval 150ms"),
 	"Config.Healthcheck.Timeout":       shown("test/e2e/health.txt", "--health-timeout 200ms"),
@@ -83,7 +83,7 @@ var proofs = map[string]proof{
 	"Config.Image":                     shown(process, `"Image":"nosuch"`),
 	"Config.Volumes":                   shown(volumes, "-v /scratch"),
 	"Config.WorkingDir":                shown(process, "-w /made/here"),
-	"Config.Entrypoint":                shown("container.TestEntrypointAndCommand", "Entrypoint"),
+	"Config.Entrypoint":                shown("container/create.TestEntrypointAndCommand", "Entrypoint"),
 	"Config.NetworkDisabled":           shown(process, "NetworkDisabled"),
 	"Config.OnBuild":                   shown(process, "OnBuild"),
 	"Config.Labels":                    shown(process, `"Labels":{"a":"b"}`),
@@ -370,14 +370,14 @@ func TestRefusedFields(t *testing.T) {
 // TestEveryListFilterHasItsProof does for the filters of a list of containers
 // what the table does for fields.
 func TestEveryListFilterHasItsProof(t *testing.T) {
-	list := "container.TestList"
+	list := "container/listing.TestList"
 	rows := map[string]proof{
 		"ancestor": shown(list, "ancestor="), "annotation": shown(list, "annotation="), "before": shown(list, "before="), "since": shown(list, "since="),
 		"exited": shown(list, "exited="), "expose": shown(list, "expose="), "publish": shown(list, "publish="), "is-task": shown(list, "is-task="),
 		"status": shown(list, "status="), "id": shown(list, "id="), "name": shown(list, "name="), "label": shown(list, "label="),
 		"network": shown(list, "network="), "volume": shown(list, "volume="), "isolation": shown(list, "isolation="), "health": shown(list, "health="),
 	}
-	known := append(slices.Collect(maps.Keys(matchers)), others...)
+	known := listing.Filters()
 	tests := allTests(t)
 	for _, name := range known {
 		if p, ok := rows[name]; ok {
@@ -388,9 +388,6 @@ func TestEveryListFilterHasItsProof(t *testing.T) {
 	}
 	if len(rows) != len(known) {
 		t.Errorf("%d rows for %d filters", len(rows), len(known))
-	}
-	if err := checkFilter("nosuch", nil); !errors.Is(err, fault.Invalid) {
-		t.Errorf("an unknown filter: %v", err)
 	}
 }
 

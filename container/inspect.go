@@ -34,7 +34,7 @@ func (s *Service) Inspect(ctx context.Context, nameOrID string, size bool) (wire
 		HostConfig:              r.HostConfig,
 		Config:                  r.Config,
 		Mounts:                  r.MountPoints(),
-		NetworkSettings:         s.networkSettings(r),
+		NetworkSettings:         s.listing.NetworkSettings(r),
 		ImageManifestDescriptor: &manifest,
 		Storage:                 &storage.Storage{RootFS: &storage.RootFSStorage{Snapshot: &storage.RootFSStorageSnapshot{Name: s.cfg.Snapshots.Driver()}}},
 		ExecIDs:                 s.execs.of(r.ID),

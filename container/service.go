@@ -15,6 +15,7 @@ import (
 	"github.com/tarehq/tare/container/create"
 	"github.com/tarehq/tare/container/device"
 	"github.com/tarehq/tare/container/links"
+	"github.com/tarehq/tare/container/listing"
 	"github.com/tarehq/tare/container/logbook"
 	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/spec"
@@ -100,7 +101,7 @@ type Service struct {
 	remains *remains
 
 	users   *users.Allotment
-	listing listing
+	listing *listing.Listing
 
 	ending atomic.Bool  // the daemon stops its containers, and none is started again
 	tasks  *tasks.Tasks // the goroutines that follow running containers
@@ -149,6 +150,7 @@ func assemble(cfg Config, st *record.Store, h host) (*Service, error) {
 	s.remains = newRemains(&s.bundles)
 	s.tasks.Go(func() { s.remains.run(s.tasks.Closing()) })
 	s.stats = stats.New(st, s.bundles.dir, h.groups, s.tasks)
+	s.listing = &listing.Listing{Config: listing.Config{Store: st, Networks: cfg.Networks, Links: s.links, Images: cfg.Images, Layers: cfg.Snapshots}}
 	s.execs = newExecs(s)
 	s.health = &Health{containers: s, probers: map[string]*prober{}}
 	var err error
@@ -156,6 +158,9 @@ func assemble(cfg Config, st *record.Store, h host) (*Service, error) {
 		Over: s.lives.over, Tasks: s.tasks, Log: cfg.Log})
 	return s, err
 }
+
+// Listing shows them.
+func (s *Service) Listing() *listing.Listing { return s.listing }
 
 // Stats are those of all containers.
 func (s *Service) Stats() *stats.Sampler { return s.stats }
@@ -212,21 +217,6 @@ func (s *Service) publish(r Record, action events.Action, extra ...string) {
 		attrs[extra[i]] = extra[i+1]
 	}
 	s.cfg.Events.Publish(events.ContainerEventType, action, events.Actor{ID: r.ID, Attributes: attrs})
-}
-
-// Counts tells how many containers are in which of Docker's three classes.
-func (s *Service) Counts() (running, paused, stopped int) {
-	for _, r := range s.store.All() {
-		switch {
-		case r.State == record.Paused:
-			paused++
-		case r.State.Live():
-			running++
-		default:
-			stopped++
-		}
-	}
-	return running, paused, stopped
 }
 
 // Users names the containers that were made from each image, for who wants to

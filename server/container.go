@@ -12,6 +12,7 @@ import (
 	wirenet "github.com/moby/moby/api/types/network"
 	"github.com/tarehq/tare/container"
 	"github.com/tarehq/tare/container/create"
+	"github.com/tarehq/tare/container/listing"
 	"github.com/tarehq/tare/fault"
 )
 
@@ -24,12 +25,16 @@ type Containers interface {
 	Restart(ctx context.Context, nameOrID string, o container.StopOptions) error
 	Remove(ctx context.Context, nameOrID string, o container.RemoveOptions) error
 	Wait(ctx context.Context, nameOrID string, condition wire.WaitCondition) (<-chan wire.WaitResponse, error)
-	List(ctx context.Context, o container.ListOptions) ([]wire.Summary, error)
-	ListText(ctx context.Context, o container.ListOptions, form string, shape func(*wire.Summary)) ([]byte, error)
 	Inspect(ctx context.Context, nameOrID string, size bool) (wire.InspectResponse, error)
-	Counts() (running, paused, stopped int)
 	Changing
 	Streams
+}
+
+// Listing shows containers; listing.Listing is it.
+type Listing interface {
+	List(ctx context.Context, o listing.Options) ([]wire.Summary, error)
+	Text(ctx context.Context, o listing.Options, form string, shape func(*wire.Summary)) ([]byte, error)
+	Counts() (running, paused, stopped int)
 }
 
 // Changing is what is done to a container that is there.
@@ -48,6 +53,7 @@ type Streams interface {
 
 type containerHandlers struct {
 	containers    Containers
+	listing       Listing
 	places        Places
 	checkpoints   Checkpoints
 	cgroupVersion int
@@ -86,7 +92,7 @@ func (h *containerHandlers) list(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	o := container.ListOptions{All: r.flag("all"), Size: r.flag("size"), Filters: filters}
+	o := listing.Options{All: r.flag("all"), Size: r.flag("size"), Filters: filters}
 	if limit != nil {
 		o.Limit = *limit
 	}
@@ -95,13 +101,13 @@ func (h *containerHandlers) list(w http.ResponseWriter, r *request) error {
 		if r.flag("brief") { // a parameter of our own, and so of any version
 			form, shape = "brief", briefContainer
 		}
-		text, err := h.containers.ListText(r.Context(), o, form, shape)
+		text, err := h.listing.Text(r.Context(), o, form, shape)
 		if err != nil {
 			return err
 		}
 		return writeText(w, text)
 	}
-	list, err := h.containers.List(r.Context(), o)
+	list, err := h.listing.List(r.Context(), o)
 	if err != nil {
 		return err
 	}

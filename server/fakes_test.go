@@ -27,6 +27,7 @@ import (
 
 	"github.com/tarehq/tare/container"
 	"github.com/tarehq/tare/container/create"
+	"github.com/tarehq/tare/container/listing"
 	"github.com/tarehq/tare/container/logbook"
 	"github.com/tarehq/tare/container/stats"
 	"github.com/tarehq/tare/event"
@@ -40,7 +41,7 @@ type fakeContainers struct {
 	call     string
 	created  create.Request
 	stop     container.StopOptions
-	list     container.ListOptions
+	list     listing.Options
 	form     string
 	shape    func(*wire.Summary)
 	logs     logbook.Options
@@ -89,11 +90,11 @@ func (f *fakeContainers) Wait(_ context.Context, id string, c wire.WaitCondition
 	f.call = "wait " + id + " " + string(c)
 	return f.wait, f.err
 }
-func (f *fakeContainers) List(_ context.Context, o container.ListOptions) ([]wire.Summary, error) {
+func (f *fakeContainers) List(_ context.Context, o listing.Options) ([]wire.Summary, error) {
 	f.list = o
 	return nil, f.err
 }
-func (f *fakeContainers) ListText(_ context.Context, o container.ListOptions, form string, shape func(*wire.Summary)) ([]byte, error) {
+func (f *fakeContainers) Text(_ context.Context, o listing.Options, form string, shape func(*wire.Summary)) ([]byte, error) {
 	f.list, f.form, f.shape = o, form, shape
 	return []byte("[]\n"), f.err
 }
@@ -491,7 +492,7 @@ func newRig(t *testing.T) *rig {
 
 func (r *rig) handler() *Server {
 	return New(Config{
-		Containers: &r.containers, Logs: fakeLogs{&r.containers}, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Stats: fakeStats{&r.containers}, Processes: fakeStats{&r.containers}, Pruning: fakeStats{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{&r.containers}, Firewall: fakeFirewall{}, Places: fakeNetworks{&r.containers}, Checkpoints: fakeCheckpoints{&r.containers}, Volumes: r.openVolumes(), Builder: &r.builder, Authorizers: &r.authorizers, Events: &r.events,
+		Containers: &r.containers, Listing: &r.containers, Logs: fakeLogs{&r.containers}, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Stats: fakeStats{&r.containers}, Processes: fakeStats{&r.containers}, Pruning: fakeStats{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{&r.containers}, Firewall: fakeFirewall{}, Places: fakeNetworks{&r.containers}, Checkpoints: fakeCheckpoints{&r.containers}, Volumes: r.openVolumes(), Builder: &r.builder, Authorizers: &r.authorizers, Events: &r.events,
 		Daemon: func() Daemon { return r.daemon },
 		Log:    slog.New(slog.DiscardHandler),
 	})

@@ -22,6 +22,7 @@ import (
 // Config is what a Server is made of. All fields are needed.
 type Config struct {
 	Containers  Containers
+	Listing     Listing
 	Logs        Logs
 	Execs       Execs
 	Files       Files
@@ -65,14 +66,14 @@ type Server struct {
 func New(c Config) *Server {
 	s := &Server{routes: map[string][]route{}, banner: "Tare/" + c.Daemon().Version + " (linux)", daemon: c.Daemon, log: c.Log}
 	host := probeHost()
-	s.system = &systemHandlers{c.Daemon, host, c.Containers, c.Images, c.Volumes, c.Events, c.Authorizers, c.Firewall}
+	s.system = &systemHandlers{c.Daemon, host, c.Listing, c.Images, c.Volumes, c.Events, c.Authorizers, c.Firewall}
 	s.builds, s.authorizers = &buildHandlers{c.Builder, c.Log}, c.Authorizers
 	for _, rows := range [][]route{
 		s.system.routes(),
 		(&eventHandlers{c.Events}).routes(),
 		(&logHandlers{c.Logs}).routes(), // before the containers, whose names may hold slashes when they are removed
 		(&checkpointHandlers{c.Checkpoints}).routes(),
-		(&containerHandlers{c.Containers, c.Places, c.Checkpoints, host.cgroupVersion}).routes(),
+		(&containerHandlers{c.Containers, c.Listing, c.Places, c.Checkpoints, host.cgroupVersion}).routes(),
 		(&attachHandlers{c.Containers, c.Log}).routes(),
 		(&execHandlers{c.Execs, c.Log}).routes(),
 		(&fileHandlers{c.Files}).routes(),
@@ -80,7 +81,7 @@ func New(c Config) *Server {
 		(&containerPruneHandlers{c.Pruning}).routes(),
 		(&registryHandlers{c.Registries}).routes(), // before the images: /images/search is no image
 		(&imageHandlers{c.Images, c.Transfers}).routes(),
-		(&usageHandlers{c.Containers, c.Images, c.Volumes, c.Logs, c.Builder}).routes(),
+		(&usageHandlers{c.Listing, c.Images, c.Volumes, c.Logs, c.Builder}).routes(),
 		newNetworkHandlers(c).routes(),
 		(&firewallHandlers{c.Firewall}).routes(),
 		(&pruneHandlers{c.Builder, c.Events}).routes(),

@@ -55,7 +55,7 @@ type Proxies struct{ HTTP, HTTPS, No string }
 type systemHandlers struct {
 	daemon      func() Daemon
 	host        host
-	containers  Containers
+	containers  Listing
 	images      Images
 	volumes     Volumes
 	events      *event.Log

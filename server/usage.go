@@ -7,14 +7,14 @@ import (
 	wire "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/system"
 
-	"github.com/tarehq/tare/container"
+	"github.com/tarehq/tare/container/listing"
 	"github.com/tarehq/tare/container/logbook"
 	"github.com/tarehq/tare/fault"
 )
 
 // usageHandlers answer what takes how much space, and which of it nobody needs.
 type usageHandlers struct {
-	containers Containers
+	containers Listing
 	images     Images
 	volumes    Volumes
 	logs       Logs
@@ -71,7 +71,7 @@ func (h *usageHandlers) df(w http.ResponseWriter, r *request) error {
 }
 
 func (h *usageHandlers) containerUsage(ctx context.Context) (*wire.DiskUsage, error) {
-	list, err := h.containers.List(ctx, container.ListOptions{All: true, Size: true})
+	list, err := h.containers.List(ctx, listing.Options{All: true, Size: true})
 	if err != nil {
 		return nil, err
 	}

@@ -208,7 +208,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 		initProgram: initProgram, driver: layers.Driver(), driverStatus: layers.DriverStatus()}
 	w.setFacts(o)
 	config := server.Config{
-		Containers: containers, Logs: containers.Logbook(), Execs: containers.Execs(), Files: containers.Files(), Stats: containers.Stats(),
+		Containers: containers, Listing: containers.Listing(), Logs: containers.Logbook(), Execs: containers.Execs(), Files: containers.Files(), Stats: containers.Stats(),
 		Processes: containers.Processes(), Pruning: containers.Pruning(), Images: images, Transfers: transfers,
 		Registries: image.NewRegistries(registries), Networks: networks, Firewall: networks, Places: containers.Places(),
 		Checkpoints: containers.Checkpoints(), Builder: builder, Authorizers: agree, Volumes: volumes, VolumeCopies: volumes,

@@ -1,7 +1,8 @@
-package container
+package listing
 
 import (
 	"fmt"
+	"github.com/tarehq/tare/container/record"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -13,7 +14,7 @@ import (
 
 // portMap is the published ports as inspect shows them: exposed ports that
 // are not published have no binding.
-func portMap(r Record) wirenet.PortMap {
+func portMap(r record.Record) wirenet.PortMap {
 	m := wirenet.PortMap{}
 	if r.Sandbox == nil || len(r.Sandbox.Endpoints) == 0 {
 		return m
@@ -40,7 +41,7 @@ func anyIP(a netip.Addr) netip.Addr {
 }
 
 // portSummaries is the published ports as list shows them.
-func portSummaries(r Record) []wire.PortSummary {
+func portSummaries(r record.Record) []wire.PortSummary {
 	list := []wire.PortSummary{}
 	if r.Sandbox == nil {
 		return list
