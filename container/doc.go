@@ -33,7 +33,7 @@
 // are nouns that it hands out:
 //
 //	Listing      lists of them (package listing)
-//	Execs        further processes (exec.go, execstart.go)
+//	Execs        further processes (exec.go, execstart.go, over package session)
 //	Health       probes (health.go; what they mean, package healthcheck)
 //	Logbook      logs (package logbook)
 //	Stats        use of resources (package stats); Processes, top (top.go, package ps)

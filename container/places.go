@@ -2,6 +2,7 @@ package container
 
 import (
 	wirenet "github.com/moby/moby/api/types/network"
+
 	"github.com/tarehq/tare/fault"
 )
 

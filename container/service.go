@@ -150,7 +150,7 @@ func assemble(cfg Config, st *record.Store, h host) (*Service, error) {
 	s.remains = newRemains(&s.bundles)
 	s.tasks.Go(func() { s.remains.run(s.tasks.Closing()) })
 	s.stats = stats.New(st, s.bundles.dir, h.groups, s.tasks)
-	s.listing = &listing.Listing{Config: listing.Config{Store: st, Networks: cfg.Networks, Links: s.links, Images: cfg.Images, Layers: cfg.Snapshots}}
+	s.listing = &listing.Listing{Store: st, Networks: cfg.Networks, Links: s.links, Images: cfg.Images, Layers: cfg.Snapshots}
 	s.execs = newExecs(s)
 	s.health = &Health{containers: s, probers: map[string]*prober{}}
 	var err error
@@ -176,7 +176,7 @@ func (s *Service) Health() *Health { return s.health }
 func (s *Service) Close(ctx context.Context) error {
 	s.tasks.Close()
 	s.health.close()
-	s.execs.close()
+	s.execs.sessions.Close()
 	s.lives.letGo()
 	err := errors.Join(s.logs.Close(ctx), s.tasks.Wait(ctx))
 	s.remains.clear()

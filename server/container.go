@@ -10,6 +10,7 @@ import (
 
 	wire "github.com/moby/moby/api/types/container"
 	wirenet "github.com/moby/moby/api/types/network"
+
 	"github.com/tarehq/tare/container"
 	"github.com/tarehq/tare/container/create"
 	"github.com/tarehq/tare/container/listing"

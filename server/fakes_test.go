@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"github.com/tarehq/tare/volume"
 	"io"
 	"log/slog"
 	"net"
@@ -34,6 +33,7 @@ import (
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
 	"github.com/tarehq/tare/network/firewall"
+	"github.com/tarehq/tare/volume"
 )
 
 // fakeContainers remembers the last call and answers as it is told.

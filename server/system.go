@@ -11,6 +11,7 @@ import (
 	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/api/types/swarm"
 	"github.com/moby/moby/api/types/system"
+
 	"github.com/tarehq/tare/event"
 )
 

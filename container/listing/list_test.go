@@ -2,7 +2,6 @@ package listing
 
 import (
 	"errors"
-	"github.com/tarehq/tare/fault"
 	"net/netip"
 	"slices"
 	"strings"
@@ -16,6 +15,7 @@ import (
 	"github.com/tarehq/tare/container/links"
 	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/record/recordtest"
+	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/network"
 )
 
@@ -28,7 +28,7 @@ func (t taggedImages) ID(ref string) digest.Digest { return t.ids[ref] }
 
 func TestList(t *testing.T) {
 	st := recordtest.Store(t, t.TempDir())
-	s := &Listing{Config: Config{Store: st, Networks: &network.Service{}, Links: links.New(st, nil), Images: taggedImages{ids: map[string]digest.Digest{"app:1": "sha256:new", "app:2": "sha256:old"}}}}
+	s := &Listing{Store: st, Networks: &network.Service{}, Links: links.New(st, nil), Images: taggedImages{ids: map[string]digest.Digest{"app:1": "sha256:new", "app:2": "sha256:old"}}}
 	for i, name := range []string{"up", "down"} {
 		recordtest.Add(t, s.Store, strings.Repeat(string(rune('a'+i)), 64), name, false)
 		r := recordtest.Stored(t, s.Store, strings.Repeat(string(rune('a'+i)), 64))
@@ -118,7 +118,7 @@ func TestList(t *testing.T) {
 
 func TestHealthInList(t *testing.T) {
 	st := recordtest.Store(t, t.TempDir())
-	s := &Listing{Config: Config{Store: st, Networks: &network.Service{}, Links: links.New(st, nil), Images: taggedImages{}}}
+	s := &Listing{Store: st, Networks: &network.Service{}, Links: links.New(st, nil), Images: taggedImages{}}
 	for i, status := range []wire.HealthStatus{wire.Starting, wire.Healthy, wire.Unhealthy, wire.NoHealthcheck} {
 		id := strings.Repeat(string(rune('a'+i)), 64)
 		recordtest.Add(t, s.Store, id, string(status), false)

@@ -8,30 +8,26 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
-	"github.com/opencontainers/go-digest"
-	"github.com/tarehq/tare/container/links"
-	"github.com/tarehq/tare/container/record"
-	"github.com/tarehq/tare/network"
 	"slices"
 	"sync"
 
 	wire "github.com/moby/moby/api/types/container"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/tarehq/tare/container/links"
+	"github.com/tarehq/tare/container/record"
+	"github.com/tarehq/tare/network"
 )
 
 // Listing shows containers. It keeps each one's summary in JSON until that changes. It
 // is safe for concurrent use.
 type Listing struct {
-	Config
-	texts texts
-}
-
-// Config is what a Listing is made from.
-type Config struct {
 	Store    *record.Store
 	Networks *network.Service
 	Links    *links.Table
 	Images   imageNames
 	Layers   layerSizes
+	texts    texts
 }
 
 // imageNames tell what a name of an image means now.

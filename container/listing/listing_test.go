@@ -22,7 +22,7 @@ import (
 func TestListText(t *testing.T) {
 	images := map[string]digest.Digest{"app": "sha256:old"}
 	st := recordtest.Store(t, t.TempDir())
-	s := &Listing{Config: Config{Store: st, Networks: &network.Service{}, Links: links.New(st, nil), Images: taggedImages{ids: images}}}
+	s := &Listing{Store: st, Networks: &network.Service{}, Links: links.New(st, nil), Images: taggedImages{ids: images}}
 	id := func(i int) string { return strings.Repeat(fmt.Sprint(i), 64) }
 	for i := range 3 {
 		recordtest.Add(t, s.Store, id(i), fmt.Sprint("c", i), false)

@@ -2,7 +2,6 @@ package listing
 
 import (
 	"fmt"
-	"github.com/tarehq/tare/container/record"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -10,6 +9,8 @@ import (
 
 	wire "github.com/moby/moby/api/types/container"
 	wirenet "github.com/moby/moby/api/types/network"
+
+	"github.com/tarehq/tare/container/record"
 )
 
 // portMap is the published ports as inspect shows them: exposed ports that
