@@ -42,7 +42,8 @@ cli/... client ! server container image network event supervise ocirun content s
 registry registry/... ! image container network event server client cli snapshot archive logs supervise ocirun +github.com/moby/moby/api # the registry stands on blobs and the protocol alone
 network/dns/... ! fault content snapshot archive remote image volume event logs container supervise build ocirun server client cli registry +github.com/moby/moby/api # the resolver knows names and addresses
 supervise/... ! logs/driver logs/packed logs/forward # what is done with a log beside writing it is the daemon's
-server ! client cli ocirun supervise content snapshot archive remote # the server speaks to nouns
+server/version ! image network volume event build supervise # what a version said is a function of what is said now
+server/... ! client cli ocirun supervise content snapshot archive remote # the server speaks to nouns
 `
 
 // light lists programs that are executed by the thousand, and what they must

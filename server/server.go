@@ -2,7 +2,7 @@
 //
 // It decodes requests, calls the nouns (container, image, network, volume, event) and
 // encodes their answers. Every noun has a file with its handlers and its rows
-// of the routing table. What differs between API versions is in versions.go,
+// of the routing table. What differs between API versions is in package version,
 // and the answers of older ones in the files that begin like it; how errors
 // become statuses is in errors.go, how a connection leaves HTTP in hijack.go.
 // The package keeps no state of its own: all of it belongs to the nouns.
@@ -17,6 +17,7 @@ import (
 	"github.com/moby/moby/api/types/system"
 
 	"github.com/tarehq/tare/event"
+	"github.com/tarehq/tare/server/version"
 )
 
 // Config is what a Server is made of. All fields are needed.
@@ -107,7 +108,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	tw := &tracker{ResponseWriter: w}
 	defer s.recover(tw, r)
 	h := w.Header()
-	h.Set("Api-Version", MaxVersion.String())
+	h.Set("Api-Version", version.Max.String())
 	h.Set("Ostype", "linux")
 	h.Set("Server", s.banner)
 	h.Set("Docker-Experimental", strconv.FormatBool(s.daemon().Experimental))
@@ -131,7 +132,7 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) error {
 	if r.Method == "PRI" && r.ProtoMajor == 2 {
 		return s.hear(r).judged(w, &request{Request: r}, func(w http.ResponseWriter, _ *request) error { return s.builds.http2(w) }, false)
 	}
-	version, path, err := cutVersion(r.URL.Path)
+	v, path, err := version.Cut(r.URL.Path)
 	if err != nil {
 		return err
 	}
@@ -143,10 +144,10 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) error {
 	if row == nil {
 		return errPageNotFound
 	}
-	if err := version.check(); err != nil {
+	if err := v.Check(); err != nil {
 		return err
 	}
-	return s.hear(r).judged(w, &request{Request: r, version: version, params: params}, row.handle, row.decodes)
+	return s.hear(r).judged(w, &request{Request: r, version: v, params: params}, row.handle, row.decodes)
 }
 
 // fail answers with the error, or cuts the connection when part of another

@@ -13,6 +13,7 @@ import (
 	"github.com/moby/moby/api/types/system"
 
 	"github.com/tarehq/tare/event"
+	"github.com/tarehq/tare/server/version"
 )
 
 // Daemon is what GET /info and GET /version tell of the program and how it was
@@ -97,8 +98,8 @@ func (h *systemHandlers) version(w http.ResponseWriter, r *request) error {
 	v := system.VersionResponse{
 		Platform:      system.PlatformInfo{Name: "Tare"},
 		Version:       d.Version,
-		APIVersion:    MaxVersion.String(),
-		MinAPIVersion: MinVersion.String(),
+		APIVersion:    version.Max.String(),
+		MinAPIVersion: version.Min.String(),
 		Os:            runtime.GOOS,
 		Arch:          runtime.GOARCH,
 		GitCommit:     d.GitCommit,
@@ -118,7 +119,7 @@ func (h *systemHandlers) version(w http.ResponseWriter, r *request) error {
 }
 
 func (h *systemHandlers) info(w http.ResponseWriter, r *request) error {
-	return writeJSON(w, http.StatusOK, r.version.info(h.gather()))
+	return writeJSON(w, http.StatusOK, r.version.Info(h.gather()))
 }
 
 // gather is what GET /info answers in the newest version.
