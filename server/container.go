@@ -128,7 +128,7 @@ func (h *containerHandlers) create(w http.ResponseWriter, r *request) error {
 	if body.Config == nil {
 		return fault.New(fault.Invalid, "config cannot be empty in order to create a container")
 	}
-	body.Config.Cmd, body.Config.Entrypoint = body.Cmd, body.Entrypoint
+	body.Config.Cmd, body.Config.Entrypoint, body.Config.Shell = body.Cmd, body.Entrypoint, body.Shell
 	settleNetworks(&body)
 	if err := r.version.create(&body, h.cgroupVersion); err != nil {
 		return err
