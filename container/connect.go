@@ -42,7 +42,7 @@ func (p *Places) Connect(ctx context.Context, nameOrID, networkName string, e *w
 	}
 	ctx = context.WithoutCancel(ctx)
 	if r.State.Up() {
-		if e := s.bareEndpoint(&r); e != nil && e.NetworkID == n.ID {
+		if e := r.BareEndpoint(s.cfg.Networks); e != nil && e.NetworkID == n.ID {
 			return fault.New(fault.Forbidden, "endpoint with name %s already exists in network %s", r.Name, n.Name)
 		}
 		return (&connection{containers: s, r: r}).add(ctx, record.Place{Network: networkName, ID: n.ID, Settings: settings})

@@ -34,10 +34,10 @@ func (s *Service) Inspect(ctx context.Context, nameOrID string, size bool) (wire
 		HostConfig:              r.HostConfig,
 		Config:                  r.Config,
 		Mounts:                  r.MountPoints(),
-		NetworkSettings:         s.networkSettings(r),
+		NetworkSettings:         s.listing.NetworkSettings(r),
 		ImageManifestDescriptor: &manifest,
 		Storage:                 &storage.Storage{RootFS: &storage.RootFSStorage{Snapshot: &storage.RootFSStorageSnapshot{Name: s.cfg.Snapshots.Driver()}}},
-		ExecIDs:                 s.execs.of(r.ID),
+		ExecIDs:                 s.execs.sessions.Of(r.ID),
 	}
 	if profile := s.cfg.Confinement.profile(); profile != "" {
 		out.AppArmorProfile = spec.Profile(r.HostConfig, profile)

@@ -174,6 +174,9 @@ func (l *live) told(ctx context.Context) error {
 	}
 }
 
+// settleTime bounds the wait for the end of a run whose process is gone.
+const settleTime = 2 * time.Second
+
 // ofRun gives an error of the supervising process the sense that the end of the
 // run has given it: one that is gone has mostly ended with its container.
 func ofRun(r Record, ended <-chan struct{}, err error) error {

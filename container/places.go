@@ -1,6 +1,8 @@
 package container
 
 import (
+	wirenet "github.com/moby/moby/api/types/network"
+
 	"github.com/tarehq/tare/fault"
 )
 
@@ -13,3 +15,18 @@ func (s *Service) Places() *Places { return &Places{s} }
 
 // errShared is Docker's refusal of a second network beside another's.
 var errShared = fault.New(fault.Invalid, "container sharing network namespace with another container or host cannot be connected to any other network")
+
+// Bare lists, by container, the places on the network of the ID which the
+// networks themselves know nothing of: those on host and none.
+func (p *Places) Bare(networkID string) map[string]wirenet.EndpointResource {
+	all := map[string]wirenet.EndpointResource{}
+	for _, r := range p.containers.store.All() {
+		if !r.State.Up() {
+			continue
+		}
+		if e := r.BareEndpoint(p.containers.cfg.Networks); e != nil && e.NetworkID == networkID {
+			all[r.ID] = wirenet.EndpointResource{Name: r.Name, EndpointID: e.ID}
+		}
+	}
+	return all
+}

@@ -84,7 +84,7 @@ func (s *Service) removeLocked(r Record, volumes bool) error {
 	s.tasks.Go(func() { s.bundles.drop(rest) })
 	err = s.cfg.Snapshots.Remove(r.ID)
 	l := s.lives.forget(r.ID)
-	s.execs.forget(r.ID)
+	s.execs.sessions.Forget(r.ID)
 	s.stats.Forget(r.ID)
 	s.publish(r, events.ActionDestroy)
 	if volumes {

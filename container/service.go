@@ -12,8 +12,10 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarehq/tare/archive"
+	"github.com/tarehq/tare/container/create"
 	"github.com/tarehq/tare/container/device"
 	"github.com/tarehq/tare/container/links"
+	"github.com/tarehq/tare/container/listing"
 	"github.com/tarehq/tare/container/logbook"
 	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/spec"
@@ -66,7 +68,7 @@ type Config struct {
 	Volumes            *volume.Service
 	Launcher           *supervise.Launcher
 	Events             *event.Log
-	Defaults           *Defaults
+	Defaults           *create.Defaults
 	InitPath           string // program for --init; "" refuses it
 	CgroupParent       string // of containers that name none
 	Systemd            bool   // makes the control groups; CgroupParent is a slice
@@ -99,7 +101,7 @@ type Service struct {
 	remains *remains
 
 	users   *users.Allotment
-	listing listing
+	listing *listing.Listing
 
 	ending atomic.Bool  // the daemon stops its containers, and none is started again
 	tasks  *tasks.Tasks // the goroutines that follow running containers
@@ -148,6 +150,7 @@ func assemble(cfg Config, st *record.Store, h host) (*Service, error) {
 	s.remains = newRemains(&s.bundles)
 	s.tasks.Go(func() { s.remains.run(s.tasks.Closing()) })
 	s.stats = stats.New(st, s.bundles.dir, h.groups, s.tasks)
+	s.listing = &listing.Listing{Store: st, Networks: cfg.Networks, Links: s.links, Images: cfg.Images, Layers: cfg.Snapshots}
 	s.execs = newExecs(s)
 	s.health = &Health{containers: s, probers: map[string]*prober{}}
 	var err error
@@ -155,6 +158,9 @@ func assemble(cfg Config, st *record.Store, h host) (*Service, error) {
 		Over: s.lives.over, Tasks: s.tasks, Log: cfg.Log})
 	return s, err
 }
+
+// Listing shows them.
+func (s *Service) Listing() *listing.Listing { return s.listing }
 
 // Stats are those of all containers.
 func (s *Service) Stats() *stats.Sampler { return s.stats }
@@ -170,7 +176,7 @@ func (s *Service) Health() *Health { return s.health }
 func (s *Service) Close(ctx context.Context) error {
 	s.tasks.Close()
 	s.health.close()
-	s.execs.close()
+	s.execs.sessions.Close()
 	s.lives.letGo()
 	err := errors.Join(s.logs.Close(ctx), s.tasks.Wait(ctx))
 	s.remains.clear()
@@ -211,21 +217,6 @@ func (s *Service) publish(r Record, action events.Action, extra ...string) {
 		attrs[extra[i]] = extra[i+1]
 	}
 	s.cfg.Events.Publish(events.ContainerEventType, action, events.Actor{ID: r.ID, Attributes: attrs})
-}
-
-// Counts tells how many containers are in which of Docker's three classes.
-func (s *Service) Counts() (running, paused, stopped int) {
-	for _, r := range s.store.All() {
-		switch {
-		case r.State == record.Paused:
-			paused++
-		case r.State.Live():
-			running++
-		default:
-			stopped++
-		}
-	}
-	return running, paused, stopped
 }
 
 // Users names the containers that were made from each image, for who wants to

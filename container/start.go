@@ -222,7 +222,7 @@ func (s *Service) specInput(r *Record, root snapshot.Mount, who string) (spec.In
 	}
 	in := spec.Input{ID: r.ID, Config: r.Config, HostConfig: r.HostConfig, Path: r.Path, Args: r.Args,
 		User: user, CgroupParent: s.cfg.CgroupParent, Systemd: s.cfg.Systemd, Files: s.host.files}
-	settings := s.cfg.Defaults.get()
+	settings := s.cfg.Defaults.Get()
 	in.NoNewPrivileges, in.Seccomp, in.OOMAdjusted = settings.NoNewPrivileges, settings.Seccomp, settings.OOMAdjusted
 	in.AppArmor = s.cfg.Confinement.profile()
 	if l := s.cfg.Confinement.labels(r); l != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/tarehq/tare/container/create"
 	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/testutil"
@@ -30,7 +31,7 @@ func TestRootLostBeforeTheFirstStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer layers.Close()
-	s := &Service{cfg: Config{Images: unpackedImages{}, Snapshots: layers, Defaults: NewDefaults(Settings{})}}
+	s := &Service{cfg: Config{Images: unpackedImages{}, Snapshots: layers, Defaults: create.NewDefaults(create.Settings{})}}
 	r := &Record{Spec: record.Spec{ID: "c", HostConfig: &wire.HostConfig{}}, Progress: record.Progress{State: record.Created}}
 	root, err := s.rootOf(context.Background(), r)
 	if err != nil {

@@ -59,7 +59,7 @@ func StopAll(ctx context.Context, s *Service, limit time.Duration) error {
 // atEnd stops one of them, by SIGKILL when ctx ends.
 func (h *halt) atEnd(ctx context.Context) error {
 	r := h.record
-	sig, err := stopSignal(r, "")
+	sig, err := r.StopSignal("")
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package container
+package session
 
 import (
 	"encoding/json"
@@ -25,12 +25,12 @@ func TestSettleBeforeMade(t *testing.T) {
 		t.Fatal(err)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		n := newSession("x", "c")
-		if err := n.begin(); err != nil {
+		n := New("x", "c")
+		if err := n.Begin(); err != nil {
 			t.Fatal(err)
 		}
 		settled := false
-		go func() { n.settle(t.Context()); settled = true }()
+		go func() { n.Settle(t.Context()); settled = true }()
 		still := func(when string) {
 			t.Helper()
 			synctest.Wait()
@@ -39,7 +39,7 @@ func TestSettleBeforeMade(t *testing.T) {
 			}
 		}
 		still("before its beginning")
-		n.exists(cmd.Process.Pid)
+		n.Exists(cmd.Process.Pid)
 		still("before its end")
 		n.end(9)
 		synctest.Wait()
@@ -53,29 +53,33 @@ func TestSettleBeforeMade(t *testing.T) {
 // when there is nothing to forget.
 func TestExecsAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newExecs(&Service{})
-		ended, prepared := newSession("ended", "c"), newSession("prepared", "c")
-		for _, n := range []*session{ended, prepared} {
-			n.request.Cmd = []string{"true"}
-			e.add(n)
+		e := NewTable()
+		ended, prepared := New("ended", "c"), New("prepared", "c")
+		for _, n := range []*Session{ended, prepared} {
+			n.Request.Cmd = []string{"true"}
+			e.Add(n)
 		}
-		e.fail(ended, 3)
+		e.End(ended, 3)
 		time.Sleep(sweepTime + time.Second)
-		state, err := e.Inspect(t.Context(), "ended")
-		if err != nil || state.ExitCode == nil || *state.ExitCode != 3 || !state.CanRemove {
-			t.Fatalf("after the first sweep: %+v, %v", state, err)
+		found, err := e.Find("ended")
+		if err != nil {
+			t.Fatal(err)
+		}
+		state := found.Inspect()
+		if state.ExitCode == nil || *state.ExitCode != 3 || !state.CanRemove {
+			t.Fatalf("after the first sweep: %+v", state)
 		}
 		time.Sleep(sweepTime)
-		if _, err := e.find("ended"); !errors.Is(err, fault.NotFound) || err.Error() != "No such exec instance: ended" {
+		if _, err := e.Find("ended"); !errors.Is(err, fault.NotFound) || err.Error() != "No such exec instance: ended" {
 			t.Errorf("after the second: %v", err)
 		}
 		if e.sweeping != nil {
 			t.Error("sweeping goes on")
 		}
-		if ids := e.of("c"); !slices.Equal(ids, []string{"prepared"}) {
+		if ids := e.Of("c"); !slices.Equal(ids, []string{"prepared"}) {
 			t.Errorf("the execs of the container: %v", ids)
 		}
-		e.forget("c")
+		e.Forget("c")
 		if len(e.byID)+len(e.byContainer) != 0 {
 			t.Errorf("left: %v, %v", e.byID, e.byContainer)
 		}
@@ -85,33 +89,29 @@ func TestExecsAreForgotten(t *testing.T) {
 // What the supervising process tells makes the same answer as before the
 // daemon's restart.
 func TestExecIsRestored(t *testing.T) {
-	n := newSession("x", "c")
-	n.request = wire.ExecCreateRequest{Cmd: []string{"sh", "-c", "x"}, Tty: true, Privileged: true, AttachStdin: true, AttachStderr: true, DetachKeys: "ctrl-a"}
-	n.user, n.keys = "daemon", []byte{1}
-	var of note
-	if err := json.Unmarshal(n.note(), &of); err != nil {
+	n := New("x", "c")
+	n.Request = wire.ExecCreateRequest{Cmd: []string{"sh", "-c", "x"}, Tty: true, Privileged: true, AttachStdin: true, AttachStderr: true, DetachKeys: "ctrl-a"}
+	n.User, n.Keys = "daemon", []byte{1}
+	var of Note
+	if err := json.Unmarshal(n.Note(), &of); err != nil {
 		t.Fatal(err)
 	}
-	e := newExecs(&Service{})
-	e.add(n)
-	if err := n.begin(); err != nil {
+	e := NewTable()
+	e.Add(n)
+	if err := n.Begin(); err != nil {
 		t.Fatal(err)
 	}
-	n.exists(os.Getpid())
-	before, err := e.Inspect(t.Context(), "x")
-	if err != nil {
-		t.Fatal(err)
+	n.Exists(os.Getpid())
+	before := n.Inspect()
+	e.Add(Restored("c", supervise.ExecStatus{ID: "x", Pid: os.Getpid(), Args: n.Request.Cmd, TTY: true}, of))
+	if d := cmp.Diff(before, e.byID["x"].Inspect()); d != "" {
+		t.Error(d)
 	}
-	e.add(restored("c", supervise.ExecStatus{ID: "x", Pid: os.Getpid(), Args: n.request.Cmd, TTY: true}, of))
-	after, err := e.Inspect(t.Context(), "x")
-	if d := cmp.Diff(before, after); err != nil || d != "" {
-		t.Error(d, err)
-	}
-	if err := e.byID["x"].begin(); !errors.Is(err, fault.Conflict) || err.Error() != "exec command x is already running" {
+	if err := e.byID["x"].Begin(); !errors.Is(err, fault.Conflict) || err.Error() != "exec command x is already running" {
 		t.Errorf("starting it again: %v", err)
 	}
 	e.byID["x"].end(0)
-	if err := e.byID["x"].begin(); !errors.Is(err, fault.Conflict) || err.Error() != "exec command x has already run" {
+	if err := e.byID["x"].Begin(); !errors.Is(err, fault.Conflict) || err.Error() != "exec command x has already run" {
 		t.Errorf("starting it after its end: %v", err)
 	}
 }

@@ -1,4 +1,6 @@
-package server
+// Package version knows what older versions of the Engine API asked and answered
+// otherwise: nobody else has to.
+package version
 
 import (
 	"encoding/json"
@@ -17,8 +19,10 @@ import (
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/system"
 	"github.com/moby/moby/api/types/volume"
-	"github.com/tarehq/tare/fault"
 	"golang.org/x/net/websocket"
+
+	"github.com/tarehq/tare/container/logbook"
+	"github.com/tarehq/tare/fault"
 )
 
 // Version is a version of the Engine API.
@@ -26,44 +30,45 @@ type Version struct{ Major, Minor int }
 
 // The versions that are answered: the newest is that of the wire types.
 var (
-	MinVersion = Version{1, 24}
-	MaxVersion = Version{1, 56}
+	Min = Version{1, 24}
+	Max = Version{1, 56}
 )
 
 func (v Version) String() string { return strconv.Itoa(v.Major) + "." + strconv.Itoa(v.Minor) }
 
-// before tells whether v is older than 1.minor.
-func (v Version) before(minor int) bool { return v.Major < 1 || v.Major == 1 && v.Minor < minor }
+// Before tells whether v is older than 1.minor.
+func (v Version) Before(minor int) bool { return v.Major < 1 || v.Major == 1 && v.Minor < minor }
 
-// tooOldError is answered in plain text, see writeError.
-type tooOldError struct{ Version }
+// TooOldError is answered in plain text, see writeError.
+type TooOldError struct{ Version }
 
-func (e tooOldError) Error() string {
-	return fmt.Sprintf("client version %s is too old. Minimum supported API version is %s, please upgrade your client to a newer version", e.Version, MinVersion)
+func (e TooOldError) Error() string {
+	return fmt.Sprintf("client version %s is too old. Minimum supported API version is %s, please upgrade your client to a newer version", e.Version, Min)
 }
 
-func (tooOldError) Is(target error) bool { return target == fault.Invalid }
+func (TooOldError) Is(target error) bool { return target == fault.Invalid }
 
-func (v Version) check() error {
-	if v.before(MinVersion.Minor) {
-		return fault.New(fault.Invalid, "%w", tooOldError{v})
+// Check refuses a version that is not answered.
+func (v Version) Check() error {
+	if v.Before(Min.Minor) {
+		return fault.New(fault.Invalid, "%w", TooOldError{v})
 	}
-	if v.Major > MaxVersion.Major || v.Minor > MaxVersion.Minor {
-		return fault.New(fault.Invalid, "client version %s is too new. Maximum supported API version is %s", v, MaxVersion)
+	if v.Major > Max.Major || v.Minor > Max.Minor {
+		return fault.New(fault.Invalid, "client version %s is too new. Maximum supported API version is %s", v, Max)
 	}
 	return nil
 }
 
-// cutVersion splits /v1.41/info into its version and /info. A path without a
+// Cut splits /v1.41/info into its version and /info. A path without a
 // version is answered as the newest.
-func cutVersion(path string) (Version, string, error) {
+func Cut(path string) (Version, string, error) {
 	rest, ok := strings.CutPrefix(path, "/v")
 	if !ok {
-		return MaxVersion, path, nil
+		return Max, path, nil
 	}
 	text, rest, _ := strings.Cut(rest, "/")
 	if text == "" || strings.Trim(text, "0123456789.") != "" {
-		return MaxVersion, path, nil
+		return Max, path, nil
 	}
 	major, minor, _ := strings.Cut(text, ".")
 	var v Version
@@ -77,29 +82,29 @@ func cutVersion(path string) (Version, string, error) {
 	return v, "/" + rest, nil
 }
 
-// streamType is the content type of a container's output.
-func (v Version) streamType(tty bool) string {
-	if tty || v.before(42) {
+// StreamType is the content type of a container's output.
+func (v Version) StreamType(tty bool) string {
+	if tty || v.Before(42) {
 		return types.MediaTypeRawStream
 	}
 	return types.MediaTypeMultiplexedStream
 }
 
-// allStreams tells whether an attach over a websocket has all streams, because
+// AllStreams tells whether an attach over a websocket has all streams, because
 // clients could not choose.
-func (v Version) allStreams() bool { return v.before(42) }
+func (v Version) AllStreams() bool { return v.Before(42) }
 
-// socketPayload is the type of a websocket's messages, RFC 6455, section 5.6.
-func (v Version) socketPayload() byte {
-	if v.before(28) {
+// SocketPayload is the type of a websocket's messages, RFC 6455, section 5.6.
+func (v Version) SocketPayload() byte {
+	if v.Before(28) {
 		return websocket.TextFrame
 	}
 	return websocket.BinaryFrame
 }
 
-// createBody is the request of POST /containers/create with the fields that
+// CreateBody is the request of POST /containers/create with the fields that
 // the wire types have dropped, and those that may be written in an older way.
-type createBody struct {
+type CreateBody struct {
 	container.CreateRequest
 	MacAddress             network.HardwareAddr
 	Cmd, Entrypoint, Shell words
@@ -121,26 +126,27 @@ func (w *words) UnmarshalJSON(data []byte) error {
 	return err
 }
 
-// create brings an older client's request to the newest meaning: fields that
+// Create brings an older client's request to the newest meaning: fields that
 // did not exist then are ignored, defaults that were different are made plain.
-func (v Version) create(body *createBody, cgroupVersion int) error {
+func (v Version) Create(body *CreateBody, cgroupVersion int) error {
+	body.settleNetworks()
 	c, hc := body.Config, body.HostConfig
-	if v.before(25) {
+	if v.Before(25) {
 		hc.AutoRemove = false
 	}
-	if v.before(40) && hc.IpcMode.IsEmpty() {
+	if v.Before(40) && hc.IpcMode.IsEmpty() {
 		hc.IpcMode = container.IPCModeShareable
 	}
-	if v.before(41) && cgroupVersion == 1 && hc.CgroupnsMode.IsEmpty() {
+	if v.Before(41) && cgroupVersion == 1 && hc.CgroupnsMode.IsEmpty() {
 		hc.CgroupnsMode = container.CgroupnsModeHost
 	}
-	if v.before(42) {
+	if v.Before(42) {
 		hc.ConsoleSize = [2]uint{}
 	}
-	if v.before(43) {
+	if v.Before(43) {
 		hc.Annotations = nil
 	}
-	if v.before(44) {
+	if v.Before(44) {
 		if c.Healthcheck != nil {
 			c.Healthcheck.StartInterval = 0
 		}
@@ -154,7 +160,7 @@ func (v Version) create(body *createBody, cgroupVersion int) error {
 			return err
 		}
 	}
-	if v.before(48) {
+	if v.Before(48) {
 		for _, endpoint := range body.NetworkingConfig.EndpointsConfig {
 			if endpoint != nil {
 				endpoint.GwPriority = 0
@@ -164,12 +170,35 @@ func (v Version) create(body *createBody, cgroupVersion int) error {
 	return v.createMAC(body)
 }
 
+// settleNetworks fills what may be left out and gives the default network its
+// name, so that all that follows sees one form.
+func (body *CreateBody) settleNetworks() {
+	if body.HostConfig == nil {
+		body.HostConfig = &container.HostConfig{}
+	}
+	if body.NetworkingConfig == nil {
+		body.NetworkingConfig = &network.NetworkingConfig{}
+	}
+	nets := body.NetworkingConfig
+	if nets.EndpointsConfig == nil {
+		nets.EndpointsConfig = map[string]*network.EndpointSettings{}
+	}
+	if mode := body.HostConfig.NetworkMode; mode == "" || mode.IsDefault() {
+		body.HostConfig.NetworkMode = network.NetworkBridge
+	}
+	_, both := nets.EndpointsConfig[network.NetworkBridge]
+	if endpoint, ok := nets.EndpointsConfig[network.NetworkDefault]; ok && !both && body.HostConfig.NetworkMode == network.NetworkBridge {
+		nets.EndpointsConfig[network.NetworkBridge] = endpoint
+		delete(nets.EndpointsConfig, network.NetworkDefault)
+	}
+}
+
 func (v Version) createMount(m *mount.Mount) error {
 	bind := m.BindOptions
-	if bind != nil && v.before(40) {
+	if bind != nil && v.Before(40) {
 		bind.NonRecursive = false
 	}
-	if v.before(42) {
+	if v.Before(42) {
 		if bind != nil {
 			bind.CreateMountpoint = false
 		}
@@ -190,7 +219,7 @@ func (v Version) createMount(m *mount.Mount) error {
 			}
 		}
 	}
-	if v.before(44) && m.Type == mount.TypeBind {
+	if v.Before(44) && m.Type == mount.TypeBind {
 		if bind != nil && bind.ReadOnlyForceRecursive {
 			return fault.New(fault.Invalid, "BindOptions.ReadOnlyForceRecursive needs API v1.44 or newer")
 		}
@@ -203,10 +232,10 @@ func (v Version) createMount(m *mount.Mount) error {
 			bind.ReadOnlyNonRecursive = true
 		}
 	}
-	if v.before(45) && m.VolumeOptions != nil && m.VolumeOptions.Subpath != "" {
+	if v.Before(45) && m.VolumeOptions != nil && m.VolumeOptions.Subpath != "" {
 		return fault.New(fault.Invalid, "VolumeOptions.Subpath needs API v1.45 or newer")
 	}
-	if v.before(48) && m.Type == mount.TypeImage {
+	if v.Before(48) && m.Type == mount.TypeImage {
 		return fault.New(fault.Invalid, `Mount type "Image" needs API v1.48 or newer`)
 	}
 	return nil
@@ -215,10 +244,10 @@ func (v Version) createMount(m *mount.Mount) error {
 // createMAC moves the container-wide address of clients before 1.52 to the
 // endpoint that it is meant for. Before 1.44 an endpoint had none of its own,
 // and a client named at most one.
-func (v Version) createMAC(body *createBody) error {
+func (v Version) createMAC(body *CreateBody) error {
 	mode, mac, endpoints := body.HostConfig.NetworkMode, body.MacAddress, body.NetworkingConfig.EndpointsConfig
 	attachable := mode.IsBridge() || mode.IsUserDefined()
-	if v.before(44) {
+	if v.Before(44) {
 		for _, endpoint := range endpoints {
 			if endpoint != nil {
 				endpoint.MacAddress = nil
@@ -228,23 +257,23 @@ func (v Version) createMAC(body *createBody) error {
 	switch {
 	case len(mac) == 0:
 		return nil
-	case !v.before(52):
+	case !v.Before(52):
 		return fault.New(fault.Invalid, "container-wide MAC address no longer supported; use endpoint-specific MAC address instead")
-	case !attachable && v.before(44):
+	case !attachable && v.Before(44):
 		return fault.New(fault.Invalid, "conflicting options: mac-address and the network mode")
 	case !attachable:
 		return nil // createWarnings tells of it
 	}
 	name := mode.NetworkName()
 	for only := range endpoints {
-		if v.before(44) {
+		if v.Before(44) {
 			name = only
 		}
 	}
 	endpoint := endpoints[name]
 	switch {
 	case endpoint != nil:
-	case len(endpoints) > 0 && !v.before(44):
+	case len(endpoints) > 0 && !v.Before(44):
 		return fault.New(fault.Invalid, "if a container-wide MAC address is supplied, HostConfig.NetworkMode must match the identity of a network in NetworkSettings.Networks")
 	default:
 		endpoint = &network.EndpointSettings{}
@@ -257,34 +286,42 @@ func (v Version) createMAC(body *createBody) error {
 	return nil
 }
 
-// createWarnings tells of what the version has and newer ones have not.
-func (v Version) createWarnings(body *createBody) []string {
-	if len(body.MacAddress) == 0 || v.before(44) || !v.before(52) {
+// CreateWarnings tells of what the version has and newer ones have not.
+func (v Version) CreateWarnings(body *CreateBody) []string {
+	if len(body.MacAddress) == 0 || v.Before(44) || !v.Before(52) {
 		return nil
 	}
 	return []string{"The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead."}
 }
 
-// update brings an older client's request to the newest meaning. No limit of
+// Update brings an older client's request to the newest meaning. No limit of
 // processes is 0 or any number below it.
-func (v Version) update(u *container.UpdateConfig) {
+func (v Version) Update(u *container.UpdateConfig) {
 	switch {
-	case v.before(40):
+	case v.Before(40):
 		u.PidsLimit = nil
 	case u.PidsLimit != nil && *u.PidsLimit < 0:
 		u.PidsLimit = new(int64)
 	}
 }
 
-// oneShot tells whether statistics shall come without those of a second before.
-func (v Version) oneShot(r *request) bool { return !v.before(41) && r.flag("one-shot") }
+// OneShot tells whether statistics can be asked for without those of a second before.
+func (v Version) OneShot() bool { return !v.Before(41) }
 
-// checkListFilters refuses what the list of containers could not be filtered by.
-func (v Version) checkListFilters(filters map[string]map[string]bool) error {
-	if _, asked := filters["annotation"]; asked && v.before(56) {
+// CheckListFilters refuses what the list of containers could not be filtered by.
+func (v Version) CheckListFilters(filters map[string]map[string]bool) error {
+	if _, asked := filters["annotation"]; asked && v.Before(56) {
 		return fault.New(fault.Invalid, "invalid filter 'annotation'")
 	}
 	return nil
+}
+
+// LogUsage is what the containers' logs take of the disk. Docker's answer has
+// no such field, and counts them nowhere.
+type LogUsage struct {
+	ActiveCount, TotalCount int64
+	Reclaimable, TotalSize  int64          // bytes; a log that is written can be cleared, too
+	Items                   []logbook.Size `json:",omitempty"`
 }
 
 // legacyUsage is GET /system/df before 1.53: lists of all there is, null for a
@@ -300,9 +337,10 @@ type legacyUsage struct {
 	*system.DiskUsage
 }
 
-func (v Version) usage(u system.DiskUsage, logs *LogUsage, verbose bool) any {
+// Usage is the answer to how much space is taken.
+func (v Version) Usage(u system.DiskUsage, logs *LogUsage, verbose bool) any {
 	old := legacyUsage{LogUsage: logs}
-	if v.before(52) {
+	if v.Before(52) {
 		old.LayersSize = new(int64)
 	}
 	if img := u.ImageUsage; img != nil {
@@ -312,7 +350,7 @@ func (v Version) usage(u system.DiskUsage, logs *LogUsage, verbose bool) any {
 	if c := u.ContainerUsage; c != nil {
 		old.Containers = append([]container.Summary{}, c.Items...)
 		for i := range old.Containers {
-			v.summary(&old.Containers[i])
+			v.Summary(&old.Containers[i])
 			old.Containers[i].ImageManifestDescriptor = nil
 		}
 	}
@@ -324,11 +362,11 @@ func (v Version) usage(u system.DiskUsage, logs *LogUsage, verbose bool) any {
 	}
 	if u.BuildCacheUsage != nil {
 		old.BuildCache = append([]build.CacheRecord{}, u.BuildCacheUsage.Items...)
-		if v.before(42) && u.BuildCacheUsage.TotalSize > 0 {
+		if v.Before(42) && u.BuildCacheUsage.TotalSize > 0 {
 			old.BuilderSize = &u.BuildCacheUsage.TotalSize
 		}
 	}
-	if v.before(52) {
+	if v.Before(52) {
 		return old
 	}
 	if !verbose {
@@ -345,7 +383,7 @@ func (v Version) usage(u system.DiskUsage, logs *LogUsage, verbose bool) any {
 			u.BuildCacheUsage.Items = nil
 		}
 	}
-	if v.before(53) && !verbose {
+	if v.Before(53) && !verbose {
 		old.DiskUsage = &u
 		return old
 	}
@@ -353,18 +391,4 @@ func (v Version) usage(u system.DiskUsage, logs *LogUsage, verbose bool) any {
 		system.DiskUsage
 		LogUsage *LogUsage `json:",omitempty"`
 	}{u, logs}
-}
-
-// platforms are those that loading and saving are about. The parameter came
-// with 1.48, and several with 1.52.
-func (v Version) platforms(r *request) ([]string, error) {
-	if v.before(48) {
-		return nil, nil
-	}
-	if v.before(52) {
-		if _, err := r.platform("platform"); err != nil {
-			return nil, err
-		}
-	}
-	return r.platforms("platform")
 }

@@ -1,4 +1,4 @@
-package server
+package version
 
 import (
 	"encoding/json"
@@ -13,14 +13,14 @@ type legacyImage struct {
 	VirtualSize int64
 }
 
-// listed is GET /images/json, which did not count containers before 1.51.
-func (v Version) listed(list []image.Summary) any {
-	if v.before(51) {
+// Listed is GET /images/json, which did not count containers before 1.51.
+func (v Version) Listed(list []image.Summary) any {
+	if v.Before(51) {
 		for i := range list {
 			list[i].Containers = -1
 		}
 	}
-	if v.before(48) { // not so in what GET /system/df lists
+	if v.Before(48) { // not so in what GET /system/df lists
 		for i := range list {
 			list[i].Descriptor = nil
 		}
@@ -32,7 +32,7 @@ func (v Version) images(list []image.Summary) any {
 	for i := range list {
 		img := &list[i]
 		switch {
-		case !v.before(43):
+		case !v.Before(43):
 			if img.RepoTags == nil {
 				img.RepoTags = []string{}
 			}
@@ -43,7 +43,7 @@ func (v Version) images(list []image.Summary) any {
 			img.RepoTags, img.RepoDigests = []string{"<none>:<none>"}, []string{"<none>@<none>"}
 		}
 	}
-	if !v.before(44) {
+	if !v.Before(44) {
 		if list == nil {
 			list = []image.Summary{}
 		}
@@ -74,25 +74,25 @@ type legacyImageDetail struct {
 	VirtualSize   int64 `json:",omitempty"`
 }
 
-// image is the answer in that version. Only old ones ask for the image's parent.
-func (v Version) image(img image.InspectResponse, parent func(id string) string) (any, error) {
+// Image is the answer in that version. Only old ones ask for the image's parent.
+func (v Version) Image(img image.InspectResponse, parent func(id string) string) (any, error) {
 	if img.RepoTags == nil {
 		img.RepoTags = []string{}
 	}
 	if img.RepoDigests == nil {
 		img.RepoDigests = []string{}
 	}
-	if v.before(48) {
+	if v.Before(48) {
 		img.Descriptor = nil
 	}
-	if v.before(53) {
+	if v.Before(53) {
 		img.Identity = nil
 	}
-	if !v.before(52) {
+	if !v.Before(52) {
 		return img, nil
 	}
 	old := legacyImageDetail{InspectResponse: img, Parent: parent(img.ID), Comment: img.Comment, Author: img.Author}
-	if v.before(44) {
+	if v.Before(44) {
 		old.VirtualSize = img.Size
 		if img.Created == "" {
 			old.Created = time.Time{}.Format(time.RFC3339Nano)
@@ -106,7 +106,7 @@ func (v Version) image(img image.InspectResponse, parent func(id string) string)
 		}
 		layers = append(layers, string(config))
 	}
-	if v.before(50) {
+	if v.Before(50) {
 		layers = append([]string{runtimeConfigFields}, layers...)
 	}
 	for _, layer := range layers {

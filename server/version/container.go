@@ -1,4 +1,4 @@
-package server
+package version
 
 import (
 	"maps"
@@ -10,15 +10,15 @@ import (
 	"github.com/moby/moby/api/types/storage"
 )
 
-// summary makes of a listed container what the version knows.
-func (v Version) summary(s *container.Summary) {
-	if v.before(46) {
+// Summary makes of a listed container what the version knows.
+func (v Version) Summary(s *container.Summary) {
+	if v.Before(46) {
 		s.HostConfig.Annotations = nil
 	}
-	if v.before(48) {
+	if v.Before(48) {
 		s.ImageManifestDescriptor = nil
 	}
-	if v.before(52) {
+	if v.Before(52) {
 		s.Health = nil
 	}
 }
@@ -57,14 +57,15 @@ type legacyNetworkSettings struct {
 	MacAddress             network.HardwareAddr
 }
 
-func (v Version) container(c container.InspectResponse) any {
-	if v.before(48) {
+// Container is the answer to an inspection.
+func (v Version) Container(c container.InspectResponse) any {
+	if v.Before(48) {
 		c.ImageManifestDescriptor = nil
 	}
-	if c.NetworkSettings != nil && v.before(45) {
+	if c.NetworkSettings != nil && v.Before(45) {
 		c.NetworkSettings = withShortAlias(c)
 	}
-	if !v.before(52) {
+	if !v.Before(52) {
 		return c
 	}
 	c.Storage = nil

@@ -1,4 +1,4 @@
-package server
+package version
 
 import (
 	"encoding/json"
@@ -8,11 +8,10 @@ import (
 
 	wire "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
+	wireimage "github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/mount"
 	wirenet "github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/storage"
-
-	wireimage "github.com/moby/moby/api/types/image"
 )
 
 func asMap(t *testing.T, v any) map[string]any {
@@ -33,10 +32,10 @@ func TestCutVersion(t *testing.T) {
 		Version
 		rest string
 	}{
-		"/v1.41/info": {Version{1, 41}, "/info"}, "/info": {MaxVersion, "/info"}, "/v1/x": {Version{1, 0}, "/x"},
-		"/version": {MaxVersion, "/version"}, "/volumes": {MaxVersion, "/volumes"}, "/v1.24": {Version{1, 24}, "/"}, "/v/x": {MaxVersion, "/v/x"},
+		"/v1.41/info": {Version{1, 41}, "/info"}, "/info": {Max, "/info"}, "/v1/x": {Version{1, 0}, "/x"},
+		"/version": {Max, "/version"}, "/volumes": {Max, "/volumes"}, "/v1.24": {Version{1, 24}, "/"}, "/v/x": {Max, "/v/x"},
 	} {
-		v, rest, err := cutVersion(path)
+		v, rest, err := Cut(path)
 		if err != nil || v != want.Version || rest != want.rest {
 			t.Errorf("%s: %v %s %v", path, v, rest, err)
 		}
@@ -50,12 +49,12 @@ func TestInspectOfOldVersions(t *testing.T) {
 			"bridge": {IPAddress: netip.MustParseAddr("172.17.0.2"), IPPrefixLen: 16, Gateway: netip.MustParseAddr("172.17.0.1"), EndpointID: "e"},
 		}},
 	}
-	now := asMap(t, MaxVersion.container(c))
+	now := asMap(t, Max.Container(c))
 	if ns := now["NetworkSettings"].(map[string]any); ns["IPAddress"] != nil || now["GraphDriver"] != nil || now["Storage"] == nil {
 		t.Errorf("the newest has %v", now)
 	}
 	for _, minor := range []int{24, 41, 50, 51} {
-		old := asMap(t, Version{1, minor}.container(c))
+		old := asMap(t, Version{1, minor}.Container(c))
 		ns := old["NetworkSettings"].(map[string]any)
 		if ns["IPAddress"] != "172.17.0.2" || ns["Gateway"] != "172.17.0.1" || ns["IPPrefixLen"] != 16.0 || ns["EndpointID"] != "e" || ns["SandboxID"] != "s" || ns["Bridge"] != "" || ns["GlobalIPv6Address"] != "" {
 			t.Errorf("1.%d has %v", minor, ns)
@@ -67,25 +66,24 @@ func TestInspectOfOldVersions(t *testing.T) {
 }
 
 func TestCreateWarnsOfMACAddress(t *testing.T) {
-	b := createBody{MacAddress: wirenet.HardwareAddr{2, 0x42, 0xac, 0x11, 0, 2}}
+	b := CreateBody{MacAddress: wirenet.HardwareAddr{2, 0x42, 0xac, 0x11, 0, 2}}
 	for minor, want := range map[int]int{43: 0, 44: 1, 51: 1, 52: 0} {
-		if got := (Version{1, minor}).createWarnings(&b); len(got) != want {
+		if got := (Version{1, minor}).CreateWarnings(&b); len(got) != want {
 			t.Errorf("1.%d: %q", minor, got)
 		}
 	}
 }
 
 func TestCreateOfOldVersions(t *testing.T) {
-	parse := func(text string) *createBody {
-		var b createBody
+	parse := func(text string) *CreateBody {
+		var b CreateBody
 		if err := json.Unmarshal([]byte(text), &b); err != nil {
 			t.Fatal(err)
 		}
-		settleNetworks(&b)
 		return &b
 	}
 	b := parse(`{"Image":"x","MacAddress":"02:42:ac:11:00:02","HostConfig":{"NetworkMode":"default","AutoRemove":true,"ConsoleSize":[1,2]}}`)
-	if err := (Version{1, 24}).create(b, 1); err != nil {
+	if err := (Version{1, 24}).Create(b, 1); err != nil {
 		t.Fatal(err)
 	}
 	hc := b.HostConfig
@@ -94,14 +92,14 @@ func TestCreateOfOldVersions(t *testing.T) {
 		t.Errorf("%+v %+v", hc, b.NetworkingConfig)
 	}
 	b = parse(`{"Image":"x","HostConfig":{"NetworkMode":"bridge","ConsoleSize":[1,2]},"NetworkingConfig":{"EndpointsConfig":{"default":{"MacAddress":"02:42:ac:11:00:02"}}}}`)
-	if err := MaxVersion.create(b, 1); err != nil {
+	if err := Max.Create(b, 1); err != nil {
 		t.Fatal(err)
 	}
 	if hc := b.HostConfig; hc.IpcMode != "" || hc.CgroupnsMode != "" || hc.ConsoleSize != [2]uint{1, 2} || b.NetworkingConfig.EndpointsConfig["bridge"].MacAddress.String() != "02:42:ac:11:00:02" {
 		t.Errorf("%+v %+v", hc, b.NetworkingConfig)
 	}
 	b = parse(`{"Image":"x","NetworkingConfig":{"EndpointsConfig":{"bridge":{"MacAddress":"02:42:ac:11:00:02"}}}}`)
-	if err := (Version{1, 43}).create(b, 1); err != nil || len(b.NetworkingConfig.EndpointsConfig["bridge"].MacAddress) != 0 {
+	if err := (Version{1, 43}).Create(b, 1); err != nil || len(b.NetworkingConfig.EndpointsConfig["bridge"].MacAddress) != 0 {
 		t.Errorf("an endpoint's own MAC address before 1.44: %v %+v", err, b.NetworkingConfig)
 	}
 	for text, want := range map[string]string{
@@ -116,28 +114,22 @@ func TestCreateOfOldVersions(t *testing.T) {
 		`1.43 {"Image":"x","HostConfig":{"Mounts":[{"Type":"bind","BindOptions":{"ReadOnlyForceRecursive":true}}]}}`: "BindOptions.ReadOnlyForceRecursive needs API v1.44 or newer",
 		`1.47 {"Image":"x","HostConfig":{"Mounts":[{"Type":"image"}]}}`:                                              `Mount type "Image" needs API v1.48 or newer`,
 	} {
-		version, body, _ := strings.Cut(text, " ")
-		v, _, _ := cutVersion("/v" + version + "/x")
-		err := v.create(parse(body), 1)
+		number, body, _ := strings.Cut(text, " ")
+		v, _, _ := Cut("/v" + number + "/x")
+		err := v.Create(parse(body), 1)
 		if want == "" && err != nil || want != "" && (err == nil || err.Error() != want) {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
 	b = parse(`{"Image":"x","HostConfig":{"Mounts":[{"Type":"bind","ReadOnly":true}]}}`)
-	if err := (Version{1, 41}).create(b, 1); err != nil || b.HostConfig.Mounts[0].Type != mount.TypeBind || !b.HostConfig.Mounts[0].BindOptions.ReadOnlyNonRecursive {
+	if err := (Version{1, 41}).Create(b, 1); err != nil || b.HostConfig.Mounts[0].Type != mount.TypeBind || !b.HostConfig.Mounts[0].BindOptions.ReadOnlyNonRecursive {
 		t.Errorf("%v %+v", err, b.HostConfig.Mounts)
 	}
 }
 
-func TestListFiltersOfOldVersions(t *testing.T) {
-	r := newRig(t)
-	r.want(400, "invalid filter 'annotation'", "GET", `/v1.55/containers/json?filters={"annotation":["a"]}`, "")
-	r.want(200, "*", "GET", `/v1.56/containers/json?filters={"annotation":["a"]}`, "")
-}
-
 func TestImagesOfOldVersions(t *testing.T) {
 	first := func(minor int) map[string]any {
-		text, err := json.Marshal(Version{1, minor}.listed([]wireimage.Summary{{ID: "i", Size: 5, Containers: 2}}))
+		text, err := json.Marshal(Version{1, minor}.Listed([]wireimage.Summary{{ID: "i", Size: 5, Containers: 2}}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -154,7 +146,7 @@ func TestImagesOfOldVersions(t *testing.T) {
 		t.Error(m)
 	}
 	detail := func(minor int) map[string]any {
-		v, err := Version{1, minor}.image(wireimage.InspectResponse{ID: "i", Size: 5}, func(id string) string { return "parent of " + id })
+		v, err := Version{1, minor}.Image(wireimage.InspectResponse{ID: "i", Size: 5}, func(id string) string { return "parent of " + id })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -180,7 +172,7 @@ func TestImagesOfOldVersions(t *testing.T) {
 
 func TestEventsOfOldVersions(t *testing.T) {
 	create := events.Message{Type: events.ImageEventType, Action: events.ActionCreate}
-	if (Version{1, 45}).event(create) != nil || (Version{1, 46}).event(create) == nil {
+	if (Version{1, 45}).Event(create) != nil || (Version{1, 46}).Event(create) == nil {
 		t.Error("image create")
 	}
 }

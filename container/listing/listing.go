@@ -1,4 +1,6 @@
-package container
+// Package listing shows containers: all of them by filters, and the parts that lists and
+// inspect have in common.
+package listing
 
 import (
 	"bytes"
@@ -10,13 +12,39 @@ import (
 	"sync"
 
 	wire "github.com/moby/moby/api/types/container"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/tarehq/tare/container/links"
+	"github.com/tarehq/tare/container/record"
+	"github.com/tarehq/tare/network"
 )
 
-// listing keeps each container's summary in JSON until it changes. What changes
-// by itself, the sentence of how long it has been up, is left out.
-type listing struct {
+// Listing shows containers. It keeps each one's summary in JSON until that changes. It
+// is safe for concurrent use.
+type Listing struct {
+	Store    *record.Store
+	Networks *network.Service
+	Links    *links.Table
+	Images   imageNames
+	Layers   layerSizes
+	texts    texts
+}
+
+// imageNames tell what a name of an image means now.
+type imageNames interface {
+	ID(ref string) digest.Digest
+}
+
+// layerSizes tell how much a container has written, and that with its image, in bytes.
+type layerSizes interface {
+	Usage(ctx context.Context, containerID string) (changed, all int64, err error)
+}
+
+// texts are the summaries that are kept. What changes by itself, the sentence of how
+// long a container has been up, is left out of them.
+type texts struct {
 	mu    sync.Mutex
-	texts map[textKey]*listText
+	byKey map[textKey]*listText
 	swept int // how many there were when those of removed containers were dropped
 }
 
@@ -25,21 +53,21 @@ type textKey struct{ id, form string }
 
 // listText is the summary of one record, as a reader of one form wants it.
 type listText struct {
-	record     *Record // never changed, but replaced
+	record     *record.Record // never changed, but replaced
 	image      string
 	names      []string
 	head, tail []byte // around the sentence's text
 }
 
-// ListText is List as JSON text, without sizes. Shape makes of a summary what
+// Text is List as JSON text, without sizes. Shape makes of a summary what
 // the reader understands; the same form has the same shape.
-func (s *Service) ListText(ctx context.Context, o ListOptions, form string, shape func(*wire.Summary)) ([]byte, error) {
+func (s *Listing) Text(ctx context.Context, o Options, form string, shape func(*wire.Summary)) ([]byte, error) {
 	records, err := s.listed(o)
 	if err != nil {
 		return nil, err
 	}
 	images := map[string]string{} // most containers have few images
-	out := make([]byte, 0, 2+len(records)*s.listing.size(form))
+	out := make([]byte, 0, 2+len(records)*s.texts.size(form))
 	out = append(out, '[')
 	for i, r := range records {
 		named := r.Config.Image + " " + string(r.Image.ID)
@@ -59,15 +87,15 @@ func (s *Service) ListText(ctx context.Context, o ListOptions, form string, shap
 		out = append(out, status(*r)...)
 		out = append(out, text.tail...)
 	}
-	s.listing.sweep(s.store.Has)
+	s.texts.sweep(s.Store.Has)
 	return append(out, "]\n"...), nil
 }
 
 // listText is what is kept of the record, made anew if it is of another one.
-func (s *Service) listText(ctx context.Context, r *Record, form, image string, shape func(*wire.Summary)) (*listText, error) {
+func (s *Listing) listText(ctx context.Context, r *record.Record, form, image string, shape func(*wire.Summary)) (*listText, error) {
 	names := s.shownNames(r)
 	key := textKey{r.ID, form}
-	if t := s.listing.of(key); t != nil && t.record == r && t.image == image && slices.Equal(t.names, names) {
+	if t := s.texts.of(key); t != nil && t.record == r && t.image == image && slices.Equal(t.names, names) {
 		return t, nil
 	}
 	item, err := s.summary(ctx, *r, false)
@@ -87,30 +115,30 @@ func (s *Service) listText(ctx context.Context, r *Record, form, image string, s
 	}
 	head, tail, _ := bytes.Cut(bytes.TrimSuffix(b.Bytes(), []byte("\n")), []byte(item.Status))
 	t := &listText{record: r, image: image, names: names, head: head, tail: tail}
-	s.listing.keep(key, t)
+	s.texts.keep(key, t)
 	return t, nil
 }
 
-func (l *listing) of(key textKey) *listText {
+func (l *texts) of(key textKey) *listText {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.texts[key]
+	return l.byKey[key]
 }
 
-func (l *listing) keep(key textKey, t *listText) {
+func (l *texts) keep(key textKey, t *listText) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.texts == nil {
-		l.texts = map[textKey]*listText{}
+	if l.byKey == nil {
+		l.byKey = map[textKey]*listText{}
 	}
-	l.texts[key] = t
+	l.byKey[key] = t
 }
 
 // size is about what one summary of the form takes.
-func (l *listing) size(form string) int {
+func (l *texts) size(form string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for key, t := range l.texts {
+	for key, t := range l.byKey {
 		if key.form != form {
 			continue
 		}
@@ -121,16 +149,16 @@ func (l *listing) size(form string) int {
 
 // sweep drops what is kept of containers that are gone, whenever there is twice
 // as much as after the last time.
-func (l *listing) sweep(has func(id string) bool) {
+func (l *texts) sweep(has func(id string) bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.texts) < 2*l.swept+64 {
+	if len(l.byKey) < 2*l.swept+64 {
 		return
 	}
-	for key := range l.texts {
+	for key := range l.byKey {
 		if !has(key.id) {
-			delete(l.texts, key)
+			delete(l.byKey, key)
 		}
 	}
-	l.swept = len(l.texts)
+	l.swept = len(l.byKey)
 }

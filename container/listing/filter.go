@@ -1,6 +1,7 @@
-package container
+package listing
 
 import (
+	"maps"
 	"path"
 	"regexp"
 	"slices"
@@ -19,43 +20,46 @@ import (
 )
 
 // A matcher tells whether a record meets one value of a filter.
-type matcher func(r Record, value string) bool
+type matcher func(r record.Record, value string) bool
 
 var matchers = map[string]matcher{
-	"exited":  func(r Record, v string) bool { return r.State == record.Exited && strconv.Itoa(r.ExitCode) == v },
-	"status":  func(r Record, v string) bool { return string(r.State) == v },
-	"health":  func(r Record, v string) bool { return v == string(healthcheck.Status(r.Health)) },
-	"label":   func(r Record, v string) bool { return label.Has(r.Config.Labels, v) },
+	"exited":  func(r record.Record, v string) bool { return r.State == record.Exited && strconv.Itoa(r.ExitCode) == v },
+	"status":  func(r record.Record, v string) bool { return string(r.State) == v },
+	"health":  func(r record.Record, v string) bool { return v == string(healthcheck.Status(r.Health)) },
+	"label":   func(r record.Record, v string) bool { return label.Has(r.Config.Labels, v) },
 	"network": onNetwork,
-	"volume": func(r Record, v string) bool {
+	"volume": func(r record.Record, v string) bool {
 		return slices.ContainsFunc(r.MountPoints(), func(p wire.MountPoint) bool {
 			return p.Name == v || p.Name == "" && p.Source == v || p.Destination == path.Clean(v)
 		})
 	},
-	"publish": func(r Record, v string) bool {
+	"publish": func(r record.Record, v string) bool {
 		return hasPort(r, v, func(s wire.PortSummary) uint16 { return s.PublicPort })
 	},
-	"expose": func(r Record, v string) bool {
+	"expose": func(r record.Record, v string) bool {
 		return hasPort(r, v, func(s wire.PortSummary) uint16 { return s.PrivatePort })
 	},
-	"isolation":  func(Record, string) bool { return true }, // says nothing on Linux, as with Docker
-	"is-task":    func(r Record, v string) bool { is, err := strconv.ParseBool(v); return err == nil && !is },
-	"annotation": func(r Record, v string) bool { return label.Has(r.HostConfig.Annotations, v) },
+	"isolation":  func(record.Record, string) bool { return true }, // says nothing on Linux, as with Docker
+	"is-task":    func(r record.Record, v string) bool { is, err := strconv.ParseBool(v); return err == nil && !is },
+	"annotation": func(r record.Record, v string) bool { return label.Has(r.HostConfig.Annotations, v) },
 }
 
 // others are the filters that are more than a test of one value.
 var others = []string{"id", "name", "since", "before", "ancestor"}
 
+// Filters names those that List knows.
+func Filters() []string { return append(slices.Collect(maps.Keys(matchers)), others...) }
+
 // byPattern is the filter by ID or name: a part of it that a regular expression
 // matches.
-func byPattern(name string, values map[string]bool) func(Record) bool {
+func byPattern(name string, values map[string]bool) func(record.Record) bool {
 	var patterns []*regexp.Regexp
 	for v := range values {
 		if p, err := regexp.Compile(v); err == nil { // one that is none finds nothing, as in Docker
 			patterns = append(patterns, p)
 		}
 	}
-	return func(r Record) bool {
+	return func(r record.Record) bool {
 		text := r.ID
 		if name == "name" {
 			text = "/" + r.Name
@@ -68,7 +72,7 @@ func byPattern(name string, values map[string]bool) func(Record) bool {
 
 // onNetwork tells whether the container is to be, or is, on the network of the
 // name or the beginning of an ID.
-func onNetwork(r Record, v string) bool {
+func onNetwork(r record.Record, v string) bool {
 	is := func(name, id string) bool { return name == v || v != "" && strings.HasPrefix(id, v) }
 	if string(r.HostConfig.NetworkMode) == v || slices.ContainsFunc(r.Places(), func(p record.Place) bool { return is(p.Network, p.ID) }) {
 		return true
@@ -78,7 +82,7 @@ func onNetwork(r Record, v string) bool {
 
 // hasPort tells whether a running container has a port of the range, by the
 // number that of gives.
-func hasPort(r Record, v string, of func(wire.PortSummary) uint16) bool {
+func hasPort(r record.Record, v string, of func(wire.PortSummary) uint16) bool {
 	ports, err := wirenet.ParsePortRange(v)
 	if err != nil {
 		return false
@@ -99,9 +103,9 @@ func hasPort(r Record, v string, of func(wire.PortSummary) uint16) bool {
 // (labels and annotations must all be there), and all filters must be met, but
 // of publish and expose one. find resolves a container, image the name of an
 // image.
-func filter(filters map[string]map[string]bool, find func(nameOrID string) (Record, error), image func(name string) digest.Digest) (func(Record) bool, error) {
-	tests := []func(Record) bool{}
-	var ports []func(Record) bool
+func filter(filters map[string]map[string]bool, find func(nameOrID string) (record.Record, error), image func(name string) digest.Digest) (func(record.Record) bool, error) {
+	tests := []func(record.Record) bool{}
+	var ports []func(record.Record) bool
 	for name, values := range filters {
 		if err := checkFilter(name, values); err != nil {
 			return nil, err
@@ -126,11 +130,11 @@ func filter(filters map[string]map[string]bool, find func(nameOrID string) (Reco
 		}
 	}
 	if len(ports) > 0 {
-		tests = append(tests, func(r Record) bool {
-			return slices.ContainsFunc(ports, func(test func(Record) bool) bool { return test(r) })
+		tests = append(tests, func(r record.Record) bool {
+			return slices.ContainsFunc(ports, func(test func(record.Record) bool) bool { return test(r) })
 		})
 	}
-	return func(r Record) bool {
+	return func(r record.Record) bool {
 		for _, test := range tests {
 			if !test(r) {
 				return false
@@ -140,8 +144,8 @@ func filter(filters map[string]map[string]bool, find func(nameOrID string) (Reco
 	}, nil
 }
 
-func anyOf(match matcher, values map[string]bool) func(Record) bool {
-	return func(r Record) bool {
+func anyOf(match matcher, values map[string]bool) func(record.Record) bool {
+	return func(r record.Record) bool {
 		for v := range values {
 			if match(r, v) {
 				return true
@@ -151,8 +155,8 @@ func anyOf(match matcher, values map[string]bool) func(Record) bool {
 	}
 }
 
-func allOf(match matcher, values map[string]bool) func(Record) bool {
-	return func(r Record) bool {
+func allOf(match matcher, values map[string]bool) func(record.Record) bool {
+	return func(r record.Record) bool {
 		for v := range values {
 			if !match(r, v) {
 				return false
@@ -201,28 +205,28 @@ func checkFilter(name string, values map[string]bool) error {
 }
 
 // relative is the filter of what was created before or since another.
-func relative(name string, values map[string]bool, find func(nameOrID string) (Record, error)) (func(Record) bool, error) {
+func relative(name string, values map[string]bool, find func(nameOrID string) (record.Record, error)) (func(record.Record) bool, error) {
 	for v := range values {
 		other, err := find(v)
 		if err != nil {
 			return nil, err
 		}
-		return func(r Record) bool {
+		return func(r record.Record) bool {
 			if name == "before" {
 				return r.Created.Before(other.Created)
 			}
 			return r.Created.After(other.Created)
 		}, nil
 	}
-	return func(Record) bool { return true }, nil
+	return func(record.Record) bool { return true }, nil
 }
 
 // ancestor is the filter of the containers of an image, by the name they were
 // created with or by what it stands for now.
-func ancestor(values map[string]bool, image func(name string) digest.Digest) func(Record) bool {
+func ancestor(values map[string]bool, image func(name string) digest.Digest) func(record.Record) bool {
 	ids := map[digest.Digest]bool{}
 	for v := range values {
 		ids[image(v)] = true
 	}
-	return func(r Record) bool { return values[r.Config.Image] || ids[r.Image.ID] }
+	return func(r record.Record) bool { return values[r.Config.Image] || ids[r.Image.ID] }
 }

@@ -1,4 +1,4 @@
-package container
+package listing
 
 import (
 	"context"
@@ -15,8 +15,8 @@ import (
 	"github.com/tarehq/tare/container/record"
 )
 
-// ListOptions as in GET /containers/json.
-type ListOptions struct {
+// Options as in GET /containers/json.
+type Options struct {
 	All     bool // also those that do not run
 	Limit   int  // the newest so many, running or not; 0 for all
 	Size    bool
@@ -24,7 +24,7 @@ type ListOptions struct {
 }
 
 // List shows the containers that the options include, newest first.
-func (s *Service) List(ctx context.Context, o ListOptions) ([]wire.Summary, error) {
+func (s *Listing) List(ctx context.Context, o Options) ([]wire.Summary, error) {
 	records, err := s.listed(o)
 	if err != nil {
 		return nil, err
@@ -33,7 +33,7 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]wire.Summary, erro
 	for _, r := range records {
 		item, err := s.summary(ctx, *r, o.Size)
 		if err != nil {
-			if _, gone := s.store.Find(r.ID); gone != nil { // removed meanwhile
+			if _, gone := s.Store.Find(r.ID); gone != nil { // removed meanwhile
 				continue
 			}
 			return nil, err
@@ -44,13 +44,13 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]wire.Summary, erro
 }
 
 // listed chooses the containers of a list.
-func (s *Service) listed(o ListOptions) ([]*Record, error) {
-	keep, err := filter(s.withNetworkNames(o.Filters), s.store.Find, s.cfg.Images.ID)
+func (s *Listing) listed(o Options) ([]*record.Record, error) {
+	keep, err := filter(s.withNetworkNames(o.Filters), s.Store.Find, s.Images.ID)
 	if err != nil {
 		return nil, err
 	}
 	all := o.All || o.Limit > 0 || len(o.Filters["status"]) > 0
-	list := slices.DeleteFunc(s.store.Sorted(), func(r *Record) bool { return !all && !r.State.Live() || !keep(*r) })
+	list := slices.DeleteFunc(s.Store.Sorted(), func(r *record.Record) bool { return !all && !r.State.Live() || !keep(*r) })
 	if o.Limit > 0 && len(list) > o.Limit {
 		list = list[:o.Limit]
 	}
@@ -59,14 +59,14 @@ func (s *Service) listed(o ListOptions) ([]*Record, error) {
 
 // withNetworkNames adds to a filter's networks the names of those that were named
 // by their IDs.
-func (s *Service) withNetworkNames(filters map[string]map[string]bool) map[string]map[string]bool {
+func (s *Listing) withNetworkNames(filters map[string]map[string]bool) map[string]map[string]bool {
 	asked := filters["network"]
 	if len(asked) == 0 {
 		return filters
 	}
 	filters, named := maps.Clone(filters), maps.Clone(asked)
 	for v := range asked {
-		if n, err := s.cfg.Networks.Lookup(v); err == nil {
+		if n, err := s.Networks.Lookup(v); err == nil {
 			named[n.Name] = true
 		}
 	}
@@ -74,7 +74,7 @@ func (s *Service) withNetworkNames(filters map[string]map[string]bool) map[strin
 	return filters
 }
 
-func (s *Service) summary(ctx context.Context, r Record, size bool) (wire.Summary, error) {
+func (s *Listing) summary(ctx context.Context, r record.Record, size bool) (wire.Summary, error) {
 	manifest := r.Image.Manifest
 	item := wire.Summary{
 		ID: r.ID, Names: s.shownNames(&r), Image: s.imageName(r), ImageID: r.Image.ID.String(),
@@ -92,25 +92,25 @@ func (s *Service) summary(ctx context.Context, r Record, size bool) (wire.Summar
 		return item, nil
 	}
 	var err error
-	item.SizeRw, item.SizeRootFs, err = s.cfg.Snapshots.Usage(ctx, r.ID)
+	item.SizeRw, item.SizeRootFs, err = s.Layers.Usage(ctx, r.ID)
 	return item, err
 }
 
 // shownNames are its own and those that others link it by.
-func (s *Service) shownNames(r *Record) []string {
-	return append([]string{"/" + r.Name}, s.links.Names(r.ID)...)
+func (s *Listing) shownNames(r *record.Record) []string {
+	return append([]string{"/" + r.Name}, s.Links.Names(r.ID)...)
 }
 
 // imageName is the name that the container was made with as long as it means
 // the container's image, and the image's ID afterwards.
-func (s *Service) imageName(r Record) string {
-	if s.cfg.Images.ID(r.Config.Image) != r.Image.ID {
+func (s *Listing) imageName(r record.Record) string {
+	if s.Images.ID(r.Config.Image) != r.Image.ID {
 		return r.Image.ID.String()
 	}
 	return r.Config.Image
 }
 
-func command(r Record) string {
+func command(r record.Record) string {
 	words := []string{r.Path}
 	for _, a := range r.Args {
 		if strings.Contains(a, " ") {
@@ -122,7 +122,7 @@ func command(r Record) string {
 }
 
 // status is the sentence of the column STATUS.
-func status(r Record) string {
+func status(r record.Record) string {
 	ago := func(t time.Time) string { return units.HumanDuration(time.Since(t)) }
 	switch r.State {
 	case record.Running:
@@ -145,4 +145,19 @@ func status(r Record) string {
 		return fmt.Sprintf("Exited (%d) %s ago", r.ExitCode, ago(r.FinishedAt))
 	}
 	return "Created"
+}
+
+// Counts tells how many containers are in which of Docker's three classes.
+func (s *Listing) Counts() (running, paused, stopped int) {
+	for _, r := range s.Store.All() {
+		switch {
+		case r.State == record.Paused:
+			paused++
+		case r.State.Live():
+			running++
+		default:
+			stopped++
+		}
+	}
+	return running, paused, stopped
 }

@@ -1,4 +1,4 @@
-package server
+package version
 
 import (
 	"strings"
@@ -18,12 +18,12 @@ type legacyEvent struct {
 	events.Message
 }
 
-// event gives the message as the version knows it, nil if it does not.
-func (v Version) event(msg events.Message) any {
-	if v.before(46) && msg.Type == events.ImageEventType && msg.Action == events.ActionCreate {
+// Event gives the message as the version knows it, nil if it does not.
+func (v Version) Event(msg events.Message) any {
+	if v.Before(46) && msg.Type == events.ImageEventType && msg.Action == events.ActionCreate {
 		return nil
 	}
-	if !v.before(52) {
+	if !v.Before(52) {
 		return msg
 	}
 	old := legacyEvent{Message: msg}
@@ -36,14 +36,14 @@ func (v Version) event(msg events.Message) any {
 	return old
 }
 
-// eventTypes lists the content types in which the version can stream events,
+// EventTypes lists the content types in which the version can stream events,
 // the default first.
-func (v Version) eventTypes() []string {
+func (v Version) EventTypes() []string {
 	offers := []string{types.MediaTypeJSON}
-	if !v.before(52) {
+	if !v.Before(52) {
 		offers = append(offers, types.MediaTypeNDJSON, types.MediaTypeJSONSequence)
 	}
-	if !v.before(53) {
+	if !v.Before(53) {
 		offers = append(offers, types.MediaTypeJSONLines)
 	}
 	return offers
@@ -84,38 +84,39 @@ type legacyCommit struct {
 	Expected string `json:",omitempty"`
 }
 
-func (v Version) info(info system.Info) any {
-	if v.before(25) {
+// Info is what the daemon tells of itself.
+func (v Version) Info(info system.Info) any {
+	if v.Before(25) {
 		for i, option := range info.SecurityOptions {
 			name, _, _ := strings.Cut(option, ",")
 			info.SecurityOptions[i] = strings.TrimPrefix(name, "name=")
 		}
 	}
-	if v.before(44) {
+	if v.Before(44) {
 		for name, rt := range info.Runtimes {
 			info.Runtimes[name] = system.RuntimeWithStatus{Runtime: rt.Runtime}
 		}
 	}
-	if v.before(49) {
+	if v.Before(49) {
 		info.FirewallBackend = nil
 	}
-	if !v.before(52) {
+	if !v.Before(52) {
 		return info
 	}
 	legacy := legacyInfo{Info: info, RegistryConfig: info.RegistryConfig}
-	if !v.before(50) {
+	if !v.Before(50) {
 		return legacy
 	}
 	legacy.DiscoveredDevices = nil
-	if v.before(47) {
+	if v.Before(47) {
 		legacy.RegistryConfig = legacyRegistries{ServiceConfig: info.RegistryConfig}
 	}
 	old := oldInfo{legacyInfo: legacy}
 	old.ContainerdCommit.ID, old.RuncCommit.ID, old.InitCommit.ID = info.ContainerdCommit.ID, info.RuncCommit.ID, info.InitCommit.ID
-	if v.before(49) {
+	if v.Before(49) {
 		old.ContainerdCommit.Expected, old.RuncCommit.Expected, old.InitCommit.Expected = info.ContainerdCommit.ID, info.RuncCommit.ID, info.InitCommit.ID
 	}
-	if v.before(42) {
+	if v.Before(42) {
 		return oldestInfo{oldInfo: old}
 	}
 	return old

@@ -1,4 +1,4 @@
-package container
+package listing
 
 import (
 	"context"
@@ -21,12 +21,12 @@ import (
 // last time, and in each form.
 func TestListText(t *testing.T) {
 	images := map[string]digest.Digest{"app": "sha256:old"}
-	s := &Service{store: recordtest.Store(t, t.TempDir()), cfg: Config{Networks: &network.Service{}, Images: taggedImages{ids: images}}}
-	s.links = links.New(s.store, nil)
+	st := recordtest.Store(t, t.TempDir())
+	s := &Listing{Store: st, Networks: &network.Service{}, Links: links.New(st, nil), Images: taggedImages{ids: images}}
 	id := func(i int) string { return strings.Repeat(fmt.Sprint(i), 64) }
 	for i := range 3 {
-		recordtest.Add(t, s.store, id(i), fmt.Sprint("c", i), false)
-		r := recordtest.Stored(t, s.store, id(i))
+		recordtest.Add(t, s.Store, id(i), fmt.Sprint("c", i), false)
+		r := recordtest.Stored(t, s.Store, id(i))
 		r.Created, r.StartedAt = time.Unix(int64(i), 0), time.Now().Add(-25*time.Hour)
 		r.Config.Image, r.Image.ID, r.State = "app", "sha256:old", record.Running
 		r.Config.Labels = map[string]string{"State": "running", "Status": "", "<": `"Status":""`}
@@ -38,11 +38,11 @@ func TestListText(t *testing.T) {
 		t.Helper()
 		for _, form := range []string{"whole", "whole", "plain", "whole"} { // again, and after the other one
 			shape := map[string]func(*wire.Summary){"whole": whole, "plain": plain}[form]
-			got, err := s.ListText(context.Background(), ListOptions{}, form, shape)
+			got, err := s.Text(context.Background(), Options{}, form, shape)
 			if err != nil {
 				t.Fatal(err)
 			}
-			list, err := s.List(context.Background(), ListOptions{})
+			list, err := s.List(context.Background(), Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -59,23 +59,23 @@ func TestListText(t *testing.T) {
 		}
 	}
 	compare("at first")
-	if _, err := s.store.Change(id(1), func(p *record.Progress) error { p.State = record.Paused; return nil }); err != nil {
+	if _, err := s.Store.Change(id(1), func(p *record.Progress) error { p.State = record.Paused; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	compare("one is paused")
-	recordtest.Stored(t, s.store, id(2)).StartedAt = time.Now().Add(-50 * time.Hour)
+	recordtest.Stored(t, s.Store, id(2)).StartedAt = time.Now().Add(-50 * time.Hour)
 	compare("time has passed")
 	images["app"] = "sha256:new"
 	compare("the image's name is another's")
 	for i := range 3 {
-		if _, err := s.store.Remove(id(i)); err != nil {
+		if _, err := s.Store.Remove(id(i)); err != nil {
 			t.Fatal(err)
 		}
 		compare("one is removed")
 	}
-	s.listing.swept = -64
+	s.texts.swept = -64
 	compare("none is left")
-	if len(s.listing.texts) != 0 {
-		t.Errorf("%d texts are kept of no container", len(s.listing.texts))
+	if len(s.texts.byKey) != 0 {
+		t.Errorf("%d texts are kept of no container", len(s.texts.byKey))
 	}
 }

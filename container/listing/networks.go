@@ -1,4 +1,4 @@
-package container
+package listing
 
 import (
 	"fmt"
@@ -10,7 +10,8 @@ import (
 	"github.com/tarehq/tare/network"
 )
 
-func (s *Service) networkSettings(r Record) *wire.NetworkSettings {
+// NetworkSettings shows the container's places on its networks, and its ports.
+func (s *Listing) NetworkSettings(r record.Record) *wire.NetworkSettings {
 	n := &wire.NetworkSettings{Ports: portMap(r), Networks: s.endpoints(r)}
 	if r.Sandbox != nil {
 		n.SandboxID = r.Sandbox.ID
@@ -23,7 +24,7 @@ func (s *Service) networkSettings(r Record) *wire.NetworkSettings {
 
 // endpoints shows the container's places on its networks, as asked for and, if it
 // runs, as they are.
-func (s *Service) endpoints(r Record) map[string]*wirenet.EndpointSettings {
+func (s *Listing) endpoints(r record.Record) map[string]*wirenet.EndpointSettings {
 	all := map[string]*wirenet.EndpointSettings{}
 	for _, p := range r.Places() {
 		e := p.Settings.Copy()
@@ -36,7 +37,7 @@ func (s *Service) endpoints(r Record) map[string]*wirenet.EndpointSettings {
 	if r.Sandbox == nil && !r.State.Up() {
 		return all
 	}
-	for _, e := range s.endpointsOf(&r) {
+	for _, e := range r.Endpoints(s.Networks) {
 		if all[e.NetworkName] == nil {
 			all[e.NetworkName] = &wirenet.EndpointSettings{}
 		}
@@ -47,11 +48,11 @@ func (s *Service) endpoints(r Record) map[string]*wirenet.EndpointSettings {
 
 // rest is what Docker leaves of a place when the container has run: the network
 // and the names, and no address.
-func (s *Service) rest(r *Record, p record.Place, e *wirenet.EndpointSettings) {
+func (s *Listing) rest(r *record.Record, p record.Place, e *wirenet.EndpointSettings) {
 	e.MacAddress = nil
 	if wire.NetworkMode(p.Network).IsUserDefined() {
 		e.DNSNames = r.DnsNames(e.Aliases)
-	} else if n, err := s.cfg.Networks.Lookup(p.Network); err == nil {
+	} else if n, err := s.Networks.Lookup(p.Network); err == nil {
 		e.NetworkID = n.ID
 	}
 }

@@ -1,6 +1,7 @@
-package container
+package listing
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -14,12 +15,12 @@ import (
 	"github.com/tarehq/tare/container/links"
 	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/record/recordtest"
+	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/network"
 )
 
 // taggedImages knows images by name, of which a list needs no more.
 type taggedImages struct {
-	Images
 	ids map[string]digest.Digest
 }
 
@@ -27,10 +28,10 @@ func (t taggedImages) ID(ref string) digest.Digest { return t.ids[ref] }
 
 func TestList(t *testing.T) {
 	st := recordtest.Store(t, t.TempDir())
-	s := &Service{store: st, links: links.New(st, nil), cfg: Config{Networks: &network.Service{}, Images: taggedImages{ids: map[string]digest.Digest{"app:1": "sha256:new", "app:2": "sha256:old"}}}}
+	s := &Listing{Store: st, Networks: &network.Service{}, Links: links.New(st, nil), Images: taggedImages{ids: map[string]digest.Digest{"app:1": "sha256:new", "app:2": "sha256:old"}}}
 	for i, name := range []string{"up", "down"} {
-		recordtest.Add(t, s.store, strings.Repeat(string(rune('a'+i)), 64), name, false)
-		r := recordtest.Stored(t, s.store, strings.Repeat(string(rune('a'+i)), 64))
+		recordtest.Add(t, s.Store, strings.Repeat(string(rune('a'+i)), 64), name, false)
+		r := recordtest.Stored(t, s.Store, strings.Repeat(string(rune('a'+i)), 64))
 		r.Created = time.Unix(int64(i), 0)
 		r.Config.Image, r.Image.ID = []string{"app:1", "app:2"}[i], "sha256:old"
 		r.Config.ExposedPorts = wirenet.PortSet{wirenet.MustParsePort("80/tcp"): {}}
@@ -80,7 +81,7 @@ func TestList(t *testing.T) {
 		"all ancestor=app:2":         "down up",
 		"all ancestor=app:1":         "up",
 	} {
-		o := ListOptions{Filters: map[string]map[string]bool{}}
+		o := Options{Filters: map[string]map[string]bool{}}
 		for _, word := range strings.Fields(query) {
 			key, value, _ := strings.Cut(word, "=")
 			if key == "all" {
@@ -105,9 +106,54 @@ func TestList(t *testing.T) {
 			t.Errorf("%s: %q, want %q", query, got, want)
 		}
 	}
-	list, err := s.List(t.Context(), ListOptions{All: true})
+	if _, err := s.List(t.Context(), Options{Filters: map[string]map[string]bool{"nosuch": nil}}); !errors.Is(err, fault.Invalid) {
+		t.Errorf("an unknown filter: %v", err)
+	}
+	list, err := s.List(t.Context(), Options{All: true})
 	if err != nil || !slices.ContainsFunc(list, func(c wire.Summary) bool { return c.Names[0] == "/down" && c.Image == "app:2" }) ||
 		!slices.ContainsFunc(list, func(c wire.Summary) bool { return c.Names[0] == "/up" && c.Image == "sha256:old" }) {
 		t.Errorf("the images' names: %v %+v", err, list)
+	}
+}
+
+func TestHealthInList(t *testing.T) {
+	st := recordtest.Store(t, t.TempDir())
+	s := &Listing{Store: st, Networks: &network.Service{}, Links: links.New(st, nil), Images: taggedImages{}}
+	for i, status := range []wire.HealthStatus{wire.Starting, wire.Healthy, wire.Unhealthy, wire.NoHealthcheck} {
+		id := strings.Repeat(string(rune('a'+i)), 64)
+		recordtest.Add(t, s.Store, id, string(status), false)
+		r := recordtest.Stored(t, s.Store, id)
+		r.State, r.StartedAt = record.Running, time.Now().Add(-time.Minute)
+		if status != wire.NoHealthcheck {
+			r.Health = &wire.Health{Status: status, FailingStreak: i}
+		}
+	}
+	for status, want := range map[string]string{"starting": "Up About a minute (health: starting)", "healthy": "Up About a minute (healthy)",
+		"unhealthy": "Up About a minute (unhealthy)", "none": "Up About a minute"} {
+		list, err := s.List(t.Context(), Options{Filters: map[string]map[string]bool{"health": {status: true}}})
+		if err != nil || len(list) != 1 {
+			t.Fatalf("%s: %+v, %v", status, list, err)
+		}
+		c := list[0]
+		streak := map[string]int{"healthy": 1, "unhealthy": 2}[status]
+		if !slices.Equal(c.Names, []string{"/" + status}) || c.Status != want || string(c.Health.Status) != status || c.Health.FailingStreak != streak {
+			t.Errorf("%s: %v is %q, %+v", status, c.Names, c.Status, c.Health)
+		}
+	}
+}
+
+// Where the container itself is reached, no port of the host is shown.
+func TestPortMapOfWhatIsRouted(t *testing.T) {
+	r := record.Record{Spec: record.Spec{Config: &wire.Config{}, HostConfig: &wire.HostConfig{}}}
+	r.State = record.Running
+	e := network.Endpoint{Address: netip.MustParsePrefix("10.0.0.2/24"), Gateway: netip.MustParseAddr("10.0.0.1")}
+	r.Sandbox = &network.Sandbox{Endpoints: []network.Endpoint{e}, Ports: []network.Published{{ContainerPort: 80, Proto: "tcp"}}}
+	for key, bindings := range portMap(r) {
+		if len(bindings) != 1 || bindings[0].HostPort != "" {
+			t.Errorf("%s: %+v", key, bindings)
+		}
+	}
+	if len(portMap(r)) != 1 {
+		t.Errorf("%+v", portMap(r))
 	}
 }

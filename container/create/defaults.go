@@ -1,4 +1,4 @@
-package container
+package create
 
 import (
 	"net/netip"
@@ -51,7 +51,8 @@ func NewDefaults(s Settings) *Defaults {
 // Set puts s in force for the next create and the next start.
 func (d *Defaults) Set(s Settings) { d.now.Store(&s) }
 
-func (d *Defaults) get() *Settings { return d.now.Load() }
+// Get gives those in force, which nobody changes.
+func (d *Defaults) Get() *Settings { return d.now.Load() }
 
 // seesAllGroups tells that a container that does not say has the host's namespace
 // of control groups: a privileged one on cgroup v1, as engines before v2 had it.
@@ -61,7 +62,7 @@ func seesAllGroups(h *wire.HostConfig) bool {
 }
 
 // fill writes into a request what it leaves to the daemon.
-func (s *Settings) fill(req *CreateRequest) {
+func (s *Settings) fill(req *Request) {
 	h := &wire.HostConfig{}
 	if req.HostConfig != nil {
 		copied := *req.HostConfig
@@ -86,8 +87,8 @@ func (s *Settings) fill(req *CreateRequest) {
 	}
 }
 
-// wantsInit tells whether the container's first process is the init program.
-func (s *Settings) wantsInit(h *wire.HostConfig) bool {
+// WantsInit tells whether the container's first process is the init program.
+func (s *Settings) WantsInit(h *wire.HostConfig) bool {
 	if h.Init != nil {
 		return *h.Init
 	}
