@@ -11,6 +11,7 @@ import (
 
 	"github.com/tarehq/tare/archive"
 	"github.com/tarehq/tare/container/checkpoint"
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/fault"
 )
 
@@ -45,7 +46,7 @@ func (c *Checkpoints) writeDiff(ctx context.Context, r *Record) (*os.File, error
 		return nil, err
 	}
 	defer changes.Close()
-	f, err := os.CreateTemp(c.containers.store.path(r.ID), ".diff-")
+	f, err := os.CreateTemp(c.containers.store.Path(r.ID), ".diff-")
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +69,7 @@ func (c *Checkpoints) writeDiff(ctx context.Context, r *Record) (*os.File, error
 // go on; when it fails the container is as it was.
 func (c *Checkpoints) Import(ctx context.Context, nameOrID, name string, from io.Reader) (err error) {
 	s := c.containers
-	r, err := s.store.find(nameOrID)
+	r, err := s.store.Find(nameOrID)
 	if err != nil {
 		return err
 	}
@@ -113,7 +114,7 @@ func (c *Checkpoints) Import(ctx context.Context, nameOrID, name string, from io
 // importable is the place for a checkpoint that is to be brought to a container, if
 // that may be.
 func (c *Checkpoints) importable(r *Record, called, name string) (string, error) {
-	if r.State != Created {
+	if r.State != record.Created {
 		return "", fault.New(fault.Conflict, "a checkpoint is brought to a container that has never run, and %s has: create another of the same image", called)
 	}
 	if !checkpointName.MatchString(name) {
@@ -126,7 +127,7 @@ func (c *Checkpoints) importable(r *Record, called, name string) (string, error)
 // what another daemon left half there.
 func (c *Checkpoints) stageImages(r *Record) (string, error) {
 	mine := fmt.Sprintf(".import-%d-", os.Getpid())
-	old, err := filepath.Glob(c.containers.store.path(r.ID, ".import-*"))
+	old, err := filepath.Glob(c.containers.store.Path(r.ID, ".import-*"))
 	for _, path := range old {
 		if !strings.HasPrefix(filepath.Base(path), mine) {
 			err = errors.Join(err, os.RemoveAll(path))
@@ -135,5 +136,5 @@ func (c *Checkpoints) stageImages(r *Record) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return os.MkdirTemp(c.containers.store.path(r.ID), mine)
+	return os.MkdirTemp(c.containers.store.Path(r.ID), mine)
 }

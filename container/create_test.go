@@ -2,87 +2,17 @@ package container
 
 import (
 	"errors"
-	"fmt"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	wire "github.com/moby/moby/api/types/container"
-	wirenet "github.com/moby/moby/api/types/network"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarehq/tare/container/spec"
+	"github.com/tarehq/tare/container/stream"
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/image"
-	"github.com/tarehq/tare/network"
 )
-
-func testImage(entrypoint, cmd []string) image.Image {
-	return image.Image{Config: dockerspec.DockerOCIImage{Config: dockerspec.DockerOCIImageConfig{ImageConfig: ocispec.ImageConfig{
-		Entrypoint: entrypoint, Cmd: cmd, Env: []string{"A=image", "B=image"}, Labels: map[string]string{"l": "image", "m": "image"},
-		ExposedPorts: map[string]struct{}{"80/tcp": {}},
-	}}}}
-}
-
-func TestEntrypointAndCommand(t *testing.T) {
-	for _, c := range []struct {
-		name           string
-		entry, cmd     []string // the user's
-		want           []string
-		imgEntry, imgC []string
-	}{
-		{"the image's", nil, nil, []string{"e", "c"}, []string{"e"}, []string{"c"}},
-		{"own command", nil, []string{"x"}, []string{"e", "x"}, []string{"e"}, []string{"c"}},
-		{"own entrypoint hides the image's command", []string{"y"}, nil, []string{"y"}, []string{"e"}, []string{"c"}},
-		{"both own", []string{"y"}, []string{"x"}, []string{"y", "x"}, []string{"e"}, []string{"c"}},
-		{"emptied entrypoint", []string{""}, []string{"x"}, []string{"x"}, []string{"e"}, []string{"c"}},
-	} {
-		config := &wire.Config{Entrypoint: c.entry, Cmd: c.cmd}
-		mergeImage(config, testImage(c.imgEntry, c.imgC))
-		if got := append(slices.Clone(config.Entrypoint), config.Cmd...); !slices.Equal(got, c.want) {
-			t.Errorf("%s: %q, want %q", c.name, got, c.want)
-		}
-	}
-}
-
-func TestMergeImage(t *testing.T) {
-	config := &wire.Config{Env: []string{"B=user", "C=user"}, Labels: map[string]string{"m": "user"}}
-	mergeImage(config, testImage(nil, []string{"c"}))
-	if diff := cmp.Diff([]string{"B=user", "C=user", "A=image"}, config.Env); diff != "" {
-		t.Error(diff)
-	}
-	if diff := cmp.Diff(map[string]string{"l": "image", "m": "user"}, config.Labels); diff != "" {
-		t.Error(diff)
-	}
-	if _, ok := config.ExposedPorts[wirenet.MustParsePort("80/tcp")]; !ok {
-		t.Error("the image's exposed port is missing")
-	}
-}
-
-// An image's volumes are the container's, beside those of the user.
-func TestVolumesOfAnImage(t *testing.T) {
-	img := testImage(nil, []string{"c"})
-	img.Config.Config.Volumes = map[string]struct{}{"/data": {}, "/h/": {}}
-	config := &wire.Config{Volumes: map[string]struct{}{"/mine": {}}}
-	mergeImage(config, img)
-	if len(config.Volumes) != 3 || len(img.Config.Config.Volumes) != 2 {
-		t.Errorf("%v of %v", config.Volumes, img.Config.Config.Volumes)
-	}
-	h := &wire.HostConfig{VolumeDriver: "d", Tmpfs: map[string]string{"/mine": ""}}
-	got, err := ownVolumes(config.Volumes, h, map[string]bool{"/h": true})
-	if err != nil || len(got) != 1 || got[0].Destination != "/data" || got[0].Driver != "d" {
-		t.Errorf("%+v, %v", got, err)
-	}
-	for _, bad := range []string{"/", "..", "/a\x00"} {
-		if got, err := ownVolumes(map[string]struct{}{bad: {}}, h, map[string]bool{}); !errors.Is(err, fault.Invalid) {
-			t.Errorf("%q: %+v, %v", bad, got, err)
-		}
-	}
-}
 
 func TestSets(t *testing.T) {
 	for text, want := range map[string]string{
@@ -95,39 +25,6 @@ func TestSets(t *testing.T) {
 	}
 	if err := spec.CheckLimits(&wire.HostConfig{Resources: wire.Resources{CpusetCpus: "0", CpusetMems: "0"}}); err != nil {
 		t.Error(err)
-	}
-}
-
-// What inspect shows of a request is what Docker shows, to the last default.
-func TestDefaults(t *testing.T) {
-	swappiness := int64(-1)
-	req := CreateRequest{Config: &wire.Config{Volumes: map[string]struct{}{}}, HostConfig: &wire.HostConfig{Resources: wire.Resources{MemorySwappiness: &swappiness}}}
-	if err := normalize(&req); err != nil {
-		t.Fatal(err)
-	}
-	h := req.HostConfig
-	if h.OomKillDisable == nil || *h.OomKillDisable || h.MemorySwappiness != nil || req.Config.Volumes != nil ||
-		!slices.Contains(h.MaskedPaths, "/proc/kcore") || !slices.Contains(h.ReadonlyPaths, "/proc/sys") {
-		t.Errorf("%+v", h)
-	}
-	req.HostConfig = &wire.HostConfig{MaskedPaths: []string{}}
-	if err := normalize(&req); err != nil || req.HostConfig.MaskedPaths == nil || len(req.HostConfig.MaskedPaths) != 0 {
-		t.Errorf("nothing masked, as asked: %v %q", err, req.HostConfig.MaskedPaths)
-	}
-	req.HostConfig = &wire.HostConfig{Privileged: true}
-	if err := normalize(&req); err != nil || req.HostConfig.MaskedPaths != nil || req.HostConfig.ReadonlyPaths != nil {
-		t.Errorf("privileged: %v %+v", err, req.HostConfig)
-	}
-}
-
-func TestPortWarnings(t *testing.T) {
-	h := &wire.HostConfig{NetworkMode: "host", PortBindings: wirenet.PortMap{wirenet.MustParsePort("80/tcp"): nil}}
-	if got := portWarnings(h); len(got) != 1 || !strings.Contains(got[0], "host network mode") {
-		t.Errorf("%q", got)
-	}
-	h.NetworkMode = "bridge"
-	if got := portWarnings(h); len(got) != 0 {
-		t.Errorf("%q", got)
 	}
 }
 
@@ -161,120 +58,30 @@ func TestRestartPolicy(t *testing.T) {
 	}
 }
 
-func TestSignals(t *testing.T) {
-	for in, want := range map[string]int{"9": 9, "KILL": 9, "SIGKILL": 9, "sigterm": 15, "HUP": 1, "RTMIN": 34, "SIGRTMIN+3": 37, "RTMAX-1": 63} {
-		if got, err := parseSignal(in); err != nil || int(got) != want {
-			t.Errorf("%s: %d, %v; want %d", in, got, err, want)
-		}
-	}
-	for _, bad := range []string{"", "0", "65", "-1", "NOSUCH", "RTMIN+99", "RTMINx"} {
-		if got, err := parseSignal(bad); err == nil {
-			t.Errorf("%q is %d", bad, got)
-		}
-	}
-	for asked, want := range map[string]int{"": 15, "HUP": 1} {
-		r := Record{Spec: Spec{Config: &wire.Config{StopSignal: "NOSUCH"}}} // an image's
-		if got, err := stopSignal(r, asked); err != nil || int(got) != want {
-			t.Errorf("stop by %q in spite of the image's signal: %d, %v; want %d", asked, got, err, want)
-		}
-	}
-}
-
 func TestDetachKeys(t *testing.T) {
 	for in, want := range map[string]string{"": "\x10\x11", "a": "a", "ctrl-a,x": "\x01x", "ctrl-[": "\x1b", "ctrl-@": "\x00"} {
-		if got, err := parseDetachKeys(in); err != nil || string(got) != want {
+		if got, err := stream.DetachKeys(in); err != nil || string(got) != want {
 			t.Errorf("%q: %q, %v; want %q", in, got, err, want)
 		}
 	}
 	for _, bad := range []string{"ctrl-", "ctrl-1", "ab", "a,,b", "CTRL-P", "ctrl-A"} {
-		if _, err := parseDetachKeys(bad); !errors.Is(err, fault.Invalid) {
+		if _, err := stream.DetachKeys(bad); !errors.Is(err, fault.Invalid) {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
 }
 
-func TestWantedPorts(t *testing.T) {
-	bindings := wirenet.PortMap{
-		wirenet.MustParsePort("81/tcp"): {{HostPort: "8081"}},
-		wirenet.MustParsePort("80/tcp"): {{HostPort: "9000-9005"}},
-		wirenet.MustParsePort("53/udp"): {{}},
+// An image's volumes are the container's, unless something is mounted there.
+func TestVolumesBesideMounts(t *testing.T) {
+	volumes := map[string]struct{}{"/mine": {}, "/data": {}, "/h/": {}}
+	h := &wire.HostConfig{VolumeDriver: "d", Tmpfs: map[string]string{"/mine": ""}}
+	got, err := ownVolumes(volumes, h, map[string]bool{"/h": true})
+	if err != nil || len(got) != 1 || got[0].Destination != "/data" || got[0].Driver != "d" {
+		t.Errorf("%+v, %v", got, err)
 	}
-	got, err := wantedPorts(bindings, wirenet.PortSet{wirenet.MustParsePort("443"): {}, wirenet.MustParsePort("80"): {}}, true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := []network.Port{
-		{HostPort: 9000, HostPortEnd: 9005, ContainerPort: 80, Proto: "tcp"},
-		{HostPort: 8081, ContainerPort: 81, Proto: "tcp"},
-		{ContainerPort: 443, Proto: "tcp"},
-		{ContainerPort: 53, Proto: "udp"},
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("%+v\nwant %+v", got, want)
-	}
-	if _, err := wantedPorts(wirenet.PortMap{wirenet.MustParsePort("80"): {{HostPort: "9-1"}}}, nil, false); !errors.Is(err, fault.Invalid) {
-		t.Errorf("a range that runs backwards: %v", err)
-	}
-}
-
-func TestPlatformWarnings(t *testing.T) {
-	img := image.Image{Platform: ocispec.Platform{OS: "linux", Architecture: "s390x"}}
-	if got := platformWarnings(img, ""); len(got) != 1 || !strings.Contains(got[0], "(linux/s390x) does not match the detected host platform (linux/"+runtime.GOARCH) {
-		t.Error(got)
-	}
-	if got := platformWarnings(img, "linux/s390x"); got != nil {
-		t.Error(got)
-	}
-	img.Platform.Architecture = runtime.GOARCH
-	if got := platformWarnings(img, ""); got != nil {
-		t.Error(got)
-	}
-}
-
-// What cgroup v2 cannot limit is dropped there, and nowhere else.
-func TestDiscard(t *testing.T) {
-	for _, cgroup2 := range []bool{false, true} {
-		swappiness, disable := int64(60), true
-		h := &wire.HostConfig{}
-		h.MemorySwappiness, h.OomKillDisable = &swappiness, &disable
-		warnings := discard(h, cgroup2)
-		if dropped := h.MemorySwappiness == nil && !*h.OomKillDisable; dropped != cgroup2 || (len(warnings) == 2) != cgroup2 {
-			t.Errorf("cgroup v2 %v: dropped %v, %q", cgroup2, dropped, warnings)
-		}
-	}
-}
-
-func TestDiscardSwap(t *testing.T) {
-	for _, test := range []struct {
-		counted      bool
-		memory, swap int64
-		want         int64
-		warned       bool
-	}{{true, 8, 16, 16, false}, {false, 8, 16, -1, true}, {false, 8, -1, -1, false}, {false, 0, 0, 0, false}} {
-		h := &wire.HostConfig{Resources: wire.Resources{Memory: test.memory, MemorySwap: test.swap}}
-		if warnings := discardSwap(h, test.counted); h.MemorySwap != test.want || (len(warnings) == 1) != test.warned {
-			t.Errorf("%+v: %d, %q", test, h.MemorySwap, warnings)
-		}
-	}
-}
-
-// A request gets the daemon's log options with the daemon's driver alone, and
-// what is asked for is held to the driver's.
-func TestLogChoice(t *testing.T) {
-	b := &Logbook{driver: "json-file", options: map[string]string{"max-size": "1m"}}
-	for _, c := range []struct {
-		asked wire.LogConfig
-		want  string
-	}{
-		{wire.LogConfig{}, "{json-file map[max-size:1m]}"},
-		{wire.LogConfig{Config: map[string]string{"max-size": "2m", "tag": "x"}}, "{json-file map[max-size:2m tag:x]}"},
-		{wire.LogConfig{Type: "local"}, "{local map[]}"},
-		{wire.LogConfig{Type: "local", Config: map[string]string{"syslog-address": "x"}}, "unknown log opt 'syslog-address' for log driver local"},
-	} {
-		got := c.asked
-		err := b.choose(&got)
-		if text := fmt.Sprint(got); err == nil && text != c.want || err != nil && err.Error() != c.want {
-			t.Errorf("%v: %s %v, want %s", c.asked, text, err, c.want)
+	for _, bad := range []string{"/", "..", "/a\x00"} {
+		if got, err := ownVolumes(map[string]struct{}{bad: {}}, h, map[string]bool{}); !errors.Is(err, fault.Invalid) {
+			t.Errorf("%q: %+v, %v", bad, got, err)
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	wirenet "github.com/moby/moby/api/types/network"
 
 	"github.com/tarehq/tare/archive"
+	"github.com/tarehq/tare/container/record/recordtest"
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
@@ -46,8 +47,8 @@ func (c *committing) Commit(_ context.Context, _ archive.Diff, o image.CommitOpt
 
 func TestCommitOfAContainer(t *testing.T) {
 	images, log := &committing{}, &event.Log{}
-	s := &Service{store: testStore(t, t.TempDir()), cfg: Config{Images: images, Snapshots: emptyRoots{}, Events: log, Log: slog.New(slog.DiscardHandler)}}
-	addRecord(t, s.store, "aa11", "one", false)
+	s := &Service{store: recordtest.Store(t, t.TempDir()), cfg: Config{Images: images, Snapshots: emptyRoots{}, Events: log, Log: slog.New(slog.DiscardHandler)}}
+	recordtest.Add(t, s.store, "aa11", "one", false)
 	sub := log.Subscribe(time.Time{}, time.Time{}, event.Filter{})
 	defer sub.Close()
 	ctx := context.Background()
@@ -71,10 +72,10 @@ func TestCommitOfAContainer(t *testing.T) {
 // archive.
 func TestFilesOfAContainerThatGoes(t *testing.T) {
 	images := &committing{}
-	s := &Service{store: testStore(t, t.TempDir()), cfg: Config{Images: images, Snapshots: emptyRoots{}, Events: &event.Log{}}}
+	s := &Service{store: recordtest.Store(t, t.TempDir()), cfg: Config{Images: images, Snapshots: emptyRoots{}, Events: &event.Log{}}}
 	ctx := context.Background()
-	addRecord(t, s.store, "aa11", "one", false)
-	images.meanwhile = func() { _, _ = s.store.remove("aa11") }
+	recordtest.Add(t, s.store, "aa11", "one", false)
+	images.meanwhile = func() { _, _ = s.store.Remove("aa11") }
 	if _, err := s.Files().Commit(ctx, "one", CommitOptions{}); !errors.Is(err, fault.Conflict) {
 		t.Errorf("commit: %v", err)
 	}
@@ -87,8 +88,8 @@ func TestFilesOfAContainerThatGoes(t *testing.T) {
 			t.Errorf("afterwards: %v", err)
 		}
 	}
-	addRecord(t, s.store, "bb22", "two", false)
-	w := writerFunc(func(p []byte) (int, error) { _, _ = s.store.remove("bb22"); return len(p), nil })
+	recordtest.Add(t, s.store, "bb22", "two", false)
+	w := writerFunc(func(p []byte) (int, error) { _, _ = s.store.Remove("bb22"); return len(p), nil })
 	if err := s.Files().Export(ctx, "two", w); !errors.Is(err, fault.Conflict) {
 		t.Errorf("export: %v", err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/moby/moby/api/types/mount"
 	"golang.org/x/sys/unix"
 
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/openat"
@@ -91,11 +92,11 @@ func (f *furnishing) inherited(from []string, taken map[string]bool) ([]spec.Mou
 		if err != nil {
 			return nil, err
 		}
-		other, err := f.containers.store.find(name)
+		other, err := f.containers.store.Find(name)
 		if err != nil {
 			return nil, forCreate(err)
 		}
-		for _, m := range other.mounts() {
+		for _, m := range other.Mounted() {
 			if taken[m.Destination] {
 				continue
 			}
@@ -105,7 +106,7 @@ func (f *furnishing) inherited(from []string, taken map[string]bool) ([]spec.Mou
 				continue
 			}
 			if img, is := other.MountedImages[m.Destination]; is {
-				f.r.mountImage(m.Destination, img)
+				f.r.MountImage(m.Destination, img)
 			}
 			at[m.Destination] = len(list)
 			list = append(list, m)
@@ -153,7 +154,7 @@ func (f *furnishing) make(ctx context.Context, m *spec.Mount, inherited bool, ba
 
 func (f *furnishing) makeVolume(ctx context.Context, m *spec.Mount, inherited bool, back *undo.Stack) error {
 	volumes := f.containers.cfg.Volumes
-	req := volume.CreateRequest{Name: m.Name, Driver: m.Driver, Holder: f.r.ID, Existing: inherited, Volatile: f.r.autoRemove()}
+	req := volume.CreateRequest{Name: m.Name, Driver: m.Driver, Holder: f.r.ID, Existing: inherited, Volatile: f.r.AutoRemove()}
 	if o := m.Volume; o != nil && !inherited {
 		req.Labels = o.Labels
 		if o.DriverConfig != nil {
@@ -208,7 +209,7 @@ func (f *furnishing) findImage(ctx context.Context, m *spec.Mount) error {
 		return err
 	}
 	m.Source = img.ID.String()
-	f.r.mountImage(m.Destination, Image{ID: img.ID, Manifest: img.Manifest, ChainID: chain, OS: img.Platform.OS})
+	f.r.MountImage(m.Destination, record.Image{ID: img.ID, Manifest: img.Manifest, ChainID: chain, OS: img.Platform.OS})
 	return nil
 }
 

@@ -6,11 +6,11 @@ import (
 	"os"
 	"strconv"
 
-	wire "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/mount"
 	"golang.org/x/sys/unix"
 
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/container/view"
 	"github.com/tarehq/tare/fault"
@@ -20,39 +20,9 @@ import (
 	"github.com/tarehq/tare/volume"
 )
 
-// mounts are what -v, --mount, --volumes-from and the image have mounted. Records
-// of the time when that was in the request alone have it there.
-func (r *Spec) mounts() []spec.Mount {
-	if len(r.Mounts) == 0 && len(r.HostConfig.Binds)+len(r.HostConfig.Mounts) > 0 {
-		wanted, err := spec.Wanted(r.HostConfig)
-		if err != nil { // of an older daemon that took what is refused today
-			return nil
-		}
-		return wanted
-	}
-	return r.Mounts
-}
-
-func (r *Spec) mountImage(place string, img Image) {
-	if r.MountedImages == nil {
-		r.MountedImages = map[string]Image{}
-	}
-	r.MountedImages[place] = img
-}
-
-// mountPoints shows them; a tmpfs of --tmpfs is shown in HostConfig alone, as
-// Docker does.
-func mountPoints(r Record) []wire.MountPoint {
-	points := []wire.MountPoint{}
-	for _, m := range r.mounts() {
-		points = append(points, m.Describe())
-	}
-	return points
-}
-
 // UsedVolumes tells which containers use each volume. It is a volume.Users.
 func (s *Service) UsedVolumes() map[string][]string {
-	return usedVolumes(s.store.all())
+	return usedVolumes(s.store.All())
 }
 
 func usedVolumes(records []Record) map[string][]string {
@@ -113,7 +83,7 @@ func (s *Service) removeVolumes(ctx context.Context, r *Record) error {
 // makes the missing directories of -v, and opens what no path leads to.
 func (b *bundle) mountAll(ctx context.Context, back *undo.Stack) error {
 	s, r := b.containers, b.r
-	list := r.mounts()
+	list := r.Mounted()
 	if len(list) == 0 {
 		return nil
 	}
@@ -208,12 +178,12 @@ func (b *bundle) hand(m *spec.Mount, tree *os.File, subpath string) {
 // nothing in it then.
 func (s *Service) reachVolume(ctx context.Context, r *Record, m *spec.Mount, user string) (string, error) {
 	path, err := s.cfg.Volumes.Mount(ctx, m.Name, user)
-	if !errors.Is(err, fault.NotFound) || !m.Anonymous || r.State != Created || !r.StartedAt.IsZero() {
+	if !errors.Is(err, fault.NotFound) || !m.Anonymous || r.State != record.Created || !r.StartedAt.IsZero() {
 		return path, forCreate(err)
 	}
 	c := &creation{containers: s}
 	f := &furnishing{creation: c, r: r}
-	req := volume.CreateRequest{Name: m.Name, Driver: m.Driver, Labels: map[string]string{volume.AnonymousLabel: ""}, Volatile: r.autoRemove()}
+	req := volume.CreateRequest{Name: m.Name, Driver: m.Driver, Labels: map[string]string{volume.AnonymousLabel: ""}, Volatile: r.AutoRemove()}
 	if _, err := s.cfg.Volumes.Create(ctx, req); err != nil {
 		return "", err
 	}
@@ -272,7 +242,7 @@ func cloneBelow(path, subpath string) (*os.File, error) {
 }
 
 // imageTree mounts what an image's layers make, to be read.
-func (s *Service) imageTree(ctx context.Context, img Image, users *overlayfs.Users) (*os.File, error) {
+func (s *Service) imageTree(ctx context.Context, img record.Image, users *overlayfs.Users) (*os.File, error) {
 	m, err := s.cfg.Snapshots.ReadOnly(img.ChainID)
 	if errors.Is(err, fault.NotFound) { // power loss, or the image was removed by force
 		if _, err = s.cfg.Images.UnpackManifest(ctx, img.Manifest); err == nil {

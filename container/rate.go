@@ -76,7 +76,7 @@ func (p *Places) Limit(ctx context.Context, nameOrID string, endpoints map[strin
 // limited gives the container's places as they are to be, and the names of those
 // that change.
 func (s *Service) limited(r *Record, endpoints map[string]*wirenet.EndpointSettings) (all map[string]*wirenet.EndpointSettings, changed []string, err error) {
-	all = r.allWishes()
+	all = r.AllWishes()
 	// What is said for all networks first, that what is said for one goes before it.
 	for _, given := range slices.Sorted(maps.Keys(endpoints)) {
 		names := []string{given}

@@ -6,6 +6,7 @@ import (
 
 	wire "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
+	"github.com/tarehq/tare/container/record"
 )
 
 // restarts tells whether a policy wants another run after one that ended with
@@ -85,10 +86,10 @@ func (v *vigil) tryAgain(giveUp <-chan struct{}) {
 	case <-timer.C:
 	case <-giveUp:
 		return
-	case <-s.tasks.closing:
+	case <-s.tasks.Closing():
 		return
 	}
-	if !s.links.await(&r, giveUp, s.tasks.closing) {
+	if !s.links.Await(&r, giveUp, s.tasks.Closing()) {
 		return
 	}
 	unlock, err := s.ops.Lock(context.Background(), r.ID)
@@ -96,8 +97,8 @@ func (v *vigil) tryAgain(giveUp <-chan struct{}) {
 		return
 	}
 	defer unlock()
-	current, err := s.store.find(r.ID)
-	if err != nil || current.State != Restarting || s.ending.Load() {
+	current, err := s.store.Find(r.ID)
+	if err != nil || current.State != record.Restarting || s.ending.Load() {
 		return
 	}
 	if err := s.startLocked(context.Background(), current); err != nil {
@@ -118,7 +119,7 @@ func (s *Service) Restart(ctx context.Context, nameOrID string, o StopOptions) e
 			return err
 		}
 		s.publish(r, events.ActionStop)
-		if r, err = s.store.find(r.ID); err != nil {
+		if r, err = s.store.Find(r.ID); err != nil {
 			return err
 		}
 	}

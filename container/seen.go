@@ -42,7 +42,7 @@ func (f *Files) see(ctx context.Context, r Record, write bool) (*seen, error) {
 		if !write {
 			v, err := f.mounted(ctx, &r, false)
 			if err != nil {
-				if _, gone := s.store.find(r.ID); gone != nil { // and its layer with it
+				if _, gone := s.store.Find(r.ID); gone != nil { // and its layer with it
 					return nil, gone
 				}
 			}
@@ -89,7 +89,7 @@ func (f *Files) live(ctx context.Context, r Record) (*seen, error) {
 		} else if !errors.Is(err, fault.Conflict) {
 			return nil, err
 		}
-		if r, err = s.store.find(r.ID); err != nil {
+		if r, err = s.store.Find(r.ID); err != nil {
 			return nil, err
 		}
 	}
@@ -116,7 +116,7 @@ func (f *Files) mounted(ctx context.Context, r *Record, write bool) (*seen, erro
 	if err := sources.open(ctx); err != nil {
 		return nil, errors.Join(err, sources.close())
 	}
-	v, err := view.Mount(root, sources.list, view.Options{Users: sources.users, Write: write, Volatile: r.autoRemove(), ReadOnly: r.HostConfig.ReadonlyRootfs})
+	v, err := view.Mount(root, sources.list, view.Options{Users: sources.users, Write: write, Volatile: r.AutoRemove(), ReadOnly: r.HostConfig.ReadonlyRootfs})
 	if err != nil {
 		return nil, errors.Join(err, sources.close())
 	}

@@ -44,7 +44,7 @@ func (s *sources) close() error {
 // open makes the mounts, at no place yet.
 func (s *sources) open(ctx context.Context) error {
 	var in spec.Input
-	s.containers.store.hostFiles(s.r.ID, &in)
+	s.containers.store.HostFiles(s.r.ID, &in)
 	for target, path := range map[string]string{"/etc/hosts": in.Hosts, "/etc/hostname": in.Hostname, "/etc/resolv.conf": in.ResolvConf} {
 		if _, err := os.Stat(path); err != nil { // it was never started
 			continue
@@ -61,7 +61,7 @@ func (s *sources) open(ctx context.Context) error {
 		}
 	}
 	s.user = "view-" + idgen.New()[:16]
-	user := slices.Clone(s.r.mounts())
+	user := slices.Clone(s.r.Mounted())
 	slices.SortStableFunc(user, func(a, b spec.Mount) int { return len(a.Destination) - len(b.Destination) })
 	for i := range user {
 		m := &user[i]

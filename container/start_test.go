@@ -9,6 +9,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/tarehq/tare/container/create"
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/snapshot"
@@ -28,8 +30,8 @@ func TestRootLostBeforeTheFirstStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer layers.Close()
-	s := &Service{cfg: Config{Images: unpackedImages{}, Snapshots: layers, Defaults: NewDefaults(Settings{})}}
-	r := &Record{Spec: Spec{ID: "c", HostConfig: &wire.HostConfig{}}, Progress: Progress{State: Created}}
+	s := &Service{cfg: Config{Images: unpackedImages{}, Snapshots: layers, Defaults: create.NewDefaults(create.Settings{})}}
+	r := &Record{Spec: record.Spec{ID: "c", HostConfig: &wire.HostConfig{}}, Progress: record.Progress{State: record.Created}}
 	root, err := s.rootOf(context.Background(), r)
 	if err != nil {
 		t.Fatal(err)
@@ -37,7 +39,7 @@ func TestRootLostBeforeTheFirstStart(t *testing.T) {
 	if again, err := s.rootOf(context.Background(), r); err != nil || again.Upper != root.Upper {
 		t.Error(again, err)
 	}
-	r = &Record{Spec: Spec{ID: "d"}, Progress: Progress{State: Exited}}
+	r = &Record{Spec: record.Spec{ID: "d"}, Progress: record.Progress{State: record.Exited}}
 	if _, err := s.rootOf(context.Background(), r); !errors.Is(err, fault.NotFound) {
 		t.Errorf("what a container wrote is lost, and it starts: %v", err)
 	}
