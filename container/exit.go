@@ -187,7 +187,7 @@ func (v *vigil) finish(exit supervise.Exit) {
 	s.publish(r, events.ActionDie, "exitCode", strconv.Itoa(exit.Code),
 		"execDuration", strconv.Itoa(int(exit.ExitedAt.Sub(r.StartedAt).Seconds())))
 	s.publishPlaces(&r, events.ActionDisconnect)
-	s.tellVolumes(&r, events.ActionUnmount)
+	s.mounts.Tell(&r, events.ActionUnmount)
 	l.end(v.run)
 	l.tellEnd(updated, v.run)
 	switch {
@@ -258,7 +258,7 @@ func (v *vigil) clean() (rest string) {
 		keeper.Close() // the other side has closed it already
 	}
 	rest, err := aside.Move(s.bundles.path(r.ID))
-	errs = append(errs, <-detached, err, s.unmountVolumes(ctx, &r))
+	errs = append(errs, <-detached, err, s.mounts.Unmount(ctx, &r))
 	if err := errors.Join(errs...); err != nil {
 		s.cfg.Log.Error("something of an ended container is left", "container", r.ID, "err", err)
 	}

@@ -88,7 +88,7 @@ func (s *Service) removeLocked(r Record, volumes bool) error {
 	s.stats.Forget(r.ID)
 	s.publish(r, events.ActionDestroy)
 	if volumes {
-		err = errors.Join(err, s.removeVolumes(context.Background(), &r))
+		err = errors.Join(err, s.mounts.Remove(context.Background(), &r))
 	}
 	if l != nil {
 		l.dropPending()

@@ -6,6 +6,7 @@ import (
 
 	wire "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
+
 	"github.com/tarehq/tare/container/record"
 )
 

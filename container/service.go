@@ -17,6 +17,7 @@ import (
 	"github.com/tarehq/tare/container/links"
 	"github.com/tarehq/tare/container/listing"
 	"github.com/tarehq/tare/container/logbook"
+	"github.com/tarehq/tare/container/mounts"
 	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/container/stats"
@@ -102,6 +103,7 @@ type Service struct {
 
 	users   *users.Allotment
 	listing *listing.Listing
+	mounts  *mounts.Maker
 
 	ending atomic.Bool  // the daemon stops its containers, and none is started again
 	tasks  *tasks.Tasks // the goroutines that follow running containers
@@ -151,6 +153,7 @@ func assemble(cfg Config, st *record.Store, h host) (*Service, error) {
 	s.tasks.Go(func() { s.remains.run(s.tasks.Closing()) })
 	s.stats = stats.New(st, s.bundles.dir, h.groups, s.tasks)
 	s.listing = &listing.Listing{Store: st, Networks: cfg.Networks, Links: s.links, Images: cfg.Images, Layers: cfg.Snapshots}
+	s.mounts = &mounts.Maker{Store: st, Volumes: cfg.Volumes, Images: cfg.Images, Layers: cfg.Snapshots, Events: cfg.Events}
 	s.execs = newExecs(s)
 	s.health = &Health{containers: s, probers: map[string]*prober{}}
 	var err error
@@ -158,6 +161,9 @@ func assemble(cfg Config, st *record.Store, h host) (*Service, error) {
 		Over: s.lives.over, Tasks: s.tasks, Log: cfg.Log})
 	return s, err
 }
+
+// Mounts is what they have mounted.
+func (s *Service) Mounts() *mounts.Maker { return s.mounts }
 
 // Listing shows them.
 func (s *Service) Listing() *listing.Listing { return s.listing }

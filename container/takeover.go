@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tarehq/tare/container/mounts"
 	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/aside"
@@ -64,7 +65,7 @@ func (t *takeover) run(ctx context.Context) error {
 	if err := s.cfg.Networks.Restore(ctx, sandboxes); err != nil {
 		return err
 	}
-	s.cfg.Volumes.Restore(ctx, usedVolumes(running))
+	s.cfg.Volumes.Restore(ctx, mounts.UsedVolumes(running))
 	for _, f := range found {
 		r, l := f.record, s.lives.of(f.record.ID)
 		v := &vigil{containers: s, record: r, live: l}

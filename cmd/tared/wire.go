@@ -193,7 +193,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	steps.push(containers.Close)
 	names.Settle()
 	images.SetInUse(containers.Users)
-	volumes.SetUsers(containers.UsedVolumes)
+	volumes.SetUsers(containers.Mounts().UsedVolumes)
 	if err := volumes.SetFreezer(ctx, containers); err != nil {
 		return nil, fmt.Errorf("cannot let go on what was frozen for a copy of a volume: %w", err)
 	}
