@@ -49,6 +49,7 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 		return fault.New(fault.Conflict, "container %s is restarting, wait until the container is running", r.ID)
 	}
 	o.Logs = o.Logs && s.logs.Readable(&r)
+	o.Stream = o.Stream && (o.Stdin || o.Stdout || o.Stderr) // nothing to wait for otherwise
 	c := &caller{containers: s, live: s.lives.of(r.ID), record: r, asked: o, options: supervise.AttachOptions{
 		Stdin: o.Stdin && o.Stream && r.Config.OpenStdin, Stdout: o.Stdout, Stderr: o.Stderr,
 		Multiplexed: !r.Config.Tty && !o.Raw, DetachKeys: keys, Logs: o.Logs, NoStream: !o.Stream,

@@ -42,8 +42,6 @@ type decoded struct {
 
 var lastProfile atomic.Pointer[decoded]
 
-
-
 // ownProgram tells this program's file from others, also from what had its name before:
 // what it compiles may differ.
 var ownProgram = sync.OnceValue(func() (id [keptHeader / 2]byte) {

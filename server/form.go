@@ -81,6 +81,9 @@ func (r *request) filters() (map[string]map[string]bool, error) {
 	var lists map[string][]string
 	if err := json.Unmarshal([]byte(text), &lists); err == nil {
 		out := make(map[string]map[string]bool, len(lists))
+		if _, nameless := lists[""]; nameless {
+			return nil, fault.New(fault.Invalid, "invalid filter")
+		}
 		for key, values := range lists {
 			for _, v := range values {
 				addFilter(out, key, v)
@@ -93,6 +96,9 @@ func (r *request) filters() (map[string]map[string]bool, error) {
 		return nil, fault.New(fault.Invalid, "invalid filter")
 	}
 	out := make(map[string]map[string]bool, len(sets))
+	if _, nameless := sets[""]; nameless {
+		return nil, fault.New(fault.Invalid, "invalid filter")
+	}
 	for key, values := range sets {
 		for v := range values { // a value counts by being there, even when false
 			addFilter(out, key, v)
