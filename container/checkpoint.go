@@ -258,8 +258,7 @@ func (c *Checkpoints) Start(ctx context.Context, nameOrID, dir, name string, laz
 		return err
 	}
 	from.Lazy = lazy
-	s.forgive(&r)
-	return s.startFrom(context.WithoutCancel(ctx), r, from)
+	return s.startAnew(context.WithoutCancel(ctx), r, from)
 }
 
 // restoreFrom is what a start from a checkpoint needs of it.

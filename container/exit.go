@@ -10,6 +10,7 @@ import (
 
 	"github.com/tarehq/tare/container/healthcheck"
 	"github.com/tarehq/tare/container/record"
+	"github.com/tarehq/tare/container/restart"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/aside"
 	"github.com/tarehq/tare/supervise"
@@ -175,7 +176,7 @@ func (v *vigil) finish(exit supervise.Exit) {
 	}
 	var giveUp <-chan struct{}
 	if again {
-		giveUp = l.retrying()
+		giveUp = l.tries.Begin()
 	}
 	s.execs.runOver(r)
 	if rest != "" {
@@ -207,11 +208,11 @@ func (v *vigil) conclude(exit supervise.Exit) (updated Record, again, told bool)
 	// In one with the record: who sees the end there and attaches or waits means
 	// the next run.
 	l.mu.Lock()
-	held := l.held
+	held := l.tries.Held()
 	v.run.over = true
 	updated, err := s.store.Change(r.ID, func(p *record.Progress) error {
 		told, last = p.OOMKilled, p.Sandbox
-		again = !held && !p.ManuallyStopped && restarts(r.HostConfig.RestartPolicy, exit.Code, p.RestartCount)
+		again = !held && !p.ManuallyStopped && restart.Wanted(r.HostConfig.RestartPolicy, exit.Code, p.RestartCount)
 		*p = record.Progress{State: record.Exited, StartedAt: p.StartedAt, FinishedAt: exit.ExitedAt, ExitCode: exit.Code,
 			Error: exit.Error, OOMKilled: exit.OOMKilled, RestartCount: p.RestartCount, ManuallyStopped: p.ManuallyStopped,
 			NetworkIDs: p.NetworkIDs, Health: healthcheck.Over(p.Health)}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tarehq/tare/container/mounts"
 	"github.com/tarehq/tare/container/record"
+	"github.com/tarehq/tare/container/restart"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/aside"
 	"github.com/tarehq/tare/network"
@@ -211,7 +212,7 @@ func (t *takeover) settle(v *vigil) {
 		}
 		v.run, _ = l.begin(nil, errOver)
 		v.finish(exit)
-	case r.State == record.Restarting, r.State == record.Exited && beginsAgain(r):
+	case r.State == record.Restarting, r.State == record.Exited && restart.WantedAnew(&r):
 		t.dropBundle(v)
 		updated, err := s.store.Note(r.ID, func(p *record.Progress) error { p.State = record.Restarting; return nil })
 		if err != nil {
@@ -219,7 +220,7 @@ func (t *takeover) settle(v *vigil) {
 			return
 		}
 		v.record = updated
-		giveUp := l.retrying()
+		giveUp := l.tries.Begin()
 		s.tasks.Go(func() { v.tryAgain(giveUp) })
 	default:
 		t.dropBundle(v)
