@@ -26,10 +26,10 @@ func (c *creation) check() error {
 	}
 	config, h := req.Config, req.HostConfig
 	for _, err := range []error{
-		s.logs.Choose(&h.LogConfig),
+		s.Logbook.Choose(&h.LogConfig),
 		req.Refuse(),
 		c.checkModes(h),
-		s.checkParent(h),
+		c.checkParent(h),
 		c.checkRuntime(h),
 		s.cfg.IDs.Check(h, s.cfg.Defaults.Get().Runtimes[h.Runtime]),
 		s.links.Check(h),
@@ -99,8 +99,8 @@ func CheckSlice(parent string) error {
 }
 
 // checkParent refuses a group that its driver could not make others below.
-func (s *Service) checkParent(h *wire.HostConfig) error {
-	if !s.cfg.Systemd || h.CgroupParent == "" {
+func (c *creation) checkParent(h *wire.HostConfig) error {
+	if !c.containers.cfg.Systemd || h.CgroupParent == "" {
 		return nil
 	}
 	return CheckSlice(h.CgroupParent)

@@ -25,9 +25,6 @@ import (
 // it. They lie with the container and go with it, or where the caller says.
 type Checkpoints struct{ containers *Service }
 
-// Checkpoints are those of all containers.
-func (s *Service) Checkpoints() *Checkpoints { return &Checkpoints{s} }
-
 // CheckpointOptions say what Create makes.
 type CheckpointOptions struct {
 	Name string

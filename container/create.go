@@ -111,7 +111,7 @@ func (c *creation) make(ctx context.Context, r *Record) (err error) {
 	if err := c.label(r, &back); err != nil {
 		return err
 	}
-	furnished, err := s.mounts.Furnish(ctx, r, &back)
+	furnished, err := s.Mounts.Furnish(ctx, r, &back)
 	if err != nil {
 		return err
 	}

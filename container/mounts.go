@@ -23,7 +23,7 @@ func (b *bundle) mountAll(ctx context.Context, back *undo.Stack) error {
 		return nil
 	}
 	b.mounts = append([]spec.Mount(nil), list...)
-	back.Push(func() error { return s.mounts.Unmount(context.WithoutCancel(ctx), r) })
+	back.Push(func() error { return s.Mounts.Unmount(context.WithoutCancel(ctx), r) })
 	for i := range b.mounts {
 		m := &b.mounts[i]
 		if err := b.mount(ctx, m); err != nil {
@@ -36,8 +36,8 @@ func (b *bundle) mountAll(ctx context.Context, back *undo.Stack) error {
 			return err
 		}
 	}
-	s.mounts.Tell(r, events.ActionMount)
-	back.Push(func() error { s.mounts.Tell(r, events.ActionUnmount); return nil })
+	s.Mounts.Tell(r, events.ActionMount)
+	back.Push(func() error { s.Mounts.Tell(r, events.ActionUnmount); return nil })
 	return nil
 }
 
@@ -59,7 +59,7 @@ func (b *bundle) mount(ctx context.Context, m *spec.Mount) error {
 		}
 		b.hand(m, tree, "")
 	case mount.TypeVolume:
-		path, err := s.mounts.Reach(ctx, r, m, r.ID)
+		path, err := s.Mounts.Reach(ctx, r, m, r.ID)
 		if err != nil {
 			return err
 		}
@@ -73,7 +73,7 @@ func (b *bundle) mount(ctx context.Context, m *spec.Mount) error {
 		}
 		b.hand(m, tree, "")
 	case mount.TypeImage:
-		tree, err := s.mounts.Image(ctx, r.MountedImages[m.Destination], b.seenBy())
+		tree, err := s.Mounts.Image(ctx, r.MountedImages[m.Destination], b.seenBy())
 		if err != nil {
 			return err
 		}

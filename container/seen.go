@@ -115,7 +115,7 @@ func (f *Files) mounted(ctx context.Context, r *Record, write bool) (*seen, erro
 		defer made.Close()
 		users = seenBy(r.Users, made.User)
 	}
-	sources, err := f.containers.mounts.Open(ctx, r, users)
+	sources, err := f.containers.Mounts.Open(ctx, r, users)
 	if err != nil {
 		return nil, err
 	}

@@ -159,10 +159,10 @@ func (b *bundle) launch(ctx context.Context) (err error) {
 		return err
 	}
 	s.links.Moved(*r)
-	s.publishPlaces(r, events.ActionConnect)
-	s.health.begin(*r)
+	s.Places.tell(r, events.ActionConnect)
+	s.Health.begin(*r)
 	s.publish(*r, events.ActionStart)
-	s.logs.Begin(r)
+	s.Logbook.Begin(r)
 	v := &vigil{containers: s, record: *r, live: l, run: run}
 	s.tasks.Go(v.watch)
 	return nil

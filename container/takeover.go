@@ -79,15 +79,15 @@ func (t *takeover) run(ctx context.Context) error {
 		}
 		v.run, _ = l.begin(f.keeper, f.err)
 		if f.keeper != nil {
-			s.execs.resume(r, f.keeper, f.execs)
+			s.Execs.resume(r, f.keeper, f.execs)
 		}
-		s.health.resume(r)
+		s.Health.resume(r)
 		if f.keeper != nil {
 			t.settlePlaces(ctx, r)
 		}
 		s.tasks.Go(v.watch)
 	}
-	s.logs.Resume(s.store.All())
+	s.Logbook.Resume(s.store.All())
 	return nil
 }
 
@@ -151,7 +151,7 @@ func (t *takeover) lookFor(ctx context.Context, r Record) finding {
 	case err != nil:
 		return finding{record: r, err: err}
 	case keeper.Status().Phase != supervise.PhaseCreated:
-		return finding{record: r, keeper: keeper, execs: s.execs.told(keeper)}
+		return finding{record: r, keeper: keeper, execs: s.Execs.told(keeper)}
 	}
 	// Started by nobody: the daemon died in between.
 	if err := end(ctx, keeper); err != nil {
