@@ -31,7 +31,8 @@ supervise logs/... event network volume image container/... server cmd/tared ! o
 event ! image container network volume # an event is told by the nouns, it knows none
 container/record container/stream container/links container/listing ! image volume event supervise # what is known of a container knows nothing of who acts on it
 container/create container/update container/users ! volume event snapshot # a request is judged before anything is looked at
-container/stats container/logbook container/session ! image network volume event # samples and logs need a record, and no image or network
+container/mounts ! network supervise/keeper # what is mounted has no network
+container/stats container/logbook container/session container/restart ! image network volume event # samples and logs need a record, and no image or network
 image network/... volume ! container # containers stand on images, networks and volumes
 build/... ! server client cli ocirun # builds stand on all nouns
 build build/launch build/lend ! +google.golang.org/grpc # gRPC is the front's

@@ -140,7 +140,7 @@ func (b *bundle) write() (supervise.Config, error) {
 	if err := saveSandbox(b.dir, b.net.sandbox); err != nil {
 		return supervise.Config{}, err
 	}
-	log, err := s.logs.Destination(r)
+	log, err := s.Logbook.Destination(r)
 	if err != nil {
 		return supervise.Config{}, err
 	}

@@ -8,6 +8,7 @@ import (
 	wire "github.com/moby/moby/api/types/container"
 
 	"github.com/tarehq/tare/container/create"
+	"github.com/tarehq/tare/container/mounts"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/network/files"
@@ -25,10 +26,10 @@ func (c *creation) check() error {
 	}
 	config, h := req.Config, req.HostConfig
 	for _, err := range []error{
-		s.logs.Choose(&h.LogConfig),
+		s.Logbook.Choose(&h.LogConfig),
 		req.Refuse(),
 		c.checkModes(h),
-		s.checkParent(h),
+		c.checkParent(h),
 		c.checkRuntime(h),
 		s.cfg.IDs.Check(h, s.cfg.Defaults.Get().Runtimes[h.Runtime]),
 		s.links.Check(h),
@@ -49,11 +50,11 @@ func (c *creation) check() error {
 	if err := publish.Check(ports); err != nil {
 		return err
 	}
-	mounts, err := c.checkMounts(h)
+	wanted, err := c.checkMounts(h)
 	if err != nil {
 		return err
 	}
-	if _, err := spec.Build(spec.Input{ID: "check", Config: config, HostConfig: h, Mounts: mounts, Path: "check"}); err != nil {
+	if _, err := spec.Build(spec.Input{ID: "check", Config: config, HostConfig: h, Mounts: wanted, Path: "check"}); err != nil {
 		return err
 	}
 	if _, err := files.Hosts(files.HostsFile{Extra: h.ExtraHosts, HostGateways: s.cfg.hostGateways()}); err != nil {
@@ -65,16 +66,16 @@ func (c *creation) check() error {
 // checkMounts refuses mounts that cannot be: among others a --mount whose source is
 // not there and shall not be made.
 func (c *creation) checkMounts(h *wire.HostConfig) ([]spec.Mount, error) {
-	mounts, err := spec.Wanted(h)
+	wanted, err := spec.Wanted(h)
 	if err != nil {
 		return nil, err
 	}
-	for _, m := range mounts {
+	for _, m := range wanted {
 		if !m.Strict {
 			continue
 		}
 		if _, err := os.Stat(m.Source); errors.Is(err, os.ErrNotExist) {
-			return nil, noSource(m.Source)
+			return nil, mounts.NoSource(m.Source)
 		}
 	}
 	for _, from := range h.VolumesFrom {
@@ -83,14 +84,10 @@ func (c *creation) checkMounts(h *wire.HostConfig) ([]spec.Mount, error) {
 			return nil, err
 		}
 		if _, err := c.containers.store.Find(name); err != nil {
-			return nil, forCreate(err)
+			return nil, mounts.ForCreate(err)
 		}
 	}
-	return mounts, nil
-}
-
-func noSource(source string) error {
-	return fault.New(fault.Invalid, "invalid mount config for type \"bind\": bind source path does not exist: %s", source)
+	return wanted, nil
 }
 
 // CheckSlice refuses a parent that is no slice of systemd's.
@@ -102,8 +99,8 @@ func CheckSlice(parent string) error {
 }
 
 // checkParent refuses a group that its driver could not make others below.
-func (s *Service) checkParent(h *wire.HostConfig) error {
-	if !s.cfg.Systemd || h.CgroupParent == "" {
+func (c *creation) checkParent(h *wire.HostConfig) error {
+	if !c.containers.cfg.Systemd || h.CgroupParent == "" {
 		return nil
 	}
 	return CheckSlice(h.CgroupParent)

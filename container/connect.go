@@ -37,7 +37,7 @@ func (p *Places) Connect(ctx context.Context, nameOrID, networkName string, e *w
 	if err := fits(&r, n.Network, networkName); err != nil {
 		return err
 	}
-	if err := s.checkPlace(networkName, settings); err != nil {
+	if err := p.check(networkName, settings); err != nil {
 		return err
 	}
 	ctx = context.WithoutCancel(ctx)
@@ -117,7 +117,7 @@ func (c *connection) add(ctx context.Context, p record.Place) (err error) {
 		return err
 	}
 	defer netns.Close()
-	ports, err := s.publishing(&r)
+	ports, err := publishing(&r, s.cfg.Defaults.Get())
 	if err != nil {
 		return err
 	}

@@ -111,7 +111,7 @@ func (c *creation) make(ctx context.Context, r *Record) (err error) {
 	if err := c.label(r, &back); err != nil {
 		return err
 	}
-	furnished, err := c.furnish(ctx, r, &back)
+	furnished, err := s.Mounts.Furnish(ctx, r, &back)
 	if err != nil {
 		return err
 	}
@@ -119,7 +119,7 @@ func (c *creation) make(ctx context.Context, r *Record) (err error) {
 		return err
 	}
 	s.links.Add(r)
-	if err := furnished.publish(); err != nil { // the container is there: it gets its volumes by its start
+	if err := furnished.Publish(); err != nil { // the container is there: it gets its volumes by its start
 		s.cfg.Log.Error("a volume of a new container cannot be named", "container", r.ID, "err", err)
 	}
 	return nil

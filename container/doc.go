@@ -33,6 +33,7 @@
 // are nouns that it hands out:
 //
 //	Listing      lists of them (package listing)
+//	Mounts       volumes and what else is mounted (package mounts)
 //	Execs        further processes (exec.go, execstart.go, over package session)
 //	Health       probes (health.go; what they mean, package healthcheck)
 //	Logbook      logs (package logbook)

@@ -120,10 +120,6 @@ func networkRequest(r *Record, daemon *create.Settings, bridged bool) (network.R
 }
 
 // publishing are the ports that the container wants to publish.
-func (s *Service) publishing(r *Record) ([]network.Port, error) {
-	return publishing(r, s.cfg.Defaults.Get())
-}
-
 func publishing(r *Record, daemon *create.Settings) ([]network.Port, error) {
 	ports, err := create.Ports(r.HostConfig.PortBindings, r.Config.ExposedPorts, r.HostConfig.PublishAllPorts)
 	if err != nil {
@@ -143,13 +139,6 @@ func detach(ctx context.Context, networks *network.Service, b *network.Sandbox) 
 		return nil
 	}
 	return networks.Detach(ctx, *b)
-}
-
-// publishPlaces tells of a container's coming to its networks or leaving them.
-func (s *Service) publishPlaces(r *Record, action events.Action) {
-	for _, e := range r.Endpoints(s.cfg.Networks) {
-		publishPlace(s.cfg.Events, r.ID, e, action)
-	}
 }
 
 // publishPlace tells of one.

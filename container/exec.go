@@ -20,9 +20,6 @@ type Execs struct {
 
 func newExecs(s *Service) *Execs { return &Execs{containers: s, sessions: session.NewTable()} }
 
-// Execs are those of all containers.
-func (s *Service) Execs() *Execs { return s.execs }
-
 // Inspect tells of an exec; its result for some minutes after its end.
 func (e *Execs) Inspect(ctx context.Context, execID string) (wire.ExecInspectResponse, error) {
 	n, err := e.sessions.Find(execID)

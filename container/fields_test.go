@@ -21,7 +21,6 @@ import (
 	wirenet "github.com/moby/moby/api/types/network"
 
 	"github.com/tarehq/tare/container/create"
-	"github.com/tarehq/tare/container/listing"
 	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/record/recordtest"
 	"github.com/tarehq/tare/fault"
@@ -364,30 +363,6 @@ func TestRefusedFields(t *testing.T) {
 		if err := ask(change); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
-	}
-}
-
-// TestEveryListFilterHasItsProof does for the filters of a list of containers
-// what the table does for fields.
-func TestEveryListFilterHasItsProof(t *testing.T) {
-	list := "container/listing.TestList"
-	rows := map[string]proof{
-		"ancestor": shown(list, "ancestor="), "annotation": shown(list, "annotation="), "before": shown(list, "before="), "since": shown(list, "since="),
-		"exited": shown(list, "exited="), "expose": shown(list, "expose="), "publish": shown(list, "publish="), "is-task": shown(list, "is-task="),
-		"status": shown(list, "status="), "id": shown(list, "id="), "name": shown(list, "name="), "label": shown(list, "label="),
-		"network": shown(list, "network="), "volume": shown(list, "volume="), "isolation": shown(list, "isolation="), "health": shown(list, "health="),
-	}
-	known := listing.Filters()
-	tests := allTests(t)
-	for _, name := range known {
-		if p, ok := rows[name]; ok {
-			checkProof(t, tests, name, p)
-		} else {
-			t.Errorf("the filter %s has no row", name)
-		}
-	}
-	if len(rows) != len(known) {
-		t.Errorf("%d rows for %d filters", len(rows), len(known))
 	}
 }
 

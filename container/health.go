@@ -223,7 +223,7 @@ func (h *Health) probe(p *prober, r Record, keeper *supervise.Keeper) *wire.Heal
 // launch starts the probe's process, which is nobody's exec.
 func (h *Health) launch(p *prober, r Record, keeper *supervise.Keeper, id string) error {
 	s := h.containers
-	process, err := s.execs.process(&r, &wire.ExecCreateRequest{Cmd: p.check.Argv}, r.Config.User)
+	process, err := s.Execs.process(&r, &wire.ExecCreateRequest{Cmd: p.check.Argv}, r.Config.User)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"github.com/moby/moby/api/types/events"
 	wirenet "github.com/moby/moby/api/types/network"
 
 	"github.com/tarehq/tare/fault"
@@ -9,9 +10,6 @@ import (
 // Places are the containers' places on networks: Connect and Disconnect change
 // them, running or not.
 type Places struct{ containers *Service }
-
-// Places are those of all containers.
-func (s *Service) Places() *Places { return &Places{s} }
 
 // errShared is Docker's refusal of a second network beside another's.
 var errShared = fault.New(fault.Invalid, "container sharing network namespace with another container or host cannot be connected to any other network")
@@ -29,4 +27,12 @@ func (p *Places) Bare(networkID string) map[string]wirenet.EndpointResource {
 		}
 	}
 	return all
+}
+
+// tell tells of a container's coming to its networks or leaving them.
+func (p *Places) tell(r *Record, action events.Action) {
+	s := p.containers
+	for _, e := range r.Endpoints(s.cfg.Networks) {
+		publishPlace(s.cfg.Events, r.ID, e, action)
+	}
 }

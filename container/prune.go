@@ -21,9 +21,6 @@ type Pruning struct {
 	under      atomic.Bool
 }
 
-// Pruning is that of all containers.
-func (s *Service) Pruning() *Pruning { return &Pruning{containers: s} }
-
 // Prune removes the containers that do not run and that the filters until,
 // label and label! choose, and tells what of space that gives back, in bytes:
 // what the containers had changed. One that begins to run meanwhile stays.

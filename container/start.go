@@ -32,23 +32,15 @@ func (s *Service) Start(ctx context.Context, nameOrID, detachKeys string) error 
 	if err := startable(r); err != nil {
 		return err
 	}
-	return s.startAnew(context.WithoutCancel(ctx), r)
+	return s.startAnew(context.WithoutCancel(ctx), r, nil)
 }
 
 // startAnew is startLocked at somebody's wish: the restart policy counts and
 // waits from the beginning.
-func (s *Service) startAnew(ctx context.Context, r Record) error {
-	s.forgive(&r)
-	return s.startLocked(ctx, r)
-}
-
-// forgive forgets how often the restart policy has tried.
-func (s *Service) forgive(r *Record) {
+func (s *Service) startAnew(ctx context.Context, r Record, from *restore) error {
 	r.RestartCount = 0
-	l := s.lives.of(r.ID)
-	l.mu.Lock()
-	l.wait = 0
-	l.mu.Unlock()
+	s.lives.of(r.ID).tries.Forget()
+	return s.startLocked(ctx, r, from)
 }
 
 func startable(r Record) error {
@@ -61,12 +53,10 @@ func startable(r Record) error {
 	return nil
 }
 
-// startLocked starts the container under its operation lock. A failure is
-// recorded with Docker's exit code, and a container that removes itself goes.
-func (s *Service) startLocked(ctx context.Context, r Record) error { return s.startFrom(ctx, r, nil) }
-
-// startFrom is startLocked from a checkpoint, unless that is nil.
-func (s *Service) startFrom(ctx context.Context, r Record, from *restore) error {
+// startLocked starts the container under its operation lock, from a checkpoint unless
+// that is nil. A failure is recorded with Docker's exit code, and a container that
+// removes itself goes.
+func (s *Service) startLocked(ctx context.Context, r Record, from *restore) error {
 	b := &bundle{containers: s, r: &r, dir: s.bundles.path(r.ID), from: from}
 	err := b.launch(ctx)
 	if err == nil {
@@ -171,10 +161,10 @@ func (b *bundle) launch(ctx context.Context) (err error) {
 		return err
 	}
 	s.links.Moved(*r)
-	s.publishPlaces(r, events.ActionConnect)
-	s.health.begin(*r)
+	s.Places.tell(r, events.ActionConnect)
+	s.Health.begin(*r)
 	s.publish(*r, events.ActionStart)
-	s.logs.Begin(r)
+	s.Logbook.Begin(r)
 	v := &vigil{containers: s, record: *r, live: l, run: run}
 	s.tasks.Go(v.watch)
 	return nil

@@ -81,8 +81,8 @@ func (h *halt) stop(ctx context.Context, o StopOptions) error {
 	}
 	if !h.rest {
 		l := h.containers.lives.of(h.record.ID)
-		l.hold(true)
-		defer l.hold(false)
+		l.tries.Hold(true)
+		defer l.tries.Hold(false)
 	}
 	ended, err := h.signal(ctx, sig)
 	if err != nil || ended == nil {
@@ -136,7 +136,7 @@ func (h *halt) signal(ctx context.Context, sig syscall.Signal) (ended <-chan str
 	h.record = r
 	if !r.State.Up() {
 		if l := s.lives.find(r.ID); l != nil {
-			l.callOff()
+			l.tries.CallOff()
 			l.tell(r, false)
 		}
 		return nil, nil
@@ -168,13 +168,6 @@ func (h *halt) signal(ctx context.Context, sig syscall.Signal) (ended <-chan str
 		err = s.wake(ctx, r, keeper, ended)
 	}
 	return ended, err
-}
-
-// hold lets the restart policy rest for the end of the present run.
-func (l *live) hold(held bool) {
-	l.mu.Lock()
-	l.held = held
-	l.mu.Unlock()
 }
 
 // Kill sends a signal, SIGKILL if none is named, to the container's process.

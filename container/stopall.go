@@ -27,7 +27,7 @@ func StopAll(ctx context.Context, s *Service, limit time.Duration) error {
 	var live []Record
 	for _, r := range s.store.All() {
 		if l := s.lives.find(r.ID); l != nil {
-			l.callOff() // who waits for another try
+			l.tries.CallOff() // who waits for another try
 		}
 		if r.State.Live() && r.State != record.Restarting {
 			live = append(live, r)

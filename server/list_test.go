@@ -49,7 +49,7 @@ func TestLongListOfImages(t *testing.T) {
 			Manifests:  []image.ManifestSummary{{ID: "m", Kind: image.ManifestKindImage, ImageData: &image.ImageProperties{Containers: []string{"c"}}}},
 		})
 	}
-	for _, v := range []version.Version{version.Max, {1, 50}, {1, 47}, {1, 43}, {1, 24}} {
+	for _, v := range []version.Version{version.Max, {Major: 1, Minor: 50}, {Major: 1, Minor: 47}, {Major: 1, Minor: 43}, {Major: 1, Minor: 24}} {
 		want := httptest.NewRecorder()
 		writeJSON(want, 200, v.Listed(slices.Clone(r.images.list)))
 		if status, _, text := r.do("GET", "/v"+v.String()+"/images/json?manifests=1", ""); status != 200 || text != strings.TrimSpace(want.Body.String()) {

@@ -2,9 +2,9 @@
 //
 // It decodes requests, calls the nouns (container, image, network, volume, event) and
 // encodes their answers. Every noun has a file with its handlers and its rows
-// of the routing table. What differs between API versions is in package version,
-// and the answers of older ones in the files that begin like it; how errors
-// become statuses is in errors.go, how a connection leaves HTTP in hijack.go.
+// of the routing table. What differs between API versions is in package version;
+// how errors become statuses is in errors.go, how a connection leaves HTTP in
+// hijack.go.
 // The package keeps no state of its own: all of it belongs to the nouns.
 package server
 

@@ -315,10 +315,8 @@ func (l *Launcher) Room(files int) {
 	if len(l.warm) == 0 {
 		return
 	}
-	k := l.warm[0].keeper
-	k.mu.Lock()
-	k.last++
-	m := Message{ID: k.last, Method: MethodRoom, Body: encode(RoomRequest{files})}
+	l.warm[0].keeper.tell(MethodRoom, RoomRequest{files})
+}
 	k.mu.Unlock()
 	_ = k.conn.Send(encode(m)) // nobody waits for the answer
 }

@@ -193,7 +193,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	steps.push(containers.Close)
 	names.Settle()
 	images.SetInUse(containers.Users)
-	volumes.SetUsers(containers.UsedVolumes)
+	volumes.SetUsers(containers.Mounts.UsedVolumes)
 	if err := volumes.SetFreezer(ctx, containers); err != nil {
 		return nil, fmt.Errorf("cannot let go on what was frozen for a copy of a volume: %w", err)
 	}
@@ -208,10 +208,10 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 		initProgram: initProgram, driver: layers.Driver(), driverStatus: layers.DriverStatus()}
 	w.setFacts(o)
 	config := server.Config{
-		Containers: containers, Listing: containers.Listing(), Logs: containers.Logbook(), Execs: containers.Execs(), Files: containers.Files(), Stats: containers.Stats(),
-		Processes: containers.Processes(), Pruning: containers.Pruning(), Images: images, Transfers: transfers,
-		Registries: image.NewRegistries(registries), Networks: networks, Firewall: networks, Places: containers.Places(),
-		Checkpoints: containers.Checkpoints(), Builder: builder, Authorizers: agree, Volumes: volumes, VolumeCopies: volumes,
+		Containers: containers, Listing: containers.Listing, Logs: containers.Logbook, Execs: containers.Execs, Files: containers.Files, Stats: containers.Stats,
+		Processes: containers.Processes, Pruning: containers.Pruning, Images: images, Transfers: transfers,
+		Registries: image.NewRegistries(registries), Networks: networks, Firewall: networks, Places: containers.Places,
+		Checkpoints: containers.Checkpoints, Builder: builder, Authorizers: agree, Volumes: volumes, VolumeCopies: volumes,
 		VolumeTransfers: volume.NewTransfers(volumes, registries), Events: eventLog, Daemon: func() server.Daemon { return *w.facts.Load() },
 		Log: log,
 	}
@@ -219,7 +219,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 		w.handler = server.New(config)
 		return w, nil
 	}
-	m := newMetrics(&config, containers.Health())
+	m := newMetrics(&config, containers.Health)
 	api := server.New(config)
 	w.handler = api
 	stop, err := m.serve(ctx, o.MetricsAddr, api.Info)

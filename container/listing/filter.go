@@ -1,7 +1,6 @@
 package listing
 
 import (
-	"maps"
 	"path"
 	"regexp"
 	"slices"
@@ -46,9 +45,6 @@ var matchers = map[string]matcher{
 
 // others are the filters that are more than a test of one value.
 var others = []string{"id", "name", "since", "before", "ancestor"}
-
-// Filters names those that List knows.
-func Filters() []string { return append(slices.Collect(maps.Keys(matchers)), others...) }
 
 // byPattern is the filter by ID or name: a part of it that a regular expression
 // matches.

@@ -2,7 +2,9 @@ package listing
 
 import (
 	"errors"
+	"maps"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -155,5 +157,18 @@ func TestPortMapOfWhatIsRouted(t *testing.T) {
 	}
 	if len(portMap(r)) != 1 {
 		t.Errorf("%+v", portMap(r))
+	}
+}
+
+// Each filter stands in a query of TestList, or in a test of its own here.
+func TestEveryFilterIsShown(t *testing.T) {
+	text, err := os.ReadFile("list_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range append(slices.Collect(maps.Keys(matchers)), others...) {
+		if !strings.Contains(string(text), name+"=") && !strings.Contains(string(text), `"`+name+`": {`) {
+			t.Errorf("no test has the filter %s", name)
+		}
 	}
 }

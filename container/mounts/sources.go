@@ -1,4 +1,4 @@
-package container
+package mounts
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"github.com/moby/moby/api/types/mount"
 	"golang.org/x/sys/unix"
 
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/container/view"
 	"github.com/tarehq/tare/internal/idgen"
@@ -17,39 +18,49 @@ import (
 	"github.com/tarehq/tare/supervise"
 )
 
-// sources are what a container that does not run has beside its root: the
+// Sources are what a container that does not run has beside its root: the
 // engine's files, and what the user asked for, parents before children.
-type sources struct {
-	containers *Service
-	r          *Record
-	users      *overlayfs.Users // in which they are seen; nil for the host's
-	list       []view.Bind
-	user       string   // of the volumes
-	volumes    []string // that are mounted for the view
+type Sources struct {
+	List []view.Bind
+
+	maker   *Maker
+	r       *record.Record
+	users   *overlayfs.Users // in which they are seen; nil for the host's
+	user    string           // of the volumes
+	volumes []string         // that are mounted for the view
 }
 
-// close lets go of all.
-func (s *sources) close() error {
+// Close lets go of all.
+func (s *Sources) Close() error {
 	var errs []error
-	for _, one := range s.list {
+	for _, one := range s.List {
 		one.Tree.Close()
 	}
 	for _, name := range s.volumes {
-		errs = append(errs, s.containers.cfg.Volumes.Unmount(context.Background(), name, s.user))
+		errs = append(errs, s.maker.Volumes.Unmount(context.Background(), name, s.user))
 	}
-	s.list, s.volumes = nil, nil
+	s.List, s.volumes = nil, nil
 	return errors.Join(errs...)
 }
 
-// open makes the mounts, at no place yet.
-func (s *sources) open(ctx context.Context) error {
+// Open makes the mounts of a container that does not run, at no place yet, seen by
+// these users.
+func (k *Maker) Open(ctx context.Context, r *record.Record, users *overlayfs.Users) (*Sources, error) {
+	s := &Sources{maker: k, r: r, users: users}
+	if err := s.open(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func (s *Sources) open(ctx context.Context) error {
 	var in spec.Input
-	s.containers.store.HostFiles(s.r.ID, &in)
+	s.maker.Store.HostFiles(s.r.ID, &in)
 	for target, path := range map[string]string{"/etc/hosts": in.Hosts, "/etc/hostname": in.Hostname, "/etc/resolv.conf": in.ResolvConf} {
 		if _, err := os.Stat(path); err != nil { // it was never started
 			continue
 		}
-		tree, err := cloneTree(path, false)
+		tree, err := CloneTree(path, false)
 		if err == nil {
 			err = s.add(target, tree, unix.MountAttr{}, 0)
 		}
@@ -92,8 +103,8 @@ func (s *sources) open(ctx context.Context) error {
 }
 
 // add keeps a mount, which nobody follows and which follows nobody.
-func (s *sources) add(target string, tree *os.File, attr unix.MountAttr, flags uint) error {
-	s.list = append(s.list, view.Bind{Target: target, Tree: tree})
+func (s *Sources) add(target string, tree *os.File, attr unix.MountAttr, flags uint) error {
+	s.List = append(s.List, view.Bind{Target: target, Tree: tree})
 	fd := int(tree.Fd())
 	err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_PRIVATE})
 	if err == nil && attr.Attr_set != 0 {
@@ -103,35 +114,35 @@ func (s *sources) add(target string, tree *os.File, attr unix.MountAttr, flags u
 }
 
 // show has a mount show its owners as the container's, as a run does.
-func (s *sources) show(tree *os.File) error {
+func (s *Sources) show(tree *os.File) error {
 	if s.users == nil {
 		return nil
 	}
 	return userns.MapOwners(int(tree.Fd()), s.users.FD, 0)
 }
 
-func (s *sources) tree(ctx context.Context, m *spec.Mount) (*os.File, error) {
+func (s *Sources) tree(ctx context.Context, m *spec.Mount) (*os.File, error) {
 	switch m.Type {
 	case mount.TypeVolume:
-		path, err := s.containers.reachVolume(ctx, s.r, m, s.user)
+		path, err := s.maker.Reach(ctx, s.r, m, s.user)
 		if err != nil {
 			return nil, err
 		}
 		s.volumes = append(s.volumes, m.Name)
 		if m.Subpath() != "" {
-			return cloneBelow(path, m.Subpath())
+			return CloneBelow(path, m.Subpath())
 		}
-		return cloneTree(path, true)
+		return CloneTree(path, true)
 	case mount.TypeImage:
-		tree, err := s.containers.imageTree(ctx, s.r.MountedImages[m.Destination], s.users)
+		tree, err := s.maker.Image(ctx, s.r.MountedImages[m.Destination], s.users)
 		if err != nil || m.Subpath() == "" {
 			return tree, err
 		}
 		defer tree.Close()
 		return supervise.CloneBelow(int(tree.Fd()), m.Subpath())
 	}
-	if err := prepareSource(m); err != nil {
+	if err := PrepareSource(m); err != nil {
 		return nil, err
 	}
-	return cloneTree(m.Source, m.Bind == nil || !m.Bind.NonRecursive)
+	return CloneTree(m.Source, m.Bind == nil || !m.Bind.NonRecursive)
 }

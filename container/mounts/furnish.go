@@ -1,4 +1,4 @@
-package container
+package mounts
 
 import (
 	"context"
@@ -25,23 +25,23 @@ import (
 // maxVolumes is how many volumes an image may declare.
 const maxVolumes = 1000
 
-// furnishing finds and makes what is mounted in a container that is being made, in
+// Furnishing finds and makes what is mounted in a container that is being made, in
 // Docker's order: what other containers have (--volumes-from), -v, --mount, and a
 // volume of its own wherever the image or the user wants one and nothing is mounted
 // yet.
 //
 // Until the container is on record it holds its volumes, and those that are its
 // own have no name: a crash leaves none that nobody knows of.
-type furnishing struct {
-	*creation
-	r      *Record
+type Furnishing struct {
+	*Maker
+	r      *record.Record
 	drafts []*volume.Draft
 }
 
-// furnish fills in the record's mounts.
-func (c *creation) furnish(ctx context.Context, r *Record, back *undo.Stack) (*furnishing, error) {
-	f := &furnishing{creation: c, r: r}
-	h := c.req.HostConfig
+// Furnish fills in the mounts of a record that is being made.
+func (k *Maker) Furnish(ctx context.Context, r *record.Record, back *undo.Stack) (*Furnishing, error) {
+	f := &Furnishing{Maker: k, r: r}
+	h := r.HostConfig
 	wanted, err := spec.Wanted(h)
 	if err != nil {
 		return nil, err
@@ -58,24 +58,24 @@ func (c *creation) furnish(ctx context.Context, r *Record, back *undo.Stack) (*f
 	if err != nil || len(inherited)+len(wanted)+len(own) == 0 {
 		return f, err
 	}
-	back.Push(func() error { c.containers.cfg.Volumes.Release(r.ID); return nil })
+	back.Push(func() error { k.Volumes.Release(r.ID); return nil })
 	r.Mounts = slices.Concat(inherited, wanted, own)
 	for i := range r.Mounts {
 		m := &r.Mounts[i]
 		if err := f.make(ctx, m, i < len(inherited), back); err != nil {
-			return nil, forCreate(err)
+			return nil, ForCreate(err)
 		}
 		asked := i >= len(inherited) && i < len(inherited)+len(wanted)
 		if asked && m.Mode == "" && m.Driver == volume.Local {
 			m.Mode = "z" // as Docker shows a volume that was asked for
 		}
 	}
-	return f, f.populate(ctx)
+	return f, f.populateAll(ctx)
 }
 
-// forCreate makes nothing that is missing fault.NotFound: by that, clients know a
+// ForCreate makes nothing that is missing fault.NotFound: by that, clients know a
 // missing image, which they pull.
-func forCreate(err error) error {
+func ForCreate(err error) error {
 	if errors.Is(err, fault.NotFound) {
 		return fault.New(fault.Invalid, "%w", err)
 	}
@@ -84,7 +84,7 @@ func forCreate(err error) error {
 
 // inherited are the mounts of other containers at places that are free, of two at
 // one place the later.
-func (f *furnishing) inherited(from []string, taken map[string]bool) ([]spec.Mount, error) {
+func (f *Furnishing) inherited(from []string, taken map[string]bool) ([]spec.Mount, error) {
 	var list []spec.Mount
 	at := map[string]int{}
 	for _, text := range from {
@@ -92,9 +92,9 @@ func (f *furnishing) inherited(from []string, taken map[string]bool) ([]spec.Mou
 		if err != nil {
 			return nil, err
 		}
-		other, err := f.containers.store.Find(name)
+		other, err := f.Store.Find(name)
 		if err != nil {
-			return nil, forCreate(err)
+			return nil, ForCreate(err)
 		}
 		for _, m := range other.Mounted() {
 			if taken[m.Destination] {
@@ -139,7 +139,7 @@ func ownVolumes(places map[string]struct{}, h *wire.HostConfig, taken map[string
 }
 
 // make makes one mount's volume, or finds it or its image.
-func (f *furnishing) make(ctx context.Context, m *spec.Mount, inherited bool, back *undo.Stack) error {
+func (f *Furnishing) make(ctx context.Context, m *spec.Mount, inherited bool, back *undo.Stack) error {
 	switch m.Type {
 	case mount.TypeVolume:
 		return f.makeVolume(ctx, m, inherited, back)
@@ -152,8 +152,8 @@ func (f *furnishing) make(ctx context.Context, m *spec.Mount, inherited bool, ba
 	return nil
 }
 
-func (f *furnishing) makeVolume(ctx context.Context, m *spec.Mount, inherited bool, back *undo.Stack) error {
-	volumes := f.containers.cfg.Volumes
+func (f *Furnishing) makeVolume(ctx context.Context, m *spec.Mount, inherited bool, back *undo.Stack) error {
+	volumes := f.Volumes
 	req := volume.CreateRequest{Name: m.Name, Driver: m.Driver, Holder: f.r.ID, Existing: inherited, Volatile: f.r.AutoRemove()}
 	if o := m.Volume; o != nil && !inherited {
 		req.Labels = o.Labels
@@ -198,8 +198,8 @@ func (f *furnishing) makeVolume(ctx context.Context, m *spec.Mount, inherited bo
 }
 
 // findImage finds the image that is to be mounted.
-func (f *furnishing) findImage(ctx context.Context, m *spec.Mount) error {
-	images := f.containers.cfg.Images
+func (f *Furnishing) findImage(ctx context.Context, m *spec.Mount) error {
+	images := f.Images
 	img, err := images.ResolvePlatform(ctx, m.Name, "")
 	if err != nil {
 		return err
@@ -213,8 +213,8 @@ func (f *furnishing) findImage(ctx context.Context, m *spec.Mount) error {
 	return nil
 }
 
-// populate copies to each volume that is empty what it will hide of the image.
-func (f *furnishing) populate(ctx context.Context) error {
+// populateAll copies to each volume that is empty what it will hide of the image.
+func (f *Furnishing) populateAll(ctx context.Context) error {
 	var view *snapshot.View
 	defer func() {
 		if view != nil {
@@ -228,28 +228,33 @@ func (f *furnishing) populate(ctx context.Context) error {
 		}
 		if view == nil {
 			var err error
-			if view, err = f.containers.cfg.Snapshots.View(f.r.ID); err != nil {
+			if view, err = f.Layers.View(f.r.ID); err != nil {
 				return err
 			}
 		}
-		if err := f.populateOne(ctx, m, view.Root()); err != nil {
+		var draft *volume.Draft
+		if i := slices.IndexFunc(f.drafts, func(d *volume.Draft) bool { return d.Name == m.Name }); i >= 0 {
+			draft = f.drafts[i]
+		}
+		if err := f.populate(ctx, m, f.r.ID, view.Root(), draft); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (f *furnishing) populateOne(ctx context.Context, m *spec.Mount, root *os.File) error {
+// populate copies to a volume what it will hide of the image at root. It is a draft, or
+// held by the holder.
+func (k *Maker) populate(ctx context.Context, m *spec.Mount, holder string, root *os.File, draft *volume.Draft) error {
 	dir, err := openHidden(root, m.Destination)
 	if dir == nil {
 		return err
 	}
 	defer dir.Close()
-	i := slices.IndexFunc(f.drafts, func(d *volume.Draft) bool { return d.Name == m.Name })
-	if i >= 0 {
-		err = f.drafts[i].Fill(ctx, dir)
+	if draft != nil {
+		err = draft.Fill(ctx, dir)
 	} else {
-		err = f.containers.cfg.Volumes.Populate(ctx, m.Name, f.r.ID, dir)
+		err = k.Volumes.Populate(ctx, m.Name, holder, dir)
 	}
 	if err != nil {
 		return fault.New(fault.KindOf(err), "failed to populate volume %s: %w", m.Name, err)
@@ -272,8 +277,8 @@ func openHidden(root *os.File, place string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), place), nil
 }
 
-// publish names the container's own volumes, when it is on record.
-func (f *furnishing) publish() error {
+// Publish names the container's own volumes, when it is on record.
+func (f *Furnishing) Publish() error {
 	if f == nil {
 		return nil
 	}
@@ -283,7 +288,7 @@ func (f *furnishing) publish() error {
 		}
 	}
 	if len(f.r.Mounts) > 0 {
-		f.containers.cfg.Volumes.Release(f.r.ID)
+		f.Volumes.Release(f.r.ID)
 	}
 	return nil
 }
