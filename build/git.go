@@ -98,14 +98,8 @@ var errMoved = errors.New("the git reference moves while it is fetched: build ag
 // update does so once.
 func (c *checkout) update(ctx context.Context, tree string, a *about) error {
 	commit, ref, err := c.find(ctx)
-	if err != nil {
+	if err != nil || a.Facts["commit"] == commit {
 		return err
-	}
-	if want := c.attrs[pb.AttrGitChecksum]; want != "" && !strings.HasPrefix(commit, want) {
-		return fault.New(fault.Invalid, "expected checksum to match %s, got %s", want, commit)
-	}
-	if a.Facts["commit"] == commit {
-		return nil
 	}
 	a.Facts = nil
 	work := filepath.Join(c.dir, "checkout")
@@ -153,10 +147,18 @@ func within(work, subdir string) (string, error) {
 	return path, nil
 }
 
-// find asks the remote which commit the reference is. A commit is itself.
+// find asks the remote which commit the reference is. A commit is itself, and one that
+// the client names beside the reference can be had without it.
 func (c *checkout) find(ctx context.Context) (commit, ref string, err error) {
+	want := c.attrs[pb.AttrGitChecksum]
 	if commitName.MatchString(c.ref) {
-		return c.ref, "", nil
+		return c.ref, "", fits(want, c.ref, "")
+	}
+	if c.attrs[pb.AttrGitFetchByCommit] == "true" {
+		if !commitName.MatchString(want) {
+			return "", "", fault.New(fault.Invalid, "fetch-by-commit requires a full commit SHA checksum, got %q", want)
+		}
+		return want, "", nil
 	}
 	name := c.ref
 	if name == "" {
@@ -172,15 +174,31 @@ func (c *checkout) find(ctx context.Context) (commit, ref string, err error) {
 			found[full] = id
 		}
 	}
-	for _, full := range []string{name, "refs/tags/" + name, "refs/heads/" + name} {
+	names := []string{name}
+	if name != "HEAD" {
+		names = []string{"refs/" + strings.TrimPrefix(name, "refs/"), "refs/heads/" + name, "refs/tags/" + name} // a branch goes first, as with git checkout
+	}
+	for _, full := range names {
 		if id := found[full]; id != "" {
+			tag := ""
 			if peeled := found[full+"^{}"]; peeled != "" { // what an annotated tag is of
-				id = peeled
+				id, tag = peeled, id
 			}
-			return id, full, nil
+			return id, full, fits(want, id, tag)
 		}
 	}
 	return "", "", fault.New(fault.NotFound, "repository does not contain ref %s", name)
+}
+
+// fits holds a commit, and the tag that it was found by, to what the client says that it is.
+func fits(want, commit, tag string) error {
+	switch {
+	case strings.HasPrefix(commit, want) || tag != "" && strings.HasPrefix(tag, want):
+		return nil
+	case tag != "":
+		return fault.New(fault.Invalid, "expected checksum to match %s, got %s or %s", want, tag, commit)
+	}
+	return fault.New(fault.Invalid, "expected checksum to match %s, got %s", want, commit)
 }
 
 func (c *checkout) fetch(ctx context.Context, work, commit, ref string) error {

@@ -88,6 +88,9 @@ func (d *decoder) vertex(name digest.Digest) (*vertex, error) {
 	}
 	d.open[name] = true
 	v := &vertex{digest: name, op: op, meta: d.meta[name.String()]}
+	if err := able(v.meta); err != nil {
+		return nil, err
+	}
 	for _, in := range op.Inputs {
 		e, err := d.edge(in)
 		if err != nil {
@@ -118,6 +121,8 @@ func describe(v *vertex) string {
 		return "merge"
 	case *pb.Op_Diff:
 		return "diff"
+	case *pb.Op_Build:
+		return "build"
 	}
 	return "unknown operation"
 }

@@ -21,6 +21,34 @@ type Limits struct {
 	Network string
 }
 
+// limits are those of a vertex: the job's, or in their place what the front end says of
+// this one.
+func (j *Job) limits(v *vertex) *Limits {
+	l := j.options.Limits
+	r := v.meta.GetLinuxResources()
+	if r == nil {
+		return &l
+	}
+	if r.Memory != 0 || r.MemorySwap != 0 {
+		l.Memory, l.MemorySwap = r.Memory, r.MemorySwap
+	}
+	for _, n := range []struct {
+		to   *int64
+		from int64
+	}{{&l.CPUShares, int64(r.CpuShares)}, {&l.CPUPeriod, int64(r.CpuPeriod)}, {&l.CPUQuota, r.CpuQuota}} {
+		if n.from != 0 {
+			*n.to = n.from
+		}
+	}
+	if r.CpusetCpus != "" {
+		l.CpusetCpus = r.CpusetCpus
+	}
+	if r.CpusetMems != "" {
+		l.CpusetMems = r.CpusetMems
+	}
+	return &l
+}
+
 // set puts the limits into a step's request, where they are Docker's to refuse.
 func (l *Limits) set(h *wire.HostConfig) error {
 	h.Memory, h.MemorySwap = l.Memory, l.MemorySwap

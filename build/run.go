@@ -310,7 +310,7 @@ func (s *step) connect(ctx context.Context) error {
 
 // config writes config.json and says what the supervising process must know.
 func (s *step) config(ctx context.Context) (supervise.Config, error) {
-	c := supervise.Config{ID: s.id, Dir: s.dir, Log: supervise.Log{Driver: "none"}, WatchOOM: s.job.options.Limits.Memory > 0, NetNS: s.netNS, Mounts: s.trees, OpenStdin: s.stdin, StdinOnce: s.stdin, TTY: s.tty,
+	c := supervise.Config{ID: s.id, Dir: s.dir, Log: supervise.Log{Driver: "none"}, WatchOOM: s.job.limits(s.v).Memory > 0, NetNS: s.netNS, Mounts: s.trees, OpenStdin: s.stdin, StdinOnce: s.stdin, TTY: s.tty,
 		Rootfs: supervise.Rootfs{Dir: s.root.Dir, Lower: s.root.Lower, Upper: s.root.Upper, Work: s.root.Work, Volatile: true, ReadOnly: s.root.ReadOnly}}
 	in, err := s.input(ctx)
 	if err != nil {
@@ -375,7 +375,7 @@ func (s *step) input(_ context.Context) (spec.Input, error) {
 	for _, u := range meta.GetUlimit() {
 		h.Ulimits = append(h.Ulimits, &wire.Ulimit{Name: u.Name, Soft: u.Soft, Hard: u.Hard})
 	}
-	if err := s.job.options.Limits.set(h); err != nil {
+	if err := s.job.limits(s.v).set(h); err != nil {
 		return spec.Input{}, err
 	}
 	in := spec.Input{ID: s.id, Config: &wire.Config{WorkingDir: meta.GetCwd(), Tty: s.tty}, HostConfig: h, Path: meta.Args[0], Args: meta.Args[1:],

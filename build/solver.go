@@ -146,7 +146,7 @@ type solving struct {
 
 // solve solves a vertex once in a job.
 func (j *Job) solve(ctx context.Context, v *vertex) ([]*output, error) {
-	return j.onceIn(ctx, j.vertices, v.digest, func() ([]*output, error) { return j.carryOut(ctx, v) })
+	return j.onceIn(ctx, j.verticesOf(ctx), v.digest, func() ([]*output, error) { return j.carryOut(ctx, v) })
 }
 
 // onceIn does something once in a job. What failed may be tried again.
@@ -254,6 +254,9 @@ func (j *Job) perform(ctx context.Context, v *vertex, inputs []*output, elsewher
 		return []*output{o}, cached, err
 	case *pb.Op_Merge, *pb.Op_Diff, *pb.Op_Passthrough:
 		return j.combine(ctx, v, inputs)
+	case *pb.Op_Build:
+		o, err := j.nested(ctx, v, op.Build, inputs)
+		return []*output{o}, false, err
 	}
 	k, outputs, err := j.look(ctx, v, inputs, elsewhere)
 	if outputs != nil || err != nil {
@@ -268,7 +271,7 @@ func (j *Job) perform(ctx context.Context, v *vertex, inputs []*output, elsewher
 			return outputs, true, err
 		}
 	}
-	outputs, err = j.once(ctx, j.options.Limits.flight(k.exact), j.printer(v), func(ctx context.Context, say printer) ([]*output, error) {
+	outputs, err = j.once(ctx, j.limits(v).flight(k.exact), j.printer(v), func(ctx context.Context, say printer) ([]*output, error) {
 		outputs, err := j.execute(ctx, v, inputs, say)
 		if err != nil {
 			return nil, err

@@ -366,7 +366,7 @@ func parseDetachKeys(s string) ([]byte, error) {
 		case len(key) == 6 && key[:5] == "ctrl-" && isControl(key[5]):
 			keys = append(keys, control(key[5]))
 		default:
-			return nil, fault.New(fault.Invalid, "Invalid detach keys (%s) provided: unknown character: '%s'", s, key)
+			return nil, fault.New(fault.Invalid, "Invalid detach keys (%s) provided", s)
 		}
 	}
 	return keys, nil

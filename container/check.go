@@ -44,7 +44,7 @@ func (c *creation) check() error {
 		c.checkModes(h),
 		s.checkParent(h),
 		c.checkRuntime(h),
-		s.cfg.IDs.check(h, s.cfg.Defaults.get().Runtimes[h.Runtime].Path),
+		s.cfg.IDs.check(h, s.cfg.Defaults.get().Runtimes[h.Runtime]),
 		s.links.check(h),
 		checkStorage(s.cfg.Snapshots, h),
 		spec.CheckSecurity(h.SecurityOpt, s.cfg.Confinement.modules()),

@@ -24,8 +24,9 @@ type attached struct {
 	sandbox *network.Sandbox // nil without an interface of its own
 	netns   *os.File
 	sockets []*os.File
-	other   *joined // the namespace of another container
-	path    string  // of the namespace in config.json; "" for a new one, "host" for the host's
+	sys     *os.File // until the container has mounted it
+	other   *joined  // the namespace of another container
+	path    string   // of the namespace in config.json; "" for a new one, "host" for the host's
 }
 
 // close drops our copies; the supervising process has its own.
@@ -35,6 +36,9 @@ func (a *attached) close() {
 	}
 	for _, f := range a.sockets {
 		f.Close()
+	}
+	if a.sys != nil {
+		a.sys.Close()
 	}
 	a.other.close()
 }
@@ -48,7 +52,7 @@ func relays(b *network.Sandbox) (list []supervise.Relay) {
 		return nil
 	}
 	for _, r := range b.Relays() {
-		list = append(list, supervise.Relay{Proto: r.Proto, Host: r.Host.String(), First: r.First, Last: r.Last, To: r.To.String()})
+		list = append(list, supervise.Relay{Proto: r.Proto, Host: r.Host.String(), First: r.First, Last: r.Last, To: r.To.String(), Whole: r.Whole})
 	}
 	return list
 }
@@ -88,7 +92,7 @@ func (b *bundle) attach(ctx context.Context) (*attached, error) {
 	if err != nil {
 		return nil, err
 	}
-	place := &attached{sandbox: &a.Sandbox, netns: a.NetNS, sockets: a.Sockets, path: supervise.NetNSPath}
+	place := &attached{sandbox: &a.Sandbox, netns: a.NetNS, sockets: a.Sockets, sys: a.Sys, path: supervise.NetNSPath}
 	if remapped {
 		if b.users.User, err = userns.OfNetwork(a.NetNS); err != nil {
 			place.close()
@@ -103,7 +107,7 @@ func (b *bundle) attach(ctx context.Context) (*attached, error) {
 // bridge gives those who would be on it nothing, as Docker does.
 func networkRequest(r *Record, daemon *Settings, bridged bool) (network.Request, error) {
 	req := network.Request{ContainerID: r.ID, Name: r.Name, Hostname: r.Config.Hostname, Domainname: r.Config.Domainname,
-		DNS: resolver(r.HostConfig, daemon)}
+		DNS: resolver(r.HostConfig, daemon), ReadOnlySys: !r.HostConfig.Privileged}
 	for _, p := range r.places() {
 		if p.network == wirenet.NetworkNone || p.network == wirenet.NetworkBridge && !bridged {
 			continue

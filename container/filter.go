@@ -37,7 +37,7 @@ var matchers = map[string]matcher{
 	"expose": func(r Record, v string) bool {
 		return hasPort(r, v, func(s wire.PortSummary) uint16 { return s.PrivatePort })
 	},
-	"isolation":  func(r Record, v string) bool { return v == "default" || v == "" },
+	"isolation":  func(Record, string) bool { return true }, // says nothing on Linux, as with Docker
 	"is-task":    func(r Record, v string) bool { is, err := strconv.ParseBool(v); return err == nil && !is },
 	"annotation": func(r Record, v string) bool { return label.Has(r.HostConfig.Annotations, v) },
 }

@@ -70,7 +70,7 @@ func TestList(t *testing.T) {
 		"all volume=/srv":            "up",
 		"all volume=/other":          "",
 		"all isolation=default":      "down up",
-		"all isolation=hyperv":       "",
+		"all isolation=hyperv":       "down up",
 		"all health=none":            "down up",
 		"all health=healthy":         "",
 		"all ancestor=app:2":         "down up",

@@ -101,15 +101,21 @@ func (s *Service) removeLocked(r Record, volumes bool) error {
 func (s *Service) unlink(ctx context.Context, name string) error {
 	parent, alias, ok := strings.Cut(strings.Trim(name, "/"), "/")
 	if !ok {
+		if _, err := s.store.find(name); err != nil {
+			return err
+		}
 		return fault.New(fault.Invalid, "Conflict, cannot remove the default link name of the container")
 	}
 	r, unlock, err := s.lock(ctx, parent)
+	if errors.Is(err, fault.NotFound) {
+		return noSuch(name)
+	}
 	if err != nil {
-		return fault.New(fault.KindOf(err), "Cannot get parent %s for link name %s: %w", parent, name, err)
+		return err
 	}
 	defer unlock()
 	if !slices.ContainsFunc(r.Links, func(l Link) bool { return l.Alias == alias }) {
-		return fault.New(fault.NotFound, "No such link: /%s/%s", r.Name, alias)
+		return noSuch(name)
 	}
 	s.links.drop(&r)
 	r, err = s.store.amend(r.ID, func(c *Spec) error {

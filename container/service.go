@@ -38,6 +38,7 @@ type Snapshots interface {
 	Mount(containerID string) (snapshot.Mount, error)
 	CanLimit() error
 	Limit(containerID string, bytes uint64) error
+	Stage(containerID string, bytes uint64) (*snapshot.Staged, error)
 	ReadOnly(chain digest.Digest) (snapshot.Mount, error)
 	View(containerID string) (*snapshot.View, error)
 	Remove(containerID string) error

@@ -89,7 +89,8 @@ func (t *takeover) run(ctx context.Context) error {
 
 // settlePlaces has the record of a running container tell which of its places
 // are still there, and takes back those that nobody wishes: the daemon died while
-// they were made or given up.
+// they were made or given up. Its ports are relayed from now on as this daemon has
+// it, which may make no rules where the one before did, or the other way round.
 func (t *takeover) settlePlaces(ctx context.Context, r Record) {
 	s := t.containers
 	if r.Sandbox == nil {
@@ -102,7 +103,7 @@ func (t *takeover) settlePlaces(ctx context.Context, r Record) {
 		}
 	}
 	now, known := s.cfg.Networks.Sandbox(r.Sandbox.ID)
-	if known && len(now.Endpoints) != len(r.Sandbox.Endpoints) {
+	if known && (len(now.Endpoints) != len(r.Sandbox.Endpoints) || !slices.Equal(relays(&now), relays(r.Sandbox))) {
 		fail(c.hold(ctx, &now, nil))
 		fail(c.record(ctx, now))
 		c.r.Sandbox = &now
@@ -249,7 +250,7 @@ func (t *takeover) dropOrphans(ctx context.Context) error {
 		return err
 	}
 	for _, d := range dirs {
-		if _, err := s.store.find(d.Name()); err == nil || s.store.damaged[d.Name()] {
+		if s.store.has(d.Name()) || s.store.damaged[d.Name()] { // not one that is called so
 			continue
 		}
 		dir := s.bundles.path(d.Name())
@@ -291,7 +292,7 @@ func (t *takeover) dropRemain(id, dir string) {
 func (t *takeover) dropLayers() {
 	s := t.containers
 	for _, id := range s.cfg.Snapshots.Active() {
-		if _, err := s.store.find(id); err == nil || s.store.damaged[id] {
+		if s.store.has(id) || s.store.damaged[id] {
 			continue
 		}
 		if err := s.cfg.Snapshots.Remove(id); err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/overlayfs"
 	"github.com/tarehq/tare/internal/userns"
+	"github.com/tarehq/tare/supervise"
 )
 
 // IDs say what the IDs of containers may be outside.
@@ -60,9 +61,9 @@ func parseAuto(mode wire.UsernsMode) (size uint32, auto bool, err error) {
 	return size, true, nil
 }
 
-// check refuses what cannot be in a user namespace, in Docker's words. The path is
-// that of the program which is to make the container, "" for none.
-func (u *IDs) check(h *wire.HostConfig, runtimePath string) error {
+// check refuses what cannot be in a user namespace, in Docker's words. The runtime is
+// to make the container; without a path it is the built-in one.
+func (u *IDs) check(h *wire.HostConfig, runtime supervise.Runtime) error {
 	_, auto, err := parseAuto(h.UsernsMode)
 	switch {
 	case err != nil:
@@ -77,8 +78,8 @@ func (u *IDs) check(h *wire.HostConfig, runtimePath string) error {
 		return fault.New(fault.Invalid, "cannot share the host's network namespace when user namespaces are enabled")
 	case h.PidMode.IsHost():
 		return fault.New(fault.Invalid, "cannot share the host PID namespace when user namespaces are enabled")
-	case runtimePath != "":
-		return fault.New(fault.NotImplemented, "the runtime %s cannot be used for a container with a user namespace: nothing says that it maps the owners of volumes, as the built-in runtime does; use that, or --userns=host", h.Runtime)
+	case runtime.Path != "" && !mapsOwners(runtime):
+		return fault.New(fault.NotImplemented, "the runtime %s cannot be used for a container with a user namespace: by its own account (%s features) it does not map the owners of volumes (runc does from 1.2 on); use the built-in one, or --userns=host", h.Runtime, runtime.Path)
 	}
 	return nil
 }

@@ -62,9 +62,14 @@ func (s *Service) begin() error {
 	return nil
 }
 
+// bare notes whether rules lead to the sandbox, or nothing but a relay does.
+func (s *Service) bare(b *Sandbox) {
+	b.Bare4, b.Bare6 = s.cfg.NoRules && !s.cfg.NoProxy, s.cfg.NoRules6 && !s.cfg.NoProxy
+}
+
 func (s *Service) attach(ctx context.Context, r Request, lans []*lan) (_ *Attachment, err error) {
 	a := &Attachment{Sandbox: Sandbox{ID: newID(), ContainerID: r.ContainerID, Name: r.Name, Hostname: r.Hostname, Domainname: r.Domainname, DNS: r.DNS}}
-	a.Sandbox.Bare4, a.Sandbox.Bare6 = s.cfg.NoRules && !s.cfg.NoProxy, s.cfg.NoRules6 && !s.cfg.NoProxy
+	s.bare(&a.Sandbox)
 	var b *box
 	defer func() {
 		if err != nil {
@@ -73,6 +78,9 @@ func (s *Service) attach(ctx context.Context, r Request, lans []*lan) (_ *Attach
 	}()
 	if len(lans) > 0 && r.NetNS == nil {
 		b = s.pools.fitting(lans[0], r.Wants[0])
+	}
+	if b != nil && !r.ReadOnlySys {
+		b.DropSys()
 	}
 	for i, w := range r.Wants {
 		var e Endpoint
@@ -111,6 +119,7 @@ func (s *Service) attach(ctx context.Context, r Request, lans []*lan) (_ *Attach
 	for i := range a.Endpoints {
 		b.announce(&a.Endpoints[i])
 	}
+	a.Sys, b.Sys = b.Sys, nil
 	s.fitter.hold(a.ID, b)
 	return a, nil
 }

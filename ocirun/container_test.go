@@ -81,12 +81,12 @@ func TestUserNamespace(t *testing.T) {
 
 func TestTimeNamespace(t *testing.T) {
 	clean(t)
-	dir, s := shell(t, "cat /proc/uptime")
+	dir, s := shell(t, "cat /proc/uptime /proc/self/timens_offsets")
 	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace})
 	s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 1000000, Nanosecs: 500000000}, "monotonic": {Secs: 1000000}}
 	out, _ := run(t, dir, s)
 	var up float64
-	if _, err := fmt.Sscan(out, &up); err != nil || up < 1000000 {
+	if _, err := fmt.Sscan(out, &up); err != nil || up < 1000000 || strings.Join(strings.Fields(out)[2:], " ") != "monotonic 1000000 0 boottime 1000000 500000000" {
 		t.Fatalf("uptime %q", out)
 	}
 }

@@ -81,11 +81,6 @@ func (h *containerHandlers) list(w http.ResponseWriter, r *request) error {
 	if err := r.version.checkListFilters(filters); err != nil {
 		return err
 	}
-	for _, key := range []string{"since", "before"} {
-		if v := r.Form.Get(key); v != "" {
-			addFilter(filters, key, v)
-		}
-	}
 	limit, err := r.integer("limit")
 	if err != nil {
 		return err
@@ -284,16 +279,18 @@ func (h *containerHandlers) rename(w http.ResponseWriter, r *request) error {
 	return noContent(w)
 }
 
+// updateBody is Docker's, which says nothing of networks; ours also changes what
+// their endpoints' options limit.
+type updateBody struct {
+	wire.UpdateConfig
+	NetworkingConfig *wirenet.NetworkingConfig
+}
+
 func (h *containerHandlers) update(w http.ResponseWriter, r *request) error {
 	if err := r.form(); err != nil {
 		return err
 	}
-	// Docker's request says nothing of networks; ours also changes what their
-	// endpoints' options limit.
-	var u struct {
-		wire.UpdateConfig
-		NetworkingConfig *wirenet.NetworkingConfig
-	}
+	var u updateBody
 	if err := r.json(&u); err != nil {
 		return err
 	}

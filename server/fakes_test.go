@@ -306,8 +306,8 @@ func (f *fakeImages) List(_ context.Context, o image.ListOptions) ([]wireimage.S
 	f.filters = o.Filters
 	return f.list, f.err
 }
-func (f *fakeImages) Brief(_ context.Context, filters map[string]map[string]bool) ([]image.Brief, error) {
-	f.filters = filters
+func (f *fakeImages) Brief(_ context.Context, o image.ListOptions) ([]image.Brief, error) {
+	f.filters = o.Filters
 	return f.briefs, f.err
 }
 func (f *fakeImages) Parent(string) string { return "" }

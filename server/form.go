@@ -54,11 +54,12 @@ func (r *request) integer(key string) (*int, error) {
 	return &n, nil
 }
 
-// size is one dimension of a terminal, of which there must be a value.
+// size is one dimension of a terminal, of which there must be a value. What is more
+// than a terminal has is as much as it has.
 func (r *request) size(key, what string) (uint16, error) {
 	value := r.Form.Get(key)
 	n, err := strconv.ParseUint(strings.TrimPrefix(value, "-"), 10, 32)
-	if err == nil && (strings.HasPrefix(value, "-") || n > math.MaxUint16) {
+	if err == nil && strings.HasPrefix(value, "-") {
 		err = strconv.ErrRange
 	}
 	if err != nil {
@@ -67,7 +68,7 @@ func (r *request) size(key, what string) (uint16, error) {
 		}
 		return 0, fault.New(fault.Invalid, "invalid resize %s %q: %w", what, value, err)
 	}
-	return uint16(n), nil
+	return uint16(min(n, math.MaxUint16)), nil
 }
 
 // filters decodes the parameter filters: {"name":{"value":true}}, or the form
@@ -176,6 +177,7 @@ func (r *request) decode(out any) error {
 // by the key.
 var dockersName = map[string]string{
 	"*container.ExecCreateRequest": "ExecOptions", "*container.ExecStartRequest": "ExecStartOptions", "*volume.CreateRequest": "CreateOptions",
+	"*server.updateBody": "UpdateConfig",
 }
 
 // inBody names the field of a wrong type by its place in the body, as newer
@@ -186,8 +188,8 @@ func inBody(out any, err error) error {
 		return err
 	}
 	field := strings.TrimPrefix(strings.TrimPrefix(wrong.Field, "CreateRequest."), "Config.")
-	field = strings.Replace(field, ".Resources.", ".", 1)
-	root := strings.NewReplacer("createBody", "CreateRequest", "server.", "container.", "words", "string").Replace(wrong.Type.String())
+	field = strings.TrimPrefix(strings.TrimPrefix(strings.Replace(field, ".Resources.", ".", 1), "UpdateConfig."), "Resources.")
+	root := strings.NewReplacer("createBody", "CreateRequest", "updateBody", "UpdateConfig", "server.", "container.", "words", "string").Replace(wrong.Type.String())
 	if field == "" {
 		return fmt.Errorf("json: cannot unmarshal %s into Go value of type %s", wrong.Value, root)
 	}

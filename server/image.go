@@ -22,7 +22,7 @@ type Images interface {
 	Tag(ctx context.Context, source, target string) error
 	Remove(ctx context.Context, ref string, o image.RemoveOptions) ([]wire.DeleteResponse, error)
 	List(ctx context.Context, o image.ListOptions) ([]wire.Summary, error)
-	Brief(ctx context.Context, filters map[string]map[string]bool) ([]image.Brief, error)
+	Brief(ctx context.Context, o image.ListOptions) ([]image.Brief, error)
 	Parent(id string) string
 	InspectWith(ctx context.Context, ref string, o image.InspectOptions) (wire.InspectResponse, error)
 	History(ctx context.Context, ref, platform string) ([]wire.HistoryResponseItem, error)
@@ -65,16 +65,14 @@ func (h *imageHandlers) list(w http.ResponseWriter, r *request) error {
 	if pattern := r.Form.Get("filter"); pattern != "" && r.version.before(41) {
 		addFilter(filters, "reference", pattern)
 	}
+	o := image.ListOptions{All: r.flag("all"), Filters: filters}
 	if r.flag("brief") { // a parameter of our own, and so of any version
-		list, err := h.images.Brief(r.Context(), filters)
+		list, err := h.images.Brief(r.Context(), o)
 		if err != nil {
 			return err
 		}
 		return writeList(w, list)
 	}
-	// The parameter all asks for intermediate images, of which this store has
-	// none.
-	o := image.ListOptions{Filters: filters}
 	if !r.version.before(42) {
 		o.SharedSize = r.flag("shared-size")
 	}

@@ -36,6 +36,7 @@ type Launcher struct {
 	closed bool
 
 	starter *starter // nil: none, or none any more
+	retry   retry    // of making another
 }
 
 // process is a supervising process that has no container yet.
@@ -75,7 +76,7 @@ func NewLauncher(path string, pool int, sample []byte) (*Launcher, error) {
 		done:   make(chan struct{}),
 	}
 	l.stage, _ = stage.New() // without it init lets go of the host's mounts by itself
-	l.starter, _ = newStarter(exe, l.stage)
+	l.replaceStarter()
 	l.changed() // the first look always tells of a change
 	go l.fill()
 	l.wantRefill()
@@ -98,6 +99,7 @@ func (l *Launcher) fill() {
 			return
 		case <-l.refill:
 		}
+		l.replaceStarter()
 		for l.due() {
 			p, err := l.start(context.Background(), true)
 			if err != nil {
@@ -216,10 +218,12 @@ func (l *Launcher) spawn() (conn *seqpacket.Conn, pid int, err error) {
 		mine := l.starter == s
 		if mine {
 			l.starter = nil
+			l.retry.failed(time.Now())
 		}
 		l.mu.Unlock()
 		if mine {
 			s.close()
+			l.wantRefill() // which has another made
 		}
 	}
 	return connected(func(theirs *os.File) (int, error) { return spawn(l.exe, theirs, l.stage, 0) })

@@ -168,6 +168,83 @@ func unknown(t *testing.T, dir, secret string) {
 	}
 }
 
+// TestGitAddress has all forms of a git address as what ADD fetches and as the context.
+func TestGitAddress(t *testing.T) {
+	_, c := builder(t)
+	dir := t.TempDir()
+	repository := dir + "/git/project.git"
+	served.Repository(t, repository)
+	git := func(args ...string) string {
+		cmd := exec.Command("git", append([]string{"-C", repository}, args...)...)
+		cmd.Env = append(os.Environ(), "HOME=/nonexistent", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@example.org", "GIT_COMMITTER_DATE=2020-01-01T00:00:00Z")
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("git %v: %v %s", args, err, out)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	git("tag", "-a", "-m", "annotated", "noted", "next")
+	git("tag", "both", "next") // a branch and a tag of one name
+	git("branch", "both", "main")
+	one, two, noted := git("rev-parse", "main"), git("rev-parse", "next"), git("rev-parse", "noted")
+	base := "http://" + net.JoinHostPort("127.0.0.1", served.Serve(t, dir)) + "/git/project.git"
+	build := func(attrs map[string]string, file string) (string, error) {
+		out := t.TempDir()
+		_, err := c.Solve(t.Context(), nil, client.SolveOpt{Frontend: "dockerfile.v0", FrontendAttrs: attrs, LocalMounts: files(t, map[string]string{"Dockerfile": file}),
+			Exports: []client.ExportEntry{{Type: "local", OutputDir: out}}}, nil)
+		return out, err
+	}
+	for _, x := range []struct{ flags, suffix, file, want string }{
+		{"", "", "file", "one\n"}, {"", "#", "file", "one\n"}, {"", "#next", "file", "two\n"}, {"", "#refs/heads/next", "file", "two\n"}, {"", "#heads/next", "file", "two\n"},
+		{"", "#v1", "file", "one\n"}, {"", "#tags/v1", "file", "one\n"}, {"", "#" + two, "file", "two\n"}, {"", "#noted", "file", "two\n"},
+		{"", "#both", "file", "one\n"}, {"", "?tag=both", "file", "two\n"}, {"", "?branch=both", "file", "one\n"},
+		{"", "#next:sub", "file", "sub\n"}, {"", "#:sub", "file", "sub\n"}, {"", "?ref=next&subdir=sub", "file", "sub\n"}, {"", "?subdir=sub", "tool", "#!/bin/sh\necho tool\n"},
+		{"", "?ref=next&checksum=" + two, "file", "two\n"}, {"", "?ref=next&commit=" + two[:12], "file", "two\n"}, {"", "?ref=noted&checksum=" + noted, "file", "two\n"}, {"", "?ref=noted&checksum=" + two, "file", "two\n"},
+		{"", "?ref=gone&fetch-by-commit=true&checksum=" + one, "file", "one\n"}, {"", "?checksum=" + two + "&fetch-by-commit", "file", "two\n"},
+		{"--checksum=" + one + " ", "#main", "file", "one\n"}, {"--checksum=" + two[:8] + " ", "?branch=next", "file", "two\n"}, {"", "?keep-git-dir=true&ref=main", ".git/HEAD", one + "\n"},
+		{"", "?submodules=false", "file", "one\n"},
+		{"--checksum=" + one + " ", "#next", "", "expected checksum to match " + one + ", got " + two}, {"", "?ref=next&checksum=" + one, "", "expected checksum to match " + one},
+		{"", "?ref=noted&checksum=" + one, "", "got " + noted + " or " + two}, {"", "#" + two + "?x=y", "", "invalid"},
+		{"", "?ref=next&fetch-by-commit=true", "", "checksum"}, {"", "?ref=next&fetch-by-commit=true&checksum=" + two[:12], "", "full commit SHA"},
+		{"", "?ref=a&tag=b", "", "ref conflicts"}, {"", "?tag=a&branch=b", "", "branch conflicts with tag"}, {"", "?nonsense=1", "", `unexpected query "nonsense"`}, {"", "?ref=gone", "", "does not contain ref gone"},
+	} {
+		t.Run("ADD "+x.flags+x.suffix, func(t *testing.T) {
+			out, err := build(map[string]string{}, "FROM scratch\nADD "+x.flags+base+x.suffix+" /\n")
+			if x.file == "" {
+				if err == nil || !strings.Contains(err.Error(), x.want) {
+					t.Errorf("%v, want %s", err, x.want)
+				}
+				return
+			}
+			if text, _ := os.ReadFile(filepath.Join(out, x.file)); err != nil || string(text) != x.want {
+				t.Errorf("%v, %q", err, text)
+			}
+		})
+	}
+	for suffix, want := range map[string]string{"#next": "two\n", "?ref=next&checksum=" + two: "two\n", "#main": "one\n"} {
+		t.Run("named "+suffix, func(t *testing.T) {
+			out, err := build(map[string]string{"context:more": base + suffix}, "FROM scratch\nCOPY --from=more file /copied\n")
+			if text, _ := os.ReadFile(out + "/copied"); err != nil || string(text) != want {
+				t.Errorf("%v, %q", err, text)
+			}
+		})
+	}
+	for suffix, want := range map[string]string{"#next": "", "?branch=next&checksum=" + two: "", "?branch=next&checksum=" + one: "expected checksum to match", "#next:sub": "no such file"} {
+		t.Run("context "+suffix, func(t *testing.T) {
+			out, err := build(map[string]string{"context": base + suffix}, "FROM scratch\n")
+			if want != "" {
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("%v, want %s", err, want)
+				}
+				return
+			}
+			if text, _ := os.ReadFile(out + "/sub/file"); err != nil || string(text) != "sub\n" { // by the Dockerfile that is there
+				t.Errorf("%v, %q", err, text)
+			}
+		})
+	}
+}
+
 // TestMovingBranch has a branch move just when it is fetched: it is asked for again.
 func TestMovingBranch(t *testing.T) {
 	_, c := builder(t)

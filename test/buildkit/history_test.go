@@ -14,6 +14,10 @@ import (
 	"testing"
 	"time"
 
+	controlapi "github.com/moby/buildkit/api/services/control"
+	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/identity"
+
 	"github.com/tarehq/tare/internal/testutil"
 )
 
@@ -114,7 +118,7 @@ func TestRememberedAtEnd(t *testing.T) {
 	r := newRig(t)
 	dir := directory(t, map[string]string{"Dockerfile": "FROM busybox\nRUN echo begun; sleep 1000\n"})
 	for _, end := range []func(){
-		func() { _ = syscall.Kill(builderOf(t, r), syscall.SIGTERM) },
+		func() { _ = syscall.Kill(builderOf(t, r.Dir), syscall.SIGTERM) },
 		func() { r.Signal(t, syscall.SIGTERM); r.Up(t) },
 	} {
 		ended := make(chan error, 1)
@@ -137,8 +141,59 @@ func TestRememberedAtEnd(t *testing.T) {
 	}
 }
 
-// builderOf finds the process that builds.
-func builderOf(t *testing.T, r *rig) int {
+// A build that was answered is remembered, though the process that builds is killed at
+// once: as what it was, how it ended, and which image it made.
+func TestRememberedWhenKilled(t *testing.T) {
+	d, c := builder(t)
+	want := map[string]string{} // by reference, what is remembered
+	for i := range 6 {
+		ref, line := identity.NewID(), []string{"RUN yes told | head -c 1900000", "RUN yes told | head -c 1900000; exit 7"}[i%2] // which is written last
+		if _, err := c.ListWorkers(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		pid := builderOf(t, d.Dir)
+		resp, err := c.Solve(t.Context(), nil, client.SolveOpt{Ref: ref, Frontend: "dockerfile.v0", FrontendAttrs: map[string]string{"label:n": strconv.Itoa(i)},
+			LocalMounts: files(t, map[string]string{"Dockerfile": "FROM busybox\n" + line + "\n"}),
+			Exports:     []client.ExportEntry{{Type: "moby", Attrs: map[string]string{"name": "remembered"}}}}, nil)
+		if kerr := syscall.Kill(pid, syscall.SIGKILL); kerr != nil {
+			t.Fatal(kerr)
+		}
+		if err != nil {
+			want[ref] = err.Error()
+		} else {
+			want[ref] = resp.ExporterResponse["containerimage.digest"]
+		}
+		c.Close()
+		c = connect(t, d)
+	}
+	stream, err := c.ControlClient().ListenBuildHistory(t.Context(), &controlapi.BuildHistoryRequest{EarlyExit: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		e, err := stream.Recv()
+		if err != nil {
+			break
+		}
+		text := e.Record.ExporterResponse["containerimage.digest"] + e.Record.Error.GetMessage()
+		if was := want[e.Record.Ref]; was == "" || text == "" || !strings.HasSuffix(was, text) || e.Record.CompletedAt == nil {
+			t.Errorf("remembered is %s, want %s", text, was)
+		}
+		if image := e.Record.GetResult().GetResultDeprecated().GetDigest(); e.Record.Error == nil && image != text {
+			t.Errorf("the image remembered is %s, want %s", image, text)
+		}
+		if _, err := c.ControlClient().Status(t.Context(), &controlapi.StatusRequest{Ref: e.Record.Ref}); err != nil {
+			t.Error(err)
+		}
+		delete(want, e.Record.Ref)
+	}
+	if len(want) > 0 {
+		t.Errorf("forgotten are %v", want)
+	}
+}
+
+// builderOf finds the process that builds for the daemon in a directory.
+func builderOf(t *testing.T, dir string) int {
 	t.Helper()
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -146,7 +201,7 @@ func builderOf(t *testing.T, r *rig) int {
 	}
 	for _, e := range entries {
 		line, err := os.ReadFile("/proc/" + e.Name() + "/cmdline")
-		if pid, aerr := strconv.Atoi(e.Name()); err == nil && aerr == nil && strings.Contains(string(line), "/tare-build\x00--dir\x00"+r.Dir+"/") {
+		if pid, aerr := strconv.Atoi(e.Name()); err == nil && aerr == nil && strings.Contains(string(line), "/tare-build\x00--dir\x00"+dir+"/") {
 			return pid
 		}
 	}

@@ -46,9 +46,6 @@ type Bridge struct {
 
 var _ gateway.Client = (*Bridge)(nil)
 
-// llbCaps are what the solver does.
-func llbCaps() []*apicaps.PBCap { return pb.Caps.All() }
-
 // frontCaps are what the bridge does.
 func frontCaps() []*apicaps.PBCap {
 	return slices.DeleteFunc(gatewaypb.Caps.All(), func(c *apicaps.PBCap) bool {
@@ -60,7 +57,7 @@ func frontCaps() []*apicaps.PBCap {
 // BuildOpts tells the front end what was asked and what can be done.
 func (b *Bridge) BuildOpts() gateway.BuildOpts {
 	return gateway.BuildOpts{Opts: maps.Clone(b.Opts), SessionID: b.Session, Workers: []gateway.WorkerInfo{b.Worker}, Product: "tare",
-		LLBCaps: pb.Caps.CapSet(llbCaps()), Caps: gatewaypb.Caps.CapSet(frontCaps())}
+		LLBCaps: pb.Caps.CapSet(build.Caps()), Caps: gatewaypb.Caps.CapSet(frontCaps())}
 }
 
 // Solve solves a definition, or has another front end make one.

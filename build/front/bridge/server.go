@@ -136,7 +136,7 @@ func (a *Asked) files(id string) (*Solution, error) {
 func (s *Server) Ping(ctx context.Context, _ *gatewaypb.PingRequest) (*gatewaypb.PongResponse, error) {
 	return with(s, ctx, func(_ context.Context, a *Asked) (*gatewaypb.PongResponse, error) {
 		w := a.bridge.Worker
-		return &gatewaypb.PongResponse{FrontendAPICaps: frontCaps(), LLBCaps: llbCaps(),
+		return &gatewaypb.PongResponse{FrontendAPICaps: frontCaps(), LLBCaps: build.Caps(),
 			Workers: []*apitypes.WorkerRecord{{ID: w.ID, Labels: w.Labels, Platforms: pb.PlatformsFromSpec(w.Platforms)}}}, nil
 	})
 }

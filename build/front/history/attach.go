@@ -56,6 +56,9 @@ func (h *History) attach(r *controlapi.BuildHistoryRecord, told []*controlapi.St
 	}
 	for platform, list := range o.predicates {
 		info := &controlapi.BuildResultInfo{}
+		if platform == "" && r.Result != nil {
+			info = r.Result
+		}
 		for _, p := range list {
 			d, kerr := h.keep(MediaPredicate, p.Text)
 			if kerr != nil {
@@ -73,7 +76,12 @@ func (h *History) attach(r *controlapi.BuildHistoryRecord, told []*controlapi.St
 		}
 		r.Results[platform] = info
 	}
-	for i, d := range o.Results {
+	return err
+}
+
+// addImages puts into a record which images were made.
+func addImages(r *controlapi.BuildHistoryRecord, images []ocispec.Descriptor) {
+	for i, d := range images {
 		if r.Result == nil {
 			r.Result = &controlapi.BuildResultInfo{}
 		}
@@ -85,7 +93,6 @@ func (h *History) attach(r *controlapi.BuildHistoryRecord, told []*controlapi.St
 			r.Result.ResultDeprecated = image // where older clients look
 		}
 	}
-	return err
 }
 
 func (h *History) blobPath(d digest.Digest) string { return filepath.Join(h.dir, "blobs", d.Encoded()) }
@@ -157,8 +164,11 @@ func (h *History) Retell(ref string, send func(*controlapi.StatusResponse) error
 	h.mu.Lock()
 	r := h.records[ref]
 	h.mu.Unlock()
-	if r == nil || r.Logs == nil {
+	if r == nil {
 		return false, nil
+	}
+	if r.Logs == nil { // the process was killed before that was written
+		return true, nil
 	}
 	data, err := os.ReadFile(h.blobPath(digest.Digest(r.Logs.Digest)))
 	if err != nil {

@@ -30,7 +30,8 @@ import (
 //	<dir>/<digest of the reference>.record  a BuildHistoryRecord, a protocol buffer of BuildKit's
 //	<dir>/blobs/<digest>                    what records have attached
 //
-// A build is remembered as soon as its record is there.
+// A build is remembered as soon as its record is there: before its client has the
+// answer, without what is attached, which comes in its place after that.
 type History struct {
 	dir string
 
@@ -93,7 +94,8 @@ func (h *History) tellLocked(kind controlapi.BuildHistoryEventType, r *controlap
 	}
 }
 
-// Ended remembers a build, while its client has its answer already: whoever asks for
+// Ended remembers a build. How it ended outlives the process as soon as this returns, and
+// its client may have its answer; what it told is written after that, and whoever asks for
 // builds from now on waits for it. What goes wrong, failed is told.
 func (h *History) Ended(begun *controlapi.BuildHistoryRecord, tells *progress.Record, o Outcome, failed func(error)) {
 	r := proto.CloneOf(begun)
@@ -102,6 +104,10 @@ func (h *History) Ended(begun *controlapi.BuildHistoryRecord, tells *progress.Re
 	if o.Failed != nil {
 		st, _ := status.FromError(grpcerrors.ToGRPC(context.Background(), o.Failed))
 		r.Error = st.Proto()
+	}
+	addImages(r, o.Results)
+	if err := h.putBare(r); err != nil {
+		failed(err)
 	}
 	h.ending.RLock()
 	go func() {
@@ -115,6 +121,15 @@ func (h *History) Ended(begun *controlapi.BuildHistoryRecord, tells *progress.Re
 			failed(err)
 		}
 	}()
+}
+
+// putBare writes a record in one piece. Nothing is synced: it is to outlive this process.
+func (h *History) putBare(r *controlapi.BuildHistoryRecord) error {
+	data, err := proto.Marshal(r)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(h.path(r.Ref), data, 0o600)
 }
 
 // settle waits for builds that have ended to be remembered.
