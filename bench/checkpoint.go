@@ -40,7 +40,7 @@ func benchCheckpoints(t *table, dir, image, bin string, runs int) error {
 	if out, err := exec.Command("tar", "-C", root, "-xf", image).CombinedOutput(); err != nil {
 		return fmt.Errorf("unpacking the image: %w: %s", err, out)
 	}
-	if err := writeBundle(bundle, "/bin/sh", "-c", holder, "/pipe"); err != nil {
+	if err := writeBundle(bundle, false, "/bin/sh", "-c", holder, "/pipe"); err != nil {
 		return err
 	}
 	list := []checkpointer{

@@ -53,41 +53,74 @@ func benchCrowds(t *table, dir, bin, image string, runs int) error {
 	return nil
 }
 
-// measure goes through the life of the crowd.
+// measure goes through the life of the crowd, with starts before it, beside it and
+// after it: a machine that changes in these minutes is not to be taken for the crowd.
 func (c *throng) measure(runs int) error {
-	alone, err := c.latency(runs)
+	before, err := c.latency(runs)
 	if err != nil {
 		return err
 	}
-	c.add("run --rm busybox true, bridge, beside none", "ms", alone)
+	beside, err := c.withCrowd(runs)
+	if err != nil {
+		return err
+	}
+	settle()
+	after, err := c.latency(runs)
+	if err != nil {
+		return err
+	}
+	for i, when := range [...]string{"back to back", "after 200 ms"} {
+		const title = "run --rm busybox true, bridge, "
+		alone := (before[i] + after[i]) / 2
+		c.add(title+when+", before the crowd", "ms", before[i])
+		c.add(title+when+", beside the crowd", "ms", beside[i])
+		c.add(title+when+", after the crowd", "ms", after[i])
+		c.add("beside the crowd, "+when+", times the mean of before and after", "times", beside[i]/alone)
+	}
+	return nil
+}
+
+// withCrowd is what there is to measure while the crowd is there, from its start to
+// its end.
+func (c *throng) withCrowd(runs int) (beside latencies, err error) {
 	defer c.disperse()
 	took, err := c.gather()
 	if err != nil {
-		return err
+		return beside, err
 	}
 	c.add("start of a crowd, all at once, for each", "ms", took/float64(c.n))
+	settle()
 	if err := c.weigh(); err != nil {
-		return err
+		return beside, err
 	}
-	beside, err := c.latency(runs)
-	if err != nil {
-		return err
+	if beside, err = c.latency(runs); err != nil {
+		return beside, err
 	}
-	c.add("run --rm busybox true, bridge, beside a crowd", "ms", beside)
-	c.add("the same, times that beside none", "times", beside/alone)
-	if took, err = c.typical(runs, "ps"); err != nil {
-		return err
+	if took, err = c.typical(runs, 0, "ps"); err != nil {
+		return beside, err
 	}
 	c.add("ps of a crowd", "ms", took)
-	return c.takeOver()
+	return beside, c.takeOver()
 }
 
 func (c *throng) add(title, unit string, value float64) { c.t.add(title, unit, c.name, value) }
 
-func (c *throng) latency(runs int) (float64, error) {
-	time.Sleep(rest)
-	return c.typical(runs, "run", "--rm", "busybox", "true")
+// latencies are those of runs back to back and after pauses.
+type latencies [2]float64
+
+func (c *throng) latency(runs int) (l latencies, err error) {
+	for i, between := range [...]time.Duration{0, pause} {
+		syscall.Sync()
+		time.Sleep(rest)
+		if l[i], err = c.typical(runs, between, "run", "--rm", "busybox", "true"); err != nil {
+			return l, err
+		}
+	}
+	return l, nil
 }
+
+// settle lets all come to rest after many starts, or ends.
+func settle() { time.Sleep(5 * time.Second) }
 
 // gather starts the crowd, all at once.
 func (c *throng) gather() (float64, error) {
@@ -101,10 +134,11 @@ func (c *throng) gather() (float64, error) {
 	return ms(time.Since(begin)), errors.Join(errs...)
 }
 
-// typical is the median of a command's times.
-func (c *throng) typical(runs int, args ...string) (float64, error) {
+// typical is the median of a command's times, with a pause before each.
+func (c *throng) typical(runs int, between time.Duration, args ...string) (float64, error) {
 	var all []float64
 	for range runs {
+		time.Sleep(between)
 		took, err := tryFor(crowdPatience/3, c.command(args...))
 		if err != nil {
 			return 0, err
@@ -123,7 +157,6 @@ func (c *throng) ids(args ...string) []string {
 // weigh puts down what each container of the crowd takes beside itself, and
 // what the daemon has.
 func (c *throng) weigh() error {
-	time.Sleep(5 * time.Second) // let all come to rest
 	out, err := c.command(append([]string{"inspect", "--format", "{{.State.Pid}}"}, c.ids()...)...).Output()
 	if err != nil {
 		return fmt.Errorf("inspect of a crowd: %w", err)

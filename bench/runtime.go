@@ -8,11 +8,15 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"github.com/moby/profiles/seccomp"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // benchRuntimes times the bare runtimes on one and the same bundle: /bin/true
-// in six new namespaces, with masked paths and a cgroup, and in a container that
-// runs; and it weighs what waits in a container that was only created.
+// in six new namespaces, with masked paths, Docker's default filter of system calls and
+// limits of memory, processors, processes and devices, and in a container that runs; and it
+// weighs what waits in a container that was only created.
 func benchRuntimes(t *table, dir, image, bin string, runs int) error {
 	bundle := filepath.Join(dir, "bundle")
 	root := filepath.Join(bundle, "rootfs")
@@ -22,7 +26,7 @@ func benchRuntimes(t *table, dir, image, bin string, runs int) error {
 	if out, err := exec.Command("tar", "-C", root, "-xf", image).CombinedOutput(); err != nil {
 		return fmt.Errorf("unpacking the image: %w: %s", err, out)
 	}
-	if err := writeBundle(bundle, "/bin/true"); err != nil {
+	if err := writeBundle(bundle, true, "/bin/true"); err != nil {
 		return err
 	}
 	list := installedRuntimes(t, dir, bin)
@@ -38,8 +42,11 @@ func benchRuntimes(t *table, dir, image, bin string, runs int) error {
 	}
 	t.compare("bare runtime, /bin/true, back to back", runs, 0, runners)
 	t.compare("bare runtime, /bin/true, after 200 ms", runs, pause, runners)
-
-	if err := writeBundle(bundle, "/bin/sleep", "1000"); err != nil {
+	if err := writeBundle(bundle, false, "/bin/true"); err != nil {
+		return err
+	}
+	t.compare("the same without seccomp, back to back", runs, 0, runners)
+	if err := writeBundle(bundle, true, "/bin/sleep", "1000"); err != nil {
 		return err
 	}
 	for _, r := range ready {
@@ -125,7 +132,14 @@ func (r *bareRuntime) weighInit(t *table, bundle string, runs int) error {
 	return nil
 }
 
-func writeBundle(dir string, args ...string) error {
+// dockerCapabilities are those that Docker gives a container of which nothing
+// else is said.
+var dockerCapabilities = []string{"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID",
+	"CAP_SETUID", "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE"}
+
+// writeBundle writes the configuration that all runtimes read. The filter is
+// Docker's default profile as it is resolved for these capabilities.
+func writeBundle(dir string, filtered bool, args ...string) error {
 	mount := func(target, kind string, options ...string) map[string]any {
 		return map[string]any{"destination": target, "type": kind, "source": kind, "options": options}
 	}
@@ -133,7 +147,7 @@ func writeBundle(dir string, args ...string) error {
 	for _, kind := range []string{"pid", "network", "ipc", "uts", "mount", "cgroup"} {
 		namespaces = append(namespaces, map[string]string{"type": kind})
 	}
-	caps := []string{"CAP_CHOWN", "CAP_KILL", "CAP_SETUID", "CAP_SETGID", "CAP_NET_BIND_SERVICE"}
+	caps := dockerCapabilities
 	config := map[string]any{
 		"ociVersion": "1.0.2",
 		"root":       map[string]any{"path": "rootfs"},
@@ -156,8 +170,19 @@ func writeBundle(dir string, args ...string) error {
 			"namespaces":    namespaces,
 			"maskedPaths":   []string{"/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"},
 			"readonlyPaths": []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
-			"resources":     map[string]any{"pids": map[string]int{"limit": 1000}, "memory": map[string]int{"limit": 512 << 20}},
+			"resources": map[string]any{
+				"pids": map[string]int{"limit": 1000}, "memory": map[string]int{"limit": 512 << 20, "reservation": 256 << 20},
+				"cpu":     map[string]int{"shares": 512, "quota": 150000, "period": 100000},
+				"devices": []map[string]any{{"allow": false, "access": "rwm"}},
+			},
 		},
+	}
+	if filtered {
+		filter, err := seccomp.GetDefaultProfile(&specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{Bounding: caps}}})
+		if err != nil {
+			return err
+		}
+		config["linux"].(map[string]any)["seccomp"] = filter
 	}
 	data, err := json.Marshal(config)
 	if err != nil {

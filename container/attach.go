@@ -3,16 +3,14 @@ package container
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
-	"os"
 	"strconv"
-	"strings"
-	"time"
 
 	"github.com/moby/moby/api/types/events"
-	"golang.org/x/sys/unix"
 
+	"github.com/tarehq/tare/container/logbook"
+	"github.com/tarehq/tare/container/record"
+	"github.com/tarehq/tare/container/stream"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/logs"
 	"github.com/tarehq/tare/supervise"
@@ -36,21 +34,22 @@ type Hijack func(tty bool) (conn net.Conn, head, buffered []byte, err error)
 // handed to the supervising process, so the stream goes on when this daemon
 // ends. A container that was not started yet gets its clients when it is.
 func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, hijack Hijack) error {
-	keys, err := parseDetachKeys(o.DetachKeys)
+	keys, err := stream.DetachKeys(o.DetachKeys)
 	if err != nil {
 		return err
 	}
-	r, err := s.store.find(nameOrID)
+	r, err := s.store.Find(nameOrID)
 	if err != nil {
 		return err
 	}
-	if r.State == Paused {
+	if r.State == record.Paused {
 		return fault.New(fault.Conflict, "container %s is paused, unpause the container before attach", nameOrID)
 	}
-	if r.State == Restarting {
+	if r.State == record.Restarting {
 		return fault.New(fault.Conflict, "container %s is restarting, wait until the container is running", r.ID)
 	}
-	o.Logs = o.Logs && s.logs.readable(&r)
+	o.Logs = o.Logs && s.Logbook.Readable(&r)
+	o.Stream = o.Stream && (o.Stdin || o.Stdout || o.Stderr) // nothing to wait for otherwise
 	c := &caller{containers: s, live: s.lives.of(r.ID), record: r, asked: o, options: supervise.AttachOptions{
 		Stdin: o.Stdin && o.Stream && r.Config.OpenStdin, Stdout: o.Stdout, Stderr: o.Stderr,
 		Multiplexed: !r.Config.Tty && !o.Raw, DetachKeys: keys, Logs: o.Logs, NoStream: !o.Stream,
@@ -64,20 +63,20 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 	if err != nil {
 		return err
 	}
-	if c.client, err = hand(conn, head); err != nil {
+	if c.client, err = stream.Hand(conn, head); err != nil {
 		return err
 	}
 	c.options.Buffered = buffered
 	given, err := c.connect(ctx, seat)
 	if !given {
-		err = errors.Join(err, c.client.greet()) // where nothing has come behind it
-		c.client.close()                         // the other process has its own descriptor, or the session is over
+		err = errors.Join(err, c.client.Greet()) // where nothing has come behind it
+		c.client.Close()                         // the other process has its own descriptor, or the session is over
 	}
 	if err != nil {
 		return err
 	}
 	s.publish(r, events.ActionAttach)
-	return c.client.wait()
+	return c.client.Wait()
 }
 
 // caller is a client on its way to the supervising process.
@@ -86,7 +85,7 @@ type caller struct {
 	live       *live
 	record     Record
 	asked      AttachOptions
-	client     *handed
+	client     *stream.Client
 	options    supervise.AttachOptions
 }
 
@@ -102,7 +101,7 @@ func (c *caller) connect(ctx context.Context, seat *seat) (given bool, err error
 		}
 	}
 	if seat != nil {
-		if err := c.client.greet(); err != nil {
+		if err := c.client.Greet(); err != nil {
 			return false, err
 		}
 	}
@@ -127,7 +126,7 @@ func (c *caller) connect(ctx context.Context, seat *seat) (given bool, err error
 // without one. A run is none any more once its end is on record: who sees that
 // end and attaches means the next run.
 func (c *caller) presentLocked() (*run, error) {
-	if _, err := c.containers.store.find(c.record.ID); err != nil { // removed meanwhile
+	if _, err := c.containers.store.Find(c.record.ID); err != nil { // removed meanwhile
 		c.containers.lives.forget(c.record.ID)
 		return nil, err
 	}
@@ -173,14 +172,14 @@ func (c *caller) await() (keeper *supervise.Keeper, waits bool, err error) {
 // on it that it misses nothing, so the process has the socket before that, and the
 // output waits behind the head; or else the log has it.
 func (c *caller) attach(ctx context.Context, keeper *supervise.Keeper) error {
-	if !c.asked.Logs && c.client.head != nil {
-		err := keeper.AttachHeld(ctx, c.options, c.client.file, c.client.welcome)
+	if !c.asked.Logs && !c.client.Greeted() {
+		err := keeper.AttachHeld(ctx, c.options, c.client.File, c.client.Welcome)
 		if !errors.Is(err, fault.Invalid) {
-			return errors.Join(err, c.client.greet()) // it may have just ended
+			return errors.Join(err, c.client.Greet()) // it may have just ended
 		}
 		// A process of an older version wants the head to be there.
 	}
-	if err := c.client.welcome(); err != nil {
+	if err := c.client.Welcome(); err != nil {
 		return err
 	}
 	release := func() {}
@@ -191,7 +190,7 @@ func (c *caller) attach(ctx context.Context, keeper *supervise.Keeper) error {
 			return err
 		}
 	}
-	err := keeper.Attach(ctx, c.options, c.client.file)
+	err := keeper.Attach(ctx, c.options, c.client.File)
 	release()
 	if c.asked.Logs && (errors.Is(err, fault.Conflict) || errors.Is(err, fault.Unavailable)) {
 		// It has just ended, and its log has all that it said.
@@ -204,188 +203,16 @@ func (c *caller) attach(ctx context.Context, keeper *supervise.Keeper) error {
 // replay writes the log to the client from a place on, and notes where that
 // ended. Until release is called nothing of the log changes its form.
 func (c *caller) replay(from logs.Position) (release func(), err error) {
-	at, release, err := c.containers.logs.replay(&c.record, c.asked, from, c.client)
+	at, release, err := c.containers.Logbook.Replay(&c.record, logbook.Selection{Stdout: c.asked.Stdout, Stderr: c.asked.Stderr, Framed: c.options.Multiplexed}, from, c.client)
 	if err == nil {
 		c.options.LogsAt, c.options.LogsFrom = at, at.Offset
 	}
 	return release, err
 }
 
-// handed is a client's socket on its way to another process: the socket
-// itself where the kernel has it, or for TLS one end of a pair whose other end
-// is copied to and from the client.
-type handed struct {
-	file   *os.File
-	copied chan struct{} // closed when the copying is over; nil without
-	head   []byte        // to be written yet
-	ready  bool          // the head was read, or waited for long enough
-}
-
-// headGrace bounds the wait for a client to read the head. One that is there reads
-// it as soon as it comes to run, which on a busy machine takes a while; the bound
-// is for one that sends and never reads.
-const headGrace = 5 * time.Second
-
-// letRead waits until the client has read the head of the answer. Some clients
-// (Docker's SDK for Python is one) read it through a buffer and what follows
-// past that buffer: the first output of a quick process would be lost there, if
-// it were in the socket with the head. A client that attaches before the start
-// needs no wait, as it has read the head before it asks for the start.
-func (h *handed) letRead() {
-	if h.ready {
-		return
-	}
-	h.ready = true
-	raw, err := h.file.SyscallConn()
-	if err != nil {
-		return
-	}
-	pause := 20 * time.Microsecond
-	for deadline := time.Now().Add(headGrace); ; time.Sleep(pause) {
-		unread := 0 // bytes that the other end of a unix(7) socket has not taken
-		cerr := raw.Control(func(fd uintptr) { unread, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
-		if cerr != nil || err != nil || unread == 0 || time.Now().After(deadline) || h.gone() {
-			return
-		}
-		pause = min(pause*11/10, time.Millisecond)
-	}
-}
-
-// greet writes the head, once.
-func (h *handed) greet() error {
-	head := h.head
-	h.head = nil
-	if head == nil {
-		return nil
-	}
-	_, err := h.file.Write(head)
-	return err
-}
-
-// welcome writes the head and lets the client read it.
-func (h *handed) welcome() error {
-	err := h.greet()
-	h.letRead()
-	return err
-}
-
-// Write writes to the client.
-func (h *handed) Write(p []byte) (int, error) {
-	if err := h.welcome(); err != nil {
-		return 0, err
-	}
-	return h.file.Write(p)
-}
-
-// hand takes the connection over; conn is closed, or copied from, after it.
-func hand(conn net.Conn, head []byte) (*handed, error) {
-	if c, ok := conn.(interface{ File() (*os.File, error) }); ok {
-		f, err := c.File()
-		conn.Close()
-		return &handed{file: f, head: head}, err
-	}
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		conn.Close()
-		return nil, err
-	}
-	ours := os.NewFile(uintptr(pair[0]), "client")
-	near, err := net.FileConn(ours)
-	ours.Close()
-	theirs := os.NewFile(uintptr(pair[1]), "client")
-	if err != nil {
-		conn.Close()
-		theirs.Close()
-		return nil, err
-	}
-	h := &handed{file: theirs, head: head, copied: make(chan struct{})}
-	go h.relay(near, conn)
-	return h, nil
-}
-
-// relay copies both ways until the container's side has ended, or a client without
-// CloseWrite has: that cannot end its input and go on to read.
-func (h *handed) relay(near, client net.Conn) {
-	defer close(h.copied)
-	defer client.Close()
-	defer near.Close()
-	go func() {
-		_, _ = io.Copy(near, client)
-		if _, half := client.(interface{ CloseWrite() error }); !half {
-			near.Close()
-		}
-		if c, ok := near.(*net.UnixConn); ok {
-			_ = c.CloseWrite()
-		}
-	}()
-	_, _ = io.Copy(client, near)
-}
-
-// gone tells whether the client has closed its end altogether.
-func (h *handed) gone() (gone bool) {
-	rc, err := h.file.SyscallConn()
-	if err != nil {
-		return true
-	}
-	_ = rc.Control(func(fd uintptr) {
-		p := []unix.PollFd{{Fd: int32(fd)}}
-		n, err := unix.Poll(p, 0)
-		gone = err == nil && n > 0 && p[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
-	})
-	return gone
-}
-
-// close drops our descriptor of the socket.
-func (h *handed) close() { h.file.Close() }
-
-// wait returns when nothing is left to copy, at once for a socket that was
-// given away.
-func (h *handed) wait() error {
-	if h.copied != nil {
-		<-h.copied
-	}
-	return nil
-}
-
-// DefaultDetachKeys are what a client means that names none: ctrl-p, ctrl-q.
-const DefaultDetachKeys = "ctrl-p,ctrl-q"
-
-// parseDetachKeys reads Docker's comma-separated keys: single characters, DEL,
-// and ctrl-X with a small letter or one of @ [ \ ] ^ _.
-func parseDetachKeys(s string) ([]byte, error) {
-	if s == "" {
-		s = DefaultDetachKeys
-	}
-	var keys []byte
-	for _, key := range strings.Split(s, ",") {
-		switch {
-		case len(key) == 1:
-			keys = append(keys, key[0])
-		case key == "DEL":
-			keys = append(keys, 0x7f)
-		case len(key) == 6 && key[:5] == "ctrl-" && isControl(key[5]):
-			keys = append(keys, control(key[5]))
-		default:
-			return nil, fault.New(fault.Invalid, "Invalid detach keys (%s) provided: unknown character: '%s'", s, key)
-		}
-	}
-	return keys, nil
-}
-
-func isControl(c byte) bool {
-	return c >= 'a' && c <= 'z' || strings.IndexByte(`@[\]^_`, c) >= 0
-}
-
-func control(c byte) byte {
-	if c >= 'a' && c <= 'z' {
-		c -= 'a' - 'A'
-	}
-	return c & 0x1f
-}
-
 // Resize sets the size of the container's terminal, in characters.
 func (s *Service) Resize(ctx context.Context, nameOrID string, height, width uint16) error {
-	r, err := s.store.find(nameOrID)
+	r, err := s.store.Find(nameOrID)
 	if err != nil {
 		return err
 	}

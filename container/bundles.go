@@ -90,20 +90,3 @@ func (b *bundles) drop(dir string) {
 		b.log.Error("a directory cannot be deleted", "dir", dir, "err", err)
 	}
 }
-
-// moveAway renames a directory that nobody needs any more, "" if there is none
-// or nothing is left to delete. What a dying daemon does not delete the next one
-// collects.
-func moveAway(dir string) (away string, err error) {
-	away = dir + removingSuffix
-	switch err := os.Rename(dir, away); {
-	case errors.Is(err, fs.ErrNotExist):
-		return "", nil
-	case err != nil: // the last one is not gone yet
-		if err := os.RemoveAll(away); err != nil {
-			return "", err
-		}
-		return away, os.Rename(dir, away)
-	}
-	return away, nil
-}

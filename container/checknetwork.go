@@ -10,6 +10,7 @@ import (
 	wire "github.com/moby/moby/api/types/container"
 	wirenet "github.com/moby/moby/api/types/network"
 
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/network"
 )
@@ -90,7 +91,7 @@ func (c *creation) checkNetwork() error {
 // checkJoined refuses a network of a container that is not there.
 func (c *creation) checkJoined(h *wire.HostConfig) error {
 	if other := h.NetworkMode.ConnectedContainer(); other != "" {
-		if _, err := c.containers.store.find(other); err != nil {
+		if _, err := c.containers.store.Find(other); err != nil {
 			return fault.New(fault.Invalid, "joining network namespace of container: %w", err)
 		}
 	}
@@ -121,7 +122,7 @@ func (c *creation) checkEndpoints() error {
 		case len(names) > 1 && name == wirenet.NetworkNone, mode.IsNone() && !own:
 			return errNone
 		}
-		if err := c.containers.checkPlace(name, e); err != nil {
+		if err := c.containers.Places.check(name, e); err != nil {
 			return fault.New(fault.Invalid, "invalid config for network %s: %w", name, err)
 		}
 	}
@@ -134,10 +135,10 @@ var (
 	errNone    = fault.New(fault.Invalid, "container cannot be connected to multiple networks with one of the networks in private (none) mode")
 )
 
-// checkPlace refuses settings that a network could never give, in Docker's
+// check refuses settings that a network could never give, in Docker's
 // words; the network need not exist yet.
-func (s *Service) checkPlace(name string, e *wirenet.EndpointSettings) error {
-	n, err := s.cfg.Networks.Lookup(name)
+func (p *Places) check(name string, e *wirenet.EndpointSettings) error {
+	n, err := p.containers.cfg.Networks.Lookup(name)
 	var known *network.Network
 	if err == nil {
 		known, name = &n, n.Name
@@ -192,14 +193,14 @@ func wrongSettings(n *network.Network, name string, e *wirenet.EndpointSettings)
 		add("invalid MAC address %s", e.MacAddress)
 	}
 	for _, link := range e.Links {
-		if _, _, err := parseLink(link); err != nil {
+		if _, _, err := record.ParseLink(link); err != nil {
 			add("%s", err)
 		}
 	}
 	if err := checkRate(n, e.DriverOpts); err != nil {
 		add("%s", err)
 	}
-	if list, given := e.DriverOpts[optionSysctls]; given {
+	if list, given := e.DriverOpts[record.OptionSysctls]; given {
 		for _, sysctl := range strings.Split(list, ",") {
 			if !isInterfaceSysctl(sysctl) {
 				add("unrecognised network interface sysctl '%s'; represent 'net.X.Y.ethN.Z=V' as 'net.X.Y.IFNAME.Z=V', 'X' must be 'ipv4', 'ipv6' or 'mpls'", sysctl)

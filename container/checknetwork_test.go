@@ -10,6 +10,9 @@ import (
 	wire "github.com/moby/moby/api/types/container"
 	wirenet "github.com/moby/moby/api/types/network"
 
+	"github.com/tarehq/tare/container/create"
+	"github.com/tarehq/tare/container/record"
+	"github.com/tarehq/tare/container/record/recordtest"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/network"
 	"github.com/tarehq/tare/network/shape"
@@ -29,7 +32,7 @@ func address(text string) *wirenet.EndpointIPAMConfig {
 }
 
 func TestNetworkConflicts(t *testing.T) {
-	s, err := assemble(checkerConfig(t.TempDir()), testStore(t, t.TempDir()), host{})
+	s, err := assemble(checkerConfig(t.TempDir()), recordtest.Store(t, t.TempDir()), host{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +42,7 @@ func TestNetworkConflicts(t *testing.T) {
 		t.Fatal(err)
 	}
 	check := func(c wire.Config, h wire.HostConfig, n *wirenet.NetworkingConfig) error {
-		return (&creation{containers: s, req: &CreateRequest{Config: &c, HostConfig: &h, NetworkingConfig: n}}).checkNetwork()
+		return (&creation{containers: s, req: &create.Request{Config: &c, HostConfig: &h, NetworkingConfig: n}}).checkNetwork()
 	}
 	port := wirenet.PortSet{wirenet.MustParsePort("80/tcp"): {}}
 	for want, r := range map[string]struct {
@@ -63,7 +66,7 @@ func TestNetworkConflicts(t *testing.T) {
 			h: wire.HostConfig{NetworkMode: "bridge"}, n: asked{"bridge": {Aliases: []string{"a"}}}},
 		"invalid config for network mine: invalid endpoint settings:\n* invalid IPv4 address: 0.0.0.0\n* invalid link-local IP address: ::\n* bad format for links: :b\n* unrecognised network interface sysctl 'net.ipv4.conf.eth0.x=1'; " +
 			"represent 'net.X.Y.ethN.Z=V' as 'net.X.Y.IFNAME.Z=V', 'X' must be 'ipv4', 'ipv6' or 'mpls'": {
-			h: wire.HostConfig{NetworkMode: "mine"}, n: asked{"mine": {Links: []string{":b"}, DriverOpts: map[string]string{optionSysctls: "net.ipv4.conf.IFNAME.a=1,net.ipv4.conf.eth0.x=1"},
+			h: wire.HostConfig{NetworkMode: "mine"}, n: asked{"mine": {Links: []string{":b"}, DriverOpts: map[string]string{record.OptionSysctls: "net.ipv4.conf.IFNAME.a=1,net.ipv4.conf.eth0.x=1"},
 				IPAMConfig: &wirenet.EndpointIPAMConfig{IPv4Address: netip.IPv4Unspecified(), LinkLocalIPs: []netip.Addr{netip.IPv6Unspecified()}}}}},
 		"container sharing network namespace with another container or host cannot be connected to any other network": {
 			h: wire.HostConfig{NetworkMode: "container:y"}, n: asked{"mine": {}}},
@@ -106,7 +109,7 @@ func TestPlaces(t *testing.T) {
 		{"bridge", nil, "bridge"}, {"none", nil, "none"}, {"container:x", nil, ""}, {"m", []string{"z", "a", "m"}, "m a z"},
 		{"bridge", []string{"z", "a"}, "a z"}, {"bridge", []string{}, ""},
 	} {
-		r := Record{Spec: Spec{HostConfig: &wire.HostConfig{NetworkMode: wire.NetworkMode(c.mode)}}}
+		r := Record{Spec: record.Spec{HostConfig: &wire.HostConfig{NetworkMode: wire.NetworkMode(c.mode)}}}
 		for i, name := range c.nets {
 			if i == 0 {
 				r.Networks = map[string]*wirenet.EndpointSettings{}
@@ -117,8 +120,8 @@ func TestPlaces(t *testing.T) {
 			r.Networks = map[string]*wirenet.EndpointSettings{}
 		}
 		var got []string
-		for _, p := range r.places() {
-			got = append(got, p.network)
+		for _, p := range r.Places() {
+			got = append(got, p.Network)
 		}
 		if strings.Join(got, " ") != c.want {
 			t.Errorf("%+v: %v", c, got)
@@ -127,18 +130,18 @@ func TestPlaces(t *testing.T) {
 }
 
 func TestWants(t *testing.T) {
-	p := place{network: "n", settings: &wirenet.EndpointSettings{Aliases: []string{"a"}, Links: []string{"db:store", "/web"}, GwPriority: 3,
+	p := record.Place{Network: "n", Settings: &wirenet.EndpointSettings{Aliases: []string{"a"}, Links: []string{"db:store", "/web"}, GwPriority: 3,
 		MacAddress: wirenet.HardwareAddr{2, 0, 0, 0, 0, 1}, IPAMConfig: &wirenet.EndpointIPAMConfig{IPv4Address: netip.MustParseAddr("10.0.0.9"),
 			IPv6Address: netip.MustParseAddr("fd00::9"), LinkLocalIPs: []netip.Addr{netip.MustParseAddr("169.254.1.1")}},
-		DriverOpts: map[string]string{optionInterface: "lan0", optionSysctls: "net.ipv4.conf.IFNAME.a=1,net.ipv6.conf.IFNAME.b=2", "other": "x", shape.OptionIn: "10mbit", shape.OptionOut: "5mbit"}}}
+		DriverOpts: map[string]string{record.OptionInterface: "lan0", record.OptionSysctls: "net.ipv4.conf.IFNAME.a=1,net.ipv6.conf.IFNAME.b=2", "other": "x", shape.OptionIn: "10mbit", shape.OptionOut: "5mbit"}}}
 	want := network.Want{Network: "n", Interface: "lan0", Address: netip.MustParseAddr("10.0.0.9"), Address6: netip.MustParseAddr("fd00::9"),
 		LinkLocal: []netip.Addr{netip.MustParseAddr("169.254.1.1")}, MAC: "02:00:00:00:00:01", Aliases: []string{"a"}, Links: map[string]string{"store": "db", "web": "web"},
 		Sysctls: []string{"net.ipv4.conf.IFNAME.a=1", "net.ipv6.conf.IFNAME.b=2"}, Options: map[string]string{"other": "x"}, GwPriority: 3, Rate: network.Rate{In: 10_000_000, Out: 5_000_000}}
-	if got, err := p.want(); err != nil || !reflect.DeepEqual(got, want) {
+	if got, err := p.Want(); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v %v", got, err)
 	}
-	p.id = "cafe"
-	if got, _ := p.want(); got.Network != "cafe" {
+	p.ID = "cafe"
+	if got, _ := p.Want(); got.Network != "cafe" {
 		t.Errorf("the network of the last start is asked for by its ID: %+v", got)
 	}
 }
@@ -153,7 +156,7 @@ func TestConnectedTogether(t *testing.T) {
 		{"bridge", "mine", nil}, {"bridge", "bridge", nil}, {"bridge", "host", errNotHost}, {"bridge", "none", errNone}, {"none", "mine", errNone},
 		{"none", "none", nil}, {"host", "mine", errShared}, {"host", "host", nil}, {"container:x", "mine", errShared}, {"mine", "bridge", nil},
 	} {
-		r := Record{Spec: Spec{HostConfig: &wire.HostConfig{NetworkMode: wire.NetworkMode(c.mode)}}}
+		r := Record{Spec: record.Spec{HostConfig: &wire.HostConfig{NetworkMode: wire.NetworkMode(c.mode)}}}
 		n := wirenet.Network{Name: c.name, Driver: driver[c.name]}
 		if got := fits(&r, n, c.name); got != c.want {
 			t.Errorf("%s with %s: %v, want %v", c.mode, c.name, got, c.want)

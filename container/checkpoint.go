@@ -14,6 +14,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 
 	"github.com/tarehq/tare/container/checkpoint"
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/network"
 	"github.com/tarehq/tare/supervise"
@@ -23,9 +24,6 @@ import (
 // directory with CRIU's images: what a container starts from when a start names
 // it. They lie with the container and go with it, or where the caller says.
 type Checkpoints struct{ containers *Service }
-
-// Checkpoints are those of all containers.
-func (s *Service) Checkpoints() *Checkpoints { return &Checkpoints{s} }
 
 // CheckpointOptions say what Create makes.
 type CheckpointOptions struct {
@@ -43,7 +41,7 @@ func (c *Checkpoints) dir(r *Record, dir string) string {
 	if dir != "" {
 		return dir
 	}
-	return c.containers.store.path(r.ID, "checkpoints")
+	return c.containers.store.Path(r.ID, "checkpoints")
 }
 
 // Create makes a checkpoint of a container that runs. Once it is begun it is
@@ -76,7 +74,7 @@ func (c *Checkpoints) Create(ctx context.Context, nameOrID string, o CheckpointO
 
 // prepare finds the checkpoint's place.
 func (c *Checkpoints) prepare(r *Record, called string, o CheckpointOptions) (string, error) {
-	if o.Exit && o.Dir == "" && r.autoRemove() {
+	if o.Exit && o.Dir == "" && r.AutoRemove() {
 		return "", fault.New(fault.Conflict, "it removes itself when it ends (--rm), and the checkpoint with it: leave it running, or name another directory")
 	}
 	dir := filepath.Join(c.dir(r, o.Dir), o.Name)
@@ -110,7 +108,7 @@ func (c *Checkpoints) write(ctx context.Context, r Record, keeper *supervise.Kee
 	}
 	stopped, exit := r.ManuallyStopped, o.Exit
 	rest := func(on bool) error {
-		_, err := s.store.note(r.ID, func(p *Progress) error { p.ManuallyStopped = on; return nil })
+		_, err := s.store.Note(r.ID, func(p *record.Progress) error { p.ManuallyStopped = on; return nil })
 		return err
 	}
 	if exit {
@@ -180,7 +178,7 @@ func (c *Checkpoints) find(r *Record, called, dir, name string) (string, error) 
 
 // List names a container's checkpoints.
 func (c *Checkpoints) List(nameOrID, dir string) ([]string, error) {
-	r, err := c.containers.store.find(nameOrID)
+	r, err := c.containers.store.Find(nameOrID)
 	if err != nil {
 		return nil, err
 	}
@@ -207,7 +205,7 @@ type Checkpoint = checkpoint.Found
 
 // Inspect tells of a checkpoint.
 func (c *Checkpoints) Inspect(nameOrID, dir, name string) (Checkpoint, error) {
-	r, err := c.containers.store.find(nameOrID)
+	r, err := c.containers.store.Find(nameOrID)
 	if err != nil {
 		return Checkpoint{}, err
 	}
@@ -257,8 +255,7 @@ func (c *Checkpoints) Start(ctx context.Context, nameOrID, dir, name string, laz
 		return err
 	}
 	from.Lazy = lazy
-	s.forgive(&r)
-	return s.startFrom(context.WithoutCancel(ctx), r, from)
+	return s.startAnew(context.WithoutCancel(ctx), r, from)
 }
 
 // restoreFrom is what a start from a checkpoint needs of it.

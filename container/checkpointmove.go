@@ -3,12 +3,15 @@ package container
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/tarehq/tare/archive"
 	"github.com/tarehq/tare/container/checkpoint"
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/fault"
 )
 
@@ -38,12 +41,12 @@ func (c *Checkpoints) Export(ctx context.Context, nameOrID, dir, name string, w 
 // writeDiff writes the changes to a file that has no name, as a tar has its
 // entries' sizes before them.
 func (c *Checkpoints) writeDiff(ctx context.Context, r *Record) (*os.File, error) {
-	changes, err := c.containers.Files().open(*r)
+	changes, err := c.containers.Files.open(*r)
 	if err != nil {
 		return nil, err
 	}
 	defer changes.Close()
-	f, err := os.CreateTemp(c.containers.store.path(r.ID), ".diff-")
+	f, err := os.CreateTemp(c.containers.store.Path(r.ID), ".diff-")
 	if err != nil {
 		return nil, err
 	}
@@ -61,55 +64,77 @@ func (c *Checkpoints) writeDiff(ctx context.Context, r *Record) (*os.File, error
 }
 
 // Import brings what Export wrote to a container that was created of the same
-// image and has never run. When it fails nothing of it is left, nor of what had been
-// copied into the container before.
+// image and has never run: its changes to the image are then the checkpoint's. All
+// of it is read before the container is touched, and while other operations on that
+// go on; when it fails the container is as it was.
 func (c *Checkpoints) Import(ctx context.Context, nameOrID, name string, from io.Reader) (err error) {
 	s := c.containers
-	r, unlock, err := s.lock(ctx, nameOrID)
+	r, err := s.store.Find(nameOrID)
+	if err != nil {
+		return err
+	}
+	if _, err := c.importable(&r, nameOrID, name); err != nil {
+		return err
+	}
+	bytes, err := s.storageLimit(&r)
+	if err != nil {
+		return err
+	}
+	staged, err := s.cfg.Snapshots.Stage(r.ID, bytes)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, staged.Close()) }()
+	images, err := c.stageImages(&r)
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(images) // unless it has its place by then
+	if err := checkpoint.Read(ctx, from, r.Image.ChainID, staged.Apply, images); err != nil {
+		return err
+	}
+	r, unlock, err := s.lock(ctx, r.ID)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if r.State != Created {
-		return fault.New(fault.Conflict, "a checkpoint is brought to a container that has never run, and %s has: create another of the same image", nameOrID)
-	}
-	if !checkpointName.MatchString(name) {
-		return fault.New(fault.Invalid, "Invalid checkpoint ID (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)
-	}
-	dir, err := c.prepare(&r, nameOrID, CheckpointOptions{Name: name})
+	dir, err := c.importable(&r, nameOrID, name)
 	if err != nil {
 		return err
 	}
-	root, err := s.rootOf(ctx, &r)
-	if err != nil {
+	if err := staged.Swap(); err != nil {
 		return err
 	}
-	if root.Upper == "" {
-		return fault.New(fault.NotImplemented, "a checkpoint can be brought to a container only where its changes are an overlay's")
+	if err := os.Rename(images, dir); err != nil {
+		return errors.Join(err, staged.Swap())
 	}
-	part := filepath.Join(filepath.Dir(dir), "."+name+".new")
-	if err := os.RemoveAll(part); err != nil {
-		return err
-	}
-	if err := os.Mkdir(part, 0o700); err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.RemoveAll(part), empty(root.Upper))
-		}
-	}()
-	if err := checkpoint.Read(ctx, from, r.Image.ChainID, root.Upper, part); err != nil {
-		return err
-	}
-	return os.Rename(part, dir)
+	return nil
 }
 
-// empty removes all that is in a directory.
-func empty(dir string) error {
-	entries, err := os.ReadDir(dir)
-	for _, e := range entries {
-		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+// importable is the place for a checkpoint that is to be brought to a container, if
+// that may be.
+func (c *Checkpoints) importable(r *Record, called, name string) (string, error) {
+	if r.State != record.Created {
+		return "", fault.New(fault.Conflict, "a checkpoint is brought to a container that has never run, and %s has: create another of the same image", called)
 	}
-	return err
+	if !checkpointName.MatchString(name) {
+		return "", fault.New(fault.Invalid, "Invalid checkpoint ID (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)
+	}
+	return c.prepare(r, called, CheckpointOptions{Name: name})
+}
+
+// stageImages makes a directory for what is on its way to a container, and removes
+// what another daemon left half there.
+func (c *Checkpoints) stageImages(r *Record) (string, error) {
+	mine := fmt.Sprintf(".import-%d-", os.Getpid())
+	old, err := filepath.Glob(c.containers.store.Path(r.ID, ".import-*"))
+	for _, path := range old {
+		if !strings.HasPrefix(filepath.Base(path), mine) {
+			err = errors.Join(err, os.RemoveAll(path))
+		}
+	}
+	if err != nil {
+		return "", err
+	}
+	return os.MkdirTemp(c.containers.store.Path(r.ID), mine)
 }

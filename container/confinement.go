@@ -65,7 +65,7 @@ func (c *creation) labelling(h *wire.HostConfig) error {
 	}
 	var like []string
 	for _, other := range []string{h.IpcMode.Container(), h.PidMode.Container()} {
-		r, err := c.containers.store.find(other)
+		r, err := c.containers.store.Find(other)
 		if other == "" || err != nil || r.Labels == nil {
 			continue
 		}
@@ -108,7 +108,7 @@ func (s *Service) freeLabels(r *Record) {
 	if r.Labels == nil {
 		return
 	}
-	for _, other := range s.store.all() {
+	for _, other := range s.store.All() {
 		if other.ID != r.ID && other.Labels != nil && other.Labels.Level() == r.Labels.Level() {
 			return
 		}

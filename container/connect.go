@@ -10,6 +10,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 	wirenet "github.com/moby/moby/api/types/network"
 
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/undo"
 	"github.com/tarehq/tare/network"
@@ -32,26 +33,26 @@ func (p *Places) Connect(ctx context.Context, nameOrID, networkName string, e *w
 	case !errors.Is(err, fault.NotFound) || r.State.Up(): // it may come to be until the next start
 		return err
 	}
-	settings := wish(e)
+	settings := record.Wish(e)
 	if err := fits(&r, n.Network, networkName); err != nil {
 		return err
 	}
-	if err := s.checkPlace(networkName, settings); err != nil {
+	if err := p.check(networkName, settings); err != nil {
 		return err
 	}
 	ctx = context.WithoutCancel(ctx)
 	if r.State.Up() {
-		if e := s.bareEndpoint(&r); e != nil && e.NetworkID == n.ID {
+		if e := r.BareEndpoint(s.cfg.Networks); e != nil && e.NetworkID == n.ID {
 			return fault.New(fault.Forbidden, "endpoint with name %s already exists in network %s", r.Name, n.Name)
 		}
-		return (&connection{containers: s, r: r}).add(ctx, place{network: networkName, id: n.ID, settings: settings})
+		return (&connection{containers: s, r: r}).add(ctx, record.Place{Network: networkName, ID: n.ID, Settings: settings})
 	}
-	all := r.allWishes()
+	all := r.AllWishes()
 	if _, already := all[networkName]; already { // Docker says nothing, and leaves it as it is
 		return nil
 	}
 	all[networkName] = settings
-	_, err = s.store.amend(r.ID, func(c *Spec) error { c.Networks = all; return nil })
+	_, err = s.store.Amend(r.ID, func(c *record.Spec) error { c.Networks = all; return nil })
 	return err
 }
 
@@ -65,13 +66,13 @@ func fits(r *Record, n wirenet.Network, name string) error {
 	case n.Driver == wirenet.NetworkHost && !mode.IsHost():
 		return errNotHost
 	}
-	for _, p := range r.places() {
+	for _, p := range r.Places() {
 		switch {
-		case p.network == name:
+		case p.Network == name:
 			return nil
-		case p.network == wirenet.NetworkHost || n.Driver == wirenet.NetworkHost:
+		case p.Network == wirenet.NetworkHost || n.Driver == wirenet.NetworkHost:
 			return errShared
-		case p.network == wirenet.NetworkNone || name == wirenet.NetworkNone:
+		case p.Network == wirenet.NetworkNone || name == wirenet.NetworkNone:
 			return errNone
 		}
 	}
@@ -102,21 +103,21 @@ func (c *connection) netns() (*os.File, error) {
 	return ns, err
 }
 
-func (c *connection) add(ctx context.Context, p place) (err error) {
+func (c *connection) add(ctx context.Context, p record.Place) (err error) {
 	s, r := c.containers, c.r
 	var back undo.Stack
 	defer back.OnError(&err)
-	want, err := p.want()
+	want, err := p.Want()
 	if err != nil {
 		return err
 	}
-	want.WithoutIPv6 = withoutIPv6(&r)
+	want.WithoutIPv6 = r.WithoutIPv6()
 	netns, err := c.netns()
 	if err != nil {
 		return err
 	}
 	defer netns.Close()
-	ports, err := s.publishing(&r)
+	ports, err := publishing(&r, s.cfg.Defaults.Get())
 	if err != nil {
 		return err
 	}
@@ -125,7 +126,7 @@ func (c *connection) add(ctx context.Context, p place) (err error) {
 		return err
 	}
 	defer closeAllFiles(sockets)
-	made := after.On(p.id)
+	made := after.On(p.ID)
 	back.Push(func() error {
 		before, sockets, err := s.cfg.Networks.Disconnect(ctx, after, netns, made.ID, ports)
 		defer closeAllFiles(sockets)
@@ -134,8 +135,8 @@ func (c *connection) add(ctx context.Context, p place) (err error) {
 	if err := c.hold(ctx, &after, sockets); err != nil {
 		return err
 	}
-	all := r.allWishes()
-	all[p.network] = p.settings
+	all := r.AllWishes()
+	all[p.Network] = p.Settings
 	// A daemon that dies in between leaves a place that nobody wishes, which the
 	// next one takes back: it was not acknowledged.
 	if err := c.record(ctx, after); err != nil {
@@ -185,11 +186,11 @@ func (c *connection) record(ctx context.Context, after network.Sandbox) error {
 	}
 	err := keepSandbox(s.bundles.path(r.ID), &after)
 	if err == nil {
-		_, err = s.store.note(r.ID, func(p *Progress) error {
+		_, err = s.store.Note(r.ID, func(p *record.Progress) error {
 			if !p.State.Up() || !p.StartedAt.Equal(r.StartedAt) {
 				return errOver
 			}
-			p.Sandbox, p.NetworkIDs = &after, networkIDs(&after)
+			p.Sandbox, p.NetworkIDs = &after, record.NetworkIDs(&after)
 			return nil
 		})
 	}
@@ -215,7 +216,7 @@ func (c *connection) relay(ctx context.Context, after *network.Sandbox) error {
 
 // wish keeps where the container shall be from now on.
 func (c *connection) wish(all map[string]*wirenet.EndpointSettings) error {
-	_, err := c.containers.store.amend(c.r.ID, func(c *Spec) error { c.Networks = all; return nil })
+	_, err := c.containers.store.Amend(c.r.ID, func(c *record.Spec) error { c.Networks = all; return nil })
 	return err
 }
 

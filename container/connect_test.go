@@ -1,20 +1,22 @@
 package container
 
 import (
-	"net/netip"
 	"testing"
 
 	wire "github.com/moby/moby/api/types/container"
 
+	"github.com/tarehq/tare/container/create"
+	"github.com/tarehq/tare/container/record"
+	"github.com/tarehq/tare/container/record/recordtest"
 	"github.com/tarehq/tare/network"
 )
 
 // A run may end, and its bundle go, while a place of it is changed.
 func TestPlaceOfARunThatIsOver(t *testing.T) {
 	dir := t.TempDir()
-	st := testStore(t, dir+"/store")
-	addRecord(t, st, "x", "name", false)
-	r, err := st.find("x")
+	st := recordtest.Store(t, dir+"/store")
+	recordtest.Add(t, st, "x", "name", false)
+	r, err := st.Find("x")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,25 +30,9 @@ func TestPlaceOfARunThatIsOver(t *testing.T) {
 // IPv6 off.
 func TestWithoutIPv6(t *testing.T) {
 	h := &wire.HostConfig{NetworkMode: "mine", Sysctls: map[string]string{"net.ipv6.conf.all.disable_ipv6": "1"}}
-	r := &Record{Spec: Spec{ID: "x", Config: &wire.Config{}, HostConfig: h}}
-	req, err := networkRequest(r, &Settings{}, true)
+	r := &Record{Spec: record.Spec{ID: "x", Config: &wire.Config{}, HostConfig: h}}
+	req, err := networkRequest(r, &create.Settings{}, true)
 	if err != nil || len(req.Wants) != 1 || !req.Wants[0].WithoutIPv6 {
 		t.Errorf("%+v, %v", req.Wants, err)
-	}
-}
-
-// Where the container itself is reached, no port of the host is shown.
-func TestPortMapOfWhatIsRouted(t *testing.T) {
-	r := Record{Spec: Spec{Config: &wire.Config{}, HostConfig: &wire.HostConfig{}}}
-	r.State = Running
-	e := network.Endpoint{Address: netip.MustParsePrefix("10.0.0.2/24"), Gateway: netip.MustParseAddr("10.0.0.1")}
-	r.Sandbox = &network.Sandbox{Endpoints: []network.Endpoint{e}, Ports: []network.Published{{ContainerPort: 80, Proto: "tcp"}}}
-	for key, bindings := range portMap(r) {
-		if len(bindings) != 1 || bindings[0].HostPort != "" {
-			t.Errorf("%s: %+v", key, bindings)
-		}
-	}
-	if len(portMap(r)) != 1 {
-		t.Errorf("%+v", portMap(r))
 	}
 }

@@ -56,7 +56,7 @@ func (f *Files) Archive(ctx context.Context, nameOrID, given string, begin func(
 
 // at finds the place of a path for a reader.
 func (f *Files) at(ctx context.Context, nameOrID, given string, use func(Record, *seen, view.Path, *os.File, *unix.Stat_t) error) error {
-	r, err := f.containers.store.find(nameOrID)
+	r, err := f.containers.store.Find(nameOrID)
 	if err != nil {
 		return err
 	}
@@ -82,7 +82,7 @@ type ExtractOptions struct {
 
 // Extract unpacks a tar, compressed or not, in a directory of a container.
 func (f *Files) Extract(ctx context.Context, nameOrID, given string, o ExtractOptions, r io.Reader) error {
-	record, err := f.containers.store.find(nameOrID)
+	record, err := f.containers.store.Find(nameOrID)
 	if err != nil {
 		return err
 	}

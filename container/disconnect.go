@@ -7,6 +7,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 	wirenet "github.com/moby/moby/api/types/network"
 
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/fault"
 )
 
@@ -34,7 +35,7 @@ func (p *Places) Disconnect(ctx context.Context, nameOrID, networkName string, f
 	if r.HostConfig.NetworkMode.IsHost() && networkName == wirenet.NetworkHost {
 		return fault.New(fault.Invalid, "cannot disconnect container from host network - container was created in host network mode")
 	}
-	all := r.allWishes()
+	all := r.AllWishes()
 	settings := all[networkName]
 	delete(all, networkName)
 	ctx = context.WithoutCancel(ctx)
@@ -47,7 +48,7 @@ func (p *Places) Disconnect(ctx context.Context, nameOrID, networkName string, f
 	if settings == nil {
 		return fault.New(fault.Internal, "container %s is not connected to the network %s", r.ID, networkName)
 	}
-	_, err = s.store.amend(r.ID, func(c *Spec) error { c.Networks = all; return nil })
+	_, err = s.store.Amend(r.ID, func(c *record.Spec) error { c.Networks = all; return nil })
 	return err
 }
 
@@ -66,13 +67,13 @@ func (c *connection) remove(ctx context.Context, networkID string, all map[strin
 	if err := c.wish(all); err != nil {
 		return err
 	}
-	ports, err := s.publishing(&r)
+	ports, err := publishing(&r, s.cfg.Defaults.Get())
 	if err != nil {
 		return err
 	}
 	after, sockets, err := s.cfg.Networks.Disconnect(ctx, before, netns, gone.ID, ports)
 	if err != nil {
-		return errors.Join(err, c.wish(r.allWishes()))
+		return errors.Join(err, c.wish(r.AllWishes()))
 	}
 	defer closeAllFiles(sockets)
 	if err := c.hold(ctx, &after, sockets); err != nil {

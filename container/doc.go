@@ -27,14 +27,17 @@
 // being deleted; the next start collects it. A bundle's waits with the control
 // groups of its run for a quiet moment.
 //
-// A Service does to one container what its verbs say: create.go, start.go, stop.go,
+// What is known of a container is its Record; package record keeps them and draws the
+// states that a container can be in. A Service does to one container what its verbs say: create.go, start.go, stop.go,
 // pause.go, attach.go, update.go, remove.go … What else there is to ask of containers
 // are nouns that it hands out:
 //
-//	Execs        further processes (exec.go, execstart.go)
+//	Listing      lists of them (package listing)
+//	Mounts       volumes and what else is mounted (package mounts)
+//	Execs        further processes (exec.go, execstart.go, over package session)
 //	Health       probes (health.go; what they mean, package healthcheck)
-//	Logbook      logs (logbook.go, over package logs)
-//	Stats        use of resources (stats.go); Processes, top (top.go, package ps)
+//	Logbook      logs (package logbook)
+//	Stats        use of resources (package stats); Processes, top (top.go, package ps)
 //	Files        cp, diff, export, commit (copy.go, files.go, over package view)
 //	Checkpoints  checkpoint.go, checkpointmove.go (package checkpoint)
 //	Places       networks of one (places.go, connect.go, disconnect.go)

@@ -4,14 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/moby/moby/api/types/events"
 	wirenet "github.com/moby/moby/api/types/network"
 
+	"github.com/tarehq/tare/container/create"
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/internal/atomicfile"
 	"github.com/tarehq/tare/internal/userns"
@@ -48,7 +47,7 @@ func relays(b *network.Sandbox) (list []supervise.Relay) {
 		return nil
 	}
 	for _, r := range b.Relays() {
-		list = append(list, supervise.Relay{Proto: r.Proto, Host: r.Host.String(), First: r.First, Last: r.Last, To: r.To.String()})
+		list = append(list, supervise.Relay{Proto: r.Proto, Host: r.Host.String(), First: r.First, Last: r.Last, To: r.To.String(), Whole: r.Whole})
 	}
 	return list
 }
@@ -67,7 +66,7 @@ func (b *bundle) attach(ctx context.Context) (*attached, error) {
 		return &attached{other: other, path: other.path()}, nil
 	}
 	_, missing := s.cfg.Networks.Lookup(wirenet.NetworkBridge)
-	req, err := networkRequest(r, s.cfg.Defaults.get(), missing == nil)
+	req, err := networkRequest(r, s.cfg.Defaults.Get(), missing == nil)
 	if err != nil || len(req.Wants) == 0 && (len(req.Ports) == 0 || r.HostConfig.NetworkMode.IsNone()) {
 		return &attached{}, err // the runtime makes a namespace with nothing in it
 	}
@@ -101,18 +100,18 @@ func (b *bundle) attach(ctx context.Context) (*attached, error) {
 // networkRequest is what the container asks of its networks. Ports that name no
 // address of the host are published at the daemon's. A daemon without a default
 // bridge gives those who would be on it nothing, as Docker does.
-func networkRequest(r *Record, daemon *Settings, bridged bool) (network.Request, error) {
+func networkRequest(r *Record, daemon *create.Settings, bridged bool) (network.Request, error) {
 	req := network.Request{ContainerID: r.ID, Name: r.Name, Hostname: r.Config.Hostname, Domainname: r.Config.Domainname,
 		DNS: resolver(r.HostConfig, daemon)}
-	for _, p := range r.places() {
-		if p.network == wirenet.NetworkNone || p.network == wirenet.NetworkBridge && !bridged {
+	for _, p := range r.Places() {
+		if p.Network == wirenet.NetworkNone || p.Network == wirenet.NetworkBridge && !bridged {
 			continue
 		}
-		want, err := p.want()
+		want, err := p.Want()
 		if err != nil {
 			return req, err
 		}
-		want.WithoutIPv6 = withoutIPv6(r)
+		want.WithoutIPv6 = r.WithoutIPv6()
 		req.Wants = append(req.Wants, want)
 	}
 	var err error
@@ -121,12 +120,8 @@ func networkRequest(r *Record, daemon *Settings, bridged bool) (network.Request,
 }
 
 // publishing are the ports that the container wants to publish.
-func (s *Service) publishing(r *Record) ([]network.Port, error) {
-	return publishing(r, s.cfg.Defaults.get())
-}
-
-func publishing(r *Record, daemon *Settings) ([]network.Port, error) {
-	ports, err := wantedPorts(r.HostConfig.PortBindings, r.Config.ExposedPorts, r.HostConfig.PublishAllPorts)
+func publishing(r *Record, daemon *create.Settings) ([]network.Port, error) {
+	ports, err := create.Ports(r.HostConfig.PortBindings, r.Config.ExposedPorts, r.HostConfig.PublishAllPorts)
 	if err != nil {
 		return nil, err
 	}
@@ -138,45 +133,12 @@ func publishing(r *Record, daemon *Settings) ([]network.Port, error) {
 	return ports, nil
 }
 
-// withoutIPv6 tells whether the container switches IPv6 off.
-func withoutIPv6(r *Record) bool {
-	return r.HostConfig.Sysctls["net.ipv6.conf.all.disable_ipv6"] == "1"
-}
-
-// onBridge is the container's endpoint on the default bridge, whose links are
-// lines of hosts files; nil if it has none.
-func (r *Record) onBridge() *network.Endpoint {
-	if r.Sandbox == nil {
-		return nil
-	}
-	i := slices.IndexFunc(r.Sandbox.Endpoints, func(e network.Endpoint) bool { return e.NetworkName == wirenet.NetworkBridge })
-	if i < 0 {
-		return nil
-	}
-	return &r.Sandbox.Endpoints[i]
-}
-
-// address is the container's own on the default bridge.
-func (r *Record) address() netip.Addr {
-	if e := r.onBridge(); e != nil {
-		return e.Address.Addr()
-	}
-	return netip.Addr{}
-}
-
 // detach takes it back.
 func detach(ctx context.Context, networks *network.Service, b *network.Sandbox) error {
 	if b == nil {
 		return nil
 	}
 	return networks.Detach(ctx, *b)
-}
-
-// publishPlaces tells of a container's coming to its networks or leaving them.
-func (s *Service) publishPlaces(r *Record, action events.Action) {
-	for _, e := range s.endpointsOf(r) {
-		publishPlace(s.cfg.Events, r.ID, e, action)
-	}
 }
 
 // publishPlace tells of one.

@@ -9,7 +9,10 @@ import (
 	"github.com/moby/moby/api/types/events"
 
 	"github.com/tarehq/tare/container/healthcheck"
+	"github.com/tarehq/tare/container/record"
+	"github.com/tarehq/tare/container/restart"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/aside"
 	"github.com/tarehq/tare/supervise"
 )
 
@@ -31,7 +34,7 @@ func (v *vigil) watch() {
 			r := v.record // which regain changes
 			s.tasks.Go(func() { v.tell(r, keeper) })
 			exit, err := keeper.Wait(context.Background()) // ends when Close drops the connection
-			if s.tasks.over() {
+			if s.tasks.Over() {
 				return
 			}
 			if err == nil {
@@ -42,7 +45,7 @@ func (v *vigil) watch() {
 		}
 		// The connection is gone, which the process need not be.
 		if keeper = v.regain(lost); keeper == nil {
-			if !s.tasks.over() {
+			if !s.tasks.Over() {
 				v.finish(v.lost(lost))
 			}
 			return
@@ -61,7 +64,7 @@ func (v *vigil) regain(lost error) *supervise.Keeper {
 	for wait := time.Duration(0); ; wait = min(2*wait+100*time.Millisecond, 10*time.Second) {
 		select {
 		case <-time.After(wait):
-		case <-s.tasks.closing:
+		case <-s.tasks.Closing():
 			return nil
 		}
 		keeper, err := s.bundles.connect(context.Background(), v.record.ID)
@@ -76,8 +79,8 @@ func (v *vigil) regain(lost error) *supervise.Keeper {
 		}
 		if keeper != nil {
 			status := keeper.Status()
-			if updated, err := s.store.note(v.record.ID, func(p *Progress) error {
-				p.runs(status)
+			if updated, err := s.store.Note(v.record.ID, func(p *record.Progress) error {
+				runs(p, status)
 				return nil
 			}); err == nil {
 				v.record = updated
@@ -85,13 +88,13 @@ func (v *vigil) regain(lost error) *supervise.Keeper {
 		}
 		l.mu.Lock()
 		run.keeper, run.refused = keeper, err
-		closing := s.tasks.over() // letGo has been here, or will find the keeper
+		closing := s.tasks.Over() // letGo has been here, or will find the keeper
 		l.mu.Unlock()
 		if keeper != nil {
 			if closing {
 				keeper.Close()
 			}
-			s.execs.resume(v.record, keeper, s.execs.told(keeper))
+			s.Execs.resume(v.record, keeper, s.Execs.told(keeper))
 			return keeper
 		}
 	}
@@ -113,7 +116,7 @@ func (v *vigil) tell(r Record, keeper *supervise.Keeper) {
 		case <-keeper.OOM():
 			v.outOfMemory(r)
 		case <-keeper.Rotated():
-			s.tasks.Go(func() { s.logs.rotated(&r) })
+			s.tasks.Go(func() { s.Logbook.Rotated(&r) })
 		case <-keeper.Gone():
 			return
 		}
@@ -124,7 +127,7 @@ func (v *vigil) tell(r Record, keeper *supervise.Keeper) {
 // the container may survive.
 func (v *vigil) outOfMemory(r Record) {
 	s := v.containers
-	if _, err := s.store.note(r.ID, func(p *Progress) error {
+	if _, err := s.store.Note(r.ID, func(p *record.Progress) error {
 		if !p.State.Up() || !p.StartedAt.Equal(r.StartedAt) {
 			return errOver // the end of the run has told of it
 		}
@@ -156,16 +159,16 @@ func (v *vigil) finish(exit supervise.Exit) {
 	if exit.LogDropped > 0 {
 		s.cfg.Log.Error("output of a container is missing in its log", "container", r.ID, "records", exit.LogDropped, "err", exit.LogError)
 	}
-	if now, err := s.store.find(r.ID); err == nil { // it may have been renamed or updated since the start
+	if now, err := s.store.Find(r.ID); err == nil { // it may have been renamed or updated since the start
 		r = now
 	}
-	s.health.ended(r.ID)
+	s.Health.ended(r.ID)
 	v.record = r
 	rest := v.clean()
 	keep := false
 	updated, again, told := v.conclude(exit)
 	r = v.record
-	if err := s.store.flush(r.ID); err != nil {
+	if err := s.store.Flush(r.ID); err != nil {
 		// The exit record beside the bundle is the only one on disk: the next
 		// daemon reads it.
 		s.cfg.Log.Error("the end of a container cannot be written", "container", r.ID, "err", err)
@@ -173,9 +176,9 @@ func (v *vigil) finish(exit supervise.Exit) {
 	}
 	var giveUp <-chan struct{}
 	if again {
-		giveUp = l.retrying()
+		giveUp = l.tries.Begin()
 	}
-	s.execs.runOver(r)
+	s.Execs.runOver(r)
 	if rest != "" {
 		s.remains.add(remain{r.ID, rest, keep}) // with the exit record, now that it is in ours
 	}
@@ -184,12 +187,12 @@ func (v *vigil) finish(exit supervise.Exit) {
 	}
 	s.publish(r, events.ActionDie, "exitCode", strconv.Itoa(exit.Code),
 		"execDuration", strconv.Itoa(int(exit.ExitedAt.Sub(r.StartedAt).Seconds())))
-	s.publishPlaces(&r, events.ActionDisconnect)
-	s.tellVolumes(&r, events.ActionUnmount)
+	s.Places.tell(&r, events.ActionDisconnect)
+	s.Mounts.Tell(&r, events.ActionUnmount)
 	l.end(v.run)
 	l.tellEnd(updated, v.run)
 	switch {
-	case r.autoRemove():
+	case r.AutoRemove():
 		v.autoRemove()
 	case again && !s.ending.Load():
 		v.record = updated
@@ -205,16 +208,16 @@ func (v *vigil) conclude(exit supervise.Exit) (updated Record, again, told bool)
 	// In one with the record: who sees the end there and attaches or waits means
 	// the next run.
 	l.mu.Lock()
-	held := l.held
+	held := l.tries.Held()
 	v.run.over = true
-	updated, err := s.store.change(r.ID, func(p *Progress) error {
+	updated, err := s.store.Change(r.ID, func(p *record.Progress) error {
 		told, last = p.OOMKilled, p.Sandbox
-		again = !held && !p.ManuallyStopped && restarts(r.HostConfig.RestartPolicy, exit.Code, p.RestartCount)
-		*p = Progress{State: Exited, StartedAt: p.StartedAt, FinishedAt: exit.ExitedAt, ExitCode: exit.Code,
+		again = !held && !p.ManuallyStopped && restart.Wanted(r.HostConfig.RestartPolicy, exit.Code, p.RestartCount)
+		*p = record.Progress{State: record.Exited, StartedAt: p.StartedAt, FinishedAt: exit.ExitedAt, ExitCode: exit.Code,
 			Error: exit.Error, OOMKilled: exit.OOMKilled, RestartCount: p.RestartCount, ManuallyStopped: p.ManuallyStopped,
 			NetworkIDs: p.NetworkIDs, Health: healthcheck.Over(p.Health)}
 		if again {
-			p.State = Restarting
+			p.State = record.Restarting
 			if !s.ending.Load() { // else it is the next daemon that starts it
 				p.RestartCount++
 			}
@@ -252,11 +255,11 @@ func (v *vigil) clean() (rest string) {
 			leave = keeper.Release
 		}
 		errs = append(errs, leave(ctx))
-		s.execs.await(r.ID, keeper)
+		s.Execs.await(r.ID, keeper)
 		keeper.Close() // the other side has closed it already
 	}
-	rest, err := moveAway(s.bundles.path(r.ID))
-	errs = append(errs, <-detached, err, s.unmountVolumes(ctx, &r))
+	rest, err := aside.Move(s.bundles.path(r.ID))
+	errs = append(errs, <-detached, err, s.Mounts.Unmount(ctx, &r))
 	if err := errors.Join(errs...); err != nil {
 		s.cfg.Log.Error("something of an ended container is left", "container", r.ID, "err", err)
 	}
@@ -271,7 +274,7 @@ func (v *vigil) autoRemove() {
 		return
 	}
 	defer unlock()
-	current, err := s.store.find(r.ID)
+	current, err := s.store.Find(r.ID)
 	if err != nil || current.State.Live() { // somebody was quicker
 		return
 	}

@@ -25,14 +25,11 @@ import (
 // None of this waits for other operations on the container.
 type Files struct{ containers *Service }
 
-// Files gives the containers' files.
-func (s *Service) Files() *Files { return &Files{s} }
-
 // Changes tells what a container changed of its image, in the order of names; an
 // error of visit ends it. A directory of which something changed is told too, and
 // what the engine made in order to mount on it is not.
 func (f *Files) Changes(ctx context.Context, nameOrID string, visit func(wire.FilesystemChange) error) error {
-	r, err := f.containers.store.find(nameOrID)
+	r, err := f.containers.store.Find(nameOrID)
 	if err != nil {
 		return err
 	}
@@ -53,7 +50,7 @@ func (f *Files) Changes(ctx context.Context, nameOrID string, visit func(wire.Fi
 // Export writes a container's root as a tar. It may be running, and is not
 // stopped for it.
 func (f *Files) Export(ctx context.Context, nameOrID string, w io.Writer) error {
-	r, err := f.containers.store.find(nameOrID)
+	r, err := f.containers.store.Find(nameOrID)
 	if err != nil {
 		return err
 	}
@@ -79,7 +76,7 @@ func (f *Files) open(r Record) (*snapshot.Changes, error) {
 		return nil, err
 	}
 	changes.Made = append(changes.Made, strings.TrimPrefix(spec.InitTarget, "/"))
-	for _, m := range r.mounts() {
+	for _, m := range r.Mounted() {
 		changes.Made = append(changes.Made, strings.TrimPrefix(path.Clean(m.Destination), "/"))
 	}
 	for place := range r.HostConfig.Tmpfs {
@@ -91,7 +88,7 @@ func (f *Files) open(r Record) (*snapshot.Changes, error) {
 // still tells whether the container has not been removed, and its files with
 // it, while they were read.
 func (f *Files) still(r Record) error {
-	if _, err := f.containers.store.find(r.ID); err != nil {
+	if _, err := f.containers.store.Find(r.ID); err != nil {
 		return fault.New(fault.Conflict, "container %s was removed while its files were being read", r.ID)
 	}
 	return nil
@@ -111,7 +108,7 @@ type CommitOptions struct {
 // Commit makes an image of a container and returns its ID.
 func (f *Files) Commit(ctx context.Context, nameOrID string, o CommitOptions) (id string, err error) {
 	s := f.containers
-	r, err := s.store.find(nameOrID)
+	r, err := s.store.Find(nameOrID)
 	if err != nil {
 		return "", err
 	}

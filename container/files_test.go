@@ -14,6 +14,7 @@ import (
 	wirenet "github.com/moby/moby/api/types/network"
 
 	"github.com/tarehq/tare/archive"
+	"github.com/tarehq/tare/container/record/recordtest"
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
@@ -46,13 +47,13 @@ func (c *committing) Commit(_ context.Context, _ archive.Diff, o image.CommitOpt
 
 func TestCommitOfAContainer(t *testing.T) {
 	images, log := &committing{}, &event.Log{}
-	s := &Service{store: testStore(t, t.TempDir()), cfg: Config{Images: images, Snapshots: emptyRoots{}, Events: log, Log: slog.New(slog.DiscardHandler)}}
-	addRecord(t, s.store, "aa11", "one", false)
+	s := &Service{store: recordtest.Store(t, t.TempDir()), cfg: Config{Images: images, Snapshots: emptyRoots{}, Events: log, Log: slog.New(slog.DiscardHandler)}}
+	recordtest.Add(t, s.store, "aa11", "one", false)
 	sub := log.Subscribe(time.Time{}, time.Time{}, event.Filter{})
 	defer sub.Close()
 	ctx := context.Background()
 	config := &wire.Config{Hostname: "h", User: "u", ExposedPorts: wirenet.PortSet{wirenet.MustParsePort("80/tcp"): {}}, Cmd: []string{"x"}}
-	id, err := s.Files().Commit(ctx, "one", CommitOptions{Reference: "a/b", Comment: "why", Pause: true, Config: config})
+	id, err := (&Files{s}).Commit(ctx, "one", CommitOptions{Reference: "a/b", Comment: "why", Pause: true, Config: config})
 	if err != nil || id != "sha256:1" {
 		t.Fatal(id, err)
 	}
@@ -71,25 +72,25 @@ func TestCommitOfAContainer(t *testing.T) {
 // archive.
 func TestFilesOfAContainerThatGoes(t *testing.T) {
 	images := &committing{}
-	s := &Service{store: testStore(t, t.TempDir()), cfg: Config{Images: images, Snapshots: emptyRoots{}, Events: &event.Log{}}}
+	s := &Service{store: recordtest.Store(t, t.TempDir()), cfg: Config{Images: images, Snapshots: emptyRoots{}, Events: &event.Log{}}}
 	ctx := context.Background()
-	addRecord(t, s.store, "aa11", "one", false)
-	images.meanwhile = func() { _, _ = s.store.remove("aa11") }
-	if _, err := s.Files().Commit(ctx, "one", CommitOptions{}); !errors.Is(err, fault.Conflict) {
+	recordtest.Add(t, s.store, "aa11", "one", false)
+	images.meanwhile = func() { _, _ = s.store.Remove("aa11") }
+	if _, err := (&Files{s}).Commit(ctx, "one", CommitOptions{}); !errors.Is(err, fault.Conflict) {
 		t.Errorf("commit: %v", err)
 	}
 	for _, f := range []func() error{
-		func() error { _, err := s.Files().Commit(ctx, "one", CommitOptions{}); return err },
-		func() error { return s.Files().Changes(ctx, "one", nil) },
-		func() error { return s.Files().Export(ctx, "one", io.Discard) },
+		func() error { _, err := (&Files{s}).Commit(ctx, "one", CommitOptions{}); return err },
+		func() error { return (&Files{s}).Changes(ctx, "one", nil) },
+		func() error { return (&Files{s}).Export(ctx, "one", io.Discard) },
 	} {
 		if err := f(); !errors.Is(err, fault.NotFound) {
 			t.Errorf("afterwards: %v", err)
 		}
 	}
-	addRecord(t, s.store, "bb22", "two", false)
-	w := writerFunc(func(p []byte) (int, error) { _, _ = s.store.remove("bb22"); return len(p), nil })
-	if err := s.Files().Export(ctx, "two", w); !errors.Is(err, fault.Conflict) {
+	recordtest.Add(t, s.store, "bb22", "two", false)
+	w := writerFunc(func(p []byte) (int, error) { _, _ = s.store.Remove("bb22"); return len(p), nil })
+	if err := (&Files{s}).Export(ctx, "two", w); !errors.Is(err, fault.Conflict) {
 		t.Errorf("export: %v", err)
 	}
 }

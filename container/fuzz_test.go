@@ -8,6 +8,8 @@ import (
 	wire "github.com/moby/moby/api/types/container"
 	wirenet "github.com/moby/moby/api/types/network"
 
+	"github.com/tarehq/tare/container/create"
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/fault"
 )
 
@@ -24,7 +26,7 @@ func FuzzCreate(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
-	st, err := openStore(f.TempDir(), nil)
+	st, err := record.Open(f.TempDir(), nil)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -41,11 +43,14 @@ func FuzzCreate(f *testing.F) {
 		if json.Unmarshal(body, &b) != nil {
 			return
 		}
-		r := CreateRequest{Config: b.Config, HostConfig: b.HostConfig, NetworkingConfig: b.NetworkingConfig}
+		r := create.Request{Config: b.Config, HostConfig: b.HostConfig, NetworkingConfig: b.NetworkingConfig}
 		if r.HostConfig != nil {
 			r.HostConfig.Devices, r.HostConfig.Runtime = nil, "" // whole trees would be walked
 		}
-		err := normalize(&r)
+		if r.Config != nil && r.Config.Image == "" {
+			r.Config.Image = "x"
+		}
+		err := r.Settle(new(create.Settings))
 		if err == nil {
 			err = (&creation{containers: s, req: &r}).check()
 		}

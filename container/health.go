@@ -17,6 +17,8 @@ import (
 	"github.com/moby/moby/api/types/events"
 
 	"github.com/tarehq/tare/container/healthcheck"
+	"github.com/tarehq/tare/container/record"
+	"github.com/tarehq/tare/container/session"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/atomicfile"
 	"github.com/tarehq/tare/internal/idgen"
@@ -143,11 +145,11 @@ func (h *Health) due(p *prober) {
 	defer h.probes.Done()
 
 	status := wire.Starting
-	r, err := h.containers.store.find(p.container)
+	r, err := h.containers.store.Find(p.container)
 	if err == nil && r.Health != nil {
 		status = r.Health.Status
 	}
-	if err == nil && r.State == Running { // else it is paused
+	if err == nil && r.State == record.Running { // else it is paused
 		if keeper, _, err := h.containers.lives.running(r); err == nil { // else it is not known how it fares
 			if result := h.probe(p, r, keeper); result != nil {
 				h.count(result)
@@ -221,7 +223,7 @@ func (h *Health) probe(p *prober, r Record, keeper *supervise.Keeper) *wire.Heal
 // launch starts the probe's process, which is nobody's exec.
 func (h *Health) launch(p *prober, r Record, keeper *supervise.Keeper, id string) error {
 	s := h.containers
-	process, err := s.execs.process(&r, &wire.ExecCreateRequest{Cmd: p.check.Argv}, r.Config.User)
+	process, err := s.Execs.process(&r, &wire.ExecCreateRequest{Cmd: p.check.Argv}, r.Config.User)
 	if err != nil {
 		return err
 	}
@@ -230,7 +232,7 @@ func (h *Health) launch(p *prober, r Record, keeper *supervise.Keeper, id string
 	ctx, cancel := context.WithTimeout(p.over, probeStart)
 	defer cancel()
 	_, err = keeper.Exec(ctx, supervise.ExecConfig{
-		ID: id, Process: *process, Keep: healthcheck.MaxOutput, Note: note{Probe: true}.encode(),
+		ID: id, Process: *process, Keep: healthcheck.MaxOutput, Note: session.Note{Probe: true}.Encode(),
 	}, nil)
 	if errors.Is(err, context.DeadlineExceeded) {
 		_, _ = endProbe(keeper, id) // should it start after all
@@ -256,8 +258,8 @@ func endProbe(keeper *supervise.Keeper, id string) (supervise.ExecExit, error) {
 func (h *Health) record(p *prober, result *wire.HealthcheckResult, status wire.HealthStatus) wire.HealthStatus {
 	s := h.containers
 	changed := false
-	r, err := s.store.change(p.container, func(pr *Progress) error {
-		if p.over.Err() != nil || pr.State != Running {
+	r, err := s.store.Change(p.container, func(pr *record.Progress) error {
+		if p.over.Err() != nil || pr.State != record.Running {
 			return errOver // of another run, or none
 		}
 		health := p.check.Judge(pr.Health, pr.StartedAt, result)

@@ -15,12 +15,12 @@ import (
 // that it is on from now.
 func (c *connection) tellFiles(before, after *network.Sandbox, e *network.Endpoint) error {
 	s, r := c.containers, c.r
-	name, err := s.store.hostName(&r)
+	name, err := hostName(s.store, &r)
 	if err != nil {
 		return err
 	}
 	names := files.OwnNames(name, r.Config.Domainname)
-	err = files.Edit(s.store.path(r.ID, "hosts"), func(old []byte) []byte {
+	err = files.Edit(s.store.Path(r.ID, "hosts"), func(old []byte) []byte {
 		if len(old) > 0 && old[len(old)-1] != '\n' {
 			old = append(old, '\n')
 		}
@@ -39,15 +39,15 @@ func (c *connection) tellFiles(before, after *network.Sandbox, e *network.Endpoi
 // resolver, unless somebody has changed its resolv.conf.
 func (c *connection) nameServer(before, after *network.Sandbox) error {
 	s, r := c.containers, c.r
-	written, err := resolvConf(r.HostConfig, s.cfg.Defaults.get(), before)
+	written, err := resolvConf(r.HostConfig, s.cfg.Defaults.Get(), before)
 	if err != nil {
 		return err
 	}
-	text, err := resolvConf(r.HostConfig, s.cfg.Defaults.get(), after)
+	text, err := resolvConf(r.HostConfig, s.cfg.Defaults.Get(), after)
 	if err != nil {
 		return err
 	}
-	return files.Edit(s.store.path(r.ID, "resolv.conf"), func(old []byte) []byte {
+	return files.Edit(s.store.Path(r.ID, "resolv.conf"), func(old []byte) []byte {
 		if !bytes.Equal(old, written) {
 			return old
 		}
@@ -59,7 +59,7 @@ func (c *connection) nameServer(before, after *network.Sandbox) error {
 // file.
 func (c *connection) untellFiles(e *network.Endpoint) error {
 	gone := ownAddresses(e)
-	return files.EditLines(c.containers.store.path(c.r.ID, "hosts"), func(fields [][]byte) (string, bool) {
+	return files.EditLines(c.containers.store.Path(c.r.ID, "hosts"), func(fields [][]byte) (string, bool) {
 		a, err := netip.ParseAddr(string(fields[0]))
 		return "", err != nil || !slices.Contains(gone, a)
 	})

@@ -3,10 +3,10 @@ package container
 import (
 	"net/netip"
 	"os"
-	"path/filepath"
 
 	wire "github.com/moby/moby/api/types/container"
 
+	"github.com/tarehq/tare/container/create"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/network"
 	"github.com/tarehq/tare/network/files"
@@ -18,14 +18,14 @@ import (
 func (b *bundle) writeHostFiles(in *spec.Input) error {
 	r, s := b.r, b.containers
 	if r.HostConfig.NetworkMode.IsContainer() {
-		owner, err := s.store.networkOwner(*r)
+		owner, err := s.store.NetworkOwner(*r)
 		if err != nil {
 			return err
 		}
-		s.store.hostFiles(owner.ID, in)
+		s.store.HostFiles(owner.ID, in)
 		return nil
 	}
-	s.store.hostFiles(r.ID, in)
+	s.store.HostFiles(r.ID, in)
 	if err := os.WriteFile(in.Hostname, []byte(in.UTSName+"\n"), 0o644); err != nil {
 		return err
 	}
@@ -36,31 +36,11 @@ func (b *bundle) writeHostFiles(in *spec.Input) error {
 	if err := os.WriteFile(in.Hosts, hosts, 0o644); err != nil {
 		return err
 	}
-	resolv, err := resolvConf(r.HostConfig, s.cfg.Defaults.get(), b.net.sandbox)
+	resolv, err := resolvConf(r.HostConfig, s.cfg.Defaults.Get(), b.net.sandbox)
 	if err != nil {
 		return err
 	}
 	return os.WriteFile(in.ResolvConf, resolv, 0o644)
-}
-
-// networkOwner is the container whose network r is in: its own, or that of
-// the one it joins, which may itself have joined another's. There are no rings,
-// as a container can only join one that was made before it.
-func (s *store) networkOwner(r Record) (Record, error) {
-	for r.HostConfig.NetworkMode.IsContainer() {
-		other, err := s.find(r.HostConfig.NetworkMode.ConnectedContainer())
-		if err != nil {
-			return Record{}, err
-		}
-		r = other
-	}
-	return r, nil
-}
-
-// hostFiles puts the paths of a container's files into in.
-func (s *store) hostFiles(id string, in *spec.Input) {
-	dir := s.path(id) // on disk: a container may write them, and the exec root is memory
-	in.Hosts, in.Hostname, in.ResolvConf = filepath.Join(dir, "hosts"), filepath.Join(dir, "hostname"), filepath.Join(dir, "resolv.conf")
 }
 
 func (b *bundle) hosts(name string) ([]byte, error) {
@@ -74,12 +54,9 @@ func (b *bundle) hosts(name string) ([]byte, error) {
 		}
 		file.Base = append([]byte{}, base...)
 	}
-	if len(r.Links) > 0 {
-		aliases, targets, err := b.containers.links.targets(r)
-		if err != nil {
-			return nil, err
-		}
-		file.Links = linkHosts(aliases, targets)
+	var err error
+	if file.Links, err = b.containers.links.Hosts(r); err != nil {
+		return nil, err
 	}
 	if b.net.sandbox != nil {
 		for i := range b.net.sandbox.Endpoints {
@@ -101,7 +78,7 @@ func ownAddresses(e *network.Endpoint) (list []netip.Addr) {
 
 // hostGateways are the addresses that host-gateway stands for.
 func (c *Config) hostGateways() []netip.Addr {
-	if given := c.Defaults.get().HostGateways; len(given) > 0 {
+	if given := c.Defaults.Get().HostGateways; len(given) > 0 {
 		return given
 	}
 	list := []netip.Addr{c.Networks.Gateway()}
@@ -113,7 +90,7 @@ func (c *Config) hostGateways() []netip.Addr {
 
 // resolver is what the container asks of its name resolution: each list that it
 // leaves open is the daemon's, and else the host's.
-func resolver(h *wire.HostConfig, daemon *Settings) network.Resolver {
+func resolver(h *wire.HostConfig, daemon *create.Settings) network.Resolver {
 	r := network.Resolver{Servers: h.DNS, Search: h.DNSSearch, Options: h.DNSOptions}
 	if len(r.Servers) == 0 {
 		r.Servers = daemon.DNS
@@ -128,7 +105,7 @@ func resolver(h *wire.HostConfig, daemon *Settings) network.Resolver {
 }
 
 // resolvConf is the container's file on the networks of b, nil for none.
-func resolvConf(h *wire.HostConfig, daemon *Settings, b *network.Sandbox) ([]byte, error) {
+func resolvConf(h *wire.HostConfig, daemon *create.Settings, b *network.Sandbox) ([]byte, error) {
 	host, err := files.HostResolvConf()
 	if err != nil {
 		return nil, err

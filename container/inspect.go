@@ -7,6 +7,7 @@ import (
 	wire "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/storage"
 
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/logs/driver"
 )
@@ -14,7 +15,7 @@ import (
 // Inspect tells all about a container. It waits for nothing but memory; with
 // size it walks the writable layer.
 func (s *Service) Inspect(ctx context.Context, nameOrID string, size bool) (wire.InspectResponse, error) {
-	r, err := s.store.find(nameOrID)
+	r, err := s.store.Find(nameOrID)
 	if err != nil {
 		return wire.InspectResponse{}, err
 	}
@@ -32,11 +33,11 @@ func (s *Service) Inspect(ctx context.Context, nameOrID string, size bool) (wire
 		Platform:                r.Image.OS,
 		HostConfig:              r.HostConfig,
 		Config:                  r.Config,
-		Mounts:                  mountPoints(r),
-		NetworkSettings:         s.networkSettings(r),
+		Mounts:                  r.MountPoints(),
+		NetworkSettings:         s.Listing.NetworkSettings(r),
 		ImageManifestDescriptor: &manifest,
 		Storage:                 &storage.Storage{RootFS: &storage.RootFSStorage{Snapshot: &storage.RootFSStorageSnapshot{Name: s.cfg.Snapshots.Driver()}}},
-		ExecIDs:                 s.execs.of(r.ID),
+		ExecIDs:                 s.Execs.sessions.Of(r.ID),
 	}
 	if profile := s.cfg.Confinement.profile(); profile != "" {
 		out.AppArmorProfile = spec.Profile(r.HostConfig, profile)
@@ -45,19 +46,19 @@ func (s *Service) Inspect(ctx context.Context, nameOrID string, size bool) (wire
 		out.ProcessLabel, out.MountLabel = r.Labels.Process, r.Labels.Mount
 	}
 	if len(r.HostConfig.Links) > 0 {
-		out.HostConfig = s.links.shown(r)
+		out.HostConfig = s.links.Shown(r)
 	}
 	if !r.StartedAt.IsZero() { // they are written by the first start
 		var files spec.Input
-		owner, err := s.store.networkOwner(r)
+		owner, err := s.store.NetworkOwner(r)
 		if err != nil {
 			owner = r // of a network whose owner is gone nothing is left
 		}
-		s.store.hostFiles(owner.ID, &files)
+		s.store.HostFiles(owner.ID, &files)
 		out.HostsPath, out.HostnamePath, out.ResolvConfPath = files.Hosts, files.Hostname, files.ResolvConf
 	}
 	if r.HostConfig.LogConfig.Type == driver.JSONFile && !r.StartedAt.IsZero() {
-		out.LogPath = s.logs.path(&r)
+		out.LogPath = s.Logbook.Path(&r)
 	}
 	if size {
 		rw, root, err := s.cfg.Snapshots.Usage(ctx, r.ID)
@@ -94,8 +95,8 @@ func wireState(r Record) *wire.State {
 	return &wire.State{
 		Status:     r.State.Wire(),
 		Running:    r.State.Live(), // Docker calls a restarting container running
-		Paused:     r.State == Paused,
-		Restarting: r.State == Restarting,
+		Paused:     r.State == record.Paused,
+		Restarting: r.State == record.Restarting,
 		OOMKilled:  r.OOMKilled,
 		Pid:        r.Pid,
 		ExitCode:   r.ExitCode,

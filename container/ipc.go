@@ -28,7 +28,7 @@ func (i *ipc) close() {
 // joinIPC opens what a container with IpcMode container: joins. The other has
 // to run, and to have said that it shares.
 func (b *bundle) joinIPC(nameOrID string) (*ipc, error) {
-	other, err := b.containers.store.find(nameOrID)
+	other, err := b.containers.store.Find(nameOrID)
 	if err != nil {
 		return nil, err
 	}

@@ -32,7 +32,7 @@ func (j *joined) close() {
 // join opens a namespace of another container, which has to run.
 func (b *bundle) join(nameOrID, kind string) (*joined, error) {
 	s := b.containers
-	other, err := s.store.find(nameOrID)
+	other, err := s.store.Find(nameOrID)
 	if err != nil {
 		return nil, err
 	}
@@ -52,11 +52,11 @@ func (b *bundle) join(nameOrID, kind string) (*joined, error) {
 // JoinNetwork opens the network namespace of a container that runs, and tells whether
 // names are looked up there, and what the IDs are outside of those who rule it. The host's is not a container's to share.
 func (s *Service) JoinNetwork(nameOrID string) (netNS *os.File, names bool, users *userns.Map, err error) {
-	other, err := s.store.find(nameOrID)
+	other, err := s.store.Find(nameOrID)
 	if err != nil {
 		return nil, false, nil, err
 	}
-	owner, err := s.store.networkOwner(other)
+	owner, err := s.store.NetworkOwner(other)
 	if err != nil {
 		return nil, false, nil, err
 	}

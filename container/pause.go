@@ -7,6 +7,7 @@ import (
 
 	"github.com/moby/moby/api/types/events"
 
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/supervise"
 )
@@ -19,7 +20,7 @@ func (s *Service) Pause(ctx context.Context, nameOrID string) error {
 		return err
 	}
 	defer unlock()
-	if r.State == Paused {
+	if r.State == record.Paused {
 		return fault.New(fault.Conflict, "Container %s is already paused", r.ID)
 	}
 	keeper, ended, err := s.lives.running(r)
@@ -30,7 +31,7 @@ func (s *Service) Pause(ctx context.Context, nameOrID string) error {
 	if err := ofRun(r, ended, keeper.Pause(ctx)); err != nil {
 		return fmt.Errorf("cannot pause container %s: %w", r.ID, err)
 	}
-	if _, err := s.store.note(r.ID, func(p *Progress) error { p.State = Paused; return nil }); err != nil {
+	if _, err := s.store.Note(r.ID, func(p *record.Progress) error { p.State = record.Paused; return nil }); err != nil {
 		return notRunning(r) // it ended just now
 	}
 	s.publish(r, events.ActionPause)
@@ -44,7 +45,7 @@ func (s *Service) Unpause(ctx context.Context, nameOrID string) error {
 		return err
 	}
 	defer unlock()
-	if r.State != Paused {
+	if r.State != record.Paused {
 		return fmt.Errorf("Container %s is not paused", r.ID) //nolint:staticcheck // Docker's words
 	}
 	keeper, ended, err := s.lives.running(r)
@@ -67,9 +68,9 @@ func (s *Service) wake(ctx context.Context, r Record, keeper *supervise.Keeper, 
 	if err != nil {
 		return err
 	}
-	_, err = s.store.note(r.ID, func(p *Progress) error {
-		if p.State == Paused {
-			p.State = Running
+	_, err = s.store.Note(r.ID, func(p *record.Progress) error {
+		if p.State == record.Paused {
+			p.State = record.Running
 		}
 		return nil
 	})
@@ -81,12 +82,12 @@ func (s *Service) wake(ctx context.Context, r Record, keeper *supervise.Keeper, 
 
 // runs takes over what the supervising process tells of a run. The freezer is
 // the kernel's, so whether it is paused is not read from disk.
-func (p *Progress) runs(status supervise.Status) {
+func runs(p *record.Progress, status supervise.Status) {
 	p.Pid, p.StartedAt = status.Pid, status.StartedAt
 	switch {
 	case status.Paused:
-		p.State = Paused
-	case p.State == Paused:
-		p.State = Running
+		p.State = record.Paused
+	case p.State == record.Paused:
+		p.State = record.Running
 	}
 }

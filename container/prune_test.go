@@ -7,12 +7,13 @@ import (
 
 	wire "github.com/moby/moby/api/types/container"
 
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/fault"
 )
 
 func TestPrunable(t *testing.T) {
-	old := Record{Spec: Spec{Created: time.Now().Add(-2 * time.Hour), Config: &wire.Config{Labels: map[string]string{"a": "1", "b": "2"}}}}
-	fresh := Record{Spec: Spec{Created: time.Now(), Config: &wire.Config{}}}
+	old := Record{Spec: record.Spec{Created: time.Now().Add(-2 * time.Hour), Config: &wire.Config{Labels: map[string]string{"a": "1", "b": "2"}}}}
+	fresh := Record{Spec: record.Spec{Created: time.Now(), Config: &wire.Config{}}}
 	type filters map[string]map[string]bool
 	for _, test := range []struct {
 		f          filters

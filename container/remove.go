@@ -11,6 +11,7 @@ import (
 
 	"github.com/moby/moby/api/types/events"
 
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/network/files"
 )
@@ -28,7 +29,7 @@ func (s *Service) Remove(ctx context.Context, nameOrID string, o RemoveOptions) 
 	if o.Link {
 		return s.unlink(ctx, nameOrID)
 	}
-	found, err := s.store.find(nameOrID)
+	found, err := s.store.Find(nameOrID)
 	if err != nil {
 		return err
 	}
@@ -41,7 +42,7 @@ func (s *Service) Remove(ctx context.Context, nameOrID string, o RemoveOptions) 
 	}
 	defer unlock()
 	if r.State.Live() {
-		if !o.Force && r.State == Paused {
+		if !o.Force && r.State == record.Paused {
 			return fault.New(fault.Conflict, "cannot remove container %q: container is paused and must be unpaused first", nameOrID)
 		}
 		if !o.Force {
@@ -53,7 +54,7 @@ func (s *Service) Remove(ctx context.Context, nameOrID string, o RemoveOptions) 
 		if err := s.lives.of(r.ID).told(ctx); err != nil {
 			return err
 		}
-		if r, err = s.store.find(r.ID); err != nil {
+		if r, err = s.store.Find(r.ID); err != nil {
 			return nil
 		}
 	}
@@ -73,21 +74,21 @@ func (s *Service) removeLocked(r Record, volumes bool) error {
 	if since := time.Since(r.FinishedAt); s.cfg.Events.Subscribers() > 0 && since >= 0 {
 		time.Sleep(lookAround - since)
 	}
-	s.logs.forget(&r)
-	rest, err := s.store.remove(r.ID)
+	s.Logbook.Forget(&r)
+	rest, err := s.store.Remove(r.ID)
 	if err != nil {
 		return err
 	}
 	s.freeLabels(&r)
-	s.links.forget(&r)
+	s.links.Forget(&r)
 	s.tasks.Go(func() { s.bundles.drop(rest) })
 	err = s.cfg.Snapshots.Remove(r.ID)
 	l := s.lives.forget(r.ID)
-	s.execs.forget(r.ID)
-	s.stats.forget(r.ID)
+	s.Execs.sessions.Forget(r.ID)
+	s.Stats.Forget(r.ID)
 	s.publish(r, events.ActionDestroy)
 	if volumes {
-		err = errors.Join(err, s.removeVolumes(context.Background(), &r))
+		err = errors.Join(err, s.Mounts.Remove(context.Background(), &r))
 	}
 	if l != nil {
 		l.dropPending()
@@ -101,27 +102,33 @@ func (s *Service) removeLocked(r Record, volumes bool) error {
 func (s *Service) unlink(ctx context.Context, name string) error {
 	parent, alias, ok := strings.Cut(strings.Trim(name, "/"), "/")
 	if !ok {
+		if _, err := s.store.Find(name); err != nil {
+			return err
+		}
 		return fault.New(fault.Invalid, "Conflict, cannot remove the default link name of the container")
 	}
 	r, unlock, err := s.lock(ctx, parent)
+	if errors.Is(err, fault.NotFound) {
+		return record.NoSuch(name)
+	}
 	if err != nil {
-		return fault.New(fault.KindOf(err), "Cannot get parent %s for link name %s: %w", parent, name, err)
+		return err
 	}
 	defer unlock()
-	if !slices.ContainsFunc(r.Links, func(l Link) bool { return l.Alias == alias }) {
-		return fault.New(fault.NotFound, "No such link: /%s/%s", r.Name, alias)
+	if !slices.ContainsFunc(r.Links, func(l record.Link) bool { return l.Alias == alias }) {
+		return record.NoSuch(name)
 	}
-	s.links.drop(&r)
-	r, err = s.store.amend(r.ID, func(c *Spec) error {
-		c.Links = slices.DeleteFunc(slices.Clone(c.Links), func(l Link) bool { return l.Alias == alias })
+	s.links.Drop(&r)
+	r, err = s.store.Amend(r.ID, func(c *record.Spec) error {
+		c.Links = slices.DeleteFunc(slices.Clone(c.Links), func(l record.Link) bool { return l.Alias == alias })
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	s.links.add(&r)
+	s.links.Add(&r)
 	if !r.State.Live() {
 		return nil
 	}
-	return files.Readdress(s.store.path(r.ID, "hosts"), alias, netip.Addr{})
+	return files.Readdress(s.store.Path(r.ID, "hosts"), alias, netip.Addr{})
 }

@@ -6,6 +6,8 @@ import (
 
 	"github.com/moby/moby/api/types/events"
 
+	"github.com/tarehq/tare/container/create"
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/fault"
 )
 
@@ -24,15 +26,15 @@ func (s *Service) Rename(ctx context.Context, nameOrID, name string) error {
 	if wanted == old {
 		return fault.New(fault.Invalid, "Renaming a container with the same name as its current name")
 	}
-	err = checkName("/" + wanted)
+	err = create.CheckName("/" + wanted)
 	if err == nil {
-		err = s.store.reserve(wanted, r.ID)
+		err = s.store.Reserve(wanted, r.ID)
 	}
 	if err != nil {
 		return fault.New(fault.KindOf(err), "Error when allocating new name: %w", err)
 	}
-	if _, err := s.store.amend(r.ID, func(c *Spec) error { c.Name = wanted; return nil }); err != nil {
-		s.store.unreserve(wanted, r.ID)
+	if _, err := s.store.Amend(r.ID, func(c *record.Spec) error { c.Name = wanted; return nil }); err != nil {
+		s.store.Unreserve(wanted, r.ID)
 		return err
 	}
 	if r.State.Up() {

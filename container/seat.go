@@ -5,13 +5,14 @@ import (
 	"slices"
 	"time"
 
+	"github.com/tarehq/tare/container/stream"
 	"github.com/tarehq/tare/supervise"
 )
 
 // attachment is a client on its way to a supervising process.
 type attachment struct {
 	options supervise.AttachOptions
-	client  *handed
+	client  *stream.Client
 }
 
 // seat is the place of a client in the next run of a container. It is taken
@@ -127,9 +128,9 @@ func (l *live) takeLateLocked() []attachment {
 // present drops the clients that have gone while they waited. live.mu is held.
 func present(list []*seat) []*seat {
 	return slices.DeleteFunc(list, func(p *seat) bool {
-		gone := p.client != nil && p.client.gone()
+		gone := p.client != nil && p.client.Gone()
 		if gone {
-			p.client.close()
+			p.client.Close()
 		}
 		return gone
 	})
@@ -160,7 +161,7 @@ func (b *bundle) run(ctx context.Context, config supervise.Config, waiting []att
 func clients(list []attachment) []supervise.Client {
 	var out []supervise.Client
 	for _, a := range list {
-		out = append(out, supervise.Client{Options: a.options, Conn: a.client.file})
+		out = append(out, supervise.Client{Options: a.options, Conn: a.client.File})
 	}
 	return out
 }
@@ -169,14 +170,14 @@ func clients(list []attachment) []supervise.Client {
 // its own, or the sessions end.
 func closeAll(list []attachment) {
 	for _, a := range list {
-		a.client.close()
+		a.client.Close()
 	}
 }
 
 // handOver attaches clients to a run. If it is over by then they see its end.
 func handOver(ctx context.Context, keeper *supervise.Keeper, list []attachment) {
 	for _, a := range list {
-		_ = keeper.Attach(ctx, a.options, a.client.file)
+		_ = keeper.Attach(ctx, a.options, a.client.File)
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	wire "github.com/moby/moby/api/types/container"
 	"golang.org/x/sys/unix"
 
+	"github.com/tarehq/tare/container/record"
+	"github.com/tarehq/tare/container/record/recordtest"
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/supervise"
 )
@@ -17,8 +19,8 @@ import (
 // seated is a service with one container that does not run, and a client's two
 // ends.
 func seated(t *testing.T) (s *Service, near net.Conn, far *os.File) {
-	st := testStore(t, t.TempDir())
-	addRecord(t, st, "x", "name", false)
+	st := recordtest.Store(t, t.TempDir())
+	recordtest.Add(t, st, "x", "name", false)
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -109,10 +111,10 @@ func TestEndOnRecordIsTheEnd(t *testing.T) {
 	l := s.lives.of("x")
 	v := &vigil{containers: s, live: l}
 	v.run, _ = l.begin(vanishedKeeper(t), nil)
-	if _, err := s.store.update("x", func(p *Progress) error { p.State = Running; return nil }); err != nil {
+	if _, err := s.store.Update("x", func(p *record.Progress) error { p.State = record.Running; return nil }); err != nil {
 		t.Fatal(err)
 	}
-	v.record, _ = s.store.find("x")
+	v.record, _ = s.store.Find("x")
 	before, err := s.Wait(t.Context(), "x", wire.WaitConditionNextExit)
 	if err != nil {
 		t.Fatal(err)

@@ -12,16 +12,28 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarehq/tare/archive"
+	"github.com/tarehq/tare/container/create"
 	"github.com/tarehq/tare/container/device"
+	"github.com/tarehq/tare/container/links"
+	"github.com/tarehq/tare/container/listing"
+	"github.com/tarehq/tare/container/logbook"
+	"github.com/tarehq/tare/container/mounts"
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/spec"
+	"github.com/tarehq/tare/container/stats"
+	"github.com/tarehq/tare/container/users"
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/image"
 	"github.com/tarehq/tare/internal/keylock"
+	"github.com/tarehq/tare/internal/tasks"
 	"github.com/tarehq/tare/network"
 	"github.com/tarehq/tare/snapshot"
 	"github.com/tarehq/tare/supervise"
 	"github.com/tarehq/tare/volume"
 )
+
+// Record is what is known of one container.
+type Record = record.Record
 
 // Images finds the image of a new container.
 type Images interface {
@@ -38,6 +50,7 @@ type Snapshots interface {
 	Mount(containerID string) (snapshot.Mount, error)
 	CanLimit() error
 	Limit(containerID string, bytes uint64) error
+	Stage(containerID string, bytes uint64) (*snapshot.Staged, error)
 	ReadOnly(chain digest.Digest) (snapshot.Mount, error)
 	View(containerID string) (*snapshot.View, error)
 	Remove(containerID string) error
@@ -56,7 +69,7 @@ type Config struct {
 	Volumes            *volume.Service
 	Launcher           *supervise.Launcher
 	Events             *event.Log
-	Defaults           *Defaults
+	Defaults           *create.Defaults
 	InitPath           string // program for --init; "" refuses it
 	CgroupParent       string // of containers that name none
 	Systemd            bool   // makes the control groups; CgroupParent is a slice
@@ -66,33 +79,39 @@ type Config struct {
 	LogOpts            map[string]string
 	LinkEnv            bool       // tell of links by variables too
 	CDI                device.CDI // devices that are asked for by name
-	IDs                IDs
+	IDs                users.IDs
 	Log                *slog.Logger
 }
 
 // Service runs containers. It is safe for concurrent use: operations on one
 // container take turns, reads never wait for them.
 type Service struct {
+	// What there is to ask of containers beside what a Service does to one.
+	Listing     *listing.Listing
+	Execs       *Execs
+	Health      *Health
+	Logbook     *logbook.Book
+	Stats       *stats.Sampler
+	Processes   *Processes
+	Mounts      *mounts.Maker
+	Files       *Files
+	Checkpoints *Checkpoints
+	Places      *Places
+	Pruning     *Pruning
+
 	cfg     Config
-	store   *store
+	store   *record.Store
 	bundles bundles
 	host    host
 	ops     keylock.Locks[string] // one operation at a time per container
 
-	links  links
-	lives  lives
-	execs  *Execs
-	logs   *Logbook
-	stats  *Stats
-	health *Health
-
+	links   *links.Table
+	users   *users.Allotment
+	lives   lives
 	remains *remains
 
-	users   allotment
-	listing listing
-
-	ending atomic.Bool // the daemon stops its containers, and none is started again
-	tasks  tasks       // the goroutines that follow running containers
+	ending atomic.Bool  // the daemon stops its containers, and none is started again
+	tasks  *tasks.Tasks // the goroutines that follow running containers
 }
 
 // Open reads the containers and takes over those that run. What an earlier
@@ -108,7 +127,7 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 	if err := cfg.Realtime.check(host.groups); err != nil {
 		return nil, err
 	}
-	st, err := openStore(filepath.Join(cfg.DataRoot, "containers"), cfg.Log)
+	st, err := record.Open(filepath.Join(cfg.DataRoot, "containers"), cfg.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -127,36 +146,36 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 
 // assemble makes the service of its parts. Nothing goes on yet but the delivery
 // of removed containers' logs.
-func assemble(cfg Config, st *store, h host) (*Service, error) {
-	s := &Service{cfg: cfg, store: st, host: h, links: links{store: st, log: cfg.Log}, tasks: tasks{closing: make(chan struct{})},
+func assemble(cfg Config, st *record.Store, h host) (*Service, error) {
+	s := &Service{cfg: cfg, store: st, host: h, links: links.New(st, cfg.Log), users: users.New(cfg.IDs, st), tasks: tasks.New(),
 		bundles: bundles{filepath.Join(cfg.ExecRoot, "c"), cfg.Launcher, cfg.Log}}
-	for _, r := range st.all() {
+	for _, r := range st.All() {
 		if r.Labels != nil {
 			r.Labels.Keep()
 		}
-		s.links.add(&r)
 	}
 	s.remains = newRemains(&s.bundles)
-	s.tasks.Go(func() { s.remains.run(s.tasks.closing) })
-	s.stats = newStats(s, h.groups)
-	s.execs = newExecs(s)
-	s.health = &Health{containers: s, probers: map[string]*prober{}}
+	s.tasks.Go(func() { s.remains.run(s.tasks.Closing()) })
+	s.Stats = stats.New(st, s.bundles.dir, h.groups, s.tasks)
+	s.Listing = &listing.Listing{Store: st, Networks: cfg.Networks, Links: s.links, Images: cfg.Images, Layers: cfg.Snapshots}
+	s.Mounts = &mounts.Maker{Store: st, Volumes: cfg.Volumes, Images: cfg.Images, Layers: cfg.Snapshots, Events: cfg.Events}
+	s.Execs = newExecs(s)
+	s.Health = &Health{containers: s, probers: map[string]*prober{}}
+	s.Processes, s.Files, s.Checkpoints, s.Places, s.Pruning = &Processes{s}, &Files{s}, &Checkpoints{s}, &Places{s}, &Pruning{containers: s}
 	var err error
-	s.logs, err = newLogbook(s)
+	s.Logbook, err = logbook.New(logbook.Config{Store: st, Spool: filepath.Join(cfg.DataRoot, "log-spool"), Driver: cfg.LogDriver, Options: cfg.LogOpts,
+		Over: s.lives.over, Tasks: s.tasks, Log: cfg.Log})
 	return s, err
 }
-
-// Health is what looks after the containers' health checks.
-func (s *Service) Health() *Health { return s.health }
 
 // Close lets go of the running containers, which go on, and returns when
 // nothing of the service runs any more.
 func (s *Service) Close(ctx context.Context) error {
-	s.tasks.close()
-	s.health.close()
-	s.execs.close()
+	s.tasks.Close()
+	s.Health.close()
+	s.Execs.sessions.Close()
 	s.lives.letGo()
-	err := errors.Join(s.logs.forward.Close(ctx), s.tasks.wait(ctx))
+	err := errors.Join(s.Logbook.Close(ctx), s.tasks.Wait(ctx))
 	s.remains.clear()
 	return err
 }
@@ -164,13 +183,13 @@ func (s *Service) Close(ctx context.Context) error {
 // lock finds a container and takes its operation lock. The record is as it is
 // under the lock.
 func (s *Service) lock(ctx context.Context, nameOrID string) (r Record, unlock func(), err error) {
-	if r, err = s.store.find(nameOrID); err != nil {
+	if r, err = s.store.Find(nameOrID); err != nil {
 		return r, nil, err
 	}
 	if unlock, err = s.ops.Lock(ctx, r.ID); err != nil {
 		return r, nil, err
 	}
-	if r, err = s.store.find(r.ID); err == nil && !r.State.Up() {
+	if r, err = s.store.Find(r.ID); err == nil && !r.State.Up() {
 		err = s.lives.of(r.ID).told(ctx)
 	}
 	if err != nil {
@@ -183,7 +202,7 @@ func (s *Service) lock(ctx context.Context, nameOrID string) (r Record, unlock f
 // publish tells the world what happened to a container, by the name that it has
 // now.
 func (s *Service) publish(r Record, action events.Action, extra ...string) {
-	if now, err := s.store.find(r.ID); err == nil {
+	if now, err := s.store.Find(r.ID); err == nil {
 		r = now
 	}
 	attrs := make(map[string]string, len(r.Config.Labels)+2+len(extra)/2)
@@ -197,26 +216,11 @@ func (s *Service) publish(r Record, action events.Action, extra ...string) {
 	s.cfg.Events.Publish(events.ContainerEventType, action, events.Actor{ID: r.ID, Attributes: attrs})
 }
 
-// Counts tells how many containers are in which of Docker's three classes.
-func (s *Service) Counts() (running, paused, stopped int) {
-	for _, r := range s.store.all() {
-		switch {
-		case r.State == Paused:
-			paused++
-		case r.State.Live():
-			running++
-		default:
-			stopped++
-		}
-	}
-	return running, paused, stopped
-}
-
 // Users names the containers that were made from each image, for who wants to
 // remove one. It is an image.InUse.
 func (s *Service) Users() map[digest.Digest][]image.Use {
 	users := map[digest.Digest][]image.Use{}
-	for _, r := range s.store.all() {
+	for _, r := range s.store.All() {
 		use := image.Use{Container: r.ID, Running: r.State.Live()}
 		users[r.Image.ID] = append(users[r.Image.ID], use)
 		for _, img := range r.MountedImages {

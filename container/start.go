@@ -9,7 +9,10 @@ import (
 	"github.com/moby/moby/api/types/events"
 
 	"github.com/tarehq/tare/container/healthcheck"
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/spec"
+	"github.com/tarehq/tare/container/stream"
+	"github.com/tarehq/tare/container/users"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/undo"
 	"github.com/tarehq/tare/snapshot"
@@ -18,7 +21,7 @@ import (
 // Start runs a container that does not run. The client's going away does not
 // stop a start that has begun.
 func (s *Service) Start(ctx context.Context, nameOrID, detachKeys string) error {
-	if _, err := parseDetachKeys(detachKeys); err != nil {
+	if _, err := stream.DetachKeys(detachKeys); err != nil {
 		return err
 	}
 	r, unlock, err := s.lock(ctx, nameOrID)
@@ -29,27 +32,19 @@ func (s *Service) Start(ctx context.Context, nameOrID, detachKeys string) error 
 	if err := startable(r); err != nil {
 		return err
 	}
-	return s.startAnew(context.WithoutCancel(ctx), r)
+	return s.startAnew(context.WithoutCancel(ctx), r, nil)
 }
 
 // startAnew is startLocked at somebody's wish: the restart policy counts and
 // waits from the beginning.
-func (s *Service) startAnew(ctx context.Context, r Record) error {
-	s.forgive(&r)
-	return s.startLocked(ctx, r)
-}
-
-// forgive forgets how often the restart policy has tried.
-func (s *Service) forgive(r *Record) {
+func (s *Service) startAnew(ctx context.Context, r Record, from *restore) error {
 	r.RestartCount = 0
-	l := s.lives.of(r.ID)
-	l.mu.Lock()
-	l.wait = 0
-	l.mu.Unlock()
+	s.lives.of(r.ID).tries.Forget()
+	return s.startLocked(ctx, r, from)
 }
 
 func startable(r Record) error {
-	if r.State == Paused {
+	if r.State == record.Paused {
 		return fault.New(fault.Conflict, "cannot start a paused container, try unpause instead")
 	}
 	if r.State.Live() {
@@ -58,12 +53,10 @@ func startable(r Record) error {
 	return nil
 }
 
-// startLocked starts the container under its operation lock. A failure is
-// recorded with Docker's exit code, and a container that removes itself goes.
-func (s *Service) startLocked(ctx context.Context, r Record) error { return s.startFrom(ctx, r, nil) }
-
-// startFrom is startLocked from a checkpoint, unless that is nil.
-func (s *Service) startFrom(ctx context.Context, r Record, from *restore) error {
+// startLocked starts the container under its operation lock, from a checkpoint unless
+// that is nil. A failure is recorded with Docker's exit code, and a container that
+// removes itself goes.
+func (s *Service) startLocked(ctx context.Context, r Record, from *restore) error {
 	b := &bundle{containers: s, r: &r, dir: s.bundles.path(r.ID), from: from}
 	err := b.launch(ctx)
 	if err == nil {
@@ -73,11 +66,11 @@ func (s *Service) startFrom(ctx context.Context, r Record, from *restore) error 
 	l := s.lives.of(r.ID)
 	l.dropPending()
 	waited := r.State.Live() // by its restart policy it counted as running
-	updated, updateErr := s.store.note(r.ID, func(p *Progress) error {
+	updated, updateErr := s.store.Note(r.ID, func(p *record.Progress) error {
 		p.ExitCode, p.Error = code, err.Error()
 		p.Pid, p.Sandbox = 0, nil
-		if p.State != Created {
-			p.State = Exited
+		if p.State != record.Created {
+			p.State = record.Exited
 		}
 		return nil
 	})
@@ -88,7 +81,7 @@ func (s *Service) startFrom(ctx context.Context, r Record, from *restore) error 
 	if waited { // else nothing has ended: who waits for an exit waits on
 		l.tell(r, false)
 	}
-	if r.autoRemove() {
+	if r.AutoRemove() {
 		err = errors.Join(err, s.removeLocked(r, true))
 	}
 	return err
@@ -123,6 +116,8 @@ func startFailure(err error) (code int, _ error) {
 		return 127, wrap(": Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type")
 	case has("executable file not found"), has("no such file or directory"):
 		return 127, wrap("")
+	case strings.HasPrefix(text, "mount tmpfs "), strings.HasPrefix(text, "set sysctl "):
+		return 128, wrap("")
 	}
 	return 128, err
 }
@@ -150,26 +145,26 @@ func (b *bundle) launch(ctx context.Context) (err error) {
 	}
 	back.Push(func() error { return end(ctx, keeper) })
 	run, late := l.begin(keeper, nil)
-	if s.tasks.over() { // letGo has been here, or will find it
+	if s.tasks.Over() { // letGo has been here, or will find it
 		keeper.Close()
 	}
 	handOver(ctx, keeper, late)
 	closeAll(late)
 	back.Push(func() error { l.end(run); return nil })
 	status := keeper.Status()
-	*r, err = s.store.update(r.ID, func(p *Progress) error {
-		*p = Progress{State: Running, Pid: status.Pid, StartedAt: status.StartedAt, FinishedAt: p.FinishedAt,
-			RestartCount: r.RestartCount, Sandbox: b.net.sandbox, NetworkIDs: networkIDs(b.net.sandbox), Health: healthcheck.Starting(r.Config, p.Health)}
+	*r, err = s.store.Update(r.ID, func(p *record.Progress) error {
+		*p = record.Progress{State: record.Running, Pid: status.Pid, StartedAt: status.StartedAt, FinishedAt: p.FinishedAt,
+			RestartCount: r.RestartCount, Sandbox: b.net.sandbox, NetworkIDs: record.NetworkIDs(b.net.sandbox), Health: healthcheck.Starting(r.Config, p.Health)}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	s.links.moved(*r)
-	s.publishPlaces(r, events.ActionConnect)
-	s.health.begin(*r)
+	s.links.Moved(*r)
+	s.Places.tell(r, events.ActionConnect)
+	s.Health.begin(*r)
 	s.publish(*r, events.ActionStart)
-	s.logs.begin(r)
+	s.Logbook.Begin(r)
 	v := &vigil{containers: s, record: *r, live: l, run: run}
 	s.tasks.Go(v.watch)
 	return nil
@@ -188,7 +183,7 @@ func (s *Service) rootOf(ctx context.Context, r *Record) (snapshot.Mount, error)
 		return root, err
 	}
 	root, err = s.cfg.Snapshots.Mount(r.ID)
-	if errors.Is(err, fault.NotFound) && r.State == Created && r.StartedAt.IsZero() {
+	if errors.Is(err, fault.NotFound) && r.State == record.Created && r.StartedAt.IsZero() {
 		if root, err = s.cfg.Snapshots.Prepare(r.ID, r.Image.ChainID); err == nil {
 			err = s.limitStorage(r)
 		}
@@ -212,32 +207,30 @@ func (s *Service) specInput(r *Record, root snapshot.Mount, who string) (spec.In
 	if err != nil {
 		return spec.Input{}, err
 	}
-	if err := r.knows(user); err != nil {
+	if err := users.Known(r, user); err != nil {
 		return spec.Input{}, err
 	}
 	in := spec.Input{ID: r.ID, Config: r.Config, HostConfig: r.HostConfig, Path: r.Path, Args: r.Args,
 		User: user, CgroupParent: s.cfg.CgroupParent, Systemd: s.cfg.Systemd, Files: s.host.files}
-	settings := s.cfg.Defaults.get()
+	settings := s.cfg.Defaults.Get()
 	in.NoNewPrivileges, in.Seccomp, in.OOMAdjusted = settings.NoNewPrivileges, settings.Seccomp, settings.OOMAdjusted
 	in.AppArmor = s.cfg.Confinement.profile()
 	if l := s.cfg.Confinement.labels(r); l != nil {
 		in.ProcessLabel, in.MountLabel = l.Process, l.Mount
 	}
 	if len(r.Links) > 0 && s.cfg.LinkEnv {
-		aliases, targets, err := s.links.targets(r)
-		if err != nil {
+		if in.Linked, err = s.links.Env(r); err != nil {
 			return in, err
 		}
-		in.Linked = linkEnv(r.Name, aliases, targets)
 	}
-	in.UTSName, err = s.store.hostName(r)
+	in.UTSName, err = hostName(s.store, r)
 	return in, err
 }
 
 // hostName is that of the container whose network it is in, or the host's
 // where that one shares the host's names.
-func (s *store) hostName(r *Record) (string, error) {
-	named, err := s.networkOwner(*r)
+func hostName(s *record.Store, r *Record) (string, error) {
+	named, err := s.NetworkOwner(*r)
 	if err != nil {
 		return "", err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"strconv"
 	"syscall"
 	"time"
@@ -12,8 +11,8 @@ import (
 	"github.com/moby/moby/api/types/events"
 	"golang.org/x/sys/unix"
 
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/internal/signum"
 )
 
 // StopOptions as in POST /containers/{id}/stop.
@@ -22,15 +21,12 @@ type StopOptions struct {
 	Timeout *int   // seconds until SIGKILL; nil for the container's or 10; negative for no end
 }
 
-const (
-	defaultStopTimeout = 10 // seconds
-	killGrace          = 10 * time.Second
-)
+const killGrace = 10 * time.Second
 
 // Stop asks the container's process to end and kills it when it does not
 // within the time. fault.NotModified if it does not run.
 func (s *Service) Stop(ctx context.Context, nameOrID string, o StopOptions) error {
-	r, err := s.store.find(nameOrID)
+	r, err := s.store.Find(nameOrID)
 	if err != nil {
 		return err
 	}
@@ -59,7 +55,7 @@ type halt struct {
 // callOff ends the waiting of a container that is about to be restarted. A start
 // that is under way already is waited for, as it would not notice.
 func (h *halt) callOff(ctx context.Context) error {
-	if h.record.State != Restarting {
+	if h.record.State != record.Restarting {
 		return nil
 	}
 	unlock, err := h.containers.ops.Lock(ctx, h.record.ID)
@@ -67,11 +63,11 @@ func (h *halt) callOff(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	now, err := h.containers.store.find(h.record.ID)
+	now, err := h.containers.store.Find(h.record.ID)
 	if err != nil {
 		return err
 	}
-	if h.record = now; now.State == Restarting {
+	if h.record = now; now.State == record.Restarting {
 		_, err = h.signal(ctx, unix.SIGKILL)
 	}
 	return err
@@ -79,23 +75,20 @@ func (h *halt) callOff(ctx context.Context) error {
 
 // stop ends the run and returns when it is recorded as over.
 func (h *halt) stop(ctx context.Context, o StopOptions) error {
-	sig, err := stopSignal(h.record, o.Signal)
+	sig, err := h.record.StopSignal(o.Signal)
 	if err != nil {
 		return err
 	}
 	if !h.rest {
 		l := h.containers.lives.of(h.record.ID)
-		l.hold(true)
-		defer l.hold(false)
+		l.tries.Hold(true)
+		defer l.tries.Hold(false)
 	}
 	ended, err := h.signal(ctx, sig)
 	if err != nil || ended == nil {
 		return err
 	}
-	limit := h.record.stopTimeout()
-	if o.Timeout != nil {
-		limit = inSeconds(max(*o.Timeout, -1))
-	}
+	limit := h.record.StopTimeout(o.Timeout)
 	var late <-chan time.Time
 	if limit >= 0 {
 		timer := time.NewTimer(limit)
@@ -108,11 +101,6 @@ func (h *halt) stop(ctx context.Context, o StopOptions) error {
 	case <-late:
 		return h.kill(ctx)
 	}
-}
-
-// inSeconds is a time of so many seconds, or the longest that there is.
-func inSeconds(n int) time.Duration {
-	return time.Duration(min(n, int(math.MaxInt64/time.Second))) * time.Second
 }
 
 // kill ends the run by SIGKILL and returns when it is recorded as over.
@@ -135,10 +123,10 @@ func (h *halt) kill(ctx context.Context) error {
 // is nil when there is nothing to wait for.
 func (h *halt) signal(ctx context.Context, sig syscall.Signal) (ended <-chan struct{}, err error) {
 	s := h.containers
-	r, err := s.store.note(h.record.ID, func(p *Progress) error {
+	r, err := s.store.Note(h.record.ID, func(p *record.Progress) error {
 		p.ManuallyStopped = p.ManuallyStopped || h.rest
-		if p.State == Restarting && !s.ending.Load() {
-			p.State = Exited
+		if p.State == record.Restarting && !s.ending.Load() {
+			p.State = record.Exited
 		}
 		return nil
 	})
@@ -148,7 +136,7 @@ func (h *halt) signal(ctx context.Context, sig syscall.Signal) (ended <-chan str
 	h.record = r
 	if !r.State.Up() {
 		if l := s.lives.find(r.ID); l != nil {
-			l.callOff()
+			l.tries.CallOff()
 			l.tell(r, false)
 		}
 		return nil, nil
@@ -176,17 +164,10 @@ func (h *halt) signal(ctx context.Context, sig syscall.Signal) (ended <-chan str
 		return ended, nil
 	}
 	s.publish(r, events.ActionKill, "signal", strconv.Itoa(int(sig)))
-	if r.State == Paused && sig != unix.SIGKILL { // any other signal has an effect when its process goes on
+	if r.State == record.Paused && sig != unix.SIGKILL { // any other signal has an effect when its process goes on
 		err = s.wake(ctx, r, keeper, ended)
 	}
 	return ended, err
-}
-
-// hold lets the restart policy rest for the end of the present run.
-func (l *live) hold(held bool) {
-	l.mu.Lock()
-	l.held = held
-	l.mu.Unlock()
 }
 
 // Kill sends a signal, SIGKILL if none is named, to the container's process.
@@ -194,21 +175,21 @@ func (s *Service) Kill(ctx context.Context, nameOrID, signal string) error {
 	sig := unix.SIGKILL
 	if signal != "" {
 		var err error
-		if sig, err = parseSignal(signal); err != nil {
+		if sig, err = record.ParseSignal(signal); err != nil {
 			if n, notNumber := strconv.Atoi(signal); notNumber == nil && n != 0 {
 				return fault.New(fault.Invalid, "the linux daemon does not support signal %d", n)
 			}
 			return err
 		}
 	}
-	r, err := s.store.find(nameOrID)
+	r, err := s.store.Find(nameOrID)
 	if err != nil {
 		return err
 	}
 	if !r.State.Live() {
 		return notRunning(r)
 	}
-	stop, err := stopSignal(r, "")
+	stop, err := r.StopSignal("")
 	if err != nil {
 		return err
 	}
@@ -232,25 +213,4 @@ func (s *Service) Kill(ctx context.Context, nameOrID, signal string) error {
 	}
 	s.publish(r, events.ActionKill, "signal", strconv.Itoa(int(sig)))
 	return nil
-}
-
-// stopSignal is the signal asked for, the container's, or SIGTERM. A container's
-// that is none can only be the image's, and must not make it unstoppable.
-func stopSignal(r Record, asked string) (syscall.Signal, error) {
-	if asked != "" {
-		return parseSignal(asked)
-	}
-	if sig, err := parseSignal(r.Config.StopSignal); err == nil {
-		return sig, nil
-	}
-	return unix.SIGTERM, nil
-}
-
-// parseSignal reads a signal's number or name in Docker's words; there is no
-// signal zero.
-func parseSignal(s string) (syscall.Signal, error) {
-	if sig, ok := signum.Parse(s); ok && sig != 0 {
-		return sig, nil
-	}
-	return 0, fault.New(fault.Invalid, "invalid signal: %s", s)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/moby/moby/api/types/events"
 
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/fault"
 )
 
@@ -24,18 +25,18 @@ const stopGrace = 5 * time.Second
 func StopAll(ctx context.Context, s *Service, limit time.Duration) error {
 	s.ending.Store(true)
 	var live []Record
-	for _, r := range s.store.all() {
+	for _, r := range s.store.All() {
 		if l := s.lives.find(r.ID); l != nil {
-			l.callOff() // who waits for another try
+			l.tries.CallOff() // who waits for another try
 		}
-		if r.State.Live() && r.State != Restarting {
+		if r.State.Live() && r.State != record.Restarting {
 			live = append(live, r)
 		}
 	}
 	for _, r := range live {
-		wait := r.stopTimeout()
+		wait := r.StopTimeout(nil)
 		wait += min(stopGrace, math.MaxInt64-max(wait, 0))
-		if r.stopTimeout() < 0 || limit < 0 {
+		if r.StopTimeout(nil) < 0 || limit < 0 {
 			limit = -1
 		} else {
 			limit = max(limit, wait)
@@ -58,7 +59,7 @@ func StopAll(ctx context.Context, s *Service, limit time.Duration) error {
 // atEnd stops one of them, by SIGKILL when ctx ends.
 func (h *halt) atEnd(ctx context.Context) error {
 	r := h.record
-	sig, err := stopSignal(r, "")
+	sig, err := r.StopSignal("")
 	if err != nil {
 		return err
 	}
@@ -67,7 +68,7 @@ func (h *halt) atEnd(ctx context.Context) error {
 	if err != nil || ended == nil {
 		return err
 	}
-	if wait := r.stopTimeout(); wait >= 0 {
+	if wait := r.StopTimeout(nil); wait >= 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, wait)
 		defer cancel()
@@ -81,13 +82,4 @@ func (h *halt) atEnd(ctx context.Context) error {
 	}
 	h.containers.publish(r, events.ActionStop)
 	return nil
-}
-
-// stopTimeout is how long the container has from its stop signal to SIGKILL;
-// negative for ever.
-func (r Record) stopTimeout() time.Duration {
-	if r.Config.StopTimeout != nil {
-		return inSeconds(max(*r.Config.StopTimeout, -1))
-	}
-	return defaultStopTimeout * time.Second
 }

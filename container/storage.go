@@ -37,12 +37,17 @@ func checkStorage(layers Snapshots, h *wire.HostConfig) error {
 	return layers.CanLimit()
 }
 
-// limitStorage puts the container's limit in force, or that of all that say nothing.
-func (s *Service) limitStorage(r *Record) error {
-	size, err := storageSize(r.HostConfig)
-	if err == nil && len(r.HostConfig.StorageOpt) == 0 {
-		size = s.cfg.Defaults.get().StorageSize
+// storageLimit is the container's limit, or that of all that say nothing; 0 for none.
+func (s *Service) storageLimit(r *Record) (uint64, error) {
+	if len(r.HostConfig.StorageOpt) == 0 {
+		return s.cfg.Defaults.Get().StorageSize, nil
 	}
+	return storageSize(r.HostConfig)
+}
+
+// limitStorage puts the container's limit in force.
+func (s *Service) limitStorage(r *Record) error {
+	size, err := s.storageLimit(r)
 	if err != nil || size == 0 {
 		return err
 	}

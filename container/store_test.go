@@ -3,8 +3,6 @@ package container
 import (
 	"context"
 	"errors"
-	"log/slog"
-	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -14,127 +12,14 @@ import (
 
 	wire "github.com/moby/moby/api/types/container"
 
+	"github.com/tarehq/tare/container/create"
+	"github.com/tarehq/tare/container/record"
+	"github.com/tarehq/tare/container/record/recordtest"
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/tasks"
 	"github.com/tarehq/tare/supervise"
 )
-
-func testStore(t *testing.T, dir string) *store {
-	t.Helper()
-	s, err := openStore(dir, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
-func addRecord(t *testing.T, s *store, id, name string, auto bool) {
-	t.Helper()
-	r := &Record{Spec: Spec{ID: id, Name: name, Created: time.Now(), Config: &wire.Config{}, HostConfig: &wire.HostConfig{AutoRemove: auto}},
-		Progress: Progress{State: Created}}
-	if err := s.reserve(name, id); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Mkdir(s.path(id), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.add(r); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func TestStoreSurvivesReopen(t *testing.T) {
-	dir := t.TempDir()
-	s := testStore(t, dir)
-	addRecord(t, s, "aa11", "one", false)
-	addRecord(t, s, "aa22", "two", false)
-	if _, err := s.update("aa11", func(p *Progress) error { p.State, p.Pid = Running, 7; return nil }); err != nil {
-		t.Fatal(err)
-	}
-	// What a crash leaves: a create that was never acknowledged, a removal
-	// that was not finished, a state that power loss tore.
-	for _, d := range []string{"bb00", "cc00" + removingSuffix, "dd00"} {
-		if err := os.Mkdir(s.path(d), 0o700); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.WriteFile(s.path("dd00", "record.json"), make([]byte, 100), 0o600); err != nil { // as ext4 leaves it
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(s.path("aa22", "state.json"), []byte(`{"State":"run`), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s = testStore(t, dir)
-	one, err := s.find("one")
-	if err != nil || one.State != Running || one.Pid != 7 {
-		t.Errorf("one: %+v, %v", one.Progress, err)
-	}
-	two, err := s.find("/two")
-	if err != nil || two.State != Running { // it ran; its policy decides what follows
-		t.Errorf("two: %+v, %v", two.Progress, err)
-	}
-	left, err := os.ReadDir(dir)
-	if err != nil || len(left) != 2 {
-		t.Errorf("left in the directory: %v, %v", left, err)
-	}
-}
-
-// What has happened is known though it cannot be written.
-func TestNote(t *testing.T) {
-	s := testStore(t, t.TempDir())
-	addRecord(t, s, "aa11", "one", false)
-	if err := os.MkdirAll(s.path("aa11", "state.json", "in", "the", "way"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	run := func(p *Progress) error { p.State = Running; return nil }
-	if _, err := s.update("aa11", run); err == nil {
-		t.Error("update hides that it could not write")
-	}
-	if r, err := s.note("aa11", func(p *Progress) error { p.State = Exited; return nil }); err != nil || r.State != Exited {
-		t.Errorf("note: %v, %v", r.State, err)
-	}
-	if r, err := s.find("aa11"); err != nil || r.State != Exited {
-		t.Errorf("known is %v, %v", r.State, err)
-	}
-	if _, err := s.note("aa11", func(p *Progress) error { p.State = Created; return nil }); err == nil {
-		t.Error("note allows a change that is none")
-	}
-}
-
-func TestFind(t *testing.T) {
-	s := testStore(t, t.TempDir())
-	addRecord(t, s, "aa11", "one", true)
-	addRecord(t, s, "aa22", "aa", true) // a name that is a prefix of IDs
-	for query, want := range map[string]string{"one": "aa11", "/one": "aa11", "aa1": "aa11", "aa": "aa22", "aa22": "aa22"} {
-		if r, err := s.find(query); err != nil || r.ID != want {
-			t.Errorf("%s: %s, %v; want %s", query, r.ID, err, want)
-		}
-	}
-	if _, err := s.find("a"); !errors.Is(err, fault.Invalid) {
-		t.Errorf("an ambiguous prefix: %v", err)
-	}
-	if _, err := s.find("zz"); !errors.Is(err, fault.NotFound) {
-		t.Errorf("an unknown name: %v", err)
-	}
-	if err := s.reserve("one", "zz"); !errors.Is(err, fault.Conflict) {
-		t.Errorf("a taken name: %v", err)
-	}
-	s.remove("aa11")
-	if err := s.reserve("one", "zz"); err != nil {
-		t.Errorf("the name of a removed container: %v", err)
-	}
-}
-
-func TestUpdateRefusesWhatTheTableHasNot(t *testing.T) {
-	s := testStore(t, t.TempDir())
-	addRecord(t, s, "aa11", "one", false)
-	if _, err := s.update("aa11", func(p *Progress) error { p.State = Restarting; return nil }); err == nil {
-		t.Error("a created container is restarting")
-	}
-	if r, _ := s.find("one"); r.State != Created {
-		t.Errorf("a refused change was kept: %s", r.State)
-	}
-}
 
 // A container can make its /etc/hosts a set-uid program of root's.
 func TestBundlesAreClosedToUsersOfTheHost(t *testing.T) {
@@ -152,10 +37,10 @@ func TestBundlesAreClosedToUsersOfTheHost(t *testing.T) {
 
 // A start that the restart policy has under way would not notice a stop.
 func TestStopWaitsForTheRestartUnderWay(t *testing.T) {
-	st := testStore(t, t.TempDir())
-	addRecord(t, st, "x", "name", false)
-	for _, state := range []State{Running, Restarting} {
-		if _, err := st.update("x", func(p *Progress) error { p.State = state; return nil }); err != nil {
+	st := recordtest.Store(t, t.TempDir())
+	recordtest.Add(t, st, "x", "name", false)
+	for _, state := range []record.State{record.Running, record.Restarting} {
+		if _, err := st.Update("x", func(p *record.Progress) error { p.State = state; return nil }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -176,7 +61,7 @@ func TestStopWaitsForTheRestartUnderWay(t *testing.T) {
 	if err := s.Stop(t.Context(), "x", StopOptions{}); err != nil {
 		t.Error(err)
 	}
-	if r, err := st.find("x"); err != nil || r.State != Exited {
+	if r, err := st.Find("x"); err != nil || r.State != record.Exited {
 		t.Errorf("after the stop: %s, %v", r.State, err)
 	}
 }
@@ -184,15 +69,15 @@ func TestStopWaitsForTheRestartUnderWay(t *testing.T) {
 // The end of a run is written while its container is being removed: that it is
 // gone is no failure to write.
 func TestRemovedWhileItsStateIsWritten(t *testing.T) {
-	st := testStore(t, t.TempDir())
+	st := recordtest.Store(t, t.TempDir())
 	for i := range 100 {
 		id := strconv.Itoa(i)
-		addRecord(t, st, id, "name"+id, false)
+		recordtest.Add(t, st, id, "name"+id, false)
 		begun, written := make(chan struct{}), make(chan error)
 		go func() {
 			close(begun)
 			for range 20 {
-				if err := st.flush(id); err != nil {
+				if err := st.Flush(id); err != nil {
 					written <- err
 					return
 				}
@@ -200,7 +85,7 @@ func TestRemovedWhileItsStateIsWritten(t *testing.T) {
 			written <- nil
 		}()
 		<-begun
-		if _, err := st.remove(id); err != nil {
+		if _, err := st.Remove(id); err != nil {
 			t.Fatal(err)
 		}
 		if err := <-written; err != nil {
@@ -211,8 +96,8 @@ func TestRemovedWhileItsStateIsWritten(t *testing.T) {
 
 // An operation waits for the events of the end that it sees on record.
 func TestOperationComesAfterTheEnd(t *testing.T) {
-	st := testStore(t, t.TempDir())
-	addRecord(t, st, "x", "name", false)
+	st := recordtest.Store(t, t.TempDir())
+	recordtest.Add(t, st, "x", "name", false)
 	s := &Service{store: st}
 	run, _ := s.lives.of("x").begin(nil, errOver)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
@@ -230,10 +115,10 @@ func TestOperationComesAfterTheEnd(t *testing.T) {
 
 // A run whose supervising process is not connected is out of reach, with a reason.
 func TestRunIsOutOfReach(t *testing.T) {
-	st := testStore(t, t.TempDir())
-	addRecord(t, st, "x", "name", false)
-	s := &Service{store: st, bundles: bundles{dir: t.TempDir()}, tasks: tasks{closing: make(chan struct{})}}
-	v := &vigil{containers: s, record: Record{Spec: Spec{ID: "x"}}, live: s.lives.of("x")}
+	st := recordtest.Store(t, t.TempDir())
+	recordtest.Add(t, st, "x", "name", false)
+	s := &Service{store: st, bundles: bundles{dir: t.TempDir()}, tasks: tasks.New()}
+	v := &vigil{containers: s, record: Record{Spec: record.Spec{ID: "x"}}, live: s.lives.of("x")}
 	v.run, _ = v.live.begin(nil, nil)
 	if keeper := v.regain(errOver); keeper != nil {
 		t.Error("there is a supervising process")
@@ -255,22 +140,12 @@ func TestErrorOfARun(t *testing.T) {
 	}
 }
 
-func TestLongestStopTime(t *testing.T) {
-	if inSeconds(3) != 3*time.Second || inSeconds(math.MaxInt) < 200*365*24*time.Hour {
-		t.Error(inSeconds(3), inSeconds(math.MaxInt))
-	}
-	endless := math.MaxInt
-	if d := (Record{Spec: Spec{Config: &wire.Config{StopTimeout: &endless}}}).stopTimeout(); d < 0 {
-		t.Error(d)
-	}
-}
-
 // A container that ends by itself while it is told to has been stopped.
 func TestStopOfWhatHasJustEnded(t *testing.T) {
 	dir := t.TempDir()
-	st := testStore(t, dir)
-	addRecord(t, st, "x", "name", false)
-	if _, err := st.update("x", func(p *Progress) error { p.State = Running; return nil }); err != nil {
+	st := recordtest.Store(t, dir)
+	recordtest.Add(t, st, "x", "name", false)
+	if _, err := st.Update("x", func(p *record.Progress) error { p.State = record.Running; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	s := &Service{store: st, cfg: Config{Events: &event.Log{}}}
@@ -309,24 +184,12 @@ func vanishedKeeper(t *testing.T) *supervise.Keeper {
 	return k
 }
 
-func TestDamagedRecordIsRemembered(t *testing.T) {
-	dir := t.TempDir()
-	addRecord(t, testStore(t, dir), "x", "name", false)
-	if err := os.WriteFile(dir+"/x/record.json", []byte("{"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s := testStore(t, dir)
-	if _, err := s.find("x"); !errors.Is(err, fault.NotFound) || !s.damaged["x"] {
-		t.Errorf("damaged %v, %v", s.damaged, err)
-	}
-}
-
 func TestSharedNamespacesAreKeptByID(t *testing.T) {
-	st := testStore(t, t.TempDir())
-	addRecord(t, st, "0123456789ab", "other", false)
+	st := recordtest.Store(t, t.TempDir())
+	recordtest.Add(t, st, "0123456789ab", "other", false)
 	s := &Service{store: st}
 	h := &wire.HostConfig{PidMode: "container:0123", NetworkMode: "container:other"}
-	c := &creation{containers: s, req: &CreateRequest{HostConfig: h}}
+	c := &creation{containers: s, req: &create.Request{HostConfig: h}}
 	c.shareByID()
 	if h.PidMode != "container:0123456789ab" || h.NetworkMode != "container:0123456789ab" {
 		t.Errorf("pid %q, network %q", h.PidMode, h.NetworkMode)

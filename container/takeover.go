@@ -11,7 +11,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tarehq/tare/container/mounts"
+	"github.com/tarehq/tare/container/record"
+	"github.com/tarehq/tare/container/restart"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/aside"
 	"github.com/tarehq/tare/network"
 	"github.com/tarehq/tare/supervise"
 )
@@ -24,10 +28,10 @@ type takeover struct{ containers *Service }
 // run is called once, before the service is used.
 func (t *takeover) run(ctx context.Context) error {
 	s := t.containers
-	for _, r := range s.store.all() {
+	for _, r := range s.store.All() {
 		// A run that ended, and the daemon before its end was recorded.
-		if dir := s.bundles.path(r.ID); r.State.Up() || r.autoRemove() {
-			if err := os.Rename(dir+removingSuffix, dir); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrExist) {
+		if dir := s.bundles.path(r.ID); r.State.Up() || r.AutoRemove() {
+			if err := os.Rename(dir+aside.Suffix, dir); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrExist) {
 				return err
 			}
 		}
@@ -36,7 +40,7 @@ func (t *takeover) run(ctx context.Context) error {
 		return err
 	}
 	t.dropLayers()
-	found := t.lookForAll(ctx, s.store.all())
+	found := t.lookForAll(ctx, s.store.All())
 	if err := ctx.Err(); err != nil { // what was not found may well be there
 		return err
 	}
@@ -62,7 +66,7 @@ func (t *takeover) run(ctx context.Context) error {
 	if err := s.cfg.Networks.Restore(ctx, sandboxes); err != nil {
 		return err
 	}
-	s.cfg.Volumes.Restore(ctx, usedVolumes(running))
+	s.cfg.Volumes.Restore(ctx, mounts.UsedVolumes(running))
 	for _, f := range found {
 		r, l := f.record, s.lives.of(f.record.ID)
 		v := &vigil{containers: s, record: r, live: l}
@@ -75,21 +79,22 @@ func (t *takeover) run(ctx context.Context) error {
 		}
 		v.run, _ = l.begin(f.keeper, f.err)
 		if f.keeper != nil {
-			s.execs.resume(r, f.keeper, f.execs)
+			s.Execs.resume(r, f.keeper, f.execs)
 		}
-		s.health.resume(r)
+		s.Health.resume(r)
 		if f.keeper != nil {
 			t.settlePlaces(ctx, r)
 		}
 		s.tasks.Go(v.watch)
 	}
-	s.logs.resume(s.store.all())
+	s.Logbook.Resume(s.store.All())
 	return nil
 }
 
 // settlePlaces has the record of a running container tell which of its places
 // are still there, and takes back those that nobody wishes: the daemon died while
-// they were made or given up.
+// they were made or given up. Its ports are relayed from now on as this daemon has
+// it, which may make no rules where the one before did, or the other way round.
 func (t *takeover) settlePlaces(ctx context.Context, r Record) {
 	s := t.containers
 	if r.Sandbox == nil {
@@ -102,16 +107,16 @@ func (t *takeover) settlePlaces(ctx context.Context, r Record) {
 		}
 	}
 	now, known := s.cfg.Networks.Sandbox(r.Sandbox.ID)
-	if known && len(now.Endpoints) != len(r.Sandbox.Endpoints) {
+	if known && (len(now.Endpoints) != len(r.Sandbox.Endpoints) || !slices.Equal(relays(&now), relays(r.Sandbox))) {
 		fail(c.hold(ctx, &now, nil))
 		fail(c.record(ctx, now))
 		c.r.Sandbox = &now
 	}
-	places, wished := r.places(), r.allWishes()
+	places, wished := r.Places(), r.AllWishes()
 	for _, e := range c.r.Sandbox.Endpoints {
-		if !slices.ContainsFunc(places, func(p place) bool { return p.network == e.NetworkName || p.id == e.NetworkID }) {
+		if !slices.ContainsFunc(places, func(p record.Place) bool { return p.Network == e.NetworkName || p.ID == e.NetworkID }) {
 			fail(c.remove(ctx, e.NetworkID, wished))
-			if updated, err := s.store.find(r.ID); err == nil {
+			if updated, err := s.store.Find(r.ID); err == nil {
 				c.r = updated
 			}
 		}
@@ -146,7 +151,7 @@ func (t *takeover) lookFor(ctx context.Context, r Record) finding {
 	case err != nil:
 		return finding{record: r, err: err}
 	case keeper.Status().Phase != supervise.PhaseCreated:
-		return finding{record: r, keeper: keeper, execs: s.execs.told(keeper)}
+		return finding{record: r, keeper: keeper, execs: s.Execs.told(keeper)}
 	}
 	// Started by nobody: the daemon died in between.
 	if err := end(ctx, keeper); err != nil {
@@ -162,20 +167,20 @@ func (t *takeover) resume(f *finding) error {
 	if !f.record.State.Up() {
 		// Nobody could write that it runs, as of one that removes itself. From here
 		// on it may be paused, which a container that does not run cannot be.
-		if _, err := s.store.note(f.record.ID, func(p *Progress) error {
+		if _, err := s.store.Note(f.record.ID, func(p *record.Progress) error {
 			p.ManuallyStopped = false // that was before this run
-			p.State = Running
+			p.State = record.Running
 			return nil
 		}); err != nil {
 			return err
 		}
 	}
-	updated, err := s.store.agree(f.record.ID, func(p *Progress) error {
+	updated, err := s.store.Agree(f.record.ID, func(p *record.Progress) error {
 		if f.keeper != nil {
-			p.runs(f.keeper.Status())
+			runs(p, f.keeper.Status())
 		}
 		if p.Sandbox = loadSandbox(s.bundles.path(f.record.ID)); p.Sandbox != nil {
-			p.NetworkIDs = networkIDs(p.Sandbox)
+			p.NetworkIDs = record.NetworkIDs(p.Sandbox)
 		}
 		p.Health = loadHealth(s.bundles.path(f.record.ID), f.record.Config, p.Health)
 		return nil
@@ -200,22 +205,22 @@ func (t *takeover) settle(v *vigil) {
 			}
 		}
 		if !r.State.Up() {
-			v.record.State = Running // it ended before anybody could write that it ran
-			if _, err := s.store.note(r.ID, func(p *Progress) error { p.State = Running; return nil }); err != nil {
+			v.record.State = record.Running // it ended before anybody could write that it ran
+			if _, err := s.store.Note(r.ID, func(p *record.Progress) error { p.State = record.Running; return nil }); err != nil {
 				s.cfg.Log.Error("cannot record a container's run", "container", r.ID, "err", err)
 			}
 		}
 		v.run, _ = l.begin(nil, errOver)
 		v.finish(exit)
-	case r.State == Restarting, r.State == Exited && beginsAgain(r):
+	case r.State == record.Restarting, r.State == record.Exited && restart.WantedAnew(&r):
 		t.dropBundle(v)
-		updated, err := s.store.note(r.ID, func(p *Progress) error { p.State = Restarting; return nil })
+		updated, err := s.store.Note(r.ID, func(p *record.Progress) error { p.State = record.Restarting; return nil })
 		if err != nil {
 			s.cfg.Log.Error("cannot record a container's restart", "container", r.ID, "err", err)
 			return
 		}
 		v.record = updated
-		giveUp := l.retrying()
+		giveUp := l.tries.Begin()
 		s.tasks.Go(func() { v.tryAgain(giveUp) })
 	default:
 		t.dropBundle(v)
@@ -235,7 +240,7 @@ func (t *takeover) dropBundle(v *vigil) {
 			s.cfg.Log.Error("a leftover bundle cannot be cleared", "container", r.ID, "err", err)
 		}
 	}
-	if r.autoRemove() && (begun || r.Boot != s.host.boot) {
+	if r.AutoRemove() && (begun || r.Boot != s.host.boot) {
 		v.autoRemove()
 	}
 }
@@ -249,11 +254,11 @@ func (t *takeover) dropOrphans(ctx context.Context) error {
 		return err
 	}
 	for _, d := range dirs {
-		if _, err := s.store.find(d.Name()); err == nil || s.store.damaged[d.Name()] {
+		if s.store.Has(d.Name()) || s.store.Damaged(d.Name()) { // not one that is called so
 			continue
 		}
 		dir := s.bundles.path(d.Name())
-		if id, over := strings.CutSuffix(d.Name(), removingSuffix); over {
+		if id, over := strings.CutSuffix(d.Name(), aside.Suffix); over {
 			t.dropRemain(id, dir)
 			continue
 		}
@@ -291,7 +296,7 @@ func (t *takeover) dropRemain(id, dir string) {
 func (t *takeover) dropLayers() {
 	s := t.containers
 	for _, id := range s.cfg.Snapshots.Active() {
-		if _, err := s.store.find(id); err == nil || s.store.damaged[id] {
+		if s.store.Has(id) || s.store.Damaged(id) {
 			continue
 		}
 		if err := s.cfg.Snapshots.Remove(id); err != nil {

@@ -14,16 +14,13 @@ import (
 )
 
 // Processes are what runs in containers, as the host sees it.
-type Processes struct{ stats *Stats }
-
-// Processes are those of all containers.
-func (s *Service) Processes() *Processes { return &Processes{s.stats} }
+type Processes struct{ containers *Service }
 
 // Top lists a container's processes as ps.List does. No lock is taken, and a
 // paused container has processes too.
 func (p *Processes) Top(ctx context.Context, nameOrID, arguments string) (wire.TopResponse, error) {
-	s := p.stats.containers
-	r, err := s.store.find(nameOrID)
+	s := p.containers
+	r, err := s.store.Find(nameOrID)
 	if err != nil {
 		return wire.TopResponse{}, err
 	}
@@ -34,7 +31,7 @@ func (p *Processes) Top(ctx context.Context, nameOrID, arguments string) (wire.T
 	if err != nil {
 		return wire.TopResponse{}, notRunning(r)
 	}
-	pids, err := p.stats.groups.Group(string(text), r.ID).Procs()
+	pids, err := s.host.groups.Group(string(text), r.ID).Procs()
 	if err != nil {
 		return wire.TopResponse{}, notRunning(r)
 	}

@@ -26,7 +26,7 @@ func (s *Service) Wait(ctx context.Context, nameOrID string, condition wire.Wait
 	default:
 		return nil, fault.New(fault.Invalid, "invalid condition: %q", condition)
 	}
-	found, err := s.store.find(nameOrID)
+	found, err := s.store.Find(nameOrID)
 	if err != nil {
 		return nil, err
 	}
@@ -35,7 +35,7 @@ func (s *Service) Wait(ctx context.Context, nameOrID string, condition wire.Wait
 	defer l.mu.Unlock()
 	// Who ends a run or removes a container changes the record first and
 	// tells the waiters after, under this lock: nobody is missed.
-	r, err := s.store.find(found.ID)
+	r, err := s.store.Find(found.ID)
 	if err != nil {
 		s.lives.forget(found.ID)
 		return nil, err

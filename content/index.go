@@ -120,6 +120,11 @@ func (ix *Index) Of(d digest.Digest) []Entry {
 	return entries
 }
 
+// HasChildren tells whether another image was committed of a container of this one.
+func (ix *Index) HasChildren(d digest.Digest) bool {
+	return slices.ContainsFunc(ix.entries, func(e Entry) bool { return e.Parent == d && e.Target.Digest != d })
+}
+
 // With returns an index to which the names of the entries were added, in
 // their order: each name points to the target that it was given last. An image
 // that loses its last name by that stays as an entry without a name. An entry

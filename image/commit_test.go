@@ -137,13 +137,43 @@ func TestCommittedParents(t *testing.T) {
 	if err != nil || !slices.ContainsFunc(list, func(s wire.Summary) bool { return s.ID == two.ID.String() && s.ParentID == one.ID.String() }) {
 		t.Errorf("%+v, %v", list, err)
 	}
-	if _, err := f.Remove(t.Context(), "one", RemoveOptions{}); err != nil {
-		t.Fatal(err)
+	removed := func(ref string, o RemoveOptions, want ...wire.DeleteResponse) {
+		t.Helper()
+		if got, err := f.Remove(t.Context(), ref, o); err != nil || !slices.Equal(got, want) {
+			t.Errorf("remove %s: %v, %v; want %v", ref, got, err, want)
+		}
 	}
-	history(two.ID.String()+" three:latest", "<missing>", "<missing>")
-	if p := f.Parent(two.ID.String()); p != "" {
-		t.Errorf("the parent is %q, which is gone", p)
+	listed := func(o ListOptions, want int) {
+		t.Helper()
+		list, err := f.List(t.Context(), o)
+		brief, errBrief := f.Brief(t.Context(), o)
+		if err != nil || errBrief != nil || len(list) != want || len(brief) != want {
+			t.Errorf("%+v: %+v, %v; %+v, %v", o, list, err, brief, errBrief)
+		}
 	}
+	// Without a name it is there for the history, and for nothing else.
+	removed("one", RemoveOptions{}, wire.DeleteResponse{Untagged: "one:latest"})
+	history(two.ID.String()+" three:latest", one.ID.String(), base.ID.String()+" base:1")
+	listed(ListOptions{}, 3) // with the built-in one
+	listed(ListOptions{All: true}, 4)
+	dangling := map[string]map[string]bool{"dangling": {"true": true}}
+	listed(ListOptions{All: true, Filters: dangling}, 0)
+	if gone, _, err := f.Prune(t.Context(), nil); err != nil || len(gone) != 0 {
+		t.Errorf("prune: %v, %v", gone, err)
+	}
+	for _, force := range []bool{false, true} {
+		_, err := f.Remove(t.Context(), one.ID.String(), RemoveOptions{Force: force})
+		if !errors.Is(err, fault.Conflict) || err.Error() != "conflict: unable to delete "+one.ID.Encoded()[:12]+" (cannot be forced) - image has dependent child images" {
+			t.Error(err)
+		}
+	}
+	// The last that was made of it takes it along, but for what has a name.
+	removed("three", RemoveOptions{NoPrune: true}, wire.DeleteResponse{Untagged: "three:latest"}, wire.DeleteResponse{Deleted: two.ID.String()})
+	listed(ListOptions{Filters: dangling}, 1)
+	three := f.committed(t, "c1", CommitOptions{Parent: one.Manifest, Image: one.ID, Reference: "three"})
+	removed("three", RemoveOptions{}, wire.DeleteResponse{Untagged: "three:latest"}, wire.DeleteResponse{Deleted: three.ID.String()}, wire.DeleteResponse{Deleted: one.ID.String()})
+	listed(ListOptions{All: true}, 2)
+	listed(ListOptions{All: true, Filters: dangling}, 0)
 }
 
 func TestCommit(t *testing.T) {

@@ -52,7 +52,7 @@ type ImportOptions struct {
 // RemoveOptions as in DELETE /images/{name}.
 type RemoveOptions struct {
 	Force   bool
-	NoPrune bool
+	NoPrune bool // the images that it was made of stay, also those without a name
 	// Platforms, unless empty, are all that goes: their content, while the image
 	// keeps its names and the other platforms.
 	Platforms []string
@@ -61,6 +61,7 @@ type RemoveOptions struct {
 // ListOptions as in GET /images/json. Filters are Docker's: reference, label,
 // label!, before, since, dangling, until.
 type ListOptions struct {
+	All        bool // also those that are here for what was made of them alone
 	Manifests  bool
 	SharedSize bool
 	Filters    map[string]map[string]bool

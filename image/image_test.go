@@ -627,7 +627,7 @@ func TestBrief(t *testing.T) {
 	differs := func(what string, err error) {
 		t.Helper()
 		whole, listErr := f.List(ctx, ListOptions{Manifests: true})
-		got, briefErr := f.Brief(ctx, nil)
+		got, briefErr := f.Brief(ctx, ListOptions{})
 		if err := errors.Join(err, listErr, briefErr); err != nil {
 			t.Fatalf("%s: %v", what, err)
 		}
@@ -705,7 +705,7 @@ func BenchmarkListThousand(b *testing.B) {
 	})
 	b.Run("brief", func(b *testing.B) {
 		for b.Loop() {
-			if list, err := f.Brief(context.Background(), nil); err != nil || len(list) != 1001 {
+			if list, err := f.Brief(context.Background(), ListOptions{}); err != nil || len(list) != 1001 {
 				b.Fatal(len(list), err)
 			}
 		}

@@ -18,7 +18,7 @@ import (
 
 // List describes the images that the filters let through, newest first.
 func (s *Service) List(ctx context.Context, o ListOptions) ([]wire.Summary, error) {
-	found, err := s.listed(ctx, o.Filters)
+	found, err := s.listed(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -32,8 +32,8 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]wire.Summary, erro
 }
 
 // Brief is List with less of each image.
-func (s *Service) Brief(ctx context.Context, filters map[string]map[string]bool) ([]Brief, error) {
-	found, err := s.listed(ctx, filters)
+func (s *Service) Brief(ctx context.Context, o ListOptions) ([]Brief, error) {
+	found, err := s.listed(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -61,16 +61,17 @@ func (r *row) created() int64 {
 }
 
 // listed gives the images that the filters let through, newest first.
-func (s *Service) listed(ctx context.Context, filters map[string]map[string]bool) ([]*row, error) {
-	keep, err := s.filters(ctx, filters)
+func (s *Service) listed(ctx context.Context, o ListOptions) ([]*row, error) {
+	keep, err := s.filters(ctx, o.Filters)
 	if err != nil {
 		return nil, err
 	}
-	entries := s.content.Index().Entries()
+	index := s.content.Index()
+	entries := index.Entries()
 	byTarget := make(map[digest.Digest]*row, len(entries))
 	list := make([]*row, 0, len(entries))
 	for i, e := range entries {
-		if !keep.name(e.Name) {
+		if !keep.name(e.Name) || e.Name == "" && (!o.All || keep.dangling != nil) && index.HasChildren(e.Target.Digest) {
 			continue
 		}
 		r := byTarget[e.Target.Digest]

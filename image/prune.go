@@ -86,9 +86,10 @@ func onlyOne(key string, values map[string]bool) error {
 // pruneOne removes one image if it may go. One that got a name or a container
 // in the meantime stays.
 func (s *Service) pruneOne(ctx context.Context, t ocispec.Descriptor, dangling bool, keep *filter) ([]wire.DeleteResponse, error) {
-	entries := s.content.Index().Of(t.Digest)
+	index := s.content.Index()
+	entries := index.Of(t.Digest)
 	named := len(entries) > 0 && entries[0].Name != ""
-	if dangling && named || len(s.uses()[t.Digest]) > 0 {
+	if dangling && named || !named && index.HasChildren(t.Digest) || len(s.uses()[t.Digest]) > 0 {
 		return nil, nil
 	}
 	members := s.members(t)

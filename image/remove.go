@@ -16,13 +16,17 @@ import (
 type removal struct {
 	untag  []content.Entry // these names go
 	delete bool            // and the image with them
+	// parents are images without a name that were here for its sake alone, the one
+	// that it was made of first; they go with it.
+	parents []digest.Digest
 }
 
 // Remove takes a name from an image, and the image itself when that was the
 // last one or when it was called by its ID. What containers use, or what has
 // several names and is called by its ID, needs force (fault.Conflict with
-// Docker's words); an image that a running container uses is never deleted.
-// The answer lists what was untagged and deleted.
+// Docker's words); an image that a running container uses is never deleted, nor one
+// that another here was made of: without a name it is part of that one's history,
+// and goes with the last such. The answer lists what was untagged and deleted.
 func (s *Service) Remove(ctx context.Context, ref string, o RemoveOptions) ([]wire.DeleteResponse, error) {
 	if len(o.Platforms) > 0 {
 		return s.removePlatforms(ctx, ref, o)
@@ -33,9 +37,8 @@ func (s *Service) Remove(ctx context.Context, ref string, o RemoveOptions) ([]wi
 		return nil, err
 	}
 	// Asked before the index is locked: who is asked has locks of its own.
-	uses := s.uses()[first.target.Digest]
+	uses := s.uses()
 	var plan removal
-	attrs := s.labels(first)
 	err = s.content.Update(func(ix *content.Index) (*content.Index, error) {
 		f, err := lookup(ix, ref)
 		if err == nil && f.target.Digest != first.target.Digest {
@@ -44,11 +47,14 @@ func (s *Service) Remove(ctx context.Context, ref string, o RemoveOptions) ([]wi
 		if err != nil {
 			return nil, err
 		}
-		if plan, err = planRemoval(f, uses, o.Force); err != nil {
+		if plan, err = planRemoval(f, uses[f.target.Digest], ix.HasChildren(f.target.Digest), o.Force); err != nil {
 			return nil, err
 		}
 		for _, e := range plan.untag {
 			ix = ix.Without(e.Name, e.Target.Digest, !plan.delete)
+		}
+		if plan.delete && !o.NoPrune {
+			ix, plan.parents = withoutParents(ix, f.all[0].Parent, uses)
 		}
 		return ix, nil
 	})
@@ -59,47 +65,52 @@ func (s *Service) Remove(ctx context.Context, ref string, o RemoveOptions) ([]wi
 		// The image is gone all the same; its space is not back yet.
 		slog.WarnContext(ctx, "nothing was cleaned up in the image store", "error", err)
 	}
-	return s.tellRemoval(first, plan, attrs), nil
+	return s.tellRemoval(first, plan), nil
 }
 
-// labels are read before the image goes, for the events after it.
-func (s *Service) labels(f found) map[string]string {
-	if m, err := s.choose(f.target, "", ""); err == nil {
-		return m.detail.config.Config.Labels
+// withoutParents takes an image away that has no name, no container and nothing that
+// was made of it any more, and then likewise what it was made of.
+func withoutParents(ix *content.Index, parent digest.Digest, uses map[digest.Digest][]Use) (_ *content.Index, gone []digest.Digest) {
+	for parent != "" {
+		entries := ix.Of(parent)
+		if len(entries) != 1 || entries[0].Name != "" || len(uses[parent]) > 0 || ix.HasChildren(parent) {
+			break
+		}
+		ix, gone = ix.Without("", parent, false), append(gone, parent)
+		parent = entries[0].Parent
 	}
-	return nil
+	return ix, gone
 }
 
-func (s *Service) tellRemoval(f found, plan removal, labels map[string]string) []wire.DeleteResponse {
+// tellRemoval publishes what went, with its name alone, as Docker does.
+func (s *Service) tellRemoval(f found, plan removal) []wire.DeleteResponse {
 	var answer []wire.DeleteResponse
 	id := f.target.Digest.String()
-	tell := func(action, name string) {
-		if s.events == nil {
-			return
+	tell := func(action, id, name string) {
+		if s.events != nil {
+			s.events.Publish(action, id, map[string]string{"name": name})
 		}
-		attrs := map[string]string{}
-		for k, v := range labels {
-			attrs[k] = v
-		}
-		attrs["name"] = name
-		s.events.Publish(action, id, attrs)
 	}
 	for _, e := range plan.untag {
 		if e.Name != "" {
 			name := reference.Familiar(e.Name)
 			answer = append(answer, wire.DeleteResponse{Untagged: name})
-			tell("untag", name)
+			tell("untag", id, name)
 		}
 	}
 	if plan.delete {
 		answer = append(answer, wire.DeleteResponse{Deleted: id})
-		tell("delete", id)
+		tell("delete", id, id)
+	}
+	for _, d := range plan.parents {
+		answer = append(answer, wire.DeleteResponse{Deleted: d.String()})
+		tell("delete", d.String(), d.String())
 	}
 	return answer
 }
 
 // planRemoval decides what goes, with Docker's rules.
-func planRemoval(f found, uses []Use, force bool) (removal, error) {
+func planRemoval(f found, uses []Use, parent, force bool) (removal, error) {
 	if f.name != "" {
 		same := sameNames(f)
 		if len(same) < len(f.all) {
@@ -113,8 +124,14 @@ func planRemoval(f found, uses []Use, force bool) (removal, error) {
 			// The container keeps the image, which has no name any more.
 			return removal{untag: f.all}, nil
 		}
+		if parent { // the others keep it
+			return removal{untag: f.all}, nil
+		}
 	}
 	id := shortID(f.target.Digest)
+	if parent {
+		return removal{}, conflict(id, "cannot be forced", "image has dependent child images")
+	}
 	if i := slices.IndexFunc(uses, func(u Use) bool { return u.Running }); i >= 0 {
 		return removal{}, conflict(id, "cannot be forced", "image is being used by running container "+short(uses[i].Container))
 	}

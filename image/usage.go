@@ -66,7 +66,7 @@ func (s *catalog) targets() (list []ocispec.Descriptor) {
 // Usage tells what the images take on disk, and what of it no container needs.
 // Items are all images, with what each shares with others.
 func (s *Service) Usage(ctx context.Context) (*wire.DiskUsage, error) {
-	items, err := s.List(ctx, ListOptions{SharedSize: true})
+	items, err := s.List(ctx, ListOptions{All: true, SharedSize: true})
 	if err != nil {
 		return nil, err
 	}

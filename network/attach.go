@@ -62,9 +62,14 @@ func (s *Service) begin() error {
 	return nil
 }
 
+// bare notes whether rules lead to the sandbox, or nothing but a relay does.
+func (s *Service) bare(b *Sandbox) {
+	b.Bare4, b.Bare6 = s.cfg.NoRules && !s.cfg.NoProxy, s.cfg.NoRules6 && !s.cfg.NoProxy
+}
+
 func (s *Service) attach(ctx context.Context, r Request, lans []*lan) (_ *Attachment, err error) {
 	a := &Attachment{Sandbox: Sandbox{ID: newID(), ContainerID: r.ContainerID, Name: r.Name, Hostname: r.Hostname, Domainname: r.Domainname, DNS: r.DNS}}
-	a.Sandbox.Bare4, a.Sandbox.Bare6 = s.cfg.NoRules && !s.cfg.NoProxy, s.cfg.NoRules6 && !s.cfg.NoProxy
+	s.bare(&a.Sandbox)
 	var b *box
 	defer func() {
 		if err != nil {

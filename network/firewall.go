@@ -76,6 +76,7 @@ type Relay struct {
 	Host        netip.Addr // what the sockets are bound to
 	First, Last uint16     // their ports
 	To          netip.AddrPort
+	Whole       bool // nothing is led past that process
 }
 
 // Relays are those of the sandbox, ports that follow each other as one.
@@ -93,7 +94,11 @@ func (b *Sandbox) Relays() (list []Relay) {
 			list[n-1].Last++
 			continue
 		}
-		list = append(list, Relay{p.Proto, p.HostIP, p.HostPort, p.HostPort, netip.AddrPortFrom(to, p.ContainerPort)})
+		whole := at.Bare6
+		if p.HostIP.Is4() {
+			whole = at.Bare4
+		}
+		list = append(list, Relay{p.Proto, p.HostIP, p.HostPort, p.HostPort, netip.AddrPortFrom(to, p.ContainerPort), whole})
 	}
 	return list
 }

@@ -98,6 +98,7 @@ func (s *Service) adopt(sandboxes []Sandbox) error {
 		if !b.publishes() {
 			b.Ports = nil // given up with it
 		}
+		s.bare(&b) // the daemon before may have been told otherwise
 		for i := range b.Endpoints {
 			e := &b.Endpoints[i]
 			l := s.lans.get(e.NetworkID)

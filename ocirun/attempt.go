@@ -23,6 +23,7 @@ type attempt struct {
 	files  []*os.File
 	arena  *arena
 	sync   int // the parent's end
+	gate   int // the same of the gate; -1 without
 	pid    int
 	pidfd  int
 	flags  uint64
@@ -47,7 +48,7 @@ const (
 // newAttempt opens the socket and prepares the descriptors that every process
 // needs. Those of the child's own must not be where extra files go.
 func newAttempt(steps int, spec *specs.Spec, proc *specs.Process, stdio [3]*os.File, console *os.File, extra []*os.File, fresh bool) (*attempt, error) {
-	a := &attempt{sync: -1, pid: 0, pidfd: -1, cgroup: -1}
+	a := &attempt{sync: -1, gate: -1, pid: 0, pidfd: -1, cgroup: -1}
 	a.b = &builder{program: newProgram(steps), spec: spec, warn: func(string) {}, isDir: isDir, rootTree: -1, fifo: -1, initFD: -1, console: -1, sync: -1, proc: -1,
 		inner: innerHooks{-1, -1}}
 	if err := a.prepare(proc, stdio, console, extra, fresh); err != nil {
@@ -258,7 +259,7 @@ func (a *attempt) abort() {
 	}
 	a.returnDevices()
 	a.closeOpened()
-	for _, fd := range []int{a.sync, a.pidfd} {
+	for _, fd := range []int{a.sync, a.gate, a.pidfd} {
 		if fd >= 0 {
 			unix.Close(fd)
 		}

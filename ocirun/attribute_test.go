@@ -3,6 +3,7 @@ package ocirun
 import (
 	"context"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -82,10 +83,35 @@ func TestExecAffinity(t *testing.T) {
 	p := *s.Process
 	p.Scheduler = nil
 	p.Args = []string{"sh", "-c", show}
-	p.ExecCPUAffinity = &specs.CPUAffinity{Initial: "0", Final: "0"}
-	out, code := execIn(t, c, &p)
-	if f := strings.Fields(out); code != 0 || f[0] != "3" || f[2] != "0" {
-		t.Errorf("got %q, code %d", out, code)
+	for _, cpus := range []specs.CPUAffinity{{Initial: "0"}, {Initial: "0", Final: "1"}, {Final: "0"}} {
+		want := cpus.Final
+		if want == "" {
+			want = cpus.Initial
+		}
+		if want == "1" && runtime.NumCPU() < 2 {
+			continue
+		}
+		p.ExecCPUAffinity = &cpus
+		out, code := execIn(t, c, &p)
+		if f := strings.Fields(out); code != 0 || f[0] != "3" || f[2] != want {
+			t.Errorf("%+v: got %q, code %d", cpus, out, code)
+		}
+	}
+}
+
+// TestEffectiveCapabilities looks before the program is executed, by which the
+// kernel reckons them anew.
+func TestEffectiveCapabilities(t *testing.T) {
+	clean(t)
+	dir, s := bundle(t, "true")
+	s.Process.Capabilities.Effective = []string{"CAP_KILL"}
+	c, err := Create(context.Background(), Options{Bundle: dir, Spec: s, ID: containerID(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop(t, c)
+	if b, err := os.ReadFile("/proc/" + itoa(c.Pid()) + "/status"); err != nil || !strings.Contains(string(b), "CapEff:\t0000000000000020\n") {
+		t.Errorf("%v in %s", err, b)
 	}
 }
 

@@ -28,9 +28,10 @@ type builder struct {
 
 	group *cgroup.Group
 	tasks []int // v1: files that the child writes itself into
+	gate  gate  // behind which the groups are made meanwhile
 	joins []join
 
-	again uint64 // clone flags of namespaces to be made in a joined user namespace
+	again uint64 // clone flags of namespaces to be made in a joined user namespace, or by the child while groups are made
 
 	rootTree int         // clone of the root made by the parent; -1: the child makes it
 	trees    map[int]int // clones of mount sources by the mount's index
@@ -64,6 +65,8 @@ type builder struct {
 	late       []string // mounts that become read-only at the end
 	terminal   value    // the slave of the pty
 	pathLength value
+	fresh      map[string]bool // where an empty file system is mounted
+	scratch    value           // memory for what a step wants told, of scratchSize bytes
 	exit       label
 }
 
@@ -126,15 +129,10 @@ func (b *builder) build() error {
 		b.keyLabel(b.spec.Process)
 		b.do("join the session keyring", "", unix.SYS_KEYCTL, num(unix.KEYCTL_JOIN_SESSION_KEYRING), b.str("_ses")).ignore()
 	}
-	b.enterGroups()
-	if err := b.affinity(""); err != nil {
-		return err
-	}
-	if err := b.taskAttributes(b.spec.Process, b.spec.Linux); err != nil {
-		return err
-	}
-	if b.isNew(specs.CgroupNamespace) {
-		b.do("make the cgroup namespace", "", unix.SYS_UNSHARE, num(unix.CLONE_NEWCGROUP))
+	if !b.gate.shut() {
+		if err := b.settle(); err != nil {
+			return err
+		}
 	}
 	if err := b.names(); err != nil {
 		return err
@@ -168,6 +166,7 @@ func (b *builder) begin() {
 	empty := b.words(num(0))
 	b.do("unblock signals", "", unix.SYS_RT_SIGPROCMASK, num(2), empty, num(0), num(8))
 	b.do("close", "", unix.SYS_CLOSE, num(b.peer)).ignore()
+	b.gate.begin(b.program)
 }
 
 // end is where failures go, and where a child goes whose parent is gone.
@@ -205,7 +204,10 @@ func (b *builder) enterNamespaces() {
 	for _, j := range b.joins {
 		b.do("join the "+j.kind+" namespace", "", unix.SYS_SETNS, num(j.fd), num(j.flag))
 	}
-	const what = "make namespaces in the joined user namespace"
+	what := "make namespaces"
+	if b.userNamespace() {
+		what = "make namespaces in the joined user namespace"
+	}
 	switch {
 	case b.again&unix.CLONE_NEWPID != 0:
 		// Only a child is in a new pid namespace. It becomes the runtime's child.
@@ -242,9 +244,28 @@ func (b *builder) makeTime() {
 	b.close(own)
 }
 
+// settle enters the control groups, and what depends on them.
+func (b *builder) settle() error {
+	b.enterGroups()
+	if err := b.affinity(""); err != nil {
+		return err
+	}
+	if err := b.taskAttributes(b.spec.Process, b.spec.Linux); err != nil {
+		return err
+	}
+	if b.isNew(specs.CgroupNamespace) {
+		b.do("make the cgroup namespace", "", unix.SYS_UNSHARE, num(unix.CLONE_NEWCGROUP))
+	}
+	return nil
+}
+
 // enterGroups writes the child itself into the v1 groups: a process of one
 // thread enters by the file tasks without waiting for a grace period.
 func (b *builder) enterGroups() {
+	if b.gate.shut() {
+		b.passGate()
+		return
+	}
 	if b.group.Waits() {
 		b.ask(func(a *attempt) error { return a.b.group.Begin(a.pid, a.b.resources()) })
 		return
@@ -354,6 +375,24 @@ func isDir(path string) (bool, error) {
 	return st.Mode&unix.S_IFMT == unix.S_IFDIR, nil
 }
 
+// openRegular opens a file of an image for reading that is a plain one: to open a
+// device is to use it.
+func openRegular(root int, name string) (int, error) {
+	found, err := openat.Open(root, name, unix.O_PATH, openat.InRoot)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(found)
+	var st unix.Stat_t
+	if err := unix.Fstat(found, &st); err != nil {
+		return -1, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return -1, unix.EINVAL
+	}
+	return unix.Open("/proc/thread-self/fd/"+strconv.Itoa(found), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+}
+
 // readHome finds the user's home directory in the container's /etc/passwd,
 // opened below the root; "/" when there is none.
 func readHome(rootfs string, uid uint32) string {
@@ -362,7 +401,7 @@ func readHome(rootfs string, uid uint32) string {
 		return "/"
 	}
 	defer unix.Close(dir)
-	fd, err := openat.Open(dir, "etc/passwd", unix.O_RDONLY|unix.O_NONBLOCK, openat.InRoot)
+	fd, err := openRegular(dir, "etc/passwd")
 	if err != nil {
 		return "/"
 	}

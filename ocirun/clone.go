@@ -101,6 +101,13 @@ func initFile() (int, error) {
 	if err == unix.EINVAL { // kernels before 6.3 know no MFD_EXEC and always allow it
 		fd, err = unix.MemfdCreate("init", unix.MFD_CLOEXEC)
 	}
+	if err == nil {
+		// Who may not read what they execute cannot be looked into by others of their
+		// user namespace either, from the first instruction on (ptrace(2)).
+		if err = unix.Fchmod(fd, 0o111); err != nil {
+			unix.Close(fd)
+		}
+	}
 	if err != nil {
 		return -1, fault.New(fault.Internal, "make the container's init: %w", err)
 	}

@@ -99,7 +99,10 @@ func create(ctx context.Context, o Options) (c *Container, err error) {
 	if err = c.setUp(a, &o); err != nil {
 		return c, err
 	}
-	if o.StateDir != "" { // while init is at work; there is no container before its state is written
+	if err = c.finishGroups(a); err != nil { // while init makes its namespaces and mounts
+		return c, err
+	}
+	if o.StateDir != "" { // there is no container before its state is written
 		if err = c.saveConfig(o.Text); err != nil {
 			return c, err
 		}
@@ -176,8 +179,13 @@ func (c *Container) setUp(a *attempt, o *Options) (err error) {
 	if err := c.makeRdt(); err != nil {
 		return err
 	}
-	if err := c.openGroups(a, o.Rootless); err != nil {
+	if err := c.draftGroups(a, o); err != nil {
 		return err
+	}
+	if c.group == nil {
+		if err := c.openGroups(a, o.Rootless); err != nil {
+			return err
+		}
 	}
 	if err := a.takeStage(o); err != nil {
 		return err
@@ -242,15 +250,18 @@ func (c *Container) openGroups(a *attempt, rootless bool) (err error) {
 	if err != nil {
 		return err
 	}
-	b.group = c.group
-	a.apart = c.group.BeginsStarving(b.resources())
-	if r := b.resources(); c.group.NoDevices && r != nil && len(r.Devices) > 0 {
-		b.warn("linux.resources.devices has no effect: this runtime runs in a user namespace")
-	}
 	if b.tasks, err = c.group.TaskFiles(); err != nil {
 		return err
 	}
 	a.opened = append(a.opened, b.tasks...)
+	c.warnOfDevices(b)
+	return c.useGroups(a)
+}
+
+// useGroups has the child begin in the groups.
+func (c *Container) useGroups(a *attempt) (err error) {
+	a.b.group = c.group
+	a.apart = c.group.BeginsStarving(a.b.resources())
 	if a.cgroup, err = c.group.Open(); err != nil {
 		return err
 	}
@@ -258,6 +269,12 @@ func (c *Container) openGroups(a *attempt, rootless bool) (err error) {
 		a.opened = append(a.opened, a.cgroup)
 	}
 	return nil
+}
+
+func (c *Container) warnOfDevices(b *builder) {
+	if r := b.resources(); c.group.NoDevices && r != nil && len(r.Devices) > 0 {
+		b.warn("linux.resources.devices has no effect: this runtime runs in a user namespace")
+	}
 }
 
 // resources are the limits without those that kernels no longer have, which the

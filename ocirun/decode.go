@@ -48,8 +48,22 @@ func (d *decoder) seccomp(v reflect.Value, depth int) (read bool, err error) {
 		v.Set(reflect.ValueOf(last.of))
 		return true, nil
 	}
-	v.Set(reflect.New(profileType.Elem()))
+	if keptIn != "" {
+		text, err := d.Pass(depth)
+		if err != nil {
+			return true, err
+		}
+		if f := takeFilter(text); f != nil {
+			lastFilter.Store(f)
+			v.Set(reflect.ValueOf(f.of))
+			return true, nil
+		}
+		d.Skip(-len(text))
+	}
+	of := new(specs.LinuxSeccomp)
+	v.Set(reflect.ValueOf(of))
 	err = d.Value(v.Elem(), depth)
 	d.profile = rest[:len(rest)-len(d.Rest())]
+	lastProfile.Store(&decoded{of, d.profile})
 	return true, err
 }

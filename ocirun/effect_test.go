@@ -112,7 +112,7 @@ func TestSchedulers(t *testing.T) {
 	// is seen by what it says.
 	for name, sched := range map[string]specs.Scheduler{
 		"SCHED_FIFO":     {Policy: specs.SchedFIFO, Priority: 5},
-		"SCHED_DEADLINE": {Policy: specs.SchedDeadline, Runtime: 1000000, Deadline: 10000000, Period: 10000000},
+		"SCHED_DEADLINE": {Policy: specs.SchedDeadline, Runtime: 1000000, Deadline: 10000000, Period: 20000000},
 	} {
 		s, p := *base, *base.Process
 		p.Scheduler, s.Process = &sched, &p
@@ -262,10 +262,10 @@ func TestLabels(t *testing.T) {
 func TestDeviceRules(t *testing.T) {
 	clean(t)
 	dir, s := shell(t, "for d in loops fuse full; do (: < /dev/$d) 2>/dev/null && echo read $d; (: > /dev/$d) 2>/dev/null && echo write $d; done; true")
-	loops, full, one, misc := int64(237), int64(7), int64(1), int64(10)
+	loops, full, one, misc, other := int64(237), int64(7), int64(1), int64(10), int64(11)
 	s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/loops", Type: "c", Major: misc, Minor: loops}, {Path: "/dev/fuse", Type: "c", Major: misc, Minor: 229}}
 	s.Linux.Resources.Devices = []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"},
-		{Allow: true, Type: "c", Major: &misc, Minor: &loops, Access: "r"}, {Allow: false, Type: "c", Major: &one, Minor: &full, Access: "r"}}
+		{Allow: true, Type: "c", Major: &misc, Minor: &loops, Access: "r"}, {Allow: true, Type: "c", Major: &other, Access: "rwm"}, {Allow: false, Type: "c", Major: &one, Minor: &full, Access: "r"}}
 	for range 2 {
 		if out, _ := run(t, dir, s); out != "read loops\nread full\nwrite full\n" { // full is every container's
 			t.Errorf("got %q", out)

@@ -81,6 +81,9 @@ func (b *builder) labels(proc *specs.Process) {
 	if label := proc.SelinuxLabel; label != "" {
 		b.labelFile("set the SELinux label of the process to", label, label, "thread-self/attr/exec")
 	}
+	if b.proc >= 0 { // the working directory and the program are the image's, and could be paths through it
+		b.close(num(b.proc))
+	}
 }
 
 // labelFile writes to the first of the files that is there.

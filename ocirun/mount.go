@@ -14,6 +14,7 @@ import (
 // mountAll appends the spec's mounts in their order. Mounts that become
 // read-only only after the devices are made are returned by destination.
 func (b *builder) mountAll() error {
+	b.fresh = map[string]bool{}
 	for i := range b.spec.Mounts {
 		m := &b.spec.Mounts[i]
 		if rest, ok := strings.CutPrefix(m.Destination, b.rootfs+"/"); ok && b.rootfs != "/" { // the host's name of the place
@@ -39,6 +40,11 @@ func (b *builder) mountAll() error {
 		if err := b.checkOverProc(m, &o); err != nil {
 			return err
 		}
+		if strings.HasPrefix(m.Type, "cgroup") && b.gate.shut() {
+			if err := b.settle(); err != nil {
+				return err
+			}
+		}
 		switch {
 		case o.remount:
 			b.remount(m, &o)
@@ -54,6 +60,9 @@ func (b *builder) mountAll() error {
 		}
 		if err != nil {
 			return err
+		}
+		if m.Type == "tmpfs" && !o.bind && !o.copyUp || m.Type == "sysfs" {
+			b.fresh[below(m.Destination)] = true
 		}
 	}
 	return nil
@@ -94,6 +103,7 @@ func (b *builder) bind(i int, m *specs.Mount, o *mountOptions) error {
 	o.exact(b.userNamespace())
 	b.changeTree(what, m.Destination, tree, o)
 	target := b.root.ensure(what, m.Destination, directory, b.root.any)
+	b.besideProc(m, target)
 	p.place(what, m.Destination, tree, target)
 	p.close(tree)
 	p.close(target)
@@ -164,6 +174,7 @@ func (b *builder) mountFS(m *specs.Mount, o *mountOptions, fstype string) {
 		how = b.root.unlinked
 	}
 	target := b.root.ensure(what, m.Destination, true, how)
+	b.besideProc(m, target)
 	p.enter(what, m.Destination, target)
 	flags := b.laterReadonly(m, o.flags)
 	source := m.Source
@@ -200,6 +211,7 @@ func (b *builder) mountGroupsV1(m *specs.Mount, o *mountOptions) {
 		tree, own := p.slot(), p.label()
 		p.do(what, m.Destination, unix.SYS_OPEN_TREE, cwd, p.str(stage.Groups(b.group.Hierarchies())), num(cloneFlags(false))).when(unix.ENOENT, own).into(tree)
 		target := b.root.ensure(what, m.Destination, true, b.root.any)
+		b.besideProc(m, target)
 		p.place(what, m.Destination, tree, target)
 		p.close(tree)
 		p.move("note that it is mounted", p.slot(), num(0)).then(made)
@@ -253,6 +265,7 @@ func (b *builder) mountGroupV2(m *specs.Mount, o *mountOptions) {
 	b.do(what, m.Destination, unix.SYS_OPEN_TREE, cwd, b.str(mount), num(cloneFlags(true))).into(tree)
 	b.changeTree(what, m.Destination, tree, o)
 	target := b.root.ensure(what, m.Destination, true, b.root.any)
+	b.besideProc(m, target)
 	b.place(what, m.Destination, tree, target)
 	b.close(tree)
 	b.close(target)

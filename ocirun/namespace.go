@@ -54,6 +54,9 @@ func (a *attempt) namespaces() error {
 	}
 	if user != nil && user.Path != "" {
 		b.again, a.flags = a.flags, 0
+	} else if b.gate.shut() { // the child makes them, beside the parent's work
+		b.again = a.flags &^ unix.CLONE_NEWPID
+		a.flags &= unix.CLONE_NEWPID
 	}
 	return nil
 }

@@ -54,6 +54,18 @@ func readMounts(pid int) ([]mountLine, error) {
 	return list, nil
 }
 
+// checkNames refuses names that CRIU, which keeps "mnt[NAME]:PLACE", would read as
+// shorter ones with a place of their own: they come from images, as volumes, and from
+// the container, which renames directories that mounts lie in.
+func checkNames(list []*rpc.ExtMountMap) ([]*rpc.ExtMountMap, error) {
+	for _, m := range list {
+		if name := m.GetKey(); name == "" || strings.Contains(name, "]:") {
+			return nil, fault.New(fault.Invalid, "invalid external mount destination %q: CRIU cannot tell it from what is mounted there", name)
+		}
+	}
+	return list, nil
+}
+
 // pathBelow tells whether a path is dir or below it, and what follows.
 func pathBelow(name, dir string) (rest string, ok bool) {
 	if dir == "/" {
@@ -111,7 +123,7 @@ func (c *Container) outerMounts(mounts []mountLine) ([]*rpc.ExtMountMap, error) 
 			add(m.point, m.point)
 		}
 	}
-	return list, nil
+	return checkNames(list)
 }
 
 // ownKind tells whether mounts of a file system are made for a container.
@@ -273,5 +285,5 @@ func (c *Container) outerSources() ([]*rpc.ExtMountMap, error) {
 		add(path.Clean("/"+d.Path), path.Clean("/"+d.Path))
 	}
 	tree("/", c.rootfs(), true)
-	return list, nil
+	return checkNames(list)
 }

@@ -10,6 +10,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/ocirun/seccomp"
 	"golang.org/x/sys/unix"
 )
 
@@ -51,6 +52,7 @@ func (b *builder) finishProcess(proc *specs.Process) error {
 	entered.nr = opCompare
 	b.do("chdir to cwd", what, unix.SYS_CHDIR, b.str(cwdir))
 	b.here(late)
+	b.staysInside("chdir to cwd", what)
 	name := b.lookUp(proc)
 	if proc.NoNewPrivileges && b.listens() { // while the parent is there to hand the listener on
 		if err := b.filter(); err != nil {
@@ -58,17 +60,47 @@ func (b *builder) finishProcess(proc *specs.Process) error {
 		}
 	}
 	b.report(recordReady)
-	b.await()
+	filtered := b.waitsFiltered(proc)
+	if !filtered {
+		b.await()
+	}
 	if proc.NoNewPrivileges && !b.listens() {
 		if err := b.filter(); err != nil {
 			return err
 		}
+	}
+	if filtered {
+		b.await()
 	}
 	if err := b.startHooks(proc); err != nil {
 		return err
 	}
 	b.execute(proc, name)
 	return nil
+}
+
+// staysInside ends the program when the working directory is none of the root
+// directory's, as one is that a descriptor of the host's led to. The kernel says so in
+// the path that it gives; without one, of a directory that was removed, nothing is
+// known and nothing leads on from there.
+func (b *builder) staysInside(what, object string) {
+	out, inside := b.label(), b.label()
+	b.do("ask for the working directory", "", unix.SYS_GETCWD, b.scratch, num(scratchSize)).otherwise(inside)
+	const unreachable = 0x68636165726e7528 // "(unreach", getcwd(2)
+	b.do("compare", "", 0, slotAt(b.scratch, 0), num(uint64(unreachable))).then(out).otherwise(inside).nr = opCompare
+	b.here(out)
+	b.refuse(what, object+": it is outside of container mount namespace root -- possible container breakout detected")
+	b.here(inside)
+}
+
+// waitsFiltered tells whether the filter can be loaded before the wait for the start,
+// beside the parent's work: what the process does until it executes its program is then
+// to read, and to end by a signal.
+func (b *builder) waitsFiltered(proc *specs.Process) bool {
+	if h := b.spec.Hooks; h != nil && len(h.StartContainer) > 0 {
+		return false
+	}
+	return proc.NoNewPrivileges && !b.listens() && seccomp.Allows(b.seccomp, unix.SYS_READ) && seccomp.Allows(b.seccomp, unix.SYS_EXIT_GROUP)
 }
 
 // standardFiles puts descriptors 0, 1, 2 and the extra files in place. They are

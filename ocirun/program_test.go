@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/ocirun/cgroup"
+	"golang.org/x/sys/unix"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -19,6 +20,7 @@ func TestGolden(t *testing.T) {
 	cases := map[string]func(*builder){
 		"default": func(*builder) {},
 		"memfd":   func(b *builder) { b.initFD = 12 },
+		"gate":    func(b *builder) { b.gate = gate{14, 15}; b.again = unix.CLONE_NEWNS | unix.CLONE_NEWNET },
 		"user-namespace": func(b *builder) {
 			b.spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
 			b.rootTree = 20

@@ -57,6 +57,14 @@ func TestRdtFiles(t *testing.T) {
 	if err := c.makeRdt(); fault.KindOf(err) != fault.Conflict || !strings.Contains(err.Error(), "L3:0=7ff") {
 		t.Error(err)
 	}
+	for _, other := range []specs.LinuxIntelRdt{{MemBwSchema: "MB:0=30"}, {Schemata: []string{"L3:1=1f", "MB:1=70", "L3:0=7"}}} {
+		other.ClosID = "gold"
+		c.spec.Linux.IntelRdt = &other
+		if err := c.makeRdt(); fault.KindOf(err) != fault.Conflict {
+			t.Errorf("%+v: %v", other, err)
+		}
+	}
+	c.spec.Linux.IntelRdt = r
 	if err := c.UpdateRdt("L3:0=3", ""); err != nil {
 		t.Error(err)
 	}

@@ -78,6 +78,9 @@ func compileFilter(s *specs.LinuxSeccomp) (*filter, error) {
 	}
 	f := &filter{s, "", code, flags}
 	lastFilter.Store(f)
+	if p := lastProfile.Load(); keptIn != "" && p != nil && p.of == s {
+		keepFilter(p, f)
+	}
 	return f, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -98,6 +99,22 @@ func (b *builder) checkOverProc(m *specs.Mount, o *mountOptions) error {
 		}
 	}
 	return fault.New(fault.Invalid, "%q cannot be mounted because it is not of type proc", m.Destination)
+}
+
+// besideProc ends the program when the target of a mount that is not for /proc, by
+// its name, is one of a proc file system: a link of the image may lead there. None
+// does where a file system was mounted above that is empty at first.
+func (b *builder) besideProc(m *specs.Mount, target value) {
+	rel := below(m.Destination)
+	if first, _, below := strings.Cut(rel, "/"); first == "proc" || below && b.fresh[first] {
+		return
+	}
+	in, is := b.label(), b.label()
+	b.do("look at the mount point", m.Destination, unix.SYS_FSTATFS, target, b.scratch).otherwise(is) // the first word is the type
+	b.do("compare", "", 0, slotAt(b.scratch, 0), num(unix.PROC_SUPER_MAGIC)).then(in).otherwise(is).nr = opCompare
+	b.here(in)
+	b.refuse("mount at", strconv.Quote(m.Destination)+": it cannot be mounted because it is inside /proc")
+	b.here(is)
 }
 
 // sourceOf is the host's path of what a bind mount shows.

@@ -40,6 +40,11 @@ func (b *builder) buildRoot() error {
 	if b.spec.Root.Readonly {
 		b.attributes("make read-only", "/", b.root.fd, unix.MOUNT_ATTR_RDONLY, 0, 0, false)
 	}
+	if b.gate.shut() {
+		if err := b.settle(); err != nil {
+			return err
+		}
+	}
 	if err := b.containerHooks(); err != nil {
 		return err
 	}

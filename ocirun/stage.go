@@ -9,9 +9,10 @@ import (
 // (Options.Stage), instead of a copy of this process's, whose mounts it would have
 // to let go of. It opens first what the container gets of the host. Not so where
 // more is needed of the host's tree, where the user namespace must own the mounts,
-// and where init could change what lies below its root and is others' too.
+// and where init, or a process that is executed in the container with more
+// capabilities than init, could change what lies below the root and is others' too.
 func (b *builder) staged() bool {
-	if b.stage == 0 || b.noPivot || b.userNamespace() || sharesMounts(b.spec) || b.atPath() || mayMount(b.spec.Process) {
+	if b.stage == 0 || b.noPivot || b.userNamespace() || sharesMounts(b.spec) || b.atPath() || mayMount(b.spec.Process) || !refusesMounting(b.spec.Linux.Seccomp) {
 		return false
 	}
 	switch b.spec.Linux.RootfsPropagation {
@@ -31,6 +32,36 @@ func mayMount(p *specs.Process) bool {
 		if contains(set, "CAP_SYS_ADMIN") {
 			return true
 		}
+	}
+	return false
+}
+
+// refusesMounting tells whether a filter, which all processes in the container have,
+// keeps them from making a mount or a file system writable, whatever they may.
+func refusesMounting(s *specs.LinuxSeccomp) bool {
+	if s == nil || !refuses(s.DefaultAction) {
+		return false
+	}
+	for i := range s.Syscalls {
+		rule := &s.Syscalls[i]
+		if refuses(rule.Action) {
+			continue
+		}
+		for _, name := range rule.Names {
+			switch name {
+			case "mount", "mount_setattr", "open_tree_attr", "fsconfig":
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// refuses tells whether a call does not come to be by the action.
+func refuses(a specs.LinuxSeccompAction) bool {
+	switch a {
+	case specs.ActErrno, specs.ActKill, specs.ActKillThread, specs.ActKillProcess, specs.ActTrap:
+		return true
 	}
 	return false
 }

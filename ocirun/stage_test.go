@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	profile "github.com/moby/profiles/seccomp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -71,6 +72,9 @@ func TestStage(t *testing.T) {
 	_ = os.WriteFile(filepath.Join(dir, "of"), []byte("bound\n"), 0o644)
 	s.Mounts = append(s.Mounts, specs.Mount{Destination: "/mnt/of", Type: "bind", Source: "of", Options: []string{"bind", "ro"}},
 		specs.Mount{Destination: "/host", Type: "bind", Source: "/", Options: []string{"bind", "ro"}})
+	if s.Linux.Seccomp, err = profile.GetDefaultProfile(s); err != nil {
+		t.Fatal(err)
+	}
 	var tables [][]string
 	for name, change := range map[string]func(*specs.Spec, *Options){
 		"staged":  func(*specs.Spec, *Options) {},
@@ -79,7 +83,13 @@ func TestStage(t *testing.T) {
 			s.Process.Capabilities.Bounding = append(s.Process.Capabilities.Bounding, "CAP_SYS_ADMIN")
 		},
 		"without any": func(s *specs.Spec, _ *Options) { s.Process.Capabilities = nil },
-		"shared":      func(s *specs.Spec, _ *Options) { s.Linux.RootfsPropagation = "shared" },
+		"unfiltered":  func(s *specs.Spec, _ *Options) { s.Linux.Seccomp = nil }, // a privileged exec may mount
+		"lets mount": func(s *specs.Spec, _ *Options) {
+			filter := *s.Linux.Seccomp
+			filter.Syscalls = append(slices.Clone(filter.Syscalls), specs.LinuxSyscall{Names: []string{"fsconfig"}, Action: specs.ActAllow})
+			s.Linux.Seccomp = &filter
+		},
+		"shared": func(s *specs.Spec, _ *Options) { s.Linux.RootfsPropagation = "shared" },
 	} {
 		changed, process, linux := *s, *s.Process, *s.Linux
 		capabilities := *s.Process.Capabilities

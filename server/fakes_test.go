@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"github.com/tarehq/tare/volume"
 	"io"
 	"log/slog"
 	"net"
@@ -26,21 +25,26 @@ import (
 	"github.com/moby/moby/api/types/system"
 
 	"github.com/tarehq/tare/container"
+	"github.com/tarehq/tare/container/create"
+	"github.com/tarehq/tare/container/listing"
+	"github.com/tarehq/tare/container/logbook"
+	"github.com/tarehq/tare/container/stats"
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
 	"github.com/tarehq/tare/network/firewall"
+	"github.com/tarehq/tare/volume"
 )
 
 // fakeContainers remembers the last call and answers as it is told.
 type fakeContainers struct {
 	call     string
-	created  container.CreateRequest
+	created  create.Request
 	stop     container.StopOptions
-	list     container.ListOptions
+	list     listing.Options
 	form     string
 	shape    func(*wire.Summary)
-	logs     container.LogsOptions
+	logs     logbook.Options
 	attach   container.AttachOptions
 	execOpts container.ExecStartOptions
 	commit   container.CommitOptions
@@ -50,12 +54,12 @@ type fakeContainers struct {
 	err     error
 	inspect wire.InspectResponse
 	wait    chan wire.WaitResponse
-	stream  container.LogStream
+	stream  logbook.Stream
 	tty     bool
 	serve   func(conn net.Conn, buffered []byte)
 }
 
-func (f *fakeContainers) Create(_ context.Context, r container.CreateRequest) (string, []string, error) {
+func (f *fakeContainers) Create(_ context.Context, r create.Request) (string, []string, error) {
 	f.created = r
 	return "c0ffee", nil, f.err
 }
@@ -86,11 +90,11 @@ func (f *fakeContainers) Wait(_ context.Context, id string, c wire.WaitCondition
 	f.call = "wait " + id + " " + string(c)
 	return f.wait, f.err
 }
-func (f *fakeContainers) List(_ context.Context, o container.ListOptions) ([]wire.Summary, error) {
+func (f *fakeContainers) List(_ context.Context, o listing.Options) ([]wire.Summary, error) {
 	f.list = o
 	return nil, f.err
 }
-func (f *fakeContainers) ListText(_ context.Context, o container.ListOptions, form string, shape func(*wire.Summary)) ([]byte, error) {
+func (f *fakeContainers) Text(_ context.Context, o listing.Options, form string, shape func(*wire.Summary)) ([]byte, error) {
 	f.list, f.form, f.shape = o, form, shape
 	return []byte("[]\n"), f.err
 }
@@ -125,10 +129,10 @@ func (f fakeLogs) Clear(_ context.Context, id string) error {
 	f.call = "clear " + id
 	return f.err
 }
-func (f fakeLogs) Sizes() []container.LogSize {
-	return []container.LogSize{{ID: "c", Name: "n", Driver: "json-file", Running: true, Size: 30}, {ID: "d", Size: 12}}
+func (f fakeLogs) Sizes() []logbook.Size {
+	return []logbook.Size{{ID: "c", Name: "n", Driver: "json-file", Running: true, Size: 30}, {ID: "d", Size: 12}}
 }
-func (f fakeLogs) Open(_ context.Context, _ string, o container.LogsOptions) (container.LogStream, error) {
+func (f fakeLogs) Open(_ context.Context, _ string, o logbook.Options) (logbook.Stream, error) {
 	f.logs = o
 	return f.stream, f.err
 }
@@ -159,7 +163,7 @@ func (f *fakeContainers) Resize(_ context.Context, id string, h, w uint16) error
 // fakeStats notes its calls with those of the containers.
 type fakeStats struct{ *fakeContainers }
 
-func (f fakeStats) Read(_ context.Context, id string, o container.StatsOptions, visit func(wire.StatsResponse) error) error {
+func (f fakeStats) Read(_ context.Context, id string, o stats.Options, visit func(wire.StatsResponse) error) error {
 	f.call = fmt.Sprintf("stats %s %+v", id, o)
 	if f.err != nil {
 		return f.err
@@ -306,8 +310,8 @@ func (f *fakeImages) List(_ context.Context, o image.ListOptions) ([]wireimage.S
 	f.filters = o.Filters
 	return f.list, f.err
 }
-func (f *fakeImages) Brief(_ context.Context, filters map[string]map[string]bool) ([]image.Brief, error) {
-	f.filters = filters
+func (f *fakeImages) Brief(_ context.Context, o image.ListOptions) ([]image.Brief, error) {
+	f.filters = o.Filters
 	return f.briefs, f.err
 }
 func (f *fakeImages) Parent(string) string { return "" }
@@ -488,7 +492,7 @@ func newRig(t *testing.T) *rig {
 
 func (r *rig) handler() *Server {
 	return New(Config{
-		Containers: &r.containers, Logs: fakeLogs{&r.containers}, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Stats: fakeStats{&r.containers}, Processes: fakeStats{&r.containers}, Pruning: fakeStats{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{&r.containers}, Firewall: fakeFirewall{}, Places: fakeNetworks{&r.containers}, Checkpoints: fakeCheckpoints{&r.containers}, Volumes: r.openVolumes(), Builder: &r.builder, Authorizers: &r.authorizers, Events: &r.events,
+		Containers: &r.containers, Listing: &r.containers, Logs: fakeLogs{&r.containers}, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Stats: fakeStats{&r.containers}, Processes: fakeStats{&r.containers}, Pruning: fakeStats{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{&r.containers}, Firewall: fakeFirewall{}, Places: fakeNetworks{&r.containers}, Checkpoints: fakeCheckpoints{&r.containers}, Volumes: r.openVolumes(), Builder: &r.builder, Authorizers: &r.authorizers, Events: &r.events,
 		Daemon: func() Daemon { return r.daemon },
 		Log:    slog.New(slog.DiscardHandler),
 	})

@@ -54,11 +54,12 @@ func (r *request) integer(key string) (*int, error) {
 	return &n, nil
 }
 
-// size is one dimension of a terminal, of which there must be a value.
+// size is one dimension of a terminal, of which there must be a value. What is more
+// than a terminal has is as much as it has.
 func (r *request) size(key, what string) (uint16, error) {
 	value := r.Form.Get(key)
 	n, err := strconv.ParseUint(strings.TrimPrefix(value, "-"), 10, 32)
-	if err == nil && (strings.HasPrefix(value, "-") || n > math.MaxUint16) {
+	if err == nil && strings.HasPrefix(value, "-") {
 		err = strconv.ErrRange
 	}
 	if err != nil {
@@ -67,7 +68,7 @@ func (r *request) size(key, what string) (uint16, error) {
 		}
 		return 0, fault.New(fault.Invalid, "invalid resize %s %q: %w", what, value, err)
 	}
-	return uint16(n), nil
+	return uint16(min(n, math.MaxUint16)), nil
 }
 
 // filters decodes the parameter filters: {"name":{"value":true}}, or the form
@@ -80,6 +81,9 @@ func (r *request) filters() (map[string]map[string]bool, error) {
 	var lists map[string][]string
 	if err := json.Unmarshal([]byte(text), &lists); err == nil {
 		out := make(map[string]map[string]bool, len(lists))
+		if _, nameless := lists[""]; nameless {
+			return nil, fault.New(fault.Invalid, "invalid filter")
+		}
 		for key, values := range lists {
 			for _, v := range values {
 				addFilter(out, key, v)
@@ -92,6 +96,9 @@ func (r *request) filters() (map[string]map[string]bool, error) {
 		return nil, fault.New(fault.Invalid, "invalid filter")
 	}
 	out := make(map[string]map[string]bool, len(sets))
+	if _, nameless := sets[""]; nameless {
+		return nil, fault.New(fault.Invalid, "invalid filter")
+	}
 	for key, values := range sets {
 		for v := range values { // a value counts by being there, even when false
 			addFilter(out, key, v)
@@ -176,6 +183,7 @@ func (r *request) decode(out any) error {
 // by the key.
 var dockersName = map[string]string{
 	"*container.ExecCreateRequest": "ExecOptions", "*container.ExecStartRequest": "ExecStartOptions", "*volume.CreateRequest": "CreateOptions",
+	"*server.updateBody": "UpdateConfig",
 }
 
 // inBody names the field of a wrong type by its place in the body, as newer
@@ -186,8 +194,8 @@ func inBody(out any, err error) error {
 		return err
 	}
 	field := strings.TrimPrefix(strings.TrimPrefix(wrong.Field, "CreateRequest."), "Config.")
-	field = strings.Replace(field, ".Resources.", ".", 1)
-	root := strings.NewReplacer("createBody", "CreateRequest", "server.", "container.", "words", "string").Replace(wrong.Type.String())
+	field = strings.TrimPrefix(strings.TrimPrefix(strings.Replace(field, ".Resources.", ".", 1), "UpdateConfig."), "Resources.")
+	root := strings.NewReplacer("CreateBody", "CreateRequest", "updateBody", "UpdateConfig", "server.", "container.", "version.", "container.", "words", "string").Replace(wrong.Type.String())
 	if field == "" {
 		return fmt.Errorf("json: cannot unmarshal %s into Go value of type %s", wrong.Value, root)
 	}
@@ -265,4 +273,18 @@ func parsePlatform(value string) (string, error) {
 		text += "/" + p.Variant
 	}
 	return text, nil
+}
+
+// loadPlatforms are those that loading and saving are about. The parameter came
+// with 1.48, and several with 1.52.
+func (r *request) loadPlatforms() ([]string, error) {
+	if r.version.Before(48) {
+		return nil, nil
+	}
+	if r.version.Before(52) {
+		if _, err := r.platform("platform"); err != nil {
+			return nil, err
+		}
+	}
+	return r.platforms("platform")
 }

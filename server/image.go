@@ -9,6 +9,7 @@ import (
 
 	wire "github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/jsonstream"
+
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
 	"github.com/tarehq/tare/reference"
@@ -22,7 +23,7 @@ type Images interface {
 	Tag(ctx context.Context, source, target string) error
 	Remove(ctx context.Context, ref string, o image.RemoveOptions) ([]wire.DeleteResponse, error)
 	List(ctx context.Context, o image.ListOptions) ([]wire.Summary, error)
-	Brief(ctx context.Context, filters map[string]map[string]bool) ([]image.Brief, error)
+	Brief(ctx context.Context, o image.ListOptions) ([]image.Brief, error)
 	Parent(id string) string
 	InspectWith(ctx context.Context, ref string, o image.InspectOptions) (wire.InspectResponse, error)
 	History(ctx context.Context, ref, platform string) ([]wire.HistoryResponseItem, error)
@@ -62,26 +63,24 @@ func (h *imageHandlers) list(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	if pattern := r.Form.Get("filter"); pattern != "" && r.version.before(41) {
+	if pattern := r.Form.Get("filter"); pattern != "" && r.version.Before(41) {
 		addFilter(filters, "reference", pattern)
 	}
+	o := image.ListOptions{All: r.flag("all"), Filters: filters}
 	if r.flag("brief") { // a parameter of our own, and so of any version
-		list, err := h.images.Brief(r.Context(), filters)
+		list, err := h.images.Brief(r.Context(), o)
 		if err != nil {
 			return err
 		}
 		return writeList(w, list)
 	}
-	// The parameter all asks for intermediate images, of which this store has
-	// none.
-	o := image.ListOptions{Filters: filters}
-	if !r.version.before(42) {
+	if !r.version.Before(42) {
 		o.SharedSize = r.flag("shared-size")
 	}
-	if !r.version.before(47) {
+	if !r.version.Before(47) {
 		o.Manifests = r.flag("manifests")
 	}
-	if !r.version.before(54) {
+	if !r.version.Before(54) {
 		// Where an image came from is told for each manifest. Nothing comes from
 		// a registry or a builder yet.
 		o.Manifests = o.Manifests || r.flag("identity")
@@ -90,7 +89,7 @@ func (h *imageHandlers) list(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	out := r.version.listed(list)
+	out := r.version.Listed(list)
 	if list, ok := out.([]wire.Summary); ok {
 		return writeList(w, list)
 	}
@@ -103,10 +102,10 @@ func (h *imageHandlers) inspect(w http.ResponseWriter, r *request) error {
 	}
 	var o image.InspectOptions
 	var err error
-	if !r.version.before(48) {
+	if !r.version.Before(48) {
 		o.Manifests = r.flag("manifests")
 	}
-	if !r.version.before(49) {
+	if !r.version.Before(49) {
 		if o.Platform, err = r.platform("platform"); err != nil {
 			return err
 		}
@@ -115,7 +114,7 @@ func (h *imageHandlers) inspect(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	out, err := r.version.image(img, h.images.Parent)
+	out, err := r.version.Image(img, h.images.Parent)
 	if err != nil {
 		return err
 	}
@@ -128,7 +127,7 @@ func (h *imageHandlers) history(w http.ResponseWriter, r *request) error {
 	}
 	var platform string
 	var err error
-	if !r.version.before(48) {
+	if !r.version.Before(48) {
 		if platform, err = r.platform("platform"); err != nil {
 			return err
 		}
@@ -163,7 +162,7 @@ func (h *imageHandlers) importImage(w http.ResponseWriter, r *request) error {
 	if o.Epoch, err = r.epoch(); err != nil {
 		return err
 	}
-	if !r.version.before(32) {
+	if !r.version.Before(32) {
 		o.Platform = r.Form.Get("platform")
 	}
 	out, body := newProgress(w), io.Reader(r.Body)
@@ -226,7 +225,7 @@ func join(name, tag string) string {
 
 func (h *imageHandlers) load(w http.ResponseWriter, r *request) error {
 	r.query()
-	platforms, err := r.version.platforms(r)
+	platforms, err := r.loadPlatforms()
 	if err != nil {
 		return err
 	}
@@ -253,7 +252,7 @@ func (h *imageHandlers) save(w http.ResponseWriter, r *request) error {
 	}
 	var o image.SaveOptions
 	var err error
-	if o.Platforms, err = r.version.platforms(r); err != nil {
+	if o.Platforms, err = r.loadPlatforms(); err != nil {
 		return err
 	}
 	if o.Recompress, err = r.recompress(); err != nil {
@@ -290,7 +289,7 @@ func (h *imageHandlers) remove(w http.ResponseWriter, r *request) error {
 		return fault.New(fault.Invalid, "image name cannot be blank")
 	}
 	o := image.RemoveOptions{Force: r.flag("force"), NoPrune: r.flag("noprune")}
-	if !r.version.before(50) {
+	if !r.version.Before(50) {
 		var err error
 		if o.Platforms, err = r.platforms("platforms"); err != nil {
 			return err

@@ -10,16 +10,16 @@ import (
 	"sync"
 	"time"
 
-	"github.com/tarehq/tare/container"
+	"github.com/tarehq/tare/container/logbook"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/logs"
 )
 
-// Logs are the containers' logs; container.Logbook is it.
+// Logs are the containers' logs; logbook.Book is it.
 type Logs interface {
-	Open(ctx context.Context, nameOrID string, o container.LogsOptions) (container.LogStream, error)
+	Open(ctx context.Context, nameOrID string, o logbook.Options) (logbook.Stream, error)
 	Clear(ctx context.Context, nameOrID string) error
-	Sizes() []container.LogSize
+	Sizes() []logbook.Size
 }
 
 type logHandlers struct{ book Logs }
@@ -48,7 +48,7 @@ func (h *logHandlers) logs(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	w.Header().Set("Content-Type", r.version.streamType(stream.TTY))
+	w.Header().Set("Content-Type", r.version.StreamType(stream.TTY))
 	out := newStreamWriter(w)
 	if err := out.begin(); err != nil {
 		return err
@@ -64,11 +64,11 @@ func (h *logHandlers) logs(w http.ResponseWriter, r *request) error {
 	return errors.Join(out.end(), r.Context().Err())
 }
 
-func logsOptions(r *request) (o container.LogsOptions, err error) {
+func logsOptions(r *request) (o logbook.Options, err error) {
 	if err = r.form(); err != nil {
 		return o, err
 	}
-	o = container.LogsOptions{
+	o = logbook.Options{
 		Stdout: r.flag("stdout"), Stderr: r.flag("stderr"), Follow: r.flag("follow"), Timestamps: r.flag("timestamps"),
 		Details: r.flag("details"), Tail: -1,
 	}
@@ -78,7 +78,7 @@ func logsOptions(r *request) (o container.LogsOptions, err error) {
 	if o.Since, err = r.moment("since"); err != nil {
 		return o, err
 	}
-	if !r.version.before(35) && r.Form.Get("until") != "0" { // which means never
+	if !r.version.Before(35) && r.Form.Get("until") != "0" { // which means never
 		if o.Until, err = r.moment("until"); err != nil {
 			return o, err
 		}

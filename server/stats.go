@@ -7,12 +7,12 @@ import (
 
 	wire "github.com/moby/moby/api/types/container"
 
-	"github.com/tarehq/tare/container"
+	"github.com/tarehq/tare/container/stats"
 )
 
-// Stats tells what containers use; container.Stats is it.
+// Stats tells what containers use; stats.Sampler is it.
 type Stats interface {
-	Read(ctx context.Context, nameOrID string, o container.StatsOptions, visit func(wire.StatsResponse) error) error
+	Read(ctx context.Context, nameOrID string, o stats.Options, visit func(wire.StatsResponse) error) error
 }
 
 // Processes are what runs in containers; container.Processes is it.
@@ -48,7 +48,7 @@ func (h *statsHandlers) read(w http.ResponseWriter, r *request) error {
 	if err := r.form(); err != nil {
 		return err
 	}
-	o := container.StatsOptions{Stream: !r.Form.Has("stream") || r.flag("stream"), OneShot: r.version.oneShot(r)}
+	o := stats.Options{Stream: !r.Form.Has("stream") || r.flag("stream"), OneShot: r.version.OneShot() && r.flag("one-shot")}
 	w.Header().Set("Content-Type", "application/json")
 	control, enc := http.NewResponseController(w), json.NewEncoder(w)
 	return h.stats.Read(r.Context(), r.params["id"], o, func(s wire.StatsResponse) error {

@@ -44,6 +44,19 @@ func dup(f *os.File) (int, error) {
 	return syscall.Dup(int(f.Fd()))
 }
 
+// Pauses are those before each of n starters after one that lasted.
+func Pauses(n int) (list []time.Duration) {
+	now := time.Unix(1e9, 0)
+	r := retry{began: now.Add(-time.Hour)}
+	for range n {
+		r.failed(now)
+		list = append(list, r.wait(now))
+		now = now.Add(r.pause)
+		r.began = now
+	}
+	return list
+}
+
 // Warm returns how many processes of the pool are ready to be taken.
 func (l *Launcher) Warm() int {
 	l.mu.Lock()

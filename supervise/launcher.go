@@ -32,9 +32,11 @@ type Launcher struct {
 	mu     sync.Mutex
 	era    int // raised when the host's mounts change
 	warm   []process
+	taken  time.Time // when one was taken last
 	closed bool
 
 	starter *starter // nil: none, or none any more
+	retry   retry    // of making another
 }
 
 // process is a supervising process that has no container yet.
@@ -46,6 +48,10 @@ type process struct {
 // refillDelay keeps the start of a process for the pool off the processors
 // while the container that emptied its place starts.
 const refillDelay = 15 * time.Millisecond
+
+// refillQuiet is for how long nobody takes a process before another is started
+// while one still waits: then a single start has the processors for itself.
+const refillQuiet = 50 * time.Millisecond
 
 // NewLauncher copies the program at path into a sealed memory file, which all
 // processes run from, and keeps pool warm processes waiting.
@@ -70,7 +76,7 @@ func NewLauncher(path string, pool int, sample []byte) (*Launcher, error) {
 		done:   make(chan struct{}),
 	}
 	l.stage, _ = stage.New() // without it init lets go of the host's mounts by itself
-	l.starter, _ = newStarter(exe, l.stage)
+	l.replaceStarter()
 	l.changed() // the first look always tells of a change
 	go l.fill()
 	l.wantRefill()
@@ -93,7 +99,8 @@ func (l *Launcher) fill() {
 			return
 		case <-l.refill:
 		}
-		for l.missing() {
+		l.replaceStarter()
+		for l.due() {
 			p, err := l.start(context.Background(), true)
 			if err != nil {
 				break // Create meets the reason again, and reports it
@@ -105,10 +112,19 @@ func (l *Launcher) fill() {
 	}
 }
 
-func (l *Launcher) missing() bool {
+// due tells whether a process is to be started now. It has fill look again when
+// that is only later.
+func (l *Launcher) due() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return !l.closed && len(l.warm) < l.size
+	if l.closed || len(l.warm) >= l.size {
+		return false
+	}
+	if wait := refillQuiet - time.Since(l.taken); len(l.warm) > 0 && wait > 0 {
+		time.AfterFunc(wait, l.wantRefill)
+		return false
+	}
+	return true
 }
 
 func (l *Launcher) put(p process) bool {
@@ -135,6 +151,7 @@ func (l *Launcher) changed() bool {
 func (l *Launcher) take() (process, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.taken = time.Now()
 	if l.changed() {
 		l.era++
 		for _, p := range l.warm {
@@ -201,10 +218,12 @@ func (l *Launcher) spawn() (conn *seqpacket.Conn, pid int, err error) {
 		mine := l.starter == s
 		if mine {
 			l.starter = nil
+			l.retry.failed(time.Now())
 		}
 		l.mu.Unlock()
 		if mine {
 			s.close()
+			l.wantRefill() // which has another made
 		}
 	}
 	return connected(func(theirs *os.File) (int, error) { return spawn(l.exe, theirs, l.stage, 0) })
@@ -296,10 +315,8 @@ func (l *Launcher) Room(files int) {
 	if len(l.warm) == 0 {
 		return
 	}
-	k := l.warm[0].keeper
-	k.mu.Lock()
-	k.last++
-	m := Message{ID: k.last, Method: MethodRoom, Body: encode(RoomRequest{files})}
+	l.warm[0].keeper.tell(MethodRoom, RoomRequest{files})
+}
 	k.mu.Unlock()
 	_ = k.conn.Send(encode(m)) // nobody waits for the answer
 }

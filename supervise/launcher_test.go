@@ -204,40 +204,49 @@ func TestHeldFiles(t *testing.T) {
 	})
 }
 
-// Whoever starts the processes of the pool may die: they are this process's
-// children, and there will be more.
+// Whoever starts the processes of the pool may die, more than once: they are this
+// process's children, there will be more, and another starter.
 func TestStarterDies(t *testing.T) {
 	testutil.RequireRoot(t)
 	testutil.Eventually(t, 5*time.Second, "other tests' processes are gone", func() bool { return len(waiting(t)) == 0 })
 	l := launcher(t, 2)
 	testutil.Eventually(t, 5*time.Second, "the pool is full", func() bool { return l.Warm() == 2 })
-	found := starters(t)
-	if len(found) != 1 {
-		t.Fatalf("there are %d starters, not one", len(found))
-	}
-	dead := waiting(t)
-	for _, pid := range append(dead, found[0]) {
-		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-	}
 	// Of those that died only: who runs the tests may have given this process
 	// children too.
 	collected := func(pids ...int) bool {
 		have := children(t, os.Getpid())
 		return !slices.ContainsFunc(pids, func(pid int) bool { return have[pid] != "" })
 	}
-	testutil.Eventually(t, 5*time.Second, "the dead are collected", func() bool { return collected(dead...) })
-	eachRuntime(t, func(t *testing.T, rt supervise.Runtime) {
-		b := newBox(t, rt, "/bin/busybox", "true")
-		b.create(l)
-		b.start()
-		b.wait(0)
-		b.release()
-	})
-	testutil.Eventually(t, 5*time.Second, "the pool is full again, and nobody starts its processes", func() bool {
-		return l.Warm() == 2 && len(starters(t)) == 0 && collected(found...)
-	})
+	for range 2 {
+		found, dead := starters(t), waiting(t)
+		if len(found) != 1 {
+			t.Fatalf("there are %d starters, not one", len(found))
+		}
+		for _, pid := range append(dead, found[0]) {
+			if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		}
+		testutil.Eventually(t, 5*time.Second, "the dead are collected", func() bool { return collected(dead...) })
+		eachRuntime(t, func(t *testing.T, rt supervise.Runtime) {
+			b := newBox(t, rt, "/bin/busybox", "true")
+			b.create(l)
+			b.start()
+			b.wait(0)
+			b.release()
+		})
+		testutil.Eventually(t, 5*time.Second, "the pool is full again, and another starts its processes", func() bool {
+			return l.Warm() == 2 && len(starters(t)) == 1 && collected(found...)
+		})
+	}
+}
+
+// One that fails at once is replaced ever later, one that lasted at once.
+func TestStartersAreReplacedEverLater(t *testing.T) {
+	pauses := supervise.Pauses(20)
+	if pauses[0] != 0 || pauses[1] <= 0 || pauses[19] != time.Minute || !slices.IsSorted(pauses) {
+		t.Errorf("the pauses are %v", pauses)
+	}
 }
 
 // Nor does one that was stopped stop anything.

@@ -124,6 +124,9 @@ type Relay struct {
 	Host        string
 	First, Last uint16
 	To          string
+	// Whole says that all that arrives is the process's to pass on; the sockets may
+	// have been made for a part of it, or for nothing.
+	Whole bool `json:",omitempty"`
 }
 
 // Rootfs says what is mounted as the container's root: an overlay, or a

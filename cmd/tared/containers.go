@@ -15,6 +15,8 @@ import (
 
 	"github.com/tarehq/tare/container"
 	"github.com/tarehq/tare/container/confine"
+	"github.com/tarehq/tare/container/create"
+	"github.com/tarehq/tare/container/users"
 	"github.com/tarehq/tare/fault"
 )
 
@@ -42,7 +44,7 @@ type containerOptions struct {
 	UsernsAuto      string       `json:"userns-auto"`
 
 	systemd     bool // makes the control groups
-	ids         container.IDs
+	ids         users.IDs
 	storageSize uint64 // bytes that a container may write that does not say; 0 for any
 
 	seccomp string // the profile as JSON; "" and "unconfined" as container.Settings has them
@@ -202,8 +204,8 @@ func checkDomain(s string) (string, error) {
 }
 
 // settings is what the service of the containers is told.
-func (o *options) settings() container.Settings {
-	return container.Settings{
+func (o *options) settings() create.Settings {
+	return create.Settings{
 		Runtimes: o.runtimes(), DefaultRuntime: o.DefaultRuntime,
 		Ulimits: o.Ulimits.list(), ShmSize: int64(o.ShmSize), IpcMode: api.IpcMode(o.IpcMode), CgroupnsMode: api.CgroupnsMode(o.CgroupnsMode),
 		Init: o.Init, NoNewPrivileges: o.NoNewPrivileges, Seccomp: o.seccomp,

@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/tarehq/tare/container"
+	"github.com/tarehq/tare/container/users"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/userns"
 )
@@ -34,7 +34,7 @@ func (c *containerOptions) checkUsers() error {
 	if strings.ContainsAny(c.UsernsAuto, ": \t\n") {
 		return fault.New(fault.Invalid, "invalid --userns-auto %q: want the name of a line in %s", c.UsernsAuto, userns.SubUIDs)
 	}
-	c.ids = container.IDs{Auto: c.UsernsAuto, SubUIDs: userns.SubUIDs, SubGIDs: userns.SubGIDs}
+	c.ids = users.IDs{Auto: c.UsernsAuto, SubUIDs: userns.SubUIDs, SubGIDs: userns.SubGIDs}
 	return nil
 }
 

@@ -152,6 +152,7 @@ func dispatch(g *settings, args []string) error {
 	for _, c := range commands {
 		if c.name == args[0] {
 			g.trace("%s %q", c.name, args[1:])
+			ocirun.KeepFilters(g.root)
 			err := c.run(g, args[1:])
 			if errors.Is(err, flag.ErrHelp) { // which Usage has answered
 				return nil

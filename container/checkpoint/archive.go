@@ -16,7 +16,6 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/tarehq/tare/archive"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/supervise"
 )
@@ -111,10 +110,10 @@ func addFile(out *tar.Writer, name string, f *os.File) error {
 	return err
 }
 
-// Read unpacks what somebody calls an archive of a checkpoint: the changes into upper, the
-// layer of an overlay, and the rest into the directory images. It must be one of a
+// Read unpacks what somebody calls an archive of a checkpoint: the layer of the changes
+// goes to apply, and the rest into the directory images. It must be one of a
 // container of the image with the chain.
-func Read(ctx context.Context, from io.Reader, chain digest.Digest, upper, images string) error {
+func Read(ctx context.Context, from io.Reader, chain digest.Digest, apply func(context.Context, io.Reader) error, images string) error {
 	in := tar.NewReader(from)
 	known, changed := false, false
 	for {
@@ -135,13 +134,7 @@ func Read(ctx context.Context, from io.Reader, chain digest.Digest, upper, image
 			}
 			known = true
 		case hdr.Name == diffFile && known && !changed:
-			root, err := os.Open(upper)
-			if err != nil {
-				return err
-			}
-			_, err = archive.Extract(ctx, root, in, archive.Options{Whiteouts: archive.OverlayWhiteouts})
-			root.Close()
-			if err != nil {
+			if err := apply(ctx, in); err != nil {
 				return err
 			}
 			changed = true

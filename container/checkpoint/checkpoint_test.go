@@ -3,7 +3,9 @@ package checkpoint
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -13,12 +15,26 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/tarehq/tare/archive"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/supervise"
 )
 
 var chain = digest.FromString("chain")
+
+// into has the changes extracted in a directory.
+func into(dir string) func(context.Context, io.Reader) error {
+	return func(ctx context.Context, r io.Reader) error {
+		root, err := os.Open(dir)
+		if err != nil {
+			return err
+		}
+		defer root.Close()
+		_, err = archive.Extract(ctx, root, r, archive.Options{Whiteouts: archive.OverlayWhiteouts})
+		return err
+	}
+}
 
 func write(t *testing.T, path, text string) {
 	t.Helper()
@@ -74,7 +90,7 @@ func TestArchive(t *testing.T) {
 	text := buf.String()
 
 	upper, images := t.TempDir(), t.TempDir()
-	if err := Read(t.Context(), strings.NewReader(text), chain, upper, images); err != nil {
+	if err := Read(t.Context(), strings.NewReader(text), chain, into(upper), images); err != nil {
 		t.Fatal(err)
 	}
 	if data, err := os.ReadFile(filepath.Join(upper, "changed")); err != nil || string(data) != "yes" {
@@ -92,7 +108,7 @@ func TestArchive(t *testing.T) {
 		t.Errorf("%+v, %v", after, err)
 	}
 
-	err = Read(t.Context(), strings.NewReader(text), digest.FromString("another"), t.TempDir(), t.TempDir())
+	err = Read(t.Context(), strings.NewReader(text), digest.FromString("another"), into(t.TempDir()), t.TempDir())
 	if !errors.Is(err, fault.Conflict) || !strings.Contains(err.Error(), `"busybox"`) {
 		t.Errorf("of another image: %v", err)
 	}
@@ -120,7 +136,7 @@ func TestHostileArchives(t *testing.T) {
 		if err := errors.Join(os.Mkdir(upper, 0o700), os.Mkdir(images, 0o700)); err != nil {
 			t.Fatal(err)
 		}
-		if err := Read(t.Context(), entries(t, list...), chain, upper, images); !errors.Is(err, fault.Invalid) {
+		if err := Read(t.Context(), entries(t, list...), chain, into(upper), images); !errors.Is(err, fault.Invalid) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if left, err := os.ReadDir(root); err != nil || len(left) != 2 {
@@ -132,7 +148,7 @@ func TestHostileArchives(t *testing.T) {
 	if err := errors.Join(w.WriteHeader(&tar.Header{Name: manifestFile, Typeflag: tar.TypeSymlink, Linkname: "/etc/passwd"}), w.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if err := Read(t.Context(), &buf, chain, t.TempDir(), t.TempDir()); !errors.Is(err, fault.Invalid) {
+	if err := Read(t.Context(), &buf, chain, into(t.TempDir()), t.TempDir()); !errors.Is(err, fault.Invalid) {
 		t.Errorf("a link: %v", err)
 	}
 }

@@ -3,6 +3,7 @@ package spec
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -75,7 +76,7 @@ func User(who string, passwd, group []byte, extra []string) (Identity, error) {
 		}
 	case numeric:
 		id.UID = number
-	case allDigits(userPart):
+	case isNumber(userPart):
 		return id, outOfRange()
 	default:
 		return id, fault.New(fault.Invalid, "unable to find user %s: no matching entries in passwd file", userPart)
@@ -115,21 +116,25 @@ func groupID(s string, groups []groupEntry) (uint32, error) {
 	if gid, ok := parseID(s); ok {
 		return gid, nil
 	}
-	if allDigits(s) {
+	if isNumber(s) {
 		return 0, outOfRange()
 	}
 	return 0, fault.New(fault.Invalid, "unable to find group %s: no matching entries in group file", s)
 }
 
-func allDigits(s string) bool { return strings.Trim(s, "0123456789") == "" }
+// isNumber tells of a number of any size, signed or not.
+func isNumber(s string) bool {
+	_, err := strconv.Atoi(s)
+	return err == nil || errors.Is(err, strconv.ErrRange)
+}
 
 func outOfRange() error {
 	return fault.New(fault.Invalid, "uids and gids must be in range 0-%d", maxID)
 }
 
 func parseID(s string) (uint32, bool) {
-	n, err := strconv.ParseUint(s, 10, 32)
-	return uint32(n), err == nil && n <= maxID
+	n, err := strconv.Atoi(s) // which takes a sign
+	return uint32(n), err == nil && n >= 0 && n <= maxID
 }
 
 // lines yields the fields of each line of a passwd-like file, passwd(5).

@@ -133,6 +133,10 @@ func (v *View) Writable(a Path) error {
 		return err
 	}
 	if mount.Flags&unix.ST_RDONLY == 0 {
+		switch mount.Type {
+		case unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC:
+			return fault.New(fault.Invalid, "%s lies in a file system of the kernel's, which keeps no files", a.Given)
+		}
 		return nil
 	}
 	if err := unix.Statx(int(v.root.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &root); err != nil {

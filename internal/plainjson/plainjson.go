@@ -80,6 +80,14 @@ func (d *Decoder) Rest() string { return d.s[d.i:] }
 // Skip passes n bytes.
 func (d *Decoder) Skip(n int) { d.i += n }
 
+// Pass passes the next value and gives its text.
+func (d *Decoder) Pass(depth int) (text string, err error) {
+	d.peek()
+	begin := d.i
+	err = d.skip(depth)
+	return d.s[begin:d.i], err
+}
+
 const maxDepth = 100
 
 func (d *Decoder) fail(want string) error {

@@ -48,6 +48,9 @@ type Group struct {
 	unit    *unit // that systemd makes; nil for none
 
 	NoDevices bool // rules for devices are not for this process to set, which is in a user namespace itself
+
+	draft bool     // not all of them are there yet: see Draft
+	made  []Member // by this process
 }
 
 // At names the groups of a path without making them. An absolute path starts at
@@ -104,33 +107,49 @@ func Create(path string, r *specs.LinuxResources) (*Group, error) {
 }
 
 func (g *Group) create(r *specs.LinuxResources) error {
-	made := &Group{Members: make([]Member, 0, len(g.Members)), Unified: g.Unified}
-	var err error
+	g.made = nil
+	err := g.fill(r)
+	if err != nil {
+		_ = g.Delete()
+	}
+	return err
+}
+
+// fill makes the groups and limits them. One that fails stays a draft.
+func (g *Group) fill(r *specs.LinuxResources) error {
+	g.draft = true
 	for i := range g.Members {
-		var isNew bool
-		isNew, err = g.make(&g.Members[i])
-		if isNew {
-			made.Members = append(made.Members, g.Members[i])
-		}
-		if m := g.unified(); err != nil && m == &g.Members[i] && !g.Unified && Denied(err) { // as in a container that sees it read-only
+		m := &g.Members[i]
+		err := g.begin(m)
+		if err != nil && m.Controllers == nil && !g.Unified && Denied(err) { // as in a container that sees it read-only
 			g.Members = g.Members[:i]
-			err = nil
 			break
 		}
 		if err == nil {
-			err = g.prepare(&g.Members[i], r)
+			err = g.prepare(m, r)
 		}
 		if err != nil {
-			break
+			return err
 		}
 	}
-	if err == nil && r == nil {
-		err = g.setDevices(nil)
-	} else if err == nil {
-		err = g.Set(r)
+	err := g.setAll(r)
+	g.draft = err != nil
+	return err
+}
+
+// setAll sets the limits of new groups, and the rules for devices also where none are named.
+func (g *Group) setAll(r *specs.LinuxResources) error {
+	if r == nil {
+		return g.setDevices(nil)
 	}
-	if err != nil {
-		_ = made.Delete()
+	return g.Set(r)
+}
+
+// begin makes a group, and notes it when it was not there before.
+func (g *Group) begin(m *Member) error {
+	isNew, err := g.make(m)
+	if isNew {
+		g.made = append(g.made, *m)
 	}
 	return err
 }
@@ -477,7 +496,7 @@ func (g *Group) Frozen() bool {
 // want of memory.
 func (g *Group) OOMKilled() bool {
 	file, prefix := g.dir("memory")+"/memory.oom_control", "oom_kill "
-	if g.None() {
+	if g.None() || g.draft {
 		return false
 	}
 	if g.Unified {
@@ -496,10 +515,14 @@ func (g *Group) OOMKilled() bool {
 }
 
 // Delete kills what is left in the groups and removes them with all nested
-// groups. A group that is gone already is no error.
+// groups. A group that is gone already is no error. Of a draft only those are the
+// container's that were made for it.
 func (g *Group) Delete() error {
 	if g.Waits() {
 		return nil
+	}
+	if g.draft {
+		g = &Group{Members: g.made, Unified: g.Unified}
 	}
 	if err := g.end(); err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/procfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -149,7 +150,7 @@ func (g *Group) setDevicesV2(rules []specs.LinuxDeviceCgroup) error {
 // nested tells whether this process itself is in a user namespace, whose root
 // may neither make device nodes nor set rules for them.
 func nested() bool {
-	b, err := os.ReadFile("/proc/self/uid_map")
+	b, err := procfs.Read("/proc/self/uid_map")
 	return err == nil && strings.Join(strings.Fields(string(b)), " ") != "0 0 4294967295"
 }
 

@@ -168,6 +168,27 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+func TestFlags(t *testing.T) {
+	notify := []specs.LinuxSyscall{{Names: []string{"mkdir"}, Action: specs.ActNotify}}
+	for _, c := range []struct {
+		s    specs.LinuxSeccomp
+		want uint
+	}{
+		{specs.LinuxSeccomp{}, unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW},
+		{specs.LinuxSeccomp{Flags: []specs.LinuxSeccompFlag{}}, 0},
+		{specs.LinuxSeccomp{Flags: []specs.LinuxSeccompFlag{specs.LinuxSeccompFlagLog}}, unix.SECCOMP_FILTER_FLAG_LOG},
+		{specs.LinuxSeccomp{Flags: []specs.LinuxSeccompFlag{specs.LinuxSeccompFlagSpecAllow}}, unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW},
+		{specs.LinuxSeccomp{Flags: []specs.LinuxSeccompFlag{"SECCOMP_FILTER_FLAG_TSYNC"}}, 0}, // of one thread
+		{specs.LinuxSeccomp{Flags: []specs.LinuxSeccompFlag{specs.LinuxSeccompFlagWaitKillableRecv}, Syscalls: notify},
+			unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV | unix.SECCOMP_FILTER_FLAG_NEW_LISTENER},
+	} {
+		c.s.DefaultAction = specs.ActAllow
+		if _, got, err := Compile(&c.s); err != nil || got != c.want {
+			t.Errorf("%v: %#x, %v, not %#x", c.s.Flags, got, err, c.want)
+		}
+	}
+}
+
 func BenchmarkDefaultProfile(b *testing.B) {
 	s, err := profile.GetDefaultProfile(&specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{}}})
 	if err != nil {

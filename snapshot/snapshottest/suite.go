@@ -33,7 +33,7 @@ func Run(t *testing.T, s Suite) {
 		test func(*testing.T, Suite)
 	}{
 		{"layers", testLayers}, {"read only", testReadOnly}, {"begin before the parent", testBegin}, {"refusals", testRefusals},
-		{"containers", testContainers}, {"mount points", testMountPoints}, {"no layers", testNoLayers}, {"usage", testUsage},
+		{"containers", testContainers}, {"stage", testStage}, {"mount points", testMountPoints}, {"no layers", testNoLayers}, {"usage", testUsage},
 		{"removal", testRemoval}, {"sweep", testSweep}, {"reopening", testReopening}, {"crash", testCrash}, {"power loss", testPowerLoss},
 		{"damage", testDamage}, {"format", testFormat}, {"status", testStatus},
 	} {

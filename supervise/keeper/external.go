@@ -86,7 +86,34 @@ func (b *external) placeNamespaces() error {
 	if bytes.Equal(spec, old) {
 		return nil
 	}
+	if bytes.Contains(old, []byte(strconv.Quote(supervise.UserNSPath))) {
+		if spec, err = withoutMaps(spec); err == nil {
+			err = reveal(b.cfg.Dir)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	return atomicfile.Write(config, spec, 0o600)
+}
+
+// withoutMaps takes the maps of a user namespace that is there out of a config.json:
+// runc takes them for those of one to be made.
+func withoutMaps(spec []byte) ([]byte, error) {
+	var all, linux map[string]json.RawMessage
+	err := json.Unmarshal(spec, &all)
+	if err == nil {
+		err = json.Unmarshal(all["linux"], &linux)
+	}
+	if err != nil {
+		return nil, err
+	}
+	delete(linux, "uidMappings")
+	delete(linux, "gidMappings")
+	if all["linux"], err = json.Marshal(linux); err != nil {
+		return nil, err
+	}
+	return json.Marshal(all)
 }
 
 // make runs a subcommand that makes a process on s and returns its pid.

@@ -26,7 +26,11 @@ type Rule struct {
 	Host        string
 	First, Last uint16
 	To          string // address and port
+	Whole       bool   // no filter that the sockets were made with is to stay
 }
+
+// backlog is how many connections may wait at a port.
+const backlog = 1024
 
 // Relay is what passes on.
 type Relay struct {
@@ -150,8 +154,13 @@ func portOf(fd int, ways []way) (*port, error) {
 				return nil, os.NewSyscallError("setsockopt", err)
 			}
 		}
-		if to.Addr().Is4() { // all that comes is for us, though it may have been otherwise
+		if w.Whole || to.Addr().Is4() { // all that comes is for us, though it may have been otherwise
 			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0)
+		}
+		if w.Whole && proto == "tcp" { // a socket that only kept its port has hardly any
+			if err := unix.Listen(fd, backlog); err != nil {
+				return nil, os.NewSyscallError("listen", err)
+			}
 		}
 		if err := unix.SetNonblock(fd, true); err != nil {
 			return nil, err

@@ -61,7 +61,7 @@ func TestStreamIsCarriedBothWays(t *testing.T) {
 		}
 	}()
 	l, port := listen6(t)
-	start(t, []*os.File{held(t, l)}, Rule{"tcp", "::1", port, port, service.Addr().String()})
+	start(t, []*os.File{held(t, l)}, Rule{"tcp", "::1", port, port, service.Addr().String(), false})
 	sent := bytes.Repeat([]byte("some words "), 100_000)
 	for range 3 {
 		conn, err := net.Dial("tcp", fmt.Sprintf("[::1]:%d", port))
@@ -81,7 +81,7 @@ func TestStreamIsCarriedBothWays(t *testing.T) {
 
 func TestRefusalIsPassedOn(t *testing.T) {
 	l, port := listen6(t)
-	start(t, []*os.File{held(t, l)}, Rule{"tcp", "::1", port, port, "127.0.0.1:1"})
+	start(t, []*os.File{held(t, l)}, Rule{"tcp", "::1", port, port, "127.0.0.1:1", false})
 	conn, err := net.Dial("tcp", fmt.Sprintf("[::1]:%d", port))
 	if err != nil {
 		return // at once
@@ -120,7 +120,7 @@ func hearsThatAddress(t *testing.T, network string, all net.IP, host string, ser
 	}
 	defer wildcard.Close()
 	port := wildcard.LocalAddr().(*net.UDPAddr).AddrPort().Port()
-	r := start(t, []*os.File{held(t, wildcard)}, Rule{"udp", all.String(), port, port, service.String()})
+	r := start(t, []*os.File{held(t, wildcard)}, Rule{"udp", all.String(), port, port, service.String(), false})
 	for i := range 3 {
 		conn, err := net.Dial("udp", net.JoinHostPort(host, fmt.Sprint(port))) // hears no other address
 		if err != nil {
@@ -146,7 +146,7 @@ func hearsThatAddress(t *testing.T, network string, all net.IP, host string, ser
 func TestEachPortOfARangeHasItsOwn(t *testing.T) {
 	l, port := listen6(t)
 	f := held(t, l)
-	ways, err := readRules([]Rule{{"udp", "::1", port, port, "10.0.0.2:1"}, {"tcp", "::", port, port, "10.0.0.2:2"}, {"tcp", "::1", port - 3, port + 3, "10.0.0.2:8000"}})
+	ways, err := readRules([]Rule{{"udp", "::1", port, port, "10.0.0.2:1", false}, {"tcp", "::", port, port, "10.0.0.2:2", false}, {"tcp", "::1", port - 3, port + 3, "10.0.0.2:8000", false}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -41,6 +42,12 @@ func TestRemains(t *testing.T) {
 		return len(groupsOf(d))
 	}
 
+	// What is left of a run is nobody's, even where another container is called like that.
+	left := strings.Repeat("ab", 32) + "-removing"
+	d.Tare(t, "create", "--name", left, "--network", "none", "busybox")
+	if err := os.Mkdir(d.Dir+"/exec/c/"+left, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	testutil.Eventually(t, 20*time.Second, "a daemon is killed while groups wait", func() bool {
 		left := leave(syscall.SIGKILL)
 		d.Up(t)
