@@ -317,9 +317,6 @@ func (l *Launcher) Room(files int) {
 	}
 	l.warm[0].keeper.tell(MethodRoom, RoomRequest{files})
 }
-	k.mu.Unlock()
-	_ = k.conn.Send(encode(m)) // nobody waits for the answer
-}
 
 // Collect ends what a supervising process left that died: the container's init
 // and all else in its control groups, and the groups. It uses a waiting process,
