@@ -168,6 +168,9 @@ func (r *request) exports() ([]client.ExportEntry, error) {
 	}
 	var list []client.ExportEntry
 	for _, text := range texts {
+		if text == "type=cacheonly" { // nothing becomes of it
+			continue
+		}
 		e, err := r.export(text)
 		if err != nil {
 			return nil, err
