@@ -32,7 +32,9 @@
 // pause.go, attach.go, update.go, remove.go … What else there is to ask of containers
 // are nouns that it hands out:
 //
-//	Execs        further processes (exec.go, execstart.go)
+//	Listing      lists of them (package listing)
+//	Mounts       volumes and what else is mounted (package mounts)
+//	Execs        further processes (exec.go, execstart.go, over package session)
 //	Health       probes (health.go; what they mean, package healthcheck)
 //	Logbook      logs (package logbook)
 //	Stats        use of resources (package stats); Processes, top (top.go, package ps)
