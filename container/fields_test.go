@@ -77,7 +77,7 @@ var proofs = map[string]proof{
 	"Config.Healthcheck.Timeout":       shown("test/e2e/health.txt", "--health-timeout 200ms"),
 	"Config.Healthcheck.StartPeriod":   shown("test/e2e/health.txt", "--health-start-period 1h"),
 	"Config.Healthcheck.StartInterval": shown("test/e2e/health.txt", "--health-start-interval 40ms"),
-	"Config.Healthcheck.Retries":       shown("test/e2e/health.txt", "--health-retries 1"),
+	"Config.Healthcheck.Retries":       shown("test/e2e/health.txt", "--health-retries 100000"),
 	"Config.ArgsEscaped":               shown(process, ".Config.ArgsEscaped"),
 	"Config.Image":                     shown(process, `"Image":"nosuch"`),
 	"Config.Volumes":                   shown(volumes, "-v /scratch"),
