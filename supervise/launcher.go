@@ -315,12 +315,7 @@ func (l *Launcher) Room(files int) {
 	if len(l.warm) == 0 {
 		return
 	}
-	k := l.warm[0].keeper
-	k.mu.Lock()
-	k.last++
-	m := Message{ID: k.last, Method: MethodRoom, Body: encode(RoomRequest{files})}
-	k.mu.Unlock()
-	_ = k.conn.Send(encode(m)) // nobody waits for the answer
+	l.warm[0].keeper.tell(MethodRoom, RoomRequest{files})
 }
 
 // Collect ends what a supervising process left that died: the container's init
