@@ -119,7 +119,7 @@ func called(s *command.Session, text string) string {
 	if rest, ok := strings.CutPrefix(text, "tare: "); ok {
 		text = s.Name() + ": " + rest
 	}
-	for _, before := range [...]string{"'", "  ", ", ", ": ", "$ "} {
+	for _, before := range [...]string{"'", "  ", ", ", ": ", "$ ", "\t"} {
 		text = strings.ReplaceAll(text, before+"tare ", before+s.Name()+" ")
 	}
 	return text

@@ -250,7 +250,12 @@ func TestCalledDocker(t *testing.T) {
 			t.Errorf("%s: %v, %s", name, err, out)
 		}
 	}
-	c := f.process("ps", "-q")
+	c := f.process("cp", "x")
+	c.Args[0] = "docker"
+	if out, err := c.CombinedOutput(); err == nil || !strings.HasPrefix(string(out), "docker: 'docker cp' requires 2 arguments") || strings.Contains(string(out), "tare") {
+		t.Errorf("%v: %s", err, out)
+	}
+	c = f.process("ps", "-q")
 	c.Args[0] = "docker"
 	if out, err := c.CombinedOutput(); err != nil || len(out) != 0 {
 		t.Errorf("%v: %s", err, out)

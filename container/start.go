@@ -116,6 +116,8 @@ func startFailure(err error) (code int, _ error) {
 		return 127, wrap(": Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type")
 	case has("executable file not found"), has("no such file or directory"):
 		return 127, wrap("")
+	case strings.HasPrefix(text, "mount tmpfs "), strings.HasPrefix(text, "set sysctl "):
+		return 128, wrap("")
 	}
 	return 128, err
 }

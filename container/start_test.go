@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	wire "github.com/moby/moby/api/types/container"
@@ -42,5 +43,21 @@ func TestRootLostBeforeTheFirstStart(t *testing.T) {
 	r = &Record{Spec: record.Spec{ID: "d"}, Progress: record.Progress{State: record.Exited}}
 	if _, err := s.rootOf(context.Background(), r); !errors.Is(err, fault.NotFound) {
 		t.Errorf("what a container wrote is lost, and it starts: %v", err)
+	}
+}
+
+// What a runtime refused has the words by which clients know that it did.
+func TestStartFailures(t *testing.T) {
+	for text, want := range map[string]int{
+		"mount tmpfs at /x: invalid argument":                      128,
+		"set sysctl net.core.somaxconn to x: invalid argument":     128,
+		"set sysctl net.ipv4.nope to 1: no such file or directory": 127,
+		`exec: "x": executable file not found in $PATH`:            127,
+		`exec: "/etc": is a directory`:                             126,
+	} {
+		code, err := startFailure(errors.New(text))
+		if code != want || !strings.HasPrefix(err.Error(), notCreated) || !strings.Contains(err.Error(), text) {
+			t.Errorf("%s: %d, %v", text, code, err)
+		}
 	}
 }

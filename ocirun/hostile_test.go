@@ -140,7 +140,11 @@ func TestDirectoryOfHost(t *testing.T) {
 	c := start(t, dir, s)
 	p := *s.Process
 	p.Cwd, p.Args = "/proc/self/fd/3", []string{"true"}
-	if _, err := c.Exec(context.Background(), ExecOptions{Process: &p, ExtraFiles: []*os.File{host}}); err == nil || !strings.Contains(err.Error(), breakout) {
+	e, err := c.Exec(context.Background(), ExecOptions{Process: &p, ExtraFiles: []*os.File{host}})
+	if err == nil {
+		_, _ = e.Wait()
+	}
+	if err == nil || !strings.Contains(err.Error(), breakout) {
 		t.Errorf("exec: %v", err)
 	}
 	p.Cwd = "/proc/self/cwd"
@@ -202,6 +206,28 @@ func TestVolumesOverProc(t *testing.T) {
 	s.Mounts = append(with[:len(with):len(with)], specs.Mount{Destination: "/mnt/t", Type: "tmpfs", Source: "tmpfs"})
 	if _, _, err := tryRun(t, dir, s); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestKernelsFilesAlone: what is written to the kernel is a file of the kernel's. No
+// mount leads elsewhere, so one that init finds is put there before: a /proc without proc.
+func TestKernelsFilesAlone(t *testing.T) {
+	clean(t)
+	dir, s := shell(t, "true")
+	if err := os.MkdirAll(filepath.Join(dir, "rootfs/proc/sys/kernel"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(dir, "rootfs/proc/sys/kernel/shmmni")
+	if err := os.WriteFile(name, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s.Mounts = s.Mounts[1:]
+	s.Linux.Sysctl = map[string]string{"kernel.shmmni": "4000"}
+	if _, _, err := tryRun(t, dir, s); err == nil || !strings.Contains(err.Error(), "not one of a proc file system") {
+		t.Error(err)
+	}
+	if b, err := os.ReadFile(name); err != nil || len(b) != 0 {
+		t.Errorf("%q was written, %v", b, err)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/ocirun/seccomp"
 	"golang.org/x/sys/unix"
 )
 
@@ -59,11 +60,17 @@ func (b *builder) finishProcess(proc *specs.Process) error {
 		}
 	}
 	b.report(recordReady)
-	b.await()
+	filtered := b.waitsFiltered(proc)
+	if !filtered {
+		b.await()
+	}
 	if proc.NoNewPrivileges && !b.listens() {
 		if err := b.filter(); err != nil {
 			return err
 		}
+	}
+	if filtered {
+		b.await()
 	}
 	if err := b.startHooks(proc); err != nil {
 		return err
@@ -84,6 +91,16 @@ func (b *builder) staysInside(what, object string) {
 	b.here(out)
 	b.refuse(what, object+": it is outside of container mount namespace root -- possible container breakout detected")
 	b.here(inside)
+}
+
+// waitsFiltered tells whether the filter can be loaded before the wait for the start,
+// beside the parent's work: what the process does until it executes its program is then
+// to read, and to end by a signal.
+func (b *builder) waitsFiltered(proc *specs.Process) bool {
+	if h := b.spec.Hooks; h != nil && len(h.StartContainer) > 0 {
+		return false
+	}
+	return proc.NoNewPrivileges && !b.listens() && seccomp.Allows(b.seccomp, unix.SYS_READ) && seccomp.Allows(b.seccomp, unix.SYS_EXIT_GROUP)
 }
 
 // standardFiles puts descriptors 0, 1, 2 and the extra files in place. They are

@@ -137,7 +137,7 @@ func (h *containerHandlers) create(w http.ResponseWriter, r *request) error {
 	if body.Config == nil {
 		return fault.New(fault.Invalid, "config cannot be empty in order to create a container")
 	}
-	body.Config.Cmd, body.Config.Entrypoint = body.Cmd, body.Entrypoint
+	body.Config.Cmd, body.Config.Entrypoint, body.Config.Shell = body.Cmd, body.Entrypoint, body.Shell
 	if err := r.version.Create(&body, h.cgroupVersion); err != nil {
 		return err
 	}

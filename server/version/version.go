@@ -106,8 +106,8 @@ func (v Version) SocketPayload() byte {
 // the wire types have dropped, and those that may be written in an older way.
 type CreateBody struct {
 	container.CreateRequest
-	MacAddress      network.HardwareAddr
-	Cmd, Entrypoint words
+	MacAddress             network.HardwareAddr
+	Cmd, Entrypoint, Shell words
 }
 
 // words is a command line: an array, or a string for one word alone.
