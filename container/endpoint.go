@@ -23,8 +23,9 @@ type attached struct {
 	sandbox *network.Sandbox // nil without an interface of its own
 	netns   *os.File
 	sockets []*os.File
-	other   *joined // the namespace of another container
-	path    string  // of the namespace in config.json; "" for a new one, "host" for the host's
+	sys     *os.File // until the container has mounted it
+	other   *joined  // the namespace of another container
+	path    string   // of the namespace in config.json; "" for a new one, "host" for the host's
 }
 
 // close drops our copies; the supervising process has its own.
@@ -34,6 +35,9 @@ func (a *attached) close() {
 	}
 	for _, f := range a.sockets {
 		f.Close()
+	}
+	if a.sys != nil {
+		a.sys.Close()
 	}
 	a.other.close()
 }
@@ -87,7 +91,7 @@ func (b *bundle) attach(ctx context.Context) (*attached, error) {
 	if err != nil {
 		return nil, err
 	}
-	place := &attached{sandbox: &a.Sandbox, netns: a.NetNS, sockets: a.Sockets, path: supervise.NetNSPath}
+	place := &attached{sandbox: &a.Sandbox, netns: a.NetNS, sockets: a.Sockets, sys: a.Sys, path: supervise.NetNSPath}
 	if remapped {
 		if b.users.User, err = userns.OfNetwork(a.NetNS); err != nil {
 			place.close()
@@ -102,7 +106,7 @@ func (b *bundle) attach(ctx context.Context) (*attached, error) {
 // bridge gives those who would be on it nothing, as Docker does.
 func networkRequest(r *Record, daemon *create.Settings, bridged bool) (network.Request, error) {
 	req := network.Request{ContainerID: r.ID, Name: r.Name, Hostname: r.Config.Hostname, Domainname: r.Config.Domainname,
-		DNS: resolver(r.HostConfig, daemon)}
+		DNS: resolver(r.HostConfig, daemon), ReadOnlySys: !r.HostConfig.Privileged}
 	for _, p := range r.Places() {
 		if p.Network == wirenet.NetworkNone || p.Network == wirenet.NetworkBridge && !bridged {
 			continue
