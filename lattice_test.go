@@ -29,8 +29,10 @@ content snapshot archive/... remote/... logs/... supervise/... ocirun/... ! imag
 content snapshot archive/... remote/... logs/... supervise/... ocirun/... ! +github.com/moby/moby/api # mechanisms know no wire type
 supervise logs/... event network volume image container/... server cmd/tared ! ocirun # the daemon never links the runtime, any other can take its place
 event ! image container network volume # an event is told by the nouns, it knows none
-container/record container/stream container/links container/users ! image volume event supervise # what is known of a container knows nothing of who acts on it
-container/stats container/logbook ! image network volume event # samples and logs need a record, and no image or network
+container/record container/stream container/links container/listing ! image volume event supervise # what is known of a container knows nothing of who acts on it
+container/create container/update container/users ! volume event snapshot # a request is judged before anything is looked at
+container/mounts ! network supervise/keeper # what is mounted has no network
+container/stats container/logbook container/session container/restart ! image network volume event # samples and logs need a record, and no image or network
 image network/... volume ! container # containers stand on images, networks and volumes
 build/... ! server client cli ocirun # builds stand on all nouns
 build build/launch build/lend ! +google.golang.org/grpc # gRPC is the front's
@@ -41,7 +43,8 @@ cli/... client ! server container image network event supervise ocirun content s
 registry registry/... ! image container network event server client cli snapshot archive logs supervise ocirun +github.com/moby/moby/api # the registry stands on blobs and the protocol alone
 network/dns/... ! fault content snapshot archive remote image volume event logs container supervise build ocirun server client cli registry +github.com/moby/moby/api # the resolver knows names and addresses
 supervise/... ! logs/driver logs/packed logs/forward # what is done with a log beside writing it is the daemon's
-server ! client cli ocirun supervise content snapshot archive remote # the server speaks to nouns
+server/version ! image network volume event build supervise # what a version said is a function of what is said now
+server/... ! client cli ocirun supervise content snapshot archive remote # the server speaks to nouns
 `
 
 // light lists programs that are executed by the thousand, and what they must

@@ -2,9 +2,7 @@ package main
 
 import (
 	"crypto/rand"
-	"crypto/sha256"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,7 +19,6 @@ const (
 	bigSize   = 10_000_000
 	manyDirs  = 200
 	manyFiles = 100 // in each
-	lastBytes = 100_000_000
 )
 
 // builder is a command that builds, on an engine.
@@ -82,7 +79,7 @@ func (b *builder) write() error {
 		"big/Dockerfile":    "FROM busybox\nCOPY . /c\n",
 		"many/Dockerfile":   "FROM busybox\nCOPY . /c\n",
 		"stages/Dockerfile": stages(4), "stage/Dockerfile": stages(1),
-		"end/Dockerfile": fmt.Sprintf("FROM busybox\nRUN head -c %d /dev/urandom > /new; touch /end; stat /end > /new2; touch /end\n", lastBytes),
+		"end/Dockerfile": lastStep,
 	}
 	for d := range manyDirs {
 		for f := range manyFiles {
@@ -170,39 +167,5 @@ func measureBuilds(t *table, builders []*builder, runs int) {
 			t.add(fmt.Sprintf("the work of %d stages by sh, without a build, two at a time", n), "ms", builders[0].name, took)
 		}
 	}
-	t.compare("from the last step, of 100 MB, to the image", blocks, 0,
-		append(each((*builder).last), subject{"one read and hash", func() (float64, error) { return readAndHash(builders[0].dir) }}))
-}
-
-// last gives the time from the end of the last step's command to the end of the
-// build, whose image can be run.
-func (b *builder) last() (float64, error) {
-	if _, err := try(b.build("--no-cache", "-t", "end", filepath.Join(b.dir, "end"))); err != nil {
-		return 0, err
-	}
-	end := time.Now()
-	out, err := b.engine.command("run", "--rm", "--network", "none", "end", "stat", "-c", "%y", "/end").Output()
-	if err != nil {
-		return 0, err
-	}
-	touched, err := time.Parse("2006-01-02 15:04:05.999999999 -0700", strings.TrimSpace(string(out)))
-	return ms(end.Sub(touched)), err
-}
-
-func readAndHash(dir string) (float64, error) {
-	data := make([]byte, lastBytes)
-	_, _ = rand.Read(data) // never fails
-	path := filepath.Join(dir, "hashed")
-	if err := os.WriteFile(path, data, 0o644); err != nil {
-		return 0, err
-	}
-	defer os.Remove(path)
-	begin := time.Now()
-	f, err := os.Open(path)
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	_, err = io.Copy(sha256.New(), f)
-	return ms(time.Since(begin)), err
+	measureLast(t, builders)
 }

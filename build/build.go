@@ -84,9 +84,9 @@ type Store interface {
 	Blob(ctx context.Context, d digest.Digest) (io.ReadCloser, error)
 	// PutBlob stores one; its bytes must have the digest.
 	PutBlob(ctx context.Context, d ocispec.Descriptor, r io.Reader) error
-	// Publish gives a manifest or index, whose blobs are here, its names, and
-	// returns the image's ID. Without names the image is there unnamed.
-	Publish(ctx context.Context, target ocispec.Descriptor, names []string) (string, error)
+	// Publish gives a manifest or index, whose blobs are here or among the texts, its
+	// names, and returns the image's ID. Without names the image is there unnamed.
+	Publish(ctx context.Context, target ocispec.Descriptor, names []string, texts [][]byte) (string, error)
 	// Push pushes a name to its registry.
 	Push(ctx context.Context, name string, auth Credentials, progress func(Transfer)) error
 	// Attach gives a step a network namespace, as a path below /proc that holds until

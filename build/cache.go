@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,8 +21,9 @@ import (
 // key. The layers themselves are the daemon's, which keeps those that are
 // pinned. A record whose layers are gone is no record.
 type cache struct {
-	dir   string
-	store Store
+	dir    string
+	store  Store
+	failed func(error) // told when something cannot be saved
 
 	mu      sync.Mutex
 	records map[digest.Digest]*Record
@@ -29,7 +31,16 @@ type cache struct {
 	held    map[digest.Digest]int           // by how many jobs
 	here    map[digest.Digest]bool          // chains that the daemon has, and keeps while they are some record's
 	pinning sync.Mutex                      // held while the daemon is told; before mu
+
+	saver   *time.Timer     // nil when all is saved, or about to be
+	unsaved []digest.Digest // records
+	saving  sync.WaitGroup
 }
+
+// saveAfter is how long a new record is in memory alone: the step that stands on it, or
+// the image, does not wait for files and messages. What the daemon has lent it
+// keeps meanwhile, and a builder that is killed forgets the record.
+const saveAfter = 50 * time.Millisecond
 
 // Record is what is remembered of one operation.
 type Record struct {
@@ -46,8 +57,8 @@ type Record struct {
 	Uses        int
 }
 
-func openCache(ctx context.Context, root string, store Store) (*cache, error) {
-	c := &cache{dir: filepath.Join(root, "cache"), store: store, records: map[digest.Digest]*Record{}, quick: map[digest.Digest]digest.Digest{}, held: map[digest.Digest]int{}, here: map[digest.Digest]bool{}}
+func openCache(ctx context.Context, root string, store Store, failed func(error)) (*cache, error) {
+	c := &cache{dir: filepath.Join(root, "cache"), store: store, failed: failed, records: map[digest.Digest]*Record{}, quick: map[digest.Digest]digest.Digest{}, held: map[digest.Digest]int{}, here: map[digest.Digest]bool{}}
 	if err := os.MkdirAll(c.dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -172,18 +183,50 @@ func (c *cache) inUse(key digest.Digest) bool {
 	return c.held[key] > 0
 }
 
-// add remembers what an operation came to.
-func (c *cache) add(ctx context.Context, k keys, description, kind string, outputs []*output, epoch time.Time) error {
+// add remembers what an operation came to. It is saved soon.
+func (c *cache) add(k keys, description, kind string, outputs []*output, epoch time.Time) {
 	now := time.Now().UTC()
 	r := &Record{Key: k.exact, Description: description, Type: kind, Epoch: epoch, Created: now, LastUsed: now}
 	for _, o := range outputs {
 		r.Outputs = append(r.Outputs, o.layers)
 	}
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.addQuickLocked(r, k.quick)
 	c.records[r.Key] = r
+	if c.unsaved = append(c.unsaved, r.Key); c.saver == nil {
+		c.saving.Add(1)
+		c.saver = time.AfterFunc(saveAfter, c.save)
+	}
+}
+
+// save writes the records that are new, and tells the daemon of their layers.
+func (c *cache) save() {
+	defer c.saving.Done()
+	c.mu.Lock()
+	list := c.unsaved
+	c.unsaved, c.saver = nil, nil
+	var err error
+	for _, key := range list {
+		if r := c.records[key]; r != nil { // not forgotten meanwhile
+			err = errors.Join(err, c.write(r))
+		}
+	}
 	c.mu.Unlock()
-	return errors.Join(c.write(r), c.pin(ctx))
+	if err = errors.Join(err, c.pin(context.Background())); err != nil {
+		c.failed(fmt.Errorf("what was built is not remembered: %w", err))
+	}
+}
+
+// close returns when all is saved.
+func (c *cache) close() {
+	c.mu.Lock()
+	now := c.saver != nil && c.saver.Stop()
+	c.mu.Unlock()
+	if now {
+		c.save()
+	}
+	c.saving.Wait()
 }
 
 // pin tells the daemon which chains are needed.

@@ -30,16 +30,29 @@ type said struct {
 // one vertex is bounded.
 const maxEcho = 2 << 20
 
+// pieceSize is about what a piece takes beside its bytes.
+const pieceSize = 64
+
 func (e *echo) print(stream int, data []byte) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.size < maxEcho {
-		e.said = append(e.said, said{stream, append([]byte(nil), data...)})
-		e.size += len(data)
+		e.keep(stream, data)
 	}
 	for _, p := range e.to {
 		p(stream, data)
 	}
+}
+
+// keep goes on with what was printed last, or begins a piece, which takes memory, too.
+func (e *echo) keep(stream int, data []byte) {
+	e.size += len(data)
+	if n := len(e.said); n > 0 && e.said[n-1].stream == stream {
+		e.said[n-1].data = append(e.said[n-1].data, data...)
+		return
+	}
+	e.said = append(e.said, said{stream, append([]byte(nil), data...)})
+	e.size += pieceSize
 }
 
 // follow has p get all that is printed until end is called.

@@ -278,6 +278,11 @@ func (f *filing) copyOne(ctx context.Context, t *workTree, a *pb.FileAction, c *
 	if n := int(a.SecondaryInput); f.linkable(t, c, n) {
 		// Where there is no skeleton of it, it is copied.
 		if k, err := f.job.solver.skeleton(ctx, f.inputs[n].dir, name); err == nil && k != nil {
+			if k.mode = int(c.Mode); c.Owner != nil {
+				if k.owner, err = chown(nil); err != nil {
+					return err
+				}
+			}
 			if err := copy.Copy(ctx, k.root, k.name, t.tree.path, dst, copyOptions(c, chown, t.links.note(k))); err != nil {
 				return f.inside(err, &tree{path: k.root})
 			}

@@ -278,9 +278,7 @@ func (j *Job) settle(ctx context.Context, layers []Layer) error {
 	j.awaited = rest
 	j.mu.Unlock()
 	for _, a := range due {
-		if err := j.solver.cache.add(ctx, a.key, a.v.name, a.v.recordType(), j.honest(ctx, a.outputs), j.options.Epoch); err != nil {
-			return err
-		}
+		j.solver.cache.add(a.key, a.v.name, a.v.recordType(), j.honest(ctx, a.outputs), j.options.Epoch)
 	}
 	return nil
 }

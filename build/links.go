@@ -30,7 +30,8 @@ type linking struct {
 // put is a file that is to come.
 type put struct {
 	shelved
-	link bool // or else it has its place, where it is empty
+	link  bool // or else it has its place, where it is empty
+	other bool // its owner or mode is not the one on the shelf
 }
 
 // note is told by fsutil/copy of all that it makes of a skeleton, or of a tree, for
@@ -53,10 +54,12 @@ func (l *linking) note(k *skeleton) fsutil.ChangeFunc {
 		}
 		id := fileID{uint64(st.Dev), st.Ino}
 		if d := k.dirs[id]; d != nil {
-			l.want(name, d)
+			l.want(name, k, d)
 			k.made = append(k.made, name)
 		} else if f, ok := k.files[id]; ok {
-			l.put(name, put{f, k.top == nil && f.bare})
+			p := k.dressed(f)
+			p.link = k.top == nil && f.bare
+			l.put(name, p)
 		}
 		return nil
 	}
@@ -70,9 +73,9 @@ func (l *linking) put(name string, p put) {
 }
 
 // want has the files of a directory of the shelf come into a directory.
-func (l *linking) want(name string, d *shelfDir) {
+func (l *linking) want(name string, k *skeleton, d *shelfDir) {
 	for _, f := range d.files {
-		l.put(path.Join(name, f.base), put{f, true})
+		l.put(path.Join(name, f.base), k.dressed(f))
 	}
 }
 
@@ -94,7 +97,7 @@ func (l *linking) copied(t *tree, k *skeleton, to string) error {
 			return fault.New(fault.Internal, "%s is not below %s", place, t.path)
 		}
 		name = path.Join("/", name)
-		l.want(name, k.top)
+		l.want(name, k, k.top)
 		k.made = append(k.made, name)
 	}
 	for _, dir := range k.made {
@@ -214,7 +217,7 @@ func (d *filling) place(name string, f put, taken bool) (linked bool, err error)
 		return false, err
 	}
 	if f.link {
-		return d.replace(base, f.shelved, taken)
+		return d.replace(base, f.shelved, taken || f.other)
 	}
 	return false, d.content(base, f.path)
 }

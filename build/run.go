@@ -82,7 +82,12 @@ func (j *Job) run(ctx context.Context, v *vertex, op *pb.ExecOp, inputs []*outpu
 		return nil, err
 	}
 	err = s.contain(ctx)
-	if e := s.back.Run(); err == nil {
+	if err == nil && s.root.Dir == "" && len(s.stubs)+len(s.kept) == 0 {
+		// All processes have ended, and what the step has beside its tree goes while that is read.
+		ended := make(chan error, 1)
+		go func() { ended <- s.back.Run() }()
+		defer func() { err = errors.Join(err, <-ended) }()
+	} else if e := s.back.Run(); err == nil {
 		err = e
 	}
 	if err == nil {
@@ -183,10 +188,16 @@ func (s *step) contain(ctx context.Context) error {
 		<-told
 		return s.failed(err)
 	}
-	defer keeper.Close()
-	exit, err := s.await(ctx, keeper)
-	_ = out.SetReadDeadline(time.Now().Add(endTime)) // the output has ended, unless somebody holds its other end
-	<-told
+	s.back.Push(func() error {
+		defer keeper.Close()
+		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
+		defer cancel()
+		err := keeper.Release(clean)
+		_ = out.SetReadDeadline(time.Now().Add(endTime)) // the output has ended, unless somebody holds its other end
+		<-told
+		return err
+	})
+	exit, err := await(ctx, keeper)
 	if err != nil {
 		return err
 	}
@@ -241,19 +252,16 @@ func (s *step) failed(err error) error {
 
 // await waits for the end, and brings it about when nobody wants the step any
 // more.
-func (s *step) await(ctx context.Context, k *supervise.Keeper) (supervise.Exit, error) {
+func await(ctx context.Context, k *supervise.Keeper) (supervise.Exit, error) {
 	exit, err := k.Wait(ctx)
-	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
-	defer cancel()
-	if ctx.Err() != nil {
-		_ = k.Kill(clean)
-		_, werr := k.Wait(clean)
-		return exit, errors.Join(context.Cause(ctx), werr, k.Release(clean))
-	}
-	if err != nil {
+	if ctx.Err() == nil {
 		return exit, err
 	}
-	return exit, k.Release(clean)
+	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
+	defer cancel()
+	_ = k.Kill(clean)
+	_, err = k.Wait(clean)
+	return exit, errors.Join(context.Cause(ctx), err)
 }
 
 // streams make the pair of sockets through which the output comes.

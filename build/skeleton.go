@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/moby/buildkit/solver/pb"
+	copy "github.com/tonistiigi/fsutil/copy"
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/internal/openat"
@@ -33,6 +34,21 @@ type skeleton struct {
 	files map[fileID]shelved
 	top   *shelfDir // nil if name is a file
 	made  []string  // directories of the tree that are copies of some in it
+
+	owner *copy.User // whom all is to belong to; nil for whom it belongs to
+	mode  int        // that all is to have; -1 for its own
+}
+
+// dressed is a file as it comes into the tree.
+func (k *skeleton) dressed(f shelved) put {
+	was := f.st
+	if k.owner != nil {
+		f.st.Uid, f.st.Gid = uint32(k.owner.UID), uint32(k.owner.GID)
+	}
+	if k.mode != -1 {
+		f.st.Mode = f.st.Mode&^0o7777 | uint32(k.mode)&0o7777
+	}
+	return put{shelved: f, link: true, other: f.st.Uid != was.Uid || f.st.Gid != was.Gid || f.st.Mode != was.Mode}
 }
 
 // shelfDir is a directory on the shelf.
@@ -58,12 +74,12 @@ type fileID struct{ dev, ino uint64 }
 const linkWorth = 128 << 10
 
 // linkable tells whether the operation does nothing but copy from its inputs, so
-// that nothing looks at what is put off, and the files stay as they are.
+// that nothing looks at what is put off, and gives the files no more than an owner and a mode.
 func (f *filing) linkable(t *workTree, c *pb.FileActionCopy, from int) bool {
 	if from < 0 || from >= len(f.inputs) || !f.inputs[from].shelved || t.links.mount.Upper == "" {
 		return false
 	}
-	if c.Owner != nil || c.ModeStr != "" || c.Mode != -1 || c.Timestamp != -1 || !c.DirCopyContents || c.AlwaysReplaceExistingDestPaths || len(c.IncludePatterns)+len(c.ExcludePatterns) > 0 {
+	if c.ModeStr != "" || c.Timestamp != -1 || !c.DirCopyContents || c.AlwaysReplaceExistingDestPaths || len(c.IncludePatterns)+len(c.ExcludePatterns) > 0 {
 		return false
 	}
 	for _, a := range f.op.Actions {
@@ -98,7 +114,7 @@ func (s *Solver) skeleton(ctx context.Context, dir, name string) (*skeleton, err
 	if err != nil {
 		return nil, err
 	}
-	k := &skeleton{root: root, dirs: map[fileID]*shelfDir{}, files: map[fileID]shelved{}}
+	k := &skeleton{root: root, mode: -1, dirs: map[fileID]*shelfDir{}, files: map[fileID]shelved{}}
 	place := path.Join(dir, name)
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:

@@ -79,7 +79,7 @@ func Open(ctx context.Context, c Config) (*Solver, error) {
 	if err := os.MkdirAll(s.placesDir(), 0o700); err != nil {
 		return nil, err
 	}
-	s.cache, err = openCache(ctx, c.Root, c.Store)
+	s.cache, err = openCache(ctx, c.Root, c.Store, c.Failed)
 	s.gc = collector{rules: c.Rules, failed: c.Failed, busy: func() bool { return s.jobs.Load() > 0 }, prune: func(ctx context.Context, o PruneOptions) error {
 		_, err := s.Prune(ctx, o, nil)
 		return err
@@ -88,7 +88,10 @@ func Open(ctx context.Context, c Config) (*Solver, error) {
 }
 
 // Close ends what goes on beside builds. There are none any more.
-func (s *Solver) Close() { s.gc.close() }
+func (s *Solver) Close() {
+	s.gc.close()
+	s.cache.close()
+}
 
 // scratchDir holds what steps write that nobody keeps.
 func (s *Solver) scratchDir() string { return filepath.Join(s.Root, "scratch") }
@@ -279,7 +282,8 @@ func (j *Job) perform(ctx context.Context, v *vertex, inputs []*output, elsewher
 		for i, o := range outputs {
 			o.key = outputKey(k.exact, i)
 		}
-		return outputs, j.solver.cache.add(ctx, k, v.name, v.recordType(), outputs, j.options.Epoch)
+		j.solver.cache.add(k, v.name, v.recordType(), outputs, j.options.Epoch)
+		return outputs, nil
 	})
 	if err == nil {
 		j.note(v, k, outputs)

@@ -27,7 +27,7 @@ func Main(ctx context.Context, s *command.Session, args []string) int {
 		exit = &command.Exit{Code: 1, Err: err}
 	}
 	if exit.Err != nil {
-		fmt.Fprintln(s.Err, strings.TrimRight(exit.Err.Error(), "\n"))
+		fmt.Fprintln(s.Err, called(s, strings.TrimRight(exit.Err.Error(), "\n")))
 	}
 	return exit.Code
 }
@@ -39,7 +39,7 @@ func run(ctx context.Context, s *command.Session, args []string) error {
 	help := globals.Bool("help", false, "Print usage")
 	if err := globals.Parse(args); err != nil {
 		if errors.Is(err, pflag.ErrHelp) {
-			return rootHelp(s, globals)
+			return rootHelp(s, s.Out, globals)
 		}
 		return badFlags(err, "Usage:  tare [OPTIONS] COMMAND [ARG...]", "tare")
 	}
@@ -54,8 +54,10 @@ func run(ctx context.Context, s *command.Session, args []string) error {
 		return err
 	case len(words) > 0 && words[0] == "help":
 		return helpFor(s, words[1:], globals)
-	case len(words) == 0 && *help, len(words) == 0:
-		return rootHelp(s, globals)
+	case len(words) == 0 && *help:
+		return rootHelp(s, s.Out, globals)
+	case len(words) == 0:
+		return rootHelp(s, s.Err, globals) // nothing was asked for
 	case *help:
 		return helpFor(s, words, globals)
 	}
@@ -123,7 +125,7 @@ func call(ctx context.Context, s *command.Session, e *entry, words, args []strin
 	}
 	usage := "Usage:  tare " + name + " " + c.Usage
 	if err := c.Flags.Parse(args); errors.Is(err, pflag.ErrHelp) || help {
-		return commandHelp(s.Out, e, c, name)
+		return commandHelp(s, e, c, name)
 	} else if err != nil {
 		return badFlags(err, usage, "tare "+name)
 	}
@@ -155,6 +157,7 @@ func checkArgs(c *command.Command, name, usage string) error {
 		return fmt.Sprintf("%d arguments", n)
 	}
 	var problem string
+	see := "Run"
 	switch {
 	case n >= c.MinArgs && (c.MaxArgs < 0 || n <= c.MaxArgs):
 		return nil
@@ -163,24 +166,24 @@ func checkArgs(c *command.Command, name, usage string) error {
 	case c.MinArgs == c.MaxArgs:
 		problem = "requires " + plural(c.MinArgs)
 	case n < c.MinArgs && c.MaxArgs < 0:
-		problem = "requires at least " + plural(c.MinArgs)
+		problem, see = "requires at least "+plural(c.MinArgs), "See"
 	case c.MinArgs == 0:
 		problem = "requires at most " + plural(c.MaxArgs)
 	default:
 		problem = fmt.Sprintf("requires at least %d and at most %s", c.MinArgs, plural(c.MaxArgs))
 	}
-	return fmt.Errorf("tare: 'tare %s' %s\n\n%s\n\nRun 'tare %s --help' for more information", name, problem, usage, name)
+	return fmt.Errorf("tare: 'tare %s' %s\n\n%s\n\n%s 'tare %s --help' for more information", name, problem, usage, see, name)
 }
 
 // unknown answers words that name no command.
 func unknown(s *command.Session, words []string, noun bool) error {
 	if noun && len(words) == 1 {
-		return groupHelp(s.Out, words[0])
+		return groupHelp(s, s.Err, words[0])
 	}
 	if noun {
 		if strings.HasPrefix(words[1], "-") {
 			if words[1] == "--help" || words[1] == "-h" {
-				return groupHelp(s.Out, words[0])
+				return groupHelp(s, s.Out, words[0])
 			}
 			return badFlags(fmt.Errorf("unknown flag: %s", words[1]), "Usage:  tare "+words[0]+" COMMAND", "tare "+words[0])
 		}
@@ -209,7 +212,7 @@ func refusal(command string) error {
 // helpFor prints the help of what the words name.
 func helpFor(s *command.Session, words []string, globals *pflag.FlagSet) error {
 	if len(words) == 0 || words[0] == "--help" {
-		return rootHelp(s, globals)
+		return rootHelp(s, s.Out, globals)
 	}
 	if words[0] == "completion" {
 		_, err := io.WriteString(s.Out, completionHelp)
@@ -223,9 +226,9 @@ func helpFor(s *command.Session, words []string, globals *pflag.FlagSet) error {
 	case e != nil:
 		c := e.build()
 		c.Flags.Bool("help", false, "Print usage")
-		return commandHelp(s.Out, e, c, strings.Join(words[:used], " "))
+		return commandHelp(s, e, c, strings.Join(words[:used], " "))
 	case noun:
-		return groupHelp(s.Out, words[0])
+		return groupHelp(s, s.Out, words[0])
 	}
 	return unknown(s, words, false)
 }

@@ -16,7 +16,7 @@ func TestUsageErrors(t *testing.T) {
 	for args, want := range map[string]result{
 		"run --foo img":     {125, "", "unknown flag: --foo\n\nUsage:  tare run [OPTIONS] IMAGE [COMMAND] [ARG...]\n\nRun 'tare run --help' for more information\n"},
 		"ps -Z":             {125, "", "unknown shorthand flag: 'Z' in -Z\n\nUsage:  tare ps [OPTIONS]\n\nRun 'tare ps --help' for more information\n"},
-		"run":               {1, "", "tare: 'tare run' requires at least 1 argument\n\nUsage:  tare run [OPTIONS] IMAGE [COMMAND] [ARG...]\n\nRun 'tare run --help' for more information\n"},
+		"run":               {1, "", "tare: 'tare run' requires at least 1 argument\n\nUsage:  tare run [OPTIONS] IMAGE [COMMAND] [ARG...]\n\nSee 'tare run --help' for more information\n"},
 		"container ls x":    {1, "", "tare: 'tare container ls' accepts no arguments\n\nUsage:  tare container ls [OPTIONS]\n\nRun 'tare container ls --help' for more information\n"},
 		"frobnicate":        {1, "", "tare: unknown command: tare frobnicate\n\nRun 'tare --help' for more information\n"},
 		"image frob":        {1, "", "tare: unknown command: tare image frob\n\nUsage:  tare image COMMAND\n\nRun 'tare image --help' for more information\n"},

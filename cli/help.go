@@ -14,7 +14,7 @@ import (
 
 // rootHelp prints the commands from the table, none of which is built for it,
 // and the plugins.
-func rootHelp(s *command.Session, globals *pflag.FlagSet) error {
+func rootHelp(s *command.Session, out io.Writer, globals *pflag.FlagSet) error {
 	plugins := plugin.List(s, known)
 	var b strings.Builder
 	b.WriteString("Usage:  tare [OPTIONS] COMMAND\n\nA small and fast container engine\n\nCommon Commands:\n")
@@ -52,9 +52,9 @@ func rootHelp(s *command.Session, globals *pflag.FlagSet) error {
 	}
 	b.WriteString("\nGlobal Options:\n")
 	hideHelp(globals)
-	b.WriteString(flagUsages(globals, width(s.Out)))
+	b.WriteString(flagUsages(globals, width(out)))
 	b.WriteString("\nRun 'tare COMMAND --help' for more information on a command.\n")
-	_, err := io.WriteString(s.Out, b.String())
+	_, err := io.WriteString(out, called(s, b.String()))
 	return err
 }
 
@@ -64,7 +64,7 @@ func hideHelp(f *pflag.FlagSet) {
 	}
 }
 
-func groupHelp(out io.Writer, noun string) error {
+func groupHelp(s *command.Session, out io.Writer, noun string) error {
 	var b strings.Builder
 	for _, g := range groups {
 		if g.noun == noun {
@@ -77,11 +77,11 @@ func groupHelp(out io.Writer, noun string) error {
 		}
 	}
 	fmt.Fprintf(&b, "\nRun 'tare %s COMMAND --help' for more information on a command.\n", noun)
-	_, err := io.WriteString(out, b.String())
+	_, err := io.WriteString(out, called(s, b.String()))
 	return err
 }
 
-func commandHelp(out io.Writer, e *entry, c *command.Command, name string) error {
+func commandHelp(s *command.Session, e *entry, c *command.Command, name string) error {
 	var b strings.Builder
 	long := c.Long
 	if long == "" {
@@ -104,11 +104,25 @@ func commandHelp(out io.Writer, e *entry, c *command.Command, name string) error
 	if c.Flags.Lookup("hostname") == nil {
 		hideHelp(c.Flags)
 	}
-	if usages := flagUsages(c.Flags, width(out)); usages != "" {
+	if usages := flagUsages(c.Flags, width(s.Out)); usages != "" {
 		b.WriteString("\nOptions:\n" + usages)
 	}
-	_, err := io.WriteString(out, b.String())
+	_, err := io.WriteString(s.Out, called(s, b.String()))
 	return err
+}
+
+// called is a text about this program, which speaks of itself as docker when it is called that.
+func called(s *command.Session, text string) string {
+	if s.Name() == "tare" {
+		return text
+	}
+	if rest, ok := strings.CutPrefix(text, "tare: "); ok {
+		text = s.Name() + ": " + rest
+	}
+	for _, before := range [...]string{"'", "  ", ", ", ": ", "$ ", "\t"} {
+		text = strings.ReplaceAll(text, before+"tare ", before+s.Name()+" ")
+	}
+	return text
 }
 
 // width is how wide help may be, in columns.

@@ -123,6 +123,8 @@ func TestCreatePulls(t *testing.T) {
 func TestPush(t *testing.T) {
 	digest := "sha256:" + strings.Repeat("e", 64)
 	const text = "The push refers to repository [localhost:5000/x]\na: Preparing\na: Pushed\nlatest: digest: sha256:e size: 528\n"
+	const onePlatform = "\n Info -> Using --platform pushes only the specified platform manifest of a multi-platform image index.\n" +
+		"         Other components, like attestations, will not be included.\n         To push the complete multi-platform image, remove the --platform flag.\n\n"
 	for args, want := range map[string]struct {
 		result
 		asked string
@@ -130,7 +132,7 @@ func TestPush(t *testing.T) {
 		"push localhost:5000/x":                                            {result{0, "Using default tag: latest\n" + text, ""}, "tag=latest"},
 		"push -q localhost:5000/x:1":                                       {result{0, "localhost:5000/x:1\n", ""}, "tag=1"},
 		"image push -a localhost:5000/x":                                   {result{0, text, ""}, ""},
-		"push --platform linux/arm64 localhost:5000/x:1":                   {result{0, text, ""}, "platform=%7B%22architecture%22%3A%22arm64%22%2C%22os%22%3A%22linux%22%7D&tag=1"},
+		"push --platform linux/arm64 localhost:5000/x:1":                   {result{0, onePlatform + text, ""}, "platform=%7B%22architecture%22%3A%22arm64%22%2C%22os%22%3A%22linux%22%7D&tag=1"},
 		"push --compression zstd --compression-level 3 localhost:5000/x:1": {result{0, text, ""}, "compression=zstd&compression-level=3&tag=1"},
 		"push --compression none localhost:5000/x:1":                       {result{0, text, ""}, "compression=none&tag=1"},
 		"push --compression lzma localhost:5000/x":                         {result{1, "", "invalid --compression \"lzma\": must be one of \"gzip\", \"zstd\" or \"none\"\n"}, "-"},

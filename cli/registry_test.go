@@ -54,7 +54,7 @@ func TestCommitDiffExport(t *testing.T) {
 		"commit web reg.example/x":                                      {0, "sha256:7\n", ""},
 		"container commit --squash web":                                 {0, "sha256:7\n", ""},
 		"commit --no-pause web":                                         {0, "sha256:7\n", ""},
-		"commit web RR":                                                 {1, "", "Error parsing reference: \"RR\" is not a valid repository/tag: invalid reference format: repository name (library/RR) must be lowercase\n"},
+		"commit web RR":                                                 {1, "", "invalid reference format: repository name (library/RR) must be lowercase\n"},
 		"diff web":                                                      {0, "C /a\nA /b\nD /c\n", ""},
 		"export web":                                                    {0, "tar", ""},
 		"export -o " + file + " web":                                    {0, "", ""},
@@ -191,7 +191,7 @@ func TestSystemDf(t *testing.T) {
 				"abababababab a:1 \"sh\" 1 1.5kB 2 hours ago Exited (0) 2 hours ago web\n\nLocal Volumes space usage:\n\nVOLUME NAME LINKS SIZE\nv1 1 12kB\nv2 0 34kB\n\n" +
 				"Build cache usage: 777kB\n\nCACHE ID CACHE TYPE SIZE CREATED LAST USED USAGE SHARED\nbc1xxxxxxxxx regular 777kB 5 hours ago 2 hours ago 3 false\n",
 			"system df --format {{.Type}}|{{.Active}}|{{.Reclaimable}}": "Images|1|1MB (50%)\nContainers|0|1.5kB (100%)\nLocal Volumes|1|34kB (73%)\nBuild Cache|0|777kB\n",
-			"system df -v --format {{.Volumes|len}}":                    "2\n",
+			"system df -v --format {{.Volumes|len}}":                    "2",
 		} {
 			if r := f.call(nil, strings.Split(args, " ")...); squeeze(r.out) != want || r.code != 0 || r.err != "" {
 				t.Errorf("%s, %s: %+v\nwant %q", name, args, r, want)

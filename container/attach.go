@@ -48,7 +48,8 @@ func (s *Service) Attach(ctx context.Context, nameOrID string, o AttachOptions, 
 	if r.State == record.Restarting {
 		return fault.New(fault.Conflict, "container %s is restarting, wait until the container is running", r.ID)
 	}
-	o.Logs = o.Logs && s.logs.Readable(&r)
+	o.Logs = o.Logs && s.Logbook.Readable(&r)
+	o.Stream = o.Stream && (o.Stdin || o.Stdout || o.Stderr) // nothing to wait for otherwise
 	c := &caller{containers: s, live: s.lives.of(r.ID), record: r, asked: o, options: supervise.AttachOptions{
 		Stdin: o.Stdin && o.Stream && r.Config.OpenStdin, Stdout: o.Stdout, Stderr: o.Stderr,
 		Multiplexed: !r.Config.Tty && !o.Raw, DetachKeys: keys, Logs: o.Logs, NoStream: !o.Stream,
@@ -202,7 +203,7 @@ func (c *caller) attach(ctx context.Context, keeper *supervise.Keeper) error {
 // replay writes the log to the client from a place on, and notes where that
 // ended. Until release is called nothing of the log changes its form.
 func (c *caller) replay(from logs.Position) (release func(), err error) {
-	at, release, err := c.containers.logs.Replay(&c.record, logbook.Selection{Stdout: c.asked.Stdout, Stderr: c.asked.Stderr, Framed: c.options.Multiplexed}, from, c.client)
+	at, release, err := c.containers.Logbook.Replay(&c.record, logbook.Selection{Stdout: c.asked.Stdout, Stderr: c.asked.Stderr, Framed: c.options.Multiplexed}, from, c.client)
 	if err == nil {
 		c.options.LogsAt, c.options.LogsFrom = at, at.Offset
 	}

@@ -33,7 +33,7 @@ type bundle struct {
 // gather makes the directory and gets hold of all that is not written: network,
 // root, namespaces.
 func (b *bundle) gather(ctx context.Context, back *undo.Stack) (err error) {
-	if _, known := b.containers.cfg.Defaults.get().Runtimes[b.r.Runtime]; !known { // it was, when the container was made
+	if _, known := b.containers.cfg.Defaults.Get().Runtimes[b.r.Runtime]; !known { // it was, when the container was made
 		return fault.New(fault.Invalid, "unknown or invalid runtime name: %s", b.r.Runtime)
 	}
 	if err := b.containers.cfg.Realtime.allow(b.containers.host.groups, cmp.Or(b.r.HostConfig.CgroupParent, b.containers.cfg.CgroupParent)); err != nil {
@@ -117,7 +117,7 @@ func (b *bundle) write() (supervise.Config, error) {
 	if err := b.writeHostFiles(&in); err != nil {
 		return supervise.Config{}, err
 	}
-	if s.cfg.Defaults.get().wantsInit(r.HostConfig) {
+	if s.cfg.Defaults.Get().WantsInit(r.HostConfig) {
 		in.Init = s.cfg.InitPath
 	}
 	if err := b.labelFiles(&in); err != nil {
@@ -140,7 +140,7 @@ func (b *bundle) write() (supervise.Config, error) {
 	if err := saveSandbox(b.dir, b.net.sandbox); err != nil {
 		return supervise.Config{}, err
 	}
-	log, err := s.logs.Destination(r)
+	log, err := s.Logbook.Destination(r)
 	if err != nil {
 		return supervise.Config{}, err
 	}
@@ -154,7 +154,7 @@ func (b *bundle) config(tty bool, log supervise.Log) supervise.Config {
 		ID:        r.ID,
 		Dir:       b.dir,
 		Rootfs:    supervise.Rootfs{Dir: b.root.Dir, Lower: b.root.Lower, Upper: b.root.Upper, Work: b.root.Work, Volatile: r.AutoRemove(), ReadOnly: b.root.ReadOnly},
-		Runtime:   s.cfg.Defaults.get().Runtimes[r.Runtime],
+		Runtime:   s.cfg.Defaults.Get().Runtimes[r.Runtime],
 		Log:       log,
 		OpenStdin: r.Config.OpenStdin,
 		StdinOnce: r.Config.StdinOnce,

@@ -3,72 +3,58 @@ package container
 import (
 	"errors"
 	"os"
-	"regexp"
 	"strings"
 
 	wire "github.com/moby/moby/api/types/container"
 
-	"github.com/tarehq/tare/container/healthcheck"
+	"github.com/tarehq/tare/container/create"
+	"github.com/tarehq/tare/container/mounts"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/network/files"
 	"github.com/tarehq/tare/network/publish"
 )
 
-// names are at least two characters of [a-zA-Z0-9][a-zA-Z0-9_.-].
-var namePattern = regexp.MustCompile(`^/?[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
-
-// checkName refuses a name that no container can have.
-func checkName(name string) error {
-	if !namePattern.MatchString(name) {
-		return fault.New(fault.Invalid, "Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)
-	}
-	return nil
-}
-
 // check refuses, before anything is made, a request that can never work, in
 // Docker's words, and by its name what is not supported yet.
 func (c *creation) check() error {
 	s, req := c.containers, c.req
 	if req.Name != "" {
-		if err := checkName(req.Name); err != nil {
+		if err := create.CheckName(req.Name); err != nil {
 			return err
 		}
 	}
 	config, h := req.Config, req.HostConfig
 	for _, err := range []error{
-		s.logs.Choose(&h.LogConfig),
-		checkConfig(config),
-		checkForeign(h),
-		spec.CheckLimits(h),
+		s.Logbook.Choose(&h.LogConfig),
+		req.Refuse(),
 		c.checkModes(h),
-		s.checkParent(h),
+		c.checkParent(h),
 		c.checkRuntime(h),
-		s.cfg.IDs.Check(h, s.cfg.Defaults.get().Runtimes[h.Runtime]),
+		s.cfg.IDs.Check(h, s.cfg.Defaults.Get().Runtimes[h.Runtime]),
 		s.links.Check(h),
 		checkStorage(s.cfg.Snapshots, h),
 		spec.CheckSecurity(h.SecurityOpt, s.cfg.Confinement.modules()),
 		c.checkNetwork(),
 		c.checkJoined(h),
-		checkPolicy(h),
-		checkAnnotations(h.Annotations),
+		req.RefusePolicy(),
 	} {
 		if err != nil {
 			return err
 		}
 	}
-	ports, err := wantedPorts(h.PortBindings, config.ExposedPorts, h.PublishAllPorts)
+	ports, err := create.Ports(h.PortBindings, config.ExposedPorts, h.PublishAllPorts)
 	if err != nil {
 		return err
 	}
 	if err := publish.Check(ports); err != nil {
 		return err
 	}
-	mounts, err := c.checkMounts(h)
+	wanted, err := c.checkMounts(h)
 	if err != nil {
 		return err
 	}
-	if _, err := spec.Build(spec.Input{ID: "check", Config: config, HostConfig: h, Mounts: mounts, Path: "check"}); err != nil {
+	if _, err := spec.Build(spec.Input{ID: "check", Config: config, HostConfig: h, Mounts: wanted, Path: "check"}); err != nil {
 		return err
 	}
 	if _, err := files.Hosts(files.HostsFile{Extra: h.ExtraHosts, HostGateways: s.cfg.hostGateways()}); err != nil {
@@ -80,16 +66,16 @@ func (c *creation) check() error {
 // checkMounts refuses mounts that cannot be: among others a --mount whose source is
 // not there and shall not be made.
 func (c *creation) checkMounts(h *wire.HostConfig) ([]spec.Mount, error) {
-	mounts, err := spec.Wanted(h)
+	wanted, err := spec.Wanted(h)
 	if err != nil {
 		return nil, err
 	}
-	for _, m := range mounts {
+	for _, m := range wanted {
 		if !m.Strict {
 			continue
 		}
 		if _, err := os.Stat(m.Source); errors.Is(err, os.ErrNotExist) {
-			return nil, noSource(m.Source)
+			return nil, mounts.NoSource(m.Source)
 		}
 	}
 	for _, from := range h.VolumesFrom {
@@ -98,28 +84,10 @@ func (c *creation) checkMounts(h *wire.HostConfig) ([]spec.Mount, error) {
 			return nil, err
 		}
 		if _, err := c.containers.store.Find(name); err != nil {
-			return nil, forCreate(err)
+			return nil, mounts.ForCreate(err)
 		}
 	}
-	return mounts, nil
-}
-
-func noSource(source string) error {
-	return fault.New(fault.Invalid, "invalid mount config for type \"bind\": bind source path does not exist: %s", source)
-}
-
-func checkConfig(c *wire.Config) error {
-	if c.StopSignal != "" {
-		if _, err := parseSignal(c.StopSignal); err != nil {
-			return err
-		}
-	}
-	for _, kv := range c.Env {
-		if kv == "" || strings.HasPrefix(kv, "=") || strings.ContainsRune(kv, 0) {
-			return fault.New(fault.Invalid, "invalid environment variable: %s", kv)
-		}
-	}
-	return healthcheck.Refuse(c.Healthcheck)
+	return wanted, nil
 }
 
 // CheckSlice refuses a parent that is no slice of systemd's.
@@ -131,48 +99,11 @@ func CheckSlice(parent string) error {
 }
 
 // checkParent refuses a group that its driver could not make others below.
-func (s *Service) checkParent(h *wire.HostConfig) error {
-	if !s.cfg.Systemd || h.CgroupParent == "" {
+func (c *creation) checkParent(h *wire.HostConfig) error {
+	if !c.containers.cfg.Systemd || h.CgroupParent == "" {
 		return nil
 	}
 	return CheckSlice(h.CgroupParent)
-}
-
-// checkForeign refuses by name what other systems and the engines before
-// control groups of version 2 have, and nothing here could do.
-func checkForeign(h *wire.HostConfig) error {
-	switch {
-	case h.IOMaximumBandwidth != 0:
-		return fault.New(fault.Invalid, "invalid option: QoS maximum bandwidth configuration is not supported on linux: use BlkioDeviceReadBps and its like")
-	case h.IOMaximumIOps != 0:
-		return fault.New(fault.Invalid, "invalid option: QoS maximum IOPs configuration is not supported on linux: use BlkioDeviceReadIOps and its like")
-	case h.CPUCount != 0:
-		return fault.New(fault.Invalid, "CpuCount is of Windows: use NanoCpus (--cpus)")
-	case h.CPUPercent != 0:
-		return fault.New(fault.Invalid, "CpuPercent is of Windows: use NanoCpus (--cpus)")
-	case h.Cgroup != "":
-		return fault.New(fault.Invalid, "Cgroup %q is not supported: a container has a control group of its own, below CgroupParent", h.Cgroup)
-	case !h.Isolation.IsDefault():
-		return fault.New(fault.Invalid, "invalid isolation (%s): linux only supports 'default'", h.Isolation)
-	}
-	return nil
-}
-
-func checkAnnotations(annotations map[string]string) error {
-	if _, nameless := annotations[""]; nameless {
-		return fault.New(fault.Invalid, "invalid Annotations: the empty string is not permitted as an annotation key")
-	}
-	return nil
-}
-
-func checkPolicy(h *wire.HostConfig) error {
-	if err := wire.ValidateRestartPolicy(h.RestartPolicy); err != nil {
-		return fault.New(fault.Invalid, "%w", err)
-	}
-	if h.AutoRemove && !h.RestartPolicy.IsNone() {
-		return fault.New(fault.Invalid, "can't create 'AutoRemove' container with restart policy")
-	}
-	return nil
 }
 
 func (c *creation) checkModes(h *wire.HostConfig) error {
@@ -198,7 +129,7 @@ func (c *creation) checkModes(h *wire.HostConfig) error {
 
 func (c *creation) checkRuntime(h *wire.HostConfig) error {
 	s := c.containers
-	settings := s.cfg.Defaults.get()
+	settings := s.cfg.Defaults.Get()
 	if h.Runtime == "" {
 		h.Runtime = settings.DefaultRuntime
 	}

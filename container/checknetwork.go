@@ -122,7 +122,7 @@ func (c *creation) checkEndpoints() error {
 		case len(names) > 1 && name == wirenet.NetworkNone, mode.IsNone() && !own:
 			return errNone
 		}
-		if err := c.containers.checkPlace(name, e); err != nil {
+		if err := c.containers.Places.check(name, e); err != nil {
 			return fault.New(fault.Invalid, "invalid config for network %s: %w", name, err)
 		}
 	}
@@ -135,10 +135,10 @@ var (
 	errNone    = fault.New(fault.Invalid, "container cannot be connected to multiple networks with one of the networks in private (none) mode")
 )
 
-// checkPlace refuses settings that a network could never give, in Docker's
+// check refuses settings that a network could never give, in Docker's
 // words; the network need not exist yet.
-func (s *Service) checkPlace(name string, e *wirenet.EndpointSettings) error {
-	n, err := s.cfg.Networks.Lookup(name)
+func (p *Places) check(name string, e *wirenet.EndpointSettings) error {
+	n, err := p.containers.cfg.Networks.Lookup(name)
 	var known *network.Network
 	if err == nil {
 		known, name = &n, n.Name

@@ -10,6 +10,7 @@ import (
 	wire "github.com/moby/moby/api/types/container"
 	wirenet "github.com/moby/moby/api/types/network"
 
+	"github.com/tarehq/tare/container/create"
 	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/record/recordtest"
 	"github.com/tarehq/tare/fault"
@@ -41,7 +42,7 @@ func TestNetworkConflicts(t *testing.T) {
 		t.Fatal(err)
 	}
 	check := func(c wire.Config, h wire.HostConfig, n *wirenet.NetworkingConfig) error {
-		return (&creation{containers: s, req: &CreateRequest{Config: &c, HostConfig: &h, NetworkingConfig: n}}).checkNetwork()
+		return (&creation{containers: s, req: &create.Request{Config: &c, HostConfig: &h, NetworkingConfig: n}}).checkNetwork()
 	}
 	port := wirenet.PortSet{wirenet.MustParsePort("80/tcp"): {}}
 	for want, r := range map[string]struct {

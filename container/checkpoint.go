@@ -25,9 +25,6 @@ import (
 // it. They lie with the container and go with it, or where the caller says.
 type Checkpoints struct{ containers *Service }
 
-// Checkpoints are those of all containers.
-func (s *Service) Checkpoints() *Checkpoints { return &Checkpoints{s} }
-
 // CheckpointOptions say what Create makes.
 type CheckpointOptions struct {
 	Name string
@@ -258,8 +255,7 @@ func (c *Checkpoints) Start(ctx context.Context, nameOrID, dir, name string, laz
 		return err
 	}
 	from.Lazy = lazy
-	s.forgive(&r)
-	return s.startFrom(context.WithoutCancel(ctx), r, from)
+	return s.startAnew(context.WithoutCancel(ctx), r, from)
 }
 
 // restoreFrom is what a start from a checkpoint needs of it.

@@ -41,7 +41,7 @@ func (c *Checkpoints) Export(ctx context.Context, nameOrID, dir, name string, w 
 // writeDiff writes the changes to a file that has no name, as a tar has its
 // entries' sizes before them.
 func (c *Checkpoints) writeDiff(ctx context.Context, r *Record) (*os.File, error) {
-	changes, err := c.containers.Files().open(*r)
+	changes, err := c.containers.Files.open(*r)
 	if err != nil {
 		return nil, err
 	}

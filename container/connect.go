@@ -37,12 +37,12 @@ func (p *Places) Connect(ctx context.Context, nameOrID, networkName string, e *w
 	if err := fits(&r, n.Network, networkName); err != nil {
 		return err
 	}
-	if err := s.checkPlace(networkName, settings); err != nil {
+	if err := p.check(networkName, settings); err != nil {
 		return err
 	}
 	ctx = context.WithoutCancel(ctx)
 	if r.State.Up() {
-		if e := s.bareEndpoint(&r); e != nil && e.NetworkID == n.ID {
+		if e := r.BareEndpoint(s.cfg.Networks); e != nil && e.NetworkID == n.ID {
 			return fault.New(fault.Forbidden, "endpoint with name %s already exists in network %s", r.Name, n.Name)
 		}
 		return (&connection{containers: s, r: r}).add(ctx, record.Place{Network: networkName, ID: n.ID, Settings: settings})
@@ -117,7 +117,7 @@ func (c *connection) add(ctx context.Context, p record.Place) (err error) {
 		return err
 	}
 	defer netns.Close()
-	ports, err := s.publishing(&r)
+	ports, err := publishing(&r, s.cfg.Defaults.Get())
 	if err != nil {
 		return err
 	}

@@ -1,11 +1,11 @@
 package container
 
 import (
-	"net/netip"
 	"testing"
 
 	wire "github.com/moby/moby/api/types/container"
 
+	"github.com/tarehq/tare/container/create"
 	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/record/recordtest"
 	"github.com/tarehq/tare/network"
@@ -31,24 +31,8 @@ func TestPlaceOfARunThatIsOver(t *testing.T) {
 func TestWithoutIPv6(t *testing.T) {
 	h := &wire.HostConfig{NetworkMode: "mine", Sysctls: map[string]string{"net.ipv6.conf.all.disable_ipv6": "1"}}
 	r := &Record{Spec: record.Spec{ID: "x", Config: &wire.Config{}, HostConfig: h}}
-	req, err := networkRequest(r, &Settings{}, true)
+	req, err := networkRequest(r, &create.Settings{}, true)
 	if err != nil || len(req.Wants) != 1 || !req.Wants[0].WithoutIPv6 {
 		t.Errorf("%+v, %v", req.Wants, err)
-	}
-}
-
-// Where the container itself is reached, no port of the host is shown.
-func TestPortMapOfWhatIsRouted(t *testing.T) {
-	r := Record{Spec: record.Spec{Config: &wire.Config{}, HostConfig: &wire.HostConfig{}}}
-	r.State = record.Running
-	e := network.Endpoint{Address: netip.MustParsePrefix("10.0.0.2/24"), Gateway: netip.MustParseAddr("10.0.0.1")}
-	r.Sandbox = &network.Sandbox{Endpoints: []network.Endpoint{e}, Ports: []network.Published{{ContainerPort: 80, Proto: "tcp"}}}
-	for key, bindings := range portMap(r) {
-		if len(bindings) != 1 || bindings[0].HostPort != "" {
-			t.Errorf("%s: %+v", key, bindings)
-		}
-	}
-	if len(portMap(r)) != 1 {
-		t.Errorf("%+v", portMap(r))
 	}
 }

@@ -67,7 +67,7 @@ func (c *connection) remove(ctx context.Context, networkID string, all map[strin
 	if err := c.wish(all); err != nil {
 		return err
 	}
-	ports, err := s.publishing(&r)
+	ports, err := publishing(&r, s.cfg.Defaults.Get())
 	if err != nil {
 		return err
 	}

@@ -27,12 +27,16 @@
 // being deleted; the next start collects it. A bundle's waits with the control
 // groups of its run for a quiet moment.
 //
-// What is known of a container is its Record; package record keeps them and draws the
-// states that a container can be in. A Service does to one container what its verbs say: create.go, start.go, stop.go,
-// pause.go, attach.go, update.go, remove.go … What else there is to ask of containers
-// are nouns that it hands out:
+// What is known of a container is its Record; package record keeps them and has the
+// states that a container can be in. What clients ask of one that is to be made is
+// settled and refused in package create. A Service does to one container what its verbs
+// say: create.go, start.go, stop.go, pause.go, attach.go, update.go, remove.go, and when
+// a run ends exit.go, restart.go (whether and when, package restart). What else there is
+// to ask of containers are nouns, fields of the Service:
 //
-//	Execs        further processes (exec.go, execstart.go)
+//	Listing      lists of them (package listing)
+//	Mounts       volumes and what else is mounted (package mounts)
+//	Execs        further processes (exec.go, execstart.go, over package session)
 //	Health       probes (health.go; what they mean, package healthcheck)
 //	Logbook      logs (package logbook)
 //	Stats        use of resources (package stats); Processes, top (top.go, package ps)

@@ -10,6 +10,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 	wirenet "github.com/moby/moby/api/types/network"
 
+	"github.com/tarehq/tare/container/create"
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/internal/atomicfile"
 	"github.com/tarehq/tare/internal/userns"
@@ -22,8 +23,9 @@ type attached struct {
 	sandbox *network.Sandbox // nil without an interface of its own
 	netns   *os.File
 	sockets []*os.File
-	other   *joined // the namespace of another container
-	path    string  // of the namespace in config.json; "" for a new one, "host" for the host's
+	sys     *os.File // until the container has mounted it
+	other   *joined  // the namespace of another container
+	path    string   // of the namespace in config.json; "" for a new one, "host" for the host's
 }
 
 // close drops our copies; the supervising process has its own.
@@ -33,6 +35,9 @@ func (a *attached) close() {
 	}
 	for _, f := range a.sockets {
 		f.Close()
+	}
+	if a.sys != nil {
+		a.sys.Close()
 	}
 	a.other.close()
 }
@@ -65,7 +70,7 @@ func (b *bundle) attach(ctx context.Context) (*attached, error) {
 		return &attached{other: other, path: other.path()}, nil
 	}
 	_, missing := s.cfg.Networks.Lookup(wirenet.NetworkBridge)
-	req, err := networkRequest(r, s.cfg.Defaults.get(), missing == nil)
+	req, err := networkRequest(r, s.cfg.Defaults.Get(), missing == nil)
 	if err != nil || len(req.Wants) == 0 && (len(req.Ports) == 0 || r.HostConfig.NetworkMode.IsNone()) {
 		return &attached{}, err // the runtime makes a namespace with nothing in it
 	}
@@ -86,7 +91,7 @@ func (b *bundle) attach(ctx context.Context) (*attached, error) {
 	if err != nil {
 		return nil, err
 	}
-	place := &attached{sandbox: &a.Sandbox, netns: a.NetNS, sockets: a.Sockets, path: supervise.NetNSPath}
+	place := &attached{sandbox: &a.Sandbox, netns: a.NetNS, sockets: a.Sockets, sys: a.Sys, path: supervise.NetNSPath}
 	if remapped {
 		if b.users.User, err = userns.OfNetwork(a.NetNS); err != nil {
 			place.close()
@@ -99,9 +104,9 @@ func (b *bundle) attach(ctx context.Context) (*attached, error) {
 // networkRequest is what the container asks of its networks. Ports that name no
 // address of the host are published at the daemon's. A daemon without a default
 // bridge gives those who would be on it nothing, as Docker does.
-func networkRequest(r *Record, daemon *Settings, bridged bool) (network.Request, error) {
+func networkRequest(r *Record, daemon *create.Settings, bridged bool) (network.Request, error) {
 	req := network.Request{ContainerID: r.ID, Name: r.Name, Hostname: r.Config.Hostname, Domainname: r.Config.Domainname,
-		DNS: resolver(r.HostConfig, daemon)}
+		DNS: resolver(r.HostConfig, daemon), ReadOnlySys: !r.HostConfig.Privileged}
 	for _, p := range r.Places() {
 		if p.Network == wirenet.NetworkNone || p.Network == wirenet.NetworkBridge && !bridged {
 			continue
@@ -119,12 +124,8 @@ func networkRequest(r *Record, daemon *Settings, bridged bool) (network.Request,
 }
 
 // publishing are the ports that the container wants to publish.
-func (s *Service) publishing(r *Record) ([]network.Port, error) {
-	return publishing(r, s.cfg.Defaults.get())
-}
-
-func publishing(r *Record, daemon *Settings) ([]network.Port, error) {
-	ports, err := wantedPorts(r.HostConfig.PortBindings, r.Config.ExposedPorts, r.HostConfig.PublishAllPorts)
+func publishing(r *Record, daemon *create.Settings) ([]network.Port, error) {
+	ports, err := create.Ports(r.HostConfig.PortBindings, r.Config.ExposedPorts, r.HostConfig.PublishAllPorts)
 	if err != nil {
 		return nil, err
 	}
@@ -142,13 +143,6 @@ func detach(ctx context.Context, networks *network.Service, b *network.Sandbox) 
 		return nil
 	}
 	return networks.Detach(ctx, *b)
-}
-
-// publishPlaces tells of a container's coming to its networks or leaving them.
-func (s *Service) publishPlaces(r *Record, action events.Action) {
-	for _, e := range s.endpointsOf(r) {
-		publishPlace(s.cfg.Events, r.ID, e, action)
-	}
 }
 
 // publishPlace tells of one.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"time"
 
+	"github.com/tarehq/tare/container/session"
 	"github.com/tarehq/tare/supervise"
 )
 
@@ -13,7 +14,7 @@ import (
 // our own it is known how they ended while nobody was connected.
 func (e *Execs) resume(r Record, keeper *supervise.Keeper, list []supervise.ExecStatus) {
 	for _, t := range list {
-		var of note
+		var of session.Note
 		_ = json.Unmarshal(t.Note, &of) // of another version: what it does not say is not known
 		if of.Probe {
 			if t.Exit == nil { // whoever asked is gone
@@ -21,10 +22,10 @@ func (e *Execs) resume(r Record, keeper *supervise.Keeper, list []supervise.Exec
 			}
 			continue
 		}
-		n, err := e.find(t.ID)
+		n, err := e.sessions.Find(t.ID)
 		if err != nil {
-			n = restored(r.ID, t, of)
-			e.add(n)
+			n = session.Restored(r.ID, t, of)
+			e.sessions.Add(n)
 		}
 		switch {
 		case t.Exit == nil:
@@ -32,7 +33,7 @@ func (e *Execs) resume(r Record, keeper *supervise.Keeper, list []supervise.Exec
 		case err == nil:
 			e.ended(r, n, t.Exit.Code)
 		default: // whether its end was told is not known; the same is not told twice
-			e.fail(n, t.Exit.Code)
+			e.sessions.End(n, t.Exit.Code)
 		}
 	}
 }
@@ -48,31 +49,19 @@ func (e *Execs) told(keeper *supervise.Keeper) []supervise.ExecStatus {
 	return list
 }
 
-// restored makes the session of an exec that an earlier daemon started.
-func restored(container string, t supervise.ExecStatus, of note) *session {
-	n := newSession(t.ID, container)
-	q := &n.request
-	q.Cmd, q.Tty, q.Privileged = t.Args, t.TTY, of.Privileged
-	q.AttachStdin, q.AttachStdout, q.AttachStderr = of.Stdin, of.Stdout, of.Stderr
-	n.user, n.keys = of.User, append([]byte{}, of.Keys...)
-	n.started, n.running = true, true
-	n.exists(t.Pid)
-	return n
-}
-
 // await waits, at the end of a run, for the ends of execs that are on their
 // way, as long as the supervising process is there to tell them.
 func (e *Execs) await(container string, keeper *supervise.Keeper) {
 	var late <-chan time.Time
-	for _, n := range e.all(container) {
-		if !n.isRunning() {
+	for _, n := range e.sessions.All(container) {
+		if !n.Running() {
 			continue
 		}
 		if late == nil {
 			late = time.After(settleTime)
 		}
 		select {
-		case <-n.done:
+		case <-n.Done():
 		case <-keeper.Gone():
 			return
 		case <-late:
@@ -84,17 +73,12 @@ func (e *Execs) await(container string, keeper *supervise.Keeper) {
 // runOver ends what is left of the execs of a run: those that never started
 // are gone with it, and those that ran were killed.
 func (e *Execs) runOver(r Record) {
-	for _, n := range e.all(r.ID) {
-		n.mu.Lock()
-		started, running := n.started, n.running
-		n.mu.Unlock()
+	for _, n := range e.sessions.All(r.ID) {
 		switch {
-		case running:
+		case n.Running():
 			e.ended(r, n, killed)
-		case !started:
-			e.mu.Lock()
-			e.removeLocked(n)
-			e.mu.Unlock()
+		case n.Result() == nil:
+			e.sessions.Drop(n)
 		}
 	}
 }

@@ -2,7 +2,6 @@ package container
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"strconv"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/tarehq/tare/container/record"
+	"github.com/tarehq/tare/container/session"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/container/stream"
 	"github.com/tarehq/tare/fault"
@@ -44,17 +44,17 @@ func (e *Execs) Create(ctx context.Context, nameOrID string, req wire.ExecCreate
 			return "", err
 		}
 	}
-	n := newSession(idgen.New(), r.ID)
-	n.request, n.user, n.keys = req, req.User, []byte{}
+	n := session.New(idgen.New(), r.ID)
+	n.Request, n.User, n.Keys = req, req.User, []byte{}
 	if req.DetachKeys != "" {
-		n.keys = keys
+		n.Keys = keys
 	}
-	if n.user == "" {
-		n.user = r.Config.User
+	if n.User == "" {
+		n.User = r.Config.User
 	}
-	e.add(n)
-	e.containers.publish(r, execAction(events.ActionExecCreate, req.Cmd), "execID", n.id)
-	return n.id, nil
+	e.sessions.Add(n)
+	e.containers.publish(r, execAction(events.ActionExecCreate, req.Cmd), "execID", n.ID)
+	return n.ID, nil
 }
 
 // execAction is an action with the command line behind it, in Docker's form: a
@@ -92,22 +92,22 @@ func (e *Execs) Start(ctx context.Context, execID string, o ExecStartOptions, hi
 	if err := awake(r, r.ID); err != nil {
 		return err
 	}
-	if err := n.begin(); err != nil {
+	if err := n.Begin(); err != nil {
 		return err
 	}
 	config, err := e.config(&r, n, o)
 	if err != nil {
-		e.fail(n, 126)
+		e.sessions.End(n, 126)
 		return err
 	}
-	e.containers.publish(r, execAction(events.ActionExecStart, n.request.Cmd), "execID", n.id)
+	e.containers.publish(r, execAction(events.ActionExecStart, n.Request.Cmd), "execID", n.ID)
 	ctx = context.WithoutCancel(ctx)
 	if o.Detach {
 		return e.run(ctx, r, n, keeper, config, nil)
 	}
 	conn, head, buffered, err := hijack(o.TTY)
 	if err != nil {
-		e.fail(n, 126)
+		e.sessions.End(n, 126)
 		return err
 	}
 	config.Attach.Buffered = buffered
@@ -116,7 +116,7 @@ func (e *Execs) Start(ctx context.Context, execID string, o ExecStartOptions, hi
 		err = client.Welcome()
 	}
 	if err != nil {
-		e.fail(n, 126)
+		e.sessions.End(n, 126)
 		return err
 	}
 	err = e.run(ctx, r, n, keeper, config, client)
@@ -133,12 +133,12 @@ func (e *Execs) Start(ctx context.Context, execID string, o ExecStartOptions, hi
 }
 
 // running finds an exec, its container, and the process that supervises it.
-func (e *Execs) running(execID string) (*session, Record, *supervise.Keeper, error) {
-	n, err := e.find(execID)
+func (e *Execs) running(execID string) (*session.Session, Record, *supervise.Keeper, error) {
+	n, err := e.sessions.Find(execID)
 	if err != nil {
 		return nil, Record{}, nil, err
 	}
-	r, err := e.containers.store.Find(n.container)
+	r, err := e.containers.store.Find(n.Container)
 	if err != nil {
 		return nil, Record{}, nil, err
 	}
@@ -158,14 +158,8 @@ func awake(r Record, called string) error {
 	return nil
 }
 
-// fail ends an exec that never ran.
-func (e *Execs) fail(n *session, code int) {
-	n.end(code)
-	e.keep()
-}
-
 // run starts the process and sees to its end.
-func (e *Execs) run(ctx context.Context, r Record, n *session, keeper *supervise.Keeper, c supervise.ExecConfig, client *stream.Client) error {
+func (e *Execs) run(ctx context.Context, r Record, n *session.Session, keeper *supervise.Keeper, c supervise.ExecConfig, client *stream.Client) error {
 	var pid int
 	var err error
 	if client != nil {
@@ -175,18 +169,18 @@ func (e *Execs) run(ctx context.Context, r Record, n *session, keeper *supervise
 	}
 	if err != nil {
 		code, err := execFailure(r, err)
-		e.fail(n, code)
+		e.sessions.End(n, code)
 		return err
 	}
-	n.exists(pid)
+	n.Exists(pid)
 	e.containers.tasks.Go(func() { e.follow(r, n, keeper) })
 	return nil
 }
 
 // follow waits for the end of an exec. When the connection ends first, who
 // connects next goes on (resume), or the end of the run is the exec's (runOver).
-func (e *Execs) follow(r Record, n *session, keeper *supervise.Keeper) {
-	exit, err := keeper.ExecWait(context.Background(), n.id) // ends with the keeper's connection
+func (e *Execs) follow(r Record, n *session.Session, keeper *supervise.Keeper) {
+	exit, err := keeper.ExecWait(context.Background(), n.ID) // ends with the keeper's connection
 	switch {
 	case err == nil:
 		e.ended(r, n, exit.Code)
@@ -199,13 +193,12 @@ func (e *Execs) follow(r Record, n *session, keeper *supervise.Keeper) {
 const killed = 137
 
 // ended records the end of an exec and tells of it.
-func (e *Execs) ended(r Record, n *session, code int) {
-	if !n.end(code) {
+func (e *Execs) ended(r Record, n *session.Session, code int) {
+	if !e.sessions.End(n, code) {
 		return
 	}
-	e.keep()
 	if !e.containers.tasks.Over() { // else the next daemon tells
-		e.containers.publish(r, events.ActionExecDie, "execID", n.id, "exitCode", strconv.Itoa(code))
+		e.containers.publish(r, events.ActionExecDie, "execID", n.ID, "exitCode", strconv.Itoa(code))
 	}
 }
 
@@ -229,20 +222,20 @@ func execFailure(r Record, err error) (int, error) {
 	return code, fault.New(fault.Invalid, "OCI runtime exec failed: exec failed: unable to start container process: %w%s", err, suffix)
 }
 
-func (e *Execs) config(r *Record, n *session, o ExecStartOptions) (supervise.ExecConfig, error) {
-	req := n.request
+func (e *Execs) config(r *Record, n *session.Session, o ExecStartOptions) (supervise.ExecConfig, error) {
+	req := n.Request
 	if o.ConsoleSize != nil {
 		req.ConsoleSize = o.ConsoleSize
 	}
-	process, err := e.process(r, &req, n.user)
+	process, err := e.process(r, &req, n.User)
 	if err != nil {
 		return supervise.ExecConfig{}, err
 	}
-	keys := n.keys
+	keys := n.Keys
 	if len(keys) == 0 {
 		keys, err = stream.DetachKeys("")
 	}
-	return supervise.ExecConfig{ID: n.id, Process: *process, Note: n.note(), Attach: supervise.AttachOptions{
+	return supervise.ExecConfig{ID: n.ID, Process: *process, Note: n.Note(), Attach: supervise.AttachOptions{
 		// A client that expects a terminal's stream cannot tell stderr apart.
 		Stdin: req.AttachStdin, Stdout: req.AttachStdout, Stderr: req.AttachStderr && !o.TTY,
 		Multiplexed: !o.TTY, Exit: o.Exit, DetachKeys: keys,
@@ -263,27 +256,4 @@ func (e *Execs) process(r *Record, req *wire.ExecCreateRequest, who string) (*sp
 		return nil, err
 	}
 	return spec.Exec(req, in)
-}
-
-// note is what the supervising process keeps of an exec for the next daemon,
-// beside what it knows itself.
-type note struct {
-	User                  string `json:",omitempty"`
-	Privileged            bool   `json:",omitempty"`
-	Stdin, Stdout, Stderr bool   `json:",omitempty"`
-	Keys                  []byte `json:",omitempty"`
-	Probe                 bool   `json:",omitempty"` // a health check's: nobody's exec
-}
-
-func (n *session) note() []byte {
-	q := n.request
-	return note{User: n.user, Privileged: q.Privileged, Stdin: q.AttachStdin, Stdout: q.AttachStdout, Stderr: q.AttachStderr, Keys: n.keys}.encode()
-}
-
-func (n note) encode() []byte {
-	data, err := json.Marshal(n)
-	if err != nil {
-		panic(err) // of strings and booleans
-	}
-	return data
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tarehq/tare/container/healthcheck"
 	"github.com/tarehq/tare/container/record"
+	"github.com/tarehq/tare/container/restart"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/aside"
 	"github.com/tarehq/tare/supervise"
@@ -93,7 +94,7 @@ func (v *vigil) regain(lost error) *supervise.Keeper {
 			if closing {
 				keeper.Close()
 			}
-			s.execs.resume(v.record, keeper, s.execs.told(keeper))
+			s.Execs.resume(v.record, keeper, s.Execs.told(keeper))
 			return keeper
 		}
 	}
@@ -115,7 +116,7 @@ func (v *vigil) tell(r Record, keeper *supervise.Keeper) {
 		case <-keeper.OOM():
 			v.outOfMemory(r)
 		case <-keeper.Rotated():
-			s.tasks.Go(func() { s.logs.Rotated(&r) })
+			s.tasks.Go(func() { s.Logbook.Rotated(&r) })
 		case <-keeper.Gone():
 			return
 		}
@@ -161,7 +162,7 @@ func (v *vigil) finish(exit supervise.Exit) {
 	if now, err := s.store.Find(r.ID); err == nil { // it may have been renamed or updated since the start
 		r = now
 	}
-	s.health.ended(r.ID)
+	s.Health.ended(r.ID)
 	v.record = r
 	rest := v.clean()
 	keep := false
@@ -175,9 +176,9 @@ func (v *vigil) finish(exit supervise.Exit) {
 	}
 	var giveUp <-chan struct{}
 	if again {
-		giveUp = l.retrying()
+		giveUp = l.tries.Begin()
 	}
-	s.execs.runOver(r)
+	s.Execs.runOver(r)
 	if rest != "" {
 		s.remains.add(remain{r.ID, rest, keep}) // with the exit record, now that it is in ours
 	}
@@ -186,8 +187,8 @@ func (v *vigil) finish(exit supervise.Exit) {
 	}
 	s.publish(r, events.ActionDie, "exitCode", strconv.Itoa(exit.Code),
 		"execDuration", strconv.Itoa(int(exit.ExitedAt.Sub(r.StartedAt).Seconds())))
-	s.publishPlaces(&r, events.ActionDisconnect)
-	s.tellVolumes(&r, events.ActionUnmount)
+	s.Places.tell(&r, events.ActionDisconnect)
+	s.Mounts.Tell(&r, events.ActionUnmount)
 	l.end(v.run)
 	l.tellEnd(updated, v.run)
 	switch {
@@ -207,11 +208,11 @@ func (v *vigil) conclude(exit supervise.Exit) (updated Record, again, told bool)
 	// In one with the record: who sees the end there and attaches or waits means
 	// the next run.
 	l.mu.Lock()
-	held := l.held
+	held := l.tries.Held()
 	v.run.over = true
 	updated, err := s.store.Change(r.ID, func(p *record.Progress) error {
 		told, last = p.OOMKilled, p.Sandbox
-		again = !held && !p.ManuallyStopped && restarts(r.HostConfig.RestartPolicy, exit.Code, p.RestartCount)
+		again = !held && !p.ManuallyStopped && restart.Wanted(r.HostConfig.RestartPolicy, exit.Code, p.RestartCount)
 		*p = record.Progress{State: record.Exited, StartedAt: p.StartedAt, FinishedAt: exit.ExitedAt, ExitCode: exit.Code,
 			Error: exit.Error, OOMKilled: exit.OOMKilled, RestartCount: p.RestartCount, ManuallyStopped: p.ManuallyStopped,
 			NetworkIDs: p.NetworkIDs, Health: healthcheck.Over(p.Health)}
@@ -254,11 +255,11 @@ func (v *vigil) clean() (rest string) {
 			leave = keeper.Release
 		}
 		errs = append(errs, leave(ctx))
-		s.execs.await(r.ID, keeper)
+		s.Execs.await(r.ID, keeper)
 		keeper.Close() // the other side has closed it already
 	}
 	rest, err := aside.Move(s.bundles.path(r.ID))
-	errs = append(errs, <-detached, err, s.unmountVolumes(ctx, &r))
+	errs = append(errs, <-detached, err, s.Mounts.Unmount(ctx, &r))
 	if err := errors.Join(errs...); err != nil {
 		s.cfg.Log.Error("something of an ended container is left", "container", r.ID, "err", err)
 	}

@@ -6,7 +6,6 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
-	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -21,6 +20,7 @@ import (
 	"github.com/moby/moby/api/types/mount"
 	wirenet "github.com/moby/moby/api/types/network"
 
+	"github.com/tarehq/tare/container/create"
 	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/record/recordtest"
 	"github.com/tarehq/tare/fault"
@@ -34,7 +34,7 @@ type proof struct {
 	where string // a script, or package.TestName
 	words string // of that test, by which the field is seen
 
-	refused func(*CreateRequest)
+	refused func(*create.Request)
 	answer  string
 }
 
@@ -42,7 +42,7 @@ type proof struct {
 func shown(where, words string) proof { return proof{where: where, words: words} }
 
 // refused asks for the field; the check answers with the words.
-func refused(answer string, ask func(*CreateRequest)) proof {
+func refused(answer string, ask func(*create.Request)) proof {
 	return proof{refused: ask, answer: answer}
 }
 
@@ -54,8 +54,8 @@ const (
 	volumes = "test/e2e/volumes.txt"
 )
 
-func mounted(m mount.Mount) func(*CreateRequest) {
-	return func(r *CreateRequest) { r.HostConfig.Mounts = []mount.Mount{m} }
+func mounted(m mount.Mount) func(*create.Request) {
+	return func(r *create.Request) { r.HostConfig.Mounts = []mount.Mount{m} }
 }
 
 // proofs has a row for each field of a create request.
@@ -71,18 +71,18 @@ var proofs = map[string]proof{
 	"Config.OpenStdin":                 shown(process, "tare run --rm -i"),
 	"Config.StdinOnce":                 shown("supervise.TestStdinHalfClose", "StdinOnce"),
 	"Config.Env":                       shown(process, "-e A=1 -e FROM"),
-	"Config.Cmd":                       shown("container.TestEntrypointAndCommand", "Cmd"),
+	"Config.Cmd":                       shown("container/create.TestEntrypointAndCommand", "Cmd"),
 	"Config.Healthcheck.Test":          shown("test/e2e/health.txt", "--health-cmd"),
 	"Config.Healthcheck.Interval":      shown("test/e2e/health.txt", "--health-interval 150ms"),
 	"Config.Healthcheck.Timeout":       shown("test/e2e/health.txt", "--health-timeout 200ms"),
 	"Config.Healthcheck.StartPeriod":   shown("test/e2e/health.txt", "--health-start-period 1h"),
 	"Config.Healthcheck.StartInterval": shown("test/e2e/health.txt", "--health-start-interval 40ms"),
-	"Config.Healthcheck.Retries":       shown("test/e2e/health.txt", "--health-retries 1"),
+	"Config.Healthcheck.Retries":       shown("test/e2e/health.txt", "--health-retries 100000"),
 	"Config.ArgsEscaped":               shown(process, ".Config.ArgsEscaped"),
 	"Config.Image":                     shown(process, `"Image":"nosuch"`),
 	"Config.Volumes":                   shown(volumes, "-v /scratch"),
 	"Config.WorkingDir":                shown(process, "-w /made/here"),
-	"Config.Entrypoint":                shown("container.TestEntrypointAndCommand", "Entrypoint"),
+	"Config.Entrypoint":                shown("container/create.TestEntrypointAndCommand", "Entrypoint"),
 	"Config.NetworkDisabled":           shown(process, "NetworkDisabled"),
 	"Config.OnBuild":                   shown(process, "OnBuild"),
 	"Config.Labels":                    shown(process, `"Labels":{"a":"b"}`),
@@ -113,7 +113,7 @@ var proofs = map[string]proof{
 	"HostConfig.ExtraHosts":                      shown("test/e2e/network.txt", "--add-host box:10.1.2.3"),
 	"HostConfig.GroupAdd":                        shown(process, "--group-add disk"),
 	"HostConfig.IpcMode":                         shown(sharing, "--ipc container:donor"),
-	"HostConfig.Cgroup":                          refused("Cgroup \"container:x\" is not supported", func(r *CreateRequest) { r.HostConfig.Cgroup = "container:x" }),
+	"HostConfig.Cgroup":                          refused("Cgroup \"container:x\" is not supported", func(r *create.Request) { r.HostConfig.Cgroup = "container:x" }),
 	"HostConfig.Links":                           shown(sharing, "--link db:data-base"),
 	"HostConfig.OomScoreAdj":                     shown(limits, "--oom-score-adj 123"),
 	"HostConfig.PidMode":                         shown("test/e2e/isolation.txt", "--pid container:limits"),
@@ -127,9 +127,9 @@ var proofs = map[string]proof{
 	"HostConfig.UsernsMode":                      shown("test/e2e.TestUsersOfTheirOwn", "--userns=auto:size=5000"),
 	"HostConfig.ShmSize":                         shown(limits, "--shm-size 5m"),
 	"HostConfig.Sysctls":                         shown(devices, "--sysctl net.core.somaxconn=77"),
-	"HostConfig.Runtime":                         shown(sharing, "--runtime runc"),
+	"HostConfig.Runtime":                         shown("test/e2e/badinput.txt", "invalid runtime name: nosuch"),
 	"HostConfig.Umask":                           shown(limits, "--umask 77"),
-	"HostConfig.Isolation":                       refused("invalid isolation (hyperv): linux only supports 'default'", func(r *CreateRequest) { r.HostConfig.Isolation = "hyperv" }),
+	"HostConfig.Isolation":                       refused("invalid isolation (hyperv): linux only supports 'default'", func(r *create.Request) { r.HostConfig.Isolation = "hyperv" }),
 	"HostConfig.CPUShares":                       shown(limits, "--cpu-shares 512"),
 	"HostConfig.Memory":                          shown(limits, "memory.limit_in_bytes 67108864"),
 	"HostConfig.NanoCPUs":                        shown(limits, "--cpus 0.5"),
@@ -150,7 +150,7 @@ var proofs = map[string]proof{
 	"HostConfig.CPURealtimePeriod":               shown("test/e2e.TestRealtime", `"--cpu-rt-period", "500000"`),
 	"HostConfig.CPURealtimeRuntime":              shown("test/e2e.TestRealtime", `"--cpu-rt-runtime", "5000"`),
 	"HostConfig.CpusetCpus":                      shown(limits, "--cpuset-cpus 0"),
-	"HostConfig.CpusetMems":                      shown(limits, "--cpuset-mems 0"),
+	"HostConfig.CpusetMems":                      shown(limits, "--cpuset-mems 63"),
 	"HostConfig.Devices.PathOnHost":              shown(devices, "--device $WORK/nodes:/dev/mine"),
 	"HostConfig.Devices.PathInContainer":         shown(devices, "--device $WORK/nodes:/dev/mine"),
 	"HostConfig.Devices.CgroupPermissions":       shown(devices, "--device /dev/loop-control:/dev/mine:r"),
@@ -168,10 +168,10 @@ var proofs = map[string]proof{
 	"HostConfig.Ulimits.Name":                    shown(limits, "--ulimit nofile=77:88"),
 	"HostConfig.Ulimits.Hard":                    shown(limits, "--ulimit nofile=77:88"),
 	"HostConfig.Ulimits.Soft":                    shown(limits, "--ulimit nofile=77:88"),
-	"HostConfig.CPUCount":                        refused("CpuCount is of Windows", func(r *CreateRequest) { r.HostConfig.CPUCount = 1 }),
-	"HostConfig.CPUPercent":                      refused("CpuPercent is of Windows", func(r *CreateRequest) { r.HostConfig.CPUPercent = 1 }),
-	"HostConfig.IOMaximumIOps":                   refused("QoS maximum IOPs configuration is not supported on linux", func(r *CreateRequest) { r.HostConfig.IOMaximumIOps = 1 }),
-	"HostConfig.IOMaximumBandwidth":              refused("QoS maximum bandwidth configuration is not supported on linux", func(r *CreateRequest) { r.HostConfig.IOMaximumBandwidth = 1 }),
+	"HostConfig.CPUCount":                        refused("CpuCount is of Windows", func(r *create.Request) { r.HostConfig.CPUCount = 1 }),
+	"HostConfig.CPUPercent":                      refused("CpuPercent is of Windows", func(r *create.Request) { r.HostConfig.CPUPercent = 1 }),
+	"HostConfig.IOMaximumIOps":                   refused("QoS maximum IOPs configuration is not supported on linux", func(r *create.Request) { r.HostConfig.IOMaximumIOps = 1 }),
+	"HostConfig.IOMaximumBandwidth":              refused("QoS maximum bandwidth configuration is not supported on linux", func(r *create.Request) { r.HostConfig.IOMaximumBandwidth = 1 }),
 	"HostConfig.MaskedPaths":                     shown(devices, `"MaskedPaths":["/proc/version"]`),
 	"HostConfig.ReadonlyPaths":                   shown(devices, `"ReadonlyPaths":["/bin"]`),
 	"HostConfig.Init":                            shown(process, "--init"),
@@ -314,7 +314,7 @@ func (noLimits) CanLimit() error { return fault.New(fault.Invalid, "no limits") 
 
 func checkerConfig(dir string) Config {
 	return Config{DataRoot: dir, Networks: &network.Service{}, Snapshots: noLimits{},
-		Defaults: NewDefaults(Settings{Runtimes: map[string]supervise.Runtime{"tarerun": {}}, DefaultRuntime: "tarerun",
+		Defaults: create.NewDefaults(create.Settings{Runtimes: map[string]supervise.Runtime{"tarerun": {}}, DefaultRuntime: "tarerun",
 			HostGateways: []netip.Addr{netip.MustParseAddr("10.0.0.1")}})}
 }
 
@@ -324,15 +324,15 @@ func TestRefusedFields(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ask := func(change func(*CreateRequest)) error {
-		r := CreateRequest{Config: &wire.Config{Image: "x"}, HostConfig: &wire.HostConfig{}}
+	ask := func(change func(*create.Request)) error {
+		r := create.Request{Config: &wire.Config{Image: "x"}, HostConfig: &wire.HostConfig{}}
 		change(&r)
-		if err := normalize(&r); err != nil {
+		if err := r.Settle(new(create.Settings)); err != nil {
 			return err
 		}
 		return (&creation{containers: s, req: &r}).check()
 	}
-	if err := ask(func(*CreateRequest) {}); err != nil {
+	if err := ask(func(*create.Request) {}); err != nil {
 		t.Fatalf("a request for nothing: %v", err)
 	}
 	for path, p := range proofs {
@@ -346,50 +346,23 @@ func TestRefusedFields(t *testing.T) {
 			t.Errorf("%s: %v is no refusal", path, err)
 		}
 	}
-	for want, change := range map[string]func(*CreateRequest){
-		"no limits":                func(r *CreateRequest) { r.HostConfig.StorageOpt = map[string]string{"size": "1g"} },
-		"unknown option colour":    func(r *CreateRequest) { r.HostConfig.StorageOpt = map[string]string{"colour": "red"} },
-		`invalid size "much"`:      func(r *CreateRequest) { r.HostConfig.StorageOpt = map[string]string{"size": "much"} },
-		"invalid IPC mode: nosuch": func(r *CreateRequest) { r.HostConfig.IpcMode = "nosuch" },
-		"invalid UsernsMode":       func(r *CreateRequest) { r.HostConfig.UsernsMode = "private" },
-		"BlkioWeightDevice: null":  func(r *CreateRequest) { r.HostConfig.BlkioWeightDevice = []*blkiodev.WeightDevice{nil} },
-		"BlkioDeviceReadBps: null": func(r *CreateRequest) { r.HostConfig.BlkioDeviceReadBps = []*blkiodev.ThrottleDevice{nil} },
-		"Range of blkio weight": func(r *CreateRequest) {
+	for want, change := range map[string]func(*create.Request){
+		"no limits":                func(r *create.Request) { r.HostConfig.StorageOpt = map[string]string{"size": "1g"} },
+		"unknown option colour":    func(r *create.Request) { r.HostConfig.StorageOpt = map[string]string{"colour": "red"} },
+		`invalid size "much"`:      func(r *create.Request) { r.HostConfig.StorageOpt = map[string]string{"size": "much"} },
+		"invalid IPC mode: nosuch": func(r *create.Request) { r.HostConfig.IpcMode = "nosuch" },
+		"invalid UsernsMode":       func(r *create.Request) { r.HostConfig.UsernsMode = "private" },
+		"BlkioWeightDevice: null":  func(r *create.Request) { r.HostConfig.BlkioWeightDevice = []*blkiodev.WeightDevice{nil} },
+		"BlkioDeviceReadBps: null": func(r *create.Request) { r.HostConfig.BlkioDeviceReadBps = []*blkiodev.ThrottleDevice{nil} },
+		"Range of blkio weight": func(r *create.Request) {
 			r.HostConfig.BlkioWeightDevice = []*blkiodev.WeightDevice{{Path: "/dev/x", Weight: 5}}
 		},
-		"bad format for links: :a":   func(r *CreateRequest) { r.HostConfig.Links = []string{":a"} },
-		"unknown or invalid runtime": func(r *CreateRequest) { r.HostConfig.Runtime = "nosuch" },
+		"bad format for links: :a":   func(r *create.Request) { r.HostConfig.Links = []string{":a"} },
+		"unknown or invalid runtime": func(r *create.Request) { r.HostConfig.Runtime = "nosuch" },
 	} {
 		if err := ask(change); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
-	}
-}
-
-// TestEveryListFilterHasItsProof does for the filters of a list of containers
-// what the table does for fields.
-func TestEveryListFilterHasItsProof(t *testing.T) {
-	list := "container.TestList"
-	rows := map[string]proof{
-		"ancestor": shown(list, "ancestor="), "annotation": shown(list, "annotation="), "before": shown(list, "before="), "since": shown(list, "since="),
-		"exited": shown(list, "exited="), "expose": shown(list, "expose="), "publish": shown(list, "publish="), "is-task": shown(list, "is-task="),
-		"status": shown(list, "status="), "id": shown(list, "id="), "name": shown(list, "name="), "label": shown(list, "label="),
-		"network": shown(list, "network="), "volume": shown(list, "volume="), "isolation": shown(list, "isolation="), "health": shown(list, "health="),
-	}
-	known := append(slices.Collect(maps.Keys(matchers)), others...)
-	tests := allTests(t)
-	for _, name := range known {
-		if p, ok := rows[name]; ok {
-			checkProof(t, tests, name, p)
-		} else {
-			t.Errorf("the filter %s has no row", name)
-		}
-	}
-	if len(rows) != len(known) {
-		t.Errorf("%d rows for %d filters", len(rows), len(known))
-	}
-	if err := checkFilter("nosuch", nil); !errors.Is(err, fault.Invalid) {
-		t.Errorf("an unknown filter: %v", err)
 	}
 }
 

@@ -25,9 +25,6 @@ import (
 // None of this waits for other operations on the container.
 type Files struct{ containers *Service }
 
-// Files gives the containers' files.
-func (s *Service) Files() *Files { return &Files{s} }
-
 // Changes tells what a container changed of its image, in the order of names; an
 // error of visit ends it. A directory of which something changed is told too, and
 // what the engine made in order to mount on it is not.

@@ -53,7 +53,7 @@ func TestCommitOfAContainer(t *testing.T) {
 	defer sub.Close()
 	ctx := context.Background()
 	config := &wire.Config{Hostname: "h", User: "u", ExposedPorts: wirenet.PortSet{wirenet.MustParsePort("80/tcp"): {}}, Cmd: []string{"x"}}
-	id, err := s.Files().Commit(ctx, "one", CommitOptions{Reference: "a/b", Comment: "why", Pause: true, Config: config})
+	id, err := (&Files{s}).Commit(ctx, "one", CommitOptions{Reference: "a/b", Comment: "why", Pause: true, Config: config})
 	if err != nil || id != "sha256:1" {
 		t.Fatal(id, err)
 	}
@@ -76,13 +76,13 @@ func TestFilesOfAContainerThatGoes(t *testing.T) {
 	ctx := context.Background()
 	recordtest.Add(t, s.store, "aa11", "one", false)
 	images.meanwhile = func() { _, _ = s.store.Remove("aa11") }
-	if _, err := s.Files().Commit(ctx, "one", CommitOptions{}); !errors.Is(err, fault.Conflict) {
+	if _, err := (&Files{s}).Commit(ctx, "one", CommitOptions{}); !errors.Is(err, fault.Conflict) {
 		t.Errorf("commit: %v", err)
 	}
 	for _, f := range []func() error{
-		func() error { _, err := s.Files().Commit(ctx, "one", CommitOptions{}); return err },
-		func() error { return s.Files().Changes(ctx, "one", nil) },
-		func() error { return s.Files().Export(ctx, "one", io.Discard) },
+		func() error { _, err := (&Files{s}).Commit(ctx, "one", CommitOptions{}); return err },
+		func() error { return (&Files{s}).Changes(ctx, "one", nil) },
+		func() error { return (&Files{s}).Export(ctx, "one", io.Discard) },
 	} {
 		if err := f(); !errors.Is(err, fault.NotFound) {
 			t.Errorf("afterwards: %v", err)
@@ -90,7 +90,7 @@ func TestFilesOfAContainerThatGoes(t *testing.T) {
 	}
 	recordtest.Add(t, s.store, "bb22", "two", false)
 	w := writerFunc(func(p []byte) (int, error) { _, _ = s.store.Remove("bb22"); return len(p), nil })
-	if err := s.Files().Export(ctx, "two", w); !errors.Is(err, fault.Conflict) {
+	if err := (&Files{s}).Export(ctx, "two", w); !errors.Is(err, fault.Conflict) {
 		t.Errorf("export: %v", err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	wire "github.com/moby/moby/api/types/container"
 	wirenet "github.com/moby/moby/api/types/network"
 
+	"github.com/tarehq/tare/container/create"
 	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/fault"
 )
@@ -42,11 +43,14 @@ func FuzzCreate(f *testing.F) {
 		if json.Unmarshal(body, &b) != nil {
 			return
 		}
-		r := CreateRequest{Config: b.Config, HostConfig: b.HostConfig, NetworkingConfig: b.NetworkingConfig}
+		r := create.Request{Config: b.Config, HostConfig: b.HostConfig, NetworkingConfig: b.NetworkingConfig}
 		if r.HostConfig != nil {
 			r.HostConfig.Devices, r.HostConfig.Runtime = nil, "" // whole trees would be walked
 		}
-		err := normalize(&r)
+		if r.Config != nil && r.Config.Image == "" {
+			r.Config.Image = "x"
+		}
+		err := r.Settle(new(create.Settings))
 		if err == nil {
 			err = (&creation{containers: s, req: &r}).check()
 		}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/tarehq/tare/container/healthcheck"
 	"github.com/tarehq/tare/container/record"
+	"github.com/tarehq/tare/container/session"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/atomicfile"
 	"github.com/tarehq/tare/internal/idgen"
@@ -222,7 +223,7 @@ func (h *Health) probe(p *prober, r Record, keeper *supervise.Keeper) *wire.Heal
 // launch starts the probe's process, which is nobody's exec.
 func (h *Health) launch(p *prober, r Record, keeper *supervise.Keeper, id string) error {
 	s := h.containers
-	process, err := s.execs.process(&r, &wire.ExecCreateRequest{Cmd: p.check.Argv}, r.Config.User)
+	process, err := s.Execs.process(&r, &wire.ExecCreateRequest{Cmd: p.check.Argv}, r.Config.User)
 	if err != nil {
 		return err
 	}
@@ -231,7 +232,7 @@ func (h *Health) launch(p *prober, r Record, keeper *supervise.Keeper, id string
 	ctx, cancel := context.WithTimeout(p.over, probeStart)
 	defer cancel()
 	_, err = keeper.Exec(ctx, supervise.ExecConfig{
-		ID: id, Process: *process, Keep: healthcheck.MaxOutput, Note: note{Probe: true}.encode(),
+		ID: id, Process: *process, Keep: healthcheck.MaxOutput, Note: session.Note{Probe: true}.Encode(),
 	}, nil)
 	if errors.Is(err, context.DeadlineExceeded) {
 		_, _ = endProbe(keeper, id) // should it start after all

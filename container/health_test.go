@@ -3,42 +3,11 @@ package container
 import (
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
-	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	wire "github.com/moby/moby/api/types/container"
-
-	"github.com/tarehq/tare/container/healthcheck"
-	"github.com/tarehq/tare/container/links"
-	"github.com/tarehq/tare/container/record"
-	"github.com/tarehq/tare/container/record/recordtest"
 )
-
-// The request's check and the image's are merged field by field, and the
-// image's shell runs the command of its shell form.
-func TestHealthOfImage(t *testing.T) {
-	img := testImage(nil, nil)
-	img.Config.Config.Shell = []string{"/bin/ash", "-ec"}
-	img.Config.Config.Healthcheck = &dockerspec.HealthcheckConfig{Test: []string{"CMD-SHELL", "probe it"}, Interval: time.Second, Timeout: 2 * time.Second, Retries: 7}
-	merged := func(h *wire.HealthConfig) (healthcheck.Check, bool) {
-		c := &wire.Config{Healthcheck: h}
-		mergeImage(c, img)
-		return healthcheck.Of(c)
-	}
-	got, ok := merged(&wire.HealthConfig{Timeout: 4 * time.Second, StartPeriod: 3 * time.Second})
-	want := healthcheck.Check{Argv: []string{"/bin/ash", "-ec", "probe it"}, Interval: time.Second, Timeout: 4 * time.Second,
-		StartPeriod: 3 * time.Second, StartInterval: 5 * time.Second, Retries: 7}
-	if d := cmp.Diff(want, got); !ok || d != "" {
-		t.Error(d)
-	}
-	if _, ok := merged(&wire.HealthConfig{Test: []string{"NONE"}}); ok {
-		t.Error("it is not switched off")
-	}
-}
 
 // What was found out stands in the bundle for the next daemon; a file that
 // cannot be read is as if there were none.
@@ -60,31 +29,5 @@ func TestHealthIsKept(t *testing.T) {
 	}
 	if h := loadHealth(dir, config, want); h.Status != wire.Starting || h.FailingStreak != 0 || len(h.Log) != 1 {
 		t.Errorf("a torn file: %+v", h)
-	}
-}
-
-func TestHealthInList(t *testing.T) {
-	st := recordtest.Store(t, t.TempDir())
-	s := &Service{store: st, links: links.New(st, nil), cfg: Config{Images: taggedImages{}}}
-	for i, status := range []wire.HealthStatus{wire.Starting, wire.Healthy, wire.Unhealthy, wire.NoHealthcheck} {
-		id := strings.Repeat(string(rune('a'+i)), 64)
-		recordtest.Add(t, s.store, id, string(status), false)
-		r := recordtest.Stored(t, s.store, id)
-		r.State, r.StartedAt = record.Running, time.Now().Add(-time.Minute)
-		if status != wire.NoHealthcheck {
-			r.Health = &wire.Health{Status: status, FailingStreak: i}
-		}
-	}
-	for status, want := range map[string]string{"starting": "Up About a minute (health: starting)", "healthy": "Up About a minute (healthy)",
-		"unhealthy": "Up About a minute (unhealthy)", "none": "Up About a minute"} {
-		list, err := s.List(t.Context(), ListOptions{Filters: map[string]map[string]bool{"health": {status: true}}})
-		if err != nil || len(list) != 1 {
-			t.Fatalf("%s: %+v, %v", status, list, err)
-		}
-		c := list[0]
-		streak := map[string]int{"healthy": 1, "unhealthy": 2}[status]
-		if !slices.Equal(c.Names, []string{"/" + status}) || c.Status != want || string(c.Health.Status) != status || c.Health.FailingStreak != streak {
-			t.Errorf("%s: %v is %q, %+v", status, c.Names, c.Status, c.Health)
-		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/tarehq/tare/internal/cgroupfs"
 	"github.com/tarehq/tare/internal/nofile"
 )

@@ -39,11 +39,11 @@ func (c *connection) tellFiles(before, after *network.Sandbox, e *network.Endpoi
 // resolver, unless somebody has changed its resolv.conf.
 func (c *connection) nameServer(before, after *network.Sandbox) error {
 	s, r := c.containers, c.r
-	written, err := resolvConf(r.HostConfig, s.cfg.Defaults.get(), before)
+	written, err := resolvConf(r.HostConfig, s.cfg.Defaults.Get(), before)
 	if err != nil {
 		return err
 	}
-	text, err := resolvConf(r.HostConfig, s.cfg.Defaults.get(), after)
+	text, err := resolvConf(r.HostConfig, s.cfg.Defaults.Get(), after)
 	if err != nil {
 		return err
 	}

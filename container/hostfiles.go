@@ -6,6 +6,7 @@ import (
 
 	wire "github.com/moby/moby/api/types/container"
 
+	"github.com/tarehq/tare/container/create"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/network"
 	"github.com/tarehq/tare/network/files"
@@ -35,7 +36,7 @@ func (b *bundle) writeHostFiles(in *spec.Input) error {
 	if err := os.WriteFile(in.Hosts, hosts, 0o644); err != nil {
 		return err
 	}
-	resolv, err := resolvConf(r.HostConfig, s.cfg.Defaults.get(), b.net.sandbox)
+	resolv, err := resolvConf(r.HostConfig, s.cfg.Defaults.Get(), b.net.sandbox)
 	if err != nil {
 		return err
 	}
@@ -77,7 +78,7 @@ func ownAddresses(e *network.Endpoint) (list []netip.Addr) {
 
 // hostGateways are the addresses that host-gateway stands for.
 func (c *Config) hostGateways() []netip.Addr {
-	if given := c.Defaults.get().HostGateways; len(given) > 0 {
+	if given := c.Defaults.Get().HostGateways; len(given) > 0 {
 		return given
 	}
 	list := []netip.Addr{c.Networks.Gateway()}
@@ -89,7 +90,7 @@ func (c *Config) hostGateways() []netip.Addr {
 
 // resolver is what the container asks of its name resolution: each list that it
 // leaves open is the daemon's, and else the host's.
-func resolver(h *wire.HostConfig, daemon *Settings) network.Resolver {
+func resolver(h *wire.HostConfig, daemon *create.Settings) network.Resolver {
 	r := network.Resolver{Servers: h.DNS, Search: h.DNSSearch, Options: h.DNSOptions}
 	if len(r.Servers) == 0 {
 		r.Servers = daemon.DNS
@@ -104,7 +105,7 @@ func resolver(h *wire.HostConfig, daemon *Settings) network.Resolver {
 }
 
 // resolvConf is the container's file on the networks of b, nil for none.
-func resolvConf(h *wire.HostConfig, daemon *Settings, b *network.Sandbox) ([]byte, error) {
+func resolvConf(h *wire.HostConfig, daemon *create.Settings, b *network.Sandbox) ([]byte, error) {
 	host, err := files.HostResolvConf()
 	if err != nil {
 		return nil, err

@@ -34,10 +34,10 @@ func (s *Service) Inspect(ctx context.Context, nameOrID string, size bool) (wire
 		HostConfig:              r.HostConfig,
 		Config:                  r.Config,
 		Mounts:                  r.MountPoints(),
-		NetworkSettings:         s.networkSettings(r),
+		NetworkSettings:         s.Listing.NetworkSettings(r),
 		ImageManifestDescriptor: &manifest,
 		Storage:                 &storage.Storage{RootFS: &storage.RootFSStorage{Snapshot: &storage.RootFSStorageSnapshot{Name: s.cfg.Snapshots.Driver()}}},
-		ExecIDs:                 s.execs.of(r.ID),
+		ExecIDs:                 s.Execs.sessions.Of(r.ID),
 	}
 	if profile := s.cfg.Confinement.profile(); profile != "" {
 		out.AppArmorProfile = spec.Profile(r.HostConfig, profile)
@@ -58,7 +58,7 @@ func (s *Service) Inspect(ctx context.Context, nameOrID string, size bool) (wire
 		out.HostsPath, out.HostnamePath, out.ResolvConfPath = files.Hosts, files.Hostname, files.ResolvConf
 	}
 	if r.HostConfig.LogConfig.Type == driver.JSONFile && !r.StartedAt.IsZero() {
-		out.LogPath = s.logs.Path(&r)
+		out.LogPath = s.Logbook.Path(&r)
 	}
 	if size {
 		rw, root, err := s.cfg.Snapshots.Usage(ctx, r.ID)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tarehq/tare/container/record"
+	"github.com/tarehq/tare/container/restart"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/supervise"
 )
@@ -22,13 +23,12 @@ type lives struct {
 
 // live is that of one container.
 type live struct {
+	tries restart.Tries // of the restart policy
+
 	mu      sync.Mutex
 	run     *run    // the present one; nil when none
 	pending []*seat // clients that attached before the start
 	waiters map[*waiter]struct{}
-	held    bool          // the policy rests for the end of this run: it is being restarted
-	giveUp  chan struct{} // closed to cancel the next try of a restart policy
-	wait    time.Duration // the restart policy's last wait
 }
 
 // run is one run of a container. Its fields are guarded by live.mu.
@@ -156,7 +156,7 @@ func (l *live) letGo() {
 	if l.run != nil && l.run.keeper != nil {
 		l.run.keeper.Close()
 	}
-	l.callOffLocked()
+	l.tries.CallOff()
 }
 
 // told waits until the end of a run that is on record has been told of too, so
@@ -173,6 +173,9 @@ func (l *live) told(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 }
+
+// settleTime bounds the wait for the end of a run whose process is gone.
+const settleTime = 2 * time.Second
 
 // ofRun gives an error of the supervising process the sense that the end of the
 // run has given it: one that is gone has mostly ended with its container.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/internal/label"
 )
 
 // Pruning removes the containers that do not run, one call at a time.
@@ -19,9 +20,6 @@ type Pruning struct {
 	containers *Service
 	under      atomic.Bool
 }
-
-// Pruning is that of all containers.
-func (s *Service) Pruning() *Pruning { return &Pruning{containers: s} }
 
 // Prune removes the containers that do not run and that the filters until,
 // label and label! choose, and tells what of space that gives back, in bytes:
@@ -81,9 +79,15 @@ func prunable(filters map[string]map[string]bool) (func(Record) bool, error) {
 			}
 		}
 	}
-	all := allOf(matchers["label"], filters["label"])
-	none := allOf(matchers["label"], filters["label!"])
+	hasAll := func(r Record, labels map[string]bool) bool {
+		for l := range labels {
+			if !label.Has(r.Config.Labels, l) {
+				return false
+			}
+		}
+		return true
+	}
 	return func(r Record) bool {
-		return (until.IsZero() || !r.Created.After(until)) && all(r) && (len(filters["label!"]) == 0 || !none(r))
+		return (until.IsZero() || !r.Created.After(until)) && hasAll(r, filters["label"]) && (len(filters["label!"]) == 0 || !hasAll(r, filters["label!"]))
 	}, nil
 }

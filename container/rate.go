@@ -57,7 +57,7 @@ func (p *Places) Limit(ctx context.Context, nameOrID string, endpoints map[strin
 		return err
 	}
 	defer unlock()
-	all, changed, err := s.limited(&r, endpoints)
+	all, changed, err := p.limited(&r, endpoints)
 	if err != nil {
 		return err
 	}
@@ -75,12 +75,12 @@ func (p *Places) Limit(ctx context.Context, nameOrID string, endpoints map[strin
 
 // limited gives the container's places as they are to be, and the names of those
 // that change.
-func (s *Service) limited(r *Record, endpoints map[string]*wirenet.EndpointSettings) (all map[string]*wirenet.EndpointSettings, changed []string, err error) {
+func (p *Places) limited(r *Record, endpoints map[string]*wirenet.EndpointSettings) (all map[string]*wirenet.EndpointSettings, changed []string, err error) {
 	all = r.AllWishes()
 	// What is said for all networks first, that what is said for one goes before it.
 	for _, given := range slices.Sorted(maps.Keys(endpoints)) {
 		names := []string{given}
-		if n, err := s.cfg.Networks.Lookup(given); err == nil {
+		if n, err := p.containers.cfg.Networks.Lookup(given); err == nil {
 			names[0] = n.Name
 		}
 		if given == AllNetworks {
@@ -92,7 +92,7 @@ func (s *Service) limited(r *Record, endpoints map[string]*wirenet.EndpointSetti
 			}
 			settings := all[name].Copy()
 			settings.DriverOpts = withLimits(settings.DriverOpts, endpoints[given].DriverOpts)
-			if err := s.checkPlace(name, settings); err != nil {
+			if err := p.check(name, settings); err != nil {
 				return nil, nil, err
 			}
 			all[name] = settings

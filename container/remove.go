@@ -74,7 +74,7 @@ func (s *Service) removeLocked(r Record, volumes bool) error {
 	if since := time.Since(r.FinishedAt); s.cfg.Events.Subscribers() > 0 && since >= 0 {
 		time.Sleep(lookAround - since)
 	}
-	s.logs.Forget(&r)
+	s.Logbook.Forget(&r)
 	rest, err := s.store.Remove(r.ID)
 	if err != nil {
 		return err
@@ -84,11 +84,11 @@ func (s *Service) removeLocked(r Record, volumes bool) error {
 	s.tasks.Go(func() { s.bundles.drop(rest) })
 	err = s.cfg.Snapshots.Remove(r.ID)
 	l := s.lives.forget(r.ID)
-	s.execs.forget(r.ID)
-	s.stats.Forget(r.ID)
+	s.Execs.sessions.Forget(r.ID)
+	s.Stats.Forget(r.ID)
 	s.publish(r, events.ActionDestroy)
 	if volumes {
-		err = errors.Join(err, s.removeVolumes(context.Background(), &r))
+		err = errors.Join(err, s.Mounts.Remove(context.Background(), &r))
 	}
 	if l != nil {
 		l.dropPending()

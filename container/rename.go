@@ -6,6 +6,7 @@ import (
 
 	"github.com/moby/moby/api/types/events"
 
+	"github.com/tarehq/tare/container/create"
 	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/fault"
 )
@@ -25,7 +26,7 @@ func (s *Service) Rename(ctx context.Context, nameOrID, name string) error {
 	if wanted == old {
 		return fault.New(fault.Invalid, "Renaming a container with the same name as its current name")
 	}
-	err = checkName("/" + wanted)
+	err = create.CheckName("/" + wanted)
 	if err == nil {
 		err = s.store.Reserve(wanted, r.ID)
 	}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 
+	"github.com/tarehq/tare/container/mounts"
 	"github.com/tarehq/tare/container/view"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/internal/overlayfs"
 	"github.com/tarehq/tare/internal/userns"
 	"github.com/tarehq/tare/supervise"
 )
@@ -13,15 +15,15 @@ import (
 // seen is the view of a container's root, and what it needs.
 type seen struct {
 	*view.View
-	sources *sources // what is mounted in that of a container that does not run; else nil
-	unlock  func()   // nil but to write into such a one
+	sources *mounts.Sources // what is mounted in that of a container that does not run; else nil
+	unlock  func()          // nil but to write into such a one
 }
 
 // close lets the root go: first the mounts, then the container.
 func (v *seen) close() {
 	v.Close()
 	if v.sources != nil {
-		v.sources.close()
+		v.sources.Close()
 	}
 	if v.unlock != nil {
 		v.unlock()
@@ -104,21 +106,22 @@ func (f *Files) mounted(ctx context.Context, r *Record, write bool) (*seen, erro
 	if err != nil {
 		return nil, err
 	}
-	sources := &sources{containers: f.containers, r: r}
+	var users *overlayfs.Users
 	if r.Users != nil {
 		made, err := userns.Make(r.Users, false)
 		if err != nil {
 			return nil, err
 		}
 		defer made.Close()
-		sources.users = seenBy(r.Users, made.User)
+		users = seenBy(r.Users, made.User)
 	}
-	if err := sources.open(ctx); err != nil {
-		return nil, errors.Join(err, sources.close())
-	}
-	v, err := view.Mount(root, sources.list, view.Options{Users: sources.users, Write: write, Volatile: r.AutoRemove(), ReadOnly: r.HostConfig.ReadonlyRootfs})
+	sources, err := f.containers.Mounts.Open(ctx, r, users)
 	if err != nil {
-		return nil, errors.Join(err, sources.close())
+		return nil, err
+	}
+	v, err := view.Mount(root, sources.List, view.Options{Users: users, Write: write, Volatile: r.AutoRemove(), ReadOnly: r.HostConfig.ReadonlyRootfs})
+	if err != nil {
+		return nil, errors.Join(err, sources.Close())
 	}
 	return &seen{View: v, sources: sources}, nil
 }

@@ -12,9 +12,12 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarehq/tare/archive"
+	"github.com/tarehq/tare/container/create"
 	"github.com/tarehq/tare/container/device"
 	"github.com/tarehq/tare/container/links"
+	"github.com/tarehq/tare/container/listing"
 	"github.com/tarehq/tare/container/logbook"
+	"github.com/tarehq/tare/container/mounts"
 	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/container/stats"
@@ -66,7 +69,7 @@ type Config struct {
 	Volumes            *volume.Service
 	Launcher           *supervise.Launcher
 	Events             *event.Log
-	Defaults           *Defaults
+	Defaults           *create.Defaults
 	InitPath           string // program for --init; "" refuses it
 	CgroupParent       string // of containers that name none
 	Systemd            bool   // makes the control groups; CgroupParent is a slice
@@ -83,23 +86,29 @@ type Config struct {
 // Service runs containers. It is safe for concurrent use: operations on one
 // container take turns, reads never wait for them.
 type Service struct {
+	// What there is to ask of containers beside what a Service does to one.
+	Listing     *listing.Listing
+	Execs       *Execs
+	Health      *Health
+	Logbook     *logbook.Book
+	Stats       *stats.Sampler
+	Processes   *Processes
+	Mounts      *mounts.Maker
+	Files       *Files
+	Checkpoints *Checkpoints
+	Places      *Places
+	Pruning     *Pruning
+
 	cfg     Config
 	store   *record.Store
 	bundles bundles
 	host    host
 	ops     keylock.Locks[string] // one operation at a time per container
 
-	links  *links.Table
-	lives  lives
-	execs  *Execs
-	logs   *logbook.Book
-	stats  *stats.Sampler
-	health *Health
-
-	remains *remains
-
+	links   *links.Table
 	users   *users.Allotment
-	listing listing
+	lives   lives
+	remains *remains
 
 	ending atomic.Bool  // the daemon stops its containers, and none is started again
 	tasks  *tasks.Tasks // the goroutines that follow running containers
@@ -147,32 +156,26 @@ func assemble(cfg Config, st *record.Store, h host) (*Service, error) {
 	}
 	s.remains = newRemains(&s.bundles)
 	s.tasks.Go(func() { s.remains.run(s.tasks.Closing()) })
-	s.stats = stats.New(st, s.bundles.dir, h.groups, s.tasks)
-	s.execs = newExecs(s)
-	s.health = &Health{containers: s, probers: map[string]*prober{}}
+	s.Stats = stats.New(st, s.bundles.dir, h.groups, s.tasks)
+	s.Listing = &listing.Listing{Store: st, Networks: cfg.Networks, Links: s.links, Images: cfg.Images, Layers: cfg.Snapshots}
+	s.Mounts = &mounts.Maker{Store: st, Volumes: cfg.Volumes, Images: cfg.Images, Layers: cfg.Snapshots, Events: cfg.Events}
+	s.Execs = newExecs(s)
+	s.Health = &Health{containers: s, probers: map[string]*prober{}}
+	s.Processes, s.Files, s.Checkpoints, s.Places, s.Pruning = &Processes{s}, &Files{s}, &Checkpoints{s}, &Places{s}, &Pruning{containers: s}
 	var err error
-	s.logs, err = logbook.New(logbook.Config{Store: st, Spool: filepath.Join(cfg.DataRoot, "log-spool"), Driver: cfg.LogDriver, Options: cfg.LogOpts,
+	s.Logbook, err = logbook.New(logbook.Config{Store: st, Spool: filepath.Join(cfg.DataRoot, "log-spool"), Driver: cfg.LogDriver, Options: cfg.LogOpts,
 		Over: s.lives.over, Tasks: s.tasks, Log: cfg.Log})
 	return s, err
 }
-
-// Stats are those of all containers.
-func (s *Service) Stats() *stats.Sampler { return s.stats }
-
-// Logbook keeps the containers' logs.
-func (s *Service) Logbook() *logbook.Book { return s.logs }
-
-// Health is what looks after the containers' health checks.
-func (s *Service) Health() *Health { return s.health }
 
 // Close lets go of the running containers, which go on, and returns when
 // nothing of the service runs any more.
 func (s *Service) Close(ctx context.Context) error {
 	s.tasks.Close()
-	s.health.close()
-	s.execs.close()
+	s.Health.close()
+	s.Execs.sessions.Close()
 	s.lives.letGo()
-	err := errors.Join(s.logs.Close(ctx), s.tasks.Wait(ctx))
+	err := errors.Join(s.Logbook.Close(ctx), s.tasks.Wait(ctx))
 	s.remains.clear()
 	return err
 }
@@ -211,21 +214,6 @@ func (s *Service) publish(r Record, action events.Action, extra ...string) {
 		attrs[extra[i]] = extra[i+1]
 	}
 	s.cfg.Events.Publish(events.ContainerEventType, action, events.Actor{ID: r.ID, Attributes: attrs})
-}
-
-// Counts tells how many containers are in which of Docker's three classes.
-func (s *Service) Counts() (running, paused, stopped int) {
-	for _, r := range s.store.All() {
-		switch {
-		case r.State == record.Paused:
-			paused++
-		case r.State.Live():
-			running++
-		default:
-			stopped++
-		}
-	}
-	return running, paused, stopped
 }
 
 // Users names the containers that were made from each image, for who wants to

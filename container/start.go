@@ -32,23 +32,15 @@ func (s *Service) Start(ctx context.Context, nameOrID, detachKeys string) error 
 	if err := startable(r); err != nil {
 		return err
 	}
-	return s.startAnew(context.WithoutCancel(ctx), r)
+	return s.startAnew(context.WithoutCancel(ctx), r, nil)
 }
 
 // startAnew is startLocked at somebody's wish: the restart policy counts and
 // waits from the beginning.
-func (s *Service) startAnew(ctx context.Context, r Record) error {
-	s.forgive(&r)
-	return s.startLocked(ctx, r)
-}
-
-// forgive forgets how often the restart policy has tried.
-func (s *Service) forgive(r *Record) {
+func (s *Service) startAnew(ctx context.Context, r Record, from *restore) error {
 	r.RestartCount = 0
-	l := s.lives.of(r.ID)
-	l.mu.Lock()
-	l.wait = 0
-	l.mu.Unlock()
+	s.lives.of(r.ID).tries.Forget()
+	return s.startLocked(ctx, r, from)
 }
 
 func startable(r Record) error {
@@ -61,12 +53,10 @@ func startable(r Record) error {
 	return nil
 }
 
-// startLocked starts the container under its operation lock. A failure is
-// recorded with Docker's exit code, and a container that removes itself goes.
-func (s *Service) startLocked(ctx context.Context, r Record) error { return s.startFrom(ctx, r, nil) }
-
-// startFrom is startLocked from a checkpoint, unless that is nil.
-func (s *Service) startFrom(ctx context.Context, r Record, from *restore) error {
+// startLocked starts the container under its operation lock, from a checkpoint unless
+// that is nil. A failure is recorded with Docker's exit code, and a container that
+// removes itself goes.
+func (s *Service) startLocked(ctx context.Context, r Record, from *restore) error {
 	b := &bundle{containers: s, r: &r, dir: s.bundles.path(r.ID), from: from}
 	err := b.launch(ctx)
 	if err == nil {
@@ -126,6 +116,8 @@ func startFailure(err error) (code int, _ error) {
 		return 127, wrap(": Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type")
 	case has("executable file not found"), has("no such file or directory"):
 		return 127, wrap("")
+	case strings.HasPrefix(text, "mount tmpfs "), strings.HasPrefix(text, "set sysctl "):
+		return 128, wrap("")
 	}
 	return 128, err
 }
@@ -169,10 +161,10 @@ func (b *bundle) launch(ctx context.Context) (err error) {
 		return err
 	}
 	s.links.Moved(*r)
-	s.publishPlaces(r, events.ActionConnect)
-	s.health.begin(*r)
+	s.Places.tell(r, events.ActionConnect)
+	s.Health.begin(*r)
 	s.publish(*r, events.ActionStart)
-	s.logs.Begin(r)
+	s.Logbook.Begin(r)
 	v := &vigil{containers: s, record: *r, live: l, run: run}
 	s.tasks.Go(v.watch)
 	return nil
@@ -220,7 +212,7 @@ func (s *Service) specInput(r *Record, root snapshot.Mount, who string) (spec.In
 	}
 	in := spec.Input{ID: r.ID, Config: r.Config, HostConfig: r.HostConfig, Path: r.Path, Args: r.Args,
 		User: user, CgroupParent: s.cfg.CgroupParent, Systemd: s.cfg.Systemd, Files: s.host.files}
-	settings := s.cfg.Defaults.get()
+	settings := s.cfg.Defaults.Get()
 	in.NoNewPrivileges, in.Seccomp, in.OOMAdjusted = settings.NoNewPrivileges, settings.Seccomp, settings.OOMAdjusted
 	in.AppArmor = s.cfg.Confinement.profile()
 	if l := s.cfg.Confinement.labels(r); l != nil {

@@ -13,7 +13,6 @@ import (
 
 	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/internal/signum"
 )
 
 // StopOptions as in POST /containers/{id}/stop.
@@ -76,14 +75,14 @@ func (h *halt) callOff(ctx context.Context) error {
 
 // stop ends the run and returns when it is recorded as over.
 func (h *halt) stop(ctx context.Context, o StopOptions) error {
-	sig, err := stopSignal(h.record, o.Signal)
+	sig, err := h.record.StopSignal(o.Signal)
 	if err != nil {
 		return err
 	}
 	if !h.rest {
 		l := h.containers.lives.of(h.record.ID)
-		l.hold(true)
-		defer l.hold(false)
+		l.tries.Hold(true)
+		defer l.tries.Hold(false)
 	}
 	ended, err := h.signal(ctx, sig)
 	if err != nil || ended == nil {
@@ -137,7 +136,7 @@ func (h *halt) signal(ctx context.Context, sig syscall.Signal) (ended <-chan str
 	h.record = r
 	if !r.State.Up() {
 		if l := s.lives.find(r.ID); l != nil {
-			l.callOff()
+			l.tries.CallOff()
 			l.tell(r, false)
 		}
 		return nil, nil
@@ -171,19 +170,12 @@ func (h *halt) signal(ctx context.Context, sig syscall.Signal) (ended <-chan str
 	return ended, err
 }
 
-// hold lets the restart policy rest for the end of the present run.
-func (l *live) hold(held bool) {
-	l.mu.Lock()
-	l.held = held
-	l.mu.Unlock()
-}
-
 // Kill sends a signal, SIGKILL if none is named, to the container's process.
 func (s *Service) Kill(ctx context.Context, nameOrID, signal string) error {
 	sig := unix.SIGKILL
 	if signal != "" {
 		var err error
-		if sig, err = parseSignal(signal); err != nil {
+		if sig, err = record.ParseSignal(signal); err != nil {
 			if n, notNumber := strconv.Atoi(signal); notNumber == nil && n != 0 {
 				return fault.New(fault.Invalid, "the linux daemon does not support signal %d", n)
 			}
@@ -197,7 +189,7 @@ func (s *Service) Kill(ctx context.Context, nameOrID, signal string) error {
 	if !r.State.Live() {
 		return notRunning(r)
 	}
-	stop, err := stopSignal(r, "")
+	stop, err := r.StopSignal("")
 	if err != nil {
 		return err
 	}
@@ -221,25 +213,4 @@ func (s *Service) Kill(ctx context.Context, nameOrID, signal string) error {
 	}
 	s.publish(r, events.ActionKill, "signal", strconv.Itoa(int(sig)))
 	return nil
-}
-
-// stopSignal is the signal asked for, the container's, or SIGTERM. A container's
-// that is none can only be the image's, and must not make it unstoppable.
-func stopSignal(r Record, asked string) (syscall.Signal, error) {
-	if asked != "" {
-		return parseSignal(asked)
-	}
-	if sig, err := parseSignal(r.Config.StopSignal); err == nil {
-		return sig, nil
-	}
-	return unix.SIGTERM, nil
-}
-
-// parseSignal reads a signal's number or name in Docker's words; there is no
-// signal zero.
-func parseSignal(s string) (syscall.Signal, error) {
-	if sig, ok := signum.Parse(s); ok && sig != 0 {
-		return sig, nil
-	}
-	return 0, fault.New(fault.Invalid, "invalid signal: %s", s)
 }

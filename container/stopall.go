@@ -27,7 +27,7 @@ func StopAll(ctx context.Context, s *Service, limit time.Duration) error {
 	var live []Record
 	for _, r := range s.store.All() {
 		if l := s.lives.find(r.ID); l != nil {
-			l.callOff() // who waits for another try
+			l.tries.CallOff() // who waits for another try
 		}
 		if r.State.Live() && r.State != record.Restarting {
 			live = append(live, r)
@@ -59,7 +59,7 @@ func StopAll(ctx context.Context, s *Service, limit time.Duration) error {
 // atEnd stops one of them, by SIGKILL when ctx ends.
 func (h *halt) atEnd(ctx context.Context) error {
 	r := h.record
-	sig, err := stopSignal(r, "")
+	sig, err := r.StopSignal("")
 	if err != nil {
 		return err
 	}

@@ -40,7 +40,7 @@ func checkStorage(layers Snapshots, h *wire.HostConfig) error {
 // storageLimit is the container's limit, or that of all that say nothing; 0 for none.
 func (s *Service) storageLimit(r *Record) (uint64, error) {
 	if len(r.HostConfig.StorageOpt) == 0 {
-		return s.cfg.Defaults.get().StorageSize, nil
+		return s.cfg.Defaults.Get().StorageSize, nil
 	}
 	return storageSize(r.HostConfig)
 }

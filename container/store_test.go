@@ -12,6 +12,7 @@ import (
 
 	wire "github.com/moby/moby/api/types/container"
 
+	"github.com/tarehq/tare/container/create"
 	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/record/recordtest"
 	"github.com/tarehq/tare/event"
@@ -188,7 +189,7 @@ func TestSharedNamespacesAreKeptByID(t *testing.T) {
 	recordtest.Add(t, st, "0123456789ab", "other", false)
 	s := &Service{store: st}
 	h := &wire.HostConfig{PidMode: "container:0123", NetworkMode: "container:other"}
-	c := &creation{containers: s, req: &CreateRequest{HostConfig: h}}
+	c := &creation{containers: s, req: &create.Request{HostConfig: h}}
 	c.shareByID()
 	if h.PidMode != "container:0123456789ab" || h.NetworkMode != "container:0123456789ab" {
 		t.Errorf("pid %q, network %q", h.PidMode, h.NetworkMode)

@@ -11,7 +11,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tarehq/tare/container/mounts"
 	"github.com/tarehq/tare/container/record"
+	"github.com/tarehq/tare/container/restart"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/aside"
 	"github.com/tarehq/tare/network"
@@ -64,7 +66,7 @@ func (t *takeover) run(ctx context.Context) error {
 	if err := s.cfg.Networks.Restore(ctx, sandboxes); err != nil {
 		return err
 	}
-	s.cfg.Volumes.Restore(ctx, usedVolumes(running))
+	s.cfg.Volumes.Restore(ctx, mounts.UsedVolumes(running))
 	for _, f := range found {
 		r, l := f.record, s.lives.of(f.record.ID)
 		v := &vigil{containers: s, record: r, live: l}
@@ -77,15 +79,15 @@ func (t *takeover) run(ctx context.Context) error {
 		}
 		v.run, _ = l.begin(f.keeper, f.err)
 		if f.keeper != nil {
-			s.execs.resume(r, f.keeper, f.execs)
+			s.Execs.resume(r, f.keeper, f.execs)
 		}
-		s.health.resume(r)
+		s.Health.resume(r)
 		if f.keeper != nil {
 			t.settlePlaces(ctx, r)
 		}
 		s.tasks.Go(v.watch)
 	}
-	s.logs.Resume(s.store.All())
+	s.Logbook.Resume(s.store.All())
 	return nil
 }
 
@@ -149,7 +151,7 @@ func (t *takeover) lookFor(ctx context.Context, r Record) finding {
 	case err != nil:
 		return finding{record: r, err: err}
 	case keeper.Status().Phase != supervise.PhaseCreated:
-		return finding{record: r, keeper: keeper, execs: s.execs.told(keeper)}
+		return finding{record: r, keeper: keeper, execs: s.Execs.told(keeper)}
 	}
 	// Started by nobody: the daemon died in between.
 	if err := end(ctx, keeper); err != nil {
@@ -210,7 +212,7 @@ func (t *takeover) settle(v *vigil) {
 		}
 		v.run, _ = l.begin(nil, errOver)
 		v.finish(exit)
-	case r.State == record.Restarting, r.State == record.Exited && beginsAgain(r):
+	case r.State == record.Restarting, r.State == record.Exited && restart.WantedAnew(&r):
 		t.dropBundle(v)
 		updated, err := s.store.Note(r.ID, func(p *record.Progress) error { p.State = record.Restarting; return nil })
 		if err != nil {
@@ -218,7 +220,7 @@ func (t *takeover) settle(v *vigil) {
 			return
 		}
 		v.record = updated
-		giveUp := l.retrying()
+		giveUp := l.tries.Begin()
 		s.tasks.Go(func() { v.tryAgain(giveUp) })
 	default:
 		t.dropBundle(v)

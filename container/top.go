@@ -16,9 +16,6 @@ import (
 // Processes are what runs in containers, as the host sees it.
 type Processes struct{ containers *Service }
 
-// Processes are those of all containers.
-func (s *Service) Processes() *Processes { return &Processes{s} }
-
 // Top lists a container's processes as ps.List does. No lock is taken, and a
 // paused container has processes too.
 func (p *Processes) Top(ctx context.Context, nameOrID, arguments string) (wire.TopResponse, error) {

@@ -85,7 +85,7 @@ func ParseTime(s string) (time.Time, error) {
 			return t, nil
 		}
 	}
-	return time.Time{}, fault.New(fault.Invalid, "failed to parse value as time or duration: %q: a date, a number of seconds or a duration is expected", s)
+	return time.Time{}, fault.New(fault.Invalid, "failed to parse value as time or duration: %q", s)
 }
 
 func (f *filter) name(canonical string) bool {

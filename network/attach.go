@@ -79,6 +79,9 @@ func (s *Service) attach(ctx context.Context, r Request, lans []*lan) (_ *Attach
 	if len(lans) > 0 && r.NetNS == nil {
 		b = s.pools.fitting(lans[0], r.Wants[0])
 	}
+	if b != nil && !r.ReadOnlySys {
+		b.DropSys()
+	}
 	for i, w := range r.Wants {
 		var e Endpoint
 		if i == 0 && b != nil && b.waiting != nil {
@@ -116,6 +119,7 @@ func (s *Service) attach(ctx context.Context, r Request, lans []*lan) (_ *Attach
 	for i := range a.Endpoints {
 		b.announce(&a.Endpoints[i])
 	}
+	a.Sys, b.Sys = b.Sys, nil
 	s.fitter.hold(a.ID, b)
 	return a, nil
 }

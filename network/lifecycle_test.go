@@ -24,6 +24,7 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/testutil"
+	"github.com/tarehq/tare/internal/thread"
 	"github.com/tarehq/tare/network/firewall"
 	"github.com/tarehq/tare/network/link"
 )
@@ -817,4 +818,56 @@ func TestGuardForgetsNetworks(t *testing.T) {
 	if n := held(); n != before {
 		t.Errorf("the guard has %d bridges, and had %d before the networks that are gone", n, before)
 	}
+}
+
+// A mount shows the sysfs that its namespace has already, which tells by being
+// read-only although it was not asked for.
+func TestSpareHasItsSysfs(t *testing.T) {
+	if !asHost(t) {
+		return
+	}
+	c := testConfig("tt0", 1)
+	c.Spare = 2
+	s := open(t, c)
+	spare := s.lans.byName[networkBridge].pool.spare
+	for _, readOnly := range []bool{true, false} {
+		testutil.Eventually(t, 5*time.Second, "a namespace that waits", func() bool { return len(spare) == 1 })
+		a, err := s.Attach(t.Context(), Request{Wants: []Want{{}}, ContainerID: "a", ReadOnlySys: readOnly})
+		must(t, err)
+		if (a.Sys != nil) != readOnly {
+			t.Errorf("sysfs read-only: %v, made already: %v", readOnly, a.Sys != nil)
+		}
+		if got, err := sysfsReadOnly(t, a.NetNS); err != nil || got != readOnly {
+			t.Errorf("a mount of sysfs is read-only: %v, %v; %v is wanted", got, err, readOnly)
+		}
+		if a.Sys != nil {
+			a.Sys.Close()
+		}
+		letGo(a)
+		must(t, s.Detach(t.Context(), a.Sandbox))
+	}
+}
+
+// sysfsReadOnly mounts the namespace's sysfs to be written, and tells whether it can.
+func sysfsReadOnly(t *testing.T, ns *os.File) (is bool, err error) {
+	dir := t.TempDir()
+	thread.Own(func() bool {
+		if err = unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
+			return false
+		}
+		if err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			return false
+		}
+		if err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			return false
+		}
+		if err = unix.Mount("sysfs", dir, "sysfs", 0, ""); err != nil {
+			return false
+		}
+		var st unix.Statfs_t
+		err = unix.Statfs(dir, &st)
+		is = st.Flags&unix.ST_RDONLY != 0
+		return false // the thread, and with it the mount, goes
+	})
+	return is, err
 }

@@ -141,13 +141,16 @@ type Port = publish.Port
 // Published is a port as it was published.
 type Published = publish.Published
 
-// Attachment is what Attach made. NetNS and Sockets belong to the caller, who
+// Attachment is what Attach made. NetNS, Sockets and Sys belong to the caller, who
 // closes them: the namespace lives as long as a descriptor or a process in it,
 // and a published port stays taken on the host as long as its socket is open.
 type Attachment struct {
 	Sandbox
 	NetNS   *os.File
 	Sockets []*os.File
+	// Sys has the namespace's sysfs made already, so that its first mount is quick;
+	// nil for none. It need not be open any more when that is done.
+	Sys *os.File
 }
 
 // linger is how long a background step may take before it is given up.

@@ -12,7 +12,8 @@ import (
 
 // pool keeps network namespaces ready for the next containers of a lan.
 type pool struct {
-	spare chan *box // handed over one by one
+	spare chan *box     // handed over one by one
+	taken chan struct{} // holds a token when one was taken
 	stop  context.CancelFunc
 	done  chan struct{}
 }
@@ -20,6 +21,10 @@ type pool struct {
 const (
 	// refillPause is how long after a spare was taken the next is made.
 	refillPause = time.Millisecond
+	// refillQuiet is how long no other is taken before the next is made while one
+	// still waits: a single start has the processors, and the kernel's lists of
+	// interfaces, for itself.
+	refillQuiet = 50 * time.Millisecond
 	// poolsOfUsers is how many lans beside the default bridge have a pool, those
 	// that were joined last; each has one namespace that waits.
 	poolsOfUsers = 8
@@ -78,7 +83,7 @@ func (p *pools) startLocked(ctx context.Context, l *lan, spares int) {
 	}
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	// One more waits in the hands of whoever made it.
-	of := &pool{spare: make(chan *box, spares-1), stop: stop, done: make(chan struct{})}
+	of := &pool{spare: make(chan *box, spares-1), taken: make(chan struct{}, 1), stop: stop, done: make(chan struct{})}
 	l.pool = of
 	p.tasks.Go(func() { p.refill(ctx, l, of) })
 }
@@ -136,6 +141,10 @@ func (p *pools) take(l *lan) *box {
 	}
 	select {
 	case b := <-of.spare:
+		select {
+		case of.taken <- struct{}{}:
+		default:
+		}
 		return b
 	default:
 		return nil
@@ -163,10 +172,25 @@ func (p *pools) refill(ctx context.Context, l *lan, of *pool) {
 			p.fitter.abandon(b, nil)
 			return
 		}
-		if !pause(ctx, refillPause) {
+		if !pause(ctx, refillPause) || !of.calm(ctx) {
 			return
 		}
 	}
+}
+
+// calm waits until none waits any more or none has been taken for some time; false
+// when ctx ended first.
+func (of *pool) calm(ctx context.Context) bool {
+	for len(of.spare) > 0 {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-of.taken:
+		case <-time.After(refillQuiet):
+			return true
+		}
+	}
+	return true
 }
 
 // makeSpare makes a namespace that is ready for a container that wants nothing

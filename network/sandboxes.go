@@ -112,28 +112,37 @@ func (k *sandboxes) unused() []*Sandbox {
 func (k *sandboxes) enter(b Sandbox, waited *Sandbox) (stale bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	stale = k.loseLocked(b.Ports)
+	k.byID[b.ID] = b
+	k.unwaitLocked(waited)
+	return stale
+}
+
+// loseLocked takes the ports from those that had them, and tells whether any had.
+func (k *sandboxes) loseLocked(ports []Published) (lost bool) {
+	if len(ports) == 0 { // lest a start looks at all that run
+		return false
+	}
 	type hostPort struct {
 		port  uint16
 		proto string
 	}
 	taken := map[hostPort][]Published{}
-	for _, p := range b.Ports {
+	for _, p := range ports {
 		key := hostPort{p.HostPort, p.Proto}
 		taken[key] = append(taken[key], p)
 	}
 	for id, other := range k.byID {
-		lost := func(p Published) bool {
+		gone := func(p Published) bool {
 			return p.HostPort != 0 && slices.ContainsFunc(taken[hostPort{p.HostPort, p.Proto}], p.SharesAddress)
 		}
-		if slices.ContainsFunc(other.Ports, lost) {
-			stale = true
-			other.Ports = slices.DeleteFunc(slices.Clone(other.Ports), lost)
+		if slices.ContainsFunc(other.Ports, gone) {
+			lost = true
+			other.Ports = slices.DeleteFunc(slices.Clone(other.Ports), gone)
 			k.byID[id] = other
 		}
 	}
-	k.byID[b.ID] = b
-	k.unwaitLocked(waited)
-	return stale
+	return lost
 }
 
 // wait adds one that has no container.

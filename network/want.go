@@ -26,6 +26,8 @@ type Request struct {
 	// NetNS is a network namespace to furnish, which stays the caller's; nil for one
 	// that is made, or waits.
 	NetNS *os.File
+	// ReadOnlySys tells that the container's sysfs will be: see Attachment.Sys.
+	ReadOnlySys bool
 }
 
 // Want asks for a place on one network. What is zero is chosen.

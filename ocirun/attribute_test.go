@@ -201,4 +201,11 @@ func TestKernelMemoryIsWarnedOf(t *testing.T) {
 	if r := b.resources(); r.Memory.Kernel != nil || r.Memory.Limit == nil || s.Linux.Resources.Memory.Kernel == nil || !strings.Contains(warned, "memory.kernel") {
 		t.Errorf("got %+v, %q", r.Memory, warned)
 	}
+	for _, with := range []bool{true, false} {
+		warned = ""
+		s.Linux.Resources.Memory = &specs.LinuxMemory{UseHierarchy: &with}
+		if b.resources(); strings.Contains(warned, "useHierarchy") == with {
+			t.Errorf("useHierarchy %v: %q", with, warned)
+		}
+	}
 }

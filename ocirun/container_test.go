@@ -479,13 +479,6 @@ func TestRefusals(t *testing.T) {
 		"idmap": func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/x", Type: "bind", Source: "/tmp", Options: []string{"bind", "idmap"}})
 		},
-		"not one of a proc file system": func(s *specs.Spec) {
-			_ = os.Symlink("proc", filepath.Join(s.Root.Path, "p"))
-			_ = os.MkdirAll(filepath.Join(s.Root.Path, "kernel"), 0o755)
-			_ = os.WriteFile(filepath.Join(s.Root.Path, "kernel/shmmni"), nil, 0o644)
-			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/p/sys", Type: "bind", Source: s.Root.Path})
-			s.Linux.Sysctl = map[string]string{"kernel.shmmni": "4000"}
-		},
 		"cannot be mounted because it is inside /proc": func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/proc/sys", Type: "tmpfs"})
 		},

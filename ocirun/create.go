@@ -281,6 +281,9 @@ func (c *Container) warnOfDevices(b *builder) {
 // specification keeps and asks nobody to enforce.
 func (b *builder) resources() *specs.LinuxResources {
 	r := b.spec.Linux.Resources
+	if r != nil && r.Memory != nil && r.Memory.UseHierarchy != nil && !*r.Memory.UseHierarchy {
+		b.warn("linux.resources.memory.useHierarchy has no effect: kernels count a group's memory with its children's always")
+	}
 	if r == nil || r.Memory == nil || r.Memory.Kernel == nil || *r.Memory.Kernel == 0 {
 		return r
 	}

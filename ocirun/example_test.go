@@ -27,7 +27,7 @@ func rootOf(dir string) string {
 		_ = os.MkdirAll(filepath.Join(dir, "rootfs", d), 0o755)
 	}
 	_ = os.WriteFile(filepath.Join(dir, "rootfs/bin/busybox"), box, 0o755)
-	for _, name := range []string{"sh", "echo", "sleep", "dd", "true"} {
+	for _, name := range []string{"sh", "echo", "sleep", "dd", "true", "test"} {
 		_ = os.Symlink("busybox", filepath.Join(dir, "rootfs/bin", name))
 	}
 	return filepath.Join(dir, "rootfs")
@@ -182,6 +182,83 @@ func ExampleContainer_NotifyOOM() {
 	// 137 true
 }
 
+// Pressure is told of before the kernel kills, for a container that can give
+// something back.
+func ExampleContainer_NotifyMemoryPressure() {
+	dir, _ := os.MkdirTemp("", "bundle")
+	defer os.RemoveAll(dir)
+	limit := int64(24 << 20)
+	spec := ocirun.Default(rootOf(dir), "dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1")
+	spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &limit, Swap: &limit}
+	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil { // version 2: pressure is time that is lost
+		spec.Linux.Resources.Unified = map[string]string{"memory.high": "22M"}
+	}
+	c, err := ocirun.Create(context.Background(), ocirun.Options{Bundle: dir, Spec: spec, ID: "example-pressure"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Delete()
+
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	pressure, err := c.NotifyMemoryPressure(ctx, ocirun.PressureLow)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		log.Fatal(err)
+	}
+	_, told := <-pressure
+	fmt.Println(told)
+	status, _ := c.Wait()
+	fmt.Println(status.Code())
+	// true
+	// 137
+}
+
+// A container goes to files and comes back from them, by CRIU: its processes go
+// on where they were, under what the specification says now.
+func ExampleContainer_Checkpoint() {
+	dir, _ := os.MkdirTemp("", "bundle")
+	defer os.RemoveAll(dir)
+	spec := ocirun.Default(rootOf(dir), "sh", "-c", "echo once; while ! test -e /tmp/now; do sleep 0.05; done; echo and on")
+	options := ocirun.Options{Bundle: dir, Spec: spec, ID: "example-checkpoint", Stdio: [3]*os.File{nil, os.Stdout, os.Stderr}}
+	c, err := ocirun.Create(context.Background(), options)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		log.Fatal(err)
+	}
+	images := ocirun.CheckpointOptions{Images: filepath.Join(dir, "images"), CRIU: criuProgram}
+	if err := c.Checkpoint(context.Background(), images); err != nil { // which ends it
+		log.Fatal(err)
+	}
+	_, _ = c.Wait()
+	if err := c.Delete(); err != nil {
+		log.Fatal(err)
+	}
+
+	limit := int64(17)
+	spec.Linux.Resources.Pids = &specs.LinuxPids{Limit: &limit}
+	if c, err = ocirun.Restore(context.Background(), options, images); err != nil {
+		log.Fatal(err)
+	}
+	defer c.Delete()
+	stats, _ := c.Stats()
+	fmt.Println(stats.Pids.Limit)
+	_ = os.WriteFile(filepath.Join(dir, "rootfs/tmp/now"), nil, 0o644)
+	status, err := c.Wait()
+	fmt.Println(status.Code(), err)
+	// once
+	// 17
+	// and on
+	// 0 <nil>
+}
+
+// criuProgram is for machines whose criu is not in PATH.
+var criuProgram string
+
 // TestExamples runs the examples, which need root, and compares what they print
 // with the comment at their end.
 func TestExamples(t *testing.T) {
@@ -189,12 +266,14 @@ func TestExamples(t *testing.T) {
 	if _, err := os.Stat("/bin/busybox"); err != nil {
 		t.Skip("needs /bin/busybox (Debian's busybox-static)")
 	}
+	criuProgram = testutil.CRIU(t)
 	text, err := os.ReadFile("example_test.go")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, example := range map[string]func(){"ExampleCreate": ExampleCreate, "ExampleLoad": ExampleLoad, "ExampleContainer_Exec": ExampleContainer_Exec,
-		"ExampleContainer_Update": ExampleContainer_Update, "ExampleContainer_NotifyOOM": ExampleContainer_NotifyOOM} {
+		"ExampleContainer_Update": ExampleContainer_Update, "ExampleContainer_NotifyOOM": ExampleContainer_NotifyOOM,
+		"ExampleContainer_NotifyMemoryPressure": ExampleContainer_NotifyMemoryPressure, "ExampleContainer_Checkpoint": ExampleContainer_Checkpoint} {
 		_, body, _ := strings.Cut(string(text), "func "+name+"() {\n")
 		body, _, _ = strings.Cut(body, "\n}\n")
 		var want strings.Builder

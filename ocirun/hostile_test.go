@@ -3,10 +3,12 @@ package ocirun
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -140,7 +142,11 @@ func TestDirectoryOfHost(t *testing.T) {
 	c := start(t, dir, s)
 	p := *s.Process
 	p.Cwd, p.Args = "/proc/self/fd/3", []string{"true"}
-	if _, err := c.Exec(context.Background(), ExecOptions{Process: &p, ExtraFiles: []*os.File{host}}); err == nil || !strings.Contains(err.Error(), breakout) {
+	e, err := c.Exec(context.Background(), ExecOptions{Process: &p, ExtraFiles: []*os.File{host}})
+	if err == nil {
+		_, _ = e.Wait()
+	}
+	if err == nil || !strings.Contains(err.Error(), breakout) {
 		t.Errorf("exec: %v", err)
 	}
 	p.Cwd = "/proc/self/cwd"
@@ -199,9 +205,121 @@ func TestVolumesOverProc(t *testing.T) {
 			}
 		}
 	}
+	volume := t.TempDir()
+	if err := os.Symlink("/proc", filepath.Join(volume, "link")); err != nil {
+		t.Fatal(err)
+	}
+	s.Mounts = append(with[:len(with):len(with)], specs.Mount{Destination: "/dev/volume", Type: "bind", Source: volume, Options: []string{"bind"}},
+		specs.Mount{Destination: "/dev/volume/link/sys", Type: "tmpfs", Source: "tmpfs"})
+	if _, _, err := tryRun(t, dir, s); err == nil || !strings.Contains(err.Error(), "inside /proc") {
+		t.Errorf("by a link of a volume: %v", err)
+	}
 	s.Mounts = append(with[:len(with):len(with)], specs.Mount{Destination: "/mnt/t", Type: "tmpfs", Source: "tmpfs"})
 	if _, _, err := tryRun(t, dir, s); err != nil {
 		t.Error(err)
+	}
+}
+
+// devOfImage takes the /dev that is the container's own, and what is in it, out of a
+// specification, and links files there.
+func devOfImage(t *testing.T, dir string, s *specs.Spec, links map[string]string, keep string) {
+	t.Helper()
+	s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool { return strings.HasPrefix(m.Destination, "/dev") && m.Destination != keep })
+	for name, target := range links {
+		name = filepath.Join(dir, "rootfs/dev", name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.Symlink(target, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestMaskByImagesNull: a path is masked by the host's null device, whatever the
+// image calls /dev/null, and no stream of the container is that.
+func TestMaskByImagesNull(t *testing.T) {
+	clean(t)
+	dir, s := shell(t, "cat /etc/passwd; stat -c %t:%T /etc/passwd")
+	devOfImage(t, dir, s, map[string]string{"null": "/etc/secret"}, "")
+	if err := os.WriteFile(filepath.Join(dir, "rootfs/etc/secret"), []byte("secret\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s.Linux.MaskedPaths = []string{"/etc/passwd"}
+	if _, _, err := tryRun(t, dir, s); err == nil || !strings.Contains(err.Error(), "another file is in its place") {
+		t.Errorf("as a stream: %v", err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	c, err := Create(context.Background(), Options{Bundle: dir, Spec: s, ID: containerID(t), Stdio: [3]*os.File{w, w, w}})
+	w.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop(t, c)
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if out, _ := io.ReadAll(r); string(out) != "1:3\n" {
+		t.Errorf("got %q", out)
+	}
+}
+
+// TestTerminalOfImage: the terminal is one of the container's devpts and lies below
+// its root, wherever links of the image's /dev lead.
+func TestTerminalOfImage(t *testing.T) {
+	clean(t)
+	outside := t.TempDir()
+	for keep, want := range map[string]string{"": "make the terminal", "/dev/pts": ""} {
+		dir, s := shell(t, "tty")
+		s.Process.Terminal = true
+		links := map[string]string{"console": "../../../../../../.." + outside + "/console"}
+		if keep == "" {
+			links["pts/ptmx"] = "/etc/passwd"
+		}
+		devOfImage(t, dir, s, links, keep)
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		here, there := os.NewFile(uintptr(pair[0]), ""), os.NewFile(uintptr(pair[1]), "")
+		c, err := Create(context.Background(), Options{Bundle: dir, Spec: s, ID: containerID(t), Console: there})
+		if err == nil {
+			stop(t, c)
+		}
+		here.Close()
+		there.Close()
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", keep, err)
+		}
+		if made, _ := os.ReadDir(outside); len(made) > 0 {
+			t.Errorf("%q: %v was made outside", keep, made)
+		}
+		if _, missing := os.Stat(filepath.Join(dir, "rootfs", outside, "console")); want == "" && missing != nil {
+			t.Error("the terminal is not below the root:", missing)
+		}
+	}
+}
+
+// TestKernelsFilesAlone: what is written to the kernel is a file of the kernel's. No
+// mount leads elsewhere, so one that init finds is put there before: a /proc without proc.
+func TestKernelsFilesAlone(t *testing.T) {
+	clean(t)
+	dir, s := shell(t, "true")
+	if err := os.MkdirAll(filepath.Join(dir, "rootfs/proc/sys/kernel"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(dir, "rootfs/proc/sys/kernel/shmmni")
+	if err := os.WriteFile(name, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s.Mounts = s.Mounts[1:]
+	s.Linux.Sysctl = map[string]string{"kernel.shmmni": "4000"}
+	if _, _, err := tryRun(t, dir, s); err == nil || !strings.Contains(err.Error(), "not one of a proc file system") {
+		t.Error(err)
+	}
+	if b, err := os.ReadFile(name); err != nil || len(b) != 0 {
+		t.Errorf("%q was written, %v", b, err)
 	}
 }
 

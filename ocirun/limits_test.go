@@ -57,6 +57,7 @@ func everyLimit(major, minor int64) []limit {
 		{"CPU.RealtimePeriod", cpu(specs.LinuxCPU{RealtimePeriod: &u}), "cpu/cpu.rt_period_us", "50000", "no real-time budget"},
 		{"CPU.Cpus", cpu(specs.LinuxCPU{Cpus: "0"}), "cpuset/cpuset.cpus", "0", ""},
 		{"CPU.Mems", cpu(specs.LinuxCPU{Mems: "0"}), "cpuset/cpuset.mems", "0", ""},
+		{"CPU.Mems of none", cpu(specs.LinuxCPU{Mems: "63"}), "cpuset/cpuset.mems", "63", "cpuset.mems"},
 		{"CPU.Idle", cpu(specs.LinuxCPU{Idle: &idle}), "cpu/cpu.idle", "1", ""},
 		{"Pids.Limit", func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: &quota} }, "pids/pids.max", "20000", ""},
 		{"Pids.Limit of none", func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: &zero} }, "pids/pids.max", "1", ""},

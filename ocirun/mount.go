@@ -61,8 +61,11 @@ func (b *builder) mountAll() error {
 		if err != nil {
 			return err
 		}
-		if m.Type == "tmpfs" && !o.bind && !o.copyUp || m.Type == "sysfs" {
-			b.fresh[below(m.Destination)] = true
+		switch first, _, _ := strings.Cut(below(m.Destination), "/"); {
+		case o.bind || !ownKind(m.Type): // with links of somebody's
+			delete(b.fresh, first)
+		case first == below(m.Destination) && (m.Type == "tmpfs" && !o.copyUp || m.Type == "sysfs"):
+			b.fresh[first] = true
 		}
 	}
 	return nil

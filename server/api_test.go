@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"github.com/moby/moby/api/types/volume"
 	"io"
 	"net"
 	"net/http"
@@ -16,6 +15,9 @@ import (
 
 	wire "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/system"
+	"github.com/moby/moby/api/types/volume"
+
+	"github.com/tarehq/tare/server/version"
 )
 
 // endpoints are all of the Engine API's, from 1.24 to the newest, with the
@@ -148,7 +150,7 @@ func TestEveryEndpoint(t *testing.T) {
 	r.containers.serve = func(net.Conn, []byte) {}
 	for _, line := range strings.Split(strings.TrimSpace(endpoints), "\n") {
 		method, path, _ := strings.Cut(line, " ")
-		for minor := MinVersion.Minor; minor <= MaxVersion.Minor; minor++ {
+		for minor := version.Min.Minor; minor <= version.Max.Minor; minor++ {
 			done := make(chan wire.WaitResponse, 1)
 			done <- wire.WaitResponse{}
 			r.containers.wait = done

@@ -45,7 +45,7 @@ func (h *attachHandlers) attachSocket(w http.ResponseWriter, r *request) error {
 		Stdin: r.flag("stdin"), Stdout: r.flag("stdout"), Stderr: r.flag("stderr"), Raw: true,
 		Stream: r.flag("stream"), Logs: r.flag("logs"), DetachKeys: r.Form.Get("detachKeys"),
 	}
-	if r.version.allStreams() {
+	if r.version.AllStreams() {
 		o.Stdin, o.Stdout, o.Stderr = true, true, true
 	}
 	t := &takeover{w: w, r: r}

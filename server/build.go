@@ -11,6 +11,8 @@ import (
 	"net/url"
 
 	"github.com/moby/moby/api/types/build"
+
+	"github.com/tarehq/tare/server/version"
 )
 
 // Builder takes the connections of those who want something built; what serves
@@ -49,7 +51,7 @@ const HeaderVersion = "Tare-Api-Version"
 // have read it, but for the version, which goes into a header. What else the
 // client asks for is asked on another connection.
 func (h *buildHandlers) hand(w http.ResponseWriter, r *request) error {
-	_, path, err := cutVersion(r.URL.Path)
+	_, path, err := version.Cut(r.URL.Path)
 	if err != nil {
 		return err
 	}

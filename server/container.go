@@ -10,25 +10,33 @@ import (
 
 	wire "github.com/moby/moby/api/types/container"
 	wirenet "github.com/moby/moby/api/types/network"
+
 	"github.com/tarehq/tare/container"
+	"github.com/tarehq/tare/container/create"
+	"github.com/tarehq/tare/container/listing"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/server/version"
 )
 
 // Containers is what the handlers need of containers; container.Service is it.
 type Containers interface {
-	Create(ctx context.Context, req container.CreateRequest) (id string, warnings []string, err error)
+	Create(ctx context.Context, req create.Request) (id string, warnings []string, err error)
 	Start(ctx context.Context, nameOrID, detachKeys string) error
 	Stop(ctx context.Context, nameOrID string, o container.StopOptions) error
 	Kill(ctx context.Context, nameOrID, signal string) error
 	Restart(ctx context.Context, nameOrID string, o container.StopOptions) error
 	Remove(ctx context.Context, nameOrID string, o container.RemoveOptions) error
 	Wait(ctx context.Context, nameOrID string, condition wire.WaitCondition) (<-chan wire.WaitResponse, error)
-	List(ctx context.Context, o container.ListOptions) ([]wire.Summary, error)
-	ListText(ctx context.Context, o container.ListOptions, form string, shape func(*wire.Summary)) ([]byte, error)
 	Inspect(ctx context.Context, nameOrID string, size bool) (wire.InspectResponse, error)
-	Counts() (running, paused, stopped int)
 	Changing
 	Streams
+}
+
+// Listing shows containers; listing.Listing is it.
+type Listing interface {
+	List(ctx context.Context, o listing.Options) ([]wire.Summary, error)
+	Text(ctx context.Context, o listing.Options, form string, shape func(*wire.Summary)) ([]byte, error)
+	Counts() (running, paused, stopped int)
 }
 
 // Changing is what is done to a container that is there.
@@ -47,6 +55,7 @@ type Streams interface {
 
 type containerHandlers struct {
 	containers    Containers
+	listing       Listing
 	places        Places
 	checkpoints   Checkpoints
 	cgroupVersion int
@@ -78,34 +87,34 @@ func (h *containerHandlers) list(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	if err := r.version.checkListFilters(filters); err != nil {
+	if err := r.version.CheckListFilters(filters); err != nil {
 		return err
 	}
 	limit, err := r.integer("limit")
 	if err != nil {
 		return err
 	}
-	o := container.ListOptions{All: r.flag("all"), Size: r.flag("size"), Filters: filters}
+	o := listing.Options{All: r.flag("all"), Size: r.flag("size"), Filters: filters}
 	if limit != nil {
 		o.Limit = *limit
 	}
 	if !o.Size {
-		form, shape := r.version.String(), r.version.summary
+		form, shape := r.version.String(), r.version.Summary
 		if r.flag("brief") { // a parameter of our own, and so of any version
 			form, shape = "brief", briefContainer
 		}
-		text, err := h.containers.ListText(r.Context(), o, form, shape)
+		text, err := h.listing.Text(r.Context(), o, form, shape)
 		if err != nil {
 			return err
 		}
 		return writeText(w, text)
 	}
-	list, err := h.containers.List(r.Context(), o)
+	list, err := h.listing.List(r.Context(), o)
 	if err != nil {
 		return err
 	}
 	for i := range list {
-		r.version.summary(&list[i])
+		r.version.Summary(&list[i])
 	}
 	return writeList(w, list)
 }
@@ -119,7 +128,7 @@ func (h *containerHandlers) create(w http.ResponseWriter, r *request) error {
 	if err := r.form(); err != nil {
 		return err
 	}
-	var body createBody
+	var body version.CreateBody
 	if err := r.json(&body); err != nil {
 		return err
 	} else if r.Body == nil || r.ContentLength == 0 {
@@ -128,49 +137,25 @@ func (h *containerHandlers) create(w http.ResponseWriter, r *request) error {
 	if body.Config == nil {
 		return fault.New(fault.Invalid, "config cannot be empty in order to create a container")
 	}
-	body.Config.Cmd, body.Config.Entrypoint = body.Cmd, body.Entrypoint
-	settleNetworks(&body)
-	if err := r.version.create(&body, h.cgroupVersion); err != nil {
+	body.Config.Cmd, body.Config.Entrypoint, body.Config.Shell = body.Cmd, body.Entrypoint, body.Shell
+	if err := r.version.Create(&body, h.cgroupVersion); err != nil {
 		return err
 	}
-	req := container.CreateRequest{
+	req := create.Request{
 		Name: r.Form.Get("name"), Config: body.Config, HostConfig: body.HostConfig, NetworkingConfig: body.NetworkingConfig,
 	}
-	if !r.version.before(41) {
+	if !r.version.Before(41) {
 		req.Platform = r.Form.Get("platform")
 	}
 	id, warnings, err := h.containers.Create(r.Context(), req)
 	if err != nil {
 		return err
 	}
-	warnings = append(r.version.createWarnings(&body), warnings...)
+	warnings = append(r.version.CreateWarnings(&body), warnings...)
 	if warnings == nil {
 		warnings = []string{}
 	}
 	return writeJSON(w, http.StatusCreated, wire.CreateResponse{ID: id, Warnings: warnings})
-}
-
-// settleNetworks fills what may be left out and gives the default network its
-// name, so that all that follows sees one form.
-func settleNetworks(body *createBody) {
-	if body.HostConfig == nil {
-		body.HostConfig = &wire.HostConfig{}
-	}
-	if body.NetworkingConfig == nil {
-		body.NetworkingConfig = &wirenet.NetworkingConfig{}
-	}
-	nets := body.NetworkingConfig
-	if nets.EndpointsConfig == nil {
-		nets.EndpointsConfig = map[string]*wirenet.EndpointSettings{}
-	}
-	if mode := body.HostConfig.NetworkMode; mode == "" || mode.IsDefault() {
-		body.HostConfig.NetworkMode = wirenet.NetworkBridge
-	}
-	_, both := nets.EndpointsConfig[wirenet.NetworkBridge]
-	if endpoint, ok := nets.EndpointsConfig[wirenet.NetworkDefault]; ok && !both && body.HostConfig.NetworkMode == wirenet.NetworkBridge {
-		nets.EndpointsConfig[wirenet.NetworkBridge] = endpoint
-		delete(nets.EndpointsConfig, wirenet.NetworkDefault)
-	}
 }
 
 func (h *containerHandlers) inspect(w http.ResponseWriter, r *request) error {
@@ -181,7 +166,7 @@ func (h *containerHandlers) inspect(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, r.version.container(c))
+	return writeJSON(w, http.StatusOK, r.version.Container(c))
 }
 
 func (h *containerHandlers) start(w http.ResponseWriter, r *request) error {
@@ -236,7 +221,7 @@ func stopOptions(r *request) (container.StopOptions, error) {
 	if err := r.form(); err != nil {
 		return o, err
 	}
-	if !r.version.before(42) {
+	if !r.version.Before(42) {
 		o.Signal = r.Form.Get("signal")
 	}
 	var err error
@@ -301,7 +286,7 @@ func (h *containerHandlers) update(w http.ResponseWriter, r *request) error {
 	if err := container.CheckLimits(endpoints); err != nil { // before anything is changed
 		return err
 	}
-	r.version.update(&u.UpdateConfig)
+	r.version.Update(&u.UpdateConfig)
 	warnings, err := h.containers.Update(r.Context(), r.params["id"], u.UpdateConfig)
 	if err == nil && len(endpoints) > 0 {
 		err = h.places.Limit(r.Context(), r.params["id"], endpoints)
@@ -340,7 +325,7 @@ func (h *containerHandlers) wait(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	condition := wire.WaitConditionNotRunning
-	if v := wire.WaitCondition(r.Form.Get("condition")); v != "" && !r.version.before(30) {
+	if v := wire.WaitCondition(r.Form.Get("condition")); v != "" && !r.version.Before(30) {
 		switch v {
 		case wire.WaitConditionNotRunning, wire.WaitConditionNextExit, wire.WaitConditionRemoved:
 			condition = v
@@ -353,7 +338,7 @@ func (h *containerHandlers) wait(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
-	if !r.version.before(30) {
+	if !r.version.Before(30) {
 		w.WriteHeader(http.StatusOK)
 		if err := http.NewResponseController(w).Flush(); err != nil {
 			return err
@@ -364,7 +349,7 @@ func (h *containerHandlers) wait(w http.ResponseWriter, r *request) error {
 		if !ok {
 			return fmt.Errorf("the wait for container %s ended without a result", r.params["id"])
 		}
-		if r.version.before(34) && condition == wire.WaitConditionRemoved && status.Error != nil {
+		if r.version.Before(34) && condition == wire.WaitConditionRemoved && status.Error != nil {
 			return nil // an empty answer was how a failed removal was told
 		}
 		return json.NewEncoder(w).Encode(status)

@@ -6,7 +6,9 @@ import (
 	"net/http"
 
 	"github.com/moby/moby/api/types/common"
+
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/server/version"
 )
 
 // statuses maps the kinds of error to what Docker answers for them. The client
@@ -39,7 +41,7 @@ func statusOf(err error) int {
 // writeError answers with the error in Docker's shape. Clients older than the
 // oldest version print the body as it is, so their refusal is plain text.
 func writeError(w http.ResponseWriter, status int, err error) {
-	var tooOld tooOldError
+	var tooOld version.TooOldError
 	switch {
 	case status == http.StatusNotModified:
 		w.WriteHeader(status)

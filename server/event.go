@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/moby/moby/api/types"
+
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
 )
@@ -34,7 +35,7 @@ func (h *eventHandlers) stream(w http.ResponseWriter, r *request) error {
 	sub := h.events.Subscribe(since, until, filter)
 	defer sub.Close()
 
-	contentType := negotiate(r.Header.Values("Accept"), r.version.eventTypes())
+	contentType := negotiate(r.Header.Values("Accept"), r.version.EventTypes())
 	w.Header().Set("Content-Type", contentType)
 	w.WriteHeader(http.StatusOK)
 	control := http.NewResponseController(w)
@@ -52,7 +53,7 @@ func (h *eventHandlers) stream(w http.ResponseWriter, r *request) error {
 		if err != nil {
 			return err
 		}
-		out := r.version.event(msg)
+		out := r.version.Event(msg)
 		if out == nil {
 			continue
 		}

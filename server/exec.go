@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	wire "github.com/moby/moby/api/types/container"
+
 	"github.com/tarehq/tare/container"
 	"github.com/tarehq/tare/fault"
 )
@@ -43,7 +44,7 @@ func (h *execHandlers) create(w http.ResponseWriter, r *request) error {
 	if len(req.Cmd) == 0 {
 		return fault.New(fault.Invalid, "No exec command specified")
 	}
-	if r.version.before(42) {
+	if r.version.Before(42) {
 		req.ConsoleSize = nil
 	}
 	id, err := h.execs.Create(r.Context(), r.params["id"], req)
@@ -75,7 +76,7 @@ func (h *execHandlers) start(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	o := container.ExecStartOptions{Detach: req.Detach, TTY: req.Tty}
-	if req.Tty && !r.version.before(42) {
+	if req.Tty && !r.version.Before(42) {
 		o.ConsoleSize = req.ConsoleSize
 	}
 	return h.run(w, r, r.params["id"], o)

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"github.com/tarehq/tare/volume"
 	"io"
 	"log/slog"
 	"net"
@@ -26,20 +25,23 @@ import (
 	"github.com/moby/moby/api/types/system"
 
 	"github.com/tarehq/tare/container"
+	"github.com/tarehq/tare/container/create"
+	"github.com/tarehq/tare/container/listing"
 	"github.com/tarehq/tare/container/logbook"
 	"github.com/tarehq/tare/container/stats"
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
 	"github.com/tarehq/tare/network/firewall"
+	"github.com/tarehq/tare/volume"
 )
 
 // fakeContainers remembers the last call and answers as it is told.
 type fakeContainers struct {
 	call     string
-	created  container.CreateRequest
+	created  create.Request
 	stop     container.StopOptions
-	list     container.ListOptions
+	list     listing.Options
 	form     string
 	shape    func(*wire.Summary)
 	logs     logbook.Options
@@ -57,7 +59,7 @@ type fakeContainers struct {
 	serve   func(conn net.Conn, buffered []byte)
 }
 
-func (f *fakeContainers) Create(_ context.Context, r container.CreateRequest) (string, []string, error) {
+func (f *fakeContainers) Create(_ context.Context, r create.Request) (string, []string, error) {
 	f.created = r
 	return "c0ffee", nil, f.err
 }
@@ -88,11 +90,11 @@ func (f *fakeContainers) Wait(_ context.Context, id string, c wire.WaitCondition
 	f.call = "wait " + id + " " + string(c)
 	return f.wait, f.err
 }
-func (f *fakeContainers) List(_ context.Context, o container.ListOptions) ([]wire.Summary, error) {
+func (f *fakeContainers) List(_ context.Context, o listing.Options) ([]wire.Summary, error) {
 	f.list = o
 	return nil, f.err
 }
-func (f *fakeContainers) ListText(_ context.Context, o container.ListOptions, form string, shape func(*wire.Summary)) ([]byte, error) {
+func (f *fakeContainers) Text(_ context.Context, o listing.Options, form string, shape func(*wire.Summary)) ([]byte, error) {
 	f.list, f.form, f.shape = o, form, shape
 	return []byte("[]\n"), f.err
 }
@@ -490,7 +492,7 @@ func newRig(t *testing.T) *rig {
 
 func (r *rig) handler() *Server {
 	return New(Config{
-		Containers: &r.containers, Logs: fakeLogs{&r.containers}, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Stats: fakeStats{&r.containers}, Processes: fakeStats{&r.containers}, Pruning: fakeStats{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{&r.containers}, Firewall: fakeFirewall{}, Places: fakeNetworks{&r.containers}, Checkpoints: fakeCheckpoints{&r.containers}, Volumes: r.openVolumes(), Builder: &r.builder, Authorizers: &r.authorizers, Events: &r.events,
+		Containers: &r.containers, Listing: &r.containers, Logs: fakeLogs{&r.containers}, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Stats: fakeStats{&r.containers}, Processes: fakeStats{&r.containers}, Pruning: fakeStats{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{&r.containers}, Firewall: fakeFirewall{}, Places: fakeNetworks{&r.containers}, Checkpoints: fakeCheckpoints{&r.containers}, Volumes: r.openVolumes(), Builder: &r.builder, Authorizers: &r.authorizers, Events: &r.events,
 		Daemon: func() Daemon { return r.daemon },
 		Log:    slog.New(slog.DiscardHandler),
 	})

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/moby/moby/api/types/jsonstream"
+
 	"github.com/tarehq/tare/fault"
 )
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	wire "github.com/moby/moby/api/types/container"
+
 	"github.com/tarehq/tare/container"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"

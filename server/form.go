@@ -81,6 +81,9 @@ func (r *request) filters() (map[string]map[string]bool, error) {
 	var lists map[string][]string
 	if err := json.Unmarshal([]byte(text), &lists); err == nil {
 		out := make(map[string]map[string]bool, len(lists))
+		if _, nameless := lists[""]; nameless {
+			return nil, fault.New(fault.Invalid, "invalid filter")
+		}
 		for key, values := range lists {
 			for _, v := range values {
 				addFilter(out, key, v)
@@ -93,6 +96,9 @@ func (r *request) filters() (map[string]map[string]bool, error) {
 		return nil, fault.New(fault.Invalid, "invalid filter")
 	}
 	out := make(map[string]map[string]bool, len(sets))
+	if _, nameless := sets[""]; nameless {
+		return nil, fault.New(fault.Invalid, "invalid filter")
+	}
 	for key, values := range sets {
 		for v := range values { // a value counts by being there, even when false
 			addFilter(out, key, v)
@@ -189,7 +195,7 @@ func inBody(out any, err error) error {
 	}
 	field := strings.TrimPrefix(strings.TrimPrefix(wrong.Field, "CreateRequest."), "Config.")
 	field = strings.TrimPrefix(strings.TrimPrefix(strings.Replace(field, ".Resources.", ".", 1), "UpdateConfig."), "Resources.")
-	root := strings.NewReplacer("createBody", "CreateRequest", "updateBody", "UpdateConfig", "server.", "container.", "words", "string").Replace(wrong.Type.String())
+	root := strings.NewReplacer("CreateBody", "CreateRequest", "updateBody", "UpdateConfig", "server.", "container.", "version.", "container.", "words", "string").Replace(wrong.Type.String())
 	if field == "" {
 		return fmt.Errorf("json: cannot unmarshal %s into Go value of type %s", wrong.Value, root)
 	}
@@ -267,4 +273,18 @@ func parsePlatform(value string) (string, error) {
 		text += "/" + p.Variant
 	}
 	return text, nil
+}
+
+// loadPlatforms are those that loading and saving are about. The parameter came
+// with 1.48, and several with 1.52.
+func (r *request) loadPlatforms() ([]string, error) {
+	if r.version.Before(48) {
+		return nil, nil
+	}
+	if r.version.Before(52) {
+		if _, err := r.platform("platform"); err != nil {
+			return nil, err
+		}
+	}
+	return r.platforms("platform")
 }

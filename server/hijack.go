@@ -8,6 +8,7 @@ import (
 	"net/http"
 
 	"github.com/moby/moby/api/types"
+
 	"github.com/tarehq/tare/container"
 	"github.com/tarehq/tare/fault"
 )
@@ -61,7 +62,7 @@ func (t *takeover) hijack(tty bool) (conn net.Conn, head, buffered []byte, err e
 	}
 	text := "HTTP/1.1 200 OK\r\nContent-Type: " + types.MediaTypeRawStream + "\r\n"
 	if _, upgrade := t.r.Header["Upgrade"]; upgrade {
-		text = "HTTP/1.1 101 UPGRADED\r\nContent-Type: " + t.r.version.streamType(tty) + "\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
+		text = "HTTP/1.1 101 UPGRADED\r\nContent-Type: " + t.r.version.StreamType(tty) + "\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
 	}
 	for _, name := range []string{"Api-Version", "Docker-Experimental", "Ostype", "Server"} {
 		text += name + ": " + t.w.Header().Get(name) + "\r\n"

@@ -9,6 +9,7 @@ import (
 
 	wire "github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/jsonstream"
+
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
 	"github.com/tarehq/tare/reference"
@@ -62,7 +63,7 @@ func (h *imageHandlers) list(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	if pattern := r.Form.Get("filter"); pattern != "" && r.version.before(41) {
+	if pattern := r.Form.Get("filter"); pattern != "" && r.version.Before(41) {
 		addFilter(filters, "reference", pattern)
 	}
 	o := image.ListOptions{All: r.flag("all"), Filters: filters}
@@ -73,13 +74,13 @@ func (h *imageHandlers) list(w http.ResponseWriter, r *request) error {
 		}
 		return writeList(w, list)
 	}
-	if !r.version.before(42) {
+	if !r.version.Before(42) {
 		o.SharedSize = r.flag("shared-size")
 	}
-	if !r.version.before(47) {
+	if !r.version.Before(47) {
 		o.Manifests = r.flag("manifests")
 	}
-	if !r.version.before(54) {
+	if !r.version.Before(54) {
 		// Where an image came from is told for each manifest. Nothing comes from
 		// a registry or a builder yet.
 		o.Manifests = o.Manifests || r.flag("identity")
@@ -88,7 +89,7 @@ func (h *imageHandlers) list(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	out := r.version.listed(list)
+	out := r.version.Listed(list)
 	if list, ok := out.([]wire.Summary); ok {
 		return writeList(w, list)
 	}
@@ -101,10 +102,10 @@ func (h *imageHandlers) inspect(w http.ResponseWriter, r *request) error {
 	}
 	var o image.InspectOptions
 	var err error
-	if !r.version.before(48) {
+	if !r.version.Before(48) {
 		o.Manifests = r.flag("manifests")
 	}
-	if !r.version.before(49) {
+	if !r.version.Before(49) {
 		if o.Platform, err = r.platform("platform"); err != nil {
 			return err
 		}
@@ -113,7 +114,7 @@ func (h *imageHandlers) inspect(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	out, err := r.version.image(img, h.images.Parent)
+	out, err := r.version.Image(img, h.images.Parent)
 	if err != nil {
 		return err
 	}
@@ -126,7 +127,7 @@ func (h *imageHandlers) history(w http.ResponseWriter, r *request) error {
 	}
 	var platform string
 	var err error
-	if !r.version.before(48) {
+	if !r.version.Before(48) {
 		if platform, err = r.platform("platform"); err != nil {
 			return err
 		}
@@ -161,7 +162,7 @@ func (h *imageHandlers) importImage(w http.ResponseWriter, r *request) error {
 	if o.Epoch, err = r.epoch(); err != nil {
 		return err
 	}
-	if !r.version.before(32) {
+	if !r.version.Before(32) {
 		o.Platform = r.Form.Get("platform")
 	}
 	out, body := newProgress(w), io.Reader(r.Body)
@@ -224,7 +225,7 @@ func join(name, tag string) string {
 
 func (h *imageHandlers) load(w http.ResponseWriter, r *request) error {
 	r.query()
-	platforms, err := r.version.platforms(r)
+	platforms, err := r.loadPlatforms()
 	if err != nil {
 		return err
 	}
@@ -251,7 +252,7 @@ func (h *imageHandlers) save(w http.ResponseWriter, r *request) error {
 	}
 	var o image.SaveOptions
 	var err error
-	if o.Platforms, err = r.version.platforms(r); err != nil {
+	if o.Platforms, err = r.loadPlatforms(); err != nil {
 		return err
 	}
 	if o.Recompress, err = r.recompress(); err != nil {
@@ -288,7 +289,7 @@ func (h *imageHandlers) remove(w http.ResponseWriter, r *request) error {
 		return fault.New(fault.Invalid, "image name cannot be blank")
 	}
 	o := image.RemoveOptions{Force: r.flag("force"), NoPrune: r.flag("noprune")}
-	if !r.version.before(50) {
+	if !r.version.Before(50) {
 		var err error
 		if o.Platforms, err = r.platforms("platforms"); err != nil {
 			return err

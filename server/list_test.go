@@ -15,6 +15,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	ours "github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/server/version"
 )
 
 // A list is the same JSON whether it was encoded in one piece or in many.
@@ -48,9 +49,9 @@ func TestLongListOfImages(t *testing.T) {
 			Manifests:  []image.ManifestSummary{{ID: "m", Kind: image.ManifestKindImage, ImageData: &image.ImageProperties{Containers: []string{"c"}}}},
 		})
 	}
-	for _, v := range []Version{MaxVersion, {1, 50}, {1, 47}, {1, 43}, {1, 24}} {
+	for _, v := range []version.Version{version.Max, {Major: 1, Minor: 50}, {Major: 1, Minor: 47}, {Major: 1, Minor: 43}, {Major: 1, Minor: 24}} {
 		want := httptest.NewRecorder()
-		writeJSON(want, 200, v.listed(slices.Clone(r.images.list)))
+		writeJSON(want, 200, v.Listed(slices.Clone(r.images.list)))
 		if status, _, text := r.do("GET", "/v"+v.String()+"/images/json?manifests=1", ""); status != 200 || text != strings.TrimSpace(want.Body.String()) {
 			t.Errorf("%s: %d %.200s\nwant %.200s", v, status, text, want.Body)
 		}
@@ -93,4 +94,10 @@ func TestBriefListOfContainers(t *testing.T) {
 			t.Errorf("%s: the whole list has the form of the brief one", path)
 		}
 	}
+}
+
+func TestListFiltersOfOldVersions(t *testing.T) {
+	r := newRig(t)
+	r.want(400, "invalid filter 'annotation'", "GET", `/v1.55/containers/json?filters={"annotation":["a"]}`, "")
+	r.want(200, "*", "GET", `/v1.56/containers/json?filters={"annotation":["a"]}`, "")
 }

@@ -48,7 +48,7 @@ func (h *logHandlers) logs(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	w.Header().Set("Content-Type", r.version.streamType(stream.TTY))
+	w.Header().Set("Content-Type", r.version.StreamType(stream.TTY))
 	out := newStreamWriter(w)
 	if err := out.begin(); err != nil {
 		return err
@@ -78,7 +78,7 @@ func logsOptions(r *request) (o logbook.Options, err error) {
 	if o.Since, err = r.moment("since"); err != nil {
 		return o, err
 	}
-	if !r.version.before(35) && r.Form.Get("until") != "0" { // which means never
+	if !r.version.Before(35) && r.Form.Get("until") != "0" { // which means never
 		if o.Until, err = r.moment("until"); err != nil {
 			return o, err
 		}

@@ -77,8 +77,8 @@ func (h *networkHandlers) list(w http.ResponseWriter, r *request) error {
 			list = append(list, n)
 		}
 	}
-	if !r.version.networksInFull() {
-		return writeJSON(w, http.StatusOK, r.version.networks(list))
+	if !r.version.NetworksInFull() {
+		return writeJSON(w, http.StatusOK, r.version.Networks(list))
 	}
 	detailed := []wire.Inspect{}
 	for _, n := range list {
@@ -89,7 +89,7 @@ func (h *networkHandlers) list(w http.ResponseWriter, r *request) error {
 		if err != nil {
 			return err
 		}
-		detailed = append(detailed, r.version.network(full))
+		detailed = append(detailed, r.version.Network(full))
 	}
 	return writeJSON(w, http.StatusOK, detailed)
 }
@@ -111,7 +111,7 @@ func (h *networkHandlers) inspect(w http.ResponseWriter, r *request) error {
 	if scope := r.Form.Get("scope"); scope != "" && scope != n.Scope {
 		return fault.New(fault.NotFound, "network %s not found", id)
 	}
-	return writeJSON(w, http.StatusOK, r.version.network(n))
+	return writeJSON(w, http.StatusOK, r.version.Network(n))
 }
 
 // whole describes the network with all its containers.
@@ -131,7 +131,7 @@ func (h *networkHandlers) create(w http.ResponseWriter, r *request) error {
 	if err := r.json(&body); err != nil {
 		return err
 	}
-	r.version.createNetwork(&body)
+	r.version.CreateNetwork(&body)
 	out, err := h.networks.Create(r.Context(), body)
 	if err != nil {
 		return err
@@ -147,7 +147,7 @@ func (h *networkHandlers) connect(w http.ResponseWriter, r *request) error {
 	if err := r.json(&body); err != nil {
 		return err
 	}
-	r.version.connectNetwork(&body)
+	r.version.ConnectNetwork(&body)
 	if err := h.places.Connect(r.Context(), body.Container, r.params["id"], body.EndpointConfig); err != nil {
 		return err
 	}

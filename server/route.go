@@ -3,6 +3,8 @@ package server
 import (
 	"net/http"
 	"strings"
+
+	"github.com/tarehq/tare/server/version"
 )
 
 // handler answers one kind of request. It either writes an answer or returns
@@ -12,7 +14,7 @@ type handler func(w http.ResponseWriter, r *request) error
 // request is a request whose path was understood.
 type request struct {
 	*http.Request
-	version Version
+	version version.Version
 	params  map[string]string // the pattern's {name} parts
 	hearing *hearing          // nil without authorization plugins
 }

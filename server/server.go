@@ -2,9 +2,9 @@
 //
 // It decodes requests, calls the nouns (container, image, network, volume, event) and
 // encodes their answers. Every noun has a file with its handlers and its rows
-// of the routing table. What differs between API versions is in versions.go,
-// and the answers of older ones in the files that begin like it; how errors
-// become statuses is in errors.go, how a connection leaves HTTP in hijack.go.
+// of the routing table. What differs between API versions is in package version;
+// how errors become statuses is in errors.go, how a connection leaves HTTP in
+// hijack.go.
 // The package keeps no state of its own: all of it belongs to the nouns.
 package server
 
@@ -17,11 +17,13 @@ import (
 	"github.com/moby/moby/api/types/system"
 
 	"github.com/tarehq/tare/event"
+	"github.com/tarehq/tare/server/version"
 )
 
 // Config is what a Server is made of. All fields are needed.
 type Config struct {
 	Containers  Containers
+	Listing     Listing
 	Logs        Logs
 	Execs       Execs
 	Files       Files
@@ -65,14 +67,14 @@ type Server struct {
 func New(c Config) *Server {
 	s := &Server{routes: map[string][]route{}, banner: "Tare/" + c.Daemon().Version + " (linux)", daemon: c.Daemon, log: c.Log}
 	host := probeHost()
-	s.system = &systemHandlers{c.Daemon, host, c.Containers, c.Images, c.Volumes, c.Events, c.Authorizers, c.Firewall}
+	s.system = &systemHandlers{c.Daemon, host, c.Listing, c.Images, c.Volumes, c.Events, c.Authorizers, c.Firewall}
 	s.builds, s.authorizers = &buildHandlers{c.Builder, c.Log}, c.Authorizers
 	for _, rows := range [][]route{
 		s.system.routes(),
 		(&eventHandlers{c.Events}).routes(),
 		(&logHandlers{c.Logs}).routes(), // before the containers, whose names may hold slashes when they are removed
 		(&checkpointHandlers{c.Checkpoints}).routes(),
-		(&containerHandlers{c.Containers, c.Places, c.Checkpoints, host.cgroupVersion}).routes(),
+		(&containerHandlers{c.Containers, c.Listing, c.Places, c.Checkpoints, host.cgroupVersion}).routes(),
 		(&attachHandlers{c.Containers, c.Log}).routes(),
 		(&execHandlers{c.Execs, c.Log}).routes(),
 		(&fileHandlers{c.Files}).routes(),
@@ -80,7 +82,7 @@ func New(c Config) *Server {
 		(&containerPruneHandlers{c.Pruning}).routes(),
 		(&registryHandlers{c.Registries}).routes(), // before the images: /images/search is no image
 		(&imageHandlers{c.Images, c.Transfers}).routes(),
-		(&usageHandlers{c.Containers, c.Images, c.Volumes, c.Logs, c.Builder}).routes(),
+		(&usageHandlers{c.Listing, c.Images, c.Volumes, c.Logs, c.Builder}).routes(),
 		newNetworkHandlers(c).routes(),
 		(&firewallHandlers{c.Firewall}).routes(),
 		(&pruneHandlers{c.Builder, c.Events}).routes(),
@@ -106,7 +108,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	tw := &tracker{ResponseWriter: w}
 	defer s.recover(tw, r)
 	h := w.Header()
-	h.Set("Api-Version", MaxVersion.String())
+	h.Set("Api-Version", version.Max.String())
 	h.Set("Ostype", "linux")
 	h.Set("Server", s.banner)
 	h.Set("Docker-Experimental", strconv.FormatBool(s.daemon().Experimental))
@@ -130,7 +132,7 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) error {
 	if r.Method == "PRI" && r.ProtoMajor == 2 {
 		return s.hear(r).judged(w, &request{Request: r}, func(w http.ResponseWriter, _ *request) error { return s.builds.http2(w) }, false)
 	}
-	version, path, err := cutVersion(r.URL.Path)
+	v, path, err := version.Cut(r.URL.Path)
 	if err != nil {
 		return err
 	}
@@ -142,10 +144,10 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) error {
 	if row == nil {
 		return errPageNotFound
 	}
-	if err := version.check(); err != nil {
+	if err := v.Check(); err != nil {
 		return err
 	}
-	return s.hear(r).judged(w, &request{Request: r, version: version, params: params}, row.handle, row.decodes)
+	return s.hear(r).judged(w, &request{Request: r, version: v, params: params}, row.handle, row.decodes)
 }
 
 // fail answers with the error, or cuts the connection when part of another

@@ -19,6 +19,7 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/testutil"
+	"github.com/tarehq/tare/server/version"
 )
 
 func TestPing(t *testing.T) {
@@ -68,8 +69,8 @@ func TestMaxVersionIsTheModules(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(string(text), "\n  version: \""+MaxVersion.String()+"\"\n") {
-		t.Errorf("the module's API text is not of version %s", MaxVersion)
+	if !strings.Contains(string(text), "\n  version: \""+version.Max.String()+"\"\n") {
+		t.Errorf("the module's API text is not of version %s", version.Max)
 	}
 }
 

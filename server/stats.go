@@ -48,7 +48,7 @@ func (h *statsHandlers) read(w http.ResponseWriter, r *request) error {
 	if err := r.form(); err != nil {
 		return err
 	}
-	o := stats.Options{Stream: !r.Form.Has("stream") || r.flag("stream"), OneShot: r.version.oneShot(r)}
+	o := stats.Options{Stream: !r.Form.Has("stream") || r.flag("stream"), OneShot: r.version.OneShot() && r.flag("one-shot")}
 	w.Header().Set("Content-Type", "application/json")
 	control, enc := http.NewResponseController(w), json.NewEncoder(w)
 	return h.stats.Read(r.Context(), r.params["id"], o, func(s wire.StatsResponse) error {

@@ -11,7 +11,9 @@ import (
 	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/api/types/swarm"
 	"github.com/moby/moby/api/types/system"
+
 	"github.com/tarehq/tare/event"
+	"github.com/tarehq/tare/server/version"
 )
 
 // Daemon is what GET /info and GET /version tell of the program and how it was
@@ -55,7 +57,7 @@ type Proxies struct{ HTTP, HTTPS, No string }
 type systemHandlers struct {
 	daemon      func() Daemon
 	host        host
-	containers  Containers
+	containers  Listing
 	images      Images
 	volumes     Volumes
 	events      *event.Log
@@ -96,8 +98,8 @@ func (h *systemHandlers) version(w http.ResponseWriter, r *request) error {
 	v := system.VersionResponse{
 		Platform:      system.PlatformInfo{Name: "Tare"},
 		Version:       d.Version,
-		APIVersion:    MaxVersion.String(),
-		MinAPIVersion: MinVersion.String(),
+		APIVersion:    version.Max.String(),
+		MinAPIVersion: version.Min.String(),
 		Os:            runtime.GOOS,
 		Arch:          runtime.GOARCH,
 		GitCommit:     d.GitCommit,
@@ -117,7 +119,7 @@ func (h *systemHandlers) version(w http.ResponseWriter, r *request) error {
 }
 
 func (h *systemHandlers) info(w http.ResponseWriter, r *request) error {
-	return writeJSON(w, http.StatusOK, r.version.info(h.gather()))
+	return writeJSON(w, http.StatusOK, r.version.Info(h.gather()))
 }
 
 // gather is what GET /info answers in the newest version.

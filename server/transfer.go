@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/moby/moby/api/types/jsonstream"
+
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
 	"github.com/tarehq/tare/reference"
@@ -28,7 +29,7 @@ func (h *imageHandlers) pull(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	o := image.PullOptions{All: ref.Tag == "" && ref.Digest == ""}
-	if !r.version.before(32) {
+	if !r.version.Before(32) {
 		o.Platform = r.Form.Get("platform")
 	}
 	o.Credentials = r.registryAuth()
@@ -50,7 +51,7 @@ func (h *imageHandlers) push(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	o := image.PushOptions{All: ref.Tag == "" && ref.Digest == ""}
-	if !r.version.before(46) {
+	if !r.version.Before(46) {
 		if o.Platform, err = r.platform("platform"); err != nil {
 			return err
 		}

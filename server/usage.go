@@ -7,14 +7,14 @@ import (
 	wire "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/system"
 
-	"github.com/tarehq/tare/container"
-	"github.com/tarehq/tare/container/logbook"
+	"github.com/tarehq/tare/container/listing"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/server/version"
 )
 
 // usageHandlers answer what takes how much space, and which of it nobody needs.
 type usageHandlers struct {
-	containers Containers
+	containers Listing
 	images     Images
 	volumes    Volumes
 	logs       Logs
@@ -30,7 +30,7 @@ func (h *usageHandlers) df(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	wanted := map[system.DiskUsageObject]bool{}
-	if !r.version.before(42) {
+	if !r.version.Before(42) {
 		for _, kind := range r.Form["type"] {
 			switch k := system.DiskUsageObject(kind); k {
 			case system.ContainerObject, system.ImageObject, system.VolumeObject, system.BuildCacheObject:
@@ -63,15 +63,15 @@ func (h *usageHandlers) df(w http.ResponseWriter, r *request) error {
 			return err
 		}
 	}
-	var logs *LogUsage
+	var logs *version.LogUsage
 	if len(wanted) == 0 {
 		logs = h.logUsage(r.flag("verbose"))
 	}
-	return writeJSON(w, http.StatusOK, r.version.usage(usage, logs, r.flag("verbose")))
+	return writeJSON(w, http.StatusOK, r.version.Usage(usage, logs, r.flag("verbose")))
 }
 
 func (h *usageHandlers) containerUsage(ctx context.Context) (*wire.DiskUsage, error) {
-	list, err := h.containers.List(ctx, container.ListOptions{All: true, Size: true})
+	list, err := h.containers.List(ctx, listing.Options{All: true, Size: true})
 	if err != nil {
 		return nil, err
 	}
@@ -88,17 +88,9 @@ func (h *usageHandlers) containerUsage(ctx context.Context) (*wire.DiskUsage, er
 	return u, nil
 }
 
-// LogUsage is what the containers' logs take of the disk. Docker's answer has
-// no such field, and counts them nowhere.
-type LogUsage struct {
-	ActiveCount, TotalCount int64
-	Reclaimable, TotalSize  int64          // bytes; a log that is written can be cleared, too
-	Items                   []logbook.Size `json:",omitempty"`
-}
-
-func (h *usageHandlers) logUsage(items bool) *LogUsage {
+func (h *usageHandlers) logUsage(items bool) *version.LogUsage {
 	list := h.logs.Sizes()
-	u := &LogUsage{TotalCount: int64(len(list))}
+	u := &version.LogUsage{TotalCount: int64(len(list))}
 	for _, l := range list {
 		u.TotalSize += l.Size
 		if l.Running {

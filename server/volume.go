@@ -75,7 +75,7 @@ func (h *volumeHandlers) create(w http.ResponseWriter, r *request) error {
 	if err := r.json(&body); err != nil {
 		return err
 	}
-	if body.ClusterVolumeSpec != nil && !r.version.before(42) {
+	if body.ClusterVolumeSpec != nil && !r.version.Before(42) {
 		return errNoManager
 	}
 	v, err := h.volumes.Create(r.Context(), volume.CreateRequest{Name: body.Name, Driver: body.Driver, Options: body.DriverOpts, Labels: body.Labels})
@@ -103,7 +103,7 @@ func (h *volumeHandlers) remove(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	// Before 1.25 there was no force.
-	if err := h.volumes.Remove(r.Context(), r.params["name"], r.flag("force") && !r.version.before(25)); err != nil {
+	if err := h.volumes.Remove(r.Context(), r.params["name"], r.flag("force") && !r.version.Before(25)); err != nil {
 		return err
 	}
 	return noContent(w)
@@ -118,7 +118,7 @@ func (h *volumeHandlers) prune(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	if r.version.before(42) {
+	if r.version.Before(42) {
 		addFilter(filters, "all", "true")
 	}
 	report, err := h.volumes.Prune(r.Context(), filters)

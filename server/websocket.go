@@ -42,7 +42,7 @@ func (t *takeover) websocket(bool) (conn net.Conn, head, buffered []byte, err er
 	if s.Conn = <-made; s.Conn == nil {
 		return nil, nil, nil, errors.New("the websocket's handshake is wrong")
 	}
-	s.PayloadType = t.r.version.socketPayload()
+	s.PayloadType = t.r.version.SocketPayload()
 	return s, nil, nil, nil
 }
 

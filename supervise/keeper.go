@@ -20,72 +20,38 @@ import (
 // methods may be called concurrently. After Close, or once the process is
 // gone, they fail with fault.Unavailable.
 type Keeper struct {
-	dir  string
-	conn *seqpacket.Conn
-	reap func() // collects the process if it is our child
-	gone chan struct{}
-	// reaped is closed when the process has been collected
-	reaped chan struct{}
+	*line
+	dir    string
+	reap   func()        // collects the process if it is our child
+	reaped chan struct{} // closed when the process has been collected
 
 	exited   chan struct{} // closed when exit is set
 	detached chan DetachEvent
 	rotated  chan struct{} // one token
 	oom      chan struct{}
 
-	mu      sync.Mutex
-	last    uint64
-	waiting map[uint64]chan Message
-	status  Status
+	mu     sync.Mutex
+	status Status
 }
 
 // newKeeper starts to read from conn. reap, if not nil, is called once after
 // the end of the connection.
 func newKeeper(dir string, conn *seqpacket.Conn, reap func()) *Keeper {
 	k := &Keeper{
-		dir: dir, conn: conn, reap: reap,
-		gone:     make(chan struct{}),
+		line: newLine(conn), dir: dir, reap: reap,
 		reaped:   make(chan struct{}),
 		exited:   make(chan struct{}),
 		detached: make(chan DetachEvent, 16),
 		rotated:  make(chan struct{}, 1),
 		oom:      make(chan struct{}, 16),
-		waiting:  map[uint64]chan Message{},
 	}
-	go k.read()
+	go k.hear()
 	return k
 }
 
-// read distributes what comes, until the end of the connection.
-func (k *Keeper) read() {
-	for {
-		msg, files, err := k.conn.Recv()
-		for _, f := range files {
-			f.Close()
-		}
-		if err != nil && !errors.Is(err, seqpacket.ErrFilesLost) { // no answer has files
-			break
-		}
-		var m Message
-		if json.Unmarshal(msg, &m) != nil {
-			if err != nil { // a long answer is lost: nobody may wait for it
-				break
-			}
-			continue
-		}
-		if m.ID == 0 {
-			k.event(m)
-			continue
-		}
-		k.mu.Lock()
-		answer := k.waiting[m.ID]
-		delete(k.waiting, m.ID)
-		k.mu.Unlock()
-		if answer != nil {
-			answer <- m
-		}
-	}
-	k.conn.Close()
-	close(k.gone)
+// hear takes what the process tells, until the end of the connection.
+func (k *Keeper) hear() {
+	k.read(k.event)
 	if k.reap != nil {
 		k.reap()
 	}
@@ -127,59 +93,6 @@ func (k *Keeper) setExit(e Exit) {
 		k.status.Phase, k.status.Exit = PhaseExited, &e
 		close(k.exited)
 	}
-}
-
-// errGone is what a call meets when the process, or our connection, is gone.
-func errGone() error {
-	return fault.New(fault.Unavailable, "the process that supervises the container is gone")
-}
-
-// call sends a request and waits for its answer, which is decoded into result
-// if that is not nil. When ctx ends the request is still served.
-func (k *Keeper) call(ctx context.Context, method string, body, result any, files ...*os.File) error {
-	answer := make(chan Message, 1)
-	k.mu.Lock()
-	k.last++
-	m := Message{ID: k.last, Method: method}
-	k.waiting[m.ID] = answer
-	k.mu.Unlock()
-	if body != nil {
-		m.Body = encode(body)
-	}
-	if err := k.conn.Send(encode(m), files...); err != nil {
-		k.forget(m.ID)
-		select {
-		case <-k.gone:
-			return errGone()
-		default:
-		}
-		return fault.New(fault.Unavailable, "cannot reach the process that supervises the container: %w", err)
-	}
-	select {
-	case m = <-answer:
-	case <-ctx.Done():
-		k.forget(m.ID)
-		return ctx.Err()
-	case <-k.gone:
-		select {
-		case m = <-answer: // came just before the end
-		default:
-			return errGone()
-		}
-	}
-	if m.Error != nil {
-		return m.Error.Err()
-	}
-	if result == nil {
-		return nil
-	}
-	return json.Unmarshal(m.Body, result)
-}
-
-func (k *Keeper) forget(id uint64) {
-	k.mu.Lock()
-	delete(k.waiting, id)
-	k.mu.Unlock()
 }
 
 // hello opens the connection and learns the container's status.

@@ -32,6 +32,7 @@ type Launcher struct {
 	mu     sync.Mutex
 	era    int // raised when the host's mounts change
 	warm   []process
+	taken  time.Time // when one was taken last
 	closed bool
 
 	starter *starter // nil: none, or none any more
@@ -47,6 +48,10 @@ type process struct {
 // refillDelay keeps the start of a process for the pool off the processors
 // while the container that emptied its place starts.
 const refillDelay = 15 * time.Millisecond
+
+// refillQuiet is for how long nobody takes a process before another is started
+// while one still waits: then a single start has the processors for itself.
+const refillQuiet = 50 * time.Millisecond
 
 // NewLauncher copies the program at path into a sealed memory file, which all
 // processes run from, and keeps pool warm processes waiting.
@@ -95,7 +100,7 @@ func (l *Launcher) fill() {
 		case <-l.refill:
 		}
 		l.replaceStarter()
-		for l.missing() {
+		for l.due() {
 			p, err := l.start(context.Background(), true)
 			if err != nil {
 				break // Create meets the reason again, and reports it
@@ -107,10 +112,19 @@ func (l *Launcher) fill() {
 	}
 }
 
-func (l *Launcher) missing() bool {
+// due tells whether a process is to be started now. It has fill look again when
+// that is only later.
+func (l *Launcher) due() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return !l.closed && len(l.warm) < l.size
+	if l.closed || len(l.warm) >= l.size {
+		return false
+	}
+	if wait := refillQuiet - time.Since(l.taken); len(l.warm) > 0 && wait > 0 {
+		time.AfterFunc(wait, l.wantRefill)
+		return false
+	}
+	return true
 }
 
 func (l *Launcher) put(p process) bool {
@@ -137,6 +151,7 @@ func (l *Launcher) changed() bool {
 func (l *Launcher) take() (process, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.taken = time.Now()
 	if l.changed() {
 		l.era++
 		for _, p := range l.warm {
@@ -300,12 +315,7 @@ func (l *Launcher) Room(files int) {
 	if len(l.warm) == 0 {
 		return
 	}
-	k := l.warm[0].keeper
-	k.mu.Lock()
-	k.last++
-	m := Message{ID: k.last, Method: MethodRoom, Body: encode(RoomRequest{files})}
-	k.mu.Unlock()
-	_ = k.conn.Send(encode(m)) // nobody waits for the answer
+	l.warm[0].keeper.tell(MethodRoom, RoomRequest{files})
 }
 
 // Collect ends what a supervising process left that died: the container's init

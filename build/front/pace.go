@@ -4,6 +4,8 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"github.com/tarehq/tare/internal/thread"
 )
 
 // shortTime is how long a build that comes when nobody builds has one processor of
@@ -25,15 +27,15 @@ func (p *pace) begin() (end func()) {
 	defer p.mu.Unlock()
 	if p.there++; p.there == 1 {
 		runtime.GOMAXPROCS(1)
-		p.more = time.AfterFunc(shortTime, runtime.SetDefaultGOMAXPROCS)
+		p.more = time.AfterFunc(shortTime, thread.Processors)
 	} else if p.more.Stop() {
-		runtime.SetDefaultGOMAXPROCS()
+		thread.Processors()
 	}
 	return func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if p.there--; p.there == 0 && p.more.Stop() {
-			runtime.SetDefaultGOMAXPROCS()
+			thread.Processors()
 		}
 	}
 }

@@ -166,8 +166,8 @@ func (c *Client) Needed(ctx context.Context) ([]digest.Digest, error) {
 	return call[[]digest.Digest](ctx, c, "needed", none{}, nil)
 }
 
-func (c *Client) Publish(ctx context.Context, target ocispec.Descriptor, names []string) (string, error) {
-	return call[string](ctx, c, "publish", publishArg{target, names}, nil)
+func (c *Client) Publish(ctx context.Context, target ocispec.Descriptor, names []string, texts [][]byte) (string, error) {
+	return call[string](ctx, c, "publish", publishArg{target, names, texts}, nil)
 }
 
 func (c *Client) Push(ctx context.Context, name string, auth build.Credentials, progress func(build.Transfer)) error {

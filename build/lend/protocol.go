@@ -88,6 +88,7 @@ type (
 	publishArg    struct {
 		Target ocispec.Descriptor
 		Names  []string
+		Texts  [][]byte
 	}
 	attachArg struct{ ID, Network string }
 	pushArg   struct {

@@ -1,6 +1,7 @@
 package lend
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -75,6 +76,12 @@ func New(c Config) *Lender {
 		return append([]digest.Digest{}, l.making.Needed()...), nil // not null: that would be no result
 	})
 	serve(l, "publish", func(_ context.Context, a publishArg, _ func(build.Transfer)) (string, error) {
+		for _, text := range a.Texts {
+			d := ocispec.Descriptor{Digest: digest.FromBytes(text), Size: int64(len(text))}
+			if err := l.making.Put(d, bytes.NewReader(text)); err != nil {
+				return "", err
+			}
+		}
 		return l.making.Publish(a.Target, a.Names)
 	})
 	serve(l, "push", l.push)
@@ -123,18 +130,19 @@ func serve[A, R any](l *Lender, name string, call func(context.Context, A, func(
 		}
 		var mu sync.Mutex
 		out := json.NewEncoder(w)
-		say := func(x reply[R]) {
+		result, err := call(r.Context(), arg, func(t build.Transfer) {
 			mu.Lock()
 			defer mu.Unlock()
-			_ = out.Encode(x) // who does not read has gone: the context ends
+			_ = out.Encode(reply[R]{Progress: &t}) // who does not read has gone: the context ends
 			_ = http.NewResponseController(w).Flush()
-		}
-		result, err := call(r.Context(), arg, func(t build.Transfer) { say(reply[R]{Progress: &t}) })
+		})
+		mu.Lock()
+		defer mu.Unlock()
+		last := reply[R]{Result: &result} // with its end in one piece, which wakes the reader once
 		if err != nil {
-			say(reply[R]{Error: pack(err)})
-			return
+			last = reply[R]{Error: pack(err)}
 		}
-		say(reply[R]{Result: &result})
+		_ = out.Encode(last)
 	})
 }
 

@@ -32,7 +32,7 @@ func (o *Writer) archive(ctx context.Context, w Wanted, results []Made) (err err
 	}
 	vertex, end := progress.Task(o.Tells, "exporting to "+w.kind+" image format")
 	defer func() { end(err) }()
-	target, err := o.export(ctx, w, vertex, results)
+	target, _, err := o.export(ctx, w, vertex, results)
 	if err != nil {
 		return err
 	}

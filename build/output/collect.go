@@ -66,7 +66,7 @@ func Publish(ctx context.Context, store build.Store, results []Made, names []str
 	if err != nil {
 		return "", err
 	}
-	return store.Publish(ctx, target, names)
+	return store.Publish(ctx, target, names, x.texts)
 }
 
 // OwnPlatform is that of this machine.

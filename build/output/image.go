@@ -2,7 +2,6 @@ package output
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"strings"
@@ -13,7 +12,6 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/tarehq/tare/build"
 	"github.com/tarehq/tare/fault"
@@ -39,6 +37,7 @@ type exporter struct {
 
 	config ocispec.Descriptor // of the last manifest
 	layers []digest.Digest    // as well
+	texts  [][]byte           // manifests and the like that are yet to be stored
 }
 
 // Inline is what an image with the layers carries of the build's cache, nil for
@@ -134,10 +133,9 @@ func (x *exporter) manifest(ctx context.Context, m Made) (manifest ocispec.Descr
 	if x.want.docker {
 		kinds = [2]string{dockerManifest, dockerConfig}
 	}
-	x.config = described(kinds[1], text)
-	var config errgroup.Group // stored beside what follows, which needs its digest only
-	defer func() { err = cmp.Or(err, config.Wait()) }()
-	config.Go(func() error { return x.store.PutBlob(ctx, x.config, bytes.NewReader(text)) })
+	if x.config, err = x.put(ctx, kinds[1], text); err != nil {
+		return manifest, err
+	}
 	out := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: kinds[0], Config: x.config, Layers: []ocispec.Descriptor{},
 		Annotations: x.want.annotations.of(exptypes.AnnotationManifest, &m.Platform)}
 	x.layers = nil
@@ -193,13 +191,30 @@ func compressionOf(mediaType string) string {
 	return "uncompressed"
 }
 
+// maxText is the size from which on a blob is stored by itself, in bytes: what
+// is smaller goes with the image's name, in one message.
+const maxText = 64 << 10
+
+// put has a blob stored, at the latest by flush or with the image's name.
 func (x *exporter) put(ctx context.Context, mediaType string, text []byte) (ocispec.Descriptor, error) {
-	d := described(mediaType, text)
-	return d, x.store.PutBlob(ctx, d, bytes.NewReader(text))
+	d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(text), Size: int64(len(text))}
+	if len(text) >= maxText {
+		return d, x.store.PutBlob(ctx, d, bytes.NewReader(text))
+	}
+	x.texts = append(x.texts, text)
+	return d, nil
 }
 
-func described(mediaType string, text []byte) ocispec.Descriptor {
-	return ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(text), Size: int64(len(text))}
+// flush stores what goes without a name.
+func (x *exporter) flush(ctx context.Context) error {
+	for _, text := range x.texts {
+		d := ocispec.Descriptor{Digest: digest.FromBytes(text), Size: int64(len(text))}
+		if err := x.store.PutBlob(ctx, d, bytes.NewReader(text)); err != nil {
+			return err
+		}
+	}
+	x.texts = nil
+	return nil
 }
 
 // cacheField of a config has what the image carries of the build's cache.

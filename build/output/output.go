@@ -60,13 +60,13 @@ func (o *Writer) exporter(w Wanted) *exporter {
 func (o *Writer) image(ctx context.Context, w Wanted, results []Made) (err error) {
 	vertex, end := progress.Task(o.Tells, "exporting to image")
 	defer func() { end(err) }()
-	target, err := o.export(ctx, w, vertex, results)
+	target, texts, err := o.export(ctx, w, vertex, results)
 	if err != nil {
 		return err
 	}
 	if w.store {
 		done := progress.Part(o.Tells, vertex, "writing image "+target.Digest.String())
-		if _, err := o.Store.Publish(ctx, target, w.names); err != nil {
+		if _, err := o.Store.Publish(ctx, target, w.names, texts); err != nil {
 			return err
 		}
 		o.Images = append(o.Images, target)
@@ -86,16 +86,21 @@ func (o *Writer) image(ctx context.Context, w Wanted, results []Made) (err error
 	return nil
 }
 
-// export stores what the image is made of, and tells the client what it is.
-func (o *Writer) export(ctx context.Context, w Wanted, vertex digest.Digest, results []Made) (ocispec.Descriptor, error) {
+// export stores what the image is made of, but for the texts of one that gets a
+// name, and tells the client what it is.
+func (o *Writer) export(ctx context.Context, w Wanted, vertex digest.Digest, results []Made) (target ocispec.Descriptor, texts [][]byte, err error) {
 	done := progress.Part(o.Tells, vertex, "exporting layers")
 	x := o.exporter(w)
-	target, err := x.target(ctx, results)
-	if err != nil {
-		return target, err
+	if target, err = x.target(ctx, results); err != nil {
+		return target, nil, err
+	}
+	if w.kind != "image" || !w.store {
+		if err := x.flush(ctx); err != nil {
+			return target, nil, err
+		}
 	}
 	done()
-	return target, o.say(w, target, x.config)
+	return target, x.texts, o.say(w, target, x.config)
 }
 
 // say tells the client what the image is.

@@ -83,7 +83,7 @@ func (s *Session) Config() *config.File {
 	if s.config == nil {
 		var err error
 		if s.config, err = config.Load(s.ConfigDir()); err != nil {
-			io.WriteString(s.Err, "WARNING: Error loading config file: "+err.Error()+"\n")
+			io.WriteString(s.Err, "WARNING: "+err.Error()+"\n")
 		}
 	}
 	return s.config

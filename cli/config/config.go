@@ -9,6 +9,7 @@
 package config
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -61,15 +62,15 @@ func Load(dir string) (*File, error) {
 		return f, nil
 	}
 	if err != nil {
-		return f, err
+		return f, fault.New(fault.Invalid, "Error loading config file: %w", err)
 	}
 	if plainjson.Unmarshal(text, f) == nil {
 		return f, nil
 	}
 	// The other reader knows more, of what is wrong as well.
 	f = &File{path: path}
-	if err := json.Unmarshal(text, f); err != nil {
-		return &File{path: path}, fault.New(fault.Invalid, "%s: %w", path, err)
+	if err := json.NewDecoder(bytes.NewReader(text)).Decode(f); err != nil {
+		return &File{path: path}, fault.New(fault.Invalid, "Error parsing config file (%s): %w", path, err)
 	}
 	return f, nil
 }

@@ -38,9 +38,7 @@ func (s Contexts) Export(out io.Writer, c *Context) error {
 		err = errors.Join(err, w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: name, Mode: 0o700}))
 	}
 	file("meta.json", 0o644, text)
-	if len(material) > 0 {
-		directory("tls")
-	}
+	directory("tls")
 	for _, endpoint := range slices.Sorted(maps.Keys(material)) {
 		directory(path.Join("tls", endpoint))
 		for _, name := range slices.Sorted(maps.Keys(material[endpoint])) {

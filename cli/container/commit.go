@@ -28,7 +28,7 @@ func Commit() *command.Command {
 			if len(args) > 1 && args[1] != "" {
 				ref, err := reference.ParseBare(args[1])
 				if err != nil {
-					return fault.New(fault.Invalid, "Error parsing reference: %q is not a valid repository/tag: %w", args[1], err)
+					return err
 				}
 				if ref.Digest != "" {
 					return fault.New(fault.Invalid, "refusing to create a tag with a digest reference")

@@ -45,6 +45,12 @@ func (c *createFlags) create(ctx context.Context, s *command.Session, r *client.
 	if err != nil {
 		return "", err
 	}
+	if _, err := reference.Parse(r.Image); err != nil && !isID(r.Image) {
+		return "", err
+	}
+	if err := image.CheckPlatform(c.platform); err != nil {
+		return "", fault.New(fault.Invalid, "error parsing specified platform: %w", err)
+	}
 	c.addProxies(s, cl, r)
 	cid, err := newIDFile(c.cidFile)
 	if err != nil {
@@ -74,6 +80,9 @@ func (c *createFlags) create(ctx context.Context, s *command.Session, r *client.
 	}
 	return created.Id, cid.write(created.Id)
 }
+
+// isID tells whether an image is named by its whole digest's number alone.
+func isID(name string) bool { return len(name) == 64 && strings.Trim(name, "0123456789abcdef") == "" }
 
 // isMissingImage tells of no image, or of none for the platform that is asked
 // for, from other things that are not there.

@@ -35,31 +35,24 @@ func (c *createFlags) fillLimits(r *client.CreateRequest) error {
 	h.Ulimits = c.ulimits
 	h.BlkioWeight = c.blkioWeight
 	for _, w := range c.weightDevices.Values {
-		path, value, ok := strings.Cut(w, ":")
-		weight, err := strconv.ParseUint(value, 10, 16)
-		if !ok || !strings.HasPrefix(path, "/dev/") || err != nil || weight > 0 && (weight < 10 || weight > 1000) {
-			return fault.New(fault.Invalid, "invalid weight for device: %s: use /dev/NAME:WEIGHT with a weight of 10 to 1000", w)
+		weight, err := parseWeight(w)
+		if err != nil {
+			return err
 		}
-		h.BlkioWeightDevice = append(h.BlkioWeightDevice, client.WeightDevice{Path: path, Weight: uint16(weight)})
+		h.BlkioWeightDevice = append(h.BlkioWeightDevice, weight)
 	}
-	bytes := func(s string) (uint64, error) {
-		n, err := option.ParseBytes(s)
-		return uint64(n), err
-	}
-	number := func(s string) (uint64, error) { return strconv.ParseUint(s, 10, 64) }
 	for _, t := range []struct {
 		from  *option.List
-		parse func(string) (uint64, error)
+		parse func(string) (client.ThrottleDevice, error)
 		to    *[]client.ThrottleDevice
-	}{{c.readBps, bytes, &h.BlkioDeviceReadBps}, {c.writeBps, bytes, &h.BlkioDeviceWriteBps},
-		{c.readIOps, number, &h.BlkioDeviceReadIOps}, {c.writeIOps, number, &h.BlkioDeviceWriteIOps}} {
+	}{{c.readBps, parseBytesRate, &h.BlkioDeviceReadBps}, {c.writeBps, parseBytesRate, &h.BlkioDeviceWriteBps},
+		{c.readIOps, parseRate, &h.BlkioDeviceReadIOps}, {c.writeIOps, parseRate, &h.BlkioDeviceWriteIOps}} {
 		for _, v := range t.from.Values {
-			path, value, ok := strings.Cut(v, ":")
-			rate, err := t.parse(value)
-			if !ok || !strings.HasPrefix(path, "/dev/") || err != nil {
-				return fault.New(fault.Invalid, "invalid rate for device: %s: the correct format is <device-path>:<number>[<unit>]", v)
+			rate, err := t.parse(v)
+			if err != nil {
+				return err
 			}
-			*t.to = append(*t.to, client.ThrottleDevice{Path: path, Rate: rate})
+			*t.to = append(*t.to, rate)
 		}
 	}
 	return nil

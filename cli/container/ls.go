@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"slices"
 	"strconv"
@@ -48,15 +47,26 @@ func (o *ls) run(ctx context.Context, s *command.Session, _ []string) error {
 		text = s.Config().PsFormat
 	}
 	if text != "" && o.quiet {
+		// A template that is wrong is told of even then.
+		if _, err := usesSize(text); err != nil {
+			return err
+		}
 		fmt.Fprintln(s.Err, "WARNING: Ignoring custom format, because both --format and --quiet are set.")
-		text = ""
+		if text != "raw" {
+			text = ""
+		}
 	}
 	list := client.ListOptions{All: o.all, Limit: o.last, Filters: o.filter.Filters}
 	if o.latest && o.last == -1 {
 		list.Limit = 1
 	}
+	if o.format != "" && o.format != "json" {
+		if list.Size, err = usesSize(o.format); err != nil {
+			return err
+		}
+	}
 	// The sizes cost the daemon a walk: only when they are shown.
-	list.Size = o.size || strings.Contains(text, ".Size")
+	list.Size = o.size || list.Size || strings.Contains(text, ".Size")
 	if (text == "" || text == "table") && !list.Size {
 		var rows []any
 		err := cl.ContainerLines(ctx, list, func(c *client.ContainerLine) { rows = append(rows, newLine(c, !o.noTrunc)) })
@@ -73,13 +83,22 @@ func (o *ls) run(ctx context.Context, s *command.Session, _ []string) error {
 	for i := range containers {
 		rows[i] = NewRow(&containers[i], !o.noTrunc)
 	}
-	if len(rows) == 0 && text != "" {
-		// A template that is wrong is told of even then.
-		if err := table(o.size).Write(io.Discard, text, o.quiet, []any{Row{}}); err != nil {
-			return err
-		}
-	}
 	return table(o.size).Write(s.Out, text, o.quiet, rows)
+}
+
+// usesSize tells whether a template shows the size, by executing it for a row without
+// anything else, and thereby whether it can be executed at all.
+func usesSize(text string) (bool, error) {
+	const size = "the size"
+	tmpl, err := format.Parse(text)
+	if err != nil {
+		return false, fmt.Errorf("failed to parse template: %w", err)
+	}
+	var b strings.Builder
+	if err := tmpl.Execute(&b, Row{Size: size}); err != nil {
+		return false, fmt.Errorf("failed to execute template: %w", err)
+	}
+	return strings.Contains(b.String(), size), nil
 }
 
 func table(size bool) format.Table {
@@ -90,9 +109,11 @@ func table(size bool) format.Table {
 			"Platform": "PLATFORM"},
 		Default: "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}",
 		Quiet:   "{{.ID}}",
+		Raw:     "container_id=ID image=Image command=Command created_at=CreatedAt state=State status=Status names=Names labels=Labels ports=Ports",
 	}
 	if size {
 		t.Default += "\t{{.Size}}"
+		t.Raw += " size=Size"
 	}
 	return t
 }

@@ -15,7 +15,7 @@ func Rename() *command.Command {
 		Run: func(ctx context.Context, s *command.Session, args []string) error {
 			old, name := strings.TrimSpace(args[0]), strings.TrimSpace(args[1])
 			if old == "" || name == "" {
-				return fault.New(fault.Invalid, "neither the old nor the new name of a container may be empty")
+				return fault.New(fault.Invalid, "Error: Neither old nor new names may be empty")
 			}
 			cl, err := s.Client()
 			if err != nil {

@@ -123,6 +123,7 @@ func copied(s *command.Session, name string) (*config.Context, config.Material, 
 		return nil, nil, err
 	}
 	c := &config.Context{Name: name, Metadata: map[string]json.RawMessage{}}
+	c.Describe(defaultDescription)
 	c.SetDocker(config.ContextEndpoint{Host: e.Host, SkipTLSVerify: e.TLS != nil && !e.TLS.Verify})
 	if e.TLS == nil {
 		return c, nil, nil

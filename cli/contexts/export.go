@@ -15,7 +15,7 @@ import (
 // Export is the command context export.
 func Export() *command.Command {
 	return &command.Command{
-		Usage: "CONTEXT [FILE|-]", MinArgs: 1, MaxArgs: 2, Flags: command.NewFlags(),
+		Usage: "[OPTIONS] CONTEXT [FILE|-]", MinArgs: 1, MaxArgs: 2, Flags: command.NewFlags(),
 		Long:    "Export a context to a tar archive FILE or a tar stream on STDOUT.",
 		Example: "tare context export far - | ssh me@near tare context import far -",
 		Run: func(_ context.Context, s *command.Session, args []string) error {

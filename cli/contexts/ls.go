@@ -60,7 +60,7 @@ func ls(s *command.Session, text string, quiet bool) error {
 	if err := t.Write(s.Out, text, quiet, list); err != nil {
 		return err
 	}
-	if variable, _ := s.HostVariable(); variable != "" && !quiet {
+	if variable, _ := s.HostVariable(); variable != "" {
 		fmt.Fprintf(s.Err, "Warning: %s environment variable overrides the active context. To use a context, "+
 			"either set the global --context flag, or unset %s environment variable.\n", variable, variable)
 	}

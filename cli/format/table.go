@@ -13,6 +13,21 @@ type Table struct {
 	Columns map[string]string // the columns' titles by field
 	Default string            // the template of the rows in a plain table
 	Quiet   string            // the template of -q
+	Raw     string            // what --format raw has of a row, one a line: "image_id=ID tag=Tag"
+}
+
+// raw is the template of --format raw, of which -q takes the first line.
+func (t Table) raw(quiet bool) string {
+	var b strings.Builder
+	for i, line := range strings.Fields(t.Raw) {
+		name, field, _ := strings.Cut(line, "=")
+		b.WriteString(name + ":{{pad ." + field + " 1 0}}")
+		if quiet && i == 0 {
+			break
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
 }
 
 // titles stands for a row when the titles are rendered.
@@ -41,7 +56,7 @@ func plainFunctions() template.FuncMap {
 }
 
 // Write prints the rows by a --format: "" or "table", "table TEMPLATE",
-// "json", or a template of one row.
+// "json", "raw", or a template of one row.
 func (t Table) Write(out io.Writer, text string, quiet bool, rows []any) error {
 	titled := false
 	switch {
@@ -52,11 +67,10 @@ func (t Table) Write(out io.Writer, text string, quiet bool, rows []any) error {
 		}
 	case text == "json":
 		text = "{{json .}}"
+	case text == "raw" && t.Raw != "":
+		text = t.raw(quiet)
 	case strings.HasPrefix(text, "table "):
 		text, titled = strings.TrimSpace(text[len("table"):]), true
-		if quiet {
-			text, titled = t.Quiet, false
-		}
 	}
 	if text == t.Default || text == t.Quiet {
 		if cells, ok := plainCells(text, rows); ok {
@@ -65,12 +79,12 @@ func (t Table) Write(out io.Writer, text string, quiet bool, rows []any) error {
 	}
 	tmpl, err := Parse(unescape(text))
 	if err != nil {
-		return fmt.Errorf("failed to parse template: %w", err)
+		return fmt.Errorf("template parsing error: %w", err)
 	}
 	var b strings.Builder
 	for _, row := range rows {
 		if err := tmpl.Execute(&b, row); err != nil {
-			return fmt.Errorf("failed to execute template: %w", err)
+			return fmt.Errorf("template parsing error: %w", err)
 		}
 		b.WriteByte('\n')
 	}
@@ -80,7 +94,7 @@ func (t Table) Write(out io.Writer, text string, quiet bool, rows []any) error {
 	}
 	var head strings.Builder
 	if err := tmpl.Funcs(plainFunctions()).Execute(&head, titles(t.Columns)); err != nil {
-		return fmt.Errorf("failed to execute template: %w", err)
+		return fmt.Errorf("template parsing error: %w", err)
 	}
 	w := tabwriter.NewWriter(out, 10, 1, 3, ' ', 0)
 	fmt.Fprintln(w, head.String())

@@ -34,6 +34,9 @@ type step struct {
 }
 
 func (o *history) run(ctx context.Context, s *command.Session, args []string) error {
+	if err := checkPlatform(o.platform); err != nil {
+		return err
+	}
 	cl, err := s.Client()
 	if err != nil {
 		return err
@@ -64,6 +67,9 @@ func (o *history) step(h *client.ImageHistoryItem) step {
 		r.CreatedAt, r.CreatedSince = time.Unix(h.Created, 0).Format(time.RFC3339), format.Ago(h.Created)
 	} else {
 		r.CreatedSince = "N/A"
+	}
+	if !o.human {
+		r.CreatedSince = r.CreatedAt
 	}
 	if !o.noTrunc {
 		r.ID, r.CreatedBy = format.ShortID(h.Id), format.Ellipsis(r.CreatedBy, 45)

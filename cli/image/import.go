@@ -10,6 +10,7 @@ import (
 	"github.com/tarehq/tare/cli/option"
 	"github.com/tarehq/tare/cli/progress"
 	"github.com/tarehq/tare/client"
+	"github.com/tarehq/tare/reference"
 )
 
 // Import is the command import.
@@ -20,10 +21,13 @@ func Import() *command.Command {
 	f.StringVarP(&o.Message, "message", "m", "", "Set commit message for imported image")
 	f.StringVar(&o.Platform, "platform", "", "Set platform if server is multi-platform capable")
 	return &command.Command{
-		Usage: "[OPTIONS] file|URL|- [REPOSITORY[:TAG]]", MinArgs: 1, MaxArgs: 2, Flags: f,
+		Usage: "[OPTIONS] file|URL|- [REPOSITORY[:TAG]]", MinArgs: 1, MaxArgs: -1, Flags: f,
 		Run: func(ctx context.Context, s *command.Session, args []string) error {
 			o.Changes, o.Platform = changes.Values, s.Platform(o.Platform)
 			if len(args) > 1 {
+				if _, err := reference.Parse(args[1]); err != nil {
+					return err
+				}
 				o.Repo, o.Tag = splitTag(args[1])
 			}
 			return runImport(ctx, s, args[0], o)

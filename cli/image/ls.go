@@ -106,8 +106,10 @@ func (o *ls) table() format.Table {
 			"VirtualSize": "SIZE", "SharedSize": "SHARED SIZE", "UniqueSize": "UNIQUE SIZE"},
 		Default: "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}",
 		Quiet:   "{{.ID}}",
+		Raw:     "repository=Repository tag=Tag image_id=ID created_at=CreatedAt virtual_size=Size",
 	}
 	if o.digests {
+		t.Raw = "repository=Repository tag=Tag digest=Digest image_id=ID created_at=CreatedAt virtual_size=Size"
 		t.Default = "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}"
 	}
 	return t

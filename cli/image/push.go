@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -41,6 +42,11 @@ func (o *push) run(ctx context.Context, s *command.Session, args []string) error
 	}
 	if err := checkPlatform(o.platform); err != nil {
 		return err
+	}
+	if o.platform != "" {
+		const note = "Using --platform pushes only the specified platform manifest of a multi-platform image index.\n" +
+			"Other components, like attestations, will not be included.\nTo push the complete multi-platform image, remove the --platform flag."
+		fmt.Fprintf(s.Out, "\n Info -> %s\n\n", strings.ReplaceAll(note, "\n", "\n         "))
 	}
 	ref, err := named(s.Out, args[0], o.all, o.quiet)
 	if err != nil {

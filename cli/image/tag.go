@@ -6,6 +6,7 @@ import (
 
 	"github.com/tarehq/tare/cli/command"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/reference"
 )
 
 // Tag is the command tag.
@@ -17,13 +18,13 @@ func Tag() *command.Command {
 			if err != nil {
 				return err
 			}
+			if _, err := reference.Parse(args[1]); err != nil {
+				return fault.New(fault.Invalid, "error parsing reference: %q is not a valid repository/tag: %w", args[1], err)
+			}
 			if strings.Contains(args[1], "@") {
 				return fault.New(fault.Invalid, "refusing to create a tag with a digest reference")
 			}
 			repo, tag := splitTag(args[1])
-			if tag == "" && repo != args[1] {
-				return fault.New(fault.Invalid, "Error parsing reference: %q is not a valid repository/tag: invalid reference format", args[1])
-			}
 			return cl.ImageTag(ctx, args[0], repo, tag)
 		},
 	}

@@ -53,6 +53,7 @@ func (o *ls) run(ctx context.Context, s *command.Session, _ []string) error {
 			"Internal": "INTERNAL", "Labels": "LABELS", "CreatedAt": "CREATED AT"},
 		Default: "{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}",
 		Quiet:   "{{.ID}}",
+		Raw:     "network_id=ID name=Name driver=Driver scope=Scope",
 	}
 	return t.Write(s.Out, text, o.quiet, rows)
 }

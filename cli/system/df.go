@@ -60,6 +60,7 @@ func dfSummary(out io.Writer, text string, u *client.SystemUsage) error {
 	t := format.Table{
 		Columns: map[string]string{"Type": "TYPE", "TotalCount": "TOTAL", "Active": "ACTIVE", "Size": "SIZE", "Reclaimable": "RECLAIMABLE"},
 		Default: "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}",
+		Raw:     "type=Type total=TotalCount active=Active size=Size reclaimable=Reclaimable",
 	}
 	return t.Write(out, text, false, rows)
 }
@@ -103,7 +104,7 @@ func dfVerbose(out io.Writer, text string, u *client.SystemUsage) error {
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintln(out, line)
+		_, err = io.WriteString(out, line) // as Docker's client, which ends no line here
 		return err
 	}
 	var b strings.Builder

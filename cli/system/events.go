@@ -48,6 +48,14 @@ func Events() *command.Command {
 	}
 }
 
+// namedEvent has the older names of an event's fields too, for templates made for them.
+type namedEvent struct {
+	client.Event
+	Status string `json:"-"`
+	ID     string `json:"-"`
+	From   string `json:"-"`
+}
+
 func eventPrinter(out io.Writer, text string) (func(client.Event, json.RawMessage) error, error) {
 	switch text {
 	case "":
@@ -63,16 +71,13 @@ func eventPrinter(out io.Writer, text string) (func(client.Event, json.RawMessag
 	}
 	t, err := format.Parse(text)
 	if err != nil {
-		return nil, fmt.Errorf("template parsing error: %w", err)
+		return nil, command.BadTemplate(fmt.Errorf("Error parsing format: %w", err))
+	}
+	if err := t.Execute(io.Discard, namedEvent{}); err != nil {
+		return nil, command.BadTemplate(fmt.Errorf("Error parsing format: %w", err))
 	}
 	return func(e client.Event, raw json.RawMessage) error {
-		v := struct {
-			client.Event
-			// The older names of an event's fields, for templates made for them.
-			Status string `json:"-"`
-			ID     string `json:"-"`
-			From   string `json:"-"`
-		}{e, e.Action, e.Actor.ID, e.Actor.Attributes["image"]}
+		v := namedEvent{e, e.Action, e.Actor.ID, e.Actor.Attributes["image"]}
 		var b strings.Builder
 		if err := t.Execute(&b, v); err != nil {
 			return fmt.Errorf("template parsing error: %w", err)

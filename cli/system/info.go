@@ -38,6 +38,12 @@ func info(ctx context.Context, s *command.Session, text string) error {
 	if text == "" {
 		fmt.Fprintf(s.Out, "Client: Tare\n Version:    %s\n Context:    %s\n Debug Mode: %t\n\nServer:\n", s.Version, s.ContextName(), s.Options.Debug)
 	}
+	if strings.Contains(text, ".ClientInfo") { // of the client alone it tells without a daemon
+		if out, err := inspector.One(slices.Concat([]byte(`{"ClientInfo":`), rawClient(s), []byte{'}'})); err == nil {
+			_, err = io.WriteString(s.Out, out)
+			return err
+		}
+	}
 	raw, err := cl.InfoRaw(ctx)
 	if err != nil {
 		return err

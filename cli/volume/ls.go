@@ -53,6 +53,7 @@ func (o *ls) run(ctx context.Context, s *command.Session, _ []string) error {
 			"Links": "LINKS", "Size": "SIZE", "Group": "GROUP", "Availability": "AVAILABILITY", "Status": "STATUS"},
 		Default: "{{.Driver}}\t{{.Name}}",
 		Quiet:   "{{.Name}}",
+		Raw:     "name=Name driver=Driver",
 	}
 	if err := t.Write(s.Out, text, o.quiet, rows); err != nil {
 		return err

@@ -122,6 +122,14 @@ func (r *request) named(o *client.SolveOpt) error {
 			o.FrontendAttrs["context:"+name] = place
 			continue
 		}
+		if dir, ok := strings.CutPrefix(place, layoutScheme); ok {
+			lent, err := lendLayout(o, dir)
+			if err != nil {
+				return err
+			}
+			o.FrontendAttrs["context:"+name] = lent
+			continue
+		}
 		if st, err := os.Stat(place); err != nil || !st.IsDir() {
 			return fmt.Errorf("failed to get build context %s: %s is no directory", name, place)
 		}

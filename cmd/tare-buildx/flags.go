@@ -16,6 +16,7 @@ type request struct {
 	cacheFrom, cacheTo, hosts, ulimits     []string
 	allow, annotations, attests, noFilter  []string
 	provenance, sbom                       string
+	memory, swap                           string
 	noCache, pull, push, load, quiet       bool
 	check                                  bool
 	flags                                  *pflag.FlagSet
@@ -59,6 +60,13 @@ func parse(args []string) (*request, error) {
 	f.StringArrayVarP(&r.tags, "tag", "t", nil, "Image identifier (format: `[registry/]repository[:tag]`)")
 	f.StringVar(&r.target, "target", "", "Set the target build stage to build")
 	f.StringArrayVar(&r.ulimits, "ulimit", nil, "Ulimit options")
+	f.StringVarP(&r.memory, "memory", "m", "", "Memory limit of the \"RUN\" instructions")
+	f.StringVar(&r.swap, "memory-swap", "", "Swap limit equal to memory plus swap: -1 to enable unlimited swap")
+	f.Uint64P("cpu-shares", "c", 0, "CPU shares (relative weight)")
+	f.Uint64("cpu-period", 0, "Limit the CPU CFS (Completely Fair Scheduler) period")
+	f.Uint64("cpu-quota", 0, "Limit the CPU CFS (Completely Fair Scheduler) quota")
+	f.String("cpuset-cpus", "", "CPUs in which to allow execution (0-3, 0,1)")
+	f.String("cpuset-mems", "", "MEMs in which to allow execution (0-3, 0,1)")
 	f.String("builder", "", "Override the configured builder instance (there is one)")
 	for _, name := range []string{"rm", "force-rm", "compress"} { // of the builder of old, without an effect
 		f.Bool(name, false, "")

@@ -14,7 +14,6 @@ import (
 	"log"
 	"os"
 	"os/signal"
-	"runtime"
 	"syscall"
 	"time"
 
@@ -24,6 +23,7 @@ import (
 
 	"github.com/tarehq/tare/cli/command"
 	_ "github.com/tarehq/tare/internal/single" // most builds end before they would gain by more
+	"github.com/tarehq/tare/internal/thread"
 )
 
 var version = "0.1.0-dev"
@@ -80,7 +80,7 @@ func buildOnce(s *command.Session, args []string) int {
 	case err != nil:
 		return failed(err)
 	}
-	long := time.AfterFunc(100*time.Millisecond, runtime.SetDefaultGOMAXPROCS) // many files, or output that is packed
+	long := time.AfterFunc(100*time.Millisecond, thread.Processors) // many files, or output that is packed
 	defer long.Stop()
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)

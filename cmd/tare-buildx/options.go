@@ -64,12 +64,24 @@ func (r *request) limits(a map[string]string, o *client.SolveOpt) error {
 	default:
 		return fmt.Errorf("network mode %q not supported by buildkit: say default, host or none", r.network)
 	}
-	if r.shm != "" {
-		n, err := units.RAMInBytes(r.shm)
+	for key, text := range map[string]string{"shm-size": r.shm, "memory": r.memory, "memswap": r.swap} {
+		if text == "" {
+			continue
+		}
+		if key == "memswap" && text == "-1" {
+			a[key] = text
+			continue
+		}
+		n, err := units.RAMInBytes(text)
 		if err != nil {
 			return err
 		}
-		a["shm-size"] = strconv.FormatInt(n, 10)
+		a[key] = strconv.FormatInt(n, 10)
+	}
+	for _, name := range []string{"cpu-shares", "cpu-period", "cpu-quota", "cpuset-cpus", "cpuset-mems"} {
+		if f := r.flags.Lookup(name); f.Changed {
+			a[strings.ReplaceAll(name, "-", "")] = f.Value.String()
+		}
 	}
 	var ulimits, hosts []string
 	for _, text := range r.ulimits {
@@ -156,6 +168,9 @@ func (r *request) exports() ([]client.ExportEntry, error) {
 	}
 	var list []client.ExportEntry
 	for _, text := range texts {
+		if text == "type=cacheonly" { // nothing becomes of it
+			continue
+		}
 		e, err := r.export(text)
 		if err != nil {
 			return nil, err

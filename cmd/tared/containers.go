@@ -15,6 +15,7 @@ import (
 
 	"github.com/tarehq/tare/container"
 	"github.com/tarehq/tare/container/confine"
+	"github.com/tarehq/tare/container/create"
 	"github.com/tarehq/tare/container/users"
 	"github.com/tarehq/tare/fault"
 )
@@ -203,8 +204,8 @@ func checkDomain(s string) (string, error) {
 }
 
 // settings is what the service of the containers is told.
-func (o *options) settings() container.Settings {
-	return container.Settings{
+func (o *options) settings() create.Settings {
+	return create.Settings{
 		Runtimes: o.runtimes(), DefaultRuntime: o.DefaultRuntime,
 		Ulimits: o.Ulimits.list(), ShmSize: int64(o.ShmSize), IpcMode: api.IpcMode(o.IpcMode), CgroupnsMode: api.CgroupnsMode(o.CgroupnsMode),
 		Init: o.Init, NoNewPrivileges: o.NoNewPrivileges, Seccomp: o.seccomp,

@@ -12,6 +12,7 @@ import (
 	"github.com/moby/moby/api/types/system"
 
 	"github.com/tarehq/tare/container"
+	"github.com/tarehq/tare/container/create"
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/image"
 	"github.com/tarehq/tare/internal/exposition"
@@ -54,7 +55,7 @@ type timedContainers struct {
 	timer *exposition.Timer
 }
 
-func (c timedContainers) Create(ctx context.Context, r container.CreateRequest) (string, []string, error) {
+func (c timedContainers) Create(ctx context.Context, r create.Request) (string, []string, error) {
 	defer took(c.timer, "create", time.Now())
 	return c.Containers.Create(ctx, r)
 }

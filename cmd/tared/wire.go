@@ -19,6 +19,7 @@ import (
 	"github.com/tarehq/tare/build/launch"
 	"github.com/tarehq/tare/build/lend"
 	"github.com/tarehq/tare/container"
+	"github.com/tarehq/tare/container/create"
 	"github.com/tarehq/tare/container/device"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/content"
@@ -79,7 +80,7 @@ type wired struct {
 	handler    http.Handler
 	id         string // of the data root
 	containers *container.Service
-	defaults   *container.Defaults
+	defaults   *create.Defaults
 	transfers  *image.Transfers
 	registries *remote.Client
 	agree      *authorizers
@@ -180,7 +181,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	if err != nil {
 		return nil, err
 	}
-	defaults, confinement := container.NewDefaults(o.settings()), o.confinement(log)
+	defaults, confinement := create.NewDefaults(o.settings()), o.confinement(log)
 	containers, err := container.Open(ctx, container.Config{
 		DataRoot: o.DataRoot, ExecRoot: o.ExecRoot, Images: images, Snapshots: layers, Networks: networks, Volumes: volumes,
 		Launcher: launcher, Events: eventLog, Defaults: defaults, InitPath: initProgram, CgroupParent: o.CgroupParent, Systemd: o.systemd, Confinement: confinement, Realtime: container.Realtime{Period: o.RealtimePeriod, Runtime: o.RealtimeRuntime}, CDI: o.devices(), IDs: o.ids, LogDriver: o.LogDriver, LogOpts: o.LogOpts, Log: log,
@@ -192,7 +193,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	steps.push(containers.Close)
 	names.Settle()
 	images.SetInUse(containers.Users)
-	volumes.SetUsers(containers.UsedVolumes)
+	volumes.SetUsers(containers.Mounts.UsedVolumes)
 	if err := volumes.SetFreezer(ctx, containers); err != nil {
 		return nil, fmt.Errorf("cannot let go on what was frozen for a copy of a volume: %w", err)
 	}
@@ -207,10 +208,10 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 		initProgram: initProgram, driver: layers.Driver(), driverStatus: layers.DriverStatus()}
 	w.setFacts(o)
 	config := server.Config{
-		Containers: containers, Logs: containers.Logbook(), Execs: containers.Execs(), Files: containers.Files(), Stats: containers.Stats(),
-		Processes: containers.Processes(), Pruning: containers.Pruning(), Images: images, Transfers: transfers,
-		Registries: image.NewRegistries(registries), Networks: networks, Firewall: networks, Places: containers.Places(),
-		Checkpoints: containers.Checkpoints(), Builder: builder, Authorizers: agree, Volumes: volumes, VolumeCopies: volumes,
+		Containers: containers, Listing: containers.Listing, Logs: containers.Logbook, Execs: containers.Execs, Files: containers.Files, Stats: containers.Stats,
+		Processes: containers.Processes, Pruning: containers.Pruning, Images: images, Transfers: transfers,
+		Registries: image.NewRegistries(registries), Networks: networks, Firewall: networks, Places: containers.Places,
+		Checkpoints: containers.Checkpoints, Builder: builder, Authorizers: agree, Volumes: volumes, VolumeCopies: volumes,
 		VolumeTransfers: volume.NewTransfers(volumes, registries), Events: eventLog, Daemon: func() server.Daemon { return *w.facts.Load() },
 		Log: log,
 	}
@@ -218,7 +219,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 		w.handler = server.New(config)
 		return w, nil
 	}
-	m := newMetrics(&config, containers.Health())
+	m := newMetrics(&config, containers.Health)
 	api := server.New(config)
 	w.handler = api
 	stop, err := m.serve(ctx, o.MetricsAddr, api.Info)

@@ -89,7 +89,7 @@ func peer() string {
 	}
 	name, _, _ := strings.Cut(strings.TrimSpace(strings.TrimRight(string(own), "\x00")), " (")
 	if name == "" || strings.ContainsAny(name, " \"{}*?,\n") {
-		return Unconfined
+		return unconfined
 	}
 	return name
 }

@@ -3,5 +3,5 @@
 // files.
 package confine
 
-// Unconfined is how a container asks for no profile of AppArmor.
-const Unconfined = "unconfined"
+// unconfined is how a container asks for no profile of AppArmor.
+const unconfined = "unconfined"

@@ -20,7 +20,7 @@ func defaultProfile(daemon string) string {
 		// Of signals and traces: those among themselves, and who runs them.
 		"signal (send,receive) peer=" + DefaultProfile,
 		"ptrace (trace,read,tracedby,readby) peer=" + DefaultProfile,
-		"signal (receive) peer=" + Unconfined,
+		"signal (receive) peer=" + unconfined,
 		"signal (receive) peer=runc",
 		"signal (receive) peer=crun",
 
@@ -52,7 +52,7 @@ func defaultProfile(daemon string) string {
 	} {
 		b.WriteString("  " + rule + ",\n")
 	}
-	if daemon != Unconfined {
+	if daemon != unconfined {
 		b.WriteString("  signal (receive) peer=" + daemon + ",\n")
 	}
 	b.WriteString("}\n")

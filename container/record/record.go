@@ -4,7 +4,6 @@
 package record
 
 import (
-	"math"
 	"time"
 
 	wire "github.com/moby/moby/api/types/container"
@@ -75,19 +74,3 @@ type Progress struct {
 
 // AutoRemove tells whether the container goes when its process ends.
 func (r *Record) AutoRemove() bool { return r.HostConfig.AutoRemove }
-
-// defaultStopTimeout is that of containers that do not say, in seconds.
-const defaultStopTimeout = 10
-
-// StopTimeout is how long the container has from its stop signal to SIGKILL: as asked
-// for, in seconds, else as its config says; negative for ever.
-func (r *Record) StopTimeout(asked *int) time.Duration {
-	n := defaultStopTimeout
-	if r.Config.StopTimeout != nil {
-		n = *r.Config.StopTimeout
-	}
-	if asked != nil {
-		n = *asked
-	}
-	return time.Duration(min(max(n, -1), int(math.MaxInt64/time.Second))) * time.Second // or the longest that there is
-}

@@ -84,7 +84,7 @@ func Wanted(h *wire.HostConfig) ([]Mount, error) {
 		taken[m.Destination] = true
 	}
 	for _, b := range h.Binds {
-		if err := add(ParseBind(b, h.VolumeDriver)); err != nil {
+		if err := add(parseBind(b, h.VolumeDriver)); err != nil {
 			return nil, err
 		}
 	}
@@ -106,9 +106,9 @@ func checkTarget(target string) error {
 	return nil
 }
 
-// ParseBind reads [source:]target[:mode,…], the syntax of -v. A source that is no
+// parseBind reads [source:]target[:mode,…], the syntax of -v. A source that is no
 // path is a volume, of the driver if that is none of the default.
-func ParseBind(s, driver string) (Mount, error) {
+func parseBind(s, driver string) (Mount, error) {
 	bad := fault.New(fault.Invalid, "invalid volume specification: '%s'", s)
 	parts := strings.SplitN(s, ":", 4)
 	if len(parts) > 3 || parts[0] == "" || len(parts) > 1 && parts[1] == "" {

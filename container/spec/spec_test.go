@@ -115,7 +115,7 @@ func mountAt(s *specs.Spec, target string) *specs.Mount {
 // Compose files ask for SELinux labels on every host.
 func TestBindsWithLabels(t *testing.T) {
 	for _, mode := range []string{"ro,z", "Z,ro"} {
-		m, err := ParseBind("/x:/y:"+mode, "")
+		m, err := parseBind("/x:/y:"+mode, "")
 		if err != nil || !slices.Equal(m.oci(Identity{}, nil).Options, []string{"rbind", "rprivate", "rro"}) || m.Mode != mode {
 			t.Errorf("%s: %+v, %v", mode, m, err)
 		}
@@ -138,7 +138,7 @@ func TestMounts(t *testing.T) {
 	}
 	for _, bind := range []string{"x", "/x:relative", "/x:/", "", ":/x", "/x:", "/x:ro", "/x:/y:bogus", "/x:/y:z,Z", "/x:/y:nocopy", "v:/y:rshared", "a:b:c:d",
 		"/x:/y:ro,rw", "/x:/y:slave,private", "/x:/y:,"} {
-		if m, err := ParseBind(bind, ""); !errors.Is(err, fault.Invalid) {
+		if m, err := parseBind(bind, ""); !errors.Is(err, fault.Invalid) {
 			t.Errorf("%q: %+v, %v", bind, m, err)
 		}
 	}

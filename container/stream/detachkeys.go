@@ -6,14 +6,14 @@ import (
 	"github.com/tarehq/tare/fault"
 )
 
-// DefaultDetachKeys are what a client means that names none: ctrl-p, ctrl-q.
-const DefaultDetachKeys = "ctrl-p,ctrl-q"
+// defaultDetachKeys are what a client means that names none: ctrl-p, ctrl-q.
+const defaultDetachKeys = "ctrl-p,ctrl-q"
 
 // DetachKeys reads Docker's comma-separated keys: single characters, DEL,
 // and ctrl-X with a small letter or one of @ [ \ ] ^ _.
 func DetachKeys(s string) ([]byte, error) {
 	if s == "" {
-		s = DefaultDetachKeys
+		s = defaultDetachKeys
 	}
 	var keys []byte
 	for _, key := range strings.Split(s, ",") {

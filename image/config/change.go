@@ -24,13 +24,13 @@ func Change(c *dockerspec.DockerOCIImageConfig, changes []string) error {
 		if line == "" || line[0] == '#' {
 			continue
 		}
-		word, rest := cutWord(line)
-		word = strings.ToLower(word)
+		given, rest := cutWord(line)
+		word := strings.ToLower(given)
 		cmdGiven = cmdGiven || word == "cmd"
 		if word == "entrypoint" && !cmdGiven { // a command of before belongs to another one
 			c.Cmd = nil
 		}
-		if err := applyChange(c, word, rest); err != nil {
+		if err := applyChange(c, given, rest); err != nil {
 			return err
 		}
 	}
@@ -45,14 +45,15 @@ func cutWord(line string) (word, rest string) {
 	return line[:end], strings.TrimSpace(line[end:])
 }
 
-func applyChange(c *dockerspec.DockerOCIImageConfig, instruction, rest string) error {
+func applyChange(c *dockerspec.DockerOCIImageConfig, given, rest string) error {
+	instruction := strings.ToLower(given)
 	apply := map[string]func(*dockerspec.DockerOCIImageConfig, string) error{
 		"cmd": changeCmd, "entrypoint": changeEntrypoint, "env": changeEnv, "expose": changeExpose,
 		"healthcheck": changeHealthcheck, "label": changeLabel, "onbuild": changeOnbuild, "stopsignal": changeStopSignal,
 		"user": changeUser, "volume": changeVolume, "workdir": changeWorkdir,
 	}[instruction]
 	if apply == nil {
-		return fault.New(fault.Invalid, "%s is not a valid change command", strings.ToUpper(instruction))
+		return fault.New(fault.Invalid, "%s is not a valid change command", given)
 	}
 	if rest == "" && instruction != "cmd" && instruction != "entrypoint" {
 		return fault.New(fault.Invalid, "%s requires at least one argument", strings.ToUpper(instruction))

@@ -15,11 +15,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sumChunk is how much is hashed at a time while more is read, in bytes, and
-// sumChunks how many of those there are.
+// sumChunk is how much is hashed at a time while more is read, in bytes, sumChunks how
+// many of those there are, and sumBatch how many are given back at once: who reads is
+// faster than who hashes, and to wake it for each is time in which nothing is hashed.
 const (
 	sumChunk  = 256 << 10
-	sumChunks = 4
+	sumChunks = 8
+	sumBatch  = sumChunks / 2
 )
 
 // Sum hashes the archive that is written to it.
@@ -69,13 +71,23 @@ func (s *Sum) begin() {
 		s.free <- make([]byte, 0, sumChunk)
 	}
 	s.chunk = make([]byte, 0, sumChunk)
-	go func() {
-		defer close(s.done)
-		for chunk := range s.full {
-			s.hash.Write(chunk) // never fails
-			s.free <- chunk[:0]
+	go s.run()
+}
+
+// run hashes what is full, and gives it back when that are many, or there is no more.
+func (s *Sum) run() {
+	defer close(s.done)
+	hashed := make([][]byte, 0, sumBatch)
+	for chunk := range s.full {
+		s.hash.Write(chunk) // never fails
+		if hashed = append(hashed, chunk[:0]); len(hashed) < sumBatch && len(s.full) > 0 {
+			continue
 		}
-	}()
+		for _, chunk := range hashed {
+			s.free <- chunk
+		}
+		hashed = hashed[:0]
+	}
 }
 
 // read hashes what a file holds; what it has lost meanwhile are zeros.

@@ -55,9 +55,17 @@ func (b *Bridge) Raise() (made bool, err error) {
 	return made, err
 }
 
+// passingMTU is a bridge's until prepare sets the one that it shall have. The
+// kernel looks through all ports for the smallest whenever one comes or goes, but
+// not for a bridge whose MTU was changed: one that it was made with does not count.
+const passingMTU = 1500
+
 func (b *Bridge) add() (netlink.Link, error) {
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU, attrs.HardwareAddr = b.Name, b.MTU, b.MAC
+	attrs.Name, attrs.MTU, attrs.HardwareAddr = b.Name, passingMTU, b.MAC
+	if b.MTU == passingMTU {
+		attrs.MTU--
+	}
 	if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
 		return nil, fmt.Errorf("make the bridge %s: %w", b.Name, err)
 	}

@@ -18,7 +18,10 @@ import (
 // Space is a network namespace as it is worked on: a new one with lo up, or a
 // container's. It is used by one at a time and closed by whoever opened it.
 type Space struct {
-	NS     *os.File
+	NS *os.File
+	// Sys holds the namespace's sysfs, read-only, of one that NewOn made: see sysfs.
+	// Whoever takes it out closes it; nil for none.
+	Sys    *os.File
 	host   *Host
 	routes *conn // in the namespace
 }
@@ -92,6 +95,7 @@ func (h *Host) furnish(b *Bridge, v6 bool) (_ *Space, p *Port, err error) {
 	if b == nil {
 		return s, nil, s.routes.do(setUp("lo"))
 	}
+	s.Sys, _ = sysfs()
 	if p, err = s.addPort(b, "eth0"); err != nil {
 		return nil, nil, err
 	}
@@ -315,8 +319,17 @@ func (s *Space) Close() {
 	}
 }
 
+// DropSys lets go of the namespace's sysfs, which ends unless it is mounted.
+func (s *Space) DropSys() {
+	if s.Sys != nil {
+		s.Sys.Close()
+		s.Sys = nil
+	}
+}
+
 // Finish ends the work on it; the namespace stays open, the caller's from then on.
 func (s *Space) Finish() {
+	s.DropSys()
 	if s.routes != nil {
 		s.routes.close()
 	}

@@ -87,7 +87,10 @@ func (b *external) placeNamespaces() error {
 		return nil
 	}
 	if bytes.Contains(old, []byte(strconv.Quote(supervise.UserNSPath))) {
-		if spec, err = withoutMaps(spec); err != nil {
+		if spec, err = withoutMaps(spec); err == nil {
+			err = reveal(b.cfg.Dir)
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -281,4 +282,30 @@ func TestAgent(t *testing.T) {
 	if text, err := solve("FROM example/asker\nRUN --mount=type=ssh,required=true [\"/program\"]\n"); err == nil || !strings.Contains(err.Error(), "no SSH key \"default\" forwarded from the client") {
 		t.Errorf("without an agent: %v %s", err, text)
 	}
+	t.Run("of ssh's own", func(t *testing.T) {
+		dir := write(t, t.TempDir(), map[string]string{"Dockerfile": "FROM example/asker\nRUN --mount=type=ssh [\"/program\"]\nRUN --mount=type=ssh,id=second [\"/program\"]\n"})
+		sock := dir + "/agent"
+		for name, comment := range map[string]string{"held": "in the agent", "file": "in a file"} {
+			if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", dir+"/"+name).CombinedOutput(); err != nil {
+				t.Skipf("needs openssh-client: %v %s", err, out)
+			}
+		}
+		agent := exec.Command("ssh-agent", "-D", "-a", sock)
+		if err := agent.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = agent.Process.Kill(); _ = agent.Wait() }()
+		testutil.Eventually(t, testutil.Patience(10*time.Second), "the agent listens", func() bool { _, err := os.Stat(sock); return err == nil })
+		add := exec.Command("ssh-add", "-q", dir+"/held")
+		add.Env = append(os.Environ(), "SSH_AUTH_SOCK="+sock)
+		if out, err := add.CombinedOutput(); err != nil {
+			t.Fatalf("%v %s", err, out)
+		}
+		cmd := d.Command(t, "tare", "build", "--no-cache", "--progress", "plain", "--ssh", "default", "--ssh", "second="+dir+"/file", dir)
+		cmd.Env = append(cmd.Env, "SSH_AUTH_SOCK="+sock)
+		out, err := cmd.CombinedOutput()
+		if err != nil || strings.Count(string(out), "has a key: ") != 2 || !strings.Contains(string(out), "has a key: in the agent") {
+			t.Errorf("%v\n%s", err, out)
+		}
+	})
 }

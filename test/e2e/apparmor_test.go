@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -45,6 +46,13 @@ func TestAppArmor(t *testing.T) {
 			if out, _, _ := strings.Cut(d.Tare(t, "exec", name, "cat", file), " "); out != want {
 				t.Errorf("%s: %s says %q, want %q", name, file, out, want)
 			}
+		}
+	}
+
+	// The profile is written through a descriptor of the host's /proc, which leads nowhere.
+	for n := 3; n < 16; n++ {
+		if out, err := d.Try("exec", "-w", fmt.Sprint("/proc/self/fd/", n), "plain", "sh", "-c", "ls .. | head -n 3"); err == nil {
+			t.Errorf("a working directory by descriptor %d: %s", n, out)
 		}
 	}
 

@@ -77,22 +77,24 @@ func (b *linkedBuilds) inTheWay() {
 	}
 }
 
-// golden has a layer made by links and by copies.
+// golden has layers made by links, or by us with another owner and mode, and by copies.
 func (b *linkedBuilds) golden() {
 	b.Helper()
-	b.write("Scratch", []byte("FROM scratch\nCOPY . /\nCMD x\n"), 0o644)
-	layers := map[string]string{}
-	for _, kit := range []string{"1", "0"} { // with 0 the context comes as an archive
-		b.build(kit, "golden"+kit, "--no-cache", "-f", filepath.Join(b.ctx, "Scratch"))
-		layers[kit] = b.d.Tare(b.T, "image", "inspect", "--format", "{{json .RootFS.Layers}}", "golden"+kit)
-		if kit == "1" && b.inode("layers/*/fs/two") != b.inode("sources/*/tree/two") {
-			b.Error("the file was not linked to a layer on nothing")
+	for i, line := range []string{"COPY --chown=0:0 . /", "COPY . /", "COPY --chown=7:8 --chmod=4640 . /", "COPY --chmod=711 two /"} {
+		b.write("Scratch", []byte("FROM scratch\n"+line+"\nCMD x\n"), 0o644)
+		layers := map[string]string{}
+		for _, kit := range []string{"1", "0"} { // with 0 the context comes as an archive
+			b.build(kit, "golden"+kit, "--no-cache", "-f", filepath.Join(b.ctx, "Scratch"))
+			layers[kit] = b.d.Tare(b.T, "image", "inspect", "--format", "{{json .RootFS.Layers}}", "golden"+kit)
+			if i == 0 && kit == "1" && b.inode("layers/*/fs/two") != b.inode("sources/*/tree/two") {
+				b.Error("the file was not linked to a layer on nothing, by whom it belongs to anyway")
+			}
 		}
+		if layers["0"] != layers["1"] {
+			b.Errorf("%s: by links the layers are %s, by copies %s", line, layers["1"], layers["0"])
+		}
+		b.d.Tare(b.T, "rmi", "golden0", "golden1")
 	}
-	if layers["0"] != layers["1"] {
-		b.Errorf("by links the layers are %s, by copies %s", layers["1"], layers["0"])
-	}
-	b.d.Tare(b.T, "rmi", "golden0", "golden1")
 	if err := os.Remove(filepath.Join(b.ctx, "Scratch")); err != nil {
 		b.Fatal(err)
 	}

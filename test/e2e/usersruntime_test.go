@@ -25,8 +25,11 @@ func TestUsersOfOtherRuntimes(t *testing.T) {
 	}
 	for _, path := range paths {
 		t.Run(path[strings.LastIndexByte(path, '/')+1:], func(t *testing.T) {
-			u := withUsers(t, "tare:200000:131072\n", "--add-runtime", "other="+path)
-			out, err := u.Command(t, "tare", "run", "-d", "--name", "c", "--runtime", "other", "--userns", "auto", "-v", "v:/v", "busybox",
+			u := withUsers(t, "containers:200000:131072\n", "--add-runtime", "other="+path)
+			if err := os.Chmod(u.Dir, 0o711); err != nil { // as what leads to an exec root is
+				t.Fatal(err)
+			}
+			out, err := u.Command(t, "tare", "run", "-d", "--name", "mapped", "--runtime", "other", "--userns", "auto", "-v", "vol:/v", "busybox",
 				"sh", "-c", "touch /v/mine /mine; stat -c %u:%g /v/mine /etc/hosts; sleep 1000").CombinedOutput()
 			said, _ := exec.Command(path, "features").Output()
 			if !strings.Contains(strings.Join(strings.Fields(string(said)), ""), `"idmap":{"enabled":true`) {
@@ -38,18 +41,18 @@ func TestUsersOfOtherRuntimes(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%v, %s", err, out)
 			}
-			first, _ := u.mapped("c")
+			first, _ := u.mapped("mapped")
 			if first < 200000 {
 				t.Errorf("root is %d outside", first)
 			}
-			u.want("0:0\n0:0", "logs", "c")
-			u.want("0", "exec", "c", "id", "-u")
-			for _, path := range []string{u.Dir + "/data/volumes/v/_data/mine", u.upper("c") + "/mine"} { // on disk as without a namespace
+			u.want("0:0\n0:0", "logs", "mapped")
+			u.want("0", "exec", "mapped", "id", "-u")
+			for _, path := range []string{u.Dir + "/data/volumes/vol/_data/mine", u.upper("mapped") + "/mine"} { // on disk as without a namespace
 				if got := u.owner(path); got != "0:0" {
 					t.Errorf("%s belongs to %s", path, got)
 				}
 			}
-			u.Tare(t, "rm", "-f", "c")
+			u.Tare(t, "rm", "-f", "mapped")
 		})
 	}
 }

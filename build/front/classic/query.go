@@ -182,7 +182,6 @@ func (o *request) results(q url.Values) error {
 }
 
 // limit reads the limits of steps. What is no number is none, as with Docker.
-// BuildKit's definitions, which the other kind of request is made of, have no place for them.
 func (o *request) limit(q url.Values) error {
 	if v := q.Get("isolation"); v != "" && !strings.EqualFold(v, "default") {
 		return fault.New(fault.Invalid, "unsupported isolation: %q", v)
@@ -195,8 +194,12 @@ func (o *request) limit(q url.Values) error {
 		*n, _ = strconv.ParseInt(q.Get(param), 10, 64)
 	}
 	l.CpusetCpus, l.CpusetMems = q.Get("cpusetcpus"), q.Get("cpusetmems")
-	if o.traced && *l != (build.Limits{}) {
-		return fault.New(fault.NotImplemented, "BuildKit has no limits of memory and processors: leave them out, set DOCKER_BUILDKIT=0, or set them on a control group and name it with --cgroup-parent")
+	if o.traced { // of which the front end reads them, by the same names
+		for _, param := range []string{"memory", "memswap", "cpushares", "cpuperiod", "cpuquota", "cpusetcpus", "cpusetmems"} {
+			if v := q.Get(param); v != "" && v != "0" {
+				o.front[param] = v
+			}
+		}
 	}
 	return nil
 }

@@ -4,7 +4,7 @@ package progress
 
 import (
 	"context"
-	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,25 +22,22 @@ import (
 type Record struct {
 	mu      sync.Mutex
 	events  []*controlapi.StatusResponse
+	readers map[*reader]bool
 	changed chan struct{} // closed at the next change
 	ended   bool
 	over    chan struct{} // closed then
 
-	printed  map[digest.Digest]int // bytes of output, by vertex
-	begun    map[string]time.Time  // of tasks
+	printed  map[digest.Digest]printed // by vertex
+	begun    map[string]time.Time      // of tasks
 	vertices map[digest.Digest]*controlapi.Vertex
 	warnings int32
 }
 
 var _ build.Progress = (*Record)(nil)
 
-// maxOutput bounds the output of one vertex that is kept, in bytes, as BuildKit
-// does. What is beyond is not shown.
-const maxOutput = 2 << 20
-
 // New begins to keep.
 func New() *Record {
-	return &Record{changed: make(chan struct{}), over: make(chan struct{}), printed: map[digest.Digest]int{}, begun: map[string]time.Time{}, vertices: map[digest.Digest]*controlapi.Vertex{}}
+	return &Record{readers: map[*reader]bool{}, changed: make(chan struct{}), over: make(chan struct{}), printed: map[digest.Digest]printed{}, begun: map[string]time.Time{}, vertices: map[digest.Digest]*controlapi.Vertex{}}
 }
 
 func (r *Record) addLocked(e *controlapi.StatusResponse) {
@@ -74,9 +71,11 @@ const maxGathered = 1 << 20
 
 // FollowGathered is Follow for who need not see each thing told by itself.
 func (r *Record) FollowGathered(ctx context.Context, send func(*controlapi.StatusResponse) error) error {
-	for n, first := 0, true; ; first = false {
+	at := r.join()
+	defer r.leave(at)
+	for first := true; ; first = false {
 		select {
-		case <-r.more(n):
+		case <-r.more(at):
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -89,10 +88,7 @@ func (r *Record) FollowGathered(ctx context.Context, send func(*controlapi.Statu
 			}
 			timer.Stop()
 		}
-		r.mu.Lock()
-		events, ended := r.events[n:], r.ended
-		r.mu.Unlock()
-		n += len(events)
+		events, _, ended := r.take(at)
 		for len(events) > 0 {
 			var e *controlapi.StatusResponse
 			e, events = gather(events)
@@ -106,11 +102,37 @@ func (r *Record) FollowGathered(ctx context.Context, send func(*controlapi.Statu
 	}
 }
 
-// more is closed when there are more than n events, or the last one was told.
-func (r *Record) more(n int) <-chan struct{} {
+// reader is how far somebody has read. Guarded by the record's mu.
+type reader struct{ next int }
+
+func (r *Record) join() *reader {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.events) > n || r.ended {
+	at := &reader{}
+	r.readers[at] = true
+	return at
+}
+
+func (r *Record) leave(at *reader) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.readers, at)
+}
+
+// take returns what follows, and what is closed when there is more.
+func (r *Record) take(at *reader) (events []*controlapi.StatusResponse, changed <-chan struct{}, ended bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	events = slices.Clone(r.events[at.next:])
+	at.next = len(r.events)
+	return events, r.changed, r.ended
+}
+
+// more is closed when there is more than was taken, or the last was told.
+func (r *Record) more(at *reader) <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.events) > at.next || r.ended {
 		return closed
 	}
 	return r.changed
@@ -135,16 +157,16 @@ func gather(events []*controlapi.StatusResponse) (e *controlapi.StatusResponse, 
 
 // Follow sends all that was and will be told, each thing by itself, until the end.
 func (r *Record) Follow(ctx context.Context, send func(*controlapi.StatusResponse) error) error {
-	for n := 0; ; {
-		r.mu.Lock()
-		events, changed, ended := r.events[n:], r.changed, r.ended
-		r.mu.Unlock()
+	at := r.join()
+	defer r.leave(at)
+	for {
+		events, changed, ended := r.take(at)
 		for _, e := range events {
 			if err := send(e); err != nil {
 				return err
 			}
 		}
-		if n += len(events); len(events) > 0 {
+		if len(events) > 0 {
 			continue
 		}
 		if ended {
@@ -162,7 +184,7 @@ func (r *Record) Follow(ctx context.Context, send func(*controlapi.StatusRespons
 func (r *Record) All() []*controlapi.StatusResponse {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.events
+	return slices.Clone(r.events)
 }
 
 // Counts are of vertices: all, those that ended, those that the cache had.
@@ -218,22 +240,6 @@ func (r *Record) Status(s build.TaskStatus) {
 func isOver(s build.TaskStatus) bool {
 	name := strings.ToLower(s.Name)
 	return strings.Contains(name, "complete") || strings.Contains(name, "already exists") || name == "pushed"
-}
-
-func (r *Record) Log(vertex digest.Digest, stream int, data []byte) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	before := r.printed[vertex]
-	if before > maxOutput {
-		return
-	}
-	r.printed[vertex] += len(data)
-	if before+len(data) > maxOutput {
-		data = append(data[:maxOutput-before:maxOutput-before], fmt.Sprintf("\n[output clipped, log limit %d MiB reached]\n", maxOutput>>20)...)
-	} else {
-		data = append([]byte(nil), data...) // it is the caller's
-	}
-	r.addLocked(&controlapi.StatusResponse{Logs: []*controlapi.VertexLog{{Vertex: vertex.String(), Stream: int64(stream), Msg: data, Timestamp: timestamppb.Now()}}})
 }
 
 func (r *Record) Warn(vertex digest.Digest, w build.Warning) {
