@@ -25,9 +25,9 @@ func (p *pinning) Pin(_ context.Context, chains []digest.Digest) error {
 	return nil
 }
 
-// Records that came at the same time are saved together, at the latest when the cache is
+// Records that came at the same time are saved together, at the latest when the solver is
 // closed; one that was forgotten meanwhile is not.
-func TestCacheIsSavedWhenClosed(t *testing.T) {
+func TestCacheIsSavedAtTheEnd(t *testing.T) {
 	root, store := t.TempDir(), &pinning{}
 	failed := func(err error) { t.Error(err) }
 	c, err := openCache(t.Context(), root, store, failed)
@@ -44,7 +44,7 @@ func TestCacheIsSavedWhenClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := len(store.pinned)
-	c.close()
+	(&Solver{cache: c}).Close()
 	want := slices.Sorted(slices.Values(chains[:2]))
 	if n := len(store.pinned); n != before+1 || !slices.Equal(store.pinned[n-1], want) {
 		t.Errorf("%d times the daemon was told, at last of %v: want once, of %v", n-before, store.pinned[n-1], want)
