@@ -16,13 +16,13 @@ import (
 // Attributes of the process that the kernel keeps per task and passes on:
 // where and when it runs, whose memory it takes, what it pretends to be.
 
-// scratchSize is the length of a mask of processors.
-const scratchSize = 1024
+// maskSize is the length of a mask of processors.
+const maskSize = 1024
 
 // affinity appends the processors that the process may run on. Without a wish
 // they are all that its control group has, wherever this process itself is.
 func (b *builder) affinity(list string) error {
-	mask := make([]byte, scratchSize)
+	mask := make([]byte, maskSize)
 	for i := range mask {
 		mask[i] = 0xff
 	}
@@ -32,8 +32,8 @@ func (b *builder) affinity(list string) error {
 			return fault.New(fault.Invalid, "process.execCPUAffinity %q is not a list of processors: %w", list, err)
 		}
 	}
-	b.scratch = b.bytes(mask) // nobody needs it when the call is made
-	s := b.do("set the processors to", list, unix.SYS_SCHED_SETAFFINITY, num(0), num(len(mask)), b.scratch)
+	b.mask = b.bytes(mask)
+	s := b.do("set the processors to", list, unix.SYS_SCHED_SETAFFINITY, num(0), num(len(mask)), b.mask)
 	if list == "" {
 		s.ignore()
 	}

@@ -66,7 +66,8 @@ type builder struct {
 	terminal   value    // the slave of the pty
 	pathLength value
 	fresh      map[string]bool // where an empty file system is mounted
-	scratch    value           // memory for what a step wants told, of scratchSize bytes
+	mask       value           // of processors, of maskSize bytes, which nobody needs after the call
+	statfs     value           // memory for a struct statfs, whose first word is the type
 	exit       label
 }
 

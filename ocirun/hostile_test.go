@@ -120,6 +120,7 @@ func TestHunted(t *testing.T) {
 func TestDirectoryOfHost(t *testing.T) {
 	clean(t)
 	dir, s := bundle(t, "/bin/true")
+	outside := t.TempDir()
 	host, err := os.Open("/")
 	if err != nil {
 		t.Fatal(err)
@@ -149,9 +150,36 @@ func TestDirectoryOfHost(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), breakout) {
 		t.Errorf("exec: %v", err)
 	}
-	p.Cwd = "/proc/self/cwd"
-	if _, code := execIn(t, c, &p); code != 0 {
-		t.Errorf("code %d", code)
+	long := strings.Repeat("/"+strings.Repeat("d", 250), 5)
+	for _, at := range []string{outside, filepath.Join(dir, "rootfs")} {
+		if err := os.MkdirAll(at+long, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(os.Mkdir(filepath.Join(outside, "gone"), 0o755), os.Symlink("/proc/self/fd/3"+outside+long, filepath.Join(dir, "rootfs/tmp/long"))); err != nil {
+		t.Fatal(err)
+	}
+	gone, err := os.Open(filepath.Join(outside, "gone"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer gone.Close()
+	if err := os.Remove(gone.Name()); err != nil {
+		t.Fatal(err)
+	}
+	for _, p.Cwd = range []string{"/proc/self/fd/3" + outside + long, "/tmp/long", "/proc/self/fd/4"} {
+		e, err := c.Exec(context.Background(), ExecOptions{Process: &p, ExtraFiles: []*os.File{host, gone}})
+		if err == nil {
+			_, _ = e.Wait()
+		}
+		if err == nil || !strings.Contains(err.Error(), breakout) {
+			t.Errorf("exec in %.40s: %v", p.Cwd, err)
+		}
+	}
+	for _, p.Cwd = range []string{"/proc/self/cwd", long} {
+		if _, code := execIn(t, c, &p); code != 0 {
+			t.Errorf("%.40s: code %d", p.Cwd, code)
+		}
 	}
 }
 
@@ -213,6 +241,11 @@ func TestVolumesOverProc(t *testing.T) {
 		specs.Mount{Destination: "/dev/volume/link/sys", Type: "tmpfs", Source: "tmpfs"})
 	if _, _, err := tryRun(t, dir, s); err == nil || !strings.Contains(err.Error(), "inside /proc") {
 		t.Errorf("by a link of a volume: %v", err)
+	}
+	s.Mounts = slices.DeleteFunc(slices.Clone(with), func(m specs.Mount) bool { return m.Type == "cgroup" }) // for which init would enter its groups first
+	s.Mounts = append(s.Mounts, specs.Mount{Destination: "/link/sys", Type: "tmpfs", Source: "tmpfs"})
+	if _, _, err := tryRun(t, dir, s); err == nil || !strings.Contains(err.Error(), "inside /proc") {
+		t.Errorf("without control groups: %v", err)
 	}
 	s.Mounts = append(with[:len(with):len(with)], specs.Mount{Destination: "/mnt/t", Type: "tmpfs", Source: "tmpfs"})
 	if _, _, err := tryRun(t, dir, s); err != nil {

@@ -17,8 +17,9 @@ import (
 //
 // A program that makes one container finds there what another one has compiled.
 // Each file is, in this order: keptHeader bytes, of which the first half says which program
-// wrote it and the second the flags and the length of the text; the text;
-// the filter. A file of another program, or of another text, is replaced.
+// wrote it and the second the flags, the length of the text and the sum of the filter; the
+// text; the filter. A file of another program, or of another text, is replaced, and one
+// of which a machine that lost its power has kept a part.
 const (
 	keptName   = "seccomp:"
 	keptSlots  = 16
@@ -43,11 +44,11 @@ type decoded struct {
 var lastProfile atomic.Pointer[decoded]
 
 // ownProgram tells this program's file from others, also from what had its name before:
-// what it compiles may differ.
+// what it compiles may differ. Its time is that of the change, which no packager sets.
 var ownProgram = sync.OnceValue(func() (id [keptHeader / 2]byte) {
 	var st unix.Stat_t
 	if unix.Stat("/proc/self/exe", &st) == nil {
-		for i, n := range [...]uint64{st.Dev, st.Ino, uint64(st.Mtim.Nano()), uint64(st.Size)} {
+		for i, n := range [...]uint64{st.Dev, st.Ino, uint64(st.Ctim.Nano()), uint64(st.Size)} {
 			binary.NativeEndian.PutUint64(id[8*i:], n)
 		}
 	}
@@ -56,9 +57,14 @@ var ownProgram = sync.OnceValue(func() (id [keptHeader / 2]byte) {
 
 // keptFile is where the filter of a profile is.
 func keptFile(text string) string {
-	sum := fnv.New32a()
-	_, _ = sum.Write([]byte(text[max(len(text)-256, 0):]))
-	return keptIn + "/" + keptName + strconv.Itoa(int(sum.Sum32()+uint32(len(text)))%keptSlots)
+	sum := sumOf([]byte(text[max(len(text)-256, 0):])) + uint64(len(text))
+	return keptIn + "/" + keptName + strconv.FormatUint(sum%keptSlots, 10)
+}
+
+func sumOf(b []byte) uint64 {
+	sum := fnv.New64a()
+	_, _ = sum.Write(b)
+	return sum.Sum64()
 }
 
 // takeFilter finds the filter of a profile, nil without. What it is of cannot be
@@ -78,14 +84,14 @@ func takeFilter(text string) *filter {
 	if n, err := unix.Read(fd, b); err != nil || n != len(b) {
 		return nil
 	}
-	head, b := b[:keptHeader], b[keptHeader:]
 	id := ownProgram()
-	n := int(binary.NativeEndian.Uint32(head[len(id)+4:]))
-	if string(head[:len(id)]) != string(id[:]) || n > len(b) || string(b[:n]) != text || len(b) == n || (len(b)-n)%8 != 0 {
+	by, head, b := b[:len(id)], b[len(id):keptHeader], b[keptHeader:]
+	n := int(binary.NativeEndian.Uint32(head[4:]))
+	if string(by) != string(id[:]) || n != len(text) || n >= len(b) || string(b[:n]) != text || sumOf(b[n:]) != binary.NativeEndian.Uint64(head[8:]) {
 		return nil
 	}
 	of := &specs.LinuxSeccomp{DefaultAction: "kept", Architectures: []specs.Arch{specs.Arch(text)}}
-	return &filter{of, "", b[n:], uint(binary.NativeEndian.Uint32(head[len(id):]))}
+	return &filter{of, "", b[n:], uint(binary.NativeEndian.Uint32(head))}
 }
 
 // keepFilter writes the filter of a profile, unless an agent is part of it, of whom
@@ -95,10 +101,18 @@ func keepFilter(p *decoded, f *filter) {
 	if s := p.of; id == [len(id)]byte{} || s.ListenerPath != "" || s.ListenerMetadata != "" || f.flags&unix.SECCOMP_FILTER_FLAG_NEW_LISTENER != 0 {
 		return
 	}
-	b := append(make([]byte, 0, keptHeader+len(p.text)+len(f.code)), id[:]...)
+	size := keptHeader + len(p.text) + len(f.code)
+	if size > keptMost { // nobody would read it
+		return
+	}
+	b := append(make([]byte, 0, size), id[:]...)
 	b = binary.NativeEndian.AppendUint32(b, uint32(f.flags))
 	b = binary.NativeEndian.AppendUint32(b, uint32(len(p.text)))
+	b = binary.NativeEndian.AppendUint64(b, sumOf(f.code))
 	b = append(append(b[:keptHeader], p.text...), f.code...)
+	if len(b) > keptMost {
+		return
+	}
 	// Without a name until it is whole.
 	fd, err := unix.Open(keptIn, unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
 	if err != nil {

@@ -70,6 +70,10 @@ func TestKeptFilters(t *testing.T) {
 		"of another profile": func() {
 			_ = os.WriteFile(name, bytes.Replace(good, []byte("SCMP_ACT_ALLOW"), []byte("SCMP_ACT_ALLOX"), 1), 0o600)
 		},
+		"with a part of the filter": func() { _ = os.WriteFile(name, good[:len(good)-8], 0o600) },
+		"with nothing written": func() {
+			_ = os.WriteFile(name, append(good[:len(good)-len(first.code):len(good)-len(first.code)], make([]byte, len(first.code))...), 0o600)
+		},
 		"half":  func() { _ = os.WriteFile(name, good[:len(good)-len(first.code)], 0o600) },
 		"empty": func() { _ = os.WriteFile(name, nil, 0o600) },
 		"with a length too large": func() {
@@ -98,5 +102,12 @@ func TestKeptFilters(t *testing.T) {
 	}
 	if !strings.HasPrefix(files[0].Name(), keptName) {
 		t.Error(files[0].Name())
+	}
+	s.Linux.Seccomp.DefaultAction = specs.ActKillProcess
+	s.Linux.Seccomp.Syscalls[0].Names = append(s.Linux.Seccomp.Syscalls[0].Names, strings.Repeat("x", keptMost))
+	before, _ := os.ReadDir(keptIn)
+	again()
+	if after, _ := os.ReadDir(keptIn); len(after) != len(before) {
+		t.Error("a file was written that is too large to be read")
 	}
 }

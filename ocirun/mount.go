@@ -4,6 +4,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"unsafe"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/tarehq/tare/fault"
@@ -15,6 +16,7 @@ import (
 // read-only only after the devices are made are returned by destination.
 func (b *builder) mountAll() error {
 	b.fresh = map[string]bool{}
+	b.statfs = b.bytes(make([]byte, unsafe.Sizeof(unix.Statfs_t{})))
 	for i := range b.spec.Mounts {
 		m := &b.spec.Mounts[i]
 		if rest, ok := strings.CutPrefix(m.Destination, b.rootfs+"/"); ok && b.rootfs != "/" { // the host's name of the place

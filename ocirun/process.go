@@ -52,7 +52,7 @@ func (b *builder) finishProcess(proc *specs.Process) error {
 	entered.nr = opCompare
 	b.do("chdir to cwd", what, unix.SYS_CHDIR, b.str(cwdir))
 	b.here(late)
-	b.staysInside("chdir to cwd", what)
+	b.staysInside(cwdir, "chdir to cwd", what)
 	name := b.lookUp(proc)
 	if proc.NoNewPrivileges && b.listens() { // while the parent is there to hand the listener on
 		if err := b.filter(); err != nil {
@@ -81,13 +81,18 @@ func (b *builder) finishProcess(proc *specs.Process) error {
 
 // staysInside ends the program when the working directory is none of the root
 // directory's, as one is that a descriptor of the host's led to. The kernel says so in
-// the path that it gives; without one, of a directory that was removed, nothing is
-// known and nothing leads on from there.
-func (b *builder) staysInside(what, object string) {
+// the path that it gives. Where it gives none, of a directory that was removed or lies
+// deeper than the configured name of it, ".." may lead out all the same.
+func (b *builder) staysInside(cwd, what, object string) {
 	out, inside := b.label(), b.label()
-	b.do("ask for the working directory", "", unix.SYS_GETCWD, b.scratch, num(scratchSize)).otherwise(inside)
+	path, size := b.mask, maskSize
+	if len(cwd) >= size {
+		size = unix.PathMax
+		path = b.bytes(make([]byte, size))
+	}
+	b.do("ask for the working directory", "", unix.SYS_GETCWD, path, num(size)).otherwise(out)
 	const unreachable = 0x68636165726e7528 // "(unreach", getcwd(2)
-	b.do("compare", "", 0, slotAt(b.scratch, 0), num(uint64(unreachable))).then(out).otherwise(inside).nr = opCompare
+	b.do("compare", "", 0, slotAt(path, 0), num(uint64(unreachable))).then(out).otherwise(inside).nr = opCompare
 	b.here(out)
 	b.refuse(what, object+": it is outside of container mount namespace root -- possible container breakout detected")
 	b.here(inside)

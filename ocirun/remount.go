@@ -110,8 +110,8 @@ func (b *builder) besideProc(m *specs.Mount, target value) {
 		return
 	}
 	in, is := b.label(), b.label()
-	b.do("look at the mount point", m.Destination, unix.SYS_FSTATFS, target, b.scratch).otherwise(is) // the first word is the type
-	b.do("compare", "", 0, slotAt(b.scratch, 0), num(unix.PROC_SUPER_MAGIC)).then(in).otherwise(is).nr = opCompare
+	b.do("look at the mount point", m.Destination, unix.SYS_FSTATFS, target, b.statfs)
+	b.do("compare", "", 0, slotAt(b.statfs, 0), num(unix.PROC_SUPER_MAGIC)).then(in).otherwise(is).nr = opCompare
 	b.here(in)
 	b.refuse("mount at", strconv.Quote(m.Destination)+": it cannot be mounted because it is inside /proc")
 	b.here(is)

@@ -328,9 +328,9 @@ func (b *builder) sysctls() error {
 // ofProc ends the program unless an open file is one of a proc file system: a
 // mount of the container may have put another one in its place.
 func (b *builder) ofProc(what, object string, file value) {
-	is, st := b.label(), b.bytes(make([]byte, 120)) // struct statfs, whose first word is the type
-	b.do(what, object, unix.SYS_FSTATFS, file, st)
-	b.do("compare", "", 0, slotAt(st, 0), num(unix.PROC_SUPER_MAGIC)).then(is).otherwise(following).nr = opCompare
+	is := b.label()
+	b.do(what, object, unix.SYS_FSTATFS, file, b.statfs)
+	b.do("compare", "", 0, slotAt(b.statfs, 0), num(unix.PROC_SUPER_MAGIC)).then(is).otherwise(following).nr = opCompare
 	b.refuse(what, object+": the file is not one of a proc file system")
 	b.here(is)
 }
