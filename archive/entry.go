@@ -281,6 +281,9 @@ func (x *extractor) symlink(dir int, base string, hdr *tar.Header) error {
 	if err != nil {
 		return placed(hdr, err)
 	}
+	if err := x.ownLink(hdr.Name, dir, base); err != nil {
+		return err
+	}
 	return x.attributes(dir, base, hdr)
 }
 
@@ -290,7 +293,9 @@ func (x *extractor) hardlink(dir int, base string, hdr *tar.Header) error {
 	if err != nil {
 		return refuse(hdr.Name, "is a hard link to %q, which is outside of the root of the archive", hdr.Linkname)
 	}
-	target = path.Join(x.Dir, target)
+	if target, err = x.confined(path.Join(x.Dir, target)); err != nil {
+		return failed(hdr.Name, err)
+	}
 	from, err := x.open(path.Dir(target))
 	if err != nil || x.reserved(path.Base(target)) {
 		return refuse(hdr.Name, "is a hard link to %q, which is not in the archive before it", hdr.Linkname)
@@ -313,7 +318,34 @@ func (x *extractor) hardlink(dir int, base string, hdr *tar.Header) error {
 	if errors.Is(err, unix.ENOENT) {
 		return refuse(hdr.Name, "is a hard link to %q, which is in the directory whose place it takes", hdr.Linkname)
 	}
-	return placed(hdr, err)
+	if err != nil {
+		return placed(hdr, err)
+	}
+	return x.agree(dir, base, hdr, &old)
+}
+
+// agree gives what was linked to the attributes of the link's entry, as for Docker and
+// containerd: the last entry counts. They are the same in the archives of most writers.
+func (x *extractor) agree(dir int, base string, hdr *tar.Header, old *unix.Stat_t) error {
+	link := old.Mode&unix.S_IFMT == unix.S_IFLNK
+	given := int(old.Uid) != hdr.Uid || int(old.Gid) != hdr.Gid
+	if given {
+		if err := x.chownAt(dir, base, hdr.Uid, hdr.Gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return failed(hdr.Name, err)
+		}
+	}
+	if !link && (given || old.Mode&0o7777 != mode(hdr)) { // which chown takes set-ID bits from
+		if err := chmodNode(dir, base, mode(hdr)); err != nil {
+			return failed(hdr.Name, err)
+		}
+	}
+	if err := x.setXattrs(hdr, func(k string, v []byte) error { return unix.Lsetxattr(procPath(dir, base), k, v, 0) }); err != nil {
+		return err
+	}
+	if link || hdr.ModTime.Equal(time.Unix(old.Mtim.Unix())) {
+		return nil
+	}
+	return setTimes(dir, base, hdr)
 }
 
 func (x *extractor) node(dir int, base string, hdr *tar.Header) error {

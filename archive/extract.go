@@ -86,8 +86,9 @@ func (w Whiteouts) noLayer() bool { return w == NoWhiteouts || w == Verbatim }
 type Options struct {
 	Whiteouts Whiteouts
 	// Dir is where below the root the entries go: a clean path from the root, "" for
-	// the root itself. Entries and hard links that climb out of it are refused;
-	// symbolic links in it may lead anywhere below the root.
+	// the root itself. Entries and links that climb out of it are refused. For
+	// symbolic links of the archive it is the root; those that were in it before may
+	// lead anywhere below the root.
 	Dir string
 	// From is the first part of the entries' names, which is taken away for To:
 	// "." and "/" stand for what archives of a directory's content begin with. Names
@@ -204,6 +205,7 @@ type extractor struct {
 	inherits bool                 // a directory may hand down an access list
 	holes    int64                // bytes
 	stats    Stats
+	links    ownLinks
 	crew     *crew // nil without
 }
 
@@ -227,6 +229,8 @@ func failed(name string, err error) error {
 		return nil
 	case errors.Is(err, unix.ELOOP):
 		return refuse(name, "leads through a loop of symbolic links")
+	case errors.Is(err, errClimbs):
+		return refuse(name, "leads out of the directory by a symbolic link of the archive")
 	case errors.Is(err, unix.ENOTDIR):
 		return refuse(name, "lies below something that is not a directory")
 	case errors.Is(err, unix.ENAMETOOLONG):
@@ -296,7 +300,9 @@ func (x *extractor) entry(ctx context.Context, hdr *tar.Header, data io.Reader) 
 		}
 		return x.directory(".", hdr)
 	}
-	name = path.Join(x.Dir, name)
+	if name, err = x.confined(path.Join(x.Dir, name)); err != nil {
+		return failed(hdr.Name, err)
+	}
 	fits := x.crew != nil && x.crew.fits(hdr)
 	if fits && x.crew.goesOn(name) {
 		return x.crew.take(name, x.crew.fd, hdr, data)

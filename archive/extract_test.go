@@ -112,13 +112,15 @@ func TestExtractKeepsEverything(t *testing.T) {
 	long := strings.Repeat("long/", 60) + strings.Repeat("n", 200)
 	suid := file("bin/su", "su")
 	suid.hdr.Mode, suid.hdr.Uid, suid.hdr.Gid = 0o4755, 7, 3_000_000_000
+	again := hardlink("bin/su2", "/bin/su")
+	again.hdr.Mode, again.hdr.Uid, again.hdr.Gid = suid.hdr.Mode, suid.hdr.Uid, suid.hdr.Gid
 	caps := file("bin/ping", "ping")
 	capability := "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 	caps.hdr.PAXRecords = map[string]string{"SCHILY.xattr.security.capability": capability, "SCHILY.xattr.user.note": "hello"}
 	acl := file("bin/acl", "x")
 	acl.hdr.PAXRecords = map[string]string{"SCHILY.acl.access": "user::rw-,user:joe:r--:1000,group::r--,mask::r--,other::---"}
 	device := entry{tar.Header{Name: "dev/null", Typeflag: tar.TypeChar, Mode: 0o666, Devmajor: 1, Devminor: 3}, ""}
-	err := extract(t, root, pack(t, dir("./"), dir("bin/"), suid, caps, acl, symlink("sh", "/bin/su"), hardlink("bin/su2", "/bin/su"),
+	err := extract(t, root, pack(t, dir("./"), dir("bin/"), suid, caps, acl, symlink("sh", "/bin/su"), again,
 		device, entry{tar.Header{Name: "fifo", Typeflag: tar.TypeFifo, Mode: 0o600}, ""}, file(long, "deep")))
 	if err != nil {
 		t.Fatal(err)

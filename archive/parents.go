@@ -62,6 +62,7 @@ func (x *extractor) forget() {
 		unix.Close(fd)
 		delete(x.dirs, name)
 	}
+	x.links.last.dir = ""
 }
 
 // parent returns a descriptor of the directory that holds name, making those

@@ -132,7 +132,7 @@ func (f *Files) Commit(ctx context.Context, nameOrID string, o CommitOptions) (i
 		config := imageConfig(o.Config)
 		options.Config = &config
 	}
-	if id, err = s.cfg.Images.Commit(ctx, changes.Diff, options); err != nil {
+	if id, err = s.cfg.Commits.Commit(ctx, changes.Diff, options); err != nil {
 		return "", err
 	}
 	name := ""

@@ -87,7 +87,7 @@ func TestPortsOfBothFamiliesAreTheSame(t *testing.T) {
 	if err == nil || !strings.HasSuffix(err.Error(), "Bind for :::9001 failed: port is already allocated") {
 		t.Errorf("error %v", err)
 	}
-	if relays := fmt.Sprint(a.Relays()); relays != fmt.Sprintf("[{tcp :: %d %d %s:80} {tcp :: 9000 9000 %s:81} {tcp ::1 7000 7000 %s:82}]",
+	if relays := fmt.Sprint(a.Relays()); relays != fmt.Sprintf("[{tcp :: %d %d %s:80 false} {tcp :: 9000 9000 %s:81 false} {tcp ::1 7000 7000 %s:82 false}]",
 		a.Ports[0].HostPort, a.Ports[0].HostPort, a.Endpoints[0].Address.Addr(), a.Endpoints[0].Address.Addr(), a.Endpoints[0].Address.Addr()) {
 		t.Errorf("relays %s", relays)
 	}

@@ -101,7 +101,11 @@ func keepFilter(p *decoded, f *filter) {
 	if s := p.of; id == [len(id)]byte{} || s.ListenerPath != "" || s.ListenerMetadata != "" || f.flags&unix.SECCOMP_FILTER_FLAG_NEW_LISTENER != 0 {
 		return
 	}
-	b := append(make([]byte, 0, keptHeader+len(p.text)+len(f.code)), id[:]...)
+	size := keptHeader + len(p.text) + len(f.code)
+	if size > keptMost { // nobody would read it
+		return
+	}
+	b := append(make([]byte, 0, size), id[:]...)
 	b = binary.NativeEndian.AppendUint32(b, uint32(f.flags))
 	b = binary.NativeEndian.AppendUint32(b, uint32(len(p.text)))
 	b = binary.NativeEndian.AppendUint64(b, sumOf(f.code))

@@ -103,4 +103,11 @@ func TestKeptFilters(t *testing.T) {
 	if !strings.HasPrefix(files[0].Name(), keptName) {
 		t.Error(files[0].Name())
 	}
+	s.Linux.Seccomp.DefaultAction = specs.ActKillProcess
+	s.Linux.Seccomp.Syscalls[0].Names = append(s.Linux.Seccomp.Syscalls[0].Names, strings.Repeat("x", keptMost))
+	before, _ := os.ReadDir(keptIn)
+	again()
+	if after, _ := os.ReadDir(keptIn); len(after) != len(before) {
+		t.Error("a file was written that is too large to be read")
+	}
 }

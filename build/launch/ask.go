@@ -35,8 +35,15 @@ func (b *Builder) Prune(ctx context.Context, query url.Values) (*build.CachePrun
 	return report, b.ask(ctx, http.MethodPost, "/build/prune?"+query.Encode(), report)
 }
 
-// empty tells whether no build has left anything.
+// empty tells whether no build has left anything. The process that runs may have what
+// is not on disk yet, and only it knows.
 func (b *Builder) empty() bool {
+	b.mu.Lock()
+	runs := b.running != nil
+	b.mu.Unlock()
+	if runs {
+		return false
+	}
 	for _, name := range []string{"cache", "mounts", "sources"} {
 		if entries, _ := os.ReadDir(filepath.Join(b.Root, name)); len(entries) > 0 {
 			return false

@@ -84,8 +84,10 @@ func send(path string, file *os.File, read []byte) error {
 	if _, _, err := c.(*net.UnixConn).WriteMsgUnix(length, unix.UnixRights(int(file.Fd())), nil); err != nil {
 		return err
 	}
-	if _, err := c.Write(read); err != nil {
-		return err
+	if len(read) > 0 { // who waits for nothing may be done with it, and even an empty write would fail
+		if _, err := c.Write(read); err != nil {
+			return err
+		}
 	}
 	var ack [1]byte // the receiver has it: it may end now without the connection being lost
 	_, err = io.ReadFull(c, ack[:])

@@ -81,6 +81,36 @@ func TestConnectionGoesOn(t *testing.T) {
 	}
 }
 
+// Of many connections of which nothing was read, none fails because the receiver was
+// done with it already.
+func TestReceiverIsQuick(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	socket, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := handoff.Receive(socket)
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.Close()
+		}
+	}()
+	for i := range 300 {
+		near, far := net.Pipe()
+		near.Close()
+		wait, err := handoff.Send(path, far, nil)
+		if err != nil {
+			t.Fatalf("connection %d: %v", i, err)
+		}
+		wait()
+	}
+}
+
 func TestNobodyListens(t *testing.T) {
 	client, server := pair(t)
 	if _, err := handoff.Send(filepath.Join(t.TempDir(), "none"), server, nil); err == nil {
@@ -89,5 +119,35 @@ func TestNobodyListens(t *testing.T) {
 	io.WriteString(server, "still here")
 	if _, err := io.ReadFull(client, make([]byte, 10)); err != nil {
 		t.Errorf("the connection is not as it was: %v", err)
+	}
+}
+
+// A receiver is done with a connection of which nothing was read as soon as it has the
+// descriptor: that it goes then is no failure.
+func TestNothingWasRead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	socket, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := handoff.Receive(socket)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.Close()
+		}
+	}()
+	defer l.Close()
+	for i := range 200 {
+		client, server := net.Pipe()
+		wait, err := handoff.Send(path, server, nil)
+		if err != nil {
+			t.Fatalf("connection %d: %v", i, err)
+		}
+		client.Close()
+		wait()
 	}
 }

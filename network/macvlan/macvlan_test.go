@@ -111,6 +111,14 @@ func reaches(t *testing.T, from, to *os.File, address string) bool {
 	}) == nil
 }
 
+// mustReach waits until a connection can be made: an interface that was just set up
+// drops what is sent before the kernel has looked at its carrier, and who asked
+// for a neighbour then asks again after a second.
+func mustReach(t *testing.T, from, to *os.File, address string) {
+	t.Helper()
+	testutil.Eventually(t, 10*time.Second, address+" is reached", func() bool { return reaches(t, from, to, address) })
+}
+
 func exists(name string) bool {
 	_, err := netlink.LinkByName(name)
 	return err == nil
@@ -129,11 +137,12 @@ func TestModes(t *testing.T) {
 			router := uplink(t, parent)
 			n := create(t, d, newNetwork(i, "parent="+parent, "macvlan_mode="+c.mode))
 			a, b := mustJoin(t, d, n, "10.77.0.2/24"), mustJoin(t, d, n, "10.77.0.3/24")
-			if !reaches(t, a, router, "10.77.0.1") || !reaches(t, router, b, "10.77.0.3") {
-				t.Error("the link and the containers do not reach each other")
-			}
-			if got := reaches(t, a, b, "10.77.0.3"); got != c.siblings {
-				t.Errorf("containers reach each other: %t", got)
+			mustReach(t, a, router, "10.77.0.1")
+			mustReach(t, router, b, "10.77.0.3")
+			if c.siblings {
+				mustReach(t, a, b, "10.77.0.3")
+			} else if reaches(t, a, b, "10.77.0.3") {
+				t.Error("containers reach each other")
 			}
 			must(t, d.Remove(t.Context(), n))
 			if !exists(parent) {
@@ -151,9 +160,7 @@ func TestPassthruIsForOne(t *testing.T) {
 	router := uplink(t, "up0")
 	n := create(t, d, newNetwork(1, "parent=up0", "macvlan_mode=passthru"))
 	a := mustJoin(t, d, n, "10.77.0.2/24")
-	if !reaches(t, a, router, "10.77.0.1") {
-		t.Error("the link is not reached")
-	}
+	mustReach(t, a, router, "10.77.0.1")
 	if _, err := join(t, d, n, "10.77.0.3/24"); !errors.Is(err, fault.Conflict) {
 		t.Errorf("a second container: %v", err)
 	}
@@ -178,9 +185,7 @@ func TestWithoutParent(t *testing.T) {
 		t.Fatal("no parent was made")
 	}
 	a, b := mustJoin(t, d, n, "10.77.0.2/24"), mustJoin(t, d, n, "10.77.0.3/24")
-	if !reaches(t, a, b, "10.77.0.3") {
-		t.Error("containers do not reach each other")
-	}
+	mustReach(t, a, b, "10.77.0.3")
 	e := network.Endpoint{Address: netip.MustParsePrefix("10.77.0.4/24"), Gateway: netip.MustParseAddr("10.77.0.1")}
 	_, err := d.Join(t.Context(), n, &e, testutil.NewNetNS(t))
 	must(t, err)
@@ -251,9 +256,8 @@ func TestIPvlan(t *testing.T) {
 	}
 	create(t, d, n)
 	a, b := mustJoin(t, d, n, "10.77.0.2/24"), mustJoin(t, d, n, "10.77.0.3/24")
-	if !reaches(t, a, b, "10.77.0.3") || !reaches(t, a, router, "10.77.0.1") {
-		t.Error("containers and link do not reach each other")
-	}
+	mustReach(t, a, b, "10.77.0.3")
+	mustReach(t, a, router, "10.77.0.1")
 	must(t, d.Remove(t.Context(), n))
 	uplink(t, "up1")
 	n = create(t, d, newNetwork(2, "parent=up1", "ipvlan_mode=l3"))

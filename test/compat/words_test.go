@@ -52,8 +52,10 @@ func TestWords(t *testing.T) {
 	if err := os.Symlink(daemon.Busybox(t), dir+"/tree.tar"); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(dir+"/small.tar", small(t), 0o600); err != nil {
-		t.Fatal(err)
+	for name, entries := range archives {
+		if err := os.WriteFile(dir+"/"+name+".tar", packed(t, entries), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	theirs := &asker{host: place.Dockerd(t), files: dir, kept: map[string]string{}}
 	ours := &asker{host: d.Host, files: dir, kept: map[string]string{}}
@@ -79,15 +81,32 @@ func TestWords(t *testing.T) {
 	}
 }
 
-// small is an archive that is sent whole whether it is read or not.
-func small(t *testing.T) []byte {
+// archives are sent whole whether they are read or not.
+var archives = map[string][]tar.Header{
+	"small": {{Name: "file", Mode: 0o644, Size: 4}},
+	"older": {link("tmp/before", "/etc"), link("tmp/rel", "real"), {Name: "tmp/real/", Typeflag: tar.TypeDir, Mode: 0o755}},
+	"links": {link("l", "/etc/sub"), {Name: "l/through", Mode: 0o644}, {Name: "d/", Typeflag: tar.TypeDir, Mode: 0o755}, link("in", "/d"),
+		{Name: "in/through", Mode: 0o644}, link("twice", "l"), {Name: "twice/again", Mode: 0o644}, {Name: "rel/through", Mode: 0o644}},
+	"climbs":    {link("up", "../etc"), {Name: "up/climbed", Mode: 0o644}},
+	"hardlinks": {link("to", "/etc"), {Name: "hard", Linkname: "to/passwd", Typeflag: tar.TypeLink, Mode: 0o644}},
+	"before":    {{Name: "before/through", Mode: 0o644}},
+}
+
+func link(name, target string) tar.Header {
+	return tar.Header{Name: name, Linkname: target, Typeflag: tar.TypeSymlink, Mode: 0o777}
+}
+
+func packed(t *testing.T, entries []tar.Header) []byte {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
-	if err := w.WriteHeader(&tar.Header{Name: "file", Mode: 0o644, Size: 4, Format: tar.FormatPAX}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.Write([]byte("text")); err != nil {
-		t.Fatal(err)
+	for _, h := range entries {
+		h.Format = tar.FormatPAX
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte("text")[:h.Size]); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
