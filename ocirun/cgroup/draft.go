@@ -4,18 +4,25 @@ import (
 	"os"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // Draft is the beginning of Create, for who has a child do other things in the
 // meantime: a child of one thread enters groups of v1 at any moment by itself. It makes
 // the group of v2 beside them, in which the child is born, and tells where the others will be;
 // Complete makes those. Until then the group is good for Open and Delete. It is nil where
-// groups cannot be made by halves: on v2 alone, of a unit, and where this process
-// may not make all of them.
+// groups cannot be made by halves: on v2 alone, of a unit, where this process may not
+// make all of them, and where one is there already, which may be somebody else's: until
+// all are known to be new, whoever finds a dead creator's state takes them for its own.
 func Draft(path string) (*Group, error) {
 	g, err := At(path)
 	if err != nil || g.Unified || g.unit != nil || g.None() || os.Geteuid() != 0 || nested() {
 		return nil, err
+	}
+	for i := range g.Members {
+		if unix.Access(g.Members[i].Dir, unix.F_OK) == nil {
+			return nil, nil
+		}
 	}
 	g.draft = true
 	if m := g.unified(); m != nil {
