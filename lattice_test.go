@@ -33,6 +33,7 @@ container/record container/stream container/links container/listing ! image volu
 container/create container/update container/users ! volume event snapshot # a request is judged before anything is looked at
 container/mounts ! network supervise/keeper # what is mounted has no network
 container/stats container/logbook container/session container/restart ! image network volume event # samples and logs need a record, and no image or network
+image/catalog image/inventory image/hello ! event container network volume remote image/download # what is known of images knows nothing of who changes them or brings them
 image network/... volume ! container # containers stand on images, networks and volumes
 build/... ! server client cli ocirun # builds stand on all nouns
 build build/launch build/lend ! +google.golang.org/grpc # gRPC is the front's

@@ -108,6 +108,9 @@ func (c *cache) find(ctx context.Context, k *keys) []*output {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if r = c.records[key]; r == nil { // forgotten meanwhile: its layers go
+		return nil
+	}
 	used := *r
 	used.LastUsed = time.Now().UTC()
 	used.Uses++
@@ -269,7 +272,7 @@ func (c *cache) measure(ctx context.Context) error {
 				continue
 			}
 			n, err := c.blocks(ctx, layers[len(layers)-1].Chain)
-			if err != nil {
+			if err != nil && c.knows(r.Key) { // or else the layer went with it
 				return err
 			}
 			size += n
@@ -284,6 +287,12 @@ func (c *cache) measure(ctx context.Context) error {
 		c.mu.Unlock()
 	}
 	return nil
+}
+
+func (c *cache) knows(key digest.Digest) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.records[key] != nil
 }
 
 // blocks is what a layer takes on disk. Where trees hold what is below, too, the

@@ -3,6 +3,7 @@ package build
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -69,7 +70,7 @@ func (c *collector) run(ctx context.Context) {
 		c.due = false
 		c.mu.Unlock()
 		if err := c.collect(ctx); err != nil && ctx.Err() == nil {
-			c.failed(err)
+			c.failed(fmt.Errorf("it cannot be held under its ceilings: %w", err))
 		}
 	}
 }

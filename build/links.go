@@ -173,6 +173,8 @@ type filling struct {
 
 	from   string // the directory of the shelf that files come from
 	fromFD int    // -1 for none
+
+	buf []byte // for what small files hold
 }
 
 // enter opens another directory.
@@ -241,18 +243,27 @@ func (d *filling) replace(base string, f shelved, taken bool) (linked bool, err 
 	}
 }
 
-// link links a file, whose directory is mostly that of the last one.
+// link links a file.
 func (d *filling) link(base, from string) error {
+	name, err := d.reach(from)
+	if err != nil {
+		return err
+	}
+	return unix.Linkat(d.fromFD, name, d.fd, base, 0)
+}
+
+// reach opens the directory of a file of the shelf, which is mostly that of the last one.
+func (d *filling) reach(from string) (name string, err error) {
 	dir, name := path.Split(from)
 	if dir != d.from || d.fromFD < 0 {
 		d.forget()
 		fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
-			return err
+			return "", err
 		}
 		d.from, d.fromFD = dir, fd
 	}
-	return unix.Linkat(d.fromFD, name, d.fd, base, 0)
+	return name, nil
 }
 
 // forget closes the directory of the shelf.
@@ -273,7 +284,46 @@ func (d *filling) duplicate(base string, f shelved) error {
 		unix.Close(fd)
 		return err
 	}
-	return pour(fd, f.path, &f.st)
+	small, err := d.small(fd, f)
+	if err != nil {
+		unix.Close(fd)
+		return err
+	}
+	if !small {
+		return pour(fd, f.path, &f.st)
+	}
+	defer unix.Close(fd)
+	return complete(fd, &f.st)
+}
+
+// small writes what a file holds, if the buffer holds all of it. Of many small files most
+// would go to what an os.File asks about each, and to the pipe by which the kernel copies ranges.
+func (d *filling) small(fd int, f shelved) (bool, error) {
+	if d.buf == nil {
+		d.buf = make([]byte, 64<<10)
+	}
+	if f.st.Size >= int64(len(d.buf)) {
+		return false, nil
+	}
+	name, err := d.reach(f.path)
+	if err != nil {
+		return false, err
+	}
+	from, err := unix.Openat(d.fromFD, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(from)
+	n, err := unix.Read(from, d.buf)
+	if err != nil || int64(n) != f.st.Size {
+		return false, err
+	}
+	for text := d.buf[:n]; len(text) > 0; text = text[n:] {
+		if n, err = unix.Write(fd, text); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // content fills a file that is in its place, unless it is filled under another name.
@@ -302,6 +352,11 @@ func pour(fd int, from string, st *unix.Stat_t) error {
 	if _, err := io.Copy(to, file); err != nil {
 		return err
 	}
+	return complete(fd, st)
+}
+
+// complete sets the mode and the times of a file that is written.
+func complete(fd int, st *unix.Stat_t) error {
 	if err := unix.Fchmod(fd, st.Mode&0o7777); err != nil { // writing takes the set-id bits
 		return err
 	}

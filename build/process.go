@@ -104,7 +104,7 @@ func (b *Sandbox) further(ctx context.Context, p *Process, attach supervise.Atta
 	}
 	oci.Process.Env = s.env()
 	p.keeper, p.exec = b.keeper, idgen.New()
-	pid, err := b.keeper.Exec(ctx, supervise.ExecConfig{ID: p.exec, Process: *oci.Process, Attach: attach}, in)
+	pid, err := b.keeper.Execs.Start(ctx, supervise.ExecConfig{ID: p.exec, Process: *oci.Process, Attach: attach}, in)
 	if err != nil {
 		return err
 	}
@@ -150,7 +150,7 @@ func (p *Process) Wait(ctx context.Context) (int, error) {
 		exit, err := p.keeper.Wait(ctx)
 		return exit.Code, err
 	}
-	exit, err := p.keeper.ExecWait(ctx, p.exec)
+	exit, err := p.keeper.Execs.Wait(ctx, p.exec)
 	if p.pid != nil {
 		p.pid.Close()
 	}
@@ -159,7 +159,11 @@ func (p *Process) Wait(ctx context.Context) (int, error) {
 
 // Resize gives the terminal a size, in characters.
 func (p *Process) Resize(ctx context.Context, height, width uint32) error {
-	return p.keeper.Resize(ctx, p.exec, uint16(min(height, 1<<16-1)), uint16(min(width, 1<<16-1)))
+	rows, columns := uint16(min(height, 1<<16-1)), uint16(min(width, 1<<16-1))
+	if p.exec == "" {
+		return p.keeper.Resize(ctx, rows, columns)
+	}
+	return p.keeper.Execs.Resize(ctx, p.exec, rows, columns)
 }
 
 // Signal sends a signal.
@@ -178,5 +182,5 @@ func (p *Process) Kill(ctx context.Context) error {
 	if p.exec == "" {
 		return p.keeper.Kill(ctx)
 	}
-	return p.keeper.ExecKill(ctx, p.exec)
+	return p.keeper.Execs.Kill(ctx, p.exec)
 }

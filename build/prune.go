@@ -113,7 +113,9 @@ func (s *Solver) kept() (list []Usage, err error) {
 			default:
 				u.Type = TypeLocal
 			}
-			u.Size, e = s.sizes.of(shelf, name, a)
+			if u.Size, e = s.sizes.of(shelf, name, a); errors.Is(e, fs.ErrNotExist) {
+				continue // pruned meanwhile
+			}
 			err = errors.Join(err, e)
 			u.drop = func(context.Context) error { _, err := shelf.drop(name); return err }
 			list = append(list, u)

@@ -13,7 +13,7 @@ import (
 	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/api/types/system"
 
-	ours "github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/image/inventory"
 	"github.com/tarehq/tare/internal/plainjson"
 )
 
@@ -98,8 +98,8 @@ func TestLists(t *testing.T) {
 
 // TestBriefImages reads what tared's own list has, all of it.
 func TestBriefImages(t *testing.T) {
-	sent := ours.Brief{Containers: 1, ContentSize: 2, Created: 3, ID: "i", RepoDigests: []string{"d"}, RepoTags: []string{"t"}, SharedSize: 4, Size: 5}
-	text, err := json.Marshal([]ours.Brief{sent})
+	sent := inventory.Brief{Containers: 1, ContentSize: 2, Created: 3, ID: "i", RepoDigests: []string{"d"}, RepoTags: []string{"t"}, SharedSize: 4, Size: 5}
+	text, err := json.Marshal([]inventory.Brief{sent})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -221,7 +221,7 @@ func (s *Service) Resize(ctx context.Context, nameOrID string, height, width uin
 		return err
 	}
 	if r.Config.Tty { // else there is no size, which Docker takes for no error
-		if err := keeper.Resize(ctx, "", height, width); err != nil {
+		if err := keeper.Resize(ctx, height, width); err != nil {
 			return err
 		}
 	}

@@ -6,12 +6,15 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 
 	wire "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/mount"
 	"golang.org/x/sys/unix"
 
 	"github.com/tarehq/tare/archive"
+	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/container/view"
 	"github.com/tarehq/tare/fault"
 )
@@ -67,11 +70,26 @@ func (f *Files) at(ctx context.Context, nameOrID, given string, use func(Record,
 	defer v.close()
 	a := view.Ask(given)
 	place, st, err := v.Place(a)
+	if errors.Is(err, fs.ErrNotExist) && v.sources == nil && hides(r) {
+		below, errBelow := f.mounted(ctx, &r, false)
+		if errBelow != nil {
+			return noFile(err, a, nameOrID)
+		}
+		defer below.close()
+		v = below
+		place, st, err = v.Place(a)
+	}
 	if err != nil {
 		return noFile(err, a, nameOrID)
 	}
 	defer place.Close()
 	return use(r, v, a, place, &st)
+}
+
+// hides tells whether a container that runs has file systems in memory, which hide what
+// was copied to their places before its start. Docker finds that, and nothing in them.
+func hides(r Record) bool {
+	return len(r.HostConfig.Tmpfs) > 0 || slices.ContainsFunc(r.Mounted(), func(m spec.Mount) bool { return m.Type == mount.TypeTmpfs })
 }
 
 // ExtractOptions as in PUT /containers/{id}/archive.

@@ -13,7 +13,7 @@ import (
 	"github.com/tarehq/tare/container/create"
 	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/image/catalog"
 	"github.com/tarehq/tare/internal/idgen"
 	"github.com/tarehq/tare/internal/undo"
 )
@@ -49,7 +49,7 @@ func (s *Service) Create(ctx context.Context, req create.Request) (id string, wa
 type creation struct {
 	containers *Service
 	req        *create.Request
-	image      image.Image
+	image      catalog.Image
 }
 
 // settle fills in what the request leaves open and refuses what can never work.

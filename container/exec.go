@@ -46,5 +46,5 @@ func (e *Execs) Resize(ctx context.Context, execID string, height, width uint16)
 	if !n.Request.Tty {
 		return nil
 	}
-	return keeper.Resize(ctx, execID, height, width)
+	return keeper.Execs.Resize(ctx, execID, height, width)
 }

@@ -42,7 +42,7 @@ func (e *Execs) resume(r Record, keeper *supervise.Keeper, list []supervise.Exec
 func (e *Execs) told(keeper *supervise.Keeper) []supervise.ExecStatus {
 	ctx, cancel := context.WithTimeout(context.Background(), connectTime)
 	defer cancel()
-	list, err := keeper.Execs(ctx)
+	list, err := keeper.Execs.List(ctx)
 	if err != nil { // it has ended, or is stuck: nothing depends on them
 		e.containers.cfg.Log.Warn("the execs of a container are not known", "err", err)
 	}

@@ -163,9 +163,9 @@ func (e *Execs) run(ctx context.Context, r Record, n *session.Session, keeper *s
 	var pid int
 	var err error
 	if client != nil {
-		pid, err = keeper.Exec(ctx, c, client.File)
+		pid, err = keeper.Execs.Start(ctx, c, client.File)
 	} else {
-		pid, err = keeper.Exec(ctx, c, nil)
+		pid, err = keeper.Execs.Start(ctx, c, nil)
 	}
 	if err != nil {
 		code, err := execFailure(r, err)
@@ -180,7 +180,7 @@ func (e *Execs) run(ctx context.Context, r Record, n *session.Session, keeper *s
 // follow waits for the end of an exec. When the connection ends first, who
 // connects next goes on (resume), or the end of the run is the exec's (runOver).
 func (e *Execs) follow(r Record, n *session.Session, keeper *supervise.Keeper) {
-	exit, err := keeper.ExecWait(context.Background(), n.ID) // ends with the keeper's connection
+	exit, err := keeper.Execs.Wait(context.Background(), n.ID) // ends with the keeper's connection
 	switch {
 	case err == nil:
 		e.ended(r, n, exit.Code)

@@ -13,6 +13,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 
 	"github.com/tarehq/tare/archive"
+	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
@@ -132,7 +133,7 @@ func (f *Files) Commit(ctx context.Context, nameOrID string, o CommitOptions) (i
 		config := imageConfig(o.Config)
 		options.Config = &config
 	}
-	if id, err = s.cfg.Images.Commit(ctx, changes.Diff, options); err != nil {
+	if id, err = s.cfg.Commits.Commit(ctx, changes.Diff, options); err != nil {
 		return "", err
 	}
 	name := ""
@@ -143,7 +144,8 @@ func (f *Files) Commit(ctx context.Context, nameOrID string, o CommitOptions) (i
 	return id, nil
 }
 
-// freeze lets a running container stand still until thaw is called.
+// freeze lets a running container stand still until thaw is called. Both are told as
+// by Docker, but for one that is paused beside it.
 func (f *Files) freeze(ctx context.Context, r Record) (thaw func(), err error) {
 	s := f.containers
 	keeper, ended, err := s.lives.running(r)
@@ -156,9 +158,17 @@ func (f *Files) freeze(ctx context.Context, r Record) (thaw func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot pause the container, commit it without pausing (pause=false): %w", err)
 	}
+	told := r.State == record.Running
+	if told {
+		s.publish(r, events.ActionPause)
+	}
 	return func() {
 		if err := keeper.Thaw(context.WithoutCancel(ctx)); err != nil {
 			s.cfg.Log.Warn("cannot let a container go on after its commit", "container", r.ID, "error", err)
+			return
+		}
+		if now, err := s.store.Find(r.ID); told && err == nil && now.State == record.Running {
+			s.publish(r, events.ActionUnPause)
 		}
 	}, nil
 }

@@ -191,7 +191,7 @@ func (h *Health) probe(p *prober, r Record, keeper *supervise.Keeper) *wire.Heal
 	}
 	ctx, cancel := context.WithTimeout(p.over, p.check.Timeout)
 	defer cancel()
-	exit, err := keeper.ExecWait(ctx, id)
+	exit, err := keeper.Execs.Wait(ctx, id)
 	late := err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded)
 	if err != nil && ctx.Err() != nil {
 		exit, err = endProbe(keeper, id)
@@ -231,7 +231,7 @@ func (h *Health) launch(p *prober, r Record, keeper *supervise.Keeper, id string
 	s.publish(r, execAction(events.ActionExecStart, p.check.Argv), "execID", id)
 	ctx, cancel := context.WithTimeout(p.over, probeStart)
 	defer cancel()
-	_, err = keeper.Exec(ctx, supervise.ExecConfig{
+	_, err = keeper.Execs.Start(ctx, supervise.ExecConfig{
 		ID: id, Process: *process, Keep: healthcheck.MaxOutput, Note: session.Note{Probe: true}.Encode(),
 	}, nil)
 	if errors.Is(err, context.DeadlineExceeded) {
@@ -248,10 +248,10 @@ func (h *Health) launch(p *prober, r Record, keeper *supervise.Keeper, id string
 func endProbe(keeper *supervise.Keeper, id string) (supervise.ExecExit, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), probeEnd)
 	defer cancel()
-	if err := keeper.ExecKill(ctx, id); err != nil && !errors.Is(err, fault.Conflict) {
+	if err := keeper.Execs.Kill(ctx, id); err != nil && !errors.Is(err, fault.Conflict) {
 		return supervise.ExecExit{}, err
 	}
-	return keeper.ExecWait(ctx, id)
+	return keeper.Execs.Wait(ctx, id)
 }
 
 // record notes a result and tells of a change of the status, which it returns.

@@ -11,7 +11,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/image/inventory"
 	"github.com/tarehq/tare/internal/label"
 )
 
@@ -73,7 +73,7 @@ func prunable(filters map[string]map[string]bool) (func(Record) bool, error) {
 		case name == "until":
 			for v := range values {
 				var err error
-				if until, err = image.ParseTime(v); err != nil {
+				if until, err = inventory.ParseTime(v); err != nil {
 					return nil, err
 				}
 			}

@@ -24,6 +24,7 @@ import (
 	"github.com/tarehq/tare/container/users"
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/image/catalog"
 	"github.com/tarehq/tare/internal/keylock"
 	"github.com/tarehq/tare/internal/tasks"
 	"github.com/tarehq/tare/network"
@@ -37,10 +38,14 @@ type Record = record.Record
 
 // Images finds the image of a new container.
 type Images interface {
-	ResolvePlatform(ctx context.Context, ref, platform string) (image.Image, error)
+	ResolvePlatform(ctx context.Context, ref, platform string) (catalog.Image, error)
 	ID(ref string) digest.Digest
-	Unpacked(ctx context.Context, img image.Image) (digest.Digest, error)
+	Unpacked(ctx context.Context, img catalog.Image) (digest.Digest, error)
 	UnpackManifest(ctx context.Context, manifest ocispec.Descriptor) (digest.Digest, error)
+}
+
+// Commits makes images of what containers changed.
+type Commits interface {
 	Commit(ctx context.Context, diff archive.Diff, o image.CommitOptions) (id string, err error)
 }
 
@@ -64,6 +69,7 @@ type Snapshots interface {
 type Config struct {
 	DataRoot, ExecRoot string
 	Images             Images
+	Commits            Commits
 	Snapshots          Snapshots
 	Networks           *network.Service
 	Volumes            *volume.Service
@@ -217,11 +223,11 @@ func (s *Service) publish(r Record, action events.Action, extra ...string) {
 }
 
 // Users names the containers that were made from each image, for who wants to
-// remove one. It is an image.InUse.
-func (s *Service) Users() map[digest.Digest][]image.Use {
-	users := map[digest.Digest][]image.Use{}
+// remove one. It is an catalog.InUse.
+func (s *Service) Users() map[digest.Digest][]catalog.Use {
+	users := map[digest.Digest][]catalog.Use{}
 	for _, r := range s.store.All() {
-		use := image.Use{Container: r.ID, Running: r.State.Live()}
+		use := catalog.Use{Container: r.ID, Running: r.State.Live()}
 		users[r.Image.ID] = append(users[r.Image.ID], use)
 		for _, img := range r.MountedImages {
 			users[img.ID] = append(users[img.ID], use)

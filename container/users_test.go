@@ -8,7 +8,7 @@ import (
 
 	"github.com/tarehq/tare/container/record"
 	"github.com/tarehq/tare/container/record/recordtest"
-	"github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/image/catalog"
 )
 
 // Users shows each container under its image, as soon as it is there and as long
@@ -21,7 +21,7 @@ func TestUsers(t *testing.T) {
 	if _, err := s.store.Update("aa11", func(p *record.Progress) error { p.State, p.Pid = record.Running, 7; return nil }); err != nil {
 		t.Fatal(err)
 	}
-	want := map[digest.Digest][]image.Use{"sha256:1": {{Container: "aa11", Running: true}}, "sha256:2": {{Container: "aa22"}}}
+	want := map[digest.Digest][]catalog.Use{"sha256:1": {{Container: "aa11", Running: true}}, "sha256:2": {{Container: "aa22"}}}
 	if got := s.Users(); !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v", got)
 	}

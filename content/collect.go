@@ -35,6 +35,18 @@ func (s *Store) Hold() (release func()) {
 	}
 }
 
+// Attempt is Hold for what may fail: done must be called with the outcome, and what a
+// failure left is removed.
+func (s *Store) Attempt() (done func(error)) {
+	release := s.Hold()
+	return func(err error) {
+		if err != nil {
+			s.Collect() // becomes due at the release
+		}
+		release()
+	}
+}
+
 // AfterCollect sets what else is swept in the same undisturbed moment: f gets
 // the targets of all entries. Set before the store is shared.
 func (s *Store) AfterCollect(f func(targets []ocispec.Descriptor) error) { s.after = f }

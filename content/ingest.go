@@ -2,6 +2,7 @@ package content
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"hash"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tarehq/tare/fault"
 )
 
@@ -128,6 +130,16 @@ func (s *Store) Put(data []byte) (digest.Digest, error) {
 	d := digest.FromBytes(data)
 	_, err := s.Ingest(bytes.NewReader(data), d, int64(len(data)))
 	return d, err
+}
+
+// PutJSON stores a document, which is of the media type, and describes it.
+func (s *Store) PutJSON(mediaType string, v any) (ocispec.Descriptor, error) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	d, err := s.Put(data)
+	return ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(data))}, err
 }
 
 // Keep stores a small blob of the digest (fault.Invalid when it is not), whose

@@ -23,6 +23,9 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/catalog"
+	"github.com/tarehq/tare/image/config"
+	"github.com/tarehq/tare/image/inventory"
 	"github.com/tarehq/tare/image/platform"
 	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/remote"
@@ -86,7 +89,7 @@ func TestSaveRemoveLoad(t *testing.T) {
 	if err := f.Tag(ctx, "a:1", "me/other"); err != nil {
 		t.Fatal(err)
 	}
-	hello, _ := f.Resolve(ctx, "hello")
+	hello, _ := f.Catalog.Resolve(ctx, "hello")
 	archive := f.saved(t, "a:1", "me/other", "b", "hello")
 	if again := f.saved(t, "a:1", "me/other", "b", "hello"); !bytes.Equal(archive, again) {
 		t.Error("saving twice gives different bytes")
@@ -110,7 +113,7 @@ func TestSaveRemoveLoad(t *testing.T) {
 		t.Error(diff)
 	}
 	for ref, id := range map[string]string{"a:1": a, "me/other": a, "b": b, "hello": hello.ID.String()} {
-		img, err := f.Resolve(ctx, ref)
+		img, err := f.Catalog.Resolve(ctx, ref)
 		if err != nil || img.ID.String() != id || !f.layers.Has(img.ChainID) {
 			t.Errorf("%s is %s instead of %s: %v", ref, img.ID, id, err)
 		}
@@ -159,7 +162,7 @@ func TestIndexWithoutImage(t *testing.T) {
 	files["index.json"] = string(top)
 	f.loaded(t, repacked(t, files))
 	for name, d := range map[string]ocispec.Descriptor{"absent:1": index, "artifact:1": artifact, "signature:1": signature} {
-		r, err := f.InspectWith(ctx, name, InspectOptions{Manifests: true})
+		r, err := f.Inventory.Inspect(ctx, name, inventory.InspectOptions{Manifests: true})
 		if err != nil || r.ID != d.Digest.String() || r.Config != nil || r.Size == 0 {
 			t.Errorf("%s: %+v, %v", name, r, err)
 		}
@@ -175,11 +178,11 @@ func TestIndexWithoutImage(t *testing.T) {
 
 func TestInspectPlatform(t *testing.T) {
 	f := open(t, t.TempDir())
-	img, err := f.ResolvePlatform(context.Background(), "hello", "linux/arm64")
+	img, err := f.Catalog.ResolvePlatform(context.Background(), "hello", "linux/arm64")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := f.InspectWith(context.Background(), "hello", InspectOptions{Platform: "linux/arm64"})
+	r, err := f.Inventory.Inspect(context.Background(), "hello", inventory.InspectOptions{Platform: "linux/arm64"})
 	if err != nil || r.ID != img.Manifest.Digest.String() || r.Descriptor.Digest.String() != r.ID || r.Architecture != "arm64" {
 		t.Errorf("%+v, %v", r, err)
 	}
@@ -224,7 +227,7 @@ func TestSaveRepository(t *testing.T) {
 func TestLoadKeepsAnIndexWhole(t *testing.T) {
 	f := open(t, t.TempDir())
 	ctx := context.Background()
-	hello, _ := f.Resolve(ctx, "hello")
+	hello, _ := f.Catalog.Resolve(ctx, "hello")
 	files := unpacked(t, f.saved(t, "hello"))
 	add := func(mediaType string, v any) ocispec.Descriptor {
 		data, _ := json.Marshal(v)
@@ -237,7 +240,7 @@ func TestLoadKeepsAnIndexWhole(t *testing.T) {
 	statement := add("application/vnd.in-toto+json", map[string]string{"what": "provenance"})
 	attestation := add(ocispec.MediaTypeImageManifest, ocispec.Manifest{Config: add(ocispec.MediaTypeImageConfig, struct{}{}), Layers: []ocispec.Descriptor{statement}})
 	attestation.Platform = &ocispec.Platform{OS: "unknown", Architecture: "unknown"}
-	attestation.Annotations = map[string]string{annotationRefType: "attestation-manifest", annotationRefDigest: hello.Manifest.Digest.String()}
+	attestation.Annotations = map[string]string{catalog.AnnotationRefType: "attestation-manifest", catalog.AnnotationRefDigest: hello.Manifest.Digest.String()}
 	artifact := add(ocispec.MediaTypeImageManifest, ocispec.Manifest{ArtifactType: "application/x-thing", Config: ocispec.DescriptorEmptyJSON, Layers: []ocispec.Descriptor{add("application/x-thing", "thing")}})
 	files[blobFile(ocispec.DescriptorEmptyJSON.Digest)] = "{}"
 	index.Manifests = append(index.Manifests, attestation, artifact, add("application/x-other", "no manifest"))
@@ -249,11 +252,11 @@ func TestLoadKeepsAnIndexWhole(t *testing.T) {
 
 	g := open(t, t.TempDir())
 	g.loaded(t, repacked(t, files))
-	img, err := g.Resolve(ctx, "multi:1")
+	img, err := g.Catalog.Resolve(ctx, "multi:1")
 	if err != nil || img.ID != target.Digest || img.Manifest.Digest != hello.Manifest.Digest {
 		t.Fatalf("%+v, %v", img, err)
 	}
-	r, err := g.InspectWith(ctx, "multi:1", InspectOptions{Manifests: true})
+	r, err := g.Inventory.Inspect(ctx, "multi:1", inventory.InspectOptions{Manifests: true})
 	if err != nil || len(r.Manifests) != 4 || r.Descriptor.Annotations["org.example"] != "descriptor" {
 		t.Fatalf("%+v, %v", r, err)
 	}
@@ -309,13 +312,13 @@ func TestLoadDockerArchive(t *testing.T) {
 	if got := f.loaded(t, archive); !slices.Equal(got, []string{"Loaded image: old:1", "Loaded image: old:2"}) {
 		t.Error(got)
 	}
-	first, err := f.Resolve(ctx, "old:1")
+	first, err := f.Catalog.Resolve(ctx, "old:1")
 	if err != nil || first.Manifest.MediaType != content.DockerManifest || len(first.DiffIDs) != 2 {
 		t.Fatalf("%+v, %v", first, err)
 	}
 	shape := f.shape(t)
 	f.loaded(t, archive)
-	if second, _ := f.Resolve(ctx, "old:2"); second.ID != first.ID {
+	if second, _ := f.Catalog.Resolve(ctx, "old:2"); second.ID != first.ID {
 		t.Error("the same archive has become another image")
 	}
 	if diff := cmp.Diff(shape, f.shape(t)); diff != "" {
@@ -330,13 +333,13 @@ func TestLoadRefusesAndLeavesNothing(t *testing.T) {
 	f := open(t, t.TempDir())
 	f.imported(t, "a", file{"a", strings.Repeat("data", 1000)})
 	whole := f.saved(t, "a")
-	img, _ := f.Resolve(context.Background(), "a")
+	img, _ := f.Catalog.Resolve(context.Background(), "a")
 	edit := func(change func(files map[string]string)) []byte {
 		files := unpacked(t, whole)
 		change(files)
 		return repacked(t, files)
 	}
-	layer := blobFile(img.layers[0].Digest)
+	layer := blobFile(img.Layers[0].Digest)
 	g := open(t, t.TempDir())
 	before := g.shape(t)
 	cases := map[string]struct {
@@ -410,8 +413,8 @@ func TestLoadRefusesSparseFiles(t *testing.T) {
 func TestSaveNoticesDamage(t *testing.T) {
 	f := open(t, t.TempDir())
 	f.imported(t, "a", file{"a", "1"})
-	img, _ := f.Resolve(context.Background(), "a")
-	path := f.root + "/content/" + blobFile(img.layers[0].Digest)
+	img, _ := f.Catalog.Resolve(context.Background(), "a")
+	path := f.root + "/content/" + blobFile(img.Layers[0].Digest)
 	data, _ := os.ReadFile(path)
 	os.Remove(path)
 	data[len(data)-1] ^= 1
@@ -476,7 +479,7 @@ func fillDisk(t *testing.T, root string) {
 		t.Error(diff)
 	}
 	f.loaded(t, small)
-	if _, err := f.Resolve(ctx, "small"); err != nil {
+	if _, err := f.Catalog.Resolve(ctx, "small"); err != nil {
 		t.Error(err)
 	}
 }
@@ -490,7 +493,7 @@ func TestCrashBetweenBlobsAndName(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.putImage(dockerspec.DockerOCIImage{Image: ocispec.Image{RootFS: ocispec.RootFS{DiffIDs: []digest.Digest{layer.Digest}}}}, []ocispec.Descriptor{layer}); err != nil {
+	if _, err := config.Put(f.content, dockerspec.DockerOCIImage{Image: ocispec.Image{RootFS: ocispec.RootFS{DiffIDs: []digest.Digest{layer.Digest}}}}, []ocispec.Descriptor{layer}); err != nil {
 		t.Fatal(err)
 	}
 	os.WriteFile(f.root+"/content/ingest/blob123", []byte("half"), 0o600)
@@ -516,7 +519,7 @@ func TestSkopeoReadsWhatIsSaved(t *testing.T) {
 	if err := os.WriteFile(path, f.saved(t, "a:1"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	img, _ := f.Resolve(ctx, "a:1")
+	img, _ := f.Catalog.Resolve(ctx, "a:1")
 	run := func(args ...string) string {
 		t.Helper()
 		cmd := exec.Command("skopeo", args...)
@@ -543,7 +546,7 @@ func TestSkopeoReadsWhatIsSaved(t *testing.T) {
 			t.Fatal(err)
 		}
 		g.loaded(t, data)
-		got, err := g.Resolve(ctx, ref)
+		got, err := g.Catalog.Resolve(ctx, ref)
 		if err != nil || got.ChainID != img.ChainID || !g.layers.Has(got.ChainID) {
 			t.Errorf("%s: %+v, %v", name, got, err)
 		}
@@ -553,7 +556,7 @@ func TestSkopeoReadsWhatIsSaved(t *testing.T) {
 func BenchmarkResolve(b *testing.B) {
 	f := open(b, b.TempDir())
 	for b.Loop() {
-		if _, err := f.Resolve(context.Background(), "hello"); err != nil {
+		if _, err := f.Catalog.Resolve(context.Background(), "hello"); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -578,7 +581,7 @@ func BenchmarkImport(b *testing.B) {
 func TestLoadOfAnIndexThatFansOut(t *testing.T) {
 	f := open(t, t.TempDir())
 	files := unpacked(t, f.saved(t, "hello"))
-	hello, _ := f.Resolve(context.Background(), "hello")
+	hello, _ := f.Catalog.Resolve(context.Background(), "hello")
 	d := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: hello.Manifest.Digest, Size: hello.Manifest.Size}
 	for range 7 {
 		var index ocispec.Index
@@ -592,7 +595,7 @@ func TestLoadOfAnIndexThatFansOut(t *testing.T) {
 	top, _ := json.Marshal(ocispec.Index{Manifests: []ocispec.Descriptor{d}})
 	files["index.json"] = string(top)
 	f.loaded(t, repacked(t, files))
-	r, err := f.InspectWith(context.Background(), d.Digest.String(), InspectOptions{Manifests: true})
+	r, err := f.Inventory.Inspect(context.Background(), d.Digest.String(), inventory.InspectOptions{Manifests: true})
 	if err != nil || len(r.Manifests) != 1 {
 		t.Errorf("%d manifests, %v", len(r.Manifests), err)
 	}
@@ -611,7 +614,7 @@ func TestLoadRefusesTooManyManifests(t *testing.T) {
 	var halves []ocispec.Descriptor
 	for half := range 2 {
 		var list []ocispec.Descriptor
-		for i := range maxMembers/2 + 1 {
+		for i := range catalog.MaxMembers/2 + 1 {
 			list = append(list, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString(fmt.Sprint(half, i))})
 		}
 		halves = append(halves, index(list))
@@ -635,7 +638,7 @@ func FuzzLoad(f *testing.F) {
 	}
 	seed := open(f, f.TempDir())
 	files := unpacked(f, seed.saved(f, "hello"))
-	hello, _ := seed.Resolve(context.Background(), "hello")
+	hello, _ := seed.Catalog.Resolve(context.Background(), "hello")
 	node := files[blobFile(hello.ID)]
 	// The node's digest and size take the place of these words.
 	index := strings.NewReplacer(hello.ID.String(), "DIGEST", fmt.Sprintf(`"size":%d`, len(node)), `"size":SIZE`).Replace(files["index.json"])
@@ -663,12 +666,12 @@ func FuzzLoad(f *testing.F) {
 		if s.Load(ctx, bytes.NewReader(repacked(t, given)), LoadOptions{}, nil) != nil {
 			return
 		}
-		list, err := s.List(ctx, ListOptions{Manifests: true, SharedSize: true})
+		list, err := s.Inventory.List(ctx, inventory.ListOptions{Manifests: true, SharedSize: true})
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, sum := range list {
-			if _, err := s.InspectWith(ctx, sum.ID, InspectOptions{Manifests: true}); err != nil {
+			if _, err := s.Inventory.Inspect(ctx, sum.ID, inventory.InspectOptions{Manifests: true}); err != nil {
 				t.Error(err)
 			}
 			var saved bytes.Buffer

@@ -16,6 +16,7 @@ import (
 	"github.com/tarehq/tare/archive"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/catalog"
 	"github.com/tarehq/tare/image/config"
 )
 
@@ -56,19 +57,19 @@ func (s *Service) Commit(ctx context.Context, diff archive.Diff, o CommitOptions
 	if err != nil {
 		return "", err
 	}
-	done := s.hold()
+	done := s.content.Attempt()
 	defer func() { done(err) }()
-	parent, err := s.detail(o.Parent)
+	parent, err := s.Catalog.Detail(o.Parent)
 	if err != nil {
 		return "", fmt.Errorf("the image that the container was made from cannot be used: %w", err)
 	}
-	if n := len(parent.manifest.Layers); n >= maxLayers && !o.Squash {
+	if n := len(parent.Manifest.Layers); n >= catalog.MaxLayers && !o.Squash {
 		return "", fault.New(fault.Invalid, "the image that the container was made from has %d layers, and none may have more: commit with --squash", n)
 	}
-	if _, err := s.UnpackManifest(ctx, o.Parent); err != nil {
+	if _, err := s.Catalog.UnpackManifest(ctx, o.Parent); err != nil {
 		return "", err
 	}
-	layers, diffIDs, below := parent.manifest.Layers, parent.config.RootFS.DiffIDs, parent.chain()
+	layers, diffIDs, below := parent.Manifest.Layers, parent.Config.RootFS.DiffIDs, parent.Chain()
 	if o.Squash {
 		diff = archive.Diff{Whole: diff.Tree(), Made: diff.Made}
 		layers, diffIDs, below = nil, nil, ""
@@ -82,7 +83,7 @@ func (s *Service) Commit(ctx context.Context, diff archive.Diff, o CommitOptions
 			return "", err
 		}
 	}
-	child := parent.config
+	child := parent.Config
 	child.Config, child.Author = config, o.Author
 	child.RootFS = ocispec.RootFS{Type: "layers", DiffIDs: slices.Clone(diffIDs)}
 	layers = slices.Clone(layers)
@@ -91,7 +92,7 @@ func (s *Service) Commit(ctx context.Context, diff archive.Diff, o CommitOptions
 		layers = append(layers, layer)
 	}
 	addHistory(&child, o, layer.Digest == "")
-	target, err := s.putChild(o.Parent.MediaType, parent.manifest, child, layers)
+	target, err := putChild(s.content, o.Parent.MediaType, parent.Manifest, child, layers)
 	if err != nil {
 		return "", err
 	}
@@ -147,11 +148,11 @@ func addHistory(c *dockerspec.DockerOCIImage, o CommitOptions, empty bool) {
 
 // putChild stores the config and the manifest of an image that was made from
 // another one, in the media types of that one.
-func (s *catalog) putChild(mediaType string, parent *ocispec.Manifest, config dockerspec.DockerOCIImage, layers []ocispec.Descriptor) (ocispec.Descriptor, error) {
+func putChild(store *content.Store, mediaType string, parent *ocispec.Manifest, says dockerspec.DockerOCIImage, layers []ocispec.Descriptor) (ocispec.Descriptor, error) {
 	if mediaType != content.DockerManifest {
-		return s.putImage(config, layers)
+		return config.Put(store, says, layers)
 	}
-	c, err := s.putJSON(parent.Config.MediaType, config)
+	c, err := store.PutJSON(parent.Config.MediaType, says)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
@@ -160,7 +161,7 @@ func (s *catalog) putChild(mediaType string, parent *ocispec.Manifest, config do
 			layers[i].MediaType = content.DockerLayer
 		}
 	}
-	return s.putJSON(mediaType, ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: mediaType, Config: c, Layers: layers})
+	return store.PutJSON(mediaType, ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: mediaType, Config: c, Layers: layers})
 }
 
 // commitConfig makes the config by Docker's rules.

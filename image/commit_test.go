@@ -26,6 +26,9 @@ import (
 	"github.com/tarehq/tare/archive/compression"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/catalog"
+	"github.com/tarehq/tare/image/config"
+	"github.com/tarehq/tare/image/inventory"
 	"github.com/tarehq/tare/image/platform"
 	"github.com/tarehq/tare/internal/overlayfs"
 	"github.com/tarehq/tare/snapshot"
@@ -39,13 +42,13 @@ func TestMain(m *testing.M) {
 }
 
 // container makes a writable root of an image and gives a path into it.
-func (f fixture) container(t testing.TB, id, ref string) (Image, string) {
+func (f fixture) container(t testing.TB, id, ref string) (catalog.Image, string) {
 	t.Helper()
-	img, err := f.Resolve(context.Background(), ref)
+	img, err := f.Catalog.Resolve(context.Background(), ref)
 	if err != nil {
 		t.Fatal(err)
 	}
-	chain, err := f.Unpacked(context.Background(), img)
+	chain, err := f.Catalog.Unpacked(context.Background(), img)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +77,7 @@ func change(t testing.TB, root string) {
 	}
 }
 
-func (f fixture) committed(t testing.TB, id string, o CommitOptions) Image {
+func (f fixture) committed(t testing.TB, id string, o CommitOptions) catalog.Image {
 	t.Helper()
 	c, err := f.layers.Changes(id)
 	if err != nil {
@@ -85,7 +88,7 @@ func (f fixture) committed(t testing.TB, id string, o CommitOptions) Image {
 	if err != nil {
 		t.Fatal(err)
 	}
-	img, err := f.Resolve(context.Background(), image)
+	img, err := f.Catalog.Resolve(context.Background(), image)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +124,7 @@ func TestCommittedParents(t *testing.T) {
 	history := func(want ...string) {
 		t.Helper()
 		var got []string
-		list, err := f.History(t.Context(), "three", "")
+		list, err := f.Inventory.History(t.Context(), "three", "")
 		for _, h := range list {
 			got = append(got, strings.Join(append([]string{h.ID}, h.Tags...), " "))
 		}
@@ -130,10 +133,10 @@ func TestCommittedParents(t *testing.T) {
 		}
 	}
 	history(two.ID.String()+" three:latest", one.ID.String()+" one:latest", base.ID.String()+" base:1")
-	if p := f.Parent(two.ID.String()); p != one.ID.String() {
+	if p := f.Inventory.Parent(two.ID.String()); p != one.ID.String() {
 		t.Errorf("the parent is %q", p)
 	}
-	list, err := f.List(t.Context(), ListOptions{})
+	list, err := f.Inventory.List(t.Context(), inventory.ListOptions{})
 	if err != nil || !slices.ContainsFunc(list, func(s wire.Summary) bool { return s.ID == two.ID.String() && s.ParentID == one.ID.String() }) {
 		t.Errorf("%+v, %v", list, err)
 	}
@@ -143,10 +146,10 @@ func TestCommittedParents(t *testing.T) {
 			t.Errorf("remove %s: %v, %v; want %v", ref, got, err, want)
 		}
 	}
-	listed := func(o ListOptions, want int) {
+	listed := func(o inventory.ListOptions, want int) {
 		t.Helper()
-		list, err := f.List(t.Context(), o)
-		brief, errBrief := f.Brief(t.Context(), o)
+		list, err := f.Inventory.List(t.Context(), o)
+		brief, errBrief := f.Inventory.Brief(t.Context(), o)
 		if err != nil || errBrief != nil || len(list) != want || len(brief) != want {
 			t.Errorf("%+v: %+v, %v; %+v, %v", o, list, err, brief, errBrief)
 		}
@@ -154,10 +157,10 @@ func TestCommittedParents(t *testing.T) {
 	// Without a name it is there for the history, and for nothing else.
 	removed("one", RemoveOptions{}, wire.DeleteResponse{Untagged: "one:latest"})
 	history(two.ID.String()+" three:latest", one.ID.String(), base.ID.String()+" base:1")
-	listed(ListOptions{}, 3) // with the built-in one
-	listed(ListOptions{All: true}, 4)
+	listed(inventory.ListOptions{}, 3) // with the built-in one
+	listed(inventory.ListOptions{All: true}, 4)
 	dangling := map[string]map[string]bool{"dangling": {"true": true}}
-	listed(ListOptions{All: true, Filters: dangling}, 0)
+	listed(inventory.ListOptions{All: true, Filters: dangling}, 0)
 	if gone, _, err := f.Prune(t.Context(), nil); err != nil || len(gone) != 0 {
 		t.Errorf("prune: %v, %v", gone, err)
 	}
@@ -169,11 +172,11 @@ func TestCommittedParents(t *testing.T) {
 	}
 	// The last that was made of it takes it along, but for what has a name.
 	removed("three", RemoveOptions{NoPrune: true}, wire.DeleteResponse{Untagged: "three:latest"}, wire.DeleteResponse{Deleted: two.ID.String()})
-	listed(ListOptions{Filters: dangling}, 1)
+	listed(inventory.ListOptions{Filters: dangling}, 1)
 	three := f.committed(t, "c1", CommitOptions{Parent: one.Manifest, Image: one.ID, Reference: "three"})
 	removed("three", RemoveOptions{}, wire.DeleteResponse{Untagged: "three:latest"}, wire.DeleteResponse{Deleted: three.ID.String()}, wire.DeleteResponse{Deleted: one.ID.String()})
-	listed(ListOptions{All: true}, 2)
-	listed(ListOptions{All: true, Filters: dangling}, 0)
+	listed(inventory.ListOptions{All: true}, 2)
+	listed(inventory.ListOptions{All: true, Filters: dangling}, 0)
 }
 
 func TestCommit(t *testing.T) {
@@ -239,7 +242,7 @@ func TestCommitIsReproducible(t *testing.T) {
 	f := open(t, t.TempDir())
 	f.base(t)
 	epoch := time.Unix(1_500_000_000, 0)
-	var first Image
+	var first catalog.Image
 	for i, id := range []string{"c1", "c2"} {
 		parent, root := f.container(t, id, "base:1")
 		change(t, root)
@@ -341,20 +344,20 @@ func TestCommitOfADockerImage(t *testing.T) {
 func TestCommitOfTooManyLayers(t *testing.T) {
 	f := open(t, t.TempDir())
 	f.imported(t, "a", file{"a", "data"})
-	img, err := f.Resolve(t.Context(), "a")
+	img, err := f.Catalog.Resolve(t.Context(), "a")
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := f.detail(img.Manifest)
+	d, err := f.Catalog.Detail(img.Manifest)
 	if err != nil {
 		t.Fatal(err)
 	}
-	config, layers := d.config, d.manifest.Layers
-	for len(layers) < maxLayers {
+	said, layers := d.Config, d.Manifest.Layers
+	for len(layers) < catalog.MaxLayers {
 		layers = append(layers, layers[0])
-		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, config.RootFS.DiffIDs[0])
+		said.RootFS.DiffIDs = append(said.RootFS.DiffIDs, said.RootFS.DiffIDs[0])
 	}
-	parent, err := f.putImage(config, layers)
+	parent, err := config.Put(f.content, said, layers)
 	if err != nil {
 		t.Fatal(err)
 	}

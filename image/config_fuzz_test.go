@@ -13,6 +13,7 @@ import (
 
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/inventory"
 )
 
 // FuzzConfig gives an image without layers, or with one that is not here, a
@@ -62,18 +63,18 @@ func FuzzConfig(f *testing.F) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.List(ctx, ListOptions{Manifests: true, SharedSize: true}); err != nil {
+		if _, err := s.Inventory.List(ctx, inventory.ListOptions{Manifests: true, SharedSize: true}); err != nil {
 			t.Error(err)
 		}
 		// What cannot be used is so by its own fault, or for want of the layer.
-		for what, err := range map[string]error{"inspect": second(s.Inspect(ctx, name)), "history": second(s.History(ctx, name, "")),
-			"resolve": second(s.Resolve(ctx, name)), "usage": second(s.Usage(ctx))} {
+		for what, err := range map[string]error{"inspect": second(s.Inventory.Inspect(ctx, name, inventory.InspectOptions{})), "history": second(s.Inventory.History(ctx, name, "")),
+			"resolve": second(s.Catalog.Resolve(ctx, name)), "usage": second(s.Inventory.Usage(ctx))} {
 			if err != nil && !errors.Is(err, fault.Invalid) && !errors.Is(err, fault.NotFound) {
 				t.Errorf("%s: %v", what, err)
 			}
 		}
-		if img, err := s.Resolve(ctx, name); err == nil && !layer {
-			if _, err := s.Unpacked(ctx, img); err != nil && !errors.Is(err, fault.Invalid) && !errors.Is(err, fault.NotFound) {
+		if img, err := s.Catalog.Resolve(ctx, name); err == nil && !layer {
+			if _, err := s.Catalog.Unpacked(ctx, img); err != nil && !errors.Is(err, fault.Invalid) && !errors.Is(err, fault.NotFound) {
 				t.Errorf("unpack: %v", err)
 			}
 		}

@@ -47,9 +47,9 @@ func TestPullIsKilled(t *testing.T) {
 		killed := pullUntil(t, root, ref, after)
 		f := open(t, root)
 		f.intact(t)
-		got, err := f.Resolve(t.Context(), ref)
+		got, err := f.Catalog.Resolve(t.Context(), ref)
 		if err == nil {
-			if _, err := f.Unpacked(t.Context(), got); err != nil {
+			if _, err := f.Catalog.Unpacked(t.Context(), got); err != nil {
 				t.Error(err)
 			}
 			if _, err := f.Remove(t.Context(), ref, RemoveOptions{}); err != nil {

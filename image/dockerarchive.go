@@ -12,6 +12,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/catalog"
 )
 
 // archived is one image of a docker-archive's manifest.json, which names its
@@ -35,8 +36,8 @@ func (l *loader) dockerArchive(ctx context.Context) ([]content.Entry, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if len(a.Layers) > maxLayers {
-			return nil, fault.New(fault.Invalid, "invalid archive: an image has %d layers, more than %d", len(a.Layers), maxLayers)
+		if len(a.Layers) > catalog.MaxLayers {
+			return nil, fault.New(fault.Invalid, "invalid archive: an image has %d layers, more than %d", len(a.Layers), catalog.MaxLayers)
 		}
 		if len(entries)+len(a.RepoTags) > maxArchived {
 			return nil, fault.New(fault.Invalid, "invalid archive: it has more than %d images", maxArchived)
@@ -79,7 +80,7 @@ func (l *loader) manifest(a archived) (ocispec.Descriptor, error) {
 		}
 		m.Layers = append(m.Layers, d)
 	}
-	return l.s.putJSON(m.MediaType, m)
+	return l.s.content.PutJSON(m.MediaType, m)
 }
 
 // blob finds a file of the archive among the blobs, through links.

@@ -181,7 +181,7 @@ func TestPullHeals(t *testing.T) {
 	}
 	pull("2")
 	f.intact(t)
-	if got, err := f.Resolve(t.Context(), l.host+"/a:2"); err != nil || !f.layers.Has(got.ChainID) {
+	if got, err := f.Catalog.Resolve(t.Context(), l.host+"/a:2"); err != nil || !f.layers.Has(got.ChainID) {
 		t.Error(err)
 	}
 }

@@ -24,6 +24,10 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/catalog"
+	"github.com/tarehq/tare/image/config"
+	"github.com/tarehq/tare/image/hello"
+	"github.com/tarehq/tare/image/inventory"
 	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/snapshot"
 )
@@ -127,7 +131,7 @@ func (f fixture) shape(t testing.TB) []string {
 
 func ids(t testing.TB, f fixture, filters map[string]map[string]bool) []string {
 	t.Helper()
-	list, err := f.List(context.Background(), ListOptions{Filters: filters})
+	list, err := f.Inventory.List(context.Background(), inventory.ListOptions{Filters: filters})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,14 +170,14 @@ func TestImportBusybox(t *testing.T) {
 		if err != nil {
 			t.Fatal(name, err)
 		}
-		img, err := f.Resolve(ctx, "busybox:"+name)
+		img, err := f.Catalog.Resolve(ctx, "busybox:"+name)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if img.ID.String() != id || img.Name != "docker.io/library/busybox:"+name || img.DiffIDs[0] != digest.FromBytes(data) || !f.layers.Has(img.ChainID) {
 			t.Errorf("%s is %+v", name, img)
 		}
-		if chain, err := f.Unpacked(ctx, img); err != nil || chain != img.ChainID {
+		if chain, err := f.Catalog.Unpacked(ctx, img); err != nil || chain != img.ChainID {
 			t.Error(chain, err)
 		}
 	}
@@ -184,7 +188,7 @@ func TestImportBusybox(t *testing.T) {
 	if got, _ := os.ReadFile(m.Lower[0] + "/bin/busybox"); !bytes.Equal(got, busybox) {
 		t.Error("the program is not what was imported")
 	}
-	r, err := f.Inspect(ctx, "busybox:plain")
+	r, err := f.Inventory.Inspect(ctx, "busybox:plain", inventory.InspectOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,10 +197,10 @@ func TestImportBusybox(t *testing.T) {
 		!cmp.Equal(r.RepoDigests, []string{"busybox@" + r.ID}) || r.Descriptor.Digest.String() != r.ID || r.Metadata.LastTagTime.IsZero() {
 		t.Errorf("inspect: %+v", r)
 	}
-	if h, err := f.History(ctx, "busybox:plain", ""); err != nil || len(h) != 1 || h[0].ID != r.ID || h[0].Size == 0 {
+	if h, err := f.Inventory.History(ctx, "busybox:plain", ""); err != nil || len(h) != 1 || h[0].ID != r.ID || h[0].Size == 0 {
 		t.Errorf("history: %+v, %v", h, err)
 	}
-	if _, err := f.History(ctx, "busybox:plain", "linux/s390x"); !errors.Is(err, fault.NotFound) {
+	if _, err := f.Inventory.History(ctx, "busybox:plain", "linux/s390x"); !errors.Is(err, fault.NotFound) {
 		t.Errorf("history of a platform that is not there: %v", err)
 	}
 }
@@ -236,7 +240,7 @@ func TestImportRefusesAndLeavesNothing(t *testing.T) {
 func TestHello(t *testing.T) {
 	f := open(t, t.TempDir())
 	ctx := context.Background()
-	img, err := f.Resolve(ctx, "hello")
+	img, err := f.Catalog.Resolve(ctx, "hello")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,7 +249,7 @@ func TestHello(t *testing.T) {
 		t.Fatal(err)
 	}
 	out, err := exec.Command(m.Lower[0] + img.Config.Config.Cmd[0]).Output()
-	if err != nil || string(out) != greeting {
+	if err != nil || string(out) != hello.Greeting {
 		t.Errorf("hello says %q, %v", out, err)
 	}
 	if _, err := f.Remove(ctx, "hello", RemoveOptions{}); err != nil {
@@ -257,7 +261,7 @@ func TestHello(t *testing.T) {
 	if _, err := f.Remove(ctx, "hello", RemoveOptions{}); !errors.Is(err, fault.NotFound) {
 		t.Errorf("removed twice: %v", err)
 	}
-	again, err := f.Resolve(ctx, "hello:latest")
+	again, err := f.Catalog.Resolve(ctx, "hello:latest")
 	if err != nil || again.ID != img.ID || !f.layers.Has(again.ChainID) {
 		t.Errorf("made again it is %v instead of %v: %v", again.ID, img.ID, err)
 	}
@@ -265,14 +269,14 @@ func TestHello(t *testing.T) {
 	if img.Platform.Architecture == "arm64" {
 		other = "amd64"
 	}
-	foreign, err := f.ResolvePlatform(ctx, "hello", "linux/"+other)
+	foreign, err := f.Catalog.ResolvePlatform(ctx, "hello", "linux/"+other)
 	if err != nil || foreign.Platform.Architecture != other || f.layers.Has(foreign.ChainID) {
 		t.Fatalf("%+v, %v", foreign, err)
 	}
-	if _, err := f.Unpacked(ctx, foreign); err != nil || !f.layers.Has(foreign.ChainID) {
+	if _, err := f.Catalog.Unpacked(ctx, foreign); err != nil || !f.layers.Has(foreign.ChainID) {
 		t.Error(err)
 	}
-	_, err = f.ResolvePlatform(ctx, "hello", "linux/"+wrong)
+	_, err = f.Catalog.ResolvePlatform(ctx, "hello", "linux/"+wrong)
 	if err == nil || err.Error() != "image with reference hello:latest was found but does not provide the specified platform (linux/s390x)" || !errors.Is(err, fault.NotFound) {
 		t.Error(err)
 	}
@@ -283,14 +287,14 @@ func TestHello(t *testing.T) {
 func TestUnpackedIsDurable(t *testing.T) {
 	f := open(t, t.TempDir())
 	ctx := context.Background()
-	img, err := f.ResolvePlatform(ctx, "hello", map[bool]string{true: "linux/amd64", false: "linux/arm64"}[runtime.GOARCH == "arm64"])
+	img, err := f.Catalog.ResolvePlatform(ctx, "hello", map[bool]string{true: "linux/amd64", false: "linux/arm64"}[runtime.GOARCH == "arm64"])
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := f.unpacker.Unpack(ctx, img.layers, img.DiffIDs); err != nil {
+	if err := f.unpacker.Unpack(ctx, img.Layers, img.DiffIDs); err != nil {
 		t.Fatal(err)
 	}
-	chain, err := f.Unpacked(ctx, img)
+	chain, err := f.Catalog.Unpacked(ctx, img)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -306,7 +310,7 @@ func TestResolveOtherAlgorithm(t *testing.T) {
 	f := open(t, t.TempDir())
 	ctx := context.Background()
 	f.imported(t, "a", file{"a", "1"})
-	img, err := f.Resolve(ctx, "a")
+	img, err := f.Catalog.Resolve(ctx, "a")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -324,11 +328,11 @@ func TestResolveOtherAlgorithm(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, ref := range []string{d.Encoded()[:12], d.String()[:20], d.String(), "b@" + d.String()} {
-		if got, err := f.Resolve(ctx, ref); err != nil || got.ID != d {
+		if got, err := f.Catalog.Resolve(ctx, ref); err != nil || got.ID != d {
 			t.Errorf("%s: %v, %v", ref, got.ID, err)
 		}
 	}
-	if got, err := f.Resolve(ctx, "sha256:"+d.Encoded()[:12]); err == nil {
+	if got, err := f.Catalog.Resolve(ctx, "sha256:"+d.Encoded()[:12]); err == nil {
 		t.Error(got.ID)
 	}
 }
@@ -337,7 +341,7 @@ func TestResolveOtherAlgorithm(t *testing.T) {
 func TestUnpackManifestOfAnIndex(t *testing.T) {
 	f := open(t, t.TempDir())
 	ctx := context.Background()
-	img, err := f.Resolve(ctx, "hello")
+	img, err := f.Catalog.Resolve(ctx, "hello")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -349,7 +353,7 @@ func TestUnpackManifestOfAnIndex(t *testing.T) {
 	if f.layers.Has(img.ChainID) {
 		t.Fatal("the layer is there")
 	}
-	if chain, err := f.UnpackManifest(ctx, img.Manifest); err != nil || chain != img.ChainID || !f.layers.Has(chain) {
+	if chain, err := f.Catalog.UnpackManifest(ctx, img.Manifest); err != nil || chain != img.ChainID || !f.layers.Has(chain) {
 		t.Error(chain, err)
 	}
 }
@@ -360,7 +364,7 @@ func TestResolve(t *testing.T) {
 	id := f.imported(t, "me/app:1", file{"a", "1"})
 	hex := strings.TrimPrefix(id, "sha256:")
 	for _, ref := range []string{"me/app:1", "docker.io/me/app:1", id, hex, hex[:12], "sha256:" + hex[:4], "me/app@" + id, "me/app:1@" + id} {
-		if img, err := f.Resolve(ctx, ref); err != nil || img.ID.String() != id {
+		if img, err := f.Catalog.Resolve(ctx, ref); err != nil || img.ID.String() != id {
 			t.Errorf("%s: %v, %v", ref, img.ID, err)
 		}
 	}
@@ -370,7 +374,7 @@ func TestResolve(t *testing.T) {
 		"sha256:" + none: "No such image: sha256:" + none, "other@" + id: "No such image: other@" + id,
 		"Foo": "invalid reference format: repository name (library/Foo) must be lowercase", "a b": "invalid reference format",
 	} {
-		if _, err := f.Resolve(ctx, ref); err == nil || err.Error() != want {
+		if _, err := f.Catalog.Resolve(ctx, ref); err == nil || err.Error() != want {
 			t.Errorf("%s: %v", ref, err)
 		}
 	}
@@ -408,7 +412,7 @@ func TestTagAndList(t *testing.T) {
 	check(set("since", "hello"), "", "one:latest,reg.example:5000/one:v1", "two:x")
 	check(set("until", "2026-11-02T00:00:00Z"), "hello:latest")
 	check(set("label", "none"))
-	if _, err := f.List(ctx, ListOptions{Filters: set("color", "red")}); !errors.Is(err, fault.Invalid) {
+	if _, err := f.Inventory.List(ctx, inventory.ListOptions{Filters: set("color", "red")}); !errors.Is(err, fault.Invalid) {
 		t.Error(err)
 	}
 	for source, target := range map[string]string{"nosuch": "x", "one": "Bad"} {
@@ -438,8 +442,10 @@ func TestRemove(t *testing.T) {
 	if err := f.Tag(ctx, "a", "b:1"); err != nil {
 		t.Fatal(err)
 	}
-	uses := []Use{}
-	f.SetInUse(func() map[digest.Digest][]Use { return map[digest.Digest][]Use{digest.Digest(id): uses} })
+	uses := []catalog.Use{}
+	f.Catalog.SetInUse(func() map[digest.Digest][]catalog.Use {
+		return map[digest.Digest][]catalog.Use{digest.Digest(id): uses}
+	})
 	refuse := func(ref string, force bool, want string) {
 		t.Helper()
 		_, err := f.Remove(ctx, ref, RemoveOptions{Force: force})
@@ -460,8 +466,8 @@ func TestRemove(t *testing.T) {
 	}
 	container := strings.Repeat("c", 64)
 	refuse(id, false, "conflict: unable to delete "+short+" (must be forced) - image is referenced in multiple repositories")
-	uses = []Use{{Container: container}}
-	if list, err := f.List(ctx, ListOptions{}); err != nil || len(list) == 0 || list[0].ID != id || list[0].Containers != 1 {
+	uses = []catalog.Use{{Container: container}}
+	if list, err := f.Inventory.List(ctx, inventory.ListOptions{}); err != nil || len(list) == 0 || list[0].ID != id || list[0].Containers != 1 {
 		t.Errorf("in use by one container: %+v, %v", list, err)
 	}
 	remove("b:1", false, "-b:1+")
@@ -473,7 +479,7 @@ func TestRemove(t *testing.T) {
 	if got := ids(t, f, map[string]map[string]bool{"dangling": {"true": true}}); len(got) != 1 {
 		t.Error("the image of a container is gone")
 	}
-	img, err := f.Resolve(ctx, short)
+	img, err := f.Catalog.Resolve(ctx, short)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -502,11 +508,11 @@ func TestSharedSize(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.imported(t, "c", file{"c", "1"})
-	list, err := f.List(ctx, ListOptions{SharedSize: true})
+	list, err := f.Inventory.List(ctx, inventory.ListOptions{SharedSize: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	img, _ := f.Resolve(ctx, again)
+	img, _ := f.Catalog.Resolve(ctx, again)
 	for _, s := range list {
 		want := map[string]int64{"a:latest": f.layers.Size(img.ChainID), "b:latest": f.layers.Size(img.ChainID)}[s.RepoTags[0]]
 		if s.SharedSize != want {
@@ -526,9 +532,9 @@ func TestRemoveByDigest(t *testing.T) {
 		}
 	}
 	used := false
-	f.SetInUse(func() map[digest.Digest][]Use {
+	f.Catalog.SetInUse(func() map[digest.Digest][]catalog.Use {
 		if used {
-			return map[digest.Digest][]Use{digest.Digest(id): {{Container: strings.Repeat("c", 64)}}}
+			return map[digest.Digest][]catalog.Use{digest.Digest(id): {{Container: strings.Repeat("c", 64)}}}
 		}
 		return nil
 	})
@@ -559,7 +565,7 @@ func TestConcurrentImportAndRemove(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				img, err := f.Resolve(ctx, name)
+				img, err := f.Catalog.Resolve(ctx, name)
 				if err != nil || !f.layers.Has(img.ChainID) {
 					t.Errorf("after its import %s has no layer: %v", name, err)
 				}
@@ -589,7 +595,7 @@ func TestDamagedImageIsListedAndRemoved(t *testing.T) {
 	if got := ids(t, g, nil); !slices.Contains(got, "bad:latest") {
 		t.Error(got)
 	}
-	if _, err := g.Resolve(ctx, "bad"); err == nil || !strings.Contains(err.Error(), "damaged") {
+	if _, err := g.Catalog.Resolve(ctx, "bad"); err == nil || !strings.Contains(err.Error(), "damaged") {
 		t.Error(err)
 	}
 	if _, err := g.Remove(ctx, "bad", RemoveOptions{}); err != nil {
@@ -599,7 +605,7 @@ func TestDamagedImageIsListedAndRemoved(t *testing.T) {
 
 func TestManifestsOfAnIndex(t *testing.T) {
 	f := open(t, t.TempDir())
-	list, err := f.List(context.Background(), ListOptions{Manifests: true})
+	list, err := f.Inventory.List(context.Background(), inventory.ListOptions{Manifests: true})
 	if err != nil || len(list) != 1 || len(list[0].Manifests) != 2 {
 		t.Fatalf("%+v, %v", list, err)
 	}
@@ -621,19 +627,19 @@ func TestBrief(t *testing.T) {
 	f.multi(t)
 	one := f.imported(t, "one:1", file{"a", "1"})
 	multi, _ := f.here(t, "multi:1")
-	var uses map[digest.Digest][]Use
-	f.SetInUse(func() map[digest.Digest][]Use { return uses })
+	var uses map[digest.Digest][]catalog.Use
+	f.Catalog.SetInUse(func() map[digest.Digest][]catalog.Use { return uses })
 	last := ""
 	differs := func(what string, err error) {
 		t.Helper()
-		whole, listErr := f.List(ctx, ListOptions{Manifests: true})
-		got, briefErr := f.Brief(ctx, ListOptions{})
+		whole, listErr := f.Inventory.List(ctx, inventory.ListOptions{Manifests: true})
+		got, briefErr := f.Inventory.Brief(ctx, inventory.ListOptions{})
 		if err := errors.Join(err, listErr, briefErr); err != nil {
 			t.Fatalf("%s: %v", what, err)
 		}
-		want := []Brief{}
+		want := []inventory.Brief{}
 		for _, sum := range whole {
-			b := Brief{ID: sum.ID, Containers: sum.Containers, Created: sum.Created, RepoTags: sum.RepoTags, RepoDigests: []string{}, SharedSize: -1, Size: sum.Size}
+			b := inventory.Brief{ID: sum.ID, Containers: sum.Containers, Created: sum.Created, RepoTags: sum.RepoTags, RepoDigests: []string{}, SharedSize: -1, Size: sum.Size}
 			for _, m := range sum.Manifests {
 				if m.ImageData != nil {
 					b.ContentSize += m.Size.Content
@@ -662,7 +668,7 @@ func TestBrief(t *testing.T) {
 	differs("the beginning", nil)
 	differs("a name", f.Tag(ctx, "multi:1", "localhost:5000/multi:2"))
 	differs("a name by digest", f.store([]content.Entry{{Name: "docker.io/by/digest@" + one, Target: f.content.Index().Of(digest.Digest(one))[0].Target}}))
-	uses = map[digest.Digest][]Use{digest.Digest(multi): {{Container: "c1"}, {Container: "c2"}}}
+	uses = map[digest.Digest][]catalog.Use{digest.Digest(multi): {{Container: "c1"}, {Container: "c2"}}}
 	differs("two containers", nil)
 	uses = nil
 	differs("no container", nil)
@@ -685,9 +691,9 @@ func BenchmarkListThousand(b *testing.B) {
 	}
 	var entries []content.Entry
 	for i := range 1000 {
-		config, _ := importConfig(ImportOptions{Message: fmt.Sprint(i)})
-		config.RootFS = ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{layer.Digest}}
-		target, err := f.putImage(config, []ocispec.Descriptor{layer})
+		said, _ := importConfig(ImportOptions{Message: fmt.Sprint(i)})
+		said.RootFS = ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{layer.Digest}}
+		target, err := config.Put(f.content, said, []ocispec.Descriptor{layer})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -698,38 +704,16 @@ func BenchmarkListThousand(b *testing.B) {
 	}
 	b.Run("whole", func(b *testing.B) {
 		for b.Loop() {
-			if list, err := f.List(context.Background(), ListOptions{}); err != nil || len(list) != 1001 {
+			if list, err := f.Inventory.List(context.Background(), inventory.ListOptions{}); err != nil || len(list) != 1001 {
 				b.Fatal(len(list), err)
 			}
 		}
 	})
 	b.Run("brief", func(b *testing.B) {
 		for b.Loop() {
-			if list, err := f.Brief(context.Background(), ListOptions{}); err != nil || len(list) != 1001 {
+			if list, err := f.Inventory.Brief(context.Background(), inventory.ListOptions{}); err != nil || len(list) != 1001 {
 				b.Fatal(len(list), err)
 			}
 		}
 	})
-}
-
-// One platform of an image is enough for a filter by label.
-func TestLabelsOfPlatforms(t *testing.T) {
-	with := func(labels map[string]string) member {
-		d := &detail{}
-		d.config.Config.Labels = labels
-		return member{detail: d}
-	}
-	members := []member{with(map[string]string{"a": "1"}), {}, with(map[string]string{"b": "2"})}
-	for _, c := range []struct {
-		labels, noLabels []string
-		want             bool
-	}{
-		{nil, nil, true}, {[]string{"b=2"}, nil, true}, {[]string{"b=1"}, nil, false}, {[]string{"a", "b"}, nil, false},
-		{nil, []string{"a"}, true}, {[]string{"a"}, []string{"a=1"}, false},
-	} {
-		f := filter{labels: c.labels, noLabels: c.noLabels}
-		if got := f.anyLabels(members); got != c.want {
-			t.Errorf("%v without %v: %v", c.labels, c.noLabels, got)
-		}
-	}
 }

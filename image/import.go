@@ -2,14 +2,12 @@ package image
 
 import (
 	"context"
-	"encoding/json"
 	"io"
 	"path"
 	"time"
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
-	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tarehq/tare/archive/compression"
 	"github.com/tarehq/tare/content"
@@ -27,23 +25,23 @@ func (s *Service) Import(ctx context.Context, r io.Reader, o ImportOptions) (id 
 	if err != nil {
 		return "", err
 	}
-	config, err := importConfig(o)
+	said, err := importConfig(o)
 	if err != nil {
 		return "", err
 	}
-	done := s.hold()
+	done := s.content.Attempt()
 	defer func() { done(err) }()
 	layer, err := s.importLayer(ctx, r)
 	if err != nil {
 		return "", err
 	}
 	if o.Platform == "" {
-		if err := s.findPlatform(&config, layer.Digest); err != nil {
+		if err := s.findPlatform(&said, layer.Digest); err != nil {
 			return "", err
 		}
 	}
-	config.RootFS = ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{layer.Digest}}
-	target, err := s.putImage(config, []ocispec.Descriptor{layer})
+	said.RootFS = ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{layer.Digest}}
+	target, err := config.Put(s.content, said, []ocispec.Descriptor{layer})
 	if err != nil {
 		return "", err
 	}
@@ -144,24 +142,4 @@ func (s *Service) storeLayer(ctx context.Context, below digest.Digest, r io.Read
 		return ocispec.Descriptor{}, err
 	}
 	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: d, Size: blob.Size()}, nil
-}
-
-// putImage stores a config and an OCI manifest over layers that are stored.
-func (s *catalog) putImage(config dockerspec.DockerOCIImage, layers []ocispec.Descriptor) (ocispec.Descriptor, error) {
-	c, err := s.putJSON(ocispec.MediaTypeImageConfig, config)
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	return s.putJSON(ocispec.MediaTypeImageManifest, ocispec.Manifest{
-		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Config: c, Layers: layers,
-	})
-}
-
-func (s *catalog) putJSON(mediaType string, v any) (ocispec.Descriptor, error) {
-	data, err := json.Marshal(v)
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	d, err := s.content.Put(data)
-	return ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(data))}, err
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tarehq/tare/image/hello"
+	"github.com/tarehq/tare/image/inventory"
 	"github.com/tarehq/tare/image/platform"
 )
 
@@ -40,7 +42,7 @@ func TestImportFindsThePlatform(t *testing.T) {
 		"hard float":   {[]tar.Header{{Name: "bin/sh"}}, header(elf.EM_ARM, elf.ELFCLASS32, elf.ELFDATA2LSB, 0x05000400), ImportOptions{}, "linux/arm/v7"},
 		"soft float":   {[]tar.Header{{Name: "bin/sh"}}, header(elf.EM_ARM, elf.ELFCLASS32, elf.ELFDATA2LSB, 0x05000200), ImportOptions{}, "linux/arm/v5"},
 		"loader":       {[]tar.Header{{Name: "lib/ld-musl-riscv64.so.1"}}, header(elf.EM_RISCV, elf.ELFCLASS64, elf.ELFDATA2LSB, 0), ImportOptions{}, "linux/riscv64"},
-		"one program":  {[]tar.Header{{Name: "README"}, {Name: "server"}}, string(helloProgram("arm64")), ImportOptions{}, "linux/arm64"},
+		"one program":  {[]tar.Header{{Name: "README"}, {Name: "server"}}, string(hello.Program("arm64")), ImportOptions{}, "linux/arm64"},
 		"entry point":  {[]tar.Header{{Name: "opt/app/run"}}, header(elf.EM_PPC64, elf.ELFCLASS64, elf.ELFDATA2LSB, 0), ImportOptions{Changes: []string{`ENTRYPOINT ["/opt/app/run", "x"]`}}, "linux/ppc64le"},
 		"as told":      {[]tar.Header{{Name: "bin/sh"}}, s390x, ImportOptions{Platform: "linux/arm64"}, "linux/arm64"},
 		"no program":   {[]tar.Header{{Name: "bin/sh"}}, "#!/bin/true\n", ImportOptions{}, platform.Format(platform.Host())},
@@ -69,7 +71,7 @@ func TestImportFindsThePlatform(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		img, err := f.Resolve(context.Background(), id)
+		img, err := f.Catalog.Resolve(context.Background(), id)
 		if got := platform.Format(img.Platform); err != nil || got != c.want {
 			t.Errorf("%s: %s instead of %s, %v", name, got, c.want, err)
 		}
@@ -87,7 +89,7 @@ func TestImportIsReproducible(t *testing.T) {
 	if again, err := f.Import(context.Background(), bytes.NewReader(data), o); err != nil || again != first {
 		t.Errorf("%s, then %s, %v", first, again, err)
 	}
-	if r, _ := f.Inspect(context.Background(), first); r.Created != "2001-09-09T01:46:40Z" {
+	if r, _ := f.Inventory.Inspect(context.Background(), first, inventory.InspectOptions{}); r.Created != "2001-09-09T01:46:40Z" {
 		t.Errorf("created %s", r.Created)
 	}
 }

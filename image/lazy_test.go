@@ -87,7 +87,7 @@ func TestLazyLayers(t *testing.T) {
 		if err := tr.Pull(t.Context(), name, PullOptions{}, func(Progress) {}); err != nil {
 			t.Fatal(err)
 		}
-		got, err := g.Resolve(t.Context(), name)
+		got, err := g.Catalog.Resolve(t.Context(), name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -140,11 +140,11 @@ func (f fixture) putLayer(t *testing.T, name string, config ocispec.Image, layer
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := f.putJSON(ocispec.MediaTypeImageConfig, config)
+	c, err := f.content.PutJSON(ocispec.MediaTypeImageConfig, config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := f.putJSON(ocispec.MediaTypeImageManifest, ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2},
+	m, err := f.content.PutJSON(ocispec.MediaTypeImageManifest, ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2},
 		MediaType: ocispec.MediaTypeImageManifest, Config: c, Layers: []ocispec.Descriptor{layer}})
 	if err != nil {
 		t.Fatal(err)

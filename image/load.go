@@ -17,6 +17,7 @@ import (
 	"github.com/tarehq/tare/archive/compression"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/catalog"
 	"github.com/tarehq/tare/image/platform"
 	"github.com/tarehq/tare/reference"
 )
@@ -42,7 +43,7 @@ type LoadOptions struct {
 // gets a line without its newline for each name or nameless image. Nothing is
 // left of an archive that fails.
 func (s *Service) Load(ctx context.Context, r io.Reader, o LoadOptions, progress func(string)) (err error) {
-	done := s.hold()
+	done := s.content.Attempt()
 	defer func() { done(err) }()
 	plain, _, err := compression.Decompress(r)
 	if err != nil {
@@ -71,8 +72,8 @@ func (s *Service) Load(ctx context.Context, r io.Reader, o LoadOptions, progress
 		if err != nil {
 			return err
 		}
-		if parsed += n; parsed > 4*maxParsed {
-			return fault.New(fault.Invalid, "invalid archive: its images have more than %d bytes of manifests", 4*maxParsed)
+		if parsed += n; parsed > 4*catalog.MaxParsed {
+			return fault.New(fault.Invalid, "invalid archive: its images have more than %d bytes of manifests", 4*catalog.MaxParsed)
 		}
 	}
 	if err := s.store(entries); err != nil {
@@ -104,7 +105,7 @@ func (l *loader) keepPlatforms(entries []content.Entry, platforms []string) ([]c
 	for _, e := range entries {
 		var found []string
 		for _, p := range platforms {
-			if _, err := l.s.choose(e.Target, p, e.Name); errors.Is(err, fault.NotFound) {
+			if _, err := l.s.Catalog.Choose(e.Target, p, e.Name); errors.Is(err, fault.NotFound) {
 				missing = p
 			} else if err != nil {
 				return nil, err
@@ -115,7 +116,7 @@ func (l *loader) keepPlatforms(entries []content.Entry, platforms []string) ([]c
 		if len(found) == 0 {
 			continue
 		}
-		target, only, err := l.s.ofPlatforms(e.Target, found, e.Name)
+		target, only, err := l.s.Catalog.Narrow(e.Target, found, e.Name)
 		if err != nil {
 			return nil, err
 		}
@@ -145,7 +146,7 @@ func (l *loader) indexOf(target ocispec.Descriptor, only map[digest.Digest]bool)
 			index.Manifests = append(index.Manifests, d)
 		}
 	}
-	return l.s.putJSON(target.MediaType, index)
+	return l.s.content.PutJSON(target.MediaType, index)
 }
 
 // prepare checks that the target can be followed and unpacks what this machine
@@ -154,8 +155,7 @@ func (l *loader) prepare(ctx context.Context, target ocispec.Descriptor) (parsed
 	if _, ok := l.s.content.Size(target.Digest); !ok {
 		return 0, fault.New(fault.Invalid, "invalid archive: %s is not in it", target.Digest)
 	}
-	all := lister{s: l.s.catalog, seen: map[digest.Digest]bool{}}
-	all.add(target, 0)
+	members, bytes, over := l.s.Catalog.Survey(target)
 	nodes := int64(0)
 	err = l.s.content.Walk(target, func(d ocispec.Descriptor, size int64) error {
 		if d.Size != size {
@@ -164,34 +164,34 @@ func (l *loader) prepare(ctx context.Context, target ocispec.Descriptor) (parsed
 		if content.IsNode(d.MediaType) {
 			nodes += size
 		}
-		if all.over || nodes > maxParsed {
-			return fault.New(fault.Invalid, "invalid archive: image %s has more than %d manifests, or more than %d bytes of them", target.Digest, maxMembers, maxParsed)
+		if over || nodes > catalog.MaxParsed {
+			return fault.New(fault.Invalid, "invalid archive: image %s has more than %d manifests, or more than %d bytes of them", target.Digest, catalog.MaxMembers, catalog.MaxParsed)
 		}
 		return ctx.Err()
 	})
 	if err != nil {
 		return 0, err
 	}
-	return max(all.parsed, nodes), l.prepareMembers(ctx, target, all.found)
+	return max(bytes, nodes), l.prepareMembers(ctx, target, members)
 }
 
-func (l *loader) prepareMembers(ctx context.Context, target ocispec.Descriptor, members []member) error {
+func (l *loader) prepareMembers(ctx context.Context, target ocispec.Descriptor, members []catalog.Member) error {
 	for _, m := range members {
-		if m.kind != wire.ManifestKindImage {
+		if m.Kind != wire.ManifestKindImage {
 			continue
 		}
-		if m.detail == nil {
+		if m.Detail == nil {
 			// Of an index some platforms may be left out, but none be wrong.
-			if _, err := l.s.detail(m.desc); err != nil && (errors.Is(err, fault.Invalid) || !content.IsIndex(target.MediaType)) {
+			if _, err := l.s.Catalog.Detail(m.Desc); err != nil && (errors.Is(err, fault.Invalid) || !content.IsIndex(target.MediaType)) {
 				return fmt.Errorf("invalid archive: %w", err)
 			}
 			continue
 		}
-		if !m.available && !content.IsIndex(target.MediaType) {
+		if !m.Available && !content.IsIndex(target.MediaType) {
 			return fault.New(fault.Invalid, "invalid archive: a layer of image %s is not in it", target.Digest)
 		}
-		if m.available && platform.Matches(platform.Host(), m.platform) {
-			if err := l.s.unpacker.Unpack(ctx, m.detail.manifest.Layers, m.detail.config.RootFS.DiffIDs); err != nil {
+		if m.Available && platform.Matches(platform.Host(), m.Platform) {
+			if err := l.s.unpacker.Unpack(ctx, m.Detail.Manifest.Layers, m.Detail.Config.RootFS.DiffIDs); err != nil {
 				return err
 			}
 		}

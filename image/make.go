@@ -169,7 +169,7 @@ func (m *Making) Publish(target ocispec.Descriptor, names []string) (id string, 
 	s := m.images
 	defer m.Hold()()
 	if !content.IsIndex(target.MediaType) {
-		if _, err := s.detail(target); err != nil {
+		if _, err := s.Catalog.Detail(target); err != nil {
 			return "", err
 		}
 	}
@@ -207,11 +207,11 @@ func (m *Making) Read(d ocispec.Descriptor) ([]byte, error) {
 // LayersOf lists the layers of a manifest that is here, the lowest first: their
 // blobs, and their DiffIDs.
 func (m *Making) LayersOf(manifest ocispec.Descriptor) (blobs []ocispec.Descriptor, diffIDs []digest.Digest, err error) {
-	d, err := m.images.detail(manifest)
+	d, err := m.images.Catalog.Detail(manifest)
 	if err != nil {
 		return nil, nil, err
 	}
-	if blobs, diffIDs = d.manifest.Layers, d.config.RootFS.DiffIDs; len(blobs) != len(diffIDs) {
+	if blobs, diffIDs = d.Manifest.Layers, d.Config.RootFS.DiffIDs; len(blobs) != len(diffIDs) {
 		return nil, nil, fault.New(fault.Invalid, "the manifest %s has %d layers, and its config %d", manifest.Digest, len(blobs), len(diffIDs))
 	}
 	return blobs, diffIDs, nil
@@ -219,23 +219,23 @@ func (m *Making) LayersOf(manifest ocispec.Descriptor) (blobs []ocispec.Descript
 
 // Config reads the config of a manifest as it is stored.
 func (m *Making) Config(manifest ocispec.Descriptor) ([]byte, error) {
-	d, err := m.images.detail(manifest)
+	d, err := m.images.Catalog.Detail(manifest)
 	if err != nil {
 		return nil, err
 	}
-	return m.Read(d.manifest.Config)
+	return m.Read(d.Manifest.Config)
 }
 
 // Needed lists the chains that images have, with those below them.
 func (m *Making) Needed() (chains []digest.Digest) {
 	s := m.images
 	for _, e := range s.content.Index().Entries() {
-		for _, member := range s.members(e.Target) {
-			if member.detail == nil {
+		for _, member := range s.Catalog.Members(e.Target) {
+			if member.Detail == nil {
 				continue
 			}
 			chain := digest.Digest("")
-			for _, d := range member.detail.config.RootFS.DiffIDs {
+			for _, d := range member.Detail.Config.RootFS.DiffIDs {
 				chain = snapshot.ChainID(chain, d)
 				chains = append(chains, chain)
 			}

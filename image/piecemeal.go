@@ -97,7 +97,7 @@ func (t *Transfers) PushContent(ctx context.Context, ref string, target ocispec.
 
 // Whole tells whether all layers of a manifest are here as blobs.
 func (m *Making) Whole(manifest ocispec.Descriptor) bool {
-	_, all := m.images.present(manifest)
+	_, all := m.images.Catalog.Present(manifest)
 	return all
 }
 
@@ -114,7 +114,7 @@ func (m *Making) Unpack(ctx context.Context, blobs []ocispec.Descriptor, diffIDs
 // Compress gives a layer's blob, which is here, in another compression.
 func (m *Making) Compress(ctx context.Context, d ocispec.Descriptor, diffID digest.Digest, how Recompressing) (ocispec.Descriptor, error) {
 	defer m.Hold()()
-	return m.images.recompressor(how).layer(ctx, d, diffID)
+	return newRecompressor(m.images, how).layer(ctx, d, diffID)
 }
 
 // Stored finds the blob of a layer as it is stored, whatever its compression.

@@ -18,6 +18,8 @@ import (
 	"github.com/tarehq/tare/archive/compression"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/catalog"
+	"github.com/tarehq/tare/image/inventory"
 	"github.com/tarehq/tare/image/platform"
 )
 
@@ -35,7 +37,7 @@ func (f fixture) multi(t testing.TB) map[string]string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		img, err := f.Resolve(ctx, id)
+		img, err := f.Catalog.Resolve(ctx, id)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -45,16 +47,16 @@ func (f fixture) multi(t testing.TB) map[string]string {
 			t.Fatal(err)
 		}
 	}
-	statement, err := f.putJSON("application/vnd.in-toto+json", "a statement")
+	statement, err := f.content.PutJSON("application/vnd.in-toto+json", "a statement")
 	if err != nil {
 		t.Fatal(err)
 	}
-	config, _ := f.putJSON(ocispec.MediaTypeImageConfig, struct{}{})
-	attestation, _ := f.putJSON(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: config, Layers: []ocispec.Descriptor{statement}})
+	config, _ := f.content.PutJSON(ocispec.MediaTypeImageConfig, struct{}{})
+	attestation, _ := f.content.PutJSON(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: config, Layers: []ocispec.Descriptor{statement}})
 	attestation.Platform = &ocispec.Platform{OS: "unknown", Architecture: "unknown"}
-	attestation.Annotations = map[string]string{annotationRefType: "attestation-manifest", annotationRefDigest: index.Manifests[0].Digest.String()}
+	attestation.Annotations = map[string]string{catalog.AnnotationRefType: "attestation-manifest", catalog.AnnotationRefDigest: index.Manifests[0].Digest.String()}
 	index.Manifests = append(index.Manifests, attestation)
-	target, err := f.putJSON(ocispec.MediaTypeImageIndex, index)
+	target, err := f.content.PutJSON(ocispec.MediaTypeImageIndex, index)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +69,7 @@ func (f fixture) multi(t testing.TB) map[string]string {
 // here lists the platforms of which all is here.
 func (f fixture) here(t testing.TB, ref string) (id string, platforms []string) {
 	t.Helper()
-	r, err := f.InspectWith(context.Background(), ref, InspectOptions{Manifests: true})
+	r, err := f.Inventory.Inspect(context.Background(), ref, inventory.InspectOptions{Manifests: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,12 +152,12 @@ func TestRemovePlatforms(t *testing.T) {
 	if err := f.Tag(ctx, "multi:1", "other:1"); err != nil {
 		t.Fatal(err)
 	}
-	foreign, err := f.Resolve(ctx, "multi:1")
+	foreign, err := f.Catalog.Resolve(ctx, "multi:1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.SetInUse(func() map[digest.Digest][]Use {
-		return map[digest.Digest][]Use{digest.Digest(id): {{Container: "0123456789abcdef", Running: true}}}
+	f.Catalog.SetInUse(func() map[digest.Digest][]catalog.Use {
+		return map[digest.Digest][]catalog.Use{digest.Digest(id): {{Container: "0123456789abcdef", Running: true}}}
 	})
 	if _, err := f.Remove(ctx, "multi:1", RemoveOptions{Platforms: []string{platform.Format(foreign.Platform)}, Force: true}); !errors.Is(err, fault.Conflict) {
 		t.Errorf("the platform that a container runs on: %v", err)
@@ -164,7 +166,7 @@ func TestRemovePlatforms(t *testing.T) {
 	if err != nil || len(gone) != 1 || gone[0].Deleted == "" {
 		t.Fatal(gone, err)
 	}
-	f.SetInUse(nil)
+	f.Catalog.SetInUse(nil)
 	if got, platforms := f.here(t, "other:1"); got != id || !cmp.Equal(platforms, []string{"linux/amd64", "linux/arm64", "attestation"}) {
 		t.Errorf("%s has %v", got, platforms)
 	}
@@ -189,13 +191,13 @@ func TestRemovePlatforms(t *testing.T) {
 // layerTypes lists the media types of an image's layers, of all platforms.
 func (f fixture) layerTypes(t testing.TB, ref string) (types []string) {
 	t.Helper()
-	found, err := lookup(f.content.Index(), ref)
+	found, err := catalog.Lookup(f.content.Index(), ref)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, m := range f.members(found.target) {
-		if m.detail != nil {
-			for _, l := range m.detail.manifest.Layers {
+	for _, m := range f.Catalog.Members(found.Target) {
+		if m.Detail != nil {
+			for _, l := range m.Detail.Manifest.Layers {
 				types = append(types, l.MediaType)
 			}
 		}
@@ -211,7 +213,7 @@ func TestSaveRecompressed(t *testing.T) {
 	before := f.shape(t)
 	var plain []byte
 	for _, ref := range []string{"multi:1", "old:1"} {
-		img, err := f.Resolve(context.Background(), ref)
+		img, err := f.Catalog.Resolve(context.Background(), ref)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -223,7 +225,7 @@ func TestSaveRecompressed(t *testing.T) {
 			}
 			g := open(t, t.TempDir())
 			g.loaded(t, data)
-			got, err := g.Resolve(context.Background(), ref)
+			got, err := g.Catalog.Resolve(context.Background(), ref)
 			if err != nil || got.ChainID != img.ChainID || !cmp.Equal(got.Config, img.Config) {
 				t.Errorf("%s by %s: %v, %v", ref, c, got, err)
 			}
@@ -259,13 +261,13 @@ func TestSaveRecompressed(t *testing.T) {
 // checkAttested looks whether the attestation is about a manifest of the image.
 func (f fixture) checkAttested(t testing.TB, ref string) {
 	t.Helper()
-	found, err := lookup(f.content.Index(), ref)
+	found, err := catalog.Lookup(f.content.Index(), ref)
 	if err != nil {
 		t.Fatal(err)
 	}
-	members := f.members(found.target)
-	if last := members[len(members)-1]; last.attests != members[0].desc.Digest {
-		t.Errorf("the attestation is about %s and not %s", last.attests, members[0].desc.Digest)
+	members := f.Catalog.Members(found.Target)
+	if last := members[len(members)-1]; last.Attests != members[0].Desc.Digest {
+		t.Errorf("the attestation is about %s and not %s", last.Attests, members[0].Desc.Digest)
 	}
 }
 
@@ -327,7 +329,7 @@ func TestSkopeoReadsWhatIsRecompressed(t *testing.T) {
 	}
 	f := open(t, t.TempDir())
 	f.base(t)
-	img, _ := f.Resolve(context.Background(), "base:1")
+	img, _ := f.Catalog.Resolve(context.Background(), "base:1")
 	for _, c := range []compression.Kind{compression.Gzip, compression.Zstd} {
 		dir := t.TempDir()
 		if err := os.WriteFile(dir+"/saved.tar", f.savedWith(t, "base:1", SaveOptions{Recompress: &Recompressing{Compression: c}}), 0o600); err != nil {
@@ -349,7 +351,7 @@ func TestSkopeoReadsWhatIsRecompressed(t *testing.T) {
 		}
 		g := open(t, t.TempDir())
 		g.loaded(t, data)
-		if got, err := g.Resolve(context.Background(), "base:1"); err != nil || got.ChainID != img.ChainID {
+		if got, err := g.Catalog.Resolve(context.Background(), "base:1"); err != nil || got.ChainID != img.ChainID {
 			t.Errorf("%s: %v, %v", c, got, err)
 		}
 	}

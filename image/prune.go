@@ -11,6 +11,8 @@ import (
 
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/catalog"
+	"github.com/tarehq/tare/image/inventory"
 )
 
 // Prune removes the images that no container uses: those without a name, or all
@@ -35,15 +37,15 @@ func (s *Service) Prune(ctx context.Context, given map[string]map[string]bool) (
 	if len(rest["until"]) > 1 {
 		return nil, 0, fault.New(fault.Invalid, "more than one until filter specified")
 	}
-	keep, err := s.filters(ctx, rest)
+	keep, err := inventory.NewFilter(ctx, s.Catalog, rest)
 	if err != nil {
 		return nil, 0, err
 	}
-	before, err := s.footprint(s.targets())
+	before, err := s.Catalog.Footprint(s.Catalog.Targets())
 	if err != nil {
 		return nil, 0, err
 	}
-	for _, t := range s.targets() {
+	for _, t := range s.Catalog.Targets() {
 		if err := ctx.Err(); err != nil {
 			return gone, 0, err
 		}
@@ -53,12 +55,12 @@ func (s *Service) Prune(ctx context.Context, given map[string]map[string]bool) (
 		}
 		gone = append(gone, removed...)
 	}
-	after, err := s.footprint(s.targets())
+	after, err := s.Catalog.Footprint(s.Catalog.Targets())
 	if err != nil {
 		return gone, 0, err
 	}
 	partial, err := s.content.DropPartials(0)
-	freed = before.without(after).total() + partial // what came meanwhile is no less of what went
+	freed = before.Without(after).Total() + partial // what came meanwhile is no less of what went
 	s.events.Publish("prune", "", map[string]string{"reclaimed": strconv.FormatInt(freed, 10)})
 	return gone, freed, err
 }
@@ -85,15 +87,15 @@ func onlyOne(key string, values map[string]bool) error {
 
 // pruneOne removes one image if it may go. One that got a name or a container
 // in the meantime stays.
-func (s *Service) pruneOne(ctx context.Context, t ocispec.Descriptor, dangling bool, keep *filter) ([]wire.DeleteResponse, error) {
+func (s *Service) pruneOne(ctx context.Context, t ocispec.Descriptor, dangling bool, keep *inventory.Filter) ([]wire.DeleteResponse, error) {
 	index := s.content.Index()
 	entries := index.Of(t.Digest)
 	named := len(entries) > 0 && entries[0].Name != ""
-	if dangling && named || !named && index.HasChildren(t.Digest) || len(s.uses()[t.Digest]) > 0 {
+	if dangling && named || !named && index.HasChildren(t.Digest) || len(s.Catalog.Uses()[t.Digest]) > 0 {
 		return nil, nil
 	}
-	members := s.members(t)
-	if !keep.created(representative(members)) || !keep.anyLabels(members) {
+	members := s.Catalog.Members(t)
+	if !keep.Image(catalog.Representative(members), members) {
 		return nil, nil
 	}
 	var gone []wire.DeleteResponse

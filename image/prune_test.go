@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/catalog"
 )
 
 type filters = map[string]map[string]bool
@@ -20,10 +21,10 @@ func TestPrune(t *testing.T) {
 	used := f.imported(t, "used:1", shared, file{"a", "1"})
 	f.imported(t, "free:1", shared, file{"a", "2"})
 	nameless := f.imported(t, "", file{"a", "3"})
-	f.SetInUse(func() map[digest.Digest][]Use {
-		return map[digest.Digest][]Use{digest.Digest(used): {{Container: "c"}}}
+	f.Catalog.SetInUse(func() map[digest.Digest][]catalog.Use {
+		return map[digest.Digest][]catalog.Use{digest.Digest(used): {{Container: "c"}}}
 	})
-	before, err := f.Usage(t.Context())
+	before, err := f.Inventory.Usage(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +46,7 @@ func TestPrune(t *testing.T) {
 	if got := ids(t, f, nil); !slices.Equal(got, []string{"used:1"}) {
 		t.Errorf("%v are left", got)
 	}
-	after, err := f.Usage(t.Context())
+	after, err := f.Inventory.Usage(t.Context())
 	if err != nil || after.Reclaimable != 0 || after.TotalCount != 1 {
 		t.Errorf("%+v, %v", after, err)
 	}
@@ -74,7 +75,7 @@ func TestPruneWhileAnotherComes(t *testing.T) {
 	f := open(t, t.TempDir())
 	f.imported(t, "", file{"a", "1"})
 	var once sync.Once
-	f.SetInUse(func() map[digest.Digest][]Use {
+	f.Catalog.SetInUse(func() map[digest.Digest][]catalog.Use {
 		once.Do(func() { f.imported(t, "late:1", file{"b", string(make([]byte, 2<<20))}) })
 		return nil
 	})

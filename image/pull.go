@@ -13,6 +13,7 @@ import (
 
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/catalog"
 	"github.com/tarehq/tare/image/platform"
 	"github.com/tarehq/tare/reference"
 	"github.com/tarehq/tare/remote"
@@ -110,7 +111,7 @@ type pull struct {
 
 func (p *pull) run(ctx context.Context, tag string) (err error) {
 	p.nodes, p.layers = map[digest.Digest]bool{}, map[digest.Digest]int64{}
-	done := p.s.hold()
+	done := p.s.content.Attempt()
 	defer func() { done(err) }()
 	target, err := p.repo.Resolve(ctx, tag)
 	if err != nil {
@@ -181,8 +182,8 @@ func (p *pull) name(target ocispec.Descriptor, about *referrers) (moved bool, er
 // platform that the index above says it has. Each is seen to once: indexes that
 // name the same content over and over would make millions of a few kilobytes.
 func (p *pull) node(ctx context.Context, d ocispec.Descriptor, said *ocispec.Platform, depth int) error {
-	if depth > maxNesting {
-		return fault.New(fault.Invalid, "indexes are nested deeper than %d at %s", maxNesting, d.Digest)
+	if depth > catalog.MaxNesting {
+		return fault.New(fault.Invalid, "indexes are nested deeper than %d at %s", catalog.MaxNesting, d.Digest)
 	}
 	if p.nodes[d.Digest] {
 		return nil
@@ -200,10 +201,10 @@ func (p *pull) node(ctx context.Context, d ocispec.Descriptor, said *ocispec.Pla
 		return err
 	}
 	if p.parsed += n.Size; n.Manifest != nil {
-		p.parsed += min(max(n.Manifest.Config.Size, 0), maxConfig)
+		p.parsed += min(max(n.Manifest.Config.Size, 0), catalog.MaxConfig)
 	}
-	if len(p.nodes) > maxMembers || p.parsed > maxParsed {
-		return fault.New(fault.Invalid, "image %s has more than %d manifests, or more than %d bytes of them", p.target.Digest, maxMembers, maxParsed)
+	if len(p.nodes) > catalog.MaxMembers || p.parsed > catalog.MaxParsed {
+		return fault.New(fault.Invalid, "image %s has more than %d manifests, or more than %d bytes of them", p.target.Digest, catalog.MaxMembers, catalog.MaxParsed)
 	}
 	if n.Index == nil {
 		return p.manifest(ctx, d, n.Manifest, said)
@@ -254,15 +255,15 @@ func (p *pull) document(ctx context.Context, d ocispec.Descriptor) (fetched bool
 // manifest fetches what a manifest names, and unpacks it when it is an image
 // that this machine runs, or that was asked for.
 func (p *pull) manifest(ctx context.Context, d ocispec.Descriptor, m *ocispec.Manifest, said *ocispec.Platform) error {
-	if len(m.Layers) > maxLayers {
-		return fault.New(fault.Invalid, "image %s has %d layers, more than %d", d.Digest, len(m.Layers), maxLayers)
+	if len(m.Layers) > catalog.MaxLayers {
+		return fault.New(fault.Invalid, "image %s has %d layers, more than %d", d.Digest, len(m.Layers), catalog.MaxLayers)
 	}
 	if m.Config.Digest != "" {
 		if err := p.config(ctx, m.Config); err != nil {
 			return err
 		}
 	}
-	attestation := d.Annotations[annotationRefType] != ""
+	attestation := d.Annotations[catalog.AnnotationRefType] != ""
 	if p.describe != nil {
 		if !attestation && p.describe.Digest == "" {
 			*p.describe = d
@@ -272,14 +273,14 @@ func (p *pull) manifest(ctx context.Context, d ocispec.Descriptor, m *ocispec.Ma
 	if p.referrers == nil && !attestation {
 		p.referrers = p.fetchReferrers(ctx, []ocispec.Descriptor{p.target, d})
 	}
-	det, err := p.s.detail(d)
+	det, err := p.s.Catalog.Detail(d)
 	switch {
-	case errors.Is(err, errNoImage), err == nil && attestation:
+	case errors.Is(err, catalog.ErrNoImage), err == nil && attestation:
 		return p.blobs(ctx, m.Layers)
 	case err != nil:
 		return err
 	}
-	if have := platform.Normalize(det.config.Platform); p.platform != "" && said == nil {
+	if have := platform.Normalize(det.Config.Platform); p.platform != "" && said == nil {
 		if want, _ := platform.Parse(p.platform); have.Architecture != "" && !platform.Matches(want, have) {
 			return fault.New(fault.NotFound, "image with reference %s was found but its platform (%s) does not match the specified platform (%s)",
 				p.ref.Familiar(), platform.Format(have), platform.Format(want))
@@ -290,8 +291,8 @@ func (p *pull) manifest(ctx context.Context, d ocispec.Descriptor, m *ocispec.Ma
 
 // config fetches a config, which is small and needed before all else.
 func (p *pull) config(ctx context.Context, d ocispec.Descriptor) error {
-	if d.Size > maxConfig {
-		return fault.New(fault.Invalid, "the config %s has %d bytes, more than %d", d.Digest, d.Size, maxConfig)
+	if d.Size > catalog.MaxConfig {
+		return fault.New(fault.Invalid, "the config %s has %d bytes, more than %d", d.Digest, d.Size, catalog.MaxConfig)
 	}
 	return p.silently(ctx, d)
 }

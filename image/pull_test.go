@@ -15,6 +15,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/inventory"
 	"github.com/tarehq/tare/image/platform"
 	"github.com/tarehq/tare/internal/testutil"
 	"github.com/tarehq/tare/remote"
@@ -88,7 +89,7 @@ func TestPull(t *testing.T) {
 		if err := tr.Pull(t.Context(), ref, PullOptions{}, told.add); err != nil {
 			t.Fatal(compression, err)
 		}
-		got, err := f.Resolve(t.Context(), ref)
+		got, err := f.Catalog.Resolve(t.Context(), ref)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -140,7 +141,7 @@ func TestPullIndex(t *testing.T) {
 		return tr.Pull(t.Context(), ref, PullOptions{Platform: platform}, func(Progress) {})
 	}
 	available := func() (list []string) {
-		r, err := f.InspectWith(t.Context(), ref, InspectOptions{Manifests: true})
+		r, err := f.Inventory.Inspect(t.Context(), ref, inventory.InspectOptions{Manifests: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -154,7 +155,7 @@ func TestPullIndex(t *testing.T) {
 	if err := pull(""); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := f.Resolve(t.Context(), ref); err != nil || got.ID != index.Digest || got.Manifest.Digest != manifests[platform.Host().Architecture].Digest {
+	if got, err := f.Catalog.Resolve(t.Context(), ref); err != nil || got.ID != index.Digest || got.Manifest.Digest != manifests[platform.Host().Architecture].Digest {
 		t.Errorf("%+v, %v", got, err)
 	}
 	if got := available(); !slices.Equal(got, []string{platform.Host().Architecture}) {
@@ -200,7 +201,7 @@ func TestPullAllTags(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 3 {
-		if _, err := f.Resolve(t.Context(), fmt.Sprintf("%s/a:%d", reg.Host, i)); err != nil {
+		if _, err := f.Catalog.Resolve(t.Context(), fmt.Sprintf("%s/a:%d", reg.Host, i)); err != nil {
 			t.Error(err)
 		}
 	}
@@ -242,7 +243,7 @@ func TestPullsShareADownload(t *testing.T) {
 	if n := p.Count(layer); n != 1 {
 		t.Errorf("the layer was asked for %d times", n)
 	}
-	if got, err := f.Resolve(t.Context(), p.Host+"/a:1"); err != nil || !f.layers.Has(got.ChainID) {
+	if got, err := f.Catalog.Resolve(t.Context(), p.Host+"/a:1"); err != nil || !f.layers.Has(got.ChainID) {
 		t.Error(err)
 	}
 }
@@ -281,7 +282,7 @@ func TestPullIsResumed(t *testing.T) {
 		if again := p.Sent(is) - sent; !damaged && again > layer.Size-sent+64<<10 {
 			t.Errorf("%d bytes were sent after %d of %d", again, sent, layer.Size)
 		}
-		if got, err := f.Resolve(t.Context(), p.Host+"/a:1"); err != nil || !f.layers.Has(got.ChainID) {
+		if got, err := f.Catalog.Resolve(t.Context(), p.Host+"/a:1"); err != nil || !f.layers.Has(got.ChainID) {
 			t.Error(err)
 		}
 	}
@@ -320,7 +321,7 @@ func TestPullWithoutRanges(t *testing.T) {
 	if err := tr.Pull(t.Context(), p.Host+"/a:1", PullOptions{}, func(Progress) {}); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := f.Resolve(t.Context(), p.Host+"/a:1"); err != nil || !f.layers.Has(got.ChainID) {
+	if got, err := f.Catalog.Resolve(t.Context(), p.Host+"/a:1"); err != nil || !f.layers.Has(got.ChainID) {
 		t.Error(err)
 	}
 	testutil.Eventually(t, time.Minute, "the proxy has ended", func() bool {
@@ -367,7 +368,7 @@ func TestPullKeepsWhatCameWhole(t *testing.T) {
 	if left, _ := os.ReadDir(root + "/content/partial"); len(left) != 0 {
 		t.Errorf("partial/ holds %v", left)
 	}
-	if got, err := f.Resolve(t.Context(), p.Host+"/a:1"); err != nil || !f.layers.Has(got.ChainID) {
+	if got, err := f.Catalog.Resolve(t.Context(), p.Host+"/a:1"); err != nil || !f.layers.Has(got.ChainID) {
 		t.Error(err)
 	}
 }
@@ -399,7 +400,7 @@ func TestStallingRegistryHoldsUpNoOther(t *testing.T) {
 	}
 	giveUp()
 	<-ended
-	if got, err := f.Resolve(t.Context(), reg.Host+"/fast:1"); err != nil || !f.layers.Has(got.ChainID) {
+	if got, err := f.Catalog.Resolve(t.Context(), reg.Host+"/fast:1"); err != nil || !f.layers.Has(got.ChainID) {
 		t.Error(err)
 	}
 }
@@ -426,7 +427,7 @@ func TestWrongSizeIsAnotherDownload(t *testing.T) {
 	}
 	giveUp()
 	<-ended
-	if got, err := f.Resolve(t.Context(), l.host+"/b:right"); err != nil || !f.layers.Has(got.ChainID) {
+	if got, err := f.Catalog.Resolve(t.Context(), l.host+"/b:right"); err != nil || !f.layers.Has(got.ChainID) {
 		t.Error(err)
 	}
 }
@@ -468,7 +469,7 @@ func TestPullByABadMirror(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if got, err := f.Resolve(t.Context(), reg.Host+"/a:1"); err != nil || got.ID != img.Manifest.Digest || !f.layers.Has(got.ChainID) {
+		if got, err := f.Catalog.Resolve(t.Context(), reg.Host+"/a:1"); err != nil || got.ID != img.Manifest.Digest || !f.layers.Has(got.ChainID) {
 			t.Errorf("%s: %+v, %v", name, got, err)
 		}
 		if mirror.Count(bad.match) == 0 {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/catalog"
 	"github.com/tarehq/tare/image/platform"
 )
 
@@ -20,7 +21,7 @@ func (p *pull) choose(index *ocispec.Index) ([]ocispec.Descriptor, error) {
 	}
 	best, platforms := -1, []string{}
 	for i, d := range index.Manifests {
-		if d.Platform == nil || d.Annotations[annotationRefType] != "" {
+		if d.Platform == nil || d.Annotations[catalog.AnnotationRefType] != "" {
 			continue
 		}
 		have := platform.Normalize(*d.Platform)
@@ -40,7 +41,7 @@ func (p *pull) choose(index *ocispec.Index) ([]ocispec.Descriptor, error) {
 	}
 	chosen := []ocispec.Descriptor{index.Manifests[best]}
 	for _, d := range index.Manifests {
-		if d.Annotations[annotationRefType] == "attestation-manifest" && d.Annotations[annotationRefDigest] == chosen[0].Digest.String() {
+		if d.Annotations[catalog.AnnotationRefType] == "attestation-manifest" && d.Annotations[catalog.AnnotationRefDigest] == chosen[0].Digest.String() {
 			chosen = append(chosen, d)
 		}
 	}

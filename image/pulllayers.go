@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/catalog"
 	"github.com/tarehq/tare/image/download"
 	"github.com/tarehq/tare/image/unpack"
 )
@@ -50,14 +51,14 @@ func (p *pull) tell(d ocispec.Descriptor, status string) {
 }
 
 // unpacked fetches the layers of an image and unpacks them while they come.
-func (p *pull) unpacked(ctx context.Context, layers []ocispec.Descriptor, det *detail) error {
+func (p *pull) unpacked(ctx context.Context, layers []ocispec.Descriptor, det *catalog.Detail) error {
 	for _, d := range layers { // before their bytes come
 		if err := unpack.CheckType(d.MediaType); err != nil {
 			return fmt.Errorf("cannot unpack layer %s: %w", d.Digest, err)
 		}
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	stack := p.s.unpacker.Stack(layers, det.config.RootFS.DiffIDs)
+	stack := p.s.unpacker.Stack(layers, det.Config.RootFS.DiffIDs)
 	for i, d := range layers {
 		size, here := p.s.content.Size(d.Digest)
 		if here && size == d.Size && stack.Has(i) {

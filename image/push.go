@@ -14,6 +14,7 @@ import (
 
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/catalog"
 	"github.com/tarehq/tare/image/platform"
 	"github.com/tarehq/tare/reference"
 	"github.com/tarehq/tare/remote"
@@ -67,7 +68,7 @@ func (t *Transfers) Push(ctx context.Context, ref string, o PushOptions, progres
 	if o.Recompress != nil {
 		defer t.images.content.Collect() // what was made for this push alone
 	}
-	entries, err := t.images.toPush(r)
+	entries, err := t.toPush(r)
 	if err != nil {
 		return err
 	}
@@ -83,14 +84,14 @@ func (t *Transfers) Push(ctx context.Context, ref string, o PushOptions, progres
 }
 
 // toPush finds the name, or all tags of a repository.
-func (s *catalog) toPush(r reference.Ref) ([]content.Entry, error) {
+func (t *Transfers) toPush(r reference.Ref) ([]content.Entry, error) {
 	if r.Tag == "" {
-		if entries := s.tagsOf(r.Repository()); len(entries) > 0 {
+		if entries := t.images.Catalog.Tags(r.Repository()); len(entries) > 0 {
 			return entries, nil
 		}
 		return nil, fault.New(fault.NotFound, "An image does not exist locally with the tag: %s", r.FamiliarRepository())
 	}
-	e, ok := s.content.Index().Lookup(r.String())
+	e, ok := t.images.content.Index().Lookup(r.String())
 	if !ok {
 		return nil, fault.New(fault.NotFound, "An image does not exist locally with the tag: %s", r.FamiliarRepository())
 	}
@@ -120,7 +121,7 @@ func (p *push) run(ctx context.Context, e content.Entry) error {
 		return err
 	}
 	if o := p.options.Recompress; o != nil {
-		anew := p.s.recompressor(*o)
+		anew := newRecompressor(p.s, *o)
 		anew.have = p.have
 		p.progress(Progress{Status: "Compressing layers"})
 		if target, err = anew.target(ctx, target, 0); err != nil {
@@ -151,30 +152,30 @@ func (p *push) target(e content.Entry, r reference.Ref) (ocispec.Descriptor, err
 	}
 	target.Size = size
 	if p.options.Platform != "" {
-		m, err := p.s.choose(target, p.options.Platform, r.Familiar())
-		if err == nil && !m.available {
-			err = fault.New(fault.NotFound, "content of image %s for platform %s is missing in the store", r.Familiar(), platform.Format(m.platform))
+		m, err := p.s.Catalog.Choose(target, p.options.Platform, r.Familiar())
+		if err == nil && !m.Available {
+			err = fault.New(fault.NotFound, "content of image %s for platform %s is missing in the store", r.Familiar(), platform.Format(m.Platform))
 		}
-		return m.desc, err
+		return m.Desc, err
 	}
-	members := p.s.members(target)
-	missing := slices.ContainsFunc(members, func(m member) bool { return !m.available && !p.foreign(m) })
+	members := p.s.Catalog.Members(target)
+	missing := slices.ContainsFunc(members, func(m catalog.Member) bool { return !m.Available && !p.foreign(m) })
 	if !missing {
 		return target, nil
 	}
-	whole := slices.DeleteFunc(slices.Clone(members), func(m member) bool { return m.detail == nil || !m.available })
+	whole := slices.DeleteFunc(slices.Clone(members), func(m catalog.Member) bool { return m.Detail == nil || !m.Available })
 	if !content.IsIndex(target.MediaType) || len(whole) == 0 {
 		return target, fault.New(fault.NotFound, "content of image %s is missing in the store: pull it again", r.Familiar())
 	}
-	one := representative(whole).desc
+	one := catalog.Representative(whole).Desc
 	p.progress(Progress{Aux: pushedInstead{true, target, one}})
 	return one, nil
 }
 
 // foreign tells whether all that is missing of a manifest is what registries do
 // not hold.
-func (p *push) foreign(m member) bool {
-	n, err := p.s.content.Node(m.desc)
+func (p *push) foreign(m catalog.Member) bool {
+	n, err := p.s.content.Node(m.Desc)
 	if err != nil {
 		return false
 	}
@@ -352,8 +353,8 @@ func (p *push) elsewhere(d digest.Digest) (reference.Ref, bool) {
 		if e.Name == "" || err != nil || r.Domain != p.ref.Domain || r.Path == p.ref.Path {
 			continue
 		}
-		for _, m := range p.s.members(e.Target) {
-			n, err := p.s.content.Node(m.desc)
+		for _, m := range p.s.Catalog.Members(e.Target) {
+			n, err := p.s.content.Node(m.Desc)
 			if err == nil && slices.ContainsFunc(n.Children(), func(c ocispec.Descriptor) bool { return c.Digest == d }) {
 				return r, true
 			}

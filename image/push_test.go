@@ -20,6 +20,7 @@ import (
 	"github.com/tarehq/tare/archive/compression"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/inventory"
 	"github.com/tarehq/tare/image/platform"
 	"github.com/tarehq/tare/test/faulty"
 	"github.com/tarehq/tare/test/images"
@@ -246,7 +247,7 @@ func TestArtifactRoundTrip(t *testing.T) {
 		if err != nil || digest.FromBytes(data) != about.Digest {
 			t.Errorf("%s: %s, %v", repository, data, err)
 		}
-		if list, err := g.List(t.Context(), ListOptions{}); err != nil || len(list) != 2 { // hello is the other one
+		if list, err := g.Inventory.List(t.Context(), inventory.ListOptions{}); err != nil || len(list) != 2 { // hello is the other one
 			t.Errorf("%d images, %v", len(list), err)
 		}
 		if _, err := g.Remove(t.Context(), from.Host+"/a:"+tag, RemoveOptions{}); err != nil {
@@ -366,8 +367,8 @@ func TestPushRecompressed(t *testing.T) {
 	if err := tr.Pull(t.Context(), ref, PullOptions{}, func(Progress) {}); err != nil {
 		t.Fatal(err)
 	}
-	got, err := g.Resolve(t.Context(), ref)
-	old, err2 := f.Resolve(t.Context(), ref)
+	got, err := g.Catalog.Resolve(t.Context(), ref)
+	old, err2 := f.Catalog.Resolve(t.Context(), ref)
 	if err := errors.Join(err, err2); err != nil || !slices.Equal(got.DiffIDs, old.DiffIDs) {
 		t.Error(got, err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/inventory"
 	"github.com/tarehq/tare/image/platform"
 	"github.com/tarehq/tare/internal/testutil"
 )
@@ -47,16 +48,16 @@ func TestNamedIsWhole(t *testing.T) {
 			expected(err)
 		})
 		loop(func() {
-			img, err := f.Resolve(ctx, []string{"a:1", "b:1", name}[i])
+			img, err := f.Catalog.Resolve(ctx, []string{"a:1", "b:1", name}[i])
 			if err == nil {
-				_, err = f.Unpacked(ctx, img)
+				_, err = f.Catalog.Unpacked(ctx, img)
 			}
 			expected(err)
 		})
 		loop(func() {
 			var saved bytes.Buffer
 			expected(f.Save(ctx, &saved, []string{"b:1"}, SaveOptions{}))
-			_, err := f.List(ctx, ListOptions{Manifests: true})
+			_, err := f.Inventory.List(ctx, inventory.ListOptions{Manifests: true})
 			expected(err)
 		})
 	}
@@ -77,10 +78,10 @@ func TestNamedIsWhole(t *testing.T) {
 		if err := f.content.Walk(e.Target, missing); err != nil {
 			t.Error(err)
 		}
-		for _, m := range f.members(e.Target) {
-			if m.detail == nil || !m.available {
+		for _, m := range f.Catalog.Members(e.Target) {
+			if m.Detail == nil || !m.Available {
 				t.Errorf("%s has a manifest that is not whole: %+v", e.Name, m)
-			} else if platform.Matches(platform.Host(), m.platform) && !f.layers.Has(m.detail.chain()) {
+			} else if platform.Matches(platform.Host(), m.Platform) && !f.layers.Has(m.Detail.Chain()) {
 				t.Errorf("%s is not unpacked", e.Name)
 			}
 		}
@@ -140,8 +141,8 @@ func TestPullsAtOnce(t *testing.T) {
 		}
 	}
 	for _, e := range f.content.Index().Entries() {
-		for _, m := range f.members(e.Target) {
-			if !m.available || !f.layers.Has(m.detail.chain()) {
+		for _, m := range f.Catalog.Members(e.Target) {
+			if !m.Available || !f.layers.Has(m.Detail.Chain()) {
 				t.Errorf("%s is not whole", e.Name)
 			}
 		}

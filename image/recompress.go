@@ -15,6 +15,7 @@ import (
 	"github.com/tarehq/tare/archive/compression"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/catalog"
 )
 
 // Recompressing is how the layers of an image are to be compressed.
@@ -49,7 +50,7 @@ type recompressor struct {
 	layers map[digest.Digest]ocispec.Descriptor
 }
 
-func (s *Service) recompressor(how Recompressing) *recompressor {
+func newRecompressor(s *Service, how Recompressing) *recompressor {
 	return &recompressor{s: s, how: how, made: map[digest.Digest]ocispec.Descriptor{}, layers: map[digest.Digest]ocispec.Descriptor{}}
 }
 
@@ -67,10 +68,10 @@ func (r *recompressor) target(ctx context.Context, d ocispec.Descriptor, depth i
 	if r.only != nil && !content.IsIndex(d.MediaType) && !r.only[d.Digest] {
 		return d, nil
 	}
-	if depth > maxNesting {
+	if depth > catalog.MaxNesting {
 		return d, fault.New(fault.Invalid, "the indexes of image %s are nested too deep", d.Digest)
 	}
-	data, err := r.s.content.Read(d.Digest, maxNode)
+	data, err := r.s.content.Read(d.Digest, catalog.MaxNode)
 	if err != nil {
 		return d, err
 	}
@@ -116,7 +117,7 @@ func (r *recompressor) put(doc map[string]json.RawMessage, d ocispec.Descriptor)
 	if err := set(doc, "mediaType", mediaType); err != nil {
 		return d, err
 	}
-	return r.s.putJSON(mediaType, doc)
+	return r.s.content.PutJSON(mediaType, doc)
 }
 
 func set(doc map[string]json.RawMessage, key string, v any) error {
@@ -139,9 +140,9 @@ func (r *recompressor) index(ctx context.Context, doc map[string]json.RawMessage
 		changed = changed || list[i].Digest != d.Digest
 	}
 	for i, d := range list {
-		if about, ok := r.made[digest.Digest(d.Annotations[annotationRefDigest])]; ok && about.Digest.String() != d.Annotations[annotationRefDigest] {
+		if about, ok := r.made[digest.Digest(d.Annotations[catalog.AnnotationRefDigest])]; ok && about.Digest.String() != d.Annotations[catalog.AnnotationRefDigest] {
 			list[i].Annotations = maps.Clone(d.Annotations)
-			list[i].Annotations[annotationRefDigest] = about.Digest.String()
+			list[i].Annotations[catalog.AnnotationRefDigest] = about.Digest.String()
 			changed = true
 		}
 	}
@@ -151,7 +152,7 @@ func (r *recompressor) index(ctx context.Context, doc map[string]json.RawMessage
 // manifest makes the layers of an image's manifest anew; one of something else
 // stays.
 func (r *recompressor) manifest(ctx context.Context, doc map[string]json.RawMessage, d ocispec.Descriptor) (changed bool, err error) {
-	detail, err := r.s.detail(d)
+	detail, err := r.s.Catalog.Detail(d)
 	if err != nil { // not an image, or not to be read: it is saved as it is
 		return false, nil
 	}
@@ -162,10 +163,10 @@ func (r *recompressor) manifest(ctx context.Context, doc map[string]json.RawMess
 		}
 	}
 	for i, layer := range m.Layers {
-		if _, here := r.s.content.Size(layer.Digest); !here || !isLayer(layer) {
+		if _, here := r.s.content.Size(layer.Digest); !here || !catalog.IsLayer(layer) {
 			continue
 		}
-		if m.Layers[i], err = r.layer(ctx, layer, detail.config.RootFS.DiffIDs[i]); err != nil {
+		if m.Layers[i], err = r.layer(ctx, layer, detail.Config.RootFS.DiffIDs[i]); err != nil {
 			return false, fmt.Errorf("cannot compress layer %s anew: %w", layer.Digest, err)
 		}
 		changed = changed || m.Layers[i].Digest != layer.Digest

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/catalog"
 	"github.com/tarehq/tare/reference"
 	"github.com/tarehq/tare/remote"
 )
@@ -145,7 +146,7 @@ func platformsOf(ctx context.Context, repository *remote.Repository, mediaType s
 }
 
 func configPlatform(ctx context.Context, repository *remote.Repository, d ocispec.Descriptor) (platform ocispec.Platform, err error) {
-	data, err := repository.ReadBlob(ctx, d, maxConfig)
+	data, err := repository.ReadBlob(ctx, d, catalog.MaxConfig)
 	if err != nil {
 		return platform, err
 	}

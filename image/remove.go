@@ -9,6 +9,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/catalog"
 	"github.com/tarehq/tare/reference"
 )
 
@@ -32,29 +33,29 @@ func (s *Service) Remove(ctx context.Context, ref string, o RemoveOptions) ([]wi
 		return s.removePlatforms(ctx, ref, o)
 	}
 	// Not by find, which would make the built-in image in order to remove it.
-	first, err := lookup(s.content.Index(), ref)
+	first, err := catalog.Lookup(s.content.Index(), ref)
 	if err != nil {
 		return nil, err
 	}
 	// Asked before the index is locked: who is asked has locks of its own.
-	uses := s.uses()
+	uses := s.Catalog.Uses()
 	var plan removal
 	err = s.content.Update(func(ix *content.Index) (*content.Index, error) {
-		f, err := lookup(ix, ref)
-		if err == nil && f.target.Digest != first.target.Digest {
+		f, err := catalog.Lookup(ix, ref)
+		if err == nil && f.Target.Digest != first.Target.Digest {
 			err = fault.New(fault.Conflict, "image %s was changed while it was being removed: try again", ref)
 		}
 		if err != nil {
 			return nil, err
 		}
-		if plan, err = planRemoval(f, uses[f.target.Digest], ix.HasChildren(f.target.Digest), o.Force); err != nil {
+		if plan, err = planRemoval(f, uses[f.Target.Digest], ix.HasChildren(f.Target.Digest), o.Force); err != nil {
 			return nil, err
 		}
 		for _, e := range plan.untag {
 			ix = ix.Without(e.Name, e.Target.Digest, !plan.delete)
 		}
 		if plan.delete && !o.NoPrune {
-			ix, plan.parents = withoutParents(ix, f.all[0].Parent, uses)
+			ix, plan.parents = withoutParents(ix, f.All[0].Parent, uses)
 		}
 		return ix, nil
 	})
@@ -70,7 +71,7 @@ func (s *Service) Remove(ctx context.Context, ref string, o RemoveOptions) ([]wi
 
 // withoutParents takes an image away that has no name, no container and nothing that
 // was made of it any more, and then likewise what it was made of.
-func withoutParents(ix *content.Index, parent digest.Digest, uses map[digest.Digest][]Use) (_ *content.Index, gone []digest.Digest) {
+func withoutParents(ix *content.Index, parent digest.Digest, uses map[digest.Digest][]catalog.Use) (_ *content.Index, gone []digest.Digest) {
 	for parent != "" {
 		entries := ix.Of(parent)
 		if len(entries) != 1 || entries[0].Name != "" || len(uses[parent]) > 0 || ix.HasChildren(parent) {
@@ -83,9 +84,9 @@ func withoutParents(ix *content.Index, parent digest.Digest, uses map[digest.Dig
 }
 
 // tellRemoval publishes what went, with its name alone, as Docker does.
-func (s *Service) tellRemoval(f found, plan removal) []wire.DeleteResponse {
+func (s *Service) tellRemoval(f catalog.Found, plan removal) []wire.DeleteResponse {
 	var answer []wire.DeleteResponse
-	id := f.target.Digest.String()
+	id := f.Target.Digest.String()
 	tell := func(action, id, name string) {
 		if s.events != nil {
 			s.events.Publish(action, id, map[string]string{"name": name})
@@ -110,51 +111,51 @@ func (s *Service) tellRemoval(f found, plan removal) []wire.DeleteResponse {
 }
 
 // planRemoval decides what goes, with Docker's rules.
-func planRemoval(f found, uses []Use, parent, force bool) (removal, error) {
-	if f.name != "" {
+func planRemoval(f catalog.Found, uses []catalog.Use, parent, force bool) (removal, error) {
+	if f.Name != "" {
 		same := sameNames(f)
-		if len(same) < len(f.all) {
+		if len(same) < len(f.All) {
 			return removal{untag: same}, nil
 		}
-		if len(uses) > 0 && !f.byDigest {
+		if len(uses) > 0 && !f.ByDigest {
 			if !force {
-				return removal{}, conflict(reference.Familiar(f.name), "must be forced",
-					"container "+short(uses[0].Container)+" is using its referenced image "+shortID(f.target.Digest))
+				return removal{}, conflict(reference.Familiar(f.Name), "must be forced",
+					"container "+short(uses[0].Container)+" is using its referenced image "+shortID(f.Target.Digest))
 			}
 			// The container keeps the image, which has no name any more.
-			return removal{untag: f.all}, nil
+			return removal{untag: f.All}, nil
 		}
 		if parent { // the others keep it
-			return removal{untag: f.all}, nil
+			return removal{untag: f.All}, nil
 		}
 	}
-	id := shortID(f.target.Digest)
+	id := shortID(f.Target.Digest)
 	if parent {
 		return removal{}, conflict(id, "cannot be forced", "image has dependent child images")
 	}
-	if i := slices.IndexFunc(uses, func(u Use) bool { return u.Running }); i >= 0 {
+	if i := slices.IndexFunc(uses, func(u catalog.Use) bool { return u.Running }); i >= 0 {
 		return removal{}, conflict(id, "cannot be forced", "image is being used by running container "+short(uses[i].Container))
 	}
 	if !force && len(uses) > 0 {
 		return removal{}, conflict(id, "must be forced", "image is being used by stopped container "+short(uses[0].Container))
 	}
-	if !force && f.name == "" && len(f.all) > 1 {
+	if !force && f.Name == "" && len(f.All) > 1 {
 		return removal{}, conflict(id, "must be forced", "image is referenced in multiple repositories")
 	}
-	return removal{untag: f.all, delete: true}, nil
+	return removal{untag: f.All, delete: true}, nil
 }
 
 // sameNames gives the names that go together with the one that was called: of
 // a name with a digest, all of its repository; of a tag, the repository's names
 // without one too, unless that has another tag.
-func sameNames(f found) []content.Entry {
-	called, err := reference.ParseBare(f.name)
+func sameNames(f catalog.Found) []content.Entry {
+	called, err := reference.ParseBare(f.Name)
 	var tagged, untagged []content.Entry
 	others := false
-	for _, e := range f.all {
+	for _, e := range f.All {
 		r, e2 := reference.ParseBare(e.Name)
 		switch {
-		case e.Name == f.name || f.byDigest && err == nil && e2 == nil && r.Repository() == called.Repository():
+		case e.Name == f.Name || f.ByDigest && err == nil && e2 == nil && r.Repository() == called.Repository():
 			tagged = append(tagged, e)
 		case err != nil || e2 != nil || e.Name == "" || r.Repository() != called.Repository():
 		case r.Tag == "":

@@ -11,12 +11,12 @@ import (
 	"slices"
 	"time"
 
-	wire "github.com/moby/moby/api/types/image"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/catalog"
 	"github.com/tarehq/tare/image/platform"
 	"github.com/tarehq/tare/reference"
 )
@@ -80,7 +80,7 @@ func (s *Service) planSave(ctx context.Context, refs []string, o SaveOptions) (*
 	}
 	p := &saving{s: s, only: o.Platforms, seen: map[digest.Digest]bool{}}
 	if o.Recompress != nil {
-		p.anew = s.recompressor(*o.Recompress)
+		p.anew = newRecompressor(s, *o.Recompress)
 	}
 	for _, ref := range refs {
 		entries, err := s.called(ctx, ref)
@@ -98,7 +98,7 @@ func (s *Service) planSave(ctx context.Context, refs []string, o SaveOptions) (*
 
 // add plans one image, unless it is there.
 func (p *saving) add(ctx context.Context, e content.Entry, ref string) error {
-	target, only, err := p.s.ofPlatforms(e.Target, p.only, familiarTagged(ref))
+	target, only, err := p.s.Catalog.Narrow(e.Target, p.only, catalog.FamiliarTagged(ref))
 	if err != nil {
 		return err
 	}
@@ -121,33 +121,7 @@ func (p *saving) add(ctx context.Context, e content.Entry, ref string) error {
 	if err := p.addBlobs(target, only); err != nil {
 		return err
 	}
-	return p.addArchived(e.Name, target, only, familiarTagged(ref))
-}
-
-// ofPlatforms narrows an image down: to the manifest of one platform, or to an
-// index of which only the manifests of several platforms count, with what
-// attests them. Without platforms, or when it has no other, only is nil.
-func (s *catalog) ofPlatforms(target ocispec.Descriptor, platforms []string, ref string) (narrow ocispec.Descriptor, only map[digest.Digest]bool, err error) {
-	if len(platforms) == 0 {
-		return target, nil, nil
-	}
-	only = map[digest.Digest]bool{}
-	for _, platform := range platforms {
-		m, err := s.choose(target, platform, ref)
-		if err != nil {
-			return target, nil, err
-		}
-		only[m.desc.Digest], narrow = true, m.desc
-	}
-	if len(only) == 1 {
-		return narrow, nil, nil
-	}
-	for _, m := range s.members(target) {
-		if m.kind == wire.ManifestKindAttestation && only[m.attests] {
-			only[m.desc.Digest] = true
-		}
-	}
-	return target, only, nil
+	return p.addArchived(e.Name, target, only, catalog.FamiliarTagged(ref))
 }
 
 // addBlobs plans the content of an image: of an index, that of the manifests
@@ -190,11 +164,11 @@ func (p *saving) addBlobs(target ocispec.Descriptor, only map[digest.Digest]bool
 
 // called gives the names to save for what the user wrote.
 func (s *Service) called(ctx context.Context, ref string) ([]content.Entry, error) {
-	f, err := s.find(ctx, ref)
+	f, err := s.Catalog.Find(ctx, ref)
 	r, noName := reference.ParseBare(ref)
-	byID := err == nil && f.name == ""
+	byID := err == nil && f.Name == ""
 	if noName == nil && !byID && r.Tag == "" && r.Digest == "" {
-		if tags := s.tagsOf(r.Repository()); len(tags) > 0 {
+		if tags := s.Catalog.Tags(r.Repository()); len(tags) > 0 {
 			return tags, nil
 		}
 	}
@@ -202,36 +176,27 @@ func (s *Service) called(ctx context.Context, ref string) ([]content.Entry, erro
 		return nil, err
 	}
 	if r.Digest != "" {
-		f.name = ""
+		f.Name = ""
 	}
-	return []content.Entry{{Name: f.name, Target: f.target}}, nil
-}
-
-func (s *catalog) tagsOf(repository string) (tags []content.Entry) {
-	for _, e := range s.content.Index().Entries() {
-		if r, err := reference.ParseBare(e.Name); e.Name != "" && err == nil && r.Tag != "" && r.Repository() == repository {
-			tags = append(tags, e)
-		}
-	}
-	return tags
+	return []content.Entry{{Name: f.Name, Target: f.Target}}, nil
 }
 
 // addArchived plans the image as a docker-archive sees it: one platform, a
 // config and layers. An image that cannot be seen so is in the layout alone.
 func (p *saving) addArchived(name string, target ocispec.Descriptor, only map[digest.Digest]bool, ref string) error {
-	members := p.s.members(target)
-	whole := slices.DeleteFunc(slices.Clone(members), func(m member) bool {
-		return m.detail == nil || !m.available || only != nil && !only[m.desc.Digest]
+	members := p.s.Catalog.Members(target)
+	whole := slices.DeleteFunc(slices.Clone(members), func(m catalog.Member) bool {
+		return m.Detail == nil || !m.Available || only != nil && !only[m.Desc.Digest]
 	})
-	m := representative(whole)
+	m := catalog.Representative(whole)
 	if m == nil {
-		if !content.IsIndex(target.MediaType) && len(members) > 0 && !members[0].available {
-			return fault.New(fault.NotFound, "content of image %s for platform %s is missing in the store", ref, platform.Format(members[0].platform))
+		if !content.IsIndex(target.MediaType) && len(members) > 0 && !members[0].Available {
+			return fault.New(fault.NotFound, "content of image %s for platform %s is missing in the store", ref, platform.Format(members[0].Platform))
 		}
 		return nil
 	}
-	a := archived{Config: blobFile(m.detail.manifest.Config.Digest), Layers: []string{}}
-	for _, l := range m.detail.manifest.Layers {
+	a := archived{Config: blobFile(m.Detail.Manifest.Config.Digest), Layers: []string{}}
+	for _, l := range m.Detail.Manifest.Layers {
 		a.Layers = append(a.Layers, blobFile(l.Digest))
 	}
 	i := slices.IndexFunc(p.archived, func(b archived) bool { return a.Config == b.Config && slices.Equal(a.Layers, b.Layers) })

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tarehq/tare/content"
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/catalog"
 	"github.com/tarehq/tare/reference"
 )
 
@@ -32,14 +33,14 @@ func (s *Service) Tag(ctx context.Context, source, target string) error {
 	if r.Digest != "" {
 		return fault.New(fault.Invalid, "refusing to create a tag with a digest reference")
 	}
-	f, err := s.find(ctx, source)
+	f, err := s.Catalog.Find(ctx, source)
 	if err != nil {
 		return err
 	}
-	e := content.Entry{Name: r.String(), Target: f.target, Updated: time.Now()}
+	e := content.Entry{Name: r.String(), Target: f.Target, Updated: time.Now()}
 	err = s.content.Update(func(ix *content.Index) (*content.Index, error) {
-		if len(ix.Of(f.target.Digest)) == 0 { // removed since it was found
-			return nil, noSuchImage(source)
+		if len(ix.Of(f.Target.Digest)) == 0 { // removed since it was found
+			return nil, catalog.NoSuchImage(source)
 		}
 		return ix.With(e), nil
 	})

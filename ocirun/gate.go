@@ -28,10 +28,14 @@ func (b *builder) passGate() {
 	zero := b.str("0")
 	b.do("wait for the control groups", "", unix.SYS_READ, num(b.gate.in), b.words(num(0)), num(1)).wants(1).otherwise(b.exit)
 	b.do("close", "", unix.SYS_CLOSE, num(b.gate.in)).ignore()
-	for _, file := range b.group.EnterBy() {
-		tasks, dir := b.slot(), strings.TrimSuffix(file, "/tasks")
-		b.do("enter the control group", dir, unix.SYS_OPENAT, cwd, b.str(file), num(unix.O_WRONLY|unix.O_CLOEXEC)).into(tasks)
-		b.do("enter the control group", dir, unix.SYS_WRITE, tasks, zero, num(1))
+	for i := range b.group.Members {
+		m := &b.group.Members[i]
+		if m.Controllers == nil { // of v2, in which it was born
+			continue
+		}
+		tasks := b.slot()
+		b.do("enter the control group", m.Dir, unix.SYS_OPENAT, cwd, b.str(m.Dir+"/tasks"), num(unix.O_WRONLY|unix.O_CLOEXEC)).into(tasks)
+		b.do("enter the control group", m.Dir, unix.SYS_WRITE, tasks, zero, num(1))
 		b.close(tasks)
 	}
 	b.gate = gate{}

@@ -111,11 +111,18 @@ func TestGateForeign(t *testing.T) {
 }
 
 // TestGateKilled: the creator is killed while init waits for its groups, of which
-// one is made. Init ends by itself, and the rest can be removed.
+// one is made. Init ends by itself, and the rest can be removed. Of a creator that goes no
+// further init is ended with what there is.
 func TestGateKilled(t *testing.T) {
 	if root := os.Getenv("TARE_TEST_GATE"); root != "" {
 		dieBefore(t, root)
 	}
+	for _, alive := range []bool{false, true} {
+		t.Run(fmt.Sprint("creator alive ", alive), func(t *testing.T) { discardAtGate(t, alive) })
+	}
+}
+
+func discardAtGate(t *testing.T, alive bool) {
 	clean(t)
 	g := gated(t)
 	root, id := t.TempDir(), containerID(t)
@@ -138,8 +145,16 @@ func TestGateKilled(t *testing.T) {
 		t.Fatal("no init")
 	}
 	began, _, _ := procfs.Start(pid)
-	_ = cmd.Process.Kill()
-	_ = cmd.Wait()
+	if alive {
+		defer cmd.Wait()
+		defer cmd.Process.Kill()
+		if err := Discard(root, id); err != nil {
+			t.Error(err)
+		}
+	} else {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
 		if now, state, _ := procfs.Start(pid); now != began || state == 'Z' || state == 'X' {
 			break

@@ -32,6 +32,7 @@ import (
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/image/inventory"
 	"github.com/tarehq/tare/network/firewall"
 	"github.com/tarehq/tare/volume"
 )
@@ -261,7 +262,7 @@ type fakeImages struct {
 	cut      func(ctx context.Context) error // how load and save end before their end
 	lines    []string
 	list     []wireimage.Summary
-	briefs   []image.Brief
+	briefs   []inventory.Brief
 	filters  map[string]map[string]bool
 	progress []image.Progress  // what a transfer tells
 	cred     image.Credentials // of a transfer
@@ -306,17 +307,17 @@ func (f *fakeImages) Remove(_ context.Context, ref string, o image.RemoveOptions
 	f.call = strings.TrimSpace("remove " + ref + " " + strings.Join(o.Platforms, ","))
 	return nil, f.err
 }
-func (f *fakeImages) List(_ context.Context, o image.ListOptions) ([]wireimage.Summary, error) {
+func (f *fakeImages) List(_ context.Context, o inventory.ListOptions) ([]wireimage.Summary, error) {
 	f.filters = o.Filters
 	return f.list, f.err
 }
-func (f *fakeImages) Brief(_ context.Context, o image.ListOptions) ([]image.Brief, error) {
+func (f *fakeImages) Brief(_ context.Context, o inventory.ListOptions) ([]inventory.Brief, error) {
 	f.filters = o.Filters
 	return f.briefs, f.err
 }
 func (f *fakeImages) Parent(string) string { return "" }
 
-func (f *fakeImages) InspectWith(_ context.Context, ref string, o image.InspectOptions) (wireimage.InspectResponse, error) {
+func (f *fakeImages) Inspect(_ context.Context, ref string, o inventory.InspectOptions) (wireimage.InspectResponse, error) {
 	f.call = "inspect " + ref
 	if o.Platform != "" {
 		f.call += " for " + o.Platform
@@ -492,7 +493,7 @@ func newRig(t *testing.T) *rig {
 
 func (r *rig) handler() *Server {
 	return New(Config{
-		Containers: &r.containers, Listing: &r.containers, Logs: fakeLogs{&r.containers}, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Stats: fakeStats{&r.containers}, Processes: fakeStats{&r.containers}, Pruning: fakeStats{&r.containers}, Images: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{&r.containers}, Firewall: fakeFirewall{}, Places: fakeNetworks{&r.containers}, Checkpoints: fakeCheckpoints{&r.containers}, Volumes: r.openVolumes(), Builder: &r.builder, Authorizers: &r.authorizers, Events: &r.events,
+		Containers: &r.containers, Listing: &r.containers, Logs: fakeLogs{&r.containers}, Execs: fakeExecs{&r.containers}, Files: fakeFiles{&r.containers}, Stats: fakeStats{&r.containers}, Processes: fakeStats{&r.containers}, Pruning: fakeStats{&r.containers}, Images: &r.images, Inventory: &r.images, Transfers: &r.images, Registries: &r.registries, Networks: fakeNetworks{&r.containers}, Firewall: fakeFirewall{}, Places: fakeNetworks{&r.containers}, Checkpoints: fakeCheckpoints{&r.containers}, Volumes: r.openVolumes(), Builder: &r.builder, Authorizers: &r.authorizers, Events: &r.events,
 		Daemon: func() Daemon { return r.daemon },
 		Log:    slog.New(slog.DiscardHandler),
 	})

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/image/inventory"
 	"github.com/tarehq/tare/reference"
 )
 
@@ -22,19 +23,24 @@ type Images interface {
 	Save(ctx context.Context, w io.Writer, refs []string, o image.SaveOptions) error
 	Tag(ctx context.Context, source, target string) error
 	Remove(ctx context.Context, ref string, o image.RemoveOptions) ([]wire.DeleteResponse, error)
-	List(ctx context.Context, o image.ListOptions) ([]wire.Summary, error)
-	Brief(ctx context.Context, o image.ListOptions) ([]image.Brief, error)
+	Prune(ctx context.Context, filters map[string]map[string]bool) (gone []wire.DeleteResponse, freed int64, err error)
+}
+
+// Inventory tells of the images that are here; inventory.Listing of image is it.
+type Inventory interface {
+	List(ctx context.Context, o inventory.ListOptions) ([]wire.Summary, error)
+	Brief(ctx context.Context, o inventory.ListOptions) ([]inventory.Brief, error)
 	Parent(id string) string
-	InspectWith(ctx context.Context, ref string, o image.InspectOptions) (wire.InspectResponse, error)
+	Inspect(ctx context.Context, ref string, o inventory.InspectOptions) (wire.InspectResponse, error)
 	History(ctx context.Context, ref, platform string) ([]wire.HistoryResponseItem, error)
 	Attestations(ctx context.Context, ref, platform string, types []string, statements bool) ([]wire.AttestationStatement, error)
-	Prune(ctx context.Context, filters map[string]map[string]bool) (gone []wire.DeleteResponse, freed int64, err error)
 	Usage(ctx context.Context) (*wire.DiskUsage, error)
 	Count() int
 }
 
 type imageHandlers struct {
 	images    Images
+	inventory Inventory
 	transfers Transfers
 }
 
@@ -66,9 +72,9 @@ func (h *imageHandlers) list(w http.ResponseWriter, r *request) error {
 	if pattern := r.Form.Get("filter"); pattern != "" && r.version.Before(41) {
 		addFilter(filters, "reference", pattern)
 	}
-	o := image.ListOptions{All: r.flag("all"), Filters: filters}
+	o := inventory.ListOptions{All: r.flag("all"), Filters: filters}
 	if r.flag("brief") { // a parameter of our own, and so of any version
-		list, err := h.images.Brief(r.Context(), o)
+		list, err := h.inventory.Brief(r.Context(), o)
 		if err != nil {
 			return err
 		}
@@ -85,7 +91,7 @@ func (h *imageHandlers) list(w http.ResponseWriter, r *request) error {
 		// a registry or a builder yet.
 		o.Manifests = o.Manifests || r.flag("identity")
 	}
-	list, err := h.images.List(r.Context(), o)
+	list, err := h.inventory.List(r.Context(), o)
 	if err != nil {
 		return err
 	}
@@ -100,7 +106,7 @@ func (h *imageHandlers) inspect(w http.ResponseWriter, r *request) error {
 	if err := r.form(); err != nil {
 		return err
 	}
-	var o image.InspectOptions
+	var o inventory.InspectOptions
 	var err error
 	if !r.version.Before(48) {
 		o.Manifests = r.flag("manifests")
@@ -110,11 +116,11 @@ func (h *imageHandlers) inspect(w http.ResponseWriter, r *request) error {
 			return err
 		}
 	}
-	img, err := h.images.InspectWith(r.Context(), r.params["name"], o)
+	img, err := h.inventory.Inspect(r.Context(), r.params["name"], o)
 	if err != nil {
 		return err
 	}
-	out, err := r.version.Image(img, h.images.Parent)
+	out, err := r.version.Image(img, h.inventory.Parent)
 	if err != nil {
 		return err
 	}
@@ -132,7 +138,7 @@ func (h *imageHandlers) history(w http.ResponseWriter, r *request) error {
 			return err
 		}
 	}
-	items, err := h.images.History(r.Context(), r.params["name"], platform)
+	items, err := h.inventory.History(r.Context(), r.params["name"], platform)
 	if err != nil {
 		return err
 	}
@@ -313,7 +319,7 @@ func (h *imageHandlers) attestations(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	list, err := h.images.Attestations(r.Context(), r.params["name"], platform, r.Form["type"], r.flag("statement"))
+	list, err := h.inventory.Attestations(r.Context(), r.params["name"], platform, r.Form["type"], r.flag("statement"))
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	ours "github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/image/inventory"
 	"github.com/tarehq/tare/server/version"
 )
 
@@ -61,7 +61,7 @@ func TestLongListOfImages(t *testing.T) {
 // The brief list is of no version.
 func TestBriefListOfImages(t *testing.T) {
 	r := newRig(t)
-	r.images.briefs = []ours.Brief{{ID: "i", Containers: 2, RepoTags: []string{"a:1"}, RepoDigests: []string{}, SharedSize: -1}}
+	r.images.briefs = []inventory.Brief{{ID: "i", Containers: 2, RepoTags: []string{"a:1"}, RepoDigests: []string{}, SharedSize: -1}}
 	const want = `[{"Containers":2,"ContentSize":0,"Created":0,"Id":"i","RepoDigests":[],"RepoTags":["a:1"],"SharedSize":-1,"Size":0}]`
 	for _, path := range []string{"/v1.24/images/json", "/images/json"} {
 		r.images.filters = nil

@@ -15,7 +15,7 @@ import (
 
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/image/inventory"
 	"github.com/tarehq/tare/internal/label"
 )
 
@@ -215,7 +215,7 @@ func prunableNetwork(filters map[string]map[string]bool) (func(wire.Network) boo
 	var until time.Time
 	for v := range filters["until"] {
 		var err error
-		if until, err = image.ParseTime(v); err != nil {
+		if until, err = inventory.ParseTime(v); err != nil {
 			return nil, err
 		}
 	}

@@ -12,7 +12,7 @@ import (
 
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/image/inventory"
 )
 
 // pruneHandlers answer the prune of the build cache.
@@ -40,7 +40,7 @@ func (h *pruneHandlers) prune(w http.ResponseWriter, r *request) error {
 		return fault.New(fault.Invalid, "failed to prune build cache: filters expect only one value")
 	}
 	for v := range filters["until"] {
-		if _, err := image.ParseTime(v); err != nil {
+		if _, err := inventory.ParseTime(v); err != nil {
 			return fault.New(fault.Invalid, "failed to prune build cache: \"until\" filter expects a duration (e.g., '24h') or a timestamp: %w", err)
 		}
 	}

@@ -31,6 +31,7 @@ type Config struct {
 	Processes   Processes
 	Pruning     Pruning
 	Images      Images
+	Inventory   Inventory
 	Transfers   Transfers
 	Registries  Registries
 	Networks    Networks
@@ -67,7 +68,7 @@ type Server struct {
 func New(c Config) *Server {
 	s := &Server{routes: map[string][]route{}, banner: "Tare/" + c.Daemon().Version + " (linux)", daemon: c.Daemon, log: c.Log}
 	host := probeHost()
-	s.system = &systemHandlers{c.Daemon, host, c.Listing, c.Images, c.Volumes, c.Events, c.Authorizers, c.Firewall}
+	s.system = &systemHandlers{c.Daemon, host, c.Listing, c.Inventory, c.Volumes, c.Events, c.Authorizers, c.Firewall}
 	s.builds, s.authorizers = &buildHandlers{c.Builder, c.Log}, c.Authorizers
 	for _, rows := range [][]route{
 		s.system.routes(),
@@ -81,8 +82,8 @@ func New(c Config) *Server {
 		(&statsHandlers{c.Stats, c.Processes}).routes(),
 		(&containerPruneHandlers{c.Pruning}).routes(),
 		(&registryHandlers{c.Registries}).routes(), // before the images: /images/search is no image
-		(&imageHandlers{c.Images, c.Transfers}).routes(),
-		(&usageHandlers{c.Listing, c.Images, c.Volumes, c.Logs, c.Builder}).routes(),
+		(&imageHandlers{c.Images, c.Inventory, c.Transfers}).routes(),
+		(&usageHandlers{c.Listing, c.Inventory, c.Volumes, c.Logs, c.Builder}).routes(),
 		newNetworkHandlers(c).routes(),
 		(&firewallHandlers{c.Firewall}).routes(),
 		(&pruneHandlers{c.Builder, c.Events}).routes(),

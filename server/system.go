@@ -58,7 +58,7 @@ type systemHandlers struct {
 	daemon      func() Daemon
 	host        host
 	containers  Listing
-	images      Images
+	images      Inventory
 	volumes     Volumes
 	events      *event.Log
 	authorizers Authorizers

@@ -15,7 +15,7 @@ import (
 // usageHandlers answer what takes how much space, and which of it nobody needs.
 type usageHandlers struct {
 	containers Listing
-	images     Images
+	images     Inventory
 	volumes    Volumes
 	logs       Logs
 	builder    Builder

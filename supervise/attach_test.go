@@ -83,7 +83,7 @@ func TestTerminal(t *testing.T) {
 		c := b.attach(supervise.AttachOptions{Stdin: true, Stdout: true, Stderr: true})
 		b.start()
 		c.until("31 111")
-		if err := b.keeper.Resize(b.ctx(), "", 42, 99); err != nil {
+		if err := b.keeper.Resize(b.ctx(), 42, 99); err != nil {
 			t.Fatal(err)
 		}
 		c.write("line\n")

@@ -34,7 +34,7 @@ func (b *box) exec(c supervise.ExecConfig) *client {
 	b.t.Helper()
 	near, theirs := socketPair(b.t)
 	defer theirs.Close()
-	pid, err := b.keeper.Exec(b.ctx(), c, theirs)
+	pid, err := b.keeper.Execs.Start(b.ctx(), c, theirs)
 	if err != nil {
 		b.t.Fatalf("exec: %v", err)
 	}
@@ -46,7 +46,7 @@ func (b *box) exec(c supervise.ExecConfig) *client {
 
 func (b *box) execWait(id string, code int) {
 	b.t.Helper()
-	got, err := b.keeper.ExecWait(b.ctx(), id)
+	got, err := b.keeper.Execs.Wait(b.ctx(), id)
 	if err != nil || got.Code != code {
 		b.t.Errorf("exec %s: code %d, %v; want %d", id, got.Code, err, code)
 	}
@@ -82,7 +82,7 @@ func TestExec(t *testing.T) {
 		if log := b.log("stdout"); log != "" {
 			t.Errorf("the exec wrote to the container's log: %q", log)
 		}
-		if _, err := b.keeper.ExecWait(b.ctx(), "never"); !errors.Is(err, fault.NotFound) {
+		if _, err := b.keeper.Execs.Wait(b.ctx(), "never"); !errors.Is(err, fault.NotFound) {
 			t.Errorf("waiting for an unknown exec: %v", err)
 		}
 	})
@@ -97,7 +97,7 @@ func TestExecTerminal(t *testing.T) {
 		c.Attach = supervise.AttachOptions{Stdin: true, Stdout: true, Stderr: true}
 		near := b.exec(c)
 		near.until("33 77")
-		if err := b.keeper.Resize(b.ctx(), "tty", 44, 88); err != nil {
+		if err := b.keeper.Execs.Resize(b.ctx(), "tty", 44, 88); err != nil {
 			t.Fatal(err)
 		}
 		near.write("\n")
@@ -128,7 +128,7 @@ func TestExecDetachKeys(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(b.ctx(), 50*time.Millisecond)
 		defer cancel()
-		if _, err := b.keeper.ExecWait(ctx, "d"); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := b.keeper.Execs.Wait(ctx, "d"); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("the exec did not go on: %v", err)
 		}
 	})
@@ -137,13 +137,13 @@ func TestExecDetachKeys(t *testing.T) {
 func TestExecWithoutClient(t *testing.T) {
 	eachRuntime(t, func(t *testing.T, rt supervise.Runtime) {
 		b := sleeper(t, rt)
-		if _, err := b.keeper.Exec(b.ctx(), b.execConfig("x", shell(`seq 1 50000; echo done > /tmp/mark; exit 24`)...), nil); err != nil {
+		if _, err := b.keeper.Execs.Start(b.ctx(), b.execConfig("x", shell(`seq 1 50000; echo done > /tmp/mark; exit 24`)...), nil); err != nil {
 			t.Fatal(err)
 		}
 		b.execWait("x", 24)
 		tty := b.execConfig("y", shell(`seq 1 50000; exit 25`)...)
 		tty.Process.Terminal = true
-		if _, err := b.keeper.Exec(b.ctx(), tty, nil); err != nil {
+		if _, err := b.keeper.Execs.Start(b.ctx(), tty, nil); err != nil {
 			t.Fatal(err)
 		}
 		b.execWait("y", 25)
@@ -154,7 +154,7 @@ func TestExecMissingProgram(t *testing.T) {
 	eachRuntime(t, func(t *testing.T, rt supervise.Runtime) {
 		b := sleeper(t, rt)
 		near, theirs := socketPair(t)
-		_, err := b.keeper.Exec(b.ctx(), b.execConfig("no", "no-such-program"), theirs)
+		_, err := b.keeper.Execs.Start(b.ctx(), b.execConfig("no", "no-such-program"), theirs)
 		if !errors.Is(err, fault.Invalid) || !strings.HasPrefix(err.Error(), `exec: "no-such-program": executable file not found in $PATH`) {
 			t.Errorf("error is %q of kind %v", err, fault.KindOf(err))
 		}
@@ -168,7 +168,7 @@ func TestExecMissingProgram(t *testing.T) {
 		}
 		// and the ID is free
 		c := b.execConfig("no", "/bin/busybox", "true")
-		if _, err := b.keeper.Exec(b.ctx(), c, nil); err != nil {
+		if _, err := b.keeper.Execs.Start(b.ctx(), c, nil); err != nil {
 			t.Error(err)
 		}
 		b.execWait("no", 0)
@@ -212,11 +212,11 @@ func TestManyExecsAtOnce(t *testing.T) {
 		for i := range 10 {
 			go func() {
 				id := string(rune('a' + i))
-				if _, err := b.keeper.Exec(b.ctx(), b.execConfig(id, shell("exit "+string(rune('0'+i)))...), nil); err != nil {
+				if _, err := b.keeper.Execs.Start(b.ctx(), b.execConfig(id, shell("exit "+string(rune('0'+i)))...), nil); err != nil {
 					done <- err
 					return
 				}
-				exit, err := b.keeper.ExecWait(b.ctx(), id)
+				exit, err := b.keeper.Execs.Wait(b.ctx(), id)
 				if err == nil && exit.Code != i {
 					err = errors.New("wrong code")
 				}
@@ -240,7 +240,7 @@ func TestExecsAreTold(t *testing.T) {
 		over, runs := b.execConfig("over", shell("exit 26")...), b.execConfig("runs", "/bin/busybox", "sleep", "100")
 		over.Note, runs.Process.Terminal = []byte("a note"), true
 		for _, c := range []supervise.ExecConfig{over, runs} {
-			if _, err := b.keeper.Exec(b.ctx(), c, nil); err != nil {
+			if _, err := b.keeper.Execs.Start(b.ctx(), c, nil); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -250,7 +250,7 @@ func TestExecsAreTold(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer later.Close()
-		list, err := later.Execs(b.ctx())
+		list, err := later.Execs.List(b.ctx())
 		if err != nil || len(list) != 2 {
 			t.Fatalf("told of %+v, %v", list, err)
 		}
@@ -260,11 +260,11 @@ func TestExecsAreTold(t *testing.T) {
 		if e := list[1]; e.ID != "runs" || !e.TTY || e.Exit != nil || strings.Join(e.Args, " ") != "/bin/busybox sleep 100" {
 			t.Errorf("of one that runs: %+v", e)
 		}
-		if err := later.ExecKill(b.ctx(), "runs"); err != nil {
+		if err := later.Execs.Kill(b.ctx(), "runs"); err != nil {
 			t.Fatal(err)
 		}
 		b.execWait("runs", 128+9)
-		if err := later.ExecKill(b.ctx(), "runs"); !errors.Is(err, fault.Conflict) {
+		if err := later.Execs.Kill(b.ctx(), "runs"); !errors.Is(err, fault.Conflict) {
 			t.Errorf("killing it again: %v", err)
 		}
 	})
@@ -277,18 +277,18 @@ func TestExecKeepsOutput(t *testing.T) {
 		b := sleeper(t, rt)
 		c := b.execConfig("k", shell(`echo out; sleep 0.1; echo err >&2; sleep 0.1; seq 1 200000; sleep 1000 & echo $! > /tmp/left; wait`)...)
 		c.Keep = 10
-		if _, err := b.keeper.Exec(b.ctx(), c, nil); err != nil {
+		if _, err := b.keeper.Execs.Start(b.ctx(), c, nil); err != nil {
 			t.Fatal(err)
 		}
 		b.execNow("left", `while ! test -s /tmp/left; do sleep 0.02; done`)
-		if err := b.keeper.ExecKill(b.ctx(), "k"); err != nil {
+		if err := b.keeper.Execs.Kill(b.ctx(), "k"); err != nil {
 			t.Fatal(err)
 		}
-		exit, err := b.keeper.ExecWait(b.ctx(), "k")
+		exit, err := b.keeper.Execs.Wait(b.ctx(), "k")
 		if err != nil || exit.Code != 128+9 || string(exit.Output) != "out\nerr\n1\n" || !exit.More {
 			t.Errorf("it ended with %+v, %v", exit, err)
 		}
-		if _, err := b.keeper.ExecWait(b.ctx(), "k"); !errors.Is(err, fault.NotFound) {
+		if _, err := b.keeper.Execs.Wait(b.ctx(), "k"); !errors.Is(err, fault.NotFound) {
 			t.Errorf("told again: %v", err)
 		}
 		b.execNow("gone", `while grep -q '^State:.[SR]' /proc/$(cat /tmp/left)/status; do sleep 0.02; done`)
@@ -298,7 +298,7 @@ func TestExecKeepsOutput(t *testing.T) {
 // execNow runs a script in the container that succeeds.
 func (b *box) execNow(id, script string) {
 	b.t.Helper()
-	if _, err := b.keeper.Exec(b.ctx(), b.execConfig(id, shell(script)...), nil); err != nil {
+	if _, err := b.keeper.Execs.Start(b.ctx(), b.execConfig(id, shell(script)...), nil); err != nil {
 		b.t.Fatal(err)
 	}
 	b.execWait(id, 0)

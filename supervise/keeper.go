@@ -3,9 +3,7 @@ package supervise
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"os"
-	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -21,6 +19,7 @@ import (
 // gone, they fail with fault.Unavailable.
 type Keeper struct {
 	*line
+	Execs  Execs // what runs in the container besides
 	dir    string
 	reap   func()        // collects the process if it is our child
 	reaped chan struct{} // closed when the process has been collected
@@ -37,8 +36,9 @@ type Keeper struct {
 // newKeeper starts to read from conn. reap, if not nil, is called once after
 // the end of the connection.
 func newKeeper(dir string, conn *seqpacket.Conn, reap func()) *Keeper {
+	l := newLine(conn)
 	k := &Keeper{
-		line: newLine(conn), dir: dir, reap: reap,
+		line: l, Execs: Execs{l}, dir: dir, reap: reap,
 		reaped:   make(chan struct{}),
 		exited:   make(chan struct{}),
 		detached: make(chan DetachEvent, 16),
@@ -171,52 +171,14 @@ func (k *Keeper) AttachHeld(ctx context.Context, o AttachOptions, conn *os.File,
 	return greet()
 }
 
-// Resize sets the size of the terminal of an exec, or with execID "" of the
-// container, in characters.
-func (k *Keeper) Resize(ctx context.Context, execID string, height, width uint16) error {
-	return k.call(ctx, MethodResize, ResizeRequest{execID, height, width}, nil)
+// Resize sets the size of the container's terminal, in characters.
+func (k *Keeper) Resize(ctx context.Context, height, width uint16) error {
+	return k.call(ctx, MethodResize, ResizeRequest{"", height, width}, nil)
 }
 
 // Signal sends sig to the container's init; fault.Conflict when it has ended.
 func (k *Keeper) Signal(ctx context.Context, sig syscall.Signal) error {
 	return k.call(ctx, MethodSignal, SignalRequest{int(sig)}, nil)
-}
-
-// Exec runs a further process in the container and returns its pid in the
-// daemon's pid namespace. With conn nil its output is discarded; otherwise
-// conn is handed over as by Attach.
-func (k *Keeper) Exec(ctx context.Context, c ExecConfig, conn *os.File) (pid int, err error) {
-	var files []*os.File
-	if conn != nil {
-		files = append(files, conn)
-	}
-	var s Started
-	if err := k.call(ctx, MethodExec, c, &s, files...); err != nil {
-		return 0, err
-	}
-	return s.Pid, nil
-}
-
-// ExecWait waits for the end of an exec. That of one that has ended is known
-// for some minutes and the next 256 execs; after that, and for an exec that
-// never was, the error is fault.NotFound.
-func (k *Keeper) ExecWait(ctx context.Context, execID string) (e ExecExit, err error) {
-	return e, k.call(ctx, MethodExecWait, ExecRequest{execID}, &e)
-}
-
-// ExecKill ends an exec by SIGKILL, with what it started unless that has left
-// its process group. fault.Conflict when it has ended.
-func (k *Keeper) ExecKill(ctx context.Context, execID string) error {
-	return k.call(ctx, MethodExecKill, ExecRequest{execID}, nil)
-}
-
-// Execs tells of the execs that run, and of those that ended as long as
-// ExecWait knows them. A process of an older version knows of none.
-func (k *Keeper) Execs(ctx context.Context) (list []ExecStatus, err error) {
-	if err := k.call(ctx, MethodExecs, nil, &list); !errors.Is(err, fault.NotImplemented) {
-		return list, err
-	}
-	return nil, nil
 }
 
 // Wait waits for the container's end. When the process vanishes without a
@@ -289,17 +251,6 @@ func (k *Keeper) Checkpoint(ctx context.Context, c Checkpoint) error {
 // that.
 func (k *Keeper) Update(ctx context.Context, r *specs.LinuxResources) error {
 	return k.call(ctx, MethodUpdate, UpdateRequest{*r}, nil)
-}
-
-// Hold has the process keep open more files, which the caller may close, until
-// the container is released.
-func (k *Keeper) Hold(ctx context.Context, files []*os.File) error {
-	for batch := range slices.Chunk(files, seqpacket.MaxFiles) {
-		if err := k.call(ctx, MethodHold, nil, nil, batch...); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Relay has the process serve these relays with the sockets that it holds,

@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/internal/seqpacket"
 	"github.com/tarehq/tare/internal/stage"
 )
@@ -358,66 +357,14 @@ func (l *Launcher) create(ctx context.Context, req CreateRequest, clients []*os.
 	time.AfterFunc(refillDelay, l.wantRefill)
 	k := p.keeper
 	k.dir = req.Dir
-	if err := k.create(ctx, req, clients); err != nil {
+	status, err := k.create(ctx, req, clients)
+	if err != nil {
 		k.Close()  // it may not even have heard of the request
 		<-k.reaped // with the process its mounts are gone
 		return nil, err
 	}
+	k.setStatus(status)
 	return k, nil
-}
-
-// mount hands over the mounts that no path leads to.
-func (k *Keeper) mount(ctx context.Context, c *Config) error {
-	for skip := 0; skip < len(c.Mounts); skip += seqpacket.MaxFiles {
-		req := MountRequest{Dir: c.Dir, Skip: skip}
-		var files []*os.File
-		for _, m := range c.Mounts[skip:min(skip+seqpacket.MaxFiles, len(c.Mounts))] {
-			req.Subpaths, files = append(req.Subpaths, m.Subpath), append(files, m.Tree)
-		}
-		if err := k.call(ctx, MethodMount, req, nil, files...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (k *Keeper) create(ctx context.Context, req CreateRequest, clients []*os.File) error {
-	req.NetNS, req.Shm, req.Users = req.Config.NetNS != nil, req.Config.Shm != nil, req.Config.UserNS != nil
-	if err := k.mount(ctx, &req.Config); err != nil {
-		return err
-	}
-	held := req.Held
-	if len(held) > 0 && 3+len(clients)+len(held) > seqpacket.MaxFiles {
-		n := min(len(held), 3+len(clients)+len(held)-seqpacket.MaxFiles)
-		if err := k.Hold(ctx, held[:n]); err != nil {
-			return err
-		}
-		held = held[n:]
-	}
-	var files []*os.File
-	if req.NetNS {
-		files = append(files, req.Config.NetNS)
-	}
-	if req.Shm {
-		files = append(files, req.Config.Shm)
-	}
-	if req.Users {
-		files = append(files, req.Config.UserNS)
-	}
-	files = append(files, clients...)
-	var s Started
-	if err := k.call(ctx, MethodCreate, req, &s, append(files, held...)...); err != nil {
-		if errors.Is(err, fault.Unavailable) {
-			select {
-			case <-k.gone:
-				return fault.New(fault.Internal, "the supervising process died while it made the container")
-			default:
-			}
-		}
-		return err
-	}
-	k.setStatus(s.Status)
-	return nil
 }
 
 // Close ends the processes that wait. Those that have a container live on.

@@ -44,15 +44,15 @@ func TestRenewal(t *testing.T) {
 	b.start()
 	c := b.execConfig("before", shell("echo output; exit 3")...)
 	c.Keep = 100
-	if _, err := b.keeper.Exec(b.ctx(), c, nil); err != nil {
+	if _, err := b.keeper.Execs.Start(b.ctx(), c, nil); err != nil {
 		t.Fatal(err)
 	}
 	before := b.keeper.Status()
 	pid := b.renewed()
-	if list, err := b.keeper.Execs(b.ctx()); err != nil || len(list) != 1 || list[0].ID != "before" {
+	if list, err := b.keeper.Execs.List(b.ctx()); err != nil || len(list) != 1 || list[0].ID != "before" {
 		t.Errorf("execs: %+v, %v", list, err)
 	}
-	if e, err := b.keeper.ExecWait(b.ctx(), "before"); err != nil || e.Code != 3 || string(e.Output) != "output\n" || e.EndedAt.Before(before.StartedAt) {
+	if e, err := b.keeper.Execs.Wait(b.ctx(), "before"); err != nil || e.Code != 3 || string(e.Output) != "output\n" || e.EndedAt.Before(before.StartedAt) {
 		t.Errorf("the exec ended so: %+v, %v", e, err)
 	}
 	unix.Kill(pid, unix.SIGTERM) // it obeys the daemon alone
@@ -107,14 +107,14 @@ func TestRenewalOfAPausedOne(t *testing.T) {
 	near := b.attach(supervise.AttachOptions{Stdin: true, Stdout: true})
 	near.write("this\n")
 	near.until("got this")
-	if err := b.keeper.Resize(b.ctx(), "", 20, 30); err != nil {
+	if err := b.keeper.Resize(b.ctx(), 20, 30); err != nil {
 		t.Error(err)
 	}
 	if dir := filepath.Join("/sys/fs/cgroup/memory", b.spec.Linux.CgroupsPath); exists(dir) {
 		if err := os.WriteFile(filepath.Join(dir, "memory.limit_in_bytes"), []byte("4194304"), 0); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := b.keeper.Exec(b.ctx(), b.execConfig("hog", "/bin/dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1"), nil); err != nil {
+		if _, err := b.keeper.Execs.Start(b.ctx(), b.execConfig("hog", "/bin/dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1"), nil); err != nil {
 			t.Fatal(err)
 		}
 		select {

@@ -31,10 +31,14 @@ func TestMain(m *testing.M) {
 		helper()
 		return
 	}
-	os.Exit(run(m))
+	// The pool is dropped when something is mounted on the host, as other tests do.
+	os.Exit(testutil.OwnMounts(prepared{m}))
 }
 
-func run(m *testing.M) int {
+// prepared are the tests, with the program that they need built before.
+type prepared struct{ *testing.M }
+
+func (m prepared) Run() int {
 	dir, err := os.MkdirTemp("", "supervise-test")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -44,7 +48,7 @@ func run(m *testing.M) int {
 	program = filepath.Join(dir, "tare-supervise")
 	if built := os.Getenv("TARE_TEST_BIN"); built != "" { // where building takes too long
 		program = filepath.Join(built, "tare-supervise")
-		return m.Run()
+		return m.M.Run()
 	}
 	build := exec.Command("go", "build", "-o", program, "-trimpath", "-ldflags=-s -w", "../cmd/tare-supervise")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -52,7 +56,7 @@ func run(m *testing.M) int {
 		fmt.Fprintf(os.Stderr, "building tare-supervise: %v\n%s", err, out)
 		return 1
 	}
-	return m.Run()
+	return m.M.Run()
 }
 
 // eachRuntime runs the test with each runtime there is.

@@ -82,11 +82,14 @@ func New(ctx context.Context, c Config) (*Builder, error) {
 	return b, errors.Join(b.endSteps(ctx), b.dropHalves())
 }
 
+// maxTries is how often a connection is handed over: once the process may begin to end with
+// the connection still in its queue, and then nobody listens.
+const maxTries = 3
+
 // Serve hands a client's connection over, with what was read of it. It returns
 // when the connection is no longer the caller's to keep open.
 func (b *Builder) Serve(conn net.Conn, read []byte) error {
-	// It may end, since nobody had come, just when somebody comes.
-	for last := false; ; last = true {
+	for try := 1; ; try++ {
 		p, err := b.start()
 		var wait func()
 		if err == nil {
@@ -96,12 +99,14 @@ func (b *Builder) Serve(conn net.Conn, read []byte) error {
 		case err == nil:
 			wait()
 			return nil
-		case p == nil || last:
+		case p == nil || try == maxTries || errors.Is(err, os.ErrDeadlineExceeded): // it may have the connection then
 			conn.Close()
 			return fault.New(fault.Unavailable, "the process that builds cannot be reached: %w", err)
+		case errors.Is(err, syscall.ECONNREFUSED): // it ends, since nobody had come
+			p.alive.Close()
+			<-p.done
 		}
-		p.alive.Close()
-		<-p.done
+		// Or it did not take this connection, and builds for others.
 	}
 }
 

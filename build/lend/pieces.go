@@ -10,6 +10,7 @@ import (
 	"github.com/tarehq/tare/build"
 	"github.com/tarehq/tare/fault"
 	"github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/image/catalog"
 	"github.com/tarehq/tare/snapshot"
 )
 
@@ -59,7 +60,7 @@ func (l *Lender) servePieces() {
 func (l *Lender) resolve(ctx context.Context, r build.ImageRequest, progress func(build.Transfer)) (build.Image, error) {
 	platform := platformText(r.Platform)
 	found := build.Image{Ref: r.Ref}
-	img, err := l.Images.ResolvePlatform(ctx, r.Ref, platform)
+	img, err := l.Images.Catalog.ResolvePlatform(ctx, r.Ref, platform)
 	if errors.Is(err, fault.NotFound) && !r.Pull {
 		img, err = l.only(ctx, r.Ref, err)
 	}
@@ -79,10 +80,10 @@ func (l *Lender) resolve(ctx context.Context, r build.ImageRequest, progress fun
 
 // only finds an image of one platform, which stands for all: BuildKit takes what has
 // the name here before it asks a registry, and its front end warns of another platform.
-func (l *Lender) only(ctx context.Context, ref string, missing error) (image.Image, error) {
-	img, err := l.Images.Resolve(ctx, ref)
+func (l *Lender) only(ctx context.Context, ref string, missing error) (catalog.Image, error) {
+	img, err := l.Images.Catalog.Resolve(ctx, ref)
 	if err != nil || img.ID != img.Manifest.Digest {
-		return image.Image{}, missing
+		return catalog.Image{}, missing
 	}
 	return img, nil
 }
@@ -114,7 +115,7 @@ func (l *Lender) fetch(ctx context.Context, a fetchArg, progress func(build.Tran
 			return none{}, err
 		}
 	}
-	_, err := l.Images.UnpackManifest(ctx, a.Manifest)
+	_, err := l.Images.Catalog.UnpackManifest(ctx, a.Manifest)
 	return none{}, err
 }
 

@@ -76,7 +76,7 @@ func run() error {
 		Store: lend.NewClient(filepath.Join(*dir, "lend.sock")), Steps: filepath.Join(*dir, "steps"), Root: *root,
 		CgroupParent: *parent, Users: users, Launcher: launcher, HostGateway: *gateway, Idle: idleTime, Rules: rules, Grants: strings.Split(*grants, ","), Devices: devices,
 		Failed: func(err error) {
-			fmt.Fprintln(os.Stderr, "the cache of builds cannot be held under its ceilings:", err)
+			fmt.Fprintln(os.Stderr, "the cache of builds:", err)
 		},
 	})
 }

@@ -183,7 +183,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	}
 	defaults, confinement := create.NewDefaults(o.settings()), o.confinement(log)
 	containers, err := container.Open(ctx, container.Config{
-		DataRoot: o.DataRoot, ExecRoot: o.ExecRoot, Images: images, Snapshots: layers, Networks: networks, Volumes: volumes,
+		DataRoot: o.DataRoot, ExecRoot: o.ExecRoot, Images: images.Catalog, Commits: images, Snapshots: layers, Networks: networks, Volumes: volumes,
 		Launcher: launcher, Events: eventLog, Defaults: defaults, InitPath: initProgram, CgroupParent: o.CgroupParent, Systemd: o.systemd, Confinement: confinement, Realtime: container.Realtime{Period: o.RealtimePeriod, Runtime: o.RealtimeRuntime}, CDI: o.devices(), IDs: o.ids, LogDriver: o.LogDriver, LogOpts: o.LogOpts, Log: log,
 		LinkEnv: os.Getenv("DOCKER_KEEP_DEPRECATED_LEGACY_LINKS_ENV_VARS") == "1",
 	})
@@ -192,7 +192,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	}
 	steps.push(containers.Close)
 	names.Settle()
-	images.SetInUse(containers.Users)
+	images.Catalog.SetInUse(containers.Users)
 	volumes.SetUsers(containers.Mounts.UsedVolumes)
 	if err := volumes.SetFreezer(ctx, containers); err != nil {
 		return nil, fmt.Errorf("cannot let go on what was frozen for a copy of a volume: %w", err)
@@ -209,7 +209,7 @@ func wire(ctx context.Context, o *options, id string, log *slog.Logger) (w *wire
 	w.setFacts(o)
 	config := server.Config{
 		Containers: containers, Listing: containers.Listing, Logs: containers.Logbook, Execs: containers.Execs, Files: containers.Files, Stats: containers.Stats,
-		Processes: containers.Processes, Pruning: containers.Pruning, Images: images, Transfers: transfers,
+		Processes: containers.Processes, Pruning: containers.Pruning, Images: images, Inventory: images.Inventory, Transfers: transfers,
 		Registries: image.NewRegistries(registries), Networks: networks, Firewall: networks, Places: containers.Places,
 		Checkpoints: containers.Checkpoints, Builder: builder, Authorizers: agree, Volumes: volumes, VolumeCopies: volumes,
 		VolumeTransfers: volume.NewTransfers(volumes, registries), Events: eventLog, Daemon: func() server.Daemon { return *w.facts.Load() },

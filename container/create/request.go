@@ -14,7 +14,7 @@ import (
 
 	"github.com/tarehq/tare/container/spec"
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/image/catalog"
 	"github.com/tarehq/tare/image/config"
 )
 
@@ -29,7 +29,7 @@ type Request struct {
 
 // MergeImage fills what the user left open with the image's config, by
 // Docker's rules: a given entrypoint hides the image's command too.
-func MergeImage(c *wire.Config, img image.Image) {
+func MergeImage(c *wire.Config, img catalog.Image) {
 	ic := img.Config.Config
 	if c.User == "" {
 		c.User = ic.User

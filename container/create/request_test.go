@@ -16,12 +16,12 @@ import (
 
 	"github.com/tarehq/tare/container/healthcheck"
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/image/catalog"
 	"github.com/tarehq/tare/network"
 )
 
-func testImage(entrypoint, cmd []string) image.Image {
-	return image.Image{Config: dockerspec.DockerOCIImage{Config: dockerspec.DockerOCIImageConfig{ImageConfig: ocispec.ImageConfig{
+func testImage(entrypoint, cmd []string) catalog.Image {
+	return catalog.Image{Config: dockerspec.DockerOCIImage{Config: dockerspec.DockerOCIImageConfig{ImageConfig: ocispec.ImageConfig{
 		Entrypoint: entrypoint, Cmd: cmd, Env: []string{"A=image", "B=image"}, Labels: map[string]string{"l": "image", "m": "image"},
 		ExposedPorts: map[string]struct{}{"80/tcp": {}},
 	}}}}
@@ -120,7 +120,7 @@ func TestWantedPorts(t *testing.T) {
 }
 
 func TestPlatformWarnings(t *testing.T) {
-	img := image.Image{Platform: ocispec.Platform{OS: "linux", Architecture: "s390x"}}
+	img := catalog.Image{Platform: ocispec.Platform{OS: "linux", Architecture: "s390x"}}
 	if got := platformWarnings(img, ""); len(got) != 1 || !strings.Contains(got[0], "(linux/s390x) does not match the detected host platform (linux/"+runtime.GOARCH) {
 		t.Error(got)
 	}

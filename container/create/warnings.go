@@ -5,12 +5,11 @@ import (
 	"slices"
 
 	wire "github.com/moby/moby/api/types/container"
-
-	"github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/image/catalog"
 )
 
 // Warnings are Docker's words about what is done as asked, and may not be meant.
-func (req *Request) Warnings(img image.Image) []string {
+func (req *Request) Warnings(img catalog.Image) []string {
 	return slices.Concat(limitWarnings(req.HostConfig), platformWarnings(img, req.Platform), portWarnings(req.HostConfig))
 }
 
@@ -60,7 +59,7 @@ func limitWarnings(h *wire.HostConfig) []string {
 
 // platformWarnings are Docker's words about an image that this machine may not
 // be able to run, and nobody asked for.
-func platformWarnings(img image.Image, wanted string) []string {
+func platformWarnings(img catalog.Image, wanted string) []string {
 	own, machine, foreign := img.Foreign()
 	if wanted != "" || !foreign {
 		return nil

@@ -19,7 +19,7 @@ import (
 	"github.com/tarehq/tare/container/view"
 	"github.com/tarehq/tare/event"
 	"github.com/tarehq/tare/fault"
-	"github.com/tarehq/tare/image"
+	"github.com/tarehq/tare/image/catalog"
 	"github.com/tarehq/tare/internal/overlayfs"
 	"github.com/tarehq/tare/snapshot"
 	"github.com/tarehq/tare/supervise"
@@ -28,8 +28,8 @@ import (
 
 // Images are those that can be mounted.
 type Images interface {
-	ResolvePlatform(ctx context.Context, ref, platform string) (image.Image, error)
-	Unpacked(ctx context.Context, img image.Image) (digest.Digest, error)
+	ResolvePlatform(ctx context.Context, ref, platform string) (catalog.Image, error)
+	Unpacked(ctx context.Context, img catalog.Image) (digest.Digest, error)
 	UnpackManifest(ctx context.Context, manifest ocispec.Descriptor) (digest.Digest, error)
 }
 

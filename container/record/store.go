@@ -201,14 +201,12 @@ func (s *Store) flushOrLog(id string) {
 
 // Agree is Note for what is mostly so already: nothing is written then.
 func (s *Store) Agree(id string, change func(*Progress) error) (Record, error) {
-	s.mu.RLock()
-	was := s.byID[id]
-	s.mu.RUnlock()
-	changed, err := s.Change(id, change)
+	var was Progress
+	changed, err := s.Change(id, func(p *Progress) error { was = *p; return change(p) })
 	if err != nil {
 		return changed, err
 	}
-	before, err1 := json.Marshal(&was.Progress)
+	before, err1 := json.Marshal(&was)
 	after, err2 := json.Marshal(&changed.Progress)
 	if err1 == nil && err2 == nil && bytes.Equal(before, after) {
 		return changed, nil

@@ -125,7 +125,7 @@ func (c *Client) relay(near, client net.Conn) {
 }
 
 // Gone tells whether the client has closed its end altogether.
-func (c *Client) Gone() (Gone bool) {
+func (c *Client) Gone() (gone bool) {
 	rc, err := c.File.SyscallConn()
 	if err != nil {
 		return true
@@ -133,9 +133,9 @@ func (c *Client) Gone() (Gone bool) {
 	_ = rc.Control(func(fd uintptr) {
 		p := []unix.PollFd{{Fd: int32(fd)}}
 		n, err := unix.Poll(p, 0)
-		Gone = err == nil && n > 0 && p[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
+		gone = err == nil && n > 0 && p[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
 	})
-	return Gone
+	return gone
 }
 
 // Close drops our descriptor of the socket.

@@ -92,14 +92,14 @@ func (two *twoRegistries) begin(ctx context.Context, t *testing.T, p *faulty.Pro
 	return ended
 }
 
-// half waits until the layer has come half from the bad registry.
+// half waits until all of the layer has come that the bad registry sends.
 func (two *twoRegistries) half(t *testing.T) {
 	t.Helper()
-	testutil.Eventually(t, time.Minute, "half of the layer has come", func() bool {
+	testutil.Eventually(t, time.Minute, "the half of the layer that comes has come", func() bool {
 		two.mu.Lock()
 		dl := two.active[blob{two.layer.Digest, two.layer.Size}]
 		two.mu.Unlock()
-		return dl != nil && dl.Have() >= two.layer.Size/2
+		return dl != nil && dl.Have() >= stalled-64<<10
 	})
 }
 

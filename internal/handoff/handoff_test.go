@@ -121,3 +121,33 @@ func TestNobodyListens(t *testing.T) {
 		t.Errorf("the connection is not as it was: %v", err)
 	}
 }
+
+// A receiver is done with a connection of which nothing was read as soon as it has the
+// descriptor: that it goes then is no failure.
+func TestNothingWasRead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	socket, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := handoff.Receive(socket)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.Close()
+		}
+	}()
+	defer l.Close()
+	for i := range 200 {
+		client, server := net.Pipe()
+		wait, err := handoff.Send(path, server, nil)
+		if err != nil {
+			t.Fatalf("connection %d: %v", i, err)
+		}
+		client.Close()
+		wait()
+	}
+}

@@ -9,10 +9,9 @@ import (
 
 // Tasks are the goroutines of a service, which waits for them when it is closed.
 type Tasks struct {
-	closing chan struct{} // closed by close
+	closing chan struct{} // closed by Close
 
 	mu      sync.Mutex // between the last task and the wait for all
-	closed  bool
 	running sync.WaitGroup
 }
 
@@ -27,7 +26,7 @@ func (t *Tasks) Closing() <-chan struct{} { return t.closing }
 func (t *Tasks) Go(f func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.closed {
+	if !t.Over() {
 		t.running.Go(f)
 	}
 }
@@ -44,10 +43,9 @@ func (t *Tasks) Over() bool {
 
 // Close tells all tasks to end.
 func (t *Tasks) Close() {
-	close(t.closing)
 	t.mu.Lock()
-	t.closed = true
-	t.mu.Unlock()
+	defer t.mu.Unlock()
+	close(t.closing)
 }
 
 // Wait returns when all have ended.

@@ -17,7 +17,7 @@ const ownMounts = "TARE_TEST_OWN_MOUNTS"
 // OwnMounts runs a package's tests in a mount namespace of their own, if it is
 // root that runs them: what they mount goes with them, however they end. For
 // TestMain.
-func OwnMounts(m *testing.M) int {
+func OwnMounts(m interface{ Run() int }) int {
 	if os.Geteuid() != 0 {
 		return m.Run()
 	}

@@ -545,6 +545,10 @@ func (g *Group) Delete() error {
 			return fault.New(fault.Unavailable, "the control group %s still has processes after 10 s of killing them", busy)
 		}
 		_ = g.Signal(unix.SIGKILL)
+		procs, _ := cgroupfs.Procs(busy) // also who is in this group alone, as of a draft
+		for _, pid := range procs {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
 		time.Sleep(pause)
 		pause = min(2*pause, 20*time.Millisecond)
 	}

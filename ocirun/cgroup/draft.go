@@ -9,7 +9,7 @@ import (
 // Draft is the beginning of Create, for who has a child do other things in the
 // meantime: a child of one thread enters groups of v1 at any moment by itself. It makes
 // the group of v2 beside them, in which the child is born, and tells where the others will be;
-// Complete makes those. Until then the group is good for Open, EnterBy and Delete. It is nil where
+// Complete makes those. Until then the group is good for Open and Delete. It is nil where
 // groups cannot be made by halves: on v2 alone, of a unit, and where this process
 // may not make all of them.
 func Draft(path string) (*Group, error) {
@@ -41,16 +41,4 @@ func (g *Group) Complete(r *specs.LinuxResources) error {
 	err := g.fill(r)
 	g.Members = append(g.Members, u)
 	return err
-}
-
-// EnterBy names the files of v1 to which a single-threaded process writes "0" to
-// enter; see TaskFiles.
-func (g *Group) EnterBy() []string {
-	files := make([]string, 0, len(g.Members))
-	for i := range g.Members {
-		if g.Members[i].Controllers != nil {
-			files = append(files, g.Members[i].Dir+"/tasks")
-		}
-	}
-	return files
 }

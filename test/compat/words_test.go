@@ -162,8 +162,8 @@ type asker struct {
 
 var (
 	// differs is what is not the same in the words of two daemons.
-	// Which of two names of an address Docker meets first is chance.
-	differs     = regexp.MustCompile(`\b[0-9a-f]{12}([0-9a-f]{52})?\b|\d+ms|\([ab]:`)
+	// Which of two names of an address, or of any address, Docker meets first is chance.
+	differs     = regexp.MustCompile(`\b[0-9a-f]{12}([0-9a-f]{52})?\b|\d+ms|\([ab]:|Bind for (0\.0\.0\.0|::):`)
 	linePattern = regexp.MustCompile(`^(?:@(\S+) )?(?:(\w+)=)?([A-Z]+) (\S+)(?: (.*))?$`)
 	escaped     = strings.NewReplacer("{", "%7B", "}", "%7D", `"`, "%22", "[", "%5B", "]", "%5D")
 )

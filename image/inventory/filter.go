@@ -1,4 +1,4 @@
-package image
+package inventory
 
 import (
 	"context"
@@ -8,12 +8,13 @@ import (
 	"time"
 
 	"github.com/tarehq/tare/fault"
+	"github.com/tarehq/tare/image/catalog"
 	"github.com/tarehq/tare/internal/label"
 	"github.com/tarehq/tare/reference"
 )
 
-// filter chooses names and images of a list.
-type filter struct {
+// Filter chooses names and images of a list.
+type Filter struct {
 	patterns      []string // of names, one must match
 	dangling      *bool
 	labels        []string // all must hold
@@ -22,14 +23,15 @@ type filter struct {
 	until         time.Time
 }
 
-func (s *Service) filters(ctx context.Context, given map[string]map[string]bool) (*filter, error) {
-	f := &filter{}
+// NewFilter reads the values of Docker's filters, each of which is on or off.
+func NewFilter(ctx context.Context, images *catalog.Catalog, given map[string]map[string]bool) (*Filter, error) {
+	f := &Filter{}
 	for key, values := range given {
 		for value, on := range values {
 			if !on {
 				continue
 			}
-			if err := s.addFilter(ctx, f, key, value); err != nil {
+			if err := f.add(ctx, images, key, value); err != nil {
 				return nil, err
 			}
 		}
@@ -37,7 +39,7 @@ func (s *Service) filters(ctx context.Context, given map[string]map[string]bool)
 	return f, nil
 }
 
-func (s *Service) addFilter(ctx context.Context, f *filter, key, value string) error {
+func (f *Filter) add(ctx context.Context, images *catalog.Catalog, key, value string) error {
 	var err error
 	switch key {
 	case "reference":
@@ -53,9 +55,9 @@ func (s *Service) addFilter(ctx context.Context, f *filter, key, value string) e
 		}
 		f.dangling = &b
 	case "before":
-		f.before, err = s.created(ctx, value)
+		f.before, err = created(ctx, images, value)
 	case "since":
-		f.since, err = s.created(ctx, value)
+		f.since, err = created(ctx, images, value)
 	case "until":
 		f.until, err = ParseTime(value)
 	default:
@@ -64,12 +66,12 @@ func (s *Service) addFilter(ctx context.Context, f *filter, key, value string) e
 	return err
 }
 
-func (s *Service) created(ctx context.Context, ref string) (time.Time, error) {
-	_, m, err := s.chosen(ctx, ref, "")
-	if err != nil || m.detail.config.Created == nil {
+func created(ctx context.Context, images *catalog.Catalog, ref string) (time.Time, error) {
+	_, m, err := images.Chosen(ctx, ref, "")
+	if err != nil || m.Detail.Config.Created == nil {
 		return time.Time{}, err
 	}
-	return *m.detail.config.Created, nil
+	return *m.Detail.Config.Created, nil
 }
 
 // ParseTime reads a moment of a filter: seconds since 1970, a date, or how long ago.
@@ -88,7 +90,7 @@ func ParseTime(s string) (time.Time, error) {
 	return time.Time{}, fault.New(fault.Invalid, "failed to parse value as time or duration: %q", s)
 }
 
-func (f *filter) name(canonical string) bool {
+func (f *Filter) name(canonical string) bool {
 	if f.dangling != nil && *f.dangling != (canonical == "") {
 		return false
 	}
@@ -109,10 +111,16 @@ func (f *filter) name(canonical string) bool {
 	return false
 }
 
-func (f *filter) created(m *member) bool {
+// Image tells whether an image may be among those that are wanted, whatever its
+// names. best is its catalog.Representative.
+func (f *Filter) Image(best *catalog.Member, members []catalog.Member) bool {
+	return f.created(best) && f.anyLabels(members)
+}
+
+func (f *Filter) created(m *catalog.Member) bool {
 	var created time.Time
-	if m != nil && m.detail.config.Created != nil {
-		created = *m.detail.config.Created
+	if m != nil && m.Detail.Config.Created != nil {
+		created = *m.Detail.Config.Created
 	}
 	return (f.before.IsZero() || created.Before(f.before)) && (f.since.IsZero() || created.After(f.since)) &&
 		(f.until.IsZero() || created.Before(f.until))
@@ -120,15 +128,15 @@ func (f *filter) created(m *member) bool {
 
 // anyLabels tells whether one platform of the image has the labels, and lacks
 // those that it must not have.
-func (f *filter) anyLabels(members []member) bool {
+func (f *Filter) anyLabels(members []catalog.Member) bool {
 	if len(f.labels)+len(f.noLabels) == 0 {
 		return true
 	}
-	return slices.ContainsFunc(members, func(m member) bool {
-		if m.detail == nil {
+	return slices.ContainsFunc(members, func(m catalog.Member) bool {
+		if m.Detail == nil {
 			return false
 		}
-		has := func(want string) bool { return label.Has(m.detail.config.Config.Labels, want) }
+		has := func(want string) bool { return label.Has(m.Detail.Config.Config.Labels, want) }
 		lacks := func(want string) bool { return !has(want) }
 		return !slices.ContainsFunc(f.labels, lacks) && !slices.ContainsFunc(f.noLabels, has)
 	})

@@ -1,23 +1,32 @@
-package image
+// Package hello is the image that is built in, so that there is one to run without a
+// network or a file: a static program of a few instructions, assembled here.
+package hello
 
 import (
 	"archive/tar"
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
+	"sync"
 	"time"
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/tarehq/tare/content"
+	"github.com/tarehq/tare/image/config"
+	"github.com/tarehq/tare/image/platform"
+	"github.com/tarehq/tare/snapshot"
 )
 
-// helloName is the built-in image, which needs no network and no file.
-const helloName = "docker.io/library/hello:latest"
+// Name is the built-in image's.
+const Name = "docker.io/library/hello:latest"
 
-const greeting = `
+// Greeting is what its program writes.
+const Greeting = `
 Hello! A container has just greeted you, so your installation works.
 
 On the way here:
@@ -33,13 +42,13 @@ To try next:
 
 `
 
-// helloProgram assembles a static executable that writes the greeting and
+// Program assembles a static executable that writes the greeting and
 // exits with 0: one ELF header, one program header, code, text.
-func helloProgram(architecture string) []byte {
+func Program(architecture string) []byte {
 	const headers, base = 64 + 56, 0x400000
 	var code []byte
 	var machine uint16
-	size := uint32(len(greeting))
+	size := uint32(len(Greeting))
 	le := binary.LittleEndian
 	switch architecture {
 	case "amd64":
@@ -66,7 +75,7 @@ func helloProgram(architecture string) []byte {
 			code = le.AppendUint32(code, instruction)
 		}
 	}
-	total := uint64(headers + len(code) + len(greeting))
+	total := uint64(headers + len(code) + len(Greeting))
 	elf := append([]byte("\x7fELF"), 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0) // 64 bits, little endian, version 1
 	elf = le.AppendUint16(elf, 2)                                        // an executable
 	elf = le.AppendUint16(elf, machine)
@@ -83,67 +92,81 @@ func helloProgram(architecture string) []byte {
 	for _, v := range []uint64{0, base, base, total, total, 0x10000} {
 		elf = le.AppendUint64(elf, v)
 	}
-	return append(append(elf, code...), greeting...)
+	return append(append(elf, code...), Greeting...)
 }
 
-// makeHello stores the built-in image: the same index of the same two
-// platforms on every machine.
-func (s *Service) makeHello(ctx context.Context) (err error) {
-	s.hello.Lock()
-	defer s.hello.Unlock()
-	if _, ok := s.content.Index().Lookup(helloName); ok {
+// Maker makes the built-in image in a store.
+type Maker struct {
+	Content *content.Store
+	Layers  *snapshot.Store
+
+	mu sync.Mutex // held while it is made
+}
+
+// Make stores the built-in image, unpacked and with its name, unless it is there:
+// the same index of the same two platforms on every machine.
+func (m *Maker) Make(ctx context.Context) (err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.Content.Index().Lookup(Name); ok {
 		return nil
 	}
-	done := s.hold()
+	done := m.Content.Attempt()
 	defer func() { done(err) }()
 	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
 	for _, architecture := range []string{"amd64", "arm64"} {
-		manifest, err := s.putHello(architecture)
+		manifest, err := m.put(ctx, architecture)
 		if err != nil {
 			return err
 		}
 		index.Manifests = append(index.Manifests, manifest)
 	}
-	target, err := s.putJSON(ocispec.MediaTypeImageIndex, index)
+	target, err := m.Content.PutJSON(ocispec.MediaTypeImageIndex, index)
 	if err != nil {
 		return err
 	}
-	if m, err := s.choose(target, "", helloName); err != nil {
-		return err
-	} else if err := s.unpacker.Unpack(ctx, m.detail.manifest.Layers, m.detail.config.RootFS.DiffIDs); err != nil {
+	if err := errors.Join(m.Layers.Sync(), m.Content.Sync()); err != nil {
 		return err
 	}
-	return s.store([]content.Entry{{Name: helloName, Target: target, Updated: time.Now()}})
+	return m.Content.Update(func(ix *content.Index) (*content.Index, error) {
+		return ix.With(content.Entry{Name: Name, Target: target, Updated: time.Now()}), nil
+	})
 }
 
-func (s *Service) putHello(architecture string) (ocispec.Descriptor, error) {
+// put stores one platform's image, and unpacks it where it runs.
+func (m *Maker) put(ctx context.Context, architecture string) (ocispec.Descriptor, error) {
 	var layer bytes.Buffer
-	program := helloProgram(architecture)
+	executable := Program(architecture)
 	tw := tar.NewWriter(&layer)
-	hdr := &tar.Header{Name: "hello", Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(program)), ModTime: time.Unix(0, 0), Format: tar.FormatUSTAR}
+	hdr := &tar.Header{Name: "hello", Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(executable)), ModTime: time.Unix(0, 0), Format: tar.FormatUSTAR}
 	if err := tw.WriteHeader(hdr); err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	if _, err := tw.Write(program); err != nil {
+	if _, err := tw.Write(executable); err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	if err := tw.Close(); err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	d, err := s.content.Put(layer.Bytes())
+	d, err := m.Content.Put(layer.Bytes())
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	created := time.Date(2026, time.November, 1, 0, 0, 0, 0, time.UTC)
-	platform := ocispec.Platform{OS: "linux", Architecture: architecture}
-	config := dockerspec.DockerOCIImage{Image: ocispec.Image{
-		Created: &created, Platform: platform,
+	machine := ocispec.Platform{OS: "linux", Architecture: architecture}
+	said := dockerspec.DockerOCIImage{Image: ocispec.Image{
+		Created: &created, Platform: machine,
 		RootFS:  ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{d}},
 		History: []ocispec.History{{Created: &created, CreatedBy: "hello", Comment: "built in"}},
 	}}
-	config.Config.Cmd = []string{"/hello"}
-	config.Config.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-	m, err := s.putImage(config, []ocispec.Descriptor{{MediaType: ocispec.MediaTypeImageLayer, Digest: d, Size: int64(layer.Len())}})
-	m.Platform = &platform
-	return m, err
+	said.Config.Cmd = []string{"/hello"}
+	said.Config.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+	if platform.Matches(platform.Host(), machine) {
+		if _, err := m.Layers.Unpack(ctx, "", d, bytes.NewReader(layer.Bytes())); err != nil {
+			return ocispec.Descriptor{}, err
+		}
+	}
+	manifest, err := config.Put(m.Content, said, []ocispec.Descriptor{{MediaType: ocispec.MediaTypeImageLayer, Digest: d, Size: int64(layer.Len())}})
+	manifest.Platform = &machine
+	return manifest, err
 }

@@ -1,4 +1,6 @@
-package image
+// Package inventory is what is told of the images that are here: lists, one of them
+// whole, its history, what attests it, and what all take on disk.
+package inventory
 
 import (
 	"cmp"
@@ -12,17 +14,47 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tarehq/tare/content"
+	"github.com/tarehq/tare/image/catalog"
 	"github.com/tarehq/tare/image/platform"
 	"github.com/tarehq/tare/reference"
+	"github.com/tarehq/tare/snapshot"
 )
 
+// ListOptions as in GET /images/json. Filters are Docker's: reference, label,
+// label!, before, since, dangling, until.
+type ListOptions struct {
+	All        bool // also those that are here for what was made of them alone
+	Manifests  bool
+	SharedSize bool
+	Filters    map[string]map[string]bool
+}
+
+// Brief is what a list of names shows of an image; it is tared's own.
+type Brief struct {
+	Containers  int64
+	ContentSize int64    // bytes of all platforms as they travel, of what is here
+	Created     int64    // seconds since 1970
+	ID          string   `json:"Id"`
+	RepoDigests []string // in repositories in which it has no tag
+	RepoTags    []string
+	SharedSize  int64 // -1: not counted
+	Size        int64 // bytes on the disk
+}
+
+// Inventory tells, of what the catalog knows.
+type Inventory struct {
+	Catalog *catalog.Catalog
+	Content *content.Store
+	Layers  *snapshot.Store
+}
+
 // List describes the images that the filters let through, newest first.
-func (s *Service) List(ctx context.Context, o ListOptions) ([]wire.Summary, error) {
+func (s *Inventory) List(ctx context.Context, o ListOptions) ([]wire.Summary, error) {
 	found, err := s.listed(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	uses := s.uses()
+	uses := s.Catalog.Uses()
 	list := make([]wire.Summary, len(found))
 	beside(len(found), func(i int) { list[i] = s.summary(found[i], uses[found[i].target().Digest], o.Manifests) })
 	if o.SharedSize {
@@ -32,12 +64,12 @@ func (s *Service) List(ctx context.Context, o ListOptions) ([]wire.Summary, erro
 }
 
 // Brief is List with less of each image.
-func (s *Service) Brief(ctx context.Context, o ListOptions) ([]Brief, error) {
+func (s *Inventory) Brief(ctx context.Context, o ListOptions) ([]Brief, error) {
 	found, err := s.listed(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	uses := s.uses()
+	uses := s.Catalog.Uses()
 	list := make([]Brief, len(found))
 	beside(len(found), func(i int) { list[i] = s.brief(found[i], uses[found[i].target().Digest]) })
 	return list, nil
@@ -46,27 +78,27 @@ func (s *Service) Brief(ctx context.Context, o ListOptions) ([]Brief, error) {
 // row is one image of a list.
 type row struct {
 	entries []content.Entry // at least one
-	members []member
-	best    *member // see representative
+	members []catalog.Member
+	best    *catalog.Member // see catalog.Representative
 }
 
 func (r *row) target() ocispec.Descriptor { return r.entries[0].Target }
 
 // created is when the image was made, in seconds since 1970, 0 if nobody knows.
 func (r *row) created() int64 {
-	if r.best == nil || r.best.detail.config.Created == nil {
+	if r.best == nil || r.best.Detail.Config.Created == nil {
 		return 0
 	}
-	return r.best.detail.config.Created.Unix()
+	return r.best.Detail.Config.Created.Unix()
 }
 
 // listed gives the images that the filters let through, newest first.
-func (s *Service) listed(ctx context.Context, o ListOptions) ([]*row, error) {
-	keep, err := s.filters(ctx, o.Filters)
+func (s *Inventory) listed(ctx context.Context, o ListOptions) ([]*row, error) {
+	keep, err := NewFilter(ctx, s.Catalog, o.Filters)
 	if err != nil {
 		return nil, err
 	}
-	index := s.content.Index()
+	index := s.Content.Index()
 	entries := index.Entries()
 	byTarget := make(map[digest.Digest]*row, len(entries))
 	list := make([]*row, 0, len(entries))
@@ -85,10 +117,10 @@ func (s *Service) listed(ctx context.Context, o ListOptions) ([]*row, error) {
 	}
 	beside(len(list), func(i int) {
 		r := list[i]
-		r.members = s.members(r.target())
-		r.best = representative(r.members)
+		r.members = s.Catalog.Members(r.target())
+		r.best = catalog.Representative(r.members)
 	})
-	list = slices.DeleteFunc(list, func(r *row) bool { return !keep.created(r.best) || !keep.anyLabels(r.members) })
+	list = slices.DeleteFunc(list, func(r *row) bool { return !keep.Image(r.best, r.members) })
 	slices.SortStableFunc(list, func(a, b *row) int { return cmp.Compare(b.created(), a.created()) })
 	return list, nil
 }
@@ -107,72 +139,33 @@ func beside(n int, f func(i int)) {
 	running.Wait()
 }
 
-// chainsOf lists the layers of all platforms, each once.
-func chainsOf(members []member) (chains []digest.Digest) {
-	if len(members) == 1 && members[0].detail != nil {
-		return members[0].detail.chains
-	}
-	seen := map[digest.Digest]bool{}
-	for _, m := range members {
-		if m.detail == nil {
-			continue
-		}
-		for _, chain := range m.detail.chains {
-			if !seen[chain] {
-				seen[chain] = true
-				chains = append(chains, chain)
-			}
-		}
-	}
-	return chains
-}
-
 // setSharedSizes fills in what each image's unpacked layers take that another
 // one of the list has too.
-func (s *catalog) setSharedSizes(list []wire.Summary, found []*row) {
+func (s *Inventory) setSharedSizes(list []wire.Summary, found []*row) {
 	images := map[digest.Digest]int{}
 	for _, r := range found {
-		for _, chain := range chainsOf(r.members) {
+		for _, chain := range catalog.ChainsOf(r.members) {
 			images[chain]++
 		}
 	}
 	for i, r := range found {
 		list[i].SharedSize = 0
-		for _, chain := range chainsOf(r.members) {
+		for _, chain := range catalog.ChainsOf(r.members) {
 			if images[chain] > 1 {
-				list[i].SharedSize += s.layers.Size(chain)
+				list[i].SharedSize += s.Layers.Size(chain)
 			}
 		}
 	}
 }
 
-// representative picks the manifest that stands for the whole image: this
-// machine's, or the first that has a config, or nil.
-func representative(members []member) *member {
-	var first *member
-	for i := range members {
-		m := &members[i]
-		if m.detail == nil {
-			continue
-		}
-		if platform.Matches(platform.Host(), m.platform) {
-			return m
-		}
-		if first == nil {
-			first = m
-		}
-	}
-	return first
-}
-
-func (s *catalog) summary(r *row, uses []Use, manifests bool) wire.Summary {
+func (s *Inventory) summary(r *row, uses []catalog.Use, manifests bool) wire.Summary {
 	target := r.target()
 	sum := wire.Summary{ID: target.Digest.String(), Containers: int64(len(uses)), Created: r.created(), SharedSize: -1, Descriptor: &target}
 	sum.RepoTags, sum.RepoDigests = names(r.entries)
 	sum.Size = s.size(target, r.members)
-	sum.ParentID = s.parent(target.Digest).String()
+	sum.ParentID = s.Catalog.Parent(target.Digest).String()
 	if r.best != nil {
-		sum.Labels = r.best.detail.config.Config.Labels
+		sum.Labels = r.best.Detail.Config.Config.Labels
 	}
 	if manifests {
 		sum.Manifests = s.manifestSummaries(r.members, uses)
@@ -180,15 +173,15 @@ func (s *catalog) summary(r *row, uses []Use, manifests bool) wire.Summary {
 	return sum
 }
 
-func (s *catalog) brief(r *row, uses []Use) Brief {
+func (s *Inventory) brief(r *row, uses []catalog.Use) Brief {
 	target := r.target()
 	b := Brief{ID: target.Digest.String(), Containers: int64(len(uses)), Created: r.created(), SharedSize: -1}
 	b.RepoTags, b.RepoDigests = names(r.entries)
 	b.RepoDigests = untagged(b.RepoDigests, b.RepoTags)
 	b.Size = s.size(target, r.members)
 	for _, m := range r.members {
-		if m.kind == wire.ManifestKindImage {
-			b.ContentSize += m.size
+		if m.Kind == wire.ManifestKindImage {
+			b.ContentSize += m.Size
 		}
 	}
 	return b
@@ -224,44 +217,44 @@ func names(entries []content.Entry) (tags, digests []string) {
 }
 
 // size adds up an image's content and its unpacked layers, each once.
-func (s *catalog) size(target ocispec.Descriptor, members []member) int64 {
+func (s *Inventory) size(target ocispec.Descriptor, members []catalog.Member) int64 {
 	var size int64
 	if content.IsIndex(target.MediaType) {
-		size, _ = s.content.Size(target.Digest)
+		size, _ = s.Content.Size(target.Digest)
 	}
 	for _, m := range members {
-		size += m.size
+		size += m.Size
 	}
-	for _, chain := range chainsOf(members) {
-		size += s.layers.Size(chain)
+	for _, chain := range catalog.ChainsOf(members) {
+		size += s.Layers.Size(chain)
 	}
 	return size
 }
 
-func (s *catalog) unpackedSize(m member) (size int64) {
-	if m.detail != nil {
-		for _, chain := range m.detail.chains {
-			size += s.layers.Size(chain)
+func (s *Inventory) unpackedSize(m catalog.Member) (size int64) {
+	if m.Detail != nil {
+		for _, chain := range m.Detail.Chains {
+			size += s.Layers.Size(chain)
 		}
 	}
 	return size
 }
 
-func (s *catalog) manifestSummaries(members []member, uses []Use) []wire.ManifestSummary {
+func (s *Inventory) manifestSummaries(members []catalog.Member, uses []catalog.Use) []wire.ManifestSummary {
 	list := make([]wire.ManifestSummary, 0, len(members))
 	for _, m := range members {
-		sum := wire.ManifestSummary{ID: m.desc.Digest.String(), Descriptor: m.desc, Available: m.available, Kind: m.kind}
-		sum.Size.Content = m.size
-		sum.Size.Total = m.size
+		sum := wire.ManifestSummary{ID: m.Desc.Digest.String(), Descriptor: m.Desc, Available: m.Available, Kind: m.Kind}
+		sum.Size.Content = m.Size
+		sum.Size.Total = m.Size
 		switch {
-		case m.kind == wire.ManifestKindAttestation:
-			sum.AttestationData = &wire.AttestationProperties{For: m.attests}
-		case m.kind == wire.ManifestKindImage:
-			sum.ImageData = &wire.ImageProperties{Platform: m.platform, Containers: []string{}}
+		case m.Kind == wire.ManifestKindAttestation:
+			sum.AttestationData = &wire.AttestationProperties{For: m.Attests}
+		case m.Kind == wire.ManifestKindImage:
+			sum.ImageData = &wire.ImageProperties{Platform: m.Platform, Containers: []string{}}
 			sum.ImageData.Size.Unpacked = s.unpackedSize(m)
 			sum.Size.Total += sum.ImageData.Size.Unpacked
 			// Containers run this machine's platform unless told otherwise.
-			if platform.Matches(platform.Host(), m.platform) || len(members) == 1 {
+			if platform.Matches(platform.Host(), m.Platform) || len(members) == 1 {
 				for _, u := range uses {
 					sum.ImageData.Containers = append(sum.ImageData.Containers, u.Container)
 				}

@@ -1,4 +1,4 @@
-package image
+package inventory
 
 import (
 	"context"
@@ -19,17 +19,17 @@ const (
 // Attestations lists the in-toto statements about the image's manifest for the
 // platform, "" for this machine's: all, or those of the predicate types. The
 // statements themselves are in it when asked for, and here.
-func (s *Service) Attestations(ctx context.Context, ref, platform string, types []string, statements bool) ([]wire.AttestationStatement, error) {
-	f, m, err := s.chosen(ctx, ref, platform)
+func (s *Inventory) Attestations(ctx context.Context, ref, platform string, types []string, statements bool) ([]wire.AttestationStatement, error) {
+	f, m, err := s.Catalog.Chosen(ctx, ref, platform)
 	if err != nil {
 		return nil, err
 	}
 	list := []wire.AttestationStatement{}
-	for _, other := range s.members(f.target) {
-		if other.kind != wire.ManifestKindAttestation || other.attests != m.desc.Digest {
+	for _, other := range s.Catalog.Members(f.Target) {
+		if other.Kind != wire.ManifestKindAttestation || other.Attests != m.Desc.Digest {
 			continue
 		}
-		n, err := s.content.Node(other.desc)
+		n, err := s.Content.Node(other.Desc)
 		if err != nil || n.Manifest == nil { // not fetched with the image
 			continue
 		}
@@ -48,15 +48,15 @@ func (s *Service) Attestations(ctx context.Context, ref, platform string, types 
 	return list, nil
 }
 
-func (s *catalog) statement(layer ocispec.Descriptor, predicate string, whole bool) (wire.AttestationStatement, error) {
+func (s *Inventory) statement(layer ocispec.Descriptor, predicate string, whole bool) (wire.AttestationStatement, error) {
 	st := wire.AttestationStatement{Descriptor: layer, PredicateType: predicate}
 	if !whole {
 		return st, nil
 	}
-	if _, here := s.content.Size(layer.Digest); !here {
+	if _, here := s.Content.Size(layer.Digest); !here {
 		return st, nil
 	}
-	data, err := s.content.Read(layer.Digest, maxStatement)
+	data, err := s.Content.Read(layer.Digest, maxStatement)
 	if err != nil {
 		return st, err
 	}
