@@ -24,6 +24,11 @@ type Staged struct {
 // Stage makes a writable place like a container's first one, bound to so many
 // bytes; 0 for no bound.
 func (s *Store) Stage(id string, bytes uint64) (*Staged, error) {
+	if bytes > 0 {
+		if err := s.CanLimit(); err != nil {
+			return nil, err
+		}
+	}
 	s.mu.Lock()
 	chain, ok := s.active[id]
 	top, err := s.lookupLocked(chain)
