@@ -49,7 +49,7 @@ func device(name string, kind byte, major, minor int64) Entry {
 var Cases = []Case{
 	{"everything", [][]Entry{
 		{Dir("./"), Dir("d").Owned(7, 3_000_000_000, 0o1777), File("d/su", "1").Owned(0, 8, 0o6755), File("cap", "1").With("security.capability", capability),
-			File("acl", "1").Owned(0, 0, 0o640).With("system.posix_acl_access", acl), File("x", "1").With("user.note", "\x00\x01"), Symlink("l", "/d/su").Owned(4, 5, 0o777), Link("h", "d/su"),
+			File("acl", "1").Owned(0, 0, 0o640).With("system.posix_acl_access", acl), File("x", "1").With("user.note", "\x00\x01"), Symlink("l", "/d/su").Owned(4, 5, 0o777), Link("h", "d/su").Owned(0, 8, 0o6755),
 			device("null", tar.TypeChar, 1, 3), device("sda", tar.TypeBlock, 8, 0), device("pipe", tar.TypeFifo, 0, 0), File("empty", "")},
 		{File("other", "1")},
 	}, map[string]string{

@@ -29,7 +29,7 @@ func File(name, data string) Entry {
 	return Entry{tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644}, data}
 }
 func Link(name, target string) Entry {
-	return Entry{Header: tar.Header{Name: name, Typeflag: tar.TypeLink, Linkname: target}}
+	return Entry{Header: tar.Header{Name: name, Typeflag: tar.TypeLink, Linkname: target, Mode: 0o644}}
 }
 func Symlink(name, target string) Entry {
 	return Entry{Header: tar.Header{Name: name, Typeflag: tar.TypeSymlink, Linkname: target, Mode: 0o777}}
