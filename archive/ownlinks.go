@@ -22,7 +22,7 @@ var maxOwn = 4 << 20
 // ownLinks are the symbolic links that an extraction made, by their inodes.
 type ownLinks struct {
 	made map[inode]bool
-	dir  []string // the directory's path without a link in it, once one was made
+	dir  []string                    // the directory's path without a link in it, once one was made
 	last struct{ dir, leads string } // until a link is made or something is removed
 }
 
