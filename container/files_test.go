@@ -47,7 +47,7 @@ func (c *committing) Commit(_ context.Context, _ archive.Diff, o image.CommitOpt
 
 func TestCommitOfAContainer(t *testing.T) {
 	images, log := &committing{}, &event.Log{}
-	s := &Service{store: recordtest.Store(t, t.TempDir()), cfg: Config{Images: images, Snapshots: emptyRoots{}, Events: log, Log: slog.New(slog.DiscardHandler)}}
+	s := &Service{store: recordtest.Store(t, t.TempDir()), cfg: Config{Commits: images, Snapshots: emptyRoots{}, Events: log, Log: slog.New(slog.DiscardHandler)}}
 	recordtest.Add(t, s.store, "aa11", "one", false)
 	sub := log.Subscribe(time.Time{}, time.Time{}, event.Filter{})
 	defer sub.Close()
@@ -72,7 +72,7 @@ func TestCommitOfAContainer(t *testing.T) {
 // archive.
 func TestFilesOfAContainerThatGoes(t *testing.T) {
 	images := &committing{}
-	s := &Service{store: recordtest.Store(t, t.TempDir()), cfg: Config{Images: images, Snapshots: emptyRoots{}, Events: &event.Log{}}}
+	s := &Service{store: recordtest.Store(t, t.TempDir()), cfg: Config{Commits: images, Snapshots: emptyRoots{}, Events: &event.Log{}}}
 	ctx := context.Background()
 	recordtest.Add(t, s.store, "aa11", "one", false)
 	images.meanwhile = func() { _, _ = s.store.Remove("aa11") }
