@@ -124,8 +124,10 @@ func (c *Client) Has(ctx context.Context, chain digest.Digest) (bool, error) {
 	return call[bool](ctx, c, "has", chain, nil)
 }
 
+// Prepare takes milliseconds, and is not left in the middle of it: the daemon would have a
+// tree of which nobody knows.
 func (c *Client) Prepare(ctx context.Context, id string, chain digest.Digest) (snapshot.Mount, error) {
-	return call[snapshot.Mount](ctx, c, "prepare", prepareArg{id, chain}, nil)
+	return call[snapshot.Mount](context.WithoutCancel(ctx), c, "prepare", prepareArg{id, chain}, nil)
 }
 
 func (c *Client) View(ctx context.Context, chain digest.Digest) (snapshot.Mount, error) {
