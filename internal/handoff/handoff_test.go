@@ -81,36 +81,6 @@ func TestConnectionGoesOn(t *testing.T) {
 	}
 }
 
-// Of many connections of which nothing was read, none fails because the receiver was
-// done with it already.
-func TestReceiverIsQuick(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "s")
-	socket, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := handoff.Receive(socket)
-	defer l.Close()
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			c.Close()
-		}
-	}()
-	for i := range 300 {
-		near, far := net.Pipe()
-		near.Close()
-		wait, err := handoff.Send(path, far, nil)
-		if err != nil {
-			t.Fatalf("connection %d: %v", i, err)
-		}
-		wait()
-	}
-}
-
 func TestNobodyListens(t *testing.T) {
 	client, server := pair(t)
 	if _, err := handoff.Send(filepath.Join(t.TempDir(), "none"), server, nil); err == nil {
